@@ -1,1 +1,24 @@
-//! Placeholder.
+//! The registry: where nodes, reservations, the waiting line, spawn records, idempotency records and the event stream
+//! are kept. One contract, two backends: Redis, and embedded in the process.
+//!
+//! Reading order: [`ask`] (what a front door asks), [`report`] (what an agent reports), [`Registry`] (the contract),
+//! then the backends `embedded` and `redis`.
+//!
+//! Who owns what: a reservation belongs to the front door until the agent reports the spawn, from then on the agent owns
+//! the spawn and its slot. The registry takes back only what has expired, and only it calls a spawn `lost`.
+
+pub mod ask;
+pub mod report;
+
+mod contract;
+mod embedded;
+mod error;
+mod redis;
+mod spawns;
+
+pub use ask::{
+    Claim, Follow, IdempotencyKey, Position, Reservation, Reserve, Reserved, SpawnFilter, SpawnPage,
+};
+pub use contract::Registry;
+pub use error::{OpenError, RegistryError};
+pub use report::{AgentReport, Change, Heartbeat, Orders, SpawnReport};

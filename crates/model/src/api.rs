@@ -1,0 +1,377 @@
+//! The JSON of the HTTP contract, shared by front door and command line.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use crate::event::Event;
+use crate::id::{AgentEpoch, NodeId, SpawnId};
+use crate::node::{Availability, Eligibility, GpuSlots, Load, NodeRecord};
+use crate::spawn::{Exit, RendererType, SpawnRecord, SpawnState};
+use crate::time::Timestamp;
+
+/// Body of `POST /spawn`. Every field is optional, and so is the body.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct SpawnRequest {
+    /// Where the picture is rendered; `csr` when left out.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub renderer_type: Option<RendererType>,
+    /// Model that overrides whatever the viewer asks for, relative to the node's model directories.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub model: Option<String>,
+    /// Token the viewer must present to the spawned server.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub session_token: Option<String>,
+    /// Pool the node must belong to; any when left out.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pool: Option<String>,
+    /// Labels the node must carry, all of them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub labels: Option<BTreeMap<String, String>>,
+    /// Seconds to wait in line when the farm is full, 0 to 60; 0 when left out.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(minimum = 0, maximum = 60)]
+    pub wait_seconds: Option<u32>,
+}
+
+/// Answer of `POST /spawn`: a stream cache server that a viewer can connect to at once.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct SpawnAnswer {
+    /// The spawn's id.
+    #[schema(value_type = String, format = Uuid)]
+    pub id: SpawnId,
+    /// Where the viewer connects, on the node itself.
+    #[schema(examples("ws://node-a:55000"))]
+    pub endpoint: String,
+    /// How it renders.
+    pub renderer_type: RendererType,
+    /// Where it runs.
+    #[schema(value_type = String)]
+    pub node: NodeId,
+}
+
+/// Used and total slots.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct SlotCount {
+    /// Most spawns at once.
+    pub total: u32,
+    /// Reserved or running now.
+    pub used: u32,
+}
+
+/// How far a drain has come.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct DrainProgress {
+    /// When what still runs is ended.
+    #[schema(value_type = String, format = DateTime)]
+    pub deadline: Timestamp,
+    /// Spawns that have not ended yet.
+    pub remaining: u32,
+    /// Why, in the operator's words.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// Who asked for it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub by: Option<String>,
+    /// When it was asked for.
+    #[schema(value_type = String, format = DateTime)]
+    pub started_at: Timestamp,
+}
+
+/// A node as clients see it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Node {
+    /// The operator's name.
+    #[schema(value_type = String)]
+    pub id: NodeId,
+    /// What the operator wants of it.
+    pub eligibility: Eligibility,
+    /// What heartbeats say of it.
+    pub availability: Availability,
+    /// Its capacity.
+    pub slots: SlotCount,
+    /// Its GPUs, where their use is counted.
+    pub gpus: Vec<GpuSlots>,
+    /// Its pool.
+    pub pool: String,
+    /// Its labels.
+    pub labels: BTreeMap<String, String>,
+    /// Its agent's version.
+    pub version: String,
+    /// Its agent's life.
+    #[schema(value_type = String, format = Uuid)]
+    pub epoch: AgentEpoch,
+    /// gRPC address of its agent.
+    pub advertise: String,
+    /// Form of its endpoints.
+    pub endpoint: String,
+    /// How busy it is.
+    pub load: Load,
+    /// When its last heartbeat arrived.
+    #[schema(value_type = String, format = DateTime)]
+    pub last_heartbeat_at: Timestamp,
+    /// The drain, if any.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub drain: Option<DrainProgress>,
+}
+
+impl From<NodeRecord> for Node {
+    fn from(node: NodeRecord) -> Self {
+        Self {
+            id: node.id,
+            eligibility: node.eligibility,
+            availability: node.availability,
+            slots: SlotCount { total: node.description.slots, used: node.used },
+            gpus: node.gpus,
+            pool: node.description.kind.pool,
+            labels: node.description.kind.labels,
+            version: node.description.version,
+            epoch: node.epoch,
+            advertise: node.description.advertise,
+            endpoint: node.description.endpoint,
+            load: node.load,
+            last_heartbeat_at: node.last_heartbeat_at,
+            drain: node.drain.map(|d| DrainProgress {
+                deadline: d.deadline,
+                remaining: node.used,
+                reason: d.reason,
+                by: d.by,
+                started_at: d.started_at,
+            }),
+        }
+    }
+}
+
+/// Answer of `GET /v1/nodes`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct NodeList {
+    /// All nodes, by name.
+    pub nodes: Vec<Node>,
+}
+
+/// A spawn as clients see it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Spawn {
+    /// Its id.
+    #[schema(value_type = String, format = Uuid)]
+    pub id: SpawnId,
+    /// Where it runs.
+    #[schema(value_type = String)]
+    pub node: NodeId,
+    /// Where its viewer connects.
+    pub endpoint: String,
+    /// How it renders.
+    pub renderer_type: RendererType,
+    /// Where it is in its life.
+    pub state: SpawnState,
+    /// How it ended.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub exit: Option<Exit>,
+    /// When its agent admitted it.
+    #[schema(value_type = String, format = DateTime)]
+    pub started_at: Timestamp,
+    /// When it first said `ready`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>, format = DateTime)]
+    pub ready_at: Option<Timestamp>,
+    /// When it last reported.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>, format = DateTime)]
+    pub last_ping_at: Option<Timestamp>,
+    /// When it ended.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>, format = DateTime)]
+    pub ended_at: Option<Timestamp>,
+    /// The pool of its node.
+    pub pool: String,
+    /// The labels its request asked for.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty", default)]
+    pub labels: BTreeMap<String, String>,
+    /// The GPU it was given.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub gpu: Option<u32>,
+    /// What happened to it, oldest first; only where one spawn is asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub events: Option<Vec<Event>>,
+}
+
+impl Spawn {
+    /// The form used in lists, without the history.
+    #[must_use]
+    pub fn listed(spawn: SpawnRecord) -> Self {
+        Self { events: None, ..Self::whole(spawn) }
+    }
+
+    /// The form used where one spawn is asked for, with its history.
+    #[must_use]
+    pub fn whole(spawn: SpawnRecord) -> Self {
+        Self {
+            id: spawn.id,
+            node: spawn.node,
+            endpoint: spawn.endpoint,
+            renderer_type: spawn.renderer,
+            state: spawn.state,
+            exit: spawn.exit,
+            started_at: spawn.started_at,
+            ready_at: spawn.ready_at,
+            last_ping_at: spawn.last_ping_at,
+            ended_at: spawn.ended_at,
+            pool: spawn.pool,
+            labels: spawn.labels,
+            gpu: spawn.gpu,
+            events: Some(spawn.events),
+        }
+    }
+}
+
+/// Answer of `GET /v1/spawns`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct SpawnList {
+    /// One page, newest first.
+    pub spawns: Vec<Spawn>,
+    /// Hand it back as `cursor` for the next page; absent on the last.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub next_cursor: Option<String>,
+}
+
+/// Stable error codes, for programs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum ErrorCode {
+    /// Bad JSON, an unknown field, a wrong type, a path outside the model directories.
+    InvalidRequest,
+    /// No such spawn, node or route.
+    NotFound,
+    /// Not that way.
+    MethodNotAllowed,
+    /// The same idempotency key came with another body.
+    IdempotencyConflict,
+    /// Over 64 KiB.
+    BodyTooLarge,
+    /// Not JSON.
+    UnsupportedMediaType,
+    /// Every matching node is full, and waiting is over.
+    NoCapacity,
+    /// No up and eligible node carries the labels, pool or renderer.
+    NoMatchingNode,
+    /// The process ended before it was ready.
+    SpawnFailed,
+    /// It did not say ready in time and was ended.
+    ReadyTimeout,
+    /// Redis is away and this call cannot be answered without it.
+    RegistryUnavailable,
+    /// The node's agent could not be reached, and only it could answer.
+    NodeUnreachable,
+    /// A defect of Hatchery.
+    Internal,
+}
+
+impl ErrorCode {
+    /// The code as text.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::InvalidRequest => "invalid-request",
+            Self::NotFound => "not-found",
+            Self::MethodNotAllowed => "method-not-allowed",
+            Self::IdempotencyConflict => "idempotency-conflict",
+            Self::BodyTooLarge => "body-too-large",
+            Self::UnsupportedMediaType => "unsupported-media-type",
+            Self::NoCapacity => "no-capacity",
+            Self::NoMatchingNode => "no-matching-node",
+            Self::SpawnFailed => "spawn-failed",
+            Self::ReadyTimeout => "ready-timeout",
+            Self::RegistryUnavailable => "registry-unavailable",
+            Self::NodeUnreachable => "node-unreachable",
+            Self::Internal => "internal",
+        }
+    }
+
+    /// The HTTP status that goes with it.
+    #[must_use]
+    pub const fn status(self) -> u16 {
+        match self {
+            Self::InvalidRequest => 400,
+            Self::NotFound => 404,
+            Self::MethodNotAllowed => 405,
+            Self::IdempotencyConflict => 409,
+            Self::BodyTooLarge => 413,
+            Self::UnsupportedMediaType => 415,
+            Self::Internal => 500,
+            Self::SpawnFailed => 502,
+            Self::NoCapacity | Self::NoMatchingNode | Self::RegistryUnavailable | Self::NodeUnreachable => {
+                503
+            }
+            Self::ReadyTimeout => 504,
+        }
+    }
+
+    /// A short summary that is the same for every occurrence.
+    #[must_use]
+    pub const fn title(self) -> &'static str {
+        match self {
+            Self::InvalidRequest => "The request is not valid",
+            Self::NotFound => "There is no such thing",
+            Self::MethodNotAllowed => "This method is not allowed here",
+            Self::IdempotencyConflict => "The idempotency key was used with another body",
+            Self::BodyTooLarge => "The body is too large",
+            Self::UnsupportedMediaType => "The body must be JSON",
+            Self::NoCapacity => "Every matching node is full",
+            Self::NoMatchingNode => "No node matches the request",
+            Self::SpawnFailed => "The stream cache server ended before it was ready",
+            Self::ReadyTimeout => "The stream cache server was not ready in time",
+            Self::RegistryUnavailable => "The registry cannot be reached",
+            Self::NodeUnreachable => "The node's agent cannot be reached",
+            Self::Internal => "Something went wrong inside Hatchery",
+        }
+    }
+}
+
+/// An error as RFC 9457 `application/problem+json`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Problem {
+    /// A URI that names the kind of problem.
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// The same for every occurrence of the code.
+    pub title: String,
+    /// The HTTP status.
+    pub status: u16,
+    /// What was wrong this time.
+    pub detail: String,
+    /// For programs.
+    pub code: ErrorCode,
+    /// Also in the log and in the `x-request-id` response header.
+    pub request_id: String,
+    /// The offending field of the request.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub field: Option<String>,
+    /// With `spawn-failed`: the exit reason or the vendor's text.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub reason: Option<String>,
+    /// With `spawn-failed`: the process's exit code.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub exit_code: Option<i32>,
+    /// With `spawn-failed`: the signal that ended the process.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub signal: Option<String>,
+    /// With `spawn-failed` and `ready-timeout`: the last lines the process wrote.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub log: Option<Vec<String>>,
+    /// With `spawn-failed` and `ready-timeout`: where it happened.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    #[schema(value_type = Option<String>)]
+    pub node: Option<NodeId>,
+    /// With `spawn-failed` and `ready-timeout`: the spawn whose record tells the whole story.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    #[schema(value_type = Option<String>, format = Uuid)]
+    pub spawn: Option<SpawnId>,
+}

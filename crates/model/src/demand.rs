@@ -1,0 +1,90 @@
+//! Which nodes suit which request.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use crate::spawn::RendererType;
+
+/// Which of the suitable nodes with a free slot gets a spawn.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Placement {
+    /// The least loaded by ratio of used to total slots, ties at random: load is even, a lost node costs least.
+    #[default]
+    Spread,
+    /// The most loaded that still has room: nodes empty out, so that they can be switched off.
+    Pack,
+}
+
+/// What nodes have in common when a request cannot tell them apart: pool and labels. The registry keeps one index per
+/// kind, so that a reserve costs the same with ten nodes and with ten thousand.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct NodeKind {
+    /// The pool the node belongs to.
+    pub pool: String,
+    /// All labels the node carries.
+    pub labels: BTreeMap<String, String>,
+}
+
+impl fmt::Display for NodeKind {
+    /// One text per kind: no two kinds share one, because neither names nor label values hold `,`, `=` or `|`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}|", self.pool)?;
+        for (i, (k, v)) in self.labels.iter().enumerate() {
+            write!(f, "{}{k}={v}", if i == 0 { "" } else { "," })?;
+        }
+        Ok(())
+    }
+}
+
+/// What a request wants of a node.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Demand {
+    /// The renderer the node must offer.
+    pub renderer: RendererType,
+    /// The pool the node must belong to; any when absent.
+    pub pool: Option<String>,
+    /// Labels the node must carry, all of them.
+    pub labels: BTreeMap<String, String>,
+}
+
+impl Demand {
+    /// Whether nodes of this kind will do. The renderer is not part of a kind and is not looked at.
+    #[must_use]
+    pub fn suits(&self, kind: &NodeKind) -> bool {
+        self.pool.as_ref().is_none_or(|pool| *pool == kind.pool)
+            && self.labels.iter().all(|(k, v)| kind.labels.get(k) == Some(v))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn labels(text: &str) -> BTreeMap<String, String> {
+        text.split_terminator(',')
+            .filter_map(|l| l.split_once('='))
+            .map(|(k, v)| (k.into(), v.into()))
+            .collect()
+    }
+
+    #[test]
+    fn a_kind_suits_when_it_has_the_pool_and_every_label() {
+        let kind = NodeKind { pool: "gpu".into(), labels: labels("sdk=2025.1,zone=a") };
+        for (pool, wanted, good) in [
+            (None, "", true),
+            (Some("gpu"), "", true),
+            (Some("cpu"), "", false),
+            (None, "sdk=2025.1", true),
+            (None, "sdk=2025.1,zone=a", true),
+            (None, "sdk=2024.8", false),
+            (None, "rack=1", false),
+            (Some("gpu"), "zone=a", true),
+        ] {
+            let demand =
+                Demand { renderer: RendererType::Csr, pool: pool.map(str::to_owned), labels: labels(wanted) };
+            assert_eq!(demand.suits(&kind), good, "{pool:?} {wanted:?}");
+        }
+    }
+}

@@ -1,0 +1,124 @@
+//! What happened, in the order in which the registry committed it.
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+use utoipa::ToSchema;
+
+use crate::id::{NodeId, SpawnId};
+use crate::node::words;
+use crate::time::Timestamp;
+
+/// The kinds of event.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
+pub enum EventKind {
+    /// A node's heartbeats arrive (again).
+    #[serde(rename = "node.up")]
+    NodeUp,
+    /// A node's heartbeats are late.
+    #[serde(rename = "node.stale")]
+    NodeStale,
+    /// A node is given up.
+    #[serde(rename = "node.down")]
+    NodeDown,
+    /// An operator closed a node to new spawns.
+    #[serde(rename = "node.cordoned")]
+    NodeCordoned,
+    /// An operator opened a node again.
+    #[serde(rename = "node.uncordoned")]
+    NodeUncordoned,
+    /// An operator asked for a node to be emptied.
+    #[serde(rename = "node.draining")]
+    NodeDraining,
+    /// A draining node is empty.
+    #[serde(rename = "node.drained")]
+    NodeDrained,
+    /// What a node offers has changed.
+    #[serde(rename = "node.capacity")]
+    NodeCapacity,
+    /// An agent admitted a spawn.
+    #[serde(rename = "spawn.launching")]
+    SpawnLaunching,
+    /// A spawn can be connected to.
+    #[serde(rename = "spawn.ready")]
+    SpawnReady,
+    /// A spawn reported that it is alive.
+    #[serde(rename = "spawn.ping")]
+    SpawnPing,
+    /// A spawn has gone silent.
+    #[serde(rename = "spawn.suspect")]
+    SpawnSuspect,
+    /// A spawn said goodbye.
+    #[serde(rename = "spawn.disconnected")]
+    SpawnDisconnected,
+    /// A spawn was asked to end.
+    #[serde(rename = "spawn.stopping")]
+    SpawnStopping,
+    /// A spawn has ended.
+    #[serde(rename = "spawn.exited")]
+    SpawnExited,
+    /// A spawn's node went away.
+    #[serde(rename = "spawn.lost")]
+    SpawnLost,
+}
+words!(EventKind {
+    NodeUp = "node.up",
+    NodeStale = "node.stale",
+    NodeDown = "node.down",
+    NodeCordoned = "node.cordoned",
+    NodeUncordoned = "node.uncordoned",
+    NodeDraining = "node.draining",
+    NodeDrained = "node.drained",
+    NodeCapacity = "node.capacity",
+    SpawnLaunching = "spawn.launching",
+    SpawnReady = "spawn.ready",
+    SpawnPing = "spawn.ping",
+    SpawnSuspect = "spawn.suspect",
+    SpawnDisconnected = "spawn.disconnected",
+    SpawnStopping = "spawn.stopping",
+    SpawnExited = "spawn.exited",
+    SpawnLost = "spawn.lost",
+});
+
+impl EventKind {
+    /// The event that says a spawn is in this state.
+    #[must_use]
+    pub const fn of_state(state: crate::SpawnState) -> Self {
+        use crate::SpawnState as S;
+        match state {
+            S::Launching => Self::SpawnLaunching,
+            S::Ready => Self::SpawnReady,
+            S::Suspect => Self::SpawnSuspect,
+            S::Disconnected => Self::SpawnDisconnected,
+            S::Stopping => Self::SpawnStopping,
+            S::Exited => Self::SpawnExited,
+            S::Lost => Self::SpawnLost,
+        }
+    }
+}
+
+/// One thing that happened.
+///
+/// `seq` rises with every event of a farm, is assigned when the event is committed, fits a JSON number, and goes on
+/// rising after the registry was wiped (it starts from the registry's clock in microseconds).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Event {
+    /// Place in the order of all events.
+    pub seq: u64,
+    /// When it happened.
+    #[schema(value_type = String, format = DateTime)]
+    pub at: Timestamp,
+    /// What happened.
+    pub kind: EventKind,
+    /// The node it happened to or on.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>)]
+    pub node: Option<NodeId>,
+    /// The spawn it happened to.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>, format = Uuid)]
+    pub spawn: Option<SpawnId>,
+    /// What else there is to say, by kind: `exit` with `spawn.exited`, `endpoint` with `spawn.ready`, and so on.
+    #[serde(flatten)]
+    #[schema(value_type = Object)]
+    pub data: Map<String, Value>,
+}

@@ -1,0 +1,256 @@
+//! Nodes: what an operator wants of them, what heartbeats say of them, and what they offer.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use crate::demand::NodeKind;
+use crate::id::{AgentEpoch, NodeId};
+use crate::time::Timestamp;
+
+/// What the operator wants of a node. Only operators (through a front door) change it; agents remember it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Hash, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Eligibility {
+    /// New spawns are welcome.
+    #[default]
+    Eligible,
+    /// No new spawns; those that run stay.
+    Cordoned,
+    /// No new spawns; those that run stay until the drain's deadline.
+    Draining,
+}
+
+/// What heartbeats say of a node. Only the registry derives it, from its own clock.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Availability {
+    /// Heartbeats arrive.
+    Up,
+    /// None for a while: no new spawns.
+    Stale,
+    /// None for long: its spawns are lost.
+    Down,
+}
+
+macro_rules! words {
+    ($type:ident { $($variant:ident = $word:literal),+ $(,)? }) => {
+        impl $type {
+            /// The word used in JSON, logs, metrics and on the command line.
+            #[must_use]
+            pub const fn as_str(self) -> &'static str {
+                match self { $(Self::$variant => $word),+ }
+            }
+
+            /// Every value, in order.
+            pub const ALL: &'static [Self] = &[$(Self::$variant),+];
+        }
+
+        impl std::fmt::Display for $type {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.pad(self.as_str())
+            }
+        }
+
+        impl std::str::FromStr for $type {
+            type Err = $crate::node::UnknownWord;
+            fn from_str(s: &str) -> Result<Self, Self::Err> {
+                match s {
+                    $($word => Ok(Self::$variant),)+
+                    other => Err($crate::node::UnknownWord {
+                        found: other.to_owned(),
+                        allowed: &[$($word),+],
+                    }),
+                }
+            }
+        }
+    };
+}
+pub(crate) use words;
+
+/// A word that is not one of those its place allows.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("must be one of {}, not {found:?}", allowed.join(", "))]
+pub struct UnknownWord {
+    /// What was given.
+    pub found: String,
+    /// What would do.
+    pub allowed: &'static [&'static str],
+}
+
+words!(Eligibility { Eligible = "eligible", Cordoned = "cordoned", Draining = "draining" });
+words!(Availability { Up = "up", Stale = "stale", Down = "down" });
+
+/// The use of one GPU.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct GpuSlots {
+    /// Zero-based index, as handed to the server's `--ssr-gpu-index`.
+    pub index: u32,
+    /// Most server-side rendering spawns at once on this GPU.
+    pub total: u32,
+    /// Those that run on it now.
+    pub used: u32,
+}
+
+/// How busy a node is.
+#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Load {
+    /// Share of all processors in use, 0 to 1.
+    pub cpu: f64,
+    /// Memory that could be had without swapping, in bytes.
+    pub memory_free_bytes: u64,
+}
+
+/// Everything that does not change while an agent lives, as its heartbeat tells it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct NodeDescription {
+    /// gRPC address at which front doors reach the agent, for example `http://10.0.0.7:7070`.
+    pub advertise: String,
+    /// Form of the endpoints its spawns get, for example `ws://{host}:{port}` with the host filled in.
+    pub endpoint: String,
+    /// Pool and labels.
+    pub kind: NodeKind,
+    /// Most spawns at once.
+    pub slots: u32,
+    /// Number of GPUs that server-side rendering is spread over; 0 leaves the choice to the server.
+    pub gpus: u32,
+    /// Most server-side rendering spawns per GPU.
+    pub gpu_slots: u32,
+    /// Whether client-side rendering is offered.
+    pub csr: bool,
+    /// Whether server-side rendering is offered.
+    pub ssr: bool,
+    /// The agent's version.
+    pub version: String,
+}
+
+impl NodeDescription {
+    /// Server-side rendering spawns that fit on all GPUs together; `None` when GPUs do not limit them.
+    #[must_use]
+    pub fn gpu_total(&self) -> Option<u32> {
+        (self.gpus > 0).then(|| self.gpus.saturating_mul(self.gpu_slots))
+    }
+}
+
+/// A drain in progress, or one that is done while the node is still kept empty.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Drain {
+    /// When what still runs is ended.
+    #[schema(value_type = String, format = DateTime)]
+    pub deadline: Timestamp,
+    /// Why, in the operator's words.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// Who asked for it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub by: Option<String>,
+    /// When it was asked for.
+    #[schema(value_type = String, format = DateTime)]
+    pub started_at: Timestamp,
+}
+
+/// A node as the registry knows it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct NodeRecord {
+    /// The operator's name.
+    pub id: NodeId,
+    /// What the operator wants.
+    pub eligibility: Eligibility,
+    /// What heartbeats say.
+    pub availability: Availability,
+    /// What the agent offers.
+    pub description: NodeDescription,
+    /// Slots that are reserved or running.
+    pub used: u32,
+    /// GPU slots that are reserved or running.
+    pub gpu_used: u32,
+    /// Each GPU's use, as the agent last told.
+    pub gpus: Vec<GpuSlots>,
+    /// How busy the machine is, as the agent last told.
+    pub load: Load,
+    /// The agent's life.
+    pub epoch: AgentEpoch,
+    /// When the last heartbeat arrived.
+    pub last_heartbeat_at: Timestamp,
+    /// The drain, if any.
+    pub drain: Option<Drain>,
+}
+
+/// Parses `k=v` as given with `--label`.
+///
+/// # Errors
+/// Says what is wrong with the key or the value.
+pub fn parse_label(text: &str) -> Result<(String, String), String> {
+    let (k, v) = text.split_once('=').ok_or_else(|| format!("must be key=value, not {text:?}"))?;
+    check_label(k, v)?;
+    Ok((k.to_owned(), v.to_owned()))
+}
+
+/// Checks a label: both sides follow the rule for names, the value may be empty.
+///
+/// # Errors
+/// Says what is wrong with the key or the value.
+pub fn check_label(key: &str, value: &str) -> Result<(), String> {
+    crate::id::check_name(key).map_err(|e| format!("label key {key:?} {e}"))?;
+    if !value.is_empty() {
+        crate::id::check_name(value).map_err(|e| format!("label {key:?} has a value that {e}"))?;
+    }
+    Ok(())
+}
+
+/// Parses many labels.
+///
+/// # Errors
+/// The first that is wrong; a key given twice with different values is wrong too.
+pub fn collect_labels<'a>(
+    texts: impl IntoIterator<Item = &'a str>,
+) -> Result<BTreeMap<String, String>, String> {
+    let mut labels = BTreeMap::new();
+    for text in texts {
+        let (k, v) = parse_label(text)?;
+        if let Some(old) = labels.insert(k.clone(), v.clone())
+            && old != v
+        {
+            return Err(format!("label {k:?} is given twice, as {old:?} and {v:?}"));
+        }
+    }
+    Ok(labels)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn labels_say_what_is_wrong_with_them() {
+        assert_eq!(parse_label("sdk=2025.1"), Ok(("sdk".into(), "2025.1".into())));
+        assert_eq!(parse_label("empty="), Ok(("empty".into(), String::new())));
+        for bad in ["sdk", "=x", "a b=c", "k=v w", "k=a,b", "k=a|b"] {
+            assert!(parse_label(bad).is_err(), "{bad}");
+        }
+        assert!(collect_labels(["a=1", "a=2"]).is_err());
+        assert!(collect_labels(["a=1", "a=1"]).is_ok());
+    }
+
+    #[test]
+    fn gpus_limit_only_where_there_are_some() {
+        let mut node = NodeDescription {
+            advertise: String::new(),
+            endpoint: String::new(),
+            kind: NodeKind { pool: "default".into(), labels: BTreeMap::new() },
+            slots: 32,
+            gpus: 2,
+            gpu_slots: 4,
+            csr: true,
+            ssr: true,
+            version: "0.1.0".into(),
+        };
+        assert_eq!(node.gpu_total(), Some(8));
+        node.gpus = 0;
+        assert_eq!(node.gpu_total(), None);
+    }
+}

@@ -1,0 +1,136 @@
+//! What front doors ask of the registry.
+
+use std::str::FromStr;
+use std::time::Duration;
+
+use model::{Demand, Event, NameError, NodeId, Placement, SpawnId, SpawnRecord, SpawnState, TicketId};
+
+/// A request for one slot.
+#[derive(Debug, Clone)]
+pub struct Reserve {
+    /// The spawn the slot is for; a fresh id for every attempt.
+    pub spawn: SpawnId,
+    /// What the node must offer.
+    pub demand: Demand,
+    /// Which of the suitable nodes.
+    pub placement: Placement,
+    /// Nodes that must not be chosen, because they have just refused. A handful at most.
+    pub avoid: Vec<NodeId>,
+    /// The caller's place in line. When nothing is free the caller is put in line (once; its place stays the same
+    /// however often it asks) and others who come later do not overtake it.
+    pub place: Option<TicketId>,
+}
+
+/// A slot taken for a spawn that is not started yet.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Reservation {
+    /// The spawn it is for.
+    pub spawn: SpawnId,
+    /// Where.
+    pub node: NodeId,
+    /// gRPC address of the node's agent.
+    pub advertise: String,
+}
+
+/// What came of a [`Reserve`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Reserved {
+    /// A slot was taken; the place in line, if any, is given up.
+    Slot(Reservation),
+    /// Matching nodes are up and eligible, but every slot is taken or promised to somebody who came first.
+    Full,
+    /// No up and eligible node matches.
+    NoMatch {
+        /// Whether matching nodes are known that are cordoned, draining, stale or down: waiting may help.
+        known: bool,
+    },
+}
+
+/// `Idempotency-Key` as clients send it: 1 to 255 visible ASCII characters.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct IdempotencyKey(String);
+
+impl IdempotencyKey {
+    /// The key as text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl FromStr for IdempotencyKey {
+    type Err = NameError;
+
+    fn from_str(s: &str) -> Result<Self, NameError> {
+        if s.is_empty() {
+            return Err(NameError::Empty);
+        }
+        if let Some(found) = s.chars().find(|c| !c.is_ascii_graphic()) {
+            return Err(NameError::BadCharacter { allowed: "visible ASCII characters", found });
+        }
+        if s.len() > 255 {
+            return Err(NameError::TooLong { max: 255, len: s.len() });
+        }
+        Ok(Self(s.to_owned()))
+    }
+}
+
+/// What came of claiming an idempotency key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Claim {
+    /// Nobody works on it: the claimant does now, renews its claim, and settles it.
+    Mine,
+    /// Somebody works on it: ask again soon, or when [`Follow::nudged`] says so.
+    Running,
+    /// This was the answer.
+    Settled(String),
+    /// The key came with another request before.
+    Conflict,
+}
+
+/// Where a follower of the event stream is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Position {
+    /// The last event seen; 0 before the first.
+    pub seq: u64,
+    /// The last nudge seen; 0 before the first.
+    pub nudge: u64,
+}
+
+/// What happened since a [`Position`].
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Follow {
+    /// In order, none missing from the follower's position on, unless `gap`.
+    pub events: Vec<Event>,
+    /// Whether those who wait (in line, or for an idempotent answer) should ask again now.
+    pub nudged: bool,
+    /// Whether events were dropped before the follower could read them, or the registry was wiped.
+    pub gap: bool,
+    /// Where to go on.
+    pub position: Position,
+}
+
+/// Which spawns to list.
+#[derive(Debug, Clone, Default)]
+pub struct SpawnFilter {
+    /// Only those of this node.
+    pub node: Option<NodeId>,
+    /// Only those in this state.
+    pub state: Option<SpawnState>,
+    /// Most to return; at least 1.
+    pub limit: usize,
+    /// Go on after the page that gave this.
+    pub cursor: Option<u64>,
+}
+
+/// One page of spawns.
+#[derive(Debug, Clone, Default)]
+pub struct SpawnPage {
+    /// Newest first.
+    pub spawns: Vec<SpawnRecord>,
+    /// Where the next page starts; absent on the last.
+    pub next: Option<u64>,
+}
+
+/// The longest a [`crate::Registry::follow`] blocks; longer waits are cut to this, so that a dead link is noticed.
+pub const LONGEST_FOLLOW: Duration = Duration::from_secs(5);

@@ -1,0 +1,228 @@
+//! The contract both backends meet.
+
+use std::time::Duration;
+
+use model::{Drain, Eligibility, NodeId, NodeRecord, SpawnId, SpawnRecord, TicketId, Timing};
+use uuid::Uuid;
+
+use crate::ask::{Claim, Follow, IdempotencyKey, Position, Reserve, Reserved, SpawnFilter, SpawnPage};
+use crate::embedded::Embedded;
+use crate::error::{OpenError, RegistryError};
+use crate::redis::Redis;
+use crate::report::{AgentReport, Orders};
+
+/// A handle to the registry; cloning is cheap. Every call is one atomic step, is bounded in time, and may be repeated.
+#[derive(Debug, Clone)]
+pub struct Registry(Backend);
+
+#[derive(Debug, Clone)]
+enum Backend {
+    Embedded(Embedded),
+    Redis(Redis),
+}
+
+macro_rules! both {
+    ($self:ident, $backend:ident => $call:expr) => {
+        match &$self.0 {
+            Backend::Embedded($backend) => Ok($call),
+            Backend::Redis($backend) => $call.await,
+        }
+    };
+}
+
+impl Registry {
+    /// A registry that lives in this process and ends with it.
+    #[must_use]
+    pub fn embedded(timing: Timing) -> Self {
+        Self(Backend::Embedded(Embedded::new(timing)))
+    }
+
+    /// Opens `embedded` or a Redis URL. The server need not be there yet: calls fail until it is.
+    ///
+    /// # Errors
+    /// The URL or the farm's name is wrong.
+    pub fn open(url: &str, farm: &str, timing: Timing) -> Result<Self, OpenError> {
+        model::id::check_name(farm)?;
+        if url == "embedded" {
+            return Ok(Self::embedded(timing));
+        }
+        Redis::open(url, farm, timing).map(|redis| Self(Backend::Redis(redis)))
+    }
+
+    /// `embedded` or `redis`.
+    #[must_use]
+    pub fn backend(&self) -> &'static str {
+        match &self.0 {
+            Backend::Embedded(_) => "embedded",
+            Backend::Redis(_) => "redis",
+        }
+    }
+
+    /// The intervals it works with.
+    #[must_use]
+    pub fn timing(&self) -> &Timing {
+        match &self.0 {
+            Backend::Embedded(backend) => backend.timing(),
+            Backend::Redis(backend) => backend.timing(),
+        }
+    }
+
+    /// Whether it can be reached.
+    ///
+    /// # Errors
+    /// It cannot.
+    pub async fn ping(&self) -> Result<(), RegistryError> {
+        both!(self, b => b.ping())
+    }
+
+    /// Takes a slot on the best node, or says why not.
+    ///
+    /// # Errors
+    /// The registry is away. A slot may have been taken; it comes back when the reservation expires.
+    pub async fn reserve(&self, ask: &Reserve) -> Result<Reserved, RegistryError> {
+        both!(self, b => b.reserve(ask))
+    }
+
+    /// Gives back a slot for which nothing was started. Does nothing once the agent has reported the spawn.
+    ///
+    /// # Errors
+    /// The registry is away.
+    pub async fn release(&self, node: &NodeId, spawn: SpawnId) -> Result<(), RegistryError> {
+        both!(self, b => b.release(node, spawn))
+    }
+
+    /// Gives up a spawn that may have been started: the agent is told to end it or never to start it. Its slot stays
+    /// taken until the agent has said so, or the reservation expires.
+    ///
+    /// # Errors
+    /// The registry is away.
+    pub async fn abandon(&self, node: &NodeId, spawn: SpawnId) -> Result<(), RegistryError> {
+        both!(self, b => b.abandon(node, spawn))
+    }
+
+    /// Says that the holders of these places in line are still there. Places not kept within [`Timing::place`] are
+    /// passed over and dropped.
+    ///
+    /// # Errors
+    /// The registry is away.
+    pub async fn keep_places(&self, tickets: &[TicketId]) -> Result<(), RegistryError> {
+        both!(self, b => b.keep_places(tickets))
+    }
+
+    /// Gives up places in line.
+    ///
+    /// # Errors
+    /// The registry is away.
+    pub async fn leave_line(&self, tickets: &[TicketId]) -> Result<(), RegistryError> {
+        both!(self, b => b.leave_line(tickets))
+    }
+
+    /// Takes in what an agent reports.
+    ///
+    /// # Errors
+    /// The registry is away; the report must be repeated.
+    pub async fn report(&self, report: &AgentReport) -> Result<Orders, RegistryError> {
+        both!(self, b => b.report(report))
+    }
+
+    /// Does what time asks for: expires reservations and places, calls nodes stale and down and their spawns lost,
+    /// forgets old records. Any number of front doors may do it at once; each does a bounded amount.
+    ///
+    /// # Errors
+    /// The registry is away.
+    pub async fn sweep(&self) -> Result<(), RegistryError> {
+        both!(self, b => b.sweep())
+    }
+
+    /// All nodes, by name.
+    ///
+    /// # Errors
+    /// The registry is away.
+    pub async fn nodes(&self) -> Result<Vec<NodeRecord>, RegistryError> {
+        both!(self, b => b.nodes())
+    }
+
+    /// One node.
+    ///
+    /// # Errors
+    /// The registry is away.
+    pub async fn node(&self, node: &NodeId) -> Result<Option<NodeRecord>, RegistryError> {
+        both!(self, b => b.node(node))
+    }
+
+    /// Records what an operator wants of a node; `false` when there is no such node. `drain` goes with `draining`.
+    ///
+    /// # Errors
+    /// The registry is away.
+    pub async fn set_eligibility(
+        &self,
+        node: &NodeId,
+        eligibility: Eligibility,
+        drain: Option<&Drain>,
+    ) -> Result<bool, RegistryError> {
+        both!(self, b => b.set_eligibility(node, eligibility, drain))
+    }
+
+    /// A page of spawns, newest first.
+    ///
+    /// # Errors
+    /// The registry is away.
+    pub async fn spawns(&self, filter: &SpawnFilter) -> Result<SpawnPage, RegistryError> {
+        both!(self, b => b.spawns(filter))
+    }
+
+    /// One spawn with its events.
+    ///
+    /// # Errors
+    /// The registry is away.
+    pub async fn spawn(&self, spawn: SpawnId) -> Result<Option<SpawnRecord>, RegistryError> {
+        both!(self, b => b.spawn(spawn))
+    }
+
+    /// Claims an idempotency key for a request with this fingerprint. Repeating it as the same claimant renews the claim.
+    ///
+    /// # Errors
+    /// The registry is away.
+    pub async fn claim(
+        &self,
+        key: &IdempotencyKey,
+        fingerprint: Uuid,
+        claimant: Uuid,
+    ) -> Result<Claim, RegistryError> {
+        both!(self, b => b.claim(key, fingerprint, claimant))
+    }
+
+    /// Ends a claim with its answer, which later claims of the key get for `keep`. Without an answer the key is free
+    /// again. `false` when the claim was somebody else's by now: their answer counts.
+    ///
+    /// # Errors
+    /// The registry is away.
+    pub async fn settle(
+        &self,
+        key: &IdempotencyKey,
+        claimant: Uuid,
+        answer: Option<(&str, Duration)>,
+    ) -> Result<bool, RegistryError> {
+        both!(self, b => b.settle(key, claimant, answer))
+    }
+
+    /// The position of a follower that wants only what happens from now on.
+    ///
+    /// # Errors
+    /// The registry is away.
+    pub async fn position(&self) -> Result<Position, RegistryError> {
+        both!(self, b => b.position())
+    }
+
+    /// What happened since `after`; when nothing has, waits for it up to `wait` (at most
+    /// [`crate::ask::LONGEST_FOLLOW`]).
+    ///
+    /// # Errors
+    /// The registry is away.
+    pub async fn follow(&self, after: Position, wait: Duration) -> Result<Follow, RegistryError> {
+        match &self.0 {
+            Backend::Embedded(backend) => Ok(backend.follow(after, wait).await),
+            Backend::Redis(backend) => backend.follow(after, wait).await,
+        }
+    }
+}

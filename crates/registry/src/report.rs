@@ -1,0 +1,95 @@
+//! What agents report, and the orders they get back.
+//!
+//! Ages instead of times: machines' clocks may differ by minutes, so an agent says how long ago something happened and
+//! the registry subtracts that from its own clock.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use model::{
+    AgentEpoch, Drain, Eligibility, Exit, GpuSlots, Load, NodeDescription, NodeId, RendererType, SpawnId,
+    SpawnState,
+};
+
+/// Everything about one spawn, as its agent knows it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SpawnReport {
+    /// Its id.
+    pub id: SpawnId,
+    /// Where it is in its life; never `lost`.
+    pub state: SpawnState,
+    /// How it renders.
+    pub renderer: RendererType,
+    /// Where its viewer connects.
+    pub endpoint: String,
+    /// The GPU it was given. Counted against the node's GPU slots.
+    pub gpu: Option<u32>,
+    /// The labels its request asked for.
+    pub labels: BTreeMap<String, String>,
+    /// How long ago it was admitted.
+    pub started: Duration,
+    /// How long ago it first said `ready`.
+    pub ready: Option<Duration>,
+    /// How long ago it last reported.
+    pub last_ping: Option<Duration>,
+    /// How long ago it ended.
+    pub ended: Option<Duration>,
+    /// How it ended; present exactly when `state` is `exited`.
+    pub exit: Option<Exit>,
+}
+
+/// A spawn has come into another state. Applied in the order given; a change that is already known, or that would lead
+/// back, does nothing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Change {
+    /// The spawn in its new state.
+    pub spawn: SpawnReport,
+    /// How long ago that was.
+    pub age: Duration,
+}
+
+/// Everything another process needs to know about a node. One of them repairs any registry.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Heartbeat {
+    /// What the node offers.
+    pub description: NodeDescription,
+    /// How busy it is.
+    pub load: Load,
+    /// Each GPU's use.
+    pub gpus: Vec<GpuSlots>,
+    /// All spawns that have not ended, as of the changes of this and earlier reports.
+    pub spawns: Vec<SpawnReport>,
+    /// Abandoned reservations (from earlier [`Orders`]) that do not run here and can never start here any more.
+    pub forgotten: Vec<SpawnId>,
+}
+
+/// One message from an agent: first the changes, then the heartbeat, in one atomic step. An agent sends its reports one
+/// after the other, never two at once, and repeats one that failed.
+#[derive(Debug, Clone, PartialEq)]
+pub struct AgentReport {
+    /// The node.
+    pub node: NodeId,
+    /// The agent's life.
+    pub epoch: AgentEpoch,
+    /// Set until the first report of this epoch was accepted: this epoch takes the node over from any other.
+    pub takeover: bool,
+    /// State changes since the last accepted report.
+    pub changes: Vec<Change>,
+    /// Present once a second, and in the first report of an epoch.
+    pub heartbeat: Option<Heartbeat>,
+}
+
+/// What the registry wants of an agent.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Orders {
+    /// Another epoch has taken the node over: nothing of the report was applied, and this agent must stop admitting.
+    pub superseded: bool,
+    /// The registry does not know this node (it was wiped): nothing was applied, send everything, with a heartbeat.
+    pub unknown: bool,
+    /// What the operator wants of the node.
+    pub eligibility: Eligibility,
+    /// The drain, if any, and how long until its deadline.
+    pub drain: Option<(Drain, Duration)>,
+    /// Reservations the agent must end, or never start, and then list in [`Heartbeat::forgotten`].
+    pub abandoned: Vec<SpawnId>,
+}
