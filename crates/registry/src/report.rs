@@ -38,10 +38,11 @@ pub struct SpawnReport {
     pub exit: Option<Exit>,
 }
 
-/// A spawn has come into another state. Applied in the order given; a change that is already known, or that would lead
-/// back, does nothing.
+/// A spawn has come into another state. Applied in the order given, each once, however often it is sent.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Change {
+    /// Rises by at least one with every change of an epoch, from 1. The registry skips those it has applied before.
+    pub serial: u64,
     /// The spawn in its new state.
     pub spawn: SpawnReport,
     /// How long ago that was.
