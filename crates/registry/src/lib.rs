@@ -14,7 +14,6 @@ mod contract;
 mod embedded;
 mod error;
 mod redis;
-mod spawns;
 
 pub use ask::{
     Claim, Follow, IdempotencyKey, Position, Reservation, Reserve, Reserved, SpawnFilter, SpawnPage,

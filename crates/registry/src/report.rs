@@ -10,6 +10,7 @@ use model::{
     AgentEpoch, Drain, Eligibility, Exit, GpuSlots, Load, NodeDescription, NodeId, RendererType, SpawnId,
     SpawnState,
 };
+use serde_json::{Map, Value};
 
 /// Everything about one spawn, as its agent knows it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -93,4 +94,31 @@ pub struct Orders {
     pub drain: Option<(Drain, Duration)>,
     /// Reservations the agent must end, or never start, and then list in [`Heartbeat::forgotten`].
     pub abandoned: Vec<SpawnId>,
+}
+
+/// What an event says beyond its kind, from the spawn as it was then.
+pub(crate) fn event_data(spawn: &SpawnReport) -> Map<String, Value> {
+    let mut data = Map::new();
+    match spawn.state {
+        SpawnState::Launching => {
+            data.insert("rendererType".into(), spawn.renderer.as_str().into());
+        }
+        SpawnState::Ready => {
+            data.insert("endpoint".into(), spawn.endpoint.clone().into());
+        }
+        SpawnState::Exited => {
+            if let Some(exit) = &spawn.exit {
+                data = exit_data(exit);
+            }
+        }
+        SpawnState::Suspect | SpawnState::Disconnected | SpawnState::Stopping | SpawnState::Lost => {}
+    }
+    data
+}
+
+/// What `spawn.exited` says.
+pub(crate) fn exit_data(exit: &Exit) -> Map<String, Value> {
+    let mut data = Map::new();
+    data.insert("exit".into(), serde_json::to_value(exit).unwrap_or_default());
+    data
 }

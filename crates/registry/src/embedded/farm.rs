@@ -1,0 +1,402 @@
+//! The whole state of a farm as plain data. The caller sets [`Farm::now`]; nothing here reads a clock.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+
+use model::{
+    AgentEpoch, Availability, Drain, Eligibility, EventKind, GpuSlots, Load, NodeDescription, NodeId,
+    NodeKind, NodeRecord, RendererType, SpawnId, TicketId, Timestamp, Timing,
+};
+use serde_json::Map;
+
+use super::claims::Claims;
+use super::history::History;
+use super::line::Line;
+use super::shelf::{Score, Shelf};
+use crate::ask::{Follow, Position, Reservation, Reserve, Reserved};
+
+/// Why a slot is taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Hold {
+    /// By a reservation the agent has not reported yet.
+    Reserved,
+    /// By a reservation that was given up; the agent must say that it will never start.
+    Abandoned,
+    /// By a spawn the agent has reported.
+    Running,
+}
+
+/// One node.
+#[derive(Debug)]
+pub(super) struct NodeState {
+    pub(super) eligibility: Eligibility,
+    pub(super) availability: Availability,
+    pub(super) description: NodeDescription,
+    pub(super) epoch: AgentEpoch,
+    pub(super) load: Load,
+    pub(super) gpus: Vec<GpuSlots>,
+    pub(super) beat: Timestamp,
+    pub(super) drain: Option<Drain>,
+    /// Every taken slot, and whether a GPU slot goes with it.
+    pub(super) held: HashMap<SpawnId, (Hold, bool)>,
+    pub(super) abandoned: BTreeSet<SpawnId>,
+    /// The last change applied.
+    pub(super) serial: u64,
+}
+
+impl NodeState {
+    pub(super) fn used(&self) -> u32 {
+        u32::try_from(self.held.len()).unwrap_or(u32::MAX)
+    }
+
+    pub(super) fn gpu_used(&self) -> u32 {
+        u32::try_from(self.held.values().filter(|(_, gpu)| *gpu).count()).unwrap_or(u32::MAX)
+    }
+
+    fn may_place(&self) -> bool {
+        self.availability == Availability::Up && self.eligibility == Eligibility::Eligible
+    }
+
+    fn offers(&self, renderer: RendererType) -> bool {
+        match renderer {
+            RendererType::Csr => self.description.csr,
+            RendererType::Ssr => self.description.ssr,
+        }
+    }
+
+    /// The node's load for one more spawn of this kind; `None` when there is no room.
+    fn room(&self, renderer: RendererType) -> Option<Score> {
+        let (used, slots) = (self.used(), self.description.slots);
+        if used >= slots {
+            return None;
+        }
+        let score = Score::ratio(used, slots);
+        match (renderer, self.description.gpu_total()) {
+            (RendererType::Ssr, Some(total)) => {
+                let gpu_used = self.gpu_used();
+                (gpu_used < total).then(|| score.max(Score::ratio(gpu_used, total)))
+            }
+            _ => Some(score),
+        }
+    }
+}
+
+/// Nodes of one kind that offer one renderer.
+#[derive(Debug, Default)]
+struct Stock {
+    /// Those that are up and eligible, full ones included.
+    members: HashSet<NodeId>,
+    /// Those of them that have room.
+    open: Shelf,
+}
+
+/// The whole state.
+#[derive(Debug)]
+pub(super) struct Farm {
+    pub(super) now: Timestamp,
+    pub(super) timing: Timing,
+    pub(super) nodes: BTreeMap<NodeId, NodeState>,
+    stock: BTreeMap<(NodeKind, RendererType), Stock>,
+    /// Nodes that are up or stale, by their last heartbeat.
+    pub(super) beats: BTreeSet<(Timestamp, NodeId)>,
+    /// Reservations by when they expire.
+    pub(super) expiries: BTreeSet<(Timestamp, SpawnId, NodeId)>,
+    pub(super) line: Line,
+    pub(super) history: History,
+    pub(super) claims: Claims,
+    nudges: u64,
+}
+
+impl Farm {
+    pub(super) fn new(timing: Timing) -> Self {
+        Self {
+            now: Timestamp::default(),
+            nodes: BTreeMap::new(),
+            stock: BTreeMap::new(),
+            beats: BTreeSet::new(),
+            expiries: BTreeSet::new(),
+            line: Line::default(),
+            history: History::new(&timing),
+            claims: Claims::new(&timing),
+            nudges: 0,
+            timing,
+        }
+    }
+
+    pub(super) fn after(&self, time: std::time::Duration) -> Timestamp {
+        Timestamp::from_millis(
+            self.now.millis().saturating_add(u64::try_from(time.as_millis()).unwrap_or(u64::MAX)),
+        )
+    }
+
+    pub(super) fn reserve(&mut self, ask: &Reserve) -> Reserved {
+        self.expire_beats();
+        let renderer = ask.demand.renderer;
+        let kinds: Vec<NodeKind> = self
+            .stock
+            .keys()
+            .filter(|(k, r)| *r == renderer && ask.demand.suits(k))
+            .map(|(k, _)| k.clone())
+            .collect();
+        let number = ask.place.and_then(|ticket| self.line.number(ticket, self.now)).unwrap_or(u64::MAX);
+
+        // Nodes to avoid step aside for the time of the choice.
+        let mut aside = Vec::new();
+        for node in &ask.avoid {
+            for (key, stock) in &mut self.stock {
+                if let Some(score) = stock.open.take(node) {
+                    aside.push((key.clone(), node.clone(), score));
+                }
+            }
+        }
+        let chosen = self.choose(&kinds, ask, number);
+        for (key, node, score) in aside {
+            if let Some(stock) = self.stock.get_mut(&key) {
+                stock.open.put(&node, score);
+            }
+        }
+
+        if let Some(node) = chosen
+            && let Some(state) = self.nodes.get_mut(&node)
+        {
+            let gpu = renderer == RendererType::Ssr && state.description.gpus > 0;
+            state.held.insert(ask.spawn, (Hold::Reserved, gpu));
+            let advertise = state.description.advertise.clone();
+            self.expiries.insert((self.after(self.timing.reservation), ask.spawn, node.clone()));
+            self.place(&node);
+            if ask.place.is_some_and(|ticket| self.line.leave(ticket)) {
+                self.nudge_line();
+            }
+            return Reserved::Slot(Reservation { spawn: ask.spawn, node, advertise });
+        }
+
+        let members = kinds.iter().filter_map(|k| self.stock.get(&(k.clone(), renderer)));
+        let outcome = if members.into_iter().any(|stock| !stock.members.is_empty()) {
+            Reserved::Full
+        } else {
+            Reserved::NoMatch { known: !kinds.is_empty() }
+        };
+        if let Some(ticket) = ask.place
+            && !kinds.is_empty()
+        {
+            let until = self.after(self.timing.place);
+            self.line.join(ticket, &ask.demand, kinds.iter(), until);
+        }
+        outcome
+    }
+
+    /// The best node, unless somebody with a lower number could take a slot of its kind.
+    fn choose(&mut self, kinds: &[NodeKind], ask: &Reserve, number: u64) -> Option<NodeId> {
+        let renderer = ask.demand.renderer;
+        let mut best: Option<(Score, Vec<&NodeKind>)> = None;
+        for kind in kinds {
+            if !self.line.is_empty() && self.is_overtaking(kind, number) {
+                continue;
+            }
+            let Some((score, _)) =
+                self.stock.get(&(kind.clone(), renderer)).and_then(|s| s.open.best(ask.placement))
+            else {
+                continue;
+            };
+            let better = |old: Score| match ask.placement {
+                model::Placement::Spread => score < old,
+                model::Placement::Pack => score > old,
+            };
+            match &mut best {
+                Some((old, kinds)) if *old == score => kinds.push(kind),
+                Some((old, _)) if !better(*old) => {}
+                _ => best = Some((score, vec![kind])),
+            }
+        }
+        let (_, kinds) = best?;
+        let level = |kind: &NodeKind| {
+            self.stock
+                .get(&(kind.clone(), renderer))
+                .and_then(|s| s.open.best(ask.placement))
+                .map_or(&[][..], |(_, n)| n)
+        };
+        let ties: usize = kinds.iter().map(|kind| level(kind).len()).sum();
+        let mut pick = fastrand::usize(0..ties.max(1));
+        for kind in kinds {
+            let nodes = level(kind);
+            if let Some(node) = nodes.get(pick) {
+                return Some(node.clone());
+            }
+            pick -= nodes.len();
+        }
+        None
+    }
+
+    /// Whether somebody with a lower number waits for a slot that nodes of this kind have.
+    fn is_overtaking(&mut self, kind: &NodeKind, number: u64) -> bool {
+        [RendererType::Csr, RendererType::Ssr].into_iter().any(|renderer| {
+            let queue = (kind.clone(), renderer);
+            self.stock.get(&queue).is_some_and(|s| !s.open.is_empty())
+                && self.line.first(&queue, self.now).is_some_and(|first| first < number)
+        })
+    }
+
+    pub(super) fn release(&mut self, node: &NodeId, spawn: SpawnId) {
+        if self.hold(node, spawn).is_some_and(|hold| hold != Hold::Running) {
+            self.free(node, spawn);
+        }
+    }
+
+    pub(super) fn abandon(&mut self, node: &NodeId, spawn: SpawnId) {
+        let Some(state) = self.nodes.get_mut(node) else { return };
+        if let Some((hold, _)) = state.held.get_mut(&spawn)
+            && *hold == Hold::Reserved
+        {
+            *hold = Hold::Abandoned;
+        }
+        state.abandoned.insert(spawn);
+    }
+
+    fn hold(&self, node: &NodeId, spawn: SpawnId) -> Option<Hold> {
+        self.nodes.get(node).and_then(|n| n.held.get(&spawn)).map(|(hold, _)| *hold)
+    }
+
+    /// Gives a slot back.
+    pub(super) fn free(&mut self, node: &NodeId, spawn: SpawnId) {
+        let Some(state) = self.nodes.get_mut(node) else { return };
+        if state.held.remove(&spawn).is_none() {
+            return;
+        }
+        let drained = state.eligibility == Eligibility::Draining && state.held.is_empty();
+        self.place(node);
+        if drained {
+            self.tell_node(EventKind::NodeDrained, node);
+        }
+        self.nudge_line();
+    }
+
+    /// Puts a node where it belongs after anything about it has changed.
+    pub(super) fn place(&mut self, node: &NodeId) {
+        let Some(state) = self.nodes.get(node) else { return };
+        for renderer in [RendererType::Csr, RendererType::Ssr] {
+            let key = (state.description.kind.clone(), renderer);
+            if !state.offers(renderer) {
+                if let Some(stock) = self.stock.get_mut(&key) {
+                    stock.members.remove(node);
+                    stock.open.take(node);
+                }
+                continue;
+            }
+            let stock = self.stock.entry(key).or_default();
+            if state.may_place() {
+                stock.members.insert(node.clone());
+            } else {
+                stock.members.remove(node);
+            }
+            match state.room(renderer) {
+                Some(score) if state.may_place() => stock.open.put(node, score),
+                _ => {
+                    stock.open.take(node);
+                }
+            }
+        }
+    }
+
+    /// Takes a node off every shelf, before its kind changes or it is forgotten.
+    pub(super) fn unplace(&mut self, node: &NodeId) {
+        for stock in self.stock.values_mut() {
+            stock.members.remove(node);
+            stock.open.take(node);
+        }
+        let nodes = &self.nodes;
+        self.stock.retain(|(kind, renderer), _| {
+            nodes.iter().any(|(id, n)| id != node && n.description.kind == *kind && n.offers(*renderer))
+        });
+    }
+
+    pub(super) fn keep_places(&mut self, tickets: &[TicketId]) {
+        let until = self.after(self.timing.place);
+        for ticket in tickets {
+            self.line.keep(*ticket, until);
+        }
+    }
+
+    pub(super) fn leave_line(&mut self, tickets: &[TicketId]) {
+        let left = tickets.iter().fold(false, |any, ticket| self.line.leave(*ticket) || any);
+        if left {
+            self.nudge_line();
+        }
+    }
+
+    /// Tells those in line that they should ask again.
+    pub(super) fn nudge_line(&mut self) {
+        if !self.line.is_empty() {
+            self.nudge();
+        }
+    }
+
+    pub(super) fn nudge(&mut self) {
+        self.nudges += 1;
+    }
+
+    pub(super) fn tell_node(&mut self, kind: EventKind, node: &NodeId) {
+        self.history.tell(self.now, self.now, kind, node, None, Map::new());
+    }
+
+    pub(super) fn position(&self) -> Position {
+        Position { seq: self.history.last_seq, nudge: self.nudges }
+    }
+
+    pub(super) fn follow(&self, after: Position) -> Follow {
+        let (events, gap) = self.history.after(after.seq);
+        Follow { events, nudged: self.nudges != after.nudge, gap, position: self.position() }
+    }
+
+    pub(super) fn set_eligibility(
+        &mut self,
+        node: &NodeId,
+        eligibility: Eligibility,
+        drain: Option<&Drain>,
+    ) -> bool {
+        let Some(state) = self.nodes.get_mut(node) else { return false };
+        let before = (state.eligibility, state.drain.clone());
+        state.eligibility = eligibility;
+        state.drain = drain.filter(|_| eligibility == Eligibility::Draining).cloned();
+        let (changed, empty) = (before != (eligibility, state.drain.clone()), state.held.is_empty());
+        self.place(node);
+        if changed {
+            match eligibility {
+                Eligibility::Eligible => self.tell_node(EventKind::NodeUncordoned, node),
+                Eligibility::Cordoned => self.tell_node(EventKind::NodeCordoned, node),
+                Eligibility::Draining => {
+                    self.tell_node(EventKind::NodeDraining, node);
+                    if empty {
+                        self.tell_node(EventKind::NodeDrained, node);
+                    }
+                }
+            }
+        }
+        self.nudge_line();
+        true
+    }
+
+    pub(super) fn nodes(&mut self) -> Vec<NodeRecord> {
+        self.expire_beats();
+        self.nodes.iter().map(|(id, state)| record(id, state)).collect()
+    }
+
+    pub(super) fn node(&mut self, node: &NodeId) -> Option<NodeRecord> {
+        self.expire_beats();
+        self.nodes.get(node).map(|state| record(node, state))
+    }
+}
+
+fn record(id: &NodeId, state: &NodeState) -> NodeRecord {
+    NodeRecord {
+        id: id.clone(),
+        eligibility: state.eligibility,
+        availability: state.availability,
+        description: state.description.clone(),
+        used: state.used(),
+        gpu_used: state.gpu_used(),
+        gpus: state.gpus.clone(),
+        load: state.load,
+        epoch: state.epoch,
+        last_heartbeat_at: state.beat,
+        drain: state.drain.clone(),
+    }
+}

@@ -1,0 +1,170 @@
+//! The registry inside one process: [`farm::Farm`] is the whole state as plain data that is told the time, and
+//! [`Embedded`] puts it behind a lock with a clock and a bell.
+
+mod claims;
+mod farm;
+mod history;
+mod line;
+mod reconcile;
+mod shelf;
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use model::{Drain, Eligibility, NodeId, NodeRecord, SpawnId, SpawnRecord, TicketId, Timestamp, Timing};
+use tokio::sync::watch;
+use tokio::time::Instant;
+use uuid::Uuid;
+
+use self::farm::Farm;
+use crate::ask::{
+    Claim, Follow, IdempotencyKey, LONGEST_FOLLOW, Position, Reserve, Reserved, SpawnFilter, SpawnPage,
+};
+use crate::report::{AgentReport, Orders};
+
+/// A handle to a registry that lives in this process.
+#[derive(Debug, Clone)]
+pub(crate) struct Embedded(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
+    timing: Timing,
+    /// The machine's time when the registry was made; goes on with tokio's clock, so that nobody can set it back.
+    born: (Timestamp, Instant),
+    /// Held for a few microseconds and never across an await.
+    farm: Mutex<Farm>,
+    /// Rings whenever an event or a nudge was added.
+    bell: watch::Sender<Position>,
+}
+
+impl Embedded {
+    pub(crate) fn new(timing: Timing) -> Self {
+        Self(Arc::new(Shared {
+            farm: Mutex::new(Farm::new(timing.clone())),
+            timing,
+            born: (Timestamp::now(), Instant::now()),
+            bell: watch::Sender::new(Position::default()),
+        }))
+    }
+
+    pub(crate) fn timing(&self) -> &Timing {
+        &self.0.timing
+    }
+
+    fn farm(&self) -> MutexGuard<'_, Farm> {
+        let mut farm = self.0.farm.lock().unwrap_or_else(PoisonError::into_inner);
+        let (epoch, started) = self.0.born;
+        let elapsed = started.elapsed();
+        farm.now = Timestamp::from_millis(
+            epoch.millis().saturating_add(u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX)),
+        );
+        farm
+    }
+
+    /// Does something that may add events, and rings the bell if it did.
+    fn change<T>(&self, what: impl FnOnce(&mut Farm) -> T) -> T {
+        let mut farm = self.farm();
+        let result = what(&mut farm);
+        let position = farm.position();
+        drop(farm);
+        self.0.bell.send_if_modified(|seen| {
+            let news = *seen != position;
+            *seen = position;
+            news
+        });
+        result
+    }
+
+    #[expect(clippy::unused_self, reason = "the contract is the same for both backends")]
+    pub(crate) fn ping(&self) {}
+
+    pub(crate) fn reserve(&self, ask: &Reserve) -> Reserved {
+        self.change(|farm| farm.reserve(ask))
+    }
+
+    pub(crate) fn release(&self, node: &NodeId, spawn: SpawnId) {
+        self.change(|farm| farm.release(node, spawn));
+    }
+
+    pub(crate) fn abandon(&self, node: &NodeId, spawn: SpawnId) {
+        self.change(|farm| farm.abandon(node, spawn));
+    }
+
+    pub(crate) fn keep_places(&self, tickets: &[TicketId]) {
+        self.change(|farm| farm.keep_places(tickets));
+    }
+
+    pub(crate) fn leave_line(&self, tickets: &[TicketId]) {
+        self.change(|farm| farm.leave_line(tickets));
+    }
+
+    pub(crate) fn report(&self, report: &AgentReport) -> Orders {
+        self.change(|farm| farm.report(report))
+    }
+
+    pub(crate) fn sweep(&self) {
+        self.change(Farm::sweep);
+    }
+
+    pub(crate) fn nodes(&self) -> Vec<NodeRecord> {
+        self.farm().nodes()
+    }
+
+    pub(crate) fn node(&self, node: &NodeId) -> Option<NodeRecord> {
+        self.farm().node(node)
+    }
+
+    pub(crate) fn set_eligibility(
+        &self,
+        node: &NodeId,
+        eligibility: Eligibility,
+        drain: Option<&Drain>,
+    ) -> bool {
+        self.change(|farm| farm.set_eligibility(node, eligibility, drain))
+    }
+
+    pub(crate) fn spawns(&self, filter: &SpawnFilter) -> SpawnPage {
+        self.farm().history.page(filter)
+    }
+
+    pub(crate) fn spawn(&self, spawn: SpawnId) -> Option<SpawnRecord> {
+        self.farm().history.spawn(spawn)
+    }
+
+    pub(crate) fn claim(&self, key: &IdempotencyKey, fingerprint: Uuid, claimant: Uuid) -> Claim {
+        self.change(|farm| farm.claims.claim(farm.now, key, fingerprint, claimant))
+    }
+
+    pub(crate) fn settle(
+        &self,
+        key: &IdempotencyKey,
+        claimant: Uuid,
+        answer: Option<(&str, Duration)>,
+    ) -> bool {
+        self.change(|farm| {
+            let mine = farm.claims.settle(farm.now, key, claimant, answer);
+            farm.nudge();
+            mine
+        })
+    }
+
+    pub(crate) fn position(&self) -> Position {
+        self.farm().position()
+    }
+
+    pub(crate) async fn follow(&self, after: Position, wait: Duration) -> Follow {
+        let mut bell = self.0.bell.subscribe();
+        let deadline = Instant::now() + wait.min(LONGEST_FOLLOW);
+        loop {
+            bell.mark_unchanged();
+            let news = self.farm().follow(after);
+            if !news.events.is_empty() || news.nudged || news.gap {
+                return news;
+            }
+            // The sender lives as long as `self`, so the only other outcome is the deadline.
+            if tokio::time::timeout_at(deadline, bell.changed()).await.is_err() {
+                return news;
+            }
+        }
+    }
+}

@@ -1,0 +1,281 @@
+//! Taking in what agents report, and doing what time asks for.
+
+use std::collections::HashMap;
+
+use model::{
+    Availability, Eligibility, EventKind, Exit, ExitReason, NodeId, SpawnId, SpawnRecord, SpawnState,
+    Timestamp,
+};
+use serde_json::Map;
+
+use super::farm::{Farm, Hold, NodeState};
+use crate::report::{AgentReport, Heartbeat, Orders, SpawnReport};
+
+impl Farm {
+    pub(super) fn report(&mut self, report: &AgentReport) -> Orders {
+        let node = &report.node;
+        match self.nodes.get(node) {
+            Some(state) if state.epoch != report.epoch && !report.takeover => {
+                return Orders { superseded: true, ..Orders::default() };
+            }
+            Some(_) => {}
+            None if report.heartbeat.is_none() => return Orders { unknown: true, ..Orders::default() },
+            None => {}
+        }
+        if let Some(heartbeat) = &report.heartbeat {
+            self.register(report, heartbeat);
+        }
+        let last = self.nodes.get(node).map_or(0, |n| n.serial);
+        for change in report.changes.iter().filter(|c| c.serial > last) {
+            self.apply(node, &change.spawn, self.now.before(change.age));
+        }
+        if let Some(state) = self.nodes.get_mut(node) {
+            state.serial = report.changes.iter().map(|c| c.serial).fold(last, u64::max);
+        }
+        if let Some(heartbeat) = &report.heartbeat {
+            self.reconcile(node, heartbeat);
+        }
+        self.place(node);
+        self.orders(node)
+    }
+
+    fn orders(&self, node: &NodeId) -> Orders {
+        let Some(state) = self.nodes.get(node) else { return Orders::default() };
+        Orders {
+            superseded: false,
+            unknown: false,
+            eligibility: state.eligibility,
+            drain: state.drain.clone().map(|drain| {
+                let left = drain.deadline.since(self.now);
+                (drain, left)
+            }),
+            abandoned: state.abandoned.iter().copied().collect(),
+        }
+    }
+
+    /// Notes a heartbeat: the node is up, and this is what it offers.
+    fn register(&mut self, report: &AgentReport, heartbeat: &Heartbeat) {
+        let (node, now) = (&report.node, self.now);
+        let mut news = Vec::new();
+        let changed = self.nodes.get(node).is_some_and(|old| old.description != heartbeat.description);
+        if changed {
+            self.unplace(node);
+            news.push(EventKind::NodeCapacity);
+        }
+        let state = self.nodes.entry(node.clone()).or_insert_with(|| {
+            news.push(EventKind::NodeUp);
+            NodeState {
+                eligibility: Eligibility::Eligible,
+                availability: Availability::Up,
+                description: heartbeat.description.clone(),
+                epoch: report.epoch,
+                load: heartbeat.load,
+                gpus: heartbeat.gpus.clone(),
+                beat: now,
+                drain: None,
+                held: HashMap::new(),
+                abandoned: Default::default(),
+                serial: 0,
+            }
+        });
+        if state.epoch != report.epoch {
+            state.epoch = report.epoch;
+            state.serial = 0;
+        }
+        if state.availability != Availability::Up {
+            news.push(EventKind::NodeUp);
+        }
+        self.beats.remove(&(state.beat, node.clone()));
+        self.beats.insert((now, node.clone()));
+        state.availability = Availability::Up;
+        state.description = heartbeat.description.clone();
+        state.load = heartbeat.load;
+        state.gpus.clone_from(&heartbeat.gpus);
+        state.beat = now;
+        if !news.is_empty() {
+            self.place(node);
+            self.nudge_line();
+        }
+        for kind in news {
+            self.tell_node(kind, node);
+        }
+    }
+
+    /// Makes the registry agree with the list in a heartbeat.
+    fn reconcile(&mut self, node: &NodeId, heartbeat: &Heartbeat) {
+        for spawn in &heartbeat.spawns {
+            self.apply(node, spawn, self.now);
+        }
+        let listed = |id: &SpawnId| heartbeat.spawns.iter().any(|s| s.id == *id);
+        let Some(state) = self.nodes.get_mut(node) else { return };
+        for forgotten in &heartbeat.forgotten {
+            state.abandoned.remove(forgotten);
+        }
+        let mut gone: Vec<(SpawnId, Hold)> = Vec::new();
+        for (id, (hold, _)) in &state.held {
+            let over = match hold {
+                Hold::Running => !listed(id),
+                Hold::Abandoned => heartbeat.forgotten.contains(id),
+                Hold::Reserved => false,
+            };
+            if over {
+                gone.push((*id, *hold));
+            }
+        }
+        for (id, hold) in gone {
+            self.free(node, id);
+            if hold == Hold::Running {
+                self.end_unseen(node, id);
+            }
+        }
+    }
+
+    /// A spawn its agent no longer has and never reported as ended.
+    fn end_unseen(&mut self, node: &NodeId, id: SpawnId) {
+        let Some(record) = self.history.get_mut(id) else { return };
+        if record.state == SpawnState::Exited {
+            return;
+        }
+        let exit = Exit { reason: ExitReason::NodeLost, code: None, signal: None, text: None };
+        record.state = SpawnState::Exited;
+        record.ended_at = Some(self.now);
+        record.exit = Some(exit.clone());
+        let data = crate::report::exit_data(&exit);
+        self.history.end(id, self.now);
+        self.history.tell(self.now, self.now, EventKind::SpawnExited, node, Some(id), data);
+    }
+
+    /// Brings one spawn's record, slot and history to what its agent says.
+    fn apply(&mut self, node: &NodeId, report: &SpawnReport, at: Timestamp) {
+        let ended = report.state == SpawnState::Exited;
+        let Some(state) = self.nodes.get_mut(node) else { return };
+        if self.history.get(report.id).is_some_and(|old| old.state == SpawnState::Exited) {
+            return;
+        }
+        if !ended {
+            state.held.insert(report.id, (Hold::Running, report.gpu.is_some()));
+        }
+        let fresh = record(node, state, report, self.now);
+        let changed = match self.history.get_mut(report.id) {
+            Some(old) => {
+                let changed = old.state != fresh.state;
+                *old = SpawnRecord {
+                    events: std::mem::take(&mut old.events),
+                    started_at: old.started_at,
+                    ready_at: old.ready_at.or(fresh.ready_at),
+                    ..fresh
+                };
+                changed
+            }
+            None => {
+                self.history.add(self.now, fresh);
+                true
+            }
+        };
+        if changed {
+            let kind = EventKind::of_state(report.state);
+            self.history.tell(self.now, at, kind, node, Some(report.id), crate::report::event_data(report));
+        }
+        if ended {
+            self.history.end(report.id, self.now);
+            self.free(node, report.id);
+        }
+    }
+
+    /// Calls nodes stale whose heartbeats are late.
+    pub(super) fn expire_beats(&mut self) {
+        let (stale, down) = (self.timing.stale, self.timing.down);
+        let late: Vec<(Timestamp, NodeId)> =
+            self.beats.iter().take_while(|(beat, _)| self.now.since(*beat) >= stale).cloned().collect();
+        for (beat, node) in late {
+            let Some(state) = self.nodes.get_mut(&node) else { continue };
+            if state.availability == Availability::Up {
+                state.availability = Availability::Stale;
+                self.place(&node);
+                self.tell_node(EventKind::NodeStale, &node);
+            }
+            if self.now.since(beat) >= down {
+                self.beats.remove(&(beat, node.clone()));
+                self.give_up(&node);
+            }
+        }
+    }
+
+    /// Calls a node down and its spawns lost.
+    fn give_up(&mut self, node: &NodeId) {
+        let Some(state) = self.nodes.get_mut(node) else { return };
+        state.availability = Availability::Down;
+        let running: Vec<SpawnId> =
+            state.held.iter().filter(|(_, (hold, _))| *hold == Hold::Running).map(|(id, _)| *id).collect();
+        self.tell_node(EventKind::NodeDown, node);
+        for id in running {
+            if let Some(record) = self.history.get_mut(id)
+                && !matches!(record.state, SpawnState::Exited | SpawnState::Lost)
+            {
+                record.state = SpawnState::Lost;
+                self.history.tell(self.now, self.now, EventKind::SpawnLost, node, Some(id), Map::new());
+            }
+        }
+    }
+
+    pub(super) fn sweep(&mut self) {
+        self.expire_beats();
+        while let Some((until, spawn, node)) = self.expiries.first().cloned()
+            && until <= self.now
+        {
+            self.expiries.pop_first();
+            let Some(state) = self.nodes.get_mut(&node) else { continue };
+            match state.held.get(&spawn) {
+                // The agent may still be asked to start it by a call that is on its way.
+                Some((Hold::Reserved | Hold::Abandoned, _)) => {
+                    state.abandoned.insert(spawn);
+                    self.free(&node, spawn);
+                }
+                Some((Hold::Running, _)) | None => {}
+            }
+        }
+        if self.line.sweep(self.now) {
+            self.nudge_line();
+        }
+        self.history.sweep(self.now);
+        self.claims.sweep(self.now);
+        self.forget_nodes();
+    }
+
+    fn forget_nodes(&mut self) {
+        let old: Vec<NodeId> = self
+            .nodes
+            .iter()
+            .filter(|(_, n)| {
+                n.availability == Availability::Down && self.now.since(n.beat) >= self.timing.forget
+            })
+            .map(|(id, _)| id.clone())
+            .collect();
+        for node in old {
+            self.unplace(&node);
+            let Some(state) = self.nodes.remove(&node) else { continue };
+            for id in state.held.into_keys() {
+                self.end_unseen(&node, id);
+            }
+        }
+    }
+}
+
+fn record(node: &NodeId, state: &NodeState, report: &SpawnReport, now: Timestamp) -> SpawnRecord {
+    SpawnRecord {
+        id: report.id,
+        node: node.clone(),
+        endpoint: report.endpoint.clone(),
+        renderer: report.renderer,
+        state: report.state,
+        exit: report.exit.clone(),
+        started_at: now.before(report.started),
+        ready_at: report.ready.map(|age| now.before(age)),
+        last_ping_at: report.last_ping.map(|age| now.before(age)),
+        ended_at: report.ended.map(|age| now.before(age)),
+        pool: state.description.kind.pool.clone(),
+        labels: report.labels.clone(),
+        gpu: report.gpu,
+        events: Vec::new(),
+    }
+}
