@@ -1,22 +1,24 @@
-//! How connection threads reach the main thread, which waits in `poll`.
+//! How the other threads reach the main thread, which waits in `poll`.
 
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 
-/// What the one viewer did.
+/// What happened elsewhere.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Ring {
-    /// It sent its first data; comes at most once, before the others.
+    /// `ready` was posted, or could not be.
+    Ready,
+    /// The viewer sent its first data; comes at most once, before the others.
     FirstData,
-    /// It is gone, or was sent away, for the given reason.
+    /// The viewer is gone, or was sent away, for the given reason.
     Left(String),
-    /// Its model is loaded and loading is all this server was started for.
+    /// The viewer's model is loaded and loading is all this server was started for.
     Loaded,
 }
 
-/// More than one viewer can ever send.
+/// More than can ever happen in one life of a server.
 const CAPACITY: usize = 4;
 
 /// The end that rings: a queue for what happened, a byte to end the `poll`.

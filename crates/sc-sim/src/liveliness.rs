@@ -9,6 +9,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
+use crate::doorbell::{Doorbell, Ring};
 use crate::endpoint::{Endpoint, Liveliness};
 use crate::log::Log;
 use crate::misbehave::Misbehaviour;
@@ -23,10 +24,11 @@ pub(crate) struct Reporter {
 }
 
 impl Reporter {
-    /// Posts `ready` at once, so call it when a viewer may come. `None` if there is nowhere to post to.
+    /// Posts `ready` at once, so call it when a viewer may come, and rings when that is done. `None` if there is nowhere to post to.
     pub(crate) fn start(
         settings: &Settings,
         misbehaviour: &Misbehaviour,
+        doorbell: &Arc<Doorbell>,
         log: &Arc<Log>,
     ) -> io::Result<Option<Self>> {
         let Some(url) = &settings.liveliness_endpoint else {
@@ -46,6 +48,7 @@ impl Reporter {
             slash: if misbehaviour.double_slash { "//" } else { "/" },
             period: settings.ping_period,
             silent_after: misbehaviour.silent_after,
+            doorbell: Arc::clone(doorbell),
             log: Arc::clone(log),
         };
         let (goodbye, told) = sync_channel(1);
@@ -69,12 +72,14 @@ struct Report {
     slash: &'static str,
     period: Duration,
     silent_after: Option<Duration>,
+    doorbell: Arc<Doorbell>,
     log: Arc<Log>,
 }
 
 impl Report {
     fn run(mut self, told: &Receiver<()>) {
         self.post(Liveliness::Ready);
+        self.doorbell.ring(Ring::Ready);
         let ready = Instant::now();
         let mut next_ping = ready + self.period;
         loop {

@@ -46,9 +46,12 @@ pub(crate) fn serve(
         .and_then(|listener| listener.set_nonblocking(true).map(|()| listener))
         .map_err(|_| Failure::new(Exit::ScInitFailed, "Can't create lws context."))?;
     let (doorbell, door) = doorbell::hang().map_err(internal("make a socket pair"))?;
-    let reporter = Reporter::start(settings, misbehaviour, log)
+    let doorbell = Arc::new(doorbell);
+    let reporter = Reporter::start(settings, misbehaviour, &doorbell, log)
         .map_err(internal("start the liveliness thread"))?;
-    let ready = Instant::now();
+    if reporter.is_none() {
+        doorbell.ring(Ring::Ready);
+    }
     log.info(format_args!("listening on port {}", settings.port));
 
     let mut server = Server {
@@ -69,10 +72,10 @@ pub(crate) fn serve(
         listener,
         door,
         initial_use,
-        leave: misbehaviour.disconnect_after.map(|after| ready + after),
-        crash: misbehaviour.crash_after.map(|after| ready + after),
+        leave: None,
+        crash: None,
     };
-    let end = server.wait_for_the_end()?;
+    let end = server.wait_for_the_end(misbehaviour)?;
     match end {
         End::Crash => return Ok(trouble::crash(misbehaviour.crash.unwrap_or(Death::Code(1)))),
         End::InitialUse => log.info(INITIAL_USE_TIMEOUT),
@@ -160,11 +163,17 @@ struct Server {
 }
 
 impl Server {
-    fn wait_for_the_end(&mut self) -> Result<End, Failure> {
+    fn wait_for_the_end(&mut self, misbehaviour: &Misbehaviour) -> Result<End, Failure> {
         loop {
             self.poll().map_err(internal("poll"))?;
             while let Some(ring) = self.door.answer() {
                 match ring {
+                    // Counting from here, a receiver always hears of a server before it misbehaves.
+                    Ring::Ready => {
+                        let now = Instant::now();
+                        self.leave = misbehaviour.disconnect_after.map(|after| now + after);
+                        self.crash = misbehaviour.crash_after.map(|after| now + after);
+                    }
                     Ring::FirstData => {
                         self.reception
                             .log

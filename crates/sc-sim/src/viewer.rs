@@ -40,7 +40,7 @@ pub(crate) struct Reception {
     pub(crate) network_version: Option<String>,
     pub(crate) stream_version: Option<String>,
     pub(crate) exit_on_load_finish: bool,
-    pub(crate) doorbell: Doorbell,
+    pub(crate) doorbell: Arc<Doorbell>,
     pub(crate) log: Arc<Log>,
     /// Set by the first connection to complete its handshake, and never unset: this process has one viewer.
     pub(crate) taken: AtomicBool,

@@ -40,6 +40,8 @@ fn every_documented_key_changes_something() {
             read(&[], Some(&token)).is_ok_and(|asked| asked != Misbehaviour::default())
         });
         assert!(changes, "{key}");
+        let documentation = include_str!("../lib.rs");
+        assert!(documentation.contains(&format!("//! | `{key}` |")), "{key}");
     }
 }
 
