@@ -178,9 +178,9 @@ async fn run(farm: Farm, timing: &Timing, ops: Vec<Op>) {
                 };
             }
         }
-        for node in 0..NODES {
+        for (node, slots) in SLOTS.into_iter().enumerate() {
             assert_eq!(farm.used(&name(node)).await, model.used(node), "node {node} after {op:?}");
-            assert!(model.used(node).0 <= SLOTS[node]);
+            assert!(model.used(node).0 <= slots);
         }
     }
 
