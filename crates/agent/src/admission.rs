@@ -1,7 +1,7 @@
 //! From a request to a running process, or to the reason why not.
 
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
@@ -50,7 +50,7 @@ pub(crate) struct Caller {
 }
 
 /// Starts a spawn, or joins one that was started by an earlier call. Does not wait for anything.
-pub(crate) fn spawn(node: &Arc<Node>, request: Request) -> Result<Caller, Refusal> {
+pub(crate) fn spawn(node: &Arc<Node>, request: &Request) -> Result<Caller, Refusal> {
     let result = try_spawn(node, request);
     if let Err(refusal) = &result {
         node.metrics.refused(refusal.why);
@@ -58,7 +58,7 @@ pub(crate) fn spawn(node: &Arc<Node>, request: Request) -> Result<Caller, Refusa
     result
 }
 
-fn try_spawn(node: &Arc<Node>, request: Request) -> Result<Caller, Refusal> {
+fn try_spawn(node: &Arc<Node>, request: &Request) -> Result<Caller, Refusal> {
     let now = Instant::now();
     let id = request.ask.id;
     // The answer must be on its way a little before the caller gives up, or nobody learns why.
@@ -84,7 +84,7 @@ fn try_spawn(node: &Arc<Node>, request: Request) -> Result<Caller, Refusal> {
         Admission::Joined(answer) => return Ok(caller(answer)),
         Admission::Refused(refusal) => return Err(refusal),
     };
-    let body = match launch(node, &admitted.facts, &request) {
+    let body = match launch(node, &admitted.facts, request) {
         Ok(body) => body,
         Err(refusal) => {
             node.table().not_launched(id);
@@ -160,7 +160,7 @@ fn launch(node: &Node, facts: &Facts, request: &Request) -> Result<Body, Refusal
 
 /// Spawned servers get nothing of the agent's own environment but what they need to run.
 fn set_environment(command: &mut Command, config: &Config, executable: &Path) {
-    let libraries = executable.parent().map(Path::to_path_buf).unwrap_or_else(PathBuf::new);
+    let libraries = executable.parent().map(Path::to_path_buf).unwrap_or_default();
     command.env_clear().env("LD_LIBRARY_PATH", &libraries).env("DYLD_LIBRARY_PATH", &libraries);
     // With EGL a display does harm.
     if !config.egl {

@@ -120,7 +120,7 @@ fn info(entry: &Entry) -> v1::SpawnInfo {
 impl NodeAgent for Service {
     async fn spawn(&self, request: Request<v1::SpawnRequest>) -> Result<Response<v1::SpawnReply>, Status> {
         let request = understand(request)?;
-        let answer = match admission::spawn(&self.node, request) {
+        let answer = match admission::spawn(&self.node, &request) {
             Ok(caller) => caller.answer().await,
             Err(refusal) => Reply::Refused(refusal),
         };

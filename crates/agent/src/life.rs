@@ -8,7 +8,6 @@ use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use axum::serve::ListenerExt;
 use model::{AgentEpoch, NodeDescription, NodeId, NodeKind};
 use registry::Registry;
 use tokio::net::TcpListener;
@@ -139,8 +138,8 @@ impl Agent {
         });
         let servers = vec![
             grpc_server,
-            serve("liveliness", receiver, liveliness::router(Arc::clone(&node))),
-            serve("admin", watchers, admin::router(Arc::clone(&node))),
+            Task::start("liveliness", |stop| liveliness::receive(Arc::clone(&node), receiver, stop)),
+            serve_admin(watchers, admin::router(Arc::clone(&node))),
             Task::start("sweeper", |stop| sweep(Arc::clone(&node), stop)),
         ];
         let relay = Relay::new(Arc::clone(&node), registry);
@@ -285,15 +284,10 @@ fn reachable(addr: SocketAddr) -> SocketAddr {
     }
 }
 
-fn serve(name: &'static str, listener: TcpListener, router: axum::Router) -> Task {
-    let listener = listener.tap_io(|stream| {
-        if let Err(error) = stream.set_nodelay(true) {
-            tracing::debug!(%error, "failed to set TCP_NODELAY");
-        }
-    });
-    Task::start(name, |stop| async move {
+fn serve_admin(listener: TcpListener, router: axum::Router) -> Task {
+    Task::start("admin", |stop| async move {
         let served = axum::serve(listener, router).with_graceful_shutdown(stop.cancelled_owned()).await;
-        report_end(name, served);
+        report_end("admin", served);
     })
 }
 

@@ -2,7 +2,6 @@
 
 use std::collections::HashMap;
 use std::os::unix::fs::symlink;
-use std::time::Duration;
 
 use agent::Launcher;
 use model::{Demand, ExitReason, Placement, RendererType, RequestId, SpawnId, SpawnState};
@@ -323,16 +322,22 @@ async fn many_cycles_leave_every_counter_where_it_was() {
     .await;
     let cycles: Vec<_> = (0..8)
         .map(|_| {
-            let mut client = farm.client.clone();
-            let asks: Vec<_> = (0..100).map(|_| farm.ask("")).collect();
+            let (mut client, form) = (farm.client.clone(), farm.ask(""));
             tokio::spawn(async move {
-                for ask in asks {
-                    let id = ask.spawn_id.clone();
-                    let reply = client.spawn(ask).await.unwrap().into_inner().outcome.unwrap();
-                    assert!(matches!(reply, Outcome::Ready(_)), "{reply:?}");
-                    client.stop(v1::StopRequest { spawn_id: id, reason: String::new() }).await.unwrap();
-                    // The slot is free as soon as the owner has seen the stop.
-                    tokio::time::sleep(Duration::from_millis(2)).await;
+                let mut done = 0;
+                while done < 100 {
+                    let id = SpawnId::mint().to_string();
+                    let ask = v1::SpawnRequest { spawn_id: id.clone(), ..form.clone() };
+                    match client.spawn(ask).await.unwrap().into_inner().outcome.unwrap() {
+                        Outcome::Ready(_) => {
+                            let stop = v1::StopRequest { spawn_id: id, reason: String::new() };
+                            client.stop(stop).await.unwrap();
+                            done += 1;
+                        }
+                        // The owner of one that was stopped has not come to it yet.
+                        Outcome::Refused(refused) => assert_eq!(refused.reason(), Reason::Full),
+                        Outcome::Ended(ended) => panic!("{ended:?}"),
+                    }
                 }
             })
         })

@@ -1,6 +1,8 @@
 //! What others can ask of an agent.
 
 use model::SpawnId;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
 use tonic::Code;
 use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_check_response::ServingStatus;
@@ -30,6 +32,30 @@ async fn the_liveliness_receiver_speaks_the_vendors_protocol() {
         assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "{line}: {answer}");
         assert_eq!(answer.split_once("\r\n\r\n").unwrap().1, body, "{line}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_connection_carries_many_reports() {
+    let farm = Farm::start().await;
+    let (id, _) = farm.spawn_as("say ready; rest").await;
+    let mut stream = TcpStream::connect(farm.agent.liveliness_addr()).await.unwrap();
+    let report = |body: &str, more: &str| {
+        format!(
+            "POST /liveliness/{id}?liveliness=ping HTTP/1.1\r\nHost: agent\r\n{more}Content-Length: {}\r\n\r\n{body}",
+            body.len()
+        )
+    };
+    // Some in pieces, some with a body, some before the answer to the one before.
+    let text =
+        report("", "") + &report("{\"a\":1}", "") + &report("", "") + &report("", "Connection: close\r\n");
+    for piece in text.as_bytes().chunks(50) {
+        stream.write_all(piece).await.unwrap();
+        tokio::task::yield_now().await;
+    }
+    let mut answers = String::new();
+    stream.read_to_string(&mut answers).await.unwrap();
+    assert_eq!(answers.matches("HTTP/1.1 200 OK\r\n").count(), 4, "{answers}");
+    assert_eq!(answers.matches("HTTP/1.1").count(), 4, "{answers}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
