@@ -110,6 +110,7 @@ impl Agent {
         let logs = Logs::open(logs_dir.clone())
             .map_err(|source| StartError::StateDir { path: logs_dir.clone(), source })?;
         warn_of_missing(&config);
+        allow_files(config.slots);
         let grpc = bind("--listen", config.listen).await?;
         let receiver = bind("--liveliness-listen", config.liveliness_listen).await?;
         let watchers = bind("--admin-listen", config.admin_listen).await?;
@@ -215,6 +216,21 @@ fn warn_of_missing(config: &Config) {
         if let Err(error) = std::fs::metadata(path) {
             tracing::warn!(%error, flag, path = %path.display(), "a file is missing, spawns will fail until it is there");
         }
+    }
+}
+
+/// Makes sure that there can be a process descriptor and a connection for every slot.
+fn allow_files(slots: u32) {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let wanted = u64::from(slots) * 3 + 512;
+    let limit = getrlimit(Resource::Nofile);
+    if limit.current.is_none_or(|current| current >= wanted) {
+        return;
+    }
+    let current = limit.maximum.map_or(wanted, |most| most.min(wanted));
+    let raised = setrlimit(Resource::Nofile, Rlimit { current: Some(current), ..limit });
+    if raised.is_err() || current < wanted {
+        tracing::warn!(wanted, current, "the limit of open files is low for so many slots");
     }
 }
 
