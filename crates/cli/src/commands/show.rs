@@ -5,6 +5,7 @@ use std::io::{self, Write};
 use clap::Args;
 use model::api::Spawn;
 use model::{Exit as SpawnExit, SpawnId, Timestamp};
+use serde_json::Value;
 
 use crate::args::ClientFlags;
 use crate::commands::Context;
@@ -58,7 +59,7 @@ fn write(spawn: &Spawn, out: &mut impl Write) -> io::Result<()> {
         writeln!(out)?;
         let mut history = Columns::new(&["AT", ">AFTER", "EVENT", "DETAILS"]);
         for event in events {
-            let details: Vec<String> = event.data.iter().map(|(k, v)| format!("{k}={v}")).collect();
+            let details: Vec<String> = event.data.iter().map(detail).collect();
             history.row([
                 event.at.to_string().into(),
                 after(spawn.started_at, event.at).into(),
@@ -84,6 +85,14 @@ pub(crate) fn end(exit: &SpawnExit) -> String {
         words += &format!(": {text}");
     }
     words
+}
+
+/// `name=value`, with words as they are and anything else as JSON.
+fn detail((name, value): (&String, &Value)) -> String {
+    match value {
+        Value::String(words) => format!("{name}={words}"),
+        other => format!("{name}={other}"),
+    }
 }
 
 /// `+1.234s`.
