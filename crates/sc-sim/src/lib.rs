@@ -48,30 +48,25 @@
     reason = "the crate documentation is a map for those who read the code"
 )]
 
-// In reading order: what is asked for,
+// What is asked for.
 mod exit_code;
+mod help;
+mod misbehave;
 mod options;
 mod settings;
 
-mod help;
-mod misbehave;
-
-// what is said to others,
-mod log;
-
+// What is said to others.
 mod endpoint;
-mod post;
-
-mod liveliness;
-
 mod frames;
+mod liveliness;
+mod log;
+mod post;
 mod viewer;
 
-// and how it all hangs together.
+// How it hangs together.
 mod doorbell;
-mod trouble;
-
 mod server;
+mod trouble;
 
 use std::ffi::OsString;
 use std::io::{self, Write};
