@@ -7,6 +7,7 @@ pub(crate) mod dev;
 pub(crate) mod frontdoor;
 pub(crate) mod log;
 pub(crate) mod nodes;
+mod role;
 pub(crate) mod show;
 pub(crate) mod spawn;
 pub(crate) mod spawns;
@@ -39,7 +40,7 @@ pub(crate) fn run(cli: Cli) -> Exit {
     match cli.command {
         Command::Frontdoor(args) => role(frontdoor::run(*args)),
         Command::Agent(args) => role(agent::run(*args)),
-        Command::Dev(args) => role(dev::run(*args)),
+        Command::Dev(args) => role(dev::run(&args)),
         Command::Completions(args) => role(completions::run(&args)),
         Command::Spawn(args) => {
             let timeout = args.spawn.timeout();
