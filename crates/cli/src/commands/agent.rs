@@ -6,7 +6,7 @@ use tokio::runtime::Builder;
 use tokio_util::sync::CancellationToken;
 use tracing::info;
 
-use super::{role, runtime};
+use super::{block_on, role};
 use crate::args::{LogFlags, RegistryFlags};
 use crate::exit::Exit;
 use crate::failure::Failure;
@@ -35,7 +35,7 @@ pub(crate) fn run(args: AgentArgs) -> Result<Exit, Failure> {
     let config = args.options.into_config().map_err(|e| role::wrong(&e))?;
     logging::start(&args.log)?;
     let registry = role::open(&args.registry)?;
-    runtime(Builder::new_multi_thread())?.block_on(async {
+    block_on(Builder::new_multi_thread(), async {
         let (node, on_shutdown) = (config.node.clone(), config.on_shutdown);
         let mut signals = Signals::catch()?;
         let agent = Agent::start(config, registry).await.map_err(|e| role::not_started(&e))?;

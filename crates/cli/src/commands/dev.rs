@@ -19,7 +19,7 @@ use tracing::info;
 
 pub(crate) use stand_in::simulator_named;
 
-use super::runtime;
+use super::block_on;
 use crate::args::{FarmFlag, LogFlags, time};
 use crate::exit::Exit;
 use crate::failure::Failure;
@@ -109,7 +109,7 @@ pub(crate) struct DevArgs {
 pub(crate) fn run(args: &DevArgs) -> Result<Exit, Failure> {
     logging::start(&args.log)?;
     let settings = settings::Settings::prepare(args)?;
-    runtime(Builder::new_multi_thread())?.block_on(async {
+    block_on(Builder::new_multi_thread(), async {
         let mut signals = Signals::catch()?;
         let farm = tokio::select! {
             farm = farm::Farm::start(&settings) => farm?,

@@ -4,7 +4,7 @@ use clap::Args;
 use tokio::runtime::Builder;
 use tracing::{info, warn};
 
-use super::{role, runtime};
+use super::{block_on, role};
 use crate::args::{LogFlags, RegistryFlags};
 use crate::exit::Exit;
 use crate::failure::Failure;
@@ -33,7 +33,7 @@ pub(crate) fn run(args: FrontdoorArgs) -> Result<Exit, Failure> {
     let config = args.options.into_config().map_err(|e| role::wrong(&e))?;
     logging::start(&args.log)?;
     let registry = role::open(&args.registry)?;
-    runtime(Builder::new_multi_thread())?.block_on(async {
+    block_on(Builder::new_multi_thread(), async {
         let mut signals = Signals::catch()?;
         let door =
             ::frontdoor::FrontDoor::start(config, registry).await.map_err(|e| role::not_started(&e))?;

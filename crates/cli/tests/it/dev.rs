@@ -2,8 +2,10 @@
 
 use std::fs;
 use std::io::{BufRead, BufReader, Read};
+use std::net::TcpStream;
 use std::path::Path;
 use std::process::{Child, Stdio};
+use std::time::SystemTime;
 
 use serde_json::json;
 use tempfile::TempDir;
@@ -24,8 +26,9 @@ struct Farm {
 
 /// A directory with nothing but the binary: what cargo built beside it some time ago is not what is tested.
 fn lone_binary() -> TempDir {
-    let home = TempDir::new().unwrap();
-    fs::copy(env!("CARGO_BIN_EXE_hatchery"), home.path().join("hatchery")).unwrap();
+    // A link: while a copy is being written, a process that another test starts may hold it open, and it cannot run.
+    let home = TempDir::new_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    fs::hard_link(env!("CARGO_BIN_EXE_hatchery"), home.path().join("hatchery")).unwrap();
     home
 }
 
@@ -171,6 +174,20 @@ fn a_log_is_followed_to_the_end_of_its_spawn() {
     assert_eq!(farm.run(&["stop", &id]).code, 0);
     let ran = Ran::from(follow.wait_with_output().unwrap());
     assert!(ran.code == 0 && !ran.stdout.is_empty(), "{ran:?}");
+}
+
+#[test]
+fn a_second_signal_hurries() {
+    let mut farm = Farm::start(&["--nodes", "1"]);
+    let ran = farm.run(&["spawn", "--session-token", "sim:ignore_term=1", "--json"]);
+    let id = ran.json()["id"].as_str().unwrap().to_owned();
+    let began = SystemTime::now();
+    signal(farm.child.as_ref().unwrap(), "INT");
+    let address = farm.url.strip_prefix("http://").unwrap();
+    until("the first signal is heeded", || TcpStream::connect(address).is_err());
+    assert_eq!(farm.end("INT"), 0);
+    assert!(began.elapsed().unwrap() < model::timing::STOP_GRACE, "the grace was not waited for");
+    assert_eq!(processes_with(&id), 0);
 }
 
 #[test]
