@@ -91,7 +91,7 @@ pub enum Claim {
 /// Where a follower of the event stream is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Position {
-    /// The last event seen; 0 before the first.
+    /// The last event seen; 0 to begin with the oldest that is kept.
     pub seq: u64,
     /// The last nudge seen; 0 before the first.
     pub nudge: u64,

@@ -316,8 +316,8 @@ impl Farm {
     }
 
     pub(super) fn leave_line(&mut self, tickets: &[TicketId]) {
-        let left = tickets.iter().fold(false, |any, ticket| self.line.leave(*ticket) || any);
-        if left {
+        let left = tickets.iter().filter(|ticket| self.line.leave(**ticket)).count();
+        if left > 0 {
             self.nudge_line();
         }
     }

@@ -67,7 +67,7 @@ impl History {
     /// Events after `seq`, and whether some of them are gone.
     pub(super) fn after(&self, seq: u64) -> (Vec<Event>, bool) {
         let from = self.events.partition_point(|e| e.seq <= seq);
-        (self.events.range(from..).cloned().collect(), seq < self.dropped || seq > self.last_seq)
+        (self.events.range(from..).cloned().collect(), seq > 0 && seq < self.dropped)
     }
 
     pub(super) fn get(&self, spawn: SpawnId) -> Option<&SpawnRecord> {

@@ -88,6 +88,9 @@ impl Line {
     /// Drops every place that was not kept; whether there was one.
     pub(super) fn sweep(&mut self, now: Timestamp) -> bool {
         let dead: Vec<_> = self.tickets.iter().filter(|(_, t)| t.until <= now).map(|(id, _)| *id).collect();
-        dead.iter().fold(false, |any, ticket| self.leave(*ticket) || any)
+        for ticket in &dead {
+            self.leave(*ticket);
+        }
+        !dead.is_empty()
     }
 }

@@ -1,0 +1,14 @@
+-- Claims an idempotency key.
+-- ARGV: key, fingerprint, claimant, claim time and keeping time in ms.
+-- Returns {'mine'} · {'running'} · {'settled', answer} · {'conflict'}.
+local key = P .. ':idem:' .. ARGV[A + 1]
+local fingerprint, claimant = ARGV[A + 2], ARGV[A + 3]
+local old = call('HMGET', key, 'fingerprint', 'claimant', 'until', 'answer')
+if old[1] then
+  if old[1] ~= fingerprint then return { 'conflict' } end
+  if old[4] then return { 'settled', old[4] } end
+  if old[2] ~= claimant and tonumber(old[3]) > now then return { 'running' } end
+end
+call('HSET', key, 'fingerprint', fingerprint, 'claimant', claimant, 'until', int(now + ARGV[A + 4]))
+call('PEXPIRE', key, int(ARGV[A + 4] + ARGV[A + 5]))
+return { 'mine' }

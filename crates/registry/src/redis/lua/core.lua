@@ -1,0 +1,79 @@
+-- Put before every script. KEYS[1] is the farm's prefix, a hash tag, so that all keys of a farm live in one slot; every
+-- other key is made from it. ARGV[1..8] are the farm's intervals in milliseconds and counts. Time is Redis time.
+--
+-- Keys, after the prefix:
+--   seq              last sequence number given to an event or a nudge
+--   events, floor    stream of events, entry id <seq>-0; and the last seq that cannot be read any more
+--   nudges           stream that only says: whoever waits, ask again
+--   names            set of all nodes        up, stale, down   zset node -> time of its last heartbeat, by availability
+--   node:<n>         hash, the node          held:<n>          hash spawn -> how the slot is held, see slots.lua
+--   abandoned:<n>    set of spawns the agent must end or never start
+--   kinds, kindver   hash kind -> JSON, and a number that changes with it
+--   known:<k>:<r>    set of all nodes of a kind that offer a renderer
+--   members:<k>:<r>  set of those that are up and eligible
+--   open:<k>:<r>     zset of those that have room -> load
+--   expiries         zset spawn..node -> when the reservation expires
+--   places, line     zsets of those who wait, ticket -> until when it is kept, and -> its number; lineno: last number
+--   wait:<k>:<r>     zset ticket -> number   queues:<ticket>   set of the wait keys it is in
+--   spawns, spawns:<n>  zsets spawn -> seq of its first event, of the farm and of a node
+--   spawn:<id>       hash, the record        history:<id>      list of its events
+--   ended            zset spawn -> when it ended
+--   idem:<key>       hash, an idempotency record
+local P = KEYS[1]
+local call = redis.call
+local STALE, DOWN, RESERVATION, PLACE = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
+local HISTORY, HISTORY_COUNT = tonumber(ARGV[5]), tonumber(ARGV[6])
+local EVENTS_COUNT, FORGET = tonumber(ARGV[7]), tonumber(ARGV[8])
+local A = 8 -- the script's own arguments come after this
+
+local time = call('TIME')
+local now_us = time[1] * 1000000 + time[2]
+local now = math.floor(now_us / 1000)
+
+-- Lua would write large numbers as 1.7e+15.
+local function int(n) return string.format('%.0f', n) end
+
+-- Sequence numbers rise with every event and, being taken from the clock, go on rising after a wipe.
+local function next_seq()
+  local seq = math.max((call('GET', P .. ':seq') or 0) + 1, now_us)
+  call('SET', P .. ':seq', int(seq))
+  return seq
+end
+
+local function tell(at, kind, node, spawn, data)
+  local seq = int(next_seq())
+  local events = P .. ':events'
+  call('SET', P .. ':floor', int(seq - 1), 'NX')
+  call('XADD', events, seq .. '-0', 'k', kind, 't', int(at), 'n', node, 's', spawn, 'd', data)
+  if call('XLEN', events) > EVENTS_COUNT + EVENTS_COUNT / 64 then
+    call('XTRIM', events, 'MAXLEN', EVENTS_COUNT)
+    local first = call('XRANGE', events, '-', '+', 'COUNT', 1)[1][1]
+    call('SET', P .. ':floor', int(string.match(first, '^%d+') - 1))
+  end
+  if spawn ~= '' then
+    local history = P .. ':history:' .. spawn
+    if call('LLEN', history) < 100 then
+      call('RPUSH', history, seq .. '|' .. int(at) .. '|' .. kind .. '|' .. node .. '|' .. data)
+    end
+  end
+  return seq
+end
+
+local function nudge()
+  call('XADD', P .. ':nudges', 'MAXLEN', 16, int(next_seq()) .. '-0', 'n', '1')
+end
+
+-- Whoever waits in line should ask again.
+local function nudge_line()
+  if call('ZCARD', P .. ':places') > 0 then nudge() end
+end
+
+local function leave(ticket)
+  if call('ZREM', P .. ':places', ticket) == 0 then return false end
+  call('ZREM', P .. ':line', ticket)
+  for _, queue in ipairs(call('SMEMBERS', P .. ':queues:' .. ticket)) do
+    call('ZREM', queue, ticket)
+  end
+  call('DEL', P .. ':queues:' .. ticket)
+  return true
+end

@@ -1,0 +1,8 @@
+-- Gives back a slot for which nothing was started; not one whose spawn the agent has reported.
+-- ARGV: node, spawn. Returns nothing.
+local node, spawn = ARGV[A + 1], ARGV[A + 2]
+local hold = call('HGET', P .. ':held:' .. node, spawn)
+if hold and string.sub(hold, 1, 1) ~= 'A' then
+  call('ZREM', P .. ':expiries', spawn .. node)
+  free(node, spawn)
+end

@@ -1,0 +1,156 @@
+-- Takes in what an agent reports: first the heartbeat's description, then the changes, then the heartbeat's list.
+-- ARGV: node, epoch, 1 to take over, 1 with a heartbeat;
+--   with a heartbeat: description, kind, kind as JSON, slots, GPU slots or -1, 1 with csr, 1 with ssr, advertise, load, GPUs,
+--     count and ids of forgotten reservations, count and fields of spawns;
+--   count of changes, and for each: serial, age, fields of the spawn.
+-- Fields of a spawn: id, state, renderer, endpoint, GPU or '', labels, ms since started, since ready or '', since its last
+--   ping or '', since its end or '', exit or '', data of the event.
+-- Returns {'superseded'} · {'unknown'} · {'ok', eligibility, drain, now, abandoned …}.
+local i = A
+local function arg()
+  i = i + 1
+  return ARGV[i]
+end
+local node, epoch, takeover, heartbeat = arg(), arg(), arg() == '1', arg() == '1'
+local key, held = P .. ':node:' .. node, P .. ':held:' .. node
+local old = call('HMGET', key, 'epoch', 'avail', 'desc', 'serial')
+if old[1] and old[1] ~= epoch and not takeover then return { 'superseded' } end
+if not old[1] and not heartbeat then return { 'unknown' } end
+
+local function register()
+  local desc, kind, kind_json = arg(), arg(), arg()
+  local slots, gpus, csr, ssr = arg(), arg(), arg(), arg()
+  local advertise, load, gpu_list = arg(), arg(), arg()
+  call('HSET', key, 'load', load, 'gpulist', gpu_list, 'beat', int(now))
+  call('ZADD', P .. ':up', int(now), node)
+  if old[1] == epoch and old[2] == 'up' and old[3] == desc then return end
+
+  local moved = old[1] and old[3] ~= desc
+  if moved then strike(node) end
+  if not old[1] then
+    call('SADD', P .. ':names', node)
+    call('HSET', key, 'elig', 'eligible', 'drain', '', 'gused', 0)
+  end
+  if old[1] ~= epoch then
+    call('HSET', key, 'epoch', epoch, 'serial', 0)
+    old[4] = '0'
+  end
+  call('HSET', key, 'avail', 'up', 'desc', desc, 'kind', kind, 'slots', slots, 'gpus', gpus, 'csr', csr, 'ssr', ssr,
+    'advertise', advertise)
+  call('ZREM', P .. ':stale', node)
+  call('ZREM', P .. ':down', node)
+  if call('HSETNX', P .. ':kinds', kind, kind_json) == 1 then
+    call('SET', P .. ':kindver', int(next_seq()))
+  end
+  enrol(node)
+  nudge_line()
+  if moved then tell(now, 'node.capacity', node, '', '{}') end
+  if old[2] ~= 'up' then tell(now, 'node.up', node, '', '{}') end
+end
+
+-- Since when: ms ago to a point in time.
+local function since(age) return age ~= '' and int(now - age) or '' end
+
+local holds -- a picture of held:<n>, read when it is first needed
+local function hold_of(spawn)
+  if not holds then
+    holds = {}
+    local flat = call('HGETALL', held)
+    for h = 1, #flat, 2 do holds[flat[h]] = flat[h + 1] end
+  end
+  return holds[spawn]
+end
+
+-- Brings one spawn's record, slot and history to what its agent says. Returns its id.
+local function apply(at)
+  local id, state, renderer, endpoint, gpu, labels = arg(), arg(), arg(), arg(), arg(), arg()
+  local started, ready, ping, ended, exit, data = arg(), since(arg()), since(arg()), since(arg()), arg(), arg()
+  started = since(started)
+  local record = P .. ':spawn:' .. id
+  local was = call('HMGET', record, 'state', 'ping', 'ready')
+  if was[1] == 'exited' then return id end
+  if state ~= 'exited' then
+    local hold = hold_of(id)
+    local want = gpu ~= '' and 'Ag' or 'A-'
+    if hold ~= want then
+      call('HSET', held, id, want)
+      holds[id] = want
+      local before = hold and string.sub(hold, 2) == 'g' and 1 or 0
+      local after = gpu ~= '' and 1 or 0
+      if before ~= after then call('HINCRBY', key, 'gused', after - before) end
+      if hold then call('ZREM', P .. ':expiries', id .. node) end
+    end
+  end
+  if not was[1] then
+    call('HSET', record, 'node', node, 'endpoint', endpoint, 'renderer', renderer, 'state', state, 'started', started,
+      'ready', ready, 'ping', ping, 'ended', ended, 'exit', exit, 'gpu', gpu, 'labels', labels,
+      'pool', call('HGET', key, 'kind'):match('^[^|]*'))
+  elseif was[1] ~= state then
+    call('HSET', record, 'state', state, 'ping', ping, 'ended', ended, 'exit', exit)
+    if was[3] == '' then call('HSET', record, 'ready', ready) end
+  else
+    -- Ages are rounded, so the same ping comes out a few milliseconds apart.
+    if ping ~= '' and (was[2] == '' or math.abs(ping - was[2]) > 50) then call('HSET', record, 'ping', ping) end
+    return id
+  end
+  local seq = tell(at, 'spawn.' .. state, node, id, data)
+  if not was[1] then
+    call('ZADD', P .. ':spawns', seq, id)
+    call('ZADD', P .. ':spawns:' .. node, seq, id)
+  end
+  if state == 'exited' then
+    call('ZADD', P .. ':ended', int(now), id)
+    free(node, id)
+    if holds then holds[id] = nil end
+  end
+  return id
+end
+
+local forgotten, listed, list_from = {}, nil, nil
+if heartbeat then
+  register()
+  for _ = 1, tonumber(arg()) do forgotten[#forgotten + 1] = arg() end
+  listed, list_from = tonumber(arg()), i
+  i = i + listed * 12 -- the list is applied after the changes
+end
+
+local serial = tonumber(old[4] or 0)
+local last = serial
+for _ = 1, tonumber(arg()) do
+  local s, age = tonumber(arg()), tonumber(arg())
+  if s > last then
+    apply(now - age)
+    serial = s
+  else
+    i = i + 12
+  end
+end
+if serial ~= last then call('HSET', key, 'serial', int(serial)) end
+
+if heartbeat then
+  local present = {}
+  i = list_from
+  for _ = 1, listed do present[apply(now)] = true end
+  for _, spawn in ipairs(forgotten) do call('SREM', P .. ':abandoned:' .. node, spawn) end
+  hold_of('')
+  local gone = {}
+  for spawn, hold in pairs(holds) do
+    if string.sub(hold, 1, 1) == 'A' and not present[spawn] then gone[#gone + 1] = spawn end
+  end
+  for _, spawn in ipairs(gone) do
+    free(node, spawn)
+    end_unseen(node, spawn)
+  end
+  for _, spawn in ipairs(forgotten) do
+    if string.sub(holds[spawn] or '', 1, 1) == 'X' then
+      call('ZREM', P .. ':expiries', spawn .. node)
+      free(node, spawn)
+    end
+  end
+end
+place(node)
+
+local operator = call('HMGET', key, 'elig', 'drain')
+local answer = { 'ok', operator[1], operator[2], int(now) }
+for _, spawn in ipairs(call('SMEMBERS', P .. ':abandoned:' .. node)) do answer[#answer + 1] = spawn end
+return answer

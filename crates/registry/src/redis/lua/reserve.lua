@@ -1,0 +1,140 @@
+-- Takes a slot on the best node.
+-- ARGV: spawn, renderer, 1 to pack, random number in [0, 1), known version of the kinds, ticket or '', number of nodes to
+--   avoid, those nodes, number of suitable kinds, those kinds.
+-- Returns {'slot', node, advertise} · {'full'} · {'none', 1 if suitable nodes are known} · {'kinds', version, kind, JSON, …}
+--   when the caller's picture of the kinds is old and nothing was done.
+local spawn, renderer, pack, random = ARGV[A + 1], ARGV[A + 2], ARGV[A + 3] == '1', tonumber(ARGV[A + 4])
+local ticket = ARGV[A + 6]
+local version = call('GET', P .. ':kindver') or '0'
+if version ~= ARGV[A + 5] then
+  local answer = { 'kinds', version }
+  for _, field in ipairs(call('HGETALL', P .. ':kinds')) do answer[#answer + 1] = field end
+  return answer
+end
+local avoid, kinds = {}, {}
+local i = A + 8
+for _ = 1, tonumber(ARGV[A + 7]) do
+  avoid[#avoid + 1] = ARGV[i]
+  i = i + 1
+end
+for k = i + 1, i + tonumber(ARGV[i]) do kinds[#kinds + 1] = ARGV[k] end
+
+expire_beats(16)
+
+local number = math.huge
+local waiting = call('ZCARD', P .. ':places') > 0
+if waiting and ticket ~= '' then
+  local kept = call('ZSCORE', P .. ':places', ticket)
+  if kept and tonumber(kept) > now then number = tonumber(call('ZSCORE', P .. ':line', ticket)) end
+end
+
+-- The number of the first in a queue; drops places that were not kept.
+local function first(queue)
+  while true do
+    local head = call('ZRANGE', queue, 0, 0, 'WITHSCORES')
+    if not head[1] then return nil end
+    local kept = call('ZSCORE', P .. ':places', head[1])
+    if kept and tonumber(kept) > now then return tonumber(head[2]) end
+    if not leave(head[1]) then call('ZREM', queue, head[1]) end
+  end
+end
+
+-- Whether somebody with a lower number waits for a slot that nodes of this kind have.
+local function overtaking(kind)
+  for _, r in ipairs({ 'csr', 'ssr' }) do
+    if call('EXISTS', P .. ':open:' .. kind .. ':' .. r) == 1 then
+      local head = first(P .. ':wait:' .. kind .. ':' .. r)
+      if head and head < number then return true end
+    end
+  end
+  return false
+end
+
+local range = pack and 'ZREVRANGE' or 'ZRANGE'
+
+-- The best level over all suitable kinds, then one of its nodes at random.
+local function choose()
+  local best, tied = nil, {}
+  for _, kind in ipairs(kinds) do
+    local open = P .. ':open:' .. kind .. ':' .. renderer
+    local top = call(range, open, 0, 0, 'WITHSCORES')
+    if top[1] and not (waiting and overtaking(kind)) then
+      local load = tonumber(top[2])
+      if best == nil or (pack and load > best) or (not pack and load < best) then
+        best, tied = load, { open }
+      elseif load == best then
+        tied[#tied + 1] = open
+      end
+    end
+  end
+  if best == nil then return nil end
+  local counts, total = {}, 0
+  for t, open in ipairs(tied) do
+    counts[t] = call('ZCOUNT', open, best, best)
+    total = total + counts[t]
+  end
+  local pick = math.floor(random * total)
+  for t, open in ipairs(tied) do
+    if pick < counts[t] then return call(range, open, pick, pick)[1] end
+    pick = pick - counts[t]
+  end
+end
+
+-- Nodes to avoid step aside for the time of the choice.
+local aside = {}
+for _, node in ipairs(avoid) do
+  local kind = call('HGET', P .. ':node:' .. node, 'kind')
+  if kind then
+    for _, r in ipairs({ 'csr', 'ssr' }) do
+      local open = P .. ':open:' .. kind .. ':' .. r
+      local load = call('ZSCORE', open, node)
+      if load then
+        call('ZREM', open, node)
+        aside[#aside + 1] = { open, load, node }
+      end
+    end
+  end
+end
+
+local node = choose()
+while node do
+  local beat = call('ZSCORE', P .. ':up', node)
+  if beat and tonumber(beat) > now - STALE then break end
+  call_stale(node)
+  node = choose()
+end
+for _, back in ipairs(aside) do call('ZADD', back[1], back[2], back[3]) end
+
+if node then
+  local key = P .. ':node:' .. node
+  local h = call('HMGET', key, 'advertise', 'gpus')
+  local gpu = renderer == 'ssr' and tonumber(h[2]) >= 0
+  call('HSET', P .. ':held:' .. node, spawn, gpu and 'Rg' or 'R-')
+  if gpu then call('HINCRBY', key, 'gused', 1) end
+  call('ZADD', P .. ':expiries', int(now + RESERVATION), spawn .. node)
+  place(node)
+  if ticket ~= '' and leave(ticket) then nudge_line() end
+  return { 'slot', node, h[1] }
+end
+
+if ticket ~= '' and #kinds > 0 then
+  local at = call('ZSCORE', P .. ':line', ticket)
+  if not at then
+    at = call('INCR', P .. ':lineno')
+    call('ZADD', P .. ':line', at, ticket)
+  end
+  call('ZADD', P .. ':places', int(now + PLACE), ticket)
+  for _, kind in ipairs(kinds) do
+    local queue = P .. ':wait:' .. kind .. ':' .. renderer
+    call('ZADD', queue, at, ticket)
+    call('SADD', P .. ':queues:' .. ticket, queue)
+  end
+end
+
+local known = 0
+for _, kind in ipairs(kinds) do
+  local tail = kind .. ':' .. renderer
+  if call('SCARD', P .. ':members:' .. tail) > 0 then return { 'full' } end
+  if call('SCARD', P .. ':known:' .. tail) > 0 then known = 1 end
+end
+return { 'none', known }

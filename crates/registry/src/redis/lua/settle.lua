@@ -1,0 +1,16 @@
+-- Ends a claim with its answer, or gives the key free.
+-- ARGV: key, claimant, keeping time in ms or '' to give it free, answer. Returns 1, or 0 when the claim is not the
+-- claimant's any more.
+local key = P .. ':idem:' .. ARGV[A + 1]
+local old = call('HMGET', key, 'claimant', 'answer')
+local mine = old[1] == ARGV[A + 2] and not old[2]
+if mine then
+  if ARGV[A + 3] == '' then
+    call('DEL', key)
+  else
+    call('HSET', key, 'answer', ARGV[A + 4])
+    call('PEXPIRE', key, ARGV[A + 3])
+  end
+end
+nudge()
+return mine and 1 or 0

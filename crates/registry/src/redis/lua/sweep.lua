@@ -1,0 +1,62 @@
+-- Does what time asks for, a bounded amount of it.
+-- ARGV: none. Returns nothing.
+expire_beats(256)
+
+-- Nodes that are gone: their spawns are lost.
+for _, node in ipairs(call('ZRANGEBYSCORE', P .. ':stale', '-inf', now - DOWN, 'LIMIT', 0, 32)) do
+  call('ZADD', P .. ':down', call('ZSCORE', P .. ':stale', node), node)
+  call('ZREM', P .. ':stale', node)
+  call('HSET', P .. ':node:' .. node, 'avail', 'down')
+  tell(now, 'node.down', node, '', '{}')
+  local held = call('HGETALL', P .. ':held:' .. node)
+  for h = 1, #held, 2 do
+    local spawn, record = held[h], P .. ':spawn:' .. held[h]
+    local state = string.sub(held[h + 1], 1, 1) == 'A' and call('HGET', record, 'state')
+    if state and state ~= 'exited' and state ~= 'lost' then
+      call('HSET', record, 'state', 'lost')
+      tell(now, 'spawn.lost', node, spawn, '{}')
+    end
+  end
+end
+
+-- Reservations that nobody confirmed. A call that would start them may still be on its way to the agent.
+for _, member in ipairs(call('ZRANGEBYSCORE', P .. ':expiries', '-inf', now, 'LIMIT', 0, 256)) do
+  call('ZREM', P .. ':expiries', member)
+  local spawn, node = string.sub(member, 1, 36), string.sub(member, 37)
+  local hold = call('HGET', P .. ':held:' .. node, spawn)
+  if hold and string.sub(hold, 1, 1) ~= 'A' then
+    call('SADD', P .. ':abandoned:' .. node, spawn)
+    free(node, spawn)
+  end
+end
+
+-- Places in line that nobody keeps.
+local left = false
+for _, ticket in ipairs(call('ZRANGEBYSCORE', P .. ':places', '-inf', now, 'LIMIT', 0, 256)) do
+  left = leave(ticket) or left
+end
+if left then nudge_line() end
+
+-- Records of ended spawns, the oldest first.
+local function drop(spawn)
+  local node = call('HGET', P .. ':spawn:' .. spawn, 'node')
+  call('DEL', P .. ':spawn:' .. spawn, P .. ':history:' .. spawn)
+  call('ZREM', P .. ':ended', spawn)
+  call('ZREM', P .. ':spawns', spawn)
+  if node then call('ZREM', P .. ':spawns:' .. node, spawn) end
+end
+for _, spawn in ipairs(call('ZRANGEBYSCORE', P .. ':ended', '-inf', now - HISTORY, 'LIMIT', 0, 1000)) do drop(spawn) end
+local over = call('ZCARD', P .. ':ended') - HISTORY_COUNT
+if over > 0 then
+  for _, spawn in ipairs(call('ZRANGE', P .. ':ended', 0, math.min(over, 5000) - 1)) do drop(spawn) end
+end
+
+-- Nodes that have been down for long.
+for _, node in ipairs(call('ZRANGEBYSCORE', P .. ':down', '-inf', now - FORGET, 'LIMIT', 0, 16)) do
+  local held = call('HKEYS', P .. ':held:' .. node)
+  strike(node)
+  call('ZREM', P .. ':down', node)
+  call('SREM', P .. ':names', node)
+  call('DEL', P .. ':node:' .. node, P .. ':held:' .. node, P .. ':abandoned:' .. node)
+  for _, spawn in ipairs(held) do end_unseen(node, spawn) end
+end

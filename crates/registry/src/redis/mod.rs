@@ -1,0 +1,109 @@
+//! The registry in Redis 7 or Valkey. Every state change is one Lua script (`lua/*.lua`), so it happens whole or not at
+//! all; `lua/core.lua` lists the keys. Nothing outside this directory knows Redis.
+
+mod link;
+mod read;
+mod scripts;
+mod write;
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use model::{Demand, NodeKind, RendererType, Timing};
+
+use self::link::Link;
+use self::scripts::Scripts;
+use crate::error::{OpenError, RegistryError};
+
+/// A handle to a registry in Redis.
+#[derive(Debug, Clone)]
+pub(crate) struct Redis(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
+    link: Link,
+    scripts: Scripts,
+    /// Start of every key; the braces make Redis Cluster keep a farm together.
+    prefix: String,
+    timing: Timing,
+    /// Held for a look-up, never across an await.
+    kinds: Mutex<Kinds>,
+}
+
+/// The last known picture of the kinds of node; scripts say when it is old.
+#[derive(Debug, Default)]
+struct Kinds {
+    version: String,
+    all: Vec<(String, NodeKind)>,
+    /// Which kinds suit which demand, so that a reserve does not compare labels again and again.
+    suitable: HashMap<Demand, Arc<[String]>>,
+}
+
+impl Kinds {
+    /// Demands remembered at the most; clients choose labels freely.
+    const MOST_DEMANDS: usize = 1024;
+
+    fn suitable(&mut self, demand: &Demand) -> Arc<[String]> {
+        if let Some(known) = self.suitable.get(demand) {
+            return Arc::clone(known);
+        }
+        let found: Arc<[String]> =
+            self.all.iter().filter(|(_, kind)| demand.suits(kind)).map(|(text, _)| text.clone()).collect();
+        if self.suitable.len() >= Self::MOST_DEMANDS {
+            self.suitable.clear();
+        }
+        self.suitable.insert(demand.clone(), Arc::clone(&found));
+        found
+    }
+
+    fn replace(&mut self, version: String, fields: &[String]) -> Result<(), RegistryError> {
+        self.all = fields
+            .chunks_exact(2)
+            .map(|pair| {
+                let kind = serde_json::from_str(&pair[1])
+                    .map_err(|e| unexpected("reserve", format!("kind {:?}: {e}", pair[1])))?;
+                Ok((pair[0].clone(), kind))
+            })
+            .collect::<Result<_, RegistryError>>()?;
+        self.version = version;
+        self.suitable.clear();
+        Ok(())
+    }
+}
+
+impl Redis {
+    pub(crate) fn open(url: &str, farm: &str, timing: Timing) -> Result<Self, OpenError> {
+        Ok(Self(Arc::new(Shared {
+            link: Link::open(url)?,
+            scripts: Scripts::new(),
+            prefix: format!("{{hatchery:{farm}}}"),
+            timing,
+            kinds: Mutex::new(Kinds { version: "0".to_owned(), ..Kinds::default() }),
+        })))
+    }
+
+    pub(crate) fn timing(&self) -> &Timing {
+        &self.0.timing
+    }
+
+    fn key(&self, tail: &str) -> String {
+        format!("{}:{tail}", self.0.prefix)
+    }
+
+    fn suitable(&self, demand: &Demand) -> (String, Arc<[String]>) {
+        let mut kinds = self.0.kinds.lock().unwrap_or_else(PoisonError::into_inner);
+        (kinds.version.clone(), kinds.suitable(demand))
+    }
+
+    fn learn_kinds(&self, version: String, fields: &[String]) -> Result<(), RegistryError> {
+        self.0.kinds.lock().unwrap_or_else(PoisonError::into_inner).replace(version, fields)
+    }
+}
+
+fn unexpected(call: &'static str, what: impl Into<String>) -> RegistryError {
+    RegistryError::Unexpected { call, what: what.into() }
+}
+
+fn renderer_of(text: &str, call: &'static str) -> Result<RendererType, RegistryError> {
+    text.parse().map_err(|e| unexpected(call, format!("renderer {e}")))
+}

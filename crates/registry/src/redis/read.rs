@@ -1,0 +1,301 @@
+//! The calls that only read.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use model::{Availability, Event, NodeId, NodeRecord, SpawnId, SpawnRecord, Timestamp};
+use redis::streams::StreamReadReply;
+use redis::{Pipeline, Value, pipe};
+
+use super::link::failed;
+use super::{Redis, renderer_of, unexpected};
+use crate::ask::{Follow, LONGEST_FOLLOW, Position, SpawnFilter, SpawnPage};
+use crate::error::RegistryError;
+
+type Fields = HashMap<String, String>;
+
+/// Records read in one go.
+const CHUNK: usize = 500;
+/// Events read in one go.
+const MOST_EVENTS: usize = 1000;
+
+impl Redis {
+    async fn ask<T: redis::FromRedisValue>(
+        &self,
+        call: &'static str,
+        pipe: &Pipeline,
+    ) -> Result<T, RegistryError> {
+        pipe.query_async(&mut self.0.link.shared()).await.map_err(|e| failed(call, &e))
+    }
+
+    pub(crate) async fn ping(&self) -> Result<(), RegistryError> {
+        let _: (String,) = self.ask("ping", pipe().cmd("PING")).await?;
+        Ok(())
+    }
+
+    pub(crate) async fn nodes(&self) -> Result<Vec<NodeRecord>, RegistryError> {
+        let (names,): (Vec<String>,) = self.ask("nodes", pipe().smembers(self.key("names"))).await?;
+        let mut nodes = Vec::with_capacity(names.len());
+        for names in names.chunks(CHUNK) {
+            let mut read = pipe();
+            read.cmd("TIME");
+            for name in names {
+                read.hgetall(self.key(&format!("node:{name}"))).hlen(self.key(&format!("held:{name}")));
+            }
+            let answer: Vec<Value> = self.ask("nodes", &read).await?;
+            let mut answers = answer.into_iter();
+            let now = time(answers.next())?;
+            for name in names {
+                let fields: Fields = value(answers.next(), "nodes")?;
+                let used: u32 = value(answers.next(), "nodes")?;
+                // A node may have been forgotten since its name was read.
+                if !fields.is_empty() {
+                    nodes.push(self.node_record(name, &fields, used, now)?);
+                }
+            }
+        }
+        nodes.sort_by(|a, b| a.id.cmp(&b.id));
+        Ok(nodes)
+    }
+
+    pub(crate) async fn node(&self, node: &NodeId) -> Result<Option<NodeRecord>, RegistryError> {
+        let mut read = pipe();
+        read.cmd("TIME").hgetall(self.key(&format!("node:{node}"))).hlen(self.key(&format!("held:{node}")));
+        let answer: Vec<Value> = self.ask("node", &read).await?;
+        let mut answers = answer.into_iter();
+        let now = time(answers.next())?;
+        let fields: Fields = value(answers.next(), "node")?;
+        let used: u32 = value(answers.next(), "node")?;
+        if fields.is_empty() {
+            return Ok(None);
+        }
+        self.node_record(node.as_str(), &fields, used, now).map(Some)
+    }
+
+    fn node_record(
+        &self,
+        name: &str,
+        fields: &Fields,
+        used: u32,
+        now: Timestamp,
+    ) -> Result<NodeRecord, RegistryError> {
+        const CALL: &str = "nodes";
+        let beat = timestamp(fields, "beat", CALL)?.unwrap_or_default();
+        let availability = match parsed(fields, "avail", CALL)? {
+            // Not every reader wants to wait for the next sweep.
+            Availability::Up if now.since(beat) >= self.timing().stale => Availability::Stale,
+            other => other,
+        };
+        Ok(NodeRecord {
+            id: name.parse().map_err(|e| unexpected(CALL, format!("node {name:?} {e}")))?,
+            eligibility: parsed(fields, "elig", CALL)?,
+            availability,
+            description: decoded(fields, "desc", CALL)?,
+            used,
+            gpu_used: parsed(fields, "gused", CALL)?,
+            gpus: decoded(fields, "gpulist", CALL)?,
+            load: decoded(fields, "load", CALL)?,
+            epoch: parsed(fields, "epoch", CALL)?,
+            last_heartbeat_at: beat,
+            drain: match text(fields, "drain") {
+                "" => None,
+                _ => Some(decoded(fields, "drain", CALL)?),
+            },
+        })
+    }
+
+    pub(crate) async fn spawns(&self, filter: &SpawnFilter) -> Result<SpawnPage, RegistryError> {
+        let index = match &filter.node {
+            Some(node) => self.key(&format!("spawns:{node}")),
+            None => self.key("spawns"),
+        };
+        let limit = filter.limit.max(1);
+        let chunk = if filter.state.is_some() { CHUNK } else { limit.min(CHUNK) + 1 };
+        let mut page = SpawnPage::default();
+        let mut cursor = filter.cursor;
+        let mut last = None;
+        loop {
+            let below = cursor.map_or_else(|| "+inf".to_owned(), |seq| format!("({seq}"));
+            let mut read = pipe();
+            read.cmd("ZREVRANGEBYSCORE").arg(&index).arg(below).arg("-inf");
+            read.arg("WITHSCORES").arg("LIMIT").arg(0).arg(chunk);
+            let (ids,): (Vec<(String, u64)>,) = self.ask("spawns", &read).await?;
+            let mut read = pipe();
+            for (id, _) in &ids {
+                read.hgetall(self.key(&format!("spawn:{id}")));
+            }
+            let records: Vec<Fields> =
+                if ids.is_empty() { Vec::new() } else { self.ask("spawns", &read).await? };
+            for ((id, seq), fields) in ids.iter().zip(&records) {
+                cursor = Some(*seq);
+                if fields.is_empty() || filter.state.is_some_and(|s| s.as_str() != text(fields, "state")) {
+                    continue;
+                }
+                if page.spawns.len() == limit {
+                    page.next = last;
+                    return Ok(page);
+                }
+                page.spawns.push(spawn_record(id, fields)?);
+                last = Some(*seq);
+            }
+            if ids.len() < chunk {
+                return Ok(page);
+            }
+        }
+    }
+
+    pub(crate) async fn spawn(&self, spawn: SpawnId) -> Result<Option<SpawnRecord>, RegistryError> {
+        let mut read = pipe();
+        read.hgetall(self.key(&format!("spawn:{spawn}"))).lrange(
+            self.key(&format!("history:{spawn}")),
+            0,
+            -1,
+        );
+        let (fields, history): (Fields, Vec<String>) = self.ask("spawn", &read).await?;
+        if fields.is_empty() {
+            return Ok(None);
+        }
+        let mut record = spawn_record(&spawn.to_string(), &fields)?;
+        record.events = history.iter().map(|line| told(line, spawn)).collect::<Result<_, _>>()?;
+        Ok(Some(record))
+    }
+
+    pub(crate) async fn position(&self) -> Result<Position, RegistryError> {
+        let (seq,): (Option<u64>,) = self.ask("position", pipe().get(self.key("seq"))).await?;
+        let seq = seq.unwrap_or(0);
+        Ok(Position { seq, nudge: seq })
+    }
+
+    pub(crate) async fn follow(&self, after: Position, wait: Duration) -> Result<Follow, RegistryError> {
+        const CALL: &str = "follow";
+        let (events, nudges) = (self.key("events"), self.key("nudges"));
+        let block = u64::try_from(wait.min(LONGEST_FOLLOW).as_millis()).unwrap_or(u64::MAX).max(1);
+        let mut read = pipe();
+        read.cmd("XREAD").arg("COUNT").arg(MOST_EVENTS).arg("BLOCK").arg(block).arg("STREAMS");
+        read.arg(&events).arg(&nudges).arg(format!("{}-0", after.seq)).arg(format!("{}-0", after.nudge));
+        // Read after the events, so that a wipe before them cannot be missed.
+        read.get(self.key("floor"));
+        let mut link = self.0.link.blocking().await?;
+        let (streams, floor): (Option<StreamReadReply>, Option<u64>) =
+            read.query_async(&mut link).await.map_err(|e| failed(CALL, &e))?;
+        self.0.link.park(link);
+
+        let mut follow = Follow { position: after, ..Follow::default() };
+        follow.gap = after.seq > 0 && floor.is_none_or(|floor| after.seq < floor);
+        if floor.is_none() {
+            follow.position.seq = 0;
+        }
+        for stream in streams.map(|s| s.keys).unwrap_or_default() {
+            for entry in stream.ids {
+                let seq = entry.id.split('-').next().and_then(|s| s.parse().ok());
+                let seq: u64 = seq.ok_or_else(|| unexpected(CALL, format!("entry {:?}", entry.id)))?;
+                if stream.key == nudges {
+                    follow.nudged = true;
+                    follow.position.nudge = seq;
+                } else {
+                    follow.position.seq = seq;
+                    follow.events.push(streamed(seq, &entry.map)?);
+                }
+            }
+        }
+        Ok(follow)
+    }
+}
+
+fn value<T: redis::FromRedisValue>(value: Option<Value>, call: &'static str) -> Result<T, RegistryError> {
+    let value = value.ok_or_else(|| unexpected(call, "too short an answer"))?;
+    T::from_redis_value(value).map_err(|e| unexpected(call, e.to_string()))
+}
+
+fn time(answer: Option<Value>) -> Result<Timestamp, RegistryError> {
+    let (seconds, micros): (u64, u64) = value(answer, "time")?;
+    Ok(Timestamp::from_millis(seconds * 1000 + micros / 1000))
+}
+
+fn text<'a>(fields: &'a Fields, field: &str) -> &'a str {
+    fields.get(field).map_or("", String::as_str)
+}
+
+fn parsed<T>(fields: &Fields, field: &str, call: &'static str) -> Result<T, RegistryError>
+where
+    T: std::str::FromStr<Err: std::fmt::Display>,
+{
+    text(fields, field).parse().map_err(|e| unexpected(call, format!("{field} {e}")))
+}
+
+fn decoded<T: serde::de::DeserializeOwned>(
+    fields: &Fields,
+    field: &str,
+    call: &'static str,
+) -> Result<T, RegistryError> {
+    serde_json::from_str(text(fields, field)).map_err(|e| unexpected(call, format!("{field}: {e}")))
+}
+
+fn timestamp(fields: &Fields, field: &str, call: &'static str) -> Result<Option<Timestamp>, RegistryError> {
+    match text(fields, field) {
+        "" => Ok(None),
+        _ => parsed(fields, field, call).map(|ms| Some(Timestamp::from_millis(ms))),
+    }
+}
+
+fn spawn_record(id: &str, fields: &Fields) -> Result<SpawnRecord, RegistryError> {
+    const CALL: &str = "spawns";
+    Ok(SpawnRecord {
+        id: id.parse().map_err(|e| unexpected(CALL, format!("spawn {id:?} {e}")))?,
+        node: parsed(fields, "node", CALL)?,
+        endpoint: text(fields, "endpoint").to_owned(),
+        renderer: renderer_of(text(fields, "renderer"), CALL)?,
+        state: parsed(fields, "state", CALL)?,
+        exit: match text(fields, "exit") {
+            "" => None,
+            _ => Some(decoded(fields, "exit", CALL)?),
+        },
+        started_at: timestamp(fields, "started", CALL)?.unwrap_or_default(),
+        ready_at: timestamp(fields, "ready", CALL)?,
+        last_ping_at: timestamp(fields, "ping", CALL)?,
+        ended_at: timestamp(fields, "ended", CALL)?,
+        pool: text(fields, "pool").to_owned(),
+        labels: decoded(fields, "labels", CALL)?,
+        gpu: match text(fields, "gpu") {
+            "" => None,
+            _ => Some(parsed(fields, "gpu", CALL)?),
+        },
+        events: Vec::new(),
+    })
+}
+
+/// An entry of a spawn's own history: `seq|at|kind|node|data`.
+fn told(line: &str, spawn: SpawnId) -> Result<Event, RegistryError> {
+    const CALL: &str = "spawn";
+    let wrong = || unexpected(CALL, format!("history entry {line:?}"));
+    let mut parts = line.splitn(5, '|');
+    let mut next = || parts.next().ok_or_else(wrong);
+    Ok(Event {
+        seq: next()?.parse().map_err(|_| wrong())?,
+        at: Timestamp::from_millis(next()?.parse().map_err(|_| wrong())?),
+        kind: next()?.parse().map_err(|_| wrong())?,
+        node: Some(next()?.parse().map_err(|_| wrong())?),
+        spawn: Some(spawn),
+        data: serde_json::from_str(next()?).map_err(|_| wrong())?,
+    })
+}
+
+/// An entry of the event stream.
+fn streamed(seq: u64, fields: &HashMap<String, Value>) -> Result<Event, RegistryError> {
+    const CALL: &str = "follow";
+    let fields: Fields = fields
+        .iter()
+        .map(|(field, v)| Ok((field.clone(), value(Some(v.clone()), CALL)?)))
+        .collect::<Result<_, RegistryError>>()?;
+    Ok(Event {
+        seq,
+        at: timestamp(&fields, "t", CALL)?.unwrap_or_default(),
+        kind: parsed(&fields, "k", CALL)?,
+        node: Some(parsed(&fields, "n", CALL)?),
+        spawn: match text(&fields, "s") {
+            "" => None,
+            _ => Some(parsed(&fields, "s", CALL)?),
+        },
+        data: decoded(&fields, "d", CALL)?,
+    })
+}

@@ -1,0 +1,40 @@
+//! The Lua scripts: one file per atomic step, each with the parts it stands on put before it.
+
+use redis::Script;
+
+macro_rules! script {
+    ($($part:literal),+) => {
+        Script::new(concat!($(include_str!(concat!("lua/", $part, ".lua")), "\n"),+))
+    };
+}
+
+#[derive(Debug)]
+pub(super) struct Scripts {
+    pub(super) reserve: Script,
+    pub(super) release: Script,
+    pub(super) abandon: Script,
+    pub(super) keep_places: Script,
+    pub(super) leave_line: Script,
+    pub(super) report: Script,
+    pub(super) sweep: Script,
+    pub(super) set_eligibility: Script,
+    pub(super) claim: Script,
+    pub(super) settle: Script,
+}
+
+impl Scripts {
+    pub(super) fn new() -> Self {
+        Self {
+            reserve: script!("core", "slots", "reserve"),
+            release: script!("core", "slots", "release"),
+            abandon: script!("core", "abandon"),
+            keep_places: script!("core", "keep_places"),
+            leave_line: script!("core", "leave_line"),
+            report: script!("core", "slots", "spawns", "report"),
+            sweep: script!("core", "slots", "spawns", "sweep"),
+            set_eligibility: script!("core", "slots", "set_eligibility"),
+            claim: script!("core", "claim"),
+            settle: script!("core", "settle"),
+        }
+    }
+}

@@ -1,0 +1,271 @@
+//! The calls that change something: each runs one script.
+
+use std::time::Duration;
+
+use model::{Drain, Eligibility, NodeId, Placement, SpawnId, TicketId, Timestamp};
+use redis::{FromRedisValue, Script, ScriptInvocation};
+use uuid::Uuid;
+
+use super::link::failed;
+use super::{Redis, unexpected};
+use crate::ask::{Claim, IdempotencyKey, Reservation, Reserve, Reserved};
+use crate::error::RegistryError;
+use crate::report::{AgentReport, Heartbeat, Orders, SpawnReport, event_data};
+
+fn ms(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}
+
+fn flag(on: bool) -> &'static str {
+    if on { "1" } else { "0" }
+}
+
+impl Redis {
+    async fn run<T: FromRedisValue>(
+        &self,
+        call: &'static str,
+        script: &Script,
+        args: impl FnOnce(&mut ScriptInvocation<'_>),
+    ) -> Result<T, RegistryError> {
+        let timing = self.timing();
+        let mut invocation = script.key(&self.0.prefix);
+        for time in [timing.stale, timing.down, timing.reservation, timing.place, timing.history] {
+            invocation.arg(ms(time));
+        }
+        invocation.arg(timing.history_count).arg(timing.events_count).arg(ms(timing.forget));
+        args(&mut invocation);
+        invocation.invoke_async(&mut self.0.link.shared()).await.map_err(|e| failed(call, &e))
+    }
+
+    pub(crate) async fn reserve(&self, ask: &Reserve) -> Result<Reserved, RegistryError> {
+        const CALL: &str = "reserve";
+        // The kinds may change between the answer that tells them and the next try; once is rare, more is a defect.
+        for _ in 0..8 {
+            let (version, kinds) = self.suitable(&ask.demand);
+            let answer: Vec<String> = self
+                .run(CALL, &self.0.scripts.reserve, |args| {
+                    args.arg(ask.spawn.to_string())
+                        .arg(ask.demand.renderer.as_str())
+                        .arg(flag(ask.placement == Placement::Pack))
+                        .arg(fastrand::f64())
+                        .arg(version)
+                        .arg(ask.place.map(|t| t.to_string()).unwrap_or_default())
+                        .arg(ask.avoid.len());
+                    for node in &ask.avoid {
+                        args.arg(node.as_str());
+                    }
+                    args.arg(kinds.len());
+                    for kind in kinds.iter() {
+                        args.arg(kind);
+                    }
+                })
+                .await?;
+            let words: Vec<&str> = answer.iter().map(String::as_str).collect();
+            return match words.as_slice() {
+                ["slot", node, advertise] => Ok(Reserved::Slot(Reservation {
+                    spawn: ask.spawn,
+                    node: node.parse().map_err(|e| unexpected(CALL, format!("node {node:?} {e}")))?,
+                    advertise: (*advertise).to_owned(),
+                })),
+                ["full"] => Ok(Reserved::Full),
+                ["none", known] => Ok(Reserved::NoMatch { known: *known == "1" }),
+                ["kinds", version, ..] => {
+                    self.learn_kinds((*version).to_owned(), &answer[2..])?;
+                    continue;
+                }
+                other => Err(unexpected(CALL, format!("{other:?}"))),
+            };
+        }
+        Err(unexpected(CALL, "the kinds of node change faster than they can be read"))
+    }
+
+    pub(crate) async fn release(&self, node: &NodeId, spawn: SpawnId) -> Result<(), RegistryError> {
+        self.run("release", &self.0.scripts.release, |args| {
+            args.arg(node.as_str()).arg(spawn.to_string());
+        })
+        .await
+    }
+
+    pub(crate) async fn abandon(&self, node: &NodeId, spawn: SpawnId) -> Result<(), RegistryError> {
+        self.run("abandon", &self.0.scripts.abandon, |args| {
+            args.arg(node.as_str()).arg(spawn.to_string());
+        })
+        .await
+    }
+
+    pub(crate) async fn keep_places(&self, tickets: &[TicketId]) -> Result<(), RegistryError> {
+        self.tickets("keep_places", &self.0.scripts.keep_places, tickets).await
+    }
+
+    pub(crate) async fn leave_line(&self, tickets: &[TicketId]) -> Result<(), RegistryError> {
+        self.tickets("leave_line", &self.0.scripts.leave_line, tickets).await
+    }
+
+    async fn tickets(
+        &self,
+        call: &'static str,
+        script: &Script,
+        tickets: &[TicketId],
+    ) -> Result<(), RegistryError> {
+        if tickets.is_empty() {
+            return Ok(());
+        }
+        self.run(call, script, |args| {
+            for ticket in tickets {
+                args.arg(ticket.to_string());
+            }
+        })
+        .await
+    }
+
+    pub(crate) async fn sweep(&self) -> Result<(), RegistryError> {
+        self.run("sweep", &self.0.scripts.sweep, |_| {}).await
+    }
+
+    pub(crate) async fn set_eligibility(
+        &self,
+        node: &NodeId,
+        eligibility: Eligibility,
+        drain: Option<&Drain>,
+    ) -> Result<bool, RegistryError> {
+        let drain = drain.filter(|_| eligibility == Eligibility::Draining).map(json).unwrap_or_default();
+        self.run("set_eligibility", &self.0.scripts.set_eligibility, |args| {
+            args.arg(node.as_str()).arg(eligibility.as_str()).arg(drain);
+        })
+        .await
+    }
+
+    pub(crate) async fn claim(
+        &self,
+        key: &IdempotencyKey,
+        fingerprint: Uuid,
+        claimant: Uuid,
+    ) -> Result<Claim, RegistryError> {
+        let timing = self.timing();
+        let answer: Vec<String> = self
+            .run("claim", &self.0.scripts.claim, |args| {
+                args.arg(key.as_str())
+                    .arg(fingerprint.to_string())
+                    .arg(claimant.to_string())
+                    .arg(ms(timing.claim))
+                    .arg(ms(timing.idempotency));
+            })
+            .await?;
+        let words: Vec<&str> = answer.iter().map(String::as_str).collect();
+        match words.as_slice() {
+            ["mine"] => Ok(Claim::Mine),
+            ["running"] => Ok(Claim::Running),
+            ["conflict"] => Ok(Claim::Conflict),
+            ["settled", answer] => Ok(Claim::Settled((*answer).to_owned())),
+            other => Err(unexpected("claim", format!("{other:?}"))),
+        }
+    }
+
+    pub(crate) async fn settle(
+        &self,
+        key: &IdempotencyKey,
+        claimant: Uuid,
+        answer: Option<(&str, Duration)>,
+    ) -> Result<bool, RegistryError> {
+        self.run("settle", &self.0.scripts.settle, |args| {
+            args.arg(key.as_str()).arg(claimant.to_string());
+            match answer {
+                Some((answer, keep)) => args.arg(ms(keep)).arg(answer),
+                None => args.arg("").arg(""),
+            };
+        })
+        .await
+    }
+
+    pub(crate) async fn report(&self, report: &AgentReport) -> Result<Orders, RegistryError> {
+        const CALL: &str = "report";
+        let answer: Vec<String> = self
+            .run(CALL, &self.0.scripts.report, |args| {
+                args.arg(report.node.as_str())
+                    .arg(report.epoch.to_string())
+                    .arg(flag(report.takeover))
+                    .arg(flag(report.heartbeat.is_some()));
+                if let Some(heartbeat) = &report.heartbeat {
+                    heartbeat_args(args, heartbeat);
+                }
+                args.arg(report.changes.len());
+                for change in &report.changes {
+                    args.arg(change.serial).arg(ms(change.age));
+                    spawn_args(args, &change.spawn);
+                }
+            })
+            .await?;
+        let words: Vec<&str> = answer.iter().map(String::as_str).collect();
+        match words.as_slice() {
+            ["superseded"] => Ok(Orders { superseded: true, ..Orders::default() }),
+            ["unknown"] => Ok(Orders { unknown: true, ..Orders::default() }),
+            ["ok", eligibility, drain, now, abandoned @ ..] => {
+                let wrong = |what: String| unexpected(CALL, what);
+                let now: u64 = now.parse().map_err(|_| wrong(format!("time {now:?}")))?;
+                let drain: Option<Drain> = match *drain {
+                    "" => None,
+                    text => {
+                        Some(serde_json::from_str(text).map_err(|e| wrong(format!("drain {text:?}: {e}")))?)
+                    }
+                };
+                Ok(Orders {
+                    superseded: false,
+                    unknown: false,
+                    eligibility: eligibility.parse().map_err(|e| wrong(format!("eligibility {e}")))?,
+                    drain: drain.map(|drain| {
+                        let left = drain.deadline.since(Timestamp::from_millis(now));
+                        (drain, left)
+                    }),
+                    abandoned: abandoned
+                        .iter()
+                        .map(|id| id.parse().map_err(|e| wrong(format!("spawn {id:?} {e}"))))
+                        .collect::<Result<_, _>>()?,
+                })
+            }
+            other => Err(unexpected(CALL, format!("{other:?}"))),
+        }
+    }
+}
+
+fn json<T: serde::Serialize>(value: &T) -> String {
+    // Plain data with string keys always has a JSON form.
+    serde_json::to_string(value).unwrap_or_default()
+}
+
+fn heartbeat_args(args: &mut ScriptInvocation<'_>, heartbeat: &Heartbeat) {
+    let node = &heartbeat.description;
+    args.arg(json(node))
+        .arg(node.kind.to_string())
+        .arg(json(&node.kind))
+        .arg(node.slots)
+        .arg(node.gpu_total().map_or(-1, i64::from))
+        .arg(flag(node.csr))
+        .arg(flag(node.ssr))
+        .arg(&node.advertise)
+        .arg(json(&heartbeat.load))
+        .arg(json(&heartbeat.gpus))
+        .arg(heartbeat.forgotten.len());
+    for spawn in &heartbeat.forgotten {
+        args.arg(spawn.to_string());
+    }
+    args.arg(heartbeat.spawns.len());
+    for spawn in &heartbeat.spawns {
+        spawn_args(args, spawn);
+    }
+}
+
+fn spawn_args(args: &mut ScriptInvocation<'_>, spawn: &SpawnReport) {
+    let age = |age: Option<Duration>| age.map(|age| ms(age).to_string()).unwrap_or_default();
+    args.arg(spawn.id.to_string())
+        .arg(spawn.state.as_str())
+        .arg(spawn.renderer.as_str())
+        .arg(&spawn.endpoint)
+        .arg(spawn.gpu.map(|gpu| gpu.to_string()).unwrap_or_default())
+        .arg(json(&spawn.labels))
+        .arg(ms(spawn.started))
+        .arg(age(spawn.ready))
+        .arg(age(spawn.last_ping))
+        .arg(age(spawn.ended))
+        .arg(spawn.exit.as_ref().map(json).unwrap_or_default())
+        .arg(json(&event_data(spawn)));
+}

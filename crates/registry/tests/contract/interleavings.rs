@@ -1,0 +1,244 @@
+//! Random interleavings of everything front doors and agents do, against a model that is plain sets.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use model::{ExitReason, RendererType, SpawnId, Timing};
+use proptest::prelude::*;
+use registry::{Reserved, SpawnReport};
+
+use crate::support::*;
+
+const NODES: usize = 3;
+const SLOTS: [u32; NODES] = [1, 2, 4];
+/// GPU slots of each node; none means that GPUs do not limit it.
+const GPUS: [Option<u32>; NODES] = [None, Some(1), Some(2)];
+
+#[derive(Debug, Clone)]
+enum Op {
+    Reserve {
+        ssr: bool,
+        pack: bool,
+    },
+    /// The agent admits the n-th open reservation.
+    Confirm(usize),
+    Release(usize),
+    Abandon(usize),
+    /// The agent reports the end of the n-th running spawn.
+    End(usize),
+    /// The agent loses the n-th running spawn without a word (it was killed, say).
+    Vanish(usize),
+    Heartbeat(usize),
+    /// Whoever holds reservations is dead: time passes until they expire.
+    Expire,
+    Cordon(usize),
+    Uncordon(usize),
+}
+
+fn op() -> impl Strategy<Value = Op> {
+    let n = 0..8usize;
+    prop_oneof![
+        8 => (any::<bool>(), any::<bool>()).prop_map(|(ssr, pack)| Op::Reserve { ssr, pack }),
+        5 => n.clone().prop_map(Op::Confirm),
+        2 => n.clone().prop_map(Op::Release),
+        2 => n.clone().prop_map(Op::Abandon),
+        3 => n.clone().prop_map(Op::End),
+        1 => n.prop_map(Op::Vanish),
+        3 => (0..NODES).prop_map(Op::Heartbeat),
+        1 => Just(Op::Expire),
+        1 => (0..NODES).prop_map(Op::Cordon),
+        1 => (0..NODES).prop_map(Op::Uncordon),
+    ]
+}
+
+#[derive(Default)]
+struct Model {
+    /// Reserved, given up or not, and not reported yet: spawn -> node, GPU.
+    open: BTreeMap<SpawnId, (usize, bool)>,
+    given_up: BTreeSet<SpawnId>,
+    /// Reported by an agent and counted by the registry.
+    running: BTreeMap<SpawnId, (usize, bool)>,
+    /// Vanished, and not noticed before the node's next heartbeat.
+    vanished: BTreeSet<SpawnId>,
+    cordoned: BTreeSet<usize>,
+}
+
+impl Model {
+    fn used(&self, node: usize) -> (u32, u32) {
+        let held = self.open.values().chain(self.running.values()).filter(|(n, _)| *n == node);
+        held.fold((0, 0), |(slots, gpus), (_, gpu)| (slots + 1, gpus + u32::from(*gpu)))
+    }
+
+    /// The nodes a reserve may choose.
+    fn best(&self, ssr: bool, pack: bool) -> BTreeSet<usize> {
+        let load = |node: usize| {
+            let (used, gpus) = self.used(node);
+            let slots = f64::from(used) / f64::from(SLOTS[node]);
+            match GPUS[node] {
+                Some(total) if ssr => slots.max(f64::from(gpus) / f64::from(total)),
+                _ => slots,
+            }
+        };
+        let room = |node: &usize| {
+            let (used, gpus) = self.used(*node);
+            !self.cordoned.contains(node)
+                && used < SLOTS[*node]
+                && (!ssr || GPUS[*node].is_none_or(|total| gpus < total))
+        };
+        let open: Vec<usize> = (0..NODES).filter(room).collect();
+        let loads = open.iter().map(|n| load(*n));
+        let best = if pack { loads.fold(f64::MIN, f64::max) } else { loads.fold(f64::MAX, f64::min) };
+        open.into_iter().filter(|n| (load(*n) - best).abs() < 1e-12).collect()
+    }
+}
+
+fn nth<V: Copy>(map: &BTreeMap<SpawnId, V>, n: usize) -> Option<(SpawnId, V)> {
+    if map.is_empty() { None } else { map.iter().nth(n % map.len()).map(|(k, v)| (*k, *v)) }
+}
+
+async fn run(farm: Farm, timing: &Timing, ops: Vec<Op>) {
+    let name = |node: usize| format!("n{node}");
+    let mut agents: Vec<Agent> = (0..NODES)
+        .map(|n| {
+            let agent = Agent::new(&name(n), SLOTS[n]);
+            GPUS[n].map_or(agent.clone(), |slots| agent.gpus(1, slots))
+        })
+        .collect();
+    for agent in &mut agents {
+        agent.beat(&farm).await;
+    }
+    let mut model = Model::default();
+    let report = |spawn: SpawnId, gpu: bool| SpawnReport { gpu: gpu.then_some(0), ..ready(spawn) };
+    for op in ops {
+        match op.clone() {
+            Op::Reserve { ssr: wants_gpu, pack } => {
+                let ask = if wants_gpu { ssr() } else { csr() };
+                let ask = if pack { ask.pack() } else { ask };
+                let best = model.best(wants_gpu, pack);
+                match farm.reserve(&ask).await {
+                    Reserved::Slot(got) => {
+                        let node = (0..NODES).find(|n| name(*n) == got.node.as_str()).unwrap();
+                        assert!(best.contains(&node), "{op:?} chose {node}, not one of {best:?}");
+                        let gpu = ask.demand.renderer == RendererType::Ssr && GPUS[node].is_some();
+                        model.open.insert(got.spawn, (node, gpu));
+                    }
+                    Reserved::Full => assert!(best.is_empty() && model.cordoned.len() < NODES),
+                    Reserved::NoMatch { known } => assert!(known && model.cordoned.len() == NODES),
+                }
+            }
+            Op::Confirm(n) => {
+                let Some((spawn, (node, gpu))) = nth(&model.open, n) else { continue };
+                model.open.remove(&spawn);
+                model.running.insert(spawn, (node, gpu));
+                agents[node].tell(&farm, report(spawn, gpu)).await;
+            }
+            Op::Release(n) => {
+                let Some((spawn, (node, _))) = nth(&model.open, n) else { continue };
+                model.open.remove(&spawn);
+                farm.registry.release(&id(&name(node)), spawn).await.unwrap();
+            }
+            Op::Abandon(n) => {
+                let Some((spawn, (node, _))) = nth(&model.open, n) else { continue };
+                model.given_up.insert(spawn);
+                farm.registry.abandon(&id(&name(node)), spawn).await.unwrap();
+            }
+            Op::End(n) => {
+                let Some((spawn, (node, _))) = nth(&model.running, n) else { continue };
+                model.running.remove(&spawn);
+                model.vanished.remove(&spawn);
+                agents[node].tell(&farm, exited(spawn, ExitReason::Stopped)).await;
+            }
+            Op::Vanish(n) => {
+                let Some((spawn, (node, _))) = nth(&model.running, n) else { continue };
+                agents[node].spawns.retain(|s| s.id != spawn);
+                model.vanished.insert(spawn);
+            }
+            Op::Heartbeat(node) => {
+                let orders = agents[node].beat(&farm).await;
+                model.running.retain(|spawn, (n, _)| *n != node || !model.vanished.contains(spawn));
+                // Acknowledge what neither runs nor can start here any more.
+                let here: Vec<SpawnId> = agents[node].spawns.iter().map(|s| s.id).collect();
+                agents[node].forgotten = orders.abandoned.into_iter().filter(|s| !here.contains(s)).collect();
+                agents[node].beat(&farm).await;
+                model.open.retain(|spawn, (n, _)| *n != node || !model.given_up.contains(spawn));
+            }
+            Op::Expire => {
+                farm.pass(timing.reservation).await;
+                farm.registry.sweep().await.unwrap();
+                model.open.clear();
+            }
+            Op::Cordon(node) | Op::Uncordon(node) => {
+                let close = matches!(op, Op::Cordon(_));
+                let wanted = if close { model::Eligibility::Cordoned } else { model::Eligibility::Eligible };
+                assert!(farm.registry.set_eligibility(&id(&name(node)), wanted, None).await.unwrap());
+                if close {
+                    model.cordoned.insert(node)
+                } else {
+                    model.cordoned.remove(&node)
+                };
+            }
+        }
+        for (node, slots) in SLOTS.into_iter().enumerate() {
+            assert_eq!(farm.used(&name(node)).await, model.used(node), "node {node} after {op:?}");
+            assert!(model.used(node).0 <= slots);
+        }
+    }
+
+    // Everything ends; nothing may be left.
+    if !model.open.is_empty() {
+        farm.pass(timing.reservation).await;
+    }
+    farm.registry.sweep().await.unwrap();
+    for agent in &mut agents {
+        for spawn in agent.spawns.clone() {
+            agent.tell(&farm, exited(spawn.id, ExitReason::Stopped)).await;
+        }
+        agent.forgotten = agent.beat(&farm).await.abandoned;
+        assert!(agent.beat(&farm).await.abandoned.is_empty());
+    }
+    for node in 0..NODES {
+        assert_eq!(farm.used(&name(node)).await, (0, 0), "node {node} at the end");
+    }
+}
+
+/// Nodes never go silent here; the other suites look at that.
+fn timing(reservation: Duration) -> Timing {
+    Timing { stale: Duration::from_secs(600), down: Duration::from_secs(1200), reservation, ..TIMING }
+}
+
+fn runtime(paused: bool) -> tokio::runtime::Runtime {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .start_paused(paused)
+        .build()
+        .expect("a runtime")
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 256, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn no_interleaving_oversubscribes_or_leaks_in_the_embedded_registry(
+        ops in proptest::collection::vec(op(), 1..80)
+    ) {
+        // No other process is involved, so time may be made to pass.
+        let timing = timing(Duration::from_secs(60));
+        runtime(true).block_on(async { run(Farm::embedded_with(timing.clone()), &timing, ops).await });
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 20, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn no_interleaving_oversubscribes_or_leaks_in_redis(ops in proptest::collection::vec(op(), 1..60)) {
+        // Reservations must not expire by themselves between two steps on a busy machine.
+        let timing = timing(Duration::from_millis(900));
+        let waits = ops.iter().filter(|op| matches!(op, Op::Expire)).count();
+        prop_assume!(waits <= 1);
+        runtime(false).block_on(async {
+            let farm = Farm::redis_with(timing.clone()).await;
+            run(farm, &timing, ops).await;
+        });
+    }
+}

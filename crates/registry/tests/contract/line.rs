@@ -1,0 +1,103 @@
+//! The waiting line.
+
+use model::TicketId;
+use registry::Reserved;
+
+use crate::on_both;
+use crate::support::*;
+
+on_both! {
+    async fn whoever_came_first_is_served_first(farm: &Farm) {
+        Agent::new("a", 1).beat(farm).await;
+        let held = farm.take(&csr()).await;
+        let (first, second) = (TicketId::mint(), TicketId::mint());
+        for ticket in [first, second, first] {
+            assert_eq!(farm.reserve(&csr().place(ticket)).await, Reserved::Full);
+        }
+        farm.registry.release(&held.node, held.spawn).await.unwrap();
+        assert_eq!(farm.reserve(&csr()).await, Reserved::Full, "a newcomer does not overtake the line");
+        assert_eq!(farm.reserve(&csr().place(second)).await, Reserved::Full);
+        let got = farm.take(&csr().place(first)).await;
+        farm.registry.release(&got.node, got.spawn).await.unwrap();
+        farm.take(&csr().place(second)).await;
+    }
+}
+
+on_both! {
+    async fn a_place_that_is_left_or_not_kept_blocks_nobody(farm: &Farm) {
+        Agent::new("a", 1).beat(farm).await;
+        let held = farm.take(&csr()).await;
+        let [left, dead, alive] = [TicketId::mint(), TicketId::mint(), TicketId::mint()];
+        for ticket in [left, dead, alive] {
+            assert_eq!(farm.reserve(&csr().place(ticket)).await, Reserved::Full);
+        }
+        farm.registry.leave_line(&[left]).await.unwrap();
+        let half = TIMING.place / 2;
+        farm.pass(half).await;
+        farm.registry.keep_places(&[alive]).await.unwrap();
+        farm.pass(half).await;
+        Agent::new("b", 1).beat(farm).await;
+        farm.take(&csr().place(alive)).await;
+        farm.registry.release(&held.node, held.spawn).await.unwrap();
+    }
+}
+
+on_both! {
+    async fn somebody_who_cannot_use_a_slot_does_not_hold_up_those_who_can(farm: &Farm) {
+        Agent::new("red", 1).labels(&[("colour", "red")]).beat(farm).await;
+        Agent::new("blue", 1).labels(&[("colour", "blue")]).beat(farm).await;
+        let red = farm.take(&csr().label("colour", "red")).await;
+        let blue = farm.take(&csr().label("colour", "blue")).await;
+        let (only_red, any) = (TicketId::mint(), TicketId::mint());
+        assert_eq!(farm.reserve(&csr().label("colour", "red").place(only_red)).await, Reserved::Full);
+        assert_eq!(farm.reserve(&csr().place(any)).await, Reserved::Full);
+        farm.registry.release(&blue.node, blue.spawn).await.unwrap();
+        assert_eq!(farm.take(&csr().place(any)).await.node, id("blue"));
+        farm.registry.release(&red.node, red.spawn).await.unwrap();
+        assert_eq!(farm.reserve(&csr()).await, Reserved::Full);
+        farm.take(&csr().label("colour", "red").place(only_red)).await;
+    }
+}
+
+on_both! {
+    async fn an_earlier_wish_for_the_other_renderer_comes_first(farm: &Farm) {
+        Agent::new("a", 1).beat(farm).await;
+        let held = farm.take(&csr()).await;
+        let (earlier, later) = (TicketId::mint(), TicketId::mint());
+        assert_eq!(farm.reserve(&ssr().place(earlier)).await, Reserved::Full);
+        assert_eq!(farm.reserve(&csr().place(later)).await, Reserved::Full);
+        farm.registry.release(&held.node, held.spawn).await.unwrap();
+        assert_eq!(farm.reserve(&csr().place(later)).await, Reserved::Full);
+        farm.take(&ssr().place(earlier)).await;
+    }
+}
+
+on_both! {
+    async fn those_who_wait_are_nudged_when_something_changes_for_them(farm: &Farm) {
+        let mut agent = Agent::new("a", 1);
+        agent.beat(farm).await;
+        let held = farm.take(&csr()).await;
+        farm.reserve(&csr().place(TicketId::mint())).await;
+        let before = farm.registry.position().await.unwrap();
+        let (follow, ()) = tokio::join!(
+            farm.registry.follow(before, std::time::Duration::from_secs(4)),
+            async { farm.registry.release(&held.node, held.spawn).await.unwrap() },
+        );
+        assert!(follow.unwrap().nudged);
+    }
+}
+
+on_both! {
+    async fn waiting_for_a_node_that_is_away_keeps_the_place(farm: &Farm) {
+        let mut agent = Agent::new("a", 1);
+        agent.beat(farm).await;
+        farm.registry.set_eligibility(&id("a"), model::Eligibility::Cordoned, None).await.unwrap();
+        let (first, second) = (TicketId::mint(), TicketId::mint());
+        for ticket in [first, second] {
+            assert_eq!(farm.reserve(&csr().place(ticket)).await, Reserved::NoMatch { known: true });
+        }
+        farm.registry.set_eligibility(&id("a"), model::Eligibility::Eligible, None).await.unwrap();
+        assert_eq!(farm.reserve(&csr().place(second)).await, Reserved::Full);
+        farm.take(&csr().place(first)).await;
+    }
+}

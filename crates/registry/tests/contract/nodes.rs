@@ -1,0 +1,154 @@
+//! Heartbeats, epochs, eligibility.
+
+use std::time::Duration;
+
+use model::{AgentEpoch, Availability, Drain, Eligibility, Timestamp};
+use registry::Reserved;
+
+use crate::on_both;
+use crate::support::*;
+
+on_both! {
+    async fn a_heartbeat_tells_everything_about_a_node(farm: &Farm) {
+        let mut agent = Agent::new("a", 7).pool("gpu").labels(&[("sdk", "1")]).gpus(2, 3);
+        let orders = agent.beat(farm).await;
+        assert_eq!(orders.eligibility, Eligibility::Eligible);
+        let node = farm.registry.node(&id("a")).await.unwrap().unwrap();
+        assert_eq!(node.description, agent.description);
+        assert_eq!((node.availability, node.epoch, node.used), (Availability::Up, agent.epoch, 0));
+        assert_eq!(node.load.memory_free_bytes, 1 << 30);
+        assert_eq!(farm.registry.nodes().await.unwrap(), [node]);
+    }
+}
+
+on_both! {
+    async fn a_silent_node_gets_nothing_and_comes_back_with_its_next_heartbeat(farm: &Farm) {
+        let mut agent = Agent::new("a", 2);
+        agent.beat(farm).await;
+        farm.pass(TIMING.stale).await;
+        assert_eq!(farm.reserve(&csr()).await, Reserved::NoMatch { known: true });
+        assert_eq!(farm.registry.nodes().await.unwrap()[0].availability, Availability::Stale);
+        agent.beat(farm).await;
+        farm.take(&csr()).await;
+        assert_eq!(farm.registry.nodes().await.unwrap()[0].availability, Availability::Up);
+    }
+}
+
+on_both! {
+    async fn silent_nodes_do_not_hide_a_live_one(farm: &Farm) {
+        for n in 0..40 {
+            Agent::new(&format!("dead{n}"), 9).beat(farm).await;
+        }
+        farm.pass(TIMING.stale).await;
+        let mut live = Agent::new("live", 9);
+        live.beat(farm).await;
+        for _ in 0..5 {
+            assert_eq!(farm.take(&csr()).await.node, id("live"));
+        }
+    }
+}
+
+on_both! {
+    async fn cordoned_and_draining_nodes_get_nothing(farm: &Farm) {
+        let mut agent = Agent::new("a", 2);
+        agent.beat(farm).await;
+        let drain = Drain {
+            deadline: Timestamp::now(),
+            reason: Some("kernel".into()),
+            by: None,
+            started_at: Timestamp::now(),
+        };
+        for (wanted, drain) in [(Eligibility::Cordoned, None), (Eligibility::Draining, Some(&drain))] {
+            assert!(farm.registry.set_eligibility(&id("a"), wanted, drain).await.unwrap());
+            assert_eq!(farm.reserve(&csr()).await, Reserved::NoMatch { known: true });
+            let orders = agent.beat(farm).await;
+            assert_eq!(orders.eligibility, wanted);
+            assert_eq!(orders.drain.map(|(d, _)| d), drain.cloned());
+            assert_eq!(farm.reserve(&csr()).await, Reserved::NoMatch { known: true }, "a heartbeat opens nothing");
+        }
+        assert!(farm.registry.set_eligibility(&id("a"), Eligibility::Eligible, None).await.unwrap());
+        farm.take(&csr()).await;
+        assert!(!farm.registry.set_eligibility(&id("nobody"), Eligibility::Cordoned, None).await.unwrap());
+    }
+}
+
+on_both! {
+    async fn a_new_epoch_takes_the_node_over_and_the_old_one_is_told(farm: &Farm) {
+        let mut old = Agent::new("a", 2);
+        old.beat(farm).await;
+        let mut new = Agent { epoch: AgentEpoch::mint(), takeover: true, ..old.clone() };
+        assert!(!new.beat(farm).await.superseded);
+        assert!(old.beat(farm).await.superseded);
+        assert_eq!(farm.registry.nodes().await.unwrap()[0].epoch, new.epoch);
+    }
+}
+
+on_both! {
+    async fn an_unknown_node_is_asked_for_a_heartbeat(farm: &Farm) {
+        let mut agent = Agent::new("a", 2);
+        agent.takeover = false;
+        let orders = agent.tell(farm, launching(csr().spawn)).await;
+        assert!(orders.unknown);
+        assert!(!agent.beat(farm).await.unknown);
+        assert_eq!(farm.used("a").await.0, 1, "the heartbeat's list brings the spawn");
+    }
+}
+
+on_both! {
+    async fn a_node_that_changes_its_labels_is_found_by_the_new_ones_only(farm: &Farm) {
+        let mut agent = Agent::new("a", 2).labels(&[("sdk", "1")]);
+        agent.beat(farm).await;
+        farm.take(&csr().label("sdk", "1")).await;
+        agent = agent.labels(&[("sdk", "2")]);
+        agent.beat(farm).await;
+        assert_eq!(farm.reserve(&csr().label("sdk", "1")).await, Reserved::NoMatch { known: false });
+        farm.take(&csr().label("sdk", "2")).await;
+        assert_eq!(farm.used("a").await.0, 2);
+    }
+}
+
+on_both! {
+    async fn fewer_slots_than_spawns_is_full_until_they_end(farm: &Farm) {
+        let mut agent = Agent::new("a", 3);
+        agent.beat(farm).await;
+        let taken = [farm.take(&csr()).await, farm.take(&csr()).await];
+        agent.description.slots = 1;
+        agent.beat(farm).await;
+        assert_eq!(farm.reserve(&csr()).await, Reserved::Full);
+        farm.registry.release(&id("a"), taken[0].spawn).await.unwrap();
+        assert_eq!(farm.reserve(&csr()).await, Reserved::Full);
+        farm.registry.release(&id("a"), taken[1].spawn).await.unwrap();
+        farm.take(&csr()).await;
+    }
+}
+
+async fn node_that_is_down_for_long(farm: Farm) {
+    let mut agent = Agent::new("a", 2).labels(&[("sdk", "1")]);
+    agent.beat(&farm).await;
+    agent.tell(&farm, ready(farm.take(&csr()).await.spawn)).await;
+    let spawn = agent.spawns[0].id;
+    // Three sweeps: stale, down, forgotten.
+    for _ in 0..3 {
+        farm.pass(Duration::from_millis(60)).await;
+        farm.registry.sweep().await.unwrap();
+    }
+    assert!(farm.registry.nodes().await.unwrap().is_empty());
+    assert_eq!(farm.reserve(&csr()).await, Reserved::NoMatch { known: false });
+    let record = farm.registry.spawn(spawn).await.unwrap().unwrap();
+    assert_eq!(record.exit.unwrap().reason, model::ExitReason::NodeLost);
+}
+
+fn forgetful() -> model::Timing {
+    let ms = Duration::from_millis;
+    model::Timing { stale: ms(40), down: ms(50), forget: ms(60), ..TIMING }
+}
+
+#[tokio::test]
+async fn a_node_that_is_down_for_long_is_forgotten_embedded() {
+    node_that_is_down_for_long(Farm::embedded_with(forgetful())).await;
+}
+
+#[tokio::test]
+async fn a_node_that_is_down_for_long_is_forgotten_redis() {
+    node_that_is_down_for_long(Farm::redis_with(forgetful()).await).await;
+}

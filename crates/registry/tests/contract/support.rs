@@ -1,0 +1,343 @@
+//! A registry of either kind, and short ways to say what agents and front doors do.
+
+use std::collections::BTreeMap;
+use std::net::TcpListener;
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use model::{
+    AgentEpoch, Demand, Exit, ExitReason, Load, NodeDescription, NodeId, NodeKind, Placement, RendererType,
+    SpawnId, SpawnState, TicketId, Timing,
+};
+use registry::{
+    AgentReport, Change, Heartbeat, Orders, Registry, Reservation, Reserve, Reserved, SpawnReport,
+};
+
+/// Runs the test on both backends.
+#[macro_export]
+macro_rules! on_both {
+    ($(#[$doc:meta])* async fn $name:ident($farm:ident: &Farm) $body:block) => {
+        mod $name {
+            use super::*;
+            use $crate::support::Farm;
+
+            $(#[$doc])*
+            async fn test($farm: &Farm) $body
+
+            #[tokio::test]
+            async fn embedded() {
+                test(&Farm::embedded()).await;
+            }
+
+            #[tokio::test]
+            async fn redis() {
+                test(&Farm::redis().await).await;
+            }
+        }
+    };
+}
+
+/// A Redis server of this test alone.
+pub(crate) struct RedisServer {
+    child: Child,
+    dir: tempfile::TempDir,
+    pub(crate) url: String,
+}
+
+impl RedisServer {
+    pub(crate) async fn start() -> Self {
+        let mut dir = tempfile::tempdir().expect("a scratch directory");
+        // Somebody else may take the port before Redis does, so a failed start is tried again on another.
+        for _ in 0..20 {
+            let port =
+                TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr()).expect("a free port").port();
+            let child = Command::new("redis-server")
+                .args([
+                    "--port",
+                    &port.to_string(),
+                    "--bind",
+                    "127.0.0.1",
+                    "--save",
+                    "",
+                    "--appendonly",
+                    "no",
+                ])
+                .arg("--dir")
+                .arg(dir.path())
+                .stdout(Stdio::null())
+                .spawn()
+                .expect("redis-server is installed (apt-get install redis-server)");
+            let mut server = Self { child, dir, url: format!("redis://127.0.0.1:{port}") };
+            let registry = Registry::open(&server.url, "probe", Timing::FARM).expect("a good URL");
+            loop {
+                if registry.ping().await.is_ok() {
+                    return server;
+                }
+                if server.child.try_wait().expect("it is our child").is_some() {
+                    break;
+                }
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+            dir = std::mem::replace(&mut server.dir, tempfile::tempdir().expect("a scratch directory"));
+        }
+        panic!("no port for redis-server in 20 tries");
+    }
+}
+
+impl Drop for RedisServer {
+    fn drop(&mut self) {
+        self.child.kill().ok();
+        self.child.wait().ok();
+    }
+}
+
+/// Intervals in which a test need not wait for long, and a busy machine still keeps up.
+pub(crate) const TIMING: Timing = Timing {
+    stale: Duration::from_millis(400),
+    down: Duration::from_millis(800),
+    reservation: Duration::from_millis(300),
+    idempotency: Duration::from_secs(60),
+    claim: Duration::from_millis(300),
+    place: Duration::from_millis(400),
+    history: Duration::from_secs(60),
+    history_count: 1000,
+    events_count: 10_000,
+    forget: Duration::from_secs(60),
+};
+
+pub(crate) struct Farm {
+    pub(crate) registry: Registry,
+    _redis: Option<RedisServer>,
+}
+
+impl Farm {
+    pub(crate) fn embedded() -> Self {
+        Self::embedded_with(TIMING)
+    }
+
+    pub(crate) fn embedded_with(timing: Timing) -> Self {
+        Self { registry: Registry::embedded(timing), _redis: None }
+    }
+
+    pub(crate) async fn redis() -> Self {
+        Self::redis_with(TIMING).await
+    }
+
+    pub(crate) async fn redis_with(timing: Timing) -> Self {
+        let redis = RedisServer::start().await;
+        let registry = Registry::open(&redis.url, "test", timing).expect("a good URL");
+        Self { registry, _redis: Some(redis) }
+    }
+
+    pub(crate) async fn reserve(&self, ask: &Reserve) -> Reserved {
+        self.registry.reserve(ask).await.expect("the registry is there")
+    }
+
+    /// Reserves where there must be room.
+    pub(crate) async fn take(&self, ask: &Reserve) -> Reservation {
+        match self.reserve(ask).await {
+            Reserved::Slot(reservation) => reservation,
+            other => panic!("a slot was expected, not {other:?}"),
+        }
+    }
+
+    pub(crate) async fn used(&self, node: &str) -> (u32, u32) {
+        let node = self.registry.node(&id(node)).await.expect("the registry is there").expect("a known node");
+        (node.used, node.gpu_used)
+    }
+
+    /// Waits for the clock of the registry; both kinds live in real time.
+    pub(crate) async fn pass(&self, time: Duration) {
+        tokio::time::sleep(time + Duration::from_millis(20)).await;
+    }
+}
+
+pub(crate) fn id(name: &str) -> NodeId {
+    name.parse().expect("a good name")
+}
+
+pub(crate) fn csr() -> Reserve {
+    wanting(RendererType::Csr)
+}
+
+pub(crate) fn ssr() -> Reserve {
+    wanting(RendererType::Ssr)
+}
+
+fn wanting(renderer: RendererType) -> Reserve {
+    Reserve {
+        spawn: SpawnId::mint(),
+        demand: Demand { renderer, pool: None, labels: BTreeMap::new() },
+        placement: Placement::Spread,
+        avoid: Vec::new(),
+        place: None,
+    }
+}
+
+pub(crate) trait Ask {
+    fn label(self, key: &str, value: &str) -> Self;
+    fn pool(self, pool: &str) -> Self;
+    fn avoid(self, node: &str) -> Self;
+    fn pack(self) -> Self;
+    fn place(self, ticket: TicketId) -> Self;
+}
+
+impl Ask for Reserve {
+    fn label(mut self, key: &str, value: &str) -> Self {
+        self.demand.labels.insert(key.to_owned(), value.to_owned());
+        self
+    }
+    fn pool(mut self, pool: &str) -> Self {
+        self.demand.pool = Some(pool.to_owned());
+        self
+    }
+    fn avoid(mut self, node: &str) -> Self {
+        self.avoid.push(id(node));
+        self
+    }
+    fn pack(mut self) -> Self {
+        self.placement = Placement::Pack;
+        self
+    }
+    fn place(mut self, ticket: TicketId) -> Self {
+        self.place = Some(ticket);
+        self
+    }
+}
+
+/// An agent as the registry sees it.
+#[derive(Clone)]
+pub(crate) struct Agent {
+    pub(crate) node: NodeId,
+    pub(crate) epoch: AgentEpoch,
+    pub(crate) description: NodeDescription,
+    pub(crate) spawns: Vec<SpawnReport>,
+    pub(crate) forgotten: Vec<SpawnId>,
+    pub(crate) serial: u64,
+    pub(crate) takeover: bool,
+}
+
+impl Agent {
+    pub(crate) fn new(node: &str, slots: u32) -> Self {
+        Self {
+            node: id(node),
+            epoch: AgentEpoch::mint(),
+            description: NodeDescription {
+                advertise: format!("http://{node}:7070"),
+                endpoint: format!("ws://{node}:{{port}}"),
+                kind: NodeKind { pool: "default".to_owned(), labels: BTreeMap::new() },
+                slots,
+                gpus: 0,
+                gpu_slots: 0,
+                csr: true,
+                ssr: true,
+                version: "0.1.0".to_owned(),
+            },
+            spawns: Vec::new(),
+            forgotten: Vec::new(),
+            serial: 0,
+            takeover: true,
+        }
+    }
+
+    pub(crate) fn labels(mut self, labels: &[(&str, &str)]) -> Self {
+        self.description.kind.labels =
+            labels.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
+        self
+    }
+
+    pub(crate) fn pool(mut self, pool: &str) -> Self {
+        pool.clone_into(&mut self.description.kind.pool);
+        self
+    }
+
+    pub(crate) fn gpus(mut self, gpus: u32, slots: u32) -> Self {
+        (self.description.gpus, self.description.gpu_slots) = (gpus, slots);
+        self
+    }
+
+    pub(crate) fn renderers(mut self, csr: bool, ssr: bool) -> Self {
+        (self.description.csr, self.description.ssr) = (csr, ssr);
+        self
+    }
+
+    fn heartbeat(&self) -> Heartbeat {
+        Heartbeat {
+            description: self.description.clone(),
+            load: Load { cpu: 0.5, memory_free_bytes: 1 << 30 },
+            gpus: Vec::new(),
+            spawns: self.spawns.clone(),
+            forgotten: self.forgotten.clone(),
+        }
+    }
+
+    async fn send(&mut self, farm: &Farm, changes: Vec<Change>, heartbeat: bool) -> Orders {
+        let report = AgentReport {
+            node: self.node.clone(),
+            epoch: self.epoch,
+            takeover: self.takeover,
+            changes,
+            heartbeat: heartbeat.then(|| self.heartbeat()),
+        };
+        let orders = farm.registry.report(&report).await.expect("the registry is there");
+        self.takeover &= orders.superseded || orders.unknown;
+        orders
+    }
+
+    pub(crate) async fn beat(&mut self, farm: &Farm) -> Orders {
+        self.send(farm, Vec::new(), true).await
+    }
+
+    pub(crate) fn change(&mut self, spawn: &SpawnReport) -> Change {
+        self.serial += 1;
+        Change { serial: self.serial, spawn: spawn.clone(), age: Duration::ZERO }
+    }
+
+    /// Reports a state of a spawn and remembers it for the next heartbeat.
+    pub(crate) async fn tell(&mut self, farm: &Farm, spawn: SpawnReport) -> Orders {
+        let change = self.change(&spawn);
+        self.spawns.retain(|s| s.id != spawn.id);
+        if spawn.state != SpawnState::Exited {
+            self.spawns.push(spawn);
+        }
+        self.send(farm, vec![change], false).await
+    }
+
+    pub(crate) async fn repeat(&mut self, farm: &Farm, change: Change) -> Orders {
+        self.send(farm, vec![change], false).await
+    }
+}
+
+pub(crate) fn launching(spawn: SpawnId) -> SpawnReport {
+    SpawnReport {
+        id: spawn,
+        state: SpawnState::Launching,
+        renderer: RendererType::Csr,
+        endpoint: "ws://node:55000".to_owned(),
+        gpu: None,
+        labels: BTreeMap::new(),
+        started: Duration::ZERO,
+        ready: None,
+        last_ping: None,
+        ended: None,
+        exit: None,
+    }
+}
+
+pub(crate) fn ready(spawn: SpawnId) -> SpawnReport {
+    SpawnReport {
+        state: SpawnState::Ready,
+        ready: Some(Duration::ZERO),
+        last_ping: Some(Duration::ZERO),
+        ..launching(spawn)
+    }
+}
+
+pub(crate) fn exited(spawn: SpawnId, reason: ExitReason) -> SpawnReport {
+    SpawnReport {
+        state: SpawnState::Exited,
+        ended: Some(Duration::ZERO),
+        exit: Some(Exit { reason, code: Some(0), signal: None, text: None }),
+        ..launching(spawn)
+    }
+}

@@ -1,0 +1,245 @@
+//! One connection: from raw TCP through the WebSocket handshake to the end of the conversation.
+//!
+//! Each connection has its own thread until it is either the one viewer this process serves or gone, so a connection
+//! that never says anything keeps nobody waiting.
+
+use std::io::{self, Write};
+use std::net::TcpStream;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::Duration;
+
+use tungstenite::error::ProtocolError;
+use tungstenite::handshake::HandshakeError;
+use tungstenite::handshake::server::{ErrorResponse, Request, Response};
+use tungstenite::http::HeaderValue;
+use tungstenite::protocol::{WebSocket, WebSocketConfig};
+use tungstenite::{Error, Message, accept_hdr_with_config};
+
+use crate::doorbell::{Doorbell, Ring};
+use crate::frames::{self, Frame, Open, Refusal, Renderer};
+use crate::log::Log;
+use crate::settings::Rendering;
+
+/// How long a connection may take to become a WebSocket.
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How long a refused viewer may take to answer the close frame.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// A viewer sends commands, not models.
+const LONGEST_MESSAGE: usize = 16 * 1024 * 1024;
+
+/// What every connection needs to know.
+#[derive(Debug)]
+pub(crate) struct Reception {
+    pub(crate) session_token: Option<String>,
+    pub(crate) rendering: Rendering,
+    pub(crate) model_file: Option<String>,
+    pub(crate) network_version: Option<String>,
+    pub(crate) stream_version: Option<String>,
+    pub(crate) exit_on_load_finish: bool,
+    pub(crate) doorbell: Arc<Doorbell>,
+    pub(crate) log: Arc<Log>,
+    /// Set by the first connection to complete its handshake, and never unset: this process has one viewer.
+    pub(crate) taken: AtomicBool,
+}
+
+impl Reception {
+    /// Serves a new connection in a thread of its own.
+    pub(crate) fn welcome(self: &Arc<Self>, stream: TcpStream) -> io::Result<()> {
+        if self.taken.load(Ordering::Acquire) {
+            self.turn_away();
+            return Ok(());
+        }
+        let reception = Arc::clone(self);
+        thread::Builder::new()
+            .name("viewer".to_owned())
+            .spawn(move || reception.serve(&stream))?;
+        Ok(())
+    }
+
+    fn turn_away(&self) {
+        self.log
+            .warn("connection attempted when one already existed - ignoring it");
+    }
+
+    fn serve(&self, stream: &TcpStream) {
+        let websocket = match handshake(stream) {
+            Ok(websocket) => websocket,
+            Err(why) => {
+                self.log.warn(format_args!("no websocket handshake: {why}"));
+                return;
+            }
+        };
+        if self.taken.swap(true, Ordering::AcqRel) {
+            self.turn_away();
+            return;
+        }
+        self.log.info("client connected. connection-count=1");
+        let end = match stream.set_read_timeout(None) {
+            Ok(()) => self.converse(websocket),
+            Err(error) => Ring::Left(error.to_string()),
+        };
+        // The connection must be gone before the goodbye that says so.
+        stream.shutdown(std::net::Shutdown::Both).ok();
+        self.doorbell.ring(end);
+    }
+
+    fn converse(&self, mut websocket: WebSocket<&TcpStream>) -> Ring {
+        let mut silent_so_far = true;
+        loop {
+            let message = match websocket.read() {
+                Ok(message) => message,
+                Err(error) => return Ring::Left(error.to_string()),
+            };
+            if !(message.is_binary() || message.is_text()) {
+                continue;
+            }
+            if silent_so_far {
+                silent_so_far = false;
+                self.doorbell.ring(Ring::FirstData);
+            }
+            let answered = match frames::understand(&message) {
+                Frame::Open(open) => self.answer(&mut websocket, &open),
+                Frame::Known(command) => {
+                    self.log.debug(format_args!("received {command}"));
+                    Ok(None)
+                }
+                Frame::Unknown => {
+                    let length = message.len();
+                    self.log
+                        .warn(format_args!("ignoring an unknown frame of {length} bytes"));
+                    Ok(None)
+                }
+            };
+            match answered {
+                Ok(None) => {}
+                Ok(Some(end)) => return end,
+                Err(error) => return Ring::Left(error.to_string()),
+            }
+        }
+    }
+
+    /// Answers the opening frame; the conversation is over if that says so.
+    fn answer(
+        &self,
+        websocket: &mut WebSocket<&TcpStream>,
+        open: &Open,
+    ) -> Result<Option<Ring>, Error> {
+        if let Some(refusal) = self.refusal(open) {
+            let reason = refusal.reason();
+            self.log.error(format_args!("open model failed: {reason}"));
+            websocket.send(frames::refused(open.renderer, &refusal))?;
+            close(websocket)?;
+            return Ok(Some(Ring::Left(reason.to_owned())));
+        }
+        let model = self.model_file.as_ref().unwrap_or(&open.model);
+        self.log.info(format_args!("opened model '{model}'"));
+        for answer in frames::opened(open, model) {
+            websocket.send(answer)?;
+        }
+        if !self.exit_on_load_finish {
+            return Ok(None);
+        }
+        close(websocket)?;
+        Ok(Some(Ring::Loaded))
+    }
+
+    fn refusal(&self, open: &Open) -> Option<Refusal> {
+        let other = |expected: &Option<String>, actual: &Option<String>| {
+            let expected = expected.clone().filter(|_| expected != actual)?;
+            Some((expected, actual.clone().unwrap_or_default()))
+        };
+        match open.renderer {
+            Renderer::Client if !self.rendering.csr => return Some(Refusal::NoClientSide),
+            Renderer::Server if !self.rendering.ssr => return Some(Refusal::NoServerSide),
+            Renderer::Client | Renderer::Server => {}
+        }
+        if self.session_token.is_some() && self.session_token != open.token {
+            return Some(Refusal::Token);
+        }
+        if let Some((expected, actual)) = other(&self.network_version, &open.network_version) {
+            return Some(Refusal::NetworkVersion { expected, actual });
+        }
+        if open.renderer == Renderer::Client
+            && let Some((expected, actual)) = other(&self.stream_version, &open.stream_version)
+        {
+            return Some(Refusal::StreamVersion { expected, actual });
+        }
+        None
+    }
+}
+
+/// Any path and query will do. The one subprotocol there is must be echoed to those who offer it and to nobody else.
+fn handshake(stream: &TcpStream) -> Result<WebSocket<&TcpStream>, String> {
+    stream
+        .set_nodelay(true)
+        .and_then(|()| stream.set_read_timeout(Some(HANDSHAKE_TIMEOUT)))
+        .and_then(|()| stream.set_write_timeout(Some(HANDSHAKE_TIMEOUT)))
+        .map_err(|error| error.to_string())?;
+    let config = WebSocketConfig::default()
+        .read_buffer_size(8 * 1024)
+        .write_buffer_size(0)
+        .max_message_size(Some(LONGEST_MESSAGE))
+        .max_frame_size(Some(LONGEST_MESSAGE));
+    match accept_hdr_with_config(stream, echo_binary, Some(config)) {
+        Ok(websocket) => Ok(websocket),
+        Err(HandshakeError::Interrupted(_)) => Err("it took too long".to_owned()),
+        Err(HandshakeError::Failure(error)) => {
+            if let Some(answer) = http_answer(&error) {
+                let mut stream = stream;
+                stream.write_all(answer.as_bytes()).ok();
+            }
+            Err(error.to_string())
+        }
+    }
+}
+
+#[expect(
+    clippy::result_large_err,
+    reason = "the signature is the WebSocket library's"
+)]
+fn echo_binary(request: &Request, mut response: Response) -> Result<Response, ErrorResponse> {
+    let offers_binary = request
+        .headers()
+        .get_all("Sec-WebSocket-Protocol")
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .any(|offer| offer.trim() == "binary");
+    if offers_binary {
+        response
+            .headers_mut()
+            .insert("Sec-WebSocket-Protocol", HeaderValue::from_static("binary"));
+    }
+    Ok(response)
+}
+
+/// Whoever came with plain HTTP gets an answer in kind; whoever hung up gets none.
+fn http_answer(error: &Error) -> Option<String> {
+    let status = match error {
+        Error::Protocol(
+            ProtocolError::MissingConnectionUpgradeHeader
+            | ProtocolError::MissingUpgradeWebSocketHeader,
+        ) => "426 Upgrade Required\r\nUpgrade: websocket",
+        Error::Protocol(ProtocolError::HandshakeIncomplete) | Error::Io(_) => return None,
+        _ => "400 Bad Request",
+    };
+    Some(format!(
+        "HTTP/1.1 {status}\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
+    ))
+}
+
+/// Says goodbye and waits for the viewer to do so too, so that the last answer is not lost to a reset connection.
+fn close(websocket: &mut WebSocket<&TcpStream>) -> Result<(), Error> {
+    websocket.close(None)?;
+    websocket.get_ref().set_read_timeout(Some(CLOSE_TIMEOUT))?;
+    loop {
+        match websocket.read() {
+            Ok(Message::Close(_)) | Err(_) => return Ok(()),
+            Ok(_) => {}
+        }
+    }
+}
