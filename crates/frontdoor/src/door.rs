@@ -65,6 +65,20 @@ pub(crate) enum Got {
 }
 
 impl Door {
+    /// To be called inside the runtime that will serve it.
+    pub(crate) fn new(config: Config, registry: Registry) -> Self {
+        Self {
+            agents: Agents::new(),
+            line: Line::new(config.max_waiting),
+            cleanups: Cleanups::new(),
+            metrics: Metrics::new(),
+            nudges: watch::Sender::new(0),
+            stages: Stages::new(),
+            config,
+            registry,
+        }
+    }
+
     /// Asks the registry for a slot on a node that was not tried. When the caller goes away meanwhile, the answer is
     /// awaited all the same, and a slot that was taken is given back.
     pub(crate) async fn reserve(
@@ -150,18 +164,8 @@ impl FrontDoor {
         let public = bind("--listen", config.listen).await?;
         let admin = bind("--admin-listen", config.admin_listen).await?;
         let (http_addr, admin_addr) = (public.1, admin.1);
-        let stages = Stages::new();
-        let over = stages.over.clone().drop_guard();
-        let door = Arc::new(Door {
-            agents: Agents::new(),
-            line: Line::new(config.max_waiting),
-            cleanups: Cleanups::new(),
-            metrics: Metrics::new(),
-            nudges: watch::Sender::new(0),
-            stages,
-            config,
-            registry,
-        });
+        let door = Arc::new(Door::new(config, registry));
+        let over = door.stages.over.clone().drop_guard();
 
         let (connections, background) = (TaskTracker::new(), TaskTracker::new());
         let (stages, spawn) =

@@ -100,12 +100,12 @@ impl Line {
         }
         state.places += 1;
         state.queues.entry(demand.clone()).or_default().places += 1;
-        door.metrics.waiting(state.places);
         Some(Place {
             door: Arc::clone(door),
             demand: demand.clone(),
             waiter: Arc::new(Waiter { ticket: TicketId::mint(), turn: Notify::new() }),
             asking: Arc::default(),
+            counted: false,
             given_up: false,
         })
     }
@@ -129,6 +129,8 @@ pub(crate) async fn wait(
         let entering = entrance.lock_owned().await;
         place.line_up();
         last = place.ask(request).await;
+        place.counted = true;
+        door.metrics.joined_line();
         drop(entering);
         while !matches!(last, Ok(Got::Slot(_))) {
             let pause = jittered(if place.is_first() { ASK } else { ASK_ANYWAY });
@@ -155,6 +157,8 @@ struct Place {
     waiter: Arc<Waiter>,
     /// Held while the registry is asked: an answer that is still under way could put the ticket back in line.
     asking: Arc<AsyncMutex<()>>,
+    /// It shows in the figures, as it does from the first answer on.
+    counted: bool,
     /// The registry has taken the ticket back.
     given_up: bool,
 }
@@ -186,7 +190,9 @@ impl Drop for Place {
         let ticket = self.waiter.ticket;
         let mut state = self.door.line.state();
         state.places -= 1;
-        self.door.metrics.waiting(state.places);
+        if self.counted {
+            self.door.metrics.left_line();
+        }
         if let Some(queue) = state.queues.get_mut(&self.demand) {
             queue.waiters.retain(|waiter| waiter.ticket != ticket);
             queue.places -= 1;

@@ -123,15 +123,15 @@ async fn converse(stream: TcpStream, router: Router, ends: Ends) {
 
 /// A connection that is closed when a request's head does not arrive in time.
 #[derive(Debug)]
-struct Impatient {
-    stream: TcpStream,
+struct Impatient<S> {
+    stream: S,
     /// Odd from the end of a request's head until its answer is made, even while the next head is awaited.
     turn: Arc<AtomicU64>,
     /// Runs from the first byte of a head on, in the turn it was started in.
     head: Option<(u64, Pin<Box<Sleep>>)>,
 }
 
-impl AsyncRead for Impatient {
+impl<S: AsyncRead + Unpin> AsyncRead for Impatient<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -167,7 +167,7 @@ impl AsyncRead for Impatient {
     }
 }
 
-impl AsyncWrite for Impatient {
+impl<S: AsyncWrite + Unpin> AsyncWrite for Impatient<S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         Pin::new(&mut self.stream).poll_write(cx, buf)
     }
@@ -190,5 +190,56 @@ impl AsyncWrite for Impatient {
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::time::Instant;
+
+    use super::*;
+
+    fn pair() -> (tokio::io::DuplexStream, Impatient<tokio::io::DuplexStream>, Arc<AtomicU64>) {
+        let (client, stream) = tokio::io::duplex(1024);
+        let turn = Arc::new(AtomicU64::new(0));
+        (client, Impatient { stream, turn: Arc::clone(&turn), head: None }, turn)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_head_that_trickles_in_ends_the_connection() {
+        let (mut client, mut server, _turn) = pair();
+        let began = Instant::now();
+        let trickle = async {
+            for _ in 0..30 {
+                client.write_all(b"x").await.unwrap();
+                sleep(Duration::from_secs(1)).await;
+            }
+        };
+        let read = async {
+            let mut bytes = Vec::new();
+            server.read_to_end(&mut bytes).await
+        };
+        tokio::select! {
+            () = trickle => panic!("the head took 30 s"),
+            read = read => assert_eq!(read.unwrap_err().kind(), io::ErrorKind::TimedOut),
+        }
+        assert_eq!(began.elapsed().as_secs(), HEAD.as_secs());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn neither_idleness_nor_a_long_answer_ends_it() {
+        let (mut client, mut server, turn) = pair();
+        let mut byte = [0];
+        for _ in 0..3 {
+            client.write_all(b"x").await.unwrap();
+            server.read_exact(&mut byte).await.unwrap();
+            turn.fetch_add(1, Ordering::Relaxed);
+            let answering = tokio::time::timeout(HEAD * 3, server.read_u8()).await;
+            assert!(answering.is_err(), "while the answer is made, nothing happens");
+            turn.fetch_add(1, Ordering::Relaxed);
+            let idle = tokio::time::timeout(HEAD * 3, server.read_u8()).await;
+            assert!(idle.is_err(), "while nothing is asked, nothing happens");
+        }
     }
 }

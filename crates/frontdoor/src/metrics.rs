@@ -180,8 +180,12 @@ impl Metrics {
         self.phases[phase as usize].observe(took.as_secs_f64());
     }
 
-    pub(crate) fn waiting(&self, count: usize) {
-        self.waiting.set(i64::try_from(count).unwrap_or(i64::MAX));
+    pub(crate) fn joined_line(&self) {
+        self.waiting.inc();
+    }
+
+    pub(crate) fn left_line(&self) {
+        self.waiting.dec();
     }
 
     pub(crate) fn replay(&self) {

@@ -16,19 +16,21 @@ use std::time::Duration;
 use axum::Router;
 use axum::http::{HeaderName, Method, header};
 use axum::middleware::from_fn_with_state;
-use axum::routing::{MethodRouter, get, post};
+use axum::routing::{MethodRouter, any, get, post};
 use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::cors::{AllowHeaders, AllowOrigin, CorsLayer};
 
 use crate::config::Origins;
 use crate::door::Door;
 use error::ApiError;
+use observe::{Observed, observe};
 use request_id::X_REQUEST_ID;
 
 type Handlers = MethodRouter<Arc<Door>>;
+type Route = (&'static str, Handlers);
 
 /// What pages may call from a browser.
-fn public_routes() -> Vec<(&'static str, Handlers)> {
+fn public_routes() -> Vec<Route> {
     vec![
         ("/spawn", post(spawn::spawn)),
         ("/v1/spawns/{id}", get(spawns::show).delete(spawns::stop)),
@@ -39,7 +41,7 @@ fn public_routes() -> Vec<(&'static str, Handlers)> {
 }
 
 /// What operators and their tools call.
-fn operator_routes() -> Vec<(&'static str, Handlers)> {
+fn operator_routes() -> Vec<Route> {
     vec![
         ("/v1/spawns", get(spawns::list)),
         ("/v1/nodes", get(nodes::list)),
@@ -49,7 +51,7 @@ fn operator_routes() -> Vec<(&'static str, Handlers)> {
 }
 
 /// What is served on the admin port.
-fn admin_routes() -> Vec<(&'static str, Handlers)> {
+fn admin_routes() -> Vec<Route> {
     vec![
         ("/metrics", get(health::metrics)),
         ("/healthz", get(health::healthz)),
@@ -59,27 +61,29 @@ fn admin_routes() -> Vec<(&'static str, Handlers)> {
 
 /// Everything on `--listen`.
 pub(crate) fn router(door: &Arc<Door>) -> Router {
-    // A layer lies around those given before it: panics become answers, answers get CORS headers.
-    let public = routed(public_routes()).layer(CatchPanicLayer::custom(error::panicked)).layer(cors(door));
-    let operator = routed(operator_routes()).layer(CatchPanicLayer::custom(error::panicked));
-    finished(public.merge(operator), door)
+    let public = public_routes().into_iter().map(caught).map(|(path, route)| (path, route.layer(cors(door))));
+    let operator = operator_routes().into_iter().map(caught);
+    observed(door, public.chain(operator))
 }
 
 /// Everything on `--admin-listen`.
 pub(crate) fn admin_router(door: &Arc<Door>) -> Router {
-    finished(routed(admin_routes()).layer(CatchPanicLayer::custom(error::panicked)), door)
+    observed(door, admin_routes().into_iter().map(caught))
 }
 
-fn routed(routes: Vec<(&'static str, Handlers)>) -> Router<Arc<Door>> {
-    let router = Router::new();
-    let router = routes.into_iter().fold(router, |router, (path, handlers)| router.route(path, handlers));
-    router.method_not_allowed_fallback(async || ApiError::method_not_allowed())
+/// Wrong methods and panics become answers of the contract.
+fn caught((path, handlers): Route) -> Route {
+    let handlers = handlers.fallback(async || ApiError::method_not_allowed());
+    (path, handlers.layer(CatchPanicLayer::custom(error::panicked)))
 }
 
-fn finished(router: Router<Arc<Door>>, door: &Arc<Door>) -> Router {
-    router
-        .fallback(async || ApiError::not_found("there is no such route"))
-        .layer(from_fn_with_state(Arc::clone(door), observe::observe))
+/// The observer lies around everything else: what it sees is what the caller gets.
+fn observed(door: &Arc<Door>, routes: impl Iterator<Item = Route>) -> Router {
+    let observer = |route| from_fn_with_state(Observed { door: Arc::clone(door), route }, observe);
+    let nowhere = any(async || ApiError::not_found("there is no such route"));
+    routes
+        .fold(Router::new(), |router, (path, handlers)| router.route(path, handlers.layer(observer(path))))
+        .fallback_service(nowhere.layer(observer("none")))
         .with_state(Arc::clone(door))
 }
 
@@ -95,3 +99,6 @@ fn cors(door: &Door) -> CorsLayer {
         .expose_headers([HeaderName::from_static(X_REQUEST_ID), header::RETRY_AFTER])
         .max_age(Duration::from_secs(3600))
 }
+
+#[cfg(test)]
+mod tests;
