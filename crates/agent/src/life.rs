@@ -238,7 +238,7 @@ async fn bind(flag: &'static str, addr: SocketAddr) -> Result<TcpListener, Start
     TcpListener::bind(addr).await.map_err(|source| StartError::Bind { flag, addr, source })
 }
 
-fn make_node(
+pub(crate) fn make_node(
     config: Config,
     logs_dir: PathBuf,
     logs: Logs,
