@@ -209,7 +209,7 @@ impl Relay {
     fn superseded(&self) -> Outcome {
         tracing::error!("another agent has taken this node over, no more spawns are admitted");
         self.node.table().shut(Door::Superseded);
-        self.node.superseded.cancel();
+        self.node.closed.cancel();
         Outcome::Superseded
     }
 }

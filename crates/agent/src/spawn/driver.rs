@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use model::{SpawnId, SpawnState};
+use model::{Exit, ExitReason, SpawnId, SpawnState};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
@@ -196,6 +196,27 @@ impl Driver {
         }
         if matches!(self.body, Body::Process(_)) {
             self.node.logs.retire(self.id(), now);
+        }
+    }
+}
+
+impl Drop for Driver {
+    /// An owner that panics must not leave its process behind, nor its slot.
+    fn drop(&mut self) {
+        if !std::thread::panicking() {
+            return;
+        }
+        tracing::error!(spawn.id = %self.id(), "the owner of a spawn has failed, the spawn is ended");
+        self.body.signal(Signal::Kill);
+        let exit = Exit {
+            reason: ExitReason::Failed,
+            code: None,
+            signal: None,
+            text: Some("its agent failed".to_owned()),
+        };
+        self.node.table().exited(self.id(), exit.clone(), Instant::now());
+        if self.admitted.answer.borrow().is_none() {
+            tell(&self.admitted.answer, Answer::Ended { exit, log: Vec::new() });
         }
     }
 }

@@ -7,6 +7,10 @@ use tonic::Code;
 use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_health::pb::health_client::HealthClient;
+use tonic_reflection::pb::v1::ServerReflectionRequest;
+use tonic_reflection::pb::v1::server_reflection_client::ServerReflectionClient;
+use tonic_reflection::pb::v1::server_reflection_request::MessageRequest;
+use tonic_reflection::pb::v1::server_reflection_response::MessageResponse;
 use wire::v1;
 
 use crate::harness::{Farm, http};
@@ -80,14 +84,27 @@ async fn health_and_metrics_are_there_for_those_who_watch() {
         assert!(metrics.lines().any(|l| l == line), "no {line:?} in {metrics}");
     }
 
-    let channel = tonic::transport::Endpoint::from_shared(format!("http://{}", farm.agent.grpc_addr()))
-        .unwrap()
-        .connect()
-        .await
-        .unwrap();
+    let endpoint =
+        tonic::transport::Endpoint::from_shared(format!("http://{}", farm.agent.grpc_addr())).unwrap();
+    let channel = endpoint.connect().await.unwrap();
     let check = HealthCheckRequest { service: "hatchery.v1.NodeAgent".to_owned() };
-    let health = HealthClient::new(channel).check(check).await.unwrap().into_inner();
+    let health = HealthClient::new(channel.clone()).check(check).await.unwrap().into_inner();
     assert_eq!(health.status(), ServingStatus::Serving);
+
+    let ask = ServerReflectionRequest {
+        host: String::new(),
+        message_request: Some(MessageRequest::ListServices(String::new())),
+    };
+    let mut answers = ServerReflectionClient::new(channel)
+        .server_reflection_info(tokio_stream::once(ask))
+        .await
+        .unwrap()
+        .into_inner();
+    let answer = answers.message().await.unwrap().unwrap();
+    let Some(MessageResponse::ListServicesResponse(services)) = answer.message_response else {
+        panic!("{answer:?}");
+    };
+    assert!(services.service.iter().any(|s| s.name == "hatchery.v1.NodeAgent"), "{services:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
