@@ -1,1 +1,32 @@
-//! Harness.
+//! A farm of real processes for tests: the programs as they are shipped, a Redis of its own, real sockets.
+//!
+//! Nothing in here knows how the programs work inside. In reading order: [`binaries`] builds the programs, [`role`] runs
+//! one of them, [`redis`] runs a Redis, [`farm`] puts them together; [`http`], [`viewer`] and [`command`] are the three
+//! ways to talk to a farm; [`processes`], [`audit`], [`metrics`] and [`logs`] are the ways to look at one from outside;
+//! [`wait`] is how a test waits, [`ports`] and [`guard`] keep tests out of each other's way.
+
+pub mod audit;
+pub mod binaries;
+pub mod command;
+pub mod farm;
+pub mod guard;
+pub mod http;
+pub mod logs;
+pub mod metrics;
+pub mod ports;
+pub mod problem;
+pub mod processes;
+pub mod redis;
+pub mod role;
+pub mod viewer;
+pub mod wait;
+
+pub use audit::Audit;
+pub use command::Ran;
+pub use farm::{AgentPlan, Farm, FarmBuilder};
+pub use http::{Client, Response};
+pub use problem::Problem;
+pub use redis::RedisServer;
+pub use role::Role;
+pub use viewer::Viewer;
+pub use wait::{Look, until};

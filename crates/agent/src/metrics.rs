@@ -35,6 +35,7 @@ pub(crate) struct Metrics {
     pub(crate) liveliness: Counter,
     backlog: Gauge,
     dropped: Gauge,
+    waiting: Gauge,
     slots_used: Gauge,
     ports_used: Gauge,
     gpu_slots_used: Gauge,
@@ -55,6 +56,7 @@ impl Metrics {
             liveliness: Counter::default(),
             backlog: Gauge::default(),
             dropped: Gauge::default(),
+            waiting: Gauge::default(),
             slots_used: Gauge::default(),
             ports_used: Gauge::default(),
             gpu_slots_used: Gauge::default(),
@@ -91,6 +93,7 @@ impl Metrics {
             "Changes dropped because too many were waiting",
             m.dropped.clone(),
         );
+        registry.register("callers_waiting", "Spawn calls that wait for their answer", m.waiting.clone());
         let total = Gauge::<i64>::default();
         total.set(i64::from(slots));
         registry.register("slots", "Most spawns at once", total);
@@ -120,6 +123,7 @@ impl Metrics {
             used += count;
         }
         self.slots_used.set(whole(used));
+        self.waiting.set(i64::from(usage.waiting));
         self.ports_used.set(whole(usage.ports));
         self.gpu_slots_used.set(i64::from(usage.gpu_slots));
         self.backlog.set(whole(usage.backlog));

@@ -109,6 +109,8 @@ pub(crate) enum Door {
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub(crate) struct Usage {
     pub(crate) by_state: Vec<(SpawnState, usize)>,
+    /// Callers that wait for their answer.
+    pub(crate) waiting: u32,
     pub(crate) ports: usize,
     pub(crate) gpu_slots: u32,
     pub(crate) backlog: usize,
@@ -465,6 +467,7 @@ impl Table {
         }
         Usage {
             by_state,
+            waiting: self.running.values().map(|e| e.waiting).sum(),
             ports: self.ports.used(),
             gpu_slots: self.gpus.used(),
             backlog: self.backlog.len(),

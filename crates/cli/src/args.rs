@@ -27,7 +27,8 @@ const LONGEST_WAIT: Duration = Duration::from_secs(60);
         hatchery dev\n  \
         hatchery spawn --renderer ssr --label sdk=2025.1\n  \
         hatchery nodes\n\n\
-        Exit codes: 0 done, 1 failed, 2 usage or configuration, 3 not found, 4 refused or no capacity, 5 timed out."
+        Exit codes: 0 done, 1 failed, 2 usage or configuration, 3 not found,\n\
+        4 refused or no capacity, 5 timed out."
 )]
 pub(crate) struct Cli {
     /// What to do.

@@ -7,6 +7,7 @@ pub(crate) mod dev;
 pub(crate) mod frontdoor;
 pub(crate) mod log;
 pub(crate) mod nodes;
+mod role;
 pub(crate) mod show;
 pub(crate) mod spawn;
 pub(crate) mod spawns;
@@ -14,7 +15,7 @@ pub(crate) mod stop;
 
 use std::time::Duration;
 
-use tokio::runtime::{Builder, Runtime};
+use tokio::runtime::Builder;
 
 use crate::args::{Cli, ClientFlags, Command};
 use crate::client::Client;
@@ -39,7 +40,7 @@ pub(crate) fn run(cli: Cli) -> Exit {
     match cli.command {
         Command::Frontdoor(args) => role(frontdoor::run(*args)),
         Command::Agent(args) => role(agent::run(*args)),
-        Command::Dev(args) => role(dev::run(*args)),
+        Command::Dev(args) => role(dev::run(&args)),
         Command::Completions(args) => role(completions::run(&args)),
         Command::Spawn(args) => {
             let timeout = args.spawn.timeout();
@@ -65,12 +66,20 @@ fn ask(
 ) -> Exit {
     let work = || {
         let client = Client::new(&flags.server, flags.timeout.unwrap_or(timeout))?;
-        runtime(Builder::new_current_thread())?.block_on(command(&Context { client, json: flags.json }))
+        block_on(Builder::new_current_thread(), command(&Context { client, json: flags.json }))
     };
     work().unwrap_or_else(|failure: Failure| failure.report(flags.json))
 }
 
-/// A runtime with timers and sockets.
-pub(crate) fn runtime(mut builder: Builder) -> Result<Runtime, Failure> {
-    builder.enable_all().build().map_err(|e| Failure::failed(format!("cannot start a runtime: {e}")))
+/// Runs this on a runtime with timers and sockets. What is still running after it, such as the look-up of a name, is not
+/// waited for.
+pub(crate) fn block_on<T>(
+    mut builder: Builder,
+    work: impl Future<Output = Result<T, Failure>>,
+) -> Result<T, Failure> {
+    let runtime =
+        builder.enable_all().build().map_err(|e| Failure::failed(format!("cannot start a runtime: {e}")))?;
+    let outcome = runtime.block_on(work);
+    runtime.shutdown_background();
+    outcome
 }

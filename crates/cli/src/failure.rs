@@ -31,13 +31,13 @@ impl From<io::Error> for Failure {
 
 impl Failure {
     /// The command line or the configuration is wrong.
-    pub(crate) fn usage(message: impl ToString) -> Self {
-        Self::Said(Exit::Usage, message.to_string())
+    pub(crate) fn usage(message: impl Into<String>) -> Self {
+        Self::Said(Exit::Usage, message.into())
     }
 
     /// It did not work.
-    pub(crate) fn failed(message: impl ToString) -> Self {
-        Self::Said(Exit::Failed, message.to_string())
+    pub(crate) fn failed(message: impl Into<String>) -> Self {
+        Self::Said(Exit::Failed, message.into())
     }
 
     /// What a script is told.

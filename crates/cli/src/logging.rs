@@ -20,7 +20,12 @@ pub(crate) fn start(flags: &LogFlags) -> Result<(), Failure> {
         LogFormat::Json => log.json().flatten_event(true).init(),
     }
     panic::set_hook(Box::new(|info| {
-        let what = info.payload_as_str().unwrap_or("a panic without words");
+        let what = info.payload();
+        let what = what
+            .downcast_ref::<&str>()
+            .copied()
+            .or_else(|| what.downcast_ref::<String>().map(String::as_str))
+            .unwrap_or("a panic without words");
         let place = info.location().map(ToString::to_string).unwrap_or_default();
         error!(panic.location = place, "a task panicked: {what}");
     }));

@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
-use std::fmt::Write as _;
+use std::fmt::{Display, Write as _};
 use std::io::{self, Write};
 use std::time::Duration;
 
@@ -48,14 +48,14 @@ pub(crate) struct Facts(Vec<(&'static str, String)>);
 
 impl Facts {
     /// Adds a line.
-    pub(crate) fn add(&mut self, name: &'static str, value: impl ToString) {
+    pub(crate) fn add(&mut self, name: &'static str, value: &impl Display) {
         self.0.push((name, value.to_string()));
     }
 
     /// Adds a line if there is something to say.
-    pub(crate) fn maybe(&mut self, name: &'static str, value: Option<impl ToString>) {
+    pub(crate) fn maybe(&mut self, name: &'static str, value: Option<impl Display>) {
         if let Some(value) = value {
-            self.add(name, value);
+            self.add(name, &value);
         }
     }
 

@@ -43,8 +43,9 @@ const DURATION: Duration = Duration::from_secs(10);
     "hatchery bench --concurrency 50 --count 10000\n  ",
     "hatchery bench --rate 200 --duration 30s --hold 5s\n  ",
     "hatchery bench --rate 50 --json | jq .spawnMicros.p99\n\n",
-    "The exit code is 0 when at least one spawn became ready, else that of what happened most often. An interrupt ends\n",
-    "the load, stops what is running and reports; a second one gives up.\n\n",
+    "The exit code is 0 when at least one spawn became ready, else that of what happened\n",
+    "most often. An interrupt ends the load, stops what is running and reports; a second\n",
+    "one gives up.\n\n",
     report::json_help!(),
 ))]
 pub(crate) struct BenchArgs {

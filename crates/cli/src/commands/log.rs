@@ -18,6 +18,8 @@ use crate::output::printable;
 const LOOK: Duration = Duration::from_millis(500);
 /// Lines fetched at each look: more than a server writes between two, so that none is missed.
 const WINDOW: u32 = 1000;
+/// The most a front door hands out.
+const MOST_LINES: i64 = 10_000;
 
 /// Prints the last lines of a spawn's output.
 #[derive(Debug, Args)]
@@ -36,7 +38,7 @@ pub(crate) struct LogArgs {
         long,
         value_name = "COUNT",
         default_value_t = 100,
-        value_parser = clap::value_parser!(u32).range(1..=i64::from(WINDOW))
+        value_parser = clap::value_parser!(u32).range(1..=MOST_LINES)
     )]
     lines: u32,
     /// Go on until the spawn has ended
@@ -62,7 +64,7 @@ pub(crate) async fn run(context: &Context, args: &LogArgs) -> Result<Exit, Failu
         // The state first: what was written before the end is then in the log.
         let spawn = context.client.show(args.id).await?.value;
         let over = matches!(spawn.state, SpawnState::Exited | SpawnState::Lost);
-        let text = context.client.log(args.id, WINDOW).await?;
+        let text = context.client.log(args.id, WINDOW.max(args.lines)).await?;
         let mut news = tail.take_in(&String::from_utf8_lossy(&text), over);
         if std::mem::take(&mut first) {
             let wanted = usize::try_from(args.lines).unwrap_or(usize::MAX);
@@ -98,24 +100,26 @@ fn write<'a>(context: &Context, lines: impl Iterator<Item = &'a str>) -> io::Res
 /// What has been seen of a log of which only the end can be asked for.
 #[derive(Debug, Default)]
 struct Tail {
-    seen: Vec<String>,
+    /// At the last look.
+    lines: Vec<String>,
+    /// How many of them were handed on; all, or all but the last.
+    known: usize,
 }
 
 impl Tail {
-    /// The lines of the log's end that have not been seen. A last line that is still being written is left for the
-    /// next time, unless there is none.
+    /// The lines of the log's end that have not been handed on. The last one may still be being written: it waits
+    /// until it is followed by another, has not changed between two looks, or it is the last time.
     fn take_in(&mut self, text: &str, last_time: bool) -> Vec<String> {
-        let whole = match text.rfind('\n') {
-            _ if last_time => text,
-            Some(end) => &text[..=end],
-            None => "",
-        };
-        let lines: Vec<String> = whole.lines().map(str::to_owned).collect();
+        let lines: Vec<String> = text.lines().map(str::to_owned).collect();
+        let settled = last_time || lines == self.lines;
+        let until = if settled { lines.len() } else { lines.len().saturating_sub(1) };
         // The log has grown by the least that explains what is there now.
-        let gone = (0..=self.seen.len()).find(|gone| lines.starts_with(&self.seen[*gone..])).unwrap_or(0);
-        let known = self.seen.len() - gone;
-        let news = lines[known..].to_vec();
-        self.seen = lines;
+        let seen = &self.lines[..self.known];
+        let gone = (0..=seen.len()).find(|gone| lines.starts_with(&seen[*gone..])).unwrap_or(0);
+        let known = seen.len() - gone;
+        let news = lines[known.min(until)..until].to_vec();
+        self.known = until.max(known);
+        self.lines = lines;
         news
     }
 }
@@ -124,22 +128,27 @@ impl Tail {
 mod tests {
     use super::*;
 
+    const NOTHING: [&str; 0] = [];
+
     #[test]
     fn each_line_is_printed_once_however_the_window_moves() {
         let mut tail = Tail::default();
-        assert_eq!(tail.take_in("a\nb\n", false), ["a", "b"]);
-        assert_eq!(tail.take_in("a\nb\n", false), [""; 0]);
-        assert_eq!(tail.take_in("a\nb\nb\nc\n", false), ["b", "c"], "grown");
-        assert_eq!(tail.take_in("b\nc\nd\ne\n", false), ["d", "e"], "moved on");
-        assert_eq!(tail.take_in("x\ny\n", false), ["x", "y"], "nothing in common");
+        assert_eq!(tail.take_in("a\nb\n", false), ["a"]);
+        assert_eq!(tail.take_in("a\nb\n", false), ["b"]);
+        assert_eq!(tail.take_in("a\nb\n", false), NOTHING);
+        assert_eq!(tail.take_in("a\nb\nb\nc\nd\n", false), ["b", "c"], "grown");
+        assert_eq!(tail.take_in("b\nc\nd\ne\n", false), ["d"], "moved on");
+        assert_eq!(tail.take_in("x\ny\n", false), ["x"], "nothing in common");
+        assert_eq!(tail.take_in("x\ny\n", true), ["y"]);
     }
 
     #[test]
     fn a_line_that_is_being_written_waits_for_its_end() {
         let mut tail = Tail::default();
-        assert_eq!(tail.take_in("a\nhal", false), ["a"]);
+        assert_eq!(tail.take_in("a\nhal\n", false), ["a"]);
+        assert_eq!(tail.take_in("a\nhalf\n", false), NOTHING);
         assert_eq!(tail.take_in("a\nhalf\n", false), ["half"]);
         assert_eq!(tail.take_in("a\nhalf\nlast", true), ["last"]);
-        assert_eq!(Tail::default().take_in("only", false), [""; 0]);
+        assert_eq!(Tail::default().take_in("", true), NOTHING);
     }
 }

@@ -83,24 +83,24 @@ fn table(nodes: &[Node]) -> Columns {
 fn facts(node: &Node) -> Facts {
     let mut facts = Facts::default();
     facts.add("node", &node.id);
-    facts.add("eligibility", node.eligibility);
-    facts.add("availability", node.availability);
-    facts.add("slots", format!("{} used", slots(node)));
+    facts.add("eligibility", &node.eligibility);
+    facts.add("availability", &node.availability);
+    facts.add("slots", &format!("{} used", slots(node)));
     for gpu in &node.gpus {
-        facts.add("gpu", format!("{}: {}/{} used", gpu.index, gpu.used, gpu.total));
+        facts.add("gpu", &format!("{}: {}/{} used", gpu.index, gpu.used, gpu.total));
     }
     facts.add("pool", &node.pool);
-    facts.add("labels", labels(&node.labels));
-    facts.add("cpu", percent(node.load.cpu));
-    facts.add("memory free", bytes(node.load.memory_free_bytes));
+    facts.add("labels", &labels(&node.labels));
+    facts.add("cpu", &percent(node.load.cpu));
+    facts.add("memory free", &bytes(node.load.memory_free_bytes));
     facts.add("agent", &node.advertise);
     facts.add("endpoint", &node.endpoint);
     facts.add("version", &node.version);
-    facts.add("epoch", node.epoch);
-    facts.add("heartbeat", when(node.last_heartbeat_at));
+    facts.add("epoch", &node.epoch);
+    facts.add("heartbeat", &when(node.last_heartbeat_at));
     if let Some(drain) = &node.drain {
-        facts.add("draining", format!("{} left, deadline {}", drain.remaining, drain.deadline));
-        facts.add("since", when(drain.started_at));
+        facts.add("draining", &format!("{} left, deadline {}", drain.remaining, drain.deadline));
+        facts.add("since", &when(drain.started_at));
         facts.maybe("reason", drain.reason.as_ref());
         facts.maybe("asked by", drain.by.as_ref());
     }

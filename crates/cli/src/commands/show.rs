@@ -40,16 +40,16 @@ pub(crate) async fn run(context: &Context, args: &ShowArgs) -> Result<Exit, Fail
 
 fn write(spawn: &Spawn, out: &mut impl Write) -> io::Result<()> {
     let mut facts = Facts::default();
-    facts.add("id", spawn.id);
-    facts.add("state", spawn.state);
+    facts.add("id", &spawn.id);
+    facts.add("state", &spawn.state);
     facts.maybe("ended as", spawn.exit.as_ref().map(end));
     facts.add("endpoint", &spawn.endpoint);
     facts.add("node", &spawn.node);
     facts.add("pool", &spawn.pool);
-    facts.add("renderer", spawn.renderer_type);
+    facts.add("renderer", &spawn.renderer_type);
     facts.maybe("gpu", spawn.gpu);
     facts.maybe("labels", (!spawn.labels.is_empty()).then(|| labels(&spawn.labels)));
-    facts.add("started", when(spawn.started_at));
+    facts.add("started", &when(spawn.started_at));
     facts.maybe("ready", spawn.ready_at.map(when));
     facts.maybe("last ping", spawn.last_ping_at.map(when));
     facts.maybe("ended", spawn.ended_at.map(when));

@@ -40,9 +40,9 @@ pub(crate) async fn run(context: &Context, args: &SpawnArgs) -> Result<Exit, Fai
     } else {
         let mut facts = Facts::default();
         facts.add("endpoint", &answer.value.endpoint);
-        facts.add("id", answer.value.id);
+        facts.add("id", &answer.value.id);
         facts.add("node", &answer.value.node);
-        facts.add("renderer", answer.value.renderer_type);
+        facts.add("renderer", &answer.value.renderer_type);
         facts.write(&mut out)?;
     }
     Ok(Exit::Done)

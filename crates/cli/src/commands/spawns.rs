@@ -13,8 +13,8 @@ use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::output::{Columns, age, short, write_json};
 
-/// Asked for in one call.
-const PAGE: u32 = 100;
+/// The most a front door lists in one answer.
+const PAGE: u32 = 1000;
 
 /// Lists spawns, newest first.
 #[derive(Debug, Args)]

@@ -148,7 +148,7 @@ fn a_command_line_that_is_wrong_names_what_is() {
         (&["nodes", "--server", "https://door"], "this build speaks http only"),
         (&["nodes", "--server", "door:8080"], "--server"),
         (&["agent", "--log-format", "xml"], "--log-format"),
-        (&["agent", "--log", "a=b=c"], "--log"),
+        (&["frontdoor", "--log", "a=b=c"], "--log"),
         (&["hatch"], "hatch"),
         (&[], "Usage"),
     ] {

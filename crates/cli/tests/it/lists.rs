@@ -61,20 +61,20 @@ fn cursors_are_followed_until_the_limit_is_reached() {
             Some("p%2F1") => 1,
             Some(other) => panic!("cursor {other}"),
         };
-        let spawns: Vec<Value> = (0..100).map(|n| spawn(page * 100 + n)).collect();
+        let spawns: Vec<Value> = (0..1000).map(|n| spawn(page * 1000 + n)).collect();
         Reply::json(200, json!({ "spawns": spawns, "nextCursor": "p/1" }))
     });
-    let ran = run_at(&server.url(), &["spawns", "--limit", "150", "--json"]);
+    let ran = run_at(&server.url(), &["spawns", "--limit", "1500", "--json"]);
     assert_eq!(ran.code, 0, "{}", ran.stderr);
     let list = ran.json();
     let spawns = list["spawns"].as_array().unwrap();
-    assert_eq!(spawns.len(), 150);
-    assert_eq!(spawns[149]["id"], id(149));
+    assert_eq!(spawns.len(), 1500);
+    assert_eq!(spawns[1499]["id"], id(1499));
     assert_eq!(spawns[0]["later"], "a field of a later version");
     assert_eq!(list["nextCursor"], "p/1");
     assert_eq!(
         server.lines(),
-        ["GET /v1/spawns?limit=100", "GET /v1/spawns?limit=50&cursor=p%2F1"],
+        ["GET /v1/spawns?limit=1000", "GET /v1/spawns?limit=500&cursor=p%2F1"],
         "no more than is wanted"
     );
 }

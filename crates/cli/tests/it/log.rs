@@ -32,7 +32,7 @@ fn looks(script: &'static [(&'static str, &'static str)]) -> Server {
 #[test]
 fn following_prints_only_what_is_new_and_ends_with_the_spawn() {
     let server = looks(&[
-        ("launching", "old\na\nb\nhal"),
+        ("launching", "old\na\nb\nhal\n"),
         ("ready", "old\na\nb\nhalf\n"),
         ("ready", "old\na\nb\nhalf\n"),
         ("exited", "old\na\nb\nhalf\nbye"),

@@ -1,12 +1,18 @@
 //! Running the command.
 
+use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 use std::thread::park_timeout;
 use std::time::{Duration, SystemTime};
 
-/// The command with an environment that holds no setting of whoever runs the tests.
+/// The command as it was built.
 pub(crate) fn hatchery(args: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_hatchery"));
+    copy_of_hatchery(Path::new(env!("CARGO_BIN_EXE_hatchery")), args)
+}
+
+/// A copy of it somewhere else, with an environment that holds no setting of whoever runs the tests.
+pub(crate) fn copy_of_hatchery(binary: &Path, args: &[&str]) -> Command {
+    let mut command = Command::new(binary);
     command.args(args).stdin(Stdio::null());
     for (name, _) in std::env::vars_os() {
         if name.to_string_lossy().starts_with("HATCHERY_") {

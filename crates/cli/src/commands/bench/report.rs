@@ -26,9 +26,9 @@ macro_rules! json_help {
          ready             those that were answered with a spawn\n  \
          missed            open: arrivals not sent, too many were in flight\n  \
          readyPerSecond    ready by elapsedSeconds\n  \
-         outcomes          requests by outcome: ready, a problem code, unreachable, connection-lost, timed-out,\n                    \
-                           unexpected-answer\n  \
-         spawnMicros       latency of ready spawns: {count, min, mean, p50, p90, p99, p999, max}\n  \
+         outcomes          requests by outcome: ready, a problem code, unreachable,\n                    \
+                           connection-lost, timed-out, unexpected-answer\n  \
+         spawnMicros       latency of ready spawns: count, min, mean, p50, p90, p99, p999, max\n  \
          stopOutcomes      stop requests by outcome: stopped, had-ended, or as above\n  \
          stopMicros        latency of the stops that were accepted, as spawnMicros"
     };
@@ -135,10 +135,10 @@ impl Report {
         facts.add("server", &self.server);
         facts.maybe("closed loop", self.concurrency.map(|c| format!("{c} at once")));
         facts.maybe("open loop", self.rate_per_second.map(|r| format!("{r} per second")));
-        facts.add("took", format!("{:.2} s", self.elapsed_seconds));
-        facts.add("ready", format!("{} of {} asked for", self.ready, self.asked));
+        facts.add("took", &format!("{:.2} s", self.elapsed_seconds));
+        facts.add("ready", &format!("{} of {} asked for", self.ready, self.asked));
         facts.maybe("missed", self.missed.filter(|m| *m > 0));
-        facts.add("per second", format!("{:.1} ready", self.ready_per_second));
+        facts.add("per second", &format!("{:.1} ready", self.ready_per_second));
         facts.write(out)?;
         for (what, outcomes) in [("OUTCOME", &self.outcomes), ("STOP OUTCOME", &self.stop_outcomes)] {
             if outcomes.is_empty() {

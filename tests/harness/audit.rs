@@ -1,0 +1,146 @@
+//! Three views of one farm that must agree: the processes on the machine, the slots the nodes count, the spawns on record.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde_json::Value;
+
+use crate::farm::Farm;
+use crate::http::Client;
+use crate::processes;
+use crate::wait::{Look, PATIENCE, until};
+
+/// States of a spawn that has a process.
+const LIVE: [&str; 5] = ["launching", "ready", "suspect", "disconnected", "stopping"];
+
+/// What runs where, by node.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Audit {
+    /// Spawn ids, as the operating system knows them.
+    pub processes: BTreeMap<String, BTreeSet<String>>,
+    /// Spawn ids, as records have them.
+    pub spawns: BTreeMap<String, BTreeSet<String>>,
+    /// Used slots, as nodes count them.
+    pub used: BTreeMap<String, u64>,
+    /// Used GPU slots, as nodes count them; nodes that count none are left out.
+    pub gpus: BTreeMap<String, u64>,
+    /// GPU slots that processes were given.
+    pub gpu_processes: BTreeMap<String, u64>,
+    /// Processes that should not be there at all: offspring of a spawn that has gone, and what nobody reaped.
+    pub strays: Vec<String>,
+}
+
+impl Audit {
+    /// How many spawns there are, where the views agree.
+    pub fn total(&self) -> u64 {
+        self.used.values().sum()
+    }
+
+    fn agree(&self) -> bool {
+        let counts = |ids: &BTreeMap<String, BTreeSet<String>>, node: &str| ids.get(node).map_or(0, BTreeSet::len);
+        self.strays.is_empty()
+            && self.processes == self.spawns
+            && self.used.iter().all(|(node, used)| *used == counts(&self.processes, node) as u64)
+            && self.gpus.iter().all(|(node, used)| used == self.gpu_processes.get(node).unwrap_or(&0))
+    }
+
+    fn is_empty(&self) -> bool {
+        self.agree() && self.total() == 0 && self.processes.is_empty() && self.gpus.values().all(|used| *used == 0)
+    }
+}
+
+/// All spawns on record, newest first, page by page.
+pub async fn all_spawns(door: Client, filter: &str) -> Vec<Value> {
+    let mut all = Vec::new();
+    let mut cursor = String::new();
+    loop {
+        let page = door.json(&format!("/v1/spawns?limit=100{filter}{cursor}")).await;
+        all.extend(page["spawns"].as_array().unwrap_or_else(|| panic!("no spawns in {page}")).iter().cloned());
+        match &page["nextCursor"] {
+            Value::String(next) => cursor = format!("&cursor={next}"),
+            Value::Null => return all,
+            other => panic!("nextCursor is {other}"),
+        }
+    }
+}
+
+impl Farm {
+    /// Waits until all views agree, through every front door that lives.
+    pub async fn audit(&self) -> Audit {
+        until("processes, nodes and records agree", PATIENCE, async || {
+            for door in self.doors.iter().filter(|door| !door.role.killed) {
+                let audit = self.look_around(door.http).await;
+                if !audit.agree() {
+                    return Look::NotYet(format!("through {}: {audit:#?}", door.role.name));
+                }
+            }
+            let door = self.doors.iter().find(|door| !door.role.killed).expect("a front door lives");
+            let audit = self.look_around(door.http).await;
+            if audit.agree() { Look::Ready(audit) } else { Look::NotYet(format!("{audit:#?}")) }
+        })
+        .await
+    }
+
+    /// Waits until nothing is left: no process, no slot, no GPU slot, no port, no record of something that runs.
+    pub async fn assert_empty(&self) {
+        until("nothing is left", PATIENCE, async || {
+            for door in self.doors.iter().filter(|door| !door.role.killed) {
+                let audit = self.look_around(door.http).await;
+                if !audit.is_empty() {
+                    return Look::NotYet(format!("through {}: {audit:#?}", door.role.name));
+                }
+            }
+            for agent in self.agents.iter().filter(|agent| !agent.role.killed) {
+                let metrics = agent.metrics().await;
+                for gauge in ["hatchery_agent_slots_used", "hatchery_agent_ports_used"] {
+                    match metrics.get(gauge) {
+                        Some(0.0) => {}
+                        other => return Look::NotYet(format!("{}: {gauge} is {other:?}", agent.node)),
+                    }
+                }
+            }
+            Look::Ready(())
+        })
+        .await;
+    }
+
+    async fn look_around(&self, door: Client) -> Audit {
+        let mut audit = Audit::default();
+        let spawns = all_spawns(door, "").await;
+        for spawn in spawns.iter().filter(|spawn| LIVE.iter().any(|state| spawn["state"] == *state)) {
+            let text = |member: &str| spawn[member].as_str().expect("a word").to_owned();
+            audit.spawns.entry(text("node")).or_default().insert(text("id"));
+        }
+        let nodes = door.json("/v1/nodes").await;
+        for node in nodes["nodes"].as_array().into_iter().flatten() {
+            let name = node["id"].as_str().expect("a name").to_owned();
+            let gpus = node["gpus"].as_array().cloned().unwrap_or_default();
+            if !gpus.is_empty() {
+                let used = gpus.iter().map(|gpu| gpu["used"].as_u64().expect("a number")).sum();
+                audit.gpus.insert(name.clone(), used);
+            }
+            audit.used.insert(name, node["slots"]["used"].as_u64().expect("a number"));
+        }
+        let processes = self.processes();
+        for process in &processes {
+            let agent = self.agents.iter().find(|agent| {
+                let endpoint = process.option("--liveliness-endpoint");
+                endpoint.is_some_and(|url| url.contains(&format!("{}/", agent.liveliness.addr)))
+            });
+            match (agent, process.option("--id")) {
+                (Some(agent), Some(id)) => {
+                    audit.processes.entry(agent.node.clone()).or_default().insert(id.to_owned());
+                    if process.option("--ssr-gpu-index").is_some() {
+                        *audit.gpu_processes.entry(agent.node.clone()).or_default() += 1;
+                    }
+                }
+                _ if processes.iter().any(|leader| leader.pid == process.group) => {}
+                _ => audit.strays.push(format!("{} {:?}", process.pid, process.args)),
+            }
+        }
+        for agent in self.agents.iter().filter(|agent| !agent.role.killed) {
+            let unreaped = processes::zombies_of(agent.role.pid());
+            audit.strays.extend(unreaped.iter().map(|pid| format!("{pid}, a zombie of {}", agent.node)));
+        }
+        audit
+    }
+}

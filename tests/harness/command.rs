@@ -1,0 +1,39 @@
+//! The operator's commands, run to their end.
+
+use std::path::Path;
+
+use serde_json::Value;
+
+use crate::http::Client;
+use crate::role::hatchery;
+
+/// What a command left behind.
+#[derive(Debug)]
+pub struct Ran {
+    /// Its exit code; -1 if a signal ended it.
+    pub code: i32,
+    /// What it wrote for programs.
+    pub stdout: String,
+    /// What it wrote for people.
+    pub stderr: String,
+}
+
+impl Ran {
+    /// Standard output as one JSON value.
+    pub fn json(&self) -> Value {
+        serde_json::from_str(&self.stdout).unwrap_or_else(|error| panic!("{error}: {self:?}"))
+    }
+}
+
+/// Runs a command against the front door at `server`, in the directory `mark`.
+pub async fn run(mark: &Path, server: Client, args: &[&str]) -> Ran {
+    let mut command = hatchery(mark);
+    command.args(args).env("HATCHERY_SERVER", format!("http://{}", server.addr)).current_dir(mark);
+    let output = tokio::task::spawn_blocking(move || command.output()).await;
+    let output = output.expect("nothing panics there").expect("the program can be started");
+    Ran {
+        code: output.status.code().unwrap_or(-1),
+        stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
+        stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
+    }
+}

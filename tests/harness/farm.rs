@@ -1,0 +1,416 @@
+//! A farm: some front doors, some agents, one Redis, each a process of its own on ports of its own.
+//!
+//! Dropping a farm ends all of it, at once and whatever state it is in. A test that went well ends its farm by
+//! [`Farm::finish`], which also looks at what is left behind.
+
+use std::fs;
+use std::net::SocketAddr;
+use std::ops::RangeInclusive;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use rustix::process::Signal;
+use serde_json::Value;
+use tempfile::TempDir;
+
+use crate::binaries::binaries;
+use crate::command::{self, Ran};
+use crate::guard::{Guard, MARK};
+use crate::http::Client;
+use crate::logs;
+use crate::metrics::Metrics;
+use crate::ports::Block;
+use crate::processes::{self, Process};
+use crate::redis::RedisServer;
+use crate::role::{self, Role};
+use crate::wait::{Look, PATIENCE, until};
+
+/// What is logged: everything of ours, for the case that a test fails.
+const LOG: &str = "info,frontdoor=debug,agent=debug,registry=debug";
+
+/// What an agent is to be.
+#[derive(Debug, Clone)]
+pub struct AgentPlan {
+    slots: u16,
+    ports: Option<u16>,
+    args: Vec<String>,
+    executable: Option<PathBuf>,
+}
+
+impl AgentPlan {
+    /// With so many slots.
+    pub fn slots(slots: u16) -> Self {
+        Self { slots, ports: None, args: Vec::new(), executable: None }
+    }
+
+    /// With so many ports; else there are twice as many as slots.
+    #[must_use]
+    pub fn ports(mut self, count: u16) -> Self {
+        self.ports = Some(count);
+        self
+    }
+
+    /// With these arguments more.
+    #[must_use]
+    pub fn args(mut self, args: &[&str]) -> Self {
+        self.args.extend(args.iter().map(|arg| (*arg).to_owned()));
+        self
+    }
+
+    /// With this variable in the environment of its spawns.
+    #[must_use]
+    pub fn env(self, name: &str, value: &str) -> Self {
+        self.args(&["--env", &format!("{name}={value}")])
+    }
+
+    /// With another executable than the simulator.
+    #[must_use]
+    pub fn executable(mut self, file: impl Into<PathBuf>) -> Self {
+        self.executable = Some(file.into());
+        self
+    }
+}
+
+/// What a farm is to be.
+#[derive(Debug, Default)]
+pub struct FarmBuilder {
+    doors: usize,
+    door_args: Vec<String>,
+    agents: Vec<AgentPlan>,
+}
+
+impl FarmBuilder {
+    /// With so many front doors; else there is one.
+    #[must_use]
+    pub fn doors(mut self, count: usize) -> Self {
+        self.doors = count;
+        self
+    }
+
+    /// With these arguments for every front door.
+    #[must_use]
+    pub fn door_args(mut self, args: &[&str]) -> Self {
+        self.door_args.extend(args.iter().map(|arg| (*arg).to_owned()));
+        self
+    }
+
+    /// With one more agent: the first is `node-a`, the second `node-b`, and so on.
+    #[must_use]
+    pub fn agent(mut self, plan: AgentPlan) -> Self {
+        self.agents.push(plan);
+        self
+    }
+
+    /// Starts it and waits until every front door sees every node.
+    pub async fn start(self) -> Farm {
+        let scratch = tempfile::Builder::new().prefix("hatchery-test-").tempdir().expect("a scratch directory");
+        let mark = scratch.path().to_owned();
+        fs::write(mark.join("license"), "for tests\n").expect("a file can be written");
+        fs::create_dir(mark.join("models")).expect("a directory can be made");
+        fs::write(mark.join("models/bolt.scs"), "").expect("a file can be written");
+        let guard = Guard::over(&mark);
+        let redis = RedisServer::start(&mark).await;
+        let registry = redis.url();
+        let plans = self.agents.into_iter().zip('a'..='z');
+        let mut agents: Vec<Agent> =
+            plans.map(|(plan, letter)| Agent::new(&mark, &registry, format!("node-{letter}"), &plan)).collect();
+        let mut doors: Vec<Door> =
+            (0..self.doors.max(1)).map(|i| Door::new(&mark, &registry, i, &self.door_args)).collect();
+        for agent in &mut agents {
+            agent.comes_up().await;
+        }
+        for door in &mut doors {
+            door.comes_up().await;
+        }
+        let farm = Farm { doors, agents, redis, mark, scratch: Some(scratch), _guard: guard };
+        farm.sees_every_node().await;
+        farm
+    }
+}
+
+/// One front door.
+#[derive(Debug)]
+pub struct Door {
+    /// The process.
+    pub role: Role,
+    /// Where clients and operators are served.
+    pub http: Client,
+    /// Where figures are.
+    pub admin: Client,
+}
+
+impl Door {
+    fn new(mark: &Path, registry: &str, index: usize, more: &[String]) -> Self {
+        let args = ["frontdoor", "--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0"];
+        let args = [args.map(str::to_owned).as_slice(), &common(registry), more].concat();
+        let role = Role::start(&format!("frontdoor-{index}"), mark, &args);
+        let nowhere = Client::new(SocketAddr::from(([127, 0, 0, 1], 0)));
+        Self { role, http: nowhere, admin: nowhere }
+    }
+
+    async fn comes_up(&mut self) {
+        let line = self.role.announcement().await;
+        let [http, admin] = role::clients(&line)[..] else { panic!("two addresses were expected: {line}") };
+        assert_eq!(line, format!("frontdoor listening on http://{}, admin on http://{}", http.addr, admin.addr));
+        (self.http, self.admin) = (http, admin);
+    }
+
+    /// Its figures.
+    pub async fn metrics(&self) -> Metrics {
+        Metrics::of(&self.admin).await
+    }
+}
+
+/// One agent.
+#[derive(Debug)]
+pub struct Agent {
+    /// Its node's name.
+    pub node: String,
+    /// The process.
+    pub role: Role,
+    /// Where spawned servers report.
+    pub liveliness: Client,
+    /// Where figures are.
+    pub admin: Client,
+    /// The ports it may give to spawns.
+    pub ports: RangeInclusive<u16>,
+    /// Where it keeps what it keeps.
+    pub state_dir: PathBuf,
+    _block: Block,
+}
+
+impl Agent {
+    fn new(mark: &Path, registry: &str, node: String, plan: &AgentPlan) -> Self {
+        let block = Block::take();
+        let ports = block.range(plan.ports.unwrap_or(plan.slots * 2));
+        let state_dir = mark.join(&node);
+        let path = |path: &Path| path.to_str().expect("a scratch directory has a plain name").to_owned();
+        let pairs = [
+            ("--node", node.clone()),
+            ("--listen", "127.0.0.1:0".to_owned()),
+            ("--admin-listen", "127.0.0.1:0".to_owned()),
+            ("--liveliness-listen", "127.0.0.1:0".to_owned()),
+            ("--public-host", "127.0.0.1".to_owned()),
+            ("--executable", path(plan.executable.as_deref().unwrap_or(&binaries().simulator))),
+            ("--license-file", path(&mark.join("license"))),
+            ("--model-dir", path(&mark.join("models"))),
+            ("--ports", format!("{}-{}", ports.start(), ports.end())),
+            ("--slots", plan.slots.to_string()),
+            ("--state-dir", path(&state_dir)),
+            ("--env", format!("{MARK}={}", path(mark))),
+        ];
+        let mut args = vec!["agent".to_owned()];
+        args.extend(pairs.into_iter().flat_map(|(flag, value)| [flag.to_owned(), value]));
+        let args = [args.as_slice(), &common(registry), &plan.args].concat();
+        let role = Role::start(&node, mark, &args);
+        let nowhere = Client::new(SocketAddr::from(([127, 0, 0, 1], 0)));
+        Self { node, role, liveliness: nowhere, admin: nowhere, ports, state_dir, _block: block }
+    }
+
+    async fn comes_up(&mut self) {
+        let line = self.role.announcement().await;
+        let [grpc, liveliness, admin] = role::clients(&line)[..] else {
+            panic!("three addresses were expected: {line}")
+        };
+        assert_eq!(
+            line,
+            format!(
+                "agent {} listening on http://{}, liveliness on http://{}, admin on http://{}",
+                self.node, grpc.addr, liveliness.addr, admin.addr
+            )
+        );
+        (self.liveliness, self.admin) = (liveliness, admin);
+    }
+
+    /// Its figures.
+    pub async fn metrics(&self) -> Metrics {
+        Metrics::of(&self.admin).await
+    }
+
+    /// The file that a spawn's output goes to, found by the spawn's id in its name.
+    pub fn output_file(&self, id: &str) -> PathBuf {
+        let mut found = files(&self.state_dir);
+        found.retain(|file| file.file_name().is_some_and(|name| name.to_string_lossy().contains(id)));
+        let logs: Vec<&PathBuf> = found.iter().filter(|f| f.extension().is_some_and(|e| e == "log")).collect();
+        match logs[..] {
+            [file] => file.clone(),
+            _ => panic!("one output file was expected for {id} among {found:?}"),
+        }
+    }
+}
+
+/// All files under a directory.
+fn files(directory: &Path) -> Vec<PathBuf> {
+    let mut all = Vec::new();
+    for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
+        let path = entry.path();
+        if path.is_dir() { all.extend(files(&path)) } else { all.push(path) }
+    }
+    all
+}
+
+fn common(registry: &str) -> Vec<String> {
+    ["--registry", registry, "--farm", "test", "--log-format", "json", "--log", LOG].map(str::to_owned).to_vec()
+}
+
+/// A running farm.
+#[derive(Debug)]
+pub struct Farm {
+    /// In the order of their numbers.
+    pub doors: Vec<Door>,
+    /// In the order of their names.
+    pub agents: Vec<Agent>,
+    /// The registry.
+    pub redis: RedisServer,
+    mark: PathBuf,
+    scratch: Option<TempDir>,
+    _guard: Guard,
+}
+
+impl Farm {
+    /// A farm to be.
+    pub fn builder() -> FarmBuilder {
+        FarmBuilder::default()
+    }
+
+    /// One front door and one agent with so many slots.
+    pub async fn small(slots: u16) -> Self {
+        Self::builder().agent(AgentPlan::slots(slots)).start().await
+    }
+
+    /// The way into the front door of this number.
+    pub fn door(&self, index: usize) -> Client {
+        self.doors[index].http
+    }
+
+    /// The agent of a node.
+    pub fn agent(&self, node: &str) -> &Agent {
+        let found = self.agents.iter().find(|agent| agent.node == node);
+        found.unwrap_or_else(|| panic!("there is no {node}"))
+    }
+
+    /// The same, to be done something to.
+    pub fn agent_mut(&mut self, node: &str) -> &mut Agent {
+        let found = self.agents.iter_mut().find(|agent| agent.node == node);
+        found.unwrap_or_else(|| panic!("there is no {node}"))
+    }
+
+    /// The scratch directory, which is also what marks the farm's processes.
+    pub fn mark(&self) -> &Path {
+        &self.mark
+    }
+
+    /// The spawned processes and their offspring.
+    pub fn processes(&self) -> Vec<Process> {
+        let mut all = processes::marked(&self.mark);
+        all.retain(|process| !["hatchery", "redis-server"].contains(&process.program()));
+        all
+    }
+
+    /// The process of a spawn.
+    pub fn process(&self, id: &str) -> Option<Process> {
+        self.processes().into_iter().find(|process| process.option("--id") == Some(id))
+    }
+
+    /// Runs an operator's command against the first front door.
+    pub async fn run(&self, args: &[&str]) -> Ran {
+        command::run(&self.mark, self.door(0), args).await
+    }
+
+    /// A spawn's record, as the first front door tells it.
+    pub async fn record(&self, id: &str) -> Value {
+        self.door(0).json(&format!("/v1/spawns/{id}")).await
+    }
+
+    /// Waits until a spawn is in this state; its record then.
+    pub async fn reaches(&self, id: &str, state: &str, limit: Duration) -> Value {
+        until(&format!("spawn {id} is {state}"), limit, async || {
+            let response = self.door(0).get(&format!("/v1/spawns/{id}")).send().await;
+            match response.status {
+                200 if response.json()["state"] == state => Look::Ready(response.json()),
+                _ => Look::NotYet(format!("{response:?}")),
+            }
+        })
+        .await
+    }
+
+    /// Waits until a spawn has ended; how it did.
+    pub async fn ends(&self, id: &str) -> Value {
+        self.reaches(id, "exited", PATIENCE).await["exit"].clone()
+    }
+
+    /// Stops these spawns through whatever front door, and waits for nothing.
+    pub async fn stop(&self, ids: impl IntoIterator<Item = &str>) {
+        for (i, id) in ids.into_iter().enumerate() {
+            let door = self.door(i % self.doors.len());
+            let response = door.delete(&format!("/v1/spawns/{id}")).send().await;
+            assert_eq!(response.status, 202, "{response:?}");
+        }
+    }
+
+    async fn sees_every_node(&self) {
+        let wanted: Vec<&str> = self.agents.iter().map(|agent| agent.node.as_str()).collect();
+        for door in &self.doors {
+            until(&format!("{} sees every node", door.role.name), PATIENCE, async || {
+                let ready = door.http.get("/readyz").send().await;
+                let nodes = door.http.get("/v1/nodes").send().await;
+                if (ready.status, nodes.status) != (200, 200) {
+                    return Look::NotYet(format!("{ready:?} {nodes:?}"));
+                }
+                let nodes = nodes.json();
+                let nodes: Vec<&Value> = nodes["nodes"].as_array().into_iter().flatten().collect();
+                let up = nodes.iter().filter(|node| node["availability"] == "up").map(|node| node["id"].as_str());
+                let seen: Vec<&str> = up.flatten().collect();
+                Look::when(seen == wanted, || format!("{seen:?} of {wanted:?}"))
+            })
+            .await;
+        }
+    }
+
+    /// Ends a farm that has nothing left to do: it must be empty, end in order, and leave nothing.
+    pub async fn finish(self) {
+        self.assert_empty().await;
+        self.shut_down().await;
+    }
+
+    /// Ends a farm that may still have spawns on nodes whose agents are gone.
+    pub async fn shut_down(mut self) {
+        let mut roles: Vec<&mut Role> = self.doors.iter_mut().map(|door| &mut door.role).collect();
+        roles.extend(self.agents.iter_mut().map(|agent| &mut agent.role));
+        roles.retain(|role| !role.killed);
+        for role in &mut roles {
+            assert_eq!(role.exited(), None, "{} ended by itself", role.name);
+            role.signal(Signal::TERM);
+        }
+        for role in &mut roles {
+            let status = role.end().await;
+            assert!(status.success(), "{} ended with {status}", role.name);
+            let said = role.said();
+            assert_eq!(said.lines().count(), 1, "{} says one line: {said}", role.name);
+            let errors = logs::of_level(&logs::lines(&role.name, &role.log()), "ERROR");
+            assert!(errors.is_empty(), "{} logged {errors:#?}", role.name);
+        }
+    }
+}
+
+impl Drop for Farm {
+    #[expect(clippy::print_stderr, reason = "the test's own output, shown when it fails")]
+    fn drop(&mut self) {
+        for agent in &mut self.agents {
+            agent.role.kill();
+        }
+        for door in &mut self.doors {
+            door.role.kill();
+        }
+        processes::end_all(&self.mark);
+        self.redis.kill();
+        if std::thread::panicking() {
+            let agents = self.agents.iter().map(|agent| &agent.role);
+            for role in self.doors.iter().map(|door| &door.role).chain(agents) {
+                eprintln!("---- last of {}'s log:\n{}", role.name, logs::tail(&role.log(), 40));
+            }
+            let kept = self.scratch.take().map(TempDir::keep);
+            eprintln!("---- all of it is kept in {}", kept.unwrap_or_default().display());
+        }
+    }
+}

@@ -1,0 +1,53 @@
+//! Nothing outlives the test process, however it ends.
+//!
+//! A test that panics drops its farm, which ends every process. A test process that is killed drops nothing; this guard is
+//! a process of its own that notices the end of the test process by the end of a pipe, and ends what is left.
+
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+
+/// The variable that every process of a farm carries, whose value names the farm.
+pub const MARK: &str = "HARNESS_FARM";
+
+/// Three rounds: what the killed ones were just starting is found in the next.
+const SCRIPT: &str = r#"
+cat >/dev/null
+for round in 1 2 3; do
+    for environ in $(grep -lzxF -- "$1" /proc/[0-9]*/environ 2>/dev/null); do
+        pid=${environ#/proc/}
+        kill -KILL "${pid%/environ}" 2>/dev/null
+    done
+done
+"#;
+
+/// The guard of one farm.
+#[derive(Debug)]
+pub struct Guard {
+    child: Child,
+}
+
+impl Guard {
+    /// Starts to watch over the farm with this mark.
+    pub fn over(mark: &Path) -> Self {
+        let child = Command::new("sh")
+            .args(["-c", SCRIPT, "guard"])
+            .arg(format!("{MARK}={}", mark.display()))
+            .env_remove(MARK)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .process_group(0)
+            .spawn()
+            .expect("there is a shell");
+        Self { child }
+    }
+}
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        // Its `cat` ends by itself with the pipe.
+        self.child.kill().ok();
+        self.child.wait().ok();
+    }
+}

@@ -1,0 +1,133 @@
+//! One process of the program under test: what it says, what it logs, how it ends.
+
+use std::fs::{self, File};
+use std::net::SocketAddr;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+
+use rustix::process::Signal;
+
+use crate::binaries::binaries;
+use crate::guard::MARK;
+use crate::http::Client;
+use crate::processes;
+use crate::wait::{Look, PATIENCE, until};
+
+/// A running `hatchery frontdoor`, `hatchery agent` or `hatchery dev`.
+#[derive(Debug)]
+pub struct Role {
+    /// `frontdoor-0`, `node-a`, …
+    pub name: String,
+    /// Whether the test ended it.
+    pub killed: bool,
+    child: Child,
+    stdout: PathBuf,
+    stderr: PathBuf,
+}
+
+/// The program, in an environment that holds no setting of whoever runs the tests.
+pub fn hatchery(mark: &Path) -> Command {
+    let mut command = Command::new(&binaries().hatchery);
+    for (name, _) in std::env::vars_os() {
+        if name.to_string_lossy().starts_with("HATCHERY_") {
+            command.env_remove(name);
+        }
+    }
+    command.env(MARK, mark).stdin(Stdio::null());
+    command
+}
+
+impl Role {
+    /// Starts it; whether it comes up is seen by [`Role::announcement`].
+    pub fn start(name: &str, mark: &Path, args: &[String]) -> Self {
+        let [stdout, stderr] = ["stdout", "log"].map(|kind| mark.join(format!("{name}.{kind}")));
+        let open = |path: &Path| File::options().create(true).append(true).open(path).expect("a file can be made");
+        // A second life says its line in a file that holds nothing else.
+        fs::remove_file(&stdout).ok();
+        let child = hatchery(mark)
+            .args(args)
+            .current_dir(mark)
+            .stdout(open(&stdout))
+            .stderr(open(&stderr))
+            .process_group(0)
+            .spawn()
+            .expect("the program can be started");
+        Self { name: name.to_owned(), killed: false, child, stdout, stderr }
+    }
+
+    /// The line it says when it listens.
+    pub async fn announcement(&mut self) -> String {
+        let name = self.name.clone();
+        until(&format!("{name} says that it listens"), PATIENCE, async || {
+            if let Some(status) = self.exited() {
+                panic!("{name} ended with {status}:\n{}", self.log());
+            }
+            let said = self.said();
+            match said.split_once('\n') {
+                Some((line, _)) => Look::Ready(line.to_owned()),
+                None => Look::NotYet(format!("it said {said:?}")),
+            }
+        })
+        .await
+    }
+
+    /// The process's number.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// All it wrote to standard output.
+    pub fn said(&self) -> String {
+        fs::read_to_string(&self.stdout).unwrap_or_default()
+    }
+
+    /// All it logged, in all its lives.
+    pub fn log(&self) -> String {
+        String::from_utf8_lossy(&fs::read(&self.stderr).unwrap_or_default()).into_owned()
+    }
+
+    /// Whether, and how, it has ended.
+    pub fn exited(&mut self) -> Option<ExitStatus> {
+        self.child.try_wait().expect("it is our child")
+    }
+
+    /// Ends it without a chance to do anything about it.
+    pub fn kill(&mut self) {
+        self.killed = true;
+        self.child.kill().ok();
+        self.child.wait().ok();
+    }
+
+    /// Sends a signal.
+    pub fn signal(&self, signal: Signal) {
+        processes::signal(self.child.id(), signal);
+    }
+
+    /// Waits for its end.
+    pub async fn end(&mut self) -> ExitStatus {
+        let name = self.name.clone();
+        until(&format!("{name} ends"), PATIENCE, async || match self.exited() {
+            Some(status) => Look::Ready(status),
+            None => Look::NotYet("it runs".to_owned()),
+        })
+        .await
+    }
+}
+
+impl Drop for Role {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+/// The addresses in an announcement, in their order.
+pub fn addresses(announcement: &str) -> Vec<SocketAddr> {
+    let words = announcement.split([' ', ',']);
+    words.filter_map(|word| word.strip_prefix("http://")?.parse().ok()).collect()
+}
+
+/// The same as clients.
+pub fn clients(announcement: &str) -> Vec<Client> {
+    addresses(announcement).into_iter().map(Client::new).collect()
+}

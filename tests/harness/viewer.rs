@@ -1,0 +1,125 @@
+//! The vendor's viewer as far as the wire shows it: handshakes and first frames, in kind and size.
+
+use futures_util::{SinkExt, StreamExt};
+use serde_json::{Value, json};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+use tokio_tungstenite::tungstenite::client::IntoClientRequest;
+use tokio_tungstenite::tungstenite::handshake::client::Response;
+use tokio_tungstenite::tungstenite::http::HeaderValue;
+use tokio_tungstenite::tungstenite::{Error, Message};
+use tokio_tungstenite::{WebSocketStream, client_async};
+
+use crate::wait::PATIENCE;
+
+/// A viewer connected to a spawn.
+#[derive(Debug)]
+pub struct Viewer {
+    socket: WebSocketStream<TcpStream>,
+    /// The answer to its handshake.
+    pub response: Response,
+}
+
+impl Viewer {
+    /// Client-side rendering: no subprotocol is offered.
+    pub async fn client_side(endpoint: &str) -> Self {
+        Self::connect(endpoint, None).await.unwrap_or_else(|error| panic!("{endpoint}: {error}"))
+    }
+
+    /// Server-side rendering: the subprotocol `binary` is offered.
+    pub async fn server_side(endpoint: &str) -> Self {
+        Self::connect(endpoint, Some("binary")).await.unwrap_or_else(|error| panic!("{endpoint}: {error}"))
+    }
+
+    /// A handshake as a browser makes it.
+    ///
+    /// # Errors
+    /// Nobody listens there, or the handshake is refused.
+    pub async fn connect(endpoint: &str, protocol: Option<&'static str>) -> Result<Self, Error> {
+        let mut request = endpoint.into_client_request()?;
+        let authority = request.uri().authority().expect("an endpoint names a host").to_string();
+        let headers = request.headers_mut();
+        headers.insert("Origin", HeaderValue::from_static("http://app.example"));
+        let extensions = HeaderValue::from_static("permessage-deflate; client_max_window_bits");
+        headers.insert("Sec-WebSocket-Extensions", extensions);
+        if let Some(protocol) = protocol {
+            headers.insert("Sec-WebSocket-Protocol", HeaderValue::from_static(protocol));
+        }
+        let stream = TcpStream::connect(authority).await?;
+        let shaken = timeout(PATIENCE, client_async(request, stream)).await.expect("a handshake does not hang");
+        let (socket, response) = shaken?;
+        Ok(Self { socket, response })
+    }
+
+    /// The subprotocol that was echoed.
+    pub fn protocol(&self) -> Option<&str> {
+        self.response.headers().get("Sec-WebSocket-Protocol")?.to_str().ok()
+    }
+
+    /// The first three frames of client-side rendering: binary, 125 bytes with a token of seven characters, 345 and 129.
+    pub async fn open_model(&mut self, token: &str) {
+        let open = format!(
+            r#"{{"command":"OPEN_MODEL","model_name":"_empty","stream_version":"76","network_version":"1234567890","session_token":"{token}"}}"#
+        );
+        assert_eq!(open.len(), 118 + token.len());
+        self.send(Message::binary(open.into_bytes())).await;
+        self.send(Message::binary(padded("CONFIGURE_STREAM", 345))).await;
+        self.send(Message::binary(padded("SEND_STREAM", 129))).await;
+    }
+
+    /// The first frames of server-side rendering: text, 492 bytes with a token of seven characters, 467 without one.
+    pub async fn render(&mut self, token: Option<&str>) {
+        let mut first = json!({
+            "command": "SERVER_SIDE_RENDER", "width": 800, "height": 600, "layoutWidth": 800, "layoutHeight": 600,
+            "model": "_empty", "networkVersion": "1234567890", "settings": "",
+        });
+        let missing = 467 - first.to_string().len();
+        first["settings"] = json!("s".repeat(missing));
+        if let Some(token) = token {
+            first["sessionToken"] = json!(token);
+        }
+        let size = first.to_string().len();
+        assert_eq!(size, token.map_or(467, |token| 467 + 18 + token.len()));
+        self.send(Message::text(first.to_string())).await;
+        let client = json!({"command": "SERVER_SIDE_CLIENT_INFO", "encoding": "jpeg"});
+        self.send(Message::text(client.to_string())).await;
+        self.send(Message::text(json!({"command": "SERVER_SETTINGS"}).to_string())).await;
+    }
+
+    /// Sends one frame.
+    pub async fn send(&mut self, message: Message) {
+        self.socket.send(message).await.expect("the server listens");
+    }
+
+    /// The next frame, which must be a binary one.
+    pub async fn receive(&mut self) -> Vec<u8> {
+        let frame = timeout(PATIENCE, self.socket.next()).await.expect("an answer in time");
+        match frame {
+            Some(Ok(Message::Binary(bytes))) => bytes.to_vec(),
+            other => panic!("a binary frame was expected, not {other:?}"),
+        }
+    }
+
+    /// The next frame as JSON.
+    pub async fn receive_json(&mut self) -> Value {
+        serde_json::from_slice(&self.receive().await).expect("JSON")
+    }
+
+    /// Reads on until the server has said goodbye or gone.
+    pub async fn closed(&mut self) {
+        let read_on = async { while let Some(Ok(_)) = self.socket.next().await {} };
+        timeout(PATIENCE, read_on).await.expect("the server ends the connection");
+    }
+
+    /// Closes as a page does.
+    pub async fn leave(mut self) {
+        self.socket.close(None).await.expect("the server listens");
+        self.closed().await;
+    }
+}
+
+/// A command in a frame of this many bytes.
+fn padded(command: &str, size: usize) -> Vec<u8> {
+    let bare = json!({"command": command, "padding": ""}).to_string().len();
+    json!({"command": command, "padding": "p".repeat(size - bare)}).to_string().into_bytes()
+}
