@@ -72,7 +72,9 @@ pub fn end_all(mark: &Path) {
             return;
         }
         for process in left {
-            if process.group == process.pid && let Some(group) = number(process.group) {
+            if process.group == process.pid
+                && let Some(group) = number(process.group)
+            {
                 kill_process_group(group, Signal::KILL).ok();
             }
             signal(process.pid, Signal::KILL);
@@ -108,7 +110,8 @@ fn look(pid: u32) -> Option<Process> {
     if !env.iter().any(|variable| variable.starts_with(MARK)) {
         return None;
     }
-    let env = env.iter().filter_map(|v| v.split_once('=')).map(|(k, v)| (k.to_owned(), v.to_owned())).collect();
+    let env =
+        env.iter().filter_map(|v| v.split_once('=')).map(|(k, v)| (k.to_owned(), v.to_owned())).collect();
     let args = strings(fs::read(directory.join("cmdline")).ok()?);
     Some(Process { pid, group: stat(pid)?.group, args, env })
 }

@@ -42,7 +42,8 @@ impl Role {
     /// Starts it; whether it comes up is seen by [`Role::announcement`].
     pub fn start(name: &str, mark: &Path, args: &[String]) -> Self {
         let [stdout, stderr] = ["stdout", "log"].map(|kind| mark.join(format!("{name}.{kind}")));
-        let open = |path: &Path| File::options().create(true).append(true).open(path).expect("a file can be made");
+        let open =
+            |path: &Path| File::options().create(true).append(true).open(path).expect("a file can be made");
         // A second life says its line in a file that holds nothing else.
         fs::remove_file(&stdout).ok();
         let child = hatchery(mark)
