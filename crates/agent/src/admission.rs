@@ -150,7 +150,9 @@ fn enough_memory(min_free: u64) -> Result<(), Refusal> {
 fn launch(node: &Node, facts: &Facts, request: &Request) -> Result<Body, Refusal> {
     let executable = match &node.config.launcher {
         Launcher::Executable(path) => path,
-        Launcher::Nothing => return Ok(Body::Nothing { ended: None }),
+        Launcher::Nothing => {
+            return Ok(Body::Nothing { ended: None, until: Instant::now() + node.config.initial_use });
+        }
     };
     let log = output::path(&node.logs_dir, facts.id);
     let cannot = |what: &str, path: &Path, error: &io::Error| {

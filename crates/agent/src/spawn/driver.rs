@@ -21,9 +21,10 @@ const OUTPUT_CHECK: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub(crate) enum Body {
     Process(Process),
-    /// No process at all, which ends of the first signal.
+    /// No process at all. It ends of the first signal, or when its time is up because no viewer will ever connect.
     Nothing {
         ended: Option<Signal>,
+        until: Instant,
     },
 }
 
@@ -31,16 +32,19 @@ impl Body {
     async fn ended(&self) -> Status {
         match self {
             Self::Process(process) => process.ended().await,
-            Self::Nothing { ended: None } => std::future::pending().await,
-            Self::Nothing { ended: Some(Signal::Term) } => Status::Signal(15),
-            Self::Nothing { ended: Some(Signal::Kill) } => Status::Signal(9),
+            Self::Nothing { ended: None, until } => {
+                tokio::time::sleep_until(*until).await;
+                Status::Code(0)
+            }
+            Self::Nothing { ended: Some(Signal::Term), .. } => Status::Signal(15),
+            Self::Nothing { ended: Some(Signal::Kill), .. } => Status::Signal(9),
         }
     }
 
     fn signal(&mut self, signal: Signal) {
         match self {
             Self::Process(process) => process.signal(signal),
-            Self::Nothing { ended } => *ended = Some(signal),
+            Self::Nothing { ended, .. } => *ended = Some(signal),
         }
     }
 }

@@ -16,6 +16,11 @@ type Fields = HashMap<String, String>;
 
 /// Records read in one go.
 const CHUNK: usize = 500;
+/// What a list shows of a record; the rest is its history.
+const LISTED: [&str; 12] = [
+    "node", "endpoint", "renderer", "state", "exit", "started", "ready", "ping", "ended", "pool", "labels",
+    "gpu",
+];
 /// Events read in one go.
 const MOST_EVENTS: usize = 1000;
 
@@ -122,20 +127,23 @@ impl Redis {
             let (ids,): (Vec<(String, u64)>,) = self.ask("spawns", &read).await?;
             let mut read = pipe();
             for (id, _) in &ids {
-                read.hgetall(self.key(&format!("spawn:{id}")));
+                read.cmd("HMGET").arg(self.key(&format!("spawn:{id}"))).arg(&LISTED);
             }
-            let records: Vec<Fields> =
+            let records: Vec<Vec<Option<String>>> =
                 if ids.is_empty() { Vec::new() } else { self.ask("spawns", &read).await? };
-            for ((id, seq), fields) in ids.iter().zip(&records) {
+            for ((id, seq), values) in ids.iter().zip(records) {
+                let named =
+                    LISTED.iter().zip(values).filter_map(|(name, value)| Some(((*name).to_owned(), value?)));
+                let fields: Fields = named.collect();
                 cursor = Some(*seq);
-                if fields.is_empty() || filter.state.is_some_and(|s| s.as_str() != text(fields, "state")) {
+                if fields.is_empty() || filter.state.is_some_and(|s| s.as_str() != text(&fields, "state")) {
                     continue;
                 }
                 if page.spawns.len() == limit {
                     page.next = last;
                     return Ok(page);
                 }
-                page.spawns.push(spawn_record(id, fields)?);
+                page.spawns.push(spawn_record(id, &fields)?);
                 last = Some(*seq);
             }
             if ids.len() < chunk {
@@ -145,18 +153,15 @@ impl Redis {
     }
 
     pub(crate) async fn spawn(&self, spawn: SpawnId) -> Result<Option<SpawnRecord>, RegistryError> {
-        let mut read = pipe();
-        read.hgetall(self.key(&format!("spawn:{spawn}"))).lrange(
-            self.key(&format!("history:{spawn}")),
-            0,
-            -1,
-        );
-        let (fields, history): (Fields, Vec<String>) = self.ask("spawn", &read).await?;
+        let (fields,): (Fields,) =
+            self.ask("spawn", pipe().hgetall(self.key(&format!("spawn:{spawn}")))).await?;
         if fields.is_empty() {
             return Ok(None);
         }
         let mut record = spawn_record(&spawn.to_string(), &fields)?;
-        record.events = history.iter().map(|line| told(line, spawn)).collect::<Result<_, _>>()?;
+        let events: u32 = parsed(&fields, "events", "spawn")?;
+        record.events =
+            (1..=events).map(|n| told(text(&fields, &format!("e{n}")), spawn)).collect::<Result<_, _>>()?;
         Ok(Some(record))
     }
 
