@@ -171,6 +171,24 @@ impl Redis {
         Ok(Position { seq, nudge: seq })
     }
 
+    pub(crate) async fn nudged(&self, after: u64, wait: Duration) -> Result<u64, RegistryError> {
+        const CALL: &str = "nudged";
+        let block = u64::try_from(wait.min(LONGEST_FOLLOW).as_millis()).unwrap_or(u64::MAX).max(1);
+        let mut read = pipe();
+        read.cmd("XREAD")
+            .arg("BLOCK")
+            .arg(block)
+            .arg("STREAMS")
+            .arg(self.key("nudges"))
+            .arg(format!("{after}-0"));
+        let mut link = self.0.link.blocking().await?;
+        let (streams,): (Option<StreamReadReply>,) =
+            read.query_async(&mut link).await.map_err(|e| failed(CALL, &e))?;
+        self.0.link.park(link);
+        let last = streams.iter().flat_map(|s| &s.keys).flat_map(|key| &key.ids).next_back();
+        last.map_or(Ok(after), |entry| seq_of(&entry.id, CALL))
+    }
+
     pub(crate) async fn follow(&self, after: Position, wait: Duration) -> Result<Follow, RegistryError> {
         const CALL: &str = "follow";
         let (events, nudges) = (self.key("events"), self.key("nudges"));
@@ -192,8 +210,7 @@ impl Redis {
         }
         for stream in streams.map(|s| s.keys).unwrap_or_default() {
             for entry in stream.ids {
-                let seq = entry.id.split('-').next().and_then(|s| s.parse().ok());
-                let seq: u64 = seq.ok_or_else(|| unexpected(CALL, format!("entry {:?}", entry.id)))?;
+                let seq = seq_of(&entry.id, CALL)?;
                 if stream.key == nudges {
                     follow.nudged = true;
                     follow.position.nudge = seq;
@@ -267,6 +284,12 @@ fn spawn_record(id: &str, fields: &Fields) -> Result<SpawnRecord, RegistryError>
         },
         events: Vec::new(),
     })
+}
+
+/// The sequence number of a stream's entry.
+fn seq_of(entry: &str, call: &'static str) -> Result<u64, RegistryError> {
+    let seq = entry.split('-').next().and_then(|s| s.parse().ok());
+    seq.ok_or_else(|| unexpected(call, format!("entry {entry:?}")))
 }
 
 /// An entry of a spawn's own history: `seq|at|kind|node|data`.
