@@ -36,7 +36,8 @@ impl Audit {
     }
 
     fn agree(&self) -> bool {
-        let counts = |ids: &BTreeMap<String, BTreeSet<String>>, node: &str| ids.get(node).map_or(0, BTreeSet::len);
+        let counts =
+            |ids: &BTreeMap<String, BTreeSet<String>>, node: &str| ids.get(node).map_or(0, BTreeSet::len);
         self.strays.is_empty()
             && self.processes == self.spawns
             && self.used.iter().all(|(node, used)| *used == counts(&self.processes, node) as u64)
@@ -44,7 +45,10 @@ impl Audit {
     }
 
     fn is_empty(&self) -> bool {
-        self.agree() && self.total() == 0 && self.processes.is_empty() && self.gpus.values().all(|used| *used == 0)
+        self.agree()
+            && self.total() == 0
+            && self.processes.is_empty()
+            && self.gpus.values().all(|used| *used == 0)
     }
 }
 
@@ -54,7 +58,9 @@ pub async fn all_spawns(door: Client, filter: &str) -> Vec<Value> {
     let mut cursor = String::new();
     loop {
         let page = door.json(&format!("/v1/spawns?limit=100{filter}{cursor}")).await;
-        all.extend(page["spawns"].as_array().unwrap_or_else(|| panic!("no spawns in {page}")).iter().cloned());
+        all.extend(
+            page["spawns"].as_array().unwrap_or_else(|| panic!("no spawns in {page}")).iter().cloned(),
+        );
         match &page["nextCursor"] {
             Value::String(next) => cursor = format!("&cursor={next}"),
             Value::Null => return all,

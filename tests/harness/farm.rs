@@ -103,7 +103,8 @@ impl FarmBuilder {
 
     /// Starts it and waits until every front door sees every node.
     pub async fn start(self) -> Farm {
-        let scratch = tempfile::Builder::new().prefix("hatchery-test-").tempdir().expect("a scratch directory");
+        let scratch =
+            tempfile::Builder::new().prefix("hatchery-test-").tempdir().expect("a scratch directory");
         let mark = scratch.path().to_owned();
         fs::write(mark.join("license"), "for tests\n").expect("a file can be written");
         fs::create_dir(mark.join("models")).expect("a directory can be made");
@@ -112,8 +113,9 @@ impl FarmBuilder {
         let redis = RedisServer::start(&mark).await;
         let registry = redis.url();
         let plans = self.agents.into_iter().zip('a'..='z');
-        let mut agents: Vec<Agent> =
-            plans.map(|(plan, letter)| Agent::new(&mark, &registry, format!("node-{letter}"), &plan)).collect();
+        let mut agents: Vec<Agent> = plans
+            .map(|(plan, letter)| Agent::new(&mark, &registry, format!("node-{letter}"), &plan))
+            .collect();
         let mut doors: Vec<Door> =
             (0..self.doors.max(1)).map(|i| Door::new(&mark, &registry, i, &self.door_args)).collect();
         for agent in &mut agents {
@@ -151,7 +153,10 @@ impl Door {
     async fn comes_up(&mut self) {
         let line = self.role.announcement().await;
         let [http, admin] = role::clients(&line)[..] else { panic!("two addresses were expected: {line}") };
-        assert_eq!(line, format!("frontdoor listening on http://{}, admin on http://{}", http.addr, admin.addr));
+        assert_eq!(
+            line,
+            format!("frontdoor listening on http://{}, admin on http://{}", http.addr, admin.addr)
+        );
         (self.http, self.admin) = (http, admin);
     }
 
@@ -231,7 +236,8 @@ impl Agent {
     pub fn output_file(&self, id: &str) -> PathBuf {
         let mut found = files(&self.state_dir);
         found.retain(|file| file.file_name().is_some_and(|name| name.to_string_lossy().contains(id)));
-        let logs: Vec<&PathBuf> = found.iter().filter(|f| f.extension().is_some_and(|e| e == "log")).collect();
+        let logs: Vec<&PathBuf> =
+            found.iter().filter(|f| f.extension().is_some_and(|e| e == "log")).collect();
         match logs[..] {
             [file] => file.clone(),
             _ => panic!("one output file was expected for {id} among {found:?}"),
@@ -250,7 +256,9 @@ fn files(directory: &Path) -> Vec<PathBuf> {
 }
 
 fn common(registry: &str) -> Vec<String> {
-    ["--registry", registry, "--farm", "test", "--log-format", "json", "--log", LOG].map(str::to_owned).to_vec()
+    ["--registry", registry, "--farm", "test", "--log-format", "json", "--log", LOG]
+        .map(str::to_owned)
+        .to_vec()
 }
 
 /// A running farm.
@@ -339,6 +347,25 @@ impl Farm {
         self.reaches(id, "exited", PATIENCE).await["exit"].clone()
     }
 
+    /// Waits until so many requests wait in line at all front doors together, and the registry has seen them there.
+    pub async fn waiting(&self, count: usize) {
+        let wanted = u32::try_from(count).map(f64::from).expect("a small number");
+        until(&format!("{count} wait in line"), PATIENCE, async || {
+            let mut waiting = 0.0;
+            for door in &self.doors {
+                waiting += door.metrics().await.sum("hatchery_frontdoor_waiting");
+            }
+            Look::when((waiting - wanted).abs() < 0.5, || format!("{waiting} do"))
+        })
+        .await;
+        // What a front door asks the registry now is answered after what it asked before.
+        for door in &self.doors {
+            for _ in 0..3 {
+                door.http.json("/v1/nodes").await;
+            }
+        }
+    }
+
     /// Stops these spawns through whatever front door, and waits for nothing.
     pub async fn stop(&self, ids: impl IntoIterator<Item = &str>) {
         for (i, id) in ids.into_iter().enumerate() {
@@ -359,7 +386,8 @@ impl Farm {
                 }
                 let nodes = nodes.json();
                 let nodes: Vec<&Value> = nodes["nodes"].as_array().into_iter().flatten().collect();
-                let up = nodes.iter().filter(|node| node["availability"] == "up").map(|node| node["id"].as_str());
+                let up =
+                    nodes.iter().filter(|node| node["availability"] == "up").map(|node| node["id"].as_str());
                 let seen: Vec<&str> = up.flatten().collect();
                 Look::when(seen == wanted, || format!("{seen:?} of {wanted:?}"))
             })

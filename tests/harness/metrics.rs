@@ -35,7 +35,9 @@ impl Metrics {
 
     /// The sum over all series of a metric.
     pub fn sum(&self, metric: &str) -> f64 {
-        let of = |series: &str| series == metric || series.strip_prefix(metric).is_some_and(|r| r.starts_with('{'));
+        let of = |series: &str| {
+            series == metric || series.strip_prefix(metric).is_some_and(|r| r.starts_with('{'))
+        };
         self.0.iter().filter(|(series, _)| of(series)).map(|(_, value)| value).sum()
     }
 

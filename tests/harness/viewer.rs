@@ -46,7 +46,8 @@ impl Viewer {
             headers.insert("Sec-WebSocket-Protocol", HeaderValue::from_static(protocol));
         }
         let stream = TcpStream::connect(authority).await?;
-        let shaken = timeout(PATIENCE, client_async(request, stream)).await.expect("a handshake does not hang");
+        let shaken =
+            timeout(PATIENCE, client_async(request, stream)).await.expect("a handshake does not hang");
         let (socket, response) = shaken?;
         Ok(Self { socket, response })
     }

@@ -35,7 +35,9 @@ pub async fn until<T>(what: &str, limit: Duration, mut look: impl AsyncFnMut() -
         match timeout_at(deadline, look()).await {
             Ok(Look::Ready(value)) => return value,
             Ok(Look::NotYet(now)) => status = now,
-            Err(_) => panic!("{what}: not within {limit:?}; a look did not return, the last one said: {status}"),
+            Err(_) => {
+                panic!("{what}: not within {limit:?}; a look did not return, the last one said: {status}")
+            }
         }
         assert!(Instant::now() < deadline, "{what}: not within {limit:?}; at last: {status}");
         sleep(PAUSE).await;
