@@ -1,1 +1,35 @@
-//! Placeholder.
+//! The process on a node that supervises its spawns.
+//!
+//! Reading order: [`Config`] and [`Options`] (what an agent is told), [`Agent`] (its life), then inside: `admission` (from
+//! a request to a process), `table` (what is known, behind one lock), `spawn` (the task that owns one process),
+//! `liveliness` (what spawned servers say), `relay` (what the registry is told), `shutdown` (how it ends).
+//!
+//! The agent is the authority over its slots: whatever the registry says, it admits or refuses. Only `grpc` makes a gRPC
+//! status, only `relay` talks to the registry, one `spawn::driver` owns one process.
+
+mod admin;
+mod admission;
+mod backlog;
+mod config;
+mod endpoint;
+mod gpus;
+mod grpc;
+mod life;
+mod liveliness;
+mod load;
+mod logs;
+mod memory;
+mod metrics;
+mod models;
+mod node;
+mod options;
+mod ports;
+mod relay;
+mod shutdown;
+mod spawn;
+mod table;
+
+pub use config::{Config, ConfigError, Launcher, OnShutdown};
+pub use endpoint::EndpointForm;
+pub use life::{Agent, StartError};
+pub use options::Options;

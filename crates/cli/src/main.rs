@@ -1,1 +1,32 @@
-fn main() {}
+//! The `hatchery` command: every role, every operator's verb, and the load generator.
+//!
+//! Reading order: [`args`] (what there is), [`commands`] (one module per command), [`client`] (typed calls to a front
+//! door), [`output`] and [`failure`] (what people and programs are told), [`exit`] (what scripts are told).
+
+mod args;
+mod client;
+mod commands;
+mod exit;
+mod failure;
+mod logging;
+mod output;
+mod signals;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+fn main() -> ExitCode {
+    let mut words = std::env::args_os();
+    if let Some(simulator) = commands::dev::simulator_named(words.next().as_deref()) {
+        return simulator(words);
+    }
+    match args::Cli::try_parse() {
+        Ok(cli) => commands::run(cli).into(),
+        Err(error) => {
+            // Help and version are answers, not errors; clap knows where each goes.
+            error.print().ok();
+            if error.use_stderr() { exit::Exit::Usage.into() } else { exit::Exit::Done.into() }
+        }
+    }
+}

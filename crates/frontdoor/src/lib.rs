@@ -1,1 +1,32 @@
-//! Placeholder.
+//! The front door: the stateless HTTP service that web clients and operators talk to. Any number of replicas run side by
+//! side; any of them answers any request about any spawn, and losing one loses only the requests it was serving.
+//!
+//! Reading order: [`Options`] and [`Config`] (what it is told), `door` (its parts, and how they start), `spawn` (the path
+//! of `POST /spawn`, top to bottom), `held` (a slot that is given back unless somebody keeps it), `line` (waiting for
+//! capacity), `idempotency` (one key, one answer), `agent_client` (gRPC to the nodes), `http` (the surface: routes,
+//! handlers, errors), `follower` and `sweeper` (what runs beside the requests), `shutdown` (the order of leaving).
+//!
+//! Invariants: only `http` knows status codes; only `agent_client` knows gRPC; a slot is never held by anything but a
+//! [`held::Held`], which gives it back when it is dropped.
+
+mod agent_client;
+mod cleanup;
+mod config;
+mod door;
+mod follower;
+mod held;
+mod http;
+mod idempotency;
+mod line;
+mod listen;
+mod metrics;
+mod options;
+mod order;
+mod shutdown;
+mod spawn;
+mod sweeper;
+
+pub use config::{Config, Origins};
+pub use door::{FrontDoor, StartError};
+pub use http::openapi::openapi;
+pub use options::{ConfigError, Options};

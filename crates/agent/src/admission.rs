@@ -1,0 +1,235 @@
+//! From a request to a running process, or to the reason why not.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::Arc;
+use std::time::Duration;
+
+use model::{Exit, ExitReason, RequestId, SpawnId};
+use tokio::sync::watch;
+use tokio::time::Instant;
+use tracing::Instrument;
+
+use crate::config::{Config, Launcher};
+use crate::load;
+use crate::models;
+use crate::node::Node;
+use crate::spawn::args::{PerSpawn, command_line};
+use crate::spawn::driver::{Body, Driver};
+use crate::spawn::exit::Cause;
+use crate::spawn::process::Process;
+use crate::spawn::{Answer, Facts, Refusal, Why, output};
+use crate::table::{Admission, Again, Ask};
+
+/// The longest an answer waits for the registry to know of the spawn.
+const REGISTRY_PATIENCE: Duration = Duration::from_millis(250);
+
+/// What a front door asks for.
+#[derive(Debug, Clone)]
+pub(crate) struct Request {
+    pub(crate) ask: Ask,
+    pub(crate) model: Option<String>,
+    pub(crate) session_token: Option<String>,
+    pub(crate) request_id: RequestId,
+    /// How long the caller will wait.
+    pub(crate) patience: Option<Duration>,
+    /// How long its reservation is still good for.
+    pub(crate) reservation: Duration,
+}
+
+/// Someone who waits for a spawn. When the last one goes away without an answer, the spawn is ended.
+#[derive(Debug)]
+pub(crate) struct Caller {
+    node: Arc<Node>,
+    id: SpawnId,
+    answer: watch::Receiver<Option<Answer>>,
+    /// When the caller must have heard something.
+    until: Instant,
+    answered: bool,
+}
+
+/// Starts a spawn, or joins one that was started by an earlier call. Does not wait for anything.
+pub(crate) fn spawn(node: &Arc<Node>, request: Request) -> Result<Caller, Refusal> {
+    let result = try_spawn(node, request);
+    if let Err(refusal) = &result {
+        node.metrics.refused(refusal.why);
+    }
+    result
+}
+
+fn try_spawn(node: &Arc<Node>, request: Request) -> Result<Caller, Refusal> {
+    let now = Instant::now();
+    let id = request.ask.id;
+    // The answer must be on its way a little before the caller gives up, or nobody learns why.
+    let patience = request.patience.map(|p| p - (p / 10).min(Duration::from_millis(500)));
+    let ready_within = patience.map_or(node.config.ready_timeout, |p| p.min(node.config.ready_timeout));
+    let until =
+        now + patience.unwrap_or(node.config.ready_timeout + node.config.stop_grace + Duration::from_secs(5));
+    let caller = |answer| Caller { node: Arc::clone(node), id, answer, until, answered: false };
+    let joined = node.table().join(id, now);
+    if let Some(answer) = joined {
+        return Ok(caller(answer));
+    }
+    if request.reservation.is_zero() {
+        return Err(Why::Abandoned.because("the reservation has expired"));
+    }
+    if let Some(model) = &request.model {
+        models::check(model, &node.config.model_dirs)?;
+    }
+    enough_memory(node.config.min_free_memory)?;
+    let admission = node.table().admit(request.ask.clone(), now);
+    let (admitted, answer) = match admission {
+        Admission::New(admitted, answer) => (admitted, answer),
+        Admission::Joined(answer) => return Ok(caller(answer)),
+        Admission::Refused(refusal) => return Err(refusal),
+    };
+    let body = match launch(node, &admitted.facts, &request) {
+        Ok(body) => body,
+        Err(refusal) => {
+            node.table().not_launched(id);
+            admitted.answer.send_replace(Some(Answer::Refused(refusal.clone())));
+            return Err(refusal);
+        }
+    };
+    let pid = match &body {
+        Body::Process(process) => process.pid(),
+        Body::Nothing { .. } => 0,
+    };
+    node.table().launched(id, pid, now);
+    node.metrics.started.inc();
+    if let Body::Nothing { .. } = body {
+        node.table().heard(id, crate::table::Liveliness::Ready, now);
+    }
+    let span = tracing::info_span!(
+        "spawn",
+        spawn.id = %id,
+        request.id = %request.request_id,
+        node.id = %node.config.node,
+    );
+    let driver = Driver::new(Arc::clone(node), admitted, body, now + ready_within);
+    node.drivers.spawn(driver.run().instrument(span));
+    Ok(caller(answer))
+}
+
+fn enough_memory(min_free: u64) -> Result<(), Refusal> {
+    if min_free == 0 {
+        return Ok(());
+    }
+    match load::free_memory() {
+        Some(free) if free < min_free => {
+            Err(Why::LowMemory.because(format!("{free} bytes of memory are free, {min_free} are wanted")))
+        }
+        Some(_) | None => Ok(()),
+    }
+}
+
+fn launch(node: &Node, facts: &Facts, request: &Request) -> Result<Body, Refusal> {
+    let executable = match &node.config.launcher {
+        Launcher::Executable(path) => path,
+        Launcher::Nothing => return Ok(Body::Nothing { ended: None }),
+    };
+    let log = output::path(&node.logs_dir, facts.id);
+    let cannot = |what: &str, path: &Path, error: &io::Error| {
+        tracing::warn!(%error, path = %path.display(), "failed to {what}");
+        Why::CannotStart.because(format!("failed to {what} {}: {error}", path.display()))
+    };
+    let file = output::create(&node.logs_dir, facts.id, &request.request_id, &node.config.node)
+        .map_err(|error| cannot("create the log file", &log, &error))?;
+    let mut command = Command::new(executable);
+    command.args(command_line(
+        &node.fixed_args,
+        &PerSpawn {
+            id: facts.id,
+            port: facts.port,
+            renderer: facts.renderer,
+            gpu: facts.gpu,
+            model: request.model.as_deref(),
+            session_token: request.session_token.as_deref(),
+        },
+    ));
+    set_environment(&mut command, &node.config, executable);
+    match Process::start(command, file) {
+        Ok(process) => Ok(Body::Process(process)),
+        Err(error) => {
+            node.logs.discard(facts.id);
+            Err(cannot("start", executable, &error))
+        }
+    }
+}
+
+/// Spawned servers get nothing of the agent's own environment but what they need to run.
+fn set_environment(command: &mut Command, config: &Config, executable: &Path) {
+    let libraries = executable.parent().map(Path::to_path_buf).unwrap_or_else(PathBuf::new);
+    command.env_clear().env("LD_LIBRARY_PATH", &libraries).env("DYLD_LIBRARY_PATH", &libraries);
+    // With EGL a display does harm.
+    if !config.egl {
+        command.env("DISPLAY", std::env::var_os("DISPLAY").unwrap_or_else(|| ":0".into()));
+    }
+    command.envs(config.env.iter().map(|(key, value)| (key, value)));
+}
+
+impl Caller {
+    /// Waits for the answer, no longer than the caller does.
+    pub(crate) async fn answer(mut self) -> Reply {
+        let until = self.until;
+        let answer = match tokio::time::timeout_at(until, self.answer.wait_for(Option::is_some)).await {
+            Ok(Ok(answer)) => answer.clone(),
+            // The owner is gone without a word: the agent leaves its spawns to the next one.
+            Ok(Err(_)) => Some(Answer::Refused(Why::ShuttingDown.because("the agent is going away"))),
+            Err(_elapsed) => None,
+        };
+        let reply = match answer {
+            Some(Answer::Ready { start_to_ready, serial }) => {
+                self.let_the_registry_know(serial).await;
+                match self.facts() {
+                    Some(facts) => Reply::Ready { facts, start_to_ready },
+                    None => self.late(),
+                }
+            }
+            Some(Answer::Ended { exit, log }) => Reply::Ended { exit, log },
+            Some(Answer::Refused(refusal)) => Reply::Refused(refusal),
+            None => self.late(),
+        };
+        self.answered = true;
+        reply
+    }
+
+    fn facts(&self) -> Option<Arc<Facts>> {
+        self.node.table().facts(self.id, Instant::now())
+    }
+
+    /// Whoever asks for the spawn right after the answer must find it.
+    async fn let_the_registry_know(&self, serial: u64) {
+        if !self.node.registry_up() {
+            return;
+        }
+        let wait = self.node.table().wait_for_change(serial);
+        if let Some(wait) = wait
+            && tokio::time::timeout(REGISTRY_PATIENCE, wait).await.is_err()
+        {
+            tracing::debug!(spawn.id = %self.id, "answering before the registry knows");
+        }
+    }
+
+    /// The caller cannot wait for the process to be gone.
+    fn late(&self) -> Reply {
+        self.node.table().end(self.id, Cause::ReadyTimeout, Again::ChangesNothing, Instant::now());
+        let exit = Exit { reason: ExitReason::ReadyTimeout, code: None, signal: None, text: None };
+        Reply::Ended { exit, log: self.node.last_words(self.id) }
+    }
+}
+
+impl Drop for Caller {
+    fn drop(&mut self) {
+        self.node.table().leave(self.id, self.answered, Instant::now());
+    }
+}
+
+/// What a caller is told.
+#[derive(Debug)]
+pub(crate) enum Reply {
+    Ready { facts: Arc<Facts>, start_to_ready: Duration },
+    Ended { exit: Exit, log: Vec<String> },
+    Refused(Refusal),
+}

@@ -1,0 +1,217 @@
+//! The gRPC service. The only place that makes a [`Status`]: a status means that a request could not be understood,
+//! everything that can happen to a spawn is a reply.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use model::{Eligibility, RequestId, SpawnId};
+use tokio::time::Instant;
+use tonic::{Request, Response, Status};
+use wire::v1;
+use wire::v1::node_agent_server::NodeAgent;
+
+use crate::admission::{self, Reply};
+use crate::node::Node;
+use crate::spawn::exit::Cause;
+use crate::spawn::{Refusal, Why, output};
+use crate::table::{Again, Ask, Ending, Entry};
+
+/// Most lines of output in one reply.
+const MOST_LINES: usize = 10_000;
+const DEFAULT_LINES: usize = 100;
+/// Most labels in one request.
+const MOST_LABELS: usize = 64;
+/// The longest the promise of a drain waits for starts that were under way. Each takes a millisecond.
+const SETTLE: Duration = Duration::from_secs(1);
+
+/// Answers the calls.
+#[derive(Debug)]
+pub(crate) struct Service {
+    node: Arc<Node>,
+}
+
+impl Service {
+    pub(crate) fn new(node: Arc<Node>) -> Self {
+        Self { node }
+    }
+}
+
+fn spawn_id(text: &str) -> Result<SpawnId, Status> {
+    text.parse().map_err(|e| Status::invalid_argument(format!("spawn_id {e}")))
+}
+
+/// An absent or unusable request id is replaced: it only ties log lines together.
+fn request_id<T>(request: &Request<T>) -> RequestId {
+    let given = request.metadata().get(wire::REQUEST_ID).and_then(|value| value.to_str().ok());
+    given.and_then(|text| text.parse().ok()).unwrap_or_else(RequestId::mint)
+}
+
+fn understand(request: Request<v1::SpawnRequest>) -> Result<admission::Request, Status> {
+    let request_id = request_id(&request);
+    let request = request.into_inner();
+    let id = spawn_id(&request.spawn_id)?;
+    if request.session_token.as_ref().is_some_and(|token| token.contains('\0')) {
+        return Err(Status::invalid_argument("session_token contains NUL"));
+    }
+    if request.labels.len() > MOST_LABELS {
+        return Err(Status::invalid_argument(format!("labels must be at most {MOST_LABELS}")));
+    }
+    for (key, value) in &request.labels {
+        model::node::check_label(key, value).map_err(Status::invalid_argument)?;
+    }
+    let renderer = request.renderer_type().into();
+    Ok(admission::Request {
+        ask: Ask { id, renderer, labels: request.labels.into_iter().collect() },
+        model: request.model,
+        session_token: request.session_token,
+        request_id,
+        patience: (request.deadline_ms > 0).then(|| Duration::from_millis(request.deadline_ms)),
+        reservation: Duration::from_millis(request.reservation_ms),
+    })
+}
+
+fn reply(reply: Reply) -> v1::SpawnReply {
+    use v1::spawn_reply::Outcome;
+    let outcome = match reply {
+        Reply::Ready { facts, start_to_ready } => Outcome::Ready(v1::Ready {
+            endpoint: facts.endpoint.clone(),
+            gpu: facts.gpu,
+            start_to_ready_us: u64::try_from(start_to_ready.as_micros()).unwrap_or(u64::MAX),
+        }),
+        Reply::Ended { exit, log } => Outcome::Ended(v1::Ended { exit: Some(exit.into()), log }),
+        Reply::Refused(Refusal { why, detail }) => {
+            Outcome::Refused(v1::Refused { reason: reason(why).into(), detail })
+        }
+    };
+    v1::SpawnReply { outcome: Some(outcome) }
+}
+
+fn reason(why: Why) -> v1::refused::Reason {
+    use v1::refused::Reason;
+    match why {
+        Why::Full => Reason::Full,
+        Why::GpusFull => Reason::GpusFull,
+        Why::NoPort => Reason::NoPort,
+        Why::NotEligible => Reason::NotEligible,
+        Why::RendererOff => Reason::RendererOff,
+        Why::Abandoned => Reason::Abandoned,
+        Why::LowMemory => Reason::LowMemory,
+        Why::CannotStart => Reason::CannotStart,
+        Why::BadModel => Reason::BadModel,
+        Why::ShuttingDown => Reason::ShuttingDown,
+    }
+}
+
+fn info(entry: &Entry) -> v1::SpawnInfo {
+    let facts = &entry.spawn.facts;
+    v1::SpawnInfo {
+        spawn_id: facts.id.to_string(),
+        state: entry.spawn.state.as_str().to_owned(),
+        renderer_type: v1::RendererType::from(facts.renderer).into(),
+        port: facts.port.into(),
+        endpoint: facts.endpoint.clone(),
+        pid: entry.pid,
+        gpu: facts.gpu,
+        exit: entry.spawn.exit.clone().map(Into::into),
+    }
+}
+
+#[tonic::async_trait]
+impl NodeAgent for Service {
+    async fn spawn(&self, request: Request<v1::SpawnRequest>) -> Result<Response<v1::SpawnReply>, Status> {
+        let request = understand(request)?;
+        let answer = match admission::spawn(&self.node, request) {
+            Ok(caller) => caller.answer().await,
+            Err(refusal) => Reply::Refused(refusal),
+        };
+        Ok(Response::new(reply(answer)))
+    }
+
+    async fn stop(&self, request: Request<v1::StopRequest>) -> Result<Response<v1::StopReply>, Status> {
+        let request = request.into_inner();
+        let id = spawn_id(&request.spawn_id)?;
+        let cause = match request.reason.as_str() {
+            "" | "stopped" => Cause::Stopped,
+            "cancelled" => Cause::Cancelled,
+            other => {
+                return Err(Status::invalid_argument(format!(
+                    "reason must be stopped or cancelled, not {other:?}"
+                )));
+            }
+        };
+        let ending = self.node.table().end(id, cause, Again::Hurries, Instant::now());
+        let outcome = match ending {
+            Ending::Stopping => v1::stop_reply::Outcome::Stopping,
+            Ending::Ended => v1::stop_reply::Outcome::Ended,
+            Ending::Unknown => v1::stop_reply::Outcome::Unknown,
+        };
+        Ok(Response::new(v1::StopReply { outcome: outcome.into() }))
+    }
+
+    async fn set_eligibility(
+        &self,
+        request: Request<v1::SetEligibilityRequest>,
+    ) -> Result<Response<v1::SetEligibilityReply>, Status> {
+        let request = request.into_inner();
+        let eligibility = match request.eligibility() {
+            v1::Eligibility::Eligible => Eligibility::Eligible,
+            v1::Eligibility::Cordoned => Eligibility::Cordoned,
+            v1::Eligibility::Draining => Eligibility::Draining,
+            v1::Eligibility::Unspecified => {
+                return Err(Status::invalid_argument("eligibility must be given"));
+            }
+        };
+        let settled = {
+            let mut table = self.node.table();
+            table.set_eligibility(eligibility);
+            table.settled_bell()
+        };
+        tracing::info!(%eligibility, reason = request.reason, by = request.by, "eligibility changed");
+        // Whatever was let in before is started before this answers: afterwards nothing starts.
+        let all_started = async {
+            loop {
+                let bell = settled.notified();
+                if self.node.table().starting() == 0 {
+                    return;
+                }
+                bell.await;
+            }
+        };
+        if tokio::time::timeout(SETTLE, all_started).await.is_err() {
+            return Err(Status::unavailable("spawns are still being started"));
+        }
+        let remaining = u32::try_from(self.node.table().running()).unwrap_or(u32::MAX);
+        Ok(Response::new(v1::SetEligibilityReply { remaining }))
+    }
+
+    async fn list(&self, _request: Request<v1::ListRequest>) -> Result<Response<v1::ListReply>, Status> {
+        let spawns = self.node.table().all(Instant::now()).map(info).collect();
+        Ok(Response::new(v1::ListReply {
+            node: self.node.config.node.to_string(),
+            epoch: self.node.epoch.to_string(),
+            spawns,
+        }))
+    }
+
+    async fn read_log(
+        &self,
+        request: Request<v1::ReadLogRequest>,
+    ) -> Result<Response<v1::ReadLogReply>, Status> {
+        let request = request.into_inner();
+        let id = spawn_id(&request.spawn_id)?;
+        let lines = match usize::try_from(request.lines).unwrap_or(MOST_LINES) {
+            0 => DEFAULT_LINES,
+            n => n.min(MOST_LINES),
+        };
+        let path = output::path(&self.node.logs_dir, id);
+        let read = tokio::task::spawn_blocking(move || output::tail(&path, lines)).await;
+        match read {
+            Ok(Ok(lines)) => Ok(Response::new(v1::ReadLogReply { lines })),
+            Ok(Err(error)) if error.kind() == std::io::ErrorKind::NotFound => {
+                Err(Status::not_found(format!("there is no log of spawn {id}")))
+            }
+            Ok(Err(error)) => Err(Status::internal(format!("failed to read the log of spawn {id}: {error}"))),
+            Err(error) => Err(Status::internal(format!("failed to read the log of spawn {id}: {error}"))),
+        }
+    }
+}

@@ -1,0 +1,314 @@
+//! The start of an agent: everything is checked, then every port is bound, then tasks are started.
+
+use std::io;
+use std::net::SocketAddr;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use axum::serve::ListenerExt;
+use model::{AgentEpoch, NodeDescription, NodeId, NodeKind};
+use registry::Registry;
+use tokio::net::TcpListener;
+use tokio::task::JoinHandle;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tonic::transport::server::TcpIncoming;
+use tonic_health::server::HealthReporter;
+use tracing::Instrument;
+use wire::v1::node_agent_server::NodeAgentServer;
+
+use crate::config::{Config, ConfigError, Launcher, host_of};
+use crate::endpoint::EndpointForm;
+use crate::grpc::Service;
+use crate::logs::Logs;
+use crate::metrics::Metrics;
+use crate::node::Node;
+use crate::options::host_name;
+use crate::relay::Relay;
+use crate::spawn::args::Fixed;
+use crate::spawn::lifecycle::Rules;
+use crate::table::Table;
+use crate::{admin, liveliness};
+
+/// How often old logs are looked for.
+const SWEEP: Duration = Duration::from_secs(30);
+/// A front door that is gone without a word is noticed after this and [`KEEPALIVE_TIMEOUT`]; its calls count as hung up.
+const KEEPALIVE: Duration = Duration::from_secs(5);
+const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(4);
+
+/// Why an agent could not be started.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// A setting will not do.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// The state directory cannot be used.
+    #[error("failed to use {path} (--state-dir)")]
+    StateDir {
+        /// The directory.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// A port cannot be had.
+    #[error("failed to listen on {addr} ({flag})")]
+    Bind {
+        /// The flag that asked for it.
+        flag: &'static str,
+        /// The address.
+        addr: SocketAddr,
+        /// Why.
+        source: io::Error,
+    },
+    /// The reflection service does not understand the contract.
+    #[error("failed to describe the gRPC service")]
+    Reflection(#[source] tonic_reflection::server::Error),
+}
+
+/// A task with the name it has in the log.
+#[derive(Debug)]
+pub(crate) struct Task {
+    pub(crate) name: &'static str,
+    pub(crate) stop: CancellationToken,
+    pub(crate) handle: JoinHandle<()>,
+}
+
+impl Task {
+    fn start<F>(name: &'static str, task: impl FnOnce(CancellationToken) -> F) -> Self
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        let stop = CancellationToken::new();
+        let handle = tokio::spawn(task(stop.clone()).instrument(tracing::info_span!("task", name)));
+        Self { name, stop, handle }
+    }
+}
+
+/// A running agent. Dropping it without [`Agent::shutdown`] leaves its tasks running.
+#[derive(Debug)]
+pub struct Agent {
+    pub(crate) node: Arc<Node>,
+    pub(crate) health: HealthReporter,
+    pub(crate) relay: Task,
+    pub(crate) servers: Vec<Task>,
+    grpc_addr: SocketAddr,
+    liveliness_addr: SocketAddr,
+    admin_addr: SocketAddr,
+}
+
+impl Agent {
+    /// Starts an agent. When this returns, all its ports are bound and it takes calls.
+    ///
+    /// # Errors
+    /// A setting will not do, a port or the state directory cannot be had.
+    pub async fn start(config: Config, registry: Registry) -> Result<Self, StartError> {
+        config.check()?;
+        let logs_dir = prepare_state(&config.state_dir)?;
+        let logs = Logs::open(logs_dir.clone())
+            .map_err(|source| StartError::StateDir { path: logs_dir.clone(), source })?;
+        warn_of_missing(&config);
+        let grpc = bind("--listen", config.listen).await?;
+        let receiver = bind("--liveliness-listen", config.liveliness_listen).await?;
+        let watchers = bind("--admin-listen", config.admin_listen).await?;
+        let addr = |listener: &TcpListener, wanted| listener.local_addr().unwrap_or(wanted);
+        let grpc_addr = addr(&grpc, config.listen);
+        let liveliness_addr = addr(&receiver, config.liveliness_listen);
+        let admin_addr = addr(&watchers, config.admin_listen);
+
+        let node = Arc::new(make_node(config, logs_dir, logs, grpc_addr, liveliness_addr)?);
+        let reflection = tonic_reflection::server::Builder::configure()
+            .register_encoded_file_descriptor_set(wire::DESCRIPTOR)
+            .build_v1()
+            .map_err(StartError::Reflection)?;
+        let (health, health_service) = tonic_health::server::health_reporter();
+        health.set_serving::<NodeAgentServer<Service>>().await;
+        let routes = tonic::transport::Server::builder()
+            .http2_keepalive_interval(Some(KEEPALIVE))
+            .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
+            .add_service(NodeAgentServer::new(Service::new(Arc::clone(&node))))
+            .add_service(health_service)
+            .add_service(reflection);
+        let incoming = TcpIncoming::from(grpc).with_nodelay(Some(true));
+        let grpc_server = Task::start("grpc", |stop| async move {
+            let served = routes.serve_with_incoming_shutdown(incoming, stop.cancelled_owned()).await;
+            report_end("grpc", served);
+        });
+        let servers = vec![
+            grpc_server,
+            serve("liveliness", receiver, liveliness::router(Arc::clone(&node))),
+            serve("admin", watchers, admin::router(Arc::clone(&node))),
+            Task::start("sweeper", |stop| sweep(Arc::clone(&node), stop)),
+        ];
+        let relay = Relay::new(Arc::clone(&node), registry);
+        let relay = Task::start("relay", |stop| relay.run(stop));
+        tracing::info!(
+            node.id = %node.config.node,
+            epoch = %node.epoch,
+            grpc = %grpc_addr,
+            liveliness = %liveliness_addr,
+            admin = %admin_addr,
+            advertise = node.description.advertise,
+            endpoint = node.description.endpoint,
+            "agent started"
+        );
+        Ok(Self { node, health, relay, servers, grpc_addr, liveliness_addr, admin_addr })
+    }
+
+    /// Where the gRPC service listens.
+    #[must_use]
+    pub fn grpc_addr(&self) -> SocketAddr {
+        self.grpc_addr
+    }
+
+    /// Where spawned servers report.
+    #[must_use]
+    pub fn liveliness_addr(&self) -> SocketAddr {
+        self.liveliness_addr
+    }
+
+    /// Where health and metrics are served.
+    #[must_use]
+    pub fn admin_addr(&self) -> SocketAddr {
+        self.admin_addr
+    }
+
+    /// The node's name.
+    #[must_use]
+    pub fn node(&self) -> &NodeId {
+        &self.node.config.node
+    }
+
+    /// This agent's life.
+    #[must_use]
+    pub fn epoch(&self) -> AgentEpoch {
+        self.node.epoch
+    }
+
+    /// Waits until the agent cannot go on because another one has taken its node over. Usually for ever.
+    pub async fn closed(&self) {
+        self.node.superseded.cancelled().await;
+    }
+}
+
+fn prepare_state(dir: &Path) -> Result<PathBuf, StartError> {
+    let logs = dir.join("logs");
+    std::fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(&logs)
+        .map_err(|source| StartError::StateDir { path: logs.clone(), source })?;
+    Ok(logs)
+}
+
+/// Files may be on a share that comes later, so what is missing now is only told.
+fn warn_of_missing(config: &Config) {
+    let executable = match &config.launcher {
+        Launcher::Executable(path) => Some(path),
+        Launcher::Nothing => None,
+    };
+    let files = [("--executable", executable), ("--license-file", config.license_file.as_ref())];
+    let dirs = config.model_dirs.iter().map(|dir| ("--model-dir", dir));
+    for (flag, path) in files.into_iter().filter_map(|(flag, path)| Some((flag, path?))).chain(dirs) {
+        if let Err(error) = std::fs::metadata(path) {
+            tracing::warn!(%error, flag, path = %path.display(), "a file is missing, spawns will fail until it is there");
+        }
+    }
+}
+
+async fn bind(flag: &'static str, addr: SocketAddr) -> Result<TcpListener, StartError> {
+    TcpListener::bind(addr).await.map_err(|source| StartError::Bind { flag, addr, source })
+}
+
+fn make_node(
+    config: Config,
+    logs_dir: PathBuf,
+    logs: Logs,
+    grpc_addr: SocketAddr,
+    liveliness_addr: SocketAddr,
+) -> Result<Node, ConfigError> {
+    let advertise = config.advertise.clone().unwrap_or_else(|| default_advertise(grpc_addr));
+    let host = match &config.public_host {
+        Some(host) => host.clone(),
+        None => host_of(&advertise).map_err(|why| ConfigError::new("--advertise", why))?,
+    };
+    let endpoint: EndpointForm = config.endpoint.on(&config.node, &host);
+    let description = NodeDescription {
+        advertise,
+        endpoint: endpoint.to_string(),
+        kind: NodeKind { pool: config.pool.clone(), labels: config.labels.clone() },
+        slots: config.slots,
+        gpus: config.gpus,
+        gpu_slots: config.gpu_slots,
+        csr: config.csr,
+        ssr: config.ssr,
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+    };
+    let ping_interval = match config.launcher {
+        Launcher::Executable(_) => Some(config.ping_interval),
+        Launcher::Nothing => None,
+    };
+    Ok(Node {
+        epoch: AgentEpoch::mint(),
+        description,
+        rules: Rules { ping_interval, stop_grace: config.stop_grace },
+        fixed_args: Fixed::new(&config, format!("http://{}/liveliness", reachable(liveliness_addr))),
+        metrics: Metrics::new(config.slots),
+        logs_dir,
+        logs,
+        drivers: TaskTracker::new(),
+        leaving: CancellationToken::new(),
+        superseded: CancellationToken::new(),
+        registry_up: AtomicBool::new(false),
+        table: Mutex::new(Table::new(&config, endpoint)),
+        config,
+    })
+}
+
+fn default_advertise(addr: SocketAddr) -> String {
+    if addr.ip().is_unspecified() {
+        format!("http://{}:{}", host_name(), addr.port())
+    } else {
+        format!("http://{addr}")
+    }
+}
+
+/// The address under which this machine reaches a listener of its own.
+fn reachable(addr: SocketAddr) -> SocketAddr {
+    match addr {
+        SocketAddr::V4(v4) if v4.ip().is_unspecified() => ([127, 0, 0, 1], v4.port()).into(),
+        SocketAddr::V6(v6) if v6.ip().is_unspecified() => (std::net::Ipv6Addr::LOCALHOST, v6.port()).into(),
+        SocketAddr::V4(_) | SocketAddr::V6(_) => addr,
+    }
+}
+
+fn serve(name: &'static str, listener: TcpListener, router: axum::Router) -> Task {
+    let listener = listener.tap_io(|stream| {
+        if let Err(error) = stream.set_nodelay(true) {
+            tracing::debug!(%error, "failed to set TCP_NODELAY");
+        }
+    });
+    Task::start(name, |stop| async move {
+        let served = axum::serve(listener, router).with_graceful_shutdown(stop.cancelled_owned()).await;
+        report_end(name, served);
+    })
+}
+
+fn report_end<E: std::fmt::Display>(name: &'static str, served: Result<(), E>) {
+    if let Err(error) = served {
+        tracing::error!(%error, name, "a server has ended");
+    }
+}
+
+async fn sweep(node: Arc<Node>, stop: CancellationToken) {
+    let mut ticks = tokio::time::interval(SWEEP);
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return,
+            _ = ticks.tick() => node.logs.sweep(Instant::now()),
+        }
+    }
+}

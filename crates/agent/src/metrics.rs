@@ -1,0 +1,140 @@
+//! What the agent counts. Names are `hatchery_agent_<noun>_<unit>[_total]`; labels come from small fixed sets.
+
+use model::ExitReason;
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
+use prometheus_client::registry::Registry;
+
+use crate::spawn::Why;
+use crate::table::Usage;
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Reason {
+    reason: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct State {
+    state: &'static str,
+}
+
+/// All counts of one agent.
+#[derive(Debug)]
+pub(crate) struct Metrics {
+    registry: Registry,
+    pub(crate) started: Counter,
+    ended: Family<Reason, Counter>,
+    refused: Family<Reason, Counter>,
+    running: Family<State, Gauge>,
+    pub(crate) start_to_ready: Histogram,
+    pub(crate) report_time: Histogram,
+    pub(crate) report_failures: Counter,
+    pub(crate) liveliness: Counter,
+    backlog: Gauge,
+    dropped: Gauge,
+    waiting: Gauge,
+    slots_used: Gauge,
+    ports_used: Gauge,
+    gpu_slots_used: Gauge,
+}
+
+impl Metrics {
+    pub(crate) fn new(slots: u32) -> Self {
+        let mut registry = Registry::with_prefix("hatchery_agent");
+        let seconds = |first, count| Histogram::new(exponential_buckets(first, 2.0, count));
+        let metrics = Self {
+            started: Counter::default(),
+            ended: Family::default(),
+            refused: Family::default(),
+            running: Family::default(),
+            start_to_ready: seconds(0.0005, 17),
+            report_time: seconds(0.0001, 16),
+            report_failures: Counter::default(),
+            liveliness: Counter::default(),
+            backlog: Gauge::default(),
+            dropped: Gauge::default(),
+            waiting: Gauge::default(),
+            slots_used: Gauge::default(),
+            ports_used: Gauge::default(),
+            gpu_slots_used: Gauge::default(),
+            registry: Registry::default(),
+        };
+        let m = &metrics;
+        registry.register("spawns_started", "Spawns whose process was started", m.started.clone());
+        registry.register("spawns_ended", "Spawns that ended, by reason", m.ended.clone());
+        registry.register("spawns_refused", "Spawns that were not let in, by reason", m.refused.clone());
+        registry.register("spawns_running", "Spawns that have not ended, by state", m.running.clone());
+        registry.register(
+            "start_to_ready_seconds",
+            "From the start of a process to its ready",
+            m.start_to_ready.clone(),
+        );
+        registry.register(
+            "liveliness_reports",
+            "Reports of spawned servers that were taken in",
+            m.liveliness.clone(),
+        );
+        registry.register(
+            "registry_report_seconds",
+            "Time the registry took to accept a report",
+            m.report_time.clone(),
+        );
+        registry.register(
+            "registry_report_failures",
+            "Reports the registry did not accept",
+            m.report_failures.clone(),
+        );
+        registry.register("backlog_changes", "Changes the registry was not told yet", m.backlog.clone());
+        registry.register(
+            "backlog_dropped_changes",
+            "Changes dropped because too many were waiting",
+            m.dropped.clone(),
+        );
+        registry.register("callers_waiting", "Spawn calls that wait for their answer", m.waiting.clone());
+        let total = Gauge::<i64>::default();
+        total.set(i64::from(slots));
+        registry.register("slots", "Most spawns at once", total);
+        registry.register("slots_used", "Slots that are taken", m.slots_used.clone());
+        registry.register("ports_used", "Ports that are taken", m.ports_used.clone());
+        registry.register("gpu_slots_used", "GPU slots that are taken", m.gpu_slots_used.clone());
+        for reason in ExitReason::ALL {
+            drop(metrics.ended.get_or_create(&Reason { reason: reason.as_str() }));
+        }
+        Self { registry, ..metrics }
+    }
+
+    pub(crate) fn ended(&self, reason: ExitReason) {
+        self.ended.get_or_create(&Reason { reason: reason.as_str() }).inc();
+    }
+
+    pub(crate) fn refused(&self, why: Why) {
+        self.refused.get_or_create(&Reason { reason: why.as_str() }).inc();
+    }
+
+    /// The text a scrape gets.
+    pub(crate) fn text(&self, usage: &Usage) -> String {
+        let whole = |n: usize| i64::try_from(n).unwrap_or(i64::MAX);
+        let mut used = 0;
+        for (state, count) in &usage.by_state {
+            self.running.get_or_create(&State { state: state.as_str() }).set(whole(*count));
+            used += count;
+        }
+        self.slots_used.set(whole(used));
+        self.waiting.set(i64::from(usage.waiting));
+        self.ports_used.set(whole(usage.ports));
+        self.gpu_slots_used.set(i64::from(usage.gpu_slots));
+        self.backlog.set(whole(usage.backlog));
+        self.dropped.set(i64::try_from(usage.dropped).unwrap_or(i64::MAX));
+        let mut text = String::new();
+        match prometheus_client::encoding::text::encode(&mut text, &self.registry) {
+            Ok(()) => text,
+            Err(error) => {
+                tracing::error!(%error, "failed to write the metrics");
+                String::new()
+            }
+        }
+    }
+}

@@ -1,0 +1,382 @@
+//! The agent's command line. Every flag is also an environment variable: `HATCHERY_` and the flag in capitals.
+
+use std::net::SocketAddr;
+use std::ops::RangeInclusive;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use clap::{ArgAction, Args};
+use model::NodeId;
+
+use crate::config::{Config, ConfigError, Launcher, OnShutdown};
+use crate::endpoint::EndpointForm;
+
+fn duration(text: &str) -> Result<Duration, String> {
+    humantime::parse_duration(text).map_err(|e| format!("must be a duration like 30s or 5m: {e}"))
+}
+
+fn ports(text: &str) -> Result<RangeInclusive<u16>, String> {
+    let wants = || format!("must be FIRST-LAST, for example 55000-55999, not {text:?}");
+    let (first, last) = text.split_once('-').ok_or_else(wants)?;
+    let number = |t: &str| t.trim().parse::<u16>().map_err(|_| wants());
+    Ok(number(first)?..=number(last)?)
+}
+
+fn bytes(text: &str) -> Result<u64, String> {
+    let wants = || format!("must be bytes, or a number with KiB, MiB, GiB, KB, MB or GB, not {text:?}");
+    let text = text.trim();
+    let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let (number, unit) = text.split_at(digits);
+    let factor: u64 = match unit.trim().to_ascii_lowercase().as_str() {
+        "" | "b" => 1,
+        "kib" | "k" => 1 << 10,
+        "mib" | "m" => 1 << 20,
+        "gib" | "g" => 1 << 30,
+        "tib" | "t" => 1 << 40,
+        "kb" => 1_000,
+        "mb" => 1_000_000,
+        "gb" => 1_000_000_000,
+        "tb" => 1_000_000_000_000,
+        _ => return Err(wants()),
+    };
+    number.parse::<u64>().ok().and_then(|n| n.checked_mul(factor)).ok_or_else(wants)
+}
+
+fn key_value(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
+        Some(_) | None => Err(format!("must be NAME=VALUE, not {text:?}")),
+    }
+}
+
+/// The flags of `hatchery agent`.
+#[derive(Debug, Clone, Args)]
+pub struct Options {
+    /// Name of this node, unique in the farm [default: the host name]
+    #[arg(long, env = "HATCHERY_NODE", value_name = "NAME")]
+    pub node: Option<String>,
+
+    /// Address and port of the gRPC service that front doors call
+    #[arg(long, env = "HATCHERY_LISTEN", value_name = "ADDR", default_value = "127.0.0.1:7070")]
+    pub listen: SocketAddr,
+
+    /// URL under which front doors reach this agent [default: http:// and the address it listens on]
+    #[arg(long, env = "HATCHERY_ADVERTISE", value_name = "URL")]
+    pub advertise: Option<String>,
+
+    /// Address and port of /healthz, /readyz and /metrics
+    #[arg(long, env = "HATCHERY_ADMIN_LISTEN", value_name = "ADDR", default_value = "127.0.0.1:9070")]
+    pub admin_listen: SocketAddr,
+
+    /// Address and port that spawned servers report to; keep it, so that adopted spawns still reach it
+    #[arg(long, env = "HATCHERY_LIVELINESS_LISTEN", value_name = "ADDR", default_value = "127.0.0.1:7071")]
+    pub liveliness_listen: SocketAddr,
+
+    /// Host in the endpoints that viewers get [default: the host of --advertise]
+    #[arg(long, env = "HATCHERY_PUBLIC_HOST", value_name = "HOST")]
+    pub public_host: Option<String>,
+
+    /// Form of the endpoints that viewers get; may use {host}, {port}, {node} and {id}
+    #[arg(long, env = "HATCHERY_ENDPOINT", value_name = "URL", default_value = "ws://{host}:{port}")]
+    pub endpoint: String,
+
+    /// The ts3d_sc_server to start
+    #[arg(long, env = "HATCHERY_EXECUTABLE", value_name = "FILE")]
+    pub executable: Option<PathBuf>,
+
+    /// Directory with models; repeat it, or separate several by commas
+    #[arg(long = "model-dir", env = "HATCHERY_MODEL_DIR", value_name = "DIR", value_delimiter = ',')]
+    pub model_dirs: Vec<PathBuf>,
+
+    /// File with the vendor's licence key
+    #[arg(long, env = "HATCHERY_LICENSE_FILE", value_name = "FILE")]
+    pub license_file: Option<PathBuf>,
+
+    /// Ports for spawns; those that browsers refuse are left out
+    #[arg(long, env = "HATCHERY_PORTS", value_name = "FIRST-LAST", value_parser = ports, default_value = "55000-55999")]
+    pub ports: RangeInclusive<u16>,
+
+    /// Most spawns at once
+    #[arg(long, env = "HATCHERY_SLOTS", value_name = "COUNT", default_value_t = 32)]
+    pub slots: u32,
+
+    /// Offer client-side rendering
+    #[arg(long, env = "HATCHERY_CSR", value_name = "BOOL", action = ArgAction::Set, default_value_t = true)]
+    pub csr: bool,
+
+    /// Offer server-side rendering
+    #[arg(long, env = "HATCHERY_SSR", value_name = "BOOL", action = ArgAction::Set, default_value_t = true)]
+    pub ssr: bool,
+
+    /// GPUs to spread server-side rendering over; 0 leaves the choice to the server
+    #[arg(long, env = "HATCHERY_GPUS", value_name = "COUNT", default_value_t = 0)]
+    pub gpus: u32,
+
+    /// Most server-side rendering spawns per GPU
+    #[arg(long, env = "HATCHERY_GPU_SLOTS", value_name = "COUNT", default_value_t = 4)]
+    pub gpu_slots: u32,
+
+    /// Render without a display, through EGL
+    #[arg(long, env = "HATCHERY_EGL")]
+    pub egl: bool,
+
+    /// Pool this node belongs to
+    #[arg(long, env = "HATCHERY_POOL", value_name = "NAME", default_value = "default")]
+    pub pool: String,
+
+    /// Label of this node, for example sdk=2025.1; repeat it, or separate several by commas
+    #[arg(long = "label", env = "HATCHERY_LABEL", value_name = "K=V", value_delimiter = ',')]
+    pub labels: Vec<String>,
+
+    /// Directory for logs of spawns and the agent's state
+    /// [default: /var/lib/hatchery/NODE for root, else hatchery/NODE in $XDG_STATE_HOME or ~/.local/state]
+    #[arg(long, env = "HATCHERY_STATE_DIR", value_name = "DIR")]
+    pub state_dir: Option<PathBuf>,
+
+    /// Environment variable for spawns, whose environment is otherwise replaced; repeat it, or separate by commas
+    #[arg(long = "env", env = "HATCHERY_ENV", value_name = "K=V", value_parser = key_value, value_delimiter = ',')]
+    pub env: Vec<(String, String)>,
+
+    /// Extra argument for spawns; repeat it (commas do not separate here, they may be part of the argument)
+    #[arg(long = "arg", env = "HATCHERY_ARG", value_name = "ARG", allow_hyphen_values = true)]
+    pub args: Vec<String>,
+
+    /// A spawn that is not ready within this time is ended
+    #[arg(long, env = "HATCHERY_READY_TIMEOUT", value_name = "DURATION", value_parser = duration, default_value = "30s")]
+    pub ready_timeout: Duration,
+
+    /// How often spawned servers report; silent for 2 of these and 2s they are suspect, for 3 and 2s they are ended
+    #[arg(long, env = "HATCHERY_PING_INTERVAL", value_name = "DURATION", value_parser = duration, default_value = "5s")]
+    pub ping_interval: Duration,
+
+    /// Between asking a spawn to end (TERM) and ending it (KILL)
+    #[arg(long, env = "HATCHERY_STOP_GRACE", value_name = "DURATION", value_parser = duration, default_value = "5s")]
+    pub stop_grace: Duration,
+
+    /// A spawn whose viewer never connects ends itself after this time; 0s for never
+    #[arg(long, env = "HATCHERY_INITIAL_USE", value_name = "DURATION", value_parser = duration, default_value = "60s")]
+    pub initial_use: Duration,
+
+    /// With less free memory no spawn is admitted; bytes, or for example 512MiB
+    #[arg(long, env = "HATCHERY_MIN_FREE_MEMORY", value_name = "BYTES", value_parser = bytes, default_value = "0")]
+    pub min_free_memory: u64,
+
+    /// What SIGTERM means for running spawns
+    #[arg(long, env = "HATCHERY_ON_SHUTDOWN", value_enum, default_value_t = OnShutdown::Adopt)]
+    pub on_shutdown: OnShutdown,
+
+    /// Start no processes, every spawn is ready at once (for benchmarks)
+    #[arg(long, env = "HATCHERY_START_NOTHING", hide = true)]
+    pub start_nothing: bool,
+}
+
+impl Options {
+    /// Checks everything and makes the configuration of it.
+    ///
+    /// # Errors
+    /// The first flag whose value will not do.
+    pub fn into_config(self) -> Result<Config, ConfigError> {
+        let node = node(self.node)?;
+        let launcher = match (self.start_nothing, self.executable) {
+            (true, _) => Launcher::Nothing,
+            (false, Some(path)) => Launcher::Executable(absolute("--executable", &path)?),
+            (false, None) => {
+                return Err(ConfigError::new("--executable", "must be given: the ts3d_sc_server to start"));
+            }
+        };
+        let state_dir = match self.state_dir {
+            Some(dir) => absolute("--state-dir", &dir)?,
+            None => default_state_dir(&node)?,
+        };
+        let endpoint: EndpointForm =
+            self.endpoint.parse().map_err(|why: String| ConfigError::new("--endpoint", why))?;
+        let labels = model::node::collect_labels(self.labels.iter().map(String::as_str))
+            .map_err(|why| ConfigError::new("--label", why))?;
+        let model_dirs =
+            self.model_dirs.iter().map(|dir| absolute("--model-dir", dir)).collect::<Result<_, _>>()?;
+        let license_file = self.license_file.map(|file| absolute("--license-file", &file)).transpose()?;
+        let config = Config {
+            listen: self.listen,
+            admin_listen: self.admin_listen,
+            liveliness_listen: self.liveliness_listen,
+            advertise: self.advertise,
+            public_host: self.public_host,
+            endpoint,
+            model_dirs,
+            license_file,
+            ports: self.ports,
+            slots: self.slots,
+            csr: self.csr,
+            ssr: self.ssr,
+            gpus: self.gpus,
+            gpu_slots: self.gpu_slots,
+            egl: self.egl,
+            pool: self.pool,
+            labels,
+            env: self.env,
+            args: self.args,
+            ready_timeout: self.ready_timeout,
+            ping_interval: self.ping_interval,
+            stop_grace: self.stop_grace,
+            initial_use: self.initial_use,
+            min_free_memory: self.min_free_memory,
+            on_shutdown: self.on_shutdown,
+            ..Config::new(node, launcher, state_dir)
+        };
+        config.check()?;
+        Ok(config)
+    }
+}
+
+fn node(given: Option<String>) -> Result<NodeId, ConfigError> {
+    match given {
+        Some(name) => name.parse().map_err(|e| ConfigError::new("--node", format!("{e}"))),
+        None => {
+            let host = host_name();
+            host.parse().map_err(|e| {
+                ConfigError::new(
+                    "--node",
+                    format!("must be given, the host name {host:?} will not do: it {e}"),
+                )
+            })
+        }
+    }
+}
+
+/// The machine's name for itself.
+pub(crate) fn host_name() -> String {
+    rustix::system::uname().nodename().to_string_lossy().into_owned()
+}
+
+fn absolute(flag: &'static str, path: &Path) -> Result<PathBuf, ConfigError> {
+    std::path::absolute(path)
+        .map_err(|e| ConfigError::new(flag, format!("must be a path, not {path:?}: {e}")))
+}
+
+fn default_state_dir(node: &NodeId) -> Result<PathBuf, ConfigError> {
+    if rustix::process::geteuid().is_root() {
+        return Ok(Path::new("/var/lib/hatchery").join(node.as_str()));
+    }
+    let set = |name| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
+    let base = set("XDG_STATE_HOME").or_else(|| set("HOME").map(|home| home.join(".local/state")));
+    let base = base.ok_or_else(|| ConfigError::new("--state-dir", "must be given, there is no $HOME"))?;
+    Ok(base.join("hatchery").join(node.as_str()))
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Debug, Parser)]
+    struct Cli {
+        #[command(flatten)]
+        options: Options,
+    }
+
+    fn parse(args: &[&str]) -> Result<Options, clap::Error> {
+        Cli::try_parse_from(["agent"].iter().chain(args)).map(|cli| cli.options)
+    }
+
+    fn config(args: &[&str]) -> Result<Config, ConfigError> {
+        let all = [&["--executable", "/opt/sc/ts3d_sc_server", "--node", "n"], args].concat();
+        parse(&all).unwrap().into_config()
+    }
+
+    #[test]
+    fn the_flags_default_to_what_the_documentation_says() {
+        let given = config(&[]).unwrap();
+        let plain = Config::new(
+            "n".parse().unwrap(),
+            Launcher::Executable("/opt/sc/ts3d_sc_server".into()),
+            given.state_dir.clone(),
+        );
+        assert_eq!(format!("{given:?}"), format!("{plain:?}"));
+    }
+
+    #[test]
+    fn lists_come_as_repeated_flags_or_with_commas() {
+        let config = config(&[
+            "--label",
+            "a=1,b=2",
+            "--label",
+            "c=3",
+            "--env",
+            "X=1",
+            "--env",
+            "Y=2=3",
+            "--arg",
+            "--foo=1,2",
+            "--arg",
+            "-x",
+            "--model-dir",
+            "/m,/n",
+        ])
+        .unwrap();
+        assert_eq!(config.labels.len(), 3);
+        assert_eq!(config.env, [("X".into(), "1".into()), ("Y".into(), "2=3".into())]);
+        assert_eq!(config.args, ["--foo=1,2", "-x"]);
+        assert_eq!(config.model_dirs, [PathBuf::from("/m"), "/n".into()]);
+    }
+
+    #[test]
+    fn relative_paths_are_made_absolute_at_the_start() {
+        let config =
+            config(&["--license-file", "key.txt", "--model-dir", "models", "--state-dir", "s"]).unwrap();
+        assert!(config.license_file.unwrap().is_absolute());
+        assert!(config.model_dirs[0].is_absolute());
+        assert!(config.state_dir.is_absolute());
+    }
+
+    #[test]
+    fn a_wrong_value_names_its_flag() {
+        for (args, flag) in [
+            (&["--endpoint", "ws://{host}"][..], "--endpoint"),
+            (&["--endpoint", "ws://{hots}:{port}"], "--endpoint"),
+            (&["--label", "a=1,a=2"], "--label"),
+            (&["--label", "a"], "--label"),
+            (&["--node", "a b"], "--node"),
+            (&["--slots", "0"], "--slots"),
+            (&["--ports", "55010-55000"], "--ports"),
+            (&["--arg", "--id"], "--arg"),
+        ] {
+            let all = [&["--executable", "/x"], args].concat();
+            let error = parse(&all).unwrap().into_config().unwrap_err();
+            assert_eq!(error.flag, flag, "{args:?}: {error}");
+        }
+        assert_eq!(parse(&["--node", "n"]).unwrap().into_config().unwrap_err().flag, "--executable");
+        for args in [
+            ["--ready-timeout", "30"],
+            ["--ports", "55000"],
+            ["--min-free-memory", "1 lot"],
+            ["--csr", "perhaps"],
+            ["--on-shutdown", "never"],
+            ["--listen", "localhost"],
+            ["--env", "X"],
+        ] {
+            let error = parse(&args).unwrap_err().to_string();
+            assert!(error.contains(args[0]), "{args:?}: {error}");
+        }
+    }
+
+    #[test]
+    fn memory_comes_with_or_without_a_unit() {
+        for (text, want) in [
+            ("0", Some(0)),
+            ("512MiB", Some(512 << 20)),
+            ("2 GB", Some(2_000_000_000)),
+            ("1x", None),
+            ("MiB", None),
+        ] {
+            assert_eq!(bytes(text).ok(), want, "{text}");
+        }
+        assert!(bytes("99999999999999GiB").is_err());
+    }
+
+    #[test]
+    fn a_benchmark_needs_no_executable() {
+        let config = parse(&["--node", "n", "--start-nothing"]).unwrap().into_config().unwrap();
+        assert_eq!(config.launcher, Launcher::Nothing);
+    }
+}

@@ -1,0 +1,145 @@
+//! Which port a spawn gets: the one that has rested longest, so that a viewer that comes late does not land on another
+//! user's server.
+
+use std::collections::VecDeque;
+use std::ops::RangeInclusive;
+
+/// Ports of the usual ranges that browsers refuse to connect to.
+fn is_unsafe(port: u16) -> bool {
+    matches!(
+        port,
+        0..=1023
+            | 1719
+            | 1720
+            | 1723
+            | 2049
+            | 3659
+            | 4045
+            | 4190
+            | 5060
+            | 5061
+            | 6000
+            | 6566
+            | 6665..=6669
+            | 6679
+            | 6697
+            | 10080
+    )
+}
+
+/// The ports of a range that a viewer can connect to.
+pub(crate) fn usable(range: &RangeInclusive<u16>) -> impl Iterator<Item = u16> + use<> {
+    range.clone().filter(|port| !is_unsafe(*port))
+}
+
+/// The free ports, the longest rested in front.
+#[derive(Debug)]
+pub(crate) struct Ports {
+    free: VecDeque<u16>,
+    used: usize,
+}
+
+impl Ports {
+    pub(crate) fn new(range: &RangeInclusive<u16>) -> Self {
+        Self { free: usable(range).collect(), used: 0 }
+    }
+
+    /// Takes the first free port that `is_free` agrees with; those it does not agree with go to the back.
+    pub(crate) fn take(&mut self, mut is_free: impl FnMut(u16) -> bool) -> Option<u16> {
+        for _ in 0..self.free.len() {
+            let port = self.free.pop_front()?;
+            if is_free(port) {
+                self.used += 1;
+                return Some(port);
+            }
+            self.free.push_back(port);
+        }
+        None
+    }
+
+    /// Gives back a port that was taken.
+    pub(crate) fn give_back(&mut self, port: u16) {
+        debug_assert!(!self.free.contains(&port), "port {port} was not taken");
+        self.free.push_back(port);
+        self.used = self.used.saturating_sub(1);
+    }
+
+    pub(crate) fn used(&self) -> usize {
+        self.used
+    }
+}
+
+/// Whether nobody listens on this port on any address.
+pub(crate) fn is_free(port: u16) -> bool {
+    use rustix::net::{AddressFamily, SocketAddrV4, SocketFlags, SocketType, bind, socket_with, sockopt};
+    let bound =
+        socket_with(AddressFamily::INET, SocketType::STREAM, SocketFlags::CLOEXEC, None).and_then(|s| {
+            sockopt::set_socket_reuseaddr(&s, true)?;
+            bind(&s, &SocketAddrV4::new(std::net::Ipv4Addr::UNSPECIFIED, port))
+        });
+    bound.is_ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+    use std::net::TcpListener;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn the_longest_rested_port_comes_first() {
+        let mut ports = Ports::new(&(55000..=55002));
+        assert_eq!(ports.take(|_| true), Some(55000));
+        ports.give_back(55000);
+        assert_eq!(ports.take(|_| true), Some(55001));
+        assert_eq!(ports.take(|_| true), Some(55002));
+        assert_eq!(ports.take(|_| true), Some(55000));
+        assert_eq!(ports.take(|_| true), None);
+        assert_eq!(ports.used(), 3);
+    }
+
+    #[test]
+    fn a_port_somebody_else_listens_on_is_passed_over_and_kept() {
+        let taken = TcpListener::bind(("127.0.0.1", 0)).unwrap();
+        let port = taken.local_addr().unwrap().port();
+        assert!(!is_free(port));
+        let mut ports = Ports::new(&(port..=port));
+        assert_eq!(ports.take(is_free), None);
+        drop(taken);
+        assert_eq!(ports.take(is_free), Some(port));
+    }
+
+    #[test]
+    fn ports_that_browsers_refuse_are_never_used() {
+        assert_eq!(usable(&(6660..=6700)).count(), 41 - 7);
+        assert_eq!(usable(&(1000..=1030)).count(), 7);
+        assert_eq!(usable(&(10080..=10080)).count(), 0);
+        assert_eq!(usable(&(55000..=55999)).count(), 1000);
+    }
+
+    proptest! {
+        #[test]
+        fn no_port_is_given_out_twice_and_none_gets_lost(steps in prop::collection::vec((any::<bool>(), any::<u8>()), 1..200)) {
+            let mut ports = Ports::new(&(50000..=50015));
+            let mut out: Vec<u16> = Vec::new();
+            for (take, pick) in steps {
+                if take {
+                    let refused = 50000 + u16::from(pick % 16);
+                    if let Some(port) = ports.take(|p| p != refused) {
+                        prop_assert!(!out.contains(&port));
+                        out.push(port);
+                    }
+                } else if !out.is_empty() {
+                    let port = out.swap_remove(usize::from(pick) % out.len());
+                    ports.give_back(port);
+                }
+                prop_assert_eq!(ports.used(), out.len());
+                let free: HashSet<u16> = ports.free.iter().copied().collect();
+                prop_assert_eq!(free.len() + out.len(), 16);
+            }
+        }
+    }
+}

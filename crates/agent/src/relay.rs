@@ -1,0 +1,213 @@
+//! The one task that talks to the registry: it tells every change in order, and once a second everything.
+//!
+//! While the registry is away nothing else waits for it: changes pile up in the backlog and are told afterwards.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use model::{SpawnId, SpawnState};
+use registry::{AgentReport, Change, Heartbeat, Orders, Registry};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use crate::load::Processors;
+use crate::node::Node;
+use crate::spawn::Snapshot;
+use crate::spawn::exit::Cause;
+use crate::table::{Again, Door};
+
+/// Most changes in one report, so that no report keeps the registry busy for long.
+const BATCH: usize = 2_000;
+const FIRST_PAUSE: Duration = Duration::from_millis(100);
+const LONGEST_PAUSE: Duration = Duration::from_secs(2);
+
+/// See the module.
+#[derive(Debug)]
+pub(crate) struct Relay {
+    node: Arc<Node>,
+    registry: Registry,
+    /// The spawns as the registry knows them once it has taken in all reports so far. Heartbeats are made of this, and
+    /// never run ahead of the changes.
+    told: HashMap<SpawnId, Snapshot>,
+    /// Changes that were dropped when `told` was last right.
+    dropped: u64,
+    /// Until the first report was accepted.
+    takeover: bool,
+    next_heartbeat: Instant,
+    /// Reservations the registry wants to be forgotten here.
+    abandoned: Vec<SpawnId>,
+    processors: Processors,
+    pause: Duration,
+}
+
+/// A report on its way.
+#[derive(Debug)]
+struct Letter {
+    report: AgentReport,
+    /// The last change in it.
+    serial: u64,
+    /// What was known of the operator's wish when it was written.
+    eligibility_version: u64,
+}
+
+/// What came of a report.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Outcome {
+    Accepted,
+    /// Again, after a pause.
+    Failed,
+    /// Again at once, with everything.
+    Everything,
+    Superseded,
+}
+
+impl Relay {
+    pub(crate) fn new(node: Arc<Node>, registry: Registry) -> Self {
+        Self {
+            node,
+            registry,
+            told: HashMap::new(),
+            dropped: 0,
+            takeover: true,
+            next_heartbeat: Instant::now(),
+            abandoned: Vec::new(),
+            processors: Processors::default(),
+            pause: FIRST_PAUSE,
+        }
+    }
+
+    /// Runs until another agent has taken over, or until it is `closing` and everything was told.
+    pub(crate) async fn run(mut self, closing: CancellationToken) {
+        let bell = self.node.table().relay_bell();
+        loop {
+            match self.tell().await {
+                Outcome::Accepted => self.pause = FIRST_PAUSE,
+                Outcome::Everything => {
+                    self.next_heartbeat = Instant::now();
+                    continue;
+                }
+                Outcome::Failed => {
+                    tokio::time::sleep(self.pause.mul_f64(0.5 + fastrand::f64() / 2.0)).await;
+                    self.pause = (self.pause * 2).min(LONGEST_PAUSE);
+                    continue;
+                }
+                Outcome::Superseded => return,
+            }
+            if self.node.table().backlog_len() > 0 {
+                continue;
+            }
+            if closing.is_cancelled() {
+                return;
+            }
+            tokio::select! {
+                () = bell.notified() => {}
+                () = tokio::time::sleep_until(self.next_heartbeat) => {}
+                () = closing.cancelled() => {}
+            }
+        }
+    }
+
+    async fn tell(&mut self) -> Outcome {
+        let started = Instant::now();
+        let letter = self.write(started);
+        let with_heartbeat = letter.report.heartbeat.is_some();
+        match self.registry.report(&letter.report).await {
+            Ok(orders) if orders.superseded => self.superseded(),
+            // Even a report with everything in it did: no use in being quick.
+            Ok(orders) if orders.unknown && with_heartbeat => Outcome::Failed,
+            Ok(orders) if orders.unknown => Outcome::Everything,
+            Ok(orders) => {
+                self.node.metrics.report_time.observe(started.elapsed().as_secs_f64());
+                self.node.table().accepted(letter.serial);
+                self.takeover = false;
+                if with_heartbeat {
+                    self.next_heartbeat = started + self.node.config.heartbeat;
+                }
+                if !self.node.registry_up.swap(true, Ordering::Relaxed) {
+                    tracing::info!("the registry accepts reports");
+                }
+                self.obey(orders, letter.eligibility_version);
+                Outcome::Accepted
+            }
+            Err(error) => {
+                self.node.metrics.report_failures.inc();
+                if self.node.registry_up.swap(false, Ordering::Relaxed) {
+                    tracing::warn!(%error, "the registry does not accept reports, spawns go on without it");
+                }
+                Outcome::Failed
+            }
+        }
+    }
+
+    /// Takes everything that is ready into one report. Nothing leaves the backlog before it was accepted.
+    fn write(&mut self, now: Instant) -> Letter {
+        let table = self.node.table();
+        let mut serial = 0;
+        let mut changes: Vec<Change> = Vec::new();
+        for pending in table.backlog(BATCH) {
+            let change = pending.change(now);
+            serial = change.serial;
+            changes.push(change);
+            if pending.spawn.state == SpawnState::Exited {
+                self.told.remove(&pending.spawn.facts.id);
+            } else {
+                self.told.insert(pending.spawn.facts.id, pending.spawn.clone());
+            }
+        }
+        // Changes were lost, but with all others told the table is what the registry must come to.
+        if self.dropped != table.dropped_changes() && changes.len() == table.backlog_len() {
+            self.dropped = table.dropped_changes();
+            self.told = table.snapshots().map(|spawn| (spawn.facts.id, spawn.clone())).collect();
+        }
+        let heartbeat = (self.takeover || self.next_heartbeat <= now).then(|| {
+            for (id, spawn) in &mut self.told {
+                spawn.heard = table.last_heard(*id).or(spawn.heard);
+            }
+            Heartbeat {
+                description: self.node.description.clone(),
+                load: self.processors.load(),
+                gpus: table.gpus().slots(),
+                spawns: self.told.values().map(|spawn| spawn.report(now)).collect(),
+                forgotten: self
+                    .abandoned
+                    .iter()
+                    .filter(|id| !self.told.contains_key(id) && !table.knows(**id))
+                    .copied()
+                    .collect(),
+            }
+        });
+        let (_, eligibility_version) = table.eligibility();
+        Letter {
+            report: AgentReport {
+                node: self.node.config.node.clone(),
+                epoch: self.node.epoch,
+                takeover: self.takeover,
+                changes,
+                heartbeat,
+            },
+            serial,
+            eligibility_version,
+        }
+    }
+
+    fn obey(&mut self, orders: Orders, eligibility_version: u64) {
+        let now = Instant::now();
+        let mut table = self.node.table();
+        if table.learn_eligibility(orders.eligibility, eligibility_version) {
+            tracing::info!(eligibility = %orders.eligibility, "eligibility changed");
+        }
+        for id in &orders.abandoned {
+            table.end(*id, Cause::Cancelled, Again::ChangesNothing, now);
+        }
+        self.abandoned = orders.abandoned;
+    }
+
+    fn superseded(&self) -> Outcome {
+        tracing::error!("another agent has taken this node over, no more spawns are admitted");
+        self.node.table().shut(Door::Superseded);
+        self.node.superseded.cancel();
+        Outcome::Superseded
+    }
+}

@@ -1,0 +1,135 @@
+//! The end of an agent, in this order:
+//!
+//! 1. The door is shut: new spawns are refused, health says `NOT_SERVING`.
+//! 2. What runs is dealt with. `adopt`: starts under way get a moment to answer their callers, the others go on alone.
+//!    `drain`: the last one is waited for, or hurried. `kill`: TERM, grace, KILL.
+//! 3. The tasks that own spawns end.
+//! 4. The registry is told the last changes.
+//! 5. The servers stop.
+//!
+//! Each step is bounded, and the log says who was late.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use wire::v1::node_agent_server::NodeAgentServer;
+
+use crate::config::OnShutdown;
+use crate::grpc::Service;
+use crate::life::{Agent, Task};
+use crate::node::Node;
+use crate::spawn::exit::Cause;
+use crate::table::{Again, Door, Table};
+
+/// With `adopt`, how long starts under way may take to answer their callers.
+const LAST_STARTS: Duration = Duration::from_secs(5);
+/// Beyond the grace of TERM: KILL cannot be refused, but a machine may be slow.
+const AFTER_KILL: Duration = Duration::from_secs(5);
+/// How long the registry may take to hear the last changes.
+const LAST_REPORT: Duration = Duration::from_secs(2);
+/// How long servers may take to finish their last answers.
+const LAST_ANSWERS: Duration = Duration::from_secs(2);
+
+impl Agent {
+    /// Ends the agent. `hurry` cuts every wait short; with `drain` it ends what still runs, as `kill` does.
+    pub async fn shutdown(self, on: OnShutdown, hurry: CancellationToken) {
+        let Self { node, health, relay, servers, .. } = self;
+        tracing::info!(%on, running = node.table().running(), "agent shutting down");
+        node.table().shut(Door::ShuttingDown);
+        health.set_not_serving::<NodeAgentServer<Service>>().await;
+
+        match on {
+            OnShutdown::Adopt => {
+                finish_starts(&node, &hurry).await;
+                node.leaving.cancel();
+            }
+            OnShutdown::Drain => {
+                wait_until(&node, &hurry, None, |table| table.running() == 0).await;
+                end_all(&node, &hurry).await;
+            }
+            OnShutdown::Kill => end_all(&node, &hurry).await,
+        }
+
+        node.drivers.close();
+        if tokio::time::timeout(AFTER_KILL, node.drivers.wait()).await.is_err() {
+            tracing::warn!(late = node.drivers.len(), "spawns were late, they are left to the next agent");
+        }
+        stop(relay, LAST_REPORT).await;
+        let untold = node.table().backlog_len();
+        if untold > 0 {
+            tracing::warn!(untold, "the registry was not told of the last changes");
+        }
+        let deadline = Instant::now() + LAST_ANSWERS;
+        for task in &servers {
+            task.stop.cancel();
+        }
+        for task in servers {
+            stop(task, deadline.saturating_duration_since(Instant::now())).await;
+        }
+        tracing::info!("agent ended");
+    }
+}
+
+/// Callers that wait get their answers; spawns that take too long for that are ended, nobody would know of them.
+async fn finish_starts(node: &Node, hurry: &CancellationToken) {
+    wait_until(node, hurry, Some(LAST_STARTS), |table| table.launching() == 0).await;
+    let late = node.table().launching();
+    if late > 0 {
+        tracing::warn!(late, "spawns were not ready in time for the agent's end");
+        node.table().end_launching(Instant::now());
+        let grace = node.config.stop_grace + AFTER_KILL;
+        wait_until(node, &CancellationToken::new(), Some(grace), |table| table.ending() == 0).await;
+    }
+}
+
+async fn end_all(node: &Node, hurry: &CancellationToken) {
+    node.table().end_all(Cause::Drained, Again::ChangesNothing, Instant::now());
+    let grace = node.config.stop_grace + AFTER_KILL;
+    wait_until(node, hurry, Some(grace), |table| table.running() == 0).await;
+    if hurry.is_cancelled() {
+        node.table().end_all(Cause::Drained, Again::Hurries, Instant::now());
+        wait_until(node, &CancellationToken::new(), Some(AFTER_KILL), |table| table.running() == 0).await;
+    }
+}
+
+/// Waits until the table is as wanted, somebody hurries, or the time is over.
+async fn wait_until(
+    node: &Node,
+    hurry: &CancellationToken,
+    within: Option<Duration>,
+    done: impl Fn(&Table) -> bool,
+) {
+    let bell = node.table().settled_bell();
+    let settled = async {
+        loop {
+            let rung = bell.notified();
+            if done(&node.table()) {
+                return;
+            }
+            rung.await;
+        }
+    };
+    let over = async {
+        match within {
+            Some(within) => tokio::time::sleep(within).await,
+            None => std::future::pending().await,
+        }
+    };
+    tokio::select! {
+        biased;
+        () = settled => {}
+        () = hurry.cancelled() => {}
+        () = over => {}
+    }
+}
+
+/// Asks a task to stop, and stops it when it does not.
+async fn stop(task: Task, within: Duration) {
+    let Task { name, stop, mut handle } = task;
+    stop.cancel();
+    if tokio::time::timeout(within, &mut handle).await.is_err() {
+        tracing::warn!(name, "a task was late and was cut off");
+        handle.abort();
+    }
+}

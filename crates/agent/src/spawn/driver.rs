@@ -1,0 +1,205 @@
+//! The one task that owns one spawn, from the start of its process to the end.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use model::{SpawnId, SpawnState};
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use super::exit::{self, Status};
+use super::lifecycle::{Effects, Input, Phase, Signal};
+use super::process::Process;
+use super::{Answer, output};
+use crate::node::Node;
+use crate::table::{Admitted, Inbox};
+
+/// How often the length of its output is looked at.
+const OUTPUT_CHECK: Duration = Duration::from_secs(1);
+
+/// What a spawn runs as.
+#[derive(Debug)]
+pub(crate) enum Body {
+    Process(Process),
+    /// No process at all, which ends of the first signal.
+    Nothing {
+        ended: Option<Signal>,
+    },
+}
+
+impl Body {
+    async fn ended(&self) -> Status {
+        match self {
+            Self::Process(process) => process.ended().await,
+            Self::Nothing { ended: None } => std::future::pending().await,
+            Self::Nothing { ended: Some(Signal::Term) } => Status::Signal(15),
+            Self::Nothing { ended: Some(Signal::Kill) } => Status::Signal(9),
+        }
+    }
+
+    fn signal(&mut self, signal: Signal) {
+        match self {
+            Self::Process(process) => process.signal(signal),
+            Self::Nothing { ended } => *ended = Some(signal),
+        }
+    }
+}
+
+/// The owner of one spawn.
+#[derive(Debug)]
+pub(crate) struct Driver {
+    node: Arc<Node>,
+    admitted: Admitted,
+    body: Body,
+    phase: Phase,
+    next_output_check: Instant,
+    /// Its process has ended: nobody is told any more that it is ready.
+    over: bool,
+}
+
+impl Driver {
+    /// A driver for a process that was just started and has until then to say `ready`.
+    pub(crate) fn new(node: Arc<Node>, admitted: Admitted, body: Body, until: Instant) -> Self {
+        // Not all at the same moment.
+        let next_output_check = Instant::now() + OUTPUT_CHECK.mul_f64(0.5 + fastrand::f64() / 2.0);
+        Self { node, admitted, body, phase: Phase::Launching { until }, next_output_check, over: false }
+    }
+
+    fn id(&self) -> SpawnId {
+        self.admitted.facts.id
+    }
+
+    /// Runs until the process has ended, or the agent leaves it to the next one.
+    pub(crate) async fn run(mut self) {
+        tracing::info!(
+            port = self.admitted.facts.port,
+            gpu = self.admitted.facts.gpu,
+            renderer = %self.admitted.facts.renderer,
+            "spawn started"
+        );
+        loop {
+            let wake = self.wake();
+            tokio::select! {
+                biased;
+                // An end is the truth, whatever else is known or due.
+                status = self.body.ended() => return self.finish(status),
+                // The agent goes and leaves the process to its successor.
+                () = self.node.leaving.cancelled() => {
+                    tracing::info!("spawn left running for the next agent");
+                    return;
+                }
+                // Wishes and reports come before timers: a report that has arrived must not be judged as missing.
+                () = self.admitted.bell.notified() => self.attend(),
+                () = tokio::time::sleep_until(wake) => self.attend(),
+            }
+        }
+    }
+
+    fn wake(&self) -> Instant {
+        let heard = self.heard();
+        let due = self.phase.deadline(heard, &self.node.rules);
+        match (&self.body, due) {
+            (Body::Process(_), Some(due)) => due.min(self.next_output_check),
+            (Body::Process(_), None) => self.next_output_check,
+            (Body::Nothing { .. }, due) => due.unwrap_or_else(|| Instant::now() + Duration::from_secs(3600)),
+        }
+    }
+
+    fn heard(&self) -> Instant {
+        self.node.table().last_heard(self.id()).unwrap_or(self.admitted.facts.started)
+    }
+
+    /// Takes in everything that has come, and looks at the time.
+    fn attend(&mut self) {
+        let now = Instant::now();
+        let inbox = self.node.table().collect(self.id());
+        self.take_in(inbox, now);
+        let heard = self.heard();
+        self.step(Input::Tick { heard }, now);
+        if self.next_output_check <= now {
+            self.next_output_check = now + OUTPUT_CHECK;
+            if let (Body::Process(_), Err(error)) =
+                (&self.body, output::bound(&output::path(&self.node.logs_dir, self.id())))
+            {
+                tracing::warn!(%error, "failed to bound the output of a spawn");
+            }
+        }
+    }
+
+    fn take_in(&mut self, inbox: Inbox, now: Instant) {
+        if inbox.ready {
+            self.step(Input::Ready, now);
+        }
+        if inbox.disconnect {
+            self.step(Input::Disconnect, now);
+        }
+        if let Some(cause) = inbox.end {
+            self.step(Input::End(cause), now);
+            if inbox.hurry {
+                self.step(Input::End(cause), now);
+            }
+        } else if inbox.hurry {
+            self.step(Input::End(exit::Cause::Stopped), now);
+        }
+    }
+
+    fn step(&mut self, input: Input, now: Instant) {
+        let (next, Effects { enter, signal }) = self.phase.step(input, now, &self.node.rules);
+        self.phase = next;
+        if let Some(signal) = signal {
+            tracing::info!(?signal, ?input, "spawn signalled");
+            self.body.signal(signal);
+        }
+        if let Some(state) = enter {
+            self.enter(state, now);
+        }
+    }
+
+    /// Tells of another state.
+    fn enter(&mut self, state: SpawnState, now: Instant) {
+        let serial = self.node.table().enter(self.id(), state, now);
+        match state {
+            SpawnState::Ready if !self.over && self.admitted.answer.borrow().is_none() => {
+                let start_to_ready = now.saturating_duration_since(self.admitted.facts.started);
+                self.node.metrics.start_to_ready.observe(start_to_ready.as_secs_f64());
+                tell(&self.admitted.answer, Answer::Ready { start_to_ready, serial });
+                tracing::info!(start_to_ready_us = start_to_ready.as_micros(), "spawn ready");
+            }
+            SpawnState::Suspect => tracing::warn!("spawn silent for too long"),
+            SpawnState::Ready | SpawnState::Disconnected | SpawnState::Stopping => {
+                tracing::info!(%state, "spawn changed state");
+            }
+            SpawnState::Launching | SpawnState::Exited | SpawnState::Lost => {}
+        }
+    }
+
+    /// Explains the end and gives everything back.
+    fn finish(mut self, status: Status) {
+        let now = Instant::now();
+        self.over = true;
+        // What it said before it went. Wishes come too late: it has ended by itself.
+        let Inbox { ready, disconnect, .. } = self.node.table().collect(self.id());
+        self.take_in(Inbox { ready, disconnect, ..Inbox::default() }, now);
+        let progress = self.phase.progress();
+        let unanswered = self.admitted.answer.borrow().is_none();
+        let log = if unanswered || exit::depends_on_log(progress, status) {
+            self.node.last_words(self.id())
+        } else {
+            Vec::new()
+        };
+        let exit = exit::explain(progress, status, &log);
+        self.node.metrics.ended(exit.reason);
+        tracing::info!(reason = %exit.reason, code = exit.code, signal = exit.signal, text = exit.text, "spawn ended");
+        self.node.table().exited(self.id(), exit.clone(), now);
+        if unanswered {
+            tell(&self.admitted.answer, Answer::Ended { exit, log });
+        }
+        if matches!(self.body, Body::Process(_)) {
+            self.node.logs.retire(self.id(), now);
+        }
+    }
+}
+
+fn tell(callers: &watch::Sender<Option<Answer>>, answer: Answer) {
+    callers.send_replace(Some(answer));
+}

@@ -1,0 +1,172 @@
+//! How an end is explained: from what was asked, what the process had said, and how it ended.
+
+use model::{Exit, ExitReason, vendor};
+
+/// Why the agent ends a spawn.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Cause {
+    /// Through the API.
+    Stopped,
+    /// Its caller went away before the answer.
+    Cancelled,
+    /// It did not say `ready` in time.
+    ReadyTimeout,
+    /// It went silent.
+    LivelinessLost,
+    /// Its node is emptied.
+    Drained,
+    /// It said goodbye and did not go.
+    Lingered,
+}
+
+impl Cause {
+    pub(crate) fn reason(self) -> ExitReason {
+        match self {
+            Self::Stopped => ExitReason::Stopped,
+            Self::Cancelled => ExitReason::Cancelled,
+            Self::ReadyTimeout => ExitReason::ReadyTimeout,
+            Self::LivelinessLost => ExitReason::LivelinessLost,
+            Self::Drained => ExitReason::Drained,
+            Self::Lingered => ExitReason::Disconnected,
+        }
+    }
+}
+
+/// How a process ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Status {
+    Code(i32),
+    Signal(i32),
+    /// It is gone, and it was not our child: nobody told us how.
+    Unknown,
+}
+
+/// How far a spawn had come when it ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Progress {
+    /// It had not said `ready`.
+    Launching,
+    /// It had.
+    Ready,
+    /// It had said `disconnect`.
+    Disconnected,
+    /// We were ending it.
+    Ending(Cause),
+}
+
+/// What the server writes when nobody came.
+const INITIAL_USE_TIMEOUT: &str = "initial-use timeout";
+
+/// Whether these lines can change the explanation, so that they must be read.
+pub(crate) fn depends_on_log(progress: Progress, status: Status) -> bool {
+    matches!(progress, Progress::Ready | Progress::Disconnected)
+        && matches!(status, Status::Code(0) | Status::Unknown)
+}
+
+/// Explains an end. `log` holds the last lines the process wrote.
+pub(crate) fn explain(progress: Progress, status: Status, log: &[String]) -> Exit {
+    let (code, signal) = match status {
+        Status::Code(code) => (Some(code), None),
+        Status::Signal(signal) => (None, Some(signal_name(signal))),
+        Status::Unknown => (None, None),
+    };
+    let exit = |reason, text: Option<String>| Exit { reason, code, signal: signal.clone(), text };
+    let unused = || log.iter().any(|line| line.contains(INITIAL_USE_TIMEOUT));
+    match (progress, status) {
+        (Progress::Ending(cause), _) => exit(cause.reason(), None),
+        (_, Status::Code(0) | Status::Unknown) if depends_on_log(progress, status) && unused() => {
+            exit(ExitReason::InitialUseTimeout, None)
+        }
+        (Progress::Disconnected, _) => exit(ExitReason::Disconnected, None),
+        (Progress::Launching | Progress::Ready, Status::Signal(_)) => exit(ExitReason::Signaled, None),
+        (Progress::Launching, Status::Code(0) | Status::Unknown) => {
+            exit(ExitReason::Failed, Some("ended before it was ready".to_owned()))
+        }
+        (Progress::Launching | Progress::Ready, Status::Code(code)) if code != 0 => {
+            exit(ExitReason::Failed, Some(vendor::exit_text(code).to_owned()))
+        }
+        (Progress::Launching | Progress::Ready, Status::Code(_) | Status::Unknown) => {
+            exit(ExitReason::Disconnected, None)
+        }
+    }
+}
+
+fn signal_name(signal: i32) -> String {
+    let name = match signal {
+        1 => "SIGHUP",
+        2 => "SIGINT",
+        3 => "SIGQUIT",
+        4 => "SIGILL",
+        5 => "SIGTRAP",
+        6 => "SIGABRT",
+        7 => "SIGBUS",
+        8 => "SIGFPE",
+        9 => "SIGKILL",
+        10 => "SIGUSR1",
+        11 => "SIGSEGV",
+        12 => "SIGUSR2",
+        13 => "SIGPIPE",
+        14 => "SIGALRM",
+        15 => "SIGTERM",
+        16 => "SIGSTKFLT",
+        24 => "SIGXCPU",
+        25 => "SIGXFSZ",
+        26 => "SIGVTALRM",
+        27 => "SIGPROF",
+        29 => "SIGIO",
+        30 => "SIGPWR",
+        31 => "SIGSYS",
+        other => return format!("SIG{other}"),
+    };
+    name.to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_end_is_explained() {
+        use ExitReason as R;
+        const TIMEOUT: &str = "12:00 ScServer: exiting due to initial-use timeout";
+        let (code, signal) = (Status::Code, Status::Signal);
+        for (progress, status, log, reason, text) in [
+            (Progress::Launching, code(6), "", R::Failed, Some("invalid license")),
+            (Progress::Launching, code(42), "", R::Failed, Some("unknown exit-code")),
+            (Progress::Launching, code(0), "", R::Failed, Some("ended before it was ready")),
+            (Progress::Launching, code(0), TIMEOUT, R::Failed, Some("ended before it was ready")),
+            (Progress::Launching, signal(11), "", R::Signaled, None),
+            (Progress::Ready, code(0), "", R::Disconnected, None),
+            (Progress::Ready, code(0), TIMEOUT, R::InitialUseTimeout, None),
+            (Progress::Ready, code(3), TIMEOUT, R::Failed, Some("internal error")),
+            (Progress::Ready, signal(9), "", R::Signaled, None),
+            (Progress::Ready, Status::Unknown, "", R::Disconnected, None),
+            (Progress::Disconnected, code(0), "", R::Disconnected, None),
+            (Progress::Disconnected, code(0), TIMEOUT, R::InitialUseTimeout, None),
+            (Progress::Disconnected, code(3), "", R::Disconnected, None),
+            (Progress::Disconnected, signal(6), "", R::Disconnected, None),
+            (Progress::Ending(Cause::Stopped), signal(15), "", R::Stopped, None),
+            (Progress::Ending(Cause::Cancelled), code(0), TIMEOUT, R::Cancelled, None),
+            (Progress::Ending(Cause::ReadyTimeout), signal(9), "", R::ReadyTimeout, None),
+            (Progress::Ending(Cause::LivelinessLost), code(1), "", R::LivelinessLost, None),
+            (Progress::Ending(Cause::Drained), signal(15), "", R::Drained, None),
+            (Progress::Ending(Cause::Lingered), signal(15), "", R::Disconnected, None),
+        ] {
+            let exit = explain(progress, status, &["first".to_owned(), log.to_owned()]);
+            assert_eq!(exit.reason, reason, "{progress:?} {status:?}");
+            assert_eq!(exit.text.as_deref(), text, "{progress:?} {status:?}");
+            match status {
+                Status::Code(code) => assert_eq!((exit.code, exit.signal), (Some(code), None)),
+                Status::Signal(_) => assert!(exit.code.is_none() && exit.signal.unwrap().starts_with("SIG")),
+                Status::Unknown => assert_eq!((exit.code, exit.signal), (None, None)),
+            }
+        }
+    }
+
+    #[test]
+    fn signals_have_their_names() {
+        assert_eq!(signal_name(9), "SIGKILL");
+        assert_eq!(signal_name(15), "SIGTERM");
+        assert_eq!(signal_name(64), "SIG64");
+    }
+}

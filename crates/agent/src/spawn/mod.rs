@@ -1,0 +1,140 @@
+//! One spawn: what is known of it, and the task that owns it.
+//!
+//! ```text
+//!                     ready              silent 2I+2s
+//!   Launching ──────────────▶ Ready ◀──────────────▶ Suspect
+//!       │                    │  │  ╲      any report    │
+//!       │ ready-timeout,     │  │   ╲ disconnect        │ silent 3I+2s, asked
+//!       │ asked              │  │    ▼                  │
+//!       │              asked │  │  Disconnected         │
+//!       ▼                    ▼  │       │ stop-grace    ▼
+//!   Terminating (TERM) ◀────────┼───────┴───────────────┘
+//!       │ stop-grace, asked again
+//!       ▼
+//!   Killed (KILL)                  from anywhere: the process ends ──▶ exited, explained by [`exit::explain`]
+//! ```
+//!
+//! Reading order: [`lifecycle`] (the picture above as a function), [`exit`] (why it ended), [`args`], [`process`] and
+//! [`output`] (what it runs as), [`driver`] (the one task that owns it).
+
+pub(crate) mod args;
+pub(crate) mod driver;
+pub(crate) mod exit;
+pub(crate) mod lifecycle;
+pub(crate) mod output;
+pub(crate) mod process;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use model::{Exit, RendererType, SpawnId, SpawnState};
+use registry::SpawnReport;
+use tokio::time::Instant;
+
+/// What does not change while a spawn lives.
+#[derive(Debug)]
+pub(crate) struct Facts {
+    pub(crate) id: SpawnId,
+    pub(crate) renderer: RendererType,
+    pub(crate) port: u16,
+    pub(crate) endpoint: String,
+    pub(crate) gpu: Option<u32>,
+    pub(crate) labels: BTreeMap<String, String>,
+    pub(crate) started: Instant,
+}
+
+/// A spawn as it was at one moment.
+#[derive(Debug, Clone)]
+pub(crate) struct Snapshot {
+    pub(crate) facts: Arc<Facts>,
+    pub(crate) state: SpawnState,
+    pub(crate) ready: Option<Instant>,
+    /// When it last reported.
+    pub(crate) heard: Option<Instant>,
+    pub(crate) ended: Option<Instant>,
+    pub(crate) exit: Option<Exit>,
+}
+
+impl Snapshot {
+    pub(crate) fn new(facts: Arc<Facts>) -> Self {
+        Self { facts, state: SpawnState::Launching, ready: None, heard: None, ended: None, exit: None }
+    }
+
+    /// As the registry wants it: ages instead of times.
+    pub(crate) fn report(&self, now: Instant) -> SpawnReport {
+        let age = |at: Instant| now.saturating_duration_since(at);
+        SpawnReport {
+            id: self.facts.id,
+            state: self.state,
+            renderer: self.facts.renderer,
+            endpoint: self.facts.endpoint.clone(),
+            gpu: self.facts.gpu,
+            labels: self.facts.labels.clone(),
+            started: age(self.facts.started),
+            ready: self.ready.map(age),
+            last_ping: self.heard.map(age),
+            ended: self.ended.map(age),
+            exit: self.exit.clone(),
+        }
+    }
+}
+
+/// Why nothing was started.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Refusal {
+    pub(crate) why: Why,
+    pub(crate) detail: String,
+}
+
+/// The kinds of refusal.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) enum Why {
+    Full,
+    GpusFull,
+    NoPort,
+    NotEligible,
+    RendererOff,
+    Abandoned,
+    LowMemory,
+    CannotStart,
+    BadModel,
+    ShuttingDown,
+}
+
+impl Why {
+    /// The word in logs and metrics.
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::Full => "full",
+            Self::GpusFull => "gpus-full",
+            Self::NoPort => "no-port",
+            Self::NotEligible => "not-eligible",
+            Self::RendererOff => "renderer-off",
+            Self::Abandoned => "abandoned",
+            Self::LowMemory => "low-memory",
+            Self::CannotStart => "cannot-start",
+            Self::BadModel => "bad-model",
+            Self::ShuttingDown => "shutting-down",
+        }
+    }
+
+    pub(crate) fn because(self, detail: impl Into<String>) -> Refusal {
+        Refusal { why: self, detail: detail.into() }
+    }
+}
+
+/// What the callers that asked for a spawn are told.
+#[derive(Debug, Clone)]
+pub(crate) enum Answer {
+    Ready {
+        start_to_ready: Duration,
+        /// The change that tells the registry.
+        serial: u64,
+    },
+    Ended {
+        exit: Exit,
+        log: Vec<String>,
+    },
+    Refused(Refusal),
+}

@@ -1,0 +1,190 @@
+//! What a spawned server writes: one file per spawn, so that a restarting agent breaks no pipe, bounded without the
+//! server noticing.
+
+use std::collections::VecDeque;
+use std::fs::{File, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use model::{NodeId, RequestId, SpawnId};
+use rustix::fs::{FallocateFlags, fallocate};
+
+/// Beyond this much on the disk a file is cut.
+const MOST: u64 = 8 << 20;
+/// This much stays when a file is cut, and no more is read.
+const KEEP: u64 = 1 << 20;
+/// Begins the line that the agent writes first.
+const OURS: &str = "# hatchery ";
+/// Lines that go with the answer about a spawn that has ended.
+const LAST_LINES: usize = 20;
+/// Most characters of such a line.
+const LINE_CHARS: usize = 500;
+
+/// The file of one spawn.
+pub(crate) fn path(dir: &Path, id: SpawnId) -> PathBuf {
+    dir.join(format!("{id}.log"))
+}
+
+/// Makes the file of a spawn, with a first line that says whose it is.
+pub(crate) fn create(dir: &Path, id: SpawnId, request: &RequestId, node: &NodeId) -> io::Result<File> {
+    let mut file = OpenOptions::new().create(true).append(true).mode(0o600).open(path(dir, id))?;
+    file.write_all(format!("{OURS}spawn.id={id} request.id={request} node.id={node}\n").as_bytes())?;
+    Ok(file)
+}
+
+/// Frees the front of a file that has become too long. The server goes on appending at its end, undisturbed; where the
+/// file system knows no holes, everything up to now is lost instead.
+pub(crate) fn bound(path: &Path) -> io::Result<()> {
+    let on_disk = |meta: &std::fs::Metadata| meta.blocks() * 512;
+    if on_disk(&std::fs::metadata(path)?) <= MOST {
+        return Ok(());
+    }
+    let file = OpenOptions::new().write(true).open(path)?;
+    let size = file.metadata()?.len();
+    let front = size.saturating_sub(KEEP) & !0xfff;
+    if front == 0 {
+        return Ok(());
+    }
+    match fallocate(&file, FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE, 0, front) {
+        Ok(()) => Ok(()),
+        Err(rustix::io::Errno::OPNOTSUPP) => file.set_len(0),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// The last lines of a file, at most `lines` of them, harmless to print.
+pub(crate) fn tail(path: &Path, lines: usize) -> io::Result<Vec<String>> {
+    read_tail(path, lines, KEEP, usize::MAX)
+}
+
+/// The last lines that the process itself wrote, short enough to go with an answer.
+pub(crate) fn last_words(path: &Path) -> Vec<String> {
+    let mut words = read_tail(path, LAST_LINES + 1, 64 << 10, LINE_CHARS).unwrap_or_default();
+    if words.first().is_some_and(|line| line.starts_with(OURS)) {
+        words.remove(0);
+    }
+    if words.len() > LAST_LINES {
+        words.remove(0);
+    }
+    words
+}
+
+fn read_tail(path: &Path, lines: usize, most: u64, chars: usize) -> io::Result<Vec<String>> {
+    let file = File::open(path)?;
+    let size = file.metadata()?.len();
+    let from = size.saturating_sub(most);
+    let mut bytes = vec![0; usize::try_from(size - from).unwrap_or(0)];
+    let mut filled = 0;
+    while filled < bytes.len() {
+        match file.read_at(&mut bytes[filled..], from + filled as u64) {
+            // Truncated meanwhile.
+            Ok(0) => break,
+            Ok(n) => filled += n,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    bytes.truncate(filled);
+    // A hole reads as NULs; what follows it, or a start in the middle of the file, is the rest of a line.
+    let hole = bytes.iter().take_while(|b| **b == 0).count();
+    let mut text = &bytes[hole..];
+    if hole > 0 || from > 0 {
+        text = text.iter().position(|b| *b == b'\n').map_or(&[], |end| &text[end + 1..]);
+    }
+    let mut last = VecDeque::new();
+    for line in text.strip_suffix(b"\n").unwrap_or(text).rsplit(|b| *b == b'\n').take(lines) {
+        last.push_front(harmless(line, chars));
+    }
+    if text.is_empty() {
+        last.clear();
+    }
+    Ok(last.into())
+}
+
+/// A line that can be shown on any terminal.
+fn harmless(line: &[u8], chars: usize) -> String {
+    let line = line.strip_suffix(b"\r").unwrap_or(line);
+    let mut text = String::with_capacity(line.len());
+    for c in String::from_utf8_lossy(line).chars().take(chars) {
+        if c.is_control() && c != '\t' {
+            text.extend(c.escape_default());
+        } else {
+            text.push(c);
+        }
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn written(bytes: &[u8]) -> tempfile::NamedTempFile {
+        let mut file = tempfile::NamedTempFile::new().unwrap();
+        file.write_all(bytes).unwrap();
+        file
+    }
+
+    #[test]
+    fn the_last_lines_come_in_order() {
+        for (text, lines, want) in [
+            ("", 5, &[][..]),
+            ("one", 5, &["one"]),
+            ("one\ntwo\n", 5, &["one", "two"]),
+            ("one\ntwo\nthree\n", 2, &["two", "three"]),
+            ("one\n\nthree", 2, &["", "three"]),
+            ("dos\r\nend\r\n", 5, &["dos", "end"]),
+            ("a\tb \u{1b}[31mred\u{7}\n", 1, &["a\tb \\u{1b}[31mred\\u{7}"]),
+            ("one\n", 0, &[]),
+        ] {
+            let file = written(text.as_bytes());
+            assert_eq!(tail(file.path(), lines).unwrap(), want, "{text:?}");
+        }
+        let file = written(b"caf\xe9\n");
+        assert_eq!(tail(file.path(), 1).unwrap(), ["caf\u{fffd}"]);
+    }
+
+    #[test]
+    fn last_words_leave_out_what_the_agent_wrote() {
+        let dir = tempfile::tempdir().unwrap();
+        let id = SpawnId::mint();
+        let mut file = create(dir.path(), id, &RequestId::mint(), &"n".parse().unwrap()).unwrap();
+        assert_eq!(file.metadata().unwrap().mode() & 0o777, 0o600);
+        assert!(last_words(&path(dir.path(), id)).is_empty());
+        for i in 0..30 {
+            writeln!(file, "{i} {}", "x".repeat(600)).unwrap();
+            let words = last_words(&path(dir.path(), id));
+            assert_eq!(words.len(), (i + 1).min(20));
+            assert!(words.last().unwrap().starts_with(&format!("{i} ")));
+            assert!(words.iter().all(|w| w.chars().count() == 500));
+        }
+    }
+
+    #[test]
+    fn a_long_file_loses_its_front_while_it_is_written() {
+        let dir = tempfile::tempdir().unwrap();
+        let id = SpawnId::mint();
+        let path = path(dir.path(), id);
+        let mut file = create(dir.path(), id, &RequestId::mint(), &"n".parse().unwrap()).unwrap();
+        let line = "y".repeat(1023);
+        for i in 0..20_000 {
+            writeln!(file, "{i} {line}").unwrap();
+            if i % 1000 == 0 {
+                bound(&path).unwrap();
+            }
+        }
+        bound(&path).unwrap();
+        writeln!(file, "the end").unwrap();
+        assert!(std::fs::metadata(&path).unwrap().blocks() * 512 <= MOST);
+        let lines = tail(&path, 10_000).unwrap();
+        assert_eq!(lines.last().unwrap(), "the end");
+        let numbers: Vec<u32> = lines[..lines.len() - 1]
+            .iter()
+            .map(|line| line.split_once(' ').unwrap().0.parse().unwrap())
+            .collect();
+        assert!(numbers.len() > 900, "{} lines are left", numbers.len());
+        assert!(numbers.windows(2).all(|pair| pair[0] + 1 == pair[1]));
+        assert_eq!(numbers.last(), Some(&19_999));
+    }
+}

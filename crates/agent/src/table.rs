@@ -1,0 +1,512 @@
+//! What the agent knows, behind one lock: slots, ports, GPUs, spawns, and the changes the registry has yet to be told.
+//!
+//! The lock is held for short sections without an await. A state change and its place in the backlog are one step, so
+//! that what a heartbeat says and what the changes say can never disagree.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use model::{Eligibility, Exit, RendererType, SpawnId, SpawnState};
+use tokio::sync::{Notify, oneshot, watch};
+use tokio::time::Instant;
+
+use crate::backlog::{Backlog, Pending};
+use crate::config::Config;
+use crate::endpoint::EndpointForm;
+use crate::gpus::Gpus;
+use crate::memory::{Recent, Tombstones};
+use crate::ports::{self, Ports};
+use crate::spawn::exit::Cause;
+use crate::spawn::{Answer, Facts, Refusal, Snapshot, Why};
+
+/// What a request asks for, as far as the table cares.
+#[derive(Debug, Clone)]
+pub(crate) struct Ask {
+    pub(crate) id: SpawnId,
+    pub(crate) renderer: RendererType,
+    pub(crate) labels: std::collections::BTreeMap<String, String>,
+}
+
+/// What other tasks have for the owner of a spawn. Everything in it coalesces, so it is never full.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Inbox {
+    pub(crate) ready: bool,
+    pub(crate) disconnect: bool,
+    pub(crate) end: Option<Cause>,
+    /// Asked to end more than once: no more patience.
+    pub(crate) hurry: bool,
+}
+
+/// What a spawned server says of itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Liveliness {
+    Ready,
+    Ping,
+    Disconnect,
+}
+
+/// One spawn in the table.
+#[derive(Debug)]
+pub(crate) struct Entry {
+    pub(crate) spawn: Snapshot,
+    /// 0 until the process was started.
+    pub(crate) pid: u32,
+    launched: bool,
+    inbox: Inbox,
+    /// Wakes the owner.
+    bell: Arc<Notify>,
+    answer: watch::Receiver<Option<Answer>>,
+    /// Callers that have not been answered yet.
+    waiting: u32,
+    /// Whether some caller was answered.
+    answered: bool,
+}
+
+/// A spawn that was let in, for the task that will own it.
+#[derive(Debug)]
+pub(crate) struct Admitted {
+    pub(crate) facts: Arc<Facts>,
+    pub(crate) bell: Arc<Notify>,
+    pub(crate) answer: watch::Sender<Option<Answer>>,
+}
+
+/// What came of asking for admission.
+#[derive(Debug)]
+pub(crate) enum Admission {
+    New(Admitted, watch::Receiver<Option<Answer>>),
+    /// It is here already; this will be (or was) the answer.
+    Joined(watch::Receiver<Option<Answer>>),
+    Refused(Refusal),
+}
+
+/// What came of asking for an end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Ending {
+    Stopping,
+    Ended,
+    Unknown,
+}
+
+/// Whether asking again for an end that has begun means KILL.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Again {
+    Hurries,
+    ChangesNothing,
+}
+
+/// Why nobody is let in, whatever is free.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) enum Door {
+    #[default]
+    Open,
+    /// The agent is going away.
+    ShuttingDown,
+    /// Another agent has taken the node over.
+    Superseded,
+}
+
+/// How many spawns are in which state, and what they use.
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+pub(crate) struct Usage {
+    pub(crate) by_state: Vec<(SpawnState, usize)>,
+    /// Callers that wait for their answer.
+    pub(crate) waiting: u32,
+    pub(crate) ports: usize,
+    pub(crate) gpu_slots: u32,
+    pub(crate) backlog: usize,
+    pub(crate) dropped: u64,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub(crate) struct Table {
+    slots: usize,
+    csr: bool,
+    ssr: bool,
+    endpoint: EndpointForm,
+    ports: Ports,
+    gpus: Gpus,
+    running: HashMap<SpawnId, Entry>,
+    /// Let in, but not known yet whether their process starts.
+    starting: usize,
+    recent: Recent<Entry>,
+    tombstones: Tombstones,
+    eligibility: Eligibility,
+    /// Rises whenever a front door says what the operator wants.
+    eligibility_version: u64,
+    door: Door,
+    backlog: Backlog,
+    /// Wakes the relay.
+    relay: Arc<Notify>,
+    settled: Arc<Notify>,
+}
+
+impl Table {
+    pub(crate) fn new(config: &Config, endpoint: EndpointForm) -> Self {
+        Self {
+            slots: usize::try_from(config.slots).unwrap_or(usize::MAX),
+            csr: config.csr,
+            ssr: config.ssr,
+            endpoint,
+            ports: Ports::new(&config.ports),
+            gpus: Gpus::new(config.gpus, config.gpu_slots),
+            running: HashMap::new(),
+            starting: 0,
+            recent: Recent::default(),
+            tombstones: Tombstones::default(),
+            eligibility: Eligibility::Eligible,
+            eligibility_version: 0,
+            door: Door::Open,
+            backlog: Backlog::new(),
+            relay: Arc::new(Notify::new()),
+            settled: Arc::new(Notify::new()),
+        }
+    }
+
+    /// Joins a spawn that is here already.
+    pub(crate) fn join(&mut self, id: SpawnId, now: Instant) -> Option<watch::Receiver<Option<Answer>>> {
+        if let Some(entry) = self.running.get_mut(&id) {
+            entry.waiting += 1;
+            return Some(entry.answer.clone());
+        }
+        self.recent.get(id, now).map(|entry| entry.answer.clone())
+    }
+
+    /// Lets a spawn in, or says why not: the one place that decides.
+    pub(crate) fn admit(&mut self, ask: Ask, now: Instant) -> Admission {
+        if let Some(answer) = self.join(ask.id, now) {
+            return Admission::Joined(answer);
+        }
+        match self.may_enter(&ask, now) {
+            Ok(()) => {}
+            Err(refusal) => return Admission::Refused(refusal),
+        }
+        let Some(port) = self.ports.take(ports::is_free) else {
+            return Admission::Refused(Why::NoPort.because("every port is taken"));
+        };
+        let gpu = match ask.renderer {
+            RendererType::Csr => None,
+            RendererType::Ssr => self.gpus.take(),
+        };
+        let facts = Arc::new(Facts {
+            id: ask.id,
+            renderer: ask.renderer,
+            port,
+            endpoint: self.endpoint.of(ask.id, port),
+            gpu,
+            labels: ask.labels,
+            started: now,
+        });
+        let bell = Arc::new(Notify::new());
+        let (answer, receiver) = watch::channel(None);
+        let entry = Entry {
+            spawn: Snapshot::new(Arc::clone(&facts)),
+            pid: 0,
+            launched: false,
+            inbox: Inbox::default(),
+            bell: Arc::clone(&bell),
+            answer: receiver.clone(),
+            waiting: 1,
+            answered: false,
+        };
+        self.running.insert(ask.id, entry);
+        self.starting += 1;
+        Admission::New(Admitted { facts, bell, answer }, receiver)
+    }
+
+    fn may_enter(&mut self, ask: &Ask, now: Instant) -> Result<(), Refusal> {
+        match self.door {
+            Door::Open => {}
+            Door::ShuttingDown => return Err(Why::ShuttingDown.because("the agent is going away")),
+            Door::Superseded => {
+                return Err(Why::ShuttingDown.because("another agent has taken this node over"));
+            }
+        }
+        if self.tombstones.contains(ask.id, now) {
+            return Err(Why::Abandoned.because("it was stopped, abandoned or has ended before"));
+        }
+        if self.eligibility != Eligibility::Eligible {
+            return Err(Why::NotEligible.because(format!("the node is {}", self.eligibility)));
+        }
+        let on = match ask.renderer {
+            RendererType::Csr => self.csr,
+            RendererType::Ssr => self.ssr,
+        };
+        if !on {
+            return Err(Why::RendererOff.because(format!("{} is switched off on this node", ask.renderer)));
+        }
+        if self.running.len() >= self.slots {
+            return Err(Why::Full.because(format!("all {} slots are taken", self.slots)));
+        }
+        if ask.renderer == RendererType::Ssr && !self.gpus.has_room() {
+            return Err(Why::GpusFull.because("every GPU slot is taken"));
+        }
+        Ok(())
+    }
+
+    /// Its process was started: from now on others are told of it.
+    pub(crate) fn launched(&mut self, id: SpawnId, pid: u32, now: Instant) {
+        self.settle_one_start();
+        let Some(entry) = self.running.get_mut(&id) else { return };
+        entry.pid = pid;
+        entry.launched = true;
+        let spawn = entry.spawn.clone();
+        self.publish(spawn, now);
+    }
+
+    /// Its process could not be started: as if it had never been here.
+    pub(crate) fn not_launched(&mut self, id: SpawnId) {
+        self.settle_one_start();
+        if let Some(entry) = self.running.remove(&id) {
+            self.give_back(&entry.spawn.facts);
+        }
+    }
+
+    fn settle_one_start(&mut self) {
+        self.starting = self.starting.saturating_sub(1);
+        if self.starting == 0 {
+            self.settled.notify_waiters();
+        }
+    }
+
+    /// It has come into another state, short of its end.
+    pub(crate) fn enter(&mut self, id: SpawnId, state: SpawnState, now: Instant) -> u64 {
+        let Some(entry) = self.running.get_mut(&id) else { return 0 };
+        if state == SpawnState::Ready && entry.spawn.ready.is_none() {
+            entry.spawn.ready = Some(now);
+            self.settled.notify_waiters();
+        }
+        entry.spawn.state = state;
+        let spawn = entry.spawn.clone();
+        self.publish(spawn, now)
+    }
+
+    /// It has ended: everything it used is free again.
+    pub(crate) fn exited(&mut self, id: SpawnId, exit: Exit, now: Instant) {
+        let Some(mut entry) = self.running.remove(&id) else { return };
+        self.give_back(&entry.spawn.facts);
+        entry.spawn.state = SpawnState::Exited;
+        entry.spawn.ended = Some(now);
+        entry.spawn.exit = Some(exit);
+        self.publish(entry.spawn.clone(), now);
+        self.tombstones.add(id, now);
+        self.recent.add(id, entry, now);
+    }
+
+    fn give_back(&mut self, facts: &Facts) {
+        self.ports.give_back(facts.port);
+        if let Some(gpu) = facts.gpu {
+            self.gpus.give_back(gpu);
+        }
+        self.settled.notify_waiters();
+    }
+
+    fn publish(&mut self, spawn: Snapshot, now: Instant) -> u64 {
+        let serial = self.backlog.push(spawn, now);
+        self.relay.notify_one();
+        serial
+    }
+
+    /// Takes in what a server says of itself; `false` when it is not one of ours.
+    pub(crate) fn heard(&mut self, id: SpawnId, what: Liveliness, now: Instant) -> bool {
+        let Some(entry) = self.running.get_mut(&id) else { return false };
+        entry.spawn.heard = Some(now);
+        match what {
+            Liveliness::Ready => entry.inbox.ready = true,
+            Liveliness::Disconnect => entry.inbox.disconnect = true,
+            // Its owner looks when the time comes, unless it waits for this very ping.
+            Liveliness::Ping if entry.spawn.state != SpawnState::Suspect => return true,
+            Liveliness::Ping => {}
+        }
+        entry.bell.notify_one();
+        true
+    }
+
+    /// When it was last heard of.
+    pub(crate) fn last_heard(&self, id: SpawnId) -> Option<Instant> {
+        self.running.get(&id)?.spawn.heard
+    }
+
+    /// What does not change about it.
+    pub(crate) fn facts(&mut self, id: SpawnId, now: Instant) -> Option<Arc<Facts>> {
+        let entry = self.running.get(&id).or_else(|| self.recent.get(id, now))?;
+        Some(Arc::clone(&entry.spawn.facts))
+    }
+
+    /// What its owner has not seen yet.
+    pub(crate) fn collect(&mut self, id: SpawnId) -> Inbox {
+        self.running.get_mut(&id).map(|entry| std::mem::take(&mut entry.inbox)).unwrap_or_default()
+    }
+
+    /// Asks for its end. Whatever the outcome, it can not be started any more.
+    pub(crate) fn end(&mut self, id: SpawnId, cause: Cause, again: Again, now: Instant) -> Ending {
+        if let Some(entry) = self.running.get_mut(&id) {
+            let begun = entry.inbox.end.is_some() || entry.spawn.state == SpawnState::Stopping;
+            match (begun, again) {
+                (true, Again::ChangesNothing) => return Ending::Stopping,
+                (true, Again::Hurries) => entry.inbox.hurry = true,
+                (false, _) => entry.inbox.end = Some(cause),
+            }
+            entry.bell.notify_one();
+            return Ending::Stopping;
+        }
+        self.tombstones.add(id, now);
+        if self.recent.get(id, now).is_some() { Ending::Ended } else { Ending::Unknown }
+    }
+
+    /// Asks for the end of all.
+    pub(crate) fn end_all(&mut self, cause: Cause, again: Again, now: Instant) {
+        let all: Vec<SpawnId> = self.running.keys().copied().collect();
+        for id in all {
+            self.end(id, cause, again, now);
+        }
+    }
+
+    /// A caller is done waiting. When it was the last and nobody was answered, nobody wants the spawn.
+    pub(crate) fn leave(&mut self, id: SpawnId, answered: bool, now: Instant) {
+        let Some(entry) = self.running.get_mut(&id) else { return };
+        entry.waiting = entry.waiting.saturating_sub(1);
+        entry.answered |= answered;
+        if entry.waiting == 0 && !entry.answered {
+            self.end(id, Cause::Cancelled, Again::ChangesNothing, now);
+        }
+    }
+
+    pub(crate) fn shut(&mut self, door: Door) {
+        self.door = door;
+    }
+
+    pub(crate) fn door(&self) -> Door {
+        self.door
+    }
+
+    pub(crate) fn eligibility(&self) -> (Eligibility, u64) {
+        (self.eligibility, self.eligibility_version)
+    }
+
+    /// What a front door says the operator wants.
+    pub(crate) fn set_eligibility(&mut self, eligibility: Eligibility) {
+        self.eligibility_version += 1;
+        self.eligibility = eligibility;
+    }
+
+    /// What the registry says the operator wants; not heeded when a front door has said something since the report went
+    /// out, because then the front door knows better. Returns whether it changed anything.
+    pub(crate) fn learn_eligibility(&mut self, eligibility: Eligibility, version: u64) -> bool {
+        let news = version == self.eligibility_version && eligibility != self.eligibility;
+        if news {
+            self.eligibility = eligibility;
+        }
+        news
+    }
+
+    /// All spawns, those that ended a short while ago included.
+    pub(crate) fn all(&mut self, now: Instant) -> impl Iterator<Item = &Entry> {
+        self.running.values().chain(self.recent.all(now))
+    }
+
+    pub(crate) fn running(&self) -> usize {
+        self.running.len()
+    }
+
+    pub(crate) fn launching(&self) -> usize {
+        self.running.values().filter(|e| e.spawn.state == SpawnState::Launching).count()
+    }
+
+    pub(crate) fn end_launching(&mut self, now: Instant) {
+        let launching: Vec<SpawnId> = self
+            .running
+            .values()
+            .filter(|e| e.spawn.state == SpawnState::Launching)
+            .map(|e| e.spawn.facts.id)
+            .collect();
+        for id in launching {
+            self.end(id, Cause::Cancelled, Again::ChangesNothing, now);
+        }
+    }
+
+    /// Those that are being ended, or will be.
+    pub(crate) fn ending(&self) -> usize {
+        self.running
+            .values()
+            .filter(|e| e.spawn.state == SpawnState::Stopping || e.inbox.end.is_some())
+            .count()
+    }
+
+    pub(crate) fn starting(&self) -> usize {
+        self.starting
+    }
+
+    pub(crate) fn knows(&self, id: SpawnId) -> bool {
+        self.running.contains_key(&id)
+    }
+
+    /// Those whose process was started, as they are now.
+    pub(crate) fn snapshots(&self) -> impl Iterator<Item = &Snapshot> {
+        self.running.values().filter(|e| e.launched).map(|e| &e.spawn)
+    }
+
+    pub(crate) fn gpus(&self) -> &Gpus {
+        &self.gpus
+    }
+
+    pub(crate) fn usage(&self) -> Usage {
+        let mut by_state: Vec<(SpawnState, usize)> = [
+            SpawnState::Launching,
+            SpawnState::Ready,
+            SpawnState::Suspect,
+            SpawnState::Disconnected,
+            SpawnState::Stopping,
+        ]
+        .map(|state| (state, 0))
+        .into();
+        for entry in self.running.values() {
+            if let Some((_, count)) = by_state.iter_mut().find(|(state, _)| *state == entry.spawn.state) {
+                *count += 1;
+            }
+        }
+        Usage {
+            by_state,
+            waiting: self.running.values().map(|e| e.waiting).sum(),
+            ports: self.ports.used(),
+            gpu_slots: self.gpus.used(),
+            backlog: self.backlog.len(),
+            dropped: self.backlog.dropped(),
+        }
+    }
+
+    /// The oldest changes the registry was not told yet.
+    pub(crate) fn backlog(&self, most: usize) -> impl Iterator<Item = &Pending> {
+        self.backlog.first(most)
+    }
+
+    pub(crate) fn backlog_len(&self) -> usize {
+        self.backlog.len()
+    }
+
+    pub(crate) fn dropped_changes(&self) -> u64 {
+        self.backlog.dropped()
+    }
+
+    pub(crate) fn accepted(&mut self, serial: u64) -> Vec<Pending> {
+        self.backlog.accept(serial)
+    }
+
+    pub(crate) fn wait_for_change(&mut self, serial: u64) -> Option<oneshot::Receiver<()>> {
+        self.backlog.wait_for(serial)
+    }
+
+    /// The bell of the relay.
+    pub(crate) fn relay_bell(&self) -> Arc<Notify> {
+        Arc::clone(&self.relay)
+    }
+
+    /// Rings whenever a start is settled, or a spawn has become ready or has ended.
+    pub(crate) fn settled_bell(&self) -> Arc<Notify> {
+        Arc::clone(&self.settled)
+    }
+}
+
+#[cfg(test)]
+#[path = "table_tests.rs"]
+mod tests;

@@ -1,0 +1,305 @@
+//! The command line: what there is, and the flags that several commands share.
+
+use std::time::Duration;
+
+use clap::builder::{PossibleValuesParser, TypedValueParser};
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use hyper::header::HeaderValue;
+use model::api::SpawnRequest;
+use model::{RendererType, SpawnState};
+
+use crate::client::Server;
+use crate::commands::{agent, bench, completions, dev, frontdoor, log, nodes, show, spawn, spawns, stop};
+use crate::failure::Failure;
+
+/// The longest a request may wait in line.
+const LONGEST_WAIT: Duration = Duration::from_secs(60);
+
+/// A farm of stream cache servers behind one POST /spawn.
+#[derive(Debug, Parser)]
+#[command(
+    name = "hatchery",
+    version,
+    arg_required_else_help = true,
+    subcommand_required = true,
+    max_term_width = 110,
+    after_help = "Examples:\n  \
+        hatchery dev\n  \
+        hatchery spawn --renderer ssr --label sdk=2025.1\n  \
+        hatchery nodes\n\n\
+        Exit codes: 0 done, 1 failed, 2 usage or configuration, 3 not found,\n\
+        4 refused or no capacity, 5 timed out."
+)]
+pub(crate) struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// Every command.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Run a front door: the HTTP service that clients and operators talk to
+    Frontdoor(Box<frontdoor::FrontdoorArgs>),
+    /// Run an agent: it supervises the stream cache servers of this machine
+    Agent(Box<agent::AgentArgs>),
+    /// Run a whole farm in this process, with a simulated server unless told otherwise
+    Dev(Box<dev::DevArgs>),
+    /// Start a stream cache server and print where its viewer connects
+    Spawn(spawn::SpawnArgs),
+    /// List spawns, newest first
+    Spawns(spawns::SpawnsArgs),
+    /// Show one spawn with its history
+    Show(show::ShowArgs),
+    /// Print the last lines a spawn wrote
+    Log(log::LogArgs),
+    /// Stop spawns
+    Stop(stop::StopArgs),
+    /// List nodes, or show one
+    Nodes(nodes::NodesArgs),
+    /// Put load on a farm and measure how long its answers take
+    Bench(bench::BenchArgs),
+    /// Print a completion script for a shell
+    Completions(completions::CompletionsArgs),
+}
+
+/// Flags of every command that talks to a front door.
+#[derive(Debug, Args)]
+pub(crate) struct ClientFlags {
+    /// The front door to talk to
+    #[arg(
+        long,
+        env = "HATCHERY_SERVER",
+        default_value = "http://127.0.0.1:8080",
+        value_name = "URL",
+        help_heading = "Front door"
+    )]
+    pub(crate) server: Server,
+    /// Print the front door's JSON instead of a table
+    #[arg(long, help_heading = "Front door")]
+    pub(crate) json: bool,
+    /// Give up on an answer after this time [default: 10s, or as long as a spawn may take]
+    #[arg(long, value_name = "DURATION", value_parser = time, help_heading = "Front door")]
+    pub(crate) timeout: Option<Duration>,
+}
+
+/// Where nodes, reservations and spawns are kept.
+#[derive(Debug, Args)]
+pub(crate) struct RegistryFlags {
+    /// Where the farm's state is kept: redis://…, rediss://…, redis-sentinel://… or redis-cluster://…
+    #[arg(
+        long,
+        env = "HATCHERY_REGISTRY",
+        default_value = "redis://127.0.0.1:6379",
+        hide_env_values = true,
+        value_name = "URL",
+        help_heading = "Registry"
+    )]
+    pub(crate) registry: String,
+    #[command(flatten)]
+    pub(crate) farm: FarmFlag,
+}
+
+/// Which of the farms that share a registry.
+#[derive(Debug, Args)]
+pub(crate) struct FarmFlag {
+    /// The farm's name; several farms can share one registry
+    #[arg(
+        long,
+        env = "HATCHERY_FARM",
+        default_value = "default",
+        value_name = "NAME",
+        help_heading = "Registry"
+    )]
+    pub(crate) farm: String,
+}
+
+/// What is logged, and how; always to standard error.
+#[derive(Debug, Args)]
+pub(crate) struct LogFlags {
+    /// How log lines are written
+    #[arg(
+        long,
+        env = "HATCHERY_LOG_FORMAT",
+        value_enum,
+        default_value = "text",
+        value_name = "FORMAT",
+        help_heading = "Logging"
+    )]
+    pub(crate) log_format: LogFormat,
+    /// What is logged: a level, or a filter such as `warn,agent=debug`
+    #[arg(
+        long = "log",
+        env = "HATCHERY_LOG",
+        default_value = "info",
+        value_name = "FILTER",
+        help_heading = "Logging"
+    )]
+    pub(crate) filter: String,
+}
+
+/// How log lines are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum LogFormat {
+    /// For people.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// What `POST /spawn` is asked for.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Spawn")]
+pub(crate) struct SpawnFlags {
+    /// Where the picture is rendered
+    #[arg(long, value_name = "TYPE", value_parser = renderer())]
+    pub(crate) renderer: Option<RendererType>,
+    /// Model that overrides what the viewer asks for, relative to the node's model directories
+    #[arg(long, value_name = "FILE")]
+    pub(crate) model: Option<String>,
+    /// Pool the node must belong to
+    #[arg(long, value_name = "NAME")]
+    pub(crate) pool: Option<String>,
+    /// Label the node must carry; may be repeated
+    #[arg(long = "label", value_name = "KEY=VALUE", value_delimiter = ',', value_parser = label)]
+    pub(crate) labels: Vec<String>,
+    /// Token the viewer must present to the spawned server
+    #[arg(long, value_name = "TOKEN")]
+    pub(crate) session_token: Option<String>,
+    /// Wait in line this long when the farm is full, at most 60s [default: do not wait]
+    #[arg(long, value_name = "DURATION", value_parser = wait)]
+    pub(crate) wait: Option<Duration>,
+}
+
+impl SpawnFlags {
+    /// The body of the request.
+    pub(crate) fn request(&self) -> Result<SpawnRequest, Failure> {
+        let labels = model::node::collect_labels(self.labels.iter().map(String::as_str))
+            .map_err(|why| Failure::usage(format!("--label: {why}")))?;
+        Ok(SpawnRequest {
+            renderer_type: self.renderer,
+            model: self.model.clone(),
+            session_token: self.session_token.clone(),
+            pool: self.pool.clone(),
+            labels: (!labels.is_empty()).then_some(labels),
+            wait_seconds: self.wait.map(|w| u32::try_from(w.as_millis().div_ceil(1000)).unwrap_or(u32::MAX)),
+        })
+    }
+
+    /// How long an answer may take before something is wrong with the front door.
+    pub(crate) fn timeout(&self) -> Duration {
+        self.wait.unwrap_or_default() + model::timing::SPAWN_DEADLINE + Duration::from_secs(10)
+    }
+}
+
+/// `30s`, `5m`, `500ms`.
+pub(crate) fn duration(text: &str) -> Result<Duration, String> {
+    humantime::parse_duration(text).map_err(|e| format!("wants a duration such as 30s or 5m: {e}"))
+}
+
+/// A duration that is not zero.
+pub(crate) fn time(text: &str) -> Result<Duration, String> {
+    match duration(text)? {
+        Duration::ZERO => Err("must be longer than 0s".to_owned()),
+        time => Ok(time),
+    }
+}
+
+fn wait(text: &str) -> Result<Duration, String> {
+    match duration(text)? {
+        wait if wait > LONGEST_WAIT => Err("must be at most 60s".to_owned()),
+        wait => Ok(wait),
+    }
+}
+
+fn label(text: &str) -> Result<String, String> {
+    model::node::parse_label(text).map(|_| text.to_owned())
+}
+
+fn renderer() -> impl TypedValueParser<Value = RendererType> {
+    PossibleValuesParser::new(["csr", "ssr"]).try_map(|word| word.parse::<RendererType>())
+}
+
+/// A state by its word.
+pub(crate) fn state() -> impl TypedValueParser<Value = SpawnState> {
+    PossibleValuesParser::new(SpawnState::ALL.iter().map(|s| s.as_str()))
+        .try_map(|word| word.parse::<SpawnState>())
+}
+
+/// What may be an idempotency key.
+pub(crate) fn idempotency_key(text: &str) -> Result<HeaderValue, String> {
+    let good = (1..=255).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_graphic());
+    HeaderValue::from_str(text)
+        .ok()
+        .filter(|_| good)
+        .ok_or_else(|| "must be 1 to 255 visible ASCII characters".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    /// The commands, each with its name.
+    fn commands() -> Vec<clap::Command> {
+        let mut cli = Cli::command();
+        cli.build();
+        cli.get_subcommands().filter(|c| c.get_name() != "help").cloned().collect()
+    }
+
+    #[test]
+    fn the_command_line_is_well_formed() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn every_command_shows_examples_that_parse() {
+        for mut command in commands() {
+            let name = command.get_name().to_owned();
+            let help = command.render_long_help().to_string();
+            let (_, examples) = help.split_once("Examples:").unwrap_or_else(|| panic!("{name} has none"));
+            let examples: Vec<&str> =
+                examples.lines().map(str::trim).filter(|l| l.starts_with("hatchery ")).collect();
+            assert!(!examples.is_empty(), "{name}");
+            for example in examples {
+                let line = example.split(['|', '>', '#']).next().unwrap_or_default();
+                let parsed = Cli::try_parse_from(line.split_whitespace());
+                assert!(parsed.is_ok(), "{example}: {}", parsed.unwrap_err());
+                assert!(line.contains(&name), "{example} is no example of {name}");
+            }
+        }
+    }
+
+    #[test]
+    fn every_flag_of_a_role_is_an_environment_variable_too() {
+        for command in commands() {
+            if !["frontdoor", "agent", "dev"].contains(&command.get_name()) {
+                continue;
+            }
+            for arg in command.get_arguments() {
+                let Some(long) = arg.get_long().filter(|l| !["help", "version"].contains(l)) else {
+                    continue;
+                };
+                let wanted = format!("HATCHERY_{}", long.to_uppercase().replace('-', "_"));
+                let env = arg.get_env().map(|e| e.to_string_lossy().into_owned());
+                assert_eq!(env.as_deref(), Some(wanted.as_str()), "{} --{long}", command.get_name());
+            }
+        }
+    }
+
+    #[test]
+    fn a_wait_is_rounded_up_to_seconds() {
+        let flags = SpawnFlags {
+            renderer: None,
+            model: None,
+            pool: None,
+            labels: vec!["a=1".into(), "b=".into()],
+            session_token: None,
+            wait: Some(Duration::from_millis(1500)),
+        };
+        let request = flags.request().unwrap();
+        assert_eq!(request.wait_seconds, Some(2));
+        assert_eq!(request.labels.unwrap().len(), 2);
+    }
+}

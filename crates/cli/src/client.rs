@@ -1,0 +1,407 @@
+//! Typed calls to a front door.
+
+use std::borrow::Cow;
+use std::error::Error;
+use std::fmt::Write as _;
+use std::str::FromStr;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body_util::{BodyExt, Full, Limited};
+use hyper::header::{ACCEPT, CONTENT_TYPE, HeaderValue, USER_AGENT};
+use hyper::{Method, Request, StatusCode, Uri};
+use hyper_util::client::legacy;
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::rt::{TokioExecutor, TokioTimer};
+use model::api::{Node, NodeList, Problem, Spawn, SpawnAnswer, SpawnList, SpawnRequest};
+use model::{NodeId, SpawnId, SpawnState};
+use serde::de::DeserializeOwned;
+
+use crate::exit::Exit;
+
+/// No answer is longer: a list of ten thousand nodes takes a tenth of it.
+const LONGEST_ANSWER: usize = 64 << 20;
+/// Enough for the pool to keep what a load generator uses.
+const IDLE_CONNECTIONS: usize = 4096;
+const AGENT: HeaderValue = HeaderValue::from_static(concat!("hatchery/", env!("CARGO_PKG_VERSION")));
+const JSON: HeaderValue = HeaderValue::from_static("application/json");
+const ANYTHING: HeaderValue = HeaderValue::from_static("*/*");
+
+/// Where a front door listens: `http://host[:port][/prefix]`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Server {
+    /// Without the slash at the end.
+    base: String,
+}
+
+impl FromStr for Server {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let wants = "wants http://host[:port]";
+        let uri: Uri = text.parse().map_err(|e| format!("{wants}, not {text:?}: {e}"))?;
+        match uri.scheme_str() {
+            Some("http") => {}
+            Some("https") => {
+                return Err(format!("{wants}: this build speaks http only, {text:?} asks for https"));
+            }
+            _ => return Err(format!("{wants}, not {text:?}")),
+        }
+        match uri.authority() {
+            Some(authority) if authority.as_str().contains('@') => {
+                return Err(format!("{wants}, without a user"));
+            }
+            Some(authority) if !authority.host().is_empty() => {}
+            _ => return Err(format!("{wants}, not {text:?}: there is no host")),
+        }
+        if uri.query().is_some() {
+            return Err(format!("{wants}, without a query"));
+        }
+        Ok(Self { base: text.trim_end_matches('/').to_owned() })
+    }
+}
+
+impl std::fmt::Display for Server {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.base)
+    }
+}
+
+/// Why a call has no good answer.
+#[derive(Debug)]
+pub(crate) enum CallError {
+    /// Nobody listens there, or the name does not resolve.
+    Unreachable { server: Server, why: String },
+    /// The connection broke before the whole answer was here.
+    Broken { server: Server, why: String },
+    /// No answer in time.
+    TimedOut { server: Server, after: Duration },
+    /// The front door said no, and why.
+    Refused { problem: Box<Problem>, json: Bytes },
+    /// An error that is not in the form of a front door of this version.
+    Odd { server: Server, status: StatusCode, json: Option<Bytes>, detail: Option<String> },
+    /// A good answer that cannot be read.
+    Unreadable { server: Server, why: String },
+}
+
+impl CallError {
+    /// What it means to a script.
+    pub(crate) fn exit(&self) -> Exit {
+        match self {
+            Self::Unreachable { .. } | Self::Broken { .. } | Self::Unreadable { .. } => Exit::Failed,
+            Self::TimedOut { .. } => Exit::TimedOut,
+            Self::Refused { problem, .. } => Exit::of(problem.code),
+            Self::Odd { status, .. } if *status == StatusCode::GATEWAY_TIMEOUT => Exit::TimedOut,
+            Self::Odd { .. } => Exit::Failed,
+        }
+    }
+
+    /// The word under which a load generator counts it.
+    pub(crate) fn code(&self) -> &'static str {
+        match self {
+            Self::Unreachable { .. } => "unreachable",
+            Self::Broken { .. } => "connection-lost",
+            Self::TimedOut { .. } => "timed-out",
+            Self::Refused { problem, .. } => problem.code.as_str(),
+            Self::Odd { .. } | Self::Unreadable { .. } => "unexpected-answer",
+        }
+    }
+
+    /// The problem as the front door wrote it.
+    pub(crate) fn problem_json(&self) -> Option<&Bytes> {
+        match self {
+            Self::Refused { json, .. } => Some(json),
+            Self::Odd { json, .. } => json.as_ref(),
+            Self::Unreachable { .. }
+            | Self::Broken { .. }
+            | Self::TimedOut { .. }
+            | Self::Unreadable { .. } => None,
+        }
+    }
+
+    /// The last lines of the process that failed.
+    pub(crate) fn log(&self) -> &[String] {
+        match self {
+            Self::Refused { problem, .. } => problem.log.as_deref().unwrap_or_default(),
+            _ => &[],
+        }
+    }
+}
+
+impl std::fmt::Display for CallError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Unreachable { server, why } => {
+                write!(f, "cannot reach {server}: {why} (--server or HATCHERY_SERVER names the front door)")
+            }
+            Self::Broken { server, why } => {
+                write!(f, "the connection to {server} broke before it had answered: {why}")
+            }
+            Self::TimedOut { server, after } => {
+                write!(f, "{server} did not answer within {}", humantime::format_duration(*after))
+            }
+            Self::Refused { problem, .. } => {
+                let detail = problem.detail.trim().trim_end_matches('.');
+                f.write_str(if detail.is_empty() { &problem.title } else { detail })?;
+                write!(f, " ({}", problem.code.as_str())?;
+                if let Some(node) = &problem.node {
+                    write!(f, ", node {node}")?;
+                }
+                if let Some(spawn) = &problem.spawn {
+                    write!(f, ", spawn {spawn}")?;
+                }
+                write!(f, ", request {})", problem.request_id)
+            }
+            Self::Odd { server, status, detail, .. } => {
+                write!(f, "{server} answered {status}")?;
+                match detail {
+                    Some(detail) => write!(f, ": {detail}"),
+                    None => f.write_str(", which is not how a front door says it"),
+                }
+            }
+            Self::Unreadable { server, why } => {
+                write!(f, "{server} answered something this version cannot read: {why}")
+            }
+        }
+    }
+}
+
+/// A good answer: understood, and as it came.
+#[derive(Debug, Clone)]
+pub(crate) struct Answer<T> {
+    /// Understood.
+    pub(crate) value: T,
+    /// As it came, for `--json`.
+    pub(crate) json: Bytes,
+}
+
+/// A `POST /spawn` that can be sent any number of times.
+#[derive(Debug, Clone)]
+pub(crate) struct PreparedSpawn {
+    body: Bytes,
+    key: Option<HeaderValue>,
+}
+
+impl PreparedSpawn {
+    /// With an idempotency key, or without.
+    pub(crate) fn new(request: &SpawnRequest, key: Option<HeaderValue>) -> Self {
+        let body = serde_json::to_vec(request).unwrap_or_default();
+        Self { body: body.into(), key }
+    }
+}
+
+/// What came of asking for a spawn's end.
+#[derive(Debug, Clone)]
+pub(crate) struct Stopped {
+    /// It had ended before.
+    pub(crate) had_ended: bool,
+    /// What the front door wrote.
+    pub(crate) json: Bytes,
+}
+
+/// A connection pool to one front door, with one limit for the time a call takes.
+#[derive(Debug, Clone)]
+pub(crate) struct Client {
+    http: legacy::Client<HttpConnector, Full<Bytes>>,
+    server: Server,
+    timeout: Duration,
+    /// Where spawns are asked for, parsed once.
+    spawn: Uri,
+}
+
+impl Client {
+    /// Connects when first used.
+    pub(crate) fn new(server: &Server, timeout: Duration) -> Result<Self, CallError> {
+        let mut connector = HttpConnector::new();
+        connector.set_nodelay(true);
+        let http = legacy::Client::builder(TokioExecutor::new())
+            .pool_timer(TokioTimer::new())
+            .pool_max_idle_per_host(IDLE_CONNECTIONS)
+            .build(connector);
+        let spawn = uri(server, "/spawn")?;
+        Ok(Self { http, server: server.clone(), timeout, spawn })
+    }
+
+    /// Starts a spawn and waits until it is ready.
+    pub(crate) async fn spawn(&self, prepared: &PreparedSpawn) -> Result<Answer<SpawnAnswer>, CallError> {
+        let mut request = self.request(Method::POST, self.spawn.clone(), Full::new(prepared.body.clone()));
+        request.headers_mut().insert(CONTENT_TYPE, JSON);
+        if let Some(key) = &prepared.key {
+            request.headers_mut().insert("idempotency-key", key.clone());
+        }
+        let (_, body) = self.send(request).await?;
+        self.read(body)
+    }
+
+    /// One page of spawns.
+    pub(crate) async fn spawns(
+        &self,
+        node: Option<&NodeId>,
+        state: Option<SpawnState>,
+        limit: u32,
+        cursor: Option<&str>,
+    ) -> Result<Answer<SpawnList>, CallError> {
+        let mut path = format!("/v1/spawns?limit={limit}");
+        for (name, value) in
+            [("node", node.map(|n| n.as_str())), ("state", state.map(|s| s.as_str())), ("cursor", cursor)]
+        {
+            if let Some(value) = value {
+                path += &format!("&{name}={}", query_value(value));
+            }
+        }
+        self.get(&path).await
+    }
+
+    /// One spawn with its history.
+    pub(crate) async fn show(&self, id: SpawnId) -> Result<Answer<Spawn>, CallError> {
+        self.get(&format!("/v1/spawns/{id}")).await
+    }
+
+    /// Asks for a spawn's end.
+    pub(crate) async fn stop(&self, id: SpawnId) -> Result<Stopped, CallError> {
+        let uri = uri(&self.server, &format!("/v1/spawns/{id}"))?;
+        let (status, json) = self.send(self.request(Method::DELETE, uri, Full::default())).await?;
+        Ok(Stopped { had_ended: status == StatusCode::OK, json })
+    }
+
+    /// The last lines of a spawn's output.
+    pub(crate) async fn log(&self, id: SpawnId, lines: u32) -> Result<Bytes, CallError> {
+        let uri = uri(&self.server, &format!("/v1/spawns/{id}/log?lines={lines}"))?;
+        Ok(self.send(self.request(Method::GET, uri, Full::default())).await?.1)
+    }
+
+    /// All nodes.
+    pub(crate) async fn nodes(&self) -> Result<Answer<NodeList>, CallError> {
+        self.get("/v1/nodes").await
+    }
+
+    /// One node.
+    pub(crate) async fn node(&self, node: &NodeId) -> Result<Answer<Node>, CallError> {
+        self.get(&format!("/v1/nodes/{node}")).await
+    }
+
+    async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<Answer<T>, CallError> {
+        let uri = uri(&self.server, path)?;
+        let (_, body) = self.send(self.request(Method::GET, uri, Full::default())).await?;
+        self.read(body)
+    }
+
+    fn request(&self, method: Method, uri: Uri, body: Full<Bytes>) -> Request<Full<Bytes>> {
+        let mut request = Request::new(body);
+        *request.method_mut() = method;
+        *request.uri_mut() = uri;
+        request.headers_mut().insert(USER_AGENT, AGENT);
+        request.headers_mut().insert(ACCEPT, ANYTHING);
+        request
+    }
+
+    /// The whole exchange within the time limit; an error status is an error.
+    async fn send(&self, request: Request<Full<Bytes>>) -> Result<(StatusCode, Bytes), CallError> {
+        let exchange = async {
+            let response = self.http.request(request).await.map_err(|e| {
+                let (server, why) = (self.server.clone(), root_cause(&e));
+                if e.is_connect() {
+                    CallError::Unreachable { server, why }
+                } else {
+                    CallError::Broken { server, why }
+                }
+            })?;
+            let status = response.status();
+            let body = Limited::new(response.into_body(), LONGEST_ANSWER);
+            let body = body
+                .collect()
+                .await
+                .map_err(|e| CallError::Broken { server: self.server.clone(), why: root_cause(&*e) })?;
+            Ok((status, body.to_bytes()))
+        };
+        let (status, body) = tokio::time::timeout(self.timeout, exchange)
+            .await
+            .map_err(|_| CallError::TimedOut { server: self.server.clone(), after: self.timeout })??;
+        if status.is_success() { Ok((status, body)) } else { Err(self.refusal(status, body)) }
+    }
+
+    fn read<T: DeserializeOwned>(&self, json: Bytes) -> Result<Answer<T>, CallError> {
+        match serde_json::from_slice(&json) {
+            Ok(value) => Ok(Answer { value, json }),
+            Err(e) => Err(CallError::Unreadable { server: self.server.clone(), why: e.to_string() }),
+        }
+    }
+
+    fn refusal(&self, status: StatusCode, body: Bytes) -> CallError {
+        if let Ok(problem) = serde_json::from_slice::<Problem>(&body) {
+            return CallError::Refused { problem: Box::new(problem), json: body };
+        }
+        // A newer front door may have codes this version does not know.
+        let value: Option<serde_json::Value> = serde_json::from_slice(&body).ok();
+        let text = |field: &str| value.as_ref()?.get(field)?.as_str().map(str::to_owned);
+        let detail = text("detail").or_else(|| text("title")).map(|mut detail| {
+            if let (Some(code), Some(id)) = (text("code"), text("requestId")) {
+                write!(detail, " ({code}, request {id})").ok();
+            }
+            detail
+        });
+        let json = detail.is_some().then_some(body);
+        CallError::Odd { server: self.server.clone(), status, json, detail }
+    }
+}
+
+fn uri(server: &Server, path: &str) -> Result<Uri, CallError> {
+    format!("{server}{path}").parse().map_err(|e| CallError::Unreachable {
+        server: server.clone(),
+        why: format!("{path} is no path: {e}"),
+    })
+}
+
+/// The innermost error says what happened; those around it only where.
+fn root_cause(error: &(dyn Error + 'static)) -> String {
+    let mut inner = error;
+    while let Some(source) = inner.source() {
+        inner = source;
+    }
+    let text = inner.to_string();
+    // "Connection refused (os error 111)": the number helps nobody.
+    match text.split_once(" (os error") {
+        Some((words, _)) => words.to_lowercase(),
+        None => text,
+    }
+}
+
+fn query_value(text: &str) -> Cow<'_, str> {
+    let plain = |b: &u8| b.is_ascii_alphanumeric() || b"-._~".contains(b);
+    if text.as_bytes().iter().all(plain) {
+        return Cow::Borrowed(text);
+    }
+    let mut encoded = String::with_capacity(text.len() * 3);
+    for byte in text.as_bytes() {
+        if plain(byte) {
+            encoded.push(char::from(*byte));
+        } else {
+            write!(encoded, "%{byte:02X}").ok();
+        }
+    }
+    Cow::Owned(encoded)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_server_is_an_http_url() {
+        for good in ["http://127.0.0.1:8080", "http://door", "http://door/prefix/", "http://[::1]:1"] {
+            assert!(good.parse::<Server>().is_ok(), "{good}");
+        }
+        for bad in ["", "door:8080", "ftp://door", "http://", "http://me@door", "http://door?x=1", "/x"] {
+            assert!(bad.parse::<Server>().is_err(), "{bad}");
+        }
+        let https = "https://door".parse::<Server>().unwrap_err();
+        assert!(https.contains("http only"), "{https}");
+        assert_eq!("http://door/prefix/".parse::<Server>().unwrap().to_string(), "http://door/prefix");
+    }
+
+    #[test]
+    fn cursors_survive_the_query() {
+        assert_eq!(query_value("a-b.c"), "a-b.c");
+        assert_eq!(query_value("a+b/c=&d"), "a%2Bb%2Fc%3D%26d");
+    }
+}

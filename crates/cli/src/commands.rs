@@ -1,0 +1,85 @@
+//! One module per command.
+
+pub(crate) mod agent;
+pub(crate) mod bench;
+pub(crate) mod completions;
+pub(crate) mod dev;
+pub(crate) mod frontdoor;
+pub(crate) mod log;
+pub(crate) mod nodes;
+mod role;
+pub(crate) mod show;
+pub(crate) mod spawn;
+pub(crate) mod spawns;
+pub(crate) mod stop;
+
+use std::time::Duration;
+
+use tokio::runtime::Builder;
+
+use crate::args::{Cli, ClientFlags, Command};
+use crate::client::Client;
+use crate::exit::Exit;
+use crate::failure::Failure;
+
+/// How long an answer may take that needs no process to start.
+const ANSWER: Duration = Duration::from_secs(10);
+
+/// What a command that talks to a front door works with.
+#[derive(Debug)]
+pub(crate) struct Context {
+    /// The front door.
+    pub(crate) client: Client,
+    /// Whether a program reads the output.
+    pub(crate) json: bool,
+}
+
+/// Does what the command line says.
+pub(crate) fn run(cli: Cli) -> Exit {
+    let role = |outcome: Result<Exit, Failure>| outcome.unwrap_or_else(|failure| failure.report(false));
+    match cli.command {
+        Command::Frontdoor(args) => role(frontdoor::run(*args)),
+        Command::Agent(args) => role(agent::run(*args)),
+        Command::Dev(args) => role(dev::run(&args)),
+        Command::Completions(args) => role(completions::run(&args)),
+        Command::Spawn(args) => {
+            let timeout = args.spawn.timeout();
+            ask(&args.flags, timeout, async |context| spawn::run(context, &args).await)
+        }
+        Command::Spawns(args) => ask(&args.flags, ANSWER, async |context| spawns::run(context, &args).await),
+        Command::Show(args) => ask(&args.flags, ANSWER, async |context| show::run(context, &args).await),
+        Command::Log(args) => ask(&args.flags, ANSWER, async |context| log::run(context, &args).await),
+        Command::Stop(args) => ask(&args.flags, ANSWER, async |context| stop::run(context, &args).await),
+        Command::Nodes(args) => ask(&args.flags, ANSWER, async |context| nodes::run(context, &args).await),
+        Command::Bench(args) => {
+            let timeout = args.spawn.timeout();
+            ask(&args.flags, timeout, async |context| bench::run(context, &args).await)
+        }
+    }
+}
+
+/// Runs a command that talks to a front door; one thread is enough for it.
+fn ask(
+    flags: &ClientFlags,
+    timeout: Duration,
+    command: impl AsyncFnOnce(&Context) -> Result<Exit, Failure>,
+) -> Exit {
+    let work = || {
+        let client = Client::new(&flags.server, flags.timeout.unwrap_or(timeout))?;
+        block_on(Builder::new_current_thread(), command(&Context { client, json: flags.json }))
+    };
+    work().unwrap_or_else(|failure: Failure| failure.report(flags.json))
+}
+
+/// Runs this on a runtime with timers and sockets. What is still running after it, such as the look-up of a name, is not
+/// waited for.
+pub(crate) fn block_on<T>(
+    mut builder: Builder,
+    work: impl Future<Output = Result<T, Failure>>,
+) -> Result<T, Failure> {
+    let runtime =
+        builder.enable_all().build().map_err(|e| Failure::failed(format!("cannot start a runtime: {e}")))?;
+    let outcome = runtime.block_on(work);
+    runtime.shutdown_background();
+    outcome
+}

@@ -1,0 +1,155 @@
+//! What each part of the farm is told.
+
+use std::fs;
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::path::{Path, PathBuf, absolute};
+
+use clap::Parser;
+use model::Timing;
+use registry::Registry;
+use tempfile::TempDir;
+
+use super::{DevArgs, stand_in};
+use crate::commands::role;
+use crate::failure::Failure;
+
+/// The ports that all nodes share.
+const FIRST_PORT: u16 = 55_000;
+const PORTS: u16 = 1000;
+/// Where metrics are, unless another farm has them there.
+const ADMIN: SocketAddr = loopback(9080);
+
+const fn loopback(port: u16) -> SocketAddr {
+    SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), port)
+}
+
+/// Everything that was decided before anything is started.
+#[derive(Debug)]
+pub(crate) struct Settings {
+    /// For the front door.
+    pub(crate) door: ::frontdoor::Config,
+    /// For each node.
+    pub(crate) agents: Vec<::agent::Config>,
+    /// Where the farm's state is kept.
+    pub(crate) registry: Registry,
+    /// What is started for a spawn.
+    pub(crate) executable: PathBuf,
+    /// Whether that is the simulated server.
+    pub(crate) simulated: bool,
+    /// Logs, state and links; gone when this is dropped.
+    _scratch: TempDir,
+}
+
+impl Settings {
+    /// Checks everything, and prepares the scratch directory.
+    pub(crate) fn prepare(args: &DevArgs) -> Result<Self, Failure> {
+        let share = PORTS / args.nodes;
+        if args.slots > u32::from(share) {
+            return Err(Failure::usage(format!(
+                "--slots must be at most {share} with {} nodes: they share {PORTS} ports",
+                args.nodes
+            )));
+        }
+        let registry =
+            Registry::open(&args.registry, &args.farm.farm, Timing::FARM).map_err(|e| role::wrong(&e))?;
+        let scratch = tempfile::Builder::new()
+            .prefix("hatchery-dev-")
+            .tempdir()
+            .map_err(|e| Failure::failed(format!("cannot make a scratch directory: {e}")))?;
+        let simulated = args.executable.is_none();
+        let executable = match &args.executable {
+            Some(file) => existing("--executable", file)?,
+            None => stand_in::find(scratch.path())
+                .map_err(|e| Failure::failed(format!("cannot find the simulated server: {e}")))?,
+        };
+        let license = match &args.license_file {
+            Some(file) => existing("--license-file", file)?,
+            None => {
+                let file = scratch.path().join("license");
+                fs::write(&file, "simulated\n")
+                    .map_err(|e| Failure::failed(format!("cannot write {}: {e}", file.display())))?;
+                file
+            }
+        };
+        let model_dirs =
+            args.model_dirs.iter().map(|dir| existing("--model-dir", dir)).collect::<Result<Vec<_>, _>>()?;
+        let agents = (0..args.nodes)
+            .map(|index| {
+                let name = node_name(index);
+                let node = name.parse().map_err(|e| role::wrong(&e))?;
+                let first = FIRST_PORT + index * share;
+                let launcher = ::agent::Launcher::Executable(executable.clone());
+                let config = ::agent::Config {
+                    listen: loopback(0),
+                    admin_listen: loopback(0),
+                    liveliness_listen: loopback(0),
+                    model_dirs: model_dirs.clone(),
+                    license_file: Some(license.clone()),
+                    ports: first..=first + (share - 1),
+                    slots: args.slots,
+                    env: args.env.clone(),
+                    args: args.args.clone(),
+                    ready_timeout: args.ready_timeout,
+                    on_shutdown: ::agent::OnShutdown::Kill,
+                    ..::agent::Config::new(node, launcher, scratch.path().join(&name))
+                };
+                config.check().map_err(|e| role::wrong(&e))?;
+                Ok(config)
+            })
+            .collect::<Result<Vec<_>, Failure>>()?;
+        let door = door(args.listen)?;
+        Ok(Self { door, agents, registry, executable, simulated, _scratch: scratch })
+    }
+}
+
+/// `node-a`, `node-b`, …
+fn node_name(index: u16) -> String {
+    let letter = ('a'..='z').nth(usize::from(index)).unwrap_or('z');
+    format!("node-{letter}")
+}
+
+/// The defaults of `hatchery frontdoor` and its environment, with these addresses.
+fn door(listen: SocketAddr) -> Result<::frontdoor::Config, Failure> {
+    /// As much of the command line as a front door's options need.
+    #[derive(Parser)]
+    struct Door {
+        #[command(flatten)]
+        options: ::frontdoor::Options,
+    }
+    let admin = if TcpListener::bind(ADMIN).is_ok() { ADMIN } else { loopback(0) };
+    let (listen, admin) = (listen.to_string(), admin.to_string());
+    let line = ["frontdoor", "--listen", &listen, "--admin-listen", &admin];
+    let door = Door::try_parse_from(line).map_err(|e| Failure::usage(e.to_string()))?;
+    door.options.into_config().map_err(|e| role::wrong(&e))
+}
+
+fn existing(flag: &str, path: &Path) -> Result<PathBuf, Failure> {
+    let wrong = |why: String| Failure::usage(format!("{flag} {}: {why}", path.display()));
+    let path = absolute(path).map_err(|e| wrong(e.to_string()))?;
+    fs::metadata(&path).map_err(|e| wrong(e.to_string()))?;
+    Ok(path)
+}
+
+/// `NAME=VALUE`.
+pub(crate) fn variable(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((name, value)) if !name.is_empty() => Ok((name.to_owned(), value.to_owned())),
+        _ => Err(format!("must be NAME=VALUE, not {text:?}")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nodes_are_named_by_letters() {
+        assert_eq!([0, 1, 25].map(node_name), ["node-a", "node-b", "node-z"]);
+    }
+
+    #[test]
+    fn a_variable_has_a_name() {
+        assert_eq!(variable("A=b=c"), Ok(("A".into(), "b=c".into())));
+        assert!(variable("A").is_err() && variable("=b").is_err());
+    }
+}

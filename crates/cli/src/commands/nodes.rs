@@ -1,0 +1,124 @@
+//! `hatchery nodes`: the machines of the farm.
+
+use std::io;
+
+use clap::Args;
+use model::NodeId;
+use model::api::Node;
+
+use crate::args::ClientFlags;
+use crate::commands::Context;
+use crate::exit::Exit;
+use crate::failure::Failure;
+use crate::output::{Columns, Facts, age, bytes, labels, when, write_json};
+
+/// Lists the nodes of the farm, or shows one.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  \
+    hatchery nodes\n  \
+    hatchery nodes node-a\n  \
+    hatchery nodes --json | jq -r '.nodes[].id'")]
+pub(crate) struct NodesArgs {
+    /// Only this one, with everything there is to say
+    #[arg(value_name = "NODE")]
+    node: Option<NodeId>,
+    #[command(flatten)]
+    pub(crate) flags: ClientFlags,
+}
+
+/// Does it.
+pub(crate) async fn run(context: &Context, args: &NodesArgs) -> Result<Exit, Failure> {
+    if let Some(node) = &args.node {
+        let answer = context.client.node(node).await?;
+        let mut out = io::stdout().lock();
+        if context.json {
+            write_json(&mut out, &answer.json)?;
+        } else {
+            facts(&answer.value).write(&mut out)?;
+        }
+        return Ok(Exit::Done);
+    }
+    let answer = context.client.nodes().await?;
+    let mut out = io::stdout().lock();
+    if context.json {
+        write_json(&mut out, &answer.json)?;
+    } else {
+        table(&answer.value.nodes).write(&mut out)?;
+    }
+    Ok(Exit::Done)
+}
+
+fn table(nodes: &[Node]) -> Columns {
+    let mut table = Columns::new(&[
+        "NODE",
+        "ELIGIBILITY",
+        "AVAILABILITY",
+        ">SLOTS",
+        ">GPU",
+        "POOL",
+        "LABELS",
+        ">CPU",
+        ">MEMORY FREE",
+        ">HEARTBEAT",
+        "VERSION",
+    ]);
+    for node in nodes {
+        table.row([
+            node.id.as_str().into(),
+            node.eligibility.as_str().into(),
+            node.availability.as_str().into(),
+            slots(node).into(),
+            gpus(node).into(),
+            node.pool.as_str().into(),
+            labels(&node.labels).into(),
+            percent(node.load.cpu).into(),
+            bytes(node.load.memory_free_bytes).into(),
+            format!("{} ago", age(node.last_heartbeat_at)).into(),
+            node.version.as_str().into(),
+        ]);
+    }
+    table
+}
+
+fn facts(node: &Node) -> Facts {
+    let mut facts = Facts::default();
+    facts.add("node", &node.id);
+    facts.add("eligibility", &node.eligibility);
+    facts.add("availability", &node.availability);
+    facts.add("slots", &format!("{} used", slots(node)));
+    for gpu in &node.gpus {
+        facts.add("gpu", &format!("{}: {}/{} used", gpu.index, gpu.used, gpu.total));
+    }
+    facts.add("pool", &node.pool);
+    facts.add("labels", &labels(&node.labels));
+    facts.add("cpu", &percent(node.load.cpu));
+    facts.add("memory free", &bytes(node.load.memory_free_bytes));
+    facts.add("agent", &node.advertise);
+    facts.add("endpoint", &node.endpoint);
+    facts.add("version", &node.version);
+    facts.add("epoch", &node.epoch);
+    facts.add("heartbeat", &when(node.last_heartbeat_at));
+    if let Some(drain) = &node.drain {
+        facts.add("draining", &format!("{} left, deadline {}", drain.remaining, drain.deadline));
+        facts.add("since", &when(drain.started_at));
+        facts.maybe("reason", drain.reason.as_ref());
+        facts.maybe("asked by", drain.by.as_ref());
+    }
+    facts
+}
+
+fn slots(node: &Node) -> String {
+    format!("{}/{}", node.slots.used, node.slots.total)
+}
+
+fn gpus(node: &Node) -> String {
+    if node.gpus.is_empty() {
+        return "-".to_owned();
+    }
+    let sum = |count: fn(&model::GpuSlots) -> u32| node.gpus.iter().map(count).sum::<u32>();
+    format!("{}/{}", sum(|g| g.used), sum(|g| g.total))
+}
+
+fn percent(share: f64) -> String {
+    format!("{:.0}%", share * 100.0)
+}

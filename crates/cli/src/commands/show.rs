@@ -1,0 +1,101 @@
+//! `hatchery show`: everything about one spawn.
+
+use std::io::{self, Write};
+
+use clap::Args;
+use model::api::Spawn;
+use model::{Exit as SpawnExit, SpawnId, Timestamp};
+use serde_json::Value;
+
+use crate::args::ClientFlags;
+use crate::commands::Context;
+use crate::exit::Exit;
+use crate::failure::Failure;
+use crate::output::{Columns, Facts, labels, when, write_json};
+
+/// Shows one spawn with its history.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  \
+    hatchery show 01987a5e-2f30-7c41-9d5c-0123456789ab\n  \
+    hatchery show 01987a5e-2f30-7c41-9d5c-0123456789ab --json | jq .state")]
+pub(crate) struct ShowArgs {
+    /// The spawn's id
+    #[arg(value_name = "ID")]
+    id: SpawnId,
+    #[command(flatten)]
+    pub(crate) flags: ClientFlags,
+}
+
+/// Does it.
+pub(crate) async fn run(context: &Context, args: &ShowArgs) -> Result<Exit, Failure> {
+    let answer = context.client.show(args.id).await?;
+    let mut out = io::stdout().lock();
+    if context.json {
+        write_json(&mut out, &answer.json)?;
+    } else {
+        write(&answer.value, &mut out)?;
+    }
+    Ok(Exit::Done)
+}
+
+fn write(spawn: &Spawn, out: &mut impl Write) -> io::Result<()> {
+    let mut facts = Facts::default();
+    facts.add("id", &spawn.id);
+    facts.add("state", &spawn.state);
+    facts.maybe("ended as", spawn.exit.as_ref().map(end));
+    facts.add("endpoint", &spawn.endpoint);
+    facts.add("node", &spawn.node);
+    facts.add("pool", &spawn.pool);
+    facts.add("renderer", &spawn.renderer_type);
+    facts.maybe("gpu", spawn.gpu);
+    facts.maybe("labels", (!spawn.labels.is_empty()).then(|| labels(&spawn.labels)));
+    facts.add("started", &when(spawn.started_at));
+    facts.maybe("ready", spawn.ready_at.map(when));
+    facts.maybe("last ping", spawn.last_ping_at.map(when));
+    facts.maybe("ended", spawn.ended_at.map(when));
+    facts.write(out)?;
+    let events = spawn.events.as_deref().unwrap_or_default();
+    if !events.is_empty() {
+        writeln!(out)?;
+        let mut history = Columns::new(&["AT", ">AFTER", "EVENT", "DETAILS"]);
+        for event in events {
+            let details: Vec<String> = event.data.iter().map(detail).collect();
+            history.row([
+                event.at.to_string().into(),
+                after(spawn.started_at, event.at).into(),
+                event.kind.as_str().into(),
+                details.join(" ").into(),
+            ]);
+        }
+        history.write(out)?;
+    }
+    Ok(())
+}
+
+/// How it ended, in a few words: `failed, exit code 6: invalid license`.
+pub(crate) fn end(exit: &SpawnExit) -> String {
+    let mut words = exit.reason.to_string();
+    if let Some(code) = exit.code {
+        words += &format!(", exit code {code}");
+    }
+    if let Some(signal) = &exit.signal {
+        words += &format!(", {signal}");
+    }
+    if let Some(text) = &exit.text {
+        words += &format!(": {text}");
+    }
+    words
+}
+
+/// `name=value`, with words as they are and anything else as JSON.
+fn detail((name, value): (&String, &Value)) -> String {
+    match value {
+        Value::String(words) => format!("{name}={words}"),
+        other => format!("{name}={other}"),
+    }
+}
+
+/// `+1.234s`.
+fn after(start: Timestamp, at: Timestamp) -> String {
+    format!("+{:.3}s", at.since(start).as_secs_f64())
+}

@@ -1,0 +1,78 @@
+//! Why a command did not do what it was asked, in words for people and an exit code for scripts.
+
+use std::io::{self, Write};
+
+use crate::client::CallError;
+use crate::exit::Exit;
+use crate::output::printable;
+
+/// Why a command failed.
+#[derive(Debug)]
+pub(crate) enum Failure {
+    /// A call to the front door.
+    Call(CallError),
+    /// Standard output cannot be written to; a reader that has seen enough is not an error.
+    Output(io::Error),
+    /// Anything else, said in one sentence.
+    Said(Exit, String),
+}
+
+impl From<CallError> for Failure {
+    fn from(error: CallError) -> Self {
+        Self::Call(error)
+    }
+}
+
+impl From<io::Error> for Failure {
+    fn from(error: io::Error) -> Self {
+        Self::Output(error)
+    }
+}
+
+impl Failure {
+    /// The command line or the configuration is wrong.
+    pub(crate) fn usage(message: impl Into<String>) -> Self {
+        Self::Said(Exit::Usage, message.into())
+    }
+
+    /// It did not work.
+    pub(crate) fn failed(message: impl Into<String>) -> Self {
+        Self::Said(Exit::Failed, message.into())
+    }
+
+    /// What a script is told.
+    pub(crate) fn exit(&self) -> Exit {
+        match self {
+            Self::Call(error) => error.exit(),
+            Self::Output(error) if error.kind() == io::ErrorKind::BrokenPipe => Exit::Done,
+            Self::Output(_) => Exit::Failed,
+            Self::Said(exit, _) => *exit,
+        }
+    }
+
+    /// Tells people on standard error and, with `--json`, programs on standard output. Errors of these two have
+    /// nowhere to go.
+    pub(crate) fn report(&self, json: bool) -> Exit {
+        match self {
+            Self::Call(error) => {
+                if let (true, Some(problem)) = (json, error.problem_json()) {
+                    let mut stdout = io::stdout().lock();
+                    stdout.write_all(problem).and_then(|()| stdout.write_all(b"\n")).ok();
+                }
+                say(&format!("error: {error}"));
+                for line in error.log() {
+                    say(&format!("  | {line}"));
+                }
+            }
+            Self::Output(error) if error.kind() == io::ErrorKind::BrokenPipe => {}
+            Self::Output(error) => say(&format!("error: standard output cannot be written to: {error}")),
+            Self::Said(_, message) => say(&format!("error: {message}")),
+        }
+        self.exit()
+    }
+}
+
+/// One line on standard error.
+pub(crate) fn say(line: &str) {
+    writeln!(io::stderr().lock(), "{}", printable(line)).ok();
+}

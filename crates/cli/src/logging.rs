@@ -1,0 +1,33 @@
+//! Where log lines go: to standard error, as text or JSON.
+
+use std::io::{self, IsTerminal};
+use std::panic;
+
+use tracing::error;
+use tracing_subscriber::EnvFilter;
+
+use crate::args::{LogFlags, LogFormat};
+use crate::failure::Failure;
+
+/// Starts logging, for the life of the process. A panic is logged like everything else.
+pub(crate) fn start(flags: &LogFlags) -> Result<(), Failure> {
+    let filter = EnvFilter::builder().parse(&flags.filter).map_err(|e| {
+        Failure::usage(format!("--log wants a level or a filter such as warn,agent=debug: {e}"))
+    })?;
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr);
+    match flags.log_format {
+        LogFormat::Text => log.with_ansi(io::stderr().is_terminal()).init(),
+        LogFormat::Json => log.json().flatten_event(true).init(),
+    }
+    panic::set_hook(Box::new(|info| {
+        let what = info.payload();
+        let what = what
+            .downcast_ref::<&str>()
+            .copied()
+            .or_else(|| what.downcast_ref::<String>().map(String::as_str))
+            .unwrap_or("a panic without words");
+        let place = info.location().map(ToString::to_string).unwrap_or_default();
+        error!(panic.location = place, "a task panicked: {what}");
+    }));
+    Ok(())
+}

@@ -1,0 +1,141 @@
+//! Work that goes on when the request that began it is gone: giving slots back, and learning how calls ended that had
+//! side effects. Shutdown waits for it.
+
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use tokio::runtime::Handle;
+use tokio::time::Instant;
+use tokio_util::task::TaskTracker;
+use tracing::{Instrument, Span, warn};
+
+/// How long a clean-up is tried. What is left after that comes back when the reservation expires.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
+/// Most clean-ups at once. Beyond, reservations are left to expire.
+const MOST: usize = 20_000;
+
+/// Where clean-ups run.
+#[derive(Debug, Clone)]
+pub(crate) struct Cleanups {
+    tasks: TaskTracker,
+    /// Guards are dropped anywhere, also while the runtime shuts down.
+    runtime: Handle,
+}
+
+impl Cleanups {
+    /// To be called inside the runtime that will run them.
+    pub(crate) fn new() -> Self {
+        Self { tasks: TaskTracker::new(), runtime: Handle::current() }
+    }
+
+    pub(crate) fn spawn(&self, work: impl Future<Output = ()> + Send + 'static) {
+        if self.tasks.len() >= MOST {
+            warn!(most = MOST, "clean-up left out, too many are under way");
+            return;
+        }
+        self.tasks.spawn_on(work.instrument(Span::current()), &self.runtime);
+    }
+
+    /// Runs `work` to its end whether or not the caller stays: in place, without a task of its own, while the caller
+    /// waits; from the moment the caller goes away in the background, where the outcome is dropped. An outcome that
+    /// holds something must therefore give it back on drop.
+    pub(crate) fn finish<T: Send + 'static>(
+        &self,
+        work: impl Future<Output = T> + Send + 'static,
+    ) -> Finish<T> {
+        Finish { work: Some(Box::pin(work)), cleanups: self.clone() }
+    }
+
+    /// Waits until all are done, as long as `limit`; how many are not.
+    pub(crate) async fn wait(&self, limit: Duration) -> usize {
+        self.tasks.close();
+        let late = tokio::time::timeout(limit, self.tasks.wait()).await.is_err();
+        if late { self.tasks.len() } else { 0 }
+    }
+}
+
+/// See [`Cleanups::finish`].
+pub(crate) struct Finish<T: Send + 'static> {
+    work: Option<Pin<Box<dyn Future<Output = T> + Send>>>,
+    cleanups: Cleanups,
+}
+
+impl<T: Send + 'static> Future for Finish<T> {
+    type Output = T;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<T> {
+        match &mut self.work {
+            Some(work) => {
+                let outcome = ready!(work.as_mut().poll(cx));
+                self.work = None;
+                Poll::Ready(outcome)
+            }
+            None => Poll::Pending,
+        }
+    }
+}
+
+impl<T: Send + 'static> Drop for Finish<T> {
+    fn drop(&mut self) {
+        if let Some(work) = self.work.take() {
+            self.cleanups.spawn(async move { drop(work.await) });
+        }
+    }
+}
+
+impl<T: Send + 'static> fmt::Debug for Finish<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Finish").field("done", &self.work.is_none()).finish_non_exhaustive()
+    }
+}
+
+/// Repeats a call until it succeeds or [`PATIENCE`] is over, with jittered, growing pauses.
+pub(crate) async fn persist<T, E: fmt::Display, F: Future<Output = Result<T, E>>>(
+    what: &'static str,
+    mut call: impl FnMut() -> F,
+) -> Option<T> {
+    let end = Instant::now() + PATIENCE;
+    let mut pause = Backoff::new(Duration::from_millis(50), Duration::from_secs(2));
+    loop {
+        let error = match call().await {
+            Ok(value) => return Some(value),
+            Err(error) => error,
+        };
+        if Instant::now() >= end {
+            warn!(what, %error, "clean-up given up, the reservation's end will do it");
+            return None;
+        }
+        pause.sleep().await;
+    }
+}
+
+/// Pauses that double from `first` to `most`, each jittered down to half.
+#[derive(Debug)]
+pub(crate) struct Backoff {
+    first: Duration,
+    next: Duration,
+    most: Duration,
+}
+
+impl Backoff {
+    pub(crate) fn new(first: Duration, most: Duration) -> Self {
+        Self { first, next: first, most }
+    }
+
+    pub(crate) fn reset(&mut self) {
+        self.next = self.first;
+    }
+
+    pub(crate) async fn sleep(&mut self) {
+        tokio::time::sleep(jittered(self.next)).await;
+        self.next = (self.next * 2).min(self.most);
+    }
+}
+
+/// Between half and all of a duration, so that replicas do not march in step.
+pub(crate) fn jittered(duration: Duration) -> Duration {
+    duration.mul_f64(0.5 + fastrand::f64() / 2.0)
+}

@@ -1,0 +1,39 @@
+//! What a front door is told, checked and typed. [`crate::Options`] makes one from the command line.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use axum::http::HeaderValue;
+use model::Placement;
+
+/// Settings of one front door.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Where clients and operators are served.
+    pub listen: SocketAddr,
+    /// Where metrics and probes are served.
+    pub admin_listen: SocketAddr,
+    /// The longest a caller waits once a slot was taken; all attempts on all nodes together.
+    pub spawn_deadline: Duration,
+    /// Which of the suitable nodes gets a spawn.
+    pub placement: Placement,
+    /// Most requests that wait in line here at once.
+    pub max_waiting: usize,
+    /// Pages that may call `/spawn` and its kin from a browser.
+    pub origins: Origins,
+    /// How long requests may go on once shutdown has begun.
+    pub shutdown_grace: Duration,
+    /// How often the live feed pings its subscribers.
+    pub live_ping_interval: Duration,
+    /// Messages a subscriber of the live feed may be behind.
+    pub live_buffer: usize,
+}
+
+/// Pages that may call from a browser.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Origins {
+    /// All of them.
+    Any,
+    /// Those of these origins, each `scheme://host[:port]`.
+    Only(Vec<HeaderValue>),
+}

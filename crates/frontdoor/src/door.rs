@@ -1,0 +1,222 @@
+//! The parts of a front door, and how they start.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use model::{Demand, NodeId, RequestId, SpawnId, TicketId};
+use registry::{Registry, RegistryError, Reserve, Reserved};
+use tokio::net::TcpListener;
+use tokio::sync::{Mutex as AsyncMutex, watch};
+use tokio::time::Instant;
+use tokio_util::sync::{CancellationToken, DropGuard};
+use tokio_util::task::TaskTracker;
+use tracing::{Instrument, info, info_span};
+
+use crate::agent_client::Agents;
+use crate::cleanup::Cleanups;
+use crate::config::Config;
+use crate::held::Held;
+use crate::line::Line;
+use crate::metrics::{Metrics, Phase};
+use crate::{follower, http, listen, sweeper};
+
+/// What all requests of a front door share.
+#[derive(Debug)]
+pub(crate) struct Door {
+    pub(crate) config: Config,
+    pub(crate) registry: Registry,
+    pub(crate) agents: Agents,
+    pub(crate) line: Line,
+    pub(crate) cleanups: Cleanups,
+    pub(crate) metrics: Metrics,
+    /// Changes whenever those who wait for somebody else should ask again.
+    pub(crate) nudges: watch::Sender<u64>,
+    pub(crate) stages: Stages,
+}
+
+/// How far shutdown has come. Each is cancelled after the one before it.
+#[derive(Debug)]
+pub(crate) struct Stages {
+    /// Not ready any more; no new connections.
+    pub(crate) leaving: CancellationToken,
+    /// The grace is over: requests answer that they were cut.
+    pub(crate) cut: CancellationToken,
+    /// Connections are closed, answered or not.
+    pub(crate) closed: CancellationToken,
+    /// Nothing runs any more.
+    pub(crate) over: CancellationToken,
+}
+
+impl Stages {
+    /// Ending an outer stage ends all inner ones, so that a dropped front door leaves nothing running.
+    fn new() -> Self {
+        let over = CancellationToken::new();
+        let (closed, leaving) = (over.child_token(), over.child_token());
+        Self { cut: closed.child_token(), leaving, closed, over }
+    }
+}
+
+/// What came of asking for a slot.
+#[derive(Debug)]
+pub(crate) enum Got {
+    Slot(Held),
+    Full,
+    NoMatch { known: bool },
+}
+
+impl Door {
+    /// To be called inside the runtime that will serve it.
+    pub(crate) fn new(config: Config, registry: Registry) -> Self {
+        Self {
+            agents: Agents::new(),
+            line: Line::new(config.max_waiting),
+            cleanups: Cleanups::new(),
+            metrics: Metrics::new(),
+            nudges: watch::Sender::new(0),
+            stages: Stages::new(),
+            config,
+            registry,
+        }
+    }
+
+    /// Asks the registry for a slot on a node that was not tried. When the caller goes away meanwhile, the answer is
+    /// awaited all the same, and a slot that was taken is given back.
+    pub(crate) async fn reserve(
+        self: &Arc<Self>,
+        demand: &Demand,
+        tried: &[NodeId],
+        place: Option<(TicketId, Arc<AsyncMutex<()>>)>,
+        request: &RequestId,
+    ) -> Result<Got, RegistryError> {
+        let (door, request, tried) = (Arc::clone(self), request.clone(), tried.to_vec());
+        let (ticket, asking) = place.unzip();
+        let mut ask = Reserve {
+            spawn: SpawnId::mint(),
+            demand: demand.clone(),
+            placement: self.config.placement,
+            avoid: Vec::new(),
+            place: ticket,
+        };
+        let work = async move {
+            let _asking = match &asking {
+                Some(asking) => Some(asking.lock().await),
+                None => None,
+            };
+            let since = Instant::now();
+            let shunned = door.agents.shunned();
+            ask.avoid = tried.iter().chain(&shunned).cloned().collect();
+            let mut reserved = door.registry.reserve(&ask).await;
+            if !shunned.is_empty() && !matches!(reserved, Ok(Reserved::Slot(_)) | Err(_)) {
+                // Better a node that could not be reached a moment ago than none.
+                ask.avoid = tried;
+                reserved = door.registry.reserve(&ask).await;
+            }
+            door.metrics.phase(Phase::Reserve, since.elapsed());
+            match reserved {
+                Ok(Reserved::Slot(slot)) => Ok(Got::Slot(Held::new(&door, slot, request, since))),
+                Ok(Reserved::Full) => Ok(Got::Full),
+                Ok(Reserved::NoMatch { known }) => Ok(Got::NoMatch { known }),
+                Err(error) => {
+                    door.metrics.registry_failure();
+                    Err(error)
+                }
+            }
+        };
+        self.cleanups.finish(work).await
+    }
+}
+
+/// A running front door. Dropping it ends it at once; [`FrontDoor::shutdown`] ends it in good order.
+#[derive(Debug)]
+pub struct FrontDoor {
+    pub(crate) door: Arc<Door>,
+    http_addr: SocketAddr,
+    admin_addr: SocketAddr,
+    /// One task per connection of clients.
+    pub(crate) connections: TaskTracker,
+    /// Listeners, follower, sweeper, and connections to the admin port.
+    pub(crate) background: TaskTracker,
+    pub(crate) over: DropGuard,
+}
+
+/// Why a front door did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// A port could not be had.
+    #[error("{flag} {address} cannot be bound")]
+    Bind {
+        /// The flag that named the address.
+        flag: &'static str,
+        /// The address.
+        address: SocketAddr,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+}
+
+impl FrontDoor {
+    /// Binds both ports and starts to serve. The registry need not be there yet.
+    ///
+    /// # Errors
+    /// A port could not be bound.
+    pub async fn start(config: Config, registry: Registry) -> Result<Self, StartError> {
+        let public = bind("--listen", config.listen).await?;
+        let admin = bind("--admin-listen", config.admin_listen).await?;
+        let (http_addr, admin_addr) = (public.1, admin.1);
+        let door = Arc::new(Door::new(config, registry));
+        let over = door.stages.over.clone().drop_guard();
+
+        let (connections, background) = (TaskTracker::new(), TaskTracker::new());
+        let (stages, spawn) =
+            (&door.stages, |name: &'static str, work: futures_util::future::BoxFuture<'static, ()>| {
+                let over = door.stages.over.clone();
+                let span = info_span!("task", name);
+                background.spawn(
+                    async move { over.run_until_cancelled(work).await.unwrap_or_default() }.instrument(span),
+                );
+            });
+        spawn(
+            "http",
+            Box::pin(listen::serve(
+                public.0,
+                http::router(&door),
+                connections.clone(),
+                listen::Ends { accepting: stages.leaving.clone(), connections: stages.closed.clone() },
+            )),
+        );
+        spawn(
+            "admin",
+            Box::pin(listen::serve(
+                admin.0,
+                http::admin_router(&door),
+                background.clone(),
+                listen::Ends { accepting: stages.over.clone(), connections: stages.over.clone() },
+            )),
+        );
+        spawn("follower", Box::pin(follower::follow(Arc::clone(&door))));
+        spawn("sweeper", Box::pin(sweeper::sweep(Arc::clone(&door))));
+        spawn("line", Box::pin(Line::keep_places(Arc::clone(&door))));
+        info!(http = %http_addr, admin = %admin_addr, registry = door.registry.backend(), "front door open");
+        Ok(Self { http_addr, admin_addr, connections, background, over, door })
+    }
+
+    /// Where clients and operators are served.
+    #[must_use]
+    pub fn http_addr(&self) -> SocketAddr {
+        self.http_addr
+    }
+
+    /// Where metrics and probes are served.
+    #[must_use]
+    pub fn admin_addr(&self) -> SocketAddr {
+        self.admin_addr
+    }
+}
+
+async fn bind(flag: &'static str, address: SocketAddr) -> Result<(TcpListener, SocketAddr), StartError> {
+    let wrong = |source| StartError::Bind { flag, address, source };
+    let listener = TcpListener::bind(address).await.map_err(wrong)?;
+    let bound = listener.local_addr().map_err(wrong)?;
+    Ok((listener, bound))
+}

@@ -1,0 +1,55 @@
+//! One task follows the registry's stream, so that those who wait here hear at once when they should ask again.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use registry::ask::LONGEST_FOLLOW;
+use registry::{Position, RegistryError};
+use tracing::{info, warn};
+
+use crate::cleanup::Backoff;
+use crate::door::Door;
+
+/// Runs for ever. Whatever was missed while the registry was away, everybody asks again when it is back.
+pub(crate) async fn follow(door: Arc<Door>) {
+    let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(2));
+    let mut away = false;
+    let mut position = None;
+    loop {
+        match step(&door, &mut position).await {
+            Ok(()) => {
+                backoff.reset();
+                if std::mem::take(&mut away) {
+                    info!("registry is back");
+                }
+            }
+            Err(error) => {
+                door.metrics.registry_failure();
+                if !std::mem::replace(&mut away, true) {
+                    warn!(%error, "registry is away");
+                }
+                position = None;
+                backoff.sleep().await;
+            }
+        }
+    }
+}
+
+async fn step(door: &Door, position: &mut Option<Position>) -> Result<(), RegistryError> {
+    let Some(after) = *position else {
+        *position = Some(door.registry.position().await?);
+        nudge(door);
+        return Ok(());
+    };
+    let news = door.registry.follow(after, LONGEST_FOLLOW).await?;
+    *position = Some(news.position);
+    if news.nudged || news.gap {
+        nudge(door);
+    }
+    Ok(())
+}
+
+fn nudge(door: &Door) {
+    door.nudges.send_modify(|count| *count = count.wrapping_add(1));
+    door.line.nudge();
+}

@@ -1,0 +1,220 @@
+//! Errors as answers. This is the only place that makes them, and the table of what means what:
+//!
+//! | what happened | code | status |
+//! | --- | --- | --- |
+//! | the request is wrong, or the agent found its model outside the model directories | `invalid-request` | 400 |
+//! | no such route, spawn or node | `not-found` | 404 |
+//! | no such method on this route | `method-not-allowed` | 405 |
+//! | the idempotency key came with another request | `idempotency-conflict` | 409 |
+//! | the body is over 64 KiB · not JSON | `body-too-large` · `unsupported-media-type` | 413 · 415 |
+//! | a handler panicked | `internal` | 500 |
+//! | the process could not be started, or ended before it was ready | `spawn-failed` | 502 |
+//! | all is full, the line is too long, or this front door is leaving | `no-capacity` | 503 |
+//! | no node matches | `no-matching-node` | 503 |
+//! | the registry is away | `registry-unavailable` | 503 |
+//! | only one node could answer, and it cannot be reached | `node-unreachable` | 503 |
+//! | not ready in time, or no verdict in time | `ready-timeout` | 504 |
+
+use std::any::Any;
+use std::fmt;
+
+use axum::body::Body;
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use model::api::{ErrorCode, Problem};
+use model::{NodeId, RequestId, SpawnId};
+use registry::RegistryError;
+use serde::Serialize;
+use tracing::error;
+
+use crate::agent_client::AgentError;
+use crate::idempotency::KeyError;
+use crate::order::Invalid;
+use crate::spawn::SpawnError;
+
+/// The media type of every error.
+pub(crate) const PROBLEM_JSON: &str = "application/problem+json";
+
+/// An error on its way out. The request's id is filled in where the answer passes the observer.
+#[derive(Debug, Clone)]
+pub(crate) struct ApiError(pub(crate) Box<Problem>);
+
+impl ApiError {
+    pub(crate) fn new(code: ErrorCode, detail: impl Into<String>) -> Self {
+        Self(Box::new(Problem {
+            kind: format!("urn:hatchery:problem:{}", code.as_str()),
+            title: code.title().to_owned(),
+            status: code.status(),
+            detail: detail.into(),
+            code,
+            request_id: String::new(),
+            field: None,
+            reason: None,
+            exit_code: None,
+            signal: None,
+            log: None,
+            node: None,
+            spawn: None,
+        }))
+    }
+
+    pub(crate) fn not_found(detail: impl Into<String>) -> Self {
+        Self::new(ErrorCode::NotFound, detail)
+    }
+
+    pub(crate) fn method_not_allowed() -> Self {
+        Self::new(
+            ErrorCode::MethodNotAllowed,
+            "this method is not allowed here; `Allow` lists those that are",
+        )
+    }
+
+    pub(crate) fn leaving() -> Self {
+        Self::new(ErrorCode::NoCapacity, "this front door is shutting down; ask again")
+    }
+
+    fn of_spawn(code: ErrorCode, detail: String, node: NodeId, spawn: SpawnId) -> Self {
+        let mut error = Self::new(code, detail);
+        error.0.node = Some(node);
+        error.0.spawn = Some(spawn);
+        error
+    }
+}
+
+impl IntoResponse for ApiError {
+    /// Leaves the problem with the answer; [`render`] writes the body.
+    fn into_response(self) -> Response {
+        let status = StatusCode::from_u16(self.0.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        let mut response = status.into_response();
+        response.extensions_mut().insert(self);
+        response
+    }
+}
+
+/// Writes an error's body and the headers that go with it.
+pub(crate) fn render(mut error: ApiError, request: &RequestId, response: &mut Response) {
+    request.as_str().clone_into(&mut error.0.request_id);
+    let body = match response.extensions_mut().remove::<Members>() {
+        None => serde_json::to_vec(&error.0),
+        Some(Members(members)) => serde_json::to_vec(&Extended { problem: &error.0, members }),
+    }
+    .unwrap_or_default();
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_LENGTH, HeaderValue::from(body.len()));
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(PROBLEM_JSON));
+    if error.0.status == 503 {
+        headers.insert(header::RETRY_AFTER, HeaderValue::from(fastrand::u16(1..=5)));
+    }
+    *response.body_mut() = Body::from(body);
+}
+
+/// Members that a problem has beyond those all problems have, left with the answer as the problem is.
+#[derive(Debug, Clone)]
+pub(crate) struct Members(pub(crate) serde_json::Value);
+
+#[derive(Serialize)]
+struct Extended<'a> {
+    #[serde(flatten)]
+    problem: &'a Problem,
+    #[serde(flatten)]
+    members: serde_json::Value,
+}
+
+/// Answers for a handler that panicked.
+#[expect(clippy::needless_pass_by_value, reason = "the layer hands the cause over like this")]
+pub(crate) fn panicked(cause: Box<dyn Any + Send + 'static>) -> Response {
+    let text = cause.downcast_ref::<String>().map(String::as_str);
+    let text = text.or_else(|| cause.downcast_ref::<&str>().copied()).unwrap_or("something without words");
+    error!(panic = text, "handler panicked");
+    ApiError::new(ErrorCode::Internal, "a defect was met; the log has more under this request's id")
+        .into_response()
+}
+
+impl From<Invalid> for ApiError {
+    fn from(invalid: Invalid) -> Self {
+        let mut error = Self::new(ErrorCode::InvalidRequest, invalid.detail);
+        error.0.field = invalid.field;
+        error
+    }
+}
+
+impl From<RegistryError> for ApiError {
+    fn from(error: RegistryError) -> Self {
+        Self::new(ErrorCode::RegistryUnavailable, error.to_string())
+    }
+}
+
+impl From<KeyError> for ApiError {
+    fn from(error: KeyError) -> Self {
+        match error {
+            KeyError::Conflict => Self::new(
+                ErrorCode::IdempotencyConflict,
+                "this Idempotency-Key came with another request before; use a new key for a new request",
+            ),
+            KeyError::StillRunning => Self::new(
+                ErrorCode::ReadyTimeout,
+                "another request with this Idempotency-Key has not been answered in time",
+            ),
+            KeyError::Registry(error) => error.into(),
+        }
+    }
+}
+
+impl From<SpawnError> for ApiError {
+    fn from(error: SpawnError) -> Self {
+        match error {
+            SpawnError::NoCapacity { why } => Self::new(ErrorCode::NoCapacity, why),
+            SpawnError::NoMatchingNode { why } => Self::new(ErrorCode::NoMatchingNode, why),
+            SpawnError::Registry(error) => error.into(),
+            SpawnError::BadModel { why } => Invalid::field("model", why).into(),
+            SpawnError::CannotStart { node, spawn, why } => {
+                let detail = format!("the stream cache server could not be started on {node}: {why}");
+                let mut error = Self::of_spawn(ErrorCode::SpawnFailed, detail, node, spawn);
+                error.0.reason = Some(why);
+                error.0.log = Some(Vec::new());
+                error
+            }
+            SpawnError::NotReady { node, spawn, log } => {
+                let detail = format!("the spawn on {node} was not ready in time and was ended");
+                let mut error = Self::of_spawn(ErrorCode::ReadyTimeout, detail, node, spawn);
+                error.0.reason = Some(model::ExitReason::ReadyTimeout.as_str().to_owned());
+                error.0.log = log;
+                error
+            }
+            SpawnError::Failed { node, spawn, exit, log } => {
+                let reason = match (exit.text, &exit.signal) {
+                    (Some(text), _) if !text.is_empty() => text,
+                    (_, Some(signal)) => format!("exited because of signal={signal}"),
+                    _ => exit.reason,
+                };
+                let how = match (exit.code, &exit.signal) {
+                    (Some(code), _) => format!(" (exit code {code})"),
+                    (None, Some(signal)) => format!(" ({signal})"),
+                    (None, None) => String::new(),
+                };
+                let detail =
+                    format!("the stream cache server on {node} ended before it was ready: {reason}{how}");
+                let mut error = Self::of_spawn(ErrorCode::SpawnFailed, detail, node, spawn);
+                error.0.reason = Some(reason);
+                error.0.exit_code = exit.code;
+                error.0.signal = exit.signal;
+                error.0.log = Some(log);
+                error
+            }
+        }
+    }
+}
+
+/// The one node that could answer did not.
+pub(crate) fn unreachable(node: &NodeId, error: &AgentError) -> ApiError {
+    let mut problem =
+        ApiError::new(ErrorCode::NodeUnreachable, format!("the agent on {node} did not answer: {error}"));
+    problem.0.node = Some(node.clone());
+    problem
+}
+
+impl fmt::Display for ApiError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.0.code.as_str(), self.0.detail)
+    }
+}

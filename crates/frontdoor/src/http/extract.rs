@@ -1,0 +1,207 @@
+//! Reading requests, with refusals in the shape of the contract.
+
+use std::time::Duration;
+
+use axum::body::Bytes;
+use axum::extract::{FromRequestParts, Path, Query, Request};
+use axum::http::request::Parts;
+use axum::http::{HeaderMap, Uri, header};
+use http_body_util::{BodyExt, LengthLimitError, Limited};
+use hyper::body::Body as _;
+use model::RequestId;
+use model::api::ErrorCode;
+use registry::IdempotencyKey;
+use tokio::time::timeout;
+
+use super::error::ApiError;
+use crate::order::{Invalid, Order};
+
+/// The largest body.
+const LARGEST_BODY: usize = 64 * 1024;
+/// A body that takes longer than this to arrive is given up.
+const SLOWEST_BODY: Duration = Duration::from_secs(10);
+const IDEMPOTENCY_KEY: &str = "Idempotency-Key";
+
+/// The id that the observer gave the request.
+pub(crate) fn request_id(parts: &axum::http::Extensions) -> RequestId {
+    parts.get::<RequestId>().cloned().unwrap_or_else(RequestId::mint)
+}
+
+/// The request's id, as an extractor.
+#[derive(Debug)]
+pub(crate) struct Id(pub(crate) RequestId);
+
+impl<S: Sync> FromRequestParts<S> for Id {
+    type Rejection = std::convert::Infallible;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Self::Rejection> {
+        Ok(Self(request_id(&parts.extensions)))
+    }
+}
+
+/// The one parameter of the path.
+#[derive(Debug)]
+pub(crate) struct Name(pub(crate) String);
+
+impl<S: Send + Sync> FromRequestParts<S> for Name {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
+        match Path::<String>::from_request_parts(parts, state).await {
+            Ok(Path(name)) => Ok(Self(name)),
+            Err(_) => Err(Invalid::field("path", "must be UTF-8, percent-encoded").into()),
+        }
+    }
+}
+
+/// The parameters of the query. A handler takes out what it knows; [`Parameters::done`] refuses what is left.
+#[derive(Debug)]
+pub(crate) struct Parameters(Vec<(String, String)>);
+
+impl Parameters {
+    pub(crate) fn of(uri: &Uri) -> Result<Self, ApiError> {
+        match Query::try_from_uri(uri) {
+            Ok(Query(pairs)) => Ok(Self(pairs)),
+            Err(_) => Err(Invalid::field("query", "must be name=value pairs, percent-encoded").into()),
+        }
+    }
+
+    /// Takes a parameter out, parsed.
+    pub(crate) fn take<T: std::str::FromStr<Err: std::fmt::Display>>(
+        &mut self,
+        name: &str,
+    ) -> Result<Option<T>, ApiError> {
+        let Some(at) = self.0.iter().position(|(key, _)| key == name) else { return Ok(None) };
+        let (_, text) = self.0.remove(at);
+        if self.0.iter().any(|(key, _)| key == name) {
+            return Err(Invalid::field(name, "must be given once").into());
+        }
+        text.parse().map(Some).map_err(|error: T::Err| Invalid::field(name, error).into())
+    }
+
+    /// Takes a number out that must lie within bounds.
+    pub(crate) fn number(&mut self, name: &str, default: u32, most: u32) -> Result<u32, ApiError> {
+        let wants = || Invalid::field(name, format!("must be a whole number from 1 to {most}")).into();
+        match self.take::<String>(name)? {
+            None => Ok(default),
+            // `+5` parses as a number in Rust and as a blank and a 5 in a form.
+            Some(text) if !text.bytes().all(|b| b.is_ascii_digit()) => Err(wants()),
+            Some(text) => text.parse().ok().filter(|n| (1..=most).contains(n)).ok_or_else(wants),
+        }
+    }
+
+    pub(crate) fn done(self) -> Result<(), ApiError> {
+        match self.0.first() {
+            None => Ok(()),
+            Some((name, _)) => {
+                let name: String = name.chars().take(100).collect();
+                Err(Invalid::field(&name, "there is no such parameter here").into())
+            }
+        }
+    }
+}
+
+/// For routes without parameters.
+pub(crate) fn no_parameters(uri: &Uri) -> Result<(), ApiError> {
+    if uri.query().is_none_or(str::is_empty) { Ok(()) } else { Parameters::of(uri)?.done() }
+}
+
+pub(crate) fn idempotency_key(headers: &HeaderMap) -> Result<Option<IdempotencyKey>, ApiError> {
+    let mut given = headers.get_all(IDEMPOTENCY_KEY).iter();
+    let Some(one) = given.next() else { return Ok(None) };
+    if given.next().is_some() {
+        return Err(Invalid::field(IDEMPOTENCY_KEY, "must be given once").into());
+    }
+    let text = one
+        .to_str()
+        .map_err(|_| Invalid::field(IDEMPOTENCY_KEY, "must be made of visible ASCII characters"))?;
+    text.parse().map(Some).map_err(|error| Invalid::field(IDEMPOTENCY_KEY, error).into())
+}
+
+/// Reads the body of `POST /spawn`.
+pub(crate) async fn order(request: Request) -> Result<Order, ApiError> {
+    let (parts, body) = request.into_parts();
+    if body.is_end_stream() {
+        return Ok(Order::parse(&[])?);
+    }
+    let too_large = || {
+        ApiError::new(
+            ErrorCode::BodyTooLarge,
+            format!("the body must not have more than {LARGEST_BODY} bytes"),
+        )
+    };
+    // An announced length is refused before anything is read.
+    if body.size_hint().lower() > LARGEST_BODY as u64 {
+        return Err(too_large());
+    }
+    let bytes: Bytes = match timeout(SLOWEST_BODY, Limited::new(body, LARGEST_BODY).collect()).await {
+        Ok(Ok(collected)) => collected.to_bytes(),
+        Ok(Err(error)) if error.is::<LengthLimitError>() => return Err(too_large()),
+        Ok(Err(error)) => {
+            return Err(ApiError::new(ErrorCode::InvalidRequest, format!("the body broke off: {error}")));
+        }
+        Err(_) => {
+            let detail = format!("the body did not arrive within {} s", SLOWEST_BODY.as_secs());
+            return Err(ApiError::new(ErrorCode::InvalidRequest, detail));
+        }
+    };
+    if !bytes.is_empty() {
+        check_media_type(&parts.headers)
+            .map_err(|why| ApiError::new(ErrorCode::UnsupportedMediaType, why))?;
+    }
+    Ok(Order::parse(&bytes)?)
+}
+
+/// `application/json` or `application/*+json`, in UTF-8.
+fn check_media_type(headers: &HeaderMap) -> Result<(), String> {
+    let mut given = headers.get_all(header::CONTENT_TYPE).iter();
+    let (Some(one), None) = (given.next(), given.next()) else {
+        return Err("a body needs one Content-Type, application/json".into());
+    };
+    let text = one.to_str().unwrap_or_default();
+    let mut parts = text.split(';').map(str::trim);
+    let essence = parts.next().unwrap_or_default().to_ascii_lowercase();
+    let subtype = essence.strip_prefix("application/").unwrap_or_default();
+    let suffixed = subtype.strip_suffix("+json").is_some_and(|s| !s.is_empty());
+    if subtype != "json" && !suffixed {
+        return Err(format!("the body must be application/json, not {essence:?}"));
+    }
+    for (name, value) in parts.filter_map(|parameter| parameter.split_once('=')) {
+        let value = value.trim().trim_matches('"');
+        if name.trim().eq_ignore_ascii_case("charset") && !value.eq_ignore_ascii_case("utf-8") {
+            return Err(format!("the body must be in UTF-8, not {value:?}"));
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::http::HeaderValue;
+
+    use super::*;
+
+    #[test]
+    fn json_is_known_by_its_media_type() {
+        for (text, good) in [
+            ("application/json", true),
+            ("Application/JSON", true),
+            ("application/json; charset=utf-8", true),
+            ("application/json;charset=\"UTF-8\"; a=b", true),
+            ("application/merge-patch+json", true),
+            ("application/json; charset=latin1", false),
+            ("application/json; charset=utf-16", false),
+            ("application/+json", false),
+            ("text/json", false),
+            ("text/plain", false),
+            ("application/jsonp", false),
+            ("application/x-www-form-urlencoded", false),
+            ("", false),
+        ] {
+            let mut headers = HeaderMap::new();
+            headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(text));
+            assert_eq!(check_media_type(&headers).is_ok(), good, "{text}");
+        }
+        assert!(check_media_type(&HeaderMap::new()).is_err());
+    }
+}

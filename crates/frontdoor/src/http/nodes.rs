@@ -1,0 +1,49 @@
+//! Nodes, as operators see them.
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::Uri;
+use model::NodeId;
+use model::api::{Node, NodeList};
+
+use super::error::ApiError;
+use super::extract::{Name, no_parameters};
+use super::openapi::{ListProblems, OneProblems};
+use crate::door::Door;
+
+/// Lists all nodes, by name.
+#[utoipa::path(
+    get,
+    path = "/v1/nodes",
+    tag = "nodes",
+    responses((status = 200, description = "All nodes", body = NodeList), ListProblems),
+)]
+pub(crate) async fn list(State(door): State<Arc<Door>>, uri: Uri) -> Result<Json<NodeList>, ApiError> {
+    no_parameters(&uri)?;
+    let nodes = door.registry.nodes().await?.into_iter().map(Node::from).collect();
+    Ok(Json(NodeList { nodes }))
+}
+
+/// Shows one node.
+#[utoipa::path(
+    get,
+    path = "/v1/nodes/{node}",
+    tag = "nodes",
+    params(("node" = String, Path, description = "The node's name")),
+    responses((status = 200, description = "The node", body = Node), OneProblems),
+)]
+pub(crate) async fn show(
+    State(door): State<Arc<Door>>,
+    Name(name): Name,
+    uri: Uri,
+) -> Result<Json<Node>, ApiError> {
+    no_parameters(&uri)?;
+    let unknown = || {
+        let name: String = name.chars().take(100).collect();
+        ApiError::not_found(format!("there is no node {name:?}"))
+    };
+    let id: NodeId = name.parse().map_err(|_| unknown())?;
+    door.registry.node(&id).await?.map(|node| Json(node.into())).ok_or_else(unknown)
+}

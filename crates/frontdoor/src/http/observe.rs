@@ -1,0 +1,105 @@
+//! Around every request: its id, its span, its figures, its one line in the log, and the body of its error.
+
+use std::sync::Arc;
+
+use axum::extract::{Request, State};
+use axum::http::{HeaderName, HeaderValue, Method};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use model::RequestId;
+use model::api::ErrorCode;
+use tokio::time::Instant;
+use tracing::{Instrument, debug, info, info_span};
+
+use super::error::{ApiError, render};
+use super::request_id::{self, X_REQUEST_ID};
+use crate::door::Door;
+
+/// Longer addresses serve nobody.
+const LONGEST_URI: usize = 8192;
+
+/// What the observer of one route knows.
+#[derive(Debug, Clone)]
+pub(crate) struct Observed {
+    pub(crate) door: Arc<Door>,
+    /// The route's template: there are few of them, of paths there are not.
+    pub(crate) route: &'static str,
+}
+
+pub(crate) async fn observe(
+    State(Observed { door, route }): State<Observed>,
+    mut request: Request,
+    next: Next,
+) -> Response {
+    let began = Instant::now();
+    let id = request_id::of(request.headers());
+    let method = name(request.method());
+    // Asked for so often that a line each would be noise.
+    let quiet = matches!(route, "/healthz" | "/readyz" | "/metrics");
+    let span = info_span!("request", request.id = %id);
+    request.extensions_mut().insert(id.clone());
+    let _counted = Counted::new(&door);
+
+    let length = request.uri().path_and_query().map_or(0, |p| p.as_str().len());
+    let mut response = if length > LONGEST_URI {
+        let detail = format!("the address has {length} bytes, more than {LONGEST_URI}");
+        ApiError::new(ErrorCode::InvalidRequest, detail).into_response()
+    } else {
+        next.run(request).instrument(span.clone()).await
+    };
+
+    finish(&id, &mut response, |response, error| {
+        let (status, took) = (response.status().as_u16(), began.elapsed());
+        door.metrics.request(route, method, status);
+        let _entered = span.enter();
+        match error {
+            Some(error) => {
+                let (code, detail) = (error.0.code.as_str(), error.0.detail.as_str());
+                info!(method, route, status, ?took, code, detail, "request answered with an error");
+            }
+            None if quiet => debug!(method, route, status, ?took, "request answered"),
+            None => info!(method, route, status, ?took, "request answered"),
+        }
+    });
+    response
+}
+
+fn finish(id: &RequestId, response: &mut Response, log: impl FnOnce(&Response, Option<&ApiError>)) {
+    if let Ok(value) = HeaderValue::from_str(id.as_str()) {
+        response.headers_mut().insert(HeaderName::from_static(X_REQUEST_ID), value);
+    }
+    let error = response.extensions_mut().remove::<ApiError>();
+    log(response, error.as_ref());
+    if let Some(error) = error {
+        render(error, id, response);
+    }
+}
+
+fn name(method: &Method) -> &'static str {
+    match *method {
+        Method::GET => "GET",
+        Method::HEAD => "HEAD",
+        Method::POST => "POST",
+        Method::PUT => "PUT",
+        Method::PATCH => "PATCH",
+        Method::DELETE => "DELETE",
+        Method::OPTIONS => "OPTIONS",
+        _ => "other",
+    }
+}
+
+/// Counts a request as being answered for as long as it lives.
+struct Counted<'a>(&'a Door);
+
+impl<'a> Counted<'a> {
+    fn new(door: &'a Door) -> Self {
+        door.metrics.request_began();
+        Self(door)
+    }
+}
+
+impl Drop for Counted<'_> {
+    fn drop(&mut self) {
+        self.0.metrics.request_ended();
+    }
+}

@@ -1,0 +1,144 @@
+//! The description of the surface, generated from the code that serves it.
+
+use std::collections::BTreeMap;
+use std::sync::LazyLock;
+
+use axum::body::Bytes;
+use axum::http::header;
+use axum::response::IntoResponse;
+use model::api::{ErrorCode, Problem};
+use utoipa::openapi::header::{Header, HeaderBuilder};
+use utoipa::openapi::path::Operation;
+use utoipa::openapi::{Content, Object, OpenApi, Ref, RefOr, Response, ResponseBuilder, Type};
+use utoipa::{IntoResponses, Modify, OpenApi as _};
+
+use super::error::PROBLEM_JSON;
+use super::{health, nodes, request_id, spawn, spawns};
+
+/// The OpenAPI document of the whole surface.
+#[must_use]
+pub fn openapi() -> OpenApi {
+    Surface::openapi()
+}
+
+/// This description.
+#[utoipa::path(
+    get,
+    path = "/openapi.json",
+    tag = "probes",
+    responses((status = 200, description = "OpenAPI 3.1", content_type = "application/json"), NoProblems),
+)]
+pub(crate) async fn document() -> impl IntoResponse {
+    static DOCUMENT: LazyLock<Bytes> =
+        LazyLock::new(|| Bytes::from(serde_json::to_vec(&openapi()).unwrap_or_default()));
+    ([(header::CONTENT_TYPE, "application/json")], DOCUMENT.clone())
+}
+
+#[derive(utoipa::OpenApi)]
+#[openapi(
+    info(
+        title = "Hatchery",
+        description = "One front door to a farm of stream cache servers. Every error is application/problem+json.",
+        license(name = "MIT OR Apache-2.0"),
+    ),
+    paths(
+        spawn::spawn,
+        spawns::list,
+        spawns::show,
+        spawns::stop,
+        spawns::log,
+        nodes::list,
+        nodes::show,
+        health::healthz,
+        health::readyz,
+        health::metrics,
+        document,
+    ),
+    components(schemas(Problem)),
+    modifiers(&Everywhere),
+)]
+struct Surface;
+
+/// What holds for every answer of every route.
+struct Everywhere;
+
+impl Modify for Everywhere {
+    fn modify(&self, document: &mut OpenApi) {
+        for item in document.paths.paths.values_mut() {
+            let operations =
+                [&mut item.get, &mut item.post, &mut item.put, &mut item.delete, &mut item.patch];
+            for operation in operations.into_iter().flatten() {
+                complete(operation);
+            }
+        }
+    }
+}
+
+fn complete(operation: &mut Operation) {
+    for (status, response) in &mut operation.responses.responses {
+        let RefOr::T(response) = response else { continue };
+        response.headers.insert(request_id::X_REQUEST_ID.into(), text("Ties the request to its log lines"));
+        if status == "503" {
+            response.headers.insert("Retry-After".into(), text("Seconds, jittered"));
+        }
+        if status == "405" {
+            response.headers.insert("Allow".into(), text("The methods that are allowed"));
+        }
+    }
+}
+
+fn text(description: &str) -> RefOr<Header> {
+    let schema = Some(Object::with_type(Type::String));
+    RefOr::T(HeaderBuilder::new().schema(schema).description(Some(description)).build())
+}
+
+fn problems(codes: &[ErrorCode]) -> BTreeMap<String, RefOr<Response>> {
+    let mut by_status: BTreeMap<String, Vec<ErrorCode>> = BTreeMap::new();
+    for code in codes.iter().chain(&[ErrorCode::MethodNotAllowed, ErrorCode::Internal]) {
+        by_status.entry(code.status().to_string()).or_default().push(*code);
+    }
+    let schema = Ref::from_schema_name("Problem");
+    by_status
+        .into_iter()
+        .map(|(status, codes)| {
+            let words: Vec<_> = codes.iter().map(|c| format!("`{}`: {}", c.as_str(), c.title())).collect();
+            let response = ResponseBuilder::new()
+                .description(words.join(" · "))
+                .content(PROBLEM_JSON, Content::new(Some(RefOr::Ref(schema.clone()))));
+            (status, RefOr::T(response.build()))
+        })
+        .collect()
+}
+
+macro_rules! problem_sets {
+    ($($(#[$doc:meta])* $name:ident [$($code:ident),*];)+) => {
+        $(
+            $(#[$doc])*
+            pub(super) struct $name;
+
+            impl IntoResponses for $name {
+                fn responses() -> BTreeMap<String, RefOr<Response>> {
+                    problems(&[$(ErrorCode::$code),*])
+                }
+            }
+        )+
+    };
+}
+
+problem_sets! {
+    /// Of `POST /spawn`.
+    SpawnProblems [
+        InvalidRequest, IdempotencyConflict, BodyTooLarge, UnsupportedMediaType, SpawnFailed, NoCapacity,
+        NoMatchingNode, RegistryUnavailable, ReadyTimeout
+    ];
+    /// Of lists.
+    ListProblems [InvalidRequest, RegistryUnavailable];
+    /// Of one spawn or node.
+    OneProblems [InvalidRequest, NotFound, RegistryUnavailable];
+    /// Of what only a node's agent can tell.
+    LogProblems [InvalidRequest, NotFound, RegistryUnavailable, NodeUnreachable];
+    /// Of the readiness probe.
+    ReadyProblems [RegistryUnavailable, NoCapacity];
+    /// Of what always works.
+    NoProblems [];
+}

@@ -1,0 +1,105 @@
+//! `POST /spawn`.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use axum::body::{Body, Bytes};
+use axum::extract::{Request, State};
+use axum::http::{HeaderValue, header};
+use axum::response::{IntoResponse, Response};
+use hyper::body::{Frame, SizeHint};
+use model::RequestId;
+use model::api::{SpawnAnswer, SpawnRequest};
+use registry::IdempotencyKey;
+use tokio::time::Instant;
+
+use super::error::ApiError;
+use super::extract;
+use super::openapi::SpawnProblems;
+use crate::door::Door;
+use crate::held::Held;
+use crate::idempotency::once;
+use crate::metrics::Phase;
+use crate::order::Order;
+
+/// Starts a stream cache server and answers when it is ready.
+#[utoipa::path(
+    post,
+    path = "/spawn",
+    tag = "spawns",
+    request_body(content = Option<SpawnRequest>, description = "What to spawn; at most 64 KiB"),
+    params((
+        "Idempotency-Key" = Option<String>, Header,
+        description = "1 to 255 visible ASCII characters; the same key gives the same answer for 10 minutes",
+    )),
+    responses((status = 200, description = "It is ready: a viewer can connect", body = SpawnAnswer), SpawnProblems),
+)]
+pub(crate) async fn spawn(State(door): State<Arc<Door>>, request: Request) -> Result<Response, ApiError> {
+    let began = Instant::now();
+    extract::no_parameters(request.uri())?;
+    let key = extract::idempotency_key(request.headers())?;
+    let id = extract::request_id(request.extensions());
+    let order = extract::order(request).await?;
+    let outcome = tokio::select! {
+        biased;
+        outcome = answer(&door, key, &order, &id) => outcome,
+        () = door.stages.cut.cancelled() => Err(ApiError::leaving()),
+    };
+    door.metrics.phase(Phase::Total, began.elapsed());
+    door.metrics.spawn(outcome.as_ref().err().map(|error| error.0.code));
+    outcome.map(|(answer, held)| handing_over(&answer, held))
+}
+
+async fn answer(
+    door: &Arc<Door>,
+    key: Option<IdempotencyKey>,
+    order: &Order,
+    id: &RequestId,
+) -> Result<(SpawnAnswer, Option<Held>), ApiError> {
+    let work = async || crate::spawn::spawn(door, order, id).await.map_err(ApiError::from);
+    let Some(key) = key else {
+        return work().await.map(|(answer, held)| (answer, Some(held)));
+    };
+    let work = async || work().await.map_err(|error| error.0);
+    once(door, &key, order, id, work).await?.map(|answer| (answer, None)).map_err(ApiError)
+}
+
+/// An answer that lets the spawn live only once it is on its way to the caller. When the connection is gone before that,
+/// the body is dropped unread and so is the spawn.
+fn handing_over(answer: &SpawnAnswer, held: Option<Held>) -> Response {
+    let json = Bytes::from(serde_json::to_vec(answer).unwrap_or_default());
+    let body = Body::new(HandingOver { json: Some(json), held });
+    let mut response = body.into_response();
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response
+}
+
+struct HandingOver {
+    json: Option<Bytes>,
+    held: Option<Held>,
+}
+
+impl hyper::body::Body for HandingOver {
+    type Data = Bytes;
+    type Error = std::convert::Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
+        let json = self.json.take();
+        if let Some(mut held) = self.held.take() {
+            held.keep();
+        }
+        Poll::Ready(json.map(|json| Ok(Frame::data(json))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.json.is_none()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        SizeHint::with_exact(self.json.as_ref().map_or(0, |json| json.len() as u64))
+    }
+}

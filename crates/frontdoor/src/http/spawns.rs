@@ -1,0 +1,161 @@
+//! Spawns that were started: list, show, stop, log.
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::{StatusCode, Uri, header};
+use axum::response::{IntoResponse, Response};
+use model::api::{Spawn, SpawnList};
+use model::{NodeId, RequestId, SpawnId, SpawnRecord, SpawnState};
+use registry::SpawnFilter;
+use tracing::{debug, info};
+
+use super::error::{self, ApiError};
+use super::extract::{Id, Name, Parameters, no_parameters};
+use super::openapi::{ListProblems, LogProblems, OneProblems};
+use crate::agent_client::{AgentError, StopReason};
+use crate::door::Door;
+
+/// Most spawns on a page.
+const LARGEST_PAGE: u32 = 1000;
+/// Most lines of a log.
+const MOST_LINES: u32 = 10_000;
+
+/// Lists spawns, newest first.
+#[utoipa::path(
+    get,
+    path = "/v1/spawns",
+    tag = "spawns",
+    params(
+        ("node" = Option<String>, Query, description = "Only those of this node"),
+        ("state" = Option<SpawnState>, Query, description = "Only those in this state"),
+        ("limit" = Option<u32>, Query, minimum = 1, maximum = 1000, description = "Most to list; 100 when left out"),
+        ("cursor" = Option<String>, Query, description = "`nextCursor` of the page before"),
+    ),
+    responses((status = 200, description = "One page", body = SpawnList), ListProblems),
+)]
+pub(crate) async fn list(State(door): State<Arc<Door>>, uri: Uri) -> Result<Json<SpawnList>, ApiError> {
+    let mut parameters = Parameters::of(&uri)?;
+    let filter = SpawnFilter {
+        node: parameters.take::<NodeId>("node")?,
+        state: parameters.take::<SpawnState>("state")?,
+        limit: usize::try_from(parameters.number("limit", 100, LARGEST_PAGE)?).unwrap_or(1),
+        cursor: parameters.take::<u64>("cursor")?,
+    };
+    parameters.done()?;
+    let page = door.registry.spawns(&filter).await?;
+    Ok(Json(SpawnList {
+        spawns: page.spawns.into_iter().map(Spawn::listed).collect(),
+        next_cursor: page.next.map(|cursor| cursor.to_string()),
+    }))
+}
+
+/// Shows one spawn with its history.
+#[utoipa::path(
+    get,
+    path = "/v1/spawns/{id}",
+    tag = "spawns",
+    params(("id" = String, Path, description = "The spawn's id")),
+    responses((status = 200, description = "The spawn", body = Spawn), OneProblems),
+)]
+pub(crate) async fn show(
+    State(door): State<Arc<Door>>,
+    Name(id): Name,
+    uri: Uri,
+) -> Result<Json<Spawn>, ApiError> {
+    no_parameters(&uri)?;
+    Ok(Json(Spawn::whole(find(&door, &id).await?)))
+}
+
+/// Stops a spawn: TERM, grace, KILL.
+#[utoipa::path(
+    delete,
+    path = "/v1/spawns/{id}",
+    tag = "spawns",
+    params(("id" = String, Path, description = "The spawn's id")),
+    responses(
+        (status = 202, description = "It is being ended", body = Spawn),
+        (status = 200, description = "It had ended already", body = Spawn),
+        OneProblems,
+    ),
+)]
+pub(crate) async fn stop(
+    State(door): State<Arc<Door>>,
+    Name(id): Name,
+    Id(request): Id,
+    uri: Uri,
+) -> Result<Response, ApiError> {
+    no_parameters(&uri)?;
+    let spawn = find(&door, &id).await?;
+    if spawn.state == SpawnState::Exited {
+        return Ok(Json(Spawn::whole(spawn)).into_response());
+    }
+    if let Err(error) = stop_on_node(&door, &spawn, &request).await? {
+        info!(spawn.id = %spawn.id, node.id = %spawn.node, %error, "spawn will be stopped by the next heartbeat");
+        door.registry.abandon(&spawn.node, spawn.id).await?;
+    }
+    Ok((StatusCode::ACCEPTED, Json(Spawn::whole(spawn))).into_response())
+}
+
+/// The inner error: the agent did not take the order.
+async fn stop_on_node(
+    door: &Door,
+    spawn: &SpawnRecord,
+    request: &RequestId,
+) -> Result<Result<(), AgentError>, ApiError> {
+    let advertise = match advertise(door, &spawn.node).await? {
+        Ok(advertise) => advertise,
+        Err(error) => return Ok(Err(error)),
+    };
+    let stopped = door.agents.stop(&spawn.node, &advertise, spawn.id, StopReason::Stopped, request).await;
+    Ok(stopped.map(|outcome| debug!(spawn.id = %spawn.id, ?outcome, "spawn stopped")))
+}
+
+/// The last lines of a spawn's output.
+#[utoipa::path(
+    get,
+    path = "/v1/spawns/{id}/log",
+    tag = "spawns",
+    params(
+        ("id" = String, Path, description = "The spawn's id"),
+        ("lines" = Option<u32>, Query, minimum = 1, maximum = 10000, description = "Most lines; 100 when left out"),
+    ),
+    responses((status = 200, description = "Its last lines", body = String, content_type = "text/plain"), LogProblems),
+)]
+pub(crate) async fn log(
+    State(door): State<Arc<Door>>,
+    Name(id): Name,
+    Id(request): Id,
+    uri: Uri,
+) -> Result<Response, ApiError> {
+    let mut parameters = Parameters::of(&uri)?;
+    let lines = parameters.number("lines", 100, MOST_LINES)?;
+    parameters.done()?;
+    let spawn = find(&door, &id).await?;
+    let unreachable = |error| error::unreachable(&spawn.node, &error);
+    let advertise = advertise(&door, &spawn.node).await?.map_err(unreachable)?;
+    let log = door.agents.read_log(&spawn.node, &advertise, spawn.id, lines, &request).await;
+    let lines = log.map_err(unreachable)?.ok_or_else(|| {
+        ApiError::not_found(format!("node {} has no log of spawn {} any more", spawn.node, spawn.id))
+    })?;
+    let text = lines.iter().flat_map(|line| [line.as_str(), "\n"]).collect::<String>();
+    Ok(([(header::CONTENT_TYPE, "text/plain; charset=utf-8")], text).into_response())
+}
+
+async fn find(door: &Door, id: &str) -> Result<SpawnRecord, ApiError> {
+    let unknown = || {
+        let id: String = id.chars().take(100).collect();
+        ApiError::not_found(format!("there is no spawn {id:?}"))
+    };
+    let id: SpawnId = id.parse().map_err(|_| unknown())?;
+    door.registry.spawn(id).await?.ok_or_else(unknown)
+}
+
+/// Where a node's agent is reached. The inner error: nowhere.
+async fn advertise(door: &Door, node: &NodeId) -> Result<Result<String, AgentError>, ApiError> {
+    Ok(match door.registry.node(node).await? {
+        Some(node) => Ok(node.description.advertise),
+        None => Err(AgentError::NotSent { why: "the registry does not know the node any more".into() }),
+    })
+}

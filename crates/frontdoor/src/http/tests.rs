@@ -1,0 +1,113 @@
+use axum::body::Body;
+use axum::http::Request;
+use axum::response::Response;
+use http_body_util::BodyExt;
+use model::Timing;
+use model::api::Problem;
+use proptest::prelude::*;
+use registry::Registry;
+use tower::ServiceExt;
+
+use super::*;
+use crate::config::Config;
+
+fn door() -> Arc<Door> {
+    let config = Config {
+        listen: ([127, 0, 0, 1], 0).into(),
+        admin_listen: ([127, 0, 0, 1], 0).into(),
+        spawn_deadline: Duration::from_millis(50),
+        placement: model::Placement::Spread,
+        max_waiting: 10,
+        origins: Origins::Any,
+        shutdown_grace: Duration::ZERO,
+        live_ping_interval: Duration::from_secs(30),
+        live_buffer: 1,
+    };
+    Arc::new(Door::new(config, Registry::embedded(Timing::FARM)))
+}
+
+async fn problem(response: Response) -> Problem {
+    assert_eq!(response.headers()["content-type"], error::PROBLEM_JSON);
+    let id = response.headers()[X_REQUEST_ID].clone();
+    let status = response.status();
+    let length = response.headers()["content-length"].clone();
+    let body = response.into_body().collect().await.unwrap().to_bytes();
+    assert_eq!(length, body.len().to_string());
+    let problem: Problem = serde_json::from_slice(&body).unwrap();
+    assert_eq!((problem.request_id.as_str(), problem.status), (id.to_str().unwrap(), status.as_u16()));
+    problem
+}
+
+#[tokio::test]
+async fn a_panic_is_answered_like_any_other_error() {
+    let door = door();
+    let route = ("/panic", get(async || -> () { panic!("on purpose") }));
+    let (path, route) = caught(route);
+    let router = observed(&door, [(path, route.layer(cors(&door)))].into_iter());
+    let request = Request::get("/panic").header("origin", "https://a").body(Body::empty()).unwrap();
+    let response = router.oneshot(request).await.unwrap();
+    assert_eq!(response.headers()["access-control-allow-origin"], "*");
+    let problem = problem(response).await;
+    assert_eq!((problem.status, problem.code), (500, model::api::ErrorCode::Internal));
+    assert!(!problem.detail.contains("on purpose"), "what it says is for the log");
+}
+
+fn any_request() -> impl Strategy<Value = Request<Body>> {
+    let method = prop_oneof![
+        Just("GET"),
+        Just("POST"),
+        Just("DELETE"),
+        Just("PUT"),
+        Just("OPTIONS"),
+        Just("HEAD"),
+        Just("BREW")
+    ];
+    let path = prop_oneof![
+        Just("/spawn".to_owned()),
+        Just("/v1/spawns".to_owned()),
+        "/v1/spawns/[a-f0-9%-]{0,36}(/log)?",
+        "/v1/nodes(/[a-zA-Z0-9%._-]{0,8})?",
+        "(/[a-zA-Z0-9%.~_-]{0,8}){1,4}",
+    ];
+    let query =
+        prop_oneof![Just(String::new()), "\\?(limit|lines|state|node|cursor|x)=[a-z0-9%+&=.-]{0,12}",];
+    let header = prop_oneof![
+        Just(("x-mine", String::new())),
+        "[ -~]{0,10}".prop_map(|v| ("idempotency-key", v)),
+        "[ -~]{0,10}".prop_map(|v| ("x-request-id", v)),
+        "(application|text)/[a-z+;=-]{0,16}".prop_map(|v| ("content-type", v)),
+        Just(("content-type", "application/json".to_owned())),
+        Just(("origin", "https://a".to_owned())),
+    ];
+    let body = prop_oneof![
+        Just(Vec::new()),
+        proptest::collection::vec(proptest::num::u8::ANY, 0..40),
+        "\\{(\"(model|pool|labels|waitSeconds|x)\":(\"?[a-z0-9./]{0,8}\"?),?){0,3}\\}"
+            .prop_map(String::into_bytes),
+    ];
+    let headers = proptest::collection::vec(header, 0..4);
+    (method, path, query, headers, body).prop_filter_map(
+        "not HTTP",
+        |(method, path, query, headers, body)| {
+            let request = Request::builder().method(method).uri(format!("{path}{query}"));
+            let request = headers.into_iter().fold(request, |r, (name, value)| r.header(name, value));
+            request.body(Body::from(body)).ok()
+        },
+    )
+}
+
+proptest! {
+    #[test]
+    fn no_request_makes_it_panic_and_every_error_is_a_problem(request in any_request()) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().unwrap();
+        runtime.block_on(async {
+            let head = request.method() == Method::HEAD;
+            let response = router(&door()).oneshot(request).await.unwrap();
+            assert!(response.headers().contains_key(X_REQUEST_ID));
+            if response.status().as_u16() >= 400 && !head {
+                let problem = problem(response).await;
+                assert_ne!(problem.code, model::api::ErrorCode::Internal);
+            }
+        });
+    }
+}

@@ -1,0 +1,215 @@
+//! Waiting for capacity. The registry keeps the line of the whole farm and sees to its order; this is the part of it
+//! that stands at this front door.
+//!
+//! To keep a freed slot from waking everybody, only the earliest waiter here per distinct demand asks the registry; when
+//! it got a slot, or left, the next one asks. Since waiters enter the registry's line in the order in which they enter
+//! the one here, the earliest here is never behind another of its demand. Should the registry have lost that order (it
+//! was away, or wiped), every waiter also asks by itself once in a while.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use model::{Demand, RequestId, TicketId};
+use tokio::sync::{Mutex as AsyncMutex, Notify};
+use tokio::time::{Instant, sleep, timeout_at};
+use tracing::{debug, warn};
+
+use crate::cleanup::{jittered, persist};
+use crate::door::{Door, Got};
+use crate::spawn::SpawnError;
+
+/// The first waiter asks at least this often, nudged or not.
+const ASK: Duration = Duration::from_millis(500);
+/// The others ask this often, in case the order was lost.
+const ASK_ANYWAY: Duration = Duration::from_secs(2);
+
+/// Those who wait at this front door.
+#[derive(Debug)]
+pub(crate) struct Line {
+    most: usize,
+    /// Never held across an await.
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    /// Places taken, those included that are not in a queue yet.
+    places: usize,
+    queues: HashMap<Demand, Queue>,
+}
+
+#[derive(Debug, Default)]
+struct Queue {
+    /// In the order of the registry's line.
+    waiters: VecDeque<Arc<Waiter>>,
+    /// Held by whoever is entering, so that both lines have the same order.
+    door: Arc<AsyncMutex<()>>,
+    /// Places that refer to this queue.
+    places: usize,
+}
+
+#[derive(Debug)]
+struct Waiter {
+    ticket: TicketId,
+    /// Rings when it is time to ask.
+    turn: Notify,
+}
+
+impl Line {
+    pub(crate) fn new(most: usize) -> Self {
+        Self { most, state: Mutex::default() }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Something came free, somewhere: the first of every demand asks.
+    pub(crate) fn nudge(&self) {
+        for queue in self.state().queues.values() {
+            if let Some(first) = queue.waiters.front() {
+                first.turn.notify_one();
+            }
+        }
+    }
+
+    /// Renews the places of all who wait here, for ever.
+    pub(crate) async fn keep_places(door: Arc<Door>) {
+        let every = (door.registry.timing().place / 4).min(Duration::from_secs(1));
+        loop {
+            sleep(every).await;
+            let tickets: Vec<TicketId> = {
+                let state = door.line.state();
+                state.queues.values().flat_map(|q| q.waiters.iter().map(|w| w.ticket)).collect()
+            };
+            if tickets.is_empty() {
+                continue;
+            }
+            if let Err(error) = door.registry.keep_places(&tickets).await {
+                door.metrics.registry_failure();
+                debug!(%error, places = tickets.len(), "places in line not kept");
+            }
+        }
+    }
+
+    fn enter(door: &Arc<Door>, demand: &Demand) -> Option<Place> {
+        let mut state = door.line.state();
+        if state.places >= door.line.most {
+            return None;
+        }
+        state.places += 1;
+        state.queues.entry(demand.clone()).or_default().places += 1;
+        Some(Place {
+            door: Arc::clone(door),
+            demand: demand.clone(),
+            waiter: Arc::new(Waiter { ticket: TicketId::mint(), turn: Notify::new() }),
+            asking: Arc::default(),
+            counted: false,
+            given_up: false,
+        })
+    }
+}
+
+/// Waits until there is a slot, or until the caller's patience is over: then the answer says what is short.
+pub(crate) async fn wait(
+    door: &Arc<Door>,
+    demand: &Demand,
+    patience: Instant,
+    request: &RequestId,
+) -> Result<Got, SpawnError> {
+    let Some(mut place) = Line::enter(door, demand) else {
+        let most = door.line.most;
+        warn!(most, "line full, request turned away");
+        return Err(SpawnError::NoCapacity { why: format!("{most} requests wait in line here already") });
+    };
+    let mut last = Ok(Got::Full);
+    let waiting = async {
+        let entrance = place.entrance();
+        let entering = entrance.lock_owned().await;
+        place.line_up();
+        last = place.ask(request).await;
+        place.counted = true;
+        door.metrics.joined_line();
+        drop(entering);
+        while !matches!(last, Ok(Got::Slot(_))) {
+            let pause = jittered(if place.is_first() { ASK } else { ASK_ANYWAY });
+            tokio::select! {
+                () = place.waiter.turn.notified() => {}
+                () = sleep(pause) => {}
+            }
+            last = place.ask(request).await;
+        }
+    };
+    // What the last answer was is told either way.
+    let _over = timeout_at(patience, waiting).await;
+    if matches!(last, Ok(Got::Slot(_))) {
+        place.given_up = true;
+    }
+    last.map_err(SpawnError::Registry)
+}
+
+/// One place in line, left when dropped.
+#[derive(Debug)]
+struct Place {
+    door: Arc<Door>,
+    demand: Demand,
+    waiter: Arc<Waiter>,
+    /// Held while the registry is asked: an answer that is still under way could put the ticket back in line.
+    asking: Arc<AsyncMutex<()>>,
+    /// It shows in the figures, as it does from the first answer on.
+    counted: bool,
+    /// The registry has taken the ticket back.
+    given_up: bool,
+}
+
+impl Place {
+    fn entrance(&self) -> Arc<AsyncMutex<()>> {
+        Arc::clone(&self.door.line.state().queues.entry(self.demand.clone()).or_default().door)
+    }
+
+    fn line_up(&self) {
+        let mut state = self.door.line.state();
+        state.queues.entry(self.demand.clone()).or_default().waiters.push_back(Arc::clone(&self.waiter));
+    }
+
+    fn is_first(&self) -> bool {
+        let state = self.door.line.state();
+        let first = state.queues.get(&self.demand).and_then(|q| q.waiters.front());
+        first.is_some_and(|first| first.ticket == self.waiter.ticket)
+    }
+
+    async fn ask(&self, request: &RequestId) -> Result<Got, registry::RegistryError> {
+        let place = Some((self.waiter.ticket, Arc::clone(&self.asking)));
+        self.door.reserve(&self.demand, &[], place, request).await
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let ticket = self.waiter.ticket;
+        let mut state = self.door.line.state();
+        state.places -= 1;
+        if self.counted {
+            self.door.metrics.left_line();
+        }
+        if let Some(queue) = state.queues.get_mut(&self.demand) {
+            queue.waiters.retain(|waiter| waiter.ticket != ticket);
+            queue.places -= 1;
+            // Who was first has gone: whoever is first now asks.
+            if let Some(first) = queue.waiters.front() {
+                first.turn.notify_one();
+            } else if queue.places == 0 {
+                state.queues.remove(&self.demand);
+            }
+        }
+        drop(state);
+        if !self.given_up {
+            let (door, asking) = (Arc::clone(&self.door), Arc::clone(&self.asking));
+            self.door.cleanups.spawn(async move {
+                let _asked = asking.lock().await;
+                persist("leave the line", || door.registry.leave_line(std::slice::from_ref(&ticket))).await;
+            });
+        }
+    }
+}

@@ -1,0 +1,245 @@
+//! Accepting connections and speaking HTTP/1.1 on them.
+
+use std::convert::Infallible;
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::Request;
+use axum::http::StatusCode;
+use axum::response::Response;
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+use tokio::time::{Sleep, sleep};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tower::Service;
+use tracing::{Instrument, debug, debug_span, warn};
+
+/// Most connections at once. More wait in the kernel's backlog.
+const MOST_CONNECTIONS: usize = 16_384;
+/// From the first byte of a request to the end of its head.
+const HEAD: Duration = Duration::from_secs(10);
+/// A connection without a request is closed after this time. Longer than load balancers keep theirs, so that none of
+/// them sends a request into a connection that is being closed.
+const IDLE: Duration = Duration::from_secs(75);
+
+/// When to stop.
+#[derive(Debug, Clone)]
+pub(crate) struct Ends {
+    /// No new connections; those there are finish the request they are at.
+    pub(crate) accepting: CancellationToken,
+    /// Connections are closed at once.
+    pub(crate) connections: CancellationToken,
+}
+
+/// Accepts connections until told to stop. `connections` tracks one task for each.
+pub(crate) async fn serve(listener: TcpListener, router: Router, connections: TaskTracker, ends: Ends) {
+    let room = Arc::new(Semaphore::new(MOST_CONNECTIONS));
+    loop {
+        let accepted = tokio::select! {
+            biased;
+            () = ends.accepting.cancelled() => return,
+            accepted = accept(&listener, &room) => accepted,
+        };
+        let Some((stream, peer, permit)) = accepted else { continue };
+        let (router, ends) = (router.clone(), ends.clone());
+        let span = debug_span!("connection", %peer);
+        connections.spawn(
+            async move {
+                converse(stream, router, ends).await;
+                drop(permit);
+            }
+            .instrument(span),
+        );
+    }
+}
+
+async fn accept(
+    listener: &TcpListener,
+    room: &Arc<Semaphore>,
+) -> Option<(TcpStream, std::net::SocketAddr, tokio::sync::OwnedSemaphorePermit)> {
+    let permit = Arc::clone(room).acquire_owned().await.ok()?;
+    match listener.accept().await {
+        Ok((stream, peer)) => {
+            if let Err(error) = stream.set_nodelay(true) {
+                debug!(%peer, %error, "connection accepted without TCP_NODELAY");
+            }
+            Some((stream, peer, permit))
+        }
+        Err(error) => {
+            // Out of file descriptors, mostly: busy waiting would not free any.
+            warn!(%error, "connection not accepted");
+            sleep(Duration::from_millis(50)).await;
+            None
+        }
+    }
+}
+
+async fn converse(stream: TcpStream, router: Router, ends: Ends) {
+    let turn = Arc::new(AtomicU64::new(0));
+    let io = TokioIo::new(Impatient { stream, turn: Arc::clone(&turn), head: None });
+    let service = service_fn(|request: Request<Incoming>| {
+        let (mut router, turn) = (router.clone(), Arc::clone(&turn));
+        turn.fetch_add(1, Ordering::Relaxed);
+        async move {
+            let response: Result<Response, Infallible> = router.call(request.map(Body::new)).await;
+            if response.as_ref().is_ok_and(|r| r.status() != StatusCode::SWITCHING_PROTOCOLS) {
+                turn.fetch_add(1, Ordering::Relaxed);
+            }
+            response
+        }
+    });
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(IDLE)
+        .serve_connection(io, service)
+        .with_upgrades();
+    let mut connection = std::pin::pin!(connection);
+    let served = tokio::select! {
+        served = connection.as_mut() => served,
+        () = ends.accepting.cancelled() => {
+            connection.as_mut().graceful_shutdown();
+            tokio::select! {
+                served = connection => served,
+                () = ends.connections.cancelled() => return,
+            }
+        }
+    };
+    if let Err(error) = served {
+        debug!(%error, "connection ended");
+    }
+}
+
+/// A connection that is closed when a request's head does not arrive in time.
+#[derive(Debug)]
+struct Impatient<S> {
+    stream: S,
+    /// Odd from the end of a request's head until its answer is made, even while the next head is awaited.
+    turn: Arc<AtomicU64>,
+    /// Runs from the first byte of a head on, in the turn it was started in.
+    head: Option<(u64, Pin<Box<Sleep>>)>,
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Impatient<S> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let before = buf.filled().len();
+        let read = Pin::new(&mut self.stream).poll_read(cx, buf);
+        let turn = self.turn.load(Ordering::Relaxed);
+        if self.head.as_ref().is_some_and(|(started, _)| *started != turn) {
+            self.head = None;
+        }
+        if turn % 2 == 1 {
+            return read;
+        }
+        match read {
+            Poll::Ready(read) => {
+                if self.head.is_none() && buf.filled().len() > before {
+                    self.head = Some((turn, Box::pin(sleep(HEAD))));
+                }
+                Poll::Ready(read)
+            }
+            Poll::Pending => match &mut self.head {
+                Some((_, head)) => {
+                    ready!(head.as_mut().poll(cx));
+                    Poll::Ready(Err(io::Error::new(
+                        io::ErrorKind::TimedOut,
+                        "the request's head was too slow",
+                    )))
+                }
+                None => Poll::Pending,
+            },
+        }
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for Impatient<S> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(cx, buf)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write_vectored(cx, bufs)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::time::Instant;
+
+    use super::*;
+
+    fn pair() -> (tokio::io::DuplexStream, Impatient<tokio::io::DuplexStream>, Arc<AtomicU64>) {
+        let (client, stream) = tokio::io::duplex(1024);
+        let turn = Arc::new(AtomicU64::new(0));
+        (client, Impatient { stream, turn: Arc::clone(&turn), head: None }, turn)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_head_that_trickles_in_ends_the_connection() {
+        let (mut client, mut server, _turn) = pair();
+        let began = Instant::now();
+        let trickle = async {
+            for _ in 0..30 {
+                client.write_all(b"x").await.unwrap();
+                sleep(Duration::from_secs(1)).await;
+            }
+        };
+        let read = async {
+            let mut bytes = Vec::new();
+            server.read_to_end(&mut bytes).await
+        };
+        tokio::select! {
+            () = trickle => panic!("the head took 30 s"),
+            read = read => assert_eq!(read.unwrap_err().kind(), io::ErrorKind::TimedOut),
+        }
+        assert_eq!(began.elapsed().as_secs(), HEAD.as_secs());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn neither_idleness_nor_a_long_answer_ends_it() {
+        let (mut client, mut server, turn) = pair();
+        let mut byte = [0];
+        for _ in 0..3 {
+            client.write_all(b"x").await.unwrap();
+            server.read_exact(&mut byte).await.unwrap();
+            turn.fetch_add(1, Ordering::Relaxed);
+            let answering = tokio::time::timeout(HEAD * 3, server.read_u8()).await;
+            assert!(answering.is_err(), "while the answer is made, nothing happens");
+            turn.fetch_add(1, Ordering::Relaxed);
+            let idle = tokio::time::timeout(HEAD * 3, server.read_u8()).await;
+            assert!(idle.is_err(), "while nothing is asked, nothing happens");
+        }
+    }
+}

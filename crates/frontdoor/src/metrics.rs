@@ -1,0 +1,209 @@
+//! Figures for operators, all named `hatchery_frontdoor_…`.
+
+use std::fmt;
+use std::sync::atomic::{AtomicI64, AtomicU64};
+use std::time::Duration;
+
+use model::api::ErrorCode;
+use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue, LabelValueEncoder};
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::registry::Registry;
+
+/// Upper bounds in seconds: fine where a placement is, coarse where a slow server is.
+const BUCKETS: [f64; 18] = [
+    0.000_25, 0.000_5, 0.000_75, 0.001, 0.001_5, 0.002, 0.003, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 2.5,
+    10.0, 30.0, 60.0,
+];
+
+/// The parts of a spawn's time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Phase {
+    /// In line.
+    Queue,
+    /// Asking the registry for a slot.
+    Reserve,
+    /// The agent's whole part.
+    AgentCall,
+    /// From the start of the process to its `ready`, as the agent measured it.
+    StartToReady,
+    /// From request to answer.
+    Total,
+}
+
+/// What came of one try on one node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) enum Attempt {
+    Ready,
+    Refused,
+    NotSent,
+    Unknown,
+    Ended,
+}
+
+/// How something that was held was given back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) enum CleanupKind {
+    /// The agent never heard of it.
+    Release,
+    /// The agent's answer was missing.
+    Abandon,
+    /// The caller went away.
+    Cancel,
+}
+
+macro_rules! label {
+    ($type:ty { $($variant:ident => $word:literal),+ $(,)? }) => {
+        impl EncodeLabelValue for $type {
+            fn encode(&self, encoder: &mut LabelValueEncoder<'_>) -> fmt::Result {
+                let word = match self { $(Self::$variant => $word),+ };
+                word.encode(encoder)
+            }
+        }
+    };
+}
+label!(Attempt {
+    Ready => "ready", Refused => "refused", NotSent => "not-sent", Unknown => "unknown", Ended => "ended",
+});
+label!(CleanupKind { Release => "release", Abandon => "abandon", Cancel => "cancel" });
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct RequestLabels {
+    route: &'static str,
+    method: &'static str,
+    status: u16,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct OutcomeLabels {
+    outcome: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct AttemptLabels {
+    outcome: Attempt,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct CleanupLabels {
+    kind: CleanupKind,
+}
+
+/// All of them.
+#[derive(Debug)]
+pub(crate) struct Metrics {
+    registry: Registry,
+    requests: Family<RequestLabels, Counter>,
+    in_flight: Gauge<i64, AtomicI64>,
+    spawns: Family<OutcomeLabels, Counter>,
+    attempts: Family<AttemptLabels, Counter>,
+    phases: [Histogram; 5],
+    waiting: Gauge<i64, AtomicI64>,
+    replays: Counter<u64, AtomicU64>,
+    cleanups: Family<CleanupLabels, Counter>,
+    registry_failures: Counter<u64, AtomicU64>,
+}
+
+impl Metrics {
+    pub(crate) fn new() -> Self {
+        let mut root = Registry::default();
+        let registry = root.sub_registry_with_prefix("hatchery_frontdoor");
+        macro_rules! register {
+            ($metric:expr, $name:literal, $help:literal) => {{
+                let metric = $metric;
+                registry.register($name, $help, metric.clone());
+                metric
+            }};
+        }
+        macro_rules! phase {
+            ($name:literal, $help:literal) => {
+                register!(Histogram::new(BUCKETS), $name, $help)
+            };
+        }
+        Self {
+            requests: register!(Family::default(), "requests", "HTTP requests by route, method and status"),
+            in_flight: register!(Gauge::default(), "requests_in_flight", "HTTP requests being answered"),
+            spawns: register!(Family::default(), "spawns", "Spawn requests by outcome"),
+            attempts: register!(Family::default(), "attempts", "Tries on nodes by outcome"),
+            phases: [
+                phase!("spawn_queue_seconds", "Time in line"),
+                phase!("spawn_reserve_seconds", "Time to take a slot"),
+                phase!("spawn_agent_call_seconds", "Time of the agent's part"),
+                phase!("spawn_start_to_ready_seconds", "Time from start of the process to ready"),
+                phase!("spawn_total_seconds", "Time from request to answer"),
+            ],
+            waiting: register!(Gauge::default(), "waiting", "Requests waiting in line here"),
+            replays: register!(
+                Counter::default(),
+                "idempotent_replays",
+                "Answers given again for the same key"
+            ),
+            cleanups: register!(Family::default(), "cleanups", "Slots given back without a spawn, by way"),
+            registry_failures: register!(
+                Counter::default(),
+                "registry_failures",
+                "Calls to the registry that failed"
+            ),
+            registry: root,
+        }
+    }
+
+    pub(crate) fn request(&self, route: &'static str, method: &'static str, status: u16) {
+        self.requests.get_or_create(&RequestLabels { route, method, status }).inc();
+    }
+
+    pub(crate) fn request_began(&self) {
+        self.in_flight.inc();
+    }
+
+    pub(crate) fn request_ended(&self) {
+        self.in_flight.dec();
+    }
+
+    pub(crate) fn in_flight(&self) -> i64 {
+        self.in_flight.get()
+    }
+
+    /// `None`: it is ready.
+    pub(crate) fn spawn(&self, failure: Option<ErrorCode>) {
+        let outcome = failure.map_or("ready", ErrorCode::as_str);
+        self.spawns.get_or_create(&OutcomeLabels { outcome }).inc();
+    }
+
+    pub(crate) fn attempt(&self, outcome: Attempt) {
+        self.attempts.get_or_create(&AttemptLabels { outcome }).inc();
+    }
+
+    pub(crate) fn phase(&self, phase: Phase, took: Duration) {
+        self.phases[phase as usize].observe(took.as_secs_f64());
+    }
+
+    pub(crate) fn joined_line(&self) {
+        self.waiting.inc();
+    }
+
+    pub(crate) fn left_line(&self) {
+        self.waiting.dec();
+    }
+
+    pub(crate) fn replay(&self) {
+        self.replays.inc();
+    }
+
+    pub(crate) fn cleanup(&self, kind: CleanupKind) {
+        self.cleanups.get_or_create(&CleanupLabels { kind }).inc();
+    }
+
+    pub(crate) fn registry_failure(&self) {
+        self.registry_failures.inc();
+    }
+
+    /// In the OpenMetrics text format.
+    pub(crate) fn text(&self) -> Result<String, fmt::Error> {
+        let mut text = String::new();
+        prometheus_client::encoding::text::encode(&mut text, &self.registry)?;
+        Ok(text)
+    }
+}

@@ -1,0 +1,264 @@
+//! What a caller of `POST /spawn` orders: the body read strictly, field by field, with errors that name the field.
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
+use std::fmt;
+use std::time::Duration;
+
+use model::id::check_name;
+use model::node::check_label;
+use model::{Demand, RendererType};
+use serde::de::{Deserializer, Error as _, MapAccess, Unexpected, Visitor};
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+/// Most labels a request may ask for.
+const MOST_LABELS: usize = 64;
+/// Longest model path and session token.
+const LONGEST_TEXT: usize = 4096;
+/// The longest wait in line, in seconds.
+const LONGEST_WAIT: u64 = 60;
+
+/// A valid order.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub(crate) struct Order {
+    /// What the node must offer.
+    pub(crate) demand: Demand,
+    /// Handed on to the server.
+    pub(crate) model: Option<String>,
+    /// Handed on to the server.
+    pub(crate) session_token: Option<String>,
+    /// How long the caller waits in line when the farm is full.
+    pub(crate) wait: Duration,
+}
+
+/// What is wrong with a request.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Invalid {
+    /// The offending field, parameter or header.
+    pub(crate) field: Option<String>,
+    /// What is wrong with it; names the field.
+    pub(crate) detail: String,
+}
+
+impl Invalid {
+    /// `detail` goes on where the field's name ends.
+    pub(crate) fn field(field: &str, detail: impl fmt::Display) -> Self {
+        Self { field: Some(field.to_owned()), detail: format!("{field}: {detail}") }
+    }
+
+    fn body(detail: impl Into<String>) -> Self {
+        Self { field: None, detail: detail.into() }
+    }
+}
+
+impl Order {
+    /// Reads a body. An empty one orders what all defaults say.
+    pub(crate) fn parse(body: &[u8]) -> Result<Self, Invalid> {
+        let wish = if body.is_empty() { Wish::default() } else { parse(body)? };
+        if let Some(model) = &wish.model {
+            check_model(model).map_err(|why| Invalid::field("model", why))?;
+        }
+        if let Some(token) = &wish.session_token {
+            check_token(token).map_err(|why| Invalid::field("sessionToken", why))?;
+        }
+        if let Some(pool) = &wish.pool {
+            check_name(pool).map_err(|why| Invalid::field("pool", why))?;
+        }
+        let labels = wish.labels.map(|l| l.0).unwrap_or_default();
+        if labels.len() > MOST_LABELS {
+            return Err(Invalid::field("labels", format!("at most {MOST_LABELS}, not {}", labels.len())));
+        }
+        for (key, value) in &labels {
+            check_label(key, value).map_err(|why| Invalid::field("labels", why))?;
+        }
+        Ok(Self {
+            demand: Demand {
+                renderer: wish.renderer_type.map_or_else(RendererType::default, |r| r.0),
+                pool: wish.pool.map(Cow::into_owned),
+                labels,
+            },
+            model: wish.model.map(Cow::into_owned),
+            session_token: wish.session_token.map(Cow::into_owned),
+            wait: Duration::from_secs(wish.wait_seconds.map_or(0, |w| w.0)),
+        })
+    }
+
+    /// The same for two orders exactly when they ask for the same: what was left out counts as its default.
+    pub(crate) fn fingerprint(&self) -> Uuid {
+        const ORDERS: Uuid = Uuid::from_u128(0x5f0c_3c0e_0c36_5b0a_9d0e_7a1c_94b1_4d77);
+        // A struct of texts and numbers cannot fail to become JSON.
+        Uuid::new_v5(&ORDERS, &serde_json::to_vec(self).unwrap_or_default())
+    }
+}
+
+/// The body as it is written. Kept apart from `model::api::SpawnRequest` because serde's own reading is more lenient than
+/// the contract: it takes arrays for structs, objects for words, and the last of two equal labels.
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct Wish<'a> {
+    renderer_type: Option<Renderer>,
+    #[serde(borrow)]
+    model: Option<Cow<'a, str>>,
+    #[serde(borrow)]
+    session_token: Option<Cow<'a, str>>,
+    #[serde(borrow)]
+    pool: Option<Cow<'a, str>>,
+    labels: Option<Labels>,
+    wait_seconds: Option<Wait>,
+}
+
+fn parse(body: &[u8]) -> Result<Wish<'_>, Invalid> {
+    let text = std::str::from_utf8(body)
+        .map_err(|e| Invalid::body(format!("the body is not UTF-8 from byte {} on", e.valid_up_to())))?;
+    // Arrays would otherwise be taken for structs whose field names were left out.
+    if !text.trim_ascii_start().starts_with('{') {
+        let end = if text.trim_ascii_start().is_empty() { "blank" } else { "something else" };
+        return Err(Invalid::body(format!("the body must be a JSON object, not {end}")));
+    }
+    let mut json = serde_json::Deserializer::from_str(text);
+    let wish: Wish<'_> = serde_path_to_error::deserialize(&mut json).map_err(|error| {
+        let path = error.path().to_string();
+        let cause = error.into_inner();
+        let field = if matches!(path.as_str(), "." | "?") { unnamed(&cause) } else { Some(path) };
+        let kind = if cause.is_data() { "the body does not fit" } else { "the body is not valid JSON" };
+        match field {
+            Some(field) => {
+                let field = shortened(&field);
+                Invalid { detail: shortened(&format!("{kind}: {field}: {cause}")), field: Some(field) }
+            }
+            None => Invalid::body(shortened(&format!("{kind}: {cause}"))),
+        }
+    })?;
+    json.end().map_err(|e| Invalid::body(format!("the body is not valid JSON: {e}")))?;
+    Ok(wish)
+}
+
+/// The field in "duplicate field `x`", which has no path.
+fn unnamed(error: &serde_json::Error) -> Option<String> {
+    let text = error.to_string();
+    let rest = text.strip_prefix("duplicate field `").or_else(|| text.strip_prefix("unknown field `"))?;
+    rest.split_once('`').map(|(field, _)| field.to_owned())
+}
+
+/// A caller's own text comes back in answers and logs, but not kilobytes of it.
+fn shortened(text: &str) -> String {
+    const LONGEST: usize = 400;
+    if text.chars().count() <= LONGEST {
+        return text.to_owned();
+    }
+    text.chars().take(LONGEST).chain(['…']).collect()
+}
+
+#[derive(Debug)]
+struct Renderer(RendererType);
+
+impl<'de> Deserialize<'de> for Renderer {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Word;
+        impl Visitor<'_> for Word {
+            type Value = Renderer;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("\"csr\" or \"ssr\"")
+            }
+            fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<Renderer, E> {
+                text.parse().map(Renderer).map_err(|_| E::invalid_value(Unexpected::Str(text), &self))
+            }
+        }
+        deserializer.deserialize_str(Word)
+    }
+}
+
+#[derive(Debug)]
+struct Wait(u64);
+
+impl<'de> Deserialize<'de> for Wait {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Seconds;
+        impl Visitor<'_> for Seconds {
+            type Value = Wait;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                write!(f, "a whole number from 0 to {LONGEST_WAIT}")
+            }
+            fn visit_u64<E: serde::de::Error>(self, seconds: u64) -> Result<Wait, E> {
+                if seconds > LONGEST_WAIT {
+                    return Err(E::invalid_value(Unexpected::Unsigned(seconds), &self));
+                }
+                Ok(Wait(seconds))
+            }
+        }
+        deserializer.deserialize_u64(Seconds)
+    }
+}
+
+#[derive(Debug)]
+struct Labels(BTreeMap<String, String>);
+
+impl<'de> Deserialize<'de> for Labels {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Pairs;
+        impl<'de> Visitor<'de> for Pairs {
+            type Value = Labels;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object of texts")
+            }
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Labels, A::Error> {
+                let mut labels = BTreeMap::new();
+                while let Some((key, value)) = map.next_entry()? {
+                    match labels.entry(key) {
+                        Entry::Vacant(free) => free.insert(value),
+                        Entry::Occupied(taken) => {
+                            return Err(A::Error::custom(format!("duplicate label {:?}", taken.key())));
+                        }
+                    };
+                }
+                Ok(Labels(labels))
+            }
+        }
+        deserializer.deserialize_map(Pairs)
+    }
+}
+
+/// The agent checks again, with its directories in hand; this refuses what can never be right.
+fn check_model(path: &str) -> Result<(), String> {
+    check_length(path.len(), "bytes")?;
+    check_printable(path)?;
+    if path.starts_with('/') || path.starts_with('~') {
+        return Err("must be relative to a model directory".into());
+    }
+    if path.contains('\\') {
+        return Err("must not contain a backslash; directories are separated by /".into());
+    }
+    for (i, component) in path.split('/').enumerate() {
+        if component.is_empty() || component == "." || component == ".." {
+            return Err(format!("must not have the component {component:?}"));
+        }
+        if i == 0 && component.contains(':') {
+            return Err("must be a path, neither a URL nor on a drive".into());
+        }
+    }
+    Ok(())
+}
+
+fn check_token(token: &str) -> Result<(), String> {
+    check_length(token.chars().count(), "characters")?;
+    check_printable(token)
+}
+
+fn check_length(length: usize, unit: &str) -> Result<(), String> {
+    if (1..=LONGEST_TEXT).contains(&length) {
+        return Ok(());
+    }
+    Err(format!("must have 1 to {LONGEST_TEXT} {unit}, not {length}"))
+}
+
+fn check_printable(text: &str) -> Result<(), String> {
+    match text.chars().position(char::is_control) {
+        Some(at) => Err(format!("must not have control characters, as at character {at}")),
+        None => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,15 @@
+//! Front doors as clients, operators and agents meet them: real sockets, the embedded registry, scripted agents.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+mod fake_agent;
+mod farm;
+mod http;
+mod wait;
+
+mod idempotency;
+mod leaving;
+mod line;
+mod operating;
+mod spawning;
+mod surface;
