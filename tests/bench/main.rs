@@ -1,16 +1,42 @@
-//! The benchmark: `cargo bench -p hatchery-tests`. It starts real processes on loopback, takes about two minutes, and
-//! prints a table; every comparison is a ratio of things measured alternately in the same run.
+//! The benchmark: `cargo bench -p hatchery-tests`. It starts real processes on loopback, takes two to three minutes, and
+//! prints a table; every comparison is between things measured alternately in the same run.
+//!
+//! `cargo bench -p hatchery-tests -- reserve` runs one part: `path`, `placements`, `memory` or `reserve`.
 
+mod floor;
+mod keep_alive;
+mod path;
+mod placements;
 mod reserve;
 mod table;
 
 use table::Table;
 
 fn main() -> anyhow::Result<()> {
-    let url = std::env::var("BENCH_REDIS")?;
+    let wanted: Vec<String> = std::env::args().skip(1).filter(|arg| !arg.starts_with('-')).collect();
+    let wants = |part: &str| wanted.is_empty() || wanted.iter().any(|w| w == part);
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let mut table = Table::default();
-    runtime.block_on(async { reserve::measure(&url, &mut table).await })?;
-    println!("{}", table.markdown());
+    runtime.block_on(async {
+        if wants("path") {
+            path::measure(&mut table).await?;
+        }
+        if wants("placements") {
+            placements::measure(&mut table).await?;
+        }
+        if wants("memory") {
+            placements::memory(&mut table).await?;
+        }
+        if wants("reserve") {
+            let scratch = tempfile::tempdir()?;
+            let redis = hatchery_tests::RedisServer::start(scratch.path()).await;
+            reserve::measure(&redis.url(), &mut table).await?;
+        }
+        anyhow::Ok(())
+    })?;
+    #[expect(clippy::print_stdout, reason = "the table is what the benchmark is for")]
+    {
+        println!("{}", table.markdown());
+    }
     Ok(())
 }

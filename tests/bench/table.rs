@@ -55,10 +55,6 @@ impl Sample {
         let index = (share * last as f64).round() as usize;
         sorted.get(index).copied().unwrap_or_default()
     }
-
-    pub(crate) fn len(&self) -> usize {
-        self.0.len()
-    }
 }
 
 pub(crate) fn ms(time: Duration) -> String {

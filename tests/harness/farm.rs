@@ -33,6 +33,7 @@ const LOG: &str = "info,frontdoor=debug,agent=debug,registry=debug";
 pub struct AgentPlan {
     slots: u16,
     ports: Option<u16>,
+    port_range: Option<RangeInclusive<u16>>,
     args: Vec<String>,
     executable: Option<PathBuf>,
 }
@@ -40,13 +41,20 @@ pub struct AgentPlan {
 impl AgentPlan {
     /// With so many slots.
     pub fn slots(slots: u16) -> Self {
-        Self { slots, ports: None, args: Vec::new(), executable: None }
+        Self { slots, ports: None, port_range: None, args: Vec::new(), executable: None }
     }
 
     /// With so many ports; else there are twice as many as slots.
     #[must_use]
     pub fn ports(mut self, count: u16) -> Self {
         self.ports = Some(count);
+        self
+    }
+
+    /// With these ports, which the caller sees to being free.
+    #[must_use]
+    pub fn port_range(mut self, ports: RangeInclusive<u16>) -> Self {
+        self.port_range = Some(ports);
         self
     }
 
@@ -77,9 +85,17 @@ pub struct FarmBuilder {
     doors: usize,
     door_args: Vec<String>,
     agents: Vec<AgentPlan>,
+    plain_log: bool,
 }
 
 impl FarmBuilder {
+    /// With the log of an installation that sets nothing, for what is measured.
+    #[must_use]
+    pub fn plain_log(mut self) -> Self {
+        self.plain_log = true;
+        self
+    }
+
     /// With so many front doors; else there is one.
     #[must_use]
     pub fn doors(mut self, count: usize) -> Self {
@@ -111,13 +127,12 @@ impl FarmBuilder {
         fs::write(mark.join("models/bolt.scs"), "").expect("a file can be written");
         let guard = Guard::over(&mark);
         let redis = RedisServer::start(&mark).await;
-        let registry = redis.url();
+        let common = common(&redis.url(), if self.plain_log { "info" } else { LOG });
         let plans = self.agents.into_iter().zip('a'..='z');
-        let mut agents: Vec<Agent> = plans
-            .map(|(plan, letter)| Agent::new(&mark, &registry, format!("node-{letter}"), &plan))
-            .collect();
+        let mut agents: Vec<Agent> =
+            plans.map(|(plan, letter)| Agent::new(&mark, &common, format!("node-{letter}"), &plan)).collect();
         let mut doors: Vec<Door> =
-            (0..self.doors.max(1)).map(|i| Door::new(&mark, &registry, i, &self.door_args)).collect();
+            (0..self.doors.max(1)).map(|i| Door::new(&mark, &common, i, &self.door_args)).collect();
         for agent in &mut agents {
             agent.comes_up().await;
         }
@@ -142,9 +157,9 @@ pub struct Door {
 }
 
 impl Door {
-    fn new(mark: &Path, registry: &str, index: usize, more: &[String]) -> Self {
+    fn new(mark: &Path, common: &[String], index: usize, more: &[String]) -> Self {
         let args = ["frontdoor", "--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0"];
-        let args = [args.map(str::to_owned).as_slice(), &common(registry), more].concat();
+        let args = [args.map(str::to_owned).as_slice(), common, more].concat();
         let role = Role::start(&format!("frontdoor-{index}"), mark, &args);
         let nowhere = Client::new(SocketAddr::from(([127, 0, 0, 1], 0)));
         Self { role, http: nowhere, admin: nowhere }
@@ -185,9 +200,10 @@ pub struct Agent {
 }
 
 impl Agent {
-    fn new(mark: &Path, registry: &str, node: String, plan: &AgentPlan) -> Self {
+    fn new(mark: &Path, common: &[String], node: String, plan: &AgentPlan) -> Self {
         let block = Block::take();
-        let ports = block.range(plan.ports.unwrap_or(plan.slots * 2));
+        let ports =
+            plan.port_range.clone().unwrap_or_else(|| block.range(plan.ports.unwrap_or(plan.slots * 2)));
         let state_dir = mark.join(&node);
         let path = |path: &Path| path.to_str().expect("a scratch directory has a plain name").to_owned();
         let pairs = [
@@ -206,7 +222,7 @@ impl Agent {
         ];
         let mut args = vec!["agent".to_owned()];
         args.extend(pairs.into_iter().flat_map(|(flag, value)| [flag.to_owned(), value]));
-        let args = [args.as_slice(), &common(registry), &plan.args].concat();
+        let args = [args.as_slice(), common, &plan.args].concat();
         let role = Role::start(&node, mark, &args);
         let nowhere = Client::new(SocketAddr::from(([127, 0, 0, 1], 0)));
         Self { node, role, liveliness: nowhere, admin: nowhere, ports, state_dir, _block: block }
@@ -255,8 +271,8 @@ fn files(directory: &Path) -> Vec<PathBuf> {
     all
 }
 
-fn common(registry: &str) -> Vec<String> {
-    ["--registry", registry, "--farm", "test", "--log-format", "json", "--log", LOG]
+fn common(registry: &str, log: &str) -> Vec<String> {
+    ["--registry", registry, "--farm", "test", "--log-format", "json", "--log", log]
         .map(str::to_owned)
         .to_vec()
 }

@@ -43,6 +43,9 @@ pub(crate) enum KeyError {
     Conflict,
     /// The other request with this key took too long.
     StillRunning,
+    /// Its answer was kept by a version that wrote it differently.
+    Unreadable,
+    /// The registry is away.
     Registry(RegistryError),
 }
 
@@ -79,7 +82,7 @@ where
                     door.metrics.replay();
                     return Ok(answer);
                 }
-                None => return Err(KeyError::Conflict),
+                None => return Err(KeyError::Unreadable),
             },
             Taken::Conflict => return Err(KeyError::Conflict),
             Taken::Running if Instant::now() >= deadline => return Err(KeyError::StillRunning),
@@ -216,7 +219,7 @@ fn keepable(answer: &Answer) -> String {
     serde_json::to_string(&kept).unwrap_or_default()
 }
 
-/// `None` when it was kept by a version that wrote it differently.
+/// `None` when it cannot be read.
 fn replay(text: &str) -> Option<Answer> {
     let kept: Kept = serde_json::from_str(text).ok()?;
     if kept.status == 200 {

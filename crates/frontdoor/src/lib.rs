@@ -7,7 +7,7 @@
 //! handlers, errors), `follower` and `sweeper` (what runs beside the requests), `shutdown` (the order of leaving).
 //!
 //! Invariants: only `http` knows status codes; only `agent_client` knows gRPC; a slot is never held by anything but a
-//! [`held::Held`], which gives it back when it is dropped.
+//! `Held`, which gives it back when it is dropped.
 
 mod agent_client;
 mod cleanup;

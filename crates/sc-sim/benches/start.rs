@@ -9,9 +9,7 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 fn main() -> Result<(), Box<dyn Error>> {
-    let starts = std::env::args()
-        .find_map(|arg| arg.parse::<usize>().ok())
-        .unwrap_or(500);
+    let starts = std::env::args().find_map(|arg| arg.parse::<usize>().ok()).unwrap_or(500);
     let receiver = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
     let mut times = Vec::with_capacity(starts);
     for _ in 0..starts {
@@ -32,9 +30,7 @@ fn main() -> Result<(), Box<dyn Error>> {
 
 fn start_to_ready(receiver: &TcpListener) -> Result<Duration, Box<dyn Error>> {
     let endpoint = format!("http://{}", receiver.local_addr()?);
-    let port = TcpListener::bind((Ipv4Addr::UNSPECIFIED, 0))?
-        .local_addr()?
-        .port();
+    let port = TcpListener::bind((Ipv4Addr::UNSPECIFIED, 0))?.local_addr()?.port();
     let mut command = Command::new(env!("CARGO_BIN_EXE_ts3d-sc-sim"));
     command
         .env_clear()

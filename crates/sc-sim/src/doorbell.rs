@@ -40,13 +40,7 @@ pub(crate) fn hang() -> io::Result<(Doorbell, Door)> {
     let (rings, received) = sync_channel(CAPACITY);
     let (bell, heard) = UnixStream::pair()?;
     heard.set_nonblocking(true)?;
-    Ok((
-        Doorbell { rings, bell },
-        Door {
-            rings: received,
-            bell: heard,
-        },
-    ))
+    Ok((Doorbell { rings, bell }, Door { rings: received, bell: heard }))
 }
 
 impl Doorbell {

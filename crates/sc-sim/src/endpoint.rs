@@ -25,9 +25,7 @@ impl Unusable {
         match self {
             Self::Https => "the simulator does not do https; going on without liveliness",
             Self::Scheme => "liveliness-endpoint is not an http URL; going on without liveliness",
-            Self::Authority => {
-                "liveliness-endpoint has no usable host and port; going on without liveliness"
-            }
+            Self::Authority => "liveliness-endpoint has no usable host and port; going on without liveliness",
         }
     }
 }
@@ -75,9 +73,7 @@ impl Endpoint {
 
     /// Everything of a post; it has no body.
     pub(crate) fn request(&self, id: &str, liveliness: Liveliness, slash: &str) -> String {
-        let Self {
-            authority, base, ..
-        } = self;
+        let Self { authority, base, .. } = self;
         let (id, word) = (escaped(id), liveliness.word());
         format!(
             "POST {base}{slash}{id}?liveliness={word} HTTP/1.1\r\nHost: {authority}\r\nAccept: */*\r\nContent-Length: 0\r\n\r\n"
@@ -129,11 +125,7 @@ mod tests {
         ];
         for (url, host, port, path) in table {
             let endpoint = Endpoint::parse(url).unwrap();
-            assert_eq!(
-                (endpoint.host.as_str(), endpoint.port),
-                (host, port),
-                "{url}"
-            );
+            assert_eq!((endpoint.host.as_str(), endpoint.port), (host, port), "{url}");
             let request = endpoint.request("a", Liveliness::Ping, "/");
             let line = format!("POST {path}?liveliness=ping HTTP/1.1\r\n");
             assert!(request.starts_with(&line), "{url}: {request}");

@@ -121,13 +121,10 @@ fn pixels(json: &Value, key: &str) -> u16 {
 /// The answers to a model that is opened: one event, and for a server-side viewer its first picture.
 pub(crate) fn opened(open: &Open, model: &str) -> Vec<Message> {
     match open.renderer {
-        Renderer::Client => vec![event(
-            &json!({"command": "OPEN_MODEL_SUCCEEDED", "model_name": model}),
-        )],
-        Renderer::Server => vec![
-            event(&json!({"command": "open_model_succeeded", "model_name": model})),
-            picture(open.size),
-        ],
+        Renderer::Client => vec![event(&json!({"command": "OPEN_MODEL_SUCCEEDED", "model_name": model}))],
+        Renderer::Server => {
+            vec![event(&json!({"command": "open_model_succeeded", "model_name": model})), picture(open.size)]
+        }
     }
 }
 
@@ -138,8 +135,8 @@ pub(crate) fn refused(renderer: Renderer, refusal: &Refusal) -> Message {
         Renderer::Server => "open_model_failed",
     };
     let mut answer = json!({"command": command, "reason": refusal.reason()});
-    if let Refusal::NetworkVersion { expected, actual }
-    | Refusal::StreamVersion { expected, actual } = refusal
+    if let Refusal::NetworkVersion { expected, actual } | Refusal::StreamVersion { expected, actual } =
+        refusal
     {
         answer["expected"] = json!(expected);
         answer["actual"] = json!(actual);
@@ -170,19 +167,10 @@ mod tests {
     fn a_command_counts_only_in_its_own_kind_of_frame() {
         let table = [
             (Message::text(r#"{"command":"OPEN_MODEL"}"#), false),
-            (
-                Message::binary(br#"{"command":"OPEN_MODEL"}"#.to_vec()),
-                true,
-            ),
+            (Message::binary(br#"{"command":"OPEN_MODEL"}"#.to_vec()), true),
             (Message::text(r#"{"command":"SERVER_SIDE_RENDER"}"#), true),
-            (
-                Message::binary(br#"{"command":"SERVER_SIDE_RENDER"}"#.to_vec()),
-                false,
-            ),
-            (
-                Message::binary(br#"{"command":"SEND_STREAM"}"#.to_vec()),
-                true,
-            ),
+            (Message::binary(br#"{"command":"SERVER_SIDE_RENDER"}"#.to_vec()), false),
+            (Message::binary(br#"{"command":"SEND_STREAM"}"#.to_vec()), true),
             (Message::text(r#"{"command":"ACK"}"#), true),
             (Message::text("{}"), false),
             (Message::text("[1]"), false),
@@ -195,32 +183,21 @@ mod tests {
 
     #[test]
     fn a_picture_begins_with_a_zero_and_an_event_with_a_brace() {
-        let first = Message::text(
-            r#"{"command":"SERVER_SIDE_RENDER","width":640,"height":-1,"model":"m"}"#,
-        );
+        let first = Message::text(r#"{"command":"SERVER_SIDE_RENDER","width":640,"height":-1,"model":"m"}"#);
         let Frame::Open(open) = understand(&first) else {
             panic!("not understood");
         };
-        let answers: Vec<_> = opened(&open, "m")
-            .into_iter()
-            .map(Message::into_data)
-            .collect();
+        let answers: Vec<_> = opened(&open, "m").into_iter().map(Message::into_data).collect();
         assert_eq!(answers[0][0], 0x7b);
         assert_eq!(answers[1][..8], [0, 0, 0, 0, 2, 128, 0, 0]);
     }
 
     #[test]
     fn a_refused_version_names_both() {
-        let refusal = Refusal::NetworkVersion {
-            expected: "1".to_owned(),
-            actual: "2".to_owned(),
-        };
+        let refusal = Refusal::NetworkVersion { expected: "1".to_owned(), actual: "2".to_owned() };
         let answer = refused(Renderer::Client, &refusal).into_data();
         let json: serde_json::Value = serde_json::from_slice(&answer).unwrap();
         assert_eq!(json["reason"], "BAD_NETWORK_VERSION");
-        assert_eq!(
-            (&json["expected"], &json["actual"]),
-            (&"1".into(), &"2".into())
-        );
+        assert_eq!((&json["expected"], &json["actual"]), (&"1".into(), &"2".into()));
     }
 }

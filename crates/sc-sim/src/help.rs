@@ -12,10 +12,7 @@ pub(crate) fn text() -> String {
             format!("  {name:<39} {}\n", spec.about)
         })
         .collect();
-    let keys: String = KEYS
-        .iter()
-        .map(|(key, about)| format!("  {key:<39} {about}\n"))
-        .collect();
+    let keys: String = KEYS.iter().map(|(key, about)| format!("  {key:<39} {about}\n")).collect();
     format!(
         "ts3d-sc-sim stands in for ts3d_sc_server: same command line, same protocols, no licence, no models.\n\
          \n\

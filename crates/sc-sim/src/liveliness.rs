@@ -52,9 +52,7 @@ impl Reporter {
             log: Arc::clone(log),
         };
         let (goodbye, told) = sync_channel(1);
-        let thread = thread::Builder::new()
-            .name("liveliness".to_owned())
-            .spawn(move || report.run(&told))?;
+        let thread = thread::Builder::new().name("liveliness".to_owned()).spawn(move || report.run(&told))?;
         Ok(Some(Self { goodbye, thread }))
     }
 
@@ -85,9 +83,7 @@ impl Report {
         loop {
             let until_ping = next_ping.saturating_duration_since(Instant::now());
             let waited = told.recv_timeout(until_ping);
-            let silent = self
-                .silent_after
-                .is_some_and(|silent_after| ready.elapsed() >= silent_after);
+            let silent = self.silent_after.is_some_and(|silent_after| ready.elapsed() >= silent_after);
             match waited {
                 Err(RecvTimeoutError::Timeout) if silent => {}
                 Err(RecvTimeoutError::Timeout) => self.post(Liveliness::Ping),
@@ -101,14 +97,9 @@ impl Report {
     }
 
     fn post(&mut self, liveliness: Liveliness) {
-        let request = self
-            .poster
-            .endpoint()
-            .request(&self.id, liveliness, self.slash);
+        let request = self.poster.endpoint().request(&self.id, liveliness, self.slash);
         if let Err(response) = self.poster.post(&request) {
-            self.log.error(format_args!(
-                "Failed to send HTTP ping: response='{response}'"
-            ));
+            self.log.error(format_args!("Failed to send HTTP ping: response='{response}'"));
         }
     }
 }

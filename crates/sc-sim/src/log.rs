@@ -99,10 +99,7 @@ impl Log {
         }
         let stamp = self.stamp();
         let word = level.word();
-        let text: String = messages
-            .iter()
-            .map(|message| format!("{stamp}:{word}: {message}\n"))
-            .collect();
+        let text: String = messages.iter().map(|message| format!("{stamp}:{word}: {message}\n")).collect();
         if to_stdout {
             io::stdout().write_all(text.as_bytes()).ok();
         }
@@ -115,9 +112,7 @@ impl Log {
         if self.delta {
             return format!("{:.3}", self.started.elapsed().as_secs_f64());
         }
-        let since_epoch = SystemTime::now()
-            .duration_since(UNIX_EPOCH)
-            .unwrap_or_default();
+        let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         utc(since_epoch.as_secs(), since_epoch.subsec_millis())
     }
 }
@@ -127,16 +122,11 @@ fn utc(seconds: u64, millis: u32) -> String {
     let (days, second) = (seconds / 86_400, seconds % 86_400);
     let days = days + 719_468;
     let (era, day_of_era) = (days / 146_097, days % 146_097);
-    let year_of_era =
-        (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let year_of_era = (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
     let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
     let month_from_march = (5 * day_of_year + 2) / 153;
     let day = day_of_year - (153 * month_from_march + 2) / 5 + 1;
-    let month = if month_from_march < 10 {
-        month_from_march + 3
-    } else {
-        month_from_march - 9
-    };
+    let month = if month_from_march < 10 { month_from_march + 3 } else { month_from_march - 9 };
     let year = era * 400 + year_of_era + u64::from(month <= 2);
     let (hour, minute, second) = (second / 3_600, second / 60 % 60, second % 60);
     format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{millis:03}Z")

@@ -85,9 +85,7 @@ impl Misbehaviour {
         asked.apply(&from_environment(environment)?, |key| {
             format!("environment variable {PREFIX}{}", key.to_ascii_uppercase())
         })?;
-        asked.apply(&from_token(session_token)?, |key| {
-            format!("'{key}' of the session token")
-        })?;
+        asked.apply(&from_token(session_token)?, |key| format!("'{key}' of the session token"))?;
         Ok(asked)
     }
 
@@ -100,9 +98,7 @@ impl Misbehaviour {
         let has = |key: &str| requests.iter().filter(|(k, _)| k == key).count();
         if has("crash_code") > 0 && has("crash_signal") > 0 {
             let (code, signal) = (named("crash_code"), named("crash_signal"));
-            return Err(Failure::command_line(format!(
-                "{code} and {signal} exclude each other"
-            )));
+            return Err(Failure::command_line(format!("{code} and {signal} exclude each other")));
         }
         for (key, value) in requests {
             if has(key) > 1 {

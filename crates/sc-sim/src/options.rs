@@ -64,12 +64,7 @@ pub(crate) struct Spec {
 }
 
 const fn spec(opt: Opt, name: &'static str, takes: Takes, about: &'static str) -> Spec {
-    Spec {
-        opt,
-        name,
-        takes,
-        about,
-    }
+    Spec { opt, name, takes, about }
 }
 
 /// All options, in the order of `--help`.
@@ -179,9 +174,7 @@ pub(crate) fn parse(args: impl Iterator<Item = OsString>) -> Result<Parsed, Fail
             Some(long) if !long.is_empty() => long_option(long)?,
             _ if token == "-h" => (find("help")?, None),
             _ if looks_like_an_option(&token) => {
-                return Err(Failure::command_line(format!(
-                    "unrecognised option '{token}'"
-                )));
+                return Err(Failure::command_line(format!("unrecognised option '{token}'")));
             }
             // The licensed server would skip a stray word in silence. That hides a mistake of whoever built the
             // command line, so the simulator does what the library does when words are counted.
@@ -195,9 +188,7 @@ pub(crate) fn parse(args: impl Iterator<Item = OsString>) -> Result<Parsed, Fail
         let raw = match (spec.takes, adjacent) {
             (Takes::Nothing, None) => None,
             (Takes::Nothing, Some(_)) => {
-                return Err(Failure::command_line(format!(
-                    "option '--{name}' does not take any arguments"
-                )));
+                return Err(Failure::command_line(format!("option '--{name}' does not take any arguments")));
             }
             (_, Some("")) => {
                 return Err(Failure::command_line(format!(
@@ -206,8 +197,7 @@ pub(crate) fn parse(args: impl Iterator<Item = OsString>) -> Result<Parsed, Fail
             }
             (_, Some(value)) => Some(value.to_owned()),
             (_, None) => {
-                let is_value =
-                    |next: &Result<String, _>| !next.as_deref().is_ok_and(looks_like_an_option);
+                let is_value = |next: &Result<String, _>| !next.as_deref().is_ok_and(looks_like_an_option);
                 let Some(value) = tokens.next_if(is_value) else {
                     return Err(Failure::command_line(format!(
                         "the required argument for option '--{name}' is missing"
@@ -219,9 +209,7 @@ pub(crate) fn parse(args: impl Iterator<Item = OsString>) -> Result<Parsed, Fail
         let value = match raw {
             None => Value::Given,
             Some(raw) => typed(spec.takes, &raw).ok_or_else(|| {
-                Failure::command_line(format!(
-                    "the argument ('{raw}') for option '--{name}' is invalid"
-                ))
+                Failure::command_line(format!("the argument ('{raw}') for option '--{name}' is invalid"))
             })?,
         };
         if parsed.0.insert(spec.opt, value).is_some() {
@@ -250,24 +238,15 @@ fn find(name: &str) -> Result<&'static Spec, Failure> {
     if let Some(spec) = TABLE.iter().find(|spec| spec.name == name) {
         return Ok(spec);
     }
-    let begins_so: Vec<_> = TABLE
-        .iter()
-        .filter(|spec| !name.is_empty() && spec.name.starts_with(name))
-        .collect();
+    let begins_so: Vec<_> =
+        TABLE.iter().filter(|spec| !name.is_empty() && spec.name.starts_with(name)).collect();
     match begins_so.as_slice() {
-        [] => Err(Failure::command_line(format!(
-            "unrecognised option '--{name}'"
-        ))),
+        [] => Err(Failure::command_line(format!("unrecognised option '--{name}'"))),
         [spec] => Ok(spec),
         several => {
-            let names: Vec<_> = several
-                .iter()
-                .map(|spec| format!("'--{}'", spec.name))
-                .collect();
+            let names: Vec<_> = several.iter().map(|spec| format!("'--{}'", spec.name)).collect();
             let names = names.join(", ");
-            Err(Failure::command_line(format!(
-                "option '--{name}' is ambiguous and matches {names}"
-            )))
+            Err(Failure::command_line(format!("option '--{name}' is ambiguous and matches {names}")))
         }
     }
 }

@@ -28,10 +28,7 @@ struct Answer {
 
 impl Poster {
     pub(crate) fn new(endpoint: Endpoint) -> Self {
-        Self {
-            endpoint,
-            kept: None,
-        }
+        Self { endpoint, kept: None }
     }
 
     pub(crate) fn endpoint(&self) -> &Endpoint {
@@ -41,20 +38,13 @@ impl Poster {
     /// Sends a whole request. The error is what the receiver answered, or why it did not.
     pub(crate) fn post(&mut self, request: &str) -> Result<(), String> {
         // The receiver may have closed a kept connection, or be a new process by now: that is no answer yet.
-        let kept = self
-            .kept
-            .take()
-            .and_then(|stream| Some((exchange(&stream, request).ok()?, stream)));
+        let kept = self.kept.take().and_then(|stream| Some((exchange(&stream, request).ok()?, stream)));
         let (answer, stream) = match kept {
             Some(answered) => answered,
             None => self.connect_and_post(request).map_err(|e| e.to_string())?,
         };
         self.kept = answer.reusable.then_some(stream);
-        if answer.good {
-            Ok(())
-        } else {
-            Err(answer.status_line)
-        }
+        if answer.good { Ok(()) } else { Err(answer.status_line) }
     }
 
     fn connect_and_post(&self, request: &str) -> io::Result<(Answer, TcpStream)> {
@@ -89,16 +79,10 @@ fn exchange(mut stream: &TcpStream, request: &str) -> io::Result<Answer> {
         received.extend_from_slice(&chunk[..n]);
         if let Some((answer, length)) = read_head(&received) {
             // The status is all that counts, so a body is only read to make the connection usable again.
-            return Ok(Answer {
-                reusable: answer.reusable && received.len() == length,
-                ..answer
-            });
+            return Ok(Answer { reusable: answer.reusable && received.len() == length, ..answer });
         }
         if n == 0 || received.len() > LONGEST_ANSWER || Instant::now() > deadline {
-            return Err(io::Error::new(
-                io::ErrorKind::UnexpectedEof,
-                "no HTTP answer",
-            ));
+            return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "no HTTP answer"));
         }
     }
 }

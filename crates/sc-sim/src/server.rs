@@ -58,10 +58,7 @@ pub(crate) fn serve(
         reception: Arc::new(Reception {
             session_token: settings.session_token.clone(),
             rendering: settings.rendering,
-            model_file: settings
-                .model_file
-                .as_ref()
-                .map(|file| file.display().to_string()),
+            model_file: settings.model_file.as_ref().map(|file| file.display().to_string()),
             network_version: misbehaviour.network_version.clone(),
             stream_version: misbehaviour.stream_version.clone(),
             exit_on_load_finish: settings.exit_on_load_finish,
@@ -175,9 +172,7 @@ impl Server {
                         self.crash = misbehaviour.crash_after.map(|after| now + after);
                     }
                     Ring::FirstData => {
-                        self.reception
-                            .log
-                            .info("server has received initial data from the WS connection");
+                        self.reception.log.info("server has received initial data from the WS connection");
                         self.initial_use = None;
                     }
                     Ring::Left(reason) => return Ok(End::Left(reason)),
@@ -201,16 +196,10 @@ impl Server {
 
     /// Waits for a connection, a ring or the next deadline.
     fn poll(&self) -> io::Result<()> {
-        let next = [self.initial_use, self.leave, self.crash]
-            .into_iter()
-            .flatten()
-            .min();
+        let next = [self.initial_use, self.leave, self.crash].into_iter().flatten().min();
         let timeout = next.map(|next| {
             let left = next.saturating_duration_since(Instant::now());
-            Timespec::try_from(left).unwrap_or(Timespec {
-                tv_sec: i64::MAX,
-                tv_nsec: 0,
-            })
+            Timespec::try_from(left).unwrap_or(Timespec { tv_sec: i64::MAX, tv_nsec: 0 })
         });
         let (listener, bell) = (self.listener.as_fd(), self.door.bell());
         let mut watched = [
@@ -225,17 +214,12 @@ impl Server {
 
     /// Takes one connection, if there is one; `poll` comes back for the next.
     fn accept(&self) {
-        let welcomed = self
-            .listener
-            .accept()
-            .and_then(|(stream, _)| self.reception.welcome(stream));
+        let welcomed = self.listener.accept().and_then(|(stream, _)| self.reception.welcome(stream));
         match welcomed {
             Ok(()) => {}
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
             Err(error) => {
-                self.reception
-                    .log
-                    .warn(format_args!("cannot accept a connection: {error}"));
+                self.reception.log.warn(format_args!("cannot accept a connection: {error}"));
                 // Most likely out of descriptors: the connection stays in the queue, so do not spin on it.
                 thread::sleep(Duration::from_millis(10));
             }

@@ -65,9 +65,7 @@ impl Settings {
     /// Checks everything that can be checked without touching the network or opening a log.
     pub(crate) fn new(parsed: &Parsed) -> Result<Self, Failure> {
         let id = parsed.text(Opt::Id).ok_or_else(|| required("id"))?;
-        let port = parsed
-            .port(Opt::ScPort)
-            .ok_or_else(|| required("sc-port"))?;
+        let port = parsed.port(Opt::ScPort).ok_or_else(|| required("sc-port"))?;
         let path = |opt| parsed.text(opt).map(PathBuf::from);
         let model_directories = model_directories(parsed.text(Opt::ModelSearchDirectories))?;
         let model_file = path(Opt::ModelFile).map(|file| resolve(file, &model_directories));
@@ -89,10 +87,7 @@ impl Settings {
             model_file,
             workspace: workspace(path(Opt::WorkspaceDir))?,
             session_token: parsed.text(Opt::SessionToken),
-            tls: Tls {
-                certificate: path(Opt::SslCertificateFile),
-                key: path(Opt::SslPrivateKeyFile),
-            },
+            tls: Tls { certificate: path(Opt::SslCertificateFile), key: path(Opt::SslPrivateKeyFile) },
             liveliness_endpoint: parsed.text(Opt::LivelinessEndpoint),
             ping_period: ping_period(parsed)?,
             exit_on_load_finish: parsed.bool(Opt::ExitOnLoadFinish).unwrap_or(false),
@@ -110,14 +105,8 @@ impl Settings {
             format!("settings.sc-port: {}", self.port),
             format!("settings.csr: {}", self.rendering.csr),
             format!("settings.ssr: {}", self.rendering.ssr),
-            format!(
-                "settings.initial-use-duration: {}",
-                self.initial_use.unwrap_or_default().as_secs()
-            ),
-            format!(
-                "settings.liveliness-update-frequency: {}",
-                self.ping_period.as_secs_f64()
-            ),
+            format!("settings.initial-use-duration: {}", self.initial_use.unwrap_or_default().as_secs()),
+            format!("settings.liveliness-update-frequency: {}", self.ping_period.as_secs_f64()),
         ];
         let mut optional = |name: &str, value: Option<String>| {
             lines.extend(value.map(|value| format!("settings.{name}: {value}")));
@@ -130,21 +119,15 @@ impl Settings {
         optional(
             "model-search-directories",
             (!self.model_directories.is_empty()).then(|| {
-                let shown: Vec<_> = self
-                    .model_directories
-                    .iter()
-                    .map(|directory| directory.display().to_string())
-                    .collect();
+                let shown: Vec<_> =
+                    self.model_directories.iter().map(|directory| directory.display().to_string()).collect();
                 shown.join(";")
             }),
         );
         optional("model-file", shown(&self.model_file));
         optional("workspace-dir", shown(&self.workspace));
         optional("exit-on-load-finish", switched_on(self.exit_on_load_finish));
-        optional(
-            "sc-tick-timeout-ms",
-            self.tick_timeout_ms.map(|ms| ms.to_string()),
-        );
+        optional("sc-tick-timeout-ms", self.tick_timeout_ms.map(|ms| ms.to_string()));
         optional("sc-verbose-logging", switched_on(self.verbose));
         optional("debug-log-file", shown(&self.debug_log_file));
         lines
@@ -165,30 +148,18 @@ pub(crate) fn check_license(license: &License) -> Result<(), Failure> {
 
 fn read_license(path: &Path) -> Result<String, Failure> {
     let shown = path.display();
-    let mut file = File::open(path).map_err(|_| {
-        Failure::new(
-            Exit::BadLicenseFile,
-            format!("Unable to open license file '{shown}'"),
-        )
-    })?;
+    let mut file = File::open(path)
+        .map_err(|_| Failure::new(Exit::BadLicenseFile, format!("Unable to open license file '{shown}'")))?;
     let mut text = String::new();
     match file.read_to_string(&mut text) {
         Ok(_) if !text.trim().is_empty() => Ok(text),
-        _ => Err(Failure::new(
-            Exit::BadLicenseFile,
-            format!("Unable to read license file from '{shown}'"),
-        )),
+        _ => Err(Failure::new(Exit::BadLicenseFile, format!("Unable to read license file from '{shown}'"))),
     }
 }
 
 /// A server that was told to speak wss and speaks ws instead would pass tests it must fail.
 pub(crate) fn check_tls(tls: &Tls) -> Result<(), Failure> {
-    if *tls
-        == (Tls {
-            certificate: None,
-            key: None,
-        })
-    {
+    if *tls == (Tls { certificate: None, key: None }) {
         return Ok(());
     }
     let opens = |path: &Option<PathBuf>| path.as_ref().is_some_and(|path| File::open(path).is_ok());
@@ -212,9 +183,7 @@ fn rendering(parsed: &Parsed) -> Result<Rendering, Failure> {
     if csr || ssr {
         Ok(Rendering { csr, ssr })
     } else {
-        Err(Failure::command_line(
-            "No rendering location specified. Set either '--ssr' or '--csr' to true",
-        ))
+        Err(Failure::command_line("No rendering location specified. Set either '--ssr' or '--csr' to true"))
     }
 }
 
@@ -222,39 +191,30 @@ fn license(parsed: &Parsed) -> Result<License, Failure> {
     match (parsed.text(Opt::License), parsed.text(Opt::LicenseFile)) {
         (Some(key), None) => Ok(License::Key(key)),
         (None, Some(path)) => Ok(License::File(path.into())),
-        (None, None) => Err(Failure::command_line(
-            "You must specify either a license or a license-file",
-        )),
-        (Some(_), Some(_)) => Err(Failure::command_line(
-            "You must specify only a license or a license-file, not both",
-        )),
+        (None, None) => Err(Failure::command_line("You must specify either a license or a license-file")),
+        (Some(_), Some(_)) => {
+            Err(Failure::command_line("You must specify only a license or a license-file, not both"))
+        }
     }
 }
 
 fn egl(parsed: &Parsed) -> Result<bool, Failure> {
     let egl = parsed.bool(Opt::SsrEgl).unwrap_or(false);
     if egl && !cfg!(target_os = "linux") {
-        return Err(Failure::command_line(
-            "EGL context creation is currently only supported on Linux.",
-        ));
+        return Err(Failure::command_line("EGL context creation is currently only supported on Linux."));
     }
     Ok(egl)
 }
 
 fn initial_use(parsed: &Parsed) -> Option<Duration> {
-    match parsed
-        .number(Opt::InitialUseDuration)
-        .unwrap_or(DEFAULT_INITIAL_USE_SECONDS)
-    {
+    match parsed.number(Opt::InitialUseDuration).unwrap_or(DEFAULT_INITIAL_USE_SECONDS) {
         0 => None,
         seconds => Some(Duration::from_secs(seconds.into())),
     }
 }
 
 fn ping_period(parsed: &Parsed) -> Result<Duration, Failure> {
-    let seconds = parsed
-        .seconds(Opt::LivelinessUpdateFrequency)
-        .unwrap_or(DEFAULT_PING_SECONDS);
+    let seconds = parsed.seconds(Opt::LivelinessUpdateFrequency).unwrap_or(DEFAULT_PING_SECONDS);
     Duration::try_from_secs_f64(seconds)
         .ok()
         .filter(|period| !period.is_zero() && period.as_secs() <= LONGEST_PING_SECONDS)
@@ -272,11 +232,7 @@ fn model_directories(joined: Option<String>) -> Result<Vec<PathBuf>, Failure> {
             "the argument ('{joined}') for option '--model-search-directories' is invalid: '*' is not allowed"
         )));
     }
-    Ok(joined
-        .split(';')
-        .filter(|directory| !directory.is_empty())
-        .map(PathBuf::from)
-        .collect())
+    Ok(joined.split(';').filter(|directory| !directory.is_empty()).map(PathBuf::from).collect())
 }
 
 /// The first search directory that has the file; a file nobody has stays as given, a viewer will not notice here.

@@ -18,10 +18,7 @@ use crate::misbehave::{Death, Fatal};
 /// Installs a handler that does nothing anyone looks at. A handler, unlike an ignored signal, is not inherited by the
 /// grandchild, which therefore still ends when its group is asked to.
 pub(crate) fn ignore_term() -> io::Result<()> {
-    signal_hook::flag::register(
-        signal_hook::consts::SIGTERM,
-        Arc::new(AtomicBool::new(false)),
-    )?;
+    signal_hook::flag::register(signal_hook::consts::SIGTERM, Arc::new(AtomicBool::new(false)))?;
     Ok(())
 }
 
@@ -59,19 +56,14 @@ pub(crate) fn flood(bytes_per_sec: u64) -> io::Result<()> {
             written += LINE.len() as u64;
         }
     };
-    thread::Builder::new()
-        .name("flood".to_owned())
-        .spawn(write_on)?;
+    thread::Builder::new().name("flood".to_owned()).spawn(write_on)?;
     Ok(())
 }
 
 /// True with the given chance. The hasher's keys are random per process, which is all the randomness this needs.
 pub(crate) fn strikes(ratio: f64) -> bool {
     let random = RandomState::new().build_hasher().finish() >> 11;
-    #[expect(
-        clippy::cast_precision_loss,
-        reason = "53 bits are what a double holds exactly"
-    )]
+    #[expect(clippy::cast_precision_loss, reason = "53 bits are what a double holds exactly")]
     let uniform = random as f64 / (1_u64 << 53) as f64;
     uniform < ratio
 }

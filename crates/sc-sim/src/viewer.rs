@@ -54,15 +54,12 @@ impl Reception {
             return Ok(());
         }
         let reception = Arc::clone(self);
-        thread::Builder::new()
-            .name("viewer".to_owned())
-            .spawn(move || reception.serve(&stream))?;
+        thread::Builder::new().name("viewer".to_owned()).spawn(move || reception.serve(&stream))?;
         Ok(())
     }
 
     fn turn_away(&self) {
-        self.log
-            .warn("connection attempted when one already existed - ignoring it");
+        self.log.warn("connection attempted when one already existed - ignoring it");
     }
 
     fn serve(&self, stream: &TcpStream) {
@@ -109,8 +106,7 @@ impl Reception {
                 }
                 Frame::Unknown => {
                     let length = message.len();
-                    self.log
-                        .warn(format_args!("ignoring an unknown frame of {length} bytes"));
+                    self.log.warn(format_args!("ignoring an unknown frame of {length} bytes"));
                     Ok(None)
                 }
             };
@@ -123,11 +119,7 @@ impl Reception {
     }
 
     /// Answers the opening frame; the conversation is over if that says so.
-    fn answer(
-        &self,
-        websocket: &mut WebSocket<&TcpStream>,
-        open: &Open,
-    ) -> Result<Option<Ring>, Error> {
+    fn answer(&self, websocket: &mut WebSocket<&TcpStream>, open: &Open) -> Result<Option<Ring>, Error> {
         if let Some(refusal) = self.refusal(open) {
             let reason = refusal.reason();
             self.log.error(format_args!("open model failed: {reason}"));
@@ -197,10 +189,7 @@ fn handshake(stream: &TcpStream) -> Result<WebSocket<&TcpStream>, String> {
     }
 }
 
-#[expect(
-    clippy::result_large_err,
-    reason = "the signature is the WebSocket library's"
-)]
+#[expect(clippy::result_large_err, reason = "the signature is the WebSocket library's")]
 fn echo_binary(request: &Request, mut response: Response) -> Result<Response, ErrorResponse> {
     let offers_binary = request
         .headers()
@@ -210,9 +199,7 @@ fn echo_binary(request: &Request, mut response: Response) -> Result<Response, Er
         .flat_map(|value| value.split(','))
         .any(|offer| offer.trim() == "binary");
     if offers_binary {
-        response
-            .headers_mut()
-            .insert("Sec-WebSocket-Protocol", HeaderValue::from_static("binary"));
+        response.headers_mut().insert("Sec-WebSocket-Protocol", HeaderValue::from_static("binary"));
     }
     Ok(response)
 }
@@ -221,15 +208,12 @@ fn echo_binary(request: &Request, mut response: Response) -> Result<Response, Er
 fn http_answer(error: &Error) -> Option<String> {
     let status = match error {
         Error::Protocol(
-            ProtocolError::MissingConnectionUpgradeHeader
-            | ProtocolError::MissingUpgradeWebSocketHeader,
+            ProtocolError::MissingConnectionUpgradeHeader | ProtocolError::MissingUpgradeWebSocketHeader,
         ) => "426 Upgrade Required\r\nUpgrade: websocket",
         Error::Protocol(ProtocolError::HandshakeIncomplete) | Error::Io(_) => return None,
         _ => "400 Bad Request",
     };
-    Some(format!(
-        "HTTP/1.1 {status}\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
-    ))
+    Some(format!("HTTP/1.1 {status}\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"))
 }
 
 /// Says goodbye and waits for the viewer to do so too, so that the last answer is not lost to a reset connection.

@@ -155,6 +155,10 @@ impl From<KeyError> for ApiError {
                 ErrorCode::ReadyTimeout,
                 "another request with this Idempotency-Key has not been answered in time",
             ),
+            KeyError::Unreadable => Self::new(
+                ErrorCode::Internal,
+                "this Idempotency-Key has an answer that this version of Hatchery cannot read",
+            ),
             KeyError::Registry(error) => error.into(),
         }
     }

@@ -9,6 +9,7 @@ use axum::response::{IntoResponse, Response};
 use model::RequestId;
 use model::api::ErrorCode;
 use tokio::time::Instant;
+use tracing::field::Empty;
 use tracing::{Instrument, debug, info, info_span};
 
 use super::error::{ApiError, render};
@@ -17,6 +18,8 @@ use crate::door::Door;
 
 /// Longer addresses serve nobody.
 const LONGEST_URI: usize = 8192;
+/// As much of a path as the log needs.
+const LONGEST_LOGGED: usize = 200;
 
 /// What the observer of one route knows.
 #[derive(Debug, Clone)]
@@ -36,7 +39,9 @@ pub(crate) async fn observe(
     let method = name(request.method());
     // Asked for so often that a line each would be noise.
     let quiet = matches!(route, "/healthz" | "/readyz" | "/metrics");
-    let span = info_span!("request", request.id = %id);
+    let path = request.uri().path();
+    let path = path.get(..LONGEST_LOGGED).unwrap_or(path);
+    let span = info_span!("request", request.id = %id, path, spawn.id = Empty, node.id = Empty);
     request.extensions_mut().insert(id.clone());
     let _counted = Counted::new(&door);
 

@@ -13,6 +13,8 @@ use model::RequestId;
 use model::api::{SpawnAnswer, SpawnRequest};
 use registry::IdempotencyKey;
 use tokio::time::Instant;
+use tracing::Span;
+use tracing::field::display;
 
 use super::error::ApiError;
 use super::extract;
@@ -48,7 +50,9 @@ pub(crate) async fn spawn(State(door): State<Arc<Door>>, request: Request) -> Re
     };
     door.metrics.phase(Phase::Total, began.elapsed());
     door.metrics.spawn(outcome.as_ref().err().map(|error| error.0.code));
-    outcome.map(|(answer, held)| handing_over(&answer, held))
+    let (answer, held) = outcome?;
+    Span::current().record("spawn.id", display(answer.id)).record("node.id", display(&answer.node));
+    Ok(handing_over(&answer, held))
 }
 
 async fn answer(

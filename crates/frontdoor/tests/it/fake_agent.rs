@@ -1,6 +1,7 @@
 //! An agent without processes: the generated trait, a script, and heartbeats to the registry.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
+use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -8,7 +9,7 @@ use model::{
     AgentEpoch, Exit, ExitReason, Load, NodeDescription, NodeId, NodeKind, RendererType, SpawnId, SpawnState,
 };
 use registry::{AgentReport, Change, Heartbeat, Registry, SpawnReport};
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::Runtime;
 use tokio::sync::Notify;
 use tokio_stream::wrappers::TcpListenerStream;
@@ -17,6 +18,8 @@ use wire::v1;
 use wire::v1::node_agent_server::{NodeAgent, NodeAgentServer};
 use wire::v1::refused::Reason;
 use wire::v1::spawn_reply::Outcome;
+
+use crate::wait::until;
 
 /// What the agent does with a spawn.
 #[derive(Debug, Clone)]
@@ -85,6 +88,7 @@ struct Agent {
 pub(crate) struct FakeAgent {
     agent: Agent,
     pub(crate) node: NodeId,
+    address: SocketAddr,
     runtime: Option<Runtime>,
 }
 
@@ -148,7 +152,7 @@ impl FakeAgent {
         let (known, first) = tokio::sync::oneshot::channel();
         runtime.spawn(heartbeats(registry.clone(), agent.clone(), description, known));
         first.await.unwrap();
-        Self { agent, node, runtime: Some(runtime) }
+        Self { agent, node, address, runtime: Some(runtime) }
     }
 
     fn state<T>(&self, look: impl FnOnce(&mut State) -> T) -> T {
@@ -187,23 +191,28 @@ impl FakeAgent {
         self.agent.news.notify_one();
     }
 
-    /// The agent is gone from one moment to the next, its connections with it.
-    pub(crate) fn kill(&mut self) {
-        if let Some(runtime) = self.runtime.take() {
-            runtime.shutdown_background();
-        }
+    /// The agent is gone from one moment to the next, its connections with it, and its port refuses new ones.
+    pub(crate) async fn kill(&mut self) {
+        self.cut();
+        until(async || TcpStream::connect(self.address).await.is_err(), |refused| *refused).await;
     }
 
     /// Waits until the script says that the agent dies, and has it die.
     pub(crate) async fn die(&mut self) {
         self.agent.die.notified().await;
-        self.kill();
+        self.kill().await;
+    }
+
+    fn cut(&mut self) {
+        if let Some(runtime) = self.runtime.take() {
+            runtime.shutdown_background();
+        }
     }
 }
 
 impl Drop for FakeAgent {
     fn drop(&mut self) {
-        self.kill();
+        self.cut();
     }
 }
 

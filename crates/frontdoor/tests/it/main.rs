@@ -11,5 +11,6 @@ mod idempotency;
 mod leaving;
 mod line;
 mod operating;
+mod outage;
 mod spawning;
 mod surface;

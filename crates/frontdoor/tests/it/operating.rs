@@ -40,7 +40,7 @@ async fn a_spawn_on_a_node_that_cannot_be_reached_is_stopped_by_its_next_heartbe
     let id = id(&spawn(farm.http, "").await);
     let path = format!("/v1/spawns/{id}");
     until(async || get(farm.http, &path).await.status, |status| *status == 200).await;
-    farm.agents[0].kill();
+    farm.agents[0].kill().await;
     assert_eq!(send(farm.http, "DELETE", &path).await.status, 202);
     let answer = get(farm.http, &format!("{path}/log")).await;
     assert_eq!((answer.status, answer.code().as_str()), (503, "node-unreachable"));

@@ -74,7 +74,7 @@ async fn a_process_that_ends_early_is_explained() {
         signal: None,
         text: Some("invalid license".into()),
     };
-    let farm = Farm::start(1, &[Script::Ended(exit)]).await;
+    let farm = Farm::start(4, &[Script::Ended(exit)]).await;
     let answer = spawn(farm.http, "").await;
     assert_eq!((answer.status, answer.code().as_str()), (502, "spawn-failed"));
     let problem = answer.json();
@@ -152,7 +152,7 @@ async fn a_model_outside_the_directories_is_the_callers_mistake() {
 #[tokio::test]
 async fn a_node_that_refuses_the_connection_is_passed_over_at_once() {
     let mut farm = Farm::start(8, &[Script::Ready, Script::Ready]).await;
-    farm.agents[0].kill();
+    farm.agents[0].kill().await;
     let dead = farm.agents[0].node.clone();
     until(
         async || {
@@ -163,7 +163,7 @@ async fn a_node_that_refuses_the_connection_is_passed_over_at_once() {
         |availability| *availability != model::Availability::Up || farm.agents[1].running().len() >= 6,
     )
     .await;
-    assert_eq!(farm.used(&dead).await, 0);
+    until(async || farm.used(&dead).await, |used| *used == 0).await;
 }
 
 #[tokio::test]

@@ -1,7 +1,7 @@
 //! Connections to Redis: one shared by all calls, which pipelines them, and one per follower, because a blocking read
 //! would hold up the others. Every call is bounded in time.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use redis::aio::{ConnectionManager, ConnectionManagerConfig, MultiplexedConnection};
@@ -18,7 +18,8 @@ const MOST_IDLE: usize = 4;
 
 pub(super) struct Link {
     client: Client,
-    shared: ConnectionManager,
+    /// Made by the first call, because it needs the runtime that the opening need not have.
+    shared: OnceLock<ConnectionManager>,
     idle: Mutex<Vec<MultiplexedConnection>>,
 }
 
@@ -38,18 +39,21 @@ impl Link {
             None => return Err(wrong("it has no scheme".to_owned())),
         }
         let client = Client::open(url).map_err(|e| wrong(e.to_string()))?;
+        Ok(Self { client, shared: OnceLock::new(), idle: Mutex::new(Vec::new()) })
+    }
+
+    /// The connection for calls that do not block.
+    pub(super) fn shared(&self) -> Result<ConnectionManager, RegistryError> {
+        if let Some(shared) = self.shared.get() {
+            return Ok(shared.clone());
+        }
         let config = ConnectionManagerConfig::new()
             .set_number_of_retries(0)
             .set_connection_timeout(Some(CONNECT))
             .set_response_timeout(Some(ANSWER));
-        let shared = ConnectionManager::new_lazy_with_config(client.clone(), config)
-            .map_err(|e| wrong(e.to_string()))?;
-        Ok(Self { client, shared, idle: Mutex::new(Vec::new()) })
-    }
-
-    /// The connection for calls that do not block.
-    pub(super) fn shared(&self) -> ConnectionManager {
-        self.shared.clone()
+        let made = ConnectionManager::new_lazy_with_config(self.client.clone(), config)
+            .map_err(|e| failed("connect", &e))?;
+        Ok(self.shared.get_or_init(|| made).clone())
     }
 
     /// A connection for one blocking call; hand it back with [`Self::park`] when the call succeeded.

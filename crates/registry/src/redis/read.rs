@@ -25,7 +25,7 @@ impl Redis {
         call: &'static str,
         pipe: &Pipeline,
     ) -> Result<T, RegistryError> {
-        pipe.query_async(&mut self.0.link.shared()).await.map_err(|e| failed(call, &e))
+        pipe.query_async(&mut self.0.link.shared()?).await.map_err(|e| failed(call, &e))
     }
 
     pub(crate) async fn ping(&self) -> Result<(), RegistryError> {

@@ -34,7 +34,7 @@ impl Redis {
         }
         invocation.arg(timing.history_count).arg(timing.events_count).arg(ms(timing.forget));
         args(&mut invocation);
-        invocation.invoke_async(&mut self.0.link.shared()).await.map_err(|e| failed(call, &e))
+        invocation.invoke_async(&mut self.0.link.shared()?).await.map_err(|e| failed(call, &e))
     }
 
     pub(crate) async fn reserve(&self, ask: &Reserve) -> Result<Reserved, RegistryError> {

@@ -24,38 +24,17 @@ fn a_bad_command_line_exits_with_2_and_names_the_option() {
     let start = ["--id", "a", "--sc-port", "1", "--license", "k"];
     let table: &[(&[&str], &str)] = &[
         (&["--nonsense"], "unrecognised option '--nonsense'"),
-        (
-            &["--id", "b"],
-            "option '--id' cannot be specified more than once",
-        ),
-        (
-            &["--csr", "maybe"],
-            "the argument ('maybe') for option '--csr' is invalid",
-        ),
-        (
-            &["--ssr"],
-            "the required argument for option '--ssr' is missing",
-        ),
-        (
-            &["--ssr", "--ssr-egl"],
-            "the required argument for option '--ssr' is missing",
-        ),
-        (
-            &["--ssr-g", "x"],
-            "the argument ('x') for option '--ssr-gpu-index' is invalid",
-        ),
+        (&["--id", "b"], "option '--id' cannot be specified more than once"),
+        (&["--csr", "maybe"], "the argument ('maybe') for option '--csr' is invalid"),
+        (&["--ssr"], "the required argument for option '--ssr' is missing"),
+        (&["--ssr", "--ssr-egl"], "the required argument for option '--ssr' is missing"),
+        (&["--ssr-g", "x"], "the argument ('x') for option '--ssr-gpu-index' is invalid"),
         (
             &["--mo", "x"],
             "option '--mo' is ambiguous and matches '--model-search-directories', '--model-file'",
         ),
-        (
-            &["--csr", "false"],
-            "No rendering location specified. Set either '--ssr' or '--csr' to true",
-        ),
-        (
-            &["--license-file", "/x"],
-            "You must specify only a license or a license-file, not both",
-        ),
+        (&["--csr", "false"], "No rendering location specified. Set either '--ssr' or '--csr' to true"),
+        (&["--license-file", "/x"], "You must specify only a license or a license-file, not both"),
         (
             &["--model-search-directories", "/models;/mo*"],
             "the argument ('/models;/mo*') for option '--model-search-directories' is invalid: '*' is not allowed",
@@ -90,14 +69,8 @@ fn a_bad_command_line_exits_with_2_and_names_the_option() {
 fn what_is_required_is_asked_for() {
     let table: &[(&[&str], &str)] = &[
         (&[], "the option '--id' is required but missing"),
-        (
-            &["--id", "a"],
-            "the option '--sc-port' is required but missing",
-        ),
-        (
-            &["--id", "a", "--sc-port", "1"],
-            "You must specify either a license or a license-file",
-        ),
+        (&["--id", "a"], "the option '--sc-port' is required but missing"),
+        (&["--id", "a", "--sc-port", "1"], "You must specify either a license or a license-file"),
     ];
     for (args, message) in table {
         refuses(args, 2, message);
@@ -144,33 +117,13 @@ fn a_bad_license_exits_with_6_and_a_bad_license_file_with_7() {
     let table = [
         (["--license", "invalid"], 6, "invalid license".to_owned()),
         (["--license", ""], 6, "invalid license".to_owned()),
-        (
-            ["--license-file", &invalid],
-            6,
-            "invalid license".to_owned(),
-        ),
-        (
-            ["--license-file", &missing],
-            7,
-            format!("Unable to open license file '{missing}'"),
-        ),
-        (
-            ["--license-file", &empty],
-            7,
-            format!("Unable to read license file from '{empty}'"),
-        ),
-        (
-            ["--license-file", "/"],
-            7,
-            "Unable to read license file from '/'".to_owned(),
-        ),
+        (["--license-file", &invalid], 6, "invalid license".to_owned()),
+        (["--license-file", &missing], 7, format!("Unable to open license file '{missing}'")),
+        (["--license-file", &empty], 7, format!("Unable to read license file from '{empty}'")),
+        (["--license-file", "/"], 7, "Unable to read license file from '/'".to_owned()),
     ];
     for (license, code, message) in table {
-        refuses(
-            &[&["--id", "a", "--sc-port", "1"], &license[..]].concat(),
-            code,
-            &message,
-        );
+        refuses(&[&["--id", "a", "--sc-port", "1"], &license[..]].concat(), code, &message);
     }
 }
 
@@ -195,43 +148,21 @@ fn wss_is_refused_rather_than_pretended() {
     let pem = pem.display().to_string();
     let table: &[(&[&str], &str)] = &[
         (
-            &[
-                "--ssl-certificate-file",
-                "/no/file",
-                "--ssl-private-key-file",
-                &pem,
-            ],
+            &["--ssl-certificate-file", "/no/file", "--ssl-private-key-file", &pem],
             "unable to open SSL certificate file",
         ),
         (
-            &[
-                "--ssl-certificate-file",
-                &pem,
-                "--ssl-private-key-file",
-                "/no/file",
-            ],
+            &["--ssl-certificate-file", &pem, "--ssl-private-key-file", "/no/file"],
             "unable to open SSL key file",
         ),
+        (&["--ssl-certificate-file", &pem], "unable to open SSL key file"),
         (
-            &["--ssl-certificate-file", &pem],
-            "unable to open SSL key file",
-        ),
-        (
-            &[
-                "--ssl-certificate-file",
-                &pem,
-                "--ssl-private-key-file",
-                &pem,
-            ],
+            &["--ssl-certificate-file", &pem, "--ssl-private-key-file", &pem],
             "the simulator cannot serve wss; leave --ssl-certificate-file and --ssl-private-key-file away",
         ),
     ];
     for (tls, message) in table {
-        refuses(
-            &[&["--id", "a", "--sc-port", "1", "--license", "k"], *tls].concat(),
-            4,
-            message,
-        );
+        refuses(&[&["--id", "a", "--sc-port", "1", "--license", "k"], *tls].concat(), 4, message);
     }
 }
 
@@ -249,25 +180,12 @@ fn settings_are_logged_without_the_license_and_the_token() {
         .run();
     sim.listens();
     let log = sim.stdout.all();
-    assert!(
-        log[0].starts_with("0.0") && log[0].ends_with(":info: settings.id: spawn-1"),
-        "{log:?}"
-    );
-    assert!(
-        log.iter()
-            .any(|line| line.contains("settings.model-search-directories: /a;/b"))
-    );
-    assert!(
-        !log.iter()
-            .any(|line| line.contains("the-token") || line.contains("any")),
-        "{log:?}"
-    );
+    assert!(log[0].starts_with("0.0") && log[0].ends_with(":info: settings.id: spawn-1"), "{log:?}");
+    assert!(log.iter().any(|line| line.contains("settings.model-search-directories: /a;/b")));
+    assert!(!log.iter().any(|line| line.contains("the-token") || line.contains("any")), "{log:?}");
     let filed = fs::read_to_string(&log_file).unwrap();
     assert_eq!(filed.lines().count(), 1, "only errors: {filed}");
-    assert!(
-        filed.contains(":error: the simulator does not do https"),
-        "{filed}"
-    );
+    assert!(filed.contains(":error: the simulator does not do https"), "{filed}");
     assert!(sim.is_running());
 }
 

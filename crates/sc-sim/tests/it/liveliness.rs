@@ -21,10 +21,7 @@ fn ready_comes_first_then_pings_and_disconnect_last() {
     let posts = receiver.posts.all();
     let (first, last) = (&posts[0], &posts[posts.len() - 1]);
     assert_eq!(first.target, "POST /liveliness/spawn-1?liveliness=ready");
-    assert_eq!(
-        last.target,
-        "POST /liveliness/spawn-1?liveliness=disconnect"
-    );
+    assert_eq!(last.target, "POST /liveliness/spawn-1?liveliness=disconnect");
     for post in &posts[1..posts.len() - 1] {
         assert_eq!(post.target, "POST /liveliness/spawn-1?liveliness=ping");
     }
@@ -38,13 +35,8 @@ fn ready_comes_first_then_pings_and_disconnect_last() {
 fn a_slash_at_the_end_of_the_base_is_dropped() {
     for base in ["", "/", "/api/spawns", "/api/spawns/"] {
         let receiver = Receiver::new(Manner::Keep);
-        let _sim = sim()
-            .option("--liveliness-endpoint", &receiver.url(base))
-            .run();
-        let expected = format!(
-            "POST {}/spawn-1?liveliness=ready",
-            base.trim_end_matches('/')
-        );
+        let _sim = sim().option("--liveliness-endpoint", &receiver.url(base)).run();
+        let expected = format!("POST {}/spawn-1?liveliness=ready", base.trim_end_matches('/'));
         assert_eq!(receiver.gets("ready").target, expected);
     }
 }
@@ -56,19 +48,14 @@ fn a_doubled_slash_is_posted_on_request() {
         .option("--liveliness-endpoint", &receiver.url("/api/"))
         .env("SC_SIM_LIVELINESS_DOUBLE_SLASH", "1")
         .run();
-    assert_eq!(
-        receiver.gets("ready").target,
-        "POST /api//spawn-1?liveliness=ready"
-    );
+    assert_eq!(receiver.gets("ready").target, "POST /api//spawn-1?liveliness=ready");
 }
 
 #[test]
 fn the_port_is_open_at_ready_and_closed_at_disconnect() {
     let start = sim().option("--initial-use-duration", "1");
     let receiver = Receiver::watching(Manner::Keep, Some(start.port()));
-    let mut sim = start
-        .option("--liveliness-endpoint", &receiver.url(""))
-        .run();
+    let mut sim = start.option("--liveliness-endpoint", &receiver.url("")).run();
     assert!(receiver.gets("ready").port_open);
     sim.ends_with(0);
     assert!(!receiver.gets("disconnect").port_open);
@@ -81,18 +68,12 @@ fn a_kept_connection_that_was_closed_is_replaced_without_loss() {
         .option("--liveliness-endpoint", &receiver.url(""))
         .option("--liveliness-update-frequency", "0.05")
         .run();
-    let posts = receiver
-        .posts
-        .wait_until("three posts", |all| (all.len() >= 3).then(|| all.to_vec()));
+    let posts = receiver.posts.wait_until("three posts", |all| (all.len() >= 3).then(|| all.to_vec()));
     for (n, post) in posts.iter().enumerate() {
         assert_eq!(post.connection, n);
     }
     let log = sim.stdout.all();
-    assert!(
-        !log.iter()
-            .any(|line| line.contains("Failed to send HTTP ping")),
-        "{log:?}"
-    );
+    assert!(!log.iter().any(|line| line.contains("Failed to send HTTP ping")), "{log:?}");
 }
 
 #[test]
@@ -103,11 +84,7 @@ fn a_refused_post_is_logged_and_the_server_goes_on() {
         .option("--liveliness-update-frequency", "0.05")
         .run();
     sim.logs("Failed to send HTTP ping: response='404 Not Found'");
-    assert_eq!(
-        receiver.gets("ping").connection,
-        0,
-        "a 404 keeps the connection"
-    );
+    assert_eq!(receiver.gets("ping").connection, 0, "a 404 keeps the connection");
     assert!(sim.is_running());
 }
 
@@ -126,9 +103,7 @@ fn without_a_receiver_the_server_still_serves() {
 #[test]
 fn a_receiver_that_hangs_delays_nothing_but_the_posts() {
     let receiver = Receiver::new(Manner::Hang);
-    let mut sim = sim()
-        .option("--liveliness-endpoint", &receiver.url(""))
-        .run();
+    let mut sim = sim().option("--liveliness-endpoint", &receiver.url("")).run();
     receiver.gets("ready");
     let mut viewer = Viewer::client_side(&sim);
     viewer.open_model("");

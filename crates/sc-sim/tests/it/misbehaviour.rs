@@ -15,10 +15,8 @@ use crate::viewer::Viewer;
 fn a_slow_start_opens_its_port_late() {
     let receiver = Receiver::new(Manner::Keep);
     let started = Instant::now();
-    let sim = sim()
-        .option("--liveliness-endpoint", &receiver.url(""))
-        .env("SC_SIM_READY_DELAY_MS", "300")
-        .run();
+    let sim =
+        sim().option("--liveliness-endpoint", &receiver.url("")).env("SC_SIM_READY_DELAY_MS", "300").run();
     sim.logs("settings.id");
     assert!(TcpStream::connect((Ipv4Addr::LOCALHOST, sim.port)).is_err());
     let ready = receiver.gets("ready");
@@ -43,12 +41,7 @@ fn a_failed_start_exits_with_the_code_asked_for() {
 #[test]
 fn a_failed_start_may_take_its_time() {
     let started = Instant::now();
-    let mut sim = sim()
-        .option(
-            "--session-token",
-            "sim:exit_before_ready=3,exit_delay_ms=300",
-        )
-        .run();
+    let mut sim = sim().option("--session-token", "sim:exit_before_ready=3,exit_delay_ms=300").run();
     sim.ends_with(3);
     assert!(started.elapsed() >= Duration::from_millis(300));
 }
@@ -118,14 +111,10 @@ fn a_grandchild_outlives_the_server_and_does_not_hold_its_port() {
     first.signal(Signal::TERM);
     first.ends();
     assert!(test_kill_process(grandchild).is_ok());
-    until("the port to be free", || {
-        std::net::TcpListener::bind((Ipv4Addr::UNSPECIFIED, first.port)).ok()
-    });
+    until("the port to be free", || std::net::TcpListener::bind((Ipv4Addr::UNSPECIFIED, first.port)).ok());
     // Its group is the server's, so whoever ends the group reaches it.
     drop(first);
-    until("the grandchild to be gone", || {
-        is_gone(grandchild).then_some(())
-    });
+    until("the grandchild to be gone", || is_gone(grandchild).then_some(()));
 }
 
 /// A process that was killed may stay as a zombie where nobody reaps orphans.
@@ -168,10 +157,8 @@ fn a_server_may_say_goodbye_and_stay() {
 #[test]
 fn a_server_may_stay_after_its_viewer_left() {
     let receiver = Receiver::new(Manner::Keep);
-    let mut sim = sim()
-        .option("--liveliness-endpoint", &receiver.url(""))
-        .env("SC_SIM_DISCONNECT_NO_EXIT", "1")
-        .run();
+    let mut sim =
+        sim().option("--liveliness-endpoint", &receiver.url("")).env("SC_SIM_DISCONNECT_NO_EXIT", "1").run();
     sim.listens();
     Viewer::client_side(&sim).leaves();
     receiver.gets("disconnect");
@@ -207,10 +194,6 @@ fn a_crash_ends_the_server_without_a_goodbye() {
             .run();
         let status = sim.ends();
         assert_eq!((status.code(), status.signal()), (code, signal), "{asked}");
-        assert_eq!(
-            receiver.targets(),
-            ["POST /spawn-1?liveliness=ready"],
-            "{asked}"
-        );
+        assert_eq!(receiver.targets(), ["POST /spawn-1?liveliness=ready"], "{asked}");
     }
 }

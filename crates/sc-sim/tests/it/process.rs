@@ -60,36 +60,20 @@ impl Start {
 
     pub(crate) fn run(self) -> Sim {
         let Self { mut command, port } = self;
-        let mut child = command
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .expect("the simulator starts");
+        let mut child =
+            command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the simulator starts");
         let stdout = read_lines(child.stdout.take().expect("stdout is piped"));
         let stderr = read_lines(child.stderr.take().expect("stderr is piped"));
-        Sim {
-            child,
-            port,
-            stdout,
-            stderr,
-        }
+        Sim { child, port, stdout, stderr }
     }
 
     /// With the reading end of its stdout closed.
     pub(crate) fn run_unheard(self) -> Sim {
         let Self { mut command, port } = self;
-        let mut child = command
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            .spawn()
-            .expect("the simulator starts");
+        let mut child =
+            command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().expect("the simulator starts");
         drop(child.stdout.take());
-        Sim {
-            child,
-            port,
-            stdout: Seen::new(),
-            stderr: Seen::new(),
-        }
+        Sim { child, port, stdout: Seen::new(), stderr: Seen::new() }
     }
 }
 
@@ -127,9 +111,7 @@ impl Sim {
     }
 
     pub(crate) fn ends(&mut self) -> ExitStatus {
-        until("the simulator to exit", || {
-            self.child.try_wait().expect("waiting works")
-        })
+        until("the simulator to exit", || self.child.try_wait().expect("waiting works"))
     }
 
     pub(crate) fn ends_with(&mut self, code: i32) {

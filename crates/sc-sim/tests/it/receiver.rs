@@ -69,13 +69,11 @@ impl Receiver {
 
     pub(crate) fn gets(&self, liveliness: &str) -> Post {
         let ending = format!("?liveliness={liveliness}");
-        self.posts
-            .wait_for(&ending, |post| post.target.ends_with(&ending))
+        self.posts.wait_for(&ending, |post| post.target.ends_with(&ending))
     }
 
     pub(crate) fn gets_one_after(&self, time: Instant) {
-        self.posts
-            .wait_for("a post after that time", |post| post.at >= time);
+        self.posts.wait_for("a post after that time", |post| post.at >= time);
     }
 
     pub(crate) fn targets(&self) -> Vec<String> {
@@ -104,8 +102,7 @@ fn serve(
             content_length,
             connection,
             at: Instant::now(),
-            port_open: watched
-                .is_some_and(|port| TcpStream::connect((Ipv4Addr::LOCALHOST, port)).is_ok()),
+            port_open: watched.is_some_and(|port| TcpStream::connect((Ipv4Addr::LOCALHOST, port)).is_ok()),
         });
         let answer: &[u8] = match manner {
             Manner::Keep | Manner::Drop => b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n",

@@ -29,12 +29,9 @@ impl Viewer {
 
     pub(crate) fn connect(sim: &Sim, path: &str, protocol: Option<&str>) -> Result<Self, String> {
         let stream = sim.connect();
-        stream
-            .set_read_timeout(Some(PATIENCE))
-            .expect("a timeout can be set");
-        let mut request = format!("ws://127.0.0.1:{}{path}", sim.port)
-            .into_client_request()
-            .expect("a good URL");
+        stream.set_read_timeout(Some(PATIENCE)).expect("a timeout can be set");
+        let mut request =
+            format!("ws://127.0.0.1:{}{path}", sim.port).into_client_request().expect("a good URL");
         let headers = request.headers_mut();
         headers.insert(
             "Sec-WebSocket-Extensions",
@@ -46,10 +43,7 @@ impl Viewer {
         }
         let (websocket, response) =
             tungstenite::client(request, stream).map_err(|error| error.to_string())?;
-        Ok(Self {
-            websocket,
-            response,
-        })
+        Ok(Self { websocket, response })
     }
 
     pub(crate) fn protocol(&self) -> Option<&str> {
@@ -134,9 +128,7 @@ fn binary(json: &Value) -> Message {
 pub(crate) fn rest(mut stream: &TcpStream) -> String {
     use std::io::Read;
     let mut rest = Vec::new();
-    stream
-        .set_read_timeout(Some(Duration::from_secs(10)))
-        .expect("a timeout can be set");
+    stream.set_read_timeout(Some(Duration::from_secs(10))).expect("a timeout can be set");
     // A reset is an end too.
     stream.read_to_end(&mut rest).ok();
     String::from_utf8_lossy(&rest).into_owned()

@@ -18,13 +18,7 @@ fn a_client_side_viewer_opens_a_model() {
     sim.listens();
     let mut viewer = Viewer::client_side(&sim);
     assert_eq!(viewer.protocol(), None);
-    assert!(
-        viewer
-            .response
-            .headers()
-            .get("Sec-WebSocket-Extensions")
-            .is_none()
-    );
+    assert!(viewer.response.headers().get("Sec-WebSocket-Extensions").is_none());
     viewer.open_model("");
     let answer = viewer.receives_json();
     assert_eq!(answer["command"], "OPEN_MODEL_SUCCEEDED");
@@ -69,28 +63,18 @@ fn the_model_file_wins_over_what_the_viewer_asks_for() {
     let model = directory.path().join("bolt.scs");
     std::fs::write(&model, "").unwrap();
     let sim = sim()
-        .option(
-            "--model-search-directories",
-            &format!("/nowhere;{}", directory.path().display()),
-        )
+        .option("--model-search-directories", &format!("/nowhere;{}", directory.path().display()))
         .option("--model-file", "bolt.scs")
         .run();
     sim.listens();
     let mut viewer = Viewer::client_side(&sim);
     viewer.open_model("");
-    assert_eq!(
-        viewer.receives_json()["model_name"],
-        model.display().to_string()
-    );
+    assert_eq!(viewer.receives_json()["model_name"], model.display().to_string());
 }
 
 #[test]
 fn the_right_token_opens_a_model() {
-    let start = || {
-        sim()
-            .option("--session-token", "right")
-            .option("--ssr", "on")
-    };
+    let start = || sim().option("--session-token", "right").option("--ssr", "on");
     let sim = start().run();
     sim.listens();
     let mut viewer = Viewer::client_side(&sim);
@@ -127,10 +111,7 @@ fn a_wrong_or_missing_token_is_refused_in_band() {
         sim.ends_with(0);
     }
     for token in [Some("wrong"), None] {
-        let mut sim = sim()
-            .option("--session-token", "right")
-            .option("--ssr", "1")
-            .run();
+        let mut sim = sim().option("--session-token", "right").option("--ssr", "1").run();
         sim.listens();
         let mut viewer = Viewer::server_side(&sim);
         viewer.render(token);
@@ -176,11 +157,7 @@ fn another_version_is_refused_where_one_is_asked_for() {
         sim.listens();
         let mut viewer = Viewer::client_side(&sim);
         viewer.open_model("");
-        assert_eq!(
-            viewer.receives_json()["reason"].as_str(),
-            reason,
-            "{name}={version}"
-        );
+        assert_eq!(viewer.receives_json()["reason"].as_str(), reason, "{name}={version}");
     }
 }
 
@@ -207,10 +184,7 @@ fn a_silent_connection_keeps_nobody_waiting() {
     let mut viewer = Viewer::client_side(&sim);
     viewer.open_model("");
     viewer.receives_json();
-    assert!(
-        asked.elapsed() < Duration::from_secs(5),
-        "not after their timeout"
-    );
+    assert!(asked.elapsed() < Duration::from_secs(5), "not after their timeout");
     drop(silent);
 }
 
@@ -220,10 +194,7 @@ fn plain_http_is_answered_and_is_not_the_viewer() {
     sim.listens();
     let table = [
         ("GET / HTTP/1.1\r\nHost: x\r\n\r\n", "HTTP/1.1 426 "),
-        (
-            "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n",
-            "HTTP/1.1 400 ",
-        ),
+        ("POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n", "HTTP/1.1 400 "),
         ("nonsense\r\n\r\n", "HTTP/1.1 400 "),
     ];
     for (request, status) in table {
@@ -267,9 +238,7 @@ fn a_message_beyond_16_mib_ends_the_conversation() {
 #[test]
 fn a_dropped_connection_is_a_viewer_that_left() {
     let receiver = Receiver::new(Manner::Keep);
-    let mut sim = sim()
-        .option("--liveliness-endpoint", &receiver.url(""))
-        .run();
+    let mut sim = sim().option("--liveliness-endpoint", &receiver.url("")).run();
     sim.listens();
     let viewer = Viewer::client_side(&sim);
     viewer.stream().shutdown(Shutdown::Both).unwrap();
