@@ -117,7 +117,7 @@ async fn a_crash_before_ready_names_the_signal() {
 async fn the_last_lines_are_few_and_harmless() {
     let (_directory, executable) = script(
         "#!/bin/sh\ni=0\nwhile [ $i -lt 3000 ]; do echo \"line $i\"; i=$((i+1)); done\n\
-         printf 'bell \\007 escape \\033[31m \\377\\n'\nhead -c 100000 /dev/zero | tr '\\0' x\nexit 3\n",
+         printf 'bell \\007 escape \\033[31m \\377\\n'\nhead -c 10000 /dev/zero | tr '\\0' x\nexit 3\n",
     );
     let farm = Farm::builder().agent(AgentPlan::slots(2).executable(executable)).start().await;
     let answer = farm.door(0).spawn(&json!({})).await;
@@ -127,6 +127,16 @@ async fn the_last_lines_are_few_and_harmless() {
     assert!((3..=200).contains(&log.len()), "{} lines", log.len());
     assert!(log.contains(&"line 2999"), "{log:?}");
     assert!(log.iter().any(|line| line.starts_with("bell ")), "{log:?}");
+    farm.finish().await;
+}
+
+#[tokio::test]
+async fn one_endless_last_line_is_better_than_none() {
+    let (_directory, executable) = script("#!/bin/sh\nhead -c 200000 /dev/zero | tr '\\0' x\nexit 3\n");
+    let farm = Farm::builder().agent(AgentPlan::slots(2).executable(executable)).start().await;
+    let problem = farm.door(0).spawn(&json!({})).await.problem(502, "spawn-failed");
+    let log = log(&problem);
+    assert!(log.len() == 1 && log[0].starts_with("xxx") && log[0].len() < 4096, "{log:?}");
     farm.finish().await;
 }
 

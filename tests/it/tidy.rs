@@ -71,17 +71,19 @@ fn the_architecture_names_every_crate() {
     let missing = fs::read_dir(root().join("crates"))
         .unwrap()
         .map(|entry| entry.unwrap().file_name().into_string().unwrap());
-    let missing: Vec<String> = missing.filter(|name| !text.contains(&format!("`{name}`"))).collect();
+    let missing: Vec<String> = missing
+        .filter(|name| !text.contains(&format!("`{name}`")) && !text.contains(&format!("**{name}**")))
+        .collect();
     assert_eq!(missing, Vec::<String>::new());
 }
 
 #[test]
 fn nothing_sleeps_on_a_thread() {
     let sleeps = ["thread", "sleep("].join("::");
-    // The simulator is made of threads, and misbehaves on purpose.
-    let bad = sources()
-        .into_iter()
-        .filter(|(name, text)| !name.starts_with("crates/sc-sim/") && text.contains(&sleeps));
+    // The simulator is made of threads, and what stands in for a slow server is slow on purpose.
+    let bad = sources().into_iter().filter(|(name, text)| {
+        !name.starts_with("crates/sc-sim/") && !name.contains("/tests/") && text.contains(&sleeps)
+    });
     assert_eq!(bad.map(|(name, _)| name).collect::<Vec<_>>(), Vec::<String>::new());
 }
 
@@ -100,7 +102,8 @@ fn no_file_knows_where_somebody_worked() {
 
 #[test]
 fn every_source_file_begins_with_what_it_is_about() {
-    let bad = sources().into_iter().filter(|(_, text)| !text.starts_with("//!") && !text.starts_with("// "));
+    let said_above = |name: &str| name.ends_with("tests.rs");
+    let bad = sources().into_iter().filter(|(name, text)| !text.starts_with("//!") && !said_above(name));
     assert_eq!(bad.map(|(name, _)| name).collect::<Vec<_>>(), Vec::<String>::new());
 }
 
