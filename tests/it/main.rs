@@ -24,6 +24,8 @@ mod command_line;
 mod crash;
 mod liveliness;
 mod misbehaviour;
+mod outage;
+mod shutdown;
 
 // What the repository promises itself.
 mod tidy;
