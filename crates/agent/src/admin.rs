@@ -21,7 +21,6 @@ pub(crate) fn router(node: Arc<Node>) -> Router {
 }
 
 /// Whether spawns are let in. The registry being away does not keep them out, it is only told.
-#[expect(clippy::unused_async, reason = "axum wants handlers to be async")]
 async fn ready(State(node): State<Arc<Node>>) -> impl IntoResponse {
     let (door, (eligibility, _)) = {
         let table = node.table();
@@ -42,7 +41,6 @@ async fn ready(State(node): State<Arc<Node>>) -> impl IntoResponse {
     (status, Json(body))
 }
 
-#[expect(clippy::unused_async, reason = "axum wants handlers to be async")]
 async fn metrics(State(node): State<Arc<Node>>) -> impl IntoResponse {
     let usage = node.table().usage();
     let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";

@@ -1,7 +1,7 @@
 //! From a request to a running process, or to the reason why not.
 
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,10 +20,13 @@ use crate::spawn::driver::{Body, Driver};
 use crate::spawn::exit::Cause;
 use crate::spawn::process::Process;
 use crate::spawn::{Answer, Facts, Refusal, Why, output};
-use crate::table::{Admission, Again, Ask};
+use crate::table::{Admission, Ask};
 
 /// The longest an answer waits for the registry to know of the spawn.
 const REGISTRY_PATIENCE: Duration = Duration::from_millis(250);
+
+/// The longest a look into the model directories may take.
+const SHARE_PATIENCE: Duration = Duration::from_secs(5);
 
 /// What a front door asks for.
 #[derive(Debug, Clone)]
@@ -49,16 +52,39 @@ pub(crate) struct Caller {
     answered: bool,
 }
 
-/// Starts a spawn, or joins one that was started by an earlier call. Does not wait for anything.
-pub(crate) fn spawn(node: &Arc<Node>, request: Request) -> Result<Caller, Refusal> {
-    let result = try_spawn(node, request);
+/// Starts a spawn, or joins one that was started by an earlier call.
+pub(crate) async fn spawn(node: &Arc<Node>, request: &Request) -> Result<Caller, Refusal> {
+    let checked = match &request.model {
+        Some(model) => check_model(node, model).await,
+        None => Ok(()),
+    };
+    // From here to the running process nothing is awaited, so that a caller that goes away leaves nothing half done.
+    let result = checked.and_then(|()| try_spawn(node, request));
     if let Err(refusal) = &result {
         node.metrics.refused(refusal.why);
+        tracing::info!(
+            spawn.id = %request.ask.id,
+            request.id = %request.request_id,
+            reason = refusal.why.as_str(),
+            detail = refusal.detail,
+            "spawn refused"
+        );
     }
     result
 }
 
-fn try_spawn(node: &Arc<Node>, request: Request) -> Result<Caller, Refusal> {
+/// Model directories are often on a share, and a share that hangs must not take the agent with it.
+async fn check_model(node: &Arc<Node>, model: &str) -> Result<(), Refusal> {
+    let (node, model) = (Arc::clone(node), model.to_owned());
+    let check = tokio::task::spawn_blocking(move || models::check(&model, &node.config.model_dirs));
+    match tokio::time::timeout(SHARE_PATIENCE, check).await {
+        Ok(Ok(result)) => result,
+        Ok(Err(error)) => Err(Why::CannotStart.because(format!("failed to look for the model: {error}"))),
+        Err(_elapsed) => Err(Why::CannotStart.because("the model directories do not answer")),
+    }
+}
+
+fn try_spawn(node: &Arc<Node>, request: &Request) -> Result<Caller, Refusal> {
     let now = Instant::now();
     let id = request.ask.id;
     // The answer must be on its way a little before the caller gives up, or nobody learns why.
@@ -74,9 +100,6 @@ fn try_spawn(node: &Arc<Node>, request: Request) -> Result<Caller, Refusal> {
     if request.reservation.is_zero() {
         return Err(Why::Abandoned.because("the reservation has expired"));
     }
-    if let Some(model) = &request.model {
-        models::check(model, &node.config.model_dirs)?;
-    }
     enough_memory(node.config.min_free_memory)?;
     let admission = node.table().admit(request.ask.clone(), now);
     let (admitted, answer) = match admission {
@@ -84,7 +107,7 @@ fn try_spawn(node: &Arc<Node>, request: Request) -> Result<Caller, Refusal> {
         Admission::Joined(answer) => return Ok(caller(answer)),
         Admission::Refused(refusal) => return Err(refusal),
     };
-    let body = match launch(node, &admitted.facts, &request) {
+    let body = match launch(node, &admitted.facts, request) {
         Ok(body) => body,
         Err(refusal) => {
             node.table().not_launched(id);
@@ -127,7 +150,9 @@ fn enough_memory(min_free: u64) -> Result<(), Refusal> {
 fn launch(node: &Node, facts: &Facts, request: &Request) -> Result<Body, Refusal> {
     let executable = match &node.config.launcher {
         Launcher::Executable(path) => path,
-        Launcher::Nothing => return Ok(Body::Nothing { ended: None }),
+        Launcher::Nothing => {
+            return Ok(Body::Nothing { ended: None, until: Instant::now() + node.config.initial_use });
+        }
     };
     let log = output::path(&node.logs_dir, facts.id);
     let cannot = |what: &str, path: &Path, error: &io::Error| {
@@ -160,7 +185,7 @@ fn launch(node: &Node, facts: &Facts, request: &Request) -> Result<Body, Refusal
 
 /// Spawned servers get nothing of the agent's own environment but what they need to run.
 fn set_environment(command: &mut Command, config: &Config, executable: &Path) {
-    let libraries = executable.parent().map(Path::to_path_buf).unwrap_or_else(PathBuf::new);
+    let libraries = executable.parent().map(Path::to_path_buf).unwrap_or_default();
     command.env_clear().env("LD_LIBRARY_PATH", &libraries).env("DYLD_LIBRARY_PATH", &libraries);
     // With EGL a display does harm.
     if !config.egl {
@@ -184,14 +209,14 @@ impl Caller {
                 self.let_the_registry_know(serial).await;
                 match self.facts() {
                     Some(facts) => Reply::Ready { facts, start_to_ready },
-                    None => self.late(),
+                    None => Reply::Late,
                 }
             }
             Some(Answer::Ended { exit, log }) => Reply::Ended { exit, log },
             Some(Answer::Refused(refusal)) => Reply::Refused(refusal),
             None => self.late(),
         };
-        self.answered = true;
+        self.answered = !matches!(reply, Reply::Late);
         reply
     }
 
@@ -212,9 +237,11 @@ impl Caller {
         }
     }
 
-    /// The caller cannot wait for the process to be gone.
+    /// The caller can wait no longer, not even for the process to be gone. Others that wait for it may.
     fn late(&self) -> Reply {
-        self.node.table().end(self.id, Cause::ReadyTimeout, Again::ChangesNothing, Instant::now());
+        if !self.node.table().end_unless_shared(self.id, Cause::ReadyTimeout, Instant::now()) {
+            return Reply::Late;
+        }
         let exit = Exit { reason: ExitReason::ReadyTimeout, code: None, signal: None, text: None };
         Reply::Ended { exit, log: self.node.last_words(self.id) }
     }
@@ -229,7 +256,15 @@ impl Drop for Caller {
 /// What a caller is told.
 #[derive(Debug)]
 pub(crate) enum Reply {
-    Ready { facts: Arc<Facts>, start_to_ready: Duration },
-    Ended { exit: Exit, log: Vec<String> },
+    Ready {
+        facts: Arc<Facts>,
+        start_to_ready: Duration,
+    },
+    Ended {
+        exit: Exit,
+        log: Vec<String>,
+    },
     Refused(Refusal),
+    /// Nothing is known yet, and others still wait.
+    Late,
 }

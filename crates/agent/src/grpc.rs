@@ -1,5 +1,5 @@
-//! The gRPC service. The only place that makes a [`Status`]: a status means that a request could not be understood,
-//! everything that can happen to a spawn is a reply.
+//! The gRPC service. The only place that makes a [`Status`]: a status means that a request could not be understood or its
+//! time is over, everything that can happen to a spawn is a reply.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -70,7 +70,7 @@ fn understand(request: Request<v1::SpawnRequest>) -> Result<admission::Request, 
     })
 }
 
-fn reply(reply: Reply) -> v1::SpawnReply {
+fn reply(reply: Reply) -> Result<v1::SpawnReply, Status> {
     use v1::spawn_reply::Outcome;
     let outcome = match reply {
         Reply::Ready { facts, start_to_ready } => Outcome::Ready(v1::Ready {
@@ -82,8 +82,9 @@ fn reply(reply: Reply) -> v1::SpawnReply {
         Reply::Refused(Refusal { why, detail }) => {
             Outcome::Refused(v1::Refused { reason: reason(why).into(), detail })
         }
+        Reply::Late => return Err(Status::deadline_exceeded("the spawn is not ready yet")),
     };
-    v1::SpawnReply { outcome: Some(outcome) }
+    Ok(v1::SpawnReply { outcome: Some(outcome) })
 }
 
 fn reason(why: Why) -> v1::refused::Reason {
@@ -120,11 +121,11 @@ fn info(entry: &Entry) -> v1::SpawnInfo {
 impl NodeAgent for Service {
     async fn spawn(&self, request: Request<v1::SpawnRequest>) -> Result<Response<v1::SpawnReply>, Status> {
         let request = understand(request)?;
-        let answer = match admission::spawn(&self.node, request) {
+        let answer = match admission::spawn(&self.node, &request).await {
             Ok(caller) => caller.answer().await,
             Err(refusal) => Reply::Refused(refusal),
         };
-        Ok(Response::new(reply(answer)))
+        reply(answer).map(Response::new)
     }
 
     async fn stop(&self, request: Request<v1::StopRequest>) -> Result<Response<v1::StopReply>, Status> {

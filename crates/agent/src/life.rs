@@ -8,7 +8,6 @@ use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use axum::serve::ListenerExt;
 use model::{AgentEpoch, NodeDescription, NodeId, NodeKind};
 use registry::Registry;
 use tokio::net::TcpListener;
@@ -78,13 +77,35 @@ pub(crate) struct Task {
 }
 
 impl Task {
-    fn start<F>(name: &'static str, task: impl FnOnce(CancellationToken) -> F) -> Self
+    fn start<F>(node: &Node, name: &'static str, task: impl FnOnce(CancellationToken) -> F) -> Self
     where
         F: Future<Output = ()> + Send + 'static,
     {
         let stop = CancellationToken::new();
-        let handle = tokio::spawn(task(stop.clone()).instrument(tracing::info_span!("task", name)));
+        let guard = Guard { name, stop: stop.clone(), closed: node.closed.clone() };
+        let work = task(stop.clone());
+        let guarded = async move {
+            let _guard = guard;
+            work.await;
+        };
+        let handle = tokio::spawn(guarded.instrument(tracing::info_span!("task", name)));
         Self { name, stop, handle }
+    }
+}
+
+/// Sees to it that an agent does not go on with a part missing, not even when that part panicked.
+struct Guard {
+    name: &'static str,
+    stop: CancellationToken,
+    closed: CancellationToken,
+}
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        if !self.stop.is_cancelled() && !self.closed.is_cancelled() {
+            tracing::error!(name = self.name, "a part of the agent has failed");
+            self.closed.cancel();
+        }
     }
 }
 
@@ -111,6 +132,7 @@ impl Agent {
         let logs = Logs::open(logs_dir.clone())
             .map_err(|source| StartError::StateDir { path: logs_dir.clone(), source })?;
         warn_of_missing(&config);
+        allow_files(config.slots);
         let grpc = bind("--listen", config.listen).await?;
         let receiver = bind("--liveliness-listen", config.liveliness_listen).await?;
         let watchers = bind("--admin-listen", config.admin_listen).await?;
@@ -133,18 +155,18 @@ impl Agent {
             .add_service(health_service)
             .add_service(reflection);
         let incoming = TcpIncoming::from(grpc).with_nodelay(Some(true));
-        let grpc_server = Task::start("grpc", |stop| async move {
+        let grpc_server = Task::start(&node, "grpc", |stop| async move {
             let served = routes.serve_with_incoming_shutdown(incoming, stop.cancelled_owned()).await;
             report_end("grpc", served);
         });
         let servers = vec![
             grpc_server,
-            serve("liveliness", receiver, liveliness::router(Arc::clone(&node))),
-            serve("admin", watchers, admin::router(Arc::clone(&node))),
-            Task::start("sweeper", |stop| sweep(Arc::clone(&node), stop)),
+            Task::start(&node, "liveliness", |stop| liveliness::receive(Arc::clone(&node), receiver, stop)),
+            serve_admin(&node, watchers),
+            Task::start(&node, "sweeper", |stop| sweep(Arc::clone(&node), stop)),
         ];
         let relay = Relay::new(Arc::clone(&node), registry);
-        let relay = Task::start("relay", |stop| relay.run(stop));
+        let relay = Task::start(&node, "relay", |stop| relay.run(stop));
         tracing::info!(
             node.id = %node.config.node,
             epoch = %node.epoch,
@@ -188,9 +210,10 @@ impl Agent {
         self.node.epoch
     }
 
-    /// Waits until the agent cannot go on because another one has taken its node over. Usually for ever.
+    /// Waits until the agent cannot go on because another one has taken its node over, or because a part of it has
+    /// failed. Usually for ever.
     pub async fn closed(&self) {
-        self.node.superseded.cancelled().await;
+        self.node.closed.cancelled().await;
     }
 }
 
@@ -219,11 +242,26 @@ fn warn_of_missing(config: &Config) {
     }
 }
 
+/// Makes sure that there can be a process descriptor and a connection for every slot.
+fn allow_files(slots: u32) {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let wanted = u64::from(slots) * 3 + 512;
+    let limit = getrlimit(Resource::Nofile);
+    if limit.current.is_none_or(|current| current >= wanted) {
+        return;
+    }
+    let current = limit.maximum.map_or(wanted, |most| most.min(wanted));
+    let raised = setrlimit(Resource::Nofile, Rlimit { current: Some(current), ..limit });
+    if raised.is_err() || current < wanted {
+        tracing::warn!(wanted, current, "the limit of open files is low for so many slots");
+    }
+}
+
 async fn bind(flag: &'static str, addr: SocketAddr) -> Result<TcpListener, StartError> {
     TcpListener::bind(addr).await.map_err(|source| StartError::Bind { flag, addr, source })
 }
 
-fn make_node(
+pub(crate) fn make_node(
     config: Config,
     logs_dir: PathBuf,
     logs: Logs,
@@ -261,7 +299,7 @@ fn make_node(
         logs,
         drivers: TaskTracker::new(),
         leaving: CancellationToken::new(),
-        superseded: CancellationToken::new(),
+        closed: CancellationToken::new(),
         registry_up: AtomicBool::new(false),
         table: Mutex::new(Table::new(&config, endpoint)),
         config,
@@ -285,15 +323,11 @@ fn reachable(addr: SocketAddr) -> SocketAddr {
     }
 }
 
-fn serve(name: &'static str, listener: TcpListener, router: axum::Router) -> Task {
-    let listener = listener.tap_io(|stream| {
-        if let Err(error) = stream.set_nodelay(true) {
-            tracing::debug!(%error, "failed to set TCP_NODELAY");
-        }
-    });
-    Task::start(name, |stop| async move {
+fn serve_admin(node: &Arc<Node>, listener: TcpListener) -> Task {
+    let router = admin::router(Arc::clone(node));
+    Task::start(node, "admin", |stop| async move {
         let served = axum::serve(listener, router).with_graceful_shutdown(stop.cancelled_owned()).await;
-        report_end(name, served);
+        report_end("admin", served);
     })
 }
 

@@ -31,8 +31,8 @@ pub(crate) struct Node {
     pub(crate) drivers: TaskTracker,
     /// Set when drivers must leave their processes running.
     pub(crate) leaving: CancellationToken,
-    /// Set when another agent has taken the node over.
-    pub(crate) superseded: CancellationToken,
+    /// Set when this agent cannot go on: another one has taken the node over, or a part of it has failed.
+    pub(crate) closed: CancellationToken,
     /// Whether the registry accepted the last report.
     pub(crate) registry_up: AtomicBool,
     pub(crate) table: Mutex<Table>,

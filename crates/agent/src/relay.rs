@@ -40,6 +40,7 @@ pub(crate) struct Relay {
     abandoned: Vec<SpawnId>,
     processors: Processors,
     pause: Duration,
+    batch: usize,
 }
 
 /// A report on its way.
@@ -75,6 +76,7 @@ impl Relay {
             abandoned: Vec::new(),
             processors: Processors::default(),
             pause: FIRST_PAUSE,
+            batch: BATCH,
         }
     }
 
@@ -146,7 +148,7 @@ impl Relay {
         let table = self.node.table();
         let mut serial = 0;
         let mut changes: Vec<Change> = Vec::new();
-        for pending in table.backlog(BATCH) {
+        for pending in table.backlog(self.batch) {
             let change = pending.change(now);
             serial = change.serial;
             changes.push(change);
@@ -207,7 +209,11 @@ impl Relay {
     fn superseded(&self) -> Outcome {
         tracing::error!("another agent has taken this node over, no more spawns are admitted");
         self.node.table().shut(Door::Superseded);
-        self.node.superseded.cancel();
+        self.node.closed.cancel();
         Outcome::Superseded
     }
 }
+
+#[cfg(test)]
+#[path = "relay_tests.rs"]
+mod tests;

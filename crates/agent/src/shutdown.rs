@@ -2,7 +2,7 @@
 //!
 //! 1. The door is shut: new spawns are refused, health says `NOT_SERVING`.
 //! 2. What runs is dealt with. `adopt`: starts under way get a moment to answer their callers, the others go on alone.
-//!    `drain`: the last one is waited for, or hurried. `kill`: TERM, grace, KILL.
+//!    `drain`: the last one is waited for; hurried, the rest is killed. `kill`: TERM, grace, KILL; hurried, KILL.
 //! 3. The tasks that own spawns end.
 //! 4. The registry is told the last changes.
 //! 5. The servers stop.
@@ -32,7 +32,8 @@ const LAST_REPORT: Duration = Duration::from_secs(2);
 const LAST_ANSWERS: Duration = Duration::from_secs(2);
 
 impl Agent {
-    /// Ends the agent. `hurry` cuts every wait short; with `drain` it ends what still runs, as `kill` does.
+    /// Ends the agent. `hurry` cuts the wait for spawns short: `adopt` gives up on starts under way, `drain` goes on as
+    /// `kill`, and `kill` does without the grace.
     pub async fn shutdown(self, on: OnShutdown, hurry: CancellationToken) {
         let Self { node, health, relay, servers, .. } = self;
         tracing::info!(%on, running = node.table().running(), "agent shutting down");
@@ -46,7 +47,7 @@ impl Agent {
             }
             OnShutdown::Drain => {
                 wait_until(&node, &hurry, None, |table| table.running() == 0).await;
-                end_all(&node, &hurry).await;
+                end_all(&node, &CancellationToken::new()).await;
             }
             OnShutdown::Kill => end_all(&node, &hurry).await,
         }

@@ -354,6 +354,15 @@ impl Table {
         if self.recent.get(id, now).is_some() { Ending::Ended } else { Ending::Unknown }
     }
 
+    /// Asks for its end unless more than one caller waits for it; `false` when they do.
+    pub(crate) fn end_unless_shared(&mut self, id: SpawnId, cause: Cause, now: Instant) -> bool {
+        if self.running.get(&id).is_some_and(|entry| entry.waiting > 1) {
+            return false;
+        }
+        self.end(id, cause, Again::ChangesNothing, now);
+        true
+    }
+
     /// Asks for the end of all.
     pub(crate) fn end_all(&mut self, cause: Cause, again: Again, now: Instant) {
         let all: Vec<SpawnId> = self.running.keys().copied().collect();

@@ -1,1 +1,186 @@
+use std::collections::BTreeMap;
+use std::path::PathBuf;
 
+use model::ExitReason;
+use proptest::prelude::*;
+
+use super::*;
+use crate::config::Launcher;
+
+fn table(change: impl FnOnce(&mut Config)) -> Table {
+    let mut config = Config::new("n".parse().unwrap(), Launcher::Nothing, PathBuf::from("/s"));
+    // Nothing listens here in any test.
+    config.ports = 19_000..=19_015;
+    config.slots = 4;
+    change(&mut config);
+    let endpoint = config.endpoint.on(&config.node, "h");
+    Table::new(&config, endpoint)
+}
+
+fn ask(renderer: RendererType) -> Ask {
+    Ask { id: SpawnId::mint(), renderer, labels: BTreeMap::new() }
+}
+
+/// Lets one in and starts it.
+fn start(table: &mut Table, ask: &Ask, now: Instant) -> Admitted {
+    match table.admit(ask.clone(), now) {
+        Admission::New(admitted, _) => {
+            table.launched(ask.id, 1, now);
+            admitted
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+fn why(table: &mut Table, ask: &Ask, now: Instant) -> Why {
+    match table.admit(ask.clone(), now) {
+        Admission::Refused(refusal) => refusal.why,
+        other => panic!("{other:?}"),
+    }
+}
+
+fn exit() -> Exit {
+    Exit { reason: ExitReason::Stopped, code: None, signal: None, text: None }
+}
+
+#[test]
+fn each_refusal_has_its_reason() {
+    let now = Instant::now();
+    let csr = ask(RendererType::Csr);
+    let ssr = ask(RendererType::Ssr);
+    let mut full = table(|c| c.slots = 1);
+    start(&mut full, &ask(RendererType::Csr), now);
+    assert_eq!(why(&mut full, &csr, now), Why::Full);
+
+    let mut gpus = table(|c| {
+        c.gpus = 1;
+        c.gpu_slots = 1;
+    });
+    start(&mut gpus, &ask(RendererType::Ssr), now);
+    assert_eq!(why(&mut gpus, &ssr, now), Why::GpusFull);
+    start(&mut gpus, &csr, now);
+
+    let mut ports = table(|c| {
+        c.ports = 19_000..=19_000;
+        c.slots = 2;
+    });
+    start(&mut ports, &csr, now);
+    assert_eq!(why(&mut ports, &ssr, now), Why::NoPort);
+    assert_eq!(ports.running(), 1, "a refused one leaves nothing behind");
+
+    let mut off = table(|c| c.ssr = false);
+    assert_eq!(why(&mut off, &ssr, now), Why::RendererOff);
+
+    let mut closed = table(|_| ());
+    closed.set_eligibility(Eligibility::Cordoned);
+    assert_eq!(why(&mut closed, &csr, now), Why::NotEligible);
+    closed.end(csr.id, Cause::Stopped, Again::Hurries, now);
+    assert_eq!(why(&mut closed, &csr, now), Why::Abandoned);
+    closed.shut(Door::ShuttingDown);
+    assert_eq!(why(&mut closed, &csr, now), Why::ShuttingDown);
+}
+
+#[test]
+fn a_spawn_that_is_here_is_joined_even_by_a_closing_agent() {
+    let (mut table, now) = (table(|_| ()), Instant::now());
+    let ask = ask(RendererType::Csr);
+    start(&mut table, &ask, now);
+    table.shut(Door::ShuttingDown);
+    assert!(matches!(table.admit(ask.clone(), now), Admission::Joined(_)));
+    table.exited(ask.id, exit(), now);
+    assert!(matches!(table.admit(ask, now), Admission::Joined(_)), "shortly after its end too");
+}
+
+#[test]
+fn only_the_last_caller_that_goes_unanswered_ends_a_spawn() {
+    for (answers, cancelled) in [([false, false], true), ([true, false], false), ([false, true], false)] {
+        let (mut table, now) = (table(|_| ()), Instant::now());
+        let ask = ask(RendererType::Csr);
+        start(&mut table, &ask, now);
+        assert!(table.join(ask.id, now).is_some());
+        table.leave(ask.id, answers[0], now);
+        assert_eq!(table.collect(ask.id).end, None);
+        table.leave(ask.id, answers[1], now);
+        assert_eq!(table.collect(ask.id).end, cancelled.then_some(Cause::Cancelled), "{answers:?}");
+    }
+}
+
+#[test]
+fn what_a_front_door_says_wins_over_a_report_that_was_on_its_way() {
+    let mut table = table(|_| ());
+    let (_, version) = table.eligibility();
+    table.set_eligibility(Eligibility::Draining);
+    assert!(!table.learn_eligibility(Eligibility::Eligible, version));
+    assert_eq!(table.eligibility().0, Eligibility::Draining);
+    let (_, version) = table.eligibility();
+    assert!(table.learn_eligibility(Eligibility::Eligible, version));
+    assert!(!table.learn_eligibility(Eligibility::Eligible, version), "no news");
+}
+
+#[test]
+fn a_spawn_nobody_was_told_of_is_no_change() {
+    let (mut table, now) = (table(|_| ()), Instant::now());
+    let ask = ask(RendererType::Csr);
+    assert!(matches!(table.admit(ask.clone(), now), Admission::New(..)));
+    assert_eq!((table.starting(), table.snapshots().count(), table.backlog_len()), (1, 0, 0));
+    table.not_launched(ask.id);
+    assert_eq!((table.starting(), table.running(), table.backlog_len()), (0, 0, 0));
+    assert!(matches!(table.admit(ask, now), Admission::New(..)), "it may be tried again");
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    /// Whatever happens in whatever order, what is used is what runs, and nothing goes beyond its limit.
+    #[test]
+    fn counts_always_agree(steps in prop::collection::vec((0u8..6, any::<prop::sample::Index>()), 1..80)) {
+        let mut table = table(|c| {
+            c.gpus = 2;
+            c.gpu_slots = 1;
+        });
+        let now = Instant::now();
+        let mut here: Vec<(SpawnId, bool)> = Vec::new();
+        let mut changes = 0;
+        for (what, pick) in steps {
+            match what {
+                0 | 1 => {
+                    let ask = ask(if what == 0 { RendererType::Csr } else { RendererType::Ssr });
+                    let room = here.len() < 4 && (what == 0 || here.iter().filter(|(_, ssr)| *ssr).count() < 2);
+                    match table.admit(ask.clone(), now) {
+                        Admission::New(..) => {
+                            prop_assert!(room);
+                            here.push((ask.id, what == 1));
+                            table.launched(ask.id, 7, now);
+                            changes += 1;
+                        }
+                        Admission::Refused(_) => prop_assert!(!room),
+                        Admission::Joined(_) => prop_assert!(false, "nobody asked before"),
+                    }
+                }
+                2 => {
+                    let ask = ask(RendererType::Csr);
+                    if let Admission::New(..) = table.admit(ask.clone(), now) {
+                        table.not_launched(ask.id);
+                    }
+                }
+                _ if here.is_empty() => {}
+                3 => {
+                    let (id, _) = here.swap_remove(pick.index(here.len()));
+                    table.exited(id, exit(), now);
+                    table.exited(id, exit(), now);
+                    changes += 1;
+                }
+                4 => {
+                    table.enter(here[pick.index(here.len())].0, SpawnState::Ready, now);
+                    changes += 1;
+                }
+                _ => drop(table.end(here[pick.index(here.len())].0, Cause::Stopped, Again::Hurries, now)),
+            }
+            let usage = table.usage();
+            let ssr = here.iter().filter(|(_, ssr)| *ssr).count();
+            prop_assert_eq!(usage.by_state.iter().map(|(_, n)| n).sum::<usize>(), here.len());
+            prop_assert_eq!((usage.ports, usage.gpu_slots as usize), (here.len(), ssr));
+            prop_assert_eq!(usage.backlog, changes);
+        }
+    }
+}

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use model::{SpawnId, SpawnState};
+use model::{Exit, ExitReason, SpawnId, SpawnState};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
@@ -21,9 +21,10 @@ const OUTPUT_CHECK: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub(crate) enum Body {
     Process(Process),
-    /// No process at all, which ends of the first signal.
+    /// No process at all. It ends of the first signal, or when its time is up because no viewer will ever connect.
     Nothing {
         ended: Option<Signal>,
+        until: Instant,
     },
 }
 
@@ -31,16 +32,19 @@ impl Body {
     async fn ended(&self) -> Status {
         match self {
             Self::Process(process) => process.ended().await,
-            Self::Nothing { ended: None } => std::future::pending().await,
-            Self::Nothing { ended: Some(Signal::Term) } => Status::Signal(15),
-            Self::Nothing { ended: Some(Signal::Kill) } => Status::Signal(9),
+            Self::Nothing { ended: None, until } => {
+                tokio::time::sleep_until(*until).await;
+                Status::Code(0)
+            }
+            Self::Nothing { ended: Some(Signal::Term), .. } => Status::Signal(15),
+            Self::Nothing { ended: Some(Signal::Kill), .. } => Status::Signal(9),
         }
     }
 
     fn signal(&mut self, signal: Signal) {
         match self {
             Self::Process(process) => process.signal(signal),
-            Self::Nothing { ended } => *ended = Some(signal),
+            Self::Nothing { ended, .. } => *ended = Some(signal),
         }
     }
 }
@@ -196,6 +200,27 @@ impl Driver {
         }
         if matches!(self.body, Body::Process(_)) {
             self.node.logs.retire(self.id(), now);
+        }
+    }
+}
+
+impl Drop for Driver {
+    /// An owner that panics must not leave its process behind, nor its slot.
+    fn drop(&mut self) {
+        if !std::thread::panicking() {
+            return;
+        }
+        tracing::error!(spawn.id = %self.id(), "the owner of a spawn has failed, the spawn is ended");
+        self.body.signal(Signal::Kill);
+        let exit = Exit {
+            reason: ExitReason::Failed,
+            code: None,
+            signal: None,
+            text: Some("its agent failed".to_owned()),
+        };
+        self.node.table().exited(self.id(), exit.clone(), Instant::now());
+        if self.admitted.answer.borrow().is_none() {
+            tell(&self.admitted.answer, Answer::Ended { exit, log: Vec::new() });
         }
     }
 }

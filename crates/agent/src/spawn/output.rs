@@ -20,6 +20,10 @@ const OURS: &str = "# hatchery ";
 const LAST_LINES: usize = 20;
 /// Most characters of such a line.
 const LINE_CHARS: usize = 500;
+/// Most characters of any line.
+const LONGEST_LINE: usize = 64 << 10;
+/// Most bytes of all lines together: what must be made harmless grows, and a message has its limits.
+const MOST_TEXT: usize = 2 << 20;
 
 /// The file of one spawn.
 pub(crate) fn path(dir: &Path, id: SpawnId) -> PathBuf {
@@ -55,7 +59,7 @@ pub(crate) fn bound(path: &Path) -> io::Result<()> {
 
 /// The last lines of a file, at most `lines` of them, harmless to print.
 pub(crate) fn tail(path: &Path, lines: usize) -> io::Result<Vec<String>> {
-    read_tail(path, lines, KEEP, usize::MAX)
+    read_tail(path, lines, KEEP, LONGEST_LINE)
 }
 
 /// The last lines that the process itself wrote, short enough to go with an answer.
@@ -97,8 +101,12 @@ fn read_tail(path: &Path, lines: usize, most: u64, chars: usize) -> io::Result<V
         }
     }
     let mut last = VecDeque::new();
+    let mut room = MOST_TEXT;
     for line in text.strip_suffix(b"\n").unwrap_or(text).rsplit(|b| *b == b'\n').take(lines) {
-        last.push_front(harmless(line, chars));
+        let line = harmless(line, chars);
+        let Some(left) = room.checked_sub(line.len()) else { break };
+        room = left;
+        last.push_front(line);
     }
     if text.is_empty() {
         last.clear();
@@ -147,6 +155,16 @@ mod tests {
         }
         let file = written(b"caf\xe9\n");
         assert_eq!(tail(file.path(), 1).unwrap(), ["caf\u{fffd}"]);
+    }
+
+    #[test]
+    fn garbage_does_not_burst_a_message() {
+        let file = written(&[1; 3 << 20]);
+        assert!(tail(file.path(), 10).unwrap().is_empty(), "the end of a line that began too far back");
+        let line = [&[1; 99_999][..], b"\n"].concat();
+        let lines = tail(written(&line.repeat(30)).path(), 10_000).unwrap();
+        let bytes: usize = lines.iter().map(String::len).sum();
+        assert!(!lines.is_empty() && bytes <= MOST_TEXT, "{bytes} bytes in {} lines", lines.len());
     }
 
     #[test]

@@ -75,14 +75,23 @@ impl Farm {
         Self::start_with(|_| ()).await
     }
 
-    pub(crate) async fn start_with(change: impl FnOnce(&mut Config)) -> Self {
+    /// An agent whose registry is not there.
+    pub(crate) async fn start_alone() -> Self {
+        let registry = Registry::open("redis://127.0.0.1:1", "default", timing()).unwrap();
+        Self::start_at(registry, |_| ()).await
+    }
+
+    async fn start_at(registry: Registry, change: impl FnOnce(&mut Config)) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let mut config = config(&dir);
         change(&mut config);
-        let registry = Registry::embedded(timing());
         let agent = Agent::start(config, registry.clone()).await.unwrap();
         let client = connect(&agent).await;
-        let farm = Self { agent, registry, client, dir };
+        Self { agent, registry, client, dir }
+    }
+
+    pub(crate) async fn start_with(change: impl FnOnce(&mut Config)) -> Self {
+        let farm = Self::start_at(Registry::embedded(timing()), change).await;
         until("the node is registered", async || farm.registry.node(farm.agent.node()).await.unwrap()).await;
         farm
     }

@@ -2,16 +2,15 @@
 
 use std::collections::HashMap;
 use std::os::unix::fs::symlink;
-use std::time::Duration;
 
-use agent::Launcher;
+use agent::{Launcher, OnShutdown};
 use model::{Demand, ExitReason, Placement, RendererType, RequestId, SpawnId, SpawnState};
 use registry::{Reserve, Reserved};
 use wire::v1;
 use wire::v1::refused::Reason;
 use wire::v1::spawn_reply::Outcome;
 
-use crate::harness::{Farm, STAY, until, until_gone, with_request_id};
+use crate::harness::{Farm, STAY, http, until, until_gone, with_request_id};
 
 fn refused(outcome: Outcome) -> (Reason, String) {
     match outcome {
@@ -315,6 +314,38 @@ async fn a_server_gets_a_clean_environment_and_its_log_says_whose_it_is() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_caller_that_joins_late_and_leaves_early_does_no_harm() {
+    let farm = Farm::start().await;
+    let ask =
+        farm.ask(&format!("until [ -e {}/go ]; do sleep 0.02; done; {STAY}", farm.dir.path().display()));
+    let id: SpawnId = ask.spawn_id.parse().unwrap();
+    let (mut client, first) = (farm.client.clone(), ask.clone());
+    let patient = tokio::spawn(async move { client.spawn(first).await });
+    farm.until_state(id, SpawnState::Launching).await;
+    let hasty = v1::SpawnRequest { deadline_ms: 50, ..ask.clone() };
+    let status = farm.client.clone().spawn(hasty).await.unwrap_err();
+    assert_eq!(status.code(), tonic::Code::DeadlineExceeded);
+    std::fs::write(farm.dir.path().join("go"), "").unwrap();
+    let outcome = patient.await.unwrap().unwrap().into_inner().outcome;
+    assert!(matches!(outcome, Some(Outcome::Ready(_))), "{outcome:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_a_registry_everything_else_goes_on() {
+    let farm = Farm::start_alone().await;
+    let (id, _) = farm.spawn().await;
+    let ready = http(farm.agent.admin_addr(), "GET /readyz HTTP/1.1").await;
+    assert!(ready.starts_with("HTTP/1.1 200") && ready.contains(r#""registry":"away""#), "{ready}");
+    farm.stop(id).await;
+    until("it has ended", async || (farm.info(id).await.state == "exited").then_some(())).await;
+    let metrics = farm.metrics().await;
+    for line in ["hatchery_agent_backlog_changes 4", "hatchery_agent_slots_used 0"] {
+        assert!(metrics.lines().any(|l| l == line), "no {line:?} in {metrics}");
+    }
+    farm.shutdown(OnShutdown::Kill).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn many_cycles_leave_every_counter_where_it_was() {
     let farm = Farm::start_with(|c| {
         c.launcher = Launcher::Nothing;
@@ -323,16 +354,22 @@ async fn many_cycles_leave_every_counter_where_it_was() {
     .await;
     let cycles: Vec<_> = (0..8)
         .map(|_| {
-            let mut client = farm.client.clone();
-            let asks: Vec<_> = (0..100).map(|_| farm.ask("")).collect();
+            let (mut client, form) = (farm.client.clone(), farm.ask(""));
             tokio::spawn(async move {
-                for ask in asks {
-                    let id = ask.spawn_id.clone();
-                    let reply = client.spawn(ask).await.unwrap().into_inner().outcome.unwrap();
-                    assert!(matches!(reply, Outcome::Ready(_)), "{reply:?}");
-                    client.stop(v1::StopRequest { spawn_id: id, reason: String::new() }).await.unwrap();
-                    // The slot is free as soon as the owner has seen the stop.
-                    tokio::time::sleep(Duration::from_millis(2)).await;
+                let mut done = 0;
+                while done < 100 {
+                    let id = SpawnId::mint().to_string();
+                    let ask = v1::SpawnRequest { spawn_id: id.clone(), ..form.clone() };
+                    match client.spawn(ask).await.unwrap().into_inner().outcome.unwrap() {
+                        Outcome::Ready(_) => {
+                            let stop = v1::StopRequest { spawn_id: id, reason: String::new() };
+                            client.stop(stop).await.unwrap();
+                            done += 1;
+                        }
+                        // The owner of one that was stopped has not come to it yet.
+                        Outcome::Refused(refused) => assert_eq!(refused.reason(), Reason::Full),
+                        Outcome::Ended(ended) => panic!("{ended:?}"),
+                    }
                 }
             })
         })

@@ -1,10 +1,16 @@
 //! What others can ask of an agent.
 
 use model::SpawnId;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
 use tonic::Code;
 use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_health::pb::health_client::HealthClient;
+use tonic_reflection::pb::v1::ServerReflectionRequest;
+use tonic_reflection::pb::v1::server_reflection_client::ServerReflectionClient;
+use tonic_reflection::pb::v1::server_reflection_request::MessageRequest;
+use tonic_reflection::pb::v1::server_reflection_response::MessageResponse;
 use wire::v1;
 
 use crate::harness::{Farm, http};
@@ -33,6 +39,30 @@ async fn the_liveliness_receiver_speaks_the_vendors_protocol() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn one_connection_carries_many_reports() {
+    let farm = Farm::start().await;
+    let (id, _) = farm.spawn_as("say ready; rest").await;
+    let mut stream = TcpStream::connect(farm.agent.liveliness_addr()).await.unwrap();
+    let report = |body: &str, more: &str| {
+        format!(
+            "POST /liveliness/{id}?liveliness=ping HTTP/1.1\r\nHost: agent\r\n{more}Content-Length: {}\r\n\r\n{body}",
+            body.len()
+        )
+    };
+    // Some in pieces, some with a body, some before the answer to the one before.
+    let text =
+        report("", "") + &report("{\"a\":1}", "") + &report("", "") + &report("", "Connection: close\r\n");
+    for piece in text.as_bytes().chunks(50) {
+        stream.write_all(piece).await.unwrap();
+        tokio::task::yield_now().await;
+    }
+    let mut answers = String::new();
+    stream.read_to_string(&mut answers).await.unwrap();
+    assert_eq!(answers.matches("HTTP/1.1 200 OK\r\n").count(), 4, "{answers}");
+    assert_eq!(answers.matches("HTTP/1.1").count(), 4, "{answers}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn health_and_metrics_are_there_for_those_who_watch() {
     let farm = Farm::start().await;
     farm.spawn().await;
@@ -54,14 +84,27 @@ async fn health_and_metrics_are_there_for_those_who_watch() {
         assert!(metrics.lines().any(|l| l == line), "no {line:?} in {metrics}");
     }
 
-    let channel = tonic::transport::Endpoint::from_shared(format!("http://{}", farm.agent.grpc_addr()))
-        .unwrap()
-        .connect()
-        .await
-        .unwrap();
+    let endpoint =
+        tonic::transport::Endpoint::from_shared(format!("http://{}", farm.agent.grpc_addr())).unwrap();
+    let channel = endpoint.connect().await.unwrap();
     let check = HealthCheckRequest { service: "hatchery.v1.NodeAgent".to_owned() };
-    let health = HealthClient::new(channel).check(check).await.unwrap().into_inner();
+    let health = HealthClient::new(channel.clone()).check(check).await.unwrap().into_inner();
     assert_eq!(health.status(), ServingStatus::Serving);
+
+    let ask = ServerReflectionRequest {
+        host: String::new(),
+        message_request: Some(MessageRequest::ListServices(String::new())),
+    };
+    let mut answers = ServerReflectionClient::new(channel)
+        .server_reflection_info(tokio_stream::once(ask))
+        .await
+        .unwrap()
+        .into_inner();
+    let answer = answers.message().await.unwrap().unwrap();
+    let Some(MessageResponse::ListServicesResponse(services)) = answer.message_response else {
+        panic!("{answer:?}");
+    };
+    assert!(services.service.iter().any(|s| s.name == "hatchery.v1.NodeAgent"), "{services:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

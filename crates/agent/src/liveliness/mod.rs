@@ -1,0 +1,235 @@
+//! The receiver of what spawned servers say of themselves: `POST /liveliness/{id}?liveliness=ready|ping|disconnect`.
+//!
+//! Every spawn keeps a connection here for as long as it lives, and a `ready` stands between a caller and its answer.
+//! So this speaks just as much HTTP as it takes, in half a kibibyte a connection; see [`head`].
+
+mod head;
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use model::SpawnId;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use self::head::{Head, Parsed};
+use crate::node::Node;
+use crate::table::Liveliness;
+
+/// What a connection's buffer starts with; any server's request fits.
+const BUFFER: usize = 512;
+/// Longer heads are refused.
+const LONGEST_HEAD: usize = 8 << 10;
+/// Longer bodies are not read; servers send none at all.
+const LONGEST_BODY: usize = 64 << 10;
+/// A connection on which nothing comes for this long, or this many ping intervals, is closed.
+const IDLE: Duration = Duration::from_secs(60);
+const IDLE_PINGS: u32 = 10;
+/// After the machine was out of something.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// Takes connections until told to stop, then ends them between two requests.
+pub(crate) async fn receive(node: Arc<Node>, listener: TcpListener, stop: CancellationToken) {
+    // A server has one connection; the rest is for those that are being replaced, and for people with curl.
+    let most = usize::try_from(node.config.slots).unwrap_or(usize::MAX / 8).saturating_mul(4) + 64;
+    let places = Arc::new(Semaphore::new(most.min(Semaphore::MAX_PERMITS)));
+    let idle = IDLE.max(node.config.ping_interval * IDLE_PINGS);
+    let connections = TaskTracker::new();
+    loop {
+        let accepted = tokio::select! {
+            () = stop.cancelled() => break,
+            accepted = listener.accept() => accepted,
+        };
+        let stream = match accepted {
+            Ok((stream, _)) => stream,
+            Err(error) => {
+                tracing::warn!(%error, "failed to accept a liveliness connection");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+                continue;
+            }
+        };
+        let Ok(place) = Arc::clone(&places).try_acquire_owned() else {
+            tracing::warn!(most, "too many liveliness connections, one was closed");
+            continue;
+        };
+        let (node, stop) = (Arc::clone(&node), stop.clone());
+        connections.spawn(async move {
+            let _place = place;
+            if let Err(error) = converse(&node, stream, idle, &stop).await {
+                tracing::debug!(%error, "a liveliness connection broke");
+            }
+        });
+    }
+    connections.close();
+    connections.wait().await;
+}
+
+async fn converse(
+    node: &Node,
+    mut stream: TcpStream,
+    idle: Duration,
+    stop: &CancellationToken,
+) -> io::Result<()> {
+    stream.set_nodelay(true)?;
+    let mut buffer: Vec<u8> = Vec::with_capacity(BUFFER);
+    // Bytes of a body that still have to be passed over.
+    let mut skip = 0;
+    loop {
+        let passed = skip.min(buffer.len());
+        buffer.drain(..passed);
+        skip -= passed;
+        let parsed = if skip > 0 { Parsed::Partial } else { head::parse(&buffer) };
+        match parsed {
+            Parsed::Partial if buffer.len() >= LONGEST_HEAD => {
+                return stream.write_all(&Answer::TooLong.bytes(true)).await;
+            }
+            Parsed::Partial => {
+                let read = tokio::select! {
+                    biased;
+                    read = tokio::time::timeout(idle, stream.read_buf(&mut buffer)) => read,
+                    () = stop.cancelled() => return Ok(()),
+                };
+                match read {
+                    Ok(Ok(0)) | Err(_) => return Ok(()),
+                    Ok(Ok(_)) => {}
+                    Ok(Err(error)) => return Err(error),
+                }
+            }
+            Parsed::Bad => return stream.write_all(&Answer::BadRequest.bytes(true)).await,
+            Parsed::Whole(head) => {
+                let answer = answer(node, &head);
+                let close = head.close || head.body > LONGEST_BODY;
+                skip = head.length.saturating_add(head.body);
+                stream.write_all(&answer.bytes(close)).await?;
+                if close {
+                    return Ok(());
+                }
+            }
+        }
+    }
+}
+
+/// All answers there are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Answer {
+    TakenIn,
+    UnknownId,
+    UnknownValue,
+    NotFound,
+    NotAllowed,
+    BadRequest,
+    TooLong,
+}
+
+impl Answer {
+    fn bytes(self, close: bool) -> Vec<u8> {
+        let (status, header, body) = match self {
+            Self::TakenIn => ("200 OK", "", ""),
+            Self::UnknownId => ("404 Not Found", "", r#"{"error":"invalid spawnId."}"#),
+            Self::UnknownValue => ("400 Bad Request", "", r#"{"error":"invalid liveliness value"}"#),
+            Self::NotFound => ("404 Not Found", "", r#"{"error":"not found"}"#),
+            Self::NotAllowed => {
+                ("405 Method Not Allowed", "allow: POST\r\n", r#"{"error":"method not allowed"}"#)
+            }
+            Self::BadRequest => ("400 Bad Request", "", r#"{"error":"bad request"}"#),
+            Self::TooLong => ("431 Request Header Fields Too Large", "", r#"{"error":"bad request"}"#),
+        };
+        let kind = if body.is_empty() { "" } else { "content-type: application/json\r\n" };
+        let close = if close { "connection: close\r\n" } else { "" };
+        let length = body.len();
+        format!("HTTP/1.1 {status}\r\n{header}{kind}{close}content-length: {length}\r\n\r\n{body}")
+            .into_bytes()
+    }
+}
+
+/// What a request says.
+#[derive(Debug, PartialEq, Eq)]
+enum Said<'a> {
+    /// Nothing of ours.
+    SomethingElse,
+    /// Not a spawn's id.
+    NoId,
+    About(SpawnId, Option<&'a str>),
+}
+
+fn understand(target: &str) -> Said<'_> {
+    let (path, query) = target.split_once('?').unwrap_or((target, ""));
+    let Some(id) = path.strip_prefix("/liveliness/") else { return Said::SomethingElse };
+    // A server that was given a base with a trailing slash may double it.
+    let id = id.strip_prefix('/').unwrap_or(id);
+    match id.parse() {
+        Ok(id) => Said::About(id, query.split('&').find_map(|pair| pair.strip_prefix("liveliness="))),
+        Err(_) => Said::NoId,
+    }
+}
+
+fn liveliness(value: Option<&str>) -> Option<Liveliness> {
+    match value? {
+        "ready" => Some(Liveliness::Ready),
+        "ping" => Some(Liveliness::Ping),
+        "disconnect" => Some(Liveliness::Disconnect),
+        _ => None,
+    }
+}
+
+fn answer(node: &Node, head: &Head<'_>) -> Answer {
+    let (id, value) = match understand(head.target) {
+        Said::SomethingElse => return Answer::NotFound,
+        _ if head.method != "POST" => return Answer::NotAllowed,
+        Said::NoId => return Answer::UnknownId,
+        Said::About(id, value) => (id, value),
+    };
+    let mut table = node.table();
+    match liveliness(value) {
+        Some(what) if table.heard(id, what, Instant::now()) => {
+            drop(table);
+            node.metrics.liveliness.inc();
+            Answer::TakenIn
+        }
+        None if table.knows(id) => Answer::UnknownValue,
+        Some(_) | None => Answer::UnknownId,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_report_is_found_in_path_and_query() {
+        let id = SpawnId::mint();
+        for (target, want) in [
+            (format!("/liveliness/{id}?liveliness=ready"), Said::About(id, Some("ready"))),
+            (format!("/liveliness//{id}?liveliness=ping"), Said::About(id, Some("ping"))),
+            (format!("/liveliness/{id}?a=b&liveliness=disconnect"), Said::About(id, Some("disconnect"))),
+            (format!("/liveliness/{id}?other=ready"), Said::About(id, None)),
+            (format!("/liveliness/{id}"), Said::About(id, None)),
+            (format!("/liveliness/{id}/x"), Said::NoId),
+            ("/liveliness/".to_owned(), Said::NoId),
+            ("/liveliness".to_owned(), Said::SomethingElse),
+            (format!("/{id}"), Said::SomethingElse),
+        ] {
+            assert_eq!(understand(&target), want, "{target}");
+        }
+    }
+
+    #[test]
+    fn only_the_vendors_words_are_understood() {
+        assert_eq!(liveliness(Some("ready")), Some(Liveliness::Ready));
+        for other in [None, Some(""), Some("Ready"), Some("ready ")] {
+            assert_eq!(liveliness(other), None);
+        }
+    }
+
+    #[test]
+    fn a_good_report_gets_an_empty_answer() {
+        assert_eq!(Answer::TakenIn.bytes(false), b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n");
+        let bytes = String::from_utf8(Answer::UnknownId.bytes(true)).unwrap();
+        assert!(bytes.contains("\r\nconnection: close\r\ncontent-length: 28\r\n\r\n{"), "{bytes}");
+    }
+}

@@ -1,0 +1,142 @@
+use std::collections::{BTreeMap, HashMap};
+
+use model::{EventKind, Exit, ExitReason, RendererType, Timing};
+use proptest::prelude::*;
+
+use super::*;
+use crate::config::{Config, Launcher};
+use crate::life::make_node;
+use crate::logs::Logs;
+use crate::table::{Admission, Ask};
+
+fn relay(dir: &tempfile::TempDir) -> Relay {
+    let mut config = Config::new("n".parse().unwrap(), Launcher::Nothing, dir.path().to_owned());
+    // Nothing listens here in any test.
+    config.ports = 19_100..=19_199;
+    let any = "127.0.0.1:1".parse().unwrap();
+    let logs = Logs::open(dir.path().to_owned()).unwrap();
+    let node = make_node(config, dir.path().to_owned(), logs, any, any).unwrap();
+    let mut relay = Relay::new(Arc::new(node), Registry::embedded(Timing::FARM));
+    relay.batch = 3;
+    relay
+}
+
+/// What really happened to each spawn.
+type Truth = HashMap<SpawnId, Vec<SpawnState>>;
+
+fn start(relay: &Relay, truth: &mut Truth) {
+    let ask = Ask { id: SpawnId::mint(), renderer: RendererType::Csr, labels: BTreeMap::new() };
+    let (now, id) = (Instant::now(), ask.id);
+    let mut table = relay.node.table();
+    if let Admission::New(..) = table.admit(ask, now) {
+        table.launched(id, 1, now);
+        truth.insert(id, vec![SpawnState::Launching]);
+    }
+}
+
+fn go_on(relay: &Relay, truth: &mut Truth, pick: prop::sample::Index, end: bool) {
+    let mut living: Vec<_> =
+        truth.iter_mut().filter(|(_, s)| s.last() != Some(&SpawnState::Exited)).collect();
+    if living.is_empty() {
+        return;
+    }
+    living.sort_by_key(|(id, _)| **id);
+    let (id, states) = living.swap_remove(pick.index(living.len()));
+    let mut table = relay.node.table();
+    let next = match states.last() {
+        _ if end => SpawnState::Exited,
+        Some(SpawnState::Ready) => SpawnState::Suspect,
+        _ => SpawnState::Ready,
+    };
+    if end {
+        let exit = Exit { reason: ExitReason::Stopped, code: None, signal: None, text: None };
+        table.exited(*id, exit, Instant::now());
+    } else {
+        table.enter(*id, next, Instant::now());
+    }
+    states.push(next);
+}
+
+/// What the registry has seen happen must have happened in this order; with `all`, nothing may be missing.
+async fn check(relay: &Relay, truth: &Truth, all: bool) -> Result<(), TestCaseError> {
+    for (id, states) in truth {
+        let Some(record) = relay.registry.spawn(*id).await.unwrap() else {
+            prop_assert!(!all, "{} is not known", id);
+            continue;
+        };
+        let seen: Vec<EventKind> = record.events.iter().map(|event| event.kind).collect();
+        let happened: Vec<EventKind> = states.iter().map(|state| EventKind::of_state(*state)).collect();
+        let mut rest = happened.iter();
+        prop_assert!(seen.iter().all(|kind| rest.any(|h| h == kind)), "{:?} of {:?}", seen, happened);
+        if all {
+            prop_assert_eq!(&seen, &happened);
+        }
+    }
+    Ok(())
+}
+
+async fn tell_all(relay: &mut Relay) {
+    for _ in 0..1000 {
+        relay.next_heartbeat = Instant::now();
+        let outcome = relay.tell().await;
+        if outcome == Outcome::Accepted && relay.node.table().backlog_len() == 0 {
+            return;
+        }
+    }
+    panic!("never done");
+}
+
+async fn live(steps: Vec<(u8, prop::sample::Index)>) -> Result<(), TestCaseError> {
+    let dir = tempfile::tempdir().unwrap();
+    let mut relay = relay(&dir);
+    let mut truth = Truth::new();
+    let mut wiped = false;
+    for (what, pick) in steps {
+        match what {
+            0 | 1 => start(&relay, &mut truth),
+            2 | 3 => go_on(&relay, &mut truth, pick, false),
+            4 => go_on(&relay, &mut truth, pick, true),
+            5 => {
+                relay.tell().await;
+            }
+            6 => {
+                relay.next_heartbeat = Instant::now();
+                relay.tell().await;
+            }
+            // The report arrived, the answer did not.
+            7 => {
+                let letter = relay.write(Instant::now());
+                relay.registry.report(&letter.report).await.unwrap();
+            }
+            // The report did not arrive.
+            8 => drop(relay.write(Instant::now())),
+            _ => {
+                wiped = true;
+                relay.registry = Registry::embedded(Timing::FARM);
+            }
+        }
+        check(&relay, &truth, false).await?;
+    }
+    tell_all(&mut relay).await;
+    check(&relay, &truth, !wiped).await?;
+    let node = relay.registry.node(&relay.node.config.node).await.unwrap().unwrap();
+    let living: Vec<_> = truth.iter().filter(|(_, s)| s.last() != Some(&SpawnState::Exited)).collect();
+    prop_assert_eq!(usize::try_from(node.used).unwrap(), living.len());
+    for (id, states) in living {
+        let record = relay.registry.spawn(*id).await.unwrap().unwrap();
+        prop_assert_eq!(Some(&record.state), states.last());
+    }
+    Ok(())
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(128))]
+
+    /// However reports are cut, lost or repeated, and however often the registry forgets everything: it is told what
+    /// happened, in order, nothing twice, and in the end it has the truth.
+    #[test]
+    fn the_registry_is_told_the_truth(steps in prop::collection::vec((0u8..10, any::<prop::sample::Index>()), 1..60)) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(live(steps))?;
+    }
+}
