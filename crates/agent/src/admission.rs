@@ -136,7 +136,7 @@ fn try_spawn(node: &Arc<Node>, request: &Request) -> Result<Caller, Refusal> {
         node.id = %node.config.node,
     );
     let (port, gpu, renderer) = (admitted.facts.port, admitted.facts.gpu, admitted.facts.renderer);
-    span.in_scope(|| tracing::info!(port, gpu, %renderer, "spawn started"));
+    span.in_scope(|| tracing::debug!(port, gpu, %renderer, "spawn started"));
     let driver = Driver::new(Arc::clone(node), admitted, body, now + ready_within);
     node.drivers.spawn(driver.run().instrument(span));
     Ok(caller(answer))
@@ -178,7 +178,9 @@ fn enough_memory(min_free: u64) -> Result<(), Refusal> {
 fn launch(node: &Node, facts: &Facts, request: &Request) -> Result<Body, Refusal> {
     let executable = match &node.config.launcher {
         Launcher::Executable(path) => path,
-        Launcher::Nothing => return Ok(Body::Nothing { ended: None }),
+        Launcher::Nothing => {
+            return Ok(Body::Nothing { ended: None, until: Instant::now() + node.config.initial_use });
+        }
     };
     let log = output::path(node.state.logs(), facts.id);
     let cannot = |what: &str, path: &Path, error: &io::Error| {

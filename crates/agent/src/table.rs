@@ -145,6 +145,8 @@ pub(crate) struct Table {
     backlog: Backlog,
     /// Wakes the relay.
     relay: Arc<Notify>,
+    /// Tells the relay that somebody waits.
+    hurry: Arc<Notify>,
     settled: Arc<Notify>,
     /// When the agent last ran, as far as is known, and since when silence counts.
     last_awake: Instant,
@@ -170,6 +172,7 @@ impl Table {
             door: Door::Open,
             backlog: Backlog::new(),
             relay: Arc::new(Notify::new()),
+            hurry: Arc::new(Notify::new()),
             settled: Arc::new(Notify::new()),
             last_awake: now,
             pardon: now,
@@ -507,12 +510,16 @@ impl Table {
     }
 
     pub(crate) fn wait_for_change(&mut self, serial: u64) -> Option<oneshot::Receiver<()>> {
-        self.backlog.wait_for(serial)
+        let wait = self.backlog.wait_for(serial);
+        if wait.is_some() {
+            self.hurry.notify_one();
+        }
+        wait
     }
 
-    /// The bell of the relay.
-    pub(crate) fn relay_bell(&self) -> Arc<Notify> {
-        Arc::clone(&self.relay)
+    /// The bells of the relay: there is something to tell, and somebody waits for it.
+    pub(crate) fn relay_bells(&self) -> (Arc<Notify>, Arc<Notify>) {
+        (Arc::clone(&self.relay), Arc::clone(&self.hurry))
     }
 
     /// Rings whenever a start is settled, or a spawn has become ready or has ended.

@@ -90,11 +90,15 @@ fn read_tail(path: &Path, lines: usize, most: u64, chars: usize) -> io::Result<V
         }
     }
     bytes.truncate(filled);
-    // A hole reads as NULs; what follows it, or a start in the middle of the file, is the rest of a line.
+    // A hole reads as NULs; what follows it, or a start in the middle of the file, is the rest of a line. It is left
+    // out unless it is all there is.
     let hole = bytes.iter().take_while(|b| **b == 0).count();
     let mut text = &bytes[hole..];
     if hole > 0 || from > 0 {
-        text = text.iter().position(|b| *b == b'\n').map_or(&[], |end| &text[end + 1..]);
+        let whole = text.iter().position(|b| *b == b'\n').map_or(&[][..], |end| &text[end + 1..]);
+        if !whole.is_empty() {
+            text = whole;
+        }
     }
     let mut last = VecDeque::new();
     let mut room = MOST_TEXT;

@@ -287,6 +287,11 @@ impl Agent {
         orders
     }
 
+    /// The first report of an epoch: all at once.
+    pub(crate) async fn takeover(&mut self, farm: &Farm, changes: Vec<Change>) -> Orders {
+        self.send(farm, changes, true).await
+    }
+
     pub(crate) async fn beat(&mut self, farm: &Farm) -> Orders {
         self.send(farm, Vec::new(), true).await
     }
