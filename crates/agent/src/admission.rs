@@ -155,6 +155,7 @@ fn record(node: &Node, facts: &Facts, request: &Request, process: &Process, read
         endpoint: facts.endpoint.clone(),
         labels: facts.labels.clone(),
         liveliness: node.fixed_args.liveliness_endpoint().to_owned(),
+        ping_ms: u64::try_from(node.config.ping_interval.as_millis()).unwrap_or(u64::MAX),
         request_id: request.request_id.as_str().to_owned(),
         log: output::path(node.state.logs(), facts.id),
         started: clock.moment(facts.started),

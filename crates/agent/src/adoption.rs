@@ -13,6 +13,7 @@
 use std::collections::{HashMap, HashSet};
 use std::io;
 use std::sync::Arc;
+use std::time::Duration;
 
 use model::{RendererType, SpawnId, SpawnState, Timestamp};
 use rustix::process::{Pid, Signal, kill_process_group};
@@ -24,7 +25,7 @@ use crate::node::Node;
 use crate::procfs;
 use crate::spawn::driver::{Body, Driver};
 use crate::spawn::exit::{self, Cause, Progress, Status};
-use crate::spawn::lifecycle::{Phase, lost_after};
+use crate::spawn::lifecycle::{Phase, Rules, lost_after};
 use crate::spawn::process::Process;
 use crate::spawn::{Facts, output};
 use crate::state::StateDir;
@@ -106,6 +107,9 @@ fn recognise(state: &StateDir, config: &Config, pid: u32, start: u64) -> Option<
     }
     let renderer = if option("--ssr").is_some() { RendererType::Ssr } else { RendererType::Csr };
     let now = state.clock.now();
+    let ping: Option<f64> = option("--liveliness-update-frequency").and_then(|seconds| seconds.parse().ok());
+    let ping =
+        ping.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok()).unwrap_or(config.ping_interval);
     Some(Record {
         id,
         pid,
@@ -118,11 +122,12 @@ fn recognise(state: &StateDir, config: &Config, pid: u32, start: u64) -> Option<
         endpoint: String::new(),
         labels: Default::default(),
         liveliness: option("--liveliness-endpoint")?.to_owned(),
+        ping_ms: u64::try_from(ping.as_millis()).unwrap_or(u64::MAX),
         request_id: String::new(),
         log,
         started: now,
         started_at: Timestamp::now(),
-        ready_by: now.after(lost_after(config.ping_interval)),
+        ready_by: now.after(lost_after(ping)),
     })
 }
 
@@ -169,6 +174,9 @@ fn adopt(node: &Arc<Node>, story: Story, process: Process) -> Driver {
     let reachable = record.liveliness == node.fixed_args.liveliness_endpoint();
     let end = ending.or((!reachable).then_some(Cause::Unreachable));
     let (id, port) = (record.id, record.port);
+    // As it was told then, whatever others are told now.
+    let ping_interval = Duration::from_millis(record.ping_ms);
+    let rules = Rules { ping_interval: Some(ping_interval), ..node.rules.clone() };
     tracing::info!(
         spawn.id = %id,
         request.id = record.request_id,
@@ -186,9 +194,9 @@ fn adopt(node: &Arc<Node>, story: Story, process: Process) -> Driver {
     } else {
         facts(record, started)
     };
-    let admitted = node.table().adopt(Heir { facts, pid: process.pid(), state, ready, end });
+    let admitted = node.table().adopt(Heir { facts, pid: process.pid(), state, ready, ping_interval, end });
     node.metrics.adopted.inc();
-    Driver::from(Arc::clone(node), admitted, Body::Process(process), phase)
+    Driver::from(Arc::clone(node), admitted, Body::Process(process), phase, rules)
 }
 
 fn facts(record: Record, started: Instant) -> Facts {

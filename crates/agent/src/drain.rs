@@ -15,7 +15,7 @@ pub(crate) async fn watch(node: Arc<Node>, stop: CancellationToken) {
     // The deadline that has been dealt with.
     let mut done = None;
     loop {
-        let deadline = node.table().wish().drain.as_ref().map(|drain| drain.deadline);
+        let deadline = node.table().drain_deadline();
         let due = async {
             match deadline {
                 Some(deadline) if done != Some(deadline) => tokio::time::sleep_until(deadline).await,
@@ -37,7 +37,7 @@ fn end_the_rest(node: &Node) {
     let now = Instant::now();
     let mut table = node.table();
     // It may have been undone this very moment.
-    if table.wish().drain.as_ref().is_some_and(|drain| drain.deadline <= now) {
+    if table.drain_deadline().is_some_and(|deadline| deadline <= now) {
         table.end_all(Cause::Drained, Again::ChangesNothing, now);
         let running = table.running();
         drop(table);

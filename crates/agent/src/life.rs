@@ -174,14 +174,14 @@ impl Agent {
         let admin_addr = addr(&watchers, config.admin_listen);
 
         let node = Arc::new(make_node(config, state, logs, grpc_addr, liveliness_addr)?);
-        let adopted = adoption::take_over(&node, estate);
-        // It takes the table as it is now for what its changes begin with.
-        let relay = Relay::new(Arc::clone(&node), registry);
-        adoption::run(&node, adopted);
         let reflection = tonic_reflection::server::Builder::configure()
             .register_encoded_file_descriptor_set(wire::DESCRIPTOR)
             .build_v1()
             .map_err(StartError::Reflection)?;
+        let adopted = adoption::take_over(&node, estate);
+        // It takes the table as it is now for what its changes begin with.
+        let relay = Relay::new(Arc::clone(&node), registry);
+        adoption::run(&node, adopted);
         let (health, health_service) = tonic_health::server::health_reporter();
         health.set_serving::<NodeAgentServer<Service>>().await;
         let routes = tonic::transport::Server::builder()

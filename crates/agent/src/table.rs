@@ -148,6 +148,7 @@ pub(crate) struct Table {
     /// Tells the relay that somebody waits.
     hurry: Arc<Notify>,
     settled: Arc<Notify>,
+    born: Instant,
     /// When the agent last ran, as far as is known, and since when silence counts.
     last_awake: Instant,
     pardon: Instant,
@@ -174,6 +175,7 @@ impl Table {
             relay: Arc::new(Notify::new()),
             hurry: Arc::new(Notify::new()),
             settled: Arc::new(Notify::new()),
+            born: now,
             last_awake: now,
             pardon: now,
             stall: slack(config.ping_interval.max(timing::HEARTBEAT / 10)),

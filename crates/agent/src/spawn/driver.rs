@@ -8,7 +8,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::exit::{self, Status};
-use super::lifecycle::{Effects, Input, Phase, Signal};
+use super::lifecycle::{Effects, Input, Phase, Rules, Signal};
 use super::process::Process;
 use super::{Answer, output};
 use crate::node::Node;
@@ -61,6 +61,7 @@ pub(crate) struct Driver {
     admitted: Admitted,
     body: Body,
     phase: Phase,
+    rules: Rules,
     next_output_check: Instant,
     /// Since when silence counts, see [`crate::table::Table::awake`].
     since: Instant,
@@ -71,15 +72,16 @@ pub(crate) struct Driver {
 impl Driver {
     /// A driver for a process that was just started and has until then to say `ready`.
     pub(crate) fn new(node: Arc<Node>, admitted: Admitted, body: Body, until: Instant) -> Self {
-        Self::from(node, admitted, body, Phase::Launching { until })
+        let rules = node.rules.clone();
+        Self::from(node, admitted, body, Phase::Launching { until }, rules)
     }
 
-    /// A driver for a process that has come as far as this.
-    pub(crate) fn from(node: Arc<Node>, admitted: Admitted, body: Body, phase: Phase) -> Self {
+    /// A driver for a process that has come as far as this, and was told to report as these rules expect.
+    pub(crate) fn from(node: Arc<Node>, admitted: Admitted, body: Body, phase: Phase, rules: Rules) -> Self {
         let now = Instant::now();
         // Not all at the same moment.
         let next_output_check = now + OUTPUT_CHECK.mul_f64(0.5 + fastrand::f64() / 2.0);
-        Self { node, admitted, body, phase, next_output_check, since: now, over: false }
+        Self { node, admitted, body, phase, rules, next_output_check, since: now, over: false }
     }
 
     pub(crate) fn id(&self) -> SpawnId {
@@ -113,7 +115,7 @@ impl Driver {
 
     fn wake(&self) -> Instant {
         let heard = self.heard();
-        let due = self.phase.deadline(heard, &self.node.rules);
+        let due = self.phase.deadline(heard, &self.rules);
         match (&self.body, due) {
             (Body::Process(_), Some(due)) => due.min(self.next_output_check),
             (Body::Process(_), None) => self.next_output_check,
@@ -168,7 +170,7 @@ impl Driver {
     }
 
     fn step(&mut self, input: Input, now: Instant) {
-        let (next, Effects { enter, signal }) = self.phase.step(input, now, &self.node.rules);
+        let (next, Effects { enter, signal }) = self.phase.step(input, now, &self.rules);
         self.phase = next;
         if let Some(signal) = signal {
             tracing::debug!(?signal, ?input, "spawn signalled");

@@ -38,6 +38,8 @@ pub(crate) struct Record {
     pub(crate) labels: BTreeMap<String, String>,
     /// Where it reports to.
     pub(crate) liveliness: String,
+    /// And how often.
+    pub(crate) ping_ms: u64,
     pub(crate) request_id: String,
     pub(crate) log: PathBuf,
     pub(crate) started: Moment,
@@ -176,6 +178,7 @@ mod tests {
             endpoint: "ws://h:55000".to_owned(),
             labels: [("sdk".to_owned(), "1".to_owned())].into(),
             liveliness: "http://127.0.0.1:7071/liveliness".to_owned(),
+            ping_ms: 5000,
             request_id: "r".to_owned(),
             log: "/s/logs/x.log".into(),
             started: Moment(5),

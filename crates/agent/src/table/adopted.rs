@@ -9,6 +9,7 @@ use tokio::time::Instant;
 
 use super::{Admitted, Entry, Inbox, Table};
 use crate::spawn::exit::Cause;
+use crate::spawn::lifecycle::slack;
 use crate::spawn::{Answer, Facts, Snapshot};
 
 /// A spawn of an earlier agent whose process runs.
@@ -18,6 +19,8 @@ pub(crate) struct Heir {
     pub(crate) pid: u32,
     pub(crate) state: SpawnState,
     pub(crate) ready: Option<Instant>,
+    /// How often it reports.
+    pub(crate) ping_interval: Duration,
     /// Why it is to be ended.
     pub(crate) end: Option<Cause>,
 }
@@ -25,7 +28,8 @@ pub(crate) struct Heir {
 impl Table {
     /// Takes a spawn over. Its port, slot and GPU are taken, whatever the limits are now.
     pub(crate) fn adopt(&mut self, heir: Heir) -> Admitted {
-        let Heir { facts, pid, state, ready, end } = heir;
+        let Heir { facts, pid, state, ready, ping_interval, end } = heir;
+        self.stall = self.stall.min(slack(ping_interval));
         self.ports.claim(facts.port);
         if let Some(gpu) = facts.gpu {
             self.gpus.claim(gpu);
@@ -130,7 +134,7 @@ mod tests {
             started: now,
         };
         let ready = (state == SpawnState::Ready).then_some(now);
-        Heir { facts, pid: 7, state, ready, end: None }
+        Heir { facts, pid: 7, state, ready, ping_interval: Duration::from_secs(5), end: None }
     }
 
     #[test]

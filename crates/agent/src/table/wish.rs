@@ -9,6 +9,10 @@ use tokio::time::Instant;
 
 use super::Table;
 
+/// As long as only an earlier agent's memory asks for it, nobody is ended within this time of the start: the operator may
+/// have changed their mind while no agent listened, which the registry's first answer tells.
+const SECOND_THOUGHTS: Duration = Duration::from_secs(10);
+
 /// Nobody is let in, and what runs when the deadline comes is ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Drain {
@@ -46,6 +50,12 @@ impl Table {
 
     pub(crate) fn wish(&self) -> &Wish {
         &self.operator.wish
+    }
+
+    /// When what runs is to be ended.
+    pub(crate) fn drain_deadline(&self) -> Option<Instant> {
+        let deadline = self.operator.wish.drain.as_ref()?.deadline;
+        Some(if self.operator.confirmed { deadline } else { deadline.max(self.born + SECOND_THOUGHTS) })
     }
 
     /// Rings whenever the wish has changed.
@@ -205,8 +215,11 @@ mod tests {
         next.recall(wish);
         assert_eq!(next.eligibility().0, Eligibility::Draining);
         assert!(!next.is_drained(), "the operator may have changed their mind");
+        next.operator.wish.drain.as_mut().unwrap().deadline = now;
+        assert!(next.drain_deadline() >= Some(now + SECOND_THOUGHTS));
         next.learn_wish(Eligibility::Draining, None, 0, now);
         assert!(next.is_drained());
+        assert_eq!(next.drain_deadline(), Some(now));
         next.learn_wish(Eligibility::Eligible, None, 0, now);
         assert!(!next.is_drained());
     }
