@@ -138,6 +138,8 @@ pub(crate) struct Table {
     backlog: Backlog,
     /// Wakes the relay.
     relay: Arc<Notify>,
+    /// Tells the relay that somebody waits.
+    hurry: Arc<Notify>,
     settled: Arc<Notify>,
 }
 
@@ -159,6 +161,7 @@ impl Table {
             door: Door::Open,
             backlog: Backlog::new(),
             relay: Arc::new(Notify::new()),
+            hurry: Arc::new(Notify::new()),
             settled: Arc::new(Notify::new()),
         }
     }
@@ -502,12 +505,16 @@ impl Table {
     }
 
     pub(crate) fn wait_for_change(&mut self, serial: u64) -> Option<oneshot::Receiver<()>> {
-        self.backlog.wait_for(serial)
+        let wait = self.backlog.wait_for(serial);
+        if wait.is_some() {
+            self.hurry.notify_one();
+        }
+        wait
     }
 
-    /// The bell of the relay.
-    pub(crate) fn relay_bell(&self) -> Arc<Notify> {
-        Arc::clone(&self.relay)
+    /// The bells of the relay: there is something to tell, and somebody waits for it.
+    pub(crate) fn relay_bells(&self) -> (Arc<Notify>, Arc<Notify>) {
+        (Arc::clone(&self.relay), Arc::clone(&self.hurry))
     }
 
     /// Rings whenever a start is settled, or a spawn has become ready or has ended.

@@ -86,7 +86,7 @@ pub(crate) struct ClientFlags {
 /// Where nodes, reservations and spawns are kept.
 #[derive(Debug, Args)]
 pub(crate) struct RegistryFlags {
-    /// Where the farm's state is kept: redis://…, rediss://…, redis-sentinel://… or redis-cluster://…
+    /// Where the farm's state is kept: redis://[user:password@]host[:port][/db]
     #[arg(
         long,
         env = "HATCHERY_REGISTRY",

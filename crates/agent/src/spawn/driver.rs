@@ -75,7 +75,7 @@ impl Driver {
 
     /// Runs until the process has ended, or the agent leaves it to the next one.
     pub(crate) async fn run(mut self) {
-        tracing::info!(
+        tracing::debug!(
             port = self.admitted.facts.port,
             gpu = self.admitted.facts.gpu,
             renderer = %self.admitted.facts.renderer,
@@ -151,7 +151,7 @@ impl Driver {
         let (next, Effects { enter, signal }) = self.phase.step(input, now, &self.node.rules);
         self.phase = next;
         if let Some(signal) = signal {
-            tracing::info!(?signal, ?input, "spawn signalled");
+            tracing::debug!(?signal, ?input, "spawn signalled");
             self.body.signal(signal);
         }
         if let Some(state) = enter {
@@ -167,11 +167,17 @@ impl Driver {
                 let start_to_ready = now.saturating_duration_since(self.admitted.facts.started);
                 self.node.metrics.start_to_ready.observe(start_to_ready.as_secs_f64());
                 tell(&self.admitted.answer, Answer::Ready { start_to_ready, serial });
-                tracing::info!(start_to_ready_us = start_to_ready.as_micros(), "spawn ready");
+                tracing::info!(
+                    port = self.admitted.facts.port,
+                    gpu = self.admitted.facts.gpu,
+                    renderer = %self.admitted.facts.renderer,
+                    start_to_ready_us = start_to_ready.as_micros(),
+                    "spawn ready"
+                );
             }
             SpawnState::Suspect => tracing::warn!("spawn silent for too long"),
             SpawnState::Ready | SpawnState::Disconnected | SpawnState::Stopping => {
-                tracing::info!(%state, "spawn changed state");
+                tracing::debug!(%state, "spawn changed state");
             }
             SpawnState::Launching | SpawnState::Exited | SpawnState::Lost => {}
         }
