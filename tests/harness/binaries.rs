@@ -20,8 +20,8 @@ pub struct Binaries {
 
 /// Builds the programs in the profile and the target directory of the running test, unless they are fresh.
 pub fn binaries() -> &'static Binaries {
-    static BUILT: OnceLock<Binaries> = OnceLock::new();
-    BUILT.get_or_init(build)
+    static FOUND: OnceLock<Binaries> = OnceLock::new();
+    FOUND.get_or_init(build)
 }
 
 fn build() -> Binaries {

@@ -241,7 +241,10 @@ impl Caller {
                     None => Reply::Late,
                 }
             }
-            Some(Answer::Ended { exit, log }) => Reply::Ended { exit, log },
+            Some(Answer::Ended { exit, log, serial }) => {
+                self.let_the_registry_know(serial).await;
+                Reply::Ended { exit, log }
+            }
             Some(Answer::Refused(refusal)) => Reply::Refused(refusal),
             None => self.late(),
         };

@@ -308,15 +308,18 @@ impl Table {
     }
 
     /// It has ended: everything it used is free again.
-    pub(crate) fn exited(&mut self, id: SpawnId, exit: Exit, now: Instant) {
-        let Some(mut entry) = self.running.remove(&id) else { return };
+    ///
+    /// Returns the number of the change that tells the registry.
+    pub(crate) fn exited(&mut self, id: SpawnId, exit: Exit, now: Instant) -> u64 {
+        let Some(mut entry) = self.running.remove(&id) else { return 0 };
         self.give_back(&entry.spawn.facts);
         entry.spawn.state = SpawnState::Exited;
         entry.spawn.ended = Some(now);
         entry.spawn.exit = Some(exit);
-        self.publish(entry.spawn.clone(), now);
+        let serial = self.publish(entry.spawn.clone(), now);
         self.tombstones.add(id, now);
         self.recent.add(id, entry, now);
+        serial
     }
 
     fn give_back(&mut self, facts: &Facts) {

@@ -86,9 +86,10 @@ pub(crate) struct ClientFlags {
 /// Where nodes, reservations and spawns are kept.
 #[derive(Debug, Args)]
 pub(crate) struct RegistryFlags {
-    /// Where the farm's state is kept: redis://[user:password@]host[:port][/db]
+    /// A `redis://` URL.
     #[arg(
         long,
+        help = "Where the farm's state is kept: redis://[user:password@]host[:port][/db]",
         env = "HATCHERY_REGISTRY",
         default_value = "redis://127.0.0.1:6379",
         hide_env_values = true,

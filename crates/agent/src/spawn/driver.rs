@@ -244,9 +244,9 @@ impl Driver {
                 self.node.state.remove(self.id());
             }
         }
-        self.node.table().exited(self.id(), exit.clone(), now);
+        let serial = self.node.table().exited(self.id(), exit.clone(), now);
         if unanswered {
-            tell(&self.admitted.answer, Answer::Ended { exit, log });
+            tell(&self.admitted.answer, Answer::Ended { exit, log, serial });
         }
         if matches!(self.body, Body::Process(_)) {
             self.node.logs.retire(self.id(), now);
@@ -268,9 +268,9 @@ impl Drop for Driver {
             signal: None,
             text: Some("its agent failed".to_owned()),
         };
-        self.node.table().exited(self.id(), exit.clone(), Instant::now());
+        let serial = self.node.table().exited(self.id(), exit.clone(), Instant::now());
         if self.admitted.answer.borrow().is_none() {
-            tell(&self.admitted.answer, Answer::Ended { exit, log: Vec::new() });
+            tell(&self.admitted.answer, Answer::Ended { exit, log: Vec::new(), serial });
         }
     }
 }

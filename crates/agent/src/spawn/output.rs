@@ -160,7 +160,8 @@ mod tests {
     #[test]
     fn garbage_does_not_burst_a_message() {
         let file = written(&[1; 3 << 20]);
-        assert!(tail(file.path(), 10).unwrap().is_empty(), "the end of a line that began too far back");
+        let lines = tail(file.path(), 10).unwrap();
+        assert!(lines.len() == 1 && lines[0].len() <= MOST_TEXT, "part of a line that began too far back");
         let line = [&[1; 99_999][..], b"\n"].concat();
         let lines = tail(written(&line.repeat(30)).path(), 10_000).unwrap();
         let bytes: usize = lines.iter().map(String::len).sum();

@@ -67,16 +67,17 @@ impl Table {
         now: Instant,
     ) {
         let id = facts.id;
-        let (_, answer) = watch::channel(Some(Answer::Ended { exit: exit.clone(), log: Vec::new() }));
         let spawn = Snapshot {
             state: SpawnState::Exited,
             ready,
             ended: Some(ended),
-            exit: Some(exit),
+            exit: Some(exit.clone()),
             ..Snapshot::new(Arc::new(facts))
         };
+        let serial = self.publish(spawn.clone(), ended);
+        let (_, answer) = watch::channel(Some(Answer::Ended { exit, log: Vec::new(), serial }));
         let entry = Entry {
-            spawn: spawn.clone(),
+            spawn,
             pid: 0,
             launched: true,
             inbox: Inbox::default(),
@@ -86,7 +87,6 @@ impl Table {
             answered: true,
             adopted: true,
         };
-        self.publish(spawn, ended);
         self.tombstones.add(id, now);
         self.recent.add(id, entry, now);
     }
