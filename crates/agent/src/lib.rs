@@ -33,6 +33,7 @@ mod shutdown;
 mod spawn;
 mod state;
 mod table;
+mod task;
 
 pub use config::{Config, ConfigError, Launcher, OnShutdown};
 pub use endpoint::EndpointForm;

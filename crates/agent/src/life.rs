@@ -11,13 +11,11 @@ use std::time::Duration;
 use model::{AgentEpoch, NodeDescription, NodeId, NodeKind};
 use registry::Registry;
 use tokio::net::TcpListener;
-use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tonic::transport::server::TcpIncoming;
 use tonic_health::server::HealthReporter;
-use tracing::Instrument;
 use wire::v1::node_agent_server::NodeAgentServer;
 
 use crate::config::{Config, ConfigError, Launcher, host_of};
@@ -32,6 +30,7 @@ use crate::spawn::args::Fixed;
 use crate::spawn::lifecycle::Rules;
 use crate::state::{StateDir, Unusable};
 use crate::table::{Door, Table};
+use crate::task::Task;
 use crate::{admin, adoption, drain, liveliness};
 
 /// How often old logs are looked for.
@@ -95,47 +94,6 @@ pub enum Closed {
     Superseded,
     /// A part of it has failed. The next agent can adopt what runs.
     Failed,
-}
-
-/// A task with the name it has in the log.
-#[derive(Debug)]
-pub(crate) struct Task {
-    pub(crate) name: &'static str,
-    pub(crate) stop: CancellationToken,
-    pub(crate) handle: JoinHandle<()>,
-}
-
-impl Task {
-    fn start<F>(node: &Node, name: &'static str, task: impl FnOnce(CancellationToken) -> F) -> Self
-    where
-        F: Future<Output = ()> + Send + 'static,
-    {
-        let stop = CancellationToken::new();
-        let guard = Guard { name, stop: stop.clone(), closed: node.closed.clone() };
-        let work = task(stop.clone());
-        let guarded = async move {
-            let _guard = guard;
-            work.await;
-        };
-        let handle = tokio::spawn(guarded.instrument(tracing::info_span!("task", name)));
-        Self { name, stop, handle }
-    }
-}
-
-/// Sees to it that an agent does not go on with a part missing, not even when that part panicked.
-struct Guard {
-    name: &'static str,
-    stop: CancellationToken,
-    closed: CancellationToken,
-}
-
-impl Drop for Guard {
-    fn drop(&mut self) {
-        if !self.stop.is_cancelled() && !self.closed.is_cancelled() {
-            tracing::error!(name = self.name, "a part of the agent has failed");
-            self.closed.cancel();
-        }
-    }
 }
 
 /// A running agent. Dropping it without [`Agent::shutdown`] leaves its tasks running.

@@ -19,10 +19,11 @@ use wire::v1::node_agent_server::NodeAgentServer;
 
 use crate::config::OnShutdown;
 use crate::grpc::Service;
-use crate::life::{Agent, Task};
+use crate::life::Agent;
 use crate::node::Node;
 use crate::spawn::exit::Cause;
 use crate::table::{Again, Door, Table};
+use crate::task::Task;
 
 /// With `adopt`, how long starts under way may take to answer their callers.
 const LAST_STARTS: Duration = Duration::from_secs(5);
