@@ -144,7 +144,7 @@ fn try_spawn(node: &Arc<Node>, request: &Request) -> Result<Caller, Refusal> {
 
 fn record(node: &Node, facts: &Facts, request: &Request, process: &Process, ready_by: Instant) {
     let clock = &node.state.clock;
-    node.state.write(&Record {
+    node.state.journal.started(Record {
         id: facts.id,
         pid: process.pid(),
         start: process.start_time(),

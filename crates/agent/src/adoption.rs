@@ -51,7 +51,7 @@ impl Estate {
 /// Looks at what there is, and changes nothing about it.
 pub(crate) fn survey(state: &StateDir, config: &Config) -> io::Result<Estate> {
     let mut estate = Estate::default();
-    for story in state.stories()? {
+    for story in state.journal.stories() {
         let record = &story.record;
         let process = if story.ended.is_none() && record.boot == state.clock.boot() {
             Process::adopt(record.pid, record.start)?
@@ -189,7 +189,7 @@ fn adopt(node: &Arc<Node>, story: Story, process: Process) -> Driver {
     let started = clock.instant(record.started);
     let facts = if record.endpoint.is_empty() {
         let record = Record { endpoint: node.table().endpoint(id, port), ..record };
-        node.state.write(&record);
+        node.state.journal.started(record.clone());
         facts(record, started)
     } else {
         facts(record, started)

@@ -134,7 +134,7 @@ impl Relay {
                 self.node.metrics.report_time.observe(started.elapsed().as_secs_f64());
                 let accepted = self.node.table().accepted(letter.serial);
                 for ended in accepted.iter().filter(|change| change.spawn.state == SpawnState::Exited) {
-                    self.node.state.remove(ended.spawn.facts.id);
+                    self.node.state.journal.gone(ended.spawn.facts.id);
                 }
                 self.takeover = false;
                 if with_heartbeat {

@@ -216,7 +216,7 @@ impl Driver {
             (SpawnState::Stopping, exit::Progress::Ending(cause)) => Mark::Ending(cause),
             _ => return,
         };
-        self.node.state.mark(self.id(), &mark);
+        self.node.state.journal.happened(self.id(), mark);
     }
 
     /// Explains the end and gives everything back.
@@ -239,9 +239,9 @@ impl Driver {
         if let Body::Process(_) = self.body {
             if self.node.table().backlog_len() < MOST_UNTOLD {
                 let at = self.node.state.clock.moment(now);
-                self.node.state.mark(self.id(), &Mark::Ended(at, exit.clone()));
+                self.node.state.journal.happened(self.id(), Mark::Ended(at, exit.clone()));
             } else {
-                self.node.state.remove(self.id());
+                self.node.state.journal.gone(self.id());
             }
         }
         let serial = self.node.table().exited(self.id(), exit.clone(), now);

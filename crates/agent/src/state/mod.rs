@@ -3,13 +3,14 @@
 //! ```text
 //! lock          held by the agent that uses the directory, for as long as it lives; holds its process id
 //! operator      what the operator wants of the node, see [`wish`]
-//! spawns/ID     what there is to know of one spawn, see [`record`]
+//! spawns        what there is to know of all spawns, see [`journal`]
 //! logs/ID.log   what it wrote
 //! ```
 //!
 //! Nothing is synced to the disk: what was written survives the agent however it ends, and a machine that ends takes its
 //! spawns with it.
 
+pub(crate) mod journal;
 mod moment;
 pub(crate) mod record;
 pub(crate) mod wish;
@@ -21,6 +22,7 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{FlockOperation, flock};
 
+use self::journal::Journal;
 pub(crate) use self::moment::{Clock, Moment};
 
 /// A state directory that is this agent's alone.
@@ -28,8 +30,8 @@ pub(crate) use self::moment::{Clock, Moment};
 pub(crate) struct StateDir {
     lock: File,
     pub(crate) clock: Clock,
+    pub(crate) journal: Journal,
     logs: PathBuf,
-    spawns: PathBuf,
     operator: PathBuf,
 }
 
@@ -46,16 +48,15 @@ impl StateDir {
     /// Makes what is missing and takes the directory for this agent.
     pub(crate) fn open(dir: &Path) -> Result<Self, Unusable> {
         let (logs, spawns) = (dir.join("logs"), dir.join("spawns"));
-        for path in [&logs, &spawns] {
-            DirBuilder::new()
-                .recursive(true)
-                .mode(0o700)
-                .create(path)
-                .map_err(|error| Unusable::Broken(path.clone(), error))?;
-        }
+        DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(&logs)
+            .map_err(|error| Unusable::Broken(logs.clone(), error))?;
         let lock = take(&dir.join("lock"))?;
         let clock = Clock::new().map_err(|error| Unusable::Broken(PathBuf::from("/proc"), error))?;
-        Ok(Self { lock, clock, logs, spawns, operator: dir.join("operator") })
+        let journal = Journal::open(spawns.clone()).map_err(|error| Unusable::Broken(spawns, error))?;
+        Ok(Self { lock, clock, journal, logs, operator: dir.join("operator") })
     }
 
     /// Where the logs of spawns are.
