@@ -4,6 +4,7 @@ use std::fmt;
 use std::sync::atomic::{AtomicI64, AtomicU64};
 use std::time::Duration;
 
+use model::Eligibility;
 use model::api::ErrorCode;
 use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue, LabelValueEncoder};
 use prometheus_client::metrics::counter::Counter;
@@ -91,6 +92,12 @@ struct CleanupLabels {
     kind: CleanupKind,
 }
 
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct OperationLabels {
+    eligibility: &'static str,
+    agent: &'static str,
+}
+
 /// All of them.
 #[derive(Debug)]
 pub(crate) struct Metrics {
@@ -104,6 +111,7 @@ pub(crate) struct Metrics {
     replays: Counter<u64, AtomicU64>,
     cleanups: Family<CleanupLabels, Counter>,
     registry_failures: Counter<u64, AtomicU64>,
+    operations: Family<OperationLabels, Counter>,
 }
 
 impl Metrics {
@@ -145,6 +153,11 @@ impl Metrics {
                 Counter::default(),
                 "registry_failures",
                 "Calls to the registry that failed"
+            ),
+            operations: register!(
+                Family::default(),
+                "operations",
+                "Nodes opened, cordoned or drained, by whether the agent confirmed it"
             ),
             registry: root,
         }
@@ -194,6 +207,11 @@ impl Metrics {
 
     pub(crate) fn cleanup(&self, kind: CleanupKind) {
         self.cleanups.get_or_create(&CleanupLabels { kind }).inc();
+    }
+
+    pub(crate) fn operation(&self, eligibility: Eligibility, acknowledged: bool) {
+        let agent = if acknowledged { "acknowledged" } else { "silent" };
+        self.operations.get_or_create(&OperationLabels { eligibility: eligibility.as_str(), agent }).inc();
     }
 
     pub(crate) fn registry_failure(&self) {

@@ -25,6 +25,7 @@ fn every_problem_code_has_an_exit_code_a_sentence_and_the_request_id() {
         (ErrorCode::ReadyTimeout, 5),
         (ErrorCode::RegistryUnavailable, 1),
         (ErrorCode::NodeUnreachable, 1),
+        (ErrorCode::ShuttingDown, 1),
         (ErrorCode::Internal, 1),
     ] {
         let server = Server::always(problem(code));

@@ -7,6 +7,7 @@ mod farm;
 mod http;
 mod wait;
 
+mod draining;
 mod idempotency;
 mod leaving;
 mod line;
