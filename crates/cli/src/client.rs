@@ -13,7 +13,9 @@ use hyper::{Method, Request, StatusCode, Uri};
 use hyper_util::client::legacy;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
-use model::api::{Node, NodeList, Problem, Spawn, SpawnAnswer, SpawnList, SpawnRequest};
+use model::api::{
+    DrainRequest, EligibilityAnswer, Node, NodeList, Problem, Spawn, SpawnAnswer, SpawnList, SpawnRequest,
+};
 use model::{NodeId, SpawnId, SpawnState};
 use serde::de::DeserializeOwned;
 
@@ -222,6 +224,11 @@ impl Client {
         Ok(Self { http, server: server.clone(), timeout, spawn })
     }
 
+    /// The front door it talks to.
+    pub(crate) fn server(&self) -> &Server {
+        &self.server
+    }
+
     /// Starts a spawn and waits until it is ready.
     pub(crate) async fn spawn(&self, prepared: &PreparedSpawn) -> Result<Answer<SpawnAnswer>, CallError> {
         let mut request = self.request(Method::POST, self.spawn.clone(), Full::new(prepared.body.clone()));
@@ -278,6 +285,37 @@ impl Client {
     /// One node.
     pub(crate) async fn node(&self, node: &NodeId) -> Result<Answer<Node>, CallError> {
         self.get(&format!("/v1/nodes/{node}")).await
+    }
+
+    /// Closes a node to new spawns.
+    pub(crate) async fn cordon(&self, node: &NodeId) -> Result<Answer<EligibilityAnswer>, CallError> {
+        self.post(&format!("/v1/nodes/{node}/cordon"), Bytes::new()).await
+    }
+
+    /// Opens a node to new spawns again.
+    pub(crate) async fn uncordon(&self, node: &NodeId) -> Result<Answer<EligibilityAnswer>, CallError> {
+        self.post(&format!("/v1/nodes/{node}/uncordon"), Bytes::new()).await
+    }
+
+    /// Has a node emptied.
+    pub(crate) async fn drain(
+        &self,
+        node: &NodeId,
+        wish: &DrainRequest,
+    ) -> Result<Answer<EligibilityAnswer>, CallError> {
+        let body = serde_json::to_vec(wish).unwrap_or_default();
+        self.post(&format!("/v1/nodes/{node}/drain"), body.into()).await
+    }
+
+    async fn post<T: DeserializeOwned>(&self, path: &str, body: Bytes) -> Result<Answer<T>, CallError> {
+        let uri = uri(&self.server, path)?;
+        let typed = !body.is_empty();
+        let mut request = self.request(Method::POST, uri, Full::new(body));
+        if typed {
+            request.headers_mut().insert(CONTENT_TYPE, JSON);
+        }
+        let (_, body) = self.send(request).await?;
+        self.read(body)
     }
 
     async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<Answer<T>, CallError> {
