@@ -11,6 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use model::{Demand, RequestId, TicketId};
+use registry::RegistryError;
 use tokio::sync::{Mutex as AsyncMutex, Notify};
 use tokio::time::{Instant, sleep, timeout_at};
 use tracing::{debug, warn};
@@ -87,7 +88,6 @@ impl Line {
                 continue;
             }
             if let Err(error) = door.registry.keep_places(&tickets).await {
-                door.metrics.registry_failure();
                 debug!(%error, places = tickets.len(), "places in line not kept");
             }
         }
@@ -111,12 +111,14 @@ impl Line {
     }
 }
 
-/// Waits until there is a slot, or until the caller's patience is over: then the answer says what is short.
+/// Waits until there is a slot, or until the caller's patience is over: then the answer says what is short. There is no
+/// line without the registry: who `may_leave` is sent away when it is found to be away.
 pub(crate) async fn wait(
     door: &Arc<Door>,
     demand: &Demand,
     patience: Instant,
     request: &RequestId,
+    may_leave: bool,
 ) -> Result<Got, SpawnError> {
     let Some(mut place) = Line::enter(door, demand) else {
         let most = door.line.most;
@@ -132,7 +134,12 @@ pub(crate) async fn wait(
         place.counted = true;
         door.metrics.joined_line();
         drop(entering);
-        while !matches!(last, Ok(Got::Slot(_))) {
+        let over = |last: &Result<Got, RegistryError>| match last {
+            Ok(Got::Slot(_)) => true,
+            Err(RegistryError::Away(_)) => may_leave,
+            _ => false,
+        };
+        while !over(&last) {
             let pause = jittered(if place.is_first() { ASK } else { ASK_ANYWAY });
             tokio::select! {
                 () = place.waiter.turn.notified() => {}
@@ -179,7 +186,7 @@ impl Place {
         first.is_some_and(|first| first.ticket == self.waiter.ticket)
     }
 
-    async fn ask(&self, request: &RequestId) -> Result<Got, registry::RegistryError> {
+    async fn ask(&self, request: &RequestId) -> Result<Got, RegistryError> {
         let place = Some((self.waiter.ticket, Arc::clone(&self.asking)));
         self.door.reserve(&self.demand, &[], place, request).await
     }
@@ -208,7 +215,10 @@ impl Drop for Place {
             let (door, asking) = (Arc::clone(&self.door), Arc::clone(&self.asking));
             self.door.cleanups.spawn(async move {
                 let _asked = asking.lock().await;
-                persist("leave the line", || door.registry.leave_line(std::slice::from_ref(&ticket))).await;
+                persist(&door.registry, "leave the line", || {
+                    door.registry.leave_line(std::slice::from_ref(&ticket))
+                })
+                .await;
             });
         }
     }

@@ -61,7 +61,8 @@ async fn answer(
     order: &Order,
     id: &RequestId,
 ) -> Result<(SpawnAnswer, Option<Held>), ApiError> {
-    let work = async || crate::spawn::spawn(door, order, id).await.map_err(ApiError::from);
+    let keyed = key.is_some();
+    let work = async || crate::spawn::spawn(door, order, id, keyed).await.map_err(ApiError::from);
     let Some(key) = key else {
         return work().await.map(|(answer, held)| (answer, Some(held)));
     };

@@ -29,6 +29,8 @@ pub(crate) enum Script {
     ReadyOnGo,
     Ended(v1::Exit),
     Refuse(Reason, &'static str),
+    /// Starts it, and answers with an error that says nothing about that.
+    Lose,
     /// Never answers.
     Hang,
     /// The whole agent goes away without a word.
@@ -266,7 +268,10 @@ async fn heartbeats(
             };
             (report, state.serial)
         };
-        let orders = registry.report(&report).await.unwrap();
+        let Ok(orders) = registry.report(&report).await else {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+            continue;
+        };
         {
             let mut state = agent.state.lock().unwrap();
             state.changes.retain(|change| change.serial > sent);
@@ -374,6 +379,7 @@ impl NodeAgent for Agent {
                 self.die.notify_one();
                 std::future::pending().await
             }
+            Script::Lose => return Err(Status::unavailable("something is in the way")),
             Script::Hang => std::future::pending().await,
         };
         guard.answered = true;

@@ -5,8 +5,10 @@
 mod fake_agent;
 mod farm;
 mod http;
+mod redis;
 mod wait;
 
+mod doing_without;
 mod draining;
 mod idempotency;
 mod leaving;
