@@ -11,6 +11,7 @@ pub(crate) struct Table {
 
 impl Table {
     /// A row: what, the figure, what it is compared with, and the ratio or difference.
+    #[expect(clippy::print_stderr, reason = "whoever waits for the table wants to see how far it is")]
     pub(crate) fn row(
         &mut self,
         what: impl Into<String>,

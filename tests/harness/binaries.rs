@@ -1,9 +1,13 @@
 //! The programs under test, built once per test run.
 
 use std::env;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::OnceLock;
+
+/// Set by whoever has just built the programs, as `cargo test --workspace` does: cargo chooses other features for them when
+/// they are built alone, and building everything once more takes a minute.
+const BUILT: &str = "HARNESS_BINARIES_ARE_BUILT";
 
 /// Where the programs are.
 #[derive(Debug)]
@@ -16,8 +20,8 @@ pub struct Binaries {
 
 /// Builds the programs in the profile and the target directory of the running test, unless they are fresh.
 pub fn binaries() -> &'static Binaries {
-    static BUILT: OnceLock<Binaries> = OnceLock::new();
-    BUILT.get_or_init(build)
+    static FOUND: OnceLock<Binaries> = OnceLock::new();
+    FOUND.get_or_init(build)
 }
 
 fn build() -> Binaries {
@@ -29,6 +33,9 @@ fn build() -> Binaries {
         Some("debug") | None => "dev",
         Some(name) => name,
     };
+    if env::var_os(BUILT).is_some() {
+        return find(&directory);
+    }
     let cargo = env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let output = Command::new(cargo)
         .args(["build", "--quiet", "--package", "cli", "--package", "sc-sim", "--bins"])
@@ -39,9 +46,13 @@ fn build() -> Binaries {
         .output()
         .expect("cargo can be run");
     assert!(output.status.success(), "cargo build failed:\n{}", String::from_utf8_lossy(&output.stderr));
+    find(&directory)
+}
+
+fn find(directory: &Path) -> Binaries {
     let built = |name| {
         let file = directory.join(name);
-        assert!(file.is_file(), "cargo did not build {}", file.display());
+        assert!(file.is_file(), "{} is not built", file.display());
         file
     };
     Binaries { hatchery: built("hatchery"), simulator: built("ts3d-sc-sim") }

@@ -363,6 +363,25 @@ impl Farm {
         self.reaches(id, "exited", PATIENCE).await["exit"].clone()
     }
 
+    /// Waits until so many requests wait in line at all front doors together, and the registry has seen them there.
+    pub async fn waiting(&self, count: usize) {
+        let wanted = u32::try_from(count).map(f64::from).expect("a small number");
+        until(&format!("{count} wait in line"), PATIENCE, async || {
+            let mut waiting = 0.0;
+            for door in &self.doors {
+                waiting += door.metrics().await.sum("hatchery_frontdoor_waiting");
+            }
+            Look::when((waiting - wanted).abs() < 0.5, || format!("{waiting} do"))
+        })
+        .await;
+        // What a front door asks the registry now is answered after what it asked before.
+        for door in &self.doors {
+            for _ in 0..3 {
+                door.http.json("/v1/nodes").await;
+            }
+        }
+    }
+
     /// Stops these spawns through whatever front door, and waits for nothing.
     pub async fn stop(&self, ids: impl IntoIterator<Item = &str>) {
         for (i, id) in ids.into_iter().enumerate() {

@@ -1,13 +1,14 @@
 //! A farm of real processes for tests: the programs as they are shipped, a Redis of its own, real sockets.
 //!
 //! Nothing in here knows how the programs work inside. In reading order: [`binaries`] builds the programs, [`role`] runs
-//! one of them, [`redis`] runs a Redis, [`farm`] puts them together; [`http`], [`viewer`] and [`command`] are the three
+//! one of them, [`redis`] runs a Redis, [`farm`] puts them together, [`dev`] runs the farm of one process; [`http`], [`viewer`] and [`command`] are the three
 //! ways to talk to a farm; [`processes`], [`audit`], [`metrics`] and [`logs`] are the ways to look at one from outside;
 //! [`wait`] is how a test waits, [`ports`] and [`guard`] keep tests out of each other's way.
 
 pub mod audit;
 pub mod binaries;
 pub mod command;
+pub mod dev;
 pub mod farm;
 pub mod guard;
 pub mod http;
@@ -23,6 +24,7 @@ pub mod wait;
 
 pub use audit::Audit;
 pub use command::Ran;
+pub use dev::Dev;
 pub use farm::{AgentPlan, Farm, FarmBuilder};
 pub use http::{Client, Response};
 pub use problem::Problem;

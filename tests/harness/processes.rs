@@ -106,20 +106,20 @@ fn stat(pid: u32) -> Option<Stat> {
 
 fn look(pid: u32) -> Option<Process> {
     let directory = PathBuf::from(format!("/proc/{pid}"));
-    let env = strings(fs::read(directory.join("environ")).ok()?);
+    let env = strings(&fs::read(directory.join("environ")).ok()?);
     if !env.iter().any(|variable| variable.starts_with(MARK)) {
         return None;
     }
     let env =
         env.iter().filter_map(|v| v.split_once('=')).map(|(k, v)| (k.to_owned(), v.to_owned())).collect();
-    let args = strings(fs::read(directory.join("cmdline")).ok()?);
+    let args = strings(&fs::read(directory.join("cmdline")).ok()?);
     Some(Process { pid, group: stat(pid)?.group, args, env })
 }
 
-fn strings(bytes: Vec<u8>) -> Vec<String> {
+fn strings(bytes: &[u8]) -> Vec<String> {
     bytes
         .strip_suffix(b"\0")
-        .unwrap_or(&bytes)
+        .unwrap_or(bytes)
         .split(|b| *b == 0)
         .map(|part| OsString::from_vec(part.to_vec()).to_string_lossy().into_owned())
         .collect()

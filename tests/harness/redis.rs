@@ -47,11 +47,13 @@ impl RedisServer {
         self.kill();
         let child = Command::new("redis-server")
             .args(["--port", &self.port.to_string(), "--bind", "127.0.0.1"])
-            .args(["--save", "", "--appendonly", "no", "--dir"])
+            // Changing its title would overwrite the mark in its environment.
+            .args(["--set-proc-title", "no", "--save", "", "--appendonly", "no", "--dir"])
             .arg(&self.mark)
             .env(MARK, &self.mark)
             .stdin(Stdio::null())
             .stdout(Stdio::null())
+            .stderr(Stdio::null())
             .process_group(0)
             .spawn()
             .expect("redis-server is installed (tests/run sees to it)");

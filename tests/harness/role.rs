@@ -41,6 +41,17 @@ pub fn hatchery(mark: &Path) -> Command {
 impl Role {
     /// Starts it; whether it comes up is seen by [`Role::announcement`].
     pub fn start(name: &str, mark: &Path, args: &[String]) -> Self {
+        Self::start_in(name, mark, args, mark, &[])
+    }
+
+    /// The same in this directory, with these variables.
+    pub fn start_in(
+        name: &str,
+        mark: &Path,
+        args: &[String],
+        directory: &Path,
+        env: &[(&str, &Path)],
+    ) -> Self {
         let [stdout, stderr] = ["stdout", "log"].map(|kind| mark.join(format!("{name}.{kind}")));
         let open =
             |path: &Path| File::options().create(true).append(true).open(path).expect("a file can be made");
@@ -48,7 +59,8 @@ impl Role {
         fs::remove_file(&stdout).ok();
         let child = hatchery(mark)
             .args(args)
-            .current_dir(mark)
+            .envs(env.iter().copied())
+            .current_dir(directory)
             .stdout(open(&stdout))
             .stderr(open(&stderr))
             .process_group(0)

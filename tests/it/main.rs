@@ -1,2 +1,31 @@
-//! The whole system as its users meet it. See the harness for how a test gets a farm.
-fn main() {}
+//! The whole system as its users meet it: real processes, real sockets, a Redis per test.
+//!
+//! See the harness for how a test gets a farm, and for what every farm is checked for at its end.
+
+#![expect(clippy::unwrap_used, reason = "in a test a panic is how something is reported")]
+
+// What a web client is promised.
+mod capacity;
+mod failure;
+mod hangup;
+mod idempotency;
+mod input;
+mod line;
+mod routing;
+mod viewers;
+
+// What operators and programs see.
+mod commands;
+mod records;
+mod surface;
+
+// What happens below.
+mod command_line;
+mod crash;
+mod liveliness;
+mod misbehaviour;
+mod outage;
+mod shutdown;
+
+// What the repository promises itself.
+mod tidy;

@@ -150,7 +150,9 @@ fn enough_memory(min_free: u64) -> Result<(), Refusal> {
 fn launch(node: &Node, facts: &Facts, request: &Request) -> Result<Body, Refusal> {
     let executable = match &node.config.launcher {
         Launcher::Executable(path) => path,
-        Launcher::Nothing => return Ok(Body::Nothing { ended: None }),
+        Launcher::Nothing => {
+            return Ok(Body::Nothing { ended: None, until: Instant::now() + node.config.initial_use });
+        }
     };
     let log = output::path(&node.logs_dir, facts.id);
     let cannot = |what: &str, path: &Path, error: &io::Error| {
@@ -210,7 +212,10 @@ impl Caller {
                     None => Reply::Late,
                 }
             }
-            Some(Answer::Ended { exit, log }) => Reply::Ended { exit, log },
+            Some(Answer::Ended { exit, log, serial }) => {
+                self.let_the_registry_know(serial).await;
+                Reply::Ended { exit, log }
+            }
             Some(Answer::Refused(refusal)) => Reply::Refused(refusal),
             None => self.late(),
         };

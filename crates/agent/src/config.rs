@@ -18,7 +18,8 @@ use crate::spawn::args;
 pub enum Launcher {
     /// Starts this executable, a `ts3d_sc_server` or a stand-in.
     Executable(PathBuf),
-    /// Starts nothing: every spawn is ready at once and stays until it is stopped. For benchmarks of placement.
+    /// Starts nothing: every spawn is ready at once and stays until it is stopped, or until the time for a viewer to
+    /// connect is over. For benchmarks of placement.
     Nothing,
 }
 

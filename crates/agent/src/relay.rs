@@ -20,6 +20,8 @@ use crate::table::{Again, Door};
 
 /// Most changes in one report, so that no report keeps the registry busy for long.
 const BATCH: usize = 2_000;
+/// How long a change waits for others to go with it, unless somebody waits for the registry to know of it.
+const LINGER: Duration = Duration::from_millis(3);
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 
@@ -82,7 +84,7 @@ impl Relay {
 
     /// Runs until another agent has taken over, or until it is `closing` and everything was told.
     pub(crate) async fn run(mut self, closing: CancellationToken) {
-        let bell = self.node.table().relay_bell();
+        let (bell, hurry) = self.node.table().relay_bells();
         loop {
             match self.tell().await {
                 Outcome::Accepted => self.pause = FIRST_PAUSE,
@@ -97,16 +99,22 @@ impl Relay {
                 }
                 Outcome::Superseded => return,
             }
-            if self.node.table().backlog_len() > 0 {
-                continue;
+            if self.node.table().backlog_len() == 0 {
+                if closing.is_cancelled() {
+                    return;
+                }
+                tokio::select! {
+                    () = bell.notified() => {}
+                    () = tokio::time::sleep_until(self.next_heartbeat) => continue,
+                    () = closing.cancelled() => continue,
+                }
             }
-            if closing.is_cancelled() {
-                return;
-            }
+            // Changes come in twos and threes; one report costs hardly more than one change.
             tokio::select! {
-                () = bell.notified() => {}
-                () = tokio::time::sleep_until(self.next_heartbeat) => {}
+                biased;
+                () = hurry.notified() => {}
                 () = closing.cancelled() => {}
+                () = tokio::time::sleep(LINGER) => {}
             }
         }
     }

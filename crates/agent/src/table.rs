@@ -138,6 +138,8 @@ pub(crate) struct Table {
     backlog: Backlog,
     /// Wakes the relay.
     relay: Arc<Notify>,
+    /// Tells the relay that somebody waits.
+    hurry: Arc<Notify>,
     settled: Arc<Notify>,
 }
 
@@ -159,6 +161,7 @@ impl Table {
             door: Door::Open,
             backlog: Backlog::new(),
             relay: Arc::new(Notify::new()),
+            hurry: Arc::new(Notify::new()),
             settled: Arc::new(Notify::new()),
         }
     }
@@ -282,15 +285,18 @@ impl Table {
     }
 
     /// It has ended: everything it used is free again.
-    pub(crate) fn exited(&mut self, id: SpawnId, exit: Exit, now: Instant) {
-        let Some(mut entry) = self.running.remove(&id) else { return };
+    ///
+    /// Returns the number of the change that tells the registry.
+    pub(crate) fn exited(&mut self, id: SpawnId, exit: Exit, now: Instant) -> u64 {
+        let Some(mut entry) = self.running.remove(&id) else { return 0 };
         self.give_back(&entry.spawn.facts);
         entry.spawn.state = SpawnState::Exited;
         entry.spawn.ended = Some(now);
         entry.spawn.exit = Some(exit);
-        self.publish(entry.spawn.clone(), now);
+        let serial = self.publish(entry.spawn.clone(), now);
         self.tombstones.add(id, now);
         self.recent.add(id, entry, now);
+        serial
     }
 
     fn give_back(&mut self, facts: &Facts) {
@@ -502,12 +508,16 @@ impl Table {
     }
 
     pub(crate) fn wait_for_change(&mut self, serial: u64) -> Option<oneshot::Receiver<()>> {
-        self.backlog.wait_for(serial)
+        let wait = self.backlog.wait_for(serial);
+        if wait.is_some() {
+            self.hurry.notify_one();
+        }
+        wait
     }
 
-    /// The bell of the relay.
-    pub(crate) fn relay_bell(&self) -> Arc<Notify> {
-        Arc::clone(&self.relay)
+    /// The bells of the relay: there is something to tell, and somebody waits for it.
+    pub(crate) fn relay_bells(&self) -> (Arc<Notify>, Arc<Notify>) {
+        (Arc::clone(&self.relay), Arc::clone(&self.hurry))
     }
 
     /// Rings whenever a start is settled, or a spawn has become ready or has ended.

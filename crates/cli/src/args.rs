@@ -123,9 +123,10 @@ impl ClientFlags {
 /// Where nodes, reservations and spawns are kept.
 #[derive(Debug, Args)]
 pub(crate) struct RegistryFlags {
-    /// Where the farm's state is kept: redis://…, rediss://…, redis-sentinel://… or redis-cluster://…
+    /// A `redis://` URL.
     #[arg(
         long,
+        help = "Where the farm's state is kept: redis://[user:password@]host[:port][/db]",
         env = "HATCHERY_REGISTRY",
         default_value = "redis://127.0.0.1:6379",
         hide_env_values = true,

@@ -1,10 +1,10 @@
-//! One task follows the registry's stream, so that those who wait here hear at once when they should ask again.
+//! One task listens for the registry's nudges, so that those who wait here hear at once when they should ask again.
 
 use std::sync::Arc;
 use std::time::Duration;
 
+use registry::RegistryError;
 use registry::ask::LONGEST_FOLLOW;
-use registry::{Position, RegistryError};
 use tracing::debug;
 
 use crate::cleanup::Backoff;
@@ -18,7 +18,7 @@ pub(crate) async fn follow(door: Arc<Door>) {
         match step(&door, &mut position).await {
             Ok(()) => backoff.reset(),
             Err(error) => {
-                debug!(%error, "stream not followed");
+                debug!(%error, "nudges not heard");
                 position = None;
                 // Its own connection may have been all that broke.
                 if door.registry.ping().await.is_err() {
@@ -31,15 +31,15 @@ pub(crate) async fn follow(door: Arc<Door>) {
     }
 }
 
-async fn step(door: &Door, position: &mut Option<Position>) -> Result<(), RegistryError> {
+async fn step(door: &Door, position: &mut Option<u64>) -> Result<(), RegistryError> {
     let Some(after) = *position else {
-        *position = Some(door.registry.position().await?);
+        *position = Some(door.registry.position().await?.nudge);
         nudge(door);
         return Ok(());
     };
-    let news = door.registry.follow(after, LONGEST_FOLLOW).await?;
-    *position = Some(news.position);
-    if news.nudged || news.gap {
+    let last = door.registry.nudged(after, LONGEST_FOLLOW).await?;
+    *position = Some(last);
+    if last != after {
         nudge(door);
     }
     Ok(())

@@ -111,14 +111,13 @@ impl Line {
     }
 }
 
-/// Waits until there is a slot, or until the caller's patience is over: then the answer says what is short. There is no
-/// line without the registry: who `may_leave` is sent away when it is found to be away.
+/// Waits until there is a slot, or until the caller's patience is over: then the answer says what is short. While
+/// the registry is away, places are kept as they are.
 pub(crate) async fn wait(
     door: &Arc<Door>,
     demand: &Demand,
     patience: Instant,
     request: &RequestId,
-    may_leave: bool,
 ) -> Result<Got, SpawnError> {
     let Some(mut place) = Line::enter(door, demand) else {
         let most = door.line.most;
@@ -134,12 +133,7 @@ pub(crate) async fn wait(
         place.counted = true;
         door.metrics.joined_line();
         drop(entering);
-        let over = |last: &Result<Got, RegistryError>| match last {
-            Ok(Got::Slot(_)) => true,
-            Err(RegistryError::Away(_)) => may_leave,
-            _ => false,
-        };
-        while !over(&last) {
+        while !matches!(last, Ok(Got::Slot(_))) {
             let pause = jittered(if place.is_first() { ASK } else { ASK_ANYWAY });
             tokio::select! {
                 () = place.waiter.turn.notified() => {}

@@ -233,14 +233,18 @@ pub(crate) async fn keep(door: Arc<Door>) {
     loop {
         let began = Instant::now();
         match door.registry.nodes().await {
-            Ok(nodes) => door.metrics.picture(door.picture.refresh(nodes, patience)),
+            Ok(nodes) => {
+                let count = door.picture.refresh(nodes, patience);
+                door.metrics.picture(count);
+                // An empty picture is of no use: the first node is seen soon.
+                let every = if count == 0 { EVERY / 10 } else { EVERY };
+                sleep(jittered(every).max(began.elapsed() * 20)).await;
+            }
             Err(_away) => {
                 door.registry.back().await;
                 sleep(jittered(EVERY / 10)).await;
-                continue;
             }
         }
-        sleep(jittered(EVERY).max(began.elapsed() * 20)).await;
     }
 }
 

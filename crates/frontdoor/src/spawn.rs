@@ -168,7 +168,7 @@ impl<'a> Search<'a> {
             tokio::time::sleep_until(self.patience.min(began + DISAGREEMENT)).await;
             self.tried.clear();
         }
-        let got = line::wait(self.door, &self.order.demand, self.patience, self.request, !self.keyed).await;
+        let got = line::wait(self.door, &self.order.demand, self.patience, self.request).await;
         self.door.metrics.phase(Phase::Queue, began.elapsed());
         self.deadline = self.deadline.map(|deadline| deadline + began.elapsed());
         match got {

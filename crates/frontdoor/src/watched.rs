@@ -10,7 +10,7 @@ use model::{Drain, Eligibility, NodeId, NodeRecord, SpawnId, SpawnRecord, Ticket
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::gauge::Gauge;
 use registry::{
-    Claim, Follow, IdempotencyKey, Position, Registry, RegistryError, Reserve, Reserved, SpawnFilter,
+    Claim, IdempotencyKey, Position, Registry, RegistryError, Reserve, Reserved, SpawnFilter,
     SpawnPage,
 };
 use tokio::sync::watch;
@@ -104,9 +104,9 @@ impl Watched {
     }
 
     /// Does not open the circuit: it has a connection of its own, which may be all that broke.
-    pub(crate) async fn follow(&self, after: Position, wait: Duration) -> Result<Follow, RegistryError> {
+    pub(crate) async fn nudged(&self, after: u64, wait: Duration) -> Result<u64, RegistryError> {
         self.check()?;
-        self.count(self.registry.follow(after, wait).await)
+        self.count(self.registry.nudged(after, wait).await)
     }
 
     /// The outage, if there is one.

@@ -233,4 +233,16 @@ impl Registry {
             Backend::Redis(backend) => backend.follow(after, wait).await,
         }
     }
+
+    /// Waits until those who wait should ask again, up to `wait`; the last nudge. Like [`Self::follow`] for whoever does
+    /// not care for the events, at a fraction of its cost.
+    ///
+    /// # Errors
+    /// The registry is away.
+    pub async fn nudged(&self, after: u64, wait: Duration) -> Result<u64, RegistryError> {
+        match &self.0 {
+            Backend::Embedded(backend) => Ok(backend.nudged(after, wait).await),
+            Backend::Redis(backend) => backend.nudged(after, wait).await,
+        }
+    }
 }

@@ -12,8 +12,8 @@ use std::time::Duration;
 
 use tungstenite::error::ProtocolError;
 use tungstenite::handshake::HandshakeError;
-use tungstenite::handshake::server::{ErrorResponse, Request, Response};
-use tungstenite::http::HeaderValue;
+use tungstenite::handshake::server::{Callback, ErrorResponse, Request, Response};
+use tungstenite::http::{HeaderValue, StatusCode};
 use tungstenite::protocol::{WebSocket, WebSocketConfig};
 use tungstenite::{Error, Message, accept_hdr_with_config};
 
@@ -42,7 +42,8 @@ pub(crate) struct Reception {
     pub(crate) exit_on_load_finish: bool,
     pub(crate) doorbell: Arc<Doorbell>,
     pub(crate) log: Arc<Log>,
-    /// Set by the first connection to complete its handshake, and never unset: this process has one viewer.
+    /// Set by the first connection that asks for a WebSocket as it should, before it is answered, and never unset: this
+    /// process has one viewer.
     pub(crate) taken: AtomicBool,
 }
 
@@ -62,18 +63,27 @@ impl Reception {
         self.log.warn("connection attempted when one already existed - ignoring it");
     }
 
+    #[expect(clippy::result_large_err, reason = "the signature is the WebSocket library's")]
     fn serve(&self, stream: &TcpStream) {
-        let websocket = match handshake(stream) {
+        let mut claim = Claim::None;
+        let websocket = match handshake(stream, |request: &Request, response: Response| {
+            if self.taken.swap(true, Ordering::AcqRel) {
+                claim = Claim::Refused;
+                return Err(occupied());
+            }
+            claim = Claim::Granted;
+            echo_binary(request, response)
+        }) {
             Ok(websocket) => websocket,
             Err(why) => {
-                self.log.warn(format_args!("no websocket handshake: {why}"));
+                match claim {
+                    Claim::None => self.log.warn(format_args!("no websocket handshake: {why}")),
+                    Claim::Refused => self.turn_away(),
+                    Claim::Granted => self.doorbell.ring(Ring::Left(why)),
+                }
                 return;
             }
         };
-        if self.taken.swap(true, Ordering::AcqRel) {
-            self.turn_away();
-            return;
-        }
         self.log.info("client connected. connection-count=1");
         let end = match stream.set_read_timeout(None) {
             Ok(()) => self.converse(websocket),
@@ -165,7 +175,7 @@ impl Reception {
 }
 
 /// Any path and query will do. The one subprotocol there is must be echoed to those who offer it and to nobody else.
-fn handshake(stream: &TcpStream) -> Result<WebSocket<&TcpStream>, String> {
+fn handshake(stream: &TcpStream, callback: impl Callback) -> Result<WebSocket<&TcpStream>, String> {
     stream
         .set_nodelay(true)
         .and_then(|()| stream.set_read_timeout(Some(HANDSHAKE_TIMEOUT)))
@@ -176,7 +186,7 @@ fn handshake(stream: &TcpStream) -> Result<WebSocket<&TcpStream>, String> {
         .write_buffer_size(0)
         .max_message_size(Some(LONGEST_MESSAGE))
         .max_frame_size(Some(LONGEST_MESSAGE));
-    match accept_hdr_with_config(stream, echo_binary, Some(config)) {
+    match accept_hdr_with_config(stream, callback, Some(config)) {
         Ok(websocket) => Ok(websocket),
         Err(HandshakeError::Interrupted(_)) => Err("it took too long".to_owned()),
         Err(HandshakeError::Failure(error)) => {
@@ -187,6 +197,23 @@ fn handshake(stream: &TcpStream) -> Result<WebSocket<&TcpStream>, String> {
             Err(error.to_string())
         }
     }
+}
+
+/// What came of a connection's wish to be the one viewer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Claim {
+    /// It never asked for a WebSocket as it should.
+    None,
+    /// There is another.
+    Refused,
+    /// It is the one, whether or not it gets the answer.
+    Granted,
+}
+
+fn occupied() -> ErrorResponse {
+    let mut response = ErrorResponse::new(None);
+    *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
+    response
 }
 
 #[expect(clippy::result_large_err, reason = "the signature is the WebSocket library's")]
@@ -210,6 +237,8 @@ fn http_answer(error: &Error) -> Option<String> {
         Error::Protocol(
             ProtocolError::MissingConnectionUpgradeHeader | ProtocolError::MissingUpgradeWebSocketHeader,
         ) => "426 Upgrade Required\r\nUpgrade: websocket",
+        // The library has written the answer itself.
+        Error::Http(_) => return None,
         Error::Protocol(ProtocolError::HandshakeIncomplete) | Error::Io(_) => return None,
         _ => "400 Bad Request",
     };

@@ -21,9 +21,10 @@ const OUTPUT_CHECK: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub(crate) enum Body {
     Process(Process),
-    /// No process at all, which ends of the first signal.
+    /// No process at all. It ends of the first signal, or when its time is up because no viewer will ever connect.
     Nothing {
         ended: Option<Signal>,
+        until: Instant,
     },
 }
 
@@ -31,16 +32,19 @@ impl Body {
     async fn ended(&self) -> Status {
         match self {
             Self::Process(process) => process.ended().await,
-            Self::Nothing { ended: None } => std::future::pending().await,
-            Self::Nothing { ended: Some(Signal::Term) } => Status::Signal(15),
-            Self::Nothing { ended: Some(Signal::Kill) } => Status::Signal(9),
+            Self::Nothing { ended: None, until } => {
+                tokio::time::sleep_until(*until).await;
+                Status::Code(0)
+            }
+            Self::Nothing { ended: Some(Signal::Term), .. } => Status::Signal(15),
+            Self::Nothing { ended: Some(Signal::Kill), .. } => Status::Signal(9),
         }
     }
 
     fn signal(&mut self, signal: Signal) {
         match self {
             Self::Process(process) => process.signal(signal),
-            Self::Nothing { ended } => *ended = Some(signal),
+            Self::Nothing { ended, .. } => *ended = Some(signal),
         }
     }
 }
@@ -71,7 +75,7 @@ impl Driver {
 
     /// Runs until the process has ended, or the agent leaves it to the next one.
     pub(crate) async fn run(mut self) {
-        tracing::info!(
+        tracing::debug!(
             port = self.admitted.facts.port,
             gpu = self.admitted.facts.gpu,
             renderer = %self.admitted.facts.renderer,
@@ -147,7 +151,7 @@ impl Driver {
         let (next, Effects { enter, signal }) = self.phase.step(input, now, &self.node.rules);
         self.phase = next;
         if let Some(signal) = signal {
-            tracing::info!(?signal, ?input, "spawn signalled");
+            tracing::debug!(?signal, ?input, "spawn signalled");
             self.body.signal(signal);
         }
         if let Some(state) = enter {
@@ -163,11 +167,17 @@ impl Driver {
                 let start_to_ready = now.saturating_duration_since(self.admitted.facts.started);
                 self.node.metrics.start_to_ready.observe(start_to_ready.as_secs_f64());
                 tell(&self.admitted.answer, Answer::Ready { start_to_ready, serial });
-                tracing::info!(start_to_ready_us = start_to_ready.as_micros(), "spawn ready");
+                tracing::info!(
+                    port = self.admitted.facts.port,
+                    gpu = self.admitted.facts.gpu,
+                    renderer = %self.admitted.facts.renderer,
+                    start_to_ready_us = start_to_ready.as_micros(),
+                    "spawn ready"
+                );
             }
             SpawnState::Suspect => tracing::warn!("spawn silent for too long"),
             SpawnState::Ready | SpawnState::Disconnected | SpawnState::Stopping => {
-                tracing::info!(%state, "spawn changed state");
+                tracing::debug!(%state, "spawn changed state");
             }
             SpawnState::Launching | SpawnState::Exited | SpawnState::Lost => {}
         }
@@ -190,9 +200,9 @@ impl Driver {
         let exit = exit::explain(progress, status, &log);
         self.node.metrics.ended(exit.reason);
         tracing::info!(reason = %exit.reason, code = exit.code, signal = exit.signal, text = exit.text, "spawn ended");
-        self.node.table().exited(self.id(), exit.clone(), now);
+        let serial = self.node.table().exited(self.id(), exit.clone(), now);
         if unanswered {
-            tell(&self.admitted.answer, Answer::Ended { exit, log });
+            tell(&self.admitted.answer, Answer::Ended { exit, log, serial });
         }
         if matches!(self.body, Body::Process(_)) {
             self.node.logs.retire(self.id(), now);
@@ -214,9 +224,9 @@ impl Drop for Driver {
             signal: None,
             text: Some("its agent failed".to_owned()),
         };
-        self.node.table().exited(self.id(), exit.clone(), Instant::now());
+        let serial = self.node.table().exited(self.id(), exit.clone(), Instant::now());
         if self.admitted.answer.borrow().is_none() {
-            tell(&self.admitted.answer, Answer::Ended { exit, log: Vec::new() });
+            tell(&self.admitted.answer, Answer::Ended { exit, log: Vec::new(), serial });
         }
     }
 }

@@ -135,6 +135,8 @@ pub(crate) enum Answer {
     Ended {
         exit: Exit,
         log: Vec<String>,
+        /// The change that tells the registry.
+        serial: u64,
     },
     Refused(Refusal),
 }

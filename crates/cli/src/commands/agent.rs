@@ -34,8 +34,8 @@ pub(crate) struct AgentArgs {
 pub(crate) fn run(args: AgentArgs) -> Result<Exit, Failure> {
     let config = args.options.into_config().map_err(|e| role::wrong(&e))?;
     logging::start(&args.log)?;
-    let registry = role::open(&args.registry)?;
     block_on(Builder::new_multi_thread(), async {
+        let registry = role::open(&args.registry)?;
         let (node, on_shutdown) = (config.node.clone(), config.on_shutdown);
         let mut signals = Signals::catch()?;
         let agent = Agent::start(config, registry).await.map_err(|e| role::not_started(&e))?;

@@ -108,8 +108,8 @@ pub(crate) struct DevArgs {
 /// Does it, until a signal.
 pub(crate) fn run(args: &DevArgs) -> Result<Exit, Failure> {
     logging::start(&args.log)?;
-    let settings = settings::Settings::prepare(args)?;
     block_on(Builder::new_multi_thread(), async {
+        let settings = settings::Settings::prepare(args)?;
         let mut signals = Signals::catch()?;
         let farm = tokio::select! {
             farm = farm::Farm::start(&settings) => farm?,

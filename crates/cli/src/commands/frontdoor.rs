@@ -32,8 +32,8 @@ pub(crate) struct FrontdoorArgs {
 pub(crate) fn run(args: FrontdoorArgs) -> Result<Exit, Failure> {
     let config = args.options.into_config().map_err(|e| role::wrong(&e))?;
     logging::start(&args.log)?;
-    let registry = role::open(&args.registry)?;
     block_on(Builder::new_multi_thread(), async {
+        let registry = role::open(&args.registry)?;
         let mut signals = Signals::catch()?;
         let door =
             ::frontdoor::FrontDoor::start(config, registry).await.map_err(|e| role::not_started(&e))?;

@@ -10,7 +10,7 @@ use tracing::warn;
 use crate::args::RegistryFlags;
 use crate::failure::Failure;
 
-/// Opens the registry. Redis need not be there yet.
+/// Opens the registry, on the runtime that is to serve it. Redis need not be there yet.
 pub(crate) fn open(flags: &RegistryFlags) -> Result<Registry, Failure> {
     let registry = Registry::open(&flags.registry, &flags.farm.farm, Timing::FARM).map_err(|e| wrong(&e))?;
     if registry.backend() == "embedded" {

@@ -231,13 +231,31 @@ async fn what_was_held_when_the_registry_went_away_is_given_back_when_it_is_back
 }
 
 #[tokio::test]
-async fn those_who_wait_in_line_are_answered_when_the_registry_goes_away() {
+async fn a_place_in_line_outlives_the_registry() {
     let mut redis = Redis::start().await;
     let farm = farm(&redis, config(), 1, &[Script::Ready]).await;
-    assert_eq!(spawn(farm.http, "").await.status, 200);
+    let first = spawn(farm.http, "").await.json();
     let waiting = crate::http::spawning(farm.http, r#"{"waitSeconds":60}"#);
     figure(&farm, "hatchery_frontdoor_waiting 1\n").await;
     redis.kill();
+    away(&farm).await;
+    redis.restart().await;
+    back(&farm).await;
+    farm.agents[0].end(first["id"].as_str().unwrap().parse().unwrap());
     let answer = timeout(Duration::from_secs(5), waiting).await.unwrap().unwrap();
-    assert_eq!(answer.code(), "no-capacity");
+    assert_eq!(answer.status, 200, "{answer:?}");
+}
+
+#[tokio::test]
+async fn whose_patience_ends_while_the_registry_is_away_is_placed_from_the_picture() {
+    let mut redis = Redis::start().await;
+    let farm = farm(&redis, config(), 1, &[Script::Ready]).await;
+    let first = spawn(farm.http, "").await.json();
+    let waiting = crate::http::spawning(farm.http, r#"{"waitSeconds":2}"#);
+    figure(&farm, "hatchery_frontdoor_waiting 1\n").await;
+    redis.kill();
+    away(&farm).await;
+    farm.agents[0].end(first["id"].as_str().unwrap().parse().unwrap());
+    let answer = timeout(Duration::from_secs(10), waiting).await.unwrap().unwrap();
+    assert_eq!(answer.status, 200, "{answer:?}");
 }

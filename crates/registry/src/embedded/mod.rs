@@ -171,4 +171,14 @@ impl Embedded {
             }
         }
     }
+
+    pub(crate) async fn nudged(&self, after: u64, wait: Duration) -> u64 {
+        let mut bell = self.0.bell.subscribe();
+        let news = bell.wait_for(|position| position.nudge != after);
+        // The sender lives as long as `self`, so the only other outcome is the deadline.
+        match tokio::time::timeout(wait.min(LONGEST_FOLLOW), news).await {
+            Ok(Ok(position)) => position.nudge,
+            Ok(Err(_)) | Err(_) => after,
+        }
+    }
 }

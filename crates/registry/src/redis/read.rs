@@ -16,6 +16,11 @@ type Fields = HashMap<String, String>;
 
 /// Records read in one go.
 const CHUNK: usize = 500;
+/// What a list shows of a record; the rest is its history.
+const LISTED: [&str; 12] = [
+    "node", "endpoint", "renderer", "state", "exit", "started", "ready", "ping", "ended", "pool", "labels",
+    "gpu",
+];
 /// Events read in one go.
 const MOST_EVENTS: usize = 1000;
 
@@ -127,20 +132,23 @@ impl Redis {
             let (ids,): (Vec<(String, u64)>,) = self.ask("spawns", &read).await?;
             let mut read = pipe();
             for (id, _) in &ids {
-                read.hgetall(self.key(&format!("spawn:{id}")));
+                read.cmd("HMGET").arg(self.key(&format!("spawn:{id}"))).arg(&LISTED);
             }
-            let records: Vec<Fields> =
+            let records: Vec<Vec<Option<String>>> =
                 if ids.is_empty() { Vec::new() } else { self.ask("spawns", &read).await? };
-            for ((id, seq), fields) in ids.iter().zip(&records) {
+            for ((id, seq), values) in ids.iter().zip(records) {
+                let named =
+                    LISTED.iter().zip(values).filter_map(|(name, value)| Some(((*name).to_owned(), value?)));
+                let fields: Fields = named.collect();
                 cursor = Some(*seq);
-                if fields.is_empty() || filter.state.is_some_and(|s| s.as_str() != text(fields, "state")) {
+                if fields.is_empty() || filter.state.is_some_and(|s| s.as_str() != text(&fields, "state")) {
                     continue;
                 }
                 if page.spawns.len() == limit {
                     page.next = last;
                     return Ok(page);
                 }
-                page.spawns.push(spawn_record(id, fields)?);
+                page.spawns.push(spawn_record(id, &fields)?);
                 last = Some(*seq);
             }
             if ids.len() < chunk {
@@ -150,18 +158,15 @@ impl Redis {
     }
 
     pub(crate) async fn spawn(&self, spawn: SpawnId) -> Result<Option<SpawnRecord>, RegistryError> {
-        let mut read = pipe();
-        read.hgetall(self.key(&format!("spawn:{spawn}"))).lrange(
-            self.key(&format!("history:{spawn}")),
-            0,
-            -1,
-        );
-        let (fields, history): (Fields, Vec<String>) = self.ask("spawn", &read).await?;
+        let (fields,): (Fields,) =
+            self.ask("spawn", pipe().hgetall(self.key(&format!("spawn:{spawn}")))).await?;
         if fields.is_empty() {
             return Ok(None);
         }
         let mut record = spawn_record(&spawn.to_string(), &fields)?;
-        record.events = history.iter().map(|line| told(line, spawn)).collect::<Result<_, _>>()?;
+        let events: u32 = parsed(&fields, "events", "spawn")?;
+        record.events =
+            (1..=events).map(|n| told(text(&fields, &format!("e{n}")), spawn)).collect::<Result<_, _>>()?;
         Ok(Some(record))
     }
 
@@ -169,6 +174,24 @@ impl Redis {
         let (seq,): (Option<u64>,) = self.ask("position", pipe().get(self.key("seq"))).await?;
         let seq = seq.unwrap_or(0);
         Ok(Position { seq, nudge: seq })
+    }
+
+    pub(crate) async fn nudged(&self, after: u64, wait: Duration) -> Result<u64, RegistryError> {
+        const CALL: &str = "nudged";
+        let block = u64::try_from(wait.min(LONGEST_FOLLOW).as_millis()).unwrap_or(u64::MAX).max(1);
+        let mut read = pipe();
+        read.cmd("XREAD")
+            .arg("BLOCK")
+            .arg(block)
+            .arg("STREAMS")
+            .arg(self.key("nudges"))
+            .arg(format!("{after}-0"));
+        let mut link = self.0.link.blocking().await?;
+        let (streams,): (Option<StreamReadReply>,) =
+            read.query_async(&mut link).await.map_err(|e| failed(CALL, &e))?;
+        self.0.link.park(link);
+        let last = streams.iter().flat_map(|s| &s.keys).flat_map(|key| &key.ids).next_back();
+        last.map_or(Ok(after), |entry| seq_of(&entry.id, CALL))
     }
 
     pub(crate) async fn follow(&self, after: Position, wait: Duration) -> Result<Follow, RegistryError> {
@@ -192,8 +215,7 @@ impl Redis {
         }
         for stream in streams.map(|s| s.keys).unwrap_or_default() {
             for entry in stream.ids {
-                let seq = entry.id.split('-').next().and_then(|s| s.parse().ok());
-                let seq: u64 = seq.ok_or_else(|| unexpected(CALL, format!("entry {:?}", entry.id)))?;
+                let seq = seq_of(&entry.id, CALL)?;
                 if stream.key == nudges {
                     follow.nudged = true;
                     follow.position.nudge = seq;
@@ -267,6 +289,12 @@ fn spawn_record(id: &str, fields: &Fields) -> Result<SpawnRecord, RegistryError>
         },
         events: Vec::new(),
     })
+}
+
+/// The sequence number of a stream's entry.
+fn seq_of(entry: &str, call: &'static str) -> Result<u64, RegistryError> {
+    let seq = entry.split('-').next().and_then(|s| s.parse().ok());
+    seq.ok_or_else(|| unexpected(call, format!("entry {entry:?}")))
 }
 
 /// An entry of a spawn's own history: `seq|at|kind|node|data`.

@@ -84,6 +84,10 @@ on_both! {
             async { farm.registry.release(&held.node, held.spawn).await.unwrap() },
         );
         assert!(follow.unwrap().nudged);
+        let nudge = farm.registry.nudged(before.nudge, std::time::Duration::from_secs(4)).await.unwrap();
+        assert_ne!(nudge, before.nudge);
+        let quiet = farm.registry.nudged(nudge, std::time::Duration::from_millis(30)).await.unwrap();
+        assert_eq!(quiet, nudge);
     }
 }
 

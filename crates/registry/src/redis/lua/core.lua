@@ -16,7 +16,7 @@
 --   places, line     zsets of those who wait, ticket -> until when it is kept, and -> its number; lineno: last number
 --   wait:<k>:<r>     zset ticket -> number   queues:<ticket>   set of the wait keys it is in
 --   spawns, spawns:<n>  zsets spawn -> seq of its first event, of the farm and of a node
---   spawn:<id>       hash, the record        history:<id>      list of its events
+--   spawn:<id>       hash, the record; its n-th event stands in field e<n>, their number in field events
 --   ended            zset spawn -> when it ended
 --   idem:<key>       hash, an idempotency record
 local P = KEYS[1]
@@ -34,27 +34,46 @@ local now = math.floor(now_us / 1000)
 local function int(n) return string.format('%.0f', n) end
 
 -- Sequence numbers rise with every event and, being taken from the clock, go on rising after a wipe.
+local last_seq
 local function next_seq()
-  local seq = math.max((call('GET', P .. ':seq') or 0) + 1, now_us)
-  call('SET', P .. ':seq', int(seq))
-  return seq
+  last_seq = math.max((last_seq or call('GET', P .. ':seq') or 0) + 1, now_us)
+  return last_seq
 end
+
+-- Every script that may have told something ends with this.
+local function done(answer)
+  if last_seq then call('SET', P .. ':seq', int(last_seq)) end
+  return answer
+end
+
+local EVENTS = P .. ':events'
+local told = false -- whether this run has told something before
 
 local function tell(at, kind, node, spawn, data)
   local seq = int(next_seq())
-  local events = P .. ':events'
-  call('SET', P .. ':floor', int(seq - 1), 'NX')
-  call('XADD', events, seq .. '-0', 'k', kind, 't', int(at), 'n', node, 's', spawn, 'd', data)
-  if call('XLEN', events) > EVENTS_COUNT + EVENTS_COUNT / 64 then
-    call('XTRIM', events, 'MAXLEN', EVENTS_COUNT)
-    local first = call('XRANGE', events, '-', '+', 'COUNT', 1)[1][1]
-    call('SET', P .. ':floor', int(string.match(first, '^%d+') - 1))
-  end
-  if spawn ~= '' then
-    local history = P .. ':history:' .. spawn
-    if call('LLEN', history) < 100 then
-      call('RPUSH', history, seq .. '|' .. int(at) .. '|' .. kind .. '|' .. node .. '|' .. data)
+  if not told then
+    told = true
+    local length = call('XLEN', EVENTS)
+    if length == 0 then call('SET', P .. ':floor', int(seq - 1), 'NX') end
+    if length > EVENTS_COUNT + EVENTS_COUNT / 64 then
+      call('XTRIM', EVENTS, 'MAXLEN', EVENTS_COUNT)
+      local first = call('XRANGE', EVENTS, '-', '+', 'COUNT', 1)[1][1]
+      call('SET', P .. ':floor', int(string.match(first, '^%d+') - 1))
     end
+  end
+  call('XADD', EVENTS, seq .. '-0', 'k', kind, 't', int(at), 'n', node, 's', spawn, 'd', data)
+  return seq
+end
+
+-- Tells of a spawn and writes fields of its record in one go; a record keeps its first events only. Returns the seq.
+local function tell_spawn(at, kind, node, spawn, data, events, ...)
+  local seq = tell(at, kind, node, spawn, data)
+  local record, count = P .. ':spawn:' .. spawn, (tonumber(events) or 0) + 1
+  if count <= 100 then
+    call('HSET', record, 'events', count, 'e' .. count,
+      seq .. '|' .. int(at) .. '|' .. kind .. '|' .. node .. '|' .. data, ...)
+  else
+    call('HSET', record, ...)
   end
   return seq
 end

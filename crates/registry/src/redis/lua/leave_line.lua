@@ -5,3 +5,4 @@ for i = A + 1, #ARGV do
   left = leave(ARGV[i]) or left
 end
 if left then nudge_line() end
+return done()

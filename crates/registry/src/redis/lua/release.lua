@@ -6,3 +6,4 @@ if hold and string.sub(hold, 1, 1) ~= 'A' then
   call('ZREM', P .. ':expiries', spawn .. node)
   free(node, spawn)
 end
+return done()

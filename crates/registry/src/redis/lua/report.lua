@@ -13,7 +13,7 @@ local function arg()
 end
 local node, epoch, takeover, heartbeat = arg(), arg(), arg() == '1', arg() == '1'
 local key, held = P .. ':node:' .. node, P .. ':held:' .. node
-local old = call('HMGET', key, 'epoch', 'avail', 'desc', 'serial')
+local old = call('HMGET', key, 'epoch', 'avail', 'desc', 'serial', 'kind', 'gpus')
 if old[1] and old[1] ~= epoch and not takeover then return { 'superseded' } end
 if not old[1] and not heartbeat then return { 'unknown' } end
 
@@ -21,6 +21,7 @@ local function register()
   local desc, kind, kind_json = arg(), arg(), arg()
   local slots, gpus, csr, ssr = arg(), arg(), arg(), arg()
   local advertise, load, gpu_list = arg(), arg(), arg()
+  old[5], old[6] = kind, gpus
   call('HSET', key, 'load', load, 'gpulist', gpu_list, 'beat', int(now))
   call('ZADD', P .. ':up', int(now), node)
   if old[1] == epoch and old[2] == 'up' and old[3] == desc then return end
@@ -51,56 +52,55 @@ end
 -- Since when: ms ago to a point in time.
 local function since(age) return age ~= '' and int(now - age) or '' end
 
-local holds -- a picture of held:<n>, read when it is first needed
+-- A picture of held:<n>, when a heartbeat's list is compared with it.
+local holds
 local function hold_of(spawn)
-  if not holds then
-    holds = {}
-    local flat = call('HGETALL', held)
-    for h = 1, #flat, 2 do holds[flat[h]] = flat[h + 1] end
-  end
-  return holds[spawn]
+  if holds then return holds[spawn] end
+  return call('HGET', held, spawn)
 end
+
+local freed = false
 
 -- Brings one spawn's record, slot and history to what its agent says. Returns its id.
 local function apply(at)
   local id, state, renderer, endpoint, gpu, labels = arg(), arg(), arg(), arg(), arg(), arg()
   local started, ready, ping, ended, exit, data = arg(), since(arg()), since(arg()), since(arg()), arg(), arg()
-  started = since(started)
   local record = P .. ':spawn:' .. id
-  local was = call('HMGET', record, 'state', 'ping', 'ready')
+  local was = call('HMGET', record, 'state', 'ping', 'ready', 'events')
   if was[1] == 'exited' then return id end
-  if state ~= 'exited' then
-    local hold = hold_of(id)
+  -- A slot is held from a spawn's first report on; a heartbeat looks again.
+  if state ~= 'exited' and (holds or not was[1]) then
     local want = gpu ~= '' and 'Ag' or 'A-'
+    -- Where no GPU is counted, what was held before makes no difference.
+    local hold = (holds or old[6] ~= '-1') and hold_of(id)
     if hold ~= want then
       call('HSET', held, id, want)
-      holds[id] = want
+      if holds then holds[id] = want end
       local before = hold and string.sub(hold, 2) == 'g' and 1 or 0
       local after = gpu ~= '' and 1 or 0
       if before ~= after then call('HINCRBY', key, 'gused', after - before) end
-      if hold then call('ZREM', P .. ':expiries', id .. node) end
+      call('ZREM', P .. ':expiries', id .. node)
     end
   end
-  if not was[1] then
-    call('HSET', record, 'node', node, 'endpoint', endpoint, 'renderer', renderer, 'state', state, 'started', started,
-      'ready', ready, 'ping', ping, 'ended', ended, 'exit', exit, 'gpu', gpu, 'labels', labels,
-      'pool', call('HGET', key, 'kind'):match('^[^|]*'))
-  elseif was[1] ~= state then
-    call('HSET', record, 'state', state, 'ping', ping, 'ended', ended, 'exit', exit)
-    if was[3] == '' then call('HSET', record, 'ready', ready) end
-  else
+  if was[1] == state then
     -- Ages are rounded, so the same ping comes out a few milliseconds apart.
     if ping ~= '' and (was[2] == '' or math.abs(ping - was[2]) > 50) then call('HSET', record, 'ping', ping) end
     return id
   end
-  local seq = tell(at, 'spawn.' .. state, node, id, data)
-  if not was[1] then
+  local kind = 'spawn.' .. state
+  if was[1] then
+    tell_spawn(at, kind, node, id, data, was[4], 'state', state, 'ping', ping, 'ended', ended, 'exit', exit,
+      'ready', was[3] ~= '' and was[3] or ready)
+  else
+    local seq = tell_spawn(at, kind, node, id, data, nil, 'node', node, 'endpoint', endpoint, 'renderer', renderer,
+      'state', state, 'started', since(started), 'ready', ready, 'ping', ping, 'ended', ended, 'exit', exit,
+      'gpu', gpu, 'labels', labels, 'pool', old[5]:match('^[^|]*'))
     call('ZADD', P .. ':spawns', seq, id)
     call('ZADD', P .. ':spawns:' .. node, seq, id)
   end
   if state == 'exited' then
     call('ZADD', P .. ':ended', int(now), id)
-    free(node, id)
+    freed = let_go(node, id) or freed
     if holds then holds[id] = nil end
   end
   return id
@@ -130,27 +130,29 @@ if serial ~= last then call('HSET', key, 'serial', int(serial)) end
 if heartbeat then
   local present = {}
   i = list_from
+  holds = {}
+  local flat = call('HGETALL', held)
+  for h = 1, #flat, 2 do holds[flat[h]] = flat[h + 1] end
   for _ = 1, listed do present[apply(now)] = true end
   for _, spawn in ipairs(forgotten) do call('SREM', P .. ':abandoned:' .. node, spawn) end
-  hold_of('')
   local gone = {}
   for spawn, hold in pairs(holds) do
     if string.sub(hold, 1, 1) == 'A' and not present[spawn] then gone[#gone + 1] = spawn end
   end
   for _, spawn in ipairs(gone) do
-    free(node, spawn)
+    freed = let_go(node, spawn) or freed
     end_unseen(node, spawn)
   end
   for _, spawn in ipairs(forgotten) do
     if string.sub(holds[spawn] or '', 1, 1) == 'X' then
       call('ZREM', P .. ':expiries', spawn .. node)
-      free(node, spawn)
+      freed = let_go(node, spawn) or freed
     end
   end
 end
-place(node)
+if freed then settle(node) else place(node) end
 
 local operator = call('HMGET', key, 'elig', 'drain')
 local answer = { 'ok', operator[1], operator[2], int(now) }
 for _, spawn in ipairs(call('SMEMBERS', P .. ':abandoned:' .. node)) do answer[#answer + 1] = spawn end
-return answer
+return done(answer)

@@ -19,8 +19,6 @@ for _ = 1, tonumber(ARGV[A + 7]) do
 end
 for k = i + 1, i + tonumber(ARGV[i]) do kinds[#kinds + 1] = ARGV[k] end
 
-expire_beats(16)
-
 local number = math.huge
 local waiting = call('ZCARD', P .. ':places') > 0
 if waiting and ticket ~= '' then
@@ -54,20 +52,23 @@ local range = pack and 'ZREVRANGE' or 'ZRANGE'
 
 -- The best level over all suitable kinds, then one of its nodes at random.
 local function choose()
-  local best, tied = nil, {}
+  local best, tied, alone = nil, {}, nil
   for _, kind in ipairs(kinds) do
     local open = P .. ':open:' .. kind .. ':' .. renderer
-    local top = call(range, open, 0, 0, 'WITHSCORES')
+    local top = call(range, open, 0, 1, 'WITHSCORES')
     if top[1] and not (waiting and overtaking(kind)) then
       local load = tonumber(top[2])
       if best == nil or (pack and load > best) or (not pack and load < best) then
         best, tied = load, { open }
+        alone = top[4] ~= top[2] and top[1]
       elseif load == best then
         tied[#tied + 1] = open
+        alone = nil
       end
     end
   end
   if best == nil then return nil end
+  if alone then return alone end
   local counts, total = {}, 0
   for t, open in ipairs(tied) do
     counts[t] = call('ZCOUNT', open, best, best)
@@ -106,17 +107,19 @@ end
 for _, back in ipairs(aside) do call('ZADD', back[1], back[2], back[3]) end
 
 if node then
-  local key = P .. ':node:' .. node
-  local h = call('HMGET', key, 'advertise', 'gpus')
-  local gpu = renderer == 'ssr' and tonumber(h[2]) >= 0
-  call('HSET', P .. ':held:' .. node, spawn, gpu and 'Rg' or 'R-')
-  if gpu then call('HINCRBY', key, 'gused', 1) end
+  local key, held = P .. ':node:' .. node, P .. ':held:' .. node
+  local h = call('HMGET', key, 'kind', 'csr', 'ssr', 'slots', 'gpus', 'gused', 'placeable', 'advertise')
+  local gpu = renderer == 'ssr' and tonumber(h[5]) >= 0
+  call('HSET', held, spawn, gpu and 'Rg' or 'R-')
+  if gpu then h[6] = call('HINCRBY', key, 'gused', 1) end
   call('ZADD', P .. ':expiries', int(now + RESERVATION), spawn .. node)
-  place(node)
+  shelve(node, h, call('HLEN', held))
   if ticket ~= '' and leave(ticket) then nudge_line() end
-  return { 'slot', node, h[1] }
+  return done({ 'slot', node, h[8] })
 end
 
+-- Whether there is nobody, or only nobody free, depends on who is still there.
+expire_beats(256)
 if ticket ~= '' and #kinds > 0 then
   local at = call('ZSCORE', P .. ':line', ticket)
   if not at then
@@ -134,7 +137,7 @@ end
 local known = 0
 for _, kind in ipairs(kinds) do
   local tail = kind .. ':' .. renderer
-  if call('SCARD', P .. ':members:' .. tail) > 0 then return { 'full' } end
+  if call('SCARD', P .. ':members:' .. tail) > 0 then return done({ 'full' }) end
   if call('SCARD', P .. ':known:' .. tail) > 0 then known = 1 end
 end
-return { 'none', known }
+return done({ 'none', known })

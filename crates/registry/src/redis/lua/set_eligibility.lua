@@ -17,4 +17,4 @@ if old[1] ~= eligibility or old[2] ~= drain then
   end
 end
 nudge_line()
-return 1
+return done(1)

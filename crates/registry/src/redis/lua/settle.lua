@@ -13,4 +13,4 @@ if mine then
   end
 end
 nudge()
-return mine and 1 or 0
+return done(mine and 1 or 0)

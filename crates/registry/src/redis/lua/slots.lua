@@ -4,10 +4,9 @@
 -- yet, X such a reservation given up, A reported by the agent. The second is g when a GPU slot goes with it, else -.
 
 -- Puts a node where its load says, or nowhere when it has no room.
-local function place(node)
-  local h = call('HMGET', P .. ':node:' .. node, 'kind', 'csr', 'ssr', 'slots', 'gpus', 'gused', 'placeable')
-  if not h[1] then return end
-  local used, slots = call('HLEN', P .. ':held:' .. node), tonumber(h[4])
+-- h: its kind, csr, ssr, slots, gpus, gused, placeable; used: its taken slots.
+local function shelve(node, h, used)
+  local slots = tonumber(h[4])
   local room = h[7] == '1' and used < slots
   local load = used / math.max(slots, 1)
   if h[2] == '1' then
@@ -24,6 +23,11 @@ local function place(node)
       call('ZREM', open, node)
     end
   end
+end
+
+local function place(node)
+  local h = call('HMGET', P .. ':node:' .. node, 'kind', 'csr', 'ssr', 'slots', 'gpus', 'gused', 'placeable')
+  if h[1] then shelve(node, h, call('HLEN', P .. ':held:' .. node)) end
 end
 
 -- Follows a change of eligibility or availability.
@@ -60,18 +64,27 @@ local function strike(node)
   end
 end
 
--- Gives a slot back.
-local function free(node, spawn)
-  local held = P .. ':held:' .. node
+-- Gives a slot back; settle must follow.
+local function let_go(node, spawn)
+  local held, key = P .. ':held:' .. node, P .. ':node:' .. node
   local hold = call('HGET', held, spawn)
-  if not hold then return end
+  if not hold then return false end
   call('HDEL', held, spawn)
-  if string.sub(hold, 2) == 'g' then call('HINCRBY', P .. ':node:' .. node, 'gused', -1) end
+  if string.sub(hold, 2) == 'g' then call('HINCRBY', key, 'gused', -1) end
+  return true
+end
+
+-- What follows when slots of a node came back.
+local function settle(node)
   place(node)
-  if call('HLEN', held) == 0 and call('HGET', P .. ':node:' .. node, 'elig') == 'draining' then
+  if call('HGET', P .. ':node:' .. node, 'elig') == 'draining' and call('HLEN', P .. ':held:' .. node) == 0 then
     tell(now, 'node.drained', node, '', '{}')
   end
   nudge_line()
+end
+
+local function free(node, spawn)
+  if let_go(node, spawn) then settle(node) end
 end
 
 local function call_stale(node)

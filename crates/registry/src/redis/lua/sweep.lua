@@ -10,11 +10,10 @@ for _, node in ipairs(call('ZRANGEBYSCORE', P .. ':stale', '-inf', now - DOWN, '
   tell(now, 'node.down', node, '', '{}')
   local held = call('HGETALL', P .. ':held:' .. node)
   for h = 1, #held, 2 do
-    local spawn, record = held[h], P .. ':spawn:' .. held[h]
-    local state = string.sub(held[h + 1], 1, 1) == 'A' and call('HGET', record, 'state')
-    if state and state ~= 'exited' and state ~= 'lost' then
-      call('HSET', record, 'state', 'lost')
-      tell(now, 'spawn.lost', node, spawn, '{}')
+    local spawn = held[h]
+    local was = call('HMGET', P .. ':spawn:' .. spawn, 'state', 'events')
+    if string.sub(held[h + 1], 1, 1) == 'A' and was[1] and was[1] ~= 'exited' and was[1] ~= 'lost' then
+      tell_spawn(now, 'spawn.lost', node, spawn, '{}', was[2], 'state', 'lost')
     end
   end
 end
@@ -40,7 +39,7 @@ if left then nudge_line() end
 -- Records of ended spawns, the oldest first.
 local function drop(spawn)
   local node = call('HGET', P .. ':spawn:' .. spawn, 'node')
-  call('DEL', P .. ':spawn:' .. spawn, P .. ':history:' .. spawn)
+  call('DEL', P .. ':spawn:' .. spawn)
   call('ZREM', P .. ':ended', spawn)
   call('ZREM', P .. ':spawns', spawn)
   if node then call('ZREM', P .. ':spawns:' .. node, spawn) end
@@ -60,3 +59,4 @@ for _, node in ipairs(call('ZRANGEBYSCORE', P .. ':down', '-inf', now - FORGET, 
   call('DEL', P .. ':node:' .. node, P .. ':held:' .. node, P .. ':abandoned:' .. node)
   for _, spawn in ipairs(held) do end_unseen(node, spawn) end
 end
+return done()

@@ -1,0 +1,184 @@
+//! Rules the repository promises itself.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use serde_json::Value;
+
+/// Look again at a file that is longer than this.
+const LONGEST: usize = 600;
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_owned()
+}
+
+/// Every file that is or would be under version control, with its path from the root.
+fn files() -> Vec<(String, PathBuf)> {
+    fn walk(root: &Path, directory: &Path, found: &mut Vec<(String, PathBuf)>) {
+        for entry in fs::read_dir(directory).unwrap() {
+            let path = entry.unwrap().path();
+            let name = path.file_name().unwrap().to_str().unwrap();
+            if name == "target" || name == ".git" {
+                continue;
+            }
+            if path.is_dir() {
+                walk(root, &path, found);
+            } else {
+                found.push((path.strip_prefix(root).unwrap().to_str().unwrap().to_owned(), path));
+            }
+        }
+    }
+    let mut found = Vec::new();
+    walk(&root(), &root(), &mut found);
+    assert!(found.len() > 50, "{found:?}");
+    found
+}
+
+fn sources() -> Vec<(String, String)> {
+    let files = files().into_iter().filter(|(name, _)| name.ends_with(".rs") && !name.contains("/gen/"));
+    files.map(|(name, path)| (name, fs::read_to_string(path).unwrap())).collect()
+}
+
+fn read(name: &str) -> String {
+    fs::read_to_string(root().join(name)).unwrap_or_else(|error| panic!("{name}: {error}"))
+}
+
+#[test]
+fn no_source_file_is_longer_than_600_lines() {
+    let long =
+        sources().into_iter().map(|(name, text)| (name, text.lines().count())).filter(|(_, l)| *l > LONGEST);
+    assert_eq!(long.collect::<Vec<_>>(), []);
+}
+
+#[test]
+fn no_file_is_named_after_nothing_in_particular() {
+    let vague =
+        ["util", "utils", "helper", "helpers", "common", "manager", "misc", "handler", "handlers", "service"];
+    let bad = files().into_iter().map(|(name, _)| name).filter(|name| {
+        Path::new(name).iter().any(|part| {
+            let stem = part.to_str().unwrap().split('.').next().unwrap();
+            vague.contains(&stem) && !name.starts_with("deploy/")
+        })
+    });
+    assert_eq!(bad.collect::<Vec<_>>(), Vec::<String>::new());
+}
+
+#[test]
+fn the_architecture_names_every_crate() {
+    let text = read("ARCHITECTURE.md");
+    let missing = fs::read_dir(root().join("crates"))
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    let missing: Vec<String> = missing
+        .filter(|name| !text.contains(&format!("`{name}`")) && !text.contains(&format!("**{name}**")))
+        .collect();
+    assert_eq!(missing, Vec::<String>::new());
+}
+
+#[test]
+fn nothing_sleeps_on_a_thread() {
+    let sleeps = ["thread", "sleep("].join("::");
+    // The simulator is made of threads, and what stands in for a slow server is slow on purpose.
+    let bad = sources().into_iter().filter(|(name, text)| {
+        !name.starts_with("crates/sc-sim/") && !name.contains("/tests/") && text.contains(&sleeps)
+    });
+    assert_eq!(bad.map(|(name, _)| name).collect::<Vec<_>>(), Vec::<String>::new());
+}
+
+#[test]
+fn no_file_knows_where_somebody_worked() {
+    let places = [["", "work", ""].join("/"), ["", "root", ""].join("/"), ["", "Users", ""].join("/")];
+    let mut bad = Vec::new();
+    for (name, path) in files() {
+        let Ok(text) = fs::read_to_string(path) else { continue };
+        for line in text.lines().filter(|line| places.iter().any(|place| line.contains(place.as_str()))) {
+            bad.push(format!("{name}: {line}"));
+        }
+    }
+    assert_eq!(bad, Vec::<String>::new());
+}
+
+#[test]
+fn every_source_file_begins_with_what_it_is_about() {
+    let said_above = |name: &str| name.ends_with("tests.rs");
+    let bad = sources().into_iter().filter(|(name, text)| !text.starts_with("//!") && !said_above(name));
+    assert_eq!(bad.map(|(name, _)| name).collect::<Vec<_>>(), Vec::<String>::new());
+}
+
+#[test]
+fn only_the_registry_knows_redis() {
+    let bad = sources().into_iter().filter(|(name, text)| {
+        name.starts_with("crates/") && !name.starts_with("crates/registry/") && text.contains("redis::")
+    });
+    assert_eq!(bad.map(|(name, _)| name).collect::<Vec<_>>(), Vec::<String>::new());
+}
+
+fn metadata() -> Value {
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let output = Command::new(cargo)
+        .args([
+            "metadata",
+            "--locked",
+            "--offline",
+            "--format-version",
+            "1",
+            "--filter-platform",
+            "x86_64-unknown-linux-gnu",
+        ])
+        .current_dir(root())
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    serde_json::from_slice(&output.stdout).unwrap()
+}
+
+#[test]
+fn every_dependency_has_a_licence_that_we_can_live_with() {
+    let good = BTreeSet::from([
+        "MIT",
+        "Apache-2.0",
+        "BSD-2-Clause",
+        "BSD-3-Clause",
+        "ISC",
+        "Zlib",
+        "Unicode-3.0",
+        "0BSD",
+        "CC0-1.0",
+        "Unlicense",
+        "BSL-1.0",
+        "MIT-0",
+        "CDLA-Permissive-2.0",
+        "Apache-2.0 WITH LLVM-exception",
+    ]);
+    let metadata = metadata();
+    let mut bad = Vec::new();
+    for package in metadata["packages"].as_array().unwrap() {
+        let licence = package["license"].as_str().unwrap_or("none");
+        // One of several will do; of those that come together every one has to.
+        let alternatives = licence.replace(['(', ')'], "").replace('/', " OR ");
+        let fine = alternatives.split(" OR ").any(|l| l.split(" AND ").all(|one| good.contains(one.trim())));
+        if !fine {
+            bad.push(format!("{} {}: {licence}", package["name"], package["version"]));
+        }
+    }
+    assert_eq!(bad, Vec::<String>::new());
+}
+
+#[test]
+fn every_dependency_comes_from_the_registry_or_this_repository() {
+    let metadata = metadata();
+    let packages = metadata["packages"].as_array().unwrap();
+    let bad: Vec<String> = packages
+        .iter()
+        .filter(|package| match package["source"].as_str() {
+            Some(source) => source != "registry+https://github.com/rust-lang/crates.io-index",
+            None => {
+                !package["manifest_path"].as_str().is_some_and(|path| Path::new(path).starts_with(root()))
+            }
+        })
+        .map(|package| package["id"].to_string())
+        .collect();
+    assert_eq!(bad, Vec::<String>::new());
+}
