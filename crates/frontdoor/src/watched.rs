@@ -10,8 +10,7 @@ use model::{Drain, Eligibility, NodeId, NodeRecord, SpawnId, SpawnRecord, Ticket
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::gauge::Gauge;
 use registry::{
-    Claim, IdempotencyKey, Position, Registry, RegistryError, Reserve, Reserved, SpawnFilter,
-    SpawnPage,
+    Claim, IdempotencyKey, Position, Registry, RegistryError, Reserve, Reserved, SpawnFilter, SpawnPage,
 };
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep};

@@ -10,14 +10,14 @@ use tokio::time::{Instant, timeout};
 use crate::fake_agent::{Offer, Script};
 use crate::farm::{Farm, config};
 use crate::http::{Answer, begin, get, send, spawn, spawn_keyed};
-use crate::redis::Redis;
+use crate::redis_server::RedisServer;
 use crate::wait::until;
 
 /// Enough for an answer that waits for nothing, on a machine that is busy.
 const AT_ONCE: Duration = Duration::from_millis(500);
 
 /// A farm over Redis whose front door has all its nodes in the picture.
-async fn farm(redis: &Redis, config: Config, slots: u32, scripts: &[Script]) -> Farm {
+async fn farm(redis: &RedisServer, config: Config, slots: u32, scripts: &[Script]) -> Farm {
     let farm = Farm::over(redis.registry(), config, slots, scripts).await;
     seen(&farm).await;
     farm
@@ -51,7 +51,7 @@ fn node_of(answer: &Answer) -> String {
 
 #[tokio::test]
 async fn spawns_go_on_from_the_last_picture_and_are_all_there_when_the_registry_is_back() {
-    let mut redis = Redis::start().await;
+    let mut redis = RedisServer::start().await;
     let farm = farm(&redis, config(), 4, &[Script::Ready, Script::Ready]).await;
     let before = spawn(farm.http, "").await;
     assert_eq!(before.status, 200);
@@ -91,7 +91,7 @@ async fn spawns_go_on_from_the_last_picture_and_are_all_there_when_the_registry_
 
 #[tokio::test]
 async fn what_cannot_be_answered_without_the_registry_is_refused_at_once() {
-    let mut redis = Redis::start().await;
+    let mut redis = RedisServer::start().await;
     let farm = farm(&redis, config(), 4, &[Script::Ready]).await;
     redis.kill();
     away(&farm).await;
@@ -118,7 +118,7 @@ async fn what_cannot_be_answered_without_the_registry_is_refused_at_once() {
 
 #[tokio::test]
 async fn a_front_door_that_does_without_the_registry_says_so_and_stays_ready() {
-    let mut redis = Redis::start().await;
+    let mut redis = RedisServer::start().await;
     let farm = farm(&redis, config(), 1, &[Script::Ready]).await;
     redis.kill();
     away(&farm).await;
@@ -140,7 +140,7 @@ async fn a_front_door_that_does_without_the_registry_says_so_and_stays_ready() {
 
 #[tokio::test]
 async fn a_registry_that_hangs_delays_the_first_calls_only() {
-    let redis = Redis::start().await;
+    let redis = RedisServer::start().await;
     let farm = farm(&redis, config(), 9, &[Script::Ready]).await;
     redis.pause();
     let first = timeout(Duration::from_secs(5), spawn(farm.http, "")).await.unwrap();
@@ -156,7 +156,7 @@ async fn a_registry_that_hangs_delays_the_first_calls_only() {
 
 #[tokio::test]
 async fn nodes_that_refuse_or_cannot_be_reached_are_passed_over() {
-    let mut redis = Redis::start().await;
+    let mut redis = RedisServer::start().await;
     let scripts = [Script::Ready, Script::Ready, Script::Ready];
     let mut farm = farm(&redis, config(), 100, &scripts).await;
     redis.kill();
@@ -170,8 +170,8 @@ async fn nodes_that_refuse_or_cannot_be_reached_are_passed_over() {
 }
 
 /// The registry is away, and there are two nodes of which the first is chosen, because it is less loaded.
-async fn first_before_second(first: Script) -> (Redis, Farm) {
-    let mut redis = Redis::start().await;
+async fn first_before_second(first: Script) -> (RedisServer, Farm) {
+    let mut redis = RedisServer::start().await;
     let mut farm = Farm::over(redis.registry(), config(), 10, &[first]).await;
     farm.add(Offer { slots: 10, labels: &[("second", "yes")] }, Script::Ready).await;
     seen(&farm).await;
@@ -200,7 +200,7 @@ async fn an_agent_that_vanishes_with_the_answer_is_not_simply_replaced() {
 
 #[tokio::test]
 async fn a_spawn_that_is_not_ready_in_time_is_ended_without_the_registry() {
-    let mut redis = Redis::start().await;
+    let mut redis = RedisServer::start().await;
     let mut settings = config();
     settings.spawn_deadline = Duration::from_millis(300);
     let farm = farm(&redis, settings, 2, &[Script::Hang]).await;
@@ -212,7 +212,7 @@ async fn a_spawn_that_is_not_ready_in_time_is_ended_without_the_registry() {
 
 #[tokio::test]
 async fn what_was_held_when_the_registry_went_away_is_given_back_when_it_is_back() {
-    let redis = Redis::start().await;
+    let redis = RedisServer::start().await;
     let farm = farm(&redis, config(), 2, &[Script::Hang]).await;
     let node = &farm.agents[0].node;
     let caller = begin(farm.http, &[], "").await;
@@ -232,7 +232,7 @@ async fn what_was_held_when_the_registry_went_away_is_given_back_when_it_is_back
 
 #[tokio::test]
 async fn a_place_in_line_outlives_the_registry() {
-    let mut redis = Redis::start().await;
+    let mut redis = RedisServer::start().await;
     let farm = farm(&redis, config(), 1, &[Script::Ready]).await;
     let first = spawn(farm.http, "").await.json();
     let waiting = crate::http::spawning(farm.http, r#"{"waitSeconds":60}"#);
@@ -248,7 +248,7 @@ async fn a_place_in_line_outlives_the_registry() {
 
 #[tokio::test]
 async fn whose_patience_ends_while_the_registry_is_away_is_placed_from_the_picture() {
-    let mut redis = Redis::start().await;
+    let mut redis = RedisServer::start().await;
     let farm = farm(&redis, config(), 1, &[Script::Ready]).await;
     let first = spawn(farm.http, "").await.json();
     let waiting = crate::http::spawning(farm.http, r#"{"waitSeconds":2}"#);

@@ -5,7 +5,7 @@
 mod fake_agent;
 mod farm;
 mod http;
-mod redis;
+mod redis_server;
 mod wait;
 
 mod doing_without;

@@ -8,13 +8,13 @@ use registry::Registry;
 
 use crate::farm::TIMING;
 
-pub(crate) struct Redis {
+pub(crate) struct RedisServer {
     child: Option<Child>,
     dir: tempfile::TempDir,
     port: u16,
 }
 
-impl Redis {
+impl RedisServer {
     /// On a port of its own. Somebody else may take the port first, so a failed start is tried again on another.
     pub(crate) async fn start() -> Self {
         for _ in 0..20 {
@@ -81,7 +81,7 @@ impl Redis {
     }
 }
 
-impl Drop for Redis {
+impl Drop for RedisServer {
     fn drop(&mut self) {
         self.kill();
     }
