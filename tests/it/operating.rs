@@ -65,5 +65,5 @@ async fn not_one_spawn_starts_on_a_node_once_its_drain_has_answered() {
     for racer in join_all(racers).await {
         racer.unwrap();
     }
-    Arc::try_unwrap(farm).ok().expect("the racers are gone").finish().await;
+    Arc::into_inner(farm).expect("the racers are gone").finish().await;
 }

@@ -90,6 +90,9 @@ async fn the_surface_describes_itself() {
         ("/v1/spawns/{id}/log", &["get"]),
         ("/v1/nodes", &["get"]),
         ("/v1/nodes/{node}", &["get"]),
+        ("/v1/nodes/{node}/cordon", &["post"]),
+        ("/v1/nodes/{node}/uncordon", &["post"]),
+        ("/v1/nodes/{node}/drain", &["post"]),
         ("/healthz", &["get"]),
         ("/readyz", &["get"]),
     ] {

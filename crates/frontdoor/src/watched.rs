@@ -22,6 +22,11 @@ use crate::door::Door;
 
 /// Between two probes while the registry is away; jittered down to half.
 const PROBE: Duration = Duration::from_millis(400);
+/// A registry that is away again so soon after it came back answers probes, but not calls (a replica that is read-only, a
+/// server that is full): it is left alone for longer each time.
+const RELAPSE: Duration = Duration::from_secs(5);
+/// Pauses before the first probe double so often at the most.
+const MOST_RELAPSES: u32 = 5;
 /// A registry that has just come back may have been wiped. The agents have filled it again after this time.
 const REFILL: Duration = Duration::from_secs(3);
 
@@ -39,6 +44,8 @@ struct State {
     outage: Option<Outage>,
     /// When the last outage ended.
     back: Option<Instant>,
+    /// Outages in a row that began soon after the one before.
+    relapses: u32,
 }
 
 /// What is counted here.
@@ -154,6 +161,8 @@ impl Watched {
             // Calls of the last outage may fail when it is over.
             let news = state.outage.is_none() && state.back.is_none_or(|back| back <= asked);
             if news {
+                let soon = state.back.is_some_and(|back| back.elapsed() < RELAPSE);
+                state.relapses = if soon { (state.relapses + 1).min(MOST_RELAPSES) } else { 0 };
                 let (since, began) = (Timestamp::now(), Instant::now());
                 state.outage = Some(Outage { since, why: why.to_owned(), began });
             }
@@ -182,11 +191,85 @@ impl Watched {
 pub(crate) async fn probe(door: Arc<Door>) {
     let watched = &door.registry;
     let mut state = watched.state.subscribe();
-    while state.wait_for(|state| state.outage.is_some()).await.is_ok() {
-        // At once: it may have been no more than one connection that broke.
+    while let Ok(relapses) = state.wait_for(|state| state.outage.is_some()).await.map(|state| state.relapses)
+    {
+        // Otherwise at once: it may have been no more than one connection that broke.
+        if relapses > 0 {
+            sleep(jittered(PROBE * 2_u32.pow(relapses))).await;
+        }
         while watched.registry.ping().await.is_err() {
             sleep(jittered(PROBE)).await;
         }
         watched.close();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn watched() -> Watched {
+        Watched::new(Registry::embedded(Timing::FARM), Figures::default())
+    }
+
+    async fn fails(watched: &Watched) {
+        let call = async { Err::<(), _>(RegistryError::Away("gone".into())) };
+        watched.ask(call).await.unwrap_err();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn after_one_call_that_finds_it_away_no_other_is_made_until_it_is_back() {
+        let watched = watched();
+        assert!(watched.ping().await.is_ok());
+        fails(&watched).await;
+        assert_eq!(watched.figures.up.get(), 0);
+        let call = async { panic!("it must not be asked") };
+        let answer: Result<(), _> = watched.ask(call).await;
+        assert!(matches!(answer, Err(RegistryError::Away(why)) if why == "gone"));
+        assert_eq!(watched.figures.failures.get(), 1, "what was not asked did not fail");
+        watched.close();
+        watched.back().await;
+        assert!(watched.ping().await.is_ok() && watched.outage().is_none());
+        assert!(watched.refilling());
+        tokio::time::advance(REFILL).await;
+        assert!(!watched.refilling());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_call_of_the_last_outage_that_fails_late_does_not_begin_another() {
+        let watched = watched();
+        let late = watched.ask(async {
+            sleep(Duration::from_secs(1)).await;
+            Err::<(), _>(RegistryError::Away("late".into()))
+        });
+        let outage = async {
+            fails(&watched).await;
+            sleep(Duration::from_millis(10)).await;
+            watched.close();
+        };
+        tokio::join!(late, outage).0.unwrap_err();
+        assert!(watched.outage().is_none());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_answer_that_is_not_understood_is_no_outage() {
+        let watched = watched();
+        let call = async { Err::<(), _>(RegistryError::Unexpected { call: "ping", what: "?".into() }) };
+        watched.ask(call).await.unwrap_err();
+        assert!(watched.outage().is_none());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn one_that_is_away_again_and_again_is_left_alone_for_longer() {
+        let watched = watched();
+        for expected in [0, 1, 2, 3, 4, 5, 5] {
+            fails(&watched).await;
+            assert_eq!(watched.state.borrow().relapses, expected);
+            watched.close();
+            tokio::time::advance(Duration::from_millis(1)).await;
+        }
+        tokio::time::advance(RELAPSE).await;
+        fails(&watched).await;
+        assert_eq!(watched.state.borrow().relapses, 0);
     }
 }

@@ -71,6 +71,7 @@ async fn ask(
     understand: impl FnOnce(&[u8]) -> Result<Operation, crate::strict::Invalid>,
 ) -> Result<Json<EligibilityAnswer>, ApiError> {
     extract::no_parameters(request.uri())?;
+    extract::no_foreign_page(request.headers())?;
     let id = extract::request_id(request.extensions());
     let by = extract::peer(request.extensions());
     let operation = understand(&extract::body(request).await?)?;
