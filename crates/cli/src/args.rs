@@ -8,11 +8,11 @@ use hyper::header::HeaderValue;
 use model::api::SpawnRequest;
 use model::{RendererType, SpawnState};
 
-use crate::client::Server;
 use crate::commands::{
     agent, bench, completions, cordon, dev, drain, frontdoor, log, nodes, show, spawn, spawns, stop,
 };
 use crate::failure::Failure;
+use crate::server::Server;
 
 /// The longest a request may wait in line.
 const LONGEST_WAIT: Duration = Duration::from_secs(60);
