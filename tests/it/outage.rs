@@ -10,7 +10,8 @@ async fn ready_again(farm: &Farm) {
     for door in &farm.doors {
         until("the front door is ready again", PATIENCE, async || {
             let ready = door.http.get("/readyz").send().await;
-            Look::when(ready.status == 200, || format!("{ready:?}"))
+            let so = ready.status == 200 && ready.json()["status"] == "ready";
+            Look::when(so, || format!("{ready:?}"))
         })
         .await;
     }
@@ -52,6 +53,38 @@ async fn spawns_do_not_care_whether_redis_is_there() {
     assert_eq!(audit.total(), 1, "{audit:?}");
     stays.leave().await;
     farm.ends(id(0)).await;
+    farm.finish().await;
+}
+
+#[tokio::test]
+async fn spawns_start_while_redis_is_away_and_are_all_on_record_afterwards() {
+    let plan = || AgentPlan::slots(3);
+    let mut farm = Farm::builder().doors(2).agent(plan()).agent(plan()).start().await;
+    for door in &farm.doors {
+        until("the front door has seen both nodes", PATIENCE, async || {
+            let nodes = door.metrics().await.sum("hatchery_frontdoor_picture_nodes");
+            Look::when(nodes > 1.5, || format!("{nodes} nodes in its picture"))
+        })
+        .await;
+    }
+    farm.redis.kill();
+    let mut ids = Vec::new();
+    for index in 0..6 {
+        let answer = farm.door(index % 2).spawned(&json!({})).await;
+        ids.push(answer["id"].as_str().unwrap().to_owned());
+    }
+    farm.door(0).spawn(&json!({"waitSeconds": 60})).await.problem(503, "no-capacity");
+    assert_eq!(farm.processes().len(), 6);
+    farm.redis.restart().await;
+    ready_again(&farm).await;
+    until("every spawn is on record", PATIENCE, async || {
+        let list = farm.door(1).json("/v1/spawns?state=ready").await;
+        let count = list["spawns"].as_array().unwrap().len();
+        Look::when(count == 6, || format!("{count} are"))
+    })
+    .await;
+    assert_eq!(farm.audit().await.total(), 6);
+    farm.stop(ids.iter().map(String::as_str)).await;
     farm.finish().await;
 }
 

@@ -90,6 +90,9 @@ async fn the_surface_describes_itself() {
         ("/v1/spawns/{id}/log", &["get"]),
         ("/v1/nodes", &["get"]),
         ("/v1/nodes/{node}", &["get"]),
+        ("/v1/nodes/{node}/cordon", &["post"]),
+        ("/v1/nodes/{node}/uncordon", &["post"]),
+        ("/v1/nodes/{node}/drain", &["post"]),
         ("/healthz", &["get"]),
         ("/readyz", &["get"]),
     ] {
@@ -169,13 +172,20 @@ async fn probes_tell_a_living_process_from_one_that_can_serve() {
         let ready = door.http.get("/readyz").send().await;
         assert_eq!(ready.status, 200, "{ready:?}");
         assert!(ready.text().contains("registry") || ready.text().contains("redis"), "{ready:?}");
+        until("the front door has a picture of the farm", PATIENCE, async || {
+            let nodes = door.metrics().await.sum("hatchery_frontdoor_picture_nodes");
+            Look::when(nodes > 0.0, || format!("{nodes} nodes in it"))
+        })
+        .await;
     }
     farm.redis.kill();
     for index in [0, 1] {
         let door = farm.door(index);
-        until("the front door says that it is not ready", PATIENCE, async || {
+        // It can do without for a while, and says so.
+        until("the front door says that it is degraded", PATIENCE, async || {
             let ready = door.get("/readyz").send().await;
-            Look::when(ready.status == 503, || format!("{ready:?}"))
+            let so = ready.status == 200 && ready.json()["status"] == "degraded";
+            Look::when(so, || format!("{ready:?}"))
         })
         .await;
         assert_eq!(door.get("/healthz").send().await.status, 200);
@@ -193,7 +203,8 @@ async fn probes_tell_a_living_process_from_one_that_can_serve() {
         let door = farm.door(index);
         until("the front door is ready again", PATIENCE, async || {
             let ready = door.get("/readyz").send().await;
-            Look::when(ready.status == 200, || format!("{ready:?}"))
+            let so = ready.status == 200 && ready.json()["status"] == "ready";
+            Look::when(so, || format!("{ready:?}"))
         })
         .await;
     }

@@ -8,12 +8,18 @@ use hyper::header::HeaderValue;
 use model::api::SpawnRequest;
 use model::{RendererType, SpawnState};
 
-use crate::client::Server;
-use crate::commands::{agent, bench, completions, dev, frontdoor, log, nodes, show, spawn, spawns, stop};
+use crate::commands::{
+    agent, bench, completions, cordon, dev, drain, frontdoor, log, nodes, show, spawn, spawns, stop,
+};
 use crate::failure::Failure;
+use crate::server::Server;
 
 /// The longest a request may wait in line.
 const LONGEST_WAIT: Duration = Duration::from_secs(60);
+
+/// Names the front door for every command that talks to one.
+const SERVER_VARIABLE: &str = "HATCHERY_SERVER";
+const DEFAULT_SERVER: &str = "http://127.0.0.1:8080";
 
 /// A farm of stream cache servers behind one POST /spawn.
 #[derive(Debug, Parser)]
@@ -26,14 +32,28 @@ const LONGEST_WAIT: Duration = Duration::from_secs(60);
     after_help = "Examples:\n  \
         hatchery dev\n  \
         hatchery spawn --renderer ssr --label sdk=2025.1\n  \
-        hatchery nodes\n\n\
+        hatchery nodes\n  \
+        hatchery --server http://door:8080 drain node-a --deadline 30m --wait\n\n\
         Exit codes: 0 done, 1 failed, 2 usage or configuration, 3 not found,\n\
         4 refused or no capacity, 5 timed out."
 )]
 pub(crate) struct Cli {
+    #[command(flatten)]
+    pub(crate) before: Before,
     /// What to do.
     #[command(subcommand)]
     pub(crate) command: Command,
+}
+
+/// Flags that may also stand before the command, if it is one that talks to a front door.
+#[derive(Debug, Args)]
+pub(crate) struct Before {
+    /// The front door that the command talks to
+    #[arg(long, value_name = "URL", help_heading = "Front door")]
+    pub(crate) server: Option<Server>,
+    /// Print the front door's JSON instead of a table
+    #[arg(long, help_heading = "Front door")]
+    pub(crate) json: bool,
 }
 
 /// Every command.
@@ -57,6 +77,12 @@ pub(crate) enum Command {
     Stop(stop::StopArgs),
     /// List nodes, or show one
     Nodes(nodes::NodesArgs),
+    /// Close a node to new spawns; those that run stay
+    Cordon(cordon::CordonArgs),
+    /// Open a node to new spawns again; undoes a drain, too
+    Uncordon(cordon::UncordonArgs),
+    /// Empty a node: nothing new starts there, and what runs ends by itself or at a deadline
+    Drain(drain::DrainArgs),
     /// Put load on a farm and measure how long its answers take
     Bench(bench::BenchArgs),
     /// Print a completion script for a shell
@@ -66,21 +92,32 @@ pub(crate) enum Command {
 /// Flags of every command that talks to a front door.
 #[derive(Debug, Args)]
 pub(crate) struct ClientFlags {
-    /// The front door to talk to
-    #[arg(
-        long,
-        env = "HATCHERY_SERVER",
-        default_value = "http://127.0.0.1:8080",
-        value_name = "URL",
-        help_heading = "Front door"
-    )]
-    pub(crate) server: Server,
+    /// The front door to talk to [env: HATCHERY_SERVER] [default: http://127.0.0.1:8080]
+    #[arg(long, value_name = "URL", help_heading = "Front door")]
+    pub(crate) server: Option<Server>,
     /// Print the front door's JSON instead of a table
     #[arg(long, help_heading = "Front door")]
     pub(crate) json: bool,
     /// Give up on an answer after this time [default: 10s, or as long as a spawn may take]
     #[arg(long, value_name = "DURATION", value_parser = time, help_heading = "Front door")]
     pub(crate) timeout: Option<Duration>,
+}
+
+impl ClientFlags {
+    /// The front door to talk to: the flag after the command, the one before it, the environment, or the one that runs on
+    /// this machine.
+    pub(crate) fn server(&self, before: &Before) -> Result<Server, Failure> {
+        if let Some(server) = self.server.as_ref().or(before.server.as_ref()) {
+            return Ok(server.clone());
+        }
+        match std::env::var_os(SERVER_VARIABLE) {
+            Some(text) if !text.is_empty() => text
+                .to_string_lossy()
+                .parse()
+                .map_err(|why| Failure::usage(format!("{SERVER_VARIABLE} {why}"))),
+            _ => DEFAULT_SERVER.parse().map_err(Failure::usage),
+        }
+    }
 }
 
 /// Where nodes, reservations and spawns are kept.

@@ -3,7 +3,6 @@
 use std::borrow::Cow;
 use std::error::Error;
 use std::fmt::Write as _;
-use std::str::FromStr;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -13,11 +12,14 @@ use hyper::{Method, Request, StatusCode, Uri};
 use hyper_util::client::legacy;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
-use model::api::{Node, NodeList, Problem, Spawn, SpawnAnswer, SpawnList, SpawnRequest};
+use model::api::{
+    DrainRequest, EligibilityAnswer, Node, NodeList, Problem, Spawn, SpawnAnswer, SpawnList, SpawnRequest,
+};
 use model::{NodeId, SpawnId, SpawnState};
 use serde::de::DeserializeOwned;
 
 use crate::exit::Exit;
+use crate::server::Server;
 
 /// No answer is longer: a list of ten thousand nodes takes a tenth of it.
 const LONGEST_ANSWER: usize = 64 << 20;
@@ -26,46 +28,6 @@ const IDLE_CONNECTIONS: usize = 4096;
 const AGENT: HeaderValue = HeaderValue::from_static(concat!("hatchery/", env!("CARGO_PKG_VERSION")));
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
 const ANYTHING: HeaderValue = HeaderValue::from_static("*/*");
-
-/// Where a front door listens: `http://host[:port][/prefix]`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Server {
-    /// Without the slash at the end.
-    base: String,
-}
-
-impl FromStr for Server {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let wants = "wants http://host[:port]";
-        let uri: Uri = text.parse().map_err(|e| format!("{wants}, not {text:?}: {e}"))?;
-        match uri.scheme_str() {
-            Some("http") => {}
-            Some("https") => {
-                return Err(format!("{wants}: this build speaks http only, {text:?} asks for https"));
-            }
-            _ => return Err(format!("{wants}, not {text:?}")),
-        }
-        match uri.authority() {
-            Some(authority) if authority.as_str().contains('@') => {
-                return Err(format!("{wants}, without a user"));
-            }
-            Some(authority) if !authority.host().is_empty() => {}
-            _ => return Err(format!("{wants}, not {text:?}: there is no host")),
-        }
-        if uri.query().is_some() {
-            return Err(format!("{wants}, without a query"));
-        }
-        Ok(Self { base: text.trim_end_matches('/').to_owned() })
-    }
-}
-
-impl std::fmt::Display for Server {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(&self.base)
-    }
-}
 
 /// Why a call has no good answer.
 #[derive(Debug)]
@@ -222,6 +184,11 @@ impl Client {
         Ok(Self { http, server: server.clone(), timeout, spawn })
     }
 
+    /// The front door it talks to.
+    pub(crate) fn server(&self) -> &Server {
+        &self.server
+    }
+
     /// Starts a spawn and waits until it is ready.
     pub(crate) async fn spawn(&self, prepared: &PreparedSpawn) -> Result<Answer<SpawnAnswer>, CallError> {
         let mut request = self.request(Method::POST, self.spawn.clone(), Full::new(prepared.body.clone()));
@@ -278,6 +245,37 @@ impl Client {
     /// One node.
     pub(crate) async fn node(&self, node: &NodeId) -> Result<Answer<Node>, CallError> {
         self.get(&format!("/v1/nodes/{node}")).await
+    }
+
+    /// Closes a node to new spawns.
+    pub(crate) async fn cordon(&self, node: &NodeId) -> Result<Answer<EligibilityAnswer>, CallError> {
+        self.post(&format!("/v1/nodes/{node}/cordon"), Bytes::new()).await
+    }
+
+    /// Opens a node to new spawns again.
+    pub(crate) async fn uncordon(&self, node: &NodeId) -> Result<Answer<EligibilityAnswer>, CallError> {
+        self.post(&format!("/v1/nodes/{node}/uncordon"), Bytes::new()).await
+    }
+
+    /// Has a node emptied.
+    pub(crate) async fn drain(
+        &self,
+        node: &NodeId,
+        wish: &DrainRequest,
+    ) -> Result<Answer<EligibilityAnswer>, CallError> {
+        let body = serde_json::to_vec(wish).unwrap_or_default();
+        self.post(&format!("/v1/nodes/{node}/drain"), body.into()).await
+    }
+
+    async fn post<T: DeserializeOwned>(&self, path: &str, body: Bytes) -> Result<Answer<T>, CallError> {
+        let uri = uri(&self.server, path)?;
+        let typed = !body.is_empty();
+        let mut request = self.request(Method::POST, uri, Full::new(body));
+        if typed {
+            request.headers_mut().insert(CONTENT_TYPE, JSON);
+        }
+        let (_, body) = self.send(request).await?;
+        self.read(body)
     }
 
     async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<Answer<T>, CallError> {
@@ -385,19 +383,6 @@ fn query_value(text: &str) -> Cow<'_, str> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_server_is_an_http_url() {
-        for good in ["http://127.0.0.1:8080", "http://door", "http://door/prefix/", "http://[::1]:1"] {
-            assert!(good.parse::<Server>().is_ok(), "{good}");
-        }
-        for bad in ["", "door:8080", "ftp://door", "http://", "http://me@door", "http://door?x=1", "/x"] {
-            assert!(bad.parse::<Server>().is_err(), "{bad}");
-        }
-        let https = "https://door".parse::<Server>().unwrap_err();
-        assert!(https.contains("http only"), "{https}");
-        assert_eq!("http://door/prefix/".parse::<Server>().unwrap().to_string(), "http://door/prefix");
-    }
 
     #[test]
     fn cursors_survive_the_query() {

@@ -3,7 +3,9 @@
 pub(crate) mod agent;
 pub(crate) mod bench;
 pub(crate) mod completions;
+pub(crate) mod cordon;
 pub(crate) mod dev;
+pub(crate) mod drain;
 pub(crate) mod frontdoor;
 pub(crate) mod log;
 pub(crate) mod nodes;
@@ -17,7 +19,7 @@ use std::time::Duration;
 
 use tokio::runtime::Builder;
 
-use crate::args::{Cli, ClientFlags, Command};
+use crate::args::{Before, Cli, ClientFlags, Command};
 use crate::client::Client;
 use crate::exit::Exit;
 use crate::failure::Failure;
@@ -36,7 +38,16 @@ pub(crate) struct Context {
 
 /// Does what the command line says.
 pub(crate) fn run(cli: Cli) -> Exit {
+    let before = cli.before;
     let role = |outcome: Result<Exit, Failure>| outcome.unwrap_or_else(|failure| failure.report(false));
+    let talks = !matches!(
+        cli.command,
+        Command::Frontdoor(_) | Command::Agent(_) | Command::Dev(_) | Command::Completions(_)
+    );
+    if !talks && (before.server.is_some() || before.json) {
+        return Failure::usage("--server and --json go with commands that talk to a front door")
+            .report(false);
+    }
     match cli.command {
         Command::Frontdoor(args) => role(frontdoor::run(*args)),
         Command::Agent(args) => role(agent::run(*args)),
@@ -44,31 +55,52 @@ pub(crate) fn run(cli: Cli) -> Exit {
         Command::Completions(args) => role(completions::run(&args)),
         Command::Spawn(args) => {
             let timeout = args.spawn.timeout();
-            ask(&args.flags, timeout, async |context| spawn::run(context, &args).await)
+            ask(&before, &args.flags, timeout, async |context| spawn::run(context, &args).await)
         }
-        Command::Spawns(args) => ask(&args.flags, ANSWER, async |context| spawns::run(context, &args).await),
-        Command::Show(args) => ask(&args.flags, ANSWER, async |context| show::run(context, &args).await),
-        Command::Log(args) => ask(&args.flags, ANSWER, async |context| log::run(context, &args).await),
-        Command::Stop(args) => ask(&args.flags, ANSWER, async |context| stop::run(context, &args).await),
-        Command::Nodes(args) => ask(&args.flags, ANSWER, async |context| nodes::run(context, &args).await),
+        Command::Spawns(args) => {
+            ask(&before, &args.flags, ANSWER, async |context| spawns::run(context, &args).await)
+        }
+        Command::Show(args) => {
+            ask(&before, &args.flags, ANSWER, async |context| show::run(context, &args).await)
+        }
+        Command::Log(args) => {
+            ask(&before, &args.flags, ANSWER, async |context| log::run(context, &args).await)
+        }
+        Command::Stop(args) => {
+            ask(&before, &args.flags, ANSWER, async |context| stop::run(context, &args).await)
+        }
+        Command::Nodes(args) => {
+            ask(&before, &args.flags, ANSWER, async |context| nodes::run(context, &args).await)
+        }
+        Command::Cordon(args) => {
+            ask(&before, &args.flags, ANSWER, async |context| cordon::run(context, &args).await)
+        }
+        Command::Uncordon(args) => {
+            ask(&before, &args.flags, ANSWER, async |context| cordon::undo(context, &args).await)
+        }
+        Command::Drain(args) => {
+            ask(&before, &args.flags, ANSWER, async |context| drain::run(context, &args).await)
+        }
         Command::Bench(args) => {
             let timeout = args.spawn.timeout();
-            ask(&args.flags, timeout, async |context| bench::run(context, &args).await)
+            ask(&before, &args.flags, timeout, async |context| bench::run(context, &args).await)
         }
     }
 }
 
 /// Runs a command that talks to a front door; one thread is enough for it.
 fn ask(
+    before: &Before,
     flags: &ClientFlags,
     timeout: Duration,
     command: impl AsyncFnOnce(&Context) -> Result<Exit, Failure>,
 ) -> Exit {
+    let json = flags.json || before.json;
     let work = || {
-        let client = Client::new(&flags.server, flags.timeout.unwrap_or(timeout))?;
-        block_on(Builder::new_current_thread(), command(&Context { client, json: flags.json }))
+        let client = Client::new(&flags.server(before)?, flags.timeout.unwrap_or(timeout))?;
+        block_on(Builder::new_current_thread(), command(&Context { client, json }))
     };
-    work().unwrap_or_else(|failure: Failure| failure.report(flags.json))
+    work().unwrap_or_else(|failure: Failure| failure.report(json))
 }
 
 /// Runs this on a runtime with timers and sockets. What is still running after it, such as the look-up of a name, is not

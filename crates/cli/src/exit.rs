@@ -45,6 +45,7 @@ impl Exit {
             ErrorCode::SpawnFailed
             | ErrorCode::RegistryUnavailable
             | ErrorCode::NodeUnreachable
+            | ErrorCode::ShuttingDown
             | ErrorCode::MethodNotAllowed
             | ErrorCode::UnsupportedMediaType
             | ErrorCode::Internal => Self::Failed,

@@ -10,6 +10,7 @@ mod exit;
 mod failure;
 mod logging;
 mod output;
+mod server;
 mod signals;
 
 use std::process::ExitCode;

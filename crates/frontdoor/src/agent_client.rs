@@ -173,6 +173,20 @@ impl Agents {
         Ok(reply.outcome())
     }
 
+    /// Tells an agent what the operator wants of its node; how many spawns it still has. Once it has answered, the
+    /// promise holds.
+    pub(crate) async fn set_eligibility(
+        &self,
+        node: &NodeId,
+        advertise: &str,
+        message: v1::SetEligibilityRequest,
+        request: &RequestId,
+    ) -> Result<u32, AgentError> {
+        let mut link = self.link(node, advertise).await?;
+        let reply = short(link.client.set_eligibility(tagged(message, request))).await?;
+        Ok(reply.remaining)
+    }
+
     /// The last lines of a spawn's output; `None` when the agent does not know it.
     pub(crate) async fn read_log(
         &self,

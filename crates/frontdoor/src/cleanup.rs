@@ -7,15 +7,21 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use registry::RegistryError;
 use tokio::runtime::Handle;
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep, timeout_at};
 use tokio_util::task::TaskTracker;
 use tracing::{Instrument, Span, warn};
 
-/// How long a clean-up is tried. What is left after that comes back when the reservation expires.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
+use crate::watched::Watched;
+
+/// How long a clean-up is tried; while the registry is away it waits for it. What is left after that comes back when the
+/// reservation expires.
+const PATIENCE: Duration = Duration::from_secs(120);
+/// When the registry is back, not all that waited for it come at once.
+const SPREAD: Duration = Duration::from_millis(500);
 /// Most clean-ups at once. Beyond, reservations are left to expire.
-const MOST: usize = 20_000;
+const MOST: usize = 10_000;
 
 /// Where clean-ups run.
 #[derive(Debug, Clone)]
@@ -92,8 +98,9 @@ impl<T: Send + 'static> fmt::Debug for Finish<T> {
     }
 }
 
-/// Repeats a call until it succeeds or [`PATIENCE`] is over, with jittered, growing pauses.
-pub(crate) async fn persist<T, E: fmt::Display, F: Future<Output = Result<T, E>>>(
+/// Repeats a call to the registry until it succeeds or [`PATIENCE`] is over, with jittered, growing pauses.
+pub(crate) async fn persist<T, F: Future<Output = Result<T, RegistryError>>>(
+    registry: &Watched,
     what: &'static str,
     mut call: impl FnMut() -> F,
 ) -> Option<T> {
@@ -108,7 +115,14 @@ pub(crate) async fn persist<T, E: fmt::Display, F: Future<Output = Result<T, E>>
             warn!(what, %error, "clean-up given up, the reservation's end will do it");
             return None;
         }
-        pause.sleep().await;
+        if registry.outage().is_some() {
+            // One that stays away is told about in the next round.
+            timeout_at(end, registry.back()).await.ok();
+            pause.reset();
+            sleep(SPREAD.mul_f64(fastrand::f64())).await;
+        } else {
+            pause.sleep().await;
+        }
     }
 }
 

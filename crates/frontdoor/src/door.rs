@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use model::{Demand, NodeId, RequestId, SpawnId, TicketId};
-use registry::{Registry, RegistryError, Reserve, Reserved};
+use registry::{Registry, RegistryError, Reservation, Reserve, Reserved};
 use tokio::net::TcpListener;
 use tokio::sync::{Mutex as AsyncMutex, watch};
 use tokio::time::Instant;
@@ -17,14 +17,18 @@ use crate::cleanup::Cleanups;
 use crate::config::Config;
 use crate::held::Held;
 use crate::line::Line;
-use crate::metrics::{Metrics, Phase};
+use crate::metrics::{Metrics, Phase, Source};
+use crate::picture::{self, Choice, Picture};
+use crate::watched::{self, Watched};
 use crate::{follower, http, listen, sweeper};
 
 /// What all requests of a front door share.
 #[derive(Debug)]
 pub(crate) struct Door {
     pub(crate) config: Config,
-    pub(crate) registry: Registry,
+    pub(crate) registry: Watched,
+    /// The farm as it was when the registry was last seen.
+    pub(crate) picture: Picture,
     pub(crate) agents: Agents,
     pub(crate) line: Line,
     pub(crate) cleanups: Cleanups,
@@ -67,15 +71,17 @@ pub(crate) enum Got {
 impl Door {
     /// To be called inside the runtime that will serve it.
     pub(crate) fn new(config: Config, registry: Registry) -> Self {
+        let metrics = Metrics::new();
         Self {
+            registry: Watched::new(registry, metrics.registry_figures()),
+            picture: Picture::default(),
             agents: Agents::new(),
             line: Line::new(config.max_waiting),
             cleanups: Cleanups::new(),
-            metrics: Metrics::new(),
+            metrics,
             nudges: watch::Sender::new(0),
             stages: Stages::new(),
             config,
-            registry,
         }
     }
 
@@ -113,16 +119,36 @@ impl Door {
             }
             door.metrics.phase(Phase::Reserve, since.elapsed());
             match reserved {
-                Ok(Reserved::Slot(slot)) => Ok(Got::Slot(Held::new(&door, slot, request, since))),
+                Ok(Reserved::Slot(slot)) => {
+                    door.metrics.placement(Source::Registry);
+                    Ok(Got::Slot(Held::new(&door, slot, request, since)))
+                }
                 Ok(Reserved::Full) => Ok(Got::Full),
                 Ok(Reserved::NoMatch { known }) => Ok(Got::NoMatch { known }),
-                Err(error) => {
-                    door.metrics.registry_failure();
-                    Err(error)
-                }
+                Err(error) => Err(error),
             }
         };
         self.cleanups.finish(work).await
+    }
+
+    /// Chooses a node that was not tried from the last picture of the farm; `None` when there is none of use. What it gives
+    /// is held for nobody: the agent decides.
+    pub(crate) fn improvise(
+        self: &Arc<Self>,
+        demand: &Demand,
+        tried: &[NodeId],
+        request: &RequestId,
+    ) -> Option<Got> {
+        match self.picture.choose(demand, tried, &self.agents.shunned()) {
+            Choice::Node { node, advertise } => {
+                self.metrics.placement(Source::Picture);
+                let chosen = Reservation { spawn: SpawnId::mint(), node, advertise };
+                Some(Got::Slot(Held::improvised(self, chosen, request.clone(), demand.renderer)))
+            }
+            Choice::Full => Some(Got::Full),
+            Choice::NoMatch { known } => Some(Got::NoMatch { known }),
+            Choice::Nothing => None,
+        }
     }
 }
 
@@ -134,7 +160,7 @@ pub struct FrontDoor {
     admin_addr: SocketAddr,
     /// One task per connection of clients.
     pub(crate) connections: TaskTracker,
-    /// Listeners, follower, sweeper, and connections to the admin port.
+    /// Listeners, follower, sweeper and the like, and connections to the admin port.
     pub(crate) background: TaskTracker,
     pub(crate) over: DropGuard,
 }
@@ -195,6 +221,8 @@ impl FrontDoor {
             )),
         );
         spawn("follower", Box::pin(follower::follow(Arc::clone(&door))));
+        spawn("probe", Box::pin(watched::probe(Arc::clone(&door))));
+        spawn("picture", Box::pin(picture::keep(Arc::clone(&door))));
         spawn("sweeper", Box::pin(sweeper::sweep(Arc::clone(&door))));
         spawn("line", Box::pin(Line::keep_places(Arc::clone(&door))));
         info!(http = %http_addr, admin = %admin_addr, registry = door.registry.backend(), "front door open");

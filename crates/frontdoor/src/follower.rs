@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use registry::RegistryError;
 use registry::ask::LONGEST_FOLLOW;
-use tracing::{info, warn};
+use tracing::debug;
 
 use crate::cleanup::Backoff;
 use crate::door::Door;
@@ -13,22 +13,18 @@ use crate::door::Door;
 /// Runs for ever. Whatever was missed while the registry was away, everybody asks again when it is back.
 pub(crate) async fn follow(door: Arc<Door>) {
     let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(2));
-    let mut away = false;
     let mut position = None;
     loop {
         match step(&door, &mut position).await {
-            Ok(()) => {
-                backoff.reset();
-                if std::mem::take(&mut away) {
-                    info!("registry is back");
-                }
-            }
+            Ok(()) => backoff.reset(),
             Err(error) => {
-                door.metrics.registry_failure();
-                if !std::mem::replace(&mut away, true) {
-                    warn!(%error, "registry is away");
-                }
+                debug!(%error, "nudges not heard");
                 position = None;
+                // Its own connection may have been all that broke.
+                if door.registry.ping().await.is_err() {
+                    door.registry.back().await;
+                    backoff.reset();
+                }
                 backoff.sleep().await;
             }
         }

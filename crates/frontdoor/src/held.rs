@@ -2,10 +2,11 @@
 //! gives it back, and only [`Held::keep`] lets the spawn live.
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use model::{NodeId, RequestId, SpawnId};
+use model::{NodeId, RendererType, RequestId, SpawnId};
 use registry::{RegistryError, Reservation};
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 use tracing::{debug, info};
 use wire::v1;
 
@@ -14,6 +15,9 @@ use crate::cleanup::persist;
 use crate::door::Door;
 use crate::metrics::{CleanupKind, Phase};
 use crate::order::Order;
+
+/// While the registry is away, an agent that takes longer than this to confirm an order counts as silent.
+const ACKNOWLEDGE: Duration = Duration::from_secs(2);
 
 /// How far the spawn has come that the slot is held for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,6 +38,8 @@ pub(crate) struct Held {
     request: RequestId,
     since: Instant,
     stage: Stage,
+    /// Chosen from the picture for this renderer: the registry holds nothing.
+    improvised: Option<RendererType>,
 }
 
 impl Held {
@@ -44,7 +50,24 @@ impl Held {
         request: RequestId,
         since: Instant,
     ) -> Self {
-        Self { door: Arc::clone(door), reservation, request, since, stage: Stage::Reserved }
+        Self { door: Arc::clone(door), reservation, request, since, stage: Stage::Reserved, improvised: None }
+    }
+
+    /// A node that was chosen from the picture.
+    pub(crate) fn improvised(
+        door: &Arc<Door>,
+        chosen: Reservation,
+        request: RequestId,
+        renderer: RendererType,
+    ) -> Self {
+        let mut held = Self::new(door, chosen, request, Instant::now());
+        held.improvised = Some(renderer);
+        held
+    }
+
+    /// Whether it was chosen from the picture.
+    pub(crate) fn is_improvised(&self) -> bool {
+        self.improvised.is_some()
     }
 
     pub(crate) fn node(&self) -> &NodeId {
@@ -87,14 +110,29 @@ impl Held {
     }
 
     /// Gives up a spawn that may have been started. Once this has returned `Ok`, the agent will end it, or never start
-    /// it, whatever happens here; asking the agent directly only makes that sooner.
+    /// it, whatever happens here: it has the registry's order to come, or, while the registry is away, has taken the order
+    /// itself. After an error both go on being tried.
     pub(crate) async fn abandon(mut self) -> Result<(), RegistryError> {
         self.door.metrics.cleanup(CleanupKind::Abandon);
-        self.door.registry.abandon(&self.reservation.node, self.reservation.spawn).await?;
-        self.stage = Stage::Done;
         let (door, reservation, request) =
             (Arc::clone(&self.door), self.reservation.clone(), self.request.clone());
-        self.door.cleanups.spawn(async move { stop(&door, &reservation, &request).await });
+        let abandoned = door.registry.abandon(&reservation.node, reservation.spawn).await;
+        match abandoned {
+            Ok(()) => {
+                // Asking the agent directly only makes it sooner.
+                self.door.cleanups.spawn(async move {
+                    stop(&door, &reservation, &request).await;
+                });
+            }
+            Err(error) => {
+                let told = timeout(ACKNOWLEDGE, stop(&door, &reservation, &request)).await;
+                if !told.unwrap_or_default() {
+                    return Err(error);
+                }
+                self.door.cleanups.spawn(async move { abandon(&door, &reservation).await });
+            }
+        }
+        self.stage = Stage::Done;
         Ok(())
     }
 }
@@ -103,21 +141,22 @@ impl Drop for Held {
     fn drop(&mut self) {
         let door = Arc::clone(&self.door);
         let Reservation { node, spawn, .. } = self.reservation.clone();
-        match self.stage {
-            Stage::Done => {}
-            Stage::Reserved => {
+        match (self.stage, self.improvised) {
+            (Stage::Done, _) => {}
+            (Stage::Reserved, Some(renderer)) => door.picture.give_back(&node, renderer),
+            (Stage::Reserved, None) => {
                 door.metrics.cleanup(CleanupKind::Release);
                 self.door.cleanups.spawn(async move {
-                    persist("release", || door.registry.release(&node, spawn)).await;
+                    persist(&door.registry, "release", || door.registry.release(&node, spawn)).await;
                 });
             }
-            Stage::Sent => {
+            (Stage::Sent, _) => {
                 door.metrics.cleanup(CleanupKind::Cancel);
                 info!(spawn.id = %spawn, node.id = %node, "spawn cancelled, nobody waits for it any more");
                 let (reservation, request) = (self.reservation.clone(), self.request.clone());
                 self.door.cleanups.spawn(async move {
                     futures_util::future::join(
-                        persist("abandon", || door.registry.abandon(&node, spawn)),
+                        abandon(&door, &reservation),
                         stop(&door, &reservation, &request),
                     )
                     .await;
@@ -127,17 +166,26 @@ impl Drop for Held {
     }
 }
 
-/// Best effort: the registry's order reaches the agent with its next heartbeat anyway.
-async fn stop(door: &Door, reservation: &Reservation, request: &RequestId) {
+/// Sees to it that the registry orders the agent to give the spawn up.
+async fn abandon(door: &Door, Reservation { node, spawn, .. }: &Reservation) {
+    persist(&door.registry, "abandon", || door.registry.abandon(node, *spawn)).await;
+}
+
+/// Best effort: the registry's order reaches the agent with its next heartbeat anyway. Whether the agent has taken it.
+async fn stop(door: &Door, reservation: &Reservation, request: &RequestId) -> bool {
     let Reservation { node, spawn, advertise } = reservation;
     match door.agents.stop(node, advertise, *spawn, StopReason::Cancelled, request).await {
-        Ok(_) => debug!(spawn.id = %spawn, node.id = %node, "spawn stopped"),
+        Ok(_) => {
+            debug!(spawn.id = %spawn, node.id = %node, "spawn stopped");
+            true
+        }
         Err(error) => {
             debug!(spawn.id = %spawn, node.id = %node, %error, "spawn not stopped directly, the heartbeat will");
+            false
         }
     }
 }
 
-fn millis(duration: std::time::Duration) -> u64 {
+fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }

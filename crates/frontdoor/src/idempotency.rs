@@ -127,10 +127,7 @@ impl ClaimHeld {
                 Ok(Claim::Running) => Ok(Taken::Running),
                 Ok(Claim::Settled(answer)) => Ok(Taken::Settled(answer)),
                 Ok(Claim::Conflict) => Ok(Taken::Conflict),
-                Err(error) => {
-                    door.metrics.registry_failure();
-                    Err(error)
-                }
+                Err(error) => Err(error),
             }
         };
         cleanups.finish(work).await
@@ -148,7 +145,6 @@ impl ClaimHeld {
                     return;
                 }
                 Err(error) => {
-                    self.door.metrics.registry_failure();
                     debug!(%error, "claim on an idempotency key not renewed");
                 }
             }
@@ -191,7 +187,10 @@ impl ClaimHeld {
         let (door, key, claimant, answer) =
             (Arc::clone(&self.door), self.key.clone(), self.claimant, answer.to_owned());
         let settle = async move {
-            persist("settle", || door.registry.settle(&key, claimant, Some((answer.as_str(), keep)))).await
+            persist(&door.registry, "settle", || {
+                door.registry.settle(&key, claimant, Some((answer.as_str(), keep)))
+            })
+            .await
         };
         let settle = self.door.cleanups.finish(settle);
         timeout_at(Instant::now() + TRY, settle).await.ok().flatten()
@@ -203,7 +202,10 @@ impl Drop for ClaimHeld {
         if self.open {
             let (door, key, claimant) = (Arc::clone(&self.door), self.key.clone(), self.claimant);
             self.door.cleanups.spawn(async move {
-                persist("free the idempotency key", || door.registry.settle(&key, claimant, None)).await;
+                persist(&door.registry, "free the idempotency key", || {
+                    door.registry.settle(&key, claimant, None)
+                })
+                .await;
             });
         }
     }

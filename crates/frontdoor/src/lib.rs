@@ -3,8 +3,9 @@
 //!
 //! Reading order: [`Options`] and [`Config`] (what it is told), `door` (its parts, and how they start), `spawn` (the path
 //! of `POST /spawn`, top to bottom), `held` (a slot that is given back unless somebody keeps it), `line` (waiting for
-//! capacity), `idempotency` (one key, one answer), `agent_client` (gRPC to the nodes), `http` (the surface: routes,
-//! handlers, errors), `follower` and `sweeper` (what runs beside the requests), `shutdown` (the order of leaving).
+//! capacity), `idempotency` (one key, one answer), `agent_client` (gRPC to the nodes), `operate` (opening and
+//! closing nodes), `http` (the surface: routes, handlers, errors), `watched` and `picture`
+//! (the registry, and doing without it), `follower` and `sweeper` (what runs beside the requests), `shutdown` (the order of leaving).
 //!
 //! Invariants: only `http` knows status codes; only `agent_client` knows gRPC; a slot is never held by anything but a
 //! `Held`, which gives it back when it is dropped.
@@ -20,11 +21,15 @@ mod idempotency;
 mod line;
 mod listen;
 mod metrics;
+mod operate;
 mod options;
 mod order;
+mod picture;
 mod shutdown;
 mod spawn;
+mod strict;
 mod sweeper;
+mod watched;
 
 pub use config::{Config, Origins};
 pub use door::{FrontDoor, StartError};

@@ -11,6 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use model::{Demand, RequestId, TicketId};
+use registry::RegistryError;
 use tokio::sync::{Mutex as AsyncMutex, Notify};
 use tokio::time::{Instant, sleep, timeout_at};
 use tracing::{debug, warn};
@@ -87,7 +88,6 @@ impl Line {
                 continue;
             }
             if let Err(error) = door.registry.keep_places(&tickets).await {
-                door.metrics.registry_failure();
                 debug!(%error, places = tickets.len(), "places in line not kept");
             }
         }
@@ -111,7 +111,8 @@ impl Line {
     }
 }
 
-/// Waits until there is a slot, or until the caller's patience is over: then the answer says what is short.
+/// Waits until there is a slot, or until the caller's patience is over: then the answer says what is short. While
+/// the registry is away, places are kept as they are.
 pub(crate) async fn wait(
     door: &Arc<Door>,
     demand: &Demand,
@@ -179,7 +180,7 @@ impl Place {
         first.is_some_and(|first| first.ticket == self.waiter.ticket)
     }
 
-    async fn ask(&self, request: &RequestId) -> Result<Got, registry::RegistryError> {
+    async fn ask(&self, request: &RequestId) -> Result<Got, RegistryError> {
         let place = Some((self.waiter.ticket, Arc::clone(&self.asking)));
         self.door.reserve(&self.demand, &[], place, request).await
     }
@@ -208,7 +209,10 @@ impl Drop for Place {
             let (door, asking) = (Arc::clone(&self.door), Arc::clone(&self.asking));
             self.door.cleanups.spawn(async move {
                 let _asked = asking.lock().await;
-                persist("leave the line", || door.registry.leave_line(std::slice::from_ref(&ticket))).await;
+                persist(&door.registry, "leave the line", || {
+                    door.registry.leave_line(std::slice::from_ref(&ticket))
+                })
+                .await;
             });
         }
     }

@@ -2,6 +2,7 @@
 
 use std::convert::Infallible;
 use std::io;
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -25,6 +26,8 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tower::Service;
 use tracing::{Instrument, debug, debug_span, warn};
+
+use crate::http::Peer;
 
 /// Most connections at once. More wait in the kernel's backlog.
 const MOST_CONNECTIONS: usize = 16_384;
@@ -57,7 +60,7 @@ pub(crate) async fn serve(listener: TcpListener, router: Router, connections: Ta
         let span = debug_span!("connection", %peer);
         connections.spawn(
             async move {
-                converse(stream, router, ends).await;
+                converse(stream, peer, router, ends).await;
                 drop(permit);
             }
             .instrument(span),
@@ -68,7 +71,7 @@ pub(crate) async fn serve(listener: TcpListener, router: Router, connections: Ta
 async fn accept(
     listener: &TcpListener,
     room: &Arc<Semaphore>,
-) -> Option<(TcpStream, std::net::SocketAddr, tokio::sync::OwnedSemaphorePermit)> {
+) -> Option<(TcpStream, SocketAddr, tokio::sync::OwnedSemaphorePermit)> {
     let permit = Arc::clone(room).acquire_owned().await.ok()?;
     match listener.accept().await {
         Ok((stream, peer)) => {
@@ -86,10 +89,11 @@ async fn accept(
     }
 }
 
-async fn converse(stream: TcpStream, router: Router, ends: Ends) {
+async fn converse(stream: TcpStream, peer: SocketAddr, router: Router, ends: Ends) {
     let turn = Arc::new(AtomicU64::new(0));
     let io = TokioIo::new(Impatient { stream, turn: Arc::clone(&turn), head: None });
-    let service = service_fn(|request: Request<Incoming>| {
+    let service = service_fn(|mut request: Request<Incoming>| {
+        request.extensions_mut().insert(Peer(peer));
         let (mut router, turn) = (router.clone(), Arc::clone(&turn));
         turn.fetch_add(1, Ordering::Relaxed);
         async move {

@@ -4,6 +4,7 @@ use std::fmt;
 use std::sync::atomic::{AtomicI64, AtomicU64};
 use std::time::Duration;
 
+use model::Eligibility;
 use model::api::ErrorCode;
 use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue, LabelValueEncoder};
 use prometheus_client::metrics::counter::Counter;
@@ -11,6 +12,8 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
+
+use crate::watched::Figures;
 
 /// Upper bounds in seconds: fine where a placement is, coarse where a slow server is.
 const BUCKETS: [f64; 18] = [
@@ -43,6 +46,13 @@ pub(crate) enum Attempt {
     Ended,
 }
 
+/// Who chose a node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) enum Source {
+    Registry,
+    Picture,
+}
+
 /// How something that was held was given back.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum CleanupKind {
@@ -67,6 +77,7 @@ macro_rules! label {
 label!(Attempt {
     Ready => "ready", Refused => "refused", NotSent => "not-sent", Unknown => "unknown", Ended => "ended",
 });
+label!(Source { Registry => "registry", Picture => "picture" });
 label!(CleanupKind { Release => "release", Abandon => "abandon", Cancel => "cancel" });
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -91,6 +102,17 @@ struct CleanupLabels {
     kind: CleanupKind,
 }
 
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct PlacementLabels {
+    source: Source,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct OperationLabels {
+    eligibility: &'static str,
+    agent: &'static str,
+}
+
 /// All of them.
 #[derive(Debug)]
 pub(crate) struct Metrics {
@@ -103,7 +125,10 @@ pub(crate) struct Metrics {
     waiting: Gauge<i64, AtomicI64>,
     replays: Counter<u64, AtomicU64>,
     cleanups: Family<CleanupLabels, Counter>,
-    registry_failures: Counter<u64, AtomicU64>,
+    registry_figures: Figures,
+    placements: Family<PlacementLabels, Counter>,
+    operations: Family<OperationLabels, Counter>,
+    picture_nodes: Gauge<i64, AtomicI64>,
 }
 
 impl Metrics {
@@ -141,10 +166,28 @@ impl Metrics {
                 "Answers given again for the same key"
             ),
             cleanups: register!(Family::default(), "cleanups", "Slots given back without a spawn, by way"),
-            registry_failures: register!(
-                Counter::default(),
-                "registry_failures",
-                "Calls to the registry that failed"
+            placements: register!(
+                Family::default(),
+                "placements",
+                "Nodes chosen, by the registry or, while it is away, from the last picture of the farm"
+            ),
+            picture_nodes: register!(
+                Gauge::default(),
+                "picture_nodes",
+                "Nodes in the last picture of the farm"
+            ),
+            registry_figures: Figures {
+                up: register!(Gauge::default(), "registry_up", "Whether the registry answers"),
+                failures: register!(
+                    Counter::default(),
+                    "registry_failures",
+                    "Calls to the registry that failed"
+                ),
+            },
+            operations: register!(
+                Family::default(),
+                "operations",
+                "Nodes opened, cordoned or drained, by whether the agent confirmed it"
             ),
             registry: root,
         }
@@ -196,8 +239,22 @@ impl Metrics {
         self.cleanups.get_or_create(&CleanupLabels { kind }).inc();
     }
 
-    pub(crate) fn registry_failure(&self) {
-        self.registry_failures.inc();
+    pub(crate) fn operation(&self, eligibility: Eligibility, acknowledged: bool) {
+        let agent = if acknowledged { "acknowledged" } else { "silent" };
+        self.operations.get_or_create(&OperationLabels { eligibility: eligibility.as_str(), agent }).inc();
+    }
+
+    pub(crate) fn placement(&self, source: Source) {
+        self.placements.get_or_create(&PlacementLabels { source }).inc();
+    }
+
+    pub(crate) fn picture(&self, nodes: usize) {
+        self.picture_nodes.set(i64::try_from(nodes).unwrap_or(i64::MAX));
+    }
+
+    /// For whoever watches the registry.
+    pub(crate) fn registry_figures(&self) -> Figures {
+        self.registry_figures.clone()
     }
 
     /// In the OpenMetrics text format.

@@ -13,6 +13,8 @@ use serde::de::{Deserializer, Error as _, MapAccess, Unexpected, Visitor};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+use crate::strict::{self, Invalid, Number, check_printable};
+
 /// Most labels a request may ask for.
 const MOST_LABELS: usize = 64;
 /// Longest model path and session token.
@@ -33,30 +35,10 @@ pub(crate) struct Order {
     pub(crate) wait: Duration,
 }
 
-/// What is wrong with a request.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Invalid {
-    /// The offending field, parameter or header.
-    pub(crate) field: Option<String>,
-    /// What is wrong with it; names the field.
-    pub(crate) detail: String,
-}
-
-impl Invalid {
-    /// `detail` goes on where the field's name ends.
-    pub(crate) fn field(field: &str, detail: impl fmt::Display) -> Self {
-        Self { field: Some(field.to_owned()), detail: format!("{field}: {detail}") }
-    }
-
-    fn body(detail: impl Into<String>) -> Self {
-        Self { field: None, detail: detail.into() }
-    }
-}
-
 impl Order {
     /// Reads a body. An empty one orders what all defaults say.
     pub(crate) fn parse(body: &[u8]) -> Result<Self, Invalid> {
-        let wish = if body.is_empty() { Wish::default() } else { parse(body)? };
+        let wish = strict::object::<Wish<'_>>(body)?;
         if let Some(model) = &wish.model {
             check_model(model).map_err(|why| Invalid::field("model", why))?;
         }
@@ -106,49 +88,7 @@ struct Wish<'a> {
     #[serde(borrow)]
     pool: Option<Cow<'a, str>>,
     labels: Option<Labels>,
-    wait_seconds: Option<Wait>,
-}
-
-fn parse(body: &[u8]) -> Result<Wish<'_>, Invalid> {
-    let text = std::str::from_utf8(body)
-        .map_err(|e| Invalid::body(format!("the body is not UTF-8 from byte {} on", e.valid_up_to())))?;
-    // Arrays would otherwise be taken for structs whose field names were left out.
-    if !text.trim_ascii_start().starts_with('{') {
-        let end = if text.trim_ascii_start().is_empty() { "blank" } else { "something else" };
-        return Err(Invalid::body(format!("the body must be a JSON object, not {end}")));
-    }
-    let mut json = serde_json::Deserializer::from_str(text);
-    let wish: Wish<'_> = serde_path_to_error::deserialize(&mut json).map_err(|error| {
-        let path = error.path().to_string();
-        let cause = error.into_inner();
-        let field = if matches!(path.as_str(), "." | "?") { unnamed(&cause) } else { Some(path) };
-        let kind = if cause.is_data() { "the body does not fit" } else { "the body is not valid JSON" };
-        match field {
-            Some(field) => {
-                let field = shortened(&field);
-                Invalid { detail: shortened(&format!("{kind}: {field}: {cause}")), field: Some(field) }
-            }
-            None => Invalid::body(shortened(&format!("{kind}: {cause}"))),
-        }
-    })?;
-    json.end().map_err(|e| Invalid::body(format!("the body is not valid JSON: {e}")))?;
-    Ok(wish)
-}
-
-/// The field in "duplicate field `x`", which has no path.
-fn unnamed(error: &serde_json::Error) -> Option<String> {
-    let text = error.to_string();
-    let rest = text.strip_prefix("duplicate field `").or_else(|| text.strip_prefix("unknown field `"))?;
-    rest.split_once('`').map(|(field, _)| field.to_owned())
-}
-
-/// A caller's own text comes back in answers and logs, but not kilobytes of it.
-fn shortened(text: &str) -> String {
-    const LONGEST: usize = 400;
-    if text.chars().count() <= LONGEST {
-        return text.to_owned();
-    }
-    text.chars().take(LONGEST).chain(['…']).collect()
+    wait_seconds: Option<Number<LONGEST_WAIT>>,
 }
 
 #[derive(Debug)]
@@ -167,28 +107,6 @@ impl<'de> Deserialize<'de> for Renderer {
             }
         }
         deserializer.deserialize_str(Word)
-    }
-}
-
-#[derive(Debug)]
-struct Wait(u64);
-
-impl<'de> Deserialize<'de> for Wait {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Seconds;
-        impl Visitor<'_> for Seconds {
-            type Value = Wait;
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                write!(f, "a whole number from 0 to {LONGEST_WAIT}")
-            }
-            fn visit_u64<E: serde::de::Error>(self, seconds: u64) -> Result<Wait, E> {
-                if seconds > LONGEST_WAIT {
-                    return Err(E::invalid_value(Unexpected::Unsigned(seconds), &self));
-                }
-                Ok(Wait(seconds))
-            }
-        }
-        deserializer.deserialize_u64(Seconds)
     }
 }
 
@@ -251,13 +169,6 @@ fn check_length(length: usize, unit: &str) -> Result<(), String> {
         return Ok(());
     }
     Err(format!("must have 1 to {LONGEST_TEXT} {unit}, not {length}"))
-}
-
-fn check_printable(text: &str) -> Result<(), String> {
-    match text.chars().position(char::is_control) {
-        Some(at) => Err(format!("must not have control characters, as at character {at}")),
-        None => Ok(()),
-    }
 }
 
 #[cfg(test)]

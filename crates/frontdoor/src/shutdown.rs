@@ -5,11 +5,12 @@ use std::time::Duration;
 use tokio::time::{Instant, timeout};
 use tracing::{info, warn};
 
-use crate::cleanup;
 use crate::door::FrontDoor;
 
 /// How long requests that were cut have to say so to their callers.
 const LAST_WORDS: Duration = Duration::from_secs(1);
+/// How long clean-ups are waited for, unless the registry is away.
+const CLEANUPS: Duration = Duration::from_secs(30);
 
 impl FrontDoor {
     /// Leaves in good order:
@@ -37,7 +38,8 @@ impl FrontDoor {
                 connections.wait().await;
             }
         }
-        let undone = door.cleanups.wait(cleanup::PATIENCE).await;
+        let patience = if door.registry.outage().is_some() { LAST_WORDS } else { CLEANUPS };
+        let undone = door.cleanups.wait(patience).await;
         if undone > 0 {
             warn!(undone, "clean-ups not done, reservations will expire instead");
         }

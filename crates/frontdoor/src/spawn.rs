@@ -31,7 +31,7 @@ pub(crate) enum SpawnError {
     /// No node matches.
     NoMatchingNode { why: String },
     /// The process ended before it was ready.
-    Failed { node: NodeId, spawn: SpawnId, exit: v1::Exit, log: Vec<String> },
+    Failed { node: NodeId, spawn: SpawnId, exit: Box<v1::Exit>, log: Vec<String> },
     /// The process could not even be started.
     CannotStart { node: NodeId, spawn: SpawnId, why: String },
     /// The process was not ready in time, or its agent did not answer in time.
@@ -42,14 +42,16 @@ pub(crate) enum SpawnError {
     Registry(RegistryError),
 }
 
-/// Starts a spawn. The caller who has handed the answer over must [`Held::keep`] what it got; dropping it, or this
+/// Starts a spawn. While the registry is away, nodes are chosen from the last picture of the farm, unless the request is
+/// `keyed`: its key's promise could not be kept. The caller who has handed the answer over must [`Held::keep`] what it got; dropping it, or this
 /// future at any point, leaves nothing behind.
 pub(crate) async fn spawn(
     door: &Arc<Door>,
     order: &Order,
     request: &RequestId,
+    keyed: bool,
 ) -> Result<(SpawnAnswer, Held), SpawnError> {
-    let mut search = Search::new(door, order, request);
+    let mut search = Search::new(door, order, request, keyed);
     loop {
         let (mut held, deadline) = search.slot().await?;
         let (node, spawn) = (held.node().clone(), held.spawn());
@@ -82,6 +84,9 @@ pub(crate) async fn spawn(
                 } else {
                     Attempt::Refused
                 });
+                if let (true, AgentError::Refused { reason, .. }) = (held.is_improvised(), &error) {
+                    door.picture.refused(&node, *reason);
+                }
                 search.pass_over(node, spawn, error);
             }
             Err(error @ AgentError::Unknown { .. }) => {
@@ -103,6 +108,8 @@ struct Search<'a> {
     door: &'a Arc<Door>,
     order: &'a Order,
     request: &'a RequestId,
+    /// An `Idempotency-Key` is to be kept.
+    keyed: bool,
     /// When waiting in line is over.
     patience: Instant,
     /// Counts from the first reservation; time in line does not count.
@@ -113,9 +120,9 @@ struct Search<'a> {
 }
 
 impl<'a> Search<'a> {
-    fn new(door: &'a Arc<Door>, order: &'a Order, request: &'a RequestId) -> Self {
+    fn new(door: &'a Arc<Door>, order: &'a Order, request: &'a RequestId, keyed: bool) -> Self {
         let patience = Instant::now() + order.wait;
-        Self { door, order, request, patience, deadline: None, tried: Vec::new(), last: None }
+        Self { door, order, request, keyed, patience, deadline: None, tried: Vec::new(), last: None }
     }
 
     /// A slot on a node that was not tried yet, and until when its spawn must be ready.
@@ -130,9 +137,20 @@ impl<'a> Search<'a> {
             let demand = &self.order.demand;
             match self.door.reserve(demand, &self.tried, None, self.request).await {
                 Ok(Got::Slot(held)) => return Ok((held, self.deadline())),
-                Ok(short) => shortage = short,
-                Err(error) => return Err(SpawnError::Registry(error)),
+                Ok(short) => {
+                    shortage = short;
+                    // What the registry lacks since it was wiped may be in the picture.
+                    if self.door.registry.refilling()
+                        && let Some(Got::Slot(held)) = self.improvise()
+                    {
+                        return Ok((held, self.deadline()));
+                    }
+                }
+                Err(error) => return self.without_registry(error),
             }
+        } else if self.door.registry.outage().is_some() {
+            // The line is the registry's.
+            return Err(self.give_up(&shortage));
         }
         if matches!(self.last, Some((_, _, AgentError::Refused { reason: Reason::CannotStart, .. })))
             || Instant::now() >= self.patience
@@ -153,9 +171,32 @@ impl<'a> Search<'a> {
         let got = line::wait(self.door, &self.order.demand, self.patience, self.request).await;
         self.door.metrics.phase(Phase::Queue, began.elapsed());
         self.deadline = self.deadline.map(|deadline| deadline + began.elapsed());
-        match got? {
-            Got::Slot(held) => Ok((held, self.deadline())),
-            short => Err(self.give_up(&short)),
+        match got {
+            Ok(Got::Slot(held)) => Ok((held, self.deadline())),
+            Ok(short) => Err(self.give_up(&short)),
+            Err(SpawnError::Registry(error)) => self.without_registry(error),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// A node from the last picture of the farm, if there is one of use and no key that makes more of it than it is.
+    fn improvise(&self) -> Option<Got> {
+        if self.keyed {
+            return None;
+        }
+        self.door.improvise(&self.order.demand, &self.tried, self.request)
+    }
+
+    /// The registry could not be asked.
+    fn without_registry(&mut self, error: RegistryError) -> Result<(Held, Instant), SpawnError> {
+        let got = match error {
+            RegistryError::Away(_) => self.improvise(),
+            RegistryError::Unexpected { .. } => None,
+        };
+        match got {
+            Some(Got::Slot(held)) => Ok((held, self.deadline())),
+            Some(short) => Err(self.give_up(&short)),
+            None => Err(SpawnError::Registry(error)),
         }
     }
 
@@ -198,5 +239,5 @@ fn ended_early(node: NodeId, spawn: SpawnId, ended: v1::Ended) -> SpawnError {
     if exit.reason == model::ExitReason::ReadyTimeout.as_str() {
         return SpawnError::NotReady { node, spawn, log: Some(log) };
     }
-    SpawnError::Failed { node, spawn, exit, log }
+    SpawnError::Failed { node, spawn, exit: Box::new(exit), log }
 }

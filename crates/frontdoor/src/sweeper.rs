@@ -18,7 +18,6 @@ pub(crate) async fn sweep(door: Arc<Door>) {
     loop {
         tokio::time::sleep(jittered(every)).await;
         if let Err(error) = door.registry.sweep().await {
-            door.metrics.registry_failure();
             debug!(%error, "registry not swept");
         }
     }

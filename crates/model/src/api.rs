@@ -147,6 +147,43 @@ impl From<NodeRecord> for Node {
     }
 }
 
+/// Body of `POST /v1/nodes/{node}/drain`. Every field is optional, and so is the body.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct DrainRequest {
+    /// Seconds until what still runs on the node is ended, 0 to 604800 (a week); 3600 when left out.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(minimum = 0, maximum = 604_800)]
+    pub deadline_seconds: Option<u32>,
+    /// Why, for whoever looks at the node; at most 500 characters.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(max_length = 500)]
+    pub reason: Option<String>,
+    /// End what still runs now, whatever `deadlineSeconds` says.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub force: Option<bool>,
+}
+
+/// Answer of `POST /v1/nodes/{node}/cordon`, `/uncordon` and `/drain`, given once what was asked for holds.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct EligibilityAnswer {
+    /// The node.
+    #[schema(value_type = String)]
+    pub node: NodeId,
+    /// What the operator wants of it now.
+    pub eligibility: Eligibility,
+    /// Slots in use: spawns that have not ended yet.
+    pub remaining: u32,
+    /// When what still runs is ended; only of a drain.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>, format = DateTime)]
+    pub deadline: Option<Timestamp>,
+    /// Whether the node's agent has confirmed it. If not, it is kept by the registry, and by the agent from its next
+    /// heartbeat on.
+    pub agent_acknowledged: bool,
+}
+
 /// Answer of `GET /v1/nodes`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct NodeList {
@@ -269,6 +306,8 @@ pub enum ErrorCode {
     RegistryUnavailable,
     /// The node's agent could not be reached, and only it could answer.
     NodeUnreachable,
+    /// This front door is shutting down; another one, or this one started again, can answer.
+    ShuttingDown,
     /// A defect of Hatchery.
     Internal,
 }
@@ -290,6 +329,7 @@ impl ErrorCode {
             Self::ReadyTimeout => "ready-timeout",
             Self::RegistryUnavailable => "registry-unavailable",
             Self::NodeUnreachable => "node-unreachable",
+            Self::ShuttingDown => "shutting-down",
             Self::Internal => "internal",
         }
     }
@@ -306,9 +346,11 @@ impl ErrorCode {
             Self::UnsupportedMediaType => 415,
             Self::Internal => 500,
             Self::SpawnFailed => 502,
-            Self::NoCapacity | Self::NoMatchingNode | Self::RegistryUnavailable | Self::NodeUnreachable => {
-                503
-            }
+            Self::NoCapacity
+            | Self::NoMatchingNode
+            | Self::RegistryUnavailable
+            | Self::NodeUnreachable
+            | Self::ShuttingDown => 503,
             Self::ReadyTimeout => 504,
         }
     }
@@ -329,6 +371,7 @@ impl ErrorCode {
             Self::ReadyTimeout => "The stream cache server was not ready in time",
             Self::RegistryUnavailable => "The registry cannot be reached",
             Self::NodeUnreachable => "The node's agent cannot be reached",
+            Self::ShuttingDown => "This front door is shutting down",
             Self::Internal => "Something went wrong inside Hatchery",
         }
     }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use model::{Drain, Eligibility, NodeId, NodeRecord, SpawnId, SpawnRecord, TicketId, Timing};
+use model::{Drain, Eligibility, NodeId, NodeRecord, SpawnId, SpawnRecord, TicketId, Timestamp, Timing};
 use uuid::Uuid;
 
 use crate::ask::{Claim, Follow, IdempotencyKey, Position, Reserve, Reserved, SpawnFilter, SpawnPage};
@@ -148,6 +148,14 @@ impl Registry {
     /// The registry is away.
     pub async fn node(&self, node: &NodeId) -> Result<Option<NodeRecord>, RegistryError> {
         both!(self, b => b.node(node))
+    }
+
+    /// The present by the registry's clock, the only one that deadlines are compared with.
+    ///
+    /// # Errors
+    /// The registry is away.
+    pub async fn now(&self) -> Result<Timestamp, RegistryError> {
+        both!(self, b => b.now())
     }
 
     /// Records what an operator wants of a node; `false` when there is no such node. `drain` goes with `draining`.

@@ -157,7 +157,7 @@ pub(crate) async fn run(context: &Context, args: &BenchArgs) -> Result<Exit, Fai
 
     let tally = life.tally();
     let tally = tally.lock();
-    let report = report::Report::new(&args.flags.server, shape, elapsed, interrupted, &tally);
+    let report = report::Report::new(context.client.server(), shape, elapsed, interrupted, &tally);
     let mut out = io::stdout().lock();
     if context.json {
         write_json(&mut out, &report.json())?;

@@ -25,6 +25,7 @@ fn every_problem_code_has_an_exit_code_a_sentence_and_the_request_id() {
         (ErrorCode::ReadyTimeout, 5),
         (ErrorCode::RegistryUnavailable, 1),
         (ErrorCode::NodeUnreachable, 1),
+        (ErrorCode::ShuttingDown, 1),
         (ErrorCode::Internal, 1),
     ] {
         let server = Server::always(problem(code));
@@ -140,6 +141,15 @@ fn a_command_line_that_is_wrong_names_what_is() {
         (&["stop"], "<ID>"),
         (&["log", ID, "-n", "0"], "--lines"),
         (&["nodes", "a b"], "[NODE]"),
+        (&["cordon"], "<NODE>"),
+        (&["uncordon", "a b"], "<NODE>"),
+        (&["drain", "node-a", "--deadline", "8d"], "--deadline"),
+        (&["drain", "node-a", "--deadline", "soon"], "--deadline"),
+        (&["drain", "node-a", "--reason", "a\nb"], "--reason"),
+        (&["drain", "node-a", "--force", "--deadline", "1m"], "--force"),
+        (&["--server", "door:8080", "nodes"], "--server"),
+        (&["--server", "http://door", "agent"], "--server"),
+        (&["--json", "completions", "bash"], "--json"),
         (&["bench", "--rate", "0"], "--rate"),
         (&["bench", "--rate", "5", "--concurrency", "2"], "--concurrency"),
         (&["bench", "--max-in-flight", "5"], "--rate"),

@@ -2,8 +2,22 @@
 
 use crate::process::run;
 
-const COMMANDS: [&str; 11] =
-    ["frontdoor", "agent", "dev", "spawn", "spawns", "show", "log", "stop", "nodes", "bench", "completions"];
+const COMMANDS: [&str; 14] = [
+    "frontdoor",
+    "agent",
+    "dev",
+    "spawn",
+    "spawns",
+    "show",
+    "log",
+    "stop",
+    "nodes",
+    "cordon",
+    "uncordon",
+    "drain",
+    "bench",
+    "completions",
+];
 
 #[test]
 fn the_first_page_names_every_command_and_the_exit_codes() {

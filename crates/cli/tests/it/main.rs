@@ -12,6 +12,7 @@ mod scripted;
 mod bench;
 mod completions;
 mod dev;
+mod drain;
 mod exit_codes;
 mod help;
 mod lists;

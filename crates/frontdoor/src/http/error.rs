@@ -9,10 +9,11 @@
 //! | the body is over 64 KiB · not JSON | `body-too-large` · `unsupported-media-type` | 413 · 415 |
 //! | a handler panicked | `internal` | 500 |
 //! | the process could not be started, or ended before it was ready | `spawn-failed` | 502 |
-//! | all is full, the line is too long, or this front door is leaving | `no-capacity` | 503 |
+//! | all is full, or the line is too long | `no-capacity` | 503 |
 //! | no node matches | `no-matching-node` | 503 |
 //! | the registry is away | `registry-unavailable` | 503 |
 //! | only one node could answer, and it cannot be reached | `node-unreachable` | 503 |
+//! | this front door is leaving | `shutting-down` | 503 |
 //! | not ready in time, or no verdict in time | `ready-timeout` | 504 |
 
 use std::any::Any;
@@ -29,8 +30,8 @@ use tracing::error;
 
 use crate::agent_client::AgentError;
 use crate::idempotency::KeyError;
-use crate::order::Invalid;
 use crate::spawn::SpawnError;
+use crate::strict::Invalid;
 
 /// The media type of every error.
 pub(crate) const PROBLEM_JSON: &str = "application/problem+json";
@@ -70,7 +71,7 @@ impl ApiError {
     }
 
     pub(crate) fn leaving() -> Self {
-        Self::new(ErrorCode::NoCapacity, "this front door is shutting down; ask again")
+        Self::new(ErrorCode::ShuttingDown, "this front door is shutting down; ask again")
     }
 
     fn of_spawn(code: ErrorCode, detail: String, node: NodeId, spawn: SpawnId) -> Self {

@@ -1,11 +1,12 @@
 //! Reading requests, with refusals in the shape of the contract.
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use axum::body::Bytes;
 use axum::extract::{FromRequestParts, Path, Query, Request};
 use axum::http::request::Parts;
-use axum::http::{HeaderMap, Uri, header};
+use axum::http::{Extensions, HeaderMap, Uri, header};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use hyper::body::Body as _;
 use model::RequestId;
@@ -14,7 +15,7 @@ use registry::IdempotencyKey;
 use tokio::time::timeout;
 
 use super::error::ApiError;
-use crate::order::{Invalid, Order};
+use crate::strict::Invalid;
 
 /// The largest body.
 const LARGEST_BODY: usize = 64 * 1024;
@@ -23,7 +24,7 @@ const SLOWEST_BODY: Duration = Duration::from_secs(10);
 const IDEMPOTENCY_KEY: &str = "Idempotency-Key";
 
 /// The id that the observer gave the request.
-pub(crate) fn request_id(parts: &axum::http::Extensions) -> RequestId {
+pub(crate) fn request_id(parts: &Extensions) -> RequestId {
     parts.get::<RequestId>().cloned().unwrap_or_else(RequestId::mint)
 }
 
@@ -37,6 +38,15 @@ impl<S: Sync> FromRequestParts<S> for Id {
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Self::Rejection> {
         Ok(Self(request_id(&parts.extensions)))
     }
+}
+
+/// Who is at the other end of the connection.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Peer(pub(crate) SocketAddr);
+
+/// Its address as text, where there is a connection.
+pub(crate) fn peer(parts: &Extensions) -> Option<String> {
+    parts.get::<Peer>().map(|Peer(address)| address.ip().to_canonical().to_string())
 }
 
 /// The one parameter of the path.
@@ -106,6 +116,22 @@ pub(crate) fn no_parameters(uri: &Uri) -> Result<(), ApiError> {
     if uri.query().is_none_or(str::is_empty) { Ok(()) } else { Parameters::of(uri)?.done() }
 }
 
+/// Refuses what a page of another origin sends. Browsers let any page post without a body and without asking; that the
+/// page cannot read the answer does not undo what the call did.
+pub(crate) fn no_foreign_page(headers: &HeaderMap) -> Result<(), ApiError> {
+    let text = |name: &str| headers.get(name).map(|value| value.to_str().unwrap_or("?"));
+    let at_home = match (text("sec-fetch-site"), text("origin")) {
+        (Some(site), _) => matches!(site, "same-origin" | "none"),
+        (None, Some(origin)) => origin.split_once("://").is_some_and(|(_, host)| Some(host) == text("host")),
+        (None, None) => true,
+    };
+    if at_home {
+        Ok(())
+    } else {
+        Err(Invalid::field("Origin", "pages of other origins may not do this").into())
+    }
+}
+
 pub(crate) fn idempotency_key(headers: &HeaderMap) -> Result<Option<IdempotencyKey>, ApiError> {
     let mut given = headers.get_all(IDEMPOTENCY_KEY).iter();
     let Some(one) = given.next() else { return Ok(None) };
@@ -118,11 +144,11 @@ pub(crate) fn idempotency_key(headers: &HeaderMap) -> Result<Option<IdempotencyK
     text.parse().map(Some).map_err(|error| Invalid::field(IDEMPOTENCY_KEY, error).into())
 }
 
-/// Reads the body of `POST /spawn`.
-pub(crate) async fn order(request: Request) -> Result<Order, ApiError> {
+/// Reads a body that is JSON, or empty.
+pub(crate) async fn body(request: Request) -> Result<Bytes, ApiError> {
     let (parts, body) = request.into_parts();
     if body.is_end_stream() {
-        return Ok(Order::parse(&[])?);
+        return Ok(Bytes::new());
     }
     let too_large = || {
         ApiError::new(
@@ -149,7 +175,7 @@ pub(crate) async fn order(request: Request) -> Result<Order, ApiError> {
         check_media_type(&parts.headers)
             .map_err(|why| ApiError::new(ErrorCode::UnsupportedMediaType, why))?;
     }
-    Ok(Order::parse(&bytes)?)
+    Ok(bytes)
 }
 
 /// `application/json` or `application/*+json`, in UTF-8.
@@ -180,6 +206,29 @@ mod tests {
     use axum::http::HeaderValue;
 
     use super::*;
+
+    #[test]
+    fn only_pages_of_the_front_door_itself_may_do_what_operators_do() {
+        for (lines, good) in [
+            (&[][..], true),
+            (&[("host", "farm:8080")], true),
+            (&[("host", "farm:8080"), ("origin", "http://farm:8080")], true),
+            (&[("host", "farm:8080"), ("origin", "http://farm")], false),
+            (&[("host", "farm:8080"), ("origin", "https://evil.example")], false),
+            (&[("host", "farm:8080"), ("origin", "null")], false),
+            (&[("origin", "null")], false),
+            (&[("host", "inner"), ("origin", "https://farm"), ("sec-fetch-site", "same-origin")], true),
+            (&[("host", "farm"), ("sec-fetch-site", "none")], true),
+            (&[("host", "farm"), ("sec-fetch-site", "cross-site")], false),
+            (&[("host", "farm"), ("sec-fetch-site", "same-site")], false),
+        ] {
+            let mut headers = HeaderMap::new();
+            for (name, value) in lines {
+                headers.insert(*name, HeaderValue::from_static(value));
+            }
+            assert_eq!(no_foreign_page(&headers).is_ok(), good, "{lines:?}");
+        }
+    }
 
     #[test]
     fn json_is_known_by_its_media_type() {

@@ -7,6 +7,7 @@ use axum::Json;
 use axum::extract::State;
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
+use model::Timestamp;
 use model::api::ErrorCode;
 use registry::RegistryError;
 use serde::Serialize;
@@ -30,7 +31,7 @@ pub(crate) struct Alive {
 /// Whether requests can be served, and what they depend on.
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct Readiness {
-    /// `ready`.
+    /// `ready`, or `degraded` while spawns go on without the registry.
     #[schema(examples("ready"))]
     status: &'static str,
     dependencies: Dependencies,
@@ -50,6 +51,10 @@ pub(crate) struct RegistryState {
     /// `redis` or `embedded`.
     #[schema(examples("redis"))]
     backend: &'static str,
+    /// Since when it is away.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>, format = DateTime)]
+    since: Option<Timestamp>,
     /// Why it is away.
     #[serde(skip_serializing_if = "Option::is_none")]
     detail: Option<String>,
@@ -66,7 +71,8 @@ pub(crate) async fn healthz() -> Json<Alive> {
     Json(Alive { status: "ok" })
 }
 
-/// Says whether requests can be served, with the state of each dependency.
+/// Says whether requests can be served, with the state of each dependency. While the registry is away, a front door that
+/// has a picture of the farm is `degraded`: it serves spawns without an `Idempotency-Key`.
 #[utoipa::path(
     get,
     path = "/readyz",
@@ -76,14 +82,20 @@ pub(crate) async fn healthz() -> Json<Alive> {
 pub(crate) async fn readyz(State(door): State<Arc<Door>>) -> Response {
     let answer = timeout(PROBE, door.registry.ping()).await;
     let answer = answer.unwrap_or_else(|_| Err(RegistryError::Away(format!("no answer within {PROBE:?}"))));
-    let detail = answer.as_ref().err().map(ToString::to_string);
-    let state = if detail.is_none() { "up" } else { "away" };
-    let dependencies =
-        Dependencies { registry: RegistryState { state, backend: door.registry.backend(), detail } };
+    let registry = RegistryState {
+        state: if answer.is_ok() { "up" } else { "away" },
+        backend: door.registry.backend(),
+        since: door.registry.outage().filter(|_| answer.is_err()).map(|outage| outage.since),
+        detail: answer.as_ref().err().map(ToString::to_string),
+    };
+    let dependencies = Dependencies { registry };
     let problem = match answer {
-        Err(error) => ApiError::from(error),
-        Ok(()) if door.stages.leaving.is_cancelled() => ApiError::leaving(),
+        _ if door.stages.leaving.is_cancelled() => ApiError::leaving(),
         Ok(()) => return Json(Readiness { status: "ready", dependencies }).into_response(),
+        Err(RegistryError::Away(_)) if door.picture.serves() => {
+            return Json(Readiness { status: "degraded", dependencies }).into_response();
+        }
+        Err(error) => ApiError::from(error),
     };
     let mut response = problem.into_response();
     response.extensions_mut().insert(Members(serde_json::json!({ "dependencies": dependencies })));

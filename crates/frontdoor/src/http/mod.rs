@@ -6,6 +6,7 @@ mod health;
 mod nodes;
 mod observe;
 pub(crate) mod openapi;
+mod operate;
 mod request_id;
 mod spawn;
 mod spawns;
@@ -23,6 +24,7 @@ use tower_http::cors::{AllowHeaders, AllowOrigin, CorsLayer};
 use crate::config::Origins;
 use crate::door::Door;
 use error::ApiError;
+pub(crate) use extract::Peer;
 use observe::{Observed, observe};
 use request_id::X_REQUEST_ID;
 
@@ -46,6 +48,9 @@ fn operator_routes() -> Vec<Route> {
         ("/v1/spawns", get(spawns::list)),
         ("/v1/nodes", get(nodes::list)),
         ("/v1/nodes/{node}", get(nodes::show)),
+        ("/v1/nodes/{node}/cordon", post(operate::cordon)),
+        ("/v1/nodes/{node}/uncordon", post(operate::uncordon)),
+        ("/v1/nodes/{node}/drain", post(operate::drain)),
         ("/readyz", get(health::readyz)),
     ]
 }

@@ -40,10 +40,16 @@ pub(crate) async fn show(
     uri: Uri,
 ) -> Result<Json<Node>, ApiError> {
     no_parameters(&uri)?;
-    let unknown = || {
-        let name: String = name.chars().take(100).collect();
-        ApiError::not_found(format!("there is no node {name:?}"))
-    };
-    let id: NodeId = name.parse().map_err(|_| unknown())?;
-    door.registry.node(&id).await?.map(|node| Json(node.into())).ok_or_else(unknown)
+    let id = id(&name)?;
+    door.registry.node(&id).await?.map(|node| Json(node.into())).ok_or_else(|| unknown(&name))
+}
+
+/// What cannot be a name is not the name of a node.
+pub(super) fn id(name: &str) -> Result<NodeId, ApiError> {
+    name.parse().map_err(|_| unknown(name))
+}
+
+pub(super) fn unknown(name: &str) -> ApiError {
+    let name: String = name.chars().take(100).collect();
+    ApiError::not_found(format!("there is no node {name:?}"))
 }

@@ -13,7 +13,7 @@ use utoipa::openapi::{Content, Object, OpenApi, Ref, RefOr, Response, ResponseBu
 use utoipa::{IntoResponses, Modify, OpenApi as _};
 
 use super::error::PROBLEM_JSON;
-use super::{health, nodes, request_id, spawn, spawns};
+use super::{health, nodes, operate, request_id, spawn, spawns};
 
 /// The OpenAPI document of the whole surface.
 #[must_use]
@@ -49,6 +49,9 @@ pub(crate) async fn document() -> impl IntoResponse {
         spawns::log,
         nodes::list,
         nodes::show,
+        operate::cordon,
+        operate::uncordon,
+        operate::drain,
         health::healthz,
         health::readyz,
         health::metrics,
@@ -129,16 +132,18 @@ problem_sets! {
     /// Of `POST /spawn`.
     SpawnProblems [
         InvalidRequest, IdempotencyConflict, BodyTooLarge, UnsupportedMediaType, SpawnFailed, NoCapacity,
-        NoMatchingNode, RegistryUnavailable, ReadyTimeout
+        NoMatchingNode, RegistryUnavailable, ShuttingDown, ReadyTimeout
     ];
     /// Of lists.
     ListProblems [InvalidRequest, RegistryUnavailable];
     /// Of one spawn or node.
     OneProblems [InvalidRequest, NotFound, RegistryUnavailable];
+    /// Of what operators want of a node.
+    OperateProblems [InvalidRequest, NotFound, BodyTooLarge, UnsupportedMediaType, RegistryUnavailable];
     /// Of what only a node's agent can tell.
     LogProblems [InvalidRequest, NotFound, RegistryUnavailable, NodeUnreachable];
     /// Of the readiness probe.
-    ReadyProblems [RegistryUnavailable, NoCapacity];
+    ReadyProblems [RegistryUnavailable, ShuttingDown];
     /// Of what always works.
     NoProblems [];
 }

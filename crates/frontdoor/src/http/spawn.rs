@@ -42,7 +42,7 @@ pub(crate) async fn spawn(State(door): State<Arc<Door>>, request: Request) -> Re
     extract::no_parameters(request.uri())?;
     let key = extract::idempotency_key(request.headers())?;
     let id = extract::request_id(request.extensions());
-    let order = extract::order(request).await?;
+    let order = Order::parse(&extract::body(request).await?)?;
     let outcome = tokio::select! {
         biased;
         outcome = answer(&door, key, &order, &id) => outcome,
@@ -61,7 +61,8 @@ async fn answer(
     order: &Order,
     id: &RequestId,
 ) -> Result<(SpawnAnswer, Option<Held>), ApiError> {
-    let work = async || crate::spawn::spawn(door, order, id).await.map_err(ApiError::from);
+    let keyed = key.is_some();
+    let work = async || crate::spawn::spawn(door, order, id, keyed).await.map_err(ApiError::from);
     let Some(key) = key else {
         return work().await.map(|(answer, held)| (answer, Some(held)));
     };

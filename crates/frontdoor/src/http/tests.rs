@@ -67,6 +67,7 @@ fn any_request() -> impl Strategy<Value = Request<Body>> {
         Just("/v1/spawns".to_owned()),
         "/v1/spawns/[a-f0-9%-]{0,36}(/log)?",
         "/v1/nodes(/[a-zA-Z0-9%._-]{0,8})?",
+        "/v1/nodes/[a-z%]{0,4}/(cordon|uncordon|drain)",
         "(/[a-zA-Z0-9%.~_-]{0,8}){1,4}",
     ];
     let query =
@@ -82,7 +83,7 @@ fn any_request() -> impl Strategy<Value = Request<Body>> {
     let body = prop_oneof![
         Just(Vec::new()),
         proptest::collection::vec(proptest::num::u8::ANY, 0..40),
-        "\\{(\"(model|pool|labels|waitSeconds|x)\":(\"?[a-z0-9./]{0,8}\"?),?){0,3}\\}"
+        "\\{(\"(model|pool|labels|waitSeconds|deadlineSeconds|x)\":(\"?[a-z0-9./]{0,8}\"?),?){0,3}\\}"
             .prop_map(String::into_bytes),
     ];
     let headers = proptest::collection::vec(header, 0..4);

@@ -29,6 +29,8 @@ pub(crate) enum Script {
     ReadyOnGo,
     Ended(v1::Exit),
     Refuse(Reason, &'static str),
+    /// Starts it, and answers with an error that says nothing about that.
+    Lose,
     /// Never answers.
     Hang,
     /// The whole agent goes away without a word.
@@ -54,9 +56,17 @@ struct State {
     changes: Vec<Change>,
     serial: u64,
     abandoned: HashSet<SpawnId>,
+    /// What it was told last, and every time before.
+    wishes: Vec<v1::SetEligibilityRequest>,
+    /// Spawns let in, in order.
+    admitted: Vec<SpawnId>,
 }
 
 impl State {
+    fn closed(&self) -> bool {
+        self.wishes.last().is_some_and(|wish| wish.eligibility() != v1::Eligibility::Eligible)
+    }
+
     fn note(&mut self, mut spawn: SpawnReport, state: SpawnState, reason: Option<ExitReason>) {
         spawn.state = state;
         spawn.exit = reason.map(|reason| Exit { reason, code: None, signal: None, text: None });
@@ -118,6 +128,8 @@ impl FakeAgent {
                 changes: Vec::new(),
                 serial: 0,
                 abandoned: HashSet::new(),
+                wishes: Vec::new(),
+                admitted: Vec::new(),
             })),
             go: Arc::default(),
             die: Arc::default(),
@@ -165,6 +177,21 @@ impl FakeAgent {
 
     pub(crate) fn orders(&self) -> Vec<Order> {
         self.state(|s| s.orders.clone())
+    }
+
+    /// Spawns let in, in order.
+    pub(crate) fn admitted(&self) -> Vec<SpawnId> {
+        self.state(|s| s.admitted.clone())
+    }
+
+    /// Tells it something, as a front door would.
+    pub(crate) fn wish(&self, wish: v1::SetEligibilityRequest) {
+        self.state(|s| s.wishes.push(wish));
+    }
+
+    /// What front doors said the operator wants of the node.
+    pub(crate) fn wishes(&self) -> Vec<v1::SetEligibilityRequest> {
+        self.state(|s| s.wishes.clone())
     }
 
     pub(crate) fn running(&self) -> Vec<SpawnId> {
@@ -242,7 +269,10 @@ async fn heartbeats(
             };
             (report, state.serial)
         };
-        let orders = registry.report(&report).await.unwrap();
+        let Ok(orders) = registry.report(&report).await else {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+            continue;
+        };
         {
             let mut state = agent.state.lock().unwrap();
             state.changes.retain(|change| change.serial > sent);
@@ -298,6 +328,10 @@ impl NodeAgent for Agent {
             if state.abandoned.contains(&id) || state.stopped.iter().any(|(stopped, _)| *stopped == id) {
                 return Ok(Response::new(v1::SpawnReply { outcome: Some(refused(Reason::Abandoned, "")) }));
             }
+            if state.closed() {
+                let outcome = refused(Reason::NotEligible, "");
+                return Ok(Response::new(v1::SpawnReply { outcome: Some(outcome) }));
+            }
             if !matches!(script, Script::Refuse(..)) {
                 if state.running.len() >= state.slots {
                     return Ok(Response::new(v1::SpawnReply { outcome: Some(refused(Reason::Full, "")) }));
@@ -315,6 +349,7 @@ impl NodeAgent for Agent {
                     ended: None,
                     exit: None,
                 };
+                state.admitted.push(id);
                 state.note(spawn, SpawnState::Launching, None);
             }
             script
@@ -345,6 +380,7 @@ impl NodeAgent for Agent {
                 self.die.notify_one();
                 std::future::pending().await
             }
+            Script::Lose => return Err(Status::unavailable("something is in the way")),
             Script::Hang => std::future::pending().await,
         };
         guard.answered = true;
@@ -370,9 +406,12 @@ impl NodeAgent for Agent {
 
     async fn set_eligibility(
         &self,
-        _: Request<v1::SetEligibilityRequest>,
+        call: Request<v1::SetEligibilityRequest>,
     ) -> Result<Response<v1::SetEligibilityReply>, Status> {
-        Err(Status::unimplemented("not in these tests"))
+        let mut state = self.state.lock().unwrap();
+        state.wishes.push(call.into_inner());
+        let remaining = u32::try_from(state.running.len()).unwrap();
+        Ok(Response::new(v1::SetEligibilityReply { remaining }))
     }
 
     async fn list(&self, _: Request<v1::ListRequest>) -> Result<Response<v1::ListReply>, Status> {

@@ -47,7 +47,11 @@ impl Farm {
     }
 
     pub(crate) async fn with(config: Config, slots: u32, scripts: &[Script]) -> Self {
-        let registry = Registry::embedded(TIMING);
+        Self::over(Registry::embedded(TIMING), config, slots, scripts).await
+    }
+
+    /// With this registry.
+    pub(crate) async fn over(registry: Registry, config: Config, slots: u32, scripts: &[Script]) -> Self {
         let front = FrontDoor::start(config, registry.clone()).await.unwrap();
         let mut farm = Self { http: front.http_addr(), registry, front, agents: Vec::new() };
         for script in scripts {

@@ -39,7 +39,7 @@ async fn who_is_late_is_told_and_leaves_nothing_behind() {
     until(async || get(admin, "/metrics").await.body, |text| text.contains(line)).await;
     farm.front.shutdown().await;
     for connection in [&mut starting, &mut waiting] {
-        assert_eq!(read(connection).await.code(), "no-capacity");
+        assert_eq!(read(connection).await.code(), "shutting-down");
     }
     until(async || registry.nodes().await.unwrap()[0].used, |used| *used == 0).await;
 }

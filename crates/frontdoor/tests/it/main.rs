@@ -5,8 +5,11 @@
 mod fake_agent;
 mod farm;
 mod http;
+mod redis_server;
 mod wait;
 
+mod doing_without;
+mod draining;
 mod idempotency;
 mod leaving;
 mod line;

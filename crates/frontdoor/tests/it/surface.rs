@@ -45,6 +45,23 @@ async fn every_kind_of_bad_request_is_told_in_one_shape() {
         (400, "invalid-request", request("GET", "/v1/nodes?x=1", &[], b"")),
         (400, "invalid-request", request("GET", "/v1/nodes/%ff", &[], b"")),
         (400, "invalid-request", request("GET", &format!("/{}", "x".repeat(9000)), &[], b"")),
+        (400, "invalid-request", request("POST", "/v1/nodes/node-0/drain", &[JSON], b"{\"force\":1}")),
+        (400, "invalid-request", request("POST", "/v1/nodes/node-0/drain", &[JSON], b"[]")),
+        (400, "invalid-request", request("POST", "/v1/nodes/node-0/drain?force=true", &[], b"")),
+        (400, "invalid-request", request("POST", "/v1/nodes/node-0/cordon", &[JSON], b"{\"reason\":\"x\"}")),
+        (400, "invalid-request", request("POST", "/v1/nodes/node-0/uncordon", &[JSON], b"{")),
+        (
+            400,
+            "invalid-request",
+            request("POST", "/v1/nodes/node-0/cordon", &[("origin", "https://evil.example")], b""),
+        ),
+        (413, "body-too-large", request("POST", "/v1/nodes/node-0/drain", &[JSON], large.as_bytes())),
+        (415, "unsupported-media-type", request("POST", "/v1/nodes/node-0/drain", &[], b"{}")),
+        (404, "not-found", request("POST", "/v1/nodes/node-9/drain", &[], b"")),
+        (404, "not-found", request("POST", "/v1/nodes/node-9/cordon", &[JSON], b"{}")),
+        (404, "not-found", request("POST", "/v1/nodes/a%20b/uncordon", &[], b"")),
+        (404, "not-found", request("POST", "/v1/nodes/node-0/reboot", &[], b"")),
+        (405, "method-not-allowed", request("GET", "/v1/nodes/node-0/drain", &[], b"")),
         (413, "body-too-large", request("POST", "/spawn", &[JSON], large.as_bytes())),
         (415, "unsupported-media-type", request("POST", "/spawn", &[], b"{}")),
         (415, "unsupported-media-type", request("POST", "/spawn", &[("content-type", "text/plain")], b"{}")),
@@ -141,8 +158,8 @@ async fn pages_of_any_origin_may_spawn_but_not_operate() {
         assert!(answer.status >= 400);
         assert_eq!(answer.header("access-control-allow-origin"), Some("*"), "errors can be read too");
     }
-    for path in ["/v1/nodes", "/v1/nodes/node-0", "/v1/spawns"] {
-        for method in ["GET", "OPTIONS"] {
+    for path in ["/v1/nodes", "/v1/nodes/node-0", "/v1/nodes/node-0/drain", "/v1/spawns"] {
+        for method in ["GET", "POST", "OPTIONS"] {
             let answer = raw(farm.http, &request(method, path, &preflight, b"")).await;
             assert_eq!(answer.header("access-control-allow-origin"), None, "{method} {path}");
         }
@@ -187,7 +204,16 @@ async fn the_document_describes_exactly_the_routes_there_are() {
             }
         }
     }
-    for name in ["Problem", "SpawnRequest", "SpawnAnswer", "Spawn", "Node", "ErrorCode"] {
+    for name in [
+        "Problem",
+        "SpawnRequest",
+        "SpawnAnswer",
+        "Spawn",
+        "Node",
+        "DrainRequest",
+        "EligibilityAnswer",
+        "ErrorCode",
+    ] {
         assert!(document["components"]["schemas"][name].is_object(), "{name}");
     }
 }

@@ -106,6 +106,10 @@ impl Embedded {
         self.change(Farm::sweep);
     }
 
+    pub(crate) fn now(&self) -> Timestamp {
+        self.farm().now
+    }
+
     pub(crate) fn nodes(&self) -> Vec<NodeRecord> {
         self.farm().nodes()
     }

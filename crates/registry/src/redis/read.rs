@@ -38,6 +38,11 @@ impl Redis {
         Ok(())
     }
 
+    pub(crate) async fn now(&self) -> Result<Timestamp, RegistryError> {
+        let answer: Vec<Value> = self.ask("now", pipe().cmd("TIME")).await?;
+        time(answer.into_iter().next())
+    }
+
     pub(crate) async fn nodes(&self) -> Result<Vec<NodeRecord>, RegistryError> {
         let (names,): (Vec<String>,) = self.ask("nodes", pipe().smembers(self.key("names"))).await?;
         let mut nodes = Vec::with_capacity(names.len());

@@ -268,3 +268,13 @@ async fn a_node_that_is_down_for_long_is_forgotten_embedded() {
 async fn a_node_that_is_down_for_long_is_forgotten_redis() {
     node_that_is_down_for_long(Farm::redis_with(forgetful()).await).await;
 }
+
+on_both! {
+    async fn its_clock_goes_on_and_is_the_one_that_heartbeats_are_stamped_with(farm: &Farm) {
+        let before = farm.registry.now().await.unwrap();
+        Agent::new("n", 1).beat(farm).await;
+        let stamped = farm.registry.node(&id("n")).await.unwrap().unwrap().last_heartbeat_at;
+        let after = farm.registry.now().await.unwrap();
+        assert!(before <= stamped && stamped <= after, "{before} {stamped} {after}");
+    }
+}

@@ -9,8 +9,8 @@ use serde::Serialize;
 
 use super::load::Shape;
 use super::tally::{Calls, READY, Tally};
-use crate::client::Server;
 use crate::output::{Columns, Facts};
+use crate::server::Server;
 
 /// The fields of the JSON, for `--help`.
 macro_rules! json_help {

@@ -1,0 +1,171 @@
+//! `hatchery drain`: empties a node.
+
+mod progress;
+
+use std::io;
+use std::time::Duration;
+
+use clap::Args;
+use model::api::{DrainRequest, EligibilityAnswer, ErrorCode, Node};
+use model::{Eligibility, NodeId};
+use tokio::time::{Instant, sleep, timeout_at};
+
+use self::progress::Progress;
+use super::cordon::{tell, unconfirmed};
+use crate::args::{ClientFlags, duration};
+use crate::client::{Answer, CallError};
+use crate::commands::Context;
+use crate::exit::Exit;
+use crate::failure::{Failure, say};
+use crate::output::write_json;
+use crate::signals::Signals;
+
+/// Between two looks at the node.
+const LOOK: Duration = Duration::from_millis(500);
+/// A drain goes on while front doors and registry are restarted, and so does the wait for it.
+const AWAY: Duration = Duration::from_secs(60);
+/// The longest deadline.
+const LONGEST: Duration = Duration::from_secs(7 * 24 * 3600);
+/// Most characters of a reason.
+const LONGEST_REASON: usize = 500;
+
+/// Empties a node: once this has answered nothing new starts there, and what runs ends by itself, or at the deadline.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  \
+    hatchery drain node-a\n  \
+    hatchery drain node-a --deadline 30m --reason kernel-update --wait\n  \
+    hatchery drain node-a --force --wait --timeout 1m\n\n\
+    Repeated, it replaces deadline and reason; `hatchery uncordon NODE` undoes it.\n\
+    Interrupted while it waits, it leaves the drain running and exits with 0.\n\
+    With --wait, --json prints the node as it is in the end.")]
+pub(crate) struct DrainArgs {
+    /// The node
+    #[arg(value_name = "NODE")]
+    node: NodeId,
+    /// End what still runs after this time, at most 7d [default: 1h]
+    #[arg(long, value_name = "DURATION", value_parser = deadline)]
+    deadline: Option<Duration>,
+    /// Why, for whoever looks at the node
+    #[arg(long, value_name = "TEXT", value_parser = reason)]
+    reason: Option<String>,
+    /// End what still runs now
+    #[arg(long, conflicts_with = "deadline")]
+    force: bool,
+    /// Wait until nothing runs on the node any more, as long as --timeout if that is given
+    #[arg(long)]
+    wait: bool,
+    #[command(flatten)]
+    pub(crate) flags: ClientFlags,
+}
+
+fn deadline(text: &str) -> Result<Duration, String> {
+    match duration(text)? {
+        deadline if deadline > LONGEST => Err("must be at most 7d".to_owned()),
+        deadline => Ok(deadline),
+    }
+}
+
+fn reason(text: &str) -> Result<String, String> {
+    if text.chars().any(char::is_control) {
+        return Err("must not have control characters".to_owned());
+    }
+    match text.chars().count() {
+        0..=LONGEST_REASON => Ok(text.to_owned()),
+        length => Err(format!("must have at most {LONGEST_REASON} characters, not {length}")),
+    }
+}
+
+/// Does it.
+pub(crate) async fn run(context: &Context, args: &DrainArgs) -> Result<Exit, Failure> {
+    let began = Instant::now();
+    let seconds = |d: Duration| u32::try_from(d.as_millis().div_ceil(1000)).unwrap_or(u32::MAX);
+    let wish = DrainRequest {
+        deadline_seconds: args.deadline.map(seconds),
+        reason: args.reason.clone(),
+        force: args.force.then_some(true),
+    };
+    if !args.wait {
+        return tell(context, &context.client.drain(&args.node, &wish).await?);
+    }
+    // From here on an interrupt ends the wait, not the process with a half-drawn bar.
+    let mut signals = Signals::catch()?;
+    let answer = context.client.drain(&args.node, &wish).await?.value;
+    unconfirmed(&answer);
+    let mut progress = Progress::show(context.json, &answer)?;
+    let limit = args.flags.timeout.map(|timeout| (timeout, began + timeout));
+    let drained = async {
+        match limit {
+            None => wait(context, &answer, &mut progress).await,
+            Some((timeout, end)) => {
+                timeout_at(end, wait(context, &answer, &mut progress)).await.unwrap_or_else(|_| {
+                    let limit = humantime::format_duration(timeout);
+                    let message =
+                        format!("node {} is not empty after {limit}; the drain goes on", answer.node);
+                    Err(Failure::Said(Exit::TimedOut, message))
+                })
+            }
+        }
+    };
+    let outcome = tokio::select! {
+        outcome = drained => Some(outcome),
+        _ = signals.next() => None,
+    };
+    progress.clear();
+    match outcome {
+        None => {
+            let left = progress.left();
+            say(&format!(
+                "the drain of {} goes on, {left} running; it was only no longer waited for",
+                answer.node
+            ));
+            Ok(Exit::Done)
+        }
+        Some(node) => {
+            let node = node?;
+            if context.json {
+                write_json(&mut io::stdout().lock(), &node.json)?;
+            } else {
+                progress.done(&answer.node)?;
+            }
+            Ok(Exit::Done)
+        }
+    }
+}
+
+/// Looks at the node until nothing runs there any more.
+async fn wait(
+    context: &Context,
+    answer: &EligibilityAnswer,
+    progress: &mut Progress,
+) -> Result<Answer<Node>, Failure> {
+    let mut heard = Instant::now();
+    loop {
+        match context.client.node(&answer.node).await {
+            Ok(node) if node.value.eligibility != Eligibility::Draining => {
+                let now = node.value.eligibility;
+                let message = format!("node {} is {now} now: the drain was undone", answer.node);
+                return Err(Failure::Said(Exit::Refused, message));
+            }
+            Ok(node) if node.value.slots.used == 0 => return Ok(node),
+            Ok(node) => {
+                heard = Instant::now();
+                progress.set(&answer.node, node.value.slots.used)?;
+            }
+            Err(error) if passes(&error) && heard.elapsed() < AWAY => {}
+            Err(error) => return Err(error.into()),
+        }
+        sleep(LOOK).await;
+    }
+}
+
+/// Whether this is what a restart looks like.
+fn passes(error: &CallError) -> bool {
+    match error {
+        CallError::Unreachable { .. } | CallError::Broken { .. } | CallError::TimedOut { .. } => true,
+        CallError::Refused { problem, .. } => {
+            matches!(problem.code, ErrorCode::RegistryUnavailable | ErrorCode::ShuttingDown)
+        }
+        CallError::Odd { status, .. } => status.is_server_error(),
+        CallError::Unreadable { .. } => false,
+    }
+}

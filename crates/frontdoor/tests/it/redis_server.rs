@@ -1,0 +1,88 @@
+//! A Redis server that a test can take away and bring back.
+
+use std::net::TcpListener;
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use registry::Registry;
+
+use crate::farm::TIMING;
+
+pub(crate) struct RedisServer {
+    child: Option<Child>,
+    dir: tempfile::TempDir,
+    port: u16,
+}
+
+impl RedisServer {
+    /// On a port of its own. Somebody else may take the port first, so a failed start is tried again on another.
+    pub(crate) async fn start() -> Self {
+        for _ in 0..20 {
+            let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+            let mut redis = Self { child: None, dir: tempfile::tempdir().unwrap(), port };
+            if redis.serve().await {
+                return redis;
+            }
+        }
+        panic!("no port for redis-server in 20 tries");
+    }
+
+    pub(crate) fn registry(&self) -> Registry {
+        Registry::open(&format!("redis://127.0.0.1:{}", self.port), "farm", TIMING).unwrap()
+    }
+
+    /// Gone from one moment to the next, with everything it knew.
+    pub(crate) fn kill(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            child.kill().unwrap();
+            child.wait().unwrap();
+        }
+    }
+
+    /// On the same port again, and empty.
+    pub(crate) async fn restart(&mut self) {
+        assert!(self.serve().await, "the port is still free");
+    }
+
+    /// Connections stay, and nothing answers any more.
+    pub(crate) fn pause(&self) {
+        self.signal("STOP");
+    }
+
+    /// Answers again, and knows everything.
+    pub(crate) fn go_on(&self) {
+        self.signal("CONT");
+    }
+
+    fn signal(&self, name: &str) {
+        let id = self.child.as_ref().unwrap().id().to_string();
+        assert!(Command::new("kill").args([&format!("-{name}"), &id]).status().unwrap().success());
+    }
+
+    async fn serve(&mut self) -> bool {
+        let port = self.port.to_string();
+        let child = Command::new("redis-server")
+            .args(["--port", &port, "--bind", "127.0.0.1", "--save", "", "--appendonly", "no", "--dir"])
+            .arg(self.dir.path())
+            .stdout(Stdio::null())
+            .spawn()
+            .expect("redis-server is installed (apt-get install redis-server)");
+        let child = self.child.insert(child);
+        let registry = Registry::open(&format!("redis://127.0.0.1:{port}"), "probe", TIMING).unwrap();
+        loop {
+            if child.try_wait().unwrap().is_some() {
+                return false;
+            }
+            if registry.ping().await.is_ok() {
+                return true;
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+}
+
+impl Drop for RedisServer {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
