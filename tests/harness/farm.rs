@@ -260,7 +260,7 @@ impl Agent {
     /// Starts it again, on the same ports and with the same state directory, after it has ended or was killed.
     pub async fn restart(&mut self) {
         self.role.kill();
-        self.role = Role::start(&self.node, &self.mark, &self.args);
+        self.role = Role::start(&self.role.name.clone(), &self.mark, &self.args);
         self.comes_up().await;
     }
 

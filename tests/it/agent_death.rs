@@ -381,3 +381,72 @@ async fn an_agent_that_is_to_go_once_drained_goes() {
     assert_eq!(farm.ends(&id).await["reason"], "disconnected");
     farm.shut_down().await;
 }
+
+/// Whatever an agent was doing when it was killed: who got an answer has a spawn, who did not has none, nothing is lost.
+#[tokio::test]
+async fn an_agent_that_is_killed_again_and_again_under_load_leaks_nothing() {
+    let plan = AgentPlan::slots(8).args(&["--ping-interval", "500ms", "--stop-grace", "500ms"]);
+    let mut farm = Farm::builder().doors(2).agent(plan).start().await;
+    let mut promised = BTreeSet::new();
+    for round in 0..6_u64 {
+        let mut calls = tokio::task::JoinSet::new();
+        for n in 0..6 {
+            let body = json!({"sessionToken": format!("sim:ready_delay_ms={}", n * 40)});
+            calls.spawn(farm.door(n % 2).post("/spawn").json(&body).send());
+        }
+        sleep(Duration::from_millis(20 + 35 * round)).await;
+        farm.agents[0].role.kill();
+        farm.agents[0].restart().await;
+        while let Some(answer) = calls.join_next().await {
+            let answer = answer.unwrap();
+            if answer.status == 200 {
+                promised.insert(text(&answer.json(), "id").to_owned());
+            }
+        }
+        node_is_up(&farm).await;
+        until("nobody runs who was not promised", Duration::from_secs(20), async || {
+            let runs: BTreeSet<String> =
+                farm.processes().iter().filter_map(|p| Some(p.option("--id")?.to_owned())).collect();
+            Look::when(runs == promised, || format!("{runs:?} of {promised:?}"))
+        })
+        .await;
+        assert_eq!(farm.audit().await.total(), promised.len() as u64);
+        while promised.len() > 4 {
+            let id = promised.pop_first().unwrap();
+            farm.stop([id.as_str()]).await;
+            assert_eq!(farm.ends(&id).await["reason"], "stopped");
+        }
+    }
+    farm.stop(promised.iter().map(String::as_str)).await;
+    farm.assert_empty().await;
+    no_records(&farm).await;
+    farm.finish().await;
+}
+
+#[tokio::test]
+async fn an_agent_whose_node_was_taken_over_elsewhere_sees_its_own_spawns_off() {
+    let mut farm = Farm::builder().agent(AgentPlan::slots(2)).agent(AgentPlan::slots(2)).start().await;
+    let (id, mut viewer) = loop {
+        let (id, viewer) = watched(&farm).await;
+        if farm.record(&id).await["node"] == "node-a" {
+            break (id, viewer);
+        }
+        farm.stop([id.as_str()]).await;
+    };
+    farm.agents[1].role.kill();
+    farm.agents[1].set("--node", "node-a");
+    farm.agents[1].node = "node-a".to_owned();
+    farm.agents[1].restart().await;
+    assert_eq!(farm.ends(&id).await["reason"], "node-lost");
+    still_watches(&mut viewer).await;
+    assert_eq!(farm.agents[0].role.exited(), None, "its viewer is still there");
+    viewer.leave().await;
+    let status = farm.agents[0].role.end().await;
+    assert_eq!(status.code(), Some(1), "{status}");
+    assert!(farm.agents[0].role.log().contains("--node must be unique in the farm"));
+    farm.agents[0].role.killed = true;
+    let (id, viewer) = watched(&farm).await;
+    viewer.leave().await;
+    farm.ends(&id).await;
+    farm.shut_down().await;
+}

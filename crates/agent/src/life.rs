@@ -116,13 +116,13 @@ impl Agent {
     pub async fn start(config: Config, registry: Registry) -> Result<Self, StartError> {
         config.check()?;
         let state = open_state(&config)?;
+        allow_files(config.slots.max(u32::try_from(state.journal.stories().len()).unwrap_or(u32::MAX)));
         let estate = adoption::survey(&state, &config)
             .map_err(|source| StartError::Survey { path: config.state_dir.clone(), source })?;
         let living = estate.living();
         let logs = Logs::open(state.logs().to_owned(), &living)
             .map_err(|source| StartError::StateDir { path: state.logs().to_owned(), source })?;
         warn_of_missing(&config);
-        allow_files(config.slots.max(u32::try_from(living.len()).unwrap_or(u32::MAX)));
         let receiver = bind("--liveliness-listen", config.liveliness_listen).await?;
         let grpc = bind("--listen", config.listen).await?;
         let watchers = bind("--admin-listen", config.admin_listen).await?;

@@ -72,13 +72,13 @@ pub enum ExitReason {
     Disconnected,
     /// No viewer ever connected; the server ended itself.
     InitialUseTimeout,
-    /// It ended by itself with an exit code that was not expected then.
+    /// It ended by itself with an exit code that was not expected then, or so that nobody can say how.
     Failed,
     /// A signal that Hatchery did not send ended it.
     Signaled,
     /// It did not say `ready` in time and was ended.
     ReadyTimeout,
-    /// It went silent and was ended.
+    /// It went silent, or its agent could not hear it any more, and was ended.
     LivelinessLost,
     /// Its end was asked for through the API.
     Stopped,
