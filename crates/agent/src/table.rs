@@ -23,7 +23,7 @@ use crate::gpus::Gpus;
 use crate::memory::{Recent, Tombstones};
 use crate::ports::{self, Ports};
 use crate::spawn::exit::Cause;
-use crate::spawn::lifecycle::slack;
+use crate::spawn::lifecycle::stall_after;
 use crate::spawn::{Answer, Facts, Refusal, Snapshot, Why};
 
 /// What a request asks for, as far as the table cares.
@@ -178,7 +178,7 @@ impl Table {
             born: now,
             last_awake: now,
             pardon: now,
-            stall: slack(config.ping_interval.max(timing::HEARTBEAT / 10)),
+            stall: stall_after(config.ping_interval.max(timing::HEARTBEAT / 10)),
         }
     }
 

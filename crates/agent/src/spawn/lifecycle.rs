@@ -19,19 +19,22 @@ pub(crate) struct Rules {
     pub(crate) stop_grace: Duration,
 }
 
-/// What a silence may be longer than a whole number of intervals: two seconds, less where tests use milliseconds.
-pub(crate) fn slack(ping_interval: Duration) -> Duration {
-    Duration::from_secs(2).min(ping_interval * 2)
+/// What a silence may be longer than a whole number of intervals, as the vendor's server judges it.
+const SLACK: Duration = Duration::from_secs(2);
+
+/// An agent that was away from its own work for this long cannot tell a silence from its own deafness.
+pub(crate) fn stall_after(ping_interval: Duration) -> Duration {
+    SLACK.min(ping_interval * 2)
 }
 
 /// Silent for this long a spawn is suspect.
 pub(crate) fn suspect_after(ping_interval: Duration) -> Duration {
-    ping_interval * 2 + slack(ping_interval)
+    ping_interval * 2 + SLACK
 }
 
 /// Silent for this long a spawn is ended.
 pub(crate) fn lost_after(ping_interval: Duration) -> Duration {
-    ping_interval * 3 + slack(ping_interval)
+    ping_interval * 3 + SLACK
 }
 
 /// Where a spawn is in its life.

@@ -16,7 +16,7 @@ fn secs(s: u64) -> Duration {
 #[test]
 fn silence_is_judged_in_ping_intervals() {
     for (interval, suspect, lost) in
-        [(5000, 12_000, 17_000), (1000, 4000, 5000), (100, 400, 500), (600, 2400, 3000)]
+        [(5000, 12_000, 17_000), (1000, 4000, 5000), (100, 2200, 2300), (600, 3200, 3800)]
     {
         let interval = Duration::from_millis(interval);
         assert_eq!(suspect_after(interval), Duration::from_millis(suspect));

@@ -9,7 +9,7 @@ use tokio::time::Instant;
 
 use super::{Admitted, Entry, Inbox, Table};
 use crate::spawn::exit::Cause;
-use crate::spawn::lifecycle::slack;
+use crate::spawn::lifecycle::stall_after;
 use crate::spawn::{Answer, Facts, Snapshot};
 
 /// A spawn of an earlier agent whose process runs.
@@ -29,7 +29,7 @@ impl Table {
     /// Takes a spawn over. Its port, slot and GPU are taken, whatever the limits are now.
     pub(crate) fn adopt(&mut self, heir: Heir) -> Admitted {
         let Heir { facts, pid, state, ready, ping_interval, end } = heir;
-        self.stall = self.stall.min(slack(ping_interval));
+        self.stall = self.stall.min(stall_after(ping_interval));
         self.ports.claim(facts.port);
         if let Some(gpu) = facts.gpu {
             self.gpus.claim(gpu);

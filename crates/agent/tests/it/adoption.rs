@@ -100,11 +100,11 @@ async fn asking_the_next_agent_again_gets_the_same_answer() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn how_often_a_spawn_reports_is_what_it_was_told() {
-    let farm = Farm::start_with(|c| c.ping_interval = Duration::from_secs(2)).await;
-    let (id, _) = farm.spawn_as("say ready; while alive; do sleep 2; say ping; done").await;
-    // By these rules it would be lost after half a second of silence.
+    let farm = Farm::start_with(|c| c.ping_interval = Duration::from_secs(4)).await;
+    let (id, _) = farm.spawn_as("say ready; while alive; do sleep 4; say ping; done").await;
+    // By these rules it would be lost after 2.3 s of silence.
     let farm = next(farm, OnShutdown::Adopt, |c| c.ping_interval = Duration::from_millis(100)).await;
-    tokio::time::sleep(Duration::from_millis(1500)).await;
+    tokio::time::sleep(Duration::from_millis(3200)).await;
     assert_eq!(farm.info(id).await.state, "ready");
     farm.stop(id).await;
     farm.until_empty().await;

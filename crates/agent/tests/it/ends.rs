@@ -46,9 +46,9 @@ async fn a_silent_server_becomes_suspect_and_then_is_ended() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_suspect_that_reports_again_is_ready_again() {
-    // Suspect after 2 s of silence, ended after 2.5 s.
-    let farm = Farm::start_with(|c| c.ping_interval = Duration::from_millis(500)).await;
-    let (id, _) = farm.spawn_as("say ready; sleep 2.2; while alive; do say ping; sleep 0.3; done").await;
+    // Suspect after 4 s of silence, ended after 5 s.
+    let farm = Farm::start_with(|c| c.ping_interval = Duration::from_secs(1)).await;
+    let (id, _) = farm.spawn_as("say ready; sleep 4.4; while alive; do say ping; sleep 0.3; done").await;
     farm.until_state(id, SpawnState::Suspect).await;
     let record = farm.until_state(id, SpawnState::Ready).await;
     assert!(record.last_ping_at > record.ready_at, "{record:?}");
