@@ -61,7 +61,7 @@ async fn farm(url: &str, name: &str, nodes: u32, labels: &[&str], draining: u32)
         };
         registry.report(&report).await?;
         if draining > 0 && n % draining == 0 {
-            registry.set_eligibility(&node, Eligibility::Draining, None).await?;
+            registry.set_eligibility(&node, Eligibility::Draining, None, None).await?;
         }
     }
     Ok(registry)

@@ -124,7 +124,7 @@ pub(crate) async fn operate(
                 None => None,
             };
             let eligibility = operation.eligibility();
-            if !door.registry.set_eligibility(&node, eligibility, drain.as_ref()).await? {
+            if !door.registry.set_eligibility(&node, eligibility, drain.as_ref(), by.as_deref()).await? {
                 return Ok(None);
             }
             let message = v1::SetEligibilityRequest {

@@ -87,7 +87,7 @@ watched! {
     sweep() -> ();
     nodes() -> Vec<NodeRecord>;
     node(node: &NodeId) -> Option<NodeRecord>;
-    set_eligibility(node: &NodeId, eligibility: Eligibility, drain: Option<&Drain>) -> bool;
+    set_eligibility(node: &NodeId, eligibility: Eligibility, drain: Option<&Drain>, by: Option<&str>) -> bool;
     spawns(filter: &SpawnFilter) -> SpawnPage;
     spawn(spawn: SpawnId) -> Option<SpawnRecord>;
     claim(key: &IdempotencyKey, fingerprint: Uuid, claimant: Uuid) -> Claim;

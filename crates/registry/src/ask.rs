@@ -3,7 +3,8 @@
 use std::str::FromStr;
 use std::time::Duration;
 
-use model::{Demand, Event, NameError, NodeId, Placement, SpawnId, SpawnRecord, SpawnState, TicketId};
+use model::{Demand, Drain, Event, NameError, NodeId, Placement, SpawnId, SpawnRecord, SpawnState, TicketId};
+use serde_json::{Map, Value};
 
 /// A request for one slot.
 #[derive(Debug, Clone)]
@@ -134,3 +135,15 @@ pub struct SpawnPage {
 
 /// The longest a [`crate::Registry::follow`] blocks; longer waits are cut to this, so that a dead link is noticed.
 pub const LONGEST_FOLLOW: Duration = Duration::from_secs(5);
+
+/// What an event says of an operator's order: who gave it, and the drain.
+pub(crate) fn operator_data(drain: Option<&Drain>, by: Option<&str>) -> Map<String, Value> {
+    let mut data = Map::new();
+    if let Some(Ok(Value::Object(drain))) = drain.map(serde_json::to_value) {
+        data = drain;
+    }
+    if let Some(by) = by {
+        data.insert("by".to_owned(), by.into());
+    }
+    data
+}

@@ -158,7 +158,7 @@ impl Registry {
         both!(self, b => b.now())
     }
 
-    /// Records what an operator wants of a node; `false` when there is no such node. `drain` goes with `draining`.
+    /// Records what an operator wants of a node; `false` when there is no such node. `drain` goes with `draining`; `by` is who asked, for the event.
     ///
     /// # Errors
     /// The registry is away.
@@ -167,8 +167,9 @@ impl Registry {
         node: &NodeId,
         eligibility: Eligibility,
         drain: Option<&Drain>,
+        by: Option<&str>,
     ) -> Result<bool, RegistryError> {
-        both!(self, b => b.set_eligibility(node, eligibility, drain))
+        both!(self, b => b.set_eligibility(node, eligibility, drain, by))
     }
 
     /// A page of spawns, newest first.

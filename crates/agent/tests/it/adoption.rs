@@ -51,7 +51,7 @@ async fn drain(farm: &Farm, deadline: Option<Duration>) {
         started_at: now,
     };
     let node = farm.agent.node();
-    farm.registry.set_eligibility(node, model::Eligibility::Draining, Some(&record)).await.unwrap();
+    farm.registry.set_eligibility(node, model::Eligibility::Draining, Some(&record), None).await.unwrap();
     farm.client.clone().set_eligibility(ask).await.unwrap();
 }
 
@@ -152,7 +152,7 @@ async fn a_forced_drain_ends_it_at_once_and_an_undone_one_never() {
     let farm = Farm::start().await;
     let (id, _) = farm.spawn().await;
     drain(&farm, Some(Duration::from_millis(700))).await;
-    farm.registry.set_eligibility(farm.agent.node(), model::Eligibility::Cordoned, None).await.unwrap();
+    farm.registry.set_eligibility(farm.agent.node(), model::Eligibility::Cordoned, None, None).await.unwrap();
     farm.set_eligibility(Eligibility::Cordoned).await;
     tokio::time::sleep(Duration::from_secs(1)).await;
     assert_eq!(farm.info(id).await.state, "ready");
@@ -172,7 +172,7 @@ async fn a_drain_is_remembered_by_the_next_agent_until_it_hears_otherwise() {
     let (liveliness, dir) = (farm.agent.liveliness_addr(), farm.shutdown(OnShutdown::Adopt).await);
     tokio::time::sleep(Duration::from_millis(1500)).await;
     // Undone while no agent listened.
-    registry.set_eligibility(&node, model::Eligibility::Eligible, None).await.unwrap();
+    registry.set_eligibility(&node, model::Eligibility::Eligible, None, None).await.unwrap();
     let farm = start(dir, registry, |c| c.liveliness_listen = liveliness).await;
     tokio::time::sleep(Duration::from_millis(500)).await;
     assert_eq!(farm.info(id).await.state, "ready", "the deadline has passed, and counts no more");

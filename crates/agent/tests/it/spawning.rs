@@ -275,11 +275,11 @@ async fn a_cordoned_or_draining_node_refuses_at_once() {
             v1::Eligibility::Cordoned => model::Eligibility::Cordoned,
             _ => model::Eligibility::Draining,
         };
-        farm.registry.set_eligibility(farm.agent.node(), wanted, None).await.unwrap();
+        farm.registry.set_eligibility(farm.agent.node(), wanted, None, None).await.unwrap();
         assert_eq!(farm.set_eligibility(eligibility).await, 1);
         assert_eq!(refused(farm.send(&farm.ask(STAY)).await).0, Reason::NotEligible);
     }
-    farm.registry.set_eligibility(farm.agent.node(), model::Eligibility::Eligible, None).await.unwrap();
+    farm.registry.set_eligibility(farm.agent.node(), model::Eligibility::Eligible, None, None).await.unwrap();
     until("the agent has learnt it from the registry", async || {
         matches!(farm.send(&farm.ask(STAY)).await, Outcome::Ready(_)).then_some(())
     })

@@ -124,11 +124,11 @@ async fn a_line_that_is_too_long_turns_away_at_once() {
 async fn waiting_helps_when_matching_nodes_are_only_cordoned() {
     let farm = Farm::start(1, &[Script::Ready]).await;
     let node = farm.agents[0].node.clone();
-    farm.registry.set_eligibility(&node, model::Eligibility::Cordoned, None).await.unwrap();
+    farm.registry.set_eligibility(&node, model::Eligibility::Cordoned, None, None).await.unwrap();
     assert_eq!(spawn(farm.http, "").await.code(), "no-matching-node");
     let waiter = spawning(farm.http, PATIENT);
     waiting(&farm, 1).await;
-    farm.registry.set_eligibility(&node, model::Eligibility::Eligible, None).await.unwrap();
+    farm.registry.set_eligibility(&node, model::Eligibility::Eligible, None, None).await.unwrap();
     id(&waiter.await.unwrap());
 }
 

@@ -351,23 +351,24 @@ impl Farm {
         node: &NodeId,
         eligibility: Eligibility,
         drain: Option<&Drain>,
+        by: Option<&str>,
     ) -> bool {
         let Some(state) = self.nodes.get_mut(node) else { return false };
         let before = (state.eligibility, state.drain.clone());
         state.eligibility = eligibility;
         state.drain = drain.filter(|_| eligibility == Eligibility::Draining).cloned();
+        let data = crate::ask::operator_data(state.drain.as_ref(), by);
         let (changed, empty) = (before != (eligibility, state.drain.clone()), state.held.is_empty());
         self.place(node);
         if changed {
-            match eligibility {
-                Eligibility::Eligible => self.tell_node(EventKind::NodeUncordoned, node),
-                Eligibility::Cordoned => self.tell_node(EventKind::NodeCordoned, node),
-                Eligibility::Draining => {
-                    self.tell_node(EventKind::NodeDraining, node);
-                    if empty {
-                        self.tell_node(EventKind::NodeDrained, node);
-                    }
-                }
+            let kind = match eligibility {
+                Eligibility::Eligible => EventKind::NodeUncordoned,
+                Eligibility::Cordoned => EventKind::NodeCordoned,
+                Eligibility::Draining => EventKind::NodeDraining,
+            };
+            self.history.tell(self.now, self.now, kind, node, None, data);
+            if eligibility == Eligibility::Draining && empty {
+                self.tell_node(EventKind::NodeDrained, node);
             }
         }
         self.nudge_line();

@@ -123,8 +123,9 @@ impl Embedded {
         node: &NodeId,
         eligibility: Eligibility,
         drain: Option<&Drain>,
+        by: Option<&str>,
     ) -> bool {
-        self.change(|farm| farm.set_eligibility(node, eligibility, drain))
+        self.change(|farm| farm.set_eligibility(node, eligibility, drain, by))
     }
 
     pub(crate) fn spawns(&self, filter: &SpawnFilter) -> SpawnPage {

@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 use super::link::failed;
 use super::{Redis, unexpected};
-use crate::ask::{Claim, IdempotencyKey, Reservation, Reserve, Reserved};
+use crate::ask::{Claim, IdempotencyKey, Reservation, Reserve, Reserved, operator_data};
 use crate::error::RegistryError;
 use crate::report::{AgentReport, Heartbeat, Orders, SpawnReport, Wish, event_data};
 
@@ -127,10 +127,14 @@ impl Redis {
         node: &NodeId,
         eligibility: Eligibility,
         drain: Option<&Drain>,
+        by: Option<&str>,
     ) -> Result<bool, RegistryError> {
-        let drain = drain.filter(|_| eligibility == Eligibility::Draining).map(json).unwrap_or_default();
+        let drain = drain.filter(|_| eligibility == Eligibility::Draining);
         self.run("set_eligibility", &self.0.scripts.set_eligibility, |args| {
-            args.arg(node.as_str()).arg(eligibility.as_str()).arg(drain);
+            args.arg(node.as_str())
+                .arg(eligibility.as_str())
+                .arg(drain.map(json).unwrap_or_default())
+                .arg(json(&operator_data(drain, by)));
         })
         .await
     }

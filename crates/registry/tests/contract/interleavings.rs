@@ -170,7 +170,7 @@ async fn run(farm: Farm, timing: &Timing, ops: Vec<Op>) {
             Op::Cordon(node) | Op::Uncordon(node) => {
                 let close = matches!(op, Op::Cordon(_));
                 let wanted = if close { model::Eligibility::Cordoned } else { model::Eligibility::Eligible };
-                assert!(farm.registry.set_eligibility(&id(&name(node)), wanted, None).await.unwrap());
+                assert!(farm.registry.set_eligibility(&id(&name(node)), wanted, None, None).await.unwrap());
                 if close {
                     model.cordoned.insert(node)
                 } else {

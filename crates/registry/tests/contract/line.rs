@@ -95,12 +95,12 @@ on_both! {
     async fn waiting_for_a_node_that_is_away_keeps_the_place(farm: &Farm) {
         let mut agent = Agent::new("a", 1);
         agent.beat(farm).await;
-        farm.registry.set_eligibility(&id("a"), model::Eligibility::Cordoned, None).await.unwrap();
+        farm.registry.set_eligibility(&id("a"), model::Eligibility::Cordoned, None, None).await.unwrap();
         let (first, second) = (TicketId::mint(), TicketId::mint());
         for ticket in [first, second] {
             assert_eq!(farm.reserve(&csr().place(ticket)).await, Reserved::NoMatch { known: true });
         }
-        farm.registry.set_eligibility(&id("a"), model::Eligibility::Eligible, None).await.unwrap();
+        farm.registry.set_eligibility(&id("a"), model::Eligibility::Eligible, None, None).await.unwrap();
         assert_eq!(farm.reserve(&csr().place(second)).await, Reserved::Full);
         farm.take(&csr().place(first)).await;
     }

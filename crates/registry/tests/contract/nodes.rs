@@ -59,16 +59,16 @@ on_both! {
             started_at: Timestamp::now(),
         };
         for (wanted, drain) in [(Eligibility::Cordoned, None), (Eligibility::Draining, Some(&drain))] {
-            assert!(farm.registry.set_eligibility(&id("a"), wanted, drain).await.unwrap());
+            assert!(farm.registry.set_eligibility(&id("a"), wanted, drain, None).await.unwrap());
             assert_eq!(farm.reserve(&csr()).await, Reserved::NoMatch { known: true });
             let orders = agent.beat(farm).await;
             assert_eq!(orders.eligibility, wanted);
             assert_eq!(orders.drain.map(|(d, _)| d), drain.cloned());
             assert_eq!(farm.reserve(&csr()).await, Reserved::NoMatch { known: true }, "a heartbeat opens nothing");
         }
-        assert!(farm.registry.set_eligibility(&id("a"), Eligibility::Eligible, None).await.unwrap());
+        assert!(farm.registry.set_eligibility(&id("a"), Eligibility::Eligible, None, None).await.unwrap());
         farm.take(&csr()).await;
-        assert!(!farm.registry.set_eligibility(&id("nobody"), Eligibility::Cordoned, None).await.unwrap());
+        assert!(!farm.registry.set_eligibility(&id("nobody"), Eligibility::Cordoned, None, None).await.unwrap());
     }
 }
 
@@ -276,5 +276,39 @@ on_both! {
         let stamped = farm.registry.node(&id("n")).await.unwrap().unwrap().last_heartbeat_at;
         let after = farm.registry.now().await.unwrap();
         assert!(before <= stamped && stamped <= after, "{before} {stamped} {after}");
+    }
+}
+
+on_both! {
+    async fn operators_orders_are_events_that_say_who_and_why(farm: &Farm) {
+        Agent::new("a", 2).beat(farm).await;
+        let from_here = farm.registry.position().await.unwrap();
+        let at = Timestamp::from_millis(1_767_225_600_000);
+        let drain = Drain { deadline: at, reason: Some("kernel".into()), by: Some("ops".into()), started_at: at };
+        for (wanted, drain, by) in [
+            (Eligibility::Cordoned, None, Some("10.0.0.9")),
+            (Eligibility::Draining, Some(&drain), Some("ops")),
+            (Eligibility::Eligible, None, None),
+        ] {
+            farm.registry.set_eligibility(&id("a"), wanted, drain, by).await.unwrap();
+        }
+        let told: Vec<(String, String)> = farm
+            .registry
+            .follow(from_here, Duration::ZERO)
+            .await
+            .unwrap()
+            .events
+            .iter()
+            .map(|e| (e.kind.to_string(), serde_json::Value::from(e.data.clone()).to_string()))
+            .collect();
+        let draining = "{\"by\":\"ops\",\"deadline\":\"2026-01-01T00:00:00.000Z\",\"reason\":\"kernel\",\
+                        \"startedAt\":\"2026-01-01T00:00:00.000Z\"}";
+        let want = [
+            ("node.cordoned", "{\"by\":\"10.0.0.9\"}"),
+            ("node.draining", draining),
+            ("node.drained", "{}"),
+            ("node.uncordoned", "{}"),
+        ];
+        assert_eq!(told, want.map(|(kind, data)| (kind.to_owned(), data.to_owned())));
     }
 }
