@@ -188,7 +188,10 @@ impl From<SpawnError> for ApiError {
             SpawnError::Failed { node, spawn, exit, log } => {
                 let reason = match (exit.text, &exit.signal) {
                     (Some(text), _) if !text.is_empty() => text,
-                    (_, Some(signal)) => format!("exited because of signal={signal}"),
+                    // A signal that somebody had reason to send is not the reason.
+                    (_, Some(signal)) if exit.reason == model::ExitReason::Signaled.as_str() => {
+                        format!("exited because of signal={signal}")
+                    }
                     _ => exit.reason,
                 };
                 let how = match (exit.code, &exit.signal) {
