@@ -289,7 +289,7 @@ impl Config {
         }
         for arg in &self.args {
             if let Some(ours) = args::set_by_agent(arg, self.license_file.is_some()) {
-                return Err(ConfigError::new("--arg", format!("must not set {ours}, the agent does")));
+                return Err(ConfigError::new("--arg", format!("must not set {ours}: the agent does")));
             }
             if arg.contains('\0') {
                 return Err(ConfigError::new("--arg", format!("must not contain NUL, as {arg:?} does")));

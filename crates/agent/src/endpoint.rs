@@ -25,6 +25,9 @@ impl FromStr for EndpointForm {
         if form.contains(|c: char| !c.is_ascii_graphic()) {
             return Err(format!("must be made of visible ASCII characters, not {form:?}"));
         }
+        if form.contains('#') {
+            return Err(format!("must not have a fragment, which no viewer connects with: {form:?}"));
+        }
         let mut rest = form;
         while let Some((before, after)) = rest.split_once('{') {
             if before.contains('}') {
@@ -113,6 +116,7 @@ mod tests {
             ("ws://{host}:{port", "without }"),
             ("ws://host}:{port}", "without {"),
             ("ws://{host}:{port} ", "visible"),
+            ("ws://{host}:{port}/#a", "fragment"),
         ] {
             let error = form.parse::<EndpointForm>().unwrap_err();
             assert!(error.contains(why), "{form}: {error}");

@@ -97,7 +97,13 @@ pub struct Options {
     pub ports: RangeInclusive<u16>,
 
     /// Most spawns at once
-    #[arg(long, env = "HATCHERY_SLOTS", value_name = "COUNT", default_value_t = 32)]
+    #[arg(
+        long,
+        env = "HATCHERY_SLOTS",
+        value_name = "COUNT",
+        allow_negative_numbers = true,
+        default_value_t = 32
+    )]
     pub slots: u32,
 
     /// Offer client-side rendering
@@ -109,11 +115,23 @@ pub struct Options {
     pub ssr: bool,
 
     /// GPUs to spread server-side rendering over; 0 leaves the choice to the server
-    #[arg(long, env = "HATCHERY_GPUS", value_name = "COUNT", default_value_t = 0)]
+    #[arg(
+        long,
+        env = "HATCHERY_GPUS",
+        value_name = "COUNT",
+        allow_negative_numbers = true,
+        default_value_t = 0
+    )]
     pub gpus: u32,
 
     /// Most server-side rendering spawns per GPU
-    #[arg(long, env = "HATCHERY_GPU_SLOTS", value_name = "COUNT", default_value_t = 4)]
+    #[arg(
+        long,
+        env = "HATCHERY_GPU_SLOTS",
+        value_name = "COUNT",
+        allow_negative_numbers = true,
+        default_value_t = 4
+    )]
     pub gpu_slots: u32,
 
     /// Render without a display, through EGL
@@ -359,6 +377,8 @@ mod tests {
             ["--on-shutdown", "never"],
             ["--listen", "localhost"],
             ["--env", "X"],
+            ["--slots", "-1"],
+            ["--gpus", "-1"],
         ] {
             let error = parse(&args).unwrap_err().to_string();
             assert!(error.contains(args[0]), "{args:?}: {error}");

@@ -15,7 +15,7 @@ use hyper_util::rt::{TokioExecutor, TokioTimer};
 use model::api::{
     DrainRequest, EligibilityAnswer, Node, NodeList, Problem, Spawn, SpawnAnswer, SpawnList, SpawnRequest,
 };
-use model::{NodeId, SpawnId, SpawnState};
+use model::{NodeId, SpawnState};
 use serde::de::DeserializeOwned;
 
 use crate::exit::Exit;
@@ -213,27 +213,27 @@ impl Client {
             [("node", node.map(|n| n.as_str())), ("state", state.map(|s| s.as_str())), ("cursor", cursor)]
         {
             if let Some(value) = value {
-                path += &format!("&{name}={}", query_value(value));
+                path += &format!("&{name}={}", encoded(value));
             }
         }
         self.get(&path).await
     }
 
     /// One spawn with its history.
-    pub(crate) async fn show(&self, id: SpawnId) -> Result<Answer<Spawn>, CallError> {
-        self.get(&format!("/v1/spawns/{id}")).await
+    pub(crate) async fn show(&self, id: &str) -> Result<Answer<Spawn>, CallError> {
+        self.get(&format!("/v1/spawns/{}", encoded(id))).await
     }
 
     /// Asks for a spawn's end.
-    pub(crate) async fn stop(&self, id: SpawnId) -> Result<Stopped, CallError> {
-        let uri = uri(&self.server, &format!("/v1/spawns/{id}"))?;
+    pub(crate) async fn stop(&self, id: &str) -> Result<Stopped, CallError> {
+        let uri = uri(&self.server, &format!("/v1/spawns/{}", encoded(id)))?;
         let (status, json) = self.send(self.request(Method::DELETE, uri, Full::default())).await?;
         Ok(Stopped { had_ended: status == StatusCode::OK, json })
     }
 
     /// The last lines of a spawn's output.
-    pub(crate) async fn log(&self, id: SpawnId, lines: u32) -> Result<Bytes, CallError> {
-        let uri = uri(&self.server, &format!("/v1/spawns/{id}/log?lines={lines}"))?;
+    pub(crate) async fn log(&self, id: &str, lines: u32) -> Result<Bytes, CallError> {
+        let uri = uri(&self.server, &format!("/v1/spawns/{}/log?lines={lines}", encoded(id)))?;
         Ok(self.send(self.request(Method::GET, uri, Full::default())).await?.1)
     }
 
@@ -364,7 +364,8 @@ fn root_cause(error: &(dyn Error + 'static)) -> String {
     }
 }
 
-fn query_value(text: &str) -> Cow<'_, str> {
+/// A part of a path or the value of a parameter.
+fn encoded(text: &str) -> Cow<'_, str> {
     let plain = |b: &u8| b.is_ascii_alphanumeric() || b"-._~".contains(b);
     if text.as_bytes().iter().all(plain) {
         return Cow::Borrowed(text);
@@ -386,7 +387,7 @@ mod tests {
 
     #[test]
     fn cursors_survive_the_query() {
-        assert_eq!(query_value("a-b.c"), "a-b.c");
-        assert_eq!(query_value("a+b/c=&d"), "a%2Bb%2Fc%3D%26d");
+        assert_eq!(encoded("a-b.c"), "a-b.c");
+        assert_eq!(encoded("a+b/c=&d"), "a%2Bb%2Fc%3D%26d");
     }
 }

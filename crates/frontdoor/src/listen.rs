@@ -1,6 +1,5 @@
 //! Accepting connections and speaking HTTP/1.1 on them.
 
-use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
@@ -18,7 +17,8 @@ use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use rustix::net::Shutdown;
+use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio::time::{Sleep, sleep};
@@ -36,6 +36,8 @@ const HEAD: Duration = Duration::from_secs(10);
 /// A connection without a request is closed after this time. Longer than load balancers keep theirs, so that none of
 /// them sends a request into a connection that is being closed.
 const IDLE: Duration = Duration::from_secs(75);
+/// A caller who has sent all and reads no more looks like one who waits for the last answers: those get this long.
+const LEAVING: Duration = Duration::from_secs(1);
 
 /// When to stop.
 #[derive(Debug, Clone)]
@@ -91,17 +93,24 @@ async fn accept(
 
 async fn converse(stream: TcpStream, peer: SocketAddr, router: Router, ends: Ends) {
     let turn = Arc::new(AtomicU64::new(0));
-    let io = TokioIo::new(Impatient { stream, turn: Arc::clone(&turn), head: None });
+    let stream = Arc::new(stream);
+    let shared = Shared(Arc::clone(&stream));
+    let io = TokioIo::new(Impatient { stream: shared, turn: Arc::clone(&turn), head: None });
     let service = service_fn(|mut request: Request<Incoming>| {
         request.extensions_mut().insert(Peer(peer));
-        let (mut router, turn) = (router.clone(), Arc::clone(&turn));
+        let (mut router, turn, stream) = (router.clone(), Arc::clone(&turn), Arc::clone(&stream));
         turn.fetch_add(1, Ordering::Relaxed);
         async move {
-            let response: Result<Response, Infallible> = router.call(request.map(Body::new)).await;
-            if response.as_ref().is_ok_and(|r| r.status() != StatusCode::SWITCHING_PROTOCOLS) {
+            let response: Response = tokio::select! {
+                biased;
+                Ok(response) = router.call(request.map(Body::new)) => response,
+                // An error closes the connection; the request's future is dropped and cleans up after itself.
+                () = left(&stream) => return Err(io::Error::from(io::ErrorKind::ConnectionAborted)),
+            };
+            if response.status() != StatusCode::SWITCHING_PROTOCOLS {
                 turn.fetch_add(1, Ordering::Relaxed);
             }
-            response
+            Ok(response)
         }
     });
     let connection = http1::Builder::new()
@@ -122,6 +131,68 @@ async fn converse(stream: TcpStream, peer: SocketAddr, router: Router, ends: End
     };
     if let Err(error) = served {
         debug!(%error, "connection ended");
+    }
+}
+
+/// Returns when the caller has hung up. hyper notices that too, but only while it has nothing left to read: one byte
+/// beyond the request, a stray line end or the next request, and the caller could leave unnoticed.
+async fn left(stream: &TcpStream) {
+    // Not READABLE, which is true as long as there are bytes that nobody wants yet. Both include the end of the stream.
+    let _closed = stream.ready(Interest::PRIORITY).await;
+    sleep(LEAVING).await;
+}
+
+/// A stream that somebody else watches.
+#[derive(Debug)]
+struct Shared(Arc<TcpStream>);
+
+impl AsyncRead for Shared {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        loop {
+            ready!(self.0.poll_read_ready(cx))?;
+            match self.0.try_read_buf(buf) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                read => return Poll::Ready(read.map(drop)),
+            }
+        }
+    }
+}
+
+impl AsyncWrite for Shared {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        loop {
+            ready!(self.0.poll_write_ready(cx))?;
+            match self.0.try_write(buf) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                written => return Poll::Ready(written),
+            }
+        }
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        loop {
+            ready!(self.0.poll_write_ready(cx))?;
+            match self.0.try_write_vectored(bufs) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                written => return Poll::Ready(written),
+            }
+        }
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(rustix::net::shutdown(&*self.0, Shutdown::Write).map_err(io::Error::from))
     }
 }
 

@@ -29,7 +29,13 @@ pub struct Options {
     pub placement: PlacementOption,
 
     /// Most requests that wait in line here at once
-    #[arg(long, env = "HATCHERY_MAX_WAITING", value_name = "COUNT", default_value_t = 1000)]
+    #[arg(
+        long,
+        env = "HATCHERY_MAX_WAITING",
+        value_name = "COUNT",
+        allow_negative_numbers = true,
+        default_value_t = 1000
+    )]
     pub max_waiting: usize,
 
     /// Origin whose pages may spawn from a browser; repeat it or separate with commas, `*` for all
@@ -208,6 +214,7 @@ mod tests {
             (&["--placement", "random"], "--placement"),
             (&["--max-waiting", "many"], "--max-waiting"),
             (&["--max-waiting", "100001"], "--max-waiting"),
+            (&["--max-waiting", "-1"], "--max-waiting"),
             (&["--cors-origin", "example.com"], "--cors-origin"),
             (&["--cors-origin", "https://example.com/"], "--cors-origin"),
             (&["--cors-origin", "https://Example.com"], "--cors-origin"),

@@ -1,5 +1,7 @@
 //! The head of an HTTP/1 request, as far as a report needs it.
 
+const EMPTY_CHUNKED: &str = "0\r\n\r\n";
+
 /// A whole head.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Head<'a> {
@@ -53,8 +55,11 @@ fn whole(bytes: &[u8]) -> Option<Head<'_>> {
         if name.eq_ignore_ascii_case("content-length") {
             head.body = value.parse().ok()?;
         } else if name.eq_ignore_ascii_case("transfer-encoding") {
-            // Nobody who sends an empty body does this, and where it ends would have to be found out.
-            return None;
+            // How HTTP libraries send a body whose length they were not told. It is empty; anything else is not read.
+            if !value.eq_ignore_ascii_case("chunked") {
+                return None;
+            }
+            head.body = EMPTY_CHUNKED.len();
         } else if name.eq_ignore_ascii_case("connection") && value.eq_ignore_ascii_case("close") {
             head.close = true;
         }
@@ -88,7 +93,8 @@ mod tests {
             ("POST HTTP/1.1\r\n\r\n", None),
             ("POST /a HTTP/1.1\r\nno colon\r\n\r\n", None),
             ("POST /a HTTP/1.1\r\nContent-Length: -1\r\n\r\n", None),
-            ("POST /a HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n", None),
+            ("POST /a HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n", post("/a", false, 5)),
+            ("POST /a HTTP/1.1\r\nTransfer-Encoding: gzip\r\n\r\n", None),
         ] {
             assert_eq!(head(text), want, "{text:?}");
         }

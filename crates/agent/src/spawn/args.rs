@@ -29,7 +29,7 @@ const OURS: &[&str] = &[
 pub(crate) fn set_by_agent(arg: &str, license_file: bool) -> Option<&'static str> {
     let name = arg.split_once('=').map_or(arg, |(name, _)| name);
     if license_file && matches!(name, "--license" | "--license-file") {
-        return Some("the licence, because --license-file is given,");
+        return Some("the licence when --license-file is given");
     }
     OURS.iter().find(|ours| **ours == name).copied()
 }

@@ -4,7 +4,7 @@ use std::io::{self, IsTerminal, Write};
 use std::time::Duration;
 
 use clap::Args;
-use model::{SpawnId, SpawnState};
+use model::SpawnState;
 use serde_json::json;
 use tokio::time::{MissedTickBehavior, interval};
 
@@ -31,7 +31,7 @@ const MOST_LINES: i64 = 10_000;
 pub(crate) struct LogArgs {
     /// The spawn's id
     #[arg(value_name = "ID")]
-    id: SpawnId,
+    id: String,
     /// How many lines
     #[arg(
         short = 'n',
@@ -51,7 +51,7 @@ pub(crate) struct LogArgs {
 /// Does it.
 pub(crate) async fn run(context: &Context, args: &LogArgs) -> Result<Exit, Failure> {
     if !args.follow {
-        let text = context.client.log(args.id, args.lines).await?;
+        let text = context.client.log(&args.id, args.lines).await?;
         write(context, String::from_utf8_lossy(&text).lines())?;
         return Ok(Exit::Done);
     }
@@ -62,9 +62,9 @@ pub(crate) async fn run(context: &Context, args: &LogArgs) -> Result<Exit, Failu
     loop {
         look.tick().await;
         // The state first: what was written before the end is then in the log.
-        let spawn = context.client.show(args.id).await?.value;
+        let spawn = context.client.show(&args.id).await?.value;
         let over = matches!(spawn.state, SpawnState::Exited | SpawnState::Lost);
-        let text = context.client.log(args.id, WINDOW.max(args.lines)).await?;
+        let text = context.client.log(&args.id, WINDOW.max(args.lines)).await?;
         let mut news = tail.take_in(&String::from_utf8_lossy(&text), over);
         if std::mem::take(&mut first) {
             let wanted = usize::try_from(args.lines).unwrap_or(usize::MAX);

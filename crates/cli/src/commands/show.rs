@@ -4,7 +4,7 @@ use std::io::{self, Write};
 
 use clap::Args;
 use model::api::Spawn;
-use model::{Exit as SpawnExit, SpawnId, Timestamp};
+use model::{Exit as SpawnExit, Timestamp};
 use serde_json::Value;
 
 use crate::args::ClientFlags;
@@ -21,14 +21,14 @@ use crate::output::{Columns, Facts, labels, when, write_json};
 pub(crate) struct ShowArgs {
     /// The spawn's id
     #[arg(value_name = "ID")]
-    id: SpawnId,
+    id: String,
     #[command(flatten)]
     pub(crate) flags: ClientFlags,
 }
 
 /// Does it.
 pub(crate) async fn run(context: &Context, args: &ShowArgs) -> Result<Exit, Failure> {
-    let answer = context.client.show(args.id).await?;
+    let answer = context.client.show(&args.id).await?;
     let mut out = io::stdout().lock();
     if context.json {
         write_json(&mut out, &answer.json)?;

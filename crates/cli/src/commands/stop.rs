@@ -4,7 +4,7 @@ use std::io::{self, Write};
 use std::time::Duration;
 
 use clap::Args;
-use model::{SpawnId, SpawnState};
+use model::SpawnState;
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout_at};
 
 use super::show::end;
@@ -27,7 +27,7 @@ const LOOK: Duration = Duration::from_millis(200);
 pub(crate) struct StopArgs {
     /// The spawns' ids
     #[arg(value_name = "ID", required = true)]
-    ids: Vec<SpawnId>,
+    ids: Vec<String>,
     /// Wait until they have ended, at most this long [default with --wait: 30s]
     #[arg(
         long,
@@ -47,8 +47,8 @@ pub(crate) async fn run(context: &Context, args: &StopArgs) -> Result<Exit, Fail
     let mut worst = Exit::Done;
     let mut promised = Vec::new();
     for id in &args.ids {
-        match stop(context, *id, args.wait.is_some()).await {
-            Ok(()) => promised.push(*id),
+        match stop(context, id, args.wait.is_some()).await {
+            Ok(()) => promised.push(id),
             Err(failure @ Failure::Output(_)) => return Err(failure),
             Err(failure) => worst = worst.worse(failure.report(context.json)),
         }
@@ -71,7 +71,7 @@ pub(crate) async fn run(context: &Context, args: &StopArgs) -> Result<Exit, Fail
 }
 
 /// Says what came of asking; whoever waits is told of the end instead.
-async fn stop(context: &Context, id: SpawnId, will_wait: bool) -> Result<(), Failure> {
+async fn stop(context: &Context, id: &str, will_wait: bool) -> Result<(), Failure> {
     let stopped = context.client.stop(id).await?;
     if will_wait {
         return Ok(());
@@ -88,7 +88,7 @@ async fn stop(context: &Context, id: SpawnId, will_wait: bool) -> Result<(), Fai
 }
 
 /// Waits until a spawn has ended, and says how.
-async fn ended(context: &Context, id: SpawnId) -> Result<(), Failure> {
+async fn ended(context: &Context, id: &str) -> Result<(), Failure> {
     let mut look = interval(LOOK);
     look.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {

@@ -82,6 +82,15 @@ fn a_code_of_a_later_version_is_still_a_sentence() {
 }
 
 #[test]
+fn what_an_id_looks_like_is_for_the_front_door_to_say() {
+    for args in [["show", "4711"], ["log", "a b/../c"], ["stop", "?"]] {
+        let server = Server::always(problem(ErrorCode::NotFound));
+        let ran = run_at(&server.url(), &args);
+        assert_eq!(ran.code, 3, "{args:?}: {ran:?}");
+    }
+}
+
+#[test]
 fn something_that_is_no_front_door_is_named() {
     let server = Server::always(Reply::Answer { status: 404, kind: "text/html", body: "<html>".into() });
     let ran = run_at(&server.url(), &["show", ID]);
@@ -137,7 +146,7 @@ fn a_command_line_that_is_wrong_names_what_is() {
         (&["spawns", "--limit", "0"], "--limit"),
         (&["spawns", "--state", "running"], "--state"),
         (&["spawns", "--node", "a/b"], "--node"),
-        (&["show", "4711"], "<ID>"),
+        (&["show"], "<ID>"),
         (&["stop"], "<ID>"),
         (&["log", ID, "-n", "0"], "--lines"),
         (&["nodes", "a b"], "[NODE]"),

@@ -175,6 +175,8 @@ impl From<SpawnError> for ApiError {
             SpawnError::CannotStart { node, spawn, why } => {
                 let detail = format!("the stream cache server could not be started on {node}: {why}");
                 let mut error = Self::of_spawn(ErrorCode::SpawnFailed, detail, node, spawn);
+                // Nothing was started, so there is no record to look at.
+                error.0.spawn = None;
                 error.0.reason = Some(why);
                 error.0.log = Some(Vec::new());
                 error
@@ -189,7 +191,10 @@ impl From<SpawnError> for ApiError {
             SpawnError::Failed { node, spawn, exit, log } => {
                 let reason = match (exit.text, &exit.signal) {
                     (Some(text), _) if !text.is_empty() => text,
-                    (_, Some(signal)) => format!("exited because of signal={signal}"),
+                    // A signal that somebody had reason to send is not the reason.
+                    (_, Some(signal)) if exit.reason == model::ExitReason::Signaled.as_str() => {
+                        format!("exited because of signal={signal}")
+                    }
                     _ => exit.reason,
                 };
                 let how = match (exit.code, &exit.signal) {

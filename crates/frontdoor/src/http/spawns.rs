@@ -10,6 +10,7 @@ use model::api::{Spawn, SpawnList};
 use model::{NodeId, RequestId, SpawnId, SpawnRecord, SpawnState};
 use registry::SpawnFilter;
 use tracing::{debug, info};
+use wire::v1::stop_reply::Outcome;
 
 use super::error::{self, ApiError};
 use super::extract::{Id, Name, Parameters, no_parameters};
@@ -87,13 +88,18 @@ pub(crate) async fn stop(
     uri: Uri,
 ) -> Result<Response, ApiError> {
     no_parameters(&uri)?;
-    let spawn = find(&door, &id).await?;
+    let mut spawn = find(&door, &id).await?;
     if spawn.state == SpawnState::Exited {
         return Ok(Json(Spawn::whole(spawn)).into_response());
     }
-    if let Err(error) = stop_on_node(&door, &spawn, &request).await? {
-        info!(spawn.id = %spawn.id, node.id = %spawn.node, %error, "spawn will be stopped by the next heartbeat");
-        door.registry.abandon(&spawn.node, spawn.id).await?;
+    match stop_on_node(&door, &spawn, &request).await? {
+        // The registry hears of it in a moment.
+        Ok(Outcome::Stopping) => spawn.state = SpawnState::Stopping,
+        Ok(_) => {}
+        Err(error) => {
+            info!(spawn.id = %spawn.id, node.id = %spawn.node, %error, "spawn will be stopped by the next heartbeat");
+            door.registry.abandon(&spawn.node, spawn.id).await?;
+        }
     }
     Ok((StatusCode::ACCEPTED, Json(Spawn::whole(spawn))).into_response())
 }
@@ -103,13 +109,13 @@ async fn stop_on_node(
     door: &Door,
     spawn: &SpawnRecord,
     request: &RequestId,
-) -> Result<Result<(), AgentError>, ApiError> {
+) -> Result<Result<Outcome, AgentError>, ApiError> {
     let advertise = match advertise(door, &spawn.node).await? {
         Ok(advertise) => advertise,
         Err(error) => return Ok(Err(error)),
     };
     let stopped = door.agents.stop(&spawn.node, &advertise, spawn.id, StopReason::Stopped, request).await;
-    Ok(stopped.map(|outcome| debug!(spawn.id = %spawn.id, ?outcome, "spawn stopped")))
+    Ok(stopped.inspect(|outcome| debug!(spawn.id = %spawn.id, ?outcome, "spawn stopped")))
 }
 
 /// The last lines of a spawn's output.

@@ -28,6 +28,7 @@ async fn a_spawn_can_be_looked_at_and_stopped() {
 
     let answer = send(farm.http, "DELETE", &path).await;
     assert_eq!((answer.status, &answer.json()["id"]), (202, &json!(id)));
+    assert_eq!(answer.json()["state"], "stopping");
     assert_eq!(farm.agents[0].stopped(), [(id, "stopped".to_owned())]);
     let ended = until(async || send(farm.http, "DELETE", &path).await, |answer| answer.status == 200).await;
     assert_eq!(ended.json()["exit"]["reason"], "stopped");

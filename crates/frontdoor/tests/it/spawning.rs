@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use serde_json::json;
+use tokio::io::AsyncWriteExt;
 use wire::v1;
 use wire::v1::refused::Reason;
 
@@ -93,6 +94,10 @@ async fn a_process_that_ends_early_is_explained() {
     assert_eq!(problem["reason"], "exited because of signal=SIGSEGV");
     assert_eq!(problem["signal"], "SIGSEGV");
     assert!(problem.get("exitCode").is_none());
+
+    let exit = v1::Exit { reason: "stopped".into(), signal: Some("SIGTERM".into()), ..v1::Exit::default() };
+    farm.agents[0].script(Script::Ended(exit));
+    assert_eq!(spawn(farm.http, "").await.json()["reason"], "stopped");
 
     let exit = v1::Exit { reason: "ready-timeout".into(), ..v1::Exit::default() };
     farm.agents[0].script(Script::Ended(exit));
@@ -219,6 +224,19 @@ async fn a_caller_that_hangs_up_leaves_nothing_behind() {
         farm.empty().await;
         until(async || farm.agents[0].cancelled().len(), |n| *n == round).await;
         assert!(farm.agents[0].running().is_empty());
+    }
+}
+
+#[tokio::test]
+async fn bytes_beyond_the_request_do_not_hide_a_hang_up() {
+    let farm = Farm::start(1, &[Script::Hang]).await;
+    for (round, more) in ["\r\n", "GET /healthz HTTP/1.1\r\nhost: a\r\n\r\n"].into_iter().enumerate() {
+        let mut connection = begin(farm.http, &[], "").await;
+        connection.write_all(more.as_bytes()).await.unwrap();
+        until(async || farm.orders(), |orders| *orders == round + 1).await;
+        drop(connection);
+        farm.empty().await;
+        until(async || farm.agents[0].cancelled().len(), |n| *n == round + 1).await;
     }
 }
 

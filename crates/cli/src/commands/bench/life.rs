@@ -69,7 +69,7 @@ impl Life {
             }
         }
         let asked = Instant::now();
-        let outcome = client.stop(id).await;
+        let outcome = client.stop(&id.to_string()).await;
         self.tally.lock().stop(
             outcome
                 .as_ref()
