@@ -94,7 +94,7 @@ async fn exit_codes_tell_what_came_of_it() {
         (3, &["stop", &unknown]),
         (3, &["nodes", "nowhere"]),
         (4, &["spawn", "--label", "sdk=1999"]),
-        (2, &["show", "nope"]),
+        (3, &["show", "nope"]),
         (2, &["stop"]),
         (2, &["spawn", "--renderer", "both"]),
         (2, &["spawn", "--wait", "61s"]),
