@@ -55,7 +55,7 @@ impl Floor {
         let id = Uuid::now_v7().to_string();
         let (ready, is_ready) = oneshot::channel();
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner).insert(id.clone(), ready);
-        let child = Command::new(&self.executable)
+        let mut child = Command::new(&self.executable)
             .args(["--id", &id, "--sc-port", &port.to_string(), "--liveliness-endpoint", &self.liveliness])
             .args(["--liveliness-update-frequency", "5", "--csr", "true", "--license-file"])
             .arg(&self.license)
@@ -65,7 +65,10 @@ impl Floor {
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .spawn()?;
-        let ready = is_ready.await?;
+        let ready = tokio::select! {
+            ready = is_ready => ready?,
+            status = child.wait() => anyhow::bail!("the stand-in on port {port} ended before it was ready: {}", status?),
+        };
         Ok((Running { floor: self, child, port }, ready - began))
     }
 }
