@@ -50,6 +50,7 @@ async fn farm(url: &str, name: &str, nodes: u32, labels: &[&str], draining: u32)
             gpus: Vec::new(),
             spawns: Vec::new(),
             forgotten: Vec::new(),
+            wish: registry::Wish::default(),
         };
         let report = AgentReport {
             node: node.clone(),

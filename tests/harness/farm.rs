@@ -196,21 +196,26 @@ pub struct Agent {
     pub ports: RangeInclusive<u16>,
     /// Where it keeps what it keeps.
     pub state_dir: PathBuf,
-    _block: Block,
+    mark: PathBuf,
+    args: Vec<String>,
+    _blocks: [Block; 2],
 }
 
 impl Agent {
     fn new(mark: &Path, common: &[String], node: String, plan: &AgentPlan) -> Self {
-        let block = Block::take();
+        let (block, own) = (Block::take(), Block::take());
+        // The same in its next life.
+        let mut own_ports = own.range(3).map(|port| format!("127.0.0.1:{port}"));
+        let mut listen = || own_ports.next().expect("there are three");
         let ports =
             plan.port_range.clone().unwrap_or_else(|| block.range(plan.ports.unwrap_or(plan.slots * 2)));
         let state_dir = mark.join(&node);
         let path = |path: &Path| path.to_str().expect("a scratch directory has a plain name").to_owned();
         let pairs = [
             ("--node", node.clone()),
-            ("--listen", "127.0.0.1:0".to_owned()),
-            ("--admin-listen", "127.0.0.1:0".to_owned()),
-            ("--liveliness-listen", "127.0.0.1:0".to_owned()),
+            ("--listen", listen()),
+            ("--admin-listen", listen()),
+            ("--liveliness-listen", listen()),
             ("--public-host", "127.0.0.1".to_owned()),
             ("--executable", path(plan.executable.as_deref().unwrap_or(&binaries().simulator))),
             ("--license-file", path(&mark.join("license"))),
@@ -225,7 +230,38 @@ impl Agent {
         let args = [args.as_slice(), common, &plan.args].concat();
         let role = Role::start(&node, mark, &args);
         let nowhere = Client::new(SocketAddr::from(([127, 0, 0, 1], 0)));
-        Self { node, role, liveliness: nowhere, admin: nowhere, ports, state_dir, _block: block }
+        Self {
+            node,
+            role,
+            liveliness: nowhere,
+            admin: nowhere,
+            ports,
+            state_dir,
+            mark: mark.to_owned(),
+            args,
+            _blocks: [block, own],
+        }
+    }
+
+    /// Gives a flag another value, for its next life.
+    pub fn set(&mut self, flag: &str, value: &str) {
+        match self.args.iter().position(|arg| arg == flag) {
+            Some(at) => value.clone_into(&mut self.args[at + 1]),
+            None => self.args.extend([flag.to_owned(), value.to_owned()]),
+        }
+    }
+
+    /// The value of a flag.
+    pub fn flag(&self, flag: &str) -> &str {
+        let at = self.args.iter().position(|arg| arg == flag);
+        at.and_then(|at| self.args.get(at + 1)).unwrap_or_else(|| panic!("there is no {flag}"))
+    }
+
+    /// Starts it again, on the same ports and with the same state directory, after it has ended or was killed.
+    pub async fn restart(&mut self) {
+        self.role.kill();
+        self.role = Role::start(&self.node, &self.mark, &self.args);
+        self.comes_up().await;
     }
 
     async fn comes_up(&mut self) {

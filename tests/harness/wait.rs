@@ -27,6 +27,16 @@ impl Look<()> {
     }
 }
 
+impl Look<()> {
+    /// With something for whoever waits.
+    pub fn and<T>(self, value: T) -> Look<T> {
+        match self {
+            Self::Ready(()) => Look::Ready(value),
+            Self::NotYet(status) => Look::NotYet(status),
+        }
+    }
+}
+
 /// Looks again and again until it is so; panics with the last status when it is not within `limit`.
 pub async fn until<T>(what: &str, limit: Duration, mut look: impl AsyncFnMut() -> Look<T>) -> T {
     let deadline = Instant::now() + limit;

@@ -21,6 +21,7 @@ mod records;
 mod surface;
 
 // What happens below.
+mod agent_death;
 mod command_line;
 mod crash;
 mod liveliness;

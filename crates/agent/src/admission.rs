@@ -6,7 +6,7 @@ use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
 
-use model::{Exit, ExitReason, RequestId, SpawnId};
+use model::{Exit, ExitReason, RequestId, SpawnId, Timestamp};
 use tokio::sync::watch;
 use tokio::time::Instant;
 use tracing::Instrument;
@@ -20,6 +20,7 @@ use crate::spawn::driver::{Body, Driver};
 use crate::spawn::exit::Cause;
 use crate::spawn::process::Process;
 use crate::spawn::{Answer, Facts, Refusal, Why, output};
+use crate::state::record::Record;
 use crate::table::{Admission, Ask};
 
 /// The longest an answer waits for the registry to know of the spawn.
@@ -119,6 +120,10 @@ fn try_spawn(node: &Arc<Node>, request: &Request) -> Result<Caller, Refusal> {
         Body::Process(process) => process.pid(),
         Body::Nothing { .. } => 0,
     };
+    if let Body::Process(process) = &body {
+        // Before anybody is told of it: whatever happens now, the next agent finds it.
+        record(node, &admitted.facts, request, process, now + ready_within);
+    }
     node.table().launched(id, pid, now);
     node.metrics.started.inc();
     if let Body::Nothing { .. } = body {
@@ -130,9 +135,33 @@ fn try_spawn(node: &Arc<Node>, request: &Request) -> Result<Caller, Refusal> {
         request.id = %request.request_id,
         node.id = %node.config.node,
     );
+    let (port, gpu, renderer) = (admitted.facts.port, admitted.facts.gpu, admitted.facts.renderer);
+    span.in_scope(|| tracing::debug!(port, gpu, %renderer, "spawn started"));
     let driver = Driver::new(Arc::clone(node), admitted, body, now + ready_within);
     node.drivers.spawn(driver.run().instrument(span));
     Ok(caller(answer))
+}
+
+fn record(node: &Node, facts: &Facts, request: &Request, process: &Process, ready_by: Instant) {
+    let clock = &node.state.clock;
+    node.state.journal.started(Record {
+        id: facts.id,
+        pid: process.pid(),
+        start: process.start_time(),
+        boot: clock.boot().to_owned(),
+        port: facts.port,
+        renderer: facts.renderer,
+        gpu: facts.gpu,
+        endpoint: facts.endpoint.clone(),
+        labels: facts.labels.clone(),
+        liveliness: node.fixed_args.liveliness_endpoint().to_owned(),
+        ping_ms: u64::try_from(node.config.ping_interval.as_millis()).unwrap_or(u64::MAX),
+        request_id: request.request_id.as_str().to_owned(),
+        log: output::path(node.state.logs(), facts.id),
+        started: clock.moment(facts.started),
+        started_at: Timestamp::now(),
+        ready_by: clock.moment(ready_by),
+    });
 }
 
 fn enough_memory(min_free: u64) -> Result<(), Refusal> {
@@ -154,12 +183,12 @@ fn launch(node: &Node, facts: &Facts, request: &Request) -> Result<Body, Refusal
             return Ok(Body::Nothing { ended: None, until: Instant::now() + node.config.initial_use });
         }
     };
-    let log = output::path(&node.logs_dir, facts.id);
+    let log = output::path(node.state.logs(), facts.id);
     let cannot = |what: &str, path: &Path, error: &io::Error| {
         tracing::warn!(%error, path = %path.display(), "failed to {what}");
         Why::CannotStart.because(format!("failed to {what} {}: {error}", path.display()))
     };
-    let file = output::create(&node.logs_dir, facts.id, &request.request_id, &node.config.node)
+    let file = output::create(node.state.logs(), facts.id, &request.request_id, &node.config.node)
         .map_err(|error| cannot("create the log file", &log, &error))?;
     let mut command = Command::new(executable);
     command.args(command_line(

@@ -29,7 +29,7 @@ pub enum OnShutdown {
     /// They go on; the next agent of this node adopts them.
     #[default]
     Adopt,
-    /// The agent waits until the last one has ended.
+    /// The agent waits until the last one has ended, as long as a drain lasts.
     Drain,
     /// They are ended: TERM, grace, KILL.
     Kill,
@@ -120,6 +120,8 @@ pub struct Config {
     pub min_free_memory: u64,
     /// What SIGTERM means for running spawns.
     pub on_shutdown: OnShutdown,
+    /// Whether the agent is done once an operator has drained the node and nothing is left on it.
+    pub exit_when_drained: bool,
     /// How often the registry is told everything.
     pub heartbeat: Duration,
 }
@@ -158,6 +160,7 @@ impl Config {
             initial_use: timing::INITIAL_USE,
             min_free_memory: 0,
             on_shutdown: OnShutdown::Adopt,
+            exit_when_drained: false,
             heartbeat: timing::HEARTBEAT,
         }
     }

@@ -36,6 +36,13 @@ impl Gpus {
         u32::try_from(index).ok()
     }
 
+    /// Counts a spawn of an earlier agent, also beyond the limit; a GPU that is not there any more is not counted.
+    pub(crate) fn claim(&mut self, gpu: u32) {
+        if let Some(used) = usize::try_from(gpu).ok().and_then(|i| self.used.get_mut(i)) {
+            *used += 1;
+        }
+    }
+
     pub(crate) fn give_back(&mut self, gpu: u32) {
         if let Some(used) = usize::try_from(gpu).ok().and_then(|i| self.used.get_mut(i)) {
             *used = used.saturating_sub(1);
@@ -66,6 +73,21 @@ mod tests {
         assert!(!gpus.has_room());
         gpus.give_back(2);
         assert_eq!(gpus.take(), Some(2));
+    }
+
+    #[test]
+    fn spawns_of_an_earlier_agent_may_be_too_many() {
+        let mut gpus = Gpus::new(1, 1);
+        for gpu in [0, 0, 3] {
+            gpus.claim(gpu);
+        }
+        assert_eq!((gpus.used(), gpus.has_room()), (2, false));
+        for gpu in [3, 0] {
+            gpus.give_back(gpu);
+        }
+        assert_eq!((gpus.used(), gpus.take()), (1, None));
+        gpus.give_back(0);
+        assert_eq!(gpus.take(), Some(0));
     }
 
     #[test]

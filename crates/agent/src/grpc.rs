@@ -164,10 +164,19 @@ impl NodeAgent for Service {
         };
         let settled = {
             let mut table = self.node.table();
-            table.set_eligibility(eligibility);
+            let within = request.deadline_ms.map(Duration::from_millis);
+            let (reason, by) = (request.reason.clone(), request.by.clone());
+            table.set_wish(eligibility, within, reason, by, Instant::now());
             table.settled_bell()
         };
-        tracing::info!(%eligibility, reason = request.reason, by = request.by, "eligibility changed");
+        tracing::info!(
+            %eligibility,
+            deadline_ms = request.deadline_ms,
+            reason = request.reason,
+            by = request.by,
+            "eligibility changed"
+        );
+        self.node.keep_wish();
         // Whatever was let in before is started before this answers: afterwards nothing starts.
         let all_started = async {
             loop {
@@ -204,7 +213,7 @@ impl NodeAgent for Service {
             0 => DEFAULT_LINES,
             n => n.min(MOST_LINES),
         };
-        let path = output::path(&self.node.logs_dir, id);
+        let path = output::path(self.node.state.logs(), id);
         let read = tokio::task::spawn_blocking(move || output::tail(&path, lines)).await;
         match read {
             Ok(Ok(lines)) => Ok(Response::new(v1::ReadLogReply { lines })),

@@ -2,15 +2,18 @@
 //!
 //! Reading order: [`Config`] and [`Options`] (what an agent is told), [`Agent`] (its life), then inside: `admission` (from
 //! a request to a process), `table` (what is known, behind one lock), `spawn` (the task that owns one process),
-//! `liveliness` (what spawned servers say), `relay` (what the registry is told), `shutdown` (how it ends).
+//! `liveliness` (what spawned servers say), `relay` (what the registry is told), `drain` and `shutdown` (how it ends),
+//! `state` and `adoption` (how the next agent goes on with what this one has started).
 //!
 //! The agent is the authority over its slots: whatever the registry says, it admits or refuses. Only `grpc` makes a gRPC
 //! status, only `relay` talks to the registry, one `spawn::driver` owns one process.
 
 mod admin;
 mod admission;
+mod adoption;
 mod backlog;
 mod config;
+mod drain;
 mod endpoint;
 mod gpus;
 mod grpc;
@@ -24,12 +27,15 @@ mod models;
 mod node;
 mod options;
 mod ports;
+mod procfs;
 mod relay;
 mod shutdown;
 mod spawn;
+mod state;
 mod table;
+mod task;
 
 pub use config::{Config, ConfigError, Launcher, OnShutdown};
 pub use endpoint::EndpointForm;
-pub use life::{Agent, StartError};
+pub use life::{Agent, Closed, StartError};
 pub use options::Options;

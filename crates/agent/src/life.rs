@@ -1,9 +1,9 @@
-//! The start of an agent: everything is checked, then every port is bound, then tasks are started.
+//! The start of an agent: everything is checked, the state directory is taken, what earlier agents left is looked at, every
+//! port is bound, what they left is taken over, and only then is anybody served.
 
 use std::io;
 use std::net::SocketAddr;
-use std::os::unix::fs::DirBuilderExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -11,13 +11,11 @@ use std::time::Duration;
 use model::{AgentEpoch, NodeDescription, NodeId, NodeKind};
 use registry::Registry;
 use tokio::net::TcpListener;
-use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tonic::transport::server::TcpIncoming;
 use tonic_health::server::HealthReporter;
-use tracing::Instrument;
 use wire::v1::node_agent_server::NodeAgentServer;
 
 use crate::config::{Config, ConfigError, Launcher, host_of};
@@ -30,8 +28,10 @@ use crate::options::host_name;
 use crate::relay::Relay;
 use crate::spawn::args::Fixed;
 use crate::spawn::lifecycle::Rules;
-use crate::table::Table;
-use crate::{admin, liveliness};
+use crate::state::{StateDir, Unusable};
+use crate::table::{Door, Table};
+use crate::task::Task;
+use crate::{admin, adoption, drain, liveliness};
 
 /// How often old logs are looked for.
 const SWEEP: Duration = Duration::from_secs(30);
@@ -53,6 +53,25 @@ pub enum StartError {
         /// Why.
         source: io::Error,
     },
+    /// Another agent uses the state directory.
+    #[error(
+        "another agent{} uses {path} (--state-dir); every agent needs a state directory of its own",
+        pid.map(|pid| format!(", process {pid},")).unwrap_or_default()
+    )]
+    StateTaken {
+        /// The directory.
+        path: PathBuf,
+        /// The other agent's process.
+        pid: Option<u32>,
+    },
+    /// What earlier agents left cannot be looked at.
+    #[error("failed to look for spawns of an earlier agent in {path} (--state-dir)")]
+    Survey {
+        /// The directory.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
     /// A port cannot be had.
     #[error("failed to listen on {addr} ({flag})")]
     Bind {
@@ -68,45 +87,13 @@ pub enum StartError {
     Reflection(#[source] tonic_reflection::server::Error),
 }
 
-/// A task with the name it has in the log.
-#[derive(Debug)]
-pub(crate) struct Task {
-    pub(crate) name: &'static str,
-    pub(crate) stop: CancellationToken,
-    pub(crate) handle: JoinHandle<()>,
-}
-
-impl Task {
-    fn start<F>(node: &Node, name: &'static str, task: impl FnOnce(CancellationToken) -> F) -> Self
-    where
-        F: Future<Output = ()> + Send + 'static,
-    {
-        let stop = CancellationToken::new();
-        let guard = Guard { name, stop: stop.clone(), closed: node.closed.clone() };
-        let work = task(stop.clone());
-        let guarded = async move {
-            let _guard = guard;
-            work.await;
-        };
-        let handle = tokio::spawn(guarded.instrument(tracing::info_span!("task", name)));
-        Self { name, stop, handle }
-    }
-}
-
-/// Sees to it that an agent does not go on with a part missing, not even when that part panicked.
-struct Guard {
-    name: &'static str,
-    stop: CancellationToken,
-    closed: CancellationToken,
-}
-
-impl Drop for Guard {
-    fn drop(&mut self) {
-        if !self.stop.is_cancelled() && !self.closed.is_cancelled() {
-            tracing::error!(name = self.name, "a part of the agent has failed");
-            self.closed.cancel();
-        }
-    }
+/// Why an agent cannot go on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Closed {
+    /// Another agent has taken the node over, with another state directory: what runs here is nobody's any more.
+    Superseded,
+    /// A part of it has failed. The next agent can adopt what runs.
+    Failed,
 }
 
 /// A running agent. Dropping it without [`Agent::shutdown`] leaves its tasks running.
@@ -128,24 +115,31 @@ impl Agent {
     /// A setting will not do, a port or the state directory cannot be had.
     pub async fn start(config: Config, registry: Registry) -> Result<Self, StartError> {
         config.check()?;
-        let logs_dir = prepare_state(&config.state_dir)?;
-        let logs = Logs::open(logs_dir.clone())
-            .map_err(|source| StartError::StateDir { path: logs_dir.clone(), source })?;
+        let state = open_state(&config)?;
+        let estate = adoption::survey(&state, &config)
+            .map_err(|source| StartError::Survey { path: config.state_dir.clone(), source })?;
+        let living = estate.living();
+        let logs = Logs::open(state.logs().to_owned(), &living)
+            .map_err(|source| StartError::StateDir { path: state.logs().to_owned(), source })?;
         warn_of_missing(&config);
-        allow_files(config.slots);
-        let grpc = bind("--listen", config.listen).await?;
+        allow_files(config.slots.max(u32::try_from(living.len()).unwrap_or(u32::MAX)));
         let receiver = bind("--liveliness-listen", config.liveliness_listen).await?;
+        let grpc = bind("--listen", config.listen).await?;
         let watchers = bind("--admin-listen", config.admin_listen).await?;
         let addr = |listener: &TcpListener, wanted| listener.local_addr().unwrap_or(wanted);
         let grpc_addr = addr(&grpc, config.listen);
         let liveliness_addr = addr(&receiver, config.liveliness_listen);
         let admin_addr = addr(&watchers, config.admin_listen);
 
-        let node = Arc::new(make_node(config, logs_dir, logs, grpc_addr, liveliness_addr)?);
+        let node = Arc::new(make_node(config, state, logs, grpc_addr, liveliness_addr)?);
         let reflection = tonic_reflection::server::Builder::configure()
             .register_encoded_file_descriptor_set(wire::DESCRIPTOR)
             .build_v1()
             .map_err(StartError::Reflection)?;
+        let adopted = adoption::take_over(&node, estate);
+        // It takes the table as it is now for what its changes begin with.
+        let relay = Relay::new(Arc::clone(&node), registry);
+        adoption::run(&node, adopted);
         let (health, health_service) = tonic_health::server::health_reporter();
         health.set_serving::<NodeAgentServer<Service>>().await;
         let routes = tonic::transport::Server::builder()
@@ -164,8 +158,9 @@ impl Agent {
             Task::start(&node, "liveliness", |stop| liveliness::receive(Arc::clone(&node), receiver, stop)),
             serve_admin(&node, watchers),
             Task::start(&node, "sweeper", |stop| sweep(Arc::clone(&node), stop)),
+            Task::start(&node, "drain", |stop| drain::watch(Arc::clone(&node), stop)),
+            Task::start(&node, "pulse", |stop| stay_awake(Arc::clone(&node), stop)),
         ];
-        let relay = Relay::new(Arc::clone(&node), registry);
         let relay = Task::start(&node, "relay", |stop| relay.run(stop));
         tracing::info!(
             node.id = %node.config.node,
@@ -212,19 +207,32 @@ impl Agent {
 
     /// Waits until the agent cannot go on because another one has taken its node over, or because a part of it has
     /// failed. Usually for ever.
-    pub async fn closed(&self) {
+    pub async fn closed(&self) -> Closed {
         self.node.closed.cancelled().await;
+        match self.node.table().door() {
+            Door::Superseded => Closed::Superseded,
+            Door::Open | Door::ShuttingDown => Closed::Failed,
+        }
+    }
+
+    /// Waits until an operator has drained the node and nothing is left on it.
+    pub async fn drained(&self) {
+        let bell = self.node.table().settled_bell();
+        loop {
+            let rung = bell.notified();
+            if self.node.table().is_drained() {
+                return;
+            }
+            rung.await;
+        }
     }
 }
 
-fn prepare_state(dir: &Path) -> Result<PathBuf, StartError> {
-    let logs = dir.join("logs");
-    std::fs::DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(&logs)
-        .map_err(|source| StartError::StateDir { path: logs.clone(), source })?;
-    Ok(logs)
+fn open_state(config: &Config) -> Result<StateDir, StartError> {
+    StateDir::open(&config.state_dir).map_err(|unusable| match unusable {
+        Unusable::Taken(pid) => StartError::StateTaken { path: config.state_dir.clone(), pid },
+        Unusable::Broken(path, source) => StartError::StateDir { path, source },
+    })
 }
 
 /// Files may be on a share that comes later, so what is missing now is only told.
@@ -263,7 +271,7 @@ async fn bind(flag: &'static str, addr: SocketAddr) -> Result<TcpListener, Start
 
 pub(crate) fn make_node(
     config: Config,
-    logs_dir: PathBuf,
+    state: StateDir,
     logs: Logs,
     grpc_addr: SocketAddr,
     liveliness_addr: SocketAddr,
@@ -289,19 +297,25 @@ pub(crate) fn make_node(
         Launcher::Executable(_) => Some(config.ping_interval),
         Launcher::Nothing => None,
     };
+    let mut table = Table::new(&config, endpoint);
+    if let Some(wish) = state.kept_wish() {
+        tracing::info!(eligibility = %wish.eligibility, "the operator's wish is remembered");
+        table.recall(wish);
+    }
     Ok(Node {
         epoch: AgentEpoch::mint(),
         description,
         rules: Rules { ping_interval, stop_grace: config.stop_grace },
         fixed_args: Fixed::new(&config, format!("http://{}/liveliness", reachable(liveliness_addr))),
         metrics: Metrics::new(config.slots),
-        logs_dir,
         logs,
+        keeping: Mutex::new(()),
         drivers: TaskTracker::new(),
         leaving: CancellationToken::new(),
         closed: CancellationToken::new(),
         registry_up: AtomicBool::new(false),
-        table: Mutex::new(Table::new(&config, endpoint)),
+        table: Mutex::new(table),
+        state,
         config,
     })
 }
@@ -334,6 +348,18 @@ fn serve_admin(node: &Arc<Node>, listener: TcpListener) -> Task {
 fn report_end<E: std::fmt::Display>(name: &'static str, served: Result<(), E>) {
     if let Err(error) = served {
         tracing::error!(%error, name, "a server has ended");
+    }
+}
+
+/// Sees to it that it is noticed when the whole agent did not run for a while.
+async fn stay_awake(node: Arc<Node>, stop: CancellationToken) {
+    let every = (node.table().stall() / 4).max(Duration::from_millis(10));
+    loop {
+        node.table().awake(Instant::now());
+        tokio::select! {
+            () = stop.cancelled() => return,
+            () = tokio::time::sleep(every) => {}
+        }
     }
 }
 

@@ -1,6 +1,6 @@
 //! How long the output of ended spawns is kept.
 
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
@@ -25,14 +25,14 @@ pub(crate) struct Logs {
 }
 
 impl Logs {
-    /// Takes over what earlier agents left in `dir`.
-    pub(crate) fn open(dir: PathBuf) -> io::Result<Self> {
+    /// Takes over what earlier agents left in `dir`; what belongs to the `living` is not touched.
+    pub(crate) fn open(dir: PathBuf, living: &HashSet<SpawnId>) -> io::Result<Self> {
         let now = SystemTime::now();
         let mut found: Vec<(Duration, SpawnId)> = std::fs::read_dir(&dir)?
             .take(MOST_SCANNED)
             .filter_map(Result::ok)
             .filter_map(|entry| {
-                let id = id_of(&entry.file_name().into_string().ok()?)?;
+                let id = id_of(&entry.file_name().into_string().ok()?).filter(|id| !living.contains(id))?;
                 let age = now.duration_since(entry.metadata().ok()?.modified().ok()?).unwrap_or_default();
                 Some((age, id))
             })
@@ -113,7 +113,7 @@ mod tests {
     #[test]
     fn logs_go_when_they_are_old_or_too_many() {
         let dir = tempfile::tempdir().unwrap();
-        let logs = Logs::open(dir.path().to_owned()).unwrap();
+        let logs = Logs::open(dir.path().to_owned(), &HashSet::new()).unwrap();
         let now = Instant::now();
         let first = write(dir.path());
         logs.retire(first, now);
@@ -136,12 +136,13 @@ mod tests {
         let file = std::fs::File::options().write(true).open(path).unwrap();
         file.set_modified(SystemTime::now() - 2 * KEEP_FOR).unwrap();
         let fresh = write(dir.path());
+        let living = write(dir.path());
         std::fs::write(dir.path().join("notes.txt"), "mine").unwrap();
-        let logs = Logs::open(dir.path().to_owned()).unwrap();
+        let logs = Logs::open(dir.path().to_owned(), &HashSet::from([living])).unwrap();
         assert!(!exists(dir.path(), old));
         assert!(exists(dir.path(), fresh));
         logs.sweep(Instant::now() + KEEP_FOR);
         assert!(!exists(dir.path(), fresh));
-        assert!(dir.path().join("notes.txt").exists());
+        assert!(dir.path().join("notes.txt").exists() && exists(dir.path(), living));
     }
 }

@@ -26,6 +26,7 @@ struct State {
 pub(crate) struct Metrics {
     registry: Registry,
     pub(crate) started: Counter,
+    pub(crate) adopted: Counter,
     ended: Family<Reason, Counter>,
     refused: Family<Reason, Counter>,
     running: Family<State, Gauge>,
@@ -47,6 +48,7 @@ impl Metrics {
         let seconds = |first, count| Histogram::new(exponential_buckets(first, 2.0, count));
         let metrics = Self {
             started: Counter::default(),
+            adopted: Counter::default(),
             ended: Family::default(),
             refused: Family::default(),
             running: Family::default(),
@@ -64,6 +66,7 @@ impl Metrics {
         };
         let m = &metrics;
         registry.register("spawns_started", "Spawns whose process was started", m.started.clone());
+        registry.register("spawns_adopted", "Spawns taken over from an earlier agent", m.adopted.clone());
         registry.register("spawns_ended", "Spawns that ended, by reason", m.ended.clone());
         registry.register("spawns_refused", "Spawns that were not let in, by reason", m.refused.clone());
         registry.register("spawns_running", "Spawns that have not ended, by state", m.running.clone());

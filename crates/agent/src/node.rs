@@ -1,6 +1,5 @@
 //! What all tasks of an agent share.
 
-use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -14,6 +13,7 @@ use crate::metrics::Metrics;
 use crate::spawn::args::Fixed;
 use crate::spawn::lifecycle::Rules;
 use crate::spawn::output;
+use crate::state::StateDir;
 use crate::table::Table;
 
 /// Shared by reference; only [`Node::table`] has a lock, and that is never held across an await.
@@ -25,7 +25,9 @@ pub(crate) struct Node {
     pub(crate) rules: Rules,
     pub(crate) fixed_args: Fixed,
     pub(crate) metrics: Metrics,
-    pub(crate) logs_dir: PathBuf,
+    pub(crate) state: StateDir,
+    /// Held while the operator's wish is written down, so that the last one stays.
+    pub(crate) keeping: Mutex<()>,
     pub(crate) logs: Logs,
     /// The drivers of all spawns.
     pub(crate) drivers: TaskTracker,
@@ -50,6 +52,13 @@ impl Node {
 
     /// The last lines a spawn wrote.
     pub(crate) fn last_words(&self, id: SpawnId) -> Vec<String> {
-        output::last_words(&output::path(&self.logs_dir, id))
+        output::last_words(&output::path(self.state.logs(), id))
+    }
+
+    /// Writes down what the operator wants.
+    pub(crate) fn keep_wish(&self) {
+        let _one_at_a_time = self.keeping.lock().unwrap_or_else(PoisonError::into_inner);
+        let wish = self.table().wish().clone();
+        self.state.keep_wish(&wish);
     }
 }

@@ -165,6 +165,10 @@ pub struct Options {
     #[arg(long, env = "HATCHERY_ON_SHUTDOWN", value_enum, default_value_t = OnShutdown::Adopt)]
     pub on_shutdown: OnShutdown,
 
+    /// Exit once an operator has drained the node and the last spawn has ended
+    #[arg(long, env = "HATCHERY_EXIT_WHEN_DRAINED")]
+    pub exit_when_drained: bool,
+
     /// Start no processes, every spawn is ready at once (for benchmarks)
     #[arg(long, env = "HATCHERY_START_NOTHING", hide = true)]
     pub start_nothing: bool,
@@ -221,6 +225,7 @@ impl Options {
             initial_use: self.initial_use,
             min_free_memory: self.min_free_memory,
             on_shutdown: self.on_shutdown,
+            exit_when_drained: self.exit_when_drained,
             ..Config::new(node, launcher, state_dir)
         };
         config.check()?;

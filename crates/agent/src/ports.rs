@@ -37,11 +37,13 @@ pub(crate) fn usable(range: &RangeInclusive<u16>) -> impl Iterator<Item = u16> +
 pub(crate) struct Ports {
     free: VecDeque<u16>,
     used: usize,
+    /// Taken over from an earlier agent, and not of this one's range: when they come back they are not given out.
+    foreign: Vec<u16>,
 }
 
 impl Ports {
     pub(crate) fn new(range: &RangeInclusive<u16>) -> Self {
-        Self { free: usable(range).collect(), used: 0 }
+        Self { free: usable(range).collect(), used: 0, foreign: Vec::new() }
     }
 
     /// Takes the first free port that `is_free` agrees with; those it does not agree with go to the back.
@@ -57,11 +59,26 @@ impl Ports {
         None
     }
 
+    /// Takes this very port: a spawn of an earlier agent has it.
+    pub(crate) fn claim(&mut self, port: u16) {
+        let before = self.free.len();
+        self.free.retain(|free| *free != port);
+        if self.free.len() == before {
+            self.foreign.push(port);
+        }
+        self.used += 1;
+    }
+
     /// Gives back a port that was taken.
     pub(crate) fn give_back(&mut self, port: u16) {
         debug_assert!(!self.free.contains(&port), "port {port} was not taken");
-        self.free.push_back(port);
         self.used = self.used.saturating_sub(1);
+        match self.foreign.iter().position(|foreign| *foreign == port) {
+            Some(at) => {
+                self.foreign.swap_remove(at);
+            }
+            None => self.free.push_back(port),
+        }
     }
 
     pub(crate) fn used(&self) -> usize {
@@ -98,6 +115,25 @@ mod tests {
         assert_eq!(ports.take(|_| true), Some(55002));
         assert_eq!(ports.take(|_| true), Some(55000));
         assert_eq!(ports.take(|_| true), None);
+        assert_eq!(ports.used(), 3);
+    }
+
+    #[test]
+    fn ports_of_an_earlier_agent_are_not_given_out_and_come_back_only_if_they_are_ours() {
+        let mut ports = Ports::new(&(55000..=55002));
+        for port in [55001, 61000, 55001] {
+            ports.claim(port);
+        }
+        assert_eq!(ports.used(), 3);
+        assert_eq!(
+            [ports.take(|_| true), ports.take(|_| true), ports.take(|_| true)],
+            [Some(55000), Some(55002), None]
+        );
+        ports.give_back(61000);
+        ports.give_back(55001);
+        assert_eq!(ports.take(|_| true), None, "another spawn has it still");
+        ports.give_back(55001);
+        assert_eq!(ports.take(|_| true), Some(55001));
         assert_eq!(ports.used(), 3);
     }
 

@@ -8,7 +8,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use model::{SpawnId, SpawnState};
-use registry::{AgentReport, Change, Heartbeat, Orders, Registry};
+use registry::{AgentReport, Change, DrainWish, Heartbeat, Orders, Registry};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -16,7 +16,7 @@ use crate::load::Processors;
 use crate::node::Node;
 use crate::spawn::Snapshot;
 use crate::spawn::exit::Cause;
-use crate::table::{Again, Door};
+use crate::table::{self, Again, Door};
 
 /// Most changes in one report, so that no report keeps the registry busy for long.
 const BATCH: usize = 2_000;
@@ -52,7 +52,7 @@ struct Letter {
     /// The last change in it.
     serial: u64,
     /// What was known of the operator's wish when it was written.
-    eligibility_version: u64,
+    wish_version: u64,
 }
 
 /// What came of a report.
@@ -68,10 +68,12 @@ enum Outcome {
 
 impl Relay {
     pub(crate) fn new(node: Arc<Node>, registry: Registry) -> Self {
+        // Those that were taken over: no change tells of them.
+        let told = node.table().snapshots().map(|spawn| (spawn.facts.id, spawn.clone())).collect();
         Self {
             node,
             registry,
-            told: HashMap::new(),
+            told,
             dropped: 0,
             takeover: true,
             next_heartbeat: Instant::now(),
@@ -130,7 +132,10 @@ impl Relay {
             Ok(orders) if orders.unknown => Outcome::Everything,
             Ok(orders) => {
                 self.node.metrics.report_time.observe(started.elapsed().as_secs_f64());
-                self.node.table().accepted(letter.serial);
+                let accepted = self.node.table().accepted(letter.serial);
+                for ended in accepted.iter().filter(|change| change.spawn.state == SpawnState::Exited) {
+                    self.node.state.journal.gone(ended.spawn.facts.id);
+                }
                 self.takeover = false;
                 if with_heartbeat {
                     self.next_heartbeat = started + self.node.config.heartbeat;
@@ -138,7 +143,7 @@ impl Relay {
                 if !self.node.registry_up.swap(true, Ordering::Relaxed) {
                     tracing::info!("the registry accepts reports");
                 }
-                self.obey(orders, letter.eligibility_version);
+                self.obey(orders, letter.wish_version);
                 Outcome::Accepted
             }
             Err(error) => {
@@ -186,9 +191,10 @@ impl Relay {
                     .filter(|id| !self.told.contains_key(id) && !table.knows(**id))
                     .copied()
                     .collect(),
+                wish: wish(table.wish(), now),
             }
         });
-        let (_, eligibility_version) = table.eligibility();
+        let (_, wish_version) = table.eligibility();
         Letter {
             report: AgentReport {
                 node: self.node.config.node.clone(),
@@ -198,16 +204,18 @@ impl Relay {
                 heartbeat,
             },
             serial,
-            eligibility_version,
+            wish_version,
         }
     }
 
-    fn obey(&mut self, orders: Orders, eligibility_version: u64) {
+    fn obey(&mut self, orders: Orders, wish_version: u64) {
         let now = Instant::now();
-        let mut table = self.node.table();
-        if table.learn_eligibility(orders.eligibility, eligibility_version) {
+        let news = self.node.table().learn_wish(orders.eligibility, orders.drain, wish_version, now);
+        if news {
             tracing::info!(eligibility = %orders.eligibility, "eligibility changed");
+            self.node.keep_wish();
         }
+        let mut table = self.node.table();
         for id in &orders.abandoned {
             table.end(*id, Cause::Cancelled, Again::ChangesNothing, now);
         }
@@ -219,6 +227,19 @@ impl Relay {
         self.node.table().shut(Door::Superseded);
         self.node.closed.cancel();
         Outcome::Superseded
+    }
+}
+
+/// The operator's wish, for a registry that has lost it.
+fn wish(wish: &table::wish::Wish, now: Instant) -> registry::Wish {
+    registry::Wish {
+        eligibility: wish.eligibility,
+        drain: wish.drain.as_ref().map(|drain| DrainWish {
+            left: drain.deadline.saturating_duration_since(now),
+            age: now.saturating_duration_since(drain.started),
+            reason: drain.reason.clone(),
+            by: drain.by.clone(),
+        }),
     }
 }
 

@@ -7,6 +7,7 @@ use super::*;
 use crate::config::{Config, Launcher};
 use crate::life::make_node;
 use crate::logs::Logs;
+use crate::state::StateDir;
 use crate::table::{Admission, Ask};
 
 fn relay(dir: &tempfile::TempDir) -> Relay {
@@ -14,8 +15,9 @@ fn relay(dir: &tempfile::TempDir) -> Relay {
     // Nothing listens here in any test.
     config.ports = 19_100..=19_199;
     let any = "127.0.0.1:1".parse().unwrap();
-    let logs = Logs::open(dir.path().to_owned()).unwrap();
-    let node = make_node(config, dir.path().to_owned(), logs, any, any).unwrap();
+    let state = StateDir::open(dir.path()).unwrap();
+    let logs = Logs::open(state.logs().to_owned(), &Default::default()).unwrap();
+    let node = make_node(config, state, logs, any, any).unwrap();
     let mut relay = Relay::new(Arc::new(node), Registry::embedded(Timing::FARM));
     relay.batch = 3;
     relay

@@ -2,25 +2,28 @@
 //!
 //! 1. The door is shut: new spawns are refused, health says `NOT_SERVING`.
 //! 2. What runs is dealt with. `adopt`: starts under way get a moment to answer their callers, the others go on alone.
-//!    `drain`: the last one is waited for; hurried, the rest is killed. `kill`: TERM, grace, KILL; hurried, KILL.
+//!    `drain`: the last one is waited for, until the deadline of the operator's drain or as long as any drain lasts;
+//!    then, or hurried, the rest is ended. `kill`: TERM, grace, KILL; hurried, KILL.
 //! 3. The tasks that own spawns end.
 //! 4. The registry is told the last changes.
-//! 5. The servers stop.
+//! 5. The servers stop, and the state directory is the next agent's.
 //!
 //! Each step is bounded, and the log says who was late.
 
 use std::time::Duration;
 
+use model::timing;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use wire::v1::node_agent_server::NodeAgentServer;
 
 use crate::config::OnShutdown;
 use crate::grpc::Service;
-use crate::life::{Agent, Task};
+use crate::life::Agent;
 use crate::node::Node;
 use crate::spawn::exit::Cause;
 use crate::table::{Again, Door, Table};
+use crate::task::Task;
 
 /// With `adopt`, how long starts under way may take to answer their callers.
 const LAST_STARTS: Duration = Duration::from_secs(5);
@@ -46,7 +49,10 @@ impl Agent {
                 node.leaving.cancel();
             }
             OnShutdown::Drain => {
-                wait_until(&node, &hurry, None, |table| table.running() == 0).await;
+                let deadline = node.table().wish().drain.as_ref().map(|drain| drain.deadline);
+                let within = deadline
+                    .map_or(timing::DRAIN_DEADLINE, |at| at.saturating_duration_since(Instant::now()));
+                wait_until(&node, &hurry, within, |table| table.running() == 0).await;
                 end_all(&node, &CancellationToken::new()).await;
             }
             OnShutdown::Kill => end_all(&node, &hurry).await,
@@ -68,39 +74,35 @@ impl Agent {
         for task in servers {
             stop(task, deadline.saturating_duration_since(Instant::now())).await;
         }
+        node.state.release();
         tracing::info!("agent ended");
     }
 }
 
 /// Callers that wait get their answers; spawns that take too long for that are ended, nobody would know of them.
 async fn finish_starts(node: &Node, hurry: &CancellationToken) {
-    wait_until(node, hurry, Some(LAST_STARTS), |table| table.launching() == 0).await;
+    wait_until(node, hurry, LAST_STARTS, |table| table.launching() == 0).await;
     let late = node.table().launching();
     if late > 0 {
         tracing::warn!(late, "spawns were not ready in time for the agent's end");
         node.table().end_launching(Instant::now());
         let grace = node.config.stop_grace + AFTER_KILL;
-        wait_until(node, &CancellationToken::new(), Some(grace), |table| table.ending() == 0).await;
+        wait_until(node, &CancellationToken::new(), grace, |table| table.ending() == 0).await;
     }
 }
 
 async fn end_all(node: &Node, hurry: &CancellationToken) {
     node.table().end_all(Cause::Drained, Again::ChangesNothing, Instant::now());
     let grace = node.config.stop_grace + AFTER_KILL;
-    wait_until(node, hurry, Some(grace), |table| table.running() == 0).await;
+    wait_until(node, hurry, grace, |table| table.running() == 0).await;
     if hurry.is_cancelled() {
         node.table().end_all(Cause::Drained, Again::Hurries, Instant::now());
-        wait_until(node, &CancellationToken::new(), Some(AFTER_KILL), |table| table.running() == 0).await;
+        wait_until(node, &CancellationToken::new(), AFTER_KILL, |table| table.running() == 0).await;
     }
 }
 
 /// Waits until the table is as wanted, somebody hurries, or the time is over.
-async fn wait_until(
-    node: &Node,
-    hurry: &CancellationToken,
-    within: Option<Duration>,
-    done: impl Fn(&Table) -> bool,
-) {
+async fn wait_until(node: &Node, hurry: &CancellationToken, within: Duration, done: impl Fn(&Table) -> bool) {
     let bell = node.table().settled_bell();
     let settled = async {
         loop {
@@ -111,17 +113,11 @@ async fn wait_until(
             rung.await;
         }
     };
-    let over = async {
-        match within {
-            Some(within) => tokio::time::sleep(within).await,
-            None => std::future::pending().await,
-        }
-    };
     tokio::select! {
         biased;
         () = settled => {}
         () = hurry.cancelled() => {}
-        () = over => {}
+        () = tokio::time::sleep(within) => {}
     }
 }
 

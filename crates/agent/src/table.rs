@@ -2,11 +2,17 @@
 //!
 //! The lock is held for short sections without an await. A state change and its place in the backlog are one step, so
 //! that what a heartbeat says and what the changes say can never disagree.
+//!
+//! [`adopted`] is how spawns of earlier agents come into it, [`wish`] what the operator wants of the node.
+
+pub(crate) mod adopted;
+pub(crate) mod wish;
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
-use model::{Eligibility, Exit, RendererType, SpawnId, SpawnState};
+use model::{Eligibility, Exit, RendererType, SpawnId, SpawnState, timing};
 use tokio::sync::{Notify, oneshot, watch};
 use tokio::time::Instant;
 
@@ -17,6 +23,7 @@ use crate::gpus::Gpus;
 use crate::memory::{Recent, Tombstones};
 use crate::ports::{self, Ports};
 use crate::spawn::exit::Cause;
+use crate::spawn::lifecycle::slack;
 use crate::spawn::{Answer, Facts, Refusal, Snapshot, Why};
 
 /// What a request asks for, as far as the table cares.
@@ -60,6 +67,8 @@ pub(crate) struct Entry {
     waiting: u32,
     /// Whether some caller was answered.
     answered: bool,
+    /// Started by an earlier agent.
+    adopted: bool,
 }
 
 /// A spawn that was let in, for the task that will own it.
@@ -131,9 +140,7 @@ pub(crate) struct Table {
     starting: usize,
     recent: Recent<Entry>,
     tombstones: Tombstones,
-    eligibility: Eligibility,
-    /// Rises whenever a front door says what the operator wants.
-    eligibility_version: u64,
+    operator: wish::Operator,
     door: Door,
     backlog: Backlog,
     /// Wakes the relay.
@@ -141,10 +148,16 @@ pub(crate) struct Table {
     /// Tells the relay that somebody waits.
     hurry: Arc<Notify>,
     settled: Arc<Notify>,
+    born: Instant,
+    /// When the agent last ran, as far as is known, and since when silence counts.
+    last_awake: Instant,
+    pardon: Instant,
+    stall: Duration,
 }
 
 impl Table {
     pub(crate) fn new(config: &Config, endpoint: EndpointForm) -> Self {
+        let now = Instant::now();
         Self {
             slots: usize::try_from(config.slots).unwrap_or(usize::MAX),
             csr: config.csr,
@@ -156,14 +169,22 @@ impl Table {
             starting: 0,
             recent: Recent::default(),
             tombstones: Tombstones::default(),
-            eligibility: Eligibility::Eligible,
-            eligibility_version: 0,
+            operator: wish::Operator::default(),
             door: Door::Open,
             backlog: Backlog::new(),
             relay: Arc::new(Notify::new()),
             hurry: Arc::new(Notify::new()),
             settled: Arc::new(Notify::new()),
+            born: now,
+            last_awake: now,
+            pardon: now,
+            stall: slack(config.ping_interval.max(timing::HEARTBEAT / 10)),
         }
+    }
+
+    /// The endpoint of a spawn.
+    pub(crate) fn endpoint(&self, id: SpawnId, port: u16) -> String {
+        self.endpoint.of(id, port)
     }
 
     /// Joins a spawn that is here already.
@@ -195,7 +216,7 @@ impl Table {
             id: ask.id,
             renderer: ask.renderer,
             port,
-            endpoint: self.endpoint.of(ask.id, port),
+            endpoint: self.endpoint(ask.id, port),
             gpu,
             labels: ask.labels,
             started: now,
@@ -211,6 +232,7 @@ impl Table {
             answer: receiver.clone(),
             waiting: 1,
             answered: false,
+            adopted: false,
         };
         self.running.insert(ask.id, entry);
         self.starting += 1;
@@ -228,8 +250,9 @@ impl Table {
         if self.tombstones.contains(ask.id, now) {
             return Err(Why::Abandoned.because("it was stopped, abandoned or has ended before"));
         }
-        if self.eligibility != Eligibility::Eligible {
-            return Err(Why::NotEligible.because(format!("the node is {}", self.eligibility)));
+        let (eligibility, _) = self.eligibility();
+        if eligibility != Eligibility::Eligible {
+            return Err(Why::NotEligible.because(format!("the node is {eligibility}")));
         }
         let on = match ask.renderer {
             RendererType::Csr => self.csr,
@@ -320,6 +343,10 @@ impl Table {
         match what {
             Liveliness::Ready => entry.inbox.ready = true,
             Liveliness::Disconnect => entry.inbox.disconnect = true,
+            // It may have said `ready` while no agent listened, and it says it only once.
+            Liveliness::Ping if entry.adopted && entry.spawn.state == SpawnState::Launching => {
+                entry.inbox.ready = true;
+            }
             // Its owner looks when the time comes, unless it waits for this very ping.
             Liveliness::Ping if entry.spawn.state != SpawnState::Suspect => return true,
             Liveliness::Ping => {}
@@ -393,26 +420,6 @@ impl Table {
 
     pub(crate) fn door(&self) -> Door {
         self.door
-    }
-
-    pub(crate) fn eligibility(&self) -> (Eligibility, u64) {
-        (self.eligibility, self.eligibility_version)
-    }
-
-    /// What a front door says the operator wants.
-    pub(crate) fn set_eligibility(&mut self, eligibility: Eligibility) {
-        self.eligibility_version += 1;
-        self.eligibility = eligibility;
-    }
-
-    /// What the registry says the operator wants; not heeded when a front door has said something since the report went
-    /// out, because then the front door knows better. Returns whether it changed anything.
-    pub(crate) fn learn_eligibility(&mut self, eligibility: Eligibility, version: u64) -> bool {
-        let news = version == self.eligibility_version && eligibility != self.eligibility;
-        if news {
-            self.eligibility = eligibility;
-        }
-        news
     }
 
     /// All spawns, those that ended a short while ago included.

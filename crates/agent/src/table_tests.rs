@@ -7,7 +7,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::config::Launcher;
 
-fn table(change: impl FnOnce(&mut Config)) -> Table {
+pub(super) fn table(change: impl FnOnce(&mut Config)) -> Table {
     let mut config = Config::new("n".parse().unwrap(), Launcher::Nothing, PathBuf::from("/s"));
     // Nothing listens here in any test.
     config.ports = 19_000..=19_015;
@@ -17,7 +17,7 @@ fn table(change: impl FnOnce(&mut Config)) -> Table {
     Table::new(&config, endpoint)
 }
 
-fn ask(renderer: RendererType) -> Ask {
+pub(super) fn ask(renderer: RendererType) -> Ask {
     Ask { id: SpawnId::mint(), renderer, labels: BTreeMap::new() }
 }
 
@@ -72,7 +72,7 @@ fn each_refusal_has_its_reason() {
     assert_eq!(why(&mut off, &ssr, now), Why::RendererOff);
 
     let mut closed = table(|_| ());
-    closed.set_eligibility(Eligibility::Cordoned);
+    closed.set_wish(Eligibility::Cordoned, None, None, None, now);
     assert_eq!(why(&mut closed, &csr, now), Why::NotEligible);
     closed.end(csr.id, Cause::Stopped, Again::Hurries, now);
     assert_eq!(why(&mut closed, &csr, now), Why::Abandoned);
@@ -103,18 +103,6 @@ fn only_the_last_caller_that_goes_unanswered_ends_a_spawn() {
         table.leave(ask.id, answers[1], now);
         assert_eq!(table.collect(ask.id).end, cancelled.then_some(Cause::Cancelled), "{answers:?}");
     }
-}
-
-#[test]
-fn what_a_front_door_says_wins_over_a_report_that_was_on_its_way() {
-    let mut table = table(|_| ());
-    let (_, version) = table.eligibility();
-    table.set_eligibility(Eligibility::Draining);
-    assert!(!table.learn_eligibility(Eligibility::Eligible, version));
-    assert_eq!(table.eligibility().0, Eligibility::Draining);
-    let (_, version) = table.eligibility();
-    assert!(table.learn_eligibility(Eligibility::Eligible, version));
-    assert!(!table.learn_eligibility(Eligibility::Eligible, version), "no news");
 }
 
 #[test]

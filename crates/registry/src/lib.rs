@@ -20,4 +20,4 @@ pub use ask::{
 };
 pub use contract::Registry;
 pub use error::{OpenError, RegistryError};
-pub use report::{AgentReport, Change, Heartbeat, Orders, SpawnReport};
+pub use report::{AgentReport, Change, DrainWish, Heartbeat, Orders, SpawnReport, Wish};

@@ -63,6 +63,31 @@ pub struct Heartbeat {
     pub spawns: Vec<SpawnReport>,
     /// Abandoned reservations (from earlier [`Orders`]) that do not run here and can never start here any more.
     pub forgotten: Vec<SpawnId>,
+    /// What the agent remembers of what the operator wants. Counts only where the registry does not know the node, because
+    /// it was wiped; else the registry's own memory is the newer one.
+    pub wish: Wish,
+}
+
+/// What an agent remembers of what the operator wants of its node.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Wish {
+    /// Whether new spawns are welcome.
+    pub eligibility: Eligibility,
+    /// The drain; goes with `draining`.
+    pub drain: Option<DrainWish>,
+}
+
+/// A drain without a clock.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DrainWish {
+    /// How long until its deadline.
+    pub left: Duration,
+    /// How long ago it was asked for.
+    pub age: Duration,
+    /// Why, in the operator's words.
+    pub reason: Option<String>,
+    /// Who asked for it.
+    pub by: Option<String>,
 }
 
 /// One message from an agent: first the changes, then the heartbeat, in one atomic step. An agent sends its reports one

@@ -36,7 +36,8 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// Takes connections until told to stop, then ends them between two requests.
 pub(crate) async fn receive(node: Arc<Node>, listener: TcpListener, stop: CancellationToken) {
     // A server has one connection; the rest is for those that are being replaced, and for people with curl.
-    let most = usize::try_from(node.config.slots).unwrap_or(usize::MAX / 8).saturating_mul(4) + 64;
+    let servers = usize::try_from(node.config.slots).unwrap_or(usize::MAX / 8).max(node.table().running());
+    let most = servers.saturating_mul(4) + 64;
     let places = Arc::new(Semaphore::new(most.min(Semaphore::MAX_PERMITS)));
     let idle = IDLE.max(node.config.ping_interval * IDLE_PINGS);
     let connections = TaskTracker::new();

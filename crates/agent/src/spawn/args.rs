@@ -59,6 +59,11 @@ impl Fixed {
             license_file: config.license_file.clone(),
         }
     }
+
+    /// Where spawns report to.
+    pub(crate) fn liveliness_endpoint(&self) -> &str {
+        &self.liveliness_endpoint
+    }
 }
 
 /// What one spawn adds.

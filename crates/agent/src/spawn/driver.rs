@@ -1,4 +1,4 @@
-//! The one task that owns one spawn, from the start of its process to the end.
+//! The one task that owns one spawn, from the start of its process (or from when it was taken over) to the end.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,14 +8,19 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::exit::{self, Status};
-use super::lifecycle::{Effects, Input, Phase, Signal};
+use super::lifecycle::{Effects, Input, Phase, Rules, Signal};
 use super::process::Process;
 use super::{Answer, output};
 use crate::node::Node;
+use crate::state::record::Mark;
 use crate::table::{Admitted, Inbox};
 
 /// How often the length of its output is looked at.
 const OUTPUT_CHECK: Duration = Duration::from_secs(1);
+/// How long a goodbye may be on its way after the process whose end says nothing.
+const LAST_REPORT: Duration = Duration::from_millis(100);
+/// So many ends that the registry was not told of are kept on the disk.
+const MOST_UNTOLD: usize = 10_000;
 
 /// What a spawn runs as.
 #[derive(Debug)]
@@ -56,7 +61,10 @@ pub(crate) struct Driver {
     admitted: Admitted,
     body: Body,
     phase: Phase,
+    rules: Rules,
     next_output_check: Instant,
+    /// Since when silence counts, see [`crate::table::Table::awake`].
+    since: Instant,
     /// Its process has ended: nobody is told any more that it is ready.
     over: bool,
 }
@@ -64,29 +72,35 @@ pub(crate) struct Driver {
 impl Driver {
     /// A driver for a process that was just started and has until then to say `ready`.
     pub(crate) fn new(node: Arc<Node>, admitted: Admitted, body: Body, until: Instant) -> Self {
-        // Not all at the same moment.
-        let next_output_check = Instant::now() + OUTPUT_CHECK.mul_f64(0.5 + fastrand::f64() / 2.0);
-        Self { node, admitted, body, phase: Phase::Launching { until }, next_output_check, over: false }
+        let rules = node.rules.clone();
+        Self::from(node, admitted, body, Phase::Launching { until }, rules)
     }
 
-    fn id(&self) -> SpawnId {
+    /// A driver for a process that has come as far as this, and was told to report as these rules expect.
+    pub(crate) fn from(node: Arc<Node>, admitted: Admitted, body: Body, phase: Phase, rules: Rules) -> Self {
+        let now = Instant::now();
+        // Not all at the same moment.
+        let next_output_check = now + OUTPUT_CHECK.mul_f64(0.5 + fastrand::f64() / 2.0);
+        Self { node, admitted, body, phase, rules, next_output_check, since: now, over: false }
+    }
+
+    pub(crate) fn id(&self) -> SpawnId {
         self.admitted.facts.id
     }
 
     /// Runs until the process has ended, or the agent leaves it to the next one.
     pub(crate) async fn run(mut self) {
-        tracing::debug!(
-            port = self.admitted.facts.port,
-            gpu = self.admitted.facts.gpu,
-            renderer = %self.admitted.facts.renderer,
-            "spawn started"
-        );
         loop {
             let wake = self.wake();
             tokio::select! {
                 biased;
                 // An end is the truth, whatever else is known or due.
-                status = self.body.ended() => return self.finish(status),
+                status = self.body.ended() => {
+                    if status == Status::Unknown {
+                        tokio::time::sleep(LAST_REPORT).await;
+                    }
+                    return self.finish(status);
+                }
                 // The agent goes and leaves the process to its successor.
                 () = self.node.leaving.cancelled() => {
                     tracing::info!("spawn left running for the next agent");
@@ -101,7 +115,7 @@ impl Driver {
 
     fn wake(&self) -> Instant {
         let heard = self.heard();
-        let due = self.phase.deadline(heard, &self.node.rules);
+        let due = self.phase.deadline(heard, &self.rules);
         match (&self.body, due) {
             (Body::Process(_), Some(due)) => due.min(self.next_output_check),
             (Body::Process(_), None) => self.next_output_check,
@@ -110,20 +124,28 @@ impl Driver {
     }
 
     fn heard(&self) -> Instant {
-        self.node.table().last_heard(self.id()).unwrap_or(self.admitted.facts.started)
+        let heard = self.node.table().last_heard(self.id()).unwrap_or(self.admitted.facts.started);
+        heard.max(self.since)
     }
 
     /// Takes in everything that has come, and looks at the time.
     fn attend(&mut self) {
         let now = Instant::now();
-        let inbox = self.node.table().collect(self.id());
+        let (inbox, since, stall) = {
+            let mut table = self.node.table();
+            (table.collect(self.id()), table.awake(now), table.stall())
+        };
+        if since > self.since {
+            self.since = since;
+            self.phase = self.phase.pardon(since + stall);
+        }
         self.take_in(inbox, now);
         let heard = self.heard();
         self.step(Input::Tick { heard }, now);
         if self.next_output_check <= now {
             self.next_output_check = now + OUTPUT_CHECK;
             if let (Body::Process(_), Err(error)) =
-                (&self.body, output::bound(&output::path(&self.node.logs_dir, self.id())))
+                (&self.body, output::bound(&output::path(self.node.state.logs(), self.id())))
             {
                 tracing::warn!(%error, "failed to bound the output of a spawn");
             }
@@ -148,7 +170,7 @@ impl Driver {
     }
 
     fn step(&mut self, input: Input, now: Instant) {
-        let (next, Effects { enter, signal }) = self.phase.step(input, now, &self.node.rules);
+        let (next, Effects { enter, signal }) = self.phase.step(input, now, &self.rules);
         self.phase = next;
         if let Some(signal) = signal {
             tracing::debug!(?signal, ?input, "spawn signalled");
@@ -161,6 +183,7 @@ impl Driver {
 
     /// Tells of another state.
     fn enter(&mut self, state: SpawnState, now: Instant) {
+        self.write_down(state, now);
         let serial = self.node.table().enter(self.id(), state, now);
         match state {
             SpawnState::Ready if !self.over && self.admitted.answer.borrow().is_none() => {
@@ -183,6 +206,19 @@ impl Driver {
         }
     }
 
+    /// What the next agent must know of, before anybody is told.
+    fn write_down(&self, state: SpawnState, now: Instant) {
+        let Body::Process(_) = self.body else { return };
+        let at = || self.node.state.clock.moment(now);
+        let mark = match (state, self.phase.progress()) {
+            (SpawnState::Ready, _) if self.admitted.answer.borrow().is_none() => Mark::Ready(at()),
+            (SpawnState::Disconnected, _) => Mark::Disconnected(at()),
+            (SpawnState::Stopping, exit::Progress::Ending(cause)) => Mark::Ending(cause),
+            _ => return,
+        };
+        self.node.state.journal.happened(self.id(), mark);
+    }
+
     /// Explains the end and gives everything back.
     fn finish(mut self, status: Status) {
         let now = Instant::now();
@@ -200,6 +236,14 @@ impl Driver {
         let exit = exit::explain(progress, status, &log);
         self.node.metrics.ended(exit.reason);
         tracing::info!(reason = %exit.reason, code = exit.code, signal = exit.signal, text = exit.text, "spawn ended");
+        if let Body::Process(_) = self.body {
+            if self.node.table().backlog_len() < MOST_UNTOLD {
+                let at = self.node.state.clock.moment(now);
+                self.node.state.journal.happened(self.id(), Mark::Ended(at, exit.clone()));
+            } else {
+                self.node.state.journal.gone(self.id());
+            }
+        }
         let serial = self.node.table().exited(self.id(), exit.clone(), now);
         if unanswered {
             tell(&self.admitted.answer, Answer::Ended { exit, log, serial });

@@ -1,9 +1,11 @@
 //! How an end is explained: from what was asked, what the process had said, and how it ended.
 
 use model::{Exit, ExitReason, vendor};
+use serde::{Deserialize, Serialize};
 
 /// Why the agent ends a spawn.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub(crate) enum Cause {
     /// Through the API.
     Stopped,
@@ -17,6 +19,8 @@ pub(crate) enum Cause {
     Drained,
     /// It said goodbye and did not go.
     Lingered,
+    /// It reports to where no agent listens any more.
+    Unreachable,
 }
 
 impl Cause {
@@ -25,9 +29,24 @@ impl Cause {
             Self::Stopped => ExitReason::Stopped,
             Self::Cancelled => ExitReason::Cancelled,
             Self::ReadyTimeout => ExitReason::ReadyTimeout,
-            Self::LivelinessLost => ExitReason::LivelinessLost,
+            Self::LivelinessLost | Self::Unreachable => ExitReason::LivelinessLost,
             Self::Drained => ExitReason::Drained,
             Self::Lingered => ExitReason::Disconnected,
+        }
+    }
+
+    /// What the reason does not say.
+    fn text(self) -> Option<String> {
+        match self {
+            Self::Unreachable => {
+                Some("it reports to an address its agent does not listen on any more".to_owned())
+            }
+            Self::Stopped
+            | Self::Cancelled
+            | Self::ReadyTimeout
+            | Self::LivelinessLost
+            | Self::Drained
+            | Self::Lingered => None,
         }
     }
 }
@@ -39,6 +58,8 @@ pub(crate) enum Status {
     Signal(i32),
     /// It is gone, and it was not our child: nobody told us how.
     Unknown,
+    /// The same, and it went while no agent was looking.
+    Unseen,
 }
 
 /// How far a spawn had come when it ended.
@@ -56,11 +77,13 @@ pub(crate) enum Progress {
 
 /// What the server writes when nobody came.
 const INITIAL_USE_TIMEOUT: &str = "initial-use timeout";
+/// What it writes when its viewer has left.
+const VIEWER_LEFT: &str = "server disconnect:";
 
 /// Whether these lines can change the explanation, so that they must be read.
 pub(crate) fn depends_on_log(progress: Progress, status: Status) -> bool {
     matches!(progress, Progress::Ready | Progress::Disconnected)
-        && matches!(status, Status::Code(0) | Status::Unknown)
+        && matches!(status, Status::Code(0) | Status::Unknown | Status::Unseen)
 }
 
 /// Explains an end. `log` holds the last lines the process wrote.
@@ -68,26 +91,32 @@ pub(crate) fn explain(progress: Progress, status: Status, log: &[String]) -> Exi
     let (code, signal) = match status {
         Status::Code(code) => (Some(code), None),
         Status::Signal(signal) => (None, Some(signal_name(signal))),
-        Status::Unknown => (None, None),
+        Status::Unknown | Status::Unseen => (None, None),
     };
     let exit = |reason, text: Option<String>| Exit { reason, code, signal: signal.clone(), text };
-    let unused = || log.iter().any(|line| line.contains(INITIAL_USE_TIMEOUT));
+    let wrote = |words| depends_on_log(progress, status) && log.iter().any(|line| line.contains(words));
     match (progress, status) {
-        (Progress::Ending(cause), _) => exit(cause.reason(), None),
-        (_, Status::Code(0) | Status::Unknown) if depends_on_log(progress, status) && unused() => {
-            exit(ExitReason::InitialUseTimeout, None)
-        }
+        (Progress::Ending(cause), _) => exit(cause.reason(), cause.text()),
+        _ if wrote(INITIAL_USE_TIMEOUT) => exit(ExitReason::InitialUseTimeout, None),
         (Progress::Disconnected, _) => exit(ExitReason::Disconnected, None),
         (Progress::Launching | Progress::Ready, Status::Signal(_)) => exit(ExitReason::Signaled, None),
         (Progress::Launching, Status::Code(0) | Status::Unknown) => {
             exit(ExitReason::Failed, Some("ended before it was ready".to_owned()))
         }
+        (Progress::Ready, Status::Unknown | Status::Unseen) if wrote(VIEWER_LEFT) => {
+            exit(ExitReason::Disconnected, None)
+        }
+        // To call it a normal end would be a guess.
+        (Progress::Ready, Status::Unknown) => {
+            exit(ExitReason::Failed, Some("ended without a goodbye, its exit code is not known".to_owned()))
+        }
+        (Progress::Launching | Progress::Ready, Status::Unseen) => {
+            exit(ExitReason::Failed, Some("ended while its agent was away".to_owned()))
+        }
         (Progress::Launching | Progress::Ready, Status::Code(code)) if code != 0 => {
             exit(ExitReason::Failed, Some(vendor::exit_text(code).to_owned()))
         }
-        (Progress::Launching | Progress::Ready, Status::Code(_) | Status::Unknown) => {
-            exit(ExitReason::Disconnected, None)
-        }
+        (Progress::Launching | Progress::Ready, Status::Code(_)) => exit(ExitReason::Disconnected, None),
     }
 }
 
@@ -129,6 +158,10 @@ mod tests {
     fn every_end_is_explained() {
         use ExitReason as R;
         const TIMEOUT: &str = "12:00 ScServer: exiting due to initial-use timeout";
+        const LEFT: &str = "12:00 server disconnect: viewer has left";
+        const AWAY: &str = "ended while its agent was away";
+        const NO_CODE: &str = "ended without a goodbye, its exit code is not known";
+        const NOWHERE: &str = "it reports to an address its agent does not listen on any more";
         let (code, signal) = (Status::Code, Status::Signal);
         for (progress, status, log, reason, text) in [
             (Progress::Launching, code(6), "", R::Failed, Some("invalid license")),
@@ -140,7 +173,18 @@ mod tests {
             (Progress::Ready, code(0), TIMEOUT, R::InitialUseTimeout, None),
             (Progress::Ready, code(3), TIMEOUT, R::Failed, Some("internal error")),
             (Progress::Ready, signal(9), "", R::Signaled, None),
-            (Progress::Ready, Status::Unknown, "", R::Disconnected, None),
+            (Progress::Ready, Status::Unknown, "", R::Failed, Some(NO_CODE)),
+            (Progress::Ready, Status::Unknown, TIMEOUT, R::InitialUseTimeout, None),
+            (Progress::Ready, Status::Unknown, LEFT, R::Disconnected, None),
+            (Progress::Launching, Status::Unknown, LEFT, R::Failed, Some("ended before it was ready")),
+            (Progress::Launching, Status::Unseen, "", R::Failed, Some(AWAY)),
+            (Progress::Ready, Status::Unseen, "", R::Failed, Some(AWAY)),
+            (Progress::Ready, Status::Unseen, LEFT, R::Disconnected, None),
+            (Progress::Ready, Status::Unseen, TIMEOUT, R::InitialUseTimeout, None),
+            (Progress::Disconnected, Status::Unseen, "", R::Disconnected, None),
+            (Progress::Disconnected, Status::Unknown, "", R::Disconnected, None),
+            (Progress::Ending(Cause::Stopped), Status::Unseen, LEFT, R::Stopped, None),
+            (Progress::Ending(Cause::Unreachable), signal(15), "", R::LivelinessLost, Some(NOWHERE)),
             (Progress::Disconnected, code(0), "", R::Disconnected, None),
             (Progress::Disconnected, code(0), TIMEOUT, R::InitialUseTimeout, None),
             (Progress::Disconnected, code(3), "", R::Disconnected, None),
@@ -158,7 +202,7 @@ mod tests {
             match status {
                 Status::Code(code) => assert_eq!((exit.code, exit.signal), (Some(code), None)),
                 Status::Signal(_) => assert!(exit.code.is_none() && exit.signal.unwrap().starts_with("SIG")),
-                Status::Unknown => assert_eq!((exit.code, exit.signal), (None, None)),
+                Status::Unknown | Status::Unseen => assert_eq!((exit.code, exit.signal), (None, None)),
             }
         }
     }

@@ -20,7 +20,7 @@ pub(crate) struct Rules {
 }
 
 /// What a silence may be longer than a whole number of intervals: two seconds, less where tests use milliseconds.
-fn slack(ping_interval: Duration) -> Duration {
+pub(crate) fn slack(ping_interval: Duration) -> Duration {
     Duration::from_secs(2).min(ping_interval * 2)
 }
 
@@ -149,6 +149,17 @@ impl Phase {
             (Self::Ready, Effects::enter(SpawnState::Ready))
         } else {
             (self, Effects::NONE)
+        }
+    }
+
+    /// The agent itself did not run for a while: what it waits for may be there and not read yet.
+    pub(crate) fn pardon(self, until: Instant) -> Self {
+        match self {
+            Self::Launching { until: before } => Self::Launching { until: before.max(until) },
+            Self::Disconnected { until: before } => Self::Disconnected { until: before.max(until) },
+            // Silence is counted anew from now on.
+            Self::Ready | Self::Suspect => self,
+            Self::Terminating { .. } | Self::Killed { .. } => self,
         }
     }
 

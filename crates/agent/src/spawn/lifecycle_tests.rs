@@ -76,6 +76,23 @@ fn each_input_leads_where_the_diagram_says() {
 }
 
 #[test]
+fn a_pardon_only_ever_gives_more_time() {
+    let now = Instant::now() + secs(1000);
+    let until = now + secs(2);
+    for (from, to) in [
+        (Phase::Launching { until: now }, Phase::Launching { until }),
+        (Phase::Launching { until: now + secs(9) }, Phase::Launching { until: now + secs(9) }),
+        (Phase::Disconnected { until: now }, Phase::Disconnected { until }),
+        (Phase::Ready, Phase::Ready),
+        (Phase::Suspect, Phase::Suspect),
+    ] {
+        assert_eq!(from.pardon(until), to);
+    }
+    let ending = Phase::Terminating { cause: Cause::Stopped, kill_at: now };
+    assert_eq!(ending.pardon(until), ending, "whoever is being ended is not waited for");
+}
+
+#[test]
 fn a_spawn_that_cannot_report_is_never_called_silent() {
     let rules = Rules { ping_interval: None, stop_grace: GRACE };
     let now = Instant::now() + secs(1000);

@@ -1,4 +1,4 @@
-//! One process group: starting it without a fork, seeing its end without polling, ending all of it.
+//! One process group: starting it without a fork or taking it over, seeing its end without polling, ending all of it.
 
 use std::fs::File;
 use std::future;
@@ -15,12 +15,15 @@ use tokio::io::unix::AsyncFd;
 
 use super::exit::Status;
 use super::lifecycle::Signal;
+use crate::procfs;
 
 /// A process that leads its own group. Dropping it leaves the process alone.
 #[derive(Debug)]
 pub(crate) struct Process {
     leader: Pid,
     pidfd: AsyncFd<OwnedFd>,
+    /// Of a process that was taken over: when it was started. Others reap it, so its number may become somebody else's.
+    adopted: Option<u64>,
 }
 
 impl Process {
@@ -34,7 +37,7 @@ impl Process {
         // Not reaped before this process says so, hence the number is still its own.
         let watched = pidfd_open(leader, PidfdFlags::empty()).map_err(io::Error::from).and_then(watch);
         match watched {
-            Ok(pidfd) => Ok(Self { leader, pidfd }),
+            Ok(pidfd) => Ok(Self { leader, pidfd, adopted: None }),
             Err(error) => {
                 end_unwatched(leader);
                 Err(error)
@@ -42,8 +45,30 @@ impl Process {
         }
     }
 
+    /// Takes over a process that an earlier agent started at `start`; `None` when it is gone.
+    pub(crate) fn adopt(pid: u32, start: u64) -> io::Result<Option<Self>> {
+        let Some(leader) = i32::try_from(pid).ok().and_then(Pid::from_raw) else { return Ok(None) };
+        let pidfd = match pidfd_open(leader, PidfdFlags::empty()) {
+            Ok(pidfd) => pidfd,
+            Err(rustix::io::Errno::SRCH) => return Ok(None),
+            Err(error) => return Err(error.into()),
+        };
+        // Only now that its number is held can it be seen whose it is.
+        match procfs::stat(pid) {
+            Some(stat) if stat.start == start && !stat.has_ended() => {
+                Ok(Some(Self { leader, pidfd: watch(pidfd)?, adopted: Some(start) }))
+            }
+            Some(_) | None => Ok(None),
+        }
+    }
+
     pub(crate) fn pid(&self) -> u32 {
         u32::try_from(self.leader.as_raw_nonzero().get()).unwrap_or(0)
+    }
+
+    /// When it was started, as the kernel counts.
+    pub(crate) fn start_time(&self) -> u64 {
+        self.adopted.or_else(|| Some(procfs::stat(self.pid())?.start)).unwrap_or(0)
     }
 
     /// Waits until the leader has ended, ends what is left of its group, and says how it ended.
@@ -69,7 +94,7 @@ impl Process {
                 // Not our child: it was adopted, and whoever is its parent has the status.
                 Err(_) => Status::Unknown,
             };
-            // As long as the leader is not reaped, its group's number cannot be anybody else's.
+            // As long as the leader is not reaped, or others are in its group, its number cannot be anybody else's.
             self.signal(Signal::Kill);
             if status != Status::Unknown
                 && let Err(error) = waitid(WaitId::PidFd(fd), WaitIdOptions::EXITED | WaitIdOptions::NOHANG)
@@ -80,12 +105,21 @@ impl Process {
         }
     }
 
+    /// Whether the number belongs to another process by now, which it cannot as long as anybody is left of the group.
+    fn is_strangers(&self) -> bool {
+        let Some(start) = self.adopted else { return false };
+        procfs::stat(self.pid()).is_some_and(|stat| stat.start != start)
+    }
+
     /// Sends a signal to the whole group.
     pub(crate) fn signal(&self, signal: Signal) {
         let number = match signal {
             Signal::Term => rustix::process::Signal::TERM,
             Signal::Kill => rustix::process::Signal::KILL,
         };
+        if self.is_strangers() {
+            return;
+        }
         match kill_process_group(self.leader, number) {
             Ok(()) | Err(rustix::io::Errno::SRCH) => {}
             Err(error) => {
@@ -173,6 +207,42 @@ mod tests {
         let process = start("exit 0", &output);
         ended(&process).await;
         assert!(test_kill_process(process.leader).is_err());
+    }
+
+    #[tokio::test]
+    async fn a_process_is_taken_over_only_if_it_is_the_one() {
+        let output = tempfile::tempfile().unwrap();
+        let process = start("sleep 600", &output);
+        let pid = process.pid();
+        let since = procfs::stat(pid).unwrap().start;
+        assert!(Process::adopt(pid, since + 1).unwrap().is_none());
+        let adopted = Process::adopt(pid, since).unwrap().unwrap();
+        drop(process);
+        adopted.signal(Signal::Term);
+        assert_eq!(ended(&adopted).await, Status::Signal(15), "it is a child of this very process");
+        assert!(Process::adopt(pid, since).unwrap().is_none());
+        assert!(Process::adopt(0, 0).unwrap().is_none());
+    }
+
+    #[tokio::test]
+    async fn the_end_of_somebody_elses_child_is_seen_without_its_status() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        // In a session of its own, and so in a group of its own.
+        let parent = start("setsid sleep 600 & echo $!; wait; sleep 600", &file.reopen().unwrap());
+        let pid = loop {
+            let text = std::fs::read_to_string(file.path()).unwrap();
+            let pid: Option<u32> = text.trim().parse().ok();
+            if let Some(pid) = pid.filter(|pid| procfs::stat(*pid).is_some_and(|stat| stat.group == *pid)) {
+                break pid;
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        };
+        let since = procfs::stat(pid).unwrap().start;
+        let adopted = Process::adopt(pid, since).unwrap().unwrap();
+        adopted.signal(Signal::Kill);
+        assert_eq!(ended(&adopted).await, Status::Unknown);
+        parent.signal(Signal::Kill);
+        ended(&parent).await;
     }
 
     #[tokio::test]

@@ -1,6 +1,7 @@
 //! An agent on ports of its own, and what tests ask it.
 
 use std::future::Future;
+use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -49,6 +50,7 @@ pub(crate) struct Farm {
     pub(crate) registry: Registry,
     pub(crate) client: NodeAgentClient<Channel>,
     pub(crate) dir: TempDir,
+    pub(crate) ports: RangeInclusive<u16>,
 }
 
 pub(crate) fn config(dir: &TempDir) -> Config {
@@ -85,9 +87,10 @@ impl Farm {
         let dir = tempfile::tempdir().unwrap();
         let mut config = config(&dir);
         change(&mut config);
+        let ports = config.ports.clone();
         let agent = Agent::start(config, registry.clone()).await.unwrap();
         let client = connect(&agent).await;
-        Self { agent, registry, client, dir }
+        Self { agent, registry, client, dir, ports }
     }
 
     pub(crate) async fn start_with(change: impl FnOnce(&mut Config)) -> Self {

@@ -1,6 +1,7 @@
 //! The agent with real processes, a real gRPC client and the embedded registry.
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
+mod adoption;
 mod ends;
 mod harness;
 mod life;

@@ -264,6 +264,7 @@ async fn heartbeats(
                     gpus: Vec::new(),
                     spawns: state.running.values().cloned().collect(),
                     forgotten: state.abandoned.iter().copied().collect(),
+                    wish: registry::Wish::default(),
                 }),
             };
             (report, state.serial)

@@ -190,6 +190,7 @@ async fn a_lost_answer_is_abandoned_before_another_node_is_tried() {
             gpus: Vec::new(),
             spawns: Vec::new(),
             forgotten: Vec::new(),
+            wish: registry::Wish::default(),
         }),
     };
     assert_eq!(farm.registry.report(&report).await.unwrap().abandoned, [lost]);

@@ -3,13 +3,13 @@
 use std::collections::HashMap;
 
 use model::{
-    Availability, Eligibility, EventKind, Exit, ExitReason, NodeId, SpawnId, SpawnRecord, SpawnState,
+    Availability, Drain, Eligibility, EventKind, Exit, ExitReason, NodeId, SpawnId, SpawnRecord, SpawnState,
     Timestamp,
 };
 use serde_json::Map;
 
 use super::farm::{Farm, Hold, NodeState};
-use crate::report::{AgentReport, Heartbeat, Orders, SpawnReport};
+use crate::report::{AgentReport, Heartbeat, Orders, SpawnReport, Wish};
 
 impl Farm {
     pub(super) fn report(&mut self, report: &AgentReport) -> Orders {
@@ -62,17 +62,18 @@ impl Farm {
             self.unplace(node);
             news.push(EventKind::NodeCapacity);
         }
+        let remembered = self.remembered(&heartbeat.wish);
         let state = self.nodes.entry(node.clone()).or_insert_with(|| {
             news.push(EventKind::NodeUp);
             NodeState {
-                eligibility: Eligibility::Eligible,
+                eligibility: heartbeat.wish.eligibility,
                 availability: Availability::Up,
                 description: heartbeat.description.clone(),
                 epoch: report.epoch,
                 load: heartbeat.load,
                 gpus: heartbeat.gpus.clone(),
                 beat: now,
-                drain: None,
+                drain: remembered,
                 held: HashMap::new(),
                 abandoned: Default::default(),
                 serial: 0,
@@ -99,6 +100,17 @@ impl Farm {
         for kind in news {
             self.tell_node(kind, node);
         }
+    }
+
+    /// A drain as its agent remembers it.
+    fn remembered(&self, wish: &Wish) -> Option<Drain> {
+        let drain = wish.drain.as_ref().filter(|_| wish.eligibility == Eligibility::Draining)?;
+        Some(Drain {
+            deadline: self.after(drain.left),
+            reason: drain.reason.clone(),
+            by: drain.by.clone(),
+            started_at: self.now.before(drain.age),
+        })
     }
 
     /// Makes the registry agree with the list in a heartbeat.
@@ -163,6 +175,8 @@ impl Farm {
                     events: std::mem::take(&mut old.events),
                     started_at: old.started_at,
                     ready_at: old.ready_at.or(fresh.ready_at),
+                    // An agent that has only just taken it over has not heard of it yet.
+                    last_ping_at: fresh.last_ping_at.or(old.last_ping_at),
                     ..fresh
                 };
                 changed

@@ -10,7 +10,7 @@ use super::link::failed;
 use super::{Redis, unexpected};
 use crate::ask::{Claim, IdempotencyKey, Reservation, Reserve, Reserved};
 use crate::error::RegistryError;
-use crate::report::{AgentReport, Heartbeat, Orders, SpawnReport, event_data};
+use crate::report::{AgentReport, Heartbeat, Orders, SpawnReport, Wish, event_data};
 
 fn ms(time: Duration) -> u64 {
     u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
@@ -243,8 +243,9 @@ fn heartbeat_args(args: &mut ScriptInvocation<'_>, heartbeat: &Heartbeat) {
         .arg(flag(node.ssr))
         .arg(&node.advertise)
         .arg(json(&heartbeat.load))
-        .arg(json(&heartbeat.gpus))
-        .arg(heartbeat.forgotten.len());
+        .arg(json(&heartbeat.gpus));
+    wish_args(args, &heartbeat.wish);
+    args.arg(heartbeat.forgotten.len());
     for spawn in &heartbeat.forgotten {
         args.arg(spawn.to_string());
     }
@@ -252,6 +253,17 @@ fn heartbeat_args(args: &mut ScriptInvocation<'_>, heartbeat: &Heartbeat) {
     for spawn in &heartbeat.spawns {
         spawn_args(args, spawn);
     }
+}
+
+fn wish_args(args: &mut ScriptInvocation<'_>, wish: &Wish) {
+    let drain = wish.drain.as_ref().filter(|_| wish.eligibility == Eligibility::Draining);
+    args.arg(wish.eligibility.as_str());
+    match drain {
+        Some(drain) => {
+            args.arg(ms(drain.left)).arg(ms(drain.age)).arg(json(&drain.reason)).arg(json(&drain.by))
+        }
+        None => args.arg("").arg("").arg("").arg(""),
+    };
 }
 
 fn spawn_args(args: &mut ScriptInvocation<'_>, spawn: &SpawnReport) {

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use model::{AgentEpoch, Availability, Drain, Eligibility, Timestamp};
-use registry::Reserved;
+use model::{AgentEpoch, Availability, Drain, Eligibility, EventKind, SpawnState, Timestamp};
+use registry::{DrainWish, Reserved, Wish};
 
 use crate::on_both;
 use crate::support::*;
@@ -80,6 +80,122 @@ on_both! {
         assert!(!new.beat(farm).await.superseded);
         assert!(old.beat(farm).await.superseded);
         assert_eq!(farm.registry.nodes().await.unwrap()[0].epoch, new.epoch);
+    }
+}
+
+fn remembered() -> Wish {
+    let drain = DrainWish {
+        left: Duration::from_secs(600),
+        age: Duration::from_secs(60),
+        reason: Some("kernel \"6.18\", früh".into()),
+        by: None,
+    };
+    Wish { eligibility: Eligibility::Draining, drain: Some(drain) }
+}
+
+on_both! {
+    async fn a_registry_that_lost_everything_takes_the_operators_wish_from_the_agent(farm: &Farm) {
+        let mut agent = Agent::new("a", 2);
+        agent.wish = remembered();
+        let orders = agent.beat(farm).await;
+        let (drain, left) = orders.drain.unwrap();
+        assert_eq!(orders.eligibility, Eligibility::Draining);
+        assert_eq!((drain.reason.as_deref(), drain.by), (Some("kernel \"6.18\", früh"), None));
+        assert!(left <= Duration::from_secs(600) && left > Duration::from_secs(599), "{left:?}");
+        let node = farm.registry.node(&id("a")).await.unwrap().unwrap();
+        assert_eq!(drain.deadline.since(node.last_heartbeat_at), Duration::from_secs(600));
+        assert_eq!(drain.deadline.since(drain.started_at), Duration::from_secs(660));
+        assert_eq!(farm.reserve(&csr()).await, Reserved::NoMatch { known: true });
+
+        let mut other = Agent::new("b", 2);
+        other.wish = Wish { eligibility: Eligibility::Cordoned, drain: None };
+        let orders = other.beat(farm).await;
+        assert_eq!((orders.eligibility, orders.drain), (Eligibility::Cordoned, None));
+    }
+}
+
+on_both! {
+    async fn the_registrys_own_memory_wins_over_what_an_agent_remembers(farm: &Farm) {
+        let mut agent = Agent::new("a", 2);
+        agent.beat(farm).await;
+        agent.wish = remembered();
+        let mut next = Agent { epoch: AgentEpoch::mint(), takeover: true, ..agent.clone() };
+        for agent in [&mut agent, &mut next] {
+            let orders = agent.beat(farm).await;
+            assert_eq!((orders.eligibility, orders.drain), (Eligibility::Eligible, None));
+        }
+        farm.take(&csr()).await;
+    }
+}
+
+on_both! {
+    /// Spawns run on under the next agent: nothing about them changes, and nobody is told anything.
+    async fn a_takeover_that_brings_its_spawns_is_not_seen_in_them(farm: &Farm) {
+        let mut old = Agent::new("a", 4).gpus(1, 2);
+        old.beat(farm).await;
+        let (stays, launches, ends) = (csr().spawn, csr().spawn, csr().spawn);
+        let long_ago = Duration::from_secs(40);
+        let was = registry::SpawnReport {
+            started: long_ago,
+            ready: Some(long_ago),
+            last_ping: Some(Duration::from_secs(1)),
+            gpu: Some(0),
+            ..ready(stays)
+        };
+        for report in [was.clone(), launching(launches), ready(ends)] {
+            old.tell(farm, report).await;
+        }
+        farm.pass(Duration::from_millis(50)).await;
+        let before = farm.registry.spawn(stays).await.unwrap().unwrap();
+        let position = farm.registry.position().await.unwrap();
+
+        let mut new = Agent { epoch: AgentEpoch::mint(), takeover: true, serial: 0, ..old.clone() };
+        let gone = exited(ends, model::ExitReason::Failed);
+        new.spawns = vec![
+            // It has not heard of it yet, and its start was written down with less care.
+            registry::SpawnReport { last_ping: None, started: Duration::from_secs(39), ..was },
+            launching(launches),
+        ];
+        let change = new.change(&gone);
+        let orders = new.takeover(farm, vec![change]).await;
+        assert!(!orders.superseded && !orders.unknown);
+
+        assert_eq!(farm.registry.spawn(stays).await.unwrap().unwrap(), before, "as if nothing had happened");
+        assert_eq!(farm.used("a").await, (2, 1));
+        let told = farm.registry.follow(position, Duration::ZERO).await.unwrap().events;
+        let told: Vec<_> = told.iter().map(|event| (event.kind, event.spawn)).collect();
+        assert_eq!(told, [(EventKind::SpawnExited, Some(ends))]);
+
+        assert!(old.tell(farm, exited(stays, model::ExitReason::Stopped)).await.superseded);
+        assert_eq!(farm.registry.spawn(stays).await.unwrap().unwrap().state, SpawnState::Ready);
+        new.tell(farm, ready(launches)).await;
+        assert_eq!(farm.registry.spawn(launches).await.unwrap().unwrap().state, SpawnState::Ready);
+    }
+}
+
+on_both! {
+    async fn a_takeover_after_the_node_was_given_up_brings_its_spawns_back(farm: &Farm) {
+        let mut old = Agent::new("a", 4);
+        old.beat(farm).await;
+        let spawn = csr().spawn;
+        old.tell(farm, ready(spawn)).await;
+        let before = farm.registry.spawn(spawn).await.unwrap().unwrap();
+        farm.pass(TIMING.down).await;
+        for _ in 0..2 {
+            farm.registry.sweep().await.unwrap();
+        }
+        assert_eq!(farm.registry.spawn(spawn).await.unwrap().unwrap().state, SpawnState::Lost);
+        let mut new = Agent { epoch: AgentEpoch::mint(), takeover: true, serial: 0, ..old.clone() };
+        new.spawns[0].last_ping = None;
+        new.spawns[0].ready = Some(TIMING.down);
+        new.beat(farm).await;
+        let back = farm.registry.spawn(spawn).await.unwrap().unwrap();
+        assert_eq!((back.state, back.ready_at), (SpawnState::Ready, before.ready_at));
+        assert_eq!((back.started_at, back.last_ping_at), (before.started_at, before.last_ping_at));
+        let kinds: Vec<_> = back.events.iter().map(|event| event.kind).collect();
+        assert_eq!(kinds, [EventKind::SpawnReady, EventKind::SpawnLost, EventKind::SpawnReady]);
+        assert_eq!(farm.registry.nodes().await.unwrap()[0].availability, Availability::Up);
+        assert_eq!(farm.used("a").await.0, 1);
     }
 }
 

@@ -10,7 +10,7 @@ use model::{
     SpawnId, SpawnState, TicketId, Timing,
 };
 use registry::{
-    AgentReport, Change, Heartbeat, Orders, Registry, Reservation, Reserve, Reserved, SpawnReport,
+    AgentReport, Change, Heartbeat, Orders, Registry, Reservation, Reserve, Reserved, SpawnReport, Wish,
 };
 
 /// Runs the test on both backends.
@@ -215,6 +215,7 @@ pub(crate) struct Agent {
     pub(crate) forgotten: Vec<SpawnId>,
     pub(crate) serial: u64,
     pub(crate) takeover: bool,
+    pub(crate) wish: Wish,
 }
 
 impl Agent {
@@ -237,6 +238,7 @@ impl Agent {
             forgotten: Vec::new(),
             serial: 0,
             takeover: true,
+            wish: Wish::default(),
         }
     }
 
@@ -268,6 +270,7 @@ impl Agent {
             gpus: Vec::new(),
             spawns: self.spawns.clone(),
             forgotten: self.forgotten.clone(),
+            wish: self.wish.clone(),
         }
     }
 
@@ -282,6 +285,11 @@ impl Agent {
         let orders = farm.registry.report(&report).await.expect("the registry is there");
         self.takeover &= orders.superseded || orders.unknown;
         orders
+    }
+
+    /// The first report of an epoch: all at once.
+    pub(crate) async fn takeover(&mut self, farm: &Farm, changes: Vec<Change>) -> Orders {
+        self.send(farm, changes, true).await
     }
 
     pub(crate) async fn beat(&mut self, farm: &Farm) -> Orders {

@@ -1,6 +1,8 @@
 -- Takes in what an agent reports: first the heartbeat's description, then the changes, then the heartbeat's list.
 -- ARGV: node, epoch, 1 to take over, 1 with a heartbeat;
 --   with a heartbeat: description, kind, kind as JSON, slots, GPU slots or -1, 1 with csr, 1 with ssr, advertise, load, GPUs,
+--     the operator's wish as the agent remembers it (eligibility, and with a drain: ms left, ms since it was asked for, reason
+--     and who asked as JSON or null; else four times ''), which counts only when the node is not known,
 --     count and ids of forgotten reservations, count and fields of spawns;
 --   count of changes, and for each: serial, age, fields of the spawn.
 -- Fields of a spawn: id, state, renderer, endpoint, GPU or '', labels, ms since started, since ready or '', since its last
@@ -17,10 +19,40 @@ local old = call('HMGET', key, 'epoch', 'avail', 'desc', 'serial', 'kind', 'gpus
 if old[1] and old[1] ~= epoch and not takeover then return { 'superseded' } end
 if not old[1] and not heartbeat then return { 'unknown' } end
 
+-- A time as RFC 3339 in UTC, as Timestamp in the model crate writes it. Days are counted in eras of 400 years from
+-- 0000-03-01, so that the leap day comes last.
+local function rfc3339(ms)
+  local days, rest = math.floor(ms / 86400000), ms % 86400000
+  local z = days + 719468
+  local era = math.floor(z / 146097)
+  local doe = z - era * 146097
+  local yoe = math.floor((doe - math.floor(doe / 1460) + math.floor(doe / 36524) - math.floor(doe / 146096)) / 365)
+  local doy = doe - (365 * yoe + math.floor(yoe / 4) - math.floor(yoe / 100))
+  local mp = math.floor((5 * doy + 2) / 153)
+  local month = mp < 10 and mp + 3 or mp - 9
+  local year = yoe + era * 400 + (month <= 2 and 1 or 0)
+  local day = doy - math.floor((153 * mp + 2) / 5) + 1
+  return string.format('%04d-%02d-%02dT%02d:%02d:%02d.%03dZ', year, month, day, math.floor(rest / 3600000),
+    math.floor(rest / 60000) % 60, math.floor(rest / 1000) % 60, rest % 1000)
+end
+
+-- The wish of a node that is not known.
+local function recall(eligibility, left, age, reason, by)
+  local drain = ''
+  if left ~= '' then
+    drain = '{"deadline":"' .. rfc3339(now + left) .. '","startedAt":"' .. rfc3339(now - age) .. '"'
+    if reason ~= 'null' then drain = drain .. ',"reason":' .. reason end
+    if by ~= 'null' then drain = drain .. ',"by":' .. by end
+    drain = drain .. '}'
+  end
+  call('HSET', key, 'elig', eligibility, 'drain', drain, 'gused', 0)
+end
+
 local function register()
   local desc, kind, kind_json = arg(), arg(), arg()
   local slots, gpus, csr, ssr = arg(), arg(), arg(), arg()
   local advertise, load, gpu_list = arg(), arg(), arg()
+  local eligibility, left, age, reason, by = arg(), arg(), arg(), arg(), arg()
   old[5], old[6] = kind, gpus
   call('HSET', key, 'load', load, 'gpulist', gpu_list, 'beat', int(now))
   call('ZADD', P .. ':up', int(now), node)
@@ -30,7 +62,7 @@ local function register()
   if moved then strike(node) end
   if not old[1] then
     call('SADD', P .. ':names', node)
-    call('HSET', key, 'elig', 'eligible', 'drain', '', 'gused', 0)
+    recall(eligibility, left, age, reason, by)
   end
   if old[1] ~= epoch then
     call('HSET', key, 'epoch', epoch, 'serial', 0)
@@ -89,8 +121,9 @@ local function apply(at)
   end
   local kind = 'spawn.' .. state
   if was[1] then
-    tell_spawn(at, kind, node, id, data, was[4], 'state', state, 'ping', ping, 'ended', ended, 'exit', exit,
-      'ready', was[3] ~= '' and was[3] or ready)
+    tell_spawn(at, kind, node, id, data, was[4], 'state', state, 'ended', ended, 'exit', exit,
+      -- An agent that has only just taken it over has not heard of it yet.
+      'ping', ping ~= '' and ping or was[2], 'ready', was[3] ~= '' and was[3] or ready)
   else
     local seq = tell_spawn(at, kind, node, id, data, nil, 'node', node, 'endpoint', endpoint, 'renderer', renderer,
       'state', state, 'started', since(started), 'ready', ready, 'ping', ping, 'ended', ended, 'exit', exit,

@@ -1,0 +1,255 @@
+//! Taking over the spawns of earlier agents.
+//!
+//! First a look that changes nothing, so that an agent that cannot start after all has hurt nobody: every record on the
+//! disk is held against the process it names, and every process that looks like one of ours against the records. Then, with
+//! all ports bound but nobody served yet, each becomes a spawn in the table with a task that owns it:
+//!
+//! - It runs, and its reports reach this agent: it goes on as it was, whatever the limits are now.
+//! - It runs, and reports elsewhere: nobody would notice if it hung, so it is ended.
+//! - It runs without a record, because its agent died the instant after starting it (or had no room on the disk): it goes
+//!   on if it shows within a few pings that it is ready.
+//! - It is gone: the registry is told, with what its log explains. What is left of its process group is ended.
+
+use std::collections::{HashMap, HashSet};
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use model::{RendererType, SpawnId, SpawnState, Timestamp};
+use rustix::process::{Pid, Signal, kill_process_group};
+use tokio::time::Instant;
+use tracing::Instrument;
+
+use crate::config::Config;
+use crate::node::Node;
+use crate::procfs;
+use crate::spawn::driver::{Body, Driver};
+use crate::spawn::exit::{self, Cause, Progress, Status};
+use crate::spawn::lifecycle::{Phase, Rules, lost_after};
+use crate::spawn::process::Process;
+use crate::spawn::{Facts, output};
+use crate::state::StateDir;
+use crate::state::record::{Record, Story};
+use crate::table::adopted::Heir;
+
+/// What earlier agents left.
+#[derive(Debug, Default)]
+pub(crate) struct Estate {
+    living: Vec<(Story, Process)>,
+    gone: Vec<Story>,
+    /// Process groups whose leader, one of the gone, has left them behind.
+    strays: Vec<u32>,
+}
+
+impl Estate {
+    /// Those that run.
+    pub(crate) fn living(&self) -> HashSet<SpawnId> {
+        self.living.iter().map(|(story, _)| story.record.id).collect()
+    }
+}
+
+/// Looks at what there is, and changes nothing about it.
+pub(crate) fn survey(state: &StateDir, config: &Config) -> io::Result<Estate> {
+    let mut estate = Estate::default();
+    for story in state.journal.stories() {
+        let record = &story.record;
+        let process = if story.ended.is_none() && record.boot == state.clock.boot() {
+            Process::adopt(record.pid, record.start)?
+        } else {
+            None
+        };
+        match process {
+            Some(process) => estate.living.push((story, process)),
+            None => estate.gone.push(story),
+        }
+    }
+    let known = estate.living();
+    let gone: HashMap<u32, SpawnId> = estate.gone.iter().map(|s| (s.record.pid, s.record.id)).collect();
+    for pid in procfs::all() {
+        let Some(stat) = procfs::stat(pid).filter(|stat| !stat.has_ended()) else { continue };
+        if stat.group != pid {
+            if let Some(id) = gone.get(&stat.group)
+                && is_output_of(state, pid, *id) == Some(true)
+            {
+                estate.strays.push(stat.group);
+            }
+            continue;
+        }
+        let Some(record) = recognise(state, config, pid, stat.start) else { continue };
+        if !known.contains(&record.id)
+            && let Some(process) = Process::adopt(pid, stat.start)?
+        {
+            estate.gone.retain(|story| story.record.id != record.id);
+            estate.living.push((Story::new(record), process));
+        }
+    }
+    Ok(estate)
+}
+
+/// Whether a process writes to the log of this spawn.
+fn is_output_of(state: &StateDir, pid: u32, id: SpawnId) -> Option<bool> {
+    let log = std::fs::metadata(output::path(state.logs(), id)).ok()?;
+    Some(procfs::writes_to(pid, &log).unwrap_or(false))
+}
+
+/// What can be told of a process that looks like one of ours: its command line names a spawn whose log is here, and that
+/// is where it writes to.
+fn recognise(state: &StateDir, config: &Config, pid: u32, start: u64) -> Option<Record> {
+    let arguments = procfs::arguments(pid);
+    let option = |name: &str| {
+        let at = arguments.iter().position(|argument| argument == name)?;
+        arguments.get(at + 1).map(String::as_str)
+    };
+    let id: SpawnId = option("--id")?.parse().ok()?;
+    let log = output::path(state.logs(), id);
+    if procfs::writes_to(pid, &std::fs::metadata(&log).ok()?) == Some(false) {
+        return None;
+    }
+    let renderer = if option("--ssr").is_some() { RendererType::Ssr } else { RendererType::Csr };
+    let now = state.clock.now();
+    let ping: Option<f64> = option("--liveliness-update-frequency").and_then(|seconds| seconds.parse().ok());
+    let ping =
+        ping.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok()).unwrap_or(config.ping_interval);
+    Some(Record {
+        id,
+        pid,
+        start,
+        boot: state.clock.boot().to_owned(),
+        port: option("--sc-port")?.parse().ok()?,
+        renderer,
+        gpu: option("--ssr-gpu-index").and_then(|gpu| gpu.parse().ok()),
+        // The agent's own form fills it in.
+        endpoint: String::new(),
+        labels: Default::default(),
+        liveliness: option("--liveliness-endpoint")?.to_owned(),
+        ping_ms: u64::try_from(ping.as_millis()).unwrap_or(u64::MAX),
+        request_id: String::new(),
+        log,
+        started: now,
+        started_at: Timestamp::now(),
+        ready_by: now.after(lost_after(ping)),
+    })
+}
+
+/// Puts everything into the table. The drivers are to be run once the registry's relay has seen it.
+pub(crate) fn take_over(node: &Arc<Node>, estate: Estate) -> Vec<Driver> {
+    let Estate { living, gone, strays } = estate;
+    if living.is_empty() && gone.is_empty() {
+        return Vec::new();
+    }
+    tracing::info!(living = living.len(), gone = gone.len(), "an earlier agent left spawns");
+    for group in strays {
+        end_strays(group);
+    }
+    for story in gone {
+        bury(node, story);
+    }
+    living.into_iter().map(|(story, process)| adopt(node, story, process)).collect()
+}
+
+/// Runs what [`take_over`] has made.
+pub(crate) fn run(node: &Arc<Node>, drivers: Vec<Driver>) {
+    for driver in drivers {
+        let span = tracing::info_span!("spawn", spawn.id = %driver.id(), node.id = %node.config.node, adopted = true);
+        node.drivers.spawn(driver.run().instrument(span));
+    }
+}
+
+fn adopt(node: &Arc<Node>, story: Story, process: Process) -> Driver {
+    let now = Instant::now();
+    let Story { record, ready, disconnected, ending, ended: _ } = story;
+    let clock = &node.state.clock;
+    let ready = ready.map(|at| clock.instant(at));
+    let until = clock.instant(record.ready_by).max(now + node.table().stall());
+    let before = if ready.is_some() { Phase::Ready } else { Phase::Launching { until } };
+    let (phase, state) = match (ending, disconnected) {
+        // What was begun is begun again, with the whole grace.
+        (Some(_), _) => (before, SpawnState::Stopping),
+        (None, Some(_)) => {
+            (Phase::Disconnected { until: now + node.rules.stop_grace }, SpawnState::Disconnected)
+        }
+        (None, None) if ready.is_some() => (before, SpawnState::Ready),
+        (None, None) => (before, SpawnState::Launching),
+    };
+    let reachable = record.liveliness == node.fixed_args.liveliness_endpoint();
+    let end = ending.or((!reachable).then_some(Cause::Unreachable));
+    let (id, port) = (record.id, record.port);
+    // As it was told then, whatever others are told now.
+    let ping_interval = Duration::from_millis(record.ping_ms);
+    let rules = Rules { ping_interval: Some(ping_interval), ..node.rules.clone() };
+    tracing::info!(
+        spawn.id = %id,
+        request.id = record.request_id,
+        pid = record.pid,
+        port,
+        %state,
+        ending = ?end,
+        "spawn adopted"
+    );
+    let started = clock.instant(record.started);
+    let facts = if record.endpoint.is_empty() {
+        let record = Record { endpoint: node.table().endpoint(id, port), ..record };
+        node.state.journal.started(record.clone());
+        facts(record, started)
+    } else {
+        facts(record, started)
+    };
+    let admitted = node.table().adopt(Heir { facts, pid: process.pid(), state, ready, ping_interval, end });
+    node.metrics.adopted.inc();
+    Driver::from(Arc::clone(node), admitted, Body::Process(process), phase, rules)
+}
+
+fn facts(record: Record, started: Instant) -> Facts {
+    Facts {
+        id: record.id,
+        renderer: record.renderer,
+        port: record.port,
+        endpoint: record.endpoint,
+        gpu: record.gpu,
+        labels: record.labels,
+        started,
+    }
+}
+
+/// Tells the registry of one that is gone.
+fn bury(node: &Node, story: Story) {
+    let now = Instant::now();
+    let Story { record, ready, disconnected, ending, ended } = story;
+    let clock = &node.state.clock;
+    // Moments of an earlier run of the machine mean nothing any more.
+    let of_this_run = record.boot == clock.boot();
+    let instant = |moment| if of_this_run { clock.instant(moment) } else { now };
+    let started = if of_this_run {
+        clock.instant(record.started)
+    } else {
+        now.checked_sub(Timestamp::now().since(record.started_at)).unwrap_or(now)
+    };
+    let progress = match (ending, disconnected, ready) {
+        (Some(cause), _, _) => Progress::Ending(cause),
+        (None, Some(_), _) => Progress::Disconnected,
+        (None, None, Some(_)) => Progress::Ready,
+        (None, None, None) => Progress::Launching,
+    };
+    let (at, exit) = match ended {
+        Some((at, exit)) => (instant(at), exit),
+        None => {
+            let exit = exit::explain(progress, Status::Unseen, &node.last_words(record.id));
+            node.metrics.ended(exit.reason);
+            (now, exit)
+        }
+    };
+    tracing::info!(spawn.id = %record.id, reason = %exit.reason, text = exit.text, "a spawn of an earlier agent is gone");
+    let facts = facts(record, started);
+    node.logs.retire(facts.id, now);
+    node.table().bury(facts, ready.map(instant), at, exit, now);
+}
+
+fn end_strays(group: u32) {
+    let Some(leader) = i32::try_from(group).ok().and_then(Pid::from_raw) else { return };
+    match kill_process_group(leader, Signal::KILL) {
+        Ok(()) => {
+            tracing::warn!(group, "a spawn of an earlier agent had left processes behind, they were ended")
+        }
+        Err(error) => tracing::debug!(%error, group, "failed to end what a spawn had left behind"),
+    }
+}

@@ -1,0 +1,83 @@
+//! What the kernel says of processes.
+
+use std::fs::Metadata;
+use std::os::unix::fs::MetadataExt;
+
+/// The part of `/proc/PID/stat` that tells a process from all others.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Stat {
+    state: u8,
+    pub(crate) group: u32,
+    /// When it was started, in ticks since the machine's start.
+    pub(crate) start: u64,
+}
+
+impl Stat {
+    fn read(text: &str) -> Option<Self> {
+        // The name in parentheses may hold anything, also parentheses.
+        let mut fields = text.rsplit_once(')')?.1.split_ascii_whitespace();
+        Some(Self {
+            state: *fields.next()?.as_bytes().first()?,
+            group: fields.nth(1)?.parse().ok()?,
+            start: fields.nth(16)?.parse().ok()?,
+        })
+    }
+
+    /// Whether it has ended and only waits to be reaped.
+    pub(crate) fn has_ended(&self) -> bool {
+        matches!(self.state, b'Z' | b'X' | b'x')
+    }
+}
+
+pub(crate) fn stat(pid: u32) -> Option<Stat> {
+    Stat::read(&std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?)
+}
+
+/// The numbers of all processes.
+pub(crate) fn all() -> impl Iterator<Item = u32> {
+    let entries = std::fs::read_dir("/proc").into_iter().flatten();
+    entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
+}
+
+/// The arguments of a process after its own name.
+pub(crate) fn arguments(pid: u32) -> Vec<String> {
+    let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+    let line = line.strip_suffix(b"\0").unwrap_or(&line);
+    line.split(|b| *b == 0).skip(1).map(|part| String::from_utf8_lossy(part).into_owned()).collect()
+}
+
+/// Whether a process writes its output to this file; `None` when that cannot be found out.
+pub(crate) fn writes_to(pid: u32, file: &Metadata) -> Option<bool> {
+    let same = |fd: u8| {
+        let open = std::fs::metadata(format!("/proc/{pid}/fd/{fd}")).ok()?;
+        Some((open.dev(), open.ino()) == (file.dev(), file.ino()))
+    };
+    match (same(1), same(2)) {
+        (None, None) => None,
+        (one, two) => Some(one == Some(true) || two == Some(true)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_may_hold_anything() {
+        let rest = "S 1 77 77 0 -1 4194560 1 2 3 4 5 6 7 8 20 0 1 0 123456 9 9";
+        for name in ["sh", "a b", ") Z 1 2", "))"] {
+            let stat = Stat::read(&format!("42 ({name}) {rest}")).unwrap();
+            assert_eq!((stat.group, stat.start, stat.has_ended()), (77, 123_456, false), "{name:?}");
+        }
+        assert_eq!(Stat::read("42 (sh) S 1"), None);
+        assert_eq!(Stat::read(""), None);
+    }
+
+    #[test]
+    fn this_process_is_among_all_and_is_alive() {
+        let pid = std::process::id();
+        assert!(all().any(|p| p == pid));
+        assert!(!stat(pid).unwrap().has_ended());
+        assert_eq!(arguments(pid), std::env::args().skip(1).collect::<Vec<_>>());
+    }
+}

@@ -1,0 +1,80 @@
+//! What there is to know of one spawn: what it is, and what has become of it. The [`super::journal`] keeps it.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use model::{Exit, RendererType, SpawnId, Timestamp};
+use serde::{Deserialize, Serialize};
+
+use super::Moment;
+use crate::spawn::exit::Cause;
+
+/// What a spawn is, written once its process was started.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Record {
+    pub(crate) id: SpawnId,
+    pub(crate) pid: u32,
+    /// When that process was started, as the kernel counts; tells it from a later one with the same number.
+    pub(crate) start: u64,
+    /// The run of the machine.
+    pub(crate) boot: String,
+    pub(crate) port: u16,
+    pub(crate) renderer: RendererType,
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub(crate) gpu: Option<u32>,
+    pub(crate) endpoint: String,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty", default)]
+    pub(crate) labels: BTreeMap<String, String>,
+    /// Where it reports to.
+    pub(crate) liveliness: String,
+    /// And how often.
+    pub(crate) ping_ms: u64,
+    pub(crate) request_id: String,
+    pub(crate) log: PathBuf,
+    pub(crate) started: Moment,
+    /// The same for people.
+    pub(crate) started_at: Timestamp,
+    /// When it must have said `ready`.
+    pub(crate) ready_by: Moment,
+}
+
+/// Something that became of it and must not be forgotten.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) enum Mark {
+    /// It said `ready`.
+    Ready(Moment),
+    /// It said `disconnect`.
+    Disconnected(Moment),
+    /// It is being ended.
+    Ending(Cause),
+    /// It has ended, and the registry may not know yet.
+    Ended(Moment, Exit),
+}
+
+/// All that is known of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Story {
+    pub(crate) record: Record,
+    pub(crate) ready: Option<Moment>,
+    pub(crate) disconnected: Option<Moment>,
+    pub(crate) ending: Option<Cause>,
+    pub(crate) ended: Option<(Moment, Exit)>,
+}
+
+impl Story {
+    /// Of a spawn that was only just started.
+    pub(crate) fn new(record: Record) -> Self {
+        Self { record, ready: None, disconnected: None, ending: None, ended: None }
+    }
+
+    pub(crate) fn add(&mut self, mark: Mark) {
+        match mark {
+            Mark::Ready(at) => self.ready = Some(at),
+            Mark::Disconnected(at) => self.disconnected = Some(at),
+            Mark::Ending(cause) => self.ending = Some(cause),
+            Mark::Ended(at, exit) => self.ended = Some((at, exit)),
+        }
+    }
+}

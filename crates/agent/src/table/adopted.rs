@@ -1,0 +1,215 @@
+//! Spawns of earlier agents: they come into the table as they are, past admission, for they run already.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use model::{Exit, SpawnState};
+use tokio::sync::{Notify, watch};
+use tokio::time::Instant;
+
+use super::{Admitted, Entry, Inbox, Table};
+use crate::spawn::exit::Cause;
+use crate::spawn::lifecycle::slack;
+use crate::spawn::{Answer, Facts, Snapshot};
+
+/// A spawn of an earlier agent whose process runs.
+#[derive(Debug)]
+pub(crate) struct Heir {
+    pub(crate) facts: Facts,
+    pub(crate) pid: u32,
+    pub(crate) state: SpawnState,
+    pub(crate) ready: Option<Instant>,
+    /// How often it reports.
+    pub(crate) ping_interval: Duration,
+    /// Why it is to be ended.
+    pub(crate) end: Option<Cause>,
+}
+
+impl Table {
+    /// Takes a spawn over. Its port, slot and GPU are taken, whatever the limits are now.
+    pub(crate) fn adopt(&mut self, heir: Heir) -> Admitted {
+        let Heir { facts, pid, state, ready, ping_interval, end } = heir;
+        self.stall = self.stall.min(slack(ping_interval));
+        self.ports.claim(facts.port);
+        if let Some(gpu) = facts.gpu {
+            self.gpus.claim(gpu);
+        }
+        let facts = Arc::new(facts);
+        let start_to_ready = |ready: Instant| ready.saturating_duration_since(facts.started);
+        // Whoever asks for it again gets the answer that the first one got, which was told long ago.
+        let answer = ready.map(|ready| Answer::Ready { start_to_ready: start_to_ready(ready), serial: 0 });
+        let bell = Arc::new(Notify::new());
+        let answered = answer.is_some();
+        let (answer, receiver) = watch::channel(answer);
+        let entry = Entry {
+            spawn: Snapshot { state, ready, ..Snapshot::new(Arc::clone(&facts)) },
+            pid,
+            launched: true,
+            inbox: Inbox { end, ..Inbox::default() },
+            bell: Arc::clone(&bell),
+            answer: receiver,
+            waiting: 0,
+            answered,
+            adopted: true,
+        };
+        bell.notify_one();
+        self.running.insert(facts.id, entry);
+        Admitted { facts, bell, answer }
+    }
+
+    /// Tells of a spawn of an earlier agent that is gone.
+    pub(crate) fn bury(
+        &mut self,
+        facts: Facts,
+        ready: Option<Instant>,
+        ended: Instant,
+        exit: Exit,
+        now: Instant,
+    ) {
+        let id = facts.id;
+        let spawn = Snapshot {
+            state: SpawnState::Exited,
+            ready,
+            ended: Some(ended),
+            exit: Some(exit.clone()),
+            ..Snapshot::new(Arc::new(facts))
+        };
+        let serial = self.publish(spawn.clone(), ended);
+        let (_, answer) = watch::channel(Some(Answer::Ended { exit, log: Vec::new(), serial }));
+        let entry = Entry {
+            spawn,
+            pid: 0,
+            launched: true,
+            inbox: Inbox::default(),
+            bell: Arc::new(Notify::new()),
+            answer,
+            waiting: 0,
+            answered: true,
+            adopted: true,
+        };
+        self.tombstones.add(id, now);
+        self.recent.add(id, entry, now);
+    }
+
+    /// Notes that the agent runs at this moment, and says since when silence counts: when it did not run for a while,
+    /// what spawns said meanwhile is there but not read yet.
+    pub(crate) fn awake(&mut self, now: Instant) -> Instant {
+        let gap = now.saturating_duration_since(self.last_awake);
+        if gap > self.stall {
+            tracing::warn!(
+                gap_ms = gap.as_millis(),
+                "the agent did not run for a while, silence is counted anew"
+            );
+            self.pardon = now;
+        }
+        self.last_awake = self.last_awake.max(now);
+        self.pardon
+    }
+
+    /// Without a sign of life of its own for longer than this, the agent itself has been silent.
+    pub(crate) fn stall(&self) -> Duration {
+        self.stall
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use model::{Eligibility, ExitReason, RendererType, SpawnId};
+
+    use super::super::tests::{ask, table};
+    use super::super::{Admission, Liveliness};
+    use super::*;
+    use crate::spawn::Why;
+
+    fn heir(port: u16, gpu: Option<u32>, state: SpawnState, now: Instant) -> Heir {
+        let facts = Facts {
+            id: SpawnId::mint(),
+            renderer: gpu.map_or(RendererType::Csr, |_| RendererType::Ssr),
+            port,
+            endpoint: "ws://h:1".to_owned(),
+            gpu,
+            labels: BTreeMap::new(),
+            started: now,
+        };
+        let ready = (state == SpawnState::Ready).then_some(now);
+        Heir { facts, pid: 7, state, ready, ping_interval: Duration::from_secs(5), end: None }
+    }
+
+    #[test]
+    fn more_than_there_is_room_for_is_just_full() {
+        let (mut table, now) = (
+            table(|c| {
+                c.slots = 1;
+                c.gpus = 1;
+                c.gpu_slots = 1;
+            }),
+            Instant::now(),
+        );
+        let heirs = [(19_000, None), (50_000, Some(0)), (19_001, Some(0)), (19_002, Some(4))];
+        let ids = heirs.map(|(port, gpu)| table.adopt(heir(port, gpu, SpawnState::Ready, now)).facts.id);
+        let usage = table.usage();
+        assert_eq!((usage.ports, usage.gpu_slots, table.running()), (4, 2, 4));
+        let wanted = ask(RendererType::Csr);
+        for id in ids {
+            assert!(matches!(table.admit(wanted.clone(), now), Admission::Refused(r) if r.why == Why::Full));
+            let exit = Exit { reason: ExitReason::Stopped, code: None, signal: None, text: None };
+            table.exited(id, exit, now);
+        }
+        let usage = table.usage();
+        assert_eq!((usage.ports, usage.gpu_slots), (0, 0));
+        assert!(matches!(table.admit(wanted, now), Admission::New(..)));
+    }
+
+    #[test]
+    fn asking_again_for_one_that_was_taken_over_joins_it() {
+        let (mut table, now) = (table(|_| ()), Instant::now());
+        let ready = table.adopt(heir(19_000, None, SpawnState::Ready, now)).facts.id;
+        let launching = table.adopt(heir(19_001, None, SpawnState::Launching, now)).facts.id;
+        let answer = table.join(ready, now).unwrap();
+        assert!(matches!(*answer.borrow(), Some(Answer::Ready { serial: 0, .. })));
+        assert!(table.wait_for_change(0).is_none(), "the registry knows of it");
+        table.leave(ready, false, now);
+        assert_eq!(table.collect(ready).end, None, "it was answered in an earlier life");
+        assert!(table.join(launching, now).unwrap().borrow().is_none());
+        table.leave(launching, false, now);
+        assert_eq!(table.collect(launching).end, Some(Cause::Cancelled));
+    }
+
+    #[test]
+    fn a_ready_that_came_while_nobody_listened_is_made_up_for_by_a_ping() {
+        let (mut table, now) = (table(|_| ()), Instant::now());
+        let id = table.adopt(heir(19_000, None, SpawnState::Launching, now)).facts.id;
+        assert!(table.heard(id, Liveliness::Ping, now));
+        assert!(table.collect(id).ready);
+        let fresh = ask(RendererType::Csr);
+        assert!(matches!(table.admit(fresh.clone(), now), Admission::New(..)));
+        table.heard(fresh.id, Liveliness::Ping, now);
+        assert!(!table.collect(fresh.id).ready, "one of our own says so itself");
+    }
+
+    #[test]
+    fn one_that_is_gone_is_told_of_and_cannot_be_started_again() {
+        let (mut table, now) = (table(|_| ()), Instant::now());
+        let gone = heir(19_000, None, SpawnState::Ready, now);
+        let id = gone.facts.id;
+        let exit = Exit { reason: ExitReason::Failed, code: None, signal: None, text: None };
+        table.bury(gone.facts, gone.ready, now, exit, now);
+        assert_eq!((table.running(), table.backlog_len(), table.usage().ports), (0, 1, 0));
+        let again = crate::table::Ask { id, ..ask(RendererType::Csr) };
+        assert!(matches!(table.admit(again, now), Admission::Joined(_)));
+    }
+
+    #[test]
+    fn an_agent_that_did_not_run_blames_nobody() {
+        let mut table = table(|c| c.ping_interval = Duration::from_secs(5));
+        let start = Instant::now();
+        let since = table.awake(start);
+        assert_eq!(table.awake(start + Duration::from_secs(2)), since, "a little late is not a stall");
+        let back = start + Duration::from_secs(32);
+        assert_eq!(table.awake(back), back);
+        assert_eq!(table.awake(back + Duration::from_secs(1)), back);
+        assert_eq!(table.eligibility().0, Eligibility::Eligible);
+    }
+}
