@@ -1,6 +1,7 @@
 //! Three views of one farm that must agree: the processes on the machine, the slots the nodes count, the spawns on record.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use serde_json::Value;
 
@@ -72,7 +73,12 @@ pub async fn all_spawns(door: Client, filter: &str) -> Vec<Value> {
 impl Farm {
     /// Waits until all views agree, through every front door that lives.
     pub async fn audit(&self) -> Audit {
-        until("processes, nodes and records agree", PATIENCE, async || {
+        self.audit_within(PATIENCE).await
+    }
+
+    /// The same with another limit.
+    pub async fn audit_within(&self, limit: Duration) -> Audit {
+        until("processes, nodes and records agree", limit, async || {
             for door in self.doors.iter().filter(|door| !door.role.killed) {
                 let audit = self.look_around(door.http).await;
                 if !audit.agree() {

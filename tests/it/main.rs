@@ -24,6 +24,7 @@ mod surface;
 mod agent_death;
 mod command_line;
 mod crash;
+mod faults;
 mod liveliness;
 mod misbehaviour;
 mod outage;
