@@ -36,20 +36,28 @@ impl Audit {
         self.used.values().sum()
     }
 
-    fn agree(&self) -> bool {
-        let counts =
-            |ids: &BTreeMap<String, BTreeSet<String>>, node: &str| ids.get(node).map_or(0, BTreeSet::len);
-        self.strays.is_empty()
-            && self.processes == self.spawns
-            && self.used.iter().all(|(node, used)| *used == counts(&self.processes, node) as u64)
-            && self.gpus.iter().all(|(node, used)| used == self.gpu_processes.get(node).unwrap_or(&0))
+    /// Slots that are taken for what no process runs yet, and GPU slots: what a front door that died had reserved.
+    fn reserved(&self) -> Option<u64> {
+        let none = BTreeSet::new();
+        let running = |node| self.processes.get(node).unwrap_or(&none).len() as u64;
+        let slots = self.used.iter().map(|(node, used)| used.checked_sub(running(node)));
+        let gpus = self.gpus.iter().map(|(node, used)| {
+            let running = self.gpu_processes.get(node).copied().unwrap_or_default();
+            used.checked_sub(running).filter(|more| *more <= self.used[node] - running.min(self.used[node]))
+        });
+        gpus.sum::<Option<u64>>()?;
+        slots.sum()
     }
 
-    fn is_empty(&self) -> bool {
-        self.agree()
-            && self.total() == 0
-            && self.processes.is_empty()
-            && self.gpus.values().all(|used| *used == 0)
+    /// The same but for so many slots.
+    fn agree_but(&self, reserved: u64) -> bool {
+        self.strays.is_empty()
+            && self.processes == self.spawns
+            && self.reserved().is_some_and(|found| found <= reserved)
+    }
+
+    fn is_empty_but(&self, reserved: u64) -> bool {
+        self.agree_but(reserved) && self.processes.is_empty()
     }
 }
 
@@ -73,31 +81,36 @@ pub async fn all_spawns(door: Client, filter: &str) -> Vec<Value> {
 impl Farm {
     /// Waits until all views agree, through every front door that lives.
     pub async fn audit(&self) -> Audit {
-        self.audit_within(PATIENCE).await
+        self.audit_but(0, PATIENCE).await
     }
 
-    /// The same with another limit.
-    pub async fn audit_within(&self, limit: Duration) -> Audit {
+    /// The same with another limit, and with so many slots that may be reserved for nothing.
+    pub async fn audit_but(&self, reserved: u64, limit: Duration) -> Audit {
         until("processes, nodes and records agree", limit, async || {
             for door in self.doors.iter().filter(|door| !door.role.killed) {
                 let audit = self.look_around(door.http).await;
-                if !audit.agree() {
+                if !audit.agree_but(reserved) {
                     return Look::NotYet(format!("through {}: {audit:#?}", door.role.name));
                 }
             }
             let door = self.doors.iter().find(|door| !door.role.killed).expect("a front door lives");
             let audit = self.look_around(door.http).await;
-            if audit.agree() { Look::Ready(audit) } else { Look::NotYet(format!("{audit:#?}")) }
+            if audit.agree_but(reserved) { Look::Ready(audit) } else { Look::NotYet(format!("{audit:#?}")) }
         })
         .await
     }
 
     /// Waits until nothing is left: no process, no slot, no GPU slot, no port, no record of something that runs.
     pub async fn assert_empty(&self) {
-        until("nothing is left", PATIENCE, async || {
+        self.assert_empty_but(0, PATIENCE).await;
+    }
+
+    /// The same with another limit, and with so many slots that may be reserved for nothing.
+    pub async fn assert_empty_but(&self, reserved: u64, limit: Duration) {
+        until("nothing is left", limit, async || {
             for door in self.doors.iter().filter(|door| !door.role.killed) {
                 let audit = self.look_around(door.http).await;
-                if !audit.is_empty() {
+                if !audit.is_empty_but(reserved) {
                     return Look::NotYet(format!("through {}: {audit:#?}", door.role.name));
                 }
             }

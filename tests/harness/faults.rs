@@ -136,6 +136,8 @@ pub struct Incidents {
     pub killed: BTreeSet<String>,
     /// Nodes that took nothing.
     pub closed: Vec<Closed>,
+    /// Whether a front door died or left: what it had reserved comes back when the reservation is over.
+    pub deserted: bool,
 }
 
 /// Hundredths of seconds since the machine's start, as the kernel counts the start of processes.
@@ -168,6 +170,7 @@ pub async fn happen(farm: &mut Farm, steps: &[Step], seed: u64) -> Incidents {
 }
 
 async fn begin(farm: &mut Farm, fault: Fault, incidents: &mut Incidents, rng: &mut Rng) {
+    incidents.deserted |= matches!(fault, Fault::KillDoor(_) | Fault::EndDoor(_));
     match fault {
         Fault::KillAgent(i) => farm.agents[i].role.kill(),
         Fault::PauseAgent(i) => farm.agents[i].role.signal(Signal::STOP),

@@ -9,8 +9,6 @@ use std::time::Duration;
 
 use fastrand::Rng;
 use serde_json::{Value, json};
-use tokio::io::AsyncWriteExt;
-use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::{Instant, sleep, timeout};
@@ -267,13 +265,13 @@ impl Crowd {
     async fn hang_up(&self, caller: u64, body: &Value, mut rng: Rng) {
         let door = self.door(&mut rng);
         let asked = Instant::now();
-        let bytes = door.post("/spawn").json(body).bytes();
-        if let Ok(mut stream) = TcpStream::connect(door.addr).await {
-            stream.write_all(&bytes).await.ok();
-            sleep(Duration::from_millis(rng.u64(..150))).await;
+        let patience = Duration::from_millis(rng.u64(..100));
+        let call = self.ask(caller, door.post("/spawn").json(body), None, Duration::ZERO);
+        // Whoever was answered before that has a spawn like any other, and lets it end by itself.
+        if timeout(patience, call).await.is_err() {
+            let (took, wait, outcome) = (asked.elapsed(), Duration::ZERO, Outcome::HungUp);
+            self.notes().calls.push(Call { caller, key: None, asked, took, wait, outcome });
         }
-        let (took, wait, outcome) = (asked.elapsed(), Duration::ZERO, Outcome::HungUp);
-        self.notes().calls.push(Call { caller, key: None, asked, took, wait, outcome });
     }
 
     async fn stop(&self, id: String, rng: &mut Rng) {

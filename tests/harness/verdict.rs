@@ -83,8 +83,10 @@ pub struct Verdict {
     pub calls: (usize, usize),
     /// The longest that anybody waited for an answer.
     pub longest: Duration,
-    /// Spawns that nobody was told of and that their initial use ended.
-    pub excused: usize,
+    /// Spawns that nobody was told of and that their initial use ended, each with who had asked for it.
+    pub excused: Vec<String>,
+    /// The most slots that may still be reserved, by front doors that are gone.
+    pub reserved: u64,
 }
 
 /// Judges; the load has ended, the farm is healed. `deadline` is the front doors'.
@@ -98,7 +100,8 @@ pub async fn judge(
     let answered: BTreeMap<String, Call> =
         notes.calls.iter().filter_map(|call| Some((call.id()?.to_owned(), call.clone()))).collect();
     nothing_unasked(farm, &answered).await;
-    let audit = farm.audit_within(AGREE).await;
+    let reserved = if incidents.deserted { unanswered(&notes.calls) } else { 0 };
+    let audit = farm.audit_but(reserved, AGREE).await;
     agents_agree(farm).await;
     let (mut wrong, starts) = (String::new(), starts(farm, directory));
     answers(&mut wrong, &answered, &starts);
@@ -153,7 +156,17 @@ pub async fn judge(
     }
     assert!(wrong.is_empty(), "promises that were not kept:\n{wrong}");
     let calls = (notes.calls.len(), answered.len());
-    Verdict { calls, longest, excused: excused.len() }
+    let excused = starts.iter().filter(|start| excused.contains(&start.id)).map(|start| {
+        let asked = notes.calls.iter().filter(|call| call.caller == start.caller);
+        format!("{start:?} {:?}", asked.map(|call| &call.outcome).collect::<Vec<_>>())
+    });
+    Verdict { calls, longest, excused: excused.collect(), reserved }
+}
+
+/// Calls that were neither answered nor refused.
+fn unanswered(calls: &[Call]) -> u64 {
+    let open = calls.iter().filter(|call| matches!(call.outcome, Outcome::Broken(_) | Outcome::HungUp));
+    u64::try_from(open.count()).unwrap_or(u64::MAX)
 }
 
 /// Waits until nothing runs but what somebody was told of, at most one for each caller, and no two with one port.
