@@ -107,7 +107,8 @@ pub fn plan(seed: u64, agents: usize, doors: usize, links: usize) -> Vec<Step> {
             }
         };
         let step = Step { at: Duration::from_millis(at), lasts: Duration::from_millis(lasts), fault };
-        let clash = |other: &Step| other.fault.victim() == fault.victim() && other.at + other.lasts >= step.at;
+        let clash =
+            |other: &Step| other.fault.victim() == fault.victim() && other.at + other.lasts >= step.at;
         if fault.victim() == Victim::Nobody || !steps.iter().any(clash) {
             steps.push(step);
             at += rng.u64(150..900);
@@ -136,15 +137,15 @@ pub struct Incidents {
     pub killed: BTreeSet<String>,
     /// Nodes that took nothing.
     pub closed: Vec<Closed>,
-    /// Whether a front door died or left: what it had reserved comes back when the reservation is over.
+    /// Whether front doors may have reserved what they do not know of any more, because they died or because an answer of
+    /// Redis was lost: it comes back when the reservation is over.
     pub deserted: bool,
 }
 
 /// Hundredths of seconds since the machine's start, as the kernel counts the start of processes.
 pub fn ticks() -> u64 {
     let text = fs::read_to_string("/proc/uptime").expect("there is /proc");
-    let digits: String =
-        text.chars().take_while(|c| *c != ' ').filter(char::is_ascii_digit).collect();
+    let digits: String = text.chars().take_while(|c| *c != ' ').filter(char::is_ascii_digit).collect();
     digits.parse().expect("two digits after the point")
 }
 
@@ -170,7 +171,11 @@ pub async fn happen(farm: &mut Farm, steps: &[Step], seed: u64) -> Incidents {
 }
 
 async fn begin(farm: &mut Farm, fault: Fault, incidents: &mut Incidents, rng: &mut Rng) {
-    incidents.deserted |= matches!(fault, Fault::KillDoor(_) | Fault::EndDoor(_));
+    incidents.deserted |= match fault {
+        Fault::KillDoor(_) | Fault::EndDoor(_) | Fault::PauseRedis => true,
+        Fault::Link(i, _) => farm.links[i].name.starts_with("frontdoor"),
+        _ => false,
+    };
     match fault {
         Fault::KillAgent(i) => farm.agents[i].role.kill(),
         Fault::PauseAgent(i) => farm.agents[i].role.signal(Signal::STOP),

@@ -235,13 +235,7 @@ impl Crowd {
         answer
     }
 
-    async fn ask(
-        &self,
-        caller: u64,
-        request: Request,
-        key: Option<String>,
-        wait: Duration,
-    ) -> Option<Value> {
+    async fn ask(&self, caller: u64, request: Request, key: Option<String>, wait: Duration) -> Option<Value> {
         let asked = Instant::now();
         let answer = request.try_send().await;
         let took = asked.elapsed();

@@ -12,7 +12,6 @@ use tokio::time::Instant;
 use wire::v1::ListRequest;
 use wire::v1::node_agent_client::NodeAgentClient;
 
-use crate::audit::all_spawns;
 use crate::binaries::binaries;
 use crate::farm::{Agent, Farm};
 use crate::faults::Incidents;
@@ -85,7 +84,7 @@ pub struct Verdict {
     pub longest: Duration,
     /// Spawns that nobody was told of and that their initial use ended, each with who had asked for it.
     pub excused: Vec<String>,
-    /// The most slots that may still be reserved, by front doors that are gone.
+    /// The most slots that may still be reserved, unknown to any front door.
     pub reserved: u64,
 }
 
@@ -100,7 +99,7 @@ pub async fn judge(
     let answered: BTreeMap<String, Call> =
         notes.calls.iter().filter_map(|call| Some((call.id()?.to_owned(), call.clone()))).collect();
     nothing_unasked(farm, &answered).await;
-    let reserved = if incidents.deserted { unanswered(&notes.calls) } else { 0 };
+    let reserved = if incidents.deserted { notes.calls.len() as u64 } else { 0 };
     let audit = farm.audit_but(reserved, AGREE).await;
     agents_agree(farm).await;
     let (mut wrong, starts) = (String::new(), starts(farm, directory));
@@ -108,7 +107,8 @@ pub async fn judge(
     keys(&mut wrong, &notes.calls, incidents);
     for closed in &incidents.closed {
         // A tick is ten milliseconds; what began in the same one is not held against anybody.
-        let inside = |start: &&Start| start.node == closed.node && start.at > closed.from + 1 && start.at < closed.to;
+        let inside =
+            |start: &&Start| start.node == closed.node && start.at > closed.from + 1 && start.at < closed.to;
         for start in starts.iter().filter(inside) {
             writeln!(wrong, "{start:?} although {closed:?}").ok();
         }
@@ -119,11 +119,12 @@ pub async fn judge(
         if call.took > deadline + call.wait + LATE {
             writeln!(wrong, "a late answer: {call:?}").ok();
         }
-        let odd = |code: &str| ["internal", "invalid-request", "not-found", "spawn-failed", ""].contains(&code);
+        let odd =
+            |code: &str| ["internal", "invalid-request", "not-found", "spawn-failed", ""].contains(&code);
         if let Outcome::Refused(status, code) = &call.outcome
             && odd(code)
             // A process may be killed before it is ready.
-            && !(code == "spawn-failed" && !incidents.killed.is_empty())
+            && (code != "spawn-failed" || incidents.killed.is_empty())
         {
             writeln!(wrong, "an answer that nothing here explains: {status} {code} in {call:?}").ok();
         }
@@ -135,7 +136,8 @@ pub async fn judge(
     }
     let mut excused = BTreeSet::new();
     for door in &farm.doors {
-        let records: BTreeMap<String, _> = all_spawns(door.http, "")
+        let records: BTreeMap<String, _> = farm
+            .on_record(door.http)
             .await
             .into_iter()
             .map(|record| (record["id"].as_str().expect("an id").to_owned(), record))
@@ -163,19 +165,15 @@ pub async fn judge(
     Verdict { calls, longest, excused: excused.collect(), reserved }
 }
 
-/// Calls that were neither answered nor refused.
-fn unanswered(calls: &[Call]) -> u64 {
-    let open = calls.iter().filter(|call| matches!(call.outcome, Outcome::Broken(_) | Outcome::HungUp));
-    u64::try_from(open.count()).unwrap_or(u64::MAX)
-}
-
 /// Waits until nothing runs but what somebody was told of, at most one for each caller, and no two with one port.
 async fn nothing_unasked(farm: &Farm, answered: &BTreeMap<String, Call>) {
     until("what nobody was told of is gone", NOTHING_LEFT, async || {
         let processes = farm.processes();
         let id = |process: &crate::processes::Process| process.option("--id").unwrap_or_default().to_owned();
-        let unasked: Vec<_> = processes.iter().filter(|process| !answered.contains_key(&id(process))).collect();
-        let different = |option: &str| -> BTreeSet<_> { processes.iter().map(|p| p.option(option)).collect() };
+        let unasked: Vec<_> =
+            processes.iter().filter(|process| !answered.contains_key(&id(process))).collect();
+        let different =
+            |option: &str| -> BTreeSet<_> { processes.iter().map(|p| p.option(option)).collect() };
         let alone = ["--id", "--sc-port", "--session-token"];
         let so = unasked.is_empty() && alone.iter().all(|one| different(one).len() == processes.len());
         Look::when(so, || format!("unasked {unasked:#?} of {} processes", processes.len()))

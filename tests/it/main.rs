@@ -29,6 +29,7 @@ mod liveliness;
 mod misbehaviour;
 mod outage;
 mod shutdown;
+mod under_load;
 
 // What the repository promises itself.
 mod tidy;

@@ -97,12 +97,14 @@ impl Audit {
         let names: BTreeSet<&String> = before.nodes.keys().chain(after.nodes.keys()).collect();
         for id in names {
             let taken = |count: &Count| count.nodes.get(id).copied().unwrap_or_default();
-            let ((slots_before, gpu_slots_before), (slots_after, gpu_slots_after)) = (taken(before), taken(after));
+            let ((slots_before, gpu_slots_before), (slots_after, gpu_slots_after)) =
+                (taken(before), taken(after));
             if slots_before != slots_after {
                 leftovers.push(format!("{id}: {slots_after} slots are taken, {slots_before} were"));
             }
             if gpu_slots_before != gpu_slots_after {
-                leftovers.push(format!("{id}: {gpu_slots_after} GPU slots are taken, {gpu_slots_before} were"));
+                leftovers
+                    .push(format!("{id}: {gpu_slots_after} GPU slots are taken, {gpu_slots_before} were"));
             }
             nodes.push(NodeAudit {
                 id: id.clone(),
@@ -128,8 +130,7 @@ impl Audit {
     pub(super) fn write(&self, out: &mut impl Write) -> io::Result<()> {
         let mut table = Columns::new(&["NODE", ">SLOTS BEFORE", ">AFTER", ">GPU SLOTS BEFORE", ">AFTER"]);
         for node in &self.nodes {
-            let counts =
-                [node.slots_before, node.slots_after, node.gpu_slots_before, node.gpu_slots_after];
+            let counts = [node.slots_before, node.slots_after, node.gpu_slots_before, node.gpu_slots_after];
             let cells = counts.map(|count| count.to_string().into());
             table.row(std::iter::once(node.id.as_str().into()).chain(cells));
         }
