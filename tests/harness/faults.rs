@@ -137,8 +137,8 @@ pub struct Incidents {
     pub killed: BTreeSet<String>,
     /// Nodes that took nothing.
     pub closed: Vec<Closed>,
-    /// Whether front doors may have reserved what they do not know of any more, because they died or because an answer of
-    /// Redis was lost: it comes back when the reservation is over.
+    /// Whether front doors may have reserved what they do not know of any more, because they died: it comes
+    /// back when the reservation is over.
     pub deserted: bool,
 }
 
@@ -171,11 +171,7 @@ pub async fn happen(farm: &mut Farm, steps: &[Step], seed: u64) -> Incidents {
 }
 
 async fn begin(farm: &mut Farm, fault: Fault, incidents: &mut Incidents, rng: &mut Rng) {
-    incidents.deserted |= match fault {
-        Fault::KillDoor(_) | Fault::EndDoor(_) | Fault::PauseRedis => true,
-        Fault::Link(i, _) => farm.links[i].name.starts_with("frontdoor"),
-        _ => false,
-    };
+    incidents.deserted |= matches!(fault, Fault::KillDoor(_) | Fault::EndDoor(_));
     match fault {
         Fault::KillAgent(i) => farm.agents[i].role.kill(),
         Fault::PauseAgent(i) => farm.agents[i].role.signal(Signal::STOP),

@@ -63,6 +63,8 @@ pub(crate) enum CleanupKind {
     Abandon,
     /// The caller went away.
     Cancel,
+    /// The registry's answer was missing.
+    Renounce,
 }
 
 macro_rules! label {
@@ -79,7 +81,7 @@ label!(Attempt {
     Ready => "ready", Refused => "refused", NotSent => "not-sent", Unknown => "unknown", Ended => "ended",
 });
 label!(Source { Registry => "registry", Picture => "picture" });
-label!(CleanupKind { Release => "release", Abandon => "abandon", Cancel => "cancel" });
+label!(CleanupKind { Release => "release", Abandon => "abandon", Cancel => "cancel", Renounce => "renounce" });
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct RequestLabels {
