@@ -32,7 +32,7 @@ const DURATION: Duration = Duration::from_secs(60);
 #[command(after_help = "Examples:\n  \
     hatchery soak --count 1000\n  \
     hatchery soak --duration 1h --concurrency 50\n  \
-    hatchery soak --count 100000 --watch-admin http://127.0.0.1:9080 --watch-admin http://127.0.0.1:9070\n  \
+    hatchery soak --count 100000 --watch-admin http://door:9080,http://node:9070\n  \
     hatchery soak --json | jq .audit\n\n\
     The exit code is 0 when everything is back, 1 when something is left, and that of the\n\
     commonest failure when no spawn became ready at all.\n\n\
@@ -40,7 +40,7 @@ const DURATION: Duration = Duration::from_secs(60);
     load     as `hatchery bench --json`\n  \
     audit    passed, leftovers (in words), liveBefore, liveAfter, and nodes: id,\n           \
     slotsBefore, slotsAfter, gpuSlotsBefore, gpuSlotsAfter\n  \
-    memory   per watched address: url, and residentBytes at first, atTenth and last")]
+    memory   per watched address: url, and bytes at first, atTenth and last")]
 pub(crate) struct SoakArgs {
     /// This many spawns at once
     #[arg(
