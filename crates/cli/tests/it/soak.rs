@@ -13,7 +13,7 @@ fn nodes(used: u64) -> Value {
     json!({ "nodes": [{
         "id": "node-a", "eligibility": "eligible", "availability": "up", "slots": { "total": 8, "used": used },
         "gpus": [{ "index": 0, "total": 2, "used": 0 }], "pool": "default", "labels": {}, "version": "0.1.0",
-        "epoch": "e", "advertise": "http://127.0.0.1:1", "endpoint": "ws://{host}:{port}",
+        "epoch": ID, "advertise": "http://127.0.0.1:1", "endpoint": "ws://{host}:{port}",
         "load": { "cpu": 0.0, "memoryFreeBytes": 0 }, "lastHeartbeatAt": "2026-01-31T12:00:00.000Z",
     }] })
 }
