@@ -1,6 +1,7 @@
 //! Three views of one farm that must agree: the processes on the machine, the slots the nodes count, the spawns on record.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use serde_json::Value;
 
@@ -35,63 +36,109 @@ impl Audit {
         self.used.values().sum()
     }
 
-    fn agree(&self) -> bool {
-        let counts =
-            |ids: &BTreeMap<String, BTreeSet<String>>, node: &str| ids.get(node).map_or(0, BTreeSet::len);
-        self.strays.is_empty()
-            && self.processes == self.spawns
-            && self.used.iter().all(|(node, used)| *used == counts(&self.processes, node) as u64)
-            && self.gpus.iter().all(|(node, used)| used == self.gpu_processes.get(node).unwrap_or(&0))
+    /// Slots that are taken for what no process runs yet, and GPU slots: what a front door that died had reserved.
+    fn reserved(&self) -> Option<u64> {
+        let none = BTreeSet::new();
+        let running = |node| self.processes.get(node).unwrap_or(&none).len() as u64;
+        let slots = self.used.iter().map(|(node, used)| used.checked_sub(running(node)));
+        let gpus = self.gpus.iter().map(|(node, used)| {
+            let running = self.gpu_processes.get(node).copied().unwrap_or_default();
+            used.checked_sub(running).filter(|more| *more <= self.used[node] - running.min(self.used[node]))
+        });
+        gpus.sum::<Option<u64>>()?;
+        slots.sum()
     }
 
-    fn is_empty(&self) -> bool {
-        self.agree()
-            && self.total() == 0
-            && self.processes.is_empty()
-            && self.gpus.values().all(|used| *used == 0)
+    /// The same but for so many slots.
+    fn agree_but(&self, reserved: u64) -> bool {
+        self.strays.is_empty()
+            && self.processes == self.spawns
+            && self.reserved().is_some_and(|found| found <= reserved)
+    }
+
+    fn is_empty_but(&self, reserved: u64) -> bool {
+        self.agree_but(reserved) && self.processes.is_empty()
     }
 }
 
 /// All spawns on record, newest first, page by page.
 pub async fn all_spawns(door: Client, filter: &str) -> Vec<Value> {
+    try_all_spawns(door, filter).await.unwrap_or_else(|answer| panic!("{answer}"))
+}
+
+/// The same where a call may be refused.
+async fn try_all_spawns(door: Client, filter: &str) -> Result<Vec<Value>, String> {
     let mut all = Vec::new();
     let mut cursor = String::new();
     loop {
-        let page = door.json(&format!("/v1/spawns?limit=100{filter}{cursor}")).await;
+        let page = try_json(door, &format!("/v1/spawns?limit=100{filter}{cursor}")).await?;
         all.extend(
             page["spawns"].as_array().unwrap_or_else(|| panic!("no spawns in {page}")).iter().cloned(),
         );
         match &page["nextCursor"] {
             Value::String(next) => cursor = format!("&cursor={next}"),
-            Value::Null => return all,
+            Value::Null => return Ok(all),
             other => panic!("nextCursor is {other}"),
         }
     }
 }
 
+/// On a busy machine Redis may be too slow for one call.
+async fn try_json(door: Client, path: &str) -> Result<Value, String> {
+    let answer = door.get(path).send().await;
+    if answer.status == 200 { Ok(answer.json()) } else { Err(format!("{path}: {answer:?}")) }
+}
+
 impl Farm {
     /// Waits until all views agree, through every front door that lives.
     pub async fn audit(&self) -> Audit {
-        until("processes, nodes and records agree", PATIENCE, async || {
+        self.audit_but(0, PATIENCE).await
+    }
+
+    /// All spawns on record, as soon as they can be had.
+    pub async fn on_record(&self, door: Client) -> Vec<Value> {
+        until("records can be read", PATIENCE, async || match try_all_spawns(door, "").await {
+            Ok(all) => Look::Ready(all),
+            Err(answer) => Look::NotYet(answer),
+        })
+        .await
+    }
+
+    /// The same with another limit, and with so many slots that may be reserved for nothing.
+    pub async fn audit_but(&self, reserved: u64, limit: Duration) -> Audit {
+        until("processes, nodes and records agree", limit, async || {
             for door in self.doors.iter().filter(|door| !door.role.killed) {
-                let audit = self.look_around(door.http).await;
-                if !audit.agree() {
+                let audit = match self.look_around(door.http).await {
+                    Ok(audit) => audit,
+                    Err(answer) => return Look::NotYet(answer),
+                };
+                if !audit.agree_but(reserved) {
                     return Look::NotYet(format!("through {}: {audit:#?}", door.role.name));
                 }
             }
             let door = self.doors.iter().find(|door| !door.role.killed).expect("a front door lives");
-            let audit = self.look_around(door.http).await;
-            if audit.agree() { Look::Ready(audit) } else { Look::NotYet(format!("{audit:#?}")) }
+            match self.look_around(door.http).await {
+                Ok(audit) if audit.agree_but(reserved) => Look::Ready(audit),
+                other => Look::NotYet(format!("{other:#?}")),
+            }
         })
         .await
     }
 
     /// Waits until nothing is left: no process, no slot, no GPU slot, no port, no record of something that runs.
     pub async fn assert_empty(&self) {
-        until("nothing is left", PATIENCE, async || {
+        self.assert_empty_but(0, PATIENCE).await;
+    }
+
+    /// The same with another limit, and with so many slots that may be reserved for nothing.
+    pub async fn assert_empty_but(&self, reserved: u64, limit: Duration) {
+        until("nothing is left", limit, async || {
             for door in self.doors.iter().filter(|door| !door.role.killed) {
-                let audit = self.look_around(door.http).await;
-                if !audit.is_empty() {
+                let audit = match self.look_around(door.http).await {
+                    Ok(audit) => audit,
+                    Err(answer) => return Look::NotYet(answer),
+                };
+                if !audit.is_empty_but(reserved) {
                     return Look::NotYet(format!("through {}: {audit:#?}", door.role.name));
                 }
             }
@@ -109,14 +156,14 @@ impl Farm {
         .await;
     }
 
-    async fn look_around(&self, door: Client) -> Audit {
+    async fn look_around(&self, door: Client) -> Result<Audit, String> {
         let mut audit = Audit::default();
-        let spawns = all_spawns(door, "").await;
+        let spawns = try_all_spawns(door, "").await?;
         for spawn in spawns.iter().filter(|spawn| LIVE.iter().any(|state| spawn["state"] == *state)) {
             let text = |member: &str| spawn[member].as_str().expect("a word").to_owned();
             audit.spawns.entry(text("node")).or_default().insert(text("id"));
         }
-        let nodes = door.json("/v1/nodes").await;
+        let nodes = try_json(door, "/v1/nodes").await?;
         for node in nodes["nodes"].as_array().into_iter().flatten() {
             let name = node["id"].as_str().expect("a name").to_owned();
             let gpus = node["gpus"].as_array().cloned().unwrap_or_default();
@@ -147,6 +194,6 @@ impl Farm {
             let unreaped = processes::zombies_of(agent.role.pid());
             audit.strays.extend(unreaped.iter().map(|pid| format!("{pid}, a zombie of {}", agent.node)));
         }
-        audit
+        Ok(audit)
     }
 }

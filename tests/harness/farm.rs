@@ -17,6 +17,7 @@ use crate::binaries::binaries;
 use crate::command::{self, Ran};
 use crate::guard::{Guard, MARK};
 use crate::http::Client;
+use crate::link::Link;
 use crate::logs;
 use crate::metrics::Metrics;
 use crate::ports::Block;
@@ -86,6 +87,7 @@ pub struct FarmBuilder {
     door_args: Vec<String>,
     agents: Vec<AgentPlan>,
     plain_log: bool,
+    links: bool,
 }
 
 impl FarmBuilder {
@@ -93,6 +95,13 @@ impl FarmBuilder {
     #[must_use]
     pub fn plain_log(mut self) -> Self {
         self.plain_log = true;
+        self
+    }
+
+    /// With a link that can be disturbed between every process and Redis, and before every agent.
+    #[must_use]
+    pub fn links(mut self) -> Self {
+        self.links = true;
         self
     }
 
@@ -127,19 +136,38 @@ impl FarmBuilder {
         fs::write(mark.join("models/bolt.scs"), "").expect("a file can be written");
         let guard = Guard::over(&mark);
         let redis = RedisServer::start(&mark).await;
-        let common = common(&redis.url(), if self.plain_log { "info" } else { LOG });
-        let plans = self.agents.into_iter().zip('a'..='z');
-        let mut agents: Vec<Agent> =
-            plans.map(|(plan, letter)| Agent::new(&mark, &common, format!("node-{letter}"), &plan)).collect();
-        let mut doors: Vec<Door> =
-            (0..self.doors.max(1)).map(|i| Door::new(&mark, &common, i, &self.door_args)).collect();
+        let log = if self.plain_log { "info" } else { LOG };
+        let mut links = Vec::new();
+        let mut registry = async |name: &str| {
+            if !self.links {
+                return common(&redis.url(), log);
+            }
+            let link = Link::to(redis.addr(), format!("{name} to Redis")).await;
+            let common = common(&format!("redis://{}", link.addr), log);
+            links.push(link);
+            common
+        };
+        let mut agents = Vec::new();
+        for (plan, letter) in self.agents.iter().zip('a'..='z') {
+            let node = format!("node-{letter}");
+            let common = registry(&node).await;
+            agents.push(Agent::new(&mark, &common, node, plan, self.links).await);
+        }
+        let mut doors = Vec::new();
+        for index in 0..self.doors.max(1) {
+            let common = registry(&format!("frontdoor-{index}")).await;
+            doors.push(Door::new(&mark, &common, index, &self.door_args));
+        }
         for agent in &mut agents {
             agent.comes_up().await;
         }
         for door in &mut doors {
             door.comes_up().await;
         }
-        let farm = Farm { doors, agents, redis, mark, scratch: Some(scratch), _guard: guard };
+        for agent in &mut agents {
+            links.extend(agent.link.take());
+        }
+        let farm = Farm { doors, agents, redis, links, mark, scratch: Some(scratch), _guard: guard };
         farm.sees_every_node().await;
         farm
     }
@@ -154,15 +182,28 @@ pub struct Door {
     pub http: Client,
     /// Where figures are.
     pub admin: Client,
+    mark: PathBuf,
+    args: Vec<String>,
+    _block: Block,
 }
 
 impl Door {
     fn new(mark: &Path, common: &[String], index: usize, more: &[String]) -> Self {
-        let args = ["frontdoor", "--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0"];
+        let block = Block::take();
+        // The same in its next life.
+        let [listen, admin] = [0, 1].map(|at| format!("127.0.0.1:{}", block.range(2).start() + at));
+        let args = ["frontdoor", "--listen", &listen, "--admin-listen", &admin];
         let args = [args.map(str::to_owned).as_slice(), common, more].concat();
         let role = Role::start(&format!("frontdoor-{index}"), mark, &args);
         let nowhere = Client::new(SocketAddr::from(([127, 0, 0, 1], 0)));
-        Self { role, http: nowhere, admin: nowhere }
+        Self { role, http: nowhere, admin: nowhere, mark: mark.to_owned(), args, _block: block }
+    }
+
+    /// Starts it again, on the same ports, after it has ended or was killed.
+    pub async fn restart(&mut self) {
+        self.role.kill();
+        self.role = Role::start(&self.role.name, &self.mark, &self.args);
+        self.comes_up().await;
     }
 
     async fn comes_up(&mut self) {
@@ -198,11 +239,12 @@ pub struct Agent {
     pub state_dir: PathBuf,
     mark: PathBuf,
     args: Vec<String>,
+    link: Option<Link>,
     _blocks: [Block; 2],
 }
 
 impl Agent {
-    fn new(mark: &Path, common: &[String], node: String, plan: &AgentPlan) -> Self {
+    async fn new(mark: &Path, common: &[String], node: String, plan: &AgentPlan, linked: bool) -> Self {
         let (block, own) = (Block::take(), Block::take());
         // The same in its next life.
         let mut own_ports = own.range(3).map(|port| format!("127.0.0.1:{port}"));
@@ -227,6 +269,12 @@ impl Agent {
         ];
         let mut args = vec!["agent".to_owned()];
         args.extend(pairs.into_iter().flat_map(|(flag, value)| [flag.to_owned(), value]));
+        let mut link = None;
+        if linked {
+            let grpc = SocketAddr::from(([127, 0, 0, 1], *own.range(3).start()));
+            let before = link.insert(Link::to(grpc, format!("front doors to {node}")).await);
+            args.extend(["--advertise".to_owned(), format!("http://{}", before.addr)]);
+        }
         let args = [args.as_slice(), common, &plan.args].concat();
         let role = Role::start(&node, mark, &args);
         let nowhere = Client::new(SocketAddr::from(([127, 0, 0, 1], 0)));
@@ -239,6 +287,7 @@ impl Agent {
             state_dir,
             mark: mark.to_owned(),
             args,
+            link,
             _blocks: [block, own],
         }
     }
@@ -322,6 +371,8 @@ pub struct Farm {
     pub agents: Vec<Agent>,
     /// The registry.
     pub redis: RedisServer,
+    /// What lies between the processes, if it was asked for.
+    pub links: Vec<Link>,
     mark: PathBuf,
     scratch: Option<TempDir>,
     _guard: Guard,

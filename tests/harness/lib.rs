@@ -3,15 +3,19 @@
 //! Nothing in here knows how the programs work inside. In reading order: [`binaries`] builds the programs, [`role`] runs
 //! one of them, [`redis`] runs a Redis, [`farm`] puts them together, [`dev`] runs the farm of one process; [`http`], [`viewer`] and [`command`] are the three
 //! ways to talk to a farm; [`processes`], [`audit`], [`metrics`] and [`logs`] are the ways to look at one from outside;
-//! [`wait`] is how a test waits, [`ports`] and [`guard`] keep tests out of each other's way.
+//! [`load`] is a crowd of clients, [`faults`] is what happens to a farm meanwhile (with [`link`] for the network),
+//! [`verdict`] says whether all promises were kept; [`wait`] is how a test waits, [`ports`] and [`guard`] keep tests out of each other's way.
 
 pub mod audit;
 pub mod binaries;
 pub mod command;
 pub mod dev;
 pub mod farm;
+pub mod faults;
 pub mod guard;
 pub mod http;
+pub mod link;
+pub mod load;
 pub mod logs;
 pub mod metrics;
 pub mod ports;
@@ -19,6 +23,7 @@ pub mod problem;
 pub mod processes;
 pub mod redis;
 pub mod role;
+pub mod verdict;
 pub mod viewer;
 pub mod wait;
 

@@ -1,14 +1,18 @@
 //! A Redis of one test alone.
 
+use std::net::SocketAddr;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
+use rustix::process::Signal;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
+use tokio::time::timeout;
 
 use crate::guard::MARK;
 use crate::ports::Block;
+use crate::processes;
 use crate::wait::{Look, PATIENCE, until};
 
 /// A Redis server that keeps nothing on disk and its port for ever.
@@ -32,6 +36,30 @@ impl RedisServer {
     /// What `--registry` wants.
     pub fn url(&self) -> String {
         format!("redis://127.0.0.1:{}", self.port)
+    }
+
+    /// Where it listens.
+    pub fn addr(&self) -> SocketAddr {
+        SocketAddr::from(([127, 0, 0, 1], self.port))
+    }
+
+    /// Sends it a signal, if it runs.
+    pub fn signal(&self, signal: Signal) {
+        if let Some(child) = &self.child {
+            processes::signal(child.id(), signal);
+        }
+    }
+
+    /// Has it forget everything; whether it did.
+    pub async fn flush(&self) -> bool {
+        let exchange = async {
+            let mut stream = TcpStream::connect(self.addr()).await.ok()?;
+            let mut ok = [0; 5];
+            stream.write_all(b"FLUSHALL\r\n").await.ok()?;
+            stream.read_exact(&mut ok).await.ok()?;
+            (ok == *b"+OK\r\n").then_some(())
+        };
+        timeout(PATIENCE, exchange).await.ok().flatten().is_some()
     }
 
     /// Ends it at once, with all it knows.

@@ -1,5 +1,7 @@
 //! The vendor's viewer as far as the wire shows it: handshakes and first frames, in kind and size.
 
+use std::time::Duration;
+
 use futures_util::{SinkExt, StreamExt};
 use serde_json::{Value, json};
 use tokio::net::TcpStream;
@@ -110,6 +112,17 @@ impl Viewer {
     pub async fn closed(&mut self) {
         let read_on = async { while let Some(Ok(_)) = self.socket.next().await {} };
         timeout(PATIENCE, read_on).await.expect("the server ends the connection");
+    }
+
+    /// Says something, so that the server counts as used; nobody may be listening any more.
+    pub async fn greet(&mut self) {
+        self.socket.send(Message::binary(padded("CONFIGURE_STREAM", 345))).await.ok();
+    }
+
+    /// Whether the server has said goodbye or gone by now.
+    pub async fn is_closed(&mut self) -> bool {
+        let read_on = async { while let Some(Ok(_)) = self.socket.next().await {} };
+        timeout(Duration::from_millis(20), read_on).await.is_ok()
     }
 
     /// Closes as a page does.

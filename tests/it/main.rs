@@ -24,10 +24,12 @@ mod surface;
 mod agent_death;
 mod command_line;
 mod crash;
+mod faults;
 mod liveliness;
 mod misbehaviour;
 mod outage;
 mod shutdown;
+mod under_load;
 
 // What the repository promises itself.
 mod tidy;

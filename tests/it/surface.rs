@@ -151,8 +151,12 @@ async fn figures_are_on_the_admin_address_alone() {
     let agent = farm.agents[0].metrics().await;
     assert_eq!(agent.get("hatchery_agent_slots_used"), Some(1.0));
     assert_eq!(agent.get("hatchery_agent_ports_used"), Some(1.0));
+    for metrics in [&door, &agent] {
+        let memory = metrics.get("process_resident_memory_bytes");
+        assert!(memory.is_some_and(|bytes| bytes > 1e6), "{memory:?}");
+    }
     for name in door.names().into_iter().chain(agent.names()) {
-        assert!(name.starts_with("hatchery_"), "{name}");
+        assert!(name.starts_with("hatchery_") || name.starts_with("process_"), "{name}");
     }
     let raw = farm.doors[0].admin.get("/metrics").send().await;
     let id = answer["id"].as_str().unwrap();

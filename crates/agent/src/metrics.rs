@@ -1,4 +1,5 @@
-//! What the agent counts. Names are `hatchery_agent_<noun>_<unit>[_total]`; labels come from small fixed sets.
+//! What the agent counts. Names are `hatchery_agent_<noun>_<unit>[_total]`, but for what every process has; labels come
+//! from small fixed sets.
 
 use model::ExitReason;
 use prometheus_client::encoding::EncodeLabelSet;
@@ -8,6 +9,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::Registry;
 
+use crate::load::own_memory;
 use crate::spawn::Why;
 use crate::table::Usage;
 
@@ -40,11 +42,15 @@ pub(crate) struct Metrics {
     slots_used: Gauge,
     ports_used: Gauge,
     gpu_slots_used: Gauge,
+    memory: Gauge,
 }
 
 impl Metrics {
     pub(crate) fn new(slots: u32) -> Self {
-        let mut registry = Registry::with_prefix("hatchery_agent");
+        let mut root = Registry::default();
+        let memory = Gauge::default();
+        root.register("process_resident_memory_bytes", "Memory of this process", memory.clone());
+        let registry = root.sub_registry_with_prefix("hatchery_agent");
         let seconds = |first, count| Histogram::new(exponential_buckets(first, 2.0, count));
         let metrics = Self {
             started: Counter::default(),
@@ -62,6 +68,7 @@ impl Metrics {
             slots_used: Gauge::default(),
             ports_used: Gauge::default(),
             gpu_slots_used: Gauge::default(),
+            memory,
             registry: Registry::default(),
         };
         let m = &metrics;
@@ -106,7 +113,7 @@ impl Metrics {
         for reason in ExitReason::ALL {
             drop(metrics.ended.get_or_create(&Reason { reason: reason.as_str() }));
         }
-        Self { registry, ..metrics }
+        Self { registry: root, ..metrics }
     }
 
     pub(crate) fn ended(&self, reason: ExitReason) {
@@ -131,6 +138,7 @@ impl Metrics {
         self.gpu_slots_used.set(i64::from(usage.gpu_slots));
         self.backlog.set(whole(usage.backlog));
         self.dropped.set(i64::try_from(usage.dropped).unwrap_or(i64::MAX));
+        self.memory.set(i64::try_from(own_memory().unwrap_or(0)).unwrap_or(i64::MAX));
         let mut text = String::new();
         match prometheus_client::encoding::text::encode(&mut text, &self.registry) {
             Ok(()) => text,

@@ -9,7 +9,7 @@ use model::api::SpawnRequest;
 use model::{RendererType, SpawnState};
 
 use crate::commands::{
-    agent, bench, completions, cordon, dev, drain, frontdoor, log, nodes, show, spawn, spawns, stop,
+    agent, bench, completions, cordon, dev, drain, frontdoor, log, nodes, show, soak, spawn, spawns, stop,
 };
 use crate::failure::Failure;
 use crate::server::Server;
@@ -85,6 +85,8 @@ pub(crate) enum Command {
     Drain(drain::DrainArgs),
     /// Put load on a farm and measure how long its answers take
     Bench(bench::BenchArgs),
+    /// Start and stop spawns again and again, and check that nothing is left of them
+    Soak(soak::SoakArgs),
     /// Print a completion script for a shell
     Completions(completions::CompletionsArgs),
 }

@@ -242,6 +242,12 @@ impl Client {
         self.get("/v1/nodes").await
     }
 
+    /// Figures, where this is an admin address.
+    pub(crate) async fn metrics(&self) -> Result<Bytes, CallError> {
+        let uri = uri(&self.server, "/metrics")?;
+        Ok(self.send(self.request(Method::GET, uri, Full::default())).await?.1)
+    }
+
     /// One node.
     pub(crate) async fn node(&self, node: &NodeId) -> Result<Answer<Node>, CallError> {
         self.get(&format!("/v1/nodes/{node}")).await

@@ -11,6 +11,7 @@ pub(crate) mod log;
 pub(crate) mod nodes;
 mod role;
 pub(crate) mod show;
+pub(crate) mod soak;
 pub(crate) mod spawn;
 pub(crate) mod spawns;
 pub(crate) mod stop;
@@ -80,6 +81,10 @@ pub(crate) fn run(cli: Cli) -> Exit {
         }
         Command::Drain(args) => {
             ask(&before, &args.flags, ANSWER, async |context| drain::run(context, &args).await)
+        }
+        Command::Soak(args) => {
+            let timeout = args.spawn.timeout();
+            ask(&before, &args.flags, timeout, async |context| soak::run(context, &args).await)
         }
         Command::Bench(args) => {
             let timeout = args.spawn.timeout();

@@ -13,11 +13,11 @@ use tokio_util::task::TaskTracker;
 use tracing::{Instrument, info, info_span};
 
 use crate::agent_client::Agents;
-use crate::cleanup::Cleanups;
+use crate::cleanup::{Cleanups, persist};
 use crate::config::Config;
 use crate::held::Held;
 use crate::line::Line;
-use crate::metrics::{Metrics, Phase, Source};
+use crate::metrics::{CleanupKind, Metrics, Phase, Source};
 use crate::picture::{self, Choice, Picture};
 use crate::watched::{self, Watched};
 use crate::{follower, http, listen, sweeper};
@@ -111,6 +111,7 @@ impl Door {
             let since = Instant::now();
             let shunned = door.agents.shunned();
             ask.avoid = tried.iter().chain(&shunned).cloned().collect();
+            let asked = door.registry.outage().is_none();
             let mut reserved = door.registry.reserve(&ask).await;
             if !shunned.is_empty() && !matches!(reserved, Ok(Reserved::Slot(_)) | Err(_)) {
                 // Better a node that could not be reached a moment ago than none.
@@ -125,10 +126,25 @@ impl Door {
                 }
                 Ok(Reserved::Full) => Ok(Got::Full),
                 Ok(Reserved::NoMatch { known }) => Ok(Got::NoMatch { known }),
-                Err(error) => Err(error),
+                Err(error) => {
+                    if asked {
+                        door.renounce(ask.spawn);
+                    }
+                    Err(error)
+                }
             }
         };
         self.cleanups.finish(work).await
+    }
+
+    /// Gives back what a reserve took whose answer was lost. A registry that hung may do it only when it is back, but does
+    /// it before what it is asked from then on.
+    fn renounce(self: &Arc<Self>, spawn: SpawnId) {
+        let door = Arc::clone(self);
+        self.metrics.cleanup(CleanupKind::Renounce);
+        self.cleanups.spawn(async move {
+            persist(&door.registry, "renounce", || door.registry.renounce(spawn)).await;
+        });
     }
 
     /// Chooses a node that was not tried from the last picture of the farm; `None` when there is none of use. What it gives

@@ -20,6 +20,7 @@ mod http;
 mod idempotency;
 mod line;
 mod listen;
+mod memory;
 mod metrics;
 mod operate;
 mod options;

@@ -1,4 +1,4 @@
-//! Figures for operators, all named `hatchery_frontdoor_…`.
+//! Figures for operators, all named `hatchery_frontdoor_…` but for what every process has.
 
 use std::fmt;
 use std::sync::atomic::{AtomicI64, AtomicU64};
@@ -13,6 +13,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 
+use crate::memory::own_memory;
 use crate::watched::Figures;
 
 /// Upper bounds in seconds: fine where a placement is, coarse where a slow server is.
@@ -62,6 +63,8 @@ pub(crate) enum CleanupKind {
     Abandon,
     /// The caller went away.
     Cancel,
+    /// The registry's answer was missing.
+    Renounce,
 }
 
 macro_rules! label {
@@ -78,7 +81,7 @@ label!(Attempt {
     Ready => "ready", Refused => "refused", NotSent => "not-sent", Unknown => "unknown", Ended => "ended",
 });
 label!(Source { Registry => "registry", Picture => "picture" });
-label!(CleanupKind { Release => "release", Abandon => "abandon", Cancel => "cancel" });
+label!(CleanupKind { Release => "release", Abandon => "abandon", Cancel => "cancel", Renounce => "renounce" });
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct RequestLabels {
@@ -129,11 +132,14 @@ pub(crate) struct Metrics {
     placements: Family<PlacementLabels, Counter>,
     operations: Family<OperationLabels, Counter>,
     picture_nodes: Gauge<i64, AtomicI64>,
+    memory: Gauge<i64, AtomicI64>,
 }
 
 impl Metrics {
     pub(crate) fn new() -> Self {
         let mut root = Registry::default();
+        let memory = Gauge::default();
+        root.register("process_resident_memory_bytes", "Memory of this process", memory.clone());
         let registry = root.sub_registry_with_prefix("hatchery_frontdoor");
         macro_rules! register {
             ($metric:expr, $name:literal, $help:literal) => {{
@@ -189,6 +195,7 @@ impl Metrics {
                 "operations",
                 "Nodes opened, cordoned or drained, by whether the agent confirmed it"
             ),
+            memory,
             registry: root,
         }
     }
@@ -259,6 +266,7 @@ impl Metrics {
 
     /// In the OpenMetrics text format.
     pub(crate) fn text(&self) -> Result<String, fmt::Error> {
+        self.memory.set(i64::try_from(own_memory().unwrap_or(0)).unwrap_or(i64::MAX));
         let mut text = String::new();
         prometheus_client::encoding::text::encode(&mut text, &self.registry)?;
         Ok(text)

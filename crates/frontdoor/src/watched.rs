@@ -81,6 +81,7 @@ watched! {
     now() -> Timestamp;
     reserve(ask: &Reserve) -> Reserved;
     release(node: &NodeId, spawn: SpawnId) -> ();
+    renounce(spawn: SpawnId) -> ();
     abandon(node: &NodeId, spawn: SpawnId) -> ();
     keep_places(tickets: &[TicketId]) -> ();
     leave_line(tickets: &[TicketId]) -> ();

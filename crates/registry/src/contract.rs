@@ -91,6 +91,15 @@ impl Registry {
         both!(self, b => b.release(node, spawn))
     }
 
+    /// Gives back the slot that a reserve took whose answer was lost, if it took one, on whatever node. Does nothing once
+    /// the agent has reported the spawn. Costs as much as there are reservations that nobody confirmed yet.
+    ///
+    /// # Errors
+    /// The registry is away.
+    pub async fn renounce(&self, spawn: SpawnId) -> Result<(), RegistryError> {
+        both!(self, b => b.renounce(spawn))
+    }
+
     /// Gives up a spawn that may have been started: the agent is told to end it or never to start it. Its slot stays
     /// taken until the agent has said so, or the reservation expires.
     ///

@@ -7,12 +7,12 @@
 //! [`load`] decides when a spawn is asked for, [`life`] asks and measures, [`tally`] counts, [`report`] tells. All of it
 //! runs on one thread, because it shares the machine with what it measures.
 
-mod life;
-mod load;
+pub(crate) mod life;
+pub(crate) mod load;
 mod pace;
 mod progress;
-mod report;
-mod tally;
+pub(crate) mod report;
+pub(crate) mod tally;
 
 use std::io;
 use std::time::Duration;
@@ -131,10 +131,30 @@ pub(crate) async fn run(context: &Context, args: &BenchArgs) -> Result<Exit, Fai
         hold: args.hold,
     });
     let (bounds, shape) = (args.bounds(), args.shape());
+    let (elapsed, interrupted) = drive(shape, bounds, &life, !context.json).await?;
+
+    let tally = life.tally();
+    let tally = tally.lock();
+    let report = report::Report::new(context.client.server(), shape, elapsed, interrupted, &tally);
+    let mut out = io::stdout().lock();
+    if context.json {
+        write_json(&mut out, &report.json())?;
+    } else {
+        report.write(&mut out)?;
+    }
+    Ok(tally.exit())
+}
+
+/// Makes the load with a bar for whoever watches; how long it took, and whether a signal ended it early.
+pub(crate) async fn drive(
+    shape: load::Shape,
+    bounds: load::Bounds,
+    life: &life::Life,
+    bar: bool,
+) -> Result<(Duration, bool), Failure> {
     let enough = CancellationToken::new();
     let mut signals = Signals::catch()?;
-    let progress = progress::Progress::show(!context.json, &bounds, life.tally());
-
+    let progress = progress::Progress::show(bar, &bounds, life.tally());
     let load = load::run(shape, bounds, life.clone(), enough.clone());
     tokio::pin!(load);
     let mut interrupted = false;
@@ -154,15 +174,5 @@ pub(crate) async fn run(context: &Context, args: &BenchArgs) -> Result<Exit, Fai
         }
     };
     progress.clear();
-
-    let tally = life.tally();
-    let tally = tally.lock();
-    let report = report::Report::new(context.client.server(), shape, elapsed, interrupted, &tally);
-    let mut out = io::stdout().lock();
-    if context.json {
-        write_json(&mut out, &report.json())?;
-    } else {
-        report.write(&mut out)?;
-    }
-    Ok(tally.exit())
+    Ok((elapsed, interrupted))
 }

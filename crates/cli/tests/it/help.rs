@@ -2,7 +2,7 @@
 
 use crate::process::run;
 
-const COMMANDS: [&str; 14] = [
+const COMMANDS: [&str; 15] = [
     "frontdoor",
     "agent",
     "dev",
@@ -16,6 +16,7 @@ const COMMANDS: [&str; 14] = [
     "uncordon",
     "drain",
     "bench",
+    "soak",
     "completions",
 ];
 

@@ -19,4 +19,5 @@ mod lists;
 mod log;
 mod requests;
 mod roles;
+mod soak;
 mod stop;

@@ -241,6 +241,13 @@ impl Farm {
         }
     }
 
+    pub(super) fn renounce(&mut self, spawn: SpawnId) {
+        let holds = self.nodes.iter().find(|(_, node)| node.held.contains_key(&spawn));
+        if let Some(node) = holds.map(|(node, _)| node.clone()) {
+            self.release(&node, spawn);
+        }
+    }
+
     pub(super) fn abandon(&mut self, node: &NodeId, spawn: SpawnId) {
         let Some(state) = self.nodes.get_mut(node) else { return };
         if let Some((hold, _)) = state.held.get_mut(&spawn)

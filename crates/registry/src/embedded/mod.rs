@@ -86,6 +86,10 @@ impl Embedded {
         self.change(|farm| farm.release(node, spawn));
     }
 
+    pub(crate) fn renounce(&self, spawn: SpawnId) {
+        self.change(|farm| farm.renounce(spawn));
+    }
+
     pub(crate) fn abandon(&self, node: &NodeId, spawn: SpawnId) {
         self.change(|farm| farm.abandon(node, spawn));
     }

@@ -12,6 +12,7 @@ macro_rules! script {
 pub(super) struct Scripts {
     pub(super) reserve: Script,
     pub(super) release: Script,
+    pub(super) renounce: Script,
     pub(super) abandon: Script,
     pub(super) keep_places: Script,
     pub(super) leave_line: Script,
@@ -27,6 +28,7 @@ impl Scripts {
         Self {
             reserve: script!("core", "slots", "reserve"),
             release: script!("core", "slots", "release"),
+            renounce: script!("core", "slots", "renounce"),
             abandon: script!("core", "abandon"),
             keep_places: script!("core", "keep_places"),
             leave_line: script!("core", "leave_line"),

@@ -86,6 +86,13 @@ impl Redis {
         .await
     }
 
+    pub(crate) async fn renounce(&self, spawn: SpawnId) -> Result<(), RegistryError> {
+        self.run("renounce", &self.0.scripts.renounce, |args| {
+            args.arg(spawn.to_string());
+        })
+        .await
+    }
+
     pub(crate) async fn abandon(&self, node: &NodeId, spawn: SpawnId) -> Result<(), RegistryError> {
         self.run("abandon", &self.0.scripts.abandon, |args| {
             args.arg(node.as_str()).arg(spawn.to_string());

@@ -125,6 +125,25 @@ on_both! {
 }
 
 on_both! {
+    async fn a_slot_whose_node_nobody_was_told_comes_back_all_the_same(farm: &Farm) {
+        let (mut one, mut other) = (Agent::new("a", 2), Agent::new("b", 2));
+        one.beat(farm).await;
+        other.beat(farm).await;
+        let mut taken = Vec::new();
+        for _ in 0..4 {
+            taken.push(farm.take(&csr()).await);
+        }
+        for _ in 0..2 {
+            farm.registry.renounce(taken[0].spawn).await.unwrap();
+            farm.registry.renounce(SpawnId::mint()).await.unwrap();
+        }
+        assert_eq!(farm.used("a").await.0 + farm.used("b").await.0, 3);
+        assert_eq!(farm.take(&csr()).await.node, taken[0].node);
+        assert_eq!(farm.reserve(&csr()).await, Reserved::Full);
+    }
+}
+
+on_both! {
     async fn a_reservation_whose_holder_died_expires_and_can_never_start(farm: &Farm) {
         let mut agent = Agent::new("a", 1);
         agent.beat(farm).await;
