@@ -1,4 +1,5 @@
-//! The floor: the stand-in started directly by a small loop that waits for its `ready`, no control plane at all.
+//! The floor: the stand-in started directly by a small loop that waits for its `ready`, no control plane at all. It gets
+//! the arguments and the environment that it needs and that an agent gives it, and its output goes nowhere.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -19,6 +20,8 @@ type Waiting = Arc<Mutex<HashMap<String, oneshot::Sender<Instant>>>>;
 /// Starts stand-ins and waits for them, nothing else.
 pub(crate) struct Floor {
     executable: PathBuf,
+    /// Where the vendor's server has its libraries.
+    libraries: PathBuf,
     license: PathBuf,
     liveliness: String,
     waiting: Waiting,
@@ -34,6 +37,7 @@ impl Floor {
         tokio::spawn(receive(listener, Arc::clone(&waiting)));
         Ok(Self {
             executable: executable.to_owned(),
+            libraries: executable.parent().map(Path::to_owned).unwrap_or_default(),
             license: license.to_owned(),
             liveliness,
             waiting,
@@ -57,9 +61,13 @@ impl Floor {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner).insert(id.clone(), ready);
         let mut child = Command::new(&self.executable)
             .args(["--id", &id, "--sc-port", &port.to_string(), "--liveliness-endpoint", &self.liveliness])
-            .args(["--liveliness-update-frequency", "5", "--csr", "true", "--license-file"])
+            .args(["--liveliness-update-frequency", "5", "--initial-use-duration", "60"])
+            .args(["--log-stdout-category-mask", "7", "--csr", "true", "--license-file"])
             .arg(&self.license)
             .env_clear()
+            .env("LD_LIBRARY_PATH", &self.libraries)
+            .env("DYLD_LIBRARY_PATH", &self.libraries)
+            .env("DISPLAY", ":0")
             .process_group(0)
             .stdin(Stdio::null())
             .stdout(Stdio::null())

@@ -136,7 +136,7 @@ impl FarmBuilder {
         fs::write(mark.join("models/bolt.scs"), "").expect("a file can be written");
         let guard = Guard::over(&mark);
         let redis = RedisServer::start(&mark).await;
-        let log = if self.plain_log { "info" } else { LOG };
+        let log = if self.plain_log { None } else { Some(LOG) };
         let mut links = Vec::new();
         let mut registry = async |name: &str| {
             if !self.links {
@@ -356,10 +356,10 @@ fn files(directory: &Path) -> Vec<PathBuf> {
     all
 }
 
-fn common(registry: &str, log: &str) -> Vec<String> {
-    ["--registry", registry, "--farm", "test", "--log-format", "json", "--log", log]
-        .map(str::to_owned)
-        .to_vec()
+fn common(registry: &str, log: Option<&str>) -> Vec<String> {
+    let mut args = vec!["--registry", registry, "--farm", "test"];
+    args.extend(log.into_iter().flat_map(|log| ["--log-format", "json", "--log", log]));
+    args.into_iter().map(str::to_owned).collect()
 }
 
 /// A running farm.
@@ -518,7 +518,7 @@ impl Farm {
             assert!(status.success(), "{} ended with {status}", role.name);
             let said = role.said();
             assert_eq!(said.lines().count(), 1, "{} says one line: {said}", role.name);
-            let errors = logs::of_level(&logs::lines(&role.name, &role.log()), "ERROR");
+            let errors = logs::errors(&role.name, &role.log());
             assert!(errors.is_empty(), "{} logged {errors:#?}", role.name);
         }
     }

@@ -11,9 +11,12 @@ pub fn lines(name: &str, log: &str) -> Vec<Value> {
     log.lines().map(parse).collect()
 }
 
-/// Lines of this level.
-pub fn of_level(lines: &[Value], level: &str) -> Vec<String> {
-    lines.iter().filter(|line| line["level"] == level).map(Value::to_string).collect()
+/// What a log, JSON or text, tells of errors.
+pub fn errors(name: &str, log: &str) -> Vec<String> {
+    if !log.starts_with('{') {
+        return log.lines().filter(|line| line.contains(" ERROR ")).map(str::to_owned).collect();
+    }
+    lines(name, log).iter().filter(|line| line["level"] == "ERROR").map(Value::to_string).collect()
 }
 
 /// The last lines of a log, for people.

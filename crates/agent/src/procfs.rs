@@ -1,6 +1,7 @@
 //! What the kernel says of processes.
 
-use std::fs::Metadata;
+use std::fs::{File, Metadata};
+use std::io::Read as _;
 use std::os::unix::fs::MetadataExt;
 
 /// The part of `/proc/PID/stat` that tells a process from all others.
@@ -30,7 +31,10 @@ impl Stat {
 }
 
 pub(crate) fn stat(pid: u32) -> Option<Stat> {
-    Stat::read(&std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?)
+    // It is one line of a few hundred bytes, which the kernel makes anew for every read.
+    let mut line = [0; 1024];
+    let length = File::open(format!("/proc/{pid}/stat")).ok()?.read(&mut line).ok()?;
+    Stat::read(&String::from_utf8_lossy(&line[..length]))
 }
 
 /// The numbers of all processes.

@@ -4,20 +4,23 @@ use std::io::{self, IsTerminal};
 use std::panic;
 
 use tracing::error;
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::Targets;
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::util::SubscriberInitExt as _;
 
 use crate::args::{LogFlags, LogFormat};
 use crate::failure::Failure;
 
 /// Starts logging, for the life of the process. A panic is logged like everything else.
 pub(crate) fn start(flags: &LogFlags) -> Result<(), Failure> {
-    let filter = EnvFilter::builder().parse(&flags.filter).map_err(|e| {
+    let filter: Targets = flags.filter.parse().map_err(|e| {
         Failure::usage(format!("--log wants a level or a filter such as warn,agent=debug: {e}"))
     })?;
-    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr);
+    let registry = tracing_subscriber::registry().with(filter);
+    let lines = tracing_subscriber::fmt::layer().with_writer(io::stderr);
     match flags.log_format {
-        LogFormat::Text => log.with_ansi(io::stderr().is_terminal()).init(),
-        LogFormat::Json => log.json().flatten_event(true).init(),
+        LogFormat::Text => registry.with(lines.with_ansi(io::stderr().is_terminal())).init(),
+        LogFormat::Json => registry.with(lines.json().flatten_event(true)).init(),
     }
     panic::set_hook(Box::new(|info| {
         let what = info.payload();

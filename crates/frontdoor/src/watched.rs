@@ -10,7 +10,8 @@ use model::{Drain, Eligibility, NodeId, NodeRecord, SpawnId, SpawnRecord, Ticket
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::gauge::Gauge;
 use registry::{
-    Claim, IdempotencyKey, Position, Registry, RegistryError, Reserve, Reserved, SpawnFilter, SpawnPage,
+    Claim, IdempotencyKey, Located, Position, Registry, RegistryError, Reserve, Reserved, SpawnFilter,
+    SpawnPage,
 };
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep};
@@ -91,6 +92,7 @@ watched! {
     set_eligibility(node: &NodeId, eligibility: Eligibility, drain: Option<&Drain>, by: Option<&str>) -> bool;
     spawns(filter: &SpawnFilter) -> SpawnPage;
     spawn(spawn: SpawnId) -> Option<SpawnRecord>;
+    locate(spawn: SpawnId) -> Option<Located>;
     claim(key: &IdempotencyKey, fingerprint: Uuid, claimant: Uuid) -> Claim;
     settle(key: &IdempotencyKey, claimant: Uuid, answer: Option<(&str, Duration)>) -> bool;
     position() -> Position;

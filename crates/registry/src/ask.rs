@@ -133,6 +133,15 @@ pub struct SpawnPage {
     pub next: Option<u64>,
 }
 
+/// A spawn, and where its node's agent is reached.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Located {
+    /// The spawn with its events.
+    pub spawn: SpawnRecord,
+    /// gRPC address of its node's agent; absent when the node is not known any more.
+    pub advertise: Option<String>,
+}
+
 /// The longest a [`crate::Registry::follow`] blocks; longer waits are cut to this, so that a dead link is noticed.
 pub const LONGEST_FOLLOW: Duration = Duration::from_secs(5);
 

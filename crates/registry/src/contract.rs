@@ -5,7 +5,9 @@ use std::time::Duration;
 use model::{Drain, Eligibility, NodeId, NodeRecord, SpawnId, SpawnRecord, TicketId, Timestamp, Timing};
 use uuid::Uuid;
 
-use crate::ask::{Claim, Follow, IdempotencyKey, Position, Reserve, Reserved, SpawnFilter, SpawnPage};
+use crate::ask::{
+    Claim, Follow, IdempotencyKey, Located, Position, Reserve, Reserved, SpawnFilter, SpawnPage,
+};
 use crate::embedded::Embedded;
 use crate::error::{OpenError, RegistryError};
 use crate::redis::Redis;
@@ -195,6 +197,14 @@ impl Registry {
     /// The registry is away.
     pub async fn spawn(&self, spawn: SpawnId) -> Result<Option<SpawnRecord>, RegistryError> {
         both!(self, b => b.spawn(spawn))
+    }
+
+    /// One spawn with its events, and where its node's agent is reached.
+    ///
+    /// # Errors
+    /// The registry is away.
+    pub async fn locate(&self, spawn: SpawnId) -> Result<Option<Located>, RegistryError> {
+        both!(self, b => b.locate(spawn))
     }
 
     /// Claims an idempotency key for a request with this fingerprint. Repeating it as the same claimant renews the claim.

@@ -16,7 +16,7 @@ mod error;
 mod redis;
 
 pub use ask::{
-    Claim, Follow, IdempotencyKey, Position, Reservation, Reserve, Reserved, SpawnFilter, SpawnPage,
+    Claim, Follow, IdempotencyKey, Located, Position, Reservation, Reserve, Reserved, SpawnFilter, SpawnPage,
 };
 pub use contract::Registry;
 pub use error::{OpenError, RegistryError};

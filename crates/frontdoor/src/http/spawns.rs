@@ -8,7 +8,7 @@ use axum::http::{StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 use model::api::{Spawn, SpawnList};
 use model::{NodeId, RequestId, SpawnId, SpawnRecord, SpawnState};
-use registry::SpawnFilter;
+use registry::{Located, SpawnFilter};
 use tracing::{debug, info};
 use wire::v1::stop_reply::Outcome;
 
@@ -66,7 +66,8 @@ pub(crate) async fn show(
     uri: Uri,
 ) -> Result<Json<Spawn>, ApiError> {
     no_parameters(&uri)?;
-    Ok(Json(Spawn::whole(find(&door, &id).await?)))
+    let spawn = door.registry.spawn(known(&id)?).await?.ok_or_else(|| unknown(&id))?;
+    Ok(Json(Spawn::whole(spawn)))
 }
 
 /// Stops a spawn: TERM, grace, KILL.
@@ -88,11 +89,11 @@ pub(crate) async fn stop(
     uri: Uri,
 ) -> Result<Response, ApiError> {
     no_parameters(&uri)?;
-    let mut spawn = find(&door, &id).await?;
+    let Located { mut spawn, advertise } = locate(&door, &id).await?;
     if spawn.state == SpawnState::Exited {
         return Ok(Json(Spawn::whole(spawn)).into_response());
     }
-    match stop_on_node(&door, &spawn, &request).await? {
+    match stop_on_node(&door, &spawn, advertise, &request).await {
         // The registry hears of it in a moment.
         Ok(Outcome::Stopping) => spawn.state = SpawnState::Stopping,
         Ok(_) => {}
@@ -104,18 +105,16 @@ pub(crate) async fn stop(
     Ok((StatusCode::ACCEPTED, Json(Spawn::whole(spawn))).into_response())
 }
 
-/// The inner error: the agent did not take the order.
+/// The error: the agent did not take the order.
 async fn stop_on_node(
     door: &Door,
     spawn: &SpawnRecord,
+    advertise: Option<String>,
     request: &RequestId,
-) -> Result<Result<Outcome, AgentError>, ApiError> {
-    let advertise = match advertise(door, &spawn.node).await? {
-        Ok(advertise) => advertise,
-        Err(error) => return Ok(Err(error)),
-    };
+) -> Result<Outcome, AgentError> {
+    let advertise = reachable(advertise)?;
     let stopped = door.agents.stop(&spawn.node, &advertise, spawn.id, StopReason::Stopped, request).await;
-    Ok(stopped.inspect(|outcome| debug!(spawn.id = %spawn.id, ?outcome, "spawn stopped")))
+    stopped.inspect(|outcome| debug!(spawn.id = %spawn.id, ?outcome, "spawn stopped"))
 }
 
 /// The last lines of a spawn's output.
@@ -138,9 +137,9 @@ pub(crate) async fn log(
     let mut parameters = Parameters::of(&uri)?;
     let lines = parameters.number("lines", 100, MOST_LINES)?;
     parameters.done()?;
-    let spawn = find(&door, &id).await?;
+    let Located { spawn, advertise } = locate(&door, &id).await?;
     let unreachable = |error| error::unreachable(&spawn.node, &error);
-    let advertise = advertise(&door, &spawn.node).await?.map_err(unreachable)?;
+    let advertise = reachable(advertise).map_err(unreachable)?;
     let log = door.agents.read_log(&spawn.node, &advertise, spawn.id, lines, &request).await;
     let lines = log.map_err(unreachable)?.ok_or_else(|| {
         ApiError::not_found(format!("node {} has no log of spawn {} any more", spawn.node, spawn.id))
@@ -149,19 +148,21 @@ pub(crate) async fn log(
     Ok(([(header::CONTENT_TYPE, "text/plain; charset=utf-8")], text).into_response())
 }
 
-async fn find(door: &Door, id: &str) -> Result<SpawnRecord, ApiError> {
-    let unknown = || {
-        let id: String = id.chars().take(100).collect();
-        ApiError::not_found(format!("there is no spawn {id:?}"))
-    };
-    let id: SpawnId = id.parse().map_err(|_| unknown())?;
-    door.registry.spawn(id).await?.ok_or_else(unknown)
+async fn locate(door: &Door, id: &str) -> Result<Located, ApiError> {
+    door.registry.locate(known(id)?).await?.ok_or_else(|| unknown(id))
 }
 
-/// Where a node's agent is reached. The inner error: nowhere.
-async fn advertise(door: &Door, node: &NodeId) -> Result<Result<String, AgentError>, ApiError> {
-    Ok(match door.registry.node(node).await? {
-        Some(node) => Ok(node.description.advertise),
-        None => Err(AgentError::NotSent { why: "the registry does not know the node any more".into() }),
-    })
+/// What is no id at all is no spawn's id.
+fn known(id: &str) -> Result<SpawnId, ApiError> {
+    id.parse().map_err(|_| unknown(id))
+}
+
+fn unknown(id: &str) -> ApiError {
+    let id: String = id.chars().take(100).collect();
+    ApiError::not_found(format!("there is no spawn {id:?}"))
+}
+
+fn reachable(advertise: Option<String>) -> Result<String, AgentError> {
+    advertise
+        .ok_or_else(|| AgentError::NotSent { why: "the registry does not know the node any more".into() })
 }

@@ -18,7 +18,8 @@ use uuid::Uuid;
 
 use self::farm::Farm;
 use crate::ask::{
-    Claim, Follow, IdempotencyKey, LONGEST_FOLLOW, Position, Reserve, Reserved, SpawnFilter, SpawnPage,
+    Claim, Follow, IdempotencyKey, LONGEST_FOLLOW, Located, Position, Reserve, Reserved, SpawnFilter,
+    SpawnPage,
 };
 use crate::report::{AgentReport, Orders};
 
@@ -138,6 +139,13 @@ impl Embedded {
 
     pub(crate) fn spawn(&self, spawn: SpawnId) -> Option<SpawnRecord> {
         self.farm().history.spawn(spawn)
+    }
+
+    pub(crate) fn locate(&self, spawn: SpawnId) -> Option<Located> {
+        let mut farm = self.farm();
+        let spawn = farm.history.spawn(spawn)?;
+        let advertise = farm.node(&spawn.node).map(|node| node.description.advertise);
+        Some(Located { spawn, advertise })
     }
 
     pub(crate) fn claim(&self, key: &IdempotencyKey, fingerprint: Uuid, claimant: Uuid) -> Claim {

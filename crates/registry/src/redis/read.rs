@@ -9,7 +9,7 @@ use redis::{Pipeline, Value, pipe};
 
 use super::link::failed;
 use super::{Redis, renderer_of, unexpected};
-use crate::ask::{Follow, LONGEST_FOLLOW, Position, SpawnFilter, SpawnPage};
+use crate::ask::{Follow, LONGEST_FOLLOW, Located, Position, SpawnFilter, SpawnPage};
 use crate::error::RegistryError;
 
 type Fields = HashMap<String, String>;
@@ -160,14 +160,20 @@ impl Redis {
     pub(crate) async fn spawn(&self, spawn: SpawnId) -> Result<Option<SpawnRecord>, RegistryError> {
         let (fields,): (Fields,) =
             self.ask("spawn", pipe().hgetall(self.key(&format!("spawn:{spawn}")))).await?;
-        if fields.is_empty() {
-            return Ok(None);
-        }
-        let mut record = spawn_record(&spawn.to_string(), &fields)?;
-        let events: u32 = parsed(&fields, "events", "spawn")?;
-        record.events =
-            (1..=events).map(|n| told(text(&fields, &format!("e{n}")), spawn)).collect::<Result<_, _>>()?;
-        Ok(Some(record))
+        whole_record(spawn, &fields)
+    }
+
+    pub(crate) async fn locate(&self, spawn: SpawnId) -> Result<Option<Located>, RegistryError> {
+        let locate = &self.0.scripts.locate;
+        let answer: Vec<Value> = self
+            .run("locate", locate, |args| {
+                args.arg(spawn.to_string());
+            })
+            .await?;
+        let mut answers = answer.into_iter();
+        let fields: Fields = value(answers.next(), "locate")?;
+        let advertise = answers.next().map(|advertise| value(Some(advertise), "locate")).transpose()?;
+        Ok(whole_record(spawn, &fields)?.map(|spawn| Located { spawn, advertise }))
     }
 
     pub(crate) async fn position(&self) -> Result<Position, RegistryError> {
@@ -289,6 +295,18 @@ fn spawn_record(id: &str, fields: &Fields) -> Result<SpawnRecord, RegistryError>
         },
         events: Vec::new(),
     })
+}
+
+/// A record with its history; `None` when there is none.
+fn whole_record(spawn: SpawnId, fields: &Fields) -> Result<Option<SpawnRecord>, RegistryError> {
+    if fields.is_empty() {
+        return Ok(None);
+    }
+    let mut record = spawn_record(&spawn.to_string(), fields)?;
+    let events: u32 = parsed(fields, "events", "spawn")?;
+    record.events =
+        (1..=events).map(|n| told(text(fields, &format!("e{n}")), spawn)).collect::<Result<_, _>>()?;
+    Ok(Some(record))
 }
 
 /// The sequence number of a stream's entry.

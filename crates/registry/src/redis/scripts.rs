@@ -21,6 +21,7 @@ pub(super) struct Scripts {
     pub(super) set_eligibility: Script,
     pub(super) claim: Script,
     pub(super) settle: Script,
+    pub(super) locate: Script,
 }
 
 impl Scripts {
@@ -37,6 +38,7 @@ impl Scripts {
             set_eligibility: script!("core", "slots", "set_eligibility"),
             claim: script!("core", "claim"),
             settle: script!("core", "settle"),
+            locate: script!("core", "locate"),
         }
     }
 }

@@ -21,7 +21,7 @@ fn flag(on: bool) -> &'static str {
 }
 
 impl Redis {
-    async fn run<T: FromRedisValue>(
+    pub(super) async fn run<T: FromRedisValue>(
         &self,
         call: &'static str,
         script: &Script,

@@ -46,6 +46,21 @@ on_both! {
 }
 
 on_both! {
+    async fn a_spawn_is_found_with_the_address_of_its_agent(farm: &Farm) {
+        let mut agent = Agent::new("a", 2);
+        let unknown = farm.registry.locate(csr().spawn).await.unwrap();
+        assert_eq!(unknown, None);
+        agent.beat(farm).await;
+        let spawn = farm.take(&csr()).await.spawn;
+        agent.tell(farm, ready(spawn)).await;
+        let found = farm.registry.locate(spawn).await.unwrap().unwrap();
+        assert_eq!(Some(found.spawn), farm.registry.spawn(spawn).await.unwrap());
+        let node = farm.registry.node(&"a".parse().unwrap()).await.unwrap().unwrap();
+        assert_eq!(found.advertise, Some(node.description.advertise));
+    }
+}
+
+on_both! {
     async fn a_change_sent_twice_happens_once(farm: &Farm) {
         let mut agent = Agent::new("a", 2);
         agent.beat(farm).await;
