@@ -96,6 +96,8 @@ pub(super) struct Farm {
     pub(super) timing: Timing,
     pub(super) nodes: BTreeMap<NodeId, NodeState>,
     stock: BTreeMap<(NodeKind, RendererType), Stock>,
+    /// What was abandoned on nodes that are not known (yet).
+    pub(super) ahead: HashMap<NodeId, BTreeSet<SpawnId>>,
     /// Nodes that are up or stale, by their last heartbeat.
     pub(super) beats: BTreeSet<(Timestamp, NodeId)>,
     /// Reservations by when they expire.
@@ -112,6 +114,7 @@ impl Farm {
             now: Timestamp::default(),
             nodes: BTreeMap::new(),
             stock: BTreeMap::new(),
+            ahead: HashMap::new(),
             beats: BTreeSet::new(),
             expiries: BTreeSet::new(),
             line: Line::default(),
@@ -249,7 +252,10 @@ impl Farm {
     }
 
     pub(super) fn abandon(&mut self, node: &NodeId, spawn: SpawnId) {
-        let Some(state) = self.nodes.get_mut(node) else { return };
+        let Some(state) = self.nodes.get_mut(node) else {
+            self.ahead.entry(node.clone()).or_default().insert(spawn);
+            return;
+        };
         if let Some((hold, _)) = state.held.get_mut(&spawn)
             && *hold == Hold::Reserved
         {

@@ -75,7 +75,7 @@ impl Farm {
                 beat: now,
                 drain: remembered,
                 held: HashMap::new(),
-                abandoned: Default::default(),
+                abandoned: self.ahead.remove(node).unwrap_or_default(),
                 serial: 0,
             }
         });

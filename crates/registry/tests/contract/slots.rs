@@ -191,6 +191,17 @@ on_both! {
 }
 
 on_both! {
+    async fn what_is_abandoned_on_a_node_that_is_not_known_is_told_to_its_agent(farm: &Farm) {
+        let mut agent = Agent::new("a", 1);
+        let spawn = csr().spawn;
+        farm.registry.abandon(&"a".parse().unwrap(), spawn).await.unwrap();
+        assert_eq!(agent.beat(farm).await.abandoned, [spawn]);
+        agent.forgotten = vec![spawn];
+        assert_eq!(agent.beat(farm).await.abandoned, []);
+    }
+}
+
+on_both! {
     async fn an_abandoned_spawn_that_was_started_ends_through_its_agent(farm: &Farm) {
         let mut agent = Agent::new("a", 1);
         agent.beat(farm).await;
