@@ -6,7 +6,7 @@ use hatchery_tests::{AgentPlan, Farm, Look, Viewer, until, wait::PATIENCE};
 use serde_json::json;
 
 /// Waits until every front door says that it can serve again.
-async fn ready_again(farm: &Farm) {
+pub(crate) async fn ready_again(farm: &Farm) {
     for door in &farm.doors {
         until("the front door is ready again", PATIENCE, async || {
             let ready = door.http.get("/readyz").send().await;

@@ -11,6 +11,7 @@ use serde_json::json;
 use tokio::time::Instant;
 
 use crate::faults::{Site, settle};
+use crate::outage::ready_again;
 
 async fn served_more(load: &Load, more: usize) {
     let before = load.served();
@@ -25,6 +26,20 @@ fn running(farm: &Farm) -> BTreeSet<String> {
     farm.processes().iter().filter_map(|process| process.option("--id")).map(str::to_owned).collect()
 }
 
+/// A Redis that can be reached knows what ran `before` and still does.
+async fn on_record_again(farm: &Farm, before: &BTreeSet<String>) {
+    until("what runs is on record", Duration::from_secs(2), async || {
+        let mut known = BTreeSet::new();
+        for spawn in hatchery_tests::audit::all_spawns(farm.door(1), "").await {
+            known.insert(spawn["id"].as_str().unwrap().to_owned());
+        }
+        let still = running(farm);
+        let missing: Vec<_> = before.intersection(&still).filter(|id| !known.contains(*id)).collect();
+        Look::when(missing.is_empty(), || format!("{missing:?} of {} are missing", before.len()))
+    })
+    .await;
+}
+
 #[tokio::test]
 async fn a_wiped_redis_knows_everything_again_within_two_seconds() {
     let (site, farm) = Site::farm().await;
@@ -33,16 +48,7 @@ async fn a_wiped_redis_knows_everything_again_within_two_seconds() {
     let before = running(&farm);
     assert!(farm.redis.flush().await);
     let wiped = Instant::now();
-    until("what runs is on record", Duration::from_secs(2), async || {
-        let mut known = BTreeSet::new();
-        for spawn in hatchery_tests::audit::all_spawns(farm.door(1), "").await {
-            known.insert(spawn["id"].as_str().unwrap().to_owned());
-        }
-        let still = running(&farm);
-        let missing: Vec<_> = before.intersection(&still).filter(|id| !known.contains(*id)).collect();
-        Look::when(missing.is_empty(), || format!("{missing:?} of {} are missing", before.len()))
-    })
-    .await;
+    on_record_again(&farm, &before).await;
     served_more(&load, 15).await;
     settle(site, farm, load, Incidents { wiped: vec![wiped], ..Incidents::default() }).await;
 }
@@ -55,6 +61,41 @@ async fn clients_are_served_while_redis_hangs_and_all_is_true_afterwards() {
     farm.redis.signal(Signal::STOP);
     served_more(&load, 10).await;
     farm.redis.signal(Signal::CONT);
+    served_more(&load, 15).await;
+    settle(site, farm, load, Incidents::default()).await;
+}
+
+#[tokio::test]
+async fn clients_are_served_for_a_minute_without_redis_and_no_spawn_is_lost() {
+    let (site, mut farm) = Site::farm().await;
+    let load = Load::start(farm.doors.iter().map(|door| door.http).collect(), 104, 8.0);
+    served_more(&load, 15).await;
+    farm.redis.kill();
+    let gone = Instant::now();
+    while gone.elapsed() < Duration::from_secs(60) {
+        served_more(&load, 20).await;
+    }
+    let before = running(&farm);
+    farm.redis.restart().await;
+    let back = Instant::now();
+    ready_again(&farm).await;
+    on_record_again(&farm, &before).await;
+    served_more(&load, 15).await;
+    let incidents = Incidents { wiped: vec![gone, back], ..Incidents::default() };
+    settle(site, farm, load, incidents).await;
+}
+
+#[tokio::test]
+async fn an_agent_that_stands_still_for_half_a_minute_among_clients_is_whole_again() {
+    let (site, farm) = Site::farm().await;
+    let load = Load::start(farm.doors.iter().map(|door| door.http).collect(), 105, 8.0);
+    served_more(&load, 15).await;
+    farm.agents[1].role.signal(Signal::STOP);
+    let stopped = Instant::now();
+    while stopped.elapsed() < Duration::from_secs(30) {
+        served_more(&load, 10).await;
+    }
+    farm.agents[1].role.signal(Signal::CONT);
     served_more(&load, 15).await;
     settle(site, farm, load, Incidents::default()).await;
 }
