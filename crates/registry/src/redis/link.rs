@@ -146,6 +146,8 @@ impl Link {
                 matches!(kind, ClusterDown | MasterDown | Moved | ReadOnly)
             }
             ErrorKind::Io | ErrorKind::Parse | ErrorKind::AuthenticationFailed => true,
+            // A master that is cut off from its replicas may have been replaced.
+            ErrorKind::Extension => error.code() == Some("NOREPLICAS"),
             _ => false,
         };
         if no_good {

@@ -70,10 +70,12 @@ impl Seeker {
                 Ok(Ok(told)) => told,
                 Ok(Err(error)) => {
                     note(&guide, &error);
+                    self.ask_last(&guide);
                     continue;
                 }
                 Err(_) => {
                     note(&guide, &"no answer in time");
+                    self.ask_last(&guide);
                     continue;
                 }
             };
@@ -92,17 +94,21 @@ impl Seeker {
     /// This server was lost: whoever named it is asked last, or, if it said itself that another one has the farm, it is
     /// asked first.
     pub(super) fn lost(&self, server: &Server, knows_better: bool) {
-        let mut guides = self.guides.lock().unwrap_or_else(PoisonError::into_inner);
         if knows_better && self.target.guide == Guide::Cluster {
+            let mut guides = self.guides.lock().unwrap_or_else(PoisonError::into_inner);
             guides.retain(|guide| *guide != server.at);
             guides.insert(0, server.at.clone());
             return;
         }
         for last in [server.told_by.as_ref(), Some(&server.at)].into_iter().flatten() {
-            if let Some(index) = guides.iter().position(|guide| guide == last) {
-                let last = guides.remove(index);
-                guides.push(last);
-            }
+            self.ask_last(last);
+        }
+    }
+
+    fn ask_last(&self, guide: &Address) {
+        let mut guides = self.guides.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(index) = guides.iter().position(|other| other == guide) {
+            guides[index..].rotate_left(1);
         }
     }
 

@@ -130,16 +130,31 @@ async fn a_demoted_master_counts_as_away_and_is_left_for_the_new_one() {
     assert_ne!(farm.take(&csr()).await.spawn, taken.spawn);
 }
 
-#[tokio::test]
-async fn a_master_that_hangs_is_left_for_the_new_one() {
+/// A master that is replaced because of this, and does not know.
+async fn left_for_the_new_one(because: impl AsyncFnOnce(&RedisServer)) {
     let (old, new) = (RedisServer::start().await, RedisServer::start().await);
     let sentinel = Sentinel::naming(old.port).await;
     let farm = Farm::on(&sentinels(&[sentinel.port]));
-    reached(&farm.registry).await;
+    let mut agent = Agent::new("node-a", 1);
+    agent.takeover(&farm, Vec::new()).await;
+    because(&old).await;
     sentinel.names.send_replace(new.port);
-    old.pause();
     is_away(farm.registry.reserve(&csr())).await;
     assert!(reached(&farm.registry).await < SOON);
+    assert_eq!(farm.registry.nodes().await.unwrap(), [], "the new one knows nothing yet");
+}
+
+#[tokio::test]
+async fn a_master_that_hangs_is_left_for_the_new_one() {
+    left_for_the_new_one(async |old| old.pause()).await;
+}
+
+#[tokio::test]
+async fn a_master_that_is_cut_off_from_its_replicas_is_left_for_the_new_one() {
+    left_for_the_new_one(async |old| {
+        old.does("CONFIG SET min-replicas-to-write 1").await;
+    })
+    .await;
 }
 
 /// The farm's slot, the node that serves it, and another one.
