@@ -24,6 +24,7 @@ use crate::ports::Block;
 use crate::processes::{self, Process};
 use crate::redis::RedisServer;
 use crate::role::{self, Role};
+use crate::sentinels::Sentinels;
 use crate::wait::{Look, PATIENCE, until};
 
 /// What is logged: everything of ours, for the case that a test fails.
@@ -88,6 +89,7 @@ pub struct FarmBuilder {
     agents: Vec<AgentPlan>,
     plain_log: bool,
     links: bool,
+    sentinels: bool,
 }
 
 impl FarmBuilder {
@@ -102,6 +104,13 @@ impl FarmBuilder {
     #[must_use]
     pub fn links(mut self) -> Self {
         self.links = true;
+        self
+    }
+
+    /// With a replica and Sentinels, who are asked for the registry. There are no links to it then.
+    #[must_use]
+    pub fn sentinels(mut self) -> Self {
+        self.sentinels = true;
         self
     }
 
@@ -137,8 +146,12 @@ impl FarmBuilder {
         let guard = Guard::over(&mark);
         let redis = RedisServer::start(&mark).await;
         let log = if self.plain_log { None } else { Some(LOG) };
+        let sentinels = if self.sentinels { Some(Sentinels::over(&redis, &mark).await) } else { None };
         let mut links = Vec::new();
         let mut registry = async |name: &str| {
+            if let Some(sentinels) = &sentinels {
+                return common(&sentinels.url(), log);
+            }
             if !self.links {
                 return common(&redis.url(), log);
             }
@@ -167,7 +180,8 @@ impl FarmBuilder {
         for agent in &mut agents {
             links.extend(agent.link.take());
         }
-        let farm = Farm { doors, agents, redis, links, mark, scratch: Some(scratch), _guard: guard };
+        let scratch = Some(scratch);
+        let farm = Farm { doors, agents, redis, sentinels, links, mark, scratch, _guard: guard };
         farm.sees_every_node().await;
         farm
     }
@@ -371,6 +385,8 @@ pub struct Farm {
     pub agents: Vec<Agent>,
     /// The registry.
     pub redis: RedisServer,
+    /// Who watches over it, if that was asked for.
+    pub sentinels: Option<Sentinels>,
     /// What lies between the processes, if it was asked for.
     pub links: Vec<Link>,
     mark: PathBuf,

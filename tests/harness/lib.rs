@@ -1,7 +1,7 @@
 //! A farm of real processes for tests: the programs as they are shipped, a Redis of its own, real sockets.
 //!
 //! Nothing in here knows how the programs work inside. In reading order: [`binaries`] builds the programs, [`role`] runs
-//! one of them, [`redis`] runs a Redis, [`farm`] puts them together, [`dev`] runs the farm of one process; [`http`], [`viewer`] and [`command`] are the three
+//! one of them, [`redis`] runs a Redis, [`sentinels`] what watches over one, [`farm`] puts them together, [`dev`] runs the farm of one process; [`http`], [`viewer`] and [`command`] are the three
 //! ways to talk to a farm; [`processes`], [`audit`], [`metrics`] and [`logs`] are the ways to look at one from outside;
 //! [`load`] is a crowd of clients, [`faults`] is what happens to a farm meanwhile (with [`link`] for the network),
 //! [`verdict`] says whether all promises were kept; [`wait`] is how a test waits, [`ports`] and [`guard`] keep tests out of each other's way.
@@ -23,6 +23,7 @@ pub mod problem;
 pub mod processes;
 pub mod redis;
 pub mod role;
+pub mod sentinels;
 pub mod verdict;
 pub mod viewer;
 pub mod wait;
@@ -35,5 +36,6 @@ pub use http::{Client, Response};
 pub use problem::Problem;
 pub use redis::RedisServer;
 pub use role::Role;
+pub use sentinels::Sentinels;
 pub use viewer::Viewer;
 pub use wait::{Look, until};

@@ -1,4 +1,4 @@
-//! A Redis of one test alone.
+//! A Redis of one test alone: a server, a replica of one, or a Sentinel.
 
 use std::net::SocketAddr;
 use std::os::unix::process::CommandExt;
@@ -21,14 +21,27 @@ pub struct RedisServer {
     child: Option<Child>,
     port: u16,
     mark: PathBuf,
+    /// What is said before its settings.
+    first: Vec<String>,
     _block: Block,
 }
 
 impl RedisServer {
     /// Starts one that answers.
     pub async fn start(mark: &Path) -> Self {
+        Self::start_as(mark, Vec::new()).await
+    }
+
+    /// Starts a Sentinel with this file of settings, which it writes to.
+    pub async fn sentinel(mark: &Path, settings: &Path) -> Self {
+        let file = settings.to_str().expect("a scratch directory has a plain name").to_owned();
+        Self::start_as(mark, vec![file, "--sentinel".to_owned()]).await
+    }
+
+    async fn start_as(mark: &Path, first: Vec<String>) -> Self {
         let block = Block::take();
-        let mut server = Self { child: None, port: block.single(), mark: mark.to_owned(), _block: block };
+        let (port, mark) = (block.single(), mark.to_owned());
+        let mut server = Self { child: None, port, mark, first, _block: block };
         server.restart().await;
         server
     }
@@ -52,14 +65,21 @@ impl RedisServer {
 
     /// Has it forget everything; whether it did.
     pub async fn flush(&self) -> bool {
+        self.says("FLUSHALL").await.is_some_and(|said| said.starts_with("+OK"))
+    }
+
+    /// What it answers to these words, as it goes over the wire.
+    pub async fn says(&self, words: &str) -> Option<String> {
         let exchange = async {
             let mut stream = TcpStream::connect(self.addr()).await.ok()?;
-            let mut ok = [0; 5];
-            stream.write_all(b"FLUSHALL\r\n").await.ok()?;
-            stream.read_exact(&mut ok).await.ok()?;
-            (ok == *b"+OK\r\n").then_some(())
+            let mut said = String::new();
+            stream.write_all(format!("{words}\r\n").as_bytes()).await.ok()?;
+            // A Sentinel knows no QUIT; either answers what it was asked before it closes, too.
+            stream.shutdown().await.ok()?;
+            stream.read_to_string(&mut said).await.ok()?;
+            Some(said)
         };
-        timeout(PATIENCE, exchange).await.ok().flatten().is_some()
+        timeout(PATIENCE, exchange).await.ok().flatten()
     }
 
     /// Ends it at once, with all it knows.
@@ -74,9 +94,11 @@ impl RedisServer {
     pub async fn restart(&mut self) {
         self.kill();
         let child = Command::new("redis-server")
+            .args(&self.first)
             .args(["--port", &self.port.to_string(), "--bind", "127.0.0.1"])
             // Changing its title would overwrite the mark in its environment.
-            .args(["--set-proc-title", "no", "--save", "", "--appendonly", "no", "--dir"])
+            .args(["--set-proc-title", "no", "--save", "", "--appendonly", "no"])
+            .args(["--repl-diskless-sync-delay", "0", "--dir"])
             .arg(&self.mark)
             .env(MARK, &self.mark)
             .stdin(Stdio::null())

@@ -15,7 +15,7 @@ use hatchery_tests::faults::{Incidents, Step, happen, plan};
 use hatchery_tests::load::{LONGEST_WAIT, Load};
 use hatchery_tests::verdict::{Verdict, judge, noting};
 use hatchery_tests::wait::PATIENCE;
-use hatchery_tests::{AgentPlan, Farm};
+use hatchery_tests::{AgentPlan, Farm, FarmBuilder};
 use model::timing::RESERVATION;
 use tempfile::TempDir;
 use tokio::runtime::Builder;
@@ -58,6 +58,11 @@ pub(crate) struct Site(TempDir);
 impl Site {
     /// Two front doors and three nodes, with links that can be disturbed.
     pub(crate) async fn farm() -> (Self, Farm) {
+        Self::with(Farm::builder().links()).await
+    }
+
+    /// Two front doors and three nodes.
+    pub(crate) async fn with(builder: FarmBuilder) -> (Self, Farm) {
         let site = Self(TempDir::new().unwrap());
         let script = noting(site.0.path());
         let agent = || {
@@ -65,7 +70,7 @@ impl Site {
             let gpus = ["--gpus", "2", "--gpu-slots", "2"];
             AgentPlan::slots(8).ports(24).args(&short).args(&gpus).executable(&script)
         };
-        let builder = Farm::builder().links().agent(agent()).agent(agent()).agent(agent());
+        let builder = builder.agent(agent()).agent(agent()).agent(agent());
         let doors = ["--spawn-deadline", "8s", "--shutdown-grace", "3s"];
         (site, builder.doors(2).door_args(&doors).start().await)
     }

@@ -28,6 +28,7 @@ mod faults;
 mod liveliness;
 mod misbehaviour;
 mod outage;
+mod sentinel;
 mod shutdown;
 mod under_load;
 

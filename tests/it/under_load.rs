@@ -13,7 +13,7 @@ use tokio::time::Instant;
 use crate::faults::{Site, settle};
 use crate::outage::ready_again;
 
-async fn served_more(load: &Load, more: usize) {
+pub(crate) async fn served_more(load: &Load, more: usize) {
     let before = load.served();
     until(&format!("{more} more are served"), PATIENCE, async || {
         let now = load.served();
@@ -22,7 +22,7 @@ async fn served_more(load: &Load, more: usize) {
     .await;
 }
 
-fn running(farm: &Farm) -> BTreeSet<String> {
+pub(crate) fn running(farm: &Farm) -> BTreeSet<String> {
     farm.processes().iter().filter_map(|process| process.option("--id")).map(str::to_owned).collect()
 }
 

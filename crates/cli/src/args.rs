@@ -125,10 +125,11 @@ impl ClientFlags {
 /// Where nodes, reservations and spawns are kept.
 #[derive(Debug, Args)]
 pub(crate) struct RegistryFlags {
-    /// A `redis://` URL.
+    /// A URL of Redis.
     #[arg(
         long,
-        help = "Where the farm's state is kept: redis://[user:password@]host[:port][/db]",
+        help = "Where the farm's state is kept: redis://[user:password@]host[:port][/db], or with rediss://, \
+                redis-sentinel://…/MASTER, redis-cluster://…",
         env = "HATCHERY_REGISTRY",
         default_value = "redis://127.0.0.1:6379",
         hide_env_values = true,

@@ -4,7 +4,10 @@
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
     /// The URL is not one this build understands.
-    #[error("--registry wants `embedded` or redis://[user:password@]host[:port][/db], not {url:?}: {why}")]
+    #[error(
+        "--registry wants `embedded`, redis://[user:password@]host[:port][/db] (rediss:// with TLS), \
+         redis-sentinel://host[:port],…/master-name or redis-cluster://host[:port],…, not {url:?}: {why}"
+    )]
     Url {
         /// What was given, without its password.
         url: String,

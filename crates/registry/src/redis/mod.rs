@@ -4,6 +4,8 @@
 mod link;
 mod read;
 mod scripts;
+mod seek;
+mod url;
 mod write;
 
 use std::collections::HashMap;
@@ -73,10 +75,11 @@ impl Kinds {
 
 impl Redis {
     pub(crate) fn open(url: &str, farm: &str, timing: Timing) -> Result<Self, OpenError> {
+        let prefix = format!("{{hatchery:{farm}}}");
         Ok(Self(Arc::new(Shared {
-            link: Link::open(url)?,
+            link: Link::open(url, &prefix)?,
             scripts: Scripts::new(),
-            prefix: format!("{{hatchery:{farm}}}"),
+            prefix,
             timing,
             kinds: Mutex::new(Kinds { version: "0".to_owned(), ..Kinds::default() }),
         })))

@@ -7,7 +7,7 @@ use model::{Availability, Event, NodeId, NodeRecord, SpawnId, SpawnRecord, Times
 use redis::streams::StreamReadReply;
 use redis::{Pipeline, Value, pipe};
 
-use super::link::failed;
+use super::link::Question;
 use super::{Redis, renderer_of, unexpected};
 use crate::ask::{Follow, LONGEST_FOLLOW, Located, Position, SpawnFilter, SpawnPage};
 use crate::error::RegistryError;
@@ -30,7 +30,7 @@ impl Redis {
         call: &'static str,
         pipe: &Pipeline,
     ) -> Result<T, RegistryError> {
-        pipe.query_async(&mut self.0.link.shared()?).await.map_err(|e| failed(call, &e))
+        self.0.link.ask(call, Question::Pipeline(pipe)).await
     }
 
     pub(crate) async fn ping(&self) -> Result<(), RegistryError> {
@@ -192,10 +192,7 @@ impl Redis {
             .arg("STREAMS")
             .arg(self.key("nudges"))
             .arg(format!("{after}-0"));
-        let mut link = self.0.link.blocking().await?;
-        let (streams,): (Option<StreamReadReply>,) =
-            read.query_async(&mut link).await.map_err(|e| failed(CALL, &e))?;
-        self.0.link.park(link);
+        let (streams,): (Option<StreamReadReply>,) = self.0.link.wait(CALL, &read).await?;
         let last = streams.iter().flat_map(|s| &s.keys).flat_map(|key| &key.ids).next_back();
         last.map_or(Ok(after), |entry| seq_of(&entry.id, CALL))
     }
@@ -209,10 +206,7 @@ impl Redis {
         read.arg(&events).arg(&nudges).arg(format!("{}-0", after.seq)).arg(format!("{}-0", after.nudge));
         // Read after the events, so that a wipe before them cannot be missed.
         read.get(self.key("floor"));
-        let mut link = self.0.link.blocking().await?;
-        let (streams, floor): (Option<StreamReadReply>, Option<u64>) =
-            read.query_async(&mut link).await.map_err(|e| failed(CALL, &e))?;
-        self.0.link.park(link);
+        let (streams, floor): (Option<StreamReadReply>, Option<u64>) = self.0.link.wait(CALL, &read).await?;
 
         let mut follow = Follow { position: after, ..Follow::default() };
         follow.gap = after.seq > 0 && floor.is_none_or(|floor| after.seq < floor);

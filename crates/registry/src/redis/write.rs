@@ -6,7 +6,7 @@ use model::{Drain, Eligibility, NodeId, Placement, SpawnId, TicketId, Timestamp}
 use redis::{FromRedisValue, Script, ScriptInvocation};
 use uuid::Uuid;
 
-use super::link::failed;
+use super::link::Question;
 use super::{Redis, unexpected};
 use crate::ask::{Claim, IdempotencyKey, Reservation, Reserve, Reserved, operator_data};
 use crate::error::RegistryError;
@@ -34,7 +34,7 @@ impl Redis {
         }
         invocation.arg(timing.history_count).arg(timing.events_count).arg(ms(timing.forget));
         args(&mut invocation);
-        invocation.invoke_async(&mut self.0.link.shared()?).await.map_err(|e| failed(call, &e))
+        self.0.link.ask(call, Question::Script(&invocation)).await
     }
 
     pub(crate) async fn reserve(&self, ask: &Reserve) -> Result<Reserved, RegistryError> {

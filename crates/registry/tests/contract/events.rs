@@ -5,10 +5,10 @@ use std::time::Duration;
 use model::{EventKind, ExitReason};
 use registry::Position;
 
-use crate::on_both;
+use crate::on_all;
 use crate::support::*;
 
-on_both! {
+on_all! {
     async fn a_follower_sees_every_event_once_and_in_order(farm: &Farm) {
         let mut position = farm.registry.position().await.unwrap();
         let writer = async {
@@ -45,7 +45,7 @@ on_both! {
     }
 }
 
-on_both! {
+on_all! {
     async fn following_waits_for_news_and_ends_without(farm: &Farm) {
         let position = farm.registry.position().await.unwrap();
         let news = farm.registry.follow(position, Duration::from_millis(50)).await.unwrap();

@@ -5,14 +5,14 @@ use std::time::Duration;
 use registry::{Claim, IdempotencyKey};
 use uuid::Uuid;
 
-use crate::on_both;
+use crate::on_all;
 use crate::support::*;
 
 fn key(text: &str) -> IdempotencyKey {
     text.parse().expect("a good key")
 }
 
-on_both! {
+on_all! {
     async fn one_of_many_claimants_gets_the_key_and_all_get_its_answer(farm: &Farm) {
         let (key, print) = (key("k!~"), Uuid::now_v7());
         let me = Uuid::now_v7();
@@ -32,7 +32,7 @@ on_both! {
     }
 }
 
-on_both! {
+on_all! {
     async fn a_claim_whose_holder_died_is_taken_over(farm: &Farm) {
         let (key, print) = (key("k"), Uuid::now_v7());
         let (dead, heir) = (Uuid::now_v7(), Uuid::now_v7());
@@ -44,7 +44,7 @@ on_both! {
     }
 }
 
-on_both! {
+on_all! {
     async fn a_key_given_free_or_kept_briefly_can_be_used_again(farm: &Farm) {
         let (key, me) = (key("k"), Uuid::now_v7());
         assert_eq!(farm.registry.claim(&key, Uuid::now_v7(), me).await.unwrap(), Claim::Mine);

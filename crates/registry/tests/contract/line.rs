@@ -3,10 +3,10 @@
 use model::TicketId;
 use registry::Reserved;
 
-use crate::on_both;
+use crate::on_all;
 use crate::support::*;
 
-on_both! {
+on_all! {
     async fn whoever_came_first_is_served_first(farm: &Farm) {
         Agent::new("a", 1).beat(farm).await;
         let held = farm.take(&csr()).await;
@@ -23,7 +23,7 @@ on_both! {
     }
 }
 
-on_both! {
+on_all! {
     async fn a_place_that_is_left_or_not_kept_blocks_nobody(farm: &Farm) {
         Agent::new("a", 1).beat(farm).await;
         let held = farm.take(&csr()).await;
@@ -42,7 +42,7 @@ on_both! {
     }
 }
 
-on_both! {
+on_all! {
     async fn somebody_who_cannot_use_a_slot_does_not_hold_up_those_who_can(farm: &Farm) {
         Agent::new("red", 1).labels(&[("colour", "red")]).beat(farm).await;
         Agent::new("blue", 1).labels(&[("colour", "blue")]).beat(farm).await;
@@ -59,7 +59,7 @@ on_both! {
     }
 }
 
-on_both! {
+on_all! {
     async fn an_earlier_wish_for_the_other_renderer_comes_first(farm: &Farm) {
         Agent::new("a", 1).beat(farm).await;
         let held = farm.take(&csr()).await;
@@ -72,7 +72,7 @@ on_both! {
     }
 }
 
-on_both! {
+on_all! {
     async fn those_who_wait_are_nudged_when_something_changes_for_them(farm: &Farm) {
         let mut agent = Agent::new("a", 1);
         agent.beat(farm).await;
@@ -91,7 +91,7 @@ on_both! {
     }
 }
 
-on_both! {
+on_all! {
     async fn waiting_for_a_node_that_is_away_keeps_the_place(farm: &Farm) {
         let mut agent = Agent::new("a", 1);
         agent.beat(farm).await;

@@ -5,10 +5,10 @@ use std::time::Duration;
 use model::{AgentEpoch, Availability, Drain, Eligibility, EventKind, SpawnState, Timestamp};
 use registry::{DrainWish, Reserved, Wish};
 
-use crate::on_both;
+use crate::on_all;
 use crate::support::*;
 
-on_both! {
+on_all! {
     async fn a_heartbeat_tells_everything_about_a_node(farm: &Farm) {
         let mut agent = Agent::new("a", 7).pool("gpu").labels(&[("sdk", "1")]).gpus(2, 3);
         let orders = agent.beat(farm).await;
@@ -21,7 +21,7 @@ on_both! {
     }
 }
 
-on_both! {
+on_all! {
     async fn a_silent_node_gets_nothing_and_comes_back_with_its_next_heartbeat(farm: &Farm) {
         let mut agent = Agent::new("a", 2);
         agent.beat(farm).await;
@@ -34,7 +34,7 @@ on_both! {
     }
 }
 
-on_both! {
+on_all! {
     async fn silent_nodes_do_not_hide_a_live_one(farm: &Farm) {
         for n in 0..40 {
             Agent::new(&format!("dead{n}"), 9).beat(farm).await;
@@ -48,7 +48,7 @@ on_both! {
     }
 }
 
-on_both! {
+on_all! {
     async fn cordoned_and_draining_nodes_get_nothing(farm: &Farm) {
         let mut agent = Agent::new("a", 2);
         agent.beat(farm).await;
@@ -72,7 +72,7 @@ on_both! {
     }
 }
 
-on_both! {
+on_all! {
     async fn a_new_epoch_takes_the_node_over_and_the_old_one_is_told(farm: &Farm) {
         let mut old = Agent::new("a", 2);
         old.beat(farm).await;
@@ -93,7 +93,7 @@ fn remembered() -> Wish {
     Wish { eligibility: Eligibility::Draining, drain: Some(drain) }
 }
 
-on_both! {
+on_all! {
     async fn a_registry_that_lost_everything_takes_the_operators_wish_from_the_agent(farm: &Farm) {
         let mut agent = Agent::new("a", 2);
         agent.wish = remembered();
@@ -114,7 +114,7 @@ on_both! {
     }
 }
 
-on_both! {
+on_all! {
     async fn the_registrys_own_memory_wins_over_what_an_agent_remembers(farm: &Farm) {
         let mut agent = Agent::new("a", 2);
         agent.beat(farm).await;
@@ -128,7 +128,7 @@ on_both! {
     }
 }
 
-on_both! {
+on_all! {
     /// Spawns run on under the next agent: nothing about them changes, and nobody is told anything.
     async fn a_takeover_that_brings_its_spawns_is_not_seen_in_them(farm: &Farm) {
         let mut old = Agent::new("a", 4).gpus(1, 2);
@@ -173,7 +173,7 @@ on_both! {
     }
 }
 
-on_both! {
+on_all! {
     async fn a_takeover_after_the_node_was_given_up_brings_its_spawns_back(farm: &Farm) {
         let mut old = Agent::new("a", 4);
         old.beat(farm).await;
@@ -199,7 +199,7 @@ on_both! {
     }
 }
 
-on_both! {
+on_all! {
     async fn an_unknown_node_is_asked_for_a_heartbeat(farm: &Farm) {
         let mut agent = Agent::new("a", 2);
         agent.takeover = false;
@@ -210,7 +210,7 @@ on_both! {
     }
 }
 
-on_both! {
+on_all! {
     async fn a_node_that_changes_its_labels_is_found_by_the_new_ones_only(farm: &Farm) {
         let mut agent = Agent::new("a", 2).labels(&[("sdk", "1")]);
         agent.beat(farm).await;
@@ -223,7 +223,7 @@ on_both! {
     }
 }
 
-on_both! {
+on_all! {
     async fn fewer_slots_than_spawns_is_full_until_they_end(farm: &Farm) {
         let mut agent = Agent::new("a", 3);
         agent.beat(farm).await;
@@ -269,7 +269,7 @@ async fn a_node_that_is_down_for_long_is_forgotten_redis() {
     node_that_is_down_for_long(Farm::redis_with(forgetful()).await).await;
 }
 
-on_both! {
+on_all! {
     async fn its_clock_goes_on_and_is_the_one_that_heartbeats_are_stamped_with(farm: &Farm) {
         let before = farm.registry.now().await.unwrap();
         Agent::new("n", 1).beat(farm).await;
@@ -279,7 +279,7 @@ on_both! {
     }
 }
 
-on_both! {
+on_all! {
     async fn operators_orders_are_events_that_say_who_and_why(farm: &Farm) {
         Agent::new("a", 2).beat(farm).await;
         let from_here = farm.registry.position().await.unwrap();

@@ -3,10 +3,10 @@
 use model::{ExitReason, SpawnId};
 use registry::Reserved;
 
-use crate::on_both;
+use crate::on_all;
 use crate::support::*;
 
-on_both! {
+on_all! {
     async fn spawns_go_to_the_least_loaded_node_by_ratio(farm: &Farm) {
         let (mut small, mut large) = (Agent::new("small", 4), Agent::new("large", 8));
         small.beat(farm).await;
@@ -18,7 +18,7 @@ on_both! {
     }
 }
 
-on_both! {
+on_all! {
     async fn ties_are_broken_at_random(farm: &Farm) {
         for name in ["a", "b"] {
             Agent::new(name, 1000).beat(farm).await;
@@ -34,7 +34,7 @@ on_both! {
     }
 }
 
-on_both! {
+on_all! {
     async fn pack_fills_the_fullest_node_first(farm: &Farm) {
         for name in ["a", "b", "c"] {
             Agent::new(name, 3).beat(farm).await;
@@ -49,7 +49,7 @@ on_both! {
     }
 }
 
-on_both! {
+on_all! {
     async fn a_full_farm_says_so_and_never_oversubscribes(farm: &Farm) {
         let mut agent = Agent::new("a", 2);
         agent.beat(farm).await;
@@ -60,7 +60,7 @@ on_both! {
     }
 }
 
-on_both! {
+on_all! {
     async fn labels_pool_and_renderer_must_match(farm: &Farm) {
         let mut a = Agent::new("a", 9).labels(&[("sdk", "2025.1"), ("zone", "x")]).renderers(true, false);
         let mut b = Agent::new("b", 9).labels(&[("sdk", "2024.8")]).pool("gpu").renderers(false, true);
@@ -81,7 +81,7 @@ on_both! {
     }
 }
 
-on_both! {
+on_all! {
     async fn gpu_slots_limit_server_side_rendering_only(farm: &Farm) {
         let mut agent = Agent::new("a", 8).gpus(2, 1);
         agent.beat(farm).await;
@@ -96,7 +96,7 @@ on_both! {
     }
 }
 
-on_both! {
+on_all! {
     async fn nodes_to_avoid_are_avoided_once(farm: &Farm) {
         for name in ["a", "b"] {
             Agent::new(name, 4).beat(farm).await;
@@ -109,7 +109,7 @@ on_both! {
     }
 }
 
-on_both! {
+on_all! {
     async fn a_released_slot_comes_back_once(farm: &Farm) {
         Agent::new("a", 1).beat(farm).await;
         let one = farm.take(&csr()).await;
@@ -124,7 +124,7 @@ on_both! {
     }
 }
 
-on_both! {
+on_all! {
     async fn a_slot_whose_node_nobody_was_told_comes_back_all_the_same(farm: &Farm) {
         let (mut one, mut other) = (Agent::new("a", 2), Agent::new("b", 2));
         one.beat(farm).await;
@@ -143,7 +143,7 @@ on_both! {
     }
 }
 
-on_both! {
+on_all! {
     async fn a_reservation_whose_holder_died_expires_and_can_never_start(farm: &Farm) {
         let mut agent = Agent::new("a", 1);
         agent.beat(farm).await;
@@ -158,7 +158,7 @@ on_both! {
     }
 }
 
-on_both! {
+on_all! {
     async fn a_reported_spawn_does_not_expire_and_is_not_released(farm: &Farm) {
         let mut agent = Agent::new("a", 2);
         agent.beat(farm).await;
@@ -174,7 +174,7 @@ on_both! {
     }
 }
 
-on_both! {
+on_all! {
     async fn an_abandoned_reservation_keeps_its_slot_until_the_agent_has_forgotten_it(farm: &Farm) {
         let mut agent = Agent::new("a", 1);
         agent.beat(farm).await;
@@ -190,7 +190,7 @@ on_both! {
     }
 }
 
-on_both! {
+on_all! {
     async fn what_is_abandoned_on_a_node_that_is_not_known_is_told_to_its_agent(farm: &Farm) {
         let mut agent = Agent::new("a", 1);
         let spawn = csr().spawn;
@@ -201,7 +201,7 @@ on_both! {
     }
 }
 
-on_both! {
+on_all! {
     async fn an_abandoned_spawn_that_was_started_ends_through_its_agent(farm: &Farm) {
         let mut agent = Agent::new("a", 1);
         agent.beat(farm).await;
@@ -217,7 +217,7 @@ on_both! {
     }
 }
 
-on_both! {
+on_all! {
     async fn spawning_at_once_on_equal_nodes_is_even(farm: &Farm) {
         for n in 0..5 {
             Agent::new(&format!("n{n}"), 20).beat(farm).await;
@@ -237,7 +237,7 @@ on_both! {
     }
 }
 
-on_both! {
+on_all! {
     async fn unknown_things_are_left_alone(farm: &Farm) {
         farm.registry.release(&id("nobody"), SpawnId::mint()).await.unwrap();
         farm.registry.abandon(&id("nobody"), SpawnId::mint()).await.unwrap();

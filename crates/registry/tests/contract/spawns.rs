@@ -5,14 +5,14 @@ use std::time::Duration;
 use model::{EventKind, ExitReason, SpawnState};
 use registry::{SpawnFilter, SpawnReport};
 
-use crate::on_both;
+use crate::on_all;
 use crate::support::*;
 
 fn kinds(record: &model::SpawnRecord) -> Vec<EventKind> {
     record.events.iter().map(|e| e.kind).collect()
 }
 
-on_both! {
+on_all! {
     async fn a_spawns_record_follows_its_agent(farm: &Farm) {
         let mut agent = Agent::new("a", 2).pool("p");
         agent.beat(farm).await;
@@ -45,7 +45,7 @@ on_both! {
     }
 }
 
-on_both! {
+on_all! {
     async fn a_spawn_is_found_with_the_address_of_its_agent(farm: &Farm) {
         let mut agent = Agent::new("a", 2);
         let unknown = farm.registry.locate(csr().spawn).await.unwrap();
@@ -60,7 +60,7 @@ on_both! {
     }
 }
 
-on_both! {
+on_all! {
     async fn a_change_sent_twice_happens_once(farm: &Farm) {
         let mut agent = Agent::new("a", 2);
         agent.beat(farm).await;
@@ -79,7 +79,7 @@ on_both! {
     }
 }
 
-on_both! {
+on_all! {
     async fn an_ended_spawn_stays_ended(farm: &Farm) {
         let mut agent = Agent::new("a", 2);
         agent.beat(farm).await;
@@ -94,7 +94,7 @@ on_both! {
     }
 }
 
-on_both! {
+on_all! {
     async fn spawns_of_a_lost_node_are_lost_and_come_back_as_they_are(farm: &Farm) {
         let mut agent = Agent::new("a", 4);
         agent.beat(farm).await;
@@ -120,7 +120,7 @@ on_both! {
     }
 }
 
-on_both! {
+on_all! {
     async fn one_heartbeat_brings_back_what_a_registry_never_knew(farm: &Farm) {
         let mut agent = Agent::new("a", 4).gpus(1, 4);
         agent.spawns = (0..3)
@@ -134,7 +134,7 @@ on_both! {
     }
 }
 
-on_both! {
+on_all! {
     async fn lists_are_filtered_and_paged_newest_first(farm: &Farm) {
         let mut agents = [Agent::new("a", 99), Agent::new("b", 99)];
         let mut all = Vec::new();

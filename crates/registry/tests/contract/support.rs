@@ -1,8 +1,7 @@
-//! A registry of either kind, and short ways to say what agents and front doors do.
+//! A registry of each kind, and short ways to say what agents and front doors do.
 
 use std::collections::BTreeMap;
-use std::net::TcpListener;
-use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use model::{
@@ -13,9 +12,11 @@ use registry::{
     AgentReport, Change, Heartbeat, Orders, Registry, Reservation, Reserve, Reserved, SpawnReport, Wish,
 };
 
-/// Runs the test on both backends.
+use crate::servers::{Cluster, RedisServer, Secure};
+
+/// Runs the test on both backends, and on Redis in each form.
 #[macro_export]
-macro_rules! on_both {
+macro_rules! on_all {
     ($(#[$doc:meta])* async fn $name:ident($farm:ident: &Farm) $body:block) => {
         mod $name {
             use super::*;
@@ -33,62 +34,18 @@ macro_rules! on_both {
             async fn redis() {
                 test(&Farm::redis().await).await;
             }
+
+            #[tokio::test]
+            async fn redis_with_tls() {
+                test(&Farm::redis_with_tls().await).await;
+            }
+
+            #[tokio::test]
+            async fn redis_cluster() {
+                test(&Farm::redis_cluster().await).await;
+            }
         }
     };
-}
-
-/// A Redis server of this test alone.
-pub(crate) struct RedisServer {
-    child: Child,
-    dir: tempfile::TempDir,
-    pub(crate) url: String,
-}
-
-impl RedisServer {
-    pub(crate) async fn start() -> Self {
-        let mut dir = tempfile::tempdir().expect("a scratch directory");
-        // Somebody else may take the port before Redis does, so a failed start is tried again on another.
-        for _ in 0..20 {
-            let port =
-                TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr()).expect("a free port").port();
-            let child = Command::new("redis-server")
-                .args([
-                    "--port",
-                    &port.to_string(),
-                    "--bind",
-                    "127.0.0.1",
-                    "--save",
-                    "",
-                    "--appendonly",
-                    "no",
-                ])
-                .arg("--dir")
-                .arg(dir.path())
-                .stdout(Stdio::null())
-                .spawn()
-                .expect("redis-server is installed (apt-get install redis-server)");
-            let mut server = Self { child, dir, url: format!("redis://127.0.0.1:{port}") };
-            let registry = Registry::open(&server.url, "probe", Timing::FARM).expect("a good URL");
-            loop {
-                if registry.ping().await.is_ok() {
-                    return server;
-                }
-                if server.child.try_wait().expect("it is our child").is_some() {
-                    break;
-                }
-                tokio::time::sleep(Duration::from_millis(5)).await;
-            }
-            dir = std::mem::replace(&mut server.dir, tempfile::tempdir().expect("a scratch directory"));
-        }
-        panic!("no port for redis-server in 20 tries");
-    }
-}
-
-impl Drop for RedisServer {
-    fn drop(&mut self) {
-        self.child.kill().ok();
-        self.child.wait().ok();
-    }
 }
 
 /// Intervals in which a test need not wait for long, and a busy machine still keeps up.
@@ -104,6 +61,10 @@ pub(crate) const TIMING: Timing = Timing {
     events_count: 10_000,
     forget: Duration::from_secs(60),
 };
+
+fn open(url: &str, farm: &str, timing: Timing) -> Registry {
+    Registry::open(url, farm, timing).unwrap_or_else(|error| panic!("{error}"))
+}
 
 pub(crate) struct Farm {
     pub(crate) registry: Registry,
@@ -125,8 +86,26 @@ impl Farm {
 
     pub(crate) async fn redis_with(timing: Timing) -> Self {
         let redis = RedisServer::start().await;
-        let registry = Registry::open(&redis.url, "test", timing).expect("a good URL");
+        let registry = open(&redis.url(), "test", timing);
         Self { registry, _redis: Some(redis) }
+    }
+
+    pub(crate) async fn redis_with_tls() -> Self {
+        Self::on(&Secure::shared().await.url())
+    }
+
+    pub(crate) async fn redis_cluster() -> Self {
+        Self::on(&Cluster::shared().await.url())
+    }
+
+    /// One of several farms that share a registry.
+    pub(crate) fn on(url: &str) -> Self {
+        static COUNT: AtomicUsize = AtomicUsize::new(0);
+        Self::named(url, &format!("test-{}", COUNT.fetch_add(1, Ordering::Relaxed)))
+    }
+
+    pub(crate) fn named(url: &str, name: &str) -> Self {
+        Self { registry: open(url, name, TIMING), _redis: None }
     }
 
     pub(crate) async fn reserve(&self, ask: &Reserve) -> Reserved {

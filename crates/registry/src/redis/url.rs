@@ -1,0 +1,277 @@
+//! What `--registry` says: where Redis is, or whom to ask for it, and how to speak to it.
+//!
+//! No message in here quotes a part of a URL: any part may be a piece of a password.
+
+use std::fs;
+
+use redis::{
+    Client, ClientTlsConfig, ConnectionAddr, ConnectionInfo, IntoConnectionInfo, RedisConnectionInfo,
+    TlsCertificates,
+};
+
+use crate::error::OpenError;
+
+/// The port of a Sentinel that does not say another.
+const SENTINEL_PORT: u16 = 26379;
+
+/// A server's host and port.
+pub(super) type Address = (String, u16);
+
+/// Who knows where the farm's server is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Guide {
+    /// The URL itself.
+    Url,
+    /// Sentinels, who know the master of this name.
+    Sentinels(String),
+    /// The nodes of a cluster.
+    Cluster,
+}
+
+/// A URL that was understood.
+pub(super) struct Target {
+    pub(super) guide: Guide,
+    /// The server, the Sentinels, or some of the cluster's nodes.
+    pub(super) addresses: Vec<Address>,
+    /// How to connect to a server, whatever its address.
+    server: ConnectionInfo,
+    /// The same for those who know where it is.
+    guides: ConnectionInfo,
+}
+
+impl Target {
+    pub(super) fn parse(url: &str) -> Result<Self, OpenError> {
+        understand(url).map_err(|why| OpenError::Url { url: without_password(url), why })
+    }
+
+    /// How to reach the farm's server, which is here.
+    pub(super) fn server(&self, at: &Address) -> ConnectionInfo {
+        moved(&self.server, at)
+    }
+
+    /// How to reach one of those who know where it is.
+    pub(super) fn guide(&self, at: &Address) -> ConnectionInfo {
+        moved(&self.guides, at)
+    }
+}
+
+/// The same, at another address.
+fn moved(info: &ConnectionInfo, (host, port): &Address) -> ConnectionInfo {
+    let addr = match info.addr() {
+        ConnectionAddr::TcpTls { insecure, tls_params, .. } => ConnectionAddr::TcpTls {
+            host: host.clone(),
+            port: *port,
+            insecure: *insecure,
+            tls_params: tls_params.clone(),
+        },
+        _ => ConnectionAddr::Tcp(host.clone(), *port),
+    };
+    info.clone().set_addr(addr)
+}
+
+fn understand(url: &str) -> Result<Target, String> {
+    let (scheme, rest) = url.split_once("://").ok_or("it has no scheme")?;
+    let (secure, kind) = match scheme.strip_prefix("redis") {
+        Some(kind) => (kind.starts_with('s'), kind.strip_prefix('s').unwrap_or(kind)),
+        None => return Err("its scheme is another".to_owned()),
+    };
+    if rest.contains('#') {
+        return Err("it has a fragment (a # in a password is written %23)".to_owned());
+    }
+    let (rest, query) = rest.split_once('?').unwrap_or((rest, ""));
+    let settings = Settings::parse(query, secure, kind == "-sentinel")?;
+    let (authority, path) = rest.split_once('/').unwrap_or((rest, ""));
+    let (user, hosts) = authority.rsplit_once('@').unwrap_or(("", authority));
+    let (guide, db) = match kind {
+        "" => (Guide::Url, path),
+        "-cluster" => (Guide::Cluster, path),
+        "-sentinel" => match path.split_once('/').unwrap_or((path, "")) {
+            ("", _) => return Err("it names no master: …/master-name".to_owned()),
+            (master, db) => (Guide::Sentinels(master.to_owned()), db),
+        },
+        _ => return Err("its scheme is another".to_owned()),
+    };
+    if guide == Guide::Cluster && !["", "0"].contains(&db) {
+        return Err("a cluster has one database".to_owned());
+    }
+    if guide == Guide::Url && hosts.contains(',') {
+        return Err("several servers are for redis-sentinel:// and redis-cluster://".to_owned());
+    }
+    let mut addresses = Vec::new();
+    let mut server = None;
+    for host in hosts.split(',') {
+        let one = format!("redis{}://{user}@{host}/{db}", if secure { "s" } else { "" });
+        let info = one.as_str().into_connection_info().map_err(|e| e.to_string())?;
+        let (ConnectionAddr::Tcp(name, port) | ConnectionAddr::TcpTls { host: name, port, .. }) = info.addr()
+        else {
+            return Err("its host is none".to_owned());
+        };
+        let says_port = host.rsplit_once(':').is_some_and(|(_, port)| !port.contains(']'));
+        let sentinel = matches!(guide, Guide::Sentinels(_));
+        addresses.push((name.clone(), if sentinel && !says_port { SENTINEL_PORT } else { *port }));
+        server.get_or_insert(info);
+    }
+    let server = server.ok_or("it names no server")?;
+    let server = settings.secured(server)?;
+    let guides = match guide {
+        Guide::Sentinels(_) => server.clone().set_redis_settings(settings.sentinel),
+        Guide::Url | Guide::Cluster => server.clone(),
+    };
+    Ok(Target { guide, addresses, server, guides })
+}
+
+/// What stands after the `?`.
+#[derive(Default)]
+struct Settings {
+    /// The only certificate authorities to be trusted, instead of the machine's.
+    ca: Option<Vec<u8>>,
+    /// What to identify with: a certificate and its key.
+    cert: Option<Vec<u8>>,
+    key: Option<Vec<u8>>,
+    /// What to tell Sentinels of oneself.
+    sentinel: RedisConnectionInfo,
+}
+
+impl Settings {
+    fn parse(query: &str, secure: bool, sentinels: bool) -> Result<Self, String> {
+        let mut settings = Self::default();
+        let parsed = redis::parse_redis_url(&format!("redis://_/?{query}")).ok_or("its query is no query")?;
+        for (name, value) in parsed.query_pairs() {
+            match &*name {
+                "ca" if secure => settings.ca = Some(pem("ca", &value, "-----BEGIN CERTIFICATE-----")?),
+                "cert" if secure => settings.cert = Some(pem("cert", &value, "-----BEGIN CERTIFICATE-----")?),
+                "key" if secure => settings.key = Some(pem("key", &value, "PRIVATE KEY-----")?),
+                "ca" | "cert" | "key" => return Err(format!("{name} is for rediss:// and its like")),
+                "sentinel-user" if sentinels => settings.sentinel = settings.sentinel.set_username(value),
+                "sentinel-password" if sentinels => {
+                    settings.sentinel = settings.sentinel.set_password(value);
+                }
+                _ => {
+                    let known = "ca, cert, key; for Sentinels also sentinel-user, sentinel-password";
+                    return Err(format!("its query has other settings than {known}"));
+                }
+            }
+        }
+        if settings.cert.is_some() != settings.key.is_some() {
+            return Err("cert and key go together".to_owned());
+        }
+        Ok(settings)
+    }
+
+    fn secured(&self, info: ConnectionInfo) -> Result<ConnectionInfo, String> {
+        if !matches!(info.addr(), ConnectionAddr::TcpTls { .. }) {
+            return Ok(info);
+        }
+        // Others may bring further providers into the program; whoever was first stays.
+        rustls::crypto::ring::default_provider().install_default().ok();
+        if self.ca.is_none() && self.cert.is_none() {
+            return Ok(info);
+        }
+        let client_tls = self.cert.clone().zip(self.key.clone());
+        let client_tls =
+            client_tls.map(|(client_cert, client_key)| ClientTlsConfig { client_cert, client_key });
+        let certificates = TlsCertificates { client_tls, root_cert: self.ca.clone() };
+        let client = Client::build_with_tls(info, certificates).map_err(|e| e.to_string())?;
+        Ok(client.get_connection_info().clone())
+    }
+}
+
+/// A file that must hold such a thing.
+fn pem(name: &str, path: &str, what: &str) -> Result<Vec<u8>, String> {
+    let bytes = fs::read(path).map_err(|e| format!("the file of its {name} cannot be read: {e}"))?;
+    if String::from_utf8_lossy(&bytes).contains(what) {
+        Ok(bytes)
+    } else {
+        Err(format!("the file of its {name} has no such thing in PEM"))
+    }
+}
+
+fn without_password(url: &str) -> String {
+    let url = match url.split_once("sentinel-password=") {
+        Some((before, _)) => format!("{before}sentinel-password=…"),
+        None => url.to_owned(),
+    };
+    match (url.split_once("://"), url.rsplit_once('@')) {
+        (Some((scheme, _)), Some((_, host))) => format!("{scheme}://…@{host}"),
+        (None, Some((_, host))) => format!("…@{host}"),
+        _ => url,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refused(url: &str) -> String {
+        match Target::parse(url) {
+            Ok(_) => panic!("{url} is not refused"),
+            Err(error) => error.to_string(),
+        }
+    }
+
+    #[test]
+    fn a_wrong_url_is_refused_without_showing_its_password() {
+        for url in [
+            "localhost:6379",
+            "user:secret@localhost",
+            "http://localhost",
+            "redisss://u:secret@h",
+            "redis://user:secret@host:port",
+            "redis://u:sec/secret@h",
+            "redis://u:sec#secret@h",
+            "redis://u:sec?secret@h",
+            "redis://u:secret@h/x",
+            "redis://u:secret@h,i",
+            "redis://u:secret@h?ca=/x",
+            "rediss://u:secret@h/#insecure",
+            "rediss://u:secret@h?ca=/nowhere/ca.pem",
+            "rediss://u:secret@h?ca=/dev/null",
+            "rediss://u:secret@h?cert=/dev/null",
+            "redis-sentinel://u:secret@h:1",
+            "redis-sentinel://u:secret@h:1/",
+            "redis-sentinel://u:secret@h:1,h:x/m",
+            "redis-sentinel://u:secret@h:1,/m",
+            "redis-sentinel://h:1/m/x?sentinel-password=secret@secret",
+            "redis-cluster://u:secret@h:1/1",
+            "redis-cluster://u:secret@",
+            "redis-ring://u:secret@h",
+        ] {
+            let error = refused(url);
+            assert!(error.contains("--registry") && !error.contains("secret"), "{url}: {error}");
+        }
+        assert!(refused("rediss://h?ca=/nowhere/ca.pem").contains("ca cannot be read"));
+    }
+
+    #[test]
+    fn each_way_to_redis_is_understood() {
+        let target = |url| match Target::parse(url) {
+            Ok(target) => target,
+            Err(error) => panic!("{error}"),
+        };
+        let at = |name: &str, port| (name.to_owned(), port);
+
+        let one = target("redis://u:p%40@h:1/2");
+        assert_eq!((&one.guide, &one.addresses), (&Guide::Url, &vec![at("h", 1)]));
+        let server = one.server(&one.addresses[0]);
+        let settings = server.redis_settings();
+        assert_eq!((settings.username(), settings.password(), settings.db()), (Some("u"), Some("p@"), 2));
+
+        let one = target("rediss://[::1]");
+        assert_eq!(one.addresses, [at("::1", 6379)]);
+        assert!(matches!(one.server(&at("h", 1)).addr(), ConnectionAddr::TcpTls { insecure: false, .. }));
+
+        let some = target("redis-sentinel://u:p@h:1,i,[::1]/m/3?sentinel-user=s&sentinel-password=q%26");
+        assert_eq!(some.guide, Guide::Sentinels("m".to_owned()));
+        assert_eq!(some.addresses, [at("h", 1), at("i", 26379), at("::1", 26379)]);
+        let (server, guide) = (some.server(&at("x", 5)), some.guide(&at("y", 6)));
+        let of = |info: &ConnectionInfo| {
+            let settings = info.redis_settings();
+            (info.addr().to_string(), settings.password().map(str::to_owned), settings.db())
+        };
+        assert_eq!(of(&server), ("x:5".to_owned(), Some("p".to_owned()), 3));
+        assert_eq!(of(&guide), ("y:6".to_owned(), Some("q&".to_owned()), 0));
+
+        let some = target("redis-cluster://:p@h:1,i");
+        assert_eq!((some.guide, some.addresses), (Guide::Cluster, vec![at("h", 1), at("i", 6379)]));
+    }
+}

@@ -1,0 +1,249 @@
+//! Redis servers for tests: one alone, one behind TLS, and clusters.
+
+use std::net::{TcpListener, TcpStream};
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
+use redis::{Client, FromRedisValue, RedisResult, Value};
+use tempfile::TempDir;
+use tokio::sync::OnceCell;
+use tokio::time::{Instant, sleep};
+
+/// How long a server may take to do what it was told to.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// A Redis server that keeps nothing and ends with its owner.
+pub(crate) struct RedisServer {
+    child: Child,
+    _dir: TempDir,
+    pub(crate) port: u16,
+}
+
+impl RedisServer {
+    pub(crate) async fn start() -> Self {
+        Self::with(|port, _| vec!["--port".to_owned(), port.to_string()]).await
+    }
+
+    /// With settings made from two free ports, the first for its clients.
+    async fn with(settings: impl Fn(u16, u16) -> Vec<String>) -> Self {
+        // Somebody else may take a port before Redis does, so a failed start is tried again on another.
+        for _ in 0..20 {
+            let [port, other] = [(); 2].map(|()| {
+                let free = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr());
+                free.expect("a free port").port()
+            });
+            let dir = tempfile::tempdir().expect("a scratch directory");
+            let child = Command::new("redis-server")
+                .args(["--bind", "127.0.0.1", "--save", "", "--appendonly", "no"])
+                .args(["--repl-diskless-sync-delay", "0"])
+                .args(settings(port, other))
+                .arg("--dir")
+                .arg(dir.path())
+                .stdout(Stdio::null())
+                .spawn()
+                .expect("redis-server is installed (apt-get install redis-server)");
+            let mut server = Self { child, _dir: dir, port };
+            while server.child.try_wait().expect("it is our child").is_none() {
+                if TcpStream::connect(("127.0.0.1", port)).is_ok() {
+                    return server;
+                }
+                sleep(Duration::from_millis(5)).await;
+            }
+        }
+        panic!("no port for redis-server in 20 tries");
+    }
+
+    pub(crate) fn url(&self) -> String {
+        format!("redis://127.0.0.1:{}", self.port)
+    }
+
+    /// Has it do something.
+    pub(crate) async fn tell<T: FromRedisValue>(&self, words: &str) -> RedisResult<T> {
+        let mut connection = Client::open(self.url())?.get_multiplexed_async_connection().await?;
+        let mut words = words.split(' ');
+        let mut command = redis::cmd(words.next().expect("a command"));
+        command.arg(words.collect::<Vec<_>>()).query_async(&mut connection).await
+    }
+
+    /// Has it do something that it must be able to.
+    pub(crate) async fn does(&self, words: &str) -> String {
+        self.tell(words).await.unwrap_or_else(|error| panic!("{words}: {error}"))
+    }
+
+    /// Waits until what it says to this has these words in it.
+    pub(crate) async fn says(&self, words: &str, answer: &str) {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let said = self.tell::<Value>(words).await.map(|said| format!("{said:?}"));
+            if said.as_ref().is_ok_and(|said| said.contains(answer)) {
+                return;
+            }
+            assert!(Instant::now() < deadline, "{words} does not say {answer}: {said:?}");
+            sleep(Duration::from_millis(10)).await;
+        }
+    }
+
+    /// Stops it in the middle of whatever it does.
+    pub(crate) fn pause(&self) {
+        let pid = self.child.id().to_string();
+        let paused = Command::new("kill").args(["-STOP", &pid]).status();
+        assert!(paused.expect("there is kill").success());
+    }
+
+    /// Ends it at once.
+    pub(crate) fn kill(&mut self) {
+        self.child.kill().ok();
+        self.child.wait().ok();
+    }
+}
+
+impl Drop for RedisServer {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+/// Servers that all tests of this process share; nobody drops what is static, so a shell ends them when the process does.
+struct Shared {
+    servers: Vec<RedisServer>,
+    _keeper: Child,
+}
+
+impl Shared {
+    fn keep(servers: Vec<RedisServer>) -> Self {
+        let keeper = Command::new("sh")
+            .args(["-c", "cat >/dev/null; kill -KILL \"$@\"", "keeper"])
+            .args(servers.iter().map(|server| server.child.id().to_string()))
+            .stdin(Stdio::piped())
+            .spawn()
+            .expect("there is a shell");
+        Self { servers, _keeper: keeper }
+    }
+}
+
+/// A server that speaks TLS only, with those only who have a certificate, and the files for it.
+pub(crate) struct Secure {
+    shared: Shared,
+    dir: TempDir,
+}
+
+impl Secure {
+    pub(crate) async fn shared() -> &'static Self {
+        static SERVER: OnceCell<Secure> = OnceCell::const_new();
+        SERVER.get_or_init(Self::start).await
+    }
+
+    async fn start() -> Self {
+        let dir = tempfile::tempdir().expect("a scratch directory");
+        let write =
+            |name: &str, text: String| std::fs::write(dir.path().join(name), text).expect("it is ours");
+        let authority = || {
+            let mut params = CertificateParams::default();
+            params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+            CertifiedIssuer::self_signed(params, KeyPair::generate().expect("a key")).expect("a certificate")
+        };
+        let (ca, other) = (authority(), authority());
+        let key = KeyPair::generate().expect("a key");
+        let mut params = CertificateParams::new(vec!["localhost".to_owned()]).expect("a good name");
+        // Another name than its issuer's, or it would pass for self-signed.
+        params.distinguished_name.push(DnType::CommonName, "localhost");
+        write("ca.pem", ca.pem());
+        write("other-ca.pem", other.pem());
+        write("cert.pem", params.signed_by(&key, &ca).expect("a certificate").pem());
+        write("key.pem", key.serialize_pem());
+        let file = |name: &str| dir.path().join(name).display().to_string();
+        let server = RedisServer::with(|port, _| {
+            let (port, none) = (port.to_string(), "0".to_owned());
+            let [port, ca, cert, key] = [
+                ["--tls-port", &port],
+                ["--tls-ca-cert-file", &file("ca.pem")],
+                ["--tls-cert-file", &file("cert.pem")],
+                ["--tls-key-file", &file("key.pem")],
+            ]
+            .map(|pair| pair.map(str::to_owned));
+            [["--port".to_owned(), none], port, ca, cert, key].concat()
+        });
+        let shared = Shared::keep(vec![server.await]);
+        Self { shared, dir }
+    }
+
+    pub(crate) fn port(&self) -> u16 {
+        self.shared.servers[0].port
+    }
+
+    pub(crate) fn file(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    /// A URL with all that is needed.
+    pub(crate) fn url(&self) -> String {
+        let [ca, cert, key] = ["ca.pem", "cert.pem", "key.pem"].map(|name| self.file(name));
+        let (ca, cert, key) = (ca.display(), cert.display(), key.display());
+        format!("rediss://localhost:{}?ca={ca}&cert={cert}&key={key}", self.port())
+    }
+}
+
+/// A cluster: its masters share the slots evenly.
+pub(crate) struct Cluster {
+    pub(crate) nodes: Vec<RedisServer>,
+}
+
+impl Cluster {
+    /// Three masters that all tests share.
+    pub(crate) async fn shared() -> &'static Self {
+        static CLUSTER: OnceCell<(Cluster, Child)> = OnceCell::const_new();
+        let start = async || {
+            let shared = Shared::keep(Self::start(3, 0).await.nodes);
+            (Self { nodes: shared.servers }, shared._keeper)
+        };
+        &CLUSTER.get_or_init(start).await.0
+    }
+
+    /// So many masters, and replicas of the first one.
+    pub(crate) async fn start(masters: usize, replicas: usize) -> Self {
+        let mut nodes = Vec::new();
+        for _ in 0..masters + replicas {
+            let settings = |port: u16, bus: u16| {
+                let (port, bus) = (port.to_string(), bus.to_string());
+                let pairs = [["--port", &port], ["--cluster-port", &bus], ["--cluster-enabled", "yes"]];
+                pairs.concat().into_iter().map(str::to_owned).collect()
+            };
+            nodes.push(RedisServer::with(settings).await);
+        }
+        let bus =
+            nodes[0].tell::<Vec<String>>("CONFIG GET cluster-port").await.expect("it is set")[1].clone();
+        for (index, node) in nodes.iter().enumerate() {
+            node.does(&format!("CLUSTER SET-CONFIG-EPOCH {}", index + 1)).await;
+            if index < masters {
+                let (first, last) = (index * 16384 / masters, (index + 1) * 16384 / masters - 1);
+                node.does(&format!("CLUSTER ADDSLOTSRANGE {first} {last}")).await;
+            }
+            if index > 0 {
+                node.does(&format!("CLUSTER MEET 127.0.0.1 {} {bus}", nodes[0].port)).await;
+            }
+        }
+        for node in &nodes {
+            node.says("CLUSTER INFO", &format!("cluster_known_nodes:{}", nodes.len())).await;
+        }
+        let first = nodes[0].does("CLUSTER MYID").await;
+        for replica in &nodes[masters..] {
+            replica.says("CLUSTER NODES", &first).await;
+            replica.does(&format!("CLUSTER REPLICATE {first}")).await;
+            replica.says("INFO replication", "master_link_status:up").await;
+            nodes[0].says("CLUSTER SLOTS", &replica.port.to_string()).await;
+        }
+        for node in &nodes {
+            node.says("CLUSTER INFO", "cluster_state:ok").await;
+            node.says("CLUSTER INFO", "cluster_slots_assigned:16384").await;
+        }
+        Self { nodes }
+    }
+
+    /// A URL that names all nodes.
+    pub(crate) fn url(&self) -> String {
+        let nodes: Vec<String> = self.nodes.iter().map(|node| format!("127.0.0.1:{}", node.port)).collect();
+        format!("redis-cluster://{}", nodes.join(","))
+    }
+}

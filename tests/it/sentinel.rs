@@ -1,0 +1,84 @@
+//! The registry's master dies, and Sentinels put its replica in its place, while many clients are at work.
+
+#![expect(clippy::print_stderr, reason = "how long it took is worth knowing also when it was soon enough")]
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use hatchery_tests::faults::{Closed, Incidents, ticks};
+use hatchery_tests::load::Load;
+use hatchery_tests::{Farm, Look, until, wait::PATIENCE};
+use serde_json::json;
+use tokio::time::Instant;
+
+use crate::faults::{Site, settle};
+use crate::under_load::{running, served_more};
+
+/// Once there is a new master, the farm is whole within this time.
+const WHOLE: Duration = Duration::from_secs(2);
+
+/// What is missing at a front door until the farm is whole: the registry itself, a node, a spawn of these.
+async fn missing(farm: &Farm, door: usize, spawns: &BTreeSet<String>) -> Option<String> {
+    let ready = farm.door(door).get("/readyz").send().await;
+    let nodes = farm.door(door).get("/v1/nodes").send().await;
+    if ready.status != 200 || nodes.status != 200 || ready.json()["status"] != "ready" {
+        return Some(format!("{ready:?} {nodes:?}"));
+    }
+    let nodes = nodes.json();
+    let up = |node: &&serde_json::Value| node["availability"] == "up";
+    let count = nodes["nodes"].as_array().into_iter().flatten().filter(up).count();
+    if count < farm.agents.len() {
+        return Some(format!("{nodes}"));
+    }
+    let records = farm.on_record(farm.door(door)).await;
+    let known: BTreeSet<&str> = records.iter().filter_map(|spawn| spawn["id"].as_str()).collect();
+    let unknown: Vec<&String> = spawns.iter().filter(|id| !known.contains(id.as_str())).collect();
+    (!unknown.is_empty()).then(|| format!("{unknown:?} are not on record"))
+}
+
+#[tokio::test]
+async fn a_farm_follows_its_registry_to_the_new_master() {
+    let (site, mut farm) = Site::with(Farm::builder().sentinels()).await;
+    let load = Load::start(farm.doors.iter().map(|door| door.http).collect(), 104, 20.0);
+    served_more(&load, 15).await;
+
+    // What operators want is wanted of the new master, too.
+    let mut incidents = Incidents::default();
+    for (door, node, order) in [(0, "node-b", "cordon"), (1, "node-c", "drain")] {
+        let call = farm.door(door).post(&format!("/v1/nodes/{node}/{order}"));
+        let answer = call.json(&json!({})).send().await;
+        assert_eq!((answer.status, &answer.json()["agentAcknowledged"]), (200, &json!(true)), "{answer:?}");
+        incidents.closed.push(Closed { node: node.to_owned(), from: ticks(), to: u64::MAX });
+    }
+    let (before, served) = (running(&farm), load.served());
+    farm.redis.kill();
+    let killed = Instant::now();
+    until("the replica is the master", PATIENCE, async || {
+        let promoted = farm.sentinels.as_ref().unwrap().have_promoted().await;
+        Look::when(promoted, || "it is a replica".to_owned())
+    })
+    .await;
+    let promoted = Instant::now();
+    let meanwhile = load.served() - served;
+    for door in 0..farm.doors.len() {
+        until("the farm is whole", WHOLE.saturating_sub(promoted.elapsed()), async || {
+            // What has ended meanwhile may be on record or not.
+            let spawns = before.intersection(&running(&farm)).cloned().collect();
+            let missing = missing(&farm, door, &spawns).await;
+            Look::when(missing.is_none(), || missing.unwrap_or_default())
+        })
+        .await;
+    }
+    eprintln!(
+        "promoted after {:?}, whole {:?} later, {meanwhile} served meanwhile",
+        promoted - killed,
+        promoted.elapsed()
+    );
+    assert!(meanwhile >= 3, "the farm goes on without its registry: {meanwhile} were served");
+    for (node, eligibility) in [("node-a", "eligible"), ("node-b", "cordoned"), ("node-c", "draining")] {
+        let now = farm.door(0).json(&format!("/v1/nodes/{node}")).await;
+        assert_eq!(now["eligibility"], eligibility, "{now}");
+    }
+    served_more(&load, 15).await;
+    settle(site, farm, load, incidents).await;
+}
