@@ -37,7 +37,7 @@ impl Dev {
         let args = [&["dev", "--listen", "127.0.0.1:0", "--env", &env], more].concat();
         let args: Vec<String> = args.into_iter().map(str::to_owned).collect();
         let (empty, tmp) = (mark.join("empty"), mark.join("tmp"));
-        let mut role = Role::start_in("dev", &mark, &args, &empty, &[("TMPDIR", &tmp)]);
+        let mut role = Role::start_in("dev", &mark, &args, &empty, &[("TMPDIR", tmp)]);
         let line = role.announcement().await;
         let [http, admin] = role::clients(&line)[..] else { panic!("two addresses were expected: {line}") };
         assert_eq!(line, format!("dev listening on http://{}, admin on http://{}", http.addr, admin.addr));

@@ -38,12 +38,13 @@ pub struct AgentPlan {
     port_range: Option<RangeInclusive<u16>>,
     args: Vec<String>,
     executable: Option<PathBuf>,
+    clock: i64,
 }
 
 impl AgentPlan {
     /// With so many slots.
     pub fn slots(slots: u16) -> Self {
-        Self { slots, ports: None, port_range: None, args: Vec::new(), executable: None }
+        Self { slots, ports: None, port_range: None, args: Vec::new(), executable: None, clock: 0 }
     }
 
     /// With so many ports; else there are twice as many as slots.
@@ -71,6 +72,13 @@ impl AgentPlan {
     #[must_use]
     pub fn env(self, name: &str, value: &str) -> Self {
         self.args(&["--env", &format!("{name}={value}")])
+    }
+
+    /// With a clock that is wrong by so many seconds.
+    #[must_use]
+    pub fn clock(mut self, seconds: i64) -> Self {
+        self.clock = seconds;
+        self
     }
 
     /// With another executable than the simulator.
@@ -215,8 +223,13 @@ impl Door {
 
     /// Starts it again, on the same ports, after it has ended or was killed.
     pub async fn restart(&mut self) {
+        self.restart_at(0).await;
+    }
+
+    /// The same with a clock that is wrong by so many seconds.
+    pub async fn restart_at(&mut self, clock: i64) {
         self.role.kill();
-        self.role = Role::start(&self.role.name, &self.mark, &self.args);
+        self.role = Role::start_at(&self.role.name, &self.mark, &self.args, clock);
         self.comes_up().await;
     }
 
@@ -253,6 +266,7 @@ pub struct Agent {
     pub state_dir: PathBuf,
     mark: PathBuf,
     args: Vec<String>,
+    clock: i64,
     link: Option<Link>,
     _blocks: [Block; 2],
 }
@@ -290,7 +304,7 @@ impl Agent {
             args.extend(["--advertise".to_owned(), format!("http://{}", before.addr)]);
         }
         let args = [args.as_slice(), common, &plan.args].concat();
-        let role = Role::start(&node, mark, &args);
+        let role = Role::start_at(&node, mark, &args, plan.clock);
         let nowhere = Client::new(SocketAddr::from(([127, 0, 0, 1], 0)));
         Self {
             node,
@@ -301,6 +315,7 @@ impl Agent {
             state_dir,
             mark: mark.to_owned(),
             args,
+            clock: plan.clock,
             link,
             _blocks: [block, own],
         }
@@ -323,7 +338,7 @@ impl Agent {
     /// Starts it again, on the same ports and with the same state directory, after it has ended or was killed.
     pub async fn restart(&mut self) {
         self.role.kill();
-        self.role = Role::start(&self.role.name.clone(), &self.mark, &self.args);
+        self.role = Role::start_at(&self.role.name.clone(), &self.mark, &self.args, self.clock);
         self.comes_up().await;
     }
 

@@ -44,13 +44,19 @@ impl Role {
         Self::start_in(name, mark, args, mark, &[])
     }
 
+    /// The same on a machine whose clock is wrong by so many seconds.
+    pub fn start_at(name: &str, mark: &Path, args: &[String], clock: i64) -> Self {
+        let env = if clock == 0 { Vec::new() } else { wrong_clock(clock) };
+        Self::start_in(name, mark, args, mark, &env)
+    }
+
     /// The same in this directory, with these variables.
     pub fn start_in(
         name: &str,
         mark: &Path,
         args: &[String],
         directory: &Path,
-        env: &[(&str, &Path)],
+        env: &[(&str, PathBuf)],
     ) -> Self {
         let [stdout, stderr] = ["stdout", "log"].map(|kind| mark.join(format!("{name}.{kind}")));
         let open =
@@ -59,7 +65,7 @@ impl Role {
         fs::remove_file(&stdout).ok();
         let child = hatchery(mark)
             .args(args)
-            .envs(env.iter().copied())
+            .envs(env.iter().map(|(name, value)| (name, value)))
             .current_dir(directory)
             .stdout(open(&stdout))
             .stderr(open(&stderr))
@@ -132,6 +138,21 @@ impl Drop for Role {
     fn drop(&mut self) {
         self.kill();
     }
+}
+
+/// Makes a program see another time of day; how much time passes stays as it is.
+fn wrong_clock(seconds: i64) -> Vec<(&'static str, PathBuf)> {
+    let libraries = fs::read_dir("/usr/lib").expect("there is /usr/lib").flatten();
+    let preload = libraries
+        .map(|entry| entry.path().join("faketime/libfaketimeMT.so.1"))
+        .find(|library| library.exists())
+        .expect("libfaketime is installed");
+    vec![
+        ("LD_PRELOAD", preload),
+        ("FAKETIME", format!("{seconds:+}s").into()),
+        ("FAKETIME_DONT_FAKE_MONOTONIC", "1".into()),
+        ("NO_FAKE_STAT", "1".into()),
+    ]
 }
 
 /// The addresses in an announcement, in their order.

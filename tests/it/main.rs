@@ -6,6 +6,7 @@
 
 // What a web client is promised.
 mod capacity;
+mod clocks;
 mod failure;
 mod hangup;
 mod idempotency;
