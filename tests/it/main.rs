@@ -16,6 +16,7 @@ mod viewers;
 
 // What operators and programs see.
 mod commands;
+mod live;
 mod operating;
 mod records;
 mod surface;
