@@ -20,6 +20,7 @@ mod live;
 mod operating;
 mod records;
 mod surface;
+mod watch;
 
 // What happens below.
 mod agent_death;
