@@ -17,9 +17,11 @@ mod viewers;
 
 // What operators and programs see.
 mod commands;
+mod live;
 mod operating;
 mod records;
 mod surface;
+mod watch;
 
 // What happens below.
 mod agent_death;
