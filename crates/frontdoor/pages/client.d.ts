@@ -199,6 +199,7 @@ export type ErrorCode =
   | 'registry-unavailable'
   | 'node-unreachable'
   | 'shutting-down'
+  | 'upgrade-required'
   | 'internal'
   | 'network'
   | 'deadline-exceeded'

@@ -10,7 +10,8 @@ use model::{Drain, Eligibility, NodeId, NodeRecord, SpawnId, SpawnRecord, Ticket
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::gauge::Gauge;
 use registry::{
-    Claim, IdempotencyKey, Position, Registry, RegistryError, Reserve, Reserved, SpawnFilter, SpawnPage,
+    Claim, Follow, IdempotencyKey, Position, Registry, RegistryError, Reserve, Reserved, SpawnFilter,
+    SpawnPage,
 };
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep};
@@ -91,6 +92,7 @@ watched! {
     set_eligibility(node: &NodeId, eligibility: Eligibility, drain: Option<&Drain>, by: Option<&str>) -> bool;
     spawns(filter: &SpawnFilter) -> SpawnPage;
     spawn(spawn: SpawnId) -> Option<SpawnRecord>;
+    living(nodes: &[NodeId]) -> Vec<SpawnRecord>;
     claim(key: &IdempotencyKey, fingerprint: Uuid, claimant: Uuid) -> Claim;
     settle(key: &IdempotencyKey, claimant: Uuid, answer: Option<(&str, Duration)>) -> bool;
     position() -> Position;
@@ -114,6 +116,12 @@ impl Watched {
     pub(crate) async fn nudged(&self, after: u64, wait: Duration) -> Result<u64, RegistryError> {
         self.check()?;
         self.count(self.registry.nudged(after, wait).await)
+    }
+
+    /// Does not open the circuit, for the same reason.
+    pub(crate) async fn follow(&self, after: Position, wait: Duration) -> Result<Follow, RegistryError> {
+        self.check()?;
+        self.count(self.registry.follow(after, wait).await)
     }
 
     /// The outage, if there is one.

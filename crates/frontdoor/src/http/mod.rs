@@ -3,6 +3,7 @@
 mod error;
 mod extract;
 mod health;
+mod live;
 mod nodes;
 mod observe;
 pub(crate) mod openapi;
@@ -52,6 +53,7 @@ fn operator_routes() -> Vec<Route> {
         ("/v1/nodes/{node}/cordon", post(operate::cordon)),
         ("/v1/nodes/{node}/uncordon", post(operate::uncordon)),
         ("/v1/nodes/{node}/drain", post(operate::drain)),
+        ("/v1/live", get(live::connect)),
         ("/readyz", get(health::readyz)),
     ]
 }
