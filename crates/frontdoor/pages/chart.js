@@ -26,7 +26,8 @@ export class Chart {
 
   /** Slots in use as an area below the line of all slots. */
   capacity(history, now) {
-    const { samples, spanMs } = history;
+    const { samples } = history;
+    const spanMs = history.spanMs(now);
     const most = Math.max(1, ...samples.map((sample) => sample.total));
     const x = (at) => across(at, now, spanMs);
     const y = (value) => up(value / most);
@@ -47,15 +48,15 @@ export class Chart {
 
   /** The median as a line, the slowest twentieth as a fainter one above it, dots where they were measured. */
   latency(history, now) {
-    const measured = history.samples.filter((sample) => sample.count > 0);
+    const measured = history.pieces(now);
     const most = Math.max(10, ...measured.map((sample) => sample.p95)) * 1.1;
-    const at = (key) => measured.map((s) => [across(s.at, now, history.spanMs), up(s[key] / most)]);
+    const at = (key) => measured.map((s) => [across(s.at, now, history.spanMs(now)), up(s[key] / most)]);
     const parts = [...grid()];
     if (measured.length > 0) {
       parts.push(draw('path', { d: path(at('p95')), class: 'faint' }));
       parts.push(draw('path', { d: path(at('p50')), class: 'line' }));
       const dot = ([x, y]) => draw('path', { d: `M${x},${y}h0`, class: 'dot' });
-      parts.push(...at('p50').slice(-60).map(dot));
+      parts.push(...at('p50').map(dot));
     }
     this.#svg.replaceChildren(...parts);
     this.#top.textContent = measured.length > 0 ? millis(most) : '';

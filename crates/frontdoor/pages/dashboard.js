@@ -19,7 +19,7 @@ import { Orders } from './orders.js';
 import { Picture } from './picture.js';
 import { Spawns } from './spawns.js';
 import { Trouble, absence } from './trouble.js';
-import { count, millis } from './words.js';
+import { brief, count, millis } from './words.js';
 
 /** At most so often is everything looked through again: 20 000 spawns are some work. */
 const APART_MS = 200;
@@ -32,8 +32,8 @@ const nodes = new Nodes(picture, orders, choose);
 const detail = new Detail(picture, orders, () => choose(undefined));
 const spawns = new Spawns(picture, orders);
 const events = new Events(picture);
-const capacity = new Chart(byId('capacity-chart'), 'Slots in use over the last 15 minutes');
-const latency = new Chart(byId('latency-chart'), 'Time from start to ready over the last 15 minutes');
+const capacity = new Chart(byId('capacity-chart'), 'Slots in use over time');
+const latency = new Chart(byId('latency-chart'), 'Time from start to ready over time');
 
 const feed = live();
 const trouble = new Trouble(feed, draw);
@@ -63,13 +63,14 @@ const following = feed.subscribe('nodes', {
 feed.subscribe('spawns', {
   onSnapshot: (list) => {
     picture.takeSpawns(list);
+    history.seed(list, picture.now());
     back('The live feed is back, with the farm as it is now.');
   },
   onResume: () => back('The live feed is back. Nothing was missed.'),
   onEvent: (event) => {
     heard(event);
     const took = picture.spawnEvent(event);
-    if (took !== undefined) history.started(took);
+    if (took !== undefined) history.started(Date.parse(event.at), took);
   },
 });
 
@@ -164,14 +165,15 @@ function chips(place, list, otherwise) {
 
 /** What changes with time alone: ages, countdowns, charts. */
 setInterval(() => {
-  const now = Date.now();
+  const now = picture.now();
   if (picture.complete && !trouble.cut) {
     const { used, total } = summary(picture);
     if (history.sample(now, used, total) && !document.hidden) {
       capacity.capacity(history, now);
       latency.latency(history, now);
+      say(byId('history-span'), `last ${brief(history.spanMs(now))}`);
       const { p50, p95, count: measured } = history.latency;
-      say(byId('latency'), measured ? `median ${millis(p50)} · 95 % within ${millis(p95)}` : 'nothing started yet');
+      say(byId('latency'), measured ? `median ${millis(p50)}, 95 %: ${millis(p95)}` : 'nothing started yet');
     }
   }
   if (document.hidden) return;

@@ -1,39 +1,73 @@
-/** What the charts show: the last quarter of an hour, as this page has seen it. */
+/** What the charts show: the last quarter of an hour, as far as this page knows it. */
 
 const STEP_MS = 2_000;
-const STEPS = 450;
+const LONGEST_MS = 15 * 60_000;
+const SHORTEST_MS = 2 * 60_000;
+const MOST_STARTS = 20_000;
+/** Across a chart. */
+const BUCKETS = 90;
 
 export class History {
-  /** Oldest first: `{at, used, total, p50, p95}`; figures of what was started within the step, if anything was. */
+  /** Slots in use, oldest first: `{at, used, total}`. */
   samples = [];
-  #took = [];
+  /** What was started, oldest first: `{at, took}`. */
+  #starts = [];
+  #since;
   #next = 0;
 
-  /** A spawn took so long to be ready. */
-  started(ms) {
-    this.#took.push(Math.max(0, ms));
+  /** A spawn was ready then, and it had taken so long. */
+  started(at, took) {
+    this.#starts.push({ at, took: Math.max(0, took) });
+    if (this.#starts.length > MOST_STARTS + 1000) this.#starts.splice(0, 1000);
+  }
+
+  /** Starts over with what is known of spawns that were started before; times are of the farm's clock. */
+  seed(spawns, now) {
+    const starts = [];
+    for (const { startedAt, readyAt } of spawns) {
+      const at = readyAt ? Date.parse(readyAt) : 0;
+      if (at > now - LONGEST_MS) starts.push({ at, took: Math.max(0, at - Date.parse(startedAt)) });
+    }
+    this.#starts = starts.sort((a, b) => a.at - b.at).slice(-MOST_STARTS);
+    this.#since = Math.min(this.#since ?? now, starts[0]?.at ?? now);
   }
 
   /** Takes a sample if it is time; whether it did. */
   sample(now, used, total) {
     if (now < this.#next) return false;
     this.#next = now + STEP_MS;
-    const took = this.#took.sort((a, b) => a - b);
-    this.samples.push({ at: now, used, total, count: took.length, p50: quantile(took, 0.5), p95: quantile(took, 0.95), took });
-    if (this.samples.length > STEPS) this.samples.shift();
-    this.#took = [];
+    this.#since ??= now;
+    this.samples.push({ at: now, used, total });
+    while (this.samples[0].at < now - LONGEST_MS) this.samples.shift();
+    const old = this.#starts.findIndex(({ at }) => at >= now - LONGEST_MS);
+    this.#starts.splice(0, old < 0 ? this.#starts.length : old);
     return true;
   }
 
-  /** Of everything that was started in all samples: how many, and how long they took. */
+  /** How long a time the charts show: as long as is known of, within bounds. */
+  spanMs(now) {
+    return Math.min(LONGEST_MS, Math.max(SHORTEST_MS, now - (this.#since ?? now)));
+  }
+
+  /** Of everything that was started: how many, and how long they took. */
   get latency() {
-    const all = this.samples.flatMap((sample) => sample.took).concat(this.#took).sort((a, b) => a - b);
+    const all = this.#starts.map(({ took }) => took).sort((a, b) => a - b);
     return { count: all.length, p50: quantile(all, 0.5), p95: quantile(all, 0.95) };
   }
 
-  /** The span of time that a full chart shows. */
-  get spanMs() {
-    return STEP_MS * STEPS;
+  /** The same piece by piece, where something was started: `{at, p50, p95}`. */
+  pieces(now) {
+    const size = this.spanMs(now) / BUCKETS;
+    const pieces = new Map();
+    for (const { at, took } of this.#starts) {
+      const piece = Math.floor(at / size);
+      if (!pieces.has(piece)) pieces.set(piece, []);
+      pieces.get(piece).push(took);
+    }
+    return [...pieces].map(([piece, took]) => {
+      took.sort((a, b) => a - b);
+      return { at: (piece + 0.5) * size, p50: quantile(took, 0.5), p95: quantile(took, 0.95) };
+    });
   }
 }
 

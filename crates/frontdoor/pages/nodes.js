@@ -74,6 +74,7 @@ export class Nodes {
     const share = (node) => this.#picture.used(node) / Math.max(1, node.slots.total);
     const byName = (a, b) => (a.id < b.id ? -1 : 1);
     shown.sort(this.#filter.order === 'fullest' ? (a, b) => share(b) - share(a) || byName(a, b) : byName);
+    byId('nodes-frame').closest('.columns').classList.toggle('no-gpus', !all.some((node) => node.gpus.length > 0));
     this.#list.show(shown);
     say(byId('nodes-count'), shown.length === all.length ? String(all.length) : `${shown.length} of ${all.length}`);
     const empty = byId('nodes-empty');
@@ -103,7 +104,8 @@ export class Nodes {
       chips: make('span', { class: 'chips' }),
       note: make('span', { class: 'sub' }),
       gpus: make('td', { class: 'c-gpus' }),
-      load: make('td', { class: 'c-load' }),
+      cpu: make('span'),
+      memory: make('span', { class: 'sub' }),
       cordon: order('Cordon', () => this.#orders.cordon(id)),
       drain: order('Drain', () => this.#orders.drain(id)),
       uncordon: order('Uncordon', () => this.#orders.uncordon(id)),
@@ -115,7 +117,7 @@ export class Nodes {
       make('td', { class: 'c-slots' }, parts.bar, parts.slots),
       make('td', { class: 'c-state' }, parts.chips, parts.note),
       parts.gpus,
-      parts.load,
+      make('td', { class: 'c-load' }, parts.cpu, parts.memory),
       make('td', { class: 'c-do' }, parts.uncordon, parts.cordon, parts.drain),
     );
     // A click anywhere in the row that is not on a button is a click on its name.
@@ -149,7 +151,8 @@ export class Nodes {
     const gpus = this.#picture.gpuUse(node);
     say(parts.gpus, gpus.length ? gpus.map((gpu) => `${gpu.used}/${gpu.total}`).join('  ') : '–');
     set(parts.gpus, 'title', gpus.map((gpu) => `GPU ${gpu.index}: ${gpu.used} of ${gpu.total}`).join(', ') || 'not counted');
-    say(parts.load, `${Math.round(node.load.cpu * 100)} % · ${bytes(node.load.memoryFreeBytes)} free`);
+    say(parts.cpu, `${Math.round(node.load.cpu * 100)} %`);
+    say(parts.memory, `${bytes(node.load.memoryFreeBytes)} free`);
     parts.uncordon.hidden = node.eligibility === 'eligible';
     parts.cordon.hidden = node.eligibility !== 'eligible';
     parts.drain.hidden = node.eligibility === 'draining';

@@ -80,10 +80,8 @@ export class Spawns {
     const parts = {
       where: make('span', { class: 'sub' }),
       chip: make('span', { class: 'chip' }),
-      note: make('span', { class: 'sub' }),
       age: make('td', { class: 'c-age' }),
       ping: make('td', { class: 'c-ping' }),
-      kind: make('td', { class: 'c-kind' }),
       log: button('Log', () => this.#orders.log(id)),
       stop: button('Stop', () => this.#orders.stop(id)),
     };
@@ -91,10 +89,9 @@ export class Spawns {
       'tr',
       { 'data-spawn': id },
       make('th', { scope: 'row', class: 'c-id' }, make('code', { title: id }, short(id)), parts.where),
-      make('td', { class: 'c-phase' }, parts.chip, parts.note),
+      make('td', { class: 'c-phase' }, parts.chip),
       parts.age,
       parts.ping,
-      parts.kind,
       make('td', { class: 'c-do' }, parts.log, parts.stop),
     );
     row.parts = parts;
@@ -105,19 +102,17 @@ export class Spawns {
     const { parts } = row;
     const now = this.#picture.now();
     const over = spawn.state === 'exited';
-    const where = this.#node === undefined ? `${spawn.node} · ${spawn.endpoint ?? ''}` : (spawn.endpoint ?? '');
+    const kind = spawn.rendererType + (spawn.gpu === undefined ? '' : ` on GPU ${spawn.gpu}`);
+    const place = [this.#node === undefined ? spawn.node : '', kind, spawn.endpoint ?? ''].filter(Boolean).join(' · ');
+    const where = over ? `${ending(spawn.exit)}, at ${clock(spawn.endedAt)}` : place;
     say(parts.where, where);
     set(parts.where, 'title', where);
     say(parts.chip, over ? 'ended' : spawn.state);
     set(parts.chip, 'class', `chip ${over && BAD_ENDS.includes(spawn.exit?.reason) ? 'bad' : KIND[spawn.state]}`);
-    const note = over ? `${ending(spawn.exit)}, ${clock(spawn.endedAt)}` : '';
-    say(parts.note, note);
-    set(parts.note, 'title', note);
     const age = (over ? Date.parse(spawn.endedAt) : now) - Date.parse(spawn.startedAt);
     say(parts.age, brief(age));
     set(parts.age, 'title', `started ${clock(spawn.startedAt)}`);
-    say(parts.ping, over || !spawn.lastPingAt ? '–' : `${brief(now - Date.parse(spawn.lastPingAt))} ago`);
-    say(parts.kind, spawn.rendererType + (spawn.gpu === undefined ? '' : ` · GPU ${spawn.gpu}`));
+    say(parts.ping, over || !spawn.lastPingAt ? '–' : brief(now - Date.parse(spawn.lastPingAt)));
     parts.stop.hidden = over || spawn.state === 'stopping';
     set(row, 'class', over ? 'over' : false);
   }

@@ -31,6 +31,8 @@ export class Viewer {
   #answer;
   #began = performance.now();
   #timer;
+  /** From the question to the answer. */
+  #took = 0;
 
   /** `wish`: what to spawn, and `library` where there is one. `changed` is called when it is over or removed. */
   constructor(number, wish, feed, changed) {
@@ -95,11 +97,12 @@ export class Viewer {
       clearInterval(this.#timer);
     }
     const took = this.#elapsed();
+    this.#took = took;
     const { endpoint, node, attempts } = this.#answer;
     this.card.dataset.spawn = this.#answer.id;
     this.#at('queued', { took: '', more: attempts > 1 ? `It took ${attempts} attempts.` : '' });
     this.#at('starting', { more: `On ${node}.` });
-    this.#at('ready', { took: millis(took), more: endpoint });
+    this.#at('ready', { took: `${millis(took)} in all`, more: endpoint });
     say(this.#button, 'Close viewer');
     this.#follow();
     const began = performance.now();
@@ -117,6 +120,7 @@ export class Viewer {
         if (known.readyAt) {
           const took = Date.parse(known.readyAt) - Date.parse(known.startedAt);
           say(this.#steps.starting.took, millis(took));
+          say(this.#steps.queued.took, millis(Math.max(0, this.#took - took)));
         }
         if (known.exit) this.#gone(known.exit);
       },
