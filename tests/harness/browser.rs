@@ -232,6 +232,15 @@ impl Browser {
         .await;
     }
 
+    /// Does something inside a frame of the page.
+    pub async fn in_frame<T>(&self, css: &str, work: impl AsyncFnOnce() -> T) -> T {
+        let frame = self.find(css).await.expect("the frame is there");
+        self.call("POST", "/frame", &json!({"id": {ELEMENT: frame}})).await;
+        let value = work().await;
+        self.call("POST", "/frame", &json!({"id": null})).await;
+        value
+    }
+
     /// Shows pages in this colour scheme, `light` or `dark`.
     pub async fn prefers(&self, scheme: &str) {
         let features = json!([{"name": "prefers-color-scheme", "value": scheme}]);

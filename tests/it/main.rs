@@ -6,6 +6,7 @@
 
 // What a web client is promised.
 mod capacity;
+mod client_library;
 mod failure;
 mod hangup;
 mod idempotency;
@@ -16,7 +17,9 @@ mod viewers;
 
 // What operators and programs see.
 mod commands;
+mod crowded_pages;
 mod operating;
+mod pages;
 mod records;
 mod surface;
 
