@@ -18,10 +18,12 @@ mod viewers;
 // What operators and programs see.
 mod commands;
 mod crowded_pages;
+mod live;
 mod operating;
 mod pages;
 mod records;
 mod surface;
+mod watch;
 
 // What happens below.
 mod agent_death;
