@@ -6,6 +6,7 @@ use hatchery_tests::browser::keys;
 use hatchery_tests::{AgentPlan, Browser, Farm, Look, Response, until, wait::PATIENCE};
 use rustix::process::Signal;
 use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 /// A change is on the page before one wonders where it stays; generous, because the machine may be busy with other tests.
 const AT_ONCE: Duration = Duration::from_secs(5);
@@ -26,8 +27,10 @@ async fn spawn_of(browser: &Browser, viewer: u32) -> String {
 async fn assert_no_complaints(browser: &Browser) {
     let said = browser.console().await;
     // That a front door could not be reached is for the page to say, which tests look at.
-    let bad: Vec<_> =
-        said.iter().filter(|line| !line.contains("ERR_") && !line.contains("status of 503")).collect();
+    let bad: Vec<_> = said
+        .iter()
+        .filter(|line| !line.contains("ERR_") && !line.contains("status of 50") && !line.contains("favicon"))
+        .collect();
     assert_eq!(bad, Vec::<&String>::new());
 }
 
@@ -53,8 +56,12 @@ async fn pages_come_with_all_that_browsers_want_to_know() {
         let tag = answer.header("etag").unwrap();
         let again = door.get(path).header("if-none-match", tag).send().await;
         assert_eq!((again.status, again.body.len()), (304, 0), "{path}: {again:?}");
-        let head = door.request("HEAD", path).send().await;
-        assert_eq!((head.status, head.header("etag"), head.body.len()), (200, Some(tag), 0), "{path}");
+        let mut head = String::new();
+        door.request("HEAD", path).start().await.read_to_string(&mut head).await.unwrap();
+        assert!(
+            head.starts_with("HTTP/1.1 200 ") && head.ends_with("\r\n\r\n") && head.contains(tag),
+            "{head}"
+        );
         door.post(path).send().await.problem(405, "method-not-allowed");
     }
     for path in ["/client.js", "/client.d.ts"] {
@@ -161,6 +168,7 @@ async fn a_node_is_emptied_from_the_dashboard_and_one_sees_how_long_it_takes() {
     browser.click("#drain-go").await;
     browser.sees_within(&format!("{row} .c-state"), "Draining", AT_ONCE).await;
     browser.sees(&format!("{row} .c-state"), "2 left, 29 min").await;
+    browser.holds("document.activeElement !== document.body").await;
     browser.sees("#drain-story", "“new kernel”").await;
     browser.sees("#drain-story", "2 spawns left").await;
     let node = door.json("/v1/nodes/node-a").await;
@@ -332,7 +340,6 @@ async fn the_vendors_viewer_runs_where_it_can_do_nothing_to_the_farm() {
 
 /// Serves one script to whoever asks, for as long as the test runs.
 async fn serve(script: String) -> std::net::SocketAddr {
-    use tokio::io::{AsyncReadExt, AsyncWriteExt};
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let addr = listener.local_addr().unwrap();
     tokio::spawn(async move {

@@ -39,6 +39,13 @@ export function set(element, name, value) {
   }
 }
 
+/** Shows those of some buttons that make sense now. The focus of one that goes is taken by the next that stays. */
+export function offer(buttons, wanted) {
+  const lost = Object.keys(buttons).find((name) => buttons[name] === document.activeElement && !wanted[name]);
+  for (const name in buttons) buttons[name].hidden = !wanted[name];
+  if (lost) Object.values(buttons).find((button) => !button.hidden)?.focus({ preventScroll: true });
+}
+
 /** Runs `work` at the next frame, once however often it was asked for, and not more often than every `apart` ms. */
 export function batched(work, apart = 0) {
   let asked = false;

@@ -1,6 +1,6 @@
 /** The chosen node: its facts, its drain, the orders one can give it. */
 
-import { byId, make, say, set } from './dom.js';
+import { byId, make, offer, say, set } from './dom.js';
 import { drainStory, facts, states } from './nodes.js';
 
 export class Detail {
@@ -40,13 +40,14 @@ export class Detail {
     const node = this.#picture.nodes.get(this.#id);
     say(byId('detail-title'), this.#id ?? 'All nodes');
     byId('detail').hidden = !node;
-    const { uncordon, cordon, drain, all } = this.#buttons;
-    all.hidden = this.#id === undefined;
-    uncordon.hidden = !node || node.eligibility === 'eligible';
-    cordon.hidden = !node || node.eligibility === 'cordoned';
-    drain.hidden = !node;
+    offer(this.#buttons, {
+      uncordon: node && node.eligibility !== 'eligible',
+      cordon: node && node.eligibility !== 'cordoned',
+      drain: node,
+      all: this.#id !== undefined,
+    });
     if (!node) return;
-    say(drain, node.eligibility === 'draining' ? 'Change drain…' : 'Drain…');
+    say(this.#buttons.drain, node.eligibility === 'draining' ? 'Change drain…' : 'Drain…');
     const said = states(node, this.#picture);
     const key = said.map(([text]) => text).join();
     if (this.#chips.dataset.key !== key) {

@@ -1,6 +1,6 @@
 /** The list of nodes: which is full, which is closed, which is being emptied and for how long. */
 
-import { byId, make, say, set } from './dom.js';
+import { byId, make, offer, say, set } from './dom.js';
 import { Windowed } from './window.js';
 import { brief, bytes, clock, count, span } from './words.js';
 
@@ -153,9 +153,12 @@ export class Nodes {
     set(parts.gpus, 'title', gpus.map((gpu) => `GPU ${gpu.index}: ${gpu.used} of ${gpu.total}`).join(', ') || 'not counted');
     say(parts.cpu, `${Math.round(node.load.cpu * 100)} %`);
     say(parts.memory, `${bytes(node.load.memoryFreeBytes)} free`);
-    parts.uncordon.hidden = node.eligibility === 'eligible';
-    parts.cordon.hidden = node.eligibility !== 'eligible';
-    parts.drain.hidden = node.eligibility === 'draining';
+    const { uncordon, cordon, drain } = parts;
+    offer({ uncordon, cordon, drain }, {
+      uncordon: node.eligibility !== 'eligible',
+      cordon: node.eligibility === 'eligible',
+      drain: node.eligibility !== 'draining',
+    });
   }
 }
 

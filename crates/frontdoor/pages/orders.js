@@ -140,6 +140,8 @@ async function asked(name, work) {
   try {
     await work();
     dialog.close();
+    // What opened it may make no sense any more.
+    if (document.activeElement === document.body) byId('detail-title').focus({ preventScroll: true });
   } catch (error) {
     const { title, detail } = explained(error);
     say(problemPlace, `${title}: ${detail}`);
