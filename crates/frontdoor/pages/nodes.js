@@ -8,8 +8,8 @@ import { brief, bytes, clock, count, span } from './words.js';
 export function states(node, picture) {
   const said = [];
   const silent = picture.now() - Date.parse(node.lastHeartbeatAt);
-  if (node.availability === 'down') said.push(['Down', 'bad', `no word for ${span(silent)}; its spawns are lost`]);
-  if (node.availability === 'stale') said.push(['Silent', 'warn', `no word for ${span(silent)}; nothing new starts here`]);
+  if (node.availability === 'down') said.push(['Down', 'bad', `no word for ${span(silent)}`]);
+  if (node.availability === 'stale') said.push(['Silent', 'warn', `no word for ${span(silent)}`]);
   if (node.eligibility === 'draining') {
     const done = picture.used(node) === 0;
     said.push(done ? ['Drained', 'good', 'nothing runs here any more'] : ['Draining', 'warn', drainWords(node, picture)]);
@@ -58,8 +58,7 @@ export class Nodes {
       this.render();
     };
     byId('nodes-search').addEventListener('input', changed);
-    byId('nodes-show').addEventListener('change', changed);
-    byId('nodes-order').addEventListener('change', changed);
+    for (const id of ['nodes-search', 'nodes-show', 'nodes-order']) byId(id).addEventListener('change', changed);
   }
 
   /** Marks this node as the chosen one. */
@@ -76,7 +75,8 @@ export class Nodes {
     shown.sort(this.#filter.order === 'fullest' ? (a, b) => share(b) - share(a) || byName(a, b) : byName);
     byId('nodes-frame').closest('.columns').classList.toggle('no-gpus', !all.some((node) => node.gpus.length > 0));
     this.#list.show(shown);
-    say(byId('nodes-count'), shown.length === all.length ? String(all.length) : `${shown.length} of ${all.length}`);
+    const every = all.length.toLocaleString();
+    say(byId('nodes-count'), shown.length === all.length ? every : `${shown.length.toLocaleString()} of ${every}`);
     const empty = byId('nodes-empty');
     empty.hidden = shown.length > 0 || !this.#picture.complete;
     say(empty, all.length === 0 ? 'No node has reported yet. Start one with “hatchery agent”.' : 'No node is like that.');

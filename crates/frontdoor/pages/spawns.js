@@ -37,6 +37,7 @@ export class Spawns {
       this.render();
     };
     byId('spawns-search').addEventListener('input', changed);
+    byId('spawns-search').addEventListener('change', changed);
     byId('spawns-show').addEventListener('change', changed);
   }
 
