@@ -167,7 +167,7 @@ async fn a_node_is_emptied_from_the_dashboard_and_one_sees_how_long_it_takes() {
     browser.picture("drain-dialog").await;
     browser.click("#drain-go").await;
     browser.sees_within(&format!("{row} .c-state"), "Draining", AT_ONCE).await;
-    browser.sees(&format!("{row} .c-state"), "2 left, 29 min").await;
+    browser.sees(&format!("{row} .c-state"), "2 left, 30 min at most").await;
     browser.holds("document.activeElement !== document.body").await;
     browser.sees("#drain-story", "“new kernel”").await;
     browser.sees("#drain-story", "2 spawns left").await;

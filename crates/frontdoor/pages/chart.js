@@ -27,7 +27,7 @@ export class Chart {
   /** Slots in use as an area below the line of all slots. */
   capacity(history, now) {
     const { samples } = history;
-    const spanMs = history.spanMs(now);
+    const spanMs = history.capacitySpanMs(now);
     const most = Math.max(1, ...samples.map((sample) => sample.total));
     const x = (at) => across(at, now, spanMs);
     const y = (value) => up(value / most);
@@ -50,7 +50,7 @@ export class Chart {
   latency(history, now) {
     const measured = history.pieces(now);
     const most = Math.max(10, ...measured.map((sample) => sample.p95)) * 1.1;
-    const at = (key) => measured.map((s) => [across(s.at, now, history.spanMs(now)), up(s[key] / most)]);
+    const at = (key) => measured.map((s) => [across(s.at, now, history.latencySpanMs(now)), up(s[key] / most)]);
     const parts = [...grid()];
     if (measured.length > 0) {
       parts.push(draw('path', { d: path(at('p95')), class: 'faint' }));

@@ -19,7 +19,7 @@ import { Orders } from './orders.js';
 import { Picture } from './picture.js';
 import { Spawns } from './spawns.js';
 import { Trouble, absence } from './trouble.js';
-import { brief, count, millis } from './words.js';
+import { brief, millis } from './words.js';
 
 /** At most so often is everything looked through again: 20 000 spawns are some work. */
 const APART_MS = 200;
@@ -127,7 +127,7 @@ function totals() {
   const all = summary(picture);
   say(byId('used'), all.used.toLocaleString());
   say(byId('total'), `of ${all.total.toLocaleString()}`);
-  say(byId('free'), `${count(all.free, 'slot')} free on open nodes`);
+  say(byId('free'), `${all.free.toLocaleString()} free on open nodes`);
   const bar = byId('farm-bar');
   bar.firstChild.style.width = `${Math.min(100, (all.used / Math.max(1, all.total)) * 100)}%`;
   set(bar, 'aria-label', `${all.used} of ${all.total} slots in use`);
@@ -171,7 +171,7 @@ setInterval(() => {
     if (history.sample(now, used, total) && !document.hidden) {
       capacity.capacity(history, now);
       latency.latency(history, now);
-      say(byId('history-span'), `last ${brief(history.spanMs(now))}`);
+      say(byId('history-span'), `last ${brief(history.capacitySpanMs(now))}`);
       const { p50, p95, count: measured } = history.latency;
       say(byId('latency'), measured ? `median ${millis(p50)}, 95 %: ${millis(p95)}` : 'nothing started yet');
     }

@@ -12,7 +12,6 @@ export class History {
   samples = [];
   /** What was started, oldest first: `{at, took}`. */
   #starts = [];
-  #since;
   #next = 0;
 
   /** A spawn was ready then, and it had taken so long. */
@@ -29,14 +28,12 @@ export class History {
       if (at > now - LONGEST_MS) starts.push({ at, took: Math.max(0, at - Date.parse(startedAt)) });
     }
     this.#starts = starts.sort((a, b) => a.at - b.at).slice(-MOST_STARTS);
-    this.#since = Math.min(this.#since ?? now, starts[0]?.at ?? now);
   }
 
   /** Takes a sample if it is time; whether it did. */
   sample(now, used, total) {
     if (now < this.#next) return false;
     this.#next = now + STEP_MS;
-    this.#since ??= now;
     this.samples.push({ at: now, used, total });
     while (this.samples[0].at < now - LONGEST_MS) this.samples.shift();
     const old = this.#starts.findIndex(({ at }) => at >= now - LONGEST_MS);
@@ -44,9 +41,14 @@ export class History {
     return true;
   }
 
-  /** How long a time the charts show: as long as is known of, within bounds. */
-  spanMs(now) {
-    return Math.min(LONGEST_MS, Math.max(SHORTEST_MS, now - (this.#since ?? now)));
+  /** How long a time the chart of slots shows: as long as is known of, within bounds. */
+  capacitySpanMs(now) {
+    return bounded(now - (this.samples[0]?.at ?? now));
+  }
+
+  /** The same for the chart of starts, of which more is known. */
+  latencySpanMs(now) {
+    return bounded(now - (this.#starts[0]?.at ?? now));
   }
 
   /** Of everything that was started: how many, and how long they took. */
@@ -57,7 +59,7 @@ export class History {
 
   /** The same piece by piece, where something was started: `{at, p50, p95}`. */
   pieces(now) {
-    const size = this.spanMs(now) / BUCKETS;
+    const size = this.latencySpanMs(now) / BUCKETS;
     const pieces = new Map();
     for (const { at, took } of this.#starts) {
       const piece = Math.floor(at / size);
@@ -69,6 +71,10 @@ export class History {
       return { at: (piece + 0.5) * size, p50: quantile(took, 0.5), p95: quantile(took, 0.95) };
     });
   }
+}
+
+function bounded(ms) {
+  return Math.min(LONGEST_MS, Math.max(SHORTEST_MS, ms));
 }
 
 function quantile(sorted, q) {

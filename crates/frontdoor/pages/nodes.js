@@ -25,7 +25,7 @@ export function drainWords(node, picture) {
   const drain = picture.drain(node);
   if (!drain) return '';
   if (drain.left === 0) return 'nothing runs here any more';
-  const latest = drain.longestMs > 0 ? `${span(drain.longestMs)} at most` : 'ending them now';
+  const latest = drain.longestMs > 0 ? `${brief(drain.longestMs)} at most` : 'ending them now';
   const pace = drain.paceMs === undefined ? '' : `, about ${brief(drain.paceMs)} at this pace`;
   return `${drain.left} left, ${latest}${pace}`;
 }

@@ -65,6 +65,7 @@ export class Picture {
     this.spawns = new Map([...list].sort((a, b) => (a.startedAt < b.startedAt ? -1 : 1)).map((spawn) => [spawn.id, spawn]));
     this.#on = new Map();
     for (const spawn of list) this.#place(spawn);
+    this.ended = this.ended.filter(({ id }) => !this.spawns.has(id));
     this.#complete('spawns');
   }
 
@@ -173,6 +174,8 @@ export class Picture {
 
   #admit(event) {
     const { spawn: id, node, at, rendererType = 'csr', endpoint, labels, gpu } = event;
+    // A node that was given up may come back with what ran there.
+    this.ended = this.ended.filter((one) => one.id !== id);
     const spawn = { id, node, endpoint, rendererType, labels, gpu, state: 'launching', startedAt: at };
     this.spawns.set(id, spawn);
     this.#place(spawn);
