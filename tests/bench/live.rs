@@ -118,17 +118,17 @@ pub(crate) async fn measure(table: &mut Table) -> anyhow::Result<()> {
     steady(&mut phantom, &mut heard, table).await?;
     let admin = farm.doors[1].admin;
     // It does not read before it was sent away.
-    let closing = tokio::spawn(async move {
+    let closing = async {
         let closed = r#"hatchery_frontdoor_live_closes_total{code="1008"}"#;
-        let look = || async {
+        let look = async || {
             let found = Metrics::of(&admin).await.get(closed);
             Look::when(found.is_some(), || "nobody was sent away".to_owned())
         };
         until("the slow reader is sent away", PATIENCE * 2, look).await;
         slow.closed().await
-    });
-    let told = bursts(&mut phantom, &mut heard).await?;
-    let (code, reason) = closing.await?;
+    };
+    let (told, (code, reason)) = tokio::join!(bursts(&mut phantom, &mut heard), closing);
+    let told = told?;
     ensure!(code == 1008, "the slow reader was closed with {code} {reason}");
     ensure!(alive.load(Ordering::Relaxed) == CROWD, "nobody else was");
     table.row(
@@ -222,7 +222,7 @@ async fn bursts(phantom: &mut Phantom, heard: &mut mpsc::Receiver<Heard>) -> any
         }
     }
     // It has had more than its queue and the system hold.
-    let none = || async { Look::when(heard.is_empty(), || "more than was told".to_owned()) };
+    let none = async || Look::when(heard.is_empty(), || "more than was told".to_owned());
     until("nothing is left", PATIENCE, none).await;
     Ok(BURSTS * BURST)
 }

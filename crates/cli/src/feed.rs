@@ -95,7 +95,12 @@ impl Feed {
         Self { server, patience, heartbeat, topics, socket: None, failures: 0, connected_before: false }
     }
 
-    /// What happens next. Dropping the future loses nothing.
+    /// Whether there is a connection, as far as is known.
+    pub(crate) fn is_connected(&self) -> bool {
+        self.socket.is_some()
+    }
+
+    /// What happens next. Dropping the future loses nothing while there is a connection, else a try to make one.
     ///
     /// # Errors
     /// The first connection failed, or the front door does not understand what it is asked.

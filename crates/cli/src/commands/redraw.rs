@@ -50,11 +50,11 @@ pub(crate) async fn follow(
                     show(&text, terminal)?;
                 }
             },
-            () = sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => {
+            () = sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() && feed.is_connected() => {
                 due = None;
                 feed.refresh().await;
             }
-            _ = figures.tick(), if terminal => feed.refresh().await,
+            _ = figures.tick(), if terminal && feed.is_connected() => feed.refresh().await,
         }
     }
 }

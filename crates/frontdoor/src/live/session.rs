@@ -254,6 +254,9 @@ impl Writer<'_> {
                 Some((topic, _)) => {
                     self.violations = 0;
                     self.door.live.feed.unsubscribe(&topic, self.subscriptions.mailbox.connection);
+                    if self.subscriptions.topics.is_empty() {
+                        self.subscriptions.wanting = None;
+                    }
                     self.say("unsubscribed", &Frame::Unsubscribed { topic: &topic }).await
                 }
                 None => self.refuse(&format!("there is no subscription to {topic}")).await,

@@ -181,3 +181,105 @@ fn apply_to_node(node: &mut Node, event: &Event) {
         _ => {}
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use model::api::SlotCount;
+    use model::{AgentEpoch, Load};
+    use serde_json::json;
+
+    use super::*;
+
+    fn node(id: &str, used: u32) -> Node {
+        Node {
+            id: id.parse().unwrap(),
+            eligibility: Eligibility::Eligible,
+            availability: Availability::Up,
+            slots: SlotCount { total: 4, used },
+            gpus: Vec::new(),
+            pool: "big".to_owned(),
+            labels: BTreeMap::new(),
+            version: "0.1.0".to_owned(),
+            epoch: AgentEpoch::mint(),
+            advertise: String::new(),
+            endpoint: String::new(),
+            load: Load::default(),
+            last_heartbeat_at: Timestamp::default(),
+            drain: None,
+        }
+    }
+
+    fn event(seq: u64, kind: EventKind, spawn: Option<SpawnId>, data: Value) -> Event {
+        let Value::Object(data) = data else { panic!("an object") };
+        Event { seq, at: Timestamp::from_millis(seq), kind, node: Some("a".parse().unwrap()), spawn, data }
+    }
+
+    fn snapshot(view: &View, topic: &str) -> Value {
+        serde_json::to_value(view.snapshot(&topic.parse().unwrap())).unwrap()
+    }
+
+    #[test]
+    fn a_spawn_is_followed_from_its_first_event_to_its_last() {
+        let mut view = View::new(1, vec![node("a", 0)], Vec::new());
+        let id = SpawnId::mint();
+        let first = json!({"rendererType": "ssr", "endpoint": "ws://x", "labels": {"sdk": "1"}, "gpu": 2});
+        view.apply(&event(2, EventKind::SpawnLaunching, Some(id), first), None);
+        view.apply(&event(3, EventKind::SpawnReady, Some(id), json!({"endpoint": "ws://x"})), None);
+        let pings = json!({"pings": {id.to_string(): Timestamp::from_millis(4)}});
+        view.apply(&event(4, EventKind::SpawnPing, None, pings), None);
+        view.apply(&event(5, EventKind::SpawnSuspect, Some(id), json!({})), None);
+        view.apply(&event(6, EventKind::SpawnReady, Some(id), json!({"endpoint": "ws://x"})), None);
+        let at = Timestamp::from_millis;
+        let wanted = json!({"id": id, "node": "a", "endpoint": "ws://x", "rendererType": "ssr", "state": "ready",
+            "startedAt": at(2), "readyAt": at(3), "lastPingAt": at(4), "pool": "big", "labels": {"sdk": "1"}, "gpu": 2});
+        assert_eq!((view.seq, snapshot(&view, "spawns")), (6, json!([wanted])));
+        assert_eq!(snapshot(&view, &format!("spawn:{id}")), wanted);
+        view.apply(&event(7, EventKind::SpawnExited, Some(id), json!({"exit": {"reason": "stopped"}})), None);
+        assert_eq!(snapshot(&view, "spawns"), json!([]));
+        // One that is met in the middle of its life says what it was before.
+        let later =
+            json!({"rendererType": "csr", "endpoint": "ws://y", "startedAt": at(1), "readyAt": at(2)});
+        view.apply(&event(8, EventKind::SpawnDisconnected, Some(id), later), None);
+        let met = &snapshot(&view, "spawns")[0];
+        assert_eq!(
+            (&met["state"], &met["startedAt"], &met["readyAt"]),
+            (&json!("disconnected"), &json!(at(1)), &json!(at(2)))
+        );
+        // One of which nothing is known cannot be made up.
+        view.apply(&event(9, EventKind::SpawnSuspect, Some(SpawnId::mint()), json!({})), None);
+        assert_eq!(snapshot(&view, "spawns").as_array().unwrap().len(), 1);
+    }
+
+    #[test]
+    fn what_events_tell_of_a_node_is_told_by_events_only() {
+        let mut view = View::new(1, vec![node("a", 0)], Vec::new());
+        let (up, unknown) = (
+            event(2, EventKind::NodeUp, None, json!({})),
+            Event { node: Some("b".parse().unwrap()), ..event(3, EventKind::NodeUp, None, json!({})) },
+        );
+        assert_eq!((view.lacks(&up), view.lacks(&unknown)), (None, unknown.node.as_ref()));
+        let times = json!({"deadline": Timestamp::from_millis(9), "startedAt": Timestamp::from_millis(3), "by": "me"});
+        view.apply(&event(3, EventKind::NodeDraining, None, times), None);
+        view.apply(&event(4, EventKind::NodeStale, None, json!({})), None);
+        // What was read is busier, and of another moment.
+        view.refresh(&[node("a", 3)]);
+        let told = snapshot(&view, "node:a");
+        assert_eq!(
+            (&told["eligibility"], &told["availability"]),
+            (&json!("draining"), &json!("stale")),
+            "{told}"
+        );
+        assert_eq!((&told["slots"]["used"], &told["drain"]["remaining"]), (&json!(3), &json!(3)), "{told}");
+        assert_eq!(told["drain"]["by"], "me");
+        view.apply(&event(5, EventKind::NodeUncordoned, None, json!({})), None);
+        assert_eq!(snapshot(&view, "node:a").get("drain"), None);
+        // A node that was forgotten is forgotten here too, but only one that is down.
+        view.refresh(&[]);
+        assert_eq!(snapshot(&view, "nodes").as_array().unwrap().len(), 1);
+        view.apply(&event(6, EventKind::NodeDown, None, json!({})), None);
+        view.refresh(&[]);
+        assert_eq!((snapshot(&view, "nodes"), snapshot(&view, "node:a")), (json!([]), Value::Null));
+    }
+}
