@@ -190,7 +190,8 @@ export class Picture {
   #bury(spawn, event) {
     this.spawns.delete(spawn.id);
     this.#on.get(spawn.node)?.delete(spawn.id);
-    this.ended.push({ ...spawn, exit: event.exit, endedAt: event.at, seenAt: Date.now() });
+    // In place: a list that is drawn before it is looked through again has it still.
+    this.ended.push(Object.assign(spawn, { exit: event.exit, endedAt: event.at, seenAt: Date.now() }));
     if (this.ended.length > MOST_ENDED) this.ended.shift();
   }
 
