@@ -345,7 +345,9 @@ async fn serve(script: String) -> std::net::SocketAddr {
     tokio::spawn(async move {
         while let Ok((mut stream, _)) = listener.accept().await {
             let mut asked = [0; 4096];
-            stream.read(&mut asked).await.ok();
+            if !matches!(stream.read(&mut asked).await, Ok(1..)) {
+                continue;
+            }
             let head =
                 "HTTP/1.1 200 OK\r\ncontent-type: text/javascript\r\nconnection: close\r\ncontent-length:";
             stream.write_all(format!("{head} {}\r\n\r\n{script}", script.len()).as_bytes()).await.ok();

@@ -173,7 +173,7 @@ setInterval(() => {
       latency.latency(history, now);
       say(byId('history-span'), `last ${brief(history.capacitySpanMs(now))}`);
       const { p50, p95, count: measured } = history.latency;
-      say(byId('latency'), measured ? `median ${millis(p50)}, 95 %: ${millis(p95)}` : 'nothing started yet');
+      say(byId('latency'), measured ? `${millis(p50)} · 95 %: ${millis(p95)}` : 'nothing started yet');
     }
   }
   if (document.hidden) return;

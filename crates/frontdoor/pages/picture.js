@@ -7,6 +7,8 @@
 
 /** An ended spawn is shown for so long, so that its end can be seen. */
 const SHOW_ENDED_MS = 60_000;
+/** A pace seen for a shorter time says nothing. */
+const PACE_AFTER_MS = 10_000;
 const MOST_ENDED = 300;
 const MOST_EVENTS = 1000;
 
@@ -142,7 +144,7 @@ export class Picture {
 
   /**
    * How a drain comes along: what is left, what there was at the most since it began, how much time there is at the most, and
-   * how much it would take at the pace so far (undefined while nothing has ended yet).
+   * how much it would take at the pace so far (undefined while there is none yet).
    */
   drain(node) {
     if (!node.drain) return undefined;
@@ -154,7 +156,8 @@ export class Picture {
     this.#drains.set(node.id, first);
     const longestMs = Math.max(0, Date.parse(node.drain.deadline) - this.now());
     const gone = first.seen - left;
-    const paceMs = gone > 0 ? ((this.now() - first.from) / gone) * left : undefined;
+    const watched = this.now() - first.from;
+    const paceMs = gone > 0 && watched > PACE_AFTER_MS ? (watched / gone) * left : undefined;
     return { left, most: first.most, longestMs, paceMs: paceMs < longestMs ? paceMs : undefined };
   }
 
