@@ -8,6 +8,7 @@ mod nodes;
 mod observe;
 pub(crate) mod openapi;
 mod operate;
+mod pages;
 mod request_id;
 mod spawn;
 mod spawns;
@@ -70,7 +71,8 @@ fn admin_routes() -> Vec<Route> {
 pub(crate) fn router(door: &Arc<Door>) -> Router {
     let public = public_routes().into_iter().map(caught).map(|(path, route)| (path, route.layer(cors(door))));
     let operator = operator_routes().into_iter().map(caught);
-    observed(door, public.chain(operator))
+    let pages = pages::routes().map(caught);
+    observed(door, public.chain(operator).chain(pages))
 }
 
 /// Everything on `--admin-listen`.
