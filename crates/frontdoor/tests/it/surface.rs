@@ -71,7 +71,7 @@ async fn every_kind_of_bad_request_is_told_in_one_shape() {
             request("POST", "/spawn", &[("content-type", "application/json; charset=latin1")], b"{}"),
         ),
         (404, "not-found", request("GET", "/nothing", &[], b"")),
-        (404, "not-found", request("GET", "/", &[], b"")),
+        (404, "not-found", request("GET", "/nowhere", &[], b"")),
         (404, "not-found", request("GET", "/spawn/", &[], b"")),
         (404, "not-found", request("POST", "/v1/spawns/a/b/c", &[], b"")),
         (405, "method-not-allowed", request("GET", "/spawn", &[], b"")),
