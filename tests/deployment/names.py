@@ -118,8 +118,8 @@ for name, service in yaml.safe_load((DEPLOY / "docker" / "compose.yaml").read_te
 # Metrics, with the suffix that their kind gives them.
 KINDS = {}
 for role in ROLES:
-    source = (ROOT / "crates" / role / "src" / "metrics.rs").read_text(encoding="utf-8")
-    for macro, name in re.findall(r'(register!?|phase!)\(\s*(?:[^"()]*(?:\([^()]*\))?[^"()]*,\s*)?"([a-z_]+)"', source):
+    source = "\n".join(p.read_text(encoding="utf-8") for p in (ROOT / "crates" / role / "src").rglob("*metrics.rs"))
+    for name in re.findall(r'(?:register!?|phase!)\(\s*(?:[^"()]*(?:\([^()]*\))?[^"()]*,\s*)?"([a-z_]+)"', source):
         KINDS[name if name.startswith("process_") else f"hatchery_{role}_{name}"] = None
 CODE = "\n".join(p.read_text(encoding="utf-8") for p in (ROOT / "crates").rglob("*.rs"))
 LABELS = {"le", "instance", "job", "farm", "node", "pod"}

@@ -1,13 +1,15 @@
 //! A farm of real processes for tests: the programs as they are shipped, a Redis of its own, real sockets.
 //!
 //! Nothing in here knows how the programs work inside. In reading order: [`binaries`] builds the programs, [`role`] runs
-//! one of them, [`redis`] runs a Redis, [`sentinels`] what watches over one, [`farm`] puts them together, [`dev`] runs the farm of one process; [`http`], [`viewer`] and [`command`] are the three
-//! ways to talk to a farm; [`processes`], [`audit`], [`metrics`] and [`logs`] are the ways to look at one from outside;
+//! one of them, [`redis`] runs a Redis, [`sentinels`] what watches over one, [`farm`] puts them together, [`dev`] runs the
+//! farm of one process; [`http`], [`live`], [`viewer`], [`command`] and [`browser`] are the ways to talk to a farm;
+//! [`phantom`] is a node of the registry only; [`processes`], [`audit`], [`metrics`] and [`logs`] are the ways to look at one from outside;
 //! [`load`] is a crowd of clients, [`faults`] is what happens to a farm meanwhile (with [`link`] for the network),
 //! [`verdict`] says whether all promises were kept; [`wait`] is how a test waits, [`ports`] and [`guard`] keep tests out of each other's way.
 
 pub mod audit;
 pub mod binaries;
+pub mod browser;
 pub mod command;
 pub mod dev;
 pub mod farm;
@@ -15,9 +17,11 @@ pub mod faults;
 pub mod guard;
 pub mod http;
 pub mod link;
+pub mod live;
 pub mod load;
 pub mod logs;
 pub mod metrics;
+pub mod phantom;
 pub mod ports;
 pub mod problem;
 pub mod processes;
@@ -29,10 +33,13 @@ pub mod viewer;
 pub mod wait;
 
 pub use audit::Audit;
+pub use browser::Browser;
 pub use command::Ran;
 pub use dev::Dev;
 pub use farm::{AgentPlan, Farm, FarmBuilder};
 pub use http::{Client, Response};
+pub use live::Subscriber;
+pub use phantom::Phantom;
 pub use problem::Problem;
 pub use redis::RedisServer;
 pub use role::Role;

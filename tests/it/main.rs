@@ -6,7 +6,7 @@
 
 // What a web client is promised.
 mod capacity;
-mod clocks;
+mod client_library;
 mod failure;
 mod hangup;
 mod idempotency;
@@ -17,12 +17,17 @@ mod viewers;
 
 // What operators and programs see.
 mod commands;
+mod crowded_pages;
+mod live;
 mod operating;
+mod pages;
 mod records;
 mod surface;
+mod watch;
 
 // What happens below.
 mod agent_death;
+mod clocks;
 mod command_line;
 mod crash;
 mod faults;

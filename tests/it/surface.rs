@@ -93,6 +93,7 @@ async fn the_surface_describes_itself() {
         ("/v1/nodes/{node}/cordon", &["post"]),
         ("/v1/nodes/{node}/uncordon", &["post"]),
         ("/v1/nodes/{node}/drain", &["post"]),
+        ("/v1/live", &["get"]),
         ("/healthz", &["get"]),
         ("/readyz", &["get"]),
     ] {

@@ -10,6 +10,7 @@ use model::{RendererType, SpawnState};
 
 use crate::commands::{
     agent, bench, completions, cordon, dev, drain, frontdoor, log, nodes, show, soak, spawn, spawns, stop,
+    watch,
 };
 use crate::failure::Failure;
 use crate::server::Server;
@@ -77,6 +78,8 @@ pub(crate) enum Command {
     Stop(stop::StopArgs),
     /// List nodes, or show one
     Nodes(nodes::NodesArgs),
+    /// Print what happens on the farm, as it happens
+    Watch(watch::WatchArgs),
     /// Close a node to new spawns; those that run stay
     Cordon(cordon::CordonArgs),
     /// Open a node to new spawns again; undoes a drain, too

@@ -189,6 +189,11 @@ impl Client {
         &self.server
     }
 
+    /// The longest a call takes.
+    pub(crate) fn timeout(&self) -> Duration {
+        self.timeout
+    }
+
     /// Starts a spawn and waits until it is ready.
     pub(crate) async fn spawn(&self, prepared: &PreparedSpawn) -> Result<Answer<SpawnAnswer>, CallError> {
         let mut request = self.request(Method::POST, self.spawn.clone(), Full::new(prepared.body.clone()));

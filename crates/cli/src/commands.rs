@@ -9,12 +9,14 @@ pub(crate) mod drain;
 pub(crate) mod frontdoor;
 pub(crate) mod log;
 pub(crate) mod nodes;
+mod redraw;
 mod role;
 pub(crate) mod show;
 pub(crate) mod soak;
 pub(crate) mod spawn;
 pub(crate) mod spawns;
 pub(crate) mod stop;
+pub(crate) mod watch;
 
 use std::time::Duration;
 
@@ -72,6 +74,9 @@ pub(crate) fn run(cli: Cli) -> Exit {
         }
         Command::Nodes(args) => {
             ask(&before, &args.flags, ANSWER, async |context| nodes::run(context, &args).await)
+        }
+        Command::Watch(args) => {
+            ask(&before, &args.flags, ANSWER, async |context| watch::run(context, &args).await)
         }
         Command::Cordon(args) => {
             ask(&before, &args.flags, ANSWER, async |context| cordon::run(context, &args).await)

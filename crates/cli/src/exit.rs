@@ -48,6 +48,7 @@ impl Exit {
             | ErrorCode::ShuttingDown
             | ErrorCode::MethodNotAllowed
             | ErrorCode::UnsupportedMediaType
+            | ErrorCode::UpgradeRequired
             | ErrorCode::Internal => Self::Failed,
         }
     }

@@ -1,13 +1,14 @@
 //! The `hatchery` command: every role, every operator's verb, and the load generator.
 //!
 //! Reading order: [`args`] (what there is), [`commands`] (one module per command), [`client`] (typed calls to a front
-//! door), [`output`] and [`failure`] (what people and programs are told), [`exit`] (what scripts are told).
+//! door), [`feed`] (what it tells as it happens), [`output`] and [`failure`] (what people and programs are told), [`exit`] (what scripts are told).
 
 mod args;
 mod client;
 mod commands;
 mod exit;
 mod failure;
+mod feed;
 mod logging;
 mod output;
 mod server;

@@ -38,6 +38,13 @@ impl FromStr for Server {
     }
 }
 
+impl Server {
+    /// Where its live feed is.
+    pub(crate) fn live_url(&self) -> String {
+        format!("ws{}/v1/live", self.base.trim_start_matches("http"))
+    }
+}
+
 impl std::fmt::Display for Server {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(&self.base)
@@ -58,6 +65,8 @@ mod tests {
         }
         let https = "https://door".parse::<Server>().unwrap_err();
         assert!(https.contains("http only"), "{https}");
-        assert_eq!("http://door/prefix/".parse::<Server>().unwrap().to_string(), "http://door/prefix");
+        let server = "http://door/prefix/".parse::<Server>().unwrap();
+        assert_eq!(server.to_string(), "http://door/prefix");
+        assert_eq!(server.live_url(), "ws://door/prefix/v1/live");
     }
 }

@@ -17,6 +17,7 @@ use crate::cleanup::{Cleanups, persist};
 use crate::config::Config;
 use crate::held::Held;
 use crate::line::Line;
+use crate::live::{self, Live};
 use crate::metrics::{CleanupKind, Metrics, Phase, Source};
 use crate::picture::{self, Choice, Picture};
 use crate::watched::{self, Watched};
@@ -32,6 +33,7 @@ pub(crate) struct Door {
     pub(crate) agents: Agents,
     pub(crate) line: Line,
     pub(crate) cleanups: Cleanups,
+    pub(crate) live: Live,
     pub(crate) metrics: Metrics,
     /// Changes whenever those who wait for somebody else should ask again.
     pub(crate) nudges: watch::Sender<u64>,
@@ -78,6 +80,7 @@ impl Door {
             agents: Agents::new(),
             line: Line::new(config.max_waiting),
             cleanups: Cleanups::new(),
+            live: Live::new(config.live_ping_interval, config.live_buffer, metrics.live_figures()),
             metrics,
             nudges: watch::Sender::new(0),
             stages: Stages::new(),
@@ -239,6 +242,7 @@ impl FrontDoor {
         spawn("follower", Box::pin(follower::follow(Arc::clone(&door))));
         spawn("probe", Box::pin(watched::probe(Arc::clone(&door))));
         spawn("picture", Box::pin(picture::keep(Arc::clone(&door))));
+        spawn("live", Box::pin(live::follow::keep(Arc::clone(&door))));
         spawn("sweeper", Box::pin(sweeper::sweep(Arc::clone(&door))));
         spawn("line", Box::pin(Line::keep_places(Arc::clone(&door))));
         info!(http = %http_addr, admin = %admin_addr, registry = door.registry.backend(), "front door open");

@@ -4,8 +4,8 @@
 //! Reading order: [`Options`] and [`Config`] (what it is told), `door` (its parts, and how they start), `spawn` (the path
 //! of `POST /spawn`, top to bottom), `held` (a slot that is given back unless somebody keeps it), `line` (waiting for
 //! capacity), `idempotency` (one key, one answer), `agent_client` (gRPC to the nodes), `operate` (opening and
-//! closing nodes), `http` (the surface: routes, handlers, errors), `watched` and `picture`
-//! (the registry, and doing without it), `follower` and `sweeper` (what runs beside the requests), `shutdown` (the order of leaving).
+//! closing nodes), `http` (the surface: routes, handlers, errors), `pages` (dashboard, demo, client library), `watched` and `picture`
+//! (the registry, and doing without it), `live` (telling subscribers what happens), `follower` and `sweeper` (what runs beside the requests), `shutdown` (the order of leaving).
 //!
 //! Invariants: only `http` knows status codes; only `agent_client` knows gRPC; a slot is never held by anything but a
 //! `Held`, which gives it back when it is dropped.
@@ -20,11 +20,13 @@ mod http;
 mod idempotency;
 mod line;
 mod listen;
+mod live;
 mod memory;
 mod metrics;
 mod operate;
 mod options;
 mod order;
+mod pages;
 mod picture;
 mod shutdown;
 mod spawn;

@@ -20,7 +20,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use rustix::net::Shutdown;
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Sleep, sleep};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -48,6 +48,10 @@ pub(crate) struct Ends {
     pub(crate) connections: CancellationToken,
 }
 
+/// A connection's place among the [`MOST_CONNECTIONS`]: one that is no HTTP connection any more keeps it.
+#[derive(Debug, Clone)]
+pub(crate) struct Place(#[expect(dead_code, reason = "it is there to be dropped")] Arc<OwnedSemaphorePermit>);
+
 /// Accepts connections until told to stop. `connections` tracks one task for each.
 pub(crate) async fn serve(listener: TcpListener, router: Router, connections: TaskTracker, ends: Ends) {
     let room = Arc::new(Semaphore::new(MOST_CONNECTIONS));
@@ -60,20 +64,14 @@ pub(crate) async fn serve(listener: TcpListener, router: Router, connections: Ta
         let Some((stream, peer, permit)) = accepted else { continue };
         let (router, ends) = (router.clone(), ends.clone());
         let span = debug_span!("connection", %peer);
-        connections.spawn(
-            async move {
-                converse(stream, peer, router, ends).await;
-                drop(permit);
-            }
-            .instrument(span),
-        );
+        connections.spawn(converse(stream, peer, Place(Arc::new(permit)), router, ends).instrument(span));
     }
 }
 
 async fn accept(
     listener: &TcpListener,
     room: &Arc<Semaphore>,
-) -> Option<(TcpStream, SocketAddr, tokio::sync::OwnedSemaphorePermit)> {
+) -> Option<(TcpStream, SocketAddr, OwnedSemaphorePermit)> {
     let permit = Arc::clone(room).acquire_owned().await.ok()?;
     match listener.accept().await {
         Ok((stream, peer)) => {
@@ -91,13 +89,14 @@ async fn accept(
     }
 }
 
-async fn converse(stream: TcpStream, peer: SocketAddr, router: Router, ends: Ends) {
+async fn converse(stream: TcpStream, peer: SocketAddr, place: Place, router: Router, ends: Ends) {
     let turn = Arc::new(AtomicU64::new(0));
     let stream = Arc::new(stream);
     let shared = Shared(Arc::clone(&stream));
     let io = TokioIo::new(Impatient { stream: shared, turn: Arc::clone(&turn), head: None });
     let service = service_fn(|mut request: Request<Incoming>| {
         request.extensions_mut().insert(Peer(peer));
+        request.extensions_mut().insert(place.clone());
         let (mut router, turn, stream) = (router.clone(), Arc::clone(&turn), Arc::clone(&stream));
         turn.fetch_add(1, Ordering::Relaxed);
         async move {

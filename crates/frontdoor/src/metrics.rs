@@ -13,6 +13,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 
+use crate::live;
 use crate::memory::own_memory;
 use crate::watched::Figures;
 
@@ -132,6 +133,7 @@ pub(crate) struct Metrics {
     placements: Family<PlacementLabels, Counter>,
     operations: Family<OperationLabels, Counter>,
     picture_nodes: Gauge<i64, AtomicI64>,
+    live: live::metrics::Figures,
     memory: Gauge<i64, AtomicI64>,
 }
 
@@ -195,6 +197,7 @@ impl Metrics {
                 "operations",
                 "Nodes opened, cordoned or drained, by whether the agent confirmed it"
             ),
+            live: live::metrics::Figures::register(registry),
             memory,
             registry: root,
         }
@@ -262,6 +265,11 @@ impl Metrics {
     /// For whoever watches the registry.
     pub(crate) fn registry_figures(&self) -> Figures {
         self.registry_figures.clone()
+    }
+
+    /// For the live feed.
+    pub(crate) fn live_figures(&self) -> live::metrics::Figures {
+        self.live.clone()
     }
 
     /// In the OpenMetrics text format.

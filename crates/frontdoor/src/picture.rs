@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use model::api::Node;
 use model::{Availability, Demand, Eligibility, NodeId, NodeKind, NodeRecord, RendererType};
 use tokio::time::{Instant, sleep};
 use wire::v1::refused::Reason;
@@ -234,6 +235,7 @@ pub(crate) async fn keep(door: Arc<Door>) {
         let began = Instant::now();
         match door.registry.nodes().await {
             Ok(nodes) => {
+                door.live.feed.refresh(|| nodes.iter().cloned().map(Node::from).collect());
                 let count = door.picture.refresh(nodes, patience);
                 door.metrics.picture(count);
                 // An empty picture is of no use: the first node is seen soon.

@@ -16,7 +16,7 @@ impl FrontDoor {
     /// Leaves in good order:
     ///
     /// 1. `/readyz` says no, and no new connections are accepted;
-    /// 2. requests finish, inside the grace;
+    /// 2. requests finish, inside the grace, and so do subscribers of the live feed, who are told at once;
     /// 3. those that have not are cut: they leave the line, give back what they hold, and tell their callers;
     /// 4. what they gave back is seen through, so that nothing is left to expire that need not be;
     /// 5. everything else ends: the probes and metrics last.
@@ -28,14 +28,20 @@ impl FrontDoor {
         info!(connections = connections.len(), grace = ?grace, "shutting down");
         stages.leaving.cancel();
         connections.close();
-        if timeout(grace, connections.wait()).await.is_err() {
+        door.live.sessions.close();
+        let all = async || {
+            connections.wait().await;
+            door.live.sessions.wait().await;
+        };
+        if timeout(grace, all()).await.is_err() {
             let late = door.metrics.in_flight();
-            warn!(late, connections = connections.len(), "requests not done within the grace are cut");
+            let feeds = door.live.sessions.len();
+            warn!(late, feeds, connections = connections.len(), "requests not done within the grace are cut");
             stages.cut.cancel();
-            if timeout(LAST_WORDS, connections.wait()).await.is_err() {
+            if timeout(LAST_WORDS, all()).await.is_err() {
                 warn!(connections = connections.len(), "connections closed without an answer");
                 stages.closed.cancel();
-                connections.wait().await;
+                all().await;
             }
         }
         let patience = if door.registry.outage().is_some() { LAST_WORDS } else { CLEANUPS };

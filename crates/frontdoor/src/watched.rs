@@ -10,8 +10,8 @@ use model::{Drain, Eligibility, NodeId, NodeRecord, SpawnId, SpawnRecord, Ticket
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::gauge::Gauge;
 use registry::{
-    Claim, IdempotencyKey, Located, Position, Registry, RegistryError, Reserve, Reserved, SpawnFilter,
-    SpawnPage,
+    Claim, Follow, IdempotencyKey, Located, Position, Registry, RegistryError, Reserve, Reserved,
+    SpawnFilter, SpawnPage,
 };
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep};
@@ -93,6 +93,7 @@ watched! {
     spawns(filter: &SpawnFilter) -> SpawnPage;
     spawn(spawn: SpawnId) -> Option<SpawnRecord>;
     locate(spawn: SpawnId) -> Option<Located>;
+    living(nodes: &[NodeId]) -> Vec<SpawnRecord>;
     claim(key: &IdempotencyKey, fingerprint: Uuid, claimant: Uuid) -> Claim;
     settle(key: &IdempotencyKey, claimant: Uuid, answer: Option<(&str, Duration)>) -> bool;
     position() -> Position;
@@ -116,6 +117,12 @@ impl Watched {
     pub(crate) async fn nudged(&self, after: u64, wait: Duration) -> Result<u64, RegistryError> {
         self.check()?;
         self.count(self.registry.nudged(after, wait).await)
+    }
+
+    /// Does not open the circuit, for the same reason.
+    pub(crate) async fn follow(&self, after: Position, wait: Duration) -> Result<Follow, RegistryError> {
+        self.check()?;
+        self.count(self.registry.follow(after, wait).await)
     }
 
     /// The outage, if there is one.

@@ -294,6 +294,8 @@ pub enum ErrorCode {
     BodyTooLarge,
     /// Not JSON.
     UnsupportedMediaType,
+    /// This route is a WebSocket.
+    UpgradeRequired,
     /// Every matching node is full, and waiting is over.
     NoCapacity,
     /// No up and eligible node carries the labels, pool or renderer.
@@ -323,6 +325,7 @@ impl ErrorCode {
             Self::IdempotencyConflict => "idempotency-conflict",
             Self::BodyTooLarge => "body-too-large",
             Self::UnsupportedMediaType => "unsupported-media-type",
+            Self::UpgradeRequired => "upgrade-required",
             Self::NoCapacity => "no-capacity",
             Self::NoMatchingNode => "no-matching-node",
             Self::SpawnFailed => "spawn-failed",
@@ -344,6 +347,7 @@ impl ErrorCode {
             Self::IdempotencyConflict => 409,
             Self::BodyTooLarge => 413,
             Self::UnsupportedMediaType => 415,
+            Self::UpgradeRequired => 426,
             Self::Internal => 500,
             Self::SpawnFailed => 502,
             Self::NoCapacity
@@ -365,6 +369,7 @@ impl ErrorCode {
             Self::IdempotencyConflict => "The idempotency key was used with another body",
             Self::BodyTooLarge => "The body is too large",
             Self::UnsupportedMediaType => "The body must be JSON",
+            Self::UpgradeRequired => "This route is a WebSocket",
             Self::NoCapacity => "Every matching node is full",
             Self::NoMatchingNode => "No node matches the request",
             Self::SpawnFailed => "The stream cache server ended before it was ready",

@@ -207,6 +207,15 @@ impl Registry {
         both!(self, b => b.locate(spawn))
     }
 
+    /// The spawns of these nodes that have not ended, without their histories, in no order. Costs as much as there are; ask
+    /// for a bounded number of nodes at a time.
+    ///
+    /// # Errors
+    /// The registry is away.
+    pub async fn living(&self, nodes: &[NodeId]) -> Result<Vec<SpawnRecord>, RegistryError> {
+        both!(self, b => b.living(nodes))
+    }
+
     /// Claims an idempotency key for a request with this fingerprint. Repeating it as the same claimant renews the claim.
     ///
     /// # Errors

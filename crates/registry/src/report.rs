@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use model::{
     AgentEpoch, Drain, Eligibility, Exit, GpuSlots, Load, NodeDescription, NodeId, RendererType, SpawnId,
-    SpawnState,
+    SpawnState, Timestamp,
 };
 use serde_json::{Map, Value};
 
@@ -127,6 +127,8 @@ pub(crate) fn event_data(spawn: &SpawnReport) -> Map<String, Value> {
     match spawn.state {
         SpawnState::Launching => {
             data.insert("rendererType".into(), spawn.renderer.as_str().into());
+            data.insert("endpoint".into(), spawn.endpoint.clone().into());
+            introduce_demand(&mut data, spawn);
         }
         SpawnState::Ready => {
             data.insert("endpoint".into(), spawn.endpoint.clone().into());
@@ -139,6 +141,36 @@ pub(crate) fn event_data(spawn: &SpawnReport) -> Map<String, Value> {
         SpawnState::Suspect | SpawnState::Disconnected | SpawnState::Stopping | SpawnState::Lost => {}
     }
     data
+}
+
+/// What the first event of a spawn says of it, whatever its state, so that a follower can make its record. One that begins
+/// with `launching` says it all already, and one that is over is no follower's business.
+pub(crate) fn introduce(data: &mut Map<String, Value>, spawn: &SpawnReport, now: Timestamp) {
+    if matches!(spawn.state, SpawnState::Launching | SpawnState::Exited) {
+        return;
+    }
+    data.insert("rendererType".into(), spawn.renderer.as_str().into());
+    data.insert("startedAt".into(), now.before(spawn.started).to_string().into());
+    data.insert("endpoint".into(), spawn.endpoint.clone().into());
+    if let Some(age) = spawn.ready {
+        data.insert("readyAt".into(), now.before(age).to_string().into());
+    }
+    introduce_demand(data, spawn);
+}
+
+fn introduce_demand(data: &mut Map<String, Value>, spawn: &SpawnReport) {
+    if !spawn.labels.is_empty() {
+        data.insert("labels".into(), serde_json::to_value(&spawn.labels).unwrap_or_default());
+    }
+    if let Some(gpu) = spawn.gpu {
+        data.insert("gpu".into(), gpu.into());
+    }
+}
+
+/// Whether a ping is another one than the one that is known: ages are rounded, so the same ping comes out a few
+/// milliseconds apart.
+pub(crate) fn is_news(known: Option<Timestamp>, ping: Timestamp) -> bool {
+    known.is_none_or(|known| ping.since(known).max(known.since(ping)) > Duration::from_millis(50))
 }
 
 /// What `spawn.exited` says.

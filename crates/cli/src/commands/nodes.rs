@@ -7,7 +7,7 @@ use model::NodeId;
 use model::api::Node;
 
 use crate::args::ClientFlags;
-use crate::commands::Context;
+use crate::commands::{Context, redraw};
 use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::output::{Columns, Facts, age, bytes, labels, when, write_json};
@@ -17,17 +17,28 @@ use crate::output::{Columns, Facts, age, bytes, labels, when, write_json};
 #[command(after_help = "Examples:\n  \
     hatchery nodes\n  \
     hatchery nodes node-a\n  \
+    hatchery nodes --watch\n  \
     hatchery nodes --json | jq -r '.nodes[].id'")]
 pub(crate) struct NodesArgs {
     /// Only this one, with everything there is to say
     #[arg(value_name = "NODE")]
     node: Option<NodeId>,
+    /// Show the table again whenever something changes, until Ctrl-C
+    #[arg(long, conflicts_with = "node")]
+    watch: bool,
     #[command(flatten)]
     pub(crate) flags: ClientFlags,
 }
 
 /// Does it.
 pub(crate) async fn run(context: &Context, args: &NodesArgs) -> Result<Exit, Failure> {
+    if args.watch {
+        return redraw::follow(context, "nodes", |snapshot, out| {
+            let nodes: Vec<Node> = redraw::read(context, snapshot)?;
+            Ok(table(&nodes).write(out)?)
+        })
+        .await;
+    }
     if let Some(node) = &args.node {
         let answer = context.client.node(node).await?;
         let mut out = io::stdout().lock();

@@ -8,7 +8,7 @@ use model::{NodeId, SpawnState};
 use serde_json::{Value, json};
 
 use crate::args::{ClientFlags, state};
-use crate::commands::Context;
+use crate::commands::{Context, redraw};
 use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::output::{Columns, age, short, write_json};
@@ -21,6 +21,7 @@ const PAGE: u32 = 1000;
 #[command(after_help = "Examples:\n  \
     hatchery spawns\n  \
     hatchery spawns --node node-a --state ready\n  \
+    hatchery spawns --watch\n  \
     hatchery spawns --state exited --limit 1000 --json")]
 pub(crate) struct SpawnsArgs {
     /// Only those of this node
@@ -32,12 +33,25 @@ pub(crate) struct SpawnsArgs {
     /// At most this many
     #[arg(long, value_name = "COUNT", default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..))]
     limit: u32,
+    /// Show those that have not ended again whenever something changes, until Ctrl-C
+    #[arg(long)]
+    watch: bool,
     #[command(flatten)]
     pub(crate) flags: ClientFlags,
 }
 
 /// Does it, page by page.
 pub(crate) async fn run(context: &Context, args: &SpawnsArgs) -> Result<Exit, Failure> {
+    if args.watch {
+        return redraw::follow(context, "spawns", |snapshot, out| {
+            let mut spawns: Vec<Spawn> = redraw::read(context, snapshot)?;
+            spawns.retain(|spawn| args.node.as_ref().is_none_or(|node| *node == spawn.node));
+            spawns.retain(|spawn| args.state.is_none_or(|state| state == spawn.state));
+            spawns.truncate(usize::try_from(args.limit).unwrap_or(usize::MAX));
+            Ok(table(&spawns).write(out)?)
+        })
+        .await;
+    }
     let mut spawns: Vec<Spawn> = Vec::new();
     let mut raw: Vec<Value> = Vec::new();
     let mut cursor: Option<String> = None;

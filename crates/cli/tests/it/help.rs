@@ -2,7 +2,7 @@
 
 use crate::process::run;
 
-const COMMANDS: [&str; 15] = [
+const COMMANDS: [&str; 16] = [
     "frontdoor",
     "agent",
     "dev",
@@ -12,6 +12,7 @@ const COMMANDS: [&str; 15] = [
     "log",
     "stop",
     "nodes",
+    "watch",
     "cordon",
     "uncordon",
     "drain",

@@ -3,10 +3,12 @@
 mod error;
 mod extract;
 mod health;
+mod live;
 mod nodes;
 mod observe;
 pub(crate) mod openapi;
 mod operate;
+mod pages;
 mod request_id;
 mod spawn;
 mod spawns;
@@ -51,6 +53,7 @@ fn operator_routes() -> Vec<Route> {
         ("/v1/nodes/{node}/cordon", post(operate::cordon)),
         ("/v1/nodes/{node}/uncordon", post(operate::uncordon)),
         ("/v1/nodes/{node}/drain", post(operate::drain)),
+        ("/v1/live", get(live::connect)),
         ("/readyz", get(health::readyz)),
     ]
 }
@@ -68,7 +71,8 @@ fn admin_routes() -> Vec<Route> {
 pub(crate) fn router(door: &Arc<Door>) -> Router {
     let public = public_routes().into_iter().map(caught).map(|(path, route)| (path, route.layer(cors(door))));
     let operator = operator_routes().into_iter().map(caught);
-    observed(door, public.chain(operator))
+    let pages = pages::routes().map(caught);
+    observed(door, public.chain(operator).chain(pages))
 }
 
 /// Everything on `--admin-listen`.

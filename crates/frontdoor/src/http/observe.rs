@@ -38,7 +38,7 @@ pub(crate) async fn observe(
     let id = request_id::of(request.headers());
     let method = name(request.method());
     // Asked for so often that a line each would be noise.
-    let quiet = matches!(route, "/healthz" | "/readyz" | "/metrics");
+    let quiet = matches!(route, "/healthz" | "/readyz" | "/metrics") || route.starts_with("/pages/");
     let path = request.uri().path();
     let path = path.get(..LONGEST_LOGGED).unwrap_or(path);
     let span = info_span!("request", request.id = %id, path, spawn.id = Empty, node.id = Empty);

@@ -13,7 +13,7 @@ use utoipa::openapi::{Content, Object, OpenApi, Ref, RefOr, Response, ResponseBu
 use utoipa::{IntoResponses, Modify, OpenApi as _};
 
 use super::error::PROBLEM_JSON;
-use super::{health, nodes, operate, request_id, spawn, spawns};
+use super::{health, live, nodes, operate, request_id, spawn, spawns};
 
 /// The OpenAPI document of the whole surface.
 #[must_use]
@@ -52,6 +52,7 @@ pub(crate) async fn document() -> impl IntoResponse {
         operate::cordon,
         operate::uncordon,
         operate::drain,
+        live::connect,
         health::healthz,
         health::readyz,
         health::metrics,
@@ -142,6 +143,8 @@ problem_sets! {
     OperateProblems [InvalidRequest, NotFound, BodyTooLarge, UnsupportedMediaType, RegistryUnavailable];
     /// Of what only a node's agent can tell.
     LogProblems [InvalidRequest, NotFound, RegistryUnavailable, NodeUnreachable];
+    /// Of the live feed's handshake.
+    LiveProblems [InvalidRequest, UpgradeRequired, ShuttingDown];
     /// Of the readiness probe.
     ReadyProblems [RegistryUnavailable, ShuttingDown];
     /// Of what always works.

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use model::{
     AgentEpoch, Availability, Drain, Eligibility, EventKind, GpuSlots, Load, NodeDescription, NodeId,
-    NodeKind, NodeRecord, RendererType, SpawnId, TicketId, Timestamp, Timing,
+    NodeKind, NodeRecord, RendererType, SpawnId, SpawnRecord, TicketId, Timestamp, Timing,
 };
 use serde_json::Map;
 
@@ -391,6 +391,16 @@ impl Farm {
     pub(super) fn nodes(&mut self) -> Vec<NodeRecord> {
         self.expire_beats();
         self.nodes.iter().map(|(id, state)| record(id, state)).collect()
+    }
+
+    /// The spawns of these nodes that have not ended.
+    pub(super) fn living(&self, nodes: &[NodeId]) -> Vec<SpawnRecord> {
+        let states = nodes.iter().filter_map(|node| self.nodes.get(node));
+        let running = states.flat_map(|state| {
+            state.held.iter().filter(|(_, (hold, _))| *hold == Hold::Running).map(|(id, _)| *id)
+        });
+        let records = running.filter_map(|id| self.history.get(id));
+        records.map(|record| SpawnRecord { events: Vec::new(), ..record.clone() }).collect()
     }
 
     pub(super) fn node(&mut self, node: &NodeId) -> Option<NodeRecord> {

@@ -148,6 +148,10 @@ impl Embedded {
         Some(Located { spawn, advertise })
     }
 
+    pub(crate) fn living(&self, nodes: &[NodeId]) -> Vec<SpawnRecord> {
+        self.farm().living(nodes)
+    }
+
     pub(crate) fn claim(&self, key: &IdempotencyKey, fingerprint: Uuid, claimant: Uuid) -> Claim {
         self.change(|farm| farm.claims.claim(farm.now, key, fingerprint, claimant))
     }

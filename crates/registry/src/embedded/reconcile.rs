@@ -115,8 +115,15 @@ impl Farm {
 
     /// Makes the registry agree with the list in a heartbeat.
     fn reconcile(&mut self, node: &NodeId, heartbeat: &Heartbeat) {
+        let mut pings = Map::new();
         for spawn in &heartbeat.spawns {
-            self.apply(node, spawn, self.now);
+            if let Some(ping) = self.apply(node, spawn, self.now) {
+                pings.insert(spawn.id.to_string(), ping.to_string().into());
+            }
+        }
+        if !pings.is_empty() {
+            let data = Map::from_iter([("pings".to_owned(), pings.into())]);
+            self.history.tell(self.now, self.now, EventKind::SpawnPing, node, None, data);
         }
         let listed = |id: &SpawnId| heartbeat.spawns.iter().any(|s| s.id == *id);
         let Some(state) = self.nodes.get_mut(node) else { return };
@@ -157,20 +164,24 @@ impl Farm {
         self.history.tell(self.now, self.now, EventKind::SpawnExited, node, Some(id), data);
     }
 
-    /// Brings one spawn's record, slot and history to what its agent says.
-    fn apply(&mut self, node: &NodeId, report: &SpawnReport, at: Timestamp) {
+    /// Brings one spawn's record, slot and history to what its agent says. Returns the last ping if that is all that is new.
+    fn apply(&mut self, node: &NodeId, report: &SpawnReport, at: Timestamp) -> Option<Timestamp> {
         let ended = report.state == SpawnState::Exited;
-        let Some(state) = self.nodes.get_mut(node) else { return };
+        let state = self.nodes.get_mut(node)?;
         if self.history.get(report.id).is_some_and(|old| old.state == SpawnState::Exited) {
-            return;
+            return None;
         }
         if !ended {
             state.held.insert(report.id, (Hold::Running, report.gpu.is_some()));
         }
         let fresh = record(node, state, report, self.now);
+        let mut data = crate::report::event_data(report);
+        let mut news = None;
         let changed = match self.history.get_mut(report.id) {
             Some(old) => {
                 let changed = old.state != fresh.state;
+                let known = old.last_ping_at;
+                news = fresh.last_ping_at.filter(|ping| !changed && crate::report::is_news(known, *ping));
                 *old = SpawnRecord {
                     events: std::mem::take(&mut old.events),
                     started_at: old.started_at,
@@ -183,17 +194,19 @@ impl Farm {
             }
             None => {
                 self.history.add(self.now, fresh);
+                crate::report::introduce(&mut data, report, self.now);
                 true
             }
         };
         if changed {
             let kind = EventKind::of_state(report.state);
-            self.history.tell(self.now, at, kind, node, Some(report.id), crate::report::event_data(report));
+            self.history.tell(self.now, at, kind, node, Some(report.id), data);
         }
         if ended {
             self.history.end(report.id, self.now);
             self.free(node, report.id);
         }
+        news
     }
 
     /// Calls nodes stale whose heartbeats are late.

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use model::{Availability, Event, NodeId, NodeRecord, SpawnId, SpawnRecord, Timestamp};
+use model::{Availability, Event, NodeId, NodeRecord, SpawnId, SpawnRecord, SpawnState, Timestamp};
 use redis::streams::StreamReadReply;
 use redis::{Pipeline, Value, pipe};
 
@@ -137,9 +137,7 @@ impl Redis {
             let records: Vec<Vec<Option<String>>> =
                 if ids.is_empty() { Vec::new() } else { self.ask("spawns", &read).await? };
             for ((id, seq), values) in ids.iter().zip(records) {
-                let named =
-                    LISTED.iter().zip(values).filter_map(|(name, value)| Some(((*name).to_owned(), value?)));
-                let fields: Fields = named.collect();
+                let fields = listed(values);
                 cursor = Some(*seq);
                 if fields.is_empty() || filter.state.is_some_and(|s| s.as_str() != text(&fields, "state")) {
                     continue;
@@ -155,6 +153,37 @@ impl Redis {
                 return Ok(page);
             }
         }
+    }
+
+    pub(crate) async fn living(&self, nodes: &[NodeId]) -> Result<Vec<SpawnRecord>, RegistryError> {
+        const CALL: &str = "living";
+        if nodes.is_empty() {
+            return Ok(Vec::new());
+        }
+        let mut read = pipe();
+        for node in nodes {
+            read.hgetall(self.key(&format!("held:{node}")));
+        }
+        let held: Vec<Fields> = self.ask(CALL, &read).await?;
+        // Those that an agent has reported hold a slot until they have ended.
+        let ids = held.into_iter().flatten().filter(|(_, hold)| hold.starts_with('A')).map(|(id, _)| id);
+        let ids: Vec<String> = ids.collect();
+        let mut living = Vec::with_capacity(ids.len());
+        for ids in ids.chunks(CHUNK) {
+            let mut read = pipe();
+            for id in ids {
+                read.cmd("HMGET").arg(self.key(&format!("spawn:{id}"))).arg(&LISTED);
+            }
+            let records: Vec<Vec<Option<String>>> = self.ask(CALL, &read).await?;
+            for (id, values) in ids.iter().zip(records) {
+                let fields = listed(values);
+                // It may have ended since.
+                if !fields.is_empty() && text(&fields, "state") != SpawnState::Exited.as_str() {
+                    living.push(spawn_record(id, &fields)?);
+                }
+            }
+        }
+        Ok(living)
     }
 
     pub(crate) async fn spawn(&self, spawn: SpawnId) -> Result<Option<SpawnRecord>, RegistryError> {
@@ -301,6 +330,11 @@ fn whole_record(spawn: SpawnId, fields: &Fields) -> Result<Option<SpawnRecord>, 
     record.events =
         (1..=events).map(|n| told(text(fields, &format!("e{n}")), spawn)).collect::<Result<_, _>>()?;
     Ok(Some(record))
+}
+
+/// The fields that [`LISTED`] asked for.
+fn listed(values: Vec<Option<String>>) -> Fields {
+    LISTED.iter().zip(values).filter_map(|(name, value)| Some(((*name).to_owned(), value?))).collect()
 }
 
 /// The sequence number of a stream's entry.

@@ -1,9 +1,11 @@
 //! The ordered event stream.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
-use model::{EventKind, ExitReason};
-use registry::Position;
+use model::{EventKind, ExitReason, SpawnState};
+use registry::{Position, SpawnReport};
+use tokio::time::Instant;
 
 use crate::on_all;
 use crate::support::*;
@@ -78,4 +80,107 @@ async fn a_follower_that_is_too_slow_is_told_of_the_gap_embedded() {
 #[tokio::test]
 async fn a_follower_that_is_too_slow_is_told_of_the_gap_redis() {
     a_slow_follower(Farm::redis_with(model::Timing { events_count: 64, ..TIMING }).await).await;
+}
+
+on_all! {
+    async fn the_pings_of_a_heartbeat_are_one_event_and_only_those_that_are_news(farm: &Farm) {
+        let mut agent = Agent::new("a", 9);
+        agent.beat(farm).await;
+        let spawns = [csr().spawn, csr().spawn, csr().spawn];
+        // Ages grow while the test runs.
+        let (before, mut later) = (Instant::now(), None::<Instant>);
+        for spawn in spawns {
+            agent.tell(farm, SpawnReport { last_ping: Some(Duration::from_secs(5)), ..ready(spawn) }).await;
+        }
+        let mut position = farm.registry.position().await.unwrap();
+        let mut heard = async || {
+            let news = farm.registry.follow(position, Duration::from_millis(1)).await.unwrap();
+            position = news.position;
+            news.events
+        };
+        let beat = async |agent: &mut Agent, later: Option<Instant>| {
+            for (i, spawn) in agent.spawns.iter_mut().enumerate() {
+                let ping = later.filter(|_| i < 2).map(|at| at.elapsed());
+                spawn.last_ping = Some(ping.unwrap_or_else(|| before.elapsed() + Duration::from_secs(5)));
+            }
+            agent.beat(farm).await;
+        };
+        beat(&mut agent, later).await;
+        assert_eq!(heard().await, [], "nothing is new");
+        later = Some(Instant::now());
+        beat(&mut agent, later).await;
+        let events = heard().await;
+        let [event] = events.as_slice() else { panic!("one event was expected: {events:?}") };
+        assert_eq!((event.kind, event.spawn), (EventKind::SpawnPing, None));
+        assert_eq!(event.node, Some(id("a")));
+        let pings = event.data["pings"].as_object().unwrap();
+        assert_eq!(pings.len(), 2);
+        for spawn in &spawns[..2] {
+            let record = farm.registry.spawn(*spawn).await.unwrap().unwrap();
+            assert_eq!(pings[&spawn.to_string()], record.last_ping_at.unwrap().to_string());
+            assert!(record.events.iter().all(|event| event.kind != EventKind::SpawnPing), "no history of pings");
+        }
+        beat(&mut agent, later).await;
+        assert_eq!(heard().await, [], "the same pings again");
+    }
+}
+
+on_all! {
+    async fn the_first_event_of_a_spawn_says_enough_to_make_its_record(farm: &Farm) {
+        let mut agent = Agent::new("a", 9).gpus(1, 9);
+        agent.beat(farm).await;
+        let position = farm.registry.position().await.unwrap();
+        let labels = BTreeMap::from([("sdk".to_owned(), "2025.1".to_owned())]);
+        let [new, old, gone] = [csr().spawn, csr().spawn, csr().spawn];
+        let with = |spawn: SpawnReport| SpawnReport { gpu: Some(0), labels: labels.clone(), ..spawn };
+        agent.tell(farm, with(launching(new))).await;
+        agent.tell(farm, ready(new)).await;
+        // As after a wipe.
+        let stopping = SpawnReport { state: SpawnState::Stopping, ..ready(gone) };
+        agent.spawns.extend([with(ready(old)), stopping]);
+        agent.beat(farm).await;
+        let events = farm.registry.follow(position, Duration::from_millis(1)).await.unwrap().events;
+        let first = |spawn| events.iter().find(|event| event.spawn == Some(spawn)).unwrap();
+        for spawn in [new, old, gone] {
+            let data = &first(spawn).data;
+            assert_eq!((&data["rendererType"], &data["endpoint"]), (&"csr".into(), &"ws://node:55000".into()));
+        }
+        for spawn in [new, old] {
+            let data = &first(spawn).data;
+            assert_eq!((&data["gpu"], &data["labels"]["sdk"]), (&0.into(), &"2025.1".into()));
+        }
+        let record = farm.registry.spawn(old).await.unwrap().unwrap();
+        let data = &first(old).data;
+        assert_eq!(data["startedAt"], record.started_at.to_string());
+        assert_eq!(data["readyAt"], record.ready_at.unwrap().to_string());
+        let second = events.iter().filter(|event| event.spawn == Some(new)).nth(1).unwrap();
+        assert_eq!(second.data.keys().collect::<Vec<_>>(), ["endpoint"], "said once is enough");
+    }
+}
+
+on_all! {
+    async fn living_spawns_are_those_that_have_not_ended(farm: &Farm) {
+        let mut agents = [Agent::new("a", 9), Agent::new("b", 9)];
+        let mut all = Vec::new();
+        for agent in &mut agents {
+            agent.beat(farm).await;
+            let [ends, lives] = [csr().spawn, csr().spawn];
+            for spawn in [ends, lives] {
+                agent.tell(farm, ready(spawn)).await;
+            }
+            agent.tell(farm, exited(ends, ExitReason::Stopped)).await;
+            all.push(lives);
+        }
+        // A reservation is no spawn yet.
+        farm.take(&csr()).await;
+        let living = async |nodes: &[&str]| {
+            let nodes: Vec<_> = nodes.iter().map(|node| id(node)).collect();
+            let mut ids: Vec<_> = farm.registry.living(&nodes).await.unwrap().into_iter().map(|s| s.id).collect();
+            ids.sort_unstable();
+            ids
+        };
+        assert_eq!(living(&["a", "b", "nowhere"]).await, all);
+        assert_eq!(living(&["b"]).await, all[1..]);
+        assert_eq!(living(&[]).await, []);
+    }
 }

@@ -93,6 +93,19 @@ end
 
 local freed = false
 
+-- Pings that a heartbeat tells and that were not known, as members of a JSON object.
+local pings
+
+-- What the first event of a spawn says of it whatever its state, so that a follower can make its record.
+local function introduced(data, state, renderer, endpoint, gpu, labels, started, ready)
+  local intro = '{"rendererType":"' .. renderer .. '","startedAt":"' .. rfc3339(now - started) .. '"'
+  if state ~= 'ready' then intro = intro .. ',"endpoint":' .. cjson.encode(endpoint) end
+  if ready ~= '' then intro = intro .. ',"readyAt":"' .. rfc3339(tonumber(ready)) .. '"' end
+  if labels ~= '{}' then intro = intro .. ',"labels":' .. labels end
+  if gpu ~= '' then intro = intro .. ',"gpu":' .. gpu end
+  return intro .. (data == '{}' and '}' or ',' .. string.sub(data, 2))
+end
+
 -- Brings one spawn's record, slot and history to what its agent says. Returns its id.
 local function apply(at)
   local id, state, renderer, endpoint, gpu, labels = arg(), arg(), arg(), arg(), arg(), arg()
@@ -116,7 +129,10 @@ local function apply(at)
   end
   if was[1] == state then
     -- Ages are rounded, so the same ping comes out a few milliseconds apart.
-    if ping ~= '' and (was[2] == '' or math.abs(ping - was[2]) > 50) then call('HSET', record, 'ping', ping) end
+    if ping ~= '' and (was[2] == '' or math.abs(ping - was[2]) > 50) then
+      call('HSET', record, 'ping', ping)
+      if pings then pings[#pings + 1] = '"' .. id .. '":"' .. rfc3339(tonumber(ping)) .. '"' end
+    end
     return id
   end
   local kind = 'spawn.' .. state
@@ -125,6 +141,9 @@ local function apply(at)
       -- An agent that has only just taken it over has not heard of it yet.
       'ping', ping ~= '' and ping or was[2], 'ready', was[3] ~= '' and was[3] or ready)
   else
+    if state ~= 'launching' and state ~= 'exited' then
+      data = introduced(data, state, renderer, endpoint, gpu, labels, started, ready)
+    end
     local seq = tell_spawn(at, kind, node, id, data, nil, 'node', node, 'endpoint', endpoint, 'renderer', renderer,
       'state', state, 'started', since(started), 'ready', ready, 'ping', ping, 'ended', ended, 'exit', exit,
       'gpu', gpu, 'labels', labels, 'pool', old[5]:match('^[^|]*'))
@@ -163,10 +182,11 @@ if serial ~= last then call('HSET', key, 'serial', int(serial)) end
 if heartbeat then
   local present = {}
   i = list_from
-  holds = {}
+  holds, pings = {}, {}
   local flat = call('HGETALL', held)
   for h = 1, #flat, 2 do holds[flat[h]] = flat[h + 1] end
   for _ = 1, listed do present[apply(now)] = true end
+  if #pings > 0 then tell(now, 'spawn.ping', node, '', '{"pings":{' .. table.concat(pings, ',') .. '}}') end
   for _, spawn in ipairs(forgotten) do call('SREM', P .. ':abandoned:' .. node, spawn) end
   local gone = {}
   for spawn, hold in pairs(holds) do

@@ -1,0 +1,84 @@
+//! Tables that follow the farm: drawn again in place on a terminal, printed again after a change elsewhere.
+
+use std::io::{self, IsTerminal, Write};
+use std::time::Duration;
+
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
+
+use crate::client::CallError;
+use crate::commands::Context;
+use crate::exit::Exit;
+use crate::failure::Failure;
+use crate::feed::{Feed, News};
+
+/// What happens within this time is shown at once.
+const TOGETHER: Duration = Duration::from_millis(300);
+/// How often figures that are no events, such as loads and ages, are shown anew on a terminal.
+const FIGURES: Duration = Duration::from_secs(2);
+
+/// Shows a topic until Ctrl-C. `draw` writes a snapshot as people read it.
+pub(crate) async fn follow(
+    context: &Context,
+    topic: &str,
+    mut draw: impl FnMut(Value, &mut Vec<u8>) -> Result<(), Failure>,
+) -> Result<Exit, Failure> {
+    let terminal = !context.json && io::stdout().is_terminal();
+    let mut feed = Feed::new(context.client.server(), context.client.timeout(), &[topic.to_owned()]);
+    let mut figures = interval(FIGURES);
+    figures.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let interrupted = tokio::signal::ctrl_c();
+    tokio::pin!(interrupted);
+    let mut due: Option<Instant> = None;
+    loop {
+        tokio::select! {
+            biased;
+            _ = &mut interrupted => return Ok(Exit::Done),
+            news = feed.next() => match news? {
+                News::Event { event, .. } if event.get("kind").is_some_and(|kind| kind != "spawn.ping") => {
+                    due.get_or_insert_with(|| Instant::now() + TOGETHER);
+                }
+                News::Event { .. } => {}
+                News::Snapshot { snapshot, .. } => {
+                    let mut text = Vec::new();
+                    if context.json {
+                        writeln!(text, "{snapshot}")?;
+                    } else {
+                        draw(snapshot, &mut text)?;
+                    }
+                    show(&text, terminal)?;
+                }
+            },
+            () = sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() && feed.is_connected() => {
+                due = None;
+                feed.refresh().await;
+            }
+            _ = figures.tick(), if terminal && feed.is_connected() => feed.refresh().await,
+        }
+    }
+}
+
+/// A snapshot as what it is made of.
+pub(crate) fn read<T: DeserializeOwned>(context: &Context, snapshot: Value) -> Result<T, Failure> {
+    let server = || context.client.server().clone();
+    serde_json::from_value(snapshot)
+        .map_err(|error| CallError::Unreadable { server: server(), why: error.to_string() }.into())
+}
+
+fn show(text: &[u8], terminal: bool) -> io::Result<()> {
+    let mut out = io::stdout().lock();
+    if terminal {
+        // Home, and each line cleared behind its end: nothing flickers.
+        out.write_all(b"\x1b[H")?;
+        for line in text.split_inclusive(|byte| *byte == b'\n') {
+            out.write_all(line.strip_suffix(b"\n").unwrap_or(line))?;
+            out.write_all(b"\x1b[K\r\n")?;
+        }
+        out.write_all(b"\x1b[J")?;
+    } else {
+        out.write_all(text)?;
+        out.write_all(b"\n")?;
+    }
+    out.flush()
+}

@@ -1,0 +1,187 @@
+/**
+ * The dashboard.
+ *
+ *     live feed ──▶ picture.js (what is so) ──▶ one frame at a time ──▶ nodes.js · node.js · spawns.js · events.js
+ *                                                                      totals and charts (here)
+ *     operator  ──▶ orders.js ──▶ front door ──▶ live feed
+ *
+ * Nothing is fetched to be shown but what the feed brings; what an order did is seen when the feed says so.
+ */
+
+import { live } from '../client.js';
+import { Chart } from './chart.js';
+import { batched, byId, make, say, set, tell } from './dom.js';
+import { Events } from './events.js';
+import { History } from './history.js';
+import { Detail } from './node.js';
+import { Nodes, summary } from './nodes.js';
+import { Orders } from './orders.js';
+import { Picture } from './picture.js';
+import { Spawns } from './spawns.js';
+import { Trouble, absence } from './trouble.js';
+import { brief, millis } from './words.js';
+
+/** At most so often is everything looked through again: 20 000 spawns are some work. */
+const APART_MS = 200;
+
+const draw = batched(render, APART_MS);
+const picture = new Picture(draw);
+const history = new History();
+const orders = new Orders(picture);
+const nodes = new Nodes(picture, orders, choose);
+const detail = new Detail(picture, orders, () => choose(undefined));
+const spawns = new Spawns(picture, orders);
+const events = new Events(picture);
+const capacity = new Chart(byId('capacity-chart'), 'Slots in use over time');
+const latency = new Chart(byId('latency-chart'), 'Time from start to ready over time');
+
+const feed = live();
+const trouble = new Trouble(feed, draw);
+let cutAt;
+let chosen;
+
+feed.addEventListener('heartbeat', ({ detail: at }) => {
+  picture.hear(at);
+  trouble.whole();
+});
+feed.addEventListener('state', ({ detail: { state } }) => {
+  if (state === 'waiting') cutAt ??= Date.now();
+});
+const following = feed.subscribe('nodes', {
+  onSnapshot: (list) => {
+    picture.takeNodes(list);
+    trouble.whole();
+  },
+  onResume: () => trouble.whole(),
+  onEvent: (event) => {
+    heard(event);
+    picture.nodeEvent(event);
+    // What came with it stands in the next snapshot.
+    if (event.kind === 'node.up' || event.kind === 'node.capacity' || !picture.nodes.has(event.node)) refreshSoon();
+  },
+});
+feed.subscribe('spawns', {
+  onSnapshot: (list) => {
+    picture.takeSpawns(list);
+    history.seed(list, picture.now());
+    back('The live feed is back, with the farm as it is now.');
+  },
+  onResume: () => back('The live feed is back. Nothing was missed.'),
+  onEvent: (event) => {
+    heard(event);
+    const took = picture.spawnEvent(event);
+    if (took !== undefined) history.started(Date.parse(event.at), took);
+  },
+});
+
+function heard(event) {
+  picture.hear(event.at);
+  trouble.whole();
+}
+
+function back(text) {
+  trouble.whole();
+  if (cutAt === undefined) return;
+  tell(`${text} It was away for ${absence(Date.now() - cutAt)}.`, 'good');
+  cutAt = undefined;
+}
+
+/** Load, memory and GPUs are no events: they come with a snapshot, more seldom the more nodes there are. */
+let refreshing;
+function refreshSoon(ms = 500) {
+  clearTimeout(refreshing);
+  refreshing = setTimeout(() => {
+    if (!document.hidden && feed.state.state === 'open') following.refresh();
+    refreshSoon(Math.min(15_000, 2_000 + picture.nodes.size * 10));
+  }, ms);
+}
+refreshSoon(3_000);
+
+function choose(id) {
+  chosen = id === chosen ? undefined : id;
+  nodes.choose(chosen);
+  detail.choose(chosen);
+  spawns.choose(chosen);
+  const address = new URL(location.href);
+  address.hash = chosen === undefined ? '' : `node=${encodeURIComponent(chosen)}`;
+  window.history.replaceState(null, '', address);
+  // Beside the list one sees it; below it one is taken there.
+  const title = byId('detail-title');
+  if (chosen !== undefined && title.getBoundingClientRect().top > innerHeight) {
+    title.scrollIntoView({ behavior: 'smooth' });
+    title.focus({ preventScroll: true });
+  }
+}
+
+function render() {
+  picture.tidy();
+  nodes.render();
+  detail.render();
+  spawns.render();
+  events.render();
+  totals();
+}
+
+function totals() {
+  if (!picture.complete) return;
+  const all = summary(picture);
+  say(byId('used'), all.used.toLocaleString());
+  say(byId('total'), `of ${all.total.toLocaleString()}`);
+  say(byId('free'), `${all.free.toLocaleString()} free on open nodes`);
+  const bar = byId('farm-bar');
+  bar.firstChild.style.width = `${Math.min(100, (all.used / Math.max(1, all.total)) * 100)}%`;
+  set(bar, 'aria-label', `${all.used} of ${all.total} slots in use`);
+  set(bar, 'class', all.total > 0 && all.used >= all.total ? 'bar full' : 'bar');
+  say(byId('up'), all.up.toLocaleString());
+  say(byId('of-nodes'), `of ${picture.nodes.size.toLocaleString()} up`);
+  chips(byId('node-states'), [
+    [all.down, 'down', 'bad'],
+    [all.stale, 'silent', 'warn'],
+    [all.draining, 'draining', 'warn'],
+    [all.cordoned, 'cordoned', 'warn'],
+    [all.full, 'full', 'full'],
+  ], 'all open');
+  const states = new Map();
+  for (const spawn of picture.spawns.values()) states.set(spawn.state, (states.get(spawn.state) ?? 0) + 1);
+  say(byId('running'), (states.get('ready') ?? 0).toLocaleString());
+  const others = [
+    ['launching', 'calm'],
+    ['suspect', 'warn'],
+    ['disconnected', 'calm'],
+    ['stopping', 'warn'],
+    ['lost', 'bad'],
+  ];
+  chips(byId('spawn-states'), others.map(([state, kind]) => [states.get(state) ?? 0, state, kind]), 'none starting or in trouble');
+}
+
+function chips(place, list, otherwise) {
+  const shown = list.filter(([number]) => number > 0);
+  const key = shown.map(([number, word]) => `${number} ${word}`).join();
+  if (place.dataset.key === key) return;
+  place.dataset.key = key;
+  const made = shown.map(([number, word, kind]) => make('span', { class: `chip ${kind}` }, `${number.toLocaleString()} ${word}`));
+  place.replaceChildren(...(made.length > 0 ? made : [otherwise]));
+}
+
+/** What changes with time alone: ages, countdowns, charts. */
+setInterval(() => {
+  const now = picture.now();
+  if (picture.complete && !trouble.cut) {
+    const { used, total } = summary(picture);
+    if (history.sample(now, used, total) && !document.hidden) {
+      capacity.capacity(history, now);
+      latency.latency(history, now);
+      say(byId('history-span'), `last ${brief(history.capacitySpanMs(now))}`);
+      const { p50, p95, count: measured } = history.latency;
+      say(byId('latency'), measured ? `${millis(p50)} · 95 %: ${millis(p95)}` : 'nothing started yet');
+    }
+  }
+  if (document.hidden) return;
+  nodes.render();
+  detail.render();
+  if (picture.tidy()) spawns.render();
+  else spawns.redraw();
+}, 1000);
+
+const asked = new URLSearchParams(location.hash.slice(1)).get('node');
+if (asked) choose(asked);

@@ -1,0 +1,82 @@
+/** The demo: a web client of the farm, with as many viewers as one likes. */
+
+import { live, stop } from '../client.js';
+import { byId, say } from './dom.js';
+import { Viewer } from './viewer.js';
+
+const feed = live();
+const viewers = new Set();
+let number = 0;
+
+feed.addEventListener('state', ({ detail: { state } }) => {
+  const words = { open: 'Live', connecting: 'Connecting…', waiting: 'Reconnecting…', closed: 'Closed' };
+  byId('connection').dataset.state = state;
+  say(byId('connection'), words[state]);
+});
+
+byId('ask').addEventListener('submit', (event) => {
+  event.preventDefault();
+  number += 1;
+  const viewer = new Viewer(number, wish(), feed, changed);
+  viewers.add(viewer);
+  byId('viewers').prepend(viewer.card);
+  changed();
+});
+
+function changed() {
+  for (const viewer of viewers) if (!viewer.card.isConnected) viewers.delete(viewer);
+  const open = [...viewers].filter((viewer) => !viewer.over).length;
+  say(byId('viewers-count'), viewers.size === 0 ? '' : `${open} open`);
+  byId('viewers-empty').hidden = viewers.size > 0;
+}
+
+/** What the form asks for; what is empty is left to the farm. */
+function wish() {
+  const text = (id) => byId(id).value.trim();
+  const pairs = text('labels')
+    .split(',')
+    .map((pair) => pair.split('=').map((word) => word.trim()))
+    .filter(([key]) => key);
+  const wanted = {
+    rendererType: text('renderer'),
+    waitSeconds: Number(text('wait') || 0),
+    model: text('model'),
+    pool: text('pool'),
+    sessionToken: text('token'),
+    library: text('library'),
+    labels: pairs.length > 0 ? Object.fromEntries(pairs.map(([key, value = '']) => [key, value])) : '',
+  };
+  return Object.fromEntries(Object.entries(wanted).filter(([, value]) => value !== ''));
+}
+
+// A page that goes takes its viewers with it.
+addEventListener('pagehide', () => {
+  for (const viewer of viewers) {
+    if (!viewer.over && viewer.card.dataset.spawn) stop(viewer.card.dataset.spawn).catch(() => {});
+  }
+});
+
+const asked = new URLSearchParams(location.search);
+for (const [name, field] of [['viewer', 'library'], ['model', 'model'], ['renderer', 'renderer'], ['token', 'token']]) {
+  if (asked.has(name)) byId(field).value = asked.get(name);
+}
+byId('more').open = asked.has('viewer') || asked.has('token');
+
+say(
+  byId('example'),
+  `import { spawn, stop, live } from '${new URL('client.js', document.baseURI)}';
+
+const { id, endpoint } = await spawn({ waitSeconds: 30 });
+
+const viewer = new Communicator.WebViewer({
+  containerId: 'viewer',
+  endpointUri: endpoint,
+});
+viewer.start();
+
+live().subscribe(\`spawn:\${id}\`, {
+  onEvent: ({ kind, exit }) => {
+    if (kind === 'spawn.exited') alert(exit.reason);
+  },
+});`,
+);

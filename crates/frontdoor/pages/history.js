@@ -1,0 +1,82 @@
+/** What the charts show: the last quarter of an hour, as far as this page knows it. */
+
+const STEP_MS = 2_000;
+const LONGEST_MS = 15 * 60_000;
+const SHORTEST_MS = 2 * 60_000;
+const MOST_STARTS = 20_000;
+/** Across a chart. */
+const BUCKETS = 90;
+
+export class History {
+  /** Slots in use, oldest first: `{at, used, total}`. */
+  samples = [];
+  /** What was started, oldest first: `{at, took}`. */
+  #starts = [];
+  #next = 0;
+
+  /** A spawn was ready then, and it had taken so long. */
+  started(at, took) {
+    this.#starts.push({ at, took: Math.max(0, took) });
+    if (this.#starts.length > MOST_STARTS + 1000) this.#starts.splice(0, 1000);
+  }
+
+  /** Starts over with what is known of spawns that were started before; times are of the farm's clock. */
+  seed(spawns, now) {
+    const starts = [];
+    for (const { startedAt, readyAt } of spawns) {
+      const at = readyAt ? Date.parse(readyAt) : 0;
+      if (at > now - LONGEST_MS) starts.push({ at, took: Math.max(0, at - Date.parse(startedAt)) });
+    }
+    this.#starts = starts.sort((a, b) => a.at - b.at).slice(-MOST_STARTS);
+  }
+
+  /** Takes a sample if it is time; whether it did. */
+  sample(now, used, total) {
+    if (now < this.#next) return false;
+    this.#next = now + STEP_MS;
+    this.samples.push({ at: now, used, total });
+    while (this.samples[0].at < now - LONGEST_MS) this.samples.shift();
+    const old = this.#starts.findIndex(({ at }) => at >= now - LONGEST_MS);
+    this.#starts.splice(0, old < 0 ? this.#starts.length : old);
+    return true;
+  }
+
+  /** How long a time the chart of slots shows: as long as is known of, within bounds. */
+  capacitySpanMs(now) {
+    return bounded(now - (this.samples[0]?.at ?? now));
+  }
+
+  /** The same for the chart of starts, of which more is known. */
+  latencySpanMs(now) {
+    return bounded(now - (this.#starts[0]?.at ?? now));
+  }
+
+  /** Of everything that was started: how many, and how long they took. */
+  get latency() {
+    const all = this.#starts.map(({ took }) => took).sort((a, b) => a - b);
+    return { count: all.length, p50: quantile(all, 0.5), p95: quantile(all, 0.95) };
+  }
+
+  /** The same piece by piece, where something was started: `{at, p50, p95}`. */
+  pieces(now) {
+    const size = this.latencySpanMs(now) / BUCKETS;
+    const pieces = new Map();
+    for (const { at, took } of this.#starts) {
+      const piece = Math.floor(at / size);
+      if (!pieces.has(piece)) pieces.set(piece, []);
+      pieces.get(piece).push(took);
+    }
+    return [...pieces].map(([piece, took]) => {
+      took.sort((a, b) => a - b);
+      return { at: (piece + 0.5) * size, p50: quantile(took, 0.5), p95: quantile(took, 0.95) };
+    });
+  }
+}
+
+function bounded(ms) {
+  return Math.min(LONGEST_MS, Math.max(SHORTEST_MS, ms));
+}
+
+function quantile(sorted, q) {
+  return sorted.length === 0 ? undefined : sorted[Math.min(sorted.length - 1, Math.floor(q * sorted.length))];
+}

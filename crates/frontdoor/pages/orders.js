@@ -1,0 +1,179 @@
+/** What an operator can ask for, with a question before what cannot be undone, and a word on what came of it. */
+
+import { ProblemError, stop } from '../client.js';
+import { byId, say, tell } from './dom.js';
+import { clock, count, explained, short } from './words.js';
+
+export class Orders {
+  #picture;
+  #node;
+  #spawn;
+
+  constructor(picture) {
+    this.#picture = picture;
+    for (const dialog of document.querySelectorAll('dialog')) {
+      for (const button of dialog.querySelectorAll('[data-close]')) {
+        button.addEventListener('click', () => dialog.close());
+      }
+    }
+    byId('drain-form').addEventListener('submit', (event) => {
+      event.preventDefault();
+      this.#drainNow();
+    });
+    byId('stop-form').addEventListener('submit', (event) => {
+      event.preventDefault();
+      this.#stopNow();
+    });
+    byId('drain-force').addEventListener('change', ({ target }) => {
+      byId('drain-amount').disabled = byId('drain-unit').disabled = target.checked;
+    });
+    byId('log-refresh').addEventListener('click', () => this.#readLog());
+    byId('log-lines').addEventListener('change', () => this.#readLog());
+  }
+
+  async cordon(node) {
+    await this.#tried(`Cordon ${node}`, async () => {
+      const { remaining, ...answer } = await order(node, 'cordon');
+      const stay = remaining > 0 ? ` ${count(remaining, 'spawn')} there ${remaining === 1 ? 'stays' : 'stay'}.` : '';
+      tell(`${node} is closed to new spawns.${stay}${unconfirmed(answer)}`);
+    });
+  }
+
+  async uncordon(node) {
+    await this.#tried(`Uncordon ${node}`, async () => {
+      tell(`${node} is open again.${unconfirmed(await order(node, 'uncordon'))}`);
+    });
+  }
+
+  /** Asks how, then drains. */
+  drain(node) {
+    this.#node = node;
+    const known = this.#picture.nodes.get(node);
+    const runs = known ? this.#picture.used(known) : 0;
+    const begun = known?.eligibility === 'draining' ? ' This replaces the drain that is under way.' : '';
+    const now = runs === 0 ? 'Nothing runs there now.' : `${count(runs, 'spawn')} ${runs === 1 ? 'runs' : 'run'} there now.`;
+    say(byId('drain-title'), `Drain ${node}`);
+    say(byId('drain-what'), `Nothing new starts there from now on. ${now}${begun}`);
+    say(byId('drain-go'), `Drain ${node}`);
+    byId('drain-form').reset();
+    byId('drain-amount').disabled = byId('drain-unit').disabled = false;
+    byId('drain-error').hidden = true;
+    byId('drain-dialog').showModal();
+    byId('drain-amount').select();
+  }
+
+  /** Asks first, then stops. */
+  stop(id) {
+    this.#spawn = id;
+    const spawn = this.#picture.spawns.get(id);
+    say(byId('stop-title'), `Stop ${short(id)}`);
+    say(byId('stop-what'), `Its server on ${spawn?.node ?? 'its node'} is ended, and whoever looks at it sees nothing any more.`);
+    byId('stop-error').hidden = true;
+    byId('stop-dialog').showModal();
+  }
+
+  /** Shows what a spawn wrote. */
+  log(id) {
+    this.#spawn = id;
+    say(byId('log-title'), `Log of ${short(id)}`);
+    say(byId('log-text'), '');
+    byId('log-dialog').showModal();
+    this.#readLog();
+  }
+
+  async #drainNow() {
+    const [node, force] = [this.#node, byId('drain-force').checked];
+    const reason = byId('drain-reason').value.trim();
+    const seconds = Number(byId('drain-amount').value) * Number(byId('drain-unit').value);
+    const body = { ...(force ? { force } : { deadlineSeconds: Math.round(seconds) }), ...(reason && { reason }) };
+    await asked('drain', async () => {
+      const answer = await order(node, 'drain', body);
+      const left =
+        answer.remaining === 0
+          ? 'Nothing runs there.'
+          : `${count(answer.remaining, 'spawn')} left, until ${clock(answer.deadline)} at the latest.`;
+      tell(`${node} takes no new spawns. ${left}${unconfirmed(answer)}`);
+    });
+  }
+
+  async #stopNow() {
+    const id = this.#spawn;
+    await asked('stop', async () => {
+      const spawn = await stop(id, { deadlineMs: 10_000 });
+      tell(spawn.state === 'exited' ? `${short(id)} had ended already.` : `${short(id)} is being stopped.`);
+    });
+  }
+
+  async #readLog() {
+    const [id, said, text] = [this.#spawn, byId('log-said'), byId('log-text')];
+    say(said, 'Reading…');
+    try {
+      const lines = byId('log-lines').value;
+      const response = await fetch(new URL(`../v1/spawns/${id}/log?lines=${lines}`, import.meta.url), { cache: 'no-store' });
+      const body = await response.text();
+      if (!response.ok) throw problem(response, body);
+      if (id !== this.#spawn) return;
+      say(text, body);
+      text.scrollTop = text.scrollHeight;
+      say(said, body ? `As of ${clock(Date.now())}` : `It has not written anything, as of ${clock(Date.now())}`);
+    } catch (error) {
+      const { title, detail } = explained(error);
+      if (id === this.#spawn) say(said, `${title}: ${detail}`);
+    }
+  }
+
+  async #tried(what, work) {
+    try {
+      await work();
+    } catch (error) {
+      const { title, detail } = explained(error);
+      tell(`${what}: ${title}. ${detail}`, 'bad');
+    }
+  }
+}
+
+/** Does the work of an open dialog: closes it when it went well, says in it what went wrong. */
+async function asked(name, work) {
+  const [dialog, button, problemPlace] = [byId(`${name}-dialog`), byId(`${name}-go`), byId(`${name}-error`)];
+  button.disabled = true;
+  problemPlace.hidden = true;
+  try {
+    await work();
+    dialog.close();
+    // What opened it may make no sense any more.
+    if (document.activeElement === document.body) byId('detail-title').focus({ preventScroll: true });
+  } catch (error) {
+    const { title, detail } = explained(error);
+    say(problemPlace, `${title}: ${detail}`);
+    problemPlace.hidden = false;
+  } finally {
+    button.disabled = false;
+  }
+}
+
+/** Gives an order to a node; the answer of the front door. */
+async function order(node, what, body = {}) {
+  const response = await fetch(new URL(`../v1/nodes/${encodeURIComponent(node)}/${what}`, import.meta.url), {
+    method: 'POST',
+    headers: { 'content-type': 'application/json' },
+    body: JSON.stringify(what === 'drain' ? body : {}),
+    signal: AbortSignal.timeout(15_000),
+  });
+  const text = await response.text();
+  if (!response.ok) throw problem(response, text);
+  return JSON.parse(text);
+}
+
+function problem(response, text) {
+  let said = {};
+  try {
+    said = JSON.parse(text);
+  } catch {
+    // Something in between answered.
+  }
+  return new ProblemError(said, { status: response.status, requestId: said.requestId, attempts: 1 });
+}
+
+function unconfirmed({ agentAcknowledged }) {
+  return agentAcknowledged === false ? ' Its agent has not confirmed it yet; it learns it as soon as it reports.' : '';
+}

@@ -1,0 +1,206 @@
+/**
+ * The farm as the live feed tells it: nodes, spawns, and what follows from both.
+ *
+ * How many slots of a node are used is counted from the spawns, which are events and therefore exact at once; what the
+ * nodes say about themselves (processor, memory, GPUs) is as old as the last snapshot.
+ */
+
+/** An ended spawn is shown for so long, so that its end can be seen. */
+const SHOW_ENDED_MS = 60_000;
+/** A pace seen for a shorter time says nothing. */
+const PACE_AFTER_MS = 10_000;
+const MOST_ENDED = 300;
+const MOST_EVENTS = 1000;
+
+const STATE_AFTER = {
+  'spawn.launching': 'launching',
+  'spawn.ready': 'ready',
+  'spawn.suspect': 'suspect',
+  'spawn.disconnected': 'disconnected',
+  'spawn.stopping': 'stopping',
+  'spawn.exited': 'exited',
+  'spawn.lost': 'lost',
+};
+
+export class Picture {
+  nodes = new Map();
+  /** Those that have not ended. */
+  spawns = new Map();
+  /** Those that ended a moment ago, oldest first. */
+  ended = [];
+  /** Newest last. */
+  events = [];
+  /** How much later this browser's clock is than the farm's, as far as is known. */
+  ahead = 0;
+  /** Whether both snapshots are there. */
+  complete = false;
+  /** Since the page was opened. */
+  told = 0;
+  #on = new Map();
+  #drains = new Map();
+  #got = { nodes: false, spawns: false };
+
+  constructor(changed) {
+    this.changed = changed;
+  }
+
+  /** The farm's time now. */
+  now() {
+    return Date.now() - this.ahead;
+  }
+
+  /** Takes the farm's clock from something that happened just now. */
+  hear(at) {
+    const ahead = Date.now() - Date.parse(at);
+    // What is late by the network only ever looks later: the least is nearest to the truth. Drift is followed slowly.
+    if (Number.isFinite(ahead)) this.ahead = this.ahead === 0 ? ahead : Math.min(ahead, this.ahead + 50);
+  }
+
+  takeNodes(list) {
+    this.nodes = new Map(list.map((node) => [node.id, node]));
+    for (const id of this.#drains.keys()) if (!this.nodes.get(id)?.drain) this.#drains.delete(id);
+    this.#complete('nodes');
+  }
+
+  takeSpawns(list) {
+    // The oldest first, as events add to it.
+    this.spawns = new Map([...list].sort((a, b) => (a.startedAt < b.startedAt ? -1 : 1)).map((spawn) => [spawn.id, spawn]));
+    this.#on = new Map();
+    for (const spawn of list) this.#place(spawn);
+    this.ended = this.ended.filter(({ id }) => !this.spawns.has(id));
+    this.#complete('spawns');
+  }
+
+  nodeEvent(event) {
+    this.#note(event);
+    const node = this.nodes.get(event.node);
+    if (node) {
+      const { kind } = event;
+      if (kind === 'node.up') node.availability = 'up';
+      if (kind === 'node.stale') node.availability = 'stale';
+      if (kind === 'node.down') node.availability = 'down';
+      if (kind === 'node.cordoned') node.eligibility = 'cordoned';
+      if (kind === 'node.uncordoned') node.eligibility = 'eligible';
+      if (kind === 'node.draining') {
+        node.eligibility = 'draining';
+        const { deadline, reason, by, startedAt = event.at } = event;
+        node.drain = { deadline, reason, by, startedAt };
+        this.#drains.delete(event.node);
+      } else if (node.eligibility !== 'draining') {
+        delete node.drain;
+        this.#drains.delete(event.node);
+      }
+    }
+    this.changed();
+  }
+
+  /** Returns how long the spawn took to be ready, where this event says so. */
+  spawnEvent(event) {
+    if (event.kind === 'spawn.ping') {
+      const pings = event.pings ?? (event.spawn ? { [event.spawn]: event.at } : {});
+      for (const id in pings) {
+        const spawn = this.spawns.get(id);
+        if (spawn) spawn.lastPingAt = pings[id];
+      }
+      this.changed();
+      return undefined;
+    }
+    this.#note(event);
+    const spawn = this.spawns.get(event.spawn) ?? this.#admit(event);
+    let took;
+    spawn.state = STATE_AFTER[event.kind] ?? spawn.state;
+    if (event.kind === 'spawn.ready' && !spawn.readyAt) {
+      spawn.readyAt = event.at;
+      spawn.endpoint = event.endpoint ?? spawn.endpoint;
+      took = Date.parse(event.at) - Date.parse(spawn.startedAt);
+    }
+    if (event.kind === 'spawn.exited') this.#bury(spawn, event);
+    this.changed();
+    return took;
+  }
+
+  /** Spawns of a node that have not ended; of all nodes without one. */
+  running(node) {
+    return node === undefined ? this.spawns.values() : (this.#on.get(node)?.values() ?? []);
+  }
+
+  used(node) {
+    return this.#got.spawns ? (this.#on.get(node.id)?.size ?? 0) : node.slots.used;
+  }
+
+  isFull(node) {
+    return this.used(node) >= node.slots.total;
+  }
+
+  gpuUse(node) {
+    if (node.gpus.length === 0) return [];
+    const use = node.gpus.map((gpu) => ({ ...gpu, used: 0 }));
+    for (const spawn of this.running(node.id)) {
+      const gpu = use.find((one) => one.index === spawn.gpu);
+      if (gpu) gpu.used += 1;
+    }
+    return use;
+  }
+
+  /**
+   * How a drain comes along: what is left, what there was at the most since it began, how much time there is at the most, and
+   * how much it would take at the pace so far (undefined while there is none yet).
+   */
+  drain(node) {
+    if (!node.drain) return undefined;
+    const left = this.used(node);
+    const began = Date.parse(node.drain.startedAt);
+    const known = this.#drains.get(node.id);
+    const first = known?.began === began ? known : { began, seen: left, most: left, from: this.now() };
+    first.most = Math.max(first.most, left);
+    this.#drains.set(node.id, first);
+    const longestMs = Math.max(0, Date.parse(node.drain.deadline) - this.now());
+    const gone = first.seen - left;
+    const watched = this.now() - first.from;
+    const paceMs = gone > 0 && watched > PACE_AFTER_MS ? (watched / gone) * left : undefined;
+    return { left, most: first.most, longestMs, paceMs: paceMs < longestMs ? paceMs : undefined };
+  }
+
+  /** Forgets ended spawns that were shown long enough; whether there were any. */
+  tidy() {
+    const before = this.ended.length;
+    const since = Date.now() - SHOW_ENDED_MS;
+    while (this.ended.length > 0 && this.ended[0].seenAt < since) this.ended.shift();
+    return this.ended.length !== before;
+  }
+
+  #complete(which) {
+    this.#got[which] = true;
+    this.complete = this.#got.nodes && this.#got.spawns;
+    this.changed();
+  }
+
+  #admit(event) {
+    const { spawn: id, node, at, rendererType = 'csr', endpoint, labels, gpu } = event;
+    // A node that was given up may come back with what ran there.
+    this.ended = this.ended.filter((one) => one.id !== id);
+    const spawn = { id, node, endpoint, rendererType, labels, gpu, state: 'launching', startedAt: at };
+    this.spawns.set(id, spawn);
+    this.#place(spawn);
+    return spawn;
+  }
+
+  #place(spawn) {
+    if (!this.#on.has(spawn.node)) this.#on.set(spawn.node, new Map());
+    this.#on.get(spawn.node).set(spawn.id, spawn);
+  }
+
+  #bury(spawn, event) {
+    this.spawns.delete(spawn.id);
+    this.#on.get(spawn.node)?.delete(spawn.id);
+    // In place: a list that is drawn before it is looked through again has it still.
+    this.ended.push(Object.assign(spawn, { exit: event.exit, endedAt: event.at, seenAt: Date.now() }));
+    if (this.ended.length > MOST_ENDED) this.ended.shift();
+  }
+
+  #note(event) {
+    this.told += 1;
+    this.events.push(event);
+    if (this.events.length > MOST_EVENTS + 200) this.events.splice(0, 200);
+  }
+}

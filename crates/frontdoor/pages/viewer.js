@@ -1,0 +1,239 @@
+/** One viewer of the demo: its card, its steps from the question to the end, and whatever goes wrong between. */
+
+import { spawn, stop } from '../client.js';
+import { connect } from './connection.js';
+import { make, say, set } from './dom.js';
+import { ending, explained, happened, millis, span } from './words.js';
+
+const STEPS = ['queued', 'starting', 'ready', 'connected', 'closed'];
+const NAMES = {
+  queued: 'Queued',
+  starting: 'Starting',
+  ready: 'Ready',
+  connected: 'Connected',
+  closed: 'Closed',
+};
+
+export class Viewer {
+  card;
+  /** Whether nothing of it is left to be ended. */
+  over = false;
+  #wish;
+  #feed;
+  #changed;
+  #steps = {};
+  #chip = make('span', { class: 'chip calm', role: 'status' }, 'queued');
+  #button = make('button', { type: 'button', class: 'small', onclick: () => this.close() }, 'Cancel');
+  #place = make('div');
+  #abort = new AbortController();
+  #following;
+  #connection;
+  #answer;
+  #began = performance.now();
+  #timer;
+  /** From the question to the answer. */
+  #took = 0;
+
+  /** `wish`: what to spawn, and `library` where there is one. `changed` is called when it is over or removed. */
+  constructor(number, wish, feed, changed) {
+    this.#wish = wish;
+    this.#feed = feed;
+    this.#changed = changed;
+    const title = make('h3', {}, `Viewer ${number}`);
+    const list = make('ol', { class: 'steps' });
+    for (const step of STEPS) {
+      const parts = {
+        what: make('span', { class: 'what' }, NAMES[step]),
+        took: make('span', { class: 'took' }),
+        more: make('span', { class: 'more' }),
+      };
+      parts.item = make('li', { 'data-step': step }, parts.what, parts.took, parts.more);
+      this.#steps[step] = parts;
+      list.append(parts.item);
+    }
+    this.card = make(
+      'article',
+      { class: 'viewer panel', 'aria-label': `Viewer ${number}`, 'data-viewer': number },
+      make('header', {}, title, this.#chip, this.#button),
+      list,
+      this.#place,
+    );
+    this.#run();
+  }
+
+  /** Ends it, however far it has come. */
+  close() {
+    if (this.over) {
+      this.card.remove();
+      this.#changed();
+      return;
+    }
+    this.#abort.abort();
+    this.#disconnect();
+    if (!this.#answer) return;
+    const { id } = this.#answer;
+    this.#end('It was closed here.', 'done');
+    stop(id).catch((error) => this.#fail(error));
+  }
+
+  async #run() {
+    const { library, ...wish } = this.#wish;
+    this.#at('queued', { more: 'Waiting for a slot on a node and for the server on it.' });
+    this.#timer = setInterval(() => say(this.#steps.queued.took, span(this.#elapsed())), 100);
+    try {
+      this.#answer = await spawn({
+        ...wish,
+        signal: this.#abort.signal,
+        onRetry: ({ error, delayMs }) => {
+          const { title } = explained(error);
+          say(this.#steps.queued.more, `${title}. Trying again in ${span(delayMs)}.`);
+        },
+      });
+    } catch (error) {
+      if (this.#abort.signal.aborted) this.#end('It was given up before it was ready.', 'done');
+      else this.#fail(error);
+      return;
+    } finally {
+      clearInterval(this.#timer);
+    }
+    const took = this.#elapsed();
+    this.#took = took;
+    const { endpoint, node, attempts } = this.#answer;
+    this.card.dataset.spawn = this.#answer.id;
+    this.#at('queued', { took: '', more: attempts > 1 ? `It took ${attempts} attempts.` : '' });
+    this.#at('starting', { more: `On ${node}.` });
+    this.#at('ready', { took: `${millis(took)} in all`, more: endpoint });
+    say(this.#button, 'Close viewer');
+    this.#follow();
+    const began = performance.now();
+    const told = (what, detail) => this.#told(what, detail, performance.now() - began);
+    this.#connection = library
+      ? stage(this.#place, { library, endpoint, rendererType: wish.rendererType, token: wish.sessionToken, model: wish.model }, told)
+      : connect(endpoint, { rendererType: wish.rendererType, token: wish.sessionToken, told });
+  }
+
+  /** A server that is killed says nothing to its viewer; the farm does. */
+  #follow() {
+    this.#following = this.#feed.subscribe(`spawn:${this.#answer.id}`, {
+      onSnapshot: (known) => {
+        if (!known) return;
+        if (known.readyAt) {
+          const took = Date.parse(known.readyAt) - Date.parse(known.startedAt);
+          say(this.#steps.starting.took, millis(took));
+          say(this.#steps.queued.took, millis(Math.max(0, this.#took - took)));
+        }
+        if (known.exit) this.#gone(known.exit);
+      },
+      onEvent: (event) => {
+        if (event.kind === 'spawn.ping') return;
+        if (event.kind === 'spawn.exited') this.#gone(event.exit);
+        else if (!this.over) say(this.#steps.connected.more, `The server ${happened(event)}.`);
+      },
+    });
+  }
+
+  #told(what, detail, took) {
+    if (this.over) {
+      // The farm may have said first why.
+      return;
+    }
+    if (what === 'open') this.#at('connected', { took: millis(took), more: '' });
+    if (what === 'model') this.#at('connected', { more: 'The model is open.' });
+    if (what === 'picture') this.#at('connected', { more: `Pictures arrive, the last of ${detail.toLocaleString()} bytes.` });
+    if (what === 'refused') {
+      this.#at('connected', { more: `The server refuses: ${detail}` });
+      set(this.#steps.connected.item, 'data-is', 'bad');
+    }
+    if (what === 'closed') {
+      set(this.#steps.closed.item, 'data-is', 'now');
+      say(this.#steps.closed.more, 'The connection is closed; asking the farm why…');
+    }
+  }
+
+  #gone(exit) {
+    if (this.over) return;
+    const good = ['disconnected', 'stopped', 'initial-use-timeout', 'drained'].includes(exit?.reason);
+    this.#end(`The server ended: ${ending(exit)}.`, good ? 'done' : 'bad');
+  }
+
+  #at(step, { took, more }) {
+    const index = STEPS.indexOf(step);
+    STEPS.forEach((name, i) => {
+      if (i < index) set(this.#steps[name].item, 'data-is', 'done');
+    });
+    const now = step === 'connected' ? 'done' : 'now';
+    set(this.#steps[step].item, 'data-is', now);
+    if (took !== undefined) say(this.#steps[step].took, took);
+    if (more !== undefined) say(this.#steps[step].more, more);
+    say(this.#chip, NAMES[step].toLowerCase());
+    set(this.#chip, 'class', `chip ${step === 'connected' ? 'good' : 'calm'}`);
+  }
+
+  #end(text, is) {
+    this.over = true;
+    clearInterval(this.#timer);
+    const { item, more } = this.#steps.closed;
+    for (const name of STEPS) {
+      if (this.#steps[name].item.dataset.is === 'now') set(this.#steps[name].item, 'data-is', 'done');
+    }
+    set(item, 'data-is', is);
+    say(more, text);
+    say(this.#chip, is === 'bad' ? 'ended' : 'closed');
+    set(this.#chip, 'class', `chip ${is === 'bad' ? 'bad' : 'calm'}`);
+    say(this.#button, 'Remove');
+    this.#disconnect();
+    this.#following?.unsubscribe();
+    this.#changed();
+  }
+
+  #fail(error) {
+    const { title, advice, detail, log, reference } = explained(error);
+    const at = STEPS.find((name) => this.#steps[name].item.dataset.is === 'now') ?? 'closed';
+    if (!this.over) this.#end('', 'bad');
+    set(this.#steps.closed.item, 'data-is', at === 'closed' ? 'bad' : false);
+    set(this.#steps[at].item, 'data-is', 'bad');
+    say(this.#steps[at].more, '');
+    say(this.#chip, 'failed');
+    this.#place.replaceChildren(
+      make(
+        'div',
+        { class: 'failure', role: 'alert' },
+        make('strong', {}, title),
+        make('p', {}, advice),
+        detail ? make('p', { class: 'sub' }, detail) : undefined,
+        log ? make('pre', { tabindex: '0', 'aria-label': 'What the server wrote last' }, log) : undefined,
+        reference ? make('p', { class: 'sub' }, make('code', {}, reference)) : undefined,
+      ),
+    );
+  }
+
+  #disconnect() {
+    this.#connection?.close();
+    this.#connection = undefined;
+  }
+
+  #elapsed() {
+    return performance.now() - this.#began;
+  }
+}
+
+/** The vendor's viewer in its frame. */
+function stage(place, what, told) {
+  const source = new URL('../demo/stage', import.meta.url);
+  const frame = make('iframe', { src: source, title: 'Viewer', sandbox: 'allow-scripts allow-pointer-lock' });
+  const listen = ({ source: from, data }) => {
+    if (from !== frame.contentWindow) return;
+    // It has no origin that one could name.
+    if (data.what === 'here') frame.contentWindow.postMessage({ what: 'start', ...what }, '*');
+    else told(data.what, data.detail);
+  };
+  addEventListener('message', listen);
+  place.replaceChildren(frame);
+  return {
+    close: () => {
+      removeEventListener('message', listen);
+      frame.contentWindow?.postMessage({ what: 'close' }, '*');
+      frame.remove();
+    },
+  };
+}

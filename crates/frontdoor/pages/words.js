@@ -1,0 +1,129 @@
+/** How things are said to people: times, sizes, states, ends and errors. */
+
+const CLOCK = new Intl.DateTimeFormat(undefined, { hour: '2-digit', minute: '2-digit', second: '2-digit', hour12: false });
+const DAY = new Intl.DateTimeFormat(undefined, {
+  month: 'short',
+  day: 'numeric',
+  hour: '2-digit',
+  minute: '2-digit',
+  hour12: false,
+});
+
+/** A time of day; with its day when that is not today. */
+export function clock(at) {
+  const date = new Date(at);
+  return Math.abs(date - Date.now()) < 12 * 3_600_000 ? CLOCK.format(date) : DAY.format(date);
+}
+
+/** A span of time, as exact as it matters: `0.4 s`, `12 s`, `3 min 05 s`, `2 h 10 min`, `3 d 4 h`. */
+export function span(ms) {
+  const seconds = Math.max(0, ms) / 1000;
+  if (seconds < 1) return `${seconds.toFixed(1)} s`;
+  if (seconds < 60) return `${Math.floor(seconds)} s`;
+  const [minutes, hours] = [Math.floor(seconds / 60), Math.floor(seconds / 3600)];
+  if (minutes < 60) return `${minutes} min ${String(Math.floor(seconds % 60)).padStart(2, '0')} s`;
+  if (hours < 48) return `${hours} h ${minutes % 60} min`;
+  return `${Math.floor(hours / 24)} d ${hours % 24} h`;
+}
+
+/** The same in one unit, for narrow places. */
+export function brief(ms) {
+  const seconds = Math.max(0, ms) / 1000;
+  if (seconds < 100) return `${Math.floor(seconds)} s`;
+  if (seconds < 5_400) return `${Math.round(seconds / 60)} min`;
+  if (seconds < 172_800) return `${Math.round(seconds / 3600)} h`;
+  return `${Math.round(seconds / 86_400)} d`;
+}
+
+/** A short span, for what is measured in milliseconds. */
+export function millis(ms) {
+  return ms < 1000 ? `${Math.round(ms)} ms` : `${(ms / 1000).toFixed(ms < 10_000 ? 2 : 1)} s`;
+}
+
+export function bytes(count) {
+  const gib = count / 2 ** 30;
+  return gib >= 1 ? `${gib.toFixed(gib < 10 ? 1 : 0)} GiB` : `${Math.round(count / 2 ** 20)} MiB`;
+}
+
+export function count(number, one, many = `${one}s`) {
+  return `${number.toLocaleString()} ${number === 1 ? one : many}`;
+}
+
+/** The first part of an id that tells it from others: the rest of a version 7 UUID is time. */
+export function short(id) {
+  return id.length === 36 ? `${id.slice(0, 8)}…${id.slice(-6)}` : id;
+}
+
+const ENDS = {
+  disconnected: 'its viewer left',
+  'initial-use-timeout': 'no viewer ever connected',
+  failed: 'it failed',
+  signaled: 'it was killed',
+  'ready-timeout': 'it was not ready in time',
+  'liveliness-lost': 'it went silent and was ended',
+  stopped: 'it was stopped on request',
+  drained: 'its node was drained',
+  cancelled: 'its caller went away before the answer',
+  'node-lost': 'its node went away',
+};
+
+/** How a spawn ended, in a clause. */
+export function ending(exit) {
+  if (!exit) return 'it ended';
+  const more = [exit.signal, exit.code === undefined ? undefined : `exit code ${exit.code}`, exit.text];
+  const said = more.filter((word) => word && word !== exit.reason);
+  return (ENDS[exit.reason] ?? exit.reason) + (said.length > 0 ? ` (${said.join(', ')})` : '');
+}
+
+const ADVICE = {
+  'no-capacity': ['The farm is full', 'Every node that could take it is full. Wait in line, or try again soon.'],
+  'no-matching-node': ['No node fits', 'No open node offers that pool, those labels or that renderer.'],
+  'spawn-failed': ['The server could not start', 'It ended before it was ready. What it said last is below.'],
+  'ready-timeout': ['The server took too long', 'It was not ready in time and was ended.'],
+  'registry-unavailable': ['The registry is away', 'Redis cannot be reached. What runs goes on; orders must wait.'],
+  'node-unreachable': ['The node does not answer', 'Its agent cannot be reached. It may be restarting.'],
+  'shutting-down': ['The front door is closing', 'Another one, or this one started again, can answer.'],
+  'invalid-request': ['That cannot be asked for', 'The front door did not accept it.'],
+  'not-found': ['It is not there', 'It has ended long ago, or never was.'],
+  network: ['The front door cannot be reached', 'It may be restarting, or the network is interrupted.'],
+};
+
+/** An error as a person wants it: what it means, what to do, and what to tell whoever runs the farm. */
+export function explained(error) {
+  const cause = error.code === 'deadline-exceeded' && error.cause ? error.cause : error;
+  const [title, advice] = ADVICE[cause.code] ?? ['Something went wrong', ''];
+  return {
+    title,
+    advice,
+    detail: cause.problem?.detail ?? cause.message,
+    log: cause.problem?.log?.length ? cause.problem.log.join('\n') : '',
+    reference: cause.requestId ? `${cause.code}, request ${cause.requestId}` : (cause.code ?? ''),
+  };
+}
+
+const EVENTS = {
+  'node.up': 'is up',
+  'node.stale': 'has stopped reporting; nothing new starts there',
+  'node.down': 'is down; its spawns are lost',
+  'node.cordoned': 'was cordoned: no new spawns',
+  'node.uncordoned': 'is open again',
+  'node.draining': 'is being drained',
+  'node.drained': 'is drained: nothing runs there any more',
+  'node.capacity': 'offers something else now',
+  'spawn.launching': 'is starting',
+  'spawn.ready': 'is ready',
+  'spawn.suspect': 'has gone silent',
+  'spawn.disconnected': 'was left by its viewer',
+  'spawn.stopping': 'is being stopped',
+  'spawn.lost': 'is lost: its node went away',
+};
+
+/** What an event says about its node or spawn. */
+export function happened(event) {
+  if (event.kind === 'spawn.exited') return `ended: ${ending(event.exit)}`;
+  const said = EVENTS[event.kind] ?? event.kind;
+  const until = event.deadline ? ` until ${clock(event.deadline)} at the latest` : '';
+  const by = event.by ? ` by ${event.by}` : '';
+  const why = event.reason ? `: “${event.reason}”` : '';
+  return said + until + by + why;
+}

@@ -1,0 +1,103 @@
+//! The way into the live feed.
+
+use std::sync::Arc;
+
+use axum::extract::ws::WebSocketUpgrade;
+use axum::extract::ws::rejection::WebSocketUpgradeRejection;
+use axum::extract::{Extension, State};
+use axum::http::{HeaderMap, HeaderValue, Uri, header};
+use axum::response::{IntoResponse, Response};
+use model::api::ErrorCode;
+
+use super::error::ApiError;
+use super::extract::{no_foreign_page, no_parameters};
+use super::openapi::LiveProblems;
+use crate::config::Origins;
+use crate::door::Door;
+use crate::listen::Place;
+use crate::live;
+use crate::strict::Invalid;
+
+/// Subscribes to what happens on the farm: a WebSocket with JSON text frames.
+///
+/// A subscriber sends `{"type":"subscribe","topic":T,"since"?:SEQ}` and `{"type":"unsubscribe","topic":T}`; a topic is
+/// `nodes`, `spawns`, `node:<id>` or `spawn:<id>`. It is sent `hello`, `subscribed` with a snapshot, `event`, `unsubscribed`,
+/// `heartbeat` and `error`. Pages of origins that `--cors-origin` does not name are refused.
+#[utoipa::path(
+    get,
+    path = "/v1/live",
+    tag = "live",
+    responses((status = 101, description = "The connection is a WebSocket now"), LiveProblems),
+)]
+pub(crate) async fn connect(
+    State(door): State<Arc<Door>>,
+    headers: HeaderMap,
+    place: Option<Extension<Place>>,
+    uri: Uri,
+    upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
+) -> Result<Response, ApiError> {
+    no_parameters(&uri)?;
+    check_origin(&door.config.origins, &headers)?;
+    let upgrade = match upgrade {
+        Ok(upgrade) => upgrade,
+        Err(rejection) => return Ok(refused(&rejection)),
+    };
+    if door.stages.leaving.is_cancelled() {
+        return Err(ApiError::leaving());
+    }
+    Ok(live::welcome(door, upgrade, place.map(|Extension(place)| place)))
+}
+
+/// Browsers let every page open WebSockets anywhere and only tell whose page it is.
+fn check_origin(origins: &Origins, headers: &HeaderMap) -> Result<(), ApiError> {
+    let Some(origin) = headers.get(header::ORIGIN) else { return Ok(()) };
+    match origins {
+        Origins::Any => Ok(()),
+        Origins::Only(list) if list.contains(origin) => Ok(()),
+        // The front door's own pages.
+        Origins::Only(_) => no_foreign_page(headers)
+            .map_err(|_| Invalid::field("Origin", "pages of this origin may not connect").into()),
+    }
+}
+
+fn refused(rejection: &WebSocketUpgradeRejection) -> Response {
+    let detail = rejection.to_string();
+    match rejection {
+        WebSocketUpgradeRejection::MethodNotGet(_) => ApiError::method_not_allowed().into_response(),
+        WebSocketUpgradeRejection::WebSocketKeyHeaderMissing(_) => {
+            ApiError::from(Invalid::field("Sec-WebSocket-Key", detail)).into_response()
+        }
+        _ => {
+            let mut response = ApiError::new(ErrorCode::UpgradeRequired, detail).into_response();
+            let headers = response.headers_mut();
+            headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
+            headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
+            headers.insert(header::SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13"));
+            response
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pages_of_other_origins_connect_where_they_are_allowed_to() {
+        let listed = Origins::Only(vec![HeaderValue::from_static("https://app.example")]);
+        for (origins, origin, good) in [
+            (&Origins::Any, None, true),
+            (&Origins::Any, Some("https://other.example"), true),
+            (&listed, None, true),
+            (&listed, Some("https://app.example"), true),
+            (&listed, Some("https://other.example"), false),
+            (&listed, Some("https://app.example.evil"), false),
+            (&listed, Some("null"), false),
+            (&listed, Some("http://farm:8080"), true),
+        ] {
+            let mut headers = HeaderMap::from_iter([(header::HOST, HeaderValue::from_static("farm:8080"))]);
+            origin.map(|origin| headers.insert(header::ORIGIN, HeaderValue::from_static(origin)));
+            assert_eq!(check_origin(origins, &headers).is_ok(), good, "{origins:?} {origin:?}");
+        }
+    }
+}

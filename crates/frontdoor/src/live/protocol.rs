@@ -1,0 +1,324 @@
+//! The frames of the live feed: what subscribers may say, and what they are told. All of them are JSON in text frames.
+
+use std::fmt;
+use std::str::FromStr;
+use std::sync::Arc;
+
+use axum::extract::ws::Utf8Bytes;
+use model::api::{Node, Spawn};
+use model::{Event, EventKind, NodeId, SpawnId, Timestamp};
+use serde::{Deserialize, Serialize, Serializer};
+use serde_json::{Map, Value};
+use uuid::Uuid;
+
+/// The longest message a subscriber may send.
+pub(crate) const LONGEST_MESSAGE: usize = 4096;
+/// As much of what was wrong as a subscriber needs.
+const LONGEST_REASON: usize = 200;
+
+/// What can be subscribed to.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Deserialize)]
+#[serde(try_from = "String")]
+pub(crate) enum Topic {
+    /// All nodes.
+    Nodes,
+    /// All spawns.
+    Spawns,
+    /// One node and the spawns on it.
+    Node(NodeId),
+    /// One spawn.
+    Spawn(SpawnId),
+}
+
+impl Topic {
+    /// The kinds of topic, for metrics.
+    pub(crate) fn kind(&self) -> &'static str {
+        match self {
+            Self::Nodes => "nodes",
+            Self::Spawns => "spawns",
+            Self::Node(_) => "node",
+            Self::Spawn(_) => "spawn",
+        }
+    }
+
+    /// The form in which an event is told on this topic, if it belongs there.
+    pub(crate) fn form(&self, event: &Event) -> Option<Form> {
+        let of_spawns = is_of_spawns(event.kind);
+        let belongs = match self {
+            Self::Nodes => !of_spawns,
+            Self::Spawns => of_spawns,
+            Self::Node(node) => event.node.as_ref() == Some(node),
+            Self::Spawn(spawn) if event.spawn.is_none() => {
+                return ping_of(event, *spawn).map(|at| Form::Ping(*spawn, at));
+            }
+            Self::Spawn(spawn) => event.spawn == Some(*spawn),
+        };
+        belongs.then_some(Form::Whole)
+    }
+}
+
+/// Whether events of this kind tell of spawns; else they tell of nodes.
+pub(crate) fn is_of_spawns(kind: EventKind) -> bool {
+    match kind {
+        EventKind::NodeUp
+        | EventKind::NodeStale
+        | EventKind::NodeDown
+        | EventKind::NodeCordoned
+        | EventKind::NodeUncordoned
+        | EventKind::NodeDraining
+        | EventKind::NodeDrained
+        | EventKind::NodeCapacity => false,
+        EventKind::SpawnLaunching
+        | EventKind::SpawnReady
+        | EventKind::SpawnPing
+        | EventKind::SpawnSuspect
+        | EventKind::SpawnDisconnected
+        | EventKind::SpawnStopping
+        | EventKind::SpawnExited
+        | EventKind::SpawnLost => true,
+    }
+}
+
+/// The pings that a `spawn.ping` carries: one event stands for all that came with one heartbeat.
+pub(crate) fn pings(event: &Event) -> impl Iterator<Item = (SpawnId, Timestamp)> {
+    let pings = event.data.get("pings").and_then(Value::as_object).into_iter().flatten();
+    pings.filter_map(|(id, at)| Some((id.parse().ok()?, Timestamp::deserialize(at).ok()?)))
+}
+
+fn ping_of(event: &Event, spawn: SpawnId) -> Option<Timestamp> {
+    Timestamp::deserialize(event.data.get("pings")?.get(spawn.to_string())?).ok()
+}
+
+/// How an event is told on a topic.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Form {
+    /// As it is.
+    Whole,
+    /// One ping out of many.
+    Ping(SpawnId, Timestamp),
+}
+
+impl fmt::Display for Topic {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Nodes => f.write_str("nodes"),
+            Self::Spawns => f.write_str("spawns"),
+            Self::Node(node) => write!(f, "node:{node}"),
+            Self::Spawn(spawn) => write!(f, "spawn:{spawn}"),
+        }
+    }
+}
+
+impl FromStr for Topic {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text.split_once(':') {
+            None if text == "nodes" => Ok(Self::Nodes),
+            None if text == "spawns" => Ok(Self::Spawns),
+            Some(("node", id)) => id.parse().map(Self::Node).map_err(|e| format!("the node's name {e}")),
+            Some(("spawn", id)) => id.parse().map(Self::Spawn).map_err(|e| format!("the spawn's id {e}")),
+            _ => Err("a topic is nodes, spawns, node:<id> or spawn:<id>".to_owned()),
+        }
+    }
+}
+
+impl TryFrom<String> for Topic {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        text.parse()
+    }
+}
+
+impl Serialize for Topic {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+/// What a subscriber may say.
+#[derive(Debug, PartialEq, Eq, Deserialize)]
+#[serde(tag = "type", rename_all = "lowercase", deny_unknown_fields)]
+pub(crate) enum Request {
+    /// Tell me of this from now on, or from the event after this one on.
+    Subscribe {
+        /// What.
+        topic: Topic,
+        /// The last event that was heard.
+        since: Option<u64>,
+    },
+    /// Tell me no more of this.
+    Unsubscribe {
+        /// What.
+        topic: Topic,
+    },
+}
+
+/// What was wrong with a message.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Violation(pub(crate) String);
+
+impl Request {
+    /// Reads a text message.
+    pub(crate) fn parse(text: &str) -> Result<Self, Violation> {
+        if text.len() > LONGEST_MESSAGE {
+            let why = format!("a message has at most {LONGEST_MESSAGE} bytes, not {}", text.len());
+            return Err(Violation(why));
+        }
+        serde_json::from_str(text)
+            .map_err(|e| Violation(e.to_string().chars().take(LONGEST_REASON).collect()))
+    }
+
+    /// For metrics.
+    pub(crate) fn kind(&self) -> &'static str {
+        match self {
+            Self::Subscribe { .. } => "subscribe",
+            Self::Unsubscribe { .. } => "unsubscribe",
+        }
+    }
+}
+
+/// What a subscription begins with.
+#[derive(Debug, Clone)]
+pub(crate) enum Snapshot {
+    /// All nodes.
+    Nodes(Vec<Arc<Node>>),
+    /// All spawns that have not ended, newest first.
+    Spawns(Vec<Arc<Spawn>>),
+    /// One node, if it is known.
+    Node(Option<Arc<Node>>),
+    /// One spawn, if it is known; also one that has ended.
+    Spawn(Option<Arc<Spawn>>),
+}
+
+impl Serialize for Snapshot {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Self::Nodes(nodes) => serializer.collect_seq(nodes.iter().map(|node| &**node)),
+            Self::Spawns(spawns) => serializer.collect_seq(spawns.iter().map(|spawn| &**spawn)),
+            Self::Node(node) => node.as_deref().serialize(serializer),
+            Self::Spawn(spawn) => spawn.as_deref().serialize(serializer),
+        }
+    }
+}
+
+/// What subscribers are told.
+#[derive(Debug, Serialize)]
+#[serde(tag = "type", rename_all = "lowercase")]
+pub(crate) enum Frame<'a> {
+    /// The first frame.
+    Hello {
+        #[serde(rename = "heartbeatSeconds")]
+        heartbeat_seconds: f64,
+        connection: Uuid,
+    },
+    /// A subscription has begun. Without a snapshot it goes on where it was.
+    Subscribed {
+        topic: &'a Topic,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        snapshot: Option<&'a Snapshot>,
+        seq: u64,
+    },
+    /// A subscription has ended.
+    Unsubscribed { topic: &'a Topic },
+    /// Something has happened.
+    Event {
+        topic: &'a Topic,
+        #[serde(flatten)]
+        event: &'a Event,
+    },
+    /// The front door is still there.
+    Heartbeat { at: Timestamp },
+    /// A message was not understood.
+    Error { code: &'static str, message: &'a str },
+}
+
+impl Frame<'_> {
+    /// As it goes over the wire.
+    pub(crate) fn encode(&self) -> Utf8Bytes {
+        // Plain data with string keys always has a JSON form.
+        serde_json::to_string(self).unwrap_or_default().into()
+    }
+}
+
+/// An event as it is told on a topic.
+pub(crate) fn told(topic: &Topic, event: &Event, form: Form) -> Utf8Bytes {
+    match form {
+        Form::Whole => Frame::Event { topic, event }.encode(),
+        Form::Ping(spawn, at) => {
+            let ping = Event { at, spawn: Some(spawn), data: Map::new(), node: event.node.clone(), ..*event };
+            Frame::Event { topic, event: &ping }.encode()
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn messages_are_read_to_the_letter() {
+        let id = SpawnId::mint();
+        for (text, wanted) in [
+            (r#"{"type":"subscribe","topic":"nodes"}"#.to_owned(), Some((Topic::Nodes, None))),
+            (r#"{"type":"subscribe","topic":"spawns","since":7}"#.to_owned(), Some((Topic::Spawns, Some(7)))),
+            (format!(r#"{{"topic":"spawn:{id}","type":"subscribe"}}"#), Some((Topic::Spawn(id), None))),
+            (r#"{"type":"subscribe","topic":"spawns","since":-7}"#.to_owned(), None),
+            (r#"{"type":"subscribe","topic":"spawns","since":"7"}"#.to_owned(), None),
+            (r#"{"type":"subscribe","topic":"spawns","sinse":7}"#.to_owned(), None),
+            (r#"{"type":"subscribe","topic":"spawns","topic":"nodes"}"#.to_owned(), None),
+            (r#"{"type":"subscribe"}"#.to_owned(), None),
+            (r#"{"type":"subscribe","topic":"node:"}"#.to_owned(), None),
+            (r#"{"type":"subscribe","topic":"node:a b"}"#.to_owned(), None),
+            (r#"{"type":"subscribe","topic":"spawn:7"}"#.to_owned(), None),
+            (r#"{"type":"subscribe","topic":"everything"}"#.to_owned(), None),
+            (r#"{"type":"subscribe","topic":7}"#.to_owned(), None),
+            (r#"{"type":"hello"}"#.to_owned(), None),
+            (r#"{"topic":"nodes"}"#.to_owned(), None),
+            (r#"[]"#.to_owned(), None),
+            (String::new(), None),
+            (format!("{}{}", r#"{"type":"subscribe","topic":"nodes"}"#, " ".repeat(LONGEST_MESSAGE)), None),
+        ] {
+            let wanted = wanted.map(|(topic, since)| Request::Subscribe { topic, since });
+            assert_eq!(Request::parse(&text).ok(), wanted, "{text}");
+        }
+        let unsubscribe = Request::parse(r#"{"type":"unsubscribe","topic":"node:a"}"#).unwrap();
+        assert_eq!(unsubscribe, Request::Unsubscribe { topic: Topic::Node("a".parse().unwrap()) });
+        let why = Request::parse(&format!(r#"{{"type":"{}"}}"#, "x".repeat(3000))).unwrap_err();
+        assert!(why.0.len() <= LONGEST_REASON);
+    }
+
+    #[test]
+    fn an_event_is_told_on_each_topic_it_belongs_to() {
+        let [spawn, other] = [SpawnId::mint(), SpawnId::mint()];
+        let [a, b]: [NodeId; 2] = ["a", "b"].map(|name| name.parse().unwrap());
+        let at = Timestamp::from_millis(1_767_225_600_123);
+        let event = |kind, spawn, data: Value| {
+            let Value::Object(data) = data else { panic!("an object") };
+            Event { seq: 7, at: Timestamp::default(), kind, node: Some(a.clone()), spawn, data }
+        };
+        let ready = event(EventKind::SpawnReady, Some(spawn), json!({"endpoint": "ws://x"}));
+        let up = event(EventKind::NodeUp, None, json!({}));
+        let ping = event(EventKind::SpawnPing, None, json!({"pings": {spawn.to_string(): at}}));
+        let whole = Some(Form::Whole);
+        for (topic, of) in [
+            (Topic::Nodes, [None, whole, None]),
+            (Topic::Spawns, [whole, None, whole]),
+            (Topic::Node(a.clone()), [whole, whole, whole]),
+            (Topic::Node(b), [None, None, None]),
+            (Topic::Spawn(spawn), [whole, None, Some(Form::Ping(spawn, at))]),
+            (Topic::Spawn(other), [None, None, None]),
+        ] {
+            assert_eq!([&ready, &up, &ping].map(|e| topic.form(e)), of, "{topic}");
+        }
+        assert_eq!(pings(&ping).collect::<Vec<_>>(), [(spawn, at)]);
+        let topic = Topic::Spawn(spawn);
+        let frame: Value = serde_json::from_str(&told(&topic, &ping, Form::Ping(spawn, at))).unwrap();
+        let wanted = json!({"type": "event", "topic": topic.to_string(), "seq": 7, "kind": "spawn.ping",
+            "at": at, "node": "a", "spawn": spawn});
+        assert_eq!(frame, wanted);
+    }
+}

@@ -1,0 +1,115 @@
+//! How a subscription begins: with a snapshot, or with the events since the last one that was heard.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::extract::ws::Utf8Bytes;
+use model::SpawnState;
+use model::api::Spawn;
+use registry::{Position, RegistryError};
+use tokio::time::{Instant, timeout};
+
+use super::feed::{Mailbox, Start};
+use super::protocol::{Frame, Snapshot, Topic, told};
+use crate::door::Door;
+
+/// How long a subscription waits for the view that the first one asks for.
+const LOADING: Duration = Duration::from_secs(5);
+
+/// There is no view, and the registry is away.
+#[derive(Debug)]
+pub(crate) struct NoView;
+
+/// What a subscriber is told first.
+#[derive(Debug)]
+pub(crate) struct Beginning {
+    pub(crate) subscribed: Utf8Bytes,
+    /// Frames of events that follow it.
+    pub(crate) events: Vec<Utf8Bytes>,
+    /// Events up to this one must not be told any more.
+    pub(crate) told: u64,
+}
+
+/// Subscribes. From then on events arrive in the mailbox, also some that the beginning has told already.
+pub(crate) async fn begin(
+    door: &Door,
+    topic: &Arc<Topic>,
+    since: Option<u64>,
+    mailbox: &Mailbox,
+) -> Result<Beginning, NoView> {
+    if timeout(LOADING, door.live.feed.loaded()).await.is_err() {
+        return Err(NoView);
+    }
+    let began = Instant::now();
+    let beginning = match (since, door.live.feed.subscribe(topic, since, mailbox)) {
+        (Some(since), Start::Events(events)) => {
+            let told = events.last().map_or(since, |event| event.seq.max(since));
+            Some(resumed(topic, since, told, events.iter().map(|event| &**event)))
+        }
+        (Some(since), Start::Older { until }) => older(door, topic, since, until).await,
+        (Some(since), Start::Ahead) => ahead(door, since).await.then(|| resumed(topic, since, since, [])),
+        _ => None,
+    };
+    let beginning = match beginning {
+        Some(beginning) => beginning,
+        None => match door.live.feed.subscribe(topic, None, mailbox) {
+            Start::Snapshot { snapshot, seq } => with_snapshot(door, topic, snapshot, seq).await,
+            _ => return Err(NoView),
+        },
+    };
+    door.live.figures.snapshot(began.elapsed());
+    Ok(beginning)
+}
+
+fn resumed<'a>(
+    topic: &Topic,
+    since: u64,
+    told_until: u64,
+    events: impl IntoIterator<Item = &'a model::Event>,
+) -> Beginning {
+    let frame = |event| topic.form(event).map(|form| told(topic, event, form));
+    Beginning {
+        subscribed: Frame::Subscribed { topic, snapshot: None, seq: since }.encode(),
+        events: events.into_iter().filter_map(frame).collect(),
+        told: told_until,
+    }
+}
+
+async fn with_snapshot(door: &Door, topic: &Topic, mut snapshot: Snapshot, seq: u64) -> Beginning {
+    if let (Topic::Spawn(id), Snapshot::Spawn(spawn @ None)) = (topic, &mut snapshot) {
+        // It may have ended. One whose end is still to be told is not known yet.
+        let record = door.registry.spawn(*id).await.ok().flatten();
+        let ended = record.filter(|r| {
+            r.state == SpawnState::Exited && r.events.last().is_none_or(|event| event.seq <= seq)
+        });
+        *spawn = ended.map(|record| Arc::new(Spawn::listed(record)));
+    }
+    let subscribed = Frame::Subscribed { topic, snapshot: Some(&snapshot), seq }.encode();
+    Beginning { subscribed, events: Vec::new(), told: seq }
+}
+
+/// Reads events of long ago from the registry; `None` when some of them are gone, or the registry is away.
+async fn older(door: &Door, topic: &Topic, since: u64, until: u64) -> Option<Beginning> {
+    let _reading = door.live.readers.acquire().await.ok()?;
+    let mut events = Vec::new();
+    let mut position = Position { seq: since, nudge: u64::MAX };
+    while position.seq < until {
+        let news = door.registry.follow(position, Duration::ZERO).await.ok()?;
+        if news.gap {
+            return None;
+        }
+        // Not every number is an event's.
+        if news.events.is_empty() {
+            break;
+        }
+        position.seq = news.position.seq;
+        events.extend(news.events.into_iter().filter(|e| e.seq <= until && topic.form(e).is_some()));
+    }
+    Some(resumed(topic, since, until, &events))
+}
+
+/// Whether an event that is not here yet has been told at all: another front door may be a moment ahead of this one.
+async fn ahead(door: &Door, since: u64) -> bool {
+    let position: Result<Position, RegistryError> = door.registry.position().await;
+    position.is_ok_and(|position| since <= position.seq)
+}

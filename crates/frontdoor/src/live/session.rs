@@ -1,0 +1,314 @@
+//! One connection: a reader that takes in what the subscriber says, a writer that owns the subscriptions, and a watchdog that
+//! tells a peer that is gone from one that has nothing to say. They run side by side in one task until one of them ends it.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use axum::extract::ws::{CloseFrame, Message, WebSocket};
+use futures_util::stream::{SplitSink, SplitStream};
+use futures_util::{SinkExt, StreamExt};
+use model::Timestamp;
+use prometheus_client::metrics::counter::Counter;
+use tokio::sync::{Notify, mpsc};
+use tokio::time::{Instant, MissedTickBehavior, interval_at, timeout};
+use tokio_util::sync::CancellationToken;
+use tracing::info;
+use uuid::Uuid;
+
+use super::feed::{Item, Mailbox, Wanting};
+use super::metrics::Counted;
+use super::protocol::{Frame, Request, Topic, Violation};
+use super::resume::{self, NoView};
+use super::text;
+use crate::door::Door;
+
+/// So many messages in a row that are not of the protocol end the connection.
+const MOST_VIOLATIONS: u32 = 10;
+/// Subscriptions of one connection.
+const MOST_TOPICS: usize = 1000;
+/// Messages taken in ahead of the one that is being answered. A subscriber that says more waits.
+const AHEAD: usize = 8;
+/// Frames written before the connection is flushed.
+const BATCH: usize = 64;
+/// A peer has this long to answer a goodbye.
+const GOODBYE: Duration = Duration::from_secs(10);
+
+/// Why a connection ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum End {
+    /// Its subscriber said goodbye.
+    Peer(u16),
+    /// It broke.
+    Broken,
+    /// Its subscriber did not answer a ping.
+    Silent,
+    /// Its queue was full.
+    Slow,
+    /// Its subscriber does not speak the protocol.
+    Violations,
+    /// This front door leaves.
+    Leaving,
+    /// The registry is away, and there is no view from before.
+    NoView,
+}
+
+impl End {
+    /// The close code, and what the peer is told if it is to be told anything.
+    fn close(self) -> (u16, Option<&'static str>) {
+        match self {
+            Self::Peer(code) => (code, None),
+            Self::Broken | Self::Silent => (1006, None),
+            Self::Slow => (1008, Some("back-pressure threshold exceeded")),
+            Self::Violations => (1008, Some("too many protocol violations")),
+            Self::Leaving => (1001, Some("server shutting down")),
+            Self::NoView => (1013, Some("registry unavailable")),
+        }
+    }
+}
+
+type Sink = SplitSink<WebSocket, Message>;
+
+/// Serves a connection until its end.
+pub(crate) async fn run(socket: WebSocket, door: &Door, connection: Uuid) {
+    let (began, live) = (Instant::now(), &door.live);
+    let counted = live.figures.connection();
+    let (mut sink, mut stream) = socket.split();
+    let (queue, inbox) = mpsc::channel(live.buffer);
+    let mailbox = Mailbox { connection, queue, slow: CancellationToken::new() };
+    let (say, said) = mpsc::channel(AHEAD);
+    let (ping, ponged) = (Notify::new(), AtomicBool::new(true));
+    let writer = Writer {
+        door,
+        sink: &mut sink,
+        subscriptions: Subscriptions {
+            door,
+            mailbox: mailbox.clone(),
+            wanting: None,
+            topics: HashMap::new(),
+        },
+        violations: 0,
+        events: live.figures.counter_of_sent("event"),
+    };
+    let end = tokio::select! {
+        biased;
+        // First, because its writer may be stuck.
+        () = mailbox.slow.cancelled() => End::Slow,
+        () = door.stages.leaving.cancelled() => End::Leaving,
+        // Before the watchdog, so that a pong that is here counts.
+        end = read(&mut stream, door, say, &ponged) => end,
+        end = writer.run(inbox, said, &ping) => end,
+        end = watch(live.interval, &ping, &ponged) => end,
+    };
+    let (code, reason) = end.close();
+    live.figures.closed(code);
+    drop(counted);
+    info!(?end, code, lasted = ?began.elapsed(), "live feed closed");
+    if matches!(end, End::Broken | End::Silent) {
+        return;
+    }
+    let goodbye = async {
+        if let Some(reason) = reason {
+            let frame = CloseFrame { code, reason: reason.into() };
+            sink.send(Message::Close(Some(frame))).await.ok();
+        }
+        sink.flush().await.ok();
+        // What it says meanwhile is of no interest any more.
+        while let Some(Ok(_)) = stream.next().await {}
+    };
+    tokio::select! {
+        _ = timeout(GOODBYE, goodbye) => {}
+        () = door.stages.cut.cancelled() => {}
+    }
+}
+
+/// Takes in messages. They are judged in order with everything else that is written.
+async fn read(
+    stream: &mut SplitStream<WebSocket>,
+    door: &Door,
+    say: mpsc::Sender<Result<Request, Violation>>,
+    ponged: &AtomicBool,
+) -> End {
+    loop {
+        let message = match stream.next().await {
+            Some(Ok(Message::Text(text))) => Request::parse(&text),
+            Some(Ok(Message::Binary(_))) => Err(Violation("messages are text".to_owned())),
+            Some(Ok(Message::Pong(_))) => {
+                ponged.store(true, Ordering::Relaxed);
+                continue;
+            }
+            Some(Ok(Message::Ping(_))) => continue,
+            Some(Ok(Message::Close(frame))) => return End::Peer(frame.map_or(1005, |frame| frame.code)),
+            Some(Err(_)) | None => return End::Broken,
+        };
+        door.live.figures.received(message.as_ref().map_or("violation", Request::kind));
+        if say.send(message).await.is_err() {
+            return End::Broken;
+        }
+    }
+}
+
+/// Has a ping sent at every interval, and ends when the one before it was not answered.
+async fn watch(interval: Duration, ping: &Notify, ponged: &AtomicBool) -> End {
+    let mut ticks = interval_at(Instant::now() + interval, interval);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        if !ponged.swap(false, Ordering::Relaxed) {
+            return End::Silent;
+        }
+        ping.notify_one();
+    }
+}
+
+/// What a connection listens to. Dropping it ends all of it.
+struct Subscriptions<'a> {
+    door: &'a Door,
+    mailbox: Mailbox,
+    wanting: Option<Wanting<'a>>,
+    /// Each with the last event that was told.
+    topics: HashMap<Arc<Topic>, (u64, Counted)>,
+}
+
+impl Drop for Subscriptions<'_> {
+    fn drop(&mut self) {
+        for topic in self.topics.keys() {
+            self.door.live.feed.unsubscribe(topic, self.mailbox.connection);
+        }
+    }
+}
+
+struct Writer<'a> {
+    door: &'a Door,
+    sink: &'a mut Sink,
+    subscriptions: Subscriptions<'a>,
+    /// In a row.
+    violations: u32,
+    events: Counter,
+}
+
+impl Writer<'_> {
+    async fn run(
+        mut self,
+        mut inbox: mpsc::Receiver<Item>,
+        mut said: mpsc::Receiver<Result<Request, Violation>>,
+        ping: &Notify,
+    ) -> End {
+        match self.serve(&mut inbox, &mut said, ping).await {
+            Ok(never) => match never {},
+            Err(end) => end,
+        }
+    }
+
+    async fn serve(
+        &mut self,
+        inbox: &mut mpsc::Receiver<Item>,
+        said: &mut mpsc::Receiver<Result<Request, Violation>>,
+        ping: &Notify,
+    ) -> Result<std::convert::Infallible, End> {
+        let heartbeat_seconds = self.door.live.interval.as_secs_f64();
+        let connection = self.subscriptions.mailbox.connection;
+        self.say("hello", &Frame::Hello { heartbeat_seconds, connection }).await?;
+        let mut batch = Vec::with_capacity(4);
+        loop {
+            tokio::select! {
+                biased;
+                () = ping.notified() => {
+                    self.say("heartbeat", &Frame::Heartbeat { at: Timestamp::now() }).await?;
+                    self.write(Message::Ping(Default::default())).await?;
+                }
+                Some(message) = said.recv() => self.obey(message).await?,
+                _ = inbox.recv_many(&mut batch, BATCH) => {
+                    for item in batch.drain(..) {
+                        self.tell(item).await?;
+                    }
+                }
+            }
+            self.sink.flush().await.map_err(|_| End::Broken)?;
+        }
+    }
+
+    async fn write(&mut self, message: Message) -> Result<(), End> {
+        self.sink.feed(message).await.map_err(|_| End::Broken)
+    }
+
+    async fn say(&mut self, kind: &'static str, frame: &Frame<'_>) -> Result<(), End> {
+        self.door.live.figures.sent(kind);
+        self.write(text(frame.encode())).await?;
+        self.sink.flush().await.map_err(|_| End::Broken)
+    }
+
+    async fn obey(&mut self, message: Result<Request, Violation>) -> Result<(), End> {
+        match message {
+            Ok(Request::Subscribe { topic, since }) => {
+                let topic = Arc::new(topic);
+                let full = self.subscriptions.topics.len() >= MOST_TOPICS;
+                if full && !self.subscriptions.topics.contains_key(&topic) {
+                    return self.refuse(&format!("more than {MOST_TOPICS} subscriptions")).await;
+                }
+                self.violations = 0;
+                self.subscribe(topic, since).await
+            }
+            Ok(Request::Unsubscribe { topic }) => match self.subscriptions.topics.remove_entry(&topic) {
+                Some((topic, _)) => {
+                    self.violations = 0;
+                    self.door.live.feed.unsubscribe(&topic, self.subscriptions.mailbox.connection);
+                    if self.subscriptions.topics.is_empty() {
+                        self.subscriptions.wanting = None;
+                    }
+                    self.say("unsubscribed", &Frame::Unsubscribed { topic: &topic }).await
+                }
+                None => self.refuse(&format!("there is no subscription to {topic}")).await,
+            },
+            Err(Violation(why)) => self.refuse(&why).await,
+        }
+    }
+
+    async fn refuse(&mut self, message: &str) -> Result<(), End> {
+        self.violations += 1;
+        self.say("error", &Frame::Error { code: "protocol-violation", message }).await?;
+        if self.violations == MOST_VIOLATIONS { Err(End::Violations) } else { Ok(()) }
+    }
+
+    async fn subscribe(&mut self, topic: Arc<Topic>, since: Option<u64>) -> Result<(), End> {
+        let Self { door, subscriptions, .. } = self;
+        let live = &door.live;
+        subscriptions.wanting.get_or_insert_with(|| live.feed.want());
+        // Noted before anything can arrive for it, so that it is undone however this ends.
+        let counted = subscriptions.topics.remove(&topic).map(|(_, counted)| counted);
+        let counted = counted.unwrap_or_else(|| live.figures.subscription(&topic));
+        subscriptions.topics.insert(Arc::clone(&topic), (u64::MAX, counted));
+        let beginning = resume::begin(door, &topic, since, &subscriptions.mailbox).await;
+        let beginning = beginning.map_err(|NoView| End::NoView)?;
+        if let Some((told, _)) = subscriptions.topics.get_mut(&topic) {
+            *told = beginning.told;
+        }
+        live.figures.sent("subscribed");
+        self.write(text(beginning.subscribed)).await?;
+        for frame in beginning.events {
+            self.events.inc();
+            self.write(text(frame)).await?;
+        }
+        Ok(())
+    }
+
+    async fn tell(&mut self, item: Item) -> Result<(), End> {
+        match item {
+            Item::Event { topic, seq, frame } => {
+                // What was on its way when the subscription began anew has been told, or is told to nobody.
+                if let Some((told, _)) = self.subscriptions.topics.get(&topic)
+                    && seq > *told
+                {
+                    self.events.inc();
+                    self.write(text(frame)).await?;
+                }
+                Ok(())
+            }
+            Item::Restart(topic) if self.subscriptions.topics.contains_key(&topic) => {
+                self.subscribe(topic, None).await
+            }
+            Item::Restart(_) => Ok(()),
+        }
+    }
+}

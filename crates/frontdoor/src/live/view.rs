@@ -1,0 +1,285 @@
+//! The farm as it was right after one event: what snapshots are made from. Applying the next event gives the next view.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use model::api::{DrainProgress, Node, Spawn};
+use model::{
+    Availability, Drain, Eligibility, Event, EventKind, NodeId, RendererType, SpawnId, SpawnState, Timestamp,
+};
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+use super::protocol::{Snapshot, Topic, is_of_spawns, pings};
+
+/// See the module's documentation. What a node uses, and how busy it is, is no event: that much is as of the last look.
+#[derive(Debug, Default)]
+pub(crate) struct View {
+    /// The last event applied.
+    pub(crate) seq: u64,
+    nodes: BTreeMap<NodeId, Arc<Node>>,
+    /// Those that have not ended.
+    spawns: BTreeMap<SpawnId, Arc<Spawn>>,
+}
+
+impl View {
+    /// As these were read, at whatever moment between two events; those after the first must be applied.
+    pub(crate) fn new(seq: u64, nodes: Vec<Node>, spawns: Vec<Spawn>) -> Self {
+        Self {
+            seq,
+            nodes: nodes.into_iter().map(|node| (node.id.clone(), Arc::new(node))).collect(),
+            spawns: spawns.into_iter().map(|spawn| (spawn.id, Arc::new(spawn))).collect(),
+        }
+    }
+
+    /// What a subscription begins with.
+    pub(crate) fn snapshot(&self, topic: &Topic) -> Snapshot {
+        match topic {
+            Topic::Nodes => Snapshot::Nodes(self.nodes.values().cloned().collect()),
+            // Ids sort by when they were minted.
+            Topic::Spawns => Snapshot::Spawns(self.spawns.values().rev().cloned().collect()),
+            Topic::Node(node) => Snapshot::Node(self.nodes.get(node).cloned()),
+            Topic::Spawn(spawn) => Snapshot::Spawn(self.spawns.get(spawn).cloned()),
+        }
+    }
+
+    /// The nodes that are up.
+    pub(crate) fn up(&self) -> Vec<NodeId> {
+        let up = self.nodes.values().filter(|node| node.availability == Availability::Up);
+        up.map(|node| node.id.clone()).collect()
+    }
+
+    /// The node that has to be read before this event can be applied: an event does not say what a node offers.
+    pub(crate) fn lacks<'e>(&self, event: &'e Event) -> Option<&'e NodeId> {
+        let node = event.node.as_ref().filter(|_| !is_of_spawns(event.kind))?;
+        (event.kind == EventKind::NodeCapacity || !self.nodes.contains_key(node)).then_some(node)
+    }
+
+    /// Applies the next event, with the node that it needs.
+    pub(crate) fn apply(&mut self, event: &Event, read: Option<Node>) {
+        self.seq = event.seq;
+        if let Some(node) = read {
+            // What events tell of a node that is known is not taken from what was read: that may be of later.
+            let node = match self.nodes.get(&node.id) {
+                Some(old) => as_told(old, node),
+                None => node,
+            };
+            self.nodes.insert(node.id.clone(), Arc::new(node));
+        }
+        if is_of_spawns(event.kind) {
+            self.apply_to_spawns(event);
+        } else if let Some(node) = event.node.as_ref().and_then(|id| self.nodes.get_mut(id)) {
+            apply_to_node(Arc::make_mut(node), event);
+        }
+    }
+
+    fn apply_to_spawns(&mut self, event: &Event) {
+        let state = match event.kind {
+            EventKind::SpawnPing => {
+                for (id, at) in pings(event) {
+                    if let Some(spawn) = self.spawns.get_mut(&id) {
+                        Arc::make_mut(spawn).last_ping_at = Some(at);
+                    }
+                }
+                return;
+            }
+            EventKind::SpawnExited => {
+                event.spawn.map(|id| self.spawns.remove(&id));
+                return;
+            }
+            EventKind::SpawnLaunching => SpawnState::Launching,
+            EventKind::SpawnReady => SpawnState::Ready,
+            EventKind::SpawnSuspect => SpawnState::Suspect,
+            EventKind::SpawnDisconnected => SpawnState::Disconnected,
+            EventKind::SpawnStopping => SpawnState::Stopping,
+            _ => SpawnState::Lost,
+        };
+        let Some(id) = event.spawn else { return };
+        if !self.spawns.contains_key(&id) {
+            let Some(spawn) = self.introduced(id, event) else { return };
+            self.spawns.insert(id, Arc::new(spawn));
+        }
+        if let Some(spawn) = self.spawns.get_mut(&id) {
+            let spawn = Arc::make_mut(spawn);
+            spawn.state = state;
+            if state == SpawnState::Ready {
+                spawn.ready_at = spawn.ready_at.or(Some(event.at));
+            }
+        }
+    }
+
+    /// The record that a spawn's first event makes.
+    fn introduced(&self, id: SpawnId, event: &Event) -> Option<Spawn> {
+        let node = event.node.clone()?;
+        let pool = self.nodes.get(&node).map_or_else(|| "default".to_owned(), |node| node.pool.clone());
+        Some(Spawn {
+            id,
+            node,
+            endpoint: said(event, "endpoint")?,
+            renderer_type: said::<RendererType>(event, "rendererType")?,
+            state: SpawnState::Launching,
+            exit: None,
+            started_at: said(event, "startedAt").unwrap_or(event.at),
+            ready_at: said::<Timestamp>(event, "readyAt"),
+            last_ping_at: None,
+            ended_at: None,
+            pool,
+            labels: said(event, "labels").unwrap_or_default(),
+            gpu: said(event, "gpu"),
+            events: None,
+        })
+    }
+
+    /// Takes in what is no event: how busy nodes are, and which of those that are down have been forgotten. Sorted by name.
+    pub(crate) fn refresh(&mut self, read: &[Node]) {
+        let known = |id: &NodeId| read.binary_search_by(|node| node.id.cmp(id)).ok();
+        self.nodes.retain(|id, node| node.availability != Availability::Down || known(id).is_some());
+        for (id, node) in &mut self.nodes {
+            if let Some(at) = known(id) {
+                *node = Arc::new(as_told(node, read[at].clone()));
+            }
+        }
+    }
+}
+
+/// A node as it was read, but for what events tell of it.
+fn as_told(told: &Node, read: Node) -> Node {
+    let remaining = read.slots.used;
+    let drain = told.drain.clone().map(|drain| DrainProgress { remaining, ..drain });
+    Node { eligibility: told.eligibility, availability: told.availability, drain, ..read }
+}
+
+/// What an event says beyond its kind.
+fn said<T: DeserializeOwned>(event: &Event, field: &str) -> Option<T> {
+    T::deserialize(event.data.get(field)?).ok()
+}
+
+fn apply_to_node(node: &mut Node, event: &Event) {
+    match event.kind {
+        EventKind::NodeUp => node.availability = Availability::Up,
+        EventKind::NodeStale => node.availability = Availability::Stale,
+        EventKind::NodeDown => node.availability = Availability::Down,
+        EventKind::NodeCordoned => (node.eligibility, node.drain) = (Eligibility::Cordoned, None),
+        EventKind::NodeUncordoned => (node.eligibility, node.drain) = (Eligibility::Eligible, None),
+        EventKind::NodeDraining => {
+            node.eligibility = Eligibility::Draining;
+            let drain = serde_json::from_value::<Drain>(Value::Object(event.data.clone())).ok();
+            node.drain = drain.map(|drain| DrainProgress {
+                deadline: drain.deadline,
+                remaining: node.slots.used,
+                reason: drain.reason,
+                by: drain.by,
+                started_at: drain.started_at,
+            });
+        }
+        EventKind::NodeDrained => {
+            if let Some(drain) = &mut node.drain {
+                drain.remaining = 0;
+            }
+        }
+        // What it offers was read; the rest are events of spawns.
+        _ => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use model::api::SlotCount;
+    use model::{AgentEpoch, Load};
+    use serde_json::json;
+
+    use super::*;
+
+    fn node(id: &str, used: u32) -> Node {
+        Node {
+            id: id.parse().unwrap(),
+            eligibility: Eligibility::Eligible,
+            availability: Availability::Up,
+            slots: SlotCount { total: 4, used },
+            gpus: Vec::new(),
+            pool: "big".to_owned(),
+            labels: BTreeMap::new(),
+            version: "0.1.0".to_owned(),
+            epoch: AgentEpoch::mint(),
+            advertise: String::new(),
+            endpoint: String::new(),
+            load: Load::default(),
+            last_heartbeat_at: Timestamp::default(),
+            drain: None,
+        }
+    }
+
+    fn event(seq: u64, kind: EventKind, spawn: Option<SpawnId>, data: Value) -> Event {
+        let Value::Object(data) = data else { panic!("an object") };
+        Event { seq, at: Timestamp::from_millis(seq), kind, node: Some("a".parse().unwrap()), spawn, data }
+    }
+
+    fn snapshot(view: &View, topic: &str) -> Value {
+        serde_json::to_value(view.snapshot(&topic.parse().unwrap())).unwrap()
+    }
+
+    #[test]
+    fn a_spawn_is_followed_from_its_first_event_to_its_last() {
+        let mut view = View::new(1, vec![node("a", 0)], Vec::new());
+        let id = SpawnId::mint();
+        let first = json!({"rendererType": "ssr", "endpoint": "ws://x", "labels": {"sdk": "1"}, "gpu": 2});
+        view.apply(&event(2, EventKind::SpawnLaunching, Some(id), first), None);
+        view.apply(&event(3, EventKind::SpawnReady, Some(id), json!({"endpoint": "ws://x"})), None);
+        let pings = json!({"pings": {id.to_string(): Timestamp::from_millis(4)}});
+        view.apply(&event(4, EventKind::SpawnPing, None, pings), None);
+        view.apply(&event(5, EventKind::SpawnSuspect, Some(id), json!({})), None);
+        view.apply(&event(6, EventKind::SpawnReady, Some(id), json!({"endpoint": "ws://x"})), None);
+        let at = Timestamp::from_millis;
+        let wanted = json!({"id": id, "node": "a", "endpoint": "ws://x", "rendererType": "ssr", "state": "ready",
+            "startedAt": at(2), "readyAt": at(3), "lastPingAt": at(4), "pool": "big", "labels": {"sdk": "1"}, "gpu": 2});
+        assert_eq!((view.seq, snapshot(&view, "spawns")), (6, json!([wanted])));
+        assert_eq!(snapshot(&view, &format!("spawn:{id}")), wanted);
+        view.apply(&event(7, EventKind::SpawnExited, Some(id), json!({"exit": {"reason": "stopped"}})), None);
+        assert_eq!(snapshot(&view, "spawns"), json!([]));
+        // One that is met in the middle of its life says what it was before.
+        let later =
+            json!({"rendererType": "csr", "endpoint": "ws://y", "startedAt": at(1), "readyAt": at(2)});
+        view.apply(&event(8, EventKind::SpawnDisconnected, Some(id), later), None);
+        let met = &snapshot(&view, "spawns")[0];
+        assert_eq!(
+            (&met["state"], &met["startedAt"], &met["readyAt"]),
+            (&json!("disconnected"), &json!(at(1)), &json!(at(2)))
+        );
+        // One of which nothing is known cannot be made up.
+        view.apply(&event(9, EventKind::SpawnSuspect, Some(SpawnId::mint()), json!({})), None);
+        assert_eq!(snapshot(&view, "spawns").as_array().unwrap().len(), 1);
+    }
+
+    #[test]
+    fn what_events_tell_of_a_node_is_told_by_events_only() {
+        let mut view = View::new(1, vec![node("a", 0)], Vec::new());
+        let (up, unknown) = (
+            event(2, EventKind::NodeUp, None, json!({})),
+            Event { node: Some("b".parse().unwrap()), ..event(3, EventKind::NodeUp, None, json!({})) },
+        );
+        assert_eq!((view.lacks(&up), view.lacks(&unknown)), (None, unknown.node.as_ref()));
+        let times = json!({"deadline": Timestamp::from_millis(9), "startedAt": Timestamp::from_millis(3), "by": "me"});
+        view.apply(&event(3, EventKind::NodeDraining, None, times), None);
+        view.apply(&event(4, EventKind::NodeStale, None, json!({})), None);
+        // What was read is busier, and of another moment.
+        view.refresh(&[node("a", 3)]);
+        let told = snapshot(&view, "node:a");
+        assert_eq!(
+            (&told["eligibility"], &told["availability"]),
+            (&json!("draining"), &json!("stale")),
+            "{told}"
+        );
+        assert_eq!((&told["slots"]["used"], &told["drain"]["remaining"]), (&json!(3), &json!(3)), "{told}");
+        assert_eq!(told["drain"]["by"], "me");
+        view.apply(&event(5, EventKind::NodeUncordoned, None, json!({})), None);
+        assert_eq!(snapshot(&view, "node:a").get("drain"), None);
+        // A node that was forgotten is forgotten here too, but only one that is down.
+        view.refresh(&[]);
+        assert_eq!(snapshot(&view, "nodes").as_array().unwrap().len(), 1);
+        view.apply(&event(6, EventKind::NodeDown, None, json!({})), None);
+        view.refresh(&[]);
+        assert_eq!((snapshot(&view, "nodes"), snapshot(&view, "node:a")), (json!([]), Value::Null));
+    }
+}

@@ -1,0 +1,94 @@
+//! A node that exists in the registry only: it reports as an agent does, of spawns that never were. For events in numbers
+//! that no machine could start processes for.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use model::{
+    AgentEpoch, Exit, ExitReason, Load, NodeDescription, NodeId, NodeKind, RendererType, SpawnId, SpawnState,
+    Timing,
+};
+use registry::{AgentReport, Change, Heartbeat, Registry, SpawnReport, Wish};
+
+/// See the module's documentation.
+#[derive(Debug)]
+pub struct Phantom {
+    registry: Registry,
+    node: NodeId,
+    epoch: AgentEpoch,
+    serial: u64,
+    labels: BTreeMap<String, String>,
+}
+
+impl Phantom {
+    /// A node that offers nothing, so that no spawn goes there.
+    pub async fn start(url: &str, node: &str) -> Self {
+        let registry = Registry::open(url, "test", Timing::FARM).expect("a good URL");
+        let node = node.parse().expect("a good name");
+        let mut phantom =
+            Self { registry, node, epoch: AgentEpoch::mint(), serial: 0, labels: BTreeMap::new() };
+        let description = NodeDescription {
+            advertise: "http://127.0.0.1:9".to_owned(),
+            endpoint: "ws://127.0.0.1:{port}".to_owned(),
+            kind: NodeKind { pool: "phantom".to_owned(), labels: BTreeMap::new() },
+            slots: 0,
+            gpus: 0,
+            gpu_slots: 0,
+            csr: false,
+            ssr: false,
+            version: "0.1.0".to_owned(),
+        };
+        let heartbeat = Heartbeat {
+            description,
+            load: Load::default(),
+            gpus: Vec::new(),
+            spawns: Vec::new(),
+            forgotten: Vec::new(),
+            wish: Wish::default(),
+        };
+        phantom.report(Vec::new(), Some(heartbeat)).await;
+        phantom
+    }
+
+    /// With events of about this many bytes.
+    #[must_use]
+    pub fn wordy(mut self, bytes: usize) -> Self {
+        self.labels.insert("words".to_owned(), "x".repeat(bytes));
+        self
+    }
+
+    async fn report(&mut self, changes: Vec<Change>, heartbeat: Option<Heartbeat>) {
+        let (node, epoch, takeover) = (self.node.clone(), self.epoch, heartbeat.is_some());
+        let report = AgentReport { node, epoch, takeover, changes, heartbeat };
+        let orders = self.registry.report(&report).await.expect("the registry is there");
+        assert!(!orders.unknown && !orders.superseded, "{orders:?}");
+    }
+
+    /// Tells of so many spawns that are admitted and end at once: two events each, all of them in one step.
+    pub async fn tell(&mut self, spawns: usize) {
+        let mut changes = Vec::with_capacity(spawns * 2);
+        for _ in 0..spawns {
+            let id = SpawnId::mint();
+            for state in [SpawnState::Launching, SpawnState::Exited] {
+                self.serial += 1;
+                let exit = Exit { reason: ExitReason::Stopped, code: None, signal: None, text: None };
+                let ended = state == SpawnState::Exited;
+                let spawn = SpawnReport {
+                    id,
+                    state,
+                    renderer: RendererType::Csr,
+                    endpoint: "ws://127.0.0.1:9".to_owned(),
+                    gpu: None,
+                    labels: self.labels.clone(),
+                    started: Duration::ZERO,
+                    ready: None,
+                    last_ping: None,
+                    ended: ended.then_some(Duration::ZERO),
+                    exit: ended.then_some(exit),
+                };
+                changes.push(Change { serial: self.serial, spawn, age: Duration::ZERO });
+            }
+        }
+        self.report(changes, None).await;
+    }
+}
