@@ -179,6 +179,13 @@ def call(port, method, path, source=OUTSIDE, key=None):
     return answer.status, answer.read()
 
 
+def subscribe(port):
+    live = connect(port, INSIDE)
+    live.sendall(b"GET /v1/live HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+                 b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n")
+    return live
+
+
 def stand_ins(kind, sample):
     doors = [Door(), Door()]
 
@@ -228,9 +235,7 @@ def stand_ins(kind, sample):
         until("the caller's hanging up", 5, lambda: any(door.hung_up.is_set() for door in doors))
 
         both("upgrade")
-        live = connect(port, INSIDE)
-        live.sendall(b"GET /v1/live HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
-                     b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n")
+        live = subscribe(port)
         expect("the upgrade", live.recv(4096).split(b"\r\n")[0].split()[1], b"101")
         live.sendall(b"hello")
         expect("the echo", live.recv(100), b"HELLO")
@@ -275,6 +280,11 @@ def real(kind, sample, hatchery, simulated, redis):
             assert json.loads(body) == json.loads(again), (body, again)
             host, endpoint = json.loads(body)["endpoint"].removeprefix("ws://").rsplit(":", 1)
             socket.create_connection((host, int(endpoint)), 5).close()
+            live, said = subscribe(port), b""
+            while b'"hello"' not in said and (piece := live.recv(4096)):
+                said += piece
+            assert b" 101 " in said and b'"hello"' in said, said
+            live.close()
         if scrapes := os.environ.get("SCRAPES"):
             for role, admin in (("frontdoor", doors[0][1]), ("agent", addresses[1])):
                 connection = http.client.HTTPConnection("127.0.0.1", admin, timeout=5)
