@@ -1,0 +1,299 @@
+"""Runs the samples of load balancers in front of stand-ins, and of real front doors where the programs are built.
+
+usage: balancers.py nginx|haproxy CONFIG [HATCHERY TS3D-SC-SIM REDIS-SERVER]
+"""
+
+import contextlib
+import http.client
+import json
+import os
+import re
+import socket
+import ssl
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+
+OUTSIDE, INSIDE = "127.0.0.1", "127.0.0.2"
+
+
+def free_port():
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return s.getsockname()[1]
+
+
+def until(what, seconds, probe):
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        with contextlib.suppress(OSError, http.client.HTTPException):
+            if probe():
+                return
+        time.sleep(0.05)
+    raise SystemExit(f"never came: {what}")
+
+
+class Door:
+    """Stands in for a front door: `behaviour` says what becomes of a request, `seen` which came."""
+
+    def __init__(self):
+        self.behaviour, self.seen, self.hung_up = "answer", [], threading.Event()
+        self.port, self.admin = free_port(), free_port()
+        self.socket = None
+        self.open()
+        self.listen(self.admin, lambda c: c.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"))
+
+    def listen(self, port, serve):
+        s = socket.create_server(("127.0.0.1", port), backlog=64)
+
+        def one(connection):
+            with connection, contextlib.suppress(OSError):
+                connection.settimeout(10)
+                head = b""
+                while b"\r\n\r\n" not in head:
+                    piece = connection.recv(65536)
+                    if not piece:
+                        return
+                    head += piece
+                # A request that was not read whole would be answered with a reset.
+                head, body = head.split(b"\r\n\r\n", 1)
+                length = re.search(rb"content-length: *(\d+)", head.lower())
+                while length and len(body) < int(length[1]):
+                    body += connection.recv(65536)
+                head += b"\r\n"
+                serve(connection) if port == self.admin else self.serve(connection, head)
+
+        def accept():
+            while True:
+                try:
+                    connection, _ = s.accept()
+                except OSError:
+                    return
+                threading.Thread(target=one, args=(connection,), daemon=True).start()
+
+        threading.Thread(target=accept, daemon=True).start()
+        return s
+
+    def open(self):
+        self.socket = self.listen(self.port, None)
+
+    def close(self):
+        self.socket.shutdown(socket.SHUT_RDWR)
+        self.socket.close()
+
+    def serve(self, connection, head):
+        self.seen.append(head.split(b"\r\n", 1)[0].decode())
+        if self.behaviour == "answer":
+            connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok")
+        elif self.behaviour == "hold":
+            # HAProxy resets, nginx closes.
+            with contextlib.suppress(ConnectionResetError):
+                if connection.recv(1) != b"":
+                    return
+            self.hung_up.set()
+        elif self.behaviour == "upgrade":
+            assert b"\r\nupgrade: websocket\r\n" in head.lower(), head
+            connection.sendall(b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+                               b"Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n")
+            connection.sendall(connection.recv(100).upper())
+        # "eat": it is gone without an answer.
+
+
+def configure(kind, sample, directory, doors, https):
+    """The sample with this machine's ports and paths."""
+    text = open(sample, encoding="utf-8").read()
+    replaced = {"10.0.0.0/8": INSIDE + "/32"}
+    for (host, (port, admin)) in zip(("10.0.0.5", "10.0.0.7"), doors):
+        check = f" port {admin}" if kind == "haproxy" else ""
+        replaced[f"{host}:8080"] = f"127.0.0.1:{port}{' check' + check if check else ''}"
+    if kind == "nginx":
+        replaced |= {
+            "listen 80 ": f"listen 127.0.0.1:{free_port()} ",
+            "listen 443 ": f"listen {https} ",
+            "/etc/nginx/": directory + "/",
+            "/var/log/nginx/": directory + "/",
+            "/run/nginx.pid": directory + "/nginx.pid",
+            "server_tokens off;": "server_tokens off;"
+            + "".join(f"{t}_temp_path {directory}/{t};" for t in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")),
+        }
+    else:
+        replaced |= {
+            "bind :443": f"bind :{https}",
+            "bind :80": f"bind 127.0.0.1:{free_port()}",
+            "/etc/haproxy/": directory + "/",
+            "/dev/log": "127.0.0.1:9",
+            "maxconn 20000": "maxconn 500",
+        }
+    for old, new in replaced.items():
+        assert old in text, f"{sample} has no {old}"
+        text = text.replace(old, new)
+    path = os.path.join(directory, kind + ".conf")
+    with open(path, "w", encoding="utf-8") as file:
+        file.write(text)
+    return path
+
+
+@contextlib.contextmanager
+def balancer(kind, sample, doors):
+    with tempfile.TemporaryDirectory() as directory:
+        os.chmod(directory, 0o755)
+        crt, key = directory + "/farm.crt", directory + "/farm.key"
+        subprocess.run(
+            ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=localhost"]
+            + ["-keyout", key, "-out", crt],
+            check=True, capture_output=True,
+        )
+        with open(directory + "/farm.pem", "w", encoding="utf-8") as pem:
+            pem.write(open(crt, encoding="utf-8").read() + open(key, encoding="utf-8").read())
+        https = free_port()
+        path = configure(kind, sample, directory, doors, https)
+        command = {"nginx": ["nginx", "-p", directory, "-c", path], "haproxy": ["haproxy", "-f", path]}[kind]
+        subprocess.run(command + {"nginx": ["-t", "-q"], "haproxy": ["-c", "-q"]}[kind], check=True)
+        process = subprocess.Popen(command + {"nginx": ["-g", "daemon off;"], "haproxy": ["-db"]}[kind],
+                                   stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        try:
+            until(f"{kind} listens", 10, lambda: socket.create_connection(("127.0.0.1", https), 1).close() or True)
+            yield https
+        finally:
+            process.terminate()
+            process.wait(10)
+
+
+def connect(port, source):
+    context = ssl.create_default_context()
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    raw = socket.create_connection(("127.0.0.1", port), 10, source_address=(source, 0))
+    return context.wrap_socket(raw)
+
+
+def call(port, method, path, source=OUTSIDE, key=None):
+    """The status and the body."""
+    connection = http.client.HTTPConnection("localhost")
+    connection.sock = connect(port, source)
+    headers = {"Idempotency-Key": key} if key else {}
+    connection.request(method, path, body=b"{}" if method == "POST" else None,
+                       headers=headers | ({"Content-Type": "application/json"} if method == "POST" else {}))
+    answer = connection.getresponse()
+    return answer.status, answer.read()
+
+
+def subscribe(port):
+    live = connect(port, INSIDE)
+    live.sendall(b"GET /v1/live HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+                 b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n")
+    return live
+
+
+def stand_ins(kind, sample):
+    doors = [Door(), Door()]
+
+    def both(behaviour):
+        for door in doors:
+            door.behaviour, door.seen = behaviour, []
+
+    def seen():
+        return sum(len(door.seen) for door in doors)
+
+    def expect(what, found, wanted):
+        if found != wanted:
+            raise SystemExit(f"{kind}: {what}: {found!r}, not {wanted!r}")
+
+    with balancer(kind, sample, [(door.port, door.admin) for door in doors]) as port:
+        expect("a spawn from outside", call(port, "POST", "/spawn")[0], 200)
+        for path in ("/v1/nodes", "/v1/live", "/spawnx", "/openapi.json"):
+            expect(f"{path} from outside", call(port, "GET", path)[0], 403)
+            expect(f"{path} from inside", call(port, "GET", path, INSIDE)[0], 200)
+        expect("an order from outside", call(port, "POST", "/v1/nodes/a/drain")[0], 403)
+
+        for (method, path, key, times) in (
+            ("POST", "/spawn", None, 1),
+            ("POST", "/v1/nodes/a/drain", None, 1),
+            ("POST", "/spawn", "k", 2),
+        ):
+            # nginx leaves a front door that has just failed alone for two seconds, and counts in whole ones.
+            time.sleep(3.1 if kind == "nginx" else 0)
+            both("eat")
+            status = call(port, method, path, INSIDE, key)[0]
+            expect(f"{method} {path} with key {key}: answered", status // 100, 5)
+            least, most = (2, 3) if times == 2 else (1, 1)
+            expect(f"{method} {path} with key {key}: sent {seen()} times", least <= seen() <= most, True)
+
+        time.sleep(3.1)
+        both("answer")
+        doors[0].close()
+        for _ in range(4):
+            expect("a spawn while a front door is gone", call(port, "POST", "/spawn")[0], 200)
+        doors[0].open()
+
+        both("hold")
+        raw = connect(port, OUTSIDE)
+        raw.sendall(b"POST /spawn HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n")
+        until("the request", 5, lambda: seen() == 1)
+        raw.close()
+        until("the caller's hanging up", 5, lambda: any(door.hung_up.is_set() for door in doors))
+
+        both("upgrade")
+        live = subscribe(port)
+        expect("the upgrade", live.recv(4096).split(b"\r\n")[0].split()[1], b"101")
+        live.sendall(b"hello")
+        expect("the echo", live.recv(100), b"HELLO")
+
+
+def real(kind, sample, hatchery, simulated, redis):
+    with contextlib.ExitStack() as stack:
+        directory = stack.enter_context(tempfile.TemporaryDirectory())
+
+        def start(*command):
+            process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+            stack.callback(process.wait)
+            # The registry is the first to come and goes last; what the others want of it is done by then.
+            stack.callback(process.terminate)
+
+        registry = free_port()
+        start(redis, "--port", str(registry), "--save", "", "--dir", directory)
+        until("Redis", 10, lambda: socket.create_connection(("127.0.0.1", registry), 1).close() or True)
+        url = f"--registry=redis://127.0.0.1:{registry}"
+        license_file = os.path.join(directory, "license")
+        with open(license_file, "w", encoding="utf-8") as file:
+            file.write("key")
+        addresses = [free_port() for _ in range(3)]
+        first = free_port()
+        start(hatchery, "agent", url, "--node=n", f"--executable={simulated}", f"--license-file={license_file}",
+              f"--state-dir={directory}/state", f"--ports={first}-{first + 40}", "--slots=4", "--on-shutdown=kill",
+              *(f"--{flag}=127.0.0.1:{p}" for flag, p in zip(("listen", "admin-listen", "liveliness-listen"), addresses)))
+        doors = [(free_port(), free_port()) for _ in range(2)]
+        for port, admin in doors:
+            start(hatchery, "frontdoor", url, f"--listen=127.0.0.1:{port}", f"--admin-listen=127.0.0.1:{admin}")
+        health = os.path.join(os.path.dirname(sample), "..", "docker", "healthcheck")
+        for admin in (doors[0][1], doors[1][1], addresses[1]):
+            environment = os.environ | {"HEALTHCHECK_PORT": str(admin)}
+            until("the image's health check", 20, lambda: subprocess.run(["bash", health], env=environment).returncode == 0)
+        unused = os.environ | {"HEALTHCHECK_PORT": str(free_port())}
+        assert subprocess.run(["bash", health], env=unused).returncode == 1
+        with balancer(kind, sample, doors) as port:
+            until("the node", 10, lambda: b'"up"' in call(port, "GET", "/v1/nodes", INSIDE)[1])
+            status, body = call(port, "POST", "/spawn", key="once")
+            assert status == 200, body
+            again = call(port, "POST", "/spawn", key="once")[1]
+            assert json.loads(body) == json.loads(again), (body, again)
+            host, endpoint = json.loads(body)["endpoint"].removeprefix("ws://").rsplit(":", 1)
+            socket.create_connection((host, int(endpoint)), 5).close()
+            live, said = subscribe(port), b""
+            while b'"hello"' not in said and (piece := live.recv(4096)):
+                said += piece
+            assert b" 101 " in said and b'"hello"' in said, said
+            live.close()
+        if scrapes := os.environ.get("SCRAPES"):
+            for role, admin in (("frontdoor", doors[0][1]), ("agent", addresses[1])):
+                connection = http.client.HTTPConnection("127.0.0.1", admin, timeout=5)
+                connection.request("GET", "/metrics")
+                with open(os.path.join(scrapes, f"{role}.metrics"), "wb") as file:
+                    file.write(connection.getresponse().read())
+
+
+if __name__ == "__main__":
+    stand_ins(*sys.argv[1:3])
+    if len(sys.argv) > 3:
+        real(*sys.argv[1:])
