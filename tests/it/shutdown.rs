@@ -115,6 +115,13 @@ async fn an_agent_that_is_told_to_drain_waits_for_its_spawns() {
     .await;
     assert_eq!(farm.agents[0].role.exited(), None, "it waits for its spawn");
     assert!(farm.process(&id).is_some());
+    until("nobody asks it any more", PATIENCE, async || {
+        let slots = farm.door(0).json("/v1/nodes/node-a").await["slots"].clone();
+        Look::when(slots["total"] == slots["used"] && slots["used"] != 0, || slots.to_string())
+    })
+    .await;
+    let refused = farm.door(0).spawn(&json!({})).await;
+    assert_eq!(refused.json()["code"], "no-capacity", "{refused:?}");
     for process in farm.processes() {
         let id = process.option("--id").unwrap().to_owned();
         farm.stop([id.as_str()]).await;

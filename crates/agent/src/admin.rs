@@ -28,7 +28,7 @@ async fn ready(State(node): State<Arc<Node>>) -> impl IntoResponse {
     };
     let (status, door) = match door {
         Door::Open => (StatusCode::OK, "open"),
-        Door::ShuttingDown => (StatusCode::SERVICE_UNAVAILABLE, "shutting down"),
+        Door::ShuttingDown | Door::Emptying => (StatusCode::SERVICE_UNAVAILABLE, "shutting down"),
         Door::Superseded => (StatusCode::SERVICE_UNAVAILABLE, "superseded"),
     };
     let registry = if node.registry_up() { "up" } else { "away" };

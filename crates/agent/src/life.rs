@@ -211,7 +211,7 @@ impl Agent {
         self.node.closed.cancelled().await;
         match self.node.table().door() {
             Door::Superseded => Closed::Superseded,
-            Door::Open | Door::ShuttingDown => Closed::Failed,
+            Door::Open | Door::ShuttingDown | Door::Emptying => Closed::Failed,
         }
     }
 

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use model::{SpawnId, SpawnState};
+use model::{NodeDescription, SpawnId, SpawnState};
 use registry::{AgentReport, Change, DrainWish, Heartbeat, Orders, Registry};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -181,7 +181,7 @@ impl Relay {
                 spawn.heard = table.last_heard(*id).or(spawn.heard);
             }
             Heartbeat {
-                description: self.node.description.clone(),
+                description: NodeDescription { slots: table.slots(), ..self.node.description.clone() },
                 load: self.processors.load(),
                 gpus: table.gpus().slots(),
                 spawns: self.told.values().map(|spawn| spawn.report(now)).collect(),

@@ -40,7 +40,10 @@ impl Agent {
     pub async fn shutdown(self, on: OnShutdown, hurry: CancellationToken) {
         let Self { node, health, relay, servers, .. } = self;
         tracing::info!(%on, running = node.table().running(), "agent shutting down");
-        node.table().shut(Door::ShuttingDown);
+        node.table().shut(match on {
+            OnShutdown::Drain => Door::Emptying,
+            OnShutdown::Adopt | OnShutdown::Kill => Door::ShuttingDown,
+        });
         health.set_not_serving::<NodeAgentServer<Service>>().await;
 
         match on {

@@ -110,6 +110,8 @@ pub(crate) enum Door {
     Open,
     /// The agent is going away.
     ShuttingDown,
+    /// The agent goes away once its last spawn has.
+    Emptying,
     /// Another agent has taken the node over.
     Superseded,
 }
@@ -242,7 +244,9 @@ impl Table {
     fn may_enter(&mut self, ask: &Ask, now: Instant) -> Result<(), Refusal> {
         match self.door {
             Door::Open => {}
-            Door::ShuttingDown => return Err(Why::ShuttingDown.because("the agent is going away")),
+            Door::ShuttingDown | Door::Emptying => {
+                return Err(Why::ShuttingDown.because("the agent is going away"));
+            }
             Door::Superseded => {
                 return Err(Why::ShuttingDown.because("another agent has taken this node over"));
             }
@@ -416,6 +420,12 @@ impl Table {
 
     pub(crate) fn shut(&mut self, door: Door) {
         self.door = door;
+    }
+
+    /// The most spawns there may be: no more than there are, once the agent only waits for their ends.
+    pub(crate) fn slots(&self) -> u32 {
+        let slots = if self.door == Door::Emptying { self.running.len() } else { self.slots };
+        u32::try_from(slots).unwrap_or(u32::MAX)
     }
 
     pub(crate) fn door(&self) -> Door {
