@@ -36,7 +36,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 
 type Socket = WebSocketStream<TcpStream>;
 
-async fn subscribe(door: SocketAddr) -> anyhow::Result<Socket> {
+pub(crate) async fn subscribe(door: SocketAddr) -> anyhow::Result<Socket> {
     let stream = TcpStream::connect(door).await?;
     let (mut socket, _) = client_async(format!("ws://{door}/v1/live"), stream).await?;
     socket.send(Message::text(r#"{"type":"subscribe","topic":"spawns"}"#)).await?;

@@ -1,9 +1,7 @@
 //! Placements: HTTP, Redis, gRPC and back, with agents that start nothing; and what the agent itself keeps per spawn.
 
-use std::time::Duration;
-
 use anyhow::Context as _;
-use hatchery_tests::{AgentPlan, Farm};
+use hatchery_tests::{AgentPlan, Farm, Look, until, wait::PATIENCE};
 
 use crate::table::Table;
 
@@ -42,6 +40,16 @@ pub(crate) fn resident(pid: u32) -> anyhow::Result<u64> {
     Ok(line.trim().trim_end_matches(" kB").parse()?)
 }
 
+/// Waits until a node's agent has reported so many times more.
+async fn heartbeats(farm: &Farm, node: &str, more: usize) {
+    let path = format!("/v1/nodes/{node}");
+    let last = async || farm.door(0).json(&path).await["lastHeartbeatAt"].clone();
+    for _ in 0..more {
+        let before = last().await;
+        until("another heartbeat", PATIENCE, async || Look::when(last().await != before, String::new)).await;
+    }
+}
+
 pub(crate) async fn memory(table: &mut Table) -> anyhow::Result<()> {
     let farm = Farm::builder()
         .plain_log()
@@ -59,8 +67,8 @@ pub(crate) async fn memory(table: &mut Table) -> anyhow::Result<()> {
     for _ in 0..RUNNING {
         ids.push(door.spawned(&serde_json::json!({})).await["id"].as_str().unwrap_or_default().to_owned());
     }
-    // Two heartbeats with everything in them.
-    tokio::time::sleep(Duration::from_millis(2500)).await;
+    // With everything in them.
+    heartbeats(&farm, "node-a", 2).await;
     let after = resident(agent)?;
     #[expect(clippy::cast_precision_loss, reason = "some megabytes")]
     let each = after.saturating_sub(before) as f64 / RUNNING as f64;

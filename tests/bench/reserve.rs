@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use model::{
-    AgentEpoch, Demand, Eligibility, Load, NodeDescription, NodeId, NodeKind, Placement, RendererType,
-    SpawnId, Timing,
+    AgentEpoch, Demand, Eligibility, NodeDescription, NodeId, NodeKind, Placement, RendererType, SpawnId,
+    Timing,
 };
 use registry::{AgentReport, Heartbeat, Registry, Reserve, Reserved};
 use tokio::time::Instant;
@@ -44,20 +44,12 @@ async fn farm(url: &str, name: &str, nodes: u32, labels: &[&str], draining: u32)
             ssr: true,
             version: "0.1.0".to_owned(),
         };
-        let heartbeat = Heartbeat {
-            description,
-            load: Load::default(),
-            gpus: Vec::new(),
-            spawns: Vec::new(),
-            forgotten: Vec::new(),
-            wish: registry::Wish::default(),
-        };
         let report = AgentReport {
             node: node.clone(),
             epoch: AgentEpoch::mint(),
             takeover: true,
             changes: Vec::new(),
-            heartbeat: Some(heartbeat),
+            heartbeat: Some(Heartbeat::new(description, Vec::new())),
         };
         registry.report(&report).await?;
         if draining > 0 && n % draining == 0 {

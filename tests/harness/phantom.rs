@@ -4,11 +4,8 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use model::{
-    AgentEpoch, Exit, ExitReason, Load, NodeDescription, NodeId, NodeKind, RendererType, SpawnId, SpawnState,
-    Timing,
-};
-use registry::{AgentReport, Change, Heartbeat, Registry, SpawnReport, Wish};
+use model::{AgentEpoch, Exit, ExitReason, NodeDescription, NodeId, NodeKind, SpawnId, SpawnState, Timing};
+use registry::{AgentReport, Change, Heartbeat, Registry, SpawnReport};
 
 /// See the module's documentation.
 #[derive(Debug)]
@@ -38,15 +35,7 @@ impl Phantom {
             ssr: false,
             version: "0.1.0".to_owned(),
         };
-        let heartbeat = Heartbeat {
-            description,
-            load: Load::default(),
-            gpus: Vec::new(),
-            spawns: Vec::new(),
-            forgotten: Vec::new(),
-            wish: Wish::default(),
-        };
-        phantom.report(Vec::new(), Some(heartbeat)).await;
+        phantom.report(Vec::new(), Some(Heartbeat::new(description, Vec::new()))).await;
         phantom
     }
 
@@ -74,17 +63,11 @@ impl Phantom {
                 let exit = Exit { reason: ExitReason::Stopped, code: None, signal: None, text: None };
                 let ended = state == SpawnState::Exited;
                 let spawn = SpawnReport {
-                    id,
                     state,
-                    renderer: RendererType::Csr,
-                    endpoint: "ws://127.0.0.1:9".to_owned(),
-                    gpu: None,
                     labels: self.labels.clone(),
-                    started: Duration::ZERO,
-                    ready: None,
-                    last_ping: None,
                     ended: ended.then_some(Duration::ZERO),
                     exit: ended.then_some(exit),
+                    ..SpawnReport::launching(id, "ws://127.0.0.1:9")
                 };
                 changes.push(Change { serial: self.serial, spawn, age: Duration::ZERO });
             }

@@ -18,6 +18,7 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use rustix::net::Shutdown;
+use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -31,6 +32,9 @@ use crate::http::Peer;
 
 /// Most connections at once. More wait in the kernel's backlog.
 const MOST_CONNECTIONS: usize = 16_384;
+/// Bytes the kernel takes over before a peer has asked for them. What a peer does not read stays with whoever made it, where it
+/// has a bound, instead of in megabytes of the kernel's.
+const MOST_UNSENT: u32 = 128 * 1024;
 /// From the first byte of a request to the end of its head.
 const HEAD: Duration = Duration::from_secs(10);
 /// A connection without a request is closed after this time. Longer than load balancers keep theirs, so that none of
@@ -75,8 +79,10 @@ async fn accept(
     let permit = Arc::clone(room).acquire_owned().await.ok()?;
     match listener.accept().await {
         Ok((stream, peer)) => {
-            if let Err(error) = stream.set_nodelay(true) {
-                debug!(%peer, %error, "connection accepted without TCP_NODELAY");
+            let socket = SockRef::from(&stream);
+            let set = socket.set_tcp_nodelay(true).and_then(|()| socket.set_tcp_notsent_lowat(MOST_UNSENT));
+            if let Err(error) = set {
+                debug!(%peer, %error, "connection accepted without its options");
             }
             Some((stream, peer, permit))
         }

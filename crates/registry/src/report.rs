@@ -39,6 +39,26 @@ pub struct SpawnReport {
     pub exit: Option<Exit>,
 }
 
+impl SpawnReport {
+    /// A spawn that was admitted just now, for client-side rendering.
+    #[must_use]
+    pub fn launching(id: SpawnId, endpoint: impl Into<String>) -> Self {
+        Self {
+            id,
+            state: SpawnState::Launching,
+            renderer: RendererType::Csr,
+            endpoint: endpoint.into(),
+            gpu: None,
+            labels: BTreeMap::new(),
+            started: Duration::ZERO,
+            ready: None,
+            last_ping: None,
+            ended: None,
+            exit: None,
+        }
+    }
+}
+
 /// A spawn has come into another state. Applied in the order given, each once, however often it is sent.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Change {
@@ -66,6 +86,21 @@ pub struct Heartbeat {
     /// What the agent remembers of what the operator wants. Counts only where the registry does not know the node, because
     /// it was wiped; else the registry's own memory is the newer one.
     pub wish: Wish,
+}
+
+impl Heartbeat {
+    /// Of a node that offers this and has these spawns, and of which there is nothing else to say.
+    #[must_use]
+    pub fn new(description: NodeDescription, spawns: Vec<SpawnReport>) -> Self {
+        Self {
+            description,
+            load: Load::default(),
+            gpus: Vec::new(),
+            spawns,
+            forgotten: Vec::new(),
+            wish: Wish::default(),
+        }
+    }
 }
 
 /// What an agent remembers of what the operator wants of its node.

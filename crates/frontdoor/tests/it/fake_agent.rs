@@ -1,13 +1,11 @@
 //! An agent without processes: the generated trait, a script, and heartbeats to the registry.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use model::{
-    AgentEpoch, Exit, ExitReason, Load, NodeDescription, NodeId, NodeKind, RendererType, SpawnId, SpawnState,
-};
+use model::{AgentEpoch, Exit, ExitReason, NodeDescription, NodeId, NodeKind, SpawnId, SpawnState};
 use registry::{AgentReport, Change, Heartbeat, Registry, SpawnReport};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::Runtime;
@@ -259,12 +257,8 @@ async fn heartbeats(
                 takeover: known.is_some(),
                 changes: state.changes.clone(),
                 heartbeat: Some(Heartbeat {
-                    description: description.clone(),
-                    load: Load::default(),
-                    gpus: Vec::new(),
-                    spawns: state.running.values().cloned().collect(),
                     forgotten: state.abandoned.iter().copied().collect(),
-                    wish: registry::Wish::default(),
+                    ..Heartbeat::new(description.clone(), state.running.values().cloned().collect())
                 }),
             };
             (report, state.serial)
@@ -336,19 +330,7 @@ impl NodeAgent for Agent {
                 if state.running.len() >= state.slots {
                     return Ok(Response::new(v1::SpawnReply { outcome: Some(refused(Reason::Full, "")) }));
                 }
-                let spawn = SpawnReport {
-                    id,
-                    state: SpawnState::Launching,
-                    renderer: RendererType::Csr,
-                    endpoint: format!("{}/{id}", state.endpoint),
-                    gpu: None,
-                    labels: BTreeMap::new(),
-                    started: Duration::ZERO,
-                    ready: None,
-                    last_ping: None,
-                    ended: None,
-                    exit: None,
-                };
+                let spawn = SpawnReport::launching(id, format!("{}/{id}", state.endpoint));
                 state.admitted.push(id);
                 state.note(spawn, SpawnState::Launching, None);
             }

@@ -189,14 +189,10 @@ async fn a_lost_answer_is_abandoned_before_another_node_is_tried() {
         epoch: model::AgentEpoch::mint(),
         takeover: true,
         changes: Vec::new(),
-        heartbeat: Some(registry::Heartbeat {
-            description: farm.registry.node(&dead).await.unwrap().unwrap().description,
-            load: model::Load::default(),
-            gpus: Vec::new(),
-            spawns: Vec::new(),
-            forgotten: Vec::new(),
-            wish: registry::Wish::default(),
-        }),
+        heartbeat: Some(registry::Heartbeat::new(
+            farm.registry.node(&dead).await.unwrap().unwrap().description,
+            Vec::new(),
+        )),
     };
     assert_eq!(farm.registry.report(&report).await.unwrap().abandoned, [lost]);
 }

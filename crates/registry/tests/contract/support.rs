@@ -244,12 +244,10 @@ impl Agent {
 
     fn heartbeat(&self) -> Heartbeat {
         Heartbeat {
-            description: self.description.clone(),
             load: Load { cpu: 0.5, memory_free_bytes: 1 << 30 },
-            gpus: Vec::new(),
-            spawns: self.spawns.clone(),
             forgotten: self.forgotten.clone(),
             wish: self.wish.clone(),
+            ..Heartbeat::new(self.description.clone(), self.spawns.clone())
         }
     }
 
@@ -296,19 +294,7 @@ impl Agent {
 }
 
 pub(crate) fn launching(spawn: SpawnId) -> SpawnReport {
-    SpawnReport {
-        id: spawn,
-        state: SpawnState::Launching,
-        renderer: RendererType::Csr,
-        endpoint: "ws://node:55000".to_owned(),
-        gpu: None,
-        labels: BTreeMap::new(),
-        started: Duration::ZERO,
-        ready: None,
-        last_ping: None,
-        ended: None,
-        exit: None,
-    }
+    SpawnReport::launching(spawn, "ws://node:55000")
 }
 
 pub(crate) fn ready(spawn: SpawnId) -> SpawnReport {
