@@ -190,6 +190,10 @@ pub struct Options {
     /// Start no processes, every spawn is ready at once (for benchmarks)
     #[arg(long, env = "HATCHERY_START_NOTHING", hide = true)]
     pub start_nothing: bool,
+
+    /// What front doors are shown, and must show.
+    #[command(flatten)]
+    pub tls: tls::Options,
 }
 
 impl Options {

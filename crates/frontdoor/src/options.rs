@@ -61,6 +61,18 @@ pub struct Options {
     /// Messages a subscriber of the live feed may be behind before it is sent away
     #[arg(long, env = "HATCHERY_LIVE_BUFFER", value_name = "MESSAGES", default_value_t = 1024)]
     pub live_buffer: usize,
+
+    /// Who is let in.
+    #[command(flatten)]
+    pub access: access::Options,
+
+    /// What callers are shown.
+    #[command(flatten)]
+    pub tls: tls::Options,
+
+    /// What agents are shown.
+    #[command(flatten)]
+    pub agent_identity: tls::AgentIdentity,
 }
 
 /// The values of `--placement`.

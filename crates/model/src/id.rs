@@ -119,6 +119,17 @@ name!(
     check_request_id
 );
 
+fn check_owner(s: &str) -> Result<(), NameError> {
+    check(s, 255, "visible ASCII characters", |c| c.is_ascii_graphic())
+}
+
+name!(
+    /// Who had something spawned, where callers have to say who they are: 1 to 255 visible ASCII characters, `key:` and the id of
+    /// an API key or `jwt:` and the subject of a token.
+    Owner,
+    check_owner
+);
+
 impl RequestId {
     /// Mints an id for a request that came without a usable one.
     #[must_use]

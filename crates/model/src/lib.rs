@@ -18,7 +18,7 @@ pub mod vendor;
 
 pub use demand::{Demand, NodeKind, Placement};
 pub use event::{Event, EventKind};
-pub use id::{AgentEpoch, NameError, NodeId, RequestId, SpawnId, TicketId};
+pub use id::{AgentEpoch, NameError, NodeId, Owner, RequestId, SpawnId, TicketId};
 pub use node::{Availability, Drain, Eligibility, GpuSlots, Load, NodeDescription, NodeRecord};
 pub use spawn::{Exit, ExitReason, RendererType, SpawnRecord, SpawnState};
 pub use time::Timestamp;

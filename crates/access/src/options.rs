@@ -1,0 +1,42 @@
+//! The flags of authentication.
+
+use std::num::NonZeroU32;
+use std::path::PathBuf;
+
+/// Who is let in, as the command line and the environment say it.
+#[derive(Debug, Clone, Default, clap::Args)]
+#[command(next_help_heading = "Authentication")]
+#[group(id = "access")]
+pub struct Options {
+    /// File of API keys as `hatchery key new` writes it; read again when it changes
+    #[arg(long, env = "HATCHERY_API_KEYS", value_name = "FILE")]
+    pub api_keys: Option<PathBuf>,
+
+    /// Keys that JSON web tokens are signed with: a JWKS file, a PEM public key or a file with an HS256 secret
+    #[arg(long, env = "HATCHERY_JWT_KEYS", value_name = "FILE", value_delimiter = ',')]
+    pub jwt_keys: Vec<PathBuf>,
+
+    /// Issuer (`iss`) that tokens must name
+    #[arg(long, env = "HATCHERY_JWT_ISSUER", value_name = "TEXT", requires = "jwt_keys")]
+    pub jwt_issuer: Option<String>,
+
+    /// Audience (`aud`) that tokens must name
+    #[arg(long, env = "HATCHERY_JWT_AUDIENCE", value_name = "TEXT", requires = "jwt_keys")]
+    pub jwt_audience: Option<String>,
+
+    /// Most spawns a caller may start in a minute, where its key says nothing else
+    #[arg(long, env = "HATCHERY_SPAWNS_PER_MINUTE", value_name = "COUNT")]
+    pub spawns_per_minute: Option<NonZeroU32>,
+
+    /// Most spawns a caller may have at once, where its key says nothing else
+    #[arg(long, env = "HATCHERY_CONCURRENT_SPAWNS", value_name = "COUNT")]
+    pub concurrent_spawns: Option<NonZeroU32>,
+}
+
+impl Options {
+    /// Whether callers have to say who they are.
+    #[must_use]
+    pub fn is_configured(&self) -> bool {
+        self.api_keys.is_some() || !self.jwt_keys.is_empty()
+    }
+}
