@@ -84,7 +84,6 @@ pub(crate) async fn measure(table: &mut Table) -> anyhow::Result<()> {
         Farm::builder().plain_log().doors(2).door_args(&["--live-buffer", "512"]).agent(plan).start().await;
     let door = farm.door(1).addr;
     let mut phantom = Phantom::start(&farm.redis.url(), "phantom").await.wordy(500);
-    let (mut slow, _) = Subscriber::to(door, "spawns").await;
 
     // The first ones pay for what does not grow with their number.
     let first = try_join_all((0..50).map(|_| subscribe(door))).await?;
@@ -116,6 +115,8 @@ pub(crate) async fn measure(table: &mut Table) -> anyhow::Result<()> {
     drop(tell);
     killed(&farm, &mut heard, table).await?;
     steady(&mut phantom, &mut heard, table).await?;
+    let without = bursts(&mut phantom, &mut heard).await?;
+    let (mut slow, _) = Subscriber::to(door, "spawns").await;
     let admin = farm.doors[1].admin;
     // It does not read before it was sent away.
     let closing = async {
@@ -127,16 +128,19 @@ pub(crate) async fn measure(table: &mut Table) -> anyhow::Result<()> {
         until("the slow reader is sent away", PATIENCE * 2, look).await;
         slow.closed().await
     };
-    let (told, (code, reason)) = tokio::join!(bursts(&mut phantom, &mut heard), closing);
-    let told = told?;
+    let (with, (code, reason)) = tokio::join!(bursts(&mut phantom, &mut heard), closing);
+    let with = with?;
     ensure!(code == 1008, "the slow reader was closed with {code} {reason}");
     ensure!(alive.load(Ordering::Relaxed) == CROWD, "nobody else was");
-    table.row(
-        "one reader that does not read",
-        format!("closed, {code}"),
-        format!("{CROWD} others"),
-        format!("all of them heard all {told} events of bursts"),
-    );
+    for (name, share) in [("p50", 0.5), ("p90", 0.9)] {
+        let (with, without) = (with.quantile(share), without.quantile(share));
+        table.row(
+            format!("{BURST} events at once to the last of {CROWD}, one reader not reading, {name}"),
+            ms(with),
+            format!("all reading {}", ms(without)),
+            format!("{:.2} x; it was closed with {code}", with.as_secs_f64() / without.as_secs_f64()),
+        );
+    }
     farm.shut_down().await;
     Ok(())
 }
@@ -213,16 +217,19 @@ async fn steady(
     Ok(())
 }
 
-/// Bursts as fast as everybody who reads can follow; how many events.
-async fn bursts(phantom: &mut Phantom, heard: &mut mpsc::Receiver<Heard>) -> anyhow::Result<usize> {
+/// Bursts as fast as everybody who reads can follow: how long each takes from the first event's commit to the last receipt.
+async fn bursts(phantom: &mut Phantom, heard: &mut mpsc::Receiver<Heard>) -> anyhow::Result<Sample> {
+    let mut took = Sample::default();
     for _ in 0..BURSTS {
+        let began = Instant::now();
         phantom.tell(BURST / 2).await;
         for _ in 0..BURST * CROWD {
             timeout(PATIENCE, heard.recv()).await?.context("an event")?;
         }
+        took.add(began.elapsed());
     }
-    // It has had more than its queue and the system hold.
+    // More than a reader's queue and the system hold, and each once.
     let none = async || Look::when(heard.is_empty(), || "more than was told".to_owned());
     until("nothing is left", PATIENCE, none).await;
-    Ok(BURSTS * BURST)
+    Ok(took)
 }
