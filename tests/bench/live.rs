@@ -116,6 +116,7 @@ pub(crate) async fn measure(table: &mut Table) -> anyhow::Result<()> {
     killed(&farm, &mut heard, table).await?;
     steady(&mut phantom, &mut heard, table).await?;
     let without = bursts(&mut phantom, &mut heard).await?;
+    let lean = resident(pid)?;
     let (mut slow, _) = Subscriber::to(door, "spawns").await;
     let admin = farm.doors[1].admin;
     // It does not read before it was sent away.
@@ -132,6 +133,12 @@ pub(crate) async fn measure(table: &mut Table) -> anyhow::Result<()> {
     let with = with?;
     ensure!(code == 1008, "the slow reader was closed with {code} {reason}");
     ensure!(alive.load(Ordering::Relaxed) == CROWD, "nobody else was");
+    table.row(
+        "front door's memory after a reader that did not read",
+        format!("{} KiB", resident(pid)?),
+        "before",
+        format!("{lean} KiB"),
+    );
     for (name, share) in [("p50", 0.5), ("p90", 0.9)] {
         let (with, without) = (with.quantile(share), without.quantile(share));
         table.row(
