@@ -154,6 +154,7 @@ fn record(node: &Node, facts: &Facts, request: &Request, process: &Process, read
         gpu: facts.gpu,
         endpoint: facts.endpoint.clone(),
         labels: facts.labels.clone(),
+        owner: facts.owner.clone(),
         liveliness: node.fixed_args.liveliness_endpoint().to_owned(),
         ping_ms: u64::try_from(node.config.ping_interval.as_millis()).unwrap_or(u64::MAX),
         request_id: request.request_id.as_str().to_owned(),
@@ -229,7 +230,7 @@ impl Caller {
         let until = self.until;
         let answer = match tokio::time::timeout_at(until, self.answer.wait_for(Option::is_some)).await {
             Ok(Ok(answer)) => answer.clone(),
-            // The owner is gone without a word: the agent leaves its spawns to the next one.
+            // The driver is gone without a word: the agent leaves its spawns to the next one.
             Ok(Err(_)) => Some(Answer::Refused(Why::ShuttingDown.because("the agent is going away"))),
             Err(_elapsed) => None,
         };

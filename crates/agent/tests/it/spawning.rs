@@ -248,6 +248,8 @@ async fn an_abandoned_reservation_is_ended_and_forgotten() {
             placement: Placement::Spread,
             avoid: vec![],
             place: None,
+            owner: None,
+            most: None,
         };
         let reserved = farm.registry.reserve(&reserve).await.unwrap();
         assert!(matches!(reserved, Reserved::Slot(_)), "{reserved:?}");
@@ -366,7 +368,7 @@ async fn many_cycles_leave_every_counter_where_it_was() {
                             client.stop(stop).await.unwrap();
                             done += 1;
                         }
-                        // The owner of one that was stopped has not come to it yet.
+                        // The driver of one that was stopped has not come to it yet.
                         Outcome::Refused(refused) => assert_eq!(refused.reason(), Reason::Full),
                         Outcome::Ended(ended) => panic!("{ended:?}"),
                     }

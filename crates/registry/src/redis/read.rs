@@ -17,9 +17,9 @@ type Fields = HashMap<String, String>;
 /// Records read in one go.
 const CHUNK: usize = 500;
 /// What a list shows of a record; the rest is its history.
-const LISTED: [&str; 12] = [
+const LISTED: [&str; 13] = [
     "node", "endpoint", "renderer", "state", "exit", "started", "ready", "ping", "ended", "pool", "labels",
-    "gpu",
+    "owner", "gpu",
 ];
 /// Events read in one go.
 const MOST_EVENTS: usize = 1000;
@@ -115,12 +115,20 @@ impl Redis {
     }
 
     pub(crate) async fn spawns(&self, filter: &SpawnFilter) -> Result<SpawnPage, RegistryError> {
-        let index = match &filter.node {
-            Some(node) => self.key(&format!("spawns:{node}")),
-            None => self.key("spawns"),
+        // By owner and node, only the owner's index is of use; the node is looked for in its records.
+        let (index, node) = match (&filter.owner, &filter.node) {
+            (Some(owner), node) => (self.key(&format!("spawns-of:{owner}")), node.as_ref()),
+            (None, Some(node)) => (self.key(&format!("spawns:{node}")), None),
+            (None, None) => (self.key("spawns"), None),
+        };
+        let is_wanted = |fields: &Fields| {
+            !fields.is_empty()
+                && filter.state.is_none_or(|state| state.as_str() == text(fields, "state"))
+                && node.is_none_or(|node| node.as_str() == text(fields, "node"))
         };
         let limit = filter.limit.max(1);
-        let chunk = if filter.state.is_some() { CHUNK } else { limit.min(CHUNK) + 1 };
+        let sifts = filter.state.is_some() || node.is_some();
+        let chunk = if sifts { CHUNK } else { limit.min(CHUNK) + 1 };
         let mut page = SpawnPage::default();
         let mut cursor = filter.cursor;
         let mut last = None;
@@ -139,7 +147,7 @@ impl Redis {
             for ((id, seq), values) in ids.iter().zip(records) {
                 let fields = listed(values);
                 cursor = Some(*seq);
-                if fields.is_empty() || filter.state.is_some_and(|s| s.as_str() != text(&fields, "state")) {
+                if !is_wanted(&fields) {
                     continue;
                 }
                 if page.spawns.len() == limit {
@@ -312,6 +320,10 @@ fn spawn_record(id: &str, fields: &Fields) -> Result<SpawnRecord, RegistryError>
         ended_at: timestamp(fields, "ended", CALL)?,
         pool: text(fields, "pool").to_owned(),
         labels: decoded(fields, "labels", CALL)?,
+        owner: match text(fields, "owner") {
+            "" => None,
+            _ => Some(parsed(fields, "owner", CALL)?),
+        },
         gpu: match text(fields, "gpu") {
             "" => None,
             _ => Some(parsed(fields, "gpu", CALL)?),

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use model::{Drain, Eligibility, NodeId, Placement, SpawnId, TicketId, Timestamp};
+use model::{Drain, Eligibility, NodeId, Owner, Placement, SpawnId, TicketId, Timestamp};
 use redis::{FromRedisValue, Script, ScriptInvocation};
 use uuid::Uuid;
 
@@ -10,6 +10,7 @@ use super::link::Question;
 use super::{Redis, unexpected};
 use crate::ask::{Claim, IdempotencyKey, Reservation, Reserve, Reserved, operator_data};
 use crate::error::RegistryError;
+use crate::permits::Permit;
 use crate::report::{AgentReport, Heartbeat, Orders, SpawnReport, Wish, event_data};
 
 fn ms(time: Duration) -> u64 {
@@ -50,6 +51,8 @@ impl Redis {
                         .arg(fastrand::f64())
                         .arg(version)
                         .arg(ask.place.map(|t| t.to_string()).unwrap_or_default())
+                        .arg(ask.owner.as_ref().map_or("", Owner::as_str))
+                        .arg(ask.most.map(|most| most.to_string()).unwrap_or_default())
                         .arg(ask.avoid.len());
                     for node in &ask.avoid {
                         args.arg(node.as_str());
@@ -69,6 +72,7 @@ impl Redis {
                 })),
                 ["full"] => Ok(Reserved::Full),
                 ["none", known] => Ok(Reserved::NoMatch { known: *known == "1" }),
+                ["over"] => Ok(Reserved::OverQuota),
                 ["kinds", version, ..] => {
                     self.learn_kinds((*version).to_owned(), &answer[2..])?;
                     continue;
@@ -188,6 +192,15 @@ impl Redis {
         .await
     }
 
+    pub(crate) async fn permit(&self, owner: &Owner, per_minute: u32) -> Result<Permit, RegistryError> {
+        let wait: u64 = self
+            .run("permit", &self.0.scripts.permit, |args| {
+                args.arg(owner.as_str()).arg(per_minute);
+            })
+            .await?;
+        Ok(Permit::after(Duration::from_micros(wait)))
+    }
+
     pub(crate) async fn report(&self, report: &AgentReport) -> Result<Orders, RegistryError> {
         const CALL: &str = "report";
         let answer: Vec<String> = self
@@ -285,6 +298,7 @@ fn spawn_args(args: &mut ScriptInvocation<'_>, spawn: &SpawnReport) {
         .arg(&spawn.endpoint)
         .arg(spawn.gpu.map(|gpu| gpu.to_string()).unwrap_or_default())
         .arg(json(&spawn.labels))
+        .arg(spawn.owner.as_ref().map_or("", Owner::as_str))
         .arg(ms(spawn.started))
         .arg(age(spawn.ready))
         .arg(age(spawn.last_ping))
