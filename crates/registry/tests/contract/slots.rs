@@ -20,11 +20,12 @@ on_all! {
 
 on_all! {
     async fn ties_are_broken_at_random(farm: &Farm) {
-        for name in ["a", "b"] {
-            Agent::new(name, 1000).beat(farm).await;
-        }
+        let mut agents = ["a", "b"].map(|name| Agent::new(name, 1000));
         let mut first = [0, 0];
         for _ in 0..40 {
+            for agent in &mut agents {
+                agent.beat(farm).await;
+            }
             let one = farm.take(&csr()).await;
             let two = farm.take(&csr()).await;
             assert_ne!(one.node, two.node, "the second of a pair levels out the first");
