@@ -1,6 +1,7 @@
 //! From a request to a running process, or to the reason why not.
 
 use std::io;
+use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
@@ -158,6 +159,7 @@ fn record(node: &Node, facts: &Facts, request: &Request, process: &Process, read
         ping_ms: u64::try_from(node.config.ping_interval.as_millis()).unwrap_or(u64::MAX),
         request_id: request.request_id.as_str().to_owned(),
         log: output::path(node.state.logs(), facts.id),
+        cgroup: process.group().map(|group| group.dir().to_owned()),
         started: clock.moment(facts.started),
         started_at: Timestamp::now(),
         ready_by: clock.moment(ready_by),
@@ -203,11 +205,24 @@ fn launch(node: &Node, facts: &Facts, request: &Request) -> Result<Body, Refusal
         },
     ));
     set_environment(&mut command, &node.config, executable);
-    match Process::start(command, file) {
+    if let Some(user) = &node.config.spawn_user {
+        command.uid(user.uid).gid(user.gid);
+    }
+    let given_up = |what: &str, error: &io::Error| {
+        node.logs.discard(facts.id);
+        Err(cannot(what, executable, error))
+    };
+    let group = match node.groups.as_ref().map(|groups| groups.make(facts.id)).transpose() {
+        Ok(group) => group,
+        Err(error) => return given_up("make a control group for", &error),
+    };
+    match Process::start(command, file, group.clone()) {
         Ok(process) => Ok(Body::Process(process)),
         Err(error) => {
-            node.logs.discard(facts.id);
-            Err(cannot("start", executable, &error))
+            if let Some(group) = group {
+                node.drivers.spawn(group.remove());
+            }
+            given_up("start", &error)
         }
     }
 }

@@ -39,3 +39,4 @@ pub use config::{Config, ConfigError, Launcher, OnShutdown};
 pub use endpoint::EndpointForm;
 pub use life::{Agent, Closed, StartError};
 pub use options::Options;
+pub use spawn::user::SpawnUser;

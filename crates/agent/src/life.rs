@@ -27,6 +27,7 @@ use crate::node::Node;
 use crate::options::host_name;
 use crate::relay::Relay;
 use crate::spawn::args::Fixed;
+use crate::spawn::cgroup::Groups;
 use crate::spawn::lifecycle::Rules;
 use crate::state::{StateDir, Unusable};
 use crate::table::{Door, Table};
@@ -120,6 +121,8 @@ impl Agent {
         let estate = adoption::survey(&state, &config)
             .map_err(|source| StartError::Survey { path: config.state_dir.clone(), source })?;
         let living = estate.living();
+        may_change_user(&config)?;
+        let groups = Groups::open(&config, &estate.pids())?;
         let logs = Logs::open(state.logs().to_owned(), &living)
             .map_err(|source| StartError::StateDir { path: state.logs().to_owned(), source })?;
         warn_of_missing(&config);
@@ -131,12 +134,15 @@ impl Agent {
         let liveliness_addr = addr(&receiver, config.liveliness_listen);
         let admin_addr = addr(&watchers, config.admin_listen);
 
-        let node = Arc::new(make_node(config, state, logs, grpc_addr, liveliness_addr)?);
+        let node = Arc::new(make_node(config, state, logs, groups, grpc_addr, liveliness_addr)?);
         let reflection = tonic_reflection::server::Builder::configure()
             .register_encoded_file_descriptor_set(wire::DESCRIPTOR)
             .build_v1()
             .map_err(StartError::Reflection)?;
         let adopted = adoption::take_over(&node, estate);
+        if let Some(groups) = &node.groups {
+            groups.sweep(true);
+        }
         // It takes the table as it is now for what its changes begin with.
         let relay = Relay::new(Arc::clone(&node), registry);
         adoption::run(&node, adopted);
@@ -235,6 +241,21 @@ fn open_state(config: &Config) -> Result<StateDir, StartError> {
     })
 }
 
+/// Only root may start processes of others.
+fn may_change_user(config: &Config) -> Result<(), ConfigError> {
+    let user = rustix::process::geteuid();
+    match &config.spawn_user {
+        Some(wanted) if !user.is_root() => {
+            let wants = format!(
+                "needs the agent to run as root, to start spawns as {wanted}; it runs as user {}",
+                user.as_raw()
+            );
+            Err(ConfigError::new("--spawn-user", wants))
+        }
+        Some(_) | None => Ok(()),
+    }
+}
+
 /// Files may be on a share that comes later, so what is missing now is only told.
 fn warn_of_missing(config: &Config) {
     let executable = match &config.launcher {
@@ -246,6 +267,9 @@ fn warn_of_missing(config: &Config) {
     for (flag, path) in files.into_iter().filter_map(|(flag, path)| Some((flag, path?))).chain(dirs) {
         if let Err(error) = std::fs::metadata(path) {
             tracing::warn!(%error, flag, path = %path.display(), "a file is missing, spawns will fail until it is there");
+        }
+        if let Some(why) = config.spawn_user.as_ref().and_then(|user| user.shut_out_of(path)) {
+            tracing::warn!(why, flag, path = %path.display(), "spawns cannot read a file as --spawn-user");
         }
     }
 }
@@ -273,6 +297,7 @@ pub(crate) fn make_node(
     config: Config,
     state: StateDir,
     logs: Logs,
+    groups: Option<Groups>,
     grpc_addr: SocketAddr,
     liveliness_addr: SocketAddr,
 ) -> Result<Node, ConfigError> {
@@ -309,6 +334,7 @@ pub(crate) fn make_node(
         fixed_args: Fixed::new(&config, format!("http://{}/liveliness", reachable(liveliness_addr))),
         metrics: Metrics::new(config.slots),
         logs,
+        groups,
         keeping: Mutex::new(()),
         drivers: TaskTracker::new(),
         leaving: CancellationToken::new(),
@@ -368,7 +394,12 @@ async fn sweep(node: Arc<Node>, stop: CancellationToken) {
     loop {
         tokio::select! {
             () = stop.cancelled() => return,
-            _ = ticks.tick() => node.logs.sweep(Instant::now()),
+            _ = ticks.tick() => {
+                node.logs.sweep(Instant::now());
+                if let Some(groups) = &node.groups {
+                    groups.sweep(false);
+                }
+            }
         }
     }
 }

@@ -21,7 +21,8 @@ use crate::signals::Signals;
     hatchery agent --executable ts3d_sc_server --label sdk=2025.1 --on-shutdown drain\n\n\
     Prints one line to standard output once it listens. SIGTERM and SIGINT end it as\n\
     --on-shutdown says; a second signal hurries. The next agent with the same --state-dir\n\
-    and --liveliness-listen takes over what still runs, however this one ended.")]
+    and --liveliness-listen takes over what still runs, however this one ended. It exits with\n\
+    4 when another agent has taken the node over: starting it again would not help.")]
 pub(crate) struct AgentArgs {
     #[command(flatten)]
     options: ::agent::Options,
@@ -78,7 +79,7 @@ pub(crate) fn run(args: AgentArgs) -> Result<Exit, Failure> {
         match end {
             End::Closed(Closed::Superseded) => {
                 let wants = "another agent has taken this node over; --node must be unique in the farm";
-                Err(Failure::failed(wants))
+                Err(Failure::refused(wants))
             }
             End::Closed(Closed::Failed) => Err(Failure::failed("a part of the agent has failed")),
             End::Signal(_) | End::Drained => {
