@@ -17,10 +17,11 @@ use crate::load;
 use crate::models;
 use crate::node::Node;
 use crate::spawn::args::{PerSpawn, command_line};
+use crate::spawn::cgroup::Group;
 use crate::spawn::driver::{Body, Driver};
 use crate::spawn::exit::Cause;
 use crate::spawn::process::Process;
-use crate::spawn::{Answer, Facts, Refusal, Why, output};
+use crate::spawn::{Answer, Facts, Refusal, Why, launch, output};
 use crate::state::record::Record;
 use crate::table::{Admission, Ask};
 
@@ -109,7 +110,7 @@ fn try_spawn(node: &Arc<Node>, request: &Request) -> Result<Caller, Refusal> {
         Admission::Joined(answer) => return Ok(caller(answer)),
         Admission::Refused(refusal) => return Err(refusal),
     };
-    let body = match launch(node, &admitted.facts, request) {
+    let body = match start(node, &admitted.facts, request) {
         Ok(body) => body,
         Err(refusal) => {
             node.table().not_launched(id);
@@ -178,7 +179,7 @@ fn enough_memory(min_free: u64) -> Result<(), Refusal> {
     }
 }
 
-fn launch(node: &Node, facts: &Facts, request: &Request) -> Result<Body, Refusal> {
+fn start(node: &Node, facts: &Facts, request: &Request) -> Result<Body, Refusal> {
     let executable = match &node.config.launcher {
         Launcher::Executable(path) => path,
         Launcher::Nothing => {
@@ -192,7 +193,20 @@ fn launch(node: &Node, facts: &Facts, request: &Request) -> Result<Body, Refusal
     };
     let file = output::create(node.state.logs(), facts.id, &request.request_id, &node.config.node)
         .map_err(|error| cannot("create the log file", &log, &error))?;
-    let mut command = Command::new(executable);
+    let given_up = |what: &str, error: &io::Error| {
+        node.logs.discard(facts.id);
+        cannot(what, executable, error)
+    };
+    let group = match &node.groups {
+        // Once in its group, it is too late to go to another node.
+        Some(groups) => {
+            Some(std::fs::metadata(executable).map_err(|error| given_up("start", &error)).and_then(|_| {
+                groups.make(facts.id).map_err(|error| given_up("make a control group for", &error))
+            })?)
+        }
+        None => None,
+    };
+    let mut command = command(node, group.as_ref(), executable);
     command.args(command_line(
         &node.fixed_args,
         &PerSpawn {
@@ -205,26 +219,28 @@ fn launch(node: &Node, facts: &Facts, request: &Request) -> Result<Body, Refusal
         },
     ));
     set_environment(&mut command, &node.config, executable);
-    if let Some(user) = &node.config.spawn_user {
-        command.uid(user.uid).gid(user.gid);
-    }
-    let given_up = |what: &str, error: &io::Error| {
-        node.logs.discard(facts.id);
-        Err(cannot(what, executable, error))
-    };
-    let group = match node.groups.as_ref().map(|groups| groups.make(facts.id)).transpose() {
-        Ok(group) => group,
-        Err(error) => return given_up("make a control group for", &error),
-    };
     match Process::start(command, file, group.clone()) {
         Ok(process) => Ok(Body::Process(process)),
         Err(error) => {
             if let Some(group) = group {
                 node.drivers.spawn(group.remove());
             }
-            given_up("start", &error)
+            Err(given_up("start", &error))
         }
     }
+}
+
+/// What becomes the server.
+fn command(node: &Node, group: Option<&Group>, executable: &Path) -> Command {
+    let user = node.config.spawn_user.as_ref();
+    if let Some(group) = group {
+        return launch::command(group, user, executable);
+    }
+    let mut command = Command::new(executable);
+    if let Some(user) = user {
+        command.uid(user.uid).gid(user.gid);
+    }
+    command
 }
 
 /// Spawned servers get nothing of the agent's own environment but what they need to run.

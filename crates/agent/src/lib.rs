@@ -39,4 +39,5 @@ pub use config::{Config, ConfigError, Launcher, OnShutdown};
 pub use endpoint::EndpointForm;
 pub use life::{Agent, Closed, StartError};
 pub use options::Options;
+pub use spawn::launch::{LAUNCHER, launch};
 pub use spawn::user::SpawnUser;

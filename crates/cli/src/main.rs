@@ -20,8 +20,12 @@ use clap::Parser;
 
 fn main() -> ExitCode {
     let mut words = std::env::args_os();
-    if let Some(simulator) = commands::dev::simulator_named(words.next().as_deref()) {
+    let name = words.next();
+    if let Some(simulator) = commands::dev::simulator_named(name.as_deref()) {
         return simulator(words);
+    }
+    if name.is_some_and(|name| name == agent::LAUNCHER) {
+        return agent::launch(words);
     }
     match args::Cli::try_parse() {
         Ok(cli) => commands::run(cli).into(),

@@ -173,11 +173,6 @@ impl Group {
             .map_err(|e| io::Error::new(e.kind(), format!("{} {value}: {e}", path.display())))
     }
 
-    /// Moves a process that was just started into it.
-    pub(crate) fn enter(&self, pid: u32) -> io::Result<()> {
-        self.set("cgroup.procs", &pid.to_string())
-    }
-
     /// Ends everything in it, also what left its process group.
     pub(crate) fn kill(&self) {
         // Kernels before 5.14 cannot; the process group was ended anyway.
@@ -311,8 +306,6 @@ mod tests {
         ] {
             assert_eq!(read(group.dir().join(file)), value, "{file}");
         }
-        group.enter(4711).unwrap();
-        assert_eq!(read(group.dir().join("cgroup.procs")), "4711");
     }
 
     #[test]
@@ -371,7 +364,7 @@ mod tests {
         assert!(groups.of(left).is_some(), "its process may be on its way");
         groups.sweep(true);
         assert!(groups.of(left).is_none() && others.exists());
-        groups.make(left).unwrap().enter(1).unwrap();
+        groups.make(left).unwrap().set("cgroup.procs", "1").unwrap();
         groups.sweep(true);
         assert!(groups.of(left).is_some(), "somebody is in there");
     }

@@ -31,16 +31,15 @@ pub(crate) struct Process {
 impl Process {
     /// Starts `command` in a process group of its own, with its output appended to `output`.
     ///
-    /// Nothing here may make the standard library fork instead of using `posix_spawn`: no `pre_exec`, no `uid`, no `gid` (but
-    /// for whoever asked for another user). So it is moved into its control group when it runs already, for an instant.
+    /// Nothing here may make the standard library fork instead of using `posix_spawn`: no `pre_exec`, and no `uid` or `gid` but
+    /// for whoever asked for another user.
     pub(crate) fn start(mut command: Command, output: File, group: Option<Group>) -> io::Result<Self> {
         let errors = output.try_clone()?;
         let child = command.stdin(Stdio::null()).stdout(output).stderr(errors).process_group(0).spawn()?;
         let leader = Pid::from_child(&child);
         // Not reaped before this process says so, hence the number is still its own.
         let watched = pidfd_open(leader, PidfdFlags::empty()).map_err(io::Error::from).and_then(watch);
-        let confined = group.as_ref().map_or(Ok(()), |group| group.enter(child.id()));
-        match confined.and(watched) {
+        match watched {
             Ok(pidfd) => Ok(Self { leader, pidfd, adopted: None, group }),
             Err(error) => {
                 end_unwatched(leader);

@@ -1,6 +1,6 @@
 //! `hatchery agent`: supervises the stream cache servers of a machine.
 
-use ::agent::{Agent, Closed, OnShutdown};
+use ::agent::{Agent, Closed, OnShutdown, StartError};
 use clap::Args;
 use tokio::runtime::Builder;
 use tokio_util::sync::CancellationToken;
@@ -48,7 +48,7 @@ pub(crate) fn run(args: AgentArgs) -> Result<Exit, Failure> {
         let (node, on_shutdown) = (config.node.clone(), config.on_shutdown);
         let exit_when_drained = config.exit_when_drained;
         let mut signals = Signals::catch()?;
-        let agent = Agent::start(config, registry).await.map_err(|e| role::not_started(&e))?;
+        let agent = Agent::start(config, registry).await.map_err(|e| not_started(&e))?;
         role::announce(&format!(
             "agent {node} listening on http://{}, liveliness on http://{}, admin on http://{}",
             agent.grpc_addr(),
@@ -88,4 +88,11 @@ pub(crate) fn run(args: AgentArgs) -> Result<Exit, Failure> {
             }
         }
     })
+}
+
+fn not_started(error: &StartError) -> Failure {
+    match error {
+        StartError::Config(_) => role::wrong(error),
+        _ => role::not_started(error),
+    }
 }

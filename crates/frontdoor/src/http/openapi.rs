@@ -9,7 +9,7 @@ use axum::response::IntoResponse;
 use model::api::{ErrorCode, Problem};
 use utoipa::openapi::header::{Header, HeaderBuilder};
 use utoipa::openapi::path::Operation;
-use utoipa::openapi::{Content, Object, OpenApi, Ref, RefOr, Response, ResponseBuilder, Type};
+use utoipa::openapi::{Content, Object, OpenApi, Ref, RefOr, Response, ResponseBuilder, Schema, Type};
 use utoipa::{IntoResponses, Modify, OpenApi as _};
 
 use super::error::PROBLEM_JSON;
@@ -73,6 +73,7 @@ impl Modify for Everywhere {
                 [&mut item.get, &mut item.post, &mut item.put, &mut item.delete, &mut item.patch];
             for operation in operations.into_iter().flatten() {
                 complete(operation);
+                no_null(operation);
             }
         }
     }
@@ -87,6 +88,18 @@ fn complete(operation: &mut Operation) {
         }
         if status == "405" {
             response.headers.insert("Allow".into(), text("The methods that are allowed"));
+        }
+    }
+}
+
+/// A body may be left out, which `Option` says; that does not make `null` one.
+fn no_null(operation: &mut Operation) {
+    let Some(RefOr::T(body)) = &mut operation.request_body else { return };
+    for content in body.content.values_mut() {
+        if let Some(RefOr::T(Schema::OneOf(either))) = &content.schema
+            && let Some(object) = either.items.iter().find(|one| matches!(one, RefOr::Ref(_)))
+        {
+            content.schema = Some(object.clone());
         }
     }
 }

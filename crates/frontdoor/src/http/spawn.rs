@@ -32,7 +32,7 @@ use crate::order::Order;
     tag = "spawns",
     request_body(content = Option<SpawnRequest>, description = "What to spawn; at most 64 KiB"),
     params((
-        "Idempotency-Key" = Option<String>, Header,
+        "Idempotency-Key" = Option<String>, Header, min_length = 1, max_length = 255, pattern = "^[!-~]+$",
         description = "1 to 255 visible ASCII characters; the same key gives the same answer for 10 minutes",
     )),
     responses((status = 200, description = "It is ready: a viewer can connect", body = SpawnAnswer), SpawnProblems),

@@ -29,10 +29,13 @@ const MOST_LINES: u32 = 10_000;
     path = "/v1/spawns",
     tag = "spawns",
     params(
-        ("node" = Option<String>, Query, description = "Only those of this node"),
+        (
+            "node" = Option<String>, Query, min_length = 1, max_length = 63, pattern = "^[A-Za-z0-9._-]+$",
+            description = "Only those of this node",
+        ),
         ("state" = Option<SpawnState>, Query, description = "Only those in this state"),
         ("limit" = Option<u32>, Query, minimum = 1, maximum = 1000, description = "Most to list; 100 when left out"),
-        ("cursor" = Option<String>, Query, description = "`nextCursor` of the page before"),
+        ("cursor" = Option<String>, Query, pattern = "^[0-9]{1,19}$", description = "`nextCursor` of the page before"),
     ),
     responses((status = 200, description = "One page", body = SpawnList), ListProblems),
 )]
