@@ -96,6 +96,7 @@ fn complete(operation: &mut Operation) {
 fn no_null(operation: &mut Operation) {
     let Some(RefOr::T(body)) = &mut operation.request_body else { return };
     for content in body.content.values_mut() {
+        let RefOr::T(content) = content else { continue };
         if let Some(RefOr::T(Schema::OneOf(either))) = &content.schema
             && let Some(object) = either.items.iter().find(|one| matches!(one, RefOr::Ref(_)))
         {
