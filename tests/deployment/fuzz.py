@@ -57,7 +57,7 @@ def free_port():
 
 def ask(name, registry, scratch):
     listen = f"127.0.0.1:{free_port()}"
-    command = [HATCHERY, "dev", "--listen", listen, "--registry", registry, "--slots", "8"]
+    command = [HATCHERY, "dev", "--listen", listen, "--registry", registry, "--slots", "32"]
     with running(f"farm-{name}", scratch, command) as farm:
         host, port = listen.split(":")
         until("the front door", 20, lambda: socket.create_connection((host, int(port)), 1).close() or True)

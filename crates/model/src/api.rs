@@ -20,12 +20,15 @@ pub struct SpawnRequest {
     pub renderer_type: Option<RendererType>,
     /// Model that overrides whatever the viewer asks for, relative to the node's model directories.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(min_length = 1, max_length = 4096)]
     pub model: Option<String>,
     /// Token the viewer must present to the spawned server.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(min_length = 1, max_length = 4096, pattern = "^[^\\u0000-\\u001F\\u007F-\\u009F]*$")]
     pub session_token: Option<String>,
     /// Pool the node must belong to; any when left out.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(min_length = 1, max_length = 63, pattern = "^[A-Za-z0-9._-]+$")]
     pub pool: Option<String>,
     /// Labels the node must carry, all of them.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -157,7 +160,7 @@ pub struct DrainRequest {
     pub deadline_seconds: Option<u32>,
     /// Why, for whoever looks at the node; at most 500 characters.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(max_length = 500)]
+    #[schema(max_length = 500, pattern = "^[^\\u0000-\\u001F\\u007F-\\u009F]*$")]
     pub reason: Option<String>,
     /// End what still runs now, whatever `deadlineSeconds` says.
     #[serde(skip_serializing_if = "Option::is_none")]
