@@ -24,7 +24,7 @@ use rustls::crypto::CryptoProvider;
 pub use client::{Client, ClientStream, Roots};
 pub use files::{Identity, Named, TlsError};
 pub use options::{AgentIdentity, Options, is_beyond_this_machine};
-pub use room::{Room, Seat};
+pub use room::{Plea, Room, Seat};
 pub use server::{Callers, Server, ServerStream};
 
 /// The protocol of a connection that speaks HTTP/1.1.

@@ -16,8 +16,9 @@ pub struct Room {
 #[derive(Debug)]
 pub struct Seat(#[expect(dead_code, reason = "it is there to be dropped")] Option<OwnedSemaphorePermit>);
 
-/// A request that somebody leaves, withdrawn when it is no longer needed.
-struct Plea<'a>(&'a Semaphore);
+/// A request that somebody leaves, withdrawn when this is dropped.
+#[derive(Debug)]
+pub struct Plea<'a>(&'a Semaphore);
 
 impl Drop for Plea<'_> {
     fn drop(&mut self) {
@@ -39,10 +40,16 @@ impl Room {
         if let Ok(permit) = Arc::clone(&self.places).try_acquire_owned() {
             return Seat(Some(permit));
         }
-        self.leave.add_permits(1);
-        let _plea = Plea(&self.leave);
+        let _plea = self.plead();
         // Nobody ever closes it.
         Seat(Arc::clone(&self.places).acquire_owned().await.ok())
+    }
+
+    /// Asks one of those who can to leave.
+    #[must_use = "it is withdrawn when this is dropped"]
+    pub fn plead(&self) -> Plea<'_> {
+        self.leave.add_permits(1);
+        Plea(&self.leave)
     }
 
     /// Waits until whoever asks has to leave: to be asked from when there is nothing to do until there is something, for
