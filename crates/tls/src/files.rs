@@ -38,6 +38,14 @@ impl Named {
         Self { flag, path: path.into() }
     }
 
+    /// The first certificate in it, in DER.
+    ///
+    /// # Errors
+    /// The file cannot be read, or there is none in it.
+    pub fn first_certificate(&self) -> Result<Vec<u8>, TlsError> {
+        Ok(self.certificates()?.first().map(|first| first.to_vec()).unwrap_or_default())
+    }
+
     pub(crate) fn wrong(&self, wants: &'static str, why: impl std::fmt::Display) -> TlsError {
         TlsError { flag: self.flag, wants, found: format!("{} ({why})", self.path.display()) }
     }
