@@ -2,6 +2,7 @@
 
 pub(crate) mod agent;
 pub(crate) mod bench;
+pub(crate) mod certs;
 pub(crate) mod completions;
 pub(crate) mod cordon;
 pub(crate) mod dev;
@@ -45,7 +46,11 @@ pub(crate) fn run(cli: Cli) -> Exit {
     let role = |outcome: Result<Exit, Failure>| outcome.unwrap_or_else(|failure| failure.report(false));
     let talks = !matches!(
         cli.command,
-        Command::Frontdoor(_) | Command::Agent(_) | Command::Dev(_) | Command::Completions(_)
+        Command::Frontdoor(_)
+            | Command::Agent(_)
+            | Command::Dev(_)
+            | Command::Certs(_)
+            | Command::Completions(_)
     );
     if !talks && (before.server.is_some() || before.json) {
         return Failure::usage("--server and --json go with commands that talk to a front door")
@@ -55,6 +60,7 @@ pub(crate) fn run(cli: Cli) -> Exit {
         Command::Frontdoor(args) => role(frontdoor::run(*args)),
         Command::Agent(args) => role(agent::run(*args)),
         Command::Dev(args) => role(dev::run(&args)),
+        Command::Certs(args) => role(certs::run(&args)),
         Command::Completions(args) => role(completions::run(&args)),
         Command::Spawn(args) => {
             let timeout = args.spawn.timeout();

@@ -13,9 +13,9 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 
-use crate::live;
 use crate::memory::own_memory;
 use crate::watched::Figures;
+use crate::{listen, live};
 
 /// Upper bounds in seconds: fine where a placement is, coarse where a slow server is.
 const BUCKETS: [f64; 18] = [
@@ -134,6 +134,7 @@ pub(crate) struct Metrics {
     operations: Family<OperationLabels, Counter>,
     picture_nodes: Gauge<i64, AtomicI64>,
     live: live::metrics::Figures,
+    connections: listen::Figures,
     memory: Gauge<i64, AtomicI64>,
 }
 
@@ -198,6 +199,7 @@ impl Metrics {
                 "Nodes opened, cordoned or drained, by whether the agent confirmed it"
             ),
             live: live::metrics::Figures::register(registry),
+            connections: listen::Figures::register(registry),
             memory,
             registry: root,
         }
@@ -270,6 +272,11 @@ impl Metrics {
     /// For the live feed.
     pub(crate) fn live_figures(&self) -> live::metrics::Figures {
         self.live.clone()
+    }
+
+    /// For whoever accepts connections.
+    pub(crate) fn connection_figures(&self) -> listen::Figures {
+        self.connections.clone()
     }
 
     /// In the OpenMetrics text format.

@@ -7,6 +7,7 @@ use axum::http::{HeaderValue, Uri};
 use model::{Placement, timing};
 
 use crate::config::{Config, Origins};
+use crate::exposure::{Exposure, certificates};
 
 /// Settings of a front door as the command line and the environment give them.
 #[derive(Debug, Clone, clap::Args)]
@@ -61,6 +62,16 @@ pub struct Options {
     /// Messages a subscriber of the live feed may be behind before it is sent away
     #[arg(long, env = "HATCHERY_LIVE_BUFFER", value_name = "MESSAGES", default_value_t = 1024)]
     pub live_buffer: usize,
+
+    /// Most connections of callers at once; the longest idle make room for others
+    #[arg(
+        long,
+        env = "HATCHERY_MAX_CONNECTIONS",
+        value_name = "COUNT",
+        default_value_t = 16_384,
+        hide = true
+    )]
+    pub max_connections: usize,
 
     /// Who is let in.
     #[command(flatten)]
@@ -128,6 +139,8 @@ impl Options {
         )?;
         counted("--max-waiting", self.max_waiting, 0, 100_000)?;
         counted("--live-buffer", self.live_buffer, 1, 1_000_000)?;
+        counted("--max-connections", self.max_connections, 1, 1_000_000)?;
+        let exposure = Exposure::of(&self)?;
         Ok(Config {
             listen: self.listen,
             admin_listen: self.admin_listen,
@@ -138,6 +151,9 @@ impl Options {
             shutdown_grace: self.shutdown_grace,
             live_ping_interval: self.live_ping_interval,
             live_buffer: self.live_buffer,
+            max_connections: self.max_connections,
+            admin_public: exposure.admin_public,
+            tls: certificates(&self, exposure)?,
         })
     }
 }
@@ -233,6 +249,7 @@ mod tests {
             (&["--shutdown-grace", "2h"], "--shutdown-grace"),
             (&["--live-ping-interval", "0s"], "--live-ping-interval"),
             (&["--live-buffer", "0"], "--live-buffer"),
+            (&["--max-connections", "0"], "--max-connections"),
         ] {
             let text = config(arguments).unwrap_err();
             assert!(text.contains(flag), "{arguments:?}: {text}");

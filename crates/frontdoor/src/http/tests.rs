@@ -22,6 +22,9 @@ fn door() -> Arc<Door> {
         shutdown_grace: Duration::ZERO,
         live_ping_interval: Duration::from_secs(30),
         live_buffer: 1,
+        max_connections: 1000,
+        tls: crate::Tls::default(),
+        admin_public: false,
     };
     Arc::new(Door::new(config, Registry::embedded(Timing::FARM)))
 }
