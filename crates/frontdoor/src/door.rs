@@ -19,6 +19,7 @@ use crate::held::Held;
 use crate::line::Line;
 use crate::live::{self, Live};
 use crate::metrics::{CleanupKind, Metrics, Phase, Source};
+use crate::order::Order;
 use crate::picture::{self, Choice, Picture};
 use crate::watched::{self, Watched};
 use crate::{follower, http, listen, sweeper};
@@ -68,6 +69,7 @@ pub(crate) enum Got {
     Slot(Held),
     Full,
     NoMatch { known: bool },
+    OverQuota,
 }
 
 impl Door {
@@ -92,7 +94,7 @@ impl Door {
     /// awaited all the same, and a slot that was taken is given back.
     pub(crate) async fn reserve(
         self: &Arc<Self>,
-        demand: &Demand,
+        order: &Order,
         tried: &[NodeId],
         place: Option<(TicketId, Arc<AsyncMutex<()>>)>,
         request: &RequestId,
@@ -101,10 +103,12 @@ impl Door {
         let (ticket, asking) = place.unzip();
         let mut ask = Reserve {
             spawn: SpawnId::mint(),
-            demand: demand.clone(),
+            demand: order.demand.clone(),
             placement: self.config.placement,
             avoid: Vec::new(),
             place: ticket,
+            owner: order.owner.clone(),
+            most: order.most,
         };
         let work = async move {
             let _asking = match &asking {
@@ -116,7 +120,7 @@ impl Door {
             ask.avoid = tried.iter().chain(&shunned).cloned().collect();
             let asked = door.registry.outage().is_none();
             let mut reserved = door.registry.reserve(&ask).await;
-            if !shunned.is_empty() && !matches!(reserved, Ok(Reserved::Slot(_)) | Err(_)) {
+            if !shunned.is_empty() && matches!(reserved, Ok(Reserved::Full | Reserved::NoMatch { .. })) {
                 // Better a node that could not be reached a moment ago than none.
                 ask.avoid = tried;
                 reserved = door.registry.reserve(&ask).await;
@@ -129,6 +133,7 @@ impl Door {
                 }
                 Ok(Reserved::Full) => Ok(Got::Full),
                 Ok(Reserved::NoMatch { known }) => Ok(Got::NoMatch { known }),
+                Ok(Reserved::OverQuota) => Ok(Got::OverQuota),
                 Err(error) => {
                     if asked {
                         door.renounce(ask.spawn);

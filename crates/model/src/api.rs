@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use crate::event::Event;
-use crate::id::{AgentEpoch, NodeId, SpawnId};
+use crate::id::{AgentEpoch, NodeId, Owner, SpawnId};
 use crate::node::{Availability, Eligibility, GpuSlots, Load, NodeRecord};
 use crate::spawn::{Exit, RendererType, SpawnRecord, SpawnState};
 use crate::time::Timestamp;
@@ -230,6 +230,11 @@ pub struct Spawn {
     /// The labels its request asked for.
     #[serde(skip_serializing_if = "BTreeMap::is_empty", default)]
     pub labels: BTreeMap<String, String>,
+    /// Who had it spawned, where callers have to say who they are: `key:` and the id of an API key, or `jwt:` and the
+    /// subject of a token.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>)]
+    pub owner: Option<Owner>,
     /// The GPU it was given.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub gpu: Option<u32>,
@@ -261,6 +266,7 @@ impl Spawn {
             ended_at: spawn.ended_at,
             pool: spawn.pool,
             labels: spawn.labels,
+            owner: spawn.owner,
             gpu: spawn.gpu,
             events: Some(spawn.events),
         }
@@ -296,6 +302,8 @@ pub enum ErrorCode {
     UnsupportedMediaType,
     /// This route is a WebSocket.
     UpgradeRequired,
+    /// The caller has as many spawns as it may have at once.
+    QuotaExceeded,
     /// Every matching node is full, and waiting is over.
     NoCapacity,
     /// No up and eligible node carries the labels, pool or renderer.
@@ -326,6 +334,7 @@ impl ErrorCode {
             Self::BodyTooLarge => "body-too-large",
             Self::UnsupportedMediaType => "unsupported-media-type",
             Self::UpgradeRequired => "upgrade-required",
+            Self::QuotaExceeded => "quota-exceeded",
             Self::NoCapacity => "no-capacity",
             Self::NoMatchingNode => "no-matching-node",
             Self::SpawnFailed => "spawn-failed",
@@ -348,6 +357,7 @@ impl ErrorCode {
             Self::BodyTooLarge => 413,
             Self::UnsupportedMediaType => 415,
             Self::UpgradeRequired => 426,
+            Self::QuotaExceeded => 429,
             Self::Internal => 500,
             Self::SpawnFailed => 502,
             Self::NoCapacity
@@ -370,6 +380,7 @@ impl ErrorCode {
             Self::BodyTooLarge => "The body is too large",
             Self::UnsupportedMediaType => "The body must be JSON",
             Self::UpgradeRequired => "This route is a WebSocket",
+            Self::QuotaExceeded => "The caller has as many spawns as it may have",
             Self::NoCapacity => "Every matching node is full",
             Self::NoMatchingNode => "No node matches the request",
             Self::SpawnFailed => "The stream cache server ended before it was ready",

@@ -19,6 +19,7 @@ fn every_problem_code_has_an_exit_code_a_sentence_and_the_request_id() {
         (ErrorCode::IdempotencyConflict, 4),
         (ErrorCode::BodyTooLarge, 2),
         (ErrorCode::UnsupportedMediaType, 1),
+        (ErrorCode::QuotaExceeded, 4),
         (ErrorCode::NoCapacity, 4),
         (ErrorCode::NoMatchingNode, 4),
         (ErrorCode::SpawnFailed, 1),

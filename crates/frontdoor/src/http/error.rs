@@ -8,6 +8,7 @@
 //! | the idempotency key came with another request | `idempotency-conflict` | 409 |
 //! | the body is over 64 KiB · not JSON | `body-too-large` · `unsupported-media-type` | 413 · 415 |
 //! | a plain request where only a WebSocket is of use | `upgrade-required` | 426 |
+//! | the caller has as many spawns as it may have at once | `quota-exceeded` | 429 |
 //! | a handler panicked | `internal` | 500 |
 //! | the process could not be started, or ended before it was ready | `spawn-failed` | 502 |
 //! | all is full, or the line is too long | `no-capacity` | 503 |
@@ -170,6 +171,12 @@ impl From<SpawnError> for ApiError {
     fn from(error: SpawnError) -> Self {
         match error {
             SpawnError::NoCapacity { why } => Self::new(ErrorCode::NoCapacity, why),
+            SpawnError::OverQuota { most } => Self::new(
+                ErrorCode::QuotaExceeded,
+                format!(
+                    "{most} spawns at once are the most this caller may have; end one, or wait until one has ended"
+                ),
+            ),
             SpawnError::NoMatchingNode { why } => Self::new(ErrorCode::NoMatchingNode, why),
             SpawnError::Registry(error) => error.into(),
             SpawnError::BadModel { why } => Invalid::field("model", why).into(),

@@ -40,6 +40,7 @@ pub(crate) async fn list(State(door): State<Arc<Door>>, uri: Uri) -> Result<Json
     let mut parameters = Parameters::of(&uri)?;
     let filter = SpawnFilter {
         node: parameters.take::<NodeId>("node")?,
+        owner: None,
         state: parameters.take::<SpawnState>("state")?,
         limit: usize::try_from(parameters.number("limit", 100, LARGEST_PAGE)?).unwrap_or(1),
         cursor: parameters.take::<u64>("cursor")?,

@@ -125,6 +125,7 @@ impl View {
             ended_at: None,
             pool,
             labels: said(event, "labels").unwrap_or_default(),
+            owner: said(event, "owner"),
             gpu: said(event, "gpu"),
             events: None,
         })
