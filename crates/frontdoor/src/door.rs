@@ -1,10 +1,10 @@
 //! The parts of a front door, and how they start.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use model::{Demand, NodeId, RequestId, SpawnId, TicketId};
-use registry::{Registry, RegistryError, Reservation, Reserve, Reserved};
+use registry::{Permits, Registry, RegistryError, Reservation, Reserve, Reserved};
 use tokio::net::TcpListener;
 use tokio::sync::{Mutex as AsyncMutex, watch};
 use tokio::time::Instant;
@@ -36,6 +36,10 @@ pub(crate) struct Door {
     pub(crate) cleanups: Cleanups,
     pub(crate) live: Live,
     pub(crate) metrics: Metrics,
+    /// How often callers may spawn while the registry cannot be asked. Never held across an await.
+    pub(crate) permits: Mutex<Permits>,
+    /// When the front door began.
+    pub(crate) began: Instant,
     /// Changes whenever those who wait for somebody else should ask again.
     pub(crate) nudges: watch::Sender<u64>,
     pub(crate) stages: Stages,
@@ -84,6 +88,8 @@ impl Door {
             cleanups: Cleanups::new(),
             live: Live::new(config.live_ping_interval, config.live_buffer, metrics.live_figures()),
             metrics,
+            permits: Mutex::new(Permits::new()),
+            began: Instant::now(),
             nudges: watch::Sender::new(0),
             stages: Stages::new(),
             config,
@@ -250,6 +256,9 @@ impl FrontDoor {
         spawn("live", Box::pin(live::follow::keep(Arc::clone(&door))));
         spawn("sweeper", Box::pin(sweeper::sweep(Arc::clone(&door))));
         spawn("line", Box::pin(Line::keep_places(Arc::clone(&door))));
+        if let Some(access) = door.config.access.clone() {
+            spawn("access", Box::pin(access.keep()));
+        }
         info!(http = %http_addr, admin = %admin_addr, registry = door.registry.backend(), "front door open");
         Ok(Self { http_addr, admin_addr, connections, background, over, door })
     }
