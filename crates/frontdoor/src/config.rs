@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use access::Access;
 use axum::http::HeaderValue;
 use model::Placement;
 
@@ -33,6 +34,8 @@ pub struct Config {
     pub tls: Tls,
     /// Whether other machines can reach the admin port.
     pub admin_public: bool,
+    /// Who is let in; everybody when there is nothing.
+    pub access: Option<Access>,
 }
 
 /// TLS of a front door; by default there is none.

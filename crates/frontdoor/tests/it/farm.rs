@@ -33,6 +33,7 @@ pub(crate) fn config() -> Config {
         max_connections: 1000,
         tls: frontdoor::Tls::default(),
         admin_public: false,
+        access: None,
     }
 }
 
