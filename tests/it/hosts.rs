@@ -9,6 +9,7 @@ use std::time::Duration;
 use hatchery_tests::binaries::binaries;
 use hatchery_tests::guard::{Guard, MARK};
 use hatchery_tests::hosts::{self, Daemon, Host, Network};
+use hatchery_tests::role::hatchery;
 use hatchery_tests::wait::PATIENCE;
 use hatchery_tests::{Client, Look, Role, Subscriber, Viewer, audit, command, logs, processes, until};
 use rustix::process::Signal;
@@ -38,7 +39,8 @@ const DOWN: Duration = Duration::from_secs(10);
 /// For whoever is to notice, on a machine that is busy with other tests.
 const AIR: Duration = Duration::from_secs(4);
 
-/// One front door takes over from the other within a request: whatever could not be sent is sent to the other.
+/// One front door takes over from the other within a request: whatever could not be sent is sent to the other. Callers have no
+/// credential of their own here but on port 81; there are ways to one front door alone for a look.
 const BALANCER: &str = "
 defaults
     mode http
@@ -48,16 +50,35 @@ defaults
     timeout client 130s
     timeout server 130s
     timeout tunnel 1h
+    default-server ssl verify required ca-file tls/ca.pem check check-ssl port 9080 inter 500ms fall 2 rise 1
 frontend public
     bind BALANCER:80
+    http-request set-header Authorization \"Bearer CREDENTIAL\"
     default_backend doors
+frontend bare
+    bind BALANCER:81
+    default_backend doors
+frontend first
+    bind BALANCER:8001
+    http-request set-header Authorization \"Bearer CREDENTIAL\"
+    default_backend first
+frontend second
+    bind BALANCER:8002
+    http-request set-header Authorization \"Bearer CREDENTIAL\"
+    default_backend second
 backend doors
     option httpchk
     http-check send meth GET uri /readyz ver HTTP/1.1 hdr Host door
-    default-server check port 9080 inter 500ms fall 2 rise 1
-    server door-1 DOOR-1:8080
-    server door-2 DOOR-2:8080
+    server door-1 DOOR-1:8080 sni str(door-1) check-sni door-1
+    server door-2 DOOR-2:8080 sni str(door-2) check-sni door-2
+backend first
+    server door-1 DOOR-1:8080 no-check sni str(door-1)
+backend second
+    server door-2 DOOR-2:8080 no-check sni str(door-2)
 ";
+/// What the balancer shows, and the line that lets it in.
+const CREDENTIAL: &str = "hatchery_balancer0000_ssssssssssssssssssssssssssssssssssssssssss8";
+const KEYS: &str = r#"{"id":"balancer0000","name":"balancer","scopes":["spawn","operate"],"sha256":"ebc56c00cb948f86ab2eb7b591dbc444d9fdec4f2a86f76b54598714d29d1703"}"#;
 
 /// The farm, in the order in which it has to go.
 struct Farm {
@@ -76,23 +97,53 @@ impl Farm {
         let mark = scratch.path().to_owned();
         let guard = Guard::over(&mark);
         let at = |host: &str| network.host(host).addr;
-        let registry = format!("redis://{}", at("redis"));
+        std::fs::write(mark.join("keys"), KEYS).unwrap();
+        std::fs::write(mark.join("password"), "not for everybody\n").unwrap();
+        make_certificates(network, &mark);
         let address = at("redis").to_string();
-        let redis = ["--bind", &address, "--protected-mode", "no", "--save", "", "--set-proc-title", "no"];
+        let redis = [
+            "--bind",
+            &address,
+            "--requirepass",
+            "not for everybody",
+            "--save",
+            "",
+            "--set-proc-title",
+            "no",
+        ];
         let redis = network.host("redis").start(&mark, "redis-server", &redis);
         let config = BALANCER
             .replace("BALANCER", &at("balancer").to_string())
             .replace("DOOR-1", &at("door-1").to_string())
-            .replace("DOOR-2", &at("door-2").to_string());
+            .replace("DOOR-2", &at("door-2").to_string())
+            .replace("CREDENTIAL", CREDENTIAL);
         std::fs::write(mark.join("haproxy.cfg"), config).unwrap();
         let balancer = network.host("balancer").start(&mark, "haproxy", &["-db", "-f", "haproxy.cfg"]);
+        let registry = format!("redis://{}", at("redis"));
         let role = |host: &'static str, args: &[String]| {
-            let common = ["--registry", &registry, "--insecure", "--log-format", "json", "--log"];
-            let common = common.into_iter().chain(["info,frontdoor=debug,agent=debug"]).map(str::to_owned);
-            let args: Vec<String> = args.iter().cloned().chain(common).collect();
+            let mut args = args.to_vec();
+            let (cert, key) = (format!("tls/{host}.pem"), format!("tls/{host}.key"));
+            for (flag, value) in [
+                ("--registry", registry.as_str()),
+                ("--registry-password-file", "password"),
+                ("--tls-cert", &cert),
+                ("--tls-key", &key),
+                ("--tls-client-ca", "tls/ca.pem"),
+                ("--log-format", "json"),
+                ("--log", "info,frontdoor=debug,agent=debug"),
+            ] {
+                args.extend([flag.to_owned(), value.to_owned()]);
+            }
             (host, network.host(host).inside(|| Role::start(host, &mark, &args)))
         };
-        let doors = DOORS.map(|host| role(host, &listening("frontdoor", network.host(host), [8080, 9080])));
+        let door = |host| {
+            [
+                listening("frontdoor", network.host(host), [8080, 9080]),
+                vec!["--api-keys".into(), "keys".into()],
+            ]
+            .concat()
+        };
+        let doors = DOORS.map(|host| role(host, &door(host)));
         let agents = NODES.map(|host| role(host, &agent_line(network.host(host), &mark)));
         Self {
             agents: agents.into(),
@@ -166,6 +217,20 @@ impl Drop for Farm {
     }
 }
 
+/// Everybody has a certificate of the farm's authority, for its own address.
+fn make_certificates(network: &Network, mark: &Path) {
+    let named = |flag: &str, host: &str| [flag.to_owned(), format!("{host}={}", network.host(host).addr)];
+    let certificates = DOORS.iter().flat_map(|host| named("--frontdoor", host));
+    let certificates = certificates.chain(NODES.iter().flat_map(|host| named("--agent", host)));
+    let made = hatchery(mark)
+        .args(["certs", "new", "--dir", "tls"])
+        .args(certificates)
+        .current_dir(mark)
+        .output()
+        .unwrap();
+    assert!(made.status.success(), "{made:?}");
+}
+
 /// Beyond loopback, as on machines of their own.
 fn listening(role: &str, host: &Host, [listen, admin]: [u16; 2]) -> Vec<String> {
     let addr = host.addr;
@@ -220,6 +285,21 @@ impl Watched {
     }
 }
 
+/// Who has no credential, or no certificate.
+async fn strangers_get_nothing(door: Client, network: &Network) {
+    for request in [door.post("/spawn").json(&json!({})), door.get("/v1/nodes"), door.get("/v1/live")] {
+        let answer = request.send().await;
+        assert_eq!(answer.status, 401, "{answer:?}");
+        assert_eq!(answer.header("www-authenticate"), Some("Bearer realm=\"hatchery\""), "{answer:?}");
+    }
+    // An agent says nothing to whoever does not speak TLS, and nothing but its health to whoever has no certificate.
+    for (host, port) in [("node-a", 7070), ("node-a", 9070), ("door-1", 8080), ("door-1", 9080)] {
+        let addr = SocketAddr::from((network.host(host).addr, port));
+        let answer = Client::new(addr).get("/metrics").try_send().await;
+        assert!(answer.is_err(), "{host}:{port}: {answer:?}");
+    }
+}
+
 /// Waits until a front door has these nodes up.
 async fn sees_up(door: Client, nodes: &[&str]) {
     until(&format!("{nodes:?} are up"), PATIENCE, async || {
@@ -259,10 +339,11 @@ fn a_farm_of_several_hosts_keeps_its_promises_when_one_of_them_is_cut_off() {
 async fn story(network: &Network) {
     let mut farm = Farm::on(network);
     let at = |host: &str, port| Client::new(SocketAddr::from((network.host(host).addr, port)));
-    let (balancer, door_1, door_2) = (at("balancer", 80), at("door-1", 8080), at("door-2", 8080));
+    let [balancer, door_1, door_2] = [80, 8001, 8002].map(|port| at("balancer", port));
     for door in [balancer, door_1, door_2] {
         sees_up(door, &NODES).await;
     }
+    strangers_get_nothing(at("balancer", 81), network).await;
 
     // Two for each node, by way of the balancer, and viewers straight to the nodes.
     let mut watching = Vec::new();
