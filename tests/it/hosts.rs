@@ -287,7 +287,7 @@ impl Watched {
 
 /// Who has no credential, or no certificate.
 async fn strangers_get_nothing(door: Client, network: &Network) {
-    for request in [door.post("/spawn").json(&json!({})), door.get("/v1/nodes"), door.get("/v1/live")] {
+    for request in [door.post("/spawn").json(&json!({})), door.get("/v1/nodes"), door.get("/v1/spawns")] {
         let answer = request.send().await;
         assert_eq!(answer.status, 401, "{answer:?}");
         assert_eq!(answer.header("www-authenticate"), Some("Bearer realm=\"hatchery\""), "{answer:?}");
