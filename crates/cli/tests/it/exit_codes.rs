@@ -76,7 +76,7 @@ fn a_code_of_a_later_version_is_still_a_sentence() {
     let body = json!({ "detail": "the quota is used up", "code": "over-quota", "requestId": "r1" });
     let server = Server::always(Reply::json(429, &body));
     let ran = run_at(&server.url(), &["spawn", "--json"]);
-    assert_eq!(ran.code, 1);
+    assert_eq!(ran.code, 4, "the status says that it was refused");
     assert!(ran.stderr.contains("the quota is used up (over-quota, request r1)"), "{ran:?}");
     assert_eq!(ran.json(), body);
 }

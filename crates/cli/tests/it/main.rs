@@ -11,6 +11,7 @@ mod scripted;
 
 mod bench;
 mod completions;
+mod credentials;
 mod dev;
 mod drain;
 mod exit_codes;
@@ -21,3 +22,5 @@ mod requests;
 mod roles;
 mod soak;
 mod stop;
+mod tls;
+mod watch;
