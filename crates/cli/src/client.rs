@@ -26,7 +26,8 @@ use crate::server::Server;
 pub(crate) const LONGEST_ANSWER: usize = 64 << 20;
 /// Enough for the pool to keep what a load generator uses.
 const IDLE_CONNECTIONS: usize = 4096;
-pub(crate) const AGENT: HeaderValue = HeaderValue::from_static(concat!("hatchery/", env!("CARGO_PKG_VERSION")));
+pub(crate) const AGENT: HeaderValue =
+    HeaderValue::from_static(concat!("hatchery/", env!("CARGO_PKG_VERSION")));
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
 const ANYTHING: HeaderValue = HeaderValue::from_static("*/*");
 
@@ -377,7 +378,6 @@ impl Client {
             Err(e) => Err(CallError::Unreadable { server: self.server.clone(), why: e.to_string() }),
         }
     }
-
 }
 
 /// What an answer with an error status says.

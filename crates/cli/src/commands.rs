@@ -133,7 +133,9 @@ fn client(before: &Before, flags: &ClientFlags, timeout: Duration) -> Result<Cli
     let credential = Arc::new(Credential::find(flags.token_file(before))?);
     let connector = Connector::new(flags.ca(before))?;
     if credential.is_some() && server.is_exposed() {
-        say(&format!("warning: the token goes to {server} unencrypted; with https:// nobody reads it on the way"));
+        say(&format!(
+            "warning: the token goes to {server} unencrypted; with https:// nobody reads it on the way"
+        ));
     }
     Ok(Client::new(&server, connector, credential, flags.timeout.unwrap_or(timeout))?)
 }

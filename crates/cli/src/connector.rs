@@ -12,12 +12,10 @@ use futures_util::future::BoxFuture;
 use hyper::Uri;
 use hyper_util::client::legacy::connect::{Connected, Connection, HttpConnector};
 use hyper_util::rt::TokioIo;
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, ServerName};
-use rustls::{AlertDescription, CertificateError, ClientConfig, RootCertStore};
+use rustls::{AlertDescription, CertificateError};
+use tls::{ClientStream, Named, Roots};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
-use tokio_rustls::client::TlsStream;
 use tower::Service;
 
 use crate::failure::Failure;
@@ -30,7 +28,7 @@ const CA_VARIABLE: &str = "HATCHERY_CA";
 pub(crate) struct Connector {
     tcp: HttpConnector,
     /// Made when the first connection by TLS is.
-    tls: Arc<OnceLock<Result<Arc<ClientConfig>, String>>>,
+    tls: Arc<OnceLock<Result<tls::Client, String>>>,
     /// Whose certificates are trusted; the system's authorities where there is none.
     ca: Option<Arc<Path>>,
 }
@@ -52,9 +50,9 @@ impl Connector {
         tcp.enforce_http(false);
         let tls = OnceLock::new();
         if let Some(path) = &ca {
-            let roots = in_file(path)
-                .map_err(|why| Failure::usage(format!("{name} {}: {why}", path.display())))?;
-            tls.get_or_init(|| trusting(roots));
+            let file = Named::new(name, path);
+            let client = client(Roots::File(file)).map_err(Failure::usage)?;
+            tls.get_or_init(|| Ok(client));
         }
         Ok(Self { tcp, tls: Arc::new(tls), ca: ca.map(Into::into) })
     }
@@ -67,11 +65,9 @@ impl Connector {
         if !by_tls {
             return Ok(Stream::Plain(tcp));
         }
-        let config = self.tls.get_or_init(|| trusting(of_the_system()?)).clone().map_err(ConnectError)?;
-        let name = ServerName::try_from(host.clone())
-            .map_err(|_| ConnectError(format!("{host} is no name a certificate can be for")))?;
-        let connector = tokio_rustls::TlsConnector::from(config);
-        match connector.connect(name, tcp).await {
+        let tls = self.tls.get_or_init(|| client(Roots::System)).as_ref();
+        let tls = tls.map_err(|why| ConnectError(why.clone()))?;
+        match tls.connect(&host, tcp).await {
             Ok(stream) => Ok(Stream::Tls(Box::new(stream))),
             Err(error) => Err(ConnectError(trouble(&error, &host, self.ca.as_deref()))),
         }
@@ -93,45 +89,24 @@ impl Service<Uri> for Connector {
     }
 }
 
-fn trusting(roots: RootCertStore) -> Result<Arc<ClientConfig>, String> {
-    ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
-        .with_safe_default_protocol_versions()
-        .map(|builder| Arc::new(builder.with_root_certificates(roots).with_no_client_auth()))
-        .map_err(|error| format!("TLS cannot be used: {error}"))
-}
-
-fn in_file(path: &Path) -> Result<RootCertStore, String> {
-    let mut roots = RootCertStore::empty();
-    let certificates = CertificateDer::pem_file_iter(path).map_err(|error| match error {
-        rustls::pki_types::pem::Error::Io(error) => error.to_string(),
-        error => error.to_string(),
-    })?;
-    for certificate in certificates {
-        let certificate = certificate.map_err(|error| format!("it is not PEM: {error}"))?;
-        roots.add(certificate).map_err(|error| format!("it holds no certificate of a CA: {error}"))?;
-    }
-    if roots.is_empty() { Err("there is no certificate in it".to_owned()) } else { Ok(roots) }
-}
-
-fn of_the_system() -> Result<RootCertStore, String> {
-    let found = rustls_native_certs::load_native_certs();
-    let mut roots = RootCertStore::empty();
-    roots.add_parsable_certificates(found.certs);
-    if roots.is_empty() {
-        let why = found.errors.first().map_or_else(String::new, |error| format!(" ({error})"));
-        return Err(format!("this machine trusts no certificate authority{why}; --ca FILE names one to trust"));
-    }
-    Ok(roots)
+fn client(roots: Roots) -> Result<tls::Client, String> {
+    tls::Client::open(roots, None, tls::HTTP1).map_err(|error| error.to_string())
 }
 
 /// Why a handshake failed, and what to do about it.
 fn trouble(error: &io::Error, host: &str, ca: Option<&Path>) -> String {
     let Some(error) = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()) else {
-        return format!("the TLS handshake broke off: {error}");
+        return match error.kind() {
+            io::ErrorKind::UnexpectedEof => {
+                "it closed the connection instead of the TLS handshake: is it http:// ?".to_owned()
+            }
+            _ => format!("the TLS handshake broke off: {error}"),
+        };
     };
     match error {
         rustls::Error::InvalidCertificate(why) => match why {
-            CertificateError::UnknownIssuer => match ca {
+            // Another CA of the same name is another CA.
+            CertificateError::UnknownIssuer | CertificateError::BadSignature => match ca {
                 Some(ca) => format!("its certificate is not of the CA in {}", ca.display()),
                 None => "its certificate is of an authority that this machine does not know \
                          (--ca or HATCHERY_CA names the file of a private one)"
@@ -199,7 +174,7 @@ pub(crate) enum Stream {
     /// As it is.
     Plain(TcpStream),
     /// Encrypted.
-    Tls(Box<TlsStream<TcpStream>>),
+    Tls(Box<ClientStream<TcpStream>>),
 }
 
 impl Connection for Stream {
@@ -225,11 +200,7 @@ impl AsyncRead for Stream {
 }
 
 impl AsyncWrite for Stream {
-    fn poll_write(
-        self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
+    fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         match self.get_mut() {
             Self::Plain(stream) => Pin::new(stream).poll_write(context, bytes),
             Self::Tls(stream) => Pin::new(stream).poll_write(context, bytes),

@@ -60,8 +60,7 @@ impl Credential {
     }
 
     fn in_file(name: &str, path: &Path) -> Result<Self, Failure> {
-        let header =
-            read(path).map_err(|why| Failure::usage(format!("{name} {}: {why}", path.display())))?;
+        let header = read(path).map_err(|why| Failure::usage(format!("{name} {}: {why}", path.display())))?;
         let file = fs::metadata(path).is_ok_and(|file| file.is_file()).then(|| path.to_owned());
         Ok(Self::held(header, file))
     }

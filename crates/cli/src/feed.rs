@@ -248,7 +248,10 @@ impl Feed {
 
     fn take_in(&mut self, text: &str) -> Result<Option<News>, Failure> {
         let unreadable = |error: serde_json::Error| {
-            Failure::Call(CallError::Unreadable { server: self.client.server().clone(), why: error.to_string() })
+            Failure::Call(CallError::Unreadable {
+                server: self.client.server().clone(),
+                why: error.to_string(),
+            })
         };
         let frame: Frame = serde_json::from_str(text).map_err(unreadable)?;
         match frame {

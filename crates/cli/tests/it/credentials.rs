@@ -101,10 +101,7 @@ fn the_flag_beats_the_token_in_the_environment_and_that_the_file_named_there() {
     }
     let seen = server.seen();
     let sent: Vec<_> = seen.iter().map(|request| request.header("authorization")).collect();
-    assert_eq!(
-        sent,
-        [Some("Bearer by-flag"), Some("Bearer by-variable"), Some("Bearer by-file"), None]
-    );
+    assert_eq!(sent, [Some("Bearer by-flag"), Some("Bearer by-variable"), Some("Bearer by-file"), None]);
 }
 
 #[test]
@@ -148,7 +145,7 @@ fn who_is_not_let_in_hears_why_and_how_to_say_who_calls() {
     let server = Server::always(problem(401, "unauthenticated", "a credential is missing."));
     let ran = run_at(&server.url(), &["spawn", "--json"]);
     assert_eq!((ran.code, &ran.json()["code"]), (4, &Value::from("unauthenticated")));
-    assert!(ran.stderr.starts_with("error: a credential is missing"), "{ran:?}");
+    assert!(ran.stderr.contains("a credential is missing"), "{ran:?}");
     assert!(ran.stderr.contains("\n  note: --token-file FILE, "), "{ran:?}");
 
     // Whoever gave one knows how.
@@ -184,7 +181,11 @@ fn a_token_that_goes_unencrypted_to_another_machine_is_warned_of_once() {
     };
     // An address that is nobody's.
     let said = command("http://192.0.2.1:9", "hush");
-    assert_eq!(said.matches("warning: the token goes to http://192.0.2.1:9 unencrypted").count(), 1, "{said}");
+    assert_eq!(
+        said.matches("warning: the token goes to http://192.0.2.1:9 unencrypted").count(),
+        1,
+        "{said}"
+    );
     assert!(!said.contains("hush"), "{said}");
     for (server, token) in [("http://127.0.0.1:9", "hush"), ("http://192.0.2.1:9", "")] {
         let said = command(server, token);
