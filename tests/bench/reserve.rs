@@ -66,6 +66,8 @@ fn ask(labels: &BTreeMap<String, String>) -> Reserve {
         placement: Placement::Spread,
         avoid: Vec::new(),
         place: None,
+        owner: None,
+        most: None,
     }
 }
 

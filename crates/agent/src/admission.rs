@@ -154,6 +154,7 @@ fn record(node: &Node, facts: &Facts, request: &Request, process: &Process, read
         gpu: facts.gpu,
         endpoint: facts.endpoint.clone(),
         labels: facts.labels.clone(),
+        owner: facts.owner.clone(),
         liveliness: node.fixed_args.liveliness_endpoint().to_owned(),
         ping_ms: u64::try_from(node.config.ping_interval.as_millis()).unwrap_or(u64::MAX),
         request_id: request.request_id.as_str().to_owned(),

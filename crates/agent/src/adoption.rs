@@ -121,6 +121,8 @@ fn recognise(state: &StateDir, config: &Config, pid: u32, start: u64) -> Option<
         // The agent's own form fills it in.
         endpoint: String::new(),
         labels: Default::default(),
+        // Its process was never told; the registry knows it from the reservation.
+        owner: None,
         liveliness: option("--liveliness-endpoint")?.to_owned(),
         ping_ms: u64::try_from(ping.as_millis()).unwrap_or(u64::MAX),
         request_id: String::new(),
@@ -207,6 +209,7 @@ fn facts(record: Record, started: Instant) -> Facts {
         endpoint: record.endpoint,
         gpu: record.gpu,
         labels: record.labels,
+        owner: record.owner,
         started,
     }
 }

@@ -127,6 +127,7 @@ mod tests {
             endpoint: String::new(),
             gpu: None,
             labels: BTreeMap::new(),
+            owner: None,
             started: Instant::now(),
         };
         Snapshot { state, ..Snapshot::new(Arc::new(facts)) }

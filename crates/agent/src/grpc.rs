@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use model::{Eligibility, RequestId, SpawnId};
+use model::{Eligibility, Owner, RequestId, SpawnId};
 use tokio::time::Instant;
 use tonic::{Request, Response, Status};
 use wire::v1;
@@ -59,9 +59,11 @@ fn understand(request: Request<v1::SpawnRequest>) -> Result<admission::Request, 
     for (key, value) in &request.labels {
         model::node::check_label(key, value).map_err(Status::invalid_argument)?;
     }
+    let owner = request.owner.as_deref().map(str::parse::<Owner>).transpose();
+    let owner = owner.map_err(|e| Status::invalid_argument(format!("owner {e}")))?;
     let renderer = request.renderer_type().into();
     Ok(admission::Request {
-        ask: Ask { id, renderer, labels: request.labels.into_iter().collect() },
+        ask: Ask { id, renderer, labels: request.labels.into_iter().collect(), owner },
         model: request.model,
         session_token: request.session_token,
         request_id,
@@ -114,6 +116,7 @@ fn info(entry: &Entry) -> v1::SpawnInfo {
         pid: entry.pid,
         gpu: facts.gpu,
         exit: entry.spawn.exit.clone().map(Into::into),
+        owner: facts.owner.clone().map(Into::into),
     }
 }
 

@@ -27,7 +27,7 @@ fn relay(dir: &tempfile::TempDir) -> Relay {
 type Truth = HashMap<SpawnId, Vec<SpawnState>>;
 
 fn start(relay: &Relay, truth: &mut Truth) {
-    let ask = Ask { id: SpawnId::mint(), renderer: RendererType::Csr, labels: BTreeMap::new() };
+    let ask = Ask { id: SpawnId::mint(), renderer: RendererType::Csr, labels: BTreeMap::new(), owner: None };
     let (now, id) = (Instant::now(), ask.id);
     let mut table = relay.node.table();
     if let Admission::New(..) = table.admit(ask, now) {

@@ -12,7 +12,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use model::{Eligibility, Exit, RendererType, SpawnId, SpawnState, timing};
+use model::{Eligibility, Exit, Owner, RendererType, SpawnId, SpawnState, timing};
 use tokio::sync::{Notify, oneshot, watch};
 use tokio::time::Instant;
 
@@ -32,6 +32,7 @@ pub(crate) struct Ask {
     pub(crate) id: SpawnId,
     pub(crate) renderer: RendererType,
     pub(crate) labels: std::collections::BTreeMap<String, String>,
+    pub(crate) owner: Option<Owner>,
 }
 
 /// What other tasks have for the owner of a spawn. Everything in it coalesces, so it is never full.
@@ -221,6 +222,7 @@ impl Table {
             endpoint: self.endpoint(ask.id, port),
             gpu,
             labels: ask.labels,
+            owner: ask.owner,
             started: now,
         });
         let bell = Arc::new(Notify::new());

@@ -37,9 +37,13 @@ impl Exit {
     pub(crate) const fn of(code: ErrorCode) -> Self {
         match code {
             ErrorCode::NotFound => Self::NotFound,
-            ErrorCode::NoCapacity | ErrorCode::NoMatchingNode | ErrorCode::IdempotencyConflict => {
-                Self::Refused
-            }
+            ErrorCode::NoCapacity
+            | ErrorCode::NoMatchingNode
+            | ErrorCode::Unauthenticated
+            | ErrorCode::Forbidden
+            | ErrorCode::RateLimited
+            | ErrorCode::QuotaExceeded
+            | ErrorCode::IdempotencyConflict => Self::Refused,
             ErrorCode::ReadyTimeout => Self::TimedOut,
             ErrorCode::InvalidRequest | ErrorCode::BodyTooLarge => Self::Usage,
             ErrorCode::SpawnFailed

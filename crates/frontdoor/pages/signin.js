@@ -91,7 +91,9 @@ export class SignIn {
 
   /** Whether, as far as is known, its user may do what this scope is for. */
   may(scope) {
-    return !this.#missing.has(scope) && (this.#caller?.scopes?.includes(scope) ?? true);
+    if (this.#missing.has(scope)) return false;
+    const { scopes } = this.#caller ?? {};
+    return !scopes || scopes.includes(scope) || (scope === 'read' && scopes.includes('operate'));
   }
 
   /** Learns from a feed who is let in. */
@@ -110,7 +112,7 @@ export class SignIn {
 
   /** Learns from what went wrong: who is not known signs in, who may not do it hears why. */
   judge(error, scope) {
-    if (error?.code === 'unauthenticated' || error?.status === 401) this.#refused(error);
+    if (error?.code === 'unauthenticated' || error?.status === 401) this.#refused();
     else if ((error?.code === 'forbidden' || error?.status === 403) && scope) {
       this.#missing.add(scope);
       this.#show();
@@ -144,7 +146,7 @@ export class SignIn {
     this.#changed();
   }
 
-  #refused(error) {
+  #refused() {
     const had = this.#text !== undefined;
     this.#text = undefined;
     this.#caller = undefined;
@@ -152,7 +154,7 @@ export class SignIn {
     keep(undefined);
     this.#ready();
     this.#open();
-    if (had) this.#complain(`The front door does not accept it: ${error.message}`);
+    if (had) this.#complain('That is not accepted: it is no key and no token of this farm, or it has expired.');
     this.#show();
     this.#changed();
   }

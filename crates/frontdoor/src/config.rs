@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use access::Access;
 use axum::http::HeaderValue;
 use model::Placement;
 
@@ -27,6 +28,8 @@ pub struct Config {
     pub live_ping_interval: Duration,
     /// Messages a subscriber of the live feed may be behind.
     pub live_buffer: usize,
+    /// Who is let in; everybody when there is nothing.
+    pub access: Option<Access>,
 }
 
 /// Pages that may call from a browser.

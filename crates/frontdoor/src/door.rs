@@ -1,10 +1,10 @@
 //! The parts of a front door, and how they start.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use model::{Demand, NodeId, RequestId, SpawnId, TicketId};
-use registry::{Registry, RegistryError, Reservation, Reserve, Reserved};
+use registry::{Permits, Registry, RegistryError, Reservation, Reserve, Reserved};
 use tokio::net::TcpListener;
 use tokio::sync::{Mutex as AsyncMutex, watch};
 use tokio::time::Instant;
@@ -19,6 +19,7 @@ use crate::held::Held;
 use crate::line::Line;
 use crate::live::{self, Live};
 use crate::metrics::{CleanupKind, Metrics, Phase, Source};
+use crate::order::Order;
 use crate::picture::{self, Choice, Picture};
 use crate::watched::{self, Watched};
 use crate::{follower, http, listen, sweeper};
@@ -35,6 +36,10 @@ pub(crate) struct Door {
     pub(crate) cleanups: Cleanups,
     pub(crate) live: Live,
     pub(crate) metrics: Metrics,
+    /// How often callers may spawn while the registry cannot be asked. Never held across an await.
+    pub(crate) permits: Mutex<Permits>,
+    /// When the front door began.
+    pub(crate) began: Instant,
     /// Changes whenever those who wait for somebody else should ask again.
     pub(crate) nudges: watch::Sender<u64>,
     pub(crate) stages: Stages,
@@ -68,6 +73,7 @@ pub(crate) enum Got {
     Slot(Held),
     Full,
     NoMatch { known: bool },
+    OverQuota,
 }
 
 impl Door {
@@ -82,6 +88,8 @@ impl Door {
             cleanups: Cleanups::new(),
             live: Live::new(config.live_ping_interval, config.live_buffer, metrics.live_figures()),
             metrics,
+            permits: Mutex::new(Permits::new()),
+            began: Instant::now(),
             nudges: watch::Sender::new(0),
             stages: Stages::new(),
             config,
@@ -92,7 +100,7 @@ impl Door {
     /// awaited all the same, and a slot that was taken is given back.
     pub(crate) async fn reserve(
         self: &Arc<Self>,
-        demand: &Demand,
+        order: &Order,
         tried: &[NodeId],
         place: Option<(TicketId, Arc<AsyncMutex<()>>)>,
         request: &RequestId,
@@ -101,10 +109,12 @@ impl Door {
         let (ticket, asking) = place.unzip();
         let mut ask = Reserve {
             spawn: SpawnId::mint(),
-            demand: demand.clone(),
+            demand: order.demand.clone(),
             placement: self.config.placement,
             avoid: Vec::new(),
             place: ticket,
+            owner: order.owner.clone(),
+            most: order.most,
         };
         let work = async move {
             let _asking = match &asking {
@@ -116,7 +126,7 @@ impl Door {
             ask.avoid = tried.iter().chain(&shunned).cloned().collect();
             let asked = door.registry.outage().is_none();
             let mut reserved = door.registry.reserve(&ask).await;
-            if !shunned.is_empty() && !matches!(reserved, Ok(Reserved::Slot(_)) | Err(_)) {
+            if !shunned.is_empty() && matches!(reserved, Ok(Reserved::Full | Reserved::NoMatch { .. })) {
                 // Better a node that could not be reached a moment ago than none.
                 ask.avoid = tried;
                 reserved = door.registry.reserve(&ask).await;
@@ -129,6 +139,7 @@ impl Door {
                 }
                 Ok(Reserved::Full) => Ok(Got::Full),
                 Ok(Reserved::NoMatch { known }) => Ok(Got::NoMatch { known }),
+                Ok(Reserved::OverQuota) => Ok(Got::OverQuota),
                 Err(error) => {
                     if asked {
                         door.renounce(ask.spawn);
@@ -245,6 +256,9 @@ impl FrontDoor {
         spawn("live", Box::pin(live::follow::keep(Arc::clone(&door))));
         spawn("sweeper", Box::pin(sweeper::sweep(Arc::clone(&door))));
         spawn("line", Box::pin(Line::keep_places(Arc::clone(&door))));
+        if let Some(access) = door.config.access.clone() {
+            spawn("access", Box::pin(access.keep()));
+        }
         info!(http = %http_addr, admin = %admin_addr, registry = door.registry.backend(), "front door open");
         Ok(Self { http_addr, admin_addr, connections, background, over, door })
     }

@@ -94,6 +94,7 @@ impl Held {
             // A little less than is left, so that the agent's verdict and the log lines still find a listener.
             deadline_ms: millis(left.mul_f64(0.98)).max(1),
             reservation_ms: millis(door.registry.timing().reservation.saturating_sub(now - self.since)),
+            owner: order.owner.clone().map(Into::into),
         };
         self.stage = Stage::Sent;
         let outcome = link.spawn(message, &self.request, deadline).await;

@@ -164,7 +164,7 @@ impl ClaimHeld {
                 // It could not be kept either: dropping the claim frees the key as soon as the registry is back.
                 return Some(answer);
             }
-            let not_now = answer.as_ref().is_err_and(|problem| problem.status == 503);
+            let not_now = answer.as_ref().is_err_and(|problem| matches!(problem.status, 429 | 503));
             let keep = if not_now { KEEP_NOT_NOW } else { self.door.registry.timing().idempotency };
             let settled = self.write(&keepable(&answer), keep).await;
             if settled == Some(false) {

@@ -18,6 +18,7 @@ use tracing::{debug, warn};
 
 use crate::cleanup::{jittered, persist};
 use crate::door::{Door, Got};
+use crate::order::Order;
 use crate::spawn::SpawnError;
 
 /// The first waiter asks at least this often, nudged or not.
@@ -112,14 +113,14 @@ impl Line {
 }
 
 /// Waits until there is a slot, or until the caller's patience is over: then the answer says what is short. While
-/// the registry is away, places are kept as they are.
+/// the registry is away, places are kept as they are. Who has as many spawns as it may have waits no longer.
 pub(crate) async fn wait(
     door: &Arc<Door>,
-    demand: &Demand,
+    order: &Order,
     patience: Instant,
     request: &RequestId,
 ) -> Result<Got, SpawnError> {
-    let Some(mut place) = Line::enter(door, demand) else {
+    let Some(mut place) = Line::enter(door, &order.demand) else {
         let most = door.line.most;
         warn!(most, "line full, request turned away");
         return Err(SpawnError::NoCapacity { why: format!("{most} requests wait in line here already") });
@@ -129,22 +130,22 @@ pub(crate) async fn wait(
         let entrance = place.entrance();
         let entering = entrance.lock_owned().await;
         place.line_up();
-        last = place.ask(request).await;
+        last = place.ask(order, request).await;
         place.counted = true;
         door.metrics.joined_line();
         drop(entering);
-        while !matches!(last, Ok(Got::Slot(_))) {
+        while !matches!(last, Ok(Got::Slot(_) | Got::OverQuota)) {
             let pause = jittered(if place.is_first() { ASK } else { ASK_ANYWAY });
             tokio::select! {
                 () = place.waiter.turn.notified() => {}
                 () = sleep(pause) => {}
             }
-            last = place.ask(request).await;
+            last = place.ask(order, request).await;
         }
     };
     // What the last answer was is told either way.
     let _over = timeout_at(patience, waiting).await;
-    if matches!(last, Ok(Got::Slot(_))) {
+    if matches!(last, Ok(Got::Slot(_) | Got::OverQuota)) {
         place.given_up = true;
     }
     last.map_err(SpawnError::Registry)
@@ -180,9 +181,9 @@ impl Place {
         first.is_some_and(|first| first.ticket == self.waiter.ticket)
     }
 
-    async fn ask(&self, request: &RequestId) -> Result<Got, RegistryError> {
+    async fn ask(&self, order: &Order, request: &RequestId) -> Result<Got, RegistryError> {
         let place = Some((self.waiter.ticket, Arc::clone(&self.asking)));
-        self.door.reserve(&self.demand, &[], place, request).await
+        self.door.reserve(order, &[], place, request).await
     }
 }
 

@@ -4,6 +4,7 @@ use std::fmt;
 use std::sync::atomic::{AtomicI64, AtomicU64};
 use std::time::Duration;
 
+use access::Reason;
 use model::Eligibility;
 use model::api::ErrorCode;
 use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue, LabelValueEncoder};
@@ -112,6 +113,11 @@ struct PlacementLabels {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct FailureLabels {
+    reason: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct OperationLabels {
     eligibility: &'static str,
     agent: &'static str,
@@ -132,6 +138,7 @@ pub(crate) struct Metrics {
     registry_figures: Figures,
     placements: Family<PlacementLabels, Counter>,
     operations: Family<OperationLabels, Counter>,
+    authentication_failures: Family<FailureLabels, Counter>,
     picture_nodes: Gauge<i64, AtomicI64>,
     live: live::metrics::Figures,
     memory: Gauge<i64, AtomicI64>,
@@ -197,6 +204,11 @@ impl Metrics {
                 "operations",
                 "Nodes opened, cordoned or drained, by whether the agent confirmed it"
             ),
+            authentication_failures: register!(
+                Family::default(),
+                "authentication_failures",
+                "Callers who did not show a good credential, by what was wrong with it"
+            ),
             live: live::metrics::Figures::register(registry),
             memory,
             registry: root,
@@ -252,6 +264,11 @@ impl Metrics {
     pub(crate) fn operation(&self, eligibility: Eligibility, acknowledged: bool) {
         let agent = if acknowledged { "acknowledged" } else { "silent" };
         self.operations.get_or_create(&OperationLabels { eligibility: eligibility.as_str(), agent }).inc();
+    }
+
+    pub(crate) fn authentication_failed(&self, reason: Reason) {
+        let reason = reason.as_str();
+        self.authentication_failures.get_or_create(&FailureLabels { reason }).inc();
     }
 
     pub(crate) fn placement(&self, source: Source) {

@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use access::{Access, OpenError};
 use axum::http::{HeaderValue, Uri};
 use model::{Placement, timing};
 
@@ -138,8 +139,28 @@ impl Options {
             shutdown_grace: self.shutdown_grace,
             live_ping_interval: self.live_ping_interval,
             live_buffer: self.live_buffer,
+            access: access(&self.access)?,
         })
     }
+}
+
+/// Whom to let in. Limits are those of callers, and without keys there are none.
+fn access(options: &access::Options) -> Result<Option<Access>, ConfigError> {
+    let limits = [
+        ("--spawns-per-minute", options.spawns_per_minute),
+        ("--concurrent-spawns", options.concurrent_spawns),
+    ];
+    for (flag, limit) in limits {
+        if let Some(limit) = limit.filter(|_| !options.is_configured()) {
+            let wants = "--api-keys or --jwt-keys beside it, as limits are those of callers".into();
+            return Err(ConfigError { flag, wants, found: format!("{limit} alone") });
+        }
+    }
+    Access::open(options).map_err(|OpenError { flag, path, why }| ConfigError {
+        flag,
+        wants: "a file of keys".into(),
+        found: format!("{}: {why}", path.display()),
+    })
 }
 
 /// A caller that waits as long as its reservation is good for would be answered with a slot that is taken back.
@@ -233,6 +254,11 @@ mod tests {
             (&["--shutdown-grace", "2h"], "--shutdown-grace"),
             (&["--live-ping-interval", "0s"], "--live-ping-interval"),
             (&["--live-buffer", "0"], "--live-buffer"),
+            (&["--api-keys", "/nowhere/keys"], "--api-keys"),
+            (&["--jwt-keys", "/nowhere/keys"], "--jwt-keys"),
+            (&["--jwt-issuer", "us"], "--jwt-keys"),
+            (&["--spawns-per-minute", "60"], "--spawns-per-minute"),
+            (&["--concurrent-spawns", "0"], "--concurrent-spawns"),
         ] {
             let text = config(arguments).unwrap_err();
             assert!(text.contains(flag), "{arguments:?}: {text}");

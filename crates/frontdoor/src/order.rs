@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use model::id::check_name;
 use model::node::check_label;
-use model::{Demand, RendererType};
+use model::{Demand, Owner, RendererType};
 use serde::de::{Deserializer, Error as _, MapAccess, Unexpected, Visitor};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
@@ -33,6 +33,12 @@ pub(crate) struct Order {
     pub(crate) session_token: Option<String>,
     /// How long the caller waits in line when the farm is full.
     pub(crate) wait: Duration,
+    /// Who orders it, where callers have to say who they are. No part of what is ordered.
+    #[serde(skip)]
+    pub(crate) owner: Option<Owner>,
+    /// The most that the owner may have at once.
+    #[serde(skip)]
+    pub(crate) most: Option<u32>,
 }
 
 impl Order {
@@ -64,6 +70,8 @@ impl Order {
             model: wish.model.map(Cow::into_owned),
             session_token: wish.session_token.map(Cow::into_owned),
             wait: Duration::from_secs(wish.wait_seconds.map_or(0, |w| w.0)),
+            owner: None,
+            most: None,
         })
     }
 

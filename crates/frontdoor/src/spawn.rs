@@ -28,6 +28,8 @@ const DISAGREEMENT: Duration = Duration::from_millis(500);
 pub(crate) enum SpawnError {
     /// Every matching node is full, or said so.
     NoCapacity { why: String },
+    /// The owner has as many as it may have.
+    OverQuota { most: u32 },
     /// No node matches.
     NoMatchingNode { why: String },
     /// The process ended before it was ready.
@@ -134,9 +136,9 @@ impl<'a> Search<'a> {
         }
         let mut shortage = Got::Full;
         if self.tried.len() < MOST_NODES {
-            let demand = &self.order.demand;
-            match self.door.reserve(demand, &self.tried, None, self.request).await {
+            match self.door.reserve(self.order, &self.tried, None, self.request).await {
                 Ok(Got::Slot(held)) => return Ok((held, self.deadline())),
+                Ok(over @ Got::OverQuota) => return Err(self.give_up(&over)),
                 Ok(short) => {
                     shortage = short;
                     // What the registry lacks since it was wiped may be in the picture.
@@ -168,7 +170,7 @@ impl<'a> Search<'a> {
             tokio::time::sleep_until(self.patience.min(began + DISAGREEMENT)).await;
             self.tried.clear();
         }
-        let got = line::wait(self.door, &self.order.demand, self.patience, self.request).await;
+        let got = line::wait(self.door, self.order, self.patience, self.request).await;
         self.door.metrics.phase(Phase::Queue, began.elapsed());
         self.deadline = self.deadline.map(|deadline| deadline + began.elapsed());
         match got {
@@ -212,6 +214,9 @@ impl<'a> Search<'a> {
     }
 
     fn give_up(&mut self, shortage: &Got) -> SpawnError {
+        if let Got::OverQuota = shortage {
+            return SpawnError::OverQuota { most: self.order.most.unwrap_or_default() };
+        }
         let last = match self.last.take() {
             Some((node, spawn, AgentError::Refused { reason: Reason::CannotStart, detail })) => {
                 return SpawnError::CannotStart { node, spawn, why: detail };
@@ -226,7 +231,7 @@ impl<'a> Search<'a> {
             Got::NoMatch { known: true } => SpawnError::NoMatchingNode {
                 why: format!("the nodes that offer what was asked for are down, cordoned or draining{last}"),
             },
-            Got::Full | Got::Slot(_) => SpawnError::NoCapacity {
+            Got::Full | Got::Slot(_) | Got::OverQuota => SpawnError::NoCapacity {
                 why: format!("every node that offers what was asked for is full{last}"),
             },
         }

@@ -6,11 +6,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64};
 use std::time::Duration;
 
-use model::{Drain, Eligibility, NodeId, NodeRecord, SpawnId, SpawnRecord, TicketId, Timestamp, Timing};
+use model::{
+    Drain, Eligibility, NodeId, NodeRecord, Owner, SpawnId, SpawnRecord, TicketId, Timestamp, Timing,
+};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::gauge::Gauge;
 use registry::{
-    Claim, Follow, IdempotencyKey, Located, Position, Registry, RegistryError, Reserve, Reserved,
+    Claim, Follow, IdempotencyKey, Located, Permit, Position, Registry, RegistryError, Reserve, Reserved,
     SpawnFilter, SpawnPage,
 };
 use tokio::sync::watch;
@@ -86,6 +88,7 @@ watched! {
     abandon(node: &NodeId, spawn: SpawnId) -> ();
     keep_places(tickets: &[TicketId]) -> ();
     leave_line(tickets: &[TicketId]) -> ();
+    permit(owner: &Owner, per_minute: u32) -> Permit;
     sweep() -> ();
     nodes() -> Vec<NodeRecord>;
     node(node: &NodeId) -> Option<NodeRecord>;

@@ -1,12 +1,13 @@
 //! The JSON of the HTTP contract, shared by front door and command line.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use crate::event::Event;
-use crate::id::{AgentEpoch, NodeId, SpawnId};
+use crate::id::{AgentEpoch, NodeId, Owner, SpawnId};
 use crate::node::{Availability, Eligibility, GpuSlots, Load, NodeRecord};
 use crate::spawn::{Exit, RendererType, SpawnRecord, SpawnState};
 use crate::time::Timestamp;
@@ -230,6 +231,11 @@ pub struct Spawn {
     /// The labels its request asked for.
     #[serde(skip_serializing_if = "BTreeMap::is_empty", default)]
     pub labels: BTreeMap<String, String>,
+    /// Who had it spawned, where callers have to say who they are: `key:` and the id of an API key, or `jwt:` and the
+    /// subject of a token.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>)]
+    pub owner: Option<Owner>,
     /// The GPU it was given.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub gpu: Option<u32>,
@@ -261,6 +267,7 @@ impl Spawn {
             ended_at: spawn.ended_at,
             pool: spawn.pool,
             labels: spawn.labels,
+            owner: spawn.owner,
             gpu: spawn.gpu,
             events: Some(spawn.events),
         }
@@ -284,6 +291,10 @@ pub struct SpawnList {
 pub enum ErrorCode {
     /// Bad JSON, an unknown field, a wrong type, a path outside the model directories.
     InvalidRequest,
+    /// No credential, or one that is not good.
+    Unauthenticated,
+    /// The credential is good, but not for this.
+    Forbidden,
     /// No such spawn, node or route.
     NotFound,
     /// Not that way.
@@ -296,6 +307,10 @@ pub enum ErrorCode {
     UnsupportedMediaType,
     /// This route is a WebSocket.
     UpgradeRequired,
+    /// The caller starts spawns faster than it may.
+    RateLimited,
+    /// The caller has as many spawns as it may have at once.
+    QuotaExceeded,
     /// Every matching node is full, and waiting is over.
     NoCapacity,
     /// No up and eligible node carries the labels, pool or renderer.
@@ -320,12 +335,16 @@ impl ErrorCode {
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::InvalidRequest => "invalid-request",
+            Self::Unauthenticated => "unauthenticated",
+            Self::Forbidden => "forbidden",
             Self::NotFound => "not-found",
             Self::MethodNotAllowed => "method-not-allowed",
             Self::IdempotencyConflict => "idempotency-conflict",
             Self::BodyTooLarge => "body-too-large",
             Self::UnsupportedMediaType => "unsupported-media-type",
             Self::UpgradeRequired => "upgrade-required",
+            Self::RateLimited => "rate-limited",
+            Self::QuotaExceeded => "quota-exceeded",
             Self::NoCapacity => "no-capacity",
             Self::NoMatchingNode => "no-matching-node",
             Self::SpawnFailed => "spawn-failed",
@@ -342,12 +361,15 @@ impl ErrorCode {
     pub const fn status(self) -> u16 {
         match self {
             Self::InvalidRequest => 400,
+            Self::Unauthenticated => 401,
+            Self::Forbidden => 403,
             Self::NotFound => 404,
             Self::MethodNotAllowed => 405,
             Self::IdempotencyConflict => 409,
             Self::BodyTooLarge => 413,
             Self::UnsupportedMediaType => 415,
             Self::UpgradeRequired => 426,
+            Self::RateLimited | Self::QuotaExceeded => 429,
             Self::Internal => 500,
             Self::SpawnFailed => 502,
             Self::NoCapacity
@@ -364,12 +386,16 @@ impl ErrorCode {
     pub const fn title(self) -> &'static str {
         match self {
             Self::InvalidRequest => "The request is not valid",
+            Self::Unauthenticated => "A good credential is needed",
+            Self::Forbidden => "The credential is not for this",
             Self::NotFound => "There is no such thing",
             Self::MethodNotAllowed => "This method is not allowed here",
             Self::IdempotencyConflict => "The idempotency key was used with another body",
             Self::BodyTooLarge => "The body is too large",
             Self::UnsupportedMediaType => "The body must be JSON",
             Self::UpgradeRequired => "This route is a WebSocket",
+            Self::RateLimited => "The caller starts spawns faster than it may",
+            Self::QuotaExceeded => "The caller has as many spawns as it may have",
             Self::NoCapacity => "Every matching node is full",
             Self::NoMatchingNode => "No node matches the request",
             Self::SpawnFailed => "The stream cache server ended before it was ready",
@@ -422,4 +448,7 @@ pub struct Problem {
     #[serde(skip_serializing_if = "Option::is_none", default)]
     #[schema(value_type = Option<String>, format = Uuid)]
     pub spawn: Option<SpawnId>,
+    /// After this time it is worth trying again; goes as the header `Retry-After`.
+    #[serde(skip)]
+    pub retry_after: Option<Duration>,
 }

@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use crate::event::Event;
-use crate::id::{NodeId, SpawnId};
+use crate::id::{NodeId, Owner, SpawnId};
 use crate::node::words;
 use crate::time::Timestamp;
 
@@ -146,6 +146,8 @@ pub struct SpawnRecord {
     pub pool: String,
     /// The labels its request asked for.
     pub labels: BTreeMap<String, String>,
+    /// Who had it spawned, where callers have to say who they are.
+    pub owner: Option<Owner>,
     /// The GPU it was given.
     pub gpu: Option<u32>,
     /// What happened to it, oldest first; filled in only where one spawn is asked for.

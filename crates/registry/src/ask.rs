@@ -3,7 +3,9 @@
 use std::str::FromStr;
 use std::time::Duration;
 
-use model::{Demand, Drain, Event, NameError, NodeId, Placement, SpawnId, SpawnRecord, SpawnState, TicketId};
+use model::{
+    Demand, Drain, Event, NameError, NodeId, Owner, Placement, SpawnId, SpawnRecord, SpawnState, TicketId,
+};
 use serde_json::{Map, Value};
 
 /// A request for one slot.
@@ -20,6 +22,11 @@ pub struct Reserve {
     /// The caller's place in line. When nothing is free the caller is put in line (once; its place stays the same
     /// however often it asks) and others who come later do not overtake it.
     pub place: Option<TicketId>,
+    /// Whose spawn it will be.
+    pub owner: Option<Owner>,
+    /// The most that the owner may have at once: reservations, and spawns that have not ended. Means nothing without an
+    /// owner.
+    pub most: Option<u32>,
 }
 
 /// A slot taken for a spawn that is not started yet.
@@ -45,6 +52,8 @@ pub enum Reserved {
         /// Whether matching nodes are known that are cordoned, draining, stale or down: waiting may help.
         known: bool,
     },
+    /// The owner has as many as it may have; the place in line, if any, is given up.
+    OverQuota,
 }
 
 /// `Idempotency-Key` as clients send it: 1 to 255 visible ASCII characters.
@@ -56,6 +65,12 @@ impl IdempotencyKey {
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
+    }
+
+    /// The same key as this owner's own: what others call alike is another one. Neither part has a space.
+    #[must_use]
+    pub fn of(&self, owner: &Owner) -> Self {
+        Self(format!("{owner} {}", self.0))
     }
 }
 
@@ -116,6 +131,8 @@ pub struct Follow {
 pub struct SpawnFilter {
     /// Only those of this node.
     pub node: Option<NodeId>,
+    /// Only those of this owner.
+    pub owner: Option<Owner>,
     /// Only those in this state.
     pub state: Option<SpawnState>,
     /// Most to return; at least 1.

@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use model::{Drain, Eligibility, NodeId, NodeRecord, SpawnId, SpawnRecord, TicketId, Timestamp, Timing};
+use model::{
+    Drain, Eligibility, NodeId, NodeRecord, Owner, SpawnId, SpawnRecord, TicketId, Timestamp, Timing,
+};
 use uuid::Uuid;
 
 use crate::ask::{
@@ -10,6 +12,7 @@ use crate::ask::{
 };
 use crate::embedded::Embedded;
 use crate::error::{OpenError, RegistryError};
+use crate::permits::Permit;
 use crate::redis::Redis;
 use crate::report::{AgentReport, Orders};
 
@@ -126,6 +129,15 @@ impl Registry {
     /// The registry is away.
     pub async fn leave_line(&self, tickets: &[TicketId]) -> Result<(), RegistryError> {
         both!(self, b => b.leave_line(tickets))
+    }
+
+    /// Asks whether the owner may start one more now, and notes that it did when it may: so many a minute, as many of them at
+    /// once as it likes.
+    ///
+    /// # Errors
+    /// The registry is away. The start may have been noted.
+    pub async fn permit(&self, owner: &Owner, per_minute: u32) -> Result<Permit, RegistryError> {
+        both!(self, b => b.permit(owner, per_minute))
     }
 
     /// Takes in what an agent reports.

@@ -13,6 +13,7 @@ pub mod report;
 mod contract;
 mod embedded;
 mod error;
+mod permits;
 mod redis;
 
 pub use ask::{
@@ -20,4 +21,5 @@ pub use ask::{
 };
 pub use contract::Registry;
 pub use error::{OpenError, RegistryError};
+pub use permits::{Permit, Permits};
 pub use report::{AgentReport, Change, DrainWish, Heartbeat, Orders, SpawnReport, Wish};

@@ -7,8 +7,8 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use model::{
-    AgentEpoch, Drain, Eligibility, Exit, GpuSlots, Load, NodeDescription, NodeId, RendererType, SpawnId,
-    SpawnState, Timestamp,
+    AgentEpoch, Drain, Eligibility, Exit, GpuSlots, Load, NodeDescription, NodeId, Owner, RendererType,
+    SpawnId, SpawnState, Timestamp,
 };
 use serde_json::{Map, Value};
 
@@ -27,6 +27,8 @@ pub struct SpawnReport {
     pub gpu: Option<u32>,
     /// The labels its request asked for.
     pub labels: BTreeMap<String, String>,
+    /// Who had it spawned. What the registry knows of an owner stays when a report says nothing of one.
+    pub owner: Option<Owner>,
     /// How long ago it was admitted.
     pub started: Duration,
     /// How long ago it first said `ready`.
@@ -50,6 +52,7 @@ impl SpawnReport {
             endpoint: endpoint.into(),
             gpu: None,
             labels: BTreeMap::new(),
+            owner: None,
             started: Duration::ZERO,
             ready: None,
             last_ping: None,
@@ -196,6 +199,9 @@ pub(crate) fn introduce(data: &mut Map<String, Value>, spawn: &SpawnReport, now:
 fn introduce_demand(data: &mut Map<String, Value>, spawn: &SpawnReport) {
     if !spawn.labels.is_empty() {
         data.insert("labels".into(), serde_json::to_value(&spawn.labels).unwrap_or_default());
+    }
+    if let Some(owner) = &spawn.owner {
+        data.insert("owner".into(), owner.as_str().into());
     }
     if let Some(gpu) = spawn.gpu {
         data.insert("gpu".into(), gpu.into());

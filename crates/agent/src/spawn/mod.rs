@@ -28,7 +28,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use model::{Exit, RendererType, SpawnId, SpawnState};
+use model::{Exit, Owner, RendererType, SpawnId, SpawnState};
 use registry::SpawnReport;
 use tokio::time::Instant;
 
@@ -41,6 +41,8 @@ pub(crate) struct Facts {
     pub(crate) endpoint: String,
     pub(crate) gpu: Option<u32>,
     pub(crate) labels: BTreeMap<String, String>,
+    /// Who had it spawned.
+    pub(crate) owner: Option<Owner>,
     pub(crate) started: Instant,
 }
 
@@ -71,6 +73,7 @@ impl Snapshot {
             endpoint: self.facts.endpoint.clone(),
             gpu: self.facts.gpu,
             labels: self.facts.labels.clone(),
+            owner: self.facts.owner.clone(),
             started: age(self.facts.started),
             ready: self.ready.map(age),
             last_ping: self.heard.map(age),

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use model::{Exit, RendererType, SpawnId, Timestamp};
+use model::{Exit, Owner, RendererType, SpawnId, Timestamp};
 use serde::{Deserialize, Serialize};
 
 use super::Moment;
@@ -26,6 +26,8 @@ pub(crate) struct Record {
     pub(crate) endpoint: String,
     #[serde(skip_serializing_if = "BTreeMap::is_empty", default)]
     pub(crate) labels: BTreeMap<String, String>,
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub(crate) owner: Option<Owner>,
     /// Where it reports to.
     pub(crate) liveliness: String,
     /// And how often.

@@ -131,6 +131,7 @@ mod tests {
             endpoint: "ws://h:1".to_owned(),
             gpu,
             labels: BTreeMap::new(),
+            owner: None,
             started: now,
         };
         let ready = (state == SpawnState::Ready).then_some(now);

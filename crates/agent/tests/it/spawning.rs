@@ -248,6 +248,8 @@ async fn an_abandoned_reservation_is_ended_and_forgotten() {
             placement: Placement::Spread,
             avoid: vec![],
             place: None,
+            owner: None,
+            most: None,
         };
         let reserved = farm.registry.reserve(&reserve).await.unwrap();
         assert!(matches!(reserved, Reserved::Slot(_)), "{reserved:?}");

@@ -13,6 +13,7 @@ use super::history::History;
 use super::line::Line;
 use super::shelf::{Score, Shelf};
 use crate::ask::{Follow, Position, Reservation, Reserve, Reserved};
+use crate::permits::Permits;
 
 /// Why a slot is taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -105,6 +106,7 @@ pub(super) struct Farm {
     pub(super) line: Line,
     pub(super) history: History,
     pub(super) claims: Claims,
+    pub(super) permits: Permits,
     nudges: u64,
 }
 
@@ -120,6 +122,7 @@ impl Farm {
             line: Line::default(),
             history: History::new(&timing),
             claims: Claims::new(&timing),
+            permits: Permits::new(),
             nudges: 0,
             timing,
         }

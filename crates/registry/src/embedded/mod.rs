@@ -11,7 +11,9 @@ mod shelf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use model::{Drain, Eligibility, NodeId, NodeRecord, SpawnId, SpawnRecord, TicketId, Timestamp, Timing};
+use model::{
+    Drain, Eligibility, NodeId, NodeRecord, Owner, SpawnId, SpawnRecord, TicketId, Timestamp, Timing,
+};
 use tokio::sync::watch;
 use tokio::time::Instant;
 use uuid::Uuid;
@@ -21,6 +23,7 @@ use crate::ask::{
     Claim, Follow, IdempotencyKey, LONGEST_FOLLOW, Located, Position, Reserve, Reserved, SpawnFilter,
     SpawnPage,
 };
+use crate::permits::Permit;
 use crate::report::{AgentReport, Orders};
 
 /// A handle to a registry that lives in this process.
@@ -101,6 +104,12 @@ impl Embedded {
 
     pub(crate) fn leave_line(&self, tickets: &[TicketId]) {
         self.change(|farm| farm.leave_line(tickets));
+    }
+
+    pub(crate) fn permit(&self, owner: &Owner, per_minute: u32) -> Permit {
+        let mut farm = self.farm();
+        let now = Duration::from_millis(farm.now.millis());
+        farm.permits.permit(owner, per_minute, now)
     }
 
     pub(crate) fn report(&self, report: &AgentReport) -> Orders {

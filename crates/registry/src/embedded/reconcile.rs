@@ -302,6 +302,7 @@ fn record(node: &NodeId, state: &NodeState, report: &SpawnReport, now: Timestamp
         ended_at: report.ended.map(|age| now.before(age)),
         pool: state.description.kind.pool.clone(),
         labels: report.labels.clone(),
+        owner: report.owner.clone(),
         gpu: report.gpu,
         events: Vec::new(),
     }

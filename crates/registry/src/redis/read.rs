@@ -17,9 +17,9 @@ type Fields = HashMap<String, String>;
 /// Records read in one go.
 const CHUNK: usize = 500;
 /// What a list shows of a record; the rest is its history.
-const LISTED: [&str; 12] = [
+const LISTED: [&str; 13] = [
     "node", "endpoint", "renderer", "state", "exit", "started", "ready", "ping", "ended", "pool", "labels",
-    "gpu",
+    "owner", "gpu",
 ];
 /// Events read in one go.
 const MOST_EVENTS: usize = 1000;
@@ -312,6 +312,10 @@ fn spawn_record(id: &str, fields: &Fields) -> Result<SpawnRecord, RegistryError>
         ended_at: timestamp(fields, "ended", CALL)?,
         pool: text(fields, "pool").to_owned(),
         labels: decoded(fields, "labels", CALL)?,
+        owner: match text(fields, "owner") {
+            "" => None,
+            _ => Some(parsed(fields, "owner", CALL)?),
+        },
         gpu: match text(fields, "gpu") {
             "" => None,
             _ => Some(parsed(fields, "gpu", CALL)?),

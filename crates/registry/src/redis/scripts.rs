@@ -22,6 +22,7 @@ pub(super) struct Scripts {
     pub(super) claim: Script,
     pub(super) settle: Script,
     pub(super) locate: Script,
+    pub(super) permit: Script,
 }
 
 impl Scripts {
@@ -39,6 +40,7 @@ impl Scripts {
             claim: script!("core", "claim"),
             settle: script!("core", "settle"),
             locate: script!("core", "locate"),
+            permit: script!("core", "permit"),
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use model::{Drain, Eligibility, NodeId, Placement, SpawnId, TicketId, Timestamp};
+use model::{Drain, Eligibility, NodeId, Owner, Placement, SpawnId, TicketId, Timestamp};
 use redis::{FromRedisValue, Script, ScriptInvocation};
 use uuid::Uuid;
 
@@ -10,6 +10,7 @@ use super::link::Question;
 use super::{Redis, unexpected};
 use crate::ask::{Claim, IdempotencyKey, Reservation, Reserve, Reserved, operator_data};
 use crate::error::RegistryError;
+use crate::permits::Permit;
 use crate::report::{AgentReport, Heartbeat, Orders, SpawnReport, Wish, event_data};
 
 fn ms(time: Duration) -> u64 {
@@ -186,6 +187,15 @@ impl Redis {
             };
         })
         .await
+    }
+
+    pub(crate) async fn permit(&self, owner: &Owner, per_minute: u32) -> Result<Permit, RegistryError> {
+        let wait: u64 = self
+            .run("permit", &self.0.scripts.permit, |args| {
+                args.arg(owner.as_str()).arg(per_minute);
+            })
+            .await?;
+        Ok(Permit::after(Duration::from_micros(wait)))
     }
 
     pub(crate) async fn report(&self, report: &AgentReport) -> Result<Orders, RegistryError> {

@@ -124,6 +124,7 @@ async fn run(farm: Farm, timing: &Timing, ops: Vec<Op>) {
                     }
                     Reserved::Full => assert!(best.is_empty() && model.cordoned.len() < NODES),
                     Reserved::NoMatch { known } => assert!(known && model.cordoned.len() == NODES),
+                    Reserved::OverQuota => panic!("nobody has a quota"),
                 }
             }
             Op::Confirm(n) => {

@@ -150,6 +150,8 @@ fn wanting(renderer: RendererType) -> Reserve {
         placement: Placement::Spread,
         avoid: Vec::new(),
         place: None,
+        owner: None,
+        most: None,
     }
 }
 

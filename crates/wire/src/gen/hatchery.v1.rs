@@ -24,6 +24,9 @@ pub struct SpawnRequest {
     /// How long the reservation is still good for. The agent starts nothing after it.
     #[prost(uint64, tag = "7")]
     pub reservation_ms: u64,
+    /// Who had it spawned, for the record: 1 to 255 visible ASCII characters.
+    #[prost(string, optional, tag = "8")]
+    pub owner: ::core::option::Option<::prost::alloc::string::String>,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct SpawnReply {
@@ -273,6 +276,9 @@ pub struct SpawnInfo {
     pub gpu: ::core::option::Option<u32>,
     #[prost(message, optional, tag = "8")]
     pub exit: ::core::option::Option<Exit>,
+    /// Who had it spawned.
+    #[prost(string, optional, tag = "9")]
+    pub owner: ::core::option::Option<::prost::alloc::string::String>,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ReadLogRequest {

@@ -1,0 +1,12 @@
+-- Asks whether an owner may start one more now, and notes that it did when it may: the generic cell rate algorithm, with a
+-- minute's worth at once. permit:<owner> is when the last start would have been due, had all come evenly, in microseconds.
+-- ARGV: owner, starts a minute. Returns how long to wait in microseconds, 0 when it may.
+local MINUTE = 60000000
+local key, rate = P .. ':permit:' .. ARGV[A + 1], tonumber(ARGV[A + 2])
+if rate == 0 then return MINUTE end
+-- Never further ahead than it may run, should the clock have been set back.
+local due = math.min(math.max(tonumber(call('GET', key) or 0), now_us), now_us + MINUTE)
+local next = due + MINUTE / rate
+if next > now_us + MINUTE then return math.ceil(next - now_us - MINUTE) end
+call('SET', key, int(math.floor(next)), 'PX', int(math.ceil((next - now_us) / 1000)))
+return 0
