@@ -13,6 +13,7 @@ mod idempotency;
 mod input;
 mod line;
 mod routing;
+mod signing_in;
 mod viewers;
 
 // What operators and programs see.

@@ -9,6 +9,8 @@ export class Orders {
   #who;
   #node;
   #spawn;
+  /** The reading of a log that is under way; what an earlier one brings comes too late. */
+  #reading;
 
   constructor(picture, who) {
     this.#picture = picture;
@@ -121,6 +123,8 @@ export class Orders {
 
   async #readLog() {
     const [id, said, text] = [this.#spawn, byId('log-said'), byId('log-text')];
+    const reading = {};
+    this.#reading = reading;
     say(said, 'Reading…');
     try {
       const lines = byId('log-lines').value;
@@ -131,14 +135,14 @@ export class Orders {
       });
       const body = await response.text();
       if (!response.ok) throw problem(response, body);
-      if (id !== this.#spawn) return;
+      if (reading !== this.#reading) return;
       say(text, body);
       text.scrollTop = text.scrollHeight;
       say(said, body ? `As of ${clock(Date.now())}` : `It has not written anything, as of ${clock(Date.now())}`);
     } catch (error) {
       this.#who.judge(error);
       const { title, detail } = explained(error);
-      if (id === this.#spawn) say(said, `${title}: ${detail}`);
+      if (reading === this.#reading) say(said, `${title}: ${detail}`);
     }
   }
 
