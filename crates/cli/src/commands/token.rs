@@ -15,9 +15,9 @@ use crate::failure::Failure;
 /// Makes JSON web tokens for callers of a front door. An identity provider does the same for people.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  \
-    openssl rand -hex 32 > jwt.secret\n  \
     hatchery token new --key-file jwt.secret --subject ci --scope spawn --for 5m\n\n\
-    A front door takes them with --jwt-keys and the same file.")]
+    `openssl rand -hex 32 > jwt.secret` makes a secret; a front door takes tokens that are\n\
+    signed with it with --jwt-keys and the same file.")]
 pub(crate) struct TokenArgs {
     #[command(subcommand)]
     verb: Verb,
