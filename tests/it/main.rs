@@ -5,6 +5,7 @@
 #![expect(clippy::unwrap_used, reason = "in a test a panic is how something is reported")]
 
 // What a web client is promised.
+mod access;
 mod capacity;
 mod client_library;
 mod failure;

@@ -11,8 +11,8 @@ use model::api::SpawnRequest;
 use model::{RendererType, SpawnState};
 
 use crate::commands::{
-    agent, bench, completions, cordon, dev, drain, frontdoor, log, nodes, show, soak, spawn, spawns, stop,
-    watch,
+    agent, bench, completions, cordon, dev, drain, frontdoor, key, log, nodes, show, soak, spawn, spawns,
+    stop, token, watch,
 };
 use crate::failure::Failure;
 use crate::server::Server;
@@ -110,6 +110,10 @@ pub(crate) enum Command {
     Bench(bench::BenchArgs),
     /// Start and stop spawns again and again, and check that nothing is left of them
     Soak(soak::SoakArgs),
+    /// Make, list and revoke API keys
+    Key(key::KeyArgs),
+    /// Make JSON web tokens, for scripts and trying things out
+    Token(token::TokenArgs),
     /// Print a completion script for a shell
     Completions(completions::CompletionsArgs),
 }

@@ -7,6 +7,7 @@ pub(crate) mod cordon;
 pub(crate) mod dev;
 pub(crate) mod drain;
 pub(crate) mod frontdoor;
+pub(crate) mod key;
 pub(crate) mod log;
 pub(crate) mod nodes;
 mod redraw;
@@ -16,6 +17,7 @@ pub(crate) mod soak;
 pub(crate) mod spawn;
 pub(crate) mod spawns;
 pub(crate) mod stop;
+pub(crate) mod token;
 pub(crate) mod watch;
 
 use std::sync::Arc;
@@ -48,7 +50,12 @@ pub(crate) fn run(cli: Cli) -> Exit {
     let role = |outcome: Result<Exit, Failure>| outcome.unwrap_or_else(|failure| failure.report(false));
     let talks = !matches!(
         cli.command,
-        Command::Frontdoor(_) | Command::Agent(_) | Command::Dev(_) | Command::Completions(_)
+        Command::Frontdoor(_)
+            | Command::Agent(_)
+            | Command::Dev(_)
+            | Command::Key(_)
+            | Command::Token(_)
+            | Command::Completions(_)
     );
     if !talks && !before.is_empty() {
         let message = "--server, --json, --token-file and --ca go with commands that talk to a front door";
@@ -58,6 +65,8 @@ pub(crate) fn run(cli: Cli) -> Exit {
         Command::Frontdoor(args) => role(frontdoor::run(*args)),
         Command::Agent(args) => role(agent::run(*args)),
         Command::Dev(args) => role(dev::run(&args)),
+        Command::Key(args) => role(key::run(args)),
+        Command::Token(args) => role(token::run(args)),
         Command::Completions(args) => role(completions::run(&args)),
         Command::Spawn(args) => {
             let timeout = args.spawn.timeout();

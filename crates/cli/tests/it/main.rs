@@ -16,6 +16,7 @@ mod dev;
 mod drain;
 mod exit_codes;
 mod help;
+mod keys;
 mod lists;
 mod log;
 mod requests;
