@@ -261,7 +261,7 @@ impl Caller {
         let until = self.until;
         let answer = match tokio::time::timeout_at(until, self.answer.wait_for(Option::is_some)).await {
             Ok(Ok(answer)) => answer.clone(),
-            // The owner is gone without a word: the agent leaves its spawns to the next one.
+            // The driver is gone without a word: the agent leaves its spawns to the next one.
             Ok(Err(_)) => Some(Answer::Refused(Why::ShuttingDown.because("the agent is going away"))),
             Err(_elapsed) => None,
         };

@@ -35,7 +35,7 @@ pub(crate) struct Ask {
     pub(crate) owner: Option<Owner>,
 }
 
-/// What other tasks have for the owner of a spawn. Everything in it coalesces, so it is never full.
+/// What other tasks have for the driver of a spawn. Everything in it coalesces, so it is never full.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Inbox {
     pub(crate) ready: bool,
@@ -61,7 +61,7 @@ pub(crate) struct Entry {
     pub(crate) pid: u32,
     launched: bool,
     inbox: Inbox,
-    /// Wakes the owner.
+    /// Wakes its driver.
     bell: Arc<Notify>,
     answer: watch::Receiver<Option<Answer>>,
     /// Callers that have not been answered yet.
@@ -353,7 +353,7 @@ impl Table {
             Liveliness::Ping if entry.adopted && entry.spawn.state == SpawnState::Launching => {
                 entry.inbox.ready = true;
             }
-            // Its owner looks when the time comes, unless it waits for this very ping.
+            // Its driver looks when the time comes, unless it waits for this very ping.
             Liveliness::Ping if entry.spawn.state != SpawnState::Suspect => return true,
             Liveliness::Ping => {}
         }
@@ -372,7 +372,7 @@ impl Table {
         Some(Arc::clone(&entry.spawn.facts))
     }
 
-    /// What its owner has not seen yet.
+    /// What its driver has not seen yet.
     pub(crate) fn collect(&mut self, id: SpawnId) -> Inbox {
         self.running.get_mut(&id).map(|entry| std::mem::take(&mut entry.inbox)).unwrap_or_default()
     }

@@ -1,11 +1,13 @@
 //! The `hatchery` command: every role, every operator's verb, and the load generator.
 //!
 //! Reading order: [`args`] (what there is), [`commands`] (one module per command), [`client`] (typed calls to a front
-//! door), [`feed`] (what it tells as it happens), [`output`] and [`failure`] (what people and programs are told), [`exit`] (what scripts are told).
+//! door, through [`connector`] and with a [`credential`]), [`feed`] (what it tells as it happens), [`output`] and [`failure`] (what people and programs are told), [`exit`] (what scripts are told).
 
 mod args;
 mod client;
 mod commands;
+mod connector;
+mod credential;
 mod exit;
 mod failure;
 mod feed;
@@ -32,6 +34,9 @@ fn main() -> ExitCode {
         Err(error) => {
             // Help and version are answers, not errors; clap knows where each goes.
             error.print().ok();
+            if args::names_token_itself(&error) {
+                failure::say(args::NO_TOKEN_FLAG);
+            }
             if error.use_stderr() { exit::Exit::Usage.into() } else { exit::Exit::Done.into() }
         }
     }

@@ -67,6 +67,12 @@ impl Line {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// How many have been put in line and wait.
+    #[cfg(test)]
+    pub(crate) fn waiting(&self) -> usize {
+        self.state().queues.values().map(|queue| queue.waiters.len()).sum()
+    }
+
     /// Something came free, somewhere: the first of every demand asks.
     pub(crate) fn nudge(&self) {
         for queue in self.state().queues.values() {

@@ -246,3 +246,6 @@ fn ended_early(node: NodeId, spawn: SpawnId, ended: v1::Ended) -> SpawnError {
     }
     SpawnError::Failed { node, spawn, exit: Box::new(exit), log }
 }
+
+#[cfg(test)]
+mod tests;

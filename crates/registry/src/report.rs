@@ -27,7 +27,7 @@ pub struct SpawnReport {
     pub gpu: Option<u32>,
     /// The labels its request asked for.
     pub labels: BTreeMap<String, String>,
-    /// Who had it spawned. What the registry knows of an owner stays when a report says nothing of one.
+    /// Who had it spawned. Counts only where the registry does not know: else its reservation said so.
     pub owner: Option<Owner>,
     /// How long ago it was admitted.
     pub started: Duration,

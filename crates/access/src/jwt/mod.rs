@@ -141,6 +141,17 @@ fn caller(claims: &Claims, limits: Limits) -> Option<Caller> {
     Some(Caller { owner, scopes: claims.scopes(), limits, expires: Some(claims.expires()?) })
 }
 
+/// Why a token is not made.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum SignError {
+    /// It would speak for nobody.
+    #[error("must be 1 to 251 visible ASCII characters")]
+    Subject,
+    /// There is nothing to sign it with.
+    #[error("{0}")]
+    Key(String),
+}
+
 /// What a new token is to say.
 #[derive(Debug, Clone, Serialize)]
 pub struct NewToken {
@@ -180,14 +191,14 @@ impl NewToken {
     ///
     /// # Errors
     /// The subject can be nobody's name, or the file holds no such secret.
-    pub fn sign(&self, key_file: &Path) -> Result<String, String> {
+    pub fn sign(&self, key_file: &Path) -> Result<String, SignError> {
         provider::install();
         if format!("jwt:{}", self.sub).parse::<Owner>().is_err() || self.sub.is_empty() {
-            return Err("the subject must be 1 to 251 visible ASCII characters".to_owned());
+            return Err(SignError::Subject);
         }
-        let bytes = keys::bytes(key_file)?;
-        let key = EncodingKey::from_secret(keys::secret(&bytes)?);
-        jsonwebtoken::encode(&Header::default(), self, &key).map_err(|e| e.to_string())
+        let bytes = keys::bytes(key_file).map_err(SignError::Key)?;
+        let key = EncodingKey::from_secret(keys::secret(&bytes).map_err(SignError::Key)?);
+        jsonwebtoken::encode(&Header::default(), self, &key).map_err(|e| SignError::Key(e.to_string()))
     }
 }
 

@@ -62,7 +62,7 @@ impl Body {
     }
 }
 
-/// The owner of one spawn.
+/// The one task that owns a spawn.
 #[derive(Debug)]
 pub(crate) struct Driver {
     node: Arc<Node>,
@@ -272,12 +272,12 @@ impl Driver {
 }
 
 impl Drop for Driver {
-    /// An owner that panics must not leave its process behind, nor its slot.
+    /// A driver that panics must not leave its process behind, nor its slot.
     fn drop(&mut self) {
         if !std::thread::panicking() {
             return;
         }
-        tracing::error!(spawn.id = %self.id(), "the owner of a spawn has failed, the spawn is ended");
+        tracing::error!(spawn.id = %self.id(), "the driver of a spawn has failed, the spawn is ended");
         self.body.signal(Signal::Kill);
         let exit = Exit {
             reason: ExitReason::Failed,

@@ -5,5 +5,6 @@ mod adoption;
 mod ends;
 mod harness;
 mod life;
+mod owners;
 mod spawning;
 mod watching;

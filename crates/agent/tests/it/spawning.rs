@@ -368,7 +368,7 @@ async fn many_cycles_leave_every_counter_where_it_was() {
                             client.stop(stop).await.unwrap();
                             done += 1;
                         }
-                        // The owner of one that was stopped has not come to it yet.
+                        // The driver of one that was stopped has not come to it yet.
                         Outcome::Refused(refused) => assert_eq!(refused.reason(), Reason::Full),
                         Outcome::Ended(ended) => panic!("{ended:?}"),
                     }

@@ -4,9 +4,10 @@ use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
 
+use access::Scopes;
 use axum::extract::ws::Utf8Bytes;
 use model::api::{Node, Spawn};
-use model::{Event, EventKind, NodeId, SpawnId, Timestamp};
+use model::{Event, EventKind, NodeId, Owner, SpawnId, Timestamp};
 use serde::{Deserialize, Serialize, Serializer};
 use serde_json::{Map, Value};
 use uuid::Uuid;
@@ -247,8 +248,13 @@ pub(crate) enum Frame<'a> {
         heartbeat_seconds: f64,
         connection: Uuid,
     },
-    /// The credential was good.
-    Authenticated,
+    /// The credential was good; whose it is and what it is for. Without them nobody has to show one here.
+    Authenticated {
+        #[serde(skip_serializing_if = "Option::is_none")]
+        owner: Option<&'a Owner>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        scopes: Option<Scopes>,
+    },
     /// A subscription has begun. Without a snapshot it goes on where it was.
     Subscribed {
         topic: &'a Topic,

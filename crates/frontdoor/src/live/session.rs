@@ -341,9 +341,11 @@ impl Writer<'_> {
             let bearer = Arc::new(bearer.map_err(|_| End::Unauthenticated)?);
             info!(owner = %bearer.caller.owner, "live feed authenticated");
             self.subscriptions.only = bearer.only().cloned();
-            self.rights.send_replace(Rights::Of(bearer));
+            self.rights.send_replace(Rights::Of(Arc::clone(&bearer)));
+            let (owner, scopes) = (Some(&bearer.caller.owner), Some(bearer.caller.scopes));
+            return self.say("authenticated", &Frame::Authenticated { owner, scopes }).await;
         }
-        self.say("authenticated", &Frame::Authenticated).await
+        self.say("authenticated", &Frame::Authenticated { owner: None, scopes: None }).await
     }
 
     async fn refuse(&mut self, message: &str) -> Result<(), End> {

@@ -246,7 +246,8 @@ mod tests {
     fn a_spawn_is_followed_from_its_first_event_to_its_last() {
         let mut view = View::new(1, vec![node("a", 0)], Vec::new());
         let id = SpawnId::mint();
-        let first = json!({"rendererType": "ssr", "endpoint": "ws://x", "labels": {"sdk": "1"}, "gpu": 2});
+        let first = json!({"rendererType": "ssr", "endpoint": "ws://x", "labels": {"sdk": "1"}, "gpu": 2,
+            "owner": "key:ann"});
         view.apply(&event(2, EventKind::SpawnLaunching, Some(id), first), None);
         view.apply(&event(3, EventKind::SpawnReady, Some(id), json!({"endpoint": "ws://x"})), None);
         let pings = json!({"pings": {id.to_string(): Timestamp::from_millis(4)}});
@@ -255,7 +256,8 @@ mod tests {
         view.apply(&event(6, EventKind::SpawnReady, Some(id), json!({"endpoint": "ws://x"})), None);
         let at = Timestamp::from_millis;
         let wanted = json!({"id": id, "node": "a", "endpoint": "ws://x", "rendererType": "ssr", "state": "ready",
-            "startedAt": at(2), "readyAt": at(3), "lastPingAt": at(4), "pool": "big", "labels": {"sdk": "1"}, "gpu": 2});
+            "startedAt": at(2), "readyAt": at(3), "lastPingAt": at(4), "pool": "big", "labels": {"sdk": "1"}, "gpu": 2,
+            "owner": "key:ann"});
         assert_eq!((view.seq, snapshot(&view, "spawns")), (6, json!([wanted])));
         assert_eq!(snapshot(&view, &format!("spawn:{id}")), wanted);
         view.apply(&event(7, EventKind::SpawnExited, Some(id), json!({"exit": {"reason": "stopped"}})), None);
@@ -265,6 +267,7 @@ mod tests {
             json!({"rendererType": "csr", "endpoint": "ws://y", "startedAt": at(1), "readyAt": at(2)});
         view.apply(&event(8, EventKind::SpawnDisconnected, Some(id), later), None);
         let met = &snapshot(&view, "spawns")[0];
+        assert_eq!(met.get("owner"), None);
         assert_eq!(
             (&met["state"], &met["startedAt"], &met["readyAt"]),
             (&json!("disconnected"), &json!(at(1)), &json!(at(2)))

@@ -4,13 +4,14 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use model::{
     AgentEpoch, Availability, Drain, Eligibility, EventKind, GpuSlots, Load, NodeDescription, NodeId,
-    NodeKind, NodeRecord, RendererType, SpawnId, SpawnRecord, TicketId, Timestamp, Timing,
+    NodeKind, NodeRecord, Owner, RendererType, SpawnId, SpawnRecord, TicketId, Timestamp, Timing,
 };
 use serde_json::Map;
 
 use super::claims::Claims;
 use super::history::History;
 use super::line::Line;
+use super::owned::Owned;
 use super::shelf::{Score, Shelf};
 use crate::ask::{Follow, Position, Reservation, Reserve, Reserved};
 use crate::permits::Permits;
@@ -26,6 +27,15 @@ pub(super) enum Hold {
     Running,
 }
 
+/// A slot that is taken.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Held {
+    pub(super) hold: Hold,
+    /// Whether a GPU slot goes with it.
+    pub(super) gpu: bool,
+    pub(super) owner: Option<Owner>,
+}
+
 /// One node.
 #[derive(Debug)]
 pub(super) struct NodeState {
@@ -37,8 +47,8 @@ pub(super) struct NodeState {
     pub(super) gpus: Vec<GpuSlots>,
     pub(super) beat: Timestamp,
     pub(super) drain: Option<Drain>,
-    /// Every taken slot, and whether a GPU slot goes with it.
-    pub(super) held: HashMap<SpawnId, (Hold, bool)>,
+    /// Every taken slot.
+    pub(super) held: HashMap<SpawnId, Held>,
     pub(super) abandoned: BTreeSet<SpawnId>,
     /// The last change applied.
     pub(super) serial: u64,
@@ -50,7 +60,7 @@ impl NodeState {
     }
 
     pub(super) fn gpu_used(&self) -> u32 {
-        u32::try_from(self.held.values().filter(|(_, gpu)| *gpu).count()).unwrap_or(u32::MAX)
+        u32::try_from(self.held.values().filter(|held| held.gpu).count()).unwrap_or(u32::MAX)
     }
 
     fn may_place(&self) -> bool {
@@ -103,6 +113,7 @@ pub(super) struct Farm {
     pub(super) beats: BTreeSet<(Timestamp, NodeId)>,
     /// Reservations by when they expire.
     pub(super) expiries: BTreeSet<(Timestamp, SpawnId, NodeId)>,
+    pub(super) owned: Owned,
     pub(super) line: Line,
     pub(super) history: History,
     pub(super) claims: Claims,
@@ -119,6 +130,7 @@ impl Farm {
             ahead: HashMap::new(),
             beats: BTreeSet::new(),
             expiries: BTreeSet::new(),
+            owned: Owned::default(),
             line: Line::default(),
             history: History::new(&timing),
             claims: Claims::new(&timing),
@@ -136,6 +148,12 @@ impl Farm {
 
     pub(super) fn reserve(&mut self, ask: &Reserve) -> Reserved {
         self.expire_beats();
+        if let (Some(owner), Some(most)) = (&ask.owner, ask.most)
+            && self.owned.is_over(owner, most)
+        {
+            self.leave_line(ask.place.as_slice());
+            return Reserved::OverQuota;
+        }
         let renderer = ask.demand.renderer;
         let kinds: Vec<NodeKind> = self
             .stock
@@ -165,7 +183,8 @@ impl Farm {
             && let Some(state) = self.nodes.get_mut(&node)
         {
             let gpu = renderer == RendererType::Ssr && state.description.gpus > 0;
-            state.held.insert(ask.spawn, (Hold::Reserved, gpu));
+            state.held.insert(ask.spawn, Held { hold: Hold::Reserved, gpu, owner: ask.owner.clone() });
+            self.owned.add(ask.owner.as_ref(), ask.spawn);
             let advertise = state.description.advertise.clone();
             self.expiries.insert((self.after(self.timing.reservation), ask.spawn, node.clone()));
             self.place(&node);
@@ -259,24 +278,23 @@ impl Farm {
             self.ahead.entry(node.clone()).or_default().insert(spawn);
             return;
         };
-        if let Some((hold, _)) = state.held.get_mut(&spawn)
-            && *hold == Hold::Reserved
+        if let Some(held) = state.held.get_mut(&spawn)
+            && held.hold == Hold::Reserved
         {
-            *hold = Hold::Abandoned;
+            held.hold = Hold::Abandoned;
         }
         state.abandoned.insert(spawn);
     }
 
     fn hold(&self, node: &NodeId, spawn: SpawnId) -> Option<Hold> {
-        self.nodes.get(node).and_then(|n| n.held.get(&spawn)).map(|(hold, _)| *hold)
+        self.nodes.get(node).and_then(|n| n.held.get(&spawn)).map(|held| held.hold)
     }
 
     /// Gives a slot back.
     pub(super) fn free(&mut self, node: &NodeId, spawn: SpawnId) {
         let Some(state) = self.nodes.get_mut(node) else { return };
-        if state.held.remove(&spawn).is_none() {
-            return;
-        }
+        let Some(held) = state.held.remove(&spawn) else { return };
+        self.owned.remove(held.owner.as_ref(), spawn);
         let drained = state.eligibility == Eligibility::Draining && state.held.is_empty();
         self.place(node);
         if drained {
@@ -400,7 +418,7 @@ impl Farm {
     pub(super) fn living(&self, nodes: &[NodeId]) -> Vec<SpawnRecord> {
         let states = nodes.iter().filter_map(|node| self.nodes.get(node));
         let running = states.flat_map(|state| {
-            state.held.iter().filter(|(_, (hold, _))| *hold == Hold::Running).map(|(id, _)| *id)
+            state.held.iter().filter(|(_, held)| held.hold == Hold::Running).map(|(id, _)| *id)
         });
         let records = running.filter_map(|id| self.history.get(id));
         records.map(|record| SpawnRecord { events: Vec::new(), ..record.clone() }).collect()

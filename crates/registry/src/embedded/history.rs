@@ -112,6 +112,7 @@ impl History {
         for (order, id) in self.order.range(..end).rev() {
             let Some(record) = self.get(*id) else { continue };
             if filter.node.as_ref().is_some_and(|node| *node != record.node)
+                || filter.owner.as_ref().is_some_and(|owner| record.owner.as_ref() != Some(owner))
                 || filter.state.is_some_and(|state| state != record.state)
             {
                 continue;

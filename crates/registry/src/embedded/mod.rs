@@ -5,6 +5,7 @@ mod claims;
 mod farm;
 mod history;
 mod line;
+mod owned;
 mod reconcile;
 mod shelf;
 

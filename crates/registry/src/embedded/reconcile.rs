@@ -1,5 +1,6 @@
 //! Taking in what agents report, and doing what time asks for.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 
 use model::{
@@ -8,7 +9,7 @@ use model::{
 };
 use serde_json::Map;
 
-use super::farm::{Farm, Hold, NodeState};
+use super::farm::{Farm, Held, Hold, NodeState};
 use crate::report::{AgentReport, Heartbeat, Orders, SpawnReport, Wish};
 
 impl Farm {
@@ -131,14 +132,14 @@ impl Farm {
             state.abandoned.remove(forgotten);
         }
         let mut gone: Vec<(SpawnId, Hold)> = Vec::new();
-        for (id, (hold, _)) in &state.held {
-            let over = match hold {
+        for (id, held) in &state.held {
+            let over = match held.hold {
                 Hold::Running => !listed(id),
                 Hold::Abandoned => heartbeat.forgotten.contains(id),
                 Hold::Reserved => false,
             };
             if over {
-                gone.push((*id, *hold));
+                gone.push((*id, held.hold));
             }
         }
         for (id, hold) in gone {
@@ -171,8 +172,17 @@ impl Farm {
         if self.history.get(report.id).is_some_and(|old| old.state == SpawnState::Exited) {
             return None;
         }
+        // Whose it is was said by its reservation; an agent that has taken it over may not know.
+        let reserved_by = state.held.get(&report.id).and_then(|held| held.owner.clone());
+        let report = &match reserved_by {
+            None => Cow::Borrowed(report),
+            owner if owner == report.owner => Cow::Borrowed(report),
+            owner => Cow::Owned(SpawnReport { owner, ..report.clone() }),
+        };
         if !ended {
-            state.held.insert(report.id, (Hold::Running, report.gpu.is_some()));
+            let held = Held { hold: Hold::Running, gpu: report.gpu.is_some(), owner: report.owner.clone() };
+            state.held.insert(report.id, held);
+            self.owned.add(report.owner.as_ref(), report.id);
         }
         let fresh = record(node, state, report, self.now);
         let mut data = crate::report::event_data(report);
@@ -185,6 +195,7 @@ impl Farm {
                 *old = SpawnRecord {
                     events: std::mem::take(&mut old.events),
                     started_at: old.started_at,
+                    owner: old.owner.take(),
                     ready_at: old.ready_at.or(fresh.ready_at),
                     // An agent that has only just taken it over has not heard of it yet.
                     last_ping_at: fresh.last_ping_at.or(old.last_ping_at),
@@ -232,10 +243,11 @@ impl Farm {
     fn give_up(&mut self, node: &NodeId) {
         let Some(state) = self.nodes.get_mut(node) else { return };
         state.availability = Availability::Down;
-        let running: Vec<SpawnId> =
-            state.held.iter().filter(|(_, (hold, _))| *hold == Hold::Running).map(|(id, _)| *id).collect();
+        let running = state.held.iter().filter(|(_, held)| held.hold == Hold::Running);
+        let running: Vec<_> = running.map(|(id, held)| (*id, held.owner.clone())).collect();
         self.tell_node(EventKind::NodeDown, node);
-        for id in running {
+        for (id, owner) in running {
+            self.owned.remove(owner.as_ref(), id);
             if let Some(record) = self.history.get_mut(id)
                 && !matches!(record.state, SpawnState::Exited | SpawnState::Lost)
             {
@@ -252,13 +264,13 @@ impl Farm {
         {
             self.expiries.pop_first();
             let Some(state) = self.nodes.get_mut(&node) else { continue };
-            match state.held.get(&spawn) {
+            match state.held.get(&spawn).map(|held| held.hold) {
                 // The agent may still be asked to start it by a call that is on its way.
-                Some((Hold::Reserved | Hold::Abandoned, _)) => {
+                Some(Hold::Reserved | Hold::Abandoned) => {
                     state.abandoned.insert(spawn);
                     self.free(&node, spawn);
                 }
-                Some((Hold::Running, _)) | None => {}
+                Some(Hold::Running) | None => {}
             }
         }
         if self.line.sweep(self.now) {
@@ -281,7 +293,8 @@ impl Farm {
         for node in old {
             self.unplace(&node);
             let Some(state) = self.nodes.remove(&node) else { continue };
-            for id in state.held.into_keys() {
+            for (id, held) in state.held {
+                self.owned.remove(held.owner.as_ref(), id);
                 self.end_unseen(&node, id);
             }
         }

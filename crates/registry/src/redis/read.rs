@@ -115,12 +115,20 @@ impl Redis {
     }
 
     pub(crate) async fn spawns(&self, filter: &SpawnFilter) -> Result<SpawnPage, RegistryError> {
-        let index = match &filter.node {
-            Some(node) => self.key(&format!("spawns:{node}")),
-            None => self.key("spawns"),
+        // By owner and node, only the owner's index is of use; the node is looked for in its records.
+        let (index, node) = match (&filter.owner, &filter.node) {
+            (Some(owner), node) => (self.key(&format!("spawns-of:{owner}")), node.as_ref()),
+            (None, Some(node)) => (self.key(&format!("spawns:{node}")), None),
+            (None, None) => (self.key("spawns"), None),
+        };
+        let is_wanted = |fields: &Fields| {
+            !fields.is_empty()
+                && filter.state.is_none_or(|state| state.as_str() == text(fields, "state"))
+                && node.is_none_or(|node| node.as_str() == text(fields, "node"))
         };
         let limit = filter.limit.max(1);
-        let chunk = if filter.state.is_some() { CHUNK } else { limit.min(CHUNK) + 1 };
+        let sifts = filter.state.is_some() || node.is_some();
+        let chunk = if sifts { CHUNK } else { limit.min(CHUNK) + 1 };
         let mut page = SpawnPage::default();
         let mut cursor = filter.cursor;
         let mut last = None;
@@ -139,7 +147,7 @@ impl Redis {
             for ((id, seq), values) in ids.iter().zip(records) {
                 let fields = listed(values);
                 cursor = Some(*seq);
-                if fields.is_empty() || filter.state.is_some_and(|s| s.as_str() != text(&fields, "state")) {
+                if !is_wanted(&fields) {
                     continue;
                 }
                 if page.spawns.len() == limit {

@@ -51,6 +51,8 @@ impl Redis {
                         .arg(fastrand::f64())
                         .arg(version)
                         .arg(ask.place.map(|t| t.to_string()).unwrap_or_default())
+                        .arg(ask.owner.as_ref().map_or("", Owner::as_str))
+                        .arg(ask.most.map(|most| most.to_string()).unwrap_or_default())
                         .arg(ask.avoid.len());
                     for node in &ask.avoid {
                         args.arg(node.as_str());
@@ -70,6 +72,7 @@ impl Redis {
                 })),
                 ["full"] => Ok(Reserved::Full),
                 ["none", known] => Ok(Reserved::NoMatch { known: *known == "1" }),
+                ["over"] => Ok(Reserved::OverQuota),
                 ["kinds", version, ..] => {
                     self.learn_kinds((*version).to_owned(), &answer[2..])?;
                     continue;
@@ -295,6 +298,7 @@ fn spawn_args(args: &mut ScriptInvocation<'_>, spawn: &SpawnReport) {
         .arg(&spawn.endpoint)
         .arg(spawn.gpu.map(|gpu| gpu.to_string()).unwrap_or_default())
         .arg(json(&spawn.labels))
+        .arg(spawn.owner.as_ref().map_or("", Owner::as_str))
         .arg(ms(spawn.started))
         .arg(age(spawn.ready))
         .arg(age(spawn.last_ping))

@@ -11,6 +11,8 @@ use crate::support::*;
 
 const NODES: usize = 3;
 const SLOTS: [u32; NODES] = [1, 2, 4];
+/// Owners, and the most each may have at once.
+const OWNERS: [(&str, u32); 2] = [("key:ann", 1), ("jwt:bob", 3)];
 /// GPU slots of each node; none means that GPUs do not limit it.
 const GPUS: [Option<u32>; NODES] = [None, Some(1), Some(2)];
 
@@ -19,9 +21,10 @@ enum Op {
     Reserve {
         ssr: bool,
         pack: bool,
+        owner: Option<usize>,
     },
-    /// The agent admits the n-th open reservation.
-    Confirm(usize),
+    /// The agent admits the n-th open reservation, and may not know whose it is.
+    Confirm(usize, bool),
     Release(usize),
     Abandon(usize),
     /// The agent reports the end of the n-th running spawn.
@@ -38,8 +41,9 @@ enum Op {
 fn op() -> impl Strategy<Value = Op> {
     let n = 0..8usize;
     prop_oneof![
-        8 => (any::<bool>(), any::<bool>()).prop_map(|(ssr, pack)| Op::Reserve { ssr, pack }),
-        5 => n.clone().prop_map(Op::Confirm),
+        8 => (any::<bool>(), any::<bool>(), proptest::option::of(0..OWNERS.len()))
+            .prop_map(|(ssr, pack, owner)| Op::Reserve { ssr, pack, owner }),
+        5 => (n.clone(), any::<bool>()).prop_map(|(n, knows)| Op::Confirm(n, knows)),
         2 => n.clone().prop_map(Op::Release),
         2 => n.clone().prop_map(Op::Abandon),
         3 => n.clone().prop_map(Op::End),
@@ -61,12 +65,20 @@ struct Model {
     /// Vanished, and not noticed before the node's next heartbeat.
     vanished: BTreeSet<SpawnId>,
     cordoned: BTreeSet<usize>,
+    /// Of all that there ever were.
+    owners: BTreeMap<SpawnId, usize>,
 }
 
 impl Model {
     fn used(&self, node: usize) -> (u32, u32) {
         let held = self.open.values().chain(self.running.values()).filter(|(n, _)| *n == node);
         held.fold((0, 0), |(slots, gpus), (_, gpu)| (slots + 1, gpus + u32::from(*gpu)))
+    }
+
+    /// What counts against an owner's quota.
+    fn owned(&self, owner: usize) -> u32 {
+        let held = self.open.keys().chain(self.running.keys());
+        u32::try_from(held.filter(|spawn| self.owners.get(spawn) == Some(&owner)).count()).unwrap()
     }
 
     /// The nodes a reserve may choose.
@@ -108,30 +120,39 @@ async fn run(farm: Farm, timing: &Timing, ops: Vec<Op>) {
         agent.beat(&farm).await;
     }
     let mut model = Model::default();
-    let report = |spawn: SpawnId, gpu: bool| SpawnReport { gpu: gpu.then_some(0), ..ready(spawn) };
+    let report = |spawn: SpawnId, gpu: bool, owner: Option<usize>| SpawnReport {
+        gpu: gpu.then_some(0),
+        owner: owner.map(|owner| OWNERS[owner].0.parse().unwrap()),
+        ..ready(spawn)
+    };
     for op in ops {
         match op.clone() {
-            Op::Reserve { ssr: wants_gpu, pack } => {
+            Op::Reserve { ssr: wants_gpu, pack, owner } => {
                 let ask = if wants_gpu { ssr() } else { csr() };
                 let ask = if pack { ask.pack() } else { ask };
+                let ask = owner.map_or(ask.clone(), |owner| ask.of(OWNERS[owner].0, OWNERS[owner].1));
+                let is_over = owner.is_some_and(|owner| model.owned(owner) >= OWNERS[owner].1);
                 let best = model.best(wants_gpu, pack);
                 match farm.reserve(&ask).await {
                     Reserved::Slot(got) => {
                         let node = (0..NODES).find(|n| name(*n) == got.node.as_str()).unwrap();
                         assert!(best.contains(&node), "{op:?} chose {node}, not one of {best:?}");
+                        assert!(!is_over, "{op:?}");
+                        model.owners.extend(owner.map(|owner| (got.spawn, owner)));
                         let gpu = ask.demand.renderer == RendererType::Ssr && GPUS[node].is_some();
                         model.open.insert(got.spawn, (node, gpu));
                     }
                     Reserved::Full => assert!(best.is_empty() && model.cordoned.len() < NODES),
                     Reserved::NoMatch { known } => assert!(known && model.cordoned.len() == NODES),
-                    Reserved::OverQuota => panic!("nobody has a quota"),
+                    Reserved::OverQuota => assert!(is_over, "{op:?}"),
                 }
             }
-            Op::Confirm(n) => {
+            Op::Confirm(n, knows) => {
                 let Some((spawn, (node, gpu))) = nth(&model.open, n) else { continue };
                 model.open.remove(&spawn);
                 model.running.insert(spawn, (node, gpu));
-                agents[node].tell(&farm, report(spawn, gpu)).await;
+                let owner = model.owners.get(&spawn).copied().filter(|_| knows);
+                agents[node].tell(&farm, report(spawn, gpu, owner)).await;
             }
             Op::Release(n) => {
                 let Some((spawn, (node, _))) = nth(&model.open, n) else { continue };
@@ -183,6 +204,20 @@ async fn run(farm: Farm, timing: &Timing, ops: Vec<Op>) {
             assert_eq!(farm.used(&name(node)).await, model.used(node), "node {node} after {op:?}");
             assert!(model.used(node).0 <= slots);
         }
+        for (owner, (name, most)) in OWNERS.into_iter().enumerate() {
+            let owned = model.owned(owner);
+            assert!(owned <= most);
+            assert_eq!(
+                farm.reserve(&csr().of(name, owned)).await,
+                Reserved::OverQuota,
+                "{name} after {op:?}"
+            );
+            match farm.reserve(&csr().of(name, owned + 1)).await {
+                Reserved::OverQuota => panic!("{name} has less than that after {op:?}"),
+                Reserved::Slot(slot) => farm.registry.release(&slot.node, slot.spawn).await.unwrap(),
+                Reserved::Full | Reserved::NoMatch { .. } => {}
+            }
+        }
     }
 
     // Everything ends; nothing may be left.
@@ -199,6 +234,11 @@ async fn run(farm: Farm, timing: &Timing, ops: Vec<Op>) {
     }
     for node in 0..NODES {
         assert_eq!(farm.used(&name(node)).await, (0, 0), "node {node} at the end");
+        let open = model::Eligibility::Eligible;
+        assert!(farm.registry.set_eligibility(&id(&name(node)), open, None, None).await.unwrap());
+    }
+    for (name, _) in OWNERS {
+        farm.take(&csr().of(name, 1)).await;
     }
 }
 

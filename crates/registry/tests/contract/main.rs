@@ -9,6 +9,7 @@ mod idempotency;
 mod interleavings;
 mod line;
 mod nodes;
+mod owners;
 mod servers;
 mod slots;
 mod spawns;

@@ -105,7 +105,11 @@ impl Farm {
     }
 
     pub(crate) fn named(url: &str, name: &str) -> Self {
-        Self { registry: open(url, name, TIMING), _redis: None }
+        Self::on_with(url, name, TIMING)
+    }
+
+    pub(crate) fn on_with(url: &str, name: &str, timing: Timing) -> Self {
+        Self { registry: open(url, name, timing), _redis: None }
     }
 
     pub(crate) async fn reserve(&self, ask: &Reserve) -> Reserved {
@@ -161,6 +165,7 @@ pub(crate) trait Ask {
     fn avoid(self, node: &str) -> Self;
     fn pack(self) -> Self;
     fn place(self, ticket: TicketId) -> Self;
+    fn of(self, owner: &str, most: u32) -> Self;
 }
 
 impl Ask for Reserve {
@@ -182,6 +187,11 @@ impl Ask for Reserve {
     }
     fn place(mut self, ticket: TicketId) -> Self {
         self.place = Some(ticket);
+        self
+    }
+    fn of(mut self, owner: &str, most: u32) -> Self {
+        self.owner = Some(owner.parse().expect("a good name"));
+        self.most = Some(most);
         self
     }
 }

@@ -16,6 +16,8 @@
 --   places, line     zsets of those who wait, ticket -> until when it is kept, and -> its number; lineno: last number
 --   wait:<k>:<r>     zset ticket -> number   queues:<ticket>   set of the wait keys it is in
 --   spawns, spawns:<n>  zsets spawn -> seq of its first event, of the farm and of a node
+--   spawns-of:<o>    the same of an owner    owned:<o>         hash spawn -> node, what an owner has, see slots.lua
+--   permit:<o>       when an owner's last start would have been due
 --   spawn:<id>       hash, the record; its n-th event stands in field e<n>, their number in field events
 --   ended            zset spawn -> when it ended
 --   idem:<key>       hash, an idempotency record

@@ -5,9 +5,10 @@
 --     and who asked as JSON or null; else four times ''), which counts only when the node is not known,
 --     count and ids of forgotten reservations, count and fields of spawns;
 --   count of changes, and for each: serial, age, fields of the spawn.
--- Fields of a spawn: id, state, renderer, endpoint, GPU or '', labels, ms since started, since ready or '', since its last
---   ping or '', since its end or '', exit or '', data of the event.
+-- Fields of a spawn: id, state, renderer, endpoint, GPU or '', labels, owner or '', ms since started, since ready or '',
+--   since its last ping or '', since its end or '', exit or '', data of the event.
 -- Returns {'superseded'} · {'unknown'} · {'ok', eligibility, drain, now, abandoned …}.
+local SPAWN_FIELDS = 13
 local i = A
 local function arg()
   i = i + 1
@@ -97,31 +98,35 @@ local freed = false
 local pings
 
 -- What the first event of a spawn says of it whatever its state, so that a follower can make its record.
-local function introduced(data, state, renderer, endpoint, gpu, labels, started, ready)
+local function introduced(data, state, renderer, endpoint, gpu, labels, owner, started, ready)
   local intro = '{"rendererType":"' .. renderer .. '","startedAt":"' .. rfc3339(now - started) .. '"'
   if state ~= 'ready' then intro = intro .. ',"endpoint":' .. cjson.encode(endpoint) end
   if ready ~= '' then intro = intro .. ',"readyAt":"' .. rfc3339(tonumber(ready)) .. '"' end
   if labels ~= '{}' then intro = intro .. ',"labels":' .. labels end
+  if owner ~= '' then intro = intro .. ',"owner":' .. cjson.encode(owner) end
   if gpu ~= '' then intro = intro .. ',"gpu":' .. gpu end
   return intro .. (data == '{}' and '}' or ',' .. string.sub(data, 2))
 end
 
 -- Brings one spawn's record, slot and history to what its agent says. Returns its id.
 local function apply(at)
-  local id, state, renderer, endpoint, gpu, labels = arg(), arg(), arg(), arg(), arg(), arg()
+  local id, state, renderer, endpoint, gpu, labels, says = arg(), arg(), arg(), arg(), arg(), arg(), arg()
   local started, ready, ping, ended, exit, data = arg(), since(arg()), since(arg()), since(arg()), arg(), arg()
   local record = P .. ':spawn:' .. id
-  local was = call('HMGET', record, 'state', 'ping', 'ready', 'events')
+  local was = call('HMGET', record, 'state', 'ping', 'ready', 'events', 'owner')
   if was[1] == 'exited' then return id end
+  local looks = holds or not was[1]
+  local hold = looks and hold_of(id)
+  -- Whose it is was said by its reservation; an agent that has taken it over may not know.
+  local owner = hold and #hold > 2 and string.sub(hold, 3) or says
   -- A slot is held from a spawn's first report on; a heartbeat looks again.
-  if state ~= 'exited' and (holds or not was[1]) then
-    local want = gpu ~= '' and 'Ag' or 'A-'
-    -- Where no GPU is counted, what was held before makes no difference.
-    local hold = (holds or old[6] ~= '-1') and hold_of(id)
+  if state ~= 'exited' and looks then
+    local want = (gpu ~= '' and 'Ag' or 'A-') .. owner
     if hold ~= want then
       call('HSET', held, id, want)
+      own(owner, node, id)
       if holds then holds[id] = want end
-      local before = hold and string.sub(hold, 2) == 'g' and 1 or 0
+      local before = hold and string.sub(hold, 2, 2) == 'g' and 1 or 0
       local after = gpu ~= '' and 1 or 0
       if before ~= after then call('HINCRBY', key, 'gused', after - before) end
       call('ZREM', P .. ':expiries', id .. node)
@@ -137,18 +142,23 @@ local function apply(at)
   end
   local kind = 'spawn.' .. state
   if was[1] then
+    -- It counts again.
+    if was[1] == 'lost' and state ~= 'exited' then own(was[5] or '', node, id) end
     tell_spawn(at, kind, node, id, data, was[4], 'state', state, 'ended', ended, 'exit', exit,
       -- An agent that has only just taken it over has not heard of it yet.
       'ping', ping ~= '' and ping or was[2], 'ready', was[3] ~= '' and was[3] or ready)
   else
     if state ~= 'launching' and state ~= 'exited' then
-      data = introduced(data, state, renderer, endpoint, gpu, labels, started, ready)
+      data = introduced(data, state, renderer, endpoint, gpu, labels, owner, started, ready)
+    elseif state == 'launching' and owner ~= says then
+      data = '{"owner":' .. cjson.encode(owner) .. ',' .. string.sub(data, 2)
     end
     local seq = tell_spawn(at, kind, node, id, data, nil, 'node', node, 'endpoint', endpoint, 'renderer', renderer,
       'state', state, 'started', since(started), 'ready', ready, 'ping', ping, 'ended', ended, 'exit', exit,
-      'gpu', gpu, 'labels', labels, 'pool', old[5]:match('^[^|]*'))
+      'gpu', gpu, 'labels', labels, 'owner', owner, 'pool', old[5]:match('^[^|]*'))
     call('ZADD', P .. ':spawns', seq, id)
     call('ZADD', P .. ':spawns:' .. node, seq, id)
+    if owner ~= '' then call('ZADD', P .. ':spawns-of:' .. owner, seq, id) end
   end
   if state == 'exited' then
     call('ZADD', P .. ':ended', int(now), id)
@@ -163,7 +173,7 @@ if heartbeat then
   register()
   for _ = 1, tonumber(arg()) do forgotten[#forgotten + 1] = arg() end
   listed, list_from = tonumber(arg()), i
-  i = i + listed * 12 -- the list is applied after the changes
+  i = i + listed * SPAWN_FIELDS -- the list is applied after the changes
 end
 
 local serial = tonumber(old[4] or 0)
@@ -174,7 +184,7 @@ for _ = 1, tonumber(arg()) do
     apply(now - age)
     serial = s
   else
-    i = i + 12
+    i = i + SPAWN_FIELDS
   end
 end
 if serial ~= last then call('HSET', key, 'serial', int(serial)) end

@@ -1,10 +1,10 @@
 -- Takes a slot on the best node.
--- ARGV: spawn, renderer, 1 to pack, random number in [0, 1), known version of the kinds, ticket or '', number of nodes to
---   avoid, those nodes, number of suitable kinds, those kinds.
--- Returns {'slot', node, advertise} · {'full'} · {'none', 1 if suitable nodes are known} · {'kinds', version, kind, JSON, …}
---   when the caller's picture of the kinds is old and nothing was done.
+-- ARGV: spawn, renderer, 1 to pack, random number in [0, 1), known version of the kinds, ticket or '', owner or '', the most
+--   the owner may have or '', number of nodes to avoid, those nodes, number of suitable kinds, those kinds.
+-- Returns {'slot', node, advertise} · {'full'} · {'none', 1 if suitable nodes are known} · {'over'} when the owner has as many
+--   as it may have · {'kinds', version, kind, JSON, …} when the caller's picture of the kinds is old and nothing was done.
 local spawn, renderer, pack, random = ARGV[A + 1], ARGV[A + 2], ARGV[A + 3] == '1', tonumber(ARGV[A + 4])
-local ticket = ARGV[A + 6]
+local ticket, owner, most = ARGV[A + 6], ARGV[A + 7], tonumber(ARGV[A + 8])
 local version = call('GET', P .. ':kindver') or '0'
 if version ~= ARGV[A + 5] then
   local answer = { 'kinds', version }
@@ -12,12 +12,29 @@ if version ~= ARGV[A + 5] then
   return answer
 end
 local avoid, kinds = {}, {}
-local i = A + 8
-for _ = 1, tonumber(ARGV[A + 7]) do
+local i = A + 10
+for _ = 1, tonumber(ARGV[A + 9]) do
   avoid[#avoid + 1] = ARGV[i]
   i = i + 1
 end
 for k = i + 1, i + tonumber(ARGV[i]) do kinds[#kinds + 1] = ARGV[k] end
+
+-- Agents and front doors of before owners do not take note when a slot comes back. Before an owner is refused, some of what
+-- it has is looked at again.
+local function is_over_quota()
+  local owned = P .. ':owned:' .. owner
+  if call('HLEN', owned) < most then return false end
+  local some = call('HRANDFIELD', owned, 16, 'WITHVALUES')
+  for s = 1, #some, 2 do
+    if call('HEXISTS', P .. ':held:' .. some[s + 1], some[s]) == 0 then call('HDEL', owned, some[s]) end
+  end
+  return call('HLEN', owned) >= most
+end
+
+if owner ~= '' and most and is_over_quota() then
+  if ticket ~= '' and leave(ticket) then nudge_line() end
+  return done({ 'over' })
+end
 
 local number = math.huge
 local waiting = call('ZCARD', P .. ':places') > 0
@@ -110,7 +127,8 @@ if node then
   local key, held = P .. ':node:' .. node, P .. ':held:' .. node
   local h = call('HMGET', key, 'kind', 'csr', 'ssr', 'slots', 'gpus', 'gused', 'placeable', 'advertise')
   local gpu = renderer == 'ssr' and tonumber(h[5]) >= 0
-  call('HSET', held, spawn, gpu and 'Rg' or 'R-')
+  call('HSET', held, spawn, (gpu and 'Rg' or 'R-') .. owner)
+  own(owner, node, spawn)
   if gpu then h[6] = call('HINCRBY', key, 'gused', 1) end
   call('ZADD', P .. ':expiries', int(now + RESERVATION), spawn .. node)
   shelve(node, h, call('HLEN', held))

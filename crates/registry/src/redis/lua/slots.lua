@@ -1,7 +1,19 @@
 -- Slots and where nodes stand in the indexes.
 --
--- held:<n> maps a spawn to two letters. The first says why the slot is taken: R reserved and not reported by the agent
--- yet, X such a reservation given up, A reported by the agent. The second is g when a GPU slot goes with it, else -.
+-- held:<n> maps a spawn to two letters and its owner, if it has one. The first letter says why the slot is taken: R reserved
+-- and not reported by the agent yet, X such a reservation given up, A reported by the agent. The second is g when a GPU slot
+-- goes with it, else -.
+--
+-- owned:<o> has what the owner's quota counts: everything of its that holds a slot, but not what is lost with a node. A
+-- node that does not come back must not keep its spawns' owners from starting others for as long as it is remembered.
+
+local function own(owner, node, spawn)
+  if owner ~= '' then call('HSET', P .. ':owned:' .. owner, spawn, node) end
+end
+
+local function disown(hold, spawn)
+  if #hold > 2 then call('HDEL', P .. ':owned:' .. string.sub(hold, 3), spawn) end
+end
 
 -- Puts a node where its load says, or nowhere when it has no room.
 -- h: its kind, csr, ssr, slots, gpus, gused, placeable; used: its taken slots.
@@ -70,7 +82,8 @@ local function let_go(node, spawn)
   local hold = call('HGET', held, spawn)
   if not hold then return false end
   call('HDEL', held, spawn)
-  if string.sub(hold, 2) == 'g' then call('HINCRBY', key, 'gused', -1) end
+  if string.sub(hold, 2, 2) == 'g' then call('HINCRBY', key, 'gused', -1) end
+  disown(hold, spawn)
   return true
 end
 

@@ -13,6 +13,7 @@ for _, node in ipairs(call('ZRANGEBYSCORE', P .. ':stale', '-inf', now - DOWN, '
     local spawn = held[h]
     local was = call('HMGET', P .. ':spawn:' .. spawn, 'state', 'events')
     if string.sub(held[h + 1], 1, 1) == 'A' and was[1] and was[1] ~= 'exited' and was[1] ~= 'lost' then
+      disown(held[h + 1], spawn)
       tell_spawn(now, 'spawn.lost', node, spawn, '{}', was[2], 'state', 'lost')
     end
   end
@@ -38,11 +39,12 @@ if left then nudge_line() end
 
 -- Records of ended spawns, the oldest first.
 local function drop(spawn)
-  local node = call('HGET', P .. ':spawn:' .. spawn, 'node')
+  local of = call('HMGET', P .. ':spawn:' .. spawn, 'node', 'owner')
   call('DEL', P .. ':spawn:' .. spawn)
   call('ZREM', P .. ':ended', spawn)
   call('ZREM', P .. ':spawns', spawn)
-  if node then call('ZREM', P .. ':spawns:' .. node, spawn) end
+  if of[1] then call('ZREM', P .. ':spawns:' .. of[1], spawn) end
+  if of[2] and of[2] ~= '' then call('ZREM', P .. ':spawns-of:' .. of[2], spawn) end
 end
 for _, spawn in ipairs(call('ZRANGEBYSCORE', P .. ':ended', '-inf', now - HISTORY, 'LIMIT', 0, 1000)) do drop(spawn) end
 local over = call('ZCARD', P .. ':ended') - HISTORY_COUNT
@@ -52,11 +54,14 @@ end
 
 -- Nodes that have been down for long.
 for _, node in ipairs(call('ZRANGEBYSCORE', P .. ':down', '-inf', now - FORGET, 'LIMIT', 0, 16)) do
-  local held = call('HKEYS', P .. ':held:' .. node)
+  local held = call('HGETALL', P .. ':held:' .. node)
   strike(node)
   call('ZREM', P .. ':down', node)
   call('SREM', P .. ':names', node)
   call('DEL', P .. ':node:' .. node, P .. ':held:' .. node, P .. ':abandoned:' .. node)
-  for _, spawn in ipairs(held) do end_unseen(node, spawn) end
+  for h = 1, #held, 2 do
+    disown(held[h + 1], held[h])
+    end_unseen(node, held[h])
+  end
 end
 return done()

@@ -1,0 +1,150 @@
+//! How many an owner may have, from an order to the agent.
+
+use std::sync::Mutex;
+
+use clap::Parser;
+use model::{AgentEpoch, Demand, NodeDescription, NodeKind, Owner, Placement, RendererType, Timing};
+use registry::{AgentReport, Heartbeat, Registry, Reserve, Reserved};
+use tokio::net::TcpListener;
+use tokio::time::timeout;
+use tokio_stream::wrappers::TcpListenerStream;
+use tonic::{Request, Response, Status};
+use wire::v1::node_agent_server::{NodeAgent, NodeAgentServer};
+use wire::v1::spawn_reply;
+
+use super::*;
+
+#[derive(Debug, Parser)]
+struct Cli {
+    #[command(flatten)]
+    options: crate::Options,
+}
+
+fn door(registry: Registry) -> Arc<Door> {
+    let config = Cli::parse_from(["frontdoor"]).options.into_config().unwrap();
+    Arc::new(Door::new(config, registry))
+}
+
+/// An agent whose spawns are always ready; with the orders it got.
+#[derive(Debug, Clone, Default)]
+struct Agent(Arc<Mutex<Vec<v1::SpawnRequest>>>);
+
+#[tonic::async_trait]
+impl NodeAgent for Agent {
+    async fn spawn(&self, request: Request<v1::SpawnRequest>) -> Result<Response<v1::SpawnReply>, Status> {
+        self.0.lock().unwrap().push(request.into_inner());
+        let outcome = Some(spawn_reply::Outcome::Ready(v1::Ready::default()));
+        Ok(Response::new(v1::SpawnReply { outcome }))
+    }
+    async fn stop(&self, _: Request<v1::StopRequest>) -> Result<Response<v1::StopReply>, Status> {
+        Ok(Response::new(v1::StopReply::default()))
+    }
+    async fn set_eligibility(
+        &self,
+        _: Request<v1::SetEligibilityRequest>,
+    ) -> Result<Response<v1::SetEligibilityReply>, Status> {
+        Err(Status::unimplemented("not here"))
+    }
+    async fn list(&self, _: Request<v1::ListRequest>) -> Result<Response<v1::ListReply>, Status> {
+        Err(Status::unimplemented("not here"))
+    }
+    async fn read_log(&self, _: Request<v1::ReadLogRequest>) -> Result<Response<v1::ReadLogReply>, Status> {
+        Err(Status::unimplemented("not here"))
+    }
+}
+
+/// A node of a pool of its own.
+async fn node(registry: &Registry, name: &str, slots: u32) -> Agent {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let advertise = format!("http://{}", listener.local_addr().unwrap());
+    let agent = Agent::default();
+    let server = tonic::transport::Server::builder().add_service(NodeAgentServer::new(agent.clone()));
+    tokio::spawn(server.serve_with_incoming(TcpListenerStream::new(listener)));
+    let description = NodeDescription {
+        advertise,
+        endpoint: "ws://{host}:{port}".to_owned(),
+        kind: NodeKind { pool: name.to_owned(), labels: Default::default() },
+        slots,
+        gpus: 0,
+        gpu_slots: 0,
+        csr: true,
+        ssr: true,
+        version: "0".to_owned(),
+    };
+    let report = AgentReport {
+        node: name.parse().unwrap(),
+        epoch: AgentEpoch::mint(),
+        takeover: true,
+        changes: Vec::new(),
+        heartbeat: Some(Heartbeat::new(description, Vec::new())),
+    };
+    registry.report(&report).await.unwrap();
+    agent
+}
+
+fn demand(pool: &str) -> Demand {
+    Demand { renderer: RendererType::Csr, pool: Some(pool.to_owned()), labels: Default::default() }
+}
+
+fn ann() -> Option<Owner> {
+    Some("key:ann".parse().unwrap())
+}
+
+async fn take(registry: &Registry, pool: &str, owner: Option<Owner>) -> registry::Reservation {
+    let ask = Reserve {
+        spawn: SpawnId::mint(),
+        demand: demand(pool),
+        placement: Placement::Spread,
+        avoid: Vec::new(),
+        place: None,
+        owner,
+        most: None,
+    };
+    match registry.reserve(&ask).await.unwrap() {
+        Reserved::Slot(slot) => slot,
+        other => panic!("a slot was expected, not {other:?}"),
+    }
+}
+
+/// Of somebody who may have one, and would wait for a slot.
+fn order(pool: &str) -> Order {
+    let body = format!(r#"{{"pool":"{pool}","waitSeconds":60}}"#);
+    Order { owner: ann(), most: Some(1), ..Order::parse(body.as_bytes()).unwrap() }
+}
+
+const SOON: Duration = Duration::from_secs(20);
+
+#[tokio::test]
+async fn an_order_says_whose_it_is_to_the_registry_and_to_the_agent() {
+    let registry = Registry::embedded(Timing::FARM);
+    let agent = node(&registry, "a", 9).await;
+    let (door, request) = (door(registry), RequestId::mint());
+    let (_, mut held) = spawn(&door, &order("a"), &request, false).await.unwrap();
+    held.keep();
+    let second = timeout(SOON, spawn(&door, &order("a"), &request, false)).await.expect("an answer at once");
+    assert!(matches!(second, Err(SpawnError::OverQuota { most: 1 })), "{second:?}");
+    let owners: Vec<_> = agent.0.lock().unwrap().iter().map(|order| order.owner.clone()).collect();
+    assert_eq!(owners, [Some("key:ann".to_owned())]);
+}
+
+#[tokio::test]
+async fn nobody_waits_in_line_for_what_it_may_not_have() {
+    let registry = Registry::embedded(Timing::FARM);
+    node(&registry, "full", 1).await;
+    node(&registry, "other", 1).await;
+    let taken = take(&registry, "full", None).await;
+    let (door, request, order) = (door(registry.clone()), RequestId::mint(), order("full"));
+    let waiting = spawn(&door, &order, &request, false);
+    let elsewhere = async {
+        while door.line.waiting() == 0 {
+            tokio::task::yield_now().await;
+        }
+        take(&registry, "other", ann()).await;
+    };
+    let (answer, _) =
+        timeout(SOON, futures_util::future::join(waiting, elsewhere)).await.expect("no waiting");
+    assert!(matches!(answer, Err(SpawnError::OverQuota { most: 1 })), "{answer:?}");
+    // Nor does its place keep anybody else waiting.
+    registry.release(&taken.node, taken.spawn).await.unwrap();
+    take(&registry, "full", None).await;
+}
