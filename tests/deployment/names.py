@@ -25,14 +25,22 @@ def wrong(where, what):
     bad.append(f"{where}: {what}")
 
 
-def help_of(verb):
-    run = subprocess.run([HATCHERY, verb, "--help"], capture_output=True, text=True, check=True)
-    return set(re.findall(r"(?<![\w-])--[a-z][a-z-]*", run.stdout)), set(re.findall(r"HATCHERY_[A-Z_]+", run.stdout))
+def verbs_of(text):
+    below = re.search(r"^Commands:\n(.*?)\n\n", text, re.M | re.S)
+    return [verb for verb in re.findall(r"^  ([a-z]+) ", below[1], re.M) if verb != "help"] if below else []
+
+
+def help_of(*verbs):
+    """All flags and variables of a command and of those below it."""
+    text = subprocess.run([HATCHERY, *verbs, "--help"], capture_output=True, text=True, check=True).stdout
+    found = set(re.findall(r"(?<![\w-])--[a-z][a-z-]*", text)), set(re.findall(r"HATCHERY_[A-Z_]+", text))
+    for more in (help_of(*verbs, verb) for verb in verbs_of(text)):
+        found = found[0] | more[0], found[1] | more[1]
+    return found
 
 
 COMMANDS = subprocess.run([HATCHERY, "--help"], capture_output=True, text=True, check=True).stdout
-VERBS = re.findall(r"^  ([a-z]+) ", COMMANDS.split("Commands:")[1].split("Options:")[0], re.M)
-HELP = {verb: help_of(verb) for verb in VERBS if verb != "help"}
+HELP = {verb: help_of(verb) for verb in verbs_of(COMMANDS)}
 ANY_FLAG = set().union(*(flags for flags, _ in HELP.values()), {"--version"})
 # For commands that are run where a role is.
 OPERATORS = {"HATCHERY_SERVER", "HATCHERY_CA", "HATCHERY_TOKEN_FILE"}
@@ -151,7 +159,8 @@ for name, service in yaml.safe_load((DEPLOY / "docker" / "compose.yaml").read_te
 # Metrics, with the suffix that their kind gives them.
 KINDS = {}
 for role in ROLES:
-    source = "\n".join(p.read_text(encoding="utf-8") for p in (ROOT / "crates" / role / "src").rglob("*metrics.rs"))
+    source = "\n".join(p.read_text(encoding="utf-8") for name in ("*metrics.rs", "figures.rs")
+                       for p in (ROOT / "crates" / role / "src").rglob(name))
     for name in re.findall(r'(?:register!?|phase!)\(\s*(?:[^"()]*(?:\([^()]*\))?[^"()]*,\s*)?"([a-z_]+)"', source):
         KINDS[name if name.startswith("process_") else f"hatchery_{role}_{name}"] = None
 CODE = "\n".join(p.read_text(encoding="utf-8") for p in (ROOT / "crates").rglob("*.rs"))
