@@ -4,6 +4,7 @@ usage: balancers.py nginx|haproxy CONFIG [HATCHERY TS3D-SC-SIM REDIS-SERVER]
 """
 
 import contextlib
+import hashlib
 import http.client
 import json
 import os
@@ -38,18 +39,19 @@ def until(what, seconds, probe):
 class Door:
     """Stands in for a front door: `behaviour` says what becomes of a request, `seen` which came."""
 
-    def __init__(self):
+    def __init__(self, certificate):
         self.behaviour, self.seen, self.hung_up = "answer", [], threading.Event()
-        self.port, self.admin = free_port(), free_port()
+        self.port = free_port()
+        self.context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        self.context.load_cert_chain(*certificate)
         self.socket = None
         self.open()
-        self.listen(self.admin, lambda c: c.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"))
 
-    def listen(self, port, serve):
-        s = socket.create_server(("127.0.0.1", port), backlog=64)
+    def listen(self):
+        s = socket.create_server(("127.0.0.1", self.port), backlog=64)
 
-        def one(connection):
-            with connection, contextlib.suppress(OSError):
+        def one(raw):
+            with raw, contextlib.suppress(OSError), self.context.wrap_socket(raw, server_side=True) as connection:
                 connection.settimeout(10)
                 head = b""
                 while b"\r\n\r\n" not in head:
@@ -63,7 +65,7 @@ class Door:
                 while length and len(body) < int(length[1]):
                     body += connection.recv(65536)
                 head += b"\r\n"
-                serve(connection) if port == self.admin else self.serve(connection, head)
+                self.serve(connection, head)
 
         def accept():
             while True:
@@ -77,19 +79,21 @@ class Door:
         return s
 
     def open(self):
-        self.socket = self.listen(self.port, None)
+        self.socket = self.listen()
 
     def close(self):
         self.socket.shutdown(socket.SHUT_RDWR)
         self.socket.close()
 
     def serve(self, connection, head):
-        self.seen.append(head.split(b"\r\n", 1)[0].decode())
-        if self.behaviour == "answer":
+        line = head.split(b"\r\n", 1)[0].decode()
+        if not line.startswith("GET /readyz "):
+            self.seen.append(line)
+        if self.behaviour == "answer" or line.startswith("GET /readyz "):
             connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok")
         elif self.behaviour == "hold":
             # HAProxy resets, nginx closes.
-            with contextlib.suppress(ConnectionResetError):
+            with contextlib.suppress(ConnectionResetError, ssl.SSLError):
                 if connection.recv(1) != b"":
                     return
             self.hung_up.set()
@@ -105,9 +109,8 @@ def configure(kind, sample, directory, doors, https):
     """The sample with this machine's ports and paths."""
     text = open(sample, encoding="utf-8").read()
     replaced = {"10.0.0.0/8": INSIDE + "/32"}
-    for (host, (port, admin)) in zip(("10.0.0.5", "10.0.0.7"), doors):
-        check = f" port {admin}" if kind == "haproxy" else ""
-        replaced[f"{host}:8080"] = f"127.0.0.1:{port}{' check' + check if check else ''}"
+    for host, port in zip(("10.0.0.5", "10.0.0.7"), doors):
+        replaced[f"{host}:8080"] = f"127.0.0.1:{port}"
     if kind == "nginx":
         replaced |= {
             "listen 80 ": f"listen 127.0.0.1:{free_port()} ",
@@ -136,17 +139,27 @@ def configure(kind, sample, directory, doors, https):
 
 
 @contextlib.contextmanager
-def balancer(kind, sample, doors):
+def certificates():
+    """A directory with a certificate that everybody shows here, and that is its own CA; its two files."""
     with tempfile.TemporaryDirectory() as directory:
         os.chmod(directory, 0o755)
         crt, key = directory + "/farm.crt", directory + "/farm.key"
         subprocess.run(
             ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=localhost"]
-            + ["-keyout", key, "-out", crt],
+            + ["-addext", "subjectAltName=DNS:frontdoor.farm", "-keyout", key, "-out", crt],
             check=True, capture_output=True,
         )
-        with open(directory + "/farm.pem", "w", encoding="utf-8") as pem:
-            pem.write(open(crt, encoding="utf-8").read() + open(key, encoding="utf-8").read())
+        yield crt, key
+
+
+@contextlib.contextmanager
+def balancer(kind, sample, doors, certificate):
+    with tempfile.TemporaryDirectory() as directory:
+        os.chmod(directory, 0o755)
+        crt, key = (open(file, encoding="utf-8").read() for file in certificate)
+        for name, text in (("farm.pem", crt + key), ("farm.crt", crt), ("farm.key", key), ("farm-ca.pem", crt)):
+            with open(f"{directory}/{name}", "w", encoding="utf-8") as file:
+                file.write(text)
         https = free_port()
         path = configure(kind, sample, directory, doors, https)
         command = {"nginx": ["nginx", "-p", directory, "-c", path], "haproxy": ["haproxy", "-f", path]}[kind]
@@ -168,26 +181,27 @@ def connect(port, source):
     return context.wrap_socket(raw)
 
 
-def call(port, method, path, source=OUTSIDE, key=None):
+def call(port, method, path, source=OUTSIDE, key=None, token=None):
     """The status and the body."""
     connection = http.client.HTTPConnection("localhost")
     connection.sock = connect(port, source)
-    headers = {"Idempotency-Key": key} if key else {}
+    headers = ({"Idempotency-Key": key} if key else {}) | ({"Authorization": f"Bearer {token}"} if token else {})
     connection.request(method, path, body=b"{}" if method == "POST" else None,
                        headers=headers | ({"Content-Type": "application/json"} if method == "POST" else {}))
     answer = connection.getresponse()
     return answer.status, answer.read()
 
 
-def subscribe(port):
+def subscribe(port, token="none"):
     live = connect(port, INSIDE)
     live.sendall(b"GET /v1/live HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+                 b"Authorization: Bearer " + token.encode() + b"\r\n"
                  b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n")
     return live
 
 
-def stand_ins(kind, sample):
-    doors = [Door(), Door()]
+def stand_ins(kind, sample, certificate):
+    doors = [Door(certificate), Door(certificate)]
 
     def both(behaviour):
         for door in doors:
@@ -200,7 +214,7 @@ def stand_ins(kind, sample):
         if found != wanted:
             raise SystemExit(f"{kind}: {what}: {found!r}, not {wanted!r}")
 
-    with balancer(kind, sample, [(door.port, door.admin) for door in doors]) as port:
+    with balancer(kind, sample, [door.port for door in doors], certificate) as port:
         expect("a spawn from outside", call(port, "POST", "/spawn")[0], 200)
         for path in ("/v1/nodes", "/v1/live", "/spawnx", "/openapi.json"):
             expect(f"{path} from outside", call(port, "GET", path)[0], 403)
@@ -241,7 +255,7 @@ def stand_ins(kind, sample):
         expect("the echo", live.recv(100), b"HELLO")
 
 
-def real(kind, sample, hatchery, simulated, redis):
+def real(kind, sample, certificate, hatchery, simulated, redis):
     with contextlib.ExitStack() as stack:
         directory = stack.enter_context(tempfile.TemporaryDirectory())
 
@@ -264,23 +278,31 @@ def real(kind, sample, hatchery, simulated, redis):
               f"--state-dir={directory}/state", f"--ports={first}-{first + 40}", "--slots=4", "--on-shutdown=kill",
               *(f"--{flag}=127.0.0.1:{p}" for flag, p in zip(("listen", "admin-listen", "liveliness-listen"), addresses)))
         doors = [(free_port(), free_port()) for _ in range(2)]
+        secret, keys = "s" * 42 + "8", os.path.join(directory, "keys")
+        token = "hatchery_balancer0000_" + secret
+        with open(keys, "w", encoding="utf-8") as file:
+            known = {"id": "balancer0000", "sha256": hashlib.sha256(secret.encode()).hexdigest()}
+            json.dump(known | {"scopes": ["spawn", "operate"]}, file)
         for port, admin in doors:
-            start(hatchery, "frontdoor", url, f"--listen=127.0.0.1:{port}", f"--admin-listen=127.0.0.1:{admin}")
+            start(hatchery, "frontdoor", url, f"--listen=127.0.0.1:{port}", f"--admin-listen=127.0.0.1:{admin}",
+                  f"--tls-cert={certificate[0]}", f"--tls-key={certificate[1]}", f"--api-keys={keys}")
         health = os.path.join(os.path.dirname(sample), "..", "docker", "healthcheck")
         for admin in (doors[0][1], doors[1][1], addresses[1]):
             environment = os.environ | {"HEALTHCHECK_PORT": str(admin)}
             until("the image's health check", 20, lambda: subprocess.run(["bash", health], env=environment).returncode == 0)
         unused = os.environ | {"HEALTHCHECK_PORT": str(free_port())}
         assert subprocess.run(["bash", health], env=unused).returncode == 1
-        with balancer(kind, sample, doors) as port:
-            until("the node", 10, lambda: b'"up"' in call(port, "GET", "/v1/nodes", INSIDE)[1])
-            status, body = call(port, "POST", "/spawn", key="once")
+        with balancer(kind, sample, [port for port, _ in doors], certificate) as port:
+            until("the node", 10, lambda: b'"up"' in call(port, "GET", "/v1/nodes", INSIDE, token=token)[1])
+            status, body = call(port, "POST", "/spawn")
+            assert status == 401, body
+            status, body = call(port, "POST", "/spawn", key="once", token=token)
             assert status == 200, body
-            again = call(port, "POST", "/spawn", key="once")[1]
+            again = call(port, "POST", "/spawn", key="once", token=token)[1]
             assert json.loads(body) == json.loads(again), (body, again)
             host, endpoint = json.loads(body)["endpoint"].removeprefix("ws://").rsplit(":", 1)
             socket.create_connection((host, int(endpoint)), 5).close()
-            live, said = subscribe(port), b""
+            live, said = subscribe(port, token), b""
             while b'"hello"' not in said and (piece := live.recv(4096)):
                 said += piece
             assert b" 101 " in said and b'"hello"' in said, said
@@ -294,6 +316,7 @@ def real(kind, sample, hatchery, simulated, redis):
 
 
 if __name__ == "__main__":
-    stand_ins(*sys.argv[1:3])
-    if len(sys.argv) > 3:
-        real(*sys.argv[1:])
+    with certificates() as shown:
+        stand_ins(*sys.argv[1:3], shown)
+        if len(sys.argv) > 3:
+            real(*sys.argv[1:3], shown, *sys.argv[3:])

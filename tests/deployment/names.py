@@ -10,6 +10,7 @@ import pathlib
 import re
 import subprocess
 import sys
+import tempfile
 
 import yaml
 
@@ -24,16 +25,26 @@ def wrong(where, what):
     bad.append(f"{where}: {what}")
 
 
-def help_of(verb):
-    run = subprocess.run([HATCHERY, verb, "--help"], capture_output=True, text=True, check=True)
-    return set(re.findall(r"(?<![\w-])--[a-z][a-z-]*", run.stdout)), set(re.findall(r"HATCHERY_[A-Z_]+", run.stdout))
+def verbs_of(text):
+    below = re.search(r"^Commands:\n(.*?)\n\n", text, re.M | re.S)
+    return [verb for verb in re.findall(r"^  ([a-z]+) ", below[1], re.M) if verb != "help"] if below else []
+
+
+def help_of(*verbs):
+    """All flags and variables of a command and of those below it."""
+    text = subprocess.run([HATCHERY, *verbs, "--help"], capture_output=True, text=True, check=True).stdout
+    found = set(re.findall(r"(?<![\w-])--[a-z][a-z-]*", text)), set(re.findall(r"HATCHERY_[A-Z_]+", text))
+    for more in (help_of(*verbs, verb) for verb in verbs_of(text)):
+        found = found[0] | more[0], found[1] | more[1]
+    return found
 
 
 COMMANDS = subprocess.run([HATCHERY, "--help"], capture_output=True, text=True, check=True).stdout
-VERBS = re.findall(r"^  ([a-z]+) ", COMMANDS.split("Commands:")[1].split("Options:")[0], re.M)
-HELP = {verb: help_of(verb) for verb in VERBS if verb != "help"}
+HELP = {verb: help_of(verb) for verb in verbs_of(COMMANDS)}
 ANY_FLAG = set().union(*(flags for flags, _ in HELP.values()), {"--version"})
-VARIABLES = set().union(*(variables for _, variables in HELP.values()), {"HATCHERY_SERVER"})
+# For commands that are run where a role is.
+OPERATORS = {"HATCHERY_SERVER", "HATCHERY_CA", "HATCHERY_TOKEN_FILE"}
+VARIABLES = set().union(*(variables for _, variables in HELP.values()), OPERATORS)
 
 
 def flags(where, verb, words):
@@ -41,6 +52,28 @@ def flags(where, verb, words):
         looked_at["flags"] += 1
         if flag not in HELP[verb][0]:
             wrong(where, f"hatchery {verb} has no {flag}")
+
+
+def something(directory):
+    """What the files of TLS and of API keys may hold; the settings name others, which are not here."""
+    subprocess.run(
+        [HATCHERY, "certs", "new", "--dir", directory, "--frontdoor", "frontdoor", "--agent", "agent"],
+        check=True, capture_output=True,
+    )
+    keys = os.path.join(directory, "api-keys")
+    subprocess.run([HATCHERY, "key", "new", "--file", keys], check=True, capture_output=True)
+    with open(os.path.join(directory, "password"), "w", encoding="utf-8") as file:
+        file.write("secret\n")
+    return {
+        "tls-cert": f"{directory}/{{}}.pem", "tls-key": f"{directory}/{{}}.key", "tls-client-ca": f"{directory}/ca.pem",
+        "agent-tls-cert": f"{directory}/frontdoor.pem", "agent-tls-key": f"{directory}/frontdoor.key",
+        "api-keys": keys, "registry-password-file": f"{directory}/password",
+    }
+
+
+def here(role, flag, value):
+    """A file of this machine for a flag that wants one."""
+    return FILES[flag].format(role) if flag in FILES else value
 
 
 def accepted(where, role, arguments, environment):
@@ -54,6 +87,9 @@ def accepted(where, role, arguments, environment):
             arguments = [f"{flag}=192.0.2.1:7070" if a.startswith(flag + "=") else a for a in arguments]
         else:
             environment[variable] = "192.0.2.1:7070"
+    words = (a.removeprefix("--").split("=", 1) for a in arguments)
+    arguments = [f"--{w[0]}={here(role, w[0], w[1])}" if len(w) == 2 else f"--{w[0]}" for w in words]
+    environment = {k: here(role, k.removeprefix("HATCHERY_").lower().replace("_", "-"), v) for k, v in environment.items()}
     path = {"PATH": os.environ["PATH"], "HOME": "/nonexistent"}
     if role == "agent":
         environment["HATCHERY_STATE_DIR"] = "/nonexistent/hatchery"
@@ -74,6 +110,9 @@ def lines():
                 yield f"{path.relative_to(ROOT)}:{number}", line
 
 
+SCRATCH = tempfile.TemporaryDirectory()
+FILES = something(SCRATCH.name)
+
 for where, line in lines():
     for verb, words in re.findall(r"\bhatchery (?:--json )?([a-z]+)\b([^|;`&]*)", line):
         if verb in HELP:
@@ -93,6 +132,8 @@ for role in ROLES:
     environment = dict(re.findall(r"^#?(HATCHERY_[A-Z_]+)=(.*)$", path.read_text(encoding="utf-8"), re.M))
     for variable in set(environment) - HELP[role][1]:
         wrong(path.name, f"hatchery {role} does not read {variable}")
+    # JSON web tokens are an example of a file that nobody has.
+    environment = {k: v for k, v in environment.items() if not k.startswith("HATCHERY_JWT_")}
     accepted(path.name, role, [], environment)
 
 # The manifests, as they would be applied.
@@ -111,14 +152,15 @@ for name, service in yaml.safe_load((DEPLOY / "docker" / "compose.yaml").read_te
     role = (service.get("command") or [""])[0]
     if role in ROLES:
         environment = {k: re.sub(r"\$\{\w+:-(.*?)\}", r"\1", str(v)) for k, v in service["environment"].items()}
-        for variable in {v for v in environment if v.startswith("HATCHERY_")} - HELP[role][1]:
+        for variable in {v for v in environment if v.startswith("HATCHERY_")} - HELP[role][1] - OPERATORS:
             wrong(f"compose.yaml {name}", f"hatchery {role} does not read {variable}")
         accepted(f"compose.yaml {name}", role, [], environment)
 
 # Metrics, with the suffix that their kind gives them.
 KINDS = {}
 for role in ROLES:
-    source = "\n".join(p.read_text(encoding="utf-8") for p in (ROOT / "crates" / role / "src").rglob("*metrics.rs"))
+    source = "\n".join(p.read_text(encoding="utf-8") for name in ("*metrics.rs", "figures.rs")
+                       for p in (ROOT / "crates" / role / "src").rglob(name))
     for name in re.findall(r'(?:register!?|phase!)\(\s*(?:[^"()]*(?:\([^()]*\))?[^"()]*,\s*)?"([a-z_]+)"', source):
         KINDS[name if name.startswith("process_") else f"hatchery_{role}_{name}"] = None
 CODE = "\n".join(p.read_text(encoding="utf-8") for p in (ROOT / "crates").rglob("*.rs"))

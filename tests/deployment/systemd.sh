@@ -141,5 +141,20 @@ servers 0 || fail "stop-for-good leaves servers"
 within 10 sh -c "$dir/hatchery --server http://127.0.0.1:$http --json spawns | grep -q '\"reason\":\"drained\"'" ||
     fail "stop-for-good does not say that it ended the spawn"
 
+# Servers of another user, under an agent that is root but for what the drop-in leaves it: it can start, see and end them.
+rm "$dir/units/hatchery-agent.service.d/stop-for-good.conf"
+sed 's#=hoops$#=daemon#' "$deploy/systemd/drop-ins/spawn-user.conf" >"$dir/units/hatchery-agent.service.d/spawn-user.conf"
+inside systemctl daemon-reload
+inside systemctl start hatchery-agent
+within 10 up
+within 10 farm spawn || fail "nothing can be spawned as another user"
+owner() { inside sh -c "stat -c %U /proc/\$(pgrep -f '^$dir/ts3d-sc-sim')"; }
+[ "$(owner)" = daemon ] || fail "the server runs as $(owner)"
+inside systemctl restart hatchery-agent
+within 10 adopted 1 || fail "a server of another user is not taken over"
+within 10 ready 1 || fail "the server of another user did not survive: $(farm spawns)"
+farm stop "$(farm --json spawns --state ready | grep -o '"id":"[^"]*"' | head -n 1 | cut -d'"' -f4)" >/dev/null
+within 10 servers 0 || fail "a server of another user cannot be ended"
+
 inside systemctl stop hatchery-frontdoor
 [ "$(inside systemctl show -P Result hatchery-frontdoor)" = success ] || fail "the front door does not end well"

@@ -37,3 +37,11 @@ pub async fn run(mark: &Path, server: Client, args: &[&str]) -> Ran {
         stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
     }
 }
+
+/// Makes an API key with these flags in this file; its credential.
+pub fn new_key(mark: &Path, file: &Path, flags: &[&str]) -> String {
+    let output = hatchery(mark).args(["key", "new", "--file"]).arg(file).args(flags).output();
+    let output = output.expect("the program can be started");
+    assert!(output.status.success(), "{output:?}");
+    String::from_utf8(output.stdout).expect("a credential is text").trim_end().to_owned()
+}

@@ -98,9 +98,17 @@ pub struct FarmBuilder {
     plain_log: bool,
     links: bool,
     sentinels: bool,
+    keys: bool,
 }
 
 impl FarmBuilder {
+    /// With callers who have to show API keys. The farm's own clients show one that is good for everything.
+    #[must_use]
+    pub fn keys(mut self) -> Self {
+        self.keys = true;
+        self
+    }
+
     /// With the log of an installation that sets nothing, for what is measured.
     #[must_use]
     pub fn plain_log(mut self) -> Self {
@@ -144,7 +152,7 @@ impl FarmBuilder {
     }
 
     /// Starts it and waits until every front door sees every node.
-    pub async fn start(self) -> Farm {
+    pub async fn start(mut self) -> Farm {
         let scratch =
             tempfile::Builder::new().prefix("hatchery-test-").tempdir().expect("a scratch directory");
         let mark = scratch.path().to_owned();
@@ -152,6 +160,11 @@ impl FarmBuilder {
         fs::create_dir(mark.join("models")).expect("a directory can be made");
         fs::write(mark.join("models/bolt.scs"), "").expect("a file can be written");
         let guard = Guard::over(&mark);
+        let operator = self.keys.then(|| {
+            let keys = mark.join("keys");
+            self.door_args.extend(["--api-keys".to_owned(), keys.display().to_string()]);
+            command::new_key(&mark, &keys, &["--scope", "spawn,operate"])
+        });
         let redis = RedisServer::start(&mark).await;
         let log = if self.plain_log { None } else { Some(LOG) };
         let sentinels = if self.sentinels { Some(Sentinels::over(&redis, &mark).await) } else { None };
@@ -177,7 +190,9 @@ impl FarmBuilder {
         let mut doors = Vec::new();
         for index in 0..self.doors.max(1) {
             let common = registry(&format!("frontdoor-{index}")).await;
-            doors.push(Door::new(&mark, &common, index, &self.door_args));
+            let mut door = Door::new(&mark, &common, index, &self.door_args);
+            door.operator = operator.as_deref().map(|text| &*text.to_owned().leak());
+            doors.push(door);
         }
         for agent in &mut agents {
             agent.comes_up().await;
@@ -204,6 +219,8 @@ pub struct Door {
     pub http: Client,
     /// Where figures are.
     pub admin: Client,
+    /// What the farm's own clients show.
+    operator: Option<&'static str>,
     mark: PathBuf,
     args: Vec<String>,
     _block: Block,
@@ -218,7 +235,8 @@ impl Door {
         let args = [args.map(str::to_owned).as_slice(), common, more].concat();
         let role = Role::start(&format!("frontdoor-{index}"), mark, &args);
         let nowhere = Client::new(SocketAddr::from(([127, 0, 0, 1], 0)));
-        Self { role, http: nowhere, admin: nowhere, mark: mark.to_owned(), args, _block: block }
+        let mark = mark.to_owned();
+        Self { role, http: nowhere, admin: nowhere, operator: None, mark, args, _block: block }
     }
 
     /// Starts it again, on the same ports, after it has ended or was killed.
@@ -240,12 +258,21 @@ impl Door {
             line,
             format!("frontdoor listening on http://{}, admin on http://{}", http.addr, admin.addr)
         );
-        (self.http, self.admin) = (http, admin);
+        (self.http, self.admin) = (Client { credential: self.operator, ..http }, admin);
     }
 
     /// Its figures.
     pub async fn metrics(&self) -> Metrics {
         Metrics::of(&self.admin).await
+    }
+
+    /// Ends one that is none of a farm's own.
+    pub async fn finish(mut self) {
+        self.role.signal(Signal::TERM);
+        let status = self.role.end().await;
+        assert!(status.success(), "{} ended with {status}", self.role.name);
+        let errors = logs::errors(&self.role.name, &self.role.log());
+        assert!(errors.is_empty(), "{} logged {errors:#?}", self.role.name);
     }
 }
 
@@ -415,9 +442,37 @@ impl Farm {
         FarmBuilder::default()
     }
 
+    /// The file of API keys.
+    pub fn keys(&self) -> PathBuf {
+        self.mark.join("keys")
+    }
+
+    /// Makes an API key with these flags, and waits until every front door knows it; its credential.
+    pub async fn key(&self, flags: &[&str]) -> String {
+        let credential = command::new_key(&self.mark, &self.keys(), flags);
+        for door in &self.doors {
+            let client = door.http.showing(&credential);
+            until("the front door takes in the new key", PATIENCE, async || {
+                let status = client.get("/v1/spawns").send().await.status;
+                Look::when(status != 401, || format!("it answers {status}"))
+            })
+            .await;
+        }
+        credential
+    }
+
     /// One front door and one agent with so many slots.
     pub async fn small(slots: u16) -> Self {
         Self::builder().agent(AgentPlan::slots(slots)).start().await
+    }
+
+    /// One more front door with these arguments, for what the farm's own would not let in. The test ends it.
+    pub async fn another_door(&self, args: &[&str]) -> Door {
+        let args: Vec<String> = args.iter().map(|arg| (*arg).to_owned()).collect();
+        let common = common(&self.redis.url(), Some(LOG));
+        let mut door = Door::new(&self.mark, &common, self.doors.len(), &args);
+        door.comes_up().await;
+        door
     }
 
     /// The way into the front door of this number.

@@ -19,21 +19,37 @@ const LIMIT: Duration = Duration::from_secs(120);
 pub struct Client {
     /// The address.
     pub addr: SocketAddr,
+    /// What every request shows.
+    pub credential: Option<&'static str>,
 }
 
 impl Client {
-    /// For this address.
+    /// For this address, showing nothing.
     pub fn new(addr: SocketAddr) -> Self {
-        Self { addr }
+        Self { addr, credential: None }
+    }
+
+    /// One that shows this with every request.
+    #[must_use]
+    pub fn showing(self, credential: &str) -> Self {
+        // Tests end soon, and clients are copied freely.
+        Self { credential: Some(credential.to_owned().leak()), ..self }
+    }
+
+    /// One that shows nothing.
+    #[must_use]
+    pub fn showing_nothing(self) -> Self {
+        Self::new(self.addr)
     }
 
     /// A request to be added to.
     pub fn request(&self, method: &str, path: &str) -> Request {
+        let bearer = self.credential.map(|text| ("authorization".to_owned(), format!("Bearer {text}")));
         Request {
             addr: self.addr,
             method: method.to_owned(),
             path: path.to_owned(),
-            headers: Vec::new(),
+            headers: bearer.into_iter().collect(),
             body: Body::None,
         }
     }

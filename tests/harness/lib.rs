@@ -2,7 +2,8 @@
 //!
 //! Nothing in here knows how the programs work inside. In reading order: [`binaries`] builds the programs, [`role`] runs
 //! one of them, [`redis`] runs a Redis, [`sentinels`] what watches over one, [`farm`] puts them together, [`dev`] runs the
-//! farm of one process; [`http`], [`live`], [`viewer`], [`command`] and [`browser`] are the ways to talk to a farm;
+//! farm of one process, [`hosts`] is a network of machines to spread one over;
+//! [`http`], [`live`], [`viewer`], [`command`] and [`browser`] are the ways to talk to a farm;
 //! [`phantom`] is a node of the registry only; [`processes`], [`audit`], [`metrics`] and [`logs`] are the ways to look at one from outside;
 //! [`load`] is a crowd of clients, [`faults`] is what happens to a farm meanwhile (with [`link`] for the network),
 //! [`verdict`] says whether all promises were kept; [`wait`] is how a test waits, [`ports`] and [`guard`] keep tests out of each other's way.
@@ -15,6 +16,7 @@ pub mod dev;
 pub mod farm;
 pub mod faults;
 pub mod guard;
+pub mod hosts;
 pub mod http;
 pub mod link;
 pub mod live;
@@ -36,7 +38,7 @@ pub use audit::Audit;
 pub use browser::Browser;
 pub use command::Ran;
 pub use dev::Dev;
-pub use farm::{AgentPlan, Farm, FarmBuilder};
+pub use farm::{AgentPlan, Door, Farm, FarmBuilder};
 pub use http::{Client, Response};
 pub use live::Subscriber;
 pub use phantom::Phantom;

@@ -40,11 +40,23 @@ impl Subscriber {
     /// # Errors
     /// Nobody listens there, or the handshake is refused.
     pub async fn try_connect(door: SocketAddr) -> Result<Self, Error> {
+        Self::try_connect_as(door, None).await
+    }
+
+    /// The same with a credential in the handshake.
+    ///
+    /// # Errors
+    /// Nobody listens there, or the handshake is refused.
+    pub async fn try_connect_as(door: SocketAddr, credential: Option<&str>) -> Result<Self, Error> {
         let socket = TcpSocket::new_v4()?;
         // Set before the connection is made, it also bounds what the other side may send ahead.
         socket.set_recv_buffer_size(SMALL_BUFFER)?;
         let stream = timeout(PATIENCE, socket.connect(door)).await.expect("a connection does not hang")?;
-        let request = format!("ws://{door}/v1/live").into_client_request()?;
+        let mut request = format!("ws://{door}/v1/live").into_client_request()?;
+        if let Some(credential) = credential {
+            let bearer = format!("Bearer {credential}").parse().expect("a credential is a header's value");
+            request.headers_mut().insert("authorization", bearer);
+        }
         let shaken =
             timeout(PATIENCE, client_async(request, stream)).await.expect("a handshake does not hang");
         let mut subscriber =
@@ -59,6 +71,27 @@ impl Subscriber {
         let mut subscriber = Self::connect(door).await;
         let subscribed = subscriber.subscribe(topic).await;
         (subscriber, subscribed)
+    }
+
+    /// Connects as somebody and is greeted.
+    pub async fn connect_as(door: SocketAddr, credential: &str) -> Self {
+        let connected = Self::try_connect_as(door, Some(credential)).await;
+        connected.unwrap_or_else(|error| panic!("{door}: {error}"))
+    }
+
+    /// Shows a credential in a message.
+    pub async fn authenticate(&mut self, credential: &str) {
+        self.say(&json!({"type": "authenticate", "token": credential}).to_string()).await;
+    }
+
+    /// Waits until the credential that was shown is accepted.
+    pub async fn authenticated(&mut self) {
+        self.answer("authenticated", |_| {}).await;
+    }
+
+    /// Waits until it is told that something was wrong: the frame, which must have this code.
+    pub async fn refused(&mut self, code: &str) -> Value {
+        self.answer("error", |frame| assert_eq!(frame["code"], code, "{frame}")).await
     }
 
     /// Sends a text.

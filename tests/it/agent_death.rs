@@ -442,7 +442,7 @@ async fn an_agent_whose_node_was_taken_over_elsewhere_sees_its_own_spawns_off() 
     assert_eq!(farm.agents[0].role.exited(), None, "its viewer is still there");
     viewer.leave().await;
     let status = farm.agents[0].role.end().await;
-    assert_eq!(status.code(), Some(1), "{status}");
+    assert_eq!(status.code(), Some(4), "{status}");
     assert!(farm.agents[0].role.log().contains("--node must be unique in the farm"));
     farm.agents[0].role.killed = true;
     let (id, viewer) = watched(&farm).await;

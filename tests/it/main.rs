@@ -5,6 +5,7 @@
 #![expect(clippy::unwrap_used, reason = "in a test a panic is how something is reported")]
 
 // What a web client is promised.
+mod access;
 mod capacity;
 mod client_library;
 mod failure;
@@ -13,6 +14,7 @@ mod idempotency;
 mod input;
 mod line;
 mod routing;
+mod signing_in;
 mod viewers;
 
 // What operators and programs see.
@@ -29,8 +31,10 @@ mod watch;
 mod agent_death;
 mod clocks;
 mod command_line;
+mod confinement;
 mod crash;
 mod faults;
+mod hosts;
 mod liveliness;
 mod misbehaviour;
 mod outage;

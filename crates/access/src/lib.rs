@@ -1,5 +1,23 @@
 //! Who may do what: API keys, JSON web tokens, scopes and limits.
+//!
+//! Reading order: [`Options`] (the flags), [`Scope`] (what callers may be allowed), [`Caller`] and [`Denied`] (what a credential
+//! comes to), [`api_key`] (one key: a line of the file, and the credential that goes with it), [`key_file`] (the whole file, read
+//! and edited), [`jwt`] (tokens and the keys they are signed with), [`Access`] (all of it, kept up to date with the files).
+//!
+//! Secrets are never kept in the clear where a hash does, are compared in constant time, and are in no `Debug`, log or error.
 
+mod access;
+pub mod api_key;
+mod caller;
+pub mod jwt;
+pub mod key_file;
 mod options;
+mod scope;
 
+pub use access::{Access, Changes, OpenError};
+pub use caller::{Caller, Denied, Limits, Reason};
 pub use options::Options;
+pub use scope::{Scope, Scopes};
+
+/// The longest credential that is looked at.
+pub const LONGEST_CREDENTIAL: usize = 8192;

@@ -1,6 +1,7 @@
 //! From a request to a running process, or to the reason why not.
 
 use std::io;
+use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
@@ -16,10 +17,11 @@ use crate::load;
 use crate::models;
 use crate::node::Node;
 use crate::spawn::args::{PerSpawn, command_line};
+use crate::spawn::cgroup::Group;
 use crate::spawn::driver::{Body, Driver};
 use crate::spawn::exit::Cause;
 use crate::spawn::process::Process;
-use crate::spawn::{Answer, Facts, Refusal, Why, output};
+use crate::spawn::{Answer, Facts, Refusal, Why, launch, output};
 use crate::state::record::Record;
 use crate::table::{Admission, Ask};
 
@@ -108,7 +110,7 @@ fn try_spawn(node: &Arc<Node>, request: &Request) -> Result<Caller, Refusal> {
         Admission::Joined(answer) => return Ok(caller(answer)),
         Admission::Refused(refusal) => return Err(refusal),
     };
-    let body = match launch(node, &admitted.facts, request) {
+    let body = match start(node, &admitted.facts, request) {
         Ok(body) => body,
         Err(refusal) => {
             node.table().not_launched(id);
@@ -159,6 +161,7 @@ fn record(node: &Node, facts: &Facts, request: &Request, process: &Process, read
         ping_ms: u64::try_from(node.config.ping_interval.as_millis()).unwrap_or(u64::MAX),
         request_id: request.request_id.as_str().to_owned(),
         log: output::path(node.state.logs(), facts.id),
+        cgroup: process.group().map(|group| group.dir().to_owned()),
         started: clock.moment(facts.started),
         started_at: Timestamp::now(),
         ready_by: clock.moment(ready_by),
@@ -177,7 +180,7 @@ fn enough_memory(min_free: u64) -> Result<(), Refusal> {
     }
 }
 
-fn launch(node: &Node, facts: &Facts, request: &Request) -> Result<Body, Refusal> {
+fn start(node: &Node, facts: &Facts, request: &Request) -> Result<Body, Refusal> {
     let executable = match &node.config.launcher {
         Launcher::Executable(path) => path,
         Launcher::Nothing => {
@@ -191,7 +194,20 @@ fn launch(node: &Node, facts: &Facts, request: &Request) -> Result<Body, Refusal
     };
     let file = output::create(node.state.logs(), facts.id, &request.request_id, &node.config.node)
         .map_err(|error| cannot("create the log file", &log, &error))?;
-    let mut command = Command::new(executable);
+    let given_up = |what: &str, error: &io::Error| {
+        node.logs.discard(facts.id);
+        cannot(what, executable, error)
+    };
+    let group = match &node.groups {
+        // Once in its group, it is too late to go to another node.
+        Some(groups) => {
+            Some(std::fs::metadata(executable).map_err(|error| given_up("start", &error)).and_then(|_| {
+                groups.make(facts.id).map_err(|error| given_up("make a control group for", &error))
+            })?)
+        }
+        None => None,
+    };
+    let mut command = command(node, group.as_ref(), executable);
     command.args(command_line(
         &node.fixed_args,
         &PerSpawn {
@@ -204,13 +220,28 @@ fn launch(node: &Node, facts: &Facts, request: &Request) -> Result<Body, Refusal
         },
     ));
     set_environment(&mut command, &node.config, executable);
-    match Process::start(command, file) {
+    match Process::start(command, file, group.clone()) {
         Ok(process) => Ok(Body::Process(process)),
         Err(error) => {
-            node.logs.discard(facts.id);
-            Err(cannot("start", executable, &error))
+            if let Some(group) = group {
+                node.drivers.spawn(group.remove());
+            }
+            Err(given_up("start", &error))
         }
     }
+}
+
+/// What becomes the server.
+fn command(node: &Node, group: Option<&Group>, executable: &Path) -> Command {
+    let user = node.config.spawn_user.as_ref();
+    if let Some(group) = group {
+        return launch::command(group, user, executable);
+    }
+    let mut command = Command::new(executable);
+    if let Some(user) = user {
+        command.uid(user.uid).gid(user.gid);
+    }
+    command
 }
 
 /// Spawned servers get nothing of the agent's own environment but what they need to run.

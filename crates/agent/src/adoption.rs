@@ -23,6 +23,7 @@ use tracing::Instrument;
 use crate::config::Config;
 use crate::node::Node;
 use crate::procfs;
+use crate::spawn::cgroup::Group;
 use crate::spawn::driver::{Body, Driver};
 use crate::spawn::exit::{self, Cause, Progress, Status};
 use crate::spawn::lifecycle::{Phase, Rules, lost_after};
@@ -45,6 +46,11 @@ impl Estate {
     /// Those that run.
     pub(crate) fn living(&self) -> HashSet<SpawnId> {
         self.living.iter().map(|(story, _)| story.record.id).collect()
+    }
+
+    /// What they run as.
+    pub(crate) fn pids(&self) -> Vec<u32> {
+        self.living.iter().map(|(_, process)| process.pid()).collect()
     }
 }
 
@@ -127,6 +133,7 @@ fn recognise(state: &StateDir, config: &Config, pid: u32, start: u64) -> Option<
         ping_ms: u64::try_from(ping.as_millis()).unwrap_or(u64::MAX),
         request_id: String::new(),
         log,
+        cgroup: None,
         started: now,
         started_at: Timestamp::now(),
         ready_by: now.after(lost_after(ping)),
@@ -188,6 +195,10 @@ fn adopt(node: &Arc<Node>, story: Story, process: Process) -> Driver {
         ending = ?end,
         "spawn adopted"
     );
+    // One that was never written down has its group where it would get it today.
+    let group = record.cgroup.clone().map(Group::at);
+    let group = group.or_else(|| node.groups.as_ref()?.of(id));
+    let process = process.within(group);
     let started = clock.instant(record.started);
     let facts = if record.endpoint.is_empty() {
         let record = Record { endpoint: node.table().endpoint(id, port), ..record };
@@ -233,15 +244,24 @@ fn bury(node: &Node, story: Story) {
         (None, None, Some(_)) => Progress::Ready,
         (None, None, None) => Progress::Launching,
     };
+    let group = record.cgroup.clone().map(Group::at);
     let (at, exit) = match ended {
         Some((at, exit)) => (instant(at), exit),
         None => {
             let exit = exit::explain(progress, Status::Unseen, &node.last_words(record.id));
+            let exit = match group.as_ref().and_then(Group::out_of_memory) {
+                Some(limit) => exit::out_of_memory(exit, &limit),
+                None => exit,
+            };
             node.metrics.ended(exit.reason);
             (now, exit)
         }
     };
     tracing::info!(spawn.id = %record.id, reason = %exit.reason, text = exit.text, "a spawn of an earlier agent is gone");
+    if let Some(group) = group {
+        group.kill();
+        node.drivers.spawn(group.remove());
+    }
     let facts = facts(record, started);
     node.logs.retire(facts.id, now);
     node.table().bury(facts, ready.map(instant), at, exit, now);

@@ -12,6 +12,10 @@ use model::{NodeId, timing};
 use crate::endpoint::EndpointForm;
 use crate::ports;
 use crate::spawn::args;
+use crate::spawn::user::SpawnUser;
+
+/// Nothing starts with less.
+const LEAST_MEMORY: u64 = 1 << 20;
 
 /// What makes a spawn out of an admitted request.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -104,6 +108,14 @@ pub struct Config {
     pub labels: BTreeMap<String, String>,
     /// Where logs of spawns and the agent's own state are kept; absolute.
     pub state_dir: PathBuf,
+    /// Who spawns run as, where it is not who the agent runs as.
+    pub spawn_user: Option<SpawnUser>,
+    /// Most memory of one spawn, in bytes.
+    pub spawn_memory: Option<u64>,
+    /// Most processors of one spawn, parts of them included.
+    pub spawn_cpus: Option<f64>,
+    /// The cgroup v2 directory in which spawns get groups; absolute. The agent's own when absent and anything is limited.
+    pub cgroup: Option<PathBuf>,
     /// Environment given to spawns, whose environment is otherwise replaced.
     pub env: Vec<(String, String)>,
     /// Extra arguments for spawns.
@@ -124,6 +136,19 @@ pub struct Config {
     pub exit_when_drained: bool,
     /// How often the registry is told everything.
     pub heartbeat: Duration,
+    /// How its ports are kept from others' eyes and hands.
+    pub tls: Tls,
+}
+
+/// TLS of an agent; by default there is none.
+#[derive(Debug, Clone, Default)]
+pub struct Tls {
+    /// For front doors, who must show a certificate of the farm.
+    pub grpc: Option<tls::Server>,
+    /// For those who watch; figures are for those with a certificate of the farm.
+    pub admin: Option<tls::Server>,
+    /// Flags of ports that others can reach and are not kept as they should be: the operator wants it so.
+    pub exposed: Vec<&'static str>,
 }
 
 impl Config {
@@ -152,6 +177,10 @@ impl Config {
             pool: "default".to_owned(),
             labels: BTreeMap::new(),
             state_dir,
+            spawn_user: None,
+            spawn_memory: None,
+            spawn_cpus: None,
+            cgroup: None,
             env: Vec::new(),
             args: Vec::new(),
             ready_timeout: timing::READY_TIMEOUT,
@@ -162,6 +191,7 @@ impl Config {
             on_shutdown: OnShutdown::Adopt,
             exit_when_drained: false,
             heartbeat: timing::HEARTBEAT,
+            tls: Tls::default(),
         }
     }
 
@@ -275,6 +305,12 @@ impl Config {
     }
 
     fn check_process(&self) -> Result<(), ConfigError> {
+        if self.spawn_memory.is_some_and(|bytes| bytes < LEAST_MEMORY) {
+            return Err(ConfigError::new("--spawn-memory", "must be at least 1MiB"));
+        }
+        if let Some(cpus) = self.spawn_cpus.filter(|cpus| !(0.01..=4096.0).contains(cpus)) {
+            return Err(ConfigError::new("--spawn-cpus", format!("must be from 0.01 to 4096, not {cpus}")));
+        }
         for dir in &self.model_dirs {
             // The server joins directories with `;` and refuses `*`.
             if dir.to_string_lossy().contains([';', '*', '\0']) {
@@ -366,6 +402,9 @@ mod tests {
             ("--model-dir", |c| c.model_dirs.push("/a;b".into())),
             ("--env", |c| c.env.push((String::new(), "x".into()))),
             ("--arg", |c| c.args.push("--sc-port=1".into())),
+            ("--spawn-memory", |c| c.spawn_memory = Some(4)),
+            ("--spawn-cpus", |c| c.spawn_cpus = Some(0.0)),
+            ("--spawn-cpus", |c| c.spawn_cpus = Some(f64::NAN)),
         ];
         for (flag, spoil) in cases {
             let mut config = good();

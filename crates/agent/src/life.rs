@@ -12,6 +12,8 @@ use model::{AgentEpoch, NodeDescription, NodeId, NodeKind};
 use registry::Registry;
 use tokio::net::TcpListener;
 use tokio::time::Instant;
+use tokio_stream::StreamExt;
+use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tonic::transport::server::TcpIncoming;
@@ -27,17 +29,20 @@ use crate::node::Node;
 use crate::options::host_name;
 use crate::relay::Relay;
 use crate::spawn::args::Fixed;
+use crate::spawn::cgroup::Groups;
 use crate::spawn::lifecycle::Rules;
 use crate::state::{StateDir, Unusable};
 use crate::table::{Door, Table};
 use crate::task::Task;
-use crate::{admin, adoption, drain, liveliness};
+use crate::{admin, adoption, doorway, drain, liveliness};
 
 /// How often old logs are looked for.
 const SWEEP: Duration = Duration::from_secs(30);
 /// A front door that is gone without a word is noticed after this and [`KEEPALIVE_TIMEOUT`]; its calls count as hung up.
 const KEEPALIVE: Duration = Duration::from_secs(5);
 const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(4);
+/// Most connections of front doors at once; they have one each.
+const MOST_FRONT_DOORS: usize = 4096;
 
 /// Why an agent could not be started.
 #[derive(Debug, thiserror::Error)]
@@ -120,9 +125,18 @@ impl Agent {
         let estate = adoption::survey(&state, &config)
             .map_err(|source| StartError::Survey { path: config.state_dir.clone(), source })?;
         let living = estate.living();
+        may_change_user(&config)?;
+        let groups = Groups::open(&config, &estate.pids())?;
         let logs = Logs::open(state.logs().to_owned(), &living)
             .map_err(|source| StartError::StateDir { path: state.logs().to_owned(), source })?;
         warn_of_missing(&config);
+        for flag in &config.tls.exposed {
+            tracing::warn!(
+                flag,
+                "other machines can reach this port, and --insecure lets them: nothing keeps it"
+            );
+        }
+        let tls = config.tls.clone();
         let receiver = bind("--liveliness-listen", config.liveliness_listen).await?;
         let grpc = bind("--listen", config.listen).await?;
         let watchers = bind("--admin-listen", config.admin_listen).await?;
@@ -131,12 +145,15 @@ impl Agent {
         let liveliness_addr = addr(&receiver, config.liveliness_listen);
         let admin_addr = addr(&watchers, config.admin_listen);
 
-        let node = Arc::new(make_node(config, state, logs, grpc_addr, liveliness_addr)?);
+        let node = Arc::new(make_node(config, state, logs, groups, grpc_addr, liveliness_addr)?);
         let reflection = tonic_reflection::server::Builder::configure()
             .register_encoded_file_descriptor_set(wire::DESCRIPTOR)
             .build_v1()
             .map_err(StartError::Reflection)?;
         let adopted = adoption::take_over(&node, estate);
+        if let Some(groups) = &node.groups {
+            groups.sweep(true);
+        }
         // It takes the table as it is now for what its changes begin with.
         let relay = Relay::new(Arc::clone(&node), registry);
         adoption::run(&node, adopted);
@@ -148,19 +165,34 @@ impl Agent {
             .add_service(NodeAgentServer::new(Service::new(Arc::clone(&node))))
             .add_service(health_service)
             .add_service(reflection);
-        let incoming = TcpIncoming::from(grpc).with_nodelay(Some(true));
+        let secure = tls.grpc.clone();
         let grpc_server = Task::start(&node, "grpc", |stop| async move {
-            let served = routes.serve_with_incoming_shutdown(incoming, stop.cancelled_owned()).await;
+            let served = match secure {
+                None => {
+                    let incoming = TcpIncoming::from(grpc).with_nodelay(Some(true));
+                    routes.serve_with_incoming_shutdown(incoming, stop.cancelled_owned()).await
+                }
+                Some(server) => {
+                    let visitors = doorway::open(grpc, server, MOST_FRONT_DOORS, stop.clone());
+                    let incoming = ReceiverStream::new(visitors).map(Ok::<_, io::Error>);
+                    routes.serve_with_incoming_shutdown(incoming, stop.cancelled_owned()).await
+                }
+            };
             report_end("grpc", served);
         });
-        let servers = vec![
+        let mut servers = vec![
             grpc_server,
             Task::start(&node, "liveliness", |stop| liveliness::receive(Arc::clone(&node), receiver, stop)),
-            serve_admin(&node, watchers),
+            admin::serve(&node, watchers, tls.admin.clone()),
             Task::start(&node, "sweeper", |stop| sweep(Arc::clone(&node), stop)),
             Task::start(&node, "drain", |stop| drain::watch(Arc::clone(&node), stop)),
             Task::start(&node, "pulse", |stop| stay_awake(Arc::clone(&node), stop)),
         ];
+        for server in tls.grpc.into_iter().chain(tls.admin) {
+            servers.push(Task::start(&node, "certificate", |stop| async move {
+                stop.run_until_cancelled(server.keep_fresh()).await.unwrap_or_default()
+            }));
+        }
         let relay = Task::start(&node, "relay", |stop| relay.run(stop));
         tracing::info!(
             node.id = %node.config.node,
@@ -235,6 +267,21 @@ fn open_state(config: &Config) -> Result<StateDir, StartError> {
     })
 }
 
+/// Only root may start processes of others.
+fn may_change_user(config: &Config) -> Result<(), ConfigError> {
+    let user = rustix::process::geteuid();
+    match &config.spawn_user {
+        Some(wanted) if !user.is_root() => {
+            let wants = format!(
+                "needs the agent to run as root, to start spawns as {wanted}; it runs as user {}",
+                user.as_raw()
+            );
+            Err(ConfigError::new("--spawn-user", wants))
+        }
+        Some(_) | None => Ok(()),
+    }
+}
+
 /// Files may be on a share that comes later, so what is missing now is only told.
 fn warn_of_missing(config: &Config) {
     let executable = match &config.launcher {
@@ -246,6 +293,9 @@ fn warn_of_missing(config: &Config) {
     for (flag, path) in files.into_iter().filter_map(|(flag, path)| Some((flag, path?))).chain(dirs) {
         if let Err(error) = std::fs::metadata(path) {
             tracing::warn!(%error, flag, path = %path.display(), "a file is missing, spawns will fail until it is there");
+        }
+        if let Some(why) = config.spawn_user.as_ref().and_then(|user| user.shut_out_of(path)) {
+            tracing::warn!(why, flag, path = %path.display(), "spawns cannot read a file as --spawn-user");
         }
     }
 }
@@ -273,10 +323,12 @@ pub(crate) fn make_node(
     config: Config,
     state: StateDir,
     logs: Logs,
+    groups: Option<Groups>,
     grpc_addr: SocketAddr,
     liveliness_addr: SocketAddr,
 ) -> Result<Node, ConfigError> {
-    let advertise = config.advertise.clone().unwrap_or_else(|| default_advertise(grpc_addr));
+    let advertise =
+        config.advertise.clone().unwrap_or_else(|| default_advertise(grpc_addr, config.tls.grpc.is_some()));
     let host = match &config.public_host {
         Some(host) => host.clone(),
         None => host_of(&advertise).map_err(|why| ConfigError::new("--advertise", why))?,
@@ -309,6 +361,7 @@ pub(crate) fn make_node(
         fixed_args: Fixed::new(&config, format!("http://{}/liveliness", reachable(liveliness_addr))),
         metrics: Metrics::new(config.slots),
         logs,
+        groups,
         keeping: Mutex::new(()),
         drivers: TaskTracker::new(),
         leaving: CancellationToken::new(),
@@ -320,11 +373,12 @@ pub(crate) fn make_node(
     })
 }
 
-fn default_advertise(addr: SocketAddr) -> String {
+fn default_advertise(addr: SocketAddr, secure: bool) -> String {
+    let scheme = if secure { "https" } else { "http" };
     if addr.ip().is_unspecified() {
-        format!("http://{}:{}", host_name(), addr.port())
+        format!("{scheme}://{}:{}", host_name(), addr.port())
     } else {
-        format!("http://{addr}")
+        format!("{scheme}://{addr}")
     }
 }
 
@@ -337,15 +391,7 @@ fn reachable(addr: SocketAddr) -> SocketAddr {
     }
 }
 
-fn serve_admin(node: &Arc<Node>, listener: TcpListener) -> Task {
-    let router = admin::router(Arc::clone(node));
-    Task::start(node, "admin", |stop| async move {
-        let served = axum::serve(listener, router).with_graceful_shutdown(stop.cancelled_owned()).await;
-        report_end("admin", served);
-    })
-}
-
-fn report_end<E: std::fmt::Display>(name: &'static str, served: Result<(), E>) {
+pub(crate) fn report_end<E: std::fmt::Display>(name: &'static str, served: Result<(), E>) {
     if let Err(error) = served {
         tracing::error!(%error, name, "a server has ended");
     }
@@ -368,7 +414,12 @@ async fn sweep(node: Arc<Node>, stop: CancellationToken) {
     loop {
         tokio::select! {
             () = stop.cancelled() => return,
-            _ = ticks.tick() => node.logs.sweep(Instant::now()),
+            _ = ticks.tick() => {
+                node.logs.sweep(Instant::now());
+                if let Some(groups) = &node.groups {
+                    groups.sweep(false);
+                }
+            }
         }
     }
 }

@@ -11,6 +11,7 @@ use crate::config::Config;
 use crate::logs::Logs;
 use crate::metrics::Metrics;
 use crate::spawn::args::Fixed;
+use crate::spawn::cgroup::Groups;
 use crate::spawn::lifecycle::Rules;
 use crate::spawn::output;
 use crate::state::StateDir;
@@ -29,6 +30,8 @@ pub(crate) struct Node {
     /// Held while the operator's wish is written down, so that the last one stays.
     pub(crate) keeping: Mutex<()>,
     pub(crate) logs: Logs,
+    /// Where spawns get control groups, if they do.
+    pub(crate) groups: Option<Groups>,
     /// The drivers of all spawns.
     pub(crate) drivers: TaskTracker,
     /// Set when drivers must leave their processes running.

@@ -10,6 +10,8 @@ use model::NodeId;
 
 use crate::config::{Config, ConfigError, Launcher, OnShutdown};
 use crate::endpoint::EndpointForm;
+use crate::exposure::kept;
+use crate::spawn::user::SpawnUser;
 
 fn duration(text: &str) -> Result<Duration, String> {
     humantime::parse_duration(text).map_err(|e| format!("must be a duration like 30s or 5m: {e}"))
@@ -60,7 +62,7 @@ pub struct Options {
     #[arg(long, env = "HATCHERY_LISTEN", value_name = "ADDR", default_value = "127.0.0.1:7070")]
     pub listen: SocketAddr,
 
-    /// URL under which front doors reach this agent [default: http:// and the address it listens on]
+    /// URL under which front doors reach this agent [default: http:// or https:// and the address it listens on]
     #[arg(long, env = "HATCHERY_ADVERTISE", value_name = "URL")]
     pub advertise: Option<String>,
 
@@ -187,6 +189,22 @@ pub struct Options {
     #[arg(long, env = "HATCHERY_EXIT_WHEN_DRAINED")]
     pub exit_when_drained: bool,
 
+    /// Who spawns run as, names or numbers; the agent must run as root. They have no other groups
+    #[arg(long, env = "HATCHERY_SPAWN_USER", value_name = "USER[:GROUP]")]
+    pub spawn_user: Option<String>,
+
+    /// Most memory of one spawn, for example 4GiB: it is ended if it takes more. Needs cgroup v2
+    #[arg(long, env = "HATCHERY_SPAWN_MEMORY", value_name = "BYTES", value_parser = bytes)]
+    pub spawn_memory: Option<u64>,
+
+    /// Most processors of one spawn, for example 1.5. Needs cgroup v2
+    #[arg(long, env = "HATCHERY_SPAWN_CPUS", value_name = "COUNT", allow_negative_numbers = true)]
+    pub spawn_cpus: Option<f64>,
+
+    /// Directory of cgroup v2 in which each spawn gets a group of its own [default: the agent's own, if anything is limited]
+    #[arg(long, env = "HATCHERY_CGROUP", value_name = "DIR")]
+    pub cgroup: Option<PathBuf>,
+
     /// Start no processes, every spawn is ready at once (for benchmarks)
     #[arg(long, env = "HATCHERY_START_NOTHING", hide = true)]
     pub start_nothing: bool,
@@ -202,6 +220,7 @@ impl Options {
     /// # Errors
     /// The first flag whose value will not do.
     pub fn into_config(self) -> Result<Config, ConfigError> {
+        let tls = kept(&self)?;
         let node = node(self.node)?;
         let launcher = match (self.start_nothing, self.executable) {
             (true, _) => Launcher::Nothing,
@@ -220,8 +239,12 @@ impl Options {
             .map_err(|why| ConfigError::new("--label", why))?;
         let model_dirs =
             self.model_dirs.iter().map(|dir| absolute("--model-dir", dir)).collect::<Result<_, _>>()?;
+        let resolve = |user: &str| SpawnUser::resolve(user).map_err(|e| ConfigError::new("--spawn-user", e));
+        let spawn_user = self.spawn_user.as_deref().map(resolve).transpose()?;
+        let cgroup = self.cgroup.map(|dir| absolute("--cgroup", &dir)).transpose()?;
         let license_file = self.license_file.map(|file| absolute("--license-file", &file)).transpose()?;
         let config = Config {
+            tls,
             listen: self.listen,
             admin_listen: self.admin_listen,
             liveliness_listen: self.liveliness_listen,
@@ -248,6 +271,10 @@ impl Options {
             min_free_memory: self.min_free_memory,
             on_shutdown: self.on_shutdown,
             exit_when_drained: self.exit_when_drained,
+            spawn_user,
+            spawn_memory: self.spawn_memory,
+            spawn_cpus: self.spawn_cpus,
+            cgroup,
             ..Config::new(node, launcher, state_dir)
         };
         config.check()?;

@@ -17,7 +17,7 @@ fn relay(dir: &tempfile::TempDir) -> Relay {
     let any = "127.0.0.1:1".parse().unwrap();
     let state = StateDir::open(dir.path()).unwrap();
     let logs = Logs::open(state.logs().to_owned(), &Default::default()).unwrap();
-    let node = make_node(config, state, logs, any, any).unwrap();
+    let node = make_node(config, state, logs, None, any, any).unwrap();
     let mut relay = Relay::new(Arc::new(node), Registry::embedded(Timing::FARM));
     relay.batch = 3;
     relay

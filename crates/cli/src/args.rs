@@ -1,16 +1,18 @@
 //! The command line: what there is, and the flags that several commands share.
 
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::builder::{PossibleValuesParser, TypedValueParser};
+use clap::error::{ContextKind, ContextValue};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use hyper::header::HeaderValue;
 use model::api::SpawnRequest;
 use model::{RendererType, SpawnState};
 
 use crate::commands::{
-    agent, bench, completions, cordon, dev, drain, frontdoor, log, nodes, show, soak, spawn, spawns, stop,
-    watch,
+    agent, bench, certs, completions, cordon, dev, drain, frontdoor, key, log, nodes, show, soak, spawn,
+    spawns, stop, token, watch,
 };
 use crate::failure::Failure;
 use crate::server::Server;
@@ -21,6 +23,10 @@ const LONGEST_WAIT: Duration = Duration::from_secs(60);
 /// Names the front door for every command that talks to one.
 const SERVER_VARIABLE: &str = "HATCHERY_SERVER";
 const DEFAULT_SERVER: &str = "http://127.0.0.1:8080";
+
+/// What somebody hears who would like to write a token on the command line.
+pub(crate) const NO_TOKEN_FLAG: &str = "  note: there is no --token on purpose: every user of this machine could read it in the \
+    list of processes; use --token-file FILE, HATCHERY_TOKEN_FILE or HATCHERY_TOKEN";
 
 /// A farm of stream cache servers behind one POST /spawn.
 #[derive(Debug, Parser)]
@@ -55,6 +61,20 @@ pub(crate) struct Before {
     /// Print the front door's JSON instead of a table
     #[arg(long, help_heading = "Front door")]
     pub(crate) json: bool,
+    /// File with the API key or token to call with
+    #[arg(long, value_name = "FILE", help_heading = "Front door")]
+    pub(crate) token_file: Option<PathBuf>,
+    /// File with the certificates of the CA to trust
+    #[arg(long, value_name = "FILE", help_heading = "Front door")]
+    pub(crate) ca: Option<PathBuf>,
+}
+
+impl Before {
+    /// Whether none was given.
+    pub(crate) fn is_empty(&self) -> bool {
+        let Self { server, json, token_file, ca } = self;
+        server.is_none() && !json && token_file.is_none() && ca.is_none()
+    }
 }
 
 /// Every command.
@@ -90,6 +110,12 @@ pub(crate) enum Command {
     Bench(bench::BenchArgs),
     /// Start and stop spawns again and again, and check that nothing is left of them
     Soak(soak::SoakArgs),
+    /// Make the certificates that front doors and agents show each other
+    Certs(certs::CertsArgs),
+    /// Make, list and revoke API keys
+    Key(key::KeyArgs),
+    /// Make JSON web tokens, for scripts and trying things out
+    Token(token::TokenArgs),
     /// Print a completion script for a shell
     Completions(completions::CompletionsArgs),
 }
@@ -103,6 +129,14 @@ pub(crate) struct ClientFlags {
     /// Print the front door's JSON instead of a table
     #[arg(long, help_heading = "Front door")]
     pub(crate) json: bool,
+    /// File whose first line is the API key or token to call with; read again when it changes [env: HATCHERY_TOKEN_FILE, or
+    /// HATCHERY_TOKEN with the token itself]
+    #[arg(long, value_name = "FILE", help_heading = "Front door")]
+    pub(crate) token_file: Option<PathBuf>,
+    /// File with the certificates (PEM) of the CA that front doors have theirs from [env: HATCHERY_CA] [default: the
+    /// authorities this system trusts]
+    #[arg(long, value_name = "FILE", help_heading = "Front door")]
+    pub(crate) ca: Option<PathBuf>,
     /// Give up on an answer after this time [default: 10s, or as long as a spawn may take]
     #[arg(long, value_name = "DURATION", value_parser = time, help_heading = "Front door")]
     pub(crate) timeout: Option<Duration>,
@@ -123,6 +157,16 @@ impl ClientFlags {
             _ => DEFAULT_SERVER.parse().map_err(Failure::usage),
         }
     }
+
+    /// The file with the API key or token, if a flag names one.
+    pub(crate) fn token_file<'a>(&'a self, before: &'a Before) -> Option<&'a Path> {
+        self.token_file.as_deref().or(before.token_file.as_deref())
+    }
+
+    /// The file with the CA, if a flag names one.
+    pub(crate) fn ca<'a>(&'a self, before: &'a Before) -> Option<&'a Path> {
+        self.ca.as_deref().or(before.ca.as_deref())
+    }
 }
 
 /// Where nodes, reservations and spawns are kept.
@@ -140,6 +184,9 @@ pub(crate) struct RegistryFlags {
         help_heading = "Registry"
     )]
     pub(crate) registry: String,
+    /// File with the password of Redis, which a URL on the command line would show to every user of this machine
+    #[arg(long, env = "HATCHERY_REGISTRY_PASSWORD_FILE", value_name = "FILE", help_heading = "Registry")]
+    pub(crate) registry_password_file: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) farm: FarmFlag,
 }
@@ -236,6 +283,11 @@ impl SpawnFlags {
     }
 }
 
+/// Whether what is wrong with the command line is a token on it.
+pub(crate) fn names_token_itself(error: &clap::Error) -> bool {
+    matches!(error.get(ContextKind::InvalidArg), Some(ContextValue::String(flag)) if flag == "--token")
+}
+
 /// `30s`, `5m`, `500ms`.
 pub(crate) fn duration(text: &str) -> Result<Duration, String> {
     humantime::parse_duration(text).map_err(|e| format!("wants a duration such as 30s or 5m: {e}"))
@@ -330,6 +382,31 @@ mod tests {
                 assert_eq!(env.as_deref(), Some(wanted.as_str()), "{} --{long}", command.get_name());
             }
         }
+    }
+
+    #[test]
+    fn a_token_on_the_command_line_is_refused_without_repeating_it() {
+        for line in [
+            &["hatchery", "spawn", "--token", "hush"][..],
+            &["hatchery", "nodes", "--token=hush"],
+            &["hatchery", "--token", "hush", "spawn"],
+        ] {
+            let error = Cli::try_parse_from(line).unwrap_err();
+            assert!(names_token_itself(&error), "{line:?}: {error:?}");
+            assert!(!error.to_string().contains("hush"), "{error}");
+        }
+        let other = Cli::try_parse_from(["hatchery", "spawn", "--tokens", "x"]).unwrap_err();
+        assert!(!names_token_itself(&other));
+    }
+
+    #[test]
+    fn flags_of_the_connection_may_stand_before_the_command_and_those_after_it_win() {
+        let line = ["hatchery", "--ca", "a", "--token-file", "b", "show", "x", "--ca", "c"];
+        let cli = Cli::try_parse_from(line).unwrap();
+        let Command::Show(args) = &cli.command else { panic!("{cli:?}") };
+        assert_eq!(args.flags.ca(&cli.before), Some(Path::new("c")));
+        assert_eq!(args.flags.token_file(&cli.before), Some(Path::new("b")));
+        assert!(!cli.before.is_empty());
     }
 
     #[test]

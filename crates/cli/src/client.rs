@@ -1,16 +1,15 @@
 //! Typed calls to a front door.
 
 use std::borrow::Cow;
-use std::error::Error;
 use std::fmt::Write as _;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full, Limited};
-use hyper::header::{ACCEPT, CONTENT_TYPE, HeaderValue, USER_AGENT};
+use hyper::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderValue, USER_AGENT};
 use hyper::{Method, Request, StatusCode, Uri};
 use hyper_util::client::legacy;
-use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use model::api::{
     DrainRequest, EligibilityAnswer, Node, NodeList, Problem, Spawn, SpawnAnswer, SpawnList, SpawnRequest,
@@ -18,14 +17,17 @@ use model::api::{
 use model::{NodeId, SpawnState};
 use serde::de::DeserializeOwned;
 
+use crate::connector::{Connector, innermost};
+use crate::credential::Credential;
 use crate::exit::Exit;
 use crate::server::Server;
 
 /// No answer is longer: a list of ten thousand nodes takes a tenth of it.
-const LONGEST_ANSWER: usize = 64 << 20;
+pub(crate) const LONGEST_ANSWER: usize = 64 << 20;
 /// Enough for the pool to keep what a load generator uses.
 const IDLE_CONNECTIONS: usize = 4096;
-const AGENT: HeaderValue = HeaderValue::from_static(concat!("hatchery/", env!("CARGO_PKG_VERSION")));
+pub(crate) const AGENT: HeaderValue =
+    HeaderValue::from_static(concat!("hatchery/", env!("CARGO_PKG_VERSION")));
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
 const ANYTHING: HeaderValue = HeaderValue::from_static("*/*");
 
@@ -53,8 +55,25 @@ impl CallError {
             Self::Unreachable { .. } | Self::Broken { .. } | Self::Unreadable { .. } => Exit::Failed,
             Self::TimedOut { .. } => Exit::TimedOut,
             Self::Refused { problem, .. } => Exit::of(problem.code),
-            Self::Odd { status, .. } if *status == StatusCode::GATEWAY_TIMEOUT => Exit::TimedOut,
-            Self::Odd { .. } => Exit::Failed,
+            Self::Odd { status, .. } => match *status {
+                StatusCode::GATEWAY_TIMEOUT => Exit::TimedOut,
+                StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN | StatusCode::TOO_MANY_REQUESTS => {
+                    Exit::Refused
+                }
+                _ => Exit::Failed,
+            },
+        }
+    }
+
+    /// Whether the front door wants to know who calls, or does not accept who says so.
+    pub(crate) fn is_unauthenticated(&self) -> bool {
+        match self {
+            Self::Refused { problem, .. } => problem.status == StatusCode::UNAUTHORIZED.as_u16(),
+            Self::Odd { status, .. } => *status == StatusCode::UNAUTHORIZED,
+            Self::Unreachable { .. }
+            | Self::Broken { .. }
+            | Self::TimedOut { .. }
+            | Self::Unreadable { .. } => false,
         }
     }
 
@@ -164,7 +183,9 @@ pub(crate) struct Stopped {
 /// A connection pool to one front door, with one limit for the time a call takes.
 #[derive(Debug, Clone)]
 pub(crate) struct Client {
-    http: legacy::Client<HttpConnector, Full<Bytes>>,
+    http: legacy::Client<Connector, Full<Bytes>>,
+    connector: Connector,
+    credential: Arc<Credential>,
     server: Server,
     timeout: Duration,
     /// Where spawns are asked for, parsed once.
@@ -173,20 +194,39 @@ pub(crate) struct Client {
 
 impl Client {
     /// Connects when first used.
-    pub(crate) fn new(server: &Server, timeout: Duration) -> Result<Self, CallError> {
-        let mut connector = HttpConnector::new();
-        connector.set_nodelay(true);
+    pub(crate) fn new(
+        server: &Server,
+        connector: Connector,
+        credential: Arc<Credential>,
+        timeout: Duration,
+    ) -> Result<Self, CallError> {
         let http = legacy::Client::builder(TokioExecutor::new())
             .pool_timer(TokioTimer::new())
             .pool_max_idle_per_host(IDLE_CONNECTIONS)
-            .build(connector);
+            .build(connector.clone());
         let spawn = uri(server, "/spawn")?;
-        Ok(Self { http, server: server.clone(), timeout, spawn })
+        Ok(Self { http, connector, credential, server: server.clone(), timeout, spawn })
+    }
+
+    /// One for another address of the same farm. Who calls is not told where that could be read on the way.
+    pub(crate) fn beside(&self, server: &Server, timeout: Duration) -> Result<Self, CallError> {
+        let credential = if server.by_tls() { Arc::clone(&self.credential) } else { Arc::default() };
+        Self::new(server, self.connector.clone(), credential, timeout)
     }
 
     /// The front door it talks to.
     pub(crate) fn server(&self) -> &Server {
         &self.server
+    }
+
+    /// What makes its connections.
+    pub(crate) fn connector(&self) -> &Connector {
+        &self.connector
+    }
+
+    /// Who calls.
+    pub(crate) fn credential(&self) -> &Arc<Credential> {
+        &self.credential
     }
 
     /// The longest a call takes.
@@ -301,6 +341,9 @@ impl Client {
         *request.uri_mut() = uri;
         request.headers_mut().insert(USER_AGENT, AGENT);
         request.headers_mut().insert(ACCEPT, ANYTHING);
+        if let Some(credential) = self.credential.header() {
+            request.headers_mut().insert(AUTHORIZATION, credential);
+        }
         request
     }
 
@@ -308,7 +351,7 @@ impl Client {
     async fn send(&self, request: Request<Full<Bytes>>) -> Result<(StatusCode, Bytes), CallError> {
         let exchange = async {
             let response = self.http.request(request).await.map_err(|e| {
-                let (server, why) = (self.server.clone(), root_cause(&e));
+                let (server, why) = (self.server.clone(), innermost(&e));
                 if e.is_connect() {
                     CallError::Unreachable { server, why }
                 } else {
@@ -320,13 +363,13 @@ impl Client {
             let body = body
                 .collect()
                 .await
-                .map_err(|e| CallError::Broken { server: self.server.clone(), why: root_cause(&*e) })?;
+                .map_err(|e| CallError::Broken { server: self.server.clone(), why: innermost(&*e) })?;
             Ok((status, body.to_bytes()))
         };
         let (status, body) = tokio::time::timeout(self.timeout, exchange)
             .await
             .map_err(|_| CallError::TimedOut { server: self.server.clone(), after: self.timeout })??;
-        if status.is_success() { Ok((status, body)) } else { Err(self.refusal(status, body)) }
+        if status.is_success() { Ok((status, body)) } else { Err(refusal(&self.server, status, body)) }
     }
 
     fn read<T: DeserializeOwned>(&self, json: Bytes) -> Result<Answer<T>, CallError> {
@@ -335,23 +378,24 @@ impl Client {
             Err(e) => Err(CallError::Unreadable { server: self.server.clone(), why: e.to_string() }),
         }
     }
+}
 
-    fn refusal(&self, status: StatusCode, body: Bytes) -> CallError {
-        if let Ok(problem) = serde_json::from_slice::<Problem>(&body) {
-            return CallError::Refused { problem: Box::new(problem), json: body };
-        }
-        // A newer front door may have codes this version does not know.
-        let value: Option<serde_json::Value> = serde_json::from_slice(&body).ok();
-        let text = |field: &str| value.as_ref()?.get(field)?.as_str().map(str::to_owned);
-        let detail = text("detail").or_else(|| text("title")).map(|mut detail| {
-            if let (Some(code), Some(id)) = (text("code"), text("requestId")) {
-                write!(detail, " ({code}, request {id})").ok();
-            }
-            detail
-        });
-        let json = detail.is_some().then_some(body);
-        CallError::Odd { server: self.server.clone(), status, json, detail }
+/// What an answer with an error status says.
+pub(crate) fn refusal(server: &Server, status: StatusCode, body: Bytes) -> CallError {
+    if let Ok(problem) = serde_json::from_slice::<Problem>(&body) {
+        return CallError::Refused { problem: Box::new(problem), json: body };
     }
+    // A newer front door may have codes this version does not know.
+    let value: Option<serde_json::Value> = serde_json::from_slice(&body).ok();
+    let text = |field: &str| value.as_ref()?.get(field)?.as_str().map(str::to_owned);
+    let detail = text("detail").or_else(|| text("title")).map(|mut detail| {
+        if let (Some(code), Some(id)) = (text("code"), text("requestId")) {
+            write!(detail, " ({code}, request {id})").ok();
+        }
+        detail
+    });
+    let json = detail.is_some().then_some(body);
+    CallError::Odd { server: server.clone(), status, json, detail }
 }
 
 fn uri(server: &Server, path: &str) -> Result<Uri, CallError> {
@@ -359,20 +403,6 @@ fn uri(server: &Server, path: &str) -> Result<Uri, CallError> {
         server: server.clone(),
         why: format!("{path} is no path: {e}"),
     })
-}
-
-/// The innermost error says what happened; those around it only where.
-fn root_cause(error: &(dyn Error + 'static)) -> String {
-    let mut inner = error;
-    while let Some(source) = inner.source() {
-        inner = source;
-    }
-    let text = inner.to_string();
-    // "Connection refused (os error 111)": the number helps nobody.
-    match text.split_once(" (os error") {
-        Some((words, _)) => words.to_lowercase(),
-        None => text,
-    }
 }
 
 /// A part of a path or the value of a parameter.

@@ -2,11 +2,13 @@
 
 pub(crate) mod agent;
 pub(crate) mod bench;
+pub(crate) mod certs;
 pub(crate) mod completions;
 pub(crate) mod cordon;
 pub(crate) mod dev;
 pub(crate) mod drain;
 pub(crate) mod frontdoor;
+pub(crate) mod key;
 pub(crate) mod log;
 pub(crate) mod nodes;
 mod redraw;
@@ -16,16 +18,20 @@ pub(crate) mod soak;
 pub(crate) mod spawn;
 pub(crate) mod spawns;
 pub(crate) mod stop;
+pub(crate) mod token;
 pub(crate) mod watch;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::runtime::Builder;
 
 use crate::args::{Before, Cli, ClientFlags, Command};
 use crate::client::Client;
+use crate::connector::Connector;
+use crate::credential::{Credential, WHERE};
 use crate::exit::Exit;
-use crate::failure::Failure;
+use crate::failure::{Failure, say};
 
 /// How long an answer may take that needs no process to start.
 const ANSWER: Duration = Duration::from_secs(10);
@@ -45,16 +51,25 @@ pub(crate) fn run(cli: Cli) -> Exit {
     let role = |outcome: Result<Exit, Failure>| outcome.unwrap_or_else(|failure| failure.report(false));
     let talks = !matches!(
         cli.command,
-        Command::Frontdoor(_) | Command::Agent(_) | Command::Dev(_) | Command::Completions(_)
+        Command::Frontdoor(_)
+            | Command::Agent(_)
+            | Command::Dev(_)
+            | Command::Certs(_)
+            | Command::Key(_)
+            | Command::Token(_)
+            | Command::Completions(_)
     );
-    if !talks && (before.server.is_some() || before.json) {
-        return Failure::usage("--server and --json go with commands that talk to a front door")
-            .report(false);
+    if !talks && !before.is_empty() {
+        let message = "--server, --json, --token-file and --ca go with commands that talk to a front door";
+        return Failure::usage(message).report(false);
     }
     match cli.command {
         Command::Frontdoor(args) => role(frontdoor::run(*args)),
         Command::Agent(args) => role(agent::run(*args)),
         Command::Dev(args) => role(dev::run(&args)),
+        Command::Certs(args) => role(certs::run(&args)),
+        Command::Key(args) => role(key::run(args)),
+        Command::Token(args) => role(token::run(args)),
         Command::Completions(args) => role(completions::run(&args)),
         Command::Spawn(args) => {
             let timeout = args.spawn.timeout();
@@ -106,11 +121,35 @@ fn ask(
     command: impl AsyncFnOnce(&Context) -> Result<Exit, Failure>,
 ) -> Exit {
     let json = flags.json || before.json;
+    let mut anonymous = false;
     let work = || {
-        let client = Client::new(&flags.server(before)?, flags.timeout.unwrap_or(timeout))?;
+        let client = client(before, flags, timeout)?;
+        anonymous = !client.credential().is_some();
         block_on(Builder::new_current_thread(), command(&Context { client, json }))
     };
-    work().unwrap_or_else(|failure: Failure| failure.report(json))
+    match work() {
+        Ok(exit) => exit,
+        Err(failure) => {
+            let exit = failure.report(json);
+            if anonymous && matches!(&failure, Failure::Call(error) if error.is_unauthenticated()) {
+                say(&format!("  note: {WHERE}"));
+            }
+            exit
+        }
+    }
+}
+
+/// What the flags and the environment say of the front door and of who calls.
+fn client(before: &Before, flags: &ClientFlags, timeout: Duration) -> Result<Client, Failure> {
+    let server = flags.server(before)?;
+    let credential = Arc::new(Credential::find(flags.token_file(before))?);
+    let connector = Connector::new(flags.ca(before))?;
+    if credential.is_some() && server.is_exposed() {
+        say(&format!(
+            "warning: the token goes to {server} unencrypted; with https:// nobody reads it on the way"
+        ));
+    }
+    Ok(Client::new(&server, connector, credential, flags.timeout.unwrap_or(timeout))?)
 }
 
 /// Runs this on a runtime with timers and sockets. What is still running after it, such as the look-up of a name, is not

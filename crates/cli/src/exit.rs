@@ -39,6 +39,9 @@ impl Exit {
             ErrorCode::NotFound => Self::NotFound,
             ErrorCode::NoCapacity
             | ErrorCode::NoMatchingNode
+            | ErrorCode::Unauthenticated
+            | ErrorCode::Forbidden
+            | ErrorCode::RateLimited
             | ErrorCode::QuotaExceeded
             | ErrorCode::IdempotencyConflict => Self::Refused,
             ErrorCode::ReadyTimeout => Self::TimedOut,

@@ -40,6 +40,11 @@ impl Failure {
         Self::Said(Exit::Failed, message.into())
     }
 
+    /// It works, and the answer is no.
+    pub(crate) fn refused(message: impl Into<String>) -> Self {
+        Self::Said(Exit::Refused, message.into())
+    }
+
     /// What a script is told.
     pub(crate) fn exit(&self) -> Exit {
         match self {

@@ -3,14 +3,19 @@
 use std::time::Duration;
 
 use futures_util::{SinkExt, StreamExt};
+use hyper::header::{AUTHORIZATION, USER_AGENT};
+use hyper::{Response, StatusCode};
 use serde::Deserialize;
 use serde_json::{Value, json};
-use tokio::net::TcpStream;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
+use tokio_tungstenite::tungstenite::client::IntoClientRequest;
+use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 use tokio_tungstenite::tungstenite::{Error, Message};
-use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async};
+use tokio_tungstenite::{WebSocketStream, client_async_with_config};
 
-use crate::client::CallError;
+use crate::client::{AGENT, CallError, Client, LONGEST_ANSWER, refusal};
+use crate::connector::Stream;
+use crate::exit::Exit;
 use crate::failure::{Failure, say};
 use crate::server::Server;
 
@@ -19,6 +24,13 @@ const FIRST_PAUSE: Duration = Duration::from_millis(200);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 /// How late a heartbeat may be.
 const LATE: Duration = Duration::from_secs(2);
+/// A connection that lived this long was a good one: the next pause is a short one again.
+const GOOD: Duration = Duration::from_secs(5);
+/// How long a token that is refused may take to be replaced in its file.
+const RENEWAL: Duration = Duration::from_secs(60);
+
+const UNAUTHENTICATED: &str = "unauthenticated";
+const FORBIDDEN: &str = "forbidden";
 
 /// What a feed tells.
 #[derive(Debug)]
@@ -58,6 +70,8 @@ enum Frame {
         seq: u64,
     },
     Error {
+        #[serde(default)]
+        code: String,
         message: String,
     },
     #[serde(other)]
@@ -71,28 +85,40 @@ struct Topic {
     since: Option<u64>,
 }
 
-type Socket = WebSocketStream<MaybeTlsStream<TcpStream>>;
+type Socket = WebSocketStream<Stream>;
 
 /// See the module's documentation.
 #[derive(Debug)]
 pub(crate) struct Feed {
-    server: Server,
-    patience: Duration,
+    client: Client,
     heartbeat: Duration,
     topics: Vec<Topic>,
     socket: Option<Socket>,
-    /// Tries in a row that failed.
-    failures: u32,
+    /// When the connection was made, and when something was last heard of it.
+    connected: Instant,
+    heard: Instant,
     connected_before: bool,
+    /// Tries in a row that came to nothing.
+    failures: u32,
+    /// Since when the credential was refused each time.
+    refused: Option<Instant>,
 }
 
 impl Feed {
-    /// Connects when first asked for news; a connection takes no longer than `patience`.
-    pub(crate) fn new(server: &Server, patience: Duration, topics: &[String]) -> Self {
-        let topics = topics.iter().map(|name| Topic { name: name.clone(), since: None }).collect();
-        let server = server.clone();
-        let heartbeat = Duration::from_secs(30);
-        Self { server, patience, heartbeat, topics, socket: None, failures: 0, connected_before: false }
+    /// Connects when first asked for news; a connection takes no longer than any call of this client.
+    pub(crate) fn new(client: &Client, topics: &[String]) -> Self {
+        let now = Instant::now();
+        Self {
+            client: client.clone(),
+            heartbeat: Duration::from_secs(30),
+            topics: topics.iter().map(|name| Topic { name: name.clone(), since: None }).collect(),
+            socket: None,
+            connected: now,
+            heard: now,
+            connected_before: false,
+            failures: 0,
+            refused: None,
+        }
     }
 
     /// Whether there is a connection, as far as is known.
@@ -103,14 +129,20 @@ impl Feed {
     /// What happens next. Dropping the future loses nothing while there is a connection, else a try to make one.
     ///
     /// # Errors
-    /// The first connection failed, or the front door does not understand what it is asked.
+    /// The first connection failed, the front door does not understand what it is asked, or it does not let this caller hear it.
     pub(crate) async fn next(&mut self) -> Result<News, Failure> {
         loop {
             let Some(socket) = &mut self.socket else {
                 self.connect().await?;
                 continue;
             };
-            let why = match timeout(self.heartbeat.mul_f64(1.5) + LATE, socket.next()).await {
+            // Not from now on: whoever asks again and again would never find out.
+            let silent = self.heard + self.heartbeat.mul_f64(1.5) + LATE;
+            let message = timeout_at(silent, socket.next()).await;
+            if matches!(message, Ok(Some(Ok(_)))) {
+                self.heard = Instant::now();
+            }
+            let why = match message {
                 Ok(Some(Ok(Message::Text(text)))) => match self.take_in(text.as_str())? {
                     Some(news) => return Ok(news),
                     None => continue,
@@ -123,8 +155,7 @@ impl Feed {
                 Ok(Some(Err(error))) => error.to_string(),
                 Err(_) => "nothing was heard of it".to_owned(),
             };
-            self.socket = None;
-            say(&format!("connection to {} lost: {why}; reconnecting", self.server));
+            self.lose(&why);
         }
     }
 
@@ -132,10 +163,23 @@ impl Feed {
     pub(crate) async fn refresh(&mut self) {
         for topic in &self.topics {
             if let Some(socket) = &mut self.socket {
-                // One that is broken is noticed when it is read.
-                socket.send(subscribe(&topic.name, None)).await.ok();
+                // One that is broken is noticed when it is read; one that takes nothing in any more is.
+                if timeout(LATE, socket.send(subscribe(&topic.name, None))).await.is_err() {
+                    return self.lose("it takes nothing in");
+                }
             }
         }
+    }
+
+    fn lose(&mut self, why: &str) {
+        self.socket = None;
+        // One that ends as soon as it was made is no success: the pauses go on growing.
+        if self.connected.elapsed() > GOOD {
+            self.failures = 0;
+        } else {
+            self.failures = self.failures.saturating_add(1);
+        }
+        say(&format!("connection to {} lost: {why}; reconnecting", self.client.server()));
     }
 
     async fn connect(&mut self) -> Result<(), Failure> {
@@ -146,12 +190,15 @@ impl Feed {
         match self.try_connect().await {
             Ok(socket) => {
                 if self.connected_before {
-                    say(&format!("connected to {} again", self.server));
+                    say(&format!("connected to {} again", self.client.server()));
                 }
-                (self.socket, self.connected_before, self.failures) = (Some(socket), true, 0);
+                (self.socket, self.connected_before) = (Some(socket), true);
+                self.connected = Instant::now();
+                self.heard = self.connected;
+                self.refused = None;
                 Ok(())
             }
-            Err(error) if self.connected_before => {
+            Err(error) if self.connected_before && !self.is_final(&error) => {
                 self.failures = self.failures.saturating_add(1);
                 tracing::debug!(?error, "not connected");
                 Ok(())
@@ -160,31 +207,51 @@ impl Feed {
         }
     }
 
-    async fn try_connect(&self) -> Result<Socket, CallError> {
-        let server = || self.server.clone();
-        let connecting = timeout(self.patience, connect_async(self.server.live_url())).await;
-        let connected =
-            connecting.map_err(|_| CallError::TimedOut { server: server(), after: self.patience })?;
-        let (mut socket, _) = connected.map_err(|error| match error {
-            Error::Http(answer) => CallError::Odd {
-                server: server(),
-                status: answer.status(),
-                json: None,
-                detail: Some("there is no live feed here".to_owned()),
-            },
-            Error::Io(error) => CallError::Unreachable { server: server(), why: error.to_string() },
-            error => CallError::Broken { server: server(), why: error.to_string() },
-        })?;
-        for topic in &self.topics {
-            let sent = socket.send(subscribe(&topic.name, topic.since)).await;
-            sent.map_err(|error| CallError::Broken { server: server(), why: error.to_string() })?;
+    /// Whether another try would end no better. A token that was refused may be replaced by another one soon.
+    fn is_final(&mut self, error: &CallError) -> bool {
+        if !error.is_unauthenticated() {
+            return error.exit() == Exit::Refused;
         }
-        Ok(socket)
+        let since = *self.refused.get_or_insert_with(Instant::now);
+        !self.client.credential().can_change() || since.elapsed() > RENEWAL
+    }
+
+    async fn try_connect(&self) -> Result<Socket, CallError> {
+        let (server, patience) = (self.client.server(), self.client.timeout());
+        let broken = |error: Error| CallError::Broken { server: server.clone(), why: error.to_string() };
+        let connecting = async {
+            let unreachable = |why| CallError::Unreachable { server: server.clone(), why };
+            let uri = server.to_string().parse().map_err(|_| unreachable("it is no address".to_owned()))?;
+            let connected = self.client.connector().clone().connect(uri).await;
+            let stream = connected.map_err(|error| unreachable(error.to_string()))?;
+            let mut request = server.live_url().into_client_request().map_err(broken)?;
+            request.headers_mut().insert(USER_AGENT, AGENT);
+            if let Some(credential) = self.client.credential().fresh() {
+                request.headers_mut().insert(AUTHORIZATION, credential);
+            }
+            let config = WebSocketConfig::default()
+                .max_message_size(Some(LONGEST_ANSWER))
+                .max_frame_size(Some(LONGEST_ANSWER));
+            let shaken = client_async_with_config(request, stream, Some(config)).await;
+            let (mut socket, _) = shaken.map_err(|error| match error {
+                Error::Http(answer) => refused(server, *answer),
+                error => broken(error),
+            })?;
+            for topic in &self.topics {
+                socket.send(subscribe(&topic.name, topic.since)).await.map_err(broken)?;
+            }
+            Ok(socket)
+        };
+        let late = |_| CallError::TimedOut { server: server.clone(), after: patience };
+        timeout(patience, connecting).await.map_err(late)?
     }
 
     fn take_in(&mut self, text: &str) -> Result<Option<News>, Failure> {
         let unreadable = |error: serde_json::Error| {
-            Failure::Call(CallError::Unreadable { server: self.server.clone(), why: error.to_string() })
+            Failure::Call(CallError::Unreadable {
+                server: self.client.server().clone(),
+                why: error.to_string(),
+            })
         };
         let frame: Frame = serde_json::from_str(text).map_err(unreadable)?;
         match frame {
@@ -193,20 +260,49 @@ impl Feed {
                 Ok(None)
             }
             Frame::Subscribed { topic, snapshot, seq } => {
+                // Without a snapshot the events since the last one come after this.
+                let Some(snapshot) = snapshot else { return Ok(None) };
                 let known = self.topics.iter_mut().find(|t| t.name == topic);
                 let gap = known.is_some_and(|known| known.since.replace(seq).is_some());
-                Ok(snapshot.map(|snapshot| News::Snapshot { snapshot, gap }))
+                Ok(Some(News::Snapshot { snapshot, gap }))
             }
             Frame::Event { topic, seq } => {
                 if let Some(known) = self.topics.iter_mut().find(|t| t.name == topic) {
+                    if known.since.is_some_and(|since| seq <= since) {
+                        return Ok(None);
+                    }
                     known.since = Some(seq);
                 }
                 let event = serde_json::from_str(text).map_err(unreadable)?;
                 Ok(Some(News::Event { event, text: text.to_owned() }))
             }
-            Frame::Error { message } => Err(Failure::failed(format!("{} says: {message}", self.server))),
+            // The connection is closed next, and made anew with the token that is in the file then.
+            Frame::Error { code, .. } if code == UNAUTHENTICATED && self.client.credential().can_change() => {
+                Ok(None)
+            }
+            Frame::Error { code, message } => {
+                let refused = code == UNAUTHENTICATED || code == FORBIDDEN;
+                let exit = if refused { Exit::Refused } else { Exit::Failed };
+                Err(Failure::Said(exit, format!("{} says: {message} ({code})", self.client.server())))
+            }
             Frame::Other => Ok(None),
         }
+    }
+}
+
+/// What an answer that is no live feed says.
+fn refused(server: &Server, answer: Response<Option<Vec<u8>>>) -> CallError {
+    let (status, body) = (answer.status(), answer.into_body().unwrap_or_default());
+    match refusal(server, status, body.into()) {
+        CallError::Odd { server, status, json, detail: None } => {
+            let detail = match status {
+                StatusCode::UNAUTHORIZED => "it does not know who calls",
+                StatusCode::FORBIDDEN => "its live feed is not for this caller",
+                _ => "there is no live feed here",
+            };
+            CallError::Odd { server, status, json, detail: Some(detail.to_owned()) }
+        }
+        refusal => refusal,
     }
 }
 

@@ -1,47 +1,61 @@
 //! Where a front door is.
 
+use std::net::IpAddr;
 use std::str::FromStr;
 
 use hyper::Uri;
 
-/// Where a front door listens: `http://host[:port][/prefix]`.
+/// Where a front door listens: `http://host[:port][/prefix]`, or with `https://`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Server {
     /// Without the slash at the end.
     base: String,
+    by_tls: bool,
+    here: bool,
 }
 
 impl FromStr for Server {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let wants = "wants http://host[:port]";
+        let wants = "wants http://host[:port] or https://host[:port]";
         let uri: Uri = text.parse().map_err(|e| format!("{wants}, not {text:?}: {e}"))?;
-        match uri.scheme_str() {
-            Some("http") => {}
-            Some("https") => {
-                return Err(format!("{wants}: this build speaks http only, {text:?} asks for https"));
-            }
-            _ => return Err(format!("{wants}, not {text:?}")),
-        }
-        match uri.authority() {
-            Some(authority) if authority.as_str().contains('@') => {
-                return Err(format!("{wants}, without a user"));
-            }
-            Some(authority) if !authority.host().is_empty() => {}
-            _ => return Err(format!("{wants}, not {text:?}: there is no host")),
+        // A user or a query may be a secret: what holds one is not repeated.
+        let authority = uri.authority();
+        if authority.is_some_and(|authority| authority.as_str().contains('@')) {
+            return Err(format!("{wants}, without a user"));
         }
         if uri.query().is_some() {
             return Err(format!("{wants}, without a query"));
         }
-        Ok(Self { base: text.trim_end_matches('/').to_owned() })
+        if !matches!(uri.scheme_str(), Some("http" | "https")) {
+            return Err(format!("{wants}, not {text:?}"));
+        }
+        let Some(host) = authority.map(|authority| authority.host()).filter(|host| !host.is_empty()) else {
+            return Err(format!("{wants}, not {text:?}: there is no host"));
+        };
+        let by_tls = uri.scheme_str() == Some("https");
+        let address = host.trim_matches(['[', ']']).parse::<IpAddr>();
+        let here = host.eq_ignore_ascii_case("localhost") || address.is_ok_and(|ip| ip.is_loopback());
+        Ok(Self { base: text.trim_end_matches('/').to_owned(), by_tls, here })
     }
 }
 
 impl Server {
     /// Where its live feed is.
     pub(crate) fn live_url(&self) -> String {
-        format!("ws{}/v1/live", self.base.trim_start_matches("http"))
+        let rest = self.base.get("http".len()..).unwrap_or_default();
+        format!("ws{rest}/v1/live")
+    }
+
+    /// Whether it is talked to by TLS.
+    pub(crate) fn by_tls(&self) -> bool {
+        self.by_tls
+    }
+
+    /// Whether what is sent there can be read on the way.
+    pub(crate) fn is_exposed(&self) -> bool {
+        !self.by_tls && !self.here
     }
 }
 
@@ -63,10 +77,29 @@ mod tests {
         for bad in ["", "door:8080", "ftp://door", "http://", "http://me@door", "http://door?x=1", "/x"] {
             assert!(bad.parse::<Server>().is_err(), "{bad}");
         }
-        let https = "https://door".parse::<Server>().unwrap_err();
-        assert!(https.contains("http only"), "{https}");
+        for secret in ["http://me:hush@door", "https://hush@door", "http://door?token=hush"] {
+            let why = secret.parse::<Server>().unwrap_err();
+            assert!(!why.contains("hush"), "{why}");
+        }
         let server = "http://door/prefix/".parse::<Server>().unwrap();
         assert_eq!(server.to_string(), "http://door/prefix");
         assert_eq!(server.live_url(), "ws://door/prefix/v1/live");
+        let server = "https://door:8443".parse::<Server>().unwrap();
+        assert!(server.by_tls());
+        assert_eq!(server.live_url(), "wss://door:8443/v1/live");
+    }
+
+    #[test]
+    fn what_is_sent_in_the_clear_beyond_this_machine_can_be_read_on_the_way() {
+        for (server, exposed) in [
+            ("http://127.0.0.1:8080", false),
+            ("http://[::1]:8080", false),
+            ("http://localhost", false),
+            ("https://door", false),
+            ("http://door", true),
+            ("http://10.0.0.1", true),
+        ] {
+            assert_eq!(server.parse::<Server>().unwrap().is_exposed(), exposed, "{server}");
+        }
     }
 }

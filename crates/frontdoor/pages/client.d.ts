@@ -1,7 +1,18 @@
 /** Types of `client.js`. */
 
+/**
+ * Who calls, where the front door wants to know: an API key or a JSON web token. A function is asked before every request
+ * and every connection, and once more when what it gave is refused; keep the key with your backend and let it make tokens
+ * that live for minutes. Without a text the call goes out without one.
+ *
+ *     const token = async () => (await fetch('/farm-token', { method: 'POST' })).text();
+ */
+export type Token = string | (() => string | null | undefined | PromiseLike<string | null | undefined>);
+
 /** What goes with every call. */
 export interface CallOptions {
+  /** Who calls. Default: nobody in particular. */
+  token?: Token;
   /** The front door, or several that serve the same farm. Default: the one that `client.js` came from. */
   base?: string | URL | readonly (string | URL)[];
   /** When to give up, in milliseconds. Default: 60 000 (and `waitSeconds`) for `spawn`, 30 000 for `stop`. */
@@ -40,6 +51,11 @@ export interface SpawnOptions extends CallOptions {
   labels?: Record<string, string>;
   /** Seconds to wait in line when the farm is full, 0 to 60; 0 when left out. */
   waitSeconds?: number;
+  /**
+   * Whether to go on trying, until the deadline, when the caller has as many spawns as it may have at once (`quota-exceeded`).
+   * When left out that is an error at once: room comes only with the end of a spawn, which may be far away.
+   */
+  waitForQuota?: boolean;
   /** Your own key, to make the same call again from elsewhere. Default: one per call of `spawn`. */
   idempotencyKey?: string;
 }
@@ -96,6 +112,8 @@ export interface Spawn {
   /** Who had it spawned, where callers have to say who they are. */
   owner?: string;
   gpu?: number;
+  /** Who had it spawned, where callers have to say who they are. */
+  owner?: string;
 }
 
 /** A node of the farm. */
@@ -128,6 +146,8 @@ export function live(options?: LiveOptions): Live;
 export interface LiveOptions {
   /** The front door, or several that serve the same farm. */
   base?: string | URL | readonly (string | URL)[];
+  /** Who listens. Default: nobody in particular. A text that is refused ends the feed; see the state `refused`. */
+  token?: Token;
   /** How much later than announced a heartbeat may come; 5 seconds when left out. */
   heartbeatBufferSeconds?: number;
   /** Pauses between attempts to connect: doubled each time, jittered. */
@@ -137,8 +157,9 @@ export interface LiveOptions {
 /** How the connection is. */
 export type LiveState =
   | { state: 'connecting'; base: string; attempts: number }
-  | { state: 'open'; base: string; connection: string }
+  | { state: 'open'; base: string; connection: string; caller?: { owner?: string; scopes?: string[] } }
   | { state: 'waiting'; retryAt: number; attempts: number; code?: number; reason?: string }
+  | { state: 'refused'; code: 'unauthenticated'; reason: string }
   | { state: 'closed' };
 
 /** Something that happened. What else it says depends on its kind. */
@@ -164,6 +185,8 @@ export interface Handlers {
   onEvent?: (event: LiveEvent) => void;
   /** The connection had been lost; what happened meanwhile comes now as events. */
   onResume?: (seq: number) => void;
+  /** The caller may not follow this topic, as far as the front door says of which topic it speaks. */
+  onRefused?: (error: RefusedError) => void;
 }
 
 export interface Subscription {
@@ -180,9 +203,12 @@ export class Live extends EventTarget {
   constructor(options?: LiveOptions);
   readonly state: LiveState;
   subscribe(topic: string, handlers: Handlers): Subscription;
+  /** Connects now, if it is waiting to. */
+  hurry(): void;
   close(): void;
   addEventListener(type: 'state', listener: (event: CustomEvent<LiveState>) => void): void;
   addEventListener(type: 'heartbeat', listener: (event: CustomEvent<string>) => void): void;
+  addEventListener(type: 'refused', listener: (event: CustomEvent<RefusedError>) => void): void;
   addEventListener(type: 'violation', listener: (event: CustomEvent<{ code: string; message: string }>) => void): void;
 }
 
@@ -203,7 +229,12 @@ export type ErrorCode =
   | 'shutting-down'
   | 'upgrade-required'
   | 'internal'
+  | 'unauthenticated'
+  | 'forbidden'
+  | 'rate-limited'
+  | 'quota-exceeded'
   | 'network'
+  | 'no-token'
   | 'deadline-exceeded'
   | 'closed'
   | `http-${number}`;
@@ -243,6 +274,15 @@ export class ProblemError extends HatcheryError {
 
 /** No answer. */
 export class NetworkError extends HatcheryError {}
+
+/** The page's own `token` gave none that could be shown to the front door; `cause` is what it threw. */
+export class TokenError extends HatcheryError {}
+
+/** The live feed is refused: who listens is not known, or may not follow a topic. */
+export class RefusedError extends HatcheryError {
+  readonly code: 'unauthenticated' | 'forbidden';
+  readonly topic?: string;
+}
 
 /** It did not work out in time; `cause` is what came of the last attempt. */
 export class DeadlineError extends HatcheryError {}

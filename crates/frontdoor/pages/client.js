@@ -12,6 +12,13 @@
  *       onEvent: (event) => { if (event.kind === 'spawn.exited') console.log('ended:', event.exit.reason); },
  *     });
  *
+ * Where the front door wants to know who calls, `token` says it: a text, or better a function that asks the page's own
+ * backend, which knows its user and keeps the key that tokens are made with:
+ *
+ *     const token = async () => (await fetch('/farm-token', { method: 'POST' })).text();
+ *     const { id } = await spawn({ token });
+ *     const feed = live({ token });
+ *
  * No dependency, no build step. The types are in `client.d.ts`. Without `base`, the front door is the one that this
  * file came from; with several, one that fails is passed over for the next.
  *
@@ -63,6 +70,21 @@ export class NetworkError extends HatcheryError {
   }
 }
 
+/** The page's own `token` gave none that could be shown to the front door; `cause` is what it threw. */
+export class TokenError extends HatcheryError {
+  constructor(message, cause, attempts) {
+    super(message, { code: 'no-token', cause, attempts });
+  }
+}
+
+/** The live feed is refused: `code` is `unauthenticated`, or `forbidden` for the topics the caller may not follow. */
+export class RefusedError extends HatcheryError {
+  constructor({ code, message, topic }) {
+    super(message || 'the front door does not accept who calls', { code });
+    this.topic = topic;
+  }
+}
+
 /** It did not work out in time; `cause` is what came of the last attempt. */
 export class DeadlineError extends HatcheryError {
   constructor(deadlineMs, cause, attempts) {
@@ -81,7 +103,7 @@ export class DeadlineError extends HatcheryError {
 /**
  * Starts a stream cache server; resolves once a viewer can connect to its `endpoint`.
  *
- * What fails on the way (no connection, 503) is tried again until the deadline. One idempotency key goes with all
+ * What fails on the way (no connection, 503, too many spawns in a minute) is tried again until the deadline. One idempotency key goes with all
  * attempts, so there is never a second spawn. A registry that is away cannot keep such a promise and refuses the key;
  * then one attempt is made without it, and not repeated if its outcome stays unknown.
  *
@@ -89,7 +111,7 @@ export class DeadlineError extends HatcheryError {
  * @returns {Promise<import('./client.d.ts').SpawnAnswer>}
  */
 export async function spawn(options = {}) {
-  const { base, deadlineMs, attemptTimeoutMs, signal, idempotencyKey, onRetry, ...request } = options;
+  const { base, token, deadlineMs, attemptTimeoutMs, signal, idempotencyKey, onRetry, waitForQuota, ...request } = options;
   const waitMs = (request.waitSeconds ?? 0) * 1000;
   const bases = basesOf(base);
   const within = deadlineMs ?? waitMs + SPAWN_MS;
@@ -99,7 +121,7 @@ export async function spawn(options = {}) {
   let keyed = true;
   let unknown = false;
   const answer = await persist(
-    { bases, deadlineMs: within, signal, onRetry, attemptMs: attemptTimeoutMs ?? (bases.length > 1 ? share : within) },
+    { bases, token, deadlineMs: within, signal, onRetry, attemptMs: attemptTimeoutMs ?? (bases.length > 1 ? share : within) },
     (at, attempt) =>
       call(at, 'spawn', {
         ...attempt,
@@ -108,16 +130,17 @@ export async function spawn(options = {}) {
         body: JSON.stringify(request),
       }),
     (error) => {
-      const lost = !(error instanceof ProblemError) || error.problem.code === undefined;
+      const lost = error instanceof ProblemError ? error.problem.code === undefined : !(error instanceof TokenError);
       unknown ||= lost;
       if (!keyed && lost) return { again: false };
       const refused = keyed && error.code === 'registry-unavailable';
       keyed = !(refused && !unknown && idempotencyKey === undefined);
-      return keyed ? { again: worthRetrying(error) } : { again: true, pauseMs: 0 };
+      if (refused && !keyed) return { again: true, pauseMs: 0 };
+      return { again: worthRetrying(error) || (waitForQuota === true && error.code === 'quota-exceeded') };
     },
   );
   if (signal?.aborted) {
-    stop(answer.id, { base }).catch(() => {});
+    stop(answer.id, { base, token }).catch(() => {});
     signal.throwIfAborted();
   }
   return answer;
@@ -131,9 +154,9 @@ export async function spawn(options = {}) {
  * @param {import('./client.d.ts').CallOptions} [options]
  * @returns {Promise<import('./client.d.ts').Spawn>}
  */
-export function stop(id, { base, deadlineMs = STOP_MS, attemptTimeoutMs, signal, onRetry } = {}) {
+export function stop(id, { base, token, deadlineMs = STOP_MS, attemptTimeoutMs, signal, onRetry } = {}) {
   return persist(
-    { bases: basesOf(base), deadlineMs, signal, onRetry, attemptMs: attemptTimeoutMs ?? deadlineMs },
+    { bases: basesOf(base), token, deadlineMs, signal, onRetry, attemptMs: attemptTimeoutMs ?? deadlineMs },
     // It goes out even while the page is being closed.
     (at, attempt) => call(at, `v1/spawns/${encodeURIComponent(id)}`, { ...attempt, method: 'DELETE', keepalive: true }),
     (error) => ({ again: worthRetrying(error) }),
@@ -151,9 +174,16 @@ export function live(options) {
   return new Live(options);
 }
 
-/** The live feed. Events: `state` (detail: LiveState), `heartbeat` (detail: when, by the front door's clock), `violation`. */
+/**
+ * The live feed. Events: `state` (detail: LiveState), `heartbeat` (detail: when, by the front door's clock), `refused` (detail:
+ * RefusedError), `violation`.
+ *
+ * A token that was refused is not shown again: with a text the feed ends there, in the state `refused`; a function is asked
+ * for another one at once, and then at growing intervals.
+ */
 export class Live extends EventTarget {
   #bases;
+  #token;
   #buffer;
   #backoff;
   #topics = new Map();
@@ -162,13 +192,17 @@ export class Live extends EventTarget {
   #failures = 0;
   #turn = 0;
   #opened = 0;
+  #connection;
+  /** What the front door said against the token of this connection. */
+  #refused;
   #heartbeatMs = HELLO_MS;
   #state = { state: 'connecting', attempts: 0 };
-  #wake = () => this.#hurry();
+  #wake = () => this.#look();
 
-  constructor({ base, heartbeatBufferSeconds = 5, backoff = {} } = {}) {
+  constructor({ base, token, heartbeatBufferSeconds = 5, backoff = {} } = {}) {
     super();
     this.#bases = basesOf(base);
+    this.#token = token;
     this.#buffer = heartbeatBufferSeconds;
     this.#backoff = { ...BACKOFF, ...backoff };
     globalThis.addEventListener?.('online', this.#wake);
@@ -176,7 +210,7 @@ export class Live extends EventTarget {
     this.#connect();
   }
 
-  /** How the connection is: `connecting`, `open`, `waiting` (with `retryAt`) or `closed`. */
+  /** How the connection is: `connecting`, `open`, `waiting` (with `retryAt`), `refused` or `closed`. */
   get state() {
     return this.#state;
   }
@@ -184,7 +218,7 @@ export class Live extends EventTarget {
   /**
    * Follows a topic: `nodes`, `spawns`, `node:<id>` or `spawn:<id>`. `onSnapshot` gives the state to start from, also
    * after a gap that could not be closed; `onEvent` every change after it, none twice; `onResume` says that a connection
-   * was lost and nothing with it.
+   * was lost and nothing with it; `onRefused` that the caller may not follow this topic.
    *
    * @param {string} topic
    * @param {import('./client.d.ts').Handlers} handlers
@@ -215,6 +249,13 @@ export class Live extends EventTarget {
     };
   }
 
+  /** Connects now, if it is waiting to. */
+  hurry() {
+    if (this.#state.state !== 'waiting') return;
+    clearTimeout(this.#timer);
+    this.#connect();
+  }
+
   /** Ends the feed and all its subscriptions. */
   close() {
     globalThis.removeEventListener?.('online', this.#wake);
@@ -225,49 +266,101 @@ export class Live extends EventTarget {
     this.#become({ state: 'closed' });
   }
 
-  #connect() {
+  /** First the token, then the connection: a front door waits for the one only for seconds. */
+  async #connect() {
     const base = this.#bases[this.#turn % this.#bases.length];
+    const mine = {};
+    this.#socket = mine;
+    this.#opened = 0;
+    this.#refused = undefined;
+    this.#become({ state: 'connecting', base: base.href, attempts: this.#failures });
+    let token;
+    try {
+      token = await tokenOf(this.#token);
+    } catch (error) {
+      if (this.#socket === mine) this.#lost(undefined, error.message);
+      return;
+    }
+    // Closed meanwhile.
+    if (this.#socket === mine) this.#open(base, token);
+  }
+
+  #open(base, token) {
     const url = new URL('v1/live', base);
     url.protocol = url.protocol === 'https:' ? 'wss:' : 'ws:';
-    this.#become({ state: 'connecting', base: base.href, attempts: this.#failures });
-    const socket = new WebSocket(url);
+    let socket;
+    try {
+      socket = new WebSocket(url);
+    } catch (error) {
+      // A page that came by TLS may not open a connection without it.
+      this.#lost(undefined, error.message);
+      return;
+    }
     this.#socket = socket;
-    this.#opened = 0;
     this.#expect(HELLO_MS, 'no hello');
     const mine = (handle) => (event) => this.#socket === socket && handle(event);
-    socket.onmessage = mine(({ data }) => this.#receive(JSON.parse(data), base));
+    socket.onmessage = mine(({ data }) => this.#receive(JSON.parse(data), base, token));
     socket.onclose = mine(({ code, reason }) => this.#lost(code, reason));
   }
 
-  #receive(frame, base) {
+  #receive(frame, base, token) {
     if (frame.type === 'hello') {
-      this.#opened = Date.now();
       this.#heartbeatMs = (frame.heartbeatSeconds + this.#buffer) * 1000;
-      for (const [topic, entry] of this.#topics) {
-        entry.current = false;
-        this.#send({ type: 'subscribe', topic, ...(entry.seq !== undefined && { since: entry.seq }) });
-      }
-      this.#become({ state: 'open', base: base.href, connection: frame.connection });
+      this.#connection = frame.connection;
+      if (token === undefined) this.#admit(base);
+      else this.#socket.send(JSON.stringify({ type: 'authenticate', token }));
     }
-    this.#expect(this.#heartbeatMs, 'no heartbeat');
+    this.#expect(this.#opened ? this.#heartbeatMs : HELLO_MS, this.#opened ? 'no heartbeat' : 'no word on the token');
     const entry = this.#topics.get(frame.topic);
     if (frame.type === 'heartbeat') {
       this.dispatchEvent(new CustomEvent('heartbeat', { detail: frame.at }));
+    } else if (frame.type === 'authenticated') {
+      const { owner, scopes } = frame;
+      if (!this.#opened) this.#admit(base, { owner, scopes });
+    } else if (frame.type === 'error' && (frame.code === 'unauthenticated' || frame.code === 'forbidden')) {
+      const error = new RefusedError(frame);
+      // The front door closes next.
+      if (frame.code === 'unauthenticated') this.#refused = error;
+      this.#tell(entry, 'onRefused', error);
+      this.dispatchEvent(new CustomEvent('refused', { detail: error }));
     } else if (frame.type === 'error') {
-      this.dispatchEvent(new CustomEvent('violation', { detail: frame }));
+      // One that lets everybody in does not know what to make of a token.
+      if (!this.#opened) this.#admit(base);
+      else this.dispatchEvent(new CustomEvent('violation', { detail: frame }));
     } else if (entry && frame.type === 'subscribed') {
       entry.current = true;
       const resumed = !('snapshot' in frame);
       // The events between come after this; a snapshot has them in it.
       if (!resumed || entry.seq === undefined) entry.seq = frame.seq;
-      for (const handlers of entry.handlers) {
-        if (resumed) handlers.onResume?.(frame.seq);
-        else handlers.onSnapshot?.(frame.snapshot, frame.seq);
-      }
+      if (resumed) this.#tell(entry, 'onResume', frame.seq);
+      else this.#tell(entry, 'onSnapshot', frame.snapshot, frame.seq);
     } else if (entry?.current && frame.type === 'event' && frame.seq > entry.seq) {
       entry.seq = frame.seq;
-      for (const handlers of entry.handlers) handlers.onEvent?.(frame);
+      this.#tell(entry, 'onEvent', frame);
     }
+  }
+
+  /** What one handler does wrong, or changes about the others, costs no other one what it is told. */
+  #tell(entry, what, ...told) {
+    for (const handlers of [...(entry?.handlers ?? [])]) {
+      try {
+        handlers[what]?.(...told);
+      } catch (error) {
+        queueMicrotask(() => {
+          throw error;
+        });
+      }
+    }
+  }
+
+  /** Subscribes to everything, from where it was. */
+  #admit(base, caller) {
+    this.#opened = Date.now();
+    for (const [topic, entry] of this.#topics) {
+      entry.current = false;
+      this.#send({ type: 'subscribe', topic, ...(entry.seq !== undefined && { since: entry.seq }) });
+    }
+    this.#become({ state: 'open', base: base.href, connection: this.#connection, ...(caller && { caller }) });
   }
 
   /** Whatever arrives puts it off; when nothing does, the connection is dead, whatever the browser believes. */
@@ -277,11 +370,19 @@ export class Live extends EventTarget {
   }
 
   #lost(code, reason) {
+    const refused = this.#refused;
+    const good = this.#opened && Date.now() - this.#opened > GOOD_MS;
     this.#drop();
-    this.#failures = this.#opened && Date.now() - this.#opened > GOOD_MS ? 1 : this.#failures + 1;
-    this.#turn += 1;
-    const delay = jittered(this.#failures, this.#backoff);
     clearTimeout(this.#timer);
+    if (refused && typeof this.#token !== 'function') {
+      this.#become({ state: 'refused', code: refused.code, reason: refused.message });
+      return;
+    }
+    // The first time another token is all that is needed.
+    const renew = refused && (good || this.#failures === 0);
+    this.#failures = good ? 1 : this.#failures + 1;
+    if (!refused) this.#turn += 1;
+    const delay = renew ? 0 : jittered(this.#failures, this.#backoff);
     this.#timer = setTimeout(() => this.#connect(), delay);
     this.#become({ state: 'waiting', retryAt: Date.now() + delay, attempts: this.#failures, code, reason });
   }
@@ -289,14 +390,12 @@ export class Live extends EventTarget {
   #drop() {
     const socket = this.#socket;
     this.#socket = undefined;
-    socket?.close();
+    socket?.close?.();
   }
 
   /** The network is back, or somebody looks again: no reason to wait. */
-  #hurry() {
-    if (this.#state.state !== 'waiting' || globalThis.document?.hidden) return;
-    clearTimeout(this.#timer);
-    this.#connect();
+  #look() {
+    if (!globalThis.document?.hidden) this.hurry();
   }
 
   #send(frame) {
@@ -310,16 +409,19 @@ export class Live extends EventTarget {
 }
 
 /** One request after the other, at one front door after the other, until one succeeds, fails for good, or time is up. */
-async function persist({ bases, deadlineMs, attemptMs, signal, onRetry }, attempt, judge) {
+async function persist({ bases, token, deadlineMs, attemptMs, signal, onRetry }, attempt, judge) {
   const until = Date.now() + deadlineMs;
   let before;
+  let refused = false;
   for (let attempts = 1; ; attempts += 1) {
     signal?.throwIfAborted();
     const at = bases[(attempts - 1) % bases.length];
     const limit = AbortSignal.timeout(Math.max(0, Math.min(attemptMs, until - Date.now())));
     let error;
     try {
-      const answer = await attempt(at, { signal: signal ? AbortSignal.any([signal, limit]) : limit, attempts });
+      const ends = signal ? AbortSignal.any([signal, limit]) : limit;
+      const shown = await tokenOf(token, ends, attempts);
+      const answer = await attempt(at, { signal: ends, attempts, token: shown });
       return Object.defineProperty(answer, 'attempts', { value: attempts, enumerable: false });
     } catch (caught) {
       error = caught;
@@ -327,10 +429,14 @@ async function persist({ bases, deadlineMs, attemptMs, signal, onRetry }, attemp
     signal?.throwIfAborted();
     if (!(error instanceof HatcheryError)) throw error;
     const left = until - Date.now();
-    const { again, pauseMs } = judge(error);
-    // What was heard before says more than that nothing was heard in what time was left.
-    if (left <= 0) throw new DeadlineError(deadlineMs, before ?? error, attempts);
-    if (!again) throw error;
+    // Tokens expire: a function that gives them is asked for one more.
+    const renew = error.status === 401 && typeof token === 'function' && !refused;
+    refused = error.status === 401;
+    const { again, pauseMs } = renew ? { again: true, pauseMs: 0 } : judge(error);
+    // A verdict is one, however late. What was heard before says more than that nothing was heard in what time was left.
+    const verdict = error instanceof ProblemError;
+    if (!again && (verdict || left > 0)) throw error;
+    if (left <= 0) throw new DeadlineError(deadlineMs, verdict ? error : (before ?? error), attempts);
     // Another front door need not be waited for, unless all have been asked.
     const round = Math.ceil(attempts / bases.length);
     const fresh = attempts < bases.length && !(error instanceof ProblemError);
@@ -342,11 +448,17 @@ async function persist({ bases, deadlineMs, attemptMs, signal, onRetry }, attemp
   }
 }
 
-async function call(base, path, { attempts, ...init }) {
+async function call(base, path, { attempts, token, headers, ...init }) {
   let response;
   let text;
   try {
-    response = await fetch(new URL(path, base), { ...init, cache: 'no-store', credentials: 'omit', redirect: 'error' });
+    response = await fetch(new URL(path, base), {
+      ...init,
+      headers: { ...headers, ...(token !== undefined && { authorization: `Bearer ${token}` }) },
+      cache: 'no-store',
+      credentials: 'omit',
+      redirect: 'error',
+    });
     text = await response.text();
   } catch (cause) {
     throw new NetworkError(base, cause, attempts);
@@ -359,9 +471,42 @@ async function call(base, path, { attempts, ...init }) {
   throw new ProblemError(body ?? {}, { status: response.status, requestId, retryAfterMs, attempts });
 }
 
+/** What `token` gives, within the time that is left; never part of an error. */
+async function tokenOf(token, signal, attempts) {
+  let given = token;
+  if (typeof token === 'function') {
+    try {
+      given = await unless(signal, token());
+    } catch (cause) {
+      throw new TokenError(signal?.aborted ? 'there was no token in time' : 'there is no token', cause, attempts);
+    }
+  }
+  if (given === undefined || given === null) return undefined;
+  // What a backend's answer ends with is no part of it.
+  const text = typeof given === 'string' ? given.trim() : '';
+  if (!/^[\x21-\x7e]+$/.test(text)) throw new TokenError('the token is not one: a text without spaces is wanted', undefined, attempts);
+  return text;
+}
+
+/** Waits no longer than the signal allows. */
+function unless(signal, promise) {
+  if (!signal) return promise;
+  return new Promise((resolve, reject) => {
+    const stopped = () => reject(signal.reason);
+    if (signal.aborted) stopped();
+    signal.addEventListener('abort', stopped, { once: true });
+    Promise.resolve(promise)
+      .then(resolve, reject)
+      .finally(() => signal.removeEventListener('abort', stopped));
+  });
+}
+
 /** A 502 or 504 with a code is the farm's own verdict; one without comes from something in between. */
 function worthRetrying(error) {
+  if (error instanceof TokenError) return false;
   if (!(error instanceof ProblemError)) return true;
+  // Too many in a minute passes with the minute; too many at once with one that ends, which may be never.
+  if (error.status === 429) return error.code !== 'quota-exceeded';
   return error.status === 503 || (error.problem.code === undefined && [502, 504].includes(error.status));
 }
 

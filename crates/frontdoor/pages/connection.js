@@ -11,7 +11,14 @@ const encode = (message) => new TextEncoder().encode(JSON.stringify(message));
  */
 export function connect(endpoint, { rendererType, token, told }) {
   // The vendor's server closes on a client-side viewer that offers a subprotocol, and on a server-side one that does not.
-  const socket = rendererType === 'ssr' ? new WebSocket(endpoint, 'binary') : new WebSocket(endpoint);
+  let socket;
+  try {
+    socket = rendererType === 'ssr' ? new WebSocket(endpoint, 'binary') : new WebSocket(endpoint);
+  } catch (error) {
+    // A page that came by TLS may not connect to a node without it.
+    told('refused', error.message);
+    return { close: () => {} };
+  }
   socket.binaryType = 'arraybuffer';
   socket.onopen = () => {
     told('open');

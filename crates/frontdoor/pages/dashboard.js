@@ -5,6 +5,8 @@
  *                                                                      totals and charts (here)
  *     operator  ──▶ orders.js ──▶ front door ──▶ live feed
  *
+ * Whom the front door lets in only when it knows them, signin.js asks who they are.
+ *
  * Nothing is fetched to be shown but what the feed brings; what an order did is seen when the feed says so.
  */
 
@@ -17,6 +19,7 @@ import { Detail } from './node.js';
 import { Nodes, summary } from './nodes.js';
 import { Orders } from './orders.js';
 import { Picture } from './picture.js';
+import { SignIn } from './signin.js';
 import { Spawns } from './spawns.js';
 import { Trouble, absence } from './trouble.js';
 import { brief, millis } from './words.js';
@@ -27,7 +30,8 @@ const APART_MS = 200;
 const draw = batched(render, APART_MS);
 const picture = new Picture(draw);
 const history = new History();
-const orders = new Orders(picture);
+const who = new SignIn({ changed: draw, limits });
+const orders = new Orders(picture, who);
 const nodes = new Nodes(picture, orders, choose);
 const detail = new Detail(picture, orders, () => choose(undefined));
 const spawns = new Spawns(picture, orders);
@@ -35,8 +39,9 @@ const events = new Events(picture);
 const capacity = new Chart(byId('capacity-chart'), 'Slots in use over time');
 const latency = new Chart(byId('latency-chart'), 'Time from start to ready over time');
 
-const feed = live();
-const trouble = new Trouble(feed, draw);
+const feed = live({ token: who.token });
+who.follow(feed);
+const trouble = new Trouble(feed, who, draw);
 let cutAt;
 let chosen;
 
@@ -53,6 +58,7 @@ const following = feed.subscribe('nodes', {
     trouble.whole();
   },
   onResume: () => trouble.whole(),
+  onRefused: (error) => barred(error),
   onEvent: (event) => {
     heard(event);
     picture.nodeEvent(event);
@@ -74,6 +80,24 @@ feed.subscribe('spawns', {
   },
 });
 
+/** What whoever is signed in cannot do here, and does not see. */
+function limits(may) {
+  const said = [];
+  if (!may('read')) said.push('look at nodes (scope “read”)');
+  if (!may('operate')) said.push('give orders to nodes, or see and stop the spawns of others (scope “operate”)');
+  return said.length === 0 ? '' : `You may not ${said.join(', nor ')}. The spawns that are shown are your own.`;
+}
+
+/** Whoever may not look at nodes sees spawns all the same. */
+function barred(error) {
+  who.judge(error, 'read');
+  picture.takeNodes([]);
+}
+feed.addEventListener('refused', ({ detail }) => {
+  // Everybody who is let in may follow spawns.
+  if (detail.code === 'forbidden' && detail.topic === undefined) barred(detail);
+});
+
 function heard(event) {
   picture.hear(event.at);
   trouble.whole();
@@ -91,7 +115,7 @@ let refreshing;
 function refreshSoon(ms = 500) {
   clearTimeout(refreshing);
   refreshing = setTimeout(() => {
-    if (!document.hidden && feed.state.state === 'open') following.refresh();
+    if (!document.hidden && feed.state.state === 'open' && who.may('read')) following.refresh();
     refreshSoon(Math.min(15_000, 2_000 + picture.nodes.size * 10));
   }, ms);
 }

@@ -2,22 +2,26 @@
 
 import { live, stop } from '../client.js';
 import { byId, say } from './dom.js';
+import { SignIn } from './signin.js';
 import { Viewer } from './viewer.js';
+import { showState } from './words.js';
 
-const feed = live();
+const who = new SignIn({
+  limits: (may) => (may('spawn') ? '' : 'You may not start viewers: that needs the scope “spawn”.'),
+});
+const feed = live({ token: who.token });
+who.follow(feed);
 const viewers = new Set();
 let number = 0;
 
 feed.addEventListener('state', ({ detail: { state } }) => {
-  const words = { open: 'Live', connecting: 'Connecting…', waiting: 'Reconnecting…', closed: 'Closed' };
-  byId('connection').dataset.state = state;
-  say(byId('connection'), words[state]);
+  showState(byId('connection'), state, who);
 });
 
 byId('ask').addEventListener('submit', (event) => {
   event.preventDefault();
   number += 1;
-  const viewer = new Viewer(number, wish(), feed, changed);
+  const viewer = new Viewer(number, wish(), { feed, who }, changed);
   viewers.add(viewer);
   byId('viewers').prepend(viewer.card);
   changed();
@@ -52,7 +56,7 @@ function wish() {
 // A page that goes takes its viewers with it.
 addEventListener('pagehide', () => {
   for (const viewer of viewers) {
-    if (!viewer.over && viewer.card.dataset.spawn) stop(viewer.card.dataset.spawn).catch(() => {});
+    if (!viewer.over && viewer.card.dataset.spawn) stop(viewer.card.dataset.spawn, { token: who.credential }).catch(() => {});
   }
 });
 

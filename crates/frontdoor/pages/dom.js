@@ -46,6 +46,14 @@ export function offer(buttons, wanted) {
   if (lost) Object.values(buttons).find((button) => !button.hidden)?.focus({ preventScroll: true });
 }
 
+/** Buttons that their user may press, or may not for want of the scope `operate`. The page says so elsewhere as well. */
+export function allow(buttons, allowed) {
+  for (const button of Object.values(buttons)) {
+    set(button, 'disabled', !allowed);
+    set(button, 'title', !allowed && 'This needs the scope “operate”');
+  }
+}
+
 /** Runs `work` at the next frame, once however often it was asked for, and not more often than every `apart` ms. */
 export function batched(work, apart = 0) {
   let asked = false;

@@ -4,6 +4,8 @@ const STEP_MS = 2_000;
 const LONGEST_MS = 15 * 60_000;
 const SHORTEST_MS = 2 * 60_000;
 const MOST_STARTS = 20_000;
+/** The farm's clock is known better as time goes on; one that goes back further than this was not known at all. */
+const SET_BACK_MS = 10_000;
 /** Across a chart. */
 const BUCKETS = 90;
 
@@ -32,6 +34,10 @@ export class History {
 
   /** Takes a sample if it is time; whether it did. */
   sample(now, used, total) {
+    if (now < this.#next - SET_BACK_MS) {
+      this.samples = [];
+      this.#next = now;
+    }
     if (now < this.#next) return false;
     this.#next = now + STEP_MS;
     this.samples.push({ at: now, used, total });

@@ -1,10 +1,11 @@
 /** The chosen node: its facts, its drain, the orders one can give it. */
 
-import { byId, make, offer, say, set } from './dom.js';
+import { allow, byId, make, offer, say, set } from './dom.js';
 import { drainStory, facts, states } from './nodes.js';
 
 export class Detail {
   #picture;
+  #orders;
   #id;
   #cells = new Map();
   #list = make('dl');
@@ -16,6 +17,7 @@ export class Detail {
 
   constructor(picture, orders, leave) {
     this.#picture = picture;
+    this.#orders = orders;
     const order = (text, act) => make('button', { type: 'button', class: 'small', onclick: () => act(this.#id) }, text);
     this.#buttons = {
       uncordon: order('Uncordon', (id) => orders.uncordon(id)),
@@ -46,6 +48,8 @@ export class Detail {
       drain: node,
       all: this.#id !== undefined,
     });
+    const { uncordon, cordon, drain } = this.#buttons;
+    allow({ uncordon, cordon, drain }, this.#orders.mayOperate);
     if (!node) return;
     say(this.#buttons.drain, node.eligibility === 'draining' ? 'Change drain…' : 'Drain…');
     const said = states(node, this.#picture);

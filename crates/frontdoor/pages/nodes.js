@@ -1,6 +1,6 @@
 /** The list of nodes: which is full, which is closed, which is being emptied and for how long. */
 
-import { byId, make, offer, say, set } from './dom.js';
+import { allow, byId, make, offer, say, set } from './dom.js';
 import { Windowed } from './window.js';
 import { brief, bytes, clock, count, span } from './words.js';
 
@@ -79,7 +79,10 @@ export class Nodes {
     say(byId('nodes-count'), shown.length === all.length ? every : `${shown.length.toLocaleString()} of ${every}`);
     const empty = byId('nodes-empty');
     empty.hidden = shown.length > 0 || !this.#picture.complete;
-    say(empty, all.length === 0 ? 'No node has reported yet. Start one with “hatchery agent”.' : 'No node is like that.');
+    const none = this.#orders.mayLook
+      ? 'No node has reported yet. Start one with “hatchery agent”.'
+      : 'You may not look at nodes: that needs the scope “read”.';
+    say(empty, all.length === 0 ? none : 'No node is like that.');
   }
 
   #wanted(node) {
@@ -159,6 +162,7 @@ export class Nodes {
       cordon: node.eligibility === 'eligible',
       drain: node.eligibility !== 'draining',
     });
+    allow({ uncordon, cordon, drain }, this.#orders.mayOperate);
   }
 }
 

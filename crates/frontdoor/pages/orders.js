@@ -6,15 +6,17 @@ import { clock, count, explained, short } from './words.js';
 
 export class Orders {
   #picture;
+  #who;
   #node;
   #spawn;
+  /** The reading of a log that is under way; what an earlier one brings comes too late. */
+  #reading;
 
-  constructor(picture) {
+  constructor(picture, who) {
     this.#picture = picture;
-    for (const dialog of document.querySelectorAll('dialog')) {
-      for (const button of dialog.querySelectorAll('[data-close]')) {
-        button.addEventListener('click', () => dialog.close());
-      }
+    this.#who = who;
+    for (const button of document.querySelectorAll('dialog [data-close]')) {
+      button.addEventListener('click', () => button.closest('dialog').close());
     }
     byId('drain-form').addEventListener('submit', (event) => {
       event.preventDefault();
@@ -31,9 +33,24 @@ export class Orders {
     byId('log-lines').addEventListener('change', () => this.#readLog());
   }
 
+  /** Whether nodes may be cordoned and drained, as far as is known. */
+  get mayOperate() {
+    return this.#who.may('operate');
+  }
+
+  /** Whether spawns that are seen may be stopped. */
+  get mayStop() {
+    return this.#who.may('spawn') || this.#who.may('operate');
+  }
+
+  /** Whether nodes may be looked at. */
+  get mayLook() {
+    return this.#who.may('read');
+  }
+
   async cordon(node) {
     await this.#tried(`Cordon ${node}`, async () => {
-      const { remaining, ...answer } = await order(node, 'cordon');
+      const { remaining, ...answer } = await this.#order(node, 'cordon');
       const stay = remaining > 0 ? ` ${count(remaining, 'spawn')} there ${remaining === 1 ? 'stays' : 'stay'}.` : '';
       tell(`${node} is closed to new spawns.${stay}${unconfirmed(answer)}`);
     });
@@ -41,7 +58,7 @@ export class Orders {
 
   async uncordon(node) {
     await this.#tried(`Uncordon ${node}`, async () => {
-      tell(`${node} is open again.${unconfirmed(await order(node, 'uncordon'))}`);
+      tell(`${node} is open again.${unconfirmed(await this.#order(node, 'uncordon'))}`);
     });
   }
 
@@ -86,8 +103,8 @@ export class Orders {
     const reason = byId('drain-reason').value.trim();
     const seconds = Number(byId('drain-amount').value) * Number(byId('drain-unit').value);
     const body = { ...(force ? { force } : { deadlineSeconds: Math.round(seconds) }), ...(reason && { reason }) };
-    await asked('drain', async () => {
-      const answer = await order(node, 'drain', body);
+    await this.#asked('drain', 'operate', async () => {
+      const answer = await this.#order(node, 'drain', body);
       const left =
         answer.remaining === 0
           ? 'Nothing runs there.'
@@ -98,27 +115,34 @@ export class Orders {
 
   async #stopNow() {
     const id = this.#spawn;
-    await asked('stop', async () => {
-      const spawn = await stop(id, { deadlineMs: 10_000 });
+    await this.#asked('stop', undefined, async () => {
+      const spawn = await stop(id, { deadlineMs: 10_000, token: this.#who.credential });
       tell(spawn.state === 'exited' ? `${short(id)} had ended already.` : `${short(id)} is being stopped.`);
     });
   }
 
   async #readLog() {
     const [id, said, text] = [this.#spawn, byId('log-said'), byId('log-text')];
+    const reading = {};
+    this.#reading = reading;
     say(said, 'Reading…');
     try {
       const lines = byId('log-lines').value;
-      const response = await fetch(new URL(`../v1/spawns/${id}/log?lines=${lines}`, import.meta.url), { cache: 'no-store' });
+      const response = await fetch(new URL(`../v1/spawns/${id}/log?lines=${lines}`, import.meta.url), {
+        headers: this.#who.headers,
+        cache: 'no-store',
+        signal: AbortSignal.timeout(15_000),
+      });
       const body = await response.text();
       if (!response.ok) throw problem(response, body);
-      if (id !== this.#spawn) return;
+      if (reading !== this.#reading) return;
       say(text, body);
       text.scrollTop = text.scrollHeight;
       say(said, body ? `As of ${clock(Date.now())}` : `It has not written anything, as of ${clock(Date.now())}`);
     } catch (error) {
+      this.#who.judge(error);
       const { title, detail } = explained(error);
-      if (id === this.#spawn) say(said, `${title}: ${detail}`);
+      if (reading === this.#reading) say(said, `${title}: ${detail}`);
     }
   }
 
@@ -126,42 +150,44 @@ export class Orders {
     try {
       await work();
     } catch (error) {
+      this.#who.judge(error, 'operate');
       const { title, detail } = explained(error);
       tell(`${what}: ${title}. ${detail}`, 'bad');
     }
   }
-}
 
-/** Does the work of an open dialog: closes it when it went well, says in it what went wrong. */
-async function asked(name, work) {
-  const [dialog, button, problemPlace] = [byId(`${name}-dialog`), byId(`${name}-go`), byId(`${name}-error`)];
-  button.disabled = true;
-  problemPlace.hidden = true;
-  try {
-    await work();
-    dialog.close();
-    // What opened it may make no sense any more.
-    if (document.activeElement === document.body) byId('detail-title').focus({ preventScroll: true });
-  } catch (error) {
-    const { title, detail } = explained(error);
-    say(problemPlace, `${title}: ${detail}`);
-    problemPlace.hidden = false;
-  } finally {
-    button.disabled = false;
+  /** Does the work of an open dialog: closes it when it went well, says in it what went wrong. */
+  async #asked(name, scope, work) {
+    const [dialog, button, problemPlace] = [byId(`${name}-dialog`), byId(`${name}-go`), byId(`${name}-error`)];
+    button.disabled = true;
+    problemPlace.hidden = true;
+    try {
+      await work();
+      dialog.close();
+      // What opened it may make no sense any more.
+      if (document.activeElement === document.body) byId('detail-title').focus({ preventScroll: true });
+    } catch (error) {
+      this.#who.judge(error, scope);
+      const { title, detail } = explained(error);
+      say(problemPlace, `${title}: ${detail}`);
+      problemPlace.hidden = false;
+    } finally {
+      button.disabled = false;
+    }
   }
-}
 
-/** Gives an order to a node; the answer of the front door. */
-async function order(node, what, body = {}) {
-  const response = await fetch(new URL(`../v1/nodes/${encodeURIComponent(node)}/${what}`, import.meta.url), {
-    method: 'POST',
-    headers: { 'content-type': 'application/json' },
-    body: JSON.stringify(what === 'drain' ? body : {}),
-    signal: AbortSignal.timeout(15_000),
-  });
-  const text = await response.text();
-  if (!response.ok) throw problem(response, text);
-  return JSON.parse(text);
+  /** Gives an order to a node; the answer of the front door. */
+  async #order(node, what, body = {}) {
+    const response = await fetch(new URL(`../v1/nodes/${encodeURIComponent(node)}/${what}`, import.meta.url), {
+      method: 'POST',
+      headers: { 'content-type': 'application/json', ...this.#who.headers },
+      body: JSON.stringify(what === 'drain' ? body : {}),
+      signal: AbortSignal.timeout(15_000),
+    });
+    const text = await response.text();
+    if (!response.ok) throw problem(response, text);
+    return JSON.parse(text);
+  }
 }
 
 function problem(response, text) {

@@ -1,6 +1,6 @@
 /** The spawns of the chosen node, or of all: newest first, those that just ended at the end. */
 
-import { byId, make, say, set } from './dom.js';
+import { allow, byId, make, say, set } from './dom.js';
 import { Windowed } from './window.js';
 import { brief, clock, ending, short } from './words.js';
 
@@ -72,7 +72,7 @@ export class Spawns {
     if (show && spawn.state !== show) return false;
     if (!text) return true;
     const labels = Object.entries(spawn.labels ?? {}).map(([key, value]) => `${key}=${value}`);
-    return [spawn.id, spawn.node, spawn.endpoint ?? '', ...labels].some((word) => word.toLowerCase().includes(text));
+    return [spawn.id, spawn.node, spawn.endpoint ?? '', spawn.owner ?? '', ...labels].some((word) => word.toLowerCase().includes(text));
   }
 
   #row(id) {
@@ -104,7 +104,7 @@ export class Spawns {
     const now = this.#picture.now();
     const over = spawn.state === 'exited';
     const kind = spawn.rendererType + (spawn.gpu === undefined ? '' : ` on GPU ${spawn.gpu}`);
-    const place = [this.#node === undefined ? spawn.node : '', kind, spawn.endpoint ?? ''].filter(Boolean).join(' · ');
+    const place = [this.#node === undefined ? spawn.node : '', kind, spawn.endpoint ?? '', spawn.owner ?? ''].filter(Boolean).join(' · ');
     const where = over ? `${ending(spawn.exit)}, at ${clock(spawn.endedAt)}` : place;
     say(parts.where, where);
     set(parts.where, 'title', where);
@@ -115,6 +115,7 @@ export class Spawns {
     set(parts.age, 'title', `started ${clock(spawn.startedAt)}`);
     say(parts.ping, over || !spawn.lastPingAt ? '–' : brief(now - Date.parse(spawn.lastPingAt)));
     parts.stop.hidden = over || spawn.state === 'stopping';
+    allow({ stop: parts.stop }, this.#orders.mayStop);
     set(row, 'class', over ? 'over' : false);
   }
 }

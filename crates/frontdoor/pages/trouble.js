@@ -1,13 +1,14 @@
 /** The banner: says when what is shown is old, or when the farm does without its registry. */
 
 import { byId, make } from './dom.js';
-import { clock, span } from './words.js';
+import { clock, showState, span } from './words.js';
 
 const CALM_MS = 5_000;
 const WORRIED_MS = 1_000;
 
 export class Trouble {
   #feed;
+  #who;
   #told;
   #place = byId('trouble');
   #ready = { state: 'ready' };
@@ -17,8 +18,9 @@ export class Trouble {
   #timer;
 
   /** `told()` is called when the banner comes or goes. */
-  constructor(feed, told) {
+  constructor(feed, who, told) {
     this.#feed = feed;
+    this.#who = who;
     this.#told = told;
     feed.addEventListener('state', ({ detail }) => {
       if (detail.state === 'waiting') this.#probe();
@@ -42,9 +44,7 @@ export class Trouble {
     const said = this.#said();
     const pill = byId('connection');
     const state = this.#feed.state;
-    const words = { open: 'Live', connecting: 'Connecting…', waiting: 'Reconnecting…', closed: 'Closed' }[state.state];
-    if (pill.textContent !== words) pill.textContent = words;
-    pill.dataset.state = state.state;
+    showState(pill, state.state, this.#who);
     document.body.classList.toggle('old', this.cut && this.#whole !== undefined);
     // The same trouble is not announced again each second.
     const key = said.map(({ title, text }) => title + text).join();
@@ -63,6 +63,8 @@ export class Trouble {
     const shown = this.#whole ? `What you see is how it was at ${clock(this.#whole)}.` : 'Nothing has been heard yet.';
     if (this.#ready.state === 'gone') {
       said.push({ kind: 'bad', title: 'The front door cannot be reached.', text: `${shown} Trying again all the time; running spawns are not affected.` });
+    } else if (this.#who.wanted) {
+      said.push({ kind: 'warn', title: 'Nobody is signed in.', text: `The front door shows the farm only to those it knows. ${shown}` });
     } else if (this.cut && (state.attempts > 0 || this.#whole)) {
       const why = state.reason ? ` (${state.reason})` : '';
       said.push({ kind: 'bad', title: 'The live feed is cut.', text: `${shown} Connecting again${why}.` });

@@ -20,6 +20,7 @@ export class Viewer {
   over = false;
   #wish;
   #feed;
+  #who;
   #changed;
   #steps = {};
   #chip = make('span', { class: 'chip calm', role: 'status' }, 'queued');
@@ -34,10 +35,11 @@ export class Viewer {
   /** From the question to the answer. */
   #took = 0;
 
-  /** `wish`: what to spawn, and `library` where there is one. `changed` is called when it is over or removed. */
-  constructor(number, wish, feed, changed) {
+  /** `wish`: what to spawn, and `library` where there is one; `who` asks for it. `changed` is called when it is over or removed. */
+  constructor(number, wish, { feed, who }, changed) {
     this.#wish = wish;
     this.#feed = feed;
+    this.#who = who;
     this.#changed = changed;
     const title = make('h3', {}, `Viewer ${number}`);
     const list = make('ol', { class: 'steps' });
@@ -73,7 +75,7 @@ export class Viewer {
     if (!this.#answer) return;
     const { id } = this.#answer;
     this.#end('It was closed here.', 'done');
-    stop(id).catch((error) => this.#fail(error));
+    stop(id, { token: this.#who.credential }).catch((error) => this.#fail(error));
   }
 
   async #run() {
@@ -83,6 +85,7 @@ export class Viewer {
     try {
       this.#answer = await spawn({
         ...wish,
+        token: this.#who.credential,
         signal: this.#abort.signal,
         onRetry: ({ error, delayMs }) => {
           const { title } = explained(error);
@@ -187,6 +190,7 @@ export class Viewer {
   }
 
   #fail(error) {
+    this.#who.judge(error, 'spawn');
     const { title, advice, detail, log, reference } = explained(error);
     const at = STEPS.find((name) => this.#steps[name].item.dataset.is === 'now') ?? 'closed';
     if (!this.over) this.#end('', 'bad');

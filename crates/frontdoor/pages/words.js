@@ -75,7 +75,20 @@ export function ending(exit) {
   return (ENDS[exit.reason] ?? exit.reason) + (said.length > 0 ? ` (${said.join(', ')})` : '');
 }
 
+const STATES = { open: 'Live', connecting: 'Connecting…', waiting: 'Reconnecting…', refused: 'Not signed in', closed: 'Closed' };
+
+/** Shows how the live feed is. */
+export function showState(pill, state, who) {
+  const shown = who.wanted && state !== 'open' ? 'refused' : state;
+  if (pill.textContent !== STATES[shown]) pill.textContent = STATES[shown];
+  pill.dataset.state = shown;
+}
+
 const ADVICE = {
+  unauthenticated: ['Nobody is signed in', 'The front door wants to know who asks, and does not accept what it was told.'],
+  forbidden: ['You may not do that', 'Your key or token is good, but not for this.'],
+  'rate-limited': ['Too many in a short time', 'You may start only so many in a minute. Wait a little.'],
+  'quota-exceeded': ['You have as many as you may', 'One of yours has to end before another one can start.'],
   'no-capacity': ['The farm is full', 'Every node that could take it is full. Wait in line, or try again soon.'],
   'no-matching-node': ['No node fits', 'No open node offers that pool, those labels or that renderer.'],
   'spawn-failed': ['The server could not start', 'It ended before it was ready. What it said last is below.'],

@@ -1,16 +1,16 @@
 //! The parts of a front door, and how they start.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use model::{Demand, NodeId, RequestId, SpawnId, TicketId};
-use registry::{Registry, RegistryError, Reservation, Reserve, Reserved};
+use registry::{Permits, Registry, RegistryError, Reservation, Reserve, Reserved};
 use tokio::net::TcpListener;
 use tokio::sync::{Mutex as AsyncMutex, watch};
 use tokio::time::Instant;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
-use tracing::{Instrument, info, info_span};
+use tracing::{Instrument, info, info_span, warn};
 
 use crate::agent_client::Agents;
 use crate::cleanup::{Cleanups, persist};
@@ -24,6 +24,9 @@ use crate::picture::{self, Choice, Picture};
 use crate::watched::{self, Watched};
 use crate::{follower, http, listen, sweeper};
 
+/// Most connections at once to the admin port.
+const ADMIN_CONNECTIONS: usize = 1024;
+
 /// What all requests of a front door share.
 #[derive(Debug)]
 pub(crate) struct Door {
@@ -36,6 +39,10 @@ pub(crate) struct Door {
     pub(crate) cleanups: Cleanups,
     pub(crate) live: Live,
     pub(crate) metrics: Metrics,
+    /// How often callers may spawn while the registry cannot be asked. Never held across an await.
+    pub(crate) permits: Mutex<Permits>,
+    /// When the front door began.
+    pub(crate) began: Instant,
     /// Changes whenever those who wait for somebody else should ask again.
     pub(crate) nudges: watch::Sender<u64>,
     pub(crate) stages: Stages,
@@ -79,11 +86,13 @@ impl Door {
         Self {
             registry: Watched::new(registry, metrics.registry_figures()),
             picture: Picture::default(),
-            agents: Agents::new(),
+            agents: Agents::new(config.tls.agents.clone()),
             line: Line::new(config.max_waiting),
             cleanups: Cleanups::new(),
             live: Live::new(config.live_ping_interval, config.live_buffer, metrics.live_figures()),
             metrics,
+            permits: Mutex::new(Permits::new()),
+            began: Instant::now(),
             nudges: watch::Sender::new(0),
             stages: Stages::new(),
             config,
@@ -211,6 +220,11 @@ impl FrontDoor {
     /// # Errors
     /// A port could not be bound.
     pub async fn start(config: Config, registry: Registry) -> Result<Self, StartError> {
+        let places = listen::allow(config.max_connections);
+        for flag in &config.tls.exposed {
+            warn!(flag, "other machines can reach this port, and --insecure lets them: nothing keeps it");
+        }
+        let tls = config.tls.clone();
         let public = bind("--listen", config.listen).await?;
         let admin = bind("--admin-listen", config.admin_listen).await?;
         let (http_addr, admin_addr) = (public.1, admin.1);
@@ -231,6 +245,7 @@ impl FrontDoor {
             Box::pin(listen::serve(
                 public.0,
                 http::router(&door),
+                listen::Reception::new(tls.http.clone(), places, door.metrics.connection_figures()),
                 connections.clone(),
                 listen::Ends { accepting: stages.leaving.clone(), connections: stages.closed.clone() },
             )),
@@ -240,16 +255,30 @@ impl FrontDoor {
             Box::pin(listen::serve(
                 admin.0,
                 http::admin_router(&door),
+                listen::Reception::new(
+                    tls.admin,
+                    ADMIN_CONNECTIONS.min(places),
+                    door.metrics.connection_figures(),
+                ),
                 background.clone(),
                 listen::Ends { accepting: stages.over.clone(), connections: stages.over.clone() },
             )),
         );
+        if let Some(server) = tls.http {
+            spawn("certificate", Box::pin(async move { server.keep_fresh().await }));
+        }
+        if let Some(client) = tls.agents {
+            spawn("agent certificate", Box::pin(async move { client.keep_fresh().await }));
+        }
         spawn("follower", Box::pin(follower::follow(Arc::clone(&door))));
         spawn("probe", Box::pin(watched::probe(Arc::clone(&door))));
         spawn("picture", Box::pin(picture::keep(Arc::clone(&door))));
         spawn("live", Box::pin(live::follow::keep(Arc::clone(&door))));
         spawn("sweeper", Box::pin(sweeper::sweep(Arc::clone(&door))));
         spawn("line", Box::pin(Line::keep_places(Arc::clone(&door))));
+        if let Some(access) = door.config.access.clone() {
+            spawn("access", Box::pin(access.keep()));
+        }
         info!(http = %http_addr, admin = %admin_addr, registry = door.registry.backend(), "front door open");
         Ok(Self { http_addr, admin_addr, connections, background, over, door })
     }

@@ -5,7 +5,7 @@
 //! of `POST /spawn`, top to bottom), `held` (a slot that is given back unless somebody keeps it), `line` (waiting for
 //! capacity), `idempotency` (one key, one answer), `agent_client` (gRPC to the nodes), `operate` (opening and
 //! closing nodes), `http` (the surface: routes, handlers, errors), `pages` (dashboard, demo, client library), `watched` and `picture`
-//! (the registry, and doing without it), `live` (telling subscribers what happens), `follower` and `sweeper` (what runs beside the requests), `shutdown` (the order of leaving).
+//! (the registry, and doing without it), `gate` and `pace` (who is let in, and how often it may spawn), `live` (telling subscribers what happens), `follower` and `sweeper` (what runs beside the requests), `shutdown` (the order of leaving).
 //!
 //! Invariants: only `http` knows status codes; only `agent_client` knows gRPC; a slot is never held by anything but a
 //! `Held`, which gives it back when it is dropped.
@@ -14,7 +14,9 @@ mod agent_client;
 mod cleanup;
 mod config;
 mod door;
+mod exposure;
 mod follower;
+mod gate;
 mod held;
 mod http;
 mod idempotency;
@@ -26,6 +28,7 @@ mod metrics;
 mod operate;
 mod options;
 mod order;
+mod pace;
 mod pages;
 mod picture;
 mod shutdown;
@@ -34,7 +37,7 @@ mod strict;
 mod sweeper;
 mod watched;
 
-pub use config::{Config, Origins};
+pub use config::{Config, Origins, Tls};
 pub use door::{FrontDoor, StartError};
 pub use http::openapi::openapi;
 pub use options::{ConfigError, Options};

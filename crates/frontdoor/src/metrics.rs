@@ -4,6 +4,7 @@ use std::fmt;
 use std::sync::atomic::{AtomicI64, AtomicU64};
 use std::time::Duration;
 
+use access::Reason;
 use model::Eligibility;
 use model::api::ErrorCode;
 use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue, LabelValueEncoder};
@@ -13,9 +14,9 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 
-use crate::live;
 use crate::memory::own_memory;
 use crate::watched::Figures;
+use crate::{listen, live};
 
 /// Upper bounds in seconds: fine where a placement is, coarse where a slow server is.
 const BUCKETS: [f64; 18] = [
@@ -112,6 +113,11 @@ struct PlacementLabels {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct FailureLabels {
+    reason: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct OperationLabels {
     eligibility: &'static str,
     agent: &'static str,
@@ -132,8 +138,10 @@ pub(crate) struct Metrics {
     registry_figures: Figures,
     placements: Family<PlacementLabels, Counter>,
     operations: Family<OperationLabels, Counter>,
+    authentication_failures: Family<FailureLabels, Counter>,
     picture_nodes: Gauge<i64, AtomicI64>,
     live: live::metrics::Figures,
+    connections: listen::Figures,
     memory: Gauge<i64, AtomicI64>,
 }
 
@@ -197,7 +205,13 @@ impl Metrics {
                 "operations",
                 "Nodes opened, cordoned or drained, by whether the agent confirmed it"
             ),
+            authentication_failures: register!(
+                Family::default(),
+                "authentication_failures",
+                "Callers who did not show a good credential, by what was wrong with it"
+            ),
             live: live::metrics::Figures::register(registry),
+            connections: listen::Figures::register(registry),
             memory,
             registry: root,
         }
@@ -254,6 +268,11 @@ impl Metrics {
         self.operations.get_or_create(&OperationLabels { eligibility: eligibility.as_str(), agent }).inc();
     }
 
+    pub(crate) fn authentication_failed(&self, reason: Reason) {
+        let reason = reason.as_str();
+        self.authentication_failures.get_or_create(&FailureLabels { reason }).inc();
+    }
+
     pub(crate) fn placement(&self, source: Source) {
         self.placements.get_or_create(&PlacementLabels { source }).inc();
     }
@@ -270,6 +289,11 @@ impl Metrics {
     /// For the live feed.
     pub(crate) fn live_figures(&self) -> live::metrics::Figures {
         self.live.clone()
+    }
+
+    /// For whoever accepts connections.
+    pub(crate) fn connection_figures(&self) -> listen::Figures {
+        self.connections.clone()
     }
 
     /// In the OpenMetrics text format.

@@ -3,10 +3,12 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use access::{Access, OpenError};
 use axum::http::{HeaderValue, Uri};
 use model::{Placement, timing};
 
 use crate::config::{Config, Origins};
+use crate::exposure::{Exposure, certificates};
 
 /// Settings of a front door as the command line and the environment give them.
 #[derive(Debug, Clone, clap::Args)]
@@ -61,6 +63,16 @@ pub struct Options {
     /// Messages a subscriber of the live feed may be behind before it is sent away
     #[arg(long, env = "HATCHERY_LIVE_BUFFER", value_name = "MESSAGES", default_value_t = 1024)]
     pub live_buffer: usize,
+
+    /// Most connections of callers at once; the longest idle make room for others
+    #[arg(
+        long,
+        env = "HATCHERY_MAX_CONNECTIONS",
+        value_name = "COUNT",
+        default_value_t = 16_384,
+        hide = true
+    )]
+    pub max_connections: usize,
 
     /// Who is let in.
     #[command(flatten)]
@@ -128,6 +140,8 @@ impl Options {
         )?;
         counted("--max-waiting", self.max_waiting, 0, 100_000)?;
         counted("--live-buffer", self.live_buffer, 1, 1_000_000)?;
+        counted("--max-connections", self.max_connections, 1, 1_000_000)?;
+        let exposure = Exposure::of(&self)?;
         Ok(Config {
             listen: self.listen,
             admin_listen: self.admin_listen,
@@ -138,8 +152,31 @@ impl Options {
             shutdown_grace: self.shutdown_grace,
             live_ping_interval: self.live_ping_interval,
             live_buffer: self.live_buffer,
+            max_connections: self.max_connections,
+            admin_public: exposure.admin_public,
+            tls: certificates(&self, exposure)?,
+            access: access(&self.access)?,
         })
     }
+}
+
+/// Whom to let in. Limits are those of callers, and without keys there are none.
+fn access(options: &access::Options) -> Result<Option<Access>, ConfigError> {
+    let limits = [
+        ("--spawns-per-minute", options.spawns_per_minute),
+        ("--concurrent-spawns", options.concurrent_spawns),
+    ];
+    for (flag, limit) in limits {
+        if let Some(limit) = limit.filter(|_| !options.is_configured()) {
+            let wants = "--api-keys or --jwt-keys beside it, as limits are those of callers".into();
+            return Err(ConfigError { flag, wants, found: format!("{limit} alone") });
+        }
+    }
+    Access::open(options).map_err(|OpenError { flag, path, why }| ConfigError {
+        flag,
+        wants: "a file of keys".into(),
+        found: format!("{}: {why}", path.display()),
+    })
 }
 
 /// A caller that waits as long as its reservation is good for would be answered with a slot that is taken back.
@@ -233,6 +270,12 @@ mod tests {
             (&["--shutdown-grace", "2h"], "--shutdown-grace"),
             (&["--live-ping-interval", "0s"], "--live-ping-interval"),
             (&["--live-buffer", "0"], "--live-buffer"),
+            (&["--max-connections", "0"], "--max-connections"),
+            (&["--api-keys", "/nowhere/keys"], "--api-keys"),
+            (&["--jwt-keys", "/nowhere/keys"], "--jwt-keys"),
+            (&["--jwt-issuer", "us"], "--jwt-keys"),
+            (&["--spawns-per-minute", "60"], "--spawns-per-minute"),
+            (&["--concurrent-spawns", "0"], "--concurrent-spawns"),
         ] {
             let text = config(arguments).unwrap_err();
             assert!(text.contains(flag), "{arguments:?}: {text}");

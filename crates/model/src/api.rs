@@ -1,6 +1,7 @@
 //! The JSON of the HTTP contract, shared by front door and command line.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -20,12 +21,15 @@ pub struct SpawnRequest {
     pub renderer_type: Option<RendererType>,
     /// Model that overrides whatever the viewer asks for, relative to the node's model directories.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(min_length = 1, max_length = 4096)]
     pub model: Option<String>,
     /// Token the viewer must present to the spawned server.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(min_length = 1, max_length = 4096, pattern = "^[^\\u0000-\\u001F\\u007F-\\u009F]*$")]
     pub session_token: Option<String>,
     /// Pool the node must belong to; any when left out.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(min_length = 1, max_length = 63, pattern = "^[A-Za-z0-9._-]+$")]
     pub pool: Option<String>,
     /// Labels the node must carry, all of them.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -157,7 +161,7 @@ pub struct DrainRequest {
     pub deadline_seconds: Option<u32>,
     /// Why, for whoever looks at the node; at most 500 characters.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(max_length = 500)]
+    #[schema(max_length = 500, pattern = "^[^\\u0000-\\u001F\\u007F-\\u009F]*$")]
     pub reason: Option<String>,
     /// End what still runs now, whatever `deadlineSeconds` says.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -290,6 +294,10 @@ pub struct SpawnList {
 pub enum ErrorCode {
     /// Bad JSON, an unknown field, a wrong type, a path outside the model directories.
     InvalidRequest,
+    /// No credential, or one that is not good.
+    Unauthenticated,
+    /// The credential is good, but not for this.
+    Forbidden,
     /// No such spawn, node or route.
     NotFound,
     /// Not that way.
@@ -302,6 +310,8 @@ pub enum ErrorCode {
     UnsupportedMediaType,
     /// This route is a WebSocket.
     UpgradeRequired,
+    /// The caller starts spawns faster than it may.
+    RateLimited,
     /// The caller has as many spawns as it may have at once.
     QuotaExceeded,
     /// Every matching node is full, and waiting is over.
@@ -328,12 +338,15 @@ impl ErrorCode {
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::InvalidRequest => "invalid-request",
+            Self::Unauthenticated => "unauthenticated",
+            Self::Forbidden => "forbidden",
             Self::NotFound => "not-found",
             Self::MethodNotAllowed => "method-not-allowed",
             Self::IdempotencyConflict => "idempotency-conflict",
             Self::BodyTooLarge => "body-too-large",
             Self::UnsupportedMediaType => "unsupported-media-type",
             Self::UpgradeRequired => "upgrade-required",
+            Self::RateLimited => "rate-limited",
             Self::QuotaExceeded => "quota-exceeded",
             Self::NoCapacity => "no-capacity",
             Self::NoMatchingNode => "no-matching-node",
@@ -351,13 +364,15 @@ impl ErrorCode {
     pub const fn status(self) -> u16 {
         match self {
             Self::InvalidRequest => 400,
+            Self::Unauthenticated => 401,
+            Self::Forbidden => 403,
             Self::NotFound => 404,
             Self::MethodNotAllowed => 405,
             Self::IdempotencyConflict => 409,
             Self::BodyTooLarge => 413,
             Self::UnsupportedMediaType => 415,
             Self::UpgradeRequired => 426,
-            Self::QuotaExceeded => 429,
+            Self::RateLimited | Self::QuotaExceeded => 429,
             Self::Internal => 500,
             Self::SpawnFailed => 502,
             Self::NoCapacity
@@ -374,12 +389,15 @@ impl ErrorCode {
     pub const fn title(self) -> &'static str {
         match self {
             Self::InvalidRequest => "The request is not valid",
+            Self::Unauthenticated => "A good credential is needed",
+            Self::Forbidden => "The credential is not for this",
             Self::NotFound => "There is no such thing",
             Self::MethodNotAllowed => "This method is not allowed here",
             Self::IdempotencyConflict => "The idempotency key was used with another body",
             Self::BodyTooLarge => "The body is too large",
             Self::UnsupportedMediaType => "The body must be JSON",
             Self::UpgradeRequired => "This route is a WebSocket",
+            Self::RateLimited => "The caller starts spawns faster than it may",
             Self::QuotaExceeded => "The caller has as many spawns as it may have",
             Self::NoCapacity => "Every matching node is full",
             Self::NoMatchingNode => "No node matches the request",
@@ -433,4 +451,7 @@ pub struct Problem {
     #[serde(skip_serializing_if = "Option::is_none", default)]
     #[schema(value_type = Option<String>, format = Uuid)]
     pub spawn: Option<SpawnId>,
+    /// After this time it is worth trying again; goes as the header `Retry-After`.
+    #[serde(skip)]
+    pub retry_after: Option<Duration>,
 }

@@ -66,6 +66,12 @@ impl IdempotencyKey {
     pub fn as_str(&self) -> &str {
         &self.0
     }
+
+    /// The same key as this owner's own: what others call alike is another one. Neither part has a space.
+    #[must_use]
+    pub fn of(&self, owner: &Owner) -> Self {
+        Self(format!("{owner} {}", self.0))
+    }
 }
 
 impl FromStr for IdempotencyKey {

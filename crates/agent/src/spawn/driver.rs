@@ -7,6 +7,7 @@ use model::{Exit, ExitReason, SpawnId, SpawnState};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
+use super::cgroup::Group;
 use super::exit::{self, Status};
 use super::lifecycle::{Effects, Input, Phase, Rules, Signal};
 use super::process::Process;
@@ -43,6 +44,13 @@ impl Body {
             }
             Self::Nothing { ended: Some(Signal::Term), .. } => Status::Signal(15),
             Self::Nothing { ended: Some(Signal::Kill), .. } => Status::Signal(9),
+        }
+    }
+
+    fn group(&self) -> Option<&Group> {
+        match self {
+            Self::Process(process) => process.group(),
+            Self::Nothing { .. } => None,
         }
     }
 
@@ -99,7 +107,12 @@ impl Driver {
                     if status == Status::Unknown {
                         tokio::time::sleep(LAST_REPORT).await;
                     }
-                    return self.finish(status);
+                    let group = self.body.group().cloned();
+                    self.finish(status);
+                    if let Some(group) = group {
+                        group.remove().await;
+                    }
+                    return;
                 }
                 // The agent goes and leaves the process to its successor.
                 () = self.node.leaving.cancelled() => {
@@ -220,7 +233,7 @@ impl Driver {
     }
 
     /// Explains the end and gives everything back.
-    fn finish(mut self, status: Status) {
+    fn finish(&mut self, status: Status) {
         let now = Instant::now();
         self.over = true;
         // What it said before it went. Wishes come too late: it has ended by itself.
@@ -234,6 +247,10 @@ impl Driver {
             Vec::new()
         };
         let exit = exit::explain(progress, status, &log);
+        let exit = match self.body.group().and_then(Group::out_of_memory) {
+            Some(limit) => exit::out_of_memory(exit, &limit),
+            None => exit,
+        };
         self.node.metrics.ended(exit.reason);
         tracing::info!(reason = %exit.reason, code = exit.code, signal = exit.signal, text = exit.text, "spawn ended");
         if let Body::Process(_) = self.body {

@@ -120,6 +120,18 @@ pub(crate) fn explain(progress: Progress, status: Status, log: &[String]) -> Exi
     }
 }
 
+/// The same for a spawn whose group the kernel ended something in, because it took more than `limit` bytes of memory.
+pub(crate) fn out_of_memory(exit: Exit, limit: &str) -> Exit {
+    match exit.reason {
+        ExitReason::Signaled | ExitReason::Failed => {
+            let text = format!("out of memory: it took more than {limit} bytes (--spawn-memory)");
+            Exit { text: Some(text), ..exit }
+        }
+        // It went for another reason, whatever happened to a process of its on the way.
+        _ => exit,
+    }
+}
+
 fn signal_name(signal: i32) -> String {
     let name = match signal {
         1 => "SIGHUP",
@@ -205,6 +217,18 @@ mod tests {
                 Status::Unknown | Status::Unseen => assert_eq!((exit.code, exit.signal), (None, None)),
             }
         }
+    }
+
+    #[test]
+    fn an_end_for_want_of_memory_is_told_as_such() {
+        let killed = explain(Progress::Ready, Status::Signal(9), &[]);
+        let exit = out_of_memory(killed, "4096");
+        assert_eq!((exit.reason, exit.signal.as_deref()), (ExitReason::Signaled, Some("SIGKILL")));
+        assert!(exit.text.unwrap().contains("more than 4096 bytes"));
+        let adopted = explain(Progress::Ready, Status::Unknown, &[]);
+        assert!(out_of_memory(adopted, "4096").text.unwrap().contains("out of memory"));
+        let stopped = explain(Progress::Ending(Cause::Stopped), Status::Signal(9), &[]);
+        assert_eq!(out_of_memory(stopped.clone(), "4096"), stopped);
     }
 
     #[test]

@@ -15,14 +15,17 @@
 //! ```
 //!
 //! Reading order: [`lifecycle`] (the picture above as a function), [`exit`] (why it ended), [`args`], [`process`] and
-//! [`output`] (what it runs as), [`driver`] (the one task that owns it).
+//! [`output`] (what it runs as), [`user`], [`cgroup`] and [`launch`] (what it may), [`driver`] (the one task that owns it).
 
 pub(crate) mod args;
+pub(crate) mod cgroup;
 pub(crate) mod driver;
 pub(crate) mod exit;
+pub(crate) mod launch;
 pub(crate) mod lifecycle;
 pub(crate) mod output;
 pub(crate) mod process;
+pub(crate) mod user;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -13,6 +13,7 @@ use rustix::process::{
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
+use super::cgroup::Group;
 use super::exit::Status;
 use super::lifecycle::Signal;
 use crate::procfs;
@@ -24,20 +25,22 @@ pub(crate) struct Process {
     pidfd: AsyncFd<OwnedFd>,
     /// Of a process that was taken over: when it was started. Others reap it, so its number may become somebody else's.
     adopted: Option<u64>,
+    group: Option<Group>,
 }
 
 impl Process {
     /// Starts `command` in a process group of its own, with its output appended to `output`.
     ///
-    /// Nothing here may make the standard library fork instead of using `posix_spawn`: no `pre_exec`, no `uid`, no `gid`.
-    pub(crate) fn start(mut command: Command, output: File) -> io::Result<Self> {
+    /// Nothing here may make the standard library fork instead of using `posix_spawn`: no `pre_exec`, and no `uid` or `gid` but
+    /// for whoever asked for another user.
+    pub(crate) fn start(mut command: Command, output: File, group: Option<Group>) -> io::Result<Self> {
         let errors = output.try_clone()?;
         let child = command.stdin(Stdio::null()).stdout(output).stderr(errors).process_group(0).spawn()?;
         let leader = Pid::from_child(&child);
         // Not reaped before this process says so, hence the number is still its own.
         let watched = pidfd_open(leader, PidfdFlags::empty()).map_err(io::Error::from).and_then(watch);
         match watched {
-            Ok(pidfd) => Ok(Self { leader, pidfd, adopted: None }),
+            Ok(pidfd) => Ok(Self { leader, pidfd, adopted: None, group }),
             Err(error) => {
                 end_unwatched(leader);
                 Err(error)
@@ -56,10 +59,19 @@ impl Process {
         // Only now that its number is held can it be seen whose it is.
         match procfs::stat(pid) {
             Some(stat) if stat.start == start && !stat.has_ended() => {
-                Ok(Some(Self { leader, pidfd: watch(pidfd)?, adopted: Some(start) }))
+                Ok(Some(Self { leader, pidfd: watch(pidfd)?, adopted: Some(start), group: None }))
             }
             Some(_) | None => Ok(None),
         }
+    }
+
+    /// The same in this control group.
+    pub(crate) fn within(self, group: Option<Group>) -> Self {
+        Self { group, ..self }
+    }
+
+    pub(crate) fn group(&self) -> Option<&Group> {
+        self.group.as_ref()
     }
 
     pub(crate) fn pid(&self) -> u32 {
@@ -96,6 +108,10 @@ impl Process {
             };
             // As long as the leader is not reaped, or others are in its group, its number cannot be anybody else's.
             self.signal(Signal::Kill);
+            // Nor is anybody left who has made a process group of their own.
+            if let Some(group) = &self.group {
+                group.kill();
+            }
             if status != Status::Unknown
                 && let Err(error) = waitid(WaitId::PidFd(fd), WaitIdOptions::EXITED | WaitIdOptions::NOHANG)
             {
@@ -165,7 +181,7 @@ mod tests {
     fn start(script: &str, output: &File) -> Process {
         let mut command = Command::new("/bin/sh");
         command.args(["-c", script]);
-        Process::start(command, output.try_clone().unwrap()).unwrap()
+        Process::start(command, output.try_clone().unwrap(), None).unwrap()
     }
 
     async fn ended(process: &Process) -> Status {
@@ -248,7 +264,7 @@ mod tests {
     #[tokio::test]
     async fn an_executable_that_is_not_there_is_an_error() {
         let output = tempfile::tempfile().unwrap();
-        let error = Process::start(Command::new("/nonexistent/server"), output).unwrap_err();
+        let error = Process::start(Command::new("/nonexistent/server"), output, None).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::NotFound);
     }
 }

@@ -202,6 +202,7 @@ mod tests {
             ping_ms: 5000,
             request_id: "r".to_owned(),
             log: "/s/logs/x.log".into(),
+            cgroup: None,
             started: Moment(5),
             started_at: Timestamp::from_millis(1_700_000_000_000),
             ready_by: Moment(30_005),

@@ -34,6 +34,9 @@ pub(crate) struct Record {
     pub(crate) ping_ms: u64,
     pub(crate) request_id: String,
     pub(crate) log: PathBuf,
+    /// Its control group, if it has one.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub(crate) cgroup: Option<PathBuf>,
     pub(crate) started: Moment,
     /// The same for people.
     pub(crate) started_at: Timestamp,

@@ -1,6 +1,6 @@
 //! `hatchery agent`: supervises the stream cache servers of a machine.
 
-use ::agent::{Agent, Closed, OnShutdown};
+use ::agent::{Agent, Closed, OnShutdown, StartError};
 use clap::Args;
 use tokio::runtime::Builder;
 use tokio_util::sync::CancellationToken;
@@ -21,7 +21,8 @@ use crate::signals::Signals;
     hatchery agent --executable ts3d_sc_server --label sdk=2025.1 --on-shutdown drain\n\n\
     Prints one line to standard output once it listens. SIGTERM and SIGINT end it as\n\
     --on-shutdown says; a second signal hurries. The next agent with the same --state-dir\n\
-    and --liveliness-listen takes over what still runs, however this one ended.")]
+    and --liveliness-listen takes over what still runs, however this one ended. It exits with\n\
+    4 when another agent has taken the node over: starting it again would not help.")]
 pub(crate) struct AgentArgs {
     #[command(flatten)]
     options: ::agent::Options,
@@ -46,10 +47,11 @@ pub(crate) fn run(args: AgentArgs) -> Result<Exit, Failure> {
         let registry = role::open(&args.registry)?;
         let (node, on_shutdown) = (config.node.clone(), config.on_shutdown);
         let exit_when_drained = config.exit_when_drained;
+        let [grpc, admin] = [&config.tls.grpc, &config.tls.admin].map(|tls| role::scheme(tls.is_some()));
         let mut signals = Signals::catch()?;
-        let agent = Agent::start(config, registry).await.map_err(|e| role::not_started(&e))?;
+        let agent = Agent::start(config, registry).await.map_err(|e| not_started(&e))?;
         role::announce(&format!(
-            "agent {node} listening on http://{}, liveliness on http://{}, admin on http://{}",
+            "agent {node} listening on {grpc}://{}, liveliness on http://{}, admin on {admin}://{}",
             agent.grpc_addr(),
             agent.liveliness_addr(),
             agent.admin_addr()
@@ -78,7 +80,7 @@ pub(crate) fn run(args: AgentArgs) -> Result<Exit, Failure> {
         match end {
             End::Closed(Closed::Superseded) => {
                 let wants = "another agent has taken this node over; --node must be unique in the farm";
-                Err(Failure::failed(wants))
+                Err(Failure::refused(wants))
             }
             End::Closed(Closed::Failed) => Err(Failure::failed("a part of the agent has failed")),
             End::Signal(_) | End::Drained => {
@@ -87,4 +89,11 @@ pub(crate) fn run(args: AgentArgs) -> Result<Exit, Failure> {
             }
         }
     })
+}
+
+fn not_started(error: &StartError) -> Failure {
+    match error {
+        StartError::Config(_) => role::wrong(error),
+        _ => role::not_started(error),
+    }
 }

@@ -25,7 +25,7 @@ pub(crate) async fn follow(
     mut draw: impl FnMut(Value, &mut Vec<u8>) -> Result<(), Failure>,
 ) -> Result<Exit, Failure> {
     let terminal = !context.json && io::stdout().is_terminal();
-    let mut feed = Feed::new(context.client.server(), context.client.timeout(), &[topic.to_owned()]);
+    let mut feed = Feed::new(&context.client, &[topic.to_owned()]);
     let mut figures = interval(FIGURES);
     figures.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let interrupted = tokio::signal::ctrl_c();

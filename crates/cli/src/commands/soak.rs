@@ -10,7 +10,7 @@ use clap::Args;
 use serde::Serialize;
 
 use crate::args::{ClientFlags, SpawnFlags, time};
-use crate::client::{Client, PreparedSpawn};
+use crate::client::PreparedSpawn;
 use crate::commands::Context;
 use crate::commands::bench::drive;
 use crate::commands::bench::life::{Life, Plan};
@@ -81,7 +81,7 @@ struct Findings {
 pub(crate) async fn run(context: &Context, args: &SoakArgs) -> Result<Exit, Failure> {
     let mut watched = Vec::new();
     for server in &args.watch_admin {
-        watched.push(memory::Watch::first(Client::new(server, super::ANSWER)?).await?);
+        watched.push(memory::Watch::first(context.client.beside(server, super::ANSWER)?).await?);
     }
     let before = audit::Count::take(&context.client).await?;
     let life = Life::new(Plan {

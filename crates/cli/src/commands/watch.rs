@@ -1,5 +1,6 @@
 //! `hatchery watch`: what happens on the farm, as it happens.
 
+use std::collections::BTreeSet;
 use std::io::{self, Write};
 
 use clap::Args;
@@ -12,6 +13,9 @@ use crate::exit::Exit;
 use crate::failure::{Failure, say};
 use crate::feed::{Feed, News};
 use crate::output::printable;
+
+/// More than a front door tells at once of what was missed.
+const MOST_TOLD: usize = 20_000;
 
 /// Prints what happens on the farm, one line an event, until Ctrl-C.
 ///
@@ -54,10 +58,10 @@ pub(crate) async fn run(context: &Context, args: &WatchArgs) -> Result<Exit, Fai
     }
     topics.sort_unstable();
     topics.dedup();
-    let mut feed = Feed::new(context.client.server(), context.client.timeout(), &topics);
+    let mut feed = Feed::new(&context.client, &topics);
     let interrupted = tokio::signal::ctrl_c();
     tokio::pin!(interrupted);
-    let mut last = None;
+    let mut told = Told::default();
     loop {
         let news = tokio::select! {
             biased;
@@ -66,16 +70,14 @@ pub(crate) async fn run(context: &Context, args: &WatchArgs) -> Result<Exit, Fai
         };
         match news {
             News::Snapshot { gap: true, .. } => {
+                told = Told::default();
                 say("events may have been missed: the farm's record of them begins anew");
             }
             News::Snapshot { gap: false, .. } => {}
             News::Event { event, text } => {
-                // One that belongs to several topics is told on each of them.
-                let seq = event.get("seq").and_then(Value::as_u64);
-                if last == seq {
+                if event.get("seq").and_then(Value::as_u64).is_some_and(|seq| !told.is_new(seq)) {
                     continue;
                 }
-                last = seq;
                 let mut out = io::stdout().lock();
                 if context.json {
                     writeln!(out, "{text}")?;
@@ -85,6 +87,21 @@ pub(crate) async fn run(context: &Context, args: &WatchArgs) -> Result<Exit, Fai
                 out.flush()?;
             }
         }
+    }
+}
+
+/// Which events were told of late. One that belongs to several topics comes on each of them, after a break in the connection
+/// with others between.
+#[derive(Debug, Default)]
+struct Told(BTreeSet<u64>);
+
+impl Told {
+    fn is_new(&mut self, seq: u64) -> bool {
+        let new = self.0.insert(seq);
+        if self.0.len() > MOST_TOLD {
+            self.0.pop_first();
+        }
+        new
     }
 }
 
@@ -130,6 +147,17 @@ mod tests {
         for bad in ["", "node", "node:", "node:a b", "spawn:7", "everything"] {
             assert!(topic(bad).is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn what_two_topics_tell_is_printed_once_also_in_any_order() {
+        let mut told = Told::default();
+        let order = [1, 1, 2, 3, 4, 2, 3, 4, 5];
+        assert_eq!(order.into_iter().filter(|seq| told.is_new(*seq)).collect::<Vec<_>>(), [1, 2, 3, 4, 5]);
+        for seq in 0..100_000 {
+            told.is_new(seq);
+        }
+        assert!(told.0.len() <= MOST_TOLD);
     }
 
     #[test]

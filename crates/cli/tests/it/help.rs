@@ -2,7 +2,7 @@
 
 use crate::process::run;
 
-const COMMANDS: [&str; 16] = [
+const COMMANDS: [&str; 18] = [
     "frontdoor",
     "agent",
     "dev",
@@ -18,6 +18,8 @@ const COMMANDS: [&str; 16] = [
     "drain",
     "bench",
     "soak",
+    "key",
+    "token",
     "completions",
 ];
 

@@ -11,13 +11,17 @@ mod scripted;
 
 mod bench;
 mod completions;
+mod credentials;
 mod dev;
 mod drain;
 mod exit_codes;
 mod help;
+mod keys;
 mod lists;
 mod log;
 mod requests;
 mod roles;
 mod soak;
 mod stop;
+mod tls;
+mod watch;

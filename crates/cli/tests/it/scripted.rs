@@ -1,9 +1,11 @@
-//! An HTTP server that answers as a test tells it to, and remembers what it was asked.
+//! An HTTP server, plain or by TLS, that answers as a test tells it to, and remembers what it was asked.
 
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpListener};
 use std::sync::{Arc, Mutex};
 use std::thread;
+
+use rustls::{ServerConfig, ServerConnection, StreamOwned};
 
 /// What came in.
 #[derive(Debug, Clone)]
@@ -67,12 +69,29 @@ type Script = Arc<dyn Fn(&Request) -> Reply + Send + Sync>;
 /// Listens on loopback until the test process ends.
 #[derive(Debug)]
 pub(crate) struct Server {
+    scheme: &'static str,
     address: SocketAddr,
     seen: Arc<Mutex<Vec<Request>>>,
 }
 
 impl Server {
     pub(crate) fn start(script: impl Fn(&Request) -> Reply + Send + Sync + 'static) -> Self {
+        Self::listen(None, script)
+    }
+
+    /// By TLS, with the certificate of this configuration.
+    pub(crate) fn start_tls(
+        tls: ServerConfig,
+        script: impl Fn(&Request) -> Reply + Send + Sync + 'static,
+    ) -> Self {
+        Self::listen(Some(Arc::new(tls)), script)
+    }
+
+    fn listen(
+        tls: Option<Arc<ServerConfig>>,
+        script: impl Fn(&Request) -> Reply + Send + Sync + 'static,
+    ) -> Self {
+        let scheme = if tls.is_some() { "https" } else { "http" };
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         let seen = Arc::new(Mutex::new(Vec::new()));
@@ -80,12 +99,21 @@ impl Server {
         let remember = Arc::clone(&seen);
         thread::spawn(move || {
             for stream in listener.incoming().flatten() {
-                let (script, seen) = (Arc::clone(&script), Arc::clone(&remember));
+                let (script, seen, tls) = (Arc::clone(&script), Arc::clone(&remember), tls.clone());
                 // An error means that the client went away, which some tests make it do.
-                thread::spawn(move || serve(stream, &script, &seen).ok());
+                thread::spawn(move || {
+                    stream.set_nodelay(true)?;
+                    match tls {
+                        None => serve(stream, &script, &seen),
+                        Some(tls) => {
+                            let connection = ServerConnection::new(tls).unwrap();
+                            serve(StreamOwned::new(connection, stream), &script, &seen)
+                        }
+                    }
+                });
             }
         });
-        Self { address, seen }
+        Self { scheme, address, seen }
     }
 
     /// The same reply to everything.
@@ -94,7 +122,7 @@ impl Server {
     }
 
     pub(crate) fn url(&self) -> String {
-        format!("http://{}", self.address)
+        format!("{}://{}", self.scheme, self.address)
     }
 
     /// Everything that was asked, in order.
@@ -108,9 +136,7 @@ impl Server {
     }
 }
 
-fn serve(stream: TcpStream, script: &Script, seen: &Mutex<Vec<Request>>) -> std::io::Result<()> {
-    stream.set_nodelay(true)?;
-    let mut out = stream.try_clone()?;
+fn serve(stream: impl Read + Write, script: &Script, seen: &Mutex<Vec<Request>>) -> std::io::Result<()> {
     let mut input = BufReader::new(stream);
     while let Some(request) = read(&mut input)? {
         seen.lock().unwrap().push(request.clone());
@@ -120,7 +146,8 @@ fn serve(stream: TcpStream, script: &Script, seen: &Mutex<Vec<Request>>) -> std:
                     "HTTP/1.1 {status} Whatever\r\ncontent-type: {kind}\r\ncontent-length: {}\r\n\r\n",
                     body.len()
                 );
-                out.write_all((head + &body).as_bytes())?;
+                input.get_mut().write_all((head + &body).as_bytes())?;
+                input.get_mut().flush()?;
             }
             Reply::Silence => {
                 // Until the client closes.

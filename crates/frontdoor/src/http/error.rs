@@ -3,11 +3,14 @@
 //! | what happened | code | status |
 //! | --- | --- | --- |
 //! | the request is wrong, or the agent found its model outside the model directories | `invalid-request` | 400 |
+//! | no credential, or one that is not good | `unauthenticated` | 401 |
+//! | a good credential that is not for this | `forbidden` | 403 |
 //! | no such route, spawn or node | `not-found` | 404 |
 //! | no such method on this route | `method-not-allowed` | 405 |
 //! | the idempotency key came with another request | `idempotency-conflict` | 409 |
 //! | the body is over 64 KiB · not JSON | `body-too-large` · `unsupported-media-type` | 413 · 415 |
 //! | a plain request where only a WebSocket is of use | `upgrade-required` | 426 |
+//! | the caller starts spawns faster than it may | `rate-limited` | 429 |
 //! | the caller has as many spawns as it may have at once | `quota-exceeded` | 429 |
 //! | a handler panicked | `internal` | 500 |
 //! | the process could not be started, or ended before it was ready | `spawn-failed` | 502 |
@@ -32,6 +35,7 @@ use tracing::error;
 
 use crate::agent_client::AgentError;
 use crate::idempotency::KeyError;
+use crate::pace;
 use crate::spawn::SpawnError;
 use crate::strict::Invalid;
 
@@ -58,6 +62,7 @@ impl ApiError {
             log: None,
             node: None,
             spawn: None,
+            retry_after: None,
         }))
     }
 
@@ -105,10 +110,18 @@ pub(crate) fn render(mut error: ApiError, request: &RequestId, response: &mut Re
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_LENGTH, HeaderValue::from(body.len()));
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(PROBLEM_JSON));
-    if error.0.status == 503 {
-        headers.insert(header::RETRY_AFTER, HeaderValue::from(fastrand::u16(1..=5)));
+    if matches!(error.0.status, 429 | 503) {
+        headers.insert(header::RETRY_AFTER, HeaderValue::from(retry_after(&error)));
     }
     *response.body_mut() = Body::from(body);
+}
+
+/// Seconds: as long as it takes where that is known, else jittered, so that not everybody comes back at once.
+fn retry_after(error: &ApiError) -> u64 {
+    match error.0.retry_after {
+        Some(wait) => (wait.as_secs() + u64::from(wait.subsec_nanos() > 0)).max(1),
+        None => fastrand::u64(1..=5),
+    }
 }
 
 /// Members that a problem has beyond those all problems have, left with the answer as the problem is.
@@ -144,6 +157,20 @@ impl From<Invalid> for ApiError {
 impl From<RegistryError> for ApiError {
     fn from(error: RegistryError) -> Self {
         Self::new(ErrorCode::RegistryUnavailable, error.to_string())
+    }
+}
+
+impl From<pace::Refused> for ApiError {
+    fn from(refused: pace::Refused) -> Self {
+        match refused {
+            pace::Refused::TooSoon { per_minute, wait } => {
+                let detail = format!("{per_minute} spawns a minute are the most this caller may start");
+                let mut error = Self::new(ErrorCode::RateLimited, detail);
+                error.0.retry_after = Some(wait);
+                error
+            }
+            pace::Refused::Registry(error) => error.into(),
+        }
     }
 }
 

@@ -46,7 +46,14 @@ pub(crate) struct Peer(pub(crate) SocketAddr);
 
 /// Its address as text, where there is a connection.
 pub(crate) fn peer(parts: &Extensions) -> Option<String> {
-    parts.get::<Peer>().map(|Peer(address)| address.ip().to_canonical().to_string())
+    parts.get::<Peer>().map(|peer| peer.text())
+}
+
+impl Peer {
+    /// Its address as text.
+    pub(crate) fn text(self) -> String {
+        self.0.ip().to_canonical().to_string()
+    }
 }
 
 /// The one parameter of the path.

@@ -10,15 +10,20 @@ use axum::response::{IntoResponse, Response};
 use model::api::ErrorCode;
 
 use super::error::ApiError;
-use super::extract::{no_foreign_page, no_parameters};
+use super::extract::{Peer, no_foreign_page, no_parameters};
+use super::gate::Who;
 use super::openapi::LiveProblems;
 use crate::config::Origins;
 use crate::door::Door;
 use crate::listen::Place;
-use crate::live;
+use crate::live::{self, Guest, Rights};
 use crate::strict::Invalid;
 
 /// Subscribes to what happens on the farm: a WebSocket with JSON text frames.
+///
+/// Where callers have to say who they are, one that shows no credential with the handshake shows it in its first message, within ten
+/// seconds: `{"type":"authenticate","token":T}` is answered by `authenticated`. Without `operate`, a subscriber hears of its own
+/// spawns only. When the credential is good no more, the connection is closed with 1008.
 ///
 /// A subscriber sends `{"type":"subscribe","topic":T,"since"?:SEQ}` and `{"type":"unsubscribe","topic":T}`; a topic is
 /// `nodes`, `spawns`, `node:<id>` or `spawn:<id>`. It is sent `hello`, `subscribed` with a snapshot, `event`, `unsubscribed`,
@@ -33,6 +38,8 @@ pub(crate) async fn connect(
     State(door): State<Arc<Door>>,
     headers: HeaderMap,
     place: Option<Extension<Place>>,
+    peer: Option<Extension<Peer>>,
+    Who(bearer): Who,
     uri: Uri,
     upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
 ) -> Result<Response, ApiError> {
@@ -45,7 +52,13 @@ pub(crate) async fn connect(
     if door.stages.leaving.is_cancelled() {
         return Err(ApiError::leaving());
     }
-    Ok(live::welcome(door, upgrade, place.map(|Extension(place)| place)))
+    let rights = match bearer {
+        Some(bearer) => Rights::Of(bearer),
+        None if door.config.access.is_some() => Rights::Nothing,
+        None => Rights::All,
+    };
+    let guest = Guest { rights, peer: peer.map(|Extension(peer)| peer.text()) };
+    Ok(live::welcome(door, upgrade, place.map(|Extension(place)| place), guest))
 }
 
 /// Browsers let every page open WebSockets anywhere and only tell whose page it is.

@@ -1,7 +1,8 @@
-//! The surface: every route on one screen. Nothing outside this module knows status codes.
+//! The surface: every route on one screen, with what it needs of its callers. Nothing outside this module knows status codes.
 
 mod error;
 mod extract;
+pub(crate) mod gate;
 mod health;
 mod live;
 mod nodes;
@@ -17,9 +18,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
+use axum::handler::Handler;
 use axum::http::{HeaderName, Method, header};
 use axum::middleware::from_fn_with_state;
-use axum::routing::{MethodRouter, any, get, post};
+use axum::routing::{MethodRouter, any};
 use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::cors::{AllowHeaders, AllowOrigin, CorsLayer};
 
@@ -27,67 +29,107 @@ use crate::config::Origins;
 use crate::door::Door;
 use error::ApiError;
 pub(crate) use extract::Peer;
+use gate::{Gate, LISTEN, LOOK, MEASURE, Need, OPEN, OPERATE, READ, SPAWN, STOP, guard};
 use observe::{Observed, observe};
 use request_id::X_REQUEST_ID;
 
 type Handlers = MethodRouter<Arc<Door>>;
-type Route = (&'static str, Handlers);
+
+/// What is served at one path, and what each operation there needs of its callers.
+struct Route {
+    path: &'static str,
+    handlers: Handlers,
+    needs: Vec<(Method, Need)>,
+}
 
 /// What pages may call from a browser.
 fn public_routes() -> Vec<Route> {
     vec![
-        ("/spawn", post(spawn::spawn)),
-        ("/v1/spawns/{id}", get(spawns::show).delete(spawns::stop)),
-        ("/v1/spawns/{id}/log", get(spawns::log)),
-        ("/healthz", get(health::healthz)),
-        ("/openapi.json", get(openapi::document)),
+        Route::at("/spawn").post(SPAWN, spawn::spawn),
+        Route::at("/v1/spawns/{id}").get(LOOK, spawns::show).delete(STOP, spawns::stop),
+        Route::at("/v1/spawns/{id}/log").get(LOOK, spawns::log),
+        Route::at("/healthz").get(OPEN, health::healthz),
+        Route::at("/openapi.json").get(OPEN, openapi::document),
     ]
 }
 
 /// What operators and their tools call.
 fn operator_routes() -> Vec<Route> {
     vec![
-        ("/v1/spawns", get(spawns::list)),
-        ("/v1/nodes", get(nodes::list)),
-        ("/v1/nodes/{node}", get(nodes::show)),
-        ("/v1/nodes/{node}/cordon", post(operate::cordon)),
-        ("/v1/nodes/{node}/uncordon", post(operate::uncordon)),
-        ("/v1/nodes/{node}/drain", post(operate::drain)),
-        ("/v1/live", get(live::connect)),
-        ("/readyz", get(health::readyz)),
+        Route::at("/v1/spawns").get(LOOK, spawns::list),
+        Route::at("/v1/nodes").get(READ, nodes::list),
+        Route::at("/v1/nodes/{node}").get(READ, nodes::show),
+        Route::at("/v1/nodes/{node}/cordon").post(OPERATE, operate::cordon),
+        Route::at("/v1/nodes/{node}/uncordon").post(OPERATE, operate::uncordon),
+        Route::at("/v1/nodes/{node}/drain").post(OPERATE, operate::drain),
+        Route::at("/v1/live").get(LISTEN, live::connect),
+        Route::at("/readyz").get(OPEN, health::readyz),
     ]
 }
 
 /// What is served on the admin port.
 fn admin_routes() -> Vec<Route> {
     vec![
-        ("/metrics", get(health::metrics)),
-        ("/healthz", get(health::healthz)),
-        ("/readyz", get(health::readyz)),
+        Route::at("/metrics").get(MEASURE, health::metrics),
+        Route::at("/healthz").get(OPEN, health::healthz),
+        Route::at("/readyz").get(OPEN, health::readyz),
     ]
+}
+
+impl Route {
+    fn at(path: &'static str) -> Self {
+        Self { path, handlers: MethodRouter::new(), needs: Vec::new() }
+    }
+
+    fn get<T: 'static>(mut self, need: Need, handler: impl Handler<T, Arc<Door>>) -> Self {
+        self.needs.push((Method::GET, need));
+        Self { handlers: self.handlers.get(handler), ..self }
+    }
+
+    fn post<T: 'static>(mut self, need: Need, handler: impl Handler<T, Arc<Door>>) -> Self {
+        self.needs.push((Method::POST, need));
+        Self { handlers: self.handlers.post(handler), ..self }
+    }
+
+    fn delete<T: 'static>(mut self, need: Need, handler: impl Handler<T, Arc<Door>>) -> Self {
+        self.needs.push((Method::DELETE, need));
+        Self { handlers: self.handlers.delete(handler), ..self }
+    }
+
+    /// Its handlers behind the gate. Wrong methods and panics become answers of the contract.
+    fn guarded(self, door: &Arc<Door>) -> (&'static str, Handlers) {
+        let mut handlers = self.handlers.fallback(async || ApiError::method_not_allowed());
+        if let Some(access) = door.config.access.clone() {
+            let gate = Gate { door: Arc::clone(door), access, needs: self.needs.into() };
+            handlers = handlers.layer(from_fn_with_state(gate, guard));
+        }
+        (self.path, handlers.layer(CatchPanicLayer::custom(error::panicked)))
+    }
 }
 
 /// Everything on `--listen`.
 pub(crate) fn router(door: &Arc<Door>) -> Router {
-    let public = public_routes().into_iter().map(caught).map(|(path, route)| (path, route.layer(cors(door))));
-    let operator = operator_routes().into_iter().map(caught);
-    let pages = pages::routes().map(caught);
+    let guarded = |route: Route| route.guarded(door);
+    let public =
+        public_routes().into_iter().map(guarded).map(|(path, route)| (path, route.layer(cors(door))));
+    let operator = operator_routes().into_iter().map(guarded);
+    let pages = pages::routes().map(guarded);
     observed(door, public.chain(operator).chain(pages))
 }
 
 /// Everything on `--admin-listen`.
 pub(crate) fn admin_router(door: &Arc<Door>) -> Router {
-    observed(door, admin_routes().into_iter().map(caught))
+    observed(door, admin_routes().into_iter().map(|route| route.guarded(door)))
 }
 
-/// Wrong methods and panics become answers of the contract.
-fn caught((path, handlers): Route) -> Route {
-    let handlers = handlers.fallback(async || ApiError::method_not_allowed());
-    (path, handlers.layer(CatchPanicLayer::custom(error::panicked)))
+/// What every operation needs of its callers.
+fn needs() -> impl Iterator<Item = (&'static str, Method, Need)> {
+    let routes = public_routes().into_iter().chain(operator_routes()).chain(admin_routes());
+    routes.flat_map(|route| route.needs.into_iter().map(move |(method, need)| (route.path, method, need)))
 }
 
 /// The observer lies around everything else: what it sees is what the caller gets.
-fn observed(door: &Arc<Door>, routes: impl Iterator<Item = Route>) -> Router {
+fn observed(door: &Arc<Door>, routes: impl Iterator<Item = (&'static str, Handlers)>) -> Router {
     let observer = |route| from_fn_with_state(Observed { door: Arc::clone(door), route }, observe);
     let nowhere = any(async || ApiError::not_found("there is no such route"));
     routes
@@ -105,7 +147,11 @@ fn cors(door: &Door) -> CorsLayer {
         .allow_origin(origins)
         .allow_methods([Method::GET, Method::POST, Method::DELETE])
         .allow_headers(AllowHeaders::mirror_request())
-        .expose_headers([HeaderName::from_static(X_REQUEST_ID), header::RETRY_AFTER])
+        .expose_headers([
+            HeaderName::from_static(X_REQUEST_ID),
+            header::RETRY_AFTER,
+            header::WWW_AUTHENTICATE,
+        ])
         .max_age(Duration::from_secs(3600))
 }
 

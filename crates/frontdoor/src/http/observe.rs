@@ -41,7 +41,8 @@ pub(crate) async fn observe(
     let quiet = matches!(route, "/healthz" | "/readyz" | "/metrics") || route.starts_with("/pages/");
     let path = request.uri().path();
     let path = path.get(..LONGEST_LOGGED).unwrap_or(path);
-    let span = info_span!("request", request.id = %id, path, spawn.id = Empty, node.id = Empty);
+    let span =
+        info_span!("request", request.id = %id, path, owner = Empty, spawn.id = Empty, node.id = Empty);
     request.extensions_mut().insert(id.clone());
     let _counted = Counted::new(&door);
 

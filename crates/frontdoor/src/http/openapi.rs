@@ -4,15 +4,17 @@ use std::collections::BTreeMap;
 use std::sync::LazyLock;
 
 use axum::body::Bytes;
-use axum::http::header;
+use axum::http::{Method, header};
 use axum::response::IntoResponse;
 use model::api::{ErrorCode, Problem};
 use utoipa::openapi::header::{Header, HeaderBuilder};
 use utoipa::openapi::path::Operation;
-use utoipa::openapi::{Content, Object, OpenApi, Ref, RefOr, Response, ResponseBuilder, Type};
+use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityRequirement, SecurityScheme};
+use utoipa::openapi::{Content, Object, OpenApi, Ref, RefOr, Response, ResponseBuilder, Schema, Type};
 use utoipa::{IntoResponses, Modify, OpenApi as _};
 
 use super::error::PROBLEM_JSON;
+use super::gate::Need;
 use super::{health, live, nodes, operate, request_id, spawn, spawns};
 
 /// The OpenAPI document of the whole surface.
@@ -59,7 +61,7 @@ pub(crate) async fn document() -> impl IntoResponse {
         document,
     ),
     components(schemas(Problem)),
-    modifiers(&Everywhere),
+    modifiers(&Needs, &Everywhere),
 )]
 struct Surface;
 
@@ -73,20 +75,81 @@ impl Modify for Everywhere {
                 [&mut item.get, &mut item.post, &mut item.put, &mut item.delete, &mut item.patch];
             for operation in operations.into_iter().flatten() {
                 complete(operation);
+                no_null(operation);
+            }
+        }
+        let scheme = HttpBuilder::new().scheme(HttpAuthScheme::Bearer).description(Some(CREDENTIALS)).build();
+        let components = document.components.get_or_insert_default();
+        components.add_security_scheme(BEARER, SecurityScheme::Http(scheme));
+    }
+}
+
+/// The name of the only way to show a credential.
+const BEARER: &str = "bearer";
+const CREDENTIALS: &str = "An API key (`hatchery_…`) or a JSON Web Token signed with HS256, RS256 or EdDSA. Only where the front door \
+    has `--api-keys` or `--jwt-keys`: else nobody has to show anything. The scopes that an operation lists are those of which the \
+    caller needs one; `operate` implies `read`.";
+
+/// What operations need of their callers, from the table that the routes are made of.
+struct Needs;
+
+impl Modify for Needs {
+    fn modify(&self, document: &mut OpenApi) {
+        for (path, method, need) in super::needs() {
+            let Some(item) = document.paths.paths.get_mut(path) else { continue };
+            let operation = match method {
+                Method::GET => &mut item.get,
+                Method::POST => &mut item.post,
+                Method::DELETE => &mut item.delete,
+                _ => continue,
+            };
+            if let Some(operation) = operation {
+                secure(operation, need);
             }
         }
     }
+}
+
+fn secure(operation: &mut Operation, need: Need) {
+    let (may_do_without, scopes) = match need {
+        Need::Nothing => return,
+        Need::OneOf(scopes) => (false, scopes),
+        Need::OneOfLater(scopes) | Need::OneOfFromElsewhere(scopes) => (true, scopes),
+    };
+    let either = scopes.iter().map(|scope| SecurityRequirement::new(BEARER, [scope.as_str()]));
+    let nothing = may_do_without.then(SecurityRequirement::default);
+    operation.security = Some(nothing.into_iter().chain(either).collect());
+    let mut refusals = answers(&[ErrorCode::Unauthenticated, ErrorCode::Forbidden]);
+    if let Some(RefOr::T(response)) = refusals.get_mut("401") {
+        response
+            .headers
+            .insert("WWW-Authenticate".into(), text("`Bearer`, and whether one was shown that is not good"));
+    }
+    operation.responses.responses.extend(refusals);
 }
 
 fn complete(operation: &mut Operation) {
     for (status, response) in &mut operation.responses.responses {
         let RefOr::T(response) = response else { continue };
         response.headers.insert(request_id::X_REQUEST_ID.into(), text("Ties the request to its log lines"));
-        if status == "503" {
-            response.headers.insert("Retry-After".into(), text("Seconds, jittered"));
+        if matches!(status.as_str(), "429" | "503") {
+            response.headers.insert("Retry-After".into(), text("Seconds"));
         }
         if status == "405" {
             response.headers.insert("Allow".into(), text("The methods that are allowed"));
+        }
+    }
+}
+
+/// A body may be left out, which `Option` says; that does not make `null` one.
+fn no_null(operation: &mut Operation) {
+    let Some(RefOr::T(body)) = &mut operation.request_body else { return };
+    for content in body.content.values_mut() {
+        let RefOr::T(content) = content else { continue };
+        if let Some(RefOr::T(Schema::OneOf(either))) = &content.schema
+            && let Some(object) = either.items.iter().find(|one| matches!(one, RefOr::Ref(_)))
+        {
+            content.schema = Some(object.clone());
         }
     }
 }
@@ -97,8 +160,12 @@ fn text(description: &str) -> RefOr<Header> {
 }
 
 fn problems(codes: &[ErrorCode]) -> BTreeMap<String, RefOr<Response>> {
+    answers(&[codes, &[ErrorCode::MethodNotAllowed, ErrorCode::Internal]].concat())
+}
+
+fn answers(codes: &[ErrorCode]) -> BTreeMap<String, RefOr<Response>> {
     let mut by_status: BTreeMap<String, Vec<ErrorCode>> = BTreeMap::new();
-    for code in codes.iter().chain(&[ErrorCode::MethodNotAllowed, ErrorCode::Internal]) {
+    for code in codes {
         by_status.entry(code.status().to_string()).or_default().push(*code);
     }
     let schema = Ref::from_schema_name("Problem");
@@ -132,8 +199,8 @@ macro_rules! problem_sets {
 problem_sets! {
     /// Of `POST /spawn`.
     SpawnProblems [
-        InvalidRequest, IdempotencyConflict, BodyTooLarge, UnsupportedMediaType, SpawnFailed, NoCapacity,
-        NoMatchingNode, RegistryUnavailable, ShuttingDown, ReadyTimeout
+        InvalidRequest, IdempotencyConflict, BodyTooLarge, UnsupportedMediaType, RateLimited, QuotaExceeded,
+        SpawnFailed, NoCapacity, NoMatchingNode, RegistryUnavailable, ShuttingDown, ReadyTimeout
     ];
     /// Of lists.
     ListProblems [InvalidRequest, RegistryUnavailable];

@@ -8,6 +8,7 @@ use model::api::{DrainRequest, EligibilityAnswer};
 
 use super::error::ApiError;
 use super::extract::{self, Name};
+use super::gate::Who;
 use super::nodes;
 use super::openapi::OperateProblems;
 use crate::door::Door;
@@ -73,7 +74,8 @@ async fn ask(
     extract::no_parameters(request.uri())?;
     extract::no_foreign_page(request.headers())?;
     let id = extract::request_id(request.extensions());
-    let by = extract::peer(request.extensions());
+    let who = Who::of(request.extensions());
+    let by = who.owner().map(ToString::to_string).or_else(|| extract::peer(request.extensions()));
     let operation = understand(&extract::body(request).await?)?;
     let node = nodes::id(name)?;
     let answer = operate(door, node, operation, by, id).await?;

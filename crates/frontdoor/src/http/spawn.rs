@@ -1,5 +1,6 @@
 //! `POST /spawn`.
 
+use std::num::NonZeroU32;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -18,12 +19,14 @@ use tracing::field::display;
 
 use super::error::ApiError;
 use super::extract;
+use super::gate::Who;
 use super::openapi::SpawnProblems;
 use crate::door::Door;
 use crate::held::Held;
 use crate::idempotency::once;
 use crate::metrics::Phase;
 use crate::order::Order;
+use crate::pace;
 
 /// Starts a stream cache server and answers when it is ready.
 #[utoipa::path(
@@ -32,7 +35,7 @@ use crate::order::Order;
     tag = "spawns",
     request_body(content = Option<SpawnRequest>, description = "What to spawn; at most 64 KiB"),
     params((
-        "Idempotency-Key" = Option<String>, Header,
+        "Idempotency-Key" = Option<String>, Header, min_length = 1, max_length = 255, pattern = "^[!-~]+$",
         description = "1 to 255 visible ASCII characters; the same key gives the same answer for 10 minutes",
     )),
     responses((status = 200, description = "It is ready: a viewer can connect", body = SpawnAnswer), SpawnProblems),
@@ -42,10 +45,13 @@ pub(crate) async fn spawn(State(door): State<Arc<Door>>, request: Request) -> Re
     extract::no_parameters(request.uri())?;
     let key = extract::idempotency_key(request.headers())?;
     let id = extract::request_id(request.extensions());
-    let order = Order::parse(&extract::body(request).await?)?;
+    let who = Who::of(request.extensions());
+    let mut order = Order::parse(&extract::body(request).await?)?;
+    order.owner = who.owner().cloned();
+    order.most = who.limits().concurrent.map(NonZeroU32::get);
     let outcome = tokio::select! {
         biased;
-        outcome = answer(&door, key, &order, &id) => outcome,
+        outcome = answer(&door, &who, key, &order, &id) => outcome,
         () = door.stages.cut.cancelled() => Err(ApiError::leaving()),
     };
     door.metrics.phase(Phase::Total, began.elapsed());
@@ -57,12 +63,23 @@ pub(crate) async fn spawn(State(door): State<Arc<Door>>, request: Request) -> Re
 
 async fn answer(
     door: &Arc<Door>,
+    who: &Who,
     key: Option<IdempotencyKey>,
     order: &Order,
     id: &RequestId,
 ) -> Result<(SpawnAnswer, Option<Held>), ApiError> {
     let keyed = key.is_some();
-    let work = async || crate::spawn::spawn(door, order, id, keyed).await.map_err(ApiError::from);
+    // Only what is done counts: the same key again starts nothing.
+    let work = async || {
+        if let (Some(owner), Some(per_minute)) = (who.owner(), who.limits().per_minute) {
+            pace::permit(door, owner, per_minute).await?;
+        }
+        crate::spawn::spawn(door, order, id, keyed).await.map_err(ApiError::from)
+    };
+    let key = match (key, who.owner()) {
+        (Some(key), Some(owner)) => Some(key.of(owner)),
+        (key, _) => key,
+    };
     let Some(key) = key else {
         return work().await.map(|(answer, held)| (answer, Some(held)));
     };

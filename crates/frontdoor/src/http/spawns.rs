@@ -14,6 +14,7 @@ use wire::v1::stop_reply::Outcome;
 
 use super::error::{self, ApiError};
 use super::extract::{Id, Name, Parameters, no_parameters};
+use super::gate::Who;
 use super::openapi::{ListProblems, LogProblems, OneProblems};
 use crate::agent_client::{AgentError, StopReason};
 use crate::door::Door;
@@ -29,18 +30,25 @@ const MOST_LINES: u32 = 10_000;
     path = "/v1/spawns",
     tag = "spawns",
     params(
-        ("node" = Option<String>, Query, description = "Only those of this node"),
+        (
+            "node" = Option<String>, Query, min_length = 1, max_length = 63, pattern = "^[A-Za-z0-9._-]+$",
+            description = "Only those of this node",
+        ),
         ("state" = Option<SpawnState>, Query, description = "Only those in this state"),
         ("limit" = Option<u32>, Query, minimum = 1, maximum = 1000, description = "Most to list; 100 when left out"),
-        ("cursor" = Option<String>, Query, description = "`nextCursor` of the page before"),
+        ("cursor" = Option<String>, Query, pattern = "^[0-9]{1,19}$", description = "`nextCursor` of the page before"),
     ),
     responses((status = 200, description = "One page", body = SpawnList), ListProblems),
 )]
-pub(crate) async fn list(State(door): State<Arc<Door>>, uri: Uri) -> Result<Json<SpawnList>, ApiError> {
+pub(crate) async fn list(
+    State(door): State<Arc<Door>>,
+    who: Who,
+    uri: Uri,
+) -> Result<Json<SpawnList>, ApiError> {
     let mut parameters = Parameters::of(&uri)?;
     let filter = SpawnFilter {
         node: parameters.take::<NodeId>("node")?,
-        owner: None,
+        owner: who.only().cloned(),
         state: parameters.take::<SpawnState>("state")?,
         limit: usize::try_from(parameters.number("limit", 100, LARGEST_PAGE)?).unwrap_or(1),
         cursor: parameters.take::<u64>("cursor")?,
@@ -64,10 +72,12 @@ pub(crate) async fn list(State(door): State<Arc<Door>>, uri: Uri) -> Result<Json
 pub(crate) async fn show(
     State(door): State<Arc<Door>>,
     Name(id): Name,
+    who: Who,
     uri: Uri,
 ) -> Result<Json<Spawn>, ApiError> {
     no_parameters(&uri)?;
-    let spawn = door.registry.spawn(known(&id)?).await?.ok_or_else(|| unknown(&id))?;
+    let spawn = door.registry.spawn(known(&id)?).await?.filter(|spawn| may_see(&who, spawn));
+    let spawn = spawn.ok_or_else(|| unknown(&id))?;
     Ok(Json(Spawn::whole(spawn)))
 }
 
@@ -87,10 +97,11 @@ pub(crate) async fn stop(
     State(door): State<Arc<Door>>,
     Name(id): Name,
     Id(request): Id,
+    who: Who,
     uri: Uri,
 ) -> Result<Response, ApiError> {
     no_parameters(&uri)?;
-    let Located { mut spawn, advertise } = locate(&door, &id).await?;
+    let Located { mut spawn, advertise } = locate(&door, &who, &id).await?;
     if spawn.state == SpawnState::Exited {
         return Ok(Json(Spawn::whole(spawn)).into_response());
     }
@@ -133,12 +144,13 @@ pub(crate) async fn log(
     State(door): State<Arc<Door>>,
     Name(id): Name,
     Id(request): Id,
+    who: Who,
     uri: Uri,
 ) -> Result<Response, ApiError> {
     let mut parameters = Parameters::of(&uri)?;
     let lines = parameters.number("lines", 100, MOST_LINES)?;
     parameters.done()?;
-    let Located { spawn, advertise } = locate(&door, &id).await?;
+    let Located { spawn, advertise } = locate(&door, &who, &id).await?;
     let unreachable = |error| error::unreachable(&spawn.node, &error);
     let advertise = reachable(advertise).map_err(unreachable)?;
     let log = door.agents.read_log(&spawn.node, &advertise, spawn.id, lines, &request).await;
@@ -149,8 +161,14 @@ pub(crate) async fn log(
     Ok(([(header::CONTENT_TYPE, "text/plain; charset=utf-8")], text).into_response())
 }
 
-async fn locate(door: &Door, id: &str) -> Result<Located, ApiError> {
-    door.registry.locate(known(id)?).await?.ok_or_else(|| unknown(id))
+async fn locate(door: &Door, who: &Who, id: &str) -> Result<Located, ApiError> {
+    let located = door.registry.locate(known(id)?).await?;
+    located.filter(|located| may_see(who, &located.spawn)).ok_or_else(|| unknown(id))
+}
+
+/// Somebody else's spawn is none that is known, except to operators.
+fn may_see(who: &Who, spawn: &SpawnRecord) -> bool {
+    who.only().is_none_or(|owner| spawn.owner.as_ref() == Some(owner))
 }
 
 /// What is no id at all is no spawn's id.

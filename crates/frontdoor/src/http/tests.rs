@@ -22,6 +22,10 @@ fn door() -> Arc<Door> {
         shutdown_grace: Duration::ZERO,
         live_ping_interval: Duration::from_secs(30),
         live_buffer: 1,
+        max_connections: 1000,
+        tls: crate::Tls::default(),
+        admin_public: false,
+        access: None,
     };
     Arc::new(Door::new(config, Registry::embedded(Timing::FARM)))
 }
@@ -41,8 +45,8 @@ async fn problem(response: Response) -> Problem {
 #[tokio::test]
 async fn a_panic_is_answered_like_any_other_error() {
     let door = door();
-    let route = ("/panic", get(async || -> () { panic!("on purpose") }));
-    let (path, route) = caught(route);
+    let route = Route::at("/panic").get(OPEN, async || -> () { panic!("on purpose") });
+    let (path, route) = route.guarded(&door);
     let router = observed(&door, [(path, route.layer(cors(&door)))].into_iter());
     let request = Request::get("/panic").header("origin", "https://a").body(Body::empty()).unwrap();
     let response = router.oneshot(request).await.unwrap();

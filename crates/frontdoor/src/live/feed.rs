@@ -1,13 +1,14 @@
 //! The view, the ring, and who is told of what. One short lock guards all of it, so that a subscription begins between two
 //! events and never in the middle of one.
 
-use std::collections::HashMap;
+use std::cell::LazyCell;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use axum::extract::ws::Utf8Bytes;
 use model::api::Node;
-use model::{Event, EventKind, NodeId};
+use model::{Event, EventKind, NodeId, Owner};
 use tokio::sync::mpsc::{self, error::TrySendError};
 use tokio::sync::watch;
 use tokio::time::timeout;
@@ -15,8 +16,8 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use super::metrics::Figures;
-use super::protocol::{Snapshot, Topic, is_of_spawns, pings, told};
-use super::ring::Ring;
+use super::protocol::{Form, Snapshot, Topic, is_of_spawns, narrowed, pings, told};
+use super::ring::{Owned, Ring};
 use super::view::View;
 
 /// One thing for a subscriber.
@@ -67,7 +68,47 @@ pub(crate) struct Feed {
 #[derive(Debug, Default)]
 struct Inner {
     farm: Option<(View, Ring)>,
-    topics: HashMap<Arc<Topic>, Vec<Mailbox>>,
+    topics: HashMap<Arc<Topic>, Listeners>,
+}
+
+/// Those who listen to a topic.
+#[derive(Debug, Default)]
+struct Listeners {
+    /// Those who hear of all spawns.
+    all: Vec<Mailbox>,
+    /// Those who hear of an owner's spawns only, by that owner.
+    own: HashMap<Owner, Vec<Mailbox>>,
+}
+
+impl Listeners {
+    fn is_empty(&self) -> bool {
+        self.all.is_empty() && self.own.is_empty()
+    }
+
+    fn of(&mut self, only: Option<&Owner>) -> &mut Vec<Mailbox> {
+        match only {
+            None => &mut self.all,
+            Some(owner) => self.own.entry(owner.clone()).or_default(),
+        }
+    }
+
+    /// Keeps those who are still to be told.
+    fn retain(&mut self, keep: impl Fn(&Mailbox) -> bool) {
+        self.all.retain(&keep);
+        self.own.retain(|_, mailboxes| {
+            mailboxes.retain(&keep);
+            !mailboxes.is_empty()
+        });
+    }
+
+    /// Posts to those who hear of this owner's spawns only.
+    fn post_to(&mut self, owner: &Owner, item: &Item) {
+        let Some(mailboxes) = self.own.get_mut(owner) else { return };
+        mailboxes.retain(|mailbox| post(mailbox, item));
+        if mailboxes.is_empty() {
+            self.own.remove(owner);
+        }
+    }
 }
 
 /// A connection that wants the feed to run, for as long as this lives.
@@ -125,10 +166,10 @@ impl Feed {
     pub(crate) fn load(&self, view: View, ring: Ring) {
         let mut inner = self.inner();
         inner.farm = Some((view, ring));
-        inner.topics.retain(|topic, mailboxes| {
+        inner.topics.retain(|topic, listeners| {
             let item = Item::Restart(Arc::clone(topic));
-            mailboxes.retain(|mailbox| post(mailbox, &item));
-            !mailboxes.is_empty()
+            listeners.retain(|mailbox| post(mailbox, &item));
+            !listeners.is_empty()
         });
         drop(inner);
         self.loaded.send_replace(true);
@@ -171,49 +212,70 @@ impl Feed {
         let mut inner = self.inner();
         let Inner { farm, topics } = &mut *inner;
         let Some((view, ring)) = farm else { return };
+        // Asked before it is applied: a spawn that has ended is forgotten.
+        let owner = view.owner_in(&event);
         view.apply(&event, read);
         let event = Arc::new(event);
-        ring.push(Arc::clone(&event));
-        for topic in topics_of(&event) {
+        match &owner {
+            Some(owner) => ring.push(Arc::clone(&event), owner.clone()),
+            None => ring.push_of_somebody(Arc::clone(&event)),
+        }
+        let owned = Owned { event, owner: owner.flatten() };
+        for topic in topics_of(&owned.event) {
             let Some((topic, _)) = topics.get_key_value(&topic) else { continue };
             let topic = Arc::clone(topic);
-            let Some(mailboxes) = topics.get_mut(&topic) else { continue };
-            let Some(form) = topic.form(&event) else { continue };
-            // Encoded once for all of them.
-            let frame = told(&topic, &event, form);
-            let item = Item::Event { topic: Arc::clone(&topic), seq: event.seq, frame };
-            mailboxes.retain(|mailbox| post(mailbox, &item));
-            if mailboxes.is_empty() {
+            let Some(listeners) = topics.get_mut(&topic) else { continue };
+            tell(&topic, &owned, view, listeners);
+            if listeners.is_empty() {
                 topics.remove(&topic);
             }
         }
     }
 
-    /// Subscribes: what `Start` stands for, and then every event.
-    pub(crate) fn subscribe(&self, topic: &Arc<Topic>, since: Option<u64>, mailbox: &Mailbox) -> Start {
+    /// Subscribes: what `Start` stands for, and then every event; those of spawns only as far as they are this owner's, if one
+    /// is named.
+    pub(crate) fn subscribe(
+        &self,
+        topic: &Arc<Topic>,
+        only: Option<&Owner>,
+        since: Option<u64>,
+        mailbox: &Mailbox,
+    ) -> Start {
         let mut inner = self.inner();
         let Inner { farm, topics } = &mut *inner;
         let Some((view, ring)) = farm else { return Start::Nothing };
-        let mailboxes = topics.entry(Arc::clone(topic)).or_default();
+        let mailboxes = topics.entry(Arc::clone(topic)).or_default().of(only);
         if mailboxes.iter().all(|known| known.connection != mailbox.connection) {
             mailboxes.push(mailbox.clone());
         }
         match since {
-            None => Start::Snapshot { snapshot: view.snapshot(topic), seq: view.seq },
+            None => Start::Snapshot { snapshot: view.snapshot(topic, only), seq: view.seq },
             Some(since) if since > view.seq => Start::Ahead,
-            Some(since) => match ring.since(since) {
-                Some(events) => Start::Events(events.filter(|e| topic.form(e).is_some()).cloned().collect()),
-                None => Start::Older { until: view.seq },
-            },
+            Some(since) => {
+                let belongs = |event: &Arc<Event>| topic.form(event).is_some();
+                let events: Option<Vec<Arc<Event>>> = match only {
+                    None => {
+                        ring.since(since).map(|e| e.map(|o| Arc::clone(&o.event)).filter(belongs).collect())
+                    }
+                    Some(owner) => ring
+                        .owned_since(since)
+                        .map(|events| events.filter_map(|o| heard(o, owner, view)).filter(belongs).collect()),
+                };
+                events.map_or(Start::Older { until: view.seq }, Start::Events)
+            }
         }
     }
 
     /// Tells this connection no more of this.
-    pub(crate) fn unsubscribe(&self, topic: &Arc<Topic>, connection: Uuid) {
+    pub(crate) fn unsubscribe(&self, topic: &Arc<Topic>, only: Option<&Owner>, connection: Uuid) {
         let mut inner = self.inner();
-        if let Some(mailboxes) = inner.topics.get_mut(topic) {
+        if let Some(listeners) = inner.topics.get_mut(topic) {
+            let mailboxes = listeners.of(only);
             mailboxes.retain(|mailbox| mailbox.connection != connection);
-            if mailboxes.is_empty() {
+            if let (Some(owner), true) = (only, mailboxes.is_empty()) {
+                listeners.own.remove(owner);
+            }
+            if listeners.is_empty() {
                 inner.topics.remove(topic);
             }
         }
@@ -222,6 +284,57 @@ impl Feed {
     pub(crate) fn figures(&self) -> &Figures {
         &self.figures
     }
+}
+
+/// Tells everybody who listens to this topic, each as far as it may hear.
+fn tell(topic: &Arc<Topic>, owned: &Owned, view: &View, listeners: &mut Listeners) {
+    let Owned { event, owner } = owned;
+    let Some(form) = topic.form(event) else { return };
+    let item = |frame| Item::Event { topic: Arc::clone(topic), seq: event.seq, frame };
+    // Encoded once for all of them.
+    let whole = LazyCell::new(|| item(told(topic, event, form)));
+    if !listeners.all.is_empty() {
+        listeners.all.retain(|mailbox| post(mailbox, &whole));
+    }
+    if listeners.own.is_empty() {
+        return;
+    }
+    let owner = match form {
+        Form::Ping(spawn, _) => view.owner(spawn).flatten(),
+        Form::Whole => owner.as_ref(),
+    };
+    if !is_of_spawns(event.kind) {
+        listeners.own.retain(|_, mailboxes| {
+            mailboxes.retain(|mailbox| post(mailbox, &whole));
+            !mailboxes.is_empty()
+        });
+    } else if event.spawn.is_none() && form == Form::Whole {
+        for owner in owners_of_pings(event, view) {
+            if listeners.own.contains_key(owner)
+                && let Some(event) = heard(owned, owner, view)
+            {
+                listeners.post_to(owner, &item(told(topic, &event, form)));
+            }
+        }
+    } else if let Some(owner) = owner {
+        listeners.post_to(owner, &whole);
+    }
+}
+
+/// Whose spawns the pings of this event are of.
+fn owners_of_pings<'v>(event: &Event, view: &'v View) -> HashSet<&'v Owner> {
+    pings(event).filter_map(|(spawn, _)| view.owner(spawn).flatten()).collect()
+}
+
+/// An event as far as an owner may hear of it.
+fn heard(Owned { event, owner: of }: &Owned, owner: &Owner, view: &View) -> Option<Arc<Event>> {
+    if !is_of_spawns(event.kind) {
+        return Some(Arc::clone(event));
+    }
+    if event.spawn.is_none() {
+        return narrowed(event, |spawn| view.owner(spawn) == Some(Some(owner))).map(Arc::new);
+    }
+    (of.as_ref() == Some(owner)).then(|| Arc::clone(event))
 }
 
 /// Whether the subscriber is still to be told.

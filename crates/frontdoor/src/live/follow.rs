@@ -1,10 +1,11 @@
 //! The one task that reads the registry's stream, for as long as somebody subscribes and a minute longer.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use model::api::{Node, Spawn};
-use model::{Availability, Event, NodeId, Timestamp};
+use model::{Availability, Event, NodeId, Owner, SpawnId, Timestamp};
 use registry::ask::LONGEST_FOLLOW;
 use registry::{Position, RegistryError};
 use tokio::time::{Instant, sleep};
@@ -138,9 +139,15 @@ async fn load(door: &Door) -> Result<Option<Position>, RegistryError> {
     if news.gap && floor > from.seq {
         return Ok(None);
     }
+    // Of those that had ended before the view.
+    let mut met: HashMap<SpawnId, Option<Owner>> = HashMap::new();
     while !news.events.is_empty() {
         at = news.position;
         for event in news.events {
+            let owner = view.owner_in(&event).or_else(|| met.get(&event.spawn?).cloned());
+            if let (Some(spawn), Some(owner)) = (event.spawn, &owner) {
+                met.insert(spawn, owner.clone());
+            }
             if event.seq > from.seq {
                 let read = match view.lacks(&event) {
                     Some(node) => door.registry.node(node).await?.map(Node::from),
@@ -148,7 +155,10 @@ async fn load(door: &Door) -> Result<Option<Position>, RegistryError> {
                 };
                 view.apply(&event, read);
             }
-            ring.push(Arc::new(event));
+            match owner {
+                Some(owner) => ring.push(Arc::new(event), owner),
+                None => ring.push_of_somebody(Arc::new(event)),
+            }
         }
         if at.seq >= until.seq {
             break;

@@ -6,7 +6,7 @@
 //!
 //! Reading order: `protocol` (the frames), `view` (the farm as of one event), `ring` (the events of the last moments),
 //! `feed` (both of them, and who is told of what), `follow` (the one task that reads the registry's stream), `resume` (how a
-//! subscription begins), `session` (one connection), `metrics`.
+//! subscription begins), `rights` (who may hear what), `session` (one connection), `metrics`.
 //!
 //! Nothing here runs, and nothing is kept, while nobody subscribes. One that is too slow for its queue is sent away; nobody
 //! waits for it.
@@ -16,6 +16,7 @@ pub(crate) mod follow;
 pub(crate) mod metrics;
 mod protocol;
 mod resume;
+mod rights;
 mod ring;
 mod session;
 mod view;
@@ -32,6 +33,7 @@ use uuid::Uuid;
 
 use self::feed::Feed;
 use self::metrics::Figures;
+pub(crate) use self::rights::Rights;
 use crate::door::Door;
 use crate::listen::Place;
 
@@ -67,8 +69,21 @@ impl Live {
     }
 }
 
+/// Who asks to be told.
+#[derive(Debug)]
+pub(crate) struct Guest {
+    pub(crate) rights: Rights,
+    /// Its address.
+    pub(crate) peer: Option<String>,
+}
+
 /// Answers a handshake; the session goes on when the answer is gone. It keeps its `place` among the connections.
-pub(crate) fn welcome(door: Arc<Door>, upgrade: WebSocketUpgrade, place: Option<Place>) -> Response {
+pub(crate) fn welcome(
+    door: Arc<Door>,
+    upgrade: WebSocketUpgrade,
+    place: Option<Place>,
+    guest: Guest,
+) -> Response {
     let connection = Uuid::now_v7();
     let span = info_span!("live", %connection);
     // From here on, so that shutdown waits for handshakes too.
@@ -80,7 +95,7 @@ pub(crate) fn welcome(door: Arc<Door>, upgrade: WebSocketUpgrade, place: Option<
         .write_buffer_size(BUFFER)
         .on_upgrade(move |socket: WebSocket| {
             let session = async move {
-                session::run(socket, &door, connection).await;
+                session::run(socket, &door, connection, guest).await;
                 drop((token, place));
             };
             session.instrument(span)

@@ -4,15 +4,18 @@ use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
 
+use access::Scopes;
 use axum::extract::ws::Utf8Bytes;
 use model::api::{Node, Spawn};
-use model::{Event, EventKind, NodeId, SpawnId, Timestamp};
+use model::{Event, EventKind, NodeId, Owner, SpawnId, Timestamp};
 use serde::{Deserialize, Serialize, Serializer};
 use serde_json::{Map, Value};
 use uuid::Uuid;
 
-/// The longest message a subscriber may send.
+/// The longest message a subscriber may send, but for its credential.
 pub(crate) const LONGEST_MESSAGE: usize = 4096;
+/// The longest message with a credential.
+const LONGEST_AUTHENTICATION: usize = access::LONGEST_CREDENTIAL + 128;
 /// As much of what was wrong as a subscriber needs.
 const LONGEST_REASON: usize = 200;
 
@@ -89,6 +92,16 @@ fn ping_of(event: &Event, spawn: SpawnId) -> Option<Timestamp> {
     Timestamp::deserialize(event.data.get("pings")?.get(spawn.to_string())?).ok()
 }
 
+/// The event as far as it tells of these spawns; `None` when it tells of others only. Only pings come many at a time.
+pub(crate) fn narrowed(event: &Event, owns: impl Fn(SpawnId) -> bool) -> Option<Event> {
+    let pings = event.data.get("pings")?.as_object()?;
+    let own = pings.iter().filter(|(id, _)| id.parse().is_ok_and(&owns));
+    let own: Map<String, Value> = own.map(|(id, at)| (id.clone(), at.clone())).collect();
+    let data = Map::from_iter([("pings".to_owned(), Value::Object(own))]);
+    let empty = data["pings"].as_object().is_none_or(Map::is_empty);
+    (!empty).then(|| Event { data, node: event.node.clone(), ..*event })
+}
+
 /// How an event is told on a topic.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Form {
@@ -153,6 +166,21 @@ pub(crate) enum Request {
         /// What.
         topic: Topic,
     },
+    /// This is who I am.
+    Authenticate {
+        /// An API key or a token.
+        token: Token,
+    },
+}
+
+/// A credential on its way in.
+#[derive(PartialEq, Eq, Deserialize)]
+pub(crate) struct Token(pub(crate) String);
+
+impl fmt::Debug for Token {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Token(…)")
+    }
 }
 
 /// What was wrong with a message.
@@ -162,12 +190,18 @@ pub(crate) struct Violation(pub(crate) String);
 impl Request {
     /// Reads a text message.
     pub(crate) fn parse(text: &str) -> Result<Self, Violation> {
-        if text.len() > LONGEST_MESSAGE {
-            let why = format!("a message has at most {LONGEST_MESSAGE} bytes, not {}", text.len());
-            return Err(Violation(why));
+        let too_long =
+            || Violation(format!("a message has at most {LONGEST_MESSAGE} bytes, not {}", text.len()));
+        if text.len() > LONGEST_AUTHENTICATION {
+            return Err(too_long());
         }
-        serde_json::from_str(text)
-            .map_err(|e| Violation(e.to_string().chars().take(LONGEST_REASON).collect()))
+        let request = serde_json::from_str(text)
+            .map_err(|e| Violation(e.to_string().chars().take(LONGEST_REASON).collect()))?;
+        match request {
+            Self::Authenticate { .. } => Ok(request),
+            _ if text.len() > LONGEST_MESSAGE => Err(too_long()),
+            _ => Ok(request),
+        }
     }
 
     /// For metrics.
@@ -175,6 +209,7 @@ impl Request {
         match self {
             Self::Subscribe { .. } => "subscribe",
             Self::Unsubscribe { .. } => "unsubscribe",
+            Self::Authenticate { .. } => "authenticate",
         }
     }
 }
@@ -213,6 +248,13 @@ pub(crate) enum Frame<'a> {
         heartbeat_seconds: f64,
         connection: Uuid,
     },
+    /// The credential was good; whose it is and what it is for. Without them nobody has to show one here.
+    Authenticated {
+        #[serde(skip_serializing_if = "Option::is_none")]
+        owner: Option<&'a Owner>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        scopes: Option<Scopes>,
+    },
     /// A subscription has begun. Without a snapshot it goes on where it was.
     Subscribed {
         topic: &'a Topic,
@@ -230,8 +272,14 @@ pub(crate) enum Frame<'a> {
     },
     /// The front door is still there.
     Heartbeat { at: Timestamp },
-    /// A message was not understood.
-    Error { code: &'static str, message: &'a str },
+    /// A message was not understood, or asks for what its sender may not have.
+    Error {
+        code: &'static str,
+        message: &'a str,
+        /// The topic that it may not have.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        topic: Option<&'a Topic>,
+    },
 }
 
 impl Frame<'_> {
@@ -277,6 +325,9 @@ mod tests {
             (r#"{"type":"subscribe","topic":"everything"}"#.to_owned(), None),
             (r#"{"type":"subscribe","topic":7}"#.to_owned(), None),
             (r#"{"type":"hello"}"#.to_owned(), None),
+            (r#"{"type":"authenticate"}"#.to_owned(), None),
+            (r#"{"type":"authenticate","token":7}"#.to_owned(), None),
+            (r#"{"type":"authenticate","token":"x","topic":"nodes"}"#.to_owned(), None),
             (r#"{"topic":"nodes"}"#.to_owned(), None),
             (r#"[]"#.to_owned(), None),
             (String::new(), None),
@@ -287,6 +338,11 @@ mod tests {
         }
         let unsubscribe = Request::parse(r#"{"type":"unsubscribe","topic":"node:a"}"#).unwrap();
         assert_eq!(unsubscribe, Request::Unsubscribe { topic: Topic::Node("a".parse().unwrap()) });
+        let long = "x".repeat(access::LONGEST_CREDENTIAL);
+        let authenticate = Request::parse(&format!(r#"{{"type":"authenticate","token":"{long}"}}"#)).unwrap();
+        assert!(!format!("{authenticate:?}").contains("xx"));
+        assert_eq!(authenticate, Request::Authenticate { token: Token(long.clone()) });
+        Request::parse(&format!(r#"{{"type":"authenticate","token":"{long}{long}"}}"#)).unwrap_err();
         let why = Request::parse(&format!(r#"{{"type":"{}"}}"#, "x".repeat(3000))).unwrap_err();
         assert!(why.0.len() <= LONGEST_REASON);
     }
@@ -315,6 +371,10 @@ mod tests {
             assert_eq!([&ready, &up, &ping].map(|e| topic.form(e)), of, "{topic}");
         }
         assert_eq!(pings(&ping).collect::<Vec<_>>(), [(spawn, at)]);
+        let two = json!({"pings": {spawn.to_string(): at, other.to_string(): at}});
+        let two = event(EventKind::SpawnPing, None, two);
+        assert_eq!(narrowed(&two, |id| id == spawn), Some(ping.clone()));
+        assert_eq!(narrowed(&two, |_| false), None);
         let topic = Topic::Spawn(spawn);
         let frame: Value = serde_json::from_str(&told(&topic, &ping, Form::Ping(spawn, at))).unwrap();
         let wanted = json!({"type": "event", "topic": topic.to_string(), "seq": 7, "kind": "spawn.ping",

@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::extract::ws::Utf8Bytes;
-use model::SpawnState;
 use model::api::Spawn;
+use model::{Owner, SpawnState};
 use registry::{Position, RegistryError};
 use tokio::time::{Instant, timeout};
 
@@ -30,10 +30,12 @@ pub(crate) struct Beginning {
     pub(crate) told: u64,
 }
 
-/// Subscribes. From then on events arrive in the mailbox, also some that the beginning has told already.
+/// Subscribes: to all, or as far as spawns are this owner's. From then on events arrive in the mailbox, also some that the beginning
+/// has told already.
 pub(crate) async fn begin(
     door: &Door,
     topic: &Arc<Topic>,
+    only: Option<&Owner>,
     since: Option<u64>,
     mailbox: &Mailbox,
 ) -> Result<Beginning, NoView> {
@@ -41,19 +43,20 @@ pub(crate) async fn begin(
         return Err(NoView);
     }
     let began = Instant::now();
-    let beginning = match (since, door.live.feed.subscribe(topic, since, mailbox)) {
+    let beginning = match (since, door.live.feed.subscribe(topic, only, since, mailbox)) {
         (Some(since), Start::Events(events)) => {
             let told = events.last().map_or(since, |event| event.seq.max(since));
             Some(resumed(topic, since, told, events.iter().map(|event| &**event)))
         }
-        (Some(since), Start::Older { until }) => older(door, topic, since, until).await,
+        // Of events of long ago it is not known whose spawns they tell of.
+        (Some(since), Start::Older { until }) if only.is_none() => older(door, topic, since, until).await,
         (Some(since), Start::Ahead) => ahead(door, since).await.then(|| resumed(topic, since, since, [])),
         _ => None,
     };
     let beginning = match beginning {
         Some(beginning) => beginning,
-        None => match door.live.feed.subscribe(topic, None, mailbox) {
-            Start::Snapshot { snapshot, seq } => with_snapshot(door, topic, snapshot, seq).await,
+        None => match door.live.feed.subscribe(topic, only, None, mailbox) {
+            Start::Snapshot { snapshot, seq } => with_snapshot(door, topic, only, snapshot, seq).await,
             _ => return Err(NoView),
         },
     };
@@ -75,11 +78,17 @@ fn resumed<'a>(
     }
 }
 
-async fn with_snapshot(door: &Door, topic: &Topic, mut snapshot: Snapshot, seq: u64) -> Beginning {
+async fn with_snapshot(
+    door: &Door,
+    topic: &Topic,
+    only: Option<&Owner>,
+    mut snapshot: Snapshot,
+    seq: u64,
+) -> Beginning {
     if let (Topic::Spawn(id), Snapshot::Spawn(spawn @ None)) = (topic, &mut snapshot) {
         // It may have ended. One whose end is still to be told is not known yet.
         let record = door.registry.spawn(*id).await.ok().flatten();
-        let ended = record.filter(|r| {
+        let ended = record.filter(|r| only.is_none() || r.owner.as_ref() == only).filter(|r| {
             r.state == SpawnState::Exited && r.events.last().is_none_or(|event| event.seq <= seq)
         });
         *spawn = ended.map(|record| Arc::new(Spawn::listed(record)));

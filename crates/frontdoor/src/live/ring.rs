@@ -3,39 +3,59 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use model::Event;
+use model::{Event, Owner};
 
 /// Most events kept: a few seconds of a busy farm, hours of a quiet one.
 const MOST: usize = 10_000;
+
+/// An event, and whose spawn it tells of.
+#[derive(Debug, Clone)]
+pub(crate) struct Owned {
+    pub(crate) event: Arc<Event>,
+    pub(crate) owner: Option<Owner>,
+}
 
 /// See the module's documentation.
 #[derive(Debug)]
 pub(crate) struct Ring {
     /// Every event after this one is here.
     floor: u64,
-    events: VecDeque<Arc<Event>>,
+    /// Of every event after this one it is known whose spawn it tells of.
+    known: u64,
+    events: VecDeque<Owned>,
 }
 
 impl Ring {
     /// Empty, and complete from this event on.
     pub(crate) fn after_event(floor: u64) -> Self {
-        Self { floor, events: VecDeque::new() }
+        Self { floor, known: floor, events: VecDeque::new() }
     }
 
     /// Adds the next event.
-    pub(crate) fn push(&mut self, event: Arc<Event>) {
+    pub(crate) fn push(&mut self, event: Arc<Event>, owner: Option<Owner>) {
         if self.events.len() == MOST
             && let Some(old) = self.events.pop_front()
         {
-            self.floor = old.seq;
+            self.floor = old.event.seq;
         }
-        self.events.push_back(event);
+        self.events.push_back(Owned { event, owner });
+    }
+
+    /// Adds the next event, of a spawn that may be anybody's.
+    pub(crate) fn push_of_somebody(&mut self, event: Arc<Event>) {
+        self.known = event.seq;
+        self.push(event, None);
     }
 
     /// All events after this one; `None` when some of them are not here any more.
-    pub(crate) fn since(&self, seq: u64) -> Option<impl Iterator<Item = &Arc<Event>>> {
-        let from = self.events.partition_point(|event| event.seq <= seq);
+    pub(crate) fn since(&self, seq: u64) -> Option<impl Iterator<Item = &Owned>> {
+        let from = self.events.partition_point(|owned| owned.event.seq <= seq);
         (seq >= self.floor).then(|| self.events.range(from..))
+    }
+
+    /// The same for one who may hear of some spawns only; `None` also when it is not known of which.
+    pub(crate) fn owned_since(&self, seq: u64) -> Option<impl Iterator<Item = &Owned>> {
+        self.since(seq).filter(|_| seq >= self.known)
     }
 }
 
@@ -49,7 +69,8 @@ mod tests {
     #[test]
     fn it_knows_what_it_has_and_what_it_has_not() {
         let mut ring = Ring::after_event(100);
-        let seqs = |ring: &Ring, seq| ring.since(seq).map(|events| events.map(|e| e.seq).collect::<Vec<_>>());
+        let seqs =
+            |ring: &Ring, seq| ring.since(seq).map(|events| events.map(|e| e.event.seq).collect::<Vec<_>>());
         assert_eq!((seqs(&ring, 99), seqs(&ring, 100)), (None, Some(vec![])));
         let event = |seq| {
             let (at, kind) = (Timestamp::default(), EventKind::NodeUp);
@@ -57,13 +78,27 @@ mod tests {
         };
         let most = u64::try_from(MOST).unwrap();
         for seq in 1..=most {
-            ring.push(event(100 + 2 * seq));
+            ring.push(event(100 + 2 * seq), None);
         }
         assert_eq!(seqs(&ring, 100).unwrap().len(), MOST);
         assert_eq!(seqs(&ring, 100 + 2 * most - 3), Some(vec![100 + 2 * most - 2, 100 + 2 * most]));
-        ring.push(event(1_000_000));
+        ring.push(event(1_000_000), None);
         assert_eq!(seqs(&ring, 101), None, "the oldest is gone");
         assert_eq!(seqs(&ring, 102).unwrap().len(), MOST);
         assert_eq!(seqs(&ring, 1_000_000), Some(vec![]));
+    }
+    #[test]
+    fn who_may_hear_of_some_spawns_only_is_not_told_of_those_that_may_be_anybodys() {
+        let event = |seq| {
+            let (at, kind) = (Timestamp::default(), EventKind::SpawnExited);
+            Arc::new(Event { seq, at, kind, node: None, spawn: None, data: Map::new() })
+        };
+        let mut ring = Ring::after_event(1);
+        ring.push(event(2), "key:a".parse().ok());
+        ring.push_of_somebody(event(3));
+        ring.push(event(4), None);
+        assert_eq!(ring.since(1).unwrap().count(), 3);
+        assert!(ring.owned_since(2).is_none());
+        assert_eq!(ring.owned_since(3).unwrap().count(), 1);
     }
 }

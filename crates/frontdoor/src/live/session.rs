@@ -9,9 +9,9 @@ use std::time::Duration;
 use axum::extract::ws::{CloseFrame, Message, WebSocket};
 use futures_util::stream::{SplitSink, SplitStream};
 use futures_util::{SinkExt, StreamExt};
-use model::Timestamp;
+use model::{Owner, Timestamp};
 use prometheus_client::metrics::counter::Counter;
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::{Instant, MissedTickBehavior, interval_at, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::info;
@@ -19,10 +19,13 @@ use uuid::Uuid;
 
 use super::feed::{Item, Mailbox, Wanting};
 use super::metrics::Counted;
-use super::protocol::{Frame, Request, Topic, Violation};
+use super::protocol::{Frame, Request, Token, Topic, Violation};
 use super::resume::{self, NoView};
-use super::text;
+use super::rights::{Lacking, Lapse, Rights, lapse};
+use super::{Guest, text};
 use crate::door::Door;
+use crate::gate::Bearer;
+use crate::http::gate::either;
 
 /// So many messages in a row that are not of the protocol end the connection.
 const MOST_VIOLATIONS: u32 = 10;
@@ -52,6 +55,10 @@ enum End {
     Leaving,
     /// The registry is away, and there is no view from before.
     NoView,
+    /// Its subscriber has not shown a good credential.
+    Unauthenticated,
+    /// Its subscriber's credential is good no more.
+    Expired,
 }
 
 impl End {
@@ -64,6 +71,17 @@ impl End {
             Self::Violations => (1008, Some("too many protocol violations")),
             Self::Leaving => (1001, Some("server shutting down")),
             Self::NoView => (1013, Some("registry unavailable")),
+            Self::Unauthenticated => (1008, Some("authentication required")),
+            Self::Expired => (1008, Some("credential expired")),
+        }
+    }
+
+    /// What the peer is told before the goodbye.
+    fn last_words(self) -> Option<&'static str> {
+        match self {
+            Self::Unauthenticated => Some("the first message must show a good credential"),
+            Self::Expired => Some("the credential is not good any more"),
+            _ => None,
         }
     }
 }
@@ -71,7 +89,7 @@ impl End {
 type Sink = SplitSink<WebSocket, Message>;
 
 /// Serves a connection until its end.
-pub(crate) async fn run(socket: WebSocket, door: &Door, connection: Uuid) {
+pub(crate) async fn run(socket: WebSocket, door: &Door, connection: Uuid, guest: Guest) {
     let (began, live) = (Instant::now(), &door.live);
     let counted = live.figures.connection();
     let (mut sink, mut stream) = socket.split();
@@ -79,6 +97,10 @@ pub(crate) async fn run(socket: WebSocket, door: &Door, connection: Uuid) {
     let mailbox = Mailbox { connection, queue, slow: CancellationToken::new() };
     let (say, said) = mpsc::channel(AHEAD);
     let (ping, ponged) = (Notify::new(), AtomicBool::new(true));
+    let Guest { rights, peer } = guest;
+    let only = rights.only().cloned();
+    let rights = watch::Sender::new(rights);
+    let lapse = lapse(door, rights.subscribe());
     let writer = Writer {
         door,
         sink: &mut sink,
@@ -86,8 +108,11 @@ pub(crate) async fn run(socket: WebSocket, door: &Door, connection: Uuid) {
             door,
             mailbox: mailbox.clone(),
             wanting: None,
+            only,
             topics: HashMap::new(),
         },
+        rights,
+        peer: peer.clone(),
         violations: 0,
         events: live.figures.counter_of_sent("event"),
     };
@@ -99,6 +124,13 @@ pub(crate) async fn run(socket: WebSocket, door: &Door, connection: Uuid) {
         // Before the watchdog, so that a pong that is here counts.
         end = read(&mut stream, door, say, &ponged) => end,
         end = writer.run(inbox, said, &ping) => end,
+        lapse = lapse => match lapse {
+            Lapse::Silence => {
+                Bearer::refuse(&door.metrics, peer.as_deref());
+                End::Unauthenticated
+            }
+            Lapse::Over => End::Expired,
+        },
         end = watch(live.interval, &ping, &ponged) => end,
     };
     let (code, reason) = end.close();
@@ -109,6 +141,11 @@ pub(crate) async fn run(socket: WebSocket, door: &Door, connection: Uuid) {
         return;
     }
     let goodbye = async {
+        if let Some(message) = end.last_words() {
+            live.figures.sent("error");
+            let frame = Frame::Error { code: "unauthenticated", message, topic: None };
+            sink.feed(text(frame.encode())).await.ok();
+        }
         if let Some(reason) = reason {
             let frame = CloseFrame { code, reason: reason.into() };
             sink.send(Message::Close(Some(frame))).await.ok();
@@ -167,6 +204,8 @@ struct Subscriptions<'a> {
     door: &'a Door,
     mailbox: Mailbox,
     wanting: Option<Wanting<'a>>,
+    /// Whose spawns it hears of, where not everybody's.
+    only: Option<Owner>,
     /// Each with the last event that was told.
     topics: HashMap<Arc<Topic>, (u64, Counted)>,
 }
@@ -174,8 +213,20 @@ struct Subscriptions<'a> {
 impl Drop for Subscriptions<'_> {
     fn drop(&mut self) {
         for topic in self.topics.keys() {
-            self.door.live.feed.unsubscribe(topic, self.mailbox.connection);
+            self.unsubscribe(topic);
         }
+    }
+}
+
+impl Subscriptions<'_> {
+    fn unsubscribe(&self, topic: &Arc<Topic>) {
+        self.door.live.feed.unsubscribe(topic, self.only(topic), self.mailbox.connection);
+    }
+
+    /// On this topic.
+    fn only(&self, topic: &Topic) -> Option<&Owner> {
+        // It tells of no spawns.
+        self.only.as_ref().filter(|_| *topic != Topic::Nodes)
     }
 }
 
@@ -183,6 +234,9 @@ struct Writer<'a> {
     door: &'a Door,
     sink: &'a mut Sink,
     subscriptions: Subscriptions<'a>,
+    /// Who listens.
+    rights: watch::Sender<Rights>,
+    peer: Option<String>,
     /// In a row.
     violations: u32,
     events: Counter,
@@ -240,9 +294,21 @@ impl Writer<'_> {
     }
 
     async fn obey(&mut self, message: Result<Request, Violation>) -> Result<(), End> {
+        let known = !matches!(*self.rights.borrow(), Rights::Nothing);
         match message {
+            Ok(Request::Authenticate { token }) => self.authenticate(&token).await,
+            _ if !known => {
+                Bearer::refuse(&self.door.metrics, self.peer.as_deref());
+                Err(End::Unauthenticated)
+            }
             Ok(Request::Subscribe { topic, since }) => {
                 let topic = Arc::new(topic);
+                let lacking = self.rights.borrow().check(&topic).err();
+                if let Some(Lacking(scopes)) = lacking {
+                    let message = format!("{topic} needs the scope {}", either(scopes));
+                    let frame = Frame::Error { code: "forbidden", message: &message, topic: Some(&topic) };
+                    return self.say("error", &frame).await;
+                }
                 let full = self.subscriptions.topics.len() >= MOST_TOPICS;
                 if full && !self.subscriptions.topics.contains_key(&topic) {
                     return self.refuse(&format!("more than {MOST_TOPICS} subscriptions")).await;
@@ -253,7 +319,7 @@ impl Writer<'_> {
             Ok(Request::Unsubscribe { topic }) => match self.subscriptions.topics.remove_entry(&topic) {
                 Some((topic, _)) => {
                     self.violations = 0;
-                    self.door.live.feed.unsubscribe(&topic, self.subscriptions.mailbox.connection);
+                    self.subscriptions.unsubscribe(&topic);
                     if self.subscriptions.topics.is_empty() {
                         self.subscriptions.wanting = None;
                     }
@@ -265,9 +331,26 @@ impl Writer<'_> {
         }
     }
 
+    /// Takes in a credential. Where nobody has to show one, none is wrong.
+    async fn authenticate(&mut self, token: &Token) -> Result<(), End> {
+        if matches!(*self.rights.borrow(), Rights::Of(_)) {
+            return self.refuse("a credential has been shown already").await;
+        }
+        if let Some(access) = &self.door.config.access {
+            let bearer = Bearer::judge(access, &self.door.metrics, Some(&token.0), self.peer.as_deref());
+            let bearer = Arc::new(bearer.map_err(|_| End::Unauthenticated)?);
+            info!(owner = %bearer.caller.owner, "live feed authenticated");
+            self.subscriptions.only = bearer.only().cloned();
+            self.rights.send_replace(Rights::Of(Arc::clone(&bearer)));
+            let (owner, scopes) = (Some(&bearer.caller.owner), Some(bearer.caller.scopes));
+            return self.say("authenticated", &Frame::Authenticated { owner, scopes }).await;
+        }
+        self.say("authenticated", &Frame::Authenticated { owner: None, scopes: None }).await
+    }
+
     async fn refuse(&mut self, message: &str) -> Result<(), End> {
         self.violations += 1;
-        self.say("error", &Frame::Error { code: "protocol-violation", message }).await?;
+        self.say("error", &Frame::Error { code: "protocol-violation", message, topic: None }).await?;
         if self.violations == MOST_VIOLATIONS { Err(End::Violations) } else { Ok(()) }
     }
 
@@ -279,7 +362,8 @@ impl Writer<'_> {
         let counted = subscriptions.topics.remove(&topic).map(|(_, counted)| counted);
         let counted = counted.unwrap_or_else(|| live.figures.subscription(&topic));
         subscriptions.topics.insert(Arc::clone(&topic), (u64::MAX, counted));
-        let beginning = resume::begin(door, &topic, since, &subscriptions.mailbox).await;
+        let beginning =
+            resume::begin(door, &topic, subscriptions.only(&topic), since, &subscriptions.mailbox).await;
         let beginning = beginning.map_err(|NoView| End::NoView)?;
         if let Some((told, _)) = subscriptions.topics.get_mut(&topic) {
             *told = beginning.told;

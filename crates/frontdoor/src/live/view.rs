@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use model::api::{DrainProgress, Node, Spawn};
 use model::{
-    Availability, Drain, Eligibility, Event, EventKind, NodeId, RendererType, SpawnId, SpawnState, Timestamp,
+    Availability, Drain, Eligibility, Event, EventKind, NodeId, Owner, RendererType, SpawnId, SpawnState,
+    Timestamp,
 };
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -32,14 +33,29 @@ impl View {
         }
     }
 
-    /// What a subscription begins with.
-    pub(crate) fn snapshot(&self, topic: &Topic) -> Snapshot {
+    /// What a subscription begins with, of all spawns or those of one owner.
+    pub(crate) fn snapshot(&self, topic: &Topic, only: Option<&Owner>) -> Snapshot {
+        let told = |spawn: &&Arc<Spawn>| only.is_none() || spawn.owner.as_ref() == only;
         match topic {
             Topic::Nodes => Snapshot::Nodes(self.nodes.values().cloned().collect()),
             // Ids sort by when they were minted.
-            Topic::Spawns => Snapshot::Spawns(self.spawns.values().rev().cloned().collect()),
+            Topic::Spawns => Snapshot::Spawns(self.spawns.values().rev().filter(told).cloned().collect()),
             Topic::Node(node) => Snapshot::Node(self.nodes.get(node).cloned()),
-            Topic::Spawn(spawn) => Snapshot::Spawn(self.spawns.get(spawn).cloned()),
+            Topic::Spawn(spawn) => Snapshot::Spawn(self.spawns.get(spawn).filter(told).cloned()),
+        }
+    }
+
+    /// Whose spawn this is; the inner `None`: nobody's. The outer one: it is not known here.
+    pub(crate) fn owner(&self, spawn: SpawnId) -> Option<Option<&Owner>> {
+        self.spawns.get(&spawn).map(|spawn| spawn.owner.as_ref())
+    }
+
+    /// Whose spawn the next event tells of, likewise; events of nodes and those of many spawns are nobody's.
+    pub(crate) fn owner_in(&self, event: &Event) -> Option<Option<Owner>> {
+        let Some(spawn) = event.spawn else { return Some(None) };
+        match self.owner(spawn) {
+            Some(owner) => Some(owner.cloned()),
+            None => introduces(event).then(|| said(event, "owner")),
         }
     }
 
@@ -143,6 +159,11 @@ impl View {
     }
 }
 
+/// Whether the event says all there is to know of its spawn.
+fn introduces(event: &Event) -> bool {
+    event.data.contains_key("rendererType")
+}
+
 /// A node as it was read, but for what events tell of it.
 fn as_told(told: &Node, read: Node) -> Node {
     let remaining = read.slots.used;
@@ -218,7 +239,7 @@ mod tests {
     }
 
     fn snapshot(view: &View, topic: &str) -> Value {
-        serde_json::to_value(view.snapshot(&topic.parse().unwrap())).unwrap()
+        serde_json::to_value(view.snapshot(&topic.parse().unwrap(), None)).unwrap()
     }
 
     #[test]
@@ -285,5 +306,29 @@ mod tests {
         view.apply(&event(6, EventKind::NodeDown, None, json!({})), None);
         view.refresh(&[]);
         assert_eq!((snapshot(&view, "nodes"), snapshot(&view, "node:a")), (json!([]), Value::Null));
+    }
+    #[test]
+    fn an_owner_sees_its_own_spawns_and_nobody_elses() {
+        let mut view = View::new(1, vec![node("a", 0)], Vec::new());
+        let [mine, theirs, nobodys] = [(); 3].map(|()| SpawnId::mint());
+        let [me, them]: [Owner; 2] = ["key:me", "key:them"].map(|name| name.parse().unwrap());
+        for (seq, id, owner) in [(2, mine, json!(me)), (3, theirs, json!(them)), (4, nobodys, json!(null))] {
+            let first = json!({"rendererType": "csr", "endpoint": "ws://x", "owner": owner});
+            let launching = event(seq, EventKind::SpawnLaunching, Some(id), first);
+            assert_eq!(view.owner_in(&launching), Some(serde_json::from_value(owner).unwrap()));
+            view.apply(&launching, None);
+        }
+        let seen =
+            |topic: &str, only| serde_json::to_value(view.snapshot(&topic.parse().unwrap(), only)).unwrap();
+        assert_eq!(seen("spawns", None).as_array().unwrap().len(), 3);
+        let own = seen("spawns", Some(&me));
+        assert_eq!((own.as_array().unwrap().len(), &own[0]["id"]), (1, &json!(mine)));
+        assert_eq!(seen(&format!("spawn:{theirs}"), Some(&me)), Value::Null);
+        assert_eq!(seen(&format!("spawn:{nobodys}"), Some(&me)), Value::Null);
+        assert_eq!(seen(&format!("spawn:{mine}"), Some(&me))["owner"], json!(me));
+        let ended = |id| event(5, EventKind::SpawnExited, Some(id), json!({}));
+        assert_eq!(view.owner_in(&ended(theirs)), Some(Some(them)));
+        assert_eq!(view.owner_in(&ended(SpawnId::mint())), None, "of a spawn that was never met");
+        assert_eq!(view.owner_in(&event(5, EventKind::NodeUp, None, json!({}))), Some(None));
     }
 }

@@ -78,6 +78,7 @@ pages! {
     "/pages/events.js": "events.js", JS, Policy::Part;
     "/pages/orders.js": "orders.js", JS, Policy::Part;
     "/pages/trouble.js": "trouble.js", JS, Policy::Part;
+    "/pages/signin.js": "signin.js", JS, Policy::Part;
 }
 
 impl Page {

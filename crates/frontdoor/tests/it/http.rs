@@ -37,7 +37,7 @@ impl Answer {
             !problem["title"].as_str().unwrap().is_empty() && !problem["detail"].as_str().unwrap().is_empty()
         );
         let retry = self.header("retry-after").map(|r| r.parse::<u32>().unwrap());
-        assert_eq!(retry.is_some(), self.status == 503, "{self:?}");
+        assert_eq!(retry.is_some(), matches!(self.status, 429 | 503), "{self:?}");
         assert!(retry.is_none_or(|seconds| (1..=5).contains(&seconds)), "{self:?}");
         code
     }

@@ -152,7 +152,10 @@ async fn pages_of_any_origin_may_spawn_but_not_operate() {
     }
     let answer = raw(farm.http, &request("POST", "/spawn", &[origin], b"")).await;
     assert_eq!(answer.header("access-control-allow-origin"), Some("*"));
-    assert_eq!(answer.header("access-control-expose-headers"), Some("x-request-id,retry-after"));
+    assert_eq!(
+        answer.header("access-control-expose-headers"),
+        Some("x-request-id,retry-after,www-authenticate")
+    );
     for bad in [request("POST", "/spawn", &[origin], b"{"), request("GET", "/spawn", &[origin], b"")] {
         let answer = raw(farm.http, &bad).await;
         assert!(answer.status >= 400);

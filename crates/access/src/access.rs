@@ -1,0 +1,223 @@
+//! All keys there are, and what they make of a credential; kept up to date with the files they come from.
+
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, SystemTime};
+
+use model::Timestamp;
+use tokio::sync::watch;
+use tokio::task::spawn_blocking;
+use tokio::time::{MissedTickBehavior, interval};
+use tracing::{error, info, warn};
+
+use crate::LONGEST_CREDENTIAL;
+use crate::api_key::{self, PREFIX};
+use crate::caller::{Caller, Denied, Limits};
+use crate::jwt::{self, Demands, TokenKey};
+use crate::key_file::ApiKeys;
+use crate::options::Options;
+
+/// How often files are looked at.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// A file of keys that will not do.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{flag} {}: {why}", .path.display())]
+pub struct OpenError {
+    /// The flag that named it.
+    pub flag: &'static str,
+    /// The file.
+    pub path: PathBuf,
+    /// What is wrong with it.
+    pub why: String,
+}
+
+/// Who is let in. Clones are one and the same.
+#[derive(Debug, Clone)]
+pub struct Access(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    demands: Demands,
+    limits: Limits,
+    /// What counts now.
+    keys: watch::Sender<Arc<Keys>>,
+    files: Mutex<Files>,
+}
+
+/// What credentials are held against.
+#[derive(Debug, Default)]
+struct Keys {
+    api: Arc<ApiKeys>,
+    tokens: Vec<Arc<Vec<TokenKey>>>,
+}
+
+#[derive(Debug)]
+struct Files {
+    api: Option<Kept<ApiKeys>>,
+    tokens: Vec<Kept<Vec<TokenKey>>>,
+}
+
+impl Files {
+    fn keys(&self) -> Arc<Keys> {
+        Arc::new(Keys {
+            api: self.api.as_ref().map_or_else(Arc::default, |file| Arc::clone(&file.value)),
+            tokens: self.tokens.iter().map(|file| Arc::clone(&file.value)).collect(),
+        })
+    }
+}
+
+/// A file as it was when it was last read, and what it said when it was last good.
+#[derive(Debug)]
+struct Kept<T> {
+    flag: &'static str,
+    path: PathBuf,
+    seen: Option<Seen>,
+    read: fn(&Path) -> Result<T, String>,
+    value: Arc<T>,
+}
+
+/// What tells one content of a file from another without reading it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Seen {
+    modified: Option<SystemTime>,
+    size: u64,
+    file: (u64, u64),
+}
+
+impl Seen {
+    /// `None` when there is no such file.
+    fn at(path: &Path) -> Option<Self> {
+        let found = fs::metadata(path).ok()?;
+        Some(Self { modified: found.modified().ok(), size: found.len(), file: (found.dev(), found.ino()) })
+    }
+}
+
+impl<T> Kept<T> {
+    fn open(
+        flag: &'static str,
+        path: &Path,
+        read: fn(&Path) -> Result<T, String>,
+    ) -> Result<Self, OpenError> {
+        // Looked at first: what is written meanwhile is seen the next time.
+        let seen = Seen::at(path);
+        let value = read(path).map_err(|why| OpenError { flag, path: path.to_owned(), why })?;
+        Ok(Self { flag, path: path.to_owned(), seen, read, value: Arc::new(value) })
+    }
+
+    /// Reads it again if it is another one by now; whether that brought other keys.
+    fn refresh(&mut self) -> bool {
+        let seen = Seen::at(&self.path);
+        if seen == self.seen {
+            return false;
+        }
+        self.seen = seen;
+        match (self.read)(&self.path) {
+            Ok(value) => {
+                self.value = Arc::new(value);
+                info!(file = %self.path.display(), "keys read again");
+                true
+            }
+            Err(why) => {
+                let (flag, file) = (self.flag, self.path.display());
+                error!(flag, %file, why, "keys not read: those from before stay");
+                false
+            }
+        }
+    }
+}
+
+impl Access {
+    /// Reads all files; `None` when callers do not have to say who they are.
+    ///
+    /// # Errors
+    /// A file that cannot be read or understood.
+    pub fn open(options: &Options) -> Result<Option<Self>, OpenError> {
+        if !options.is_configured() {
+            return Ok(None);
+        }
+        let read_api = |path: &Path| ApiKeys::read(path).map_err(|e| e.to_string());
+        let api = options.api_keys.as_deref().map(|path| Kept::open("--api-keys", path, read_api));
+        let tokens = options.jwt_keys.iter().map(|path| Kept::open("--jwt-keys", path, jwt::read));
+        let files = Files { api: api.transpose()?, tokens: tokens.collect::<Result<_, _>>()? };
+        if files.api.as_ref().is_some_and(|file| file.value.is_empty()) && files.tokens.is_empty() {
+            warn!("there is no API key yet: nobody is let in");
+        }
+        Ok(Some(Self(Arc::new(Inner {
+            demands: Demands { issuer: options.jwt_issuer.clone(), audience: options.jwt_audience.clone() },
+            limits: Limits { per_minute: options.spawns_per_minute, concurrent: options.concurrent_spawns },
+            keys: watch::Sender::new(files.keys()),
+            files: Mutex::new(files),
+        }))))
+    }
+
+    /// Judges a credential.
+    ///
+    /// # Errors
+    /// It is not good. What callers may be told is no more than whether one was missing, not valid, or expired.
+    pub fn check(&self, credential: &str) -> Result<Caller, Denied> {
+        if credential.len() > LONGEST_CREDENTIAL {
+            return Err(Denied::malformed());
+        }
+        let keys = Arc::clone(&self.0.keys.borrow());
+        if credential.starts_with(PREFIX) {
+            return api_key::check(credential, |id| keys.api.get(id), self.0.limits, Timestamp::now());
+        }
+        let tokens = keys.tokens.iter().flat_map(|file| file.iter());
+        jwt::check(credential, tokens, &self.0.demands, self.0.limits)
+    }
+
+    /// Tells when keys have changed: what was good may be good no more.
+    #[must_use]
+    pub fn changes(&self) -> Changes {
+        Changes(self.0.keys.subscribe())
+    }
+
+    /// Keeps up with the files, for ever.
+    pub async fn keep(self) {
+        let mut ticks = interval(LOOK);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            ticks.tick().await;
+            let this = self.clone();
+            if let Err(error) = spawn_blocking(move || this.refresh()).await {
+                error!(%error, "files of keys not looked at");
+            }
+        }
+    }
+
+    /// Looks at the files once.
+    fn refresh(&self) {
+        let mut files = self.0.files.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut changed = false;
+        if let Some(file) = &mut files.api {
+            changed |= file.refresh();
+        }
+        for file in &mut files.tokens {
+            changed |= file.refresh();
+        }
+        if changed {
+            self.0.keys.send_replace(files.keys());
+        }
+    }
+}
+
+/// See [`Access::changes`].
+#[derive(Debug, Clone)]
+pub struct Changes(watch::Receiver<Arc<Keys>>);
+
+impl Changes {
+    /// Returns when keys have changed since it was last asked, or since these changes were first listened to.
+    pub async fn next(&mut self) {
+        if self.0.changed().await.is_err() {
+            // Nobody is left who could change them.
+            std::future::pending().await
+        }
+    }
+}
+
+#[cfg(test)]
+#[path = "access_tests.rs"]
+mod tests;

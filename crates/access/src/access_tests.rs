@@ -1,0 +1,151 @@
+use std::fs::File;
+
+use proptest::prelude::*;
+use tempfile::TempDir;
+use tokio::time::timeout;
+
+use super::*;
+use crate::api_key::{ApiKey, Credential, Wish};
+use crate::caller::Reason;
+use crate::jwt::NewToken;
+use crate::key_file;
+use crate::scope::Scope;
+
+struct Desk {
+    directory: TempDir,
+    options: Options,
+}
+
+impl Desk {
+    /// With a file of API keys and one with a secret.
+    fn new() -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let [api, jwt] = ["api", "jwt"].map(|name| directory.path().join(name));
+        fs::write(&api, "# none yet\n").unwrap();
+        fs::write(&jwt, "0123456789abcdef0123456789abcdef\n").unwrap();
+        let options = Options { api_keys: Some(api), jwt_keys: vec![jwt], ..Options::default() };
+        Self { directory, options }
+    }
+
+    fn file(&self) -> &Path {
+        self.options.api_keys.as_deref().unwrap()
+    }
+
+    fn add(&self) -> (ApiKey, Credential) {
+        let scopes = [Scope::Spawn].into_iter().collect();
+        let made = ApiKey::generate(Wish { scopes, ..Wish::default() }).unwrap();
+        key_file::append(self.file(), &made.0).unwrap();
+        made
+    }
+
+    fn open(&self) -> Access {
+        Access::open(&self.options).unwrap().unwrap()
+    }
+
+    fn token(&self, lifetime: Duration) -> String {
+        let scopes = [Scope::Operate].into_iter().collect();
+        NewToken::new("me", scopes, lifetime).sign(&self.options.jwt_keys[0]).unwrap()
+    }
+}
+
+fn reason(judged: Result<Caller, Denied>) -> Reason {
+    judged.unwrap_err().reason
+}
+
+#[test]
+fn without_keys_there_is_nobody_to_ask() {
+    assert!(Access::open(&Options::default()).unwrap().is_none());
+}
+
+#[test]
+fn both_kinds_of_credential_are_good_side_by_side() {
+    let desk = Desk::new();
+    let (key, credential) = desk.add();
+    let access = desk.open();
+    let caller = access.check(credential.expose()).unwrap();
+    assert_eq!(caller.owner.as_str(), format!("key:{}", key.id));
+    let caller = access.check(&desk.token(Duration::from_secs(60))).unwrap();
+    assert_eq!((caller.owner.as_str(), caller.scopes.to_string()), ("jwt:me", "operate".to_owned()));
+    for bad in ["", "x", "hatchery_", "a.b.c", "Bearer x", &"a".repeat(LONGEST_CREDENTIAL + 1)] {
+        assert_eq!(reason(access.check(bad)), Reason::Malformed, "{bad}");
+    }
+}
+
+#[test]
+fn a_file_that_will_not_do_is_named_with_its_flag() {
+    let mut desk = Desk::new();
+    fs::write(desk.file(), "\n{}\n").unwrap();
+    let error = Access::open(&desk.options).unwrap_err();
+    let text = error.to_string();
+    assert!(text.starts_with("--api-keys /") && text.contains("line 2: "), "{text}");
+    desk.options.api_keys = None;
+    desk.options.jwt_keys.push(desk.directory.path().join("absent"));
+    let text = Access::open(&desk.options).unwrap_err().to_string();
+    assert!(text.starts_with("--jwt-keys /") && text.contains("absent"), "{text}");
+}
+
+#[test]
+fn what_changes_in_a_file_counts_and_a_bad_file_changes_nothing() {
+    let desk = Desk::new();
+    let (first, credential) = desk.add();
+    let access = desk.open();
+    let (_, second) = desk.add();
+    assert_eq!(reason(access.check(second.expose())), Reason::UnknownKey);
+    access.refresh();
+    access.check(second.expose()).unwrap();
+    // Broken by hand, or gone for a moment.
+    let good = fs::read(desk.file()).unwrap();
+    fs::write(desk.file(), "{").unwrap();
+    access.refresh();
+    access.check(credential.expose()).unwrap();
+    fs::remove_file(desk.file()).unwrap();
+    access.refresh();
+    access.check(credential.expose()).unwrap();
+    fs::write(desk.file(), good).unwrap();
+    key_file::revoke(desk.file(), &first.id).unwrap().unwrap();
+    access.refresh();
+    assert_eq!(reason(access.check(credential.expose())), Reason::UnknownKey);
+    access.check(second.expose()).unwrap();
+    let token = desk.token(Duration::from_secs(60));
+    access.check(&token).unwrap();
+    fs::write(&desk.options.jwt_keys[0], "another secret that is long enough, is it not").unwrap();
+    access.refresh();
+    assert_eq!(reason(access.check(&token)), Reason::WrongSignature);
+}
+
+#[test]
+fn a_change_of_the_same_length_within_one_second_is_seen() {
+    let desk = Desk::new();
+    let (_, credential) = desk.add();
+    let access = desk.open();
+    let text = fs::read_to_string(desk.file()).unwrap();
+    let file = File::options().write(true).open(desk.file()).unwrap();
+    let modified = file.metadata().unwrap().modified().unwrap();
+    fs::write(desk.file(), text.replace("spawn", "write")).unwrap();
+    file.set_modified(modified + Duration::from_nanos(1)).unwrap();
+    // That is no scope; nothing changes but what was seen.
+    access.refresh();
+    access.check(credential.expose()).unwrap();
+    assert_eq!(access.0.files.lock().unwrap().api.as_ref().unwrap().seen, Seen::at(desk.file()));
+}
+
+#[tokio::test]
+async fn whoever_listens_hears_of_a_change_within_two_seconds() {
+    let desk = Desk::new();
+    let access = desk.open();
+    let mut changes = access.changes();
+    let keeping = tokio::spawn(access.clone().keep());
+    let (_, credential) = desk.add();
+    timeout(Duration::from_secs(2), changes.next()).await.expect("heard in time");
+    access.check(credential.expose()).unwrap();
+    keeping.abort();
+}
+
+proptest! {
+    #[test]
+    fn no_credential_makes_it_panic_and_none_made_up_is_good(
+        text in "[ -~]{0,80}|[A-Za-z0-9_-]{0,40}(\\.[A-Za-z0-9_-]{0,40}){0,4}|hatchery_[ -~]{0,60}|\\PC{0,30}"
+    ) {
+        Desk::new().open().check(&text).unwrap_err();
+    }
+}

@@ -1,0 +1,295 @@
+//! One API key: the line that stands for it in the file, and the credential that goes with it.
+//!
+//! A credential is `hatchery_<id>_<secret>`; the file has the SHA-256 of the secret, which for 32 random bytes is as good as any slow
+//! hash and costs nothing to check.
+
+use std::fmt;
+use std::num::NonZeroU32;
+
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use model::{Owner, Timestamp};
+use ring::digest;
+use ring::rand::{SecureRandom, SystemRandom};
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use subtle::ConstantTimeEq;
+
+use crate::caller::{Caller, Denied, Limits, Reason};
+use crate::scope::Scopes;
+
+/// What every credential of an API key begins with, so that scanners for leaked secrets find them.
+pub(crate) const PREFIX: &str = "hatchery_";
+/// Characters of an id.
+const ID: usize = 12;
+/// Characters of a secret: 32 bytes.
+const SECRET: usize = 43;
+/// What ids are made of.
+const ALPHABET: &[u8; 36] = b"abcdefghijklmnopqrstuvwxyz0123456789";
+/// Most characters of a name.
+const LONGEST_NAME: usize = 100;
+
+/// A key as it stands in the file.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ApiKey {
+    /// Its id, which is no secret.
+    pub id: KeyId,
+    /// Whose it is, for people.
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "name")]
+    pub name: Option<String>,
+    /// What its secret must come to.
+    pub sha256: Hash,
+    /// What its bearer may do.
+    pub scopes: Scopes,
+    /// Most spawns started in a minute.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub spawns_per_minute: Option<NonZeroU32>,
+    /// Most spawns at once.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub concurrent_spawns: Option<NonZeroU32>,
+    /// When it was made.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub created_at: Option<Timestamp>,
+    /// From then on it is good no more.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expires_at: Option<Timestamp>,
+}
+
+/// What a new key is to be.
+#[derive(Debug, Clone, Default)]
+pub struct Wish {
+    /// Whose it is.
+    pub name: Option<String>,
+    /// What its bearer may do.
+    pub scopes: Scopes,
+    /// Most spawns started in a minute.
+    pub spawns_per_minute: Option<NonZeroU32>,
+    /// Most spawns at once.
+    pub concurrent_spawns: Option<NonZeroU32>,
+    /// From then on it is good no more.
+    pub expires_at: Option<Timestamp>,
+}
+
+/// The machine has no random numbers to give.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the system gives no random numbers")]
+pub struct NoRandomness;
+
+impl ApiKey {
+    /// Makes a key, and the credential whose secret nobody has but whoever is shown it now.
+    ///
+    /// # Errors
+    /// There are no random numbers.
+    pub fn generate(wish: Wish) -> Result<(Self, Credential), NoRandomness> {
+        let id = KeyId::random()?;
+        let mut secret = [0; 32];
+        SystemRandom::new().fill(&mut secret).map_err(|_| NoRandomness)?;
+        let secret = URL_SAFE_NO_PAD.encode(secret);
+        let credential = Credential(format!("{PREFIX}{id}_{secret}"));
+        let key = Self {
+            id,
+            name: wish.name,
+            sha256: Hash::of(&secret),
+            scopes: wish.scopes,
+            spawns_per_minute: wish.spawns_per_minute,
+            concurrent_spawns: wish.concurrent_spawns,
+            created_at: Some(Timestamp::now()),
+            expires_at: wish.expires_at,
+        };
+        Ok((key, credential))
+    }
+
+    /// The line that stands for it in the file.
+    #[must_use]
+    pub fn line(&self) -> String {
+        // Plain data with string keys always has a JSON form.
+        serde_json::to_string(self).unwrap_or_default()
+    }
+
+    /// Who its bearer is; these limits hold where the key says nothing else.
+    fn caller(&self, defaults: Limits) -> Option<Caller> {
+        Some(Caller {
+            owner: format!("key:{}", self.id).parse::<Owner>().ok()?,
+            scopes: self.scopes,
+            limits: Limits {
+                per_minute: self.spawns_per_minute.or(defaults.per_minute),
+                concurrent: self.concurrent_spawns.or(defaults.concurrent),
+            },
+            expires: self.expires_at,
+        })
+    }
+}
+
+/// Judges a credential that begins as those of API keys do. A key that is not known costs as much time as one that is.
+pub(crate) fn check<'k>(
+    credential: &str,
+    find: impl FnOnce(&str) -> Option<&'k ApiKey>,
+    defaults: Limits,
+    now: Timestamp,
+) -> Result<Caller, Denied> {
+    let (id, secret) = parts(credential).ok_or_else(Denied::malformed)?;
+    let denied = |reason| Denied { reason, key: Some(id.to_owned()) };
+    let found = find(id);
+    let wanted = found.map_or(Hash([0; 32]), |key| key.sha256);
+    let right = bool::from(wanted.0.ct_eq(&Hash::of(secret).0));
+    let key = found.ok_or_else(|| denied(Reason::UnknownKey))?;
+    if !right {
+        return Err(denied(Reason::WrongSecret));
+    }
+    if key.expires_at.is_some_and(|end| end <= now) {
+        return Err(denied(Reason::Expired));
+    }
+    key.caller(defaults).ok_or_else(|| denied(Reason::Malformed))
+}
+
+/// The id and the secret of a credential.
+fn parts(credential: &str) -> Option<(&str, &str)> {
+    // Secrets may contain the separator, ids may not.
+    let (id, secret) = credential.strip_prefix(PREFIX)?.split_once('_')?;
+    let url_safe = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_');
+    (check_id(id).is_ok() && secret.len() == SECRET && secret.bytes().all(url_safe)).then_some((id, secret))
+}
+
+fn check_id(text: &str) -> Result<(), String> {
+    if text.len() == ID && text.bytes().all(|byte| ALPHABET.contains(&byte)) {
+        return Ok(());
+    }
+    Err(format!("must be {ID} of a-z and 0-9"))
+}
+
+fn name<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
+    let name = Option::<String>::deserialize(deserializer)?;
+    name.as_deref().map_or(Ok(()), check_name).map_err(D::Error::custom)?;
+    Ok(name)
+}
+
+/// Checks the name that people give to a key.
+///
+/// # Errors
+/// Says which rule it breaks.
+pub fn check_name(name: &str) -> Result<(), String> {
+    match name.chars().count() {
+        1..=LONGEST_NAME if name.chars().any(char::is_control) => {
+            Err("must not have control characters".to_owned())
+        }
+        1..=LONGEST_NAME => Ok(()),
+        length => Err(format!("must have 1 to {LONGEST_NAME} characters, not {length}")),
+    }
+}
+
+/// The id of a key: 12 of `a-z` and `0-9`.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct KeyId(String);
+
+impl KeyId {
+    /// The id as text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    fn random() -> Result<Self, NoRandomness> {
+        let mut id = String::with_capacity(ID);
+        while id.len() < ID {
+            let mut byte = [0];
+            SystemRandom::new().fill(&mut byte).map_err(|_| NoRandomness)?;
+            // 252 is the largest multiple of 36: beyond it some letters would come more often than others.
+            if let Some(letter) =
+                ALPHABET.get(usize::from(byte[0]) % ALPHABET.len()).filter(|_| byte[0] < 252)
+            {
+                id.push(char::from(*letter));
+            }
+        }
+        Ok(Self(id))
+    }
+}
+
+impl fmt::Display for KeyId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl TryFrom<String> for KeyId {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        check_id(&text).map(|()| Self(text))
+    }
+}
+
+impl std::str::FromStr for KeyId {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        Self::try_from(text.to_owned())
+    }
+}
+
+impl From<KeyId> for String {
+    fn from(id: KeyId) -> Self {
+        id.0
+    }
+}
+
+/// The SHA-256 of a secret.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct Hash([u8; 32]);
+
+impl Hash {
+    fn of(secret: &str) -> Self {
+        let mut hash = [0; 32];
+        hash.copy_from_slice(digest::digest(&digest::SHA256, secret.as_bytes()).as_ref());
+        Self(hash)
+    }
+}
+
+impl fmt::Debug for Hash {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Hash(…)")
+    }
+}
+
+impl Serialize for Hash {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(&self.0.iter().map(|byte| format!("{byte:02x}")).collect::<String>())
+    }
+}
+
+impl<'de> Deserialize<'de> for Hash {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        let wrong = || D::Error::custom("must be 64 hexadecimal digits");
+        if text.len() != 64 || !text.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+            return Err(wrong());
+        }
+        let mut hash = [0; 32];
+        for (at, byte) in hash.iter_mut().enumerate() {
+            *byte = u8::from_str_radix(&text[2 * at..2 * at + 2], 16).map_err(|_| wrong())?;
+        }
+        Ok(Self(hash))
+    }
+}
+
+/// What the bearer of a key shows. It is shown once, to whoever makes the key.
+pub struct Credential(String);
+
+impl Credential {
+    /// The secret text.
+    #[must_use]
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Credential {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Credential(…)")
+    }
+}
+
+#[cfg(test)]
+#[path = "api_key_tests.rs"]
+mod tests;

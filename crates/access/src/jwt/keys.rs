@@ -1,0 +1,220 @@
+//! The keys that tokens are signed with, as they stand in files. Each is bound to the one algorithm of its kind when it is read: what
+//! a token says of itself only chooses among keys that fit.
+
+use std::path::Path;
+use std::{fmt, fs};
+
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use jsonwebtoken::{Algorithm, DecodingKey};
+use rustls_pki_types::pem::{PemObject, SectionKind};
+use serde::Deserialize;
+
+use super::spki::{self, PublicKey};
+
+/// The shortest secret, in bytes: as long as what HS256 makes of it.
+pub(super) const SHORTEST_SECRET: usize = 32;
+/// The shortest RSA key, in bytes of its modulus, and the longest.
+const RSA_MODULUS: std::ops::RangeInclusive<usize> = 256..=1024;
+/// Most keys in a file.
+const MOST_KEYS: usize = 100;
+/// The largest file.
+const LARGEST: u64 = 1024 * 1024;
+
+/// A key to check tokens with.
+#[derive(Clone)]
+pub(crate) struct TokenKey {
+    /// Its name among others.
+    pub(super) id: Option<String>,
+    pub(super) algorithm: Algorithm,
+    pub(super) key: DecodingKey,
+}
+
+impl fmt::Debug for TokenKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TokenKey")
+            .field("id", &self.id)
+            .field("algorithm", &self.algorithm)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Reads a file of keys. The error says what is wrong with it, and nothing of what is in it.
+pub(crate) fn read(path: &Path) -> Result<Vec<TokenKey>, String> {
+    parse(&bytes(path)?)
+}
+
+pub(super) fn bytes(path: &Path) -> Result<Vec<u8>, String> {
+    if fs::metadata(path).map_err(|e| e.to_string())?.len() > LARGEST {
+        return Err("it has more than 1 MiB".to_owned());
+    }
+    fs::read(path).map_err(|e| e.to_string())
+}
+
+pub(super) fn parse(bytes: &[u8]) -> Result<Vec<TokenKey>, String> {
+    let text = bytes.trim_ascii_start();
+    if text.starts_with(b"{") {
+        return key_set(text);
+    }
+    if contains(bytes, b"-----BEGIN ") {
+        return pem(bytes);
+    }
+    let key = DecodingKey::from_secret(secret(bytes)?);
+    Ok(vec![TokenKey { id: None, algorithm: Algorithm::HS256, key }])
+}
+
+fn contains(bytes: &[u8], what: &[u8]) -> bool {
+    bytes.windows(what.len()).any(|window| window == what)
+}
+
+/// The secret in a file that has nothing else; the line end that editors leave does not count. What looks like a public key is
+/// none, whatever its length: everybody may know it.
+pub(super) fn secret(bytes: &[u8]) -> Result<&[u8], String> {
+    let secret = bytes.strip_suffix(b"\n").unwrap_or(bytes);
+    let secret = secret.strip_suffix(b"\r").unwrap_or(secret);
+    let known = contains(bytes, b"-----BEGIN ") || bytes.trim_ascii_start().starts_with(b"{");
+    if known || secret.starts_with(b"ssh-") || spki::is_der(secret) {
+        return Err("it is a key of another kind, not a secret".to_owned());
+    }
+    if secret.len() < SHORTEST_SECRET {
+        return Err(format!(
+            "an HS256 secret must have at least {SHORTEST_SECRET} bytes, not {}; `openssl rand -hex 32` makes one",
+            secret.len()
+        ));
+    }
+    Ok(secret)
+}
+
+/// A set of keys (RFC 7517).
+#[derive(Deserialize)]
+struct KeySet {
+    keys: Vec<Jwk>,
+}
+
+/// A key of a set; what is not named here has no say.
+#[derive(Deserialize)]
+struct Jwk {
+    kty: String,
+    kid: Option<String>,
+    alg: Option<String>,
+    r#use: Option<String>,
+    crv: Option<String>,
+    n: Option<String>,
+    e: Option<String>,
+    x: Option<String>,
+    k: Option<String>,
+    #[serde(default)]
+    d: Option<serde::de::IgnoredAny>,
+}
+
+/// Keys of other kinds and for other uses are passed over: issuers publish them all in one set.
+fn key_set(text: &[u8]) -> Result<Vec<TokenKey>, String> {
+    // What serde says may quote the file.
+    let set: KeySet = serde_json::from_slice(text)
+        .map_err(|e| format!("it is no JSON Web Key Set (line {}, column {})", e.line(), e.column()))?;
+    if set.keys.len() > MOST_KEYS {
+        return Err(format!("it has more than {MOST_KEYS} keys"));
+    }
+    let mut keys = Vec::new();
+    for (at, jwk) in set.keys.iter().enumerate() {
+        let key = jwk.understood().map_err(|why| format!("key {} of the set: {why}", at + 1))?;
+        keys.extend(key.map(|(algorithm, key)| TokenKey { id: jwk.kid.clone(), algorithm, key }));
+    }
+    if keys.is_empty() {
+        return Err("no key of the set is for RS256, EdDSA (Ed25519) or HS256".to_owned());
+    }
+    Ok(keys)
+}
+
+impl Jwk {
+    fn understood(&self) -> Result<Option<(Algorithm, DecodingKey)>, String> {
+        let is = |wanted: &str| self.alg.as_deref().is_none_or(|alg| alg == wanted);
+        if self.r#use.as_deref().is_some_and(|r#use| r#use != "sig") {
+            return Ok(None);
+        }
+        let algorithm = match self.kty.as_str() {
+            "RSA" if is("RS256") => Algorithm::RS256,
+            "OKP" if is("EdDSA") && self.crv.as_deref() == Some("Ed25519") => Algorithm::EdDSA,
+            "oct" if is("HS256") => Algorithm::HS256,
+            _ => return Ok(None),
+        };
+        if self.d.is_some() {
+            return Err("it has its private part (d), which belongs to the issuer alone".to_owned());
+        }
+        let key = match algorithm {
+            Algorithm::RS256 => rsa(&member("n", self.n.as_deref())?, &member("e", self.e.as_deref())?)?,
+            Algorithm::EdDSA => ed25519(&member("x", self.x.as_deref())?)?,
+            _ => {
+                let secret = member("k", self.k.as_deref())?;
+                if secret.len() < SHORTEST_SECRET {
+                    return Err(format!(
+                        "k: must have at least {SHORTEST_SECRET} bytes, not {}",
+                        secret.len()
+                    ));
+                }
+                DecodingKey::from_secret(&secret)
+            }
+        };
+        Ok(Some((algorithm, key)))
+    }
+}
+
+fn member(name: &str, text: Option<&str>) -> Result<Vec<u8>, String> {
+    let text = text.ok_or_else(|| format!("{name} is missing"))?;
+    URL_SAFE_NO_PAD.decode(text).map_err(|_| format!("{name}: must be base64url"))
+}
+
+fn rsa(n: &[u8], e: &[u8]) -> Result<DecodingKey, String> {
+    let (n, e) = (spki::without_zeros(n), spki::without_zeros(e));
+    if !RSA_MODULUS.contains(&n.len()) {
+        let bits = n.len() * 8;
+        return Err(format!("an RSA key must have 2048 to 8192 bits, not {bits}"));
+    }
+    if e.is_empty() {
+        return Err("an RSA key must have an exponent".to_owned());
+    }
+    Ok(DecodingKey::from_rsa_raw_components(n, e))
+}
+
+fn ed25519(point: &[u8]) -> Result<DecodingKey, String> {
+    if point.len() != 32 {
+        return Err(format!("an Ed25519 key must have 32 bytes, not {}", point.len()));
+    }
+    Ok(DecodingKey::from_ed_der(point))
+}
+
+/// Public keys in PEM. Anything private, or meant for something else, is refused rather than passed over: it is in the wrong file.
+fn pem(bytes: &[u8]) -> Result<Vec<TokenKey>, String> {
+    let mut keys = Vec::new();
+    for section in <(SectionKind, Vec<u8>)>::pem_slice_iter(bytes) {
+        let (kind, der) = section.map_err(|_| "it is no valid PEM".to_owned())?;
+        let key = match kind {
+            SectionKind::PublicKey => spki::parse(&der),
+            SectionKind::PrivateKey | SectionKind::RsaPrivateKey | SectionKind::EcPrivateKey => {
+                return Err(
+                    "it is a private key; give the public one: openssl pkey -in FILE -pubout".to_owned()
+                );
+            }
+            SectionKind::Certificate => {
+                return Err(
+                    "it is a certificate; give its key: openssl x509 -in FILE -noout -pubkey".to_owned()
+                );
+            }
+            _ => return Err("it is no public key (-----BEGIN PUBLIC KEY-----)".to_owned()),
+        };
+        let (algorithm, key) = match key {
+            Some(PublicKey::Rsa { n, e }) => (Algorithm::RS256, rsa(n, e)?),
+            Some(PublicKey::Ed25519(point)) => (Algorithm::EdDSA, ed25519(point)?),
+            Some(PublicKey::Other) => {
+                return Err("it is a public key of another kind than RSA and Ed25519".to_owned());
+            }
+            None => return Err("its public key is damaged".to_owned()),
+        };
+        keys.push(TokenKey { id: None, algorithm, key });
+    }
+    match keys.len() {
+        0 => Err("it has no public key (-----BEGIN PUBLIC KEY-----)".to_owned()),
+        count if count > MOST_KEYS => Err(format!("it has more than {MOST_KEYS} keys")),
+        _ => Ok(keys),
+    }
+}

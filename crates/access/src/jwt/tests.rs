@@ -1,0 +1,320 @@
+use base64::Engine;
+use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
+use proptest::prelude::*;
+use ring::hmac;
+use ring::rand::SystemRandom;
+use ring::signature::{Ed25519KeyPair, KeyPair, RSA_PKCS1_SHA256, RsaKeyPair};
+use rustls_pki_types::PrivateKeyDer;
+use rustls_pki_types::pem::PemObject;
+use serde_json::{Value, json};
+
+use super::*;
+
+const SECRET: &[u8] = b"0123456789abcdef0123456789abcdef";
+const RSA_PRIVATE: &[u8] = include_bytes!("../../testdata/rsa.pem");
+const RSA_PUBLIC: &[u8] = include_bytes!("../../testdata/rsa.pub.pem");
+const RSA_1024: &[u8] = include_bytes!("../../testdata/rsa-1024.pub.pem");
+
+fn encoded(json: &Value) -> String {
+    URL_SAFE_NO_PAD.encode(json.to_string())
+}
+
+/// A token, put together by hand: the library would not make the bad ones.
+fn token(header: &Value, claims: &Value, sign: impl Fn(&[u8]) -> Vec<u8>) -> String {
+    let message = format!("{}.{}", encoded(header), encoded(claims));
+    let signature = URL_SAFE_NO_PAD.encode(sign(message.as_bytes()));
+    format!("{message}.{signature}")
+}
+
+fn hs256(secret: &[u8]) -> impl Fn(&[u8]) -> Vec<u8> {
+    let key = hmac::Key::new(hmac::HMAC_SHA256, secret);
+    move |message| hmac::sign(&key, message).as_ref().to_vec()
+}
+
+fn rs256(message: &[u8]) -> Vec<u8> {
+    let der = PrivateKeyDer::from_pem_slice(RSA_PRIVATE).unwrap();
+    let key = RsaKeyPair::from_pkcs8(der.secret_der()).unwrap();
+    let mut signature = vec![0; key.public().modulus_len()];
+    key.sign(&RSA_PKCS1_SHA256, &SystemRandom::new(), message, &mut signature).unwrap();
+    signature
+}
+
+fn edwards() -> Ed25519KeyPair {
+    let pkcs8 = Ed25519KeyPair::generate_pkcs8(&SystemRandom::new()).unwrap();
+    Ed25519KeyPair::from_pkcs8(pkcs8.as_ref()).unwrap()
+}
+
+fn spki_pem(key: &Ed25519KeyPair) -> Vec<u8> {
+    let mut der = vec![0x30, 0x2a, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x03, 0x21, 0x00];
+    der.extend_from_slice(key.public_key().as_ref());
+    format!("-----BEGIN PUBLIC KEY-----\n{}\n-----END PUBLIC KEY-----\n", STANDARD.encode(der)).into_bytes()
+}
+
+/// Seconds from now.
+fn at(seconds: i64) -> i64 {
+    i64::try_from(Timestamp::now().millis() / 1000).unwrap() + seconds
+}
+
+fn claims() -> Value {
+    json!({"sub": "alice", "exp": at(300), "scope": "spawn openid"})
+}
+
+fn judged(token: &str, file: &[u8]) -> Result<Caller, Reason> {
+    judged_for(token, file, &Demands::default())
+}
+
+fn judged_for(token: &str, file: &[u8], demands: &Demands) -> Result<Caller, Reason> {
+    let keys = keys::parse(file).unwrap();
+    check(token, keys.iter(), demands, Limits::default()).map_err(|denied| denied.reason)
+}
+
+#[test]
+fn a_token_speaks_for_its_subject_whatever_it_is_signed_with() {
+    let edwards = edwards();
+    let eddsa = |message: &[u8]| edwards.sign(message).as_ref().to_vec();
+    let spki = spki_pem(&edwards);
+    let set = json!({"keys": [
+        {"kty": "EC", "crv": "P-256", "x": "AA", "y": "AA", "kid": "other"},
+        {"kty": "RSA", "use": "enc", "n": "AQ", "e": "AQ", "kid": "other"},
+        {"kty": "OKP", "crv": "Ed25519", "alg": "EdDSA", "use": "sig", "kid": "e",
+         "x": URL_SAFE_NO_PAD.encode(edwards.public_key().as_ref())},
+        {"kty": "oct", "kid": "h", "k": URL_SAFE_NO_PAD.encode(SECRET)},
+    ]});
+    let set = set.to_string().into_bytes();
+    let by = |alg: &str| json!({"alg": alg, "typ": "JWT"});
+    let named = |alg: &str, kid: &str| json!({"alg": alg, "kid": kid});
+    for (token, file) in [
+        (token(&by("HS256"), &claims(), hs256(SECRET)), SECRET),
+        (token(&by("RS256"), &claims(), rs256), RSA_PUBLIC),
+        (token(&by("EdDSA"), &claims(), eddsa), &spki),
+        (token(&named("EdDSA", "e"), &claims(), eddsa), &set),
+        (token(&named("HS256", "h"), &claims(), hs256(SECRET)), &set),
+        (token(&by("HS256"), &claims(), hs256(SECRET)), &set),
+    ] {
+        let caller = judged(&token, file).unwrap();
+        assert_eq!((caller.owner.as_str(), caller.scopes.to_string()), ("jwt:alice", "spawn".to_owned()));
+        let expires = caller.expires.unwrap();
+        let end = Timestamp::from_millis(u64::try_from(at(330)).unwrap() * 1000);
+        assert!(expires.since(end) <= Duration::from_secs(1) && end.since(expires) <= Duration::from_secs(1));
+    }
+    // The name chooses among the keys of a set.
+    assert_eq!(judged(&token(&named("EdDSA", "h"), &claims(), eddsa), &set), Err(Reason::UnknownKey));
+    assert_eq!(judged(&token(&named("HS256", "x"), &claims(), hs256(SECRET)), &set), Err(Reason::UnknownKey));
+}
+
+#[test]
+fn a_key_is_taken_for_nothing_but_what_it_is() {
+    let edwards = edwards();
+    let spki = spki_pem(&edwards);
+    for (alg, wrong) in
+        [("HS256", Reason::UnknownKey), ("HS384", Reason::UnknownKey), ("PS256", Reason::UnknownKey)]
+    {
+        let header = json!({"alg": alg});
+        // The public key, as everybody has it, for a secret.
+        for (file, known) in [
+            (RSA_PUBLIC, RSA_PUBLIC),
+            (RSA_PUBLIC, RSA_PUBLIC.trim_ascii_end()),
+            (&spki[..], &spki[..]),
+            (&spki[..], edwards.public_key().as_ref()),
+        ] {
+            assert_eq!(judged(&token(&header, &claims(), hs256(known)), file), Err(wrong), "{alg}");
+        }
+    }
+    for (alg, file) in [("RS256", SECRET), ("EdDSA", SECRET), ("EdDSA", RSA_PUBLIC), ("RS256", &spki)] {
+        let forged = token(&json!({"alg": alg}), &claims(), hs256(SECRET));
+        assert_eq!(judged(&forged, file), Err(Reason::UnknownKey), "{alg}");
+    }
+    // A key that comes with the token is nobody's.
+    let jwk = json!({"kty": "oct", "k": URL_SAFE_NO_PAD.encode("x".repeat(32))});
+    let brought = token(&json!({"alg": "HS256", "jwk": jwk}), &claims(), hs256(&[b'x'; 32]));
+    assert_eq!(judged(&brought, SECRET), Err(Reason::WrongSignature));
+}
+
+#[test]
+fn a_token_that_is_not_signed_is_none() {
+    for alg in ["none", "None", "NONE", "nOnE", ""] {
+        let header = json!({"alg": alg, "typ": "JWT"});
+        for signature in ["", "AA"] {
+            let unsigned = format!("{}.{}.{signature}", encoded(&header), encoded(&claims()));
+            assert_eq!(judged(&unsigned, SECRET), Err(Reason::Malformed), "{alg}");
+        }
+    }
+    let header = json!({"alg": "HS256"});
+    let unsigned = format!("{}.{}.", encoded(&header), encoded(&claims()));
+    assert_eq!(judged(&unsigned, SECRET), Err(Reason::WrongSignature));
+    let critical = json!({"alg": "HS256", "crit": ["exp"], "exp": 1});
+    assert_eq!(judged(&token(&critical, &claims(), hs256(SECRET)), SECRET), Err(Reason::Malformed));
+}
+
+#[test]
+fn what_a_token_says_is_held_against_what_it_must_say() {
+    let demands = Demands { issuer: Some("us".to_owned()), audience: Some("hatchery".to_owned()) };
+    let with = |changes: Value| {
+        let mut claims = json!({"sub": "a", "exp": at(300), "iss": "us", "aud": "hatchery"});
+        for (name, value) in changes.as_object().unwrap() {
+            claims[name] = value.clone();
+            if value == "gone" {
+                claims.as_object_mut().unwrap().remove(name);
+            }
+        }
+        claims
+    };
+    for (changes, wanted) in [
+        (json!({}), None),
+        (json!({"exp": at(-20)}), None),
+        (json!({"exp": at(-60)}), Some(Reason::Expired)),
+        (json!({"exp": 0}), Some(Reason::Expired)),
+        (json!({"exp": at(300).to_string()}), Some(Reason::WrongClaims)),
+        (json!({"exp": null}), Some(Reason::WrongClaims)),
+        (json!({"exp": -1}), Some(Reason::WrongClaims)),
+        (json!({"exp": [at(300)]}), Some(Reason::WrongClaims)),
+        (json!({"exp": true}), Some(Reason::WrongClaims)),
+        (json!({"exp": "gone"}), Some(Reason::WrongClaims)),
+        (json!({"exp": 1e300}), Some(Reason::WrongClaims)),
+        (json!({"exp": u64::MAX}), None),
+        (json!({"nbf": at(20)}), None),
+        (json!({"nbf": at(60)}), Some(Reason::NotYetValid)),
+        (json!({"nbf": "now"}), Some(Reason::WrongClaims)),
+        (json!({"nbf": null}), Some(Reason::WrongClaims)),
+        (json!({"iss": "them"}), Some(Reason::WrongIssuer)),
+        (json!({"iss": 7}), Some(Reason::WrongIssuer)),
+        (json!({"iss": "gone"}), Some(Reason::WrongIssuer)),
+        (json!({"aud": "other"}), Some(Reason::WrongAudience)),
+        (json!({"aud": ["other", "hatchery"]}), None),
+        (json!({"aud": []}), Some(Reason::WrongAudience)),
+        (json!({"aud": {"hatchery": 1}}), Some(Reason::WrongAudience)),
+        (json!({"aud": "gone"}), Some(Reason::WrongAudience)),
+        (json!({"sub": "gone"}), Some(Reason::WrongClaims)),
+        (json!({"sub": ""}), Some(Reason::WrongClaims)),
+        (json!({"sub": "a b"}), Some(Reason::WrongClaims)),
+        (json!({"sub": "a\nb"}), Some(Reason::WrongClaims)),
+        (json!({"sub": "x".repeat(252)}), Some(Reason::WrongClaims)),
+        (json!({"sub": 7}), Some(Reason::WrongClaims)),
+        (json!({"scope": 7}), Some(Reason::WrongClaims)),
+        (json!({"scope": [7]}), Some(Reason::WrongClaims)),
+    ] {
+        let token = token(&json!({"alg": "HS256"}), &with(changes.clone()), hs256(SECRET));
+        assert_eq!(judged_for(&token, SECRET, &demands).err(), wanted, "{changes}");
+    }
+    // Where nothing is demanded, tokens may name anybody.
+    let token = token(&json!({"alg": "HS256"}), &with(json!({"iss": "them", "aud": "x"})), hs256(SECRET));
+    judged(&token, SECRET).unwrap();
+}
+
+#[test]
+fn scopes_are_a_text_or_a_list_and_those_of_others_are_passed_over() {
+    for (scope, wanted) in [
+        (json!("operate spawn"), "spawn operate"),
+        (json!(["read", "profile"]), "read"),
+        (json!(["read spawn"]), ""),
+        (json!("Spawn SPAWN spawn:all"), ""),
+        (json!(""), ""),
+        (json!(null), ""),
+    ] {
+        let claims = json!({"sub": "a", "exp": at(300), "scope": scope});
+        let caller = judged(&token(&json!({"alg": "HS256"}), &claims, hs256(SECRET)), SECRET).unwrap();
+        assert_eq!(caller.scopes.to_string(), wanted, "{scope}");
+    }
+}
+
+#[test]
+fn a_file_that_holds_no_key_of_use_says_why_and_nothing_of_what_is_in_it() {
+    let set = |key: Value| json!({ "keys": [key] }).to_string().into_bytes();
+    let private = URL_SAFE_NO_PAD.encode([7; 32]);
+    let ssh = format!("ssh-ed25519 {} me@here", STANDARD.encode([7; 51]));
+    let certificate = b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
+    let ec = b"-----BEGIN PUBLIC KEY-----\nMFkwEwYHKoZIzj0CAQYIKoZIzj0DAQcDQgAE0r3Xj5U+ANULy2eYS9xUaoFzyzTi\nmySytulSnfVWokEDwW45tHeoIKUBAd5udKIK54J9JxFVBziWJuGBi1vwlw==\n-----END PUBLIC KEY-----\n";
+    let der = {
+        let der = STANDARD.decode(
+            RSA_PUBLIC.split(|b| *b == b'\n').filter(|l| !l.starts_with(b"-")).collect::<Vec<_>>().concat(),
+        );
+        der.unwrap()
+    };
+    for (file, named) in [
+        (b"".to_vec(), "at least 32 bytes, not 0"),
+        (b"hunter2\n".to_vec(), "at least 32 bytes, not 7"),
+        (b"0123456789abcdef0123456789abcde\r\n".to_vec(), "at least 32 bytes, not 31"),
+        (ssh.into_bytes(), "not a secret"),
+        (der, "not a secret"),
+        (RSA_PRIVATE.to_vec(), "private key"),
+        (RSA_1024.to_vec(), "2048 to 8192 bits, not 1024"),
+        (certificate.to_vec(), "certificate"),
+        (ec.to_vec(), "another kind"),
+        (b"-----BEGIN PUBLIC KEY-----\nAAAA\n-----END PUBLIC KEY-----\n".to_vec(), "damaged"),
+        (b"-----BEGIN PUBLIC KEY-----\nAAAA\n".to_vec(), "no valid PEM"),
+        (b"-----BEGIN SOMETHING-----\nAAAA\n-----END SOMETHING-----\n".to_vec(), "no public key"),
+        (b"{\"keys\": 0123456789abcdef0123456789abcdef}".to_vec(), "no JSON Web Key Set"),
+        (b"{\"keys\": []}".to_vec(), "no key of the set"),
+        (set(json!({"kty": "EC", "crv": "P-256"})), "no key of the set"),
+        (set(json!({"kty": "OKP", "crv": "X25519", "x": "AA"})), "no key of the set"),
+        (set(json!({"kty": "RSA", "alg": "RS512", "n": "AA", "e": "AQAB"})), "no key of the set"),
+        (set(json!({"kty": "RSA", "n": "AQAB", "e": "AQAB"})), "key 1 of the set: an RSA key must have 2048"),
+        (set(json!({"kty": "RSA", "e": "AQAB"})), "key 1 of the set: n is missing"),
+        (set(json!({"kty": "OKP", "crv": "Ed25519", "x": "AA"})), "32 bytes, not 1"),
+        (set(json!({"kty": "OKP", "crv": "Ed25519", "x": private, "d": private})), "private part"),
+        (set(json!({"kty": "oct", "k": "c2hvcnQ"})), "at least 32 bytes, not 5"),
+        (set(json!({"kty": "oct", "k": "not base64!"})), "k: must be base64url"),
+    ] {
+        let error = keys::parse(&file).unwrap_err();
+        assert!(error.contains(named), "{named}: {error}");
+        for secret in ["hunter2", "0123456789abcde", &private, "c2hvcnQ"] {
+            assert!(!error.contains(secret), "{error}");
+        }
+    }
+}
+
+#[test]
+fn keys_are_in_no_debug_output() {
+    let shown = format!("{:?}", keys::parse(SECRET).unwrap());
+    assert!(!shown.contains("0123") && !shown.contains("48, 49"), "{shown}");
+}
+
+#[test]
+fn a_token_made_here_is_good_here_and_only_with_its_secret() {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), SECRET).unwrap();
+    let scopes = [Scope::Spawn, Scope::Operate].into_iter().collect();
+    let mut new = NewToken::new("ci", scopes, Duration::from_secs(60));
+    new.issuer = Some("us".to_owned());
+    let signed = new.sign(file.path()).unwrap();
+    let caller = judged(&signed, SECRET).unwrap();
+    assert_eq!((caller.owner.as_str(), caller.scopes), ("jwt:ci", scopes));
+    assert_eq!(judged(&signed, b"another secret that is long enough"), Err(Reason::WrongSignature));
+    std::fs::write(file.path(), "short").unwrap();
+    assert!(new.sign(file.path()).unwrap_err().to_string().contains("32 bytes"));
+    new.sub = "a b".to_owned();
+    assert_eq!(new.sign(file.path()), Err(SignError::Subject));
+}
+
+proptest! {
+    #[test]
+    fn a_token_with_any_change_is_good_no_more(at in 0_usize..200, new in "[A-Za-z0-9_.=-]") {
+        let good = token(&json!({"alg": "HS256"}), &claims(), hs256(SECRET));
+        prop_assume!(at < good.len());
+        let changed = format!("{}{new}{}", &good[..at], &good[at + 1..]);
+        prop_assume!(changed != good);
+        judged(&changed, SECRET).unwrap_err();
+        judged(&good[..at], SECRET).unwrap_err();
+        judged(&good[at + 1..], SECRET).unwrap_err();
+    }
+
+    #[test]
+    fn no_file_makes_reading_panic(bytes in proptest::collection::vec(proptest::num::u8::ANY, 0..80), der in proptest::bool::ANY) {
+        if der {
+            spki::parse(&bytes);
+            let pem = format!("-----BEGIN PUBLIC KEY-----\n{}\n-----END PUBLIC KEY-----", STANDARD.encode(&bytes));
+            keys::parse(pem.as_bytes()).ok();
+        }
+        keys::parse(&bytes).ok();
+    }
+
+    #[test]
+    fn a_damaged_public_key_makes_nothing_panic(at in 0_usize..300, new in proptest::num::u8::ANY) {
+        let base64: Vec<u8> = RSA_PUBLIC.split(|b| *b == b'\n').filter(|l| !l.starts_with(b"-")).collect::<Vec<_>>().concat();
+        let mut der = STANDARD.decode(base64).unwrap();
+        let length = der.len();
+        der[at % length] = new;
+        spki::parse(&der);
+        spki::parse(&der[..at % length]);
+    }
+}

@@ -1,0 +1,58 @@
+//! From the start of a process to its server, where it gets a control group: this very program is started under another name,
+//! goes into the group, becomes who it is to be, and then the server. So nothing of the server ever runs outside, and nobody
+//! forks.
+
+use std::ffi::{OsStr, OsString};
+use std::io::{self, Write};
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::{Command, ExitCode};
+
+use super::cgroup::Group;
+use super::user::SpawnUser;
+
+/// The name that this program is started by when it is to become a server.
+pub const LAUNCHER: &str = "hatchery-launch";
+/// Stands for a user or group that stays.
+const SAME: &str = "-";
+/// What a shell says when something cannot be started.
+const CANNOT_START: u8 = 127;
+
+/// A command that becomes `executable` with the arguments that are added.
+pub(crate) fn command(group: &Group, user: Option<&SpawnUser>, executable: &Path) -> Command {
+    let number = |number: Option<u32>| number.map_or(SAME.to_owned(), |number| number.to_string());
+    // Whatever was put in this program's place meanwhile.
+    let mut command = Command::new("/proc/self/exe");
+    command.arg0(LAUNCHER).arg(group.dir());
+    command.arg(number(user.map(|user| user.uid))).arg(number(user.map(|user| user.gid))).arg(executable);
+    command
+}
+
+/// What this program does under the name [`LAUNCHER`]. It returns only when there is no server to become; why is written to
+/// where the server would write to.
+pub fn launch(words: impl Iterator<Item = OsString>) -> ExitCode {
+    let error = become_server(words);
+    writeln!(io::stderr(), "# hatchery {error}").ok();
+    ExitCode::from(CANNOT_START)
+}
+
+fn become_server(mut words: impl Iterator<Item = OsString>) -> io::Error {
+    let (Some(group), Some(user), Some(own_group), Some(executable)) =
+        (words.next(), words.next(), words.next(), words.next())
+    else {
+        return io::Error::other("was started by a name that only its agent uses");
+    };
+    // 0 is whoever writes it.
+    let procs = Path::new(&group).join("cgroup.procs");
+    if let Err(error) = std::fs::write(&procs, "0") {
+        return io::Error::other(format!("cannot enter the control group {}: {error}", procs.display()));
+    }
+    let mut command = Command::new(&executable);
+    command.args(words);
+    let number = |word: &OsStr| word.to_str().and_then(|word| word.parse::<u32>().ok());
+    if let (Some(uid), Some(gid)) = (number(&user), number(&own_group)) {
+        command.uid(uid).gid(gid);
+    }
+    let error = command.exec();
+    io::Error::other(format!("cannot start {}: {error}", Path::new(&executable).display()))
+}

@@ -1,0 +1,165 @@
+//! Who spawns run as, where that is not who the agent runs as.
+
+use std::fmt;
+use std::fs::Metadata;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+
+/// A user and a group of this machine. Spawns of another user than the agent's have no other groups.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SpawnUser {
+    /// As the command line had it.
+    given: String,
+    pub(crate) uid: u32,
+    pub(crate) gid: u32,
+}
+
+impl fmt::Display for SpawnUser {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.given)
+    }
+}
+
+impl SpawnUser {
+    /// Finds `USER[:GROUP]`, names or numbers, in `/etc/passwd` and `/etc/group`.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub fn resolve(given: &str) -> Result<Self, String> {
+        let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
+        Self::find(given, &read("/etc/passwd"), &read("/etc/group"))
+    }
+
+    fn find(given: &str, passwd: &str, groups: &str) -> Result<Self, String> {
+        let (user, group) = match given.split_once(':') {
+            Some((user, group)) => (user, Some(group)),
+            None => (given, None),
+        };
+        if user.is_empty() || group.is_some_and(str::is_empty) {
+            return Err(format!("must be USER or USER:GROUP, not {given:?}"));
+        }
+        let number = user.parse::<u32>().ok();
+        // name:password:uid:gid:…
+        let known = passwd.lines().find_map(|line| {
+            let fields: Vec<&str> = line.split(':').collect();
+            let (uid, gid) = (fields.get(2)?.parse().ok()?, fields.get(3)?.parse().ok()?);
+            (*fields.first()? == user || number == Some(uid)).then_some((uid, gid))
+        });
+        let uid = known.map(|(uid, _)| uid).or(number).ok_or_else(|| {
+            format!("must name a user of /etc/passwd, which {user:?} is not; others are given as UID:GID")
+        })?;
+        let gid = match (group, known) {
+            (Some(group), _) => find_group(group, groups)?,
+            (None, Some((_, gid))) => gid,
+            (None, None) => {
+                return Err(format!("must name a group too, {user}:GROUP: {user} is not in /etc/passwd"));
+            }
+        };
+        Ok(Self { given: given.to_owned(), uid, gid })
+    }
+
+    /// What keeps this user from reading a file, or from listing and entering a directory, as far as its mode and those of
+    /// the directories above tell.
+    pub(crate) fn shut_out_of(&self, path: &Path) -> Option<String> {
+        let mut above: Vec<&Path> = path.ancestors().skip(1).collect();
+        above.reverse();
+        let closed = |at: &Path, meta: &Metadata, wanted: &str| {
+            let (mode, owner, group) = (meta.mode() & 0o7777, meta.uid(), meta.gid());
+            format!("{} lets {self} not {wanted} (mode {mode:04o}, owner {owner}:{group})", at.display())
+        };
+        for directory in above {
+            let Ok(meta) = std::fs::metadata(directory) else { return None };
+            if !self.may(&meta, 0o1) {
+                return Some(closed(directory, &meta, "through"));
+            }
+        }
+        // What is missing is told elsewhere.
+        let meta = std::fs::metadata(path).ok()?;
+        let wanted = if meta.is_dir() { 0o5 } else { 0o4 };
+        (!self.may(&meta, wanted)).then(|| closed(path, &meta, "read it"))
+    }
+
+    fn may(&self, meta: &Metadata, wanted: u32) -> bool {
+        let shift = match (meta.uid() == self.uid, meta.gid() == self.gid) {
+            (true, _) => 6,
+            (false, true) => 3,
+            (false, false) => 0,
+        };
+        self.uid == 0 || (meta.mode() >> shift) & wanted == wanted
+    }
+}
+
+fn find_group(group: &str, groups: &str) -> Result<u32, String> {
+    // name:password:gid:…
+    let known = groups.lines().find_map(|line| {
+        let fields: Vec<&str> = line.split(':').collect();
+        (*fields.first()? == group).then(|| fields.get(2)?.parse().ok()).flatten()
+    });
+    known.or_else(|| group.parse().ok()).ok_or_else(|| {
+        format!("must name a group of /etc/group, which {group:?} is not; others are given as numbers")
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::Permissions;
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    const PASSWD: &str = "root:x:0:0:root:/root:/bin/bash\nhoops:x:990:985::/nonexistent:/bin/false\n";
+    const GROUPS: &str = "root:x:0:\nhoops:x:985:\nrender:x:106:hoops,ann\n";
+
+    fn find(given: &str) -> Result<(u32, u32), String> {
+        SpawnUser::find(given, PASSWD, GROUPS).map(|user| (user.uid, user.gid))
+    }
+
+    #[test]
+    fn users_and_groups_are_names_or_numbers() {
+        assert_eq!(find("hoops"), Ok((990, 985)));
+        assert_eq!(find("990"), Ok((990, 985)));
+        assert_eq!(find("hoops:render"), Ok((990, 106)));
+        assert_eq!(find("hoops:4711"), Ok((990, 4711)));
+        assert_eq!(find("4711:106"), Ok((4711, 106)));
+    }
+
+    #[test]
+    fn what_cannot_be_found_is_told() {
+        for (given, word) in [
+            ("", "USER:GROUP"),
+            (":render", "USER:GROUP"),
+            ("hoops:", "USER:GROUP"),
+            ("nobody-here", "/etc/passwd"),
+            ("hoops:nobody-here", "/etc/group"),
+            ("4711", "4711:GROUP"),
+            ("-1:5", "/etc/passwd"),
+        ] {
+            let error = find(given).unwrap_err();
+            assert!(error.contains(word), "{given:?}: {error}");
+        }
+    }
+
+    #[test]
+    fn what_a_user_cannot_read_is_told_with_the_place_that_is_closed() {
+        let dir = tempfile::tempdir().unwrap();
+        let set = |path: &Path, mode| std::fs::set_permissions(path, Permissions::from_mode(mode)).unwrap();
+        let (inner, file) = (dir.path().join("models"), dir.path().join("models/license"));
+        std::fs::create_dir(&inner).unwrap();
+        std::fs::write(&file, "key").unwrap();
+        let stranger = SpawnUser { given: "hoops".to_owned(), uid: 54_321, gid: 54_321 };
+        set(dir.path(), 0o755);
+        set(&inner, 0o755);
+        set(&file, 0o644);
+        assert_eq!(stranger.shut_out_of(&file), None);
+        assert_eq!(stranger.shut_out_of(&inner), None);
+        set(&file, 0o640);
+        let why = stranger.shut_out_of(&file).unwrap();
+        assert!(why.contains("license lets hoops not read it (mode 0640"), "{why}");
+        set(&inner, 0o750);
+        let why = stranger.shut_out_of(&file).unwrap();
+        assert!(why.contains("models lets hoops not through (mode 0750"), "{why}");
+        let group = std::fs::metadata(&inner).unwrap().gid();
+        let member = SpawnUser { gid: group, ..stranger };
+        assert_eq!(member.shut_out_of(&file), None, "the group may");
+    }
+}

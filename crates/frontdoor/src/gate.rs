@@ -1,0 +1,64 @@
+//! Who is let in: what a caller shows, judged, with every failure logged and counted.
+
+use std::fmt;
+
+use access::{Access, Caller, Denied, Reason};
+use model::Owner;
+use tracing::warn;
+
+use crate::metrics::Metrics;
+
+/// A secret that a caller has shown.
+pub(crate) struct Credential(String);
+
+impl fmt::Debug for Credential {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Credential(…)")
+    }
+}
+
+/// Somebody who has shown a good credential.
+#[derive(Debug)]
+pub(crate) struct Bearer {
+    pub(crate) caller: Caller,
+    credential: Credential,
+}
+
+impl Bearer {
+    /// Judges what a caller at this address has shown, if anything.
+    pub(crate) fn judge(
+        access: &Access,
+        metrics: &Metrics,
+        shown: Option<&str>,
+        peer: Option<&str>,
+    ) -> Result<Self, Denied> {
+        let judged = shown.ok_or_else(Denied::missing).and_then(|credential| {
+            let caller = access.check(credential)?;
+            Ok(Self { caller, credential: Credential(credential.to_owned()) })
+        });
+        judged.inspect_err(|denied| note(metrics, denied, peer))
+    }
+
+    /// Notes that a caller at this address has shown nothing, and had to.
+    pub(crate) fn refuse(metrics: &Metrics, peer: Option<&str>) {
+        note(metrics, &Denied::missing(), peer);
+    }
+
+    /// Judges it again: keys may have changed, and time has passed. Whoever may do something else by now is somebody else.
+    pub(crate) fn is_still_good(&self, access: &Access) -> Result<Caller, Reason> {
+        let caller = access.check(&self.credential.0).map_err(|denied| denied.reason)?;
+        let same = (&caller.owner, caller.scopes) == (&self.caller.owner, self.caller.scopes);
+        if same { Ok(caller) } else { Err(Reason::Expired) }
+    }
+
+    /// Whose spawns it may see and end, where not everybody's.
+    pub(crate) fn only(&self) -> Option<&Owner> {
+        (!self.caller.scopes.has(access::Scope::Operate)).then_some(&self.caller.owner)
+    }
+}
+
+fn note(metrics: &Metrics, Denied { reason, key }: &Denied, peer: Option<&str>) {
+    metrics.authentication_failed(*reason);
+    let (peer, key) = (peer.unwrap_or("unknown"), key.as_deref().unwrap_or("-"));
+    warn!(peer, key.id = key, %reason, "authentication failed");
+}

@@ -1,0 +1,116 @@
+//! What was made of files, and is made again when they change.
+
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::time::Duration;
+
+use tokio::time::sleep;
+use tracing::{error, info, warn};
+
+use crate::files::{Named, Stamp, TlsError};
+use crate::validity;
+
+/// How often files are looked at.
+const LOOK: Duration = Duration::from_secs(1);
+/// A certificate that ends within this time is told of.
+const NEAR: Duration = Duration::from_secs(14 * 24 * 3600);
+
+/// Files that something is made of.
+pub(crate) trait Source: Clone + Send + Sync + 'static {
+    type Made: Send + Sync + 'static;
+
+    /// Reads and checks them all.
+    fn make(&self) -> Result<Self::Made, TlsError>;
+
+    fn files(&self) -> Vec<&Named>;
+
+    /// The one whose end is watched.
+    fn certificate(&self) -> Option<&Named>;
+}
+
+/// What was made last.
+pub(crate) struct Fresh<S: Source> {
+    source: S,
+    /// Never held across an await.
+    current: RwLock<Arc<S::Made>>,
+    /// What the files were like when they were last read, whatever came of it.
+    stamps: Mutex<Vec<Option<Stamp>>>,
+}
+
+impl<S: Source> fmt::Debug for Fresh<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Fresh").field("files", &self.source.files()).finish_non_exhaustive()
+    }
+}
+
+impl<S: Source> Fresh<S> {
+    pub(crate) fn read(source: S) -> Result<Self, TlsError> {
+        let stamps = Mutex::new(stamps(&source));
+        let current = RwLock::new(Arc::new(source.make()?));
+        Ok(Self { source, current, stamps })
+    }
+
+    pub(crate) fn current(&self) -> Arc<S::Made> {
+        Arc::clone(&self.current.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// When the certificate ends, in seconds since 1970.
+    pub(crate) fn not_after(&self) -> Option<u64> {
+        validity::not_after(self.source.certificate()?.certificates().ok()?.first()?)
+    }
+
+    /// Makes it again whenever the files have changed. What comes of bad ones is told, and changes nothing.
+    pub(crate) async fn keep(self: &Arc<Self>) {
+        let this = Arc::clone(self);
+        let warned = tokio::task::spawn_blocking(move || this.warn_of_the_end()).await;
+        if warned.is_err() {
+            return;
+        }
+        loop {
+            sleep(LOOK).await;
+            let this = Arc::clone(self);
+            // Files may be on a share that does not answer.
+            if tokio::task::spawn_blocking(move || this.look()).await.is_err() {
+                error!("certificates are no longer looked at");
+                return;
+            }
+        }
+    }
+
+    fn look(&self) {
+        let found = stamps(&self.source);
+        {
+            let mut known = self.stamps.lock().unwrap_or_else(PoisonError::into_inner);
+            if *known == found {
+                return;
+            }
+            *known = found;
+        }
+        match self.source.make() {
+            Ok(made) => {
+                *self.current.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(made);
+                let files: Vec<_> =
+                    self.source.files().iter().map(|file| file.path.display().to_string()).collect();
+                info!(?files, "certificates were read again");
+                self.warn_of_the_end();
+            }
+            Err(error) => error!(%error, "new certificates cannot be used, those before stay"),
+        }
+    }
+
+    fn warn_of_the_end(&self) {
+        let (Some(end), Some(file)) = (self.not_after(), self.source.certificate()) else { return };
+        let now = rustls::pki_types::UnixTime::now().as_secs();
+        let (flag, path) = (file.flag, file.path.display());
+        if end <= now {
+            warn!(flag, %path, "the certificate has expired");
+        } else if end - now < NEAR.as_secs() {
+            let days = (end - now) / (24 * 3600);
+            warn!(flag, %path, days, "the certificate expires soon");
+        }
+    }
+}
+
+fn stamps(source: &impl Source) -> Vec<Option<Stamp>> {
+    source.files().into_iter().map(Named::stamp).collect()
+}
