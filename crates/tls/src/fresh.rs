@@ -33,8 +33,16 @@ pub(crate) struct Fresh<S: Source> {
     source: S,
     /// Never held across an await.
     current: RwLock<Arc<S::Made>>,
-    /// What the files were like when they were last read, whatever came of it.
-    stamps: Mutex<Vec<Option<Stamp>>>,
+    seen: Mutex<Seen>,
+}
+
+/// What is known of the files.
+struct Seen {
+    /// What they were like when they were last read.
+    stamps: Vec<Option<Stamp>>,
+    /// Whether they have changed since and could not be used. They are replaced one after the other, so that is told only
+    /// when it is still so at the next look.
+    doubtful: bool,
 }
 
 impl<S: Source> fmt::Debug for Fresh<S> {
@@ -45,9 +53,9 @@ impl<S: Source> fmt::Debug for Fresh<S> {
 
 impl<S: Source> Fresh<S> {
     pub(crate) fn read(source: S) -> Result<Self, TlsError> {
-        let stamps = Mutex::new(stamps(&source));
+        let seen = Mutex::new(Seen { stamps: stamps(&source), doubtful: false });
         let current = RwLock::new(Arc::new(source.make()?));
-        Ok(Self { source, current, stamps })
+        Ok(Self { source, current, seen })
     }
 
     pub(crate) fn current(&self) -> Arc<S::Made> {
@@ -78,23 +86,25 @@ impl<S: Source> Fresh<S> {
     }
 
     fn look(&self) {
+        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
         let found = stamps(&self.source);
-        {
-            let mut known = self.stamps.lock().unwrap_or_else(PoisonError::into_inner);
-            if *known == found {
-                return;
-            }
-            *known = found;
+        if seen.stamps == found {
+            return;
         }
         match self.source.make() {
             Ok(made) => {
                 *self.current.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(made);
+                *seen = Seen { stamps: found, doubtful: false };
                 let files: Vec<_> =
                     self.source.files().iter().map(|file| file.path.display().to_string()).collect();
                 info!(?files, "certificates were read again");
                 self.warn_of_the_end();
             }
-            Err(error) => error!(%error, "new certificates cannot be used, those before stay"),
+            Err(_) if !seen.doubtful => seen.doubtful = true,
+            Err(error) => {
+                error!(%error, "new certificates cannot be used, those before stay");
+                *seen = Seen { stamps: found, doubtful: false };
+            }
         }
     }
 
