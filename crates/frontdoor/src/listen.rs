@@ -236,7 +236,8 @@ where
     let reason = match &served {
         None => Some(Reason::Shed),
         Some(Err(error)) => activity.ended().or_else(|| error.is_timeout().then_some(Reason::Idle)),
-        Some(Ok(())) => None,
+        // hyper does not call it an error when nothing was sent.
+        Some(Ok(())) => activity.ended(),
     };
     if let Some(reason) = reason {
         reception.figures.closed(reason);
