@@ -280,6 +280,7 @@ fn what_others_can_reach_is_not_opened_without_being_kept() {
         (&door, &["--tls-cert", &pem], &["--tls-key"]),
         (&door, &["--tls-cert", &pem, "--tls-key", &other], &["--tls-key", &other]),
         (&door, &["--tls-cert", "/missing.pem", "--tls-key", &key], &["--tls-cert", "/missing.pem"]),
+        (&door, &["--registry-password-file", "/missing"], &["--registry-password-file", "/missing"]),
         (&door, &["--tls-client-ca", &ca], &["--tls-client-ca", "--agent-tls-cert"]),
         (&agent, &["--listen", "0.0.0.0:0"], &["--listen", "--tls-cert", "--tls-client-ca", "--insecure"]),
         (&agent, &["--listen", "[::]:0"], &["--listen", "--insecure"]),
@@ -319,6 +320,18 @@ async fn insecure_lifts_it_and_is_told_of() {
 }
 
 #[tokio::test]
+async fn a_password_on_the_command_line_is_told_of_and_not_repeated() {
+    let scratch = tempfile::tempdir().unwrap();
+    let line =
+        "frontdoor --registry redis://:hunter2@127.0.0.1:1 --listen 127.0.0.1:0 --admin-listen 127.0.0.1:0";
+    let args: Vec<String> = line.split(' ').map(str::to_owned).collect();
+    let mut role = Role::start("password", scratch.path(), &args);
+    role.announcement().await;
+    let log = role.log();
+    assert!(log.contains("--registry-password-file") && !log.contains("hunter2"), "{log}");
+}
+
+#[tokio::test]
 async fn an_agents_figures_are_for_the_farm_where_others_can_reach_them() {
     let certs = certs();
     let scratch = tempfile::tempdir().unwrap();
@@ -339,7 +352,7 @@ async fn an_agents_figures_are_for_the_farm_where_others_can_reach_them() {
     let (pem, key) = (certs.path("door.pem"), certs.path("door.key"));
     let metrics = curl(&format!("{url}/metrics"), Some(&ca), &["--cert", &pem, "--key", &key]).await;
     assert_eq!(metrics.status, 200, "{metrics:?}");
-    assert!(metrics.body.contains("hatchery_agent"), "{metrics:?}");
+    assert!(metrics.body.contains("hatchery_agent_certificate_not_after_seconds 1"), "{metrics:?}");
     let (pem, key) = (certs.path("node-b.pem"), certs.path("node-b.key"));
     let metrics = curl(&format!("{url}/metrics"), Some(&ca), &["--cert", &pem, "--key", &key]).await;
     assert_eq!(metrics.status, 0, "an agent's certificate is for no caller: {metrics:?}");

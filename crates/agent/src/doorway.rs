@@ -103,7 +103,11 @@ impl Doorway {
         };
         let stream = match shaken {
             Ok(stream) => stream,
-            Err(error) => return warn!(%peer, %error, "a connection was refused"),
+            // Somebody who shows a wrong certificate is of interest, somebody who only looks whether it listens is not.
+            Err(error) if error.kind() == io::ErrorKind::InvalidData => {
+                return warn!(%peer, %error, "a connection was refused");
+            }
+            Err(error) => return debug!(%peer, %error, "no handshake"),
         };
         drop(seat);
         let seat = self.room.enter().await;

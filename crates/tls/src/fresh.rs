@@ -1,6 +1,7 @@
 //! What was made of files, and is made again when they change.
 
 use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
@@ -34,6 +35,8 @@ pub(crate) struct Fresh<S: Source> {
     /// Never held across an await.
     current: RwLock<Arc<S::Made>>,
     seen: Mutex<Seen>,
+    /// When the certificate ends, in seconds since 1970; 0 when it cannot be told.
+    not_after: AtomicU64,
 }
 
 /// What is known of the files.
@@ -55,7 +58,8 @@ impl<S: Source> Fresh<S> {
     pub(crate) fn read(source: S) -> Result<Self, TlsError> {
         let seen = Mutex::new(Seen { stamps: stamps(&source), doubtful: false });
         let current = RwLock::new(Arc::new(source.make()?));
-        Ok(Self { source, current, seen })
+        let not_after = AtomicU64::new(end_of(&source));
+        Ok(Self { source, current, seen, not_after })
     }
 
     pub(crate) fn current(&self) -> Arc<S::Made> {
@@ -64,16 +68,12 @@ impl<S: Source> Fresh<S> {
 
     /// When the certificate ends, in seconds since 1970.
     pub(crate) fn not_after(&self) -> Option<u64> {
-        validity::not_after(self.source.certificate()?.certificates().ok()?.first()?)
+        Some(self.not_after.load(Ordering::Relaxed)).filter(|end| *end > 0)
     }
 
     /// Makes it again whenever the files have changed. What comes of bad ones is told, and changes nothing.
     pub(crate) async fn keep(self: &Arc<Self>) {
-        let this = Arc::clone(self);
-        let warned = tokio::task::spawn_blocking(move || this.warn_of_the_end()).await;
-        if warned.is_err() {
-            return;
-        }
+        self.warn_of_the_end();
         loop {
             sleep(LOOK).await;
             let this = Arc::clone(self);
@@ -98,6 +98,7 @@ impl<S: Source> Fresh<S> {
                 let files: Vec<_> =
                     self.source.files().iter().map(|file| file.path.display().to_string()).collect();
                 info!(?files, "certificates were read again");
+                self.not_after.store(end_of(&self.source), Ordering::Relaxed);
                 self.warn_of_the_end();
             }
             Err(_) if !seen.doubtful => seen.doubtful = true,
@@ -119,6 +120,11 @@ impl<S: Source> Fresh<S> {
             warn!(flag, %path, days, "the certificate expires soon");
         }
     }
+}
+
+fn end_of(source: &impl Source) -> u64 {
+    let first = source.certificate().and_then(|file| file.first_certificate().ok());
+    first.and_then(|certificate| validity::not_after(&certificate)).unwrap_or(0)
 }
 
 fn stamps(source: &impl Source) -> Vec<Option<Stamp>> {

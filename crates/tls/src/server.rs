@@ -117,7 +117,7 @@ impl Server {
             .unwrap_or_else(|_| Err(io::Error::new(io::ErrorKind::TimedOut, "the handshake was too slow")))
     }
 
-    /// When the certificate on the disk ends, in seconds since 1970, as far as it can be told.
+    /// When the certificate that is shown ends, in seconds since 1970, as far as it can be told.
     #[must_use]
     pub fn not_after(&self) -> Option<u64> {
         self.0.not_after()
