@@ -121,6 +121,7 @@ async fn a_front_door_asks_no_agent_of_another_farm_or_another_name_or_without_t
         assert_eq!(refused.status, 503, "{name}: {refused:?}");
         assert!(refused.text().contains(told), "{name}: {refused:?}");
     }
+    assert!(farm.agent("node-c").role.log().contains("the certificate is not for this host"));
     assert!(farm.processes().is_empty());
     let spawned = farm.door(0).spawned(&json!({"pool": "good"})).await;
     farm.stop([spawned["id"].as_str().unwrap()]).await;
@@ -272,6 +273,8 @@ fn what_others_can_reach_is_not_opened_without_being_kept() {
     let open_admin =
         ["frontdoor", "--registry", "embedded", "--listen", "127.0.0.1:0", "--admin-listen", "0.0.0.0:0"];
     let agent = ["agent", "--registry", "embedded", "--start-nothing", "--node", "n", "--state-dir", state];
+    let mtls = ["--tls-cert", &pem, "--tls-key", &key, "--tls-client-ca", &ca];
+    let secure_agent = [agent.as_slice(), &mtls].concat();
     let cases: &[(&[&str], &[&str], &[&str])] = &[
         (&open_door, &[], &["--listen", "--api-keys", "--tls-cert", "--insecure"]),
         (&open_door, &["--tls-cert", &pem, "--tls-key", &key], &["--listen", "--api-keys", "--insecure"]),
@@ -288,6 +291,7 @@ fn what_others_can_reach_is_not_opened_without_being_kept() {
         (&agent, &["--liveliness-listen", "0.0.0.0:0"], &["--liveliness-listen", "--insecure"]),
         (&agent, &["--tls-cert", &pem, "--tls-key", &key], &["--tls-client-ca"]),
         (&agent, &["--tls-client-ca", &ca], &["--tls-cert"]),
+        (&secure_agent, &["--advertise", "http://127.0.0.1:1"], &["--advertise", "https://"]),
         (
             &agent,
             &["--tls-cert", &pem, "--tls-key", &key, "--tls-client-ca", &key],

@@ -5,8 +5,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
+use rustls::pki_types::{CertificateDer, ServerName};
 use tokio::time::sleep;
 use tracing::{error, info, warn};
+use webpki::EndEntityCert;
 
 use crate::files::{Named, Stamp, TlsError};
 use crate::validity;
@@ -69,6 +71,17 @@ impl<S: Source> Fresh<S> {
     /// When the certificate ends, in seconds since 1970.
     pub(crate) fn not_after(&self) -> Option<u64> {
         Some(self.not_after.load(Ordering::Relaxed)).filter(|end| *end > 0)
+    }
+
+    /// Whether the certificate on the disk is for this host.
+    pub(crate) fn is_for(&self, host: &str) -> bool {
+        let host = host.trim_start_matches('[').trim_end_matches(']');
+        let (Ok(name), Some(file)) = (ServerName::try_from(host), self.source.certificate()) else {
+            return false;
+        };
+        let Ok(der) = file.first_certificate() else { return false };
+        let der = CertificateDer::from(der);
+        EndEntityCert::try_from(&der).is_ok_and(|c| c.verify_is_valid_for_subject_name(&name).is_ok())
     }
 
     /// Makes it again whenever the files have changed. What comes of bad ones is told, and changes nothing.
