@@ -174,6 +174,32 @@ async fn callers_are_served_by_https_and_hang_up_on_it_as_ever() {
 }
 
 #[tokio::test]
+async fn connections_that_never_shake_hands_keep_nobody_out_and_are_closed() {
+    const PLACES: usize = 100;
+    const SILENT: usize = 500;
+    let certs = certs();
+    let farm = farm(&certs).await;
+    let places = PLACES.to_string();
+    let flags = [certs.public_door("door"), vec!["--max-connections".to_owned(), places]].concat();
+    let (role, http) = another_door(&farm, "secure", &flags).await;
+    let mut silent = Vec::new();
+    for _ in 0..SILENT {
+        // Half of them begin a handshake: type, version, a length, and nothing more.
+        let begun: &[u8] = if silent.len() % 2 == 0 { b"" } else { b"\x16\x03\x01\x02\x00" };
+        silent.push(http.open(begun).await);
+    }
+    let url = format!("https://{}/healthz", http.addr);
+    let answer = timeout(Duration::from_secs(5), curl(&url, Some(&certs.file("ca.pem")), &[])).await.unwrap();
+    assert_eq!(answer.status, 200, "{answer:?}");
+    for mut stream in silent {
+        let end = timeout(Duration::from_secs(20), stream.read(&mut [0; 16])).await.expect("it is closed");
+        assert!(matches!(end, Ok(0) | Err(_)), "{end:?}");
+    }
+    drop(role);
+    farm.finish().await;
+}
+
+#[tokio::test]
 async fn certificates_are_replaced_under_load_and_no_spawn_fails() {
     let certs = certs();
     let plan = AgentPlan::slots(20).args(&words(&certs.agent("node-a")));
