@@ -33,6 +33,7 @@ mod clocks;
 mod command_line;
 mod confinement;
 mod crash;
+mod edges;
 mod faults;
 mod hosts;
 mod liveliness;
@@ -40,6 +41,7 @@ mod misbehaviour;
 mod outage;
 mod sentinel;
 mod shutdown;
+mod tls;
 mod under_load;
 
 // What the repository promises itself.

@@ -14,7 +14,6 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
 use tonic::transport::server::Connected;
 use tracing::{debug, warn};
 
@@ -58,20 +57,15 @@ pub(crate) fn open(
 ) -> mpsc::Receiver<Visitor> {
     let (ready, visitors) = mpsc::channel(MOST_READY);
     let doorway = Doorway { server, room: Room::new(most), handshakes: Room::new(MOST_HANDSHAKES), ready };
+    let accepting = stop.clone();
     let work = async move {
-        let shaking = TaskTracker::new();
         loop {
-            let accepted = tokio::select! {
-                () = stop.cancelled() => return,
-                accepted = listener.accept() => accepted,
-            };
-            match accepted {
+            match listener.accept().await {
                 Ok((stream, peer)) => {
                     let (doorway, stop) = (doorway.clone(), stop.clone());
                     let seat = doorway.handshakes.enter().await;
-                    shaking.spawn(async move {
-                        stop.run_until_cancelled(doorway.receive(stream, peer, seat)).await
-                    });
+                    let shake = async move { doorway.receive(stream, peer, seat).await };
+                    tokio::spawn(async move { stop.run_until_cancelled(shake).await });
                 }
                 Err(error) => {
                     warn!(%error, "connection not accepted");
@@ -80,7 +74,7 @@ pub(crate) fn open(
             }
         }
     };
-    tokio::spawn(work);
+    tokio::spawn(async move { accepting.run_until_cancelled(work).await });
     visitors
 }
 
@@ -103,7 +97,11 @@ impl Doorway {
         };
         let stream = match shaken {
             Ok(stream) => stream,
-            Err(error) => return warn!(%peer, %error, "a connection was refused"),
+            // Somebody who shows a wrong certificate is of interest, somebody who only looks whether it listens is not.
+            Err(error) if error.kind() == io::ErrorKind::InvalidData => {
+                return warn!(%peer, %error, "a connection was refused");
+            }
+            Err(error) => return debug!(%peer, %error, "no handshake"),
         };
         drop(seat);
         let seat = self.room.enter().await;

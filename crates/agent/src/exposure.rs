@@ -42,6 +42,12 @@ pub(crate) fn kept(options: &Options) -> Result<Tls, ConfigError> {
         options.liveliness_listen,
         "is for the servers of this machine, and needs --insecure",
     )?;
+    if let (Some(_), Some(url)) = (&all, &options.advertise)
+        && url.starts_with("http://")
+    {
+        let wants = format!("must be https:// with --tls-cert, not {url:?}");
+        return Err(ConfigError::new("--advertise", wants));
+    }
     let Some((identity, ca)) = all else { return Ok(Tls { exposed, ..Tls::default() }) };
     let grpc = tls::Server::open(identity.clone(), tls::Callers::MustShow(ca.clone()), tls::HTTP2)?;
     let admin = match tls::is_beyond_this_machine(options.admin_listen) {

@@ -146,6 +146,15 @@ impl Agent {
         let admin_addr = addr(&watchers, config.admin_listen);
 
         let node = Arc::new(make_node(config, state, logs, groups, grpc_addr, liveliness_addr)?);
+        if let (Some(server), Ok(host)) = (&tls.grpc, host_of(&node.description.advertise))
+            && !server.is_for(&host)
+        {
+            let advertise = &node.description.advertise;
+            tracing::warn!(
+                advertise,
+                "the certificate is not for this host, front doors will refuse this agent"
+            );
+        }
         let reflection = tonic_reflection::server::Builder::configure()
             .register_encoded_file_descriptor_set(wire::DESCRIPTOR)
             .build_v1()

@@ -82,7 +82,7 @@ pub(crate) enum Got {
 impl Door {
     /// To be called inside the runtime that will serve it.
     pub(crate) fn new(config: Config, registry: Registry) -> Self {
-        let metrics = Metrics::new();
+        let metrics = Metrics::new(config.tls.clone());
         Self {
             registry: Watched::new(registry, metrics.registry_figures()),
             picture: Picture::default(),

@@ -1,7 +1,8 @@
 //! The front door: the stateless HTTP service that web clients and operators talk to. Any number of replicas run side by
 //! side; any of them answers any request about any spawn, and losing one loses only the requests it was serving.
 //!
-//! Reading order: [`Options`] and [`Config`] (what it is told), `door` (its parts, and how they start), `spawn` (the path
+//! Reading order: [`Options`] and [`Config`] (what it is told), `exposure` (what others may not reach without being asked who
+//! they are), `door` (its parts, and how they start), `listen` (connections, with TLS and without), `spawn` (the path
 //! of `POST /spawn`, top to bottom), `held` (a slot that is given back unless somebody keeps it), `line` (waiting for
 //! capacity), `idempotency` (one key, one answer), `agent_client` (gRPC to the nodes), `operate` (opening and
 //! closing nodes), `http` (the surface: routes, handlers, errors), `pages` (dashboard, demo, client library), `watched` and `picture`

@@ -4,8 +4,8 @@
 //! (`patience`), and when all places are taken, those that have waited longest with nothing to do make room (`activity`).
 
 mod activity;
-mod figures;
 mod limit;
+mod metrics;
 mod patience;
 mod shared;
 
@@ -41,8 +41,8 @@ use activity::{Activity, Watched};
 use patience::Impatient;
 use shared::Shared;
 
-pub(crate) use figures::{Figures, Reason};
 pub(crate) use limit::allow;
+pub(crate) use metrics::{Figures, Reason};
 
 /// Handshakes at once: each takes memory before anything is known of who asks for it.
 const MOST_HANDSHAKES: usize = 2048;
@@ -236,7 +236,8 @@ where
     let reason = match &served {
         None => Some(Reason::Shed),
         Some(Err(error)) => activity.ended().or_else(|| error.is_timeout().then_some(Reason::Idle)),
-        Some(Ok(())) => None,
+        // hyper does not call it an error when nothing was sent.
+        Some(Ok(())) => activity.ended(),
     };
     if let Some(reason) = reason {
         reception.figures.closed(reason);

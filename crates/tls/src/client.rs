@@ -117,7 +117,7 @@ impl Client {
         TlsConnector::from(self.0.current()).connect(name, stream).await
     }
 
-    /// When the certificate on the disk ends, in seconds since 1970, as far as there is one and it can be told.
+    /// When the certificate that is shown ends, in seconds since 1970, as far as there is one and it can be told.
     #[must_use]
     pub fn not_after(&self) -> Option<u64> {
         self.0.not_after()

@@ -1,11 +1,14 @@
 //! What was made of files, and is made again when they change.
 
 use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
+use rustls::pki_types::{CertificateDer, ServerName};
 use tokio::time::sleep;
 use tracing::{error, info, warn};
+use webpki::EndEntityCert;
 
 use crate::files::{Named, Stamp, TlsError};
 use crate::validity;
@@ -33,8 +36,18 @@ pub(crate) struct Fresh<S: Source> {
     source: S,
     /// Never held across an await.
     current: RwLock<Arc<S::Made>>,
-    /// What the files were like when they were last read, whatever came of it.
-    stamps: Mutex<Vec<Option<Stamp>>>,
+    seen: Mutex<Seen>,
+    /// When the certificate ends, in seconds since 1970; 0 when it cannot be told.
+    not_after: AtomicU64,
+}
+
+/// What is known of the files.
+struct Seen {
+    /// What they were like when they were last read.
+    stamps: Vec<Option<Stamp>>,
+    /// Whether they have changed since and could not be used. They are replaced one after the other, so that is told only
+    /// when it is still so at the next look.
+    doubtful: bool,
 }
 
 impl<S: Source> fmt::Debug for Fresh<S> {
@@ -45,9 +58,10 @@ impl<S: Source> fmt::Debug for Fresh<S> {
 
 impl<S: Source> Fresh<S> {
     pub(crate) fn read(source: S) -> Result<Self, TlsError> {
-        let stamps = Mutex::new(stamps(&source));
+        let seen = Mutex::new(Seen { stamps: stamps(&source), doubtful: false });
         let current = RwLock::new(Arc::new(source.make()?));
-        Ok(Self { source, current, stamps })
+        let not_after = AtomicU64::new(end_of(&source));
+        Ok(Self { source, current, seen, not_after })
     }
 
     pub(crate) fn current(&self) -> Arc<S::Made> {
@@ -56,16 +70,23 @@ impl<S: Source> Fresh<S> {
 
     /// When the certificate ends, in seconds since 1970.
     pub(crate) fn not_after(&self) -> Option<u64> {
-        validity::not_after(self.source.certificate()?.certificates().ok()?.first()?)
+        Some(self.not_after.load(Ordering::Relaxed)).filter(|end| *end > 0)
+    }
+
+    /// Whether the certificate on the disk is for this host.
+    pub(crate) fn is_for(&self, host: &str) -> bool {
+        let host = host.trim_start_matches('[').trim_end_matches(']');
+        let (Ok(name), Some(file)) = (ServerName::try_from(host), self.source.certificate()) else {
+            return false;
+        };
+        let Ok(der) = file.first_certificate() else { return false };
+        let der = CertificateDer::from(der);
+        EndEntityCert::try_from(&der).is_ok_and(|c| c.verify_is_valid_for_subject_name(&name).is_ok())
     }
 
     /// Makes it again whenever the files have changed. What comes of bad ones is told, and changes nothing.
     pub(crate) async fn keep(self: &Arc<Self>) {
-        let this = Arc::clone(self);
-        let warned = tokio::task::spawn_blocking(move || this.warn_of_the_end()).await;
-        if warned.is_err() {
-            return;
-        }
+        self.warn_of_the_end();
         loop {
             sleep(LOOK).await;
             let this = Arc::clone(self);
@@ -78,23 +99,26 @@ impl<S: Source> Fresh<S> {
     }
 
     fn look(&self) {
+        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
         let found = stamps(&self.source);
-        {
-            let mut known = self.stamps.lock().unwrap_or_else(PoisonError::into_inner);
-            if *known == found {
-                return;
-            }
-            *known = found;
+        if seen.stamps == found {
+            return;
         }
         match self.source.make() {
             Ok(made) => {
                 *self.current.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(made);
+                *seen = Seen { stamps: found, doubtful: false };
                 let files: Vec<_> =
                     self.source.files().iter().map(|file| file.path.display().to_string()).collect();
                 info!(?files, "certificates were read again");
+                self.not_after.store(end_of(&self.source), Ordering::Relaxed);
                 self.warn_of_the_end();
             }
-            Err(error) => error!(%error, "new certificates cannot be used, those before stay"),
+            Err(_) if !seen.doubtful => seen.doubtful = true,
+            Err(error) => {
+                error!(%error, "new certificates cannot be used, those before stay");
+                *seen = Seen { stamps: found, doubtful: false };
+            }
         }
     }
 
@@ -109,6 +133,11 @@ impl<S: Source> Fresh<S> {
             warn!(flag, %path, days, "the certificate expires soon");
         }
     }
+}
+
+fn end_of(source: &impl Source) -> u64 {
+    let first = source.certificate().and_then(|file| file.first_certificate().ok());
+    first.and_then(|certificate| validity::not_after(&certificate)).unwrap_or(0)
 }
 
 fn stamps(source: &impl Source) -> Vec<Option<Stamp>> {

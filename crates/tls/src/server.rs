@@ -117,7 +117,13 @@ impl Server {
             .unwrap_or_else(|_| Err(io::Error::new(io::ErrorKind::TimedOut, "the handshake was too slow")))
     }
 
-    /// When the certificate on the disk ends, in seconds since 1970, as far as it can be told.
+    /// Whether the certificate is for this host, a name or an address: callers refuse it otherwise.
+    #[must_use]
+    pub fn is_for(&self, host: &str) -> bool {
+        self.0.is_for(host)
+    }
+
+    /// When the certificate that is shown ends, in seconds since 1970, as far as it can be told.
     #[must_use]
     pub fn not_after(&self) -> Option<u64> {
         self.0.not_after()

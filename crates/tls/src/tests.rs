@@ -239,3 +239,19 @@ fn the_end_of_a_certificate_is_told() {
         assert_eq!(server.not_after(), Some(seconds));
     }
 }
+
+#[test]
+fn whom_a_certificate_is_for_is_told() {
+    let farm = Authority::new("farm");
+    for (name, host, good) in [
+        ("node-a", "node-a", true),
+        ("node-a", "node-b", false),
+        ("10.0.0.7", "10.0.0.7", true),
+        ("10.0.0.7", "10.0.0.8", false),
+        ("::1", "[::1]", true),
+        ("node-a", "a b", false),
+    ] {
+        let server = Server::open(farm.sign(name, FOR_BOTH), Callers::Anyone, HTTP2).unwrap();
+        assert_eq!(server.is_for(host), good, "{name} {host}");
+    }
+}

@@ -8,7 +8,7 @@ use std::task::{Context, Poll};
 use axum::body::{Body, Bytes, HttpBody};
 use hyper::body::{Frame, SizeHint};
 
-use super::figures::Reason;
+use super::metrics::Reason;
 
 /// No request is being answered. A head may be on its way.
 const IDLE: u8 = 0;

@@ -10,7 +10,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Sleep, sleep};
 
 use super::activity::Activity;
-use super::figures::Reason;
+use super::metrics::Reason;
 
 /// From the start of a connection to its first byte.
 const FIRST_BYTE: Duration = Duration::from_secs(10);

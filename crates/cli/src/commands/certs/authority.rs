@@ -14,7 +14,7 @@ use super::write::{Secrecy, write};
 use super::{Subject, at};
 use crate::failure::Failure;
 
-/// Every CA of this program has this name; what tells them apart is the key.
+/// What every CA of this program is called, before what tells it from others.
 const NAME: &str = "Hatchery farm CA";
 const DAY: Duration = Duration::from_secs(24 * 3600);
 const CA_DAYS: u32 = 3650;
@@ -43,7 +43,7 @@ impl Authority {
         let pair = match (certificate.exists(), key.exists()) {
             (false, false) => {
                 let pair = KeyPair::generate().map_err(|e| at(&key, e))?;
-                let made = params(CA_DAYS)?.self_signed(&pair).map_err(|e| at(&certificate, e))?;
+                let made = params(&pair)?.self_signed(&pair).map_err(|e| at(&certificate, e))?;
                 write(&key, &pair.serialize_pem(), Secrecy::Owner)?;
                 write(&certificate, &made.pem(), Secrecy::None)?;
                 writeln!(out, "made  {} and {}, good for 10 years", certificate.display(), key.display())?;
@@ -61,7 +61,7 @@ impl Authority {
             (true, false) => return Err(at(&key, "there is ca.pem, but not its key")),
             (false, true) => return Err(at(&certificate, "there is ca.key, but not its certificate")),
         };
-        Ok(Self { dir: dir.to_owned(), issuer: Issuer::new(params(CA_DAYS)?, pair) })
+        Ok(Self { dir: dir.to_owned(), issuer: Issuer::new(params(&pair)?, pair) })
     }
 
     /// A certificate for whoever has none yet, or for whom it is to be renewed.
@@ -111,13 +111,19 @@ impl Authority {
 }
 
 /// The CA's certificate, but for its key.
-fn params(days: u32) -> Result<CertificateParams, Failure> {
+fn params(pair: &KeyPair) -> Result<CertificateParams, Failure> {
     let mut params = CertificateParams::default();
-    params.distinguished_name = named(NAME);
+    params.distinguished_name = named(&name(pair));
     params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
     params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
-    last(&mut params, days)?;
+    last(&mut params, CA_DAYS)?;
     Ok(params)
+}
+
+/// The name of the CA with this key. Its end is the key's: CAs of one name would be told apart by failed signatures only.
+fn name(pair: &KeyPair) -> String {
+    let end: String = pair.public_key_raw().iter().rev().take(4).map(|byte| format!("{byte:02x}")).collect();
+    format!("{NAME} {end}")
 }
 
 fn named(name: &str) -> DistinguishedName {
@@ -146,7 +152,7 @@ fn is_ours(certificate: &Path, pair: &KeyPair) -> Result<bool, Failure> {
     let der = tls::Named::new("--dir", certificate).first_certificate();
     let der = der.map_err(|e| Failure::failed(e.to_string()))?;
     let has = |part: &[u8]| der.windows(part.len()).any(|window| window == part);
-    Ok(has(pair.public_key_raw()) && has(NAME.as_bytes()))
+    Ok(has(pair.public_key_raw()) && has(name(pair).as_bytes()))
 }
 
 impl std::fmt::Debug for Authority {
