@@ -65,9 +65,9 @@ async fn a_credential_is_in_no_log_no_answer_no_event_and_no_command_line() {
         .filter(|line| line["message"] == "authentication failed")
         .collect();
     let told = |reason: &str| {
-        failures.iter().any(|line| {
-            line["reason"] == reason && line["peer"] == "127.0.0.1" && line["level"] == "WARN"
-        })
+        failures
+            .iter()
+            .any(|line| line["reason"] == reason && line["peer"] == "127.0.0.1" && line["level"] == "WARN")
     };
     assert!(told("wrong-secret") && told("malformed"), "{failures:?}");
     let named = failures.iter().any(|line| line["key.id"] == key_id(&key));
