@@ -25,11 +25,17 @@ impl Permit {
 }
 
 /// The owners of one process.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Permits {
     due: HashMap<Owner, Duration>,
     /// Owners whose starts are long past are dropped when there are more than this.
     crowd: usize,
+}
+
+impl Default for Permits {
+    fn default() -> Self {
+        Self::new()
+    }
 }
 
 impl Permits {
@@ -47,8 +53,9 @@ impl Permits {
         if per_minute == 0 {
             return Permit::Wait(MINUTE);
         }
-        // Never further ahead than it may run, should the clock have been set back.
-        let due = self.due.get(owner).map_or(now, |due| (*due).clamp(now, now + MINUTE));
+        // What is further ahead than anybody can run is of a clock that was set back since.
+        let due =
+            self.due.get(owner).copied().filter(|due| (now..=now + MINUTE).contains(due)).unwrap_or(now);
         let next = due + MINUTE / per_minute;
         if next > now + MINUTE {
             return Permit::Wait(next - now - MINUTE);
@@ -59,5 +66,33 @@ impl Permits {
             self.crowd = Self::CROWD.max(self.due.len() * 2);
         }
         Permit::Granted
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn owner(n: usize) -> Owner {
+        format!("key:{n}").parse().unwrap()
+    }
+
+    #[test]
+    fn a_clock_that_is_set_back_keeps_nobody_out() {
+        let (mut permits, late) = (Permits::new(), Duration::from_secs(90_000));
+        assert_eq!(permits.permit(&owner(1), 1, late), Permit::Granted);
+        let early = late / 2;
+        assert_eq!(permits.permit(&owner(1), 1, early), Permit::Granted);
+        assert_eq!(permits.permit(&owner(1), 1, early), Permit::Wait(MINUTE));
+    }
+
+    #[test]
+    fn owners_that_have_long_started_nothing_are_dropped() {
+        let mut permits = Permits::new();
+        for n in 0..10 * Permits::CROWD {
+            let now = MINUTE * 2 * u32::try_from(n / Permits::CROWD).unwrap();
+            assert_eq!(permits.permit(&owner(n), 60, now), Permit::Granted);
+        }
+        assert!(permits.due.len() <= 2 * Permits::CROWD, "{}", permits.due.len());
     }
 }

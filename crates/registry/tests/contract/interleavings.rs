@@ -207,6 +207,8 @@ async fn run(farm: Farm, timing: &Timing, ops: Vec<Op>) {
         for (owner, (name, most)) in OWNERS.into_iter().enumerate() {
             let owned = model.owned(owner);
             assert!(owned <= most);
+            // Before a refusal would have it looked at again.
+            assert!(farm.owned(name).await.is_none_or(|counted| counted == owned), "{name} after {op:?}");
             assert_eq!(
                 farm.reserve(&csr().of(name, owned)).await,
                 Reserved::OverQuota,

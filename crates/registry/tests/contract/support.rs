@@ -68,7 +68,7 @@ fn open(url: &str, farm: &str, timing: Timing) -> Registry {
 
 pub(crate) struct Farm {
     pub(crate) registry: Registry,
-    _redis: Option<RedisServer>,
+    redis: Option<RedisServer>,
 }
 
 impl Farm {
@@ -77,7 +77,7 @@ impl Farm {
     }
 
     pub(crate) fn embedded_with(timing: Timing) -> Self {
-        Self { registry: Registry::embedded(timing), _redis: None }
+        Self { registry: Registry::embedded(timing), redis: None }
     }
 
     pub(crate) async fn redis() -> Self {
@@ -87,7 +87,7 @@ impl Farm {
     pub(crate) async fn redis_with(timing: Timing) -> Self {
         let redis = RedisServer::start().await;
         let registry = open(&redis.url(), "test", timing);
-        Self { registry, _redis: Some(redis) }
+        Self { registry, redis: Some(redis) }
     }
 
     pub(crate) async fn redis_with_tls() -> Self {
@@ -109,7 +109,7 @@ impl Farm {
     }
 
     pub(crate) fn on_with(url: &str, name: &str, timing: Timing) -> Self {
-        Self { registry: open(url, name, timing), _redis: None }
+        Self { registry: open(url, name, timing), redis: None }
     }
 
     pub(crate) async fn reserve(&self, ask: &Reserve) -> Reserved {
@@ -127,6 +127,17 @@ impl Farm {
     pub(crate) async fn used(&self, node: &str) -> (u32, u32) {
         let node = self.registry.node(&id(node)).await.expect("the registry is there").expect("a known node");
         (node.used, node.gpu_used)
+    }
+
+    /// How many an owner has, where that can be seen: in a Redis of one's own.
+    pub(crate) async fn owned(&self, owner: &str) -> Option<u32> {
+        let redis = self.redis.as_ref()?;
+        Some(
+            redis
+                .tell(&format!("HLEN {{hatchery:test}}:owned:{owner}"))
+                .await
+                .expect("the registry is there"),
+        )
     }
 
     /// Waits for the clock of the registry; both kinds live in real time.

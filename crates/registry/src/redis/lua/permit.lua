@@ -4,8 +4,9 @@
 local MINUTE = 60000000
 local key, rate = P .. ':permit:' .. ARGV[A + 1], tonumber(ARGV[A + 2])
 if rate == 0 then return MINUTE end
--- Never further ahead than it may run, should the clock have been set back.
-local due = math.min(math.max(tonumber(call('GET', key) or 0), now_us), now_us + MINUTE)
+local due = math.max(tonumber(call('GET', key) or 0), now_us)
+-- What is further ahead than anybody can run is of a clock that was set back since.
+if due > now_us + MINUTE then due = now_us end
 local next = due + MINUTE / rate
 if next > now_us + MINUTE then return math.ceil(next - now_us - MINUTE) end
 call('SET', key, int(math.floor(next)), 'PX', int(math.ceil((next - now_us) / 1000)))
