@@ -365,10 +365,11 @@ impl Agent {
         let [grpc, liveliness, admin] = role::clients(&line)[..] else {
             panic!("three addresses were expected: {line}")
         };
+        let scheme = if self.args.iter().any(|arg| arg == "--tls-cert") { "https" } else { "http" };
         assert_eq!(
             line,
             format!(
-                "agent {} listening on http://{}, liveliness on http://{}, admin on http://{}",
+                "agent {} listening on {scheme}://{}, liveliness on http://{}, admin on http://{}",
                 self.node, grpc.addr, liveliness.addr, admin.addr
             )
         );

@@ -3,6 +3,7 @@
 //! Nothing in here knows how the programs work inside. In reading order: [`binaries`] builds the programs, [`role`] runs
 //! one of them, [`redis`] runs a Redis, [`sentinels`] what watches over one, [`farm`] puts them together, [`dev`] runs the
 //! farm of one process; [`http`], [`live`], [`viewer`], [`command`] and [`browser`] are the ways to talk to a farm;
+//! [`certs`] makes certificates as an operator does;
 //! [`phantom`] is a node of the registry only; [`processes`], [`audit`], [`metrics`] and [`logs`] are the ways to look at one from outside;
 //! [`load`] is a crowd of clients, [`faults`] is what happens to a farm meanwhile (with [`link`] for the network),
 //! [`verdict`] says whether all promises were kept; [`wait`] is how a test waits, [`ports`] and [`guard`] keep tests out of each other's way.
@@ -10,6 +11,7 @@
 pub mod audit;
 pub mod binaries;
 pub mod browser;
+pub mod certs;
 pub mod command;
 pub mod dev;
 pub mod farm;
@@ -34,6 +36,7 @@ pub mod wait;
 
 pub use audit::Audit;
 pub use browser::Browser;
+pub use certs::Certs;
 pub use command::Ran;
 pub use dev::Dev;
 pub use farm::{AgentPlan, Farm, FarmBuilder};

@@ -158,7 +158,9 @@ fn wrong_clock(seconds: i64) -> Vec<(&'static str, PathBuf)> {
 /// The addresses in an announcement, in their order.
 pub fn addresses(announcement: &str) -> Vec<SocketAddr> {
     let words = announcement.split([' ', ',']);
-    words.filter_map(|word| word.strip_prefix("http://")?.parse().ok()).collect()
+    let address =
+        |word: &str| word.strip_prefix("http://").or_else(|| word.strip_prefix("https://"))?.parse().ok();
+    words.filter_map(address).collect()
 }
 
 /// The same as clients.

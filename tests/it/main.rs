@@ -31,12 +31,14 @@ mod agent_death;
 mod clocks;
 mod command_line;
 mod crash;
+mod edges;
 mod faults;
 mod liveliness;
 mod misbehaviour;
 mod outage;
 mod sentinel;
 mod shutdown;
+mod tls;
 mod under_load;
 
 // What the repository promises itself.

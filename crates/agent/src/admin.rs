@@ -1,23 +1,101 @@
 //! Health and metrics, for those who watch the agent.
 
+use std::io;
+use std::net::SocketAddr;
 use std::sync::Arc;
 
-use axum::extract::State;
+use axum::extract::connect_info::Connected;
+use axum::extract::{ConnectInfo, Request, State};
 use axum::http::{StatusCode, header};
-use axum::response::IntoResponse;
+use axum::middleware::{Next, from_fn};
+use axum::response::{IntoResponse, Response};
 use axum::routing::get;
-use axum::{Json, Router};
+use axum::serve::{IncomingStream, Listener};
+use axum::{Extension, Json, Router};
 use serde_json::json;
+use tokio::net::TcpListener;
+use tokio::sync::mpsc;
 
+use crate::doorway::{self, Visitor};
+use crate::life::report_end;
 use crate::node::Node;
 use crate::table::Door;
+use crate::task::Task;
 
-pub(crate) fn router(node: Arc<Node>) -> Router {
+/// Most connections at once, where other machines can make them.
+const MOST_CONNECTIONS: usize = 256;
+
+/// Serves those who watch; with TLS, figures are for those with a certificate of the farm.
+pub(crate) fn serve(node: &Arc<Node>, listener: TcpListener, secure: Option<tls::Server>) -> Task {
+    let router = router(Arc::clone(node));
+    Task::start(node, "admin", |stop| async move {
+        let served = match secure {
+            None => {
+                let router = router.layer(Extension(MaySee(true)));
+                axum::serve(listener, router).with_graceful_shutdown(stop.cancelled_owned()).await
+            }
+            Some(server) => {
+                let addr = listener.local_addr();
+                let visitors = doorway::open(listener, server, MOST_CONNECTIONS, stop.clone());
+                let router = router.layer(from_fn(known));
+                let router = router.into_make_service_with_connect_info::<MaySee>();
+                let visitors = Visitors { visitors, addr };
+                axum::serve(visitors, router).with_graceful_shutdown(stop.cancelled_owned()).await
+            }
+        };
+        report_end("admin", served);
+    })
+}
+
+fn router(node: Arc<Node>) -> Router {
     Router::new()
         .route("/healthz", get(async || "ok\n"))
         .route("/readyz", get(ready))
         .route("/metrics", get(metrics))
         .with_state(node)
+}
+
+/// Whether whoever asks may see the figures.
+#[derive(Debug, Clone, Copy)]
+struct MaySee(bool);
+
+impl Connected<IncomingStream<'_, Visitors>> for MaySee {
+    fn connect_info(stream: IncomingStream<'_, Visitors>) -> Self {
+        Self(stream.io().has_shown_a_certificate())
+    }
+}
+
+/// Tells the handlers who asks, however it is known.
+async fn known(ConnectInfo(may_see): ConnectInfo<MaySee>, mut request: Request, next: Next) -> Response {
+    request.extensions_mut().insert(may_see);
+    next.run(request).await
+}
+
+/// Connections with TLS, as axum wants them.
+#[derive(Debug)]
+struct Visitors {
+    visitors: mpsc::Receiver<Visitor>,
+    addr: io::Result<SocketAddr>,
+}
+
+impl Listener for Visitors {
+    type Io = Visitor;
+    type Addr = SocketAddr;
+
+    async fn accept(&mut self) -> (Visitor, SocketAddr) {
+        match self.visitors.recv().await {
+            Some(visitor) => {
+                let peer = visitor.peer();
+                (visitor, peer)
+            }
+            // The agent is ending.
+            None => std::future::pending().await,
+        }
+    }
+
+    fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.addr.as_ref().copied().map_err(|error| io::Error::from(error.kind()))
+    }
 }
 
 /// Whether spawns are let in. The registry being away does not keep them out, it is only told.
@@ -41,8 +119,13 @@ async fn ready(State(node): State<Arc<Node>>) -> impl IntoResponse {
     (status, Json(body))
 }
 
-async fn metrics(State(node): State<Arc<Node>>) -> impl IntoResponse {
+async fn metrics(State(node): State<Arc<Node>>, Extension(may_see): Extension<MaySee>) -> Response {
+    if !may_see.0 {
+        let why = "figures are for those with a certificate of the farm (--tls-client-ca)\n";
+        return (StatusCode::FORBIDDEN, why).into_response();
+    }
     let usage = node.table().usage();
+    node.metrics.certificate(node.config.tls.grpc.as_ref().and_then(tls::Server::not_after));
     let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
-    ([(header::CONTENT_TYPE, kind)], node.metrics.text(&usage))
+    ([(header::CONTENT_TYPE, kind)], node.metrics.text(&usage)).into_response()
 }

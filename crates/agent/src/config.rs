@@ -124,6 +124,19 @@ pub struct Config {
     pub exit_when_drained: bool,
     /// How often the registry is told everything.
     pub heartbeat: Duration,
+    /// How its ports are kept from others' eyes and hands.
+    pub tls: Tls,
+}
+
+/// TLS of an agent; by default there is none.
+#[derive(Debug, Clone, Default)]
+pub struct Tls {
+    /// For front doors, who must show a certificate of the farm.
+    pub grpc: Option<tls::Server>,
+    /// For those who watch; figures are for those with a certificate of the farm.
+    pub admin: Option<tls::Server>,
+    /// Flags of ports that others can reach and are not kept as they should be: the operator wants it so.
+    pub exposed: Vec<&'static str>,
 }
 
 impl Config {
@@ -162,6 +175,7 @@ impl Config {
             on_shutdown: OnShutdown::Adopt,
             exit_when_drained: false,
             heartbeat: timing::HEARTBEAT,
+            tls: Tls::default(),
         }
     }
 

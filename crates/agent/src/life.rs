@@ -12,6 +12,8 @@ use model::{AgentEpoch, NodeDescription, NodeId, NodeKind};
 use registry::Registry;
 use tokio::net::TcpListener;
 use tokio::time::Instant;
+use tokio_stream::StreamExt;
+use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tonic::transport::server::TcpIncoming;
@@ -31,13 +33,15 @@ use crate::spawn::lifecycle::Rules;
 use crate::state::{StateDir, Unusable};
 use crate::table::{Door, Table};
 use crate::task::Task;
-use crate::{admin, adoption, drain, liveliness};
+use crate::{admin, adoption, doorway, drain, liveliness};
 
 /// How often old logs are looked for.
 const SWEEP: Duration = Duration::from_secs(30);
 /// A front door that is gone without a word is noticed after this and [`KEEPALIVE_TIMEOUT`]; its calls count as hung up.
 const KEEPALIVE: Duration = Duration::from_secs(5);
 const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(4);
+/// Most connections of front doors at once; they have one each.
+const MOST_FRONT_DOORS: usize = 4096;
 
 /// Why an agent could not be started.
 #[derive(Debug, thiserror::Error)]
@@ -123,6 +127,13 @@ impl Agent {
         let logs = Logs::open(state.logs().to_owned(), &living)
             .map_err(|source| StartError::StateDir { path: state.logs().to_owned(), source })?;
         warn_of_missing(&config);
+        for flag in &config.tls.exposed {
+            tracing::warn!(
+                flag,
+                "other machines can reach this port, and --insecure lets them: nothing keeps it"
+            );
+        }
+        let tls = config.tls.clone();
         let receiver = bind("--liveliness-listen", config.liveliness_listen).await?;
         let grpc = bind("--listen", config.listen).await?;
         let watchers = bind("--admin-listen", config.admin_listen).await?;
@@ -132,6 +143,15 @@ impl Agent {
         let admin_addr = addr(&watchers, config.admin_listen);
 
         let node = Arc::new(make_node(config, state, logs, grpc_addr, liveliness_addr)?);
+        if let (Some(server), Ok(host)) = (&tls.grpc, host_of(&node.description.advertise))
+            && !server.is_for(&host)
+        {
+            let advertise = &node.description.advertise;
+            tracing::warn!(
+                advertise,
+                "the certificate is not for this host, front doors will refuse this agent"
+            );
+        }
         let reflection = tonic_reflection::server::Builder::configure()
             .register_encoded_file_descriptor_set(wire::DESCRIPTOR)
             .build_v1()
@@ -148,19 +168,34 @@ impl Agent {
             .add_service(NodeAgentServer::new(Service::new(Arc::clone(&node))))
             .add_service(health_service)
             .add_service(reflection);
-        let incoming = TcpIncoming::from(grpc).with_nodelay(Some(true));
+        let secure = tls.grpc.clone();
         let grpc_server = Task::start(&node, "grpc", |stop| async move {
-            let served = routes.serve_with_incoming_shutdown(incoming, stop.cancelled_owned()).await;
+            let served = match secure {
+                None => {
+                    let incoming = TcpIncoming::from(grpc).with_nodelay(Some(true));
+                    routes.serve_with_incoming_shutdown(incoming, stop.cancelled_owned()).await
+                }
+                Some(server) => {
+                    let visitors = doorway::open(grpc, server, MOST_FRONT_DOORS, stop.clone());
+                    let incoming = ReceiverStream::new(visitors).map(Ok::<_, io::Error>);
+                    routes.serve_with_incoming_shutdown(incoming, stop.cancelled_owned()).await
+                }
+            };
             report_end("grpc", served);
         });
-        let servers = vec![
+        let mut servers = vec![
             grpc_server,
             Task::start(&node, "liveliness", |stop| liveliness::receive(Arc::clone(&node), receiver, stop)),
-            serve_admin(&node, watchers),
+            admin::serve(&node, watchers, tls.admin.clone()),
             Task::start(&node, "sweeper", |stop| sweep(Arc::clone(&node), stop)),
             Task::start(&node, "drain", |stop| drain::watch(Arc::clone(&node), stop)),
             Task::start(&node, "pulse", |stop| stay_awake(Arc::clone(&node), stop)),
         ];
+        for server in tls.grpc.into_iter().chain(tls.admin) {
+            servers.push(Task::start(&node, "certificate", |stop| async move {
+                stop.run_until_cancelled(server.keep_fresh()).await.unwrap_or_default()
+            }));
+        }
         let relay = Task::start(&node, "relay", |stop| relay.run(stop));
         tracing::info!(
             node.id = %node.config.node,
@@ -276,7 +311,8 @@ pub(crate) fn make_node(
     grpc_addr: SocketAddr,
     liveliness_addr: SocketAddr,
 ) -> Result<Node, ConfigError> {
-    let advertise = config.advertise.clone().unwrap_or_else(|| default_advertise(grpc_addr));
+    let advertise =
+        config.advertise.clone().unwrap_or_else(|| default_advertise(grpc_addr, config.tls.grpc.is_some()));
     let host = match &config.public_host {
         Some(host) => host.clone(),
         None => host_of(&advertise).map_err(|why| ConfigError::new("--advertise", why))?,
@@ -320,11 +356,12 @@ pub(crate) fn make_node(
     })
 }
 
-fn default_advertise(addr: SocketAddr) -> String {
+fn default_advertise(addr: SocketAddr, secure: bool) -> String {
+    let scheme = if secure { "https" } else { "http" };
     if addr.ip().is_unspecified() {
-        format!("http://{}:{}", host_name(), addr.port())
+        format!("{scheme}://{}:{}", host_name(), addr.port())
     } else {
-        format!("http://{addr}")
+        format!("{scheme}://{addr}")
     }
 }
 
@@ -337,15 +374,7 @@ fn reachable(addr: SocketAddr) -> SocketAddr {
     }
 }
 
-fn serve_admin(node: &Arc<Node>, listener: TcpListener) -> Task {
-    let router = admin::router(Arc::clone(node));
-    Task::start(node, "admin", |stop| async move {
-        let served = axum::serve(listener, router).with_graceful_shutdown(stop.cancelled_owned()).await;
-        report_end("admin", served);
-    })
-}
-
-fn report_end<E: std::fmt::Display>(name: &'static str, served: Result<(), E>) {
+pub(crate) fn report_end<E: std::fmt::Display>(name: &'static str, served: Result<(), E>) {
     if let Err(error) = served {
         tracing::error!(%error, name, "a server has ended");
     }

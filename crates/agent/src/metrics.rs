@@ -43,6 +43,7 @@ pub(crate) struct Metrics {
     ports_used: Gauge,
     gpu_slots_used: Gauge,
     memory: Gauge,
+    certificate: Gauge,
 }
 
 impl Metrics {
@@ -69,6 +70,7 @@ impl Metrics {
             ports_used: Gauge::default(),
             gpu_slots_used: Gauge::default(),
             memory,
+            certificate: Gauge::default(),
             registry: Registry::default(),
         };
         let m = &metrics;
@@ -104,6 +106,11 @@ impl Metrics {
             m.dropped.clone(),
         );
         registry.register("callers_waiting", "Spawn calls that wait for their answer", m.waiting.clone());
+        registry.register(
+            "certificate_not_after_seconds",
+            "When the certificate ends, in seconds since 1970; 0 without one",
+            m.certificate.clone(),
+        );
         let total = Gauge::<i64>::default();
         total.set(i64::from(slots));
         registry.register("slots", "Most spawns at once", total);
@@ -125,6 +132,11 @@ impl Metrics {
     }
 
     /// The text a scrape gets.
+    /// When the certificate ends that front doors are shown.
+    pub(crate) fn certificate(&self, not_after: Option<u64>) {
+        self.certificate.set(i64::try_from(not_after.unwrap_or(0)).unwrap_or(i64::MAX));
+    }
+
     pub(crate) fn text(&self, usage: &Usage) -> String {
         let whole = |n: usize| i64::try_from(n).unwrap_or(i64::MAX);
         let mut used = 0;

@@ -10,6 +10,7 @@ use model::NodeId;
 
 use crate::config::{Config, ConfigError, Launcher, OnShutdown};
 use crate::endpoint::EndpointForm;
+use crate::exposure::kept;
 
 fn duration(text: &str) -> Result<Duration, String> {
     humantime::parse_duration(text).map_err(|e| format!("must be a duration like 30s or 5m: {e}"))
@@ -60,7 +61,7 @@ pub struct Options {
     #[arg(long, env = "HATCHERY_LISTEN", value_name = "ADDR", default_value = "127.0.0.1:7070")]
     pub listen: SocketAddr,
 
-    /// URL under which front doors reach this agent [default: http:// and the address it listens on]
+    /// URL under which front doors reach this agent [default: http:// or https:// and the address it listens on]
     #[arg(long, env = "HATCHERY_ADVERTISE", value_name = "URL")]
     pub advertise: Option<String>,
 
@@ -202,6 +203,7 @@ impl Options {
     /// # Errors
     /// The first flag whose value will not do.
     pub fn into_config(self) -> Result<Config, ConfigError> {
+        let tls = kept(&self)?;
         let node = node(self.node)?;
         let launcher = match (self.start_nothing, self.executable) {
             (true, _) => Launcher::Nothing,
@@ -222,6 +224,7 @@ impl Options {
             self.model_dirs.iter().map(|dir| absolute("--model-dir", dir)).collect::<Result<_, _>>()?;
         let license_file = self.license_file.map(|file| absolute("--license-file", &file)).transpose()?;
         let config = Config {
+            tls,
             listen: self.listen,
             admin_listen: self.admin_listen,
             liveliness_listen: self.liveliness_listen,

@@ -1,5 +1,6 @@
 //! The command line: what there is, and the flags that several commands share.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::builder::{PossibleValuesParser, TypedValueParser};
@@ -9,8 +10,8 @@ use model::api::SpawnRequest;
 use model::{RendererType, SpawnState};
 
 use crate::commands::{
-    agent, bench, completions, cordon, dev, drain, frontdoor, key, log, nodes, show, soak, spawn, spawns,
-    stop, token, watch,
+    agent, bench, certs, completions, cordon, dev, drain, frontdoor, key, log, nodes, show, soak, spawn,
+    spawns, stop, token, watch,
 };
 use crate::failure::Failure;
 use crate::server::Server;
@@ -94,6 +95,8 @@ pub(crate) enum Command {
     Key(key::KeyArgs),
     /// Make JSON web tokens, for scripts and trying things out
     Token(token::TokenArgs),
+    /// Make the certificates that front doors and agents show each other
+    Certs(certs::CertsArgs),
     /// Print a completion script for a shell
     Completions(completions::CompletionsArgs),
 }
@@ -144,6 +147,9 @@ pub(crate) struct RegistryFlags {
         help_heading = "Registry"
     )]
     pub(crate) registry: String,
+    /// File with the password of Redis, which a URL on the command line would show to every user of this machine
+    #[arg(long, env = "HATCHERY_REGISTRY_PASSWORD_FILE", value_name = "FILE", help_heading = "Registry")]
+    pub(crate) registry_password_file: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) farm: FarmFlag,
 }

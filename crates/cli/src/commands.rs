@@ -2,6 +2,7 @@
 
 pub(crate) mod agent;
 pub(crate) mod bench;
+pub(crate) mod certs;
 pub(crate) mod completions;
 pub(crate) mod cordon;
 pub(crate) mod dev;
@@ -52,6 +53,7 @@ pub(crate) fn run(cli: Cli) -> Exit {
             | Command::Dev(_)
             | Command::Key(_)
             | Command::Token(_)
+            | Command::Certs(_)
             | Command::Completions(_)
     );
     if !talks && (before.server.is_some() || before.json) {
@@ -64,6 +66,7 @@ pub(crate) fn run(cli: Cli) -> Exit {
         Command::Dev(args) => role(dev::run(&args)),
         Command::Key(args) => role(key::run(args)),
         Command::Token(args) => role(token::run(args)),
+        Command::Certs(args) => role(certs::run(&args)),
         Command::Completions(args) => role(completions::run(&args)),
         Command::Spawn(args) => {
             let timeout = args.spawn.timeout();

@@ -13,6 +13,7 @@ use hyper::body::Incoming;
 use hyper::client::conn::http2::{Builder, SendRequest};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use model::{NodeId, RequestId, SpawnId};
+use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncWrite, BufReader};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout, timeout_at};
 use tokio_util::task::TaskTracker;
@@ -92,6 +93,8 @@ pub(crate) struct Agents {
     links: Mutex<Links>,
     /// Nodes that refused a connection a moment ago. Never held across an await.
     shunned: Mutex<Vec<(NodeId, Instant)>>,
+    /// How agents know each other's front doors, and are known; `None`: in the clear.
+    tls: Option<tls::Client>,
     tasks: TaskTracker,
 }
 
@@ -117,8 +120,8 @@ impl fmt::Debug for Agents {
 }
 
 impl Agents {
-    pub(crate) fn new() -> Self {
-        Self { links: Mutex::default(), shunned: Mutex::default(), tasks: TaskTracker::new() }
+    pub(crate) fn new(tls: Option<tls::Client>) -> Self {
+        Self { links: Mutex::default(), shunned: Mutex::default(), tls, tasks: TaskTracker::new() }
     }
 
     /// A connection to a node's agent: the one there is, or a new one.
@@ -239,11 +242,11 @@ impl Agents {
 
     /// Connects in a task of its own, so that an attempt ends also when nobody waits for it any more.
     fn connect(&self, node: &NodeId, advertise: &str) -> Connecting {
-        let (advertise, tasks) = (advertise.to_owned(), self.tasks.clone());
+        let (advertise, tasks, tls) = (advertise.to_owned(), self.tasks.clone(), self.tls.clone());
         let span = debug_span!("agent", node.id = %node, advertise);
         let attempt = self.tasks.spawn(
             async move {
-                timeout(CONNECT, Link::open(&advertise, &tasks))
+                timeout(CONNECT, Link::open(&advertise, tls.as_ref(), &tasks))
                     .await
                     .unwrap_or_else(|_| Err(format!("{advertise} did not answer within {CONNECT:?}")))
             }
@@ -280,16 +283,39 @@ pub(crate) struct Link {
 }
 
 impl Link {
-    async fn open(advertise: &str, tasks: &TaskTracker) -> Result<Self, String> {
+    async fn open(advertise: &str, tls: Option<&tls::Client>, tasks: &TaskTracker) -> Result<Self, String> {
+        let broken = |e: std::io::Error| format!("{advertise}: {e}");
         let uri: Uri = advertise.parse().map_err(|e| format!("{advertise:?} is not a URL: {e}"))?;
-        let (Some("http"), Some(host)) = (uri.scheme_str(), uri.host()) else {
-            return Err(format!("{advertise:?} is not http://host:port"));
+        let (Some(scheme), Some(host)) = (uri.scheme_str(), uri.host()) else {
+            return Err(format!("{advertise:?} is not http://host:port or https://host:port"));
         };
-        let host = host.trim_start_matches('[').trim_end_matches(']');
-        let stream = TcpStream::connect((host, uri.port_u16().unwrap_or(80)))
-            .await
-            .map_err(|e| format!("{advertise}: {e}"))?;
-        stream.set_nodelay(true).map_err(|e| format!("{advertise}: {e}"))?;
+        let (tls, port) = match (scheme, tls) {
+            ("http", None) => (None, 80),
+            ("https", Some(tls)) => (Some(tls), 443),
+            ("http", Some(_)) => {
+                return Err(format!("{advertise} is without TLS, and --tls-client-ca demands it of agents"));
+            }
+            ("https", None) => {
+                return Err(format!("{advertise} needs TLS, and this front door has no --tls-client-ca"));
+            }
+            (_, _) => return Err(format!("{advertise:?} is not http://host:port or https://host:port")),
+        };
+        let address = host.trim_start_matches('[').trim_end_matches(']');
+        let stream = TcpStream::connect((address, uri.port_u16().unwrap_or(port))).await.map_err(broken)?;
+        stream.set_nodelay(true).map_err(broken)?;
+        let Some(tls) = tls else { return Self::speak(stream, uri, tasks).await };
+        let mut stream = BufReader::new(tls.connect(host, stream).await.map_err(broken)?);
+        // That it does not trust this end an agent says only now. It speaks first: nothing has been sent before that.
+        if stream.fill_buf().await.map_err(broken)?.is_empty() {
+            return Err(format!("{advertise}: the agent closed the connection"));
+        }
+        Self::speak(stream, uri, tasks).await
+    }
+
+    async fn speak<S>(stream: S, uri: Uri, tasks: &TaskTracker) -> Result<Self, String>
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
         let (send, connection) = Builder::new(Tracked(tasks.clone()))
             .timer(TokioTimer::new())
             .keep_alive_interval(KEEPALIVE)
@@ -297,8 +323,8 @@ impl Link {
             .keep_alive_while_idle(true)
             .handshake(TokioIo::new(stream))
             .await
-            .map_err(|e| format!("{advertise}: {e}"))?;
-        let name = advertise.to_owned();
+            .map_err(|e| format!("{uri}: {e}"))?;
+        let name = uri.to_string();
         tasks.spawn(
             async move {
                 match connection.await {

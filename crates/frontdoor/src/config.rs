@@ -30,6 +30,25 @@ pub struct Config {
     pub live_buffer: usize,
     /// Who is let in; everybody when there is nothing.
     pub access: Option<Access>,
+    /// Most connections of callers at once.
+    pub max_connections: usize,
+    /// How connections are kept from others' eyes and hands.
+    pub tls: Tls,
+    /// Whether other machines can reach the admin port.
+    pub admin_public: bool,
+}
+
+/// TLS of a front door; by default there is none.
+#[derive(Debug, Clone, Default)]
+pub struct Tls {
+    /// For callers.
+    pub http: Option<tls::Server>,
+    /// For the admin port.
+    pub admin: Option<tls::Server>,
+    /// For agents, who must be those of the farm. Without it they are talked to in the clear.
+    pub agents: Option<tls::Client>,
+    /// Flags of ports that others can reach and are not kept as they should be: the operator wants it so.
+    pub exposed: Vec<&'static str>,
 }
 
 /// Pages that may call from a browser.

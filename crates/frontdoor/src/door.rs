@@ -10,7 +10,7 @@ use tokio::sync::{Mutex as AsyncMutex, watch};
 use tokio::time::Instant;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
-use tracing::{Instrument, info, info_span};
+use tracing::{Instrument, info, info_span, warn};
 
 use crate::agent_client::Agents;
 use crate::cleanup::{Cleanups, persist};
@@ -23,6 +23,9 @@ use crate::order::Order;
 use crate::picture::{self, Choice, Picture};
 use crate::watched::{self, Watched};
 use crate::{follower, http, listen, sweeper};
+
+/// Most connections at once to the admin port.
+const ADMIN_CONNECTIONS: usize = 1024;
 
 /// What all requests of a front door share.
 #[derive(Debug)]
@@ -79,11 +82,11 @@ pub(crate) enum Got {
 impl Door {
     /// To be called inside the runtime that will serve it.
     pub(crate) fn new(config: Config, registry: Registry) -> Self {
-        let metrics = Metrics::new();
+        let metrics = Metrics::new(config.tls.clone());
         Self {
             registry: Watched::new(registry, metrics.registry_figures()),
             picture: Picture::default(),
-            agents: Agents::new(),
+            agents: Agents::new(config.tls.agents.clone()),
             line: Line::new(config.max_waiting),
             cleanups: Cleanups::new(),
             live: Live::new(config.live_ping_interval, config.live_buffer, metrics.live_figures()),
@@ -217,6 +220,11 @@ impl FrontDoor {
     /// # Errors
     /// A port could not be bound.
     pub async fn start(config: Config, registry: Registry) -> Result<Self, StartError> {
+        let places = listen::allow(config.max_connections);
+        for flag in &config.tls.exposed {
+            warn!(flag, "other machines can reach this port, and --insecure lets them: nothing keeps it");
+        }
+        let tls = config.tls.clone();
         let public = bind("--listen", config.listen).await?;
         let admin = bind("--admin-listen", config.admin_listen).await?;
         let (http_addr, admin_addr) = (public.1, admin.1);
@@ -237,6 +245,7 @@ impl FrontDoor {
             Box::pin(listen::serve(
                 public.0,
                 http::router(&door),
+                listen::Reception::new(tls.http.clone(), places, door.metrics.connection_figures()),
                 connections.clone(),
                 listen::Ends { accepting: stages.leaving.clone(), connections: stages.closed.clone() },
             )),
@@ -246,10 +255,21 @@ impl FrontDoor {
             Box::pin(listen::serve(
                 admin.0,
                 http::admin_router(&door),
+                listen::Reception::new(
+                    tls.admin,
+                    ADMIN_CONNECTIONS.min(places),
+                    door.metrics.connection_figures(),
+                ),
                 background.clone(),
                 listen::Ends { accepting: stages.over.clone(), connections: stages.over.clone() },
             )),
         );
+        if let Some(server) = tls.http {
+            spawn("certificate", Box::pin(async move { server.keep_fresh().await }));
+        }
+        if let Some(client) = tls.agents {
+            spawn("agent certificate", Box::pin(async move { client.keep_fresh().await }));
+        }
         spawn("follower", Box::pin(follower::follow(Arc::clone(&door))));
         spawn("probe", Box::pin(watched::probe(Arc::clone(&door))));
         spawn("picture", Box::pin(picture::keep(Arc::clone(&door))));

@@ -14,6 +14,7 @@ mod agent_client;
 mod cleanup;
 mod config;
 mod door;
+mod exposure;
 mod follower;
 mod gate;
 mod held;
@@ -36,7 +37,7 @@ mod strict;
 mod sweeper;
 mod watched;
 
-pub use config::{Config, Origins};
+pub use config::{Config, Origins, Tls};
 pub use door::{FrontDoor, StartError};
 pub use http::openapi::openapi;
 pub use options::{ConfigError, Options};

@@ -1,11 +1,20 @@
-//! Accepting connections and speaking HTTP/1.1 on them.
+//! Accepting connections, with TLS or without, and speaking HTTP/1.1 on them.
+//!
+//! Nobody can tie the service up by holding connections: whoever says nothing, or says it too slowly, is sent away in time
+//! (`patience`), and when all places are taken, those that have waited longest with nothing to do make room (`activity`).
 
+mod activity;
+mod limit;
+mod metrics;
+mod patience;
+mod shared;
+
+use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddr;
-use std::pin::Pin;
+use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::task::{Context, Poll, ready};
+use std::task::Poll;
 use std::time::Duration;
 
 use axum::Router;
@@ -17,28 +26,31 @@ use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use rustix::net::Shutdown;
 use socket2::SockRef;
-use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
+use tls::{Room, Seat};
+use tokio::io::{AsyncRead, AsyncWrite, Interest};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::time::{Sleep, sleep};
+use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tower::Service;
 use tracing::{Instrument, debug, debug_span, warn};
 
 use crate::http::Peer;
+use activity::{Activity, Watched};
+use patience::Impatient;
+use shared::Shared;
 
-/// Most connections at once. More wait in the kernel's backlog.
-const MOST_CONNECTIONS: usize = 16_384;
+pub(crate) use limit::allow;
+pub(crate) use metrics::{Figures, Reason};
+
+/// Handshakes at once: each takes memory before anything is known of who asks for it.
+const MOST_HANDSHAKES: usize = 2048;
 /// Bytes the kernel takes over before a peer has asked for them. What a peer does not read stays with whoever made it, where it
 /// has a bound, instead of in megabytes of the kernel's.
 const MOST_UNSENT: u32 = 128 * 1024;
-/// From the first byte of a request to the end of its head.
-const HEAD: Duration = Duration::from_secs(10);
-/// A connection without a request is closed after this time. Longer than load balancers keep theirs, so that none of
-/// them sends a request into a connection that is being closed.
+/// A connection that has been of use and has no request is closed after this time. Longer than load balancers keep theirs, so
+/// that none of them sends a request into a connection that is being closed.
 const IDLE: Duration = Duration::from_secs(75);
 /// A caller who has sent all and reads no more looks like one who waits for the last answers: those get this long.
 const LEAVING: Duration = Duration::from_secs(1);
@@ -52,59 +64,132 @@ pub(crate) struct Ends {
     pub(crate) connections: CancellationToken,
 }
 
-/// A connection's place among the [`MOST_CONNECTIONS`]: one that is no HTTP connection any more keeps it.
+/// How connections are received.
 #[derive(Debug, Clone)]
-pub(crate) struct Place(#[expect(dead_code, reason = "it is there to be dropped")] Arc<OwnedSemaphorePermit>);
+pub(crate) struct Reception {
+    /// `None`: without TLS.
+    pub(crate) tls: Option<tls::Server>,
+    /// The places there are.
+    pub(crate) room: Room,
+    handshakes: Room,
+    figures: Figures,
+}
+
+impl Reception {
+    /// With so many places.
+    pub(crate) fn new(tls: Option<tls::Server>, places: usize, figures: Figures) -> Self {
+        Self { tls, room: Room::new(places), handshakes: Room::new(MOST_HANDSHAKES.min(places)), figures }
+    }
+}
+
+/// A connection's place: one that is no HTTP connection any more keeps it.
+#[derive(Debug, Clone)]
+pub(crate) struct Place(#[expect(dead_code, reason = "it is there to be dropped")] Arc<Taken>);
+
+#[derive(Debug)]
+struct Taken {
+    _seat: Seat,
+    figures: Figures,
+}
+
+impl Drop for Taken {
+    fn drop(&mut self) {
+        self.figures.gone();
+    }
+}
 
 /// Accepts connections until told to stop. `connections` tracks one task for each.
-pub(crate) async fn serve(listener: TcpListener, router: Router, connections: TaskTracker, ends: Ends) {
-    let room = Arc::new(Semaphore::new(MOST_CONNECTIONS));
+pub(crate) async fn serve(
+    listener: TcpListener,
+    router: Router,
+    reception: Reception,
+    connections: TaskTracker,
+    ends: Ends,
+) {
     loop {
         let accepted = tokio::select! {
             biased;
             () = ends.accepting.cancelled() => return,
-            accepted = accept(&listener, &room) => accepted,
+            accepted = accept(&listener, &reception) => accepted,
         };
-        let Some((stream, peer, permit)) = accepted else { continue };
-        let (router, ends) = (router.clone(), ends.clone());
+        let Some((stream, peer, place)) = accepted else { continue };
         let span = debug_span!("connection", %peer);
-        connections.spawn(converse(stream, peer, Place(Arc::new(permit)), router, ends).instrument(span));
+        let caller = Caller { peer, place, router: router.clone(), ends: ends.clone() };
+        connections.spawn(receive(stream, caller, reception.clone()).instrument(span));
     }
 }
 
-async fn accept(
-    listener: &TcpListener,
-    room: &Arc<Semaphore>,
-) -> Option<(TcpStream, SocketAddr, OwnedSemaphorePermit)> {
-    let permit = Arc::clone(room).acquire_owned().await.ok()?;
+async fn accept(listener: &TcpListener, reception: &Reception) -> Option<(TcpStream, SocketAddr, Place)> {
     match listener.accept().await {
         Ok((stream, peer)) => {
+            let seat = reception.room.enter().await;
+            let figures = reception.figures.clone();
+            figures.opened();
             let socket = SockRef::from(&stream);
             let set = socket.set_tcp_nodelay(true).and_then(|()| socket.set_tcp_notsent_lowat(MOST_UNSENT));
             if let Err(error) = set {
                 debug!(%peer, %error, "connection accepted without its options");
             }
-            Some((stream, peer, permit))
+            Some((stream, peer, Place(Arc::new(Taken { _seat: seat, figures }))))
         }
         Err(error) => {
-            // Out of file descriptors, mostly: busy waiting would not free any.
+            // Out of file descriptors, mostly: busy waiting would not free any, but somebody may leave.
             warn!(%error, "connection not accepted");
+            let _plea = reception.room.plead();
             sleep(Duration::from_millis(50)).await;
             None
         }
     }
 }
 
-async fn converse(stream: TcpStream, peer: SocketAddr, place: Place, router: Router, ends: Ends) {
-    let turn = Arc::new(AtomicU64::new(0));
+/// What is known of a connection.
+struct Caller {
+    peer: SocketAddr,
+    place: Place,
+    router: Router,
+    ends: Ends,
+}
+
+/// Shakes hands if that is how it is done here, and serves.
+async fn receive(stream: TcpStream, caller: Caller, reception: Reception) {
     let stream = Arc::new(stream);
     let shared = Shared(Arc::clone(&stream));
-    let io = TokioIo::new(Impatient { stream: shared, turn: Arc::clone(&turn), head: None });
+    let Some(tls) = &reception.tls else { return converse(shared, stream, caller, &reception).await };
+    let shake = async {
+        let _seat = reception.handshakes.enter().await;
+        tokio::select! {
+            shaken = tls.accept(shared) => shaken.map_err(|error| (Reason::Handshake, error.to_string())),
+            () = reception.handshakes.asked_to_leave() => Err((Reason::Shed, "too many handshakes".to_owned())),
+        }
+    };
+    let shaken = tokio::select! {
+        biased;
+        () = caller.ends.accepting.cancelled() => return,
+        shaken = shake => shaken,
+        () = reception.room.asked_to_leave() => Err((Reason::Shed, "all places were taken".to_owned())),
+    };
+    match shaken {
+        Ok(secure) => converse(secure, stream, caller, &reception).await,
+        Err((reason, why)) => {
+            reception.figures.closed(reason);
+            debug!(why, "no handshake");
+        }
+    }
+}
+
+/// Speaks HTTP on `io`, below which is `stream`.
+async fn converse<S>(io: S, stream: Arc<TcpStream>, caller: Caller, reception: &Reception)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let Caller { peer, place, router, ends } = caller;
+    let activity = Arc::new(Activity::default());
+    let io = TokioIo::new(Impatient::new(io, Arc::clone(&activity)));
     let service = service_fn(|mut request: Request<Incoming>| {
         request.extensions_mut().insert(Peer(peer));
         request.extensions_mut().insert(place.clone());
-        let (mut router, turn, stream) = (router.clone(), Arc::clone(&turn), Arc::clone(&stream));
-        turn.fetch_add(1, Ordering::Relaxed);
+        let (mut router, activity, stream) = (router.clone(), Arc::clone(&activity), Arc::clone(&stream));
+        activity.begin();
         async move {
             let response: Response = tokio::select! {
                 biased;
@@ -112,10 +197,11 @@ async fn converse(stream: TcpStream, peer: SocketAddr, place: Place, router: Rou
                 // An error closes the connection; the request's future is dropped and cleans up after itself.
                 () = left(&stream) => return Err(io::Error::from(io::ErrorKind::ConnectionAborted)),
             };
-            if response.status() != StatusCode::SWITCHING_PROTOCOLS {
-                turn.fetch_add(1, Ordering::Relaxed);
+            let upgrade = response.status() == StatusCode::SWITCHING_PROTOCOLS;
+            if !upgrade {
+                activity.answered();
             }
-            Ok(response)
+            Ok(response.map(|body| Watched::new(body, (!upgrade).then_some(activity))))
         }
     });
     let connection = http1::Builder::new()
@@ -123,19 +209,43 @@ async fn converse(stream: TcpStream, peer: SocketAddr, place: Place, router: Rou
         .header_read_timeout(IDLE)
         .serve_connection(io, service)
         .with_upgrades();
-    let mut connection = std::pin::pin!(connection);
+    let mut connection = pin!(connection);
+    // Whether the connection is idle changes only while it is polled, so it need not wake this task by itself.
+    let mut leave = None;
+    let served = poll_fn(|cx| {
+        if let Poll::Ready(served) = connection.as_mut().poll(cx) {
+            return Poll::Ready(Some(served));
+        }
+        if !activity.is_idle() {
+            leave = None;
+            return Poll::Pending;
+        }
+        let leave = leave.get_or_insert_with(|| Box::pin(reception.room.asked_to_leave()));
+        leave.as_mut().poll(cx).map(|()| None)
+    });
     let served = tokio::select! {
-        served = connection.as_mut() => served,
+        served = served => served,
         () = ends.accepting.cancelled() => {
             connection.as_mut().graceful_shutdown();
             tokio::select! {
-                served = connection => served,
+                served = connection => Some(served),
                 () = ends.connections.cancelled() => return,
             }
         }
     };
-    if let Err(error) = served {
-        debug!(%error, "connection ended");
+    let reason = match &served {
+        None => Some(Reason::Shed),
+        Some(Err(error)) => activity.ended().or_else(|| error.is_timeout().then_some(Reason::Idle)),
+        // hyper does not call it an error when nothing was sent.
+        Some(Ok(())) => activity.ended(),
+    };
+    if let Some(reason) = reason {
+        reception.figures.closed(reason);
+    }
+    match served {
+        Some(Err(error)) => debug!(%error, "connection ended"),
+        None => debug!("connection closed to make room"),
+        Some(Ok(())) => {}
     }
 }
 
@@ -145,181 +255,4 @@ async fn left(stream: &TcpStream) {
     // Not READABLE, which is true as long as there are bytes that nobody wants yet. Both include the end of the stream.
     let _closed = stream.ready(Interest::PRIORITY).await;
     sleep(LEAVING).await;
-}
-
-/// A stream that somebody else watches.
-#[derive(Debug)]
-struct Shared(Arc<TcpStream>);
-
-impl AsyncRead for Shared {
-    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        loop {
-            ready!(self.0.poll_read_ready(cx))?;
-            match self.0.try_read_buf(buf) {
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                read => return Poll::Ready(read.map(drop)),
-            }
-        }
-    }
-}
-
-impl AsyncWrite for Shared {
-    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        loop {
-            ready!(self.0.poll_write_ready(cx))?;
-            match self.0.try_write(buf) {
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                written => return Poll::Ready(written),
-            }
-        }
-    }
-
-    fn poll_write_vectored(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bufs: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        loop {
-            ready!(self.0.poll_write_ready(cx))?;
-            match self.0.try_write_vectored(bufs) {
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                written => return Poll::Ready(written),
-            }
-        }
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        true
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(rustix::net::shutdown(&*self.0, Shutdown::Write).map_err(io::Error::from))
-    }
-}
-
-/// A connection that is closed when a request's head does not arrive in time.
-#[derive(Debug)]
-struct Impatient<S> {
-    stream: S,
-    /// Odd from the end of a request's head until its answer is made, even while the next head is awaited.
-    turn: Arc<AtomicU64>,
-    /// Runs from the first byte of a head on, in the turn it was started in.
-    head: Option<(u64, Pin<Box<Sleep>>)>,
-}
-
-impl<S: AsyncRead + Unpin> AsyncRead for Impatient<S> {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        let before = buf.filled().len();
-        let read = Pin::new(&mut self.stream).poll_read(cx, buf);
-        let turn = self.turn.load(Ordering::Relaxed);
-        if self.head.as_ref().is_some_and(|(started, _)| *started != turn) {
-            self.head = None;
-        }
-        if turn % 2 == 1 {
-            return read;
-        }
-        match read {
-            Poll::Ready(read) => {
-                if self.head.is_none() && buf.filled().len() > before {
-                    self.head = Some((turn, Box::pin(sleep(HEAD))));
-                }
-                Poll::Ready(read)
-            }
-            Poll::Pending => match &mut self.head {
-                Some((_, head)) => {
-                    ready!(head.as_mut().poll(cx));
-                    Poll::Ready(Err(io::Error::new(
-                        io::ErrorKind::TimedOut,
-                        "the request's head was too slow",
-                    )))
-                }
-                None => Poll::Pending,
-            },
-        }
-    }
-}
-
-impl<S: AsyncWrite + Unpin> AsyncWrite for Impatient<S> {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(cx, buf)
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bufs: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write_vectored(cx, bufs)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use tokio::io::{AsyncReadExt, AsyncWriteExt};
-    use tokio::time::Instant;
-
-    use super::*;
-
-    fn pair() -> (tokio::io::DuplexStream, Impatient<tokio::io::DuplexStream>, Arc<AtomicU64>) {
-        let (client, stream) = tokio::io::duplex(1024);
-        let turn = Arc::new(AtomicU64::new(0));
-        (client, Impatient { stream, turn: Arc::clone(&turn), head: None }, turn)
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_head_that_trickles_in_ends_the_connection() {
-        let (mut client, mut server, _turn) = pair();
-        let began = Instant::now();
-        let trickle = async {
-            for _ in 0..30 {
-                client.write_all(b"x").await.unwrap();
-                sleep(Duration::from_secs(1)).await;
-            }
-        };
-        let read = async {
-            let mut bytes = Vec::new();
-            server.read_to_end(&mut bytes).await
-        };
-        tokio::select! {
-            () = trickle => panic!("the head took 30 s"),
-            read = read => assert_eq!(read.unwrap_err().kind(), io::ErrorKind::TimedOut),
-        }
-        assert_eq!(began.elapsed().as_secs(), HEAD.as_secs());
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn neither_idleness_nor_a_long_answer_ends_it() {
-        let (mut client, mut server, turn) = pair();
-        let mut byte = [0];
-        for _ in 0..3 {
-            client.write_all(b"x").await.unwrap();
-            server.read_exact(&mut byte).await.unwrap();
-            turn.fetch_add(1, Ordering::Relaxed);
-            let answering = tokio::time::timeout(HEAD * 3, server.read_u8()).await;
-            assert!(answering.is_err(), "while the answer is made, nothing happens");
-            turn.fetch_add(1, Ordering::Relaxed);
-            let idle = tokio::time::timeout(HEAD * 3, server.read_u8()).await;
-            assert!(idle.is_err(), "while nothing is asked, nothing happens");
-        }
-    }
 }

@@ -14,9 +14,10 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 
-use crate::live;
+use crate::config::Tls;
 use crate::memory::own_memory;
 use crate::watched::Figures;
+use crate::{listen, live};
 
 /// Upper bounds in seconds: fine where a placement is, coarse where a slow server is.
 const BUCKETS: [f64; 18] = [
@@ -118,6 +119,11 @@ struct FailureLabels {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct CertificateLabels {
+    shown_to: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct OperationLabels {
     eligibility: &'static str,
     agent: &'static str,
@@ -141,11 +147,15 @@ pub(crate) struct Metrics {
     authentication_failures: Family<FailureLabels, Counter>,
     picture_nodes: Gauge<i64, AtomicI64>,
     live: live::metrics::Figures,
+    connections: listen::Figures,
+    certificates: Family<CertificateLabels, Gauge<i64, AtomicI64>>,
+    tls: Tls,
     memory: Gauge<i64, AtomicI64>,
 }
 
 impl Metrics {
-    pub(crate) fn new() -> Self {
+    /// With the certificates whose ends are told.
+    pub(crate) fn new(tls: Tls) -> Self {
         let mut root = Registry::default();
         let memory = Gauge::default();
         root.register("process_resident_memory_bytes", "Memory of this process", memory.clone());
@@ -210,6 +220,13 @@ impl Metrics {
                 "Callers who did not show a good credential, by what was wrong with it"
             ),
             live: live::metrics::Figures::register(registry),
+            connections: listen::Figures::register(registry),
+            certificates: register!(
+                Family::default(),
+                "certificate_not_after_seconds",
+                "When certificates end, in seconds since 1970"
+            ),
+            tls,
             memory,
             registry: root,
         }
@@ -289,9 +306,23 @@ impl Metrics {
         self.live.clone()
     }
 
+    /// For whoever accepts connections.
+    pub(crate) fn connection_figures(&self) -> listen::Figures {
+        self.connections.clone()
+    }
+
     /// In the OpenMetrics text format.
     pub(crate) fn text(&self) -> Result<String, fmt::Error> {
         self.memory.set(i64::try_from(own_memory().unwrap_or(0)).unwrap_or(i64::MAX));
+        let ends = [
+            ("callers", self.tls.http.as_ref().and_then(tls::Server::not_after)),
+            ("agents", self.tls.agents.as_ref().and_then(tls::Client::not_after)),
+        ];
+        for (shown_to, end) in ends {
+            let Some(end) = end else { continue };
+            let gauge = self.certificates.get_or_create(&CertificateLabels { shown_to });
+            gauge.set(i64::try_from(end).unwrap_or(i64::MAX));
+        }
         let mut text = String::new();
         prometheus_client::encoding::text::encode(&mut text, &self.registry)?;
         Ok(text)

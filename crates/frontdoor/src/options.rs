@@ -8,6 +8,7 @@ use axum::http::{HeaderValue, Uri};
 use model::{Placement, timing};
 
 use crate::config::{Config, Origins};
+use crate::exposure::{Exposure, certificates};
 
 /// Settings of a front door as the command line and the environment give them.
 #[derive(Debug, Clone, clap::Args)]
@@ -62,6 +63,16 @@ pub struct Options {
     /// Messages a subscriber of the live feed may be behind before it is sent away
     #[arg(long, env = "HATCHERY_LIVE_BUFFER", value_name = "MESSAGES", default_value_t = 1024)]
     pub live_buffer: usize,
+
+    /// Most connections of callers at once; the longest idle make room for others
+    #[arg(
+        long,
+        env = "HATCHERY_MAX_CONNECTIONS",
+        value_name = "COUNT",
+        default_value_t = 16_384,
+        hide = true
+    )]
+    pub max_connections: usize,
 
     /// Who is let in.
     #[command(flatten)]
@@ -129,6 +140,8 @@ impl Options {
         )?;
         counted("--max-waiting", self.max_waiting, 0, 100_000)?;
         counted("--live-buffer", self.live_buffer, 1, 1_000_000)?;
+        counted("--max-connections", self.max_connections, 1, 1_000_000)?;
+        let exposure = Exposure::of(&self)?;
         Ok(Config {
             listen: self.listen,
             admin_listen: self.admin_listen,
@@ -140,6 +153,9 @@ impl Options {
             live_ping_interval: self.live_ping_interval,
             live_buffer: self.live_buffer,
             access: access(&self.access)?,
+            max_connections: self.max_connections,
+            admin_public: exposure.admin_public,
+            tls: certificates(&self, exposure)?,
         })
     }
 }
@@ -259,6 +275,7 @@ mod tests {
             (&["--jwt-issuer", "us"], "--jwt-keys"),
             (&["--spawns-per-minute", "60"], "--spawns-per-minute"),
             (&["--concurrent-spawns", "0"], "--concurrent-spawns"),
+            (&["--max-connections", "0"], "--max-connections"),
         ] {
             let text = config(arguments).unwrap_err();
             assert!(text.contains(flag), "{arguments:?}: {text}");

@@ -1,5 +1,37 @@
 //! TLS between callers, front doors and agents: certificates that are read again when they change.
+//!
+//! Reading order: [`Options`] and [`AgentIdentity`] (what a role is told), [`files`](Named) (what is read, and what is wrong
+//! with it), `fresh` (what was read, until the files change), [`Server`] and [`Client`] (the two ends of a connection),
+//! `purpose` (whose certificates a server takes), `validity` (until when), [`Room`] (a bounded number of places).
+//!
+//! Everything here is rustls with ring, TLS 1.2 and 1.3.
 
+mod client;
+mod files;
+mod fresh;
 mod options;
+mod purpose;
+mod room;
+mod server;
+#[cfg(test)]
+mod tests;
+mod validity;
 
-pub use options::{AgentIdentity, Options};
+use std::sync::Arc;
+
+use rustls::crypto::CryptoProvider;
+
+pub use client::{Client, ClientStream, Roots};
+pub use files::{Identity, Named, TlsError};
+pub use options::{AgentIdentity, Options, is_beyond_this_machine};
+pub use room::{Plea, Room, Seat};
+pub use server::{Callers, Server, ServerStream};
+
+/// The protocol of a connection that speaks HTTP/1.1.
+pub const HTTP1: &[u8] = b"http/1.1";
+/// The protocol of a connection that speaks HTTP/2.
+pub const HTTP2: &[u8] = b"h2";
+
+fn provider() -> Arc<CryptoProvider> {
+    Arc::new(rustls::crypto::ring::default_provider())
+}

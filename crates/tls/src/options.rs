@@ -1,6 +1,9 @@
 //! The flags of TLS.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
+
+use crate::files::{Identity, Named};
 
 /// Certificates of a role, as the command line and the environment name them.
 #[derive(Debug, Clone, Default, clap::Args)]
@@ -35,4 +38,40 @@ pub struct AgentIdentity {
     /// Private key (PEM) of the certificate shown to agents
     #[arg(long, env = "HATCHERY_AGENT_TLS_KEY", value_name = "FILE", requires = "agent_tls_cert")]
     pub agent_tls_key: Option<PathBuf>,
+}
+
+fn identity(
+    (certificate, certificate_flag): (&Option<PathBuf>, &'static str),
+    (key, key_flag): (&Option<PathBuf>, &'static str),
+) -> Option<Identity> {
+    let certificate = Named::new(certificate_flag, certificate.as_ref()?);
+    Some(Identity { certificate, key: Named::new(key_flag, key.as_ref()?) })
+}
+
+impl Options {
+    /// What is shown to whoever connects.
+    #[must_use]
+    pub fn identity(&self) -> Option<Identity> {
+        identity((&self.tls_cert, "--tls-cert"), (&self.tls_key, "--tls-key"))
+    }
+
+    /// The farm's CA.
+    #[must_use]
+    pub fn client_ca(&self) -> Option<Named> {
+        self.tls_client_ca.as_ref().map(|path| Named::new("--tls-client-ca", path))
+    }
+}
+
+impl AgentIdentity {
+    /// What is shown to agents, if it is not what is shown to callers.
+    #[must_use]
+    pub fn identity(&self) -> Option<Identity> {
+        identity((&self.agent_tls_cert, "--agent-tls-cert"), (&self.agent_tls_key, "--agent-tls-key"))
+    }
+}
+
+/// Whether other machines can connect to this address.
+#[must_use]
+pub fn is_beyond_this_machine(address: SocketAddr) -> bool {
+    !address.ip().to_canonical().is_loopback()
 }

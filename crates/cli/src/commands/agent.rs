@@ -46,10 +46,11 @@ pub(crate) fn run(args: AgentArgs) -> Result<Exit, Failure> {
         let registry = role::open(&args.registry)?;
         let (node, on_shutdown) = (config.node.clone(), config.on_shutdown);
         let exit_when_drained = config.exit_when_drained;
+        let [grpc, admin] = [&config.tls.grpc, &config.tls.admin].map(|tls| role::scheme(tls.is_some()));
         let mut signals = Signals::catch()?;
         let agent = Agent::start(config, registry).await.map_err(|e| role::not_started(&e))?;
         role::announce(&format!(
-            "agent {node} listening on http://{}, liveliness on http://{}, admin on http://{}",
+            "agent {node} listening on {grpc}://{}, liveliness on http://{}, admin on {admin}://{}",
             agent.grpc_addr(),
             agent.liveliness_addr(),
             agent.admin_addr()

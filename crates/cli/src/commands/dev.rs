@@ -41,6 +41,9 @@ pub(crate) struct DevArgs {
     /// Address that clients and operators are served on; port 0 takes any
     #[arg(long, env = "HATCHERY_LISTEN", value_name = "ADDR", default_value = "127.0.0.1:8080")]
     listen: SocketAddr,
+    /// Listen beyond this machine all the same: everybody there can start and stop everything
+    #[arg(long, env = "HATCHERY_INSECURE")]
+    insecure: bool,
     /// How many nodes
     #[arg(
         long,

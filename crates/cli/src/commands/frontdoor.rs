@@ -15,7 +15,8 @@ use crate::signals::Signals;
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  \
     hatchery frontdoor\n  \
-    hatchery frontdoor --registry redis://redis:6379 --farm blue --listen 0.0.0.0:8080\n  \
+    hatchery frontdoor --registry redis://redis:6379 --farm blue\n  \
+    hatchery frontdoor --listen 0.0.0.0:443 --api-keys keys --tls-cert door.pem --tls-key door.key\n  \
     hatchery frontdoor --cors-origin https://viewer.example --log warn --log-format json\n\n\
     Prints one line to standard output once it listens. SIGTERM and SIGINT end it\n\
     after the requests it is serving; a second signal ends it at once.")]
@@ -34,11 +35,12 @@ pub(crate) fn run(args: FrontdoorArgs) -> Result<Exit, Failure> {
     logging::start(&args.log)?;
     block_on(Builder::new_multi_thread(), async {
         let registry = role::open(&args.registry)?;
+        let [http, admin] = [&config.tls.http, &config.tls.admin].map(|tls| role::scheme(tls.is_some()));
         let mut signals = Signals::catch()?;
         let door =
             ::frontdoor::FrontDoor::start(config, registry).await.map_err(|e| role::not_started(&e))?;
         role::announce(&format!(
-            "frontdoor listening on http://{}, admin on http://{}",
+            "frontdoor listening on {http}://{}, admin on {admin}://{}",
             door.http_addr(),
             door.admin_addr()
         ));

@@ -31,6 +31,9 @@ pub(crate) fn config() -> Config {
         live_ping_interval: Duration::from_secs(30),
         live_buffer: 16,
         access: None,
+        max_connections: 1000,
+        tls: frontdoor::Tls::default(),
+        admin_public: false,
     }
 }
 

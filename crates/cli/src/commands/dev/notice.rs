@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 
 use super::farm::Farm;
 use super::settings::Settings;
+use crate::commands::role;
 use crate::output::Columns;
 
 /// Tells it. The first line is for programs. Whoever started it may not care, and may have closed the pipe.
@@ -14,8 +15,9 @@ pub(crate) fn show(settings: &Settings, farm: &Farm) {
 
 fn write(settings: &Settings, farm: &Farm, out: &mut impl Write) -> io::Result<()> {
     let (listen, admin) = (farm.door.http_addr(), farm.door.admin_addr());
-    let server = format!("http://{}", reachable(listen));
-    writeln!(out, "dev listening on http://{listen}, admin on http://{admin}\n")?;
+    let scheme = role::scheme(settings.door.tls.http.is_some());
+    let server = format!("{scheme}://{}", reachable(listen));
+    writeln!(out, "dev listening on {scheme}://{listen}, admin on http://{admin}\n")?;
 
     let mut nodes = Columns::new(&["NODE", ">SLOTS", "PORTS", "AGENT", "LIVELINESS", "ADMIN"]);
     for ((id, agent), config) in farm.agents.iter().zip(&settings.agents) {

@@ -50,6 +50,12 @@ impl Settings {
                 args.nodes
             )));
         }
+        if tls::is_beyond_this_machine(args.listen) && !args.insecure {
+            return Err(Failure::usage(format!(
+                "--listen needs --insecure where other machines can reach it, as they can {}",
+                args.listen
+            )));
+        }
         let registry =
             Registry::open(&args.registry, &args.farm.farm, Timing::FARM).map_err(|e| role::wrong(&e))?;
         let scratch = tempfile::Builder::new()
@@ -97,7 +103,7 @@ impl Settings {
                 Ok(config)
             })
             .collect::<Result<Vec<_>, Failure>>()?;
-        let door = door(args.listen)?;
+        let door = door(args.listen, args.insecure)?;
         Ok(Self { door, agents, registry, executable, simulated, _scratch: scratch })
     }
 }
@@ -109,7 +115,7 @@ fn node_name(index: u16) -> String {
 }
 
 /// The defaults of `hatchery frontdoor` and its environment, with these addresses.
-fn door(listen: SocketAddr) -> Result<::frontdoor::Config, Failure> {
+fn door(listen: SocketAddr, insecure: bool) -> Result<::frontdoor::Config, Failure> {
     /// As much of the command line as a front door's options need.
     #[derive(Parser)]
     struct Door {
@@ -119,6 +125,7 @@ fn door(listen: SocketAddr) -> Result<::frontdoor::Config, Failure> {
     let admin = if TcpListener::bind(ADMIN).is_ok() { ADMIN } else { loopback(0) };
     let (listen, admin) = (listen.to_string(), admin.to_string());
     let line = ["frontdoor", "--listen", &listen, "--admin-listen", &admin];
+    let line = line.into_iter().chain(insecure.then_some("--insecure"));
     let door = Door::try_parse_from(line).map_err(|e| Failure::usage(e.to_string()))?;
     door.options.into_config().map_err(|e| role::wrong(&e))
 }

@@ -1,0 +1,106 @@
+//! What a connection is at: whether it has nothing to do, and may be asked to make room.
+
+use std::pin::Pin;
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::task::{Context, Poll};
+
+use axum::body::{Body, Bytes, HttpBody};
+use hyper::body::{Frame, SizeHint};
+
+use super::metrics::Reason;
+
+/// No request is being answered. A head may be on its way.
+const IDLE: u8 = 0;
+/// From the end of a request's head on.
+const ANSWERING: u8 = 1;
+/// The answer was handed over to the connection as a whole, and may not have been written.
+const HANDED_OVER: u8 = 2;
+
+/// What one connection is at. Only the connection's own task changes it.
+#[derive(Debug, Default)]
+pub(super) struct Activity {
+    /// Odd from the end of a request's head until its answer is made, even while the next head is awaited.
+    turn: AtomicU64,
+    answer: AtomicU8,
+    ended: OnceLock<Reason>,
+}
+
+impl Activity {
+    /// A request's head is there.
+    pub(super) fn begin(&self) {
+        self.turn.fetch_add(1, Ordering::Relaxed);
+        self.answer.store(ANSWERING, Ordering::Relaxed);
+    }
+
+    /// Its answer is made.
+    pub(super) fn answered(&self) {
+        self.turn.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(super) fn turn(&self) -> u64 {
+        self.turn.load(Ordering::Relaxed)
+    }
+
+    /// Everything that was handed over has been written.
+    pub(super) fn flushed(&self) {
+        if self.answer.load(Ordering::Relaxed) == HANDED_OVER {
+            self.answer.store(IDLE, Ordering::Relaxed);
+        }
+    }
+
+    pub(super) fn is_idle(&self) -> bool {
+        self.answer.load(Ordering::Relaxed) == IDLE
+    }
+
+    /// Notes why the connection is being ended from here.
+    pub(super) fn end(&self, reason: Reason) {
+        self.ended.get_or_init(|| reason);
+    }
+
+    pub(super) fn ended(&self) -> Option<Reason> {
+        self.ended.get().copied()
+    }
+}
+
+/// An answer's body that tells when it was handed over.
+#[derive(Debug)]
+pub(super) struct Watched {
+    body: Body,
+    /// `None` when the connection is no HTTP connection after this answer.
+    activity: Option<Arc<Activity>>,
+}
+
+impl Watched {
+    pub(super) fn new(body: Body, activity: Option<Arc<Activity>>) -> Self {
+        Self { body, activity }
+    }
+}
+
+impl Drop for Watched {
+    fn drop(&mut self) {
+        if let Some(activity) = &self.activity {
+            activity.answer.store(HANDED_OVER, Ordering::Relaxed);
+        }
+    }
+}
+
+impl HttpBody for Watched {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        Pin::new(&mut self.body).poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}

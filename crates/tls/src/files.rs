@@ -1,0 +1,135 @@
+//! Certificates and keys as files that flags name, and what may be wrong with them.
+
+use std::fs::{self, Metadata};
+use std::os::unix::fs::MetadataExt;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use rustls::RootCertStore;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+
+/// A file of TLS that will not do; the text names the flag and says what it wants.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{flag} wants {wants}, not {found}")]
+pub struct TlsError {
+    /// The flag, with its dashes.
+    pub flag: &'static str,
+    /// What would do.
+    pub wants: &'static str,
+    /// The file, and what is wrong with it. Never what is in it.
+    pub found: String,
+}
+
+/// A file with the flag that named it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Named {
+    /// The flag, with its dashes.
+    pub flag: &'static str,
+    /// The file.
+    pub path: PathBuf,
+}
+
+impl Named {
+    /// The file that this flag names.
+    #[must_use]
+    pub fn new(flag: &'static str, path: impl Into<PathBuf>) -> Self {
+        Self { flag, path: path.into() }
+    }
+
+    /// The first certificate in it, in DER.
+    ///
+    /// # Errors
+    /// The file cannot be read, or there is none in it.
+    pub fn first_certificate(&self) -> Result<Vec<u8>, TlsError> {
+        Ok(self.certificates()?.first().map(|first| first.to_vec()).unwrap_or_default())
+    }
+
+    pub(crate) fn wrong(&self, wants: &'static str, why: impl std::fmt::Display) -> TlsError {
+        TlsError { flag: self.flag, wants, found: format!("{} ({why})", self.path.display()) }
+    }
+
+    /// Every certificate in it; at least one.
+    pub(crate) fn certificates(&self) -> Result<Vec<CertificateDer<'static>>, TlsError> {
+        let bytes = fs::read(&self.path).map_err(|e| self.wrong(CERTIFICATES, e))?;
+        let all: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&bytes).collect();
+        let all = all.map_err(|e| self.wrong(CERTIFICATES, e))?;
+        if all.is_empty() {
+            return Err(self.wrong(CERTIFICATES, "there is none in it"));
+        }
+        Ok(all)
+    }
+
+    fn key(&self) -> Result<PrivateKeyDer<'static>, TlsError> {
+        const WANTS: &str = "a private key in PEM";
+        let bytes = fs::read(&self.path).map_err(|e| self.wrong(WANTS, e))?;
+        PrivateKeyDer::from_pem_slice(&bytes).map_err(|_| self.wrong(WANTS, "there is none in it"))
+    }
+
+    /// Its certificates as those that all others must lead to.
+    pub(crate) fn roots(&self) -> Result<Arc<RootCertStore>, TlsError> {
+        let mut roots = RootCertStore::empty();
+        for certificate in self.certificates()? {
+            roots.add(certificate).map_err(|e| self.wrong("certificates of a CA in PEM", e))?;
+        }
+        Ok(Arc::new(roots))
+    }
+
+    /// By what a change of it is noticed.
+    pub(crate) fn stamp(&self) -> Option<Stamp> {
+        fs::metadata(&self.path).ok().map(|found| Stamp::of(&found))
+    }
+}
+
+const CERTIFICATES: &str = "certificates in PEM";
+
+/// A certificate and its key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Identity {
+    /// The certificate, and those that lead from it to its CA.
+    pub certificate: Named,
+    /// The key of the certificate.
+    pub key: Named,
+}
+
+/// A certificate chain and its key, read.
+pub(crate) type Pair = (Vec<CertificateDer<'static>>, PrivateKeyDer<'static>);
+
+impl Identity {
+    pub(crate) fn read(&self) -> Result<Pair, TlsError> {
+        Ok((self.certificate.certificates()?, self.key.key()?))
+    }
+
+    /// What is wrong with a pair that was read but not taken.
+    pub(crate) fn refused(&self, error: &rustls::Error) -> TlsError {
+        match error {
+            rustls::Error::InconsistentKeys(_) => {
+                let whose = self.certificate.path.display();
+                self.key.wrong("the key of the certificate", format!("it is not that of {whose}"))
+            }
+            rustls::Error::InvalidCertificate(_) => self.certificate.wrong(CERTIFICATES, error),
+            _ => self.key.wrong("a private key that can be used", error),
+        }
+    }
+}
+
+/// What is different once a file was written or replaced.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Stamp {
+    modified: Option<SystemTime>,
+    changed: (i64, i64),
+    size: u64,
+    inode: u64,
+}
+
+impl Stamp {
+    fn of(found: &Metadata) -> Self {
+        Self {
+            modified: found.modified().ok(),
+            changed: (found.ctime(), found.ctime_nsec()),
+            size: found.len(),
+            inode: found.ino(),
+        }
+    }
+}

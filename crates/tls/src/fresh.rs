@@ -1,0 +1,145 @@
+//! What was made of files, and is made again when they change.
+
+use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::time::Duration;
+
+use rustls::pki_types::{CertificateDer, ServerName};
+use tokio::time::sleep;
+use tracing::{error, info, warn};
+use webpki::EndEntityCert;
+
+use crate::files::{Named, Stamp, TlsError};
+use crate::validity;
+
+/// How often files are looked at.
+const LOOK: Duration = Duration::from_secs(1);
+/// A certificate that ends within this time is told of.
+const NEAR: Duration = Duration::from_secs(14 * 24 * 3600);
+
+/// Files that something is made of.
+pub(crate) trait Source: Clone + Send + Sync + 'static {
+    type Made: Send + Sync + 'static;
+
+    /// Reads and checks them all.
+    fn make(&self) -> Result<Self::Made, TlsError>;
+
+    fn files(&self) -> Vec<&Named>;
+
+    /// The one whose end is watched.
+    fn certificate(&self) -> Option<&Named>;
+}
+
+/// What was made last.
+pub(crate) struct Fresh<S: Source> {
+    source: S,
+    /// Never held across an await.
+    current: RwLock<Arc<S::Made>>,
+    seen: Mutex<Seen>,
+    /// When the certificate ends, in seconds since 1970; 0 when it cannot be told.
+    not_after: AtomicU64,
+}
+
+/// What is known of the files.
+struct Seen {
+    /// What they were like when they were last read.
+    stamps: Vec<Option<Stamp>>,
+    /// Whether they have changed since and could not be used. They are replaced one after the other, so that is told only
+    /// when it is still so at the next look.
+    doubtful: bool,
+}
+
+impl<S: Source> fmt::Debug for Fresh<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Fresh").field("files", &self.source.files()).finish_non_exhaustive()
+    }
+}
+
+impl<S: Source> Fresh<S> {
+    pub(crate) fn read(source: S) -> Result<Self, TlsError> {
+        let seen = Mutex::new(Seen { stamps: stamps(&source), doubtful: false });
+        let current = RwLock::new(Arc::new(source.make()?));
+        let not_after = AtomicU64::new(end_of(&source));
+        Ok(Self { source, current, seen, not_after })
+    }
+
+    pub(crate) fn current(&self) -> Arc<S::Made> {
+        Arc::clone(&self.current.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// When the certificate ends, in seconds since 1970.
+    pub(crate) fn not_after(&self) -> Option<u64> {
+        Some(self.not_after.load(Ordering::Relaxed)).filter(|end| *end > 0)
+    }
+
+    /// Whether the certificate on the disk is for this host.
+    pub(crate) fn is_for(&self, host: &str) -> bool {
+        let host = host.trim_start_matches('[').trim_end_matches(']');
+        let (Ok(name), Some(file)) = (ServerName::try_from(host), self.source.certificate()) else {
+            return false;
+        };
+        let Ok(der) = file.first_certificate() else { return false };
+        let der = CertificateDer::from(der);
+        EndEntityCert::try_from(&der).is_ok_and(|c| c.verify_is_valid_for_subject_name(&name).is_ok())
+    }
+
+    /// Makes it again whenever the files have changed. What comes of bad ones is told, and changes nothing.
+    pub(crate) async fn keep(self: &Arc<Self>) {
+        self.warn_of_the_end();
+        loop {
+            sleep(LOOK).await;
+            let this = Arc::clone(self);
+            // Files may be on a share that does not answer.
+            if tokio::task::spawn_blocking(move || this.look()).await.is_err() {
+                error!("certificates are no longer looked at");
+                return;
+            }
+        }
+    }
+
+    fn look(&self) {
+        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        let found = stamps(&self.source);
+        if seen.stamps == found {
+            return;
+        }
+        match self.source.make() {
+            Ok(made) => {
+                *self.current.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(made);
+                *seen = Seen { stamps: found, doubtful: false };
+                let files: Vec<_> =
+                    self.source.files().iter().map(|file| file.path.display().to_string()).collect();
+                info!(?files, "certificates were read again");
+                self.not_after.store(end_of(&self.source), Ordering::Relaxed);
+                self.warn_of_the_end();
+            }
+            Err(_) if !seen.doubtful => seen.doubtful = true,
+            Err(error) => {
+                error!(%error, "new certificates cannot be used, those before stay");
+                *seen = Seen { stamps: found, doubtful: false };
+            }
+        }
+    }
+
+    fn warn_of_the_end(&self) {
+        let (Some(end), Some(file)) = (self.not_after(), self.source.certificate()) else { return };
+        let now = rustls::pki_types::UnixTime::now().as_secs();
+        let (flag, path) = (file.flag, file.path.display());
+        if end <= now {
+            warn!(flag, %path, "the certificate has expired");
+        } else if end - now < NEAR.as_secs() {
+            let days = (end - now) / (24 * 3600);
+            warn!(flag, %path, days, "the certificate expires soon");
+        }
+    }
+}
+
+fn end_of(source: &impl Source) -> u64 {
+    let first = source.certificate().and_then(|file| file.first_certificate().ok());
+    first.and_then(|certificate| validity::not_after(&certificate)).unwrap_or(0)
+}
+
+fn stamps(source: &impl Source) -> Vec<Option<Stamp>> {
+    source.files().into_iter().map(Named::stamp).collect()
+}

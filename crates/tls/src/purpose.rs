@@ -1,0 +1,92 @@
+//! Certificates of callers: of the CA, and made for callers. An agent's certificate opens no agent.
+
+use std::sync::Arc;
+
+use rustls::client::danger::HandshakeSignatureValid;
+use rustls::crypto::CryptoProvider;
+use rustls::pki_types::{CertificateDer, SignatureVerificationAlgorithm, UnixTime};
+use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
+use rustls::{
+    CertificateError, DigitallySignedStruct, DistinguishedName, Error, RootCertStore, SignatureScheme,
+};
+use webpki::{EndEntityCert, KeyUsage};
+
+/// The purpose `clientAuth`, as DER writes it: 1.3.6.1.5.5.7.3.2.
+const CLIENT_AUTH: &[u8] = &[43, 6, 1, 5, 5, 7, 3, 2];
+
+/// The usual checks, but a certificate must say that it is for callers: by the usual ones, one that says nothing is for all.
+#[derive(Debug)]
+pub(crate) struct Callable {
+    inner: Arc<dyn ClientCertVerifier>,
+    roots: Arc<RootCertStore>,
+    algorithms: &'static [&'static dyn SignatureVerificationAlgorithm],
+}
+
+impl Callable {
+    pub(crate) fn new(
+        inner: Arc<dyn ClientCertVerifier>,
+        roots: Arc<RootCertStore>,
+        provider: &CryptoProvider,
+    ) -> Self {
+        Self { inner, roots, algorithms: provider.signature_verification_algorithms.all }
+    }
+}
+
+impl ClientCertVerifier for Callable {
+    fn offer_client_auth(&self) -> bool {
+        self.inner.offer_client_auth()
+    }
+
+    fn client_auth_mandatory(&self) -> bool {
+        self.inner.client_auth_mandatory()
+    }
+
+    fn root_hint_subjects(&self) -> &[DistinguishedName] {
+        self.inner.root_hint_subjects()
+    }
+
+    fn verify_client_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        now: UnixTime,
+    ) -> Result<ClientCertVerified, Error> {
+        let verified = self.inner.verify_client_cert(end_entity, intermediates, now)?;
+        let wrong = |_| Error::InvalidCertificate(CertificateError::InvalidPurpose);
+        EndEntityCert::try_from(end_entity)
+            .map_err(wrong)?
+            .verify_for_usage(
+                self.algorithms,
+                &self.roots.roots,
+                intermediates,
+                now,
+                KeyUsage::required(CLIENT_AUTH),
+                None,
+                None,
+            )
+            .map_err(wrong)?;
+        Ok(verified)
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        self.inner.verify_tls12_signature(message, cert, dss)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        self.inner.verify_tls13_signature(message, cert, dss)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.inner.supported_verify_schemes()
+    }
+}

@@ -1,0 +1,131 @@
+//! The end of a connection that was called.
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rustls::ServerConfig;
+use rustls::server::WebPkiClientVerifier;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::time::timeout;
+use tokio_rustls::TlsAcceptor;
+
+use crate::files::{Identity, Named, TlsError};
+use crate::fresh::{Fresh, Source};
+use crate::provider;
+use crate::purpose::Callable;
+
+/// The longest that a handshake takes.
+const HANDSHAKE: Duration = Duration::from_secs(10);
+
+/// A connection whose caller is at the other end.
+pub type ServerStream<S> = tokio_rustls::server::TlsStream<S>;
+
+/// Who may call.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Callers {
+    /// Anybody; nobody is asked for a certificate.
+    Anyone,
+    /// Anybody; who shows a certificate of this CA is known by it.
+    MayShow(Named),
+    /// Those with a certificate of this CA that was made for callers.
+    MustShow(Named),
+}
+
+impl Callers {
+    fn ca(&self) -> Option<&Named> {
+        match self {
+            Self::Anyone => None,
+            Self::MayShow(ca) | Self::MustShow(ca) => Some(ca),
+        }
+    }
+}
+
+/// Accepts connections with TLS; cloning is cheap.
+#[derive(Debug, Clone)]
+pub struct Server(Arc<Fresh<Files>>);
+
+#[derive(Debug, Clone)]
+struct Files {
+    identity: Identity,
+    callers: Callers,
+    protocol: &'static [u8],
+}
+
+impl Source for Files {
+    type Made = ServerConfig;
+
+    fn make(&self) -> Result<ServerConfig, TlsError> {
+        let (chain, key) = self.identity.read()?;
+        let wrong = |error: rustls::Error| self.identity.refused(&error);
+        let provider = provider();
+        let builder = ServerConfig::builder_with_provider(Arc::clone(&provider))
+            .with_safe_default_protocol_versions()
+            .map_err(wrong)?;
+        let builder = match self.callers.ca() {
+            None => builder.with_no_client_auth(),
+            Some(ca) => {
+                let roots = ca.roots()?;
+                let inner =
+                    WebPkiClientVerifier::builder_with_provider(Arc::clone(&roots), Arc::clone(&provider));
+                let inner = match self.callers {
+                    Callers::MayShow(_) => inner.allow_unauthenticated(),
+                    Callers::MustShow(_) | Callers::Anyone => inner,
+                };
+                let inner = inner.build().map_err(|e| ca.wrong("certificates of a CA in PEM", e))?;
+                builder.with_client_cert_verifier(Arc::new(Callable::new(inner, roots, &provider)))
+            }
+        };
+        let mut config = builder.with_single_cert(chain, key).map_err(wrong)?;
+        config.alpn_protocols = vec![self.protocol.to_vec()];
+        Ok(config)
+    }
+
+    fn files(&self) -> Vec<&Named> {
+        let pair = [&self.identity.certificate, &self.identity.key];
+        pair.into_iter().chain(self.callers.ca()).collect()
+    }
+
+    fn certificate(&self) -> Option<&Named> {
+        Some(&self.identity.certificate)
+    }
+}
+
+impl Server {
+    /// Reads the files. `protocol` is what is spoken on the connections, such as [`HTTP1`](crate::HTTP1).
+    ///
+    /// # Errors
+    /// A file cannot be read or used; the key is not that of the certificate.
+    pub fn open(identity: Identity, callers: Callers, protocol: &'static [u8]) -> Result<Self, TlsError> {
+        Fresh::read(Files { identity, callers, protocol }).map(|fresh| Self(Arc::new(fresh)))
+    }
+
+    /// Reads the files again when they have changed, for connections that come after that. Never returns; it must be run
+    /// for as long as the server is used.
+    pub async fn keep_fresh(&self) {
+        self.0.keep().await;
+        std::future::pending().await
+    }
+
+    /// Shakes hands with who has called.
+    ///
+    /// # Errors
+    /// It is no TLS, the caller does not trust this end or is not trusted, or it took too long.
+    pub async fn accept<S: AsyncRead + AsyncWrite + Unpin>(&self, stream: S) -> io::Result<ServerStream<S>> {
+        timeout(HANDSHAKE, TlsAcceptor::from(self.0.current()).accept(stream))
+            .await
+            .unwrap_or_else(|_| Err(io::Error::new(io::ErrorKind::TimedOut, "the handshake was too slow")))
+    }
+
+    /// Whether the certificate is for this host, a name or an address: callers refuse it otherwise.
+    #[must_use]
+    pub fn is_for(&self, host: &str) -> bool {
+        self.0.is_for(host)
+    }
+
+    /// When the certificate that is shown ends, in seconds since 1970, as far as it can be told.
+    #[must_use]
+    pub fn not_after(&self) -> Option<u64> {
+        self.0.not_after()
+    }
+}

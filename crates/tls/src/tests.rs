@@ -1,0 +1,257 @@
+//! Both ends of a connection, with certificates made for it.
+
+use std::fs;
+use std::path::Path;
+use std::time::Duration;
+
+use rcgen::{
+    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
+    date_time_ymd,
+};
+use tempfile::TempDir;
+use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
+use tokio::time::{Instant, sleep};
+
+use crate::{Callers, Client, HTTP2, Identity, Named, Roots, Server, TlsError};
+
+const FOR_SERVERS: &[ExtendedKeyUsagePurpose] = &[ExtendedKeyUsagePurpose::ServerAuth];
+const FOR_BOTH: &[ExtendedKeyUsagePurpose] =
+    &[ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
+
+/// A CA, and a directory for what it signs.
+struct Authority {
+    dir: TempDir,
+    issuer: Issuer<'static, KeyPair>,
+}
+
+impl Authority {
+    fn new(name: &str) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let mut params = CertificateParams::default();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params.distinguished_name.push(DnType::CommonName, name);
+        let key = KeyPair::generate().unwrap();
+        fs::write(dir.path().join("ca.pem"), params.self_signed(&key).unwrap().pem()).unwrap();
+        Self { dir, issuer: Issuer::new(params, key) }
+    }
+
+    fn path(&self) -> &Path {
+        self.dir.path()
+    }
+
+    fn ca(&self) -> Named {
+        Named::new("--tls-client-ca", self.path().join("ca.pem"))
+    }
+
+    fn identity(&self, name: &str) -> Identity {
+        let file = |flag, end| Named::new(flag, self.path().join(format!("{name}.{end}")));
+        Identity { certificate: file("--tls-cert", "pem"), key: file("--tls-key", "key") }
+    }
+
+    fn sign(&self, name: &str, purposes: &[ExtendedKeyUsagePurpose]) -> Identity {
+        self.sign_until(name, purposes, 2101)
+    }
+
+    fn sign_until(&self, name: &str, purposes: &[ExtendedKeyUsagePurpose], year: i32) -> Identity {
+        let mut params = CertificateParams::new([name.to_owned()]).unwrap();
+        params.extended_key_usages = purposes.to_vec();
+        params.not_after = date_time_ymd(year, 2, 1);
+        let key = KeyPair::generate().unwrap();
+        let identity = self.identity(name);
+        fs::write(&identity.certificate.path, params.signed_by(&key, &self.issuer).unwrap().pem()).unwrap();
+        fs::write(&identity.key.path, key.serialize_pem()).unwrap();
+        identity
+    }
+}
+
+/// What each end says to a connection on which one byte goes each way.
+async fn meet(server: &Server, client: &Client, host: &str) -> (Result<(), String>, Result<(), String>) {
+    let (near, far) = duplex(16 * 1024);
+    let serve = async {
+        let mut stream = server.accept(far).await?;
+        stream.write_all(b"x").await?;
+        stream.flush().await?;
+        stream.read_u8().await
+    };
+    let call = async {
+        let mut stream = client.connect(host, near).await?;
+        stream.read_u8().await?;
+        stream.write_all(b"y").await?;
+        stream.flush().await
+    };
+    let (served, called) = tokio::join!(serve, call);
+    (served.map(drop).map_err(|e| e.to_string()), called.map_err(|e| e.to_string()))
+}
+
+fn agent_of(ca: &Authority, identity: Identity) -> Server {
+    Server::open(identity, Callers::MustShow(ca.ca()), HTTP2).unwrap()
+}
+
+fn front_door_of(ca: &Authority, identity: Option<Identity>) -> Client {
+    Client::open(Roots::File(ca.ca()), identity, HTTP2).unwrap()
+}
+
+#[tokio::test]
+async fn two_of_one_farm_talk() {
+    let farm = Authority::new("farm");
+    let agent = agent_of(&farm, farm.sign("node-a", FOR_SERVERS));
+    let door = front_door_of(&farm, Some(farm.sign("door", FOR_BOTH)));
+    assert_eq!(meet(&agent, &door, "node-a").await, (Ok(()), Ok(())));
+}
+
+#[tokio::test]
+async fn an_agent_refuses_whoever_is_no_front_door_of_its_farm() {
+    let (farm, other) = (Authority::new("farm"), Authority::new("other"));
+    let agent = agent_of(&farm, farm.sign("node-a", FOR_SERVERS));
+    for (what, shown) in [
+        ("nothing", None),
+        ("an agent's certificate", Some(farm.sign("node-b", FOR_SERVERS))),
+        ("a certificate for no purpose", Some(farm.sign("any", &[]))),
+        ("another farm's", Some(other.sign("door", FOR_BOTH))),
+        ("an expired one", Some(farm.sign_until("late", FOR_BOTH, 2020))),
+    ] {
+        let (served, called) = meet(&agent, &front_door_of(&farm, shown), "node-a").await;
+        assert!(served.is_err(), "{what} was taken");
+        assert!(called.is_err(), "{what}: who was refused is told");
+    }
+}
+
+#[tokio::test]
+async fn a_front_door_refuses_agents_of_other_names_and_farms() {
+    let (farm, other) = (Authority::new("farm"), Authority::new("other"));
+    let door = front_door_of(&farm, Some(farm.sign("door", FOR_BOTH)));
+    let agent = agent_of(&farm, farm.sign("node-a", FOR_SERVERS));
+    let (_, called) = meet(&agent, &door, "node-b").await;
+    assert!(called.unwrap_err().contains("not valid for name"), "the name matters");
+    let (_, called) = meet(&agent_of(&farm, other.sign("node-a", FOR_SERVERS)), &door, "node-a").await;
+    assert!(called.unwrap_err().contains("UnknownIssuer"), "the CA matters");
+}
+
+#[tokio::test]
+async fn who_may_show_a_certificate_need_not() {
+    let farm = Authority::new("farm");
+    let server = Server::open(farm.sign("a", FOR_SERVERS), Callers::MayShow(farm.ca()), HTTP2).unwrap();
+    assert_eq!(meet(&server, &front_door_of(&farm, None), "a").await, (Ok(()), Ok(())));
+    let agent = front_door_of(&farm, Some(farm.sign("b", FOR_SERVERS)));
+    assert!(meet(&server, &agent, "a").await.0.is_err(), "a wrong one is worse than none");
+}
+
+#[tokio::test]
+async fn what_is_no_tls_is_sent_away_at_once() {
+    let farm = Authority::new("farm");
+    let server = agent_of(&farm, farm.sign("node-a", FOR_SERVERS));
+    let (mut near, far): (DuplexStream, _) = duplex(16 * 1024);
+    near.write_all(b"GET / HTTP/1.1\r\n\r\n").await.unwrap();
+    let began = Instant::now();
+    assert!(server.accept(far).await.is_err());
+    assert!(began.elapsed() < Duration::from_secs(5));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_handshake_that_stalls_is_given_up() {
+    let farm = Authority::new("farm");
+    let server = agent_of(&farm, farm.sign("node-a", FOR_SERVERS));
+    let (_near, far) = duplex(16 * 1024);
+    let began = Instant::now();
+    assert_eq!(server.accept(far).await.unwrap_err().kind(), std::io::ErrorKind::TimedOut);
+    assert_eq!(began.elapsed().as_secs(), 10);
+}
+
+#[test]
+fn a_pair_that_will_not_do_names_the_flag_and_the_file() {
+    let farm = Authority::new("farm");
+    let good = farm.sign("good", FOR_BOTH);
+    let other = farm.sign("other", FOR_BOTH);
+    let none = Named::new("--tls-cert", farm.path().join("missing.pem"));
+    fs::write(farm.path().join("empty.pem"), "nothing\n").unwrap();
+    let empty = |flag| Named::new(flag, farm.path().join("empty.pem"));
+    let pair =
+        |certificate: &Named, key: &Named| Identity { certificate: certificate.clone(), key: key.clone() };
+    for (identity, flag, file) in [
+        (pair(&none, &good.key), "--tls-cert", "missing.pem"),
+        (pair(&empty("--tls-cert"), &good.key), "--tls-cert", "empty.pem"),
+        (pair(&good.certificate, &empty("--tls-key")), "--tls-key", "empty.pem"),
+        (pair(&good.certificate, &other.key), "--tls-key", "other.key"),
+    ] {
+        let error: TlsError = Server::open(identity.clone(), Callers::Anyone, HTTP2).unwrap_err();
+        assert_eq!(error.flag, flag, "{error}");
+        assert!(error.to_string().contains(file), "{error}");
+        let error = Client::open(Roots::File(farm.ca()), Some(identity), HTTP2).unwrap_err();
+        assert_eq!(error.flag, flag, "{error}");
+    }
+    let ca = Callers::MustShow(empty("--tls-client-ca"));
+    assert_eq!(Server::open(good, ca, HTTP2).unwrap_err().flag, "--tls-client-ca");
+}
+
+/// Waits until the certificate that the server shows is that of this name, or is not.
+async fn shows(server: &Server, client: &Client, host: &str, wanted: bool) {
+    let began = Instant::now();
+    while meet(server, client, host).await.1.is_ok() != wanted {
+        assert!(began.elapsed() < Duration::from_secs(10), "{host} is shown: {}", !wanted);
+        sleep(Duration::from_millis(20)).await;
+    }
+}
+
+#[tokio::test]
+async fn a_certificate_that_was_replaced_is_shown_to_new_connections_and_a_bad_one_is_not() {
+    let farm = Authority::new("farm");
+    let (before, after) = (farm.sign("before", FOR_BOTH), farm.sign("after", FOR_BOTH));
+    let live = farm.identity("live");
+    let install = |certificate: &Named, key: &Named| {
+        for (from, to) in [(certificate, &live.certificate), (key, &live.key)] {
+            let new = to.path.with_extension("new");
+            fs::copy(&from.path, &new).unwrap();
+            fs::rename(&new, &to.path).unwrap();
+        }
+    };
+    install(&before.certificate, &before.key);
+    let server = Server::open(live.clone(), Callers::Anyone, HTTP2).unwrap();
+    let client = Client::open(Roots::File(farm.ca()), None, HTTP2).unwrap();
+    let keeping = tokio::spawn({
+        let server = server.clone();
+        async move { server.keep_fresh().await }
+    });
+
+    let (near, far) = duplex(16 * 1024);
+    let (old, call) = tokio::join!(server.accept(far), client.connect("before", near));
+    let (mut old, mut call) = (old.unwrap(), call.unwrap());
+
+    install(&after.certificate, &after.key);
+    shows(&server, &client, "after", true).await;
+    shows(&server, &client, "before", false).await;
+    call.write_all(b"still here").await.unwrap();
+    call.flush().await.unwrap();
+    let mut said = [0; 10];
+    old.read_exact(&mut said).await.unwrap();
+    assert_eq!(&said, b"still here", "a connection stays when its certificate is replaced");
+
+    install(&before.certificate, &after.key);
+    sleep(Duration::from_millis(2500)).await;
+    shows(&server, &client, "after", true).await;
+    keeping.abort();
+}
+
+#[test]
+fn the_end_of_a_certificate_is_told() {
+    let farm = Authority::new("farm");
+    for (year, seconds) in [(2040, 2_211_667_200), (2101, 4_136_659_200_u64)] {
+        let server = Server::open(farm.sign_until("a", FOR_BOTH, year), Callers::Anyone, HTTP2).unwrap();
+        assert_eq!(server.not_after(), Some(seconds));
+    }
+}
+
+#[test]
+fn whom_a_certificate_is_for_is_told() {
+    let farm = Authority::new("farm");
+    for (name, host, good) in [
+        ("node-a", "node-a", true),
+        ("node-a", "node-b", false),
+        ("10.0.0.7", "10.0.0.7", true),
+        ("10.0.0.7", "10.0.0.8", false),
+        ("::1", "[::1]", true),
+        ("node-a", "a b", false),
+    ] {
+        let server = Server::open(farm.sign(name, FOR_BOTH), Callers::Anyone, HTTP2).unwrap();
+        assert_eq!(server.is_for(host), good, "{name} {host}");
+    }
+}

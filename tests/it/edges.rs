@@ -1,0 +1,116 @@
+//! Callers who hold connections and say nothing, or say it too slowly.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::time::Duration;
+
+use futures_util::stream::{self, StreamExt};
+use hatchery_tests::{AgentPlan, Client, Farm, Look, Subscriber, until};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use serde_json::json;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpSocket, TcpStream};
+use tokio::time::{Instant, timeout};
+
+/// What a caller may have to wait while others hold connections; far more than it takes.
+const SOON: Duration = Duration::from_secs(5);
+
+/// As many open files as this process may have.
+fn allow_files(wanted: u64) {
+    let limit = getrlimit(Resource::Nofile);
+    let most = limit.maximum.unwrap_or(u64::MAX);
+    assert!(most >= wanted, "the test needs {wanted} open files, and may have {most}");
+    setrlimit(Resource::Nofile, Rlimit { current: Some(most), ..limit }).unwrap();
+}
+
+/// So many connections from several addresses of this machine, of which every second has begun a request.
+async fn crowd(door: SocketAddr, count: usize) -> Vec<TcpStream> {
+    let connect = async |number: usize| {
+        let socket = TcpSocket::new_v4().unwrap();
+        let last = u8::try_from(2 + number % 8).unwrap();
+        socket.bind(SocketAddr::from((Ipv4Addr::new(127, 0, 0, last), 0))).unwrap();
+        let mut stream = socket.connect(door).await.unwrap();
+        if number.is_multiple_of(2) {
+            // One that was closed to make room may say so here.
+            stream.write_all(b"GET /v1/nodes HTTP/1.1\r\nx-slow: ").await.ok();
+        }
+        stream
+    };
+    stream::iter(0..count).map(connect).buffer_unordered(64).collect().await
+}
+
+/// Spawns, and lets go of it again.
+async fn spawns_soon(farm: &Farm, door: Client) {
+    let began = Instant::now();
+    let spawned = timeout(SOON, door.spawned(&json!({}))).await.expect("it is answered soon");
+    assert!(began.elapsed() < SOON);
+    let id = spawned["id"].as_str().unwrap();
+    farm.stop([id]).await;
+    farm.ends(id).await;
+}
+
+fn closed(reason: &str) -> String {
+    format!("hatchery_frontdoor_connections_closed_total{{reason=\"{reason}\"}}")
+}
+
+#[tokio::test]
+async fn ten_thousand_idle_and_slow_connections_delay_nobody_and_are_closed_in_time() {
+    const CROWD: usize = 10_000;
+    /// Far more than a connection takes, far less than a leak would.
+    const MOST_EACH: f64 = 24.0 * 1024.0;
+    allow_files(12_000);
+    let farm = Farm::builder().agent(AgentPlan::slots(4)).start().await;
+    let resident = async || farm.doors[0].metrics().await.get("process_resident_memory_bytes").unwrap();
+    spawns_soon(&farm, farm.door(0)).await;
+    let before = resident().await;
+    let held = crowd(farm.door(0).addr, CROWD).await;
+    for _ in 0..3 {
+        spawns_soon(&farm, farm.door(0)).await;
+    }
+    let each = (resident().await - before) / f64::from(u32::try_from(CROWD).unwrap());
+    assert!(each < MOST_EACH, "{each} bytes for each connection");
+    until("they are all closed", Duration::from_secs(60), async || {
+        let metrics = farm.doors[0].metrics().await;
+        let [idle, slow] = ["idle", "slow-head"].map(|reason| metrics.get(&closed(reason)).unwrap());
+        let half = f64::from(u32::try_from(CROWD / 2).unwrap());
+        let open = metrics.get("hatchery_frontdoor_connections").unwrap();
+        Look::when(idle >= half && slow >= half && open < 100.0, || {
+            format!("{open} open, {idle} closed idle, {slow} slow")
+        })
+    })
+    .await;
+    for mut stream in held.into_iter().step_by(997) {
+        let end = timeout(SOON, stream.read(&mut [0; 1024])).await.expect("it is closed");
+        assert!(matches!(end, Ok(0) | Err(_)), "{end:?}");
+    }
+    farm.finish().await;
+}
+
+#[tokio::test]
+async fn when_all_places_are_taken_the_longest_idle_make_room() {
+    allow_files(5000);
+    let farm =
+        Farm::builder().door_args(&["--max-connections", "200"]).agent(AgentPlan::slots(4)).start().await;
+    // Neither who is served nor who listens has nothing to do.
+    let (mut subscriber, _) = Subscriber::to(farm.door(0).addr, "spawns").await;
+    let body = json!({"sessionToken": "sim:ready_delay_ms=4000"});
+    let patient = tokio::spawn(farm.door(0).post("/spawn").json(&body).send());
+    until("a process starts", SOON, async || {
+        Look::when(!farm.processes().is_empty(), || "no process".to_owned())
+    })
+    .await;
+    let held = crowd(farm.door(0).addr, 2000).await;
+    spawns_soon(&farm, farm.door(0)).await;
+    let metrics = farm.doors[0].metrics().await;
+    let shed = metrics.get(&closed("shed")).unwrap();
+    assert!(shed >= 1700.0, "{shed}");
+    assert!(metrics.get("hatchery_frontdoor_connections").unwrap() <= 210.0);
+    let answer = patient.await.unwrap();
+    assert_eq!(answer.status, 200, "{answer:?}");
+    let answer = answer.json();
+    let id = answer["id"].as_str().unwrap();
+    farm.stop([id]).await;
+    farm.ends(id).await;
+    subscriber.event().await;
+    drop(held);
+    farm.finish().await;
+}
