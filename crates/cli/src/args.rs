@@ -110,12 +110,12 @@ pub(crate) enum Command {
     Bench(bench::BenchArgs),
     /// Start and stop spawns again and again, and check that nothing is left of them
     Soak(soak::SoakArgs),
-    /// Make the certificates that front doors and agents show each other
-    Certs(certs::CertsArgs),
     /// Make, list and revoke API keys
     Key(key::KeyArgs),
     /// Make JSON web tokens, for scripts and trying things out
     Token(token::TokenArgs),
+    /// Make the certificates that front doors and agents show each other
+    Certs(certs::CertsArgs),
     /// Print a completion script for a shell
     Completions(completions::CompletionsArgs),
 }

@@ -54,9 +54,9 @@ pub(crate) fn run(cli: Cli) -> Exit {
         Command::Frontdoor(_)
             | Command::Agent(_)
             | Command::Dev(_)
-            | Command::Certs(_)
             | Command::Key(_)
             | Command::Token(_)
+            | Command::Certs(_)
             | Command::Completions(_)
     );
     if !talks && !before.is_empty() {
@@ -67,9 +67,9 @@ pub(crate) fn run(cli: Cli) -> Exit {
         Command::Frontdoor(args) => role(frontdoor::run(*args)),
         Command::Agent(args) => role(agent::run(*args)),
         Command::Dev(args) => role(dev::run(&args)),
-        Command::Certs(args) => role(certs::run(&args)),
         Command::Key(args) => role(key::run(args)),
         Command::Token(args) => role(token::run(args)),
+        Command::Certs(args) => role(certs::run(&args)),
         Command::Completions(args) => role(completions::run(&args)),
         Command::Spawn(args) => {
             let timeout = args.spawn.timeout();

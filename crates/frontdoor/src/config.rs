@@ -28,14 +28,14 @@ pub struct Config {
     pub live_ping_interval: Duration,
     /// Messages a subscriber of the live feed may be behind.
     pub live_buffer: usize,
+    /// Who is let in; everybody when there is nothing.
+    pub access: Option<Access>,
     /// Most connections of callers at once.
     pub max_connections: usize,
     /// How connections are kept from others' eyes and hands.
     pub tls: Tls,
     /// Whether other machines can reach the admin port.
     pub admin_public: bool,
-    /// Who is let in; everybody when there is nothing.
-    pub access: Option<Access>,
 }
 
 /// TLS of a front door; by default there is none.

@@ -152,10 +152,10 @@ impl Options {
             shutdown_grace: self.shutdown_grace,
             live_ping_interval: self.live_ping_interval,
             live_buffer: self.live_buffer,
+            access: access(&self.access)?,
             max_connections: self.max_connections,
             admin_public: exposure.admin_public,
             tls: certificates(&self, exposure)?,
-            access: access(&self.access)?,
         })
     }
 }
@@ -270,12 +270,12 @@ mod tests {
             (&["--shutdown-grace", "2h"], "--shutdown-grace"),
             (&["--live-ping-interval", "0s"], "--live-ping-interval"),
             (&["--live-buffer", "0"], "--live-buffer"),
-            (&["--max-connections", "0"], "--max-connections"),
             (&["--api-keys", "/nowhere/keys"], "--api-keys"),
             (&["--jwt-keys", "/nowhere/keys"], "--jwt-keys"),
             (&["--jwt-issuer", "us"], "--jwt-keys"),
             (&["--spawns-per-minute", "60"], "--spawns-per-minute"),
             (&["--concurrent-spawns", "0"], "--concurrent-spawns"),
+            (&["--max-connections", "0"], "--max-connections"),
         ] {
             let text = config(arguments).unwrap_err();
             assert!(text.contains(flag), "{arguments:?}: {text}");

@@ -142,14 +142,14 @@ async fn nobody_hears_of_the_spawns_of_others_but_operators() {
         let event = listener.event().await;
         assert!(!event.to_string().contains(&his), "{event}");
         if event["kind"] == "spawn.ping" && event["topic"] != format!("spawn:{hers}") {
-            assert!(event["data"]["pings"].get(&hers).is_some(), "{event}");
+            assert!(event["pings"].get(&hers).is_some(), "{event}");
             pings += 1;
         }
     }
     let both = timeout(Duration::from_secs(10), async {
         loop {
             let event = all.event().await;
-            if event["kind"] == "spawn.ping" && event["data"]["pings"].as_object().unwrap().len() == 2 {
+            if event["kind"] == "spawn.ping" && event["pings"].as_object().unwrap().len() == 2 {
                 return event;
             }
         }
@@ -240,5 +240,6 @@ async fn whoever_loses_the_key_loses_the_feed_within_two_seconds() {
         Look::when(status == 200, || format!("{status} after {:?}", began.elapsed()))
     })
     .await;
-    farm.finish().await;
+    // Its log has errors, as it should: the farm does not end like others.
+    drop(farm);
 }

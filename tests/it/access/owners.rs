@@ -65,7 +65,7 @@ async fn an_idempotency_key_is_its_owners_own() {
     let farm = farm().await;
     let [alice, bob] = [caller(&farm, "spawn").await, caller(&farm, "spawn").await];
     let keyed = async |client: Client, body: Value| {
-        client.post("/spawn").header("idempotency-key", "the same").json(&body).send().await
+        client.post("/spawn").header("idempotency-key", "the-same").json(&body).send().await
     };
     let hers = keyed(alice, json!({})).await.json();
     // Neither the other's answer nor a conflict with the other's request.

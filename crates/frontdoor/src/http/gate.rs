@@ -67,7 +67,7 @@ pub(crate) async fn guard(State(gate): State<Gate>, mut request: Request, next: 
     let scopes = match *need {
         Need::Nothing => return next.run(request).await,
         Need::OneOfLater(_) if matches!(shown, Shown::Nothing) => return next.run(request).await,
-        Need::OneOfFromElsewhere(_) if gate.door.config.admin_listen.ip().is_loopback() => {
+        Need::OneOfFromElsewhere(_) if !gate.door.config.admin_public => {
             return next.run(request).await;
         }
         Need::OneOf(scopes) | Need::OneOfLater(scopes) | Need::OneOfFromElsewhere(scopes) => scopes,

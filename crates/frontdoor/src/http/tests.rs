@@ -1,3 +1,6 @@
+use access::Scope;
+use access::api_key::{ApiKey, Wish};
+use access::key_file;
 use axum::body::Body;
 use axum::http::Request;
 use axum::response::Response;
@@ -12,7 +15,11 @@ use super::*;
 use crate::config::Config;
 
 fn door() -> Arc<Door> {
-    let config = Config {
+    Arc::new(Door::new(config(), Registry::embedded(Timing::FARM)))
+}
+
+fn config() -> Config {
+    Config {
         listen: ([127, 0, 0, 1], 0).into(),
         admin_listen: ([127, 0, 0, 1], 0).into(),
         spawn_deadline: Duration::from_millis(50),
@@ -26,8 +33,7 @@ fn door() -> Arc<Door> {
         tls: crate::Tls::default(),
         admin_public: false,
         access: None,
-    };
-    Arc::new(Door::new(config, Registry::embedded(Timing::FARM)))
+    }
 }
 
 async fn problem(response: Response) -> Problem {
@@ -54,6 +60,30 @@ async fn a_panic_is_answered_like_any_other_error() {
     let problem = problem(response).await;
     assert_eq!((problem.status, problem.code), (500, model::api::ErrorCode::Internal));
     assert!(!problem.detail.contains("on purpose"), "what it says is for the log");
+}
+
+#[tokio::test]
+async fn figures_want_a_credential_where_they_can_be_asked_for_from_elsewhere() {
+    let keys = tempfile::NamedTempFile::new().unwrap();
+    let wish = Wish { scopes: [Scope::Read].into_iter().collect(), ..Wish::default() };
+    let (key, credential) = ApiKey::generate(wish).unwrap();
+    key_file::append(keys.path(), &key).unwrap();
+    let options = access::Options { api_keys: Some(keys.path().to_owned()), ..access::Options::default() };
+    let access = access::Access::open(&options).unwrap();
+    for (admin_public, wanted) in [(false, 200), (true, 401)] {
+        let config = Config { admin_public, access: access.clone(), ..config() };
+        let door = Arc::new(Door::new(config, Registry::embedded(Timing::FARM)));
+        let ask = async |path: &str, shown: Option<&str>| {
+            let mut request = Request::get(path);
+            if let Some(shown) = shown {
+                request = request.header("authorization", format!("Bearer {shown}"));
+            }
+            admin_router(&door).oneshot(request.body(Body::empty()).unwrap()).await.unwrap().status().as_u16()
+        };
+        assert_eq!(ask("/metrics", None).await, wanted, "{admin_public}");
+        assert_eq!(ask("/metrics", Some(credential.expose())).await, 200, "{admin_public}");
+        assert_eq!(ask("/healthz", None).await, 200, "{admin_public}");
+    }
 }
 
 fn any_request() -> impl Strategy<Value = Request<Body>> {

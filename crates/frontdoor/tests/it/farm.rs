@@ -30,10 +30,10 @@ pub(crate) fn config() -> Config {
         shutdown_grace: Duration::from_secs(5),
         live_ping_interval: Duration::from_secs(30),
         live_buffer: 16,
+        access: None,
         max_connections: 1000,
         tls: frontdoor::Tls::default(),
         admin_public: false,
-        access: None,
     }
 }
 
