@@ -265,15 +265,6 @@ impl Door {
     pub async fn metrics(&self) -> Metrics {
         Metrics::of(&self.admin).await
     }
-
-    /// Ends one that is none of a farm's own.
-    pub async fn finish(mut self) {
-        self.role.signal(Signal::TERM);
-        let status = self.role.end().await;
-        assert!(status.success(), "{} ended with {status}", self.role.name);
-        let errors = logs::errors(&self.role.name, &self.role.log());
-        assert!(errors.is_empty(), "{} logged {errors:#?}", self.role.name);
-    }
 }
 
 /// One agent.
@@ -465,15 +456,6 @@ impl Farm {
     /// One front door and one agent with so many slots.
     pub async fn small(slots: u16) -> Self {
         Self::builder().agent(AgentPlan::slots(slots)).start().await
-    }
-
-    /// One more front door with these arguments, for what the farm's own would not let in. The test ends it.
-    pub async fn another_door(&self, args: &[&str]) -> Door {
-        let args: Vec<String> = args.iter().map(|arg| (*arg).to_owned()).collect();
-        let common = common(&self.redis.url(), Some(LOG));
-        let mut door = Door::new(&self.mark, &common, self.doors.len(), &args);
-        door.comes_up().await;
-        door
     }
 
     /// The way into the front door of this number.

@@ -41,7 +41,7 @@ pub use browser::Browser;
 pub use certs::Certs;
 pub use command::Ran;
 pub use dev::Dev;
-pub use farm::{AgentPlan, Door, Farm, FarmBuilder};
+pub use farm::{AgentPlan, Farm, FarmBuilder};
 pub use http::{Client, Response};
 pub use live::Subscriber;
 pub use phantom::Phantom;

@@ -1,74 +1,40 @@
 //! Pages and web clients at a front door that lets in only those it knows.
 
-use std::fs;
-use std::path::PathBuf;
 use std::time::Duration;
 
 use hatchery_tests::browser::keys;
-use hatchery_tests::{Browser, Door, Farm, Look, until, wait::PATIENCE};
+use hatchery_tests::{AgentPlan, Browser, Farm};
 use serde_json::{Value, json};
 
-/// API keys by their ids, each with one letter as its secret, the SHA-256 of that, and what the file says besides.
-const KEYS: [(&str, &str, &str, &str); 4] = [
-    (
-        "operator0000",
-        "o",
-        "3907791a831e2e5c383fba601a0f08e0bfae87a56c2f45121101976d874ee3d6",
-        "\"spawn\",\"operate\"]",
-    ),
-    ("viewer000000", "v", "ef0fd8345f4349f21d3dffe94634aaeb8ebf90fafedbea3d340975e891a085d3", "\"read\"]"),
-    (
-        "webclient000",
-        "w",
-        "93147f94c8b2a78b727a78b80ddaea9f90cd3f095b8aee658833dce614c87222",
-        "\"spawn\"],\"concurrentSpawns\":1",
-    ),
-    (
-        "hasty0000000",
-        "h",
-        "36d86e375ece0bc8ff1663ba20379d32de215772cf757aa211813746e0be3968",
-        "\"spawn\"],\"spawnsPerMinute\":1",
-    ),
-];
-
-/// A front door of a farm that knows these keys.
-struct Guarded {
-    door: Door,
-    file: PathBuf,
+/// A farm whose front door knows these keys, each made with these flags.
+async fn guarded<const N: usize>(slots: u16, keys: [&[&str]; N]) -> (Farm, [String; N]) {
+    let farm = Farm::builder().keys().agent(AgentPlan::slots(slots)).start().await;
+    let mut made = Vec::new();
+    for flags in keys {
+        made.push(farm.key(flags).await);
+    }
+    (farm, made.try_into().unwrap())
 }
 
-impl Guarded {
-    async fn of(farm: &Farm) -> Self {
-        let file = farm.mark().join("keys.jsonl");
-        write_keys(&file, &[]);
-        let door = farm.another_door(&["--api-keys", file.to_str().unwrap()]).await;
-        Self { door, file }
-    }
+const OPERATOR: &[&str] = &["--scope", "spawn,operate"];
+const VIEWER: &[&str] = &["--scope", "read"];
+const WEB_CLIENT: &[&str] = &["--scope", "spawn", "--concurrent-spawns", "1"];
+const HASTY: &[&str] = &["--scope", "spawn", "--spawns-per-minute", "1"];
 
-    /// From now on these keys are no good.
-    fn revoke(&self, ids: &[&str]) {
-        write_keys(&self.file, ids);
-    }
-
-    fn url(&self, path: &str) -> String {
-        format!("http://{}{path}", self.door.http.addr)
-    }
+/// The owner of what is spawned with this key.
+fn owner(credential: &str) -> String {
+    format!("key:{}", credential.split('_').nth(1).unwrap())
 }
 
-fn write_keys(file: &PathBuf, without: &[&str]) {
-    let lines = KEYS.iter().filter(|(id, ..)| !without.contains(id));
-    let lines = lines.map(|(id, _, hash, scopes)| {
-        format!("{{\"id\":\"{id}\",\"sha256\":\"{hash}\",\"scopes\":[{scopes}}}\n")
-    });
-    let next = file.with_extension("next");
-    fs::write(&next, lines.collect::<String>()).unwrap();
-    fs::rename(next, file).unwrap();
+/// From now on this key is no good.
+async fn revoke(farm: &Farm, credential: &str) {
+    let (id, keys) = (&owner(credential)["key:".len()..], farm.keys().display().to_string());
+    let ran = farm.run(&["key", "revoke", id, "--file", &keys]).await;
+    assert_eq!(ran.code, 0, "{ran:?}");
 }
 
-/// The credential of a key.
-fn credential(id: &str) -> String {
-    let (_, letter, ..) = KEYS.iter().find(|(known, ..)| *known == id).unwrap();
-    format!("hatchery_{id}_{}", letter.repeat(43))
+fn url(farm: &Farm, path: &str) -> String {
+    format!("http://{}{path}", farm.door(0).addr)
 }
 
 /// Types a credential into the box and presses Enter.
@@ -84,10 +50,10 @@ async fn sign_in(browser: &Browser, credential: &str) {
 
 #[tokio::test]
 async fn whoever_operates_signs_in_on_the_dashboard_and_out_again() {
-    let farm = Farm::small(3).await;
-    let guarded = Guarded::of(&farm).await;
+    let (farm, [operator, next]) = guarded(3, [OPERATOR, OPERATOR]).await;
+    let secret = operator.split('_').nth(2).unwrap();
     let browser = Browser::start(1440, 1100).await;
-    browser.open(&guarded.url("/")).await;
+    browser.open(&url(&farm, "/")).await;
     browser.sees("#signin-dialog", "This farm wants to know who uses it.").await;
     browser.sees("#signin-dialog", "kept for this tab alone").await;
     browser.picture("signin").await;
@@ -101,15 +67,17 @@ async fn whoever_operates_signs_in_on_the_dashboard_and_out_again() {
 
     sign_in(&browser, "two words").await;
     browser.sees("#signin-error", "neither spaces nor lines").await;
-    for wrong in [credential("operator0000").replace("oo", "xx"), "nonsense".to_owned()] {
+    for wrong in
+        [format!("{operator}x"), operator.replace(secret, &secret.to_lowercase()), "nonsense".to_owned()]
+    {
         sign_in(&browser, &wrong).await;
         browser.sees("#signin-error", "That is not accepted").await;
     }
     assert_eq!(browser.run("return Object.keys({ ...sessionStorage, ...localStorage });").await, json!([]));
-    sign_in(&browser, &credential("operator0000")).await;
+    sign_in(&browser, &operator).await;
     browser.sees("#total", "of 3").await;
     browser.sees("#connection", "Live").await;
-    browser.sees(".who", "key:operator0000").await;
+    browser.sees(".who", &owner(&operator)).await;
     browser
         .holds("!document.getElementById('signin-dialog').open && document.getElementById('may').hidden")
         .await;
@@ -121,12 +89,12 @@ async fn whoever_operates_signs_in_on_the_dashboard_and_out_again() {
     browser.picture("signed-in").await;
 
     // The same tab knows it still, another one does not; it stands in no address.
-    browser.open(&guarded.url("/demo")).await;
-    browser.sees(".who", "key:operator0000").await;
-    assert!(!browser.run("return location.href;").await.to_string().contains("ooo"));
+    browser.open(&url(&farm, "/demo")).await;
+    browser.sees(".who", &owner(&operator)).await;
+    assert!(!browser.run("return location.href;").await.to_string().contains(secret));
     let first = browser.window().await;
     browser.new_window().await;
-    browser.open(&guarded.url("/")).await;
+    browser.open(&url(&farm, "/")).await;
     browser.sees("#signin-dialog", "Sign in").await;
     browser.turn_to(&first).await;
     browser.click(".who button").await;
@@ -134,39 +102,32 @@ async fn whoever_operates_signs_in_on_the_dashboard_and_out_again() {
     assert_eq!(browser.run("return sessionStorage.length;").await, 0);
 
     // What is no good any more is asked for again, with what one saw standing there as it was.
-    browser.open(&guarded.url("/")).await;
-    sign_in(&browser, &credential("operator0000")).await;
+    browser.open(&url(&farm, "/")).await;
+    sign_in(&browser, &operator).await;
     browser.sees("#total", "of 3").await;
-    guarded.revoke(&["operator0000"]);
+    revoke(&farm, &operator).await;
     browser.sees("#signin-error", "That is not accepted").await;
     browser.sees("#trouble", "What you see is how it was at").await;
-    guarded.revoke(&[]);
-    until("the key is known again", PATIENCE, async || {
-        let asked = guarded.door.http.get("/v1/nodes");
-        let answer =
-            asked.header("authorization", &format!("Bearer {}", credential("operator0000"))).send().await;
-        Look::when(answer.status == 200, || format!("{answer:?}"))
-    })
-    .await;
-    sign_in(&browser, &credential("operator0000")).await;
+    sign_in(&browser, &next).await;
     browser.sees("#connection", "Live").await;
     let said = browser.console().await;
-    assert!(!said.iter().any(|line| line.contains("ooo") || line.contains("Refused")), "{said:#?}");
-    guarded.door.finish().await;
+    assert!(!said.iter().any(|line| line.contains(secret) || line.contains("Refused")), "{said:#?}");
     farm.finish().await;
 }
 
 #[tokio::test]
 async fn whoever_may_only_look_sees_its_own_spawns_and_why_it_can_do_no_more() {
-    let farm = Farm::small(3).await;
-    let guarded = Guarded::of(&farm).await;
+    let (farm, [viewer, web_client]) = guarded(3, [VIEWER, WEB_CLIENT]).await;
     let other = farm.door(0).spawned(&json!({})).await["id"].as_str().unwrap().to_owned();
     let browser = Browser::start(1440, 1100).await;
-    browser.open(&guarded.url("/")).await;
-    sign_in(&browser, &credential("viewer000000")).await;
+    browser.open(&url(&farm, "/")).await;
+    sign_in(&browser, &viewer).await;
     browser.sees("#total", "of 3").await;
     browser.sees("#may", "You may not give orders to nodes, or see and stop the spawns of others").await;
     browser.sees("#may", "The spawns that are shown are your own.").await;
+    // Which slots are free is no secret.
+    browser.sees("#used", "1").await;
+    browser.sees("[data-node=\"node-a\"] .c-slots", "1 / 3").await;
     for order in ["Cordon", "Drain"] {
         browser.holds(&format!("document.querySelector('[aria-label=\"{order} node-a\"]').disabled")).await;
     }
@@ -182,31 +143,26 @@ async fn whoever_may_only_look_sees_its_own_spawns_and_why_it_can_do_no_more() {
     // One that may only spawn sees no nodes, and its spawns.
     browser.screen(1440, 1100, false).await;
     browser.click(".who button").await;
-    sign_in(&browser, &credential("webclient000")).await;
+    sign_in(&browser, &web_client).await;
     browser.sees("#may", "You may not look at nodes (scope “read”)").await;
     browser.sees("#nodes-empty", "You may not look at nodes").await;
-    let asked = guarded.door.http.post("/spawn").json(&json!({}));
-    let answer =
-        asked.header("authorization", &format!("Bearer {}", credential("webclient000"))).send().await;
-    let mine = answer.json()["id"].as_str().unwrap().to_owned();
+    let mine = farm.door(0).showing(&web_client).spawned(&json!({})).await["id"].as_str().unwrap().to_owned();
     browser.sees(&format!("[data-spawn=\"{mine}\"]"), "ready").await;
-    browser.sees(&format!("[data-spawn=\"{mine}\"]"), "key:webclient000").await;
+    browser.sees(&format!("[data-spawn=\"{mine}\"]"), &owner(&web_client)).await;
     browser.click(&format!("[data-spawn=\"{mine}\"] .c-do button:last-child")).await;
     browser.click("#stop-go").await;
     browser.sees(&format!("[data-spawn=\"{mine}\"]"), "it was stopped on request").await;
     farm.stop([other.as_str()]).await;
     farm.ends(&mine).await;
-    guarded.door.finish().await;
     farm.finish().await;
 }
 
 #[tokio::test]
 async fn the_demo_spawns_for_whoever_signed_in_and_says_when_that_is_too_much() {
-    let farm = Farm::small(3).await;
-    let guarded = Guarded::of(&farm).await;
+    let (farm, [viewer, web_client]) = guarded(3, [VIEWER, WEB_CLIENT]).await;
     let browser = Browser::start(1440, 1100).await;
-    browser.open(&guarded.url("/demo")).await;
-    sign_in(&browser, &credential("webclient000")).await;
+    browser.open(&url(&farm, "/demo")).await;
+    sign_in(&browser, &web_client).await;
     browser.sees("#connection", "Live").await;
     browser.click("#create").await;
     browser.sees("[data-viewer=\"1\"]", "The model is open.").await;
@@ -217,16 +173,15 @@ async fn the_demo_spawns_for_whoever_signed_in_and_says_when_that_is_too_much() 
     // The page takes its spawns with it, also when it signs out.
     browser.click(".who button").await;
     farm.ends(id.as_str().unwrap()).await;
-    sign_in(&browser, &credential("viewer000000")).await;
+    sign_in(&browser, &viewer).await;
     browser.sees("#may", "You may not start viewers").await;
     browser.click("#create").await;
     browser.sees("[data-viewer=\"1\"]", "You may not do that").await;
-    guarded.door.finish().await;
     farm.finish().await;
 }
 
-/// A page of another origin with the library in `client`, and in `base` what names the front door.
-async fn page(farm: &Farm, guarded: &Guarded) -> Browser {
+/// A page of another origin with the library in `client`, and these credentials in `keys`.
+async fn page(farm: &Farm, keys: &Value) -> Browser {
     let browser = Browser::start(800, 600).await;
     browser.patience(Duration::from_secs(90)).await;
     browser.open(&format!("http://{}/healthz", farm.doors[0].admin.addr)).await;
@@ -235,8 +190,7 @@ async fn page(farm: &Farm, guarded: &Guarded) -> Browser {
             attempts: error.attempts, cause: error.cause && (error.cause.code ?? error.cause.message) });\
         window.settled = (promise) => promise.then((value) => ({ value, attempts: value.attempts }), failed);\
         window.keys = arguments[1]; window.asked = 0;";
-    let all: Value = KEYS.iter().map(|(id, ..)| (id[..1].to_owned(), json!(credential(id)))).collect();
-    browser.run_with(script, &json!([guarded.url("/client.js"), all])).await;
+    browser.run_with(script, &json!([url(farm, "/client.js"), keys])).await;
     browser
 }
 
@@ -246,9 +200,8 @@ async fn settled(browser: &Browser, call: &str) -> Value {
 
 #[tokio::test]
 async fn a_web_client_shows_its_token_and_asks_for_another_when_that_is_refused() {
-    let farm = Farm::small(4).await;
-    let guarded = Guarded::of(&farm).await;
-    let browser = page(&farm, &guarded).await;
+    let (farm, [viewer, web_client, hasty]) = guarded(4, [VIEWER, WEB_CLIENT, HASTY]).await;
+    let browser = page(&farm, &json!({"v": viewer, "w": web_client, "h": hasty})).await;
     let fails = async |call: &str, code: &str, attempts: u32| {
         let error = settled(&browser, call).await;
         assert_eq!((&error["code"], &error["attempts"]), (&json!(code), &json!(attempts)), "{call}: {error}");
@@ -294,8 +247,8 @@ async fn a_web_client_shows_its_token_and_asks_for_another_when_that_is_refused(
     fails(&format!("client.stop('{second}', {{ token: keys.h }})"), "not-found", 1).await;
 
     // One a minute: the second does not come in time, and the answer says how long to wait.
-    let hasty = settled(&browser, "client.spawn({ token: keys.h })").await;
-    let third = hasty["value"]["id"].as_str().unwrap_or_else(|| panic!("{hasty}")).to_owned();
+    let first = settled(&browser, "client.spawn({ token: keys.h })").await;
+    let third = first["value"]["id"].as_str().unwrap_or_else(|| panic!("{first}")).to_owned();
     let too_soon = settled(&browser, "client.spawn({ token: keys.h, deadlineMs: 5000 })").await;
     assert_eq!(
         (&too_soon["code"], &too_soon["cause"], &too_soon["attempts"]),
@@ -305,15 +258,14 @@ async fn a_web_client_shows_its_token_and_asks_for_another_when_that_is_refused(
     farm.stop([second.as_str(), third.as_str()]).await;
     farm.ends(&second).await;
     farm.ends(&third).await;
-    guarded.door.finish().await;
     farm.finish().await;
 }
 
 #[tokio::test]
 async fn a_live_feed_signs_in_goes_on_with_the_next_token_and_does_not_repeat_a_refused_one() {
-    let farm = Farm::small(4).await;
-    let guarded = Guarded::of(&farm).await;
-    let browser = page(&farm, &guarded).await;
+    let (farm, [operator, web_client]) = guarded(4, [OPERATOR, WEB_CLIENT]).await;
+    let (operators, clients) = (owner(&operator), owner(&web_client));
+    let browser = page(&farm, &json!({"o": operator, "w": web_client})).await;
     for options in ["{}", "{ token: 'hush' }"] {
         browser
             .run(&format!(
@@ -337,13 +289,13 @@ async fn a_live_feed_signs_in_goes_on_with_the_next_token_and_does_not_repeat_a_
             onEvent: (event) => { if (event.kind !== 'spawn.ping') seen.push([event.kind, event.spawn]); } });\
         feed.subscribe('nodes', { onRefused: ({ code, topic }) => barred.push([topic, code]) });";
     browser.run(script).await;
-    browser.holds("feed.state.state === 'open' && feed.state.caller.owner === 'key:operator0000'").await;
+    browser.holds(&format!("feed.state.state === 'open' && feed.state.caller.owner === '{operators}'")).await;
     browser.holds("snapshots === 1").await;
     assert_eq!(browser.run("return [barred, given.length];").await, json!([[], 1]));
 
     // Its key goes, and with the next one it hears on from where it was; but only of what is its own, and nothing of nodes.
-    guarded.revoke(&["operator0000"]);
-    browser.holds("feed.state.state === 'open' && feed.state.caller.owner === 'key:webclient000'").await;
+    revoke(&farm, &operator).await;
+    browser.holds(&format!("feed.state.state === 'open' && feed.state.caller.owner === '{clients}'")).await;
     browser.holds("resumed === 1 && snapshots === 1").await;
     browser.holds("JSON.stringify(barred) === '[[\"nodes\",\"forbidden\"]]'").await;
     let other = farm.door(0).spawned(&json!({})).await["id"].as_str().unwrap().to_owned();
@@ -355,6 +307,5 @@ async fn a_live_feed_signs_in_goes_on_with_the_next_token_and_does_not_repeat_a_
     assert!(!browser.run("return seen;").await.to_string().contains(&other));
     farm.stop([mine.as_str(), other.as_str()]).await;
     browser.run("feed.close();").await;
-    guarded.door.finish().await;
     farm.finish().await;
 }

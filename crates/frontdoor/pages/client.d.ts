@@ -109,8 +109,6 @@ export interface Spawn {
   endedAt?: string;
   pool: string;
   labels?: Record<string, string>;
-  /** Who had it spawned, where callers have to say who they are. */
-  owner?: string;
   gpu?: number;
   /** Who had it spawned, where callers have to say who they are. */
   owner?: string;

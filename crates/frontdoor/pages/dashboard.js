@@ -30,7 +30,7 @@ const APART_MS = 200;
 const draw = batched(render, APART_MS);
 const picture = new Picture(draw);
 const history = new History();
-const who = new SignIn({ changed: draw, limits });
+const who = new SignIn({ changed: known, limits });
 const orders = new Orders(picture, who);
 const nodes = new Nodes(picture, orders, choose);
 const detail = new Detail(picture, orders, () => choose(undefined));
@@ -50,7 +50,7 @@ feed.addEventListener('heartbeat', ({ detail: at }) => {
   trouble.whole();
 });
 feed.addEventListener('state', ({ detail: { state } }) => {
-  if (state === 'waiting') cutAt ??= Date.now();
+  if (state === 'waiting' && !who.wanted) cutAt ??= Date.now();
 });
 const following = feed.subscribe('nodes', {
   onSnapshot: (list) => {
@@ -79,6 +79,11 @@ feed.subscribe('spawns', {
     if (took !== undefined) history.started(Date.parse(event.at), took);
   },
 });
+
+function known() {
+  picture.partial = !who.may('operate');
+  draw();
+}
 
 /** What whoever is signed in cannot do here, and does not see. */
 function limits(may) {

@@ -7,6 +7,7 @@ import { Viewer } from './viewer.js';
 import { showState } from './words.js';
 
 const who = new SignIn({
+  changed: example,
   limits: (may) => (may('spawn') ? '' : 'You may not start viewers: that needs the scope “spawn”.'),
 });
 const feed = live({ token: who.token });
@@ -66,11 +67,15 @@ for (const [name, field] of [['viewer', 'library'], ['model', 'model'], ['render
 }
 byId('more').open = asked.has('viewer') || asked.has('token');
 
-say(
-  byId('example'),
-  `import { spawn, stop, live } from '${new URL('client.js', document.baseURI)}';
-
-const { id, endpoint } = await spawn({ waitSeconds: 30 });
+/** The same in a few lines; a page of one's own asks its own backend for a token. */
+function example() {
+  const signedIn = who.credential !== undefined;
+  const token = signedIn ? "\nconst token = async () => (await fetch('/farm-token', { method: 'POST' })).text();" : '';
+  say(
+    byId('example'),
+    `import { spawn, stop, live } from '${new URL('client.js', document.baseURI)}';
+${token}
+const { id, endpoint } = await spawn({ ${signedIn ? 'token, ' : ''}waitSeconds: 30 });
 
 const viewer = new Communicator.WebViewer({
   containerId: 'viewer',
@@ -78,9 +83,11 @@ const viewer = new Communicator.WebViewer({
 });
 viewer.start();
 
-live().subscribe(\`spawn:\${id}\`, {
+live(${signedIn ? '{ token }' : ''}).subscribe(\`spawn:\${id}\`, {
   onEvent: ({ kind, exit }) => {
     if (kind === 'spawn.exited') alert(exit.reason);
   },
 });`,
-);
+  );
+}
+example();

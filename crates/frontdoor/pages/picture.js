@@ -2,7 +2,8 @@
  * The farm as the live feed tells it: nodes, spawns, and what follows from both.
  *
  * How many slots of a node are used is counted from the spawns, which are events and therefore exact at once; what the
- * nodes say about themselves (processor, memory, GPUs) is as old as the last snapshot.
+ * nodes say about themselves (processor, memory, GPUs) is as old as the last snapshot. To whoever sees only some of the spawns
+ * the slots are told with that, too.
  */
 
 /** An ended spawn is shown for so long, so that its end can be seen. */
@@ -34,6 +35,8 @@ export class Picture {
   ahead = 0;
   /** Whether both snapshots are there. */
   complete = false;
+  /** Whether there may be spawns that are not told here. */
+  partial = false;
   /** Since the page was opened. */
   told = 0;
   #on = new Map();
@@ -125,7 +128,7 @@ export class Picture {
   }
 
   used(node) {
-    return this.#got.spawns ? (this.#on.get(node.id)?.size ?? 0) : node.slots.used;
+    return this.#got.spawns && !this.partial ? (this.#on.get(node.id)?.size ?? 0) : node.slots.used;
   }
 
   isFull(node) {
@@ -133,7 +136,7 @@ export class Picture {
   }
 
   gpuUse(node) {
-    if (node.gpus.length === 0) return [];
+    if (node.gpus.length === 0 || this.partial) return node.gpus;
     const use = node.gpus.map((gpu) => ({ ...gpu, used: 0 }));
     for (const spawn of this.running(node.id)) {
       const gpu = use.find((one) => one.index === spawn.gpu);

@@ -151,15 +151,18 @@ async fn wait(
                 heard = Instant::now();
                 progress.set(&answer.node, node.value.slots.used)?;
             }
-            Err(error) if passes(&error) && heard.elapsed() < AWAY => {}
+            Err(error) if passes(context, &error) && heard.elapsed() < AWAY => {}
             Err(error) => return Err(error.into()),
         }
         sleep(LOOK).await;
     }
 }
 
-/// Whether this is what a restart looks like.
-fn passes(error: &CallError) -> bool {
+/// Whether this is what a restart looks like, or a token that is about to be replaced in its file.
+fn passes(context: &Context, error: &CallError) -> bool {
+    if error.is_unauthenticated() {
+        return context.client.credential().can_change();
+    }
     match error {
         CallError::Unreachable { .. } | CallError::Broken { .. } | CallError::TimedOut { .. } => true,
         CallError::Refused { problem, .. } => {
