@@ -2,7 +2,7 @@
 //!
 //! Nothing in here knows how the programs work inside. In reading order: [`binaries`] builds the programs, [`role`] runs
 //! one of them, [`redis`] runs a Redis, [`sentinels`] what watches over one, [`farm`] puts them together, [`dev`] runs the
-//! farm of one process; [`http`], [`live`], [`viewer`], [`command`] and [`browser`] are the ways to talk to a farm;
+//! farm of one process, [`keys`] makes API keys for a farm; [`http`], [`live`], [`viewer`], [`command`] and [`browser`] are the ways to talk to a farm;
 //! [`certs`] makes certificates as an operator does;
 //! [`phantom`] is a node of the registry only; [`processes`], [`audit`], [`metrics`] and [`logs`] are the ways to look at one from outside;
 //! [`load`] is a crowd of clients, [`faults`] is what happens to a farm meanwhile (with [`link`] for the network),
@@ -18,6 +18,7 @@ pub mod farm;
 pub mod faults;
 pub mod guard;
 pub mod http;
+pub mod keys;
 pub mod link;
 pub mod live;
 pub mod load;
