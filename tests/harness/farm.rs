@@ -434,25 +434,6 @@ impl Farm {
         FarmBuilder::default()
     }
 
-    /// The file of API keys.
-    pub fn keys(&self) -> PathBuf {
-        self.mark.join("keys")
-    }
-
-    /// Makes an API key with these flags, and waits until every front door knows it; its credential.
-    pub async fn key(&self, flags: &[&str]) -> String {
-        let credential = command::new_key(&self.mark, &self.keys(), flags);
-        for door in &self.doors {
-            let client = door.http.showing(&credential);
-            until("the front door takes in the new key", PATIENCE, async || {
-                let status = client.get("/v1/spawns").send().await.status;
-                Look::when(status != 401, || format!("it answers {status}"))
-            })
-            .await;
-        }
-        credential
-    }
-
     /// One front door and one agent with so many slots.
     pub async fn small(slots: u16) -> Self {
         Self::builder().agent(AgentPlan::slots(slots)).start().await

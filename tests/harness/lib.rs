@@ -2,7 +2,7 @@
 //!
 //! Nothing in here knows how the programs work inside. In reading order: [`binaries`] builds the programs, [`role`] runs
 //! one of them, [`redis`] runs a Redis, [`sentinels`] what watches over one, [`farm`] puts them together, [`dev`] runs the
-//! farm of one process, [`hosts`] is a network of machines to spread one over;
+//! farm of one process, [`hosts`] is a network of machines to spread one over, [`keys`] makes API keys for a farm;
 //! [`http`], [`live`], [`viewer`], [`command`] and [`browser`] are the ways to talk to a farm;
 //! [`certs`] makes certificates as an operator does;
 //! [`phantom`] is a node of the registry only; [`processes`], [`audit`], [`metrics`] and [`logs`] are the ways to look at one from outside;
@@ -20,6 +20,7 @@ pub mod faults;
 pub mod guard;
 pub mod hosts;
 pub mod http;
+pub mod keys;
 pub mod link;
 pub mod live;
 pub mod load;

@@ -195,12 +195,11 @@ impl Request {
         if text.len() > LONGEST_AUTHENTICATION {
             return Err(too_long());
         }
-        let request = serde_json::from_str(text)
-            .map_err(|e| Violation(e.to_string().chars().take(LONGEST_REASON).collect()))?;
-        match request {
-            Self::Authenticate { .. } => Ok(request),
+        match serde_json::from_str(text) {
+            Ok(request @ Self::Authenticate { .. }) => Ok(request),
             _ if text.len() > LONGEST_MESSAGE => Err(too_long()),
-            _ => Ok(request),
+            Ok(request) => Ok(request),
+            Err(error) => Err(Violation(error.to_string().chars().take(LONGEST_REASON).collect())),
         }
     }
 

@@ -1,0 +1,28 @@
+//! The API keys of a farm whose callers have to show one.
+
+use std::path::PathBuf;
+
+use crate::command;
+use crate::farm::Farm;
+use crate::wait::{Look, PATIENCE, until};
+
+impl Farm {
+    /// The file of API keys.
+    pub fn keys(&self) -> PathBuf {
+        self.mark().join("keys")
+    }
+
+    /// Makes an API key with these flags, and waits until every front door knows it; its credential.
+    pub async fn key(&self, flags: &[&str]) -> String {
+        let credential = command::new_key(self.mark(), &self.keys(), flags);
+        for door in &self.doors {
+            let client = door.http.showing(&credential);
+            until("the front door takes in the new key", PATIENCE, async || {
+                let status = client.get("/v1/spawns").send().await.status;
+                Look::when(status != 401, || format!("it answers {status}"))
+            })
+            .await;
+        }
+        credential
+    }
+}
