@@ -68,9 +68,8 @@ impl Groups {
             ("--spawn-memory", "memory", config.spawn_memory.is_some()),
             ("--spawn-cpus", "cpu", config.spawn_cpus.is_some()),
         ];
-        for (flag, controller, _) in
-            needed.iter().filter(|(_, controller, needed)| *needed && !offers(controller))
-        {
+        let lacking = needed.iter().find(|(_, controller, needed)| *needed && !offers(controller));
+        if let Some((flag, controller, _)) = lacking {
             let has = if offered.trim().is_empty() { "none" } else { offered.trim() };
             let why = format!(
                 "needs the {controller} controller of cgroup v2 in {shown} (--cgroup), which has {has}; {ADVICE}"
@@ -277,8 +276,8 @@ mod tests {
         Config { cgroup, ..Config::new("node-a".parse().unwrap(), launcher, "/tmp/state".into()) }
     }
 
-    fn read(path: PathBuf) -> String {
-        fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+    fn read(path: &Path) -> String {
+        fs::read_to_string(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
     }
 
     #[test]
@@ -292,7 +291,7 @@ mod tests {
         let dir = tree("cpuset cpu io memory pids\n");
         let config = Config { spawn_memory: Some(4 << 30), spawn_cpus: Some(1.5), ..config(dir.path()) };
         let groups = Groups::open(&config, &[]).unwrap().unwrap();
-        assert_eq!(read(dir.path().join("cgroup.subtree_control")), "+memory +cpu +pids");
+        assert_eq!(read(&dir.path().join("cgroup.subtree_control")), "+memory +cpu +pids");
         let id = SpawnId::mint();
         assert!(groups.of(id).is_none());
         let group = groups.make(id).unwrap();
@@ -304,7 +303,7 @@ mod tests {
             ("cpu.max", "150000 100000"),
             ("pids.max", "4096"),
         ] {
-            assert_eq!(read(group.dir().join(file)), value, "{file}");
+            assert_eq!(read(&group.dir().join(file)), value, "{file}");
         }
     }
 
@@ -314,7 +313,7 @@ mod tests {
         let groups = Groups::open(&config(dir.path()), &[]).unwrap().unwrap();
         let group = groups.make(SpawnId::mint()).unwrap();
         assert_eq!(fs::read_dir(group.dir()).unwrap().count(), 0);
-        assert_eq!(read(dir.path().join("cgroup.subtree_control")), "");
+        assert_eq!(read(&dir.path().join("cgroup.subtree_control")), "");
     }
 
     #[test]
