@@ -20,7 +20,7 @@ pub struct Options {
     #[arg(long, env = "HATCHERY_JWT_ISSUER", value_name = "TEXT", requires = "jwt_keys")]
     pub jwt_issuer: Option<String>,
 
-    /// Audience (`aud`) that tokens must name
+    /// Audience (`aud`) that tokens must name; without it, none that names one is good
     #[arg(long, env = "HATCHERY_JWT_AUDIENCE", value_name = "TEXT", requires = "jwt_keys")]
     pub jwt_audience: Option<String>,
 

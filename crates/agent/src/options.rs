@@ -5,6 +5,7 @@ use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use clap::builder::BoolishValueParser;
 use clap::{ArgAction, Args};
 use model::NodeId;
 
@@ -137,7 +138,7 @@ pub struct Options {
     pub gpu_slots: u32,
 
     /// Render without a display, through EGL
-    #[arg(long, env = "HATCHERY_EGL")]
+    #[arg(long, env = "HATCHERY_EGL", value_parser = BoolishValueParser::new())]
     pub egl: bool,
 
     /// Pool this node belongs to
@@ -186,7 +187,7 @@ pub struct Options {
     pub on_shutdown: OnShutdown,
 
     /// Exit once an operator has drained the node and the last spawn has ended
-    #[arg(long, env = "HATCHERY_EXIT_WHEN_DRAINED")]
+    #[arg(long, env = "HATCHERY_EXIT_WHEN_DRAINED", value_parser = BoolishValueParser::new())]
     pub exit_when_drained: bool,
 
     /// Who spawns run as, names or numbers; the agent must run as root. They have no other groups

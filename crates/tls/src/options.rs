@@ -3,6 +3,8 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
+use clap::builder::BoolishValueParser;
+
 use crate::files::{Identity, Named};
 
 /// Certificates of a role, as the command line and the environment name them.
@@ -23,7 +25,7 @@ pub struct Options {
     pub tls_client_ca: Option<PathBuf>,
 
     /// Listen beyond this machine without authentication or TLS all the same
-    #[arg(long, env = "HATCHERY_INSECURE")]
+    #[arg(long, env = "HATCHERY_INSECURE", value_parser = BoolishValueParser::new())]
     pub insecure: bool,
 }
 

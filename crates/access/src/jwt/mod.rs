@@ -111,7 +111,8 @@ fn validation(key: &TokenKey, demands: &Demands) -> Validation {
         validation.set_issuer(&[issuer]);
         required.push("iss");
     }
-    validation.validate_aud = demands.audience.is_some();
+    // A token that names whom it is for is for nobody else (RFC 7519, 4.1.3).
+    validation.validate_aud = true;
     if let Some(audience) = &demands.audience {
         validation.set_audience(&[audience]);
         required.push("aud");

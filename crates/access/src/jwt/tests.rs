@@ -196,9 +196,10 @@ fn what_a_token_says_is_held_against_what_it_must_say() {
         let token = token(&json!({"alg": "HS256"}), &with(changes.clone()), hs256(SECRET));
         assert_eq!(judged_for(&token, SECRET, &demands).err(), wanted, "{changes}");
     }
-    // Where nothing is demanded, tokens may name anybody.
-    let token = token(&json!({"alg": "HS256"}), &with(json!({"iss": "them", "aud": "x"})), hs256(SECRET));
-    judged(&token, SECRET).unwrap();
+    // Where nothing is demanded, anybody may have made a token; but one for somebody else is for somebody else.
+    let made = |claims| token(&json!({"alg": "HS256"}), &with(claims), hs256(SECRET));
+    judged(&made(json!({"iss": "them", "aud": "gone"})), SECRET).unwrap();
+    assert_eq!(judged(&made(json!({"aud": "x"})), SECRET).err(), Some(Reason::WrongAudience));
 }
 
 #[test]

@@ -13,6 +13,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Args;
+use clap::builder::BoolishValueParser;
 use tokio::runtime::Builder;
 use tokio_util::sync::CancellationToken;
 use tracing::info;
@@ -42,7 +43,7 @@ pub(crate) struct DevArgs {
     #[arg(long, env = "HATCHERY_LISTEN", value_name = "ADDR", default_value = "127.0.0.1:8080")]
     listen: SocketAddr,
     /// Listen beyond this machine all the same: everybody there can start and stop everything
-    #[arg(long, env = "HATCHERY_INSECURE")]
+    #[arg(long, env = "HATCHERY_INSECURE", value_parser = BoolishValueParser::new())]
     insecure: bool,
     /// How many nodes
     #[arg(
