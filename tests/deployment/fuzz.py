@@ -56,13 +56,22 @@ def free_port():
 
 
 def ask(name, registry, scratch):
+    """Redis' farm wants a key of its callers, and must refuse those that show none or a wrong one; the other lets everybody in."""
     listen = f"127.0.0.1:{free_port()}"
     command = [HATCHERY, "dev", "--listen", listen, "--registry", registry, "--slots", "32"]
+    showing = ["--exclude-checks", "ignored_auth", "--generation-with-security-parameters", "false"]
+    if name == "redis":
+        make = [HATCHERY, "key", "new", "--scope", "spawn,operate", "--file", str(scratch / "keys")]
+        token = subprocess.run(make, check=True, capture_output=True, text=True).stdout.split()[0]
+        showing = ["--header", f"Authorization: Bearer {token}"]
+        admin = f"127.0.0.1:{free_port()}"
+        command = [HATCHERY, "frontdoor", "--listen", listen, "--admin-listen", admin, "--registry", registry, "--farm", "dev"]
+        command += ["--api-keys", str(scratch / "keys")]
     with running(f"farm-{name}", scratch, command) as farm:
         host, port = listen.split(":")
         until("the front door", 20, lambda: socket.create_connection((host, int(port)), 1).close() or True)
         fuzz = [SCHEMATHESIS, "--config-file", str(SETTINGS), "run", f"http://{listen}/openapi.json", "--url", f"http://{listen}"]
-        fuzz += ["--max-time", SECONDS, "--no-color"]
+        fuzz += ["--max-time", SECONDS, "--no-color", *showing]
         said = subprocess.run(fuzz, cwd=scratch, capture_output=True, text=True, timeout=float(SECONDS) * 3 + 60)
         if farm.poll() is not None:
             raise SystemExit(f"fuzz: the farm ended with {farm.returncode}")
@@ -76,6 +85,16 @@ def ask(name, registry, scratch):
     return True
 
 
+def agent(registry, scratch):
+    first = free_port()
+    command = [HATCHERY, "agent", "--node", "node-a", "--registry", registry, "--farm", "dev", "--on-shutdown", "kill"]
+    command += ["--executable", str(pathlib.Path(HATCHERY).with_name("ts3d-sc-sim")), "--arg", "--license=simulated"]
+    command += ["--state-dir", str(scratch / "state"), "--ports", f"{first}-{first + 63}"]
+    for flag in ("--listen", "--admin-listen", "--liveliness-listen"):
+        command += [flag, f"127.0.0.1:{free_port()}"]
+    return command
+
+
 def main():
     with tempfile.TemporaryDirectory(prefix="hatchery-fuzz-") as directory:
         scratch = pathlib.Path(directory)
@@ -84,7 +103,9 @@ def main():
         redis = ["redis-server", "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"]
         with running("redis", scratch, redis):
             until("redis", 10, lambda: socket.create_connection(("127.0.0.1", port), 1).close() or True)
-            good = ask("redis", f"redis://127.0.0.1:{port}", scratch) and good
+            url = f"redis://127.0.0.1:{port}"
+            with running("agent", scratch, agent(url, scratch)):
+                good = ask("redis", url, scratch) and good
     sys.exit(0 if good else 1)
 
 
