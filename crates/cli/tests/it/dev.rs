@@ -155,8 +155,10 @@ fn a_full_farm_refuses_and_a_bench_finds_its_slots_again() {
 }
 
 #[test]
-fn two_farms_do_not_disturb_each_other() {
-    let (a, b) = (Farm::start(&["--nodes", "1"]), Farm::start(&["--nodes", "1"]));
+fn farms_do_not_disturb_each_other_even_when_they_start_at_once() {
+    // They all want the same port for their metrics.
+    let farms = [(); 4].map(|()| std::thread::spawn(|| Farm::start(&["--nodes", "1"])));
+    let [a, b, ..] = farms.map(|farm| farm.join().unwrap());
     let (one, two) = (a.spawn(), b.spawn());
     assert_ne!(one["endpoint"], two["endpoint"], "ports that are in use are passed over");
     assert_eq!(a.run(&["show", two["id"].as_str().unwrap()]).code, 3);

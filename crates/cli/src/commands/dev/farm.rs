@@ -1,9 +1,10 @@
 //! The parts of the farm, from start to end.
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use agent::{Agent, OnShutdown};
-use frontdoor::FrontDoor;
+use frontdoor::{FrontDoor, StartError};
 use model::{Availability, NodeId};
 use registry::Registry;
 use tokio::task::JoinSet;
@@ -19,6 +20,18 @@ use crate::failure::Failure;
 const PATIENCE: Duration = Duration::from_secs(10);
 /// Between two looks at what has reported.
 const LOOK: Duration = Duration::from_millis(10);
+
+/// Opens the front door; where something else has the port of its metrics, they get another.
+async fn open(settings: &Settings) -> Result<FrontDoor, StartError> {
+    let config = settings.door.clone();
+    match FrontDoor::start(config.clone(), settings.registry.clone()).await {
+        Err(StartError::Bind { flag: "--admin-listen", .. }) => {
+            let admin_listen = SocketAddr::new(config.admin_listen.ip(), 0);
+            FrontDoor::start(frontdoor::Config { admin_listen, ..config }, settings.registry.clone()).await
+        }
+        started => started,
+    }
+}
 
 /// Everything that runs.
 #[derive(Debug)]
@@ -39,9 +52,7 @@ impl Farm {
                 .map_err(|e| role::not_started(&e))?;
             agents.push((config.node.clone(), agent));
         }
-        let door = FrontDoor::start(settings.door.clone(), settings.registry.clone())
-            .await
-            .map_err(|e| role::not_started(&e))?;
+        let door = open(settings).await.map_err(|e| role::not_started(&e))?;
         let farm = Self { door, agents };
         if timeout(PATIENCE, farm.registered(&settings.registry)).await.is_err() {
             warn!("not every node has registered yet");

@@ -1,7 +1,7 @@
 //! What each part of the farm is told.
 
 use std::fs;
-use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf, absolute};
 
 use clap::Parser;
@@ -16,7 +16,7 @@ use crate::failure::Failure;
 /// The ports that all nodes share.
 const FIRST_PORT: u16 = 55_000;
 const PORTS: u16 = 1000;
-/// Where metrics are, unless another farm has them there.
+/// Where metrics are, unless something else is there.
 const ADMIN: SocketAddr = loopback(9080);
 
 const fn loopback(port: u16) -> SocketAddr {
@@ -122,7 +122,7 @@ fn door(listen: SocketAddr, insecure: bool) -> Result<::frontdoor::Config, Failu
         #[command(flatten)]
         options: ::frontdoor::Options,
     }
-    let admin = if TcpListener::bind(ADMIN).is_ok() { ADMIN } else { loopback(0) };
+    let admin = if listen.port() == ADMIN.port() { loopback(0) } else { ADMIN };
     let (listen, admin) = (listen.to_string(), admin.to_string());
     let line = ["frontdoor", "--listen", &listen, "--admin-listen", &admin];
     let line = line.into_iter().chain(insecure.then_some("--insecure"));
