@@ -223,21 +223,16 @@ async fn whoever_was_away_for_long_is_told_from_the_registrys_own_stream() {
     let farm = two_doors().await;
     let mut phantom = Phantom::start(&farm.redis.url(), "phantom").await;
     let (mut listener, subscribed) = Subscriber::to(farm.door(0).addr, "spawns").await;
-    // More than a front door remembers.
-    let count = 24 * 500;
-    let told = async {
-        for _ in 0..24 {
-            phantom.tell(250).await;
-        }
-    };
-    let hear = async {
-        let mut seqs = Vec::new();
-        while seqs.len() < count {
+    // More than a front door remembers; no faster than its subscriber hears it.
+    let (steps, each) = (24, 250);
+    let mut seqs = Vec::new();
+    for _ in 0..steps {
+        phantom.tell(each).await;
+        for _ in 0..each * 2 {
             seqs.push(seq(&listener.news().await));
         }
-        seqs
-    };
-    let ((), seqs) = tokio::join!(told, hear);
+    }
+    let count = seqs.len();
     for door in 0..2 {
         let mut late = Subscriber::connect(farm.door(door).addr).await;
         let resumed = late.resume("spawns", seq(&subscribed)).await;
