@@ -9,8 +9,9 @@ use crate::wait::{Look, PATIENCE, until};
 
 /// What the Sentinels call the master.
 const NAME: &str = "farm";
-/// How soon they act, in milliseconds: when a master counts as down, and how long a failover may take.
-const SETTINGS: [(&str, &str); 2] = [("down-after-milliseconds", "500"), ("failover-timeout", "2000")];
+/// How soon they act, in milliseconds: when a master counts as down (late enough for something to happen meanwhile), and how long a
+/// failover may take.
+const SETTINGS: [(&str, &str); 2] = [("down-after-milliseconds", "1500"), ("failover-timeout", "2000")];
 
 /// A replica with those who watch.
 #[derive(Debug)]

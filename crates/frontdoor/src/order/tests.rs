@@ -25,6 +25,14 @@ fn every_field_is_optional_and_null_is_absent() {
 }
 
 #[test]
+fn a_number_is_the_same_however_it_is_written() {
+    for (text, seconds) in [("10", 10), ("10.0", 10), ("1e1", 10), ("0.0", 0), ("-0.0", 0), ("6.0e1", 60)] {
+        let order = Order::parse(format!(r#"{{"waitSeconds":{text}}}"#).as_bytes()).unwrap();
+        assert_eq!(order.wait.as_secs(), seconds, "{text}");
+    }
+}
+
+#[test]
 fn a_whole_order_is_understood() {
     let body = r#"{"rendererType":"ssr","model":"cars/a b.scs","sessionToken":"s\u00e9cret","pool":"gpu",
                    "labels":{"sdk":"2025.1","empty":""},"waitSeconds":60}"#;
@@ -51,8 +59,10 @@ fn a_wrong_field_is_named_in_field_and_detail() {
         (r#"{"rendererType":["csr"]}"#.to_owned(), "rendererType"),
         (r#"{"waitSeconds":61}"#.to_owned(), "waitSeconds"),
         (r#"{"waitSeconds":-1}"#.to_owned(), "waitSeconds"),
-        (r#"{"waitSeconds":1.0}"#.to_owned(), "waitSeconds"),
-        (r#"{"waitSeconds":1e1}"#.to_owned(), "waitSeconds"),
+        (r#"{"waitSeconds":1.5}"#.to_owned(), "waitSeconds"),
+        (r#"{"waitSeconds":-1.0}"#.to_owned(), "waitSeconds"),
+        (r#"{"waitSeconds":1e2}"#.to_owned(), "waitSeconds"),
+        (r#"{"waitSeconds":1e300}"#.to_owned(), "waitSeconds"),
         (r#"{"waitSeconds":1e400}"#.to_owned(), "waitSeconds"),
         (r#"{"waitSeconds":99999999999999999999999}"#.to_owned(), "waitSeconds"),
         (r#"{"waitSeconds":"5"}"#.to_owned(), "waitSeconds"),
