@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -49,6 +50,23 @@ async fn a_server_gets_no_descriptor_of_its_agent() {
     ours.sort_unstable();
     assert!(has.len() >= 4 && has == ours, "{has:?}, not {ours:?}");
     farm.finish().await;
+}
+
+#[tokio::test]
+async fn what_a_server_is_told_of_libraries_does_not_reach_whoever_starts_it() {
+    let group = tempfile::tempdir().unwrap();
+    fs::write(group.path().join("cgroup.procs"), "").unwrap();
+    let ran = Command::new(&binaries().hatchery)
+        .arg0("hatchery-launch")
+        .arg(group.path())
+        .args(["-", "-", "/usr/bin/env"])
+        .env_clear()
+        .env("HATCHERY_LAUNCH_LD_LIBRARY_PATH", "/opt/server")
+        .env("HOME", "/root")
+        .output()
+        .unwrap();
+    assert_eq!(String::from_utf8(ran.stdout).unwrap(), "LD_LIBRARY_PATH=/opt/server\n");
+    assert_eq!(fs::read_to_string(group.path().join("cgroup.procs")).unwrap(), "0");
 }
 
 /// Says which descriptors it has, and ends.

@@ -86,6 +86,58 @@ async fn ten_thousand_idle_and_slow_connections_delay_nobody_and_are_closed_in_t
 }
 
 #[tokio::test]
+async fn callers_who_do_not_read_their_answers_keep_nobody_out() {
+    const PLACES: usize = 50;
+    let farm =
+        Farm::builder().door_args(&["--max-connections", "50"]).agent(AgentPlan::slots(4)).start().await;
+    let flood = "GET /client.js HTTP/1.1\r\nhost: a\r\n\r\n".repeat(400);
+    let mut held = Vec::new();
+    for _ in 0..PLACES {
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.set_recv_buffer_size(4096).unwrap();
+        let mut stream = socket.connect(farm.door(0).addr).await.unwrap();
+        // As much of it as is taken.
+        timeout(Duration::from_millis(20), stream.write_all(flood.as_bytes())).await.ok();
+        held.push(stream);
+    }
+    for _ in 0..3 {
+        spawns_soon(&farm, farm.door(0)).await;
+    }
+    until("nobody holds a place for long", Duration::from_secs(60), async || {
+        let metrics = farm.doors[0].metrics().await;
+        let [shed, unread] = ["shed", "unread"].map(|reason| metrics.get(&closed(reason)).unwrap());
+        let all = f64::from(u32::try_from(PLACES).unwrap());
+        Look::when(shed >= 1.0 && shed + unread >= all, || format!("{shed} shed, {unread} unread"))
+    })
+    .await;
+    drop(held);
+    farm.finish().await;
+}
+
+#[tokio::test]
+async fn strangers_on_the_live_feed_make_room_for_whoever_comes() {
+    let farm = Farm::builder()
+        .keys()
+        .door_args(&["--max-connections", "10"])
+        .agent(AgentPlan::slots(1))
+        .start()
+        .await;
+    let addr = farm.door(0).addr;
+    let mut known = Subscriber::connect_as(addr, &farm.key(&["--scope", "read"]).await).await;
+    known.subscribe("nodes").await;
+    let mut strangers = Vec::new();
+    for _ in 0..20 {
+        strangers.push(timeout(SOON, Subscriber::connect(addr)).await.expect("there is room soon"));
+    }
+    let alive = timeout(SOON, farm.door(0).get("/healthz").send()).await.expect("it is answered soon");
+    assert_eq!(alive.status, 200);
+    assert_eq!(strangers[0].closed().await, (1013, "no place left".to_owned()));
+    // Who has said who it is stays.
+    known.subscribe("spawns").await;
+    farm.finish().await;
+}
+
+#[tokio::test]
 async fn when_all_places_are_taken_the_longest_idle_make_room() {
     allow_files(5000);
     let farm =

@@ -83,6 +83,8 @@ struct Kept<T> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Seen {
     modified: Option<SystemTime>,
+    /// Unlike the time before, nobody can set it.
+    changed: (i64, i64),
     size: u64,
     file: (u64, u64),
 }
@@ -91,7 +93,12 @@ impl Seen {
     /// `None` when there is no such file.
     fn at(path: &Path) -> Option<Self> {
         let found = fs::metadata(path).ok()?;
-        Some(Self { modified: found.modified().ok(), size: found.len(), file: (found.dev(), found.ino()) })
+        Some(Self {
+            modified: found.modified().ok(),
+            changed: (found.ctime(), found.ctime_nsec()),
+            size: found.len(),
+            file: (found.dev(), found.ino()),
+        })
     }
 }
 

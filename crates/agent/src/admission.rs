@@ -1,5 +1,7 @@
 //! From a request to a running process, or to the reason why not.
 
+use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::io;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
@@ -219,7 +221,10 @@ fn start(node: &Node, facts: &Facts, request: &Request) -> Result<Body, Refusal>
             session_token: request.session_token.as_deref(),
         },
     ));
-    set_environment(&mut command, &node.config, executable);
+    command.env_clear();
+    for (name, value) in environment(&node.config, executable) {
+        command.env(if group.is_some() { launch::packed(&name) } else { name }, value);
+    }
     match Process::start(command, file, group.clone()) {
         Ok(process) => Ok(Body::Process(process)),
         Err(error) => {
@@ -245,14 +250,19 @@ fn command(node: &Node, group: Option<&Group>, executable: &Path) -> Command {
 }
 
 /// Spawned servers get nothing of the agent's own environment but what they need to run.
-fn set_environment(command: &mut Command, config: &Config, executable: &Path) {
+fn environment(config: &Config, executable: &Path) -> BTreeMap<OsString, OsString> {
     let libraries = executable.parent().map(Path::to_path_buf).unwrap_or_default();
-    command.env_clear().env("LD_LIBRARY_PATH", &libraries).env("DYLD_LIBRARY_PATH", &libraries);
+    let named = |name: &str, value: OsString| (OsString::from(name), value);
+    let mut environment = BTreeMap::from([
+        named("LD_LIBRARY_PATH", libraries.clone().into()),
+        named("DYLD_LIBRARY_PATH", libraries.into()),
+    ]);
     // With EGL a display does harm.
     if !config.egl {
-        command.env("DISPLAY", std::env::var_os("DISPLAY").unwrap_or_else(|| ":0".into()));
+        environment.extend([named("DISPLAY", std::env::var_os("DISPLAY").unwrap_or_else(|| ":0".into()))]);
     }
-    command.envs(config.env.iter().map(|(key, value)| (key, value)));
+    environment.extend(config.env.iter().map(|(name, value)| named(name, value.into())));
+    environment
 }
 
 impl Caller {

@@ -248,7 +248,7 @@ impl Agents {
             async move {
                 timeout(CONNECT, Link::open(&advertise, tls.as_ref(), &tasks))
                     .await
-                    .unwrap_or_else(|_| Err(format!("{advertise} did not answer within {CONNECT:?}")))
+                    .unwrap_or_else(|_| Err(format!("no answer within {CONNECT:?}")))
             }
             .instrument(span),
         );
@@ -284,7 +284,8 @@ pub(crate) struct Link {
 
 impl Link {
     async fn open(advertise: &str, tls: Option<&tls::Client>, tasks: &TaskTracker) -> Result<Self, String> {
-        let broken = |e: std::io::Error| format!("{advertise}: {e}");
+        // Where it is, is nothing for whoever asks for a spawn.
+        let broken = |e: std::io::Error| e.to_string();
         let uri: Uri = advertise.parse().map_err(|e| format!("{advertise:?} is not a URL: {e}"))?;
         let (Some(scheme), Some(host)) = (uri.scheme_str(), uri.host()) else {
             return Err(format!("{advertise:?} is not http://host:port or https://host:port"));
@@ -293,10 +294,10 @@ impl Link {
             ("http", None) => (None, 80),
             ("https", Some(tls)) => (Some(tls), 443),
             ("http", Some(_)) => {
-                return Err(format!("{advertise} is without TLS, and --tls-client-ca demands it of agents"));
+                return Err("it is without TLS, and --tls-client-ca demands it of agents".to_owned());
             }
             ("https", None) => {
-                return Err(format!("{advertise} needs TLS, and this front door has no --tls-client-ca"));
+                return Err("it needs TLS, and this front door has no --tls-client-ca".to_owned());
             }
             (_, _) => return Err(format!("{advertise:?} is not http://host:port or https://host:port")),
         };
@@ -307,7 +308,7 @@ impl Link {
         let mut stream = BufReader::new(tls.connect(host, stream).await.map_err(broken)?);
         // That it does not trust this end an agent says only now. It speaks first: nothing has been sent before that.
         if stream.fill_buf().await.map_err(broken)?.is_empty() {
-            return Err(format!("{advertise}: the agent closed the connection"));
+            return Err("the agent closed the connection".to_owned());
         }
         Self::speak(stream, uri, tasks).await
     }

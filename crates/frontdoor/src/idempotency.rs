@@ -160,8 +160,9 @@ impl ClaimHeld {
                 Ok((answer, held)) => (Ok(answer), Some(held)),
                 Err(problem) => (Err(problem), None),
             };
-            if answer.as_ref().is_err_and(|problem| problem.code == ErrorCode::RegistryUnavailable) {
-                // It could not be kept either: dropping the claim frees the key as soon as the registry is back.
+            // What could not be kept either, and what says how long to wait from now: dropping the claim frees the key.
+            let momentary = [ErrorCode::RegistryUnavailable, ErrorCode::RateLimited];
+            if answer.as_ref().is_err_and(|problem| momentary.contains(&problem.code)) {
                 return Some(answer);
             }
             let not_now = answer.as_ref().is_err_and(|problem| matches!(problem.status, 429 | 503));

@@ -10,7 +10,7 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use model::{Demand, RequestId, TicketId};
+use model::{Demand, Owner, RequestId, TicketId};
 use registry::RegistryError;
 use tokio::sync::{Mutex as AsyncMutex, Notify};
 use tokio::time::{Instant, sleep, timeout_at};
@@ -38,6 +38,8 @@ pub(crate) struct Line {
 struct State {
     /// Places taken, those included that are not in a queue yet.
     places: usize,
+    /// Places of those who may not have any number of spawns.
+    owned: HashMap<Owner, u32>,
     queues: HashMap<Demand, Queue>,
 }
 
@@ -100,16 +102,28 @@ impl Line {
         }
     }
 
-    fn enter(door: &Arc<Door>, demand: &Demand) -> Option<Place> {
+    fn enter(door: &Arc<Door>, order: &Order) -> Result<Place, SpawnError> {
         let mut state = door.line.state();
-        if state.places >= door.line.most {
-            return None;
+        let most = door.line.most;
+        if state.places >= most {
+            warn!(most, "line full, request turned away");
+            return Err(SpawnError::NoCapacity { why: format!("{most} requests wait in line here already") });
+        }
+        let limited = order.owner.clone().zip(order.most);
+        if let Some((owner, most)) = &limited {
+            // Whoever may have one spawn does not wait for two.
+            let places = state.owned.entry(owner.clone()).or_default();
+            if *places >= *most {
+                return Err(SpawnError::OverQuota { most: *most });
+            }
+            *places += 1;
         }
         state.places += 1;
-        state.queues.entry(demand.clone()).or_default().places += 1;
-        Some(Place {
+        state.queues.entry(order.demand.clone()).or_default().places += 1;
+        Ok(Place {
             door: Arc::clone(door),
-            demand: demand.clone(),
+            demand: order.demand.clone(),
+            limited: limited.map(|(owner, _)| owner),
             waiter: Arc::new(Waiter { ticket: TicketId::mint(), turn: Notify::new() }),
             asking: Arc::default(),
             counted: false,
@@ -126,11 +140,7 @@ pub(crate) async fn wait(
     patience: Instant,
     request: &RequestId,
 ) -> Result<Got, SpawnError> {
-    let Some(mut place) = Line::enter(door, &order.demand) else {
-        let most = door.line.most;
-        warn!(most, "line full, request turned away");
-        return Err(SpawnError::NoCapacity { why: format!("{most} requests wait in line here already") });
-    };
+    let mut place = Line::enter(door, order)?;
     let mut last = Ok(Got::Full);
     let waiting = async {
         let entrance = place.entrance();
@@ -162,6 +172,8 @@ pub(crate) async fn wait(
 struct Place {
     door: Arc<Door>,
     demand: Demand,
+    /// Whose places are counted.
+    limited: Option<Owner>,
     waiter: Arc<Waiter>,
     /// Held while the registry is asked: an answer that is still under way could put the ticket back in line.
     asking: Arc<AsyncMutex<()>>,
@@ -198,6 +210,14 @@ impl Drop for Place {
         let ticket = self.waiter.ticket;
         let mut state = self.door.line.state();
         state.places -= 1;
+        if let Some(owner) = &self.limited
+            && let Some(places) = state.owned.get_mut(owner)
+        {
+            *places -= 1;
+            if *places == 0 {
+                state.owned.remove(owner);
+            }
+        }
         if self.counted {
             self.door.metrics.left_line();
         }

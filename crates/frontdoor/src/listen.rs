@@ -84,11 +84,19 @@ impl Reception {
 
 /// A connection's place: one that is no HTTP connection any more keeps it.
 #[derive(Debug, Clone)]
-pub(crate) struct Place(#[expect(dead_code, reason = "it is there to be dropped")] Arc<Taken>);
+pub(crate) struct Place(Arc<Taken>);
+
+impl Place {
+    /// Waits until whoever has it has to leave; see [`Room::asked_to_leave`].
+    pub(crate) async fn asked_to_leave(&self) {
+        self.0.room.asked_to_leave().await;
+    }
+}
 
 #[derive(Debug)]
 struct Taken {
     _seat: Seat,
+    room: Room,
     figures: Figures,
 }
 
@@ -130,7 +138,11 @@ async fn accept(listener: &TcpListener, reception: &Reception) -> Option<(TcpStr
             if let Err(error) = set {
                 debug!(%peer, %error, "connection accepted without its options");
             }
-            Some((stream, peer, Place(Arc::new(Taken { _seat: seat, figures }))))
+            Some((
+                stream,
+                peer,
+                Place(Arc::new(Taken { _seat: seat, room: reception.room.clone(), figures })),
+            ))
         }
         Err(error) => {
             // Out of file descriptors, mostly: busy waiting would not free any, but somebody may leave.
@@ -177,6 +189,9 @@ async fn receive(stream: TcpStream, caller: Caller, reception: Reception) {
     }
 }
 
+/// Most bytes of a request's head, and of what is read or written ahead.
+const LARGEST_HEAD: usize = 64 * 1024;
+
 /// Speaks HTTP on `io`, below which is `stream`.
 async fn converse<S>(io: S, stream: Arc<TcpStream>, caller: Caller, reception: &Reception)
 where
@@ -198,7 +213,9 @@ where
                 () = left(&stream) => return Err(io::Error::from(io::ErrorKind::ConnectionAborted)),
             };
             let upgrade = response.status() == StatusCode::SWITCHING_PROTOCOLS;
-            if !upgrade {
+            if upgrade {
+                activity.upgraded();
+            } else {
                 activity.answered();
             }
             Ok(response.map(|body| Watched::new(body, (!upgrade).then_some(activity))))
@@ -207,6 +224,7 @@ where
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(IDLE)
+        .max_buf_size(LARGEST_HEAD)
         .serve_connection(io, service)
         .with_upgrades();
     let mut connection = pin!(connection);

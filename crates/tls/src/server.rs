@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rustls::ServerConfig;
-use rustls::server::WebPkiClientVerifier;
+use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
@@ -78,6 +78,11 @@ impl Source for Files {
         };
         let mut config = builder.with_single_cert(chain, key).map_err(wrong)?;
         config.alpn_protocols = vec![self.protocol.to_vec()];
+        if self.callers.ca().is_some() {
+            // Whoever resumes a session does not show its certificate again, which may have ended since.
+            config.session_storage = Arc::new(NoServerSessionStorage {});
+            config.send_tls13_tickets = 0;
+        }
         Ok(config)
     }
 

@@ -8,6 +8,7 @@ use rcgen::{
     BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
     date_time_ymd,
 };
+use rustls::HandshakeKind;
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
 use tokio::time::{Instant, sleep};
@@ -125,6 +126,34 @@ async fn a_front_door_refuses_agents_of_other_names_and_farms() {
     assert!(called.unwrap_err().contains("not valid for name"), "the name matters");
     let (_, called) = meet(&agent_of(&farm, other.sign("node-a", FOR_SERVERS)), &door, "node-a").await;
     assert!(called.unwrap_err().contains("UnknownIssuer"), "the CA matters");
+}
+
+#[tokio::test]
+async fn whoever_comes_again_shows_its_certificate_again() {
+    let farm = Authority::new("farm");
+    let agent = agent_of(&farm, farm.sign("node-a", FOR_SERVERS));
+    let open = Server::open(farm.sign("door-a", FOR_SERVERS), Callers::Anyone, HTTP2).unwrap();
+    let door = front_door_of(&farm, Some(farm.sign("door", FOR_BOTH)));
+    for (server, host, again) in
+        [(&agent, "node-a", HandshakeKind::Full), (&open, "door-a", HandshakeKind::Resumed)]
+    {
+        let mut last = None;
+        for _ in 0..2 {
+            let (near, far) = duplex(16 * 1024);
+            let serve = async {
+                let mut stream = server.accept(far).await.unwrap();
+                stream.write_all(b"x").await.unwrap();
+                stream.shutdown().await.ok();
+            };
+            let call = async {
+                let mut stream = door.connect(host, near).await.unwrap();
+                stream.read_u8().await.unwrap();
+                stream.get_ref().1.handshake_kind()
+            };
+            last = tokio::join!(serve, call).1;
+        }
+        assert_eq!(last, Some(again), "{host}");
+    }
 }
 
 #[tokio::test]

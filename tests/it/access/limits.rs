@@ -34,12 +34,34 @@ async fn a_caller_has_as_many_spawns_at_once_as_it_may_and_not_one_more() {
     let other = farm.door(0).showing(&farm.key(&["--scope", "spawn"]).await);
     let others = other.spawned(&json!({})).await;
     farm.stop([running[0].as_str()]).await;
+    farm.ends(&running[0]).await;
     let again = crowd(&farm, &key, 4).await;
     let more = ids(&again);
     assert_eq!(more.len(), 1, "{again:?}");
     let left: Vec<&str> = running[1..].iter().chain(&more).map(String::as_str).collect();
     farm.stop(left).await;
     farm.stop([others["id"].as_str().unwrap()]).await;
+    farm.finish().await;
+}
+
+#[tokio::test]
+async fn whoever_may_have_few_spawns_does_not_take_the_whole_line() {
+    let farm = Farm::builder().keys().agent(AgentPlan::slots(1)).start().await;
+    let other = farm.door(0).showing(&farm.key(&["--scope", "spawn"]).await);
+    let held = other.spawned(&json!({})).await;
+    let key = farm.key(&["--scope", "spawn", "--concurrent-spawns", "1"]).await;
+    let ask = || farm.door(0).showing(&key).post("/spawn").json(&json!({"waitSeconds": 30})).send();
+    let (waits, refused) = (ask(), ask());
+    let (mut waits, mut refused) = (std::pin::pin!(waits), std::pin::pin!(refused));
+    // One of them has the only place that there is for its owner.
+    let early =
+        tokio::select! { answer = &mut waits => (answer, true), answer = &mut refused => (answer, false) };
+    early.0.problem(429, "quota-exceeded");
+    farm.stop([held["id"].as_str().unwrap()]).await;
+    let answer = if early.1 { refused.await } else { waits.await };
+    assert_eq!(answer.status, 200, "{answer:?}");
+    let id = answer.json()["id"].as_str().unwrap().to_owned();
+    farm.stop([id.as_str()]).await;
     farm.finish().await;
 }
 

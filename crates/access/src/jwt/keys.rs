@@ -5,7 +5,7 @@ use std::path::Path;
 use std::{fmt, fs};
 
 use base64::Engine;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use jsonwebtoken::{Algorithm, DecodingKey};
 use rustls_pki_types::pem::{PemObject, SectionKind};
 use serde::Deserialize;
@@ -18,6 +18,8 @@ pub(super) const SHORTEST_SECRET: usize = 32;
 const RSA_MODULUS: std::ops::RangeInclusive<usize> = 256..=1024;
 /// Most keys in a file.
 const MOST_KEYS: usize = 100;
+/// Some editors put it before everything else.
+const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 /// The largest file.
 const LARGEST: u64 = 1024 * 1024;
 
@@ -52,6 +54,7 @@ pub(super) fn bytes(path: &Path) -> Result<Vec<u8>, String> {
 }
 
 pub(super) fn parse(bytes: &[u8]) -> Result<Vec<TokenKey>, String> {
+    let bytes = bytes.strip_prefix(BYTE_ORDER_MARK).unwrap_or(bytes);
     let text = bytes.trim_ascii_start();
     if text.starts_with(b"{") {
         return key_set(text);
@@ -72,9 +75,18 @@ fn contains(bytes: &[u8], what: &[u8]) -> bool {
 pub(super) fn secret(bytes: &[u8]) -> Result<&[u8], String> {
     let secret = bytes.strip_suffix(b"\n").unwrap_or(bytes);
     let secret = secret.strip_suffix(b"\r").unwrap_or(secret);
-    let known = contains(bytes, b"-----BEGIN ") || bytes.trim_ascii_start().starts_with(b"{");
-    if known || secret.starts_with(b"ssh-") || spki::is_der(secret) {
+    let text = bytes.trim_ascii_start();
+    let known = contains(bytes, b"-----BEGIN ") || text.starts_with(b"{") || text.starts_with(b"[");
+    let encoded = [STANDARD.decode(secret), URL_SAFE_NO_PAD.decode(secret)].into_iter().flatten();
+    let der = spki::is_der(secret) || encoded.into_iter().any(|bytes| spki::is_der(&bytes));
+    if known || der || secret.starts_with(b"ssh-") {
         return Err("it is a key of another kind, not a secret".to_owned());
+    }
+    if contains(secret, b"://") {
+        return Err("it is an address, not a secret; have the file itself there".to_owned());
+    }
+    if secret.is_ascii() && contains(secret, b"\n") {
+        return Err("a secret that is text is one line".to_owned());
     }
     if secret.len() < SHORTEST_SECRET {
         return Err(format!(

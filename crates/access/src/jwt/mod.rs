@@ -13,6 +13,7 @@ use std::time::Duration;
 use jsonwebtoken::errors::ErrorKind;
 use jsonwebtoken::{EncodingKey, Header, Validation};
 use model::{Owner, Timestamp};
+use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
 
 use crate::caller::{Caller, Denied, Limits, Reason};
@@ -36,6 +37,9 @@ pub(crate) struct Demands {
 struct Claims {
     sub: String,
     exp: serde_json::Number,
+    /// Whom the token is for, in whatever form.
+    #[serde(default)]
+    aud: Option<IgnoredAny>,
     #[serde(default)]
     scope: Option<ScopeClaim>,
 }
@@ -91,6 +95,9 @@ pub(crate) fn check<'k>(
     let mut reason = Reason::UnknownKey;
     for key in keys.filter(|key| key.algorithm == header.alg).filter(named) {
         match jsonwebtoken::decode::<Claims>(token, &key.key, &validation(key, demands)) {
+            Ok(token) if demands.audience.is_none() && token.claims.aud.is_some() => {
+                return Err(denied(Reason::WrongAudience));
+            }
             Ok(token) => return caller(&token.claims, limits).ok_or_else(|| denied(Reason::WrongClaims)),
             Err(error) => reason = reason_of(error.kind()),
         }

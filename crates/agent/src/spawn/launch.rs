@@ -4,6 +4,7 @@
 
 use std::ffi::{OsStr, OsString};
 use std::io::{self, Write};
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Command, ExitCode};
@@ -15,6 +16,9 @@ use super::user::SpawnUser;
 pub const LAUNCHER: &str = "hatchery-launch";
 /// Stands for a user or group that stays.
 const SAME: &str = "-";
+/// Stands before the names of the server's variables: before that, this program is somebody else, whom they must not lead to
+/// other people's libraries.
+const PACKED: &str = "HATCHERY_LAUNCH_";
 /// What a shell says when something cannot be started.
 const CANNOT_START: u8 = 127;
 
@@ -26,6 +30,21 @@ pub(crate) fn command(group: &Group, user: Option<&SpawnUser>, executable: &Path
     command.arg0(LAUNCHER).arg(group.dir());
     command.arg(number(user.map(|user| user.uid))).arg(number(user.map(|user| user.gid))).arg(executable);
     command
+}
+
+/// The name under which this program is given a variable of the server's.
+pub(crate) fn packed(name: &OsStr) -> OsString {
+    let mut packed = OsString::from(PACKED);
+    packed.push(name);
+    packed
+}
+
+/// The variables that were given under such names.
+fn unpacked() -> impl Iterator<Item = (OsString, OsString)> {
+    std::env::vars_os().filter_map(|(name, value)| {
+        let name = name.as_bytes().strip_prefix(PACKED.as_bytes())?;
+        Some((OsStr::from_bytes(name).to_owned(), value))
+    })
 }
 
 /// What this program does under the name [`LAUNCHER`]. It returns only when there is no server to become; why is written to
@@ -48,7 +67,7 @@ fn become_server(mut words: impl Iterator<Item = OsString>) -> io::Error {
         return io::Error::other(format!("cannot enter the control group {}: {error}", procs.display()));
     }
     let mut command = Command::new(&executable);
-    command.args(words);
+    command.args(words).env_clear().envs(unpacked());
     let number = |word: &OsStr| word.to_str().and_then(|word| word.parse::<u32>().ok());
     if let (Some(uid), Some(gid)) = (number(&user), number(&own_group)) {
         command.uid(uid).gid(gid);

@@ -15,13 +15,13 @@ use crate::failure::Failure;
 /// Opens the registry, on the runtime that is to serve it. Redis need not be there yet.
 pub(crate) fn open(flags: &RegistryFlags) -> Result<Registry, Failure> {
     let password = flags.registry_password_file.as_deref().map(password_in).transpose()?;
-    if has_password(&flags.registry) {
-        if password.is_some() {
+    if has_password(&flags.registry) || flags.registry.contains("sentinel-password=") {
+        if password.is_some() && has_password(&flags.registry) {
             return Err(Failure::usage("--registry-password-file: --registry has a password already"));
         }
         if std::env::args_os().any(|word| word.to_string_lossy().ends_with(&flags.registry)) {
             warn!(
-                "--registry has a password, which every user of this machine sees: use --registry-password-file"
+                "--registry has a password, which every user of this machine sees: use HATCHERY_REGISTRY or --registry-password-file"
             );
         }
     }

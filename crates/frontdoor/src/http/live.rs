@@ -57,8 +57,8 @@ pub(crate) async fn connect(
         None if door.config.access.is_some() => Rights::Nothing,
         None => Rights::All,
     };
-    let guest = Guest { rights, peer: peer.map(|Extension(peer)| peer.text()) };
-    Ok(live::welcome(door, upgrade, place.map(|Extension(place)| place), guest))
+    let peer = peer.map(|Extension(peer)| peer.text());
+    Ok(live::welcome(door, upgrade, Guest { rights, peer, place: place.map(|Extension(place)| place) }))
 }
 
 /// Browsers let every page open WebSockets anywhere and only tell whose page it is.

@@ -1,7 +1,7 @@
 //! What a connection is at: whether it has nothing to do, and may be asked to make room.
 
 use std::pin::Pin;
-use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
 
@@ -23,6 +23,10 @@ pub(super) struct Activity {
     /// Odd from the end of a request's head until its answer is made, even while the next head is awaited.
     turn: AtomicU64,
     answer: AtomicU8,
+    /// The other side does not take what is written to it.
+    unread: AtomicBool,
+    /// It is no HTTP connection any more.
+    upgraded: AtomicBool,
     ended: OnceLock<Reason>,
 }
 
@@ -49,8 +53,27 @@ impl Activity {
         }
     }
 
+    /// Whether something that was written waits for the other side to take it.
+    pub(super) fn wrote(&self, waits: bool) {
+        self.unread.store(waits, Ordering::Relaxed);
+    }
+
+    /// From now on it is no HTTP connection, and somebody else sees to its patience.
+    pub(super) fn upgraded(&self) {
+        self.upgraded.store(true, Ordering::Relaxed);
+    }
+
+    pub(super) fn is_upgraded(&self) -> bool {
+        self.upgraded.load(Ordering::Relaxed)
+    }
+
+    /// Whether there is nothing to do here but wait for the other side.
     pub(super) fn is_idle(&self) -> bool {
-        self.answer.load(Ordering::Relaxed) == IDLE
+        match self.answer.load(Ordering::Relaxed) {
+            IDLE => true,
+            HANDED_OVER => self.unread.load(Ordering::Relaxed),
+            _ => false,
+        }
     }
 
     /// Notes why the connection is being ended from here.

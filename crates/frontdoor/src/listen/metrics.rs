@@ -20,6 +20,8 @@ pub(crate) enum Reason {
     Shed,
     /// The handshake of TLS failed or took too long.
     Handshake,
+    /// Its answers were not read.
+    Unread,
 }
 
 impl EncodeLabelValue for Reason {
@@ -29,6 +31,7 @@ impl EncodeLabelValue for Reason {
             Self::SlowHead => "slow-head",
             Self::Shed => "shed",
             Self::Handshake => "handshake",
+            Self::Unread => "unread",
         };
         word.encode(encoder)
     }
@@ -55,7 +58,7 @@ impl Figures {
             "Connections closed from here, by reason",
             figures.closed.clone(),
         );
-        for reason in [Reason::Idle, Reason::SlowHead, Reason::Shed, Reason::Handshake] {
+        for reason in [Reason::Idle, Reason::SlowHead, Reason::Shed, Reason::Handshake, Reason::Unread] {
             drop(figures.closed.get_or_create(&ClosedLabels { reason }));
         }
         figures

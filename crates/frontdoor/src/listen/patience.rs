@@ -1,4 +1,4 @@
-//! How long is waited for the first byte of a connection, and for the rest of a request's head.
+//! How long is waited for the first byte of a connection, for the rest of a request's head, and for a caller to take its answer.
 
 use std::io;
 use std::pin::Pin;
@@ -16,14 +16,18 @@ use super::metrics::Reason;
 const FIRST_BYTE: Duration = Duration::from_secs(10);
 /// From the first byte of a request to the end of its head.
 const HEAD: Duration = Duration::from_secs(10);
+/// From a write that the other side has no room for until it has taken something.
+const TAKE: Duration = Duration::from_secs(20);
 
-/// A connection that is closed when its first byte or a request's head does not arrive in time.
+/// A connection that is closed when its first byte or a request's head does not arrive in time, or when its answers are not read.
 #[derive(Debug)]
 pub(super) struct Impatient<S> {
     stream: S,
     activity: Arc<Activity>,
     /// What is waited for.
     waits: Option<Wait>,
+    /// Runs while the other side takes nothing of what is written.
+    unread: Option<Pin<Box<Sleep>>>,
 }
 
 #[derive(Debug)]
@@ -44,7 +48,20 @@ impl<S> Impatient<S> {
     /// From now on.
     pub(super) fn new(stream: S, activity: Arc<Activity>) -> Self {
         let waits = Wait::start(Reason::Idle, activity.turn(), FIRST_BYTE);
-        Self { stream, activity, waits }
+        Self { stream, activity, waits, unread: None }
+    }
+
+    /// Passes on what came of a write, unless it has waited for too long.
+    fn taken<T>(&mut self, cx: &mut Context<'_>, wrote: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
+        self.activity.wrote(wrote.is_pending());
+        if wrote.is_ready() || self.activity.is_upgraded() {
+            self.unread = None;
+            return wrote;
+        }
+        let end = self.unread.get_or_insert_with(|| Box::pin(sleep(TAKE)));
+        ready!(end.as_mut().poll(cx));
+        self.activity.end(Reason::Unread);
+        Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "the answer was not read")))
     }
 }
 
@@ -78,7 +95,9 @@ impl<S: AsyncRead + Unpin> AsyncRead for Impatient<S> {
                     self.activity.end(reason);
                     let why = match reason {
                         Reason::SlowHead => "the request's head was too slow",
-                        Reason::Idle | Reason::Shed | Reason::Handshake => "nothing was sent",
+                        Reason::Idle | Reason::Shed | Reason::Handshake | Reason::Unread => {
+                            "nothing was sent"
+                        }
                     };
                     Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, why)))
                 }
@@ -90,7 +109,8 @@ impl<S: AsyncRead + Unpin> AsyncRead for Impatient<S> {
 
 impl<S: AsyncWrite + Unpin> AsyncWrite for Impatient<S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(cx, buf)
+        let wrote = Pin::new(&mut self.stream).poll_write(cx, buf);
+        self.taken(cx, wrote)
     }
 
     fn poll_write_vectored(
@@ -98,7 +118,8 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Impatient<S> {
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write_vectored(cx, bufs)
+        let wrote = Pin::new(&mut self.stream).poll_write_vectored(cx, bufs);
+        self.taken(cx, wrote)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -107,6 +128,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Impatient<S> {
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let flushed = Pin::new(&mut self.stream).poll_flush(cx);
+        let flushed = self.taken(cx, flushed);
         if flushed.is_ready() {
             self.activity.flushed();
         }
@@ -167,6 +189,26 @@ mod tests {
             let idle = tokio::time::timeout(HEAD * 3, server.read_u8()).await;
             assert!(idle.is_err(), "while nothing is asked, nothing happens");
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_answer_that_nobody_reads_ends_it_and_one_that_is_read_slowly_does_not() {
+        let (mut client, mut server, activity) = pair();
+        let slowly = async {
+            let mut some = [0; 512];
+            for _ in 0..8 {
+                sleep(TAKE - Duration::from_secs(1)).await;
+                client.read_exact(&mut some).await.unwrap();
+            }
+            client
+        };
+        let (_client, wrote) = tokio::join!(slowly, server.write_all(&[0; 5 * 1024]));
+        wrote.unwrap();
+        let began = Instant::now();
+        let wrote = server.write_all(&[0; 4 * 1024]).await;
+        assert_eq!(wrote.unwrap_err().kind(), io::ErrorKind::TimedOut);
+        assert_eq!(began.elapsed().as_secs(), TAKE.as_secs());
+        assert_eq!(activity.ended(), Some(Reason::Unread));
     }
 
     #[tokio::test(start_paused = true)]

@@ -75,15 +75,12 @@ pub(crate) struct Guest {
     pub(crate) rights: Rights,
     /// Its address.
     pub(crate) peer: Option<String>,
+    /// Its place among the connections.
+    pub(crate) place: Option<Place>,
 }
 
-/// Answers a handshake; the session goes on when the answer is gone. It keeps its `place` among the connections.
-pub(crate) fn welcome(
-    door: Arc<Door>,
-    upgrade: WebSocketUpgrade,
-    place: Option<Place>,
-    guest: Guest,
-) -> Response {
+/// Answers a handshake; the session goes on when the answer is gone.
+pub(crate) fn welcome(door: Arc<Door>, upgrade: WebSocketUpgrade, guest: Guest) -> Response {
     let connection = Uuid::now_v7();
     let span = info_span!("live", %connection);
     // From here on, so that shutdown waits for handshakes too.
@@ -96,7 +93,7 @@ pub(crate) fn welcome(
         .on_upgrade(move |socket: WebSocket| {
             let session = async move {
                 session::run(socket, &door, connection, guest).await;
-                drop((token, place));
+                drop(token);
             };
             session.instrument(span)
         })

@@ -26,6 +26,7 @@ use super::{Guest, text};
 use crate::door::Door;
 use crate::gate::Bearer;
 use crate::http::gate::either;
+use crate::listen::Place;
 
 /// So many messages in a row that are not of the protocol end the connection.
 const MOST_VIOLATIONS: u32 = 10;
@@ -37,6 +38,7 @@ const AHEAD: usize = 8;
 const BATCH: usize = 64;
 /// A peer has this long to answer a goodbye.
 const GOODBYE: Duration = Duration::from_secs(10);
+const SHORT_GOODBYE: Duration = Duration::from_secs(1);
 
 /// Why a connection ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -59,6 +61,8 @@ enum End {
     Unauthenticated,
     /// Its subscriber's credential is good no more.
     Expired,
+    /// Its subscriber had not said who it is, and others need its place.
+    Crowded,
 }
 
 impl End {
@@ -73,6 +77,15 @@ impl End {
             Self::NoView => (1013, Some("registry unavailable")),
             Self::Unauthenticated => (1008, Some("authentication required")),
             Self::Expired => (1008, Some("credential expired")),
+            Self::Crowded => (1013, Some("no place left")),
+        }
+    }
+
+    /// How long the peer has to answer a goodbye. Strangers do not keep a place by being silent.
+    fn patience(self) -> Duration {
+        match self {
+            Self::Unauthenticated | Self::Crowded => SHORT_GOODBYE,
+            _ => GOODBYE,
         }
     }
 
@@ -97,10 +110,11 @@ pub(crate) async fn run(socket: WebSocket, door: &Door, connection: Uuid, guest:
     let mailbox = Mailbox { connection, queue, slow: CancellationToken::new() };
     let (say, said) = mpsc::channel(AHEAD);
     let (ping, ponged) = (Notify::new(), AtomicBool::new(true));
-    let Guest { rights, peer } = guest;
+    let Guest { rights, peer, place } = guest;
     let only = rights.only().cloned();
     let rights = watch::Sender::new(rights);
     let lapse = lapse(door, rights.subscribe());
+    let crowded = crowded(place.as_ref(), rights.subscribe());
     let writer = Writer {
         door,
         sink: &mut sink,
@@ -131,6 +145,7 @@ pub(crate) async fn run(socket: WebSocket, door: &Door, connection: Uuid, guest:
             }
             Lapse::Over => End::Expired,
         },
+        () = crowded => End::Crowded,
         end = watch(live.interval, &ping, &ponged) => end,
     };
     let (code, reason) = end.close();
@@ -155,7 +170,7 @@ pub(crate) async fn run(socket: WebSocket, door: &Door, connection: Uuid, guest:
         while let Some(Ok(_)) = stream.next().await {}
     };
     tokio::select! {
-        _ = timeout(GOODBYE, goodbye) => {}
+        _ = timeout(end.patience(), goodbye) => {}
         () = door.stages.cut.cancelled() => {}
     }
 }
@@ -183,6 +198,16 @@ async fn read(
         if say.send(message).await.is_err() {
             return End::Broken;
         }
+    }
+}
+
+/// Ends when others need the place of somebody who has not said who it is.
+async fn crowded(place: Option<&Place>, mut rights: watch::Receiver<Rights>) {
+    let Some(place) = place else { return std::future::pending().await };
+    let known = async { rights.wait_for(|rights| !matches!(rights, Rights::Nothing)).await.is_ok() };
+    tokio::select! {
+        () = place.asked_to_leave() => {}
+        _ = known => std::future::pending().await,
     }
 }
 
