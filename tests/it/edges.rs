@@ -115,6 +115,19 @@ async fn callers_who_do_not_read_their_answers_keep_nobody_out() {
 }
 
 #[tokio::test]
+async fn a_head_that_is_too_long_is_refused_before_it_is_all_there() {
+    let farm = Farm::builder().agent(AgentPlan::slots(1)).start().await;
+    let mut stream = TcpStream::connect(farm.door(0).addr).await.unwrap();
+    let head = format!("GET /healthz HTTP/1.1\r\nhost: a\r\nx-long: {}", "x".repeat(80 * 1024));
+    // It may be refused while it is still being sent.
+    stream.write_all(head.as_bytes()).await.ok();
+    let mut answer = [0; 12];
+    timeout(SOON, stream.read_exact(&mut answer)).await.expect("it is answered at once").unwrap();
+    assert_eq!(std::str::from_utf8(&answer), Ok("HTTP/1.1 431"));
+    farm.finish().await;
+}
+
+#[tokio::test]
 async fn strangers_on_the_live_feed_make_room_for_whoever_comes() {
     let farm = Farm::builder()
         .keys()
