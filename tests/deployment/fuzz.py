@@ -23,6 +23,8 @@ def running(name, scratch, command):
     """A process that is ended in any case; its log is shown when something fails."""
     log = scratch / f"{name}.log"
     environment = {k: v for k, v in os.environ.items() if not k.startswith("HATCHERY_")}
+    # Who asks to wait a minute is told at once that the line is full: there are other things to ask.
+    environment["HATCHERY_MAX_WAITING"] = "0"
     with open(log, "wb") as out:
         process = subprocess.Popen(command, cwd=scratch, env=environment, stdout=out, stderr=out, stdin=subprocess.DEVNULL)
     try:
