@@ -6,6 +6,9 @@ use crate::command;
 use crate::farm::Farm;
 use crate::wait::{Look, PATIENCE, until};
 
+/// What whoever shows a key that was good is told.
+pub const EXPIRED: &str = "the credential has expired";
+
 impl Farm {
     /// The file of API keys.
     pub fn keys(&self) -> PathBuf {
@@ -18,8 +21,10 @@ impl Farm {
         for door in &self.doors {
             let client = door.http.showing(&credential);
             until("the front door takes in the new key", PATIENCE, async || {
-                let status = client.get("/v1/spawns").send().await.status;
-                Look::when(status != 401, || format!("it answers {status}"))
+                let answer = client.get("/v1/spawns").send().await;
+                // A key may be good for a shorter time than it takes to look.
+                let known = answer.status != 401 || answer.json()["detail"] == EXPIRED;
+                Look::when(known, || format!("{answer:?}"))
             })
             .await;
         }

@@ -2,7 +2,9 @@
 
 use std::collections::BTreeSet;
 
-use hatchery_tests::{Client, Response, Subscriber};
+use hatchery_tests::keys::EXPIRED;
+use hatchery_tests::wait::PATIENCE;
+use hatchery_tests::{Client, Look, Response, Subscriber, until};
 use serde_json::Value;
 
 use super::{OPEN, caller, farm, plan};
@@ -57,7 +59,11 @@ async fn every_operation_wants_a_good_credential_that_is_good_for_it() {
     let wrong = nobody.showing(&format!("{head}{}", if tail == "A" { "B" } else { "A" }));
     let unknown = nobody.showing(&format!("hatchery_aaaaaaaaaaaa_{}", "A".repeat(43)));
     let expired = nobody.showing(&farm.key(&["--scope", "spawn,operate", "--expires", "3s"]).await);
-    tokio::time::sleep(std::time::Duration::from_secs(3)).await;
+    until("the key has expired", PATIENCE, async || {
+        let answer = expired.get("/v1/spawns").send().await;
+        Look::when(answer.status == 401 && answer.json()["detail"] == EXPIRED, || format!("{answer:?}"))
+    })
+    .await;
     for operation in operations(nobody).await {
         let what = format!("{} {}", operation.method, operation.path);
         if operation.is_open() {
