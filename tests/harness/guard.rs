@@ -3,6 +3,8 @@
 //! A test that panics drops its farm, which ends every process. A test process that is killed drops nothing; this guard is
 //! a process of its own that notices the end of the test process by the end of a pipe, and ends what is left.
 
+use std::ffi::OsStr;
+use std::io;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -30,18 +32,25 @@ pub struct Guard {
 impl Guard {
     /// Starts to watch over the farm with this mark.
     pub fn over(mark: &Path) -> Self {
-        let child = Command::new("sh")
-            .args(["-c", SCRIPT, "guard"])
-            .arg(format!("{MARK}={}", mark.display()))
-            .env_remove(MARK)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .process_group(0)
-            .spawn()
-            .expect("there is a shell");
+        let child = outliving(SCRIPT, [format!("{MARK}={}", mark.display())]).expect("there is a shell");
         Self { child }
     }
+}
+
+/// A shell with a script that goes on when the test is killed, and sees its end by that of its own standard input.
+pub(crate) fn outliving(
+    script: &str,
+    words: impl IntoIterator<Item = impl AsRef<OsStr>>,
+) -> io::Result<Child> {
+    Command::new("sh")
+        .args(["-c", script, "outliving"])
+        .args(words)
+        .env_remove(MARK)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .process_group(0)
+        .spawn()
 }
 
 impl Drop for Guard {

@@ -16,7 +16,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
-use crate::guard::MARK;
+use crate::guard::{MARK, outliving};
 
 /// Where `ip netns` keeps its names.
 const NAMES: &str = "/run/netns";
@@ -71,16 +71,7 @@ impl Network {
             })
             .collect();
         let all = hosts.iter().map(|host| host.namespace.as_str()).chain([switch.as_str()]);
-        let keeper = Command::new("sh")
-            .args(["-c", KEEPER, "keeper"])
-            .args(all)
-            .env_remove(MARK)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .process_group(0)
-            .spawn()
-            .map_err(|error| format!("there is no shell: {error}"))?;
+        let keeper = outliving(KEEPER, all).map_err(|error| format!("there is no shell: {error}"))?;
         let network = Self { switch, hosts, keeper };
         network.connect()?;
         Ok(network)
