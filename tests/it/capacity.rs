@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use futures_util::future::join_all;
+use hatchery_tests::ports::Block;
 use hatchery_tests::{AgentPlan, Farm, Response, Viewer};
 use serde_json::{Value, json};
 
@@ -110,6 +111,29 @@ async fn a_port_somebody_else_listens_on_is_not_given_out() {
         let endpoint = word(answer, "endpoint");
         assert!(taken.iter().all(|t| !endpoint.ends_with(&t.local_addr().unwrap().port().to_string())));
         Viewer::client_side(endpoint).await.leave().await;
+    }
+    farm.finish().await;
+}
+
+#[tokio::test]
+async fn agents_that_share_one_range_of_ports_never_fail_each_other() {
+    let block = Block::take();
+    let shared = || AgentPlan::slots(8).port_range(block.range(40));
+    let farm = Farm::builder().agent(shared()).agent(shared()).agent(shared()).start().await;
+    for round in 0..4 {
+        let answers = at_once(&farm, 24, &json!({})).await;
+        let answers: Vec<Value> = answers
+            .iter()
+            .map(|answer| {
+                assert_eq!(answer.status, 200, "round {round}: {answer:?}");
+                answer.json()
+            })
+            .collect();
+        let endpoints: BTreeSet<_> = answers.iter().map(|answer| word(answer, "endpoint")).collect();
+        assert_eq!(endpoints.len(), 24, "{answers:?}");
+        farm.audit().await;
+        farm.stop(answers.iter().map(|answer| word(answer, "id"))).await;
+        farm.assert_empty().await;
     }
     farm.finish().await;
 }

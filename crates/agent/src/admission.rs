@@ -1,30 +1,20 @@
 //! From a request to a running process, or to the reason why not.
 
-use std::collections::BTreeMap;
-use std::ffi::OsString;
-use std::io;
-use std::os::unix::process::CommandExt;
-use std::path::Path;
-use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
 
-use model::{Exit, ExitReason, RequestId, SpawnId, Timestamp};
+use model::{Exit, ExitReason, SpawnId};
 use tokio::sync::watch;
 use tokio::time::Instant;
 use tracing::Instrument;
 
-use crate::config::{Config, Launcher};
 use crate::load;
 use crate::models;
 use crate::node::Node;
-use crate::spawn::args::{PerSpawn, command_line};
-use crate::spawn::cgroup::Group;
 use crate::spawn::driver::{Body, Driver};
 use crate::spawn::exit::Cause;
-use crate::spawn::process::Process;
-use crate::spawn::{Answer, Facts, Refusal, Why, launch, output};
-use crate::state::record::Record;
+use crate::spawn::start::{Order, record, start};
+use crate::spawn::{Answer, Facts, Refusal, Why};
 use crate::table::{Admission, Ask};
 
 /// The longest an answer waits for the registry to know of the spawn.
@@ -37,9 +27,7 @@ const SHARE_PATIENCE: Duration = Duration::from_secs(5);
 #[derive(Debug, Clone)]
 pub(crate) struct Request {
     pub(crate) ask: Ask,
-    pub(crate) model: Option<String>,
-    pub(crate) session_token: Option<String>,
-    pub(crate) request_id: RequestId,
+    pub(crate) order: Order,
     /// How long the caller will wait.
     pub(crate) patience: Option<Duration>,
     /// How long its reservation is still good for.
@@ -59,7 +47,7 @@ pub(crate) struct Caller {
 
 /// Starts a spawn, or joins one that was started by an earlier call.
 pub(crate) async fn spawn(node: &Arc<Node>, request: &Request) -> Result<Caller, Refusal> {
-    let checked = match &request.model {
+    let checked = match &request.order.model {
         Some(model) => check_model(node, model).await,
         None => Ok(()),
     };
@@ -69,7 +57,7 @@ pub(crate) async fn spawn(node: &Arc<Node>, request: &Request) -> Result<Caller,
         node.metrics.refused(refusal.why);
         tracing::info!(
             spawn.id = %request.ask.id,
-            request.id = %request.request_id,
+            request.id = %request.order.request_id,
             reason = refusal.why.as_str(),
             detail = refusal.detail,
             "spawn refused"
@@ -112,9 +100,10 @@ fn try_spawn(node: &Arc<Node>, request: &Request) -> Result<Caller, Refusal> {
         Admission::Joined(answer) => return Ok(caller(answer)),
         Admission::Refused(refusal) => return Err(refusal),
     };
-    let body = match start(node, &admitted.facts, request) {
+    let body = match start(node, &admitted.facts, &request.order) {
         Ok(body) => body,
         Err(refusal) => {
+            node.logs.discard(id);
             node.table().not_launched(id);
             admitted.answer.send_replace(Some(Answer::Refused(refusal.clone())));
             return Err(refusal);
@@ -125,8 +114,7 @@ fn try_spawn(node: &Arc<Node>, request: &Request) -> Result<Caller, Refusal> {
         Body::Nothing { .. } => 0,
     };
     if let Body::Process(process) = &body {
-        // Before anybody is told of it: whatever happens now, the next agent finds it.
-        record(node, &admitted.facts, request, process, now + ready_within);
+        record(node, &admitted.facts, &request.order, process, now + ready_within);
     }
     node.table().launched(id, pid, now);
     node.metrics.started.inc();
@@ -136,38 +124,14 @@ fn try_spawn(node: &Arc<Node>, request: &Request) -> Result<Caller, Refusal> {
     let span = tracing::info_span!(
         "spawn",
         spawn.id = %id,
-        request.id = %request.request_id,
+        request.id = %request.order.request_id,
         node.id = %node.config.node,
     );
     let (port, gpu, renderer) = (admitted.facts.port, admitted.facts.gpu, admitted.facts.renderer);
     span.in_scope(|| tracing::debug!(port, gpu, %renderer, "spawn started"));
-    let driver = Driver::new(Arc::clone(node), admitted, body, now + ready_within);
+    let driver = Driver::new(Arc::clone(node), admitted, body, request.order.clone(), now + ready_within);
     node.drivers.spawn(driver.run().instrument(span));
     Ok(caller(answer))
-}
-
-fn record(node: &Node, facts: &Facts, request: &Request, process: &Process, ready_by: Instant) {
-    let clock = &node.state.clock;
-    node.state.journal.started(Record {
-        id: facts.id,
-        pid: process.pid(),
-        start: process.start_time(),
-        boot: clock.boot().to_owned(),
-        port: facts.port,
-        renderer: facts.renderer,
-        gpu: facts.gpu,
-        endpoint: facts.endpoint.clone(),
-        labels: facts.labels.clone(),
-        owner: facts.owner.clone(),
-        liveliness: node.fixed_args.liveliness_endpoint().to_owned(),
-        ping_ms: u64::try_from(node.config.ping_interval.as_millis()).unwrap_or(u64::MAX),
-        request_id: request.request_id.as_str().to_owned(),
-        log: output::path(node.state.logs(), facts.id),
-        cgroup: process.group().map(|group| group.dir().to_owned()),
-        started: clock.moment(facts.started),
-        started_at: Timestamp::now(),
-        ready_by: clock.moment(ready_by),
-    });
 }
 
 fn enough_memory(min_free: u64) -> Result<(), Refusal> {
@@ -180,89 +144,6 @@ fn enough_memory(min_free: u64) -> Result<(), Refusal> {
         }
         Some(_) | None => Ok(()),
     }
-}
-
-fn start(node: &Node, facts: &Facts, request: &Request) -> Result<Body, Refusal> {
-    let executable = match &node.config.launcher {
-        Launcher::Executable(path) => path,
-        Launcher::Nothing => {
-            return Ok(Body::Nothing { ended: None, until: Instant::now() + node.config.initial_use });
-        }
-    };
-    let log = output::path(node.state.logs(), facts.id);
-    let cannot = |what: &str, path: &Path, error: &io::Error| {
-        tracing::warn!(%error, path = %path.display(), "failed to {what}");
-        Why::CannotStart.because(format!("failed to {what} {}: {error}", path.display()))
-    };
-    let file = output::create(node.state.logs(), facts.id, &request.request_id, &node.config.node)
-        .map_err(|error| cannot("create the log file", &log, &error))?;
-    let given_up = |what: &str, error: &io::Error| {
-        node.logs.discard(facts.id);
-        cannot(what, executable, error)
-    };
-    let group = match &node.groups {
-        // Once in its group, it is too late to go to another node.
-        Some(groups) => {
-            Some(std::fs::metadata(executable).map_err(|error| given_up("start", &error)).and_then(|_| {
-                groups.make(facts.id).map_err(|error| given_up("make a control group for", &error))
-            })?)
-        }
-        None => None,
-    };
-    let mut command = command(node, group.as_ref(), executable);
-    command.args(command_line(
-        &node.fixed_args,
-        &PerSpawn {
-            id: facts.id,
-            port: facts.port,
-            renderer: facts.renderer,
-            gpu: facts.gpu,
-            model: request.model.as_deref(),
-            session_token: request.session_token.as_deref(),
-        },
-    ));
-    command.env_clear();
-    for (name, value) in environment(&node.config, executable) {
-        command.env(if group.is_some() { launch::packed(&name) } else { name }, value);
-    }
-    match Process::start(command, file, group.clone()) {
-        Ok(process) => Ok(Body::Process(process)),
-        Err(error) => {
-            if let Some(group) = group {
-                node.drivers.spawn(group.remove());
-            }
-            Err(given_up("start", &error))
-        }
-    }
-}
-
-/// What becomes the server.
-fn command(node: &Node, group: Option<&Group>, executable: &Path) -> Command {
-    let user = node.config.spawn_user.as_ref();
-    if let Some(group) = group {
-        return launch::command(group, user, executable);
-    }
-    let mut command = Command::new(executable);
-    if let Some(user) = user {
-        command.uid(user.uid).gid(user.gid);
-    }
-    command
-}
-
-/// Spawned servers get nothing of the agent's own environment but what they need to run.
-fn environment(config: &Config, executable: &Path) -> BTreeMap<OsString, OsString> {
-    let libraries = executable.parent().map(Path::to_path_buf).unwrap_or_default();
-    let named = |name: &str, value: OsString| (OsString::from(name), value);
-    let mut environment = BTreeMap::from([
-        named("LD_LIBRARY_PATH", libraries.clone().into()),
-        named("DYLD_LIBRARY_PATH", libraries.into()),
-    ]);
-    // With EGL a display does harm.
-    if !config.egl {
-        environment.extend([named("DISPLAY", std::env::var_os("DISPLAY").unwrap_or_else(|| ":0".into()))]);
-    }
-    environment.extend(config.env.iter().map(|(name, value)| named(name, value.into())));
-    environment
 }
 
 impl Caller {

@@ -13,6 +13,7 @@ use wire::v1::node_agent_server::NodeAgent;
 use crate::admission::{self, Reply};
 use crate::node::Node;
 use crate::spawn::exit::Cause;
+use crate::spawn::start::Order;
 use crate::spawn::{Refusal, Why, output};
 use crate::table::{Again, Ask, Ending, Entry};
 
@@ -64,9 +65,7 @@ fn understand(request: Request<v1::SpawnRequest>) -> Result<admission::Request, 
     let renderer = request.renderer_type().into();
     Ok(admission::Request {
         ask: Ask { id, renderer, labels: request.labels.into_iter().collect(), owner },
-        model: request.model,
-        session_token: request.session_token,
-        request_id,
+        order: Order { model: request.model, session_token: request.session_token, request_id },
         patience: (request.deadline_ms > 0).then(|| Duration::from_millis(request.deadline_ms)),
         reservation: Duration::from_millis(request.reservation_ms),
     })

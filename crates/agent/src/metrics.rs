@@ -29,6 +29,7 @@ pub(crate) struct Metrics {
     registry: Registry,
     pub(crate) started: Counter,
     pub(crate) adopted: Counter,
+    pub(crate) ports_lost: Counter,
     ended: Family<Reason, Counter>,
     refused: Family<Reason, Counter>,
     running: Family<State, Gauge>,
@@ -56,6 +57,7 @@ impl Metrics {
         let metrics = Self {
             started: Counter::default(),
             adopted: Counter::default(),
+            ports_lost: Counter::default(),
             ended: Family::default(),
             refused: Family::default(),
             running: Family::default(),
@@ -76,6 +78,11 @@ impl Metrics {
         let m = &metrics;
         registry.register("spawns_started", "Spawns whose process was started", m.started.clone());
         registry.register("spawns_adopted", "Spawns taken over from an earlier agent", m.adopted.clone());
+        registry.register(
+            "ports_lost",
+            "Ports that others took before a server could listen on them",
+            m.ports_lost.clone(),
+        );
         registry.register("spawns_ended", "Spawns that ended, by reason", m.ended.clone());
         registry.register("spawns_refused", "Spawns that were not let in, by reason", m.refused.clone());
         registry.register("spawns_running", "Spawns that have not ended, by state", m.running.clone());

@@ -59,6 +59,15 @@ impl Ports {
         None
     }
 
+    /// Takes a free port from anywhere, for whoever has lost one: who it was lost to may try the ports in the same order.
+    pub(crate) fn take_any(&mut self, mut is_free: impl FnMut(u16) -> bool) -> Option<u16> {
+        let len = self.free.len();
+        let first = fastrand::usize(..len.max(1));
+        let at = (0..len).map(|i| (first + i) % len).find(|at| is_free(self.free[*at]))?;
+        self.used += 1;
+        self.free.remove(at)
+    }
+
     /// Takes this very port: a spawn of an earlier agent has it.
     pub(crate) fn claim(&mut self, port: u16) {
         let before = self.free.len();
@@ -164,7 +173,14 @@ mod tests {
             for (take, pick) in steps {
                 if take {
                     let refused = 50000 + u16::from(pick % 16);
-                    if let Some(port) = ports.take(|p| p != refused) {
+                    let some_are_free = (50000..=50015).any(|p| p != refused && !out.contains(&p));
+                    let taken = match pick >= 128 {
+                        true => ports.take(|p| p != refused),
+                        false => ports.take_any(|p| p != refused),
+                    };
+                    prop_assert_eq!(taken.is_some(), some_are_free);
+                    if let Some(port) = taken {
+                        prop_assert_ne!(port, refused);
                         prop_assert!(!out.contains(&port));
                         out.push(port);
                     }

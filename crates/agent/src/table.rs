@@ -36,13 +36,19 @@ pub(crate) struct Ask {
 }
 
 /// What other tasks have for the driver of a spawn. Everything in it coalesces, so it is never full.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Inbox {
     pub(crate) ready: bool,
     pub(crate) disconnect: bool,
     pub(crate) end: Option<Cause>,
     /// Asked to end more than once: no more patience.
     pub(crate) hurry: bool,
+}
+
+impl Inbox {
+    fn is_empty(self) -> bool {
+        self == Self::default()
+    }
 }
 
 /// What a spawned server says of itself.
@@ -291,6 +297,31 @@ impl Table {
         self.settle_one_start();
         if let Some(entry) = self.running.remove(&id) {
             self.give_back(&entry.spawn.facts);
+        }
+    }
+
+    /// Somebody else has taken its port before it could: it gets another one. None when its end is wanted, the agent goes
+    /// away, or no port is free.
+    pub(crate) fn relocate(&mut self, id: SpawnId) -> Option<Arc<Facts>> {
+        if matches!(self.door, Door::ShuttingDown | Door::Superseded) {
+            return None;
+        }
+        let entry = self.running.get(&id)?;
+        if !entry.inbox.is_empty() {
+            return None;
+        }
+        let before = Arc::clone(&entry.spawn.facts);
+        let port = self.ports.take_any(ports::is_free)?;
+        self.ports.give_back(before.port);
+        let facts = Arc::new(Facts { port, endpoint: self.endpoint(id, port), ..Facts::clone(&before) });
+        self.running.get_mut(&id)?.spawn.facts = Arc::clone(&facts);
+        Some(facts)
+    }
+
+    /// Another process was started for it.
+    pub(crate) fn restarted(&mut self, id: SpawnId, pid: u32) {
+        if let Some(entry) = self.running.get_mut(&id) {
+            entry.pid = pid;
         }
     }
 

@@ -81,6 +81,34 @@ fn each_refusal_has_its_reason() {
 }
 
 #[test]
+fn a_lost_port_is_replaced_unless_the_spawn_or_the_agent_is_to_end() {
+    let now = Instant::now();
+    let mut table = table(|c| c.ports = 19_000..=19_001);
+    let ask = ask(RendererType::Csr);
+    let before = start(&mut table, &ask, now).facts;
+    let after = table.relocate(ask.id).unwrap();
+    assert_ne!(before.port, after.port);
+    assert_eq!(after.endpoint, format!("ws://h:{}", after.port));
+    assert_eq!((table.usage().ports, table.facts(ask.id, now).unwrap().port), (1, after.port));
+    assert!(table.relocate(SpawnId::mint()).is_none());
+    for door in [Door::ShuttingDown, Door::Superseded] {
+        table.shut(door);
+        assert!(table.relocate(ask.id).is_none(), "{door:?}");
+    }
+    table.shut(Door::Emptying);
+    assert_eq!(table.relocate(ask.id).unwrap().port, before.port);
+    table.end(ask.id, Cause::Stopped, Again::ChangesNothing, now);
+    assert!(table.relocate(ask.id).is_none(), "its end is wanted");
+    table.exited(ask.id, exit(), now);
+    assert_eq!(table.usage().ports, 0);
+
+    let mut alone = super::tests::table(|c| c.ports = 19_000..=19_000);
+    start(&mut alone, &ask, now);
+    assert!(alone.relocate(ask.id).is_none(), "there is no other port");
+    assert_eq!(alone.usage().ports, 1);
+}
+
+#[test]
 fn a_spawn_that_is_here_is_joined_even_by_a_closing_agent() {
     let (mut table, now) = (table(|_| ()), Instant::now());
     let ask = ask(RendererType::Csr);

@@ -11,8 +11,10 @@ use super::cgroup::Group;
 use super::exit::{self, Status};
 use super::lifecycle::{Effects, Input, Phase, Rules, Signal};
 use super::process::Process;
+use super::start::{Order, record, start};
 use super::{Answer, output};
 use crate::node::Node;
+use crate::ports;
 use crate::state::record::Mark;
 use crate::table::{Admitted, Inbox};
 
@@ -22,6 +24,9 @@ const OUTPUT_CHECK: Duration = Duration::from_secs(1);
 const LAST_REPORT: Duration = Duration::from_millis(100);
 /// So many ends that the registry was not told of are kept on the disk.
 const MOST_UNTOLD: usize = 10_000;
+
+/// One spawn is started so often in all before a node gives up finding it a port.
+const MOST_STARTS: u32 = 5;
 
 /// What a spawn runs as.
 #[derive(Debug)]
@@ -75,13 +80,19 @@ pub(crate) struct Driver {
     since: Instant,
     /// Its process has ended: nobody is told any more that it is ready.
     over: bool,
+    /// What it was started from, as long as it may have to be started again.
+    order: Option<Order>,
+    /// How often it may still be.
+    starts_left: u32,
 }
 
 impl Driver {
     /// A driver for a process that was just started and has until then to say `ready`.
-    pub(crate) fn new(node: Arc<Node>, admitted: Admitted, body: Body, until: Instant) -> Self {
+    pub(crate) fn new(node: Arc<Node>, admitted: Admitted, body: Body, order: Order, until: Instant) -> Self {
         let rules = node.rules.clone();
-        Self::from(node, admitted, body, Phase::Launching { until }, rules)
+        let mut driver = Self::from(node, admitted, body, Phase::Launching { until }, rules);
+        driver.order = Some(order);
+        driver
     }
 
     /// A driver for a process that has come as far as this, and was told to report as these rules expect.
@@ -89,7 +100,18 @@ impl Driver {
         let now = Instant::now();
         // Not all at the same moment.
         let next_output_check = now + OUTPUT_CHECK.mul_f64(0.5 + fastrand::f64() / 2.0);
-        Self { node, admitted, body, phase, rules, next_output_check, since: now, over: false }
+        Self {
+            node,
+            admitted,
+            body,
+            phase,
+            rules,
+            next_output_check,
+            since: now,
+            over: false,
+            order: None,
+            starts_left: MOST_STARTS - 1,
+        }
     }
 
     pub(crate) fn id(&self) -> SpawnId {
@@ -104,6 +126,9 @@ impl Driver {
                 biased;
                 // An end is the truth, whatever else is known or due.
                 status = self.body.ended() => {
+                    if self.lost_its_port(status) && self.start_elsewhere().await {
+                        continue;
+                    }
                     if status == Status::Unknown {
                         tokio::time::sleep(LAST_REPORT).await;
                     }
@@ -123,6 +148,40 @@ impl Driver {
                 () = self.admitted.bell.notified() => self.attend(),
                 () = tokio::time::sleep_until(wake) => self.attend(),
             }
+        }
+    }
+
+    /// Whether it could not listen because somebody took its port between the test and its own attempt: the system does for
+    /// a connection to elsewhere, or another agent on this machine for a spawn of its own.
+    fn lost_its_port(&self, status: Status) -> bool {
+        let Phase::Launching { .. } = self.phase else { return false };
+        status == exit::CANNOT_LISTEN
+            && self.order.is_some()
+            && self.starts_left > 0
+            && (!ports::is_free(self.admitted.facts.port)
+                || exit::says_it_cannot_listen(&self.node.last_words(self.id())))
+    }
+
+    /// Starts it again on another port, unless its end is wanted. The process before it has ended, so there are never two.
+    async fn start_elsewhere(&mut self) -> bool {
+        let (Some(order), Phase::Launching { until }) = (&self.order, self.phase) else { return false };
+        let Some(facts) = self.node.table().relocate(self.id()) else { return false };
+        let taken = self.admitted.facts.port;
+        tracing::warn!(taken, port = facts.port, "a port was taken meanwhile, starting again on another one");
+        self.node.metrics.ports_lost.inc();
+        self.starts_left -= 1;
+        self.admitted.facts = facts;
+        if let Some(group) = self.body.group().cloned() {
+            group.remove().await;
+        }
+        match start(&self.node, &self.admitted.facts, order) {
+            Ok(Body::Process(process)) => {
+                record(&self.node, &self.admitted.facts, order, &process, until);
+                self.node.table().restarted(self.id(), process.pid());
+                self.body = Body::Process(process);
+                true
+            }
+            Ok(Body::Nothing { .. }) | Err(_) => false,
         }
     }
 
@@ -200,6 +259,7 @@ impl Driver {
         let serial = self.node.table().enter(self.id(), state, now);
         match state {
             SpawnState::Ready if !self.over && self.admitted.answer.borrow().is_none() => {
+                self.order = None;
                 let start_to_ready = now.saturating_duration_since(self.admitted.facts.started);
                 self.node.metrics.start_to_ready.observe(start_to_ready.as_secs_f64());
                 tell(&self.admitted.answer, Answer::Ready { start_to_ready, serial });

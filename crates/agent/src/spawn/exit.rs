@@ -80,6 +80,16 @@ const INITIAL_USE_TIMEOUT: &str = "initial-use timeout";
 /// What it writes when its viewer has left.
 const VIEWER_LEFT: &str = "server disconnect:";
 
+/// How it ends when it could not listen on its port, and what it writes then: the vendor's `ScInitFailed`, and what its
+/// library says of a busy port.
+pub(crate) const CANNOT_LISTEN: Status = Status::Code(4);
+const NO_CONTEXT: &str = "Can't create lws context";
+
+/// Whether these lines say that it could not listen on its port.
+pub(crate) fn says_it_cannot_listen(log: &[String]) -> bool {
+    log.iter().any(|line| line.contains(NO_CONTEXT))
+}
+
 /// Whether these lines can change the explanation, so that they must be read.
 pub(crate) fn depends_on_log(progress: Progress, status: Status) -> bool {
     matches!(progress, Progress::Ready | Progress::Disconnected)

@@ -15,7 +15,8 @@
 //! ```
 //!
 //! Reading order: [`lifecycle`] (the picture above as a function), [`exit`] (why it ended), [`args`], [`process`] and
-//! [`output`] (what it runs as), [`user`], [`cgroup`] and [`launch`] (what it may), [`driver`] (the one task that owns it).
+//! [`output`] (what it runs as), [`user`], [`cgroup`] and [`launch`] (what it may), [`start`] (all of these together), [`driver`]
+//! (the one task that owns it).
 
 pub(crate) mod args;
 pub(crate) mod cgroup;
@@ -25,6 +26,7 @@ pub(crate) mod launch;
 pub(crate) mod lifecycle;
 pub(crate) mod output;
 pub(crate) mod process;
+pub(crate) mod start;
 pub(crate) mod user;
 
 use std::collections::BTreeMap;
@@ -35,8 +37,8 @@ use model::{Exit, Owner, RendererType, SpawnId, SpawnState};
 use registry::SpawnReport;
 use tokio::time::Instant;
 
-/// What does not change while a spawn lives.
-#[derive(Debug)]
+/// What does not change while a spawn lives, unless it loses its port before it can listen.
+#[derive(Debug, Clone)]
 pub(crate) struct Facts {
     pub(crate) id: SpawnId,
     pub(crate) renderer: RendererType,

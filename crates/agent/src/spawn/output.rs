@@ -14,8 +14,8 @@ use rustix::fs::{FallocateFlags, fallocate};
 const MOST: u64 = 8 << 20;
 /// This much stays when a file is cut, and no more is read.
 const KEEP: u64 = 1 << 20;
-/// Begins the line that the agent writes first.
-const OURS: &str = "# hatchery ";
+/// Begins the line that the agent writes before each start.
+const OURS: &str = "# hatchery spawn.id=";
 /// Lines that go with the answer about a spawn that has ended.
 const LAST_LINES: usize = 20;
 /// Most characters of such a line.
@@ -30,10 +30,10 @@ pub(crate) fn path(dir: &Path, id: SpawnId) -> PathBuf {
     dir.join(format!("{id}.log"))
 }
 
-/// Makes the file of a spawn, with a first line that says whose it is.
+/// Makes the file of a spawn, with a first line that says whose it is; one that is there goes on.
 pub(crate) fn create(dir: &Path, id: SpawnId, request: &RequestId, node: &NodeId) -> io::Result<File> {
     let mut file = OpenOptions::new().create(true).append(true).mode(0o600).open(path(dir, id))?;
-    file.write_all(format!("{OURS}spawn.id={id} request.id={request} node.id={node}\n").as_bytes())?;
+    file.write_all(format!("{OURS}{id} request.id={request} node.id={node}\n").as_bytes())?;
     Ok(file)
 }
 
@@ -65,8 +65,9 @@ pub(crate) fn tail(path: &Path, lines: usize) -> io::Result<Vec<String>> {
 /// The last lines that the process itself wrote, short enough to go with an answer.
 pub(crate) fn last_words(path: &Path) -> Vec<String> {
     let mut words = read_tail(path, LAST_LINES + 1, 64 << 10, LINE_CHARS).unwrap_or_default();
-    if words.first().is_some_and(|line| line.starts_with(OURS)) {
-        words.remove(0);
+    // What was written before belongs to a process that did not get its port.
+    if let Some(ours) = words.iter().rposition(|line| line.starts_with(OURS)) {
+        words.drain(..=ours);
     }
     if words.len() > LAST_LINES {
         words.remove(0);

@@ -6,5 +6,6 @@ mod ends;
 mod harness;
 mod life;
 mod owners;
+mod ports;
 mod spawning;
 mod watching;

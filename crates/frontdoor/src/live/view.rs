@@ -120,6 +120,9 @@ impl View {
             spawn.state = state;
             if state == SpawnState::Ready {
                 spawn.ready_at = spawn.ready_at.or(Some(event.at));
+                // It may have had to take another port since it was launched.
+                spawn.endpoint =
+                    said(event, "endpoint").unwrap_or_else(|| std::mem::take(&mut spawn.endpoint));
             }
         }
     }
@@ -249,13 +252,13 @@ mod tests {
         let first = json!({"rendererType": "ssr", "endpoint": "ws://x", "labels": {"sdk": "1"}, "gpu": 2,
             "owner": "key:ann"});
         view.apply(&event(2, EventKind::SpawnLaunching, Some(id), first), None);
-        view.apply(&event(3, EventKind::SpawnReady, Some(id), json!({"endpoint": "ws://x"})), None);
+        view.apply(&event(3, EventKind::SpawnReady, Some(id), json!({"endpoint": "ws://y"})), None);
         let pings = json!({"pings": {id.to_string(): Timestamp::from_millis(4)}});
         view.apply(&event(4, EventKind::SpawnPing, None, pings), None);
         view.apply(&event(5, EventKind::SpawnSuspect, Some(id), json!({})), None);
-        view.apply(&event(6, EventKind::SpawnReady, Some(id), json!({"endpoint": "ws://x"})), None);
+        view.apply(&event(6, EventKind::SpawnReady, Some(id), json!({"endpoint": "ws://y"})), None);
         let at = Timestamp::from_millis;
-        let wanted = json!({"id": id, "node": "a", "endpoint": "ws://x", "rendererType": "ssr", "state": "ready",
+        let wanted = json!({"id": id, "node": "a", "endpoint": "ws://y", "rendererType": "ssr", "state": "ready",
             "startedAt": at(2), "readyAt": at(3), "lastPingAt": at(4), "pool": "big", "labels": {"sdk": "1"}, "gpu": 2,
             "owner": "key:ann"});
         assert_eq!((view.seq, snapshot(&view, "spawns")), (6, json!([wanted])));

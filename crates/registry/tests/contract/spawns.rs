@@ -61,6 +61,20 @@ on_all! {
 }
 
 on_all! {
+    async fn a_spawn_is_where_it_became_ready_and_not_where_it_was_launched(farm: &Farm) {
+        let mut agent = Agent::new("a", 2);
+        agent.beat(farm).await;
+        let spawn = farm.take(&csr()).await.spawn;
+        agent.tell(farm, launching(spawn)).await;
+        let moved = "ws://node:55001".to_owned();
+        agent.tell(farm, SpawnReport { endpoint: moved.clone(), ..ready(spawn) }).await;
+        let record = farm.registry.spawn(spawn).await.unwrap().unwrap();
+        assert_eq!(record.endpoint, moved);
+        assert_eq!(record.events[1].data["endpoint"], moved.as_str());
+    }
+}
+
+on_all! {
     async fn a_change_sent_twice_happens_once(farm: &Farm) {
         let mut agent = Agent::new("a", 2);
         agent.beat(farm).await;

@@ -144,7 +144,8 @@ local function apply(at)
   if was[1] then
     -- It counts again.
     if was[1] == 'lost' and state ~= 'exited' then own(was[5] or '', node, id) end
-    tell_spawn(at, kind, node, id, data, was[4], 'state', state, 'ended', ended, 'exit', exit,
+    -- It may have had to take another port before it was ready.
+    tell_spawn(at, kind, node, id, data, was[4], 'state', state, 'endpoint', endpoint, 'ended', ended, 'exit', exit,
       -- An agent that has only just taken it over has not heard of it yet.
       'ping', ping ~= '' and ping or was[2], 'ready', was[3] ~= '' and was[3] or ready)
   else
