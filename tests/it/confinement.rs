@@ -252,3 +252,81 @@ async fn what_leaves_its_process_group_goes_with_the_control_group() {
     .await;
     farm.finish().await;
 }
+
+#[tokio::test]
+async fn a_server_that_is_started_again_for_its_lost_port_is_in_a_control_group_too() {
+    let groups = match Groups::new("again") {
+        Ok(groups) => groups,
+        Err(why) => return skipped("control groups", &why),
+    };
+    let scratch = tempfile::Builder::new().prefix("hatchery-test-").tempdir().unwrap();
+    let (script, mark) = (scratch.path().join("server"), scratch.path().join("mark"));
+    let text = format!(
+        "#!/bin/sh\n[ -e {mark} ] && exec {simulator} \"$@\"\n: > {mark}\necho \"Can't create lws context.\"\nexit 4\n",
+        mark = mark.display(),
+        simulator = binaries().simulator.display()
+    );
+    fs::write(&script, text).unwrap();
+    fs::set_permissions(&script, fs::Permissions::from_mode(0o755)).unwrap();
+    let plan = AgentPlan::slots(1).args(&["--cgroup", groups.0.to_str().unwrap()]).executable(&script);
+    let farm = Farm::builder().agent(plan).start().await;
+    let (id, pid) = spawned(&farm).await;
+    assert!(mark.exists());
+    let inside = fs::read_to_string(groups.0.join(format!("spawn-node-a-{id}/cgroup.procs"))).unwrap();
+    assert_eq!(inside, format!("{pid}\n"));
+    farm.audit().await;
+    stopped(&farm, &id).await;
+    groups.are_gone().await;
+    farm.finish().await;
+}
+
+#[tokio::test]
+async fn the_kernel_keeps_each_spawn_within_its_memory_and_its_share_of_the_processors() {
+    const WHAT: &str = "limits of memory and processors";
+    let groups = match Groups::new("limits") {
+        Ok(groups) => groups,
+        Err(why) => return skipped(WHAT, &why),
+    };
+    let offered = fs::read_to_string(groups.0.join("cgroup.controllers")).unwrap();
+    if !["memory", "cpu"].iter().all(|wanted| offered.split_whitespace().any(|one| one == *wanted)) {
+        return skipped(WHAT, "cgroup v2 has not the controllers memory and cpu here");
+    }
+    let memory = ["--spawn-memory", "64MiB", "--cgroup", groups.0.to_str().unwrap()];
+    let scratch = tempfile::Builder::new().prefix("hatchery-test-").tempdir().unwrap();
+    let script = scratch.path().join("server");
+    // Keeps in memory what has no end of a line; says so when it was let.
+    fs::write(&script, "#!/bin/sh\nhead -c 256M /dev/zero | tail -n 1 | wc -c\nexit 3\n").unwrap();
+    fs::set_permissions(&script, fs::Permissions::from_mode(0o755)).unwrap();
+    let busy = AgentPlan::slots(1).args(&memory).args(&["--spawn-cpus", "0.2"]);
+    let greedy = AgentPlan::slots(1).args(&memory).args(&["--pool", "greedy"]).executable(&script);
+    let farm = Farm::builder().agent(busy).agent(greedy).start().await;
+
+    let refused = farm.door(0).spawn(&json!({"pool": "greedy"})).await;
+    let problem = refused.problem(502, "spawn-failed");
+    assert!(
+        problem.text("reason").contains("out of memory: it took more than 67108864 bytes"),
+        "{refused:?}"
+    );
+
+    let busy = json!({"pool": "default", "sessionToken": "sim:flood_bytes_per_sec=0"});
+    let id = farm.door(0).spawned(&busy).await["id"].as_str().unwrap().to_owned();
+    let group = groups.0.join(format!("spawn-node-a-{id}"));
+    let read = |file: &str| fs::read_to_string(group.join(file)).unwrap();
+    assert_eq!((read("cpu.max").trim(), read("memory.max").trim()), ("20000 100000", "67108864"));
+    let figure = |name: &str| -> u64 {
+        let stat = read("cpu.stat");
+        let line = stat.lines().find_map(|line| line.strip_prefix(name)).unwrap_or_else(|| panic!("{stat}"));
+        line.trim().parse().unwrap()
+    };
+    until("it was held back ten times", PATIENCE, async || {
+        let throttled = figure("nr_throttled ");
+        Look::when(throttled >= 10, || throttled.to_string())
+    })
+    .await;
+    // Read in this order, since both go on. A quota is handed out in slices, the last of which may be too much.
+    let (used, periods) = (figure("usage_usec "), figure("nr_periods "));
+    assert!(used <= (periods + 2) * 25_000, "{used} us in {periods} periods of 20 ms");
+    stopped(&farm, &id).await;
+    groups.are_gone().await;
+    farm.finish().await;
+}

@@ -115,6 +115,10 @@ impl Groups {
             group.set("memory.max", &bytes.to_string())?;
             // A server without one of its processes is no server.
             group.set("memory.oom.group", "1")?;
+            // Kernels that cannot swap have no such file.
+            if group.dir.join("memory.swap.max").exists() {
+                group.set("memory.swap.max", "0")?;
+            }
         }
         if let Some(cpus) = self.cpus {
             let quota = (cpus * f64::from(CPU_PERIOD)).round();
