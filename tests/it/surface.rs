@@ -5,6 +5,8 @@ use std::time::Duration;
 use hatchery_tests::{AgentPlan, Client, Farm, Look, Response, until, wait::PATIENCE};
 use serde_json::json;
 
+use crate::outage::ready_again;
+
 const PAGE: &str = "http://app.example";
 
 fn cors(answer: &Response) -> Vec<&str> {
@@ -204,15 +206,7 @@ async fn probes_tell_a_living_process_from_one_that_can_serve() {
     assert!(farm.process(&id).is_some(), "a running spawn does not care");
 
     farm.redis.restart().await;
-    for index in [0, 1] {
-        let door = farm.door(index);
-        until("the front door is ready again", PATIENCE, async || {
-            let ready = door.get("/readyz").send().await;
-            let so = ready.status == 200 && ready.json()["status"] == "ready";
-            Look::when(so, || format!("{ready:?}"))
-        })
-        .await;
-    }
+    ready_again(&farm).await;
     // It forgot everything, and holds the full truth again soon.
     until("the truth is back", Duration::from_secs(10), async || {
         let answer = farm.door(1).get(&format!("/v1/spawns/{id}")).send().await;

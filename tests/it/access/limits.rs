@@ -4,6 +4,8 @@ use futures_util::future::join_all;
 use hatchery_tests::{AgentPlan, Farm, Look, Response, until, wait::PATIENCE};
 use serde_json::json;
 
+use crate::outage::ready_again;
+
 async fn two_doors(slots: u16) -> Farm {
     Farm::builder().keys().doors(2).agent(AgentPlan::slots(slots)).start().await
 }
@@ -134,6 +136,7 @@ async fn while_the_registry_is_away_each_front_door_counts_for_itself() {
         refused.problem(429, "rate-limited");
     }
     farm.redis.restart().await;
+    ready_again(&farm).await;
     for id in &running {
         until("the spawn is known again", PATIENCE, async || {
             let answer = farm.door(0).get(&format!("/v1/spawns/{id}")).send().await;
