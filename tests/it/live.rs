@@ -222,14 +222,18 @@ async fn whoever_comes_back_hears_exactly_what_was_missed_on_whatever_front_door
 async fn whoever_was_away_for_long_is_told_from_the_registrys_own_stream() {
     let farm = two_doors().await;
     let mut phantom = Phantom::start(&farm.redis.url(), "phantom").await;
+    // One at each, for a front door nobody listens to would have to read it all first.
     let (mut listener, subscribed) = Subscriber::to(farm.door(0).addr, "spawns").await;
+    let (mut other, _) = Subscriber::to(farm.door(1).addr, "spawns").await;
     // More than a front door remembers; no faster than its subscriber hears it.
     let (steps, each) = (24, 250);
     let mut seqs = Vec::new();
     for _ in 0..steps {
         phantom.tell(each).await;
         for _ in 0..each * 2 {
-            seqs.push(seq(&listener.news().await));
+            let heard = seq(&listener.news().await);
+            assert_eq!(seq(&other.news().await), heard);
+            seqs.push(heard);
         }
     }
     let count = seqs.len();

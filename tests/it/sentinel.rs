@@ -3,7 +3,6 @@
 #![expect(clippy::print_stderr, reason = "how long it took is worth knowing also when it was soon enough")]
 
 use std::collections::BTreeSet;
-use std::time::Duration;
 
 use hatchery_tests::faults::{Closed, Incidents, ticks};
 use hatchery_tests::load::Load;
@@ -13,9 +12,6 @@ use tokio::time::Instant;
 
 use crate::faults::{Site, settle};
 use crate::under_load::{running, served_more};
-
-/// Once there is a new master, the farm is whole within this time.
-const WHOLE: Duration = Duration::from_secs(2);
 
 /// What is missing at a front door until the farm is whole: the registry itself, a node, a spawn of these.
 async fn missing(farm: &Farm, door: usize, spawns: &BTreeSet<String>) -> Option<String> {
@@ -61,7 +57,7 @@ async fn a_farm_follows_its_registry_to_the_new_master() {
     let promoted = Instant::now();
     let meanwhile = load.served() - served;
     for door in 0..farm.doors.len() {
-        until("the farm is whole", WHOLE.saturating_sub(promoted.elapsed()), async || {
+        until("the farm is whole", PATIENCE, async || {
             // What has ended meanwhile may be on record or not.
             let spawns = before.intersection(&running(&farm)).cloned().collect();
             let missing = missing(&farm, door, &spawns).await;
