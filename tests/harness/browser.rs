@@ -4,6 +4,7 @@ use std::fs::{self, File};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process_group};
@@ -24,6 +25,8 @@ pub struct Browser {
     child: Child,
     driver: Client,
     session: String,
+    /// How long is waited for what should be there, in milliseconds.
+    patience: AtomicU64,
     scratch: TempDir,
     _guard: Guard,
 }
@@ -56,7 +59,9 @@ impl Browser {
         })
         .await;
         let driver = Client::new(([127, 0, 0, 1], port).into());
-        let mut browser = Self { child, driver, session: String::new(), scratch, _guard: guard };
+        let patience = AtomicU64::new(u64::try_from(PATIENCE.as_millis()).unwrap_or(u64::MAX));
+        let session = String::new();
+        let mut browser = Self { child, driver, session, patience, scratch, _guard: guard };
         let profile = format!("--user-data-dir={}", browser.scratch.path().join("profile").display());
         let size = format!("--window-size={width},{height}");
         let args = [
@@ -148,10 +153,15 @@ impl Browser {
         answer["value"].clone()
     }
 
-    /// How long scripts may take.
+    /// How long scripts may take, and how long is waited for what should be there.
     pub async fn patience(&self, limit: Duration) {
         let millis = u64::try_from(limit.as_millis()).unwrap_or(u64::MAX);
+        self.patience.store(millis, Ordering::Relaxed);
         self.call("POST", "/timeouts", &json!({"script": millis})).await;
+    }
+
+    fn limit(&self) -> Duration {
+        Duration::from_millis(self.patience.load(Ordering::Relaxed))
     }
 
     async fn find(&self, css: &str) -> Result<String, String> {
@@ -162,7 +172,7 @@ impl Browser {
 
     /// Does something to an element as soon as it is there, in sight and not covered.
     async fn act(&self, css: &str, what: &str, body: &Value) {
-        until(&format!("{what} {css}"), PATIENCE, async || {
+        until(&format!("{what} {css}"), self.limit(), async || {
             let done = async {
                 let element = self.find(css).await?;
                 self.try_call("POST", &format!("/element/{element}/{what}"), body).await
@@ -211,7 +221,7 @@ impl Browser {
 
     /// Waits until one sees this text there.
     pub async fn sees(&self, css: &str, text: &str) {
-        self.sees_within(css, text, PATIENCE).await;
+        self.sees_within(css, text, self.limit()).await;
     }
 
     /// The same with a limit of its own.
@@ -225,7 +235,7 @@ impl Browser {
 
     /// Waits until a script's expression is true.
     pub async fn holds(&self, expression: &str) {
-        until(expression, PATIENCE, async || {
+        until(expression, self.limit(), async || {
             let value = self.run(&format!("return {expression};")).await;
             Look::when(value == true, || value.to_string())
         })
