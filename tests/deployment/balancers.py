@@ -1,6 +1,8 @@
-"""Runs the samples of load balancers in front of stand-ins, and of real front doors where the programs are built.
+"""Runs the samples of load balancers in front of stand-ins, and of real front doors where the programs are built; and the one
+that is in front of a node's servers.
 
 usage: balancers.py nginx|haproxy CONFIG [HATCHERY TS3D-SC-SIM REDIS-SERVER]
+       balancers.py node CONFIG HATCHERY TS3D-SC-SIM REDIS-SERVER
 """
 
 import contextlib
@@ -108,12 +110,15 @@ class Door:
 def configure(kind, sample, directory, doors, https):
     """The sample with this machine's ports and paths."""
     text = open(sample, encoding="utf-8").read()
-    replaced = {"10.0.0.0/8": INSIDE + "/32"}
+    replaced = {}
+    if kind != "node":
+        replaced["10.0.0.0/8"] = INSIDE + "/32"
     for host, port in zip(("10.0.0.5", "10.0.0.7"), doors):
         replaced[f"{host}:8080"] = f"127.0.0.1:{port}"
     if kind == "nginx":
+        replaced["listen 80 "] = f"listen 127.0.0.1:{free_port()} "
+    if kind in ("nginx", "node"):
         replaced |= {
-            "listen 80 ": f"listen 127.0.0.1:{free_port()} ",
             "listen 443 ": f"listen {https} ",
             "/etc/nginx/": directory + "/",
             "/var/log/nginx/": directory + "/",
@@ -153,18 +158,20 @@ def certificates():
 
 
 @contextlib.contextmanager
-def balancer(kind, sample, doors, certificate):
+def balancer(kind, sample, doors, certificate, https=None):
     with tempfile.TemporaryDirectory() as directory:
         os.chmod(directory, 0o755)
         crt, key = (open(file, encoding="utf-8").read() for file in certificate)
-        for name, text in (("farm.pem", crt + key), ("farm.crt", crt), ("farm.key", key), ("farm-ca.pem", crt)):
+        for name, text in (("farm.pem", crt + key), ("farm.crt", crt), ("farm.key", key), ("farm-ca.pem", crt),
+                           ("node.crt", crt), ("node.key", key)):
             with open(f"{directory}/{name}", "w", encoding="utf-8") as file:
                 file.write(text)
-        https = free_port()
+        https = https or free_port()
         path = configure(kind, sample, directory, doors, https)
-        command = {"nginx": ["nginx", "-p", directory, "-c", path], "haproxy": ["haproxy", "-f", path]}[kind]
-        subprocess.run(command + {"nginx": ["-t", "-q"], "haproxy": ["-c", "-q"]}[kind], check=True)
-        process = subprocess.Popen(command + {"nginx": ["-g", "daemon off;"], "haproxy": ["-db"]}[kind],
+        nginx = kind != "haproxy"
+        command = ["nginx", "-p", directory, "-c", path] if nginx else ["haproxy", "-f", path]
+        subprocess.run(command + (["-t", "-q"] if nginx else ["-c", "-q"]), check=True)
+        process = subprocess.Popen(command + (["-g", "daemon off;"] if nginx else ["-db"]),
                                    stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         try:
             until(f"{kind} listens", 10, lambda: socket.create_connection(("127.0.0.1", https), 1).close() or True)
@@ -255,37 +262,42 @@ def stand_ins(kind, sample, certificate):
         expect("the echo", live.recv(100), b"HELLO")
 
 
-def real(kind, sample, certificate, hatchery, simulated, redis):
+def farm(stack, directory, certificate, hatchery, simulated, redis, *flags):
+    """A farm of two front doors and one agent, with these flags: their ports, the agent's, and the text of an API key."""
+
+    def start(*command):
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        stack.callback(process.wait)
+        # The registry is the first to come and goes last; what the others want of it is done by then.
+        stack.callback(process.terminate)
+
+    registry = free_port()
+    start(redis, "--port", str(registry), "--save", "", "--dir", directory)
+    until("Redis", 10, lambda: socket.create_connection(("127.0.0.1", registry), 1).close() or True)
+    url = f"--registry=redis://127.0.0.1:{registry}"
+    license_file = os.path.join(directory, "license")
+    with open(license_file, "w", encoding="utf-8") as file:
+        file.write("key")
+    addresses = [free_port() for _ in range(3)]
+    start(hatchery, "agent", url, "--node=n", f"--executable={simulated}", f"--license-file={license_file}",
+          f"--state-dir={directory}/state", "--slots=4", "--on-shutdown=kill", *flags,
+          *(f"--{flag}=127.0.0.1:{p}" for flag, p in zip(("listen", "admin-listen", "liveliness-listen"), addresses)))
+    doors = [(free_port(), free_port()) for _ in range(2)]
+    secret, keys = "s" * 42 + "8", os.path.join(directory, "keys")
+    with open(keys, "w", encoding="utf-8") as file:
+        known = {"id": "balancer0000", "sha256": hashlib.sha256(secret.encode()).hexdigest()}
+        json.dump(known | {"scopes": ["spawn", "operate"]}, file)
+    for port, admin in doors:
+        start(hatchery, "frontdoor", url, f"--listen=127.0.0.1:{port}", f"--admin-listen=127.0.0.1:{admin}",
+              f"--tls-cert={certificate[0]}", f"--tls-key={certificate[1]}", f"--api-keys={keys}")
+    return doors, addresses, "hatchery_balancer0000_" + secret
+
+
+def real(kind, sample, certificate, *programs):
     with contextlib.ExitStack() as stack:
         directory = stack.enter_context(tempfile.TemporaryDirectory())
-
-        def start(*command):
-            process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-            stack.callback(process.wait)
-            # The registry is the first to come and goes last; what the others want of it is done by then.
-            stack.callback(process.terminate)
-
-        registry = free_port()
-        start(redis, "--port", str(registry), "--save", "", "--dir", directory)
-        until("Redis", 10, lambda: socket.create_connection(("127.0.0.1", registry), 1).close() or True)
-        url = f"--registry=redis://127.0.0.1:{registry}"
-        license_file = os.path.join(directory, "license")
-        with open(license_file, "w", encoding="utf-8") as file:
-            file.write("key")
-        addresses = [free_port() for _ in range(3)]
         first = free_port()
-        start(hatchery, "agent", url, "--node=n", f"--executable={simulated}", f"--license-file={license_file}",
-              f"--state-dir={directory}/state", f"--ports={first}-{first + 40}", "--slots=4", "--on-shutdown=kill",
-              *(f"--{flag}=127.0.0.1:{p}" for flag, p in zip(("listen", "admin-listen", "liveliness-listen"), addresses)))
-        doors = [(free_port(), free_port()) for _ in range(2)]
-        secret, keys = "s" * 42 + "8", os.path.join(directory, "keys")
-        token = "hatchery_balancer0000_" + secret
-        with open(keys, "w", encoding="utf-8") as file:
-            known = {"id": "balancer0000", "sha256": hashlib.sha256(secret.encode()).hexdigest()}
-            json.dump(known | {"scopes": ["spawn", "operate"]}, file)
-        for port, admin in doors:
-            start(hatchery, "frontdoor", url, f"--listen=127.0.0.1:{port}", f"--admin-listen=127.0.0.1:{admin}",
-                  f"--tls-cert={certificate[0]}", f"--tls-key={certificate[1]}", f"--api-keys={keys}")
+        doors, addresses, token = farm(stack, directory, certificate, *programs, f"--ports={first}-{first + 40}")
         health = os.path.join(os.path.dirname(sample), "..", "docker", "healthcheck")
         for admin in (doors[0][1], doors[1][1], addresses[1]):
             environment = os.environ | {"HEALTHCHECK_PORT": str(admin)}
@@ -315,8 +327,47 @@ def real(kind, sample, certificate, hatchery, simulated, redis):
                     file.write(connection.getresponse().read())
 
 
+def node(sample, certificate, *programs):
+    """A viewer reaches its server through the node's own nginx, and nobody reaches anything else."""
+    with contextlib.ExitStack() as stack:
+        directory = stack.enter_context(tempfile.TemporaryDirectory())
+        https = free_port()
+        flags = (f"--endpoint=wss://localhost:{https}/viewer/{{port}}", "--ports=55000-55999")
+        doors, _, token = farm(stack, directory, certificate, *programs, *flags)
+        door = doors[0][0]
+        stack.enter_context(balancer("node", sample, [], certificate, https))
+        until("the node", 20, lambda: b'"up"' in call(door, "GET", "/v1/nodes", token=token)[1])
+        for path in ("/", "/viewer/22", "/viewer/550000", "/viewer/54999", "/viewer/55000/x"):
+            status, _ = call(https, "GET", path)
+            assert status == 404, (path, status)
+        status, body = call(door, "POST", "/spawn", token=token)
+        assert status == 200, body
+        spawn = json.loads(body)
+        path = spawn["endpoint"].removeprefix(f"wss://localhost:{https}")
+        assert re.fullmatch(r"/viewer/55\d{3}", path), spawn
+        assert call(https, "GET", path)[0] == 426
+
+        viewer = connect(https, OUTSIDE)
+        viewer.sendall(f"GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+                       "Sec-WebSocket-Protocol: binary\r\nSec-WebSocket-Version: 13\r\n"
+                       "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n".encode())
+        said = viewer.recv(4096).lower()
+        assert b" 101 " in said and b"sec-websocket-protocol: binary" in said, said
+
+        def state():
+            return json.loads(call(door, "GET", f"/v1/spawns/{spawn['id']}", token=token)[1])
+
+        assert state()["state"] == "ready", state()
+        viewer.close()
+        until("the server ends with its viewer", 20, lambda: state()["state"] == "exited")
+        assert state()["exit"]["reason"] == "disconnected", state()
+
+
 if __name__ == "__main__":
     with certificates() as shown:
+        if sys.argv[1] == "node":
+            node(sys.argv[2], shown, *sys.argv[3:])
+            sys.exit()
         stand_ins(*sys.argv[1:3], shown)
         if len(sys.argv) > 3:
             real(*sys.argv[1:3], shown, *sys.argv[3:])

@@ -81,7 +81,9 @@ impl Browser {
             &profile,
             &size,
         ];
+        // A farm's CA is no authority to a browser that was told nothing of it.
         let wanted = json!({"capabilities": {"alwaysMatch": {
+            "acceptInsecureCerts": true,
             "goog:chromeOptions": {"args": args},
             "goog:loggingPrefs": {"browser": "ALL"},
         }}});

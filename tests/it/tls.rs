@@ -9,7 +9,7 @@ use std::time::Duration;
 use hatchery_tests::certs::{Certs, curl};
 use hatchery_tests::load::{Load, Outcome};
 use hatchery_tests::role::{clients, hatchery};
-use hatchery_tests::{AgentPlan, Client, Farm, Look, Role, until, wait::PATIENCE};
+use hatchery_tests::{AgentPlan, Browser, Client, Farm, Look, Role, until, wait::PATIENCE};
 use rustix::process::Signal;
 use serde_json::{Value, json};
 use tokio::io::AsyncReadExt;
@@ -169,6 +169,33 @@ async fn callers_are_served_by_https_and_hang_up_on_it_as_ever() {
         Look::when(left == 0, || format!("{left} processes"))
     })
     .await;
+    drop(role);
+    farm.finish().await;
+}
+
+#[tokio::test]
+async fn pages_come_by_https_and_their_feed_and_calls_with_them() {
+    let certs = certs();
+    let farm = farm(&certs).await;
+    let (role, http) = another_door(&farm, "secure", &certs.public_door("door")).await;
+    let browser = Browser::start(1440, 1100).await;
+    browser.open(&format!("https://{}/", http.addr)).await;
+    browser.sees("#connection", "Live").await;
+    browser.sees("#total", "of 4").await;
+    browser.click("[aria-label=\"Cordon node-a\"]").await;
+    browser.sees("#notes", "node-a is closed to new spawns.").await;
+    browser.click("[aria-label=\"Uncordon node-a\"]").await;
+    browser.sees("#notes", "node-a is open again.").await;
+
+    // What is on this machine may be reached without TLS.
+    browser.open(&format!("https://{}/demo", http.addr)).await;
+    browser.click("#create").await;
+    browser.sees("[data-viewer=\"1\"]", "The model is open.").await;
+    let spawn = browser.run("return document.querySelector('[data-viewer]').dataset.spawn;").await;
+    browser.click("[data-viewer=\"1\"] header button").await;
+    farm.ends(spawn.as_str().unwrap()).await;
+    let said = browser.console().await;
+    assert!(!said.iter().any(|line| line.contains("Refused") || line.contains("Mixed")), "{said:#?}");
     drop(role);
     farm.finish().await;
 }
