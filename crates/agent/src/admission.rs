@@ -15,7 +15,7 @@ use crate::spawn::driver::{Body, Driver};
 use crate::spawn::exit::Cause;
 use crate::spawn::start::{Order, record, start};
 use crate::spawn::{Answer, Facts, Refusal, Why};
-use crate::table::{Admission, Ask};
+use crate::table::entrance::{Admission, Ask};
 
 /// The longest an answer waits for the registry to know of the spawn.
 const REGISTRY_PATIENCE: Duration = Duration::from_millis(250);

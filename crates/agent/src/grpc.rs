@@ -15,7 +15,8 @@ use crate::node::Node;
 use crate::spawn::exit::Cause;
 use crate::spawn::start::Order;
 use crate::spawn::{Refusal, Why, output};
-use crate::table::{Again, Ask, Ending, Entry};
+use crate::table::entrance::Ask;
+use crate::table::{Again, Ending, Entry};
 
 /// Most lines of output in one reply.
 const MOST_LINES: usize = 10_000;

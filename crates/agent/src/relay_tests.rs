@@ -8,7 +8,7 @@ use crate::config::{Config, Launcher};
 use crate::life::make_node;
 use crate::logs::Logs;
 use crate::state::StateDir;
-use crate::table::{Admission, Ask};
+use crate::table::entrance::{Admission, Ask};
 
 fn relay(dir: &tempfile::TempDir) -> Relay {
     let mut config = Config::new("n".parse().unwrap(), Launcher::Nothing, dir.path().to_owned());

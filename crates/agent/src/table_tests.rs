@@ -1,11 +1,13 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use model::ExitReason;
+use model::{Eligibility, ExitReason, RendererType};
 use proptest::prelude::*;
 
+use super::entrance::{Admission, Admitted, Ask};
 use super::*;
 use crate::config::Launcher;
+use crate::spawn::Why;
 
 pub(super) fn table(change: impl FnOnce(&mut Config)) -> Table {
     let mut config = Config::new("n".parse().unwrap(), Launcher::Nothing, PathBuf::from("/s"));

@@ -16,7 +16,8 @@ use super::{Answer, output};
 use crate::node::Node;
 use crate::ports;
 use crate::state::record::Mark;
-use crate::table::{Admitted, Inbox};
+use crate::table::Inbox;
+use crate::table::entrance::Admitted;
 
 /// How often the length of its output is looked at.
 const OUTPUT_CHECK: Duration = Duration::from_secs(1);

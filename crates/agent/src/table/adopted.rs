@@ -7,7 +7,8 @@ use model::{Exit, SpawnState};
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
-use super::{Admitted, Entry, Inbox, Table};
+use super::entrance::Admitted;
+use super::{Entry, Inbox, Table};
 use crate::spawn::exit::Cause;
 use crate::spawn::lifecycle::stall_after;
 use crate::spawn::{Answer, Facts, Snapshot};
@@ -118,8 +119,9 @@ mod tests {
 
     use model::{Eligibility, ExitReason, RendererType, SpawnId};
 
+    use super::super::Liveliness;
+    use super::super::entrance::{Admission, Ask};
     use super::super::tests::{ask, table};
-    use super::super::{Admission, Liveliness};
     use super::*;
     use crate::spawn::Why;
 
@@ -198,7 +200,7 @@ mod tests {
         let exit = Exit { reason: ExitReason::Failed, code: None, signal: None, text: None };
         table.bury(gone.facts, gone.ready, now, exit, now);
         assert_eq!((table.running(), table.backlog_len(), table.usage().ports), (0, 1, 0));
-        let again = crate::table::Ask { id, ..ask(RendererType::Csr) };
+        let again = Ask { id, ..ask(RendererType::Csr) };
         assert!(matches!(table.admit(again, now), Admission::Joined(_)));
     }
 

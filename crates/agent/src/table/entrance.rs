@@ -1,0 +1,176 @@
+//! Who is let in, and what becomes of those who are until their process runs.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use model::{Eligibility, Owner, RendererType, SpawnId};
+use tokio::sync::{Notify, watch};
+use tokio::time::Instant;
+
+use super::{Door, Entry, Inbox, Table};
+use crate::ports;
+use crate::spawn::{Answer, Facts, Refusal, Snapshot, Why};
+
+/// What a request asks for, as far as the table cares.
+#[derive(Debug, Clone)]
+pub(crate) struct Ask {
+    pub(crate) id: SpawnId,
+    pub(crate) renderer: RendererType,
+    pub(crate) labels: BTreeMap<String, String>,
+    pub(crate) owner: Option<Owner>,
+}
+
+/// A spawn that was let in, for the task that will own it.
+#[derive(Debug)]
+pub(crate) struct Admitted {
+    pub(crate) facts: Arc<Facts>,
+    pub(crate) bell: Arc<Notify>,
+    pub(crate) answer: watch::Sender<Option<Answer>>,
+}
+
+/// What came of asking for admission.
+#[derive(Debug)]
+pub(crate) enum Admission {
+    New(Admitted, watch::Receiver<Option<Answer>>),
+    /// It is here already; this will be (or was) the answer.
+    Joined(watch::Receiver<Option<Answer>>),
+    Refused(Refusal),
+}
+
+impl Table {
+    /// Joins a spawn that is here already.
+    pub(crate) fn join(&mut self, id: SpawnId, now: Instant) -> Option<watch::Receiver<Option<Answer>>> {
+        if let Some(entry) = self.running.get_mut(&id) {
+            entry.waiting += 1;
+            return Some(entry.answer.clone());
+        }
+        self.recent.get(id, now).map(|entry| entry.answer.clone())
+    }
+
+    /// Lets a spawn in, or says why not: the one place that decides.
+    pub(crate) fn admit(&mut self, ask: Ask, now: Instant) -> Admission {
+        if let Some(answer) = self.join(ask.id, now) {
+            return Admission::Joined(answer);
+        }
+        match self.may_enter(&ask, now) {
+            Ok(()) => {}
+            Err(refusal) => return Admission::Refused(refusal),
+        }
+        let Some(port) = self.ports.take(ports::is_free) else {
+            return Admission::Refused(Why::NoPort.because("every port is taken"));
+        };
+        let gpu = match ask.renderer {
+            RendererType::Csr => None,
+            RendererType::Ssr => self.gpus.take(),
+        };
+        let facts = Arc::new(Facts {
+            id: ask.id,
+            renderer: ask.renderer,
+            port,
+            endpoint: self.endpoint(ask.id, port),
+            gpu,
+            labels: ask.labels,
+            owner: ask.owner,
+            started: now,
+        });
+        let bell = Arc::new(Notify::new());
+        let (answer, receiver) = watch::channel(None);
+        let entry = Entry {
+            spawn: Snapshot::new(Arc::clone(&facts)),
+            pid: 0,
+            launched: false,
+            inbox: Inbox::default(),
+            bell: Arc::clone(&bell),
+            answer: receiver.clone(),
+            waiting: 1,
+            answered: false,
+            adopted: false,
+        };
+        self.running.insert(ask.id, entry);
+        self.starting += 1;
+        Admission::New(Admitted { facts, bell, answer }, receiver)
+    }
+
+    fn may_enter(&mut self, ask: &Ask, now: Instant) -> Result<(), Refusal> {
+        match self.door {
+            Door::Open => {}
+            Door::ShuttingDown | Door::Emptying => {
+                return Err(Why::ShuttingDown.because("the agent is going away"));
+            }
+            Door::Superseded => {
+                return Err(Why::ShuttingDown.because("another agent has taken this node over"));
+            }
+        }
+        if self.tombstones.contains(ask.id, now) {
+            return Err(Why::Abandoned.because("it was stopped, abandoned or has ended before"));
+        }
+        let (eligibility, _) = self.eligibility();
+        if eligibility != Eligibility::Eligible {
+            return Err(Why::NotEligible.because(format!("the node is {eligibility}")));
+        }
+        let on = match ask.renderer {
+            RendererType::Csr => self.csr,
+            RendererType::Ssr => self.ssr,
+        };
+        if !on {
+            return Err(Why::RendererOff.because(format!("{} is switched off on this node", ask.renderer)));
+        }
+        if self.running.len() >= self.slots {
+            return Err(Why::Full.because(format!("all {} slots are taken", self.slots)));
+        }
+        if ask.renderer == RendererType::Ssr && !self.gpus.has_room() {
+            return Err(Why::GpusFull.because("every GPU slot is taken"));
+        }
+        Ok(())
+    }
+
+    /// Its process was started: from now on others are told of it.
+    pub(crate) fn launched(&mut self, id: SpawnId, pid: u32, now: Instant) {
+        self.settle_one_start();
+        let Some(entry) = self.running.get_mut(&id) else { return };
+        entry.pid = pid;
+        entry.launched = true;
+        let spawn = entry.spawn.clone();
+        self.publish(spawn, now);
+    }
+
+    /// Its process could not be started: as if it had never been here.
+    pub(crate) fn not_launched(&mut self, id: SpawnId) {
+        self.settle_one_start();
+        if let Some(entry) = self.running.remove(&id) {
+            self.give_back(&entry.spawn.facts);
+        }
+    }
+
+    /// Somebody else has taken its port before it could: it gets another one. None when its end is wanted, the agent goes
+    /// away, or no port is free.
+    pub(crate) fn relocate(&mut self, id: SpawnId) -> Option<Arc<Facts>> {
+        if matches!(self.door, Door::ShuttingDown | Door::Superseded) {
+            return None;
+        }
+        let entry = self.running.get(&id)?;
+        if !entry.inbox.is_empty() {
+            return None;
+        }
+        let before = Arc::clone(&entry.spawn.facts);
+        let port = self.ports.take_any(ports::is_free)?;
+        self.ports.give_back(before.port);
+        let facts = Arc::new(Facts { port, endpoint: self.endpoint(id, port), ..Facts::clone(&before) });
+        self.running.get_mut(&id)?.spawn.facts = Arc::clone(&facts);
+        Some(facts)
+    }
+
+    /// Another process was started for it.
+    pub(crate) fn restarted(&mut self, id: SpawnId, pid: u32) {
+        if let Some(entry) = self.running.get_mut(&id) {
+            entry.pid = pid;
+        }
+    }
+
+    fn settle_one_start(&mut self) {
+        self.starting = self.starting.saturating_sub(1);
+        if self.starting == 0 {
+            self.settled.notify_waiters();
+        }
+    }
+}
