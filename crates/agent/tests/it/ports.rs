@@ -104,8 +104,11 @@ async fn whoever_fails_for_another_reason_is_not_started_again() {
         assert_eq!(starts(file.path()).len(), 1, "{end}");
     }
     // Once it was ready, viewers know its port.
-    let file = farm.dir.path().join("starts");
-    let (id, _) = farm.spawn_as(&once(&file, &format!("say ready; echo \"{WORDS}\"; exit 4"), STAY)).await;
+    let (file, go) = (farm.dir.path().join("starts"), farm.dir.path().join("go"));
+    let wait = format!("until [[ -e {} ]]; do sleep 0.01; done", go.display());
+    let (id, _) =
+        farm.spawn_as(&once(&file, &format!("say ready; {wait}; echo \"{WORDS}\"; exit 4"), STAY)).await;
+    std::fs::write(&go, "").unwrap();
     farm.until_ended(id, ExitReason::Failed).await;
     assert_eq!(starts(&file).len(), 1);
     farm.until_empty().await;
