@@ -93,8 +93,10 @@ async fn an_agent_starts_nothing_for_a_front_door_without_a_certificate_of_its_f
         let refused = http.spawn(&json!({})).await;
         assert_eq!(refused.status, 503, "{name}: {refused:?}");
         assert!(refused.text().contains(told), "{name}: {refused:?}");
-        drop(role);
         assert!(farm.processes().is_empty(), "{name}");
+        // What it has reserved it gives back after its answer, while it lives.
+        farm.assert_empty().await;
+        drop(role);
     }
     let spawned = farm.door(0).spawned(&json!({})).await;
     farm.stop([spawned["id"].as_str().unwrap()]).await;
