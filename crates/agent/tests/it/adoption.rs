@@ -69,6 +69,23 @@ async fn two_agents_do_not_share_their_state() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn one_that_lost_its_first_port_is_taken_over_at_its_second() {
+    let farm = Farm::start().await;
+    let mark = farm.dir.path().join("mark");
+    let lose = "echo \"Can't create lws context.\"; exit 4";
+    let script = format!("if [[ ! -e {0} ]]; then touch {0}; {lose}; fi; {STAY}", mark.display());
+    let (id, ready) = farm.spawn_as(&script).await;
+    let before = farm.info(id).await;
+    let farm = next(farm, OnShutdown::Adopt, |_| ()).await;
+    let after = farm.info(id).await;
+    assert!(mark.exists());
+    assert_eq!((after.port, after.pid, &after.endpoint), (before.port, before.pid, &ready.endpoint));
+    farm.stop(id).await;
+    farm.until_ended(id, ExitReason::Stopped).await;
+    farm.until_empty().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn asking_the_next_agent_again_gets_the_same_answer() {
     let farm = Farm::start().await;
     let ask = SpawnRequest { labels: [("sdk".to_owned(), "1".to_owned())].into(), ..farm.ask(STAY) };
