@@ -30,8 +30,9 @@ const HOSTS: [(&str, u8); 8] = [
 ];
 const DOORS: [&str; 2] = ["door-1", "door-2"];
 const NODES: [&str; 3] = ["node-a", "node-b", "node-c"];
-/// Every agent has these, on its own host.
-const PORTS: std::ops::RangeInclusive<u16> = 55000..=55019;
+/// Every agent has these, on its own host. They are below those that the kernel gives to outgoing connections, some of which
+/// last as long as the farm does.
+const PORTS: std::ops::RangeInclusive<u16> = 31000..=31019;
 /// Without a heartbeat for this long nothing is placed on a node.
 const STALE: Duration = Duration::from_secs(3);
 /// And for this long its spawns are lost.
@@ -273,7 +274,7 @@ impl Watched {
         let answer = door.spawned(&json!({})).await;
         let (id, node) = (text(&answer, "id").to_owned(), text(&answer, "node").to_owned());
         let endpoint = text(&answer, "endpoint");
-        assert!(endpoint.starts_with(&format!("ws://{}:55", network.host(&node).addr)), "{answer}");
+        assert!(endpoint.starts_with(&format!("ws://{}:310", network.host(&node).addr)), "{answer}");
         let mut watched = Self { id, node, viewer: Viewer::client_side(endpoint).await };
         watched.looks().await;
         watched
