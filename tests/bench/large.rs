@@ -21,7 +21,7 @@ async fn report(registry: &Registry, spawns: &[Vec<SpawnId>], epoch: AgentEpoch)
         let description = NodeDescription {
             advertise: format!("http://10.0.0.1:{n}"),
             endpoint: "ws://{host}:{port}".to_owned(),
-            kind: NodeKind { pool: "large".to_owned(), labels: BTreeMap::new() },
+            kind: NodeKind { pool: "large".to_owned(), labels: BTreeMap::new(), dedicated: false },
             slots: SPAWNS,
             gpus: 0,
             gpu_slots: 0,
@@ -35,7 +35,15 @@ async fn report(registry: &Registry, spawns: &[Vec<SpawnId>], epoch: AgentEpoch)
         };
         let heartbeat = Heartbeat::new(description, ids.iter().map(ready).collect());
         let (node, heartbeat) = (format!("large-{n:04}").parse()?, Some(heartbeat));
-        let report = AgentReport { node, epoch, takeover: true, changes: Vec::new(), heartbeat };
+        let report = AgentReport {
+            node,
+            epoch,
+            takeover: true,
+            identity: registry::Identity::default(),
+            accepted: 0,
+            changes: Vec::new(),
+            heartbeat,
+        };
         let orders = registry.report(&report).await?;
         ensure!(!orders.superseded && !orders.unknown, "{orders:?}");
     }

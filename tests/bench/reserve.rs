@@ -36,7 +36,7 @@ async fn farm(url: &str, name: &str, nodes: u32, labels: &[&str], draining: u32)
         let description = NodeDescription {
             advertise: format!("http://{node}:7070"),
             endpoint: "ws://{host}:{port}".to_owned(),
-            kind: NodeKind { pool: "default".to_owned(), labels: label },
+            kind: NodeKind { pool: "default".to_owned(), labels: label, dedicated: false },
             slots: 32,
             gpus: 0,
             gpu_slots: 0,
@@ -48,6 +48,8 @@ async fn farm(url: &str, name: &str, nodes: u32, labels: &[&str], draining: u32)
             node: node.clone(),
             epoch: AgentEpoch::mint(),
             takeover: true,
+            identity: registry::Identity::default(),
+            accepted: 0,
             changes: Vec::new(),
             heartbeat: Some(Heartbeat::new(description, Vec::new())),
         };
@@ -66,6 +68,7 @@ fn ask(labels: &BTreeMap<String, String>) -> Reserve {
         placement: Placement::Spread,
         avoid: Vec::new(),
         place: None,
+        number: None,
         owner: None,
         most: None,
     }

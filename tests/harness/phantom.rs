@@ -27,7 +27,7 @@ impl Phantom {
         let description = NodeDescription {
             advertise: "http://127.0.0.1:9".to_owned(),
             endpoint: "ws://127.0.0.1:{port}".to_owned(),
-            kind: NodeKind { pool: "phantom".to_owned(), labels: BTreeMap::new() },
+            kind: NodeKind { pool: "phantom".to_owned(), labels: BTreeMap::new(), dedicated: false },
             slots: 0,
             gpus: 0,
             gpu_slots: 0,
@@ -48,7 +48,15 @@ impl Phantom {
 
     async fn report(&mut self, changes: Vec<Change>, heartbeat: Option<Heartbeat>) {
         let (node, epoch, takeover) = (self.node.clone(), self.epoch, heartbeat.is_some());
-        let report = AgentReport { node, epoch, takeover, changes, heartbeat };
+        let report = AgentReport {
+            node,
+            epoch,
+            takeover,
+            identity: registry::Identity::default(),
+            accepted: 0,
+            changes,
+            heartbeat,
+        };
         let orders = self.registry.report(&report).await.expect("the registry is there");
         assert!(!orders.unknown && !orders.superseded, "{orders:?}");
     }

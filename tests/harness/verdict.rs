@@ -191,7 +191,7 @@ async fn agents_agree(farm: &Farm) {
                 Ok(client) => client,
                 Err(error) => return Look::NotYet(format!("{}: {error}", agent.node)),
             };
-            match client.list(ListRequest {}).await {
+            match client.list(ListRequest::default()).await {
                 Ok(list) => {
                     let lives = list.into_inner().spawns.into_iter().filter(|spawn| spawn.exit.is_none());
                     listed.extend(lives.map(|spawn| (spawn.spawn_id, spawn.pid)));

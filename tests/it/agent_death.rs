@@ -76,7 +76,13 @@ async fn drain(farm: &Farm, within: Duration) {
         started_at: now,
     };
     let node = "node-a".parse().unwrap();
-    assert!(registry(farm).set_eligibility(&node, Eligibility::Draining, Some(&drain), None).await.unwrap());
+    assert!(
+        registry(farm)
+            .set_eligibility(&node, Eligibility::Draining, Some(&drain), None)
+            .await
+            .unwrap()
+            .is_some()
+    );
 }
 
 #[tokio::test]
@@ -354,7 +360,9 @@ async fn a_drain_that_was_undone_ends_nobody() {
     drain(&farm, Duration::from_secs(3)).await;
     sleep(Duration::from_millis(1500)).await;
     let node = "node-a".parse().unwrap();
-    assert!(registry(&farm).set_eligibility(&node, Eligibility::Eligible, None, None).await.unwrap());
+    assert!(
+        registry(&farm).set_eligibility(&node, Eligibility::Eligible, None, None).await.unwrap().is_some()
+    );
     sleep(Duration::from_secs(3)).await;
     still_watches(&mut viewer).await;
     assert_eq!(text(&farm.record(&id).await, "state"), "ready");

@@ -106,6 +106,8 @@ pub struct Config {
     pub pool: String,
     /// The node's labels.
     pub labels: BTreeMap<String, String>,
+    /// Only requests that name the pool are placed on this node.
+    pub dedicated: bool,
     /// Where logs of spawns and the agent's own state are kept; absolute.
     pub state_dir: PathBuf,
     /// Who spawns run as, where it is not who the agent runs as.
@@ -176,6 +178,7 @@ impl Config {
             egl: false,
             pool: "default".to_owned(),
             labels: BTreeMap::new(),
+            dedicated: false,
             state_dir,
             spawn_user: None,
             spawn_memory: None,

@@ -194,7 +194,7 @@ impl NodeAgent for Service {
             return Err(Status::unavailable("spawns are still being started"));
         }
         let remaining = u32::try_from(self.node.table().running()).unwrap_or(u32::MAX);
-        Ok(Response::new(v1::SetEligibilityReply { remaining }))
+        Ok(Response::new(v1::SetEligibilityReply { remaining, generation: request.generation }))
     }
 
     async fn list(&self, _request: Request<v1::ListRequest>) -> Result<Response<v1::ListReply>, Status> {

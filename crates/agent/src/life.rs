@@ -346,7 +346,11 @@ pub(crate) fn make_node(
     let description = NodeDescription {
         advertise,
         endpoint: endpoint.to_string(),
-        kind: NodeKind { pool: config.pool.clone(), labels: config.labels.clone() },
+        kind: NodeKind {
+            pool: config.pool.clone(),
+            labels: config.labels.clone(),
+            dedicated: config.dedicated,
+        },
         slots: config.slots,
         gpus: config.gpus,
         gpu_slots: config.gpu_slots,

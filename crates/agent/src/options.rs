@@ -149,6 +149,10 @@ pub struct Options {
     #[arg(long = "label", env = "HATCHERY_LABEL", value_name = "K=V", value_delimiter = ',')]
     pub labels: Vec<String>,
 
+    /// Take only requests that name this node's pool, so that it meets no others' viewers
+    #[arg(long, env = "HATCHERY_DEDICATED", value_parser = BoolishValueParser::new())]
+    pub dedicated: bool,
+
     /// Directory for logs of spawns and the agent's state
     /// [default: /var/lib/hatchery/NODE for root, else hatchery/NODE in $XDG_STATE_HOME or ~/.local/state]
     #[arg(long, env = "HATCHERY_STATE_DIR", value_name = "DIR")]
@@ -263,6 +267,7 @@ impl Options {
             egl: self.egl,
             pool: self.pool,
             labels,
+            dedicated: self.dedicated,
             env: self.env,
             args: self.args,
             ready_timeout: self.ready_timeout,

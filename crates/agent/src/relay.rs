@@ -200,6 +200,8 @@ impl Relay {
                 node: self.node.config.node.clone(),
                 epoch: self.node.epoch,
                 takeover: self.takeover,
+                identity: registry::Identity::default(),
+                accepted: 0,
                 changes,
                 heartbeat,
             },
@@ -233,6 +235,7 @@ impl Relay {
 /// The operator's wish, for a registry that has lost it.
 fn wish(wish: &table::wish::Wish, now: Instant) -> registry::Wish {
     registry::Wish {
+        generation: 0,
         eligibility: wish.eligibility,
         drain: wish.drain.as_ref().map(|drain| DrainWish {
             left: drain.deadline.saturating_duration_since(now),

@@ -43,7 +43,8 @@ impl Exit {
             | ErrorCode::Forbidden
             | ErrorCode::RateLimited
             | ErrorCode::QuotaExceeded
-            | ErrorCode::IdempotencyConflict => Self::Refused,
+            | ErrorCode::IdempotencyConflict
+            | ErrorCode::SpawnEnded => Self::Refused,
             ErrorCode::ReadyTimeout => Self::TimedOut,
             ErrorCode::InvalidRequest | ErrorCode::BodyTooLarge => Self::Usage,
             ErrorCode::SpawnFailed

@@ -84,6 +84,7 @@ pub(crate) fn word(reason: v1::refused::Reason) -> &'static str {
         R::CannotStart => "the server cannot be started there",
         R::BadModel => "the model leads outside the model directories",
         R::ShuttingDown => "its agent is going away",
+        R::WrongNode => "another node is at its address",
     }
 }
 
@@ -171,7 +172,11 @@ impl Agents {
             StopReason::Stopped => model::ExitReason::Stopped,
             StopReason::Cancelled => model::ExitReason::Cancelled,
         };
-        let message = v1::StopRequest { spawn_id: spawn.to_string(), reason: reason.as_str().to_owned() };
+        let message = v1::StopRequest {
+            spawn_id: spawn.to_string(),
+            reason: reason.as_str().to_owned(),
+            node: node.to_string(),
+        };
         let reply = short(link.client.stop(tagged(message, request))).await?;
         Ok(reply.outcome())
     }
@@ -200,7 +205,7 @@ impl Agents {
         request: &RequestId,
     ) -> Result<Option<Vec<String>>, AgentError> {
         let link = self.link(node, advertise).await?;
-        let message = v1::ReadLogRequest { spawn_id: spawn.to_string(), lines };
+        let message = v1::ReadLogRequest { spawn_id: spawn.to_string(), lines, node: node.to_string() };
         let mut client = link.client.max_decoding_message_size(LARGEST_REPLY);
         let call = timeout(SHORT_CALL, client.read_log(tagged(message, request))).await;
         match call {

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 
 use model::{Demand, NodeId, RequestId, SpawnId, TicketId};
-use registry::{Permits, Registry, RegistryError, Reservation, Reserve, Reserved};
+use registry::{Permits, Registry, RegistryError, Reservation, Reserve, Reserved, Standing};
 use tokio::net::TcpListener;
 use tokio::sync::{Mutex as AsyncMutex, watch};
 use tokio::time::Instant;
@@ -118,6 +118,7 @@ impl Door {
             place: ticket,
             owner: order.owner.clone(),
             most: order.most,
+            number: None,
         };
         let work = async move {
             let _asking = match &asking {
@@ -175,7 +176,13 @@ impl Door {
         match self.picture.choose(demand, tried, &self.agents.shunned()) {
             Choice::Node { node, advertise } => {
                 self.metrics.placement(Source::Picture);
-                let chosen = Reservation { spawn: SpawnId::mint(), node, advertise };
+                let chosen = Reservation {
+                    spawn: SpawnId::mint(),
+                    node,
+                    advertise,
+                    standing: Standing::Good,
+                    number: None,
+                };
                 Some(Got::Slot(Held::improvised(self, chosen, request.clone(), demand.renderer)))
             }
             Choice::Full => Some(Got::Full),

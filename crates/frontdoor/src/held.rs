@@ -95,6 +95,7 @@ impl Held {
             deadline_ms: millis(left.mul_f64(0.98)).max(1),
             reservation_ms: millis(door.registry.timing().reservation.saturating_sub(now - self.since)),
             owner: order.owner.clone().map(Into::into),
+            node: self.reservation.node.to_string(),
         };
         self.stage = Stage::Sent;
         let outcome = link.spawn(message, &self.request, deadline).await;
@@ -174,7 +175,7 @@ async fn abandon(door: &Door, Reservation { node, spawn, .. }: &Reservation) {
 
 /// Best effort: the registry's order reaches the agent with its next heartbeat anyway. Whether the agent has taken it.
 async fn stop(door: &Door, reservation: &Reservation, request: &RequestId) -> bool {
-    let Reservation { node, spawn, advertise } = reservation;
+    let Reservation { node, spawn, advertise, .. } = reservation;
     match door.agents.stop(node, advertise, *spawn, StopReason::Cancelled, request).await {
         Ok(_) => {
             debug!(spawn.id = %spawn, node.id = %node, "spawn stopped");

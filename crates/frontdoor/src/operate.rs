@@ -124,9 +124,8 @@ pub(crate) async fn operate(
                 None => None,
             };
             let eligibility = operation.eligibility();
-            if !door.registry.set_eligibility(&node, eligibility, drain.as_ref(), by.as_deref()).await? {
-                return Ok(None);
-            }
+            let order = door.registry.set_eligibility(&node, eligibility, drain.as_ref(), by.as_deref());
+            let Some(generation) = order.await? else { return Ok(None) };
             let message = v1::SetEligibilityRequest {
                 eligibility: v1::Eligibility::from(eligibility).into(),
                 deadline_ms: operation
@@ -134,6 +133,8 @@ pub(crate) async fn operate(
                     .map(|order| u64::try_from(order.deadline.as_millis()).unwrap_or(u64::MAX)),
                 reason: drain.as_ref().and_then(|drain| drain.reason.clone()),
                 by: by.clone(),
+                node: node.to_string(),
+                generation,
             };
             let told = tell(&door, &node, message, &request).await?;
             let Some((remaining, agent_acknowledged)) = told else { return Ok(None) };

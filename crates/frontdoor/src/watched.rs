@@ -7,13 +7,14 @@ use std::sync::atomic::{AtomicI64, AtomicU64};
 use std::time::Duration;
 
 use model::{
-    Drain, Eligibility, NodeId, NodeRecord, Owner, SpawnId, SpawnRecord, TicketId, Timestamp, Timing,
+    Drain, Eligibility, FarmCause, NodeId, NodeRecord, Owner, SpawnId, SpawnRecord, TicketId, Timestamp,
+    Timing,
 };
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::gauge::Gauge;
 use registry::{
-    Claim, Follow, IdempotencyKey, Located, Permit, Position, Registry, RegistryError, Reserve, Reserved,
-    SpawnFilter, SpawnPage,
+    Claim, Follow, IdempotencyKey, Located, Outcomes, Permit, Position, Registry, RegistryError, Reserve,
+    Reserved, SpawnFilter, SpawnPage,
 };
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep};
@@ -80,6 +81,11 @@ macro_rules! watched {
 }
 
 watched! {
+    check() -> ();
+    learn(outcomes: &Outcomes) -> ();
+    farm_cause() -> Option<FarmCause>;
+    incarnation() -> Uuid;
+    restore_order(node: &NodeId, eligibility: Eligibility, drain: Option<&Drain>, generation: u64) -> bool;
     ping() -> ();
     now() -> Timestamp;
     reserve(ask: &Reserve) -> Reserved;
@@ -92,7 +98,7 @@ watched! {
     sweep() -> ();
     nodes() -> Vec<NodeRecord>;
     node(node: &NodeId) -> Option<NodeRecord>;
-    set_eligibility(node: &NodeId, eligibility: Eligibility, drain: Option<&Drain>, by: Option<&str>) -> bool;
+    set_eligibility(node: &NodeId, eligibility: Eligibility, drain: Option<&Drain>, by: Option<&str>) -> Option<u64>;
     spawns(filter: &SpawnFilter) -> SpawnPage;
     spawn(spawn: SpawnId) -> Option<SpawnRecord>;
     locate(spawn: SpawnId) -> Option<Located>;
@@ -118,13 +124,13 @@ impl Watched {
 
     /// Does not open the circuit: it has a connection of its own, which may be all that broke.
     pub(crate) async fn nudged(&self, after: u64, wait: Duration) -> Result<u64, RegistryError> {
-        self.check()?;
+        self.is_there()?;
         self.count(self.registry.nudged(after, wait).await)
     }
 
     /// Does not open the circuit, for the same reason.
     pub(crate) async fn follow(&self, after: Position, wait: Duration) -> Result<Follow, RegistryError> {
-        self.check()?;
+        self.is_there()?;
         self.count(self.registry.follow(after, wait).await)
     }
 
@@ -144,7 +150,7 @@ impl Watched {
         self.state.subscribe().wait_for(|state| state.outage.is_none()).await.ok();
     }
 
-    fn check(&self) -> Result<(), RegistryError> {
+    fn is_there(&self) -> Result<(), RegistryError> {
         match &self.state.borrow().outage {
             None => Ok(()),
             Some(outage) => Err(RegistryError::Away(outage.why.clone())),
@@ -152,7 +158,7 @@ impl Watched {
     }
 
     async fn ask<T>(&self, call: impl Future<Output = Result<T, RegistryError>>) -> Result<T, RegistryError> {
-        self.check()?;
+        self.is_there()?;
         let began = Instant::now();
         let answer = self.count(call.await);
         if let Err(RegistryError::Away(why)) = &answer {

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use crate::event::Event;
+use crate::health::{FarmCause, NodeHealth};
 use crate::id::{AgentEpoch, NodeId, Owner, SpawnId};
 use crate::node::{Availability, Eligibility, GpuSlots, Load, NodeRecord};
 use crate::spawn::{Exit, RendererType, SpawnRecord, SpawnState};
@@ -122,6 +123,12 @@ pub struct Node {
     /// The drain, if any.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub drain: Option<DrainProgress>,
+    /// What the outcomes of starts say of it.
+    #[serde(default)]
+    pub health: NodeHealth,
+    /// Only requests that name its pool are placed there.
+    #[serde(skip_serializing_if = "std::ops::Not::not", default)]
+    pub dedicated: bool,
 }
 
 impl From<NodeRecord> for Node {
@@ -134,6 +141,8 @@ impl From<NodeRecord> for Node {
             gpus: node.gpus,
             pool: node.description.kind.pool,
             labels: node.description.kind.labels,
+            dedicated: node.description.kind.dedicated,
+            health: node.health,
             version: node.description.version,
             epoch: node.epoch,
             advertise: node.description.advertise,
@@ -190,9 +199,13 @@ pub struct EligibilityAnswer {
 
 /// Answer of `GET /v1/nodes`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
 pub struct NodeList {
     /// All nodes, by name.
     pub nodes: Vec<Node>,
+    /// Present while starts fail on every node alike: no node is at fault.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub farm_cause: Option<FarmCause>,
 }
 
 /// A spawn as clients see it.
@@ -304,6 +317,8 @@ pub enum ErrorCode {
     MethodNotAllowed,
     /// The same idempotency key came with another body.
     IdempotencyConflict,
+    /// The spawn that the idempotency key was answered with has ended.
+    SpawnEnded,
     /// Over 64 KiB.
     BodyTooLarge,
     /// Not JSON.
@@ -343,6 +358,7 @@ impl ErrorCode {
             Self::NotFound => "not-found",
             Self::MethodNotAllowed => "method-not-allowed",
             Self::IdempotencyConflict => "idempotency-conflict",
+            Self::SpawnEnded => "spawn-ended",
             Self::BodyTooLarge => "body-too-large",
             Self::UnsupportedMediaType => "unsupported-media-type",
             Self::UpgradeRequired => "upgrade-required",
@@ -369,6 +385,7 @@ impl ErrorCode {
             Self::NotFound => 404,
             Self::MethodNotAllowed => 405,
             Self::IdempotencyConflict => 409,
+            Self::SpawnEnded => 410,
             Self::BodyTooLarge => 413,
             Self::UnsupportedMediaType => 415,
             Self::UpgradeRequired => 426,
@@ -394,6 +411,7 @@ impl ErrorCode {
             Self::NotFound => "There is no such thing",
             Self::MethodNotAllowed => "This method is not allowed here",
             Self::IdempotencyConflict => "The idempotency key was used with another body",
+            Self::SpawnEnded => "The spawn of this idempotency key has ended",
             Self::BodyTooLarge => "The body is too large",
             Self::UnsupportedMediaType => "The body must be JSON",
             Self::UpgradeRequired => "This route is a WebSocket",
@@ -409,6 +427,18 @@ impl ErrorCode {
             Self::Internal => "Something went wrong inside Hatchery",
         }
     }
+}
+
+/// One node that was tried for a request and did not give a spawn.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Attempt {
+    /// The node.
+    #[schema(value_type = String)]
+    pub node: NodeId,
+    /// `spawn-failed` or `ready-timeout` where a process was started; `refused` or `node-unreachable` where none was.
+    pub code: String,
+    /// Why, in words.
+    pub reason: String,
 }
 
 /// An error as RFC 9457 `application/problem+json`.
@@ -451,6 +481,12 @@ pub struct Problem {
     #[serde(skip_serializing_if = "Option::is_none", default)]
     #[schema(value_type = Option<String>, format = Uuid)]
     pub spawn: Option<SpawnId>,
+    /// With answers of `POST /spawn`: every node that was tried and did not give a spawn, in order.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub attempts: Vec<Attempt>,
+    /// With `spawn-ended`: how it ended.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub exit: Option<Exit>,
     /// After this time it is worth trying again; goes as the header `Retry-After`.
     #[serde(skip)]
     pub retry_after: Option<Duration>,

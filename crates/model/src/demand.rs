@@ -25,6 +25,9 @@ pub struct NodeKind {
     pub pool: String,
     /// All labels the node carries.
     pub labels: BTreeMap<String, String>,
+    /// Only requests that name the pool are placed there (`--dedicated`).
+    #[serde(skip_serializing_if = "std::ops::Not::not", default)]
+    pub dedicated: bool,
 }
 
 impl fmt::Display for NodeKind {
@@ -34,7 +37,7 @@ impl fmt::Display for NodeKind {
         for (i, (k, v)) in self.labels.iter().enumerate() {
             write!(f, "{}{k}={v}", if i == 0 { "" } else { "," })?;
         }
-        Ok(())
+        if self.dedicated { f.write_str("|dedicated") } else { Ok(()) }
     }
 }
 
@@ -53,7 +56,7 @@ impl Demand {
     /// Whether nodes of this kind will do. The renderer is not part of a kind and is not looked at.
     #[must_use]
     pub fn suits(&self, kind: &NodeKind) -> bool {
-        self.pool.as_ref().is_none_or(|pool| *pool == kind.pool)
+        self.pool.as_ref().map_or(!kind.dedicated, |pool| *pool == kind.pool)
             && self.labels.iter().all(|(k, v)| kind.labels.get(k) == Some(v))
     }
 }
@@ -71,7 +74,7 @@ mod tests {
 
     #[test]
     fn a_kind_suits_when_it_has_the_pool_and_every_label() {
-        let kind = NodeKind { pool: "gpu".into(), labels: labels("sdk=2025.1,zone=a") };
+        let kind = NodeKind { pool: "gpu".into(), labels: labels("sdk=2025.1,zone=a"), dedicated: false };
         for (pool, wanted, good) in [
             (None, "", true),
             (Some("gpu"), "", true),
@@ -86,5 +89,22 @@ mod tests {
                 Demand { renderer: RendererType::Csr, pool: pool.map(str::to_owned), labels: labels(wanted) };
             assert_eq!(demand.suits(&kind), good, "{pool:?} {wanted:?}");
         }
+    }
+
+    #[test]
+    fn a_dedicated_kind_suits_only_requests_that_name_its_pool() {
+        let open = NodeKind { pool: "next".into(), labels: labels("sdk=2026"), dedicated: false };
+        let dedicated = NodeKind { dedicated: true, ..open.clone() };
+        assert_ne!(open.to_string(), dedicated.to_string());
+        for (pool, good) in [(None, false), (Some("next"), true), (Some("default"), false)] {
+            let demand = Demand {
+                renderer: RendererType::Csr,
+                pool: pool.map(str::to_owned),
+                labels: labels("sdk=2026"),
+            };
+            assert_eq!(demand.suits(&dedicated), good, "{pool:?}");
+        }
+        let older: NodeKind = serde_json::from_str(r#"{"pool":"next","labels":{"sdk":"2026"}}"#).unwrap();
+        assert_eq!(older, open);
     }
 }

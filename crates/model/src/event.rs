@@ -35,6 +35,12 @@ pub enum EventKind {
     /// What a node offers has changed.
     #[serde(rename = "node.capacity")]
     NodeCapacity,
+    /// Starts fail on a node.
+    #[serde(rename = "node.failing")]
+    NodeFailing,
+    /// Starts succeed again on a node that was failing.
+    #[serde(rename = "node.recovered")]
+    NodeRecovered,
     /// An agent admitted a spawn.
     #[serde(rename = "spawn.launching")]
     SpawnLaunching,
@@ -69,6 +75,8 @@ words!(EventKind {
     NodeDraining = "node.draining",
     NodeDrained = "node.drained",
     NodeCapacity = "node.capacity",
+    NodeFailing = "node.failing",
+    NodeRecovered = "node.recovered",
     SpawnLaunching = "spawn.launching",
     SpawnReady = "spawn.ready",
     SpawnPing = "spawn.ping",

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use crate::demand::NodeKind;
+use crate::health::NodeHealth;
 use crate::id::{AgentEpoch, NodeId};
 use crate::time::Timestamp;
 
@@ -178,6 +179,10 @@ pub struct NodeRecord {
     pub last_heartbeat_at: Timestamp,
     /// The drain, if any.
     pub drain: Option<Drain>,
+    /// Number of the operator's last order; a higher one wins wherever two differ. 0 before the first order.
+    pub generation: u64,
+    /// What the outcomes of starts say.
+    pub health: NodeHealth,
 }
 
 /// Parses `k=v` as given with `--label`.
@@ -241,7 +246,7 @@ mod tests {
         let mut node = NodeDescription {
             advertise: String::new(),
             endpoint: String::new(),
-            kind: NodeKind { pool: "default".into(), labels: BTreeMap::new() },
+            kind: NodeKind { pool: "default".into(), labels: BTreeMap::new(), dedicated: false },
             slots: 32,
             gpus: 2,
             gpu_slots: 4,

@@ -4,7 +4,8 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use model::{
-    Demand, Drain, Event, NameError, NodeId, Owner, Placement, SpawnId, SpawnRecord, SpawnState, TicketId,
+    Demand, Drain, Event, NameError, NodeId, Owner, Placement, RendererType, SpawnId, SpawnRecord,
+    SpawnState, StartFailure, TicketId,
 };
 use serde_json::{Map, Value};
 
@@ -17,11 +18,14 @@ pub struct Reserve {
     pub demand: Demand,
     /// Which of the suitable nodes.
     pub placement: Placement,
-    /// Nodes that must not be chosen, because they have just refused. A handful at most.
+    /// Nodes that must not be chosen, because they have just refused.
     pub avoid: Vec<NodeId>,
     /// The caller's place in line. When nothing is free the caller is put in line (once; its place stays the same
     /// however often it asks) and others who come later do not overtake it.
     pub place: Option<TicketId>,
+    /// The number that the place had before it was given up for a slot on a node that then refused: the place is taken
+    /// there again.
+    pub number: Option<u64>,
     /// Whose spawn it will be.
     pub owner: Option<Owner>,
     /// The most that the owner may have at once: reservations, and spawns that have not ended. Means nothing without an
@@ -38,6 +42,49 @@ pub struct Reservation {
     pub node: NodeId,
     /// gRPC address of the node's agent.
     pub advertise: String,
+    /// Why the node was chosen, and whether the registry wants to know what comes of it.
+    pub standing: Standing,
+    /// The number of the caller's place in line, if it had one: with it the place can be had again, see
+    /// [`Reserve::number`].
+    pub number: Option<u64>,
+}
+
+/// How a node stands that was chosen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Standing {
+    /// Nothing speaks against it: a success need not be reported.
+    #[default]
+    Good,
+    /// Something does, or starts fail on every node: every outcome is to be reported with [`crate::Registry::learn`].
+    Watched,
+    /// It is failing, and this start is its probe. Every outcome is to be reported.
+    Probe,
+    /// It is failing, and no other suitable node has room. Every outcome is to be reported.
+    LastChoice,
+}
+
+/// What the starts of one request came to, in order; no more than one [`Outcome`] a node.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Outcomes {
+    /// The renderer of the request.
+    pub renderer: RendererType,
+    /// The same request failed in the same way on every node that it was tried on (two or more): no node is at fault. Its
+    /// reason is remembered, and after several such requests in a row it is taken for the farm's, see
+    /// [`crate::Registry::farm_cause`].
+    pub same_everywhere: bool,
+    /// Node by node.
+    pub starts: Vec<(NodeId, Outcome)>,
+}
+
+/// What one start came to, as far as it says something of its node.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Outcome {
+    /// The server became ready.
+    Ready,
+    /// The start failed, and its node counts as the cause.
+    Failed(StartFailure),
+    /// Nothing about the node: the request was at fault, or its caller left. A probe may be repeated.
+    Nothing,
 }
 
 /// What came of a [`Reserve`].

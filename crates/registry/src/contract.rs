@@ -3,12 +3,13 @@
 use std::time::Duration;
 
 use model::{
-    Drain, Eligibility, NodeId, NodeRecord, Owner, SpawnId, SpawnRecord, TicketId, Timestamp, Timing,
+    Drain, Eligibility, FarmCause, NodeId, NodeRecord, Owner, SpawnId, SpawnRecord, TicketId, Timestamp,
+    Timing,
 };
 use uuid::Uuid;
 
 use crate::ask::{
-    Claim, Follow, IdempotencyKey, Located, Position, Reserve, Reserved, SpawnFilter, SpawnPage,
+    Claim, Follow, IdempotencyKey, Located, Outcomes, Position, Reserve, Reserved, SpawnFilter, SpawnPage,
 };
 use crate::embedded::Embedded;
 use crate::error::{OpenError, RegistryError};
@@ -70,6 +71,41 @@ impl Registry {
             Backend::Embedded(backend) => backend.timing(),
             Backend::Redis(backend) => backend.timing(),
         }
+    }
+
+    /// Whether it takes writes, which is what a farm needs of it: a server that refuses them (a replica, one that is full or
+    /// has too few replicas, one that cannot save) answers a PING all the same.
+    ///
+    /// # Errors
+    /// It cannot be reached, or refuses.
+    pub async fn check(&self) -> Result<(), RegistryError> {
+        both!(self, b => b.check())
+    }
+
+    /// Notes what the starts of one request came to. What becomes of servers after they were ready, the registry learns from
+    /// their agents' reports.
+    ///
+    /// # Errors
+    /// The registry is away.
+    pub async fn learn(&self, outcomes: &Outcomes) -> Result<(), RegistryError> {
+        both!(self, b => b.learn(outcomes))
+    }
+
+    /// Why starts fail on every node alike, while they do.
+    ///
+    /// # Errors
+    /// The registry is away.
+    pub async fn farm_cause(&self) -> Result<Option<FarmCause>, RegistryError> {
+        both!(self, b => b.farm_cause())
+    }
+
+    /// The registry's identity: another one means that it was wiped, replaced, or went back to an older state, and that
+    /// everything read from it before is void. Random; made with the first write.
+    ///
+    /// # Errors
+    /// The registry is away.
+    pub async fn incarnation(&self) -> Result<Uuid, RegistryError> {
+        both!(self, b => b.incarnation())
     }
 
     /// Whether it can be reached.
@@ -181,7 +217,8 @@ impl Registry {
         both!(self, b => b.now())
     }
 
-    /// Records what an operator wants of a node; `false` when there is no such node. `drain` goes with `draining`; `by` is who asked, for the event.
+    /// Records what an operator wants of a node and gives the order's number; `None` when there is no such node. `drain` goes
+    /// with `draining`; `by` is who asked, for the event.
     ///
     /// # Errors
     /// The registry is away.
@@ -191,8 +228,23 @@ impl Registry {
         eligibility: Eligibility,
         drain: Option<&Drain>,
         by: Option<&str>,
-    ) -> Result<bool, RegistryError> {
+    ) -> Result<Option<u64>, RegistryError> {
         both!(self, b => b.set_eligibility(node, eligibility, drain, by))
+    }
+
+    /// Repeats an order that a registry has forgotten which was wiped or went back to an older state. Changes nothing, and
+    /// gives `false`, when the node is not known or has an order of this number or a higher one.
+    ///
+    /// # Errors
+    /// The registry is away.
+    pub async fn restore_order(
+        &self,
+        node: &NodeId,
+        eligibility: Eligibility,
+        drain: Option<&Drain>,
+        generation: u64,
+    ) -> Result<bool, RegistryError> {
+        both!(self, b => b.restore_order(node, eligibility, drain, generation))
     }
 
     /// A page of spawns, newest first.

@@ -17,9 +17,10 @@ mod permits;
 mod redis;
 
 pub use ask::{
-    Claim, Follow, IdempotencyKey, Located, Position, Reservation, Reserve, Reserved, SpawnFilter, SpawnPage,
+    Claim, Follow, IdempotencyKey, Located, Outcome, Outcomes, Position, Reservation, Reserve, Reserved,
+    SpawnFilter, SpawnPage, Standing,
 };
 pub use contract::Registry;
 pub use error::{OpenError, RegistryError};
 pub use permits::{Permit, Permits};
-pub use report::{AgentReport, Change, DrainWish, Heartbeat, Orders, SpawnReport, Wish};
+pub use report::{AgentReport, Change, DrainWish, Heartbeat, Identity, Orders, SpawnReport, Wish};

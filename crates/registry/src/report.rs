@@ -11,6 +11,7 @@ use model::{
     SpawnId, SpawnState, Timestamp,
 };
 use serde_json::{Map, Value};
+use uuid::Uuid;
 
 /// Everything about one spawn, as its agent knows it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -86,8 +87,7 @@ pub struct Heartbeat {
     pub spawns: Vec<SpawnReport>,
     /// Abandoned reservations (from earlier [`Orders`]) that do not run here and can never start here any more.
     pub forgotten: Vec<SpawnId>,
-    /// What the agent remembers of what the operator wants. Counts only where the registry does not know the node, because
-    /// it was wiped; else the registry's own memory is the newer one.
+    /// What the agent remembers of what the operator wants.
     pub wish: Wish,
 }
 
@@ -109,6 +109,9 @@ impl Heartbeat {
 /// What an agent remembers of what the operator wants of its node.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Wish {
+    /// Number of the order. A higher one wins, here and everywhere: a registry that was wiped, or went back to an older
+    /// state, learns from agents what it has forgotten.
+    pub generation: u64,
     /// Whether new spawns are welcome.
     pub eligibility: Eligibility,
     /// The drain; goes with `draining`.
@@ -138,10 +141,28 @@ pub struct AgentReport {
     pub epoch: AgentEpoch,
     /// Set until the first report of this epoch was accepted: this epoch takes the node over from any other.
     pub takeover: bool,
+    /// Where the agent keeps its state, and which of its lives there this is.
+    pub identity: Identity,
+    /// The last change that the registry has accepted in this epoch; 0 before the first. A registry that has applied less
+    /// went back to an older state.
+    pub accepted: u64,
     /// State changes since the last accepted report.
     pub changes: Vec<Change>,
     /// Present once a second, and in the first report of an epoch.
     pub heartbeat: Option<Heartbeat>,
+}
+
+/// Tells agents apart that claim one node.
+///
+/// Agents with one `instance` follow each other on one state directory, which only one of them uses at a time: the later
+/// life is right, whatever a registry remembers. Agents with different instances are different machines, or one machine whose
+/// state directory was lost: the one that lives keeps the node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Identity {
+    /// Of the state directory, random, kept in it; nil in the reports of older agents.
+    pub instance: Uuid,
+    /// Rises with every start on that directory.
+    pub life: u64,
 }
 
 /// What the registry wants of an agent.
@@ -151,12 +172,23 @@ pub struct Orders {
     pub superseded: bool,
     /// The registry does not know this node (it was wiped): nothing was applied, send everything, with a heartbeat.
     pub unknown: bool,
+    /// Another agent that is alive has this node, at this address, and this one has not had it yet: nothing was applied, and
+    /// this agent must admit nothing.
+    pub taken: Option<String>,
+    /// The registry has applied changes only up to this one and lacks accepted ones: it went back to an older state.
+    /// Nothing was applied; send what it lacks, above all ends.
+    pub behind: Option<u64>,
+    /// Number of the operator's order.
+    pub generation: u64,
     /// What the operator wants of the node.
     pub eligibility: Eligibility,
     /// The drain, if any, and how long until its deadline.
     pub drain: Option<(Drain, Duration)>,
     /// Reservations the agent must end, or never start, and then list in [`Heartbeat::forgotten`].
     pub abandoned: Vec<SpawnId>,
+    /// Reservations that have expired: the agent must not start them any more. One that runs already goes on: its caller
+    /// may have been answered. They are listed in [`Heartbeat::forgotten`] as well, or as spawns.
+    pub expired: Vec<SpawnId>,
 }
 
 /// What an event says beyond its kind, from the spawn as it was then.

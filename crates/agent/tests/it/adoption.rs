@@ -41,6 +41,7 @@ async fn drain(farm: &Farm, deadline: Option<Duration>) {
         deadline_ms: deadline.map(|time| u64::try_from(time.as_millis()).unwrap()),
         reason: Some("kernel".to_owned()),
         by: None,
+        ..Default::default()
     };
     // As a front door does: first the registry, then the agent.
     let now = model::Timestamp::now();

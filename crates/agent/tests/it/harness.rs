@@ -130,7 +130,7 @@ impl Farm {
     }
 
     pub(crate) async fn stop(&self, id: SpawnId) -> v1::stop_reply::Outcome {
-        let ask = v1::StopRequest { spawn_id: id.to_string(), reason: String::new() };
+        let ask = v1::StopRequest { spawn_id: id.to_string(), ..Default::default() };
         self.client.clone().stop(ask).await.unwrap().into_inner().outcome()
     }
 
@@ -143,7 +143,7 @@ impl Farm {
     }
 
     pub(crate) async fn list(&self) -> Vec<v1::SpawnInfo> {
-        self.client.clone().list(v1::ListRequest {}).await.unwrap().into_inner().spawns
+        self.client.clone().list(v1::ListRequest::default()).await.unwrap().into_inner().spawns
     }
 
     pub(crate) async fn info(&self, id: SpawnId) -> v1::SpawnInfo {
@@ -152,7 +152,7 @@ impl Farm {
     }
 
     pub(crate) async fn log(&self, id: SpawnId) -> Vec<String> {
-        let ask = v1::ReadLogRequest { spawn_id: id.to_string(), lines: 0 };
+        let ask = v1::ReadLogRequest { spawn_id: id.to_string(), ..Default::default() };
         self.client.clone().read_log(ask).await.unwrap().into_inner().lines
     }
 

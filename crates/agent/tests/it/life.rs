@@ -90,7 +90,7 @@ async fn an_agent_that_drains_waits_for_the_last_one_or_is_hurried() {
         if hurried {
             hurry.cancel();
         } else {
-            let stop = wire::v1::StopRequest { spawn_id: id.to_string(), reason: String::new() };
+            let stop = wire::v1::StopRequest { spawn_id: id.to_string(), ..Default::default() };
             stopper.stop(stop).await.unwrap();
         }
         tokio::time::timeout(PATIENCE, ended).await.unwrap().unwrap();

@@ -248,6 +248,7 @@ async fn an_abandoned_reservation_is_ended_and_forgotten() {
             placement: Placement::Spread,
             avoid: vec![],
             place: None,
+            number: None,
             owner: None,
             most: None,
         };
@@ -364,7 +365,7 @@ async fn many_cycles_leave_every_counter_where_it_was() {
                     let ask = v1::SpawnRequest { spawn_id: id.clone(), ..form.clone() };
                     match client.spawn(ask).await.unwrap().into_inner().outcome.unwrap() {
                         Outcome::Ready(_) => {
-                            let stop = v1::StopRequest { spawn_id: id, reason: String::new() };
+                            let stop = v1::StopRequest { spawn_id: id, ..Default::default() };
                             client.stop(stop).await.unwrap();
                             done += 1;
                         }

@@ -112,7 +112,7 @@ async fn the_output_of_a_spawn_can_be_read() {
     let farm = Farm::start().await;
     let (id, _) = farm.spawn_as("for i in {1..300}; do echo line $i; done; say ready; rest").await;
     let lines = async |lines| {
-        let ask = v1::ReadLogRequest { spawn_id: id.to_string(), lines };
+        let ask = v1::ReadLogRequest { spawn_id: id.to_string(), lines, ..Default::default() };
         farm.client.clone().read_log(ask).await.unwrap().into_inner().lines
     };
     assert_eq!(lines(2).await, ["line 299", "line 300"]);
@@ -121,8 +121,10 @@ async fn the_output_of_a_spawn_can_be_read() {
     assert_eq!(all.len(), 301);
     assert!(all[0].starts_with("# hatchery spawn.id="), "{}", all[0]);
 
-    let stranger = v1::ReadLogRequest { spawn_id: SpawnId::mint().to_string(), lines: 1 };
+    let stranger =
+        v1::ReadLogRequest { spawn_id: SpawnId::mint().to_string(), lines: 1, ..Default::default() };
     assert_eq!(farm.client.clone().read_log(stranger).await.unwrap_err().code(), Code::NotFound);
-    let nonsense = v1::ReadLogRequest { spawn_id: "../../etc/passwd".to_owned(), lines: 1 };
+    let nonsense =
+        v1::ReadLogRequest { spawn_id: "../../etc/passwd".to_owned(), lines: 1, ..Default::default() };
     assert_eq!(farm.client.clone().read_log(nonsense).await.unwrap_err().code(), Code::InvalidArgument);
 }

@@ -62,6 +62,8 @@ impl ApiError {
             log: None,
             node: None,
             spawn: None,
+            attempts: Vec::new(),
+            exit: None,
             retry_after: None,
         }))
     }

@@ -23,7 +23,8 @@ use crate::door::Door;
 pub(crate) async fn list(State(door): State<Arc<Door>>, uri: Uri) -> Result<Json<NodeList>, ApiError> {
     no_parameters(&uri)?;
     let nodes = door.registry.nodes().await?.into_iter().map(Node::from).collect();
-    Ok(Json(NodeList { nodes }))
+    let farm_cause = door.registry.farm_cause().await?;
+    Ok(Json(NodeList { nodes, farm_cause }))
 }
 
 /// Shows one node.

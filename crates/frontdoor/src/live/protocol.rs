@@ -70,7 +70,9 @@ pub(crate) fn is_of_spawns(kind: EventKind) -> bool {
         | EventKind::NodeUncordoned
         | EventKind::NodeDraining
         | EventKind::NodeDrained
-        | EventKind::NodeCapacity => false,
+        | EventKind::NodeCapacity
+        | EventKind::NodeFailing
+        | EventKind::NodeRecovered => false,
         EventKind::SpawnLaunching
         | EventKind::SpawnReady
         | EventKind::SpawnPing

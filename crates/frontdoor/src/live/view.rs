@@ -202,6 +202,9 @@ fn apply_to_node(node: &mut Node, event: &Event) {
                 drain.remaining = 0;
             }
         }
+        EventKind::NodeFailing | EventKind::NodeRecovered => {
+            node.health = said(event, "health").unwrap_or_default();
+        }
         // What it offers was read; the rest are events of spawns.
         _ => {}
     }
@@ -233,6 +236,8 @@ mod tests {
             load: Load::default(),
             last_heartbeat_at: Timestamp::default(),
             drain: None,
+            health: model::NodeHealth::default(),
+            dedicated: false,
         }
     }
 

@@ -12,7 +12,7 @@ fn node(name: &str, slots: u32, used: u32) -> NodeRecord {
         description: NodeDescription {
             advertise: format!("http://{name}"),
             endpoint: String::new(),
-            kind: NodeKind { pool: "default".into(), labels: BTreeMap::new() },
+            kind: NodeKind { pool: "default".into(), labels: BTreeMap::new(), dedicated: false },
             slots,
             gpus: 0,
             gpu_slots: 0,
@@ -27,6 +27,8 @@ fn node(name: &str, slots: u32, used: u32) -> NodeRecord {
         epoch: AgentEpoch::mint(),
         last_heartbeat_at: Timestamp::from_millis(0),
         drain: None,
+        generation: 0,
+        health: model::NodeHealth::default(),
     }
 }
 

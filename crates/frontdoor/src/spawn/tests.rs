@@ -63,7 +63,7 @@ async fn node(registry: &Registry, name: &str, slots: u32) -> Agent {
     let description = NodeDescription {
         advertise,
         endpoint: "ws://{host}:{port}".to_owned(),
-        kind: NodeKind { pool: name.to_owned(), labels: Default::default() },
+        kind: NodeKind { pool: name.to_owned(), labels: Default::default(), dedicated: false },
         slots,
         gpus: 0,
         gpu_slots: 0,
@@ -75,6 +75,8 @@ async fn node(registry: &Registry, name: &str, slots: u32) -> Agent {
         node: name.parse().unwrap(),
         epoch: AgentEpoch::mint(),
         takeover: true,
+        identity: registry::Identity::default(),
+        accepted: 0,
         changes: Vec::new(),
         heartbeat: Some(Heartbeat::new(description, Vec::new())),
     };
@@ -97,6 +99,7 @@ async fn take(registry: &Registry, pool: &str, owner: Option<Owner>) -> registry
         placement: Placement::Spread,
         avoid: Vec::new(),
         place: None,
+        number: None,
         owner,
         most: None,
     };

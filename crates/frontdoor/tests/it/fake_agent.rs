@@ -151,6 +151,7 @@ impl FakeAgent {
             kind: NodeKind {
                 pool: "default".into(),
                 labels: offer.labels.iter().map(|(k, v)| ((*k).into(), (*v).into())).collect(),
+                dedicated: false,
             },
             slots: offer.slots,
             gpus: 0,
@@ -255,6 +256,8 @@ async fn heartbeats(
                 node: state.node.clone(),
                 epoch,
                 takeover: known.is_some(),
+                identity: registry::Identity::default(),
+                accepted: 0,
                 changes: state.changes.clone(),
                 heartbeat: Some(Heartbeat {
                     forgotten: state.abandoned.iter().copied().collect(),
@@ -393,7 +396,7 @@ impl NodeAgent for Agent {
         let mut state = self.state.lock().unwrap();
         state.wishes.push(call.into_inner());
         let remaining = u32::try_from(state.running.len()).unwrap();
-        Ok(Response::new(v1::SetEligibilityReply { remaining }))
+        Ok(Response::new(v1::SetEligibilityReply { remaining, ..Default::default() }))
     }
 
     async fn list(&self, _: Request<v1::ListRequest>) -> Result<Response<v1::ListReply>, Status> {
@@ -404,7 +407,7 @@ impl NodeAgent for Agent {
         &self,
         call: Request<v1::ReadLogRequest>,
     ) -> Result<Response<v1::ReadLogReply>, Status> {
-        let v1::ReadLogRequest { spawn_id, lines } = call.into_inner();
+        let v1::ReadLogRequest { spawn_id, lines, .. } = call.into_inner();
         if !self.state.lock().unwrap().running.contains_key(&spawn_id.parse().unwrap()) {
             return Err(Status::not_found("no such spawn"));
         }

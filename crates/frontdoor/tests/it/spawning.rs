@@ -188,6 +188,8 @@ async fn a_lost_answer_is_abandoned_before_another_node_is_tried() {
         node: dead.clone(),
         epoch: model::AgentEpoch::mint(),
         takeover: true,
+        identity: registry::Identity::default(),
+        accepted: 0,
         changes: Vec::new(),
         heartbeat: Some(registry::Heartbeat::new(
             farm.registry.node(&dead).await.unwrap().unwrap().description,

@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use model::{
-    AgentEpoch, Availability, Drain, Eligibility, EventKind, GpuSlots, Load, NodeDescription, NodeId,
-    NodeKind, NodeRecord, Owner, RendererType, SpawnId, SpawnRecord, TicketId, Timestamp, Timing,
+    AgentEpoch, Availability, Drain, Eligibility, EventKind, GpuSlots, Load, NodeDescription, NodeHealth,
+    NodeId, NodeKind, NodeRecord, Owner, RendererType, SpawnId, SpawnRecord, TicketId, Timestamp, Timing,
 };
 use serde_json::Map;
 
@@ -13,7 +13,7 @@ use super::history::History;
 use super::line::Line;
 use super::owned::Owned;
 use super::shelf::{Score, Shelf};
-use crate::ask::{Follow, Position, Reservation, Reserve, Reserved};
+use crate::ask::{Follow, Position, Reservation, Reserve, Reserved, Standing};
 use crate::permits::Permits;
 
 /// Why a slot is taken.
@@ -191,7 +191,13 @@ impl Farm {
             if ask.place.is_some_and(|ticket| self.line.leave(ticket)) {
                 self.nudge_line();
             }
-            return Reserved::Slot(Reservation { spawn: ask.spawn, node, advertise });
+            return Reserved::Slot(Reservation {
+                spawn: ask.spawn,
+                node,
+                advertise,
+                standing: Standing::Good,
+                number: None,
+            });
         }
 
         let members = kinds.iter().filter_map(|k| self.stock.get(&(k.clone(), renderer)));
@@ -443,5 +449,7 @@ fn record(id: &NodeId, state: &NodeState) -> NodeRecord {
         epoch: state.epoch,
         last_heartbeat_at: state.beat,
         drain: state.drain.clone(),
+        generation: 0,
+        health: NodeHealth::default(),
     }
 }

@@ -13,7 +13,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use model::{
-    Drain, Eligibility, NodeId, NodeRecord, Owner, SpawnId, SpawnRecord, TicketId, Timestamp, Timing,
+    Drain, Eligibility, FarmCause, NodeId, NodeRecord, Owner, SpawnId, SpawnRecord, TicketId, Timestamp,
+    Timing,
 };
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -21,8 +22,8 @@ use uuid::Uuid;
 
 use self::farm::Farm;
 use crate::ask::{
-    Claim, Follow, IdempotencyKey, LONGEST_FOLLOW, Located, Position, Reserve, Reserved, SpawnFilter,
-    SpawnPage,
+    Claim, Follow, IdempotencyKey, LONGEST_FOLLOW, Located, Outcomes, Position, Reserve, Reserved,
+    SpawnFilter, SpawnPage,
 };
 use crate::permits::Permit;
 use crate::report::{AgentReport, Orders};
@@ -36,6 +37,8 @@ struct Shared {
     timing: Timing,
     /// The machine's time when the registry was made; goes on with tokio's clock, so that nobody can set it back.
     born: (Timestamp, Instant),
+    /// It never becomes another one.
+    incarnation: Uuid,
     /// Held for a few microseconds and never across an await.
     farm: Mutex<Farm>,
     /// Rings whenever an event or a nudge was added.
@@ -47,6 +50,7 @@ impl Embedded {
         Self(Arc::new(Shared {
             farm: Mutex::new(Farm::new(timing.clone())),
             timing,
+            incarnation: Uuid::new_v4(),
             born: (Timestamp::now(), Instant::now()),
             bell: watch::Sender::new(Position::default()),
         }))
@@ -82,6 +86,32 @@ impl Embedded {
 
     #[expect(clippy::unused_self, reason = "the contract is the same for both backends")]
     pub(crate) fn ping(&self) {}
+
+    #[expect(clippy::unused_self, reason = "the contract is the same for both backends")]
+    pub(crate) fn check(&self) {}
+
+    #[expect(clippy::unused_self, reason = "to come")]
+    pub(crate) fn learn(&self, _outcomes: &Outcomes) {}
+
+    #[expect(clippy::unused_self, reason = "to come")]
+    pub(crate) fn farm_cause(&self) -> Option<FarmCause> {
+        None
+    }
+
+    pub(crate) fn incarnation(&self) -> Uuid {
+        self.0.incarnation
+    }
+
+    #[expect(clippy::unused_self, reason = "to come")]
+    pub(crate) fn restore_order(
+        &self,
+        _node: &NodeId,
+        _eligibility: Eligibility,
+        _drain: Option<&Drain>,
+        _generation: u64,
+    ) -> bool {
+        false
+    }
 
     pub(crate) fn reserve(&self, ask: &Reserve) -> Reserved {
         self.change(|farm| farm.reserve(ask))
@@ -139,8 +169,8 @@ impl Embedded {
         eligibility: Eligibility,
         drain: Option<&Drain>,
         by: Option<&str>,
-    ) -> bool {
-        self.change(|farm| farm.set_eligibility(node, eligibility, drain, by))
+    ) -> Option<u64> {
+        self.change(|farm| farm.set_eligibility(node, eligibility, drain, by)).then_some(1)
     }
 
     pub(crate) fn spawns(&self, filter: &SpawnFilter) -> SpawnPage {

@@ -43,14 +43,13 @@ impl Farm {
     fn orders(&self, node: &NodeId) -> Orders {
         let Some(state) = self.nodes.get(node) else { return Orders::default() };
         Orders {
-            superseded: false,
-            unknown: false,
             eligibility: state.eligibility,
             drain: state.drain.clone().map(|drain| {
                 let left = drain.deadline.since(self.now);
                 (drain, left)
             }),
             abandoned: state.abandoned.iter().copied().collect(),
+            ..Orders::default()
         }
     }
 

@@ -3,9 +3,13 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use model::{Availability, Event, NodeId, NodeRecord, SpawnId, SpawnRecord, SpawnState, Timestamp};
+use model::{
+    Availability, Event, FarmCause, NodeHealth, NodeId, NodeRecord, SpawnId, SpawnRecord, SpawnState,
+    Timestamp,
+};
 use redis::streams::StreamReadReply;
 use redis::{Pipeline, Value, pipe};
+use uuid::Uuid;
 
 use super::link::Question;
 use super::{Redis, renderer_of, unexpected};
@@ -36,6 +40,18 @@ impl Redis {
     pub(crate) async fn ping(&self) -> Result<(), RegistryError> {
         let _: (String,) = self.ask("ping", pipe().cmd("PING")).await?;
         Ok(())
+    }
+
+    pub(crate) async fn check(&self) -> Result<(), RegistryError> {
+        self.ping().await
+    }
+
+    pub(crate) async fn farm_cause(&self) -> Result<Option<FarmCause>, RegistryError> {
+        Ok(None)
+    }
+
+    pub(crate) async fn incarnation(&self) -> Result<Uuid, RegistryError> {
+        Ok(Uuid::nil())
     }
 
     pub(crate) async fn now(&self) -> Result<Timestamp, RegistryError> {
@@ -111,6 +127,8 @@ impl Redis {
                 "" => None,
                 _ => Some(decoded(fields, "drain", CALL)?),
             },
+            generation: 0,
+            health: NodeHealth::default(),
         })
     }
 

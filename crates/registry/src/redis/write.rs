@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 use super::link::Question;
 use super::{Redis, unexpected};
-use crate::ask::{Claim, IdempotencyKey, Reservation, Reserve, Reserved, operator_data};
+use crate::ask::{Claim, IdempotencyKey, Outcomes, Reservation, Reserve, Reserved, Standing, operator_data};
 use crate::error::RegistryError;
 use crate::permits::Permit;
 use crate::report::{AgentReport, Heartbeat, Orders, SpawnReport, Wish, event_data};
@@ -69,6 +69,8 @@ impl Redis {
                     spawn: ask.spawn,
                     node: node.parse().map_err(|e| unexpected(CALL, format!("node {node:?} {e}")))?,
                     advertise: (*advertise).to_owned(),
+                    standing: Standing::Good,
+                    number: None,
                 })),
                 ["full"] => Ok(Reserved::Full),
                 ["none", known] => Ok(Reserved::NoMatch { known: *known == "1" }),
@@ -139,15 +141,31 @@ impl Redis {
         eligibility: Eligibility,
         drain: Option<&Drain>,
         by: Option<&str>,
-    ) -> Result<bool, RegistryError> {
+    ) -> Result<Option<u64>, RegistryError> {
         let drain = drain.filter(|_| eligibility == Eligibility::Draining);
-        self.run("set_eligibility", &self.0.scripts.set_eligibility, |args| {
-            args.arg(node.as_str())
-                .arg(eligibility.as_str())
-                .arg(drain.map(json).unwrap_or_default())
-                .arg(json(&operator_data(drain, by)));
-        })
-        .await
+        let known: bool = self
+            .run("set_eligibility", &self.0.scripts.set_eligibility, |args| {
+                args.arg(node.as_str())
+                    .arg(eligibility.as_str())
+                    .arg(drain.map(json).unwrap_or_default())
+                    .arg(json(&operator_data(drain, by)));
+            })
+            .await?;
+        Ok(known.then_some(1))
+    }
+
+    pub(crate) async fn restore_order(
+        &self,
+        _node: &NodeId,
+        _eligibility: Eligibility,
+        _drain: Option<&Drain>,
+        _generation: u64,
+    ) -> Result<bool, RegistryError> {
+        Ok(false)
+    }
+
+    pub(crate) async fn learn(&self, _outcomes: &Outcomes) -> Result<(), RegistryError> {
+        Ok(())
     }
 
     pub(crate) async fn claim(
@@ -233,8 +251,6 @@ impl Redis {
                     }
                 };
                 Ok(Orders {
-                    superseded: false,
-                    unknown: false,
                     eligibility: eligibility.parse().map_err(|e| wrong(format!("eligibility {e}")))?,
                     drain: drain.map(|drain| {
                         let left = drain.deadline.since(Timestamp::from_millis(now));
@@ -244,6 +260,7 @@ impl Redis {
                         .iter()
                         .map(|id| id.parse().map_err(|e| wrong(format!("spawn {id:?} {e}"))))
                         .collect::<Result<_, _>>()?,
+                    ..Orders::default()
                 })
             }
             other => Err(unexpected(CALL, format!("{other:?}"))),

@@ -192,7 +192,13 @@ async fn run(farm: Farm, timing: &Timing, ops: Vec<Op>) {
             Op::Cordon(node) | Op::Uncordon(node) => {
                 let close = matches!(op, Op::Cordon(_));
                 let wanted = if close { model::Eligibility::Cordoned } else { model::Eligibility::Eligible };
-                assert!(farm.registry.set_eligibility(&id(&name(node)), wanted, None, None).await.unwrap());
+                assert!(
+                    farm.registry
+                        .set_eligibility(&id(&name(node)), wanted, None, None)
+                        .await
+                        .unwrap()
+                        .is_some()
+                );
                 if close {
                     model.cordoned.insert(node)
                 } else {
@@ -237,7 +243,7 @@ async fn run(farm: Farm, timing: &Timing, ops: Vec<Op>) {
     for node in 0..NODES {
         assert_eq!(farm.used(&name(node)).await, (0, 0), "node {node} at the end");
         let open = model::Eligibility::Eligible;
-        assert!(farm.registry.set_eligibility(&id(&name(node)), open, None, None).await.unwrap());
+        assert!(farm.registry.set_eligibility(&id(&name(node)), open, None, None).await.unwrap().is_some());
     }
     for (name, _) in OWNERS {
         farm.take(&csr().of(name, 1)).await;

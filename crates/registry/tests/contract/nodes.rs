@@ -59,16 +59,16 @@ on_all! {
             started_at: Timestamp::now(),
         };
         for (wanted, drain) in [(Eligibility::Cordoned, None), (Eligibility::Draining, Some(&drain))] {
-            assert!(farm.registry.set_eligibility(&id("a"), wanted, drain, None).await.unwrap());
+            assert!(farm.registry.set_eligibility(&id("a"), wanted, drain, None).await.unwrap().is_some());
             assert_eq!(farm.reserve(&csr()).await, Reserved::NoMatch { known: true });
             let orders = agent.beat(farm).await;
             assert_eq!(orders.eligibility, wanted);
             assert_eq!(orders.drain.map(|(d, _)| d), drain.cloned());
             assert_eq!(farm.reserve(&csr()).await, Reserved::NoMatch { known: true }, "a heartbeat opens nothing");
         }
-        assert!(farm.registry.set_eligibility(&id("a"), Eligibility::Eligible, None, None).await.unwrap());
+        assert!(farm.registry.set_eligibility(&id("a"), Eligibility::Eligible, None, None).await.unwrap().is_some());
         farm.take(&csr()).await;
-        assert!(!farm.registry.set_eligibility(&id("nobody"), Eligibility::Cordoned, None, None).await.unwrap());
+        assert!(!farm.registry.set_eligibility(&id("nobody"), Eligibility::Cordoned, None, None).await.unwrap().is_some());
     }
 }
 
@@ -90,7 +90,7 @@ fn remembered() -> Wish {
         reason: Some("kernel \"6.18\", früh".into()),
         by: None,
     };
-    Wish { eligibility: Eligibility::Draining, drain: Some(drain) }
+    Wish { generation: 0, eligibility: Eligibility::Draining, drain: Some(drain) }
 }
 
 on_all! {
@@ -108,7 +108,7 @@ on_all! {
         assert_eq!(farm.reserve(&csr()).await, Reserved::NoMatch { known: true });
 
         let mut other = Agent::new("b", 2);
-        other.wish = Wish { eligibility: Eligibility::Cordoned, drain: None };
+        other.wish = Wish { generation: 0, eligibility: Eligibility::Cordoned, drain: None };
         let orders = other.beat(farm).await;
         assert_eq!((orders.eligibility, orders.drain), (Eligibility::Cordoned, None));
     }

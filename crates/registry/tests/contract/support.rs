@@ -165,6 +165,7 @@ fn wanting(renderer: RendererType) -> Reserve {
         placement: Placement::Spread,
         avoid: Vec::new(),
         place: None,
+        number: None,
         owner: None,
         most: None,
     }
@@ -228,7 +229,7 @@ impl Agent {
             description: NodeDescription {
                 advertise: format!("http://{node}:7070"),
                 endpoint: format!("ws://{node}:{{port}}"),
-                kind: NodeKind { pool: "default".to_owned(), labels: BTreeMap::new() },
+                kind: NodeKind { pool: "default".to_owned(), labels: BTreeMap::new(), dedicated: false },
                 slots,
                 gpus: 0,
                 gpu_slots: 0,
@@ -279,6 +280,8 @@ impl Agent {
             node: self.node.clone(),
             epoch: self.epoch,
             takeover: self.takeover,
+            identity: registry::Identity::default(),
+            accepted: 0,
             changes,
             heartbeat: heartbeat.then(|| self.heartbeat()),
         };

@@ -27,6 +27,9 @@ pub struct SpawnRequest {
     /// Who had it spawned, for the record: 1 to 255 visible ASCII characters.
     #[prost(string, optional, tag = "8")]
     pub owner: ::core::option::Option<::prost::alloc::string::String>,
+    /// The node that this is meant for.
+    #[prost(string, tag = "9")]
+    pub node: ::prost::alloc::string::String,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct SpawnReply {
@@ -125,6 +128,8 @@ pub mod refused {
         BadModel = 9,
         /// The agent is going away.
         ShuttingDown = 10,
+        /// The agent at this address is another node's.
+        WrongNode = 11,
     }
     impl Reason {
         /// String value of the enum field names used in the ProtoBuf definition.
@@ -144,6 +149,7 @@ pub mod refused {
                 Self::CannotStart => "REASON_CANNOT_START",
                 Self::BadModel => "REASON_BAD_MODEL",
                 Self::ShuttingDown => "REASON_SHUTTING_DOWN",
+                Self::WrongNode => "REASON_WRONG_NODE",
             }
         }
         /// Creates an enum from field names used in the ProtoBuf definition.
@@ -160,6 +166,7 @@ pub mod refused {
                 "REASON_CANNOT_START" => Some(Self::CannotStart),
                 "REASON_BAD_MODEL" => Some(Self::BadModel),
                 "REASON_SHUTTING_DOWN" => Some(Self::ShuttingDown),
+                "REASON_WRONG_NODE" => Some(Self::WrongNode),
                 _ => None,
             }
         }
@@ -172,6 +179,9 @@ pub struct StopRequest {
     /// An exit reason: `stopped` (default) or `cancelled`.
     #[prost(string, tag = "2")]
     pub reason: ::prost::alloc::string::String,
+    /// The node that this is meant for.
+    #[prost(string, tag = "3")]
+    pub node: ::prost::alloc::string::String,
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct StopReply {
@@ -237,15 +247,29 @@ pub struct SetEligibilityRequest {
     pub reason: ::core::option::Option<::prost::alloc::string::String>,
     #[prost(string, optional, tag = "4")]
     pub by: ::core::option::Option<::prost::alloc::string::String>,
+    /// The node that this is meant for.
+    #[prost(string, tag = "5")]
+    pub node: ::prost::alloc::string::String,
+    /// Number of the order; one that is lower than that of the order the agent has changes nothing. 0: front doors of the
+    /// release before this one do not number orders; such an order counts as newer than the one the agent has.
+    #[prost(uint64, tag = "6")]
+    pub generation: u64,
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct SetEligibilityReply {
     /// Spawns that have not ended yet.
     #[prost(uint32, tag = "1")]
     pub remaining: u32,
+    /// Number of the order that the agent now follows.
+    #[prost(uint64, tag = "2")]
+    pub generation: u64,
 }
-#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct ListRequest {}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ListRequest {
+    /// The node that this is meant for.
+    #[prost(string, tag = "1")]
+    pub node: ::prost::alloc::string::String,
+}
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct ListReply {
     #[prost(string, tag = "1")]
@@ -287,6 +311,9 @@ pub struct ReadLogRequest {
     /// The most lines to return; 0 means 100.
     #[prost(uint32, tag = "2")]
     pub lines: u32,
+    /// The node that this is meant for.
+    #[prost(string, tag = "3")]
+    pub node: ::prost::alloc::string::String,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ReadLogReply {
@@ -366,6 +393,10 @@ pub mod node_agent_client {
     use tonic::codegen::*;
     use tonic::codegen::http::Uri;
     /// One per node. Every call may be repeated: what was done is not done again.
+    ///
+    /// Every request names the node that it is meant for. An agent that is not that node does nothing: it answers Spawn with
+    /// REASON_WRONG_NODE and everything else with FAILED_PRECONDITION and the metadata key `x-hatchery-node`, its own name. An
+    /// empty name is taken for the agent's own: front doors of the release before this one do not send it.
     #[derive(Debug, Clone)]
     pub struct NodeAgentClient<T> {
         inner: tonic::client::Grpc<T>,
@@ -608,6 +639,10 @@ pub mod node_agent_server {
         ) -> std::result::Result<tonic::Response<super::ReadLogReply>, tonic::Status>;
     }
     /// One per node. Every call may be repeated: what was done is not done again.
+    ///
+    /// Every request names the node that it is meant for. An agent that is not that node does nothing: it answers Spawn with
+    /// REASON_WRONG_NODE and everything else with FAILED_PRECONDITION and the metadata key `x-hatchery-node`, its own name. An
+    /// empty name is taken for the agent's own: front doors of the release before this one do not send it.
     #[derive(Debug)]
     pub struct NodeAgentServer<T> {
         inner: Arc<T>,

@@ -1,0 +1,330 @@
+//! Node health, learned from the outcomes of starts.
+//!
+//! A node can be up, have room, and still fail whatever it is given: its licence has expired, its GPU is lost, its disk is full.
+//! Such a node looks empty and would attract every spawn. Health is the third thing that is known of a node, beside its
+//! eligibility (what the operator wants) and its availability (what heartbeats say).
+//!
+//! ```text
+//!                 FAILURES_UNTIL_FAILING failures in a row (or one that is conclusive)
+//!        ┌──────────────────────────────────────────────────────────────────────▶ failing ──┐
+//!        ok                                                                          ▲  │    │ a probe fails:
+//!        └◀── SUCCESSES_UNTIL_OK successes in a row ────────────────────────────────────┘    │ the pause doubles
+//!                                                                                 └──────────┘
+//! ```
+//!
+//! [`Health`] is the whole state machine as plain data. It is kept for each node and renderer: by the registry, so that every
+//! front door's experience counts, and by a front door for itself while the registry is away. `health.lua` in the registry
+//! crate is the same machine; a contract test drives both.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use crate::node::words;
+use crate::time::Timestamp;
+
+/// So many failures in a row make a node `failing`. One alone may be an accident of its own.
+pub const FAILURES_UNTIL_FAILING: u32 = 2;
+/// So many successes in a row make a failing node `ok` again.
+pub const SUCCESSES_UNTIL_OK: u32 = 3;
+/// The pause before the first probe of a failing node. It doubles with every probe that fails.
+pub const FIRST_PROBE_PAUSE: Duration = Duration::from_secs(1);
+/// The longest pause between two probes.
+pub const MAX_PROBE_PAUSE: Duration = Duration::from_secs(60);
+/// A failure that is older than this is not counted with later ones.
+pub const FAILURE_MEMORY: Duration = Duration::from_secs(600);
+/// A server that ends by a failure this soon after it was ready counts against its node.
+pub const EARLY_END: Duration = Duration::from_secs(10);
+/// After a success, a node whose servers ended early is left alone for twice the time they lived, and at most this long,
+/// before its next probe: only then is it known that the server lives.
+pub const MAX_HOLD: Duration = Duration::from_secs(3);
+
+/// Whether a node does what it is asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Hash, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum HealthState {
+    /// Nothing speaks against it.
+    #[default]
+    Ok,
+    /// Starts fail there. It is chosen only when no other suitable node has room, or as a probe.
+    Failing,
+}
+words!(HealthState { Ok = "ok", Failing = "failing" });
+
+/// A node's health as clients see it.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct NodeHealth {
+    /// `failing` when it is for at least one renderer.
+    pub state: HealthState,
+    /// The last failure, in words; begins with the renderer when only one of them fails.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub reason: Option<String>,
+    /// When it became `failing`.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    #[schema(value_type = Option<String>, format = DateTime)]
+    pub since: Option<Timestamp>,
+    /// Failures in a row.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub failures: Option<u32>,
+    /// When the next request may be sent there as a probe.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    #[schema(value_type = Option<String>, format = DateTime)]
+    pub next_probe_at: Option<Timestamp>,
+}
+
+/// Why starts fail on every node alike.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct FarmCause {
+    /// The failure that all nodes have in common, in words.
+    pub reason: String,
+    /// When the first of these requests failed.
+    #[schema(value_type = String, format = DateTime)]
+    pub since: Timestamp,
+    /// Requests that failed so, on every node that they were tried on, without a success between them.
+    pub requests: u32,
+}
+
+/// A start that failed in a way that counts against its node.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StartFailure {
+    /// For people: the vendor's text, the exit reason, or the agent's refusal.
+    pub reason: String,
+    /// One is enough: a server that was not ready in all the time it had says more than one that crashed.
+    pub conclusive: bool,
+    /// The cause concerns the node, whatever the renderer: a licence, a disk, no memory. Otherwise only the renderer of the
+    /// request.
+    pub whole_node: bool,
+}
+
+/// What a change of health means to others.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum HealthChange {
+    /// Nothing to report.
+    None,
+    /// The node has become `failing`: `node.failing`.
+    Failing,
+    /// The node is `ok` again: `node.recovered`.
+    Recovered,
+}
+
+/// Health of one node for one renderer. Times are milliseconds of one clock, whichever its keeper uses.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Health {
+    /// See [`HealthState`].
+    pub state: HealthState,
+    /// Failures in a row. Kept while `failing` until the node is `ok` again.
+    pub failures: u32,
+    /// Successes since the last failure; counts only while `failing`.
+    pub successes: u32,
+    /// The last failure.
+    pub reason: String,
+    /// When the node became `failing`.
+    pub since: u64,
+    /// When the last failure happened.
+    pub last: u64,
+    /// When the next probe may start.
+    pub next_probe: u64,
+    /// Probes that failed in a row.
+    pub failed_probes: u32,
+    /// How long to wait after a success before the next probe, see [`MAX_HOLD`]; 0 for not at all.
+    pub hold: u64,
+}
+
+fn ms(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}
+
+impl Health {
+    /// Whether outcomes of starts matter: something speaks against the node.
+    #[must_use]
+    pub fn is_watched(&self) -> bool {
+        self.failures > 0
+    }
+
+    /// Whether the next start may be a probe.
+    #[must_use]
+    pub fn is_probe_due(&self, now: u64) -> bool {
+        self.state == HealthState::Failing && self.next_probe <= now
+    }
+
+    /// A probe starts: no other does before its outcome is known, or before `lease` has passed.
+    pub fn probe(&mut self, now: u64, lease: Duration) {
+        self.next_probe = now.saturating_add(ms(lease));
+    }
+
+    /// A start failed, or a server ended `lived` after it was ready. `random` is in [0, 1) and spreads probes.
+    pub fn fail(
+        &mut self,
+        now: u64,
+        failure: &StartFailure,
+        lived: Option<Duration>,
+        random: f64,
+    ) -> HealthChange {
+        if self.state == HealthState::Ok && now.saturating_sub(self.last) > ms(FAILURE_MEMORY) {
+            self.failures = 0;
+        }
+        self.failures = self.failures.saturating_add(1);
+        self.successes = 0;
+        self.last = now;
+        self.reason.clone_from(&failure.reason);
+        self.hold = lived.map_or(0, |lived| ms((lived * 2).min(MAX_HOLD)).max(1));
+        let failing = self.state == HealthState::Failing;
+        if !failing && !failure.conclusive && self.failures < FAILURES_UNTIL_FAILING {
+            return HealthChange::None;
+        }
+        self.failed_probes = if failing { self.failed_probes.saturating_add(1) } else { 0 };
+        self.next_probe = now.saturating_add(pause(self.failed_probes, random));
+        if failing {
+            return HealthChange::None;
+        }
+        self.state = HealthState::Failing;
+        self.since = now;
+        HealthChange::Failing
+    }
+
+    /// A server became ready.
+    pub fn succeed(&mut self, now: u64) -> HealthChange {
+        if self.state == HealthState::Ok {
+            // A server that was ready a moment ago may still end early.
+            if now.saturating_sub(self.last) >= self.hold {
+                *self = Self::default();
+            }
+            return HealthChange::None;
+        }
+        self.successes += 1;
+        self.failed_probes = 0;
+        if self.successes >= SUCCESSES_UNTIL_OK {
+            *self = Self::default();
+            return HealthChange::Recovered;
+        }
+        self.next_probe = now.saturating_add(self.hold);
+        HealthChange::None
+    }
+
+    /// A start there said nothing of the node: its caller left, or the request itself was at fault. The next may be a probe.
+    pub fn release(&mut self, now: u64) {
+        if self.state == HealthState::Failing {
+            self.next_probe = now;
+        }
+    }
+
+    /// Its agent has a new life: whatever was wrong may have been mended.
+    pub fn renew(&mut self, now: u64) {
+        self.failed_probes = 0;
+        self.release(now);
+    }
+}
+
+/// The pause after so many probes that failed, in milliseconds: 1, 2, 4 … 60 s, less 5 to 30 % so that probes of many nodes
+/// spread, and the longest one leaves time for the successes that follow it within 65 s.
+fn pause(failed_probes: u32, random: f64) -> u64 {
+    let doubled = ms(FIRST_PROBE_PAUSE).saturating_mul(1 << failed_probes.min(16));
+    let longest = doubled.min(ms(MAX_PROBE_PAUSE));
+    #[expect(
+        clippy::cast_precision_loss,
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "at most a minute"
+    )]
+    let spread = (longest as f64 * (0.95 - 0.25 * random.clamp(0.0, 1.0))) as u64;
+    spread
+}
+
+/// The health of a node out of that of its two renderers: CSR, then SSR.
+#[must_use]
+pub fn node_health(csr: &Health, ssr: &Health) -> NodeHealth {
+    let failing = |health: &Health| health.state == HealthState::Failing;
+    let (worst, prefix) = match (failing(csr), failing(ssr)) {
+        (false, false) => return NodeHealth::default(),
+        (true, false) => (csr, "csr: "),
+        (false, true) => (ssr, "ssr: "),
+        (true, true) => (if csr.last >= ssr.last { csr } else { ssr }, ""),
+    };
+    NodeHealth {
+        state: HealthState::Failing,
+        reason: Some(format!("{prefix}{}", worst.reason)),
+        since: Some(Timestamp::from_millis(worst.since)),
+        failures: Some(worst.failures),
+        next_probe_at: Some(Timestamp::from_millis(worst.next_probe)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn crash() -> StartFailure {
+        StartFailure { reason: "exit code 6".to_owned(), conclusive: false, whole_node: false }
+    }
+
+    fn failing() -> Health {
+        let mut health = Health::default();
+        assert_eq!(health.fail(1_000, &crash(), None, 0.0), HealthChange::None);
+        assert_eq!(health.fail(2_000, &crash(), None, 0.0), HealthChange::Failing);
+        health
+    }
+
+    #[test]
+    fn two_failures_in_a_row_make_a_node_failing_and_three_successes_make_it_ok() {
+        let mut health = failing();
+        assert_eq!((health.since, health.failures, health.next_probe), (2_000, 2, 2_950));
+        assert!(!health.is_probe_due(2_949) && health.is_probe_due(2_950));
+        for _ in 1..SUCCESSES_UNTIL_OK {
+            assert_eq!(health.succeed(3_000), HealthChange::None);
+            assert!(health.is_probe_due(3_000), "nothing is gained by waiting");
+        }
+        assert_eq!(health.succeed(3_000), HealthChange::Recovered);
+        assert_eq!(health, Health::default());
+    }
+
+    #[test]
+    fn a_success_between_two_failures_forgives_the_first() {
+        let mut health = Health::default();
+        health.fail(1_000, &crash(), None, 0.0);
+        health.succeed(1_500);
+        assert_eq!(health.fail(2_000, &crash(), None, 0.0), HealthChange::None);
+        let late = 2_000 + ms(FAILURE_MEMORY) + 1;
+        assert_eq!(health.fail(late, &crash(), None, 0.0), HealthChange::None, "so does time");
+        let conclusive = StartFailure { conclusive: true, ..crash() };
+        assert_eq!(Health::default().fail(1, &conclusive, None, 0.0), HealthChange::Failing);
+    }
+
+    #[test]
+    fn pauses_between_probes_double_up_to_a_minute() {
+        let mut health = failing();
+        let mut now = health.next_probe;
+        for expected in [1_900, 3_800, 7_600, 15_200, 30_400, 57_000, 57_000] {
+            health.probe(now, Duration::from_secs(60));
+            assert!(
+                !health.is_probe_due(now + 59_999) && health.is_probe_due(now + 60_000),
+                "a lost outcome"
+            );
+            assert_eq!(health.fail(now, &crash(), None, 0.0), HealthChange::None);
+            assert_eq!(health.next_probe - now, expected);
+            now = health.next_probe;
+        }
+        assert_eq!(pause(9, 1.0), 42_000);
+        health.release(now + 1);
+        assert!(health.is_probe_due(now + 1));
+    }
+
+    #[test]
+    fn servers_that_end_early_are_waited_for_between_successes() {
+        let lived = Some(Duration::from_secs(1));
+        let mut health = Health::default();
+        health.fail(1_000, &crash(), lived, 0.0);
+        health.succeed(1_500);
+        assert_eq!(
+            health.fail(2_500, &crash(), lived, 0.0),
+            HealthChange::Failing,
+            "the next one ended, too"
+        );
+        assert_eq!(health.succeed(4_000), HealthChange::None);
+        assert_eq!(health.next_probe, 6_000);
+        health.fail(5_000, &crash(), lived, 0.0);
+        assert_eq!(health.successes, 0);
+    }
+}
