@@ -12,6 +12,7 @@ use tokio::time::{Instant, sleep_until};
 
 use crate::farm::Farm;
 use crate::link::Condition;
+use crate::moods::Mood;
 use crate::processes;
 use crate::wait::{Look, PATIENCE, until};
 
@@ -40,6 +41,10 @@ pub enum Fault {
     Cordon(usize),
     /// The link of this number.
     Link(usize, Condition),
+    /// It is there, but in this mood.
+    Mood(Mood),
+    /// Killed, and started again with what it knew when this began.
+    OldDump,
 }
 
 /// What no two faults may have in their hands at once.
@@ -58,7 +63,9 @@ impl Fault {
         match self {
             Self::KillAgent(i) | Self::PauseAgent(i) => Victim::Agent(i),
             Self::KillDoor(i) | Self::EndDoor(i) => Victim::Door(i),
-            Self::KillRedis | Self::FlushRedis | Self::PauseRedis => Victim::Redis,
+            Self::KillRedis | Self::FlushRedis | Self::PauseRedis | Self::Mood(_) | Self::OldDump => {
+                Victim::Redis
+            }
             Self::Drain(_) | Self::Cordon(_) => Victim::Wishes,
             Self::Link(i, _) => Victim::Link(i),
             Self::KillSpawn => Victim::Nobody,
@@ -80,13 +87,43 @@ impl fmt::Display for Step {
     }
 }
 
-/// What happens in the scenario of this seed.
-pub fn plan(seed: u64, agents: usize, doors: usize, links: usize) -> Vec<Step> {
+/// What there is for things to happen to.
+#[derive(Debug, Clone, Copy)]
+pub struct Targets {
+    agents: usize,
+    doors: usize,
+    links: usize,
+    /// Redis has moods, too.
+    moods: bool,
+}
+
+impl Targets {
+    /// In this farm.
+    pub fn of(farm: &Farm) -> Self {
+        Self { agents: farm.agents.len(), doors: farm.doors.len(), links: farm.links.len(), moods: false }
+    }
+
+    /// With moods of Redis, each for a second or two.
+    #[must_use]
+    pub fn and_moods(self) -> Self {
+        Self { moods: true, ..self }
+    }
+}
+
+/// How long things happen in a scenario of many.
+pub const SHORT: Duration = Duration::from_millis(4000);
+
+/// What happens in the scenario of this seed, which goes on for so long.
+pub fn plan(seed: u64, targets: Targets, time: Duration) -> Vec<Step> {
+    let Targets { agents, doors, links, moods } = targets;
     let mut rng = Rng::with_seed(seed);
     let mut steps: Vec<Step> = Vec::new();
     let mut at = 400;
-    while at < 4000 {
-        let (fault, lasts) = match rng.u32(..20) {
+    let end = u64::try_from(time.as_millis()).expect("less than for ever");
+    while at < end {
+        let (fault, lasts) = match rng.u32(..if moods { 26 } else { 20 }) {
+            20..25 => (Fault::Mood(*rng.choice(&Mood::ALL).expect("there are some")), rng.u64(300..2500)),
+            25 => (Fault::OldDump, rng.u64(300..2500)),
             0..3 => (Fault::KillAgent(rng.usize(..agents)), rng.u64(50..1500)),
             3..5 => (Fault::PauseAgent(rng.usize(..agents)), rng.u64(500..3000)),
             5..7 => (Fault::KillDoor(rng.usize(..doors)), rng.u64(50..1000)),
@@ -140,6 +177,16 @@ pub struct Incidents {
     /// Whether front doors may have reserved what they do not know of any more, because they died: it comes
     /// back when the reservation is over.
     pub deserted: bool,
+}
+
+impl Incidents {
+    /// What happened later as well.
+    pub fn add(&mut self, later: Self) {
+        self.wiped.extend(later.wiped);
+        self.killed.extend(later.killed);
+        self.closed.extend(later.closed);
+        self.deserted |= later.deserted;
+    }
 }
 
 /// Hundredths of seconds since the machine's start, as the kernel counts the start of processes.
@@ -208,6 +255,16 @@ async fn begin(farm: &mut Farm, fault: Fault, incidents: &mut Incidents, rng: &m
             }
         }
         Fault::Link(i, condition) => farm.links[i].becomes(condition),
+        Fault::Mood(mood) => {
+            if mood == Mood::Loading {
+                incidents.wiped.push(Instant::now());
+            }
+            farm.redis.falls_into(mood).await;
+        }
+        Fault::OldDump => {
+            farm.redis.save().await;
+            incidents.wiped.push(Instant::now());
+        }
     }
 }
 
@@ -231,6 +288,12 @@ async fn end(farm: &mut Farm, fault: Fault, incidents: &mut Incidents, rng: &mut
             door.post(&format!("/v1/nodes/{node}/uncordon")).try_send().await.ok();
         }
         Fault::Link(i, _) => farm.links[i].becomes(Condition::Good),
+        Fault::Mood(mood) => farm.redis.gets_over(mood).await,
+        Fault::OldDump => {
+            incidents.wiped.push(Instant::now());
+            farm.redis.kill();
+            farm.redis.restart_with_its_dump(&[]).await;
+        }
         Fault::FlushRedis | Fault::KillSpawn => {}
     }
 }

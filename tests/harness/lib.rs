@@ -1,19 +1,21 @@
 //! A farm of real processes for tests: the programs as they are shipped, a Redis of its own, real sockets.
 //!
 //! Nothing in here knows how the programs work inside. In reading order: [`binaries`] builds the programs, [`role`] runs
-//! one of them, [`redis`] runs a Redis, [`sentinels`] what watches over one, [`farm`] puts them together, [`dev`] runs the
+//! one of them, [`redis`] runs a Redis, [`sentinels`] what watches over one, [`farm`] puts them together (each agent as its [`plan`] says), [`share`] is a disk that can hang, [`moody`] a server that can fail, [`moods`] what can
+//! be wrong with a Redis that is there, [`dev`] runs the
 //! farm of one process, [`hosts`] is a network of machines to spread one over, [`keys`] makes API keys for a farm;
 //! [`http`], [`live`], [`viewer`], [`command`] and [`browser`] are the ways to talk to a farm;
 //! [`certs`] makes certificates as an operator does;
 //! [`phantom`] is a node of the registry only; [`processes`], [`audit`], [`metrics`] and [`logs`] are the ways to look at one from outside;
 //! [`load`] is a crowd of clients, [`faults`] is what happens to a farm meanwhile (with [`link`] for the network),
-//! [`verdict`] says whether all promises were kept; [`wait`] is how a test waits, [`ports`] and [`guard`] keep tests out of each other's way.
+//! [`verdict`] says whether all promises were kept, at the end of a [`site`]; [`company`] must not notice what happens; [`wait`] is how a test waits, [`ports`] and [`guard`] keep tests out of each other's way.
 
 pub mod audit;
 pub mod binaries;
 pub mod browser;
 pub mod certs;
 pub mod command;
+pub mod company;
 pub mod dev;
 pub mod farm;
 pub mod faults;
@@ -26,13 +28,18 @@ pub mod live;
 pub mod load;
 pub mod logs;
 pub mod metrics;
+pub mod moods;
+pub mod moody;
 pub mod phantom;
+pub mod plan;
 pub mod ports;
 pub mod problem;
 pub mod processes;
 pub mod redis;
 pub mod role;
 pub mod sentinels;
+pub mod share;
+pub mod site;
 pub mod verdict;
 pub mod viewer;
 pub mod wait;
@@ -42,13 +49,16 @@ pub use browser::Browser;
 pub use certs::Certs;
 pub use command::Ran;
 pub use dev::Dev;
-pub use farm::{AgentPlan, Farm, FarmBuilder};
+pub use farm::{Farm, FarmBuilder};
 pub use http::{Client, Response};
 pub use live::Subscriber;
+pub use moody::{Mood, Moody};
 pub use phantom::Phantom;
+pub use plan::AgentPlan;
 pub use problem::Problem;
 pub use redis::RedisServer;
 pub use role::Role;
 pub use sentinels::Sentinels;
+pub use share::Share;
 pub use viewer::Viewer;
 pub use wait::{Look, until};

@@ -215,6 +215,14 @@ impl Subscriber {
         }
     }
 
+    /// The next frame of any kind but heartbeats; one that came while something else was awaited first.
+    pub async fn anything(&mut self) -> Value {
+        match self.early.pop_front() {
+            Some(early) => early,
+            None => self.frame().await,
+        }
+    }
+
     /// Listens for so long, in which nothing but heartbeats may come.
     pub async fn hears_nothing(&mut self, time: Duration) {
         if let Ok(frame) = timeout(time, self.frame()).await {

@@ -20,6 +20,8 @@ use crate::viewer::Viewer;
 pub const LONGEST_WAIT: Duration = Duration::from_secs(3);
 /// Callers at once; whoever comes while there are more goes away.
 const MOST_CALLERS: usize = 80;
+/// Viewers that stay to the end.
+const MAX_STAYING: usize = 6;
 /// Tries of whoever has a key, or wants something stopped.
 const TRIES: usize = 8;
 
@@ -201,7 +203,7 @@ impl Crowd {
                 }
             }
             90..93 => {}
-            93..96 => {
+            93..96 if self.notes().stays.len() < MAX_STAYING => {
                 if let Ok(mut viewer) = Viewer::connect(&endpoint, protocol).await {
                     viewer.greet().await;
                     self.notes().stays.push(Stays { id, viewer });

@@ -83,6 +83,18 @@ pub fn end_all(mark: &Path) {
     }
 }
 
+/// Ends every spawn of a node, as the end of its machine does.
+pub fn end_all_of(farm: &crate::Farm, node: &str) {
+    let reports_to = format!("{}/", farm.agent(node).liveliness.addr);
+    for process in farm.processes() {
+        if process.option("--liveliness-endpoint").is_some_and(|url| url.contains(&reports_to))
+            && let Some(group) = number(process.group)
+        {
+            kill_process_group(group, Signal::KILL).ok();
+        }
+    }
+}
+
 fn number(pid: u32) -> Option<Pid> {
     Pid::from_raw(i32::try_from(pid).ok()?)
 }

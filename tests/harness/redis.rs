@@ -1,6 +1,8 @@
 //! A Redis of one test alone: a server, a replica of one, or a Sentinel.
 
+use std::fs::{self, File};
 use std::net::SocketAddr;
+use std::os::unix::fs::FileExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -15,12 +17,16 @@ use crate::ports::Block;
 use crate::processes;
 use crate::wait::{Look, PATIENCE, until};
 
-/// A Redis server that keeps nothing on disk and its port for ever.
+/// A Redis server that keeps its port for ever, and on disk only what it is asked to save.
 #[derive(Debug)]
 pub struct RedisServer {
     child: Option<Child>,
     port: u16,
     mark: PathBuf,
+    /// Where its dump is.
+    dir: PathBuf,
+    /// What its clock is off by, as `clock.c` reads it; absent when it has the machine's clock.
+    clock: Option<PathBuf>,
     /// What is said before its settings.
     first: Vec<String>,
     _block: Block,
@@ -29,19 +35,28 @@ pub struct RedisServer {
 impl RedisServer {
     /// Starts one that answers.
     pub async fn start(mark: &Path) -> Self {
-        Self::start_as(mark, Vec::new()).await
+        Self::start_as(mark, Vec::new(), false).await
+    }
+
+    /// Starts one whose clock can be stepped.
+    pub async fn with_a_clock_of_its_own(mark: &Path) -> Self {
+        Self::start_as(mark, Vec::new(), true).await
     }
 
     /// Starts a Sentinel with this file of settings, which it writes to.
     pub async fn sentinel(mark: &Path, settings: &Path) -> Self {
         let file = settings.to_str().expect("a scratch directory has a plain name").to_owned();
-        Self::start_as(mark, vec![file, "--sentinel".to_owned()]).await
+        Self::start_as(mark, vec![file, "--sentinel".to_owned()], false).await
     }
 
-    async fn start_as(mark: &Path, first: Vec<String>) -> Self {
+    async fn start_as(mark: &Path, first: Vec<String>, own_clock: bool) -> Self {
         let block = Block::take();
         let (port, mark) = (block.single(), mark.to_owned());
-        let mut server = Self { child: None, port, mark, first, _block: block };
+        let dir = mark.join(format!("redis-{port}"));
+        fs::create_dir_all(&dir).expect("a directory can be made");
+        let clock = own_clock.then(|| dir.join("clock"));
+        let mut server = Self { child: None, port, mark, dir, clock, first, _block: block };
+        server.step_clock(0);
         server.restart().await;
         server
     }
@@ -90,24 +105,36 @@ impl RedisServer {
         }
     }
 
+    /// Sets its clock off by so many seconds from now on.
+    pub fn step_clock(&self, seconds: i64) {
+        if let Some(file) = &self.clock {
+            // One write in place: the file is mapped.
+            let file = File::options().write(true).create(true).truncate(false).open(file);
+            file.and_then(|file| file.write_all_at(&seconds.to_ne_bytes(), 0))
+                .expect("a file can be written");
+        }
+    }
+
+    /// Writes everything it knows to its dump; whether it did.
+    pub async fn save(&self) -> bool {
+        self.says("SAVE").await.is_some_and(|said| said.starts_with("+OK"))
+    }
+
+    /// What it saves itself to.
+    pub(crate) fn dump(&self) -> PathBuf {
+        self.dir.join("dump.rdb")
+    }
+
     /// Starts it again, empty, on the same port.
     pub async fn restart(&mut self) {
         self.kill();
-        let child = Command::new("redis-server")
-            .args(&self.first)
-            .args(["--port", &self.port.to_string(), "--bind", "127.0.0.1"])
-            // Changing its title would overwrite the mark in its environment.
-            .args(["--set-proc-title", "no", "--save", "", "--appendonly", "no"])
-            .args(["--repl-diskless-sync-delay", "0", "--dir"])
-            .arg(&self.mark)
-            .env(MARK, &self.mark)
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .process_group(0)
-            .spawn()
-            .expect("redis-server is installed (tests/run sees to it)");
-        self.child = Some(child);
+        fs::remove_file(self.dump()).ok();
+        self.restart_with_its_dump(&[]).await;
+    }
+
+    /// Starts it again on the same port, with what it has saved and with these settings more.
+    pub async fn restart_with_its_dump(&mut self, settings: &[&str]) {
+        self.begin(settings);
         until("redis-server answers", PATIENCE, async || {
             let ended = self.child.as_mut().and_then(|child| child.try_wait().ok().flatten());
             assert!(ended.is_none(), "redis-server ended: {ended:?}");
@@ -115,12 +142,50 @@ impl RedisServer {
         })
         .await;
     }
+
+    /// The same without waiting until it answers.
+    pub fn begin(&mut self, settings: &[&str]) {
+        self.kill();
+        let clock = self.clock.iter().flat_map(|file| own_clock(&self.dir, file));
+        let child = Command::new("redis-server")
+            .args(&self.first)
+            .args(["--port", &self.port.to_string(), "--bind", "127.0.0.1"])
+            // Changing its title would overwrite the mark in its environment.
+            .args(["--set-proc-title", "no", "--save", "", "--appendonly", "no"])
+            .args(["--repl-diskless-sync-delay", "0", "--dir"])
+            .arg(&self.dir)
+            .args(settings)
+            .env(MARK, &self.mark)
+            .envs(clock)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .process_group(0)
+            .spawn()
+            .expect("redis-server is installed (tests/run sees to it)");
+        self.child = Some(child);
+    }
 }
 
 impl Drop for RedisServer {
     fn drop(&mut self) {
         self.kill();
     }
+}
+
+/// Makes a program see a time of day that is off by what this file says, whenever that changes.
+fn own_clock(dir: &Path, file: &Path) -> Vec<(&'static str, PathBuf)> {
+    let library = dir.join("clock.so");
+    if !library.exists() {
+        // The linker that Rust needs comes with a compiler.
+        let built = Command::new("cc")
+            .args(["-shared", "-fPIC", "-o"])
+            .arg(&library)
+            .arg(concat!(env!("CARGO_MANIFEST_DIR"), "/harness/clock.c"))
+            .status();
+        assert!(built.is_ok_and(|status| status.success()), "cc builds a library");
+    }
+    vec![("LD_PRELOAD", library), ("CLOCK_FILE", file.to_owned())]
 }
 
 async fn answers(port: u16) -> bool {

@@ -53,3 +53,9 @@ pub async fn until<T>(what: &str, limit: Duration, mut look: impl AsyncFnMut() -
         sleep(PAUSE).await;
     }
 }
+
+/// Lets so much time pass: for what is promised to hold for a while, or to happen after it. Not for waiting until something
+/// has happened, which is what [`until`] is for.
+pub async fn longer_than(time: Duration) {
+    sleep(time).await;
+}

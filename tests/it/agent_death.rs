@@ -430,31 +430,3 @@ async fn an_agent_that_is_killed_again_and_again_under_load_leaks_nothing() {
     no_records(&farm).await;
     farm.finish().await;
 }
-
-#[tokio::test]
-async fn an_agent_whose_node_was_taken_over_elsewhere_sees_its_own_spawns_off() {
-    let mut farm = Farm::builder().agent(AgentPlan::slots(2)).agent(AgentPlan::slots(2)).start().await;
-    let (id, mut viewer) = loop {
-        let (id, viewer) = watched(&farm).await;
-        if farm.record(&id).await["node"] == "node-a" {
-            break (id, viewer);
-        }
-        farm.stop([id.as_str()]).await;
-    };
-    farm.agents[1].role.kill();
-    farm.agents[1].set("--node", "node-a");
-    farm.agents[1].node = "node-a".to_owned();
-    farm.agents[1].restart().await;
-    assert_eq!(farm.ends(&id).await["reason"], "node-lost");
-    still_watches(&mut viewer).await;
-    assert_eq!(farm.agents[0].role.exited(), None, "its viewer is still there");
-    viewer.leave().await;
-    let status = farm.agents[0].role.end().await;
-    assert_eq!(status.code(), Some(4), "{status}");
-    assert!(farm.agents[0].role.log().contains("--node must be unique in the farm"));
-    farm.agents[0].role.killed = true;
-    let (id, viewer) = watched(&farm).await;
-    viewer.leave().await;
-    farm.ends(&id).await;
-    farm.shut_down().await;
-}

@@ -11,18 +11,13 @@ use std::fmt::Write as _;
 use std::thread;
 use std::time::Duration;
 
-use hatchery_tests::faults::{Incidents, Step, happen, plan};
-use hatchery_tests::load::{LONGEST_WAIT, Load};
-use hatchery_tests::verdict::{Verdict, judge, noting};
-use hatchery_tests::wait::PATIENCE;
-use hatchery_tests::{AgentPlan, Farm, FarmBuilder};
-use model::timing::RESERVATION;
-use tempfile::TempDir;
+use hatchery_tests::faults::{SHORT, Step, Targets, happen, plan};
+use hatchery_tests::load::Load;
+use hatchery_tests::site::{Site, settle_but};
+use hatchery_tests::verdict::Verdict;
 use tokio::runtime::Builder;
 use tokio::sync::Semaphore;
 
-/// The front doors' in these scenarios; all else follows from it.
-const DEADLINE: Duration = Duration::from_secs(8);
 /// Callers a second.
 const RATE: f64 = 20.0;
 /// Farms at once, all tests together: two processors keep up with them.
@@ -52,60 +47,9 @@ impl Drop for Scenario {
     }
 }
 
-/// A farm whose every start is noted.
-pub(crate) struct Site(TempDir);
-
-impl Site {
-    /// Two front doors and three nodes, with links that can be disturbed.
-    pub(crate) async fn farm() -> (Self, Farm) {
-        Self::with(Farm::builder().links()).await
-    }
-
-    /// Two front doors and three nodes.
-    pub(crate) async fn with(builder: FarmBuilder) -> (Self, Farm) {
-        let site = Self(TempDir::new().unwrap());
-        let script = noting(site.0.path());
-        let agent = || {
-            let short = ["--initial-use", "8s", "--ready-timeout", "5s", "--stop-grace", "1s"];
-            let gpus = ["--gpus", "2", "--gpu-slots", "2"];
-            AgentPlan::slots(8).ports(24).args(&short).args(&gpus).executable(&script)
-        };
-        let builder = builder.agent(agent()).agent(agent()).agent(agent());
-        let doors = ["--spawn-deadline", "8s", "--shutdown-grace", "3s"];
-        (site, builder.doors(2).door_args(&doors).start().await)
-    }
-}
-
-/// Has everybody go, judges what is left, and ends a farm that is healed.
-pub(crate) async fn settle(site: Site, farm: Farm, mut load: Load, incidents: Incidents) -> Verdict {
-    settle_but(site, farm, &mut load, &incidents, false).await
-}
-
-async fn settle_but(
-    site: Site,
-    farm: Farm,
-    load: &mut Load,
-    incidents: &Incidents,
-    forgive: bool,
-) -> Verdict {
-    load.stop(DEADLINE * 3 + LONGEST_WAIT * 3).await;
-    let mut notes = std::mem::take(&mut *load.notes());
-    let verdict = judge(&farm, site.0.path(), &mut notes, incidents, DEADLINE).await;
-    // What still runs is what viewers stay with.
-    drop(notes);
-    if forgive {
-        farm.assert_empty_but(verdict.reserved, PATIENCE).await;
-    } else {
-        // What a front door that is gone had reserved comes back, too.
-        farm.assert_empty_but(0, RESERVATION + Duration::from_secs(15)).await;
-    }
-    farm.shut_down().await;
-    verdict
-}
-
 async fn scenario(seed: u64, patient: bool) -> Verdict {
     let (site, mut farm) = Site::farm().await;
-    let steps = plan(seed, farm.agents.len(), farm.doors.len(), farm.links.len());
+    let steps = plan(seed, Targets::of(&farm), SHORT);
     let scenario = Scenario { seed, steps };
     let mut load = Load::start(farm.doors.iter().map(|door| door.http).collect(), seed, RATE);
     let incidents = happen(&mut farm, &scenario.steps, seed).await;

@@ -38,9 +38,12 @@ mod faults;
 mod hosts;
 mod liveliness;
 mod misbehaviour;
+mod names;
 mod outage;
+mod redis_moods;
 mod sentinel;
 mod shutdown;
+mod sick_nodes;
 mod tls;
 mod under_load;
 

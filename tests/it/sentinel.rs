@@ -6,11 +6,11 @@ use std::collections::BTreeSet;
 
 use hatchery_tests::faults::{Closed, Incidents, ticks};
 use hatchery_tests::load::Load;
+use hatchery_tests::site::{Site, settle};
 use hatchery_tests::{Farm, Look, until, wait::PATIENCE};
 use serde_json::json;
 use tokio::time::Instant;
 
-use crate::faults::{Site, settle};
 use crate::under_load::{running, served_more};
 
 /// What is missing at a front door until the farm is whole: the registry itself, a node, a spawn of these.

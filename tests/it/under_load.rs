@@ -5,12 +5,12 @@ use std::time::Duration;
 
 use hatchery_tests::faults::Incidents;
 use hatchery_tests::load::Load;
+use hatchery_tests::site::{Site, settle};
 use hatchery_tests::{AgentPlan, Farm, Look, until, wait::PATIENCE};
 use rustix::process::Signal;
 use serde_json::json;
 use tokio::time::Instant;
 
-use crate::faults::{Site, settle};
 use crate::outage::ready_again;
 
 pub(crate) async fn served_more(load: &Load, more: usize) {

@@ -1,0 +1,69 @@
+//! A farm whose every start is noted, and its end: everything that was promised is held against what happened.
+
+use std::time::Duration;
+
+use model::timing::RESERVATION;
+use tempfile::TempDir;
+
+use crate::farm::{Farm, FarmBuilder};
+use crate::faults::Incidents;
+use crate::load::{LONGEST_WAIT, Load};
+use crate::plan::AgentPlan;
+use crate::verdict::{Verdict, judge, noting};
+use crate::wait::PATIENCE;
+
+/// The front doors' deadline of a spawn; all else follows from it.
+const DEADLINE: Duration = Duration::from_secs(8);
+
+/// A farm whose every start is noted.
+#[derive(Debug)]
+pub struct Site(TempDir);
+
+impl Site {
+    /// Two front doors and three nodes, with links that can be disturbed.
+    pub async fn farm() -> (Self, Farm) {
+        Self::with(Farm::builder().links()).await
+    }
+
+    /// Two front doors and three nodes.
+    pub async fn with(builder: FarmBuilder) -> (Self, Farm) {
+        let site = Self(TempDir::new().expect("a scratch directory"));
+        let script = noting(site.0.path());
+        let agent = || {
+            let short = ["--initial-use", "8s", "--ready-timeout", "5s", "--stop-grace", "1s"];
+            let gpus = ["--gpus", "2", "--gpu-slots", "2"];
+            AgentPlan::slots(8).ports(24).args(&short).args(&gpus).executable(&script)
+        };
+        let builder = builder.agent(agent()).agent(agent()).agent(agent());
+        let doors = ["--spawn-deadline", "8s", "--shutdown-grace", "3s"];
+        (site, builder.doors(2).door_args(&doors).start().await)
+    }
+}
+
+/// Has everybody go, judges what is left, and ends a farm that is healed.
+pub async fn settle(site: Site, farm: Farm, mut load: Load, incidents: Incidents) -> Verdict {
+    settle_but(site, farm, &mut load, &incidents, false).await
+}
+
+/// The same; slots that only a front door that died knew of may still be reserved if `forgive`.
+pub async fn settle_but(
+    site: Site,
+    farm: Farm,
+    load: &mut Load,
+    incidents: &Incidents,
+    forgive: bool,
+) -> Verdict {
+    load.stop(DEADLINE * 3 + LONGEST_WAIT * 3).await;
+    let mut notes = std::mem::take(&mut *load.notes());
+    let verdict = judge(&farm, site.0.path(), &mut notes, incidents, DEADLINE).await;
+    // What still runs is what viewers stay with.
+    drop(notes);
+    if forgive {
+        farm.assert_empty_but(verdict.reserved, PATIENCE).await;
+    } else {
+        // What a front door that is gone had reserved comes back, too.
+        farm.assert_empty_but(0, RESERVATION + Duration::from_secs(15)).await;
+    }
+    farm.shut_down().await;
+    verdict
+}
