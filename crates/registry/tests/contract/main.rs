@@ -5,9 +5,11 @@
 
 mod events;
 mod following;
+mod health;
 mod idempotency;
 mod interleavings;
 mod line;
+mod machine;
 mod nodes;
 mod owners;
 mod servers;
