@@ -8,6 +8,7 @@ mod following;
 mod health;
 mod idempotency;
 mod interleavings;
+mod judging;
 mod line;
 mod machine;
 mod nodes;
