@@ -3,6 +3,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a panic is how a test fails, helpers included")]
 
+mod bounded;
 mod events;
 mod following;
 mod health;
