@@ -10,9 +10,11 @@
 pub mod ask;
 pub mod report;
 
+mod cause;
 mod contract;
 mod embedded;
 mod error;
+mod judge;
 mod permits;
 mod redis;
 

@@ -2,18 +2,23 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
+use model::health::node_health;
 use model::{
-    AgentEpoch, Availability, Drain, Eligibility, EventKind, GpuSlots, Load, NodeDescription, NodeHealth,
-    NodeId, NodeKind, NodeRecord, Owner, RendererType, SpawnId, SpawnRecord, TicketId, Timestamp, Timing,
+    AgentEpoch, Availability, Drain, Eligibility, EventKind, GpuSlots, Health, HealthState, Load,
+    NodeDescription, NodeId, NodeKind, NodeRecord, Owner, Placement, RendererType, SpawnId, SpawnRecord,
+    TicketId, Timestamp, Timing,
 };
 use serde_json::Map;
 
 use super::claims::Claims;
+use super::health::{Probes, Renderers};
 use super::history::History;
 use super::line::Line;
 use super::owned::Owned;
 use super::shelf::{Score, Shelf};
 use crate::ask::{Follow, Position, Reservation, Reserve, Reserved, Standing};
+use crate::cause::Cause;
+use crate::judge::Judgement;
 use crate::permits::Permits;
 
 /// Why a slot is taken.
@@ -52,6 +57,7 @@ pub(super) struct NodeState {
     pub(super) abandoned: BTreeSet<SpawnId>,
     /// The last change applied.
     pub(super) serial: u64,
+    pub(super) health: Renderers<Health>,
 }
 
 impl NodeState {
@@ -67,7 +73,7 @@ impl NodeState {
         self.availability == Availability::Up && self.eligibility == Eligibility::Eligible
     }
 
-    fn offers(&self, renderer: RendererType) -> bool {
+    pub(super) fn offers(&self, renderer: RendererType) -> bool {
         match renderer {
             RendererType::Csr => self.description.csr,
             RendererType::Ssr => self.description.ssr,
@@ -96,8 +102,49 @@ impl NodeState {
 struct Stock {
     /// Those that are up and eligible, full ones included.
     members: HashSet<NodeId>,
-    /// Those of them that have room.
+    /// Those of them that have room and are not failing.
     open: Shelf,
+    /// Those that have room and are failing, and when each may have its next probe.
+    failing: Shelf,
+    probes: Probes,
+}
+
+impl Stock {
+    fn has_room(&self) -> bool {
+        !self.open.is_empty() || !self.failing.is_empty()
+    }
+
+    /// Whether a node has room that is not to be avoided.
+    fn has_room_besides(&self, avoid: &[NodeId]) -> bool {
+        let avoided = avoid.iter().filter(|node| self.open.has(node) || self.failing.has(node)).count();
+        self.open.len() + self.failing.len() > avoided
+    }
+
+    fn take(&mut self, node: &NodeId) {
+        self.open.take(node);
+        self.failing.take(node);
+        self.probes.take(node);
+    }
+
+    /// Puts a node where it belongs; without a score it has no room.
+    fn put(&mut self, node: &NodeId, score: Option<Score>, health: &Health) {
+        self.take(node);
+        match score {
+            Some(score) if health.state == HealthState::Failing => {
+                self.failing.put(node, score);
+                self.probes.put(node, health.next_probe);
+            }
+            Some(score) => self.open.put(node, score),
+            None => {}
+        }
+    }
+}
+
+/// Which of the nodes with room to choose from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum From {
+    Healthy,
+    Failing,
 }
 
 /// The whole state.
@@ -118,6 +165,8 @@ pub(super) struct Farm {
     pub(super) history: History,
     pub(super) claims: Claims,
     pub(super) permits: Permits,
+    pub(super) judged: Judgement,
+    pub(super) cause: Option<Cause>,
     nudges: u64,
 }
 
@@ -135,6 +184,8 @@ impl Farm {
             history: History::new(&timing),
             claims: Claims::new(&timing),
             permits: Permits::new(),
+            judged: Judgement::default(),
+            cause: None,
             nudges: 0,
             timing,
         }
@@ -161,43 +212,13 @@ impl Farm {
             .filter(|(k, r)| *r == renderer && ask.demand.suits(k))
             .map(|(k, _)| k.clone())
             .collect();
-        let number = ask.place.and_then(|ticket| self.line.number(ticket, self.now)).unwrap_or(u64::MAX);
-
-        // Nodes to avoid step aside for the time of the choice.
-        let mut aside = Vec::new();
-        for node in &ask.avoid {
-            for (key, stock) in &mut self.stock {
-                if let Some(score) = stock.open.take(node) {
-                    aside.push((key.clone(), node.clone(), score));
-                }
-            }
-        }
-        let chosen = self.choose(&kinds, ask, number);
-        for (key, node, score) in aside {
-            if let Some(stock) = self.stock.get_mut(&key) {
-                stock.open.put(&node, score);
-            }
-        }
-
-        if let Some(node) = chosen
-            && let Some(state) = self.nodes.get_mut(&node)
-        {
-            let gpu = renderer == RendererType::Ssr && state.description.gpus > 0;
-            state.held.insert(ask.spawn, Held { hold: Hold::Reserved, gpu, owner: ask.owner.clone() });
-            self.owned.add(ask.owner.as_ref(), ask.spawn);
-            let advertise = state.description.advertise.clone();
-            self.expiries.insert((self.after(self.timing.reservation), ask.spawn, node.clone()));
-            self.place(&node);
-            if ask.place.is_some_and(|ticket| self.line.leave(ticket)) {
-                self.nudge_line();
-            }
-            return Reserved::Slot(Reservation {
-                spawn: ask.spawn,
-                node,
-                advertise,
-                standing: Standing::Good,
-                number: None,
-            });
+        let line_now = self.line_now();
+        let number = ask.place.and_then(|ticket| match self.line.is_in(ticket) {
+            true => self.line.number(ticket, line_now),
+            false => ask.number,
+        });
+        if let Some((node, standing)) = self.pick(&kinds, ask, number.unwrap_or(u64::MAX)) {
+            return self.take_slot(ask, node, standing, number);
         }
 
         let members = kinds.iter().filter_map(|k| self.stock.get(&(k.clone(), renderer)));
@@ -210,59 +231,131 @@ impl Farm {
             && !kinds.is_empty()
         {
             let until = self.after(self.timing.place);
-            self.line.join(ticket, &ask.demand, kinds.iter(), until);
+            self.line.join(ticket, ask, kinds.iter(), until);
         }
         outcome
     }
 
-    /// The best node, unless somebody with a lower number could take a slot of its kind.
-    fn choose(&mut self, kinds: &[NodeKind], ask: &Reserve, number: u64) -> Option<NodeId> {
+    /// The time by which places are judged: one lapses when it was not renewed in time, counted from when front doors could.
+    pub(super) fn line_now(&mut self) -> Timestamp {
+        let grace = self.judged.judge(self.now, &self.timing);
+        if self.now.since(grace) < self.timing.place { Timestamp::default() } else { self.now }
+    }
+
+    /// The best healthy node, or a failing one whose probe is due; a failing one otherwise only when no other has room.
+    fn pick(&mut self, kinds: &[NodeKind], ask: &Reserve, number: u64) -> Option<(NodeId, Standing)> {
         let renderer = ask.demand.renderer;
-        let mut best: Option<(Score, Vec<&NodeKind>)> = None;
-        for kind in kinds {
-            if !self.line.is_empty() && self.is_overtaking(kind, number) {
-                continue;
-            }
-            let Some((score, _)) =
-                self.stock.get(&(kind.clone(), renderer)).and_then(|s| s.open.best(ask.placement))
-            else {
-                continue;
-            };
-            let better = |old: Score| match ask.placement {
-                model::Placement::Spread => score < old,
-                model::Placement::Pack => score > old,
-            };
-            match &mut best {
-                Some((old, kinds)) if *old == score => kinds.push(kind),
-                Some((old, _)) if !better(*old) => {}
-                _ => best = Some((score, vec![kind])),
+        let failing = |node: &NodeState| node.health.get(renderer).state == HealthState::Failing;
+        // One probe a request is enough.
+        let has_probed = ask.avoid.iter().filter_map(|node| self.nodes.get(node)).any(failing);
+        // Nodes to avoid step aside for the time of the choice.
+        let kept: Vec<NodeId> =
+            ask.avoid.iter().filter(|node| self.nodes.contains_key(*node)).cloned().collect();
+        for node in &kept {
+            for stock in self.stock.values_mut() {
+                stock.take(node);
             }
         }
-        let (_, kinds) = best?;
-        let level = |kind: &NodeKind| {
-            self.stock
-                .get(&(kind.clone(), renderer))
-                .and_then(|s| s.open.best(ask.placement))
-                .map_or(&[][..], |(_, n)| n)
+        let free: Vec<NodeKind> =
+            kinds.iter().filter(|kind| !self.is_overtaking(kind, number)).cloned().collect();
+        let healthy = self.choose(&free, ask, From::Healthy);
+        let chosen = match healthy {
+            Some(node) => {
+                let probe = (!has_probed).then(|| self.due_probe(&free, renderer)).flatten();
+                Some(probe.map_or((node, Standing::Good), |probe| (probe, Standing::Probe)))
+            }
+            None => self.choose(&free, ask, From::Failing).map(|node| (node, Standing::LastChoice)),
         };
-        let ties: usize = kinds.iter().map(|kind| level(kind).len()).sum();
+        for node in &kept {
+            self.place(node);
+        }
+        chosen
+    }
+
+    /// The failing node whose probe has been due for longest.
+    fn due_probe(&self, kinds: &[NodeKind], renderer: RendererType) -> Option<NodeId> {
+        let stocks = kinds.iter().filter_map(|kind| self.stock.get(&(kind.clone(), renderer)));
+        let first = stocks.filter_map(|stock| stock.probes.first()).min()?;
+        (first.0 <= self.now.millis()).then_some(first.1)
+    }
+
+    fn take_slot(
+        &mut self,
+        ask: &Reserve,
+        node: NodeId,
+        standing: Standing,
+        number: Option<u64>,
+    ) -> Reserved {
+        let renderer = ask.demand.renderer;
+        let suspicious = self.is_suspicious();
+        let expires = self.after(self.timing.reservation);
+        let (now, lease) = (self.now.millis(), self.timing.reservation);
+        let Some(state) = self.nodes.get_mut(&node) else { return Reserved::Full };
+        let gpu = renderer == RendererType::Ssr && state.description.gpus > 0;
+        state.held.insert(ask.spawn, Held { hold: Hold::Reserved, gpu, owner: ask.owner.clone() });
+        let health = state.health.get_mut(renderer);
+        let standing = match standing {
+            Standing::Good if suspicious || health.is_watched() => Standing::Watched,
+            other => other,
+        };
+        if standing == Standing::Probe {
+            health.probe(now, lease);
+        }
+        let advertise = state.description.advertise.clone();
+        self.owned.add(ask.owner.as_ref(), ask.spawn);
+        self.expiries.insert((expires, ask.spawn, node.clone()));
+        self.place(&node);
+        if ask.place.is_some_and(|ticket| self.line.leave(ticket)) {
+            self.nudge_line();
+        }
+        Reserved::Slot(Reservation { spawn: ask.spawn, node, advertise, standing, number })
+    }
+
+    /// The best level over all these kinds, then one of its nodes at random.
+    fn choose(&self, kinds: &[NodeKind], ask: &Reserve, from: From) -> Option<NodeId> {
+        let renderer = ask.demand.renderer;
+        let placement = if from == From::Healthy { ask.placement } else { Placement::Spread };
+        let level = |kind: &NodeKind| {
+            let stock = self.stock.get(&(kind.clone(), renderer))?;
+            let shelf = if from == From::Healthy { &stock.open } else { &stock.failing };
+            shelf.best(placement)
+        };
+        let mut best: Option<(Score, Vec<&[NodeId]>)> = None;
+        for (score, nodes) in kinds.iter().filter_map(level) {
+            let better = |old: Score| match placement {
+                Placement::Spread => score < old,
+                Placement::Pack => score > old,
+            };
+            match &mut best {
+                Some((old, levels)) if *old == score => levels.push(nodes),
+                Some((old, _)) if !better(*old) => {}
+                _ => best = Some((score, vec![nodes])),
+            }
+        }
+        let (_, levels) = best?;
+        let ties: usize = levels.iter().map(|level| level.len()).sum();
         let mut pick = fastrand::usize(0..ties.max(1));
-        for kind in kinds {
-            let nodes = level(kind);
-            if let Some(node) = nodes.get(pick) {
+        for level in levels {
+            if let Some(node) = level.get(pick) {
                 return Some(node.clone());
             }
-            pick -= nodes.len();
+            pick -= level.len();
         }
         None
     }
 
-    /// Whether somebody with a lower number waits for a slot that nodes of this kind have.
+    /// Whether somebody with a lower number waits for a slot that nodes of this kind have, and can use it.
     fn is_overtaking(&mut self, kind: &NodeKind, number: u64) -> bool {
+        if self.line.is_empty() {
+            return false;
+        }
+        let now = self.line_now();
         [RendererType::Csr, RendererType::Ssr].into_iter().any(|renderer| {
             let queue = (kind.clone(), renderer);
-            self.stock.get(&queue).is_some_and(|s| !s.open.is_empty())
-                && self.line.first(&queue, self.now).is_some_and(|first| first < number)
+            self.stock.get(&queue).is_some_and(|stock| {
+                stock.has_room()
+                    && self.line.has_before(&queue, number, now, |avoid| stock.has_room_besides(avoid))
+            })
         })
     }
 
@@ -317,7 +410,7 @@ impl Farm {
             if !state.offers(renderer) {
                 if let Some(stock) = self.stock.get_mut(&key) {
                     stock.members.remove(node);
-                    stock.open.take(node);
+                    stock.take(node);
                 }
                 continue;
             }
@@ -327,12 +420,8 @@ impl Farm {
             } else {
                 stock.members.remove(node);
             }
-            match state.room(renderer) {
-                Some(score) if state.may_place() => stock.open.put(node, score),
-                _ => {
-                    stock.open.take(node);
-                }
-            }
+            let score = state.room(renderer).filter(|_| state.may_place());
+            stock.put(node, score, state.health.get(renderer));
         }
     }
 
@@ -340,7 +429,7 @@ impl Farm {
     pub(super) fn unplace(&mut self, node: &NodeId) {
         for stock in self.stock.values_mut() {
             stock.members.remove(node);
-            stock.open.take(node);
+            stock.take(node);
         }
         let nodes = &self.nodes;
         self.stock.retain(|(kind, renderer), _| {
@@ -450,6 +539,6 @@ fn record(id: &NodeId, state: &NodeState) -> NodeRecord {
         last_heartbeat_at: state.beat,
         drain: state.drain.clone(),
         generation: 0,
-        health: NodeHealth::default(),
+        health: node_health(&state.health.csr, &state.health.ssr),
     }
 }

@@ -1,8 +1,10 @@
 //! The line of those who wait for capacity: first come, first served, per kind of node and renderer.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeSet, HashMap};
 
-use model::{Demand, NodeKind, RendererType, TicketId, Timestamp};
+use model::{NodeId, NodeKind, RendererType, TicketId, Timestamp};
+
+use crate::ask::Reserve;
 
 /// A kind of node, and a renderer wanted of it.
 pub(super) type Queue = (NodeKind, RendererType);
@@ -13,6 +15,8 @@ struct Ticket {
     /// Past this the place is not kept.
     until: Timestamp,
     queues: Vec<Queue>,
+    /// Nodes that its holder cannot use.
+    avoid: Vec<NodeId>,
 }
 
 /// Who waits for what.
@@ -20,7 +24,7 @@ struct Ticket {
 pub(super) struct Line {
     last_number: u64,
     tickets: HashMap<TicketId, Ticket>,
-    queues: HashMap<Queue, BTreeMap<u64, TicketId>>,
+    queues: HashMap<Queue, BTreeSet<(u64, TicketId)>>,
 }
 
 impl Line {
@@ -33,34 +37,58 @@ impl Line {
         self.tickets.get(&ticket).filter(|t| t.until > now).map(|t| t.number)
     }
 
-    /// The number of the first in a queue; drops places that were not kept.
-    pub(super) fn first(&mut self, queue: &Queue, now: Timestamp) -> Option<u64> {
-        loop {
-            let (number, ticket) = self.queues.get(queue)?.first_key_value().map(|(n, t)| (*n, *t))?;
-            if self.tickets.get(&ticket).is_some_and(|t| t.until > now) {
-                return Some(number);
-            }
-            self.leave(ticket);
-        }
+    /// Whether a ticket has a place, kept or not.
+    pub(super) fn is_in(&self, ticket: TicketId) -> bool {
+        self.tickets.contains_key(&ticket)
     }
 
-    /// Puts a ticket in every queue of these kinds; its number stays the same.
+    /// Whether somebody with a lower number waits in a queue whose nodes to avoid leave something to use. Drops places that
+    /// were not kept.
+    pub(super) fn has_before(
+        &mut self,
+        queue: &Queue,
+        number: u64,
+        now: Timestamp,
+        can_use: impl Fn(&[NodeId]) -> bool,
+    ) -> bool {
+        let Some(places) = self.queues.get(queue) else { return false };
+        let (mut dead, mut found) = (Vec::new(), false);
+        for (_, id) in places.iter().take_while(|(n, _)| *n < number) {
+            match self.tickets.get(id) {
+                Some(ticket) if ticket.until > now => {
+                    found = can_use(&ticket.avoid);
+                    if found {
+                        break;
+                    }
+                }
+                _ => dead.push(*id),
+            }
+        }
+        for ticket in dead {
+            self.leave(ticket);
+        }
+        found
+    }
+
+    /// Puts a ticket in every queue of these kinds; its number stays the same, or is the one that it had before.
     pub(super) fn join<'a>(
         &mut self,
         ticket: TicketId,
-        demand: &Demand,
+        ask: &Reserve,
         kinds: impl Iterator<Item = &'a NodeKind>,
         until: Timestamp,
     ) {
         let entry = self.tickets.entry(ticket).or_insert_with(|| {
-            self.last_number += 1;
-            Ticket { number: self.last_number, until, queues: Vec::new() }
+            let number = ask.number.unwrap_or(self.last_number + 1);
+            self.last_number = self.last_number.max(number);
+            Ticket { number, until, queues: Vec::new(), avoid: Vec::new() }
         });
         entry.until = until;
+        entry.avoid.clone_from(&ask.avoid);
         for kind in kinds {
-            let queue = (kind.clone(), demand.renderer);
+            let queue = (kind.clone(), ask.demand.renderer);
             if !entry.queues.contains(&queue) {
-                self.queues.entry(queue.clone()).or_default().insert(entry.number, ticket);
+                self.queues.entry(queue.clone()).or_default().insert((entry.number, ticket));
                 entry.queues.push(queue);
             }
         }
@@ -76,7 +104,7 @@ impl Line {
         let Some(gone) = self.tickets.remove(&ticket) else { return false };
         for queue in gone.queues {
             if let Some(places) = self.queues.get_mut(&queue) {
-                places.remove(&gone.number);
+                places.remove(&(gone.number, ticket));
                 if places.is_empty() {
                     self.queues.remove(&queue);
                 }

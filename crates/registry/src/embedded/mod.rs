@@ -3,6 +3,7 @@
 
 mod claims;
 mod farm;
+mod health;
 mod history;
 mod line;
 mod owned;
@@ -90,12 +91,12 @@ impl Embedded {
     #[expect(clippy::unused_self, reason = "the contract is the same for both backends")]
     pub(crate) fn check(&self) {}
 
-    #[expect(clippy::unused_self, reason = "to come")]
-    pub(crate) fn learn(&self, _outcomes: &Outcomes) {}
+    pub(crate) fn learn(&self, outcomes: &Outcomes) {
+        self.change(|farm| farm.learn(outcomes));
+    }
 
-    #[expect(clippy::unused_self, reason = "to come")]
     pub(crate) fn farm_cause(&self) -> Option<FarmCause> {
-        None
+        self.farm().farm_cause()
     }
 
     pub(crate) fn incarnation(&self) -> Uuid {

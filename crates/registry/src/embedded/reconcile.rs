@@ -10,6 +10,7 @@ use model::{
 use serde_json::Map;
 
 use super::farm::{Farm, Held, Hold, NodeState};
+use super::health::Renderers;
 use crate::report::{AgentReport, Heartbeat, Orders, SpawnReport, Wish};
 
 impl Farm {
@@ -77,9 +78,11 @@ impl Farm {
                 held: HashMap::new(),
                 abandoned: self.ahead.remove(node).unwrap_or_default(),
                 serial: 0,
+                health: Renderers::default(),
             }
         });
-        if state.epoch != report.epoch {
+        let renewed = state.epoch != report.epoch;
+        if renewed {
             state.epoch = report.epoch;
             state.serial = 0;
         }
@@ -99,6 +102,9 @@ impl Farm {
         }
         for kind in news {
             self.tell_node(kind, node);
+        }
+        if renewed {
+            self.renew_health(node);
         }
     }
 
@@ -186,8 +192,10 @@ impl Farm {
         let fresh = record(node, state, report, self.now);
         let mut data = crate::report::event_data(report);
         let mut news = None;
+        let mut ready_at = None;
         let changed = match self.history.get_mut(report.id) {
             Some(old) => {
+                ready_at = old.ready_at;
                 let changed = old.state != fresh.state;
                 let known = old.last_ping_at;
                 news = fresh.last_ping_at.filter(|ping| !changed && crate::report::is_news(known, *ping));
@@ -215,6 +223,7 @@ impl Farm {
         if ended {
             self.history.end(report.id, self.now);
             self.free(node, report.id);
+            self.note_end(node, report, ready_at);
         }
         news
     }
@@ -222,8 +231,11 @@ impl Farm {
     /// Calls nodes stale whose heartbeats are late.
     pub(super) fn expire_beats(&mut self) {
         let (stale, down) = (self.timing.stale, self.timing.down);
+        let grace = self.judged.judge(self.now, &self.timing);
+        let now = self.now;
+        let silence = |beat: Timestamp| now.since(beat.max(grace));
         let late: Vec<(Timestamp, NodeId)> =
-            self.beats.iter().take_while(|(beat, _)| self.now.since(*beat) >= stale).cloned().collect();
+            self.beats.iter().take_while(|(beat, _)| silence(*beat) >= stale).cloned().collect();
         for (beat, node) in late {
             let Some(state) = self.nodes.get_mut(&node) else { continue };
             if state.availability == Availability::Up {
@@ -231,7 +243,7 @@ impl Farm {
                 self.place(&node);
                 self.tell_node(EventKind::NodeStale, &node);
             }
-            if self.now.since(beat) >= down {
+            if silence(beat) >= down {
                 self.beats.remove(&(beat, node.clone()));
                 self.give_up(&node);
             }
@@ -272,7 +284,8 @@ impl Farm {
                 Some(Hold::Running) | None => {}
             }
         }
-        if self.line.sweep(self.now) {
+        let line_now = self.line_now();
+        if self.line.sweep(line_now) {
             self.nudge_line();
         }
         self.history.sweep(self.now);

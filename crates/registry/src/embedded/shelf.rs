@@ -51,6 +51,14 @@ impl Shelf {
         self.at.is_empty()
     }
 
+    pub(super) fn len(&self) -> usize {
+        self.at.len()
+    }
+
+    pub(super) fn has(&self, node: &NodeId) -> bool {
+        self.at.contains_key(node)
+    }
+
     /// The level a placement would choose from.
     pub(super) fn best(&self, placement: Placement) -> Option<(Score, &[NodeId])> {
         let best = match placement {

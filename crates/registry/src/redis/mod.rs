@@ -2,6 +2,7 @@
 //! all; `lua/core.lua` lists the keys. Nothing outside this directory knows Redis.
 
 mod link;
+mod packed;
 mod read;
 mod scripts;
 mod seek;

@@ -4,17 +4,19 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use model::{
-    Availability, Event, FarmCause, NodeHealth, NodeId, NodeRecord, SpawnId, SpawnRecord, SpawnState,
-    Timestamp,
+    Availability, Event, FarmCause, NodeId, NodeRecord, SpawnId, SpawnRecord, SpawnState, Timestamp,
+    health::node_health,
 };
 use redis::streams::StreamReadReply;
 use redis::{Pipeline, Value, pipe};
 use uuid::Uuid;
 
 use super::link::Question;
-use super::{Redis, renderer_of, unexpected};
+use super::{Redis, packed, renderer_of, unexpected};
 use crate::ask::{Follow, LONGEST_FOLLOW, Located, Position, SpawnFilter, SpawnPage};
+use crate::cause::Cause;
 use crate::error::RegistryError;
+use crate::judge::Judgement;
 
 type Fields = HashMap<String, String>;
 
@@ -47,7 +49,14 @@ impl Redis {
     }
 
     pub(crate) async fn farm_cause(&self) -> Result<Option<FarmCause>, RegistryError> {
-        Ok(None)
+        const CALL: &str = "farm_cause";
+        let mut read = pipe();
+        read.cmd("TIME").hgetall(self.key("cause"));
+        let answer: Vec<Value> = self.ask(CALL, &read).await?;
+        let mut answers = answer.into_iter();
+        let now = time(answers.next())?;
+        let fields: Fields = value(answers.next(), CALL)?;
+        Ok(Cause::from_fields(&fields).and_then(|cause| cause.established(now)))
     }
 
     pub(crate) async fn incarnation(&self) -> Result<Uuid, RegistryError> {
@@ -64,19 +73,20 @@ impl Redis {
         let mut nodes = Vec::with_capacity(names.len());
         for names in names.chunks(CHUNK) {
             let mut read = pipe();
-            read.cmd("TIME");
+            read.cmd("TIME").hgetall(self.key("judge"));
             for name in names {
                 read.hgetall(self.key(&format!("node:{name}"))).hlen(self.key(&format!("held:{name}")));
             }
             let answer: Vec<Value> = self.ask("nodes", &read).await?;
             let mut answers = answer.into_iter();
             let now = time(answers.next())?;
+            let judged = judgement(answers.next(), "nodes")?;
             for name in names {
                 let fields: Fields = value(answers.next(), "nodes")?;
                 let used: u32 = value(answers.next(), "nodes")?;
                 // A node may have been forgotten since its name was read.
                 if !fields.is_empty() {
-                    nodes.push(self.node_record(name, &fields, used, now)?);
+                    nodes.push(self.node_record(name, &fields, used, now, judged)?);
                 }
             }
         }
@@ -86,16 +96,18 @@ impl Redis {
 
     pub(crate) async fn node(&self, node: &NodeId) -> Result<Option<NodeRecord>, RegistryError> {
         let mut read = pipe();
-        read.cmd("TIME").hgetall(self.key(&format!("node:{node}"))).hlen(self.key(&format!("held:{node}")));
+        read.cmd("TIME").hgetall(self.key("judge"));
+        read.hgetall(self.key(&format!("node:{node}"))).hlen(self.key(&format!("held:{node}")));
         let answer: Vec<Value> = self.ask("node", &read).await?;
         let mut answers = answer.into_iter();
         let now = time(answers.next())?;
+        let judged = judgement(answers.next(), "node")?;
         let fields: Fields = value(answers.next(), "node")?;
         let used: u32 = value(answers.next(), "node")?;
         if fields.is_empty() {
             return Ok(None);
         }
-        self.node_record(node.as_str(), &fields, used, now).map(Some)
+        self.node_record(node.as_str(), &fields, used, now, judged).map(Some)
     }
 
     fn node_record(
@@ -104,12 +116,13 @@ impl Redis {
         fields: &Fields,
         used: u32,
         now: Timestamp,
+        judged: Judgement,
     ) -> Result<NodeRecord, RegistryError> {
         const CALL: &str = "nodes";
         let beat = timestamp(fields, "beat", CALL)?.unwrap_or_default();
         let availability = match parsed(fields, "avail", CALL)? {
             // Not every reader wants to wait for the next sweep.
-            Availability::Up if now.since(beat) >= self.timing().stale => Availability::Stale,
+            Availability::Up if judged.is_silent(beat, now, self.timing()) => Availability::Stale,
             other => other,
         };
         Ok(NodeRecord {
@@ -128,7 +141,7 @@ impl Redis {
                 _ => Some(decoded(fields, "drain", CALL)?),
             },
             generation: 0,
-            health: NodeHealth::default(),
+            health: node_health(&packed::health(text(fields, "hcsr")), &packed::health(text(fields, "hssr"))),
         })
     }
 
@@ -292,6 +305,12 @@ fn value<T: redis::FromRedisValue>(value: Option<Value>, call: &'static str) -> 
 fn time(answer: Option<Value>) -> Result<Timestamp, RegistryError> {
     let (seconds, micros): (u64, u64) = value(answer, "time")?;
     Ok(Timestamp::from_millis(seconds * 1000 + micros / 1000))
+}
+
+fn judgement(answer: Option<Value>, call: &'static str) -> Result<Judgement, RegistryError> {
+    let fields: Fields = value(answer, call)?;
+    let at = |field| text(&fields, field).parse().ok().map(Timestamp::from_millis);
+    Ok(Judgement { at: at("at"), grace: at("grace").unwrap_or_default() })
 }
 
 fn text<'a>(fields: &'a Fields, field: &str) -> &'a str {

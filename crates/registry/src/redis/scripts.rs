@@ -23,24 +23,26 @@ pub(super) struct Scripts {
     pub(super) settle: Script,
     pub(super) locate: Script,
     pub(super) permit: Script,
+    pub(super) learn: Script,
 }
 
 impl Scripts {
     pub(super) fn new() -> Self {
         Self {
-            reserve: script!("core", "slots", "reserve"),
-            release: script!("core", "slots", "release"),
-            renounce: script!("core", "slots", "renounce"),
+            reserve: script!("core", "health", "judge", "slots", "reserve"),
+            release: script!("core", "health", "judge", "slots", "release"),
+            renounce: script!("core", "health", "judge", "slots", "renounce"),
             abandon: script!("core", "abandon"),
             keep_places: script!("core", "keep_places"),
             leave_line: script!("core", "leave_line"),
-            report: script!("core", "slots", "spawns", "report"),
-            sweep: script!("core", "slots", "spawns", "sweep"),
-            set_eligibility: script!("core", "slots", "set_eligibility"),
+            report: script!("core", "health", "judge", "slots", "outcomes", "spawns", "report"),
+            sweep: script!("core", "health", "judge", "slots", "spawns", "sweep"),
+            set_eligibility: script!("core", "health", "judge", "slots", "set_eligibility"),
             claim: script!("core", "claim"),
             settle: script!("core", "settle"),
             locate: script!("core", "locate"),
             permit: script!("core", "permit"),
+            learn: script!("core", "health", "judge", "slots", "outcomes", "learn"),
         }
     }
 }

@@ -8,7 +8,9 @@ use uuid::Uuid;
 
 use super::link::Question;
 use super::{Redis, unexpected};
-use crate::ask::{Claim, IdempotencyKey, Outcomes, Reservation, Reserve, Reserved, Standing, operator_data};
+use crate::ask::{
+    Claim, IdempotencyKey, Outcome, Outcomes, Reservation, Reserve, Reserved, Standing, operator_data,
+};
 use crate::error::RegistryError;
 use crate::permits::Permit;
 use crate::report::{AgentReport, Heartbeat, Orders, SpawnReport, Wish, event_data};
@@ -53,6 +55,7 @@ impl Redis {
                         .arg(ask.place.map(|t| t.to_string()).unwrap_or_default())
                         .arg(ask.owner.as_ref().map_or("", Owner::as_str))
                         .arg(ask.most.map(|most| most.to_string()).unwrap_or_default())
+                        .arg(ask.number.map(|number| number.to_string()).unwrap_or_default())
                         .arg(ask.avoid.len());
                     for node in &ask.avoid {
                         args.arg(node.as_str());
@@ -65,12 +68,17 @@ impl Redis {
                 .await?;
             let words: Vec<&str> = answer.iter().map(String::as_str).collect();
             return match words.as_slice() {
-                ["slot", node, advertise] => Ok(Reserved::Slot(Reservation {
+                ["slot", node, advertise, standing, number] => Ok(Reserved::Slot(Reservation {
                     spawn: ask.spawn,
                     node: node.parse().map_err(|e| unexpected(CALL, format!("node {node:?} {e}")))?,
                     advertise: (*advertise).to_owned(),
-                    standing: Standing::Good,
-                    number: None,
+                    standing: standing_of(standing, CALL)?,
+                    number: match *number {
+                        "" => None,
+                        text => {
+                            Some(text.parse().map_err(|e| unexpected(CALL, format!("number {text:?} {e}")))?)
+                        }
+                    },
                 })),
                 ["full"] => Ok(Reserved::Full),
                 ["none", known] => Ok(Reserved::NoMatch { known: *known == "1" }),
@@ -164,8 +172,27 @@ impl Redis {
         Ok(false)
     }
 
-    pub(crate) async fn learn(&self, _outcomes: &Outcomes) -> Result<(), RegistryError> {
-        Ok(())
+    pub(crate) async fn learn(&self, outcomes: &Outcomes) -> Result<(), RegistryError> {
+        self.run("learn", &self.0.scripts.learn, |args| {
+            args.arg(outcomes.renderer.as_str())
+                .arg(flag(outcomes.same_everywhere.is_some()))
+                .arg(outcomes.same_everywhere.as_deref().unwrap_or_default())
+                .arg(outcomes.starts.len());
+            for (node, outcome) in &outcomes.starts {
+                args.arg(node.as_str());
+                match outcome {
+                    Outcome::Failed(failure) => args
+                        .arg("failed")
+                        .arg(&failure.reason)
+                        .arg(flag(failure.conclusive))
+                        .arg(flag(failure.whole_node)),
+                    Outcome::Ready => args.arg("ready").arg("").arg("").arg(""),
+                    Outcome::Nothing => args.arg("nothing").arg("").arg("").arg(""),
+                };
+                args.arg(fastrand::f64());
+            }
+        })
+        .await
     }
 
     pub(crate) async fn claim(
@@ -265,6 +292,16 @@ impl Redis {
             }
             other => Err(unexpected(CALL, format!("{other:?}"))),
         }
+    }
+}
+
+fn standing_of(text: &str, call: &'static str) -> Result<Standing, RegistryError> {
+    match text {
+        "good" => Ok(Standing::Good),
+        "watched" => Ok(Standing::Watched),
+        "probe" => Ok(Standing::Probe),
+        "last" => Ok(Standing::LastChoice),
+        other => Err(unexpected(call, format!("standing {other:?}"))),
     }
 }
 

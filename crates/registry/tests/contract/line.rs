@@ -105,3 +105,76 @@ on_all! {
         farm.take(&csr().place(first)).await;
     }
 }
+
+on_all! {
+    async fn a_place_given_up_for_a_node_that_refused_is_had_again_before_those_behind_it(farm: &Farm) {
+        Agent::new("refuses", 1).beat(farm).await;
+        let held = farm.take(&csr()).await;
+        let [first, second, third] = [TicketId::mint(), TicketId::mint(), TicketId::mint()];
+        for ticket in [first, second, third] {
+            assert_eq!(farm.reserve(&csr().place(ticket)).await, Reserved::Full);
+        }
+        farm.registry.release(&held.node, held.spawn).await.unwrap();
+        // Each gets the node in its turn, is refused there, and waits on for another.
+        let mut numbers = Vec::new();
+        for ticket in [first, second, third] {
+            let got = farm.take(&csr().place(ticket)).await;
+            farm.registry.release(&got.node, got.spawn).await.unwrap();
+            let number = got.number.expect("it was in line");
+            let again = registry::Reserve { number: Some(number), ..csr().place(ticket).avoid("refuses") };
+            assert_eq!(farm.reserve(&again).await, Reserved::Full);
+            numbers.push(number);
+        }
+        assert!(numbers.is_sorted(), "{numbers:?}");
+
+        let mut other = Agent::new("other", 1);
+        other.beat(farm).await;
+        for (ticket, behind) in [(first, &[second, third][..]), (second, &[third]), (third, &[])] {
+            for later in behind {
+                assert_eq!(farm.reserve(&csr().place(*later).avoid("refuses")).await, Reserved::Full);
+            }
+            assert_eq!(farm.reserve(&csr().avoid("refuses")).await, Reserved::Full, "newcomers come last");
+            let got = farm.take(&csr().place(ticket).avoid("refuses")).await;
+            assert_eq!(got.node, id("other"));
+            farm.registry.release(&got.node, got.spawn).await.unwrap();
+        }
+    }
+}
+
+on_all! {
+    async fn those_who_must_avoid_the_only_free_node_hold_up_nobody_who_can_use_it(farm: &Farm) {
+        Agent::new("free", 1).beat(farm).await;
+        Agent::new("full", 1).beat(farm).await;
+        let held = farm.take(&csr().avoid("free")).await;
+        let [first, second] = [TicketId::mint(), TicketId::mint()];
+        for ticket in [first, second] {
+            assert_eq!(farm.reserve(&csr().place(ticket).avoid("free")).await, Reserved::Full);
+        }
+        let got = farm.take(&csr()).await;
+        assert_eq!((got.node.clone(), got.number), (id("free"), None));
+        farm.registry.release(&got.node, got.spawn).await.unwrap();
+        // What it avoids is what it said last.
+        assert_eq!(farm.take(&csr().place(second)).await.node, id("free"));
+        farm.registry.release(&held.node, held.spawn).await.unwrap();
+        assert_eq!(farm.reserve(&csr()).await, Reserved::Full, "that one it can use");
+        assert_eq!(farm.take(&csr().place(first).avoid("free")).await.node, id("full"));
+    }
+}
+
+on_all! {
+    async fn a_number_that_is_taken_again_is_not_given_to_others(farm: &Farm) {
+        Agent::new("a", 1).beat(farm).await;
+        let held = farm.take(&csr()).await;
+        let [early, late] = [TicketId::mint(), TicketId::mint()];
+        // A registry that was wiped counts from one again.
+        let again = registry::Reserve { number: Some(40), ..csr().place(early) };
+        assert_eq!(farm.reserve(&again).await, Reserved::Full);
+        assert_eq!(farm.reserve(&csr().place(late)).await, Reserved::Full);
+        farm.registry.release(&held.node, held.spawn).await.unwrap();
+        assert_eq!(farm.reserve(&csr().place(late)).await, Reserved::Full);
+        let got = farm.take(&csr().place(early)).await;
+        assert_eq!(got.number, Some(40));
+        farm.registry.release(&got.node, got.spawn).await.unwrap();
+        assert_eq!(farm.take(&csr().place(late)).await.number, Some(41));
+    }
+}

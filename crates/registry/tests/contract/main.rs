@@ -3,11 +3,15 @@
 
 #![expect(clippy::unwrap_used, reason = "a panic is how a test fails, helpers included")]
 
+mod bounded;
 mod events;
 mod following;
+mod health;
 mod idempotency;
 mod interleavings;
+mod judging;
 mod line;
+mod machine;
 mod nodes;
 mod owners;
 mod servers;

@@ -25,7 +25,7 @@ on_all! {
     async fn a_silent_node_gets_nothing_and_comes_back_with_its_next_heartbeat(farm: &Farm) {
         let mut agent = Agent::new("a", 2);
         agent.beat(farm).await;
-        farm.pass(TIMING.stale).await;
+        farm.becomes("a", Availability::Stale).await;
         assert_eq!(farm.reserve(&csr()).await, Reserved::NoMatch { known: true });
         assert_eq!(farm.registry.nodes().await.unwrap()[0].availability, Availability::Stale);
         agent.beat(farm).await;
@@ -39,7 +39,7 @@ on_all! {
         for n in 0..40 {
             Agent::new(&format!("dead{n}"), 9).beat(farm).await;
         }
-        farm.pass(TIMING.stale).await;
+        farm.becomes("dead39", Availability::Stale).await;
         let mut live = Agent::new("live", 9);
         live.beat(farm).await;
         for _ in 0..5 {
@@ -180,10 +180,7 @@ on_all! {
         let spawn = csr().spawn;
         old.tell(farm, ready(spawn)).await;
         let before = farm.registry.spawn(spawn).await.unwrap().unwrap();
-        farm.pass(TIMING.down).await;
-        for _ in 0..2 {
-            farm.registry.sweep().await.unwrap();
-        }
+        farm.becomes("a", Availability::Down).await;
         assert_eq!(farm.registry.spawn(spawn).await.unwrap().unwrap().state, SpawnState::Lost);
         let mut new = Agent { epoch: AgentEpoch::mint(), takeover: true, serial: 0, ..old.clone() };
         new.spawns[0].last_ping = None;
@@ -243,11 +240,7 @@ async fn node_that_is_down_for_long(farm: Farm) {
     agent.beat(&farm).await;
     agent.tell(&farm, ready(farm.take(&csr()).await.spawn)).await;
     let spawn = agent.spawns[0].id;
-    // Three sweeps: stale, down, forgotten.
-    for _ in 0..3 {
-        farm.pass(Duration::from_millis(60)).await;
-        farm.registry.sweep().await.unwrap();
-    }
+    farm.is_forgotten("a").await;
     assert!(farm.registry.nodes().await.unwrap().is_empty());
     assert_eq!(farm.reserve(&csr()).await, Reserved::NoMatch { known: false });
     let record = farm.registry.spawn(spawn).await.unwrap().unwrap();
@@ -256,7 +249,7 @@ async fn node_that_is_down_for_long(farm: Farm) {
 
 fn forgetful() -> model::Timing {
     let ms = Duration::from_millis;
-    model::Timing { stale: ms(40), down: ms(50), forget: ms(60), ..TIMING }
+    model::Timing { stale: ms(160), down: ms(200), forget: ms(240), ..TIMING }
 }
 
 #[tokio::test]

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use model::{ExitReason, Owner, SpawnId, SpawnRecord, SpawnState, TicketId, Timing};
+use model::{Availability, ExitReason, Owner, SpawnId, SpawnRecord, SpawnState, TicketId, Timing};
 use registry::{Permit, Reserved, SpawnFilter, SpawnReport};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
@@ -116,10 +116,7 @@ on_all! {
         }
         stays.beat(farm).await;
         assert!(is_refused(farm, ANN, 2).await);
-        farm.pass(TIMING.down).await;
-        for _ in 0..2 {
-            farm.registry.sweep().await.unwrap();
-        }
+        farm.becomes("gone", Availability::Down).await;
         stays.beat(farm).await;
         farm.take(&csr().of(ANN, 2)).await;
         assert!(!is_refused(farm, ANN, 2).await);
@@ -140,11 +137,7 @@ async fn forgotten_with_its_node(farm: Farm) {
     let slots = [farm.take(&csr().of(ANN, 3)).await, farm.take(&csr().of(ANN, 3)).await];
     gone.tell(&farm, of(ANN, ready(slots[0].spawn))).await;
     farm.registry.abandon(&slots[1].node, slots[1].spawn).await.unwrap();
-    farm.pass(Duration::from_millis(700)).await;
-    for _ in 0..3 {
-        farm.registry.sweep().await.unwrap();
-    }
-    assert_eq!(farm.registry.node(&id("gone")).await.unwrap(), None);
+    farm.is_forgotten("gone").await;
     stays.beat(&farm).await;
     assert!(farm.owned(ANN).await.is_none_or(|counted| counted == 0));
     assert!(!is_refused(&farm, ANN, 1).await);

@@ -17,7 +17,10 @@ const PATIENCE: Duration = Duration::from_secs(20);
 /// A Redis server that keeps nothing and ends with its owner.
 pub(crate) struct RedisServer {
     child: Child,
-    _dir: TempDir,
+    dir: TempDir,
+    settings: Vec<String>,
+    /// Its time of day is another one, and can be set.
+    has_clock: bool,
     pub(crate) port: u16,
 }
 
@@ -26,8 +29,26 @@ impl RedisServer {
         Self::with(|port, _| vec!["--port".to_owned(), port.to_string()]).await
     }
 
+    /// One that still has its data when it is started again.
+    pub(crate) async fn with_data() -> Self {
+        Self::with(|port, _| {
+            let keep = ["--appendonly", "yes", "--appendfsync", "always"].map(str::to_owned);
+            [vec!["--port".to_owned(), port.to_string()], keep.to_vec()].concat()
+        })
+        .await
+    }
+
+    /// One whose clock can be set.
+    pub(crate) async fn with_clock() -> Self {
+        Self::clocked(|port, _| vec!["--port".to_owned(), port.to_string()], true).await
+    }
+
     /// With settings made from two free ports, the first for its clients.
     async fn with(settings: impl Fn(u16, u16) -> Vec<String>) -> Self {
+        Self::clocked(settings, false).await
+    }
+
+    async fn clocked(settings: impl Fn(u16, u16) -> Vec<String>, has_clock: bool) -> Self {
         // Somebody else may take a port before Redis does, so a failed start is tried again on another.
         for _ in 0..20 {
             let [port, other] = [(); 2].map(|()| {
@@ -35,16 +56,12 @@ impl RedisServer {
                 free.expect("a free port").port()
             });
             let dir = tempfile::tempdir().expect("a scratch directory");
-            let child = Command::new("redis-server")
-                .args(["--bind", "127.0.0.1", "--save", "", "--appendonly", "no"])
-                .args(["--repl-diskless-sync-delay", "0"])
-                .args(settings(port, other))
-                .arg("--dir")
-                .arg(dir.path())
-                .stdout(Stdio::null())
+            set_clock(&dir, 0);
+            let settings = settings(port, other);
+            let child = command(&dir, &settings, has_clock)
                 .spawn()
                 .expect("redis-server is installed (apt-get install redis-server)");
-            let mut server = Self { child, _dir: dir, port };
+            let mut server = Self { child, dir, settings, has_clock, port };
             while server.child.try_wait().expect("it is our child").is_none() {
                 if TcpStream::connect(("127.0.0.1", port)).is_ok() {
                     return server;
@@ -92,11 +109,69 @@ impl RedisServer {
         assert!(paused.expect("there is kill").success());
     }
 
+    /// Lets it go on.
+    pub(crate) fn resume(&self) {
+        let pid = self.child.id().to_string();
+        let resumed = Command::new("kill").args(["-CONT", &pid]).status();
+        assert!(resumed.expect("there is kill").success());
+    }
+
+    /// Starts it again where it was, and waits until it answers.
+    pub(crate) async fn restart(&mut self) {
+        self.kill();
+        self.child =
+            command(&self.dir, &self.settings, self.has_clock).spawn().expect("it was started before");
+        self.says("PING", "PONG").await;
+    }
+
+    /// Sets its clock so many seconds ahead of the machine's.
+    pub(crate) fn set_clock(&self, ahead: i64) {
+        assert!(self.has_clock, "it has the machine's");
+        set_clock(&self.dir, ahead);
+    }
+
     /// Ends it at once.
     pub(crate) fn kill(&mut self) {
         self.child.kill().ok();
         self.child.wait().ok();
     }
+}
+
+fn command(dir: &TempDir, settings: &[String], has_clock: bool) -> Command {
+    let mut command = Command::new("redis-server");
+    command
+        .args(["--bind", "127.0.0.1", "--save", "", "--appendonly", "no"])
+        .args(["--repl-diskless-sync-delay", "0"])
+        .args(settings)
+        .arg("--dir")
+        .arg(dir.path())
+        .stdout(Stdio::null());
+    if has_clock {
+        let libraries = std::fs::read_dir("/usr/lib").expect("there is /usr/lib").flatten();
+        let library = libraries
+            .map(|entry| entry.path().join("faketime/libfaketimeMT.so.1"))
+            .find(|library| library.exists())
+            .expect("libfaketime is installed (apt-get install libfaketime)");
+        // Redis' own allocator asks for the time before the library is ready to tell it; the C library's does not.
+        command
+            .env("LD_PRELOAD", format!("{} libc.so.6", library.display()))
+            .env("FAKETIME_TIMESTAMP_FILE", clock_file(dir))
+            .env("FAKETIME_NO_CACHE", "1")
+            .env("FAKETIME_DONT_FAKE_MONOTONIC", "1")
+            .env("NO_FAKE_STAT", "1");
+    }
+    command
+}
+
+fn clock_file(dir: &TempDir) -> PathBuf {
+    dir.path().join("clock")
+}
+
+/// It reads the file whenever it asks for the time, so the file is replaced at once.
+fn set_clock(dir: &TempDir, ahead: i64) {
+    let next = dir.path().join("clock.next");
+    std::fs::write(&next, format!("{ahead:+}s\n")).expect("a scratch file");
+    std::fs::rename(next, clock_file(dir)).expect("a scratch file");
 }
 
 impl Drop for RedisServer {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use model::{EventKind, ExitReason, SpawnState};
+use model::{Availability, EventKind, ExitReason, SpawnState};
 use registry::{SpawnFilter, SpawnReport};
 
 use crate::on_all;
@@ -116,10 +116,7 @@ on_all! {
         for spawn in [stays, ends] {
             agent.tell(farm, ready(spawn)).await;
         }
-        farm.pass(TIMING.down).await;
-        for _ in 0..2 {
-            farm.registry.sweep().await.unwrap();
-        }
+        farm.becomes("a", Availability::Down).await;
         for spawn in [stays, ends] {
             assert_eq!(farm.registry.spawn(spawn).await.unwrap().unwrap().state, SpawnState::Lost);
         }

@@ -5,8 +5,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use model::{
-    AgentEpoch, Demand, Exit, ExitReason, Load, NodeDescription, NodeId, NodeKind, Placement, RendererType,
-    SpawnId, SpawnState, TicketId, Timing,
+    AgentEpoch, Availability, Demand, Exit, ExitReason, Load, NodeDescription, NodeId, NodeKind, Placement,
+    RendererType, SpawnId, SpawnState, TicketId, Timing,
 };
 use registry::{
     AgentReport, Change, Heartbeat, Orders, Registry, Reservation, Reserve, Reserved, SpawnReport, Wish,
@@ -140,9 +140,41 @@ impl Farm {
         )
     }
 
-    /// Waits for the clock of the registry; both kinds live in real time.
+    /// Waits for the clock of the registry; both kinds live in real time. Front doors sweep meanwhile, so that silence is
+    /// judged.
     pub(crate) async fn pass(&self, time: Duration) {
-        tokio::time::sleep(time + Duration::from_millis(20)).await;
+        let end = tokio::time::Instant::now() + time + Duration::from_millis(20);
+        let step = self.registry.timing().stale / 8;
+        loop {
+            let left = end.saturating_duration_since(tokio::time::Instant::now());
+            if left.is_zero() {
+                return;
+            }
+            tokio::time::sleep(left.min(step)).await;
+            self.registry.sweep().await.expect("the registry is there");
+        }
+    }
+
+    /// Waits until a node that is down is not known any more.
+    pub(crate) async fn is_forgotten(&self, node: &str) {
+        let deadline = tokio::time::Instant::now() + Duration::from_secs(20);
+        while self.registry.node(&id(node)).await.expect("the registry is there").is_some() {
+            assert!(tokio::time::Instant::now() < deadline, "{node} is not forgotten");
+            self.pass(self.registry.timing().stale / 8).await;
+        }
+    }
+
+    /// Waits until a node is seen so, while front doors sweep. A machine too busy to sweep in time sees it later.
+    pub(crate) async fn becomes(&self, node: &str, availability: Availability) {
+        let deadline = tokio::time::Instant::now() + Duration::from_secs(20);
+        loop {
+            let seen = self.registry.node(&id(node)).await.expect("the registry is there");
+            if seen.as_ref().is_some_and(|node| node.availability == availability) {
+                return;
+            }
+            assert!(tokio::time::Instant::now() < deadline, "{node} is not {availability}: {seen:?}");
+            self.pass(self.registry.timing().stale / 8).await;
+        }
     }
 }
 

@@ -7,7 +7,9 @@ local old = call('HMGET', key, 'fingerprint', 'claimant', 'until', 'answer')
 if old[1] then
   if old[1] ~= fingerprint then return { 'conflict' } end
   if old[4] then return { 'settled', old[4] } end
-  if old[2] ~= claimant and tonumber(old[3]) > now then return { 'running' } end
+  -- What is further ahead than any claim is of a clock that was set back since.
+  local ends = tonumber(old[3]) or 0
+  if old[2] ~= claimant and ends > now and ends <= now + ARGV[A + 4] then return { 'running' } end
 end
 call('HSET', key, 'fingerprint', fingerprint, 'claimant', claimant, 'until', int(now + ARGV[A + 4]))
 call('PEXPIRE', key, int(ARGV[A + 4] + ARGV[A + 5]))

@@ -11,9 +11,14 @@
 --   kinds, kindver   hash kind -> JSON, and a number that changes with it
 --   known:<k>:<r>    set of all nodes of a kind that offer a renderer
 --   members:<k>:<r>  set of those that are up and eligible
---   open:<k>:<r>     zset of those that have room -> load
+--   open:<k>:<r>     zset of those of them that have room -> load, without the failing ones, which are in
+--   failing:<k>:<r>  the same, and in probes:<k>:<r>, zset -> when the next probe may start there
+--   sick             zset "<r> <node>" of all failing nodes -> when the next probe may start there
+--   cause            hash, why starts fail on every node alike, see learn.lua
+--   judge            hash at, grace: when heartbeats were last judged, and the moment from which silence counts, see judge.lua
 --   expiries         zset spawn..node -> when the reservation expires
 --   places, line     zsets of those who wait, ticket -> until when it is kept, and -> its number; lineno: last number
+--   avoids           hash ticket -> the nodes that its holder cannot use, with spaces between them
 --   wait:<k>:<r>     zset ticket -> number   queues:<ticket>   set of the wait keys it is in
 --   spawns, spawns:<n>  zsets spawn -> seq of its first event, of the farm and of a node
 --   spawns-of:<o>    the same of an owner    owned:<o>         hash spawn -> node, what an owner has, see slots.lua
@@ -92,6 +97,7 @@ end
 local function leave(ticket)
   if call('ZREM', P .. ':places', ticket) == 0 then return false end
   call('ZREM', P .. ':line', ticket)
+  call('HDEL', P .. ':avoids', ticket)
   for _, queue in ipairs(call('SMEMBERS', P .. ':queues:' .. ticket)) do
     call('ZREM', queue, ticket)
   end

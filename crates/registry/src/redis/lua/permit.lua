@@ -4,7 +4,7 @@
 local MINUTE = 60000000
 local key, rate = P .. ':permit:' .. ARGV[A + 1], tonumber(ARGV[A + 2])
 if rate == 0 then return MINUTE end
-local due = math.max(tonumber(call('GET', key) or 0), now_us)
+local due = math.max(tonumber(call('GET', key)) or 0, now_us)
 -- What is further ahead than anybody can run is of a clock that was set back since.
 if due > now_us + MINUTE then due = now_us end
 local next = due + MINUTE / rate

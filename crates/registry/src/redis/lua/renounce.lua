@@ -1,8 +1,10 @@
 -- Gives back the slot that a reserve took whose answer was lost, wherever it is; not one whose spawn the agent has reported.
--- Only reservations that nobody confirmed yet have an expiry, so there are few to look through.
+-- Only reservations that nobody confirmed yet have an expiry, so there are few to look through: the newest ones. One that is
+-- older expires.
 -- ARGV: spawn. Returns nothing.
+local MAX_LOOKS = 4096
 local spawn = ARGV[A + 1]
-for _, member in ipairs(call('ZRANGE', P .. ':expiries', 0, -1)) do
+for _, member in ipairs(call('ZREVRANGE', P .. ':expiries', 0, MAX_LOOKS - 1)) do
   if string.sub(member, 1, #spawn) == spawn then
     local node = string.sub(member, #spawn + 1)
     local hold = call('HGET', P .. ':held:' .. node, spawn)

@@ -50,6 +50,7 @@ local function recall(eligibility, left, age, reason, by)
 end
 
 local function register()
+  local renewed = false
   local desc, kind, kind_json = arg(), arg(), arg()
   local slots, gpus, csr, ssr = arg(), arg(), arg(), arg()
   local advertise, load, gpu_list = arg(), arg(), arg()
@@ -68,6 +69,7 @@ local function register()
   if old[1] ~= epoch then
     call('HSET', key, 'epoch', epoch, 'serial', 0)
     old[4] = '0'
+    renewed = old[1]
   end
   call('HSET', key, 'avail', 'up', 'desc', desc, 'kind', kind, 'slots', slots, 'gpus', gpus, 'csr', csr, 'ssr', ssr,
     'advertise', advertise)
@@ -80,6 +82,7 @@ local function register()
   nudge_line()
   if moved then tell(now, 'node.capacity', node, '', '{}') end
   if old[2] ~= 'up' then tell(now, 'node.up', node, '', '{}') end
+  if renewed then node_renewed(node) end
 end
 
 -- Since when: ms ago to a point in time.
@@ -165,6 +168,7 @@ local function apply(at)
     call('ZADD', P .. ':ended', int(now), id)
     freed = let_go(node, id) or freed
     if holds then holds[id] = nil end
+    note_end(node, renderer, was[3], ended, exit)
   end
   return id
 end

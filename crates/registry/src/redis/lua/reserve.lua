@@ -1,10 +1,13 @@
--- Takes a slot on the best node.
+-- Takes a slot on the best node: the least loaded of the healthy ones; now and then a failing one whose probe is due; a failing
+-- one otherwise only when no healthy one has room.
 -- ARGV: spawn, renderer, 1 to pack, random number in [0, 1), known version of the kinds, ticket or '', owner or '', the most
---   the owner may have or '', number of nodes to avoid, those nodes, number of suitable kinds, those kinds.
--- Returns {'slot', node, advertise} · {'full'} · {'none', 1 if suitable nodes are known} · {'over'} when the owner has as many
---   as it may have · {'kinds', version, kind, JSON, …} when the caller's picture of the kinds is old and nothing was done.
+--   the owner may have or '', number that the ticket had in line or '', number of nodes to avoid, those nodes, number of
+--   suitable kinds, those kinds.
+-- Returns {'slot', node, advertise, 'good' | 'watched' | 'probe' | 'last', number in line or ''} · {'full'} ·
+--   {'none', 1 if suitable nodes are known} · {'over'} when the owner has as many as it may have · {'kinds', version, kind,
+--   JSON, …} when the caller's picture of the kinds is old and nothing was done.
 local spawn, renderer, pack, random = ARGV[A + 1], ARGV[A + 2], ARGV[A + 3] == '1', tonumber(ARGV[A + 4])
-local ticket, owner, most = ARGV[A + 6], ARGV[A + 7], tonumber(ARGV[A + 8])
+local ticket, owner, most, again = ARGV[A + 6], ARGV[A + 7], tonumber(ARGV[A + 8]), tonumber(ARGV[A + 9])
 local version = call('GET', P .. ':kindver') or '0'
 if version ~= ARGV[A + 5] then
   local answer = { 'kinds', version }
@@ -12,12 +15,14 @@ if version ~= ARGV[A + 5] then
   return answer
 end
 local avoid, kinds = {}, {}
-local i = A + 10
-for _ = 1, tonumber(ARGV[A + 9]) do
+local i = A + 11
+for _ = 1, tonumber(ARGV[A + 10]) do
   avoid[#avoid + 1] = ARGV[i]
   i = i + 1
 end
 for k = i + 1, i + tonumber(ARGV[i]) do kinds[#kinds + 1] = ARGV[k] end
+-- Wrong entries of the indexes that one call looks at, whatever the indexes hold.
+local MAX_TRIES = 32
 
 -- Agents and front doors of before owners do not take note when a slot comes back. Before an owner is refused, some of what
 -- it has is looked at again.
@@ -36,104 +41,212 @@ if owner ~= '' and most and is_over_quota() then
   return done({ 'over' })
 end
 
-local number = math.huge
-local waiting = call('ZCARD', P .. ':places') > 0
-if waiting and ticket ~= '' then
-  local kept = call('ZSCORE', P .. ':places', ticket)
-  if kept and tonumber(kept) > now then number = tonumber(call('ZSCORE', P .. ':line', ticket)) end
+-- A place lapses when it was not renewed in time, counted from when front doors could renew it.
+local function is_kept(holder)
+  local kept = tonumber(call('ZSCORE', P .. ':places', holder))
+  return kept and (kept > now or silent_since() + PLACE > now)
 end
 
--- The number of the first in a queue; drops places that were not kept.
-local function first(queue)
-  while true do
-    local head = call('ZRANGE', queue, 0, 0, 'WITHSCORES')
-    if not head[1] then return nil end
-    local kept = call('ZSCORE', P .. ':places', head[1])
-    if kept and tonumber(kept) > now then return tonumber(head[2]) end
-    if not leave(head[1]) then call('ZREM', queue, head[1]) end
+local number = math.huge
+local waiting = call('ZCARD', P .. ':places') > 0
+if ticket ~= '' and (waiting or again) then
+  local at = tonumber(call('ZSCORE', P .. ':line', ticket))
+  if not at then
+    number = again or number
+  elseif is_kept(ticket) then
+    number = at
   end
+end
+
+local function indexes(kind, r) return P .. ':open:' .. kind .. ':' .. r, P .. ':failing:' .. kind .. ':' .. r end
+
+-- Whether somebody could use a node of these indexes: it is of no use to who must avoid them all.
+local function can_use(holder, open, failing)
+  local avoids = call('HGET', P .. ':avoids', holder)
+  if not avoids then return true end
+  local left = call('ZCARD', open) + call('ZCARD', failing)
+  for node in string.gmatch(avoids, '%S+') do
+    if call('ZSCORE', open, node) or call('ZSCORE', failing, node) then left = left - 1 end
+  end
+  return left > 0
+end
+
+-- Whether somebody with a lower number waits in a queue for a slot that it could use. Drops places that are not kept. When
+-- that takes too many looks it is taken to be so; the next call looks further.
+local function is_behind(queue, open, failing)
+  local rank = 0
+  for _ = 1, MAX_TRIES do
+    local head = call('ZRANGE', queue, rank, rank, 'WITHSCORES')
+    if not head[1] or tonumber(head[2]) >= number then return false end
+    if not is_kept(head[1]) then
+      leave(head[1])
+      call('ZREM', queue, head[1])
+    elseif can_use(head[1], open, failing) then
+      return true
+    else
+      rank = rank + 1
+    end
+  end
+  return true
 end
 
 -- Whether somebody with a lower number waits for a slot that nodes of this kind have.
-local function overtaking(kind)
-  for _, r in ipairs({ 'csr', 'ssr' }) do
-    if call('EXISTS', P .. ':open:' .. kind .. ':' .. r) == 1 then
-      local head = first(P .. ':wait:' .. kind .. ':' .. r)
-      if head and head < number then return true end
+local overtakes = {}
+local function is_overtaking(kind)
+  if overtakes[kind] == nil then
+    overtakes[kind] = false
+    for _, r in ipairs(RENDERERS) do
+      local open, failing = indexes(kind, r)
+      if call('EXISTS', open, failing) > 0 and is_behind(P .. ':wait:' .. kind .. ':' .. r, open, failing) then
+        overtakes[kind] = true
+        break
+      end
     end
   end
-  return false
+  return overtakes[kind]
 end
 
-local range = pack and 'ZREVRANGE' or 'ZRANGE'
-
--- The best level over all suitable kinds, then one of its nodes at random.
-local function choose()
+-- The best level over all suitable kinds in their `open` or `failing` index, then one of its nodes at random. Returns the node
+-- and its index.
+local function choose(which, packs)
+  local range = packs and 'ZREVRANGE' or 'ZRANGE'
   local best, tied, alone = nil, {}, nil
   for _, kind in ipairs(kinds) do
-    local open = P .. ':open:' .. kind .. ':' .. renderer
-    local top = call(range, open, 0, 1, 'WITHSCORES')
-    if top[1] and not (waiting and overtaking(kind)) then
+    local index = P .. which .. kind .. ':' .. renderer
+    local top = call(range, index, 0, 1, 'WITHSCORES')
+    if top[1] and not (waiting and is_overtaking(kind)) then
       local load = tonumber(top[2])
-      if best == nil or (pack and load > best) or (not pack and load < best) then
-        best, tied = load, { open }
+      if best == nil or (packs and load > best) or (not packs and load < best) then
+        best, tied = load, { index }
         alone = top[4] ~= top[2] and top[1]
       elseif load == best then
-        tied[#tied + 1] = open
+        tied[#tied + 1] = index
         alone = nil
       end
     end
   end
   if best == nil then return nil end
-  if alone then return alone end
+  if alone then return alone, tied[1] end
   local counts, total = {}, 0
-  for t, open in ipairs(tied) do
-    counts[t] = call('ZCOUNT', open, best, best)
+  for t, index in ipairs(tied) do
+    counts[t] = call('ZCOUNT', index, best, best)
     total = total + counts[t]
   end
   local pick = math.floor(random * total)
-  for t, open in ipairs(tied) do
-    if pick < counts[t] then return call(range, open, pick, pick)[1] end
+  for t, index in ipairs(tied) do
+    if pick < counts[t] then return call(range, index, pick, pick)[1], index end
     pick = pick - counts[t]
   end
 end
 
+-- The record of a node that was found in an index: fields as in PLACING, and its taken slots. nil when the index is wrong,
+-- which it then is no longer: the node is silent, has no room, or its record is broken.
+local function usable(node, index)
+  if is_late(node) then
+    call_stale(node)
+    expire_beats(64)
+  else
+    local h, used = placing(node), call('HLEN', P .. ':held:' .. node)
+    if h[1] and load_for(renderer, h, used) then return h, used end
+    if h[1] then shelve(node, h, used) end
+  end
+  call('ZREM', index, node)
+end
+
+local function pick(which, packs)
+  for _ = 1, MAX_TRIES do
+    local node, index = choose(which, packs)
+    if not node then return nil end
+    local h, used = usable(node, index)
+    if h then return node, h, used end
+  end
+end
+
+-- The failing node whose probe has been due for longest.
+local function due_probe()
+  local found, since, from
+  for _, kind in ipairs(kinds) do
+    local probes = P .. ':probes:' .. kind .. ':' .. renderer
+    local head = call('ZRANGE', probes, 0, 0, 'WITHSCORES')
+    local due = tonumber(head[2])
+    if due and due <= now and (not since or due < since) and not (waiting and is_overtaking(kind)) then
+      found, since, from = head[1], due, probes
+    end
+  end
+  if not found then return nil end
+  local h, used = usable(found, from)
+  local health = h and read_health(h[renderer == 'csr' and 8 or 9])
+  if health and health.failing and health.next_probe <= now then return found, h, used, health end
+  -- The index is wrong.
+  call('ZREM', from, found)
+  if h then shelve(found, h, used) end
+end
+
+local learns = call('EXISTS', P .. ':sick', P .. ':cause') > 0
+
 -- Nodes to avoid step aside for the time of the choice.
-local aside = {}
+local aside, has_probed = {}, false
+local places = learns and { ':open:', ':failing:', ':probes:' } or { ':open:' }
 for _, node in ipairs(avoid) do
-  local kind = call('HGET', P .. ':node:' .. node, 'kind')
-  if kind then
-    for _, r in ipairs({ 'csr', 'ssr' }) do
-      local open = P .. ':open:' .. kind .. ':' .. r
-      local load = call('ZSCORE', open, node)
-      if load then
-        call('ZREM', open, node)
-        aside[#aside + 1] = { open, load, node }
+  local h = call('HMGET', P .. ':node:' .. node, 'kind', 'h' .. renderer)
+  -- One probe a request is enough.
+  has_probed = has_probed or is_failing(h[2])
+  for _, which in ipairs(h[1] and places or {}) do
+    for _, r in ipairs(RENDERERS) do
+      local index = P .. which .. h[1] .. ':' .. r
+      local score = call('ZSCORE', index, node)
+      if score then
+        call('ZREM', index, node)
+        aside[#aside + 1] = { index, score, node }
       end
     end
   end
 end
 
-local node = choose()
-while node do
-  local beat = call('ZSCORE', P .. ':up', node)
-  if beat and tonumber(beat) > now - STALE then break end
-  call_stale(node)
-  node = choose()
+local standing = 'good'
+local node, h, used = pick(':open:', pack)
+if learns then
+  if not node then
+    node, h, used = pick(':failing:', false)
+    standing = 'last'
+  elseif not has_probed then
+    local probe, its, taken, health = due_probe()
+    if probe then
+      node, h, used, standing = probe, its, taken, 'probe'
+      -- No other before its outcome is known.
+      health.next_probe = now + RESERVATION
+      local text = write_health(health)
+      call('HSET', P .. ':node:' .. node, 'h' .. renderer, text)
+      h[renderer == 'csr' and 8 or 9] = text
+    end
+  end
 end
 for _, back in ipairs(aside) do call('ZADD', back[1], back[2], back[3]) end
 
 if node then
-  local key, held = P .. ':node:' .. node, P .. ':held:' .. node
-  local h = call('HMGET', key, 'kind', 'csr', 'ssr', 'slots', 'gpus', 'gused', 'placeable', 'advertise')
   local gpu = renderer == 'ssr' and tonumber(h[5]) >= 0
-  call('HSET', held, spawn, (gpu and 'Rg' or 'R-') .. owner)
+  call('HSET', P .. ':held:' .. node, spawn, (gpu and 'Rg' or 'R-') .. owner)
   own(owner, node, spawn)
-  if gpu then h[6] = call('HINCRBY', key, 'gused', 1) end
+  if gpu then
+    h[6] = tonumber(h[6]) + 1
+    call('HSET', P .. ':node:' .. node, 'gused', h[6])
+  end
   call('ZADD', P .. ':expiries', int(now + RESERVATION), spawn .. node)
-  shelve(node, h, call('HLEN', held))
+  shelve(node, h, used + 1)
   if ticket ~= '' and leave(ticket) then nudge_line() end
-  return done({ 'slot', node, h[8] })
+  if standing == 'good' and (read_health(h[renderer == 'csr' and 8 or 9]) or learns and call('EXISTS', P .. ':cause') == 1)
+  then
+    standing = 'watched'
+  end
+  return done({ 'slot', node, h[10], standing, number < math.huge and int(number) or '' })
+end
+
+-- The next number in line. The last one may have been lost.
+local function next_number()
+  local last = tonumber(call('GET', P .. ':lineno'))
+  if not last then last = tonumber(call('ZREVRANGE', P .. ':line', 0, 0, 'WITHSCORES')[2]) or 0 end
+  call('SET', P .. ':lineno', int(last + 1))
+  return int(last + 1)
 end
 
 -- Whether there is nobody, or only nobody free, depends on who is still there.
@@ -141,7 +254,8 @@ expire_beats(256)
 if ticket ~= '' and #kinds > 0 then
   local at = call('ZSCORE', P .. ':line', ticket)
   if not at then
-    at = call('INCR', P .. ':lineno')
+    at = again and int(again) or next_number()
+    if again and again > (tonumber(call('GET', P .. ':lineno')) or 0) then call('SET', P .. ':lineno', at) end
     call('ZADD', P .. ':line', at, ticket)
   end
   call('ZADD', P .. ':places', int(now + PLACE), ticket)
@@ -149,6 +263,11 @@ if ticket ~= '' and #kinds > 0 then
     local queue = P .. ':wait:' .. kind .. ':' .. renderer
     call('ZADD', queue, at, ticket)
     call('SADD', P .. ':queues:' .. ticket, queue)
+  end
+  if #avoid > 0 then
+    call('HSET', P .. ':avoids', ticket, table.concat(avoid, ' '))
+  else
+    call('HDEL', P .. ':avoids', ticket)
   end
 end
 

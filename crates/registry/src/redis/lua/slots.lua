@@ -15,40 +15,71 @@ local function disown(hold, spawn)
   if #hold > 2 then call('HDEL', P .. ':owned:' .. string.sub(hold, 3), spawn) end
 end
 
--- Puts a node where its load says, or nowhere when it has no room.
--- h: its kind, csr, ssr, slots, gpus, gused, placeable; used: its taken slots.
-local function shelve(node, h, used)
-  local slots = tonumber(h[4])
-  local room = h[7] == '1' and used < slots
-  local load = used / math.max(slots, 1)
-  if h[2] == '1' then
-    local open = P .. ':open:' .. h[1] .. ':csr'
-    if room then call('ZADD', open, load, node) else call('ZREM', open, node) end
+local RENDERERS = { 'csr', 'ssr' }
+
+-- What places a node: its record's fields, as the functions below want them.
+local PLACING = { 'kind', 'csr', 'ssr', 'slots', 'gpus', 'gused', 'placeable', 'hcsr', 'hssr', 'advertise' }
+
+local function placing(node) return call('HMGET', P .. ':node:' .. node, unpack(PLACING)) end
+
+-- Puts a node with this load, or without room when it is nil, among the healthy ones or among the failing ones.
+local function stand(kind, renderer, node, load, health)
+  local tail = kind .. ':' .. renderer
+  local open, h = P .. ':open:' .. tail, read_health(health)
+  if not h or not h.failing then
+    if load then call('ZADD', open, load, node) else call('ZREM', open, node) end
+    return
   end
-  if h[3] == '1' then
-    local open = P .. ':open:' .. h[1] .. ':ssr'
-    local gpus, gused = tonumber(h[5]), tonumber(h[6])
-    if room and (gpus < 0 or gused < gpus) then
-      if gpus > 0 then load = math.max(load, gused / gpus) end
-      call('ZADD', open, load, node)
-    else
-      call('ZREM', open, node)
-    end
+  call('ZREM', open, node)
+  call('ZADD', P .. ':sick', int(h.next_probe), renderer .. ' ' .. node)
+  if load then
+    call('ZADD', P .. ':failing:' .. tail, load, node)
+    call('ZADD', P .. ':probes:' .. tail, int(h.next_probe), node)
+  else
+    call('ZREM', P .. ':failing:' .. tail, node)
+    call('ZREM', P .. ':probes:' .. tail, node)
   end
 end
 
+-- The load of a node with so many taken slots for one more spawn; nil when there is no room, or the record is broken.
+-- h: fields as in PLACING.
+local function load_for(renderer, h, used)
+  local slots, gpus, gused = tonumber(h[4]), tonumber(h[5]), tonumber(h[6])
+  if h[7] ~= '1' or not slots or not gpus or not h[10] or used >= slots then return nil end
+  local load = used / math.max(slots, 1)
+  if renderer == 'ssr' and gpus >= 0 then
+    if not gused or gused >= gpus then return nil end
+    if gpus > 0 then load = math.max(load, gused / gpus) end
+  end
+  return load
+end
+
+-- Puts a node where it belongs. h: fields as in PLACING; used: its taken slots.
+local function shelve(node, h, used)
+  if h[2] == '1' then stand(h[1], 'csr', node, load_for('csr', h, used), h[8]) end
+  if h[3] == '1' then stand(h[1], 'ssr', node, load_for('ssr', h, used), h[9]) end
+end
+
 local function place(node)
-  local h = call('HMGET', P .. ':node:' .. node, 'kind', 'csr', 'ssr', 'slots', 'gpus', 'gused', 'placeable')
+  local h = placing(node)
   if h[1] then shelve(node, h, call('HLEN', P .. ':held:' .. node)) end
+end
+
+-- A node is not failing for a renderer any more.
+local function recovered(kind, renderer, node)
+  call('ZREM', P .. ':failing:' .. kind .. ':' .. renderer, node)
+  call('ZREM', P .. ':probes:' .. kind .. ':' .. renderer, node)
+  call('ZREM', P .. ':sick', renderer .. ' ' .. node)
 end
 
 -- Follows a change of eligibility or availability.
 local function enrol(node)
   local key = P .. ':node:' .. node
   local h = call('HMGET', key, 'kind', 'csr', 'ssr', 'elig', 'avail')
+  if not h[1] then return end
   local placeable = h[4] == 'eligible' and h[5] == 'up'
   call('HSET', key, 'placeable', placeable and '1' or '0')
-  for i, renderer in ipairs({ 'csr', 'ssr' }) do
+  for i, renderer in ipairs(RENDERERS) do
     if h[i + 1] == '1' then
       local members = P .. ':members:' .. h[1] .. ':' .. renderer
       call('SADD', P .. ':known:' .. h[1] .. ':' .. renderer, node)
@@ -63,11 +94,12 @@ local function strike(node)
   local kind = call('HGET', P .. ':node:' .. node, 'kind')
   if not kind then return end
   local left = 0
-  for _, renderer in ipairs({ 'csr', 'ssr' }) do
+  for _, renderer in ipairs(RENDERERS) do
     local tail = kind .. ':' .. renderer
     call('SREM', P .. ':known:' .. tail, node)
     call('SREM', P .. ':members:' .. tail, node)
     call('ZREM', P .. ':open:' .. tail, node)
+    recovered(kind, renderer, node)
     left = left + call('SCARD', P .. ':known:' .. tail)
   end
   if left == 0 then
@@ -82,7 +114,9 @@ local function let_go(node, spawn)
   local hold = call('HGET', held, spawn)
   if not hold then return false end
   call('HDEL', held, spawn)
-  if string.sub(hold, 2, 2) == 'g' then call('HINCRBY', key, 'gused', -1) end
+  if string.sub(hold, 2, 2) == 'g' then
+    call('HSET', key, 'gused', int(math.max((tonumber(call('HGET', key, 'gused')) or 0) - 1, 0)))
+  end
   disown(hold, spawn)
   return true
 end
@@ -101,17 +135,28 @@ local function free(node, spawn)
 end
 
 local function call_stale(node)
+  local key = P .. ':node:' .. node
   local beat = call('ZSCORE', P .. ':up', node)
-  if not beat then return end
+  local was = call('HMGET', key, 'kind', 'avail', 'beat')
   call('ZREM', P .. ':up', node)
-  call('ZADD', P .. ':stale', beat, node)
-  call('HSET', P .. ':node:' .. node, 'avail', 'stale')
+  if not was[1] then return end
+  if was[2] ~= 'up' then return enrol(node) end
+  call('ZADD', P .. ':stale', int(tonumber(beat or was[3]) or now - STALE), node)
+  call('HSET', key, 'avail', 'stale')
   enrol(node)
   tell(now, 'node.stale', node, '', '{}')
 end
 
+-- Whether a node's heartbeats are late. Their index may have been lost; then the node's record says it.
+local function is_late(node)
+  local beat = tonumber(call('ZSCORE', P .. ':up', node) or call('HGET', P .. ':node:' .. node, 'beat'))
+  if not beat then return true end
+  return beat <= now - STALE and silent_since() <= now - STALE
+end
+
 -- Calls nodes stale whose heartbeats are late, the latest first, so many at the most.
 local function expire_beats(most)
+  if silent_since() > now - STALE then return end
   for _, node in ipairs(call('ZRANGEBYSCORE', P .. ':up', '-inf', now - STALE, 'LIMIT', 0, most)) do
     call_stale(node)
   end

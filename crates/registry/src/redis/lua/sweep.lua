@@ -1,9 +1,42 @@
 -- Does what time asks for, a bounded amount of it.
 -- ARGV: none. Returns nothing.
+
+-- After a clock was set back, what is kept by time lies in the future. It counts from now, or at the most from when it would
+-- if it were new.
+local function clamp(key, to, each)
+  for _, member in ipairs(call('ZRANGEBYSCORE', key, '(' .. int(to), '+inf', 'LIMIT', 0, 256)) do
+    call('ZADD', key, int(to), member)
+    if each then each(member) end
+  end
+end
+for _, index in ipairs({ ':up', ':stale', ':down' }) do
+  clamp(P .. index, now, function(node)
+    local key = P .. ':node:' .. node
+    if call('HEXISTS', key, 'beat') == 1 then call('HSET', key, 'beat', int(now)) end
+  end)
+end
+clamp(P .. ':expiries', now + RESERVATION)
+clamp(P .. ':places', now + PLACE)
+clamp(P .. ':ended', now)
+clamp(P .. ':sick', now + math.max(MAX_PROBE_PAUSE, RESERVATION), function(member)
+  local renderer, node = string.match(member, '^(%a+) (.*)$')
+  local field = 'h' .. (renderer or '')
+  local h = read_health(call('HGET', P .. ':node:' .. (node or ''), field))
+  if h and h.failing then
+    h.next_probe = now
+    call('HSET', P .. ':node:' .. node, field, write_health(h))
+    place(node)
+  else
+    call('ZREM', P .. ':sick', member)
+  end
+end)
+
 expire_beats(256)
 
 -- Nodes that are gone: their spawns are lost.
-for _, node in ipairs(call('ZRANGEBYSCORE', P .. ':stale', '-inf', now - DOWN, 'LIMIT', 0, 32)) do
+local gone = silent_since() > now - DOWN and {}
+  or call('ZRANGEBYSCORE', P .. ':stale', '-inf', now - DOWN, 'LIMIT', 0, 32)
+for _, node in ipairs(gone) do
   call('ZADD', P .. ':down', call('ZSCORE', P .. ':stale', node), node)
   call('ZREM', P .. ':stale', node)
   call('HSET', P .. ':node:' .. node, 'avail', 'down')
@@ -30,9 +63,11 @@ for _, member in ipairs(call('ZRANGEBYSCORE', P .. ':expiries', '-inf', now, 'LI
   end
 end
 
--- Places in line that nobody keeps.
+-- Places in line that are not kept.
 local left = false
-for _, ticket in ipairs(call('ZRANGEBYSCORE', P .. ':places', '-inf', now, 'LIMIT', 0, 256)) do
+local lapsed = silent_since() > now - PLACE and {}
+  or call('ZRANGEBYSCORE', P .. ':places', '-inf', now, 'LIMIT', 0, 256)
+for _, ticket in ipairs(lapsed) do
   left = leave(ticket) or left
 end
 if left then nudge_line() end

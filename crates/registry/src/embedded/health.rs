@@ -1,0 +1,192 @@
+//! Node health: what outcomes of starts and early ends do to a node. The state machine is [`model::health::Health`].
+
+use std::collections::{BTreeSet, HashMap};
+use std::time::Duration;
+
+use model::health::{EARLY_END, node_health};
+use model::{
+    EventKind, Exit, ExitReason, FarmCause, Health, HealthState, NodeId, RendererType, SpawnState,
+    StartFailure, Timestamp,
+};
+use serde_json::Map;
+
+use super::farm::Farm;
+use crate::ask::{Outcome, Outcomes};
+use crate::cause::Cause;
+use crate::report::SpawnReport;
+
+/// One of something for each renderer.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Renderers<T> {
+    pub(super) csr: T,
+    pub(super) ssr: T,
+}
+
+impl<T> Renderers<T> {
+    pub(super) fn get(&self, renderer: RendererType) -> &T {
+        match renderer {
+            RendererType::Csr => &self.csr,
+            RendererType::Ssr => &self.ssr,
+        }
+    }
+
+    pub(super) fn get_mut(&mut self, renderer: RendererType) -> &mut T {
+        match renderer {
+            RendererType::Csr => &mut self.csr,
+            RendererType::Ssr => &mut self.ssr,
+        }
+    }
+}
+
+impl Renderers<Health> {
+    fn is_failing(&self) -> bool {
+        [&self.csr, &self.ssr].into_iter().any(|health| health.state == HealthState::Failing)
+    }
+
+    /// Whether the last failure of both was one and the same: then its cause is the node's, and so is a success.
+    fn is_shared(&self) -> bool {
+        let failing = |health: &Health| health.state == HealthState::Failing;
+        failing(&self.csr)
+            && failing(&self.ssr)
+            && (self.csr.last, &self.csr.reason) == (self.ssr.last, &self.ssr.reason)
+    }
+}
+
+/// When nodes may have their next probe.
+#[derive(Debug, Default)]
+pub(super) struct Probes {
+    order: BTreeSet<(u64, NodeId)>,
+    at: HashMap<NodeId, u64>,
+}
+
+impl Probes {
+    pub(super) fn put(&mut self, node: &NodeId, at: u64) {
+        self.take(node);
+        self.order.insert((at, node.clone()));
+        self.at.insert(node.clone(), at);
+    }
+
+    pub(super) fn take(&mut self, node: &NodeId) {
+        if let Some(at) = self.at.remove(node) {
+            self.order.remove(&(at, node.clone()));
+        }
+    }
+
+    pub(super) fn first(&self) -> Option<(u64, NodeId)> {
+        self.order.first().cloned()
+    }
+}
+
+const BOTH: [RendererType; 2] = [RendererType::Csr, RendererType::Ssr];
+
+impl Farm {
+    pub(super) fn learn(&mut self, outcomes: &Outcomes) {
+        let (now, renderer) = (self.now.millis(), outcomes.renderer);
+        for (node, outcome) in &outcomes.starts {
+            match outcome {
+                Outcome::Ready => self.change_health(node, |health, _| {
+                    let counts_for_both = health.is_shared();
+                    for of in BOTH.into_iter().filter(|of| *of == renderer || counts_for_both) {
+                        health.get_mut(of).succeed(now);
+                    }
+                }),
+                Outcome::Failed(failure) => self.fail(node, renderer, failure, None),
+                Outcome::Nothing => {
+                    self.change_health(node, |health, _| health.get_mut(renderer).release(now));
+                }
+            }
+        }
+        if outcomes.starts.iter().any(|(_, outcome)| *outcome == Outcome::Ready) {
+            self.cause = None;
+        } else if let Some(reason) = &outcomes.same_everywhere {
+            self.cause = Some(Cause::add(self.cause.take(), reason, self.now));
+        }
+    }
+
+    fn fail(
+        &mut self,
+        node: &NodeId,
+        renderer: RendererType,
+        failure: &StartFailure,
+        lived: Option<Duration>,
+    ) {
+        let (now, random) = (self.now.millis(), fastrand::f64());
+        self.change_health(node, |health, offers| {
+            let concerns = |of: RendererType| of == renderer || failure.whole_node && *offers.get(of);
+            for of in BOTH.into_iter().filter(|of| concerns(*of)) {
+                health.get_mut(of).fail(now, failure, lived, random);
+            }
+        });
+    }
+
+    pub(super) fn farm_cause(&self) -> Option<FarmCause> {
+        self.cause.clone()?.established(self.now)
+    }
+
+    /// Whether there is a cause of the farm's, or the suspicion of one.
+    pub(super) fn is_suspicious(&self) -> bool {
+        self.cause.as_ref().is_some_and(|cause| cause.is_current(self.now))
+    }
+
+    /// A new life of its agent. What it does not offer any more says nothing against it.
+    pub(super) fn renew_health(&mut self, node: &NodeId) {
+        let now = self.now.millis();
+        self.change_health(node, |health, offers| {
+            for of in BOTH {
+                match offers.get(of) {
+                    true => health.get_mut(of).renew(now),
+                    false => *health.get_mut(of) = Health::default(),
+                }
+            }
+        });
+    }
+
+    /// A spawn has ended; one that did so by a failure soon after it was ready counts against its node.
+    pub(super) fn note_end(&mut self, node: &NodeId, spawn: &SpawnReport, ready_at: Option<Timestamp>) {
+        let (Some(ready_at), Some(exit)) = (ready_at, &spawn.exit) else { return };
+        if spawn.state != SpawnState::Exited || !is_failure(exit.reason) {
+            return;
+        }
+        let lived = self.now.before(spawn.ended.unwrap_or_default()).since(ready_at);
+        if lived >= EARLY_END {
+            return;
+        }
+        let reason = format!("ended {:.1} s after it was ready: {}", lived.as_secs_f64(), explained(exit));
+        let failure = StartFailure { reason, conclusive: false, whole_node: false };
+        self.fail(node, spawn.renderer, &failure, Some(lived));
+    }
+
+    /// Changes a node's health; `change` also gets which renderers the node offers.
+    fn change_health(
+        &mut self,
+        node: &NodeId,
+        change: impl FnOnce(&mut Renderers<Health>, &Renderers<bool>),
+    ) {
+        let Some(state) = self.nodes.get_mut(node) else { return };
+        let offers = Renderers { csr: state.description.csr, ssr: state.description.ssr };
+        let was = state.health.is_failing();
+        change(&mut state.health, &offers);
+        let is = state.health.is_failing();
+        let health = node_health(&state.health.csr, &state.health.ssr);
+        self.place(node);
+        if was != is {
+            let kind = if is { EventKind::NodeFailing } else { EventKind::NodeRecovered };
+            let health = serde_json::to_value(health).unwrap_or_default();
+            let data = Map::from_iter([("health".to_owned(), health)]);
+            self.history.tell(self.now, self.now, kind, node, None, data);
+        }
+    }
+}
+
+/// Whether a server that ends so has failed.
+fn is_failure(reason: ExitReason) -> bool {
+    matches!(reason, ExitReason::Failed | ExitReason::Signaled | ExitReason::LivelinessLost)
+}
+
+/// Why it ended, in the vendor's words where there are any.
+fn explained(exit: &Exit) -> String {
+    let words = exit.text.clone().or_else(|| exit.signal.clone());
+    words
+        .or_else(|| exit.code.map(|code| format!("exit code {code}")))
+        .unwrap_or_else(|| exit.reason.to_string())
+}

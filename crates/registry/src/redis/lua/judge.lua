@@ -1,0 +1,16 @@
+-- Who judges heartbeats must have been there to receive them. The registry notes when it last judged; front doors have it
+-- judge about once a second. When much more than that has passed (it was stopped or down, nobody asked, its clock was set), or
+-- time went backwards, the silence of nodes counts from now: `grace`.
+local JUDGE = P .. ':judge'
+local grace
+
+-- The moment from which silence counts, and note that the registry judges now.
+local function silent_since()
+  if grace then return grace end
+  local was = call('HMGET', JUDGE, 'at', 'grace')
+  local at, old = tonumber(was[1]), tonumber(was[2])
+  grace = old
+  if not at or not old or now < at or now - at > STALE * 2 / 3 or old > now then grace = now end
+  if grace ~= old or now - at > STALE / 30 then call('HSET', JUDGE, 'at', int(now), 'grace', int(grace)) end
+  return grace
+end
