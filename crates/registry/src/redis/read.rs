@@ -7,7 +7,7 @@ use model::{
     Availability, Event, FarmCause, NodeHealth, NodeId, NodeRecord, SpawnId, SpawnRecord, SpawnState,
     Timestamp,
 };
-use redis::streams::StreamReadReply;
+use redis::streams::{StreamRangeReply, StreamReadReply};
 use redis::{Pipeline, Value, pipe};
 use uuid::Uuid;
 
@@ -42,16 +42,8 @@ impl Redis {
         Ok(())
     }
 
-    pub(crate) async fn check(&self) -> Result<(), RegistryError> {
-        self.ping().await
-    }
-
     pub(crate) async fn farm_cause(&self) -> Result<Option<FarmCause>, RegistryError> {
         Ok(None)
-    }
-
-    pub(crate) async fn incarnation(&self) -> Result<Uuid, RegistryError> {
-        Ok(Uuid::nil())
     }
 
     pub(crate) async fn now(&self) -> Result<Timestamp, RegistryError> {
@@ -72,12 +64,15 @@ impl Redis {
             let mut answers = answer.into_iter();
             let now = time(answers.next())?;
             for name in names {
-                let fields: Fields = value(answers.next(), "nodes")?;
+                let fields = value::<Fields>(answers.next(), "nodes");
                 let used: u32 = value(answers.next(), "nodes")?;
-                // A node may have been forgotten since its name was read.
-                if !fields.is_empty() {
-                    nodes.push(self.node_record(name, &fields, used, now)?);
-                }
+                let record = match fields {
+                    // A node may have been forgotten since its name was read.
+                    Ok(fields) if fields.is_empty() => continue,
+                    Ok(fields) => self.node_record(name, &fields, used, now),
+                    Err(error) => Err(error),
+                };
+                nodes.extend(self.0.damaged.readable(name, record));
             }
         }
         nodes.sort_by(|a, b| a.id.cmp(&b.id));
@@ -112,13 +107,14 @@ impl Redis {
             Availability::Up if now.since(beat) >= self.timing().stale => Availability::Stale,
             other => other,
         };
-        Ok(NodeRecord {
+        let mut record = NodeRecord {
             id: name.parse().map_err(|e| unexpected(CALL, format!("node {name:?} {e}")))?,
             eligibility: parsed(fields, "elig", CALL)?,
             availability,
             description: decoded(fields, "desc", CALL)?,
             used,
-            gpu_used: parsed(fields, "gused", CALL)?,
+            // The next heartbeat counts anew.
+            gpu_used: text(fields, "gused").parse().unwrap_or(0),
             gpus: decoded(fields, "gpulist", CALL)?,
             load: decoded(fields, "load", CALL)?,
             epoch: parsed(fields, "epoch", CALL)?,
@@ -127,9 +123,13 @@ impl Redis {
                 "" => None,
                 _ => Some(decoded(fields, "drain", CALL)?),
             },
-            generation: 0,
+            generation: text(fields, "gen").parse().unwrap_or(0),
             health: NodeHealth::default(),
-        })
+        };
+        if availability == Availability::Down {
+            crate::report::hold_nothing(&mut record);
+        }
+        Ok(record)
     }
 
     pub(crate) async fn spawns(&self, filter: &SpawnFilter) -> Result<SpawnPage, RegistryError> {
@@ -172,7 +172,8 @@ impl Redis {
                     page.next = last;
                     return Ok(page);
                 }
-                page.spawns.push(spawn_record(id, &fields)?);
+                let Some(record) = self.0.damaged.readable(id, spawn_record(id, &fields)) else { continue };
+                page.spawns.push(record);
                 last = Some(*seq);
             }
             if ids.len() < chunk {
@@ -205,7 +206,7 @@ impl Redis {
                 let fields = listed(values);
                 // It may have ended since.
                 if !fields.is_empty() && text(&fields, "state") != SpawnState::Exited.as_str() {
-                    living.push(spawn_record(id, &fields)?);
+                    living.extend(self.0.damaged.readable(id, spawn_record(id, &fields)));
                 }
             }
         }
@@ -232,42 +233,85 @@ impl Redis {
     }
 
     pub(crate) async fn position(&self) -> Result<Position, RegistryError> {
-        let (seq,): (Option<u64>,) = self.ask("position", pipe().get(self.key("seq"))).await?;
-        let seq = seq.unwrap_or(0);
-        Ok(Position { seq, nudge: seq })
+        const CALL: &str = "position";
+        let mut read = pipe();
+        for stream in ["events", "nudges"] {
+            read.cmd("XREVRANGE").arg(self.key(stream)).arg("+").arg("-").arg("COUNT").arg(1);
+        }
+        read.get(self.key("incarnation"));
+        let (events, nudges, incarnation): (StreamRangeReply, StreamRangeReply, Option<String>) =
+            self.ask(CALL, &read).await?;
+        let last =
+            |stream: StreamRangeReply| stream.ids.last().map_or(Ok(0), |entry| seq_of(&entry.id, CALL));
+        let seq = last(events)?;
+        Ok(Position { seq, nudge: last(nudges)?, seen: seq, incarnation: identity(incarnation.as_ref()) })
     }
 
     pub(crate) async fn nudged(&self, after: u64, wait: Duration) -> Result<u64, RegistryError> {
         const CALL: &str = "nudged";
-        let block = u64::try_from(wait.min(LONGEST_FOLLOW).as_millis()).unwrap_or(u64::MAX).max(1);
+        let nudges = self.key("nudges");
+        // A number from another registry, one whose clock was ahead, would be waited for in vain.
         let mut read = pipe();
-        read.cmd("XREAD")
-            .arg("BLOCK")
-            .arg(block)
-            .arg("STREAMS")
-            .arg(self.key("nudges"))
-            .arg(format!("{after}-0"));
+        read.cmd("XREVRANGE").arg(&nudges).arg("+").arg("-").arg("COUNT").arg(1);
+        let (newest,): (StreamRangeReply,) = self.ask(CALL, &read).await?;
+        let newest = newest.ids.last().map_or(Ok(0), |entry| seq_of(&entry.id, CALL))?;
+        if newest != after {
+            return Ok(newest);
+        }
+        let mut read = pipe();
+        read.cmd("XREAD").arg("BLOCK").arg(block(wait)).arg("STREAMS").arg(&nudges).arg(format!("{after}-0"));
         let (streams,): (Option<StreamReadReply>,) = self.0.link.wait(CALL, &read).await?;
         let last = streams.iter().flat_map(|s| &s.keys).flat_map(|key| &key.ids).next_back();
         last.map_or(Ok(after), |entry| seq_of(&entry.id, CALL))
     }
 
     pub(crate) async fn follow(&self, after: Position, wait: Duration) -> Result<Follow, RegistryError> {
+        // Nothing would end a wait for what follows an event that this registry has never had.
+        let news = self.read_on(after, None).await?;
+        if wait.is_zero() || news.gap || news.nudged || !news.events.is_empty() {
+            return Ok(news);
+        }
+        self.read_on(news.position, Some(wait)).await
+    }
+
+    /// Reads what came after a position, and whether that position is one of this registry.
+    async fn read_on(&self, after: Position, wait: Option<Duration>) -> Result<Follow, RegistryError> {
         const CALL: &str = "follow";
         let (events, nudges) = (self.key("events"), self.key("nudges"));
-        let block = u64::try_from(wait.min(LONGEST_FOLLOW).as_millis()).unwrap_or(u64::MAX).max(1);
         let mut read = pipe();
-        read.cmd("XREAD").arg("COUNT").arg(MOST_EVENTS).arg("BLOCK").arg(block).arg("STREAMS");
-        read.arg(&events).arg(&nudges).arg(format!("{}-0", after.seq)).arg(format!("{}-0", after.nudge));
-        // Read after the events, so that a wipe before them cannot be missed.
-        read.get(self.key("floor"));
-        let (streams, floor): (Option<StreamReadReply>, Option<u64>) = self.0.link.wait(CALL, &read).await?;
+        read.cmd("XREAD").arg("COUNT").arg(MOST_EVENTS);
+        if let Some(wait) = wait {
+            read.arg("BLOCK").arg(block(wait));
+        }
+        read.arg("STREAMS").arg(&events).arg(&nudges);
+        read.arg(format!("{}-0", after.seq)).arg(format!("{}-0", after.nudge));
+        // Read after the events, so that neither a wipe nor a trim in between can be missed.
+        let seen = format!("{}-0", after.seen);
+        read.cmd("XRANGE").arg(&events).arg(&seen).arg(&seen);
+        read.get(self.key("floor")).get(self.key("incarnation"));
+        let (streams, seen, floor, incarnation): (_, StreamRangeReply, Option<u64>, Option<String>) =
+            self.0.link.wait(CALL, &read).await?;
+        let streams: Option<StreamReadReply> = streams;
+        let incarnation = identity(incarnation.as_ref());
+
+        let is_there = after.seen == 0 || !seen.ids.is_empty();
+        let was_dropped = floor.is_some_and(|floor| after.seen <= floor);
+        let is_another = after.incarnation.is_some() && after.incarnation != incarnation;
+        if is_another || !(is_there || was_dropped) {
+            // The same registry in an older state: others learn from its new identity.
+            if !is_another && let Some(known) = after.incarnation {
+                self.renew(known).await?;
+            }
+            let position = self.position().await?;
+            return Ok(Follow { gap: true, nudged: true, position, ..Follow::default() });
+        }
 
         let mut follow = Follow { position: after, ..Follow::default() };
-        follow.gap = after.seq > 0 && floor.is_none_or(|floor| after.seq < floor);
-        if floor.is_none() {
-            follow.position.seq = 0;
-        }
+        follow.position.incarnation = incarnation;
+        follow.gap = match floor {
+            Some(floor) => after.seq > 0 && after.seq < floor,
+            None => after.seq > 0 && after.seen == 0,
+        };
         for stream in streams.map(|s| s.keys).unwrap_or_default() {
             for entry in stream.ids {
                 let seq = seq_of(&entry.id, CALL)?;
@@ -275,13 +319,24 @@ impl Redis {
                     follow.nudged = true;
                     follow.position.nudge = seq;
                 } else {
-                    follow.position.seq = seq;
-                    follow.events.push(streamed(seq, &entry.map)?);
+                    (follow.position.seq, follow.position.seen) = (seq, seq);
+                    let event = streamed(seq, &entry.map);
+                    follow.events.extend(self.0.damaged.readable(&format!("event {seq}"), event));
                 }
             }
         }
         Ok(follow)
     }
+}
+
+/// How long a read blocks, in milliseconds; 0 would be for ever.
+fn block(wait: Duration) -> u64 {
+    u64::try_from(wait.min(LONGEST_FOLLOW).as_millis()).unwrap_or(u64::MAX).max(1)
+}
+
+/// The registry's identity in what the key holds.
+fn identity(text: Option<&String>) -> Option<Uuid> {
+    text?.split(' ').next()?.parse().ok()
 }
 
 fn value<T: redis::FromRedisValue>(value: Option<Value>, call: &'static str) -> Result<T, RegistryError> {

@@ -143,7 +143,7 @@ async fn run(farm: Farm, timing: &Timing, ops: Vec<Op>) {
                         model.open.insert(got.spawn, (node, gpu));
                     }
                     Reserved::Full => assert!(best.is_empty() && model.cordoned.len() < NODES),
-                    Reserved::NoMatch { known } => assert!(known && model.cordoned.len() == NODES),
+                    Reserved::NoMatch { known, .. } => assert!(known && model.cordoned.len() == NODES),
                     Reserved::OverQuota => assert!(is_over, "{op:?}"),
                 }
             }
@@ -180,7 +180,8 @@ async fn run(farm: Farm, timing: &Timing, ops: Vec<Op>) {
                 model.running.retain(|spawn, (n, _)| *n != node || !model.vanished.contains(spawn));
                 // Acknowledge what neither runs nor can start here any more.
                 let here: Vec<SpawnId> = agents[node].spawns.iter().map(|s| s.id).collect();
-                agents[node].forgotten = orders.abandoned.into_iter().filter(|s| !here.contains(s)).collect();
+                let gone = orders.abandoned.into_iter().chain(orders.expired);
+                agents[node].forgotten = gone.filter(|s| !here.contains(s)).collect();
                 agents[node].beat(&farm).await;
                 model.open.retain(|spawn, (n, _)| *n != node || !model.given_up.contains(spawn));
             }
@@ -237,8 +238,10 @@ async fn run(farm: Farm, timing: &Timing, ops: Vec<Op>) {
         for spawn in agent.spawns.clone() {
             agent.tell(&farm, exited(spawn.id, ExitReason::Stopped)).await;
         }
-        agent.forgotten = agent.beat(&farm).await.abandoned;
-        assert!(agent.beat(&farm).await.abandoned.is_empty());
+        let orders = agent.beat(&farm).await;
+        agent.forgotten = [orders.abandoned, orders.expired].concat();
+        let orders = agent.beat(&farm).await;
+        assert!(orders.abandoned.is_empty() && orders.expired.is_empty());
     }
     for node in 0..NODES {
         assert_eq!(farm.used(&name(node)).await, (0, 0), "node {node} at the end");

@@ -6,11 +6,17 @@
 mod events;
 mod following;
 mod idempotency;
+mod identity;
+mod incarnation;
 mod interleavings;
 mod line;
 mod nodes;
+mod orders;
 mod owners;
+mod repair;
 mod servers;
 mod slots;
 mod spawns;
 mod support;
+mod truth;
+mod writes;

@@ -17,7 +17,7 @@ const PATIENCE: Duration = Duration::from_secs(20);
 /// A Redis server that keeps nothing and ends with its owner.
 pub(crate) struct RedisServer {
     child: Child,
-    _dir: TempDir,
+    dir: TempDir,
     pub(crate) port: u16,
 }
 
@@ -44,7 +44,7 @@ impl RedisServer {
                 .stdout(Stdio::null())
                 .spawn()
                 .expect("redis-server is installed (apt-get install redis-server)");
-            let mut server = Self { child, _dir: dir, port };
+            let mut server = Self { child, dir, port };
             while server.child.try_wait().expect("it is our child").is_none() {
                 if TcpStream::connect(("127.0.0.1", port)).is_ok() {
                     return server;
@@ -70,6 +70,40 @@ impl RedisServer {
     /// Has it do something that it must be able to.
     pub(crate) async fn does(&self, words: &str) -> String {
         self.tell(words).await.unwrap_or_else(|error| panic!("{words}: {error}"))
+    }
+
+    /// Everything that it holds now.
+    pub(crate) async fn snapshot(&self) -> Snapshot {
+        let mut connection = self.connection().await;
+        let keys: Vec<Vec<u8>> =
+            redis::cmd("KEYS").arg("*").query_async(&mut connection).await.expect("keys");
+        let mut snapshot = Vec::new();
+        for key in keys {
+            let dump = redis::cmd("DUMP").arg(&key).query_async(&mut connection).await.expect("a dump");
+            snapshot.push((key, dump));
+        }
+        Snapshot(snapshot)
+    }
+
+    /// Goes back to what it held then, as a server does that starts with an old file.
+    pub(crate) async fn go_back(&self, snapshot: &Snapshot) {
+        let mut connection = self.connection().await;
+        let mut all = redis::pipe();
+        all.atomic().cmd("FLUSHALL").ignore();
+        for (key, dump) in &snapshot.0 {
+            all.cmd("RESTORE").arg(key).arg(0).arg(dump).ignore();
+        }
+        let () = all.query_async(&mut connection).await.expect("what it held then");
+    }
+
+    pub(crate) async fn connection(&self) -> redis::aio::MultiplexedConnection {
+        let client = Client::open(self.url()).expect("a good URL");
+        client.get_multiplexed_async_connection().await.expect("the server is there")
+    }
+
+    /// Its directory, which it writes its files to.
+    pub(crate) fn dir(&self) -> &std::path::Path {
+        self.dir.path()
     }
 
     /// Waits until what it says to this has these words in it.
@@ -98,6 +132,9 @@ impl RedisServer {
         self.child.wait().ok();
     }
 }
+
+/// All keys of a server, each with its dump.
+pub(crate) struct Snapshot(Vec<(Vec<u8>, Vec<u8>)>);
 
 impl Drop for RedisServer {
     fn drop(&mut self) {

@@ -1,7 +1,7 @@
 -- Takes a slot on the best node.
 -- ARGV: spawn, renderer, 1 to pack, random number in [0, 1), known version of the kinds, ticket or '', owner or '', the most
 --   the owner may have or '', number of nodes to avoid, those nodes, number of suitable kinds, those kinds.
--- Returns {'slot', node, advertise} · {'full'} · {'none', 1 if suitable nodes are known} · {'over'} when the owner has as many
+-- Returns {'slot', node, advertise} · {'full'} · {'none', 1 if suitable nodes are known, 1 if the registry is fresh} · {'over'} when the owner has as many
 --   as it may have · {'kinds', version, kind, JSON, …} when the caller's picture of the kinds is old and nothing was done.
 local spawn, renderer, pack, random = ARGV[A + 1], ARGV[A + 2], ARGV[A + 3] == '1', tonumber(ARGV[A + 4])
 local ticket, owner, most = ARGV[A + 6], ARGV[A + 7], tonumber(ARGV[A + 8])
@@ -158,4 +158,4 @@ for _, kind in ipairs(kinds) do
   if call('SCARD', P .. ':members:' .. tail) > 0 then return done({ 'full' }) end
   if call('SCARD', P .. ':known:' .. tail) > 0 then known = 1 end
 end
-return done({ 'none', known })
+return done({ 'none', known, is_fresh() and 1 or 0 })
