@@ -4,6 +4,7 @@
 mod claims;
 mod farm;
 mod history;
+mod identity;
 mod line;
 mod owned;
 mod reconcile;

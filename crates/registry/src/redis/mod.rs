@@ -6,6 +6,7 @@ mod link;
 mod read;
 mod scripts;
 mod seek;
+mod stream;
 mod url;
 mod write;
 

@@ -39,6 +39,7 @@ on_all! {
         first.beat(farm).await;
         let spawn = farm.take(&csr()).await.spawn;
         first.tell(farm, ready(spawn)).await;
+        first.beat(farm).await;
         let before = farm.registry.nodes().await.unwrap();
         let position = farm.registry.position().await.unwrap();
 
@@ -106,6 +107,31 @@ on_all! {
         let told = farm.registry.follow(registry::Position::default(), Duration::ZERO).await.unwrap().events;
         assert!(told.iter().all(|event| event.kind != EventKind::SpawnExited));
     }
+}
+
+on_all! {
+    /// As when a machine was restored from a copy.
+    async fn an_earlier_life_takes_over_from_a_later_one_that_is_gone(farm: &Farm) {
+        let mut earlier = Agent::new("a", 2).identified();
+        let mut later = earlier.restarted();
+        later.beat(farm).await;
+        assert!(earlier.beat(farm).await.superseded);
+        farm.pass(TIMING.down).await;
+        assert!(!earlier.beat(farm).await.superseded);
+    }
+}
+
+#[tokio::test]
+async fn a_clock_that_was_set_back_does_not_keep_a_dead_agents_node_for_it() {
+    let farm = Farm::redis().await;
+    let mut dead = Agent::new("a", 2).identified();
+    dead.beat(&farm).await;
+    let ahead = farm.registry.now().await.unwrap().millis() + 3_600_000;
+    farm.server().tell::<u32>(&format!("HSET {{hatchery:test}}:node:a beat {ahead}")).await.unwrap();
+    let mut next = Agent::new("a", 2).identified().at("elsewhere");
+    assert!(next.beat(&farm).await.taken.is_some(), "it may only not have had its turn yet");
+    farm.pass(TIMING.down).await;
+    assert_eq!(next.beat(&farm).await.taken, None);
 }
 
 #[tokio::test]

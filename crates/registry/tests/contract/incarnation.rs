@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use model::EventKind;
+use model::{EventKind, Timing};
 use registry::{Follow, Position, Reserved};
 use tokio::time::{Instant, timeout};
 
@@ -173,12 +173,14 @@ async fn a_lost_number_does_not_stop_events() {
 
 #[tokio::test]
 async fn a_registry_that_was_just_wiped_says_that_it_may_not_know_its_nodes_yet() {
-    let farm = Farm::redis().await;
+    let stale = Duration::from_millis(800);
+    let timing = Timing { stale, down: Duration::from_secs(60), ..TIMING };
+    let farm = Farm::redis_with(timing).await;
     let mut agents = [Agent::new("a", 2).labels(&[("sdk", "1")]), Agent::new("b", 2)];
     for agent in &mut agents {
         agent.beat(&farm).await;
     }
-    farm.pass(TIMING.stale * 2).await;
+    farm.pass(stale * 2).await;
     for agent in &mut agents {
         agent.beat(&farm).await;
     }
@@ -189,7 +191,7 @@ async fn a_registry_that_was_just_wiped_says_that_it_may_not_know_its_nodes_yet(
     agents[1].beat(&farm).await;
     let asks = csr().label("sdk", "1");
     assert_eq!(farm.reserve(&asks).await, Reserved::NoMatch { known: false, fresh: true });
-    farm.pass(TIMING.stale * 2).await;
+    farm.pass(stale * 2).await;
     assert_eq!(farm.reserve(&asks).await, Reserved::NoMatch { known: false, fresh: false });
 }
 

@@ -245,3 +245,22 @@ async fn one_bad_record_hides_no_others() {
     assert_eq!(all.events.len(), 6);
     assert_eq!(all.position.seq, u64::MAX / 4);
 }
+
+#[tokio::test]
+async fn ended_spawns_are_listed_again_after_their_index_was_lost() {
+    let farm = Farm::redis_with(timing()).await;
+    let mut agent = Agent::new("a", 9);
+    agent.beat(&farm).await;
+    for _ in 0..20 {
+        agent.tell(&farm, exited(csr().spawn, model::ExitReason::Stopped)).await;
+    }
+    let of_node = SpawnFilter { node: Some(id("a")), limit: 99, ..SpawnFilter::default() };
+    let all = SpawnFilter { node: None, ..of_node.clone() };
+    for (index, filter) in [("spawns", all), ("spawns:a", of_node)] {
+        let before = farm.registry.spawns(&filter).await.unwrap().spawns;
+        assert_eq!(before.len(), 20);
+        farm.server().does(&format!("DEL {{hatchery:test}}:{index}")).await;
+        farm.registry.sweep().await.unwrap();
+        assert_eq!(farm.registry.spawns(&filter).await.unwrap().spawns, before);
+    }
+}

@@ -12,11 +12,25 @@ local function end_unseen(node, spawn)
     'state', 'exited', 'ended', int(now), 'exit', UNSEEN)
 end
 
--- The indexes of all spawns, of a node's and of an owner's are in the order of first events.
+-- The indexes of all spawns, of a node's and of an owner's are in the order of first events. Returns how many lacked it.
 local function index_spawn(node, spawn, owner, seq)
-  call('ZADD', P .. ':spawns', 'NX', seq, spawn)
-  call('ZADD', P .. ':spawns:' .. node, 'NX', seq, spawn)
-  if owner ~= '' then call('ZADD', P .. ':spawns-of:' .. owner, 'NX', seq, spawn) end
+  local lacked = call('ZADD', P .. ':spawns', 'NX', seq, spawn) + call('ZADD', P .. ':spawns:' .. node, 'NX', seq, spawn)
+  if owner ~= '' then lacked = lacked + call('ZADD', P .. ':spawns-of:' .. owner, 'NX', seq, spawn) end
+  return lacked
+end
+
+-- Looks at some of the ended spawns at random, and at many when an index has lost one: no heartbeat brings them back.
+local function repair_ended()
+  local function look(count)
+    local lacked = 0
+    for _, spawn in ipairs(call('ZRANDMEMBER', P .. ':ended', count)) do
+      local of = call('HMGET', P .. ':spawn:' .. spawn, 'node', 'owner', 'e1')
+      local seq = of[3] and string.match(of[3], '^%d+')
+      if of[1] and seq then lacked = lacked + index_spawn(of[1], spawn, of[2] or '', seq) end
+    end
+    return lacked
+  end
+  if look(8) > 0 then look(1000) end
 end
 
 -- Puts living spawns of a node back into every index that has lost them. owners: spawn -> owner, or ''.

@@ -57,6 +57,7 @@ local over = call('ZCARD', P .. ':ended') - HISTORY_COUNT
 if over > 0 then
   for _, spawn in ipairs(call('ZRANGE', P .. ':ended', 0, math.min(over, 5000) - 1)) do drop(spawn) end
 end
+repair_ended()
 
 -- Nodes that have been down for long.
 for _, node in ipairs(call('ZRANGEBYSCORE', P .. ':down', '-inf', now - FORGET, 'LIMIT', 0, 16)) do
