@@ -8,6 +8,7 @@ use model::{
     SpawnState, StartFailure, TicketId,
 };
 use serde_json::{Map, Value};
+use uuid::Uuid;
 
 /// A request for one slot.
 #[derive(Debug, Clone)]
@@ -98,6 +99,8 @@ pub enum Reserved {
     NoMatch {
         /// Whether matching nodes are known that are cordoned, draining, stale or down: waiting may help.
         known: bool,
+        /// Whether the registry may not know its nodes yet: it knows none at all, or was wiped a moment ago.
+        fresh: bool,
     },
     /// The owner has as many as it may have; the place in line, if any, is given up.
     OverQuota,
@@ -158,6 +161,12 @@ pub struct Position {
     pub seq: u64,
     /// The last nudge seen; 0 before the first.
     pub nudge: u64,
+    /// The last event of which the follower knows that it was there; 0 when it knows of none. A registry that has neither it
+    /// nor a good reason (it was dropped as one of the oldest) was wiped, replaced, or went back to an older state. Mostly the
+    /// same as `seq`, but `seq` may be any number.
+    pub seen: u64,
+    /// The registry's identity, if the follower knows it, see [`crate::Registry::incarnation`].
+    pub incarnation: Option<Uuid>,
 }
 
 /// What happened since a [`Position`].
@@ -167,9 +176,10 @@ pub struct Follow {
     pub events: Vec<Event>,
     /// Whether those who wait (in line, or for an idempotent answer) should ask again now.
     pub nudged: bool,
-    /// Whether events were dropped before the follower could read them, or the registry was wiped.
+    /// Whether events were dropped before the follower could read them, or the registry is not the one that it was: wiped,
+    /// replaced, or back in an older state. Then what was read from it before is void.
     pub gap: bool,
-    /// Where to go on.
+    /// Where to go on; after a gap this is a place in what the registry has now.
     pub position: Position,
 }
 

@@ -7,8 +7,8 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use model::{
-    AgentEpoch, Drain, Eligibility, Exit, GpuSlots, Load, NodeDescription, NodeId, Owner, RendererType,
-    SpawnId, SpawnState, Timestamp,
+    AgentEpoch, Drain, Eligibility, Exit, GpuSlots, Load, NodeDescription, NodeId, NodeRecord, Owner,
+    RendererType, SpawnId, SpawnState, Timestamp,
 };
 use serde_json::{Map, Value};
 use uuid::Uuid;
@@ -144,7 +144,9 @@ pub struct AgentReport {
     /// Where the agent keeps its state, and which of its lives there this is.
     pub identity: Identity,
     /// The last change that the registry has accepted in this epoch; 0 before the first. A registry that has applied less
-    /// went back to an older state.
+    /// went back to an older state, and says so with [`Orders::behind`]. Then the agent counts from there: it sends that serial
+    /// here, with the later changes that it has kept, and after the answer the last serial that it has sent. A heartbeat's list
+    /// counts only when nothing later than this and `changes` has been applied.
     pub accepted: u64,
     /// State changes since the last accepted report.
     pub changes: Vec<Change>,
@@ -189,6 +191,14 @@ pub struct Orders {
     /// Reservations that have expired: the agent must not start them any more. One that runs already goes on: its caller
     /// may have been answered. They are listed in [`Heartbeat::forgotten`] as well, or as spawns.
     pub expired: Vec<SpawnId>,
+}
+
+/// Nothing runs on a node that is down: its spawns are lost, and what they held is in no total.
+pub(crate) fn hold_nothing(node: &mut NodeRecord) {
+    (node.used, node.gpu_used) = (0, 0);
+    for gpu in &mut node.gpus {
+        gpu.used = 0;
+    }
 }
 
 /// What an event says beyond its kind, from the spawn as it was then.

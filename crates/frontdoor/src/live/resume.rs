@@ -101,7 +101,7 @@ async fn with_snapshot(
 async fn older(door: &Door, topic: &Topic, since: u64, until: u64) -> Option<Beginning> {
     let _reading = door.live.readers.acquire().await.ok()?;
     let mut events = Vec::new();
-    let mut position = Position { seq: since, nudge: u64::MAX };
+    let mut position = Position { seq: since, nudge: u64::MAX, seen: since, incarnation: None };
     while position.seq < until {
         let news = door.registry.follow(position, Duration::ZERO).await.ok()?;
         if news.gap {

@@ -9,6 +9,7 @@ use model::{
     TicketId, Timestamp, Timing,
 };
 use serde_json::Map;
+use uuid::Uuid;
 
 use super::claims::Claims;
 use super::health::{Probes, Renderers};
@@ -20,6 +21,7 @@ use crate::ask::{Follow, Position, Reservation, Reserve, Reserved, Standing};
 use crate::cause::Cause;
 use crate::judge::Judgement;
 use crate::permits::Permits;
+use crate::report::Identity;
 
 /// Why a slot is taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -48,13 +50,18 @@ pub(super) struct NodeState {
     pub(super) availability: Availability,
     pub(super) description: NodeDescription,
     pub(super) epoch: AgentEpoch,
+    pub(super) identity: Identity,
     pub(super) load: Load,
     pub(super) gpus: Vec<GpuSlots>,
     pub(super) beat: Timestamp,
     pub(super) drain: Option<Drain>,
+    /// Number of the operator's order.
+    pub(super) generation: u64,
     /// Every taken slot.
     pub(super) held: HashMap<SpawnId, Held>,
     pub(super) abandoned: BTreeSet<SpawnId>,
+    /// Reservations that expired: the agent must not start them any more.
+    pub(super) expired: BTreeSet<SpawnId>,
     /// The last change applied.
     pub(super) serial: u64,
     pub(super) health: Renderers<Health>,
@@ -150,6 +157,8 @@ enum From {
 /// The whole state.
 #[derive(Debug)]
 pub(super) struct Farm {
+    /// It never becomes another one.
+    pub(super) incarnation: Uuid,
     pub(super) now: Timestamp,
     pub(super) timing: Timing,
     pub(super) nodes: BTreeMap<NodeId, NodeState>,
@@ -173,6 +182,7 @@ pub(super) struct Farm {
 impl Farm {
     pub(super) fn new(timing: Timing) -> Self {
         Self {
+            incarnation: Uuid::new_v4(),
             now: Timestamp::default(),
             nodes: BTreeMap::new(),
             stock: BTreeMap::new(),
@@ -225,7 +235,7 @@ impl Farm {
         let outcome = if members.into_iter().any(|stock| !stock.members.is_empty()) {
             Reserved::Full
         } else {
-            Reserved::NoMatch { known: !kinds.is_empty() }
+            Reserved::NoMatch { known: !kinds.is_empty(), fresh: self.nodes.is_empty() }
         };
         if let Some(ticket) = ask.place
             && !kinds.is_empty()
@@ -394,7 +404,10 @@ impl Farm {
         let Some(state) = self.nodes.get_mut(node) else { return };
         let Some(held) = state.held.remove(&spawn) else { return };
         self.owned.remove(held.owner.as_ref(), spawn);
-        let drained = state.eligibility == Eligibility::Draining && state.held.is_empty();
+        // A node that is down was told to be drained when it went.
+        let drained = state.eligibility == Eligibility::Draining
+            && state.availability != Availability::Down
+            && state.held.is_empty();
         self.place(node);
         if drained {
             self.tell_node(EventKind::NodeDrained, node);
@@ -467,12 +480,18 @@ impl Farm {
     }
 
     pub(super) fn position(&self) -> Position {
-        Position { seq: self.history.last_seq, nudge: self.nudges }
+        let seq = self.history.last_seq;
+        Position { seq, nudge: self.nudges, seen: seq, incarnation: Some(self.incarnation) }
     }
 
     pub(super) fn follow(&self, after: Position) -> Follow {
+        let position = self.position();
+        let is_another = after.incarnation.is_some_and(|known| known != self.incarnation);
+        if is_another || (after.seen > 0 && !self.history.has_had(after.seen)) {
+            return Follow { gap: true, nudged: true, position, ..Follow::default() };
+        }
         let (events, gap) = self.history.after(after.seq);
-        Follow { events, nudged: self.nudges != after.nudge, gap, position: self.position() }
+        Follow { events, nudged: self.nudges != after.nudge, gap, position }
     }
 
     pub(super) fn set_eligibility(
@@ -481,13 +500,44 @@ impl Farm {
         eligibility: Eligibility,
         drain: Option<&Drain>,
         by: Option<&str>,
+    ) -> Option<u64> {
+        let generation = (self.nodes.get(node)?.generation + 1).max(self.now.millis());
+        self.set_order(node, eligibility, drain, generation, by);
+        Some(generation)
+    }
+
+    pub(super) fn restore_order(
+        &mut self,
+        node: &NodeId,
+        eligibility: Eligibility,
+        drain: Option<&Drain>,
+        generation: u64,
     ) -> bool {
-        let Some(state) = self.nodes.get_mut(node) else { return false };
+        let is_news = self.nodes.get(node).is_some_and(|state| state.generation < generation);
+        if is_news {
+            self.set_order(node, eligibility, drain, generation, None);
+        }
+        is_news
+    }
+
+    /// Takes an operator's order.
+    pub(super) fn set_order(
+        &mut self,
+        node: &NodeId,
+        eligibility: Eligibility,
+        drain: Option<&Drain>,
+        generation: u64,
+        by: Option<&str>,
+    ) {
+        let Some(state) = self.nodes.get_mut(node) else { return };
         let before = (state.eligibility, state.drain.clone());
         state.eligibility = eligibility;
         state.drain = drain.filter(|_| eligibility == Eligibility::Draining).cloned();
+        state.generation = generation;
         let data = crate::ask::operator_data(state.drain.as_ref(), by);
-        let (changed, empty) = (before != (eligibility, state.drain.clone()), state.held.is_empty());
+        let changed = before != (eligibility, state.drain.clone());
+        // Nothing runs on a node that is down.
+        let empty = state.held.is_empty() || state.availability == Availability::Down;
         self.place(node);
         if changed {
             let kind = match eligibility {
@@ -501,7 +551,6 @@ impl Farm {
             }
         }
         self.nudge_line();
-        true
     }
 
     pub(super) fn nodes(&mut self) -> Vec<NodeRecord> {
@@ -526,7 +575,7 @@ impl Farm {
 }
 
 fn record(id: &NodeId, state: &NodeState) -> NodeRecord {
-    NodeRecord {
+    let mut record = NodeRecord {
         id: id.clone(),
         eligibility: state.eligibility,
         availability: state.availability,
@@ -538,7 +587,11 @@ fn record(id: &NodeId, state: &NodeState) -> NodeRecord {
         epoch: state.epoch,
         last_heartbeat_at: state.beat,
         drain: state.drain.clone(),
-        generation: 0,
+        generation: state.generation,
         health: node_health(&state.health.csr, &state.health.ssr),
+    };
+    if state.availability == Availability::Down {
+        crate::report::hold_nothing(&mut record);
     }
+    record
 }

@@ -70,6 +70,11 @@ impl History {
         (self.events.range(from..).cloned().collect(), seq > 0 && seq < self.dropped)
     }
 
+    /// Whether an event can be read, or was dropped as one of the oldest.
+    pub(super) fn has_had(&self, seq: u64) -> bool {
+        seq <= self.dropped || self.events.binary_search_by_key(&seq, |event| event.seq).is_ok()
+    }
+
     pub(super) fn get(&self, spawn: SpawnId) -> Option<&SpawnRecord> {
         self.spawns.get(&spawn).map(|(_, record)| record)
     }
@@ -88,6 +93,11 @@ impl History {
     /// Notes that a spawn has ended, so that its record is dropped some day.
     pub(super) fn end(&mut self, spawn: SpawnId, at: Timestamp) {
         self.ended.insert((at, spawn));
+    }
+
+    /// The spawn lives after all.
+    pub(super) fn revive(&mut self, spawn: SpawnId) {
+        self.ended.retain(|(_, ended)| *ended != spawn);
     }
 
     pub(super) fn sweep(&mut self, now: Timestamp) {

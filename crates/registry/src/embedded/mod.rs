@@ -5,6 +5,7 @@ mod claims;
 mod farm;
 mod health;
 mod history;
+mod identity;
 mod line;
 mod owned;
 mod reconcile;
@@ -38,8 +39,6 @@ struct Shared {
     timing: Timing,
     /// The machine's time when the registry was made; goes on with tokio's clock, so that nobody can set it back.
     born: (Timestamp, Instant),
-    /// It never becomes another one.
-    incarnation: Uuid,
     /// Held for a few microseconds and never across an await.
     farm: Mutex<Farm>,
     /// Rings whenever an event or a nudge was added.
@@ -51,7 +50,6 @@ impl Embedded {
         Self(Arc::new(Shared {
             farm: Mutex::new(Farm::new(timing.clone())),
             timing,
-            incarnation: Uuid::new_v4(),
             born: (Timestamp::now(), Instant::now()),
             bell: watch::Sender::new(Position::default()),
         }))
@@ -100,18 +98,17 @@ impl Embedded {
     }
 
     pub(crate) fn incarnation(&self) -> Uuid {
-        self.0.incarnation
+        self.farm().incarnation
     }
 
-    #[expect(clippy::unused_self, reason = "to come")]
     pub(crate) fn restore_order(
         &self,
-        _node: &NodeId,
-        _eligibility: Eligibility,
-        _drain: Option<&Drain>,
-        _generation: u64,
+        node: &NodeId,
+        eligibility: Eligibility,
+        drain: Option<&Drain>,
+        generation: u64,
     ) -> bool {
-        false
+        self.change(|farm| farm.restore_order(node, eligibility, drain, generation))
     }
 
     pub(crate) fn reserve(&self, ask: &Reserve) -> Reserved {
@@ -171,7 +168,7 @@ impl Embedded {
         drain: Option<&Drain>,
         by: Option<&str>,
     ) -> Option<u64> {
-        self.change(|farm| farm.set_eligibility(node, eligibility, drain, by)).then_some(1)
+        self.change(|farm| farm.set_eligibility(node, eligibility, drain, by))
     }
 
     pub(crate) fn spawns(&self, filter: &SpawnFilter) -> SpawnPage {

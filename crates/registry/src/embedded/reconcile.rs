@@ -1,7 +1,7 @@
 //! Taking in what agents report, and doing what time asks for.
 
 use std::borrow::Cow;
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 
 use model::{
     Availability, Drain, Eligibility, EventKind, Exit, ExitReason, NodeId, SpawnId, SpawnRecord, SpawnState,
@@ -11,31 +11,44 @@ use serde_json::Map;
 
 use super::farm::{Farm, Held, Hold, NodeState};
 use super::health::Renderers;
+use super::identity::Verdict;
 use crate::report::{AgentReport, Heartbeat, Orders, SpawnReport, Wish};
 
 impl Farm {
     pub(super) fn report(&mut self, report: &AgentReport) -> Orders {
         let node = &report.node;
-        match self.nodes.get(node) {
-            Some(state) if state.epoch != report.epoch && !report.takeover => {
-                return Orders { superseded: true, ..Orders::default() };
-            }
-            Some(_) => {}
-            None if report.heartbeat.is_none() => return Orders { unknown: true, ..Orders::default() },
-            None => {}
+        match self.verdict(report) {
+            Verdict::Accepted => {}
+            Verdict::Superseded => return Orders { superseded: true, ..Orders::default() },
+            Verdict::Taken(address) => return Orders { taken: Some(address), ..Orders::default() },
+        }
+        // The last change that was applied of this epoch; what is not known can lack nothing.
+        let last = match self.nodes.get(node) {
+            Some(state) if state.epoch == report.epoch => state.serial,
+            _ if report.heartbeat.is_none() => return Orders { unknown: true, ..Orders::default() },
+            Some(_) => 0,
+            None => report.accepted,
+        };
+        if last < report.accepted {
+            return Orders { behind: Some(last), ..Orders::default() };
         }
         if let Some(heartbeat) = &report.heartbeat {
             self.register(report, heartbeat);
         }
-        let last = self.nodes.get(node).map_or(0, |n| n.serial);
         for change in report.changes.iter().filter(|c| c.serial > last) {
-            self.apply(node, &change.spawn, self.now.before(change.age));
+            self.apply(node, &change.spawn, self.now.before(change.age), false);
         }
+        let sent = report.changes.iter().map(|c| c.serial).fold(report.accepted, u64::max);
         if let Some(state) = self.nodes.get_mut(node) {
-            state.serial = report.changes.iter().map(|c| c.serial).fold(last, u64::max);
+            state.serial = sent.max(last);
         }
         if let Some(heartbeat) = &report.heartbeat {
-            self.reconcile(node, heartbeat);
+            // A report that was held up on its way may arrive after later ones; its list is of before what they brought.
+            // Agents without an identity do not say what is accepted.
+            if report.identity.instance.is_nil() || sent >= last {
+                self.reconcile(node, heartbeat);
+            }
+            self.agree(node, &heartbeat.wish);
         }
         self.place(node);
         self.orders(node)
@@ -50,6 +63,8 @@ impl Farm {
                 (drain, left)
             }),
             abandoned: state.abandoned.iter().copied().collect(),
+            expired: state.expired.iter().copied().collect(),
+            generation: state.generation,
             ..Orders::default()
         }
     }
@@ -71,21 +86,21 @@ impl Farm {
                 availability: Availability::Up,
                 description: heartbeat.description.clone(),
                 epoch: report.epoch,
+                identity: report.identity,
                 load: heartbeat.load,
                 gpus: heartbeat.gpus.clone(),
                 beat: now,
                 drain: remembered,
+                generation: heartbeat.wish.generation,
                 held: HashMap::new(),
                 abandoned: self.ahead.remove(node).unwrap_or_default(),
+                expired: BTreeSet::new(),
                 serial: 0,
                 health: Renderers::default(),
             }
         });
         let renewed = state.epoch != report.epoch;
-        if renewed {
-            state.epoch = report.epoch;
-            state.serial = 0;
-        }
+        (state.epoch, state.identity) = (report.epoch, report.identity);
         if state.availability != Availability::Up {
             news.push(EventKind::NodeUp);
         }
@@ -108,6 +123,14 @@ impl Farm {
         }
     }
 
+    /// Takes an order that the agent has and this registry has not.
+    fn agree(&mut self, node: &NodeId, wish: &Wish) {
+        if self.nodes.get(node).is_some_and(|state| state.generation < wish.generation) {
+            let drain = self.remembered(wish);
+            self.set_order(node, wish.eligibility, drain.as_ref(), wish.generation, None);
+        }
+    }
+
     /// A drain as its agent remembers it.
     fn remembered(&self, wish: &Wish) -> Option<Drain> {
         let drain = wish.drain.as_ref().filter(|_| wish.eligibility == Eligibility::Draining)?;
@@ -123,7 +146,7 @@ impl Farm {
     fn reconcile(&mut self, node: &NodeId, heartbeat: &Heartbeat) {
         let mut pings = Map::new();
         for spawn in &heartbeat.spawns {
-            if let Some(ping) = self.apply(node, spawn, self.now) {
+            if let Some(ping) = self.apply(node, spawn, self.now, true) {
                 pings.insert(spawn.id.to_string(), ping.to_string().into());
             }
         }
@@ -135,7 +158,9 @@ impl Farm {
         let Some(state) = self.nodes.get_mut(node) else { return };
         for forgotten in &heartbeat.forgotten {
             state.abandoned.remove(forgotten);
+            state.expired.remove(forgotten);
         }
+        state.expired.retain(|id| !listed(id));
         let mut gone: Vec<(SpawnId, Hold)> = Vec::new();
         for (id, held) in &state.held {
             let over = match held.hold {
@@ -171,15 +196,32 @@ impl Farm {
     }
 
     /// Brings one spawn's record, slot and history to what its agent says. Returns the last ping if that is all that is new.
-    fn apply(&mut self, node: &NodeId, report: &SpawnReport, at: Timestamp) -> Option<Timestamp> {
+    fn apply(
+        &mut self,
+        node: &NodeId,
+        report: &SpawnReport,
+        at: Timestamp,
+        is_listed: bool,
+    ) -> Option<Timestamp> {
         let ended = report.state == SpawnState::Exited;
-        let state = self.nodes.get_mut(node)?;
-        if self.history.get(report.id).is_some_and(|old| old.state == SpawnState::Exited) {
-            return None;
+        let over = self.history.get(report.id).filter(|old| old.state == SpawnState::Exited);
+        let revives = over.is_some() && is_listed && !ended;
+        if let Some(old) = over {
+            let was_unseen = old.exit.as_ref().is_some_and(|exit| exit.reason == ExitReason::NodeLost);
+            if ended && was_unseen && old.exit != report.exit {
+                self.correct_end(node, report, at);
+            }
+            // What an agent lists lives, whatever was thought of it. A late change does not bring it back.
+            if !revives {
+                return None;
+            }
+            self.history.revive(report.id);
         }
+        let state = self.nodes.get_mut(node)?;
         // Whose it is was said by its reservation; an agent that has taken it over may not know.
         let reserved_by = state.held.get(&report.id).and_then(|held| held.owner.clone());
-        let report = &match reserved_by {
+        let recorded = || self.history.get(report.id).and_then(|old| old.owner.clone());
+        let report = &match reserved_by.or_else(recorded) {
             None => Cow::Borrowed(report),
             owner if owner == report.owner => Cow::Borrowed(report),
             owner => Cow::Owned(SpawnReport { owner, ..report.clone() }),
@@ -202,12 +244,15 @@ impl Farm {
                 *old = SpawnRecord {
                     events: std::mem::take(&mut old.events),
                     started_at: old.started_at,
-                    owner: old.owner.take(),
+                    owner: fresh.owner.clone(),
                     ready_at: old.ready_at.or(fresh.ready_at),
                     // An agent that has only just taken it over has not heard of it yet.
                     last_ping_at: fresh.last_ping_at.or(old.last_ping_at),
                     ..fresh
                 };
+                if revives {
+                    crate::report::introduce(&mut data, report, self.now);
+                }
                 changed
             }
             None => {
@@ -226,6 +271,15 @@ impl Farm {
             self.note_end(node, report, ready_at);
         }
         news
+    }
+
+    /// The agent knows how a spawn ended that was only missing from its list.
+    fn correct_end(&mut self, node: &NodeId, report: &SpawnReport, at: Timestamp) {
+        let Some(record) = self.history.get_mut(report.id) else { return };
+        record.exit.clone_from(&report.exit);
+        record.ended_at = report.ended.map(|age| self.now.before(age));
+        let data = crate::report::event_data(report);
+        self.history.tell(self.now, at, EventKind::SpawnExited, node, Some(report.id), data);
     }
 
     /// Calls nodes stale whose heartbeats are late.
@@ -266,6 +320,14 @@ impl Farm {
                 self.history.tell(self.now, self.now, EventKind::SpawnLost, node, Some(id), Map::new());
             }
         }
+        // Nothing is left there to wait for. Without slots in use it was told before.
+        let drains = self
+            .nodes
+            .get(node)
+            .is_some_and(|state| state.eligibility == Eligibility::Draining && !state.held.is_empty());
+        if drains {
+            self.tell_node(EventKind::NodeDrained, node);
+        }
     }
 
     pub(super) fn sweep(&mut self) {
@@ -276,9 +338,10 @@ impl Farm {
             self.expiries.pop_first();
             let Some(state) = self.nodes.get_mut(&node) else { continue };
             match state.held.get(&spawn).map(|held| held.hold) {
-                // The agent may still be asked to start it by a call that is on its way.
+                // The agent may still be asked to start it by a call that is on its way. Not abandoned: its caller may have
+                // been answered while the agent was cut off from here.
                 Some(Hold::Reserved | Hold::Abandoned) => {
-                    state.abandoned.insert(spawn);
+                    state.expired.insert(spawn);
                     self.free(&node, spawn);
                 }
                 Some(Hold::Running) | None => {}

@@ -261,8 +261,12 @@ fn failed(call: &'static str, error: &RedisError) -> RegistryError {
             | ErrorKind::Parse
     );
     if defect {
-        RegistryError::Unexpected { call, what: error.to_string() }
-    } else {
-        RegistryError::Away(error.to_string())
+        return RegistryError::Unexpected { call, what: error.to_string() };
+    }
+    // Operators know the server's own word: LOADING, BUSY, READONLY, MISCONF, OOM, NOREPLICAS, NOAUTH …
+    let why = error.to_string();
+    match error.code() {
+        Some(word) if !why.contains(word) => RegistryError::Away(format!("{word} {why}")),
+        _ => RegistryError::Away(why),
     }
 }

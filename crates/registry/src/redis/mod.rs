@@ -1,11 +1,13 @@
 //! The registry in Redis 7 or Valkey. Every state change is one Lua script (`lua/*.lua`), so it happens whole or not at
 //! all; `lua/core.lua` lists the keys. Nothing outside this directory knows Redis.
 
+mod damaged;
 mod link;
 mod packed;
 mod read;
 mod scripts;
 mod seek;
+mod stream;
 mod url;
 mod write;
 
@@ -14,6 +16,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use model::{Demand, NodeKind, RendererType, Timing};
 
+use self::damaged::Damaged;
 use self::link::Link;
 use self::scripts::Scripts;
 use crate::error::{OpenError, RegistryError};
@@ -29,6 +32,7 @@ struct Shared {
     /// Start of every key; the braces make Redis Cluster keep a farm together.
     prefix: String,
     timing: Timing,
+    damaged: Damaged,
     /// Held for a look-up, never across an await.
     kinds: Mutex<Kinds>,
 }
@@ -59,18 +63,15 @@ impl Kinds {
         found
     }
 
-    fn replace(&mut self, version: String, fields: &[String]) -> Result<(), RegistryError> {
-        self.all = fields
-            .chunks_exact(2)
-            .map(|pair| {
-                let kind = serde_json::from_str(&pair[1])
-                    .map_err(|e| unexpected("reserve", format!("kind {:?}: {e}", pair[1])))?;
-                Ok((pair[0].clone(), kind))
-            })
-            .collect::<Result<_, RegistryError>>()?;
+    fn replace(&mut self, version: String, fields: &[String], damaged: &Damaged) {
+        let kinds = fields.chunks_exact(2).filter_map(|pair| {
+            let kind = serde_json::from_str(&pair[1]);
+            let kind = kind.map_err(|e| unexpected("reserve", format!("kind {:?}: {e}", pair[1])));
+            Some((pair[0].clone(), damaged.readable(&pair[0], kind)?))
+        });
+        self.all = kinds.collect();
         self.version = version;
         self.suitable.clear();
-        Ok(())
     }
 }
 
@@ -82,6 +83,7 @@ impl Redis {
             scripts: Scripts::new(),
             prefix,
             timing,
+            damaged: Damaged::default(),
             kinds: Mutex::new(Kinds { version: "0".to_owned(), ..Kinds::default() }),
         })))
     }
@@ -99,8 +101,9 @@ impl Redis {
         (kinds.version.clone(), kinds.suitable(demand))
     }
 
-    fn learn_kinds(&self, version: String, fields: &[String]) -> Result<(), RegistryError> {
-        self.0.kinds.lock().unwrap_or_else(PoisonError::into_inner).replace(version, fields)
+    fn learn_kinds(&self, version: String, fields: &[String]) {
+        let mut kinds = self.0.kinds.lock().unwrap_or_else(PoisonError::into_inner);
+        kinds.replace(version, fields, &self.0.damaged);
     }
 }
 

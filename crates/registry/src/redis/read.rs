@@ -1,24 +1,21 @@
 //! The calls that only read.
 
 use std::collections::HashMap;
-use std::time::Duration;
 
 use model::{
     Availability, Event, FarmCause, NodeId, NodeRecord, SpawnId, SpawnRecord, SpawnState, Timestamp,
     health::node_health,
 };
-use redis::streams::StreamReadReply;
 use redis::{Pipeline, Value, pipe};
-use uuid::Uuid;
 
 use super::link::Question;
 use super::{Redis, packed, renderer_of, unexpected};
-use crate::ask::{Follow, LONGEST_FOLLOW, Located, Position, SpawnFilter, SpawnPage};
+use crate::ask::{Located, SpawnFilter, SpawnPage};
 use crate::cause::Cause;
 use crate::error::RegistryError;
 use crate::judge::Judgement;
 
-type Fields = HashMap<String, String>;
+pub(super) type Fields = HashMap<String, String>;
 
 /// Records read in one go.
 const CHUNK: usize = 500;
@@ -27,11 +24,9 @@ const LISTED: [&str; 13] = [
     "node", "endpoint", "renderer", "state", "exit", "started", "ready", "ping", "ended", "pool", "labels",
     "owner", "gpu",
 ];
-/// Events read in one go.
-const MOST_EVENTS: usize = 1000;
 
 impl Redis {
-    async fn ask<T: redis::FromRedisValue>(
+    pub(super) async fn ask<T: redis::FromRedisValue>(
         &self,
         call: &'static str,
         pipe: &Pipeline,
@@ -44,10 +39,6 @@ impl Redis {
         Ok(())
     }
 
-    pub(crate) async fn check(&self) -> Result<(), RegistryError> {
-        self.ping().await
-    }
-
     pub(crate) async fn farm_cause(&self) -> Result<Option<FarmCause>, RegistryError> {
         const CALL: &str = "farm_cause";
         let mut read = pipe();
@@ -57,10 +48,6 @@ impl Redis {
         let now = time(answers.next())?;
         let fields: Fields = value(answers.next(), CALL)?;
         Ok(Cause::from_fields(&fields).and_then(|cause| cause.established(now)))
-    }
-
-    pub(crate) async fn incarnation(&self) -> Result<Uuid, RegistryError> {
-        Ok(Uuid::nil())
     }
 
     pub(crate) async fn now(&self) -> Result<Timestamp, RegistryError> {
@@ -82,12 +69,15 @@ impl Redis {
             let now = time(answers.next())?;
             let judged = judgement(answers.next(), "nodes")?;
             for name in names {
-                let fields: Fields = value(answers.next(), "nodes")?;
+                let fields = value::<Fields>(answers.next(), "nodes");
                 let used: u32 = value(answers.next(), "nodes")?;
-                // A node may have been forgotten since its name was read.
-                if !fields.is_empty() {
-                    nodes.push(self.node_record(name, &fields, used, now, judged)?);
-                }
+                let record = match fields {
+                    // A node may have been forgotten since its name was read.
+                    Ok(fields) if fields.is_empty() => continue,
+                    Ok(fields) => self.node_record(name, &fields, used, now, judged),
+                    Err(error) => Err(error),
+                };
+                nodes.extend(self.0.damaged.readable(name, record));
             }
         }
         nodes.sort_by(|a, b| a.id.cmp(&b.id));
@@ -125,13 +115,14 @@ impl Redis {
             Availability::Up if judged.is_silent(beat, now, self.timing()) => Availability::Stale,
             other => other,
         };
-        Ok(NodeRecord {
+        let mut record = NodeRecord {
             id: name.parse().map_err(|e| unexpected(CALL, format!("node {name:?} {e}")))?,
             eligibility: parsed(fields, "elig", CALL)?,
             availability,
             description: decoded(fields, "desc", CALL)?,
             used,
-            gpu_used: parsed(fields, "gused", CALL)?,
+            // The next heartbeat counts anew.
+            gpu_used: text(fields, "gused").parse().unwrap_or(0),
             gpus: decoded(fields, "gpulist", CALL)?,
             load: decoded(fields, "load", CALL)?,
             epoch: parsed(fields, "epoch", CALL)?,
@@ -140,9 +131,13 @@ impl Redis {
                 "" => None,
                 _ => Some(decoded(fields, "drain", CALL)?),
             },
-            generation: 0,
+            generation: text(fields, "gen").parse().unwrap_or(0),
             health: node_health(&packed::health(text(fields, "hcsr")), &packed::health(text(fields, "hssr"))),
-        })
+        };
+        if availability == Availability::Down {
+            crate::report::hold_nothing(&mut record);
+        }
+        Ok(record)
     }
 
     pub(crate) async fn spawns(&self, filter: &SpawnFilter) -> Result<SpawnPage, RegistryError> {
@@ -185,7 +180,8 @@ impl Redis {
                     page.next = last;
                     return Ok(page);
                 }
-                page.spawns.push(spawn_record(id, &fields)?);
+                let Some(record) = self.0.damaged.readable(id, spawn_record(id, &fields)) else { continue };
+                page.spawns.push(record);
                 last = Some(*seq);
             }
             if ids.len() < chunk {
@@ -218,7 +214,7 @@ impl Redis {
                 let fields = listed(values);
                 // It may have ended since.
                 if !fields.is_empty() && text(&fields, "state") != SpawnState::Exited.as_str() {
-                    living.push(spawn_record(id, &fields)?);
+                    living.extend(self.0.damaged.readable(id, spawn_record(id, &fields)));
                 }
             }
         }
@@ -243,61 +239,12 @@ impl Redis {
         let advertise = answers.next().map(|advertise| value(Some(advertise), "locate")).transpose()?;
         Ok(whole_record(spawn, &fields)?.map(|spawn| Located { spawn, advertise }))
     }
-
-    pub(crate) async fn position(&self) -> Result<Position, RegistryError> {
-        let (seq,): (Option<u64>,) = self.ask("position", pipe().get(self.key("seq"))).await?;
-        let seq = seq.unwrap_or(0);
-        Ok(Position { seq, nudge: seq })
-    }
-
-    pub(crate) async fn nudged(&self, after: u64, wait: Duration) -> Result<u64, RegistryError> {
-        const CALL: &str = "nudged";
-        let block = u64::try_from(wait.min(LONGEST_FOLLOW).as_millis()).unwrap_or(u64::MAX).max(1);
-        let mut read = pipe();
-        read.cmd("XREAD")
-            .arg("BLOCK")
-            .arg(block)
-            .arg("STREAMS")
-            .arg(self.key("nudges"))
-            .arg(format!("{after}-0"));
-        let (streams,): (Option<StreamReadReply>,) = self.0.link.wait(CALL, &read).await?;
-        let last = streams.iter().flat_map(|s| &s.keys).flat_map(|key| &key.ids).next_back();
-        last.map_or(Ok(after), |entry| seq_of(&entry.id, CALL))
-    }
-
-    pub(crate) async fn follow(&self, after: Position, wait: Duration) -> Result<Follow, RegistryError> {
-        const CALL: &str = "follow";
-        let (events, nudges) = (self.key("events"), self.key("nudges"));
-        let block = u64::try_from(wait.min(LONGEST_FOLLOW).as_millis()).unwrap_or(u64::MAX).max(1);
-        let mut read = pipe();
-        read.cmd("XREAD").arg("COUNT").arg(MOST_EVENTS).arg("BLOCK").arg(block).arg("STREAMS");
-        read.arg(&events).arg(&nudges).arg(format!("{}-0", after.seq)).arg(format!("{}-0", after.nudge));
-        // Read after the events, so that a wipe before them cannot be missed.
-        read.get(self.key("floor"));
-        let (streams, floor): (Option<StreamReadReply>, Option<u64>) = self.0.link.wait(CALL, &read).await?;
-
-        let mut follow = Follow { position: after, ..Follow::default() };
-        follow.gap = after.seq > 0 && floor.is_none_or(|floor| after.seq < floor);
-        if floor.is_none() {
-            follow.position.seq = 0;
-        }
-        for stream in streams.map(|s| s.keys).unwrap_or_default() {
-            for entry in stream.ids {
-                let seq = seq_of(&entry.id, CALL)?;
-                if stream.key == nudges {
-                    follow.nudged = true;
-                    follow.position.nudge = seq;
-                } else {
-                    follow.position.seq = seq;
-                    follow.events.push(streamed(seq, &entry.map)?);
-                }
-            }
-        }
-        Ok(follow)
-    }
 }
 
-fn value<T: redis::FromRedisValue>(value: Option<Value>, call: &'static str) -> Result<T, RegistryError> {
+pub(super) fn value<T: redis::FromRedisValue>(
+    value: Option<Value>,
+    call: &'static str,
+) -> Result<T, RegistryError> {
     let value = value.ok_or_else(|| unexpected(call, "too short an answer"))?;
     T::from_redis_value(value).map_err(|e| unexpected(call, e.to_string()))
 }
@@ -313,18 +260,18 @@ fn judgement(answer: Option<Value>, call: &'static str) -> Result<Judgement, Reg
     Ok(Judgement { at: at("at"), grace: at("grace").unwrap_or_default() })
 }
 
-fn text<'a>(fields: &'a Fields, field: &str) -> &'a str {
+pub(super) fn text<'a>(fields: &'a Fields, field: &str) -> &'a str {
     fields.get(field).map_or("", String::as_str)
 }
 
-fn parsed<T>(fields: &Fields, field: &str, call: &'static str) -> Result<T, RegistryError>
+pub(super) fn parsed<T>(fields: &Fields, field: &str, call: &'static str) -> Result<T, RegistryError>
 where
     T: std::str::FromStr<Err: std::fmt::Display>,
 {
     text(fields, field).parse().map_err(|e| unexpected(call, format!("{field} {e}")))
 }
 
-fn decoded<T: serde::de::DeserializeOwned>(
+pub(super) fn decoded<T: serde::de::DeserializeOwned>(
     fields: &Fields,
     field: &str,
     call: &'static str,
@@ -332,7 +279,11 @@ fn decoded<T: serde::de::DeserializeOwned>(
     serde_json::from_str(text(fields, field)).map_err(|e| unexpected(call, format!("{field}: {e}")))
 }
 
-fn timestamp(fields: &Fields, field: &str, call: &'static str) -> Result<Option<Timestamp>, RegistryError> {
+pub(super) fn timestamp(
+    fields: &Fields,
+    field: &str,
+    call: &'static str,
+) -> Result<Option<Timestamp>, RegistryError> {
     match text(fields, field) {
         "" => Ok(None),
         _ => parsed(fields, field, call).map(|ms| Some(Timestamp::from_millis(ms))),
@@ -386,12 +337,6 @@ fn listed(values: Vec<Option<String>>) -> Fields {
     LISTED.iter().zip(values).filter_map(|(name, value)| Some(((*name).to_owned(), value?))).collect()
 }
 
-/// The sequence number of a stream's entry.
-fn seq_of(entry: &str, call: &'static str) -> Result<u64, RegistryError> {
-    let seq = entry.split('-').next().and_then(|s| s.parse().ok());
-    seq.ok_or_else(|| unexpected(call, format!("entry {entry:?}")))
-}
-
 /// An entry of a spawn's own history: `seq|at|kind|node|data`.
 fn told(line: &str, spawn: SpawnId) -> Result<Event, RegistryError> {
     const CALL: &str = "spawn";
@@ -405,25 +350,5 @@ fn told(line: &str, spawn: SpawnId) -> Result<Event, RegistryError> {
         node: Some(next()?.parse().map_err(|_| wrong())?),
         spawn: Some(spawn),
         data: serde_json::from_str(next()?).map_err(|_| wrong())?,
-    })
-}
-
-/// An entry of the event stream.
-fn streamed(seq: u64, fields: &HashMap<String, Value>) -> Result<Event, RegistryError> {
-    const CALL: &str = "follow";
-    let fields: Fields = fields
-        .iter()
-        .map(|(field, v)| Ok((field.clone(), value(Some(v.clone()), CALL)?)))
-        .collect::<Result<_, RegistryError>>()?;
-    Ok(Event {
-        seq,
-        at: timestamp(&fields, "t", CALL)?.unwrap_or_default(),
-        kind: parsed(&fields, "k", CALL)?,
-        node: Some(parsed(&fields, "n", CALL)?),
-        spawn: match text(&fields, "s") {
-            "" => None,
-            _ => Some(parsed(&fields, "s", CALL)?),
-        },
-        data: decoded(&fields, "d", CALL)?,
     })
 }

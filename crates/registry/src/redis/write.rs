@@ -19,6 +19,11 @@ fn ms(time: Duration) -> u64 {
     u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
+/// A random identity. Nothing secret depends on it.
+fn random() -> Uuid {
+    uuid::Builder::from_random_bytes(fastrand::u128(..).to_be_bytes()).into_uuid()
+}
+
 fn flag(on: bool) -> &'static str {
     if on { "1" } else { "0" }
 }
@@ -36,6 +41,8 @@ impl Redis {
             invocation.arg(ms(time));
         }
         invocation.arg(timing.history_count).arg(timing.events_count).arg(ms(timing.forget));
+        // Should the registry have no identity, because it is new or was wiped, this becomes it.
+        invocation.arg(random().to_string());
         args(&mut invocation);
         self.0.link.ask(call, Question::Script(&invocation)).await
     }
@@ -81,10 +88,12 @@ impl Redis {
                     },
                 })),
                 ["full"] => Ok(Reserved::Full),
-                ["none", known] => Ok(Reserved::NoMatch { known: *known == "1" }),
+                ["none", known, fresh] => {
+                    Ok(Reserved::NoMatch { known: *known == "1", fresh: *fresh == "1" })
+                }
                 ["over"] => Ok(Reserved::OverQuota),
                 ["kinds", version, ..] => {
-                    self.learn_kinds((*version).to_owned(), &answer[2..])?;
+                    self.learn_kinds((*version).to_owned(), &answer[2..]);
                     continue;
                 }
                 other => Err(unexpected(CALL, format!("{other:?}"))),
@@ -151,7 +160,7 @@ impl Redis {
         by: Option<&str>,
     ) -> Result<Option<u64>, RegistryError> {
         let drain = drain.filter(|_| eligibility == Eligibility::Draining);
-        let known: bool = self
+        let generation: u64 = self
             .run("set_eligibility", &self.0.scripts.set_eligibility, |args| {
                 args.arg(node.as_str())
                     .arg(eligibility.as_str())
@@ -159,17 +168,44 @@ impl Redis {
                     .arg(json(&operator_data(drain, by)));
             })
             .await?;
-        Ok(known.then_some(1))
+        Ok((generation > 0).then_some(generation))
     }
 
     pub(crate) async fn restore_order(
         &self,
-        _node: &NodeId,
-        _eligibility: Eligibility,
-        _drain: Option<&Drain>,
-        _generation: u64,
+        node: &NodeId,
+        eligibility: Eligibility,
+        drain: Option<&Drain>,
+        generation: u64,
     ) -> Result<bool, RegistryError> {
-        Ok(false)
+        let drain = drain.filter(|_| eligibility == Eligibility::Draining);
+        self.run("restore_order", &self.0.scripts.restore_order, |args| {
+            args.arg(node.as_str())
+                .arg(eligibility.as_str())
+                .arg(drain.map(json).unwrap_or_default())
+                .arg(generation)
+                .arg(json(&operator_data(drain, None)));
+        })
+        .await
+    }
+
+    pub(crate) async fn check(&self) -> Result<(), RegistryError> {
+        self.run("check", &self.0.scripts.check, |_| {}).await
+    }
+
+    pub(crate) async fn incarnation(&self) -> Result<Uuid, RegistryError> {
+        let identity: String = self.run("incarnation", &self.0.scripts.incarnation, |_| {}).await?;
+        identity.parse().map_err(|e| unexpected("incarnation", format!("{identity:?}: {e}")))
+    }
+
+    /// Gives the registry a new identity, unless it has another one than this.
+    pub(super) async fn renew(&self, known: Uuid) -> Result<Uuid, RegistryError> {
+        let identity: String = self
+            .run("renew", &self.0.scripts.renew, |args| {
+                args.arg(known.to_string());
+            })
+            .await?;
+        identity.parse().map_err(|e| unexpected("renew", format!("{identity:?}: {e}")))
     }
 
     pub(crate) async fn learn(&self, outcomes: &Outcomes) -> Result<(), RegistryError> {
@@ -253,6 +289,13 @@ impl Redis {
                 args.arg(report.node.as_str())
                     .arg(report.epoch.to_string())
                     .arg(flag(report.takeover))
+                    .arg(
+                        Some(report.identity.instance)
+                            .filter(|i| !i.is_nil())
+                            .map_or_else(String::new, |i| i.to_string()),
+                    )
+                    .arg(report.identity.life)
+                    .arg(report.accepted)
                     .arg(flag(report.heartbeat.is_some()));
                 if let Some(heartbeat) = &report.heartbeat {
                     heartbeat_args(args, heartbeat);
@@ -267,26 +310,31 @@ impl Redis {
         let words: Vec<&str> = answer.iter().map(String::as_str).collect();
         match words.as_slice() {
             ["superseded"] => Ok(Orders { superseded: true, ..Orders::default() }),
+            ["taken", advertise] => Ok(Orders { taken: Some((*advertise).to_owned()), ..Orders::default() }),
             ["unknown"] => Ok(Orders { unknown: true, ..Orders::default() }),
-            ["ok", eligibility, drain, now, abandoned @ ..] => {
-                let wrong = |what: String| unexpected(CALL, what);
-                let now: u64 = now.parse().map_err(|_| wrong(format!("time {now:?}")))?;
+            ["behind", serial] => Ok(Orders { behind: Some(number(serial)?), ..Orders::default() }),
+            ["ok", eligibility, drain, now, generation, abandoned, ids @ ..] => {
                 let drain: Option<Drain> = match *drain {
                     "" => None,
-                    text => {
-                        Some(serde_json::from_str(text).map_err(|e| wrong(format!("drain {text:?}: {e}")))?)
-                    }
+                    text => Some(
+                        serde_json::from_str(text)
+                            .map_err(|e| unexpected(CALL, format!("drain {text:?}: {e}")))?,
+                    ),
                 };
+                let now = Timestamp::from_millis(number(now)?);
+                let abandoned = usize::try_from(number(abandoned)?).unwrap_or(usize::MAX);
+                let (abandoned, expired) = ids.split_at(abandoned.min(ids.len()));
                 Ok(Orders {
-                    eligibility: eligibility.parse().map_err(|e| wrong(format!("eligibility {e}")))?,
+                    generation: number(generation)?,
+                    eligibility: eligibility
+                        .parse()
+                        .map_err(|e| unexpected(CALL, format!("eligibility {e}")))?,
                     drain: drain.map(|drain| {
-                        let left = drain.deadline.since(Timestamp::from_millis(now));
+                        let left = drain.deadline.since(now);
                         (drain, left)
                     }),
-                    abandoned: abandoned
-                        .iter()
-                        .map(|id| id.parse().map_err(|e| wrong(format!("spawn {id:?} {e}"))))
-                        .collect::<Result<_, _>>()?,
+                    abandoned: spawn_ids(abandoned)?,
+                    expired: spawn_ids(expired)?,
                     ..Orders::default()
                 })
             }
@@ -303,6 +351,15 @@ fn standing_of(text: &str, call: &'static str) -> Result<Standing, RegistryError
         "last" => Ok(Standing::LastChoice),
         other => Err(unexpected(call, format!("standing {other:?}"))),
     }
+}
+
+/// A number in the answer to a report.
+fn number(text: &str) -> Result<u64, RegistryError> {
+    text.parse().map_err(|_| unexpected("report", format!("number {text:?}")))
+}
+
+fn spawn_ids(ids: &[&str]) -> Result<Vec<SpawnId>, RegistryError> {
+    ids.iter().map(|id| id.parse().map_err(|e| unexpected("report", format!("spawn {id:?} {e}")))).collect()
 }
 
 fn json<T: serde::Serialize>(value: &T) -> String {
@@ -335,7 +392,7 @@ fn heartbeat_args(args: &mut ScriptInvocation<'_>, heartbeat: &Heartbeat) {
 
 fn wish_args(args: &mut ScriptInvocation<'_>, wish: &Wish) {
     let drain = wish.drain.as_ref().filter(|_| wish.eligibility == Eligibility::Draining);
-    args.arg(wish.eligibility.as_str());
+    args.arg(wish.generation).arg(wish.eligibility.as_str());
     match drain {
         Some(drain) => {
             args.arg(ms(drain.left)).arg(ms(drain.age)).arg(json(&drain.reason)).arg(json(&drain.by))

@@ -31,6 +31,8 @@ enum Op {
     End(usize),
     /// The agent loses the n-th running spawn without a word (it was killed, say).
     Vanish(usize),
+    /// The agent finds the n-th spawn again that had vanished.
+    Reappear(usize),
     Heartbeat(usize),
     /// Whoever holds reservations is dead: time passes until they expire.
     Expire,
@@ -47,7 +49,8 @@ fn op() -> impl Strategy<Value = Op> {
         2 => n.clone().prop_map(Op::Release),
         2 => n.clone().prop_map(Op::Abandon),
         3 => n.clone().prop_map(Op::End),
-        1 => n.prop_map(Op::Vanish),
+        1 => n.clone().prop_map(Op::Vanish),
+        1 => n.prop_map(Op::Reappear),
         3 => (0..NODES).prop_map(Op::Heartbeat),
         1 => Just(Op::Expire),
         1 => (0..NODES).prop_map(Op::Cordon),
@@ -64,12 +67,24 @@ struct Model {
     running: BTreeMap<SpawnId, (usize, bool)>,
     /// Vanished, and not noticed before the node's next heartbeat.
     vanished: BTreeSet<SpawnId>,
+    /// Vanished, noticed, and recorded as ended.
+    gone: BTreeMap<SpawnId, (usize, bool)>,
     cordoned: BTreeSet<usize>,
     /// Of all that there ever were.
     owners: BTreeMap<SpawnId, usize>,
 }
 
 impl Model {
+    /// A heartbeat of the node shows which spawns have vanished.
+    fn notice(&mut self, node: usize) {
+        for spawn in self.vanished.clone() {
+            if self.running.get(&spawn).is_some_and(|(n, _)| *n == node) {
+                self.vanished.remove(&spawn);
+                self.gone.extend(self.running.remove_entry(&spawn));
+            }
+        }
+    }
+
     fn used(&self, node: usize) -> (u32, u32) {
         let held = self.open.values().chain(self.running.values()).filter(|(n, _)| *n == node);
         held.fold((0, 0), |(slots, gpus), (_, gpu)| (slots + 1, gpus + u32::from(*gpu)))
@@ -112,7 +127,7 @@ async fn run(farm: Farm, timing: &Timing, ops: Vec<Op>) {
     let name = |node: usize| format!("n{node}");
     let mut agents: Vec<Agent> = (0..NODES)
         .map(|n| {
-            let agent = Agent::new(&name(n), SLOTS[n]);
+            let agent = Agent::new(&name(n), SLOTS[n]).identified();
             GPUS[n].map_or(agent.clone(), |slots| agent.gpus(1, slots))
         })
         .collect();
@@ -143,7 +158,7 @@ async fn run(farm: Farm, timing: &Timing, ops: Vec<Op>) {
                         model.open.insert(got.spawn, (node, gpu));
                     }
                     Reserved::Full => assert!(best.is_empty() && model.cordoned.len() < NODES),
-                    Reserved::NoMatch { known } => assert!(known && model.cordoned.len() == NODES),
+                    Reserved::NoMatch { known, .. } => assert!(known && model.cordoned.len() == NODES),
                     Reserved::OverQuota => assert!(is_over, "{op:?}"),
                 }
             }
@@ -175,12 +190,27 @@ async fn run(farm: Farm, timing: &Timing, ops: Vec<Op>) {
                 agents[node].spawns.retain(|s| s.id != spawn);
                 model.vanished.insert(spawn);
             }
+            Op::Reappear(n) => {
+                let Some((spawn, (node, gpu))) = nth(&model.gone, n) else { continue };
+                // Only so many, or a node would have more than its slots, which is its agent's business.
+                let owner = model.owners.get(&spawn).copied();
+                let is_over = owner.is_some_and(|owner| model.owned(owner) >= OWNERS[owner].1);
+                if is_over || model.used(node).0 >= SLOTS[node] {
+                    continue;
+                }
+                model.gone.remove(&spawn);
+                agents[node].spawns.push(report(spawn, gpu, owner));
+                agents[node].beat(&farm).await;
+                model.notice(node);
+                model.running.insert(spawn, (node, gpu));
+            }
             Op::Heartbeat(node) => {
                 let orders = agents[node].beat(&farm).await;
-                model.running.retain(|spawn, (n, _)| *n != node || !model.vanished.contains(spawn));
+                model.notice(node);
                 // Acknowledge what neither runs nor can start here any more.
                 let here: Vec<SpawnId> = agents[node].spawns.iter().map(|s| s.id).collect();
-                agents[node].forgotten = orders.abandoned.into_iter().filter(|s| !here.contains(s)).collect();
+                let gone = orders.abandoned.into_iter().chain(orders.expired);
+                agents[node].forgotten = gone.filter(|s| !here.contains(s)).collect();
                 agents[node].beat(&farm).await;
                 model.open.retain(|spawn, (n, _)| *n != node || !model.given_up.contains(spawn));
             }
@@ -237,8 +267,10 @@ async fn run(farm: Farm, timing: &Timing, ops: Vec<Op>) {
         for spawn in agent.spawns.clone() {
             agent.tell(&farm, exited(spawn.id, ExitReason::Stopped)).await;
         }
-        agent.forgotten = agent.beat(&farm).await.abandoned;
-        assert!(agent.beat(&farm).await.abandoned.is_empty());
+        let orders = agent.beat(&farm).await;
+        agent.forgotten = [orders.abandoned, orders.expired].concat();
+        let orders = agent.beat(&farm).await;
+        assert!(orders.abandoned.is_empty() && orders.expired.is_empty());
     }
     for node in 0..NODES {
         assert_eq!(farm.used(&name(node)).await, (0, 0), "node {node} at the end");

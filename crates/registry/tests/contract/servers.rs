@@ -89,6 +89,40 @@ impl RedisServer {
         self.tell(words).await.unwrap_or_else(|error| panic!("{words}: {error}"))
     }
 
+    /// Everything that it holds now.
+    pub(crate) async fn snapshot(&self) -> Snapshot {
+        let mut connection = self.connection().await;
+        let keys: Vec<Vec<u8>> =
+            redis::cmd("KEYS").arg("*").query_async(&mut connection).await.expect("keys");
+        let mut snapshot = Vec::new();
+        for key in keys {
+            let dump = redis::cmd("DUMP").arg(&key).query_async(&mut connection).await.expect("a dump");
+            snapshot.push((key, dump));
+        }
+        Snapshot(snapshot)
+    }
+
+    /// Goes back to what it held then, as a server does that starts with an old file.
+    pub(crate) async fn go_back(&self, snapshot: &Snapshot) {
+        let mut connection = self.connection().await;
+        let mut all = redis::pipe();
+        all.atomic().cmd("FLUSHALL").ignore();
+        for (key, dump) in &snapshot.0 {
+            all.cmd("RESTORE").arg(key).arg(0).arg(dump).ignore();
+        }
+        let () = all.query_async(&mut connection).await.expect("what it held then");
+    }
+
+    pub(crate) async fn connection(&self) -> redis::aio::MultiplexedConnection {
+        let client = Client::open(self.url()).expect("a good URL");
+        client.get_multiplexed_async_connection().await.expect("the server is there")
+    }
+
+    /// Its directory, which it writes its files to.
+    pub(crate) fn dir(&self) -> &std::path::Path {
+        self.dir.path()
+    }
+
     /// Waits until what it says to this has these words in it.
     pub(crate) async fn says(&self, words: &str, answer: &str) {
         let deadline = Instant::now() + PATIENCE;
@@ -173,6 +207,8 @@ fn set_clock(dir: &TempDir, ahead: i64) {
     std::fs::write(&next, format!("{ahead:+}s\n")).expect("a scratch file");
     std::fs::rename(next, clock_file(dir)).expect("a scratch file");
 }
+/// All keys of a server, each with its dump.
+pub(crate) struct Snapshot(Vec<(Vec<u8>, Vec<u8>)>);
 
 impl Drop for RedisServer {
     fn drop(&mut self) {

@@ -9,7 +9,8 @@ use model::{
     RendererType, SpawnId, SpawnState, TicketId, Timing,
 };
 use registry::{
-    AgentReport, Change, Heartbeat, Orders, Registry, Reservation, Reserve, Reserved, SpawnReport, Wish,
+    AgentReport, Change, Heartbeat, Identity, Orders, Registry, Reservation, Reserve, Reserved, SpawnReport,
+    Wish,
 };
 
 use crate::servers::{Cluster, RedisServer, Secure};
@@ -127,6 +128,11 @@ impl Farm {
     pub(crate) async fn used(&self, node: &str) -> (u32, u32) {
         let node = self.registry.node(&id(node)).await.expect("the registry is there").expect("a known node");
         (node.used, node.gpu_used)
+    }
+
+    /// The server, where it is the farm's own.
+    pub(crate) fn server(&self) -> &RedisServer {
+        self.redis.as_ref().expect("a farm with a Redis of its own")
     }
 
     /// How many an owner has, where that can be seen: in a Redis of one's own.
@@ -251,6 +257,9 @@ pub(crate) struct Agent {
     pub(crate) serial: u64,
     pub(crate) takeover: bool,
     pub(crate) wish: Wish,
+    pub(crate) identity: Identity,
+    /// Kept by agents that have an identity.
+    pub(crate) accepted: u64,
 }
 
 impl Agent {
@@ -274,7 +283,28 @@ impl Agent {
             serial: 0,
             takeover: true,
             wish: Wish::default(),
+            identity: Identity::default(),
+            accepted: 0,
         }
+    }
+
+    /// Has a state directory, and this is its first life there.
+    pub(crate) fn identified(mut self) -> Self {
+        self.identity = Identity { instance: uuid::Uuid::new_v4(), life: 1 };
+        self
+    }
+
+    /// The next life on the same state directory, with the same spawns.
+    pub(crate) fn restarted(&self) -> Self {
+        let identity = Identity { life: self.identity.life + 1, ..self.identity };
+        let epoch = AgentEpoch::mint();
+        Self { epoch, identity, takeover: true, serial: 0, accepted: 0, ..self.clone() }
+    }
+
+    /// Reached at another address.
+    pub(crate) fn at(mut self, host: &str) -> Self {
+        self.description.advertise = format!("http://{host}:7070");
+        self
     }
 
     pub(crate) fn labels(mut self, labels: &[(&str, &str)]) -> Self {
@@ -308,17 +338,25 @@ impl Agent {
     }
 
     async fn send(&mut self, farm: &Farm, changes: Vec<Change>, heartbeat: bool) -> Orders {
+        let last = changes.last().map_or(0, |change| change.serial);
         let report = AgentReport {
             node: self.node.clone(),
             epoch: self.epoch,
             takeover: self.takeover,
-            identity: registry::Identity::default(),
-            accepted: 0,
+            identity: self.identity,
+            accepted: self.accepted,
             changes,
             heartbeat: heartbeat.then(|| self.heartbeat()),
         };
         let orders = farm.registry.report(&report).await.expect("the registry is there");
-        self.takeover &= orders.superseded || orders.unknown;
+        let refused =
+            orders.superseded || orders.unknown || orders.taken.is_some() || orders.behind.is_some();
+        if !refused {
+            self.takeover = false;
+            if !self.identity.instance.is_nil() {
+                self.accepted = self.accepted.max(last);
+            }
+        }
         orders
     }
 
@@ -344,6 +382,11 @@ impl Agent {
             self.spawns.push(spawn);
         }
         self.send(farm, vec![change], false).await
+    }
+
+    /// Several changes in one report, with a heartbeat.
+    pub(crate) async fn all(&mut self, farm: &Farm, changes: Vec<Change>) -> Orders {
+        self.send(farm, changes, true).await
     }
 
     pub(crate) async fn repeat(&mut self, farm: &Farm, change: Change) -> Orders {

@@ -1,13 +1,17 @@
 -- Put before every script. KEYS[1] is the farm's prefix, a hash tag, so that all keys of a farm live in one slot; every
--- other key is made from it. ARGV[1..8] are the farm's intervals in milliseconds and counts. Time is Redis time.
+-- other key is made from it. ARGV[1..8] are the farm's intervals in milliseconds and counts, ARGV[9] is a random UUID. Time
+-- is Redis time.
 --
 -- Keys, after the prefix:
+--   incarnation      "<UUID> <ms when it was made>", the registry's identity: a wiped registry has another one
+--   check            what a check of writes writes
 --   seq              last sequence number given to an event or a nudge
 --   events, floor    stream of events, entry id <seq>-0; and the last seq that cannot be read any more
 --   nudges           stream that only says: whoever waits, ask again
 --   names            set of all nodes        up, stale, down   zset node -> time of its last heartbeat, by availability
 --   node:<n>         hash, the node          held:<n>          hash spawn -> how the slot is held, see slots.lua
 --   abandoned:<n>    set of spawns the agent must end or never start
+--   expired:<n>      set of reservations that expired: the agent must not start them any more
 --   kinds, kindver   hash kind -> JSON, and a number that changes with it
 --   known:<k>:<r>    set of all nodes of a kind that offer a renderer
 --   members:<k>:<r>  set of those that are up and eligible
@@ -31,7 +35,7 @@ local call = redis.call
 local STALE, DOWN, RESERVATION, PLACE = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
 local HISTORY, HISTORY_COUNT = tonumber(ARGV[5]), tonumber(ARGV[6])
 local EVENTS_COUNT, FORGET = tonumber(ARGV[7]), tonumber(ARGV[8])
-local A = 8 -- the script's own arguments come after this
+local A = 9 -- the script's own arguments come after this
 
 local time = call('TIME')
 local now_us = time[1] * 1000000 + time[2]
@@ -40,10 +44,32 @@ local now = math.floor(now_us / 1000)
 -- Lua would write large numbers as 1.7e+15.
 local function int(n) return string.format('%.0f', n) end
 
--- Sequence numbers rise with every event and, being taken from the clock, go on rising after a wipe.
+-- The first script that runs on an empty registry gives it its identity.
+local incarnation = call('GET', P .. ':incarnation')
+if not incarnation then
+  incarnation = ARGV[9] .. ' ' .. int(now)
+  call('SET', P .. ':incarnation', incarnation)
+end
+
+-- Whether agents may not have filled the registry yet: it was wiped or went back to an older state a moment ago.
+local function is_fresh()
+  local age = now - (tonumber(string.sub(incarnation, 38)) or now)
+  return call('SCARD', P .. ':names') == 0 or (age >= 0 and age < 2 * STALE)
+end
+
+-- The number of a stream's last entry.
+local function last_of(stream)
+  local last = call('XREVRANGE', stream, '+', '-', 'COUNT', 1)[1]
+  return last and tonumber(string.match(last[1], '^%d+')) or 0
+end
+
+-- Sequence numbers rise with every event and, being taken from the clock, go on rising after a wipe. Streams refuse a
+-- number that is not higher than their last one, so a lost seq is found again in them.
 local last_seq
 local function next_seq()
-  last_seq = math.max((last_seq or call('GET', P .. ':seq') or 0) + 1, now_us)
+  last_seq = last_seq or tonumber(call('GET', P .. ':seq') or '')
+    or math.max(last_of(P .. ':events'), last_of(P .. ':nudges'))
+  last_seq = math.max(last_seq + 1, now_us)
   return last_seq
 end
 
@@ -56,16 +82,22 @@ end
 local EVENTS = P .. ':events'
 local told = false -- whether this run has told something before
 
+-- What is before the first event cannot be read any more.
+local function set_floor()
+  local first = call('XRANGE', EVENTS, '-', '+', 'COUNT', 1)[1]
+  if first then call('SET', P .. ':floor', int(string.match(first[1], '^%d+') - 1)) end
+end
+
 local function tell(at, kind, node, spawn, data)
   local seq = int(next_seq())
   if not told then
     told = true
     local length = call('XLEN', EVENTS)
-    if length == 0 then call('SET', P .. ':floor', int(seq - 1), 'NX') end
-    if length > EVENTS_COUNT + EVENTS_COUNT / 64 then
+    if length == 0 then
+      call('SET', P .. ':floor', int(seq - 1))
+    elseif length > EVENTS_COUNT + EVENTS_COUNT / 64 then
       call('XTRIM', EVENTS, 'MAXLEN', EVENTS_COUNT)
-      local first = call('XRANGE', EVENTS, '-', '+', 'COUNT', 1)[1][1]
-      call('SET', P .. ':floor', int(string.match(first, '^%d+') - 1))
+      set_floor()
     end
   end
   call('XADD', EVENTS, seq .. '-0', 'k', kind, 't', int(at), 'n', node, 's', spawn, 'd', data)

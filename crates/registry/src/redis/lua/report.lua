@@ -1,24 +1,71 @@
 -- Takes in what an agent reports: first the heartbeat's description, then the changes, then the heartbeat's list.
--- ARGV: node, epoch, 1 to take over, 1 with a heartbeat;
+-- ARGV: node, epoch, 1 to take over, instance or '', life, last change known to be accepted, 1 with a heartbeat;
 --   with a heartbeat: description, kind, kind as JSON, slots, GPU slots or -1, 1 with csr, 1 with ssr, advertise, load, GPUs,
---     the operator's wish as the agent remembers it (eligibility, and with a drain: ms left, ms since it was asked for, reason
---     and who asked as JSON or null; else four times ''), which counts only when the node is not known,
+--     the desired state as the agent remembers it (the order's number, eligibility, and with a drain: ms left, ms since it was
+--     asked for, reason and who asked as JSON or null; else four times ''),
 --     count and ids of forgotten reservations, count and fields of spawns;
 --   count of changes, and for each: serial, age, fields of the spawn.
 -- Fields of a spawn: id, state, renderer, endpoint, GPU or '', labels, owner or '', ms since started, since ready or '',
 --   since its last ping or '', since its end or '', exit or '', data of the event.
--- Returns {'superseded'} · {'unknown'} · {'ok', eligibility, drain, now, abandoned …}.
-local SPAWN_FIELDS = 13
+-- Returns {'superseded'} · {'taken', advertise} · {'unknown'} · {'behind', serial}
+--   · {'ok', eligibility, drain, now, order's number, count of abandoned, abandoned …, expired …}.
+--
+-- Every heartbeat repairs what it writes anyway. Every fourth one is a full check: it writes the whole record of its node and
+-- everything that the record stands in, so that a key that was lost is back within five heartbeats. Repairs are no events.
+local SPAWN_FIELDS, FULL_CHECK = 13, 4
+local ELIGIBILITY = { eligible = true, cordoned = true, draining = true }
 local i = A
 local function arg()
   i = i + 1
   return ARGV[i]
 end
-local node, epoch, takeover, heartbeat = arg(), arg(), arg() == '1', arg() == '1'
+local node, epoch, takeover, instance, life = arg(), arg(), arg() == '1', arg(), tonumber(arg())
+local accepted, heartbeat = tonumber(arg()), arg() == '1'
 local key, held = P .. ':node:' .. node, P .. ':held:' .. node
-local old = call('HMGET', key, 'epoch', 'avail', 'desc', 'serial', 'kind', 'gpus')
-if old[1] and old[1] ~= epoch and not takeover then return { 'superseded' } end
-if not old[1] and not heartbeat then return { 'unknown' } end
+
+local was = {}
+do
+  local fields = { 'epoch', 'avail', 'desc', 'serial', 'kind', 'instance', 'life', 'beat', 'advertise', 'elig', 'drain', 'gen',
+    'gused', 'beats', 'slots', 'gpus', 'csr', 'ssr' }
+  for f, value in ipairs(call('HMGET', key, unpack(fields))) do was[fields[f]] = value or nil end
+end
+local known = was.epoch or was.desc or was.elig
+
+-- Whether this agent may speak for the node: 'ok', 'superseded' or 'taken'.
+local function verdict()
+  if not was.epoch or was.epoch == epoch then return 'ok' end
+  local has_identity = instance ~= '' and (was.instance or '') ~= ''
+  if not has_identity then return takeover and 'ok' or 'superseded' end
+  local beat = tonumber(was.beat or '') or 0
+  if beat > now then
+    -- The clock was set back. The agent that is remembered has its time from now on.
+    call('HSET', key, 'beat', int(now))
+    beat = now
+  end
+  local lives = now - beat < DOWN
+  if instance == was.instance then
+    -- One state directory is used by one agent at a time.
+    local known_life = tonumber(was.life or '') or 0
+    if life > known_life then return 'ok' end
+    if life < known_life then return takeover and not lives and 'ok' or 'superseded' end
+    return takeover and 'ok' or 'superseded'
+  end
+  if not lives then return 'ok' end
+  if not heartbeat or ARGV[i + 8] ~= was.advertise then return takeover and 'taken' or 'superseded' end
+  -- Only one of two agents has an address. Epochs are in the order of their starts.
+  return (takeover or epoch > was.epoch) and 'ok' or 'superseded'
+end
+
+local may = verdict()
+if may == 'taken' then return { may, was.advertise or '' } end
+if may ~= 'ok' then return { may } end
+if not heartbeat and not (was.epoch == epoch and ELIGIBILITY[was.elig or '']) then return { 'unknown' } end
+
+-- The last change that was applied of this epoch. A registry that has no record of the node can lack none of its changes.
+local serial = tonumber(was.serial or '') or 0
+if known and was.epoch and was.epoch ~= epoch then serial = 0 end
+if known and was.epoch and serial < accepted then return { 'behind', int(serial) } end
+serial = (known and was.epoch) and serial or accepted
 
 -- A time as RFC 3339 in UTC, as Timestamp in the model crate writes it. Days are counted in eras of 400 years from
 -- 0000-03-01, so that the leap day comes last.
@@ -37,58 +84,85 @@ local function rfc3339(ms)
     math.floor(rest / 60000) % 60, math.floor(rest / 1000) % 60, rest % 1000)
 end
 
--- The wish of a node that is not known.
-local function recall(eligibility, left, age, reason, by)
-  local drain = ''
-  if left ~= '' then
-    drain = '{"deadline":"' .. rfc3339(now + left) .. '","startedAt":"' .. rfc3339(now - age) .. '"'
-    if reason ~= 'null' then drain = drain .. ',"reason":' .. reason end
-    if by ~= 'null' then drain = drain .. ',"by":' .. by end
-    drain = drain .. '}'
+-- The drain as its agent remembers it.
+local function remembered(left, age, reason, by)
+  if left == '' then return '' end
+  local drain = '{"deadline":"' .. rfc3339(now + left) .. '","startedAt":"' .. rfc3339(now - age) .. '"'
+  if reason ~= 'null' then drain = drain .. ',"reason":' .. reason end
+  if by ~= 'null' then drain = drain .. ',"by":' .. by end
+  return drain .. '}'
+end
+
+local function is_object(text)
+  local ok, value = pcall(cjson.decode, text)
+  return ok and type(value) == 'table'
+end
+
+local kind
+-- Whether this heartbeat is a full check.
+local full
+
+-- The agent's memory of what the operator wants: number, eligibility, drain.
+local desired
+-- Fills in what the registry has lost of an order, whatever its number.
+local function repair_order()
+  local generation, eligibility, drain = unpack(desired)
+  if not ELIGIBILITY[was.elig or ''] then
+    generation = math.max(generation, tonumber(was.gen or '') or 0)
+    call('HSET', key, 'elig', eligibility, 'drain', drain, 'gen', int(generation))
+    desired[1] = 0
+  elseif not tonumber(was.gen or '') and was.elig == eligibility then
+    call('HSET', key, 'gen', int(generation))
+    desired[1] = 0
+  elseif not was.drain or (was.drain ~= '' and not is_object(was.drain)) then
+    call('HSET', key, 'drain', was.elig == 'draining' and drain or '')
   end
-  call('HSET', key, 'elig', eligibility, 'drain', drain, 'gused', 0)
+end
+
+-- Keys that are nobody's in particular.
+local function repair_farm(kind, kind_json)
+  if call('HGET', P .. ':kinds', kind) ~= kind_json or call('EXISTS', P .. ':kindver') == 0 then
+    call('HSET', P .. ':kinds', kind, kind_json)
+    call('SET', P .. ':kindver', int(next_seq()))
+  end
+  if call('EXISTS', P .. ':floor') == 0 then set_floor() end
 end
 
 local function register()
-  local renewed = false
-  local desc, kind, kind_json = arg(), arg(), arg()
+  local desc, kind_json
+  desc, kind, kind_json = arg(), arg(), arg()
   local slots, gpus, csr, ssr = arg(), arg(), arg(), arg()
   local advertise, load, gpu_list = arg(), arg(), arg()
-  local eligibility, left, age, reason, by = arg(), arg(), arg(), arg(), arg()
-  old[5], old[6] = kind, gpus
-  call('HSET', key, 'load', load, 'gpulist', gpu_list, 'beat', int(now))
+  desired = { tonumber(arg()), arg(), remembered(arg(), arg(), arg(), arg()) }
+  local beats = (tonumber(was.beats or '') or 0) + 1
+  call('HSET', key, 'load', load, 'gpulist', gpu_list, 'beat', int(now), 'beats', int(beats % FULL_CHECK))
   call('ZADD', P .. ':up', int(now), node)
-  if old[1] == epoch and old[2] == 'up' and old[3] == desc then return end
-
-  local moved = old[1] and old[3] ~= desc
-  if moved then strike(node) end
-  if not old[1] then
-    call('SADD', P .. ':names', node)
-    recall(eligibility, left, age, reason, by)
+  full = beats % FULL_CHECK == 0 or was.epoch ~= epoch or was.avail ~= 'up' or was.desc ~= desc or was.kind ~= kind
+    or was.slots ~= slots or was.gpus ~= gpus or was.csr ~= csr or was.ssr ~= ssr
+  if full then
+    if was.desc ~= desc or was.kind ~= kind then strike(node) end
+    call('HSET', key, 'epoch', epoch, 'instance', instance, 'life', int(life), 'avail', 'up', 'desc', desc, 'kind', kind,
+      'slots', slots, 'gpus', gpus, 'csr', csr, 'ssr', ssr, 'advertise', advertise)
+    call('ZREM', P .. ':stale', node)
+    call('ZREM', P .. ':down', node)
+    repair_farm(kind, kind_json)
   end
-  if old[1] ~= epoch then
-    call('HSET', key, 'epoch', epoch, 'serial', 0)
-    old[4] = '0'
-    renewed = old[1]
-  end
-  call('HSET', key, 'avail', 'up', 'desc', desc, 'kind', kind, 'slots', slots, 'gpus', gpus, 'csr', csr, 'ssr', ssr,
-    'advertise', advertise)
-  call('ZREM', P .. ':stale', node)
-  call('ZREM', P .. ':down', node)
-  if call('HSETNX', P .. ':kinds', kind, kind_json) == 1 then
-    call('SET', P .. ':kindver', int(next_seq()))
-  end
+  repair_order()
+  if not full then return end
+  local is_new = call('SADD', P .. ':names', node) == 1 and not known
   enrol(node)
-  nudge_line()
+  local moved = was.desc and was.desc ~= desc and is_object(was.desc)
+  local back = is_new or was.avail == 'stale' or was.avail == 'down'
+  if moved or back or was.epoch ~= epoch then nudge_line() end
   if moved then tell(now, 'node.capacity', node, '', '{}') end
-  if old[2] ~= 'up' then tell(now, 'node.up', node, '', '{}') end
-  if renewed then node_renewed(node) end
+  if back then tell(now, 'node.up', node, '', '{}') end
+  if was.epoch and was.epoch ~= epoch then node_renewed(node) end
 end
 
 -- Since when: ms ago to a point in time.
 local function since(age) return age ~= '' and int(now - age) or '' end
 
--- A picture of held:<n>, when a heartbeat's list is compared with it.
+-- A copy of held:<n>, while a heartbeat's list is compared with it.
 local holds
 local function hold_of(spawn)
   if holds then return holds[spawn] end
@@ -97,7 +171,7 @@ end
 
 local freed = false
 
--- Pings that a heartbeat tells and that were not known, as members of a JSON object.
+-- Pings that a heartbeat brings and that were not known, as members of a JSON object.
 local pings
 
 -- What the first event of a spawn says of it whatever its state, so that a follower can make its record.
@@ -111,17 +185,24 @@ local function introduced(data, state, renderer, endpoint, gpu, labels, owner, s
   return intro .. (data == '{}' and '}' or ',' .. string.sub(data, 2))
 end
 
--- Brings one spawn's record, slot and history to what its agent says. Returns its id.
-local function apply(at)
+-- Brings one spawn's record, slot and history to what its agent says. Returns its id and owner.
+local function apply(at, listed)
   local id, state, renderer, endpoint, gpu, labels, says = arg(), arg(), arg(), arg(), arg(), arg(), arg()
   local started, ready, ping, ended, exit, data = arg(), since(arg()), since(arg()), since(arg()), arg(), arg()
   local record = P .. ':spawn:' .. id
-  local was = call('HMGET', record, 'state', 'ping', 'ready', 'events', 'owner')
-  if was[1] == 'exited' then return id end
-  local looks = holds or not was[1]
+  local had = call('HMGET', record, 'state', 'ping', 'ready', 'events', 'owner', 'exit')
+  if had[1] == 'exited' then
+    -- The agent knows how that ended which was only missing from its list.
+    if state == 'exited' and had[6] == UNSEEN and exit ~= UNSEEN then
+      tell_spawn(at, 'spawn.exited', node, id, data, had[4], 'ended', ended, 'exit', exit)
+    end
+    -- What an agent lists lives, whatever was thought of it. A late change does not bring it back.
+    if state == 'exited' or not listed then return id, had[5] or '' end
+  end
+  local looks = holds or not had[1]
   local hold = looks and hold_of(id)
   -- Whose it is was said by its reservation; an agent that has taken it over may not know.
-  local owner = hold and #hold > 2 and string.sub(hold, 3) or says
+  local owner = hold and #hold > 2 and string.sub(hold, 3) or (had[5] and had[5] ~= '' and had[5]) or says
   -- A slot is held from a spawn's first report on; a heartbeat looks again.
   if state ~= 'exited' and looks then
     local want = (gpu ~= '' and 'Ag' or 'A-') .. owner
@@ -135,34 +216,33 @@ local function apply(at)
       call('ZREM', P .. ':expiries', id .. node)
     end
   end
-  if was[1] == state then
+  if had[1] == state then
     -- Ages are rounded, so the same ping comes out a few milliseconds apart.
-    if ping ~= '' and (was[2] == '' or math.abs(ping - was[2]) > 50) then
+    if ping ~= '' and (not tonumber(had[2] or '') or math.abs(ping - had[2]) > 50) then
       call('HSET', record, 'ping', ping)
       if pings then pings[#pings + 1] = '"' .. id .. '":"' .. rfc3339(tonumber(ping)) .. '"' end
     end
-    return id
+    return id, owner
   end
-  local kind = 'spawn.' .. state
-  if was[1] then
+  local event = 'spawn.' .. state
+  if had[1] and had[1] ~= 'exited' then
     -- It counts again.
-    if was[1] == 'lost' and state ~= 'exited' then own(was[5] or '', node, id) end
+    if had[1] == 'lost' and state ~= 'exited' then own(had[5] or '', node, id) end
     -- It may have had to take another port before it was ready.
-    tell_spawn(at, kind, node, id, data, was[4], 'state', state, 'endpoint', endpoint, 'ended', ended, 'exit', exit,
+    tell_spawn(at, event, node, id, data, had[4], 'state', state, 'endpoint', endpoint, 'ended', ended, 'exit', exit,
       -- An agent that has only just taken it over has not heard of it yet.
-      'ping', ping ~= '' and ping or was[2], 'ready', was[3] ~= '' and was[3] or ready)
+      'ping', ping ~= '' and ping or had[2] or '', 'ready', (had[3] or '') ~= '' and had[3] or ready)
   else
     if state ~= 'launching' and state ~= 'exited' then
       data = introduced(data, state, renderer, endpoint, gpu, labels, owner, started, ready)
     elseif state == 'launching' and owner ~= says then
       data = '{"owner":' .. cjson.encode(owner) .. ',' .. string.sub(data, 2)
     end
-    local seq = tell_spawn(at, kind, node, id, data, nil, 'node', node, 'endpoint', endpoint, 'renderer', renderer,
-      'state', state, 'started', since(started), 'ready', ready, 'ping', ping, 'ended', ended, 'exit', exit,
-      'gpu', gpu, 'labels', labels, 'owner', owner, 'pool', old[5]:match('^[^|]*'))
-    call('ZADD', P .. ':spawns', seq, id)
-    call('ZADD', P .. ':spawns:' .. node, seq, id)
-    if owner ~= '' then call('ZADD', P .. ':spawns-of:' .. owner, seq, id) end
+    local seq = tell_spawn(at, event, node, id, data, had[4], 'node', node, 'endpoint', endpoint, 'renderer', renderer,
+      'state', state, 'started', since(started), 'ready', (had[3] or '') ~= '' and had[3] or ready, 'ping',
+      ping ~= '' and ping or had[2] or '', 'ended', ended, 'exit', exit, 'gpu', gpu, 'labels', labels, 'owner', owner, 'pool', kind:match('^[^|]*'))
+    call('ZREM', P .. ':ended', id)
+    index_spawn(node, id, owner, seq)
   end
   if state == 'exited' then
     call('ZADD', P .. ':ended', int(now), id)
@@ -170,57 +250,97 @@ local function apply(at)
     if holds then holds[id] = nil end
     note_end(node, renderer, was[3], ended, exit)
   end
-  return id
+  return id, owner
 end
 
 local forgotten, listed, list_from = {}, nil, nil
+-- What adds to it cannot bear nonsense.
+if not tonumber(was.gused or '') then call('HSET', key, 'gused', 0) end
 if heartbeat then
   register()
   for _ = 1, tonumber(arg()) do forgotten[#forgotten + 1] = arg() end
   listed, list_from = tonumber(arg()), i
   i = i + listed * SPAWN_FIELDS -- the list is applied after the changes
+else
+  kind = was.kind or ''
 end
 
-local serial = tonumber(old[4] or 0)
-local last = serial
+local before, sent = serial, accepted
 for _ = 1, tonumber(arg()) do
   local s, age = tonumber(arg()), tonumber(arg())
-  if s > last then
-    apply(now - age)
+  sent = math.max(sent, s)
+  if s > before then
+    apply(now - age, false)
     serial = s
   else
     i = i + SPAWN_FIELDS
   end
 end
-if serial ~= last then call('HSET', key, 'serial', int(serial)) end
+if tostring(serial) ~= was.serial then call('HSET', key, 'serial', int(serial)) end
 
-if heartbeat then
+-- Takes a reservation's slot back.
+local function drop_hold(spawn)
+  freed = let_go(node, spawn) or freed
+  holds[spawn] = nil
+end
+
+-- Makes the registry agree with the heartbeat's list.
+local function reconcile()
   local present = {}
   i = list_from
   holds, pings = {}, {}
   local flat = call('HGETALL', held)
   for h = 1, #flat, 2 do holds[flat[h]] = flat[h + 1] end
-  for _ = 1, listed do present[apply(now)] = true end
+  for _ = 1, listed do
+    local id, owner = apply(now, true)
+    present[id] = owner
+  end
   if #pings > 0 then tell(now, 'spawn.ping', node, '', '{"pings":{' .. table.concat(pings, ',') .. '}}') end
-  for _, spawn in ipairs(forgotten) do call('SREM', P .. ':abandoned:' .. node, spawn) end
-  local gone = {}
+  local gone, gpus = {}, 0
   for spawn, hold in pairs(holds) do
-    if string.sub(hold, 1, 1) == 'A' and not present[spawn] then gone[#gone + 1] = spawn end
+    local why = string.sub(hold, 1, 1)
+    if why == 'A' and not present[spawn] then
+      gone[#gone + 1] = spawn
+    elseif why ~= 'A' and full then
+      -- Without an expiry its slot would never come back.
+      call('ZADD', P .. ':expiries', 'NX', int(now + RESERVATION), spawn .. node)
+    end
   end
   for _, spawn in ipairs(gone) do
-    freed = let_go(node, spawn) or freed
+    drop_hold(spawn)
     end_unseen(node, spawn)
   end
   for _, spawn in ipairs(forgotten) do
+    call('SREM', P .. ':abandoned:' .. node, spawn)
+    call('SREM', P .. ':expired:' .. node, spawn)
     if string.sub(holds[spawn] or '', 1, 1) == 'X' then
       call('ZREM', P .. ':expiries', spawn .. node)
-      freed = let_go(node, spawn) or freed
+      drop_hold(spawn)
     end
   end
+  for _, spawn in ipairs(call('SMEMBERS', P .. ':expired:' .. node)) do
+    if present[spawn] then call('SREM', P .. ':expired:' .. node, spawn) end
+  end
+  for _, hold in pairs(holds) do
+    if string.sub(hold, 2, 2) == 'g' then gpus = gpus + 1 end
+  end
+  if call('HGET', key, 'gused') ~= int(gpus) then call('HSET', key, 'gused', int(gpus)) end
+  if full then repair_indexes(node, present) end
+end
+
+-- A report that was held up on its way may arrive after later ones; its list is of before what they brought. Agents without
+-- an identity do not say what is accepted.
+if heartbeat and (instance == '' or sent >= before) then reconcile() end
+-- An order that this registry has not heard of, or has forgotten.
+if heartbeat and desired[1] > (tonumber(was.gen or '') or 0) then
+  local drain = desired[3]
+  set_order(node, { was.elig, was.drain or '' }, desired[2], drain, desired[1], drain == '' and '{}' or drain)
 end
 if freed then settle(node) else place(node) end
 
-local operator = call('HMGET', key, 'elig', 'drain')
-local answer = { 'ok', operator[1], operator[2], int(now) }
-for _, spawn in ipairs(call('SMEMBERS', P .. ':abandoned:' .. node)) do answer[#answer + 1] = spawn end
+local operator = call('HMGET', key, 'elig', 'drain', 'gen')
+local abandoned = call('SMEMBERS', P .. ':abandoned:' .. node)
+local answer = { 'ok', operator[1], operator[2] or '', int(now), int(tonumber(operator[3] or '') or 0), #abandoned }
+for _, spawn in ipairs(abandoned) do answer[#answer + 1] = spawn end
+for _, spawn in ipairs(call('SMEMBERS', P .. ':expired:' .. node)) do answer[#answer + 1] = spawn end
 return done(answer)

@@ -4,8 +4,8 @@
 --   the owner may have or '', number that the ticket had in line or '', number of nodes to avoid, those nodes, number of
 --   suitable kinds, those kinds.
 -- Returns {'slot', node, advertise, 'good' | 'watched' | 'probe' | 'last', number in line or ''} · {'full'} ·
---   {'none', 1 if suitable nodes are known} · {'over'} when the owner has as many as it may have · {'kinds', version, kind,
---   JSON, …} when the caller's picture of the kinds is old and nothing was done.
+--   {'none', 1 if suitable nodes are known, 1 if the registry is fresh} · {'over'} when the owner has as many as it may have ·
+--   {'kinds', version, kind, JSON, …} when the caller's picture of the kinds is old and nothing was done.
 local spawn, renderer, pack, random = ARGV[A + 1], ARGV[A + 2], ARGV[A + 3] == '1', tonumber(ARGV[A + 4])
 local ticket, owner, most, again = ARGV[A + 6], ARGV[A + 7], tonumber(ARGV[A + 8]), tonumber(ARGV[A + 9])
 local version = call('GET', P .. ':kindver') or '0'
@@ -277,4 +277,4 @@ for _, kind in ipairs(kinds) do
   if call('SCARD', P .. ':members:' .. tail) > 0 then return done({ 'full' }) end
   if call('SCARD', P .. ':known:' .. tail) > 0 then known = 1 end
 end
-return done({ 'none', known })
+return done({ 'none', known, is_fresh() and 1 or 0 })

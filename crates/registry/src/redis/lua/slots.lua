@@ -121,10 +121,11 @@ local function let_go(node, spawn)
   return true
 end
 
--- What follows when slots of a node came back.
+-- What follows when slots of a node came back. A node that is down was told to be drained when it went.
 local function settle(node)
   place(node)
-  if call('HGET', P .. ':node:' .. node, 'elig') == 'draining' and call('HLEN', P .. ':held:' .. node) == 0 then
+  local is = call('HMGET', P .. ':node:' .. node, 'elig', 'avail')
+  if is[1] == 'draining' and is[2] ~= 'down' and call('HLEN', P .. ':held:' .. node) == 0 then
     tell(now, 'node.drained', node, '', '{}')
   end
   nudge_line()

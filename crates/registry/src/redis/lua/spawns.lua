@@ -1,10 +1,66 @@
 -- Spawn records.
 
+-- The exit of a spawn whose node was given up, or whose agent does not know it.
+local UNSEEN = '{"reason":"node-lost"}'
+
 -- Marks a spawn as ended that its agent no longer has and never reported as ended.
 local function end_unseen(node, spawn)
   local was = call('HMGET', P .. ':spawn:' .. spawn, 'state', 'events')
   if not was[1] or was[1] == 'exited' then return end
   call('ZADD', P .. ':ended', int(now), spawn)
-  tell_spawn(now, 'spawn.exited', node, spawn, '{"exit":{"reason":"node-lost"}}', was[2],
-    'state', 'exited', 'ended', int(now), 'exit', '{"reason":"node-lost"}')
+  tell_spawn(now, 'spawn.exited', node, spawn, '{"exit":' .. UNSEEN .. '}', was[2],
+    'state', 'exited', 'ended', int(now), 'exit', UNSEEN)
+end
+
+-- The indexes of all spawns, of a node's and of an owner's are in the order of first events. Returns how many lacked it.
+local function index_spawn(node, spawn, owner, seq)
+  local lacked = call('ZADD', P .. ':spawns', 'NX', seq, spawn) + call('ZADD', P .. ':spawns:' .. node, 'NX', seq, spawn)
+  if owner ~= '' then lacked = lacked + call('ZADD', P .. ':spawns-of:' .. owner, 'NX', seq, spawn) end
+  return lacked
+end
+
+-- Looks at some of the ended spawns at random, and at many when an index has lost one: no heartbeat brings them back.
+local function repair_ended()
+  local function look(count)
+    local lacked = 0
+    for _, spawn in ipairs(call('ZRANDMEMBER', P .. ':ended', count)) do
+      local of = call('HMGET', P .. ':spawn:' .. spawn, 'node', 'owner', 'e1')
+      local seq = of[3] and string.match(of[3], '^%d+')
+      if of[1] and seq then lacked = lacked + index_spawn(of[1], spawn, of[2] or '', seq) end
+    end
+    return lacked
+  end
+  if look(8) > 0 then look(1000) end
+end
+
+-- Puts living spawns of a node back into every index that has lost them. owners: spawn -> owner, or ''.
+local function repair_indexes(node, owners)
+  local by_owner, all = {}, {}
+  for spawn, owner in pairs(owners) do
+    all[#all + 1] = spawn
+    if owner ~= '' then
+      by_owner[owner] = by_owner[owner] or {}
+      table.insert(by_owner[owner], spawn)
+    end
+  end
+  local lost = {}
+  local function look(index, spawns)
+    -- Lua takes no more than some thousands of arguments.
+    for from = 1, #spawns, 1000 do
+      local to = math.min(from + 999, #spawns)
+      for n, score in ipairs(call('ZMSCORE', index, unpack(spawns, from, to))) do
+        if not score then lost[spawns[from + n - 1]] = true end
+      end
+    end
+  end
+  look(P .. ':spawns', all)
+  look(P .. ':spawns:' .. node, all)
+  for owner, spawns in pairs(by_owner) do
+    look(P .. ':spawns-of:' .. owner, spawns)
+    for _, spawn in ipairs(spawns) do own(owner, node, spawn) end
+  end
+  for spawn in pairs(lost) do
+    local first = call('HGET', P .. ':spawn:' .. spawn, 'e1')
+    index_spawn(node, spawn, owners[spawn], first and string.match(first, '^%d+') or int(next_seq()))
+  end
 end

@@ -50,6 +50,10 @@ for _, node in ipairs(gone) do
       tell_spawn(now, 'spawn.lost', node, spawn, '{}', was[2], 'state', 'lost')
     end
   end
+  -- Nothing is left there to wait for. Without slots in use it was told before.
+  if #held > 0 and call('HGET', P .. ':node:' .. node, 'elig') == 'draining' then
+    tell(now, 'node.drained', node, '', '{}')
+  end
 end
 
 -- Reservations that nobody confirmed. A call that would start them may still be on its way to the agent.
@@ -58,7 +62,9 @@ for _, member in ipairs(call('ZRANGEBYSCORE', P .. ':expiries', '-inf', now, 'LI
   local spawn, node = string.sub(member, 1, 36), string.sub(member, 37)
   local hold = call('HGET', P .. ':held:' .. node, spawn)
   if hold and string.sub(hold, 1, 1) ~= 'A' then
-    call('SADD', P .. ':abandoned:' .. node, spawn)
+    -- Not abandoned: its caller may have been answered while the agent was cut off from here.
+    call('SADD', P .. ':expired:' .. node, spawn)
+    call('PEXPIRE', P .. ':expired:' .. node, int(FORGET))
     free(node, spawn)
   end
 end
@@ -86,6 +92,7 @@ local over = call('ZCARD', P .. ':ended') - HISTORY_COUNT
 if over > 0 then
   for _, spawn in ipairs(call('ZRANGE', P .. ':ended', 0, math.min(over, 5000) - 1)) do drop(spawn) end
 end
+repair_ended()
 
 -- Nodes that have been down for long.
 for _, node in ipairs(call('ZRANGEBYSCORE', P .. ':down', '-inf', now - FORGET, 'LIMIT', 0, 16)) do
@@ -93,7 +100,7 @@ for _, node in ipairs(call('ZRANGEBYSCORE', P .. ':down', '-inf', now - FORGET, 
   strike(node)
   call('ZREM', P .. ':down', node)
   call('SREM', P .. ':names', node)
-  call('DEL', P .. ':node:' .. node, P .. ':held:' .. node, P .. ':abandoned:' .. node)
+  call('DEL', P .. ':node:' .. node, P .. ':held:' .. node, P .. ':abandoned:' .. node, P .. ':expired:' .. node)
   for h = 1, #held, 2 do
     disown(held[h + 1], held[h])
     end_unseen(node, held[h])

@@ -1,0 +1,151 @@
+//! Following the streams of events and of nudges, and noticing that the registry is not the one that it was.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use model::Event;
+use redis::streams::{StreamRangeReply, StreamReadReply};
+use redis::{Value, pipe};
+use uuid::Uuid;
+
+use super::read::{Fields, decoded, parsed, text, timestamp, value};
+use super::{Redis, unexpected};
+use crate::ask::{Follow, LONGEST_FOLLOW, Position};
+use crate::error::RegistryError;
+
+/// Events read in one go.
+const MAX_EVENTS: usize = 1000;
+
+impl Redis {
+    pub(crate) async fn position(&self) -> Result<Position, RegistryError> {
+        const CALL: &str = "position";
+        let mut read = pipe();
+        for stream in ["events", "nudges"] {
+            read.cmd("XREVRANGE").arg(self.key(stream)).arg("+").arg("-").arg("COUNT").arg(1);
+        }
+        read.get(self.key("incarnation"));
+        let (events, nudges, incarnation): (StreamRangeReply, StreamRangeReply, Option<String>) =
+            self.ask(CALL, &read).await?;
+        let last =
+            |stream: StreamRangeReply| stream.ids.last().map_or(Ok(0), |entry| seq_of(&entry.id, CALL));
+        let seq = last(events)?;
+        Ok(Position { seq, nudge: last(nudges)?, seen: seq, incarnation: identity(incarnation.as_ref()) })
+    }
+
+    pub(crate) async fn nudged(&self, after: u64, wait: Duration) -> Result<u64, RegistryError> {
+        const CALL: &str = "nudged";
+        let nudges = self.key("nudges");
+        // A number from another registry, one whose clock was ahead, would be waited for in vain.
+        let mut read = pipe();
+        read.cmd("XREVRANGE").arg(&nudges).arg("+").arg("-").arg("COUNT").arg(1);
+        let (newest,): (StreamRangeReply,) = self.ask(CALL, &read).await?;
+        let newest = newest.ids.last().map_or(Ok(0), |entry| seq_of(&entry.id, CALL))?;
+        if newest != after {
+            return Ok(newest);
+        }
+        let mut read = pipe();
+        read.cmd("XREAD").arg("BLOCK").arg(block(wait)).arg("STREAMS").arg(&nudges).arg(format!("{after}-0"));
+        let (streams,): (Option<StreamReadReply>,) = self.0.link.wait(CALL, &read).await?;
+        let last = streams.iter().flat_map(|s| &s.keys).flat_map(|key| &key.ids).next_back();
+        last.map_or(Ok(after), |entry| seq_of(&entry.id, CALL))
+    }
+
+    pub(crate) async fn follow(&self, after: Position, wait: Duration) -> Result<Follow, RegistryError> {
+        // Nothing would end a wait for what follows an event that this registry has never had.
+        let news = self.read_on(after, None).await?;
+        if wait.is_zero() || news.gap || news.nudged || !news.events.is_empty() {
+            return Ok(news);
+        }
+        self.read_on(news.position, Some(wait)).await
+    }
+
+    /// Reads what came after a position, and whether that position is one of this registry.
+    async fn read_on(&self, after: Position, wait: Option<Duration>) -> Result<Follow, RegistryError> {
+        const CALL: &str = "follow";
+        let (events, nudges) = (self.key("events"), self.key("nudges"));
+        let mut read = pipe();
+        read.cmd("XREAD").arg("COUNT").arg(MAX_EVENTS);
+        if let Some(wait) = wait {
+            read.arg("BLOCK").arg(block(wait));
+        }
+        read.arg("STREAMS").arg(&events).arg(&nudges);
+        read.arg(format!("{}-0", after.seq)).arg(format!("{}-0", after.nudge));
+        // Read after the events, so that neither a wipe nor a trim in between can be missed.
+        let seen = format!("{}-0", after.seen);
+        read.cmd("XRANGE").arg(&events).arg(&seen).arg(&seen);
+        read.get(self.key("floor")).get(self.key("incarnation"));
+        let (streams, seen, floor, incarnation): (_, StreamRangeReply, Option<u64>, Option<String>) =
+            self.0.link.wait(CALL, &read).await?;
+        let streams: Option<StreamReadReply> = streams;
+        let incarnation = identity(incarnation.as_ref());
+
+        let is_there = after.seen == 0 || !seen.ids.is_empty();
+        let was_dropped = floor.is_some_and(|floor| after.seen <= floor);
+        let is_another = after.incarnation.is_some() && after.incarnation != incarnation;
+        if is_another || !(is_there || was_dropped) {
+            // The same registry in an older state: others learn from its new identity.
+            if !is_another && let Some(known) = after.incarnation {
+                self.renew(known).await?;
+            }
+            let position = self.position().await?;
+            return Ok(Follow { gap: true, nudged: true, position, ..Follow::default() });
+        }
+
+        let mut follow = Follow { position: after, ..Follow::default() };
+        follow.position.incarnation = incarnation;
+        follow.gap = match floor {
+            Some(floor) => after.seq > 0 && after.seq < floor,
+            None => after.seq > 0 && after.seen == 0,
+        };
+        for stream in streams.map(|s| s.keys).unwrap_or_default() {
+            for entry in stream.ids {
+                let seq = seq_of(&entry.id, CALL)?;
+                if stream.key == nudges {
+                    follow.nudged = true;
+                    follow.position.nudge = seq;
+                } else {
+                    (follow.position.seq, follow.position.seen) = (seq, seq);
+                    let event = streamed(seq, &entry.map);
+                    follow.events.extend(self.0.damaged.readable(&format!("event {seq}"), event));
+                }
+            }
+        }
+        Ok(follow)
+    }
+}
+
+/// How long a read blocks, in milliseconds; 0 would be for ever.
+fn block(wait: Duration) -> u64 {
+    u64::try_from(wait.min(LONGEST_FOLLOW).as_millis()).unwrap_or(u64::MAX).max(1)
+}
+
+/// The registry's identity in what the key holds.
+fn identity(text: Option<&String>) -> Option<Uuid> {
+    text?.split(' ').next()?.parse().ok()
+}
+
+/// The sequence number of a stream's entry.
+fn seq_of(entry: &str, call: &'static str) -> Result<u64, RegistryError> {
+    let seq = entry.split('-').next().and_then(|s| s.parse().ok());
+    seq.ok_or_else(|| unexpected(call, format!("entry {entry:?}")))
+}
+
+/// An entry of the event stream.
+fn streamed(seq: u64, fields: &HashMap<String, Value>) -> Result<Event, RegistryError> {
+    const CALL: &str = "follow";
+    let fields: Fields = fields
+        .iter()
+        .map(|(field, v)| Ok((field.clone(), value(Some(v.clone()), CALL)?)))
+        .collect::<Result<_, RegistryError>>()?;
+    Ok(Event {
+        seq,
+        at: timestamp(&fields, "t", CALL)?.unwrap_or_default(),
+        kind: parsed(&fields, "k", CALL)?,
+        node: Some(parsed(&fields, "n", CALL)?),
+        spawn: match text(&fields, "s") {
+            "" => None,
+            _ => Some(parsed(&fields, "s", CALL)?),
+        },
+        data: decoded(&fields, "d", CALL)?,
+    })
+}

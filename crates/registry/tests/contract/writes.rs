@@ -1,0 +1,91 @@
+//! A Redis that answers and does not serve: it counts as away, with its own word for why.
+
+use std::time::Duration;
+
+use registry::{RegistryError, Reserved};
+
+use crate::on_all;
+use crate::servers::RedisServer;
+use crate::support::*;
+
+on_all! {
+    async fn a_registry_that_takes_writes_passes_the_check(farm: &Farm) {
+        farm.registry.check().await.unwrap();
+        Agent::new("a", 1).beat(farm).await;
+    }
+}
+
+/// Brings the server into a state in which every write is refused with this word, and reads are not.
+async fn refuses(word: &str, damage: impl AsyncFnOnce(&RedisServer)) {
+    let farm = Farm::redis().await;
+    let mut agent = Agent::new("a", 2);
+    agent.beat(&farm).await;
+    damage(farm.server()).await;
+    let mut answers = Vec::new();
+    for _ in 0..2 {
+        answers.push(farm.registry.check().await);
+        answers.push(farm.registry.reserve(&csr()).await.map(|_: Reserved| ()));
+    }
+    for answer in answers {
+        match answer {
+            Err(RegistryError::Away(why)) if why.contains(word) => {}
+            other => panic!("{word}: {other:?}"),
+        }
+    }
+}
+
+#[tokio::test]
+async fn too_few_replicas() {
+    refuses("NOREPLICAS", async |server| {
+        server.does("CONFIG SET min-replicas-to-write 1").await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn no_memory() {
+    refuses("OOM", async |server| {
+        server.does("CONFIG SET maxmemory 1").await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_replica() {
+    let master = RedisServer::start().await;
+    refuses("READONLY", async |server| {
+        server.does(&format!("REPLICAOF 127.0.0.1 {}", master.port)).await;
+        server.says("INFO replication", "master_link_status:up").await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn no_disk() {
+    refuses("MISCONF", async |server| {
+        std::fs::remove_dir_all(server.dir()).unwrap();
+        let mut connection = server.connection().await;
+        let mut save = redis::cmd("CONFIG");
+        let () = save.arg(&["SET", "save", "3600 1"]).query_async(&mut connection).await.unwrap();
+        server.does("BGSAVE").await;
+        server.says("INFO persistence", "rdb_last_bgsave_status:err").await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_script_that_does_not_end() {
+    refuses("BUSY", async |server| {
+        server.does("CONFIG SET busy-reply-threshold 10").await;
+        let mut connection = server.connection().await;
+        tokio::spawn(async move {
+            let mut script = redis::cmd("EVAL");
+            script.arg("while true do end").arg(0).query_async::<()>(&mut connection).await.ok();
+        });
+        let mut connection = server.connection().await;
+        while redis::cmd("PING").query_async::<String>(&mut connection).await.is_ok() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    })
+    .await;
+}
