@@ -303,7 +303,9 @@ async fn every_call_answers_whatever_a_field_holds() {
 
 async fn fill(redis: &RedisServer, script: &str) {
     let client = redis::Client::open(redis.url()).unwrap();
-    let mut connection = client.get_multiplexed_async_connection().await.unwrap();
+    // It fills in a lot, on a machine that may be busy.
+    let config = redis::AsyncConnectionConfig::new().set_response_timeout(None);
+    let mut connection = client.get_multiplexed_async_connection_with_config(&config).await.unwrap();
     let () = redis::Script::new(script).invoke_async(&mut connection).await.unwrap();
 }
 

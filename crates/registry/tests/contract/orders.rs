@@ -105,10 +105,7 @@ on_all! {
         agent.tell(farm, registry::SpawnReport { gpu: Some(0), ..ready(csr().spawn) }).await;
         farm.take(&ssr()).await;
         assert_eq!(farm.used("a").await, (2, 2));
-        farm.pass(TIMING.down).await;
-        for _ in 0..2 {
-            farm.registry.sweep().await.unwrap();
-        }
+        farm.becomes("a", model::Availability::Down).await;
         let mut record = node(farm).await;
         assert_eq!((record.used, record.gpu_used), (0, 0));
         assert!(record.gpus.iter().all(|gpu| gpu.used == 0));
@@ -124,10 +121,7 @@ on_all! {
         let mut agent = Agent::new("a", 4);
         agent.beat(farm).await;
         agent.tell(farm, ready(csr().spawn)).await;
-        farm.pass(TIMING.down).await;
-        for _ in 0..2 {
-            farm.registry.sweep().await.unwrap();
-        }
+        farm.becomes("a", model::Availability::Down).await;
         let mut position = farm.registry.position().await.unwrap();
         let ordered = drain("ops");
         farm.registry.set_eligibility(&id("a"), Eligibility::Draining, Some(&ordered), None).await.unwrap();
@@ -150,10 +144,7 @@ on_all! {
         let ordered = drain("ops");
         farm.registry.set_eligibility(&id("a"), Eligibility::Draining, Some(&ordered), None).await.unwrap();
         let mut position = farm.registry.position().await.unwrap();
-        farm.pass(TIMING.down).await;
-        for _ in 0..2 {
-            farm.registry.sweep().await.unwrap();
-        }
+        farm.becomes("a", model::Availability::Down).await;
         farm.registry.release(&reserved.node, reserved.spawn).await.unwrap();
         let mut kinds = told(farm, &mut position).await;
         kinds.sort_unstable_by_key(|kind| kind.to_string());

@@ -2,7 +2,7 @@
 
 -- A time as RFC 3339 in UTC, as Timestamp in the model crate writes it. Days are counted in eras of 400 years from
 -- 0000-03-01, so that the leap day comes last.
-local function health_time(ms)
+local function rfc3339(ms)
   local days, rest = math.floor(ms / 86400000), ms % 86400000
   local z = days + 719468
   local era = math.floor(z / 146097)
@@ -29,8 +29,8 @@ local function health_json(csr, ssr)
   else
     return '{"state":"ok"}'
   end
-  return '{"state":"failing","reason":' .. cjson.encode(prefix .. worst.reason) .. ',"since":"' .. health_time(worst.since)
-    .. '","failures":' .. int(worst.failures) .. ',"nextProbeAt":"' .. health_time(worst.next_probe) .. '"}'
+  return '{"state":"failing","reason":' .. cjson.encode(prefix .. worst.reason) .. ',"since":"' .. rfc3339(worst.since)
+    .. '","failures":' .. int(worst.failures) .. ',"nextProbeAt":"' .. rfc3339(worst.next_probe) .. '"}'
 end
 
 -- Whether the last failure of both renderers was one and the same: then its cause is the node's, and so is a success.

@@ -62,27 +62,10 @@ if may ~= 'ok' then return { may } end
 if not heartbeat and not (was.epoch == epoch and ELIGIBILITY[was.elig or '']) then return { 'unknown' } end
 
 -- The last change that was applied of this epoch. A registry that has no record of the node can lack none of its changes.
-local serial = tonumber(was.serial or '') or 0
+local serial = math.max(tonumber(was.serial or '') or 0, 0)
 if known and was.epoch and was.epoch ~= epoch then serial = 0 end
 if known and was.epoch and serial < accepted then return { 'behind', int(serial) } end
 serial = (known and was.epoch) and serial or accepted
-
--- A time as RFC 3339 in UTC, as Timestamp in the model crate writes it. Days are counted in eras of 400 years from
--- 0000-03-01, so that the leap day comes last.
-local function rfc3339(ms)
-  local days, rest = math.floor(ms / 86400000), ms % 86400000
-  local z = days + 719468
-  local era = math.floor(z / 146097)
-  local doe = z - era * 146097
-  local yoe = math.floor((doe - math.floor(doe / 1460) + math.floor(doe / 36524) - math.floor(doe / 146096)) / 365)
-  local doy = doe - (365 * yoe + math.floor(yoe / 4) - math.floor(yoe / 100))
-  local mp = math.floor((5 * doy + 2) / 153)
-  local month = mp < 10 and mp + 3 or mp - 9
-  local year = yoe + era * 400 + (month <= 2 and 1 or 0)
-  local day = doy - math.floor((153 * mp + 2) / 5) + 1
-  return string.format('%04d-%02d-%02dT%02d:%02d:%02d.%03dZ', year, month, day, math.floor(rest / 3600000),
-    math.floor(rest / 60000) % 60, math.floor(rest / 1000) % 60, rest % 1000)
-end
 
 -- The drain as its agent remembers it.
 local function remembered(left, age, reason, by)
@@ -248,7 +231,7 @@ local function apply(at, listed)
     call('ZADD', P .. ':ended', int(now), id)
     freed = let_go(node, id) or freed
     if holds then holds[id] = nil end
-    note_end(node, renderer, was[3], ended, exit)
+    note_end(node, renderer, had[3] or '', ended, exit)
   end
   return id, owner
 end
