@@ -93,12 +93,13 @@ local function repair_order()
   if not ELIGIBILITY[was.elig or ''] then
     generation = math.max(generation, tonumber(was.gen or '') or 0)
     call('HSET', key, 'elig', eligibility, 'drain', drain, 'gen', int(generation))
-    desired[1] = 0
+    was.elig, was.drain, was.gen = eligibility, drain, int(generation)
   elseif not tonumber(was.gen or '') and was.elig == eligibility then
     call('HSET', key, 'gen', int(generation))
-    desired[1] = 0
+    was.gen = int(generation)
   elseif not was.drain or (was.drain ~= '' and not is_object(was.drain)) then
-    call('HSET', key, 'drain', was.elig == 'draining' and drain or '')
+    was.drain = was.elig == 'draining' and drain or ''
+    call('HSET', key, 'drain', was.drain)
   end
 end
 
@@ -120,18 +121,20 @@ local function register()
   local beats = (tonumber(was.beats or '') or 0) + 1
   call('HSET', key, 'load', load, 'gpulist', gpu_list, 'beat', int(now), 'beats', int(beats % FULL_CHECK))
   call('ZADD', P .. ':up', int(now), node)
-  full = beats % FULL_CHECK == 0 or was.epoch ~= epoch or was.avail ~= 'up' or was.desc ~= desc or was.kind ~= kind
-    or was.slots ~= slots or was.gpus ~= gpus or was.csr ~= csr or was.ssr ~= ssr
-  if full then
+  local differs = was.epoch ~= epoch or was.avail ~= 'up' or was.desc ~= desc or was.kind ~= kind or was.slots ~= slots
+    or was.gpus ~= gpus or was.csr ~= csr or was.ssr ~= ssr or was.advertise ~= advertise or was.instance ~= instance
+    or was.life ~= int(life)
+  full = differs or beats % FULL_CHECK == 0
+  if differs then
     if was.desc ~= desc or was.kind ~= kind then strike(node) end
     call('HSET', key, 'epoch', epoch, 'instance', instance, 'life', int(life), 'avail', 'up', 'desc', desc, 'kind', kind,
       'slots', slots, 'gpus', gpus, 'csr', csr, 'ssr', ssr, 'advertise', advertise)
     call('ZREM', P .. ':stale', node)
     call('ZREM', P .. ':down', node)
-    repair_farm(kind, kind_json)
   end
   repair_order()
   if not full then return end
+  repair_farm(kind, kind_json)
   local is_new = call('SADD', P .. ':names', node) == 1 and not known
   enrol(node)
   local moved = was.desc and was.desc ~= desc and is_object(was.desc)
@@ -152,7 +155,7 @@ local function hold_of(spawn)
   return call('HGET', held, spawn)
 end
 
-local freed = false
+local freed, slots_changed = false, false
 
 -- Pings that a heartbeat brings and that were not known, as members of a JSON object.
 local pings
@@ -190,6 +193,7 @@ local function apply(at, listed)
   if state ~= 'exited' and looks then
     local want = (gpu ~= '' and 'Ag' or 'A-') .. owner
     if hold ~= want then
+      slots_changed = true
       call('HSET', held, id, want)
       own(owner, node, id)
       if holds then holds[id] = want end
@@ -261,6 +265,8 @@ for _ = 1, tonumber(arg()) do
 end
 if tostring(serial) ~= was.serial then call('HSET', key, 'serial', int(serial)) end
 
+local expired = call('SMEMBERS', P .. ':expired:' .. node)
+
 -- Takes a reservation's slot back.
 local function drop_hold(spawn)
   freed = let_go(node, spawn) or freed
@@ -269,14 +275,14 @@ end
 
 -- Makes the registry agree with the heartbeat's list.
 local function reconcile()
-  local present = {}
+  local present, known_here = {}, {}
   i = list_from
   holds, pings = {}, {}
   local flat = call('HGETALL', held)
   for h = 1, #flat, 2 do holds[flat[h]] = flat[h + 1] end
   for _ = 1, listed do
     local id, owner = apply(now, true)
-    present[id] = owner
+    present[id], known_here[id] = owner, true
   end
   if #pings > 0 then tell(now, 'spawn.ping', node, '', '{"pings":{' .. table.concat(pings, ',') .. '}}') end
   local gone, gpus = {}, 0
@@ -295,19 +301,23 @@ local function reconcile()
   end
   for _, spawn in ipairs(forgotten) do
     call('SREM', P .. ':abandoned:' .. node, spawn)
-    call('SREM', P .. ':expired:' .. node, spawn)
+    known_here[spawn] = true
     if string.sub(holds[spawn] or '', 1, 1) == 'X' then
       call('ZREM', P .. ':expiries', spawn .. node)
       drop_hold(spawn)
     end
   end
-  for _, spawn in ipairs(call('SMEMBERS', P .. ':expired:' .. node)) do
-    if present[spawn] then call('SREM', P .. ':expired:' .. node, spawn) end
+  -- The agent knows of these: they run, or never will.
+  for e = #expired, 1, -1 do
+    if known_here[expired[e]] then call('SREM', P .. ':expired:' .. node, table.remove(expired, e)) end
   end
   for _, hold in pairs(holds) do
     if string.sub(hold, 2, 2) == 'g' then gpus = gpus + 1 end
   end
-  if call('HGET', key, 'gused') ~= int(gpus) then call('HSET', key, 'gused', int(gpus)) end
+  if slots_changed or freed or was.gused ~= int(gpus) then
+    call('HSET', key, 'gused', int(gpus))
+    slots_changed = true
+  end
   if full then repair_indexes(node, present) end
 end
 
@@ -318,12 +328,16 @@ if heartbeat and (instance == '' or sent >= before) then reconcile() end
 if heartbeat and desired[1] > (tonumber(was.gen or '') or 0) then
   local drain = desired[3]
   set_order(node, { was.elig, was.drain or '' }, desired[2], drain, desired[1], drain == '' and '{}' or drain)
+  was.elig, was.drain, was.gen = desired[2], drain, int(desired[1])
 end
-if freed then settle(node) else place(node) end
+if freed then
+  settle(node)
+elseif full or slots_changed then
+  place(node)
+end
 
-local operator = call('HMGET', key, 'elig', 'drain', 'gen')
 local abandoned = call('SMEMBERS', P .. ':abandoned:' .. node)
-local answer = { 'ok', operator[1], operator[2] or '', int(now), int(tonumber(operator[3] or '') or 0), #abandoned }
+local answer = { 'ok', was.elig, was.drain or '', int(now), int(tonumber(was.gen or '') or 0), #abandoned }
 for _, spawn in ipairs(abandoned) do answer[#answer + 1] = spawn end
-for _, spawn in ipairs(call('SMEMBERS', P .. ':expired:' .. node)) do answer[#answer + 1] = spawn end
+for _, spawn in ipairs(expired) do answer[#answer + 1] = spawn end
 return done(answer)

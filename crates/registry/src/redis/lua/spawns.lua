@@ -33,6 +33,17 @@ local function repair_ended()
   if look(8) > 0 then look(1000) end
 end
 
+local function own_all(owner, node, spawns)
+  for from = 1, #spawns, 1000 do
+    local pairs_of = {}
+    for n = from, math.min(from + 999, #spawns) do
+      pairs_of[#pairs_of + 1] = spawns[n]
+      pairs_of[#pairs_of + 1] = node
+    end
+    call('HSET', P .. ':owned:' .. owner, unpack(pairs_of))
+  end
+end
+
 -- Puts living spawns of a node back into every index that has lost them. owners: spawn -> owner, or ''.
 local function repair_indexes(node, owners)
   local by_owner, all = {}, {}
@@ -57,7 +68,7 @@ local function repair_indexes(node, owners)
   look(P .. ':spawns:' .. node, all)
   for owner, spawns in pairs(by_owner) do
     look(P .. ':spawns-of:' .. owner, spawns)
-    for _, spawn in ipairs(spawns) do own(owner, node, spawn) end
+    own_all(owner, node, spawns)
   end
   for spawn in pairs(lost) do
     local first = call('HGET', P .. ':spawn:' .. spawn, 'e1')
