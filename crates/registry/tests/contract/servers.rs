@@ -78,7 +78,10 @@ impl RedisServer {
 
     /// Has it do something.
     pub(crate) async fn tell<T: FromRedisValue>(&self, words: &str) -> RedisResult<T> {
-        let mut connection = Client::open(self.url())?.get_multiplexed_async_connection().await?;
+        // The machine may be busy.
+        let config = redis::AsyncConnectionConfig::new().set_response_timeout(Some(PATIENCE));
+        let client = Client::open(self.url())?;
+        let mut connection = client.get_multiplexed_async_connection_with_config(&config).await?;
         let mut words = words.split(' ');
         let mut command = redis::cmd(words.next().expect("a command"));
         command.arg(words.collect::<Vec<_>>()).query_async(&mut connection).await
