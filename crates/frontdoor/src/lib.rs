@@ -5,7 +5,7 @@
 //! they are), `door` (its parts, and how they start), `listen` (connections, with TLS and without), `spawn` (the path
 //! of `POST /spawn`, top to bottom), `held` (a slot that is given back unless somebody keeps it), `line` (waiting for
 //! capacity), `idempotency` (one key, one answer), `agent_client` (gRPC to the nodes), `operate` (opening and
-//! closing nodes), `http` (the surface: routes, handlers, errors), `pages` (dashboard, demo, client library), `watched` and `picture`
+//! closing nodes), `http` (the surface: routes, handlers, errors), `pages` (dashboard, demo, client library), `watched` and `snapshot`
 //! (the registry, and doing without it), `gate` and `pace` (who is let in, and how often it may spawn), `live` (telling subscribers what happens), `follower` and `sweeper` (what runs beside the requests), `shutdown` (the order of leaving).
 //!
 //! Invariants: only `http` knows status codes; only `agent_client` knows gRPC; a slot is never held by anything but a
@@ -31,8 +31,8 @@ mod options;
 mod order;
 mod pace;
 mod pages;
-mod picture;
 mod shutdown;
+mod snapshot;
 mod spawn;
 mod strict;
 mod sweeper;

@@ -83,6 +83,26 @@ impl Order {
     }
 }
 
+impl fmt::Display for Order {
+    /// For the log: without the session token, which is a secret.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "renderer={}", self.demand.renderer)?;
+        if let Some(pool) = &self.demand.pool {
+            write!(f, " pool={pool}")?;
+        }
+        for (key, value) in &self.demand.labels {
+            write!(f, " label.{key}={value}")?;
+        }
+        if let Some(model) = &self.model {
+            write!(f, " model={model:?}")?;
+        }
+        if !self.wait.is_zero() {
+            write!(f, " wait={}s", self.wait.as_secs())?;
+        }
+        Ok(())
+    }
+}
+
 /// The body as it is written. Kept apart from `model::api::SpawnRequest` because serde's own reading is more lenient than
 /// the contract: it takes arrays for structs, objects for words, and the last of two equal labels.
 #[derive(Debug, Default, Deserialize)]

@@ -26,11 +26,11 @@ use crate::door::Door;
 
 /// Between two probes while the registry is away; jittered down to half.
 const PROBE: Duration = Duration::from_millis(400);
-/// A registry that is away again so soon after it came back answers probes, but not calls (a replica that is read-only, a
-/// server that is full): it is left alone for longer each time.
+/// A registry that is away again so soon after it came back is left alone before the first probe: half as long as [`PROBE`],
+/// then twice as long each time, up to [`MAX_PAUSE`].
 const RELAPSE: Duration = Duration::from_secs(5);
-/// Pauses before the first probe double so often at the most.
-const MOST_RELAPSES: u32 = 5;
+/// Calls that need the registry work again this soon after it does, whatever happened before.
+const MAX_PAUSE: Duration = Duration::from_millis(800);
 /// A registry that has just come back may have been wiped. The agents have filled it again after this time.
 const REFILL: Duration = Duration::from_secs(3);
 
@@ -144,6 +144,11 @@ impl Watched {
         self.state.borrow().back.is_some_and(|back| back.elapsed() < REFILL)
     }
 
+    /// It was wiped, or replaced by another one: it lacks what it knew.
+    pub(crate) fn wiped(&self) {
+        self.state.send_modify(|state| state.back = Some(Instant::now()));
+    }
+
     /// Waits until it is not away; does not wait when it is there.
     pub(crate) async fn back(&self) {
         // The sender lives as long as `self`.
@@ -181,7 +186,7 @@ impl Watched {
             let news = state.outage.is_none() && state.back.is_none_or(|back| back <= asked);
             if news {
                 let soon = state.back.is_some_and(|back| back.elapsed() < RELAPSE);
-                state.relapses = if soon { (state.relapses + 1).min(MOST_RELAPSES) } else { 0 };
+                state.relapses = if soon { state.relapses.saturating_add(1) } else { 0 };
                 let (since, began) = (Timestamp::now(), Instant::now());
                 state.outage = Some(Outage { since, why: why.to_owned(), began });
             }
@@ -189,7 +194,7 @@ impl Watched {
         });
         if opened {
             self.figures.up.set(0);
-            warn!(why, "registry is away: spawns without a key go on from the last picture of the farm");
+            warn!(why, "registry is away: spawns without a key go on from the last snapshot of the farm");
         }
     }
 
@@ -206,7 +211,11 @@ impl Watched {
     }
 }
 
-/// Runs for ever: ends outages.
+fn pause(relapses: u32) -> Duration {
+    (PROBE / 2).saturating_mul(1 << (relapses.min(8) - 1)).min(MAX_PAUSE)
+}
+
+/// Runs for ever: ends outages. A registry that answers and takes no writes is away: the farm needs both.
 pub(crate) async fn probe(door: Arc<Door>) {
     let watched = &door.registry;
     let mut state = watched.state.subscribe();
@@ -214,9 +223,9 @@ pub(crate) async fn probe(door: Arc<Door>) {
     {
         // Otherwise at once: it may have been no more than one connection that broke.
         if relapses > 0 {
-            sleep(jittered(PROBE * 2_u32.pow(relapses))).await;
+            sleep(jittered(pause(relapses))).await;
         }
-        while watched.registry.ping().await.is_err() {
+        while watched.registry.check().await.is_err() {
             sleep(jittered(PROBE)).await;
         }
         watched.close();
@@ -279,14 +288,16 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn one_that_is_away_again_and_again_is_left_alone_for_longer() {
+    async fn one_that_is_away_again_and_again_is_probed_within_a_second() {
         let watched = watched();
-        for expected in [0, 1, 2, 3, 4, 5, 5] {
+        for expected in [0, 1, 2, 3, 4, 5, 6] {
             fails(&watched).await;
             assert_eq!(watched.state.borrow().relapses, expected);
             watched.close();
             tokio::time::advance(Duration::from_millis(1)).await;
         }
+        let pauses = [1, 2, 3, 4, u32::MAX].map(|relapses| pause(relapses).as_millis());
+        assert_eq!(pauses, [200, 400, 800, 800, 800]);
         tokio::time::advance(RELAPSE).await;
         fails(&watched).await;
         assert_eq!(watched.state.borrow().relapses, 0);

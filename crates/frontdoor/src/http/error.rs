@@ -12,11 +12,11 @@
 //! | a plain request where only a WebSocket is of use | `upgrade-required` | 426 |
 //! | the caller starts spawns faster than it may | `rate-limited` | 429 |
 //! | the caller has as many spawns as it may have at once | `quota-exceeded` | 429 |
-//! | a handler panicked | `internal` | 500 |
+//! | a handler panicked, or the registry's answer is not understood | `internal` | 500 |
 //! | the process could not be started, or ended before it was ready | `spawn-failed` | 502 |
 //! | all is full, or the line is too long | `no-capacity` | 503 |
 //! | no node matches | `no-matching-node` | 503 |
-//! | the registry is away | `registry-unavailable` | 503 |
+//! | the registry is away, or refuses writes | `registry-unavailable` | 503 |
 //! | only one node could answer, and it cannot be reached | `node-unreachable` | 503 |
 //! | this front door is leaving | `shutting-down` | 503 |
 //! | not ready in time, or no verdict in time | `ready-timeout` | 504 |
@@ -36,7 +36,7 @@ use tracing::error;
 use crate::agent_client::AgentError;
 use crate::idempotency::KeyError;
 use crate::pace;
-use crate::spawn::SpawnError;
+use crate::spawn::{Rejection, SpawnError, cause, explain};
 use crate::strict::Invalid;
 
 /// The media type of every error.
@@ -157,8 +157,23 @@ impl From<Invalid> for ApiError {
 }
 
 impl From<RegistryError> for ApiError {
+    /// An answer that is not understood is a defect of Hatchery, and no outage.
     fn from(error: RegistryError) -> Self {
-        Self::new(ErrorCode::RegistryUnavailable, error.to_string())
+        let code = match error {
+            RegistryError::Away(_) => ErrorCode::RegistryUnavailable,
+            RegistryError::Unexpected { .. } => ErrorCode::Internal,
+        };
+        Self::new(code, error.to_string())
+    }
+}
+
+impl From<Rejection> for ApiError {
+    fn from(rejection: Rejection) -> Self {
+        let mut error = Self::from(rejection.error);
+        if matches!(error.0.status, 502..=504) {
+            error.0.attempts = rejection.attempts;
+        }
+        error
     }
 }
 
@@ -226,21 +241,8 @@ impl From<SpawnError> for ApiError {
                 error
             }
             SpawnError::Failed { node, spawn, exit, log } => {
-                let reason = match (exit.text, &exit.signal) {
-                    (Some(text), _) if !text.is_empty() => text,
-                    // A signal that somebody had reason to send is not the reason.
-                    (_, Some(signal)) if exit.reason == model::ExitReason::Signaled.as_str() => {
-                        format!("exited because of signal={signal}")
-                    }
-                    _ => exit.reason,
-                };
-                let how = match (exit.code, &exit.signal) {
-                    (Some(code), _) => format!(" (exit code {code})"),
-                    (None, Some(signal)) => format!(" ({signal})"),
-                    (None, None) => String::new(),
-                };
-                let detail =
-                    format!("the stream cache server on {node} ended before it was ready: {reason}{how}");
+                let (reason, how) = (cause(&exit), explain(&exit));
+                let detail = format!("the stream cache server on {node} ended before it was ready: {how}");
                 let mut error = Self::of_spawn(ErrorCode::SpawnFailed, detail, node, spawn);
                 error.0.reason = Some(reason);
                 error.0.exit_code = exit.code;

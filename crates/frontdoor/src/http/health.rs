@@ -72,7 +72,7 @@ pub(crate) async fn healthz() -> Json<Alive> {
 }
 
 /// Says whether requests can be served, with the state of each dependency. While the registry is away, a front door that
-/// has a picture of the farm is `degraded`: it serves spawns without an `Idempotency-Key`.
+/// has a snapshot of the farm is `degraded`: it serves spawns without an `Idempotency-Key`.
 #[utoipa::path(
     get,
     path = "/readyz",
@@ -92,7 +92,7 @@ pub(crate) async fn readyz(State(door): State<Arc<Door>>) -> Response {
     let problem = match answer {
         _ if door.stages.leaving.is_cancelled() => ApiError::leaving(),
         Ok(()) => return Json(Readiness { status: "ready", dependencies }).into_response(),
-        Err(RegistryError::Away(_)) if door.picture.serves() => {
+        Err(RegistryError::Away(_)) if door.snapshot.serves() => {
             return Json(Readiness { status: "degraded", dependencies }).into_response();
         }
         Err(error) => ApiError::from(error),
