@@ -344,3 +344,6 @@ fn failure(status: &Status) -> AgentError {
         code => AgentError::Unknown { why: format!("{code:?}: {}", status.message()), deadline: false },
     }
 }
+
+#[cfg(test)]
+mod tests;

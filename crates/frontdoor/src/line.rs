@@ -270,3 +270,23 @@ impl Drop for Place {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::place_of;
+
+    #[test]
+    fn a_ticket_comes_back_to_its_place() {
+        for (number, waiters, expected) in [
+            (None, &[][..], 0),
+            (None, &[Some(1), None], 2),
+            (Some(3), &[], 0),
+            (Some(3), &[None, None], 0),
+            (Some(3), &[Some(2), None], 1),
+            (Some(3), &[Some(2), Some(4), None], 1),
+            (Some(3), &[Some(1), Some(2)], 2),
+        ] {
+            assert_eq!(place_of(number, waiters.iter().copied()), expected, "{number:?} {waiters:?}");
+        }
+    }
+}

@@ -54,6 +54,14 @@ impl RedisServer {
         self.signal("CONT");
     }
 
+    /// Sends it a command, as an operator would.
+    pub(crate) fn command(&self, arguments: &[&str]) {
+        let port = self.port.to_string();
+        let output = Command::new("redis-cli").args(["-p", &port]).args(arguments).output().unwrap();
+        let text = String::from_utf8_lossy(&output.stdout);
+        assert!(output.status.success() && text.starts_with("OK"), "{arguments:?}: {text}");
+    }
+
     fn signal(&self, name: &str) {
         let id = self.child.as_ref().unwrap().id().to_string();
         assert!(Command::new("kill").args([&format!("-{name}"), &id]).status().unwrap().success());
