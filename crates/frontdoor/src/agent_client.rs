@@ -197,18 +197,17 @@ impl Agents {
         Ok(reply.outcome())
     }
 
-    /// Tells an agent what the operator wants of its node; how many spawns it still has. Once it has answered, the
-    /// promise holds.
+    /// Tells an agent what the operator wants of its node. Once it has answered, it follows the order with the number in its
+    /// answer.
     pub(crate) async fn set_eligibility(
         &self,
         node: &NodeId,
         advertise: &str,
         message: v1::SetEligibilityRequest,
         request: &RequestId,
-    ) -> Result<u32, AgentError> {
+    ) -> Result<v1::SetEligibilityReply, AgentError> {
         let mut link = self.link(node, advertise, SHORT_CALL).await?;
-        let reply = short(link.client.set_eligibility(tagged(message, request))).await?;
-        Ok(reply.remaining)
+        short(link.client.set_eligibility(tagged(message, request))).await
     }
 
     /// The last lines of a spawn's output; `None` when the agent does not know it.

@@ -20,6 +20,7 @@ use crate::line::{Line, Ticket};
 use crate::live::{self, Live};
 use crate::metrics::{CleanupKind, Metrics, Phase, Source};
 use crate::order::Order;
+use crate::orders::Orders;
 use crate::snapshot::{self, Choice, Snapshot};
 use crate::watched::{self, Watched};
 use crate::{follower, http, listen, sweeper};
@@ -34,6 +35,8 @@ pub(crate) struct Door {
     pub(crate) registry: Watched,
     /// The farm as it was when the registry was last seen.
     pub(crate) snapshot: Snapshot,
+    /// What operators want of nodes, in case the registry forgets it.
+    pub(crate) orders: Orders,
     pub(crate) agents: Agents,
     pub(crate) line: Line,
     pub(crate) cleanups: Cleanups,
@@ -86,6 +89,7 @@ impl Door {
         Self {
             registry: Watched::new(registry, metrics.registry_figures()),
             snapshot: Snapshot::default(),
+            orders: Orders::default(),
             agents: Agents::new(config.tls.agents.clone()),
             line: Line::new(config.max_waiting),
             cleanups: Cleanups::new(),
@@ -109,7 +113,7 @@ impl Door {
         place: Option<(Ticket, Arc<AsyncMutex<()>>)>,
         request: &RequestId,
     ) -> Result<Got, RegistryError> {
-        let (door, request, excluded) = (Arc::clone(self), request.clone(), excluded.to_vec());
+        let (door, request, mut excluded) = (Arc::clone(self), request.clone(), excluded.to_vec());
         let (ticket, asking) = place.unzip();
         let mut ask = Reserve {
             spawn: SpawnId::mint(),
@@ -127,6 +131,7 @@ impl Door {
                 None => None,
             };
             let since = Instant::now();
+            excluded.append(&mut door.orders.closed());
             let mut unreachable = door.agents.unreachable();
             unreachable.retain(|node| !excluded.contains(node));
             ask.avoid = excluded.iter().chain(&unreachable).cloned().collect();
@@ -176,7 +181,9 @@ impl Door {
         excluded: &[NodeId],
         request: &RequestId,
     ) -> Option<Got> {
-        match self.snapshot.choose(demand, excluded, &self.agents.unreachable()) {
+        let mut excluded = excluded.to_vec();
+        excluded.append(&mut self.orders.closed());
+        match self.snapshot.choose(demand, &excluded, &self.agents.unreachable()) {
             Choice::Node { node, advertise, standing } => {
                 self.metrics.placement(Source::Snapshot);
                 let chosen = Reservation { spawn: SpawnId::mint(), node, advertise, standing, number: None };

@@ -225,6 +225,11 @@ impl Snapshot {
         }
     }
 
+    /// An operator has ordered this.
+    pub(crate) fn order(&self, node: &NodeId, eligibility: Eligibility) {
+        self.change(node, |seen| seen.record.eligibility = eligibility);
+    }
+
     /// A node that was chosen got nothing.
     pub(crate) fn give_back(&self, node: &NodeId, renderer: RendererType) {
         self.change(node, |seen| {
@@ -334,4 +339,4 @@ impl Pair {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -6,7 +6,7 @@ use std::time::Duration;
 use model::api::Node;
 use registry::RegistryError;
 use tokio::time::{Instant, sleep};
-use tracing::{debug, warn};
+use tracing::{debug, info, warn};
 use uuid::Uuid;
 
 use super::Refresh;
@@ -56,6 +56,15 @@ async fn refresh(
         door.registry.wiped();
     }
     let nodes = door.registry.nodes().await?;
+    for (node, order) in door.orders.observe(&nodes, door.registry.timing().forget) {
+        let restored =
+            door.registry.restore_order(&node, order.eligibility, order.drain.as_ref(), order.generation);
+        if restored.await? {
+            let (generation, eligibility) = (order.generation, order.eligibility);
+            info!(node.id = %node, generation, %eligibility, "order repeated that the registry had forgotten");
+            door.orders.restored(&node, generation);
+        }
+    }
     door.live.feed.refresh(|| nodes.iter().cloned().map(Node::from).collect());
     let count = match door.snapshot.refresh(nodes, door.registry.timing().down) {
         Refresh::Taken(count) => count,

@@ -4,7 +4,7 @@ use super::*;
 
 const LONG: Duration = Duration::from_secs(10);
 
-fn node(name: &str, slots: u32, used: u32) -> NodeRecord {
+pub(crate) fn node(name: &str, slots: u32, used: u32) -> NodeRecord {
     NodeRecord {
         id: name.parse().unwrap(),
         eligibility: Eligibility::Eligible,
