@@ -8,6 +8,7 @@
 //! | no such route, spawn or node | `not-found` | 404 |
 //! | no such method on this route | `method-not-allowed` | 405 |
 //! | the idempotency key came with another request | `idempotency-conflict` | 409 |
+//! | the spawn that the idempotency key was answered with has ended | `spawn-ended` | 410 |
 //! | the body is over 64 KiB · not JSON | `body-too-large` · `unsupported-media-type` | 413 · 415 |
 //! | a plain request where only a WebSocket is of use | `upgrade-required` | 426 |
 //! | the caller starts spawns faster than it may | `rate-limited` | 429 |
@@ -206,6 +207,15 @@ impl From<KeyError> for ApiError {
                 ErrorCode::Internal,
                 "this Idempotency-Key has an answer that this version of Hatchery cannot read",
             ),
+            KeyError::SpawnEnded { node, spawn, exit } => {
+                let detail = format!(
+                    "the spawn that this Idempotency-Key was answered with has ended ({}); use a new key for a new one",
+                    exit.reason
+                );
+                let mut error = Self::of_spawn(ErrorCode::SpawnEnded, detail, node, spawn);
+                error.0.exit = Some(*exit);
+                error
+            }
             KeyError::Registry(error) => error.into(),
         }
     }
