@@ -138,7 +138,7 @@ impl Held {
         match abandoned {
             Ok(()) => {
                 // Asking the agent directly only makes it sooner.
-                self.door.cleanups.spawn(async move {
+                self.door.cleanups.end(async move {
                     stop(&door, &reservation, &request).await;
                 });
             }
@@ -172,15 +172,29 @@ impl Drop for Held {
                 door.metrics.cleanup(CleanupKind::Cancel);
                 info!(spawn.id = %spawn, node.id = %node, "spawn cancelled, nobody waits for it any more");
                 let (reservation, request) = (self.reservation.clone(), self.request.clone());
-                self.door.cleanups.spawn(async move {
-                    futures_util::future::join(
-                        abandon(&door, &reservation),
-                        stop(&door, &reservation, &request),
-                    )
-                    .await;
-                });
+                self.door.cleanups.end(end(door, reservation, request));
             }
         }
+    }
+}
+
+/// Ends a spawn that may have been started: by the agent, and by the registry's order to it.
+async fn end(door: Arc<Door>, reservation: Reservation, request: RequestId) {
+    let Reservation { node, spawn, .. } = &reservation;
+    let stop = async {
+        let _turn = door.cleanups.turn().await;
+        stop(&door, &reservation, &request).await
+    };
+    let (stopped, abandoned) = futures_util::future::join(stop, door.registry.abandon(node, *spawn)).await;
+    if abandoned.is_ok() {
+        return;
+    }
+    if stopped {
+        // The agent has ended it. What is left is the reservation, which expires by itself.
+        let registry = Arc::clone(&door);
+        door.cleanups.spawn(async move { abandon(&registry, &reservation).await });
+    } else {
+        abandon(&door, &reservation).await;
     }
 }
 

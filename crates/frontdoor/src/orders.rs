@@ -153,7 +153,7 @@ mod tests {
         assert!(orders.closed().is_empty());
 
         assert!(orders.observe(&[record("a", 4, Eligible)], FORGET).is_empty(), "the higher number wins");
-        assert_eq!(orders.observe(&[record("a", 2, Cordoned)], FORGET), [(a.clone(), order(4, Eligible))]);
+        assert_eq!(orders.observe(&[record("a", 2, Cordoned)], FORGET), [(a, order(4, Eligible))]);
         assert!(orders.closed().is_empty(), "it was open");
     }
 

@@ -2,8 +2,8 @@
 //! then on calls fail at once instead of each waiting for its own time limit, until a probe gets an answer. Both
 //! transitions are logged, once, here.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use model::{
@@ -33,6 +33,9 @@ const RELAPSE: Duration = Duration::from_secs(5);
 const MAX_PAUSE: Duration = Duration::from_millis(800);
 /// A registry that has just come back may have been wiped. The agents have filled it again after this time.
 const REFILL: Duration = Duration::from_secs(3);
+
+/// A check is good for this long.
+const RECENT: Duration = Duration::from_secs(1);
 
 /// Since when the registry is away, and why.
 #[derive(Debug, Clone)]
@@ -64,6 +67,8 @@ pub(crate) struct Figures {
 pub(crate) struct Watched {
     registry: Registry,
     state: watch::Sender<State>,
+    /// When it was last known to take writes. Never held across an await.
+    checked: Mutex<Option<Instant>>,
     figures: Figures,
 }
 
@@ -81,7 +86,6 @@ macro_rules! watched {
 }
 
 watched! {
-    check() -> ();
     learn(outcomes: &Outcomes) -> ();
     farm_cause() -> Option<FarmCause>;
     incarnation() -> Uuid;
@@ -111,7 +115,7 @@ watched! {
 impl Watched {
     pub(crate) fn new(registry: Registry, figures: Figures) -> Self {
         figures.up.set(1);
-        Self { registry, state: watch::Sender::default(), figures }
+        Self { registry, state: watch::Sender::default(), checked: Mutex::default(), figures }
     }
 
     pub(crate) fn backend(&self) -> &'static str {
@@ -120,6 +124,28 @@ impl Watched {
 
     pub(crate) fn timing(&self) -> &Timing {
         self.registry.timing()
+    }
+
+    /// Whether it takes writes.
+    pub(crate) async fn check(&self) -> Result<(), RegistryError> {
+        self.ask(self.registry.check()).await?;
+        *self.checked.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+        Ok(())
+    }
+
+    /// The same, without a call where the last one was a moment ago: probes may come as often as they like.
+    pub(crate) async fn is_well(&self) -> Result<(), RegistryError> {
+        self.is_there()?;
+        let checked = *self.checked.lock().unwrap_or_else(PoisonError::into_inner);
+        if checked.is_some_and(|checked| checked.elapsed() < RECENT) {
+            return Ok(());
+        }
+        self.check().await
+    }
+
+    /// What an operator should know of it although it serves, in words.
+    pub(crate) fn warnings(&self) -> Vec<String> {
+        Vec::new()
     }
 
     /// Does not open the circuit: it has a connection of its own, which may be all that broke.

@@ -58,11 +58,11 @@ async fn serve(server: tls::Server) -> String {
 
 /// Carries bytes in one direction, each `delay` later.
 async fn carry(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, delay: Duration) {
-    let (send, mut late) = mpsc::unbounded_channel::<(Instant, Vec<u8>)>();
+    let (send, mut late) = mpsc::channel::<(Instant, Vec<u8>)>(1000);
     let read = async move {
         let mut buffer = vec![0; 16 * 1024];
         while let Ok(length) = from.read(&mut buffer).await {
-            if length == 0 || send.send((Instant::now() + delay, buffer[..length].to_vec())).is_err() {
+            if length == 0 || send.send((Instant::now() + delay, buffer[..length].to_vec())).await.is_err() {
                 break;
             }
         }

@@ -277,3 +277,35 @@ impl fmt::Display for ApiError {
         write!(f, "{}: {}", self.0.code.as_str(), self.0.detail)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_answer_of_the_registry_that_is_not_understood_is_a_defect_and_no_outage() {
+        let away = ApiError::from(RegistryError::Away("refused".into()));
+        assert_eq!((away.0.status, away.0.code), (503, ErrorCode::RegistryUnavailable));
+        let unexpected = RegistryError::Unexpected { call: "reserve", what: "a list".into() };
+        let defect = ApiError::from(SpawnError::Registry(unexpected));
+        assert_eq!((defect.0.status, defect.0.code), (500, ErrorCode::Internal));
+    }
+
+    #[test]
+    fn attempts_are_listed_where_the_farm_failed_and_not_where_the_caller_did() {
+        let attempt = model::api::Attempt {
+            node: "a".parse().unwrap(),
+            code: "refused".into(),
+            reason: "too little free memory".into(),
+        };
+        let of =
+            |error| ApiError::from(Rejection { error, attempts: vec![attempt.clone()] }).0.attempts.len();
+        let (node, spawn) = ("a".parse::<NodeId>().unwrap(), SpawnId::mint());
+        assert_eq!(of(SpawnError::NoCapacity { why: String::new() }), 1);
+        assert_eq!(of(SpawnError::NotReady { node: node.clone(), spawn, log: None }), 1);
+        assert_eq!(of(SpawnError::CannotStart { node, spawn, why: String::new() }), 1);
+        assert_eq!(of(SpawnError::Registry(RegistryError::Away(String::new()))), 1);
+        assert_eq!(of(SpawnError::BadModel { why: String::new() }), 0);
+        assert_eq!(of(SpawnError::OverQuota { most: 1 }), 0);
+    }
+}
