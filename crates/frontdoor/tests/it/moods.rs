@@ -1,5 +1,7 @@
 //! A Redis that is there and of no use: it refuses writes, or was wiped a moment ago.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep, timeout};
@@ -72,6 +74,37 @@ async fn a_call_right_after_a_wipe_is_placed_from_the_last_snapshot() {
         farm.agents.iter().for_each(|agent| agent.silence(false));
         until(async || farm.registry.nodes().await.unwrap().len(), |nodes| *nodes == 2).await;
     }
+}
+
+#[tokio::test]
+async fn calls_with_a_key_work_again_a_second_after_the_last_cut_connection() {
+    let redis = RedisServer::start().await;
+    let farm = farm(&redis).await;
+    assert_eq!(spawn_keyed(farm.http, "same", "").await.status, 200);
+    // Calls that start nothing, so that there is always one for a cut to hit.
+    let over = Arc::new(AtomicBool::new(false));
+    let callers: Vec<_> = (0..4)
+        .map(|_| {
+            let (over, http) = (Arc::clone(&over), farm.http);
+            tokio::spawn(async move {
+                while !over.load(Ordering::Relaxed) {
+                    spawn_keyed(http, "same", "").await;
+                }
+            })
+        })
+        .collect();
+    for _ in 0..60 {
+        redis.cut();
+        sleep(Duration::from_millis(100)).await;
+    }
+    over.store(true, Ordering::Relaxed);
+    for caller in callers {
+        caller.await.unwrap();
+    }
+    assert_eq!(spawn(farm.http, "").await.status, 200);
+    let began = Instant::now();
+    until(async || spawn_keyed(farm.http, &fresh_key(), "").await.status, |status| *status == 200).await;
+    assert!(began.elapsed() < Duration::from_millis(1500), "{:?}", began.elapsed());
 }
 
 /// A key that was not used before.

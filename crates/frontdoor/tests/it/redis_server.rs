@@ -54,12 +54,22 @@ impl RedisServer {
         self.signal("CONT");
     }
 
-    /// Sends it a command, as an operator would.
+    /// Sends it a command that it answers with `OK`.
     pub(crate) fn command(&self, arguments: &[&str]) {
+        let text = self.ask(arguments);
+        assert!(text.starts_with("OK"), "{arguments:?}: {text}");
+    }
+
+    /// Cuts every connection to it.
+    pub(crate) fn cut(&self) {
+        self.ask(&["client", "kill", "type", "normal"]);
+    }
+
+    fn ask(&self, arguments: &[&str]) -> String {
         let port = self.port.to_string();
         let output = Command::new("redis-cli").args(["-p", &port]).args(arguments).output().unwrap();
-        let text = String::from_utf8_lossy(&output.stdout);
-        assert!(output.status.success() && text.starts_with("OK"), "{arguments:?}: {text}");
+        assert!(output.status.success(), "{arguments:?}: {output:?}");
+        String::from_utf8_lossy(&output.stdout).into_owned()
     }
 
     fn signal(&self, name: &str) {
