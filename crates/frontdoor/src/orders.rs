@@ -37,17 +37,35 @@ struct Remembered {
 #[derive(Debug, Default)]
 pub(crate) struct Orders {
     /// Never held across an await.
-    nodes: Mutex<HashMap<NodeId, Remembered>>,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    nodes: HashMap<NodeId, Remembered>,
+    /// Nodes that are closed by an order which the registry has forgotten: asked for by every request, and hardly ever any.
+    closed: Vec<NodeId>,
+}
+
+impl State {
+    fn tidy(&mut self) {
+        let is_closed = |known: &Remembered| {
+            known.shown < known.order.generation && known.order.eligibility != Eligibility::Eligible
+        };
+        let closed = self.nodes.iter().filter(|(_, known)| is_closed(known));
+        self.closed = closed.map(|(node, _)| node.clone()).collect();
+    }
 }
 
 impl Orders {
-    fn lock(&self) -> MutexGuard<'_, HashMap<NodeId, Remembered>> {
-        self.nodes.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The registry has taken this order.
     pub(crate) fn given(&self, node: &NodeId, order: NodeOrder) {
-        let mut nodes = self.lock();
+        let mut state = self.lock();
+        let nodes = &mut state.nodes;
         if let Some(known) = nodes.get_mut(node) {
             if order.generation >= known.order.generation {
                 known.shown = order.generation;
@@ -57,16 +75,18 @@ impl Orders {
             let shown = order.generation;
             nodes.insert(node.clone(), Remembered { order, shown, missing: None });
         }
+        state.tidy();
     }
 
     /// The number of the node's highest order.
     pub(crate) fn generation(&self, node: &NodeId) -> u64 {
-        self.lock().get(node).map_or(0, |known| known.order.generation)
+        self.lock().nodes.get(node).map_or(0, |known| known.order.generation)
     }
 
     /// Takes in what the registry shows of all nodes, by name. The orders that it has forgotten: they are to be repeated.
     pub(crate) fn observe(&self, records: &[NodeRecord], forget: Duration) -> Vec<(NodeId, NodeOrder)> {
-        let mut nodes = self.lock();
+        let mut state = self.lock();
+        let nodes = &mut state.nodes;
         for record in records.iter().filter(|record| record.generation > 0) {
             let shown = NodeOrder {
                 generation: record.generation,
@@ -98,23 +118,22 @@ impl Orders {
             }
             true
         });
+        state.tidy();
         forgotten
     }
 
     /// The registry has the order again.
     pub(crate) fn restored(&self, node: &NodeId, generation: u64) {
-        if let Some(known) = self.lock().get_mut(node) {
+        let mut state = self.lock();
+        if let Some(known) = state.nodes.get_mut(node) {
             known.shown = known.shown.max(generation);
         }
+        state.tidy();
     }
 
     /// Nodes that are closed by an order which the registry has forgotten.
     pub(crate) fn closed(&self) -> Vec<NodeId> {
-        let nodes = self.lock();
-        let is_closed = |known: &Remembered| {
-            known.shown < known.order.generation && known.order.eligibility != Eligibility::Eligible
-        };
-        nodes.iter().filter(|(_, known)| is_closed(known)).map(|(node, _)| node.clone()).collect()
+        self.lock().closed.clone()
     }
 }
 
@@ -164,7 +183,7 @@ mod tests {
         orders
             .observe(&[record("a", 5, Eligibility::Cordoned), record("b", 0, Eligibility::Eligible)], FORGET);
         assert_eq!(orders.generation(&a), 5);
-        assert_eq!(orders.lock().len(), 1, "a node without orders takes no room");
+        assert_eq!(orders.lock().nodes.len(), 1, "a node without orders takes no room");
         orders.observe(&[], FORGET);
         tokio::time::advance(FORGET / 2).await;
         orders.observe(&[record("a", 5, Eligibility::Cordoned)], FORGET);

@@ -119,6 +119,11 @@ impl Snapshot {
         self.farm().cause.clone()
     }
 
+    /// The registry has said why starts fail on every node alike, or that they do not.
+    pub(crate) fn set_farm_cause(&self, cause: Option<FarmCause>) {
+        self.farm().cause = cause;
+    }
+
     /// Takes in what the registry knows now. Nodes that it has lost (it was wiped) are kept for `down`, until their agents
     /// have reported again; a farm of which most is gone is not believed for as long.
     fn refresh(&self, records: Vec<NodeRecord>, down: Duration) -> Refresh {

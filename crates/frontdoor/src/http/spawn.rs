@@ -153,3 +153,30 @@ impl hyper::body::Body for HandingOver {
         SizeHint::with_exact(self.json.as_ref().map_or(0, |json| json.len() as u64))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use model::{FarmCause, Timestamp};
+
+    use super::*;
+    use crate::spawn::SpawnError;
+
+    #[tokio::test]
+    async fn a_failure_that_all_nodes_have_in_common_is_named() {
+        let door = super::super::tests::door();
+        let detail = |error| explained(&door, Rejection { error, attempts: Vec::new() }).0.detail.clone();
+        let failed = || SpawnError::NoCapacity { why: "every node is full".into() };
+        assert_eq!(detail(failed()), "every node is full");
+        let since = Timestamp::now().before(Duration::from_secs(9));
+        let reason = "invalid license (exit code 6)".to_owned();
+        door.snapshot.set_farm_cause(Some(FarmCause { reason, since, requests: 5 }));
+        assert_eq!(
+            detail(failed()),
+            "every node is full; starts fail on every node: invalid license (exit code 6)"
+        );
+        let elsewhere = SpawnError::NoMatchingNode { why: "no node has the label".into() };
+        assert_eq!(detail(elsewhere), "no node has the label");
+    }
+}

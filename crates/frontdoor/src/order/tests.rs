@@ -182,3 +182,13 @@ fn fingerprints_stay_what_they_are() {
         assert_eq!(order.legacy_fingerprint().to_string(), legacy, "{body}");
     }
 }
+
+#[test]
+fn the_log_says_what_was_asked_and_never_the_session_token() {
+    let text = Order::parse(WHOLE.as_bytes()).unwrap().to_string();
+    assert_eq!(
+        text, "renderer=ssr pool=gpu label.sdk=2025.1 label.zone=b model=\"cars/a.scs\" wait=60s",
+        "no token"
+    );
+    assert_eq!(Order::parse(b"").unwrap().to_string(), "renderer=csr");
+}

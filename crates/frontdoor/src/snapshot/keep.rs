@@ -77,8 +77,7 @@ async fn refresh(
     let has_cause = door.snapshot.farm_cause().is_some();
     if has_cause || asked.is_none_or(|asked| asked.elapsed() >= ASK_CAUSE) {
         *asked = Some(Instant::now());
-        let cause = door.registry.farm_cause().await?;
-        door.snapshot.farm().cause = cause;
+        door.snapshot.set_farm_cause(door.registry.farm_cause().await?);
     }
     Ok(count)
 }
