@@ -1,14 +1,20 @@
-//! Work that goes on when the request that began it is gone: giving slots back, and learning how calls ended that had
-//! side effects. Shutdown waits for it.
+//! Work that goes on when the request that began it is gone: giving slots back, ending spawns that nobody waits for, and
+//! learning how calls ended that had side effects. Shutdown waits for it.
+//!
+//! What only repeats a call to the registry is bounded and dropped beyond: the reservation's end does the same. Ending a spawn
+//! that may have been started is never dropped: each takes one task, at most as many as there were requests, and so many at
+//! once talk to agents.
 
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use registry::RegistryError;
 use tokio::runtime::Handle;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, sleep, timeout_at};
 use tokio_util::task::TaskTracker;
 use tracing::{Instrument, Span, warn};
@@ -20,13 +26,18 @@ use crate::watched::Watched;
 const PATIENCE: Duration = Duration::from_secs(120);
 /// When the registry is back, not all that waited for it come at once.
 const SPREAD: Duration = Duration::from_millis(500);
-/// Most clean-ups at once. Beyond, reservations are left to expire.
-const MOST: usize = 10_000;
+/// Most clean-ups at once, ends of spawns aside. Beyond, reservations are left to expire.
+const MAX_TASKS: usize = 10_000;
+/// Most ends of spawns that talk to agents at once.
+const MAX_ENDING: usize = 256;
 
 /// Where clean-ups run.
 #[derive(Debug, Clone)]
 pub(crate) struct Cleanups {
     tasks: TaskTracker,
+    /// Ends of spawns.
+    ends: TaskTracker,
+    ending: Arc<Semaphore>,
     /// Guards are dropped anywhere, also while the runtime shuts down.
     runtime: Handle,
 }
@@ -34,12 +45,27 @@ pub(crate) struct Cleanups {
 impl Cleanups {
     /// To be called inside the runtime that will run them.
     pub(crate) fn new() -> Self {
-        Self { tasks: TaskTracker::new(), runtime: Handle::current() }
+        Self {
+            tasks: TaskTracker::new(),
+            ends: TaskTracker::new(),
+            ending: Arc::new(Semaphore::new(MAX_ENDING)),
+            runtime: Handle::current(),
+        }
+    }
+
+    /// Work that ends a spawn which may have been started: it is never left out.
+    pub(crate) fn end(&self, work: impl Future<Output = ()> + Send + 'static) {
+        self.ends.spawn_on(work.instrument(Span::current()), &self.runtime);
+    }
+
+    /// Waits for the turn to talk to an agent about an end.
+    pub(crate) async fn turn(&self) -> Option<OwnedSemaphorePermit> {
+        Arc::clone(&self.ending).acquire_owned().await.ok()
     }
 
     pub(crate) fn spawn(&self, work: impl Future<Output = ()> + Send + 'static) {
-        if self.tasks.len() >= MOST {
-            warn!(most = MOST, "clean-up left out, too many are under way");
+        if self.tasks.len() >= MAX_TASKS {
+            warn!(max = MAX_TASKS, "clean-up left out, too many are under way");
             return;
         }
         self.tasks.spawn_on(work.instrument(Span::current()), &self.runtime);
@@ -58,8 +84,10 @@ impl Cleanups {
     /// Waits until all are done, as long as `limit`; how many are not.
     pub(crate) async fn wait(&self, limit: Duration) -> usize {
         self.tasks.close();
-        let late = tokio::time::timeout(limit, self.tasks.wait()).await.is_err();
-        if late { self.tasks.len() } else { 0 }
+        self.ends.close();
+        let all = futures_util::future::join(self.tasks.wait(), self.ends.wait());
+        let late = tokio::time::timeout(limit, all).await.is_err();
+        if late { self.tasks.len() + self.ends.len() } else { 0 }
     }
 }
 
@@ -152,4 +180,34 @@ impl Backoff {
 /// Between half and all of a duration, so that replicas do not march in step.
 pub(crate) fn jittered(duration: Duration) -> Duration {
     duration.mul_f64(0.5 + fastrand::f64() / 2.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::sync::Notify;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn ends_of_spawns_are_not_left_out_when_all_else_is() {
+        let cleanups = Cleanups::new();
+        let (go, done) = (Arc::new(Notify::new()), Arc::new(std::sync::atomic::AtomicUsize::new(0)));
+        for _ in 0..MAX_TASKS {
+            let go = Arc::clone(&go);
+            cleanups.spawn(async move { go.notified().await });
+        }
+        let late = Arc::clone(&done);
+        cleanups.spawn(async move {
+            late.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        });
+        for _ in 0..1000 {
+            let (done, turn) = (Arc::clone(&done), cleanups.clone());
+            cleanups.end(async move {
+                let _turn = turn.turn().await;
+                done.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+            });
+        }
+        assert_eq!(cleanups.wait(Duration::from_secs(1)).await, MAX_TASKS, "those that wait");
+        assert_eq!(done.load(std::sync::atomic::Ordering::Relaxed), 1000);
+    }
 }

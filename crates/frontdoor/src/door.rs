@@ -3,8 +3,8 @@
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 
-use model::{Demand, NodeId, RequestId, SpawnId, TicketId};
-use registry::{Permits, Registry, RegistryError, Reservation, Reserve, Reserved, Standing};
+use model::{Demand, NodeId, RequestId, SpawnId};
+use registry::{Permits, Registry, RegistryError, Reservation, Reserve, Reserved};
 use tokio::net::TcpListener;
 use tokio::sync::{Mutex as AsyncMutex, watch};
 use tokio::time::Instant;
@@ -16,11 +16,12 @@ use crate::agent_client::Agents;
 use crate::cleanup::{Cleanups, persist};
 use crate::config::Config;
 use crate::held::Held;
-use crate::line::Line;
+use crate::line::{Line, Ticket};
 use crate::live::{self, Live};
 use crate::metrics::{CleanupKind, Metrics, Phase, Source};
 use crate::order::Order;
-use crate::picture::{self, Choice, Picture};
+use crate::orders::Orders;
+use crate::snapshot::{self, Choice, Snapshot};
 use crate::watched::{self, Watched};
 use crate::{follower, http, listen, sweeper};
 
@@ -33,7 +34,9 @@ pub(crate) struct Door {
     pub(crate) config: Config,
     pub(crate) registry: Watched,
     /// The farm as it was when the registry was last seen.
-    pub(crate) picture: Picture,
+    pub(crate) snapshot: Snapshot,
+    /// What operators want of nodes, in case the registry forgets it.
+    pub(crate) orders: Orders,
     pub(crate) agents: Agents,
     pub(crate) line: Line,
     pub(crate) cleanups: Cleanups,
@@ -85,7 +88,8 @@ impl Door {
         let metrics = Metrics::new(config.tls.clone());
         Self {
             registry: Watched::new(registry, metrics.registry_figures()),
-            picture: Picture::default(),
+            snapshot: Snapshot::default(),
+            orders: Orders::default(),
             agents: Agents::new(config.tls.agents.clone()),
             line: Line::new(config.max_waiting),
             cleanups: Cleanups::new(),
@@ -99,26 +103,27 @@ impl Door {
         }
     }
 
-    /// Asks the registry for a slot on a node that was not tried. When the caller goes away meanwhile, the answer is
-    /// awaited all the same, and a slot that was taken is given back.
+    /// Asks the registry for a slot on a node that is not excluded. Nodes that could not be reached a moment ago are avoided;
+    /// a request that does not wait in line gets one of them when there is no other. When the caller goes away meanwhile, the
+    /// answer is awaited all the same, and a slot that was taken is released.
     pub(crate) async fn reserve(
         self: &Arc<Self>,
         order: &Order,
-        tried: &[NodeId],
-        place: Option<(TicketId, Arc<AsyncMutex<()>>)>,
+        excluded: &[NodeId],
+        place: Option<(Ticket, Arc<AsyncMutex<()>>)>,
         request: &RequestId,
     ) -> Result<Got, RegistryError> {
-        let (door, request, tried) = (Arc::clone(self), request.clone(), tried.to_vec());
+        let (door, request, mut excluded) = (Arc::clone(self), request.clone(), excluded.to_vec());
         let (ticket, asking) = place.unzip();
         let mut ask = Reserve {
             spawn: SpawnId::mint(),
             demand: order.demand.clone(),
             placement: self.config.placement,
             avoid: Vec::new(),
-            place: ticket,
+            place: ticket.map(|ticket| ticket.id),
+            number: ticket.and_then(|ticket| ticket.number),
             owner: order.owner.clone(),
             most: order.most,
-            number: None,
         };
         let work = async move {
             let _asking = match &asking {
@@ -126,13 +131,16 @@ impl Door {
                 None => None,
             };
             let since = Instant::now();
-            let shunned = door.agents.shunned();
-            ask.avoid = tried.iter().chain(&shunned).cloned().collect();
+            excluded.append(&mut door.orders.closed());
+            let mut unreachable = door.agents.unreachable();
+            unreachable.retain(|node| !excluded.contains(node));
+            ask.avoid = excluded.iter().chain(&unreachable).cloned().collect();
             let asked = door.registry.outage().is_none();
             let mut reserved = door.registry.reserve(&ask).await;
-            if !shunned.is_empty() && matches!(reserved, Ok(Reserved::Full | Reserved::NoMatch { .. })) {
+            let short = matches!(reserved, Ok(Reserved::Full | Reserved::NoMatch { .. }));
+            if short && ask.place.is_none() && !unreachable.is_empty() {
                 // Better a node that could not be reached a moment ago than none.
-                ask.avoid = tried;
+                ask.avoid = excluded;
                 reserved = door.registry.reserve(&ask).await;
             }
             door.metrics.phase(Phase::Reserve, since.elapsed());
@@ -165,25 +173,21 @@ impl Door {
         });
     }
 
-    /// Chooses a node that was not tried from the last picture of the farm; `None` when there is none of use. What it gives
-    /// is held for nobody: the agent decides.
-    pub(crate) fn improvise(
+    /// Chooses a node that is not excluded from the last snapshot of the farm; `None` when there is none of use. The registry
+    /// holds nothing for it: the agent decides.
+    pub(crate) fn place_from_snapshot(
         self: &Arc<Self>,
         demand: &Demand,
-        tried: &[NodeId],
+        excluded: &[NodeId],
         request: &RequestId,
     ) -> Option<Got> {
-        match self.picture.choose(demand, tried, &self.agents.shunned()) {
-            Choice::Node { node, advertise } => {
-                self.metrics.placement(Source::Picture);
-                let chosen = Reservation {
-                    spawn: SpawnId::mint(),
-                    node,
-                    advertise,
-                    standing: Standing::Good,
-                    number: None,
-                };
-                Some(Got::Slot(Held::improvised(self, chosen, request.clone(), demand.renderer)))
+        let mut excluded = excluded.to_vec();
+        excluded.append(&mut self.orders.closed());
+        match self.snapshot.choose(demand, &excluded, &self.agents.unreachable()) {
+            Choice::Node { node, advertise, standing } => {
+                self.metrics.placement(Source::Snapshot);
+                let chosen = Reservation { spawn: SpawnId::mint(), node, advertise, standing, number: None };
+                Some(Got::Slot(Held::from_snapshot(self, chosen, request.clone(), demand.renderer)))
             }
             Choice::Full => Some(Got::Full),
             Choice::NoMatch { known } => Some(Got::NoMatch { known }),
@@ -279,7 +283,7 @@ impl FrontDoor {
         }
         spawn("follower", Box::pin(follower::follow(Arc::clone(&door))));
         spawn("probe", Box::pin(watched::probe(Arc::clone(&door))));
-        spawn("picture", Box::pin(picture::keep(Arc::clone(&door))));
+        spawn("snapshot", Box::pin(snapshot::keep(Arc::clone(&door))));
         spawn("live", Box::pin(live::follow::keep(Arc::clone(&door))));
         spawn("sweeper", Box::pin(sweeper::sweep(Arc::clone(&door))));
         spawn("line", Box::pin(Line::keep_places(Arc::clone(&door))));

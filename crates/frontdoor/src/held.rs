@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use model::{NodeId, RendererType, RequestId, SpawnId};
-use registry::{RegistryError, Reservation};
+use registry::{RegistryError, Reservation, Standing};
 use tokio::time::{Instant, timeout};
 use tracing::{debug, info};
 use wire::v1;
@@ -38,8 +38,8 @@ pub(crate) struct Held {
     request: RequestId,
     since: Instant,
     stage: Stage,
-    /// Chosen from the picture for this renderer: the registry holds nothing.
-    improvised: Option<RendererType>,
+    /// Chosen from the snapshot for this renderer: the registry holds nothing.
+    snapshot: Option<RendererType>,
 }
 
 impl Held {
@@ -50,24 +50,34 @@ impl Held {
         request: RequestId,
         since: Instant,
     ) -> Self {
-        Self { door: Arc::clone(door), reservation, request, since, stage: Stage::Reserved, improvised: None }
+        Self { door: Arc::clone(door), reservation, request, since, stage: Stage::Reserved, snapshot: None }
     }
 
-    /// A node that was chosen from the picture.
-    pub(crate) fn improvised(
+    /// A node that was chosen from the snapshot.
+    pub(crate) fn from_snapshot(
         door: &Arc<Door>,
         chosen: Reservation,
         request: RequestId,
         renderer: RendererType,
     ) -> Self {
         let mut held = Self::new(door, chosen, request, Instant::now());
-        held.improvised = Some(renderer);
+        held.snapshot = Some(renderer);
         held
     }
 
-    /// Whether it was chosen from the picture.
-    pub(crate) fn is_improvised(&self) -> bool {
-        self.improvised.is_some()
+    /// Whether it was chosen from the snapshot.
+    pub(crate) fn is_from_snapshot(&self) -> bool {
+        self.snapshot.is_some()
+    }
+
+    /// How the node stood when it was chosen.
+    pub(crate) fn standing(&self) -> Standing {
+        self.reservation.standing
+    }
+
+    /// The number of the place in line that was given up for the slot.
+    pub(crate) fn number(&self) -> Option<u64> {
+        self.reservation.number
     }
 
     pub(crate) fn node(&self) -> &NodeId {
@@ -78,11 +88,17 @@ impl Held {
         self.reservation.spawn
     }
 
-    /// Has the agent start the spawn, and waits until it is ready or has ended.
-    pub(crate) async fn start(&mut self, order: &Order, deadline: Instant) -> Result<Outcome, AgentError> {
+    /// Has the agent start the spawn, and waits until it is ready or has ended; for a connection to the agent as long as
+    /// `connect`.
+    pub(crate) async fn start(
+        &mut self,
+        order: &Order,
+        deadline: Instant,
+        connect: Duration,
+    ) -> Result<Outcome, AgentError> {
         let asked = Instant::now();
         let door = Arc::clone(&self.door);
-        let link = door.agents.link(&self.reservation.node, &self.reservation.advertise).await?;
+        let link = door.agents.link(&self.reservation.node, &self.reservation.advertise, connect).await?;
         let now = Instant::now();
         let left = deadline.saturating_duration_since(now);
         let message = v1::SpawnRequest {
@@ -122,7 +138,7 @@ impl Held {
         match abandoned {
             Ok(()) => {
                 // Asking the agent directly only makes it sooner.
-                self.door.cleanups.spawn(async move {
+                self.door.cleanups.end(async move {
                     stop(&door, &reservation, &request).await;
                 });
             }
@@ -143,9 +159,9 @@ impl Drop for Held {
     fn drop(&mut self) {
         let door = Arc::clone(&self.door);
         let Reservation { node, spawn, .. } = self.reservation.clone();
-        match (self.stage, self.improvised) {
+        match (self.stage, self.snapshot) {
             (Stage::Done, _) => {}
-            (Stage::Reserved, Some(renderer)) => door.picture.give_back(&node, renderer),
+            (Stage::Reserved, Some(renderer)) => door.snapshot.give_back(&node, renderer),
             (Stage::Reserved, None) => {
                 door.metrics.cleanup(CleanupKind::Release);
                 self.door.cleanups.spawn(async move {
@@ -156,15 +172,29 @@ impl Drop for Held {
                 door.metrics.cleanup(CleanupKind::Cancel);
                 info!(spawn.id = %spawn, node.id = %node, "spawn cancelled, nobody waits for it any more");
                 let (reservation, request) = (self.reservation.clone(), self.request.clone());
-                self.door.cleanups.spawn(async move {
-                    futures_util::future::join(
-                        abandon(&door, &reservation),
-                        stop(&door, &reservation, &request),
-                    )
-                    .await;
-                });
+                self.door.cleanups.end(end(door, reservation, request));
             }
         }
+    }
+}
+
+/// Ends a spawn that may have been started: by the agent, and by the registry's order to it.
+async fn end(door: Arc<Door>, reservation: Reservation, request: RequestId) {
+    let Reservation { node, spawn, .. } = &reservation;
+    let stop = async {
+        let _turn = door.cleanups.turn().await;
+        stop(&door, &reservation, &request).await
+    };
+    let (stopped, abandoned) = futures_util::future::join(stop, door.registry.abandon(node, *spawn)).await;
+    if abandoned.is_ok() {
+        return;
+    }
+    if stopped {
+        // The agent has ended it. What is left is the reservation, which expires by itself.
+        let registry = Arc::clone(&door);
+        door.cleanups.spawn(async move { abandon(&registry, &reservation).await });
+    } else {
+        abandon(&door, &reservation).await;
     }
 }
 

@@ -4,8 +4,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use model::RequestId;
 use model::api::{ErrorCode, Problem, SpawnAnswer};
+use model::{Exit, NodeId, RequestId, SpawnId, SpawnState};
 use registry::{Claim, IdempotencyKey, RegistryError};
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
@@ -13,11 +13,15 @@ use tokio::time::{Instant, sleep, timeout_at};
 use tracing::{debug, warn};
 use uuid::Uuid;
 
-use crate::cleanup::persist;
+use crate::cleanup::{jittered, persist};
 use crate::door::Door;
 use crate::held::Held;
 use crate::order::Order;
 
+/// While the registry cannot be asked, settling a key is tried this often.
+const SETTLE_AGAIN: Duration = Duration::from_millis(100);
+/// An answer that says that there is no spawn is not worth a longer wait for the registry than this.
+const SETTLE_FAILURE: Duration = Duration::from_secs(2);
 /// How often a waiter asks whether the answer is there, nudged or not.
 const ASK: Duration = Duration::from_millis(100);
 /// How long an answer is kept that says "not now". Those who asked at the same time all get it; who comes back later
@@ -45,6 +49,8 @@ pub(crate) enum KeyError {
     StillRunning,
     /// Its answer was kept by a version that wrote it differently.
     Unreadable,
+    /// The spawn that the key was answered with has ended: its endpoint may lead to another caller's by now.
+    SpawnEnded { node: NodeId, spawn: SpawnId, exit: Box<Exit> },
     /// The registry is away.
     Registry(RegistryError),
 }
@@ -60,7 +66,8 @@ pub(crate) async fn once<W>(
 where
     W: Future<Output = Result<(SpawnAnswer, Held), Box<Problem>>>,
 {
-    let fingerprint = order.fingerprint();
+    let mut fingerprint = order.fingerprint();
+    let mut legacy = Some(order.legacy_fingerprint());
     let deadline = Instant::now() + order.wait + door.config.spawn_deadline + SLACK;
     let mut nudges = door.nudges.subscribe();
     loop {
@@ -72,22 +79,42 @@ where
                     // Somebody else took over; their answer counts, and dropping the work leaves nothing behind.
                     () = claim.renew() => continue,
                 };
-                if let Some(answer) = claim.settle(outcome).await {
+                if let Some(answer) = claim.settle(outcome, deadline).await.map_err(KeyError::Registry)? {
                     return Ok(answer);
                 }
             }
             Taken::Settled(text) => match replay(&text) {
                 Some(answer) => {
+                    if let Ok(answer) = &answer {
+                        still_there(door, answer).await?;
+                    }
                     debug!(request.id = %request, "answer given again");
                     door.metrics.replay();
                     return Ok(answer);
                 }
                 None => return Err(KeyError::Unreadable),
             },
-            Taken::Conflict => return Err(KeyError::Conflict),
+            // A front door of the release before this one may have claimed the key for the same request.
+            Taken::Conflict => match legacy.take() {
+                Some(older) => fingerprint = older,
+                None => return Err(KeyError::Conflict),
+            },
             Taken::Running if Instant::now() >= deadline => return Err(KeyError::StillRunning),
             Taken::Running => ask_later(&mut nudges).await,
         }
+    }
+}
+
+/// Refuses an answer whose spawn is known to have ended. One that the registry does not know counts as there: its agent may
+/// not have reported it yet.
+async fn still_there(door: &Door, answer: &SpawnAnswer) -> Result<(), KeyError> {
+    let record = door.registry.spawn(answer.id).await.map_err(KeyError::Registry)?;
+    match record.filter(|record| record.state == SpawnState::Exited).and_then(|record| record.exit) {
+        Some(exit) => {
+            let (node, spawn) = (answer.node.clone(), answer.id);
+            Err(KeyError::SpawnEnded { node, spawn, exit: Box::new(exit) })
+        }
+        None => Ok(()),
     }
 }
 
@@ -151,9 +178,16 @@ impl ClaimHeld {
         }
     }
 
-    /// Leaves the answer for everybody who asks with this key. `None` when somebody else's counts by now. Once begun it
-    /// is seen through: from here on the answer belongs to the key, not to the caller.
-    async fn settle(mut self, outcome: Result<(SpawnAnswer, Held), Box<Problem>>) -> Option<Answer> {
+    /// Keeps the answer for everybody who asks with this key. `None` when another claimant's answer counts by now. Once begun
+    /// it is seen through: from here on the answer belongs to the key, not to the caller.
+    ///
+    /// While the registry is away, settling is tried until the deadline. A spawn whose key cannot be settled is ended, and the
+    /// error is the answer: a claim that lapses would let a second spawn start for the same key.
+    async fn settle(
+        mut self,
+        outcome: Result<(SpawnAnswer, Held), Box<Problem>>,
+        deadline: Instant,
+    ) -> Result<Option<Answer>, RegistryError> {
         let cleanups = self.door.cleanups.clone();
         let work = async move {
             let (answer, held) = match outcome {
@@ -161,40 +195,49 @@ impl ClaimHeld {
                 Err(problem) => (Err(problem), None),
             };
             // What could not be kept either, and what says how long to wait from now: dropping the claim frees the key.
-            let momentary = [ErrorCode::RegistryUnavailable, ErrorCode::RateLimited];
+            let momentary = [ErrorCode::RegistryUnavailable, ErrorCode::RateLimited, ErrorCode::Internal];
             if answer.as_ref().is_err_and(|problem| momentary.contains(&problem.code)) {
-                return Some(answer);
+                return Ok(Some(answer));
             }
             let not_now = answer.as_ref().is_err_and(|problem| matches!(problem.status, 429 | 503));
             let keep = if not_now { KEEP_NOT_NOW } else { self.door.registry.timing().idempotency };
-            let settled = self.write(&keepable(&answer), keep).await;
-            if settled == Some(false) {
-                return None;
+            let end = if held.is_some() { deadline } else { deadline.min(Instant::now() + SETTLE_FAILURE) };
+            match self.write(&keepable(&answer), keep, end).await {
+                Ok(true) => {
+                    if let Some(mut held) = held {
+                        held.keep();
+                    }
+                    Ok(Some(answer))
+                }
+                Ok(false) => Ok(None),
+                // Dropping `held` ends the spawn.
+                Err(error) if held.is_some() => {
+                    warn!(%error, "spawn ended: its idempotency key could not be settled");
+                    Err(error)
+                }
+                Err(_) => Ok(Some(answer)),
             }
-            // Settled, or the registry is away: the caller gets the answer, and whoever asks again while the registry
-            // does not know it gets the key's claim when it lapses.
-            if let Some(mut held) = held {
-                held.keep();
-            }
-            Some(answer)
         };
         cleanups.finish(work).await
     }
 
-    /// `None` when the registry stayed away; then it is tried in the background for a while.
-    async fn write(&mut self, answer: &str, keep: Duration) -> Option<bool> {
-        const TRY: Duration = Duration::from_secs(2);
-        self.open = false;
-        let (door, key, claimant, answer) =
-            (Arc::clone(&self.door), self.key.clone(), self.claimant, answer.to_owned());
-        let settle = async move {
-            persist(&door.registry, "settle", || {
-                door.registry.settle(&key, claimant, Some((answer.as_str(), keep)))
-            })
-            .await
-        };
-        let settle = self.door.cleanups.finish(settle);
-        timeout_at(Instant::now() + TRY, settle).await.ok().flatten()
+    /// Whether the claim was still this one's; the error when the registry could not be asked until `end`.
+    async fn write(&mut self, answer: &str, keep: Duration, end: Instant) -> Result<bool, RegistryError> {
+        loop {
+            let settled = self.door.registry.settle(&self.key, self.claimant, Some((answer, keep))).await;
+            match settled {
+                Ok(mine) => {
+                    self.open = false;
+                    return Ok(mine);
+                }
+                Err(error) if Instant::now() >= end => return Err(error),
+                Err(_) => {
+                    // A registry that stays away is reported by the call after this.
+                    timeout_at(end, self.door.registry.back()).await.ok();
+                    sleep(jittered(SETTLE_AGAIN)).await;
+                }
+            }
+        }
     }
 }
 

@@ -4,8 +4,8 @@
 //! Reading order: [`Options`] and [`Config`] (what it is told), `exposure` (what others may not reach without being asked who
 //! they are), `door` (its parts, and how they start), `listen` (connections, with TLS and without), `spawn` (the path
 //! of `POST /spawn`, top to bottom), `held` (a slot that is given back unless somebody keeps it), `line` (waiting for
-//! capacity), `idempotency` (one key, one answer), `agent_client` (gRPC to the nodes), `operate` (opening and
-//! closing nodes), `http` (the surface: routes, handlers, errors), `pages` (dashboard, demo, client library), `watched` and `picture`
+//! capacity), `idempotency` (one key, one answer), `agent_client` (gRPC to the nodes), `operate` and `orders` (opening and
+//! closing nodes), `http` (the surface: routes, handlers, errors), `pages` (dashboard, demo, client library), `watched` and `snapshot`
 //! (the registry, and doing without it), `gate` and `pace` (who is let in, and how often it may spawn), `live` (telling subscribers what happens), `follower` and `sweeper` (what runs beside the requests), `shutdown` (the order of leaving).
 //!
 //! Invariants: only `http` knows status codes; only `agent_client` knows gRPC; a slot is never held by anything but a
@@ -29,10 +29,11 @@ mod metrics;
 mod operate;
 mod options;
 mod order;
+mod orders;
 mod pace;
 mod pages;
-mod picture;
 mod shutdown;
+mod snapshot;
 mod spawn;
 mod strict;
 mod sweeper;

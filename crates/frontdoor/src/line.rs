@@ -19,7 +19,7 @@ use tracing::{debug, warn};
 use crate::cleanup::{jittered, persist};
 use crate::door::{Door, Got};
 use crate::order::Order;
-use crate::spawn::SpawnError;
+use crate::spawn::{Exclusions, SpawnError};
 
 /// The first waiter asks at least this often, nudged or not.
 const ASK: Duration = Duration::from_millis(500);
@@ -53,9 +53,17 @@ struct Queue {
     places: usize,
 }
 
+/// A place in line across the slots that turned out to be none.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Ticket {
+    pub(crate) id: TicketId,
+    /// The number that the place had before it was given up for a slot.
+    pub(crate) number: Option<u64>,
+}
+
 #[derive(Debug)]
 struct Waiter {
-    ticket: TicketId,
+    ticket: Ticket,
     /// Rings when it is time to ask.
     turn: Notify,
 }
@@ -91,7 +99,7 @@ impl Line {
             sleep(every).await;
             let tickets: Vec<TicketId> = {
                 let state = door.line.state();
-                state.queues.values().flat_map(|q| q.waiters.iter().map(|w| w.ticket)).collect()
+                state.queues.values().flat_map(|q| q.waiters.iter().map(|w| w.ticket.id)).collect()
             };
             if tickets.is_empty() {
                 continue;
@@ -102,7 +110,7 @@ impl Line {
         }
     }
 
-    fn enter(door: &Arc<Door>, order: &Order) -> Result<Place, SpawnError> {
+    fn enter(door: &Arc<Door>, order: &Order, ticket: Ticket) -> Result<Place, SpawnError> {
         let mut state = door.line.state();
         let most = door.line.most;
         if state.places >= most {
@@ -124,7 +132,7 @@ impl Line {
             door: Arc::clone(door),
             demand: order.demand.clone(),
             limited: limited.map(|(owner, _)| owner),
-            waiter: Arc::new(Waiter { ticket: TicketId::mint(), turn: Notify::new() }),
+            waiter: Arc::new(Waiter { ticket, turn: Notify::new() }),
             asking: Arc::default(),
             counted: false,
             given_up: false,
@@ -132,21 +140,24 @@ impl Line {
     }
 }
 
-/// Waits until there is a slot, or until the caller's patience is over: then the answer says what is short. While
-/// the registry is away, places are kept as they are. Who has as many spawns as it may have waits no longer.
+/// Waits until there is a slot on a node that is not excluded, or until `end`: then the answer says what is short. While the
+/// registry is away, places are kept as they are. An owner who has as many spawns as it may have waits no longer. A ticket
+/// with a number takes its place before all that came after it.
 pub(crate) async fn wait(
     door: &Arc<Door>,
     order: &Order,
-    patience: Instant,
+    end: Instant,
+    ticket: Ticket,
+    exclusions: &Exclusions,
     request: &RequestId,
 ) -> Result<Got, SpawnError> {
-    let mut place = Line::enter(door, order)?;
+    let mut place = Line::enter(door, order, ticket)?;
     let mut last = Ok(Got::Full);
     let waiting = async {
         let entrance = place.entrance();
         let entering = entrance.lock_owned().await;
         place.line_up();
-        last = place.ask(order, request).await;
+        last = place.ask(order, exclusions, request).await;
         place.counted = true;
         door.metrics.joined_line();
         drop(entering);
@@ -156,15 +167,23 @@ pub(crate) async fn wait(
                 () = place.waiter.turn.notified() => {}
                 () = sleep(pause) => {}
             }
-            last = place.ask(order, request).await;
+            last = place.ask(order, exclusions, request).await;
         }
     };
     // What the last answer was is told either way.
-    let _over = timeout_at(patience, waiting).await;
+    let _over = timeout_at(end, waiting).await;
     if matches!(last, Ok(Got::Slot(_) | Got::OverQuota)) {
         place.given_up = true;
     }
     last.map_err(SpawnError::Registry)
+}
+
+/// Where a ticket belongs among those that wait, by the numbers they had before: one that had none has come later.
+fn place_of(number: Option<u64>, waiters: impl ExactSizeIterator<Item = Option<u64>>) -> usize {
+    let last = waiters.len();
+    let Some(number) = number else { return last };
+    let mut waiters = waiters;
+    waiters.position(|other| other.is_none_or(|other| other > number)).unwrap_or(last)
 }
 
 /// One place in line, left when dropped.
@@ -190,24 +209,31 @@ impl Place {
 
     fn line_up(&self) {
         let mut state = self.door.line.state();
-        state.queues.entry(self.demand.clone()).or_default().waiters.push_back(Arc::clone(&self.waiter));
+        let waiters = &mut state.queues.entry(self.demand.clone()).or_default().waiters;
+        let tickets = waiters.iter().map(|waiter| waiter.ticket.number);
+        waiters.insert(place_of(self.waiter.ticket.number, tickets), Arc::clone(&self.waiter));
     }
 
     fn is_first(&self) -> bool {
         let state = self.door.line.state();
         let first = state.queues.get(&self.demand).and_then(|q| q.waiters.front());
-        first.is_some_and(|first| first.ticket == self.waiter.ticket)
+        first.is_some_and(|first| first.ticket.id == self.waiter.ticket.id)
     }
 
-    async fn ask(&self, order: &Order, request: &RequestId) -> Result<Got, RegistryError> {
+    async fn ask(
+        &self,
+        order: &Order,
+        exclusions: &Exclusions,
+        request: &RequestId,
+    ) -> Result<Got, RegistryError> {
         let place = Some((self.waiter.ticket, Arc::clone(&self.asking)));
-        self.door.reserve(order, &[], place, request).await
+        self.door.reserve(order, &exclusions.in_line(), place, request).await
     }
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
-        let ticket = self.waiter.ticket;
+        let ticket = self.waiter.ticket.id;
         let mut state = self.door.line.state();
         state.places -= 1;
         if let Some(owner) = &self.limited
@@ -222,7 +248,7 @@ impl Drop for Place {
             self.door.metrics.left_line();
         }
         if let Some(queue) = state.queues.get_mut(&self.demand) {
-            queue.waiters.retain(|waiter| waiter.ticket != ticket);
+            queue.waiters.retain(|waiter| waiter.ticket.id != ticket);
             queue.places -= 1;
             // Who was first has gone: whoever is first now asks.
             if let Some(first) = queue.waiters.front() {
@@ -241,6 +267,26 @@ impl Drop for Place {
                 })
                 .await;
             });
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::place_of;
+
+    #[test]
+    fn a_ticket_comes_back_to_its_place() {
+        for (number, waiters, expected) in [
+            (None, &[][..], 0),
+            (None, &[Some(1), None], 2),
+            (Some(3), &[], 0),
+            (Some(3), &[None, None], 0),
+            (Some(3), &[Some(2), None], 1),
+            (Some(3), &[Some(2), Some(4), None], 1),
+            (Some(3), &[Some(1), Some(2)], 2),
+        ] {
+            assert_eq!(place_of(number, waiters.iter().copied()), expected, "{number:?} {waiters:?}");
         }
     }
 }

@@ -54,7 +54,7 @@ pub(crate) enum Attempt {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum Source {
     Registry,
-    Picture,
+    Snapshot,
 }
 
 /// How something that was held was given back.
@@ -83,7 +83,7 @@ macro_rules! label {
 label!(Attempt {
     Ready => "ready", Refused => "refused", NotSent => "not-sent", Unknown => "unknown", Ended => "ended",
 });
-label!(Source { Registry => "registry", Picture => "picture" });
+label!(Source { Registry => "registry", Snapshot => "picture" });
 label!(CleanupKind { Release => "release", Abandon => "abandon", Cancel => "cancel", Renounce => "renounce" });
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -145,7 +145,7 @@ pub(crate) struct Metrics {
     placements: Family<PlacementLabels, Counter>,
     operations: Family<OperationLabels, Counter>,
     authentication_failures: Family<FailureLabels, Counter>,
-    picture_nodes: Gauge<i64, AtomicI64>,
+    snapshot_nodes: Gauge<i64, AtomicI64>,
     live: live::metrics::Figures,
     connections: listen::Figures,
     certificates: Family<CertificateLabels, Gauge<i64, AtomicI64>>,
@@ -194,12 +194,12 @@ impl Metrics {
             placements: register!(
                 Family::default(),
                 "placements",
-                "Nodes chosen, by the registry or, while it is away, from the last picture of the farm"
+                "Nodes chosen, by the registry or, while it is away, from the last snapshot of the farm"
             ),
-            picture_nodes: register!(
+            snapshot_nodes: register!(
                 Gauge::default(),
                 "picture_nodes",
-                "Nodes in the last picture of the farm"
+                "Nodes in the last snapshot of the farm"
             ),
             registry_figures: Figures {
                 up: register!(Gauge::default(), "registry_up", "Whether the registry answers"),
@@ -292,8 +292,8 @@ impl Metrics {
         self.placements.get_or_create(&PlacementLabels { source }).inc();
     }
 
-    pub(crate) fn picture(&self, nodes: usize) {
-        self.picture_nodes.set(i64::try_from(nodes).unwrap_or(i64::MAX));
+    pub(crate) fn snapshot(&self, nodes: usize) {
+        self.snapshot_nodes.set(i64::try_from(nodes).unwrap_or(i64::MAX));
     }
 
     /// For whoever watches the registry.

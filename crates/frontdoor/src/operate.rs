@@ -10,18 +10,23 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use model::api::EligibilityAnswer;
-use model::{Drain, Eligibility, NodeId, RequestId, Timestamp, timing};
+use model::{Availability, Drain, Eligibility, NodeId, RequestId, Timestamp, timing};
 use registry::RegistryError;
 use serde::Deserialize;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 use tracing::{info, warn};
 use wire::v1;
 
 use crate::door::Door;
+use crate::orders::NodeOrder;
 use crate::strict::{self, Invalid, Number, check_printable};
 
-/// An agent that takes longer than this is told by its next heartbeat.
-const ACKNOWLEDGE: Duration = Duration::from_secs(2);
+/// An agent that takes longer than this, the connection included, gets the order with its next heartbeat.
+const ACKNOWLEDGE: Duration = Duration::from_secs(4);
+/// An order whose number the agent does not follow is given again so often, after this time each: its next report tells the
+/// registry which number to go on from.
+const MAX_REPEATS: u32 = 4;
+const REPEAT: Duration = Duration::from_millis(600);
 /// Longest deadline of a drain, in seconds: a week.
 const LONGEST_DRAIN: u64 = 7 * 24 * 3600;
 /// Most characters of a drain's reason.
@@ -119,25 +124,25 @@ pub(crate) async fn operate(
     let work = {
         let door = Arc::clone(door);
         async move {
-            let drain = match operation.drain() {
-                Some(order) => Some(drain(order, by.clone(), door.registry.now().await?)),
-                None => None,
-            };
             let eligibility = operation.eligibility();
-            let order = door.registry.set_eligibility(&node, eligibility, drain.as_ref(), by.as_deref());
-            let Some(generation) = order.await? else { return Ok(None) };
-            let message = v1::SetEligibilityRequest {
-                eligibility: v1::Eligibility::from(eligibility).into(),
-                deadline_ms: operation
-                    .drain()
-                    .map(|order| u64::try_from(order.deadline.as_millis()).unwrap_or(u64::MAX)),
-                reason: drain.as_ref().and_then(|drain| drain.reason.clone()),
-                by: by.clone(),
-                node: node.to_string(),
-                generation,
+            let mut repeats = 0;
+            let (standing, drain) = loop {
+                let Some((standing, drain)) =
+                    order(&door, &node, &operation, by.as_deref(), &request).await?
+                else {
+                    return Ok(None);
+                };
+                if standing != Standing::Outdated || repeats == MAX_REPEATS {
+                    break (standing, drain);
+                }
+                repeats += 1;
+                sleep(REPEAT).await;
             };
-            let told = tell(&door, &node, message, &request).await?;
-            let Some((remaining, agent_acknowledged)) = told else { return Ok(None) };
+            let (remaining, agent_acknowledged) = match standing {
+                Standing::Confirmed { remaining } => (remaining, true),
+                Standing::Unconfirmed { remaining } => (remaining, false),
+                Standing::Outdated => (0, false),
+            };
             door.metrics.operation(eligibility, agent_acknowledged);
             let by = by.as_deref().unwrap_or("unknown");
             let deadline = drain.map(|drain| drain.deadline);
@@ -153,32 +158,113 @@ pub(crate) async fn operate(
     door.cleanups.finish(work).await
 }
 
+/// How an order stands once it was given.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Standing {
+    /// The agent follows it, or a newer one that the registry knows as well.
+    Confirmed { remaining: u32 },
+    /// The agent has not said so.
+    Unconfirmed { remaining: u32 },
+    /// The agent has an order with a higher number than the registry knows: the registry went back to an older state, and
+    /// learns the number from the agent's next report. The order must be given again.
+    Outdated,
+}
+
+/// Gives the order once: to the registry, then to the agent. `None`: there is no such node.
+async fn order(
+    door: &Door,
+    node: &NodeId,
+    operation: &Operation,
+    by: Option<&str>,
+    request: &RequestId,
+) -> Result<Option<(Standing, Option<Drain>)>, RegistryError> {
+    let drain = match operation.drain() {
+        Some(order) => Some(drain(order, by.map(str::to_owned), door.registry.now().await?)),
+        None => None,
+    };
+    let eligibility = operation.eligibility();
+    let order = door.registry.set_eligibility(node, eligibility, drain.as_ref(), by);
+    let Some(generation) = order.await? else { return Ok(None) };
+    if generation < door.orders.generation(node) {
+        // The registry has forgotten a higher number, which the next refresh of the snapshot repeats.
+        return Ok(Some((Standing::Outdated, drain)));
+    }
+    door.orders.given(node, NodeOrder { generation, eligibility, drain: drain.clone() });
+    door.snapshot.order(node, eligibility);
+    let message = v1::SetEligibilityRequest {
+        eligibility: v1::Eligibility::from(eligibility).into(),
+        deadline_ms: operation
+            .drain()
+            .map(|order| u64::try_from(order.deadline.as_millis()).unwrap_or(u64::MAX)),
+        reason: drain.as_ref().and_then(|drain| drain.reason.clone()),
+        by: by.map(str::to_owned),
+        node: node.to_string(),
+        generation,
+    };
+    let told = tell(door, node, message, request).await?;
+    Ok(told.map(|standing| (standing, drain)))
+}
+
 /// The deadline is in the registry's time, which is what the agent's remaining time is taken from.
 fn drain(order: &DrainOrder, by: Option<String>, now: Timestamp) -> Drain {
     Drain { deadline: now.after(order.deadline), reason: order.reason.clone(), by, started_at: now }
 }
 
-/// How many spawns the node still has, and whether its agent has said so itself. `None`: there is no such node any more.
+/// Hands the order to the node's agent. `None`: there is no such node any more.
 async fn tell(
     door: &Door,
     node: &NodeId,
     message: v1::SetEligibilityRequest,
     request: &RequestId,
-) -> Result<Option<(u32, bool)>, RegistryError> {
+) -> Result<Option<Standing>, RegistryError> {
     let Some(record) = door.registry.node(node).await? else { return Ok(None) };
+    if record.availability == Availability::Down {
+        // Its spawns are lost, and whatever is at its address now is not its agent.
+        return Ok(Some(Standing::Unconfirmed { remaining: 0 }));
+    }
+    let generation = message.generation;
     let call = door.agents.set_eligibility(node, &record.description.advertise, message, request);
     let why = match timeout(ACKNOWLEDGE, call).await {
-        Ok(Ok(remaining)) => return Ok(Some((remaining, true))),
+        Ok(Ok(reply)) => return Ok(Some(judge(generation, &reply, record.generation))),
         Ok(Err(error)) => error.to_string(),
         Err(_) => format!("no answer within {ACKNOWLEDGE:?}"),
     };
-    warn!(node.id = %node, why, "the agent has not confirmed, its next heartbeat will tell it");
-    Ok(Some((record.used, false)))
+    warn!(node.id = %node, why, "the agent has not confirmed the order, its next heartbeat brings it");
+    Ok(Some(Standing::Unconfirmed { remaining: record.used }))
+}
+
+/// What an agent's answer to the order with this number means. `known`: the number that the registry shows. Agents of the
+/// release before this one answer 0.
+fn judge(generation: u64, reply: &v1::SetEligibilityReply, known: u64) -> Standing {
+    let remaining = reply.remaining;
+    match reply.generation {
+        0 => Standing::Confirmed { remaining },
+        follows if follows < generation => Standing::Unconfirmed { remaining },
+        follows if follows > generation.max(known) => Standing::Outdated,
+        _ => Standing::Confirmed { remaining },
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_order_counts_as_confirmed_when_the_agent_follows_it_or_a_newer_one_that_is_known() {
+        let answer = |generation| v1::SetEligibilityReply { remaining: 2, generation };
+        let (confirmed, unconfirmed) =
+            (Standing::Confirmed { remaining: 2 }, Standing::Unconfirmed { remaining: 2 });
+        for (given, follows, known, expected) in [
+            (5, 5, 5, confirmed),
+            (5, 0, 5, confirmed),
+            (5, 4, 5, unconfirmed),
+            (5, 6, 6, confirmed),
+            (5, 7, 6, Standing::Outdated),
+            (5, 9, 5, Standing::Outdated),
+        ] {
+            assert_eq!(judge(given, &answer(follows), known), expected, "{given} {follows} {known}");
+        }
+    }
 
     #[test]
     fn every_field_of_a_drain_is_optional() {

@@ -76,10 +76,102 @@ impl Order {
     }
 
     /// The same for two orders exactly when they ask for the same: what was left out counts as its default.
+    ///
+    /// Front doors of different releases compare it, so its form is fixed: a field that is added to the request is left out
+    /// where it has its default, and a change to what is there needs another [`Canonical::version`].
     pub(crate) fn fingerprint(&self) -> Uuid {
-        const ORDERS: Uuid = Uuid::from_u128(0x5f0c_3c0e_0c36_5b0a_9d0e_7a1c_94b1_4d77);
-        // A struct of texts and numbers cannot fail to become JSON.
-        Uuid::new_v5(&ORDERS, &serde_json::to_vec(self).unwrap_or_default())
+        let Demand { renderer, pool, labels } = &self.demand;
+        fingerprint(&Canonical {
+            version: 1,
+            renderer: (*renderer != RendererType::default()).then_some(renderer.as_str()),
+            pool: pool.as_deref(),
+            labels,
+            model: self.model.as_deref(),
+            session_token: self.session_token.as_deref(),
+            wait_seconds: self.wait.as_secs(),
+        })
+    }
+
+    /// The fingerprint that the release before the fixed form gives to the same order.
+    pub(crate) fn legacy_fingerprint(&self) -> Uuid {
+        let Demand { renderer, pool, labels } = &self.demand;
+        fingerprint(&Legacy {
+            demand: LegacyDemand { renderer: renderer.as_str(), pool: pool.as_deref(), labels },
+            model: self.model.as_deref(),
+            session_token: self.session_token.as_deref(),
+            wait: LegacyWait { secs: self.wait.as_secs(), nanos: 0 },
+        })
+    }
+}
+
+fn fingerprint(form: &impl Serialize) -> Uuid {
+    const ORDERS: Uuid = Uuid::from_u128(0x5f0c_3c0e_0c36_5b0a_9d0e_7a1c_94b1_4d77);
+    // A struct of texts and numbers cannot fail to become JSON.
+    Uuid::new_v5(&ORDERS, &serde_json::to_vec(form).unwrap_or_default())
+}
+
+/// An order as JSON whose every byte is fixed: fields in this order, labels by name, defaults left out.
+#[derive(Debug, Serialize)]
+struct Canonical<'a> {
+    version: u8,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    renderer: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pool: Option<&'a str>,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    labels: &'a BTreeMap<String, String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    model: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    session_token: Option<&'a str>,
+    #[serde(skip_serializing_if = "is_zero")]
+    wait_seconds: u64,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands it over like this")]
+fn is_zero(number: &u64) -> bool {
+    *number == 0
+}
+
+/// The layout that an order had in memory when that was what was hashed.
+#[derive(Debug, Serialize)]
+struct Legacy<'a> {
+    demand: LegacyDemand<'a>,
+    model: Option<&'a str>,
+    session_token: Option<&'a str>,
+    wait: LegacyWait,
+}
+
+#[derive(Debug, Serialize)]
+struct LegacyDemand<'a> {
+    renderer: &'a str,
+    pool: Option<&'a str>,
+    labels: &'a BTreeMap<String, String>,
+}
+
+#[derive(Debug, Serialize)]
+struct LegacyWait {
+    secs: u64,
+    nanos: u32,
+}
+
+impl fmt::Display for Order {
+    /// For the log: without the session token, which is a secret.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "renderer={}", self.demand.renderer)?;
+        if let Some(pool) = &self.demand.pool {
+            write!(f, " pool={pool}")?;
+        }
+        for (key, value) in &self.demand.labels {
+            write!(f, " label.{key}={value}")?;
+        }
+        if let Some(model) = &self.model {
+            write!(f, " model={model:?}")?;
+        }
+        if !self.wait.is_zero() {
+            write!(f, " wait={}s", self.wait.as_secs())?;
+        }
+        Ok(())
     }
 }
 

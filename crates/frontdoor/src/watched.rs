@@ -2,8 +2,8 @@
 //! then on calls fail at once instead of each waiting for its own time limit, until a probe gets an answer. Both
 //! transitions are logged, once, here.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use model::{
@@ -26,13 +26,16 @@ use crate::door::Door;
 
 /// Between two probes while the registry is away; jittered down to half.
 const PROBE: Duration = Duration::from_millis(400);
-/// A registry that is away again so soon after it came back answers probes, but not calls (a replica that is read-only, a
-/// server that is full): it is left alone for longer each time.
+/// A registry that is away again so soon after it came back is left alone before the first probe: half as long as [`PROBE`],
+/// then twice as long each time, up to [`MAX_PAUSE`].
 const RELAPSE: Duration = Duration::from_secs(5);
-/// Pauses before the first probe double so often at the most.
-const MOST_RELAPSES: u32 = 5;
+/// Calls that need the registry work again this soon after it does, whatever happened before.
+const MAX_PAUSE: Duration = Duration::from_millis(800);
 /// A registry that has just come back may have been wiped. The agents have filled it again after this time.
 const REFILL: Duration = Duration::from_secs(3);
+
+/// A check is good for this long.
+const RECENT: Duration = Duration::from_secs(1);
 
 /// Since when the registry is away, and why.
 #[derive(Debug, Clone)]
@@ -64,6 +67,8 @@ pub(crate) struct Figures {
 pub(crate) struct Watched {
     registry: Registry,
     state: watch::Sender<State>,
+    /// When it was last known to take writes. Never held across an await.
+    checked: Mutex<Option<Instant>>,
     figures: Figures,
 }
 
@@ -81,7 +86,6 @@ macro_rules! watched {
 }
 
 watched! {
-    check() -> ();
     learn(outcomes: &Outcomes) -> ();
     farm_cause() -> Option<FarmCause>;
     incarnation() -> Uuid;
@@ -111,7 +115,7 @@ watched! {
 impl Watched {
     pub(crate) fn new(registry: Registry, figures: Figures) -> Self {
         figures.up.set(1);
-        Self { registry, state: watch::Sender::default(), figures }
+        Self { registry, state: watch::Sender::default(), checked: Mutex::default(), figures }
     }
 
     pub(crate) fn backend(&self) -> &'static str {
@@ -120,6 +124,28 @@ impl Watched {
 
     pub(crate) fn timing(&self) -> &Timing {
         self.registry.timing()
+    }
+
+    /// Whether it takes writes.
+    pub(crate) async fn check(&self) -> Result<(), RegistryError> {
+        self.ask(self.registry.check()).await?;
+        *self.checked.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+        Ok(())
+    }
+
+    /// The same, without a call where the last one was a moment ago: probes may come as often as they like.
+    pub(crate) async fn is_well(&self) -> Result<(), RegistryError> {
+        self.is_there()?;
+        let checked = *self.checked.lock().unwrap_or_else(PoisonError::into_inner);
+        if checked.is_some_and(|checked| checked.elapsed() < RECENT) {
+            return Ok(());
+        }
+        self.check().await
+    }
+
+    /// What an operator should know of it although it serves, in words.
+    pub(crate) fn warnings(&self) -> Vec<String> {
+        Vec::new()
     }
 
     /// Does not open the circuit: it has a connection of its own, which may be all that broke.
@@ -142,6 +168,11 @@ impl Watched {
     /// Whether it may still lack what it knew before an outage.
     pub(crate) fn refilling(&self) -> bool {
         self.state.borrow().back.is_some_and(|back| back.elapsed() < REFILL)
+    }
+
+    /// It was wiped, or replaced by another one: it lacks what it knew.
+    pub(crate) fn wiped(&self) {
+        self.state.send_modify(|state| state.back = Some(Instant::now()));
     }
 
     /// Waits until it is not away; does not wait when it is there.
@@ -181,7 +212,7 @@ impl Watched {
             let news = state.outage.is_none() && state.back.is_none_or(|back| back <= asked);
             if news {
                 let soon = state.back.is_some_and(|back| back.elapsed() < RELAPSE);
-                state.relapses = if soon { (state.relapses + 1).min(MOST_RELAPSES) } else { 0 };
+                state.relapses = if soon { state.relapses.saturating_add(1) } else { 0 };
                 let (since, began) = (Timestamp::now(), Instant::now());
                 state.outage = Some(Outage { since, why: why.to_owned(), began });
             }
@@ -189,7 +220,7 @@ impl Watched {
         });
         if opened {
             self.figures.up.set(0);
-            warn!(why, "registry is away: spawns without a key go on from the last picture of the farm");
+            warn!(why, "registry is away: spawns without a key go on from the last snapshot of the farm");
         }
     }
 
@@ -206,7 +237,11 @@ impl Watched {
     }
 }
 
-/// Runs for ever: ends outages.
+fn pause(relapses: u32) -> Duration {
+    (PROBE / 2).saturating_mul(1 << (relapses.min(8) - 1)).min(MAX_PAUSE)
+}
+
+/// Runs for ever: ends outages. A registry that answers and takes no writes is away: the farm needs both.
 pub(crate) async fn probe(door: Arc<Door>) {
     let watched = &door.registry;
     let mut state = watched.state.subscribe();
@@ -214,9 +249,9 @@ pub(crate) async fn probe(door: Arc<Door>) {
     {
         // Otherwise at once: it may have been no more than one connection that broke.
         if relapses > 0 {
-            sleep(jittered(PROBE * 2_u32.pow(relapses))).await;
+            sleep(jittered(pause(relapses))).await;
         }
-        while watched.registry.ping().await.is_err() {
+        while watched.registry.check().await.is_err() {
             sleep(jittered(PROBE)).await;
         }
         watched.close();
@@ -279,14 +314,16 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn one_that_is_away_again_and_again_is_left_alone_for_longer() {
+    async fn one_that_is_away_again_and_again_is_probed_within_a_second() {
         let watched = watched();
-        for expected in [0, 1, 2, 3, 4, 5, 5] {
+        for expected in [0, 1, 2, 3, 4, 5, 6] {
             fails(&watched).await;
             assert_eq!(watched.state.borrow().relapses, expected);
             watched.close();
             tokio::time::advance(Duration::from_millis(1)).await;
         }
+        let pauses = [1, 2, 3, 4, u32::MAX].map(|relapses| pause(relapses).as_millis());
+        assert_eq!(pauses, [200, 400, 800, 800, 800]);
         tokio::time::advance(RELAPSE).await;
         fails(&watched).await;
         assert_eq!(watched.state.borrow().relapses, 0);

@@ -8,15 +8,16 @@
 //! | no such route, spawn or node | `not-found` | 404 |
 //! | no such method on this route | `method-not-allowed` | 405 |
 //! | the idempotency key came with another request | `idempotency-conflict` | 409 |
+//! | the spawn that the idempotency key was answered with has ended | `spawn-ended` | 410 |
 //! | the body is over 64 KiB · not JSON | `body-too-large` · `unsupported-media-type` | 413 · 415 |
 //! | a plain request where only a WebSocket is of use | `upgrade-required` | 426 |
 //! | the caller starts spawns faster than it may | `rate-limited` | 429 |
 //! | the caller has as many spawns as it may have at once | `quota-exceeded` | 429 |
-//! | a handler panicked | `internal` | 500 |
+//! | a handler panicked, or the registry's answer is not understood | `internal` | 500 |
 //! | the process could not be started, or ended before it was ready | `spawn-failed` | 502 |
 //! | all is full, or the line is too long | `no-capacity` | 503 |
 //! | no node matches | `no-matching-node` | 503 |
-//! | the registry is away | `registry-unavailable` | 503 |
+//! | the registry is away, or refuses writes | `registry-unavailable` | 503 |
 //! | only one node could answer, and it cannot be reached | `node-unreachable` | 503 |
 //! | this front door is leaving | `shutting-down` | 503 |
 //! | not ready in time, or no verdict in time | `ready-timeout` | 504 |
@@ -36,7 +37,7 @@ use tracing::error;
 use crate::agent_client::AgentError;
 use crate::idempotency::KeyError;
 use crate::pace;
-use crate::spawn::SpawnError;
+use crate::spawn::{Rejection, SpawnError, cause, explain};
 use crate::strict::Invalid;
 
 /// The media type of every error.
@@ -157,8 +158,23 @@ impl From<Invalid> for ApiError {
 }
 
 impl From<RegistryError> for ApiError {
+    /// An answer that is not understood is a defect of Hatchery, and no outage.
     fn from(error: RegistryError) -> Self {
-        Self::new(ErrorCode::RegistryUnavailable, error.to_string())
+        let code = match error {
+            RegistryError::Away(_) => ErrorCode::RegistryUnavailable,
+            RegistryError::Unexpected { .. } => ErrorCode::Internal,
+        };
+        Self::new(code, error.to_string())
+    }
+}
+
+impl From<Rejection> for ApiError {
+    fn from(rejection: Rejection) -> Self {
+        let mut error = Self::from(rejection.error);
+        if matches!(error.0.status, 502..=504) {
+            error.0.attempts = rejection.attempts;
+        }
+        error
     }
 }
 
@@ -191,6 +207,15 @@ impl From<KeyError> for ApiError {
                 ErrorCode::Internal,
                 "this Idempotency-Key has an answer that this version of Hatchery cannot read",
             ),
+            KeyError::SpawnEnded { node, spawn, exit } => {
+                let detail = format!(
+                    "the spawn that this Idempotency-Key was answered with has ended ({}); use a new key for a new one",
+                    exit.reason
+                );
+                let mut error = Self::of_spawn(ErrorCode::SpawnEnded, detail, node, spawn);
+                error.0.exit = Some(*exit);
+                error
+            }
             KeyError::Registry(error) => error.into(),
         }
     }
@@ -226,21 +251,8 @@ impl From<SpawnError> for ApiError {
                 error
             }
             SpawnError::Failed { node, spawn, exit, log } => {
-                let reason = match (exit.text, &exit.signal) {
-                    (Some(text), _) if !text.is_empty() => text,
-                    // A signal that somebody had reason to send is not the reason.
-                    (_, Some(signal)) if exit.reason == model::ExitReason::Signaled.as_str() => {
-                        format!("exited because of signal={signal}")
-                    }
-                    _ => exit.reason,
-                };
-                let how = match (exit.code, &exit.signal) {
-                    (Some(code), _) => format!(" (exit code {code})"),
-                    (None, Some(signal)) => format!(" ({signal})"),
-                    (None, None) => String::new(),
-                };
-                let detail =
-                    format!("the stream cache server on {node} ended before it was ready: {reason}{how}");
+                let (reason, how) = (cause(&exit), explain(&exit));
+                let detail = format!("the stream cache server on {node} ended before it was ready: {how}");
                 let mut error = Self::of_spawn(ErrorCode::SpawnFailed, detail, node, spawn);
                 error.0.reason = Some(reason);
                 error.0.exit_code = exit.code;
@@ -263,5 +275,37 @@ pub(crate) fn unreachable(node: &NodeId, error: &AgentError) -> ApiError {
 impl fmt::Display for ApiError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}: {}", self.0.code.as_str(), self.0.detail)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_answer_of_the_registry_that_is_not_understood_is_a_defect_and_no_outage() {
+        let away = ApiError::from(RegistryError::Away("refused".into()));
+        assert_eq!((away.0.status, away.0.code), (503, ErrorCode::RegistryUnavailable));
+        let unexpected = RegistryError::Unexpected { call: "reserve", what: "a list".into() };
+        let defect = ApiError::from(SpawnError::Registry(unexpected));
+        assert_eq!((defect.0.status, defect.0.code), (500, ErrorCode::Internal));
+    }
+
+    #[test]
+    fn attempts_are_listed_where_the_farm_failed_and_not_where_the_caller_did() {
+        let attempt = model::api::Attempt {
+            node: "a".parse().unwrap(),
+            code: "refused".into(),
+            reason: "too little free memory".into(),
+        };
+        let of =
+            |error| ApiError::from(Rejection { error, attempts: vec![attempt.clone()] }).0.attempts.len();
+        let (node, spawn) = ("a".parse::<NodeId>().unwrap(), SpawnId::mint());
+        assert_eq!(of(SpawnError::NoCapacity { why: String::new() }), 1);
+        assert_eq!(of(SpawnError::NotReady { node: node.clone(), spawn, log: None }), 1);
+        assert_eq!(of(SpawnError::CannotStart { node, spawn, why: String::new() }), 1);
+        assert_eq!(of(SpawnError::Registry(RegistryError::Away(String::new()))), 1);
+        assert_eq!(of(SpawnError::BadModel { why: String::new() }), 0);
+        assert_eq!(of(SpawnError::OverQuota { most: 1 }), 0);
     }
 }

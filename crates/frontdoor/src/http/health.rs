@@ -35,6 +35,9 @@ pub(crate) struct Readiness {
     #[schema(examples("ready"))]
     status: &'static str,
     dependencies: Dependencies,
+    /// What an operator should know although requests are served.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    warnings: Vec<String>,
 }
 
 /// What requests depend on. Also an extension member of the problem that says that this front door is not ready.
@@ -72,7 +75,7 @@ pub(crate) async fn healthz() -> Json<Alive> {
 }
 
 /// Says whether requests can be served, with the state of each dependency. While the registry is away, a front door that
-/// has a picture of the farm is `degraded`: it serves spawns without an `Idempotency-Key`.
+/// has a snapshot of the farm is `degraded`: it serves spawns without an `Idempotency-Key`.
 #[utoipa::path(
     get,
     path = "/readyz",
@@ -80,7 +83,7 @@ pub(crate) async fn healthz() -> Json<Alive> {
     responses((status = 200, description = "Requests can be served", body = Readiness), ReadyProblems),
 )]
 pub(crate) async fn readyz(State(door): State<Arc<Door>>) -> Response {
-    let answer = timeout(PROBE, door.registry.ping()).await;
+    let answer = timeout(PROBE, door.registry.is_well()).await;
     let answer = answer.unwrap_or_else(|_| Err(RegistryError::Away(format!("no answer within {PROBE:?}"))));
     let registry = RegistryState {
         state: if answer.is_ok() { "up" } else { "away" },
@@ -91,11 +94,16 @@ pub(crate) async fn readyz(State(door): State<Arc<Door>>) -> Response {
     let dependencies = Dependencies { registry };
     let problem = match answer {
         _ if door.stages.leaving.is_cancelled() => ApiError::leaving(),
-        Ok(()) => return Json(Readiness { status: "ready", dependencies }).into_response(),
-        Err(RegistryError::Away(_)) if door.picture.serves() => {
-            return Json(Readiness { status: "degraded", dependencies }).into_response();
+        Ok(()) => {
+            let warnings = door.registry.warnings();
+            return Json(Readiness { status: "ready", dependencies, warnings }).into_response();
         }
-        Err(error) => ApiError::from(error),
+        Err(RegistryError::Away(_)) if door.snapshot.serves() => {
+            let warnings = door.registry.warnings();
+            return Json(Readiness { status: "degraded", dependencies, warnings }).into_response();
+        }
+        // Also an answer that is not understood: this front door is of no use now.
+        Err(error) => ApiError::new(ErrorCode::RegistryUnavailable, error.to_string()),
     };
     let mut response = problem.into_response();
     response.extensions_mut().insert(Members(serde_json::json!({ "dependencies": dependencies })));

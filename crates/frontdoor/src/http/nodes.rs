@@ -23,7 +23,11 @@ use crate::door::Door;
 pub(crate) async fn list(State(door): State<Arc<Door>>, uri: Uri) -> Result<Json<NodeList>, ApiError> {
     no_parameters(&uri)?;
     let nodes = door.registry.nodes().await?.into_iter().map(Node::from).collect();
-    let farm_cause = door.registry.farm_cause().await?;
+    // The list is worth more than the cause: what is known of it will do.
+    let farm_cause = match door.registry.farm_cause().await {
+        Ok(cause) => cause,
+        Err(_) => door.snapshot.farm_cause(),
+    };
     Ok(Json(NodeList { nodes, farm_cause }))
 }
 

@@ -10,7 +10,7 @@ use model::RequestId;
 use model::api::ErrorCode;
 use tokio::time::Instant;
 use tracing::field::Empty;
-use tracing::{Instrument, debug, info, info_span};
+use tracing::{Instrument, debug, info, info_span, warn};
 
 use super::error::{ApiError, render};
 use super::request_id::{self, X_REQUEST_ID};
@@ -41,8 +41,7 @@ pub(crate) async fn observe(
     let quiet = matches!(route, "/healthz" | "/readyz" | "/metrics") || route.starts_with("/pages/");
     let path = request.uri().path();
     let path = path.get(..LONGEST_LOGGED).unwrap_or(path);
-    let span =
-        info_span!("request", request.id = %id, path, owner = Empty, spawn.id = Empty, node.id = Empty);
+    let span = info_span!("request", request.id = %id, path, owner = Empty, asked = Empty, spawn.id = Empty, node.id = Empty);
     request.extensions_mut().insert(id.clone());
     let _counted = Counted::new(&door);
 
@@ -61,7 +60,12 @@ pub(crate) async fn observe(
         match error {
             Some(error) => {
                 let (code, detail) = (error.0.code.as_str(), error.0.detail.as_str());
-                info!(method, route, status, ?took, code, detail, "request answered with an error");
+                // The farm could not do what it is for.
+                if route == "/spawn" && matches!(status, 502..=504) {
+                    warn!(method, route, status, ?took, code, detail, "request answered with an error");
+                } else {
+                    info!(method, route, status, ?took, code, detail, "request answered with an error");
+                }
             }
             None if quiet => debug!(method, route, status, ?took, "request answered"),
             None => info!(method, route, status, ?took, "request answered"),

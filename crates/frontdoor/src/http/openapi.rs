@@ -199,7 +199,7 @@ macro_rules! problem_sets {
 problem_sets! {
     /// Of `POST /spawn`.
     SpawnProblems [
-        InvalidRequest, IdempotencyConflict, BodyTooLarge, UnsupportedMediaType, RateLimited, QuotaExceeded,
+        InvalidRequest, IdempotencyConflict, SpawnEnded, BodyTooLarge, UnsupportedMediaType, RateLimited, QuotaExceeded,
         SpawnFailed, NoCapacity, NoMatchingNode, RegistryUnavailable, ShuttingDown, ReadyTimeout
     ];
     /// Of lists.

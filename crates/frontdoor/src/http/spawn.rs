@@ -11,7 +11,7 @@ use axum::http::{HeaderValue, header};
 use axum::response::{IntoResponse, Response};
 use hyper::body::{Frame, SizeHint};
 use model::RequestId;
-use model::api::{SpawnAnswer, SpawnRequest};
+use model::api::{ErrorCode, SpawnAnswer, SpawnRequest};
 use registry::IdempotencyKey;
 use tokio::time::Instant;
 use tracing::Span;
@@ -27,6 +27,7 @@ use crate::idempotency::once;
 use crate::metrics::Phase;
 use crate::order::Order;
 use crate::pace;
+use crate::spawn::Rejection;
 
 /// Starts a stream cache server and answers when it is ready.
 #[utoipa::path(
@@ -56,6 +57,9 @@ pub(crate) async fn spawn(State(door): State<Arc<Door>>, request: Request) -> Re
     };
     door.metrics.phase(Phase::Total, began.elapsed());
     door.metrics.spawn(outcome.as_ref().err().map(|error| error.0.code));
+    if let Err(error) = &outcome {
+        record(&order, error);
+    }
     let (answer, held) = outcome?;
     Span::current().record("spawn.id", display(answer.id)).record("node.id", display(&answer.node));
     Ok(handing_over(&answer, held))
@@ -74,7 +78,7 @@ async fn answer(
         if let (Some(owner), Some(per_minute)) = (who.owner(), who.limits().per_minute) {
             pace::permit(door, owner, per_minute).await?;
         }
-        crate::spawn::spawn(door, order, id, keyed).await.map_err(ApiError::from)
+        crate::spawn::spawn(door, order, id, keyed).await.map_err(|rejection| explained(door, *rejection))
     };
     let key = match (key, who.owner()) {
         (Some(key), Some(owner)) => Some(key.of(owner)),
@@ -85,6 +89,30 @@ async fn answer(
     };
     let work = async || work().await.map_err(|error| error.0);
     once(door, &key, order, id, work).await?.map(|answer| (answer, None)).map_err(ApiError)
+}
+
+/// A failure, with what all nodes have in common where starts fail on every one of them.
+fn explained(door: &Door, rejection: Rejection) -> ApiError {
+    let mut error = ApiError::from(rejection);
+    let by_nodes = [ErrorCode::SpawnFailed, ErrorCode::ReadyTimeout, ErrorCode::NoCapacity];
+    if by_nodes.contains(&error.0.code)
+        && let Some(cause) = door.snapshot.farm_cause()
+    {
+        error.0.detail = format!("{}; starts fail on every node: {}", error.0.detail, cause.reason);
+    }
+    error
+}
+
+/// Puts what was asked for, and where it failed, into the request's line in the log. Never the session token.
+fn record(order: &Order, error: &ApiError) {
+    let span = Span::current();
+    span.record("asked", display(order));
+    if let Some(spawn) = &error.0.spawn {
+        span.record("spawn.id", display(spawn));
+    }
+    if let Some(node) = &error.0.node {
+        span.record("node.id", display(node));
+    }
 }
 
 /// An answer that lets the spawn live only once it is on its way to the caller. When the connection is gone before that,
@@ -123,5 +151,32 @@ impl hyper::body::Body for HandingOver {
 
     fn size_hint(&self) -> SizeHint {
         SizeHint::with_exact(self.json.as_ref().map_or(0, |json| json.len() as u64))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use model::{FarmCause, Timestamp};
+
+    use super::*;
+    use crate::spawn::SpawnError;
+
+    #[tokio::test]
+    async fn a_failure_that_all_nodes_have_in_common_is_named() {
+        let door = super::super::tests::door();
+        let detail = |error| explained(&door, Rejection { error, attempts: Vec::new() }).0.detail.clone();
+        let failed = || SpawnError::NoCapacity { why: "every node is full".into() };
+        assert_eq!(detail(failed()), "every node is full");
+        let since = Timestamp::now().before(Duration::from_secs(9));
+        let reason = "invalid license (exit code 6)".to_owned();
+        door.snapshot.set_farm_cause(Some(FarmCause { reason, since, requests: 5 }));
+        assert_eq!(
+            detail(failed()),
+            "every node is full; starts fail on every node: invalid license (exit code 6)"
+        );
+        let elsewhere = SpawnError::NoMatchingNode { why: "no node has the label".into() };
+        assert_eq!(detail(elsewhere), "no node has the label");
     }
 }

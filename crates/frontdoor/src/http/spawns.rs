@@ -182,6 +182,8 @@ fn unknown(id: &str) -> ApiError {
 }
 
 fn reachable(advertise: Option<String>) -> Result<String, AgentError> {
-    advertise
-        .ok_or_else(|| AgentError::NotSent { why: "the registry does not know the node any more".into() })
+    advertise.ok_or_else(|| AgentError::NotSent {
+        why: "the registry does not know the node any more".into(),
+        connecting: false,
+    })
 }

@@ -14,7 +14,7 @@ use tower::ServiceExt;
 use super::*;
 use crate::config::Config;
 
-fn door() -> Arc<Door> {
+pub(super) fn door() -> Arc<Door> {
     Arc::new(Door::new(config(), Registry::embedded(Timing::FARM)))
 }
 
@@ -84,6 +84,57 @@ async fn figures_want_a_credential_where_they_can_be_asked_for_from_elsewhere() 
         assert_eq!(ask("/metrics", Some(credential.expose())).await, 200, "{admin_public}");
         assert_eq!(ask("/healthz", None).await, 200, "{admin_public}");
     }
+}
+
+/// What a request writes to the log.
+async fn logged(door: &Arc<Door>, request: Request<Body>) -> (Response, String) {
+    let log = Log::default();
+    let subscriber = tracing_subscriber::fmt().with_ansi(false).with_writer(log.clone()).finish();
+    let _guard = tracing::subscriber::set_default(subscriber);
+    let response = router(door).oneshot(request).await.unwrap();
+    let text = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
+    (response, text)
+}
+
+#[derive(Clone, Default)]
+struct Log(Arc<std::sync::Mutex<Vec<u8>>>);
+
+impl std::io::Write for Log {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+impl<'a> tracing_subscriber::fmt::MakeWriter<'a> for Log {
+    type Writer = Self;
+
+    fn make_writer(&'a self) -> Self {
+        self.clone()
+    }
+}
+
+#[tokio::test]
+async fn a_spawn_that_the_farm_could_not_give_is_a_warning_that_says_what_was_asked() {
+    let door = door();
+    let body = r#"{"pool":"gpu","sessionToken":"secret"}"#;
+    let ask = |body: &'static str| {
+        Request::post("/spawn").header("content-type", "application/json").body(Body::from(body)).unwrap()
+    };
+    let (response, log) = logged(&door, ask(body)).await;
+    assert_eq!(problem(response).await.status, 503);
+    let line = log.lines().find(|line| line.contains("answered with an error")).unwrap();
+    assert!(
+        line.contains("WARN") && line.contains("pool=gpu") && line.contains("no-matching-node"),
+        "{line}"
+    );
+    assert!(!log.contains("secret"), "{log}");
+    let (_, log) = logged(&door, ask("{")).await;
+    assert!(!log.contains("WARN"), "a caller's mistake is none of the farm's: {log}");
 }
 
 fn any_request() -> impl Strategy<Value = Request<Body>> {

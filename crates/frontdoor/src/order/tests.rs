@@ -166,3 +166,29 @@ proptest! {
         }
     }
 }
+const WHOLE: &str = r#"{"rendererType":"ssr","model":"cars/a.scs","sessionToken":"secret","pool":"gpu",
+    "labels":{"zone":"b","sdk":"2025.1"},"waitSeconds":60}"#;
+
+/// Front doors of different releases compare these: a change here answers repeated requests with a conflict while a farm is
+/// upgraded.
+#[test]
+fn fingerprints_stay_what_they_are() {
+    for (body, fingerprint, legacy) in [
+        ("", "294b3a24-000f-51db-ae2b-59bbfc1942ad", "64d4a2c0-79de-515e-a65c-4c26c147e3c4"),
+        (WHOLE, "96776516-3582-599a-a6a5-149be73fb553", "134b6f9a-997f-551a-9da3-a3ad7921af69"),
+    ] {
+        let order = Order::parse(body.as_bytes()).unwrap();
+        assert_eq!(order.fingerprint().to_string(), fingerprint, "{body}");
+        assert_eq!(order.legacy_fingerprint().to_string(), legacy, "{body}");
+    }
+}
+
+#[test]
+fn the_log_says_what_was_asked_and_never_the_session_token() {
+    let text = Order::parse(WHOLE.as_bytes()).unwrap().to_string();
+    assert_eq!(
+        text, "renderer=ssr pool=gpu label.sdk=2025.1 label.zone=b model=\"cars/a.scs\" wait=60s",
+        "no token"
+    );
+    assert_eq!(Order::parse(b"").unwrap().to_string(), "renderer=csr");
+}

@@ -144,3 +144,35 @@ async fn a_reservation_that_arrives_after_a_drain_goes_to_another_node_within_it
     assert_eq!(spawn(farm.http, "").await.json()["node"], "node-1");
     assert!(farm.agents[0].admitted().is_empty());
 }
+
+#[tokio::test]
+async fn a_drain_of_a_node_that_is_down_answers_at_once_with_nothing_left() {
+    let farm = Farm::start(4, &[Script::Ready]).await;
+    assert_eq!(spawn(farm.http, "").await.status, 200);
+    farm.agents[0].silence(true);
+    until(async || get(farm.http, "/v1/nodes/node-0").await.json()["availability"].clone(), |a| a == "down")
+        .await;
+    let answer = order(&farm, "/v1/nodes/node-0/drain", json!({"force": true})).await.json();
+    assert_eq!((&answer["remaining"], &answer["agentAcknowledged"]), (&json!(0), &json!(false)));
+    assert!(farm.agents[0].wishes().is_empty(), "whoever is at the address of a dead node is left alone");
+}
+
+#[tokio::test]
+async fn a_drain_that_was_answered_holds_when_the_registry_forgets_it_and_the_agent_never_had_it() {
+    let redis = crate::redis_server::RedisServer::start().await;
+    let mut farm = Farm::over(redis.registry(), crate::farm::config(), 4, &[Script::Ready]).await;
+    farm.agents[0].stand_for("node-9");
+    let answer = order(&farm, "/v1/nodes/node-0/drain", json!({})).await.json();
+    assert_eq!(answer["agentAcknowledged"], false);
+    redis.command(&["flushall"]);
+    until(async || farm.registry.nodes().await.unwrap().len(), |nodes| *nodes == 1).await;
+    farm.add(crate::fake_agent::Offer { slots: 100, labels: &[] }, Script::Ready).await;
+    // The front door has seen what the registry knows now.
+    let line = "hatchery_frontdoor_picture_nodes 2\n";
+    let admin = farm.front.admin_addr();
+    until(async || get(admin, "/metrics").await.body, |text| text.contains(line)).await;
+    for _ in 0..20 {
+        assert_eq!(spawn(farm.http, "").await.json()["node"], "node-1");
+    }
+    assert!(farm.agents[0].orders().is_empty(), "it is not even asked");
+}

@@ -58,6 +58,10 @@ struct State {
     wishes: Vec<v1::SetEligibilityRequest>,
     /// Spawns let in, in order.
     admitted: Vec<SpawnId>,
+    /// It reports nothing to the registry.
+    silent: bool,
+    /// Whose agent it says it is when it is asked for another node's.
+    stands_for: Option<&'static str>,
 }
 
 impl State {
@@ -110,6 +114,17 @@ pub(crate) struct Offer {
 impl FakeAgent {
     /// Starts an agent and waits until the registry knows it.
     pub(crate) async fn start(registry: &Registry, name: &str, offer: Offer, script: Script) -> Self {
+        Self::start_at(registry, name, offer, script, None).await
+    }
+
+    /// The same with another address to be reached by.
+    pub(crate) async fn start_at(
+        registry: &Registry,
+        name: &str,
+        offer: Offer,
+        script: Script,
+        advertise: Option<String>,
+    ) -> Self {
         let node: NodeId = name.parse().unwrap();
         let runtime =
             tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
@@ -128,6 +143,8 @@ impl FakeAgent {
                 abandoned: HashSet::new(),
                 wishes: Vec::new(),
                 admitted: Vec::new(),
+                silent: false,
+                stands_for: None,
             })),
             go: Arc::default(),
             die: Arc::default(),
@@ -146,7 +163,7 @@ impl FakeAgent {
         });
         let address = bound.await.unwrap();
         let description = NodeDescription {
-            advertise: format!("http://{address}"),
+            advertise: advertise.unwrap_or_else(|| format!("http://{address}")),
             endpoint: "ws://{host}:{port}".into(),
             kind: NodeKind {
                 pool: "default".into(),
@@ -168,6 +185,16 @@ impl FakeAgent {
 
     fn state<T>(&self, look: impl FnOnce(&mut State) -> T) -> T {
         look(&mut self.agent.state.lock().unwrap())
+    }
+
+    /// Whether it reports to the registry.
+    pub(crate) fn silence(&self, silent: bool) {
+        self.state(|s| s.silent = silent);
+    }
+
+    /// It is this other node's agent from now on, and says so.
+    pub(crate) fn stand_for(&self, node: &'static str) {
+        self.state(|s| s.stands_for = Some(node));
     }
 
     pub(crate) fn script(&self, script: Script) {
@@ -250,6 +277,10 @@ async fn heartbeats(
 ) {
     let (epoch, mut known) = (AgentEpoch::mint(), Some(known));
     loop {
+        if agent.state.lock().unwrap().silent {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+            continue;
+        }
         let (report, sent) = {
             let state = agent.state.lock().unwrap();
             let report = AgentReport {
@@ -307,6 +338,13 @@ impl Drop for Call {
     }
 }
 
+/// What an agent answers that is asked for another node's.
+fn stranger(found: &str) -> Status {
+    let mut status = Status::failed_precondition("this is another node");
+    status.metadata_mut().insert("x-hatchery-node", found.parse().unwrap());
+    status
+}
+
 fn refused(reason: Reason, detail: &str) -> Outcome {
     Outcome::Refused(v1::Refused { reason: reason.into(), detail: detail.into() })
 }
@@ -321,6 +359,10 @@ impl NodeAgent for Agent {
         let script = {
             let mut state = self.state.lock().unwrap();
             state.orders.push(Order { request, request_id });
+            if state.stands_for.is_some() {
+                let outcome = refused(Reason::WrongNode, "");
+                return Ok(Response::new(v1::SpawnReply { outcome: Some(outcome) }));
+            }
             let script = state.script.clone();
             if state.abandoned.contains(&id) || state.stopped.iter().any(|(stopped, _)| *stopped == id) {
                 return Ok(Response::new(v1::SpawnReply { outcome: Some(refused(Reason::Abandoned, "")) }));
@@ -377,6 +419,9 @@ impl NodeAgent for Agent {
         let stop = call.into_inner();
         let id: SpawnId = stop.spawn_id.parse().unwrap();
         let mut state = self.state.lock().unwrap();
+        if let Some(found) = state.stands_for {
+            return Err(stranger(found));
+        }
         state.stopped.push((id, stop.reason.clone()));
         let outcome = if state.running.contains_key(&id) {
             state.end(id, stop.reason.parse().unwrap());
@@ -394,9 +439,14 @@ impl NodeAgent for Agent {
         call: Request<v1::SetEligibilityRequest>,
     ) -> Result<Response<v1::SetEligibilityReply>, Status> {
         let mut state = self.state.lock().unwrap();
-        state.wishes.push(call.into_inner());
+        if let Some(found) = state.stands_for {
+            return Err(stranger(found));
+        }
+        let call = call.into_inner();
+        let generation = call.generation;
+        state.wishes.push(call);
         let remaining = u32::try_from(state.running.len()).unwrap();
-        Ok(Response::new(v1::SetEligibilityReply { remaining, ..Default::default() }))
+        Ok(Response::new(v1::SetEligibilityReply { remaining, generation }))
     }
 
     async fn list(&self, _: Request<v1::ListRequest>) -> Result<Response<v1::ListReply>, Status> {
@@ -407,6 +457,9 @@ impl NodeAgent for Agent {
         &self,
         call: Request<v1::ReadLogRequest>,
     ) -> Result<Response<v1::ReadLogReply>, Status> {
+        if let Some(found) = self.state.lock().unwrap().stands_for {
+            return Err(stranger(found));
+        }
         let v1::ReadLogRequest { spawn_id, lines, .. } = call.into_inner();
         if !self.state.lock().unwrap().running.contains_key(&spawn_id.parse().unwrap()) {
             return Err(Status::not_found("no such spawn"));

@@ -3,8 +3,9 @@
 use futures_util::future::join_all;
 
 use crate::fake_agent::Script;
-use crate::farm::Farm;
-use crate::http::{begin, spawn_keyed};
+use crate::farm::{Farm, config};
+use crate::http::{Answer, begin, get, spawn_keyed};
+use crate::redis_server::RedisServer;
 use crate::wait::until;
 
 #[tokio::test]
@@ -84,4 +85,85 @@ async fn a_claim_is_kept_while_its_work_takes_long() {
     assert_eq!(farm.orders(), 1);
     farm.agents[0].go();
     assert_eq!(first.await.unwrap().body, second.await.unwrap().body);
+}
+
+#[tokio::test]
+async fn a_key_whose_spawn_has_ended_says_so_and_how() {
+    let farm = Farm::start(4, &[Script::Ready]).await;
+    let first = spawn_keyed(farm.http, "k", "").await;
+    assert_eq!(first.status, 200);
+    let id = first.json()["id"].as_str().unwrap().to_owned();
+    until(async || get(farm.http, &format!("/v1/spawns/{id}")).await.status, |status| *status == 200).await;
+    assert_eq!(spawn_keyed(farm.http, "k", "").await.body, first.body, "it runs");
+    farm.agents[0].end(id.parse().unwrap());
+    let again = until(async || spawn_keyed(farm.http, "k", "").await, |again| again.status != 200).await;
+    assert_eq!((again.status, again.code().as_str()), (410, "spawn-ended"));
+    let problem = again.json();
+    assert_eq!(problem["exit"]["reason"], "disconnected");
+    assert_eq!((&problem["spawn"], &problem["node"]), (&first.json()["id"], &first.json()["node"]));
+    assert_eq!(farm.orders(), 1);
+}
+
+#[tokio::test]
+async fn a_key_that_the_release_before_claimed_gives_its_answer() {
+    let farm = Farm::start(4, &[Script::Ready]).await;
+    let key: registry::IdempotencyKey = "old".parse().unwrap();
+    // The fingerprint of an empty body then, as a test of the front door pins it.
+    let (claimant, then) =
+        (uuid::Uuid::now_v7(), uuid::Uuid::from_u128(0x64d4_a2c0_79de_515e_a65c_4c26_c147_e3c4));
+    farm.registry.claim(&key, then, claimant).await.unwrap();
+    let id = model::SpawnId::mint();
+    let kept = serde_json::json!({
+        "status": 200,
+        "body": {"id": id, "endpoint": "ws://node-0:55000", "rendererType": "csr", "node": "node-0"},
+    });
+    let answer = Some((kept.to_string(), std::time::Duration::from_secs(60)));
+    farm.registry
+        .settle(&key, claimant, answer.as_ref().map(|(text, keep)| (text.as_str(), *keep)))
+        .await
+        .unwrap();
+    assert_eq!(spawn_keyed(farm.http, "old", "").await.json()["id"], id.to_string());
+    assert_eq!(spawn_keyed(farm.http, "old", r#"{"model":"a"}"#).await.status, 409);
+    assert_eq!(farm.orders(), 0);
+}
+
+/// A spawn with a key that is ready while the registry hangs.
+async fn ready_without_registry(deadline: u64) -> (RedisServer, Farm, tokio::task::JoinHandle<Answer>) {
+    let redis = RedisServer::start().await;
+    let mut settings = config();
+    settings.spawn_deadline = std::time::Duration::from_secs(deadline);
+    let farm = Farm::over(redis.registry(), settings, 4, &[Script::ReadyOnGo]).await;
+    let first = tokio::spawn(spawn_keyed(farm.http, "k", ""));
+    until(async || farm.orders(), |orders| *orders == 1).await;
+    redis.pause();
+    let admin = farm.front.admin_addr();
+    let away = "hatchery_frontdoor_registry_up 0\n";
+    until(async || get(admin, "/metrics").await.body, |text| text.contains(away)).await;
+    farm.agents[0].go();
+    (redis, farm, first)
+}
+
+#[tokio::test]
+async fn a_spawn_whose_key_cannot_be_settled_is_ended_and_a_retry_starts_the_only_one() {
+    let (redis, farm, first) = ready_without_registry(3).await;
+    let first = first.await.unwrap();
+    assert_eq!((first.status, first.code().as_str()), (503, "registry-unavailable"));
+    until(async || farm.agents[0].running(), Vec::is_empty).await;
+    redis.go_on();
+    farm.agents[0].script(Script::Ready);
+    until(async || spawn_keyed(farm.http, "k", "").await.status, |status| *status == 200).await;
+    assert_eq!(farm.agents[0].running().len(), 1);
+}
+
+#[tokio::test]
+async fn a_key_is_settled_when_the_registry_is_back_within_the_deadline() {
+    let (redis, farm, first) = ready_without_registry(20).await;
+    // Longer than a front door waits for one call.
+    tokio::time::sleep(std::time::Duration::from_secs(3)).await;
+    assert!(!first.is_finished(), "what is not settled is not answered");
+    redis.go_on();
+    let first = first.await.unwrap();
+    assert_eq!(first.status, 200, "{first:?}");
+    assert_eq!(spawn_keyed(farm.http, "k", "").await.body, first.body);
+    assert_eq!((farm.orders(), farm.agents[0].running().len()), (1, 1));
 }

@@ -141,3 +141,53 @@ async fn a_node_that_refuses_for_a_while_is_tried_again_by_those_who_wait() {
     id(&waiter.await.unwrap());
     assert!(farm.orders() < 20, "it is not asked in a hurry");
 }
+
+#[tokio::test]
+async fn a_node_that_says_it_is_full_is_not_asked_in_a_hurry() {
+    let farm = Farm::start(5, &[Script::Refuse(wire::v1::refused::Reason::Full, "")]).await;
+    let began = tokio::time::Instant::now();
+    let answer = spawn(farm.http, r#"{"waitSeconds":2}"#).await;
+    assert!(began.elapsed().as_millis() >= 1900, "the caller has time: {:?}", began.elapsed());
+    assert_eq!(answer.code(), "no-capacity");
+    let attempts = answer.json()["attempts"].clone();
+    assert_eq!((&attempts[0]["node"], &attempts[0]["code"]), (&"node-0".into(), &"refused".into()));
+    assert!((2..=6).contains(&farm.orders()), "{} orders in two seconds", farm.orders());
+}
+
+#[tokio::test]
+async fn a_waiter_whose_server_failed_gets_the_next_slot_elsewhere() {
+    let exit = wire::v1::Exit { reason: "failed".into(), code: Some(6), ..Default::default() };
+    let mut farm = Farm::start(1, &[Script::Ended(exit)]).await;
+    farm.add(crate::fake_agent::Offer { slots: 1, labels: &[("well", "yes")] }, Script::Ready).await;
+    let current = id(&spawn(farm.http, r#"{"labels":{"well":"yes"}}"#).await);
+    // The front door must know that there is a node worth waiting for.
+    let line = "hatchery_frontdoor_picture_nodes 2\n";
+    until(async || get(farm.front.admin_addr(), "/metrics").await.body, |text| text.contains(line)).await;
+    let waiter = spawning(farm.http, PATIENT);
+    until(async || farm.agents[0].orders().len(), |orders| *orders == 1).await;
+    waiting(&farm, 1).await;
+    farm.agents[1].end(current);
+    assert_eq!(waiter.await.unwrap().json()["node"], "node-1");
+    assert_eq!(farm.agents[0].orders().len(), 1);
+}
+
+#[tokio::test]
+#[ignore = "the registries give no numbers to places in line yet"]
+async fn a_slot_that_turns_out_to_be_none_costs_nobody_its_place() {
+    let farm = Farm::start(1, &[Script::Ready, Script::Refuse(wire::v1::refused::Reason::Full, "")]).await;
+    until(async || spawn(farm.http, "").await.status, |status| *status == 200).await;
+    let mut current = farm.agents[0].running()[0];
+    let mut line = Vec::new();
+    for i in 0..5 {
+        line.push(spawning(farm.http, PATIENT));
+        waiting(&farm, i + 1).await;
+        let orders = farm.agents[1].orders().len();
+        until(async || farm.agents[1].orders().len(), |now| *now > orders).await;
+        waiting(&farm, i + 1).await;
+    }
+    for i in 0..5 {
+        farm.agents[0].end(current);
+        current = id(&line.remove(0).await.unwrap());
+        assert!(line.iter().all(|later| !later.is_finished()), "place {i} was overtaken");
+    }
+}

@@ -54,6 +54,24 @@ impl RedisServer {
         self.signal("CONT");
     }
 
+    /// Sends it a command that it answers with `OK`.
+    pub(crate) fn command(&self, arguments: &[&str]) {
+        let text = self.ask(arguments);
+        assert!(text.starts_with("OK"), "{arguments:?}: {text}");
+    }
+
+    /// Cuts every connection to it.
+    pub(crate) fn cut(&self) {
+        self.ask(&["client", "kill", "type", "normal"]);
+    }
+
+    fn ask(&self, arguments: &[&str]) -> String {
+        let port = self.port.to_string();
+        let output = Command::new("redis-cli").args(["-p", &port]).args(arguments).output().unwrap();
+        assert!(output.status.success(), "{arguments:?}: {output:?}");
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    }
+
     fn signal(&self, name: &str) {
         let id = self.child.as_ref().unwrap().id().to_string();
         assert!(Command::new("kill").args([&format!("-{name}"), &id]).status().unwrap().success());

@@ -85,7 +85,7 @@ async fn a_process_that_ends_early_is_explained() {
     assert_eq!(problem["node"], "node-0");
     assert_eq!(problem["spawn"], farm.agents[0].orders()[0].request.spawn_id);
     assert!(problem["detail"].as_str().unwrap().contains("invalid license"));
-    assert_eq!(farm.orders(), 1, "an end is an answer, not a reason to try elsewhere");
+    assert_eq!(farm.orders(), 1, "there is no other node");
     farm.empty().await;
 
     let exit = v1::Exit { reason: "signaled".into(), code: None, signal: Some("SIGSEGV".into()), text: None };
@@ -106,16 +106,99 @@ async fn a_process_that_ends_early_is_explained() {
     assert_eq!(answer.json()["log"], json!(["one", "two"]));
 }
 
+fn license() -> Script {
+    let text = Some("invalid license".to_owned());
+    Script::Ended(v1::Exit { reason: "failed".into(), code: Some(6), signal: None, text })
+}
+
+/// Node and code of each attempt, in order.
+fn attempts(answer: &crate::http::Answer) -> Vec<(String, String)> {
+    let text = |value: &serde_json::Value| value.as_str().unwrap().to_owned();
+    let json = answer.json();
+    let attempts = json["attempts"].as_array().unwrap_or_else(|| panic!("no attempts in {json}"));
+    attempts.iter().map(|attempt| (text(&attempt["node"]), text(&attempt["code"]))).collect()
+}
+
 #[tokio::test]
-async fn at_most_three_nodes_are_tried_and_none_keeps_a_slot() {
+async fn refusals_cost_no_attempt_and_every_node_is_asked_once() {
     let refuse = Script::Refuse(Reason::LowMemory, "12 MiB left");
-    let farm = Farm::start(4, &vec![refuse; 5]).await;
+    let mut farm = Farm::start(4, &vec![refuse; 5]).await;
     let answer = spawn(farm.http, "").await;
     assert_eq!(answer.code(), "no-capacity");
     assert!(answer.json()["detail"].as_str().unwrap().contains("12 MiB left"), "{answer:?}");
-    assert_eq!(farm.orders(), 3);
-    assert!(farm.agents.iter().all(|agent| agent.orders().len() <= 1), "no node is asked twice");
+    let tried = attempts(&answer);
+    assert_eq!(tried.len(), 5);
+    assert!(tried.iter().all(|(_, code)| code == "refused"), "{tried:?}");
+    assert!(answer.json()["attempts"][0]["reason"].as_str().unwrap().contains("12 MiB left"));
+    assert!(farm.agents.iter().all(|agent| agent.orders().len() == 1), "no node is asked twice");
     farm.empty().await;
+
+    farm.add(Offer { slots: 8, labels: &[] }, Script::Ready).await;
+    for _ in 0..8 {
+        let answer = spawn(farm.http, "").await;
+        assert_eq!(answer.json()["node"], "node-5", "{answer:?}");
+    }
+    assert_eq!(spawn(farm.http, "").await.code(), "no-capacity");
+}
+
+#[tokio::test]
+async fn a_start_that_failed_is_tried_on_another_node() {
+    let mut farm = Farm::start(100, &[license()]).await;
+    // The others are busier, so that the first is chosen first.
+    farm.add(Offer { slots: 30, labels: &[("busy", "yes")] }, Script::Ready).await;
+    assert_eq!(spawn(farm.http, r#"{"labels":{"busy":"yes"}}"#).await.status, 200);
+    for _ in 0..20 {
+        let answer = spawn(farm.http, "").await;
+        assert_eq!(answer.json()["node"], "node-1", "{answer:?}");
+    }
+    assert!(!farm.agents[0].orders().is_empty());
+    until(async || farm.used(&farm.agents[0].node).await, |used| *used == 0).await;
+}
+
+#[tokio::test]
+async fn processes_are_started_on_three_nodes_at_the_most_and_the_last_failure_is_the_answer() {
+    let farm = Farm::start(4, &vec![license(); 5]).await;
+    let answer = spawn(farm.http, "").await;
+    assert_eq!((answer.status, answer.code().as_str()), (502, "spawn-failed"));
+    let tried = attempts(&answer);
+    assert_eq!(tried.len(), 3);
+    assert!(tried.iter().all(|(_, code)| code == "spawn-failed"), "{tried:?}");
+    assert_eq!(answer.json()["node"], tried[2].0);
+    assert_eq!(answer.json()["attempts"][0]["reason"], "invalid license (exit code 6)");
+    assert_eq!(farm.orders(), 3);
+    farm.empty().await;
+}
+
+#[tokio::test]
+async fn a_command_line_that_the_server_refuses_is_tried_once() {
+    let exit = v1::Exit { reason: "failed".into(), code: Some(2), signal: None, text: None };
+    let farm = Farm::start(4, &vec![Script::Ended(exit); 3]).await;
+    let answer = spawn(farm.http, "").await;
+    assert_eq!((answer.code().as_str(), farm.orders()), ("spawn-failed", 1));
+    assert_eq!(answer.json()["reason"], "invalid command line argument");
+}
+
+#[tokio::test]
+async fn a_server_that_cannot_be_started_anywhere_is_told_when_every_node_was_tried() {
+    let cannot = Script::Refuse(Reason::CannotStart, "no such file");
+    let mut farm = Farm::start(4, &vec![cannot; 4]).await;
+    let answer = spawn(farm.http, r#"{"waitSeconds":30}"#).await;
+    assert_eq!((answer.status, answer.code().as_str()), (502, "spawn-failed"));
+    assert_eq!(attempts(&answer).len(), 4);
+    farm.add(Offer { slots: 4, labels: &[] }, Script::Ready).await;
+    assert_eq!(spawn(farm.http, "").await.json()["node"], "node-4");
+}
+
+#[tokio::test]
+async fn a_spawn_gets_through_although_most_nodes_cannot_be_reached() {
+    let mut farm = Farm::start(20, &vec![Script::Ready; 16]).await;
+    for agent in &mut farm.agents[..12] {
+        agent.kill().await;
+    }
+    for _ in 0..60 {
+        let answer = spawn(farm.http, "").await;
+        assert_eq!(answer.status, 200, "{answer:?}");
+    }
 }
 
 #[tokio::test]

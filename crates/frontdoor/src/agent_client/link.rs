@@ -1,0 +1,171 @@
+//! One connection to one agent: TCP, TLS where the farm has it, and HTTP/2 that knows what was not sent.
+
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use axum::http::{Request, Response, Uri};
+use futures_util::future::BoxFuture;
+use hyper::body::Incoming;
+use hyper::client::conn::http2::{Builder, SendRequest};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use model::RequestId;
+use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncWrite, BufReader};
+use tokio::net::TcpStream;
+use tokio::time::{Instant, timeout_at};
+use tokio_util::task::TaskTracker;
+use tracing::{Instrument, debug};
+use wire::v1;
+use wire::v1::node_agent_client::NodeAgentClient;
+
+use super::{AgentError, Outcome, failure, tagged};
+
+/// A connection on which nothing moves is asked for a sign of life this often, so that a node that vanished without a
+/// word does not keep callers waiting until their deadline.
+const KEEPALIVE: Duration = Duration::from_secs(2);
+/// And is given up when none comes within this time.
+const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(4);
+
+/// One connection to one agent; cloning is cheap.
+#[derive(Debug, Clone)]
+pub(crate) struct Link {
+    pub(super) client: NodeAgentClient<Http2>,
+    send: SendRequest<tonic::body::Body>,
+}
+
+impl Link {
+    pub(super) async fn open(
+        advertise: &str,
+        tls: Option<&tls::Client>,
+        tasks: &TaskTracker,
+    ) -> Result<Self, String> {
+        // Where it is, is nothing for whoever asks for a spawn.
+        let broken = |e: std::io::Error| e.to_string();
+        let uri: Uri = advertise.parse().map_err(|e| format!("{advertise:?} is not a URL: {e}"))?;
+        let (Some(scheme), Some(host)) = (uri.scheme_str(), uri.host()) else {
+            return Err(format!("{advertise:?} is not http://host:port or https://host:port"));
+        };
+        let (tls, port) = match (scheme, tls) {
+            ("http", None) => (None, 80),
+            ("https", Some(tls)) => (Some(tls), 443),
+            ("http", Some(_)) => {
+                return Err("it is without TLS, and --tls-client-ca demands it of agents".to_owned());
+            }
+            ("https", None) => {
+                return Err("it needs TLS, and this front door has no --tls-client-ca".to_owned());
+            }
+            (_, _) => return Err(format!("{advertise:?} is not http://host:port or https://host:port")),
+        };
+        let address = host.trim_start_matches('[').trim_end_matches(']');
+        let stream = TcpStream::connect((address, uri.port_u16().unwrap_or(port))).await.map_err(broken)?;
+        stream.set_nodelay(true).map_err(broken)?;
+        let Some(tls) = tls else { return Self::speak(stream, uri, tasks).await };
+        let mut stream = BufReader::new(tls.connect(host, stream).await.map_err(broken)?);
+        // That it does not trust this end an agent says only now. It speaks first: nothing has been sent before that.
+        if stream.fill_buf().await.map_err(broken)?.is_empty() {
+            return Err("the agent closed the connection".to_owned());
+        }
+        Self::speak(stream, uri, tasks).await
+    }
+
+    async fn speak<S>(stream: S, uri: Uri, tasks: &TaskTracker) -> Result<Self, String>
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let (send, connection) = Builder::new(Tracked(tasks.clone()))
+            .timer(TokioTimer::new())
+            .keep_alive_interval(KEEPALIVE)
+            .keep_alive_timeout(KEEPALIVE_TIMEOUT)
+            .keep_alive_while_idle(true)
+            .handshake(TokioIo::new(stream))
+            .await
+            .map_err(|e| format!("{uri}: {e}"))?;
+        let name = uri.to_string();
+        tasks.spawn(
+            async move {
+                match connection.await {
+                    Ok(()) => debug!(advertise = name, "connection to agent closed"),
+                    Err(error) => debug!(advertise = name, %error, "connection to agent lost"),
+                }
+            }
+            .in_current_span(),
+        );
+        Ok(Self { client: NodeAgentClient::with_origin(Http2(send.clone()), uri), send })
+    }
+
+    pub(super) fn is_closed(&self) -> bool {
+        self.send.is_closed()
+    }
+
+    /// Has the agent start a spawn, and waits for its verdict until the deadline.
+    pub(crate) async fn spawn(
+        mut self,
+        message: v1::SpawnRequest,
+        request: &RequestId,
+        deadline: Instant,
+    ) -> Result<Outcome, AgentError> {
+        use v1::spawn_reply::Outcome as Reply;
+        let reply = match timeout_at(deadline, self.client.spawn(tagged(message, request))).await {
+            Ok(Ok(reply)) => reply.into_inner(),
+            Ok(Err(status)) => return Err(failure(&status)),
+            Err(_) => {
+                return Err(AgentError::Unknown {
+                    why: "no answer before the deadline".into(),
+                    deadline: true,
+                });
+            }
+        };
+        match reply.outcome {
+            Some(Reply::Ready(ready)) => Ok(Outcome::Ready(ready)),
+            Some(Reply::Ended(ended)) => Ok(Outcome::Ended(ended)),
+            Some(Reply::Refused(refused)) => {
+                Err(AgentError::Refused { reason: refused.reason(), detail: refused.detail })
+            }
+            None => Err(AgentError::Unknown { why: "the answer is empty".into(), deadline: false }),
+        }
+    }
+}
+
+/// Puts the connection's tasks under the tracker.
+#[derive(Debug, Clone)]
+struct Tracked(TaskTracker);
+
+impl<F: Future<Output: Send> + Send + 'static> hyper::rt::Executor<F> for Tracked {
+    fn execute(&self, work: F) {
+        self.0.spawn(work.in_current_span());
+    }
+}
+
+/// The transport under the generated client. Unlike a channel that reconnects by itself, it knows what was not sent.
+#[derive(Debug, Clone)]
+pub(super) struct Http2(SendRequest<tonic::body::Body>);
+
+/// A call the connection did not carry to its end.
+#[derive(Debug, thiserror::Error)]
+#[error("the connection was lost")]
+pub(super) struct Lost {
+    /// Whether the request may have left.
+    pub(super) sent: bool,
+    #[source]
+    pub(super) error: hyper::Error,
+}
+
+impl tower::Service<Request<tonic::body::Body>> for Http2 {
+    type Response = Response<Incoming>;
+    type Error = Lost;
+    type Future = BoxFuture<'static, Result<Response<Incoming>, Lost>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Lost>> {
+        // A closed connection gives the request back, which says more than an error here would.
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request<tonic::body::Body>) -> Self::Future {
+        let call = self.0.try_send_request(request);
+        Box::pin(async move {
+            call.await.map_err(|mut e| {
+                let sent = e.take_message().is_none();
+                Lost { sent, error: e.into_error() }
+            })
+        })
+    }
+}

@@ -1,0 +1,113 @@
+//! A Redis that is there and of no use: it refuses writes, or was wiped a moment ago.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep, timeout};
+
+use crate::fake_agent::Script;
+use crate::farm::{Farm, TIMING, config};
+use crate::http::{get, spawn, spawn_keyed};
+use crate::redis_server::RedisServer;
+use crate::wait::until;
+
+async fn farm(redis: &RedisServer) -> Farm {
+    let farm = Farm::over(redis.registry(), config(), 1000, &[Script::Ready, Script::Ready]).await;
+    let admin = farm.front.admin_addr();
+    let line = "hatchery_frontdoor_picture_nodes 2\n";
+    until(async || get(admin, "/metrics").await.body, |text| text.contains(line)).await;
+    farm
+}
+
+/// Spawns for longer than nodes need to be down in the eyes of a registry that gets no heartbeats.
+async fn spawns_go_on(farm: &Farm, mood: &str) {
+    let end = Instant::now() + TIMING.down * 3;
+    while Instant::now() < end {
+        let answer = timeout(Duration::from_secs(5), spawn(farm.http, "")).await.expect("an answer");
+        assert_eq!(answer.status, 200, "{mood}: {answer:?}");
+        sleep(Duration::from_millis(20)).await;
+    }
+}
+
+#[tokio::test]
+#[ignore = "the registry's check writes nothing yet"]
+async fn spawns_go_on_while_redis_answers_reads_and_refuses_writes() {
+    for (mood, begin, end) in [
+        (
+            "too few replicas",
+            ["config", "set", "min-replicas-to-write", "1"],
+            ["config", "set", "min-replicas-to-write", "0"],
+        ),
+        ("no memory", ["config", "set", "maxmemory", "1"], ["config", "set", "maxmemory", "0"]),
+        ("a replica", ["replicaof", "127.0.0.1", "1", ""], ["replicaof", "no", "one", ""]),
+    ] {
+        let redis = RedisServer::start().await;
+        let farm = farm(&redis).await;
+        let command = |words: [&str; 4]| {
+            let words: Vec<&str> = words.into_iter().filter(|word| !word.is_empty()).collect();
+            redis.command(&words);
+        };
+        command(begin);
+        spawns_go_on(&farm, mood).await;
+        let keyed = spawn_keyed(farm.http, "key", "").await;
+        assert_eq!(keyed.code(), "registry-unavailable", "{mood}");
+        command(end);
+        let began = Instant::now();
+        until(async || spawn_keyed(farm.http, "key", "").await.status, |status| *status == 200).await;
+        assert!(began.elapsed() < Duration::from_secs(3), "{mood}: {:?}", began.elapsed());
+    }
+}
+
+#[tokio::test]
+async fn a_call_right_after_a_wipe_is_placed_from_the_last_snapshot() {
+    let redis = RedisServer::start().await;
+    let farm = farm(&redis).await;
+    for _ in 0..5 {
+        // Agents report once a second; here they report when the calls are done.
+        farm.agents.iter().for_each(|agent| agent.silence(true));
+        redis.command(&["flushall"]);
+        for answer in [spawn(farm.http, "").await, spawn_keyed(farm.http, &fresh_key(), "").await] {
+            assert_eq!(answer.status, 200, "{answer:?}");
+        }
+        assert_eq!(spawn(farm.http, r#"{"pool":"other"}"#).await.code(), "no-matching-node");
+        farm.agents.iter().for_each(|agent| agent.silence(false));
+        until(async || farm.registry.nodes().await.unwrap().len(), |nodes| *nodes == 2).await;
+    }
+}
+
+#[tokio::test]
+async fn calls_with_a_key_work_again_a_second_after_the_last_cut_connection() {
+    let redis = RedisServer::start().await;
+    let farm = farm(&redis).await;
+    assert_eq!(spawn_keyed(farm.http, "same", "").await.status, 200);
+    // Calls that start nothing, so that there is always one for a cut to hit.
+    let over = Arc::new(AtomicBool::new(false));
+    let callers: Vec<_> = (0..4)
+        .map(|_| {
+            let (over, http) = (Arc::clone(&over), farm.http);
+            tokio::spawn(async move {
+                while !over.load(Ordering::Relaxed) {
+                    spawn_keyed(http, "same", "").await;
+                }
+            })
+        })
+        .collect();
+    for _ in 0..60 {
+        redis.cut();
+        sleep(Duration::from_millis(100)).await;
+    }
+    over.store(true, Ordering::Relaxed);
+    for caller in callers {
+        caller.await.unwrap();
+    }
+    assert_eq!(spawn(farm.http, "").await.status, 200);
+    let began = Instant::now();
+    until(async || spawn_keyed(farm.http, &fresh_key(), "").await.status, |status| *status == 200).await;
+    assert!(began.elapsed() < Duration::from_millis(1500), "{:?}", began.elapsed());
+}
+
+/// A key that was not used before.
+fn fresh_key() -> String {
+    model::SpawnId::mint().to_string()
+}

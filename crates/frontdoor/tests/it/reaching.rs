@@ -1,0 +1,90 @@
+//! Nodes that cannot be reached, or are not who they were.
+
+use std::net::{SocketAddr, TcpStream};
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use socket2::{Domain, Socket, Type};
+use tokio::time::{Instant, timeout};
+
+use crate::fake_agent::{FakeAgent, Offer, Script};
+use crate::farm::Farm;
+use crate::http::{get, send, spawn};
+use crate::wait::until;
+
+/// An address where connections are neither accepted nor refused: its queue is full and nobody takes them out.
+struct BlackHole {
+    address: SocketAddr,
+    _queue: (Socket, Vec<TcpStream>),
+}
+
+impl BlackHole {
+    fn new() -> Self {
+        let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+        socket.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
+        socket.listen(0).unwrap();
+        let address = socket.local_addr().unwrap().as_socket().unwrap();
+        let mut queue = Vec::new();
+        while let Ok(stream) = TcpStream::connect_timeout(&address, Duration::from_millis(200)) {
+            queue.push(stream);
+        }
+        Self { address, _queue: (socket, queue) }
+    }
+}
+
+const OFFER: Offer = Offer { slots: 40, labels: &[] };
+
+#[tokio::test]
+async fn requests_get_through_although_most_nodes_do_not_answer_connections() {
+    let mut farm = Farm::start(40, &[Script::Ready, Script::Ready]).await;
+    let hole = tokio::task::spawn_blocking(BlackHole::new).await.unwrap();
+    for i in 0..6 {
+        let advertise = Some(format!("http://{}", hole.address));
+        let name = format!("hole-{i}");
+        let agent = FakeAgent::start_at(&farm.registry, &name, OFFER, Script::Ready, advertise).await;
+        farm.agents.push(agent);
+    }
+    let began = Instant::now();
+    let spawns = join_all((0..20).map(|_| timeout(Duration::from_secs(10), spawn(farm.http, ""))));
+    for answer in spawns.await {
+        let answer = answer.expect("an answer well inside the deadline");
+        assert_eq!(answer.status, 200, "{answer:?}");
+    }
+    assert!(began.elapsed() < Duration::from_secs(6), "{:?}", began.elapsed());
+    // What is known by now costs nothing.
+    let began = Instant::now();
+    for _ in 0..10 {
+        assert_eq!(spawn(farm.http, "").await.status, 200);
+    }
+    assert!(began.elapsed() < Duration::from_secs(1), "{:?}", began.elapsed());
+}
+
+#[tokio::test]
+async fn a_spawn_goes_elsewhere_when_another_node_is_at_the_address() {
+    let farm = Farm::start(40, &[Script::Ready, Script::Ready]).await;
+    farm.agents[0].stand_for("node-9");
+    for _ in 0..10 {
+        let answer = spawn(farm.http, "").await;
+        assert_eq!(answer.json()["node"], "node-1", "{answer:?}");
+    }
+    assert!(farm.agents[0].admitted().is_empty());
+    assert!(farm.agents[0].orders().len() <= 2, "it is not asked again at once");
+}
+
+#[tokio::test]
+async fn nothing_is_done_to_the_node_that_has_taken_anothers_address() {
+    let farm = Farm::start(4, &[Script::Ready]).await;
+    let spawned = spawn(farm.http, "").await.json();
+    let path = format!("/v1/spawns/{}", spawned["id"].as_str().unwrap());
+    until(async || get(farm.http, &path).await.status, |status| *status == 200).await;
+    farm.agents[0].stand_for("node-9");
+
+    let log = get(farm.http, &format!("{path}/log")).await;
+    assert_eq!(log.code(), "node-unreachable");
+    assert!(log.json()["detail"].as_str().unwrap().contains("node-9"), "{log:?}");
+    let drained = send(farm.http, "POST", "/v1/nodes/node-0/drain").await;
+    assert_eq!((drained.status, &drained.json()["agentAcknowledged"]), (200, &serde_json::json!(false)));
+    assert!(farm.agents[0].wishes().is_empty());
+    assert_eq!(send(farm.http, "DELETE", &path).await.status, 202);
+    assert!(farm.agents[0].stopped().is_empty());
+}
