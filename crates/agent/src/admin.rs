@@ -126,6 +126,9 @@ async fn metrics(State(node): State<Arc<Node>>, Extension(may_see): Extension<Ma
     }
     let usage = node.table().usage();
     node.metrics.certificate(node.config.tls.grpc.as_ref().and_then(tls::Server::not_after));
+    for (lane, threads) in node.disk.hung() {
+        node.metrics.disk_hung(lane, threads);
+    }
     let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
     ([(header::CONTENT_TYPE, kind)], node.metrics.text(&usage)).into_response()
 }

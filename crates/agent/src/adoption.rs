@@ -248,7 +248,7 @@ fn bury(node: &Node, story: Story) {
     let (at, exit) = match ended {
         Some((at, exit)) => (instant(at), exit),
         None => {
-            let exit = exit::explain(progress, Status::Unseen, &node.last_words(record.id));
+            let exit = exit::explain(progress, Status::Unseen, &output::last_words(&record.log));
             let exit = match group.as_ref().and_then(Group::out_of_memory) {
                 Some(limit) => exit::out_of_memory(exit, &limit),
                 None => exit,

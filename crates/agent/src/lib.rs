@@ -14,6 +14,7 @@ mod admission;
 mod adoption;
 mod backlog;
 mod config;
+mod disk;
 mod doorway;
 mod drain;
 mod endpoint;

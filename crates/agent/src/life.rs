@@ -4,14 +4,15 @@
 use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use model::{AgentEpoch, NodeDescription, NodeId, NodeKind};
+use model::{AgentEpoch, NodeDescription, NodeId, NodeKind, SpawnId};
 use registry::Registry;
 use tokio::net::TcpListener;
-use tokio::time::Instant;
+use tokio::runtime::Handle;
+use tokio::time::{Instant, MissedTickBehavior};
 use tokio_stream::StreamExt;
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
@@ -21,6 +22,7 @@ use tonic_health::server::HealthReporter;
 use wire::v1::node_agent_server::NodeAgentServer;
 
 use crate::config::{Config, ConfigError, Launcher, host_of};
+use crate::disk::Disk;
 use crate::endpoint::EndpointForm;
 use crate::grpc::Service;
 use crate::logs::Logs;
@@ -31,13 +33,16 @@ use crate::relay::Relay;
 use crate::spawn::args::Fixed;
 use crate::spawn::cgroup::Groups;
 use crate::spawn::lifecycle::Rules;
+use crate::spawn::output;
 use crate::state::{StateDir, Unusable};
 use crate::table::{Door, Table};
 use crate::task::Task;
 use crate::{admin, adoption, doorway, drain, liveliness};
 
-/// How often old logs are looked for.
-const SWEEP: Duration = Duration::from_secs(30);
+/// How often the length of logs is looked at, and whether what could not be written can be.
+const HOUSEKEEPING: Duration = Duration::from_secs(1);
+/// How often old logs are looked for, in rounds of housekeeping.
+const SWEEP_EVERY: u32 = 30;
 /// A front door that is gone without a word is noticed after this and [`KEEPALIVE_TIMEOUT`]; its calls count as hung up.
 const KEEPALIVE: Duration = Duration::from_secs(5);
 const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(4);
@@ -58,6 +63,9 @@ pub enum StartError {
         /// Why.
         source: io::Error,
     },
+    /// The threads for the disk cannot be had.
+    #[error("failed to start threads for the disk; raise the limit of processes")]
+    Disk(#[source] io::Error),
     /// Another agent uses the state directory.
     #[error(
         "another agent{} uses {path} (--state-dir); every agent needs a state directory of its own",
@@ -120,15 +128,15 @@ impl Agent {
     /// A setting will not do, a port or the state directory cannot be had.
     pub async fn start(config: Config, registry: Registry) -> Result<Self, StartError> {
         config.check()?;
-        let state = open_state(&config)?;
+        let disk = Disk::new().map_err(StartError::Disk)?;
+        let state = open_state(&config, &disk)?;
         allow_files(config.slots.max(u32::try_from(state.journal.stories().len()).unwrap_or(u32::MAX)));
         let estate = adoption::survey(&state, &config)
             .map_err(|source| StartError::Survey { path: config.state_dir.clone(), source })?;
         let living = estate.living();
         may_change_user(&config)?;
         let groups = Groups::open(&config, &estate.pids())?;
-        let logs = Logs::open(state.logs().to_owned(), &living)
-            .map_err(|source| StartError::StateDir { path: state.logs().to_owned(), source })?;
+        let logs = Logs::open(state.logs().to_owned(), &living);
         warn_of_missing(&config);
         for flag in &config.tls.exposed {
             tracing::warn!(
@@ -145,7 +153,7 @@ impl Agent {
         let liveliness_addr = addr(&receiver, config.liveliness_listen);
         let admin_addr = addr(&watchers, config.admin_listen);
 
-        let node = Arc::new(make_node(config, state, logs, groups, grpc_addr, liveliness_addr)?);
+        let node = Arc::new(make_node(config, disk, state, logs, groups, grpc_addr, liveliness_addr)?);
         if let (Some(server), Ok(host)) = (&tls.grpc, host_of(&node.description.advertise))
             && !server.is_for(&host)
         {
@@ -193,7 +201,7 @@ impl Agent {
             grpc_server,
             Task::start(&node, "liveliness", |stop| liveliness::receive(Arc::clone(&node), receiver, stop)),
             admin::serve(&node, watchers, tls.admin.clone()),
-            Task::start(&node, "sweeper", |stop| sweep(Arc::clone(&node), stop)),
+            Task::start(&node, "housekeeping", |stop| keep_house(Arc::clone(&node), stop)),
             Task::start(&node, "drain", |stop| drain::watch(Arc::clone(&node), stop)),
             Task::start(&node, "pulse", |stop| stay_awake(Arc::clone(&node), stop)),
         ];
@@ -269,8 +277,8 @@ impl Agent {
     }
 }
 
-fn open_state(config: &Config) -> Result<StateDir, StartError> {
-    StateDir::open(&config.state_dir).map_err(|unusable| match unusable {
+fn open_state(config: &Config, disk: &Disk) -> Result<StateDir, StartError> {
+    StateDir::open(&config.state_dir, disk.state.clone()).map_err(|unusable| match unusable {
         Unusable::Taken(pid) => StartError::StateTaken { path: config.state_dir.clone(), pid },
         Unusable::Broken(path, source) => StartError::StateDir { path, source },
     })
@@ -330,6 +338,7 @@ async fn bind(flag: &'static str, addr: SocketAddr) -> Result<TcpListener, Start
 
 pub(crate) fn make_node(
     config: Config,
+    disk: Disk,
     state: StateDir,
     logs: Logs,
     groups: Option<Groups>,
@@ -375,7 +384,9 @@ pub(crate) fn make_node(
         metrics: Metrics::new(config.slots),
         logs,
         groups,
-        keeping: Mutex::new(()),
+        disk,
+        runtime: Handle::current(),
+        wish_unkept: AtomicBool::new(false),
         drivers: TaskTracker::new(),
         leaving: CancellationToken::new(),
         closed: CancellationToken::new(),
@@ -422,17 +433,51 @@ async fn stay_awake(node: Arc<Node>, stop: CancellationToken) {
     }
 }
 
-async fn sweep(node: Arc<Node>, stop: CancellationToken) {
-    let mut ticks = tokio::time::interval(SWEEP);
-    loop {
+/// What is to be done now and then; all of it on the disk's threads.
+async fn keep_house(node: Arc<Node>, stop: CancellationToken) {
+    let mut ticks = tokio::time::interval(HOUSEKEEPING);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let bounding = Arc::new(AtomicBool::new(false));
+    for round in (0..SWEEP_EVERY).cycle() {
         tokio::select! {
             () = stop.cancelled() => return,
-            _ = ticks.tick() => {
-                node.logs.sweep(Instant::now());
-                if let Some(groups) = &node.groups {
-                    groups.sweep(false);
-                }
+            _ = ticks.tick() => {}
+        }
+        if !bounding.swap(true, Ordering::AcqRel) {
+            let (shared, done) = (Arc::clone(&node), Unset(Arc::clone(&bounding)));
+            node.disk.logs.post(move || bound_logs(&shared, &done)).ok();
+        }
+        node.state.journal.check();
+        if node.wish_unkept.load(Ordering::Acquire) {
+            node.keep_wish_soon();
+        }
+        if round == 0 {
+            node.sweep_logs();
+            if let Some(groups) = node.groups.clone() {
+                node.disk.logs.post(move || groups.sweep(false)).ok();
             }
+        }
+    }
+}
+
+/// Clears a flag when it is dropped, however that comes about.
+struct Unset(Arc<AtomicBool>);
+
+impl Drop for Unset {
+    fn drop(&mut self) {
+        self.0.store(false, Ordering::Release);
+    }
+}
+
+/// Bounds what spawns write. Blocks.
+fn bound_logs(node: &Node, _done: &Unset) {
+    let ids: Vec<SpawnId> = node.table().snapshots().map(|spawn| spawn.facts.id).collect();
+    for id in ids {
+        match output::bound(&output::path(node.state.logs(), id)) {
+            Ok(()) => {}
+            // Somebody has removed it, or it has none.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => tracing::warn!(%error, spawn.id = %id, "failed to bound the output of a spawn"),
         }
     }
 }

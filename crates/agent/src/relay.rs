@@ -215,7 +215,8 @@ impl Relay {
         let news = self.node.table().learn_wish(orders.eligibility, orders.drain, wish_version, now);
         if news {
             tracing::info!(eligibility = %orders.eligibility, "eligibility changed");
-            self.node.keep_wish();
+            self.node.wish_unkept.store(true, Ordering::Release);
+            self.node.keep_wish_soon();
         }
         let mut table = self.node.table();
         for id in &orders.abandoned {

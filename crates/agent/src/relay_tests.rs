@@ -5,6 +5,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::config::{Config, Launcher};
+use crate::disk::Disk;
 use crate::life::make_node;
 use crate::logs::Logs;
 use crate::state::StateDir;
@@ -15,9 +16,10 @@ fn relay(dir: &tempfile::TempDir) -> Relay {
     // Nothing listens here in any test.
     config.ports = 19_100..=19_199;
     let any = "127.0.0.1:1".parse().unwrap();
-    let state = StateDir::open(dir.path()).unwrap();
-    let logs = Logs::open(state.logs().to_owned(), &Default::default()).unwrap();
-    let node = make_node(config, state, logs, None, any, any).unwrap();
+    let disk = Disk::new().unwrap();
+    let state = StateDir::open(dir.path(), disk.state.clone()).unwrap();
+    let logs = Logs::open(state.logs().to_owned(), &Default::default());
+    let node = make_node(config, disk, state, logs, None, any, any).unwrap();
     let mut relay = Relay::new(Arc::new(node), Registry::embedded(Timing::FARM));
     relay.batch = 3;
     relay

@@ -31,6 +31,8 @@ const LAST_STARTS: Duration = Duration::from_secs(5);
 const AFTER_KILL: Duration = Duration::from_secs(5);
 /// How long the registry may take to hear the last changes.
 const LAST_REPORT: Duration = Duration::from_secs(2);
+/// How long the disk may take for the last records.
+const LAST_WRITE: Duration = Duration::from_secs(1);
 /// How long servers may take to finish their last answers.
 const LAST_ANSWERS: Duration = Duration::from_secs(2);
 
@@ -76,6 +78,12 @@ impl Agent {
         }
         for task in servers {
             stop(task, deadline.saturating_duration_since(Instant::now())).await;
+        }
+        // The next agent reads what is written; nothing may be written after it has begun.
+        if !node.state.journal.written(node.state.journal.last(), LAST_WRITE).await {
+            tracing::warn!(
+                "the last records of spawns are not written, the next agent will know less of them"
+            );
         }
         node.state.release();
         tracing::info!("agent ended");

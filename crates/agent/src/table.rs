@@ -38,6 +38,12 @@ pub(crate) struct Inbox {
     pub(crate) hurry: bool,
 }
 
+impl Entry {
+    fn is_given_up(&self) -> bool {
+        self.stage == Stage::GivenUp
+    }
+}
+
 impl Inbox {
     fn is_empty(self) -> bool {
         self == Self::default()
@@ -52,13 +58,25 @@ pub(crate) enum Liveliness {
     Disconnect,
 }
 
+/// How far the start of a spawn has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    /// Admitted; nobody else knows of it.
+    Starting,
+    /// Its start took too long and its callers were refused. It holds what it was given until the start is over, and is nobody's
+    /// business otherwise.
+    GivenUp,
+    /// Its process runs.
+    Launched,
+}
+
 /// One spawn in the table.
 #[derive(Debug)]
 pub(crate) struct Entry {
     pub(crate) spawn: Snapshot,
     /// 0 until the process was started.
     pub(crate) pid: u32,
-    launched: bool,
+    stage: Stage,
     inbox: Inbox,
     /// Wakes its driver.
     bell: Arc<Notify>,
@@ -215,7 +233,9 @@ impl Table {
 
     /// Takes in what a server says of itself; `false` when it is not one of ours.
     pub(crate) fn heard(&mut self, id: SpawnId, what: Liveliness, now: Instant) -> bool {
-        let Some(entry) = self.running.get_mut(&id) else { return false };
+        let Some(entry) = self.running.get_mut(&id).filter(|entry| !entry.is_given_up()) else {
+            return false;
+        };
         entry.spawn.heard = Some(now);
         match what {
             Liveliness::Ready => entry.inbox.ready = true,
@@ -250,7 +270,7 @@ impl Table {
 
     /// Asks for its end. Whatever the outcome, it can not be started any more.
     pub(crate) fn end(&mut self, id: SpawnId, cause: Cause, again: Again, now: Instant) -> Ending {
-        if let Some(entry) = self.running.get_mut(&id) {
+        if let Some(entry) = self.running.get_mut(&id).filter(|entry| !entry.is_given_up()) {
             let begun = entry.inbox.end.is_some() || entry.spawn.state == SpawnState::Stopping;
             match (begun, again) {
                 (true, Again::ChangesNothing) => return Ending::Stopping,
@@ -296,8 +316,11 @@ impl Table {
     }
 
     /// The most spawns there may be: no more than there are, once the agent only waits for their ends.
+    /// What starts hold that hang can be given to nobody either.
     pub(crate) fn slots(&self) -> u32 {
-        let slots = if self.door == Door::Emptying { self.running.len() } else { self.slots };
+        let hung = self.running.len() - self.running();
+        let slots =
+            if self.door == Door::Emptying { self.running() } else { self.slots.saturating_sub(hung) };
         u32::try_from(slots).unwrap_or(u32::MAX)
     }
 
@@ -307,15 +330,16 @@ impl Table {
 
     /// All spawns, those that ended a short while ago included.
     pub(crate) fn all(&mut self, now: Instant) -> impl Iterator<Item = &Entry> {
-        self.running.values().chain(self.recent.all(now))
+        self.running.values().filter(|entry| !entry.is_given_up()).chain(self.recent.all(now))
     }
 
+    /// Spawns that have not ended, without those whose start was given up.
     pub(crate) fn running(&self) -> usize {
-        self.running.len()
+        self.running.values().filter(|e| !e.is_given_up()).count()
     }
 
     pub(crate) fn launching(&self) -> usize {
-        self.running.values().filter(|e| e.spawn.state == SpawnState::Launching).count()
+        self.running.values().filter(|e| e.spawn.state == SpawnState::Launching && !e.is_given_up()).count()
     }
 
     pub(crate) fn end_launching(&mut self, now: Instant) {
@@ -343,12 +367,12 @@ impl Table {
     }
 
     pub(crate) fn knows(&self, id: SpawnId) -> bool {
-        self.running.contains_key(&id)
+        self.running.get(&id).is_some_and(|entry| !entry.is_given_up())
     }
 
     /// Those whose process was started, as they are now.
     pub(crate) fn snapshots(&self) -> impl Iterator<Item = &Snapshot> {
-        self.running.values().filter(|e| e.launched).map(|e| &e.spawn)
+        self.running.values().filter(|e| e.stage == Stage::Launched).map(|e| &e.spawn)
     }
 
     pub(crate) fn gpus(&self) -> &Gpus {

@@ -37,8 +37,8 @@ struct KeptDrain {
 }
 
 impl StateDir {
-    /// Keeps the wish. Seldom, and in one step: a new file takes the place of the old one.
-    pub(crate) fn keep_wish(&self, wish: &Wish) {
+    /// Keeps the desired state in one step, and returns once the disk has it: it must outlive the machine.
+    pub(crate) fn keep_wish(&self, wish: &Wish) -> io::Result<()> {
         let now = Instant::now();
         let kept = Kept {
             eligibility: wish.eligibility,
@@ -53,14 +53,9 @@ impl StateDir {
                 named: drain.named,
             }),
         };
-        let written = serde_json::to_vec(&kept).map_err(io::Error::from).and_then(|text| {
-            let fresh = self.operator.with_extension("new");
-            std::fs::write(&fresh, text)?;
-            std::fs::rename(&fresh, &self.operator)
-        });
-        if let Err(error) = written {
-            tracing::warn!(%error, "failed to keep what the operator wants of the node");
-        }
+        serde_json::to_vec(&kept)
+            .map_err(io::Error::from)
+            .and_then(|text| super::replace(&self.operator, &text))
     }
 
     /// What an earlier agent kept.
@@ -96,7 +91,7 @@ mod tests {
     #[test]
     fn a_wish_is_kept_with_the_time_it_has_left() {
         let dir = tempfile::tempdir().unwrap();
-        let state = StateDir::open(dir.path()).unwrap();
+        let state = StateDir::open(dir.path(), crate::disk::Lane::new("state", 1, 10).unwrap()).unwrap();
         assert_eq!(state.kept_wish(), None);
         let now = Instant::now();
         let drain = Drain {
@@ -107,7 +102,7 @@ mod tests {
             named: Some(Timestamp::from_millis(1_700_000_000_000)),
         };
         let wish = Wish { eligibility: Eligibility::Draining, drain: Some(drain.clone()) };
-        state.keep_wish(&wish);
+        state.keep_wish(&wish).unwrap();
         let back = state.kept_wish().unwrap();
         let kept = back.drain.unwrap();
         assert_eq!(
@@ -116,7 +111,7 @@ mod tests {
         );
         let error = kept.deadline.max(drain.deadline) - kept.deadline.min(drain.deadline);
         assert!(error < Duration::from_millis(50), "{error:?}");
-        state.keep_wish(&Wish::default());
+        state.keep_wish(&Wish::default()).unwrap();
         assert_eq!(state.kept_wish(), Some(Wish::default()));
         std::fs::write(dir.path().join("operator"), "{").unwrap();
         assert_eq!(state.kept_wish(), None);

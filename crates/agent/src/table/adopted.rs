@@ -8,7 +8,7 @@ use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
 use super::entrance::Admitted;
-use super::{Entry, Inbox, Table};
+use super::{Entry, Inbox, Stage, Table};
 use crate::spawn::exit::Cause;
 use crate::spawn::lifecycle::stall_after;
 use crate::spawn::{Answer, Facts, Snapshot};
@@ -45,7 +45,7 @@ impl Table {
         let entry = Entry {
             spawn: Snapshot { state, ready, ..Snapshot::new(Arc::clone(&facts)) },
             pid,
-            launched: true,
+            stage: Stage::Launched,
             inbox: Inbox { end, ..Inbox::default() },
             bell: Arc::clone(&bell),
             answer: receiver,
@@ -80,7 +80,7 @@ impl Table {
         let entry = Entry {
             spawn,
             pid: 0,
-            launched: true,
+            stage: Stage::Launched,
             inbox: Inbox::default(),
             bell: Arc::new(Notify::new()),
             answer,

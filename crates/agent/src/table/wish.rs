@@ -67,7 +67,7 @@ impl Table {
     pub(crate) fn is_drained(&self) -> bool {
         self.operator.confirmed
             && self.operator.wish.eligibility == Eligibility::Draining
-            && self.running.is_empty()
+            && self.running() == 0
     }
 
     /// What an earlier agent remembered.

@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 mod adoption;
+mod disks;
 mod ends;
 mod harness;
 mod life;
@@ -9,3 +10,4 @@ mod owners;
 mod ports;
 mod spawning;
 mod watching;
+mod wrong_node;
