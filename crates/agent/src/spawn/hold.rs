@@ -157,22 +157,26 @@ mod tests {
         }
     }
 
+    /// Ports, GPU slots, starts under way and spawns.
+    fn taken(node: &Node) -> (usize, u32, usize, usize) {
+        let table = node.table();
+        let usage = table.usage();
+        (usage.ports, usage.gpu_slots, table.starting(), table.running())
+    }
+
     #[tokio::test]
     async fn a_start_that_returns_early_or_panics_gives_everything_back() {
         let dir = tempfile::tempdir().unwrap();
         let node = node(&dir);
         for panics in [false, true] {
             let (hold, answer) = admit(&node);
-            let usage = node.table().usage();
-            assert_eq!((usage.ports, usage.gpu_slots, node.table().starting()), (1, 1, 1));
+            assert_eq!(taken(&node), (1, 1, 1, 1));
             let ended = catch_unwind(AssertUnwindSafe(move || {
                 let _hold = hold;
                 assert!(!std::hint::black_box(panics), "as it should");
             }));
             assert_eq!(ended.is_err(), panics);
-            let usage = node.table().usage();
-            assert_eq!((usage.ports, usage.gpu_slots, node.table().starting()), (0, 0, 0));
-            assert_eq!(node.table().running(), 0);
+            assert_eq!(taken(&node), (0, 0, 0, 0));
             let answer = answer.borrow();
             match &*answer {
                 Some(Answer::Refused(refusal)) => assert_eq!((panics, refusal.why), (true, Why::CannotStart)),
@@ -190,10 +194,10 @@ mod tests {
         let facts = hold.facts().unwrap();
         let id = facts.id;
         node.table().give_up_start(id);
-        assert_eq!((node.table().starting(), node.table().running(), node.table().usage().ports), (0, 0, 1));
+        assert_eq!(taken(&node), (1, 1, 0, 0), "what it holds stays taken");
         let body = Body::Nothing { ended: None, until: Instant::now() };
         let newborn = Newborn::new(Arc::clone(&node), facts, body, Some(hold));
         assert!(newborn.launched(Instant::now()).is_none());
-        assert_eq!((node.table().backlog_len(), node.table().usage().ports), (0, 0));
+        assert_eq!((taken(&node), node.table().backlog_len()), ((0, 0, 0, 0), 0));
     }
 }
