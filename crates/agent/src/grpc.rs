@@ -17,7 +17,7 @@ use crate::spawn::exit::Cause;
 use crate::spawn::start::Order;
 use crate::spawn::{Refusal, Why, output};
 use crate::table::entrance::Ask;
-use crate::table::{Again, Ending, Entry};
+use crate::table::{Again, Ending, Entry, wish};
 
 /// Most lines of output in one reply.
 const MOST_LINES: usize = 10_000;
@@ -204,21 +204,31 @@ impl NodeAgent for Service {
                 return Err(Status::invalid_argument("eligibility must be given"));
             }
         };
-        let settled = {
+        let order = wish::Order {
+            generation: request.generation,
+            eligibility,
+            within: request.deadline_ms.map(Duration::from_millis),
+            reason: request.reason.clone(),
+            by: request.by.clone(),
+        };
+        let (followed, generation, settled) = {
             let mut table = self.node.table();
-            let within = request.deadline_ms.map(Duration::from_millis);
-            let (reason, by) = (request.reason.clone(), request.by.clone());
-            table.set_wish(eligibility, within, reason, by, Instant::now());
-            table.settled_bell()
+            let followed = table.set_wish(order, Instant::now());
+            (followed, table.wish().generation, table.settled_bell())
         };
         tracing::info!(
             %eligibility,
+            generation,
+            asked_generation = request.generation,
+            followed,
             deadline_ms = request.deadline_ms,
             reason = request.reason,
             by = request.by,
-            "eligibility changed"
+            "eligibility ordered"
         );
-        self.node.keep_wish().await;
+        if followed {
+            self.node.keep_wish().await;
+        }
         // Whatever was let in before is started before this answers: afterwards nothing starts.
         let all_started = async {
             loop {
@@ -234,7 +244,7 @@ impl NodeAgent for Service {
             self.node.table().give_up_starts();
         }
         let remaining = u32::try_from(self.node.table().running()).unwrap_or(u32::MAX);
-        Ok(Response::new(v1::SetEligibilityReply { remaining, generation: request.generation }))
+        Ok(Response::new(v1::SetEligibilityReply { remaining, generation }))
     }
 
     async fn list(&self, request: Request<v1::ListRequest>) -> Result<Response<v1::ListReply>, Status> {

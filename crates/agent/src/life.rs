@@ -103,8 +103,10 @@ pub enum StartError {
 /// Why an agent cannot go on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Closed {
-    /// Another agent has taken the node over, with another state directory: what runs here is nobody's any more.
+    /// Another agent has taken the node over: what runs here has no other agent.
     Superseded,
+    /// Another agent that is alive has the node, and this one never had it. The next agent can adopt what runs.
+    Taken,
     /// A part of it has failed. The next agent can adopt what runs.
     Failed,
 }
@@ -260,7 +262,32 @@ impl Agent {
         self.node.closed.cancelled().await;
         match self.node.table().door() {
             Door::Superseded => Closed::Superseded,
+            Door::Taken => Closed::Taken,
             Door::Open | Door::ShuttingDown | Door::Emptying => Closed::Failed,
+        }
+    }
+
+    /// The URL by which others reach this agent.
+    #[must_use]
+    pub fn advertise(&self) -> &str {
+        &self.node.description.advertise
+    }
+
+    /// The address of the agent that has the node instead of this one.
+    #[must_use]
+    pub fn other_agent(&self) -> Option<String> {
+        self.node.table().other_agent().map(str::to_owned)
+    }
+
+    /// Waits until nothing runs any more.
+    pub async fn emptied(&self) {
+        let bell = self.node.table().settled_bell();
+        loop {
+            let rung = bell.notified();
+            if self.node.table().running() == 0 {
+                return;
+            }
+            rung.await;
         }
     }
 

@@ -42,6 +42,7 @@ impl Agent {
     pub async fn shutdown(self, on: OnShutdown, hurry: CancellationToken) {
         let Self { node, health, relay, servers, .. } = self;
         tracing::info!(%on, running = node.table().running(), "agent shutting down");
+        let taken = node.table().door() == Door::Taken;
         node.table().shut(match on {
             OnShutdown::Drain => Door::Emptying,
             OnShutdown::Adopt | OnShutdown::Kill => Door::ShuttingDown,
@@ -50,7 +51,10 @@ impl Agent {
 
         match on {
             OnShutdown::Adopt => {
-                finish_starts(&node, &hurry).await;
+                // What an agent adopted that never had the node has no callers here.
+                if !taken {
+                    finish_starts(&node, &hurry).await;
+                }
                 node.leaving.cancel();
             }
             OnShutdown::Drain => {

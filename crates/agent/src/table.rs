@@ -113,6 +113,8 @@ pub(crate) enum Door {
     ShuttingDown,
     /// The agent goes away once its last spawn has.
     Emptying,
+    /// Another agent that is alive has the node; it may turn out to be gone.
+    Taken,
     /// Another agent has taken the node over.
     Superseded,
 }
@@ -145,6 +147,8 @@ pub(crate) struct Table {
     tombstones: Tombstones,
     operator: wish::Operator,
     door: Door,
+    /// The address of the agent that has the node, while the door is [`Door::Taken`].
+    taken_by: Option<String>,
     backlog: Backlog,
     /// Wakes the relay.
     relay: Arc<Notify>,
@@ -174,6 +178,7 @@ impl Table {
             tombstones: Tombstones::default(),
             operator: wish::Operator::default(),
             door: Door::Open,
+            taken_by: None,
             backlog: Backlog::new(),
             relay: Arc::new(Notify::new()),
             hurry: Arc::new(Notify::new()),
@@ -315,6 +320,42 @@ impl Table {
         self.door = door;
     }
 
+    /// Another agent has the node, at this address. Returns whether that is news.
+    pub(crate) fn taken_by(&mut self, other: &str) -> bool {
+        if matches!(self.door, Door::Open) {
+            self.door = Door::Taken;
+        }
+        let news = self.taken_by.as_deref() != Some(other);
+        self.taken_by = Some(other.to_owned());
+        news
+    }
+
+    /// The node is this agent's after all. Returns whether it was another's before.
+    pub(crate) fn is_mine(&mut self) -> bool {
+        if self.door == Door::Taken {
+            self.door = Door::Open;
+        }
+        self.taken_by.take().is_some()
+    }
+
+    /// The address of the agent that has the node instead of this one.
+    pub(crate) fn other_agent(&self) -> Option<&str> {
+        self.taken_by.as_deref()
+    }
+
+    /// A reservation has expired: it must not start any more. One that is here goes on, its caller may have been answered.
+    pub(crate) fn expire(&mut self, id: SpawnId, now: Instant) {
+        if !self.knows(id) {
+            self.tombstones.add(id, now);
+        }
+    }
+
+    /// The registry has lost what it had accepted after this change: the ends among it are to be reported again.
+    pub(crate) fn report_again(&mut self, after: u64, now: Instant) {
+        self.backlog.report_again(after, now);
+        self.relay.notify_one();
+    }
+
     /// The most spawns there may be: no more than there are, once the agent only waits for their ends.
     /// What starts hold that hang can be given to nobody either.
     pub(crate) fn slots(&self) -> u32 {
@@ -417,8 +458,9 @@ impl Table {
         self.backlog.dropped()
     }
 
-    pub(crate) fn accepted(&mut self, serial: u64) -> Vec<Pending> {
-        self.backlog.accept(serial)
+    /// The registry has accepted everything up to this change. Returns the spawns whose ends were among it.
+    pub(crate) fn accepted(&mut self, serial: u64, now: Instant) -> Vec<SpawnId> {
+        self.backlog.accept(serial, now)
     }
 
     pub(crate) fn wait_for_change(&mut self, serial: u64) -> Option<oneshot::Receiver<()>> {

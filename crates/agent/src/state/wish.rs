@@ -14,6 +14,9 @@ use crate::table::wish::{Drain, Wish};
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Kept {
+    /// Absent in what agents kept that did not number orders.
+    #[serde(default)]
+    generation: u64,
     eligibility: Eligibility,
     #[serde(skip_serializing_if = "Option::is_none", default)]
     drain: Option<KeptDrain>,
@@ -41,6 +44,7 @@ impl StateDir {
     pub(crate) fn keep_wish(&self, wish: &Wish) -> io::Result<()> {
         let now = Instant::now();
         let kept = Kept {
+            generation: wish.generation,
             eligibility: wish.eligibility,
             drain: wish.drain.as_ref().map(|drain| KeptDrain {
                 boot: self.clock.boot().to_owned(),
@@ -80,7 +84,7 @@ impl StateDir {
             };
             Drain { deadline, started, reason: drain.reason, by: drain.by, named: drain.named }
         });
-        Some(Wish { eligibility: kept.eligibility, drain })
+        Some(Wish { generation: kept.generation, eligibility: kept.eligibility, drain })
     }
 }
 
@@ -101,18 +105,21 @@ mod tests {
             by: None,
             named: Some(Timestamp::from_millis(1_700_000_000_000)),
         };
-        let wish = Wish { eligibility: Eligibility::Draining, drain: Some(drain.clone()) };
+        let wish = Wish { generation: 7, eligibility: Eligibility::Draining, drain: Some(drain.clone()) };
         state.keep_wish(&wish).unwrap();
         let back = state.kept_wish().unwrap();
         let kept = back.drain.unwrap();
         assert_eq!(
-            (back.eligibility, kept.reason, kept.named),
-            (wish.eligibility, drain.reason, drain.named)
+            (back.generation, back.eligibility, kept.reason, kept.named),
+            (7, wish.eligibility, drain.reason, drain.named)
         );
         let error = kept.deadline.max(drain.deadline) - kept.deadline.min(drain.deadline);
         assert!(error < Duration::from_millis(50), "{error:?}");
         state.keep_wish(&Wish::default()).unwrap();
         assert_eq!(state.kept_wish(), Some(Wish::default()));
+        std::fs::write(dir.path().join("operator"), r#"{"eligibility":"cordoned"}"#).unwrap();
+        let older = Wish { eligibility: Eligibility::Cordoned, ..Wish::default() };
+        assert_eq!(state.kept_wish(), Some(older), "an agent wrote it that did not number orders");
         std::fs::write(dir.path().join("operator"), "{").unwrap();
         assert_eq!(state.kept_wish(), None);
     }

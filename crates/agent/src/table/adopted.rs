@@ -213,6 +213,6 @@ mod tests {
         let back = start + Duration::from_secs(32);
         assert_eq!(table.awake(back), back);
         assert_eq!(table.awake(back + Duration::from_secs(1)), back);
-        assert_eq!(table.eligibility().0, Eligibility::Eligible);
+        assert_eq!(table.eligibility(), Eligibility::Eligible);
     }
 }

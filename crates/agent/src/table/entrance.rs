@@ -97,6 +97,10 @@ impl Table {
             Door::ShuttingDown | Door::Emptying => {
                 return Err(Why::ShuttingDown.because("the agent is going away"));
             }
+            Door::Taken => {
+                let other = self.taken_by.as_deref().unwrap_or_default();
+                return Err(Why::ShuttingDown.because(format!("another agent has this node, at {other}")));
+            }
             Door::Superseded => {
                 return Err(Why::ShuttingDown.because("another agent has taken this node over"));
             }
@@ -104,7 +108,7 @@ impl Table {
         if self.tombstones.contains(ask.id, now) {
             return Err(Why::Abandoned.because("it was stopped, abandoned or has ended before"));
         }
-        let (eligibility, _) = self.eligibility();
+        let eligibility = self.eligibility();
         if eligibility != Eligibility::Eligible {
             return Err(Why::NotEligible.because(format!("the node is {eligibility}")));
         }
@@ -172,7 +176,7 @@ impl Table {
     /// Somebody else has taken its port before it could: it gets another one. None when its end is wanted, the agent goes
     /// away, or no port is free.
     pub(crate) fn relocate(&mut self, id: SpawnId) -> Option<Arc<Facts>> {
-        if matches!(self.door, Door::ShuttingDown | Door::Superseded) {
+        if matches!(self.door, Door::ShuttingDown | Door::Taken | Door::Superseded) {
             return None;
         }
         let entry = self.running.get(&id)?;
