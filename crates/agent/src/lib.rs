@@ -26,6 +26,7 @@ mod liveliness;
 mod load;
 mod logs;
 mod memory;
+mod memory_limit;
 mod metrics;
 mod models;
 mod node;

@@ -10,6 +10,8 @@ use std::time::Duration;
 
 use model::{AgentEpoch, NodeDescription, NodeId, NodeKind, SpawnId};
 use registry::Registry;
+use rustix::io::Errno;
+use rustix::process::{PidfdFlags, getpid, pidfd_open};
 use tokio::net::TcpListener;
 use tokio::runtime::Handle;
 use tokio::time::{Instant, MissedTickBehavior};
@@ -17,7 +19,6 @@ use tokio_stream::StreamExt;
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use tonic::transport::server::TcpIncoming;
 use tonic_health::server::HealthReporter;
 use wire::v1::node_agent_server::NodeAgentServer;
 
@@ -46,6 +47,9 @@ const SWEEP_EVERY: u32 = 30;
 /// A front door that is gone without a word is noticed after this and [`KEEPALIVE_TIMEOUT`]; its calls count as hung up.
 const KEEPALIVE: Duration = Duration::from_secs(5);
 const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(4);
+/// Calls whose callers have left before the agent has seen them, on one connection. Beyond it the whole connection is closed, with
+/// the calls of everybody else on it; a front door has one connection for all its callers, and an agent may stall.
+const MAX_PENDING_RESETS: usize = 100_000;
 /// Most connections of front doors at once; they have one each.
 const MOST_FRONT_DOORS: usize = 4096;
 
@@ -66,6 +70,12 @@ pub enum StartError {
     /// The threads for the disk cannot be had.
     #[error("failed to start threads for the disk; raise the limit of processes")]
     Disk(#[source] io::Error),
+    /// Ends of spawns could not be seen.
+    #[error(
+        "this machine refuses pidfd_open, without which an agent cannot see spawns end; \
+         it takes Linux 5.4 or later, and a sandbox (seccomp) that allows the call"
+    )]
+    Pidfd(#[source] io::Error),
     /// Another agent uses the state directory.
     #[error(
         "another agent{} uses {path} (--state-dir); every agent needs a state directory of its own",
@@ -137,6 +147,7 @@ impl Agent {
             .map_err(|source| StartError::Survey { path: config.state_dir.clone(), source })?;
         let living = estate.living();
         may_change_user(&config)?;
+        may_watch_processes()?;
         let groups = Groups::open(&config, &estate.pids())?;
         let logs = Logs::open(state.logs().to_owned(), &living);
         warn_of_missing(&config);
@@ -181,6 +192,8 @@ impl Agent {
         let routes = tonic::transport::Server::builder()
             .http2_keepalive_interval(Some(KEEPALIVE))
             .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
+            .http2_max_pending_accept_reset_streams(Some(MAX_PENDING_RESETS))
+            .http2_max_local_error_reset_streams(Some(MAX_PENDING_RESETS))
             .add_service(NodeAgentServer::new(Service::new(Arc::clone(&node))))
             .add_service(health_service)
             .add_service(reflection);
@@ -188,8 +201,13 @@ impl Agent {
         let grpc_server = Task::start(&node, "grpc", |stop| async move {
             let served = match secure {
                 None => {
-                    let incoming = TcpIncoming::from(grpc).with_nodelay(Some(true));
-                    routes.serve_with_incoming_shutdown(incoming, stop.cancelled_owned()).await
+                    let incoming = ReceiverStream::new(doorway::accept(grpc, stop.clone()));
+                    routes
+                        .serve_with_incoming_shutdown(
+                            incoming.map(Ok::<_, io::Error>),
+                            stop.cancelled_owned(),
+                        )
+                        .await
                 }
                 Some(server) => {
                     let visitors = doorway::open(grpc, server, MOST_FRONT_DOORS, stop.clone());
@@ -311,6 +329,16 @@ fn open_state(config: &Config, disk: &Disk) -> Result<StateDir, StartError> {
     })
 }
 
+/// Without process descriptors the end of a spawn could not be seen. Some sandboxes refuse them.
+fn may_watch_processes() -> Result<(), StartError> {
+    match pidfd_open(getpid(), PidfdFlags::empty()) {
+        Ok(_) => Ok(()),
+        // Out of descriptors, for example: it is for what starts to say so.
+        Err(error @ (Errno::NOSYS | Errno::PERM | Errno::ACCESS)) => Err(StartError::Pidfd(error.into())),
+        Err(_) => Ok(()),
+    }
+}
+
 /// Only root may start processes of others.
 fn may_change_user(config: &Config) -> Result<(), ConfigError> {
     let user = rustix::process::geteuid();
@@ -375,7 +403,7 @@ pub(crate) fn make_node(
     let advertise =
         config.advertise.clone().unwrap_or_else(|| default_advertise(grpc_addr, config.tls.grpc.is_some()));
     let host = match &config.public_host {
-        Some(host) => host.clone(),
+        Some(host) => in_a_url(host),
         None => host_of(&advertise).map_err(|why| ConfigError::new("--advertise", why))?,
     };
     let endpoint: EndpointForm = config.endpoint.on(&config.node, &host);
@@ -422,6 +450,14 @@ pub(crate) fn make_node(
         state,
         config,
     })
+}
+
+/// A host as it stands in a URL: addresses of IPv6 are in brackets there.
+fn in_a_url(host: &str) -> String {
+    match host.parse::<std::net::Ipv6Addr>() {
+        Ok(address) => format!("[{address}]"),
+        Err(_) => host.to_owned(),
+    }
 }
 
 fn default_advertise(addr: SocketAddr, secure: bool) -> String {
@@ -505,6 +541,24 @@ fn bound_logs(node: &Node, _done: &Unset) {
             // Somebody has removed it, or it has none.
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) => tracing::warn!(%error, spawn.id = %id, "failed to bound the output of a spawn"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_of_ipv6_stands_in_brackets_in_a_url() {
+        for (host, want) in [
+            ("::1", "[::1]"),
+            ("[::1]", "[::1]"),
+            ("fd00::7", "[fd00::7]"),
+            ("10.0.0.7", "10.0.0.7"),
+            ("node-a.example", "node-a.example"),
+        ] {
+            assert_eq!(in_a_url(host), want);
         }
     }
 }

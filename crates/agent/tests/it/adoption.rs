@@ -52,7 +52,8 @@ async fn drain(farm: &Farm, deadline: Option<Duration>) {
         started_at: now,
     };
     let node = farm.agent.node();
-    let ordered = farm.registry.set_eligibility(node, model::Eligibility::Draining, Some(&record), None).await;
+    let ordered =
+        farm.registry.set_eligibility(node, model::Eligibility::Draining, Some(&record), None).await;
     ask.generation = ordered.unwrap().unwrap();
     farm.client.clone().set_eligibility(ask).await.unwrap();
 }

@@ -4,6 +4,7 @@
 mod adoption;
 mod disks;
 mod ends;
+mod hangups;
 mod harness;
 mod life;
 mod owners;
