@@ -10,5 +10,6 @@ mod life;
 mod owners;
 mod ports;
 mod spawning;
+mod state_directory;
 mod watching;
 mod wrong_node;
