@@ -100,21 +100,31 @@ impl Listener for Visitors {
 
 /// Whether spawns are let in. The registry being away does not keep them out, it is only told.
 async fn ready(State(node): State<Arc<Node>>) -> impl IntoResponse {
-    let (door, (eligibility, _)) = {
+    let (door, eligibility, other) = {
         let table = node.table();
-        (table.door(), table.eligibility())
+        (table.door(), table.eligibility(), table.other_agent().map(str::to_owned))
     };
+    let state_dir = node.state.journal.trouble();
     let (status, door) = match door {
         Door::Open => (StatusCode::OK, "open"),
         Door::ShuttingDown | Door::Emptying => (StatusCode::SERVICE_UNAVAILABLE, "shutting down"),
+        Door::Taken => (StatusCode::SERVICE_UNAVAILABLE, "another agent has this node"),
         Door::Superseded => (StatusCode::SERVICE_UNAVAILABLE, "superseded"),
     };
     let registry = if node.registry_up() { "up" } else { "away" };
+    let (status, door) = match (&state_dir, status) {
+        (Some(_), StatusCode::OK) => {
+            (StatusCode::SERVICE_UNAVAILABLE, "the state directory cannot be written")
+        }
+        _ => (status, door),
+    };
     let body = json!({
         "ready": status == StatusCode::OK,
         "admission": door,
         "eligibility": eligibility,
         "registry": registry,
+        "otherAgent": other,
+        "stateDirectory": state_dir.as_deref().unwrap_or("ok"),
     });
     (status, Json(body))
 }
@@ -126,6 +136,9 @@ async fn metrics(State(node): State<Arc<Node>>, Extension(may_see): Extension<Ma
     }
     let usage = node.table().usage();
     node.metrics.certificate(node.config.tls.grpc.as_ref().and_then(tls::Server::not_after));
+    for (lane, threads) in node.disk.hung() {
+        node.metrics.disk_hung(lane, threads);
+    }
     let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
     ([(header::CONTENT_TYPE, kind)], node.metrics.text(&usage)).into_response()
 }

@@ -11,9 +11,8 @@ use tracing::Instrument;
 use crate::load;
 use crate::models;
 use crate::node::Node;
-use crate::spawn::driver::{Body, Driver};
 use crate::spawn::exit::Cause;
-use crate::spawn::start::{Order, record, start};
+use crate::spawn::start::{self, Order, START_TIMEOUT};
 use crate::spawn::{Answer, Facts, Refusal, Why};
 use crate::table::entrance::{Admission, Ask};
 
@@ -21,7 +20,7 @@ use crate::table::entrance::{Admission, Ask};
 const REGISTRY_PATIENCE: Duration = Duration::from_millis(250);
 
 /// The longest a look into the model directories may take.
-const SHARE_PATIENCE: Duration = Duration::from_secs(5);
+const SHARE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// What a front door asks for.
 #[derive(Debug, Clone)]
@@ -48,10 +47,9 @@ pub(crate) struct Caller {
 /// Starts a spawn, or joins one that was started by an earlier call.
 pub(crate) async fn spawn(node: &Arc<Node>, request: &Request) -> Result<Caller, Refusal> {
     let checked = match &request.order.model {
-        Some(model) => check_model(node, model).await,
+        Some(model) => check_model(node, model, request.patience).await,
         None => Ok(()),
     };
-    // From here to the running process nothing is awaited, so that a caller that goes away leaves nothing half done.
     let result = checked.and_then(|()| try_spawn(node, request));
     if let Err(refusal) = &result {
         node.metrics.refused(refusal.why);
@@ -67,13 +65,13 @@ pub(crate) async fn spawn(node: &Arc<Node>, request: &Request) -> Result<Caller,
 }
 
 /// Model directories are often on a share, and a share that hangs must not take the agent with it.
-async fn check_model(node: &Arc<Node>, model: &str) -> Result<(), Refusal> {
-    let (node, model) = (Arc::clone(node), model.to_owned());
-    let check = tokio::task::spawn_blocking(move || models::check(&model, &node.config.model_dirs));
-    match tokio::time::timeout(SHARE_PATIENCE, check).await {
-        Ok(Ok(result)) => result,
-        Ok(Err(error)) => Err(Why::CannotStart.because(format!("failed to look for the model: {error}"))),
-        Err(_elapsed) => Err(Why::CannotStart.because("the model directories do not answer")),
+async fn check_model(node: &Arc<Node>, model: &str, timeout: Option<Duration>) -> Result<(), Refusal> {
+    let (shared, model) = (Arc::clone(node), model.to_owned());
+    let check = move || models::check(&model, &shared.config.model_dirs);
+    let within = timeout.map_or(SHARE_TIMEOUT, |timeout| timeout.mul_f64(0.9).min(SHARE_TIMEOUT));
+    match node.disk.models.call(within, check).await {
+        Ok(result) => result,
+        Err(error) => Err(Why::CannotStart.because(format!("failed to look for the model: {error}"))),
     }
 }
 
@@ -94,43 +92,30 @@ fn try_spawn(node: &Arc<Node>, request: &Request) -> Result<Caller, Refusal> {
         return Err(Why::Abandoned.because("the reservation has expired"));
     }
     enough_memory(node.config.min_free_memory)?;
+    if let Some(trouble) = node.state.journal.trouble() {
+        node.state.journal.check();
+        let path = node.config.state_dir.display();
+        return Err(
+            Why::CannotStart.because(format!("the state directory {path} cannot be written: {trouble}"))
+        );
+    }
+    // The caller's own time is over at `until`; a start that hangs is refused before.
+    let start_within = until.saturating_duration_since(now).mul_f64(0.9).min(START_TIMEOUT);
     let admission = node.table().admit(request.ask.clone(), now);
     let (admitted, answer) = match admission {
         Admission::New(admitted, answer) => (admitted, answer),
         Admission::Joined(answer) => return Ok(caller(answer)),
         Admission::Refused(refusal) => return Err(refusal),
     };
-    let body = match start(node, &admitted.facts, &request.order) {
-        Ok(body) => body,
-        Err(refusal) => {
-            node.logs.discard(id);
-            node.table().not_launched(id);
-            admitted.answer.send_replace(Some(Answer::Refused(refusal.clone())));
-            return Err(refusal);
-        }
-    };
-    let pid = match &body {
-        Body::Process(process) => process.pid(),
-        Body::Nothing { .. } => 0,
-    };
-    if let Body::Process(process) = &body {
-        record(node, &admitted.facts, &request.order, process, now + ready_within);
-    }
-    node.table().launched(id, pid, now);
-    node.metrics.started.inc();
-    if let Body::Nothing { .. } = body {
-        node.table().heard(id, crate::table::Liveliness::Ready, now);
-    }
     let span = tracing::info_span!(
         "spawn",
         spawn.id = %id,
         request.id = %request.order.request_id,
         node.id = %node.config.node,
     );
-    let (port, gpu, renderer) = (admitted.facts.port, admitted.facts.gpu, admitted.facts.renderer);
-    span.in_scope(|| tracing::debug!(port, gpu, %renderer, "spawn started"));
-    let driver = Driver::new(Arc::clone(node), admitted, body, request.order.clone(), now + ready_within);
-    node.drivers.spawn(driver.run().instrument(span));
+    let owner =
+        start::run(Arc::clone(node), admitted, request.order.clone(), start_within, now + ready_within);
+    node.drivers.spawn(owner.instrument(span));
     Ok(caller(answer))
 }
 
@@ -169,7 +154,7 @@ impl Caller {
                 Reply::Ended { exit, log }
             }
             Some(Answer::Refused(refusal)) => Reply::Refused(refusal),
-            None => self.late(),
+            None => self.late().await,
         };
         self.answered = !matches!(reply, Reply::Late);
         reply
@@ -193,12 +178,12 @@ impl Caller {
     }
 
     /// The caller can wait no longer, not even for the process to be gone. Others that wait for it may.
-    fn late(&self) -> Reply {
+    async fn late(&self) -> Reply {
         if !self.node.table().end_unless_shared(self.id, Cause::ReadyTimeout, Instant::now()) {
             return Reply::Late;
         }
         let exit = Exit { reason: ExitReason::ReadyTimeout, code: None, signal: None, text: None };
-        Reply::Ended { exit, log: self.node.last_words(self.id) }
+        Reply::Ended { exit, log: self.node.last_words(self.id).await }
     }
 }
 

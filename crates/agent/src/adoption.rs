@@ -108,7 +108,12 @@ fn recognise(state: &StateDir, config: &Config, pid: u32, start: u64) -> Option<
     };
     let id: SpawnId = option("--id")?.parse().ok()?;
     let log = output::path(state.logs(), id);
-    if procfs::writes_to(pid, &std::fs::metadata(&log).ok()?) == Some(false) {
+    let is_ours = match std::fs::metadata(&log) {
+        Ok(file) => procfs::writes_to(pid, &file) != Some(false),
+        // Somebody has removed it.
+        Err(_) => procfs::writes_to_removed(pid, &log),
+    };
+    if !is_ours {
         return None;
     }
     let renderer = if option("--ssr").is_some() { RendererType::Ssr } else { RendererType::Csr };
@@ -248,7 +253,7 @@ fn bury(node: &Node, story: Story) {
     let (at, exit) = match ended {
         Some((at, exit)) => (instant(at), exit),
         None => {
-            let exit = exit::explain(progress, Status::Unseen, &node.last_words(record.id));
+            let exit = exit::explain(progress, Status::Unseen, &output::last_words(&record.log));
             let exit = match group.as_ref().and_then(Group::out_of_memory) {
                 Some(limit) => exit::out_of_memory(exit, &limit),
                 None => exit,

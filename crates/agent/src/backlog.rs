@@ -1,8 +1,9 @@
 //! Changes that the registry has not accepted yet, in order and numbered.
 
 use std::collections::VecDeque;
+use std::time::Duration;
 
-use model::SpawnState;
+use model::{SpawnId, SpawnState};
 use registry::Change;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
@@ -11,6 +12,10 @@ use crate::spawn::Snapshot;
 
 /// Most changes kept while the registry is away.
 const MOST: usize = 100_000;
+
+/// How long and how many accepted ends are kept, for a registry that comes back from an older state.
+const KEEP_ENDS_FOR: Duration = Duration::from_secs(600);
+const MAX_KEPT_ENDS: usize = 1_000;
 
 /// One change, not told yet.
 #[derive(Debug)]
@@ -42,6 +47,8 @@ pub(crate) struct Backlog {
     accepted: u64,
     /// Changes dropped because there were too many.
     dropped: u64,
+    /// Ends that were accepted, each with when; the oldest first.
+    ends: VecDeque<(Instant, Pending)>,
     most: usize,
 }
 
@@ -51,7 +58,15 @@ impl Backlog {
     }
 
     fn bounded(most: usize) -> Self {
-        Self { changes: VecDeque::new(), waiting: Vec::new(), serial: 0, accepted: 0, dropped: 0, most }
+        Self {
+            changes: VecDeque::new(),
+            waiting: Vec::new(),
+            serial: 0,
+            accepted: 0,
+            dropped: 0,
+            ends: VecDeque::new(),
+            most,
+        }
     }
 
     /// Adds a change. When there is no room the oldest that is not an end is dropped: ends must be told.
@@ -79,11 +94,18 @@ impl Backlog {
         self.changes.iter().take(most)
     }
 
-    /// Takes out what was accepted, up to and including this number.
-    pub(crate) fn accept(&mut self, serial: u64) -> Vec<Pending> {
+    /// Takes out what was accepted, up to and including this number. Returns the spawns that ended.
+    pub(crate) fn accept(&mut self, serial: u64, now: Instant) -> Vec<SpawnId> {
         self.accepted = self.accepted.max(serial);
         let count = self.changes.iter().take_while(|c| c.serial <= serial).count();
-        let accepted = self.changes.drain(..count).collect();
+        let mut ended = Vec::new();
+        for change in self.changes.drain(..count) {
+            if change.spawn.state == SpawnState::Exited {
+                ended.push(change.spawn.facts.id);
+                self.ends.push_back((now, change));
+            }
+        }
+        self.forget_ends(now);
         // One long outage must not leave an allocation for ever.
         if self.changes.is_empty() && self.changes.capacity() > 4096 {
             self.changes = VecDeque::new();
@@ -94,7 +116,24 @@ impl Backlog {
             // Whoever waited may have gone away meanwhile.
             told.send(()).ok();
         }
-        accepted
+        ended
+    }
+
+    /// Puts accepted ends after this number back, in order: the registry has lost them.
+    pub(crate) fn report_again(&mut self, after: u64, now: Instant) {
+        self.forget_ends(now);
+        let from = self.ends.partition_point(|(_, end)| end.serial <= after);
+        for (_, end) in self.ends.drain(from..).rev() {
+            self.changes.push_front(end);
+        }
+    }
+
+    fn forget_ends(&mut self, now: Instant) {
+        while let Some((accepted, _)) = self.ends.front()
+            && (self.ends.len() > MAX_KEPT_ENDS || now.saturating_duration_since(*accepted) >= KEEP_ENDS_FOR)
+        {
+            self.ends.pop_front();
+        }
     }
 
     /// Tells when this change was accepted; at once when it was already.
@@ -160,12 +199,36 @@ mod tests {
         let second = backlog.push(spawn(SpawnState::Ready), now);
         let mut one = backlog.wait_for(first).unwrap();
         let mut two = backlog.wait_for(second).unwrap();
-        assert_eq!(backlog.accept(first).len(), 1);
+        assert!(backlog.accept(first, now).is_empty(), "it has not ended");
         assert!(one.try_recv().is_ok());
         assert!(two.try_recv().is_err());
         assert!(backlog.wait_for(first).is_none());
-        backlog.accept(second);
+        backlog.accept(second, now);
         assert!(two.try_recv().is_ok());
         assert_eq!(backlog.len(), 0);
+    }
+
+    #[test]
+    fn ends_that_the_registry_has_lost_are_reported_again_in_order() {
+        let mut backlog = Backlog::bounded(10);
+        let now = Instant::now();
+        for state in [SpawnState::Exited, SpawnState::Ready, SpawnState::Exited, SpawnState::Exited] {
+            backlog.push(spawn(state), now);
+        }
+        assert_eq!(backlog.accept(3, now).len(), 2);
+        backlog.push(spawn(SpawnState::Ready), now);
+        backlog.report_again(1, now);
+        assert_eq!(serials(&backlog), [3, 4, 5]);
+        assert_eq!(backlog.accept(5, now).len(), 2);
+        backlog.report_again(0, now);
+        assert_eq!(serials(&backlog), [1, 3, 4], "those that were reported again are kept again");
+        backlog.accept(4, now);
+        backlog.report_again(0, now + KEEP_ENDS_FOR);
+        assert_eq!(serials(&backlog), [0; 0], "long ago");
+        for _ in 0..MAX_KEPT_ENDS + 5 {
+            let serial = backlog.push(spawn(SpawnState::Exited), now);
+            backlog.accept(serial, now);
+        }
+        assert_eq!(backlog.ends.len(), MAX_KEPT_ENDS);
     }
 }

@@ -264,7 +264,7 @@ impl Config {
             })?;
         }
         if let Some(host) = &self.public_host
-            && (host.is_empty() || host.contains(|c: char| !c.is_ascii_graphic() || "/{}@?#".contains(c)))
+            && !is_host(host)
         {
             return Err(ConfigError::new(
                 "--public-host",
@@ -343,6 +343,15 @@ fn range(ports: &RangeInclusive<u16>) -> String {
 }
 
 /// The host of an `http://` or `https://` URL, as it is written there.
+/// A host name, an IPv4 address, or an IPv6 address with or without brackets; no port.
+fn is_host(host: &str) -> bool {
+    let address = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
+    if host.contains([':', '[', ']']) {
+        return address.parse::<std::net::Ipv6Addr>().is_ok();
+    }
+    !host.is_empty() && !host.contains(|c: char| !c.is_ascii_graphic() || "/{}@?#".contains(c))
+}
+
 pub(crate) fn host_of(url: &str) -> Result<String, String> {
     let uri: axum::http::Uri = url.parse().map_err(|e| format!("{e}"))?;
     match uri.scheme_str() {
@@ -415,6 +424,23 @@ mod tests {
             let error = config.check().expect_err(flag);
             assert_eq!(error.flag, *flag, "{error}");
             assert!(error.to_string().starts_with(flag));
+        }
+    }
+
+    #[test]
+    fn a_public_host_is_a_name_or_an_address_without_a_port() {
+        for (host, good) in [
+            ("farm.example", true),
+            ("10.0.0.7", true),
+            ("::1", true),
+            ("[::1]", true),
+            ("", false),
+            ("farm.example:80", false),
+            ("[farm]", false),
+            ("::1::2", false),
+            ("a/b", false),
+        ] {
+            assert_eq!(is_host(host), good, "{host:?}");
         }
     }
 

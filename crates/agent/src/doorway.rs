@@ -19,6 +19,8 @@ use tracing::{debug, warn};
 
 /// Handshakes at once; when there are more, the oldest is given up.
 const MOST_HANDSHAKES: usize = 256;
+/// After the machine was out of something.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// Connections that nobody has taken over yet.
 const MOST_READY: usize = 16;
 
@@ -48,6 +50,54 @@ impl Visitor {
     }
 }
 
+/// Waits between two attempts to accept while the machine is out of something, and reports once what of, and when it is over.
+#[derive(Debug, Default)]
+pub(crate) struct AcceptPause {
+    since: Option<(io::ErrorKind, Option<i32>)>,
+}
+
+impl AcceptPause {
+    /// A connection was accepted.
+    pub(crate) fn over(&mut self, name: &'static str) {
+        if self.since.take().is_some() {
+            tracing::info!(name, "connections are accepted again");
+        }
+    }
+
+    /// No connection was accepted. Returns when to try again.
+    pub(crate) async fn after(&mut self, name: &'static str, error: &io::Error) {
+        let kind = (error.kind(), error.raw_os_error());
+        if self.since.replace(kind) != Some(kind) {
+            warn!(%error, name, "failed to accept connections, trying on");
+        }
+        sleep(ACCEPT_PAUSE).await;
+    }
+}
+
+/// Accepts connections without TLS until told to stop.
+pub(crate) fn accept(listener: TcpListener, stop: CancellationToken) -> mpsc::Receiver<TcpStream> {
+    let (ready, accepted) = mpsc::channel(MOST_READY);
+    let work = async move {
+        let mut pause = AcceptPause::default();
+        loop {
+            match listener.accept().await {
+                Ok((stream, peer)) => {
+                    pause.over("grpc");
+                    if let Err(error) = stream.set_nodelay(true) {
+                        debug!(%peer, %error, "connection accepted without its options");
+                    }
+                    if ready.send(stream).await.is_err() {
+                        return;
+                    }
+                }
+                Err(error) => pause.after("grpc", &error).await,
+            }
+        }
+    };
+    tokio::spawn(async move { stop.run_until_cancelled(work).await });
+    accepted
+}
+
 /// Accepts connections, at most so many, until told to stop. When there are more, the oldest is closed.
 pub(crate) fn open(
     listener: TcpListener,
@@ -59,18 +109,17 @@ pub(crate) fn open(
     let doorway = Doorway { server, room: Room::new(most), handshakes: Room::new(MOST_HANDSHAKES), ready };
     let accepting = stop.clone();
     let work = async move {
+        let mut pause = AcceptPause::default();
         loop {
             match listener.accept().await {
                 Ok((stream, peer)) => {
+                    pause.over("tls");
                     let (doorway, stop) = (doorway.clone(), stop.clone());
                     let seat = doorway.handshakes.enter().await;
                     let shake = async move { doorway.receive(stream, peer, seat).await };
                     tokio::spawn(async move { stop.run_until_cancelled(shake).await });
                 }
-                Err(error) => {
-                    warn!(%error, "connection not accepted");
-                    sleep(Duration::from_millis(50)).await;
-                }
+                Err(error) => pause.after("tls", &error).await,
             }
         }
     };

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use model::{Eligibility, Owner, RequestId, SpawnId};
 use tokio::time::Instant;
+use tonic::metadata::MetadataValue;
 use tonic::{Request, Response, Status};
 use wire::v1;
 use wire::v1::node_agent_server::NodeAgent;
@@ -16,7 +17,7 @@ use crate::spawn::exit::Cause;
 use crate::spawn::start::Order;
 use crate::spawn::{Refusal, Why, output};
 use crate::table::entrance::Ask;
-use crate::table::{Again, Ending, Entry};
+use crate::table::{Again, Ending, Entry, wish};
 
 /// Most lines of output in one reply.
 const MOST_LINES: usize = 10_000;
@@ -25,6 +26,11 @@ const DEFAULT_LINES: usize = 100;
 const MOST_LABELS: usize = 64;
 /// The longest the promise of a drain waits for starts that were under way. Each takes a millisecond.
 const SETTLE: Duration = Duration::from_secs(1);
+/// How long the disk may take to give the output of a spawn.
+const READ_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// The metadata key of a refusal that names the node that the agent serves.
+const NODE_KEY: &str = "x-hatchery-node";
 
 /// Answers the calls.
 #[derive(Debug)]
@@ -36,6 +42,29 @@ impl Service {
     pub(crate) fn new(node: Arc<Node>) -> Self {
         Self { node }
     }
+
+    /// Whether a request is for this node. Front doors of the release before this one do not name the node.
+    fn is_for_me(&self, named: &str) -> bool {
+        named.is_empty() || named == self.node.config.node.as_str()
+    }
+
+    /// Refuses a request that names another node: an address may have passed from one machine to another.
+    fn check_node(&self, named: &str) -> Result<(), Status> {
+        if self.is_for_me(named) {
+            return Ok(());
+        }
+        let mine = &self.node.config.node;
+        tracing::warn!(named, "a call for another node was refused");
+        let mut status = Status::failed_precondition(wrong_node(named, mine.as_str()));
+        if let Ok(value) = MetadataValue::try_from(mine.as_str()) {
+            status.metadata_mut().insert(NODE_KEY, value);
+        }
+        Err(status)
+    }
+}
+
+fn wrong_node(named: &str, mine: &str) -> String {
+    format!("the call is for node {named:?}, this agent serves node {mine:?}")
 }
 
 fn spawn_id(text: &str) -> Result<SpawnId, Status> {
@@ -102,6 +131,7 @@ fn reason(why: Why) -> v1::refused::Reason {
         Why::CannotStart => Reason::CannotStart,
         Why::BadModel => Reason::BadModel,
         Why::ShuttingDown => Reason::ShuttingDown,
+        Why::WrongNode => Reason::WrongNode,
     }
 }
 
@@ -123,6 +153,13 @@ fn info(entry: &Entry) -> v1::SpawnInfo {
 #[tonic::async_trait]
 impl NodeAgent for Service {
     async fn spawn(&self, request: Request<v1::SpawnRequest>) -> Result<Response<v1::SpawnReply>, Status> {
+        let named = &request.get_ref().node;
+        if !self.is_for_me(named) {
+            let detail = wrong_node(named, self.node.config.node.as_str());
+            self.node.metrics.refused(Why::WrongNode);
+            tracing::warn!(named, "a spawn for another node was refused");
+            return reply(Reply::Refused(Why::WrongNode.because(detail))).map(Response::new);
+        }
         let request = understand(request)?;
         let answer = match admission::spawn(&self.node, &request).await {
             Ok(caller) => caller.answer().await,
@@ -133,6 +170,7 @@ impl NodeAgent for Service {
 
     async fn stop(&self, request: Request<v1::StopRequest>) -> Result<Response<v1::StopReply>, Status> {
         let request = request.into_inner();
+        self.check_node(&request.node)?;
         let id = spawn_id(&request.spawn_id)?;
         let cause = match request.reason.as_str() {
             "" | "stopped" => Cause::Stopped,
@@ -157,6 +195,7 @@ impl NodeAgent for Service {
         request: Request<v1::SetEligibilityRequest>,
     ) -> Result<Response<v1::SetEligibilityReply>, Status> {
         let request = request.into_inner();
+        self.check_node(&request.node)?;
         let eligibility = match request.eligibility() {
             v1::Eligibility::Eligible => Eligibility::Eligible,
             v1::Eligibility::Cordoned => Eligibility::Cordoned,
@@ -165,21 +204,31 @@ impl NodeAgent for Service {
                 return Err(Status::invalid_argument("eligibility must be given"));
             }
         };
-        let settled = {
+        let order = wish::Order {
+            generation: request.generation,
+            eligibility,
+            within: request.deadline_ms.map(Duration::from_millis),
+            reason: request.reason.clone(),
+            by: request.by.clone(),
+        };
+        let (followed, generation, settled) = {
             let mut table = self.node.table();
-            let within = request.deadline_ms.map(Duration::from_millis);
-            let (reason, by) = (request.reason.clone(), request.by.clone());
-            table.set_wish(eligibility, within, reason, by, Instant::now());
-            table.settled_bell()
+            let followed = table.set_wish(order, Instant::now());
+            (followed, table.wish().generation, table.settled_bell())
         };
         tracing::info!(
             %eligibility,
+            generation,
+            asked_generation = request.generation,
+            followed,
             deadline_ms = request.deadline_ms,
             reason = request.reason,
             by = request.by,
-            "eligibility changed"
+            "eligibility ordered"
         );
-        self.node.keep_wish();
+        if followed {
+            self.node.keep_wish().await;
+        }
         // Whatever was let in before is started before this answers: afterwards nothing starts.
         let all_started = async {
             loop {
@@ -191,13 +240,15 @@ impl NodeAgent for Service {
             }
         };
         if tokio::time::timeout(SETTLE, all_started).await.is_err() {
-            return Err(Status::unavailable("spawns are still being started"));
+            // A disk hangs. What it starts after all is ended at once.
+            self.node.table().give_up_starts();
         }
         let remaining = u32::try_from(self.node.table().running()).unwrap_or(u32::MAX);
-        Ok(Response::new(v1::SetEligibilityReply { remaining, generation: request.generation }))
+        Ok(Response::new(v1::SetEligibilityReply { remaining, generation }))
     }
 
-    async fn list(&self, _request: Request<v1::ListRequest>) -> Result<Response<v1::ListReply>, Status> {
+    async fn list(&self, request: Request<v1::ListRequest>) -> Result<Response<v1::ListReply>, Status> {
+        self.check_node(&request.get_ref().node)?;
         let spawns = self.node.table().all(Instant::now()).map(info).collect();
         Ok(Response::new(v1::ListReply {
             node: self.node.config.node.to_string(),
@@ -211,20 +262,21 @@ impl NodeAgent for Service {
         request: Request<v1::ReadLogRequest>,
     ) -> Result<Response<v1::ReadLogReply>, Status> {
         let request = request.into_inner();
+        self.check_node(&request.node)?;
         let id = spawn_id(&request.spawn_id)?;
         let lines = match usize::try_from(request.lines).unwrap_or(MOST_LINES) {
             0 => DEFAULT_LINES,
             n => n.min(MOST_LINES),
         };
         let path = output::path(self.node.state.logs(), id);
-        let read = tokio::task::spawn_blocking(move || output::tail(&path, lines)).await;
+        let read = self.node.disk.logs.call(READ_TIMEOUT, move || output::tail(&path, lines)).await;
         match read {
             Ok(Ok(lines)) => Ok(Response::new(v1::ReadLogReply { lines })),
             Ok(Err(error)) if error.kind() == std::io::ErrorKind::NotFound => {
                 Err(Status::not_found(format!("there is no log of spawn {id}")))
             }
             Ok(Err(error)) => Err(Status::internal(format!("failed to read the log of spawn {id}: {error}"))),
-            Err(error) => Err(Status::internal(format!("failed to read the log of spawn {id}: {error}"))),
+            Err(error) => Err(Status::unavailable(format!("failed to read the log of spawn {id}: {error}"))),
         }
     }
 }

@@ -4,23 +4,26 @@
 use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use model::{AgentEpoch, NodeDescription, NodeId, NodeKind};
+use model::{AgentEpoch, NodeDescription, NodeId, NodeKind, SpawnId};
 use registry::Registry;
+use rustix::io::Errno;
+use rustix::process::{PidfdFlags, getpid, pidfd_open};
 use tokio::net::TcpListener;
-use tokio::time::Instant;
+use tokio::runtime::Handle;
+use tokio::time::{Instant, MissedTickBehavior};
 use tokio_stream::StreamExt;
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use tonic::transport::server::TcpIncoming;
 use tonic_health::server::HealthReporter;
 use wire::v1::node_agent_server::NodeAgentServer;
 
 use crate::config::{Config, ConfigError, Launcher, host_of};
+use crate::disk::Disk;
 use crate::endpoint::EndpointForm;
 use crate::grpc::Service;
 use crate::logs::Logs;
@@ -31,16 +34,22 @@ use crate::relay::Relay;
 use crate::spawn::args::Fixed;
 use crate::spawn::cgroup::Groups;
 use crate::spawn::lifecycle::Rules;
+use crate::spawn::output;
 use crate::state::{StateDir, Unusable};
 use crate::table::{Door, Table};
 use crate::task::Task;
 use crate::{admin, adoption, doorway, drain, liveliness};
 
-/// How often old logs are looked for.
-const SWEEP: Duration = Duration::from_secs(30);
+/// How often the length of logs is looked at, and whether what could not be written can be.
+const HOUSEKEEPING: Duration = Duration::from_secs(1);
+/// How often old logs are looked for, in rounds of housekeeping.
+const SWEEP_EVERY: u32 = 30;
 /// A front door that is gone without a word is noticed after this and [`KEEPALIVE_TIMEOUT`]; its calls count as hung up.
 const KEEPALIVE: Duration = Duration::from_secs(5);
 const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(4);
+/// Calls whose callers have left before the agent has seen them, on one connection. Beyond it the whole connection is closed, with
+/// the calls of everybody else on it; a front door has one connection for all its callers, and an agent may stall.
+const MAX_PENDING_RESETS: usize = 100_000;
 /// Most connections of front doors at once; they have one each.
 const MOST_FRONT_DOORS: usize = 4096;
 
@@ -58,6 +67,15 @@ pub enum StartError {
         /// Why.
         source: io::Error,
     },
+    /// The threads for the disk cannot be had.
+    #[error("failed to start threads for the disk; raise the limit of processes")]
+    Disk(#[source] io::Error),
+    /// Ends of spawns could not be seen.
+    #[error(
+        "this machine refuses pidfd_open, without which an agent cannot see spawns end; \
+         it takes Linux 5.4 or later, and a sandbox (seccomp) that allows the call"
+    )]
+    Pidfd(#[source] io::Error),
     /// Another agent uses the state directory.
     #[error(
         "another agent{} uses {path} (--state-dir); every agent needs a state directory of its own",
@@ -95,8 +113,10 @@ pub enum StartError {
 /// Why an agent cannot go on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Closed {
-    /// Another agent has taken the node over, with another state directory: what runs here is nobody's any more.
+    /// Another agent has taken the node over: what runs here has no other agent.
     Superseded,
+    /// Another agent that is alive has the node, and this one never had it. The next agent can adopt what runs.
+    Taken,
     /// A part of it has failed. The next agent can adopt what runs.
     Failed,
 }
@@ -120,15 +140,16 @@ impl Agent {
     /// A setting will not do, a port or the state directory cannot be had.
     pub async fn start(config: Config, registry: Registry) -> Result<Self, StartError> {
         config.check()?;
-        let state = open_state(&config)?;
+        let disk = Disk::new().map_err(StartError::Disk)?;
+        let state = open_state(&config, &disk)?;
         allow_files(config.slots.max(u32::try_from(state.journal.stories().len()).unwrap_or(u32::MAX)));
         let estate = adoption::survey(&state, &config)
             .map_err(|source| StartError::Survey { path: config.state_dir.clone(), source })?;
         let living = estate.living();
         may_change_user(&config)?;
+        may_watch_processes()?;
         let groups = Groups::open(&config, &estate.pids())?;
-        let logs = Logs::open(state.logs().to_owned(), &living)
-            .map_err(|source| StartError::StateDir { path: state.logs().to_owned(), source })?;
+        let logs = Logs::open(state.logs().to_owned(), &living);
         warn_of_missing(&config);
         for flag in &config.tls.exposed {
             tracing::warn!(
@@ -145,7 +166,7 @@ impl Agent {
         let liveliness_addr = addr(&receiver, config.liveliness_listen);
         let admin_addr = addr(&watchers, config.admin_listen);
 
-        let node = Arc::new(make_node(config, state, logs, groups, grpc_addr, liveliness_addr)?);
+        let node = Arc::new(make_node(config, disk, state, logs, groups, grpc_addr, liveliness_addr)?);
         if let (Some(server), Ok(host)) = (&tls.grpc, host_of(&node.description.advertise))
             && !server.is_for(&host)
         {
@@ -171,6 +192,8 @@ impl Agent {
         let routes = tonic::transport::Server::builder()
             .http2_keepalive_interval(Some(KEEPALIVE))
             .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
+            .http2_max_pending_accept_reset_streams(Some(MAX_PENDING_RESETS))
+            .http2_max_local_error_reset_streams(Some(MAX_PENDING_RESETS))
             .add_service(NodeAgentServer::new(Service::new(Arc::clone(&node))))
             .add_service(health_service)
             .add_service(reflection);
@@ -178,8 +201,13 @@ impl Agent {
         let grpc_server = Task::start(&node, "grpc", |stop| async move {
             let served = match secure {
                 None => {
-                    let incoming = TcpIncoming::from(grpc).with_nodelay(Some(true));
-                    routes.serve_with_incoming_shutdown(incoming, stop.cancelled_owned()).await
+                    let incoming = ReceiverStream::new(doorway::accept(grpc, stop.clone()));
+                    routes
+                        .serve_with_incoming_shutdown(
+                            incoming.map(Ok::<_, io::Error>),
+                            stop.cancelled_owned(),
+                        )
+                        .await
                 }
                 Some(server) => {
                     let visitors = doorway::open(grpc, server, MOST_FRONT_DOORS, stop.clone());
@@ -193,7 +221,7 @@ impl Agent {
             grpc_server,
             Task::start(&node, "liveliness", |stop| liveliness::receive(Arc::clone(&node), receiver, stop)),
             admin::serve(&node, watchers, tls.admin.clone()),
-            Task::start(&node, "sweeper", |stop| sweep(Arc::clone(&node), stop)),
+            Task::start(&node, "housekeeping", |stop| keep_house(Arc::clone(&node), stop)),
             Task::start(&node, "drain", |stop| drain::watch(Arc::clone(&node), stop)),
             Task::start(&node, "pulse", |stop| stay_awake(Arc::clone(&node), stop)),
         ];
@@ -252,7 +280,32 @@ impl Agent {
         self.node.closed.cancelled().await;
         match self.node.table().door() {
             Door::Superseded => Closed::Superseded,
+            Door::Taken => Closed::Taken,
             Door::Open | Door::ShuttingDown | Door::Emptying => Closed::Failed,
+        }
+    }
+
+    /// The URL by which others reach this agent.
+    #[must_use]
+    pub fn advertise(&self) -> &str {
+        &self.node.description.advertise
+    }
+
+    /// The address of the agent that has the node instead of this one.
+    #[must_use]
+    pub fn other_agent(&self) -> Option<String> {
+        self.node.table().other_agent().map(str::to_owned)
+    }
+
+    /// Waits until nothing runs any more.
+    pub async fn emptied(&self) {
+        let bell = self.node.table().settled_bell();
+        loop {
+            let rung = bell.notified();
+            if self.node.table().running() == 0 {
+                return;
+            }
+            rung.await;
         }
     }
 
@@ -269,11 +322,21 @@ impl Agent {
     }
 }
 
-fn open_state(config: &Config) -> Result<StateDir, StartError> {
-    StateDir::open(&config.state_dir).map_err(|unusable| match unusable {
+fn open_state(config: &Config, disk: &Disk) -> Result<StateDir, StartError> {
+    StateDir::open(&config.state_dir, disk.state.clone()).map_err(|unusable| match unusable {
         Unusable::Taken(pid) => StartError::StateTaken { path: config.state_dir.clone(), pid },
         Unusable::Broken(path, source) => StartError::StateDir { path, source },
     })
+}
+
+/// Without process descriptors the end of a spawn could not be seen. Some sandboxes refuse them.
+fn may_watch_processes() -> Result<(), StartError> {
+    match pidfd_open(getpid(), PidfdFlags::empty()) {
+        Ok(_) => Ok(()),
+        // Out of descriptors, for example: it is for what starts to say so.
+        Err(error @ (Errno::NOSYS | Errno::PERM | Errno::ACCESS)) => Err(StartError::Pidfd(error.into())),
+        Err(_) => Ok(()),
+    }
 }
 
 /// Only root may start processes of others.
@@ -330,6 +393,7 @@ async fn bind(flag: &'static str, addr: SocketAddr) -> Result<TcpListener, Start
 
 pub(crate) fn make_node(
     config: Config,
+    disk: Disk,
     state: StateDir,
     logs: Logs,
     groups: Option<Groups>,
@@ -339,7 +403,7 @@ pub(crate) fn make_node(
     let advertise =
         config.advertise.clone().unwrap_or_else(|| default_advertise(grpc_addr, config.tls.grpc.is_some()));
     let host = match &config.public_host {
-        Some(host) => host.clone(),
+        Some(host) => in_a_url(host),
         None => host_of(&advertise).map_err(|why| ConfigError::new("--advertise", why))?,
     };
     let endpoint: EndpointForm = config.endpoint.on(&config.node, &host);
@@ -375,7 +439,9 @@ pub(crate) fn make_node(
         metrics: Metrics::new(config.slots),
         logs,
         groups,
-        keeping: Mutex::new(()),
+        disk,
+        runtime: Handle::current(),
+        wish_unkept: AtomicBool::new(false),
         drivers: TaskTracker::new(),
         leaving: CancellationToken::new(),
         closed: CancellationToken::new(),
@@ -384,6 +450,14 @@ pub(crate) fn make_node(
         state,
         config,
     })
+}
+
+/// A host as it stands in a URL: addresses of IPv6 are in brackets there.
+fn in_a_url(host: &str) -> String {
+    match host.parse::<std::net::Ipv6Addr>() {
+        Ok(address) => format!("[{address}]"),
+        Err(_) => host.to_owned(),
+    }
 }
 
 fn default_advertise(addr: SocketAddr, secure: bool) -> String {
@@ -422,17 +496,69 @@ async fn stay_awake(node: Arc<Node>, stop: CancellationToken) {
     }
 }
 
-async fn sweep(node: Arc<Node>, stop: CancellationToken) {
-    let mut ticks = tokio::time::interval(SWEEP);
-    loop {
+/// What is to be done now and then; all of it on the disk's threads.
+async fn keep_house(node: Arc<Node>, stop: CancellationToken) {
+    let mut ticks = tokio::time::interval(HOUSEKEEPING);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let bounding = Arc::new(AtomicBool::new(false));
+    for round in (0..SWEEP_EVERY).cycle() {
         tokio::select! {
             () = stop.cancelled() => return,
-            _ = ticks.tick() => {
-                node.logs.sweep(Instant::now());
-                if let Some(groups) = &node.groups {
-                    groups.sweep(false);
-                }
+            _ = ticks.tick() => {}
+        }
+        if !bounding.swap(true, Ordering::AcqRel) {
+            let (shared, done) = (Arc::clone(&node), Unset(Arc::clone(&bounding)));
+            node.disk.logs.post(move || bound_logs(&shared, &done)).ok();
+        }
+        node.state.journal.check();
+        if node.wish_unkept.load(Ordering::Acquire) {
+            node.keep_wish_soon();
+        }
+        if round == 0 {
+            node.sweep_logs();
+            if let Some(groups) = node.groups.clone() {
+                node.disk.logs.post(move || groups.sweep(false)).ok();
             }
+        }
+    }
+}
+
+/// Clears a flag when it is dropped, however that comes about.
+struct Unset(Arc<AtomicBool>);
+
+impl Drop for Unset {
+    fn drop(&mut self) {
+        self.0.store(false, Ordering::Release);
+    }
+}
+
+/// Bounds what spawns write. Blocks.
+fn bound_logs(node: &Node, _done: &Unset) {
+    let ids: Vec<SpawnId> = node.table().snapshots().map(|spawn| spawn.facts.id).collect();
+    for id in ids {
+        match output::bound(&output::path(node.state.logs(), id)) {
+            Ok(()) => {}
+            // Somebody has removed it, or it has none.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => tracing::warn!(%error, spawn.id = %id, "failed to bound the output of a spawn"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_of_ipv6_stands_in_brackets_in_a_url() {
+        for (host, want) in [
+            ("::1", "[::1]"),
+            ("[::1]", "[::1]"),
+            ("fd00::7", "[fd00::7]"),
+            ("10.0.0.7", "10.0.0.7"),
+            ("node-a.example", "node-a.example"),
+        ] {
+            assert_eq!(in_a_url(host), want);
         }
     }
 }

@@ -2,6 +2,8 @@
 
 use model::Load;
 
+use crate::memory_limit;
+
 /// Share of processor time in use between two looks.
 #[derive(Debug, Default)]
 pub(crate) struct Processors {
@@ -31,9 +33,11 @@ fn parse_available(meminfo: &str) -> Option<u64> {
     line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()?.checked_mul(1024)
 }
 
-/// Memory that could be had without swapping, in bytes; `None` when the machine does not say.
+/// Memory that could be had without swapping, in bytes: what the machine has, or less where a control group that this process is
+/// in has less. `None` when the machine does not say.
 pub(crate) fn free_memory() -> Option<u64> {
-    parse_available(&std::fs::read_to_string("/proc/meminfo").ok()?)
+    let machine = std::fs::read_to_string("/proc/meminfo").ok().and_then(|text| parse_available(&text));
+    [machine, memory_limit::free()].into_iter().flatten().min()
 }
 
 /// `VmRSS` of `/proc/self/status`, in bytes.

@@ -26,9 +26,14 @@ pub(crate) struct Logs {
 
 impl Logs {
     /// Takes over what earlier agents left in `dir`; what belongs to the `living` is not touched.
-    pub(crate) fn open(dir: PathBuf, living: &HashSet<SpawnId>) -> io::Result<Self> {
+    pub(crate) fn open(dir: PathBuf, living: &HashSet<SpawnId>) -> Self {
         let now = SystemTime::now();
-        let mut found: Vec<(Duration, SpawnId)> = std::fs::read_dir(&dir)?
+        let entries = std::fs::read_dir(&dir).inspect_err(
+            |error| tracing::warn!(%error, path = %dir.display(), "failed to look for logs of earlier spawns"),
+        );
+        let mut found: Vec<(Duration, SpawnId)> = entries
+            .into_iter()
+            .flatten()
             .take(MOST_SCANNED)
             .filter_map(Result::ok)
             .filter_map(|entry| {
@@ -46,26 +51,29 @@ impl Logs {
                 Some(_) | None => logs.delete(id),
             }
         }
-        Ok(logs)
+        logs
     }
 
     /// Its spawn has ended.
     pub(crate) fn retire(&self, id: SpawnId, now: Instant) {
         self.lock().push_back((now, id));
-        self.sweep(now);
     }
 
-    /// Its spawn was never started.
+    /// Its spawn was never started. Blocks.
     pub(crate) fn discard(&self, id: SpawnId) {
         self.delete(id);
     }
 
-    /// Deletes what is too old or too much.
+    /// Whether there is something for [`Logs::sweep`] to do.
+    pub(crate) fn has_old(&self, now: Instant) -> bool {
+        is_over(&self.lock(), now)
+    }
+
+    /// Deletes what is too old or too much. Blocks.
     pub(crate) fn sweep(&self, now: Instant) {
         loop {
             let mut ended = self.lock();
-            let over = ended.len() > MOST_KEPT
-                || ended.front().is_some_and(|(since, _)| now.saturating_duration_since(*since) >= KEEP_FOR);
+            let over = is_over(&ended, now);
             let victim = if over { ended.pop_front() } else { None };
             drop(ended);
             match victim {
@@ -82,6 +90,11 @@ impl Logs {
     fn delete(&self, id: SpawnId) {
         delete(&output::path(&self.dir, id));
     }
+}
+
+fn is_over(ended: &VecDeque<(Instant, SpawnId)>, now: Instant) -> bool {
+    ended.len() > MOST_KEPT
+        || ended.front().is_some_and(|(since, _)| now.saturating_duration_since(*since) >= KEEP_FOR)
 }
 
 fn delete(path: &Path) {
@@ -113,7 +126,7 @@ mod tests {
     #[test]
     fn logs_go_when_they_are_old_or_too_many() {
         let dir = tempfile::tempdir().unwrap();
-        let logs = Logs::open(dir.path().to_owned(), &HashSet::new()).unwrap();
+        let logs = Logs::open(dir.path().to_owned(), &HashSet::new());
         let now = Instant::now();
         let first = write(dir.path());
         logs.retire(first, now);
@@ -123,7 +136,9 @@ mod tests {
         assert!(exists(dir.path(), first));
         let last = write(dir.path());
         logs.retire(last, now);
-        assert!(!exists(dir.path(), first));
+        assert!(logs.has_old(now));
+        logs.sweep(now);
+        assert!(!logs.has_old(now) && !exists(dir.path(), first));
         logs.sweep(now + KEEP_FOR);
         assert!(!exists(dir.path(), last));
     }
@@ -138,7 +153,7 @@ mod tests {
         let fresh = write(dir.path());
         let living = write(dir.path());
         std::fs::write(dir.path().join("notes.txt"), "mine").unwrap();
-        let logs = Logs::open(dir.path().to_owned(), &HashSet::from([living])).unwrap();
+        let logs = Logs::open(dir.path().to_owned(), &HashSet::from([living]));
         assert!(!exists(dir.path(), old));
         assert!(exists(dir.path(), fresh));
         logs.sweep(Instant::now() + KEEP_FOR);

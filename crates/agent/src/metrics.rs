@@ -23,6 +23,11 @@ struct State {
     state: &'static str,
 }
 
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct LaneName {
+    lane: &'static str,
+}
+
 /// All counts of one agent.
 #[derive(Debug)]
 pub(crate) struct Metrics {
@@ -45,6 +50,7 @@ pub(crate) struct Metrics {
     gpu_slots_used: Gauge,
     memory: Gauge,
     certificate: Gauge,
+    disk_hung: Family<LaneName, Gauge>,
 }
 
 impl Metrics {
@@ -73,6 +79,7 @@ impl Metrics {
             gpu_slots_used: Gauge::default(),
             memory,
             certificate: Gauge::default(),
+            disk_hung: Family::default(),
             registry: Registry::default(),
         };
         let m = &metrics;
@@ -118,6 +125,11 @@ impl Metrics {
             "When the certificate ends, in seconds since 1970; 0 without one",
             m.certificate.clone(),
         );
+        registry.register(
+            "disk_threads_hung",
+            "Threads that wait for a disk that does not answer, by what they are for",
+            m.disk_hung.clone(),
+        );
         let total = Gauge::<i64>::default();
         total.set(i64::from(slots));
         registry.register("slots", "Most spawns at once", total);
@@ -138,12 +150,17 @@ impl Metrics {
         self.refused.get_or_create(&Reason { reason: why.as_str() }).inc();
     }
 
-    /// The text a scrape gets.
+    /// How many threads of a lane hang.
+    pub(crate) fn disk_hung(&self, lane: &'static str, threads: usize) {
+        self.disk_hung.get_or_create(&LaneName { lane }).set(i64::try_from(threads).unwrap_or(i64::MAX));
+    }
+
     /// When the certificate ends that front doors are shown.
     pub(crate) fn certificate(&self, not_after: Option<u64>) {
         self.certificate.set(i64::try_from(not_after.unwrap_or(0)).unwrap_or(i64::MAX));
     }
 
+    /// The text a scrape gets.
     pub(crate) fn text(&self, usage: &Usage) -> String {
         let whole = |n: usize| i64::try_from(n).unwrap_or(i64::MAX);
         let mut used = 0;

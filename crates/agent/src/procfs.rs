@@ -3,6 +3,7 @@
 use std::fs::{File, Metadata};
 use std::io::Read as _;
 use std::os::unix::fs::MetadataExt;
+use std::path::Path;
 
 /// The part of `/proc/PID/stat` that tells a process from all others.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -60,6 +61,15 @@ pub(crate) fn writes_to(pid: u32, file: &Metadata) -> Option<bool> {
         (None, None) => None,
         (one, two) => Some(one == Some(true) || two == Some(true)),
     }
+}
+
+/// Whether a process writes its output to the file that was at this path and has been removed since.
+pub(crate) fn writes_to_removed(pid: u32, path: &Path) -> bool {
+    let mut removed = path.as_os_str().to_owned();
+    removed.push(" (deleted)");
+    [1, 2].iter().any(|fd| {
+        std::fs::read_link(format!("/proc/{pid}/fd/{fd}")).is_ok_and(|open| open.as_os_str() == removed)
+    })
 }
 
 #[cfg(test)]

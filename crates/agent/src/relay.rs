@@ -24,6 +24,8 @@ const BATCH: usize = 2_000;
 const LINGER: Duration = Duration::from_millis(3);
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
+/// How long an agent tries to get a node that another one has: longer than it takes for a dead one to be `down`.
+const TAKEN_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// See the module.
 #[derive(Debug)]
@@ -38,8 +40,14 @@ pub(crate) struct Relay {
     /// Until the first report was accepted.
     takeover: bool,
     next_heartbeat: Instant,
-    /// Reservations the registry wants to be forgotten here.
-    abandoned: Vec<SpawnId>,
+    /// The last change that the registry has accepted.
+    accepted: u64,
+    /// The registry lacked accepted changes in its last answer.
+    behind: bool,
+    /// Since when another agent has had the node.
+    taken_since: Option<Instant>,
+    /// Reservations that must not start here any more, as the registry has them.
+    void: Vec<SpawnId>,
     processors: Processors,
     pause: Duration,
     batch: usize,
@@ -51,8 +59,6 @@ struct Letter {
     report: AgentReport,
     /// The last change in it.
     serial: u64,
-    /// What was known of the operator's wish when it was written.
-    wish_version: u64,
 }
 
 /// What came of a report.
@@ -63,7 +69,10 @@ enum Outcome {
     Failed,
     /// Again at once, with everything.
     Everything,
-    Superseded,
+    /// Another agent has the node. Again, with everything, at the time of the next heartbeat.
+    Taken,
+    /// This agent does not go on.
+    Over,
 }
 
 impl Relay {
@@ -77,7 +86,10 @@ impl Relay {
             dropped: 0,
             takeover: true,
             next_heartbeat: Instant::now(),
-            abandoned: Vec::new(),
+            accepted: 0,
+            behind: false,
+            taken_since: None,
+            void: Vec::new(),
             processors: Processors::default(),
             pause: FIRST_PAUSE,
             batch: BATCH,
@@ -99,7 +111,14 @@ impl Relay {
                     self.pause = (self.pause * 2).min(LONGEST_PAUSE);
                     continue;
                 }
-                Outcome::Superseded => return,
+                Outcome::Taken => {
+                    tokio::select! {
+                        () = closing.cancelled() => return,
+                        () = tokio::time::sleep(self.node.config.heartbeat) => {}
+                    }
+                    continue;
+                }
+                Outcome::Over => return,
             }
             if self.node.table().backlog_len() == 0 {
                 if closing.is_cancelled() {
@@ -127,14 +146,22 @@ impl Relay {
         let with_heartbeat = letter.report.heartbeat.is_some();
         match self.registry.report(&letter.report).await {
             Ok(orders) if orders.superseded => self.superseded(),
+            Ok(Orders { taken: Some(other), .. }) => self.taken(&other, started),
+            Ok(Orders { behind: Some(applied), .. }) => self.behind(applied, started),
             // Even a report with everything in it did: no use in being quick.
             Ok(orders) if orders.unknown && with_heartbeat => Outcome::Failed,
             Ok(orders) if orders.unknown => Outcome::Everything,
             Ok(orders) => {
                 self.node.metrics.report_time.observe(started.elapsed().as_secs_f64());
-                let accepted = self.node.table().accepted(letter.serial);
-                for ended in accepted.iter().filter(|change| change.spawn.state == SpawnState::Exited) {
-                    self.node.state.journal.gone(ended.spawn.facts.id);
+                let ended = self.node.table().accepted(letter.serial, started);
+                for id in ended {
+                    self.node.state.journal.gone(id);
+                }
+                self.accepted = self.accepted.max(letter.serial);
+                self.behind = false;
+                self.taken_since = None;
+                if self.node.table().is_mine() {
+                    tracing::info!("the other agent is gone, the node is this agent's");
                 }
                 self.takeover = false;
                 if with_heartbeat {
@@ -143,7 +170,7 @@ impl Relay {
                 if !self.node.registry_up.swap(true, Ordering::Relaxed) {
                     tracing::info!("the registry accepts reports");
                 }
-                self.obey(orders, letter.wish_version);
+                self.obey(orders);
                 Outcome::Accepted
             }
             Err(error) => {
@@ -186,7 +213,7 @@ impl Relay {
                 gpus: table.gpus().slots(),
                 spawns: self.told.values().map(|spawn| spawn.report(now)).collect(),
                 forgotten: self
-                    .abandoned
+                    .void
                     .iter()
                     .filter(|id| !self.told.contains_key(id) && !table.knows(**id))
                     .copied()
@@ -194,48 +221,81 @@ impl Relay {
                 wish: wish(table.wish(), now),
             }
         });
-        let (_, wish_version) = table.eligibility();
         Letter {
             report: AgentReport {
                 node: self.node.config.node.clone(),
                 epoch: self.node.epoch,
                 takeover: self.takeover,
-                identity: registry::Identity::default(),
-                accepted: 0,
+                identity: self.node.state.identity,
+                accepted: self.accepted,
                 changes,
                 heartbeat,
             },
             serial,
-            wish_version,
         }
     }
 
-    fn obey(&mut self, orders: Orders, wish_version: u64) {
+    fn obey(&mut self, orders: Orders) {
         let now = Instant::now();
-        let news = self.node.table().learn_wish(orders.eligibility, orders.drain, wish_version, now);
-        if news {
-            tracing::info!(eligibility = %orders.eligibility, "eligibility changed");
-            self.node.keep_wish();
+        let Orders { generation, eligibility, drain, abandoned, expired, .. } = orders;
+        if self.node.table().learn_wish(generation, eligibility, drain, now) {
+            tracing::info!(%eligibility, generation, "eligibility changed");
+            self.node.wish_unkept.store(true, Ordering::Release);
+            self.node.keep_wish_soon();
         }
         let mut table = self.node.table();
-        for id in &orders.abandoned {
+        for id in &abandoned {
             table.end(*id, Cause::Cancelled, Again::ChangesNothing, now);
         }
-        self.abandoned = orders.abandoned;
+        for id in &expired {
+            table.expire(*id, now);
+        }
+        self.void = abandoned;
+        self.void.extend(expired);
+    }
+
+    /// The registry went back to an older state, in which only changes up to `applied` are known.
+    fn behind(&mut self, applied: u64, now: Instant) -> Outcome {
+        tracing::warn!(
+            applied,
+            accepted = self.accepted,
+            "the registry has lost what it had accepted, it is reported again"
+        );
+        self.accepted = applied;
+        self.node.table().report_again(applied, now);
+        // At once, but not in a loop, should it not be content with that.
+        if std::mem::replace(&mut self.behind, true) { Outcome::Failed } else { Outcome::Everything }
+    }
+
+    /// Another agent that is alive has the node. It may be gone in a moment; what runs here is left alone meanwhile.
+    fn taken(&mut self, other: &str, now: Instant) -> Outcome {
+        if self.node.table().taken_by(other) {
+            tracing::warn!(
+                other,
+                advertise = self.node.description.advertise,
+                "another agent has this node, no spawns are admitted; --node must be unique in the farm"
+            );
+        }
+        let since = *self.taken_since.get_or_insert(now);
+        if now.saturating_duration_since(since) < TAKEN_TIMEOUT {
+            return Outcome::Taken;
+        }
+        self.node.closed.cancel();
+        Outcome::Over
     }
 
     fn superseded(&self) -> Outcome {
         tracing::error!("another agent has taken this node over, no more spawns are admitted");
         self.node.table().shut(Door::Superseded);
         self.node.closed.cancel();
-        Outcome::Superseded
+        Outcome::Over
     }
 }
 
 /// The operator's wish, for a registry that has lost it.
 fn wish(wish: &table::wish::Wish, now: Instant) -> registry::Wish {
     registry::Wish {
-        generation: 0,
+        generation: wish.generation,
         eligibility: wish.eligibility,
         drain: wish.drain.as_ref().map(|drain| DrainWish {
             left: drain.deadline.saturating_duration_since(now),

@@ -5,6 +5,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::config::{Config, Launcher};
+use crate::disk::Disk;
 use crate::life::make_node;
 use crate::logs::Logs;
 use crate::state::StateDir;
@@ -15,9 +16,10 @@ fn relay(dir: &tempfile::TempDir) -> Relay {
     // Nothing listens here in any test.
     config.ports = 19_100..=19_199;
     let any = "127.0.0.1:1".parse().unwrap();
-    let state = StateDir::open(dir.path()).unwrap();
-    let logs = Logs::open(state.logs().to_owned(), &Default::default()).unwrap();
-    let node = make_node(config, state, logs, None, any, any).unwrap();
+    let disk = Disk::new().unwrap();
+    let state = StateDir::open(dir.path(), disk.state.clone()).unwrap();
+    let logs = Logs::open(state.logs().to_owned(), &Default::default());
+    let node = make_node(config, disk, state, logs, None, any, any).unwrap();
     let mut relay = Relay::new(Arc::new(node), Registry::embedded(Timing::FARM));
     relay.batch = 3;
     relay
@@ -129,6 +131,106 @@ async fn live(steps: Vec<(u8, prop::sample::Index)>) -> Result<(), TestCaseError
         prop_assert_eq!(Some(&record.state), states.last());
     }
     Ok(())
+}
+
+fn one(relay: &Relay) -> SpawnId {
+    let mut truth = Truth::new();
+    start(relay, &mut truth);
+    *truth.keys().next().unwrap()
+}
+
+fn end(relay: &Relay, id: SpawnId) {
+    let exit = Exit { reason: ExitReason::Stopped, code: None, signal: None, text: None };
+    relay.node.table().exited(id, exit, Instant::now());
+}
+
+fn why(relay: &Relay, id: SpawnId) -> Option<crate::spawn::Refusal> {
+    let ask = Ask { id, renderer: RendererType::Csr, labels: BTreeMap::new(), owner: None };
+    match relay.node.table().admit(ask, Instant::now()) {
+        Admission::Refused(refusal) => Some(refusal),
+        Admission::New(..) | Admission::Joined(_) => None,
+    }
+}
+
+#[tokio::test]
+async fn a_registry_that_went_back_is_told_again_of_what_has_ended_since() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut relay = relay(&dir);
+    let (first, second, stays) = (one(&relay), one(&relay), one(&relay));
+    end(&relay, first);
+    tell_all(&mut relay).await;
+    end(&relay, second);
+    tell_all(&mut relay).await;
+    // Three starts and two ends.
+    assert_eq!((relay.accepted, relay.node.table().backlog_len()), (5, 0));
+    assert_eq!(relay.behind(4, Instant::now()), Outcome::Everything);
+    relay.next_heartbeat = Instant::now();
+    let report = relay.write(Instant::now()).report;
+    let changes: Vec<(u64, SpawnId)> = report.changes.iter().map(|c| (c.serial, c.spawn.id)).collect();
+    assert_eq!((report.accepted, changes), (4, vec![(5, second)]));
+    let living: Vec<SpawnId> = report.heartbeat.unwrap().spawns.iter().map(|spawn| spawn.id).collect();
+    assert_eq!(living, [stays]);
+    assert_eq!(relay.behind(4, Instant::now()), Outcome::Failed, "not in a loop without a pause");
+    tell_all(&mut relay).await;
+    assert_eq!(relay.accepted, 5);
+}
+
+#[tokio::test]
+async fn an_agent_whose_node_another_one_has_admits_nothing_until_it_has_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut relay = relay(&dir);
+    let runs = one(&relay);
+    let now = Instant::now();
+    assert_eq!(relay.taken("http://10.0.0.7:7070", now), Outcome::Taken);
+    let refusal = why(&relay, SpawnId::mint()).unwrap();
+    assert_eq!(refusal.why, crate::spawn::Why::ShuttingDown);
+    assert!(refusal.detail.contains("http://10.0.0.7:7070"), "{refusal:?}");
+    assert_eq!(relay.taken("http://10.0.0.7:7070", now + TAKEN_TIMEOUT / 2), Outcome::Taken);
+    assert!(relay.node.table().knows(runs) && !relay.node.closed.is_cancelled());
+    // The other one has gone: the registry accepts the next report.
+    relay.next_heartbeat = now;
+    assert_eq!(relay.tell().await, Outcome::Accepted);
+    assert_eq!(relay.node.table().door(), Door::Open);
+    assert_eq!(why(&relay, SpawnId::mint()), None);
+    let later = now + TAKEN_TIMEOUT;
+    assert_eq!(relay.taken("http://10.0.0.7:7070", later), Outcome::Taken, "its time begins anew");
+    assert_eq!(relay.taken("http://10.0.0.8:7070", later + TAKEN_TIMEOUT), Outcome::Over);
+    assert!(relay.node.closed.is_cancelled());
+    assert_eq!(relay.node.table().other_agent(), Some("http://10.0.0.8:7070"));
+}
+
+#[tokio::test]
+async fn an_expired_reservation_ends_nothing_that_runs_and_starts_nothing_afterwards() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut relay = relay(&dir);
+    let (runs, unwanted, late) = (one(&relay), one(&relay), SpawnId::mint());
+    tell_all(&mut relay).await;
+    let orders = Orders { expired: vec![runs, late], abandoned: vec![unwanted], ..Orders::default() };
+    relay.obey(orders);
+    assert_eq!(relay.node.table().collect(runs).end, None);
+    assert_eq!(relay.node.table().collect(unwanted).end, Some(Cause::Cancelled));
+    assert_eq!(why(&relay, late).map(|refusal| refusal.why), Some(crate::spawn::Why::Abandoned));
+    relay.next_heartbeat = Instant::now();
+    let heartbeat = relay.write(Instant::now()).report.heartbeat.unwrap();
+    assert_eq!(heartbeat.forgotten, [late], "those that run are listed as spawns");
+    assert!(heartbeat.spawns.iter().any(|spawn| spawn.id == runs));
+    end(&relay, runs);
+    let heartbeat = relay.write(Instant::now()).report.heartbeat.unwrap();
+    assert_eq!(heartbeat.forgotten, [runs, late]);
+}
+
+#[tokio::test]
+async fn reports_carry_the_agents_identity_and_the_number_of_the_order_it_follows() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut relay = relay(&dir);
+    let order = table::wish::Order { generation: 7, ..Default::default() };
+    assert!(relay.node.table().set_wish(order, Instant::now()));
+    relay.next_heartbeat = Instant::now();
+    let report = relay.write(Instant::now()).report;
+    assert_eq!((report.identity.life, report.identity.instance.is_nil(), report.accepted), (1, false, 0));
+    assert_eq!(report.heartbeat.unwrap().wish.generation, 7);
+    relay.obey(Orders { generation: 6, eligibility: model::Eligibility::Cordoned, ..Orders::default() });
+    assert_eq!(relay.node.table().eligibility(), model::Eligibility::Eligible, "an older order");
 }
 
 proptest! {

@@ -31,6 +31,8 @@ const LAST_STARTS: Duration = Duration::from_secs(5);
 const AFTER_KILL: Duration = Duration::from_secs(5);
 /// How long the registry may take to hear the last changes.
 const LAST_REPORT: Duration = Duration::from_secs(2);
+/// How long the disk may take for the last records.
+const LAST_WRITE: Duration = Duration::from_secs(1);
 /// How long servers may take to finish their last answers.
 const LAST_ANSWERS: Duration = Duration::from_secs(2);
 
@@ -40,6 +42,7 @@ impl Agent {
     pub async fn shutdown(self, on: OnShutdown, hurry: CancellationToken) {
         let Self { node, health, relay, servers, .. } = self;
         tracing::info!(%on, running = node.table().running(), "agent shutting down");
+        let taken = node.table().door() == Door::Taken;
         node.table().shut(match on {
             OnShutdown::Drain => Door::Emptying,
             OnShutdown::Adopt | OnShutdown::Kill => Door::ShuttingDown,
@@ -48,7 +51,10 @@ impl Agent {
 
         match on {
             OnShutdown::Adopt => {
-                finish_starts(&node, &hurry).await;
+                // What an agent adopted that never had the node has no callers here.
+                if !taken {
+                    finish_starts(&node, &hurry).await;
+                }
                 node.leaving.cancel();
             }
             OnShutdown::Drain => {
@@ -76,6 +82,12 @@ impl Agent {
         }
         for task in servers {
             stop(task, deadline.saturating_duration_since(Instant::now())).await;
+        }
+        // The next agent reads what is written; nothing may be written after it has begun.
+        if !node.state.journal.written(node.state.journal.last(), LAST_WRITE).await {
+            tracing::warn!(
+                "the last records of spawns are not written, the next agent will know less of them"
+            );
         }
         node.state.release();
         tracing::info!("agent ended");

@@ -38,6 +38,12 @@ pub(crate) struct Inbox {
     pub(crate) hurry: bool,
 }
 
+impl Entry {
+    fn is_given_up(&self) -> bool {
+        self.stage == Stage::GivenUp
+    }
+}
+
 impl Inbox {
     fn is_empty(self) -> bool {
         self == Self::default()
@@ -52,13 +58,25 @@ pub(crate) enum Liveliness {
     Disconnect,
 }
 
+/// How far the start of a spawn has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    /// Admitted; nobody else knows of it.
+    Starting,
+    /// Its start took too long and its callers were refused. It holds what it was given until the start is over, and is nobody's
+    /// business otherwise.
+    GivenUp,
+    /// Its process runs.
+    Launched,
+}
+
 /// One spawn in the table.
 #[derive(Debug)]
 pub(crate) struct Entry {
     pub(crate) spawn: Snapshot,
     /// 0 until the process was started.
     pub(crate) pid: u32,
-    launched: bool,
+    stage: Stage,
     inbox: Inbox,
     /// Wakes its driver.
     bell: Arc<Notify>,
@@ -95,6 +113,8 @@ pub(crate) enum Door {
     ShuttingDown,
     /// The agent goes away once its last spawn has.
     Emptying,
+    /// Another agent that is alive has the node; it may turn out to be gone.
+    Taken,
     /// Another agent has taken the node over.
     Superseded,
 }
@@ -127,6 +147,8 @@ pub(crate) struct Table {
     tombstones: Tombstones,
     operator: wish::Operator,
     door: Door,
+    /// The address of the agent that has the node, while the door is [`Door::Taken`].
+    taken_by: Option<String>,
     backlog: Backlog,
     /// Wakes the relay.
     relay: Arc<Notify>,
@@ -156,6 +178,7 @@ impl Table {
             tombstones: Tombstones::default(),
             operator: wish::Operator::default(),
             door: Door::Open,
+            taken_by: None,
             backlog: Backlog::new(),
             relay: Arc::new(Notify::new()),
             hurry: Arc::new(Notify::new()),
@@ -215,7 +238,9 @@ impl Table {
 
     /// Takes in what a server says of itself; `false` when it is not one of ours.
     pub(crate) fn heard(&mut self, id: SpawnId, what: Liveliness, now: Instant) -> bool {
-        let Some(entry) = self.running.get_mut(&id) else { return false };
+        let Some(entry) = self.running.get_mut(&id).filter(|entry| !entry.is_given_up()) else {
+            return false;
+        };
         entry.spawn.heard = Some(now);
         match what {
             Liveliness::Ready => entry.inbox.ready = true,
@@ -250,7 +275,7 @@ impl Table {
 
     /// Asks for its end. Whatever the outcome, it can not be started any more.
     pub(crate) fn end(&mut self, id: SpawnId, cause: Cause, again: Again, now: Instant) -> Ending {
-        if let Some(entry) = self.running.get_mut(&id) {
+        if let Some(entry) = self.running.get_mut(&id).filter(|entry| !entry.is_given_up()) {
             let begun = entry.inbox.end.is_some() || entry.spawn.state == SpawnState::Stopping;
             match (begun, again) {
                 (true, Again::ChangesNothing) => return Ending::Stopping,
@@ -295,9 +320,48 @@ impl Table {
         self.door = door;
     }
 
+    /// Another agent has the node, at this address. Returns whether that is news.
+    pub(crate) fn taken_by(&mut self, other: &str) -> bool {
+        if matches!(self.door, Door::Open) {
+            self.door = Door::Taken;
+        }
+        let news = self.taken_by.as_deref() != Some(other);
+        self.taken_by = Some(other.to_owned());
+        news
+    }
+
+    /// The node is this agent's after all. Returns whether it was another's before.
+    pub(crate) fn is_mine(&mut self) -> bool {
+        if self.door == Door::Taken {
+            self.door = Door::Open;
+        }
+        self.taken_by.take().is_some()
+    }
+
+    /// The address of the agent that has the node instead of this one.
+    pub(crate) fn other_agent(&self) -> Option<&str> {
+        self.taken_by.as_deref()
+    }
+
+    /// A reservation has expired: it must not start any more. One that is here goes on, its caller may have been answered.
+    pub(crate) fn expire(&mut self, id: SpawnId, now: Instant) {
+        if !self.knows(id) {
+            self.tombstones.add(id, now);
+        }
+    }
+
+    /// The registry has lost what it had accepted after this change: the ends among it are to be reported again.
+    pub(crate) fn report_again(&mut self, after: u64, now: Instant) {
+        self.backlog.report_again(after, now);
+        self.relay.notify_one();
+    }
+
     /// The most spawns there may be: no more than there are, once the agent only waits for their ends.
+    /// What starts hold that hang can be given to nobody either.
     pub(crate) fn slots(&self) -> u32 {
-        let slots = if self.door == Door::Emptying { self.running.len() } else { self.slots };
+        let hung = self.running.len() - self.running();
+        let slots =
+            if self.door == Door::Emptying { self.running() } else { self.slots.saturating_sub(hung) };
         u32::try_from(slots).unwrap_or(u32::MAX)
     }
 
@@ -307,15 +371,16 @@ impl Table {
 
     /// All spawns, those that ended a short while ago included.
     pub(crate) fn all(&mut self, now: Instant) -> impl Iterator<Item = &Entry> {
-        self.running.values().chain(self.recent.all(now))
+        self.running.values().filter(|entry| !entry.is_given_up()).chain(self.recent.all(now))
     }
 
+    /// Spawns that have not ended, without those whose start was given up.
     pub(crate) fn running(&self) -> usize {
-        self.running.len()
+        self.running.values().filter(|e| !e.is_given_up()).count()
     }
 
     pub(crate) fn launching(&self) -> usize {
-        self.running.values().filter(|e| e.spawn.state == SpawnState::Launching).count()
+        self.running.values().filter(|e| e.spawn.state == SpawnState::Launching && !e.is_given_up()).count()
     }
 
     pub(crate) fn end_launching(&mut self, now: Instant) {
@@ -343,12 +408,12 @@ impl Table {
     }
 
     pub(crate) fn knows(&self, id: SpawnId) -> bool {
-        self.running.contains_key(&id)
+        self.running.get(&id).is_some_and(|entry| !entry.is_given_up())
     }
 
     /// Those whose process was started, as they are now.
     pub(crate) fn snapshots(&self) -> impl Iterator<Item = &Snapshot> {
-        self.running.values().filter(|e| e.launched).map(|e| &e.spawn)
+        self.running.values().filter(|e| e.stage == Stage::Launched).map(|e| &e.spawn)
     }
 
     pub(crate) fn gpus(&self) -> &Gpus {
@@ -393,8 +458,9 @@ impl Table {
         self.backlog.dropped()
     }
 
-    pub(crate) fn accepted(&mut self, serial: u64) -> Vec<Pending> {
-        self.backlog.accept(serial)
+    /// The registry has accepted everything up to this change. Returns the spawns whose ends were among it.
+    pub(crate) fn accepted(&mut self, serial: u64, now: Instant) -> Vec<SpawnId> {
+        self.backlog.accept(serial, now)
     }
 
     pub(crate) fn wait_for_change(&mut self, serial: u64) -> Option<oneshot::Receiver<()>> {

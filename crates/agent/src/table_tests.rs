@@ -74,7 +74,8 @@ fn each_refusal_has_its_reason() {
     assert_eq!(why(&mut off, &ssr, now), Why::RendererOff);
 
     let mut closed = table(|_| ());
-    closed.set_wish(Eligibility::Cordoned, None, None, None, now);
+    let cordon = wish::Order { eligibility: Eligibility::Cordoned, ..Default::default() };
+    assert!(closed.set_wish(cordon, now));
     assert_eq!(why(&mut closed, &csr, now), Why::NotEligible);
     closed.end(csr.id, Cause::Stopped, Again::Hurries, now);
     assert_eq!(why(&mut closed, &csr, now), Why::Abandoned);
@@ -93,7 +94,7 @@ fn a_lost_port_is_replaced_unless_the_spawn_or_the_agent_is_to_end() {
     assert_eq!(after.endpoint, format!("ws://h:{}", after.port));
     assert_eq!((table.usage().ports, table.facts(ask.id, now).unwrap().port), (1, after.port));
     assert!(table.relocate(SpawnId::mint()).is_none());
-    for door in [Door::ShuttingDown, Door::Superseded] {
+    for door in [Door::ShuttingDown, Door::Taken, Door::Superseded] {
         table.shut(door);
         assert!(table.relocate(ask.id).is_none(), "{door:?}");
     }

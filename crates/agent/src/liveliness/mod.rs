@@ -18,6 +18,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use self::head::{Head, Parsed};
+use crate::doorway::AcceptPause;
 use crate::node::Node;
 use crate::table::Liveliness;
 
@@ -30,8 +31,6 @@ const LONGEST_BODY: usize = 64 << 10;
 /// A connection on which nothing comes for this long, or this many ping intervals, is closed.
 const IDLE: Duration = Duration::from_secs(60);
 const IDLE_PINGS: u32 = 10;
-/// After the machine was out of something.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 /// Takes connections until told to stop, then ends them between two requests.
 pub(crate) async fn receive(node: Arc<Node>, listener: TcpListener, stop: CancellationToken) {
@@ -41,16 +40,19 @@ pub(crate) async fn receive(node: Arc<Node>, listener: TcpListener, stop: Cancel
     let places = Arc::new(Semaphore::new(most.min(Semaphore::MAX_PERMITS)));
     let idle = IDLE.max(node.config.ping_interval * IDLE_PINGS);
     let connections = TaskTracker::new();
+    let mut pause = AcceptPause::default();
     loop {
         let accepted = tokio::select! {
             () = stop.cancelled() => break,
             accepted = listener.accept() => accepted,
         };
         let stream = match accepted {
-            Ok((stream, _)) => stream,
+            Ok((stream, _)) => {
+                pause.over("liveliness");
+                stream
+            }
             Err(error) => {
-                tracing::warn!(%error, "failed to accept a liveliness connection");
-                tokio::time::sleep(ACCEPT_PAUSE).await;
+                pause.after("liveliness", &error).await;
                 continue;
             }
         };

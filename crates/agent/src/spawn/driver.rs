@@ -7,20 +7,18 @@ use model::{Exit, ExitReason, SpawnId, SpawnState};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
+use super::Answer;
 use super::cgroup::Group;
 use super::exit::{self, Status};
 use super::lifecycle::{Effects, Input, Phase, Rules, Signal};
 use super::process::Process;
-use super::start::{Order, record, start};
-use super::{Answer, output};
+use super::start::{Order, start_again};
 use crate::node::Node;
 use crate::ports;
 use crate::state::record::Mark;
 use crate::table::Inbox;
 use crate::table::entrance::Admitted;
 
-/// How often the length of its output is looked at.
-const OUTPUT_CHECK: Duration = Duration::from_secs(1);
 /// How long a goodbye may be on its way after the process whose end says nothing.
 const LAST_REPORT: Duration = Duration::from_millis(100);
 /// So many ends that the registry was not told of are kept on the disk.
@@ -76,7 +74,6 @@ pub(crate) struct Driver {
     body: Body,
     phase: Phase,
     rules: Rules,
-    next_output_check: Instant,
     /// Since when silence counts, see [`crate::table::Table::awake`].
     since: Instant,
     /// Its process has ended: nobody is told any more that it is ready.
@@ -99,15 +96,12 @@ impl Driver {
     /// A driver for a process that has come as far as this, and was told to report as these rules expect.
     pub(crate) fn from(node: Arc<Node>, admitted: Admitted, body: Body, phase: Phase, rules: Rules) -> Self {
         let now = Instant::now();
-        // Not all at the same moment.
-        let next_output_check = now + OUTPUT_CHECK.mul_f64(0.5 + fastrand::f64() / 2.0);
         Self {
             node,
             admitted,
             body,
             phase,
             rules,
-            next_output_check,
             since: now,
             over: false,
             order: None,
@@ -127,14 +121,14 @@ impl Driver {
                 biased;
                 // An end is the truth, whatever else is known or due.
                 status = self.body.ended() => {
-                    if self.lost_its_port(status) && self.start_elsewhere().await {
+                    if self.lost_its_port(status).await && self.start_elsewhere().await {
                         continue;
                     }
                     if status == Status::Unknown {
                         tokio::time::sleep(LAST_REPORT).await;
                     }
                     let group = self.body.group().cloned();
-                    self.finish(status);
+                    self.finish(status).await;
                     if let Some(group) = group {
                         group.remove().await;
                     }
@@ -154,13 +148,13 @@ impl Driver {
 
     /// Whether it could not listen because somebody took its port between the test and its own attempt: the system does for
     /// a connection to elsewhere, or another agent on this machine for a spawn of its own.
-    fn lost_its_port(&self, status: Status) -> bool {
+    async fn lost_its_port(&self, status: Status) -> bool {
         let Phase::Launching { .. } = self.phase else { return false };
         status == exit::CANNOT_LISTEN
             && self.order.is_some()
             && self.starts_left > 0
             && (!ports::is_free(self.admitted.facts.port)
-                || exit::says_it_cannot_listen(&self.node.last_words(self.id())))
+                || exit::says_it_cannot_listen(&self.node.last_words(self.id()).await))
     }
 
     /// Starts it again on another port, unless its end is wanted. The process before it has ended, so there are never two.
@@ -175,25 +169,19 @@ impl Driver {
         if let Some(group) = self.body.group().cloned() {
             group.remove().await;
         }
-        match start(&self.node, &self.admitted.facts, order) {
-            Ok(Body::Process(process)) => {
-                record(&self.node, &self.admitted.facts, order, &process, until);
+        match start_again(&self.node, &self.admitted.facts, order, until).await {
+            Some(Body::Process(process)) => {
                 self.node.table().restarted(self.id(), process.pid());
                 self.body = Body::Process(process);
                 true
             }
-            Ok(Body::Nothing { .. }) | Err(_) => false,
+            Some(Body::Nothing { .. }) | None => false,
         }
     }
 
     fn wake(&self) -> Instant {
-        let heard = self.heard();
-        let due = self.phase.deadline(heard, &self.rules);
-        match (&self.body, due) {
-            (Body::Process(_), Some(due)) => due.min(self.next_output_check),
-            (Body::Process(_), None) => self.next_output_check,
-            (Body::Nothing { .. }, due) => due.unwrap_or_else(|| Instant::now() + Duration::from_secs(3600)),
-        }
+        let due = self.phase.deadline(self.heard(), &self.rules);
+        due.unwrap_or_else(|| Instant::now() + Duration::from_secs(3600))
     }
 
     fn heard(&self) -> Instant {
@@ -215,14 +203,6 @@ impl Driver {
         self.take_in(inbox, now);
         let heard = self.heard();
         self.step(Input::Tick { heard }, now);
-        if self.next_output_check <= now {
-            self.next_output_check = now + OUTPUT_CHECK;
-            if let (Body::Process(_), Err(error)) =
-                (&self.body, output::bound(&output::path(self.node.state.logs(), self.id())))
-            {
-                tracing::warn!(%error, "failed to bound the output of a spawn");
-            }
-        }
     }
 
     fn take_in(&mut self, inbox: Inbox, now: Instant) {
@@ -294,7 +274,7 @@ impl Driver {
     }
 
     /// Explains the end and gives everything back.
-    fn finish(&mut self, status: Status) {
+    async fn finish(&mut self, status: Status) {
         let now = Instant::now();
         self.over = true;
         // What it said before it went. Wishes come too late: it has ended by itself.
@@ -303,7 +283,7 @@ impl Driver {
         let progress = self.phase.progress();
         let unanswered = self.admitted.answer.borrow().is_none();
         let log = if unanswered || exit::depends_on_log(progress, status) {
-            self.node.last_words(self.id())
+            self.node.last_words(self.id()).await
         } else {
             Vec::new()
         };
@@ -327,7 +307,7 @@ impl Driver {
             tell(&self.admitted.answer, Answer::Ended { exit, log, serial });
         }
         if matches!(self.body, Body::Process(_)) {
-            self.node.logs.retire(self.id(), now);
+            self.node.retire_log(self.id());
         }
     }
 }

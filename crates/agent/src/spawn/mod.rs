@@ -15,13 +15,14 @@
 //! ```
 //!
 //! Reading order: [`lifecycle`] (the picture above as a function), [`exit`] (why it ended), [`args`], [`process`] and
-//! [`output`] (what it runs as), [`user`], [`cgroup`] and [`launch`] (what it may), [`start`] (all of these together), [`driver`]
-//! (the one task that owns it).
+//! [`output`] (what it runs as), [`user`], [`cgroup`] and [`launch`] (what it may), [`start`] (all of these together), [`hold`] (what
+//! a start that fails or comes late gives back), [`driver`] (the one task that owns it).
 
 pub(crate) mod args;
 pub(crate) mod cgroup;
 pub(crate) mod driver;
 pub(crate) mod exit;
+pub(crate) mod hold;
 pub(crate) mod launch;
 pub(crate) mod lifecycle;
 pub(crate) mod output;
@@ -108,6 +109,8 @@ pub(crate) enum Why {
     CannotStart,
     BadModel,
     ShuttingDown,
+    /// The call names another node.
+    WrongNode,
 }
 
 impl Why {
@@ -124,6 +127,7 @@ impl Why {
             Self::CannotStart => "cannot-start",
             Self::BadModel => "bad-model",
             Self::ShuttingDown => "shutting-down",
+            Self::WrongNode => "wrong-node",
         }
     }
 

@@ -6,18 +6,30 @@ use std::io;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::Command;
+use std::sync::Arc;
+use std::time::Duration;
 
 use model::{RequestId, Timestamp};
 use tokio::time::Instant;
 
 use super::args::{PerSpawn, command_line};
 use super::cgroup::Group;
-use super::driver::Body;
+use super::driver::{Body, Driver};
+use super::hold::{self, Hold, Newborn};
 use super::process::Process;
 use super::{Facts, Refusal, Why, launch, output};
 use crate::config::{Config, Launcher};
 use crate::node::Node;
+use crate::state::journal::LineNumber;
+use crate::state::make_dir;
 use crate::state::record::Record;
+use crate::table::Liveliness;
+use crate::table::entrance::Admitted;
+
+/// How long everything about a start that touches a disk may take, `exec` included.
+pub(crate) const START_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long a spawn waits for its first record to be written before others learn of it.
+const RECORD_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// What a caller asked for beyond what is told of the spawn. Kept until it is ready, in case it must be started again.
 #[derive(Debug, Clone)]
@@ -27,8 +39,112 @@ pub(crate) struct Order {
     pub(crate) request_id: RequestId,
 }
 
-/// Starts the process. After a refusal what was written to its log is still there.
-pub(crate) fn start(node: &Node, facts: &Facts, order: &Order) -> Result<Body, Refusal> {
+/// Starts the process of an admitted spawn within this time, and owns it until its end. Runs as a task of its own, so that a
+/// caller that goes away leaves nothing half done.
+pub(crate) async fn run(
+    node: Arc<Node>,
+    admitted: Admitted,
+    order: Order,
+    within: Duration,
+    ready_by: Instant,
+) {
+    let (id, answer) = (admitted.facts.id, admitted.answer.clone());
+    let hold = Hold::new(Arc::clone(&node), admitted);
+    let refusal = match start_within(&node, hold, &order, within, ready_by).await {
+        Ok((newborn, line)) => {
+            if let Some(line) = line
+                && !node.state.journal.written(line, RECORD_TIMEOUT).await
+            {
+                tracing::warn!(
+                    "the record of a spawn is not written yet, the next agent may know less of it"
+                );
+            }
+            let now = Instant::now();
+            if let Some((body, admitted)) = newborn.launched(now) {
+                node.metrics.started.inc();
+                if let Body::Nothing { .. } = body {
+                    node.table().heard(id, Liveliness::Ready, now);
+                }
+                let (port, gpu, renderer) =
+                    (admitted.facts.port, admitted.facts.gpu, admitted.facts.renderer);
+                tracing::debug!(port, gpu, %renderer, "spawn started");
+                return Driver::new(node, admitted, body, order, ready_by).run().await;
+            }
+            Why::CannotStart.because("its start was given up, because it took too long")
+        }
+        Err(refusal) => refusal,
+    };
+    // What a start that hangs holds stays taken until the disk answers.
+    node.table().give_up_start(id);
+    node.metrics.refused(refusal.why);
+    tracing::info!(reason = refusal.why.as_str(), detail = refusal.detail, "spawn refused");
+    hold::refuse(&answer, refusal);
+}
+
+/// The whole start in one job of the disk's pool.
+async fn start_within(
+    node: &Arc<Node>,
+    hold: Hold,
+    order: &Order,
+    within: Duration,
+    ready_by: Instant,
+) -> Result<(Newborn, Option<LineNumber>), Refusal> {
+    let Some(facts) = hold.facts() else {
+        return Err(Why::CannotStart.because("its agent failed to start it"));
+    };
+    let job = {
+        let (node, order) = (Arc::clone(node), order.clone());
+        move || match start(&node, &facts, &order) {
+            Ok(body) => {
+                let line = match &body {
+                    Body::Process(process) => Some(record(&node, &facts, &order, process, ready_by)),
+                    Body::Nothing { .. } => None,
+                };
+                Ok((Newborn::new(node, facts, body, Some(hold)), line))
+            }
+            Err(refusal) => {
+                node.logs.discard(facts.id);
+                hold.refuse(refusal.clone());
+                Err(refusal)
+            }
+        }
+    };
+    if let Launcher::Nothing = node.config.launcher {
+        return job();
+    }
+    let started = tokio::select! {
+        started = node.disk.starts.call(within, job) => started,
+        // The next agent does not find a process that has not started.
+        () = node.leaving.cancelled() => return Err(Why::ShuttingDown.because("the agent is going away")),
+    };
+    started
+        .unwrap_or_else(|error| Err(Why::CannotStart.because(format!("failed to start the server: {error}"))))
+}
+
+/// Starts another process for a spawn that has lost its port, see [`Driver`].
+pub(crate) async fn start_again(
+    node: &Arc<Node>,
+    facts: &Arc<Facts>,
+    order: &Order,
+    ready_by: Instant,
+) -> Option<Body> {
+    let job = {
+        let (node, facts, order) = (Arc::clone(node), Arc::clone(facts), order.clone());
+        move || {
+            let body = start(&node, &facts, &order).ok()?;
+            if let Body::Process(process) = &body {
+                record(&node, &facts, &order, process, ready_by);
+            }
+            Some(Newborn::new(node, facts, body, None))
+        }
+    };
+    node.disk.starts.call(START_TIMEOUT, job).await.ok().flatten()?.take()
+}
+
+/// Starts the process; blocks. After a refusal what was written to its log is still there.
+fn start(node: &Node, facts: &Facts, order: &Order) -> Result<Body, Refusal> {
+    // Watching a process takes the runtime, on whose threads this does not run.
+    let _runtime = node.runtime.enter();
     let executable = match &node.config.launcher {
         Launcher::Executable(path) => path,
         Launcher::Nothing => {
@@ -40,8 +156,7 @@ pub(crate) fn start(node: &Node, facts: &Facts, order: &Order) -> Result<Body, R
         tracing::warn!(%error, path = %path.display(), "failed to {what}");
         Why::CannotStart.because(format!("failed to {what} {}: {error}", path.display()))
     };
-    let file = output::create(node.state.logs(), facts.id, &order.request_id, &node.config.node)
-        .map_err(|error| cannot("create the log file", &log, &error))?;
+    let file = create_log(node, facts, order).map_err(|error| cannot("create the log file", &log, &error))?;
     let group = match &node.groups {
         // Once in its group, it is too late to go to another node.
         Some(groups) => Some(
@@ -82,6 +197,20 @@ pub(crate) fn start(node: &Node, facts: &Facts, order: &Order) -> Result<Body, R
     }
 }
 
+/// Makes the log, and the directory for it where somebody has removed that.
+fn create_log(node: &Node, facts: &Facts, order: &Order) -> io::Result<std::fs::File> {
+    let dir = node.state.logs();
+    let create = || output::create(dir, facts.id, &order.request_id, &node.config.node);
+    match create() {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            tracing::warn!(path = %dir.display(), "the directory for logs of spawns is gone, it is made again");
+            make_dir(dir)?;
+            create()
+        }
+        created => created,
+    }
+}
+
 /// What becomes the server.
 fn command(node: &Node, group: Option<&Group>, executable: &Path) -> Command {
     let user = node.config.spawn_user.as_ref();
@@ -111,8 +240,8 @@ fn environment(config: &Config, executable: &Path) -> BTreeMap<OsString, OsStrin
     environment
 }
 
-/// Writes down what was started, before anybody is told of it: whatever happens then, the next agent finds it.
-pub(crate) fn record(node: &Node, facts: &Facts, order: &Order, process: &Process, ready_by: Instant) {
+/// Has what was started written down, before others learn of it: whatever happens then, the next agent finds it.
+fn record(node: &Node, facts: &Facts, order: &Order, process: &Process, ready_by: Instant) -> LineNumber {
     let clock = &node.state.clock;
     node.state.journal.started(Record {
         id: facts.id,
@@ -133,5 +262,5 @@ pub(crate) fn record(node: &Node, facts: &Facts, order: &Order, process: &Proces
         started: clock.moment(facts.started),
         started_at: Timestamp::now(),
         ready_by: clock.moment(ready_by),
-    });
+    })
 }

@@ -1,15 +1,21 @@
 //! What an agent keeps on disk so that the next one can go on where it stopped, in its state directory:
 //!
 //! ```text
-//! lock          held by the agent that uses the directory, for as long as it lives; holds its process id
-//! operator      what the operator wants of the node, see [`wish`]
-//! spawns        what there is to know of all spawns, see [`journal`]
-//! logs/ID.log   what it wrote
+//! lock            held by the agent that uses the directory, for as long as it lives; holds its process id
+//! instance, life  which directory this is, and how often an agent has started on it, see [`identity`]
+//! operator        what the operator wants of the node, see [`wish`]
+//! spawns          what there is to know of all spawns, see [`journal`]
+//! spawns.damaged  what of it could not be understood
+//! logs/ID.log     what it wrote
 //! ```
 //!
-//! Nothing is synced to the disk: what was written survives the agent however it ends, and a machine that ends takes its
-//! spawns with it.
+//! The journal is not synced to the disk: what was written survives the agent however it ends, and a machine that ends takes its
+//! spawns with it. What must outlive the machine (identity, desired state) is synced.
+//!
+//! A directory that cannot be written (full, read-only, gone) does not keep an agent from starting: it adopts what runs, and admits
+//! nothing until writing works again, see [`journal`].
 
+mod identity;
 pub(crate) mod journal;
 mod moment;
 pub(crate) mod record;
@@ -20,10 +26,12 @@ use std::io::{self, Read, Seek, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
+use registry::Identity;
 use rustix::fs::{FlockOperation, flock};
 
 use self::journal::Journal;
 pub(crate) use self::moment::{Clock, Moment};
+use crate::disk::Lane;
 
 /// A state directory that is this agent's alone.
 #[derive(Debug)]
@@ -31,6 +39,7 @@ pub(crate) struct StateDir {
     lock: File,
     pub(crate) clock: Clock,
     pub(crate) journal: Journal,
+    pub(crate) identity: Identity,
     logs: PathBuf,
     operator: PathBuf,
 }
@@ -46,17 +55,27 @@ pub(crate) enum Unusable {
 
 impl StateDir {
     /// Makes what is missing and takes the directory for this agent.
-    pub(crate) fn open(dir: &Path) -> Result<Self, Unusable> {
-        let (logs, spawns) = (dir.join("logs"), dir.join("spawns"));
-        DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(&logs)
-            .map_err(|error| Unusable::Broken(logs.clone(), error))?;
-        let lock = take(&dir.join("lock"))?;
+    pub(crate) fn open(dir: &Path, lane: Lane) -> Result<Self, Unusable> {
+        let logs = dir.join("logs");
+        let made = make_dir(&logs);
+        if let Err(error) = &made
+            && !dir.is_dir()
+        {
+            return Err(Unusable::Broken(logs, io::Error::new(error.kind(), error.to_string())));
+        }
+        let (lock, locked) = take(dir)?;
         let clock = Clock::new().map_err(|error| Unusable::Broken(PathBuf::from("/proc"), error))?;
-        let journal = Journal::open(spawns.clone()).map_err(|error| Unusable::Broken(spawns, error))?;
-        Ok(Self { lock, clock, journal, logs, operator: dir.join("operator") })
+        let journal = Journal::open(dir.join("spawns"), lane);
+        let (identity, kept) = identity::next(dir);
+        for (what, done) in
+            [("make logs/", made), ("write its process id", locked), ("keep its identity", kept)]
+        {
+            if let Err(error) = done {
+                tracing::warn!(%error, path = %dir.display(), what, "the state directory cannot be written");
+                journal.distrust(&error);
+            }
+        }
+        Ok(Self { lock, clock, journal, identity, logs, operator: dir.join("operator") })
     }
 
     /// Where the logs of spawns are.
@@ -72,26 +91,55 @@ impl StateDir {
     }
 }
 
-fn take(path: &Path) -> Result<File, Unusable> {
-    let broken = |error: io::Error| Unusable::Broken(path.to_owned(), error);
+/// Makes a directory that only this user can look into, with those above it.
+pub(crate) fn make_dir(dir: &Path) -> io::Result<()> {
+    DirBuilder::new().recursive(true).mode(0o700).create(dir)
+}
+
+/// Replaces a file in one step, and returns once the disk has it.
+fn replace(path: &Path, text: &[u8]) -> io::Result<()> {
+    let fresh = path.with_extension("new");
+    let mut file = journal::create(&fresh)?;
+    file.write_all(text)?;
+    file.sync_all()?;
+    std::fs::rename(&fresh, path)?;
+    match path.parent() {
+        Some(dir) => File::open(dir)?.sync_all(),
+        None => Ok(()),
+    }
+}
+
+/// Takes the directory, and says whether the lock could be written to. Where there can be no lock file, on a disk that is full
+/// or read-only, the directory itself is locked.
+fn take(dir: &Path) -> Result<(File, io::Result<()>), Unusable> {
+    let path = dir.join("lock");
+    let broken = |error: io::Error| Unusable::Broken(path.clone(), error);
     let mut options = File::options();
-    let mut lock =
-        options.read(true).write(true).create(true).truncate(false).mode(0o600).open(path).map_err(broken)?;
+    let opened = options.read(true).write(true).create(true).truncate(false).mode(0o600).open(&path);
+    let (mut lock, opened) = match opened {
+        Ok(lock) => (lock, Ok(())),
+        Err(error) => match File::open(&path).or_else(|_| File::open(dir)) {
+            Ok(lock) => (lock, Err(error)),
+            Err(_) => return Err(broken(error)),
+        },
+    };
     match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
         Ok(()) => {}
         Err(rustix::io::Errno::WOULDBLOCK) => {
             let mut holder = String::new();
-            lock.read_to_string(&mut holder).map_err(broken)?;
+            // A directory cannot be read; the process id only helps people.
+            lock.read_to_string(&mut holder).ok();
             return Err(Unusable::Taken(holder.trim().parse().ok()));
         }
         Err(error) => return Err(broken(error.into())),
     }
     let holder = format!("{}\n", std::process::id());
-    lock.set_len(0)
-        .and_then(|()| lock.rewind())
-        .and_then(|()| lock.write_all(holder.as_bytes()))
-        .map_err(broken)?;
-    Ok(lock)
+    let written = opened.and_then(|()| {
+        lock.set_len(0)?;
+        lock.rewind()?;
+        lock.write_all(holder.as_bytes())
+    });
+    Ok((lock, written))
 }
 
 #[cfg(test)]
@@ -101,14 +149,15 @@ mod tests {
     #[test]
     fn a_directory_has_one_agent_at_a_time() {
         let dir = tempfile::tempdir().unwrap();
-        let first = StateDir::open(dir.path()).unwrap();
-        match StateDir::open(dir.path()) {
+        let open = || StateDir::open(dir.path(), Lane::new("state", 1, 10).unwrap());
+        let first = open().unwrap();
+        match open() {
             Err(Unusable::Taken(pid)) => assert_eq!(pid, Some(std::process::id())),
             other => panic!("{other:?}"),
         }
         first.release();
-        let second = StateDir::open(dir.path()).unwrap();
+        let second = open().unwrap();
         drop((first, second));
-        StateDir::open(dir.path()).unwrap();
+        open().unwrap();
     }
 }

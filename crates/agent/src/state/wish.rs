@@ -14,6 +14,9 @@ use crate::table::wish::{Drain, Wish};
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Kept {
+    /// Absent in what agents kept that did not number orders.
+    #[serde(default)]
+    generation: u64,
     eligibility: Eligibility,
     #[serde(skip_serializing_if = "Option::is_none", default)]
     drain: Option<KeptDrain>,
@@ -37,10 +40,11 @@ struct KeptDrain {
 }
 
 impl StateDir {
-    /// Keeps the wish. Seldom, and in one step: a new file takes the place of the old one.
-    pub(crate) fn keep_wish(&self, wish: &Wish) {
+    /// Keeps the desired state in one step, and returns once the disk has it: it must outlive the machine.
+    pub(crate) fn keep_wish(&self, wish: &Wish) -> io::Result<()> {
         let now = Instant::now();
         let kept = Kept {
+            generation: wish.generation,
             eligibility: wish.eligibility,
             drain: wish.drain.as_ref().map(|drain| KeptDrain {
                 boot: self.clock.boot().to_owned(),
@@ -53,14 +57,9 @@ impl StateDir {
                 named: drain.named,
             }),
         };
-        let written = serde_json::to_vec(&kept).map_err(io::Error::from).and_then(|text| {
-            let fresh = self.operator.with_extension("new");
-            std::fs::write(&fresh, text)?;
-            std::fs::rename(&fresh, &self.operator)
-        });
-        if let Err(error) = written {
-            tracing::warn!(%error, "failed to keep what the operator wants of the node");
-        }
+        serde_json::to_vec(&kept)
+            .map_err(io::Error::from)
+            .and_then(|text| super::replace(&self.operator, &text))
     }
 
     /// What an earlier agent kept.
@@ -85,7 +84,7 @@ impl StateDir {
             };
             Drain { deadline, started, reason: drain.reason, by: drain.by, named: drain.named }
         });
-        Some(Wish { eligibility: kept.eligibility, drain })
+        Some(Wish { generation: kept.generation, eligibility: kept.eligibility, drain })
     }
 }
 
@@ -96,7 +95,7 @@ mod tests {
     #[test]
     fn a_wish_is_kept_with_the_time_it_has_left() {
         let dir = tempfile::tempdir().unwrap();
-        let state = StateDir::open(dir.path()).unwrap();
+        let state = StateDir::open(dir.path(), crate::disk::Lane::new("state", 1, 10).unwrap()).unwrap();
         assert_eq!(state.kept_wish(), None);
         let now = Instant::now();
         let drain = Drain {
@@ -106,18 +105,21 @@ mod tests {
             by: None,
             named: Some(Timestamp::from_millis(1_700_000_000_000)),
         };
-        let wish = Wish { eligibility: Eligibility::Draining, drain: Some(drain.clone()) };
-        state.keep_wish(&wish);
+        let wish = Wish { generation: 7, eligibility: Eligibility::Draining, drain: Some(drain.clone()) };
+        state.keep_wish(&wish).unwrap();
         let back = state.kept_wish().unwrap();
         let kept = back.drain.unwrap();
         assert_eq!(
-            (back.eligibility, kept.reason, kept.named),
-            (wish.eligibility, drain.reason, drain.named)
+            (back.generation, back.eligibility, kept.reason, kept.named),
+            (7, wish.eligibility, drain.reason, drain.named)
         );
         let error = kept.deadline.max(drain.deadline) - kept.deadline.min(drain.deadline);
         assert!(error < Duration::from_millis(50), "{error:?}");
-        state.keep_wish(&Wish::default());
+        state.keep_wish(&Wish::default()).unwrap();
         assert_eq!(state.kept_wish(), Some(Wish::default()));
+        std::fs::write(dir.path().join("operator"), r#"{"eligibility":"cordoned"}"#).unwrap();
+        let older = Wish { eligibility: Eligibility::Cordoned, ..Wish::default() };
+        assert_eq!(state.kept_wish(), Some(older), "an agent wrote it that did not number orders");
         std::fs::write(dir.path().join("operator"), "{").unwrap();
         assert_eq!(state.kept_wish(), None);
     }

@@ -8,7 +8,7 @@ use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
 use super::entrance::Admitted;
-use super::{Entry, Inbox, Table};
+use super::{Entry, Inbox, Stage, Table};
 use crate::spawn::exit::Cause;
 use crate::spawn::lifecycle::stall_after;
 use crate::spawn::{Answer, Facts, Snapshot};
@@ -45,7 +45,7 @@ impl Table {
         let entry = Entry {
             spawn: Snapshot { state, ready, ..Snapshot::new(Arc::clone(&facts)) },
             pid,
-            launched: true,
+            stage: Stage::Launched,
             inbox: Inbox { end, ..Inbox::default() },
             bell: Arc::clone(&bell),
             answer: receiver,
@@ -80,7 +80,7 @@ impl Table {
         let entry = Entry {
             spawn,
             pid: 0,
-            launched: true,
+            stage: Stage::Launched,
             inbox: Inbox::default(),
             bell: Arc::new(Notify::new()),
             answer,
@@ -213,6 +213,6 @@ mod tests {
         let back = start + Duration::from_secs(32);
         assert_eq!(table.awake(back), back);
         assert_eq!(table.awake(back + Duration::from_secs(1)), back);
-        assert_eq!(table.eligibility().0, Eligibility::Eligible);
+        assert_eq!(table.eligibility(), Eligibility::Eligible);
     }
 }

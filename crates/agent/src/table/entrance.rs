@@ -7,7 +7,7 @@ use model::{Eligibility, Owner, RendererType, SpawnId};
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
-use super::{Door, Entry, Inbox, Table};
+use super::{Door, Entry, Inbox, Stage, Table};
 use crate::ports;
 use crate::spawn::{Answer, Facts, Refusal, Snapshot, Why};
 
@@ -78,7 +78,7 @@ impl Table {
         let entry = Entry {
             spawn: Snapshot::new(Arc::clone(&facts)),
             pid: 0,
-            launched: false,
+            stage: Stage::Starting,
             inbox: Inbox::default(),
             bell: Arc::clone(&bell),
             answer: receiver.clone(),
@@ -97,6 +97,10 @@ impl Table {
             Door::ShuttingDown | Door::Emptying => {
                 return Err(Why::ShuttingDown.because("the agent is going away"));
             }
+            Door::Taken => {
+                let other = self.taken_by.as_deref().unwrap_or_default();
+                return Err(Why::ShuttingDown.because(format!("another agent has this node, at {other}")));
+            }
             Door::Superseded => {
                 return Err(Why::ShuttingDown.because("another agent has taken this node over"));
             }
@@ -104,7 +108,7 @@ impl Table {
         if self.tombstones.contains(ask.id, now) {
             return Err(Why::Abandoned.because("it was stopped, abandoned or has ended before"));
         }
-        let (eligibility, _) = self.eligibility();
+        let eligibility = self.eligibility();
         if eligibility != Eligibility::Eligible {
             return Err(Why::NotEligible.because(format!("the node is {eligibility}")));
         }
@@ -124,28 +128,55 @@ impl Table {
         Ok(())
     }
 
-    /// Its process was started: from now on others are told of it.
-    pub(crate) fn launched(&mut self, id: SpawnId, pid: u32, now: Instant) {
-        self.settle_one_start();
-        let Some(entry) = self.running.get_mut(&id) else { return };
+    /// Its process was started: from now on others are told of it. `false` when the start was given up before.
+    pub(crate) fn launched(&mut self, id: SpawnId, pid: u32, now: Instant) -> bool {
+        let Some(entry) = self.running.get_mut(&id).filter(|entry| entry.stage == Stage::Starting) else {
+            return false;
+        };
         entry.pid = pid;
-        entry.launched = true;
+        entry.stage = Stage::Launched;
+        // What came while it was being started.
+        entry.bell.notify_one();
         let spawn = entry.spawn.clone();
+        self.settle_one_start();
         self.publish(spawn, now);
+        true
     }
 
     /// Its process could not be started: as if it had never been here.
     pub(crate) fn not_launched(&mut self, id: SpawnId) {
-        self.settle_one_start();
         if let Some(entry) = self.running.remove(&id) {
+            if entry.stage == Stage::Starting {
+                self.settle_one_start();
+            }
             self.give_back(&entry.spawn.facts);
+        }
+    }
+
+    /// Nobody waits for its start any more: a process that starts after all is ended at once. Its slot, port and GPU stay taken until
+    /// it is known what came of the start.
+    pub(crate) fn give_up_start(&mut self, id: SpawnId) {
+        if let Some(entry) = self.running.get_mut(&id)
+            && entry.stage == Stage::Starting
+        {
+            entry.stage = Stage::GivenUp;
+            self.settle_one_start();
+        }
+    }
+
+    /// Gives up every start that is under way.
+    pub(crate) fn give_up_starts(&mut self) {
+        let starting = self.running.values().filter(|entry| entry.stage == Stage::Starting);
+        let ids: Vec<SpawnId> = starting.map(|entry| entry.spawn.facts.id).collect();
+        for id in ids {
+            self.give_up_start(id);
         }
     }
 
     /// Somebody else has taken its port before it could: it gets another one. None when its end is wanted, the agent goes
     /// away, or no port is free.
     pub(crate) fn relocate(&mut self, id: SpawnId) -> Option<Arc<Facts>> {
-        if matches!(self.door, Door::ShuttingDown | Door::Superseded) {
+        if matches!(self.door, Door::ShuttingDown | Door::Taken | Door::Superseded) {
             return None;
         }
         let entry = self.running.get(&id)?;

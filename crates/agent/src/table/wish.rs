@@ -24,28 +24,40 @@ pub(crate) struct Drain {
     pub(crate) named: Option<Timestamp>,
 }
 
-/// See the module.
+/// The desired state of the node.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(crate) struct Wish {
+    /// Number of the order; a higher one replaces a lower one, wherever it comes from.
+    pub(crate) generation: u64,
     pub(crate) eligibility: Eligibility,
     /// Present exactly when draining.
     pub(crate) drain: Option<Drain>,
 }
 
-/// The wish and where it comes from.
+/// An order as a front door gives it.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Order {
+    /// 0 from a front door that does not number orders: it is newer than what is known.
+    pub(crate) generation: u64,
+    pub(crate) eligibility: Eligibility,
+    /// The time that is left for what runs; goes with draining.
+    pub(crate) within: Option<Duration>,
+    pub(crate) reason: Option<String>,
+    pub(crate) by: Option<String>,
+}
+
+/// The desired state and where it comes from.
 #[derive(Debug, Default)]
 pub(super) struct Operator {
     pub(super) wish: Wish,
-    /// Rises whenever a front door says what the operator wants.
-    version: u64,
     /// Whether it was heard in this life of the agent, rather than remembered from an earlier one.
     confirmed: bool,
     bell: Arc<Notify>,
 }
 
 impl Table {
-    pub(crate) fn eligibility(&self) -> (Eligibility, u64) {
-        (self.operator.wish.eligibility, self.operator.version)
+    pub(crate) fn eligibility(&self) -> Eligibility {
+        self.operator.wish.eligibility
     }
 
     pub(crate) fn wish(&self) -> &Wish {
@@ -67,7 +79,7 @@ impl Table {
     pub(crate) fn is_drained(&self) -> bool {
         self.operator.confirmed
             && self.operator.wish.eligibility == Eligibility::Draining
-            && self.running.is_empty()
+            && self.running() == 0
     }
 
     /// What an earlier agent remembered.
@@ -75,19 +87,19 @@ impl Table {
         self.operator.wish = wish;
     }
 
-    /// What a front door says the operator wants. `within` goes with draining: the time what runs has left.
-    pub(crate) fn set_wish(
-        &mut self,
-        eligibility: Eligibility,
-        within: Option<Duration>,
-        reason: Option<String>,
-        by: Option<String>,
-        now: Instant,
-    ) {
-        self.operator.version += 1;
+    /// Follows an order of a front door, unless it is older than the one that is known. Returns whether it was followed.
+    pub(crate) fn set_wish(&mut self, order: Order, now: Instant) -> bool {
+        let Order { generation, eligibility, within, reason, by } = order;
+        let known = self.operator.wish.generation;
+        if generation != 0 && generation < known {
+            return false;
+        }
+        let generation = if generation == 0 { known.saturating_add(1) } else { generation };
         self.operator.confirmed = true;
         let before = self.operator.wish.drain.take();
         let drain = (eligibility == Eligibility::Draining).then(|| match (before, within) {
+            // The registry has passed on this very order already.
+            (Some(drain), _) if generation == known && drain.named.is_some() => drain,
             // The same call again must not put the deadline off.
             (Some(drain), None) => drain,
             (before, within) => Drain {
@@ -98,25 +110,27 @@ impl Table {
                 named: None,
             },
         });
-        self.operator.wish = Wish { eligibility, drain };
+        self.operator.wish = Wish { generation, eligibility, drain };
         self.wish_changed();
+        true
     }
 
-    /// What the registry says the operator wants; not heeded when a front door has said something since the report went
-    /// out, because then the front door knows better. Returns whether it changed anything.
+    /// Follows an order that the registry passes on, unless the one that is known has a higher number: a registry that was wiped
+    /// or went back to an older state learns it from the agent. Returns whether it changed anything.
     pub(crate) fn learn_wish(
         &mut self,
+        generation: u64,
         eligibility: Eligibility,
         drain: Option<(model::Drain, Duration)>,
-        version: u64,
         now: Instant,
     ) -> bool {
-        if version != self.operator.version {
+        let mine = &self.operator.wish;
+        if generation < mine.generation {
             return false;
         }
-        let news = !std::mem::replace(&mut self.operator.confirmed, true);
-        let mine = &self.operator.wish;
-        let drain = (eligibility == Eligibility::Draining).then(|| match (&mine.drain, drain) {
+        // A higher number is another order, and its deadline is its own.
+        let known = mine.drain.as_ref().filter(|_| generation == mine.generation);
+        let drain = (eligibility == Eligibility::Draining).then(|| match (known, drain) {
             (Some(known), None) => known.clone(),
             (Some(known), Some((told, _))) if known.named == Some(told.deadline) => known.clone(),
             (_, Some((told, left))) => learned(told, left, now),
@@ -128,8 +142,9 @@ impl Table {
                 named: None,
             },
         });
-        let wish = Wish { eligibility, drain };
+        let wish = Wish { generation, eligibility, drain };
         let changed = wish != *mine;
+        let news = !std::mem::replace(&mut self.operator.confirmed, true);
         self.operator.wish = wish;
         if changed || news {
             self.wish_changed();
@@ -171,56 +186,75 @@ mod tests {
         }
     }
 
+    fn order(generation: u64, eligibility: Eligibility, within: Option<Duration>) -> Order {
+        Order { generation, eligibility, within, ..Order::default() }
+    }
+
+    fn state(table: &Table) -> (u64, Eligibility) {
+        (table.wish().generation, table.eligibility())
+    }
+
     #[test]
-    fn what_a_front_door_says_wins_over_a_report_that_was_on_its_way() {
+    fn the_order_with_the_higher_number_wins_wherever_it_comes_from() {
+        use Eligibility::{Cordoned, Draining, Eligible};
         let (mut table, now) = (table(|_| ()), Instant::now());
-        let (_, version) = table.eligibility();
-        table.set_wish(Eligibility::Draining, None, None, None, now);
-        assert!(!table.learn_wish(Eligibility::Eligible, None, version, now));
-        assert_eq!(table.eligibility().0, Eligibility::Draining);
-        let (_, version) = table.eligibility();
-        assert!(table.learn_wish(Eligibility::Eligible, None, version, now));
-        assert!(!table.learn_wish(Eligibility::Eligible, None, version, now), "no news");
+        assert!(table.set_wish(order(5, Draining, None), now));
+        assert!(!table.set_wish(order(4, Eligible, None), now), "an order that was overtaken");
+        assert!(!table.learn_wish(4, Eligible, None, now), "a registry that went back");
+        assert!(!table.learn_wish(0, Eligible, None, now), "a registry that was wiped");
+        assert_eq!(state(&table), (5, Draining));
+        assert!(table.learn_wish(7, Cordoned, None, now));
+        assert!(!table.learn_wish(7, Cordoned, None, now), "no news");
+        assert_eq!(state(&table), (7, Cordoned));
+        assert!(table.set_wish(order(0, Eligible, None), now), "a front door that does not number");
+        assert_eq!(state(&table), (8, Eligible));
+        assert!(table.set_wish(order(9, Draining, None), now));
+        assert!(table.learn_wish(9, Draining, Some((told(900_000), MINUTE)), now), "the registry's deadline");
+        assert!(!table.learn_wish(9, Draining, Some((told(900_000), MINUTE / 2)), now));
+        assert_eq!(state(&table), (9, Draining));
     }
 
     #[test]
     fn a_deadline_moves_only_when_it_is_told_anew() {
         let (mut table, now) = (table(|_| ()), Instant::now());
         let deadline = |table: &Table| table.wish().drain.as_ref().map(|drain| drain.deadline);
-        table.set_wish(Eligibility::Draining, Some(MINUTE), Some("kernel".to_owned()), None, now);
-        table.set_wish(Eligibility::Draining, None, None, None, now + MINUTE / 2);
+        table.set_wish(order(1, Eligibility::Draining, Some(MINUTE)), now);
+        table.set_wish(order(2, Eligibility::Draining, None), now + MINUTE / 2);
         assert_eq!(deadline(&table), Some(now + MINUTE), "asked again without a deadline");
-        let (_, version) = table.eligibility();
-        let report = |table: &mut Table, deadline, left, at| {
-            table.learn_wish(Eligibility::Draining, Some((told(deadline), left)), version, at)
+        let report = |table: &mut Table, generation, deadline, left, at| {
+            table.learn_wish(generation, Eligibility::Draining, Some((told(deadline), left)), at)
         };
-        assert!(report(&mut table, 900_000, 2 * MINUTE, now));
+        assert!(report(&mut table, 2, 900_000, 2 * MINUTE, now));
         let drain = table.wish().drain.clone().unwrap();
         assert_eq!((drain.deadline, drain.started), (now + 2 * MINUTE, now));
-        assert!(!report(&mut table, 900_000, MINUTE, now + MINUTE + Duration::from_millis(7)));
+        assert!(!report(&mut table, 2, 900_000, MINUTE, now + MINUTE + Duration::from_millis(7)));
         assert_eq!(deadline(&table), Some(now + 2 * MINUTE), "the same drain, told again");
-        assert!(report(&mut table, 910_000, Duration::ZERO, now));
+        table.set_wish(order(2, Eligibility::Draining, Some(2 * MINUTE)), now + MINUTE);
+        assert_eq!(deadline(&table), Some(now + 2 * MINUTE), "the call came after the registry's own word");
+        assert!(report(&mut table, 3, 910_000, Duration::ZERO, now));
         assert_eq!(deadline(&table), Some(now));
-        table.set_wish(Eligibility::Cordoned, Some(MINUTE), None, None, now);
+        table.set_wish(order(4, Eligibility::Cordoned, Some(MINUTE)), now);
         assert_eq!(deadline(&table), None, "undone");
     }
 
     #[test]
     fn a_node_is_drained_when_an_operator_of_this_life_said_so_and_it_is_empty() {
         let (mut table, now) = (table(|_| ()), Instant::now());
-        table.set_wish(Eligibility::Draining, Some(MINUTE), None, None, now);
+        table.set_wish(order(3, Eligibility::Draining, Some(MINUTE)), now);
         let wish = table.wish().clone();
         assert!(table.is_drained());
         let mut next = super::super::tests::table(|_| ());
         next.recall(wish);
-        assert_eq!(next.eligibility().0, Eligibility::Draining);
+        assert_eq!(state(&next), (3, Eligibility::Draining));
         assert!(!next.is_drained(), "the operator may have changed their mind");
         next.operator.wish.drain.as_mut().unwrap().deadline = now;
         assert!(next.drain_deadline() >= Some(now + SECOND_THOUGHTS));
-        next.learn_wish(Eligibility::Draining, None, 0, now);
+        next.learn_wish(2, Eligibility::Eligible, None, now);
+        assert!(!next.is_drained(), "a registry that has forgotten it confirms nothing");
+        next.learn_wish(3, Eligibility::Draining, None, now);
         assert!(next.is_drained());
         assert_eq!(next.drain_deadline(), Some(now));
-        next.learn_wish(Eligibility::Eligible, None, 0, now);
+        next.learn_wish(4, Eligibility::Eligible, None, now);
         assert!(!next.is_drained());
     }
 }

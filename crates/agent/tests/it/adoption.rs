@@ -36,7 +36,7 @@ async fn start(dir: TempDir, registry: Registry, change: impl FnOnce(&mut Config
 }
 
 async fn drain(farm: &Farm, deadline: Option<Duration>) {
-    let ask = SetEligibilityRequest {
+    let mut ask = SetEligibilityRequest {
         eligibility: Eligibility::Draining.into(),
         deadline_ms: deadline.map(|time| u64::try_from(time.as_millis()).unwrap()),
         reason: Some("kernel".to_owned()),
@@ -52,7 +52,9 @@ async fn drain(farm: &Farm, deadline: Option<Duration>) {
         started_at: now,
     };
     let node = farm.agent.node();
-    farm.registry.set_eligibility(node, model::Eligibility::Draining, Some(&record), None).await.unwrap();
+    let ordered =
+        farm.registry.set_eligibility(node, model::Eligibility::Draining, Some(&record), None).await;
+    ask.generation = ordered.unwrap().unwrap();
     farm.client.clone().set_eligibility(ask).await.unwrap();
 }
 

@@ -2,10 +2,14 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 mod adoption;
+mod disks;
 mod ends;
+mod hangups;
 mod harness;
 mod life;
 mod owners;
 mod ports;
 mod spawning;
+mod state_directory;
 mod watching;
+mod wrong_node;

@@ -4,7 +4,7 @@ use ::agent::{Agent, Closed, OnShutdown, StartError};
 use clap::Args;
 use tokio::runtime::Builder;
 use tokio_util::sync::CancellationToken;
-use tracing::info;
+use tracing::{info, warn};
 
 use super::{block_on, role};
 use crate::args::{LogFlags, RegistryFlags};
@@ -57,11 +57,23 @@ pub(crate) fn run(args: AgentArgs) -> Result<Exit, Failure> {
             agent.admin_addr()
         ));
         let hurry = CancellationToken::new();
-        let end = tokio::select! {
+        let mut end = tokio::select! {
             name = signals.next() => End::Signal(name),
             closed = agent.closed() => End::Closed(closed),
             () = agent.drained(), if exit_when_drained => End::Drained,
         };
+        let closed = match end {
+            End::Closed(closed) => Some(closed),
+            End::Signal(_) | End::Drained => None,
+        };
+        if closed == Some(Closed::Superseded) {
+            // What runs here has no other agent, and it may be a mistake that this one has lost the node: nothing is ended for it.
+            warn!("spawns go on here until they end; SIGTERM does as --on-shutdown says");
+            tokio::select! {
+                name = signals.next() => end = End::Signal(name),
+                () = agent.emptied() => {}
+            }
+        }
         let on_shutdown = match end {
             End::Signal(name) => {
                 info!(signal.name = name, on_shutdown = %on_shutdown, "ending");
@@ -71,19 +83,25 @@ pub(crate) fn run(args: AgentArgs) -> Result<Exit, Failure> {
                 info!("the node is drained and empty, ending");
                 on_shutdown
             }
-            // Whoever took the node over has another state directory: what runs here has nobody else.
-            End::Closed(Closed::Superseded) => OnShutdown::Drain,
-            // The agent that is started next takes it over.
-            End::Closed(Closed::Failed) => OnShutdown::Adopt,
+            // The agent that is started next takes over what runs.
+            End::Closed(Closed::Superseded | Closed::Taken | Closed::Failed) => OnShutdown::Adopt,
         };
+        let own = agent.advertise().to_owned();
+        let other = agent.other_agent().unwrap_or_default();
         signals.hurry_on_next(&hurry, agent.shutdown(on_shutdown, hurry.clone())).await;
-        match end {
-            End::Closed(Closed::Superseded) => {
+        match closed {
+            Some(Closed::Superseded) => {
                 let wants = "another agent has taken this node over; --node must be unique in the farm";
                 Err(Failure::refused(wants))
             }
-            End::Closed(Closed::Failed) => Err(Failure::failed("a part of the agent has failed")),
-            End::Signal(_) | End::Drained => {
+            Some(Closed::Taken) => {
+                let wants = format!(
+                    "another agent, at {other}, has node {node}, not this one at {own}; --node must be unique in the farm"
+                );
+                Err(Failure::refused(wants))
+            }
+            Some(Closed::Failed) => Err(Failure::failed("a part of the agent has failed")),
+            None => {
                 info!("ended");
                 Ok(Exit::Done)
             }

@@ -1,0 +1,44 @@
+//! Threads for everything that touches a disk, so that a share that hangs stops nothing but what needs it.
+//!
+//! The kernel cannot be asked to give up: a thread inside `open`, `stat` or `exec` on a share that hangs stays there until the
+//! share answers. So these calls never run on the runtime's workers, and each has a deadline that does not depend on them.
+//!
+//! Invariants: a lane has a fixed number of threads and a bounded queue. A call past its deadline fails at once, and its thread stays
+//! occupied. When every thread of a lane hangs, further calls fail immediately. Lanes do not share threads, so a hung model
+//! directory does not delay the journal.
+
+mod lane;
+
+use std::io;
+
+pub(crate) use self::lane::Lane;
+
+/// The lanes of one agent.
+#[derive(Debug)]
+pub(crate) struct Disk {
+    /// Executable, log file, control group and `exec` of one start.
+    pub(crate) starts: Lane,
+    /// Model directories.
+    pub(crate) models: Lane,
+    /// Journal and desired state. One thread, so that writes keep their order.
+    pub(crate) state: Lane,
+    /// Logs of spawns: reading, bounding, deleting.
+    pub(crate) logs: Lane,
+}
+
+impl Disk {
+    /// Starts one thread for each lane; more follow when they are needed.
+    pub(crate) fn new() -> io::Result<Self> {
+        Ok(Self {
+            starts: Lane::new("starts", 16, 4096)?,
+            models: Lane::new("models", 8, 4096)?,
+            state: Lane::new("state", 1, 1024)?,
+            logs: Lane::new("logs", 4, 4096)?,
+        })
+    }
+
+    /// Each lane's name and how many of its threads hang.
+    pub(crate) fn hung(&self) -> [(&'static str, usize); 4] {
+        [&self.starts, &self.models, &self.state, &self.logs].map(|lane| (lane.name(), lane.hung()))
+    }
+}

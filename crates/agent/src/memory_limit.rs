@@ -1,0 +1,163 @@
+//! What the control groups of this process leave of the machine's memory.
+//!
+//! A group's limit holds for all groups in it, so every level from the own group up to the root counts, and the tightest decides.
+//! Memory that holds file contents which are not in use can be reclaimed at once, and counts as free.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// The files of one version of control groups.
+struct Files {
+    limits: &'static [&'static str],
+    used: &'static str,
+    /// The line of `memory.stat` with what can be reclaimed.
+    reclaimable: &'static str,
+}
+
+const V2: Files =
+    Files { limits: &["memory.max", "memory.high"], used: "memory.current", reclaimable: "inactive_file" };
+const V1: Files = Files {
+    limits: &["memory.limit_in_bytes"],
+    used: "memory.usage_in_bytes",
+    reclaimable: "total_inactive_file",
+};
+
+/// The least that any level leaves, in bytes; `None` without a limit.
+pub(crate) fn free() -> Option<u64> {
+    let mounts = fs::read_to_string("/proc/self/mountinfo").ok()?;
+    let groups = fs::read_to_string("/proc/self/cgroup").ok()?;
+    levels(&mounts, &groups).iter().filter_map(|(dir, files)| left(dir, files)).min()
+}
+
+/// The directory of every level that this process is in, with the files it has.
+fn levels(mounts: &str, groups: &str) -> Vec<(PathBuf, &'static Files)> {
+    let mut levels = Vec::new();
+    for line in groups.lines() {
+        // ID:CONTROLLERS:PATH, where version 2 has no controllers.
+        let mut parts = line.splitn(3, ':').skip(1);
+        let (Some(controllers), Some(path)) = (parts.next(), parts.next()) else { continue };
+        let files = match controllers {
+            "" => &V2,
+            _ if controllers.split(',').any(|one| one == "memory") => &V1,
+            _ => continue,
+        };
+        let Some((root, point)) = mount(mounts, controllers.is_empty()) else { continue };
+        // In a container the mount may show only what is below its own root.
+        let below = Path::new(path).strip_prefix(&root).unwrap_or(Path::new(path));
+        let below = below.strip_prefix("/").unwrap_or(below);
+        let dir = point.join(below);
+        let up = dir.ancestors().take_while(|dir| dir.starts_with(&point)).map(Path::to_owned);
+        levels.extend(up.map(|dir| (dir, files)));
+    }
+    levels
+}
+
+/// What of the hierarchy is mounted, and where.
+fn mount(mounts: &str, v2: bool) -> Option<(PathBuf, PathBuf)> {
+    // ID PARENT DEVICE ROOT MOUNT-POINT OPTIONS… - TYPE SOURCE SUPER-OPTIONS
+    mounts.lines().find_map(|line| {
+        let (before, after) = line.split_once(" - ")?;
+        let mut after = after.split(' ');
+        let (kind, options) = (after.next()?, after.nth(1).unwrap_or_default());
+        let wanted = match v2 {
+            true => kind == "cgroup2",
+            false => kind == "cgroup" && options.split(',').any(|one| one == "memory"),
+        };
+        let mut before = before.split(' ').skip(3);
+        let (root, point) = (before.next()?, before.next()?);
+        wanted.then(|| (PathBuf::from(root), PathBuf::from(point)))
+    })
+}
+
+/// What one level leaves; `None` without a limit.
+fn left(dir: &Path, files: &Files) -> Option<u64> {
+    let number = |name: &str| fs::read_to_string(dir.join(name)).ok()?.trim().parse::<u64>().ok();
+    // `max` is no number.
+    let limit = files.limits.iter().filter_map(|name| number(name)).min()?;
+    let used = number(files.used)?;
+    let stat = fs::read_to_string(dir.join("memory.stat")).unwrap_or_default();
+    let reclaimable = stat.lines().find_map(|line| {
+        let (name, bytes) = line.split_once(' ')?;
+        (name == files.reclaimable).then(|| bytes.trim().parse::<u64>().ok())?
+    });
+    Some(limit.saturating_sub(used.saturating_sub(reclaimable.unwrap_or(0))))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MIB: u64 = 1 << 20;
+
+    fn write(dir: &Path, files: &[(&str, String)]) {
+        fs::create_dir_all(dir).unwrap();
+        for (name, text) in files {
+            fs::write(dir.join(name), text).unwrap();
+        }
+    }
+
+    fn least(mounts: &str, groups: &str) -> Option<u64> {
+        levels(mounts, groups).iter().filter_map(|(dir, files)| left(dir, files)).min()
+    }
+
+    #[test]
+    fn the_tightest_level_decides() {
+        let root = tempfile::tempdir().unwrap();
+        let point = root.path().to_str().unwrap();
+        let mounts = format!("30 23 0:26 / {point} rw,nosuid - cgroup2 cgroup2 rw\n");
+        let groups = "0::/a/b/c\n";
+        assert_eq!(least(&mounts, groups), None, "no limit anywhere");
+        let level = |path: &str, max: &str, high: &str, current: u64, inactive: u64| {
+            let stat = format!("anon 1\ninactive_anon 9999999999\ninactive_file {inactive}\n");
+            write(
+                &root.path().join(path),
+                &[
+                    ("memory.max", format!("{max}\n")),
+                    ("memory.high", format!("{high}\n")),
+                    ("memory.current", format!("{current}\n")),
+                    ("memory.stat", stat),
+                ],
+            );
+        };
+        level("a/b/c", "max", "max", 10 * MIB, 0);
+        assert_eq!(least(&mounts, groups), None);
+        level("a/b", &(100 * MIB).to_string(), "max", 60 * MIB, 20 * MIB);
+        assert_eq!(least(&mounts, groups), Some(60 * MIB));
+        level("a", &(900 * MIB).to_string(), &(80 * MIB).to_string(), 70 * MIB, 0);
+        assert_eq!(least(&mounts, groups), Some(10 * MIB), "the level above, and its soft limit");
+        level("a", "max", &(80 * MIB).to_string(), 99 * MIB, 0);
+        assert_eq!(least(&mounts, groups), Some(0), "more than its limit");
+    }
+
+    #[test]
+    fn a_container_sees_its_own_groups_as_the_root() {
+        let root = tempfile::tempdir().unwrap();
+        let point = root.path().to_str().unwrap();
+        let files = [("memory.max", (50 * MIB).to_string()), ("memory.current", (20 * MIB).to_string())];
+        write(root.path(), &files);
+        let mounts = format!("30 23 0:26 /docker/x {point} ro - cgroup2 cgroup rw\n");
+        assert_eq!(least(&mounts, "0::/docker/x\n"), Some(30 * MIB));
+        let mounts = format!("30 23 0:26 / {point} ro - cgroup2 cgroup rw\n");
+        assert_eq!(least(&mounts, "0::/\n"), Some(30 * MIB));
+    }
+
+    #[test]
+    fn the_first_version_of_control_groups_counts_too() {
+        let root = tempfile::tempdir().unwrap();
+        let point = root.path().to_str().unwrap();
+        let dir = root.path().join("docker/x");
+        write(
+            &dir,
+            &[
+                ("memory.limit_in_bytes", (100 * MIB).to_string()),
+                ("memory.usage_in_bytes", (70 * MIB).to_string()),
+                ("memory.stat", format!("inactive_file 1\ntotal_inactive_file {}\n", 10 * MIB)),
+            ],
+        );
+        let mounts = format!(
+            "31 23 0:27 / /nowhere rw - cgroup cgroup rw,cpu,cpuacct\n32 23 0:28 / {point} rw - cgroup cgroup rw,memory\n"
+        );
+        let groups = "5:cpu,cpuacct:/docker/x\n4:memory:/docker/x\n0::/docker/x\n";
+        assert_eq!(least(&mounts, groups), Some(40 * MIB));
+    }
+}

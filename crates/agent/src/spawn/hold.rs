@@ -1,0 +1,203 @@
+//! What a spawn holds between its admission and its driver, and what becomes of a process that starts when nobody wants it any more.
+//!
+//! Both types give back what they hold when they are dropped, so that no panic, early return or late answer of a disk leaks a slot,
+//! a port or a GPU, or leaves a process behind.
+
+use std::sync::Arc;
+
+use model::SpawnId;
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use super::driver::Body;
+use super::lifecycle::Signal;
+use super::{Answer, Facts, Refusal, Why};
+use crate::node::Node;
+use crate::table::entrance::Admitted;
+
+/// The slot, port and GPU of an admitted spawn that has no driver yet. Dropping it gives them back.
+#[derive(Debug)]
+pub(crate) struct Hold {
+    node: Arc<Node>,
+    admitted: Option<Admitted>,
+}
+
+impl Hold {
+    pub(crate) fn new(node: Arc<Node>, admitted: Admitted) -> Self {
+        Self { node, admitted: Some(admitted) }
+    }
+
+    pub(crate) fn facts(&self) -> Option<Arc<Facts>> {
+        Some(Arc::clone(&self.admitted.as_ref()?.facts))
+    }
+
+    /// Nothing was started: gives everything back, then answers the callers.
+    pub(crate) fn refuse(mut self, refusal: Refusal) {
+        self.release(Some(refusal));
+    }
+
+    fn release(&mut self, refusal: Option<Refusal>) {
+        let Some(admitted) = self.admitted.take() else { return };
+        self.node.table().not_launched(admitted.facts.id);
+        if let Some(refusal) = refusal {
+            refuse(&admitted.answer, refusal);
+        }
+    }
+}
+
+impl Drop for Hold {
+    fn drop(&mut self) {
+        // Whoever gave up the start has answered, or is about to.
+        let failed = std::thread::panicking();
+        self.release(failed.then(|| Why::CannotStart.because("its agent failed to start it")));
+    }
+}
+
+/// Answers the callers, unless they have an answer.
+pub(crate) fn refuse(answer: &watch::Sender<Option<Answer>>, refusal: Refusal) {
+    answer.send_if_modified(|answer| {
+        let unanswered = answer.is_none();
+        if unanswered {
+            *answer = Some(Answer::Refused(refusal));
+        }
+        unanswered
+    });
+}
+
+/// A process that was just started. Unless it is taken over, it is ended at once: its start came too late. What it holds is given
+/// back when it is gone.
+#[derive(Debug)]
+pub(crate) struct Newborn {
+    node: Arc<Node>,
+    facts: Arc<Facts>,
+    body: Option<Body>,
+    hold: Option<Hold>,
+}
+
+impl Newborn {
+    pub(crate) fn new(node: Arc<Node>, facts: Arc<Facts>, body: Body, hold: Option<Hold>) -> Self {
+        Self { node, facts, body: Some(body), hold }
+    }
+
+    /// Another start of a spawn that has a driver.
+    pub(crate) fn take(mut self) -> Option<Body> {
+        self.body.take()
+    }
+
+    /// The first start of a spawn: publishes it. `None` when its start was given up; the process is ended then.
+    pub(crate) fn launched(mut self, now: Instant) -> Option<(Body, Admitted)> {
+        let pid = match self.body.as_ref()? {
+            Body::Process(process) => process.pid(),
+            Body::Nothing { .. } => 0,
+        };
+        // Only now, so that what follows a refusal still ends the process before anything is given back.
+        let hold = self.hold.as_mut()?;
+        let admitted = hold.admitted.take()?;
+        if !self.node.table().launched(admitted.facts.id, pid, now) {
+            hold.admitted = Some(admitted);
+            return None;
+        }
+        Some((self.body.take()?, admitted))
+    }
+
+    fn id(&self) -> SpawnId {
+        self.facts.id
+    }
+}
+
+impl Drop for Newborn {
+    fn drop(&mut self) {
+        let Some(Body::Process(process)) = self.body.take() else { return };
+        let (node, hold, id) = (Arc::clone(&self.node), self.hold.take(), self.id());
+        tracing::warn!(spawn.id = %id, pid = process.pid(), "a process started after its start was given up, it is ended");
+        process.signal(Signal::Kill);
+        self.node.runtime.spawn(async move {
+            process.ended().await;
+            if let Some(group) = process.group().cloned() {
+                group.remove().await;
+            }
+            node.state.journal.gone(id);
+            drop(hold);
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::panic::{AssertUnwindSafe, catch_unwind};
+
+    use model::RendererType;
+
+    use super::*;
+    use crate::config::{Config, Launcher};
+    use crate::disk::Disk;
+    use crate::life::make_node;
+    use crate::logs::Logs;
+    use crate::state::StateDir;
+    use crate::table::entrance::{Admission, Ask};
+
+    fn node(dir: &tempfile::TempDir) -> Arc<Node> {
+        let mut config = Config::new("n".parse().unwrap(), Launcher::Nothing, dir.path().to_owned());
+        config.ports = 19_200..=19_299;
+        config.gpus = 1;
+        config.gpu_slots = 1;
+        let any = "127.0.0.1:1".parse().unwrap();
+        let disk = Disk::new().unwrap();
+        let state = StateDir::open(dir.path(), disk.state.clone()).unwrap();
+        let logs = Logs::open(state.logs().to_owned(), &Default::default());
+        Arc::new(make_node(config, disk, state, logs, None, any, any).unwrap())
+    }
+
+    fn admit(node: &Arc<Node>) -> (Hold, watch::Receiver<Option<Answer>>) {
+        let renderer = RendererType::Ssr;
+        let ask = Ask { id: SpawnId::mint(), renderer, labels: Default::default(), owner: None };
+        match node.table().admit(ask, Instant::now()) {
+            Admission::New(admitted, answer) => (Hold::new(Arc::clone(node), admitted), answer),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// Ports, GPU slots, starts under way and spawns.
+    fn taken(node: &Node) -> (usize, u32, usize, usize) {
+        let table = node.table();
+        let usage = table.usage();
+        (usage.ports, usage.gpu_slots, table.starting(), table.running())
+    }
+
+    #[tokio::test]
+    async fn a_start_that_returns_early_or_panics_gives_everything_back() {
+        let dir = tempfile::tempdir().unwrap();
+        let node = node(&dir);
+        for panics in [false, true] {
+            let (hold, answer) = admit(&node);
+            assert_eq!(taken(&node), (1, 1, 1, 1));
+            let ended = catch_unwind(AssertUnwindSafe(move || {
+                let _hold = hold;
+                assert!(!std::hint::black_box(panics), "as it should");
+            }));
+            assert_eq!(ended.is_err(), panics);
+            assert_eq!(taken(&node), (0, 0, 0, 0));
+            let answer = answer.borrow();
+            match &*answer {
+                Some(Answer::Refused(refusal)) => assert_eq!((panics, refusal.why), (true, Why::CannotStart)),
+                None => assert!(!panics, "the callers wait for nothing"),
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn a_start_that_was_given_up_publishes_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let node = node(&dir);
+        let (hold, _answer) = admit(&node);
+        let facts = hold.facts().unwrap();
+        let id = facts.id;
+        node.table().give_up_start(id);
+        assert_eq!(taken(&node), (1, 1, 0, 0), "what it holds stays taken");
+        let body = Body::Nothing { ended: None, until: Instant::now() };
+        let newborn = Newborn::new(Arc::clone(&node), facts, body, Some(hold));
+        assert!(newborn.launched(Instant::now()).is_none());
+        assert_eq!((taken(&node), node.table().backlog_len()), ((0, 0, 0, 0), 0));
+    }
+}
