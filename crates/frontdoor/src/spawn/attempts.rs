@@ -272,13 +272,10 @@ impl Attempts {
     /// whose caller has left.
     pub(crate) fn outcomes(&self) -> Option<Outcomes> {
         let own_fault = self.failed.iter().any(|attempt| attempt.failure.is_own_fault());
-        let common = self.common();
+        let same_everywhere = self.common();
         let mut starts = Vec::new();
         for attempt in &self.failed {
-            let blamed = match &common {
-                Some(signature) => attempt.failure.signature().as_ref() == Some(signature),
-                None => !own_fault,
-            };
+            let blamed = !own_fault && same_everywhere.is_none();
             match attempt.blame().filter(|_| blamed) {
                 Some(failure) => starts.push((attempt.node.clone(), Outcome::Failed(failure))),
                 None if attempt.standing == Standing::Probe => {
@@ -294,12 +291,12 @@ impl Attempts {
             starts.retain(|(other, _)| other != node);
             starts.push((node.clone(), Outcome::Nothing));
         }
-        let same_everywhere = common.is_some();
-        (!starts.is_empty()).then_some(Outcomes { renderer: self.renderer, same_everywhere, starts })
+        let says_something = !starts.is_empty() || same_everywhere.is_some();
+        says_something.then_some(Outcomes { renderer: self.renderer, same_everywhere, starts })
     }
 
-    /// The failure that two or more nodes had alike while none had a success.
-    fn common(&self) -> Option<Signature> {
+    /// The failure that two or more nodes had alike while none had a success, in words.
+    fn common(&self) -> Option<String> {
         if self.ready.is_some() {
             return None;
         }
@@ -307,7 +304,7 @@ impl Attempts {
         for attempt in &self.failed {
             let Some(signature) = attempt.blame().and(attempt.failure.signature()) else { continue };
             if seen.contains(&signature) {
-                return Some(signature);
+                return Some(attempt.failure.reason());
             }
             seen.push(signature);
         }
