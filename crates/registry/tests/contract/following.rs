@@ -38,7 +38,7 @@ impl Sentinel {
                     let mut asked = [0; 4096];
                     while let Ok(read @ 1..) = stream.read(&mut asked).await {
                         let text = String::from_utf8_lossy(&asked[..read]);
-                        let mut answer = "+OK\r\n".repeat(text.matches("SETINFO").count());
+                        let mut answer = "+PONG\r\n".repeat(text.matches("PING").count());
                         if text.contains("GET-MASTER-ADDR-BY-NAME") {
                             assert!(text.contains("farm"), "{text}");
                             let port = master.borrow().to_string();
@@ -127,7 +127,7 @@ async fn a_demoted_master_counts_as_away_and_is_left_for_the_new_one() {
 
     new.does("REPLICAOF NO ONE").await;
     old.does(&format!("REPLICAOF 127.0.0.1 {}", new.port)).await;
-    assert!(is_away(farm.registry.reserve(&csr())).await.contains("ReadOnly"));
+    assert!(is_away(farm.registry.reserve(&csr())).await.contains("READONLY"));
     assert!(matches!(waiting.await.unwrap(), Err(RegistryError::Away(_))));
     // As long as nobody knows of the new one, there is none.
     is_away(farm.registry.reserve(&csr())).await;
@@ -187,7 +187,7 @@ async fn a_slot_is_never_used_while_it_moves_and_at_once_when_it_has() {
     let (old, new) = (from.does("CLUSTER MYID").await, to.does("CLUSTER MYID").await);
     to.does(&format!("CLUSTER SETSLOT {slot} IMPORTING {old}")).await;
     from.does(&format!("CLUSTER SETSLOT {slot} MIGRATING {new}")).await;
-    assert!(is_away(farm.registry.reserve(&csr())).await.contains("Ask"));
+    assert!(is_away(farm.registry.reserve(&csr())).await.contains("ASK"));
     let in_slot = format!("CLUSTER COUNTKEYSINSLOT {slot}");
     assert_eq!(to.tell::<u64>(&in_slot).await.unwrap(), 0, "nothing may begin there");
     let keys: Vec<String> = from.tell(&format!("CLUSTER GETKEYSINSLOT {slot} 1000")).await.unwrap();

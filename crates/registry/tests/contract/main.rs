@@ -8,6 +8,7 @@ mod following;
 mod idempotency;
 mod interleavings;
 mod line;
+mod moods;
 mod nodes;
 mod owners;
 mod servers;

@@ -27,7 +27,7 @@ impl RedisServer {
     }
 
     /// With settings made from two free ports, the first for its clients.
-    async fn with(settings: impl Fn(u16, u16) -> Vec<String>) -> Self {
+    pub(crate) async fn with(settings: impl Fn(u16, u16) -> Vec<String>) -> Self {
         // Somebody else may take a port before Redis does, so a failed start is tried again on another.
         for _ in 0..20 {
             let [port, other] = [(); 2].map(|()| {
