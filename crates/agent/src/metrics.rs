@@ -1,6 +1,8 @@
 //! What the agent counts. Names are `hatchery_agent_<noun>_<unit>[_total]`, but for what every process has; labels come
 //! from small fixed sets.
 
+use std::sync::atomic::Ordering;
+
 use model::ExitReason;
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
@@ -44,6 +46,7 @@ pub(crate) struct Metrics {
     ports_used: Gauge,
     gpu_slots_used: Gauge,
     memory: Gauge,
+    log_lines_dropped: Counter,
     certificate: Gauge,
 }
 
@@ -52,6 +55,9 @@ impl Metrics {
         let mut root = Registry::default();
         let memory = Gauge::default();
         root.register("process_resident_memory_bytes", "Memory of this process", memory.clone());
+        let log_lines_dropped = Counter::default();
+        let help = "Log lines that were dropped because standard error was not read";
+        root.register("hatchery_log_lines_dropped", help, log_lines_dropped.clone());
         let registry = root.sub_registry_with_prefix("hatchery_agent");
         let seconds = |first, count| Histogram::new(exponential_buckets(first, 2.0, count));
         let metrics = Self {
@@ -72,6 +78,7 @@ impl Metrics {
             ports_used: Gauge::default(),
             gpu_slots_used: Gauge::default(),
             memory,
+            log_lines_dropped,
             certificate: Gauge::default(),
             registry: Registry::default(),
         };
@@ -138,12 +145,12 @@ impl Metrics {
         self.refused.get_or_create(&Reason { reason: why.as_str() }).inc();
     }
 
-    /// The text a scrape gets.
     /// When the certificate ends that front doors are shown.
     pub(crate) fn certificate(&self, not_after: Option<u64>) {
         self.certificate.set(i64::try_from(not_after.unwrap_or(0)).unwrap_or(i64::MAX));
     }
 
+    /// The text a scrape gets.
     pub(crate) fn text(&self, usage: &Usage) -> String {
         let whole = |n: usize| i64::try_from(n).unwrap_or(i64::MAX);
         let mut used = 0;
@@ -158,6 +165,7 @@ impl Metrics {
         self.backlog.set(whole(usage.backlog));
         self.dropped.set(i64::try_from(usage.dropped).unwrap_or(i64::MAX));
         self.memory.set(i64::try_from(own_memory().unwrap_or(0)).unwrap_or(i64::MAX));
+        self.log_lines_dropped.inner().store(log_output::dropped_lines(), Ordering::Relaxed);
         let mut text = String::new();
         match prometheus_client::encoding::text::encode(&mut text, &self.registry) {
             Ok(()) => text,

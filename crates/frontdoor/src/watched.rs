@@ -118,6 +118,11 @@ impl Watched {
         self.registry.backend()
     }
 
+    /// What an operator should change about the registry's server.
+    pub(crate) fn warnings(&self) -> Vec<String> {
+        self.registry.warnings()
+    }
+
     pub(crate) fn timing(&self) -> &Timing {
         self.registry.timing()
     }

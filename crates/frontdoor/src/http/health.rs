@@ -35,6 +35,9 @@ pub(crate) struct Readiness {
     #[schema(examples("ready"))]
     status: &'static str,
     dependencies: Dependencies,
+    /// What an operator should change, in words; left out when there is nothing.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    warnings: Vec<String>,
 }
 
 /// What requests depend on. Also an extension member of the problem that says that this front door is not ready.
@@ -89,16 +92,21 @@ pub(crate) async fn readyz(State(door): State<Arc<Door>>) -> Response {
         detail: answer.as_ref().err().map(ToString::to_string),
     };
     let dependencies = Dependencies { registry };
+    let warnings = door.registry.warnings();
     let problem = match answer {
         _ if door.stages.leaving.is_cancelled() => ApiError::leaving(),
-        Ok(()) => return Json(Readiness { status: "ready", dependencies }).into_response(),
+        Ok(()) => {
+            return Json(Readiness { status: "ready", dependencies, warnings }).into_response();
+        }
         Err(RegistryError::Away(_)) if door.picture.serves() => {
-            return Json(Readiness { status: "degraded", dependencies }).into_response();
+            return Json(Readiness { status: "degraded", dependencies, warnings }).into_response();
         }
         Err(error) => ApiError::from(error),
     };
     let mut response = problem.into_response();
-    response.extensions_mut().insert(Members(serde_json::json!({ "dependencies": dependencies })));
+    response
+        .extensions_mut()
+        .insert(Members(serde_json::json!({ "dependencies": dependencies, "warnings": warnings })));
     response
 }
 
