@@ -236,6 +236,8 @@ pub(crate) async fn keep(door: Arc<Door>) {
         match door.registry.nodes().await {
             Ok(nodes) => {
                 door.live.feed.refresh(|| nodes.iter().cloned().map(Node::from).collect());
+                let farm_cause = door.registry.farm_cause().await.is_ok_and(|cause| cause.is_some());
+                door.metrics.health(&nodes, farm_cause);
                 let count = door.picture.refresh(nodes, patience);
                 door.metrics.picture(count);
                 // An empty picture is of no use: the first node is seen soon.
