@@ -378,7 +378,7 @@ impl Farm {
     }
 
     pub(super) fn position(&self) -> Position {
-        Position { seq: self.history.last_seq, nudge: self.nudges }
+        Position { seq: self.history.last_event(), nudge: self.nudges }
     }
 
     pub(super) fn follow(&self, after: Position) -> Follow {

@@ -37,6 +37,11 @@ impl History {
         }
     }
 
+    /// The number of the last event; 0 before the first.
+    pub(super) fn last_event(&self) -> u64 {
+        self.events.back().map_or(self.dropped, |event| event.seq)
+    }
+
     /// Appends an event, to the spawn's own history too.
     pub(super) fn tell(
         &mut self,

@@ -7,18 +7,19 @@
 
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
 use redis::aio::MultiplexedConnection;
 use redis::{FromRedisValue, Pipeline, RedisError, RedisResult, ScriptInvocation};
 use tokio::sync::watch;
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, sleep, timeout};
 use tracing::{info, warn};
 
 use super::said::{failed, is_elsewhere, refusal, spoils_connection};
 use super::seek::{ANSWER, CONNECT, Seeker, Server};
 use super::settings::Warnings;
+use super::url::Address;
 use crate::ask::LONGEST_FOLLOW;
 use crate::error::{OpenError, RegistryError};
 
@@ -31,6 +32,10 @@ const SEARCH: Duration = Duration::from_secs(3);
 const PAUSE: Duration = Duration::from_millis(50);
 /// The longest pause between two searches.
 const MAX_PAUSE: Duration = Duration::from_millis(500);
+/// Between two looks at what a Sentinel says.
+const LOOK: Duration = Duration::from_secs(1);
+/// Looks at one Sentinel before another one is asked: one alone may know nothing new.
+const LOOKS: usize = 30;
 /// Calls that are not sent again when the connection breaks under them: done twice they would count twice, or the second
 /// answer would be another one.
 const ONCE: [&str; 3] = ["reserve", "permit", "settle"];
@@ -267,8 +272,14 @@ impl Search {
             Ok(Ok(server)) => {
                 let (host, port) = &server.at;
                 info!(host, port, "connected to the registry");
-                let connection = server.shared.clone();
-                self.end(|_| Phase::Found(fastrand::u64(..), Arc::new(server)));
+                let (connection, at) = (server.shared.clone(), server.at.clone());
+                let number = fastrand::u64(..);
+                self.end(|_| Phase::Found(number, Arc::new(server)));
+                if seeker.has_sentinels() {
+                    let eye = Eye { phase: self.phase.clone(), number, at };
+                    tokio::spawn(eye.watch(Arc::downgrade(&seeker)));
+                }
+                drop(seeker);
                 warnings.read(connection).await;
             }
             Ok(Err(why)) => self.missed(why),
@@ -293,6 +304,44 @@ impl Search {
             *now = phase(before.take());
             true
         });
+    }
+}
+
+/// Watches whether Sentinels name another master than the one that was found.
+struct Eye {
+    phase: watch::Sender<Phase>,
+    number: u64,
+    at: Address,
+}
+
+impl Eye {
+    /// Returns when the server was given up, by this or for another reason, or the link is gone.
+    async fn watch(self, seeker: Weak<Seeker>) {
+        let mut phase = self.phase.subscribe();
+        let mut eye = None;
+        let first = fastrand::usize(..1000);
+        for look in 0_usize.. {
+            tokio::select! {
+                () = sleep(LOOK.mul_f64(0.5 + fastrand::f64() / 2.0)) => {}
+                _ = phase.wait_for(|phase| !phase.is(self.number)) => return,
+            }
+            let Some(seeker) = seeker.upgrade() else { return };
+            if look % LOOKS == 0 {
+                eye = None;
+            }
+            if seeker.has_moved(&self.at, &mut eye, first + look / LOOKS).await {
+                let (host, port) = &self.at;
+                info!(host, port, "Sentinels name another master than the registry's server so far");
+                self.phase.send_if_modified(|phase| {
+                    let same = phase.is(self.number);
+                    if same {
+                        *phase = Phase::Lost(None);
+                    }
+                    same
+                });
+                return;
+            }
+        }
     }
 }
 

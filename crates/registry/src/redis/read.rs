@@ -7,7 +7,7 @@ use model::{
     Availability, Event, FarmCause, NodeHealth, NodeId, NodeRecord, SpawnId, SpawnRecord, SpawnState,
     Timestamp,
 };
-use redis::streams::StreamReadReply;
+use redis::streams::{StreamRangeReply, StreamReadReply};
 use redis::{Pipeline, Value, pipe};
 use uuid::Uuid;
 
@@ -232,9 +232,19 @@ impl Redis {
     }
 
     pub(crate) async fn position(&self) -> Result<Position, RegistryError> {
-        let (seq,): (Option<u64>,) = self.ask("position", pipe().get(self.key("seq"))).await?;
-        let seq = seq.unwrap_or(0);
-        Ok(Position { seq, nudge: seq })
+        const CALL: &str = "position";
+        let mut read = pipe();
+        read.get(self.key("seq"))
+            .cmd("XREVRANGE")
+            .arg(self.key("events"))
+            .arg("+")
+            .arg("-")
+            .arg("COUNT")
+            .arg(1);
+        let (nudge, last): (Option<u64>, StreamRangeReply) = self.ask(CALL, &read).await?;
+        // Of the last event, not of anything that has a number: a registry is known again by the numbers of its events.
+        let seq = last.ids.first().map_or(Ok(0), |entry| seq_of(&entry.id, CALL))?;
+        Ok(Position { seq, nudge: nudge.unwrap_or(0) })
     }
 
     pub(crate) async fn nudged(&self, after: u64, wait: Duration) -> Result<u64, RegistryError> {

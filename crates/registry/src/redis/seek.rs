@@ -200,10 +200,7 @@ impl Seeker {
     async fn ask(&self, target: &Target, guide: &Address) -> RedisResult<Address> {
         let mut connection = connect(target.guide(guide), CONNECT, CONNECT).await?;
         if let Guide::Sentinels(master) = &target.guide {
-            let mut ask = cmd("SENTINEL");
-            let told: Option<Address> =
-                ask.arg("GET-MASTER-ADDR-BY-NAME").arg(master).query_async(&mut connection).await?;
-            return told.ok_or_else(|| (ErrorKind::Client, "it knows no master of that name").into());
+            return named_by(&mut connection, master).await;
         }
         let mut ask = pipe();
         ask.cmd("CLUSTER").arg("KEYSLOT").arg(&self.prefix).cmd("CLUSTER").arg("SLOTS");
@@ -225,6 +222,57 @@ impl Seeker {
         owner.ok_or_else(|| (ErrorKind::Client, "it knows nobody who serves the farm's slot").into())
     }
 
+    /// Whether Sentinels name another master than this one: the one on `eye` does, and of all that answer more than not.
+    /// `eye` is a connection to one of them, kept for the next look; `turn` says to which.
+    ///
+    /// The old master of a failover that an operator ordered, or that is cut off from Sentinels alone, goes on as a master for
+    /// ten seconds or more. What is written to it in that time is lost.
+    pub(super) async fn has_moved(
+        &self,
+        at: &Address,
+        eye: &mut Option<MultiplexedConnection>,
+        turn: usize,
+    ) -> bool {
+        let target = self.target().await;
+        let Guide::Sentinels(master) = &target.guide else { return false };
+        let guides = self.guides.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let seen = &guides[turn % guides.len()];
+        let mut connection = match eye.take() {
+            Some(connection) => connection,
+            None => match connect(target.guide(seen), CONNECT, CONNECT).await {
+                Ok(connection) => connection,
+                Err(_) => return false,
+            },
+        };
+        let Ok(named) = named_by(&mut connection, master).await else { return false };
+        *eye = Some(connection);
+        if named == *at {
+            return false;
+        }
+        let (mut here, mut elsewhere) = (0, None);
+        let mut votes = 0;
+        for guide in &guides {
+            match timeout(CONNECT, self.ask(&target, guide)).await {
+                Ok(Ok(named)) if named == *at => here += 1,
+                Ok(Ok(_)) => {
+                    votes += 1;
+                    elsewhere.get_or_insert(guide);
+                }
+                _ => {}
+            }
+        }
+        let Some(first) = elsewhere.filter(|_| votes > here) else { return false };
+        let mut guides = self.guides.lock().unwrap_or_else(PoisonError::into_inner);
+        guides.retain(|guide| guide != first);
+        guides.insert(0, first.clone());
+        true
+    }
+
+    /// Whether [`Self::has_moved`] can ever be true.
+    pub(super) fn has_sentinels(&self) -> bool {
+        matches!(self.target.lock().unwrap_or_else(PoisonError::into_inner).guide, Guide::Sentinels(_))
+    }
+
     /// A cluster outlives the nodes that the URL names.
     fn learn(&self, nodes: Vec<Address>) {
         let mut guides = self.guides.lock().unwrap_or_else(PoisonError::into_inner);
@@ -234,6 +282,14 @@ impl Seeker {
             }
         }
     }
+}
+
+/// The master that a Sentinel names.
+async fn named_by(connection: &mut MultiplexedConnection, master: &str) -> RedisResult<Address> {
+    let mut ask = cmd("SENTINEL");
+    let named: Option<Address> =
+        ask.arg("GET-MASTER-ADDR-BY-NAME").arg(master).query_async(connection).await?;
+    named.ok_or_else(|| (ErrorKind::Client, "it knows no master of that name").into())
 }
 
 /// A node in the answer to `CLUSTER SLOTS`; one that does not know its host is where it was asked.

@@ -108,6 +108,33 @@ async fn a_mute_or_mistaken_sentinel_is_not_the_last_word() {
 }
 
 #[tokio::test]
+async fn an_old_master_that_does_not_know_it_yet_is_left_for_the_one_that_sentinels_name() {
+    let (old, new) = (RedisServer::start().await, RedisServer::start().await);
+    let sentinels_all = [Sentinel::naming(old.port).await, Sentinel::naming(old.port).await];
+    let [one, two] = &sentinels_all;
+    let registry = Farm::on(&sentinels(&[one.port, two.port])).registry;
+    registry.ping().await.unwrap();
+    let serves = async |server: &RedisServer| {
+        server.does("CONFIG RESETSTAT").await;
+        registry.ping().await.unwrap();
+        let stats: String = server.tell("INFO commandstats").await.unwrap();
+        stats.contains("cmdstat_ping")
+    };
+    assert!(serves(&old).await);
+    // One of two may be mistaken.
+    one.names.send_replace(new.port);
+    sleep(SOON).await;
+    assert!(serves(&old).await);
+    // The old one is there, and is a master as before.
+    two.names.send_replace(new.port);
+    let deadline = Instant::now() + SOON;
+    while !serves(&new).await {
+        assert!(Instant::now() < deadline, "it is still asked");
+        sleep(Duration::from_millis(50)).await;
+    }
+}
+
+#[tokio::test]
 async fn a_demoted_master_counts_as_away_and_is_left_for_the_new_one() {
     let (old, new) = (RedisServer::start().await, RedisServer::start().await);
     new.does(&format!("REPLICAOF 127.0.0.1 {}", old.port)).await;
