@@ -20,6 +20,7 @@ mod viewers;
 // What operators and programs see.
 mod commands;
 mod crowded_pages;
+mod health_pages;
 mod live;
 mod operating;
 mod pages;
