@@ -20,6 +20,7 @@ use crate::http::Client;
 use crate::link::Link;
 use crate::logs;
 use crate::metrics::Metrics;
+use crate::plan::AgentPlan;
 use crate::ports::Block;
 use crate::processes::{self, Process};
 use crate::redis::RedisServer;
@@ -29,65 +30,6 @@ use crate::wait::{Look, PATIENCE, until};
 
 /// What is logged: everything of ours, for the case that a test fails.
 const LOG: &str = "info,frontdoor=debug,agent=debug,registry=debug";
-
-/// What an agent is to be.
-#[derive(Debug, Clone)]
-pub struct AgentPlan {
-    slots: u16,
-    ports: Option<u16>,
-    port_range: Option<RangeInclusive<u16>>,
-    args: Vec<String>,
-    executable: Option<PathBuf>,
-    clock: i64,
-}
-
-impl AgentPlan {
-    /// With so many slots.
-    pub fn slots(slots: u16) -> Self {
-        Self { slots, ports: None, port_range: None, args: Vec::new(), executable: None, clock: 0 }
-    }
-
-    /// With so many ports; else there are twice as many as slots.
-    #[must_use]
-    pub fn ports(mut self, count: u16) -> Self {
-        self.ports = Some(count);
-        self
-    }
-
-    /// With these ports, which the caller sees to being free.
-    #[must_use]
-    pub fn port_range(mut self, ports: RangeInclusive<u16>) -> Self {
-        self.port_range = Some(ports);
-        self
-    }
-
-    /// With these arguments more.
-    #[must_use]
-    pub fn args(mut self, args: &[&str]) -> Self {
-        self.args.extend(args.iter().map(|arg| (*arg).to_owned()));
-        self
-    }
-
-    /// With this variable in the environment of its spawns.
-    #[must_use]
-    pub fn env(self, name: &str, value: &str) -> Self {
-        self.args(&["--env", &format!("{name}={value}")])
-    }
-
-    /// With a clock that is wrong by so many seconds.
-    #[must_use]
-    pub fn clock(mut self, seconds: i64) -> Self {
-        self.clock = seconds;
-        self
-    }
-
-    /// With another executable than the simulator.
-    #[must_use]
-    pub fn executable(mut self, file: impl Into<PathBuf>) -> Self {
-        self.executable = Some(file.into());
-        self
-    }
-}
 
 /// What a farm is to be.
 #[derive(Debug, Default)]

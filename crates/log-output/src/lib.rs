@@ -12,7 +12,7 @@ use std::io::{self, ErrorKind, Write};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// Bytes that wait to be written at the most; as many again may be under way.
 pub const MAX_BUFFERED: usize = 1 << 20;
@@ -74,16 +74,10 @@ impl LogOutput {
     /// Waits until everything is written, and no longer than this. Whether it is.
     #[must_use]
     pub fn flush_within(&self, limit: Duration) -> bool {
-        let deadline = Instant::now() + limit;
-        let mut state = self.0.state();
-        while state.writing || !state.lines.is_empty() {
-            let left = deadline.saturating_duration_since(Instant::now());
-            if left.is_zero() {
-                return false;
-            }
-            (state, _) = self.0.written.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner);
-        }
-        true
+        let waits = |state: &mut State| state.writing || !state.lines.is_empty();
+        let waited = self.0.written.wait_timeout_while(self.0.state(), limit, waits);
+        let (_state, outcome) = waited.unwrap_or_else(PoisonError::into_inner);
+        !outcome.timed_out()
     }
 }
 
@@ -194,16 +188,20 @@ mod tests {
     #[test]
     fn a_full_pipe_that_is_not_read_costs_lines_and_no_time() {
         let _turn = COUNT.lock();
-        let (mut output, mut reader, reported) = piped();
+        let (output, mut reader, reported) = piped();
         let line = format!("{}\n", "x".repeat(1023));
         let before = dropped_lines();
-        let began = Instant::now();
         // The pipe takes 64 KiB; one buffer is with the thread, one is filled.
         let total = 4 * MAX_BUFFERED / line.len();
-        for _ in 0..total {
-            output.write_all(line.as_bytes()).unwrap();
-        }
-        assert!(began.elapsed() < SOON, "{:?}", began.elapsed());
+        let (logged, all_logged) = mpsc::channel();
+        let (mut theirs, text) = (output.clone(), line.clone());
+        thread::spawn(move || {
+            for _ in 0..total {
+                theirs.write_all(text.as_bytes()).unwrap();
+            }
+            logged.send(()).unwrap();
+        });
+        all_logged.recv_timeout(SOON).expect("nobody who logs waits");
         let dropped = dropped_lines() - before;
         assert!(dropped > 0, "nothing was dropped");
         assert!(!output.flush_within(Duration::from_millis(20)), "it cannot be written");
