@@ -162,7 +162,7 @@ for role in ROLES:
     source = "\n".join(p.read_text(encoding="utf-8") for name in ("*metrics.rs", "figures.rs")
                        for p in (ROOT / "crates" / role / "src").rglob(name))
     for name in re.findall(r'(?:register!?|phase!)\(\s*(?:[^"()]*(?:\([^()]*\))?[^"()]*,\s*)?"([a-z_]+)"', source):
-        KINDS[name if name.startswith("process_") else f"hatchery_{role}_{name}"] = None
+        KINDS[name if name.startswith(("process_", "hatchery_")) else f"hatchery_{role}_{name}"] = None
 CODE = "\n".join(p.read_text(encoding="utf-8") for p in (ROOT / "crates").rglob("*.rs"))
 LABELS = {"le", "instance", "job", "farm", "node", "pod"}
 LABELS |= set(re.findall(r"^    (\w+): ", "\n".join(re.findall(r"EncodeLabelSet\)\]\nstruct \w+ \{(.*?)\}", CODE, re.S)), re.M))

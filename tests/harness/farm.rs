@@ -42,9 +42,17 @@ pub struct FarmBuilder {
     sentinels: bool,
     keys: bool,
     redis_clock: bool,
+    unread_log: bool,
 }
 
 impl FarmBuilder {
+    /// With logs that nobody reads: every process writes to a pipe that is full.
+    #[must_use]
+    pub fn unread_log(mut self) -> Self {
+        self.unread_log = true;
+        self
+    }
+
     /// With callers who have to show API keys. The farm's own clients show one that is good for everything.
     #[must_use]
     pub fn keys(mut self) -> Self {
@@ -139,12 +147,12 @@ impl FarmBuilder {
         for (plan, letter) in self.agents.iter().zip('a'..='z') {
             let node = format!("node-{letter}");
             let common = registry(&node).await;
-            agents.push(Agent::new(&mark, &common, node, plan, self.links).await);
+            agents.push(Agent::new(&mark, &common, node, plan, self.links, self.unread_log).await);
         }
         let mut doors = Vec::new();
         for index in 0..self.doors.max(1) {
             let common = registry(&format!("frontdoor-{index}")).await;
-            let mut door = Door::new(&mark, &common, index, &self.door_args);
+            let mut door = Door::new(&mark, &common, index, &self.door_args, self.unread_log);
             door.operator = operator.as_deref().map(|text| &*text.to_owned().leak());
             doors.push(door);
         }
@@ -181,13 +189,14 @@ pub struct Door {
 }
 
 impl Door {
-    fn new(mark: &Path, common: &[String], index: usize, more: &[String]) -> Self {
+    fn new(mark: &Path, common: &[String], index: usize, more: &[String], unread_log: bool) -> Self {
         let block = Block::take();
         // The same in its next life.
         let [listen, admin] = [0, 1].map(|at| format!("127.0.0.1:{}", block.range(2).start() + at));
         let args = ["frontdoor", "--listen", &listen, "--admin-listen", &admin];
         let args = [args.map(str::to_owned).as_slice(), common, more].concat();
-        let role = Role::start(&format!("frontdoor-{index}"), mark, &args);
+        let start = if unread_log { Role::start_unread } else { Role::start };
+        let role = start(&format!("frontdoor-{index}"), mark, &args);
         let nowhere = Client::new(SocketAddr::from(([127, 0, 0, 1], 0)));
         let mark = mark.to_owned();
         Self { role, http: nowhere, admin: nowhere, operator: None, mark, args, _block: block }
@@ -244,7 +253,14 @@ pub struct Agent {
 }
 
 impl Agent {
-    async fn new(mark: &Path, common: &[String], node: String, plan: &AgentPlan, linked: bool) -> Self {
+    async fn new(
+        mark: &Path,
+        common: &[String],
+        node: String,
+        plan: &AgentPlan,
+        linked: bool,
+        unread_log: bool,
+    ) -> Self {
         let (block, own) = (Block::take(), Block::take());
         // The same in its next life.
         let mut own_ports = own.range(3).map(|port| format!("127.0.0.1:{port}"));
@@ -276,7 +292,11 @@ impl Agent {
             args.extend(["--advertise".to_owned(), format!("http://{}", before.addr)]);
         }
         let args = [args.as_slice(), common, &plan.args].concat();
-        let role = Role::start_at(&node, mark, &args, plan.clock);
+        let role = if unread_log {
+            Role::start_unread(&node, mark, &args)
+        } else {
+            Role::start_at(&node, mark, &args, plan.clock)
+        };
         let nowhere = Client::new(SocketAddr::from(([127, 0, 0, 1], 0)));
         Self {
             node,

@@ -1,4 +1,4 @@
-//! What an agent of a test's farm is to be.
+//! What an agent of a farm is to be.
 
 use std::ops::RangeInclusive;
 use std::path::PathBuf;

@@ -1,12 +1,14 @@
 //! One process of the program under test: what it says, what it logs, how it ends.
 
 use std::fs::{self, File};
+use std::io::{self, BufRead, BufReader, PipeReader, Write};
 use std::net::SocketAddr;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 
 use rustix::process::Signal;
+use tokio::time::timeout;
 
 use crate::binaries::binaries;
 use crate::guard::MARK;
@@ -24,6 +26,8 @@ pub struct Role {
     child: Child,
     stdout: PathBuf,
     stderr: PathBuf,
+    /// Where its log can be read, if it goes to a pipe.
+    unread: Option<PipeReader>,
 }
 
 /// The program, in an environment that holds no setting of whoever runs the tests.
@@ -44,6 +48,33 @@ impl Role {
         Self::start_in(name, mark, args, mark, &[])
     }
 
+    /// The same with a pipe for its log that is full, and that nobody reads before [`Role::read_on`].
+    pub fn start_unread(name: &str, mark: &Path, args: &[String]) -> Self {
+        const FULL: usize = 4096;
+        let (reader, mut writer) = io::pipe().expect("a pipe can be made");
+        rustix::pipe::fcntl_setpipe_size(&writer, FULL).expect("it can be as small as that");
+        writer.write_all(&[b'\n'; FULL]).expect("it takes that much");
+        let mut role = Self::start_with(name, mark, args, mark, &[], writer.into());
+        role.unread = Some(reader);
+        role
+    }
+
+    /// Reads its log from now on, until a line has these words.
+    pub async fn read_on(&mut self, words: &str) -> String {
+        let reader = self.unread.take().expect("its log goes to a pipe");
+        let (words, name) = (words.to_owned(), self.name.clone());
+        let read = tokio::task::spawn_blocking(move || {
+            let mut lines = BufReader::new(reader).lines().map_while(Result::ok);
+            let found = lines.find(|line| line.contains(&words));
+            // Whoever has begun to read goes on.
+            std::thread::spawn(move || lines.count());
+            found
+        });
+        let line = timeout(PATIENCE, read).await;
+        let line = line.unwrap_or_else(|_| panic!("{name} does not log it")).expect("nothing panics there");
+        line.expect("its log has not ended")
+    }
+
     /// The same on a machine whose clock is wrong by so many seconds.
     pub fn start_at(name: &str, mark: &Path, args: &[String], clock: i64) -> Self {
         let env = if clock == 0 { Vec::new() } else { wrong_clock(clock) };
@@ -58,9 +89,19 @@ impl Role {
         directory: &Path,
         env: &[(&str, PathBuf)],
     ) -> Self {
+        let log = open(&mark.join(format!("{name}.log")));
+        Self::start_with(name, mark, args, directory, env, log.into())
+    }
+
+    fn start_with(
+        name: &str,
+        mark: &Path,
+        args: &[String],
+        directory: &Path,
+        env: &[(&str, PathBuf)],
+        log: Stdio,
+    ) -> Self {
         let [stdout, stderr] = ["stdout", "log"].map(|kind| mark.join(format!("{name}.{kind}")));
-        let open =
-            |path: &Path| File::options().create(true).append(true).open(path).expect("a file can be made");
         // A second life says its line in a file that holds nothing else.
         fs::remove_file(&stdout).ok();
         let child = hatchery(mark)
@@ -68,11 +109,11 @@ impl Role {
             .envs(env.iter().map(|(name, value)| (name, value)))
             .current_dir(directory)
             .stdout(open(&stdout))
-            .stderr(open(&stderr))
+            .stderr(log)
             .process_group(0)
             .spawn()
             .expect("the program can be started");
-        Self { name: name.to_owned(), killed: false, child, stdout, stderr }
+        Self { name: name.to_owned(), killed: false, child, stdout, stderr, unread: None }
     }
 
     /// The line it says when it listens.
@@ -138,6 +179,10 @@ impl Drop for Role {
     fn drop(&mut self) {
         self.kill();
     }
+}
+
+fn open(path: &Path) -> File {
+    File::options().create(true).append(true).open(path).expect("a file can be made")
 }
 
 /// Makes a program see another time of day; how much time passes stays as it is.

@@ -59,6 +59,11 @@ impl Sentinels {
         format!("redis-sentinel://{}/{NAME}", hosts.join(","))
     }
 
+    /// Has them put the replica in the master's place, which is there and loses nothing.
+    pub async fn order_failover(&self) -> Option<String> {
+        self.all[0].says(&format!("SENTINEL FAILOVER {NAME}")).await
+    }
+
     /// Whether any of them names the replica as the master, and it is one.
     pub async fn have_promoted(&self) -> bool {
         let role = self.replica.says("ROLE").await.unwrap_or_default();

@@ -266,6 +266,7 @@ async fn while_the_registry_is_away_the_dashboard_says_so_and_the_demo_goes_on()
     farm.redis.kill();
     browser.sees_within("#trouble", "The registry is away", Duration::from_secs(15)).await;
     browser.sees("#trouble", "Running spawns go on").await;
+    browser.sees("#connection", "Registry away").await;
     browser.click("[data-node=\"node-a\"] [aria-label=\"Cordon node-a\"]").await;
     browser.sees("#notes", "The registry is away").await;
     browser.new_window().await;
@@ -276,6 +277,7 @@ async fn while_the_registry_is_away_the_dashboard_says_so_and_the_demo_goes_on()
     farm.redis.restart().await;
     browser.turn_to(&dashboard).await;
     browser.holds("document.getElementById('trouble').hidden").await;
+    browser.sees("#connection", "Live").await;
     browser.sees(&format!("[data-spawn=\"{id}\"]"), "ready").await;
     farm.stop([id.as_str()]).await;
     farm.finish().await;

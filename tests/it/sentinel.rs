@@ -3,15 +3,19 @@
 #![expect(clippy::print_stderr, reason = "how long it took is worth knowing also when it was soon enough")]
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use hatchery_tests::faults::{Closed, Incidents, ticks};
 use hatchery_tests::load::Load;
 use hatchery_tests::site::{Site, settle};
-use hatchery_tests::{Farm, Look, until, wait::PATIENCE};
+use hatchery_tests::{AgentPlan, Farm, Look, until, wait::PATIENCE};
 use serde_json::json;
 use tokio::time::Instant;
 
 use crate::under_load::{running, served_more};
+
+/// Every process asks a Sentinel once a second; one may know later than another, and a test machine is slow.
+const FOLLOWED: Duration = Duration::from_secs(5);
 
 /// What is missing at a front door until the farm is whole: the registry itself, a node, a spawn of these.
 async fn missing(farm: &Farm, door: usize, spawns: &BTreeSet<String>) -> Option<String> {
@@ -77,4 +81,38 @@ async fn a_farm_follows_its_registry_to_the_new_master() {
     }
     served_more(&load, 15).await;
     settle(site, farm, load, incidents).await;
+}
+
+#[tokio::test]
+async fn a_failover_that_is_ordered_is_followed_before_the_old_master_knows() {
+    let farm = Farm::builder().sentinels().doors(2).agent(AgentPlan::slots(4)).start().await;
+    let spawn = farm.door(0).spawned(&json!({})).await;
+    let sentinels = farm.sentinels.as_ref().unwrap();
+    assert_eq!(sentinels.order_failover().await.as_deref(), Some("+OK\r\n"));
+    until("the replica is the master", PATIENCE, async || {
+        Look::when(sentinels.have_promoted().await, || "it is a replica".to_owned())
+    })
+    .await;
+    let promoted = Instant::now();
+    // What goes to the old master now is lost: it becomes a replica of the new one ten seconds later.
+    let (port, roles) = (
+        format!("\"port\":{}", sentinels.replica.addr().port()),
+        [&farm.doors[0].role, &farm.doors[1].role, &farm.agents[0].role],
+    );
+    until("every process is connected to the new master", PATIENCE, async || {
+        let late = roles.iter().find(|role| {
+            !role.log().lines().any(|line| line.contains("connected to the registry") && line.contains(&port))
+        });
+        Look::when(late.is_none(), || format!("{} is not", late.unwrap().name))
+    })
+    .await;
+    assert!(promoted.elapsed() < FOLLOWED, "{:?}", promoted.elapsed());
+    let old = farm.redis.says("ROLE").await.unwrap_or_default();
+    assert!(old.contains("master"), "it shows nothing: the old master is a replica already: {old}");
+    let known = farm.door(1).json(&format!("/v1/spawns/{}", spawn["id"].as_str().unwrap())).await;
+    assert_eq!(known["state"], "ready", "{known}");
+    let node = farm.door(1).json("/v1/nodes/node-a").await;
+    assert_eq!(node["availability"], "up", "{node}");
+    farm.stop([spawn["id"].as_str().unwrap()]).await;
+    farm.finish().await;
 }

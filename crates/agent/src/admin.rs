@@ -12,6 +12,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::serve::{IncomingStream, Listener};
 use axum::{Extension, Json, Router};
+use registry::Registry;
 use serde_json::json;
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
@@ -26,8 +27,13 @@ use crate::task::Task;
 const MOST_CONNECTIONS: usize = 256;
 
 /// Serves those who watch; with TLS, figures are for those with a certificate of the farm.
-pub(crate) fn serve(node: &Arc<Node>, listener: TcpListener, secure: Option<tls::Server>) -> Task {
-    let router = router(Arc::clone(node));
+pub(crate) fn serve(
+    node: &Arc<Node>,
+    listener: TcpListener,
+    secure: Option<tls::Server>,
+    registry: Registry,
+) -> Task {
+    let router = router(Arc::clone(node)).layer(Extension(registry));
     Task::start(node, "admin", |stop| async move {
         let served = match secure {
             None => {
@@ -99,7 +105,7 @@ impl Listener for Visitors {
 }
 
 /// Whether spawns are let in. The registry being away does not keep them out, it is only told.
-async fn ready(State(node): State<Arc<Node>>) -> impl IntoResponse {
+async fn ready(State(node): State<Arc<Node>>, Extension(known): Extension<Registry>) -> impl IntoResponse {
     let (door, eligibility, other) = {
         let table = node.table();
         (table.door(), table.eligibility(), table.other_agent().map(str::to_owned))
@@ -118,7 +124,7 @@ async fn ready(State(node): State<Arc<Node>>) -> impl IntoResponse {
         }
         _ => (status, door),
     };
-    let body = json!({
+    let mut body = json!({
         "ready": status == StatusCode::OK,
         "admission": door,
         "eligibility": eligibility,
@@ -126,6 +132,13 @@ async fn ready(State(node): State<Arc<Node>>) -> impl IntoResponse {
         "otherAgent": other,
         "stateDirectory": state_dir.as_deref().unwrap_or("ok"),
     });
+    if let Some(why) = known.trouble().filter(|_| registry == "away") {
+        body["registryDetail"] = why.into();
+    }
+    let warnings = known.warnings();
+    if !warnings.is_empty() {
+        body["warnings"] = warnings.into();
+    }
     (status, Json(body))
 }
 

@@ -185,7 +185,7 @@ impl Agent {
             groups.sweep(true);
         }
         // It takes the table as it is now for what its changes begin with.
-        let relay = Relay::new(Arc::clone(&node), registry);
+        let relay = Relay::new(Arc::clone(&node), registry.clone());
         adoption::run(&node, adopted);
         let (health, health_service) = tonic_health::server::health_reporter();
         health.set_serving::<NodeAgentServer<Service>>().await;
@@ -220,7 +220,7 @@ impl Agent {
         let mut servers = vec![
             grpc_server,
             Task::start(&node, "liveliness", |stop| liveliness::receive(Arc::clone(&node), receiver, stop)),
-            admin::serve(&node, watchers, tls.admin.clone()),
+            admin::serve(&node, watchers, tls.admin.clone(), registry.clone()),
             Task::start(&node, "housekeeping", |stop| keep_house(Arc::clone(&node), stop)),
             Task::start(&node, "drain", |stop| drain::watch(Arc::clone(&node), stop)),
             Task::start(&node, "pulse", |stop| stay_awake(Arc::clone(&node), stop)),

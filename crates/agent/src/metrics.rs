@@ -1,6 +1,8 @@
 //! What the agent counts. Names are `hatchery_agent_<noun>_<unit>[_total]`, but for what every process has; labels come
 //! from small fixed sets.
 
+use std::sync::atomic::Ordering;
+
 use model::ExitReason;
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
@@ -49,6 +51,7 @@ pub(crate) struct Metrics {
     ports_used: Gauge,
     gpu_slots_used: Gauge,
     memory: Gauge,
+    log_lines_dropped: Counter,
     certificate: Gauge,
     disk_hung: Family<LaneName, Gauge>,
 }
@@ -58,6 +61,9 @@ impl Metrics {
         let mut root = Registry::default();
         let memory = Gauge::default();
         root.register("process_resident_memory_bytes", "Memory of this process", memory.clone());
+        let log_lines_dropped = Counter::default();
+        let help = "Log lines that were dropped because standard error was not read";
+        root.register("hatchery_log_lines_dropped", help, log_lines_dropped.clone());
         let registry = root.sub_registry_with_prefix("hatchery_agent");
         let seconds = |first, count| Histogram::new(exponential_buckets(first, 2.0, count));
         let metrics = Self {
@@ -78,6 +84,7 @@ impl Metrics {
             ports_used: Gauge::default(),
             gpu_slots_used: Gauge::default(),
             memory,
+            log_lines_dropped,
             certificate: Gauge::default(),
             disk_hung: Family::default(),
             registry: Registry::default(),
@@ -175,6 +182,7 @@ impl Metrics {
         self.backlog.set(whole(usage.backlog));
         self.dropped.set(i64::try_from(usage.dropped).unwrap_or(i64::MAX));
         self.memory.set(i64::try_from(own_memory().unwrap_or(0)).unwrap_or(i64::MAX));
+        self.log_lines_dropped.inner().store(log_output::dropped_lines(), Ordering::Relaxed);
         let mut text = String::new();
         match prometheus_client::encoding::text::encode(&mut text, &self.registry) {
             Ok(()) => text,

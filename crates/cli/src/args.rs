@@ -88,7 +88,7 @@ pub(crate) enum Command {
     Dev(Box<dev::DevArgs>),
     /// Start a stream cache server and print where its viewer connects
     Spawn(spawn::SpawnArgs),
-    /// List spawns, newest first
+    /// List spawns, those that run first
     Spawns(spawns::SpawnsArgs),
     /// Show one spawn with its history
     Show(show::ShowArgs),

@@ -12,7 +12,8 @@ use hyper::{Method, Request, StatusCode, Uri};
 use hyper_util::client::legacy;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use model::api::{
-    DrainRequest, EligibilityAnswer, Node, NodeList, Problem, Spawn, SpawnAnswer, SpawnList, SpawnRequest,
+    Attempt, DrainRequest, EligibilityAnswer, Node, NodeList, Problem, Spawn, SpawnAnswer, SpawnList,
+    SpawnRequest,
 };
 use model::{NodeId, SpawnState};
 use serde::de::DeserializeOwned;
@@ -104,6 +105,16 @@ impl CallError {
     pub(crate) fn log(&self) -> &[String] {
         match self {
             Self::Refused { problem, .. } => problem.log.as_deref().unwrap_or_default(),
+            _ => &[],
+        }
+    }
+}
+
+impl CallError {
+    /// The nodes that were tried for it.
+    pub(crate) fn attempts(&self) -> &[Attempt] {
+        match self {
+            Self::Refused { problem, .. } => &problem.attempts,
             _ => &[],
         }
     }

@@ -32,6 +32,7 @@ use crate::connector::Connector;
 use crate::credential::{Credential, WHERE};
 use crate::exit::Exit;
 use crate::failure::{Failure, say};
+use crate::logging;
 
 /// How long an answer may take that needs no process to start.
 const ANSWER: Duration = Duration::from_secs(10);
@@ -48,7 +49,11 @@ pub(crate) struct Context {
 /// Does what the command line says.
 pub(crate) fn run(cli: Cli) -> Exit {
     let before = cli.before;
-    let role = |outcome: Result<Exit, Failure>| outcome.unwrap_or_else(|failure| failure.report(false));
+    let role = |outcome: Result<Exit, Failure>| {
+        let exit = outcome.unwrap_or_else(|failure| failure.report(false));
+        logging::flush();
+        exit
+    };
     let talks = !matches!(
         cli.command,
         Command::Frontdoor(_)

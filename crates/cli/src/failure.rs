@@ -4,6 +4,7 @@ use std::io::{self, Write};
 
 use crate::client::CallError;
 use crate::exit::Exit;
+use crate::logging;
 use crate::output::printable;
 
 /// Why a command failed.
@@ -65,6 +66,9 @@ impl Failure {
                     stdout.write_all(problem).and_then(|()| stdout.write_all(b"\n")).ok();
                 }
                 say(&format!("error: {error}"));
+                for attempt in error.attempts() {
+                    say(&format!("  tried {}: {} ({})", attempt.node, attempt.reason, attempt.code));
+                }
                 for line in error.log() {
                     say(&format!("  | {line}"));
                 }
@@ -79,5 +83,9 @@ impl Failure {
 
 /// One line on standard error.
 pub(crate) fn say(line: &str) {
-    writeln!(io::stderr().lock(), "{}", printable(line)).ok();
+    let line = printable(line);
+    match logging::output() {
+        Some(mut output) => output.write_all(format!("{line}\n").as_bytes()).ok(),
+        None => writeln!(io::stderr().lock(), "{line}").ok(),
+    };
 }

@@ -114,6 +114,20 @@ export interface Spawn {
   owner?: string;
 }
 
+/** What the outcomes of starts say of a node. */
+export interface NodeHealth {
+  /** `failing`: starts fail there; it is used as a last choice, or to try whether they succeed again. */
+  state: 'ok' | 'failing';
+  /** The last failure, in words. */
+  reason?: string;
+  /** When it became `failing`. */
+  since?: string;
+  /** Failures in a row. */
+  failures?: number;
+  /** When the next request may be sent there as a probe. */
+  nextProbeAt?: string;
+}
+
 /** A node of the farm. */
 export interface Node {
   id: string;
@@ -130,6 +144,9 @@ export interface Node {
   load: { cpu: number; memoryFreeBytes: number };
   lastHeartbeatAt: string;
   drain?: { deadline: string; remaining: number; reason?: string; by?: string; startedAt: string };
+  health: NodeHealth;
+  /** Only requests that name its pool are placed there. */
+  dedicated?: boolean;
 }
 
 /** Starts a stream cache server; resolves once a viewer can connect to it. Never starts two. */
@@ -173,6 +190,8 @@ export interface LiveEvent {
   endpoint?: string;
   rendererType?: RendererType;
   pings?: Record<string, string>;
+  /** With `node.failing` and `node.recovered`. */
+  health?: NodeHealth;
   [more: string]: unknown;
 }
 
@@ -216,6 +235,7 @@ export type ErrorCode =
   | 'not-found'
   | 'method-not-allowed'
   | 'idempotency-conflict'
+  | 'spawn-ended'
   | 'body-too-large'
   | 'unsupported-media-type'
   | 'no-capacity'
@@ -252,6 +272,19 @@ export interface Problem {
   log?: string[];
   node?: string;
   spawn?: string;
+  /** Every node that was tried for the call and did not give a spawn, in order. */
+  attempts?: Attempt[];
+  /** With `spawn-ended` (410): how the spawn ended that the key was answered with. */
+  exit?: Exit;
+}
+
+/** A node that was tried and did not give a spawn. */
+export interface Attempt {
+  node: string;
+  /** `spawn-failed` or `ready-timeout` where a process was started; `refused` or `node-unreachable` where none was. */
+  code: string;
+  /** Why, in words. */
+  reason: string;
 }
 
 /** Anything that went wrong. */

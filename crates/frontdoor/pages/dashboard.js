@@ -7,16 +7,18 @@
  *
  * Whom the front door lets in only when it knows them, signin.js asks who they are.
  *
- * Nothing is fetched to be shown but what the feed brings; what an order did is seen when the feed says so.
+ * Nothing is fetched to be shown but what the feed brings and, by failures.js, what failed before it began; what an order did is
+ * seen when the feed says so.
  */
 
 import { live } from '../client.js';
 import { Chart } from './chart.js';
 import { batched, byId, make, say, set, tell } from './dom.js';
 import { Events } from './events.js';
+import { Failures } from './failures.js';
 import { History } from './history.js';
 import { Detail } from './node.js';
-import { Nodes, summary } from './nodes.js';
+import { Nodes, isFailing, summary } from './nodes.js';
 import { Orders } from './orders.js';
 import { Picture } from './picture.js';
 import { SignIn } from './signin.js';
@@ -41,7 +43,9 @@ const latency = new Chart(byId('latency-chart'), 'Time from start to ready over 
 
 const feed = live({ token: who.token });
 who.follow(feed);
-const trouble = new Trouble(feed, who, draw);
+const failures = new Failures(who, () => trouble.render());
+const failing = () => [...picture.nodes.values()].filter(isFailing);
+const trouble = new Trouble(feed, who, () => ({ failing: failing(), cause: failures.cause }), draw);
 let cutAt;
 let chosen;
 
@@ -70,11 +74,13 @@ feed.subscribe('spawns', {
   onSnapshot: (list) => {
     picture.takeSpawns(list);
     history.seed(list, picture.now());
+    failures.load();
     back('The live feed is back, with the farm as it is now.');
   },
   onResume: () => back('The live feed is back. Nothing was missed.'),
   onEvent: (event) => {
     heard(event);
+    failures.heard(event);
     const took = picture.spawnEvent(event);
     if (took !== undefined) history.started(Date.parse(event.at), took);
   },
@@ -148,6 +154,8 @@ function render() {
   detail.render();
   spawns.render();
   events.render();
+  failures.render();
+  trouble.render();
   totals();
 }
 
@@ -156,7 +164,8 @@ function totals() {
   const all = summary(picture);
   say(byId('used'), all.used.toLocaleString());
   say(byId('total'), `of ${all.total.toLocaleString()}`);
-  say(byId('free'), `${all.free.toLocaleString()} free on open nodes`);
+  const gone = all.gone > 0 ? `, ${all.gone.toLocaleString()} more on nodes that are down` : '';
+  say(byId('free'), `${all.free.toLocaleString()} free on open nodes${gone}`);
   const bar = byId('farm-bar');
   bar.firstChild.style.width = `${Math.min(100, (all.used / Math.max(1, all.total)) * 100)}%`;
   set(bar, 'aria-label', `${all.used} of ${all.total} slots in use`);
@@ -165,6 +174,7 @@ function totals() {
   say(byId('of-nodes'), `of ${picture.nodes.size.toLocaleString()} up`);
   chips(byId('node-states'), [
     [all.down, 'down', 'bad'],
+    [all.failing, 'failing', 'bad'],
     [all.stale, 'silent', 'warn'],
     [all.draining, 'draining', 'warn'],
     [all.cordoned, 'cordoned', 'warn'],

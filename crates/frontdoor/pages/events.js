@@ -2,11 +2,9 @@
 
 import { byId, make, say, set } from './dom.js';
 import { Windowed } from './window.js';
-import { clock, happened, short } from './words.js';
+import { BAD_ENDS, clock, happened, short } from './words.js';
 
-const BAD = ['node.stale', 'node.down', 'spawn.suspect', 'spawn.lost'];
-const BAD_ENDS = ['failed', 'signaled', 'ready-timeout', 'liveliness-lost', 'node-lost'];
-
+const BAD = ['node.stale', 'node.down', 'node.failing', 'spawn.suspect', 'spawn.lost'];
 function isBad(event) {
   return BAD.includes(event.kind) || BAD_ENDS.includes(event.exit?.reason);
 }

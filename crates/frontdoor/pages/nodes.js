@@ -10,6 +10,7 @@ export function states(node, picture) {
   const silent = picture.now() - Date.parse(node.lastHeartbeatAt);
   if (node.availability === 'down') said.push(['Down', 'bad', `no word for ${span(silent)}`]);
   if (node.availability === 'stale') said.push(['Silent', 'warn', `no word for ${span(silent)}`]);
+  if (isFailing(node)) said.push(['Failing', 'bad', healthWords(node.health)]);
   if (node.eligibility === 'draining') {
     const done = picture.used(node) === 0;
     said.push(done ? ['Drained', 'good', 'nothing runs here any more'] : ['Draining', 'warn', drainWords(node, picture)]);
@@ -18,6 +19,16 @@ export function states(node, picture) {
   if (node.availability === 'up' && node.slots.total > 0 && picture.isFull(node)) said.push(['Full', 'full', 'no slot is free']);
   if (said.length === 0) said.push(['Open', 'good', '']);
   return said;
+}
+
+/** Whether starts fail on a node that is there. */
+export function isFailing(node) {
+  return node.availability !== 'down' && node.health?.state === 'failing';
+}
+
+/** Why starts fail on a node, and since when. */
+export function healthWords({ reason = 'starts fail', since }) {
+  return since ? `${reason}, since ${clock(since)}` : reason;
 }
 
 /** How much is left of a drain, and how long it will take. */
@@ -89,6 +100,7 @@ export class Nodes {
     const { text, show } = this.#filter;
     if (show === 'full' && !this.#picture.isFull(node)) return false;
     if ((show === 'draining' || show === 'cordoned') && node.eligibility !== show) return false;
+    if (show === 'failing' && !isFailing(node)) return false;
     if (show === 'away' && node.availability === 'up') return false;
     if (!text) return true;
     const labels = Object.entries(node.labels).map(([key, value]) => `${key}=${value}`);
@@ -166,13 +178,18 @@ export class Nodes {
   }
 }
 
-/** What stands in the totals about all nodes. */
+/** What stands in the totals about all nodes. The slots of nodes that are down are in no total, but in `gone`. */
 export function summary(picture) {
-  const tally = { up: 0, full: 0, draining: 0, cordoned: 0, stale: 0, down: 0, used: 0, total: 0, free: 0 };
+  const tally = { up: 0, full: 0, draining: 0, cordoned: 0, stale: 0, down: 0, failing: 0, used: 0, total: 0, free: 0, gone: 0 };
   for (const node of picture.nodes.values()) {
     const used = picture.used(node);
     tally[node.availability] += 1;
     if (node.eligibility !== 'eligible') tally[node.eligibility] += 1;
+    if (node.availability === 'down') {
+      tally.gone += node.slots.total;
+      continue;
+    }
+    if (isFailing(node)) tally.failing += 1;
     tally.used += used;
     tally.total += node.slots.total;
     if (node.availability !== 'up') continue;
@@ -188,12 +205,15 @@ export function facts(node, picture) {
     ['Slots', `${picture.used(node)} of ${node.slots.total} in use`],
     ...picture.gpuUse(node).map((gpu) => [`GPU ${gpu.index}`, `${gpu.used} of ${gpu.total} in use`]),
     ['Load', `${Math.round(node.load.cpu * 100)} % processor, ${bytes(node.load.memoryFreeBytes)} free`],
-    ['Pool', node.pool],
+    ['Health', node.health?.state === 'failing' ? `failing: ${healthWords(node.health)}` : 'ok'],
+    ['Pool', node.dedicated ? `${node.pool}, for requests that name it` : node.pool],
     ['Labels', Object.entries(node.labels).map(([key, value]) => `${key}=${value}`).join(', ') || 'none'],
     ['Endpoints', node.endpoint],
     ['Agent', `${node.version} at ${node.advertise}`],
     ['Last report', clock(node.lastHeartbeatAt)],
   ];
+  const { nextProbeAt } = node.health ?? {};
+  if (isFailing(node) && nextProbeAt) rows.push(['Next try', clock(nextProbeAt)]);
   if (node.availability !== 'up') rows.push(['Silent for', span(picture.now() - Date.parse(node.lastHeartbeatAt))]);
   return rows;
 }

@@ -82,6 +82,8 @@ export class Picture {
       if (kind === 'node.up') node.availability = 'up';
       if (kind === 'node.stale') node.availability = 'stale';
       if (kind === 'node.down') node.availability = 'down';
+      if (kind === 'node.failing') node.health = event.health ?? { state: 'failing', since: event.at };
+      if (kind === 'node.recovered') node.health = event.health ?? { state: 'ok' };
       if (kind === 'node.cordoned') node.eligibility = 'cordoned';
       if (kind === 'node.uncordoned') node.eligibility = 'eligible';
       if (kind === 'node.draining') {
@@ -127,8 +129,12 @@ export class Picture {
     return node === undefined ? this.spawns.values() : (this.#on.get(node)?.values() ?? []);
   }
 
+  /** Slots in use; a lost spawn takes none. */
   used(node) {
-    return this.#got.spawns && !this.partial ? (this.#on.get(node.id)?.size ?? 0) : node.slots.used;
+    if (!this.#got.spawns || this.partial) return node.slots.used;
+    let used = 0;
+    for (const spawn of this.running(node.id)) if (spawn.state !== 'lost') used += 1;
+    return used;
   }
 
   isFull(node) {

@@ -2,7 +2,7 @@
 
 import { allow, byId, make, say, set } from './dom.js';
 import { Windowed } from './window.js';
-import { brief, clock, ending, short } from './words.js';
+import { BAD_ENDS, brief, clock, ending, short } from './words.js';
 
 const KIND = {
   launching: 'calm',
@@ -13,8 +13,6 @@ const KIND = {
   lost: 'bad',
   exited: 'calm',
 };
-/** Ends that somebody should look at. */
-const BAD_ENDS = ['failed', 'signaled', 'ready-timeout', 'liveliness-lost', 'node-lost'];
 
 export class Spawns {
   #picture;

@@ -1,14 +1,20 @@
 /** The banner: says when what is shown is old, or when the farm does without its registry. */
 
 import { byId, make } from './dom.js';
-import { clock, showState, span } from './words.js';
+import { healthWords } from './nodes.js';
+import { clock, count, showState, span } from './words.js';
 
+/** What stands in place of “Live” while the feed is open but brings nothing new. */
+const NOT_LIVE = { gone: 'Front door away', degraded: 'Registry away', refusing: 'Registry away' };
+/** Failing nodes that are named in the banner. */
+const MOST_NAMED = 3;
 const CALM_MS = 5_000;
 const WORRIED_MS = 1_000;
 
 export class Trouble {
   #feed;
   #who;
+  #farm;
   #told;
   #place = byId('trouble');
   #ready = { state: 'ready' };
@@ -17,9 +23,10 @@ export class Trouble {
   #key = '';
   #timer;
 
-  /** `told()` is called when the banner comes or goes. */
-  constructor(feed, who, told) {
+  /** `farm()` gives the nodes that fail and the cause they have in common, if any; `told()` is called when the banner changes. */
+  constructor(feed, who, farm, told) {
     this.#feed = feed;
+    this.#farm = farm;
     this.#who = who;
     this.#told = told;
     feed.addEventListener('state', ({ detail }) => {
@@ -44,7 +51,7 @@ export class Trouble {
     const said = this.#said();
     const pill = byId('connection');
     const state = this.#feed.state;
-    showState(pill, state.state, this.#who);
+    showState(pill, state.state, this.#who, NOT_LIVE[this.#ready.state]);
     document.body.classList.toggle('old', this.cut && this.#whole !== undefined);
     // The same trouble is not announced again each second.
     const key = said.map(({ title, text }) => title + text).join();
@@ -79,6 +86,22 @@ export class Trouble {
     }
     if (this.#ready.state === 'refusing') {
       said.push({ kind: 'bad', title: `${this.#ready.title}.`, text: `${this.#ready.detail}. Spawns are refused for now; running ones go on.` });
+    }
+    const { failing, cause } = this.#farm();
+    if (cause) {
+      said.push({
+        kind: 'bad',
+        title: `Starts fail on every node alike since ${clock(cause.since)}: ${cause.reason}.`,
+        text: 'No node is at fault, and none is left out. The farm goes on trying.',
+      });
+    } else if (failing.length > 0) {
+      const named = failing.slice(0, MOST_NAMED).map((node) => `${node.id} (${healthWords(node.health)})`);
+      const more = failing.length > MOST_NAMED ? ` and ${failing.length - MOST_NAMED} more` : '';
+      said.push({
+        kind: 'warn',
+        title: `Starts fail on ${count(failing.length, 'node')}:`,
+        text: `${named.join('; ')}${more}. Each is tried now and then, and used again once starts succeed.`,
+      });
     }
     return said;
   }

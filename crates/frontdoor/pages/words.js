@@ -67,6 +67,9 @@ const ENDS = {
   'node-lost': 'its node went away',
 };
 
+/** Reasons of ends that an operator should look at. */
+export const BAD_ENDS = ['failed', 'signaled', 'ready-timeout', 'liveliness-lost', 'node-lost'];
+
 /** How a spawn ended, in a clause. */
 export function ending(exit) {
   if (!exit) return 'it ended';
@@ -77,11 +80,12 @@ export function ending(exit) {
 
 const STATES = { open: 'Live', connecting: 'Connecting…', waiting: 'Reconnecting…', refused: 'Not signed in', closed: 'Closed' };
 
-/** Shows how the live feed is. */
-export function showState(pill, state, who) {
+/** Shows how the live feed is; `instead` says that it is not live although it is open. */
+export function showState(pill, state, who, instead) {
   const shown = who.wanted && state !== 'open' ? 'refused' : state;
-  if (pill.textContent !== STATES[shown]) pill.textContent = STATES[shown];
-  pill.dataset.state = shown;
+  const text = (shown === 'open' && instead) || STATES[shown];
+  if (pill.textContent !== text) pill.textContent = text;
+  pill.dataset.state = text === STATES[shown] ? shown : 'waiting';
 }
 
 const ADVICE = {
@@ -92,6 +96,7 @@ const ADVICE = {
   'no-capacity': ['The farm is full', 'Every node that could take it is full. Wait in line, or try again soon.'],
   'no-matching-node': ['No node fits', 'No open node offers that pool, those labels or that renderer.'],
   'spawn-failed': ['The server could not start', 'It ended before it was ready. What it said last is below.'],
+  'spawn-ended': ['It has ended', 'What this key was answered with has ended. Ask anew, with another key.'],
   'ready-timeout': ['The server took too long', 'It was not ready in time and was ended.'],
   'registry-unavailable': ['The registry is away', 'Redis cannot be reached. What runs goes on; orders must wait.'],
   'node-unreachable': ['The node does not answer', 'Its agent cannot be reached. It may be restarting.'],
@@ -123,6 +128,8 @@ const EVENTS = {
   'node.draining': 'is being drained',
   'node.drained': 'is drained: nothing runs there any more',
   'node.capacity': 'offers something else now',
+  'node.failing': 'is failing: starts fail there',
+  'node.recovered': 'is well again: starts succeed there',
   'spawn.launching': 'is starting',
   'spawn.ready': 'is ready',
   'spawn.suspect': 'has gone silent',
@@ -137,6 +144,7 @@ export function happened(event) {
   const said = EVENTS[event.kind] ?? event.kind;
   const until = event.deadline ? ` until ${clock(event.deadline)} at the latest` : '';
   const by = event.by ? ` by ${event.by}` : '';
-  const why = event.reason ? `: “${event.reason}”` : '';
+  const reason = event.reason ?? event.health?.reason;
+  const why = reason ? `: “${reason}”` : '';
   return said + until + by + why;
 }

@@ -1,12 +1,12 @@
 //! Figures for operators, all named `hatchery_frontdoor_…` but for what every process has.
 
 use std::fmt;
-use std::sync::atomic::{AtomicI64, AtomicU64};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::time::Duration;
 
 use access::Reason;
-use model::Eligibility;
 use model::api::ErrorCode;
+use model::{Eligibility, HealthState};
 use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue, LabelValueEncoder};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -104,6 +104,11 @@ struct AttemptLabels {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct HealthLabels {
+    health: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct CleanupLabels {
     kind: CleanupKind,
 }
@@ -151,6 +156,9 @@ pub(crate) struct Metrics {
     certificates: Family<CertificateLabels, Gauge<i64, AtomicI64>>,
     tls: Tls,
     memory: Gauge<i64, AtomicI64>,
+    log_lines_dropped: Counter<u64, AtomicU64>,
+    nodes: Family<HealthLabels, Gauge<i64, AtomicI64>>,
+    farm_cause: Gauge<i64, AtomicI64>,
 }
 
 impl Metrics {
@@ -159,6 +167,18 @@ impl Metrics {
         let mut root = Registry::default();
         let memory = Gauge::default();
         root.register("process_resident_memory_bytes", "Memory of this process", memory.clone());
+        let log_lines_dropped = Counter::default();
+        let help = "Log lines that were dropped because standard error was not read";
+        root.register("hatchery_log_lines_dropped", help, log_lines_dropped.clone());
+        let nodes = Family::default();
+        root.register(
+            "hatchery_nodes",
+            "Nodes that are up, by health, as of the last snapshot",
+            nodes.clone(),
+        );
+        let farm_cause = Gauge::default();
+        let help = "Whether starts fail on every node alike, as of the last snapshot";
+        root.register("hatchery_farm_cause", help, farm_cause.clone());
         let registry = root.sub_registry_with_prefix("hatchery_frontdoor");
         macro_rules! register {
             ($metric:expr, $name:literal, $help:literal) => {{
@@ -228,6 +248,9 @@ impl Metrics {
             ),
             tls,
             memory,
+            log_lines_dropped,
+            nodes,
+            farm_cause,
             registry: root,
         }
     }
@@ -292,6 +315,17 @@ impl Metrics {
         self.placements.get_or_create(&PlacementLabels { source }).inc();
     }
 
+    /// What the last snapshot says of the farm's health.
+    pub(crate) fn health(&self, up: impl Iterator<Item = HealthState>, farm_cause: bool) {
+        let up: Vec<HealthState> = up.collect();
+        for health in [HealthState::Ok, HealthState::Failing] {
+            let count = up.iter().filter(|state| **state == health).count();
+            let gauge = self.nodes.get_or_create(&HealthLabels { health: health.as_str() });
+            gauge.set(i64::try_from(count).unwrap_or(i64::MAX));
+        }
+        self.farm_cause.set(i64::from(farm_cause));
+    }
+
     pub(crate) fn snapshot(&self, nodes: usize) {
         self.snapshot_nodes.set(i64::try_from(nodes).unwrap_or(i64::MAX));
     }
@@ -314,6 +348,7 @@ impl Metrics {
     /// In the OpenMetrics text format.
     pub(crate) fn text(&self) -> Result<String, fmt::Error> {
         self.memory.set(i64::try_from(own_memory().unwrap_or(0)).unwrap_or(i64::MAX));
+        self.log_lines_dropped.inner().store(log_output::dropped_lines(), Ordering::Relaxed);
         let ends = [
             ("callers", self.tls.http.as_ref().and_then(tls::Server::not_after)),
             ("agents", self.tls.agents.as_ref().and_then(tls::Client::not_after)),

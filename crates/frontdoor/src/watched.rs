@@ -122,6 +122,11 @@ impl Watched {
         self.registry.backend()
     }
 
+    /// What an operator should change about the registry's server.
+    pub(crate) fn warnings(&self) -> Vec<String> {
+        self.registry.warnings()
+    }
+
     pub(crate) fn timing(&self) -> &Timing {
         self.registry.timing()
     }
@@ -141,11 +146,6 @@ impl Watched {
             return Ok(());
         }
         self.check().await
-    }
-
-    /// What an operator should know of it although it serves, in words.
-    pub(crate) fn warnings(&self) -> Vec<String> {
-        Vec::new()
     }
 
     /// Does not open the circuit: it has a connection of its own, which may be all that broke.

@@ -1,5 +1,6 @@
 //! The contract both backends meet.
 
+use std::path::Path;
 use std::time::Duration;
 
 use model::{
@@ -48,11 +49,43 @@ impl Registry {
     /// # Errors
     /// The URL or the farm's name is wrong.
     pub fn open(url: &str, farm: &str, timing: Timing) -> Result<Self, OpenError> {
+        Self::open_with(url, None, farm, timing)
+    }
+
+    /// The same with the server's password in a file. That file, and the files of certificates that the URL names, are read
+    /// again for every new connection: a password or certificate may change while the process runs.
+    ///
+    /// # Errors
+    /// The URL, the file or the farm's name is wrong.
+    pub fn open_with(
+        url: &str,
+        password_file: Option<&Path>,
+        farm: &str,
+        timing: Timing,
+    ) -> Result<Self, OpenError> {
         model::id::check_name(farm)?;
-        if url == "embedded" {
+        if url == "embedded" && password_file.is_none() {
             return Ok(Self::embedded(timing));
         }
-        Redis::open(url, farm, timing).map(|redis| Self(Backend::Redis(redis)))
+        Redis::open(url, password_file, farm, timing).map(|redis| Self(Backend::Redis(redis)))
+    }
+
+    /// Why the last call failed, in the server's words; `None` once a call succeeds.
+    #[must_use]
+    pub fn trouble(&self) -> Option<String> {
+        match &self.0 {
+            Backend::Embedded(_) => None,
+            Backend::Redis(backend) => backend.trouble(),
+        }
+    }
+
+    /// What an operator should change about the server, as it was when this process connected to it.
+    #[must_use]
+    pub fn warnings(&self) -> Vec<String> {
+        match &self.0 {
+            Backend::Embedded(_) => Vec::new(),
+            Backend::Redis(backend) => backend.warnings(),
+        }
     }
 
     /// `embedded` or `redis`.

@@ -1,5 +1,7 @@
 //! What can go wrong with the registry itself.
 
+use std::path::PathBuf;
+
 /// Why a registry could not be opened: always a wrong setting, never an absent server.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
@@ -11,6 +13,14 @@ pub enum OpenError {
     Url {
         /// What was given, without its password.
         url: String,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// The file with the password cannot be used.
+    #[error("--registry-password-file {}: {why}", file.display())]
+    PasswordFile {
+        /// The file.
+        file: PathBuf,
         /// What is wrong with it.
         why: String,
     },

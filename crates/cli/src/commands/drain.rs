@@ -2,12 +2,12 @@
 
 mod progress;
 
-use std::io;
+use std::io::{self, Write};
 use std::time::Duration;
 
 use clap::Args;
 use model::api::{DrainRequest, EligibilityAnswer, ErrorCode, Node};
-use model::{Eligibility, NodeId};
+use model::{Availability, Eligibility, NodeId, SpawnState};
 use tokio::time::{Instant, sleep, timeout_at};
 
 use self::progress::Progress;
@@ -26,6 +26,8 @@ const LOOK: Duration = Duration::from_millis(500);
 const AWAY: Duration = Duration::from_secs(60);
 /// The longest deadline.
 const LONGEST: Duration = Duration::from_secs(7 * 24 * 3600);
+/// Lost spawns that are counted.
+const MAX_LOST: u32 = 1000;
 /// Most characters of a reason.
 const LONGEST_REASON: usize = 500;
 
@@ -37,6 +39,7 @@ const LONGEST_REASON: usize = 500;
     hatchery drain node-a --force --wait --timeout 1m\n\n\
     Repeated, it replaces deadline and reason; `hatchery uncordon NODE` undoes it.\n\
     Interrupted while it waits, it leaves the drain running and exits with 0.\n\
+    A node that is down is not waited for: its spawns are lost already.\n\
     With --wait, --json prints the node as it is in the end.")]
 pub(crate) struct DrainArgs {
     /// The node
@@ -124,6 +127,14 @@ pub(crate) async fn run(context: &Context, args: &DrainArgs) -> Result<Exit, Fai
             let node = node?;
             if context.json {
                 write_json(&mut io::stdout().lock(), &node.json)?;
+            } else if node.value.availability == Availability::Down {
+                let lost = lost_on(context, &answer.node).await?;
+                let mut out = io::stdout().lock();
+                writeln!(
+                    out,
+                    "{}  down: nothing runs there for the farm, {lost} lost; it stays closed if it comes back",
+                    answer.node
+                )?;
             } else {
                 progress.done(&answer.node)?;
             }
@@ -132,7 +143,17 @@ pub(crate) async fn run(context: &Context, args: &DrainArgs) -> Result<Exit, Fai
     }
 }
 
-/// Looks at the node until nothing runs there any more.
+/// How many of a node's spawns are lost, in words.
+async fn lost_on(context: &Context, node: &NodeId) -> Result<String, Failure> {
+    let lost = context.client.spawns(Some(node), Some(SpawnState::Lost), MAX_LOST, None).await?.value;
+    let more = if lost.next_cursor.is_some() { "more than " } else { "" };
+    Ok(match lost.spawns.len() {
+        1 => format!("{more}1 spawn is"),
+        count => format!("{more}{count} spawns are"),
+    })
+}
+
+/// Looks at the node until nothing runs there any more, or it is down: then there is nothing to wait for.
 async fn wait(
     context: &Context,
     answer: &EligibilityAnswer,
@@ -146,7 +167,9 @@ async fn wait(
                 let message = format!("node {} is {now} now: the drain was undone", answer.node);
                 return Err(Failure::Said(Exit::Refused, message));
             }
-            Ok(node) if node.value.slots.used == 0 => return Ok(node),
+            Ok(node) if node.value.slots.used == 0 || node.value.availability == Availability::Down => {
+                return Ok(node);
+            }
             Ok(node) => {
                 heard = Instant::now();
                 progress.set(&answer.node, node.value.slots.used)?;

@@ -1,16 +1,16 @@
 //! `hatchery nodes`: the machines of the farm.
 
-use std::io;
+use std::io::{self, Write};
 
 use clap::Args;
-use model::NodeId;
 use model::api::Node;
+use model::{FarmCause, NodeHealth, NodeId};
 
 use crate::args::ClientFlags;
 use crate::commands::{Context, redraw};
 use crate::exit::Exit;
 use crate::failure::Failure;
-use crate::output::{Columns, Facts, age, bytes, labels, when, write_json};
+use crate::output::{Columns, Facts, age, bytes, labels, printable, when, write_json};
 
 /// Lists the nodes of the farm, or shows one.
 #[derive(Debug, Args)]
@@ -55,6 +55,9 @@ pub(crate) async fn run(context: &Context, args: &NodesArgs) -> Result<Exit, Fai
         write_json(&mut out, &answer.json)?;
     } else {
         table(&answer.value.nodes).write(&mut out)?;
+        if let Some(cause) = &answer.value.farm_cause {
+            writeln!(out, "\n{}", printable(&farm_wide(cause)))?;
+        }
     }
     Ok(Exit::Done)
 }
@@ -64,6 +67,7 @@ fn table(nodes: &[Node]) -> Columns {
         "NODE",
         "ELIGIBILITY",
         "AVAILABILITY",
+        "HEALTH",
         ">SLOTS",
         ">GPU",
         "POOL",
@@ -78,9 +82,10 @@ fn table(nodes: &[Node]) -> Columns {
             node.id.as_str().into(),
             node.eligibility.as_str().into(),
             node.availability.as_str().into(),
+            node.health.state.as_str().into(),
             slots(node).into(),
             gpus(node).into(),
-            node.pool.as_str().into(),
+            pool(node).into(),
             labels(&node.labels).into(),
             percent(node.load.cpu).into(),
             bytes(node.load.memory_free_bytes).into(),
@@ -96,11 +101,13 @@ fn facts(node: &Node) -> Facts {
     facts.add("node", &node.id);
     facts.add("eligibility", &node.eligibility);
     facts.add("availability", &node.availability);
+    facts.add("health", &health(&node.health));
+    facts.maybe("next probe", node.health.next_probe_at);
     facts.add("slots", &format!("{} used", slots(node)));
     for gpu in &node.gpus {
         facts.add("gpu", &format!("{}: {}/{} used", gpu.index, gpu.used, gpu.total));
     }
-    facts.add("pool", &node.pool);
+    facts.add("pool", &pool(node));
     facts.add("labels", &labels(&node.labels));
     facts.add("cpu", &percent(node.load.cpu));
     facts.add("memory free", &bytes(node.load.memory_free_bytes));
@@ -116,6 +123,35 @@ fn facts(node: &Node) -> Facts {
         facts.maybe("asked by", drain.by.as_ref());
     }
     facts
+}
+
+/// `ok`, or `failing since …, 4 failures in a row: invalid license`. A node that is `ok` may have a failure behind it.
+fn health(health: &NodeHealth) -> String {
+    let mut text = health.state.as_str().to_owned();
+    if let Some(since) = health.since {
+        text += &format!(" since {}", when(since));
+    }
+    if let Some(failures) = health.failures.filter(|failures| *failures > 0) {
+        text += &format!(", {failures} {} in a row", if failures == 1 { "failure" } else { "failures" });
+    }
+    if let Some(reason) = &health.reason {
+        text += &format!(": {reason}");
+    }
+    text
+}
+
+/// What holds for the whole farm, in one line.
+fn farm_wide(cause: &FarmCause) -> String {
+    format!(
+        "Starts fail on every node alike since {}, {} requests so far: {}",
+        when(cause.since),
+        cause.requests,
+        cause.reason
+    )
+}
+
+fn pool(node: &Node) -> String {
+    if node.dedicated { format!("{} (dedicated)", node.pool) } else { node.pool.clone() }
 }
 
 fn slots(node: &Node) -> String {

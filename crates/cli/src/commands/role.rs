@@ -1,9 +1,10 @@
 //! What the roles have in common: they need the registry, say where they listen, and run until they are told to end.
 
 use std::error::Error;
-use std::fs;
 use std::io::{self, Write};
-use std::path::Path;
+use std::sync::mpsc;
+use std::thread;
+use std::time::Duration;
 
 use model::Timing;
 use registry::Registry;
@@ -12,11 +13,14 @@ use tracing::warn;
 use crate::args::RegistryFlags;
 use crate::failure::Failure;
 
+/// A pipe that takes an announcement takes it in less time than this.
+const ANNOUNCEMENT: Duration = Duration::from_secs(1);
+
 /// Opens the registry, on the runtime that is to serve it. Redis need not be there yet.
 pub(crate) fn open(flags: &RegistryFlags) -> Result<Registry, Failure> {
-    let password = flags.registry_password_file.as_deref().map(password_in).transpose()?;
+    let password_file = flags.registry_password_file.as_deref();
     if has_password(&flags.registry) || flags.registry.contains("sentinel-password=") {
-        if password.is_some() && has_password(&flags.registry) {
+        if password_file.is_some() && has_password(&flags.registry) {
             return Err(Failure::usage("--registry-password-file: --registry has a password already"));
         }
         if std::env::args_os().any(|word| word.to_string_lossy().ends_with(&flags.registry)) {
@@ -25,24 +29,15 @@ pub(crate) fn open(flags: &RegistryFlags) -> Result<Registry, Failure> {
             );
         }
     }
-    let url = match &password {
-        Some(password) => with_password(&flags.registry, password)?,
-        None => flags.registry.clone(),
-    };
-    let registry = Registry::open(&url, &flags.farm.farm, Timing::FARM).map_err(|e| wrong(&e))?;
+    if password_file.is_some() && parts(&flags.registry).is_none() {
+        return Err(Failure::usage("--registry-password-file: --registry is no URL that has a password"));
+    }
+    let registry = Registry::open_with(&flags.registry, password_file, &flags.farm.farm, Timing::FARM)
+        .map_err(|e| wrong(&e))?;
     if registry.backend() == "embedded" {
         warn!("an embedded registry is this process's own: no other process sees it");
     }
     Ok(registry)
-}
-
-fn password_in(file: &Path) -> Result<String, Failure> {
-    let wrong = |why: &str| Failure::usage(format!("--registry-password-file {}: {why}", file.display()));
-    let text = fs::read_to_string(file).map_err(|e| wrong(&e.to_string()))?;
-    match text.trim_end_matches(['\r', '\n']) {
-        "" => Err(wrong("it is empty")),
-        password => Ok(password.to_owned()),
-    }
 }
 
 /// The parts of a registry's URL: scheme, user and password, all after that.
@@ -60,18 +55,6 @@ fn has_password(url: &str) -> bool {
     parts(url).is_some_and(|(_, user, _)| user.is_some_and(|user| user.contains(':')))
 }
 
-/// The same URL with this password.
-fn with_password(url: &str, password: &str) -> Result<String, Failure> {
-    let Some((scheme, user, rest)) = parts(url) else {
-        return Err(Failure::usage("--registry-password-file: --registry is no URL that has a password"));
-    };
-    let password: String = password
-        .bytes()
-        .map(|b| if b.is_ascii_alphanumeric() { char::from(b).to_string() } else { format!("%{b:02X}") })
-        .collect();
-    Ok(format!("{scheme}://{}:{password}@{rest}", user.unwrap_or_default()))
-}
-
 /// A setting that will not do; the error names the flag.
 pub(crate) fn wrong(error: &dyn Error) -> Failure {
     Failure::usage(chain(error))
@@ -87,10 +70,19 @@ pub(crate) fn scheme(secure: bool) -> &'static str {
     if secure { "https" } else { "http" }
 }
 
-/// Says that it listens. Whoever started it may not care, and may have closed the pipe.
-pub(crate) fn announce(line: &str) {
-    let mut out = io::stdout().lock();
-    writeln!(out, "{line}").and_then(|()| out.flush()).ok();
+/// Writes to standard output that a role listens. Whoever started it may not read it, or may have closed the pipe: the role
+/// waits no longer than [`ANNOUNCEMENT`].
+pub(crate) fn announce(text: &str) {
+    let text = format!("{text}\n");
+    let (written, done) = mpsc::channel();
+    let write = move || {
+        let mut out = io::stdout().lock();
+        out.write_all(text.as_bytes()).and_then(|()| out.flush()).ok();
+        written.send(()).ok();
+    };
+    if thread::Builder::new().name("announcement".to_owned()).spawn(write).is_ok() {
+        done.recv_timeout(ANNOUNCEMENT).ok();
+    }
 }
 
 /// An error with its causes, those left out that an outer one quotes.
@@ -110,21 +102,6 @@ fn chain(error: &dyn Error) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_password_is_put_where_it_belongs() {
-        for (url, whole) in [
-            ("redis://host:6379/2", "redis://:a%3Ab%40%2F@host:6379/2"),
-            ("rediss://user@host", "rediss://user:a%3Ab%40%2F@host"),
-            (
-                "redis-sentinel://a,b/farm?sentinel-user=x@y",
-                "redis-sentinel://:a%3Ab%40%2F@a,b/farm?sentinel-user=x@y",
-            ),
-        ] {
-            assert_eq!(with_password(url, "a:b@/").unwrap(), whole);
-        }
-        assert!(with_password("embedded", "x").is_err());
-    }
 
     #[test]
     fn a_password_in_a_url_is_seen() {

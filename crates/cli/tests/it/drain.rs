@@ -70,6 +70,34 @@ fn a_drain_asks_for_exactly_what_the_flags_say() {
 }
 
 #[test]
+fn a_node_that_is_down_is_not_waited_for() {
+    let server = Server::start(|request: &Request| match (request.method.as_str(), request.path.as_str()) {
+        ("POST", _) => Reply::json(200, draining(2)),
+        (_, path) if path.starts_with("/v1/spawns?") => {
+            assert_eq!(path, "/v1/spawns?limit=1000&node=node-a&state=lost");
+            let spawn = |id: &str| {
+                json!({
+                    "id": id, "node": "node-a", "endpoint": "ws://x", "rendererType": "csr", "state": "lost",
+                    "startedAt": "2026-01-31T12:00:00.000Z", "pool": "default",
+                })
+            };
+            let ids = ["01987a5e-2f30-7c41-9d5c-0123456789ab", "01987a5e-2f30-7c41-9d5c-0123456789ac"];
+            Reply::json(200, json!({ "spawns": ids.map(spawn) }))
+        }
+        _ => {
+            let mut node = node("draining", 2);
+            node["availability"] = "down".into();
+            Reply::json(200, node)
+        }
+    });
+    let ran = run_at(&server.url(), &["drain", "node-a", "--force", "--wait", "--timeout", "20s"]);
+    assert_eq!(ran.code, 0, "{ran:?}");
+    assert!(ran.stdout.ends_with(
+        "node-a  down: nothing runs there for the farm, 2 spawns are lost; it stays closed if it comes back\n"
+    ), "{ran:?}");
+}
+
+#[test]
 fn an_agent_that_has_not_confirmed_is_told_of() {
     let mut silent = draining(3);
     silent["agentAcknowledged"] = false.into();

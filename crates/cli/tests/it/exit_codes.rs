@@ -77,6 +77,26 @@ fn a_failed_spawn_shows_what_the_process_wrote_last() {
 }
 
 #[test]
+fn a_failed_spawn_shows_every_node_that_was_tried() {
+    let server = Server::always(Reply::json(
+        502,
+        json!({
+            "type": "about:blank", "title": "t", "status": 502, "detail": "the server ended",
+            "code": "spawn-failed", "requestId": "r", "node": "node-b", "attempts": [
+                { "node": "node-a", "code": "refused", "reason": "low memory" },
+                { "node": "node-b", "code": "spawn-failed", "reason": "invalid license" },
+            ],
+        }),
+    ));
+    let ran = run_at(&server.url(), &["spawn"]);
+    let lines: Vec<&str> = ran.stderr.lines().collect();
+    assert_eq!(
+        lines[1..],
+        ["  tried node-a: low memory (refused)", "  tried node-b: invalid license (spawn-failed)"],
+    );
+}
+
+#[test]
 fn a_code_of_a_later_version_is_still_a_sentence() {
     let body = json!({ "detail": "the quota is used up", "code": "over-quota", "requestId": "r1" });
     let server = Server::always(Reply::json(429, &body));

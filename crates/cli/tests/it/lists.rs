@@ -54,6 +54,78 @@ fn spawns_are_a_table_without_lines() {
 }
 
 #[test]
+fn spawns_that_run_come_first_and_a_line_says_what_was_left_out() {
+    let ended = |number| {
+        let mut ended = spawn(number);
+        ended["state"] = "exited".into();
+        ended["exit"] = json!({ "reason": "stopped" });
+        ended
+    };
+    // 600 have ended since the two that run were started.
+    let server = Server::start(move |request| {
+        let query = |name: &str| {
+            let value = request.path.split(&format!("{name}=")).nth(1)?;
+            value.split('&').next().map(str::to_owned)
+        };
+        let limit: usize = query("limit").unwrap().parse().unwrap();
+        let from: usize = query("cursor").map_or(0, |cursor| cursor.parse().unwrap());
+        let all: Vec<Value> = match query("state").as_deref() {
+            None => (3..603).rev().map(ended).chain([spawn(2), spawn(1)]).collect(),
+            Some("ready") => vec![spawn(2), spawn(1)],
+            Some(_) => Vec::new(),
+        };
+        let page: Vec<Value> = all.iter().skip(from).take(limit).cloned().collect();
+        let next = from + page.len();
+        let mut list = json!({ "spawns": page });
+        if next < all.len() {
+            list["nextCursor"] = next.to_string().into();
+        }
+        Reply::json(200, list)
+    });
+    let ran = run_at(&server.url(), &["spawns", "--limit", "10"]);
+    let lines: Vec<Vec<&str>> = ran.stdout.lines().map(|l| l.split_whitespace().collect()).collect();
+    assert_eq!(lines.len(), 12, "{ran:?}");
+    assert_eq!((lines[1][0], lines[1][2]), (id(2).as_str(), "ready"));
+    assert_eq!((lines[2][0], lines[2][2]), (id(1).as_str(), "ready"));
+    assert_eq!((lines[3][0], lines[3][2]), (id(602).as_str(), "exited"));
+    assert_eq!(ran.stdout.lines().last().unwrap(), "… and 592 more; --limit and --state show others");
+    let all = run_at(&server.url(), &["spawns", "--limit", "1000"]).stdout;
+    assert_eq!(all.lines().count(), 603, "nothing was left out");
+    assert!(all.lines().nth(1).unwrap().starts_with(&id(2)), "{all}");
+}
+
+#[test]
+fn a_failing_node_says_so_with_its_reason_and_a_farm_wide_cause_stands_below_the_table() {
+    let mut failing = node("node-b");
+    failing["health"] = json!({
+        "state": "failing", "reason": "invalid license", "since": ago(65), "failures": 4, "nextProbeAt": ago(0),
+    });
+    failing["dedicated"] = true.into();
+    let cause = json!({ "reason": "the licence server is away", "since": ago(30), "requests": 7 });
+    let list = json!({ "nodes": [node("node-a"), failing.clone()], "farmCause": cause });
+    let server = Server::start(move |request| match request.path.as_str() {
+        "/v1/nodes" => Reply::json(200, list.clone()),
+        _ => Reply::json(200, failing.clone()),
+    });
+    let ran = run_at(&server.url(), &["nodes"]);
+    let lines: Vec<&str> = ran.stdout.lines().collect();
+    let column = |line: &str| line.split_whitespace().nth(3).unwrap().to_owned();
+    assert_eq!([lines[0], lines[1], lines[2]].map(column), ["HEALTH", "ok", "failing"], "{ran:?}");
+    assert!(lines[2].contains("default (dedicated)"), "{ran:?}");
+    assert!(
+        lines[4].contains("every node alike") && lines[4].contains("the licence server is away"),
+        "{ran:?}"
+    );
+    let one = run_at(&server.url(), &["nodes", "node-b"]).stdout;
+    let health = one.lines().find(|line| line.starts_with("health")).unwrap();
+    assert!(
+        health.contains("failing since") && health.contains("4 failures in a row: invalid license"),
+        "{one}"
+    );
+    assert!(one.lines().any(|line| line.starts_with("next probe")), "{one}");
+}
+
+#[test]
 fn cursors_are_followed_until_the_limit_is_reached() {
     let server = Server::start(|request| {
         let page = match request.path.split("cursor=").nth(1) {
@@ -109,6 +181,7 @@ fn nodes_are_a_table_and_one_node_is_a_page() {
             "node-a",
             "draining",
             "up",
+            "ok",
             "3/32",
             "3/8",
             "default",

@@ -35,7 +35,7 @@ pub(crate) struct Readiness {
     #[schema(examples("ready"))]
     status: &'static str,
     dependencies: Dependencies,
-    /// What an operator should know although requests are served.
+    /// What an operator should change, in words; left out when there is nothing.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     warnings: Vec<String>,
 }
@@ -92,21 +92,22 @@ pub(crate) async fn readyz(State(door): State<Arc<Door>>) -> Response {
         detail: answer.as_ref().err().map(ToString::to_string),
     };
     let dependencies = Dependencies { registry };
+    let warnings = door.registry.warnings();
     let problem = match answer {
         _ if door.stages.leaving.is_cancelled() => ApiError::leaving(),
         Ok(()) => {
-            let warnings = door.registry.warnings();
             return Json(Readiness { status: "ready", dependencies, warnings }).into_response();
         }
         Err(RegistryError::Away(_)) if door.snapshot.serves() => {
-            let warnings = door.registry.warnings();
             return Json(Readiness { status: "degraded", dependencies, warnings }).into_response();
         }
         // Also an answer that is not understood: this front door is of no use now.
         Err(error) => ApiError::new(ErrorCode::RegistryUnavailable, error.to_string()),
     };
     let mut response = problem.into_response();
-    response.extensions_mut().insert(Members(serde_json::json!({ "dependencies": dependencies })));
+    response
+        .extensions_mut()
+        .insert(Members(serde_json::json!({ "dependencies": dependencies, "warnings": warnings })));
     response
 }
 

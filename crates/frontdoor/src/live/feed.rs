@@ -251,6 +251,8 @@ impl Feed {
         match since {
             None => Start::Snapshot { snapshot: view.snapshot(topic, only), seq: view.seq },
             Some(since) if since > view.seq => Start::Ahead,
+            // Nothing has happened since, whoever asks.
+            Some(since) if since == view.seq => Start::Events(Vec::new()),
             Some(since) => {
                 let belongs = |event: &Arc<Event>| topic.form(event).is_some();
                 let events: Option<Vec<Arc<Event>>> = match only {

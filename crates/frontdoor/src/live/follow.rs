@@ -134,7 +134,7 @@ async fn load(door: &Door) -> Result<Option<Position>, RegistryError> {
     let mut news = door.registry.follow(at, Duration::ZERO).await?;
     // Where some of the old ones are gone, what is there is complete from its first on.
     let floor = news.events.first().map_or(from.seq, |event| event.seq - 1);
-    let mut ring = Ring::after_event(if news.gap { floor } else { at.seq });
+    let mut ring = Ring::after_event(from.seq);
     let none_yet = news.gap && news.events.is_empty();
     if news.gap && floor > from.seq {
         return Ok(None);

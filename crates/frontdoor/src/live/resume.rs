@@ -6,7 +6,7 @@ use std::time::Duration;
 use axum::extract::ws::Utf8Bytes;
 use model::api::Spawn;
 use model::{Owner, SpawnState};
-use registry::{Position, RegistryError};
+use registry::{Follow, Position, RegistryError};
 use tokio::time::{Instant, timeout};
 
 use super::feed::{Mailbox, Start};
@@ -97,11 +97,15 @@ async fn with_snapshot(
     Beginning { subscribed, events: Vec::new(), told: seq }
 }
 
-/// Reads events of long ago from the registry; `None` when some of them are gone, or the registry is away.
+/// Reads events of long ago from the registry; `None` when some of them are gone, the registry is away, or `since` is no event of
+/// this registry: it may have been replaced since.
 async fn older(door: &Door, topic: &Topic, since: u64, until: u64) -> Option<Beginning> {
     let _reading = door.live.readers.acquire().await.ok()?;
     let mut events = Vec::new();
     let mut position = Position { seq: since, nudge: u64::MAX, seen: since, incarnation: None };
+    if !is_known(door, since).await {
+        return None;
+    }
     while position.seq < until {
         let news = door.registry.follow(position, Duration::ZERO).await.ok()?;
         if news.gap {
@@ -119,6 +123,12 @@ async fn older(door: &Door, topic: &Topic, since: u64, until: u64) -> Option<Beg
 
 /// Whether an event that is not here yet has been told at all: another front door may be a moment ahead of this one.
 async fn ahead(door: &Door, since: u64) -> bool {
-    let position: Result<Position, RegistryError> = door.registry.position().await;
-    position.is_ok_and(|position| since <= position.seq)
+    is_known(door, since).await
+}
+
+/// Whether this is the number of an event that the registry has.
+async fn is_known(door: &Door, seq: u64) -> bool {
+    let before = Position { seq: seq.saturating_sub(1), nudge: u64::MAX, seen: 0, incarnation: None };
+    let news: Result<Follow, RegistryError> = door.registry.follow(before, Duration::ZERO).await;
+    news.is_ok_and(|news| news.events.first().is_some_and(|event| event.seq == seq))
 }

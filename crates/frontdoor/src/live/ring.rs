@@ -18,17 +18,17 @@ pub(crate) struct Owned {
 /// See the module's documentation.
 #[derive(Debug)]
 pub(crate) struct Ring {
-    /// Every event after this one is here.
-    floor: u64,
+    /// The last event that is not here; every event after it is.
+    before: u64,
     /// Of every event after this one it is known whose spawn it tells of.
     known: u64,
     events: VecDeque<Owned>,
 }
 
 impl Ring {
-    /// Empty, and complete from this event on.
-    pub(crate) fn after_event(floor: u64) -> Self {
-        Self { floor, known: floor, events: VecDeque::new() }
+    /// Empty, and complete after this event. What is added may be of before it, too.
+    pub(crate) fn after_event(before: u64) -> Self {
+        Self { before, known: before, events: VecDeque::new() }
     }
 
     /// Adds the next event.
@@ -36,7 +36,7 @@ impl Ring {
         if self.events.len() == MOST
             && let Some(old) = self.events.pop_front()
         {
-            self.floor = old.event.seq;
+            self.before = self.before.max(old.event.seq);
         }
         self.events.push_back(Owned { event, owner });
     }
@@ -47,10 +47,13 @@ impl Ring {
         self.push(event, None);
     }
 
-    /// All events after this one; `None` when some of them are not here any more.
+    /// All events after this one; `None` when some of them are not here any more, or when there is no such event: numbers
+    /// come from clocks, so one of another registry may lie between those of this one.
     pub(crate) fn since(&self, seq: u64) -> Option<impl Iterator<Item = &Owned>> {
         let from = self.events.partition_point(|owned| owned.event.seq <= seq);
-        (seq >= self.floor).then(|| self.events.range(from..))
+        let last = from.checked_sub(1).map_or(self.before, |at| self.events[at].event.seq.max(self.before));
+        (seq == last || (from > 0 && self.events[from - 1].event.seq == seq))
+            .then(|| self.events.range(from..))
     }
 
     /// The same for one who may hear of some spawns only; `None` also when it is not known of which.
@@ -81,9 +84,10 @@ mod tests {
             ring.push(event(100 + 2 * seq), None);
         }
         assert_eq!(seqs(&ring, 100).unwrap().len(), MOST);
-        assert_eq!(seqs(&ring, 100 + 2 * most - 3), Some(vec![100 + 2 * most - 2, 100 + 2 * most]));
+        assert_eq!(seqs(&ring, 103), None, "a number between two events is of another registry");
+        assert_eq!(seqs(&ring, 100 + 2 * most - 4), Some(vec![100 + 2 * most - 2, 100 + 2 * most]));
         ring.push(event(1_000_000), None);
-        assert_eq!(seqs(&ring, 101), None, "the oldest is gone");
+        assert_eq!(seqs(&ring, 100), None, "the oldest is gone");
         assert_eq!(seqs(&ring, 102).unwrap().len(), MOST);
         assert_eq!(seqs(&ring, 1_000_000), Some(vec![]));
     }

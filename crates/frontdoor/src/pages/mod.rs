@@ -76,6 +76,7 @@ pages! {
     "/pages/node.js": "node.js", JS, Policy::Part;
     "/pages/spawns.js": "spawns.js", JS, Policy::Part;
     "/pages/events.js": "events.js", JS, Policy::Part;
+    "/pages/failures.js": "failures.js", JS, Policy::Part;
     "/pages/orders.js": "orders.js", JS, Policy::Part;
     "/pages/trouble.js": "trouble.js", JS, Policy::Part;
     "/pages/signin.js": "signin.js", JS, Policy::Part;

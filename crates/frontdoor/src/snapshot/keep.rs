@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use model::Availability;
 use model::api::Node;
 use registry::RegistryError;
 use tokio::time::{Instant, sleep};
@@ -79,5 +80,9 @@ async fn refresh(
         *asked = Some(Instant::now());
         door.snapshot.set_farm_cause(door.registry.farm_cause().await?);
     }
+    let farm = door.snapshot.farm();
+    let up = farm.nodes.iter().filter(|seen| seen.record.availability == Availability::Up);
+    door.metrics.health(up.map(|seen| seen.record.health.state), farm.cause.is_some());
+    drop(farm);
     Ok(count)
 }

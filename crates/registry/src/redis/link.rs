@@ -5,19 +5,21 @@
 //! with all others to that server; the next call has the server sought anew. One search is under way at a time, in a task
 //! of its own, and everybody who needs a connection waits for it.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
 use redis::aio::MultiplexedConnection;
-use redis::{
-    ErrorKind, FromRedisValue, Pipeline, RedisError, RedisResult, ScriptInvocation, ServerErrorKind,
-};
+use redis::{FromRedisValue, Pipeline, RedisError, RedisResult, ScriptInvocation};
 use tokio::sync::watch;
-use tokio::time::{Instant, timeout};
-use tracing::info;
+use tokio::time::{Instant, sleep, timeout};
+use tracing::{info, warn};
 
+use super::said::{failed, is_elsewhere, refusal, spoils_connection};
 use super::seek::{ANSWER, CONNECT, Seeker, Server};
-use super::url::Target;
+use super::settings::Warnings;
+use super::url::Address;
 use crate::ask::LONGEST_FOLLOW;
 use crate::error::{OpenError, RegistryError};
 
@@ -25,8 +27,18 @@ use crate::error::{OpenError, RegistryError};
 const MOST_IDLE: usize = 4;
 /// A search asks one after the other, but not for ever.
 const SEARCH: Duration = Duration::from_secs(3);
-/// What a search found out holds for so long, so that many callers do not make many searches.
+/// What a search found out holds for so long, so that many callers do not make many searches. It doubles with every
+/// search that finds nothing: a server that stalls is not to meet thousands of new connections when it goes on.
 const PAUSE: Duration = Duration::from_millis(50);
+/// The longest pause between two searches.
+const MAX_PAUSE: Duration = Duration::from_millis(500);
+/// Between two looks at what a Sentinel says.
+const LOOK: Duration = Duration::from_secs(1);
+/// Looks at one Sentinel before another one is asked: one alone may know nothing new.
+const LOOKS: usize = 30;
+/// Calls that are not sent again when the connection breaks under them: done twice they would count twice, or the second
+/// answer would be another one.
+const ONCE: [&str; 3] = ["reserve", "permit", "settle"];
 
 /// What is asked.
 #[derive(Clone, Copy)]
@@ -40,12 +52,35 @@ pub(super) struct Link {
     phase: watch::Sender<Phase>,
     /// With the numbers of the servers they lead to.
     idle: Mutex<Vec<(u64, MultiplexedConnection)>>,
+    warnings: Arc<Warnings>,
+    /// Whether `trouble` holds something, so that calls that succeed need no lock.
+    troubled: AtomicBool,
+    /// Why the last call failed.
+    trouble: Mutex<Option<String>>,
+}
+
+/// A search that found no server.
+#[derive(Clone)]
+struct Miss {
+    at: Instant,
+    why: String,
+    /// Searches without success in a row.
+    count: u32,
+}
+
+impl Miss {
+    /// Whether its outcome still holds.
+    fn holds(&self) -> bool {
+        let pause = (PAUSE * 2_u32.pow(self.count.min(8) - 1)).min(MAX_PAUSE);
+        self.at.elapsed() < pause.mul_f64(0.5 + fastrand::f64() / 2.0)
+    }
 }
 
 enum Phase {
-    /// Nobody looks for the server; when and why that ended without one, if anybody did.
-    Lost(Option<(Instant, String)>),
-    Sought,
+    /// Nobody looks for the server; how the last search failed, if one did since there was a server.
+    Lost(Option<Miss>),
+    /// A search is under way; how the one before it failed, if there was no server since.
+    Sought(Option<Miss>),
     /// It is this one; connections to the same server at different times have different numbers.
     Found(u64, Arc<Server>),
 }
@@ -65,13 +100,47 @@ impl std::fmt::Debug for Link {
 
 impl Link {
     /// A link for the farm with this prefix. Connects when it is needed.
-    pub(super) fn open(url: &str, prefix: &str) -> Result<Self, OpenError> {
-        let seeker = Arc::new(Seeker::new(Target::parse(url)?, prefix));
-        Ok(Self { seeker, phase: watch::Sender::new(Phase::Lost(None)), idle: Mutex::default() })
+    pub(super) fn open(url: &str, password_file: Option<&Path>, prefix: &str) -> Result<Self, OpenError> {
+        Ok(Self {
+            seeker: Arc::new(Seeker::new(url, password_file, prefix)?),
+            phase: watch::Sender::new(Phase::Lost(None)),
+            idle: Mutex::default(),
+            warnings: Arc::default(),
+            troubled: AtomicBool::new(false),
+            trouble: Mutex::default(),
+        })
+    }
+
+    /// Why the last call failed, if it did.
+    pub(super) fn trouble(&self) -> Option<String> {
+        self.trouble.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// What an operator should change about the server.
+    pub(super) fn warnings(&self) -> Vec<String> {
+        self.warnings.all()
     }
 
     /// Asks what is answered at once.
     pub(super) async fn ask<T: FromRedisValue>(
+        &self,
+        call: &'static str,
+        question: Question<'_>,
+    ) -> Result<T, RegistryError> {
+        let answer = self.try_ask(call, question).await;
+        let why = match &answer {
+            Ok(_) => None,
+            Err(RegistryError::Away(why)) => Some(why.clone()),
+            Err(error) => Some(error.to_string()),
+        };
+        if why.is_some() || self.troubled.load(Ordering::Relaxed) {
+            self.troubled.store(why.is_some(), Ordering::Relaxed);
+            *self.trouble.lock().unwrap_or_else(PoisonError::into_inner) = why;
+        }
+        answer
+    }
+
+    async fn try_ask<T: FromRedisValue>(
         &self,
         call: &'static str,
         question: Question<'_>,
@@ -84,7 +153,8 @@ impl Link {
                 Err(error) => error,
             };
             self.judge(number, &server, &error);
-            if !(again && is_elsewhere(&error)) {
+            let cut = error.is_connection_dropped() && !ONCE.contains(&call);
+            if !(again && (cut || is_elsewhere(&error))) {
                 return Err(failed(call, &error));
             }
             again = false;
@@ -101,7 +171,10 @@ impl Link {
         let mut phase = self.phase.subscribe();
         let mut connection = match self.idle(number) {
             Some(connection) => connection,
-            None => server.another(LONGEST_FOLLOW + ANSWER).await.map_err(|e| failed(call, &e))?,
+            None => {
+                let another = self.seeker.another(&server, LONGEST_FOLLOW + ANSWER).await;
+                another.map_err(|error| failed(call, &error))?
+            }
         };
         let answer = tokio::select! {
             answer = put(Question::Pipeline(question), &mut connection) => answer,
@@ -140,17 +213,7 @@ impl Link {
 
     /// Drops the connections to a server whose answer says that it is no good.
     fn judge(&self, number: u64, server: &Server, error: &RedisError) {
-        let no_good = match error.kind() {
-            ErrorKind::Server(kind) => {
-                use ServerErrorKind::{ClusterDown, MasterDown, Moved, ReadOnly};
-                matches!(kind, ClusterDown | MasterDown | Moved | ReadOnly)
-            }
-            ErrorKind::Io | ErrorKind::Parse | ErrorKind::AuthenticationFailed => true,
-            // A master that is cut off from its replicas may have been replaced.
-            ErrorKind::Extension => error.code() == Some("NOREPLICAS"),
-            _ => false,
-        };
-        if no_good {
+        if spoils_connection(error) {
             // Only the first who says so moves anything.
             self.phase.send_if_modified(|phase| {
                 let news = phase.is(number);
@@ -170,30 +233,30 @@ impl Link {
         }
         let mut phase = self.phase.subscribe();
         self.search();
-        let found = timeout(CONNECT, phase.wait_for(|phase| !matches!(phase, Phase::Sought))).await;
+        let found = timeout(CONNECT, phase.wait_for(|phase| !matches!(phase, Phase::Sought(_)))).await;
         match found {
             Ok(Ok(phase)) => match &*phase {
                 Phase::Found(number, server) => Ok((*number, Arc::clone(server))),
-                Phase::Lost(Some((_, why))) => Err(RegistryError::Away(why.clone())),
-                Phase::Lost(None) | Phase::Sought => Err(RegistryError::Away("lost again".to_owned())),
+                Phase::Lost(Some(miss)) => Err(RegistryError::Away(miss.why.clone())),
+                Phase::Lost(None) | Phase::Sought(_) => Err(RegistryError::Away("lost again".to_owned())),
             },
             Ok(Err(_)) | Err(_) => Err(RegistryError::Away("not connected in time".to_owned())),
         }
     }
 
-    /// Starts to search, unless somebody does, or just did.
+    /// Starts to search, unless a search is under way, or was a moment ago.
     fn search(&self) {
         let begins = self.phase.send_if_modified(|phase| match phase {
-            Phase::Lost(Some((at, _))) if at.elapsed() < PAUSE => false,
-            Phase::Lost(_) => {
-                *phase = Phase::Sought;
+            Phase::Lost(Some(miss)) if miss.holds() => false,
+            Phase::Lost(miss) => {
+                *phase = Phase::Sought(miss.take());
                 true
             }
-            Phase::Sought | Phase::Found(..) => false,
+            Phase::Sought(_) | Phase::Found(..) => false,
         });
         if begins {
             let search = Search { phase: self.phase.clone() };
-            tokio::spawn(search.run(Arc::clone(&self.seeker)));
+            tokio::spawn(search.run(Arc::clone(&self.seeker), Arc::clone(&self.warnings)));
         }
     }
 }
@@ -204,32 +267,87 @@ struct Search {
 }
 
 impl Search {
-    async fn run(self, seeker: Arc<Seeker>) {
+    async fn run(self, seeker: Arc<Seeker>, warnings: Arc<Warnings>) {
         match timeout(SEARCH, seeker.find()).await {
             Ok(Ok(server)) => {
                 let (host, port) = &server.at;
                 info!(host, port, "connected to the registry");
-                self.end(|| Phase::Found(fastrand::u64(..), Arc::new(server)));
+                let (connection, at) = (server.shared.clone(), server.at.clone());
+                let number = fastrand::u64(..);
+                self.end(|_| Phase::Found(number, Arc::new(server)));
+                if seeker.has_sentinels() {
+                    let eye = Eye { phase: self.phase.clone(), number, at };
+                    tokio::spawn(eye.watch(Arc::downgrade(&seeker)));
+                }
+                drop(seeker);
+                warnings.read(connection).await;
             }
-            Ok(Err(why)) => self.end(|| Phase::Lost(Some((Instant::now(), why)))),
-            Err(_) => self.end(|| Phase::Lost(Some((Instant::now(), "not found in time".to_owned())))),
+            Ok(Err(why)) => self.missed(why),
+            Err(_) => self.missed("not found in time".to_owned()),
         }
     }
 
-    fn end(&self, phase: impl FnOnce() -> Phase) {
-        self.phase.send_if_modified(|now| {
-            let under_way = matches!(now, Phase::Sought);
-            if under_way {
-                *now = phase();
+    fn missed(&self, why: String) {
+        self.end(|before| {
+            // Once for each absence, and once more for each change of what the server says of the credential.
+            if before.as_ref().is_none_or(|before| refusal(&before.why) != refusal(&why)) {
+                warn!(why, "cannot connect to the registry");
             }
-            under_way
+            let count = before.map_or(0, |before| before.count).saturating_add(1);
+            Phase::Lost(Some(Miss { at: Instant::now(), why, count }))
         });
+    }
+
+    fn end(&self, phase: impl FnOnce(Option<Miss>) -> Phase) {
+        self.phase.send_if_modified(|now| {
+            let Phase::Sought(before) = now else { return false };
+            *now = phase(before.take());
+            true
+        });
+    }
+}
+
+/// Watches whether Sentinels name another master than the one that was found.
+struct Eye {
+    phase: watch::Sender<Phase>,
+    number: u64,
+    at: Address,
+}
+
+impl Eye {
+    /// Returns when the server was given up, by this or for another reason, or the link is gone.
+    async fn watch(self, seeker: Weak<Seeker>) {
+        let mut phase = self.phase.subscribe();
+        let mut eye = None;
+        let first = fastrand::usize(..1000);
+        for look in 0_usize.. {
+            tokio::select! {
+                () = sleep(LOOK.mul_f64(0.5 + fastrand::f64() / 2.0)) => {}
+                _ = phase.wait_for(|phase| !phase.is(self.number)) => return,
+            }
+            let Some(seeker) = seeker.upgrade() else { return };
+            if look % LOOKS == 0 {
+                eye = None;
+            }
+            if seeker.has_moved(&self.at, &mut eye, first + look / LOOKS).await {
+                let (host, port) = &self.at;
+                info!(host, port, "Sentinels name another master than the registry's server so far");
+                self.phase.send_if_modified(|phase| {
+                    let same = phase.is(self.number);
+                    if same {
+                        *phase = Phase::Lost(None);
+                    }
+                    same
+                });
+                return;
+            }
+        }
     }
 }
 
 impl Drop for Search {
     fn drop(&mut self) {
-        self.end(|| Phase::Lost(Some((Instant::now(), "the search was broken off".to_owned()))));
+        self.missed("the search was broken off".to_owned());
     }
 }
 
@@ -240,33 +358,5 @@ async fn put<T: FromRedisValue>(
     match question {
         Question::Pipeline(pipeline) => pipeline.query_async(connection).await,
         Question::Script(script) => script.invoke_async(connection).await,
-    }
-}
-
-/// Nothing was done, because another server has the farm.
-fn is_elsewhere(error: &RedisError) -> bool {
-    error.kind() == ErrorKind::Server(ServerErrorKind::Moved)
-}
-
-/// What an error means: Redis cannot serve us now, or it said something this version does not understand.
-///
-/// `ASK` and `TRYAGAIN` mean that the farm's slot is being moved to another node and that a part of its keys has arrived.
-/// That counts as away: a script would see half a farm on either side.
-fn failed(call: &'static str, error: &RedisError) -> RegistryError {
-    let defect = matches!(
-        error.kind(),
-        ErrorKind::Server(ServerErrorKind::ResponseError)
-            | ErrorKind::UnexpectedReturnType
-            | ErrorKind::InvalidClientConfig
-            | ErrorKind::Parse
-    );
-    if defect {
-        return RegistryError::Unexpected { call, what: error.to_string() };
-    }
-    // Operators know the server's own word: LOADING, BUSY, READONLY, MISCONF, OOM, NOREPLICAS, NOAUTH …
-    let why = error.to_string();
-    match error.code() {
-        Some(word) if !why.contains(word) => RegistryError::Away(format!("{word} {why}")),
-        _ => RegistryError::Away(why),
     }
 }

@@ -5,13 +5,16 @@ mod damaged;
 mod link;
 mod packed;
 mod read;
+mod said;
 mod scripts;
 mod seek;
+mod settings;
 mod stream;
 mod url;
 mod write;
 
 use std::collections::HashMap;
+use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use model::{Demand, NodeKind, RendererType, Timing};
@@ -76,10 +79,15 @@ impl Kinds {
 }
 
 impl Redis {
-    pub(crate) fn open(url: &str, farm: &str, timing: Timing) -> Result<Self, OpenError> {
+    pub(crate) fn open(
+        url: &str,
+        password_file: Option<&Path>,
+        farm: &str,
+        timing: Timing,
+    ) -> Result<Self, OpenError> {
         let prefix = format!("{{hatchery:{farm}}}");
         Ok(Self(Arc::new(Shared {
-            link: Link::open(url, &prefix)?,
+            link: Link::open(url, password_file, &prefix)?,
             scripts: Scripts::new(),
             prefix,
             timing,
@@ -90,6 +98,14 @@ impl Redis {
 
     pub(crate) fn timing(&self) -> &Timing {
         &self.0.timing
+    }
+
+    pub(crate) fn trouble(&self) -> Option<String> {
+        self.0.link.trouble()
+    }
+
+    pub(crate) fn warnings(&self) -> Vec<String> {
+        self.0.link.warnings()
     }
 
     fn key(&self, tail: &str) -> String {

@@ -1,22 +1,32 @@
 //! Finding the server that has the farm: the one the URL names, the master that Sentinels name, or the node of a cluster
 //! that serves the farm's slot. All keys of a farm are in one slot, so it is always one server.
 
-use std::sync::{Mutex, PoisonError};
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use redis::aio::MultiplexedConnection;
 use redis::{
-    AsyncConnectionConfig, Client, ConnectionInfo, ErrorKind, RedisError, RedisResult, ServerErrorKind,
-    Value, cmd, from_redis_value, pipe,
+    AsyncConnectionConfig, Client, ConnectionInfo, ErrorKind, RedisConnectionInfo, RedisError, RedisResult,
+    ServerErrorKind, Value, cmd, from_redis_value, pipe,
 };
+use tokio::task::spawn_blocking;
 use tokio::time::timeout;
+use tracing::warn;
 
-use super::url::{Address, Guide, Target};
+use super::said::{code, said};
+use super::url::{Address, Guide, Source, Target};
+use crate::error::OpenError;
 
 /// A call takes well under a millisecond; Redis that needs longer than this is as good as away.
 pub(super) const ANSWER: Duration = Duration::from_secs(1);
 /// To be connected, or to have been told by one who knows.
 pub(super) const CONNECT: Duration = Duration::from_millis(500);
+/// To be connected to the only server there is: no other could be asked meanwhile.
+const CONNECT_ONLY: Duration = Duration::from_secs(2);
+/// To read the files of passwords and certificates again. Those of before serve when it takes longer.
+const READ: Duration = Duration::from_millis(300);
 /// Nodes of a cluster that are remembered.
 const MOST_GUIDES: usize = 64;
 
@@ -25,21 +35,19 @@ pub(super) struct Server {
     pub(super) at: Address,
     /// Who said so.
     told_by: Option<Address>,
-    info: ConnectionInfo,
     /// For calls that do not block.
     pub(super) shared: MultiplexedConnection,
 }
 
-impl Server {
-    /// One more connection to it, on which answers may take so long.
-    pub(super) async fn another(&self, answer: Duration) -> RedisResult<MultiplexedConnection> {
-        connect(self.info.clone(), answer).await
-    }
-}
-
 /// Knows whom to ask.
 pub(super) struct Seeker {
-    target: Target,
+    source: Source,
+    /// As the files were when they could be read last.
+    target: Mutex<Arc<Target>>,
+    /// Set while the files are read; a hung file system holds one thread, not one for each try.
+    reading: Arc<AtomicBool>,
+    /// Why the files could not be read the last time.
+    unread: Mutex<Option<String>>,
     /// The farm's prefix: the cluster's nodes are asked for its slot.
     prefix: String,
     /// In the order in which they are asked.
@@ -47,34 +55,88 @@ pub(super) struct Seeker {
 }
 
 impl Seeker {
-    pub(super) fn new(target: Target, prefix: &str) -> Self {
-        let guides = Mutex::new(target.addresses.clone());
-        Self { target, prefix: prefix.to_owned(), guides }
+    pub(super) fn new(url: &str, password_file: Option<&Path>, prefix: &str) -> Result<Self, OpenError> {
+        let source = Source::new(url, password_file);
+        let target = source.read()?;
+        Ok(Self {
+            guides: Mutex::new(target.addresses.clone()),
+            target: Mutex::new(Arc::new(target)),
+            reading: Arc::default(),
+            unread: Mutex::default(),
+            source,
+            prefix: prefix.to_owned(),
+        })
+    }
+
+    /// What the URL and its files say now. Files that cannot be used are as they were before.
+    async fn target(&self) -> Arc<Target> {
+        if self.source.has_files() && !self.reading.swap(true, Ordering::AcqRel) {
+            let (source, reading) = (self.source.clone(), Arc::clone(&self.reading));
+            let read = spawn_blocking(move || {
+                let target = source.read().map_err(|error| error.to_string());
+                reading.store(false, Ordering::Release);
+                target
+            });
+            let read = match timeout(READ, read).await {
+                Ok(read) => read.unwrap_or_else(|_| Err("the files cannot be read".to_owned())),
+                Err(_) => Err(format!("the files cannot be read within {READ:?}")),
+            };
+            let (target, why) = match read {
+                Ok(target) => (Some(Arc::new(target)), None),
+                Err(why) => (None, Some(why)),
+            };
+            self.note_unread(why);
+            if let Some(target) = target {
+                *self.target.lock().unwrap_or_else(PoisonError::into_inner) = target;
+            }
+        }
+        Arc::clone(&self.target.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn note_unread(&self, why: Option<String>) {
+        let mut unread = self.unread.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(why) = why.as_ref().filter(|why| unread.as_ref() != Some(why)) {
+            warn!(why, "cannot read the registry's password or certificates again: those of before are used");
+        }
+        *unread = why;
+    }
+
+    /// One more connection to a server that was found, on which answers may take so long.
+    pub(super) async fn another(
+        &self,
+        server: &Server,
+        answer: Duration,
+    ) -> RedisResult<MultiplexedConnection> {
+        connect(self.target().await.server(&server.at), CONNECT, answer).await
     }
 
     /// Finds it and connects; else why not.
     pub(super) async fn find(&self) -> Result<Server, String> {
-        if self.target.guide == Guide::Url {
-            let at = &self.target.addresses[0];
-            return self.connected(at, None).await.map_err(|e| format!("{}: {e}", told(at)));
+        let target = self.target().await;
+        if target.guide == Guide::Url {
+            let at = &target.addresses[0];
+            return self
+                .connected(&target, at, None)
+                .await
+                .map_err(|error| format!("{}: {}", told(at), said(&error)));
         }
         let guides = self.guides.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let mut tried: Vec<Address> = Vec::new();
         let mut failed = String::new();
-        let mut note = |at: &Address, error: &dyn std::fmt::Display| {
+        let mut note = |at: &Address, why: &str| {
             let before = if failed.is_empty() { "" } else { "; " };
-            failed = format!("{failed}{before}{}: {error}", told(at));
+            failed = format!("{failed}{before}{}: {why}", told(at));
         };
         for guide in guides {
-            let told = match timeout(CONNECT, self.ask(&guide)).await {
+            let told = match timeout(CONNECT, self.ask(&target, &guide)).await {
                 Ok(Ok(told)) => told,
                 Ok(Err(error)) => {
-                    note(&guide, &error);
+                    note(&guide, &said(&error));
                     self.ask_last(&guide);
                     continue;
                 }
                 Err(_) => {
-                    note(&guide, &"no answer in time");
+                    note(&guide, "no answer in time");
                     self.ask_last(&guide);
                     continue;
                 }
@@ -82,9 +144,9 @@ impl Seeker {
             if tried.contains(&told) {
                 continue;
             }
-            match self.connected(&told, Some(guide)).await {
+            match self.connected(&target, &told, Some(guide)).await {
                 Ok(server) => return Ok(server),
-                Err(error) => note(&told, &error),
+                Err(error) => note(&told, &said(&error)),
             }
             tried.push(told);
         }
@@ -94,7 +156,8 @@ impl Seeker {
     /// This server was lost: whoever named it is asked last, or, if it said itself that another one has the farm, it is
     /// asked first.
     pub(super) fn lost(&self, server: &Server, knows_better: bool) {
-        if knows_better && self.target.guide == Guide::Cluster {
+        let target = Arc::clone(&self.target.lock().unwrap_or_else(PoisonError::into_inner));
+        if knows_better && target.guide == Guide::Cluster {
             let mut guides = self.guides.lock().unwrap_or_else(PoisonError::into_inner);
             guides.retain(|guide| *guide != server.at);
             guides.insert(0, server.at.clone());
@@ -112,9 +175,14 @@ impl Seeker {
         }
     }
 
-    async fn connected(&self, at: &Address, told_by: Option<Address>) -> RedisResult<Server> {
-        let info = self.target.server(at);
-        let mut shared = connect(info.clone(), ANSWER).await?;
+    async fn connected(
+        &self,
+        target: &Target,
+        at: &Address,
+        told_by: Option<Address>,
+    ) -> RedisResult<Server> {
+        let within = if told_by.is_some() { CONNECT } else { CONNECT_ONLY };
+        let mut shared = connect(target.server(at), within, ANSWER).await?;
         // Whoever named it may be behind: it may have been demoted.
         if told_by.is_some() {
             match cmd("ROLE").query_async::<Vec<Value>>(&mut shared).await {
@@ -125,17 +193,14 @@ impl Seeker {
                 Ok(_) => return Err((ErrorKind::Client, "it is not a master").into()),
             }
         }
-        Ok(Server { at: at.clone(), told_by, info, shared })
+        Ok(Server { at: at.clone(), told_by, shared })
     }
 
     /// Asks one who knows where the server is.
-    async fn ask(&self, guide: &Address) -> RedisResult<Address> {
-        let mut connection = connect(self.target.guide(guide), CONNECT).await?;
-        if let Guide::Sentinels(master) = &self.target.guide {
-            let mut ask = cmd("SENTINEL");
-            let told: Option<Address> =
-                ask.arg("GET-MASTER-ADDR-BY-NAME").arg(master).query_async(&mut connection).await?;
-            return told.ok_or_else(|| (ErrorKind::Client, "it knows no master of that name").into());
+    async fn ask(&self, target: &Target, guide: &Address) -> RedisResult<Address> {
+        let mut connection = connect(target.guide(guide), CONNECT, CONNECT).await?;
+        if let Guide::Sentinels(master) = &target.guide {
+            return named_by(&mut connection, master).await;
         }
         let mut ask = pipe();
         ask.cmd("CLUSTER").arg("KEYSLOT").arg(&self.prefix).cmd("CLUSTER").arg("SLOTS");
@@ -157,6 +222,57 @@ impl Seeker {
         owner.ok_or_else(|| (ErrorKind::Client, "it knows nobody who serves the farm's slot").into())
     }
 
+    /// Whether Sentinels name another master than this one: the one on `eye` does, and of all that answer more than not.
+    /// `eye` is a connection to one of them, kept for the next look; `turn` says to which.
+    ///
+    /// The old master of a failover that an operator ordered, or that is cut off from Sentinels alone, goes on as a master for
+    /// ten seconds or more. What is written to it in that time is lost.
+    pub(super) async fn has_moved(
+        &self,
+        at: &Address,
+        eye: &mut Option<MultiplexedConnection>,
+        turn: usize,
+    ) -> bool {
+        let target = self.target().await;
+        let Guide::Sentinels(master) = &target.guide else { return false };
+        let guides = self.guides.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let seen = &guides[turn % guides.len()];
+        let mut connection = match eye.take() {
+            Some(connection) => connection,
+            None => match connect(target.guide(seen), CONNECT, CONNECT).await {
+                Ok(connection) => connection,
+                Err(_) => return false,
+            },
+        };
+        let Ok(named) = named_by(&mut connection, master).await else { return false };
+        *eye = Some(connection);
+        if named == *at {
+            return false;
+        }
+        let (mut here, mut elsewhere) = (0, None);
+        let mut votes = 0;
+        for guide in &guides {
+            match timeout(CONNECT, self.ask(&target, guide)).await {
+                Ok(Ok(named)) if named == *at => here += 1,
+                Ok(Ok(_)) => {
+                    votes += 1;
+                    elsewhere.get_or_insert(guide);
+                }
+                _ => {}
+            }
+        }
+        let Some(first) = elsewhere.filter(|_| votes > here) else { return false };
+        let mut guides = self.guides.lock().unwrap_or_else(PoisonError::into_inner);
+        guides.retain(|guide| guide != first);
+        guides.insert(0, first.clone());
+        true
+    }
+
+    /// Whether [`Self::has_moved`] can ever be true.
+    pub(super) fn has_sentinels(&self) -> bool {
+        matches!(self.target.lock().unwrap_or_else(PoisonError::into_inner).guide, Guide::Sentinels(_))
+    }
+
     /// A cluster outlives the nodes that the URL names.
     fn learn(&self, nodes: Vec<Address>) {
         let mut guides = self.guides.lock().unwrap_or_else(PoisonError::into_inner);
@@ -166,6 +282,14 @@ impl Seeker {
             }
         }
     }
+}
+
+/// The master that a Sentinel names.
+async fn named_by(connection: &mut MultiplexedConnection, master: &str) -> RedisResult<Address> {
+    let mut ask = cmd("SENTINEL");
+    let named: Option<Address> =
+        ask.arg("GET-MASTER-ADDR-BY-NAME").arg(master).query_async(connection).await?;
+    named.ok_or_else(|| (ErrorKind::Client, "it knows no master of that name").into())
 }
 
 /// A node in the answer to `CLUSTER SLOTS`; one that does not know its host is where it was asked.
@@ -180,8 +304,41 @@ fn told((host, port): &Address) -> String {
     format!("{host}:{port}")
 }
 
-async fn connect(info: ConnectionInfo, answer: Duration) -> Result<MultiplexedConnection, RedisError> {
+/// Connects and authenticates. The connection counts only when the server has answered a PING on it, or has said that it
+/// cannot serve now: either comes after its check of the credential.
+async fn connect(
+    info: ConnectionInfo,
+    within: Duration,
+    answer: Duration,
+) -> Result<MultiplexedConnection, RedisError> {
+    let settings = info.redis_settings().clone();
+    // The library's own way drops the server's words when a password is wrong.
+    let info = info.set_redis_settings(RedisConnectionInfo::default().set_skip_set_lib_name());
     let config =
-        AsyncConnectionConfig::new().set_connection_timeout(Some(CONNECT)).set_response_timeout(Some(answer));
-    Client::open(info)?.get_multiplexed_async_connection_with_config(&config).await
+        AsyncConnectionConfig::new().set_connection_timeout(Some(within)).set_response_timeout(Some(answer));
+    let ready = async {
+        let mut connection =
+            Client::open(info)?.get_multiplexed_async_connection_with_config(&config).await?;
+        if let Some(password) = settings.password() {
+            let mut auth = cmd("AUTH");
+            if let Some(user) = settings.username() {
+                auth.arg(user);
+            }
+            auth.arg(password).exec_async(&mut connection).await?;
+        }
+        if settings.db() != 0 {
+            cmd("SELECT").arg(settings.db()).exec_async(&mut connection).await?;
+        }
+        match cmd("PING").exec_async(&mut connection).await {
+            Err(error) if !is_served_later(&error) => Err(error),
+            _ => Ok(connection),
+        }
+    };
+    let late = || RedisError::from(std::io::Error::from(std::io::ErrorKind::TimedOut));
+    timeout(within, ready).await.unwrap_or_else(|_| Err(late()))
+}
+
+/// The server knows who asks, and answers another time.
+fn is_served_later(error: &RedisError) -> bool {
+    code(error).is_some_and(|code| ["LOADING", "BUSY", "MASTERDOWN", "NOPERM"].contains(&code.as_str()))
 }

@@ -1,8 +1,10 @@
 //! What `--registry` says: where Redis is, or whom to ask for it, and how to speak to it.
 //!
+//! [`Source`] is the setting itself with the files that it names; [`Target`] is what it comes to once those files were read.
 //! No message in here quotes a part of a URL: any part may be a piece of a password.
 
 use std::fs;
+use std::path::{Path, PathBuf};
 
 use redis::{
     Client, ClientTlsConfig, ConnectionAddr, ConnectionInfo, IntoConnectionInfo, RedisConnectionInfo,
@@ -39,11 +41,43 @@ pub(super) struct Target {
     guides: ConnectionInfo,
 }
 
-impl Target {
-    pub(super) fn parse(url: &str) -> Result<Self, OpenError> {
-        understand(url).map_err(|why| OpenError::Url { url: without_password(url), why })
+/// The setting, and the files that it names. Their contents may change while the program runs.
+#[derive(Clone)]
+pub(super) struct Source {
+    url: String,
+    /// The password of the server; it goes with the user that the URL names.
+    password_file: Option<PathBuf>,
+}
+
+impl Source {
+    pub(super) fn new(url: &str, password_file: Option<&Path>) -> Self {
+        Self { url: url.to_owned(), password_file: password_file.map(Path::to_owned) }
     }
 
+    /// Whether [`Self::read`] may give another result than before.
+    pub(super) fn has_files(&self) -> bool {
+        self.password_file.is_some() || self.url.contains("?")
+    }
+
+    /// Reads all files and understands the URL. Blocks.
+    pub(super) fn read(&self) -> Result<Target, OpenError> {
+        let password = self.password_file.as_deref().map(password_in).transpose()?;
+        understand(&self.url, password.as_deref())
+            .map_err(|why| OpenError::Url { url: without_password(&self.url), why })
+    }
+}
+
+/// The password in a file, without the line's end.
+fn password_in(file: &Path) -> Result<String, OpenError> {
+    let wrong = |why: &str| OpenError::PasswordFile { file: file.to_owned(), why: why.to_owned() };
+    let text = fs::read_to_string(file).map_err(|error| wrong(&error.to_string()))?;
+    match text.trim_end_matches(['\r', '\n']) {
+        "" => Err(wrong("it is empty")),
+        password => Ok(password.to_owned()),
+    }
+}
+
+impl Target {
     /// How to reach the farm's server, which is here.
     pub(super) fn server(&self, at: &Address) -> ConnectionInfo {
         moved(&self.server, at)
@@ -69,7 +103,7 @@ fn moved(info: &ConnectionInfo, (host, port): &Address) -> ConnectionInfo {
     info.clone().set_addr(addr)
 }
 
-fn understand(url: &str) -> Result<Target, String> {
+fn understand(url: &str, password: Option<&str>) -> Result<Target, String> {
     let (scheme, rest) = url.split_once("://").ok_or("it has no scheme")?;
     let (secure, kind) = match scheme.strip_prefix("redis") {
         Some(kind) => (kind.starts_with('s'), kind.strip_prefix('s').unwrap_or(kind)),
@@ -112,6 +146,16 @@ fn understand(url: &str) -> Result<Target, String> {
         server.get_or_insert(info);
     }
     let server = server.ok_or("it names no server")?;
+    let server = match password {
+        Some(_) if server.redis_settings().password().is_some() => {
+            return Err("it has a password already, and so has --registry-password-file".to_owned());
+        }
+        Some(password) => {
+            let settings = server.redis_settings().clone().set_password(password);
+            server.set_redis_settings(settings)
+        }
+        None => server,
+    };
     let server = settings.secured(server)?;
     let guides = match guide {
         Guide::Sentinels(_) => server.clone().set_redis_settings(settings.sentinel),
@@ -203,7 +247,7 @@ mod tests {
     use super::*;
 
     fn refused(url: &str) -> String {
-        match Target::parse(url) {
+        match Source::new(url, None).read() {
             Ok(_) => panic!("{url} is not refused"),
             Err(error) => error.to_string(),
         }
@@ -244,7 +288,7 @@ mod tests {
 
     #[test]
     fn each_way_to_redis_is_understood() {
-        let target = |url| match Target::parse(url) {
+        let target = |url| match Source::new(url, None).read() {
             Ok(target) => target,
             Err(error) => panic!("{error}"),
         };
@@ -270,6 +314,26 @@ mod tests {
         };
         assert_eq!(of(&server), ("x:5".to_owned(), Some("p".to_owned()), 3));
         assert_eq!(of(&guide), ("y:6".to_owned(), Some("q&".to_owned()), 0));
+
+        let file = tempfile::NamedTempFile::new().unwrap();
+        fs::write(&file, "a:b@/\r\n").unwrap();
+        let with_file = |url| Source::new(url, Some(file.path())).read();
+        for (url, user, of_guide) in [
+            ("redis://host:6379/2", None, Some("a:b@/")),
+            ("rediss://user@host", Some("user"), Some("a:b@/")),
+            ("redis-sentinel://a,b/farm?sentinel-user=x@y", None, None),
+            ("redis-cluster://user@h:1,i", Some("user"), Some("a:b@/")),
+        ] {
+            let target = with_file(url).unwrap_or_else(|error| panic!("{error}"));
+            let server = target.server(&target.addresses[0]);
+            let settings = server.redis_settings();
+            assert_eq!((settings.username(), settings.password()), (user, Some("a:b@/")), "{url}");
+            let guide = target.guide(&target.addresses[0]);
+            assert_eq!(guide.redis_settings().password(), of_guide, "{url}");
+        }
+        assert!(matches!(with_file("redis://:x@host"), Err(OpenError::Url { .. })));
+        fs::write(&file, "\n").unwrap();
+        assert!(matches!(with_file("redis://host"), Err(OpenError::PasswordFile { .. })));
 
         let some = target("redis-cluster://:p@h:1,i");
         assert_eq!((some.guide, some.addresses), (Guide::Cluster, vec![at("h", 1), at("i", 6379)]));

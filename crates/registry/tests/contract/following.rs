@@ -38,7 +38,7 @@ impl Sentinel {
                     let mut asked = [0; 4096];
                     while let Ok(read @ 1..) = stream.read(&mut asked).await {
                         let text = String::from_utf8_lossy(&asked[..read]);
-                        let mut answer = "+OK\r\n".repeat(text.matches("SETINFO").count());
+                        let mut answer = "+PONG\r\n".repeat(text.matches("PING").count());
                         if text.contains("GET-MASTER-ADDR-BY-NAME") {
                             assert!(text.contains("farm"), "{text}");
                             let port = master.borrow().to_string();
@@ -108,6 +108,33 @@ async fn a_mute_or_mistaken_sentinel_is_not_the_last_word() {
 }
 
 #[tokio::test]
+async fn an_old_master_that_does_not_know_it_yet_is_left_for_the_one_that_sentinels_name() {
+    let (old, new) = (RedisServer::start().await, RedisServer::start().await);
+    let sentinels_all = [Sentinel::naming(old.port).await, Sentinel::naming(old.port).await];
+    let [one, two] = &sentinels_all;
+    let registry = Farm::on(&sentinels(&[one.port, two.port])).registry;
+    registry.ping().await.unwrap();
+    let serves = async |server: &RedisServer| {
+        server.does("CONFIG RESETSTAT").await;
+        registry.ping().await.unwrap();
+        let stats: String = server.tell("INFO commandstats").await.unwrap();
+        stats.contains("cmdstat_ping")
+    };
+    assert!(serves(&old).await);
+    // One of two may be mistaken.
+    one.names.send_replace(new.port);
+    sleep(SOON).await;
+    assert!(serves(&old).await);
+    // The old one is there, and is a master as before.
+    two.names.send_replace(new.port);
+    let deadline = Instant::now() + SOON;
+    while !serves(&new).await {
+        assert!(Instant::now() < deadline, "it is still asked");
+        sleep(Duration::from_millis(50)).await;
+    }
+}
+
+#[tokio::test]
 async fn a_demoted_master_counts_as_away_and_is_left_for_the_new_one() {
     let (old, new) = (RedisServer::start().await, RedisServer::start().await);
     new.does(&format!("REPLICAOF 127.0.0.1 {}", old.port)).await;
@@ -127,7 +154,7 @@ async fn a_demoted_master_counts_as_away_and_is_left_for_the_new_one() {
 
     new.does("REPLICAOF NO ONE").await;
     old.does(&format!("REPLICAOF 127.0.0.1 {}", new.port)).await;
-    assert!(is_away(farm.registry.reserve(&csr())).await.contains("ReadOnly"));
+    assert!(is_away(farm.registry.reserve(&csr())).await.contains("READONLY"));
     assert!(matches!(waiting.await.unwrap(), Err(RegistryError::Away(_))));
     // As long as nobody knows of the new one, there is none.
     is_away(farm.registry.reserve(&csr())).await;
@@ -187,7 +214,7 @@ async fn a_slot_is_never_used_while_it_moves_and_at_once_when_it_has() {
     let (old, new) = (from.does("CLUSTER MYID").await, to.does("CLUSTER MYID").await);
     to.does(&format!("CLUSTER SETSLOT {slot} IMPORTING {old}")).await;
     from.does(&format!("CLUSTER SETSLOT {slot} MIGRATING {new}")).await;
-    assert!(is_away(farm.registry.reserve(&csr())).await.contains("Ask"));
+    assert!(is_away(farm.registry.reserve(&csr())).await.contains("ASK"));
     let in_slot = format!("CLUSTER COUNTKEYSINSLOT {slot}");
     assert_eq!(to.tell::<u64>(&in_slot).await.unwrap(), 0, "nothing may begin there");
     let keys: Vec<String> = from.tell(&format!("CLUSTER GETKEYSINSLOT {slot} 1000")).await.unwrap();

@@ -14,6 +14,7 @@ mod interleavings;
 mod judging;
 mod line;
 mod machine;
+mod moods;
 mod nodes;
 mod orders;
 mod owners;

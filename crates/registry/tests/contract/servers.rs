@@ -44,7 +44,7 @@ impl RedisServer {
     }
 
     /// With settings made from two free ports, the first for its clients.
-    async fn with(settings: impl Fn(u16, u16) -> Vec<String>) -> Self {
+    pub(crate) async fn with(settings: impl Fn(u16, u16) -> Vec<String>) -> Self {
         Self::clocked(settings, false).await
     }
 

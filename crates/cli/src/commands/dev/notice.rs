@@ -10,7 +10,10 @@ use crate::output::Columns;
 
 /// Tells it. The first line is for programs. Whoever started it may not care, and may have closed the pipe.
 pub(crate) fn show(settings: &Settings, farm: &Farm) {
-    write(settings, farm, &mut io::stdout().lock()).ok();
+    let mut text = Vec::new();
+    if write(settings, farm, &mut text).is_ok() {
+        role::announce(String::from_utf8_lossy(&text).trim_end());
+    }
 }
 
 fn write(settings: &Settings, farm: &Farm, out: &mut impl Write) -> io::Result<()> {
@@ -41,8 +44,7 @@ fn write(settings: &Settings, farm: &Farm, out: &mut impl Write) -> io::Result<(
     writeln!(out, "\nTry:")?;
     writeln!(out, "  curl -s -X POST {server}/spawn")?;
     writeln!(out, "  hatchery nodes{flag}")?;
-    writeln!(out, "\nCtrl-C ends everything.")?;
-    out.flush()
+    writeln!(out, "\nCtrl-C ends everything.")
 }
 
 /// An address to connect to: one that listens everywhere is reached on loopback.

@@ -1,0 +1,233 @@
+//! Log output that never blocks those who log.
+//!
+//! Standard error may be a pipe whose reader has stopped. A thread that writes to it then waits for ever, and with it every
+//! task of the runtime that wants to log. So lines go into a bounded buffer, and one thread of its own writes them, many at
+//! a time. While the buffer is full, lines are dropped whole and counted: service goes on. When the writer works again,
+//! what was dropped is reported once.
+//!
+//! The buffer is bounded in bytes, because callers choose how long some lines are. The count is one for the process, as
+//! standard error is; every role shows it in its metrics.
+
+use std::io::{self, ErrorKind, Write};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::Duration;
+
+/// Bytes that wait to be written at the most; as many again may be under way.
+pub const MAX_BUFFERED: usize = 1 << 20;
+/// Between two tries to write to what takes nothing now and does not block either.
+const RETRY: Duration = Duration::from_millis(10);
+
+static DROPPED: AtomicU64 = AtomicU64::new(0);
+
+/// Lines that this process did not write: dropped because the buffer was full, or refused by what they were written to.
+#[must_use]
+pub fn dropped_lines() -> u64 {
+    DROPPED.load(Ordering::Relaxed)
+}
+
+/// A place to log to. Cloning is cheap; all clones share the buffer.
+#[derive(Debug, Clone)]
+pub struct LogOutput(Arc<Shared>);
+
+#[derive(Debug, Default)]
+struct Shared {
+    state: Mutex<State>,
+    /// There is something to write.
+    filled: Condvar,
+    /// All was written.
+    written: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    lines: Vec<u8>,
+    /// The thread has taken lines that it has not written yet.
+    writing: bool,
+    /// Lines dropped since the last report.
+    dropped: u64,
+}
+
+impl Shared {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl LogOutput {
+    /// Starts the thread that writes to `sink`. It calls `report` with the number of lines that were dropped, once it can
+    /// write again; what `report` logs has room.
+    ///
+    /// # Errors
+    /// There is no thread to be had.
+    pub fn start(
+        sink: impl Write + Send + 'static,
+        report: impl Fn(u64) + Send + 'static,
+    ) -> io::Result<Self> {
+        let shared = Arc::<Shared>::default();
+        let theirs = Arc::clone(&shared);
+        thread::Builder::new().name("log".to_owned()).spawn(move || write_lines(&theirs, sink, &report))?;
+        Ok(Self(shared))
+    }
+
+    /// Waits until everything is written, and no longer than this. Whether it is.
+    #[must_use]
+    pub fn flush_within(&self, limit: Duration) -> bool {
+        let waits = |state: &mut State| state.writing || !state.lines.is_empty();
+        let waited = self.0.written.wait_timeout_while(self.0.state(), limit, waits);
+        let (_state, outcome) = waited.unwrap_or_else(PoisonError::into_inner);
+        !outcome.timed_out()
+    }
+}
+
+impl Write for LogOutput {
+    /// Takes whole lines: all of them, or, when there is no room, none. Either way it does not wait, and does not fail.
+    fn write(&mut self, lines: &[u8]) -> io::Result<usize> {
+        let mut state = self.0.state();
+        if state.lines.len() + lines.len() > MAX_BUFFERED {
+            let count = count(lines);
+            state.dropped += count;
+            DROPPED.fetch_add(count, Ordering::Relaxed);
+        } else {
+            state.lines.extend_from_slice(lines);
+            self.0.filled.notify_one();
+        }
+        Ok(lines.len())
+    }
+
+    /// Does nothing, or it would have to wait: see [`Self::flush_within`].
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+fn count(lines: &[u8]) -> u64 {
+    let ends = lines.iter().filter(|byte| **byte == b'\n').count();
+    u64::try_from(ends).unwrap_or(u64::MAX)
+}
+
+fn write_lines(shared: &Shared, mut sink: impl Write, report: &impl Fn(u64)) {
+    let mut batch = Vec::new();
+    loop {
+        let dropped = {
+            let mut state = shared.state();
+            state.writing = false;
+            if state.lines.is_empty() {
+                shared.written.notify_all();
+            }
+            while state.lines.is_empty() {
+                state = shared.filled.wait(state).unwrap_or_else(PoisonError::into_inner);
+            }
+            std::mem::swap(&mut batch, &mut state.lines);
+            state.writing = true;
+            std::mem::take(&mut state.dropped)
+        };
+        // The buffer is empty now, so the report finds room, right behind the lines that were kept.
+        if dropped > 0 {
+            report(dropped);
+        }
+        let left = write_all(&mut sink, &batch);
+        if left > 0 {
+            // What takes no lines takes no report of it either; the count is all that shows it.
+            DROPPED.fetch_add(count(&batch[batch.len() - left..]), Ordering::Relaxed);
+        }
+        batch.clear();
+        batch.shrink_to(MAX_BUFFERED / 16);
+    }
+}
+
+/// Writes everything; how many bytes could not be written.
+fn write_all(sink: &mut impl Write, mut bytes: &[u8]) -> usize {
+    while !bytes.is_empty() {
+        match sink.write(bytes) {
+            Ok(0) => break,
+            Ok(count) => bytes = &bytes[count..],
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            // Somebody who shares the terminal has made it so.
+            Err(error) if error.kind() == ErrorKind::WouldBlock => thread::park_timeout(RETRY),
+            Err(_) => break,
+        }
+    }
+    sink.flush().ok();
+    bytes.len()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{PipeReader, Read};
+    use std::sync::mpsc;
+
+    use super::*;
+
+    const SOON: Duration = Duration::from_secs(10);
+    /// The count is one for the process, so tests that look at it take turns.
+    static COUNT: Mutex<()> = Mutex::new(());
+
+    /// An output that ends in a pipe, and what it reports.
+    fn piped() -> (LogOutput, PipeReader, mpsc::Receiver<u64>) {
+        let (reader, writer) = io::pipe().unwrap();
+        let (reports, reported) = mpsc::channel();
+        let output = LogOutput::start(writer, move |lines| reports.send(lines).unwrap()).unwrap();
+        (output, reader, reported)
+    }
+
+    #[test]
+    fn what_is_logged_is_written_in_order() {
+        let (mut output, mut reader, _reported) = piped();
+        for line in 0..100 {
+            writeln!(output, "line {line}").unwrap();
+        }
+        assert!(output.flush_within(SOON));
+        let expected: String = (0..100).map(|line| format!("line {line}\n")).collect();
+        let mut read = vec![0; expected.len()];
+        reader.read_exact(&mut read).unwrap();
+        assert_eq!(String::from_utf8(read).unwrap(), expected);
+    }
+
+    #[test]
+    fn a_full_pipe_that_is_not_read_costs_lines_and_no_time() {
+        let _turn = COUNT.lock();
+        let (output, mut reader, reported) = piped();
+        let line = format!("{}\n", "x".repeat(1023));
+        let before = dropped_lines();
+        // The pipe takes 64 KiB; one buffer is with the thread, one is filled.
+        let total = 4 * MAX_BUFFERED / line.len();
+        let (logged, all_logged) = mpsc::channel();
+        let (mut theirs, text) = (output.clone(), line.clone());
+        thread::spawn(move || {
+            for _ in 0..total {
+                theirs.write_all(text.as_bytes()).unwrap();
+            }
+            logged.send(()).unwrap();
+        });
+        all_logged.recv_timeout(SOON).expect("nobody who logs waits");
+        let dropped = dropped_lines() - before;
+        assert!(dropped > 0, "nothing was dropped");
+        assert!(!output.flush_within(Duration::from_millis(20)), "it cannot be written");
+
+        let kept = total - usize::try_from(dropped).unwrap();
+        let mut read = vec![0; kept * line.len()];
+        reader.read_exact(&mut read).unwrap();
+        assert!(read.chunks(line.len()).all(|chunk| chunk == line.as_bytes()), "whole lines only");
+        // The thread may have begun late, and have reported what was dropped before that.
+        let mut told = 0;
+        while told < dropped {
+            told += reported.recv_timeout(SOON).unwrap();
+        }
+        assert_eq!(told, dropped);
+        assert!(output.flush_within(SOON));
+    }
+
+    #[test]
+    fn lines_that_are_refused_are_counted() {
+        let _turn = COUNT.lock();
+        let (mut output, reader, reported) = piped();
+        drop(reader);
+        let before = dropped_lines();
+        output.write_all(b"one\ntwo\n").unwrap();
+        assert!(output.flush_within(SOON));
+        assert!(dropped_lines() - before >= 2);
+        assert!(reported.try_recv().is_err());
+    }
+}

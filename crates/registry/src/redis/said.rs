@@ -1,0 +1,107 @@
+//! What an error of Redis says and means.
+
+use redis::{ErrorKind, RedisError, ServerErrorKind};
+
+use crate::error::RegistryError;
+
+/// An error in the server's own words, code first (`NOREPLICAS Not enough good replicas to write.`); any other error as it
+/// describes itself.
+pub(super) fn said(error: &RedisError) -> String {
+    match error.clone().into_server_errors().as_deref() {
+        Some([(_, first), ..]) => {
+            format!("{} {}", first.code(), first.details().unwrap_or_default()).trim_end().to_owned()
+        }
+        _ => error.to_string(),
+    }
+}
+
+/// The first word of what the server said, if it said something.
+pub(super) fn code(error: &RedisError) -> Option<String> {
+    let errors = error.clone().into_server_errors()?;
+    errors.first().map(|(_, first)| first.code().to_owned())
+}
+
+/// The word with which a server refuses a credential, in an error's text.
+pub(super) fn refusal(why: &str) -> Option<&'static str> {
+    ["NOAUTH", "WRONGPASS", "NOPERM"].into_iter().find(|word| why.contains(word))
+}
+
+/// Nothing was done, because another server has the farm.
+pub(super) fn is_elsewhere(error: &RedisError) -> bool {
+    error.kind() == ErrorKind::Server(ServerErrorKind::Moved)
+}
+
+/// The connection cannot be used any more, or leads to the wrong server or with the wrong credential.
+///
+/// `LOADING`, `BUSY`, `OOM` and `MISCONF` are not among them: a new connection would meet the same.
+pub(super) fn spoils_connection(error: &RedisError) -> bool {
+    match error.kind() {
+        ErrorKind::Io | ErrorKind::Parse | ErrorKind::AuthenticationFailed => true,
+        // A master that is cut off from its replicas may have been replaced; `NOAUTH` wants the credential again.
+        _ => code(error).is_some_and(|code| {
+            ["CLUSTERDOWN", "MASTERDOWN", "MOVED", "READONLY", "NOREPLICAS", "NOAUTH"]
+                .contains(&code.as_str())
+        }),
+    }
+}
+
+/// Redis cannot serve us now, or it said something this version does not understand.
+///
+/// `ASK` and `TRYAGAIN` mean that the farm's slot is being moved to another node and that a part of its keys has arrived.
+/// That counts as away: a script would see half a farm on either side.
+pub(super) fn failed(call: &'static str, error: &RedisError) -> RegistryError {
+    let defect = matches!(
+        error.kind(),
+        ErrorKind::Server(ServerErrorKind::ResponseError)
+            | ErrorKind::UnexpectedReturnType
+            | ErrorKind::InvalidClientConfig
+            | ErrorKind::Parse
+    );
+    if defect {
+        RegistryError::Unexpected { call, what: said(error) }
+    } else {
+        RegistryError::Away(said(error))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What a client makes of these bytes from a server.
+    fn error(line: &str) -> RedisError {
+        match redis::parse_redis_value(format!("-{line}\r\n").as_bytes()) {
+            Ok(redis::Value::ServerError(error)) => error.into(),
+            other => panic!("{line} is no error: {other:?}"),
+        }
+    }
+
+    #[test]
+    fn every_refusal_of_a_server_counts_as_away_and_keeps_its_word() {
+        for (line, spoils) in [
+            ("LOADING Redis is loading the dataset in memory", false),
+            ("BUSY Redis is busy running a script. You can only call SCRIPT KILL or SHUTDOWN NOSAVE.", false),
+            ("MASTERDOWN Link with MASTER is down and replica-serve-stale-data is set to 'no'.", true),
+            ("CLUSTERDOWN The cluster is down", true),
+            ("NOREPLICAS Not enough good replicas to write.", true),
+            ("OOM command not allowed when used memory > 'maxmemory'.", false),
+            ("READONLY You can't write against a read only replica.", true),
+            (
+                "MISCONF Redis is configured to save RDB snapshots, but it is unable to persist on disk.",
+                false,
+            ),
+            ("NOAUTH Authentication required.", true),
+            ("WRONGPASS invalid username-password pair or user is disabled.", false),
+            ("NOPERM User x has no permissions to run the 'ping' command", false),
+            ("TRYAGAIN Multiple keys request during rehashing of slot", false),
+        ] {
+            let error = error(line);
+            let RegistryError::Away(why) = failed("call", &error) else { panic!("{line} is no outage") };
+            assert_eq!(why, line);
+            assert_eq!(spoils_connection(&error), spoils, "{line}");
+        }
+        let defect = error("ERR unknown command");
+        assert!(matches!(failed("call", &defect), RegistryError::Unexpected { .. }));
+        assert!(!spoils_connection(&defect));
+    }
+}

@@ -1,0 +1,215 @@
+//! A Redis that changes its credentials, cuts connections, is busy, or is set up to forget.
+
+use std::cell::Cell;
+use std::fs;
+use std::path::Path;
+use std::time::Duration;
+
+use model::Timing;
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
+use registry::{Registry, RegistryError};
+use tokio::time::{Instant, sleep};
+
+use crate::servers::RedisServer;
+
+/// A farm has its registry back within this time after a change is complete.
+const SOON: Duration = Duration::from_secs(2);
+
+fn open(url: &str, password: Option<&Path>) -> Registry {
+    Registry::open_with(url, password, "test", Timing::FARM).unwrap()
+}
+
+/// Why a call fails.
+async fn refused(registry: &Registry) -> String {
+    match registry.ping().await {
+        Err(RegistryError::Away(why)) => why,
+        other => panic!("it must be away, not {other:?}"),
+    }
+}
+
+/// Waits until calls succeed again.
+async fn recovers(registry: &Registry) {
+    let deadline = Instant::now() + SOON;
+    while let Err(error) = registry.ping().await {
+        assert!(Instant::now() < deadline, "{error}");
+        sleep(Duration::from_millis(20)).await;
+    }
+    assert_eq!(registry.trouble(), None);
+}
+
+#[tokio::test]
+async fn a_renewed_password_is_read_for_the_next_connection() {
+    let redis = RedisServer::start().await;
+    redis.does("ACL SETUSER farm on >one ~* &* +@all").await;
+    let file = tempfile::NamedTempFile::new().unwrap();
+    fs::write(&file, "one\n").unwrap();
+    let registry = open(&format!("redis://farm@127.0.0.1:{}", redis.port), Some(file.path()));
+    registry.ping().await.unwrap();
+
+    // Redis first, then the file: between them the word of the server is known.
+    redis.does("ACL SETUSER farm resetpass >two").await;
+    redis.tell::<i64>("CLIENT KILL USER farm").await.unwrap();
+    assert!(refused(&registry).await.contains("WRONGPASS"));
+    assert!(registry.trouble().unwrap().contains("WRONGPASS"));
+    fs::write(&file, "two\n").unwrap();
+    recovers(&registry).await;
+
+    // The file first, then Redis.
+    fs::write(&file, "three\n").unwrap();
+    redis.does("ACL SETUSER farm resetpass >three").await;
+    redis.tell::<i64>("CLIENT KILL USER farm").await.unwrap();
+    registry.ping().await.unwrap();
+
+    // A file that is gone takes nothing away: the password of before is still right.
+    fs::remove_file(&file).unwrap();
+    redis.tell::<i64>("CLIENT KILL USER farm").await.unwrap();
+    registry.ping().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_connection_counts_only_when_the_server_knows_who_asks() {
+    let redis = RedisServer::start().await;
+    redis.does("ACL SETUSER default resetpass >secret").await;
+    let none = open(&redis.url(), None);
+    assert!(refused(&none).await.contains("NOAUTH"));
+    let wrong = open(&format!("redis://:wrong@127.0.0.1:{}", redis.port), None);
+    assert!(refused(&wrong).await.contains("WRONGPASS"));
+    let right = open(&format!("redis://:secret@127.0.0.1:{}/3", redis.port), None);
+    right.ping().await.unwrap();
+    right.nodes().await.unwrap();
+}
+
+/// What a farm and its Redis need to trust each other.
+struct Pair {
+    ca: String,
+    cert: String,
+    key: String,
+}
+
+impl Pair {
+    fn new() -> Self {
+        let mut params = CertificateParams::default();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let ca = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
+        let key = KeyPair::generate().unwrap();
+        let mut params = CertificateParams::new(vec!["localhost".to_owned()]).unwrap();
+        params.distinguished_name.push(DnType::CommonName, "localhost");
+        let cert = params.signed_by(&key, &ca).unwrap().pem();
+        Self { ca: ca.pem(), cert, key: key.serialize_pem() }
+    }
+
+    fn write(&self, dir: &Path) {
+        fs::write(dir.join("ca.pem"), &self.ca).unwrap();
+        fs::write(dir.join("cert.pem"), &self.cert).unwrap();
+        fs::write(dir.join("key.pem"), &self.key).unwrap();
+    }
+}
+
+#[tokio::test]
+async fn renewed_certificates_are_read_for_the_next_connection() {
+    let dir = tempfile::tempdir().unwrap();
+    Pair::new().write(dir.path());
+    let [ca, cert, key] =
+        ["ca.pem", "cert.pem", "key.pem"].map(|name| dir.path().join(name).display().to_string());
+    let secure = Cell::new(0);
+    let redis = RedisServer::with(|port, other| {
+        secure.set(other);
+        let (port, other) = (port.to_string(), other.to_string());
+        [
+            ["--port", &port],
+            ["--tls-port", &other],
+            ["--tls-ca-cert-file", &ca],
+            ["--tls-cert-file", &cert],
+            ["--tls-key-file", &key],
+        ]
+        .concat()
+        .into_iter()
+        .map(str::to_owned)
+        .collect()
+    })
+    .await;
+    let url = format!("rediss://localhost:{}?ca={ca}&cert={cert}&key={key}", secure.get());
+    let registry = open(&url, None);
+    recovers(&registry).await;
+
+    // Another authority: with the old files no new connection comes about, on either side.
+    Pair::new().write(dir.path());
+    redis.does(&format!("CONFIG SET tls-ca-cert-file {ca} tls-cert-file {cert} tls-key-file {key}")).await;
+    redis.tell::<i64>("CLIENT KILL TYPE normal SKIPME yes").await.unwrap();
+    recovers(&registry).await;
+}
+
+#[tokio::test]
+async fn a_call_whose_connection_is_cut_is_made_again() {
+    let redis = RedisServer::start().await;
+    let registry = open(&redis.url(), None);
+    for _ in 0..20 {
+        registry.nodes().await.unwrap();
+        redis.tell::<i64>("CLIENT KILL TYPE normal SKIPME yes").await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_busy_server_is_away_and_meets_no_storm_of_connections() {
+    let redis = RedisServer::start().await;
+    redis.does("CONFIG SET busy-reply-threshold 1").await;
+    let registry = open(&redis.url(), None);
+    registry.ping().await.unwrap();
+    let connections = async || {
+        let stats: String = redis.tell("INFO stats").await.unwrap();
+        let line = stats.lines().find_map(|line| line.strip_prefix("total_connections_received:"));
+        line.unwrap().parse::<u64>().unwrap()
+    };
+    let before = connections().await;
+    let url = redis.url();
+    let script = tokio::spawn(async move {
+        let mut connection =
+            redis::Client::open(url).unwrap().get_multiplexed_async_connection().await.unwrap();
+        let endless = redis::cmd("EVAL").arg("while true do end").arg(0).to_owned();
+        endless.exec_async(&mut connection).await
+    });
+    let deadline = Instant::now() + SOON;
+    while registry.ping().await.is_ok() {
+        assert!(Instant::now() < deadline, "it is never busy");
+    }
+    for _ in 0..100 {
+        assert!(refused(&registry).await.starts_with("BUSY"));
+    }
+    let late = open(&redis.url(), None);
+    assert!(refused(&late).await.starts_with("BUSY"));
+    assert!(registry.trouble().unwrap().starts_with("BUSY"));
+    redis.does("SCRIPT KILL").await;
+    script.abort();
+    recovers(&registry).await;
+    recovers(&late).await;
+    // The script's, the late one's, the one that kills, and that of this question.
+    let made = connections().await - before;
+    assert!(made <= 5, "{made} connections were made");
+}
+
+#[tokio::test]
+async fn a_server_that_evicts_is_warned_of_as_long_as_it_does() {
+    let redis = RedisServer::start().await;
+    redis.does("CONFIG SET maxmemory 100mb maxmemory-policy allkeys-lru").await;
+    redis.does("ACL SETUSER blind on nopass ~* &* +@all -info").await;
+    let registry = open(&redis.url(), None);
+    registry.ping().await.unwrap();
+    let warned = async |expected: bool| {
+        let deadline = Instant::now() + SOON;
+        while registry.warnings().is_empty() == expected {
+            assert!(Instant::now() < deadline, "{:?}", registry.warnings());
+            sleep(Duration::from_millis(10)).await;
+        }
+    };
+    warned(true).await;
+    assert!(registry.warnings()[0].contains("allkeys-lru"), "{:?}", registry.warnings());
+    redis.does("CONFIG SET maxmemory-policy noeviction").await;
+    redis.tell::<i64>("CLIENT KILL TYPE normal SKIPME yes").await.unwrap();
+    registry.ping().await.unwrap();
+    warned(false).await;
+
+    // Nobody must be allowed to ask for its settings.
+    let blind = open(&format!("redis://blind:x@127.0.0.1:{}", redis.port), None);
+    blind.ping().await.unwrap();
+    assert!(blind.warnings().is_empty());
+}
