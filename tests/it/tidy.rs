@@ -182,3 +182,18 @@ fn every_dependency_comes_from_the_registry_or_this_repository() {
         .collect();
     assert_eq!(bad, Vec::<String>::new());
 }
+
+#[test]
+fn the_table_of_failures_names_tests_that_exist() {
+    let table = read("docs/failures.md");
+    let named = table.split('`').filter(|word| word.contains("::") && !word.contains(' '));
+    let mut count = 0;
+    for name in named {
+        let (module, function) = name.split_once("::").unwrap();
+        let file = if module == "stories" { "tests/stories/main.rs".to_owned() } else { format!("tests/it/{module}.rs") };
+        let text = read(&file);
+        assert!(text.contains(&format!("async fn {function}()")), "{file} has no {function}");
+        count += 1;
+    }
+    assert!(count > 30, "{count}");
+}
