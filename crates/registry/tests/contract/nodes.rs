@@ -68,7 +68,7 @@ on_all! {
         }
         assert!(farm.registry.set_eligibility(&id("a"), Eligibility::Eligible, None, None).await.unwrap().is_some());
         farm.take(&csr()).await;
-        assert!(farm.registry.set_eligibility(&id("nobody"), Eligibility::Cordoned, None, None).await.unwrap().is_none());
+        assert_eq!(farm.registry.set_eligibility(&id("nobody"), Eligibility::Cordoned, None, None).await.unwrap(), None);
     }
 }
 
