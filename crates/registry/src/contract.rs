@@ -166,7 +166,8 @@ impl Registry {
     }
 
     /// Gives back the slot that a reserve took whose answer was lost, if it took one, on whatever node. Does nothing once
-    /// the agent has reported the spawn. Costs as much as there are reservations that nobody confirmed yet.
+    /// the agent has reported the spawn. Looks at the newest reservations that are not confirmed yet, a bounded number of
+    /// them; an older one expires.
     ///
     /// # Errors
     /// The registry is away.

@@ -1,4 +1,4 @@
-//! Who judges heartbeats must have been there to receive them.
+//! A registry that judges heartbeats must have been there to receive them.
 //!
 //! The registry notes when it last judged; front doors have it judge about once a second. When much more than that has
 //! passed (it was stopped or down, no front door asked, its clock was set), or time went backwards, the silence of nodes counts
@@ -15,7 +15,7 @@ pub(crate) struct Judgement {
 }
 
 impl Judgement {
-    /// Whether nobody has judged for so long before `now` that silence says nothing.
+    /// Whether the last judgement is so long before `now` that silence says nothing.
     fn was_away(self, now: Timestamp, timing: &Timing) -> bool {
         self.at.is_none_or(|at| now < at || now.since(at) > timing.stale * 2 / 3) || self.grace > now
     }

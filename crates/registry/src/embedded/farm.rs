@@ -354,7 +354,7 @@ impl Farm {
         None
     }
 
-    /// Whether somebody with a lower number waits for a slot that nodes of this kind have, and can use it.
+    /// Whether a waiter with a lower number could use a slot that nodes of this kind have.
     fn is_overtaking(&mut self, kind: &NodeKind, number: u64) -> bool {
         if self.line.is_empty() {
             return false;

@@ -42,7 +42,7 @@ impl Line {
         self.tickets.contains_key(&ticket)
     }
 
-    /// Whether somebody with a lower number waits in a queue whose nodes to avoid leave something to use. Drops places that
+    /// Whether a waiter with a lower number is in a queue and can use what its nodes to avoid leave. Drops places that
     /// were not kept.
     pub(super) fn has_before(
         &mut self,

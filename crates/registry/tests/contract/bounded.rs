@@ -137,7 +137,7 @@ impl Busy {
         call!(registry.settle(&"order-2".parse().unwrap(), Uuid::nil(), None)).unwrap();
         call!(registry.set_eligibility(&node, model::Eligibility::Eligible, None, None)).unwrap();
         call!(registry.nodes()).unwrap();
-        call!(registry.living(&[node.clone()])).unwrap();
+        call!(registry.living(std::slice::from_ref(&node))).unwrap();
         call!(registry.spawns(&SpawnFilter { limit: 9, ..SpawnFilter::default() })).unwrap();
         call!(registry.position()).unwrap();
         call!(registry.locate(self.spawn)).ok();

@@ -129,9 +129,9 @@ on_all! {
         }
         assert_eq!(health(farm, "sick").await, NodeHealth::default());
         let events = farm.registry.follow(from_here, Duration::ZERO).await.unwrap().events;
-        let told: Vec<_> = events.iter().map(|event| (event.kind, event.data["health"].clone())).collect();
-        let [(EventKind::NodeFailing, first), (EventKind::NodeRecovered, last)] = &told[..] else {
-            panic!("{told:?}")
+        let news: Vec<_> = events.iter().map(|event| (event.kind, event.data["health"].clone())).collect();
+        let [(EventKind::NodeFailing, first), (EventKind::NodeRecovered, last)] = &news[..] else {
+            panic!("{news:?}")
         };
         let first: NodeHealth = serde_json::from_value(first.clone()).unwrap();
         assert_eq!((first.state, first.reason.as_deref()), (HealthState::Failing, Some("csr: exit code 6")));
@@ -173,7 +173,7 @@ on_all! {
         assert_eq!(standing, Standing::Probe);
         assert_eq!(chosen(farm, csr().avoid(&first)).await, to("good", Standing::Good));
         let good = farm.take(&csr().avoid("one").avoid("two")).await;
-        // Without another node for a second try it is no probe, and nobody else's is put off.
+        // Without another node for a second try it is no probe, and no other node's is put off.
         let (node, standing) = chosen(farm, csr()).await;
         assert_eq!(standing, Standing::LastChoice);
         farm.registry.release(&good.node, good.spawn).await.unwrap();
@@ -351,7 +351,7 @@ on_all! {
 on_all! {
     async fn outcomes_of_nodes_that_are_not_known_are_left_alone(farm: &Farm) {
         for outcome in [failed(), Outcome::Ready, Outcome::Nothing] {
-            learn(farm, "nobody", outcome).await;
+            learn(farm, "unknown", outcome).await;
         }
         assert!(farm.registry.nodes().await.unwrap().is_empty());
         assert!(matches!(farm.reserve(&csr()).await, Reserved::NoMatch { known: false, .. }));
@@ -368,7 +368,7 @@ on_all! {
         assert_eq!(farm.reserve(&csr().label("colour", "red").place(first)).await, Reserved::Full);
         sicken(farm, "red").await;
         farm.registry.release(&held.node, held.spawn).await.unwrap();
-        assert_eq!(chosen(farm, csr()).await, to("blue", Standing::Good), "that slot is somebody else's");
+        assert_eq!(chosen(farm, csr()).await, to("blue", Standing::Good), "that slot is the first waiter's");
         assert_eq!(farm.reserve(&csr().label("colour", "red")).await, Reserved::Full);
         let got = farm.take(&csr().label("colour", "red").place(first)).await;
         assert_eq!(got.standing, Standing::LastChoice);

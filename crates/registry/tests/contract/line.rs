@@ -142,7 +142,7 @@ on_all! {
 }
 
 on_all! {
-    async fn those_who_must_avoid_the_only_free_node_hold_up_nobody_who_can_use_it(farm: &Farm) {
+    async fn waiters_that_must_avoid_the_only_free_node_do_not_hold_up_those_that_can_use_it(farm: &Farm) {
         Agent::new("free", 1).beat(farm).await;
         Agent::new("full", 1).beat(farm).await;
         let held = farm.take(&csr().avoid("free")).await;

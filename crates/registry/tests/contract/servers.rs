@@ -189,7 +189,7 @@ fn command(dir: &TempDir, settings: &[String], has_clock: bool) -> Command {
             .map(|entry| entry.path().join("faketime/libfaketimeMT.so.1"))
             .find(|library| library.exists())
             .expect("libfaketime is installed (apt-get install libfaketime)");
-        // Redis' own allocator asks for the time before the library is ready to tell it; the C library's does not.
+        // Redis' own allocator asks for the time before the library is ready to answer; the C library's does not.
         command
             .env("LD_PRELOAD", format!("{} libc.so.6", library.display()))
             .env("FAKETIME_TIMESTAMP_FILE", clock_file(dir))

@@ -1,5 +1,5 @@
--- Who judges heartbeats must have been there to receive them. The registry notes when it last judged; front doors have it
--- judge about once a second. When much more than that has passed (it was stopped or down, nobody asked, its clock was set), or
+-- A registry that judges heartbeats must have been there to receive them. The registry notes when it last judged; front doors have it
+-- judge about once a second. When much more than that has passed (it was stopped or down, no front door asked, its clock was set), or
 -- time went backwards, the silence of nodes counts from now: `grace`.
 local JUDGE = P .. ':judge'
 local grace

@@ -1,5 +1,5 @@
 -- Gives back the slot that a reserve took whose answer was lost, wherever it is; not one whose spawn the agent has reported.
--- Only reservations that nobody confirmed yet have an expiry, so there are few to look through: the newest ones. One that is
+-- Only reservations that are not confirmed yet have an expiry, so there are few to look through: the newest ones. One that is
 -- older expires.
 -- ARGV: spawn. Returns nothing.
 local MAX_LOOKS = 4096

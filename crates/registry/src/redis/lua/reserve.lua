@@ -60,7 +60,7 @@ end
 
 local function indexes(kind, r) return P .. ':open:' .. kind .. ':' .. r, P .. ':failing:' .. kind .. ':' .. r end
 
--- Whether somebody could use a node of these indexes: it is of no use to who must avoid them all.
+-- Whether a waiter can use a node of these indexes: it must not have to avoid them all.
 local function can_use(holder, open, failing)
   local avoids = call('HGET', P .. ':avoids', holder)
   if not avoids then return true end
@@ -71,7 +71,7 @@ local function can_use(holder, open, failing)
   return left > 0
 end
 
--- Whether somebody with a lower number waits in a queue for a slot that it could use. Drops places that are not kept. When
+-- Whether a waiter with a lower number is in a queue for a slot that it can use. Drops places that are not kept. When
 -- that takes too many looks it is taken to be so; the next call looks further.
 local function is_behind(queue, open, failing)
   local rank = 0
@@ -90,7 +90,7 @@ local function is_behind(queue, open, failing)
   return true
 end
 
--- Whether somebody with a lower number waits for a slot that nodes of this kind have.
+-- Whether a waiter with a lower number can use a slot that nodes of this kind have.
 local overtakes = {}
 local function is_overtaking(kind)
   if overtakes[kind] == nil then
