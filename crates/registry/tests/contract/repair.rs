@@ -187,8 +187,16 @@ async fn any_field_of_a_node_that_is_lost_or_nonsense_is_right_within_five_heart
                 farm.survives(&format!("{field} nonsense"), &cmd(&["HSET", &key, &field, "nonsense"])).await;
             }
         }
-        for count in ["-1", "77"] {
+        for count in ["-1", "77", "1e300", "nan"] {
             farm.survives("a wrong count", &cmd(&["HSET", &key, "gused", count])).await;
+        }
+        for field in ["gen", "serial", "beats", "life"] {
+            for count in ["-1", "1e300", "nan"] {
+                farm.survives(field, &cmd(&["HSET", &key, field, count])).await;
+            }
+        }
+        for drain in ["{}", "[]", "5"] {
+            farm.survives("a drain", &cmd(&["HSET", &key, "drain", drain])).await;
         }
     }
 }

@@ -39,6 +39,12 @@ local now = math.floor(now_us / 1000)
 -- Lua would write large numbers as 1.7e+15.
 local function int(n) return string.format('%.0f', n) end
 
+-- A count, or nil when it is lost or nonsense.
+local function count_of(text)
+  local n = tonumber(text or '')
+  return n and n >= 0 and n < 9007199254740992 and math.floor(n) or nil
+end
+
 -- The first script that runs on an empty registry gives it its identity.
 local incarnation = call('GET', P .. ':incarnation')
 if not incarnation then

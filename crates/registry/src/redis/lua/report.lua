@@ -45,7 +45,7 @@ local function verdict()
   local lives = now - beat < DOWN
   if instance == was.instance then
     -- One state directory is used by one agent at a time.
-    local known_life = tonumber(was.life or '') or 0
+    local known_life = count_of(was.life) or 0
     if life > known_life then return 'ok' end
     if life < known_life then return takeover and not lives and 'ok' or 'superseded' end
     return takeover and 'ok' or 'superseded'
@@ -62,7 +62,7 @@ if may ~= 'ok' then return { may } end
 if not heartbeat and not (was.epoch == epoch and ELIGIBILITY[was.elig or '']) then return { 'unknown' } end
 
 -- The last change that was applied of this epoch. A registry that has no record of the node can lack none of its changes.
-local serial = tonumber(was.serial or '') or 0
+local serial = count_of(was.serial) or 0
 if known and was.epoch and was.epoch ~= epoch then serial = 0 end
 if known and was.epoch and serial < accepted then return { 'behind', int(serial) } end
 serial = (known and was.epoch) and serial or accepted
@@ -95,7 +95,12 @@ end
 
 local function is_object(text)
   local ok, value = pcall(cjson.decode, text)
-  return ok and type(value) == 'table'
+  return ok and type(value) == 'table' and value
+end
+
+local function is_drain(text)
+  local drain = is_object(text)
+  return drain and type(drain.deadline) == 'string' and type(drain.startedAt) == 'string'
 end
 
 local kind
@@ -108,13 +113,13 @@ local desired
 local function repair_order()
   local generation, eligibility, drain = unpack(desired)
   if not ELIGIBILITY[was.elig or ''] then
-    generation = math.max(generation, tonumber(was.gen or '') or 0)
+    generation = math.max(generation, count_of(was.gen) or 0)
     call('HSET', key, 'elig', eligibility, 'drain', drain, 'gen', int(generation))
     was.elig, was.drain, was.gen = eligibility, drain, int(generation)
-  elseif not tonumber(was.gen or '') and was.elig == eligibility then
+  elseif not count_of(was.gen) and was.elig == eligibility then
     call('HSET', key, 'gen', int(generation))
     was.gen = int(generation)
-  elseif not was.drain or (was.drain ~= '' and not is_object(was.drain)) then
+  elseif not was.drain or (was.drain ~= '' and not is_drain(was.drain)) then
     was.drain = was.elig == 'draining' and drain or ''
     call('HSET', key, 'drain', was.drain)
   end
@@ -135,7 +140,7 @@ local function register()
   local slots, gpus, csr, ssr = arg(), arg(), arg(), arg()
   local advertise, load, gpu_list = arg(), arg(), arg()
   desired = { tonumber(arg()), arg(), remembered(arg(), arg(), arg(), arg()) }
-  local beats = (tonumber(was.beats or '') or 0) + 1
+  local beats = (count_of(was.beats) or 0) + 1
   call('HSET', key, 'load', load, 'gpulist', gpu_list, 'beat', int(now), 'beats', int(beats % FULL_CHECK))
   call('ZADD', P .. ':up', int(now), node)
   local differs = was.epoch ~= epoch or was.avail ~= 'up' or was.desc ~= desc or was.kind ~= kind or was.slots ~= slots
@@ -257,7 +262,7 @@ end
 
 local forgotten, listed, list_from = {}, nil, nil
 -- What adds to it cannot bear nonsense.
-if not tonumber(was.gused or '') then call('HSET', key, 'gused', 0) end
+if not count_of(was.gused) then call('HSET', key, 'gused', 0) end
 if heartbeat then
   register()
   for _ = 1, tonumber(arg()) do forgotten[#forgotten + 1] = arg() end
@@ -340,7 +345,7 @@ end
 -- an identity do not say what is accepted.
 if heartbeat and (instance == '' or sent >= before) then reconcile() end
 -- An order that this registry has not heard of, or has forgotten.
-if heartbeat and desired[1] > (tonumber(was.gen or '') or 0) then
+if heartbeat and desired[1] > (count_of(was.gen) or 0) then
   local drain = desired[3]
   set_order(node, { was.elig, was.drain or '' }, desired[2], drain, desired[1], drain == '' and '{}' or drain)
   was.elig, was.drain, was.gen = desired[2], drain, int(desired[1])
@@ -352,7 +357,7 @@ elseif full or slots_changed then
 end
 
 local abandoned = call('SMEMBERS', P .. ':abandoned:' .. node)
-local answer = { 'ok', was.elig, was.drain or '', int(now), int(tonumber(was.gen or '') or 0), #abandoned }
+local answer = { 'ok', was.elig, was.drain or '', int(now), int(count_of(was.gen) or 0), #abandoned }
 for _, spawn in ipairs(abandoned) do answer[#answer + 1] = spawn end
 for _, spawn in ipairs(expired) do answer[#answer + 1] = spawn end
 return done(answer)

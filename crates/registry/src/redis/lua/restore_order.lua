@@ -5,6 +5,6 @@ local node, eligibility, drain, generation = ARGV[A + 1], ARGV[A + 2], ARGV[A + 
 local key = P .. ':node:' .. node
 if call('EXISTS', key) == 0 then return 0 end
 local old = call('HMGET', key, 'elig', 'drain', 'avail', 'gen')
-if generation <= (tonumber(old[4]) or 0) then return 0 end
+if generation <= (count_of(old[4]) or 0) then return 0 end
 set_order(node, old, eligibility, drain, generation, ARGV[A + 5])
 return done(1)

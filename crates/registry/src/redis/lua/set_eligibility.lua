@@ -5,6 +5,6 @@ local key = P .. ':node:' .. node
 if call('EXISTS', key) == 0 then return 0 end
 local old = call('HMGET', key, 'elig', 'drain', 'avail', 'gen')
 -- Higher than any that was given before, also by a registry that was wiped since.
-local generation = math.max((tonumber(old[4]) or 0) + 1, now)
+local generation = math.max((count_of(old[4]) or 0) + 1, now)
 set_order(node, old, eligibility, drain, generation, data)
 return done(generation)
