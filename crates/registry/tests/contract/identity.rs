@@ -34,7 +34,7 @@ on_all! {
 }
 
 on_all! {
-    async fn another_machine_with_a_living_nodes_name_is_told_who_has_it_and_changes_nothing(farm: &Farm) {
+    async fn another_machine_with_a_living_nodes_name_learns_who_has_it_and_changes_nothing(farm: &Farm) {
         let mut first = Agent::new("a", 2).identified();
         first.beat(farm).await;
         let spawn = farm.take(&csr()).await.spawn;
@@ -104,8 +104,8 @@ on_all! {
         // It took over elsewhere, and the registry has forgotten that.
         let mut lives = Agent { takeover: false, ..Agent::new("a", 2).identified().at("elsewhere") };
         assert!(!lives.beat(farm).await.superseded);
-        let told = farm.registry.follow(registry::Position::default(), Duration::ZERO).await.unwrap().events;
-        assert!(told.iter().all(|event| event.kind != EventKind::SpawnExited));
+        let published = farm.registry.follow(registry::Position::default(), Duration::ZERO).await.unwrap().events;
+        assert!(published.iter().all(|event| event.kind != EventKind::SpawnExited));
     }
 }
 
@@ -150,6 +150,6 @@ async fn a_registry_with_an_older_state_believes_the_agent_that_was_restarted_si
     assert!(!orders.superseded && !orders.unknown && orders.behind.is_none());
     assert_eq!(farm.registry.nodes().await.unwrap()[0].epoch, new.epoch);
     assert_eq!(farm.used("a").await.0, 1);
-    let told = farm.registry.follow(position, Duration::ZERO).await.unwrap().events;
-    assert!(told.iter().all(|event| event.kind == EventKind::SpawnPing), "{told:?}");
+    let published = farm.registry.follow(position, Duration::ZERO).await.unwrap().events;
+    assert!(published.iter().all(|event| event.kind == EventKind::SpawnPing), "{published:?}");
 }

@@ -125,7 +125,7 @@ local function repair_order()
   end
 end
 
--- Keys that are nobody's in particular.
+-- Keys of the whole farm.
 local function repair_farm(kind, kind_json)
   if call('HGET', P .. ':kinds', kind) ~= kind_json or call('EXISTS', P .. ':kindver') == 0 then
     call('HSET', P .. ':kinds', kind, kind_json)
