@@ -404,7 +404,7 @@ impl Farm {
         let Some(state) = self.nodes.get_mut(node) else { return };
         let Some(held) = state.held.remove(&spawn) else { return };
         self.owned.remove(held.owner.as_ref(), spawn);
-        // A node that is down was told to be drained when it went.
+        // A node that is down was reported as drained when it went.
         let drained = state.eligibility == Eligibility::Draining
             && state.availability != Availability::Down
             && state.held.is_empty();

@@ -320,7 +320,7 @@ impl Farm {
                 self.history.tell(self.now, self.now, EventKind::SpawnLost, node, Some(id), Map::new());
             }
         }
-        // Nothing is left there to wait for. Without slots in use it was told before.
+        // Nothing is left there to wait for. Without slots in use it was reported before.
         let drains = self
             .nodes
             .get(node)

@@ -316,10 +316,11 @@ impl Redis {
             ["ok", eligibility, drain, now, generation, abandoned, ids @ ..] => {
                 let drain: Option<Drain> = match *drain {
                     "" => None,
-                    text => Some(
-                        serde_json::from_str(text)
-                            .map_err(|e| unexpected(CALL, format!("drain {text:?}: {e}")))?,
-                    ),
+                    text => {
+                        let drain = serde_json::from_str(text);
+                        let drain = drain.map_err(|e| unexpected(CALL, format!("drain {text:?}: {e}")));
+                        self.0.damaged.readable(report.node.as_str(), drain)
+                    }
                 };
                 let now = Timestamp::from_millis(number(now)?);
                 let abandoned = usize::try_from(number(abandoned)?).unwrap_or(usize::MAX);

@@ -7,6 +7,18 @@ use model::{AgentEpoch, EventKind, SpawnState};
 use crate::on_all;
 use crate::support::*;
 
+/// Has a living agent send heartbeats until another one's report is refused: a busy machine may make any agent look dead.
+async fn refused(farm: &Farm, living: &mut Agent, other: &mut Agent) -> registry::Orders {
+    for _ in 0..20 {
+        living.beat(farm).await;
+        let orders = other.beat(farm).await;
+        if orders.superseded || orders.taken.is_some() {
+            return orders;
+        }
+    }
+    panic!("it was not refused");
+}
+
 on_all! {
     async fn the_later_life_on_a_state_directory_is_right_whatever_the_registry_remembers(farm: &Farm) {
         let mut old = Agent::new("a", 2).identified();
@@ -17,7 +29,7 @@ on_all! {
         assert!(old.beat(farm).await.superseded);
         assert_eq!(farm.registry.nodes().await.unwrap()[0].epoch, new.epoch);
         old.takeover = true;
-        assert!(old.beat(farm).await.superseded, "while the later one lives");
+        assert!(refused(farm, &mut new, &mut old).await.superseded, "while the later one lives");
     }
 }
 
@@ -34,7 +46,7 @@ on_all! {
 }
 
 on_all! {
-    async fn another_machine_with_a_living_nodes_name_is_told_who_has_it_and_changes_nothing(farm: &Farm) {
+    async fn another_machine_with_a_living_nodes_name_learns_who_has_it_and_changes_nothing(farm: &Farm) {
         let mut first = Agent::new("a", 2).identified();
         first.beat(farm).await;
         let spawn = farm.take(&csr()).await.spawn;
@@ -54,7 +66,7 @@ on_all! {
         assert_eq!(news.events, []);
 
         second.takeover = false;
-        assert!(second.beat(farm).await.superseded, "one that had the node before has lost it");
+        assert!(refused(farm, &mut first, &mut second).await.superseded, "one that had the node before has lost it");
         assert!(!first.beat(farm).await.superseded);
         assert_eq!(farm.used("a").await.0, 1);
     }
@@ -68,7 +80,7 @@ on_all! {
         let mut second = Agent::new("a", 9).identified().at("elsewhere");
         let orders = second.beat(farm).await;
         assert_eq!((orders.taken, orders.superseded), (None, false));
-        assert!(first.beat(farm).await.superseded, "also when it was not gone for good");
+        assert!(refused(farm, &mut second, &mut first).await.superseded, "also when it was not gone for good");
         let node = farm.registry.node(&id("a")).await.unwrap().unwrap();
         assert_eq!((node.description.advertise.as_str(), node.epoch), ("http://elsewhere:7070", second.epoch));
     }
@@ -81,7 +93,7 @@ on_all! {
         let mut second = Agent { epoch: AgentEpoch::mint(), ..Agent::new("a", 2).identified() };
         let orders = second.beat(farm).await;
         assert_eq!((orders.taken, orders.superseded), (None, false));
-        assert!(first.beat(farm).await.superseded);
+        assert!(refused(farm, &mut second, &mut first).await.superseded);
     }
 }
 
@@ -92,7 +104,7 @@ on_all! {
         let mut second = Agent { takeover: false, ..Agent::new("a", 2).identified() };
         first.beat(farm).await;
         assert!(!second.beat(farm).await.superseded);
-        assert!(first.beat(farm).await.superseded);
+        assert!(refused(farm, &mut second, &mut first).await.superseded);
     }
 }
 
@@ -104,8 +116,8 @@ on_all! {
         // It took over elsewhere, and the registry has forgotten that.
         let mut lives = Agent { takeover: false, ..Agent::new("a", 2).identified().at("elsewhere") };
         assert!(!lives.beat(farm).await.superseded);
-        let told = farm.registry.follow(registry::Position::default(), Duration::ZERO).await.unwrap().events;
-        assert!(told.iter().all(|event| event.kind != EventKind::SpawnExited));
+        let published = farm.registry.follow(registry::Position::default(), Duration::ZERO).await.unwrap().events;
+        assert!(published.iter().all(|event| event.kind != EventKind::SpawnExited));
     }
 }
 
@@ -115,7 +127,7 @@ on_all! {
         let mut earlier = Agent::new("a", 2).identified();
         let mut later = earlier.restarted();
         later.beat(farm).await;
-        assert!(earlier.beat(farm).await.superseded);
+        assert!(refused(farm, &mut later, &mut earlier).await.superseded);
         farm.pass(TIMING.down).await;
         assert!(!earlier.beat(farm).await.superseded);
     }
@@ -150,6 +162,6 @@ async fn a_registry_with_an_older_state_believes_the_agent_that_was_restarted_si
     assert!(!orders.superseded && !orders.unknown && orders.behind.is_none());
     assert_eq!(farm.registry.nodes().await.unwrap()[0].epoch, new.epoch);
     assert_eq!(farm.used("a").await.0, 1);
-    let told = farm.registry.follow(position, Duration::ZERO).await.unwrap().events;
-    assert!(told.iter().all(|event| event.kind == EventKind::SpawnPing), "{told:?}");
+    let published = farm.registry.follow(position, Duration::ZERO).await.unwrap().events;
+    assert!(published.iter().all(|event| event.kind == EventKind::SpawnPing), "{published:?}");
 }

@@ -17,7 +17,7 @@ async fn at_once(farm: &Farm, position: Position) -> Follow {
     timeout(AT_ONCE, farm.registry.follow(position, WAIT)).await.expect("at once").unwrap()
 }
 
-/// A node, and a spawn that is told of after the first position.
+/// A node, and a spawn whose event comes after the first position.
 async fn followed(farm: &Farm) -> (Agent, Position) {
     let mut agent = Agent::new("a", 9);
     agent.beat(farm).await;
@@ -57,7 +57,7 @@ on_all! {
 
 on_all! {
     /// As after a change to a server whose clock is behind.
-    async fn a_follower_with_numbers_from_elsewhere_is_told_at_once_and_goes_on_here(farm: &Farm) {
+    async fn a_follower_with_numbers_from_elsewhere_learns_it_at_once_and_goes_on_here(farm: &Farm) {
         let (mut agent, here) = followed(farm).await;
         let ahead = u64::MAX / 4;
         for incarnation in [None, here.incarnation, Some(uuid::Uuid::nil())] {
@@ -95,7 +95,7 @@ on_all! {
 }
 
 #[tokio::test]
-async fn a_wiped_registry_has_another_identity_and_its_followers_are_told() {
+async fn a_wiped_registry_has_another_identity_and_its_followers_learn_it() {
     let farm = Farm::redis().await;
     let (mut agent, position) = followed(&farm).await;
     let before = farm.registry.incarnation().await.unwrap();

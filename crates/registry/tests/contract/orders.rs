@@ -13,7 +13,7 @@ fn drain(by: &str) -> Drain {
     Drain { deadline: at, reason: None, by: Some(by.to_owned()), started_at: at }
 }
 
-async fn told(farm: &Farm, position: &mut Position) -> Vec<EventKind> {
+async fn published(farm: &Farm, position: &mut Position) -> Vec<EventKind> {
     let news = farm.registry.follow(*position, Duration::ZERO).await.unwrap();
     *position = news.position;
     news.events.iter().map(|event| event.kind).filter(|kind| *kind != EventKind::SpawnPing).collect()
@@ -41,7 +41,7 @@ on_all! {
 }
 
 on_all! {
-    async fn the_order_with_the_higher_number_wins_and_is_told_once(farm: &Farm) {
+    async fn the_order_with_the_higher_number_wins_and_is_published_once(farm: &Farm) {
         let mut agent = Agent::new("a", 2);
         agent.beat(farm).await;
         let given = farm.registry.set_eligibility(&id("a"), Eligibility::Cordoned, None, None).await.unwrap().unwrap();
@@ -51,7 +51,7 @@ on_all! {
             let orders = agent.beat(farm).await;
             assert_eq!((orders.eligibility, orders.generation), (Eligibility::Cordoned, given));
         }
-        assert_eq!(told(farm, &mut position).await, []);
+        assert_eq!(published(farm, &mut position).await, []);
 
         let wish = DrainWish {
             left: Duration::from_secs(60),
@@ -66,12 +66,12 @@ on_all! {
             assert_eq!((orders.eligibility, orders.generation), (Eligibility::Draining, given + 1));
             assert_eq!(orders.drain.unwrap().0.reason.as_deref(), Some("kernel"));
         }
-        assert_eq!(told(farm, &mut position).await, [EventKind::SpawnReady, EventKind::NodeDraining]);
+        assert_eq!(published(farm, &mut position).await, [EventKind::SpawnReady, EventKind::NodeDraining]);
         assert_eq!(node(farm).await.generation, given + 1);
 
         agent.wish = Wish { generation: given + 2, eligibility: Eligibility::Eligible, drain: None };
         assert_eq!(agent.beat(farm).await.drain, None);
-        assert_eq!(told(farm, &mut position).await, [EventKind::NodeUncordoned]);
+        assert_eq!(published(farm, &mut position).await, [EventKind::NodeUncordoned]);
         farm.take(&csr()).await;
     }
 }
@@ -92,7 +92,7 @@ on_all! {
         let ordered = drain("ops");
         assert!(restore(Eligibility::Draining, Some(&ordered), 6).await);
         assert!(!restore(Eligibility::Draining, Some(&ordered), 6).await);
-        assert_eq!(told(farm, &mut position).await, [EventKind::NodeDraining, EventKind::NodeDrained]);
+        assert_eq!(published(farm, &mut position).await, [EventKind::NodeDraining, EventKind::NodeDrained]);
         let record = node(farm).await;
         assert_eq!((record.eligibility, record.generation, record.drain), (Eligibility::Draining, 6, Some(ordered)));
     }
@@ -125,13 +125,13 @@ on_all! {
         let mut position = farm.registry.position().await.unwrap();
         let ordered = drain("ops");
         farm.registry.set_eligibility(&id("a"), Eligibility::Draining, Some(&ordered), None).await.unwrap();
-        assert_eq!(told(farm, &mut position).await, [EventKind::NodeDraining, EventKind::NodeDrained]);
+        assert_eq!(published(farm, &mut position).await, [EventKind::NodeDraining, EventKind::NodeDrained]);
         // It is back, and drains in earnest.
         agent.beat(farm).await;
-        assert_eq!(told(farm, &mut position).await, [EventKind::NodeUp, EventKind::SpawnReady]);
+        assert_eq!(published(farm, &mut position).await, [EventKind::NodeUp, EventKind::SpawnReady]);
         assert_eq!(farm.used("a").await.0, 1);
         agent.tell(farm, exited(agent.spawns[0].id, model::ExitReason::Drained)).await;
-        assert_eq!(told(farm, &mut position).await, [EventKind::SpawnExited, EventKind::NodeDrained]);
+        assert_eq!(published(farm, &mut position).await, [EventKind::SpawnExited, EventKind::NodeDrained]);
     }
 }
 
@@ -146,7 +146,7 @@ on_all! {
         let mut position = farm.registry.position().await.unwrap();
         farm.becomes("a", model::Availability::Down).await;
         farm.registry.release(&reserved.node, reserved.spawn).await.unwrap();
-        let mut kinds = told(farm, &mut position).await;
+        let mut kinds = published(farm, &mut position).await;
         kinds.sort_unstable_by_key(|kind| kind.to_string());
         let expected =
             [EventKind::NodeDown, EventKind::NodeDrained, EventKind::NodeStale, EventKind::SpawnLost];

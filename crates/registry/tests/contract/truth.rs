@@ -83,7 +83,7 @@ async fn the_record_of_a_spawn_that_lives_after_all_is_kept_redis() {
 }
 
 on_all! {
-    async fn the_agents_word_on_an_end_replaces_a_guess_and_is_told_once(farm: &Farm) {
+    async fn the_agents_word_on_an_end_replaces_a_guess_and_is_published_once(farm: &Farm) {
         let mut agent = Agent::new("a", 4);
         agent.beat(farm).await;
         let spawn = csr().spawn;

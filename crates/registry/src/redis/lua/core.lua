@@ -44,10 +44,10 @@ local now = math.floor(now_us / 1000)
 -- Lua would write large numbers as 1.7e+15.
 local function int(n) return string.format('%.0f', n) end
 
--- A field that counts something; nil when it is missing, or no whole number that Lua can count with.
+-- A count, or nil when it is lost or nonsense.
 local function count_of(text)
   local n = tonumber(text or '')
-  if n and n >= 0 and n <= 9007199254740992 and n == math.floor(n) then return n end
+  return n and n >= 0 and n < 9007199254740992 and math.floor(n) or nil
 end
 
 -- The first script that runs on an empty registry gives it its identity.

@@ -78,7 +78,12 @@ end
 
 local function is_object(text)
   local ok, value = pcall(cjson.decode, text)
-  return ok and type(value) == 'table'
+  return ok and type(value) == 'table' and value
+end
+
+local function is_drain(text)
+  local drain = is_object(text)
+  return drain and type(drain.deadline) == 'string' and type(drain.startedAt) == 'string'
 end
 
 local kind
@@ -97,13 +102,13 @@ local function repair_order()
   elseif not count_of(was.gen) and was.elig == eligibility then
     call('HSET', key, 'gen', int(generation))
     was.gen = int(generation)
-  elseif not was.drain or (was.drain ~= '' and not is_object(was.drain)) then
+  elseif not was.drain or (was.drain ~= '' and not is_drain(was.drain)) then
     was.drain = was.elig == 'draining' and drain or ''
     call('HSET', key, 'drain', was.drain)
   end
 end
 
--- Keys that are nobody's in particular.
+-- Keys of the whole farm.
 local function repair_farm(kind, kind_json)
   if call('HGET', P .. ':kinds', kind) ~= kind_json or call('EXISTS', P .. ':kindver') == 0 then
     call('HSET', P .. ':kinds', kind, kind_json)
@@ -242,7 +247,7 @@ end
 
 local forgotten, listed, list_from = {}, nil, nil
 -- What adds to it cannot bear nonsense.
-if not tonumber(was.gused or '') then call('HSET', key, 'gused', 0) end
+if not count_of(was.gused) then call('HSET', key, 'gused', 0) end
 if heartbeat then
   register()
   for _ = 1, tonumber(arg()) do forgotten[#forgotten + 1] = arg() end

@@ -121,7 +121,7 @@ local function let_go(node, spawn)
   return true
 end
 
--- What follows when slots of a node came back. A node that is down was told to be drained when it went.
+-- What follows when slots of a node came back. A node that is down was reported as drained when it went.
 local function settle(node)
   place(node)
   local is = call('HMGET', P .. ':node:' .. node, 'elig', 'avail')

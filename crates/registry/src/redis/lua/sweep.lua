@@ -50,7 +50,7 @@ for _, node in ipairs(gone) do
       tell_spawn(now, 'spawn.lost', node, spawn, '{}', was[2], 'state', 'lost')
     end
   end
-  -- Nothing is left there to wait for. Without slots in use it was told before.
+  -- Nothing is left there to wait for. Without slots in use it was reported before.
   if #held > 0 and call('HGET', P .. ':node:' .. node, 'elig') == 'draining' then
     tell(now, 'node.drained', node, '', '{}')
   end
