@@ -131,8 +131,8 @@ fn a_node_is_to_blame_when_another_does_better_and_none_is_when_all_fail_alike()
         }
         let names: String = blamed(&attempts).into_iter().map(|(name, ..)| name).collect();
         assert_eq!(names, guilty, "{failures:?} {success}");
-        let told = attempts.outcomes().is_some_and(|outcomes| outcomes.same_everywhere);
-        assert_eq!(told, same, "{failures:?} {success}");
+        let alike = attempts.outcomes().is_some_and(|outcomes| outcomes.same_everywhere);
+        assert_eq!(alike, same, "{failures:?} {success}");
     }
 }
 
