@@ -68,10 +68,10 @@ pub enum Standing {
 pub struct Outcomes {
     /// The renderer of the request.
     pub renderer: RendererType,
-    /// The same request failed in the same way on every node that it was tried on (two or more): no node is at fault. Its
-    /// reason is remembered, and after several such requests in a row it is taken for the farm's, see
+    /// The reason, when the same request failed in the same way on every node that it was tried on (two or more): no node
+    /// is at fault. After several such requests in a row it is taken for the farm's, see
     /// [`crate::Registry::farm_cause`].
-    pub same_everywhere: bool,
+    pub same_everywhere: Option<String>,
     /// Node by node.
     pub starts: Vec<(NodeId, Outcome)>,
 }

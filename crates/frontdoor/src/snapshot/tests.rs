@@ -161,7 +161,7 @@ fn failure(whole_node: bool) -> model::StartFailure {
 
 fn outcomes(name: &str, outcome: registry::Outcome) -> Outcomes {
     let starts = vec![(name.parse().unwrap(), outcome)];
-    Outcomes { renderer: RendererType::Csr, same_everywhere: false, starts }
+    Outcomes { renderer: RendererType::Csr, same_everywhere: None, starts }
 }
 
 fn fail(snapshot: &Snapshot, name: &str) {
@@ -213,8 +213,10 @@ async fn a_failing_node_is_probed_one_start_at_a_time_and_chosen_last_otherwise(
 #[tokio::test(start_paused = true)]
 async fn what_fails_on_every_node_makes_none_of_them_failing() {
     let snapshot = snapshot(vec![node("a", 100, 0)]);
-    let everywhere =
-        Outcomes { same_everywhere: true, ..outcomes("a", registry::Outcome::Failed(failure(true))) };
+    let everywhere = Outcomes {
+        same_everywhere: Some("invalid license".into()),
+        ..outcomes("a", registry::Outcome::Failed(failure(true)))
+    };
     for _ in 0..5 {
         snapshot.learn(&everywhere);
     }

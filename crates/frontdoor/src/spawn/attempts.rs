@@ -275,11 +275,7 @@ impl Attempts {
         let common = self.common();
         let mut starts = Vec::new();
         for attempt in &self.failed {
-            let blamed = match &common {
-                Some(signature) => attempt.failure.signature().as_ref() == Some(signature),
-                None => !own_fault,
-            };
-            match attempt.blame().filter(|_| blamed) {
+            match attempt.blame().filter(|_| common.is_none() && !own_fault) {
                 Some(failure) => starts.push((attempt.node.clone(), Outcome::Failed(failure))),
                 None if attempt.standing == Standing::Probe => {
                     starts.push((attempt.node.clone(), Outcome::Nothing));
@@ -294,12 +290,12 @@ impl Attempts {
             starts.retain(|(other, _)| other != node);
             starts.push((node.clone(), Outcome::Nothing));
         }
-        let same_everywhere = common.is_some();
-        (!starts.is_empty()).then_some(Outcomes { renderer: self.renderer, same_everywhere, starts })
+        let is_news = !starts.is_empty() || common.is_some();
+        is_news.then_some(Outcomes { renderer: self.renderer, same_everywhere: common, starts })
     }
 
-    /// The failure that two or more nodes had alike while none had a success.
-    fn common(&self) -> Option<Signature> {
+    /// The reason of the failure that two or more nodes had alike while none had a success.
+    fn common(&self) -> Option<String> {
         if self.ready.is_some() {
             return None;
         }
@@ -307,7 +303,7 @@ impl Attempts {
         for attempt in &self.failed {
             let Some(signature) = attempt.blame().and(attempt.failure.signature()) else { continue };
             if seen.contains(&signature) {
-                return Some(signature);
+                return Some(attempt.failure.reason());
             }
             seen.push(signature);
         }
