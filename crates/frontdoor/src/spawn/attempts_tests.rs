@@ -282,7 +282,7 @@ proptest! {
         prop_assert!(started <= MAX_STARTED);
         if success && attempts.may_go_on() {
             succeed(&mut attempts, "n0", Standing::Watched);
-            prop_assert!(!attempts.outcomes().is_some_and(|outcomes| outcomes.same_everywhere.is_some()));
+            prop_assert!(attempts.outcomes().is_none_or(|outcomes| outcomes.same_everywhere.is_none()));
         }
         let names: Vec<_> = attempts.listed().into_iter().map(|attempt| attempt.node).collect();
         let distinct: std::collections::BTreeSet<_> = names.iter().collect();
