@@ -197,7 +197,7 @@ impl Agents {
         Ok(reply.outcome())
     }
 
-    /// Tells an agent what the operator wants of its node. Once it has answered, it follows the order with the number in its
+    /// Gives an agent the order of an operator. Once it has answered, it follows the order with the number in its
     /// answer.
     pub(crate) async fn set_eligibility(
         &self,

@@ -1,4 +1,4 @@
-//! Work that goes on when the request that began it is gone: giving slots back, ending spawns that nobody waits for, and
+//! Work that goes on when the request that began it is gone: giving slots back, ending spawns whose callers have left, and
 //! learning how calls ended that had side effects. Shutdown waits for it.
 //!
 //! What only repeats a call to the registry is bounded and dropped beyond: the reservation's end does the same. Ending a spawn

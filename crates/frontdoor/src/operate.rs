@@ -23,7 +23,7 @@ use crate::strict::{self, Invalid, Number, check_printable};
 
 /// An agent that takes longer than this, the connection included, gets the order with its next heartbeat.
 const ACKNOWLEDGE: Duration = Duration::from_secs(4);
-/// An order whose number the agent does not follow is given again so often, after this time each: its next report tells the
+/// An order whose number the agent does not follow is given again so often, after this time each: its next report shows the
 /// registry which number to go on from.
 const MAX_REPEATS: u32 = 4;
 const REPEAT: Duration = Duration::from_millis(600);
@@ -201,8 +201,8 @@ async fn order(
         node: node.to_string(),
         generation,
     };
-    let told = tell(door, node, message, request).await?;
-    Ok(told.map(|standing| (standing, drain)))
+    let standing = deliver(door, node, message, request).await?;
+    Ok(standing.map(|standing| (standing, drain)))
 }
 
 /// The deadline is in the registry's time, which is what the agent's remaining time is taken from.
@@ -211,7 +211,7 @@ fn drain(order: &DrainOrder, by: Option<String>, now: Timestamp) -> Drain {
 }
 
 /// Hands the order to the node's agent. `None`: there is no such node any more.
-async fn tell(
+async fn deliver(
     door: &Door,
     node: &NodeId,
     message: v1::SetEligibilityRequest,

@@ -161,7 +161,7 @@ mod tests {
         assert!(orders.observe(&[record("a", 3, Draining)], FORGET).is_empty());
         assert!(orders.closed().is_empty(), "the registry sees to it");
 
-        assert!(orders.observe(&[], FORGET).is_empty(), "there is nobody to repeat it to");
+        assert!(orders.observe(&[], FORGET).is_empty(), "the node is not there to repeat it to");
         assert_eq!(orders.closed(), std::slice::from_ref(&a));
         let back = [record("a", 1, Eligible)];
         for _ in 0..2 {

@@ -38,7 +38,7 @@ impl Link {
         tls: Option<&tls::Client>,
         tasks: &TaskTracker,
     ) -> Result<Self, String> {
-        // Where it is, is nothing for whoever asks for a spawn.
+        // The address is none of the caller's business.
         let broken = |e: std::io::Error| e.to_string();
         let uri: Uri = advertise.parse().map_err(|e| format!("{advertise:?} is not a URL: {e}"))?;
         let (Some(scheme), Some(host)) = (uri.scheme_str(), uri.host()) else {

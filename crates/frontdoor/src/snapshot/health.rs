@@ -48,6 +48,7 @@ pub(super) fn learn(health: &mut [Health; 2], outcomes: &Outcomes, outcome: &Out
     match outcome {
         Outcome::Ready => drop(own.succeed(clock)),
         Outcome::Nothing => own.release(clock),
+        Outcome::Failed(_) if outcomes.same_everywhere.is_some() => own.release(clock),
         Outcome::Failed(failure) => {
             let random = fastrand::f64();
             if failure.whole_node {

@@ -272,11 +272,10 @@ impl Attempts {
     /// whose caller has left.
     pub(crate) fn outcomes(&self) -> Option<Outcomes> {
         let own_fault = self.failed.iter().any(|attempt| attempt.failure.is_own_fault());
-        let same_everywhere = self.common();
+        let common = self.common();
         let mut starts = Vec::new();
         for attempt in &self.failed {
-            let blamed = !own_fault && same_everywhere.is_none();
-            match attempt.blame().filter(|_| blamed) {
+            match attempt.blame().filter(|_| common.is_none() && !own_fault) {
                 Some(failure) => starts.push((attempt.node.clone(), Outcome::Failed(failure))),
                 None if attempt.standing == Standing::Probe => {
                     starts.push((attempt.node.clone(), Outcome::Nothing));
@@ -291,11 +290,11 @@ impl Attempts {
             starts.retain(|(other, _)| other != node);
             starts.push((node.clone(), Outcome::Nothing));
         }
-        let says_something = !starts.is_empty() || same_everywhere.is_some();
-        says_something.then_some(Outcomes { renderer: self.renderer, same_everywhere, starts })
+        let is_news = !starts.is_empty() || common.is_some();
+        is_news.then_some(Outcomes { renderer: self.renderer, same_everywhere: common, starts })
     }
 
-    /// The failure that two or more nodes had alike while none had a success, in words.
+    /// The reason of the failure that two or more nodes had alike while none had a success.
     fn common(&self) -> Option<String> {
         if self.ready.is_some() {
             return None;

@@ -50,9 +50,6 @@ fn succeed(attempts: &mut Attempts, name: &str, standing: Standing) {
 /// Nodes that are blamed, each with what is said of it.
 fn blamed(attempts: &Attempts) -> Vec<(String, bool, bool)> {
     let Some(outcomes) = attempts.outcomes() else { return Vec::new() };
-    if outcomes.same_everywhere.is_some() {
-        return Vec::new();
-    }
     let failed = |(node, outcome): &(NodeId, Outcome)| match outcome {
         Outcome::Failed(failure) => Some((node.to_string(), failure.conclusive, failure.whole_node)),
         Outcome::Ready | Outcome::Nothing => None,
@@ -131,8 +128,11 @@ fn a_node_is_to_blame_when_another_does_better_and_none_is_when_all_fail_alike()
         }
         let names: String = blamed(&attempts).into_iter().map(|(name, ..)| name).collect();
         assert_eq!(names, guilty, "{failures:?} {success}");
-        let told = attempts.outcomes().is_some_and(|outcomes| outcomes.same_everywhere.is_some());
-        assert_eq!(told, same, "{failures:?} {success}");
+        let alike = attempts.outcomes().and_then(|outcomes| outcomes.same_everywhere);
+        assert_eq!(alike.is_some(), same, "{failures:?} {success}");
+        if let Some(reason) = alike {
+            assert_eq!(reason, failures[0].reason());
+        }
     }
 }
 
@@ -282,7 +282,7 @@ proptest! {
         prop_assert!(started <= MAX_STARTED);
         if success && attempts.may_go_on() {
             succeed(&mut attempts, "n0", Standing::Watched);
-            prop_assert!(!attempts.outcomes().is_some_and(|outcomes| outcomes.same_everywhere.is_some()));
+            prop_assert!(attempts.outcomes().is_none_or(|outcomes| outcomes.same_everywhere.is_none()));
         }
         let names: Vec<_> = attempts.listed().into_iter().map(|attempt| attempt.node).collect();
         let distinct: std::collections::BTreeSet<_> = names.iter().collect();
@@ -292,7 +292,7 @@ proptest! {
             prop_assert_eq!(outcomes.starts.len(), distinct.len());
             let failed = |start: &(NodeId, Outcome)| matches!(start.1, Outcome::Failed(_));
             if outcomes.same_everywhere.is_some() {
-                prop_assert!(!outcomes.starts.iter().any(failed), "no node is at fault");
+                prop_assert!(!outcomes.starts.iter().any(failed), "no node is to blame");
             }
         }
     }

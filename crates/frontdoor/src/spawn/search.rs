@@ -85,7 +85,7 @@ impl<'a> Search<'a> {
                 Ok(Got::Slot(held)) => return Ok(self.begin(held)),
                 Ok(over @ Got::OverQuota) => return Err(self.give_up(&over)),
                 Ok(short) => {
-                    if let Some(held) = self.not_yet_known(&short) {
+                    if let Some(held) = self.not_yet_known(&short).await {
                         return Ok(self.begin(held));
                     }
                     short
@@ -119,7 +119,7 @@ impl<'a> Search<'a> {
         self.deadline = self.deadline.map(|deadline| deadline + began.elapsed());
         match got {
             Ok(Got::Slot(held)) => Ok(self.begin(held)),
-            Ok(short) => match self.not_yet_known(&short) {
+            Ok(short) => match self.not_yet_known(&short).await {
                 Some(held) => Ok(self.begin(held)),
                 None => Err(self.give_up(&short)),
             },
@@ -130,15 +130,22 @@ impl<'a> Search<'a> {
 
     /// A node that the registry lacks because it was wiped, or has just come back: agents report within a moment, and until
     /// then the snapshot knows better.
-    fn not_yet_known(&self, short: &Got) -> Option<Held> {
-        let nothing_known = matches!(short, Got::NoMatch { known: false });
-        if !(self.door.registry.refilling() || nothing_known) {
+    async fn not_yet_known(&self, short: &Got) -> Option<Held> {
+        let refilling = self.door.registry.refilling();
+        if !refilling && !matches!(short, Got::NoMatch { known: false }) {
             return None;
         }
-        match self.door.place_from_snapshot(&self.order.demand, &self.exclusions.all(), self.request)? {
-            Got::Slot(held) => Some(held),
-            Got::Full | Got::NoMatch { .. } | Got::OverQuota => None,
+        let got = self.door.place_from_snapshot(&self.order.demand, &self.exclusions.all(), self.request)?;
+        let Got::Slot(held) = got else { return None };
+        if !refilling {
+            // A registry that knows the node knows better: it may have other labels by now.
+            let known = self.door.registry.node(held.node()).await;
+            if !matches!(known, Ok(None)) {
+                return None;
+            }
+            self.door.registry.wiped();
         }
+        Some(held)
     }
 
     /// The registry could not be asked: a node from the last snapshot, unless there is a key whose promise could not be kept.

@@ -154,7 +154,7 @@ async fn a_drain_of_a_node_that_is_down_answers_at_once_with_nothing_left() {
         .await;
     let answer = order(&farm, "/v1/nodes/node-0/drain", json!({"force": true})).await.json();
     assert_eq!((&answer["remaining"], &answer["agentAcknowledged"]), (&json!(0), &json!(false)));
-    assert!(farm.agents[0].wishes().is_empty(), "whoever is at the address of a dead node is left alone");
+    assert!(farm.agents[0].wishes().is_empty(), "what is at the address of a dead node now is left alone");
 }
 
 #[tokio::test]

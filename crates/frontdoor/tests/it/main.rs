@@ -10,6 +10,7 @@ mod wait;
 
 mod doing_without;
 mod draining;
+mod health;
 mod idempotency;
 mod leaving;
 mod line;

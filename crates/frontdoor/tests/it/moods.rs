@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep, timeout};
 
-use crate::fake_agent::Script;
+use crate::fake_agent::{FakeAgent, Offer, Script};
 use crate::farm::{Farm, TIMING, config};
 use crate::http::{get, spawn, spawn_keyed};
 use crate::redis_server::RedisServer;
@@ -74,6 +74,23 @@ async fn a_call_right_after_a_wipe_is_placed_from_the_last_snapshot() {
         farm.agents.iter().for_each(|agent| agent.silence(false));
         until(async || farm.registry.nodes().await.unwrap().len(), |nodes| *nodes == 2).await;
     }
+}
+
+#[tokio::test]
+async fn a_node_that_has_other_labels_by_now_is_not_taken_for_one_that_was_wiped() {
+    let redis = RedisServer::start().await;
+    let mut farm = farm(&redis).await;
+    farm.add(Offer { slots: 9, labels: &[("sdk", "1")] }, Script::Ready).await;
+    let admin = farm.front.admin_addr();
+    let line = "hatchery_frontdoor_picture_nodes 3\n";
+    until(async || get(admin, "/metrics").await.body, |text| text.contains(line)).await;
+    // The snapshot has the old label for up to a second.
+    let offer = Offer { slots: 9, labels: &[("sdk", "2")] };
+    farm.agents[2] = FakeAgent::start(&farm.registry, "node-2", offer, Script::Ready).await;
+    for _ in 0..5 {
+        assert_eq!(spawn(farm.http, r#"{"labels":{"sdk":"1"}}"#).await.code(), "no-matching-node");
+    }
+    assert_eq!(spawn(farm.http, r#"{"labels":{"sdk":"2"}}"#).await.json()["node"], "node-2");
 }
 
 #[tokio::test]

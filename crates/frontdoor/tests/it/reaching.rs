@@ -12,7 +12,7 @@ use crate::farm::Farm;
 use crate::http::{get, send, spawn};
 use crate::wait::until;
 
-/// An address where connections are neither accepted nor refused: its queue is full and nobody takes them out.
+/// An address where connections are neither accepted nor refused: its queue is full and stays so.
 struct BlackHole {
     address: SocketAddr,
     _queue: (Socket, Vec<TcpStream>),

@@ -179,7 +179,7 @@ async fn a_command_line_that_the_server_refuses_is_tried_once() {
 }
 
 #[tokio::test]
-async fn a_server_that_cannot_be_started_anywhere_is_told_when_every_node_was_tried() {
+async fn that_a_server_cannot_be_started_anywhere_is_the_answer_when_every_node_was_tried() {
     let cannot = Script::Refuse(Reason::CannotStart, "no such file");
     let mut farm = Farm::start(4, &vec![cannot; 4]).await;
     let answer = spawn(farm.http, r#"{"waitSeconds":30}"#).await;
