@@ -30,7 +30,7 @@ pub(crate) fn output() -> Option<LogOutput> {
 pub(crate) fn flush() {
     if let Some(output) = OUTPUT.get() {
         // Lines that nobody reads are nothing to wait for.
-        let _ = output.flush_within(FLUSH);
+        let _written = output.flush_within(FLUSH);
     }
 }
 
