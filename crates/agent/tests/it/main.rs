@@ -7,6 +7,7 @@ mod ends;
 mod hangups;
 mod harness;
 mod life;
+mod orphans;
 mod owners;
 mod ports;
 mod spawning;
