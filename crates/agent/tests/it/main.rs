@@ -8,6 +8,7 @@ mod hangups;
 mod harness;
 mod life;
 mod orphans;
+mod own_process;
 mod owners;
 mod ports;
 mod spawning;
