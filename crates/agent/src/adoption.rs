@@ -263,9 +263,12 @@ fn bury(node: &Node, story: Story) {
         }
     };
     tracing::info!(spawn.id = %record.id, reason = %exit.reason, text = exit.text, "a spawn of an earlier agent is gone");
-    if let Some(group) = group {
-        group.kill();
-        node.drivers.spawn(group.remove());
+    match group {
+        Some(group) => {
+            group.kill();
+            node.drivers.spawn(group.remove());
+        }
+        None => node.leftovers.of(record.id),
     }
     let facts = facts(record, started);
     node.logs.retire(facts.id, now);

@@ -138,6 +138,9 @@ pub struct Config {
     pub exit_when_drained: bool,
     /// How often the registry is told everything.
     pub heartbeat: Duration,
+    /// Whether this process becomes the parent of what its spawns leave behind, and reaps it. For a process that has no other
+    /// children than the agent's.
+    pub inherit_orphans: bool,
     /// How its ports are kept from others' eyes and hands.
     pub tls: Tls,
 }
@@ -194,6 +197,7 @@ impl Config {
             on_shutdown: OnShutdown::Adopt,
             exit_when_drained: false,
             heartbeat: timing::HEARTBEAT,
+            inherit_orphans: false,
             tls: Tls::default(),
         }
     }

@@ -33,6 +33,7 @@ mod node;
 mod options;
 mod ports;
 mod procfs;
+mod reaper;
 mod relay;
 mod shutdown;
 mod spawn;

@@ -33,12 +33,13 @@ use crate::options::host_name;
 use crate::relay::Relay;
 use crate::spawn::args::Fixed;
 use crate::spawn::cgroup::Groups;
+use crate::spawn::leftovers::Leftovers;
 use crate::spawn::lifecycle::Rules;
 use crate::spawn::output;
 use crate::state::{StateDir, Unusable};
 use crate::table::{Door, Table};
 use crate::task::Task;
-use crate::{admin, adoption, doorway, drain, liveliness};
+use crate::{admin, adoption, doorway, drain, liveliness, reaper};
 
 /// How often the length of logs is looked at, and whether what could not be written can be.
 const HOUSEKEEPING: Duration = Duration::from_secs(1);
@@ -140,6 +141,9 @@ impl Agent {
     /// A setting will not do, a port or the state directory cannot be had.
     pub async fn start(config: Config, registry: Registry) -> Result<Self, StartError> {
         config.check()?;
+        if config.inherit_orphans {
+            reaper::inherit_orphans();
+        }
         let disk = Disk::new().map_err(StartError::Disk)?;
         let state = open_state(&config, &disk)?;
         allow_files(config.slots.max(u32::try_from(state.journal.stories().len()).unwrap_or(u32::MAX)));
@@ -439,6 +443,7 @@ pub(crate) fn make_node(
         metrics: Metrics::new(config.slots),
         logs,
         groups,
+        leftovers: Leftovers::new(state.logs().to_owned(), disk.logs.clone()),
         disk,
         runtime: Handle::current(),
         wish_unkept: AtomicBool::new(false),
@@ -511,6 +516,10 @@ async fn keep_house(node: Arc<Node>, stop: CancellationToken) {
             node.disk.logs.post(move || bound_logs(&shared, &done)).ok();
         }
         node.state.journal.check();
+        node.leftovers.check();
+        if node.config.inherit_orphans {
+            node.disk.logs.post(reaper::reap_strangers).ok();
+        }
         if node.wish_unkept.load(Ordering::Acquire) {
             node.keep_wish_soon();
         }

@@ -16,6 +16,7 @@ use crate::logs::Logs;
 use crate::metrics::Metrics;
 use crate::spawn::args::Fixed;
 use crate::spawn::cgroup::Groups;
+use crate::spawn::leftovers::Leftovers;
 use crate::spawn::lifecycle::Rules;
 use crate::spawn::output;
 use crate::state::StateDir;
@@ -43,6 +44,8 @@ pub(crate) struct Node {
     /// Whether the desired state on the disk may be older than that in the table.
     pub(crate) wish_unkept: AtomicBool,
     pub(crate) logs: Logs,
+    /// What ended spawns leave behind where they have no control groups.
+    pub(crate) leftovers: Leftovers,
     /// Where spawns get control groups, if they do.
     pub(crate) groups: Option<Groups>,
     /// The drivers of all spawns.

@@ -95,15 +95,16 @@ impl Ports {
     }
 }
 
-/// Whether nobody listens on this port on any address.
+/// Whether nobody listens on this port on any address. Without a descriptor to find out, it is taken to be free: the start that
+/// follows says what the machine is out of.
 pub(crate) fn is_free(port: u16) -> bool {
     use rustix::net::{AddressFamily, SocketAddrV4, SocketFlags, SocketType, bind, socket_with, sockopt};
-    let bound =
-        socket_with(AddressFamily::INET, SocketType::STREAM, SocketFlags::CLOEXEC, None).and_then(|s| {
-            sockopt::set_socket_reuseaddr(&s, true)?;
-            bind(&s, &SocketAddrV4::new(std::net::Ipv4Addr::UNSPECIFIED, port))
-        });
-    bound.is_ok()
+    let Ok(socket) = socket_with(AddressFamily::INET, SocketType::STREAM, SocketFlags::CLOEXEC, None) else {
+        return true;
+    };
+    sockopt::set_socket_reuseaddr(&socket, true)
+        .and_then(|()| bind(&socket, &SocketAddrV4::new(std::net::Ipv4Addr::UNSPECIFIED, port)))
+        .is_ok()
 }
 
 #[cfg(test)]

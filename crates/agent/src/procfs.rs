@@ -3,7 +3,7 @@
 use std::fs::{File, Metadata};
 use std::io::Read as _;
 use std::os::unix::fs::MetadataExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// The part of `/proc/PID/stat` that tells a process from all others.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -67,9 +67,30 @@ pub(crate) fn writes_to(pid: u32, file: &Metadata) -> Option<bool> {
 pub(crate) fn writes_to_removed(pid: u32, path: &Path) -> bool {
     let mut removed = path.as_os_str().to_owned();
     removed.push(" (deleted)");
-    [1, 2].iter().any(|fd| {
-        std::fs::read_link(format!("/proc/{pid}/fd/{fd}")).is_ok_and(|open| open.as_os_str() == removed)
+    outputs(pid).any(|open| open.as_os_str() == removed)
+}
+
+/// A variable of the environment that a process was started with.
+pub(crate) fn variable(pid: u32, name: &str) -> Option<String> {
+    let environment = std::fs::read(format!("/proc/{pid}/environ")).ok()?;
+    environment.split(|b| *b == 0).find_map(|pair| {
+        let value = pair.strip_prefix(name.as_bytes())?.strip_prefix(b"=")?;
+        String::from_utf8(value.to_vec()).ok()
     })
+}
+
+/// The files that a process writes its output and errors to.
+pub(crate) fn outputs(pid: u32) -> impl Iterator<Item = PathBuf> {
+    [1, 2].into_iter().filter_map(move |fd| std::fs::read_link(format!("/proc/{pid}/fd/{fd}")).ok())
+}
+
+/// The children of this process, those of all its threads.
+pub(crate) fn children() -> Vec<u32> {
+    let threads = std::fs::read_dir("/proc/self/task").into_iter().flatten().flatten();
+    let lists = threads.filter_map(|thread| std::fs::read_to_string(thread.path().join("children")).ok());
+    lists
+        .flat_map(|list| list.split_whitespace().filter_map(|pid| pid.parse().ok()).collect::<Vec<u32>>())
+        .collect()
 }
 
 #[cfg(test)]

@@ -129,8 +129,10 @@ impl Driver {
                     }
                     let group = self.body.group().cloned();
                     self.finish(status).await;
-                    if let Some(group) = group {
-                        group.remove().await;
+                    match (group, &self.body) {
+                        (Some(group), _) => group.remove().await,
+                        (None, Body::Process(_)) => self.node.leftovers.of(self.id()),
+                        (None, Body::Nothing { .. }) => {}
                     }
                     return;
                 }

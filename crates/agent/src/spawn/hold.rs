@@ -113,8 +113,9 @@ impl Drop for Newborn {
         process.signal(Signal::Kill);
         self.node.runtime.spawn(async move {
             process.ended().await;
-            if let Some(group) = process.group().cloned() {
-                group.remove().await;
+            match process.group().cloned() {
+                Some(group) => group.remove().await,
+                None => node.leftovers.of(id),
             }
             node.state.journal.gone(id);
             drop(hold);

@@ -24,6 +24,7 @@ pub(crate) mod driver;
 pub(crate) mod exit;
 pub(crate) mod hold;
 pub(crate) mod launch;
+pub(crate) mod leftovers;
 pub(crate) mod lifecycle;
 pub(crate) mod output;
 pub(crate) mod process;

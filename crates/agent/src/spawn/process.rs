@@ -16,7 +16,7 @@ use tokio::io::unix::AsyncFd;
 use super::cgroup::Group;
 use super::exit::Status;
 use super::lifecycle::Signal;
-use crate::procfs;
+use crate::{procfs, reaper};
 
 /// A process that leads its own group. Dropping it leaves the process alone.
 #[derive(Debug)]
@@ -35,8 +35,10 @@ impl Process {
     /// for whoever asked for another user.
     pub(crate) fn start(mut command: Command, output: File, group: Option<Group>) -> io::Result<Self> {
         let errors = output.try_clone()?;
+        let starting = reaper::Starting::announce();
         let child = command.stdin(Stdio::null()).stdout(output).stderr(errors).process_group(0).spawn()?;
         let leader = Pid::from_child(&child);
+        starting.started(child.id());
         // Not reaped before this process says so, hence the number is still its own.
         let watched = pidfd_open(leader, PidfdFlags::empty()).map_err(io::Error::from).and_then(watch);
         match watched {
@@ -112,10 +114,11 @@ impl Process {
             if let Some(group) = &self.group {
                 group.kill();
             }
-            if status != Status::Unknown
-                && let Err(error) = waitid(WaitId::PidFd(fd), WaitIdOptions::EXITED | WaitIdOptions::NOHANG)
-            {
-                tracing::error!(%error, pid = self.pid(), "failed to reap a process");
+            if status != Status::Unknown {
+                if let Err(error) = waitid(WaitId::PidFd(fd), WaitIdOptions::EXITED | WaitIdOptions::NOHANG) {
+                    tracing::error!(%error, pid = self.pid(), "failed to reap a process");
+                }
+                reaper::reaped(self.pid());
             }
             return status;
         }
@@ -165,6 +168,7 @@ fn decode(status: &WaitIdStatus) -> Status {
 fn end_unwatched(leader: Pid) {
     let killed = kill_process_group(leader, rustix::process::Signal::KILL);
     let reaped = waitid(WaitId::Pid(leader), WaitIdOptions::EXITED);
+    reaper::reaped(u32::try_from(leader.as_raw_nonzero().get()).unwrap_or(0));
     if let Err(error) = killed.and(reaped) {
         tracing::error!(%error, pid = leader.as_raw_nonzero(), "failed to end a process that cannot be watched");
     }

@@ -17,7 +17,7 @@ use super::cgroup::Group;
 use super::driver::{Body, Driver};
 use super::hold::{self, Hold, Newborn};
 use super::process::Process;
-use super::{Facts, Refusal, Why, launch, output};
+use super::{Facts, Refusal, Why, launch, leftovers, output};
 use crate::config::{Config, Launcher};
 use crate::node::Node;
 use crate::state::journal::LineNumber;
@@ -183,7 +183,8 @@ fn start(node: &Node, facts: &Facts, order: &Order) -> Result<Body, Refusal> {
         },
     ));
     command.env_clear();
-    for (name, value) in environment(&node.config, executable) {
+    let mark = (OsString::from(leftovers::MARK), OsString::from(facts.id.to_string()));
+    for (name, value) in environment(&node.config, executable).into_iter().chain([mark]) {
         command.env(if group.is_some() { launch::packed(&name) } else { name }, value);
     }
     match Process::start(command, file, group.clone()) {

@@ -570,8 +570,7 @@ mod tests {
         rustix::io::ioctl_fionbio(&full, false).unwrap();
         *journal.shared.pen.lock().unwrap() = Some(std::os::fd::OwnedFd::from(writer).into());
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        let first = record();
-        let line = journal.started(first.clone());
+        let line = journal.started(record());
         assert!(!runtime.block_on(journal.written(line, Duration::from_millis(100))));
         let others: Vec<Record> = (0..20).map(|_| record()).collect();
         for other in &others {
@@ -596,11 +595,10 @@ mod tests {
         text.extend(&line[..line.len() / 2]);
         std::fs::write(dir.path().join("spawns"), &text).unwrap();
         let journal = open(&dir);
-        assert_eq!(journal.stories(), [Story::new(whole.clone())]);
+        assert_eq!(journal.stories(), [Story::new(whole)]);
         let aside = std::fs::read(dir.path().join("spawns.damaged")).unwrap();
         assert_eq!(aside, [b"\0\0garbage\n", &line[..line.len() / 2]].concat());
-        let other = record();
-        journal.started(other.clone());
+        journal.started(record());
         settle(&journal);
         assert_eq!(open(&dir).stories().len(), 2, "the rest of a line does not spoil the next one");
         // A file that cannot be read at all.

@@ -3,10 +3,11 @@
 
 use std::path::Path;
 use std::process::Command;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use agent::OnShutdown;
 use model::{Availability, ExitReason, SpawnId};
+use tokio::time::Instant;
 use wire::v1;
 use wire::v1::refused::Reason;
 use wire::v1::spawn_reply::Outcome;

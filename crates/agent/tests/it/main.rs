@@ -7,6 +7,8 @@ mod ends;
 mod hangups;
 mod harness;
 mod life;
+mod orphans;
+mod own_process;
 mod owners;
 mod ports;
 mod spawning;

@@ -17,6 +17,7 @@ struct SmallDisk(PathBuf);
 
 impl SmallDisk {
     /// `None`, with a word about it, where this process may not mount.
+    #[expect(clippy::print_stderr, reason = "a test that is skipped says so")]
     fn mount(dir: &TempDir) -> Option<Self> {
         let path = dir.path().join("disk");
         std::fs::create_dir(&path).unwrap();

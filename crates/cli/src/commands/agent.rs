@@ -41,7 +41,8 @@ enum End {
 
 /// Does it, until a signal.
 pub(crate) fn run(args: AgentArgs) -> Result<Exit, Failure> {
-    let config = args.options.into_config().map_err(|e| role::wrong(&e))?;
+    let mut config = args.options.into_config().map_err(|e| role::wrong(&e))?;
+    config.inherit_orphans = true;
     logging::start(&args.log)?;
     block_on(Builder::new_multi_thread(), async {
         let registry = role::open(&args.registry)?;
