@@ -1,8 +1,7 @@
 //! A Redis of one test alone: a server, a replica of one, or a Sentinel.
 
-use std::fs::{self, File};
+use std::fs;
 use std::net::SocketAddr;
-use std::os::unix::fs::FileExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -25,7 +24,7 @@ pub struct RedisServer {
     mark: PathBuf,
     /// Where its dump is.
     dir: PathBuf,
-    /// What its clock is off by, as `clock.c` reads it; absent when it has the machine's clock.
+    /// What its clock is off by, as libfaketime reads it; absent when it has the machine's clock.
     clock: Option<PathBuf>,
     /// What is said before its settings.
     first: Vec<String>,
@@ -108,10 +107,10 @@ impl RedisServer {
     /// Sets its clock off by so many seconds from now on.
     pub fn step_clock(&self, seconds: i64) {
         if let Some(file) = &self.clock {
-            // One write in place: the file is mapped.
-            let file = File::options().write(true).create(true).truncate(false).open(file);
-            file.and_then(|file| file.write_all_at(&seconds.to_ne_bytes(), 0))
-                .expect("a file can be written");
+            // It is read whenever somebody asks for the time, so it is replaced at once.
+            let fresh = file.with_extension("next");
+            fs::write(&fresh, format!("{seconds:+}s\n")).expect("a file can be written");
+            fs::rename(fresh, file).expect("it is ours");
         }
     }
 
@@ -146,7 +145,7 @@ impl RedisServer {
     /// The same without waiting until it answers.
     pub fn begin(&mut self, settings: &[&str]) {
         self.kill();
-        let clock = self.clock.iter().flat_map(|file| own_clock(&self.dir, file));
+        let clock = self.clock.iter().flat_map(|file| crate::role::own_clock(file));
         let child = Command::new("redis-server")
             .args(&self.first)
             .args(["--port", &self.port.to_string(), "--bind", "127.0.0.1"])
@@ -171,21 +170,6 @@ impl Drop for RedisServer {
     fn drop(&mut self) {
         self.kill();
     }
-}
-
-/// Makes a program see a time of day that is off by what this file says, whenever that changes.
-fn own_clock(dir: &Path, file: &Path) -> Vec<(&'static str, PathBuf)> {
-    let library = dir.join("clock.so");
-    if !library.exists() {
-        // The linker that Rust needs comes with a compiler.
-        let built = Command::new("cc")
-            .args(["-shared", "-fPIC", "-o"])
-            .arg(&library)
-            .arg(concat!(env!("CARGO_MANIFEST_DIR"), "/harness/clock.c"))
-            .status();
-        assert!(built.is_ok_and(|status| status.success()), "cc builds a library");
-    }
-    vec![("LD_PRELOAD", library), ("CLOCK_FILE", file.to_owned())]
 }
 
 async fn answers(port: u16) -> bool {

@@ -28,7 +28,8 @@ async fn farm(plan: AgentPlan) -> Farm {
 }
 
 async fn health(farm: &Farm, node: &str) -> Value {
-    farm.door(1).json(&format!("/v1/nodes/{node}")).await["health"].clone()
+    let door = farm.doors.last().unwrap().http;
+    door.json(&format!("/v1/nodes/{node}")).await["health"].clone()
 }
 
 /// One spawn that ends again at once; whether it was given.

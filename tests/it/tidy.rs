@@ -190,7 +190,11 @@ fn the_table_of_failures_names_tests_that_exist() {
     let mut count = 0;
     for name in named {
         let (module, function) = name.split_once("::").unwrap();
-        let file = if module == "stories" { "tests/stories/main.rs".to_owned() } else { format!("tests/it/{module}.rs") };
+        let file = if module == "stories" {
+            "tests/stories/main.rs".to_owned()
+        } else {
+            format!("tests/it/{module}.rs")
+        };
         let text = read(&file);
         assert!(text.contains(&format!("async fn {function}()")), "{file} has no {function}");
         count += 1;

@@ -150,7 +150,12 @@ impl Door {
                     Ok(Got::Slot(Held::new(&door, slot, request, since)))
                 }
                 Ok(Reserved::Full) => Ok(Got::Full),
-                Ok(Reserved::NoMatch { known, .. }) => Ok(Got::NoMatch { known }),
+                Ok(Reserved::NoMatch { known, fresh }) => {
+                    if fresh {
+                        door.registry.wiped();
+                    }
+                    Ok(Got::NoMatch { known })
+                }
                 Ok(Reserved::OverQuota) => Ok(Got::OverQuota),
                 Err(error) => {
                     if asked {

@@ -49,13 +49,11 @@ async fn one_sick_node_is_found_and_forgiven(mut farm: Farm) {
 }
 
 #[tokio::test]
-#[ignore = "the registries learn nothing yet"]
 async fn a_node_that_fails_is_left_alone_until_probes_succeed_in_the_process() {
     one_sick_node_is_found_and_forgiven(Farm::start(200, &[license()]).await).await;
 }
 
 #[tokio::test]
-#[ignore = "the registries learn nothing yet"]
 async fn a_node_that_fails_is_left_alone_until_probes_succeed_in_redis() {
     let redis = RedisServer::start().await;
     one_sick_node_is_found_and_forgiven(Farm::over(redis.registry(), config(), 200, &[license()]).await)
@@ -63,7 +61,6 @@ async fn a_node_that_fails_is_left_alone_until_probes_succeed_in_redis() {
 }
 
 #[tokio::test]
-#[ignore = "the registries learn nothing yet"]
 async fn what_fails_on_every_node_is_the_farms_and_the_answer_names_it() {
     let farm = Farm::start(100, &vec![license(); 3]).await;
     let answer = until(

@@ -172,7 +172,6 @@ async fn a_waiter_whose_server_failed_gets_the_next_slot_elsewhere() {
 }
 
 #[tokio::test]
-#[ignore = "the registries give no numbers to places in line yet"]
 async fn a_slot_that_turns_out_to_be_none_costs_nobody_its_place() {
     let farm = Farm::start(1, &[Script::Ready, Script::Refuse(wire::v1::refused::Reason::Full, "")]).await;
     until(async || spawn(farm.http, "").await.status, |status| *status == 200).await;
