@@ -110,7 +110,7 @@ fn recognise(state: &StateDir, config: &Config, pid: u32, start: u64) -> Option<
     let log = output::path(state.logs(), id);
     let is_ours = match std::fs::metadata(&log) {
         Ok(file) => procfs::writes_to(pid, &file) != Some(false),
-        // Somebody has removed it.
+        // The log was removed.
         Err(_) => procfs::writes_to_removed(pid, &log),
     };
     if !is_ours {

@@ -74,7 +74,7 @@ impl AcceptPause {
     }
 }
 
-/// Accepts connections without TLS until told to stop.
+/// Accepts connections without TLS until `stop` is cancelled.
 pub(crate) fn accept(listener: TcpListener, stop: CancellationToken) -> mpsc::Receiver<TcpStream> {
     let (ready, accepted) = mpsc::channel(MOST_READY);
     let work = async move {

@@ -547,7 +547,7 @@ fn bound_logs(node: &Node, _done: &Unset) {
     for id in ids {
         match output::bound(&output::path(node.state.logs(), id)) {
             Ok(()) => {}
-            // Somebody has removed it, or it has none.
+            // The log was removed, or the spawn has none.
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) => tracing::warn!(%error, spawn.id = %id, "failed to bound the output of a spawn"),
         }

@@ -95,7 +95,7 @@ impl Ports {
     }
 }
 
-/// Whether nobody listens on this port on any address. Without a descriptor to find out, it is taken to be free: the start that
+/// Whether no socket listens on this port on any address. Without a descriptor to find out, it is taken to be free: the start that
 /// follows says what the machine is out of.
 pub(crate) fn is_free(port: u16) -> bool {
     use rustix::net::{AddressFamily, SocketAddrV4, SocketFlags, SocketType, bind, socket_with, sockopt};

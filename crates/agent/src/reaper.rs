@@ -1,5 +1,5 @@
 //! Zombies of processes that this one has not started: as a child subreaper, or as process 1 of a container, an agent inherits what
-//! its spawns leave behind, and nobody else takes their statuses.
+//! its spawns leave behind, and no other process takes their statuses.
 //!
 //! The statuses of the agent's own processes are for their drivers. So every start is announced before its process exists
 //! ([`Starting`]), and a zombie is reaped only when it is none of the agent's own and no start is under way.

@@ -61,10 +61,10 @@ pub(crate) enum Liveliness {
 /// How far the start of a spawn has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Stage {
-    /// Admitted; nobody else knows of it.
+    /// Admitted; not published.
     Starting,
-    /// Its start took too long and its callers were refused. It holds what it was given until the start is over, and is nobody's
-    /// business otherwise.
+    /// Its start took too long and its callers were refused. It holds its slot, port and GPU until the start is
+    /// over, and is not published.
     GivenUp,
     /// Its process runs.
     Launched,
@@ -357,7 +357,7 @@ impl Table {
     }
 
     /// The most spawns there may be: no more than there are, once the agent only waits for their ends.
-    /// What starts hold that hang can be given to nobody either.
+    /// Slots of starts that hang are not offered.
     pub(crate) fn slots(&self) -> u32 {
         let hung = self.running.len() - self.running();
         let slots =

@@ -1,4 +1,4 @@
-//! What a spawn holds between its admission and its driver, and what becomes of a process that starts when nobody wants it any more.
+//! What a spawn holds between its admission and its driver, and what becomes of a process that starts too late.
 //!
 //! Both types give back what they hold when they are dropped, so that no panic, early return or late answer of a disk leaks a slot,
 //! a port or a GPU, or leaves a process behind.
@@ -47,7 +47,7 @@ impl Hold {
 
 impl Drop for Hold {
     fn drop(&mut self) {
-        // Whoever gave up the start has answered, or is about to.
+        // The task that gave up the start answers the callers.
         let failed = std::thread::panicking();
         self.release(failed.then(|| Why::CannotStart.because("its agent failed to start it")));
     }

@@ -198,7 +198,7 @@ fn start(node: &Node, facts: &Facts, order: &Order) -> Result<Body, Refusal> {
     }
 }
 
-/// Makes the log, and the directory for it where somebody has removed that.
+/// Makes the log, and its directory where that was removed.
 fn create_log(node: &Node, facts: &Facts, order: &Order) -> io::Result<std::fs::File> {
     let dir = node.state.logs();
     let create = || output::create(dir, facts.id, &order.request_id, &node.config.node);

@@ -1,7 +1,7 @@
 //! The records of all spawns in one file: a line for each thing that happened, one write each.
 //!
 //! The journal owns the records in memory and the order of the lines. A job on the disk's state lane owns the file: it writes what
-//! has gathered since its last write, so a disk that hangs delays nobody but those who wait for a line ([`Journal::written`]).
+//! has gathered since its last write, so a disk that hangs delays only those who wait for a line ([`Journal::written`]).
 //!
 //! An agent that is killed leaves whole lines, or a last one without its end that counts for nothing. Of a spawn whose first
 //! line is missing the process itself is still found, see `adoption`. When most of the file is about spawns that are gone

@@ -128,7 +128,7 @@ impl Table {
         Ok(())
     }
 
-    /// Its process was started: from now on others are told of it. `false` when the start was given up before.
+    /// Its process was started: publishes the spawn. `false` when the start was given up before.
     pub(crate) fn launched(&mut self, id: SpawnId, pid: u32, now: Instant) -> bool {
         let Some(entry) = self.running.get_mut(&id).filter(|entry| entry.stage == Stage::Starting) else {
             return false;
@@ -153,7 +153,7 @@ impl Table {
         }
     }
 
-    /// Nobody waits for its start any more: a process that starts after all is ended at once. Its slot, port and GPU stay taken until
+    /// Gives up its start: a process that starts after all is ended at once. Its slot, port and GPU stay taken until
     /// it is known what came of the start.
     pub(crate) fn give_up_start(&mut self, id: SpawnId) {
         if let Some(entry) = self.running.get_mut(&id)

@@ -1,9 +1,8 @@
 //! The beginning and the end of an agent.
 
 use std::net::TcpListener;
-use std::time::Duration;
 
-use agent::{Agent, OnShutdown, StartError};
+use agent::{Agent, Closed, OnShutdown, StartError};
 use model::{ExitReason, SpawnState};
 use registry::Registry;
 use tokio_util::sync::CancellationToken;
@@ -101,14 +100,27 @@ async fn an_agent_that_drains_waits_for_the_last_one_or_is_hurried() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_agent_whose_node_was_taken_over_admits_nothing() {
+async fn a_second_agent_with_the_name_of_one_that_lives_is_refused() {
     let farm = Farm::start().await;
+    let (id, _) = farm.spawn().await;
     let dir = tempfile::tempdir().unwrap();
-    let other = Agent::start(config(&dir), farm.registry.clone()).await.unwrap();
-    tokio::time::timeout(PATIENCE, farm.agent.closed()).await.unwrap();
-    let outcome = farm.send(&farm.ask(STAY)).await;
-    let Outcome::Refused(refused) = outcome else { panic!("{outcome:?}") };
+    let second = Agent::start(config(&dir), farm.registry.clone()).await.unwrap();
+    let admin = second.admin_addr();
+    let first = farm.agent.advertise().to_owned();
+    until("it says whose the node is", async || {
+        let ready = crate::harness::http(admin, "GET /readyz HTTP/1.1").await;
+        (ready.starts_with("HTTP/1.1 503") && ready.contains(&first)).then_some(())
+    })
+    .await;
+    let mut client = crate::harness::connect(&second).await;
+    let reply = client.spawn(farm.ask(STAY)).await.unwrap().into_inner().outcome;
+    let Some(Outcome::Refused(refused)) = reply else { panic!("{reply:?}") };
     assert_eq!(refused.reason(), Reason::ShuttingDown);
-    let quiet = tokio::time::timeout(Duration::from_millis(200), other.closed()).await;
-    assert!(quiet.is_err(), "the new one stays");
+    assert!(refused.detail.contains(&first), "{refused:?}");
+    assert_eq!(tokio::time::timeout(PATIENCE, second.closed()).await.unwrap(), Closed::Taken);
+    assert_eq!(second.other_agent(), Some(first));
+    second.shutdown(OnShutdown::Adopt, CancellationToken::new()).await;
+    assert_eq!(farm.info(id).await.state, "ready", "the first one goes on");
+    farm.spawn().await;
+    farm.shutdown(OnShutdown::Kill).await;
 }

@@ -60,10 +60,12 @@ impl Drop for SmallDisk {
 
 async fn agent_on(farm: Farm, state_dir: &Path) -> Farm {
     let (registry, ports) = (farm.registry.clone(), farm.ports.clone());
-    let liveliness = farm.agent.liveliness_addr();
+    let (grpc, liveliness) = (farm.agent.grpc_addr(), farm.agent.liveliness_addr());
     let dir = farm.shutdown(OnShutdown::Adopt).await;
     let mut config = config(&dir);
     config.state_dir = state_dir.to_owned();
+    // A directory that was lost has another identity; the address says that it is the same machine.
+    config.listen = grpc;
     config.liveliness_listen = liveliness;
     config.ports = ports.clone();
     let agent = Agent::start(config, registry.clone()).await.unwrap();
