@@ -63,7 +63,11 @@ async fn a_redis_that_is_restarted_with_its_data_is_believed_no_more_than_the_ag
     farm.redis.kill();
     hatchery_tests::wait::longer_than(Duration::from_secs(11)).await;
     farm.redis.restart_with_its_dump(&[]).await;
-    farm.stop([after["id"].as_str().unwrap()]).await;
+    crate::outage::ready_again(&farm).await;
+    let after = after["id"].as_str().unwrap();
+    farm.reaches(after, "ready", TRUE_AGAIN + BUSY_MACHINE).await;
+    farm.stop([after]).await;
+    farm.ends(after).await;
     company.all_is_well(&farm, "restarted with its data").await;
     farm.finish().await;
 }

@@ -223,6 +223,15 @@ if learns then
 end
 for _, back in ipairs(aside) do call('ZADD', back[1], back[2], back[3]) end
 
+-- An index that was lost looks like a farm without room until the next heartbeats repair it. So once a second some nodes are
+-- looked at again before a request is refused.
+local function mended()
+  if not call('SET', P .. ':mended', '1', 'NX', 'PX', 1000) then return false end
+  for _, some in ipairs(call('SRANDMEMBER', P .. ':names', 16)) do enrol(some) end
+  return true
+end
+if not node and #avoid == 0 and mended() then node, h, used = pick(':open:', pack) end
+
 if node then
   local gpu = renderer == 'ssr' and tonumber(h[5]) >= 0
   call('HSET', P .. ':held:' .. node, spawn, (gpu and 'Rg' or 'R-') .. owner)
