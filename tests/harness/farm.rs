@@ -516,7 +516,12 @@ impl Farm {
                 let up =
                     nodes.iter().filter(|node| node["availability"] == "up").map(|node| node["id"].as_str());
                 let seen: Vec<&str> = up.flatten().collect();
-                Look::when(seen == wanted, || format!("{seen:?} of {wanted:?}"))
+                if seen != wanted {
+                    return Look::NotYet(format!("{seen:?} of {wanted:?}"));
+                }
+                // So does its snapshot, which it falls back on.
+                let metrics = door.metrics().await.sum("hatchery_frontdoor_picture_nodes");
+                Look::when(metrics >= wanted.len() as f64, || format!("{metrics} in its snapshot"))
             })
             .await;
         }

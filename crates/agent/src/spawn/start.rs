@@ -27,7 +27,7 @@ use crate::table::Liveliness;
 use crate::table::entrance::Admitted;
 
 /// How long everything about a start that touches a disk may take, `exec` included.
-pub(crate) const START_TIMEOUT: Duration = Duration::from_secs(5);
+pub(crate) const START_TIMEOUT: Duration = Duration::from_secs(3);
 /// How long a spawn waits for its first record to be written before others learn of it.
 const RECORD_TIMEOUT: Duration = Duration::from_secs(1);
 

@@ -29,8 +29,13 @@ pub(crate) fn open(flags: &RegistryFlags) -> Result<Registry, Failure> {
             );
         }
     }
-    if password_file.is_some() && parts(&flags.registry).is_none() {
-        return Err(Failure::usage("--registry-password-file: --registry is no URL that has a password"));
+    if let Some(file) = password_file
+        && parts(&flags.registry).is_none()
+    {
+        return Err(Failure::usage(format!(
+            "invalid --registry-password-file {}: --registry is no URL that has a password",
+            file.display()
+        )));
     }
     let registry = Registry::open_with(&flags.registry, password_file, &flags.farm.farm, Timing::FARM)
         .map_err(|e| wrong(&e))?;

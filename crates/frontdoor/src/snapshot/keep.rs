@@ -28,8 +28,9 @@ pub(crate) async fn keep(door: Arc<Door>) {
         match refresh(&door, &mut asked, &mut incarnation).await {
             Ok(count) => {
                 // An empty snapshot is of no use: the first node is seen soon.
-                let every = if count == 0 { EVERY / 10 } else { EVERY };
-                sleep(jittered(every).max(began.elapsed() * 20)).await;
+                let pause =
+                    if count == 0 { jittered(EVERY / 10) } else { jittered(EVERY).max(began.elapsed() * 20) };
+                sleep(pause).await;
             }
             Err(RegistryError::Away(_)) => {
                 door.registry.back().await;

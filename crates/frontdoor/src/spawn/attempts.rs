@@ -123,9 +123,9 @@ impl Failure {
                 (false, code.is_some_and(|code| LICENSE.contains(&code)))
             }
             Self::Unanswered { deadline: true, .. } => (true, false),
-            Self::Refused { reason: Reason::CannotStart | Reason::LowMemory | Reason::NoPort, .. } => {
-                (false, true)
-            }
+            // A file that is missing or a share that hangs is not an accident of one start.
+            Self::Refused { reason: Reason::CannotStart, .. } => (true, true),
+            Self::Refused { reason: Reason::LowMemory | Reason::NoPort, .. } => (false, true),
             Self::Refused { .. } | Self::Unreachable { .. } | Self::Unanswered { .. } => return None,
         };
         Some(StartFailure { reason: self.reason(), conclusive, whole_node })
@@ -159,7 +159,9 @@ struct Attempt {
 
 impl Attempt {
     fn blame(&self) -> Option<StartFailure> {
-        self.failure.blame().filter(|failure| !(failure.conclusive && self.hurried))
+        self.failure
+            .blame()
+            .filter(|failure| !(failure.conclusive && self.hurried && self.failure.is_start()))
     }
 }
 

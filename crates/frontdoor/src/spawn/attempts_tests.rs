@@ -83,7 +83,7 @@ fn every_failure_has_a_code_and_says_whether_it_counts_and_against_what() {
         (unreachable(), "node-unreachable", None, false),
         (refused(Reason::LowMemory), "refused", whole, false),
         (refused(Reason::NoPort), "refused", whole, false),
-        (refused(Reason::CannotStart), "refused", whole, false),
+        (refused(Reason::CannotStart), "refused", Some((true, true)), false),
         (refused(Reason::Full), "refused", None, false),
         (refused(Reason::GpusFull), "refused", None, false),
         (refused(Reason::NotEligible), "refused", None, false),
