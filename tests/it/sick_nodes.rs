@@ -1,5 +1,6 @@
 //! A node that is up and has room, and still fails whatever it is given: callers hardly notice, operators see it at once.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::net::TcpListener;
 use std::path::Path;
@@ -90,6 +91,24 @@ async fn it_is_well_again(farm: &Farm) {
     .await;
 }
 
+/// A spawn on each node: all are equally loaded then.
+async fn one_on_each(farm: &Farm) -> Vec<String> {
+    let (mut nodes, mut ids) = (BTreeSet::new(), Vec::new());
+    for _ in 0..3 {
+        let answer = farm.door(0).spawned(&json!({})).await;
+        nodes.insert(answer["node"].as_str().unwrap().to_owned());
+        ids.push(answer["id"].as_str().unwrap().to_owned());
+    }
+    assert_eq!(nodes.len(), 3, "equal nodes share");
+    ids
+}
+
+async fn still_live(farm: &Farm, living: &[String]) {
+    for id in living {
+        assert_eq!(farm.record(id).await["state"], "ready");
+    }
+}
+
 /// Sick in this mood, then well.
 async fn with_a_mood(mood: Mood, reason: &str) {
     let directory = TempDir::new().unwrap();
@@ -167,15 +186,15 @@ async fn a_node_whose_executable_is_on_a_share_that_hangs_fails_hardly_any_calle
     let Some(share) = Share::of(&behind, &mount).await else { return };
     fs::copy(&hatchery_tests::binaries::binaries().simulator, behind.join("server")).unwrap();
     let farm = farm(AgentPlan::slots(8).executable(mount.join("server"))).await;
-    let lives = farm.door(0).spawned(&json!({})).await;
+    let living = one_on_each(&farm).await;
     share.hangs();
     hardly_anybody_notices(&farm, "server").await;
     let node = farm.door(0).json("/v1/nodes/node-c").await;
     assert_eq!(node["availability"], "up", "heartbeats go on: {node}");
-    assert_eq!(farm.record(lives["id"].as_str().unwrap()).await["state"], "ready");
+    still_live(&farm, &living).await;
     share.answers();
     it_is_well_again(&farm).await;
-    farm.stop([lives["id"].as_str().unwrap()]).await;
+    farm.stop(living.iter().map(String::as_str)).await;
     farm.finish().await;
 }
 
@@ -248,13 +267,13 @@ async fn a_node_whose_disk_is_full_fails_hardly_any_caller() {
     let agent = farm.agent_mut("node-c");
     agent.set("--state-dir", state.to_str().unwrap());
     agent.restart().await;
-    let lives = farm.door(0).spawned(&json!({"pool": "default"})).await;
+    let living = one_on_each(&farm).await;
     disk.fill();
     hardly_anybody_notices(&farm, "o space").await;
-    assert_eq!(farm.record(lives["id"].as_str().unwrap()).await["state"], "ready");
+    still_live(&farm, &living).await;
     disk.make_room();
     it_is_well_again(&farm).await;
-    farm.stop([lives["id"].as_str().unwrap()]).await;
+    farm.stop(living.iter().map(String::as_str)).await;
     farm.finish().await;
 }
 
@@ -289,7 +308,7 @@ async fn when_all_nodes_are_sick_the_answer_says_why_and_no_node_is_left_out() {
     })
     .await;
     moody.becomes(Mood::Well);
-    let mut served = std::collections::BTreeSet::new();
+    let mut served = BTreeSet::new();
     let mut ids = Vec::new();
     for _ in 0..3 {
         let answer = farm.door(0).spawned(&json!({})).await;
