@@ -51,8 +51,8 @@ impl fmt::Display for Mood {
     }
 }
 
-/// How long a server that loads its dump takes for each key of a farm, in microseconds.
-const LOAD_DELAY: u32 = 20_000;
+/// How long a server takes to load its dump, in microseconds.
+const LOAD_TIME: u64 = 2_500_000;
 /// Between two cuts of all connections.
 const CUT: Duration = Duration::from_millis(200);
 
@@ -91,10 +91,13 @@ impl RedisServer {
             }
             Mood::Stalled => self.signal(Signal::STOP),
             Mood::Loading => {
+                let size = self.says("DBSIZE").await.unwrap_or_default();
+                let keys: u64 = size.trim_start_matches(':').trim().parse().expect("a number of keys");
+                let delay = LOAD_TIME / keys.max(1);
                 assert!(self.save().await, "it saves");
                 self.begin(&[
                     "--key-load-delay",
-                    &LOAD_DELAY.to_string(),
+                    &delay.to_string(),
                     "--loading-process-events-interval-bytes",
                     "1024",
                 ]);

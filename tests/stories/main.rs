@@ -177,7 +177,8 @@ async fn many_spawns_through_kills_and_moods_leave_every_counter_where_it_starte
         let steps = plan(seed.wrapping_add(chapter * 1_000_003), Targets::of(&farm).and_moods(), CHAPTER);
         incidents.add(happen(&mut farm, &steps, seed).await);
         chapter += 1;
-        let (calls, served) = (load.notes().calls.len(), load.served());
+        let calls = load.notes().calls.len();
+        let served = load.served();
         eprintln!("seed {seed}: after chapter {chapter}, {calls} calls, {served} served");
     }
     let verdict = settle(site, farm, load, incidents).await;
