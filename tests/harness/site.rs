@@ -27,12 +27,17 @@ impl Site {
 
     /// Two front doors and three nodes.
     pub async fn with(builder: FarmBuilder) -> (Self, Farm) {
+        Self::of(builder, 8, 24).await
+    }
+
+    /// The same with so many slots and ports a node.
+    pub async fn of(builder: FarmBuilder, slots: u16, ports: u16) -> (Self, Farm) {
         let site = Self(TempDir::new().expect("a scratch directory"));
         let script = noting(site.0.path());
         let agent = || {
             let short = ["--initial-use", "8s", "--ready-timeout", "5s", "--stop-grace", "1s"];
             let gpus = ["--gpus", "2", "--gpu-slots", "2"];
-            AgentPlan::slots(8).ports(24).args(&short).args(&gpus).executable(&script)
+            AgentPlan::slots(slots).ports(ports).args(&short).args(&gpus).executable(&script)
         };
         let builder = builder.agent(agent()).agent(agent()).agent(agent());
         let doors = ["--spawn-deadline", "8s", "--shutdown-grace", "3s"];

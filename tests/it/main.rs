@@ -41,6 +41,7 @@ mod liveliness;
 mod logging;
 mod misbehaviour;
 mod names;
+mod neighbours;
 mod outage;
 mod redis_moods;
 mod registry_settings;

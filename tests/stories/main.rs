@@ -169,7 +169,7 @@ const CHAPTER: Duration = Duration::from_secs(20);
 #[tokio::test]
 async fn many_spawns_through_kills_and_moods_leave_every_counter_where_it_started() {
     let (cycles, seed) = (setting("HATCHERY_CYCLES", 100_000), setting("HATCHERY_SEED", 1));
-    let (site, mut farm) = Site::with(Farm::builder().links()).await;
+    let (site, mut farm) = Site::of(Farm::builder().links(), 16, 48).await;
     let load = Load::start(farm.doors.iter().map(|door| door.http).collect(), seed, RATE);
     let mut incidents = hatchery_tests::faults::Incidents::default();
     let mut chapter = 0;
