@@ -8,7 +8,7 @@ use model::{FarmCause, Timestamp};
 /// So many requests in a row make a cause of the farm's.
 const REQUESTS: u32 = 3;
 /// They come within this time.
-const WITHIN: Duration = Duration::from_secs(60);
+pub(crate) const WITHIN: Duration = Duration::from_secs(60);
 /// A cause without news for this long is over.
 const MEMORY: Duration = Duration::from_secs(600);
 

@@ -2,11 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
-use model::health::node_health;
 use model::{
     AgentEpoch, Availability, Drain, Eligibility, EventKind, GpuSlots, Health, HealthState, Load,
-    NodeDescription, NodeId, NodeKind, NodeRecord, Owner, Placement, RendererType, SpawnId, SpawnRecord,
-    TicketId, Timestamp, Timing,
+    NodeDescription, NodeId, NodeKind, Owner, Placement, RendererType, SpawnId, TicketId, Timestamp, Timing,
 };
 use serde_json::Map;
 use uuid::Uuid;
@@ -177,6 +175,8 @@ pub(super) struct Farm {
     pub(super) judged: Judgement,
     pub(super) cause: Option<Cause>,
     nudges: u64,
+    /// Until a minute after a request has failed in the same way wherever it was tried.
+    pub(super) alike_until: Timestamp,
 }
 
 impl Farm {
@@ -197,6 +197,7 @@ impl Farm {
             judged: Judgement::default(),
             cause: None,
             nudges: 0,
+            alike_until: Timestamp::default(),
             timing,
         }
     }
@@ -324,7 +325,13 @@ impl Farm {
     /// The best level over all these kinds, then one of its nodes at random.
     fn choose(&self, kinds: &[NodeKind], ask: &Reserve, from: From) -> Option<NodeId> {
         let renderer = ask.demand.renderer;
-        let placement = if from == From::Healthy { ask.placement } else { Placement::Spread };
+        // Sick nodes are the least loaded ones, see `reserve.lua`.
+        let from_other_end = !ask.avoid.is_empty() && self.now < self.alike_until;
+        let placement = match (from, ask.placement) {
+            (From::Healthy, Placement::Spread) if from_other_end => Placement::Pack,
+            (From::Healthy, placement) if !from_other_end => placement,
+            _ => Placement::Spread,
+        };
         let level = |kind: &NodeKind| {
             let stock = self.stock.get(&(kind.clone(), renderer))?;
             let shelf = if from == From::Healthy { &stock.open } else { &stock.failing };
@@ -552,46 +559,4 @@ impl Farm {
         }
         self.nudge_line();
     }
-
-    pub(super) fn nodes(&mut self) -> Vec<NodeRecord> {
-        self.expire_beats();
-        self.nodes.iter().map(|(id, state)| record(id, state)).collect()
-    }
-
-    /// The spawns of these nodes that have not ended.
-    pub(super) fn living(&self, nodes: &[NodeId]) -> Vec<SpawnRecord> {
-        let states = nodes.iter().filter_map(|node| self.nodes.get(node));
-        let running = states.flat_map(|state| {
-            state.held.iter().filter(|(_, held)| held.hold == Hold::Running).map(|(id, _)| *id)
-        });
-        let records = running.filter_map(|id| self.history.get(id));
-        records.map(|record| SpawnRecord { events: Vec::new(), ..record.clone() }).collect()
-    }
-
-    pub(super) fn node(&mut self, node: &NodeId) -> Option<NodeRecord> {
-        self.expire_beats();
-        self.nodes.get(node).map(|state| record(node, state))
-    }
-}
-
-fn record(id: &NodeId, state: &NodeState) -> NodeRecord {
-    let mut record = NodeRecord {
-        id: id.clone(),
-        eligibility: state.eligibility,
-        availability: state.availability,
-        description: state.description.clone(),
-        used: state.used(),
-        gpu_used: state.gpu_used(),
-        gpus: state.gpus.clone(),
-        load: state.load,
-        epoch: state.epoch,
-        last_heartbeat_at: state.beat,
-        drain: state.drain.clone(),
-        generation: state.generation,
-        health: node_health(&state.health.csr, &state.health.ssr),
-    };
-    if state.availability == Availability::Down {
-        crate::report::hold_nothing(&mut record);
-    }
-    record
 }

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use model::health::{EARLY_END, node_health};
 use model::{
-    EventKind, Exit, ExitReason, FarmCause, Health, HealthState, NodeId, RendererType, SpawnState,
-    StartFailure, Timestamp,
+    EventKind, Exit, ExitReason, FarmCause, Health, HealthChange, HealthState, NodeId, RendererType,
+    SpawnState, StartFailure, Timestamp,
 };
 use serde_json::Map;
 
@@ -41,6 +41,20 @@ impl<T> Renderers<T> {
 impl Renderers<Health> {
     fn is_failing(&self) -> bool {
         [&self.csr, &self.ssr].into_iter().any(|health| health.state == HealthState::Failing)
+    }
+
+    fn succeed(&mut self, renderer: RendererType, now: u64) {
+        let counts_for_both = self.is_shared();
+        let failed = self.get(renderer).last;
+        let recovered = self.get_mut(renderer).succeed(now) == HealthChange::Recovered;
+        let other =
+            self.get_mut(if renderer == RendererType::Csr { RendererType::Ssr } else { RendererType::Csr });
+        if counts_for_both {
+            other.succeed(now);
+        } else if recovered && other.state == HealthState::Failing && other.last <= failed {
+            // Whatever failed there is as old as what was mended here; without requests for it nothing would ever show that.
+            *other = Health::default();
+        }
     }
 
     /// Whether the last failure of both was one and the same: then its cause is the node's, and so is a success.
@@ -84,17 +98,15 @@ impl Farm {
         let (now, renderer) = (self.now.millis(), outcomes.renderer);
         for (node, outcome) in &outcomes.starts {
             match outcome {
-                Outcome::Ready => self.change_health(node, |health, _| {
-                    let counts_for_both = health.is_shared();
-                    for of in BOTH.into_iter().filter(|of| *of == renderer || counts_for_both) {
-                        health.get_mut(of).succeed(now);
-                    }
-                }),
+                Outcome::Ready => self.change_health(node, |health, _| health.succeed(renderer, now)),
                 Outcome::Failed(failure) => self.fail(node, renderer, failure, None),
                 Outcome::Nothing => {
                     self.change_health(node, |health, _| health.get_mut(renderer).release(now));
                 }
             }
+        }
+        if outcomes.same_everywhere.is_some() {
+            self.alike_until = self.after(crate::cause::WITHIN);
         }
         if outcomes.starts.iter().any(|(_, outcome)| *outcome == Outcome::Ready) {
             self.cause = None;

@@ -7,6 +7,7 @@ mod health;
 mod history;
 mod identity;
 mod line;
+mod listing;
 mod owned;
 mod reconcile;
 mod shelf;

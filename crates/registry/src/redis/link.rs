@@ -38,7 +38,7 @@ const LOOK: Duration = Duration::from_secs(1);
 const LOOKS: usize = 30;
 /// Calls that are not sent again when the connection breaks under them: done twice they would count twice, or the second
 /// answer would be another one.
-const ONCE: [&str; 3] = ["reserve", "permit", "settle"];
+const ONCE: [&str; 3] = ["reserve", "permit", "learn"];
 
 /// What is asked.
 #[derive(Clone, Copy)]

@@ -6,7 +6,7 @@ use model::{
     AgentEpoch, Eligibility, EventKind, Exit, ExitReason, FarmCause, HealthState, NodeHealth, RendererType,
     SpawnId, StartFailure, TicketId,
 };
-use registry::{Outcome, Outcomes, Reserved, SpawnReport, Standing};
+use registry::{Outcome, Outcomes, Reserve, Reserved, SpawnReport, Standing};
 
 use crate::on_all;
 use crate::support::*;
@@ -345,6 +345,57 @@ on_all! {
         assert!(cause().await.is_some());
         learn(farm, "a", Outcome::Ready).await;
         assert_eq!(cause().await, None);
+    }
+}
+
+on_all! {
+    async fn sick_nodes_that_are_the_least_loaded_do_not_hide_those_that_are_well(farm: &Farm) {
+        let sick = ["a", "b", "c"];
+        for name in sick {
+            Agent::new(name, 8).beat(farm).await;
+        }
+        for name in ["y", "z"] {
+            let mut well = Agent::new(name, 8);
+            well.spawns = (0..4).map(|_| ready(csr().spawn)).collect();
+            well.beat(farm).await;
+        }
+        // One request after the other, each tried on three nodes at the most.
+        let mut given = 0;
+        for _ in 0..6 {
+            let mut tried = Vec::new();
+            let mut success = None;
+            while tried.len() < 3 && success.is_none() {
+                let slot = farm.take(&Reserve { avoid: tried.clone(), ..csr() }).await;
+                farm.registry.release(&slot.node, slot.spawn).await.unwrap();
+                match sick.contains(&slot.node.as_str()) {
+                    true => tried.push(slot.node),
+                    false => success = Some(slot.node),
+                }
+            }
+            let mut starts: Vec<_> = tried.iter().map(|node| (node.clone(), failed())).collect();
+            let same_everywhere = success.is_none().then(|| "no license".to_owned());
+            if same_everywhere.is_some() {
+                starts.clear();
+            }
+            given += usize::from(success.is_some());
+            starts.extend(success.map(|node| (node, Outcome::Ready)));
+            let outcomes = Outcomes { renderer: RendererType::Csr, same_everywhere, starts };
+            farm.registry.learn(&outcomes).await.unwrap();
+        }
+        assert!(given >= 4, "{given} of 6 requests found a node that is well");
+    }
+}
+
+on_all! {
+    async fn what_was_mended_for_one_renderer_is_not_failing_for_one_that_nobody_asks_for(farm: &Farm) {
+        Agent::new("a", 8).beat(farm).await;
+        learn(farm, "a", of_the_node()).await;
+        farm.pass(Duration::from_millis(10)).await;
+        learn(farm, "a", failed()).await;
+        for _ in 0..3 {
+            learn(farm, "a", Outcome::Ready).await;
+        }
+        assert_eq!(health(farm, "a").await, NodeHealth::default());
     }
 }
 

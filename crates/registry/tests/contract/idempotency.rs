@@ -25,7 +25,9 @@ on_all! {
         let long = Duration::from_secs(60);
         assert!(!farm.registry.settle(&key, Uuid::now_v7(), Some(("no", long))).await.unwrap());
         assert!(farm.registry.settle(&key, me, Some(("yes", long))).await.unwrap());
-        assert!(!farm.registry.settle(&key, me, None).await.unwrap(), "an answer stays");
+        assert!(farm.registry.settle(&key, me, Some(("yes", long))).await.unwrap(), "the first answer was lost");
+        assert!(!farm.registry.settle(&key, me, Some(("no", long))).await.unwrap(), "an answer stays");
+        assert!(!farm.registry.settle(&key, Uuid::now_v7(), None).await.unwrap(), "it is not anybody's");
         let other = farm.registry.claim(&key, print, Uuid::now_v7()).await.unwrap();
         assert_eq!(other, Claim::Settled("yes".into()));
         assert_eq!(farm.registry.claim(&key, Uuid::now_v7(), me).await.unwrap(), Claim::Conflict);
@@ -55,6 +57,10 @@ on_all! {
         assert!(farm.registry.settle(&key, me, Some(("full", brief))).await.unwrap());
         assert_eq!(farm.registry.claim(&key, print, me).await.unwrap(), Claim::Settled("full".into()));
         farm.pass(brief).await;
+        assert_eq!(farm.registry.claim(&key, print, me).await.unwrap(), Claim::Mine);
+        // Settled, but its claimant has not heard so and does not stand by it.
+        assert!(farm.registry.settle(&key, me, Some(("ended since", TIMING.claim))).await.unwrap());
+        assert!(farm.registry.settle(&key, me, None).await.unwrap());
         assert_eq!(farm.registry.claim(&key, Uuid::now_v7(), me).await.unwrap(), Claim::Mine);
     }
 }

@@ -272,3 +272,18 @@ async fn ended_spawns_are_listed_again_after_their_index_was_lost() {
         assert_eq!(farm.registry.spawns(&filter).await.unwrap().spawns, before);
     }
 }
+
+#[tokio::test]
+async fn a_node_that_is_gone_is_down_also_when_the_set_of_silent_ones_was_lost() {
+    let farm = Farm::redis().await;
+    let mut agent = Agent::new("a", 2);
+    agent.beat(&farm).await;
+    agent.tell(&farm, ready(csr().spawn)).await;
+    for lost in ["up", "stale"] {
+        let () = farm.server().connection().await.del(format!("{{hatchery:test}}:{lost}")).await.unwrap();
+        let next = if lost == "up" { model::Availability::Stale } else { model::Availability::Down };
+        farm.becomes("a", next).await;
+    }
+    let record = farm.registry.spawn(agent.spawns[0].id).await.unwrap().unwrap();
+    assert_eq!(record.state, model::SpawnState::Lost);
+}

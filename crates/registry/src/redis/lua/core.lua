@@ -8,6 +8,7 @@
 --   seq              last sequence number given to an event or a nudge
 --   events, floor    stream of events, entry id <seq>-0; and the last seq that cannot be read any more
 --   nudges           stream that only says: whoever waits, ask again
+--   alike            there for a minute after a request has failed in the same way wherever it was tried
 --   mended           there for a second after nodes were looked at again because a request found no room
 --   names            set of all nodes        up, stale, down   zset node -> time of its last heartbeat, by availability
 --   node:<n>         hash, the node          held:<n>          hash spawn -> how the slot is held, see slots.lua

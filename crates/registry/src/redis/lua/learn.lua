@@ -19,6 +19,7 @@ end
 
 -- The farm's cause: requests that failed alike on every node, without a success between them.
 local cause = P .. ':cause'
+if everywhere then call('SET', P .. ':alike', '1', 'PX', CAUSE_WITHIN) end
 if ready then
   call('DEL', cause)
 elseif everywhere then

@@ -73,8 +73,16 @@ end
 local function node_succeeded(node, renderer)
   change_health(node, function(csr, ssr)
     local both = is_shared(csr, ssr)
-    if renderer == 'csr' or both then health_succeed(csr, now) end
-    if renderer == 'ssr' or both then health_succeed(ssr, now) end
+    local own, other = csr, ssr
+    if renderer == 'ssr' then own, other = ssr, csr end
+    local failed, failing = own.last, own.failing
+    health_succeed(own, now)
+    if both then
+      health_succeed(other, now)
+    elseif failing and not own.failing and other.failing and other.last <= failed then
+      -- Whatever failed there is as old as what was mended here; without requests for it nothing would ever show that.
+      reset_health(other)
+    end
   end)
 end
 

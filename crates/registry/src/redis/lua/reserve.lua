@@ -71,8 +71,9 @@ local function can_use(holder, open, failing)
   return left > 0
 end
 
--- Whether a waiter with a lower number is in a queue for a slot that it can use. Drops places that are not kept. When
--- that takes too many looks it is taken to be so; the next call looks further.
+-- Whether a waiter with a lower number is in a queue for a slot that it can use. Drops places that are not kept. When that
+-- takes too many looks it is taken to be so, and the next call looks further; but not when so many waiters cannot use the slot:
+-- it would stay empty.
 local function is_behind(queue, open, failing)
   local rank = 0
   for _ = 1, MAX_TRIES do
@@ -87,7 +88,7 @@ local function is_behind(queue, open, failing)
       rank = rank + 1
     end
   end
-  return true
+  return rank < MAX_TRIES
 end
 
 -- Whether a waiter with a lower number can use a slot that nodes of this kind have.
@@ -203,8 +204,13 @@ for _, node in ipairs(avoid) do
   end
 end
 
+-- Sick nodes are the least loaded ones. For a while after a request has failed alike wherever it was tried, second tries go to
+-- the other end: a node that is well is found there, and its success says which ones are not.
+local packs = pack
+if #avoid > 0 and call('EXISTS', P .. ':alike') == 1 then packs = not pack end
+
 local standing = 'good'
-local node, h, used = pick(':open:', pack)
+local node, h, used = pick(':open:', packs)
 if learns then
   if not node then
     node, h, used = pick(':failing:', false)

@@ -1,11 +1,12 @@
--- Ends a claim with its answer, or gives the key free.
+-- Ends a claim with its answer, or gives the key free. Idempotent for its claimant: the answer to the first call may be lost.
 -- ARGV: key, claimant, keeping time in ms or '' to give it free, answer. Returns 1, or 0 when the claim is not the
 -- claimant's any more.
 local key = P .. ':idem:' .. ARGV[A + 1]
 local old = call('HMGET', key, 'claimant', 'answer')
-local mine = old[1] == ARGV[A + 2] and not old[2]
+local frees = ARGV[A + 3] == ''
+local mine = old[1] == ARGV[A + 2] and (frees or not old[2] or old[2] == ARGV[A + 4])
 if mine then
-  if ARGV[A + 3] == '' then
+  if frees then
     call('DEL', key)
   else
     call('HSET', key, 'answer', ARGV[A + 4])

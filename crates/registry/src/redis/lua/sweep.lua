@@ -33,6 +33,13 @@ end)
 
 expire_beats(256)
 
+-- A node that stands in none of the sets by availability, because one was lost, would never be called anything else.
+for _, node in ipairs(call('SRANDMEMBER', P .. ':names', 16)) do
+  local h = call('HMGET', P .. ':node:' .. node, 'avail', 'beat')
+  local set = h[1] == 'up' and ':up' or h[1] == 'stale' and ':stale' or h[1] == 'down' and ':down'
+  if set and not call('ZSCORE', P .. set, node) then call('ZADD', P .. set, int(math.min(count_of(h[2]) or now, now)), node) end
+end
+
 -- Nodes that are gone: their spawns are lost.
 local gone = silent_since() > now - DOWN and {}
   or call('ZRANGEBYSCORE', P .. ':stale', '-inf', now - DOWN, 'LIMIT', 0, 32)
