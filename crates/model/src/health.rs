@@ -26,6 +26,9 @@ use crate::time::Timestamp;
 
 /// So many failures in a row make a node `failing`. One alone may be an accident of its own.
 pub const FAILURES_UNTIL_FAILING: u32 = 2;
+/// Failures that follow each other faster than this are one for the pauses between probes: starts that were under way together,
+/// or a burst that went there because no other node had room.
+pub const ONE_FAILURE: Duration = Duration::from_millis(500);
 /// So many successes in a row make a failing node `ok` again.
 pub const SUCCESSES_UNTIL_OK: u32 = 3;
 /// The pause before the first probe of a failing node. It doubles with every probe that fails.
@@ -166,6 +169,7 @@ impl Health {
         if self.state == HealthState::Ok && now.saturating_sub(self.last) > ms(FAILURE_MEMORY) {
             self.failures = 0;
         }
+        let is_new = now.saturating_sub(self.last) >= ms(ONE_FAILURE);
         self.failures = self.failures.saturating_add(1);
         self.successes = 0;
         self.last = now;
@@ -173,6 +177,11 @@ impl Health {
         self.hold = lived.map_or(0, |lived| ms((lived * 2).min(MAX_HOLD)).max(1));
         let failing = self.state == HealthState::Failing;
         if !failing && !failure.conclusive && self.failures < FAILURES_UNTIL_FAILING {
+            return HealthChange::None;
+        }
+        if failing && !is_new {
+            // The pause that has begun goes on.
+            self.next_probe = self.next_probe.min(now.saturating_add(pause(self.failed_probes, random)));
             return HealthChange::None;
         }
         self.failed_probes = if failing { self.failed_probes.saturating_add(1) } else { 0 };
@@ -309,6 +318,19 @@ mod tests {
         assert_eq!(pause(9, 1.0), 42_000);
         health.release(now + 1);
         assert!(health.is_probe_due(now + 1));
+    }
+
+    #[test]
+    fn a_burst_of_failures_is_one_for_the_pause() {
+        let mut health = failing();
+        for late in 1..20 {
+            health.fail(2_000 + late * 10, &crash(), None, 0.0);
+        }
+        assert_eq!((health.failures, health.failed_probes, health.next_probe), (21, 0, 2_950));
+        // One of them was the probe: its lease is over.
+        health.probe(2_950, Duration::from_secs(60));
+        health.fail(3_000, &crash(), None, 0.0);
+        assert_eq!((health.failed_probes, health.next_probe), (1, 4_900));
     }
 
     #[test]

@@ -3,7 +3,7 @@
 -- with the state o (ok) or f (failing). Without a failure on record the field is absent.
 local FAILURES_UNTIL_FAILING, SUCCESSES_UNTIL_OK = 2, 3
 local FIRST_PROBE_PAUSE, MAX_PROBE_PAUSE = 1000, 60000
-local FAILURE_MEMORY, MAX_HOLD = 600000, 3000
+local FAILURE_MEMORY, MAX_HOLD, ONE_FAILURE = 600000, 3000, 500
 
 local function healthy()
   return { failing = false, failures = 0, successes = 0, since = 0, last = 0, next_probe = 0, failed_probes = 0, hold = 0,
@@ -47,9 +47,15 @@ end
 -- A start failed, or a server ended `lived` ms after it was ready (nil when it never was).
 local function health_fail(h, at, reason, conclusive, lived, random)
   if not h.failing and at - h.last > FAILURE_MEMORY then h.failures = 0 end
+  local is_new = at - h.last >= ONE_FAILURE
   h.failures, h.successes, h.last, h.reason = h.failures + 1, 0, at, reason
   h.hold = lived and math.max(math.min(lived * 2, MAX_HOLD), 1) or 0
   if not h.failing and not conclusive and h.failures < FAILURES_UNTIL_FAILING then return end
+  if h.failing and not is_new then
+    -- The pause that has begun goes on.
+    h.next_probe = math.min(h.next_probe, at + probe_pause(h.failed_probes, random))
+    return
+  end
   h.failed_probes = h.failing and h.failed_probes + 1 or 0
   h.next_probe = at + probe_pause(h.failed_probes, random)
   if not h.failing then h.failing, h.since = true, at end
