@@ -233,7 +233,9 @@ for _, back in ipairs(aside) do call('ZADD', back[1], back[2], back[3]) end
 -- looked at again before a request is refused.
 local function mended()
   if not call('SET', P .. ':mended', '1', 'NX', 'PX', 1000) then return false end
-  for _, some in ipairs(call('SRANDMEMBER', P .. ':names', 16)) do enrol(some) end
+  local some = call('SRANDMEMBER', P .. ':names', 16)
+  if #some == 0 then some = call('ZREVRANGE', P .. ':up', 0, 15) end
+  for _, one in ipairs(some) do enrol(one) end
   return true
 end
 if not node and #avoid == 0 and mended() then node, h, used = pick(':open:', pack) end
