@@ -36,28 +36,8 @@ impl Browser {
     pub async fn start(width: u32, height: u32) -> Self {
         let scratch =
             tempfile::Builder::new().prefix("hatchery-browser-").tempdir().expect("a scratch directory");
-        let mark = scratch.path();
-        let guard = Guard::over(mark);
-        let said = mark.join("said");
-        let output = || File::options().create(true).append(true).open(&said).expect("a file can be made");
-        let child = Command::new("chromedriver")
-            .arg("--port=0")
-            .env(MARK, mark)
-            .env("TMPDIR", mark)
-            .stdin(Stdio::null())
-            .stdout(output())
-            .stderr(output())
-            .process_group(0)
-            .spawn()
-            .expect("chromedriver is installed (tests/run sees to it)");
-        let port = until("chromedriver listens", PATIENCE, async || {
-            let said = fs::read_to_string(&said).unwrap_or_default();
-            let port = said.split("started successfully on port ").nth(1);
-            let port =
-                port.and_then(|rest| rest.split(|c: char| !c.is_ascii_digit()).next()?.parse::<u16>().ok());
-            port.map_or_else(|| Look::NotYet(said.clone()), Look::Ready)
-        })
-        .await;
+        let guard = Guard::over(scratch.path());
+        let (child, port) = driver(scratch.path()).await;
         let driver = Client::new(([127, 0, 0, 1], port).into());
         let patience = AtomicU64::new(u64::try_from(PATIENCE.as_millis()).unwrap_or(u64::MAX));
         let session = String::new();
@@ -313,6 +293,48 @@ pub mod keys {
     pub const DOWN: &str = "\u{e015}";
     /// To the end of a list.
     pub const END: &str = "\u{e010}";
+}
+
+/// A running chromedriver, and its port.
+///
+/// It takes a free port of one address family and then wants the same number in the other one. Another process may have that,
+/// and then it ends; only a new start helps.
+async fn driver(mark: &Path) -> (Child, u16) {
+    let log = mark.join("driver.log");
+    loop {
+        let file = File::create(&log).expect("a file can be made");
+        let output = || file.try_clone().expect("a descriptor can be copied");
+        let mut child = Command::new("chromedriver")
+            .arg("--port=0")
+            .env(MARK, mark)
+            .env("TMPDIR", mark)
+            .stdin(Stdio::null())
+            .stdout(output())
+            .stderr(output())
+            .process_group(0)
+            .spawn()
+            .expect("chromedriver is installed (tests/run sees to it)");
+        let port = until("chromedriver listens", PATIENCE, async || {
+            let lines = fs::read_to_string(&log).unwrap_or_default();
+            if let Some(port) = listening_port(&lines) {
+                return Look::Ready(Some(port));
+            }
+            match child.try_wait().expect("a child can be waited for") {
+                Some(_) if lines.contains("port not available") => Look::Ready(None),
+                Some(status) => panic!("chromedriver ended, {status}: {lines}"),
+                None => Look::NotYet(lines),
+            }
+        })
+        .await;
+        if let Some(port) = port {
+            return (child, port);
+        }
+    }
+}
+
+fn listening_port(lines: &str) -> Option<u16> {
+    let rest = lines.split("started successfully on port ").nth(1)?;
+    rest.split(|c: char| !c.is_ascii_digit()).next()?.parse().ok()
 }
 
 fn base64(text: &str) -> Vec<u8> {
