@@ -69,6 +69,7 @@ fn ask(labels: &BTreeMap<String, String>) -> Reserve {
         avoid: Vec::new(),
         place: None,
         number: None,
+        probed: false,
         owner: None,
         most: None,
     }

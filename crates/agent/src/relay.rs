@@ -280,6 +280,9 @@ impl Relay {
         if now.saturating_duration_since(since) < TAKEN_TIMEOUT {
             return Outcome::Taken;
         }
+        if !self.takeover {
+            return self.superseded();
+        }
         self.node.closed.cancel();
         Outcome::Over
     }

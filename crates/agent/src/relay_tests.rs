@@ -196,7 +196,19 @@ async fn an_agent_whose_node_another_one_has_admits_nothing_until_it_has_it() {
     assert_eq!(relay.taken("http://10.0.0.7:7070", later), Outcome::Taken, "its time begins anew");
     assert_eq!(relay.taken("http://10.0.0.8:7070", later + TAKEN_TIMEOUT), Outcome::Over);
     assert!(relay.node.closed.is_cancelled());
-    assert_eq!(relay.node.table().other_agent(), Some("http://10.0.0.8:7070"));
+    assert_eq!(relay.node.table().door(), Door::Superseded, "it had the node before");
+}
+
+#[tokio::test]
+async fn an_agent_that_never_had_its_node_gives_up_when_the_other_one_stays() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut relay = relay(&dir);
+    let now = Instant::now();
+    assert_eq!(relay.taken("http://10.0.0.7:7070", now), Outcome::Taken);
+    assert_eq!(relay.taken("http://10.0.0.7:7070", now + TAKEN_TIMEOUT), Outcome::Over);
+    assert!(relay.node.closed.is_cancelled());
+    assert_eq!(relay.node.table().door(), Door::Taken);
+    assert_eq!(relay.node.table().other_agent(), Some("http://10.0.0.7:7070"));
 }
 
 #[tokio::test]

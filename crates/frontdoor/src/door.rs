@@ -110,6 +110,7 @@ impl Door {
         self: &Arc<Self>,
         order: &Order,
         excluded: &[NodeId],
+        probed: bool,
         place: Option<(Ticket, Arc<AsyncMutex<()>>)>,
         request: &RequestId,
     ) -> Result<Got, RegistryError> {
@@ -122,6 +123,7 @@ impl Door {
             avoid: Vec::new(),
             place: ticket.map(|ticket| ticket.id),
             number: ticket.and_then(|ticket| ticket.number),
+            probed,
             owner: order.owner.clone(),
             most: order.most,
         };

@@ -227,7 +227,7 @@ impl Place {
         request: &RequestId,
     ) -> Result<Got, RegistryError> {
         let place = Some((self.waiter.ticket, Arc::clone(&self.asking)));
-        self.door.reserve(order, &exclusions.in_line(), place, request).await
+        self.door.reserve(order, &exclusions.in_line(), exclusions.has_probed(), place, request).await
     }
 }
 

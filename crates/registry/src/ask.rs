@@ -27,6 +27,8 @@ pub struct Reserve {
     /// The number that the place had before it was given up for a slot on a node that then refused: the place is taken
     /// there again.
     pub number: Option<u64>,
+    /// Whether the request has tried a failing node already: one probe a request is enough.
+    pub probed: bool,
     /// Whose spawn it will be.
     pub owner: Option<Owner>,
     /// The most that the owner may have at once: reservations, and spawns that have not ended. Means nothing without an

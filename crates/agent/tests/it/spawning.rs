@@ -249,6 +249,7 @@ async fn an_abandoned_reservation_is_ended_and_forgotten() {
             avoid: vec![],
             place: None,
             number: None,
+            probed: false,
             owner: None,
             most: None,
         };

@@ -30,6 +30,7 @@ pub(crate) struct Exclusions {
     /// The last attempt that ended without a start.
     last: Option<Instant>,
     connects: usize,
+    probed: bool,
 }
 
 impl Exclusions {
@@ -62,6 +63,16 @@ impl Exclusions {
         let now = Instant::now();
         self.last = Some(now);
         self.put(node, Some(now + pause), connecting);
+    }
+
+    /// The request is given a failing node.
+    pub(crate) fn probed(&mut self) {
+        self.probed = true;
+    }
+
+    /// Whether the request was given a failing node: one probe a request is enough.
+    pub(crate) fn has_probed(&self) -> bool {
+        self.probed
     }
 
     /// All of them.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use model::{RequestId, TicketId};
-use registry::RegistryError;
+use registry::{RegistryError, Standing};
 use tokio::time::{Instant, sleep_until};
 
 use super::attempts::Attempts;
@@ -81,7 +81,8 @@ impl<'a> Search<'a> {
                 return Err(self.exhausted());
             }
             let excluded = self.exclusions.all();
-            let shortage = match self.door.reserve(self.order, &excluded, None, self.request).await {
+            let probed = self.exclusions.has_probed();
+            let shortage = match self.door.reserve(self.order, &excluded, probed, None, self.request).await {
                 Ok(Got::Slot(held)) => return Ok(self.begin(held)),
                 Ok(over @ Got::OverQuota) => return Err(self.give_up(&over)),
                 Ok(short) => {
@@ -168,6 +169,9 @@ impl<'a> Search<'a> {
         let now = Instant::now();
         let deadline = *self.deadline.get_or_insert_with(|| now + self.door.config.spawn_deadline);
         self.ticket.number = held.number().or(self.ticket.number);
+        if matches!(held.standing(), Standing::Probe | Standing::LastChoice) {
+            self.exclusions.probed();
+        }
         let left = deadline.saturating_duration_since(now);
         // A node that is known to be hard to reach is chosen only when no other has room.
         let patient = !self.exclusions.has_unreachable() || self.door.agents.is_unreachable(held.node());

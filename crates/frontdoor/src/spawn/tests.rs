@@ -100,6 +100,7 @@ async fn take(registry: &Registry, pool: &str, owner: Option<Owner>) -> registry
         avoid: Vec::new(),
         place: None,
         number: None,
+        probed: false,
         owner,
         most: None,
     };

@@ -256,9 +256,6 @@ impl Farm {
     /// The best healthy node, or a failing one whose probe is due; a failing one otherwise only when no other has room.
     fn pick(&mut self, kinds: &[NodeKind], ask: &Reserve, number: u64) -> Option<(NodeId, Standing)> {
         let renderer = ask.demand.renderer;
-        let failing = |node: &NodeState| node.health.get(renderer).state == HealthState::Failing;
-        // One probe a request is enough.
-        let has_probed = ask.avoid.iter().filter_map(|node| self.nodes.get(node)).any(failing);
         // Nodes to avoid step aside for the time of the choice.
         let kept: Vec<NodeId> =
             ask.avoid.iter().filter(|node| self.nodes.contains_key(*node)).cloned().collect();
@@ -272,7 +269,7 @@ impl Farm {
         let healthy = self.choose(&free, ask, From::Healthy);
         let chosen = match healthy {
             Some(node) => {
-                let probe = (!has_probed).then(|| self.due_probe(&free, renderer)).flatten();
+                let probe = (!ask.probed).then(|| self.due_probe(&free, renderer)).flatten();
                 Some(probe.map_or((node, Standing::Good), |probe| (probe, Standing::Probe)))
             }
             None => self.choose(&free, ask, From::Failing).map(|node| (node, Standing::LastChoice)),

@@ -36,10 +36,10 @@ impl Farm {
         if address == Some(&state.description.advertise) {
             // Only one of two agents has an address. Epochs are in the order of their starts.
             accept(report.takeover || report.epoch > state.epoch)
-        } else if report.takeover {
-            Verdict::Taken(state.description.advertise.clone())
         } else {
-            Verdict::Superseded
+            // Of an agent that was accepted before, the registry may have lost that: within `down` it shows whether the
+            // other one lives.
+            Verdict::Taken(state.description.advertise.clone())
         }
     }
 }

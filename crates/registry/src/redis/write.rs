@@ -63,6 +63,7 @@ impl Redis {
                         .arg(ask.owner.as_ref().map_or("", Owner::as_str))
                         .arg(ask.most.map(|most| most.to_string()).unwrap_or_default())
                         .arg(ask.number.map(|number| number.to_string()).unwrap_or_default())
+                        .arg(flag(ask.probed))
                         .arg(ask.avoid.len());
                     for node in &ask.avoid {
                         args.arg(node.as_str());

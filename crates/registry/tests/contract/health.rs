@@ -184,7 +184,8 @@ on_all! {
         sicken(farm, "two").await;
         let (first, standing) = chosen(farm, csr()).await;
         assert_eq!(standing, Standing::Probe);
-        assert_eq!(chosen(farm, csr().avoid(&first)).await, to("good", Standing::Good));
+        let second_try = registry::Reserve { probed: true, ..csr().avoid(&first) };
+        assert_eq!(chosen(farm, second_try).await, to("good", Standing::Good));
         let good = farm.take(&csr().avoid("one").avoid("two")).await;
         // Without another node for a second try it is no probe, and no other node's is put off.
         let (node, standing) = chosen(farm, csr()).await;
@@ -193,6 +194,17 @@ on_all! {
         let (second, standing) = chosen(farm, csr()).await;
         assert_eq!(standing, Standing::Probe, "{node}");
         assert_ne!(second, first);
+    }
+}
+
+on_all! {
+    async fn a_failing_node_that_nobody_has_tried_does_not_hold_up_the_probe_of_another(farm: &Farm) {
+        for name in ["unreachable", "mended", "good"] {
+            Agent::new(name, 1).beat(farm).await;
+        }
+        sicken(farm, "unreachable").await;
+        sicken(farm, "mended").await;
+        assert_eq!(chosen(farm, csr().avoid("unreachable")).await, to("mended", Standing::Probe));
     }
 }
 

@@ -66,7 +66,8 @@ on_all! {
         assert_eq!(news.events, []);
 
         second.takeover = false;
-        assert!(refused(farm, &mut first, &mut second).await.superseded, "one that had the node before has lost it");
+        let orders = refused(farm, &mut first, &mut second).await;
+        assert!(orders.taken.is_some(), "one that had the node before has lost it, or the registry has forgotten that");
         assert!(!first.beat(farm).await.superseded);
         assert_eq!(farm.used("a").await.0, 1);
     }
@@ -80,9 +81,25 @@ on_all! {
         let mut second = Agent::new("a", 9).identified().at("elsewhere");
         let orders = second.beat(farm).await;
         assert_eq!((orders.taken, orders.superseded), (None, false));
-        assert!(refused(farm, &mut second, &mut first).await.superseded, "also when it was not gone for good");
+        let orders = refused(farm, &mut second, &mut first).await;
+        assert!(orders.taken.is_some(), "also when it was not gone for good");
         let node = farm.registry.node(&id("a")).await.unwrap().unwrap();
         assert_eq!((node.description.advertise.as_str(), node.epoch), ("http://elsewhere:7070", second.epoch));
+    }
+}
+
+on_all! {
+    /// As when the registry has gone back to before the node moved.
+    async fn an_agent_that_had_its_node_gets_it_back_when_the_one_that_is_remembered_stays_silent(farm: &Farm) {
+        let mut gone = Agent::new("a", 2).identified();
+        gone.beat(farm).await;
+        let mut moved = Agent { takeover: false, ..Agent::new("a", 2).identified().at("elsewhere") };
+        let orders = moved.beat(farm).await;
+        assert_eq!((orders.taken.as_deref(), orders.superseded), (Some("http://a:7070"), false));
+        farm.pass(TIMING.down).await;
+        let orders = moved.beat(farm).await;
+        assert_eq!((orders.taken, orders.superseded), (None, false));
+        assert_eq!(farm.registry.node(&id("a")).await.unwrap().unwrap().epoch, moved.epoch);
     }
 }
 

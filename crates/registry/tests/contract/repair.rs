@@ -2,9 +2,11 @@
 
 use std::time::Duration;
 
-use model::{Drain, Eligibility, EventKind, NodeRecord, RendererType, SpawnId, Timestamp, Timing};
+use model::{
+    Drain, Eligibility, EventKind, NodeRecord, RendererType, SpawnId, StartFailure, Timestamp, Timing,
+};
 use redis::AsyncCommands;
-use registry::{Reserved, SpawnFilter, SpawnReport, Wish};
+use registry::{Outcome, Outcomes, Reserved, SpawnFilter, SpawnReport, Wish};
 
 use crate::support::*;
 
@@ -199,6 +201,31 @@ async fn any_field_of_a_node_that_is_lost_or_nonsense_is_right_within_five_heart
             farm.survives("a drain", &cmd(&["HSET", &key, "drain", drain])).await;
         }
     }
+}
+
+#[tokio::test]
+async fn nothing_calls_a_node_failing_whose_record_was_lost() {
+    let mut farm = Damage::start().await;
+    let failure = StartFailure { reason: "no license".to_owned(), conclusive: true, whole_node: true };
+    let starts = vec![(id("a"), Outcome::Failed(failure))];
+    let outcomes = Outcomes { renderer: RendererType::Csr, same_everywhere: None, starts };
+    farm.farm.registry.learn(&outcomes).await.unwrap();
+    let mut connection = farm.farm.server().connection().await;
+    let left = async |connection: &mut redis::aio::MultiplexedConnection| {
+        let mut keys: Vec<String> = Vec::new();
+        for pattern in ["*:failing:*", "*:probes:*", "*:sick"] {
+            keys.append(&mut connection.keys(pattern).await.unwrap());
+        }
+        keys
+    };
+    assert_eq!(left(&mut connection).await.len(), 5, "both renderers");
+    for field in ["hcsr", "hssr"] {
+        let () = connection.hdel("{hatchery:test}:node:a", field).await.unwrap();
+    }
+    for _ in 0..HEARTBEATS {
+        farm.beat().await;
+    }
+    assert_eq!(left(&mut connection).await, Vec::<String>::new());
 }
 
 #[tokio::test]

@@ -204,6 +204,7 @@ fn wanting(renderer: RendererType) -> Reserve {
         avoid: Vec::new(),
         place: None,
         number: None,
+        probed: false,
         owner: None,
         most: None,
     }

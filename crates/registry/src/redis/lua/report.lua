@@ -51,7 +51,9 @@ local function verdict()
     return takeover and 'ok' or 'superseded'
   end
   if not lives then return 'ok' end
-  if not heartbeat or ARGV[i + 8] ~= was.advertise then return takeover and 'taken' or 'superseded' end
+  -- Of an agent that was accepted before, the registry may have lost that: what it remembers of the other one shows within DOWN
+  -- whether that lives.
+  if not heartbeat or ARGV[i + 8] ~= was.advertise then return 'taken' end
   -- Only one of two agents has an address. Epochs are in the order of their starts.
   return (takeover or epoch > was.epoch) and 'ok' or 'superseded'
 end

@@ -1,8 +1,8 @@
 -- Takes a slot on the best node: the least loaded of the healthy ones; now and then a failing one whose probe is due; a failing
 -- one otherwise only when no healthy one has room.
 -- ARGV: spawn, renderer, 1 to pack, random number in [0, 1), known version of the kinds, ticket or '', owner or '', the most
---   the owner may have or '', number that the ticket had in line or '', number of nodes to avoid, those nodes, number of
---   suitable kinds, those kinds.
+--   the owner may have or '', number that the ticket had in line or '', 1 when the request has tried a failing node, number of
+--   nodes to avoid, those nodes, number of suitable kinds, those kinds.
 -- Returns {'slot', node, advertise, 'good' | 'watched' | 'probe' | 'last', number in line or ''} · {'full'} ·
 --   {'none', 1 if suitable nodes are known, 1 if the registry is fresh} · {'over'} when the owner has as many as it may have ·
 --   {'kinds', version, kind, JSON, …} when the caller's picture of the kinds is old and nothing was done.
@@ -14,9 +14,11 @@ if version ~= ARGV[A + 5] then
   for _, field in ipairs(call('HGETALL', P .. ':kinds')) do answer[#answer + 1] = field end
   return answer
 end
+-- One probe a request is enough.
+local has_probed = ARGV[A + 10] == '1'
 local avoid, kinds = {}, {}
-local i = A + 11
-for _ = 1, tonumber(ARGV[A + 10]) do
+local i = A + 12
+for _ = 1, tonumber(ARGV[A + 11]) do
   avoid[#avoid + 1] = ARGV[i]
   i = i + 1
 end
@@ -186,22 +188,17 @@ end
 local learns = call('EXISTS', P .. ':sick', P .. ':cause') > 0
 
 -- Nodes to avoid step aside for the time of the choice.
-local aside, has_probed = {}, false
+local aside = {}
 local places = learns and { ':open:', ':failing:', ':probes:' } or { ':open:' }
 for _, node in ipairs(avoid) do
-  local h = call('HMGET', P .. ':node:' .. node, 'kind', 'h' .. renderer)
-  -- One probe a request is enough.
-  has_probed = has_probed or is_failing(h[2])
-  for _, which in ipairs(h[1] and places or {}) do
+  local kind = call('HGET', P .. ':node:' .. node, 'kind')
+  local stands = false
+  for _, which in ipairs(kind and places or {}) do
     for _, r in ipairs(RENDERERS) do
-      local index = P .. which .. h[1] .. ':' .. r
-      local score = call('ZSCORE', index, node)
-      if score then
-        call('ZREM', index, node)
-        aside[#aside + 1] = { index, score, node }
-      end
+      stands = call('ZREM', P .. which .. kind .. ':' .. r, node) == 1 or stands
     end
   end
+  if stands then aside[#aside + 1] = node end
 end
 
 -- Sick nodes are the least loaded ones. For a while after a request has failed alike wherever it was tried, second tries go to
@@ -227,7 +224,7 @@ if learns then
     end
   end
 end
-for _, back in ipairs(aside) do call('ZADD', back[1], back[2], back[3]) end
+for _, back in ipairs(aside) do place(back) end
 
 -- An index that was lost looks like a farm without room until the next heartbeats repair it. So once a second some nodes are
 -- looked at again before a request is refused.

@@ -75,7 +75,7 @@ end
 -- Follows a change of eligibility or availability.
 local function enrol(node)
   local key = P .. ':node:' .. node
-  local h = call('HMGET', key, 'kind', 'csr', 'ssr', 'elig', 'avail')
+  local h = call('HMGET', key, 'kind', 'csr', 'ssr', 'elig', 'avail', 'hcsr', 'hssr')
   if not h[1] then return end
   local placeable = h[4] == 'eligible' and h[5] == 'up'
   call('HSET', key, 'placeable', placeable and '1' or '0')
@@ -84,6 +84,13 @@ local function enrol(node)
       local members = P .. ':members:' .. h[1] .. ':' .. renderer
       call('SADD', P .. ':known:' .. h[1] .. ':' .. renderer, node)
       if placeable then call('SADD', members, node) else call('SREM', members, node) end
+      -- What is left of a failing node whose record was lost.
+      local tail = h[1] .. ':' .. renderer
+      if not is_failing(h[i + 5])
+        and call('EXISTS', P .. ':sick', P .. ':failing:' .. tail, P .. ':probes:' .. tail) > 0
+      then
+        recovered(h[1], renderer, node)
+      end
     end
   end
   place(node)
