@@ -23,7 +23,7 @@ use crate::error::OpenError;
 pub(super) const ANSWER: Duration = Duration::from_secs(1);
 /// To be connected, or to have been told by one who knows.
 pub(super) const CONNECT: Duration = Duration::from_millis(500);
-/// To be connected to the only server there is: no other could be asked meanwhile.
+/// To be connected where no other server could be asked meanwhile: a TLS handshake and a login take four round trips.
 const CONNECT_ONLY: Duration = Duration::from_secs(2);
 /// To read the files of passwords and certificates again. Those of before serve when it takes longer.
 const READ: Duration = Duration::from_millis(300);
@@ -107,7 +107,7 @@ impl Seeker {
         server: &Server,
         answer: Duration,
     ) -> RedisResult<MultiplexedConnection> {
-        connect(self.target().await.server(&server.at), CONNECT, answer).await
+        connect(self.target().await.server(&server.at), CONNECT_ONLY, answer).await
     }
 
     /// Finds it and connects; else why not.

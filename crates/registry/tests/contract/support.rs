@@ -92,11 +92,20 @@ impl Farm {
     }
 
     pub(crate) async fn redis_with_tls() -> Self {
-        Self::on(&Secure::shared().await.url())
+        Self::on(&Secure::shared().await.url()).connected().await
     }
 
     pub(crate) async fn redis_cluster() -> Self {
-        Self::on(&Cluster::shared().await.url())
+        Self::on(&Cluster::shared().await.url()).connected().await
+    }
+
+    /// The first call fails when a busy machine takes longer to connect than a call may take.
+    async fn connected(self) -> Self {
+        let deadline = tokio::time::Instant::now() + Duration::from_secs(20);
+        while let Err(error) = self.registry.check().await {
+            assert!(tokio::time::Instant::now() < deadline, "not connected: {error}");
+        }
+        self
     }
 
     /// One of several farms that share a registry.
