@@ -53,6 +53,8 @@ impl fmt::Display for Mood {
 
 /// How long a server takes to load its dump, in microseconds.
 const LOAD_TIME: u64 = 2_500_000;
+/// Keys that are no farm's, in a server that is to load for a while.
+const FILLERS: u32 = 64;
 /// Between two cuts of all connections.
 const CUT: Duration = Duration::from_millis(200);
 
@@ -91,6 +93,8 @@ impl RedisServer {
             }
             Mood::Stalled => self.signal(Signal::STOP),
             Mood::Loading => {
+                // It answers nobody while it reads the first kilobyte, and a farm that was just wiped has less.
+                self.must(&format!("EVAL \"for i = 1, {FILLERS} do redis.call('SET', 'filler-' .. i, string.rep(i, 50)) end return 1\" 0")).await;
                 let size = self.says("DBSIZE").await.unwrap_or_default();
                 let keys: u64 = size.trim_start_matches(':').trim().parse().expect("a number of keys");
                 let delay = LOAD_TIME / keys.max(1);
@@ -139,6 +143,12 @@ impl RedisServer {
         })
         .await;
         self.must("DEL a-test-was-here").await;
+        if mood == Mood::Loading {
+            self.must(&format!(
+                "EVAL \"for i = 1, {FILLERS} do redis.call('DEL', 'filler-' .. i) end return 1\" 0"
+            ))
+            .await;
+        }
     }
 
     async fn cut(&self) {
