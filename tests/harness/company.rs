@@ -188,7 +188,9 @@ async fn listen(mut subscriber: Subscriber, mut over: oneshot::Receiver<()>) -> 
 pub async fn farm() -> Farm {
     // Nobody looks at what the caller spawns.
     let plan = || AgentPlan::slots(46).ports(48).args(&["--initial-use", "30m"]);
-    Farm::builder().doors(2).agent(plan()).agent(plan()).start().await
+    // A subscriber that hears nothing for half a minute is cut off: heartbeats come more often.
+    let doors = ["--live-ping-interval", "10s"];
+    Farm::builder().doors(2).door_args(&doors).agent(plan()).agent(plan()).start().await
 }
 
 /// A farm goes through a mood of its Redis, and nobody notices.
