@@ -201,3 +201,51 @@ fn the_table_of_failures_names_tests_that_exist() {
     }
     assert!(count > 30, "{count}");
 }
+
+/// Markdown files, with their text.
+fn documents() -> Vec<(String, String)> {
+    let files = files().into_iter().filter(|(name, _)| name.ends_with(".md"));
+    files.map(|(name, path)| (name, fs::read_to_string(path).unwrap())).collect()
+}
+
+/// As a heading is linked to: lower case, without punctuation, with hyphens for spaces.
+fn anchor(heading: &str) -> String {
+    let kept = heading.trim_start_matches('#').trim().to_lowercase();
+    kept.chars()
+        .filter(|c| c.is_alphanumeric() || [' ', '-', '_'].contains(c))
+        .map(|c| if c == ' ' { '-' } else { c })
+        .collect()
+}
+
+#[test]
+fn every_link_between_documents_leads_somewhere() {
+    let (mut bad, mut count) = (Vec::new(), 0);
+    for (name, text) in documents() {
+        let here = root().join(&name);
+        for link in text.split("](").skip(1).filter_map(|rest| rest.split(')').next()) {
+            if link.contains("://") || link.contains('…') {
+                continue;
+            }
+            let (path, heading) = link.split_once('#').unwrap_or((link, ""));
+            let target = if path.is_empty() { here.clone() } else { here.parent().unwrap().join(path) };
+            let leads = target.exists()
+                && (heading.is_empty()
+                    || fs::read_to_string(&target)
+                        .is_ok_and(|text| text.lines().any(|l| l.starts_with('#') && anchor(l) == heading)));
+            if !leads {
+                bad.push(format!("{name}: {link}"));
+            }
+            count += 1;
+        }
+    }
+    assert_eq!(bad, Vec::<String>::new());
+    assert!(count > 30, "{count}");
+}
+
+#[test]
+fn the_summary_has_every_page_of_the_documentation() {
+    let summary = read("docs/SUMMARY.md");
+    let pages = documents().into_iter().filter_map(|(name, _)| name.strip_prefix("docs/").map(str::to_owned));
+    let missing = pages.filter(|page| page != "SUMMARY.md" && !summary.contains(&format!("]({page})")));
+    assert_eq!(missing.collect::<Vec<_>>(), Vec::<String>::new());
+}
