@@ -158,6 +158,8 @@ pub(super) struct Farm {
     /// It never becomes another one.
     pub(super) incarnation: Uuid,
     pub(super) now: Timestamp,
+    /// When it was made: agents may not have filled it yet.
+    began: Timestamp,
     pub(super) timing: Timing,
     pub(super) nodes: BTreeMap<NodeId, NodeState>,
     stock: BTreeMap<(NodeKind, RendererType), Stock>,
@@ -180,10 +182,11 @@ pub(super) struct Farm {
 }
 
 impl Farm {
-    pub(super) fn new(timing: Timing) -> Self {
+    pub(super) fn new(timing: Timing, now: Timestamp) -> Self {
         Self {
             incarnation: Uuid::new_v4(),
-            now: Timestamp::default(),
+            now,
+            began: now,
             nodes: BTreeMap::new(),
             stock: BTreeMap::new(),
             ahead: HashMap::new(),
@@ -236,7 +239,8 @@ impl Farm {
         let outcome = if members.into_iter().any(|stock| !stock.members.is_empty()) {
             Reserved::Full
         } else {
-            Reserved::NoMatch { known: !kinds.is_empty(), fresh: self.nodes.is_empty() }
+            let fresh = self.nodes.is_empty() || self.now.since(self.began) < self.timing.stale * 2;
+            Reserved::NoMatch { known: !kinds.is_empty(), fresh }
         };
         if let Some(ticket) = ask.place
             && !kinds.is_empty()

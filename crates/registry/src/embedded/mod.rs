@@ -48,10 +48,11 @@ struct Shared {
 
 impl Embedded {
     pub(crate) fn new(timing: Timing) -> Self {
+        let now = Timestamp::now();
         Self(Arc::new(Shared {
-            farm: Mutex::new(Farm::new(timing.clone())),
+            farm: Mutex::new(Farm::new(timing.clone(), now)),
             timing,
-            born: (Timestamp::now(), Instant::now()),
+            born: (now, Instant::now()),
             bell: watch::Sender::new(Position::default()),
         }))
     }

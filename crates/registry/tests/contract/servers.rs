@@ -167,6 +167,15 @@ impl RedisServer {
         set_clock(&self.dir, ahead);
     }
 
+    /// Has its clock stand still, so many seconds after a time that is always the same.
+    pub(crate) fn freeze_clock(&self, seconds: u64) {
+        assert!(self.has_clock, "it has the machine's");
+        let (days, rest) = (seconds / 86_400, seconds % 86_400);
+        assert!(days < 28, "that long no test lasts");
+        let time = format!("{:02}:{:02}:{:02}", rest / 3600, rest / 60 % 60, rest % 60);
+        write_clock(&self.dir, &format!("2026-07-{:02} {time}", days + 1));
+    }
+
     /// Ends it at once.
     pub(crate) fn kill(&mut self) {
         self.child.kill().ok();
@@ -194,6 +203,7 @@ fn command(dir: &TempDir, settings: &[String], has_clock: bool) -> Command {
             .env("LD_PRELOAD", format!("{} libc.so.6", library.display()))
             .env("FAKETIME_TIMESTAMP_FILE", clock_file(dir))
             .env("FAKETIME_NO_CACHE", "1")
+            .env("TZ", "UTC")
             .env("FAKETIME_DONT_FAKE_MONOTONIC", "1")
             .env("NO_FAKE_STAT", "1");
     }
@@ -206,10 +216,16 @@ fn clock_file(dir: &TempDir) -> PathBuf {
 
 /// It reads the file whenever it asks for the time, so the file is replaced at once.
 fn set_clock(dir: &TempDir, ahead: i64) {
+    write_clock(dir, &format!("{ahead:+}s"));
+}
+
+/// The file is read whenever the server asks for the time, so it is replaced at once.
+fn write_clock(dir: &TempDir, time: &str) {
     let next = dir.path().join("clock.next");
-    std::fs::write(&next, format!("{ahead:+}s\n")).expect("a scratch file");
+    std::fs::write(&next, format!("{time}\n")).expect("a scratch file");
     std::fs::rename(next, clock_file(dir)).expect("a scratch file");
 }
+
 /// All keys of a server, each with its dump.
 pub(crate) struct Snapshot(Vec<(Vec<u8>, Vec<u8>)>);
 

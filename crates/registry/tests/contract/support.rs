@@ -349,7 +349,14 @@ impl Agent {
 
     async fn send(&mut self, farm: &Farm, changes: Vec<Change>, heartbeat: bool) -> Orders {
         let last = changes.last().map_or(0, |change| change.serial);
-        let report = AgentReport {
+        let report = self.compose(changes, heartbeat);
+        let orders = farm.registry.report(&report).await.expect("the registry is there");
+        self.heed(&orders, last);
+        orders
+    }
+
+    pub(crate) fn compose(&self, changes: Vec<Change>, heartbeat: bool) -> AgentReport {
+        AgentReport {
             node: self.node.clone(),
             epoch: self.epoch,
             takeover: self.takeover,
@@ -357,8 +364,11 @@ impl Agent {
             accepted: self.accepted,
             changes,
             heartbeat: heartbeat.then(|| self.heartbeat()),
-        };
-        let orders = farm.registry.report(&report).await.expect("the registry is there");
+        }
+    }
+
+    /// Notes what the answer to a report says of it; `last` is the serial of the last change in it. Whether it was accepted.
+    pub(crate) fn heed(&mut self, orders: &Orders, last: u64) -> bool {
         let refused =
             orders.superseded || orders.unknown || orders.taken.is_some() || orders.behind.is_some();
         if !refused {
@@ -367,7 +377,7 @@ impl Agent {
                 self.accepted = self.accepted.max(last);
             }
         }
-        orders
+        !refused
     }
 
     /// The first report of an epoch: all at once.
