@@ -4,7 +4,7 @@ use std::cell::Cell;
 use std::fmt::Debug;
 use std::time::Duration;
 
-use model::{Timestamp, Timing};
+use model::{NodeId, Timestamp, Timing};
 use registry::{Position, Registry, SpawnFilter};
 use tokio::runtime::{Builder, Runtime};
 
@@ -107,8 +107,12 @@ impl<'a> Pair<'a> {
     /// Events since the last look, nodes, spawns and the farm's cause.
     pub(super) fn compare(&mut self) {
         let [redis, embedded] = self.positions;
-        let theirs = self.server.runtime.block_on(self.redis.follow(redis, Duration::ZERO)).unwrap();
-        let ours = self.paused.block_on(self.embedded.follow(embedded, Duration::ZERO)).unwrap();
+        let mut theirs = self.server.runtime.block_on(self.redis.follow(redis, Duration::ZERO)).unwrap();
+        let mut ours = self.paused.block_on(self.embedded.follow(embedded, Duration::ZERO)).unwrap();
+        // What one step does to several spawns has no order that is promised; what it does to one has.
+        for news in [&mut theirs, &mut ours] {
+            news.events.sort_by_key(|event| (event.node.as_ref().map(NodeId::to_string), event.spawn));
+        }
         self.positions = [theirs.position, ours.position];
         self.differ(
             &format!("{:#?} {}", theirs.events, theirs.gap),
