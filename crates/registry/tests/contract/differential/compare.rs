@@ -92,6 +92,7 @@ impl<'a> Pair<'a> {
 
     /// Asks both. The second argument of the call is the time at which the test began, as this registry has it; the answer is
     /// the embedded registry's.
+    #[expect(clippy::needless_pass_by_value, reason = "calls are written where they are made")]
     pub(super) fn both<T: Debug>(&mut self, call: impl AsyncFn(&Registry, u64) -> T) -> T {
         self.operations += 1;
         fastrand::seed(self.operations);
