@@ -240,6 +240,9 @@ impl FrontDoor {
         for flag in &config.tls.exposed {
             warn!(flag, "other machines can reach this port, and --insecure lets them: nothing keeps it");
         }
+        if let Some(client) = &config.tls.agents {
+            client.warn_without_role();
+        }
         let tls = config.tls.clone();
         let public = bind("--listen", config.listen).await?;
         let admin = bind("--admin-listen", config.admin_listen).await?;

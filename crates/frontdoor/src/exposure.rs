@@ -60,6 +60,7 @@ pub(crate) fn certificates(options: &Options, exposure: Exposure) -> Result<Tls,
                     found: "none".into(),
                 });
             };
+            let identity = identity.stating(tls::Role::FrontDoor);
             Some(tls::Client::open(tls::Roots::File(ca), Some(identity), tls::HTTP2)?)
         }
         None if agent_identity.is_some() => {
@@ -76,6 +77,6 @@ pub(crate) fn certificates(options: &Options, exposure: Exposure) -> Result<Tls,
 
 impl From<tls::TlsError> for ConfigError {
     fn from(error: tls::TlsError) -> Self {
-        Self { flag: error.flag, wants: error.wants.to_owned(), found: error.found }
+        Self { flag: error.flag, wants: error.wants.into_owned(), found: error.found }
     }
 }

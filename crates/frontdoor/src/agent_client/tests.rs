@@ -29,11 +29,11 @@ fn farm() -> (tempfile::TempDir, tls::Server, tls::Client) {
             (file("--tls-cert", &format!("{name}.pem")), file("--tls-key", &format!("{name}.key")));
         fs::write(&certificate.path, params.signed_by(&key, &issuer).unwrap().pem()).unwrap();
         fs::write(&secret.path, key.serialize_pem()).unwrap();
-        Identity { certificate, key: secret }
+        Identity::new(certificate, secret)
     };
     let agent = sign("127.0.0.1", &[Purpose::ServerAuth]);
     let door = sign("door", &[Purpose::ServerAuth, Purpose::ClientAuth]);
-    let callers = Callers::MustShow(file("--tls-client-ca", "ca.pem"));
+    let callers = Callers::FrontDoors(file("--tls-client-ca", "ca.pem"));
     let server = tls::Server::open(agent, callers, HTTP2).unwrap();
     let client =
         tls::Client::open(Roots::File(file("--tls-client-ca", "ca.pem")), Some(door), HTTP2).unwrap();
