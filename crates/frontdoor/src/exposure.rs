@@ -49,7 +49,12 @@ pub(crate) fn certificates(options: &Options, exposure: Exposure) -> Result<Tls,
     let identity = options.tls.identity();
     let server = |identity| tls::Server::open(identity, tls::Callers::Anyone, tls::HTTP1);
     let http = identity.clone().map(server).transpose()?;
-    let admin = http.clone().filter(|_| exposure.admin_public);
+    let admin = match (&identity, options.tls.client_ca()) {
+        (Some(identity), Some(ca)) if exposure.admin_public => {
+            Some(tls::Server::open(identity.clone(), tls::Callers::MayReadMetrics(ca), tls::HTTP1)?)
+        }
+        _ => http.clone().filter(|_| exposure.admin_public),
+    };
     let agent_identity = options.agent_identity.identity();
     let agents = match options.tls.client_ca() {
         Some(ca) => {

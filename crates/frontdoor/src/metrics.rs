@@ -362,8 +362,9 @@ impl Metrics {
             let gauge = self.certificates.get_or_create(&CertificateLabels { shown_to });
             gauge.set(i64::try_from(end).unwrap_or(i64::MAX));
         }
-        if let Some(agents) = &self.tls.agents {
-            self.peers.update(agents.agents());
+        let shown = self.tls.admin.iter().map(tls::Server::peers);
+        for peers in shown.chain(self.tls.agents.iter().map(tls::Client::agents)) {
+            self.peers.update(peers);
         }
         let mut text = String::new();
         prometheus_client::encoding::text::encode(&mut text, &self.registry)?;

@@ -30,7 +30,7 @@ pub use client::{Client, ClientStream, Roots};
 pub use files::{Identity, Named, TlsError};
 pub use metrics::PeerMetrics;
 pub use options::{AgentIdentity, Options, is_beyond_this_machine};
-pub use peers::{Expected, Peers, Refusal, RefusalReason};
+pub use peers::{Expected, Peers, Refusal, RefusalReason, is_refusal};
 pub use role::{MAX_SHOWN, NoRole, Role, TRUST_DOMAIN, stated};
 pub use room::{Plea, Room, Seat};
 pub use server::{Callers, Server, ServerStream};

@@ -134,6 +134,12 @@ impl Refusal {
     }
 }
 
+/// Whether a handshake was ended because of the role of the peer's certificate.
+#[must_use]
+pub fn is_refusal(error: &std::io::Error) -> bool {
+    Refusal::in_error(error).is_some()
+}
+
 /// Counts what the peers of one kind have shown, and logs it. Cloning shares the counts.
 #[derive(Debug, Clone)]
 pub struct Peers(Arc<Counts>);

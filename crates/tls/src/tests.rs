@@ -1,11 +1,13 @@
 //! Both ends of a connection, with certificates made for it.
 
+mod roles;
+
 use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
 use rcgen::{
-    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
+    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, SanType,
     date_time_ymd,
 };
 use rustls::HandshakeKind;
@@ -54,7 +56,19 @@ impl Authority {
     }
 
     fn sign_until(&self, name: &str, purposes: &[ExtendedKeyUsagePurpose], year: i32) -> Identity {
+        self.sign_with(name, purposes, year, &[])
+    }
+
+    fn sign_with(
+        &self,
+        name: &str,
+        purposes: &[ExtendedKeyUsagePurpose],
+        year: i32,
+        uris: &[&str],
+    ) -> Identity {
         let mut params = CertificateParams::new([name.to_owned()]).unwrap();
+        let uris = uris.iter().map(|uri| SanType::URI((*uri).try_into().unwrap()));
+        params.subject_alt_names.extend(uris);
         params.extended_key_usages = purposes.to_vec();
         params.not_after = date_time_ymd(year, 2, 1);
         let key = KeyPair::generate().unwrap();
