@@ -147,11 +147,11 @@ async fn exposed(certs: &Certs, scratch: &Path) -> Vec<(Role, String)> {
     let file = scratch.join("keys");
     command::new_key(scratch, &file, &["--scope", "read"]);
     let file = file.display().to_string();
+    let (agent_pair, door_pair) = (certs.agent("node-a"), certs.public_door("door"));
     let agent = ["agent", "--start-nothing", "--node", "node-a", "--state-dir", &state];
-    let agent =
-        [&agent[..], &["--liveliness-listen", "127.0.0.1:0"], &words(&certs.agent("node-a"))].concat();
+    let agent = [&agent[..], &["--liveliness-listen", "127.0.0.1:0"], &words(&agent_pair)].concat();
     let door = ["frontdoor", "--api-keys", &file];
-    let door = [&door[..], &words(&certs.public_door("door"))].concat();
+    let door = [&door[..], &words(&door_pair)].concat();
     let mut roles = Vec::new();
     for (name, line, admin) in [("agent", agent, 2), ("door", door, 1)] {
         let ports = ["--registry", "embedded", "--listen", "127.0.0.1:0", "--admin-listen", "0.0.0.0:0"];
