@@ -1,7 +1,7 @@
 //! Certificates, made as an operator makes them.
 
 use std::path::{Path, PathBuf};
-use std::process::Output;
+use std::process::{Command, Output};
 
 use tempfile::TempDir;
 
@@ -30,6 +30,22 @@ impl Certs {
         command.output().expect("the program can be started")
     }
 
+    /// Signs a certificate as another program than ours would, in place of the one there is: for the key of this name (a new
+    /// one when there is none), with these alternative names and extended key usages in OpenSSL's words.
+    pub fn sign(&self, name: &str, alternative_names: &str, usages: &str) {
+        let path = |end: &str| self.path(&format!("{name}.{end}"));
+        let (key, request, extensions) = (path("key"), path("csr"), path("ext"));
+        if !self.file(&format!("{name}.key")).exists() {
+            openssl(&["genpkey", "-algorithm", "EC", "-pkeyopt", "ec_paramgen_curve:P-256", "-out", &key]);
+        }
+        let text = format!("subjectAltName={alternative_names}\nextendedKeyUsage={usages}\n");
+        std::fs::write(&extensions, text).expect("a file can be written");
+        openssl(&["req", "-new", "-key", &key, "-subj", &format!("/CN={name}"), "-out", &request]);
+        let [ca, ca_key] = ["ca.pem", "ca.key"].map(|file| self.path(file));
+        let sign = ["x509", "-req", "-days", "2", "-in", &request, "-CA", &ca, "-CAkey", &ca_key];
+        openssl(&[&sign[..], &["-extfile", &extensions, "-out", &path("pem")]].concat());
+    }
+
     /// A file of it.
     pub fn file(&self, name: &str) -> PathBuf {
         self.dir.path().join(name)
@@ -56,6 +72,11 @@ impl Certs {
     pub fn public_door(&self, name: &str) -> Vec<String> {
         self.agent(name)
     }
+}
+
+fn openssl(args: &[&str]) {
+    let ran = Command::new("openssl").args(args).output().expect("openssl is installed");
+    assert!(ran.status.success(), "{args:?}: {ran:?}");
 }
 
 fn flags(flags: [&str; 3], values: [String; 3]) -> Vec<String> {

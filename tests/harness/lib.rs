@@ -6,7 +6,7 @@
 //! farm of one process, [`hosts`] is a network of machines to spread one over, [`keys`] makes API keys for a farm;
 //! [`http`], [`live`], [`viewer`], [`command`] and [`browser`] are the ways to talk to a farm;
 //! [`certs`] makes certificates as an operator does;
-//! [`phantom`] is a node of the registry only; [`processes`], [`audit`], [`metrics`] and [`logs`] are the ways to look at one from outside;
+//! [`phantom`] is a node of the registry only, [`impostor`] one that says to be a node; [`processes`], [`audit`], [`metrics`] and [`logs`] are the ways to look at one from outside;
 //! [`load`] is a crowd of clients, [`faults`] is what happens to a farm meanwhile (with [`link`] for the network),
 //! [`verdict`] says whether all promises were kept, at the end of a [`site`]; [`company`] must not notice what happens; [`wait`] is how a test waits, [`ports`] and [`guard`] keep tests out of each other's way.
 
@@ -22,6 +22,7 @@ pub mod faults;
 pub mod guard;
 pub mod hosts;
 pub mod http;
+pub mod impostor;
 pub mod keys;
 pub mod link;
 pub mod live;
@@ -51,6 +52,7 @@ pub use command::Ran;
 pub use dev::Dev;
 pub use farm::{Farm, FarmBuilder};
 pub use http::{Client, Response};
+pub use impostor::Impostor;
 pub use live::Subscriber;
 pub use moody::{Mood, Moody};
 pub use phantom::Phantom;

@@ -30,6 +30,7 @@ mod watch;
 
 // What happens below.
 mod agent_death;
+mod certificate_roles;
 mod clocks;
 mod command_line;
 mod confinement;

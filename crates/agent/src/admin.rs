@@ -26,7 +26,7 @@ use crate::task::Task;
 /// Most connections at once, where other machines can make them.
 const MOST_CONNECTIONS: usize = 256;
 
-/// Serves those who watch; with TLS, figures are for those with a certificate of the farm.
+/// Serves probes and metrics; with TLS, metrics are for metrics readers and front doors, which show a certificate of the farm.
 pub(crate) fn serve(
     node: &Arc<Node>,
     listener: TcpListener,
@@ -144,11 +144,15 @@ async fn ready(State(node): State<Arc<Node>>, Extension(known): Extension<Regist
 
 async fn metrics(State(node): State<Arc<Node>>, Extension(may_see): Extension<MaySee>) -> Response {
     if !may_see.0 {
-        let why = "figures are for those with a certificate of the farm (--tls-client-ca)\n";
+        let why = "metrics need a certificate of the farm (hatchery certs new --metrics NAME)\n";
         return (StatusCode::FORBIDDEN, why).into_response();
     }
     let usage = node.table().usage();
-    node.metrics.certificate(node.config.tls.grpc.as_ref().and_then(tls::Server::not_after));
+    let tls = &node.config.tls;
+    node.metrics.certificate(tls.grpc.as_ref().and_then(tls::Server::not_after));
+    for server in tls.grpc.iter().chain(&tls.admin) {
+        node.metrics.peers.update(server.peers());
+    }
     for (lane, threads) in node.disk.hung() {
         node.metrics.disk_hung(lane, threads);
     }

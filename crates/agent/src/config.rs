@@ -148,9 +148,9 @@ pub struct Config {
 /// TLS of an agent; by default there is none.
 #[derive(Debug, Clone, Default)]
 pub struct Tls {
-    /// For front doors, who must show a certificate of the farm.
+    /// For front doors, which must show a certificate of the farm that states their role.
     pub grpc: Option<tls::Server>,
-    /// For those who watch; figures are for those with a certificate of the farm.
+    /// For probes, and for metrics readers, which must show a certificate of the farm that states their role.
     pub admin: Option<tls::Server>,
     /// Flags of ports that others can reach and are not kept as they should be: the operator wants it so.
     pub exposed: Vec<&'static str>,

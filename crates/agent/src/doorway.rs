@@ -40,7 +40,7 @@ impl std::fmt::Debug for Visitor {
 }
 
 impl Visitor {
-    /// Whether it has shown a certificate of the farm.
+    /// Whether it has shown a certificate of the farm. The handshake has checked the role.
     pub(crate) fn has_shown_a_certificate(&self) -> bool {
         self.stream.get_ref().1.peer_certificates().is_some()
     }
@@ -148,7 +148,7 @@ impl Doorway {
             Ok(stream) => stream,
             // Somebody who shows a wrong certificate is of interest, somebody who only looks whether it listens is not.
             Err(error) if error.kind() == io::ErrorKind::InvalidData => {
-                return warn!(%peer, %error, "a connection was refused");
+                return self.server.refused(peer.ip(), &error);
             }
             Err(error) => return debug!(%peer, %error, "no handshake"),
         };

@@ -2,11 +2,15 @@
 
 use std::net::SocketAddr;
 
+use model::NodeId;
+use tls::{Callers, Role, Server};
+
 use crate::config::{ConfigError, Tls};
 use crate::options::Options;
 
-/// Reads every certificate that a flag names, and sees to it that no port is open to others unless that is meant.
-pub(crate) fn kept(options: &Options) -> Result<Tls, ConfigError> {
+/// Reads every certificate that a flag names, which must be that of this node, and sees to it that no port is open to others
+/// unless that is meant.
+pub(crate) fn kept(options: &Options, node: &NodeId) -> Result<Tls, ConfigError> {
     let all = match (options.tls.identity(), options.tls.client_ca()) {
         (Some(identity), Some(ca)) => Some((identity, ca)),
         (None, None) => None,
@@ -49,9 +53,10 @@ pub(crate) fn kept(options: &Options) -> Result<Tls, ConfigError> {
         return Err(ConfigError::new("--advertise", wants));
     }
     let Some((identity, ca)) = all else { return Ok(Tls { exposed, ..Tls::default() }) };
-    let grpc = tls::Server::open(identity.clone(), tls::Callers::MustShow(ca.clone()), tls::HTTP2)?;
+    let identity = identity.stating(Role::Agent(node.clone()));
+    let grpc = Server::open(identity.clone(), Callers::FrontDoors(ca.clone()), tls::HTTP2)?;
     let admin = match tls::is_beyond_this_machine(options.admin_listen) {
-        true => Some(tls::Server::open(identity, tls::Callers::MayShow(ca), tls::HTTP1)?),
+        true => Some(Server::open(identity, Callers::MayReadMetrics(ca), tls::HTTP1)?),
         false => None,
     };
     Ok(Tls { grpc: Some(grpc), admin, exposed })
@@ -59,6 +64,6 @@ pub(crate) fn kept(options: &Options) -> Result<Tls, ConfigError> {
 
 impl From<tls::TlsError> for ConfigError {
     fn from(error: tls::TlsError) -> Self {
-        Self::new(error.flag, format!("wants {}, not {}", error.wants, error.found))
+        Self::new(error.flag, format!("must be {}, not {}", error.wants, error.found))
     }
 }

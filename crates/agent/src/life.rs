@@ -180,6 +180,9 @@ impl Agent {
                 "the certificate is not for this host, front doors will refuse this agent"
             );
         }
+        if let Some(server) = &tls.grpc {
+            server.warn_without_role();
+        }
         let reflection = tonic_reflection::server::Builder::configure()
             .register_encoded_file_descriptor_set(wire::DESCRIPTOR)
             .build_v1()

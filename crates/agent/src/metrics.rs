@@ -10,6 +10,7 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::Registry;
+use tls::PeerMetrics;
 
 use crate::load::own_memory;
 use crate::spawn::Why;
@@ -54,6 +55,7 @@ pub(crate) struct Metrics {
     log_lines_dropped: Counter,
     certificate: Gauge,
     disk_hung: Family<LaneName, Gauge>,
+    pub(crate) peers: PeerMetrics,
 }
 
 impl Metrics {
@@ -64,6 +66,7 @@ impl Metrics {
         let log_lines_dropped = Counter::default();
         let help = "Log lines that were dropped because standard error was not read";
         root.register("hatchery_log_lines_dropped", help, log_lines_dropped.clone());
+        let peers = PeerMetrics::register(&mut root);
         let registry = root.sub_registry_with_prefix("hatchery_agent");
         let seconds = |first, count| Histogram::new(exponential_buckets(first, 2.0, count));
         let metrics = Self {
@@ -87,6 +90,7 @@ impl Metrics {
             log_lines_dropped,
             certificate: Gauge::default(),
             disk_hung: Family::default(),
+            peers,
             registry: Registry::default(),
         };
         let m = &metrics;

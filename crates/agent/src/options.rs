@@ -225,8 +225,8 @@ impl Options {
     /// # Errors
     /// The first flag whose value will not do.
     pub fn into_config(self) -> Result<Config, ConfigError> {
-        let tls = kept(&self)?;
-        let node = node(self.node)?;
+        let node = node(self.node.clone())?;
+        let tls = kept(&self, &node)?;
         let launcher = match (self.start_nothing, self.executable) {
             (true, _) => Launcher::Nothing,
             (false, Some(path)) => Launcher::Executable(absolute("--executable", &path)?),

@@ -262,7 +262,7 @@ impl Agents {
         let span = debug_span!("agent", node.id = %node, advertise);
         let attempt = self.tasks.spawn(
             async move {
-                let link = timeout(CONNECT, Link::open(&advertise, tls.as_ref(), &tasks))
+                let link = timeout(CONNECT, Link::open(&node, &advertise, tls.as_ref(), &tasks))
                     .await
                     .unwrap_or_else(|_| Err(format!("no answer within {CONNECT:?}")))?;
                 quarantine.release(&node);

@@ -242,6 +242,9 @@ impl FrontDoor {
         for flag in &config.tls.exposed {
             warn!(flag, "other machines can reach this port, and --insecure lets them: nothing keeps it");
         }
+        if let Some(client) = &config.tls.agents {
+            client.warn_without_role();
+        }
         let tls = config.tls.clone();
         let public = bind("--listen", config.listen).await?;
         let admin = bind("--admin-listen", config.admin_listen).await?;
@@ -274,7 +277,7 @@ impl FrontDoor {
                 admin.0,
                 http::admin_router(&door),
                 listen::Reception::new(
-                    tls.admin,
+                    tls.admin.clone(),
                     ADMIN_CONNECTIONS.min(places),
                     door.metrics.connection_figures(),
                 ),
@@ -282,7 +285,9 @@ impl FrontDoor {
                 listen::Ends { accepting: stages.over.clone(), connections: stages.over.clone() },
             )),
         );
-        if let Some(server) = tls.http {
+        // Without the farm's CA, the admin port shows what the other one does.
+        let admin = tls.admin.filter(|_| tls.agents.is_some());
+        for server in tls.http.into_iter().chain(admin) {
             spawn("certificate", Box::pin(async move { server.keep_fresh().await }));
         }
         if let Some(client) = tls.agents {

@@ -49,7 +49,12 @@ pub(crate) fn certificates(options: &Options, exposure: Exposure) -> Result<Tls,
     let identity = options.tls.identity();
     let server = |identity| tls::Server::open(identity, tls::Callers::Anyone, tls::HTTP1);
     let http = identity.clone().map(server).transpose()?;
-    let admin = http.clone().filter(|_| exposure.admin_public);
+    let admin = match (&identity, options.tls.client_ca()) {
+        (Some(identity), Some(ca)) if exposure.admin_public => {
+            Some(tls::Server::open(identity.clone(), tls::Callers::MayReadMetrics(ca), tls::HTTP1)?)
+        }
+        _ => http.clone().filter(|_| exposure.admin_public),
+    };
     let agent_identity = options.agent_identity.identity();
     let agents = match options.tls.client_ca() {
         Some(ca) => {
@@ -60,6 +65,7 @@ pub(crate) fn certificates(options: &Options, exposure: Exposure) -> Result<Tls,
                     found: "none".into(),
                 });
             };
+            let identity = identity.stating(tls::Role::FrontDoor);
             Some(tls::Client::open(tls::Roots::File(ca), Some(identity), tls::HTTP2)?)
         }
         None if agent_identity.is_some() => {
@@ -76,6 +82,6 @@ pub(crate) fn certificates(options: &Options, exposure: Exposure) -> Result<Tls,
 
 impl From<tls::TlsError> for ConfigError {
     fn from(error: tls::TlsError) -> Self {
-        Self { flag: error.flag, wants: error.wants.to_owned(), found: error.found }
+        Self { flag: error.flag, wants: error.wants.into_owned(), found: error.found }
     }
 }

@@ -122,7 +122,8 @@ pub(crate) async fn serve(
         };
         let Some((stream, peer, place)) = accepted else { continue };
         let span = debug_span!("connection", %peer);
-        let caller = Caller { peer, place, router: router.clone(), ends: ends.clone() };
+        let (router, ends) = (router.clone(), ends.clone());
+        let caller = Caller { peer, place, router, ends, certified: Certified(false) };
         connections.spawn(receive(stream, caller, reception.clone()).instrument(span));
     }
 }
@@ -160,7 +161,12 @@ struct Caller {
     place: Place,
     router: Router,
     ends: Ends,
+    certified: Certified,
 }
+
+/// Whether the caller has shown a certificate of the farm whose role may read metrics. The handshake has checked it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Certified(pub(crate) bool);
 
 /// Shakes hands if that is how it is done here, and serves.
 async fn receive(stream: TcpStream, caller: Caller, reception: Reception) {
@@ -170,7 +176,12 @@ async fn receive(stream: TcpStream, caller: Caller, reception: Reception) {
     let shake = async {
         let _seat = reception.handshakes.enter().await;
         tokio::select! {
-            shaken = tls.accept(shared) => shaken.map_err(|error| (Reason::Handshake, error.to_string())),
+            shaken = tls.accept(shared) => shaken.map_err(|error| {
+                if tls::is_refusal(&error) {
+                    tls.refused(caller.peer.ip(), &error);
+                }
+                (Reason::Handshake, error.to_string())
+            }),
             () = reception.handshakes.asked_to_leave() => Err((Reason::Shed, "too many handshakes".to_owned())),
         }
     };
@@ -181,7 +192,10 @@ async fn receive(stream: TcpStream, caller: Caller, reception: Reception) {
         () = reception.room.asked_to_leave() => Err((Reason::Shed, "all places were taken".to_owned())),
     };
     match shaken {
-        Ok(secure) => converse(secure, stream, caller, &reception).await,
+        Ok(secure) => {
+            let certified = Certified(secure.get_ref().1.peer_certificates().is_some());
+            converse(secure, stream, Caller { certified, ..caller }, &reception).await;
+        }
         Err((reason, why)) => {
             reception.figures.closed(reason);
             debug!(why, "no handshake");
@@ -197,12 +211,13 @@ async fn converse<S>(io: S, stream: Arc<TcpStream>, caller: Caller, reception: &
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let Caller { peer, place, router, ends } = caller;
+    let Caller { peer, place, router, ends, certified } = caller;
     let activity = Arc::new(Activity::default());
     let io = TokioIo::new(Impatient::new(io, Arc::clone(&activity)));
     let service = service_fn(|mut request: Request<Incoming>| {
         request.extensions_mut().insert(Peer(peer));
         request.extensions_mut().insert(place.clone());
+        request.extensions_mut().insert(certified);
         let (mut router, activity, stream) = (router.clone(), Arc::clone(&activity), Arc::clone(&stream));
         activity.begin();
         async move {

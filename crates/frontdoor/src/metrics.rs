@@ -13,6 +13,7 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
+use tls::PeerMetrics;
 
 use crate::config::Tls;
 use crate::memory::own_memory;
@@ -155,6 +156,7 @@ pub(crate) struct Metrics {
     connections: listen::Figures,
     certificates: Family<CertificateLabels, Gauge<i64, AtomicI64>>,
     tls: Tls,
+    peers: PeerMetrics,
     memory: Gauge<i64, AtomicI64>,
     log_lines_dropped: Counter<u64, AtomicU64>,
     nodes: Family<HealthLabels, Gauge<i64, AtomicI64>>,
@@ -179,6 +181,7 @@ impl Metrics {
         let farm_cause = Gauge::default();
         let help = "Whether starts fail on every node alike, as of the last snapshot";
         root.register("hatchery_farm_cause", help, farm_cause.clone());
+        let peers = PeerMetrics::register(&mut root);
         let registry = root.sub_registry_with_prefix("hatchery_frontdoor");
         macro_rules! register {
             ($metric:expr, $name:literal, $help:literal) => {{
@@ -247,6 +250,7 @@ impl Metrics {
                 "When certificates end, in seconds since 1970"
             ),
             tls,
+            peers,
             memory,
             log_lines_dropped,
             nodes,
@@ -357,6 +361,10 @@ impl Metrics {
             let Some(end) = end else { continue };
             let gauge = self.certificates.get_or_create(&CertificateLabels { shown_to });
             gauge.set(i64::try_from(end).unwrap_or(i64::MAX));
+        }
+        let shown = self.tls.admin.iter().map(tls::Server::peers);
+        for peers in shown.chain(self.tls.agents.iter().map(tls::Client::agents)) {
+            self.peers.update(peers);
         }
         let mut text = String::new();
         prometheus_client::encoding::text::encode(&mut text, &self.registry)?;

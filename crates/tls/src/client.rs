@@ -3,13 +3,15 @@
 use std::io;
 use std::sync::Arc;
 
-use rustls::pki_types::ServerName;
+use model::NodeId;
+use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, RootCertStore};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_rustls::TlsConnector;
 
 use crate::files::{Identity, Named, TlsError};
 use crate::fresh::{Fresh, Source};
+use crate::peers::{Expected, Peers, Refusal};
 use crate::provider;
 
 /// A connection whose other end was called.
@@ -26,7 +28,10 @@ pub enum Roots {
 
 /// Makes connections with TLS; cloning is cheap.
 #[derive(Debug, Clone)]
-pub struct Client(Arc<Fresh<Files>>);
+pub struct Client {
+    files: Arc<Fresh<Files>>,
+    agents: Peers,
+}
 
 #[derive(Debug, Clone)]
 struct Files {
@@ -45,13 +50,16 @@ impl Source for Files {
         };
         let builder = ClientConfig::builder_with_provider(provider())
             .with_safe_default_protocol_versions()
-            .map_err(|e| TlsError { flag: "TLS", wants: "ring", found: e.to_string() })?
+            .map_err(|e| TlsError { flag: "TLS", wants: "ring".into(), found: e.to_string() })?
             .with_root_certificates(roots);
         let mut config = match &self.identity {
             None => builder.with_no_client_auth(),
             Some(identity) => {
                 let (chain, key) = identity.read()?;
-                builder.with_client_auth_cert(chain, key).map_err(|e| identity.refused(&e))?
+                let role = identity.check_role(&chain);
+                let config = builder.with_client_auth_cert(chain, key).map_err(|e| identity.refused(&e))?;
+                role?;
+                config
             }
         };
         config.alpn_protocols = vec![self.protocol.to_vec()];
@@ -67,8 +75,8 @@ impl Source for Files {
         pair.chain(roots).collect()
     }
 
-    fn certificate(&self) -> Option<&Named> {
-        self.identity.as_ref().map(|identity| &identity.certificate)
+    fn identity(&self) -> Option<&Identity> {
+        self.identity.as_ref()
     }
 }
 
@@ -88,15 +96,16 @@ impl Client {
     /// the connections, such as [`HTTP1`](crate::HTTP1).
     ///
     /// # Errors
-    /// A file cannot be read or used; the key is not that of the certificate.
+    /// A file cannot be read or used; the key is not that of the certificate; the certificate is of another role.
     pub fn open(roots: Roots, identity: Option<Identity>, protocol: &'static [u8]) -> Result<Self, TlsError> {
-        Fresh::read(Files { roots, identity, protocol }).map(|fresh| Self(Arc::new(fresh)))
+        let files = Arc::new(Fresh::read(Files { roots, identity, protocol })?);
+        Ok(Self { files, agents: Peers::new("agent") })
     }
 
     /// Reads the files again when they have changed, for connections that are made after that. Never returns; it must be
     /// run for as long as the client is used, unless that is short.
     pub async fn keep_fresh(&self) {
-        self.0.keep().await;
+        self.files.keep().await;
         std::future::pending().await
     }
 
@@ -114,12 +123,44 @@ impl Client {
         let host = host.trim_start_matches('[').trim_end_matches(']');
         let name = ServerName::try_from(host.to_owned())
             .map_err(|e| io::Error::new(io::ErrorKind::InvalidInput, e))?;
-        TlsConnector::from(self.0.current()).connect(name, stream).await
+        TlsConnector::from(self.files.current()).connect(name, stream).await
+    }
+
+    /// Checks that the other end of a connection has shown the certificate of this node's agent, before anything is sent to
+    /// it. Counts and logs a refusal: as a warning once for each node and reason.
+    ///
+    /// # Errors
+    /// The certificate is another node's or of another role. Its text is for logs only.
+    pub fn check_agent<S>(&self, stream: &ClientStream<S>, node: &NodeId) -> Result<(), Refusal> {
+        let shown = stream.get_ref().1.peer_certificates().and_then(<[_]>::first);
+        let shown = shown.cloned().unwrap_or_else(|| CertificateDer::from(Vec::new()));
+        match Expected::Agent(node.clone()).check(&shown) {
+            Ok(Some(_)) => Ok(()),
+            Ok(None) => {
+                self.agents.admitted_without_role(&shown);
+                Ok(())
+            }
+            Err(refusal) => {
+                self.agents.was_refused(node.as_str(), &refusal, Some(&refusal));
+                Err(refusal)
+            }
+        }
+    }
+
+    /// What agents have shown.
+    #[must_use]
+    pub fn agents(&self) -> &Peers {
+        &self.agents
+    }
+
+    /// Logs that the certificate states no role although it should.
+    pub fn warn_without_role(&self) {
+        self.files.warn_without_role();
     }
 
     /// When the certificate that is shown ends, in seconds since 1970, as far as there is one and it can be told.
     #[must_use]
     pub fn not_after(&self) -> Option<u64> {
-        self.0.not_after()
+        self.files.not_after()
     }
 }

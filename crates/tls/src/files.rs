@@ -1,5 +1,6 @@
 //! Certificates and keys as files that flags name, and what may be wrong with them.
 
+use std::borrow::Cow;
 use std::fs::{self, Metadata};
 use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
@@ -8,16 +9,19 @@ use std::time::SystemTime;
 
 use rustls::RootCertStore;
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use webpki::EndEntityCert;
+
+use crate::role::{NoRole, Role, stated};
 
 /// A file of TLS that will not do; the text names the flag and says what it wants.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{flag} wants {wants}, not {found}")]
+#[error("invalid {flag}: expected {wants}, got {found}")]
 pub struct TlsError {
     /// The flag, with its dashes.
     pub flag: &'static str,
     /// What would do.
-    pub wants: &'static str,
+    pub wants: Cow<'static, str>,
     /// The file, and what is wrong with it. Never what is in it.
     pub found: String,
 }
@@ -46,8 +50,28 @@ impl Named {
         Ok(self.certificates()?.first().map(|first| first.to_vec()).unwrap_or_default())
     }
 
-    pub(crate) fn wrong(&self, wants: &'static str, why: impl std::fmt::Display) -> TlsError {
-        TlsError { flag: self.flag, wants, found: format!("{} ({why})", self.path.display()) }
+    /// Whether its first certificate is for this host, a name or an address (IPv6 with or without brackets).
+    #[must_use]
+    pub fn is_for(&self, host: &str) -> bool {
+        let host = host.trim_start_matches('[').trim_end_matches(']');
+        let (Ok(name), Ok(der)) = (ServerName::try_from(host), self.first_certificate()) else {
+            return false;
+        };
+        let der = CertificateDer::from(der);
+        EndEntityCert::try_from(&der).is_ok_and(|c| c.verify_is_valid_for_subject_name(&name).is_ok())
+    }
+
+    /// The role that its first certificate states; `None` when it states none.
+    ///
+    /// # Errors
+    /// There is no certificate in it, or its certificate states what is no role of a farm.
+    pub fn role(&self) -> Result<Option<Role>, NoRole> {
+        let der = self.first_certificate().map_err(|_| NoRole::Unreadable)?;
+        stated(&CertificateDer::from(der))
+    }
+
+    pub(crate) fn wrong(&self, wants: impl Into<Cow<'static, str>>, why: impl std::fmt::Display) -> TlsError {
+        TlsError { flag: self.flag, wants: wants.into(), found: format!("{} ({why})", self.path.display()) }
     }
 
     /// Every certificate in it; at least one.
@@ -91,12 +115,60 @@ pub struct Identity {
     pub certificate: Named,
     /// The key of the certificate.
     pub key: Named,
+    /// The role that the certificate must state, if it states any; `None` where no role matters.
+    pub role: Option<Role>,
 }
 
 /// A certificate chain and its key, read.
 pub(crate) type Pair = (Vec<CertificateDer<'static>>, PrivateKeyDer<'static>);
 
 impl Identity {
+    /// A pair whose certificate may state any role.
+    #[must_use]
+    pub fn new(certificate: Named, key: Named) -> Self {
+        Self { certificate, key, role: None }
+    }
+
+    /// The same pair, whose certificate must state this role or, as those of releases before roles, none.
+    #[must_use]
+    pub fn stating(self, role: Role) -> Self {
+        Self { role: Some(role), ..self }
+    }
+
+    /// # Errors
+    /// The certificate states another role than it must.
+    pub(crate) fn check_role(&self, chain: &[CertificateDer<'_>]) -> Result<(), TlsError> {
+        let (Some(role), Some(first)) = (&self.role, chain.first()) else { return Ok(()) };
+        let found = match stated(first) {
+            Ok(Some(found)) if found == *role => return Ok(()),
+            Ok(None) => return Ok(()),
+            Ok(Some(found)) => found.to_string(),
+            Err(other) => other.to_string(),
+        };
+        let (whose, make) = match role {
+            Role::FrontDoor => {
+                ("a front door".to_owned(), "`hatchery certs new --frontdoor NAME`".to_owned())
+            }
+            Role::Agent(node) => (
+                format!("node {}", node.as_str()),
+                format!(
+                    "`hatchery certs new --agent {}`, or start the agent with the node of this one",
+                    node.as_str()
+                ),
+            ),
+            Role::Metrics => {
+                ("a metrics reader".to_owned(), "`hatchery certs new --metrics NAME`".to_owned())
+            }
+        };
+        let wants = format!("the certificate of {whose} ({role})");
+        Err(self.certificate.wrong(wants, format!("it is that of {found}; make one with {make}")))
+    }
+
+    /// Whether the certificate on the disk states no role although it should.
+    pub(crate) fn lacks_role(&self) -> bool {
+        self.role.is_some() && self.certificate.role() == Ok(None)
+    }
+
     pub(crate) fn read(&self) -> Result<Pair, TlsError> {
         Ok((self.certificate.certificates()?, self.key.key()?))
     }

@@ -5,12 +5,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
-use rustls::pki_types::{CertificateDer, ServerName};
 use tokio::time::sleep;
 use tracing::{error, info, warn};
-use webpki::EndEntityCert;
 
-use crate::files::{Named, Stamp, TlsError};
+use crate::files::{Identity, Named, Stamp, TlsError};
 use crate::validity;
 
 /// How often files are looked at.
@@ -27,8 +25,12 @@ pub(crate) trait Source: Clone + Send + Sync + 'static {
 
     fn files(&self) -> Vec<&Named>;
 
-    /// The one whose end is watched.
-    fn certificate(&self) -> Option<&Named>;
+    /// The pair that is shown, whose certificate's end is watched.
+    fn identity(&self) -> Option<&Identity>;
+
+    fn certificate(&self) -> Option<&Named> {
+        self.identity().map(|identity| &identity.certificate)
+    }
 }
 
 /// What was made last.
@@ -75,13 +77,7 @@ impl<S: Source> Fresh<S> {
 
     /// Whether the certificate on the disk is for this host.
     pub(crate) fn is_for(&self, host: &str) -> bool {
-        let host = host.trim_start_matches('[').trim_end_matches(']');
-        let (Ok(name), Some(file)) = (ServerName::try_from(host), self.source.certificate()) else {
-            return false;
-        };
-        let Ok(der) = file.first_certificate() else { return false };
-        let der = CertificateDer::from(der);
-        EndEntityCert::try_from(&der).is_ok_and(|c| c.verify_is_valid_for_subject_name(&name).is_ok())
+        self.source.certificate().is_some_and(|file| file.is_for(host))
     }
 
     /// Makes it again whenever the files have changed. What comes of bad ones is told, and changes nothing.
@@ -120,6 +116,17 @@ impl<S: Source> Fresh<S> {
                 *seen = Seen { stamps: found, doubtful: false };
             }
         }
+    }
+
+    /// Logs that the certificate states no role although it should.
+    pub(crate) fn warn_without_role(&self) {
+        let Some(identity) = self.source.identity().filter(|identity| identity.lacks_role()) else { return };
+        let (flag, path) = (identity.certificate.flag, identity.certificate.path.display());
+        warn!(
+            flag,
+            %path,
+            "the certificate states no role, and the next release refuses it; renew it with `hatchery certs new --renew`"
+        );
     }
 
     fn warn_of_the_end(&self) {

@@ -47,7 +47,7 @@ fn identity(
     (key, key_flag): (&Option<PathBuf>, &'static str),
 ) -> Option<Identity> {
     let certificate = Named::new(certificate_flag, certificate.as_ref()?);
-    Some(Identity { certificate, key: Named::new(key_flag, key.as_ref()?) })
+    Some(Identity::new(certificate, Named::new(key_flag, key.as_ref()?)))
 }
 
 impl Options {

@@ -1,4 +1,4 @@
-//! Certificates of callers: of the CA, and made for callers. An agent's certificate opens no agent.
+//! Certificates of callers: of the CA, made for callers, and of a role that may call. An agent's certificate opens no agent.
 
 use std::sync::Arc;
 
@@ -11,15 +11,19 @@ use rustls::{
 };
 use webpki::{EndEntityCert, KeyUsage};
 
+use crate::peers::{Expected, Refusal};
+
 /// The purpose `clientAuth`, as DER writes it: 1.3.6.1.5.5.7.3.2.
 const CLIENT_AUTH: &[u8] = &[43, 6, 1, 5, 5, 7, 3, 2];
 
-/// The usual checks, but a certificate must say that it is for callers: by the usual ones, one that says nothing is for all.
+/// The usual checks, but a certificate must say that it is for callers (by the usual ones, one that says nothing is for
+/// all), and a role that it states must be an expected one.
 #[derive(Debug)]
 pub(crate) struct Callable {
     inner: Arc<dyn ClientCertVerifier>,
     roots: Arc<RootCertStore>,
     algorithms: &'static [&'static dyn SignatureVerificationAlgorithm],
+    expected: Expected,
 }
 
 impl Callable {
@@ -27,8 +31,9 @@ impl Callable {
         inner: Arc<dyn ClientCertVerifier>,
         roots: Arc<RootCertStore>,
         provider: &CryptoProvider,
+        expected: Expected,
     ) -> Self {
-        Self { inner, roots, algorithms: provider.signature_verification_algorithms.all }
+        Self { inner, roots, algorithms: provider.signature_verification_algorithms.all, expected }
     }
 }
 
@@ -65,6 +70,7 @@ impl ClientCertVerifier for Callable {
                 None,
             )
             .map_err(wrong)?;
+        self.expected.check(end_entity).map_err(Refusal::into_tls)?;
         Ok(verified)
     }
 

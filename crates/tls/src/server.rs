@@ -1,6 +1,7 @@
 //! The end of a connection that was called.
 
 use std::io;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,8 +13,10 @@ use tokio_rustls::TlsAcceptor;
 
 use crate::files::{Identity, Named, TlsError};
 use crate::fresh::{Fresh, Source};
+use crate::peers::{Expected, Peers, Refusal};
 use crate::provider;
 use crate::purpose::Callable;
+use crate::role::stated;
 
 /// The longest that a handshake takes.
 const HANDSHAKE: Duration = Duration::from_secs(10);
@@ -26,24 +29,35 @@ pub type ServerStream<S> = tokio_rustls::server::TlsStream<S>;
 pub enum Callers {
     /// Anybody; nobody is asked for a certificate.
     Anyone,
-    /// Anybody; who shows a certificate of this CA is known by it.
-    MayShow(Named),
-    /// Those with a certificate of this CA that was made for callers.
-    MustShow(Named),
+    /// Anybody. A certificate is not needed; one that is shown must be of this CA and a metrics reader's or front door's.
+    MayReadMetrics(Named),
+    /// Front doors, which must show a certificate of this CA that was made for callers.
+    FrontDoors(Named),
 }
 
 impl Callers {
     fn ca(&self) -> Option<&Named> {
         match self {
             Self::Anyone => None,
-            Self::MayShow(ca) | Self::MustShow(ca) => Some(ca),
+            Self::MayReadMetrics(ca) | Self::FrontDoors(ca) => Some(ca),
+        }
+    }
+
+    /// Who they are by the role of their certificates, and whether they must show one.
+    fn expected(&self) -> (Expected, bool) {
+        match self {
+            Self::Anyone | Self::MayReadMetrics(_) => (Expected::MetricsReader, false),
+            Self::FrontDoors(_) => (Expected::FrontDoor, true),
         }
     }
 }
 
 /// Accepts connections with TLS; cloning is cheap.
 #[derive(Debug, Clone)]
-pub struct Server(Arc<Fresh<Files>>);
+pub struct Server {
+    files: Arc<Fresh<Files>>,
+    peers: Peers,
+}
 
 #[derive(Debug, Clone)]
 struct Files {
@@ -57,6 +71,7 @@ impl Source for Files {
 
     fn make(&self) -> Result<ServerConfig, TlsError> {
         let (chain, key) = self.identity.read()?;
+        let role = self.identity.check_role(&chain);
         let wrong = |error: rustls::Error| self.identity.refused(&error);
         let provider = provider();
         let builder = ServerConfig::builder_with_provider(Arc::clone(&provider))
@@ -68,15 +83,14 @@ impl Source for Files {
                 let roots = ca.roots()?;
                 let inner =
                     WebPkiClientVerifier::builder_with_provider(Arc::clone(&roots), Arc::clone(&provider));
-                let inner = match self.callers {
-                    Callers::MayShow(_) => inner.allow_unauthenticated(),
-                    Callers::MustShow(_) | Callers::Anyone => inner,
-                };
+                let (expected, must_show) = self.callers.expected();
+                let inner = if must_show { inner } else { inner.allow_unauthenticated() };
                 let inner = inner.build().map_err(|e| ca.wrong("certificates of a CA in PEM", e))?;
-                builder.with_client_cert_verifier(Arc::new(Callable::new(inner, roots, &provider)))
+                builder.with_client_cert_verifier(Arc::new(Callable::new(inner, roots, &provider, expected)))
             }
         };
         let mut config = builder.with_single_cert(chain, key).map_err(wrong)?;
+        role?;
         config.alpn_protocols = vec![self.protocol.to_vec()];
         if self.callers.ca().is_some() {
             // Whoever resumes a session does not show its certificate again, which may have ended since.
@@ -91,8 +105,8 @@ impl Source for Files {
         pair.into_iter().chain(self.callers.ca()).collect()
     }
 
-    fn certificate(&self) -> Option<&Named> {
-        Some(&self.identity.certificate)
+    fn identity(&self) -> Option<&Identity> {
+        Some(&self.identity)
     }
 }
 
@@ -100,15 +114,21 @@ impl Server {
     /// Reads the files. `protocol` is what is spoken on the connections, such as [`HTTP1`](crate::HTTP1).
     ///
     /// # Errors
-    /// A file cannot be read or used; the key is not that of the certificate.
+    /// A file cannot be read or used; the key is not that of the certificate; the certificate is of another role.
     pub fn open(identity: Identity, callers: Callers, protocol: &'static [u8]) -> Result<Self, TlsError> {
-        Fresh::read(Files { identity, callers, protocol }).map(|fresh| Self(Arc::new(fresh)))
+        let peers = Peers::new(match callers.expected().0 {
+            Expected::FrontDoor => "frontdoor",
+            Expected::MetricsReader => "metrics",
+            Expected::Agent(_) => "agent",
+        });
+        let files = Arc::new(Fresh::read(Files { identity, callers, protocol })?);
+        Ok(Self { files, peers })
     }
 
     /// Reads the files again when they have changed, for connections that come after that. Never returns; it must be run
     /// for as long as the server is used.
     pub async fn keep_fresh(&self) {
-        self.0.keep().await;
+        self.files.keep().await;
         std::future::pending().await
     }
 
@@ -117,20 +137,41 @@ impl Server {
     /// # Errors
     /// It is no TLS, the caller does not trust this end or is not trusted, or it took too long.
     pub async fn accept<S: AsyncRead + AsyncWrite + Unpin>(&self, stream: S) -> io::Result<ServerStream<S>> {
-        timeout(HANDSHAKE, TlsAcceptor::from(self.0.current()).accept(stream))
+        let accepted = timeout(HANDSHAKE, TlsAcceptor::from(self.files.current()).accept(stream))
             .await
-            .unwrap_or_else(|_| Err(io::Error::new(io::ErrorKind::TimedOut, "the handshake was too slow")))
+            .unwrap_or_else(|_| Err(io::Error::new(io::ErrorKind::TimedOut, "the handshake was too slow")))?;
+        let shown = accepted.get_ref().1.peer_certificates().and_then(<[_]>::first);
+        if let Some(shown) = shown.filter(|shown| stated(shown) == Ok(None)) {
+            self.peers.admitted_without_role(shown);
+        }
+        Ok(accepted)
+    }
+
+    /// Counts and logs that a caller was refused in its handshake: as a warning once for each caller and reason.
+    pub fn refused(&self, caller: IpAddr, error: &io::Error) {
+        self.peers.was_refused(&caller.to_string(), error, Refusal::in_error(error));
+    }
+
+    /// What callers have shown.
+    #[must_use]
+    pub fn peers(&self) -> &Peers {
+        &self.peers
+    }
+
+    /// Logs that the certificate states no role although it should.
+    pub fn warn_without_role(&self) {
+        self.files.warn_without_role();
     }
 
     /// Whether the certificate is for this host, a name or an address: callers refuse it otherwise.
     #[must_use]
     pub fn is_for(&self, host: &str) -> bool {
-        self.0.is_for(host)
+        self.files.is_for(host)
     }
 
     /// When the certificate that is shown ends, in seconds since 1970, as far as it can be told.
     #[must_use]
     pub fn not_after(&self) -> Option<u64> {
-        self.0.not_after()
+        self.files.not_after()
     }
 }

@@ -1,11 +1,13 @@
 //! Both ends of a connection, with certificates made for it.
 
+mod roles;
+
 use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
 use rcgen::{
-    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
+    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, SanType,
     date_time_ymd,
 };
 use rustls::HandshakeKind;
@@ -46,7 +48,7 @@ impl Authority {
 
     fn identity(&self, name: &str) -> Identity {
         let file = |flag, end| Named::new(flag, self.path().join(format!("{name}.{end}")));
-        Identity { certificate: file("--tls-cert", "pem"), key: file("--tls-key", "key") }
+        Identity::new(file("--tls-cert", "pem"), file("--tls-key", "key"))
     }
 
     fn sign(&self, name: &str, purposes: &[ExtendedKeyUsagePurpose]) -> Identity {
@@ -54,7 +56,19 @@ impl Authority {
     }
 
     fn sign_until(&self, name: &str, purposes: &[ExtendedKeyUsagePurpose], year: i32) -> Identity {
+        self.sign_with(name, purposes, year, &[])
+    }
+
+    fn sign_with(
+        &self,
+        name: &str,
+        purposes: &[ExtendedKeyUsagePurpose],
+        year: i32,
+        uris: &[&str],
+    ) -> Identity {
         let mut params = CertificateParams::new([name.to_owned()]).unwrap();
+        let uris = uris.iter().map(|uri| SanType::URI((*uri).try_into().unwrap()));
+        params.subject_alt_names.extend(uris);
         params.extended_key_usages = purposes.to_vec();
         params.not_after = date_time_ymd(year, 2, 1);
         let key = KeyPair::generate().unwrap();
@@ -85,7 +99,7 @@ async fn meet(server: &Server, client: &Client, host: &str) -> (Result<(), Strin
 }
 
 fn agent_of(ca: &Authority, identity: Identity) -> Server {
-    Server::open(identity, Callers::MustShow(ca.ca()), HTTP2).unwrap()
+    Server::open(identity, Callers::FrontDoors(ca.ca()), HTTP2).unwrap()
 }
 
 fn front_door_of(ca: &Authority, identity: Option<Identity>) -> Client {
@@ -159,7 +173,8 @@ async fn whoever_comes_again_shows_its_certificate_again() {
 #[tokio::test]
 async fn who_may_show_a_certificate_need_not() {
     let farm = Authority::new("farm");
-    let server = Server::open(farm.sign("a", FOR_SERVERS), Callers::MayShow(farm.ca()), HTTP2).unwrap();
+    let server =
+        Server::open(farm.sign("a", FOR_SERVERS), Callers::MayReadMetrics(farm.ca()), HTTP2).unwrap();
     assert_eq!(meet(&server, &front_door_of(&farm, None), "a").await, (Ok(()), Ok(())));
     let agent = front_door_of(&farm, Some(farm.sign("b", FOR_SERVERS)));
     assert!(meet(&server, &agent, "a").await.0.is_err(), "a wrong one is worse than none");
@@ -194,8 +209,7 @@ fn a_pair_that_will_not_do_names_the_flag_and_the_file() {
     let none = Named::new("--tls-cert", farm.path().join("missing.pem"));
     fs::write(farm.path().join("empty.pem"), "nothing\n").unwrap();
     let empty = |flag| Named::new(flag, farm.path().join("empty.pem"));
-    let pair =
-        |certificate: &Named, key: &Named| Identity { certificate: certificate.clone(), key: key.clone() };
+    let pair = |certificate: &Named, key: &Named| Identity::new(certificate.clone(), key.clone());
     for (identity, flag, file) in [
         (pair(&none, &good.key), "--tls-cert", "missing.pem"),
         (pair(&empty("--tls-cert"), &good.key), "--tls-cert", "empty.pem"),
@@ -208,7 +222,7 @@ fn a_pair_that_will_not_do_names_the_flag_and_the_file() {
         let error = Client::open(Roots::File(farm.ca()), Some(identity), HTTP2).unwrap_err();
         assert_eq!(error.flag, flag, "{error}");
     }
-    let ca = Callers::MustShow(empty("--tls-client-ca"));
+    let ca = Callers::FrontDoors(empty("--tls-client-ca"));
     assert_eq!(Server::open(good, ca, HTTP2).unwrap_err().flag, "--tls-client-ca");
 }
 

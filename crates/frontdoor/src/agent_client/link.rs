@@ -8,7 +8,7 @@ use futures_util::future::BoxFuture;
 use hyper::body::Incoming;
 use hyper::client::conn::http2::{Builder, SendRequest};
 use hyper_util::rt::{TokioIo, TokioTimer};
-use model::RequestId;
+use model::{NodeId, RequestId};
 use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncWrite, BufReader};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout_at};
@@ -33,7 +33,12 @@ pub(crate) struct Link {
 }
 
 impl Link {
+    /// Connects to the agent of `node` at `advertise`. With TLS its certificate must be that of the node.
+    ///
+    /// # Errors
+    /// Why there is no connection, in words that a caller may read.
     pub(super) async fn open(
+        node: &NodeId,
         advertise: &str,
         tls: Option<&tls::Client>,
         tasks: &TaskTracker,
@@ -59,7 +64,10 @@ impl Link {
         let stream = TcpStream::connect((address, uri.port_u16().unwrap_or(port))).await.map_err(broken)?;
         stream.set_nodelay(true).map_err(broken)?;
         let Some(tls) = tls else { return Self::speak(stream, uri, tasks).await };
-        let mut stream = BufReader::new(tls.connect(host, stream).await.map_err(broken)?);
+        let stream = tls.connect(host, stream).await.map_err(broken)?;
+        // The log has the certificate's node.
+        tls.check_agent(&stream, node).map_err(|_| "its certificate is not that of its node".to_owned())?;
+        let mut stream = BufReader::new(stream);
         // That it does not trust this end an agent says only now. It speaks first: nothing has been sent before that.
         if stream.fill_buf().await.map_err(broken)?.is_empty() {
             return Err("the agent closed the connection".to_owned());

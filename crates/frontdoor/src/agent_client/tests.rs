@@ -2,7 +2,9 @@
 
 use std::fs;
 
-use rcgen::{BasicConstraints, CertificateParams, ExtendedKeyUsagePurpose as Purpose, IsCa, Issuer, KeyPair};
+use rcgen::{
+    BasicConstraints, CertificateParams, ExtendedKeyUsagePurpose as Purpose, IsCa, Issuer, KeyPair, SanType,
+};
 use tls::{Callers, HTTP2, Identity, Named, Roots};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
@@ -21,19 +23,21 @@ fn farm() -> (tempfile::TempDir, tls::Server, tls::Client) {
     let key = KeyPair::generate().unwrap();
     fs::write(dir.path().join("ca.pem"), ca.self_signed(&key).unwrap().pem()).unwrap();
     let issuer = Issuer::new(ca, key);
-    let sign = |name: &str, purposes: &[Purpose]| {
+    let sign = |name: &str, purposes: &[Purpose], role: &str| {
         let mut params = CertificateParams::new([name.to_owned()]).unwrap();
+        let uri = format!("spiffe://hatchery/{role}");
+        params.subject_alt_names.push(SanType::URI(uri.try_into().unwrap()));
         params.extended_key_usages = purposes.to_vec();
         let key = KeyPair::generate().unwrap();
         let (certificate, secret) =
             (file("--tls-cert", &format!("{name}.pem")), file("--tls-key", &format!("{name}.key")));
         fs::write(&certificate.path, params.signed_by(&key, &issuer).unwrap().pem()).unwrap();
         fs::write(&secret.path, key.serialize_pem()).unwrap();
-        Identity { certificate, key: secret }
+        Identity::new(certificate, secret)
     };
-    let agent = sign("127.0.0.1", &[Purpose::ServerAuth]);
-    let door = sign("door", &[Purpose::ServerAuth, Purpose::ClientAuth]);
-    let callers = Callers::MustShow(file("--tls-client-ca", "ca.pem"));
+    let agent = sign("127.0.0.1", &[Purpose::ServerAuth], "agent/node-a");
+    let door = sign("door", &[Purpose::ServerAuth, Purpose::ClientAuth], "frontdoor");
+    let callers = Callers::FrontDoors(file("--tls-client-ca", "ca.pem"));
     let server = tls::Server::open(agent, callers, HTTP2).unwrap();
     let client =
         tls::Client::open(Roots::File(file("--tls-client-ca", "ca.pem")), Some(door), HTTP2).unwrap();
@@ -130,6 +134,31 @@ async fn an_attempt_to_connect_goes_on_when_the_request_has_moved_on() {
     assert!(began.elapsed() < Duration::from_millis(1100), "{:?}: a new attempt", began.elapsed());
     assert!(agents.unreachable().is_empty(), "it can be reached after all");
     agents.link(&node(), &advertise, Duration::ZERO).await.unwrap();
+}
+
+/// Whoever has the key of one node may have an address recorded for another, and answer there as it likes.
+#[tokio::test]
+async fn nothing_is_sent_to_an_agent_with_the_certificate_of_another_node() {
+    let (_dir, server, client) = farm();
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let advertise = format!("https://{}", listener.local_addr().unwrap());
+    let received = tokio::spawn(async move {
+        let (stream, _) = listener.accept().await.unwrap();
+        let mut stream = server.accept(stream).await.unwrap();
+        stream.write_all(&[0, 0, 0, 4, 0, 0, 0, 0, 0]).await.unwrap();
+        stream.flush().await.unwrap();
+        let mut received = Vec::new();
+        stream.read_to_end(&mut received).await.ok();
+        received
+    });
+    let agents = Agents::new(Some(client));
+    let node_b: NodeId = "node-b".parse().unwrap();
+    let error = agents.link(&node_b, &advertise, Duration::from_secs(5)).await.unwrap_err();
+    let AgentError::NotSent { why, connecting: false } = error else { panic!("{error}") };
+    assert_eq!(why, "its certificate is not that of its node", "a caller may read this");
+    assert_eq!(received.await.unwrap(), b"", "no request, and no preface of HTTP/2");
+    assert_eq!(agents.unreachable(), [node_b], "other nodes come first");
+    assert!(agents.link(&node(), &advertise, Duration::ZERO).await.is_err(), "an address is not a node's");
 }
 
 #[test]

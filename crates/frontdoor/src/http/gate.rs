@@ -17,6 +17,7 @@ use super::error::ApiError;
 use super::extract;
 use crate::door::Door;
 use crate::gate::Bearer;
+use crate::listen::Certified;
 
 /// What an operation needs of its callers, where they have to say who they are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -27,7 +28,7 @@ pub(crate) enum Need {
     OneOf(&'static [Scope]),
     /// The same; but who shows nothing may show it later, on the connection.
     OneOfLater(&'static [Scope]),
-    /// The same, where the port can be reached from elsewhere.
+    /// The same, where the port can be reached from elsewhere; or a certificate of the farm.
     OneOfFromElsewhere(&'static [Scope]),
 }
 
@@ -67,7 +68,10 @@ pub(crate) async fn guard(State(gate): State<Gate>, mut request: Request, next: 
     let scopes = match *need {
         Need::Nothing => return next.run(request).await,
         Need::OneOfLater(_) if matches!(shown, Shown::Nothing) => return next.run(request).await,
-        Need::OneOfFromElsewhere(_) if !gate.door.config.admin_public => {
+        Need::OneOfFromElsewhere(_)
+            if !gate.door.config.admin_public
+                || request.extensions().get::<Certified>() == Some(&Certified(true)) =>
+        {
             return next.run(request).await;
         }
         Need::OneOf(scopes) | Need::OneOfLater(scopes) | Need::OneOfFromElsewhere(scopes) => scopes,

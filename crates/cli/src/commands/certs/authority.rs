@@ -7,8 +7,9 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer,
-    KeyPair, KeyUsagePurpose, date_time_ymd,
+    KeyPair, KeyUsagePurpose, SanType, date_time_ymd,
 };
+use tls::Role;
 
 use super::write::{Secrecy, write};
 use super::{Subject, at};
@@ -20,15 +21,6 @@ const DAY: Duration = Duration::from_secs(24 * 3600);
 const CA_DAYS: u32 = 3650;
 /// Clocks differ.
 const BEFORE: Duration = Duration::from_secs(3600);
-
-/// What a certificate is good for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Purpose {
-    /// Serves callers and calls agents.
-    FrontDoor,
-    /// Serves front doors, and opens no other agent.
-    Agent,
-}
 
 /// The CA of a directory.
 pub(super) struct Authority {
@@ -68,7 +60,6 @@ impl Authority {
     pub(super) fn certify(
         &self,
         subject: &Subject,
-        purpose: Purpose,
         days: u32,
         renew: bool,
         out: &mut impl Write,
@@ -79,18 +70,22 @@ impl Authority {
             return Err(at(&key, "its certificate is there, but not its key; --renew makes both"));
         }
         if has_certificate && !renew {
-            return Ok(writeln!(out, "kept  {} and {}", certificate.display(), key.display())?);
+            let remark = keep(&certificate, subject)?;
+            return Ok(writeln!(out, "kept  {} and {}{remark}", certificate.display(), key.display())?);
         }
         let new_key = renew || !has_key;
         let pair = if new_key { KeyPair::generate().map_err(|e| at(&key, e))? } else { read_key(&key)? };
         let mut params = CertificateParams::new(subject.hosts.clone()).map_err(|e| at(&certificate, e))?;
         params.distinguished_name = named(&subject.name);
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
-        params.extended_key_usages = match purpose {
-            Purpose::FrontDoor => {
+        let uri = subject.role.to_string().try_into().map_err(|e| at(&certificate, e))?;
+        params.subject_alt_names.push(SanType::URI(uri));
+        params.extended_key_usages = match subject.role {
+            Role::FrontDoor => {
                 vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth]
             }
-            Purpose::Agent => vec![ExtendedKeyUsagePurpose::ServerAuth],
+            Role::Agent(_) => vec![ExtendedKeyUsagePurpose::ServerAuth],
+            Role::Metrics => vec![ExtendedKeyUsagePurpose::ClientAuth],
         };
         params.use_authority_key_identifier_extension = true;
         last(&mut params, days)?;
@@ -99,7 +94,7 @@ impl Authority {
             write(&key, &pair.serialize_pem(), Secrecy::Owner)?;
         }
         write(&certificate, &made.pem(), Secrecy::None)?;
-        let hosts = subject.hosts.join(", ");
+        let hosts = [&[subject.role.to_string()], subject.hosts.as_slice()].concat().join(", ");
         let what = if has_certificate { "again" } else { "made " };
         Ok(writeln!(
             out,
@@ -108,6 +103,22 @@ impl Authority {
             key.display()
         )?)
     }
+}
+
+/// Whether a certificate that is there serves for this subject: what remains to be said of it.
+fn keep(certificate: &Path, subject: &Subject) -> Result<&'static str, Failure> {
+    let file = tls::Named::new("--dir", certificate);
+    if let Some(host) = subject.hosts.iter().find(|host| !file.is_for(host)) {
+        return Err(at(certificate, format!("it is there and not for {host}; --renew makes one that is")));
+    }
+    let other = match file.role() {
+        Ok(Some(role)) if role == subject.role => return Ok(""),
+        Ok(None) => return Ok(", but it states no role: make it again with --renew"),
+        Ok(Some(role)) => role.to_string(),
+        Err(other) => other.to_string(),
+    };
+    let why = format!("it is there and that of {other}; --renew makes that of {}", subject.role);
+    Err(at(certificate, why))
 }
 
 /// The CA's certificate, but for its key.

@@ -1,0 +1,255 @@
+//! Which roles a peer may have, and what peers have shown.
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use model::NodeId;
+use rustls::pki_types::CertificateDer;
+use rustls::{CertificateError, Error, OtherError};
+use tracing::{debug, warn};
+use webpki::EndEntityCert;
+
+use crate::role::{NoRole, Role, stated};
+use crate::seen::Seen;
+
+/// Who is to be at the other end of a connection.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Expected {
+    /// A front door.
+    FrontDoor,
+    /// A reader of metrics, or a front door, which may do more than that.
+    MetricsReader,
+    /// The agent of this node.
+    Agent(NodeId),
+}
+
+impl fmt::Display for Expected {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::FrontDoor => Role::FrontDoor.fmt(f),
+            Self::MetricsReader => write!(f, "{} or {}", Role::Metrics, Role::FrontDoor),
+            Self::Agent(node) => Role::Agent(node.clone()).fmt(f),
+        }
+    }
+}
+
+impl Expected {
+    fn admits(&self, role: &Role) -> bool {
+        match self {
+            Self::FrontDoor => *role == Role::FrontDoor,
+            Self::MetricsReader => matches!(role, Role::Metrics | Role::FrontDoor),
+            Self::Agent(node) => matches!(role, Role::Agent(of) if of == node),
+        }
+    }
+
+    /// The role that the certificate states; `None` when it states none, which is admitted for one release.
+    ///
+    /// # Errors
+    /// It states another role, or no role of a farm.
+    pub(crate) fn check(&self, certificate: &CertificateDer<'_>) -> Result<Option<Role>, Refusal> {
+        match stated(certificate) {
+            Ok(Some(role)) if !self.admits(&role) => Err(Refusal::new(self, Found::Role(role))),
+            Ok(role) => Ok(role),
+            Err(other) => Err(Refusal::new(self, Found::Other(other))),
+        }
+    }
+}
+
+/// Why the role of a certificate does not admit its holder. The text is for logs: it names nodes.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("expected the certificate of {expected}, got that of {found}")]
+pub struct Refusal {
+    expected: Expected,
+    found: Found,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Found {
+    Role(Role),
+    Other(NoRole),
+}
+
+impl fmt::Display for Found {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Role(role) => role.fmt(f),
+            Self::Other(other) => other.fmt(f),
+        }
+    }
+}
+
+/// The kinds of [`Refusal`], as metrics have them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RefusalReason {
+    /// The certificate is another node's.
+    OtherNode,
+    /// The certificate is of another role.
+    OtherRole,
+    /// The certificate states what is no role of a farm.
+    NoRole,
+}
+
+impl RefusalReason {
+    /// Every one.
+    pub const ALL: [Self; 3] = [Self::OtherNode, Self::OtherRole, Self::NoRole];
+
+    /// In metrics.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::OtherNode => "other-node",
+            Self::OtherRole => "other-role",
+            Self::NoRole => "no-role-of-a-farm",
+        }
+    }
+}
+
+impl Refusal {
+    fn new(expected: &Expected, found: Found) -> Self {
+        Self { expected: expected.clone(), found }
+    }
+
+    /// Its kind.
+    #[must_use]
+    pub fn reason(&self) -> RefusalReason {
+        match (&self.expected, &self.found) {
+            (Expected::Agent(_), Found::Role(Role::Agent(_))) => RefusalReason::OtherNode,
+            (_, Found::Role(_)) => RefusalReason::OtherRole,
+            (_, Found::Other(_)) => RefusalReason::NoRole,
+        }
+    }
+
+    /// As rustls wants errors of a verifier.
+    pub(crate) fn into_tls(self) -> Error {
+        Error::InvalidCertificate(CertificateError::Other(OtherError(Arc::new(self))))
+    }
+
+    /// The refusal that ended a handshake, if one did.
+    pub(crate) fn in_error(error: &std::io::Error) -> Option<&Self> {
+        match error.get_ref()?.downcast_ref()? {
+            Error::InvalidCertificate(CertificateError::Other(OtherError(inner))) => inner.downcast_ref(),
+            _ => None,
+        }
+    }
+}
+
+/// Whether a handshake was ended because of the role of the peer's certificate.
+#[must_use]
+pub fn is_refusal(error: &std::io::Error) -> bool {
+    Refusal::in_error(error).is_some()
+}
+
+/// Counts what the peers of one kind have shown, and logs it. Cloning shares the counts.
+#[derive(Debug, Clone)]
+pub struct Peers(Arc<Counts>);
+
+#[derive(Debug)]
+struct Counts {
+    kind: &'static str,
+    without_role: AtomicU64,
+    warned: AtomicBool,
+    refused: [AtomicU64; RefusalReason::ALL.len()],
+    /// Who was refused and why, so that each is in the log once.
+    seen: Seen<(String, String)>,
+}
+
+impl Peers {
+    /// `kind`, such as `frontdoor`, is a label of metrics.
+    pub(crate) fn new(kind: &'static str) -> Self {
+        Self(Arc::new(Counts {
+            kind,
+            without_role: AtomicU64::new(0),
+            warned: AtomicBool::new(false),
+            refused: Default::default(),
+            seen: Seen::default(),
+        }))
+    }
+
+    /// What the peers are expected to be, as a label of metrics: `frontdoor`, `agent` or `metrics`.
+    #[must_use]
+    pub fn kind(&self) -> &'static str {
+        self.0.kind
+    }
+
+    /// Connections whose certificate stated no role.
+    #[must_use]
+    pub fn without_role(&self) -> u64 {
+        self.0.without_role.load(Ordering::Relaxed)
+    }
+
+    /// Connections that were refused for the role of their certificate.
+    #[must_use]
+    pub fn refused(&self, reason: RefusalReason) -> u64 {
+        self.0.refused[reason as usize].load(Ordering::Relaxed)
+    }
+
+    /// A peer without a role was admitted. The first one is logged as a warning.
+    pub(crate) fn admitted_without_role(&self, certificate: &CertificateDer<'_>) {
+        self.0.without_role.fetch_add(1, Ordering::Relaxed);
+        let first = !self.0.warned.swap(true, Ordering::Relaxed);
+        if first {
+            let parsed = EndEntityCert::try_from(certificate);
+            let names: Vec<_> = parsed.iter().flat_map(|c| c.valid_dns_names()).take(4).collect();
+            warn!(
+                peer.kind = self.0.kind,
+                ?names,
+                "a certificate states no role, and the next release refuses it; renew it with `hatchery certs new --renew` (logged once)"
+            );
+        }
+    }
+
+    /// Counts a refusal for the role, and logs why this peer was refused: as a warning the first time.
+    pub(crate) fn was_refused(&self, peer: &str, error: &dyn fmt::Display, refusal: Option<&Refusal>) {
+        if let Some(refusal) = refusal {
+            self.0.refused[refusal.reason() as usize].fetch_add(1, Ordering::Relaxed);
+        }
+        let why = refusal.map_or_else(|| error.to_string(), ToString::to_string);
+        if self.0.seen.is_new((peer.to_owned(), why.clone())) {
+            warn!(peer, peer.kind = self.0.kind, error = why, "a connection was refused (logged once)");
+        } else {
+            debug!(peer, peer.kind = self.0.kind, error = why, "a connection was refused");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_is_expected_admits_no_other_role() {
+        let agent = |node: &str| Role::Agent(node.parse().unwrap());
+        let of = |node: &str| Expected::Agent(node.parse().unwrap());
+        let roles = [Role::FrontDoor, Role::Metrics, agent("a"), agent("A"), agent("frontdoor")];
+        for (expected, admitted) in [
+            (Expected::FrontDoor, [true, false, false, false, false]),
+            (Expected::MetricsReader, [true, true, false, false, false]),
+            (of("a"), [false, false, true, false, false]),
+            (of("A"), [false, false, false, true, false]),
+            (of("metrics"), [false; 5]),
+        ] {
+            assert_eq!(roles.each_ref().map(|role| expected.admits(role)), admitted, "{expected}");
+        }
+    }
+
+    #[test]
+    fn a_refusal_names_both_certificates_and_its_kind() {
+        let node = |name: &str| -> NodeId { name.parse().unwrap() };
+        let foreign = "spiffe://other/x".parse::<Role>().unwrap_err();
+        for (expected, found, reason) in [
+            (Expected::Agent(node("b")), Found::Role(Role::Agent(node("a"))), RefusalReason::OtherNode),
+            (Expected::Agent(node("b")), Found::Role(Role::Metrics), RefusalReason::OtherRole),
+            (Expected::FrontDoor, Found::Role(Role::Agent(node("a"))), RefusalReason::OtherRole),
+            (Expected::FrontDoor, Found::Other(foreign), RefusalReason::NoRole),
+        ] {
+            let refusal = Refusal::new(&expected, found.clone());
+            assert_eq!(refusal.reason(), reason);
+            let text = refusal.to_string();
+            assert!(text.contains(&expected.to_string()) && text.contains(&found.to_string()), "{text}");
+            let io = std::io::Error::new(std::io::ErrorKind::InvalidData, refusal.clone().into_tls());
+            assert_eq!(Refusal::in_error(&io), Some(&refusal));
+        }
+        assert_eq!(Refusal::in_error(&std::io::Error::other("x")), None);
+    }
+}
