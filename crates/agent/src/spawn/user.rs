@@ -1,15 +1,24 @@
-//! Who spawns run as, where that is not who the agent runs as.
+//! A user of this machine that spawns run as, where that is not who the agent runs as.
 
 use std::fmt;
 use std::fs::Metadata;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
+use serde::{Deserialize, Serialize};
+
+/// A process's user and group, as numbers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Ids {
+    pub(crate) uid: u32,
+    pub(crate) gid: u32,
+}
+
 /// A user and a group of this machine. Spawns of another user than the agent's have no other groups.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SpawnUser {
     /// As the command line had it.
-    given: String,
+    pub(super) given: String,
     pub(crate) uid: u32,
     pub(crate) gid: u32,
 }
@@ -79,7 +88,8 @@ impl SpawnUser {
         (!self.may(&meta, wanted)).then(|| closed(path, &meta, "read it"))
     }
 
-    fn may(&self, meta: &Metadata, wanted: u32) -> bool {
+    /// Whether it may do this, bits of `rwx`, with what has these modes.
+    pub(super) fn may(&self, meta: &Metadata, wanted: u32) -> bool {
         let shift = match (meta.uid() == self.uid, meta.gid() == self.gid) {
             (true, _) => 6,
             (false, true) => 3,
