@@ -356,9 +356,14 @@ impl Agent {
 
     /// Starts it again, on the same ports and with the same state directory, after it has ended or was killed.
     pub async fn restart(&mut self) {
+        self.begin();
+        self.comes_up().await;
+    }
+
+    /// The same without waiting until it listens.
+    pub fn begin(&mut self) {
         self.role.kill();
         self.role = Role::start_as(&self.program, &self.role.name, &self.mark, &self.args);
-        self.comes_up().await;
     }
 
     async fn comes_up(&mut self) {
@@ -443,7 +448,7 @@ impl Farm {
     /// The spawned processes and their offspring.
     pub fn processes(&self) -> Vec<Process> {
         let mut all = processes::marked(&self.mark);
-        all.retain(|process| !["hatchery", "redis-server"].contains(&process.program()));
+        all.retain(|process| !["hatchery", "redis-server", "unshare"].contains(&process.program()));
         all
     }
 

@@ -2,7 +2,7 @@
 //!
 //! Nothing in here knows how the programs work inside. In reading order: [`binaries`] builds the programs, [`program`] says which of them a
 //! role runs, [`role`] runs it, [`redis`] runs a Redis, [`sentinels`] what watches over one, [`farm`] puts them together (each agent as its [`plan`] says), [`share`] is a disk that can hang, [`moody`] a server that can fail, [`moods`] what can
-//! be wrong with a Redis that is there, [`dev`] runs the
+//! be wrong with a Redis that is there, [`pressure`] fills its memory, [`dev`] runs the
 //! farm of one process, [`hosts`] is a network of machines to spread one over, [`keys`] makes API keys for a farm;
 //! [`http`], [`live`], [`viewer`], [`command`] and [`browser`] are the ways to talk to a farm;
 //! [`certs`] makes certificates as an operator does;
@@ -34,6 +34,7 @@ pub mod outputs;
 pub mod phantom;
 pub mod plan;
 pub mod ports;
+pub mod pressure;
 pub mod problem;
 pub mod processes;
 pub mod program;

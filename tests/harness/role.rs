@@ -127,9 +127,15 @@ impl Role {
         .await
     }
 
-    /// The process's number.
+    /// The process's number: of the program itself, also when another one waits for it.
     pub fn pid(&self) -> u32 {
-        self.child.id()
+        let id = self.child.id();
+        let file = fs::read_link(format!("/proc/{id}/exe")).unwrap_or_default();
+        if file.file_name().is_none_or(|name| name != "unshare") {
+            return id;
+        }
+        let children = fs::read_to_string(format!("/proc/{id}/task/{id}/children")).unwrap_or_default();
+        children.split_whitespace().next().and_then(|child| child.parse().ok()).unwrap_or(id)
     }
 
     /// All it wrote to standard output.
@@ -156,7 +162,7 @@ impl Role {
 
     /// Sends a signal.
     pub fn signal(&self, signal: Signal) {
-        processes::signal(self.child.id(), signal);
+        processes::signal(self.pid(), signal);
     }
 
     /// Waits for its end.

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use hatchery_tests::{AgentPlan, Farm, Look, Viewer, until, wait::PATIENCE};
+use hatchery_tests::{AgentPlan, Farm, Look, until, wait::PATIENCE};
 use serde_json::{Value, json};
 use tokio::time::Instant;
 

@@ -4,6 +4,8 @@
 
 #![expect(clippy::print_stderr, reason = "how a long story went is worth knowing")]
 
+mod memory;
+
 use std::time::Duration;
 
 use hatchery_tests::company::{Company, farm, through};
@@ -12,7 +14,7 @@ use hatchery_tests::load::Load;
 use hatchery_tests::moods::Mood;
 use hatchery_tests::site::{Site, settle};
 use hatchery_tests::wait::{PATIENCE, longer_than};
-use hatchery_tests::{AgentPlan, Farm, Look, Viewer, until};
+use hatchery_tests::{AgentPlan, Farm, Look, until};
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
