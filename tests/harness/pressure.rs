@@ -13,7 +13,7 @@ use tokio::time::sleep;
 use crate::redis::RedisServer;
 
 /// Memory beyond what Redis uses when the pressure begins, in bytes.
-const ROOM: u64 = 1 << 20;
+const ROOM: u64 = 256 << 10;
 /// Size of a filler, in bytes; a batch of them is written at a time.
 const FILLER: usize = 4 << 10;
 /// Fillers in a batch.
@@ -21,7 +21,7 @@ const BATCH: usize = 32;
 /// Fillers have so many names: there are never more of them.
 const NAMES: usize = 4096;
 /// Between two batches. All of the room is written anew several times a second, so the farm's keys are the older ones.
-const PAUSE: Duration = Duration::from_millis(50);
+const PAUSE: Duration = Duration::from_millis(25);
 
 /// Something that writes and writes.
 #[derive(Debug)]
