@@ -23,6 +23,7 @@ use crate::metrics::Metrics;
 use crate::plan::AgentPlan;
 use crate::ports::Block;
 use crate::processes::{self, Process};
+use crate::program::{Program, Release};
 use crate::redis::RedisServer;
 use crate::role::{self, Role};
 use crate::sentinels::Sentinels;
@@ -34,7 +35,7 @@ const LOG: &str = "info,frontdoor=debug,agent=debug,registry=debug";
 /// What a farm is to be.
 #[derive(Debug, Default)]
 pub struct FarmBuilder {
-    doors: usize,
+    pub(crate) doors: Vec<Release>,
     door_args: Vec<String>,
     agents: Vec<AgentPlan>,
     plain_log: bool,
@@ -91,7 +92,14 @@ impl FarmBuilder {
     /// With so many front doors; else there is one.
     #[must_use]
     pub fn doors(mut self, count: usize) -> Self {
-        self.doors = count;
+        self.doors = vec![Release::Current; count];
+        self
+    }
+
+    /// With one front door of each of these releases.
+    #[must_use]
+    pub fn doors_of(mut self, releases: &[Release]) -> Self {
+        self.doors = releases.to_vec();
         self
     }
 
@@ -150,9 +158,13 @@ impl FarmBuilder {
             agents.push(Agent::new(&mark, &common, node, plan, self.links, self.unread_log).await);
         }
         let mut doors = Vec::new();
-        for index in 0..self.doors.max(1) {
+        if self.doors.is_empty() {
+            self.doors.push(Release::Current);
+        }
+        for (index, release) in self.doors.iter().enumerate() {
             let common = registry(&format!("frontdoor-{index}")).await;
-            let mut door = Door::new(&mark, &common, index, &self.door_args, self.unread_log);
+            let program = Program { release: *release, ..Program::default() };
+            let mut door = Door::new(&mark, &common, index, &self.door_args, self.unread_log, program);
             door.operator = operator.as_deref().map(|text| &*text.to_owned().leak());
             doors.push(door);
         }
@@ -183,23 +195,36 @@ pub struct Door {
     pub admin: Client,
     /// What the farm's own clients show.
     operator: Option<&'static str>,
+    /// What it runs, in its next life.
+    pub program: Program,
     mark: PathBuf,
     args: Vec<String>,
     _block: Block,
 }
 
 impl Door {
-    fn new(mark: &Path, common: &[String], index: usize, more: &[String], unread_log: bool) -> Self {
+    fn new(
+        mark: &Path,
+        common: &[String],
+        index: usize,
+        more: &[String],
+        unread_log: bool,
+        program: Program,
+    ) -> Self {
         let block = Block::take();
         // The same in its next life.
         let [listen, admin] = [0, 1].map(|at| format!("127.0.0.1:{}", block.range(2).start() + at));
         let args = ["frontdoor", "--listen", &listen, "--admin-listen", &admin];
         let args = [args.map(str::to_owned).as_slice(), common, more].concat();
-        let start = if unread_log { Role::start_unread } else { Role::start };
-        let role = start(&format!("frontdoor-{index}"), mark, &args);
+        let name = format!("frontdoor-{index}");
+        let role = if unread_log {
+            Role::start_unread(&name, mark, &args)
+        } else {
+            Role::start_as(&program, &name, mark, &args)
+        };
         let nowhere = Client::new(SocketAddr::from(([127, 0, 0, 1], 0)));
         let mark = mark.to_owned();
-        Self { role, http: nowhere, admin: nowhere, operator: None, mark, args, _block: block }
+        Self { role, http: nowhere, admin: nowhere, operator: None, program, mark, args, _block: block }
     }
 
     /// Starts it again, on the same ports, after it has ended or was killed.
@@ -210,7 +235,8 @@ impl Door {
     /// The same with a clock that is wrong by so many seconds.
     pub async fn restart_at(&mut self, clock: i64) {
         self.role.kill();
-        self.role = Role::start_at(&self.role.name, &self.mark, &self.args, clock);
+        let program = Program { clock, ..self.program.clone() };
+        self.role = Role::start_as(&program, &self.role.name, &self.mark, &self.args);
         self.comes_up().await;
     }
 
@@ -245,9 +271,10 @@ pub struct Agent {
     pub ports: RangeInclusive<u16>,
     /// Where it keeps what it keeps.
     pub state_dir: PathBuf,
+    /// What it runs, in its next life.
+    pub program: Program,
     mark: PathBuf,
     args: Vec<String>,
-    clock: i64,
     link: Option<Link>,
     _blocks: [Block; 2],
 }
@@ -295,7 +322,7 @@ impl Agent {
         let role = if unread_log {
             Role::start_unread(&node, mark, &args)
         } else {
-            Role::start_at(&node, mark, &args, plan.clock)
+            Role::start_as(&plan.program, &node, mark, &args)
         };
         let nowhere = Client::new(SocketAddr::from(([127, 0, 0, 1], 0)));
         Self {
@@ -305,9 +332,9 @@ impl Agent {
             admin: nowhere,
             ports,
             state_dir,
+            program: plan.program.clone(),
             mark: mark.to_owned(),
             args,
-            clock: plan.clock,
             link,
             _blocks: [block, own],
         }
@@ -329,9 +356,14 @@ impl Agent {
 
     /// Starts it again, on the same ports and with the same state directory, after it has ended or was killed.
     pub async fn restart(&mut self) {
-        self.role.kill();
-        self.role = Role::start_at(&self.role.name.clone(), &self.mark, &self.args, self.clock);
+        self.begin();
         self.comes_up().await;
+    }
+
+    /// The same without waiting until it listens.
+    pub fn begin(&mut self) {
+        self.role.kill();
+        self.role = Role::start_as(&self.program, &self.role.name, &self.mark, &self.args);
     }
 
     async fn comes_up(&mut self) {
@@ -354,28 +386,6 @@ impl Agent {
     pub async fn metrics(&self) -> Metrics {
         Metrics::of(&self.admin).await
     }
-
-    /// The file that a spawn's output goes to, found by the spawn's id in its name.
-    pub fn output_file(&self, id: &str) -> PathBuf {
-        let mut found = files(&self.state_dir);
-        found.retain(|file| file.file_name().is_some_and(|name| name.to_string_lossy().contains(id)));
-        let logs: Vec<&PathBuf> =
-            found.iter().filter(|f| f.extension().is_some_and(|e| e == "log")).collect();
-        match logs[..] {
-            [file] => file.clone(),
-            _ => panic!("one output file was expected for {id} among {found:?}"),
-        }
-    }
-}
-
-/// All files under a directory.
-fn files(directory: &Path) -> Vec<PathBuf> {
-    let mut all = Vec::new();
-    for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
-        let path = entry.path();
-        if path.is_dir() { all.extend(files(&path)) } else { all.push(path) }
-    }
-    all
 }
 
 fn common(registry: &str, log: Option<&str>) -> Vec<String> {
@@ -438,7 +448,7 @@ impl Farm {
     /// The spawned processes and their offspring.
     pub fn processes(&self) -> Vec<Process> {
         let mut all = processes::marked(&self.mark);
-        all.retain(|process| !["hatchery", "redis-server"].contains(&process.program()));
+        all.retain(|process| !["hatchery", "redis-server", "unshare"].contains(&process.program()));
         all
     }
 

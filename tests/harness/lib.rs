@@ -1,12 +1,13 @@
 //! A farm of real processes for tests: the programs as they are shipped, a Redis of its own, real sockets.
 //!
-//! Nothing in here knows how the programs work inside. In reading order: [`binaries`] builds the programs, [`role`] runs
-//! one of them, [`redis`] runs a Redis, [`sentinels`] what watches over one, [`farm`] puts them together (each agent as its [`plan`] says), [`share`] is a disk that can hang, [`moody`] a server that can fail, [`moods`] what can
-//! be wrong with a Redis that is there, [`dev`] runs the
+//! Nothing in here knows how the programs work inside. In reading order: [`binaries`] builds the programs, [`program`] says which of them a
+//! role runs, [`role`] runs it, [`redis`] runs a Redis, [`sentinels`] what watches over one, [`farm`] puts them together (each agent as its [`plan`] says), [`share`] is a disk that can hang, [`moody`] a server that can fail, [`moods`] what can
+//! be wrong with a Redis that is there, [`pressure`] fills its memory, [`dev`] runs the
 //! farm of one process, [`hosts`] is a network of machines to spread one over, [`keys`] makes API keys for a farm;
 //! [`http`], [`live`], [`viewer`], [`command`] and [`browser`] are the ways to talk to a farm;
 //! [`certs`] makes certificates as an operator does;
 //! [`phantom`] is a node of the registry only, [`impostor`] one that says to be a node; [`processes`], [`audit`], [`metrics`] and [`logs`] are the ways to look at one from outside;
+//! [`phantom`] is a node of the registry only; [`processes`], [`audit`], [`metrics`], [`outputs`] and [`logs`] are the ways to look at one from outside;
 //! [`load`] is a crowd of clients, [`faults`] is what happens to a farm meanwhile (with [`link`] for the network),
 //! [`verdict`] says whether all promises were kept, at the end of a [`site`]; [`company`] must not notice what happens; [`wait`] is how a test waits, [`ports`] and [`guard`] keep tests out of each other's way.
 
@@ -31,11 +32,14 @@ pub mod logs;
 pub mod metrics;
 pub mod moods;
 pub mod moody;
+pub mod outputs;
 pub mod phantom;
 pub mod plan;
 pub mod ports;
+pub mod pressure;
 pub mod problem;
 pub mod processes;
+pub mod program;
 pub mod redis;
 pub mod role;
 pub mod sentinels;
@@ -58,6 +62,7 @@ pub use moody::{Mood, Moody};
 pub use phantom::Phantom;
 pub use plan::AgentPlan;
 pub use problem::Problem;
+pub use program::Release;
 pub use redis::RedisServer;
 pub use role::Role;
 pub use sentinels::Sentinels;

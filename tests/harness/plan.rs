@@ -3,6 +3,8 @@
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
 
+use crate::program::{Program, Release};
+
 /// What an agent is to be.
 #[derive(Debug, Clone)]
 pub struct AgentPlan {
@@ -11,13 +13,20 @@ pub struct AgentPlan {
     pub(crate) port_range: Option<RangeInclusive<u16>>,
     pub(crate) args: Vec<String>,
     pub(crate) executable: Option<PathBuf>,
-    pub(crate) clock: i64,
+    pub(crate) program: Program,
 }
 
 impl AgentPlan {
     /// With so many slots.
     pub fn slots(slots: u16) -> Self {
-        Self { slots, ports: None, port_range: None, args: Vec::new(), executable: None, clock: 0 }
+        Self {
+            slots,
+            ports: None,
+            port_range: None,
+            args: Vec::new(),
+            executable: None,
+            program: Program::default(),
+        }
     }
 
     /// With so many ports; else there are twice as many as slots.
@@ -50,7 +59,21 @@ impl AgentPlan {
     /// With a clock that is wrong by so many seconds.
     #[must_use]
     pub fn clock(mut self, seconds: i64) -> Self {
-        self.clock = seconds;
+        self.program.clock = seconds;
+        self
+    }
+
+    /// As this release of the program.
+    #[must_use]
+    pub fn release(mut self, release: Release) -> Self {
+        self.program.release = release;
+        self
+    }
+
+    /// Started by this program, with its arguments.
+    #[must_use]
+    pub fn under(mut self, words: &[&str]) -> Self {
+        self.program.under = words.iter().map(|word| (*word).to_owned()).collect();
         self
     }
 

@@ -10,10 +10,9 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use rustix::process::Signal;
 use tokio::time::timeout;
 
-use crate::binaries::binaries;
-use crate::guard::MARK;
 use crate::http::Client;
 use crate::processes;
+use crate::program::Program;
 use crate::wait::{Look, PATIENCE, until};
 
 /// A running `hatchery frontdoor`, `hatchery agent` or `hatchery dev`.
@@ -30,16 +29,9 @@ pub struct Role {
     unread: Option<PipeReader>,
 }
 
-/// The program, in an environment that holds no setting of whoever runs the tests.
+/// The program under test, in an environment that holds no setting of the caller of the tests.
 pub fn hatchery(mark: &Path) -> Command {
-    let mut command = Command::new(&binaries().hatchery);
-    for (name, _) in std::env::vars_os() {
-        if name.to_string_lossy().starts_with("HATCHERY_") {
-            command.env_remove(name);
-        }
-    }
-    command.env(MARK, mark).stdin(Stdio::null());
-    command
+    Program::default().command(mark)
 }
 
 impl Role {
@@ -54,7 +46,7 @@ impl Role {
         let (reader, mut writer) = io::pipe().expect("a pipe can be made");
         rustix::pipe::fcntl_setpipe_size(&writer, FULL).expect("it can be as small as that");
         writer.write_all(&[b'\n'; FULL]).expect("it takes that much");
-        let mut role = Self::start_with(name, mark, args, mark, &[], writer.into());
+        let mut role = Self::start_with(&Program::default(), name, mark, args, mark, &[], writer.into());
         role.unread = Some(reader);
         role
     }
@@ -75,10 +67,11 @@ impl Role {
         line.expect("its log has not ended")
     }
 
-    /// The same on a machine whose clock is wrong by so many seconds.
-    pub fn start_at(name: &str, mark: &Path, args: &[String], clock: i64) -> Self {
-        let env = if clock == 0 { Vec::new() } else { wrong_clock(clock) };
-        Self::start_in(name, mark, args, mark, &env)
+    /// The same as this program.
+    pub fn start_as(program: &Program, name: &str, mark: &Path, args: &[String]) -> Self {
+        let env = if program.clock == 0 { Vec::new() } else { wrong_clock(program.clock) };
+        let log = open(&mark.join(format!("{name}.log")));
+        Self::start_with(program, name, mark, args, mark, &env, log.into())
     }
 
     /// The same in this directory, with these variables.
@@ -90,10 +83,11 @@ impl Role {
         env: &[(&str, PathBuf)],
     ) -> Self {
         let log = open(&mark.join(format!("{name}.log")));
-        Self::start_with(name, mark, args, directory, env, log.into())
+        Self::start_with(&Program::default(), name, mark, args, directory, env, log.into())
     }
 
     fn start_with(
+        program: &Program,
         name: &str,
         mark: &Path,
         args: &[String],
@@ -104,7 +98,8 @@ impl Role {
         let [stdout, stderr] = ["stdout", "log"].map(|kind| mark.join(format!("{name}.{kind}")));
         // A second life says its line in a file that holds nothing else.
         fs::remove_file(&stdout).ok();
-        let child = hatchery(mark)
+        let child = program
+            .command(mark)
             .args(args)
             .envs(env.iter().map(|(name, value)| (name, value)))
             .current_dir(directory)
@@ -132,9 +127,15 @@ impl Role {
         .await
     }
 
-    /// The process's number.
+    /// The process's number: of the program itself, also when another one waits for it.
     pub fn pid(&self) -> u32 {
-        self.child.id()
+        let id = self.child.id();
+        let file = fs::read_link(format!("/proc/{id}/exe")).unwrap_or_default();
+        if file.file_name().is_none_or(|name| name != "unshare") {
+            return id;
+        }
+        let children = fs::read_to_string(format!("/proc/{id}/task/{id}/children")).unwrap_or_default();
+        children.split_whitespace().next().and_then(|child| child.parse().ok()).unwrap_or(id)
     }
 
     /// All it wrote to standard output.
@@ -161,7 +162,7 @@ impl Role {
 
     /// Sends a signal.
     pub fn signal(&self, signal: Signal) {
-        processes::signal(self.child.id(), signal);
+        processes::signal(self.pid(), signal);
     }
 
     /// Waits for its end.

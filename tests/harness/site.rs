@@ -40,8 +40,9 @@ impl Site {
             AgentPlan::slots(slots).ports(ports).args(&short).args(&gpus).executable(&script)
         };
         let builder = builder.agent(agent()).agent(agent()).agent(agent());
+        let builder = if builder.doors.is_empty() { builder.doors(2) } else { builder };
         let doors = ["--spawn-deadline", "8s", "--shutdown-grace", "3s"];
-        (site, builder.doors(2).door_args(&doors).start().await)
+        (site, builder.door_args(&doors).start().await)
     }
 }
 

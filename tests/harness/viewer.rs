@@ -12,6 +12,7 @@ use tokio_tungstenite::tungstenite::http::HeaderValue;
 use tokio_tungstenite::tungstenite::{Error, Message};
 use tokio_tungstenite::{WebSocketStream, client_async};
 
+use crate::farm::Farm;
 use crate::wait::PATIENCE;
 
 /// A viewer connected to a spawn.
@@ -125,10 +126,46 @@ impl Viewer {
         timeout(Duration::from_millis(20), read_on).await.is_ok()
     }
 
+    /// Opens a model, which the server answers: it is still there for this viewer.
+    ///
+    /// # Panics
+    /// It is not.
+    pub async fn still_watches(&mut self) {
+        self.open_model("").await;
+        assert_eq!(self.receive_json().await["command"], "OPEN_MODEL_SUCCEEDED");
+    }
+
     /// Closes as a page does.
     pub async fn leave(mut self) {
         self.socket.close(None).await.expect("the server listens");
         self.closed().await;
+    }
+}
+
+impl Farm {
+    /// A spawn with a viewer that looks at a model, by the first front door: its id and the viewer.
+    pub async fn watched(&self) -> (String, Viewer) {
+        let answer = self.door(0).spawned(&json!({})).await;
+        Self::watches(&answer).await
+    }
+
+    /// The same on this node: spawns on others are stopped again.
+    pub async fn watched_on(&self, node: &str) -> (String, Viewer) {
+        loop {
+            let answer = self.door(0).spawned(&json!({})).await;
+            if answer["node"] == node {
+                return Self::watches(&answer).await;
+            }
+            self.stop([answer["id"].as_str().expect("the contract has it")]).await;
+        }
+    }
+
+    /// A viewer of the spawn in this answer: its id and the viewer.
+    pub async fn watches(answer: &Value) -> (String, Viewer) {
+        let text = |member: &str| answer[member].as_str().expect("the contract has it");
+        let mut viewer = Viewer::client_side(text("endpoint")).await;
+        viewer.still_watches().await;
+        (text("id").to_owned(), viewer)
     }
 }
 

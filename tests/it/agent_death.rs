@@ -15,19 +15,6 @@ fn text<'a>(value: &'a Value, member: &str) -> &'a str {
     value[member].as_str().unwrap_or_else(|| panic!("no {member} in {value}"))
 }
 
-/// A spawn with a viewer that looks at a model.
-async fn watched(farm: &Farm) -> (String, Viewer) {
-    let answer = farm.door(0).spawned(&json!({})).await;
-    let mut viewer = Viewer::client_side(text(&answer, "endpoint")).await;
-    still_watches(&mut viewer).await;
-    (text(&answer, "id").to_owned(), viewer)
-}
-
-async fn still_watches(viewer: &mut Viewer) {
-    viewer.open_model("").await;
-    assert_eq!(viewer.receive_json().await["command"], "OPEN_MODEL_SUCCEEDED");
-}
-
 fn kinds(record: &Value) -> Vec<&str> {
     record["events"].as_array().unwrap().iter().map(|event| text(event, "kind")).collect()
 }
@@ -91,7 +78,7 @@ async fn twenty_viewers_do_not_notice_that_their_agent_was_killed() {
     let mut farm = Farm::builder().agent(plan).start().await;
     let mut watching = Vec::new();
     for _ in 0..20 {
-        watching.push(watched(&farm).await);
+        watching.push(farm.watched().await);
     }
     let processes: BTreeSet<u32> = farm.processes().iter().map(|process| process.pid).collect();
     let mut before = Vec::new();
@@ -102,12 +89,12 @@ async fn twenty_viewers_do_not_notice_that_their_agent_was_killed() {
     farm.agents[0].role.kill();
     let killed = Timestamp::now();
     for (_, viewer) in &mut watching {
-        still_watches(viewer).await;
+        viewer.still_watches().await;
     }
     farm.agents[0].restart().await;
     node_is_up(&farm).await;
     for (_, viewer) in &mut watching {
-        still_watches(viewer).await;
+        viewer.still_watches().await;
     }
     assert_eq!(farm.audit().await.total(), 20);
     assert_eq!(processes, farm.processes().iter().map(|process| process.pid).collect());
@@ -133,7 +120,7 @@ async fn twenty_viewers_do_not_notice_that_their_agent_was_killed() {
     farm.stop([stopped.as_str()]).await;
     assert_eq!(farm.ends(&stopped).await["reason"], "stopped");
     drop(viewer);
-    let (id, viewer) = watched(&farm).await;
+    let (id, viewer) = farm.watched().await;
     watching.push((id, viewer));
     let endpoints: BTreeSet<String> =
         farm.processes().iter().map(|p| p.option("--sc-port").unwrap().to_owned()).collect();
@@ -147,7 +134,7 @@ async fn twenty_viewers_do_not_notice_that_their_agent_was_killed() {
 }
 
 async fn still_watches_then_leaves(mut viewer: Viewer) {
-    still_watches(&mut viewer).await;
+    viewer.still_watches().await;
     viewer.leave().await;
 }
 
@@ -172,9 +159,9 @@ async fn a_second_agent_with_the_same_state_is_refused() {
 async fn what_happened_while_no_agent_looked_is_told_as_far_as_it_is_known() {
     let mut farm =
         Farm::builder().agent(AgentPlan::slots(4).args(&["--ping-interval", "500ms"])).start().await;
-    let (left, viewer) = watched(&farm).await;
-    let (killed, killed_viewer) = watched(&farm).await;
-    let (stays, mut stays_viewer) = watched(&farm).await;
+    let (left, viewer) = farm.watched().await;
+    let (killed, killed_viewer) = farm.watched().await;
+    let (stays, mut stays_viewer) = farm.watched().await;
     for id in [&left, &killed, &stays] {
         farm.reaches(id, "ready", PATIENCE).await;
     }
@@ -193,7 +180,7 @@ async fn what_happened_while_no_agent_looked_is_told_as_far_as_it_is_known() {
         farm.ends(&killed).await,
         json!({"reason": "failed", "text": "ended while its agent was away"})
     );
-    still_watches(&mut stays_viewer).await;
+    stays_viewer.still_watches().await;
     assert_eq!(farm.audit().await.total(), 1);
     // Ended by a signal under an agent that is not its parent: nobody can know how.
     let process = farm.process(&stays).unwrap();
@@ -226,7 +213,7 @@ async fn a_spawn_that_cannot_reach_the_next_agent_is_ended() {
 async fn a_spawn_without_a_record_is_found_all_the_same() {
     let plan = AgentPlan::slots(2).args(&["--ping-interval", "300ms"]);
     let mut farm = Farm::builder().agent(plan).start().await;
-    let (id, viewer) = watched(&farm).await;
+    let (id, viewer) = farm.watched().await;
     farm.reaches(&id, "ready", PATIENCE).await;
     farm.agents[0].role.kill();
     fs::remove_file(farm.agents[0].state_dir.join("spawns")).unwrap();
@@ -273,7 +260,7 @@ async fn an_agent_that_was_paused_blames_nobody() {
     let farm = Farm::builder().agent(plan).start().await;
     let mut watching = Vec::new();
     for _ in 0..8 {
-        watching.push(watched(&farm).await);
+        watching.push(farm.watched().await);
     }
     for (id, _) in &watching {
         farm.reaches(id, "ready", PATIENCE).await;
@@ -283,7 +270,7 @@ async fn an_agent_that_was_paused_blames_nobody() {
     farm.agents[0].role.signal(Signal::CONT);
     sleep(Duration::from_secs(3)).await;
     for (id, viewer) in &mut watching {
-        still_watches(viewer).await;
+        viewer.still_watches().await;
         let record = farm.record(id).await;
         assert_eq!(kinds(&record), ["spawn.launching", "spawn.ready"], "{record}");
     }
@@ -322,7 +309,7 @@ async fn an_agent_with_less_room_than_its_heritage_is_just_full() {
 #[tokio::test]
 async fn a_drain_survives_agent_and_registry_and_keeps_its_deadline() {
     let mut farm = Farm::builder().agent(AgentPlan::slots(4).args(&["--stop-grace", "1s"])).start().await;
-    let (id, viewer) = watched(&farm).await;
+    let (id, viewer) = farm.watched().await;
     farm.reaches(&id, "ready", PATIENCE).await;
     drain(&farm, Duration::from_secs(12)).await;
     let asked = Instant::now();
@@ -356,7 +343,7 @@ async fn a_drain_survives_agent_and_registry_and_keeps_its_deadline() {
 #[tokio::test]
 async fn a_drain_that_was_undone_ends_nobody() {
     let farm = Farm::small(2).await;
-    let (id, mut viewer) = watched(&farm).await;
+    let (id, mut viewer) = farm.watched().await;
     drain(&farm, Duration::from_secs(3)).await;
     sleep(Duration::from_millis(1500)).await;
     let node = "node-a".parse().unwrap();
@@ -364,7 +351,7 @@ async fn a_drain_that_was_undone_ends_nobody() {
         registry(&farm).set_eligibility(&node, Eligibility::Eligible, None, None).await.unwrap().is_some()
     );
     sleep(Duration::from_secs(3)).await;
-    still_watches(&mut viewer).await;
+    viewer.still_watches().await;
     assert_eq!(text(&farm.record(&id).await, "state"), "ready");
     let other = text(&farm.door(0).spawned(&json!({})).await, "id").to_owned();
     drain(&farm, Duration::ZERO).await;
@@ -378,7 +365,7 @@ async fn a_drain_that_was_undone_ends_nobody() {
 async fn an_agent_that_is_to_go_once_drained_goes() {
     let plan = AgentPlan::slots(2).args(&["--exit-when-drained"]);
     let mut farm = Farm::builder().agent(plan).start().await;
-    let (id, viewer) = watched(&farm).await;
+    let (id, viewer) = farm.watched().await;
     drain(&farm, Duration::from_secs(60)).await;
     sleep(Duration::from_secs(2)).await;
     assert_eq!(farm.agents[0].role.exited(), None, "somebody is still there");

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use hatchery_tests::{AgentPlan, Farm, Look, Viewer, until, wait::PATIENCE};
+use hatchery_tests::{AgentPlan, Farm, Look, until, wait::PATIENCE};
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
@@ -13,25 +13,6 @@ const GONE: Duration = Duration::from_secs(20);
 
 fn text<'a>(value: &'a Value, member: &str) -> &'a str {
     value[member].as_str().unwrap_or_else(|| panic!("no {member} in {value}"))
-}
-
-/// A spawn on this node, with a viewer.
-async fn watched(farm: &Farm, node: &str) -> (String, Viewer) {
-    loop {
-        let answer = farm.door(0).spawned(&json!({})).await;
-        let id = text(&answer, "id").to_owned();
-        if answer["node"] == node {
-            let mut viewer = Viewer::client_side(text(&answer, "endpoint")).await;
-            still_watches(&mut viewer).await;
-            return (id, viewer);
-        }
-        farm.stop([id.as_str()]).await;
-    }
-}
-
-async fn still_watches(viewer: &mut Viewer) {
-    viewer.open_model("").await;
-    assert_eq!(viewer.receive_json().await["command"], "OPEN_MODEL_SUCCEEDED");
 }
 
 async fn is(farm: &Farm, node: &str, availability: &str) -> Value {
@@ -47,7 +28,7 @@ async fn is(farm: &Farm, node: &str, availability: &str) -> Value {
 #[tokio::test]
 async fn a_second_machine_with_a_nodes_name_is_refused_while_the_first_lives() {
     let mut farm = Farm::builder().agent(AgentPlan::slots(2)).agent(AgentPlan::slots(2)).start().await;
-    let (id, mut viewer) = watched(&farm, "node-a").await;
+    let (id, mut viewer) = farm.watched_on("node-a").await;
     let first = is(&farm, "node-a", "up").await;
     farm.agents[1].role.kill();
     farm.agents[1].set("--node", "node-a");
@@ -69,7 +50,7 @@ async fn a_second_machine_with_a_nodes_name_is_refused_while_the_first_lives() {
     let log = farm.agents[1].role.log();
     assert!(log.contains(text(&first, "advertise")), "it says who has the name: {log}");
     farm.agents[1].role.killed = true;
-    still_watches(&mut viewer).await;
+    viewer.still_watches().await;
     assert_eq!(farm.record(&id).await["state"], "ready");
     viewer.leave().await;
     farm.ends(&id).await;
@@ -79,7 +60,7 @@ async fn a_second_machine_with_a_nodes_name_is_refused_while_the_first_lives() {
 #[tokio::test]
 async fn a_machine_that_is_gone_leaves_its_name_to_another_one_and_takes_it_from_nobody_later() {
     let mut farm = Farm::builder().agent(AgentPlan::slots(2)).agent(AgentPlan::slots(2)).start().await;
-    let (id, mut viewer) = watched(&farm, "node-a").await;
+    let (id, mut viewer) = farm.watched_on("node-a").await;
     let first = is(&farm, "node-a", "up").await;
     farm.agents[0].role.signal(rustix::process::Signal::STOP);
     farm.agents[1].role.kill();
@@ -94,7 +75,7 @@ async fn a_machine_that_is_gone_leaves_its_name_to_another_one_and_takes_it_from
     .await;
     farm.agents[0].role.signal(rustix::process::Signal::CONT);
     // It admits nothing more, and sees its own spawn off.
-    still_watches(&mut viewer).await;
+    viewer.still_watches().await;
     assert_eq!(farm.agents[0].role.exited(), None, "its viewer is still there");
     viewer.leave().await;
     let status = farm.agents[0].role.end().await;
@@ -102,7 +83,7 @@ async fn a_machine_that_is_gone_leaves_its_name_to_another_one_and_takes_it_from
     assert!(farm.agents[0].role.log().contains("--node must be unique in the farm"));
     farm.agents[0].role.killed = true;
     farm.ends(&id).await;
-    let (id, viewer) = watched(&farm, "node-a").await;
+    let (id, viewer) = farm.watched_on("node-a").await;
     viewer.leave().await;
     farm.ends(&id).await;
     farm.shut_down().await;
@@ -112,7 +93,7 @@ async fn a_machine_that_is_gone_leaves_its_name_to_another_one_and_takes_it_from
 async fn orders_for_a_node_that_was_replaced_at_its_address_touch_nothing_of_the_new_one() {
     let plan = || AgentPlan::slots(2).args(&["--stop-grace", "500ms"]);
     let mut farm = Farm::builder().agent(plan()).agent(plan()).start().await;
-    let (old, _) = watched(&farm, "node-a").await;
+    let (old, _) = farm.watched_on("node-a").await;
     farm.agents[0].role.kill();
     hatchery_tests::processes::end_all_of(&farm, "node-a");
     // Another machine at the same address, with another name and a state directory of its own.
@@ -123,13 +104,13 @@ async fn orders_for_a_node_that_was_replaced_at_its_address_touch_nothing_of_the
     farm.agents[0].state_dir = state;
     farm.agents[0].restart().await;
     is(&farm, "node-new", "up").await;
-    let (id, mut viewer) = watched(&farm, "node-new").await;
+    let (id, mut viewer) = farm.watched_on("node-new").await;
     // The old one may still count as up: what is ordered of it is ordered of nobody.
     let drained = farm.door(0).post("/v1/nodes/node-a/drain").json(&json!({"force": true})).send().await;
     assert_eq!((drained.status, &drained.json()["agentAcknowledged"]), (200, &json!(false)), "{drained:?}");
     let stopped = farm.door(0).delete(&format!("/v1/spawns/{old}")).send().await;
     assert!([200, 202, 503].contains(&stopped.status), "{stopped:?}");
-    still_watches(&mut viewer).await;
+    viewer.still_watches().await;
     let new = farm.door(0).json("/v1/nodes/node-new").await;
     assert_eq!((&new["eligibility"], &new["slots"]["used"]), (&json!("eligible"), &json!(1)), "{new}");
     // Asked for by its name, it starts nothing either.
@@ -144,7 +125,7 @@ async fn orders_for_a_node_that_was_replaced_at_its_address_touch_nothing_of_the
 #[tokio::test]
 async fn a_drain_of_a_node_that_is_gone_ends_at_once_and_says_what_is_true() {
     let mut farm = Farm::builder().agent(AgentPlan::slots(2)).agent(AgentPlan::slots(2)).start().await;
-    let (id, viewer) = watched(&farm, "node-a").await;
+    let (id, viewer) = farm.watched_on("node-a").await;
     farm.agents[0].role.kill();
     is(&farm, "node-a", "down").await;
     assert_eq!(farm.record(&id).await["state"], "lost");
@@ -168,7 +149,7 @@ async fn an_agent_that_was_started_without_its_state_finds_its_spawns_again() {
     let mut farm = Farm::builder().agent(AgentPlan::slots(4)).start().await;
     let mut watching = Vec::new();
     for _ in 0..3 {
-        watching.push(watched(&farm, "node-a").await);
+        watching.push(farm.watched_on("node-a").await);
     }
     let right = farm.agents[0].state_dir.clone();
     let empty = right.with_file_name("not-mounted-yet");
@@ -185,7 +166,7 @@ async fn an_agent_that_was_started_without_its_state_finds_its_spawns_again() {
     farm.agents[0].restart().await;
     for (id, viewer) in &mut watching {
         farm.reaches(id, "ready", PATIENCE).await;
-        still_watches(viewer).await;
+        viewer.still_watches().await;
     }
     assert_eq!(farm.audit().await.total(), 3);
     // They can be stopped like any other.

@@ -22,7 +22,7 @@ const SEEN: Duration = Duration::from_secs(5);
 const WELL_AGAIN: Duration = Duration::from_secs(65);
 
 /// Two good nodes and `node-c`, with short timeouts for what never becomes ready.
-async fn farm(plan: AgentPlan) -> Farm {
+pub(crate) async fn farm(plan: AgentPlan) -> Farm {
     let args = ["--ready-timeout", "2s", "--stop-grace", "500ms"];
     let good = || AgentPlan::slots(8).args(&args);
     Farm::builder().doors(2).agent(good()).agent(good()).agent(plan.args(&args)).start().await
@@ -34,7 +34,7 @@ async fn health(farm: &Farm, node: &str) -> Value {
 }
 
 /// One spawn that ends again at once; whether it was given.
-async fn one(farm: &Farm, door: usize) -> Result<String, String> {
+pub(crate) async fn one(farm: &Farm, door: usize) -> Result<String, String> {
     let answer = farm.door(door).spawn(&json!({})).await;
     if answer.status != 200 {
         return Err(format!("{answer:?}"));
@@ -45,7 +45,7 @@ async fn one(farm: &Farm, door: usize) -> Result<String, String> {
 }
 
 /// Callers hardly notice that `node-c` is sick, and everybody sees why it is.
-async fn hardly_anybody_notices(farm: &Farm, reason: &str) {
+pub(crate) async fn hardly_anybody_notices(farm: &Farm, reason: &str) {
     let mut failed = Vec::new();
     let mut failing = None;
     let began = Instant::now();
@@ -76,7 +76,7 @@ async fn hardly_anybody_notices(farm: &Farm, reason: &str) {
 }
 
 /// Real requests find out that `node-c` was mended.
-async fn it_is_well_again(farm: &Farm) {
+pub(crate) async fn it_is_well_again(farm: &Farm) {
     until("node-c is well again", WELL_AGAIN, async || {
         let given = one(farm, 0).await;
         assert!(given.is_ok(), "a mended farm serves everybody: {given:?}");
@@ -92,7 +92,7 @@ async fn it_is_well_again(farm: &Farm) {
 }
 
 /// A spawn on each node: all are equally loaded then.
-async fn one_on_each(farm: &Farm) -> Vec<String> {
+pub(crate) async fn one_on_each(farm: &Farm) -> Vec<String> {
     let (mut nodes, mut ids) = (BTreeSet::new(), Vec::new());
     for _ in 0..3 {
         let answer = farm.door(0).spawned(&json!({})).await;
@@ -103,7 +103,7 @@ async fn one_on_each(farm: &Farm) -> Vec<String> {
     ids
 }
 
-async fn still_live(farm: &Farm, living: &[String]) {
+pub(crate) async fn still_live(farm: &Farm, living: &[String]) {
     for id in living {
         assert_eq!(farm.record(id).await["state"], "ready");
     }

@@ -4,6 +4,8 @@
 
 #![expect(clippy::print_stderr, reason = "how a long story went is worth knowing")]
 
+mod memory;
+
 use std::time::Duration;
 
 use hatchery_tests::company::{Company, farm, through};
@@ -12,7 +14,7 @@ use hatchery_tests::load::Load;
 use hatchery_tests::moods::Mood;
 use hatchery_tests::site::{Site, settle};
 use hatchery_tests::wait::{PATIENCE, longer_than};
-use hatchery_tests::{AgentPlan, Farm, Look, Viewer, until};
+use hatchery_tests::{AgentPlan, Farm, Look, until};
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
@@ -51,19 +53,6 @@ async fn a_redis_that_goes_through_all_its_moods_stops_nobody() {
     farm.finish().await;
 }
 
-/// A spawn with a viewer that looks at a model.
-async fn watched(farm: &Farm) -> (String, Viewer) {
-    let answer = farm.door(0).spawned(&json!({})).await;
-    let mut viewer = Viewer::client_side(text(&answer, "endpoint")).await;
-    still_watches(&mut viewer).await;
-    (text(&answer, "id").to_owned(), viewer)
-}
-
-async fn still_watches(viewer: &mut Viewer) {
-    viewer.open_model("").await;
-    assert_eq!(viewer.receive_json().await["command"], "OPEN_MODEL_SUCCEEDED");
-}
-
 #[tokio::test]
 async fn a_failover_to_a_replica_that_lagged_loses_neither_viewers_nor_orders() {
     let plan = || AgentPlan::slots(8);
@@ -71,7 +60,7 @@ async fn a_failover_to_a_replica_that_lagged_loses_neither_viewers_nor_orders() 
         Farm::builder().doors(2).sentinels().agent(plan()).agent(plan()).agent(plan()).start().await;
     let mut watching = Vec::new();
     for _ in 0..3 {
-        watching.push(watched(&farm).await);
+        watching.push(farm.watched().await);
     }
     let order = async |farm: &Farm, node: &str, order: &str| {
         let answer = farm.door(0).post(&format!("/v1/nodes/{node}/{order}")).json(&json!({})).send().await;
@@ -84,7 +73,7 @@ async fn a_failover_to_a_replica_that_lagged_loses_neither_viewers_nor_orders() 
     farm.agents[1].restart().await;
     order(&farm, "node-a", "uncordon").await;
     order(&farm, "node-c", "cordon").await;
-    watching.push(watched(&farm).await);
+    watching.push(farm.watched().await);
     longer_than(Duration::from_secs(3)).await;
     farm.redis.kill();
     farm.sentinels.as_ref().unwrap().replica.signal(Signal::CONT);
@@ -114,7 +103,7 @@ async fn a_failover_to_a_replica_that_lagged_loses_neither_viewers_nor_orders() 
     }
     for (id, viewer) in &mut watching {
         farm.reaches(id, "ready", PATIENCE).await;
-        still_watches(viewer).await;
+        viewer.still_watches().await;
     }
     assert_eq!(farm.audit().await.total(), 4);
     for (id, viewer) in watching {
@@ -130,7 +119,7 @@ async fn an_agent_that_is_stopped_for_forty_seconds_while_spawns_race_loses_nobo
     let farm = Farm::builder().doors(2).agent(plan()).agent(plan()).start().await;
     let mut watching = Vec::new();
     for _ in 0..6 {
-        watching.push(watched(&farm).await);
+        watching.push(farm.watched().await);
     }
     for seconds in [2, 12, 40] {
         let racers: Vec<_> =
@@ -146,7 +135,7 @@ async fn an_agent_that_is_stopped_for_forty_seconds_while_spawns_race_loses_nobo
         }
         for (id, viewer) in &mut watching {
             farm.reaches(id, "ready", PATIENCE).await;
-            still_watches(viewer).await;
+            viewer.still_watches().await;
         }
         assert_eq!(farm.audit().await.total(), 14);
         farm.stop(ids.iter().map(String::as_str)).await;

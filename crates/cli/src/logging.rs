@@ -14,6 +14,7 @@ use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 
 use crate::args::{LogFlags, LogFormat};
+use crate::commands::no_thread;
 use crate::failure::Failure;
 
 /// What was logged last is written within this time when the process ends, or not at all.
@@ -51,7 +52,7 @@ pub(crate) fn start(flags: &LogFlags) -> Result<(), Failure> {
     let output = LogOutput::start(standard_error(), |lines| {
         warn!(lines, "log lines were dropped: standard error was not read");
     });
-    let output = output.map_err(|e| Failure::failed(format!("cannot start to log: {e}")))?;
+    let output = output.map_err(|e| no_thread(&e))?;
     let output = OUTPUT.get_or_init(|| output).clone();
     let lines = tracing_subscriber::fmt::layer().with_writer(move || output.clone());
     match flags.log_format {

@@ -66,8 +66,10 @@ pub(crate) async fn once<W>(
 where
     W: Future<Output = Result<(SpawnAnswer, Held), Box<Problem>>>,
 {
-    let mut fingerprint = order.fingerprint();
-    let mut legacy = Some(order.legacy_fingerprint());
+    // A front door of the release before this one compares its own form, so claims are made in that, and the fixed form is only
+    // accepted. The next release claims in the fixed form.
+    let mut fingerprint = order.legacy_fingerprint();
+    let mut fixed = Some(order.fingerprint());
     let deadline = Instant::now() + order.wait + door.config.spawn_deadline + SLACK;
     let mut nudges = door.nudges.subscribe();
     loop {
@@ -94,9 +96,9 @@ where
                 }
                 None => return Err(KeyError::Unreadable),
             },
-            // A front door of the release before this one may have claimed the key for the same request.
-            Taken::Conflict => match legacy.take() {
-                Some(older) => fingerprint = older,
+            // A front door of the release after this one may have claimed the key for the same request.
+            Taken::Conflict => match fixed.take() {
+                Some(other) => fingerprint = other,
                 None => return Err(KeyError::Conflict),
             },
             Taken::Running if Instant::now() >= deadline => return Err(KeyError::StillRunning),

@@ -92,7 +92,8 @@ impl Order {
         })
     }
 
-    /// The fingerprint that the release before the fixed form gives to the same order.
+    /// The fingerprint that the release before the fixed form gives to the same order. That release refuses orders with members
+    /// that it does not know, so a member that is added to the request must change this form where it is there.
     pub(crate) fn legacy_fingerprint(&self) -> Uuid {
         let Demand { renderer, pool, labels } = &self.demand;
         fingerprint(&Legacy {

@@ -95,7 +95,8 @@ impl Orders {
             };
             let has_room = nodes.len() < MAX_NODES;
             match nodes.get_mut(&record.id) {
-                Some(known) if known.order.generation < shown.generation => known.order = shown,
+                // With the same number it was changed by a front door of the release before this one, which does not number.
+                Some(known) if known.order.generation <= shown.generation => known.order = shown,
                 Some(_) => {}
                 None if has_room => {
                     let known = Remembered { order: shown, shown: record.generation, missing: None };
@@ -113,6 +114,12 @@ impl Orders {
             };
             known.missing = None;
             known.shown = records[at].generation;
+            // An agent of the release before this one keeps orders without their numbers. Its node stays closed: whether that or
+            // the opening is older is not known.
+            let is_unnumbered = known.shown == 0 && records[at].eligibility != Eligibility::Eligible;
+            if is_unnumbered && known.order.eligibility == Eligibility::Eligible {
+                return true;
+            }
             if known.shown < known.order.generation {
                 forgotten.push((node.clone(), known.order.clone()));
             }
@@ -174,6 +181,24 @@ mod tests {
         assert!(orders.observe(&[record("a", 4, Eligible)], FORGET).is_empty(), "the higher number wins");
         assert_eq!(orders.observe(&[record("a", 2, Cordoned)], FORGET), [(a, order(4, Eligible))]);
         assert!(orders.closed().is_empty(), "it was open");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn orders_without_numbers_are_not_undone_by_older_ones() {
+        use Eligibility::{Cordoned, Eligible};
+        let orders = Orders::default();
+        let a: NodeId = "a".parse().unwrap();
+        orders.given(&a, order(3, Eligible));
+        assert!(orders.observe(&[record("a", 3, Cordoned)], FORGET).is_empty());
+        assert!(
+            orders.observe(&[record("a", 0, Cordoned)], FORGET).len() == 1,
+            "the registry had it with this number"
+        );
+        orders.given(&a, order(4, Eligible));
+        assert!(orders.observe(&[record("a", 0, Cordoned)], FORGET).is_empty(), "it may be newer");
+        assert!(orders.closed().is_empty());
+        orders.given(&a, order(5, Cordoned));
+        assert_eq!(orders.observe(&[record("a", 0, Eligible)], FORGET), [(a, order(5, Cordoned))]);
     }
 
     #[tokio::test(start_paused = true)]

@@ -124,6 +124,14 @@ impl Snapshot {
         self.farm().cause = cause;
     }
 
+    /// The registry was wiped: what it lacks from now on says nothing before the agents have had the time to report again.
+    fn distrust(&self) {
+        let mut farm = self.farm();
+        let now = Instant::now();
+        farm.doubted = None;
+        farm.nodes.iter_mut().for_each(|seen| seen.at = now);
+    }
+
     /// Takes in what the registry knows now. Nodes that it has lost (it was wiped) are kept for `down`, until their agents
     /// have reported again; a farm of which most is gone is not believed for as long.
     fn refresh(&self, records: Vec<NodeRecord>, down: Duration) -> Refresh {

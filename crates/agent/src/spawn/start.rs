@@ -157,7 +157,7 @@ fn start(node: &Node, facts: &Facts, order: &Order) -> Result<Body, Refusal> {
     let log = output::path(node.state.logs(), facts.id);
     let cannot = |what: &str, path: &Path, error: &io::Error| {
         tracing::warn!(%error, path = %path.display(), "failed to {what}");
-        Why::CannotStart.because(format!("failed to {what} {}: {error}", path.display()))
+        Why::CannotStart.because(format!("failed to {what} {}: {error}{}", path.display(), shortage(error)))
     };
     let file = create_log(node, facts, order).map_err(|error| cannot("create the log file", &log, &error))?;
     let group = match &node.groups {
@@ -210,6 +210,17 @@ fn start(node: &Node, facts: &Facts, order: &Order) -> Result<Body, Refusal> {
             }
             Err(cannot("start", executable, &error))
         }
+    }
+}
+
+/// What the machine is short of, in words for operators; empty when the error says enough.
+fn shortage(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::WouldBlock => {
+            " (the agent is out of processes: raise its user's limit, LimitNPROC or ulimit -u, or pids.max of its control group)"
+        }
+        io::ErrorKind::OutOfMemory => " (the agent is out of memory: see its limits and the machine's)",
+        _ => "",
     }
 }
 

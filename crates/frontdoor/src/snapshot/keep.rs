@@ -56,6 +56,7 @@ async fn refresh(
     if incarnation.replace(now).is_some_and(|before| before != now) {
         warn!("the registry was wiped or replaced: what it lacks comes from the last snapshot of the farm");
         door.registry.wiped();
+        door.snapshot.distrust();
     }
     let nodes = door.registry.nodes().await?;
     for (node, order) in door.orders.observe(&nodes, door.registry.timing().forget) {

@@ -270,6 +270,23 @@ async fn a_farm_that_is_gone_all_at_once_is_not_believed_before_its_nodes_could_
     assert_eq!(snapshot.refresh(one, LONG), Refresh::Taken(3), "single nodes go as they always do");
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_registry_that_is_wiped_again_and_again_is_not_believed_meanwhile() {
+    let all = || vec![node("a", 9, 0), node("b", 9, 0), node("c", 9, 0)];
+    let snapshot = snapshot(all());
+    for _ in 0..5 {
+        tokio::time::advance(LONG / 2).await;
+        snapshot.distrust();
+        assert_eq!(snapshot.refresh(Vec::new(), LONG), Refresh::Doubted);
+        assert_eq!(snapshot.refresh(vec![node("b", 9, 0), node("c", 9, 0)], LONG), Refresh::Taken(3));
+        chosen(&snapshot.choose(&csr(), &[], &[]));
+    }
+    tokio::time::advance(LONG).await;
+    assert_eq!(snapshot.refresh(vec![node("b", 9, 0)], LONG), Refresh::Doubted);
+    tokio::time::advance(LONG).await;
+    assert_eq!(snapshot.refresh(vec![node("b", 9, 0)], LONG), Refresh::Taken(1), "the wipes are over");
+}
+
 #[test]
 fn requests_that_do_not_name_a_dedicated_pool_stay_out_of_it() {
     let mut dedicated = node("a", 9, 0);

@@ -104,27 +104,43 @@ async fn a_key_whose_spawn_has_ended_says_so_and_how() {
     assert_eq!(farm.orders(), 1);
 }
 
+/// The fingerprints of an empty body in the release before this one and in the one after it, as a test of the front door pins
+/// them.
+const EMPTY: [(&str, u128); 2] = [
+    ("before", 0x64d4_a2c0_79de_515e_a65c_4c26_c147_e3c4),
+    ("after", 0x294b_3a24_000f_51db_ae2b_59bb_fc19_42ad),
+];
+
 #[tokio::test]
-async fn a_key_that_the_release_before_claimed_gives_its_answer() {
+async fn a_key_that_another_release_claimed_gives_its_answer() {
     let farm = Farm::start(4, &[Script::Ready]).await;
-    let key: registry::IdempotencyKey = "old".parse().unwrap();
-    // The fingerprint of an empty body then, as a test of the front door pins it.
-    let (claimant, then) =
-        (uuid::Uuid::now_v7(), uuid::Uuid::from_u128(0x64d4_a2c0_79de_515e_a65c_4c26_c147_e3c4));
-    farm.registry.claim(&key, then, claimant).await.unwrap();
-    let id = model::SpawnId::mint();
-    let kept = serde_json::json!({
-        "status": 200,
-        "body": {"id": id, "endpoint": "ws://node-0:55000", "rendererType": "csr", "node": "node-0"},
-    });
-    let answer = Some((kept.to_string(), std::time::Duration::from_secs(60)));
-    farm.registry
-        .settle(&key, claimant, answer.as_ref().map(|(text, keep)| (text.as_str(), *keep)))
-        .await
-        .unwrap();
-    assert_eq!(spawn_keyed(farm.http, "old", "").await.json()["id"], id.to_string());
-    assert_eq!(spawn_keyed(farm.http, "old", r#"{"model":"a"}"#).await.status, 409);
+    for (name, fingerprint) in EMPTY {
+        let key: registry::IdempotencyKey = name.parse().unwrap();
+        let claimant = uuid::Uuid::now_v7();
+        farm.registry.claim(&key, uuid::Uuid::from_u128(fingerprint), claimant).await.unwrap();
+        let id = model::SpawnId::mint();
+        let kept = serde_json::json!({
+            "status": 200,
+            "body": {"id": id, "endpoint": "ws://node-0:55000", "rendererType": "csr", "node": "node-0"},
+        });
+        let answer = Some((kept.to_string(), std::time::Duration::from_secs(60)));
+        farm.registry
+            .settle(&key, claimant, answer.as_ref().map(|(text, keep)| (text.as_str(), *keep)))
+            .await
+            .unwrap();
+        assert_eq!(spawn_keyed(farm.http, name, "").await.json()["id"], id.to_string());
+        assert_eq!(spawn_keyed(farm.http, name, r#"{"model":"a"}"#).await.status, 409);
+    }
     assert_eq!(farm.orders(), 0);
+}
+
+#[tokio::test]
+async fn a_key_is_claimed_in_the_form_that_the_release_before_compares() {
+    let farm = Farm::start(4, &[Script::Ready]).await;
+    assert_eq!(spawn_keyed(farm.http, "new", "").await.status, 200);
+    let before = uuid::Uuid::from_u128(EMPTY[0].1);
+    let seen = farm.registry.claim(&"new".parse().unwrap(), before, uuid::Uuid::now_v7()).await.unwrap();
+    assert!(matches!(seen, registry::ask::Claim::Settled(_)), "{seen:?}");
 }
 
 /// A spawn with a key that is ready while the registry hangs.

@@ -140,7 +140,8 @@ fn streamed(seq: u64, fields: &HashMap<String, Value>) -> Result<Event, Registry
     Ok(Event {
         seq,
         at: timestamp(&fields, "t", CALL)?.unwrap_or_default(),
-        kind: parsed(&fields, "k", CALL)?,
+        // `x` is there when the release before this one is to read another kind.
+        kind: parsed(&fields, if fields.contains_key("x") { "x" } else { "k" }, CALL)?,
         node: Some(parsed(&fields, "n", CALL)?),
         spawn: match text(&fields, "s") {
             "" => None,

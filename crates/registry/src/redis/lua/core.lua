@@ -96,6 +96,10 @@ local function set_floor()
   if first then call('SET', P .. ':floor', int(string.match(first[1], '^%d+') - 1)) end
 end
 
+-- A follower of the release before this one stops at a kind that it does not know. It reads such an event as another kind; field
+-- 'x' has the real one.
+local READ_AS = { ['node.failing'] = 'node.capacity', ['node.recovered'] = 'node.capacity' }
+
 local function tell(at, kind, node, spawn, data)
   local seq = int(next_seq())
   if not told then
@@ -108,7 +112,11 @@ local function tell(at, kind, node, spawn, data)
       set_floor()
     end
   end
-  call('XADD', EVENTS, seq .. '-0', 'k', kind, 't', int(at), 'n', node, 's', spawn, 'd', data)
+  if READ_AS[kind] then
+    call('XADD', EVENTS, seq .. '-0', 'k', READ_AS[kind], 'x', kind, 't', int(at), 'n', node, 's', spawn, 'd', data)
+  else
+    call('XADD', EVENTS, seq .. '-0', 'k', kind, 't', int(at), 'n', node, 's', spawn, 'd', data)
+  end
   return seq
 end
 

@@ -1,8 +1,19 @@
 -- A registry that judges heartbeats must have been there to receive them. The registry notes when it last judged; front doors have it
 -- judge about once a second. When much more than that has passed (it was stopped or down, no front door asked, its clock was set), or
 -- time went backwards, the silence of nodes counts from now: `grace`.
+--
+-- A registry that is full refuses large writes before small ones, so heartbeats may be refused while it is asked to judge. Silence
+-- counts from when there was room. Where keys of all kinds are evicted instead, there is room.
 local JUDGE = P .. ':judge'
+local FULL = 0.98
 local grace
+
+local function is_full()
+  local info = redis.pcall('INFO', 'memory')
+  if type(info) ~= 'string' or string.match(info, 'maxmemory_policy:allkeys') then return false end
+  local used, limit = tonumber(string.match(info, 'used_memory:(%d+)')), tonumber(string.match(info, 'maxmemory:(%d+)'))
+  return used and limit and limit > 0 and used > limit * FULL
+end
 
 -- The moment from which silence counts, and note that the registry judges now.
 local function silent_since()
@@ -10,7 +21,7 @@ local function silent_since()
   local was = call('HMGET', JUDGE, 'at', 'grace')
   local at, old = tonumber(was[1]), tonumber(was[2])
   grace = old
-  if not at or not old or now < at or now - at > STALE * 2 / 3 or old > now then grace = now end
+  if not at or not old or now < at or now - at > STALE * 2 / 3 or old > now or is_full() then grace = now end
   if grace ~= old or now - at > STALE / 30 then call('HSET', JUDGE, 'at', int(now), 'grace', int(grace)) end
   return grace
 end

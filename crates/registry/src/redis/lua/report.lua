@@ -10,7 +10,7 @@
 -- Returns {'superseded'} · {'taken', advertise} · {'unknown'} · {'behind', serial}
 --   · {'ok', eligibility, drain, now, order's number, count of abandoned, abandoned …, expired …}.
 --
--- Every heartbeat repairs what it writes anyway. Every fourth one is a full check: it writes the whole record of its node and
+-- Every heartbeat repairs what it writes anyway. Every fourth one, and one that misses its node or all kinds, is a full check: it writes the whole record of its node and
 -- everything that the record stands in, so that a key that was lost is back within five heartbeats. Repairs are no events.
 local SPAWN_FIELDS, FULL_CHECK = 13, 4
 local ELIGIBILITY = { eligible = true, cordoned = true, draining = true }
@@ -119,6 +119,11 @@ local function repair_farm(kind, kind_json)
   if call('EXISTS', P .. ':floor') == 0 then set_floor() end
 end
 
+-- Whether keys are lost without which no request finds any node.
+local function is_lost()
+  return call('SISMEMBER', P .. ':names', node) == 0 or call('EXISTS', P .. ':kinds', P .. ':kindver') < 2
+end
+
 local function register()
   local desc, kind_json
   desc, kind, kind_json = arg(), arg(), arg()
@@ -131,7 +136,7 @@ local function register()
   local differs = was.epoch ~= epoch or was.avail ~= 'up' or was.desc ~= desc or was.kind ~= kind or was.slots ~= slots
     or was.gpus ~= gpus or was.csr ~= csr or was.ssr ~= ssr or was.advertise ~= advertise or was.instance ~= instance
     or was.life ~= int(life)
-  full = differs or beats % FULL_CHECK == 0
+  full = differs or beats % FULL_CHECK == 0 or is_lost()
   if differs then
     if was.desc ~= desc or was.kind ~= kind then strike(node) end
     call('HSET', key, 'epoch', epoch, 'instance', instance, 'life', int(life), 'avail', 'up', 'desc', desc, 'kind', kind,

@@ -4,7 +4,7 @@
 --   the owner may have or '', number that the ticket had in line or '', 1 when the request has tried a failing node, number of
 --   nodes to avoid, those nodes, number of suitable kinds, those kinds.
 -- Returns {'slot', node, advertise, 'good' | 'watched' | 'probe' | 'last', number in line or ''} · {'full'} ·
---   {'none', 1 if suitable nodes are known, 1 if the registry is fresh} · {'over'} when the owner has as many as it may have ·
+--   {'none', 1 if suitable nodes are known, 1 if the registry is fresh or has lost keys} · {'over'} when the owner has as many as it may have ·
 --   {'kinds', version, kind, JSON, …} when the caller's picture of the kinds is old and nothing was done.
 local spawn, renderer, pack, random = ARGV[A + 1], ARGV[A + 2], ARGV[A + 3] == '1', tonumber(ARGV[A + 4])
 local ticket, owner, most, again = ARGV[A + 6], ARGV[A + 7], tonumber(ARGV[A + 8]), tonumber(ARGV[A + 9])
@@ -161,6 +161,11 @@ local function pick(which, packs)
     local node, index = choose(which, packs)
     if not node then return nil end
     local h, used = usable(node, index)
+    -- Scripts of the release before this one know nothing of health and put a failing node among the healthy ones.
+    if h and which == ':open:' and is_failing(h[renderer == 'csr' and 8 or 9]) then
+      shelve(node, h, used)
+      h = nil
+    end
     if h then return node, h, used end
   end
 end
@@ -226,10 +231,10 @@ if learns then
 end
 for _, back in ipairs(aside) do place(back) end
 
--- An index that was lost looks like a farm without room until the next heartbeats repair it. So once a second some nodes are
--- looked at again before a request is refused.
+-- An index that was lost looks like a farm without room until the next heartbeats repair it. So several times a second some nodes
+-- are looked at again before a request is refused.
 local function mended()
-  if not call('SET', P .. ':mended', '1', 'NX', 'PX', 1000) then return false end
+  if not call('SET', P .. ':mended', '1', 'NX', 'PX', 200) then return false end
   local some = call('SRANDMEMBER', P .. ':names', 16)
   if #some == 0 then some = call('ZREVRANGE', P .. ':up', 0, 15) end
   for _, one in ipairs(some) do enrol(one) end
@@ -263,6 +268,24 @@ local function next_number()
   return int(last + 1)
 end
 
+-- Whether keys are lost that only heartbeats bring back: then the registry knows no better than whoever asks. Looks at some nodes.
+local function is_damaged()
+  if call('EXISTS', P .. ':kinds', P .. ':kindver') < 2 then return true end
+  if call('SCARD', P .. ':names') < call('ZCARD', P .. ':up') then return true end
+  for _, some in ipairs(call('SRANDMEMBER', P .. ':names', 8)) do
+    local h = call('HMGET', P .. ':node:' .. some, 'kind', 'csr', 'ssr', 'placeable')
+    if not h[1] or call('HEXISTS', P .. ':kinds', h[1]) == 0 then return true end
+    for r, offered in ipairs(RENDERERS) do
+      local tail = h[1] .. ':' .. offered
+      if h[r + 1] == '1' then
+        if call('SISMEMBER', P .. ':known:' .. tail, some) == 0 then return true end
+        if h[4] == '1' and call('SISMEMBER', P .. ':members:' .. tail, some) == 0 then return true end
+      end
+    end
+  end
+  return false
+end
+
 -- Whether there is nobody, or only nobody free, depends on who is still there.
 expire_beats(256)
 if ticket ~= '' and #kinds > 0 then
@@ -291,4 +314,4 @@ for _, kind in ipairs(kinds) do
   if call('SCARD', P .. ':members:' .. tail) > 0 then return done({ 'full' }) end
   if call('SCARD', P .. ':known:' .. tail) > 0 then known = 1 end
 end
-return done({ 'none', known, is_fresh() and 1 or 0 })
+return done({ 'none', known, (is_fresh() or is_damaged()) and 1 or 0 })
