@@ -375,7 +375,7 @@ async fn a_handshake_that_is_none_is_told_what_is_missing() {
     assert_eq!(plain.header("upgrade"), Some("websocket"));
     door.post("/v1/live").send().await.problem(405, "method-not-allowed");
     let shake = async |headers: &[&str]| {
-        let request = format!("GET /v1/live HTTP/1.1\r\nhost: farm\r\n{}\r\n\r\n", headers.join("\r\n"));
+        let request = format!("GET /v1/live HTTP/1.1\r\nhost: localhost\r\n{}\r\n\r\n", headers.join("\r\n"));
         door.raw(request.as_bytes()).await.unwrap()
     };
     let end = "x-last: 1";

@@ -45,7 +45,7 @@ async fn one_connection_carries_many_reports() {
     let mut stream = TcpStream::connect(farm.agent.liveliness_addr()).await.unwrap();
     let report = |body: &str, more: &str| {
         format!(
-            "POST /liveliness/{id}?liveliness=ping HTTP/1.1\r\nHost: agent\r\n{more}Content-Length: {}\r\n\r\n{body}",
+            "POST /liveliness/{id}?liveliness=ping HTTP/1.1\r\nHost: localhost\r\n{more}Content-Length: {}\r\n\r\n{body}",
             body.len()
         )
     };

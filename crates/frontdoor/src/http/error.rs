@@ -5,11 +5,13 @@
 //! | the request is wrong, or the agent found its model outside the model directories | `invalid-request` | 400 |
 //! | no credential, or one that is not good | `unauthenticated` | 401 |
 //! | a good credential that is not for this | `forbidden` | 403 |
+//! | a page of an origin that may not do this | `origin-not-allowed` | 403 |
 //! | no such route, spawn or node | `not-found` | 404 |
 //! | no such method on this route | `method-not-allowed` | 405 |
 //! | the idempotency key came with another request | `idempotency-conflict` | 409 |
 //! | the spawn that the idempotency key was answered with has ended | `spawn-ended` | 410 |
 //! | the body is over 64 KiB · not JSON | `body-too-large` · `unsupported-media-type` | 413 · 415 |
+//! | `Host` names a host that this front door does not know | `host-not-allowed` | 421 |
 //! | a plain request where only a WebSocket is of use | `upgrade-required` | 426 |
 //! | the caller starts spawns faster than it may | `rate-limited` | 429 |
 //! | the caller has as many spawns as it may have at once | `quota-exceeded` | 429 |
