@@ -16,7 +16,7 @@ pub mod key_file;
 mod options;
 mod scope;
 
-pub use access::{Access, Changes, OpenError};
+pub use access::{Access, Changes, GRACE, OpenError, Unread};
 pub use caller::{Caller, Denied, Limits, Reason};
 pub use host::{HostOptions, Hosts};
 pub use options::Options;

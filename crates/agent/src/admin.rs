@@ -135,7 +135,8 @@ async fn ready(State(node): State<Arc<Node>>, Extension(known): Extension<Regist
         "otherAgent": other,
         "stateDirectory": state_dir.as_deref().unwrap_or("ok"),
     });
-    if let Some(why) = known.trouble().filter(|_| registry == "away") {
+    if let Some(why) = known.trouble().and_then(|why| registry::outward(&why)).filter(|_| registry == "away")
+    {
         body["registryDetail"] = why.into();
     }
     let warnings = known.warnings();
