@@ -1,6 +1,8 @@
 //! What pages of other origins can make a browser send, and names that lead to a farm without being its own.
 
-use hatchery_tests::{AgentPlan, Browser, Client, Farm, FarmBuilder, Look, Response, Subscriber, until, wait::PATIENCE};
+use hatchery_tests::{
+    AgentPlan, Browser, Client, Farm, FarmBuilder, Look, Response, Subscriber, until, wait::PATIENCE,
+};
 use serde_json::{Value, json};
 
 const EVIL: &str = "https://evil.example";
@@ -39,7 +41,10 @@ async fn operations(farm: &Farm) -> Vec<(String, String)> {
         let path = path.replace("{id}", &uuid::Uuid::nil().to_string()).replace("{node}", "node-a");
         for (method, described) in item.as_object().unwrap() {
             for status in ["403", "421"] {
-                assert!(described["responses"].get(status).is_some(), "{method} {path} does not describe {status}");
+                assert!(
+                    described["responses"].get(status).is_some(),
+                    "{method} {path} does not describe {status}"
+                );
             }
             all.push((method.to_uppercase(), path.clone()));
         }
@@ -122,9 +127,14 @@ async fn a_name_that_was_pointed_at_the_farm_leads_nowhere() {
             continue;
         }
         // The browser takes it for the page's own host.
-        let lines = ["host: evil.example:8080", "origin: http://evil.example:8080", "sec-fetch-site: same-origin"];
+        let lines =
+            ["host: evil.example:8080", "origin: http://evil.example:8080", "sec-fetch-site: same-origin"];
         let problem = sent(door, &method, &path, &lines).await.problem(421, "host-not-allowed");
-        assert!(problem.detail.contains("evil.example") && problem.detail.contains("--allowed-host"), "{}", problem.detail);
+        assert!(
+            problem.detail.contains("evil.example") && problem.detail.contains("--allowed-host"),
+            "{}",
+            problem.detail
+        );
     }
     for (line, status) in [
         ("host: localhost", 200),
@@ -246,7 +256,9 @@ async fn a_hostile_page_in_a_real_browser_starts_closes_and_hears_nothing() {
             refused("/v1/live", "GET"),
         ];
         let wanted = [3.0, 1.0, 1.0, 1.0, 1.0];
-        Look::when(counts.iter().zip(wanted).all(|(count, wanted)| *count >= wanted), || format!("{counts:?}"))
+        Look::when(counts.iter().zip(wanted).all(|(count, wanted)| *count >= wanted), || {
+            format!("{counts:?}")
+        })
     })
     .await;
     untouched(&farm).await;

@@ -388,7 +388,7 @@ async fn a_handshake_that_is_none_is_told_what_is_missing() {
     old.problem(426, "upgrade-required");
     assert_eq!(old.header("sec-websocket-version"), Some("13"));
     let foreign = shake(&["connection: close", "origin: https://evil.example"]).await;
-    assert!(foreign.problem(400, "invalid-request").names("Origin"), "{foreign:?}");
+    assert!(foreign.problem(403, "origin-not-allowed").names("Origin"), "{foreign:?}");
     shake(&["connection: close", "origin: https://app.example"]).await.problem(426, "upgrade-required");
     door.get("/v1/live?topic=nodes").send().await.problem(400, "invalid-request");
     farm.finish().await;
