@@ -247,7 +247,7 @@ async fn a_body_beyond_64_kib_is_refused_and_one_of_64_kib_is_not() {
         chunked.send().await.problem(413, "body-too-large");
     }
     // The claim alone is enough, nobody waits for what it claims.
-    let claim = "POST /spawn HTTP/1.1\r\nhost: a\r\ncontent-type: application/json\r\ncontent-length: 999999999999\r\n\r\n{";
+    let claim = "POST /spawn HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\ncontent-length: 999999999999\r\n\r\n{";
     door.raw(claim.as_bytes()).await.unwrap().problem(413, "body-too-large");
     assert!(farm.processes().is_empty());
     for request in [
@@ -533,10 +533,10 @@ async fn huge_and_broken_requests_disturb_nobody() {
         &b"\x00\x01\x02\x03\r\n\r\n"[..],
         b"GET\r\n\r\n",
         b"GET / HTTP/9.9\r\n\r\n",
-        b"POST /spawn HTTP/1.1\r\nhost: a\r\ncontent-length: -1\r\n\r\n",
-        b"POST /spawn HTTP/1.1\r\nhost: a\r\ncontent-length: 2\r\ncontent-length: 3\r\n\r\n{}",
-        b"POST /spawn HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\nzz\r\n{}\r\n0\r\n\r\n",
-        b"POST /spawn HTTP/1.1\r\nhost: a\r\nbad header\r\n\r\n",
+        b"POST /spawn HTTP/1.1\r\nhost: localhost\r\ncontent-length: -1\r\n\r\n",
+        b"POST /spawn HTTP/1.1\r\nhost: localhost\r\ncontent-length: 2\r\ncontent-length: 3\r\n\r\n{}",
+        b"POST /spawn HTTP/1.1\r\nhost: localhost\r\ntransfer-encoding: chunked\r\n\r\nzz\r\n{}\r\n0\r\n\r\n",
+        b"POST /spawn HTTP/1.1\r\nhost: localhost\r\nbad header\r\n\r\n",
         b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
     ] {
         if let Ok(answer) = door.raw(&[garbage, b"\r\n\r\n"].concat()).await {

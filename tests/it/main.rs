@@ -8,7 +8,9 @@
 mod access;
 mod capacity;
 mod client_library;
+mod fails_closed;
 mod failure;
+mod foreign_pages;
 mod hangup;
 mod idempotency;
 mod input;

@@ -22,7 +22,7 @@ async fn preflight(door: Client, path: &str, origin: &str) -> Response {
 
 #[tokio::test]
 async fn a_page_from_anywhere_may_spawn_and_nothing_else() {
-    let farm = Farm::small(1).await;
+    let farm = Farm::builder().door_args(&["--cors-origin", "*"]).agent(AgentPlan::slots(1)).start().await;
     let door = farm.door(0);
     let answer = preflight(door, "/spawn", PAGE).await;
     assert!([200, 204].contains(&answer.status), "{answer:?}");

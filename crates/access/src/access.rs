@@ -4,7 +4,7 @@ use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use model::Timestamp;
 use tokio::sync::watch;
@@ -21,6 +21,19 @@ use crate::options::Options;
 
 /// How often files are looked at.
 const LOOK: Duration = Duration::from_secs(1);
+
+/// The keys of a file that is gone, or cannot be read or understood any more, count for so long after that was noticed: long
+/// enough for whoever is replacing it, and short enough that a file taken away takes its keys with it.
+pub const GRACE: Duration = Duration::from_secs(60);
+
+/// A file of keys that cannot be read or understood any more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Unread {
+    /// The flag that named it.
+    pub flag: &'static str,
+    /// Whether [`GRACE`] is over, so that its keys are refused.
+    pub refused: bool,
+}
 
 /// A file of keys that will not do.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -44,7 +57,10 @@ struct Inner {
     limits: Limits,
     /// What counts now.
     keys: watch::Sender<Arc<Keys>>,
+    /// Held while files are read.
     files: Mutex<Files>,
+    /// Held for a look-up.
+    unread: Mutex<Vec<Unread>>,
 }
 
 /// What credentials are held against.
@@ -77,6 +93,10 @@ struct Kept<T> {
     seen: Option<Seen>,
     read: fn(&Path) -> Result<T, String>,
     value: Arc<T>,
+    /// Since when it is none, and why.
+    bad: Option<(Instant, String)>,
+    /// Whether its keys have been refused since.
+    refused: bool,
 }
 
 /// What tells one content of a file from another without reading it.
@@ -102,7 +122,7 @@ impl Seen {
     }
 }
 
-impl<T> Kept<T> {
+impl<T: Default> Kept<T> {
     fn open(
         flag: &'static str,
         path: &Path,
@@ -111,29 +131,61 @@ impl<T> Kept<T> {
         // Looked at first: what is written meanwhile is seen the next time.
         let seen = Seen::at(path);
         let value = read(path).map_err(|why| OpenError { flag, path: path.to_owned(), why })?;
-        Ok(Self { flag, path: path.to_owned(), seen, read, value: Arc::new(value) })
+        warn_if_others_can_read(flag, path);
+        let path = path.to_owned();
+        Ok(Self { flag, path, seen, read, value: Arc::new(value), bad: None, refused: false })
     }
 
-    /// Reads it again if it is another one by now; whether that brought other keys.
-    fn refresh(&mut self) -> bool {
+    /// Reads it again if it is another one by now, or was bad; whether that brought other keys. When it has been bad for
+    /// [`GRACE`], it has none.
+    fn refresh(&mut self, now: Instant) -> bool {
         let seen = Seen::at(&self.path);
-        if seen == self.seen {
+        if seen == self.seen && self.bad.is_none() {
             return false;
         }
         self.seen = seen;
-        match (self.read)(&self.path) {
+        let (flag, file) = (self.flag, self.path.display());
+        let why = match (self.read)(&self.path) {
             Ok(value) => {
                 self.value = Arc::new(value);
-                info!(file = %self.path.display(), "keys read again");
-                true
+                (self.bad, self.refused) = (None, false);
+                info!(%file, "keys read again");
+                warn_if_others_can_read(flag, &self.path);
+                return true;
             }
-            Err(why) => {
-                let (flag, file) = (self.flag, self.path.display());
-                error!(flag, %file, why, "keys not read: those from before stay");
-                false
-            }
+            Err(why) => why,
+        };
+        let since = self.bad.as_ref().map_or(now, |(since, _)| *since);
+        if self.bad.as_ref().is_none_or(|(_, before)| *before != why) && !self.refused {
+            let grace_s = GRACE.saturating_sub(now.saturating_duration_since(since)).as_secs();
+            error!(flag, %file, why, grace_s, "keys not read: those from before count until the grace is over");
         }
+        self.bad = Some((since, why));
+        if self.refused || now.saturating_duration_since(since) < GRACE {
+            return false;
+        }
+        self.refused = true;
+        self.value = Arc::default();
+        error!(flag, %file, "keys refused: their file could not be read for too long; put a good one in its place");
+        true
     }
+
+    fn unread(&self) -> Option<Unread> {
+        self.bad.as_ref().map(|_| Unread { flag: self.flag, refused: self.refused })
+    }
+}
+
+/// A key file that every user of the machine can read is as good as lost. The group may read it: that is how services get files.
+fn warn_if_others_can_read(flag: &'static str, path: &Path) {
+    let Ok(found) = fs::metadata(path) else { return };
+    if let Some(mode) = readable_by_others(found.mode()) {
+        warn!(flag, file = %path.display(), mode, "every user of this machine can read this file of keys: chmod 0640");
+    }
+}
+
+/// The mode, as `chmod` takes it, when it lets every user read.
+pub(crate) fn readable_by_others(mode: u32) -> Option<String> {
+    (mode & 0o004 != 0).then(|| format!("{:04o}", mode & 0o7777))
 }
 
 impl Access {
@@ -157,6 +209,7 @@ impl Access {
             limits: Limits { per_minute: options.spawns_per_minute, concurrent: options.concurrent_spawns },
             keys: watch::Sender::new(files.keys()),
             files: Mutex::new(files),
+            unread: Mutex::default(),
         }))))
     }
 
@@ -189,22 +242,31 @@ impl Access {
         loop {
             ticks.tick().await;
             let this = self.clone();
-            if let Err(error) = spawn_blocking(move || this.refresh()).await {
+            if let Err(error) = spawn_blocking(move || this.look(Instant::now())).await {
                 error!(%error, "files of keys not looked at");
             }
         }
     }
 
-    /// Looks at the files once.
-    fn refresh(&self) {
+    /// Files that cannot be read any more, as of the last look.
+    #[must_use]
+    pub fn unread(&self) -> Vec<Unread> {
+        self.0.unread.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Looks at the files once. Blocks. [`Self::keep`] does it every second.
+    pub fn look(&self, now: Instant) {
         let mut files = self.0.files.lock().unwrap_or_else(PoisonError::into_inner);
         let mut changed = false;
         if let Some(file) = &mut files.api {
-            changed |= file.refresh();
+            changed |= file.refresh(now);
         }
         for file in &mut files.tokens {
-            changed |= file.refresh();
+            changed |= file.refresh(now);
         }
+        let unread = files.api.iter().filter_map(Kept::unread);
+        let unread = unread.chain(files.tokens.iter().filter_map(Kept::unread)).collect();
+        *self.0.unread.lock().unwrap_or_else(PoisonError::into_inner) = unread;
         if changed {
             self.0.keys.send_replace(files.keys());
         }

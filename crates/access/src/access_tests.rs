@@ -85,32 +85,87 @@ fn a_file_that_will_not_do_is_named_with_its_flag() {
 }
 
 #[test]
-fn what_changes_in_a_file_counts_and_a_bad_file_changes_nothing() {
+fn what_changes_in_a_file_counts_and_a_bad_file_changes_nothing_for_a_while() {
     let desk = Desk::new();
     let (first, credential) = desk.add();
     let access = desk.open();
     let (_, second) = desk.add();
     assert_eq!(reason(access.check(second.expose())), Reason::UnknownKey);
-    access.refresh();
+    access.look(Instant::now());
     access.check(second.expose()).unwrap();
     // Broken by hand, or gone for a moment.
     let good = fs::read(desk.file()).unwrap();
     fs::write(desk.file(), "{").unwrap();
-    access.refresh();
+    access.look(Instant::now());
     access.check(credential.expose()).unwrap();
     fs::remove_file(desk.file()).unwrap();
-    access.refresh();
+    access.look(Instant::now());
     access.check(credential.expose()).unwrap();
     fs::write(desk.file(), good).unwrap();
     key_file::revoke(desk.file(), &first.id).unwrap().unwrap();
-    access.refresh();
+    access.look(Instant::now());
     assert_eq!(reason(access.check(credential.expose())), Reason::UnknownKey);
     access.check(second.expose()).unwrap();
     let token = desk.token(Duration::from_secs(60));
     access.check(&token).unwrap();
     fs::write(&desk.options.jwt_keys[0], "another secret that is long enough, is it not").unwrap();
-    access.refresh();
+    access.look(Instant::now());
     assert_eq!(reason(access.check(&token)), Reason::WrongSignature);
+}
+
+#[test]
+fn keys_whose_file_is_gone_or_broken_for_a_minute_are_refused_until_it_is_back() {
+    let now = Instant::now();
+    let at = |seconds| now + Duration::from_secs(seconds);
+    for broken in [None, Some("{"), Some("not a key\n")] {
+        let desk = Desk::new();
+        let (_, credential) = desk.add();
+        let access = desk.open();
+        let token = desk.token(Duration::from_secs(600));
+        let mut changes = access.changes();
+        let [api, jwt] = [desk.file().to_owned(), desk.options.jwt_keys[0].clone()];
+        let good = [&api, &jwt].map(|file| fs::read(file).unwrap());
+        let spoil = |file: &Path| match broken {
+            None => fs::remove_file(file).unwrap(),
+            Some(text) => fs::write(file, text).unwrap(),
+        };
+        spoil(&api);
+        access.look(at(0));
+        spoil(&jwt);
+        access.look(at(30));
+        assert_eq!(access.unread().len(), 2);
+        // Another way of being broken does not begin a new grace.
+        fs::write(&api, "{{").unwrap();
+        access.look(at(59));
+        access.check(credential.expose()).unwrap();
+        assert!(access.unread().iter().all(|unread| !unread.refused));
+        access.look(at(60));
+        assert_eq!(reason(access.check(credential.expose())), Reason::UnknownKey, "{broken:?}");
+        access.check(&token).unwrap();
+        assert!(changes.0.has_changed().unwrap(), "who is connected is judged again");
+        access.look(at(90));
+        assert_eq!(reason(access.check(&token)), Reason::UnknownKey, "{broken:?}");
+        let flags: Vec<_> = access.unread().iter().map(|unread| (unread.flag, unread.refused)).collect();
+        assert_eq!(flags, [("--api-keys", true), ("--jwt-keys", true)]);
+        changes.0.mark_unchanged();
+        access.look(at(200));
+        assert!(!changes.0.has_changed().unwrap(), "once");
+        fs::write(&api, &good[0]).unwrap();
+        fs::write(&jwt, &good[1]).unwrap();
+        access.look(at(201));
+        access.check(credential.expose()).unwrap();
+        access.check(&token).unwrap();
+        assert_eq!(access.unread(), []);
+    }
+}
+
+#[test]
+fn a_file_that_every_user_can_read_is_told_of_with_its_mode() {
+    for (mode, told) in
+        [(0o100_600, None), (0o100_640, None), (0o100_644, Some("0644")), (0o100_604, Some("0604"))]
+    {
+        assert_eq!(readable_by_others(mode).as_deref(), told);
+    }
 }
 
 #[test]
@@ -124,7 +179,7 @@ fn a_change_of_the_same_length_within_one_second_is_seen() {
     fs::write(desk.file(), text.replace("spawn", "write")).unwrap();
     file.set_modified(modified + Duration::from_nanos(1)).unwrap();
     // That is no scope; nothing changes but what was seen.
-    access.refresh();
+    access.look(Instant::now());
     access.check(credential.expose()).unwrap();
     assert_eq!(access.0.files.lock().unwrap().api.as_ref().unwrap().seen, Seen::at(desk.file()));
 }

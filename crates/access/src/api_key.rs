@@ -8,6 +8,7 @@ use std::num::NonZeroU32;
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use model::text::is_deceptive;
 use model::{Owner, Timestamp};
 use ring::digest;
 use ring::rand::{SecureRandom, SystemRandom};
@@ -170,7 +171,7 @@ fn name<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D:
 /// Says which rule it breaks.
 pub fn check_name(name: &str) -> Result<(), String> {
     match name.chars().count() {
-        1..=LONGEST_NAME if name.chars().any(char::is_control) => {
+        1..=LONGEST_NAME if name.chars().any(is_deceptive) => {
             Err("must not have control characters".to_owned())
         }
         1..=LONGEST_NAME => Ok(()),

@@ -2,20 +2,23 @@
 //!
 //! Reading order: [`Options`] (the flags), [`Scope`] (what callers may be allowed), [`Caller`] and [`Denied`] (what a credential
 //! comes to), [`api_key`] (one key: a line of the file, and the credential that goes with it), [`key_file`] (the whole file, read
-//! and edited), [`jwt`] (tokens and the keys they are signed with), [`Access`] (all of it, kept up to date with the files).
+//! and edited), [`jwt`] (tokens and the keys they are signed with), [`Access`] (all of it, kept up to date with the files). Apart from these,
+//! [`host`]: the names under which a role may be called.
 //!
 //! Secrets are never kept in the clear where a hash does, are compared in constant time, and are in no `Debug`, log or error.
 
 mod access;
 pub mod api_key;
 mod caller;
+pub mod host;
 pub mod jwt;
 pub mod key_file;
 mod options;
 mod scope;
 
-pub use access::{Access, Changes, OpenError};
+pub use access::{Access, Changes, GRACE, OpenError, Unread};
 pub use caller::{Caller, Denied, Limits, Reason};
+pub use host::{HostOptions, Hosts};
 pub use options::Options;
 pub use scope::{Scope, Scopes};
 

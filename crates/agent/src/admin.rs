@@ -7,7 +7,7 @@ use std::sync::Arc;
 use axum::extract::connect_info::Connected;
 use axum::extract::{ConnectInfo, Request, State};
 use axum::http::{StatusCode, header};
-use axum::middleware::{Next, from_fn};
+use axum::middleware::{Next, from_fn, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::serve::{IncomingStream, Listener};
@@ -18,6 +18,7 @@ use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 
 use crate::doorway::{self, Visitor};
+use crate::foreign::{self, Known};
 use crate::life::report_end;
 use crate::node::Node;
 use crate::table::Door;
@@ -33,7 +34,9 @@ pub(crate) fn serve(
     secure: Option<tls::Server>,
     registry: Registry,
 ) -> Task {
-    let router = router(Arc::clone(node)).layer(Extension(registry));
+    let names = Known { hosts: node.config.hosts.clone(), certificate: secure.clone() };
+    let border = from_fn_with_state(Arc::new(names), foreign::guard);
+    let router = router(Arc::clone(node)).layer(Extension(registry)).layer(border);
     Task::start(node, "admin", |stop| async move {
         let served = match secure {
             None => {
@@ -132,7 +135,8 @@ async fn ready(State(node): State<Arc<Node>>, Extension(known): Extension<Regist
         "otherAgent": other,
         "stateDirectory": state_dir.as_deref().unwrap_or("ok"),
     });
-    if let Some(why) = known.trouble().filter(|_| registry == "away") {
+    if let Some(why) = known.trouble().and_then(|why| registry::outward(&why)).filter(|_| registry == "away")
+    {
         body["registryDetail"] = why.into();
     }
     let warnings = known.warnings();

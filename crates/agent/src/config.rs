@@ -7,6 +7,7 @@ use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use access::Hosts;
 use model::{NodeId, timing};
 
 use crate::endpoint::EndpointForm;
@@ -146,6 +147,8 @@ pub struct Config {
     /// Whether this process becomes the parent of what its spawns leave behind, and reaps it. For a process that has no other
     /// children than the agent's.
     pub inherit_orphans: bool,
+    /// The names under which its HTTP ports may be called.
+    pub hosts: Hosts,
     /// How its ports are kept from others' eyes and hands.
     pub tls: Tls,
 }
@@ -205,6 +208,7 @@ impl Config {
             exit_when_drained: false,
             heartbeat: timing::HEARTBEAT,
             inherit_orphans: false,
+            hosts: Hosts::default(),
             tls: Tls::default(),
         }
     }

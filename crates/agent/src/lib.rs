@@ -1,6 +1,7 @@
 //! The process on a node that supervises its spawns.
 //!
-//! Reading order: [`Config`] and [`Options`] (what an agent is told), `exposure` (what others may not reach), `separation` (what servers may not), [`Agent`] (its
+//! Reading order: [`Config`] and [`Options`] (what an agent is told), `exposure` (what others may not reach), `separation` (what
+//! servers may not), `foreign` (what web pages may not ask), [`Agent`] (its
 //! life), then inside: `doorway` (connections with TLS), `admission` (from
 //! a request to a process), `table` (what is known, behind one lock), `spawn` (the task that owns one process),
 //! `liveliness` (what spawned servers say), `relay` (what the registry is told), `drain` and `shutdown` (how it ends),
@@ -19,6 +20,7 @@ mod doorway;
 mod drain;
 mod endpoint;
 mod exposure;
+mod foreign;
 mod gpus;
 mod grpc;
 mod intruders;

@@ -5,11 +5,13 @@ use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use access::host::{ALLOWED_HOST, HostError};
+use access::{HostOptions, Hosts};
 use clap::builder::BoolishValueParser;
 use clap::{ArgAction, Args};
 use model::NodeId;
 
-use crate::config::{Config, ConfigError, Launcher, OnShutdown};
+use crate::config::{Config, ConfigError, Launcher, OnShutdown, host_of};
 use crate::endpoint::EndpointForm;
 use crate::exposure::kept;
 use crate::spawn::users::SpawnUsers;
@@ -215,6 +217,10 @@ pub struct Options {
     #[arg(long, env = "HATCHERY_START_NOTHING", hide = true)]
     pub start_nothing: bool,
 
+    /// Under which names its HTTP ports may be called.
+    #[command(flatten)]
+    pub hosts: HostOptions,
+
     /// What front doors are shown, and must show.
     #[command(flatten)]
     pub tls: tls::Options,
@@ -228,6 +234,7 @@ impl Options {
     pub fn into_config(self) -> Result<Config, ConfigError> {
         let node = node(self.node.clone())?;
         let tls = kept(&self, &node)?;
+        let hosts = hosts(&self)?;
         let launcher = match (self.start_nothing, self.executable) {
             (true, _) => Launcher::Nothing,
             (false, Some(path)) => Launcher::Executable(absolute("--executable", &path)?),
@@ -253,6 +260,7 @@ impl Options {
         let license_file = self.license_file.map(|file| absolute("--license-file", &file)).transpose()?;
         let config = Config {
             tls,
+            hosts,
             listen: self.listen,
             admin_listen: self.admin_listen,
             liveliness_listen: self.liveliness_listen,
@@ -305,6 +313,19 @@ fn node(given: Option<String>) -> Result<NodeId, ConfigError> {
             })
         }
     }
+}
+
+/// The names of `--allowed-host`, and those that the agent is reached by.
+fn hosts(options: &Options) -> Result<Hosts, ConfigError> {
+    let mut hosts = Hosts::of(&options.hosts).map_err(|HostError(found)| {
+        let wants = format!("must be a host name without scheme and port, or `*`, not {found:?}");
+        ConfigError::new(ALLOWED_HOST, wants)
+    })?;
+    let advertised = options.advertise.as_deref().and_then(|url| host_of(url).ok());
+    for name in advertised.iter().chain(&options.public_host).chain(&options.node) {
+        hosts.add(name);
+    }
+    Ok(hosts)
 }
 
 /// The machine's name for itself.

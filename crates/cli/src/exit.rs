@@ -41,12 +41,13 @@ impl Exit {
             | ErrorCode::NoMatchingNode
             | ErrorCode::Unauthenticated
             | ErrorCode::Forbidden
+            | ErrorCode::OriginNotAllowed
             | ErrorCode::RateLimited
             | ErrorCode::QuotaExceeded
             | ErrorCode::IdempotencyConflict
             | ErrorCode::SpawnEnded => Self::Refused,
             ErrorCode::ReadyTimeout => Self::TimedOut,
-            ErrorCode::InvalidRequest | ErrorCode::BodyTooLarge => Self::Usage,
+            ErrorCode::InvalidRequest | ErrorCode::BodyTooLarge | ErrorCode::HostNotAllowed => Self::Usage,
             ErrorCode::SpawnFailed
             | ErrorCode::RegistryUnavailable
             | ErrorCode::NodeUnreachable

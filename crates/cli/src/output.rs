@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use comfy_table::{Cell, CellAlignment, ContentArrangement, Table, presets};
 use model::Timestamp;
+use model::text::is_deceptive;
 
 /// A table without lines: a row of headings, and columns two spaces apart.
 #[derive(Debug)]
@@ -126,7 +127,7 @@ pub(crate) fn bytes(count: u64) -> String {
 
 /// The text with control characters shown instead of obeyed; what a spawned process wrote must not drive a terminal.
 pub(crate) fn printable(text: &str) -> Cow<'_, str> {
-    let harmless = |c: char| !c.is_control() || c == '\t';
+    let harmless = |c: char| !is_deceptive(c) || c == '\t';
     if text.chars().all(harmless) {
         return Cow::Borrowed(text);
     }

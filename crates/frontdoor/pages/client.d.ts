@@ -249,6 +249,8 @@ export type ErrorCode =
   | 'internal'
   | 'unauthenticated'
   | 'forbidden'
+  | 'origin-not-allowed'
+  | 'host-not-allowed'
   | 'rate-limited'
   | 'quota-exceeded'
   | 'network'

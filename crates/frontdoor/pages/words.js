@@ -91,6 +91,8 @@ export function showState(pill, state, who, instead) {
 const ADVICE = {
   unauthenticated: ['Nobody is signed in', 'The front door wants to know who asks, and does not accept what it was told.'],
   forbidden: ['You may not do that', 'Your key or token is good, but not for this.'],
+  'origin-not-allowed': ['This page may not do that', 'The front door does not take it from pages of this origin.'],
+  'host-not-allowed': ['The front door is not known by that name', 'It has to be told the name, with --allowed-host.'],
   'rate-limited': ['Too many in a short time', 'You may start only so many in a minute. Wait a little.'],
   'quota-exceeded': ['You have as many as you may', 'One of yours has to end before another one can start.'],
   'no-capacity': ['The farm is full', 'Every node that could take it is full. Wait in line, or try again soon.'],

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use access::Access;
+use access::{Access, Hosts};
 use axum::http::HeaderValue;
 use model::Placement;
 
@@ -22,6 +22,8 @@ pub struct Config {
     pub max_waiting: usize,
     /// Pages that may call `/spawn` and its kin from a browser.
     pub origins: Origins,
+    /// The names under which this front door may be called.
+    pub hosts: Hosts,
     /// How long requests may go on once shutdown has begun.
     pub shutdown_grace: Duration,
     /// How often the live feed pings its subscribers.
@@ -56,6 +58,8 @@ pub struct Tls {
 pub enum Origins {
     /// All of them.
     Any,
+    /// Those on this machine, under whatever local name and port.
+    Local,
     /// Those of these origins, each `scheme://host[:port]`.
     Only(Vec<HeaderValue>),
 }

@@ -1,8 +1,9 @@
 //! Who is let in: what a caller shows, judged, with every failure logged and counted.
 
 use std::fmt;
+use std::time::Instant;
 
-use access::{Access, Caller, Denied, Reason};
+use access::{Access, Caller, Changes, Denied, Reason};
 use model::Owner;
 use tracing::warn;
 
@@ -22,6 +23,8 @@ impl fmt::Debug for Credential {
 pub(crate) struct Bearer {
     pub(crate) caller: Caller,
     credential: Credential,
+    /// Changes of keys since it was judged.
+    changes: Changes,
 }
 
 impl Bearer {
@@ -33,8 +36,9 @@ impl Bearer {
         peer: Option<&str>,
     ) -> Result<Self, Denied> {
         let judged = shown.ok_or_else(Denied::missing).and_then(|credential| {
+            let changes = access.changes();
             let caller = access.check(credential)?;
-            Ok(Self { caller, credential: Credential(credential.to_owned()) })
+            Ok(Self { caller, credential: Credential(credential.to_owned()), changes })
         });
         judged.inspect_err(|denied| note(metrics, denied, peer))
     }
@@ -51,6 +55,17 @@ impl Bearer {
         if same { Ok(caller) } else { Err(Reason::Expired) }
     }
 
+    /// Resolves when keys have changed so that the credential is good no more.
+    pub(crate) async fn revoked(&self, access: &Access) -> Reason {
+        let mut changes = self.changes.clone();
+        loop {
+            changes.next().await;
+            if let Err(reason) = self.is_still_good(access) {
+                return reason;
+            }
+        }
+    }
+
     /// Whose spawns it may see and end, where not everybody's.
     pub(crate) fn only(&self) -> Option<&Owner> {
         (!self.caller.scopes.has(access::Scope::Operate)).then_some(&self.caller.owner)
@@ -59,6 +74,11 @@ impl Bearer {
 
 fn note(metrics: &Metrics, Denied { reason, key }: &Denied, peer: Option<&str>) {
     metrics.authentication_failed(*reason);
+    let Some(left_out) = metrics.refusals().line(*reason, Instant::now()) else { return };
     let (peer, key) = (peer.unwrap_or("unknown"), key.as_deref().unwrap_or("-"));
-    warn!(peer, key.id = key, %reason, "authentication failed");
+    if left_out > 0 {
+        warn!(peer, key.id = key, %reason, left_out, "authentication failed, and so did others that are not logged");
+    } else {
+        warn!(peer, key.id = key, %reason, "authentication failed");
+    }
 }

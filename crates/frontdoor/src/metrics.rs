@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::time::Duration;
 
-use access::Reason;
+use access::{Access, Reason};
 use model::api::ErrorCode;
 use model::{Eligibility, HealthState};
 use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue, LabelValueEncoder};
@@ -17,6 +17,7 @@ use tls::PeerMetrics;
 
 use crate::config::Tls;
 use crate::memory::own_memory;
+use crate::refusals::Refusals;
 use crate::watched::Figures;
 use crate::{listen, live};
 
@@ -120,6 +121,11 @@ struct PlacementLabels {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct KeyFileLabels {
+    keys: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct FailureLabels {
     reason: &'static str,
 }
@@ -151,6 +157,8 @@ pub(crate) struct Metrics {
     placements: Family<PlacementLabels, Counter>,
     operations: Family<OperationLabels, Counter>,
     authentication_failures: Family<FailureLabels, Counter>,
+    refusals: Refusals,
+    key_files: Family<KeyFileLabels, Gauge<i64, AtomicI64>>,
     snapshot_nodes: Gauge<i64, AtomicI64>,
     live: live::metrics::Figures,
     connections: listen::Figures,
@@ -242,6 +250,12 @@ impl Metrics {
                 "authentication_failures",
                 "Callers who did not show a good credential, by what was wrong with it"
             ),
+            refusals: Refusals::default(),
+            key_files: register!(
+                Family::default(),
+                "key_files_unread",
+                "Files of keys that cannot be read any more, by whether their keys still count (grace) or are refused"
+            ),
             live: live::metrics::Figures::register(registry),
             connections: listen::Figures::register(registry),
             certificates: register!(
@@ -313,6 +327,22 @@ impl Metrics {
     pub(crate) fn authentication_failed(&self, reason: Reason) {
         let reason = reason.as_str();
         self.authentication_failures.get_or_create(&FailureLabels { reason }).inc();
+    }
+
+    /// Which refusals are logged.
+    pub(crate) fn refusals(&self) -> &Refusals {
+        &self.refusals
+    }
+
+    /// Files of keys that cannot be read any more; none where callers do not have to show a credential.
+    pub(crate) fn key_files(&self, access: &Access) {
+        let unread = access.unread();
+        for refused in [false, true] {
+            let files = unread.iter().filter(|file| file.refused == refused).count();
+            let keys = if refused { "refused" } else { "grace" };
+            let gauge = self.key_files.get_or_create(&KeyFileLabels { keys });
+            gauge.set(i64::try_from(files).unwrap_or(i64::MAX));
+        }
     }
 
     pub(crate) fn placement(&self, source: Source) {

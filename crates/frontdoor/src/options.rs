@@ -3,7 +3,8 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use access::{Access, OpenError};
+use access::host::{ALLOWED_HOST, HostError};
+use access::{Access, HostOptions, Hosts, OpenError};
 use axum::http::{HeaderValue, Uri};
 use model::{Placement, timing};
 
@@ -40,15 +41,14 @@ pub struct Options {
     )]
     pub max_waiting: usize,
 
-    /// Origin whose pages may spawn from a browser; repeat it or separate with commas, `*` for all
-    #[arg(
-        long,
-        env = "HATCHERY_CORS_ORIGIN",
-        value_name = "ORIGIN",
-        default_value = "*",
-        value_delimiter = ','
-    )]
+    /// Origin whose pages may spawn from a browser; repeat it or separate with commas, `*` for all [default: all with --api-keys or
+    /// --jwt-keys, those on this machine without]
+    #[arg(long, env = "HATCHERY_CORS_ORIGIN", value_name = "ORIGIN", value_delimiter = ',')]
     pub cors_origin: Vec<String>,
+
+    /// Under which names it may be called.
+    #[command(flatten)]
+    pub hosts: HostOptions,
 
     /// How long requests may go on once shutdown has begun
     #[arg(long, env = "HATCHERY_SHUTDOWN_GRACE", value_name = "DURATION", default_value = "10s",
@@ -148,7 +148,8 @@ impl Options {
             spawn_deadline: self.spawn_deadline,
             placement: self.placement.into(),
             max_waiting: self.max_waiting,
-            origins: origins(&self.cors_origin)?,
+            origins: origins(&self.cors_origin, self.access.is_configured())?,
+            hosts: hosts(&self.hosts)?,
             shutdown_grace: self.shutdown_grace,
             live_ping_interval: self.live_ping_interval,
             live_buffer: self.live_buffer,
@@ -197,11 +198,25 @@ fn counted(flag: &'static str, found: usize, least: usize, most: usize) -> Resul
     Err(ConfigError { flag, wants: format!("a number from {least} to {most}"), found: found.to_string() })
 }
 
-fn origins(texts: &[String]) -> Result<Origins, ConfigError> {
-    if texts.iter().any(|t| t == "*") {
+fn hosts(options: &HostOptions) -> Result<Hosts, ConfigError> {
+    Hosts::of(options).map_err(|HostError(found)| ConfigError {
+        flag: ALLOWED_HOST,
+        wants: "a host name without scheme and port, such as farm.example.com, or `*`".into(),
+        found: format!("{found:?}"),
+    })
+}
+
+/// Where nobody has to show a credential, a page could do in its visitor's name whatever its visitor can: by default only pages
+/// on this machine may.
+fn origins(texts: &[String], callers_are_known: bool) -> Result<Origins, ConfigError> {
+    let texts: Vec<&String> = texts.iter().filter(|text| !text.is_empty()).collect();
+    if texts.is_empty() {
+        return Ok(if callers_are_known { Origins::Any } else { Origins::Local });
+    }
+    if texts.iter().any(|text| *text == "*") {
         return Ok(Origins::Any);
     }
-    texts.iter().map(|text| origin(text)).collect::<Result<_, _>>().map(Origins::Only)
+    texts.into_iter().map(|text| origin(text)).collect::<Result<_, _>>().map(Origins::Only)
 }
 
 /// Browsers send an origin as scheme, host and port, in lower case and without a path: anything else never matches.
@@ -248,7 +263,7 @@ mod tests {
         assert_eq!(config.spawn_deadline, timing::SPAWN_DEADLINE);
         assert_eq!(config.placement, Placement::Spread);
         assert_eq!((config.max_waiting, config.shutdown_grace), (1000, Duration::from_secs(10)));
-        assert_eq!(config.origins, Origins::Any);
+        assert_eq!(config.origins, Origins::Local);
         assert_eq!(config.live_ping_interval, Duration::from_secs(30));
     }
 
@@ -267,6 +282,8 @@ mod tests {
             (&["--cors-origin", "example.com"], "--cors-origin"),
             (&["--cors-origin", "https://example.com/"], "--cors-origin"),
             (&["--cors-origin", "https://Example.com"], "--cors-origin"),
+            (&["--allowed-host", "https://example.com"], "--allowed-host"),
+            (&["--allowed-host", "example.com:8080"], "--allowed-host"),
             (&["--shutdown-grace", "2h"], "--shutdown-grace"),
             (&["--live-ping-interval", "0s"], "--live-ping-interval"),
             (&["--live-buffer", "0"], "--live-buffer"),

@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use model::text::is_deceptive;
 use serde::Deserialize;
 use serde::de::{Deserializer, Unexpected, Visitor};
 
@@ -101,9 +102,9 @@ impl<'de, const MOST: u64> Deserialize<'de> for Number<MOST> {
     }
 }
 
-/// Refuses control characters.
+/// Refuses control characters, those for the writing direction included: a log or a terminal would not show what is there.
 pub(crate) fn check_printable(text: &str) -> Result<(), String> {
-    match text.chars().position(char::is_control) {
+    match text.chars().position(is_deceptive) {
         Some(at) => Err(format!("must not have control characters, as at character {at}")),
         None => Ok(()),
     }

@@ -5,8 +5,12 @@
 //! a time. While the buffer is full, lines are dropped whole and counted: service goes on. When the writer works again,
 //! what was dropped is reported once.
 //!
+//! What callers wrote stands in some lines, so characters that steer a terminal are escaped on the way in, see [`harmless`].
+//!
 //! The buffer is bounded in bytes, because callers choose how long some lines are. The count is one for the process, as
 //! standard error is; every role shows it in its metrics.
+
+mod harmless;
 
 use std::io::{self, ErrorKind, Write};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -84,6 +88,8 @@ impl LogOutput {
 impl Write for LogOutput {
     /// Takes whole lines: all of them, or, when there is no room, none. Either way it does not wait, and does not fail.
     fn write(&mut self, lines: &[u8]) -> io::Result<usize> {
+        let given = lines.len();
+        let lines = &*harmless::escaped(lines);
         let mut state = self.0.state();
         if state.lines.len() + lines.len() > MAX_BUFFERED {
             let count = count(lines);
@@ -93,7 +99,7 @@ impl Write for LogOutput {
             state.lines.extend_from_slice(lines);
             self.0.filled.notify_one();
         }
-        Ok(lines.len())
+        Ok(given)
     }
 
     /// Does nothing, or it would have to wait: see [`Self::flush_within`].

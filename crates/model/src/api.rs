@@ -311,6 +311,8 @@ pub enum ErrorCode {
     Unauthenticated,
     /// The credential is good, but not for this.
     Forbidden,
+    /// The request comes from a page of an origin that may not do this.
+    OriginNotAllowed,
     /// No such spawn, node or route.
     NotFound,
     /// Not that way.
@@ -323,6 +325,8 @@ pub enum ErrorCode {
     BodyTooLarge,
     /// Not JSON.
     UnsupportedMediaType,
+    /// The request names a host that this server does not know as its own.
+    HostNotAllowed,
     /// This route is a WebSocket.
     UpgradeRequired,
     /// The caller starts spawns faster than it may.
@@ -355,12 +359,14 @@ impl ErrorCode {
             Self::InvalidRequest => "invalid-request",
             Self::Unauthenticated => "unauthenticated",
             Self::Forbidden => "forbidden",
+            Self::OriginNotAllowed => "origin-not-allowed",
             Self::NotFound => "not-found",
             Self::MethodNotAllowed => "method-not-allowed",
             Self::IdempotencyConflict => "idempotency-conflict",
             Self::SpawnEnded => "spawn-ended",
             Self::BodyTooLarge => "body-too-large",
             Self::UnsupportedMediaType => "unsupported-media-type",
+            Self::HostNotAllowed => "host-not-allowed",
             Self::UpgradeRequired => "upgrade-required",
             Self::RateLimited => "rate-limited",
             Self::QuotaExceeded => "quota-exceeded",
@@ -381,13 +387,14 @@ impl ErrorCode {
         match self {
             Self::InvalidRequest => 400,
             Self::Unauthenticated => 401,
-            Self::Forbidden => 403,
+            Self::Forbidden | Self::OriginNotAllowed => 403,
             Self::NotFound => 404,
             Self::MethodNotAllowed => 405,
             Self::IdempotencyConflict => 409,
             Self::SpawnEnded => 410,
             Self::BodyTooLarge => 413,
             Self::UnsupportedMediaType => 415,
+            Self::HostNotAllowed => 421,
             Self::UpgradeRequired => 426,
             Self::RateLimited | Self::QuotaExceeded => 429,
             Self::Internal => 500,
@@ -408,12 +415,14 @@ impl ErrorCode {
             Self::InvalidRequest => "The request is not valid",
             Self::Unauthenticated => "A good credential is needed",
             Self::Forbidden => "The credential is not for this",
+            Self::OriginNotAllowed => "Pages of this origin may not do this",
             Self::NotFound => "There is no such thing",
             Self::MethodNotAllowed => "This method is not allowed here",
             Self::IdempotencyConflict => "The idempotency key was used with another body",
             Self::SpawnEnded => "The spawn of this idempotency key has ended",
             Self::BodyTooLarge => "The body is too large",
             Self::UnsupportedMediaType => "The body must be JSON",
+            Self::HostNotAllowed => "This server is not known by that host name",
             Self::UpgradeRequired => "This route is a WebSocket",
             Self::RateLimited => "The caller starts spawns faster than it may",
             Self::QuotaExceeded => "The caller has as many spawns as it may have",

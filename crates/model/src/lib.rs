@@ -2,7 +2,8 @@
 //!
 //! Reading order: [`id`] (how things are named), [`node`] and [`spawn`] (what there is and which states it goes
 //! through), [`demand`] (which node suits whom), [`health`] (which nodes do what they are asked), [`event`] (what happened), [`vendor`] (what the stream cache server's
-//! exit codes mean), [`api`] (the JSON of the HTTP contract), [`timing`] (every interval, and what it does to a user).
+//! exit codes mean), [`api`] (the JSON of the HTTP contract), [`timing`] (every interval, and what it does to a user),
+//! [`text`] (what a text must not do to its reader).
 //!
 //! This crate performs no IO, reads no clock and starts no task.
 
@@ -13,6 +14,7 @@ pub mod health;
 pub mod id;
 pub mod node;
 pub mod spawn;
+pub mod text;
 pub mod time;
 pub mod timing;
 pub mod vendor;

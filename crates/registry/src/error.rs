@@ -44,3 +44,76 @@ pub enum RegistryError {
         what: String,
     },
 }
+
+impl RegistryError {
+    /// What callers may be told: without addresses, and of the server's own words only the first, which is its code.
+    #[must_use]
+    pub fn outward(&self) -> String {
+        match self {
+            Self::Away(why) => match outward(why) {
+                Some(why) => format!("the registry cannot be reached: {why}"),
+                None => "the registry cannot be reached".to_owned(),
+            },
+            Self::Unexpected { .. } => "the registry answered something unexpected".to_owned(),
+        }
+    }
+}
+
+/// Codes with which Redis refuses. Each says to an operator what to look for, and nothing of where the server is.
+const CODES: [&str; 12] = [
+    "NOAUTH",
+    "WRONGPASS",
+    "NOPERM",
+    "NOREPLICAS",
+    "READONLY",
+    "MISCONF",
+    "OOM",
+    "LOADING",
+    "BUSY",
+    "MASTERDOWN",
+    "CLUSTERDOWN",
+    "TRYAGAIN",
+];
+
+/// The part of a failure's text that may leave the farm, if any.
+#[must_use]
+pub fn outward(why: &str) -> Option<&'static str> {
+    let mut words = why.split(|c: char| !c.is_ascii_alphabetic());
+    let code = words.find_map(|word| CODES.into_iter().find(|code| *code == word));
+    let said = why.to_ascii_lowercase();
+    let kinds = [
+        ("refused", "connection refused"),
+        ("timed out", "no answer in time"),
+        ("in time", "no answer in time"),
+        ("within", "no answer in time"),
+        ("certificate", "its certificate was not accepted"),
+    ];
+    code.or_else(|| kinds.into_iter().find(|(word, _)| said.contains(word)).map(|(_, kind)| kind))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_leaves_the_farm_names_a_kind_and_no_address() {
+        for (why, told) in [
+            ("10.0.0.5:6379: Connection refused (os error 111)", Some("connection refused")),
+            ("redis.farm.internal:6379: NOAUTH Authentication required.", Some("NOAUTH")),
+            ("s1:26379: no answer in time; s2:26379: WRONGPASS invalid", Some("WRONGPASS")),
+            ("READONLY You can't write against a read only replica.", Some("READONLY")),
+            (
+                "invalid peer certificate: certificate not valid for name \"redis.internal\"",
+                Some("its certificate was not accepted"),
+            ),
+            ("MOVED 3999 10.0.0.9:6381", None),
+            ("lost again", None),
+        ] {
+            assert_eq!(outward(why), told, "{why}");
+            let said = RegistryError::Away(why.to_owned()).outward();
+            assert!(!said.contains("10.0.0") && !said.contains("internal") && !said.contains("s1"), "{said}");
+        }
+        let unexpected = RegistryError::Unexpected { call: "reserve", what: "10.0.0.5".into() };
+        assert!(!unexpected.outward().contains("10.0.0.5"));
+    }
+}

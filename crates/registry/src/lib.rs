@@ -23,6 +23,7 @@ pub use ask::{
     SpawnFilter, SpawnPage, Standing,
 };
 pub use contract::Registry;
-pub use error::{OpenError, RegistryError};
+pub use error::{OpenError, RegistryError, outward};
 pub use permits::{Permit, Permits};
+pub use redis::{Unprotected, unprotected};
 pub use report::{AgentReport, Change, DrainWish, Heartbeat, Identity, Orders, SpawnReport, Wish};

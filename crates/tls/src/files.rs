@@ -88,6 +88,12 @@ impl Named {
     fn key(&self) -> Result<PrivateKeyDer<'static>, TlsError> {
         const WANTS: &str = "a private key in PEM";
         let bytes = fs::read(&self.path).map_err(|e| self.wrong(WANTS, e))?;
+        if let Some(mode) =
+            fs::metadata(&self.path).ok().map(|found| found.mode()).filter(|mode| mode & 0o004 != 0)
+        {
+            let (flag, file, mode) = (self.flag, self.path.display(), format!("{:04o}", mode & 0o7777));
+            tracing::warn!(flag, %file, mode, "every user of this machine can read this key: chmod 0640");
+        }
         PrivateKeyDer::from_pem_slice(&bytes).map_err(|_| self.wrong(WANTS, "there is none in it"))
     }
 

@@ -14,8 +14,12 @@ use super::spki::{self, PublicKey};
 
 /// The shortest secret, in bytes: as long as what HS256 makes of it.
 pub(super) const SHORTEST_SECRET: usize = 32;
-/// The shortest RSA key, in bytes of its modulus, and the longest.
-const RSA_MODULUS: std::ops::RangeInclusive<usize> = 256..=1024;
+/// Different bytes that a secret has at the least. Of 32 random bytes some 30 are different, of 32 random hex digits some 14.
+const MIN_DIFFERENT: usize = 8;
+/// A secret that repeats itself does so after this many bytes or more.
+const MIN_UNIT: usize = 16;
+/// The shortest RSA key, in bits of its modulus, and the longest.
+const RSA_MODULUS: std::ops::RangeInclusive<usize> = 2048..=8192;
 /// Most keys in a file.
 const MOST_KEYS: usize = 100;
 /// Some editors put it before everything else.
@@ -94,7 +98,18 @@ pub(super) fn secret(bytes: &[u8]) -> Result<&[u8], String> {
             secret.len()
         ));
     }
+    strong(secret)?;
     Ok(secret)
+}
+
+/// Refuses what nobody made at random: few different bytes, or something short again and again.
+fn strong(secret: &[u8]) -> Result<(), String> {
+    let different = secret.iter().collect::<std::collections::HashSet<_>>().len();
+    let repeats = |unit: usize| secret.iter().zip(&secret[unit..]).all(|(a, b)| a == b);
+    if different < MIN_DIFFERENT || (1..MIN_UNIT).any(repeats) {
+        return Err("an HS256 secret that can be guessed; `openssl rand -hex 32` makes a good one".to_owned());
+    }
+    Ok(())
 }
 
 /// A set of keys (RFC 7517).
@@ -164,6 +179,7 @@ impl Jwk {
                         secret.len()
                     ));
                 }
+                strong(&secret).map_err(|why| format!("k: {why}"))?;
                 DecodingKey::from_secret(&secret)
             }
         };
@@ -178,12 +194,13 @@ fn member(name: &str, text: Option<&str>) -> Result<Vec<u8>, String> {
 
 fn rsa(n: &[u8], e: &[u8]) -> Result<DecodingKey, String> {
     let (n, e) = (spki::without_zeros(n), spki::without_zeros(e));
-    if !RSA_MODULUS.contains(&n.len()) {
-        let bits = n.len() * 8;
+    let bits = n.first().map_or(0, |first| n.len() * 8 - first.leading_zeros() as usize);
+    if !RSA_MODULUS.contains(&bits) {
         return Err(format!("an RSA key must have 2048 to 8192 bits, not {bits}"));
     }
-    if e.is_empty() {
-        return Err("an RSA key must have an exponent".to_owned());
+    // 1 makes every text its own signature, and an even one is none.
+    if matches!(e, [] | [0..=2]) || e.last().is_some_and(|last| last % 2 == 0) {
+        return Err("the exponent of an RSA key must be odd and 3 or more; 65537 is the usual one".to_owned());
     }
     Ok(DecodingKey::from_rsa_raw_components(n, e))
 }

@@ -37,6 +37,10 @@ pub(crate) struct Demands {
 struct Claims {
     sub: String,
     exp: serde_json::Number,
+    /// One text (RFC 7519, 4.1.1): a list would let an issuer speak for another one beside itself.
+    #[serde(default)]
+    #[expect(dead_code, reason = "read for its type; its value is validated by the library")]
+    iss: Option<String>,
     /// Whom the token is for, in whatever form.
     #[serde(default)]
     aud: Option<IgnoredAny>,

@@ -50,6 +50,13 @@ fn spki_pem(key: &Ed25519KeyPair) -> Vec<u8> {
     format!("-----BEGIN PUBLIC KEY-----\n{}\n-----END PUBLIC KEY-----\n", STANDARD.encode(der)).into_bytes()
 }
 
+/// A number of so many bits, as a key set has it.
+fn modulus(bits: usize) -> String {
+    let mut bytes = vec![0xff; bits.div_ceil(8)];
+    bytes[0] = 0xff >> (bytes.len() * 8 - bits);
+    URL_SAFE_NO_PAD.encode(bytes)
+}
+
 /// Seconds from now.
 fn at(seconds: i64) -> i64 {
     i64::try_from(Timestamp::now().millis() / 1000).unwrap() + seconds
@@ -177,7 +184,9 @@ fn what_a_token_says_is_held_against_what_it_must_say() {
         (json!({"nbf": "now"}), Some(Reason::WrongClaims)),
         (json!({"nbf": null}), Some(Reason::WrongClaims)),
         (json!({"iss": "them"}), Some(Reason::WrongIssuer)),
-        (json!({"iss": 7}), Some(Reason::WrongIssuer)),
+        (json!({"iss": 7}), Some(Reason::WrongClaims)),
+        (json!({"iss": ["us"]}), Some(Reason::WrongClaims)),
+        (json!({"iss": ["them", "us"]}), Some(Reason::WrongClaims)),
         (json!({"iss": "gone"}), Some(Reason::WrongIssuer)),
         (json!({"aud": "other"}), Some(Reason::WrongAudience)),
         (json!({"aud": ["other", "hatchery"]}), None),
@@ -261,6 +270,19 @@ fn a_file_that_holds_no_key_of_use_says_why_and_nothing_of_what_is_in_it() {
         (set(json!({"kty": "OKP", "crv": "Ed25519", "x": "AA"})), "32 bytes, not 1"),
         (set(json!({"kty": "OKP", "crv": "Ed25519", "x": private, "d": private})), "private part"),
         (set(json!({"kty": "oct", "k": "c2hvcnQ"})), "at least 32 bytes, not 5"),
+        (b"aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa\n".to_vec(), "can be guessed"),
+        (b"secretsecretsecretsecretsecretsecret\n".to_vec(), "can be guessed"),
+        (b"abcdefghijkabcdefghijkabcdefghijkabcdefghijk\n".to_vec(), "can be guessed"),
+        (vec![0; 64], "can be guessed"),
+        (
+            set(json!({"kty": "oct", "k": URL_SAFE_NO_PAD.encode([0; 32])})),
+            "k: an HS256 secret that can be guessed",
+        ),
+        (set(json!({"kty": "RSA", "n": modulus(2048), "e": "AQ"})), "exponent"),
+        (set(json!({"kty": "RSA", "n": modulus(2048), "e": "AAAB"})), "exponent"),
+        (set(json!({"kty": "RSA", "n": modulus(2048), "e": "Ag"})), "exponent"),
+        (set(json!({"kty": "RSA", "n": modulus(2048), "e": ""})), "exponent"),
+        (set(json!({"kty": "RSA", "n": modulus(2047), "e": "AQAB"})), "2048 to 8192 bits, not 2047"),
         (set(json!({"kty": "oct", "k": "not base64!"})), "k: must be base64url"),
     ] {
         let error = keys::parse(&file).unwrap_err();

@@ -9,6 +9,10 @@ pub(super) struct Head<'a> {
     pub(super) target: &'a str,
     /// Whether this is the last request on its connection.
     pub(super) close: bool,
+    /// The host that the request is for, as far as the head says it.
+    pub(super) host: Option<&'a str>,
+    /// Whether a browser sent it for a page: servers send neither of the headers that say so.
+    pub(super) from_page: bool,
     /// Bytes of the head.
     pub(super) length: usize,
     /// Bytes of the body after it.
@@ -46,13 +50,20 @@ fn whole(bytes: &[u8]) -> Option<Head<'_>> {
             "HTTP/1.0" => true,
             _ => return None,
         },
+        host: None,
+        from_page: false,
         length: bytes.len() + 4,
         body: 0,
     };
     for line in lines {
         let (name, value) = line.split_once(':')?;
         let value = value.trim();
-        if name.eq_ignore_ascii_case("content-length") {
+        if name.eq_ignore_ascii_case("host") {
+            // Two are none that can be trusted.
+            head.host = Some(if head.host.is_some() { "" } else { value });
+        } else if name.eq_ignore_ascii_case("origin") || name.eq_ignore_ascii_case("sec-fetch-site") {
+            head.from_page = true;
+        } else if name.eq_ignore_ascii_case("content-length") {
             head.body = value.parse().ok()?;
         } else if name.eq_ignore_ascii_case("transfer-encoding") {
             // How HTTP libraries send a body whose length they were not told. It is empty; anything else is not read.
@@ -100,6 +111,23 @@ mod tests {
         }
     }
 
+    #[test]
+    fn a_head_says_for_which_host_it_is_and_whether_a_page_sent_it() {
+        for (lines, host, from_page) in [
+            ("", None, false),
+            ("Host: 127.0.0.1:7071", Some("127.0.0.1:7071"), false),
+            ("host:evil.example", Some("evil.example"), false),
+            ("Host: localhost\r\nHost: localhost", Some(""), false),
+            ("Host: localhost\r\nOrigin: null", Some("localhost"), true),
+            ("Sec-Fetch-Site: cross-site", None, true),
+        ] {
+            let end = if lines.is_empty() { "" } else { "\r\n" };
+            let text = format!("POST /a HTTP/1.1\r\n{lines}{end}\r\n");
+            let Parsed::Whole(head) = parse(text.as_bytes()) else { panic!("{text}") };
+            assert_eq!((head.host, head.from_page), (host, from_page), "{text}");
+        }
+    }
+
     proptest! {
         #[test]
         fn nothing_can_upset_it(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
@@ -111,7 +139,7 @@ mod tests {
 
         #[test]
         fn a_head_in_pieces_is_the_same_head(at in 0usize..60) {
-            let text = b"POST /liveliness/x?liveliness=ping HTTP/1.1\r\nHost: agent\r\n\r\n";
+            let text = b"POST /liveliness/x?liveliness=ping HTTP/1.1\r\nHost: localhost\r\n\r\n";
             prop_assert_eq!(parse(&text[..at.min(text.len() - 1)]), Parsed::Partial);
             let is_whole = matches!(parse(text), Parsed::Whole(Head { length, .. }) if length == text.len());
             prop_assert!(is_whole);

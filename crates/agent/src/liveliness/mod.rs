@@ -149,6 +149,8 @@ enum Answer {
     UnknownValue,
     NotFound,
     NotAllowed,
+    FromPage,
+    UnknownHost,
     BadRequest,
     TooLong,
 }
@@ -163,6 +165,8 @@ impl Answer {
             Self::NotAllowed => {
                 ("405 Method Not Allowed", "allow: POST\r\n", r#"{"error":"method not allowed"}"#)
             }
+            Self::FromPage => ("403 Forbidden", "", r#"{"error":"pages may not report"}"#),
+            Self::UnknownHost => ("421 Misdirected Request", "", r#"{"error":"unknown host"}"#),
             Self::BadRequest => ("400 Bad Request", "", r#"{"error":"bad request"}"#),
             Self::TooLong => ("431 Request Header Fields Too Large", "", r#"{"error":"bad request"}"#),
         };
@@ -218,6 +222,13 @@ fn liveliness(value: Option<&str>) -> Option<Liveliness> {
 }
 
 fn answer(node: &Node, head: &Head<'_>, place: &mut Place) -> Answer {
+    // Browsers post for any page, and a name can be pointed at this machine (DNS rebinding).
+    if head.from_page {
+        return Answer::FromPage;
+    }
+    if head.host.is_some_and(|host| !node.config.hosts.knows(host)) {
+        return Answer::UnknownHost;
+    }
     let report = match understand(head.target) {
         Said::SomethingElse => return Answer::NotFound,
         _ if head.method != "POST" => return Answer::NotAllowed,

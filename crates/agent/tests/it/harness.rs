@@ -211,7 +211,8 @@ pub(crate) fn with_request_id(ask: v1::SpawnRequest, id: &RequestId) -> tonic::R
 /// One request without a body, and the whole answer.
 pub(crate) async fn http(addr: std::net::SocketAddr, request_line: &str) -> String {
     let mut stream = TcpStream::connect(addr).await.unwrap();
-    let request = format!("{request_line}\r\nHost: agent\r\nConnection: close\r\nContent-Length: 0\r\n\r\n");
+    let request =
+        format!("{request_line}\r\nHost: localhost\r\nConnection: close\r\nContent-Length: 0\r\n\r\n");
     stream.write_all(request.as_bytes()).await.unwrap();
     let mut answer = String::new();
     stream.read_to_string(&mut answer).await.unwrap();

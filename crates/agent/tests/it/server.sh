@@ -17,7 +17,7 @@ done
 say() {
   local address=${base%%/*}
   exec 3<>"/dev/tcp/${address%:*}/${address##*:}"
-  printf 'POST /%s/%s?liveliness=%s HTTP/1.1\r\nHost: agent\r\nConnection: close\r\nContent-Length: 0\r\n\r\n' \
+  printf 'POST /%s/%s?liveliness=%s HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Length: 0\r\n\r\n' \
     "${base#*/}" "$id" "$1" >&3
   read -r -t 5 status <&3
   exec 3>&-

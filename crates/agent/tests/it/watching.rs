@@ -51,7 +51,7 @@ async fn one_connection_carries_many_reports() {
     let own = reports_to(id);
     let report = |body: &str, more: &str| {
         format!(
-            "POST /{own}/{id}?liveliness=ping HTTP/1.1\r\nHost: agent\r\n{more}Content-Length: {}\r\n\r\n{body}",
+            "POST /{own}/{id}?liveliness=ping HTTP/1.1\r\nHost: localhost\r\n{more}Content-Length: {}\r\n\r\n{body}",
             body.len()
         )
     };

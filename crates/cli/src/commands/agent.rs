@@ -6,6 +6,7 @@ use tokio::runtime::Builder;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
+use super::role::Guarded;
 use super::{block_on, role};
 use crate::args::{LogFlags, RegistryFlags};
 use crate::exit::Exit;
@@ -41,12 +42,14 @@ enum End {
 
 /// Does it, until a signal.
 pub(crate) fn run(args: AgentArgs) -> Result<Exit, Failure> {
+    let insecure = args.options.tls.insecure;
     let mut config = args.options.into_config().map_err(|e| role::wrong(&e))?;
     config.inherit_orphans = true;
     let password = args.registry.registry_password_file.iter();
     config.secret_files.extend(password.map(|file| ("--registry-password-file", file.clone())));
     logging::start(&args.log)?;
     block_on(Builder::new_multi_thread(), async {
+        role::check_registry(&args.registry, Guarded { role: config.tls.grpc.is_some(), insecure })?;
         let registry = role::open(&args.registry)?;
         let (node, on_shutdown) = (config.node.clone(), config.on_shutdown);
         let exit_when_drained = config.exit_when_drained;

@@ -4,6 +4,7 @@ use clap::Args;
 use tokio::runtime::Builder;
 use tracing::{info, warn};
 
+use super::role::Guarded;
 use super::{block_on, role};
 use crate::args::{LogFlags, RegistryFlags};
 use crate::exit::Exit;
@@ -31,9 +32,13 @@ pub(crate) struct FrontdoorArgs {
 
 /// Does it, until a signal.
 pub(crate) fn run(args: FrontdoorArgs) -> Result<Exit, Failure> {
+    let insecure = args.options.tls.insecure;
     let config = args.options.into_config().map_err(|e| role::wrong(&e))?;
     logging::start(&args.log)?;
     block_on(Builder::new_multi_thread(), async {
+        let has_tls = config.tls.http.is_some() || config.tls.agents.is_some();
+        let guarded = Guarded { role: has_tls && config.access.is_some(), insecure };
+        role::check_registry(&args.registry, guarded)?;
         let registry = role::open(&args.registry)?;
         let [http, admin] = [&config.tls.http, &config.tls.admin].map(|tls| role::scheme(tls.is_some()));
         let mut signals = Signals::catch()?;

@@ -2,6 +2,7 @@
 
 use std::error::Error;
 use std::io::{self, Write};
+use std::os::unix::fs::MetadataExt;
 use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
@@ -37,12 +38,48 @@ pub(crate) fn open(flags: &RegistryFlags) -> Result<Registry, Failure> {
             file.display()
         )));
     }
+    if let Some(file) = password_file
+        && let Ok(found) = std::fs::metadata(file)
+        && found.mode() & 0o004 != 0
+    {
+        let mode = format!("{:04o}", found.mode() & 0o7777);
+        warn!(file = %file.display(), mode, "every user of this machine can read the registry's password: chmod 0640");
+    }
     let registry = Registry::open_with(&flags.registry, password_file, &flags.farm.farm, Timing::FARM)
         .map_err(|e| wrong(&e))?;
     if registry.backend() == "embedded" {
         warn!("an embedded registry is this process's own: no other process sees it");
     }
     Ok(registry)
+}
+
+/// What the registry is to be for this role.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Guarded {
+    /// The role itself is kept by TLS and knows its callers: then the registry must not be the open door beside it.
+    pub(crate) role: bool,
+    /// The operator wants it as it is.
+    pub(crate) insecure: bool,
+}
+
+/// Refuses a Redis on another machine that anybody may read or write on the way: whoever does owns the farm.
+pub(crate) fn check_registry(flags: &RegistryFlags, guarded: Guarded) -> Result<(), Failure> {
+    if !guarded.role {
+        return Ok(());
+    }
+    let found = registry::unprotected(&flags.registry, flags.registry_password_file.as_deref());
+    let Some(registry::Unprotected { host, lacks }) = found.map_err(|e| wrong(&e))? else { return Ok(()) };
+    if guarded.insecure {
+        warn!(
+            host,
+            "the registry is on another machine {lacks}, and --insecure lets it be: whoever reaches it owns the farm"
+        );
+        return Ok(());
+    }
+    Err(Failure::usage(format!(
+        "invalid --registry: expected TLS (rediss://) and a password (--registry-password-file) where Redis is on another machine, \
+         got {host} {lacks}: whoever reaches it owns the farm (--insecure does without)"
+    )))
 }
 
 /// The parts of a registry's URL: scheme, user and password, all after that.

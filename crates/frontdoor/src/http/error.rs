@@ -5,11 +5,13 @@
 //! | the request is wrong, or the agent found its model outside the model directories | `invalid-request` | 400 |
 //! | no credential, or one that is not good | `unauthenticated` | 401 |
 //! | a good credential that is not for this | `forbidden` | 403 |
+//! | a page of an origin that may not do this | `origin-not-allowed` | 403 |
 //! | no such route, spawn or node | `not-found` | 404 |
 //! | no such method on this route | `method-not-allowed` | 405 |
 //! | the idempotency key came with another request | `idempotency-conflict` | 409 |
 //! | the spawn that the idempotency key was answered with has ended | `spawn-ended` | 410 |
 //! | the body is over 64 KiB · not JSON | `body-too-large` · `unsupported-media-type` | 413 · 415 |
+//! | `Host` names a host that this front door does not know | `host-not-allowed` | 421 |
 //! | a plain request where only a WebSocket is of use | `upgrade-required` | 426 |
 //! | the caller starts spawns faster than it may | `rate-limited` | 429 |
 //! | the caller has as many spawns as it may have at once | `quota-exceeded` | 429 |
@@ -32,10 +34,11 @@ use model::api::{ErrorCode, Problem};
 use model::{NodeId, RequestId, SpawnId};
 use registry::RegistryError;
 use serde::Serialize;
-use tracing::error;
+use tracing::{error, info};
 
-use crate::agent_client::AgentError;
+use crate::agent_client::{AgentError, word};
 use crate::idempotency::KeyError;
+use crate::outward::outward;
 use crate::pace;
 use crate::spawn::{Rejection, SpawnError, cause, explain};
 use crate::strict::Invalid;
@@ -84,6 +87,11 @@ impl ApiError {
         Self::new(ErrorCode::ShuttingDown, "this front door is shutting down; ask again")
     }
 
+    /// The credential was good when the request came.
+    pub(crate) fn revoked() -> Self {
+        Self::new(ErrorCode::Unauthenticated, "the credential is not valid any more")
+    }
+
     fn of_spawn(code: ErrorCode, detail: String, node: NodeId, spawn: SpawnId) -> Self {
         let mut error = Self::new(code, detail);
         error.0.node = Some(node);
@@ -97,6 +105,10 @@ impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
         let status = StatusCode::from_u16(self.0.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         let mut response = status.into_response();
+        if self.0.code == ErrorCode::Unauthenticated {
+            let challenge = HeaderValue::from_static(super::gate::INVALID);
+            response.headers_mut().insert(header::WWW_AUTHENTICATE, challenge);
+        }
         response.extensions_mut().insert(self);
         response
     }
@@ -164,7 +176,9 @@ impl From<RegistryError> for ApiError {
             RegistryError::Away(_) => ErrorCode::RegistryUnavailable,
             RegistryError::Unexpected { .. } => ErrorCode::Internal,
         };
-        Self::new(code, error.to_string())
+        // Addresses and the server's own words are for the log, which has the request's id beside them.
+        info!(%error, "the registry could not answer");
+        Self::new(code, error.outward())
     }
 }
 
@@ -266,8 +280,13 @@ impl From<SpawnError> for ApiError {
 
 /// The one node that could answer did not.
 pub(crate) fn unreachable(node: &NodeId, error: &AgentError) -> ApiError {
-    let mut problem =
-        ApiError::new(ErrorCode::NodeUnreachable, format!("the agent on {node} did not answer: {error}"));
+    info!(node.id = %node, %error, "the agent could not answer");
+    let why = match error {
+        AgentError::NotSent { why, .. } | AgentError::Unknown { why, .. } => outward(why),
+        AgentError::Refused { reason, .. } => word(*reason).into(),
+    };
+    let detail = format!("the agent on {node} did not answer: {why}");
+    let mut problem = ApiError::new(ErrorCode::NodeUnreachable, detail);
     problem.0.node = Some(node.clone());
     problem
 }

@@ -123,22 +123,6 @@ pub(crate) fn no_parameters(uri: &Uri) -> Result<(), ApiError> {
     if uri.query().is_none_or(str::is_empty) { Ok(()) } else { Parameters::of(uri)?.done() }
 }
 
-/// Refuses what a page of another origin sends. Browsers let any page post without a body and without asking; that the
-/// page cannot read the answer does not undo what the call did.
-pub(crate) fn no_foreign_page(headers: &HeaderMap) -> Result<(), ApiError> {
-    let text = |name: &str| headers.get(name).map(|value| value.to_str().unwrap_or("?"));
-    let at_home = match (text("sec-fetch-site"), text("origin")) {
-        (Some(site), _) => matches!(site, "same-origin" | "none"),
-        (None, Some(origin)) => origin.split_once("://").is_some_and(|(_, host)| Some(host) == text("host")),
-        (None, None) => true,
-    };
-    if at_home {
-        Ok(())
-    } else {
-        Err(Invalid::field("Origin", "pages of other origins may not do this").into())
-    }
-}
-
 pub(crate) fn idempotency_key(headers: &HeaderMap) -> Result<Option<IdempotencyKey>, ApiError> {
     let mut given = headers.get_all(IDEMPOTENCY_KEY).iter();
     let Some(one) = given.next() else { return Ok(None) };
@@ -213,29 +197,6 @@ mod tests {
     use axum::http::HeaderValue;
 
     use super::*;
-
-    #[test]
-    fn only_pages_of_the_front_door_itself_may_do_what_operators_do() {
-        for (lines, good) in [
-            (&[][..], true),
-            (&[("host", "farm:8080")], true),
-            (&[("host", "farm:8080"), ("origin", "http://farm:8080")], true),
-            (&[("host", "farm:8080"), ("origin", "http://farm")], false),
-            (&[("host", "farm:8080"), ("origin", "https://evil.example")], false),
-            (&[("host", "farm:8080"), ("origin", "null")], false),
-            (&[("origin", "null")], false),
-            (&[("host", "inner"), ("origin", "https://farm"), ("sec-fetch-site", "same-origin")], true),
-            (&[("host", "farm"), ("sec-fetch-site", "none")], true),
-            (&[("host", "farm"), ("sec-fetch-site", "cross-site")], false),
-            (&[("host", "farm"), ("sec-fetch-site", "same-site")], false),
-        ] {
-            let mut headers = HeaderMap::new();
-            for (name, value) in lines {
-                headers.insert(*name, HeaderValue::from_static(value));
-            }
-            assert_eq!(no_foreign_page(&headers).is_ok(), good, "{lines:?}");
-        }
-    }
 
     #[test]
     fn json_is_known_by_its_media_type() {

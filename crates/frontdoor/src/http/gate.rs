@@ -129,7 +129,7 @@ fn unauthenticated(denied: &Denied) -> Response {
     response
 }
 
-const INVALID: &str = "Bearer realm=\"hatchery\", error=\"invalid_token\"";
+pub(super) const INVALID: &str = "Bearer realm=\"hatchery\", error=\"invalid_token\"";
 
 fn forbidden(scopes: &[Scope]) -> ApiError {
     ApiError::new(ErrorCode::Forbidden, format!("this needs the scope {}", either(scopes)))
@@ -148,6 +148,17 @@ impl Who {
     /// As the layer left it.
     pub(crate) fn of(parts: &Extensions) -> Self {
         parts.get::<Self>().cloned().unwrap_or_default()
+    }
+
+    /// Resolves when the caller's credential is good no more; never where callers do not have to show one.
+    pub(crate) async fn revoked(&self, door: &Door) {
+        match (&self.0, &door.config.access) {
+            (Some(bearer), Some(access)) => {
+                let reason = bearer.revoked(access).await;
+                door.metrics.authentication_failed(reason);
+            }
+            _ => std::future::pending().await,
+        }
     }
 
     /// Whose spawns it may see and end, where not everybody's.

@@ -31,7 +31,7 @@ pub(crate) struct Alive {
 /// Whether requests can be served, and what they depend on.
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct Readiness {
-    /// `ready`, or `degraded` while spawns go on without the registry.
+    /// `ready`, or `degraded` while spawns go on without the registry, or keys are refused because their file cannot be read.
     #[schema(examples("ready"))]
     status: &'static str,
     dependencies: Dependencies,
@@ -89,26 +89,41 @@ pub(crate) async fn readyz(State(door): State<Arc<Door>>) -> Response {
         state: if answer.is_ok() { "up" } else { "away" },
         backend: door.registry.backend(),
         since: door.registry.outage().filter(|_| answer.is_err()).map(|outage| outage.since),
-        detail: answer.as_ref().err().map(ToString::to_string),
+        detail: answer.as_ref().err().map(RegistryError::outward),
     };
     let dependencies = Dependencies { registry };
-    let warnings = door.registry.warnings();
+    let mut warnings = door.registry.warnings();
+    let unread = door.config.access.as_ref().map(access::Access::unread).unwrap_or_default();
+    warnings.extend(unread.iter().map(|file| unread_warning(*file)));
+    let refuses_keys = unread.iter().any(|file| file.refused);
     let problem = match answer {
         _ if door.stages.leaving.is_cancelled() => ApiError::leaving(),
         Ok(()) => {
-            return Json(Readiness { status: "ready", dependencies, warnings }).into_response();
+            let status = if refuses_keys { "degraded" } else { "ready" };
+            return Json(Readiness { status, dependencies, warnings }).into_response();
         }
         Err(RegistryError::Away(_)) if door.snapshot.serves() => {
             return Json(Readiness { status: "degraded", dependencies, warnings }).into_response();
         }
         // Also an answer that is not understood: this front door is of no use now.
-        Err(error) => ApiError::new(ErrorCode::RegistryUnavailable, error.to_string()),
+        Err(error) => ApiError::new(ErrorCode::RegistryUnavailable, error.outward()),
     };
     let mut response = problem.into_response();
     response
         .extensions_mut()
         .insert(Members(serde_json::json!({ "dependencies": dependencies, "warnings": warnings })));
     response
+}
+
+/// Its path and what is wrong with it are in the log.
+fn unread_warning(file: access::Unread) -> String {
+    let flag = file.flag;
+    if file.refused {
+        format!("a file of {flag} cannot be read: its keys are refused until it can")
+    } else {
+        let grace = access::GRACE.as_secs();
+        format!("a file of {flag} cannot be read: its keys are refused once that has lasted for {grace} s")
+    }
 }
 
 /// Figures for Prometheus, on the admin port only.
@@ -123,6 +138,9 @@ pub(crate) async fn readyz(State(door): State<Arc<Door>>) -> Response {
     ),
 )]
 pub(crate) async fn metrics(State(door): State<Arc<Door>>) -> Result<Response, ApiError> {
+    if let Some(access) = &door.config.access {
+        door.metrics.key_files(access);
+    }
     let text = door.metrics.text().map_err(|e| ApiError::new(ErrorCode::Internal, e.to_string()))?;
     let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
     Ok(([(header::CONTENT_TYPE, kind)], text).into_response())

@@ -5,15 +5,14 @@ use std::sync::Arc;
 use axum::extract::ws::WebSocketUpgrade;
 use axum::extract::ws::rejection::WebSocketUpgradeRejection;
 use axum::extract::{Extension, State};
-use axum::http::{HeaderMap, HeaderValue, Uri, header};
+use axum::http::{HeaderValue, Uri, header};
 use axum::response::{IntoResponse, Response};
 use model::api::ErrorCode;
 
 use super::error::ApiError;
-use super::extract::{Peer, no_foreign_page, no_parameters};
+use super::extract::{Peer, no_parameters};
 use super::gate::Who;
 use super::openapi::LiveProblems;
-use crate::config::Origins;
 use crate::door::Door;
 use crate::listen::Place;
 use crate::live::{self, Guest, Rights};
@@ -36,7 +35,6 @@ use crate::strict::Invalid;
 )]
 pub(crate) async fn connect(
     State(door): State<Arc<Door>>,
-    headers: HeaderMap,
     place: Option<Extension<Place>>,
     peer: Option<Extension<Peer>>,
     Who(bearer): Who,
@@ -44,7 +42,6 @@ pub(crate) async fn connect(
     upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
 ) -> Result<Response, ApiError> {
     no_parameters(&uri)?;
-    check_origin(&door.config.origins, &headers)?;
     let upgrade = match upgrade {
         Ok(upgrade) => upgrade,
         Err(rejection) => return Ok(refused(&rejection)),
@@ -61,18 +58,6 @@ pub(crate) async fn connect(
     Ok(live::welcome(door, upgrade, Guest { rights, peer, place: place.map(|Extension(place)| place) }))
 }
 
-/// Browsers let every page open WebSockets anywhere and only tell whose page it is.
-fn check_origin(origins: &Origins, headers: &HeaderMap) -> Result<(), ApiError> {
-    let Some(origin) = headers.get(header::ORIGIN) else { return Ok(()) };
-    match origins {
-        Origins::Any => Ok(()),
-        Origins::Only(list) if list.contains(origin) => Ok(()),
-        // The front door's own pages.
-        Origins::Only(_) => no_foreign_page(headers)
-            .map_err(|_| Invalid::field("Origin", "pages of this origin may not connect").into()),
-    }
-}
-
 fn refused(rejection: &WebSocketUpgradeRejection) -> Response {
     let detail = rejection.to_string();
     match rejection {
@@ -87,30 +72,6 @@ fn refused(rejection: &WebSocketUpgradeRejection) -> Response {
             headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
             headers.insert(header::SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13"));
             response
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn pages_of_other_origins_connect_where_they_are_allowed_to() {
-        let listed = Origins::Only(vec![HeaderValue::from_static("https://app.example")]);
-        for (origins, origin, good) in [
-            (&Origins::Any, None, true),
-            (&Origins::Any, Some("https://other.example"), true),
-            (&listed, None, true),
-            (&listed, Some("https://app.example"), true),
-            (&listed, Some("https://other.example"), false),
-            (&listed, Some("https://app.example.evil"), false),
-            (&listed, Some("null"), false),
-            (&listed, Some("http://farm:8080"), true),
-        ] {
-            let mut headers = HeaderMap::from_iter([(header::HOST, HeaderValue::from_static("farm:8080"))]);
-            origin.map(|origin| headers.insert(header::ORIGIN, HeaderValue::from_static(origin)));
-            assert_eq!(check_origin(origins, &headers).is_ok(), good, "{origins:?} {origin:?}");
         }
     }
 }

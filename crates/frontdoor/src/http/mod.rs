@@ -9,6 +9,7 @@ mod nodes;
 mod observe;
 pub(crate) mod openapi;
 mod operate;
+mod origin;
 mod pages;
 mod request_id;
 mod spawn;
@@ -31,6 +32,7 @@ use error::ApiError;
 pub(crate) use extract::Peer;
 use gate::{Gate, LISTEN, LOOK, MEASURE, Need, OPEN, OPERATE, READ, SPAWN, STOP, guard};
 use observe::{Observed, observe};
+use origin::{Border, Reach};
 use request_id::X_REQUEST_ID;
 
 type Handlers = MethodRouter<Arc<Door>>;
@@ -39,6 +41,8 @@ type Handlers = MethodRouter<Arc<Door>>;
 struct Route {
     path: &'static str,
     handlers: Handlers,
+    /// Whose pages may use it.
+    reach: Reach,
     needs: Vec<(Method, Need)>,
 }
 
@@ -62,7 +66,7 @@ fn operator_routes() -> Vec<Route> {
         Route::at("/v1/nodes/{node}/cordon").post(OPERATE, operate::cordon),
         Route::at("/v1/nodes/{node}/uncordon").post(OPERATE, operate::uncordon),
         Route::at("/v1/nodes/{node}/drain").post(OPERATE, operate::drain),
-        Route::at("/v1/live").get(LISTEN, live::connect),
+        Route::at("/v1/live").reaching(Reach::Allowed).get(LISTEN, live::connect),
         Route::at("/readyz").get(OPEN, health::readyz),
     ]
 }
@@ -78,7 +82,11 @@ fn admin_routes() -> Vec<Route> {
 
 impl Route {
     fn at(path: &'static str) -> Self {
-        Self { path, handlers: MethodRouter::new(), needs: Vec::new() }
+        Self { path, handlers: MethodRouter::new(), reach: Reach::Own, needs: Vec::new() }
+    }
+
+    fn reaching(self, reach: Reach) -> Self {
+        Self { reach, ..self }
     }
 
     fn get<T: 'static>(mut self, need: Need, handler: impl Handler<T, Arc<Door>>) -> Self {
@@ -97,29 +105,48 @@ impl Route {
     }
 
     /// Its handlers behind the gate. Wrong methods and panics become answers of the contract.
-    fn guarded(self, door: &Arc<Door>) -> (&'static str, Handlers) {
+    fn guarded(self, door: &Arc<Door>) -> Guarded {
         let mut handlers = self.handlers.fallback(async || ApiError::method_not_allowed());
         if let Some(access) = door.config.access.clone() {
             let gate = Gate { door: Arc::clone(door), access, needs: self.needs.into() };
             handlers = handlers.layer(from_fn_with_state(gate, guard));
         }
-        (self.path, handlers.layer(CatchPanicLayer::custom(error::panicked)))
+        let handlers = handlers.layer(CatchPanicLayer::custom(error::panicked));
+        Guarded { path: self.path, handlers, reach: self.reach }
+    }
+}
+
+/// A route behind the gate.
+struct Guarded {
+    path: &'static str,
+    handlers: Handlers,
+    reach: Reach,
+}
+
+impl Guarded {
+    /// For pages that [`cors`] names.
+    fn with_cors(self, door: &Door) -> Self {
+        Self { handlers: self.handlers.layer(cors(door)), ..self }
     }
 }
 
 /// Everything on `--listen`.
 pub(crate) fn router(door: &Arc<Door>) -> Router {
     let guarded = |route: Route| route.guarded(door);
-    let public =
-        public_routes().into_iter().map(guarded).map(|(path, route)| (path, route.layer(cors(door))));
+    let public = public_routes()
+        .into_iter()
+        .map(|route| route.reaching(Reach::Allowed))
+        .map(guarded)
+        .map(|route| route.with_cors(door));
     let operator = operator_routes().into_iter().map(guarded);
     let pages = pages::routes().map(guarded);
-    observed(door, public.chain(operator).chain(pages))
+    observed(door, door.config.tls.http.as_ref(), public.chain(operator).chain(pages))
 }
 
 /// Everything on `--admin-listen`.
 pub(crate) fn admin_router(door: &Arc<Door>) -> Router {
-    observed(door, admin_routes().into_iter().map(|route| route.guarded(door)))
+    let routes = admin_routes().into_iter().map(|route| route.guarded(door));
+    observed(door, door.config.tls.admin.as_ref(), routes)
 }
 
 /// What every operation needs of its callers.
@@ -128,19 +155,31 @@ fn needs() -> impl Iterator<Item = (&'static str, Method, Need)> {
     routes.flat_map(|route| route.needs.into_iter().map(move |(method, need)| (route.path, method, need)))
 }
 
-/// The observer lies around everything else: what it sees is what the caller gets.
-fn observed(door: &Arc<Door>, routes: impl Iterator<Item = (&'static str, Handlers)>) -> Router {
+/// The observer lies around everything else: what it sees is what the caller gets. Below it, the border refuses what other
+/// people's pages send.
+fn observed(
+    door: &Arc<Door>,
+    certificate: Option<&tls::Server>,
+    routes: impl Iterator<Item = Guarded>,
+) -> Router {
     let observer = |route| from_fn_with_state(Observed { door: Arc::clone(door), route }, observe);
+    let border = |reach| {
+        let border = Border { door: Arc::clone(door), reach, certificate: certificate.cloned() };
+        from_fn_with_state(border, origin::guard)
+    };
     let nowhere = any(async || ApiError::not_found("there is no such route"));
     routes
-        .fold(Router::new(), |router, (path, handlers)| router.route(path, handlers.layer(observer(path))))
-        .fallback_service(nowhere.layer(observer("none")))
+        .fold(Router::new(), |router, Guarded { path, handlers, reach }| {
+            router.route(path, handlers.layer(border(reach)).layer(observer(path)))
+        })
+        .fallback_service(nowhere.layer(border(Reach::Own)).layer(observer("none")))
         .with_state(Arc::clone(door))
 }
 
 fn cors(door: &Door) -> CorsLayer {
     let origins = match &door.config.origins {
         Origins::Any => AllowOrigin::any(),
+        Origins::Local => AllowOrigin::predicate(|origin, _| Origins::Local.allow(origin)),
         Origins::Only(list) => AllowOrigin::list(list.iter().cloned()),
     };
     CorsLayer::new()

@@ -63,6 +63,9 @@ pub(crate) async fn observe(
                 // The farm could not do what it is for.
                 if route == "/spawn" && matches!(status, 502..=504) {
                     warn!(method, route, status, ?took, code, detail, "request answered with an error");
+                } else if status == 401 {
+                    // Its own line, where there is one, is the gate's.
+                    debug!(method, route, status, ?took, code, detail, "request answered with an error");
                 } else {
                     info!(method, route, status, ?took, code, detail, "request answered with an error");
                 }

@@ -119,7 +119,8 @@ fn secure(operation: &mut Operation, need: Need) {
     let either = scopes.iter().map(|scope| SecurityRequirement::new(BEARER, [scope.as_str()]));
     let nothing = may_do_without.then(SecurityRequirement::default);
     operation.security = Some(nothing.into_iter().chain(either).collect());
-    let mut refusals = answers(&[ErrorCode::Unauthenticated, ErrorCode::Forbidden]);
+    let mut refusals =
+        answers(&[ErrorCode::Unauthenticated, ErrorCode::Forbidden, ErrorCode::OriginNotAllowed]);
     if let Some(RefOr::T(response)) = refusals.get_mut("401") {
         response
             .headers
@@ -160,7 +161,13 @@ fn text(description: &str) -> RefOr<Header> {
 }
 
 fn problems(codes: &[ErrorCode]) -> BTreeMap<String, RefOr<Response>> {
-    answers(&[codes, &[ErrorCode::MethodNotAllowed, ErrorCode::Internal]].concat())
+    let everywhere = [
+        ErrorCode::OriginNotAllowed,
+        ErrorCode::MethodNotAllowed,
+        ErrorCode::HostNotAllowed,
+        ErrorCode::Internal,
+    ];
+    answers(&[codes, &everywhere].concat())
 }
 
 fn answers(codes: &[ErrorCode]) -> BTreeMap<String, RefOr<Response>> {

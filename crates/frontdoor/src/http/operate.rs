@@ -72,7 +72,6 @@ async fn ask(
     understand: impl FnOnce(&[u8]) -> Result<Operation, crate::strict::Invalid>,
 ) -> Result<Json<EligibilityAnswer>, ApiError> {
     extract::no_parameters(request.uri())?;
-    extract::no_foreign_page(request.headers())?;
     let id = extract::request_id(request.extensions());
     let who = Who::of(request.extensions());
     let by = who.owner().map(ToString::to_string).or_else(|| extract::peer(request.extensions()));

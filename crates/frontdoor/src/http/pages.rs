@@ -4,9 +4,12 @@ use axum::http::HeaderMap;
 
 use super::Route;
 use super::gate::OPEN;
+use super::origin::Reach;
 use crate::pages::PAGES;
 
 /// One for each file.
 pub(crate) fn routes() -> impl Iterator<Item = Route> {
-    PAGES.iter().map(|page| Route::at(page.path).get(OPEN, async |asked: HeaderMap| page.answer(&asked)))
+    PAGES.iter().map(|page| {
+        Route::at(page.path).reaching(Reach::Anywhere).get(OPEN, async |asked: HeaderMap| page.answer(&asked))
+    })
 }

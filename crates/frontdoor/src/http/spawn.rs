@@ -54,6 +54,8 @@ pub(crate) async fn spawn(State(door): State<Arc<Door>>, request: Request) -> Re
         biased;
         outcome = answer(&door, &who, key, &order, &id) => outcome,
         () = door.stages.cut.cancelled() => Err(ApiError::leaving()),
+        // Whoever waits in line or for another request with its key may have lost its credential meanwhile.
+        () = who.revoked(&door) => Err(ApiError::revoked()),
     };
     door.metrics.phase(Phase::Total, began.elapsed());
     door.metrics.spawn(outcome.as_ref().err().map(|error| error.0.code));

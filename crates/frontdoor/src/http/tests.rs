@@ -26,6 +26,7 @@ fn config() -> Config {
         placement: model::Placement::Spread,
         max_waiting: 10,
         origins: Origins::Any,
+        hosts: access::Hosts::default(),
         shutdown_grace: Duration::ZERO,
         live_ping_interval: Duration::from_secs(30),
         live_buffer: 1,
@@ -52,8 +53,8 @@ async fn problem(response: Response) -> Problem {
 async fn a_panic_is_answered_like_any_other_error() {
     let door = door();
     let route = Route::at("/panic").get(OPEN, async || -> () { panic!("on purpose") });
-    let (path, route) = route.guarded(&door);
-    let router = observed(&door, [(path, route.layer(cors(&door)))].into_iter());
+    let route = route.reaching(Reach::Allowed).guarded(&door).with_cors(&door);
+    let router = observed(&door, None, [route].into_iter());
     let request = Request::get("/panic").header("origin", "https://a").body(Body::empty()).unwrap();
     let response = router.oneshot(request).await.unwrap();
     assert_eq!(response.headers()["access-control-allow-origin"], "*");

@@ -12,6 +12,7 @@ use wire::v1::refused::Reason;
 
 use super::SpawnError;
 use crate::agent_client::word;
+use crate::outward::outward;
 
 /// A request starts a process on so many nodes at the most.
 pub(crate) const MAX_STARTED: usize = 3;
@@ -63,7 +64,18 @@ impl Failure {
         }
     }
 
-    /// For people.
+    /// For callers: without what only the log may know.
+    fn outward(&self) -> String {
+        match self {
+            Self::Unreachable { why } => format!("the agent could not be reached: {}", outward(why)),
+            Self::Unanswered { why, deadline: false } => {
+                format!("the agent's answer is missing: {}", outward(why))
+            }
+            _ => self.reason(),
+        }
+    }
+
+    /// For operators.
     pub(crate) fn reason(&self) -> String {
         match self {
             Self::Ended(ended) if is_ready_timeout(ended) => "not ready in time".to_owned(),
@@ -257,7 +269,7 @@ impl Attempts {
     /// The last attempt in words.
     pub(crate) fn last(&self) -> Option<String> {
         let last = self.failed.last()?;
-        Some(format!("{}: {}", last.node, last.failure.reason()))
+        Some(format!("{}: {}", last.node, last.failure.outward()))
     }
 
     /// For the answer.
@@ -265,7 +277,7 @@ impl Attempts {
         let listed = |attempt: &Attempt| api::Attempt {
             node: attempt.node.clone(),
             code: attempt.failure.code().to_owned(),
-            reason: attempt.failure.reason(),
+            reason: attempt.failure.outward(),
         };
         self.failed.iter().map(listed).collect()
     }

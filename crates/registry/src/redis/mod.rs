@@ -22,6 +22,7 @@ use model::{Demand, NodeKind, RendererType, Timing};
 use self::damaged::Damaged;
 use self::link::Link;
 use self::scripts::Scripts;
+pub use self::url::{Unprotected, unprotected};
 use crate::error::{OpenError, RegistryError};
 
 /// A handle to a registry in Redis.

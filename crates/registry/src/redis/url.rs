@@ -39,6 +39,8 @@ pub(super) struct Target {
     server: ConnectionInfo,
     /// The same for those who know where it is.
     guides: ConnectionInfo,
+    /// A certificate is shown to it.
+    has_certificate: bool,
 }
 
 /// The setting, and the files that it names. Their contents may change while the program runs.
@@ -87,6 +89,45 @@ impl Target {
     pub(super) fn guide(&self, at: &Address) -> ConnectionInfo {
         moved(&self.guides, at)
     }
+}
+
+/// What a setting lacks: its server is on another machine, and whoever reaches it, or the network to it, owns the farm.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Unprotected {
+    /// The host of the server, a Sentinel or a node of the cluster.
+    pub host: String,
+    /// What there is none of, in words.
+    pub lacks: &'static str,
+}
+
+/// What a setting lacks, if its server is not on this machine alone.
+///
+/// # Errors
+/// The setting or a file that it names cannot be used.
+pub fn unprotected(url: &str, password_file: Option<&Path>) -> Result<Option<Unprotected>, OpenError> {
+    if url == "embedded" {
+        return Ok(None);
+    }
+    let target = Source::new(url, password_file).read()?;
+    let Some((host, _)) = target.addresses.iter().find(|(host, _)| !is_on_this_machine(host)) else {
+        return Ok(None);
+    };
+    let secure = matches!(target.server.addr(), ConnectionAddr::TcpTls { .. });
+    let known = target.server.redis_settings().password().is_some() || target.has_certificate;
+    let lacks = match (secure, known) {
+        (true, true) => return Ok(None),
+        (false, true) => "without TLS",
+        (true, false) => "without a password",
+        (false, false) => "without TLS and a password",
+    };
+    Ok(Some(Unprotected { host: host.clone(), lacks }))
+}
+
+/// Whether a host can only be this machine's loopback.
+fn is_on_this_machine(host: &str) -> bool {
+    let address = host.trim_start_matches('[').trim_end_matches(']');
+    address.eq_ignore_ascii_case("localhost")
+        || address.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.to_canonical().is_loopback())
 }
 
 /// The same, at another address.
@@ -156,12 +197,13 @@ fn understand(url: &str, password: Option<&str>) -> Result<Target, String> {
         }
         None => server,
     };
+    let has_certificate = settings.cert.is_some();
     let server = settings.secured(server)?;
     let guides = match guide {
         Guide::Sentinels(_) => server.clone().set_redis_settings(settings.sentinel),
         Guide::Url | Guide::Cluster => server.clone(),
     };
-    Ok(Target { guide, addresses, server, guides })
+    Ok(Target { guide, addresses, server, guides, has_certificate })
 }
 
 /// What stands after the `?`.
@@ -251,6 +293,35 @@ mod tests {
             Ok(_) => panic!("{url} is not refused"),
             Err(error) => error.to_string(),
         }
+    }
+
+    #[test]
+    fn a_server_elsewhere_lacks_what_its_url_does_not_have() {
+        let lacks = |url: &str| unprotected(url, None).unwrap().map(|found| (found.host, found.lacks));
+        for url in [
+            "embedded",
+            "redis://localhost",
+            "redis://127.0.0.1:6379/1",
+            "redis://[::1]:6379",
+            "redis-sentinel://127.0.0.1:1,localhost:2/master",
+            "rediss://:secret@redis",
+            "rediss-cluster://u:secret@10.0.0.5,10.0.0.6",
+        ] {
+            assert_eq!(lacks(url), None, "{url}");
+        }
+        for (url, host, what) in [
+            ("redis://redis", "redis", "without TLS and a password"),
+            ("redis://10.0.0.5:6379", "10.0.0.5", "without TLS and a password"),
+            ("redis://:secret@10.0.0.5", "10.0.0.5", "without TLS"),
+            ("rediss://redis.farm", "redis.farm", "without a password"),
+            ("redis-sentinel://127.0.0.1:1,10.0.0.5/master", "10.0.0.5", "without TLS and a password"),
+            ("redis-cluster://u:secret@localhost.evil.example", "localhost.evil.example", "without TLS"),
+        ] {
+            assert_eq!(lacks(url), Some((host.to_owned(), what)), "{url}");
+        }
+        let mut file = tempfile::NamedTempFile::new().unwrap();
+        std::io::Write::write_all(&mut file, b"secret\n").unwrap();
+        assert_eq!(unprotected("rediss://redis", Some(file.path())).unwrap(), None);
     }
 
     #[test]

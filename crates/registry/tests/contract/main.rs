@@ -25,4 +25,5 @@ mod slots;
 mod spawns;
 mod support;
 mod truth;
+mod users;
 mod writes;

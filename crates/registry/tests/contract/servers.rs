@@ -19,6 +19,8 @@ pub(crate) struct RedisServer {
     child: Child,
     dir: TempDir,
     settings: Vec<String>,
+    /// Where the file with its users is, if it has one.
+    users: Option<TempDir>,
     /// Its time of day is another one, and can be set.
     has_clock: bool,
     pub(crate) port: u16,
@@ -61,7 +63,7 @@ impl RedisServer {
             let child = command(&dir, &settings, has_clock)
                 .spawn()
                 .expect("redis-server is installed (apt-get install redis-server)");
-            let mut server = Self { child, dir, settings, has_clock, port };
+            let mut server = Self { child, dir, settings, users: None, has_clock, port };
             while server.child.try_wait().expect("it is our child").is_none() {
                 if TcpStream::connect(("127.0.0.1", port)).is_ok() {
                     return server;
@@ -70,6 +72,28 @@ impl RedisServer {
             }
         }
         panic!("no port for redis-server in 20 tries");
+    }
+
+    /// One with the users of the sample that operators are given, for a farm called `test`, and the default user besides.
+    pub(crate) async fn with_users() -> Self {
+        let users = include_str!("../../../../deploy/redis/users.acl")
+            .replace("{hatchery:default}", "{hatchery:test}")
+            .replace("user default off\n", "");
+        let directory = tempfile::tempdir().expect("a scratch directory");
+        let file = directory.path().join("users.acl");
+        std::fs::write(&file, users).expect("a file in it");
+        let file = file.to_str().expect("a plain name").to_owned();
+        let mut server = Self::with(|port, _| {
+            ["--port", &port.to_string(), "--include", &file].map(str::to_owned).to_vec()
+        })
+        .await;
+        server.users = Some(directory);
+        server
+    }
+
+    /// For one of the sample's users.
+    pub(crate) fn url_as(&self, user: &str) -> String {
+        format!("redis://{user}:CHANGE-{user}-password@127.0.0.1:{}", self.port)
     }
 
     pub(crate) fn url(&self) -> String {

@@ -68,7 +68,10 @@ fn open(url: &str, farm: &str, timing: Timing) -> Registry {
 }
 
 pub(crate) struct Farm {
+    /// As front doors connect.
     pub(crate) registry: Registry,
+    /// As agents connect, where that is another user.
+    agents: Option<Registry>,
     redis: Option<RedisServer>,
 }
 
@@ -78,7 +81,7 @@ impl Farm {
     }
 
     pub(crate) fn embedded_with(timing: Timing) -> Self {
-        Self { registry: Registry::embedded(timing), redis: None }
+        Self { registry: Registry::embedded(timing), agents: None, redis: None }
     }
 
     pub(crate) async fn redis() -> Self {
@@ -86,9 +89,10 @@ impl Farm {
     }
 
     pub(crate) async fn redis_with(timing: Timing) -> Self {
-        let redis = RedisServer::start().await;
-        let registry = open(&redis.url(), "test", timing);
-        Self { registry, redis: Some(redis) }
+        let redis = RedisServer::with_users().await;
+        let [registry, agents] =
+            ["frontdoor", "agent"].map(|user| open(&redis.url_as(user), "test", timing.clone()));
+        Self { registry, agents: Some(agents), redis: Some(redis) }
     }
 
     pub(crate) async fn redis_with_tls() -> Self {
@@ -119,7 +123,7 @@ impl Farm {
     }
 
     pub(crate) fn on_with(url: &str, name: &str, timing: Timing) -> Self {
-        Self { registry: open(url, name, timing), redis: None }
+        Self { registry: open(url, name, timing), agents: None, redis: None }
     }
 
     pub(crate) async fn reserve(&self, ask: &Reserve) -> Reserved {
@@ -350,7 +354,8 @@ impl Agent {
     async fn send(&mut self, farm: &Farm, changes: Vec<Change>, heartbeat: bool) -> Orders {
         let last = changes.last().map_or(0, |change| change.serial);
         let report = self.compose(changes, heartbeat);
-        let orders = farm.registry.report(&report).await.expect("the registry is there");
+        let registry = farm.agents.as_ref().unwrap_or(&farm.registry);
+        let orders = registry.report(&report).await.expect("the registry is there");
         self.heed(&orders, last);
         orders
     }
