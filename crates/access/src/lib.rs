@@ -2,7 +2,7 @@
 //!
 //! Reading order: [`Options`] (the flags), [`Scope`] (what callers may be allowed), [`Caller`] and [`Denied`] (what a credential
 //! comes to), [`api_key`] (one key: a line of the file, and the credential that goes with it), [`key_file`] (the whole file, read
-//! and edited), [`jwt`] (tokens and the keys they are signed with), [`Access`] (all of it, kept up to date with the files).
+//! and edited), [`jwt`] (tokens and the keys they are signed with), `verified` (those that were judged a moment ago), [`Access`] (all of it, kept up to date with the files).
 //!
 //! Secrets are never kept in the clear where a hash does, are compared in constant time, and are in no `Debug`, log or error.
 
@@ -13,6 +13,7 @@ pub mod jwt;
 pub mod key_file;
 mod options;
 mod scope;
+mod verified;
 
 pub use access::{Access, Changes, OpenError};
 pub use caller::{Caller, Denied, Limits, Reason};

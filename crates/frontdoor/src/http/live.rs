@@ -13,6 +13,7 @@ use super::error::ApiError;
 use super::extract::{Peer, no_foreign_page, no_parameters};
 use super::gate::Who;
 use super::openapi::LiveProblems;
+use crate::callers::{Account, Kind};
 use crate::config::Origins;
 use crate::door::Door;
 use crate::listen::Place;
@@ -39,6 +40,7 @@ pub(crate) async fn connect(
     headers: HeaderMap,
     place: Option<Extension<Place>>,
     peer: Option<Extension<Peer>>,
+    account: Option<Extension<Arc<Account>>>,
     Who(bearer): Who,
     uri: Uri,
     upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
@@ -58,7 +60,14 @@ pub(crate) async fn connect(
         None => Rights::All,
     };
     let peer = peer.map(|Extension(peer)| peer.text());
-    Ok(live::welcome(door, upgrade, Guest { rights, peer, place: place.map(|Extension(place)| place) }))
+    let place = place.map(|Extension(place)| place);
+    let account = account.map(|Extension(account)| account);
+    // Whoever has not said who it is takes a share when it has.
+    let share = account.as_ref().map(|account| account.take(Kind::Live)).transpose()?;
+    if let (Some(place), Some(_)) = (&place, &share) {
+        place.known();
+    }
+    Ok(live::welcome(door, upgrade, Guest { rights, peer, place, account: account.zip(share) }))
 }
 
 /// Browsers let every page open WebSockets anywhere and only tell whose page it is.

@@ -119,7 +119,8 @@ fn secure(operation: &mut Operation, need: Need) {
     let either = scopes.iter().map(|scope| SecurityRequirement::new(BEARER, [scope.as_str()]));
     let nothing = may_do_without.then(SecurityRequirement::default);
     operation.security = Some(nothing.into_iter().chain(either).collect());
-    let mut refusals = answers(&[ErrorCode::Unauthenticated, ErrorCode::Forbidden]);
+    let limits = [ErrorCode::RateLimited, ErrorCode::QuotaExceeded];
+    let mut refusals = answers(&[&[ErrorCode::Unauthenticated, ErrorCode::Forbidden][..], &limits].concat());
     if let Some(RefOr::T(response)) = refusals.get_mut("401") {
         response
             .headers

@@ -34,6 +34,7 @@ use uuid::Uuid;
 use self::feed::Feed;
 use self::metrics::Figures;
 pub(crate) use self::rights::Rights;
+use crate::callers::{Account, Share};
 use crate::door::Door;
 use crate::listen::Place;
 
@@ -77,6 +78,8 @@ pub(crate) struct Guest {
     pub(crate) peer: Option<String>,
     /// Its place among the connections.
     pub(crate) place: Option<Place>,
+    /// Whose limits hold for it, and what it has of the live connections; `None` until it has said who it is.
+    pub(crate) account: Option<(Arc<Account>, Share)>,
 }
 
 /// Answers a handshake; the session goes on when the answer is gone.
