@@ -200,12 +200,8 @@ impl Account {
 
     fn remembers(&self, now: Instant) -> bool {
         let memory = self.memory();
-        let ends = [
-            memory.calls.0,
-            memory.beginnings.0,
-            memory.too_soon.map(|(_, until)| until),
-            memory.over_quota,
-        ];
+        let ends =
+            [memory.calls.0, memory.beginnings.0, memory.too_soon.map(|(_, until)| until), memory.over_quota];
         ends.into_iter().flatten().any(|end| end > now)
     }
 }

@@ -20,6 +20,7 @@ const LEAST_MEMORY: u64 = 1 << 20;
 /// The flags.
 #[derive(Debug, Clone, PartialEq, Eq, clap::Args)]
 #[command(next_help_heading = "Limits of one caller")]
+#[group(id = "limits")]
 pub struct Options {
     /// Most live connections of one caller; by default a quarter of all places, at most 1000
     #[arg(long, env = "HATCHERY_MAX_LIVE_PER_CALLER", value_name = "COUNT")]
@@ -177,9 +178,14 @@ mod tests {
         for named in [false, true] {
             let limits = limits(&flags, 100, named).unwrap();
             assert_eq!((limits.live, limits.waiting, limits.calls), (1, 2, 3));
-            assert_eq!((limits.calls_per_second, limits.unauthenticated_memory), (NonZeroU32::new(4), 8 << 20));
+            assert_eq!(
+                (limits.calls_per_second, limits.unauthenticated_memory),
+                (NonZeroU32::new(4), 8 << 20)
+            );
         }
-        for wrong in ["--max-calls-per-second=0", "--unauthenticated-memory=1KiB", "--unauthenticated-memory=x"] {
+        for wrong in
+            ["--max-calls-per-second=0", "--unauthenticated-memory=1KiB", "--unauthenticated-memory=x"]
+        {
             let (flag, _) = wrong.split_once('=').unwrap();
             assert!(limits(&[wrong], 100, true).unwrap_err().contains(flag), "{wrong}");
         }

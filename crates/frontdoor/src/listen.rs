@@ -158,7 +158,9 @@ async fn receive(stream: TcpStream, caller: Caller, reception: Reception) {
 async fn attend(stream: TcpStream, caller: Caller, reception: Reception) {
     let stream = Arc::new(stream);
     let shared = Shared(Arc::clone(&stream));
-    let Some(tls) = &reception.tls else { return Box::pin(converse(shared, stream, caller, &reception)).await };
+    let Some(tls) = &reception.tls else {
+        return Box::pin(converse(shared, stream, caller, &reception)).await;
+    };
     caller.place.stands(Standing::Shaking);
     let shake = async {
         let _seat = reception.handshakes.enter().await;

@@ -219,13 +219,8 @@ impl Places {
         }
         state.changes += 1;
         let (id, leave) = (state.changes, CancellationToken::new());
-        let entry = Entry {
-            standing: Standing::Silent,
-            known: false,
-            tls: false,
-            since: id,
-            leave: leave.clone(),
-        };
+        let entry =
+            Entry { standing: Standing::Silent, known: false, tls: false, since: id, leave: leave.clone() };
         state.put(id, entry);
         self.keep_within(&mut state);
         self.0.figures.opened();
@@ -345,7 +340,12 @@ mod tests {
     use super::*;
 
     fn places(most: usize, share: usize, memory: usize) -> Places {
-        Places::new(most, share, memory, Figures::register(&mut prometheus_client::registry::Registry::default()))
+        Places::new(
+            most,
+            share,
+            memory,
+            Figures::register(&mut prometheus_client::registry::Registry::default()),
+        )
     }
 
     async fn entered(places: &Places, standing: Standing) -> Place {

@@ -111,7 +111,8 @@ async fn with_snapshot(
         });
         *spawn = ended.map(|record| Arc::new(Spawn::listed(record)));
     }
-    let subscribed = Frame::Subscribed { topic, snapshot: Some(&snapshot), seq }.encode();
+    let encode = || Frame::Subscribed { topic, snapshot: Some(&snapshot), seq }.encode();
+    let subscribed = door.live.frames.get(topic, only, seq, encode);
     Beginning { subscribed, events: Vec::new(), told: seq, took: Duration::ZERO }
 }
 

@@ -104,7 +104,9 @@ impl End {
                 Some(("unauthenticated", "the first message must show a good credential"))
             }
             Self::Expired => Some(("unauthenticated", "the credential is not good any more")),
-            Self::TooMany => Some(("quota-exceeded", "this caller has as many live connections as it may have")),
+            Self::TooMany => {
+                Some(("quota-exceeded", "this caller has as many live connections as it may have"))
+            }
             _ => None,
         }
     }
