@@ -9,6 +9,7 @@ mod access;
 mod capacity;
 mod client_library;
 mod failure;
+mod greedy;
 mod hangup;
 mod idempotency;
 mod input;
