@@ -11,20 +11,13 @@ use futures_util::future::join_all;
 use futures_util::stream::{self, FuturesUnordered, StreamExt};
 use hatchery_tests::wait::{PATIENCE, longer_than};
 use hatchery_tests::{AgentPlan, Client, Farm, Look, Subscriber, until};
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use serde_json::json;
 use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::Instant;
 use tokio_tungstenite::tungstenite::Error;
 
-/// As many open files as this process may have.
-fn allow_files(wanted: u64) {
-    let limit = getrlimit(Resource::Nofile);
-    let most = limit.maximum.unwrap_or(u64::MAX);
-    assert!(most >= wanted, "the test needs {wanted} open files, and may have {most}");
-    setrlimit(Resource::Nofile, Rlimit { current: Some(most), ..limit }).unwrap();
-}
+use crate::edges::allow_files;
 
 async fn farm(slots: u16, flags: &[&str]) -> Farm {
     Farm::builder().keys().plain_log().door_args(flags).agent(AgentPlan::slots(slots)).start().await
@@ -69,7 +62,10 @@ async fn one_key_has_a_part_of_the_live_connections_and_others_have_theirs() {
             assert_eq!(answer.status().as_u16(), 429);
             assert!(answer.headers().contains_key("retry-after"), "{answer:?}");
             let problem = String::from_utf8(answer.body().clone().unwrap()).unwrap();
-            assert!(problem.contains("quota-exceeded") && problem.contains("10 live connections"), "{problem}");
+            assert!(
+                problem.contains("quota-exceeded") && problem.contains("10 live connections"),
+                "{problem}"
+            );
         }
         other => panic!("a refusal was expected, not {other:?}"),
     }
@@ -374,7 +370,7 @@ async fn sixteen_thousand_strangers_take_a_bounded_memory_and_a_key_is_served_me
     const CROWD: usize = 16_384;
     const CALLS: usize = 1000;
     const MOST: u64 = 256 << 20;
-    allow_files(18_000);
+    let _crowd = allow_files(18_000).await;
     let mut farm = farm(4, &[]).await;
     let client = farm.door(0).showing(&farm.key(&["--scope", "spawn"]).await);
     let door = client.addr;

@@ -114,12 +114,12 @@ impl Line {
     fn enter(door: &Arc<Door>, order: &Order, ticket: Ticket) -> Result<Place, SpawnError> {
         let mut state = door.line.state();
         let most = door.line.most;
-        let share = order.account.as_ref().map(|account| account.0.take(Kind::Waiting));
-        let share = share.transpose().map_err(SpawnError::Refused)?;
         if state.places >= most {
             warn!(most, "line full, request turned away");
             return Err(SpawnError::NoCapacity { why: format!("{most} requests wait in line here already") });
         }
+        let share = order.account.as_ref().map(|account| account.0.take(Kind::Waiting));
+        let share = share.transpose().map_err(SpawnError::Refused)?;
         let limited = order.owner.clone().zip(order.most);
         if let Some((owner, most)) = &limited {
             // Whoever may have one spawn does not wait for two.

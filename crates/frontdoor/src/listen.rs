@@ -205,6 +205,7 @@ where
         async move {
             if !begun {
                 // It is being closed to make room, and nothing was done for this request.
+                activity.end(Reason::Shed);
                 return Err(io::Error::from(io::ErrorKind::ConnectionAborted));
             }
             let response: Response = tokio::select! {
