@@ -6,6 +6,7 @@
 
 use std::num::{NonZeroU32, NonZeroUsize};
 
+use crate::memory::allowed_memory;
 use crate::options::ConfigError;
 
 /// Live connections of one caller, unless the places are few.
@@ -47,10 +48,10 @@ pub struct Options {
     #[arg(long, env = "HATCHERY_MAX_CALLS_PER_SECOND", value_name = "COUNT")]
     pub max_calls_per_second: Option<NonZeroU32>,
 
-    /// Memory for connections that have shown no credential yet, in bytes or for example 64MiB
-    #[arg(long, env = "HATCHERY_UNAUTHENTICATED_MEMORY", value_name = "BYTES", value_parser = bytes,
-          default_value = "96MiB")]
-    pub unauthenticated_memory: u64,
+    /// Memory for connections that have shown no credential, for example 64MiB; by default three eighths of the memory that
+    /// this process may have, at most 512MiB
+    #[arg(long, env = "HATCHERY_UNAUTHENTICATED_MEMORY", value_name = "BYTES", value_parser = bytes)]
+    pub unauthenticated_memory: Option<u64>,
 }
 
 /// What one caller may take, and all that are not known together.
@@ -81,7 +82,7 @@ impl Options {
         waiting: usize,
         named: bool,
     ) -> Result<Limits, ConfigError> {
-        let memory = self.unauthenticated_memory;
+        let memory = self.unauthenticated_memory.unwrap_or_else(|| part_of(allowed_memory()));
         if memory < LEAST_MEMORY {
             return Err(ConfigError {
                 flag: "--unauthenticated-memory",
@@ -120,6 +121,13 @@ impl Default for Limits {
             unauthenticated_memory: 96 << 20,
         }
     }
+}
+
+/// The part of the memory that a process may have which unknown connections get.
+fn part_of(allowed: Option<u64>) -> u64 {
+    const LEAST: u64 = 16 << 20;
+    const MOST: u64 = 512 << 20;
+    allowed.map_or(LEAST * 6, |bytes| (bytes / 8 * 3).clamp(LEAST, MOST))
 }
 
 fn bytes(text: &str) -> Result<u64, String> {
@@ -164,6 +172,13 @@ mod tests {
         // An address may be a proxy's.
         let unnamed = of(100, false);
         assert_eq!((unnamed.live, unnamed.waiting, unnamed.calls_per_second), (50, 1000, None));
+    }
+
+    #[test]
+    fn unknown_connections_get_a_part_of_the_memory_there_is() {
+        let part = |mib: u64| part_of(Some(mib << 20)) >> 20;
+        assert_eq!((part(256), part(1024), part(64 * 1024), part(8)), (96, 384, 512, 16));
+        assert_eq!(part_of(None) >> 20, 96);
     }
 
     #[test]

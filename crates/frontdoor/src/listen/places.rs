@@ -35,6 +35,9 @@ const TLS: usize = 32 * 1024;
 /// Buffers grow in steps: they are larger than what is in them.
 const GROWTH: usize = 2;
 
+/// Connections that may be leaving at once, at least.
+const GOODBYES: usize = 64;
+
 /// What a connection is at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Standing {
@@ -208,12 +211,15 @@ impl Places {
     fn try_enter(&self) -> Option<Place> {
         let Inner { most, share, .. } = *self.0;
         let mut state = self.0.state();
+        // Those that leave have a moment to say goodbye: so many of them may do so at once.
+        state.wanted = state.leaving > (most / 8).max(GOODBYES);
+        if state.wanted {
+            return None;
+        }
         let crowded = state.strangers >= most.saturating_sub(share).max(1);
         let full = state.entries.len() >= most;
-        // Those that leave have a moment to say goodbye: some of them may do so at once.
-        let goodbyes = (most / 8).max(16);
         let room = if crowded || full { state.make_room(share) || !full } else { true };
-        state.wanted = !room || state.leaving > goodbyes;
+        state.wanted = !room;
         if state.wanted {
             return None;
         }
