@@ -43,7 +43,7 @@ impl Caller {
         Self::Peer(match address.to_canonical() {
             // A host may choose any address of its /64.
             IpAddr::V6(v6) => IpAddr::V6(Ipv6Addr::from_bits(v6.to_bits() >> 64 << 64)),
-            v4 => v4,
+            v4 @ IpAddr::V4(_) => v4,
         })
     }
 }

@@ -38,9 +38,8 @@ use crate::strict::Invalid;
 pub(crate) async fn connect(
     State(door): State<Arc<Door>>,
     headers: HeaderMap,
-    place: Option<Extension<Place>>,
+    (place, account): (Option<Extension<Place>>, Option<Extension<Arc<Account>>>),
     peer: Option<Extension<Peer>>,
-    account: Option<Extension<Arc<Account>>>,
     Who(bearer): Who,
     uri: Uri,
     upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
