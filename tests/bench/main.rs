@@ -1,9 +1,11 @@
 //! The benchmark: `cargo bench -p hatchery-tests`. It starts real processes on loopback, takes two to three minutes, and
 //! prints a table; every comparison is between things measured alternately in the same run.
 //!
-//! `cargo bench -p hatchery-tests -- reserve` runs one part: `path`, `placements`, `memory`, `live`, `large` or `reserve`.
+//! `cargo bench -p hatchery-tests -- reserve` runs one part: `path`, `placements`, `memory`, `live`, `large`, `greedy` or
+//! `reserve`.
 
 mod floor;
+mod greedy;
 mod keep_alive;
 mod large;
 mod live;
@@ -34,6 +36,9 @@ fn main() -> anyhow::Result<()> {
         }
         if wants("large") {
             large::measure(&mut table).await?;
+        }
+        if wants("greedy") {
+            greedy::measure(&mut table).await?;
         }
         if wants("reserve") {
             let scratch = tempfile::tempdir()?;

@@ -9,17 +9,23 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream};
+use tokio::sync::{Mutex, MutexGuard};
 use tokio::time::{Instant, timeout};
 
 /// What a caller may have to wait while others hold connections; far more than it takes.
 const SOON: Duration = Duration::from_secs(5);
 
-/// As many open files as this process may have.
-fn allow_files(wanted: u64) {
+/// Tests run in one process, whose open files are enough for one crowd.
+static CROWDS: Mutex<()> = Mutex::const_new(());
+
+/// As many open files as this process may have, for one test at a time.
+pub(crate) async fn allow_files(wanted: u64) -> MutexGuard<'static, ()> {
+    let turn = CROWDS.lock().await;
     let limit = getrlimit(Resource::Nofile);
     let most = limit.maximum.unwrap_or(u64::MAX);
     assert!(most >= wanted, "the test needs {wanted} open files, and may have {most}");
     setrlimit(Resource::Nofile, Rlimit { current: Some(most), ..limit }).unwrap();
+    turn
 }
 
 /// So many connections from several addresses of this machine, of which every second has begun a request.
@@ -57,7 +63,7 @@ async fn ten_thousand_idle_and_slow_connections_delay_nobody_and_are_closed_in_t
     const CROWD: usize = 10_000;
     /// Twice what a connection takes.
     const MOST_EACH: f64 = 48.0 * 1024.0;
-    allow_files(12_000);
+    let _crowd = allow_files(12_000).await;
     let farm = Farm::builder().agent(AgentPlan::slots(4)).start().await;
     let resident = async || farm.doors[0].metrics().await.get("process_resident_memory_bytes").unwrap();
     spawns_soon(&farm, farm.door(0)).await;
@@ -152,7 +158,7 @@ async fn strangers_on_the_live_feed_make_room_for_whoever_comes() {
 
 #[tokio::test]
 async fn when_all_places_are_taken_the_longest_idle_make_room() {
-    allow_files(5000);
+    let _crowd = allow_files(5000).await;
     let farm =
         Farm::builder().door_args(&["--max-connections", "200"]).agent(AgentPlan::slots(4)).start().await;
     // Neither who is served nor who listens has nothing to do.

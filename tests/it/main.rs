@@ -11,6 +11,7 @@ mod client_library;
 mod fails_closed;
 mod failure;
 mod foreign_pages;
+mod greedy;
 mod hangup;
 mod idempotency;
 mod input;

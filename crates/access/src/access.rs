@@ -18,6 +18,7 @@ use crate::caller::{Caller, Denied, Limits};
 use crate::jwt::{self, Demands, TokenKey};
 use crate::key_file::ApiKeys;
 use crate::options::Options;
+use crate::verified::Verified;
 
 /// How often files are looked at.
 const LOOK: Duration = Duration::from_secs(1);
@@ -57,6 +58,8 @@ struct Inner {
     limits: Limits,
     /// What counts now.
     keys: watch::Sender<Arc<Keys>>,
+    /// Tokens that were judged a moment ago.
+    verified: Verified,
     /// Held while files are read.
     files: Mutex<Files>,
     /// Held for a look-up.
@@ -68,6 +71,8 @@ struct Inner {
 struct Keys {
     api: Arc<ApiKeys>,
     tokens: Vec<Arc<Vec<TokenKey>>>,
+    /// Rises whenever any of them changes.
+    number: u64,
 }
 
 #[derive(Debug)]
@@ -77,8 +82,9 @@ struct Files {
 }
 
 impl Files {
-    fn keys(&self) -> Arc<Keys> {
+    fn keys(&self, number: u64) -> Arc<Keys> {
         Arc::new(Keys {
+            number,
             api: self.api.as_ref().map_or_else(Arc::default, |file| Arc::clone(&file.value)),
             tokens: self.tokens.iter().map(|file| Arc::clone(&file.value)).collect(),
         })
@@ -207,7 +213,8 @@ impl Access {
         Ok(Some(Self(Arc::new(Inner {
             demands: Demands { issuer: options.jwt_issuer.clone(), audience: options.jwt_audience.clone() },
             limits: Limits { per_minute: options.spawns_per_minute, concurrent: options.concurrent_spawns },
-            keys: watch::Sender::new(files.keys()),
+            keys: watch::Sender::new(files.keys(1)),
+            verified: Verified::default(),
             files: Mutex::new(files),
             unread: Mutex::default(),
         }))))
@@ -226,7 +233,8 @@ impl Access {
             return api_key::check(credential, |id| keys.api.get(id), self.0.limits, Timestamp::now());
         }
         let tokens = keys.tokens.iter().flat_map(|file| file.iter());
-        jwt::check(credential, tokens, &self.0.demands, self.0.limits)
+        let judge = || jwt::check(credential, tokens, &self.0.demands, self.0.limits);
+        self.0.verified.check(credential, keys.number, Timestamp::now(), judge)
     }
 
     /// Tells when keys have changed: what was good may be good no more.
@@ -268,7 +276,8 @@ impl Access {
         let unread = unread.chain(files.tokens.iter().filter_map(Kept::unread)).collect();
         *self.0.unread.lock().unwrap_or_else(PoisonError::into_inner) = unread;
         if changed {
-            self.0.keys.send_replace(files.keys());
+            let number = self.0.keys.borrow().number + 1;
+            self.0.keys.send_replace(files.keys(number));
         }
     }
 }

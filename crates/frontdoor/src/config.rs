@@ -7,6 +7,8 @@ use access::{Access, Hosts};
 use axum::http::HeaderValue;
 use model::Placement;
 
+use crate::limits::Limits;
+
 /// Settings of one front door.
 #[derive(Debug, Clone)]
 pub struct Config {
@@ -34,6 +36,8 @@ pub struct Config {
     pub access: Option<Access>,
     /// Most connections of callers at once.
     pub max_connections: usize,
+    /// How much of it one caller may take.
+    pub limits: Limits,
     /// How connections are kept from others' eyes and hands.
     pub tls: Tls,
     /// Whether other machines can reach the admin port.

@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 
+use bytes::Bytes;
 use model::{Demand, NodeId, RequestId, SpawnId};
 use registry::{Permits, Registry, RegistryError, Reservation, Reserve, Reserved};
 use tokio::net::TcpListener;
@@ -13,20 +14,27 @@ use tokio_util::task::TaskTracker;
 use tracing::{Instrument, info, info_span, warn};
 
 use crate::agent_client::Agents;
+use crate::callers::Callers;
 use crate::cleanup::{Cleanups, persist};
 use crate::config::Config;
 use crate::held::Held;
+use crate::http::ApiError;
+use crate::idempotency::Flights;
 use crate::line::{Line, Ticket};
+use crate::listen::Places;
 use crate::live::{self, Live};
 use crate::metrics::{CleanupKind, Metrics, Phase, Source};
 use crate::order::Order;
 use crate::orders::Orders;
+use crate::shared::Shared;
 use crate::snapshot::{self, Choice, Snapshot};
 use crate::watched::{self, Watched};
 use crate::{follower, http, listen, sweeper};
 
 /// Most connections at once to the admin port.
 const ADMIN_CONNECTIONS: usize = 1024;
+/// Bytes for connections to the admin port that have no request.
+const ADMIN_MEMORY: usize = 16 << 20;
 
 /// What all requests of a front door share.
 #[derive(Debug)]
@@ -38,6 +46,8 @@ pub(crate) struct Door {
     /// What operators want of nodes, in case the registry forgets it.
     pub(crate) orders: Orders,
     pub(crate) agents: Agents,
+    /// What each caller takes of this front door.
+    pub(crate) callers: Callers,
     pub(crate) line: Line,
     pub(crate) cleanups: Cleanups,
     pub(crate) live: Live,
@@ -46,9 +56,22 @@ pub(crate) struct Door {
     pub(crate) permits: Mutex<Permits>,
     /// When the front door began.
     pub(crate) began: Instant,
+    /// Answers that are dear to make.
+    pub(crate) shared: Answers,
+    /// What is being done for idempotency keys here.
+    pub(crate) flights: Flights,
     /// Changes whenever those who wait for somebody else should ask again.
     pub(crate) nudges: watch::Sender<u64>,
     pub(crate) stages: Stages,
+}
+
+/// See [`Shared`].
+#[derive(Debug, Default)]
+pub(crate) struct Answers {
+    /// All nodes, as JSON.
+    pub(crate) nodes: Shared<Result<Bytes, ApiError>>,
+    /// Whether the registry takes writes.
+    pub(crate) well: Shared<Result<(), RegistryError>>,
 }
 
 /// How far shutdown has come. Each is cancelled after the one before it.
@@ -91,12 +114,15 @@ impl Door {
             snapshot: Snapshot::default(),
             orders: Orders::default(),
             agents: Agents::new(config.tls.agents.clone()),
+            callers: Callers::new(config.limits.clone()),
             line: Line::new(config.max_waiting),
             cleanups: Cleanups::new(),
             live: Live::new(config.live_ping_interval, config.live_buffer, metrics.live_figures()),
             metrics,
             permits: Mutex::new(Permits::new()),
             began: Instant::now(),
+            shared: Answers::default(),
+            flights: Flights::default(),
             nudges: watch::Sender::new(0),
             stages: Stages::new(),
             config,
@@ -252,6 +278,14 @@ impl FrontDoor {
         let door = Arc::new(Door::new(config, registry));
         let over = door.stages.over.clone().drop_guard();
 
+        let figures = door.metrics.connection_figures();
+        // Where callers have to say who they are, those who have keep places of their own.
+        let share = if door.config.access.is_some() { places / 8 } else { 0 };
+        let memory = door.config.limits.unauthenticated_memory;
+        let public_places = Places::new(places, share, memory, figures.clone());
+        let admins = ADMIN_CONNECTIONS.min(places);
+        let admin_places = Places::new(admins, 0, ADMIN_MEMORY, figures.clone());
+
         let (connections, background) = (TaskTracker::new(), TaskTracker::new());
         let (stages, spawn) =
             (&door.stages, |name: &'static str, work: futures_util::future::BoxFuture<'static, ()>| {
@@ -266,7 +300,7 @@ impl FrontDoor {
             Box::pin(listen::serve(
                 public.0,
                 http::router(&door),
-                listen::Reception::new(tls.http.clone(), places, door.metrics.connection_figures()),
+                listen::Reception::new(tls.http.clone(), places, public_places, figures.clone()),
                 connections.clone(),
                 listen::Ends { accepting: stages.leaving.clone(), connections: stages.closed.clone() },
             )),
@@ -276,11 +310,7 @@ impl FrontDoor {
             Box::pin(listen::serve(
                 admin.0,
                 http::admin_router(&door),
-                listen::Reception::new(
-                    tls.admin.clone(),
-                    ADMIN_CONNECTIONS.min(places),
-                    door.metrics.connection_figures(),
-                ),
+                listen::Reception::new(tls.admin.clone(), admins, admin_places, figures),
                 background.clone(),
                 listen::Ends { accepting: stages.over.clone(), connections: stages.over.clone() },
             )),

@@ -1,14 +1,15 @@
 //! One key, one answer: whoever claims an `Idempotency-Key` first does the work, everybody else gets what came of it,
 //! through whichever front door they ask.
 
-use std::sync::Arc;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
 use model::api::{ErrorCode, Problem, SpawnAnswer};
 use model::{Exit, NodeId, RequestId, SpawnId, SpawnState};
 use registry::{Claim, IdempotencyKey, RegistryError};
 use serde::{Deserialize, Serialize};
-use tokio::sync::watch;
+use tokio::sync::{Mutex as AsyncMutex, watch};
 use tokio::time::{Instant, sleep, timeout_at};
 use tracing::{debug, warn};
 use uuid::Uuid;
@@ -55,6 +56,56 @@ pub(crate) enum KeyError {
     Registry(RegistryError),
 }
 
+/// What is being done here for keys. Of those who ask with one key, one asks the registry and does the work; the others wait
+/// for what comes of it in this process, and cost the registry nothing.
+#[derive(Debug, Default)]
+pub(crate) struct Flights(Mutex<HashMap<(IdempotencyKey, Uuid), Weak<Flight>>>);
+
+/// Those who ask with one key for the same thing, in the order of asking: the first holds the lock, and leaves its answer.
+type Flight = AsyncMutex<Option<Answer>>;
+
+impl Flights {
+    /// Joins those who ask already.
+    fn join(&self, key: &IdempotencyKey, fingerprint: Uuid) -> Arc<Flight> {
+        let mut flights = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let flight = flights.entry((key.clone(), fingerprint)).or_default();
+        flight.upgrade().unwrap_or_else(|| {
+            let new = Arc::default();
+            *flight = Arc::downgrade(&new);
+            new
+        })
+    }
+
+    /// Whoever asks from now on asks the registry: the spawn may end.
+    fn land(&self, key: &IdempotencyKey, fingerprint: Uuid, flight: &Arc<Flight>) {
+        let mut flights = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let of = (key.clone(), fingerprint);
+        if flights.get(&of).is_some_and(|known| known.as_ptr() == Arc::as_ptr(flight)) {
+            flights.remove(&of);
+        }
+    }
+}
+
+/// One who asks; the last to leave takes the flight with it.
+struct Passenger<'a> {
+    flights: &'a Flights,
+    key: &'a IdempotencyKey,
+    fingerprint: Uuid,
+    flight: Arc<Flight>,
+}
+
+impl Drop for Passenger<'_> {
+    fn drop(&mut self) {
+        let mut flights = self.flights.0.lock().unwrap_or_else(PoisonError::into_inner);
+        // Left under the lock, so that of two who leave at the same time one is the last.
+        drop(std::mem::take(&mut self.flight));
+        let of = (self.key.clone(), self.fingerprint);
+        if flights.get(&of).is_some_and(|flight| flight.strong_count() == 0) {
+            flights.remove(&of);
+        }
+    }
+}
+
 /// Gives the key's answer: the one that is kept, the one somebody else is working on, or that of `work`.
 pub(crate) async fn once<W>(
     door: &Arc<Door>,
@@ -66,11 +117,40 @@ pub(crate) async fn once<W>(
 where
     W: Future<Output = Result<(SpawnAnswer, Held), Box<Problem>>>,
 {
+    let fingerprint = order.fingerprint();
+    let deadline = Instant::now() + order.wait + door.config.spawn_deadline + SLACK;
+    let flight = door.flights.join(key, fingerprint);
+    let passenger = Passenger { flights: &door.flights, key, fingerprint, flight };
+    let Ok(mut shared) = timeout_at(deadline, passenger.flight.lock()).await else {
+        return Err(KeyError::StillRunning);
+    };
+    if let Some(answer) = &*shared {
+        debug!(request.id = %request, "answer shared");
+        door.metrics.replay();
+        return Ok(answer.clone());
+    }
+    let answer = lead(door, key, order, request, deadline, work).await?;
+    door.flights.land(key, fingerprint, &passenger.flight);
+    *shared = Some(answer.clone());
+    Ok(answer)
+}
+
+/// Asks the registry for all who ask here.
+async fn lead<W>(
+    door: &Arc<Door>,
+    key: &IdempotencyKey,
+    order: &Order,
+    request: &RequestId,
+    deadline: Instant,
+    work: impl Fn() -> W,
+) -> Result<Answer, KeyError>
+where
+    W: Future<Output = Result<(SpawnAnswer, Held), Box<Problem>>>,
+{
     // A front door of the release before this one compares its own form, so claims are made in that, and the fixed form is only
     // accepted. The next release claims in the fixed form.
     let mut fingerprint = order.legacy_fingerprint();
     let mut fixed = Some(order.fingerprint());
-    let deadline = Instant::now() + order.wait + door.config.spawn_deadline + SLACK;
     let mut nudges = door.nudges.subscribe();
     loop {
         nudges.mark_unchanged();

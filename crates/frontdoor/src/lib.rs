@@ -6,12 +6,13 @@
 //! of `POST /spawn`, top to bottom), `held` (a slot that is given back unless somebody keeps it), `line` (waiting for
 //! capacity), `idempotency` (one key, one answer), `agent_client` (gRPC to the nodes), `operate` and `orders` (opening and
 //! closing nodes), `http` (the surface: routes, handlers, errors), `pages` (dashboard, demo, client library), `watched` and `snapshot`
-//! (the registry, and doing without it), `gate` and `pace` (who is let in, and how often it may spawn), `live` (telling subscribers what happens), `follower` and `sweeper` (what runs beside the requests), `shutdown` (the order of leaving).
+//! (the registry, and doing without it), `gate`, `pace`, `limits` and `callers` (who is let in, how often it may spawn, and how much of a front door it may take), `live` (telling subscribers what happens), `shared` (one answer for all who ask at the same time), `follower` and `sweeper` (what runs beside the requests), `shutdown` (the order of leaving).
 //!
 //! Invariants: only `http` knows status codes; only `agent_client` knows gRPC; a slot is never held by anything but a
 //! `Held`, which gives it back when it is dropped.
 
 mod agent_client;
+mod callers;
 mod cleanup;
 mod config;
 mod door;
@@ -21,6 +22,7 @@ mod gate;
 mod held;
 mod http;
 mod idempotency;
+mod limits;
 mod line;
 mod listen;
 mod live;
@@ -34,6 +36,7 @@ mod outward;
 mod pace;
 mod pages;
 mod refusals;
+mod shared;
 mod shutdown;
 mod snapshot;
 mod spawn;
@@ -44,4 +47,5 @@ mod watched;
 pub use config::{Config, Origins, Tls};
 pub use door::{FrontDoor, StartError};
 pub use http::openapi::openapi;
+pub use limits::Limits;
 pub use options::{ConfigError, Options};

@@ -16,6 +16,7 @@ use tokio::sync::{Mutex as AsyncMutex, Notify};
 use tokio::time::{Instant, sleep, timeout_at};
 use tracing::{debug, warn};
 
+use crate::callers::{Kind, Share};
 use crate::cleanup::{jittered, persist};
 use crate::door::{Door, Got};
 use crate::order::Order;
@@ -117,6 +118,8 @@ impl Line {
             warn!(most, "line full, request turned away");
             return Err(SpawnError::NoCapacity { why: format!("{most} requests wait in line here already") });
         }
+        let share = order.account.as_ref().map(|account| account.0.take(Kind::Waiting));
+        let share = share.transpose().map_err(SpawnError::Refused)?;
         let limited = order.owner.clone().zip(order.most);
         if let Some((owner, most)) = &limited {
             // Whoever may have one spawn does not wait for two.
@@ -134,6 +137,7 @@ impl Line {
             limited: limited.map(|(owner, _)| owner),
             waiter: Arc::new(Waiter { ticket, turn: Notify::new() }),
             asking: Arc::default(),
+            _share: share,
             counted: false,
             given_up: false,
         })
@@ -196,6 +200,8 @@ struct Place {
     waiter: Arc<Waiter>,
     /// Held while the registry is asked: an answer that is still under way could put the ticket back in line.
     asking: Arc<AsyncMutex<()>>,
+    /// Of the places that the caller may have.
+    _share: Option<Share>,
     /// It shows in the figures, as it does from the first answer on.
     counted: bool,
     /// The registry has taken the ticket back.

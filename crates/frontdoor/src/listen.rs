@@ -1,12 +1,14 @@
 //! Accepting connections, with TLS or without, and speaking HTTP/1.1 on them.
 //!
 //! Nobody can tie the service up by holding connections: whoever says nothing, or says it too slowly, is sent away in time
-//! (`patience`), and when all places are taken, those that have waited longest with nothing to do make room (`activity`).
+//! (`patience`), and when places or memory run short, connections without a request make room (`places`). Accepting does not
+//! wait for them to go.
 
 mod activity;
 mod limit;
 mod metrics;
 mod patience;
+mod places;
 mod shared;
 
 use std::future::poll_fn;
@@ -27,10 +29,10 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use socket2::SockRef;
-use tls::{Room, Seat};
+use tls::Room;
 use tokio::io::{AsyncRead, AsyncWrite, Interest};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tower::Service;
@@ -38,11 +40,13 @@ use tracing::{Instrument, debug, debug_span, warn};
 
 use crate::http::Peer;
 use activity::{Activity, Watched};
-use patience::Impatient;
+use patience::{FIRST_BYTE, Impatient};
+use places::Standing;
 use shared::Shared;
 
 pub(crate) use limit::allow;
 pub(crate) use metrics::{Figures, Reason};
+pub(crate) use places::{Place, Places};
 
 /// Handshakes at once: each takes memory before anything is known of who asks for it.
 const MOST_HANDSHAKES: usize = 2048;
@@ -70,39 +74,15 @@ pub(crate) struct Reception {
     /// `None`: without TLS.
     pub(crate) tls: Option<tls::Server>,
     /// The places there are.
-    pub(crate) room: Room,
+    pub(crate) places: Places,
     handshakes: Room,
     figures: Figures,
 }
 
 impl Reception {
-    /// With so many places.
-    pub(crate) fn new(tls: Option<tls::Server>, places: usize, figures: Figures) -> Self {
-        Self { tls, room: Room::new(places), handshakes: Room::new(MOST_HANDSHAKES.min(places)), figures }
-    }
-}
-
-/// A connection's place: one that is no HTTP connection any more keeps it.
-#[derive(Debug, Clone)]
-pub(crate) struct Place(Arc<Taken>);
-
-impl Place {
-    /// Waits until whoever has it has to leave; see [`Room::asked_to_leave`].
-    pub(crate) async fn asked_to_leave(&self) {
-        self.0.room.asked_to_leave().await;
-    }
-}
-
-#[derive(Debug)]
-struct Taken {
-    _seat: Seat,
-    room: Room,
-    figures: Figures,
-}
-
-impl Drop for Taken {
-    fn drop(&mut self) {
-        self.figures.gone();
+    /// With these places, which are `most`.
+    pub(crate) fn new(tls: Option<tls::Server>, most: usize, places: Places, figures: Figures) -> Self {
+        Self { tls, places, handshakes: Room::new(MOST_HANDSHAKES.min(most)), figures }
     }
 }
 
@@ -131,24 +111,18 @@ pub(crate) async fn serve(
 async fn accept(listener: &TcpListener, reception: &Reception) -> Option<(TcpStream, SocketAddr, Place)> {
     match listener.accept().await {
         Ok((stream, peer)) => {
-            let seat = reception.room.enter().await;
-            let figures = reception.figures.clone();
-            figures.opened();
+            let place = reception.places.enter().await;
             let socket = SockRef::from(&stream);
             let set = socket.set_tcp_nodelay(true).and_then(|()| socket.set_tcp_notsent_lowat(MOST_UNSENT));
             if let Err(error) = set {
                 debug!(%peer, %error, "connection accepted without its options");
             }
-            Some((
-                stream,
-                peer,
-                Place(Arc::new(Taken { _seat: seat, room: reception.room.clone(), figures })),
-            ))
+            Some((stream, peer, place))
         }
         Err(error) => {
             // Out of file descriptors, mostly: busy waiting would not free any, but somebody may leave.
             warn!(%error, "connection not accepted");
-            let _plea = reception.room.plead();
+            reception.places.shed();
             sleep(Duration::from_millis(50)).await;
             None
         }
@@ -168,11 +142,32 @@ struct Caller {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Certified(pub(crate) bool);
 
-/// Shakes hands if that is how it is done here, and serves.
+/// Waits for the first byte, so that one who says nothing costs no buffers; shakes hands if that is how it is done here, and
+/// serves.
 async fn receive(stream: TcpStream, caller: Caller, reception: Reception) {
+    let spoke = tokio::select! {
+        biased;
+        () = caller.ends.accepting.cancelled() => return,
+        spoke = timeout(FIRST_BYTE, stream.readable()) => spoke.map_err(|_| Reason::Idle),
+        () = caller.place.asked_to_leave() => Err(Reason::Shed),
+    };
+    match spoke {
+        Ok(Ok(())) => Box::pin(attend(stream, caller, reception)).await,
+        Ok(Err(error)) => debug!(%error, "connection broken before it said anything"),
+        Err(reason) => {
+            reception.figures.closed(reason);
+            debug!("connection closed that had said nothing");
+        }
+    }
+}
+
+async fn attend(stream: TcpStream, caller: Caller, reception: Reception) {
     let stream = Arc::new(stream);
     let shared = Shared(Arc::clone(&stream));
-    let Some(tls) = &reception.tls else { return converse(shared, stream, caller, &reception).await };
+    let Some(tls) = &reception.tls else {
+        return Box::pin(converse(shared, stream, caller, &reception)).await;
+    };
+    caller.place.stands(Standing::Shaking);
     let shake = async {
         let _seat = reception.handshakes.enter().await;
         tokio::select! {
@@ -189,12 +184,12 @@ async fn receive(stream: TcpStream, caller: Caller, reception: Reception) {
         biased;
         () = caller.ends.accepting.cancelled() => return,
         shaken = shake => shaken,
-        () = reception.room.asked_to_leave() => Err((Reason::Shed, "all places were taken".to_owned())),
+        () = caller.place.asked_to_leave() => Err((Reason::Shed, "others needed its place".to_owned())),
     };
     match shaken {
         Ok(secure) => {
             let certified = Certified(secure.get_ref().1.peer_certificates().is_some());
-            converse(secure, stream, Caller { certified, ..caller }, &reception).await;
+            Box::pin(converse(secure, stream, Caller { certified, ..caller }, &reception)).await;
         }
         Err((reason, why)) => {
             reception.figures.closed(reason);
@@ -212,6 +207,7 @@ where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let Caller { peer, place, router, ends, certified } = caller;
+    let staying = place.clone();
     let activity = Arc::new(Activity::default());
     let io = TokioIo::new(Impatient::new(io, Arc::clone(&activity)));
     let service = service_fn(|mut request: Request<Incoming>| {
@@ -219,8 +215,14 @@ where
         request.extensions_mut().insert(place.clone());
         request.extensions_mut().insert(certified);
         let (mut router, activity, stream) = (router.clone(), Arc::clone(&activity), Arc::clone(&stream));
+        let (begun, place) = (place.stands(Standing::Busy), place.clone());
         activity.begin();
         async move {
+            if !begun {
+                // It is being closed to make room, and nothing was done for this request.
+                activity.end(Reason::Shed);
+                return Err(io::Error::from(io::ErrorKind::ConnectionAborted));
+            }
             let response: Response = tokio::select! {
                 biased;
                 Ok(response) = router.call(request.map(Body::new)) => response,
@@ -230,6 +232,7 @@ where
             let upgrade = response.status() == StatusCode::SWITCHING_PROTOCOLS;
             if upgrade {
                 activity.upgraded();
+                place.stands(Standing::Listening);
             } else {
                 activity.answered();
             }
@@ -243,17 +246,18 @@ where
         .serve_connection(io, service)
         .with_upgrades();
     let mut connection = pin!(connection);
-    // Whether the connection is idle changes only while it is polled, so it need not wake this task by itself.
-    let mut leave = None;
+    // What the connection is at changes only while it is polled, so it need not wake this task by itself.
+    let mut stood = Standing::Silent;
+    let leave = staying.asked_to_leave();
+    let mut leave = pin!(leave);
     let served = poll_fn(|cx| {
         if let Poll::Ready(served) = connection.as_mut().poll(cx) {
             return Poll::Ready(Some(served));
         }
-        if !activity.is_idle() {
-            leave = None;
-            return Poll::Pending;
+        if let Some(stands) = activity.standing().filter(|stands| *stands != stood) {
+            stood = stands;
+            staying.stands(stands);
         }
-        let leave = leave.get_or_insert_with(|| Box::pin(reception.room.asked_to_leave()));
         leave.as_mut().poll(cx).map(|()| None)
     });
     let served = tokio::select! {

@@ -10,6 +10,7 @@ use model::{Placement, timing};
 
 use crate::config::{Config, Origins};
 use crate::exposure::{Exposure, certificates};
+use crate::limits;
 
 /// Settings of a front door as the command line and the environment give them.
 #[derive(Debug, Clone, clap::Args)]
@@ -73,6 +74,10 @@ pub struct Options {
         hide = true
     )]
     pub max_connections: usize,
+
+    /// How much one caller may take.
+    #[command(flatten)]
+    pub limits: limits::Options,
 
     /// Who is let in.
     #[command(flatten)]
@@ -141,6 +146,8 @@ impl Options {
         counted("--max-waiting", self.max_waiting, 0, 100_000)?;
         counted("--live-buffer", self.live_buffer, 1, 1_000_000)?;
         counted("--max-connections", self.max_connections, 1, 1_000_000)?;
+        let limits =
+            self.limits.resolve(self.max_connections, self.max_waiting, self.access.is_configured())?;
         let exposure = Exposure::of(&self)?;
         Ok(Config {
             listen: self.listen,
@@ -155,6 +162,7 @@ impl Options {
             live_buffer: self.live_buffer,
             access: access(&self.access)?,
             max_connections: self.max_connections,
+            limits,
             admin_public: exposure.admin_public,
             tls: certificates(&self, exposure)?,
         })
@@ -293,6 +301,9 @@ mod tests {
             (&["--spawns-per-minute", "60"], "--spawns-per-minute"),
             (&["--concurrent-spawns", "0"], "--concurrent-spawns"),
             (&["--max-connections", "0"], "--max-connections"),
+            (&["--max-live-per-caller", "0"], "--max-live-per-caller"),
+            (&["--max-calls-per-second", "many"], "--max-calls-per-second"),
+            (&["--unauthenticated-memory", "1KiB"], "--unauthenticated-memory"),
         ] {
             let text = config(arguments).unwrap_err();
             assert!(text.contains(flag), "{arguments:?}: {text}");

@@ -4,6 +4,7 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use model::id::check_name;
@@ -13,6 +14,7 @@ use serde::de::{Deserializer, Error as _, MapAccess, Unexpected, Visitor};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+use crate::callers::Account;
 use crate::strict::{self, Invalid, Number, check_printable};
 
 /// Most labels a request may ask for.
@@ -21,6 +23,18 @@ const MOST_LABELS: usize = 64;
 const LONGEST_TEXT: usize = 4096;
 /// The longest wait in line, in seconds.
 const LONGEST_WAIT: u64 = 60;
+
+/// The account of whoever orders. No part of what is ordered.
+#[derive(Debug, Clone)]
+pub(crate) struct Accounted(pub(crate) Arc<Account>);
+
+impl PartialEq for Accounted {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+}
+
+impl Eq for Accounted {}
 
 /// A valid order.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -39,6 +53,9 @@ pub(crate) struct Order {
     /// The most that the owner may have at once.
     #[serde(skip)]
     pub(crate) most: Option<u32>,
+    /// What the caller takes of this front door.
+    #[serde(skip)]
+    pub(crate) account: Option<Accounted>,
 }
 
 impl Order {
@@ -72,6 +89,7 @@ impl Order {
             wait: Duration::from_secs(wish.wait_seconds.map_or(0, |w| w.0)),
             owner: None,
             most: None,
+            account: None,
         })
     }
 

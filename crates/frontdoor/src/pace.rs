@@ -7,6 +7,7 @@ use std::time::Duration;
 use model::Owner;
 use registry::{Permit, RegistryError};
 
+use crate::callers::Account;
 use crate::door::Door;
 
 /// Why a spawn is not begun.
@@ -18,8 +19,17 @@ pub(crate) enum Refused {
     Registry(RegistryError),
 }
 
-/// Asks for one spawn of this owner, and notes it.
-pub(crate) async fn permit(door: &Door, owner: &Owner, per_minute: NonZeroU32) -> Result<(), Refused> {
+/// Asks for one spawn of this owner, and notes it. What was refused a moment ago is refused without asking: the registry's
+/// answer says how long it stays so.
+pub(crate) async fn permit(
+    door: &Door,
+    owner: &Owner,
+    per_minute: NonZeroU32,
+    account: Option<&Account>,
+) -> Result<(), Refused> {
+    if let Some(wait) = account.and_then(|account| account.too_soon(per_minute)) {
+        return Err(Refused::TooSoon { per_minute, wait });
+    }
     let permit = match door.registry.permit(owner, per_minute.get()).await {
         Ok(permit) => permit,
         Err(RegistryError::Away(_)) => {
@@ -30,6 +40,11 @@ pub(crate) async fn permit(door: &Door, owner: &Owner, per_minute: NonZeroU32) -
     };
     match permit {
         Permit::Granted => Ok(()),
-        Permit::Wait(wait) => Err(Refused::TooSoon { per_minute, wait }),
+        Permit::Wait(wait) => {
+            if let Some(account) = account {
+                account.note_too_soon(per_minute, wait);
+            }
+            Err(Refused::TooSoon { per_minute, wait })
+        }
     }
 }

@@ -24,6 +24,7 @@ pub(crate) use self::attempts::{cause, explain};
 pub(crate) use self::exclusions::Exclusions;
 use self::search::{Search, Slot};
 use crate::agent_client::{AgentError, Outcome};
+use crate::callers::Refused;
 use crate::door::Door;
 use crate::held::Held;
 use crate::metrics::{Attempt, Phase};
@@ -36,6 +37,8 @@ pub(crate) enum SpawnError {
     NoCapacity { why: String },
     /// The owner has as many as it may have.
     OverQuota { most: u32 },
+    /// The caller has as many requests in line here as it may have.
+    Refused(Refused),
     /// No node matches.
     NoMatchingNode { why: String },
     /// The process ended before it was ready.

@@ -13,8 +13,8 @@
 //! | the body is over 64 KiB · not JSON | `body-too-large` · `unsupported-media-type` | 413 · 415 |
 //! | `Host` names a host that this front door does not know | `host-not-allowed` | 421 |
 //! | a plain request where only a WebSocket is of use | `upgrade-required` | 426 |
-//! | the caller starts spawns faster than it may | `rate-limited` | 429 |
-//! | the caller has as many spawns as it may have at once | `quota-exceeded` | 429 |
+//! | the caller calls, or starts spawns, faster than it may | `rate-limited` | 429 |
+//! | the caller has as many spawns, calls, live connections or places in line as it may have at once | `quota-exceeded` | 429 |
 //! | a handler panicked, or the registry's answer is not understood | `internal` | 500 |
 //! | the process could not be started, or ended before it was ready | `spawn-failed` | 502 |
 //! | all is full, or the line is too long | `no-capacity` | 503 |
@@ -37,6 +37,7 @@ use serde::Serialize;
 use tracing::{error, info};
 
 use crate::agent_client::{AgentError, word};
+use crate::callers::{Kind, Refused};
 use crate::idempotency::KeyError;
 use crate::outward::outward;
 use crate::pace;
@@ -206,6 +207,30 @@ impl From<pace::Refused> for ApiError {
     }
 }
 
+impl From<Refused> for ApiError {
+    fn from(refused: Refused) -> Self {
+        match refused {
+            Refused::TooFast { per_second, wait } => {
+                let detail = format!("{per_second} calls a second are the most this caller may make");
+                let mut error = Self::new(ErrorCode::RateLimited, detail);
+                error.0.retry_after = Some(wait);
+                error
+            }
+            Refused::TooMany { kind, most } => {
+                let what = match kind {
+                    Kind::Call => "calls under way",
+                    Kind::Connection => "connections",
+                    Kind::Live => "live connections",
+                    Kind::Subscription => "subscriptions",
+                    Kind::Waiting => "requests in line",
+                };
+                let detail = format!("{most} {what} at once are the most this caller may have here");
+                Self::new(ErrorCode::QuotaExceeded, detail)
+            }
+        }
+    }
+}
+
 impl From<KeyError> for ApiError {
     fn from(error: KeyError) -> Self {
         match error {
@@ -245,6 +270,7 @@ impl From<SpawnError> for ApiError {
                     "{most} spawns at once are the most this caller may have; end one, or wait until one has ended"
                 ),
             ),
+            SpawnError::Refused(refused) => refused.into(),
             SpawnError::NoMatchingNode { why } => Self::new(ErrorCode::NoMatchingNode, why),
             SpawnError::Registry(error) => error.into(),
             SpawnError::BadModel { why } => Invalid::field("model", why).into(),

@@ -15,6 +15,7 @@ use registry::IdempotencyKey;
 use tokio::time::timeout;
 
 use super::error::ApiError;
+use crate::listen::Place;
 use crate::strict::Invalid;
 
 /// The largest body.
@@ -151,8 +152,9 @@ pub(crate) async fn body(request: Request) -> Result<Bytes, ApiError> {
     if body.size_hint().lower() > LARGEST_BODY as u64 {
         return Err(too_large());
     }
-    let bytes: Bytes = match timeout(SLOWEST_BODY, Limited::new(body, LARGEST_BODY).collect()).await {
-        Ok(Ok(collected)) => collected.to_bytes(),
+    let place = parts.extensions.get::<Place>();
+    let bytes: Bytes = match timeout(SLOWEST_BODY, collect(Limited::new(body, LARGEST_BODY), place)).await {
+        Ok(Ok(collected)) => collected,
         Ok(Err(error)) if error.is::<LengthLimitError>() => return Err(too_large()),
         Ok(Err(error)) => {
             return Err(ApiError::new(ErrorCode::InvalidRequest, format!("the body broke off: {error}")));
@@ -167,6 +169,24 @@ pub(crate) async fn body(request: Request) -> Result<Bytes, ApiError> {
             .map_err(|why| ApiError::new(ErrorCode::UnsupportedMediaType, why))?;
     }
     Ok(bytes)
+}
+
+/// Collects a body. What has arrived of a stranger's counts as held until the rest is here, and the connection may be closed.
+async fn collect<B: hyper::body::Body<Data = Bytes> + Unpin>(
+    mut body: B,
+    place: Option<&Place>,
+) -> Result<Bytes, B::Error> {
+    let mut all = bytes::BytesMut::new();
+    let hold = |bytes| place.map(|place| place.holds_body(bytes));
+    hold(Some(0));
+    while let Some(frame) = body.frame().await {
+        if let Ok(data) = frame?.into_data() {
+            all.extend_from_slice(&data);
+            hold(Some(all.len()));
+        }
+    }
+    hold(None);
+    Ok(all.freeze())
 }
 
 /// `application/json` or `application/*+json`, in UTF-8.

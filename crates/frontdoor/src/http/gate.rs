@@ -14,10 +14,11 @@ use tracing::Span;
 use tracing::field::display;
 
 use super::error::ApiError;
-use super::extract;
+use super::extract::{self, Peer};
+use crate::callers::{Account, Caller, Share};
 use crate::door::Door;
 use crate::gate::Bearer;
-use crate::listen::Certified;
+use crate::listen::{Certified, Place};
 
 /// What an operation needs of its callers, where they have to say who they are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -53,17 +54,27 @@ pub(crate) const MEASURE: Need = Need::OneOfFromElsewhere(&[Scope::Read]);
 #[derive(Debug, Clone)]
 pub(crate) struct Gate {
     pub(crate) door: Arc<Door>,
-    pub(crate) access: Access,
+    /// `None`: callers do not have to say who they are.
+    pub(crate) access: Option<Access>,
     pub(crate) needs: Arc<[(Method, Need)]>,
 }
 
-/// Lets requests in, each with its [`Who`].
+/// Lets requests in, each with its [`Who`] and its caller's account, which the call is held against.
 pub(crate) async fn guard(State(gate): State<Gate>, mut request: Request, next: Next) -> Response {
     // A HEAD is served as the GET it stands for.
     let method = if request.method() == Method::HEAD { &Method::GET } else { request.method() };
     let need = gate.needs.iter().find(|(of, _)| of == method);
     // Without one, the method is refused further in.
     let Some((_, need)) = need else { return next.run(request).await };
+    let Some(access) = &gate.access else {
+        return match (*need, request.extensions().get::<Peer>()) {
+            (Need::Nothing, _) | (_, None) => next.run(request).await,
+            (_, Some(Peer(address))) => {
+                let caller = Caller::at(address.ip());
+                admitted(&gate, caller, request, next).await
+            }
+        };
+    };
     let shown = shown(request.headers());
     let scopes = match *need {
         Need::Nothing => return next.run(request).await,
@@ -82,7 +93,7 @@ pub(crate) async fn guard(State(gate): State<Gate>, mut request: Request, next: 
         Shown::Bearer(credential) => Some(credential),
         Shown::Unreadable => Some(""),
     };
-    let bearer = match Bearer::judge(&gate.access, &gate.door.metrics, credential, peer.as_deref()) {
+    let bearer = match Bearer::judge(access, &gate.door.metrics, credential, peer.as_deref()) {
         Ok(bearer) => bearer,
         Err(denied) => return unauthenticated(&denied),
     };
@@ -90,8 +101,29 @@ pub(crate) async fn guard(State(gate): State<Gate>, mut request: Request, next: 
     if !bearer.caller.scopes.has_any(scopes) {
         return forbidden(scopes).into_response();
     }
+    let caller = Caller::Owner(bearer.caller.owner.clone());
     request.extensions_mut().insert(Who(Some(Arc::new(bearer))));
+    admitted(&gate, caller, request, next).await
+}
+
+/// Runs a call that its caller may make, unless it has too many under way or makes them too fast.
+async fn admitted(gate: &Gate, caller: Caller, mut request: Request, next: Next) -> Response {
+    let named = matches!(caller, Caller::Owner(_));
+    let account = gate.door.callers.of(caller);
+    let _call: Share = match account.call() {
+        Ok(call) => call,
+        Err(refused) => return ApiError::from(refused).into_response(),
+    };
+    if let (Some(place), true) = (request.extensions().get::<Place>(), named) {
+        place.known_to(&account);
+    }
+    request.extensions_mut().insert(account);
     next.run(request).await
+}
+
+/// The account that a call is held against, as the layer left it.
+pub(crate) fn account(parts: &Extensions) -> Option<Arc<Account>> {
+    parts.get::<Arc<Account>>().cloned()
 }
 
 /// What stands in `Authorization`.

@@ -83,8 +83,12 @@ pub(crate) async fn healthz() -> Json<Alive> {
     responses((status = 200, description = "Requests can be served", body = Readiness), ReadyProblems),
 )]
 pub(crate) async fn readyz(State(door): State<Arc<Door>>) -> Response {
-    let answer = timeout(PROBE, door.registry.is_well()).await;
-    let answer = answer.unwrap_or_else(|_| Err(RegistryError::Away(format!("no answer within {PROBE:?}"))));
+    let ask = async {
+        let answer = timeout(PROBE, door.registry.is_well()).await;
+        answer.unwrap_or_else(|_| Err(RegistryError::Away(format!("no answer within {PROBE:?}"))))
+    };
+    // Probes that come together are one to the registry.
+    let answer = door.shared.well.get(ask).await;
     let registry = RegistryState {
         state: if answer.is_ok() { "up" } else { "away" },
         backend: door.registry.backend(),

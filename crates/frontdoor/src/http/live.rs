@@ -13,6 +13,7 @@ use super::error::ApiError;
 use super::extract::{Peer, no_parameters};
 use super::gate::Who;
 use super::openapi::LiveProblems;
+use crate::callers::{Account, Kind};
 use crate::door::Door;
 use crate::listen::Place;
 use crate::live::{self, Guest, Rights};
@@ -35,7 +36,7 @@ use crate::strict::Invalid;
 )]
 pub(crate) async fn connect(
     State(door): State<Arc<Door>>,
-    place: Option<Extension<Place>>,
+    (place, account): (Option<Extension<Place>>, Option<Extension<Arc<Account>>>),
     peer: Option<Extension<Peer>>,
     Who(bearer): Who,
     uri: Uri,
@@ -55,7 +56,14 @@ pub(crate) async fn connect(
         None => Rights::All,
     };
     let peer = peer.map(|Extension(peer)| peer.text());
-    Ok(live::welcome(door, upgrade, Guest { rights, peer, place: place.map(|Extension(place)| place) }))
+    let place = place.map(|Extension(place)| place);
+    let account = account.map(|Extension(account)| account);
+    // Whoever has not said who it is takes a share when it has.
+    let share = account.as_ref().map(|account| account.take(Kind::Live)).transpose()?;
+    if let (Some(place), Some(_)) = (&place, &share) {
+        place.known();
+    }
+    Ok(live::welcome(door, upgrade, Guest { rights, peer, place, account: account.zip(share) }))
 }
 
 fn refused(rejection: &WebSocketUpgradeRejection) -> Response {

@@ -28,7 +28,7 @@ use tower_http::cors::{AllowHeaders, AllowOrigin, CorsLayer};
 
 use crate::config::Origins;
 use crate::door::Door;
-use error::ApiError;
+pub(crate) use error::ApiError;
 pub(crate) use extract::Peer;
 use gate::{Gate, LISTEN, LOOK, MEASURE, Need, OPEN, OPERATE, READ, SPAWN, STOP, guard};
 use observe::{Observed, observe};
@@ -106,11 +106,10 @@ impl Route {
 
     /// Its handlers behind the gate. Wrong methods and panics become answers of the contract.
     fn guarded(self, door: &Arc<Door>) -> Guarded {
-        let mut handlers = self.handlers.fallback(async || ApiError::method_not_allowed());
-        if let Some(access) = door.config.access.clone() {
-            let gate = Gate { door: Arc::clone(door), access, needs: self.needs.into() };
-            handlers = handlers.layer(from_fn_with_state(gate, guard));
-        }
+        let access = door.config.access.clone();
+        let gate = Gate { door: Arc::clone(door), access, needs: self.needs.into() };
+        let handlers = self.handlers.fallback(async || ApiError::method_not_allowed());
+        let handlers: Handlers = handlers.layer(from_fn_with_state(gate, guard));
         let handlers = handlers.layer(CatchPanicLayer::custom(error::panicked));
         Guarded { path: self.path, handlers, reach: self.reach }
     }

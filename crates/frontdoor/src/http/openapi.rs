@@ -119,8 +119,13 @@ fn secure(operation: &mut Operation, need: Need) {
     let either = scopes.iter().map(|scope| SecurityRequirement::new(BEARER, [scope.as_str()]));
     let nothing = may_do_without.then(SecurityRequirement::default);
     operation.security = Some(nothing.into_iter().chain(either).collect());
-    let mut refusals =
-        answers(&[ErrorCode::Unauthenticated, ErrorCode::Forbidden, ErrorCode::OriginNotAllowed]);
+    let mut refusals = answers(&[
+        ErrorCode::Unauthenticated,
+        ErrorCode::Forbidden,
+        ErrorCode::OriginNotAllowed,
+        ErrorCode::RateLimited,
+        ErrorCode::QuotaExceeded,
+    ]);
     if let Some(RefOr::T(response)) = refusals.get_mut("401") {
         response
             .headers

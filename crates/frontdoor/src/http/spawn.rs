@@ -19,15 +19,16 @@ use tracing::field::display;
 
 use super::error::ApiError;
 use super::extract;
-use super::gate::Who;
+use super::gate::{self, Who};
 use super::openapi::SpawnProblems;
+use crate::callers::Account;
 use crate::door::Door;
 use crate::held::Held;
 use crate::idempotency::once;
 use crate::metrics::Phase;
-use crate::order::Order;
+use crate::order::{Accounted, Order};
 use crate::pace;
-use crate::spawn::Rejection;
+use crate::spawn::{Rejection, SpawnError};
 
 /// Starts a stream cache server and answers when it is ready.
 #[utoipa::path(
@@ -47,7 +48,9 @@ pub(crate) async fn spawn(State(door): State<Arc<Door>>, request: Request) -> Re
     let key = extract::idempotency_key(request.headers())?;
     let id = extract::request_id(request.extensions());
     let who = Who::of(request.extensions());
+    let account = gate::account(request.extensions());
     let mut order = Order::parse(&extract::body(request).await?)?;
+    order.account = account.map(Accounted);
     order.owner = who.owner().cloned();
     order.most = who.limits().concurrent.map(NonZeroU32::get);
     let outcome = tokio::select! {
@@ -77,10 +80,20 @@ async fn answer(
     let keyed = key.is_some();
     // Only what is done counts: the same key again starts nothing.
     let work = async || {
-        if let (Some(owner), Some(per_minute)) = (who.owner(), who.limits().per_minute) {
-            pace::permit(door, owner, per_minute).await?;
+        let account = order.account.as_ref().map(|account| &*account.0);
+        if let (Some(most), Some(true)) = (order.most, account.map(Account::is_over_quota)) {
+            return Err(SpawnError::OverQuota { most }.into());
         }
-        crate::spawn::spawn(door, order, id, keyed).await.map_err(|rejection| explained(door, *rejection))
+        if let (Some(owner), Some(per_minute)) = (who.owner(), who.limits().per_minute) {
+            pace::permit(door, owner, per_minute, account).await?;
+        }
+        let spawned = crate::spawn::spawn(door, order, id, keyed).await;
+        if let (Some(account), Err(rejection)) = (account, &spawned)
+            && matches!(rejection.error, SpawnError::OverQuota { .. })
+        {
+            account.note_over_quota();
+        }
+        spawned.map_err(|rejection| explained(door, *rejection))
     };
     let key = match (key, who.owner()) {
         (Some(key), Some(owner)) => Some(key.of(owner)),
@@ -163,7 +176,6 @@ mod tests {
     use model::{FarmCause, Timestamp};
 
     use super::*;
-    use crate::spawn::SpawnError;
 
     #[tokio::test]
     async fn a_failure_that_all_nodes_have_in_common_is_named() {

@@ -31,6 +31,7 @@ fn config() -> Config {
         live_ping_interval: Duration::from_secs(30),
         live_buffer: 1,
         max_connections: 1000,
+        limits: crate::Limits::default(),
         tls: crate::Tls::default(),
         admin_public: false,
         access: None,

@@ -1,7 +1,7 @@
 //! What a connection is at: whether it has nothing to do, and may be asked to make room.
 
 use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
 
@@ -9,6 +9,7 @@ use axum::body::{Body, Bytes, HttpBody};
 use hyper::body::{Frame, SizeHint};
 
 use super::metrics::Reason;
+use super::places::Standing;
 
 /// No request is being answered. A head may be on its way.
 const IDLE: u8 = 0;
@@ -23,6 +24,8 @@ pub(super) struct Activity {
     /// Odd from the end of a request's head until its answer is made, even while the next head is awaited.
     turn: AtomicU64,
     answer: AtomicU8,
+    /// Bytes of a head that is not here as a whole.
+    head: AtomicUsize,
     /// The other side does not take what is written to it.
     unread: AtomicBool,
     /// It is no HTTP connection any more.
@@ -35,6 +38,7 @@ impl Activity {
     pub(super) fn begin(&self) {
         self.turn.fetch_add(1, Ordering::Relaxed);
         self.answer.store(ANSWERING, Ordering::Relaxed);
+        self.head.store(0, Ordering::Relaxed);
     }
 
     /// Its answer is made.
@@ -67,8 +71,25 @@ impl Activity {
         self.upgraded.load(Ordering::Relaxed)
     }
 
+    /// So many more bytes of a request's head are here.
+    pub(super) fn heard(&self, bytes: usize) {
+        self.head.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    /// What the connection is at; `None` once it is no HTTP connection any more.
+    pub(super) fn standing(&self) -> Option<Standing> {
+        if self.is_upgraded() {
+            return None;
+        }
+        Some(match (self.is_idle(), self.head.load(Ordering::Relaxed)) {
+            (false, _) => Standing::Busy,
+            (true, 0) => Standing::Idle,
+            (true, bytes) => Standing::Begun(bytes),
+        })
+    }
+
     /// Whether there is nothing to do here but wait for the other side.
-    pub(super) fn is_idle(&self) -> bool {
+    fn is_idle(&self) -> bool {
         match self.answer.load(Ordering::Relaxed) {
             IDLE => true,
             HANDED_OVER => self.unread.load(Ordering::Relaxed),

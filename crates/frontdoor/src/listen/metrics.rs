@@ -16,7 +16,7 @@ pub(crate) enum Reason {
     Idle,
     /// A request's head did not arrive in time.
     SlowHead,
-    /// All places were taken, and it had waited longest with nothing to do.
+    /// Places or memory had run short, and it had no request.
     Shed,
     /// The handshake of TLS failed or took too long.
     Handshake,

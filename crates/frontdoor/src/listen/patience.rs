@@ -13,7 +13,7 @@ use super::activity::Activity;
 use super::metrics::Reason;
 
 /// From the start of a connection to its first byte.
-const FIRST_BYTE: Duration = Duration::from_secs(10);
+pub(super) const FIRST_BYTE: Duration = Duration::from_secs(10);
 /// From the first byte of a request to the end of its head.
 const HEAD: Duration = Duration::from_secs(10);
 /// From a write that the other side has no room for until it has taken something.
@@ -82,6 +82,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Impatient<S> {
         }
         match read {
             Poll::Ready(read) => {
+                self.activity.heard(buf.filled().len() - before);
                 let head = self.waits.as_ref().is_some_and(|wait| matches!(wait.reason, Reason::SlowHead));
                 if !head && buf.filled().len() > before {
                     self.waits = Wait::start(Reason::SlowHead, turn, HEAD);

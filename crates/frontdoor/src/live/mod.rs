@@ -5,7 +5,7 @@
 //! ```
 //!
 //! Reading order: `protocol` (the frames), `view` (the farm as of one event), `ring` (the events of the last moments),
-//! `feed` (both of them, and who is told of what), `follow` (the one task that reads the registry's stream), `resume` (how a
+//! `feed` (both of them, and who is told of what), `follow` (the one task that reads the registry's stream), `resume` and `frames` (how a
 //! subscription begins), `rights` (who may hear what), `session` (one connection), `metrics`.
 //!
 //! Nothing here runs, and nothing is kept, while nobody subscribes. One that is too slow for its queue is sent away; nobody
@@ -13,6 +13,7 @@
 
 mod feed;
 pub(crate) mod follow;
+mod frames;
 pub(crate) mod metrics;
 mod protocol;
 mod resume;
@@ -32,8 +33,10 @@ use tracing::{Instrument, info_span};
 use uuid::Uuid;
 
 use self::feed::Feed;
+use self::frames::Frames;
 use self::metrics::Figures;
 pub(crate) use self::rights::Rights;
+use crate::callers::{Account, Share};
 use crate::door::Door;
 use crate::listen::Place;
 
@@ -52,6 +55,8 @@ pub(crate) struct Live {
     /// One token for each connection.
     pub(crate) sessions: TaskTracker,
     readers: Semaphore,
+    /// Snapshots of the last moments.
+    frames: Frames,
     interval: Duration,
     buffer: usize,
 }
@@ -63,6 +68,7 @@ impl Live {
             figures,
             sessions: TaskTracker::new(),
             readers: Semaphore::new(MOST_READERS),
+            frames: Frames::default(),
             interval,
             buffer,
         }
@@ -77,6 +83,8 @@ pub(crate) struct Guest {
     pub(crate) peer: Option<String>,
     /// Its place among the connections.
     pub(crate) place: Option<Place>,
+    /// Whose limits hold for it, and what it has of the live connections; `None` until it has said who it is.
+    pub(crate) account: Option<(Arc<Account>, Share)>,
 }
 
 /// Answers a handshake; the session goes on when the answer is gone.

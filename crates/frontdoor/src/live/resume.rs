@@ -11,6 +11,7 @@ use tokio::time::{Instant, timeout};
 
 use super::feed::{Mailbox, Start};
 use super::protocol::{Frame, Snapshot, Topic, told};
+use crate::callers::Account;
 use crate::door::Door;
 
 /// How long a subscription waits for the view that the first one asks for.
@@ -28,39 +29,55 @@ pub(crate) struct Beginning {
     pub(crate) events: Vec<Utf8Bytes>,
     /// Events up to this one must not be told any more.
     pub(crate) told: u64,
+    /// How long it took to make, without waiting for its turn.
+    pub(crate) took: Duration,
 }
 
 /// Subscribes: to all, or as far as spawns are this owner's. From then on events arrive in the mailbox, also some that the beginning
-/// has told already.
+/// has told already. Events of long ago are read for one connection of an account at a time.
 pub(crate) async fn begin(
     door: &Door,
     topic: &Arc<Topic>,
     only: Option<&Owner>,
     since: Option<u64>,
     mailbox: &Mailbox,
+    account: Option<&Account>,
 ) -> Result<Beginning, NoView> {
     if timeout(LOADING, door.live.feed.loaded()).await.is_err() {
         return Err(NoView);
     }
-    let began = Instant::now();
+    let mut began = Instant::now();
     let beginning = match (since, door.live.feed.subscribe(topic, only, since, mailbox)) {
         (Some(since), Start::Events(events)) => {
             let told = events.last().map_or(since, |event| event.seq.max(since));
             Some(resumed(topic, since, told, events.iter().map(|event| &**event)))
         }
         // Of events of long ago it is not known whose spawns they tell of.
-        (Some(since), Start::Older { until }) if only.is_none() => older(door, topic, since, until).await,
+        (Some(since), Start::Older { until }) if only.is_none() => {
+            // The account's turn first: a caller with many connections takes one of the readers.
+            let _turn = match account {
+                Some(account) => account.reader.acquire().await.ok(),
+                None => None,
+            };
+            let reading = door.live.readers.acquire().await;
+            began = Instant::now();
+            match reading {
+                Ok(_reading) => older(door, topic, since, until).await,
+                Err(_) => None,
+            }
+        }
         (Some(since), Start::Ahead) => ahead(door, since).await.then(|| resumed(topic, since, since, [])),
         _ => None,
     };
-    let beginning = match beginning {
+    let mut beginning = match beginning {
         Some(beginning) => beginning,
         None => match door.live.feed.subscribe(topic, only, None, mailbox) {
             Start::Snapshot { snapshot, seq } => with_snapshot(door, topic, only, snapshot, seq).await,
             _ => return Err(NoView),
         },
     };
-    door.live.figures.snapshot(began.elapsed());
+    beginning.took = began.elapsed();
+    door.live.figures.snapshot(beginning.took);
     Ok(beginning)
 }
 
@@ -75,6 +92,7 @@ fn resumed<'a>(
         subscribed: Frame::Subscribed { topic, snapshot: None, seq: since }.encode(),
         events: events.into_iter().filter_map(frame).collect(),
         told: told_until,
+        took: Duration::ZERO,
     }
 }
 
@@ -93,14 +111,14 @@ async fn with_snapshot(
         });
         *spawn = ended.map(|record| Arc::new(Spawn::listed(record)));
     }
-    let subscribed = Frame::Subscribed { topic, snapshot: Some(&snapshot), seq }.encode();
-    Beginning { subscribed, events: Vec::new(), told: seq }
+    let encode = || Frame::Subscribed { topic, snapshot: Some(&snapshot), seq }.encode();
+    let subscribed = door.live.frames.get(topic, only, seq, encode);
+    Beginning { subscribed, events: Vec::new(), told: seq, took: Duration::ZERO }
 }
 
 /// Reads events of long ago from the registry; `None` when some of them are gone, the registry is away, or `since` is no event of
 /// this registry: it may have been replaced since.
 async fn older(door: &Door, topic: &Topic, since: u64, until: u64) -> Option<Beginning> {
-    let _reading = door.live.readers.acquire().await.ok()?;
     let mut events = Vec::new();
     let mut position = Position { seq: since, nudge: u64::MAX, seen: since, incarnation: None };
     if !is_known(door, since).await {

@@ -12,7 +12,7 @@ use futures_util::{SinkExt, StreamExt};
 use model::{Owner, Timestamp};
 use prometheus_client::metrics::counter::Counter;
 use tokio::sync::{Notify, mpsc, watch};
-use tokio::time::{Instant, MissedTickBehavior, interval_at, timeout};
+use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::info;
 use uuid::Uuid;
@@ -23,6 +23,7 @@ use super::protocol::{Frame, Request, Token, Topic, Violation};
 use super::resume::{self, NoView};
 use super::rights::{Lacking, Lapse, Rights, lapse};
 use super::{Guest, text};
+use crate::callers::{Account, Caller, Kind, Share};
 use crate::door::Door;
 use crate::gate::Bearer;
 use crate::http::gate::either;
@@ -39,6 +40,8 @@ const BATCH: usize = 64;
 /// A peer has this long to answer a goodbye.
 const GOODBYE: Duration = Duration::from_secs(10);
 const SHORT_GOODBYE: Duration = Duration::from_secs(1);
+/// Enough to write one where the peer reads.
+const NO_GOODBYE: Duration = Duration::from_millis(10);
 
 /// Why a connection ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -63,6 +66,8 @@ enum End {
     Expired,
     /// Its subscriber had not said who it is, and others need its place.
     Crowded,
+    /// Its caller has as many live connections as it may have.
+    TooMany,
 }
 
 impl End {
@@ -78,22 +83,30 @@ impl End {
             Self::Unauthenticated => (1008, Some("authentication required")),
             Self::Expired => (1008, Some("credential expired")),
             Self::Crowded => (1013, Some("no place left")),
+            Self::TooMany => (1013, Some("too many live connections of this caller")),
         }
     }
 
-    /// How long the peer has to answer a goodbye. Strangers do not keep a place by being silent.
+    /// How long the peer has to answer a goodbye. Strangers do not keep a place by being silent, and those whose place others
+    /// need are not waited for at all.
     fn patience(self) -> Duration {
         match self {
-            Self::Unauthenticated | Self::Crowded => SHORT_GOODBYE,
+            Self::Crowded => NO_GOODBYE,
+            Self::Unauthenticated | Self::TooMany => SHORT_GOODBYE,
             _ => GOODBYE,
         }
     }
 
-    /// What the peer is told before the goodbye.
-    fn last_words(self) -> Option<&'static str> {
+    /// What the peer is told before the goodbye: the code and the message of an error.
+    fn last_words(self) -> Option<(&'static str, &'static str)> {
         match self {
-            Self::Unauthenticated => Some("the first message must show a good credential"),
-            Self::Expired => Some("the credential is not good any more"),
+            Self::Unauthenticated => {
+                Some(("unauthenticated", "the first message must show a good credential"))
+            }
+            Self::Expired => Some(("unauthenticated", "the credential is not good any more")),
+            Self::TooMany => {
+                Some(("quota-exceeded", "this caller has as many live connections as it may have"))
+            }
             _ => None,
         }
     }
@@ -110,11 +123,16 @@ pub(crate) async fn run(socket: WebSocket, door: &Door, connection: Uuid, guest:
     let mailbox = Mailbox { connection, queue, slow: CancellationToken::new() };
     let (say, said) = mpsc::channel(AHEAD);
     let (ping, ponged) = (Notify::new(), AtomicBool::new(true));
-    let Guest { rights, peer, place } = guest;
+    let Guest { rights, peer, place, account } = guest;
     let only = rights.only().cloned();
     let rights = watch::Sender::new(rights);
     let lapse = lapse(door, rights.subscribe());
-    let crowded = crowded(place.as_ref(), rights.subscribe());
+    let crowded = async {
+        match &place {
+            Some(place) => place.asked_to_leave().await,
+            None => std::future::pending().await,
+        }
+    };
     let writer = Writer {
         door,
         sink: &mut sink,
@@ -127,6 +145,9 @@ pub(crate) async fn run(socket: WebSocket, door: &Door, connection: Uuid, guest:
         },
         rights,
         peer: peer.clone(),
+        place: place.as_ref(),
+        account,
+        rest: None,
         violations: 0,
         events: live.figures.counter_of_sent("event"),
     };
@@ -156,9 +177,9 @@ pub(crate) async fn run(socket: WebSocket, door: &Door, connection: Uuid, guest:
         return;
     }
     let goodbye = async {
-        if let Some(message) = end.last_words() {
+        if let Some((code, message)) = end.last_words() {
             live.figures.sent("error");
-            let frame = Frame::Error { code: "unauthenticated", message, topic: None };
+            let frame = Frame::Error { code, message, topic: None };
             sink.feed(text(frame.encode())).await.ok();
         }
         if let Some(reason) = reason {
@@ -166,6 +187,9 @@ pub(crate) async fn run(socket: WebSocket, door: &Door, connection: Uuid, guest:
             sink.send(Message::Close(Some(frame))).await.ok();
         }
         sink.flush().await.ok();
+        if end == End::Crowded {
+            return;
+        }
         // What it says meanwhile is of no interest any more.
         while let Some(Ok(_)) = stream.next().await {}
     };
@@ -201,14 +225,12 @@ async fn read(
     }
 }
 
-/// Ends when others need the place of somebody who has not said who it is.
-async fn crowded(place: Option<&Place>, mut rights: watch::Receiver<Rights>) {
-    let Some(place) = place else { return std::future::pending().await };
-    let known = async { rights.wait_for(|rights| !matches!(rights, Rights::Nothing)).await.is_ok() };
-    tokio::select! {
-        () = place.asked_to_leave() => {}
-        _ = known => std::future::pending().await,
+/// The next thing that the subscriber says, but not before it may be taken in.
+async fn next<T>(said: &mut mpsc::Receiver<T>, rest: Option<Instant>) -> Option<T> {
+    if let Some(rest) = rest {
+        sleep_until(rest).await;
     }
+    said.recv().await
 }
 
 /// Has a ping sent at every interval, and ends when the one before it was not answered.
@@ -231,8 +253,14 @@ struct Subscriptions<'a> {
     wanting: Option<Wanting<'a>>,
     /// Whose spawns it hears of, where not everybody's.
     only: Option<Owner>,
-    /// Each with the last event that was told.
-    topics: HashMap<Arc<Topic>, (u64, Counted)>,
+    topics: HashMap<Arc<Topic>, Subscription>,
+}
+
+struct Subscription {
+    /// The last event that was told.
+    told: u64,
+    /// It counts, and is one of those that its caller may have.
+    held: (Counted, Option<Share>),
 }
 
 impl Drop for Subscriptions<'_> {
@@ -262,6 +290,11 @@ struct Writer<'a> {
     /// Who listens.
     rights: watch::Sender<Rights>,
     peer: Option<String>,
+    place: Option<&'a Place>,
+    /// Whose limits hold, with its share of the live connections.
+    account: Option<(Arc<Account>, Share)>,
+    /// Nothing that the subscriber says is taken in before: it has begun more subscriptions than its pace allows.
+    rest: Option<Instant>,
     /// In a row.
     violations: u32,
     events: Counter,
@@ -297,7 +330,7 @@ impl Writer<'_> {
                     self.say("heartbeat", &Frame::Heartbeat { at: Timestamp::now() }).await?;
                     self.write(Message::Ping(Default::default())).await?;
                 }
-                Some(message) = said.recv() => self.obey(message).await?,
+                Some(message) = next(said, self.rest) => self.obey(message).await?,
                 _ = inbox.recv_many(&mut batch, BATCH) => {
                     for item in batch.drain(..) {
                         self.tell(item).await?;
@@ -335,11 +368,18 @@ impl Writer<'_> {
                     return self.say("error", &frame).await;
                 }
                 let full = self.subscriptions.topics.len() >= MOST_TOPICS;
-                if full && !self.subscriptions.topics.contains_key(&topic) {
+                let known = self.subscriptions.topics.contains_key(&topic);
+                if full && !known {
                     return self.refuse(&format!("more than {MOST_TOPICS} subscriptions")).await;
                 }
+                let share = self.account.as_ref().filter(|_| !known).map(|(a, _)| a.take(Kind::Subscription));
+                let Ok(share) = share.transpose() else {
+                    let message = "this caller has as many subscriptions as it may have";
+                    let frame = Frame::Error { code: "quota-exceeded", message, topic: Some(&topic) };
+                    return self.say("error", &frame).await;
+                };
                 self.violations = 0;
-                self.subscribe(topic, since).await
+                self.subscribe(topic, since, share).await
             }
             Ok(Request::Unsubscribe { topic }) => match self.subscriptions.topics.remove_entry(&topic) {
                 Some((topic, _)) => {
@@ -364,6 +404,12 @@ impl Writer<'_> {
         if let Some(access) = &self.door.config.access {
             let bearer = Bearer::judge(access, &self.door.metrics, Some(&token.0), self.peer.as_deref());
             let bearer = Arc::new(bearer.map_err(|_| End::Unauthenticated)?);
+            let account = self.door.callers.of(Caller::Owner(bearer.caller.owner.clone()));
+            let share = account.take(Kind::Live).map_err(|_| End::TooMany)?;
+            self.account = Some((account, share));
+            if let Some(place) = self.place {
+                place.known();
+            }
             info!(owner = %bearer.caller.owner, "live feed authenticated");
             self.subscriptions.only = bearer.only().cloned();
             self.rights.send_replace(Rights::Of(Arc::clone(&bearer)));
@@ -379,19 +425,29 @@ impl Writer<'_> {
         if self.violations == MOST_VIOLATIONS { Err(End::Violations) } else { Ok(()) }
     }
 
-    async fn subscribe(&mut self, topic: Arc<Topic>, since: Option<u64>) -> Result<(), End> {
+    async fn subscribe(
+        &mut self,
+        topic: Arc<Topic>,
+        since: Option<u64>,
+        share: Option<Share>,
+    ) -> Result<(), End> {
         let Self { door, subscriptions, .. } = self;
         let live = &door.live;
         subscriptions.wanting.get_or_insert_with(|| live.feed.want());
         // Noted before anything can arrive for it, so that it is undone however this ends.
-        let counted = subscriptions.topics.remove(&topic).map(|(_, counted)| counted);
-        let counted = counted.unwrap_or_else(|| live.figures.subscription(&topic));
-        subscriptions.topics.insert(Arc::clone(&topic), (u64::MAX, counted));
-        let beginning =
-            resume::begin(door, &topic, subscriptions.only(&topic), since, &subscriptions.mailbox).await;
+        let held = subscriptions.topics.remove(&topic).map(|subscription| subscription.held);
+        let held = held.unwrap_or_else(|| (live.figures.subscription(&topic), share));
+        subscriptions.topics.insert(Arc::clone(&topic), Subscription { told: u64::MAX, held });
+        let account = self.account.as_ref().map(|(account, _)| &**account);
+        let only = subscriptions.only(&topic);
+        let beginning = resume::begin(door, &topic, only, since, &subscriptions.mailbox, account).await;
         let beginning = beginning.map_err(|NoView| End::NoView)?;
-        if let Some((told, _)) = subscriptions.topics.get_mut(&topic) {
-            *told = beginning.told;
+        if let Some(account) = account {
+            let rest = account.began_subscription(beginning.took);
+            self.rest = (!rest.is_zero()).then(|| Instant::now() + rest);
+        }
+        if let Some(subscription) = subscriptions.topics.get_mut(&topic) {
+            subscription.told = beginning.told;
         }
         live.figures.sent("subscribed");
         self.write(text(beginning.subscribed)).await?;
@@ -406,8 +462,8 @@ impl Writer<'_> {
         match item {
             Item::Event { topic, seq, frame } => {
                 // What was on its way when the subscription began anew has been told, or is told to nobody.
-                if let Some((told, _)) = self.subscriptions.topics.get(&topic)
-                    && seq > *told
+                if let Some(subscription) = self.subscriptions.topics.get(&topic)
+                    && seq > subscription.told
                 {
                     self.events.inc();
                     self.write(text(frame)).await?;
@@ -415,7 +471,7 @@ impl Writer<'_> {
                 Ok(())
             }
             Item::Restart(topic) if self.subscriptions.topics.contains_key(&topic) => {
-                self.subscribe(topic, None).await
+                self.subscribe(topic, None, None).await
             }
             Item::Restart(_) => Ok(()),
         }

@@ -33,6 +33,7 @@ pub(crate) fn config() -> Config {
         live_buffer: 16,
         access: None,
         max_connections: 1000,
+        limits: frontdoor::Limits::default(),
         tls: frontdoor::Tls::default(),
         admin_public: false,
     }

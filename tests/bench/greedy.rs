@@ -1,0 +1,122 @@
+//! What one key at all of its limits does to the spawns of another one: measured alternately, with the greedy one at rest and
+//! at work.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use anyhow::{Context as _, ensure};
+use hatchery_tests::{AgentPlan, Client, Farm, Subscriber};
+use serde_json::json;
+use tokio::task::JoinHandle;
+use tokio::time::Instant;
+
+use crate::table::{Sample, Table, ms};
+
+/// Alternations, and spawns of each half of one.
+const ROUNDS: usize = 6;
+const SPAWNS: usize = 60;
+/// Requests of the greedy key in line, more than it may have there.
+const IN_LINE: usize = 600;
+/// Requests with one key that wait for one answer.
+const WITH_ONE_KEY: usize = 300;
+/// Callers without a pause, for each thing that is asked for.
+const WORKERS: usize = 2;
+
+pub(crate) async fn measure(table: &mut Table) -> anyhow::Result<()> {
+    let farm = Farm::builder()
+        .keys()
+        .plain_log()
+        .agent(AgentPlan::slots(60).port_range(10_000..=10_199))
+        .agent(AgentPlan::slots(1).port_range(10_200..=10_203).args(&["--pool", "small"]))
+        .start()
+        .await;
+    let greedy = farm.key(&["--scope", "spawn,read", "--spawns-per-minute", "60"]).await;
+    let modest = farm.door(0).showing(&farm.key(&["--scope", "spawn"]).await);
+    let held = farm.door(0).spawned(&json!({"pool": "small"})).await;
+    let (mut quiet, mut busy) = (Sample::default(), Sample::default());
+    for _ in 0..ROUNDS {
+        spawns(modest, &mut quiet).await?;
+        let work = Work::start(&farm, &greedy).await;
+        spawns(modest, &mut busy).await?;
+        work.stop().await;
+    }
+    for (name, share) in [("p50", 0.5), ("p95", 0.95)] {
+        let (alone, beside) = (quiet.quantile(share), busy.quantile(share));
+        let ratio = beside.as_secs_f64() / alone.as_secs_f64();
+        let what = format!("a spawn beside a key at all of its limits, {name}");
+        table.row(what, ms(beside), format!("{} without it", ms(alone)), format!("{ratio:.2} ×, aim 2 ×"));
+    }
+    farm.stop([held["id"].as_str().context("an id")?]).await;
+    farm.shut_down().await;
+    Ok(())
+}
+
+async fn spawns(client: Client, sample: &mut Sample) -> anyhow::Result<()> {
+    for _ in 0..SPAWNS {
+        let began = Instant::now();
+        let answer = client.spawn(&json!({})).await;
+        sample.add(began.elapsed());
+        ensure!(answer.status == 200, "{answer:?}");
+        let id = answer.json()["id"].as_str().context("an id")?.to_owned();
+        let stopped = client.delete(&format!("/v1/spawns/{id}")).send().await;
+        ensure!(matches!(stopped.status, 200 | 202), "{stopped:?}");
+    }
+    Ok(())
+}
+
+/// A greedy key at work: what waits, and what asks without a pause.
+struct Work {
+    over: Arc<AtomicBool>,
+    waiting: Vec<JoinHandle<()>>,
+    asking: Vec<JoinHandle<()>>,
+}
+
+impl Work {
+    async fn start(farm: &Farm, key: &str) -> Self {
+        let (client, over) = (farm.door(0).showing(key), Arc::new(AtomicBool::new(false)));
+        let wait = json!({"pool": "small", "waitSeconds": 60});
+        let mut waiting = Vec::new();
+        for number in 0..IN_LINE + WITH_ONE_KEY {
+            let request = client.post("/spawn").json(&wait);
+            let request =
+                if number < IN_LINE { request } else { request.header("idempotency-key", "of many") };
+            waiting.push(tokio::spawn(async move { drop(request.try_send().await) }));
+        }
+        let mut asking = Vec::new();
+        for (method, path) in [("GET", "/v1/nodes"), ("GET", "/v1/spawns"), ("POST", "/spawn")] {
+            for _ in 0..WORKERS {
+                let over = Arc::clone(&over);
+                asking.push(tokio::spawn(async move {
+                    while !over.load(Ordering::Relaxed) {
+                        drop(client.request(method, path).try_send().await);
+                    }
+                }));
+            }
+        }
+        for _ in 0..WORKERS {
+            let mut subscriber = Subscriber::connect_as(client.addr, key).await;
+            let over = Arc::clone(&over);
+            asking.push(tokio::spawn(async move {
+                while !over.load(Ordering::Relaxed) {
+                    subscriber.subscribe("nodes").await;
+                }
+            }));
+        }
+        // What waits has to be in line.
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        Self { over, waiting, asking }
+    }
+
+    async fn stop(self) {
+        self.over.store(true, Ordering::Relaxed);
+        for asking in self.asking {
+            asking.await.ok();
+        }
+        for waiting in &self.waiting {
+            waiting.abort();
+        }
+        // Those that left the line are cleaned up after.
+        tokio::time::sleep(Duration::from_secs(2)).await;
+    }
+}
