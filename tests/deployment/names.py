@@ -93,7 +93,9 @@ def accepted(where, role, arguments, environment):
     path = {"PATH": os.environ["PATH"], "HOME": "/nonexistent"}
     if role == "agent":
         environment["HATCHERY_STATE_DIR"] = "/nonexistent/hatchery"
-        arguments = [a for a in arguments if not a.startswith("--state-dir=")]
+        # The node of the certificate above.
+        environment["HATCHERY_NODE"] = "agent"
+        arguments = [a for a in arguments if not a.startswith(("--state-dir=", "--node="))]
     try:
         run = subprocess.run([HATCHERY, role, *arguments], env=path | environment, capture_output=True, text=True, timeout=20)
     except subprocess.TimeoutExpired:

@@ -129,7 +129,10 @@ fn a_ca_that_is_none_is_an_error_that_names_flag_and_file() {
         {
             let ran = nodes("https://127.0.0.1:9", set, args);
             assert_eq!(ran.code, 2, "{ran:?}");
-            assert!(ran.stderr.starts_with(&format!("error: {place} wants certificates")), "{ran:?}");
+            assert!(
+                ran.stderr.starts_with(&format!("error: invalid {place}: expected certificates")),
+                "{ran:?}"
+            );
             assert!(ran.stderr.contains(path), "{ran:?}");
         }
     }
