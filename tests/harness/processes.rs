@@ -30,6 +30,13 @@ impl Process {
         name.rsplit('/').next().unwrap_or(name)
     }
 
+    /// The path, without the id, that a spawn was told to report to.
+    pub fn reports_to(&self) -> String {
+        let url = self.option("--liveliness-endpoint").expect("a spawn's process");
+        let (_, path) = url.strip_prefix("http://").and_then(|url| url.split_once('/')).expect("a URL");
+        format!("/{path}")
+    }
+
     /// The argument that follows `option`.
     pub fn option(&self, option: &str) -> Option<&str> {
         let at = self.args.iter().position(|arg| arg == option)?;

@@ -52,7 +52,11 @@ async fn a_server_gets_the_vendors_arguments() {
     let port = answer["endpoint"].as_str().unwrap().rsplit(':').next().unwrap();
     assert_eq!(options["--sc-port"], port);
     assert!(agent.ports.contains(&port.parse().unwrap()));
-    assert_eq!(options["--liveliness-endpoint"], format!("http://{}/liveliness", agent.liveliness.addr));
+    let reports_to = options["--liveliness-endpoint"];
+    let secret = reports_to.strip_prefix(&format!("http://{}/", agent.liveliness.addr));
+    let secret =
+        secret.and_then(|path| path.strip_suffix("/liveliness")).unwrap_or_else(|| panic!("{reports_to}"));
+    assert!(secret.len() == 64 && secret.bytes().all(|b| b.is_ascii_hexdigit()), "{secret}");
     assert_eq!(options["--liveliness-update-frequency"].parse::<f64>(), Ok(5.0));
     assert_eq!(options["--initial-use-duration"], "60");
     assert_eq!(Path::new(options["--model-search-directories"]), farm.mark().join("models"));

@@ -10,28 +10,29 @@ async fn reports_are_answered_as_the_vendors_server_expects() {
     let answer = farm.door(0).spawned(&json!({})).await;
     let id = answer["id"].as_str().unwrap();
     let receiver = farm.agents[0].liveliness;
-    for path in [format!("/liveliness/{id}?liveliness=ping"), format!("/liveliness//{id}?liveliness=ping")] {
+    let own = farm.process(id).unwrap().reports_to();
+    for path in [format!("{own}/{id}?liveliness=ping"), format!("{own}//{id}?liveliness=ping")] {
         let answer = receiver.post(&path).send().await;
         assert_eq!((answer.status, answer.body.len()), (200, 0), "{path}: {answer:?}");
     }
     for unknown in [Uuid::nil().to_string(), "nope".to_owned(), "%00".to_owned(), "..%2f".to_owned()] {
-        let answer = receiver.post(&format!("/liveliness/{unknown}?liveliness=ping")).send().await;
+        let answer = receiver.post(&format!("{own}/{unknown}?liveliness=ping")).send().await;
         assert_eq!((answer.status, answer.json()), (404, json!({"error": "invalid spawnId."})), "{unknown}");
     }
     for query in ["?liveliness=dead", "?liveliness=", "?liveliness=PING", "?other=ping", ""] {
-        let answer = receiver.post(&format!("/liveliness/{id}{query}")).send().await;
+        let answer = receiver.post(&format!("{own}/{id}{query}")).send().await;
         assert_eq!(
             (answer.status, answer.json()),
             (400, json!({"error": "invalid liveliness value"})),
             "{query}"
         );
     }
-    let answer = receiver.get(&format!("/liveliness/{id}?liveliness=ping")).send().await;
+    let answer = receiver.get(&format!("{own}/{id}?liveliness=ping")).send().await;
     assert!([404, 405].contains(&answer.status), "{answer:?}");
     assert_eq!(farm.record(id).await["state"], "ready", "none of this hurts");
     farm.stop([id]).await;
     farm.ends(id).await;
-    let late = receiver.post(&format!("/liveliness/{id}?liveliness=ping")).send().await;
+    let late = receiver.post(&format!("{own}/{id}?liveliness=ping")).send().await;
     assert_eq!(late.status, 404, "an ended spawn is unknown: {late:?}");
     farm.finish().await;
 }
@@ -47,13 +48,11 @@ async fn rude_reports_disturb_nobody() {
     }
     let half: Vec<_> =
         futures_util::future::join_all((0..50).map(|_| receiver.open(b"POST /liveliness/"))).await;
-    let big = receiver
-        .post(&format!("/liveliness/{id}?liveliness=ping"))
-        .body("x".repeat(1 << 20))
-        .try_send()
-        .await;
+    let own = farm.process(id).unwrap().reports_to();
+    let big =
+        receiver.post(&format!("{own}/{id}?liveliness=ping")).body("x".repeat(1 << 20)).try_send().await;
     assert!(big.as_ref().is_err() || big.as_ref().is_ok_and(|a| [200, 413].contains(&a.status)), "{big:?}");
-    let ping = receiver.post(&format!("/liveliness/{id}?liveliness=ping")).send().await;
+    let ping = receiver.post(&format!("{own}/{id}?liveliness=ping")).send().await;
     assert_eq!(ping.status, 200);
     let second = farm.door(0).spawned(&json!({})).await;
     drop(half);

@@ -3,11 +3,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use model::{Exit, ExitReason, SpawnId};
+use model::{Exit, SpawnId};
 use tokio::sync::watch;
 use tokio::time::Instant;
 use tracing::Instrument;
 
+use crate::intruders;
 use crate::load;
 use crate::models;
 use crate::node::Node;
@@ -51,6 +52,13 @@ pub(crate) async fn spawn(node: &Arc<Node>, request: &Request) -> Result<Caller,
         None => Ok(()),
     };
     let result = checked.and_then(|()| try_spawn(node, request));
+    let result = match result {
+        Err(refusal) if refusal.why == Why::NoPort => Err(intruders::explain(node, refusal).await),
+        result => {
+            intruders::look(node);
+            result
+        }
+    };
     if let Err(refusal) = &result {
         node.metrics.refused(refusal.why);
         tracing::info!(
@@ -179,10 +187,18 @@ impl Caller {
 
     /// The caller can wait no longer, not even for the process to be gone. Others that wait for it may.
     async fn late(&self) -> Reply {
-        if !self.node.table().end_unless_shared(self.id, Cause::ReadyTimeout, Instant::now()) {
-            return Reply::Late;
-        }
-        let exit = Exit { reason: ExitReason::ReadyTimeout, code: None, signal: None, text: None };
+        let cause = {
+            let mut table = self.node.table();
+            let now = Instant::now();
+            let started = table.facts(self.id, now).map_or(now, |facts| facts.started);
+            let unheard = table.was_deaf_since(started);
+            let cause = if unheard { Cause::Unheard } else { Cause::ReadyTimeout };
+            if !table.end_unless_shared(self.id, cause, now) {
+                return Reply::Late;
+            }
+            cause
+        };
+        let exit = Exit { reason: cause.reason(), code: None, signal: None, text: cause.text() };
         Reply::Ended { exit, log: self.node.last_words(self.id).await }
     }
 }

@@ -20,7 +20,8 @@ use rustix::process::{Pid, Signal, kill_process_group};
 use tokio::time::Instant;
 use tracing::Instrument;
 
-use crate::config::Config;
+use crate::config::{Config, Launcher};
+use crate::liveliness::secret;
 use crate::node::Node;
 use crate::procfs;
 use crate::spawn::cgroup::Group;
@@ -28,6 +29,7 @@ use crate::spawn::driver::{Body, Driver};
 use crate::spawn::exit::{self, Cause, Progress, Status};
 use crate::spawn::lifecycle::{Phase, Rules, lost_after};
 use crate::spawn::process::Process;
+use crate::spawn::user::{Ids, SpawnUsers};
 use crate::spawn::{Facts, output};
 use crate::state::StateDir;
 use crate::state::record::{Record, Story};
@@ -40,6 +42,8 @@ pub(crate) struct Estate {
     gone: Vec<Story>,
     /// Process groups whose leader, one of the gone, has left them behind.
     strays: Vec<u32>,
+    /// Spawns that processes of spawns claim to be, but are not.
+    impostors: Vec<SpawnId>,
 }
 
 impl Estate {
@@ -65,11 +69,17 @@ pub(crate) fn survey(state: &StateDir, config: &Config) -> io::Result<Estate> {
             None
         };
         match process {
+            Some(process) if is_another_users(record, process.pid()) => {
+                tracing::warn!(spawn.id = %record.id, pid = process.pid(), "a process of another user is not adopted as a spawn");
+                estate.gone.push(story);
+            }
             Some(process) => estate.living.push((story, process)),
             None => estate.gone.push(story),
         }
     }
     let known = estate.living();
+    let users: HashSet<u32> =
+        estate.living.iter().filter_map(|(story, _)| Some(story.record.user?.uid)).collect();
     let gone: HashMap<u32, SpawnId> = estate.gone.iter().map(|s| (s.record.pid, s.record.id)).collect();
     for pid in procfs::all() {
         let Some(stat) = procfs::stat(pid).filter(|stat| !stat.has_ended()) else { continue };
@@ -82,14 +92,70 @@ pub(crate) fn survey(state: &StateDir, config: &Config) -> io::Result<Estate> {
             continue;
         }
         let Some(record) = recognise(state, config, pid, stat.start) else { continue };
-        if !known.contains(&record.id)
-            && let Some(process) = Process::adopt(pid, stat.start)?
-        {
+        if known.contains(&record.id) {
+            continue;
+        }
+        match doubts(config, pid, &users) {
+            None => {}
+            Some(Doubt::User(uid)) => {
+                tracing::warn!(spawn.id = %record.id, pid, uid, "a process of another user looks like a spawn, it is not adopted");
+                continue;
+            }
+            Some(Doubt::NotTheServer) => {
+                tracing::warn!(spawn.id = %record.id, pid, "a process looks like a spawn but is not its server, it is ended");
+                estate.impostors.push(record.id);
+                continue;
+            }
+        }
+        if let Some(process) = Process::adopt(pid, stat.start)? {
             estate.gone.retain(|story| story.record.id != record.id);
             estate.living.push((Story::new(record), process));
         }
     }
     Ok(estate)
+}
+
+/// Why a process without a record that looks like a spawn is none.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Doubt {
+    /// It runs as this user, who no spawn runs as.
+    User(u32),
+    /// It runs another program, or as a user whose spawn is another process.
+    NotTheServer,
+}
+
+/// A recorded process is known by its number and start; the user must not have changed all the same.
+fn is_another_users(record: &Record, pid: u32) -> bool {
+    // Between its start and its server it is still the agent's.
+    let own = rustix::process::geteuid().as_raw();
+    record
+        .user
+        .is_some_and(|user| procfs::uids(pid).is_some_and(|[real, ..]| real != user.uid && real != own))
+}
+
+/// `taken` are the users of spawns that have records.
+fn doubts(config: &Config, pid: u32, taken: &HashSet<u32>) -> Option<Doubt> {
+    let [uid, ..] = procfs::uids(pid)?;
+    let own = rustix::process::geteuid().as_raw();
+    let of_spawns = config.spawn_users.as_ref().is_some_and(|users| users.holds(uid));
+    if uid != own && !of_spawns {
+        return Some(Doubt::User(uid));
+    }
+    let is_server = match &config.launcher {
+        Launcher::Executable(file) => procfs::executes(pid, file),
+        Launcher::Nothing => true,
+    };
+    let is_taken = matches!(config.spawn_users, Some(SpawnUsers::Each(_))) && taken.contains(&uid);
+    (!is_server || is_taken).then_some(Doubt::NotTheServer)
+}
+
+/// Who a process without a record was started as.
+fn user_of(config: &Config, pid: u32) -> Option<Ids> {
+    let [uid, ..] = procfs::uids(pid)?;
+    match config.spawn_users.as_ref()? {
+        SpawnUsers::One(user) => (user.uid == uid).then_some(Ids { uid, gid: user.gid }),
+        SpawnUsers::Each(range) => range.contains(&uid).then_some(Ids { uid, gid: uid }),
+    }
 }
 
 /// Whether a process writes to the log of this spawn.
@@ -134,6 +200,7 @@ fn recognise(state: &StateDir, config: &Config, pid: u32, start: u64) -> Option<
         labels: Default::default(),
         // Its process was never told; the registry knows it from the reservation.
         owner: None,
+        user: user_of(config, pid),
         liveliness: option("--liveliness-endpoint")?.to_owned(),
         ping_ms: u64::try_from(ping.as_millis()).unwrap_or(u64::MAX),
         request_id: String::new(),
@@ -147,7 +214,10 @@ fn recognise(state: &StateDir, config: &Config, pid: u32, start: u64) -> Option<
 
 /// Puts everything into the table. The drivers are to be run once the registry's relay has seen it.
 pub(crate) fn take_over(node: &Arc<Node>, estate: Estate) -> Vec<Driver> {
-    let Estate { living, gone, strays } = estate;
+    let Estate { living, gone, strays, impostors } = estate;
+    for id in impostors {
+        node.leftovers.of(id);
+    }
     if living.is_empty() && gone.is_empty() {
         return Vec::new();
     }
@@ -185,8 +255,9 @@ fn adopt(node: &Arc<Node>, story: Story, process: Process) -> Driver {
         (None, None) if ready.is_some() => (before, SpawnState::Ready),
         (None, None) => (before, SpawnState::Launching),
     };
-    let reachable = record.liveliness == node.fixed_args.liveliness_endpoint();
-    let end = ending.or((!reachable).then_some(Cause::Unreachable));
+    let secret = secret::of_endpoint(node.fixed_args.liveliness(), &record.liveliness);
+    let end = ending.or(secret.is_err().then_some(Cause::Unreachable));
+    let secret = secret.unwrap_or_default();
     let (id, port) = (record.id, record.port);
     // As it was told then, whatever others are told now.
     let ping_interval = Duration::from_millis(record.ping_ms);
@@ -212,6 +283,7 @@ fn adopt(node: &Arc<Node>, story: Story, process: Process) -> Driver {
     } else {
         facts(record, started)
     };
+    let facts = Facts { secret, ..facts };
     let admitted = node.table().adopt(Heir { facts, pid: process.pid(), state, ready, ping_interval, end });
     node.metrics.adopted.inc();
     Driver::from(Arc::clone(node), admitted, Body::Process(process), phase, rules)
@@ -226,6 +298,8 @@ fn facts(record: Record, started: Instant) -> Facts {
         gpu: record.gpu,
         labels: record.labels,
         owner: record.owner,
+        secret: None,
+        user: record.user,
         started,
     }
 }

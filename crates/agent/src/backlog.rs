@@ -167,6 +167,8 @@ mod tests {
             gpu: None,
             labels: BTreeMap::new(),
             owner: None,
+            secret: None,
+            user: None,
             started: Instant::now(),
         };
         Snapshot { state, ..Snapshot::new(Arc::new(facts)) }

@@ -12,7 +12,7 @@ use model::{NodeId, timing};
 use crate::endpoint::EndpointForm;
 use crate::ports;
 use crate::spawn::args;
-use crate::spawn::user::SpawnUser;
+use crate::spawn::user::SpawnUsers;
 
 /// Nothing starts with less.
 const LEAST_MEMORY: u64 = 1 << 20;
@@ -111,7 +111,12 @@ pub struct Config {
     /// Where logs of spawns and the agent's own state are kept; absolute.
     pub state_dir: PathBuf,
     /// Who spawns run as, where it is not who the agent runs as.
-    pub spawn_user: Option<SpawnUser>,
+    pub spawn_users: Option<SpawnUsers>,
+    /// Files that no spawn may read, with the flags that name them.
+    pub secret_files: Vec<(&'static str, PathBuf)>,
+    /// Whether it is known and meant that spawns can do whatever the agent can, so that nobody needs a warning: on a developer's
+    /// machine.
+    pub trusts_spawns: bool,
     /// Most memory of one spawn, in bytes.
     pub spawn_memory: Option<u64>,
     /// Most processors of one spawn, parts of them included.
@@ -183,7 +188,9 @@ impl Config {
             labels: BTreeMap::new(),
             dedicated: false,
             state_dir,
-            spawn_user: None,
+            spawn_users: None,
+            secret_files: Vec::new(),
+            trusts_spawns: false,
             spawn_memory: None,
             spawn_cpus: None,
             cgroup: None,
@@ -230,6 +237,16 @@ impl Config {
                 range(&self.ports)
             );
             return Err(ConfigError::new("--ports", wants));
+        }
+        if let Some((users, count)) =
+            self.spawn_users.as_ref().and_then(|users| Some((users, users.count()?)))
+            && count < u64::from(self.slots)
+        {
+            let wants = format!(
+                "must hold a user for each of the {} slots (--slots), but {users} has only {count}",
+                self.slots
+            );
+            return Err(ConfigError::new("--spawn-user", wants));
         }
         if !self.csr && !self.ssr {
             return Err(ConfigError::new(
@@ -397,6 +414,7 @@ mod tests {
                 c.ports = 6665..=6670;
                 c.slots = 2;
             }),
+            ("--spawn-user", |c| c.spawn_users = Some(SpawnUsers::Each(20_000..=20_030))),
             ("--csr", |c| {
                 c.csr = false;
                 c.ssr = false;

@@ -1,6 +1,6 @@
 //! The process on a node that supervises its spawns.
 //!
-//! Reading order: [`Config`] and [`Options`] (what an agent is told), `exposure` (what others may not reach), [`Agent`] (its
+//! Reading order: [`Config`] and [`Options`] (what an agent is told), `exposure` (what others may not reach), `separation` (what servers may not), [`Agent`] (its
 //! life), then inside: `doorway` (connections with TLS), `admission` (from
 //! a request to a process), `table` (what is known, behind one lock), `spawn` (the task that owns one process),
 //! `liveliness` (what spawned servers say), `relay` (what the registry is told), `drain` and `shutdown` (how it ends),
@@ -21,9 +21,11 @@ mod endpoint;
 mod exposure;
 mod gpus;
 mod grpc;
+mod intruders;
 mod life;
 mod liveliness;
 mod load;
+mod log_limit;
 mod logs;
 mod memory;
 mod memory_limit;
@@ -35,6 +37,7 @@ mod ports;
 mod procfs;
 mod reaper;
 mod relay;
+mod separation;
 mod shutdown;
 mod spawn;
 mod state;
@@ -46,4 +49,4 @@ pub use endpoint::EndpointForm;
 pub use life::{Agent, Closed, StartError};
 pub use options::Options;
 pub use spawn::launch::{LAUNCHER, launch};
-pub use spawn::user::SpawnUser;
+pub use spawn::user::{SpawnUser, SpawnUsers};

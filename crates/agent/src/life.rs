@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use model::{AgentEpoch, NodeDescription, NodeId, NodeKind, SpawnId};
+use model::{AgentEpoch, NodeDescription, NodeId, NodeKind};
 use registry::Registry;
 use rustix::io::Errno;
 use rustix::process::{PidfdFlags, getpid, pidfd_open};
@@ -26,6 +26,7 @@ use crate::config::{Config, ConfigError, Launcher, host_of};
 use crate::disk::Disk;
 use crate::endpoint::EndpointForm;
 use crate::grpc::Service;
+use crate::intruders::Intruders;
 use crate::logs::Logs;
 use crate::metrics::Metrics;
 use crate::node::Node;
@@ -35,13 +36,12 @@ use crate::spawn::args::Fixed;
 use crate::spawn::cgroup::Groups;
 use crate::spawn::leftovers::Leftovers;
 use crate::spawn::lifecycle::Rules;
-use crate::spawn::output;
-use crate::state::{StateDir, Unusable};
+use crate::state::{self, StateDir, Unusable};
 use crate::table::{Door, Table};
 use crate::task::Task;
-use crate::{admin, adoption, doorway, drain, liveliness, reaper};
+use crate::{admin, adoption, doorway, drain, liveliness, log_limit, reaper, separation};
 
-/// How often the length of logs is looked at, and whether what could not be written can be.
+/// How often it is looked whether what could not be written can be.
 const HOUSEKEEPING: Duration = Duration::from_secs(1);
 /// How often old logs are looked for, in rounds of housekeeping.
 const SWEEP_EVERY: u32 = 30;
@@ -145,16 +145,20 @@ impl Agent {
             reaper::inherit_orphans();
         }
         let disk = Disk::new().map_err(StartError::Disk)?;
+        state::ownership::check(&config.state_dir, config.spawn_users.as_ref())
+            .map_err(|why| ConfigError::new("--state-dir", why))?;
         let state = open_state(&config, &disk)?;
         allow_files(config.slots.max(u32::try_from(state.journal.stories().len()).unwrap_or(u32::MAX)));
         let estate = adoption::survey(&state, &config)
             .map_err(|source| StartError::Survey { path: config.state_dir.clone(), source })?;
         let living = estate.living();
         may_change_user(&config)?;
+        separation::check(&config)?;
         may_watch_processes()?;
         let groups = Groups::open(&config, &estate.pids())?;
         let logs = Logs::open(state.logs().to_owned(), &living);
         warn_of_missing(&config);
+        separation::warn(&config);
         for flag in &config.tls.exposed {
             tracing::warn!(
                 flag,
@@ -226,6 +230,7 @@ impl Agent {
             Task::start(&node, "liveliness", |stop| liveliness::receive(Arc::clone(&node), receiver, stop)),
             admin::serve(&node, watchers, tls.admin.clone(), registry.clone()),
             Task::start(&node, "housekeeping", |stop| keep_house(Arc::clone(&node), stop)),
+            Task::start(&node, "log-limit", |stop| log_limit::keep(Arc::clone(&node), stop)),
             Task::start(&node, "drain", |stop| drain::watch(Arc::clone(&node), stop)),
             Task::start(&node, "pulse", |stop| stay_awake(Arc::clone(&node), stop)),
         ];
@@ -346,7 +351,7 @@ fn may_watch_processes() -> Result<(), StartError> {
 /// Only root may start processes of others.
 fn may_change_user(config: &Config) -> Result<(), ConfigError> {
     let user = rustix::process::geteuid();
-    match &config.spawn_user {
+    match &config.spawn_users {
         Some(wanted) if !user.is_root() => {
             let wants = format!(
                 "needs the agent to run as root, to start spawns as {wanted}; it runs as user {}",
@@ -370,16 +375,16 @@ fn warn_of_missing(config: &Config) {
         if let Err(error) = std::fs::metadata(path) {
             tracing::warn!(%error, flag, path = %path.display(), "a file is missing, spawns will fail until it is there");
         }
-        if let Some(why) = config.spawn_user.as_ref().and_then(|user| user.shut_out_of(path)) {
+        if let Some(why) = config.spawn_users.as_ref().and_then(|users| users.shut_out_of(path)) {
             tracing::warn!(why, flag, path = %path.display(), "spawns cannot read a file as --spawn-user");
         }
     }
 }
 
-/// Makes sure that there can be a process descriptor and a connection for every slot.
+/// Makes sure that there can be a process descriptor, and all connections that its receiver allows, for every slot.
 fn allow_files(slots: u32) {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-    let wanted = u64::from(slots) * 3 + 512;
+    let wanted = u64::from(slots) * 6 + 512;
     let limit = getrlimit(Resource::Nofile);
     if limit.current.is_none_or(|current| current >= wanted) {
         return;
@@ -439,8 +444,9 @@ pub(crate) fn make_node(
         epoch: AgentEpoch::mint(),
         description,
         rules: Rules { ping_interval, stop_grace: config.stop_grace },
-        fixed_args: Fixed::new(&config, format!("http://{}/liveliness", reachable(liveliness_addr))),
+        fixed_args: Fixed::new(&config, format!("http://{}", reachable(liveliness_addr))),
         metrics: Metrics::new(config.slots),
+        intruders: Intruders::default(),
         logs,
         groups,
         leftovers: Leftovers::new(state.logs().to_owned(), disk.logs.clone()),
@@ -505,15 +511,10 @@ async fn stay_awake(node: Arc<Node>, stop: CancellationToken) {
 async fn keep_house(node: Arc<Node>, stop: CancellationToken) {
     let mut ticks = tokio::time::interval(HOUSEKEEPING);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let bounding = Arc::new(AtomicBool::new(false));
     for round in (0..SWEEP_EVERY).cycle() {
         tokio::select! {
             () = stop.cancelled() => return,
             _ = ticks.tick() => {}
-        }
-        if !bounding.swap(true, Ordering::AcqRel) {
-            let (shared, done) = (Arc::clone(&node), Unset(Arc::clone(&bounding)));
-            node.disk.logs.post(move || bound_logs(&shared, &done)).ok();
         }
         node.state.journal.check();
         node.leftovers.check();
@@ -528,28 +529,6 @@ async fn keep_house(node: Arc<Node>, stop: CancellationToken) {
             if let Some(groups) = node.groups.clone() {
                 node.disk.logs.post(move || groups.sweep(false)).ok();
             }
-        }
-    }
-}
-
-/// Clears a flag when it is dropped, however that comes about.
-struct Unset(Arc<AtomicBool>);
-
-impl Drop for Unset {
-    fn drop(&mut self) {
-        self.0.store(false, Ordering::Release);
-    }
-}
-
-/// Bounds what spawns write. Blocks.
-fn bound_logs(node: &Node, _done: &Unset) {
-    let ids: Vec<SpawnId> = node.table().snapshots().map(|spawn| spawn.facts.id).collect();
-    for id in ids {
-        match output::bound(&output::path(node.state.logs(), id)) {
-            Ok(()) => {}
-            // The log was removed, or the spawn has none.
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            Err(error) => tracing::warn!(%error, spawn.id = %id, "failed to bound the output of a spawn"),
         }
     }
 }

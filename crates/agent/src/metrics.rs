@@ -44,6 +44,8 @@ pub(crate) struct Metrics {
     pub(crate) report_time: Histogram,
     pub(crate) report_failures: Counter,
     pub(crate) liveliness: Counter,
+    pub(crate) liveliness_evicted: Counter,
+    pub(crate) ports_of_others: Counter,
     backlog: Gauge,
     dropped: Gauge,
     waiting: Gauge,
@@ -77,6 +79,8 @@ impl Metrics {
             report_time: seconds(0.0001, 16),
             report_failures: Counter::default(),
             liveliness: Counter::default(),
+            liveliness_evicted: Counter::default(),
+            ports_of_others: Counter::default(),
             backlog: Gauge::default(),
             dropped: Gauge::default(),
             waiting: Gauge::default(),
@@ -109,6 +113,16 @@ impl Metrics {
             "liveliness_reports",
             "Reports of spawned servers that were taken in",
             m.liveliness.clone(),
+        );
+        registry.register(
+            "liveliness_evicted",
+            "Connections to the liveliness port that made room for newer ones",
+            m.liveliness_evicted.clone(),
+        );
+        registry.register(
+            "ports_of_others",
+            "Spawns that were found listening on a port that is not theirs",
+            m.ports_of_others.clone(),
         );
         registry.register(
             "registry_report_seconds",

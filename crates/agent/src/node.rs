@@ -12,6 +12,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::config::Config;
 use crate::disk::Disk;
+use crate::intruders::Intruders;
 use crate::logs::Logs;
 use crate::metrics::Metrics;
 use crate::spawn::args::Fixed;
@@ -36,6 +37,8 @@ pub(crate) struct Node {
     pub(crate) rules: Rules,
     pub(crate) fixed_args: Fixed,
     pub(crate) metrics: Metrics,
+    /// Who was found on ports of others.
+    pub(crate) intruders: Intruders,
     pub(crate) state: StateDir,
     /// Everything that touches a disk runs here.
     pub(crate) disk: Disk,

@@ -12,7 +12,7 @@ use model::NodeId;
 use crate::config::{Config, ConfigError, Launcher, OnShutdown};
 use crate::endpoint::EndpointForm;
 use crate::exposure::kept;
-use crate::spawn::user::SpawnUser;
+use crate::spawn::user::SpawnUsers;
 
 fn duration(text: &str) -> Result<Duration, String> {
     humantime::parse_duration(text).map_err(|e| format!("must be a duration like 30s or 5m: {e}"))
@@ -194,8 +194,9 @@ pub struct Options {
     #[arg(long, env = "HATCHERY_EXIT_WHEN_DRAINED", value_parser = BoolishValueParser::new())]
     pub exit_when_drained: bool,
 
-    /// Who spawns run as, names or numbers; the agent must run as root. They have no other groups
-    #[arg(long, env = "HATCHERY_SPAWN_USER", value_name = "USER[:GROUP]")]
+    /// Who spawns run as: one user for all, names or numbers, or a range of numbers, FIRST-LAST, of which each slot has its own.
+    /// The agent must run as root. They have no other groups
+    #[arg(long, env = "HATCHERY_SPAWN_USER", value_name = "USER[:GROUP]|FIRST-LAST")]
     pub spawn_user: Option<String>,
 
     /// Most memory of one spawn, for example 4GiB: it is ended if it takes more. Needs cgroup v2
@@ -244,8 +245,10 @@ impl Options {
             .map_err(|why| ConfigError::new("--label", why))?;
         let model_dirs =
             self.model_dirs.iter().map(|dir| absolute("--model-dir", dir)).collect::<Result<_, _>>()?;
-        let resolve = |user: &str| SpawnUser::resolve(user).map_err(|e| ConfigError::new("--spawn-user", e));
-        let spawn_user = self.spawn_user.as_deref().map(resolve).transpose()?;
+        let resolve =
+            |users: &str| SpawnUsers::resolve(users).map_err(|e| ConfigError::new("--spawn-user", e));
+        let spawn_users = self.spawn_user.as_deref().map(resolve).transpose()?;
+        let secret_files = self.tls.tls_key.iter().map(|key| ("--tls-key", key.clone())).collect();
         let cgroup = self.cgroup.map(|dir| absolute("--cgroup", &dir)).transpose()?;
         let license_file = self.license_file.map(|file| absolute("--license-file", &file)).transpose()?;
         let config = Config {
@@ -277,7 +280,8 @@ impl Options {
             min_free_memory: self.min_free_memory,
             on_shutdown: self.on_shutdown,
             exit_when_drained: self.exit_when_drained,
-            spawn_user,
+            spawn_users,
+            secret_files,
             spawn_memory: self.spawn_memory,
             spawn_cpus: self.spawn_cpus,
             cgroup,

@@ -2,7 +2,11 @@
 //! user's server.
 
 use std::collections::VecDeque;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::ops::RangeInclusive;
+
+use rustix::io::Errno;
+use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, socket_with, sockopt};
 
 /// Ports of the usual ranges that browsers refuse to connect to.
 fn is_unsafe(port: u16) -> bool {
@@ -95,16 +99,21 @@ impl Ports {
     }
 }
 
-/// Whether no socket listens on this port on any address. Without a descriptor to find out, it is taken to be free: the start that
-/// follows says what the machine is out of.
+/// Whether no socket listens on this port on any address, of IPv4 or IPv6: viewers may come by either. Without a descriptor to find out,
+/// it is taken to be free: the start that follows says what the machine is out of.
 pub(crate) fn is_free(port: u16) -> bool {
-    use rustix::net::{AddressFamily, SocketAddrV4, SocketFlags, SocketType, bind, socket_with, sockopt};
-    let Ok(socket) = socket_with(AddressFamily::INET, SocketType::STREAM, SocketFlags::CLOEXEC, None) else {
-        return true;
-    };
-    sockopt::set_socket_reuseaddr(&socket, true)
-        .and_then(|()| bind(&socket, &SocketAddrV4::new(std::net::Ipv4Addr::UNSPECIFIED, port)))
-        .is_ok()
+    is_free_on(SocketAddr::from((Ipv4Addr::UNSPECIFIED, port)))
+        && is_free_on(SocketAddr::from((Ipv6Addr::UNSPECIFIED, port)))
+}
+
+fn is_free_on(address: SocketAddr) -> bool {
+    let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
+    // A machine may have no IPv6.
+    let Ok(socket) = socket_with(family, SocketType::STREAM, SocketFlags::CLOEXEC, None) else { return true };
+    let bound = sockopt::set_socket_reuseaddr(&socket, true)
+        .and_then(|()| if address.is_ipv6() { sockopt::set_ipv6_v6only(&socket, true) } else { Ok(()) })
+        .and_then(|()| bind(&socket, &address));
+    matches!(bound, Ok(()) | Err(Errno::ADDRNOTAVAIL | Errno::AFNOSUPPORT))
 }
 
 #[cfg(test)]
@@ -156,6 +165,24 @@ mod tests {
         assert_eq!(ports.take(is_free), None);
         drop(taken);
         assert_eq!(ports.take(is_free), Some(port));
+    }
+
+    #[test]
+    fn a_port_that_somebody_listens_on_by_ipv6_alone_is_not_free() {
+        let Ok(socket) = socket_with(AddressFamily::INET6, SocketType::STREAM, SocketFlags::CLOEXEC, None)
+        else {
+            return;
+        };
+        sockopt::set_ipv6_v6only(&socket, true).unwrap();
+        if bind(&socket, &SocketAddr::from((Ipv6Addr::UNSPECIFIED, 0))).is_err() {
+            return;
+        }
+        rustix::net::listen(&socket, 1).unwrap();
+        let every = TcpListener::from(socket);
+        let one = TcpListener::bind((Ipv6Addr::LOCALHOST, 0)).unwrap();
+        for listener in [every, one] {
+            assert!(!is_free(listener.local_addr().unwrap().port()));
+        }
     }
 
     #[test]

@@ -38,6 +38,39 @@ pub(crate) fn stat(pid: u32) -> Option<Stat> {
     Stat::read(&String::from_utf8_lossy(&line[..length]))
 }
 
+/// The users a process runs as: real, effective, saved, and for files.
+pub(crate) fn uids(pid: u32) -> Option<[u32; 4]> {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("Uid:"))?;
+    let uids: Vec<u32> = line.split_ascii_whitespace().filter_map(|uid| uid.parse().ok()).collect();
+    uids.try_into().ok()
+}
+
+/// Whether a process runs this file, or a script of this path.
+pub(crate) fn executes(pid: u32, file: &Path) -> bool {
+    let exe = format!("/proc/{pid}/exe");
+    let same = || {
+        let (running, wanted) = (std::fs::metadata(&exe).ok()?, std::fs::metadata(file).ok()?);
+        Some((running.dev(), running.ino()) == (wanted.dev(), wanted.ino()))
+    };
+    // Another file may have taken its place since.
+    let same_path = || {
+        let running = std::fs::read_link(&exe).ok()?;
+        let running = running.to_str()?;
+        Some(Path::new(running.strip_suffix(" (deleted)").unwrap_or(running)) == file)
+    };
+    // INTERPRETER SCRIPT …
+    let script = || {
+        let line = std::fs::read(format!("/proc/{pid}/cmdline")).ok()?;
+        let mut words = line.split(|b| *b == 0);
+        Some(
+            words.nth(1)? == file.as_os_str().as_encoded_bytes()
+                || words.next()? == file.as_os_str().as_encoded_bytes(),
+        )
+    };
+    same() == Some(true) || same_path() == Some(true) || script() == Some(true)
+}
+
 /// The numbers of all processes.
 pub(crate) fn all() -> impl Iterator<Item = u32> {
     let entries = std::fs::read_dir("/proc").into_iter().flatten();
@@ -113,6 +146,8 @@ mod tests {
         let pid = std::process::id();
         assert!(all().any(|p| p == pid));
         assert!(!stat(pid).unwrap().has_ended());
+        assert_eq!(uids(pid).unwrap()[1], rustix::process::geteuid().as_raw());
+        assert!(executes(pid, &std::env::current_exe().unwrap()) && !executes(pid, Path::new("/bin/sh")));
         assert_eq!(arguments(pid), std::env::args().skip(1).collect::<Vec<_>>());
     }
 }

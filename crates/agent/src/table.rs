@@ -26,6 +26,7 @@ use crate::memory::{Recent, Tombstones};
 use crate::ports::Ports;
 use crate::spawn::exit::Cause;
 use crate::spawn::lifecycle::stall_after;
+use crate::spawn::user::Users;
 use crate::spawn::{Answer, Facts, Snapshot};
 
 /// What other tasks have for the driver of a spawn. Everything in it coalesces, so it is never full.
@@ -140,6 +141,9 @@ pub(crate) struct Table {
     endpoint: EndpointForm,
     ports: Ports,
     gpus: Gpus,
+    users: Users,
+    /// Ports that admission found taken and nobody has looked at yet.
+    ports_found_taken: Vec<u16>,
     running: HashMap<SpawnId, Entry>,
     /// Let in, but not known yet whether their process starts.
     starting: usize,
@@ -160,6 +164,8 @@ pub(crate) struct Table {
     last_awake: Instant,
     pardon: Instant,
     stall: Duration,
+    /// When reports were last kept from arriving.
+    deafened: Option<Instant>,
 }
 
 impl Table {
@@ -172,6 +178,8 @@ impl Table {
             endpoint,
             ports: Ports::new(&config.ports),
             gpus: Gpus::new(config.gpus, config.gpu_slots),
+            users: Users::new(config.spawn_users.as_ref()),
+            ports_found_taken: Vec::new(),
             running: HashMap::new(),
             starting: 0,
             recent: Recent::default(),
@@ -186,6 +194,7 @@ impl Table {
             born: now,
             last_awake: now,
             pardon: now,
+            deafened: None,
             stall: stall_after(config.ping_interval.max(timing::HEARTBEAT / 10)),
         }
     }
@@ -224,6 +233,7 @@ impl Table {
 
     fn give_back(&mut self, facts: &Facts) {
         self.ports.give_back(facts.port);
+        self.users.give_back(facts.user);
         if let Some(gpu) = facts.gpu {
             self.gpus.give_back(gpu);
         }
@@ -245,8 +255,11 @@ impl Table {
         match what {
             Liveliness::Ready => entry.inbox.ready = true,
             Liveliness::Disconnect => entry.inbox.disconnect = true,
-            // It may have said `ready` while no agent listened, and it says it only once.
-            Liveliness::Ping if entry.adopted && entry.spawn.state == SpawnState::Launching => {
+            // It may have said `ready` while no agent listened, or could not say it, and it says it only once.
+            Liveliness::Ping
+                if entry.spawn.state == SpawnState::Launching
+                    && (entry.adopted || self.deafened.is_some_and(|at| at >= entry.spawn.facts.started)) =>
+            {
                 entry.inbox.ready = true;
             }
             // Its driver looks when the time comes, unless it waits for this very ping.
@@ -255,6 +268,28 @@ impl Table {
         }
         entry.bell.notify_one();
         true
+    }
+
+    /// Whether a report with this secret is of this spawn.
+    pub(crate) fn is_of(&self, id: SpawnId, secret: Option<&str>) -> bool {
+        let entry = self.running.get(&id).filter(|entry| !entry.is_given_up());
+        entry.is_some_and(|entry| match (&entry.spawn.facts.secret, secret) {
+            (Some(own), Some(given)) => own.is(given),
+            // An earlier release started it.
+            (None, None) => true,
+            (Some(_), None) | (None, Some(_)) => false,
+        })
+    }
+
+    /// The ports that admission found taken since the last call.
+    pub(crate) fn ports_found_taken(&mut self) -> Vec<u16> {
+        std::mem::take(&mut self.ports_found_taken)
+    }
+
+    /// The spawn whose process leads this group, and its port.
+    pub(crate) fn spawn_of_group(&self, group: u32) -> Option<(SpawnId, u16)> {
+        let entry = self.running.values().find(|entry| entry.pid == group && group != 0)?;
+        Some((entry.spawn.facts.id, entry.spawn.facts.port))
     }
 
     /// When it was last heard of.

@@ -1,9 +1,15 @@
-//! The receiver of what spawned servers say of themselves: `POST /liveliness/{id}?liveliness=ready|ping|disconnect`.
+//! The receiver of what spawned servers say of themselves: `POST /{secret}/liveliness/{id}?liveliness=ready|ping|disconnect`.
+//!
+//! The secret is the spawn's own ([`secret`]), so no process can report for a spawn of others. Any process of the machine can connect,
+//! though: [`room`] keeps those that only hold connections from keeping spawns out. Where so many connect that a server may not
+//! have been heard, no silence counts, see [`crate::table::Table::deafened`].
 //!
 //! Every spawn keeps a connection here for as long as it lives, and a `ready` stands between a caller and its answer.
 //! So this speaks just as much HTTP as it takes, in half a kibibyte a connection; see [`head`].
 
 mod head;
+mod room;
+pub(crate) mod secret;
 
 use std::io;
 use std::sync::Arc;
@@ -12,12 +18,12 @@ use std::time::Duration;
 use model::SpawnId;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use self::head::{Head, Parsed};
+use self::room::{Place, Room};
 use crate::doorway::AcceptPause;
 use crate::node::Node;
 use crate::table::Liveliness;
@@ -31,13 +37,16 @@ const LONGEST_BODY: usize = 64 << 10;
 /// A connection on which nothing comes for this long, or this many ping intervals, is closed.
 const IDLE: Duration = Duration::from_secs(60);
 const IDLE_PINGS: u32 = 10;
+/// Places for those that have not brought a right report, beside one for each server: for servers that connect anew, and for people
+/// with curl.
+const STRANGERS: usize = 64;
+/// One that must make room sooner than this may have been a server that had no time to report.
+const HEARD_WITHIN: Duration = Duration::from_secs(1);
 
 /// Takes connections until told to stop, then ends them between two requests.
 pub(crate) async fn receive(node: Arc<Node>, listener: TcpListener, stop: CancellationToken) {
-    // A server has one connection; the rest is for those that are being replaced, and for people with curl.
     let servers = usize::try_from(node.config.slots).unwrap_or(usize::MAX / 8).max(node.table().running());
-    let most = servers.saturating_mul(4) + 64;
-    let places = Arc::new(Semaphore::new(most.min(Semaphore::MAX_PERMITS)));
+    let room = Room::new(servers.saturating_add(STRANGERS));
     let idle = IDLE.max(node.config.ping_interval * IDLE_PINGS);
     let connections = TaskTracker::new();
     let mut pause = AcceptPause::default();
@@ -52,18 +61,32 @@ pub(crate) async fn receive(node: Arc<Node>, listener: TcpListener, stop: Cancel
                 stream
             }
             Err(error) => {
+                // Servers wait in the queue meanwhile.
+                node.table().deafened(Instant::now());
                 pause.after("liveliness", &error).await;
                 continue;
             }
         };
-        let Ok(place) = Arc::clone(&places).try_acquire_owned() else {
-            tracing::warn!(most, "too many liveliness connections, one was closed");
-            continue;
-        };
+        let now = Instant::now();
+        let (mut place, evicted) = room.enter(now);
+        if let Some(age) = evicted {
+            node.metrics.liveliness_evicted.inc();
+            if age < HEARD_WITHIN && node.table().deafened(now) {
+                tracing::warn!(
+                    max_strangers = servers + STRANGERS,
+                    "the liveliness port is flooded with connections; until that ends no silence of a spawn counts"
+                );
+            }
+        }
         let (node, stop) = (Arc::clone(&node), stop.clone());
         connections.spawn(async move {
-            let _place = place;
-            if let Err(error) = converse(&node, stream, idle, &stop).await {
+            let leave = place.leave.clone();
+            let conversed = tokio::select! {
+                conversed = converse(&node, stream, idle, &mut place, &stop) => conversed,
+                // Also while it does not read its answer.
+                () = leave.cancelled() => Ok(()),
+            };
+            if let Err(error) = conversed {
                 tracing::debug!(%error, "a liveliness connection broke");
             }
         });
@@ -76,6 +99,7 @@ async fn converse(
     node: &Node,
     mut stream: TcpStream,
     idle: Duration,
+    place: &mut Place,
     stop: &CancellationToken,
 ) -> io::Result<()> {
     stream.set_nodelay(true)?;
@@ -105,7 +129,7 @@ async fn converse(
             }
             Parsed::Bad => return stream.write_all(&Answer::BadRequest.bytes(true)).await,
             Parsed::Whole(head) => {
-                let answer = answer(node, &head);
+                let answer = answer(node, &head, place);
                 let close = head.close || head.body > LONGEST_BODY;
                 skip = head.length.saturating_add(head.body);
                 stream.write_all(&answer.bytes(close)).await?;
@@ -157,16 +181,29 @@ enum Said<'a> {
     SomethingElse,
     /// Not a spawn's id.
     NoId,
-    About(SpawnId, Option<&'a str>),
+    About(Report<'a>),
+}
+
+#[derive(Debug, PartialEq, Eq)]
+struct Report<'a> {
+    id: SpawnId,
+    secret: Option<&'a str>,
+    value: Option<&'a str>,
 }
 
 fn understand(target: &str) -> Said<'_> {
     let (path, query) = target.split_once('?').unwrap_or((target, ""));
-    let Some(id) = path.strip_prefix("/liveliness/") else { return Said::SomethingElse };
+    let Some((before, id)) = path.split_once("/liveliness/") else { return Said::SomethingElse };
+    let secret = match before.strip_prefix('/') {
+        Some(secret) if !secret.is_empty() && !secret.contains('/') => Some(secret),
+        None if before.is_empty() => None,
+        Some(_) | None => return Said::SomethingElse,
+    };
     // A server that was given a base with a trailing slash may double it.
     let id = id.strip_prefix('/').unwrap_or(id);
+    let value = query.split('&').find_map(|pair| pair.strip_prefix("liveliness="));
     match id.parse() {
-        Ok(id) => Said::About(id, query.split('&').find_map(|pair| pair.strip_prefix("liveliness="))),
+        Ok(id) => Said::About(Report { id, secret, value }),
         Err(_) => Said::NoId,
     }
 }
@@ -180,22 +217,30 @@ fn liveliness(value: Option<&str>) -> Option<Liveliness> {
     }
 }
 
-fn answer(node: &Node, head: &Head<'_>) -> Answer {
-    let (id, value) = match understand(head.target) {
+fn answer(node: &Node, head: &Head<'_>, place: &mut Place) -> Answer {
+    let report = match understand(head.target) {
         Said::SomethingElse => return Answer::NotFound,
         _ if head.method != "POST" => return Answer::NotAllowed,
         Said::NoId => return Answer::UnknownId,
-        Said::About(id, value) => (id, value),
+        Said::About(report) => report,
     };
+    let Report { id, secret, value } = report;
+    let now = Instant::now();
     let mut table = node.table();
+    if !table.is_of(id, secret) {
+        drop(table);
+        place.belongs_to_nobody(now);
+        return Answer::UnknownId;
+    }
     match liveliness(value) {
-        Some(what) if table.heard(id, what, Instant::now()) => {
+        Some(what) => {
+            table.heard(id, what, now);
             drop(table);
+            place.belongs_to(id);
             node.metrics.liveliness.inc();
             Answer::TakenIn
         }
-        None if table.knows(id) => Answer::UnknownValue,
-        Some(_) | None => Answer::UnknownId,
+        None => Answer::UnknownValue,
     }
 }
 
@@ -206,15 +251,20 @@ mod tests {
     #[test]
     fn a_report_is_found_in_path_and_query() {
         let id = SpawnId::mint();
+        let about = |secret, value| Said::About(Report { id, secret, value });
         for (target, want) in [
-            (format!("/liveliness/{id}?liveliness=ready"), Said::About(id, Some("ready"))),
-            (format!("/liveliness//{id}?liveliness=ping"), Said::About(id, Some("ping"))),
-            (format!("/liveliness/{id}?a=b&liveliness=disconnect"), Said::About(id, Some("disconnect"))),
-            (format!("/liveliness/{id}?other=ready"), Said::About(id, None)),
-            (format!("/liveliness/{id}"), Said::About(id, None)),
-            (format!("/liveliness/{id}/x"), Said::NoId),
+            (format!("/s3/liveliness/{id}?liveliness=ready"), about(Some("s3"), Some("ready"))),
+            (format!("/s3/liveliness//{id}?liveliness=ready"), about(Some("s3"), Some("ready"))),
+            (format!("/liveliness/{id}?liveliness=ready"), about(None, Some("ready"))),
+            (format!("/liveliness//{id}?liveliness=ping"), about(None, Some("ping"))),
+            (format!("/liveliness/{id}?a=b&liveliness=disconnect"), about(None, Some("disconnect"))),
+            (format!("/liveliness/{id}?other=ready"), about(None, None)),
+            (format!("/liveliness/{id}"), about(None, None)),
+            (format!("/s3/liveliness/{id}/x"), Said::NoId),
             ("/liveliness/".to_owned(), Said::NoId),
             ("/liveliness".to_owned(), Said::SomethingElse),
+            (format!("//liveliness/{id}"), Said::SomethingElse),
+            (format!("/a/b/liveliness/{id}"), Said::SomethingElse),
             (format!("/{id}"), Said::SomethingElse),
         ] {
             assert_eq!(understand(&target), want, "{target}");

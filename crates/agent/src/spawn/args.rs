@@ -7,6 +7,7 @@ use std::time::Duration;
 use model::{RendererType, SpawnId};
 
 use crate::config::Config;
+use crate::liveliness::secret::{self, Secret};
 
 /// Options the agent sets itself, on some spawns at least.
 const OURS: &[&str] = &[
@@ -37,7 +38,8 @@ pub(crate) fn set_by_agent(arg: &str, license_file: bool) -> Option<&'static str
 /// What is the same for all spawns of an agent.
 #[derive(Debug, Clone)]
 pub(crate) struct Fixed {
-    liveliness_endpoint: String,
+    /// `http://` and the address that spawns report to.
+    liveliness: String,
     ping_interval: Duration,
     model_dirs: OsString,
     initial_use: Duration,
@@ -47,10 +49,10 @@ pub(crate) struct Fixed {
 }
 
 impl Fixed {
-    pub(crate) fn new(config: &Config, liveliness_endpoint: String) -> Self {
+    pub(crate) fn new(config: &Config, liveliness: String) -> Self {
         let dirs: Vec<&OsStr> = config.model_dirs.iter().map(|dir| dir.as_os_str()).collect();
         Self {
-            liveliness_endpoint,
+            liveliness,
             ping_interval: config.ping_interval,
             model_dirs: dirs.join(OsStr::new(";")),
             initial_use: config.initial_use,
@@ -60,9 +62,9 @@ impl Fixed {
         }
     }
 
-    /// Where spawns report to.
-    pub(crate) fn liveliness_endpoint(&self) -> &str {
-        &self.liveliness_endpoint
+    /// `http://` and the address that spawns report to.
+    pub(crate) fn liveliness(&self) -> &str {
+        &self.liveliness
     }
 }
 
@@ -75,6 +77,8 @@ pub(crate) struct PerSpawn<'a> {
     pub(crate) gpu: Option<u32>,
     pub(crate) model: Option<&'a str>,
     pub(crate) session_token: Option<&'a str>,
+    /// What it reports with.
+    pub(crate) secret: Option<&'a Secret>,
 }
 
 #[derive(Default)]
@@ -101,7 +105,7 @@ pub(crate) fn command_line(fixed: &Fixed, spawn: &PerSpawn<'_>) -> Vec<OsString>
     let mut line = Line(Vec::with_capacity(28 + fixed.extra.len()));
     line.add("--id", spawn.id.to_string());
     line.add("--sc-port", spawn.port.to_string());
-    line.add("--liveliness-endpoint", &fixed.liveliness_endpoint);
+    line.add("--liveliness-endpoint", secret::endpoint(&fixed.liveliness, spawn.secret));
     line.add("--liveliness-update-frequency", fixed.ping_interval.as_secs_f64().to_string());
     if !fixed.model_dirs.is_empty() {
         line.add("--model-search-directories", &fixed.model_dirs);
@@ -148,11 +152,19 @@ mod tests {
     fn fixed(change: impl FnOnce(&mut Config)) -> Fixed {
         let mut config = Config::new("n".parse().unwrap(), Launcher::Nothing, "/s".into());
         change(&mut config);
-        Fixed::new(&config, "http://127.0.0.1:7071/liveliness".into())
+        Fixed::new(&config, "http://127.0.0.1:7071".into())
     }
 
     fn spawn(renderer: RendererType) -> PerSpawn<'static> {
-        PerSpawn { id: SpawnId::mint(), port: 55000, renderer, gpu: None, model: None, session_token: None }
+        PerSpawn {
+            id: SpawnId::mint(),
+            port: 55000,
+            renderer,
+            gpu: None,
+            model: None,
+            session_token: None,
+            secret: None,
+        }
     }
 
     fn text(line: &[OsString]) -> String {

@@ -203,6 +203,12 @@ impl Driver {
             self.phase = self.phase.pardon(since + stall);
         }
         self.take_in(inbox, now);
+        if let Phase::Launching { until } = self.phase
+            && until <= now
+            && self.node.table().was_deaf_since(self.admitted.facts.started)
+        {
+            self.step(Input::End(exit::Cause::Unheard), now);
+        }
         let heard = self.heard();
         self.step(Input::Tick { heard }, now);
     }

@@ -13,6 +13,8 @@ pub(crate) enum Cause {
     Cancelled,
     /// It did not say `ready` in time.
     ReadyTimeout,
+    /// The same, but its report may not have come through.
+    Unheard,
     /// It went silent.
     LivelinessLost,
     /// Its node is emptied.
@@ -27,7 +29,8 @@ impl Cause {
     pub(crate) fn reason(self) -> ExitReason {
         match self {
             Self::Stopped => ExitReason::Stopped,
-            Self::Cancelled => ExitReason::Cancelled,
+            // It says nothing about the node's servers.
+            Self::Cancelled | Self::Unheard => ExitReason::Cancelled,
             Self::ReadyTimeout => ExitReason::ReadyTimeout,
             Self::LivelinessLost | Self::Unreachable => ExitReason::LivelinessLost,
             Self::Drained => ExitReason::Drained,
@@ -36,11 +39,15 @@ impl Cause {
     }
 
     /// What the reason does not say.
-    fn text(self) -> Option<String> {
+    pub(crate) fn text(self) -> Option<String> {
         match self {
             Self::Unreachable => {
                 Some("it reports to an address its agent does not listen on any more".to_owned())
             }
+            Self::Unheard => Some(
+                "not ready in time, but its reports could not arrive: the node's liveliness port is flooded"
+                    .to_owned(),
+            ),
             Self::Stopped
             | Self::Cancelled
             | Self::ReadyTimeout

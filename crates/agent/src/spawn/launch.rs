@@ -10,7 +10,7 @@ use std::path::Path;
 use std::process::{Command, ExitCode};
 
 use super::cgroup::Group;
-use super::user::SpawnUser;
+use super::user::Ids;
 
 /// The name that this program is started by when it is to become a server.
 pub const LAUNCHER: &str = "hatchery-launch";
@@ -23,7 +23,7 @@ const PACKED: &str = "HATCHERY_LAUNCH_";
 const CANNOT_START: u8 = 127;
 
 /// A command that becomes `executable` with the arguments that are added.
-pub(crate) fn command(group: &Group, user: Option<&SpawnUser>, executable: &Path) -> Command {
+pub(crate) fn command(group: &Group, user: Option<Ids>, executable: &Path) -> Command {
     let number = |number: Option<u32>| number.map_or(SAME.to_owned(), |number| number.to_string());
     // Whatever was put in this program's place meanwhile.
     let mut command = Command::new("/proc/self/exe");

@@ -15,7 +15,7 @@
 //! ```
 //!
 //! Reading order: [`lifecycle`] (the picture above as a function), [`exit`] (why it ended), [`args`], [`process`] and
-//! [`output`] (what it runs as), [`user`], [`cgroup`] and [`launch`] (what it may), [`start`] (all of these together), [`hold`] (what
+//! [`output`] (what it runs as), [`user`], [`predecessor`], [`cgroup`] and [`launch`] (what it may), [`start`] (all of these together), [`hold`] (what
 //! a start that fails or comes late gives back), [`driver`] (the one task that owns it).
 
 pub(crate) mod args;
@@ -27,6 +27,7 @@ pub(crate) mod launch;
 pub(crate) mod leftovers;
 pub(crate) mod lifecycle;
 pub(crate) mod output;
+pub(crate) mod predecessor;
 pub(crate) mod process;
 pub(crate) mod start;
 pub(crate) mod user;
@@ -39,6 +40,9 @@ use model::{Exit, Owner, RendererType, SpawnId, SpawnState};
 use registry::SpawnReport;
 use tokio::time::Instant;
 
+use self::user::Ids;
+use crate::liveliness::secret::Secret;
+
 /// What does not change while a spawn lives, unless it loses its port before it can listen.
 #[derive(Debug, Clone)]
 pub(crate) struct Facts {
@@ -50,6 +54,10 @@ pub(crate) struct Facts {
     pub(crate) labels: BTreeMap<String, String>,
     /// Who had it spawned.
     pub(crate) owner: Option<Owner>,
+    /// What it reports with; absent where an earlier release started it.
+    pub(crate) secret: Option<Secret>,
+    /// Who its process runs as, where that is not who the agent runs as.
+    pub(crate) user: Option<Ids>,
     pub(crate) started: Instant,
 }
 

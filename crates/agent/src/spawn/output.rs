@@ -2,13 +2,15 @@
 //! server noticing.
 
 use std::collections::VecDeque;
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io::{self, Write};
-use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 use model::{NodeId, RequestId, SpawnId};
-use rustix::fs::{FallocateFlags, fallocate};
+use rustix::fs::{FallocateFlags, Mode, OFlags, fallocate};
+
+use crate::liveliness::secret;
 
 /// Beyond this much on the disk a file is cut.
 const MOST: u64 = 8 << 20;
@@ -32,29 +34,55 @@ pub(crate) fn path(dir: &Path, id: SpawnId) -> PathBuf {
 
 /// Makes the file of a spawn, with a first line that says whose it is; one that is there goes on.
 pub(crate) fn create(dir: &Path, id: SpawnId, request: &RequestId, node: &NodeId) -> io::Result<File> {
-    let mut file = OpenOptions::new().create(true).append(true).mode(0o600).open(path(dir, id))?;
+    let path = path(dir, id);
+    let mut file = match open(&path, OFlags::WRONLY | OFlags::APPEND | OFlags::CREATE | OFlags::EXCL) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+            open(&path, OFlags::WRONLY | OFlags::APPEND)?
+        }
+        opened => opened?,
+    };
     file.write_all(format!("{OURS}{id} request.id={request} node.id={node}\n").as_bytes())?;
     Ok(file)
 }
 
-/// Frees the front of a file that has become too long. The server goes on appending at its end, undisturbed; where the
-/// file system knows no holes, everything up to now is lost instead.
-pub(crate) fn bound(path: &Path) -> io::Result<()> {
+/// Opens a log, and makes sure that it is a file of the agent's: a server that runs as the agent may have put something else in its
+/// place, a link to what is not its own or a pipe that hangs.
+fn open(path: &Path, flags: OFlags) -> io::Result<File> {
+    let flags = flags | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let file = File::from(rustix::fs::open(path, flags, Mode::RUSR | Mode::WUSR)?);
+    let meta = file.metadata()?;
+    let own = rustix::process::geteuid().as_raw();
+    let why = match meta {
+        _ if !meta.is_file() => "it is no regular file".to_owned(),
+        _ if meta.nlink() > 1 => "it has another name as well".to_owned(),
+        _ if meta.uid() != own => format!("it belongs to user {}, not to the agent's, {own}", meta.uid()),
+        _ => return Ok(file),
+    };
+    Err(io::Error::new(io::ErrorKind::PermissionDenied, format!("{} is not used: {why}", path.display())))
+}
+
+/// Frees the front of a file that has become too long, and what is reserved beyond its end; says whether there was anything to free.
+/// The server goes on appending at its end, undisturbed; where the file system knows no holes, everything up to now is lost instead.
+pub(crate) fn bound(path: &Path) -> io::Result<bool> {
     let on_disk = |meta: &std::fs::Metadata| meta.blocks() * 512;
-    if on_disk(&std::fs::metadata(path)?) <= MOST {
-        return Ok(());
+    if on_disk(&std::fs::symlink_metadata(path)?) <= MOST {
+        return Ok(false);
     }
-    let file = OpenOptions::new().write(true).open(path)?;
-    let size = file.metadata()?.len();
-    let front = size.saturating_sub(KEEP) & !0xfff;
-    if front == 0 {
-        return Ok(());
+    let file = open(path, OFlags::WRONLY)?;
+    let front = file.metadata()?.len().saturating_sub(KEEP) & !0xfff;
+    if front > 0 {
+        match fallocate(&file, FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE, 0, front) {
+            Ok(()) => {}
+            Err(rustix::io::Errno::OPNOTSUPP) => file.set_len(0)?,
+            Err(error) => return Err(error.into()),
+        }
     }
-    match fallocate(&file, FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE, 0, front) {
-        Ok(()) => Ok(()),
-        Err(rustix::io::Errno::OPNOTSUPP) => file.set_len(0),
-        Err(error) => Err(error.into()),
+    let meta = file.metadata()?;
+    if on_disk(&meta) > MOST {
+        // Lines that are written at this moment may get lost.
+        file.set_len(meta.len())?;
     }
+    Ok(true)
 }
 
 /// The last lines of a file, at most `lines` of them, harmless to print.
@@ -76,7 +104,7 @@ pub(crate) fn last_words(path: &Path) -> Vec<String> {
 }
 
 fn read_tail(path: &Path, lines: usize, most: u64, chars: usize) -> io::Result<Vec<String>> {
-    let file = File::open(path)?;
+    let file = open(path, OFlags::RDONLY)?;
     let size = file.metadata()?.len();
     let from = size.saturating_sub(most);
     let mut bytes = vec![0; usize::try_from(size - from).unwrap_or(0)];
@@ -119,7 +147,7 @@ fn read_tail(path: &Path, lines: usize, most: u64, chars: usize) -> io::Result<V
 fn harmless(line: &[u8], chars: usize) -> String {
     let line = line.strip_suffix(b"\r").unwrap_or(line);
     let mut text = String::with_capacity(line.len());
-    for c in String::from_utf8_lossy(line).chars().take(chars) {
+    for c in secret::masked(&String::from_utf8_lossy(line)).chars().take(chars) {
         if c.is_control() && c != '\t' {
             text.extend(c.escape_default());
         } else {
@@ -183,6 +211,54 @@ mod tests {
             assert!(words.last().unwrap().starts_with(&format!("{i} ")));
             assert!(words.iter().all(|w| w.chars().count() == 500));
         }
+    }
+
+    #[test]
+    fn no_link_pipe_or_second_name_is_taken_for_a_log() {
+        let dir = tempfile::tempdir().unwrap();
+        let secret = dir.path().join("secret");
+        std::fs::write(&secret, "password\n").unwrap();
+        let id = SpawnId::mint();
+        let log = path(dir.path(), id);
+        let created = || create(dir.path(), id, &RequestId::mint(), &"n".parse().unwrap());
+        let put = |how: &dyn Fn()| {
+            std::fs::remove_file(&log).ok();
+            how();
+            assert!(tail(&log, 10).is_err() && created().is_err() && last_words(&log).is_empty());
+        };
+        put(&|| std::os::unix::fs::symlink(&secret, &log).unwrap());
+        put(&|| std::fs::hard_link(&secret, &log).unwrap());
+        put(&|| {
+            let made = std::process::Command::new("mkfifo").arg(&log).status().unwrap();
+            assert!(made.success());
+        });
+        assert_eq!(
+            std::fs::read_to_string(&secret).unwrap(),
+            "password\n",
+            "nothing was written through a link"
+        );
+        std::fs::remove_file(&log).unwrap();
+        created().unwrap();
+        created().unwrap();
+        assert_eq!(tail(&log, 10).unwrap().len(), 2, "one that is the agent's own goes on");
+    }
+
+    #[test]
+    fn what_is_reserved_beyond_the_end_of_a_file_is_freed() {
+        let dir = tempfile::tempdir().unwrap();
+        let id = SpawnId::mint();
+        let path = path(dir.path(), id);
+        let mut file = create(dir.path(), id, &RequestId::mint(), &"n".parse().unwrap()).unwrap();
+        writeln!(file, "the end").unwrap();
+        let reserved = fallocate(&file, FallocateFlags::KEEP_SIZE, 1 << 20, 4 * MOST);
+        if reserved.is_err() || std::fs::metadata(&path).unwrap().blocks() * 512 <= MOST {
+            // This file system cannot.
+            return;
+        }
+        assert!(bound(&path).unwrap());
+        assert!(std::fs::metadata(&path).unwrap().blocks() * 512 <= MOST);
+        assert_eq!(tail(&path, 1).unwrap(), ["the end"]);
+        assert!(!bound(&path).unwrap());
     }
 
     #[test]

@@ -17,8 +17,10 @@ use super::cgroup::Group;
 use super::driver::{Body, Driver};
 use super::hold::{self, Hold, Newborn};
 use super::process::Process;
-use super::{Facts, Refusal, Why, launch, leftovers, output};
+use super::user::{Ids, SpawnUsers};
+use super::{Facts, Refusal, Why, launch, leftovers, output, predecessor};
 use crate::config::{Config, Launcher};
+use crate::liveliness::secret;
 use crate::node::Node;
 use crate::state::journal::LineNumber;
 use crate::state::make_dir;
@@ -170,7 +172,18 @@ fn start(node: &Node, facts: &Facts, order: &Order) -> Result<Body, Refusal> {
         ),
         None => None,
     };
-    let mut command = command(node, group.as_ref(), executable);
+    if let (Some(SpawnUsers::Each(_)), Some(user)) = (&node.config.spawn_users, facts.user) {
+        if group.is_none() {
+            predecessor::end_processes(user.uid).map_err(|left| {
+                Why::CannotStart.because(format!(
+                    "process {left} of an earlier spawn with the user {} cannot be ended",
+                    user.uid
+                ))
+            })?;
+        }
+        predecessor::delete_files(user.uid);
+    }
+    let mut command = command(facts.user, group.as_ref(), executable);
     command.args(command_line(
         &node.fixed_args,
         &PerSpawn {
@@ -180,6 +193,7 @@ fn start(node: &Node, facts: &Facts, order: &Order) -> Result<Body, Refusal> {
             gpu: facts.gpu,
             model: order.model.as_deref(),
             session_token: order.session_token.as_deref(),
+            secret: facts.secret.as_ref(),
         },
     ));
     command.env_clear();
@@ -213,8 +227,7 @@ fn create_log(node: &Node, facts: &Facts, order: &Order) -> io::Result<std::fs::
 }
 
 /// What becomes the server.
-fn command(node: &Node, group: Option<&Group>, executable: &Path) -> Command {
-    let user = node.config.spawn_user.as_ref();
+fn command(user: Option<Ids>, group: Option<&Group>, executable: &Path) -> Command {
     if let Some(group) = group {
         return launch::command(group, user, executable);
     }
@@ -255,7 +268,8 @@ fn record(node: &Node, facts: &Facts, order: &Order, process: &Process, ready_by
         endpoint: facts.endpoint.clone(),
         labels: facts.labels.clone(),
         owner: facts.owner.clone(),
-        liveliness: node.fixed_args.liveliness_endpoint().to_owned(),
+        user: facts.user,
+        liveliness: secret::endpoint(node.fixed_args.liveliness(), facts.secret.as_ref()),
         ping_ms: u64::try_from(node.config.ping_interval.as_millis()).unwrap_or(u64::MAX),
         request_id: order.request_id.as_str().to_owned(),
         log: output::path(node.state.logs(), facts.id),

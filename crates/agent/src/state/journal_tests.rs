@@ -17,6 +17,7 @@ fn record() -> Record {
         endpoint: "ws://h:55000".to_owned(),
         labels: [("sdk".to_owned(), "1".to_owned())].into(),
         owner: Some("key:a".parse().unwrap()),
+        user: Some(crate::spawn::user::Ids { uid: 20_001, gid: 20_001 }),
         liveliness: "http://127.0.0.1:7071/liveliness".to_owned(),
         ping_ms: 5000,
         request_id: "r".to_owned(),

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Moment;
 use crate::spawn::exit::Cause;
+use crate::spawn::user::Ids;
 
 /// What a spawn is, written once its process was started.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -28,7 +29,10 @@ pub(crate) struct Record {
     pub(crate) labels: BTreeMap<String, String>,
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub(crate) owner: Option<Owner>,
-    /// Where it reports to.
+    /// Who its process runs as; absent where that is who the agent ran as, and in what earlier releases wrote.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub(crate) user: Option<Ids>,
+    /// Where it reports to, with the secret that it reports with.
     pub(crate) liveliness: String,
     /// And how often.
     pub(crate) ping_ms: u64,

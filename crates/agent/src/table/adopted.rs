@@ -13,6 +13,9 @@ use crate::spawn::exit::Cause;
 use crate::spawn::lifecycle::stall_after;
 use crate::spawn::{Answer, Facts, Snapshot};
 
+/// A flood that pauses for less is the same one.
+const DEAF_FOR: Duration = Duration::from_secs(10);
+
 /// A spawn of an earlier agent whose process runs.
 #[derive(Debug)]
 pub(crate) struct Heir {
@@ -32,6 +35,7 @@ impl Table {
         let Heir { facts, pid, state, ready, ping_interval, end } = heir;
         self.stall = self.stall.min(stall_after(ping_interval));
         self.ports.claim(facts.port);
+        self.users.claim(facts.user);
         if let Some(gpu) = facts.gpu {
             self.gpus.claim(gpu);
         }
@@ -107,6 +111,19 @@ impl Table {
         self.pardon
     }
 
+    /// Reports of spawns may not arrive at this moment: silence is counted anew from now on, and a start that takes too long is not
+    /// to blame for it. Returns whether that is news.
+    pub(crate) fn deafened(&mut self, now: Instant) -> bool {
+        let last = self.deafened.replace(now);
+        self.pardon = self.pardon.max(now);
+        last.is_none_or(|last| now.saturating_duration_since(last) > DEAF_FOR)
+    }
+
+    /// Whether reports were kept from arriving since then.
+    pub(crate) fn was_deaf_since(&self, since: Instant) -> bool {
+        self.deafened.is_some_and(|at| at >= since)
+    }
+
     /// Without a sign of life of its own for longer than this, the agent itself has been silent.
     pub(crate) fn stall(&self) -> Duration {
         self.stall
@@ -134,6 +151,8 @@ mod tests {
             gpu,
             labels: BTreeMap::new(),
             owner: None,
+            secret: None,
+            user: None,
             started: now,
         };
         let ready = (state == SpawnState::Ready).then_some(now);
@@ -202,6 +221,36 @@ mod tests {
         assert_eq!((table.running(), table.backlog_len(), table.usage().ports), (0, 1, 0));
         let again = Ask { id, ..ask(RendererType::Csr) };
         assert!(matches!(table.admit(again, now), Admission::Joined(_)));
+    }
+
+    #[test]
+    fn while_reports_cannot_arrive_nobody_is_silent_and_a_ping_stands_for_a_lost_ready() {
+        let (mut table, start) = (table(|_| ()), Instant::now());
+        let fresh = ask(RendererType::Csr);
+        assert!(matches!(table.admit(fresh.clone(), start), Admission::New(..)));
+        let later = start + Duration::from_secs(3);
+        assert!(!table.was_deaf_since(start));
+        assert!(table.deafened(later), "news");
+        assert!(!table.deafened(later + Duration::from_secs(1)), "the same flood");
+        assert_eq!(table.awake(later + Duration::from_secs(1)), later + Duration::from_secs(1));
+        assert!(table.was_deaf_since(start) && !table.was_deaf_since(later + Duration::from_secs(2)));
+        table.heard(fresh.id, Liveliness::Ping, later);
+        assert!(table.collect(fresh.id).ready);
+    }
+
+    #[test]
+    fn only_a_spawns_own_secret_reports_for_it_and_an_earlier_releases_spawn_has_none() {
+        let (mut table, now) = (table(|_| ()), Instant::now());
+        let old = table.adopt(heir(19_000, None, SpawnState::Ready, now)).facts.id;
+        let secret = crate::liveliness::secret::Secret::mint();
+        let mut heir = heir(19_001, None, SpawnState::Ready, now);
+        heir.facts.secret = Some(secret.clone());
+        let new = table.adopt(heir).facts.id;
+        let url = crate::liveliness::secret::endpoint("", Some(&secret));
+        let text = url.trim_start_matches('/').strip_suffix("/liveliness").unwrap();
+        assert!(table.is_of(new, Some(text)) && table.is_of(old, None));
+        assert!(!table.is_of(new, None) && !table.is_of(new, Some("x")) && !table.is_of(old, Some(text)));
+        assert!(!table.is_of(SpawnId::mint(), Some(text)));
     }
 
     #[test]

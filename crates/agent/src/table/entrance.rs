@@ -8,8 +8,12 @@ use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
 use super::{Door, Entry, Inbox, Stage, Table};
+use crate::liveliness::secret::Secret;
 use crate::ports;
 use crate::spawn::{Answer, Facts, Refusal, Snapshot, Why};
+
+/// Of more ports it is not asked at once who has them.
+const MAX_PORTS_FOUND_TAKEN: usize = 1000;
 
 /// What a request asks for, as far as the table cares.
 #[derive(Debug, Clone)]
@@ -56,8 +60,12 @@ impl Table {
             Ok(()) => {}
             Err(refusal) => return Admission::Refused(refusal),
         }
-        let Some(port) = self.ports.take(ports::is_free) else {
+        let Some(port) = self.take_port() else {
             return Admission::Refused(Why::NoPort.because("every port is taken"));
+        };
+        let Some(user) = self.users.take() else {
+            self.ports.give_back(port);
+            return Admission::Refused(Why::Full.because("every user of --spawn-user is taken"));
         };
         let gpu = match ask.renderer {
             RendererType::Csr => None,
@@ -71,6 +79,8 @@ impl Table {
             gpu,
             labels: ask.labels,
             owner: ask.owner,
+            secret: Some(Secret::mint()),
+            user,
             started: now,
         });
         let bell = Arc::new(Notify::new());
@@ -89,6 +99,17 @@ impl Table {
         self.running.insert(ask.id, entry);
         self.starting += 1;
         Admission::New(Admitted { facts, bell, answer }, receiver)
+    }
+
+    fn take_port(&mut self) -> Option<u16> {
+        let found = &mut self.ports_found_taken;
+        self.ports.take(|port| {
+            let free = ports::is_free(port);
+            if !free && found.len() < MAX_PORTS_FOUND_TAKEN {
+                found.push(port);
+            }
+            free
+        })
     }
 
     fn may_enter(&mut self, ask: &Ask, now: Instant) -> Result<(), Refusal> {

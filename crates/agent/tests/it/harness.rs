@@ -218,6 +218,22 @@ pub(crate) async fn http(addr: std::net::SocketAddr, request_line: &str) -> Stri
     answer
 }
 
+/// The URL, without `http://` and address, that a spawn was told to report to.
+pub(crate) fn reports_to(id: SpawnId) -> String {
+    let id = id.to_string();
+    let lines = std::fs::read_dir("/proc")
+        .unwrap()
+        .filter_map(|entry| std::fs::read(entry.ok()?.path().join("cmdline")).ok());
+    let urls = lines.filter_map(|line| {
+        let line = String::from_utf8(line).ok()?;
+        let words: Vec<&str> = line.split('\0').collect();
+        let option = |name: &str| words.get(words.iter().position(|word| *word == name)? + 1).copied();
+        (option("--id")? == id).then(|| option("--liveliness-endpoint").map(str::to_owned)).flatten()
+    });
+    let url = urls.last().unwrap_or_else(|| panic!("no process of {id}"));
+    url.strip_prefix("http://").unwrap().split_once('/').unwrap().1.to_owned()
+}
+
 /// Whether a process runs; one that only waits to be reaped does not.
 pub(crate) fn runs(pid: u32) -> bool {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();

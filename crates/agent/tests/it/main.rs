@@ -4,6 +4,7 @@
 mod adoption;
 mod disks;
 mod ends;
+mod floods;
 mod hangups;
 mod harness;
 mod life;

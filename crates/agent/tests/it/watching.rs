@@ -13,7 +13,7 @@ use tonic_reflection::pb::v1::server_reflection_request::MessageRequest;
 use tonic_reflection::pb::v1::server_reflection_response::MessageResponse;
 use wire::v1;
 
-use crate::harness::{Farm, http};
+use crate::harness::{Farm, http, reports_to};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_liveliness_receiver_speaks_the_vendors_protocol() {
@@ -21,15 +21,20 @@ async fn the_liveliness_receiver_speaks_the_vendors_protocol() {
     let (id, _) = farm.spawn().await;
     let addr = farm.agent.liveliness_addr();
     let stranger = SpawnId::mint();
+    let (own, other) = (reports_to(id), reports_to(farm.spawn().await.0));
     for (line, status, body) in [
-        (format!("POST /liveliness/{id}?liveliness=ping"), 200, ""),
-        (format!("POST /liveliness//{id}?liveliness=ping"), 200, ""),
-        (format!("POST /liveliness/{id}?liveliness=bored"), 400, r#"{"error":"invalid liveliness value"}"#),
-        (format!("POST /liveliness/{id}"), 400, r#"{"error":"invalid liveliness value"}"#),
+        (format!("POST /{own}/{id}?liveliness=ping"), 200, ""),
+        (format!("POST /{own}//{id}?liveliness=ping"), 200, ""),
+        (format!("POST /{own}/{id}?liveliness=bored"), 400, r#"{"error":"invalid liveliness value"}"#),
+        (format!("POST /{own}/{id}"), 400, r#"{"error":"invalid liveliness value"}"#),
+        (format!("POST /liveliness/{id}?liveliness=ping"), 404, r#"{"error":"invalid spawnId."}"#),
+        (format!("POST /liveliness/{id}"), 404, r#"{"error":"invalid spawnId."}"#),
+        (format!("POST /{other}/{id}?liveliness=disconnect"), 404, r#"{"error":"invalid spawnId."}"#),
+        (format!("POST /{own}/{stranger}?liveliness=ping"), 404, r#"{"error":"invalid spawnId."}"#),
         (format!("POST /liveliness/{stranger}?liveliness=ping"), 404, r#"{"error":"invalid spawnId."}"#),
         (format!("POST /liveliness/{stranger}?liveliness=bored"), 404, r#"{"error":"invalid spawnId."}"#),
         ("POST /liveliness/x?liveliness=ping".to_owned(), 404, r#"{"error":"invalid spawnId."}"#),
-        (format!("GET /liveliness/{id}?liveliness=ping"), 405, r#"{"error":"method not allowed"}"#),
+        (format!("GET /{own}/{id}?liveliness=ping"), 405, r#"{"error":"method not allowed"}"#),
         ("POST /elsewhere".to_owned(), 404, r#"{"error":"not found"}"#),
     ] {
         let answer = http(addr, &format!("{line} HTTP/1.1")).await;
@@ -43,9 +48,10 @@ async fn one_connection_carries_many_reports() {
     let farm = Farm::start().await;
     let (id, _) = farm.spawn_as("say ready; rest").await;
     let mut stream = TcpStream::connect(farm.agent.liveliness_addr()).await.unwrap();
+    let own = reports_to(id);
     let report = |body: &str, more: &str| {
         format!(
-            "POST /liveliness/{id}?liveliness=ping HTTP/1.1\r\nHost: agent\r\n{more}Content-Length: {}\r\n\r\n{body}",
+            "POST /{own}/{id}?liveliness=ping HTTP/1.1\r\nHost: agent\r\n{more}Content-Length: {}\r\n\r\n{body}",
             body.len()
         )
     };

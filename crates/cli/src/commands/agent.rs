@@ -43,6 +43,8 @@ enum End {
 pub(crate) fn run(args: AgentArgs) -> Result<Exit, Failure> {
     let mut config = args.options.into_config().map_err(|e| role::wrong(&e))?;
     config.inherit_orphans = true;
+    let password = args.registry.registry_password_file.iter();
+    config.secret_files.extend(password.map(|file| ("--registry-password-file", file.clone())));
     logging::start(&args.log)?;
     block_on(Builder::new_multi_thread(), async {
         let registry = role::open(&args.registry)?;

@@ -97,6 +97,7 @@ impl Settings {
                     args: args.args.clone(),
                     ready_timeout: args.ready_timeout,
                     on_shutdown: ::agent::OnShutdown::Kill,
+                    trusts_spawns: true,
                     ..::agent::Config::new(node, launcher, scratch.path().join(&name))
                 };
                 config.check().map_err(|e| role::wrong(&e))?;

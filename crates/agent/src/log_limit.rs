@@ -1,0 +1,81 @@
+//! Keeps the output files of spawns short: it looks at all of them once a second, and much more often for a while after one had to be
+//! cut, so that a server that writes as fast as it can takes little of the disk until it is looked at again.
+//!
+//! Nothing bounds a file at the write: a limit of the process (`RLIMIT_FSIZE`) would hold for all its files, and for the whole of an output
+//! that is cut in front; and a pipe would break with its agent.
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use model::SpawnId;
+use tokio::sync::Notify;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use crate::node::Node;
+use crate::spawn::output;
+
+const INTERVAL: Duration = Duration::from_secs(1);
+/// While some file grows fast.
+const QUICK_INTERVAL: Duration = Duration::from_millis(20);
+const QUICK_FOR: Duration = Duration::from_secs(10);
+
+#[derive(Debug, Default)]
+struct Looks {
+    /// One is under way: a disk that hangs has no more than that of its lane.
+    busy: AtomicBool,
+    /// Rings when a file was cut.
+    cut: Notify,
+}
+
+/// Looks until told to stop.
+pub(crate) async fn keep(node: Arc<Node>, stop: CancellationToken) {
+    let looks = Arc::new(Looks::default());
+    let mut quick_until = None;
+    loop {
+        let now = Instant::now();
+        let interval = if quick_until.is_some_and(|until| now < until) { QUICK_INTERVAL } else { INTERVAL };
+        if !looks.busy.swap(true, Ordering::AcqRel) {
+            let (node_, look) = (Arc::clone(&node), Look(Arc::clone(&looks)));
+            node.disk.logs.post(move || look.at_all(&node_)).ok();
+        }
+        tokio::select! {
+            () = stop.cancelled() => return,
+            () = tokio::time::sleep(interval) => {}
+            () = looks.cut.notified() => {
+                quick_until = Some(Instant::now() + QUICK_FOR);
+                tokio::select! {
+                    () = stop.cancelled() => return,
+                    () = tokio::time::sleep(QUICK_INTERVAL) => {}
+                }
+            }
+        }
+    }
+}
+
+/// One look; dropping it lets the next one begin.
+struct Look(Arc<Looks>);
+
+impl Drop for Look {
+    fn drop(&mut self) {
+        self.0.busy.store(false, Ordering::Release);
+    }
+}
+
+impl Look {
+    /// Cuts what has become too long. Blocks.
+    fn at_all(self, node: &Node) {
+        let ids: Vec<SpawnId> = node.table().snapshots().map(|spawn| spawn.facts.id).collect();
+        for id in ids {
+            match output::bound(&output::path(node.state.logs(), id)) {
+                Ok(true) => self.0.cut.notify_one(),
+                Ok(false) => {}
+                // The log was removed, or the spawn has none.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => tracing::warn!(%error, spawn.id = %id, "failed to bound the output of a spawn"),
+            }
+        }
+    }
+}

@@ -1,0 +1,124 @@
+//! What keeps a server that was taken over from its agent and from other servers, as far as that can be seen at the start.
+//!
+//! A secret that spawns can read is an error. What an operator may have reasons for is a warning, once.
+
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+
+use crate::config::{Config, ConfigError, Launcher};
+
+/// Makes sure that no spawn can read the agent's secrets.
+pub(crate) fn check(config: &Config) -> Result<(), ConfigError> {
+    let Some(users) = &config.spawn_users else { return Ok(()) };
+    for (flag, path) in &config.secret_files {
+        if users.can_read(path) {
+            let mode = fs::metadata(path).map_or(0, |meta| meta.mode() & 0o7777);
+            let wants = format!(
+                "must not be readable by the users of spawns, {users} (--spawn-user), as {} is (mode {mode:04o}); chmod 0600 it",
+                path.display()
+            );
+            return Err(ConfigError::new(flag, wants));
+        }
+    }
+    Ok(())
+}
+
+/// Warns of what a server that was taken over could do.
+pub(crate) fn warn(config: &Config) {
+    if config.trusts_spawns || config.launcher == Launcher::Nothing {
+        return;
+    }
+    for (flag, path) in &config.secret_files {
+        if let Ok(meta) = fs::metadata(path)
+            && meta.mode() & 0o004 != 0
+        {
+            let mode = format!("{:04o}", meta.mode() & 0o7777);
+            tracing::warn!(flag, path = %path.display(), mode, "every user of this machine can read a secret file; chmod 0600 it");
+        }
+    }
+    match &config.spawn_users {
+        None => {
+            let root = rustix::process::geteuid().is_root();
+            tracing::warn!(
+                root,
+                "spawns run as the agent's own user: a server that is taken over can read the registry's password and the node's \
+                 key, and read and end every other spawn; run the agent as root with --spawn-user FIRST-LAST, a range of numbers \
+                 with one for each slot"
+            );
+        }
+        Some(_) => {
+            let mounts = fs::read_to_string("/proc/self/mounts").unwrap_or_default();
+            if !hides_processes(&mounts) {
+                tracing::warn!(
+                    "spawns can read the command lines of all processes, other spawns' session tokens and liveliness URLs among \
+                     them; mount /proc with hidepid=invisible (ProtectProc=invisible under systemd)"
+                );
+            }
+        }
+    }
+}
+
+/// Whether processes of other users are hidden, according to `/proc/self/mounts`.
+fn hides_processes(mounts: &str) -> bool {
+    // DEVICE MOUNT-POINT TYPE OPTIONS …; of several the last one is on top.
+    let proc = mounts.lines().map(|line| line.split(' ').collect::<Vec<_>>());
+    let options = proc.filter(|fields| fields.get(1) == Some(&"/proc")).last();
+    let options = options.and_then(|fields| fields.get(3).copied()).unwrap_or_default();
+    options.split(',').filter_map(|option| option.strip_prefix("hidepid=")).any(|value| {
+        // `noaccess` shows that they are there, but nothing of them.
+        matches!(value, "1" | "noaccess" | "2" | "invisible" | "4" | "ptraceable")
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+    use crate::spawn::user::SpawnUsers;
+
+    #[test]
+    fn hidden_processes_are_seen_in_the_mounts() {
+        for (options, hidden) in [
+            ("rw,relatime", false),
+            ("rw,hidepid=0", false),
+            ("rw,hidepid=off", false),
+            ("rw,hidepid=invisible", true),
+            ("rw,hidepid=2,gid=5", true),
+            ("rw,hidepid=ptraceable", true),
+        ] {
+            let mounts =
+                format!("sysfs /sys sysfs rw 0 0\nproc /proc proc {options} 0 0\ntmpfs /x tmpfs rw 0 0\n");
+            assert_eq!(hides_processes(&mounts), hidden, "{options}");
+        }
+        let twice = "proc /proc proc rw 0 0\nproc /proc proc rw,hidepid=invisible 0 0\n";
+        assert!(hides_processes(twice) && !hides_processes(""));
+    }
+
+    #[test]
+    fn a_secret_that_spawns_can_read_is_an_error_with_its_flag_and_its_mode() {
+        let dir = tempfile::tempdir().unwrap();
+        let key = dir.path().join("key.pem");
+        fs::write(&key, "").unwrap();
+        let set = |path: &std::path::Path, mode| {
+            fs::set_permissions(path, PermissionsExt::from_mode(mode)).unwrap()
+        };
+        let launcher = Launcher::Executable("/opt/sc".into());
+        let mut config = Config::new("n".parse().unwrap(), launcher, "/s".into());
+        config.secret_files = vec![("--tls-key", key.clone())];
+        config.spawn_users = Some(SpawnUsers::Each(54_000..=54_100));
+        set(&key, 0o644);
+        set(dir.path(), 0o755);
+        let error = check(&config).unwrap_err();
+        assert_eq!(error.flag, "--tls-key");
+        assert!(error.wants.contains("0644") && error.wants.contains("54000-54100"), "{error}");
+        set(dir.path(), 0o700);
+        assert_eq!(check(&config), Ok(()), "nobody gets there");
+        set(dir.path(), 0o755);
+        set(&key, 0o600);
+        assert_eq!(check(&config), Ok(()));
+        set(&key, 0o644);
+        config.spawn_users = None;
+        assert_eq!(check(&config), Ok(()), "a warning says more about that");
+    }
+}
