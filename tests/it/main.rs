@@ -48,6 +48,7 @@ mod registry_settings;
 mod sentinel;
 mod shutdown;
 mod sick_nodes;
+mod taken_over_server;
 mod tls;
 mod under_load;
 

@@ -29,7 +29,8 @@ use crate::spawn::driver::{Body, Driver};
 use crate::spawn::exit::{self, Cause, Progress, Status};
 use crate::spawn::lifecycle::{Phase, Rules, lost_after};
 use crate::spawn::process::Process;
-use crate::spawn::user::{Ids, SpawnUsers};
+use crate::spawn::user::Ids;
+use crate::spawn::users::SpawnUsers;
 use crate::spawn::{Facts, output};
 use crate::state::StateDir;
 use crate::state::record::{Record, Story};
@@ -356,5 +357,50 @@ fn end_strays(group: u32) {
             tracing::warn!(group, "a spawn of an earlier agent had left processes behind, they were ended")
         }
         Err(error) => tracing::debug!(%error, group, "failed to end what a spawn had left behind"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::process::CommandExt;
+    use std::process::{Command, Stdio};
+
+    use super::*;
+
+    #[test]
+    fn only_a_server_of_a_user_of_spawns_is_taken_for_a_spawn() {
+        let (own, pid) = (rustix::process::geteuid().as_raw(), std::process::id());
+        let server = std::env::current_exe().unwrap();
+        let config = |file: &str, users| Config {
+            spawn_users: users,
+            ..Config::new("n".parse().unwrap(), Launcher::Executable(file.into()), "/s".into())
+        };
+        let nobody = HashSet::new();
+        let good = config(server.to_str().unwrap(), None);
+        assert_eq!(doubts(&good, pid, &nobody), None);
+        assert_eq!(doubts(&config("/bin/other", None), pid, &nobody), Some(Doubt::NotTheServer));
+        if own != 0 {
+            return;
+        }
+        let sleep = |uid: u32| {
+            let mut command = Command::new("/bin/sleep");
+            command.arg("600").uid(uid).gid(uid).stdout(Stdio::null()).stderr(Stdio::null());
+            command.spawn().unwrap()
+        };
+        let mut child = sleep(61_300);
+        let each = |first| Some(SpawnUsers::Each(first..=first + 1));
+        for (users, taken, want) in [
+            (None, false, Some(Doubt::User(61_300))),
+            (each(61_400), false, Some(Doubt::User(61_300))),
+            (each(61_300), false, None),
+            (each(61_300), true, Some(Doubt::NotTheServer)),
+        ] {
+            let taken = taken.then_some(61_300).into_iter().collect();
+            assert_eq!(doubts(&config("/bin/sleep", users), child.id(), &taken), want);
+        }
+        let ids = Some(Ids { uid: 61_300, gid: 61_300 });
+        assert_eq!(user_of(&config("/bin/sleep", each(61_300)), child.id()), ids);
+        child.kill().unwrap();
+        child.wait().unwrap();
     }
 }

@@ -12,7 +12,7 @@ use model::{NodeId, timing};
 use crate::endpoint::EndpointForm;
 use crate::ports;
 use crate::spawn::args;
-use crate::spawn::user::SpawnUsers;
+use crate::spawn::users::SpawnUsers;
 
 /// Nothing starts with less.
 const LEAST_MEMORY: u64 = 1 << 20;

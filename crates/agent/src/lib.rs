@@ -49,4 +49,5 @@ pub use endpoint::EndpointForm;
 pub use life::{Agent, Closed, StartError};
 pub use options::Options;
 pub use spawn::launch::{LAUNCHER, launch};
-pub use spawn::user::{SpawnUser, SpawnUsers};
+pub use spawn::user::SpawnUser;
+pub use spawn::users::SpawnUsers;

@@ -154,6 +154,7 @@ impl Agent {
         let living = estate.living();
         may_change_user(&config)?;
         separation::check(&config)?;
+        separation::close_files_of_spawns(&config);
         may_watch_processes()?;
         let groups = Groups::open(&config, &estate.pids())?;
         let logs = Logs::open(state.logs().to_owned(), &living);

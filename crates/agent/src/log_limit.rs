@@ -1,4 +1,4 @@
-//! Keeps the output files of spawns short: it looks at all of them once a second, and much more often for a while after one had to be
+//! Keeps the output files of spawns short: it looks at all of them now and then, and much more often for a while after one had to be
 //! cut, so that a server that writes as fast as it can takes little of the disk until it is looked at again.
 //!
 //! Nothing bounds a file at the write: a limit of the process (`RLIMIT_FSIZE`) would hold for all its files, and for the whole of an output
@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 use crate::node::Node;
 use crate::spawn::output;
 
-const INTERVAL: Duration = Duration::from_secs(1);
+const INTERVAL: Duration = Duration::from_millis(250);
 /// While some file grows fast.
 const QUICK_INTERVAL: Duration = Duration::from_millis(20);
 const QUICK_FOR: Duration = Duration::from_secs(10);

@@ -12,7 +12,7 @@ use model::NodeId;
 use crate::config::{Config, ConfigError, Launcher, OnShutdown};
 use crate::endpoint::EndpointForm;
 use crate::exposure::kept;
-use crate::spawn::user::SpawnUsers;
+use crate::spawn::users::SpawnUsers;
 
 fn duration(text: &str) -> Result<Duration, String> {
     humantime::parse_duration(text).map_err(|e| format!("must be a duration like 30s or 5m: {e}"))

@@ -5,7 +5,10 @@
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 
+use rustix::fs::Mode;
+
 use crate::config::{Config, ConfigError, Launcher};
+use crate::spawn::users::SpawnUsers;
 
 /// Makes sure that no spawn can read the agent's secrets.
 pub(crate) fn check(config: &Config) -> Result<(), ConfigError> {
@@ -21,6 +24,13 @@ pub(crate) fn check(config: &Config) -> Result<(), ConfigError> {
         }
     }
     Ok(())
+}
+
+/// What spawns make from now on is for their own user alone, where each has one: they inherit this.
+pub(crate) fn close_files_of_spawns(config: &Config) {
+    if let Some(SpawnUsers::Each(_)) = &config.spawn_users {
+        rustix::process::umask(Mode::RWXG | Mode::RWXO);
+    }
 }
 
 /// Warns of what a server that was taken over could do.
@@ -75,7 +85,6 @@ mod tests {
     use std::os::unix::fs::PermissionsExt;
 
     use super::*;
-    use crate::spawn::user::SpawnUsers;
 
     #[test]
     fn hidden_processes_are_seen_in_the_mounts() {

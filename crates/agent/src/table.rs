@@ -26,7 +26,7 @@ use crate::memory::{Recent, Tombstones};
 use crate::ports::Ports;
 use crate::spawn::exit::Cause;
 use crate::spawn::lifecycle::stall_after;
-use crate::spawn::user::Users;
+use crate::spawn::users::Users;
 use crate::spawn::{Answer, Facts, Snapshot};
 
 /// What other tasks have for the driver of a spawn. Everything in it coalesces, so it is never full.

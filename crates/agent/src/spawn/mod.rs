@@ -15,7 +15,7 @@
 //! ```
 //!
 //! Reading order: [`lifecycle`] (the picture above as a function), [`exit`] (why it ended), [`args`], [`process`] and
-//! [`output`] (what it runs as), [`user`], [`predecessor`], [`cgroup`] and [`launch`] (what it may), [`start`] (all of these together), [`hold`] (what
+//! [`output`] (what it runs as), [`user`], [`users`], [`predecessor`], [`cgroup`] and [`launch`] (what it may), [`start`] (all of these together), [`hold`] (what
 //! a start that fails or comes late gives back), [`driver`] (the one task that owns it).
 
 pub(crate) mod args;
@@ -31,6 +31,7 @@ pub(crate) mod predecessor;
 pub(crate) mod process;
 pub(crate) mod start;
 pub(crate) mod user;
+pub(crate) mod users;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -1,5 +1,5 @@
 //! What an earlier spawn with the same user may have left for the next one: processes, which are ended, and files in the directories
-//! that every user may write to, which are deleted. Only for users that are one spawn's at a time, see [`super::user::SpawnUsers::Each`].
+//! that every user may write to, which are deleted. Only for users that are one spawn's at a time, see [`super::users::SpawnUsers::Each`].
 //!
 //! Files that it made elsewhere (below a directory of another user that is open to all, in a shared `--workspace-dir`) stay, and so do
 //! System V shared memory and message queues.

@@ -84,7 +84,7 @@ fn what_an_older_agent_wrote_says_nothing_of_owners() {
     let older = r#"{"started":{"id":"01987a5e-2f30-7c41-9d5c-0123456789ab","pid":7,"start":12,"boot":"b","port":55000,"renderer":"ssr","gpu":1,"endpoint":"ws://h:55000","labels":{"sdk":"1"},"liveliness":"http://127.0.0.1:7071/liveliness","pingMs":5000,"requestId":"r","log":"/s/logs/x.log","started":5,"startedAt":"2023-11-14T22:13:20.000Z","readyBy":30005}}"#;
     std::fs::write(dir.path().join("spawns"), format!("{older}\n")).unwrap();
     let id = "01987a5e-2f30-7c41-9d5c-0123456789ab".parse().unwrap();
-    let unowned = Record { id, owner: None, ..record() };
+    let unowned = Record { id, owner: None, user: None, ..record() };
     assert_eq!(open(&dir).stories(), [Story::new(unowned.clone())]);
     // Nor does one where nobody has to say who they are, so that an older agent can follow, too.
     assert_eq!(Line::Started(Box::new(unowned)).bytes().unwrap(), format!("{older}\n").into_bytes());

@@ -1,0 +1,248 @@
+//! All who spawns of an agent run as: one user, or each spawn a user of its own.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::fs::Metadata;
+use std::ops::RangeInclusive;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+
+use super::user::{Ids, SpawnUser};
+
+/// What `--spawn-user` says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum SpawnUsers {
+    /// All spawns run as one user.
+    One(SpawnUser),
+    /// Every spawn runs as a user, and a group of the same number, that no other spawn of the node has meanwhile.
+    Each(RangeInclusive<u32>),
+}
+
+impl fmt::Display for SpawnUsers {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::One(user) => user.fmt(f),
+            Self::Each(range) => write!(f, "{}-{}", range.start(), range.end()),
+        }
+    }
+}
+
+impl SpawnUsers {
+    /// Understands `USER[:GROUP]`, and `FIRST-LAST` for numbers.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub fn resolve(given: &str) -> Result<Self, String> {
+        match range(given) {
+            Some(range) => {
+                let passwd = std::fs::read_to_string("/etc/passwd").unwrap_or_default();
+                check_range(range, &passwd).map(Self::Each)
+            }
+            None => SpawnUser::resolve(given).map(Self::One),
+        }
+    }
+
+    /// How many spawns there can be at once; as many as there are slots when absent.
+    pub(crate) fn count(&self) -> Option<u64> {
+        match self {
+            Self::One(_) => None,
+            Self::Each(range) => Some(u64::from(*range.end()) - u64::from(*range.start()) + 1),
+        }
+    }
+
+    /// Whether spawns may run as this user.
+    pub(crate) fn holds(&self, uid: u32) -> bool {
+        match self {
+            Self::One(user) => user.uid == uid,
+            Self::Each(range) => range.contains(&uid),
+        }
+    }
+
+    /// Users that stand for all of them where a file's owner and group are these.
+    fn examples(&self, meta: Option<&Metadata>) -> Vec<SpawnUser> {
+        match self {
+            Self::One(user) => vec![user.clone()],
+            Self::Each(range) => {
+                let owners = meta.into_iter().flat_map(|meta| [meta.uid(), meta.gid()]);
+                let mut of_range: Vec<u32> = owners.filter(|id| range.contains(id)).collect();
+                of_range.push(*range.start());
+                let user = |id: u32| SpawnUser { given: id.to_string(), uid: id, gid: id };
+                of_range.into_iter().map(user).collect()
+            }
+        }
+    }
+
+    /// What keeps a spawn from reading a file, or from listing and entering a directory, as far as modes tell.
+    pub(crate) fn shut_out_of(&self, path: &Path) -> Option<String> {
+        let of_everybody = match self {
+            Self::One(user) => user.clone(),
+            Self::Each(range) => {
+                SpawnUser { given: self.to_string(), uid: *range.start(), gid: *range.start() }
+            }
+        };
+        of_everybody.shut_out_of(path)
+    }
+
+    /// Whether some spawn can read a file, as far as modes tell.
+    pub(crate) fn can_read(&self, path: &Path) -> bool {
+        let Ok(meta) = std::fs::metadata(path) else { return false };
+        self.examples(Some(&meta)).iter().any(|user| user.shut_out_of(path).is_none())
+    }
+
+    /// Whether some spawn can write to what has these modes: a file, or the names in a directory.
+    pub(crate) fn can_write(&self, meta: &Metadata) -> bool {
+        self.examples(Some(meta)).iter().any(|user| user.may(meta, 0o2))
+    }
+}
+
+/// `FIRST-LAST`, both numbers: no user's name is of that form.
+fn range(given: &str) -> Option<RangeInclusive<u32>> {
+    let (first, last) = given.split_once('-')?;
+    let number = |text: &str| text.bytes().all(|b| b.is_ascii_digit()).then(|| text.parse().ok()).flatten();
+    Some(number(first)?..=number(last)?)
+}
+
+fn check_range(range: RangeInclusive<u32>, passwd: &str) -> Result<RangeInclusive<u32>, String> {
+    let (first, last) = (*range.start(), *range.end());
+    let given = format!("{first}-{last}");
+    // The last number of all means no user.
+    if first == 0 || first > last || last == u32::MAX {
+        return Err(format!("must be FIRST-LAST with 1 <= FIRST <= LAST, not {given:?}"));
+    }
+    // name:password:uid:…
+    let account = passwd.lines().find_map(|line| {
+        let fields: Vec<&str> = line.split(':').collect();
+        let uid = fields.get(2)?.parse().ok()?;
+        range.contains(&uid).then(|| format!("{} ({uid})", fields[0]))
+    });
+    match account {
+        Some(account) => Err(format!(
+            "must hold no user of /etc/passwd, whose files and processes spawns could have; {given} holds {account}"
+        )),
+        None => Ok(range),
+    }
+}
+
+/// Which users are free for spawns, the longest rested in front: what a spawn has left behind is its own for as long as possible.
+#[derive(Debug)]
+pub(crate) enum Users {
+    /// All spawns run as this one, or as the agent.
+    Shared(Option<Ids>),
+    Own {
+        range: RangeInclusive<u32>,
+        free: VecDeque<u32>,
+        /// Users of spawns of an earlier agent beyond the first spawn that has them, or of another range.
+        foreign: Vec<u32>,
+    },
+}
+
+impl Users {
+    pub(crate) fn new(users: Option<&SpawnUsers>) -> Self {
+        match users {
+            None => Self::Shared(None),
+            Some(SpawnUsers::One(user)) => Self::Shared(Some(Ids { uid: user.uid, gid: user.gid })),
+            Some(SpawnUsers::Each(range)) => Self::Own {
+                range: range.clone(),
+                free: range.clone().take(MAX_USERS).collect(),
+                foreign: Vec::new(),
+            },
+        }
+    }
+
+    /// The user of the next spawn; `None` when all are taken.
+    pub(crate) fn take(&mut self) -> Option<Option<Ids>> {
+        match self {
+            Self::Shared(ids) => Some(*ids),
+            Self::Own { free, .. } => free.pop_front().map(|id| Some(Ids { uid: id, gid: id })),
+        }
+    }
+
+    /// A spawn of an earlier agent has this one.
+    pub(crate) fn claim(&mut self, user: Option<Ids>) {
+        let (Self::Own { free, foreign, .. }, Some(user)) = (self, user) else { return };
+        let before = free.len();
+        free.retain(|id| *id != user.uid);
+        if free.len() == before {
+            foreign.push(user.uid);
+        }
+    }
+
+    /// Its spawn has ended.
+    pub(crate) fn give_back(&mut self, user: Option<Ids>) {
+        let (Self::Own { range, free, foreign }, Some(user)) = (self, user) else { return };
+        if let Some(at) = foreign.iter().position(|id| *id == user.uid) {
+            foreign.swap_remove(at);
+        } else if range.contains(&user.uid) {
+            free.push_back(user.uid);
+        }
+    }
+}
+
+/// Of a longer range the rest is not used.
+const MAX_USERS: usize = 1 << 16;
+
+#[cfg(test)]
+mod tests {
+    use std::fs::Permissions;
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    const PASSWD: &str = "root:x:0:0:root:/root:/bin/bash\nhoops:x:990:985::/nonexistent:/bin/false\n";
+
+    #[test]
+    fn a_range_of_users_is_two_numbers_and_holds_nobody_else() {
+        assert_eq!(range("20000-20031"), Some(20_000..=20_031));
+        for name in ["hoops", "svc-1", "1-x", "x-1", "-5", "5-", "+1-+2", "20000", "20000-20031:hoops"] {
+            assert_eq!(range(name), None, "{name}");
+        }
+        assert_eq!(check_range(20_000..=20_031, PASSWD), Ok(20_000..=20_031));
+        for (bad, word) in [
+            (0..=10, "1 <= FIRST"),
+            (5..=4, "1 <= FIRST"),
+            (5..=u32::MAX, "FIRST <= LAST"),
+            (985..=995, "hoops (990)"),
+        ] {
+            let error = check_range(bad, PASSWD).unwrap_err();
+            assert!(error.contains(word), "{error}");
+        }
+        assert_eq!(SpawnUsers::Each(20_000..=20_031).count(), Some(32));
+    }
+
+    #[test]
+    fn a_user_of_a_range_has_one_spawn_at_a_time_and_rests_longest() {
+        let ids = |uid| Some(Ids { uid, gid: uid });
+        let mut users = Users::new(Some(&SpawnUsers::Each(7..=9)));
+        users.claim(ids(8));
+        users.claim(ids(500));
+        users.claim(ids(8));
+        assert_eq!((users.take(), users.take(), users.take()), (Some(ids(7)), Some(ids(9)), None));
+        for given_back in [500, 8] {
+            users.give_back(ids(given_back));
+            assert_eq!(users.take(), None, "another spawn has it, or it is of no use here");
+        }
+        users.give_back(ids(9));
+        users.give_back(ids(8));
+        assert_eq!((users.take(), users.take()), (Some(ids(9)), Some(ids(8))));
+        let mut shared = Users::new(None);
+        assert_eq!((shared.take(), shared.take()), (Some(None), Some(None)));
+    }
+
+    #[test]
+    fn a_file_of_one_user_of_a_range_can_be_read_by_a_spawn() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::set_permissions(dir.path(), Permissions::from_mode(0o755)).unwrap();
+        let file = dir.path().join("key");
+        std::fs::write(&file, "").unwrap();
+        let owner = std::fs::metadata(&file).unwrap();
+        let set = |mode| std::fs::set_permissions(&file, Permissions::from_mode(mode)).unwrap();
+        let (own, others) =
+            (SpawnUsers::Each(owner.uid()..=owner.uid() + 5), SpawnUsers::Each(54_000..=54_001));
+        set(0o600);
+        assert!(own.can_read(&file) && !others.can_read(&file));
+        set(0o644);
+        assert!(others.can_read(&file));
+        set(0o602);
+        assert!(others.can_write(&std::fs::metadata(&file).unwrap()));
+    }
+}
