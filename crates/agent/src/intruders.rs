@@ -1,12 +1,13 @@
 //! Who listens on the ports that spawns should get. A server that was taken over may take the ports of others: admission passes over
 //! a taken port, and this names the process, for whoever runs the node.
 //!
-//! It looks only when a bind test has failed, on the disk's threads. Each spawn, or other process, is named once.
+//! It looks only when a bind test has failed, on the disk's threads, and not again for a while: a look takes all processes of the machine,
+//! and whoever takes all ports must not make every request cost one. Each spawn, or other process, is named once.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fs;
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use model::SpawnId;
 
@@ -16,6 +17,8 @@ use crate::spawn::{Refusal, leftovers};
 
 /// How long a refusal waits for the culprits' names.
 const TIMEOUT: Duration = Duration::from_millis(500);
+/// So long what was found counts, and nobody looks again.
+const FRESH_FOR: Duration = Duration::from_secs(5);
 /// When more were named, all are forgotten.
 const MAX_NAMED: usize = 4096;
 /// Most culprits that a refusal names.
@@ -23,9 +26,27 @@ const MAX_EXPLAINED: usize = 3;
 /// The state of a listening socket in `/proc/net/tcp`.
 const LISTEN: &str = "0A";
 
-/// Who was named already.
+/// What is known of them.
 #[derive(Debug, Default)]
-pub(crate) struct Intruders(Mutex<HashSet<Culprit>>);
+pub(crate) struct Intruders(Mutex<Known>);
+
+#[derive(Debug, Default)]
+struct Known {
+    named: HashSet<Culprit>,
+    /// When the last look ended, and what it found.
+    looked: Option<Instant>,
+    found: Vec<Found>,
+    /// A look is under way.
+    looking: bool,
+}
+
+/// A culprit, one of its processes, and how many of the ports that were looked at it has.
+#[derive(Debug, Clone, Copy)]
+struct Found {
+    culprit: Culprit,
+    pid: u32,
+    ports: usize,
+}
 
 /// Who has a port that is not its own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -41,70 +62,101 @@ struct Listener {
     pid: u32,
 }
 
+impl Intruders {
+    fn lock(&self) -> MutexGuard<'_, Known> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether a look may begin, which it does then.
+    fn begin(&self) -> bool {
+        let mut known = self.lock();
+        let begins = !known.looking && known.looked.is_none_or(|at| at.elapsed() >= FRESH_FOR);
+        known.looking |= begins;
+        begins
+    }
+}
+
+/// A look that is under way, however it ends.
+struct Look(Arc<Node>);
+
+impl Drop for Look {
+    fn drop(&mut self) {
+        let mut known = self.0.intruders.lock();
+        known.looking = false;
+        known.looked = Some(Instant::now());
+    }
+}
+
 /// Looks for who has the ports that admission has just found taken; nothing waits for it.
 pub(crate) fn look(node: &Arc<Node>) {
     let ports = node.table().ports_found_taken();
-    if ports.is_empty() {
-        return;
+    if !ports.is_empty() && node.intruders.begin() {
+        let look = Look(Arc::clone(node));
+        node.disk.logs.post(move || look.at(&ports)).ok();
     }
-    let shared = Arc::clone(node);
-    node.disk.logs.post(move || drop(name(&shared, &ports))).ok();
 }
 
 /// The same for a refusal because there is no port, which then says who has them.
 pub(crate) async fn explain(node: &Arc<Node>, refusal: Refusal) -> Refusal {
     let ports = node.table().ports_found_taken();
-    let shared = Arc::clone(node);
-    let found = node.disk.logs.call(TIMEOUT, move || name(&shared, &ports)).await.unwrap_or_default();
+    if !ports.is_empty() && node.intruders.begin() {
+        let look = Look(Arc::clone(node));
+        // What takes longer is known to the next refusal.
+        node.disk.logs.call(TIMEOUT, move || look.at(&ports)).await.ok();
+    }
+    let mut found = node.intruders.lock().found.clone();
     if found.is_empty() {
         return refusal;
     }
-    let mut by_number: Vec<(Culprit, (u32, usize))> = found.into_iter().collect();
-    by_number.sort_by_key(|(_, (_, ports))| std::cmp::Reverse(*ports));
-    let named: Vec<String> = by_number
-        .iter()
-        .take(MAX_EXPLAINED)
-        .map(|(culprit, (pid, ports))| match culprit {
-            Culprit::Spawn(id) => {
-                format!("process {pid} of spawn {id} listens on {ports} that are not its own")
-            }
-            Culprit::Process(pid) => format!("process {pid} listens on {ports}"),
-        })
-        .collect();
-    Refusal { detail: format!("{}: {}", refusal.detail, named.join(", ")), ..refusal }
+    found.sort_by_key(|found| std::cmp::Reverse(found.ports));
+    let named = found.iter().take(MAX_EXPLAINED).map(|Found { culprit, pid, ports }| match culprit {
+        Culprit::Spawn(id) => format!("process {pid} of spawn {id} listens on {ports} that are not its own"),
+        Culprit::Process(_) => format!("process {pid} listens on {ports}"),
+    });
+    Refusal { detail: format!("{}: {}", refusal.detail, named.collect::<Vec<_>>().join(", ")), ..refusal }
 }
 
-/// Finds and logs those that listen on these ports; with a process and the number of ports of each. Blocks.
-fn name(node: &Node, ports: &[u16]) -> BTreeMap<Culprit, (u32, usize)> {
-    let mut culprits: BTreeMap<Culprit, (u32, usize)> = BTreeMap::new();
-    for Listener { port, pid } in listeners(ports) {
-        let group = procfs::stat(pid).map_or(0, |stat| stat.group);
-        let own = node.table().spawn_of_group(group);
-        let spawn = own.map(|(id, _)| id).or_else(|| procfs::variable(pid, leftovers::MARK)?.parse().ok());
-        if own.is_some_and(|(_, own)| own == port) {
-            continue;
-        }
-        let culprit = spawn.map_or(Culprit::Process(pid), Culprit::Spawn);
-        culprits.entry(culprit).or_insert((pid, 0)).1 += 1;
-        let mut named = node.intruders.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if named.len() >= MAX_NAMED {
-            named.clear();
-        }
-        if !named.insert(culprit) {
-            continue;
-        }
-        drop(named);
-        match culprit {
-            Culprit::Spawn(id) => {
-                node.metrics.ports_of_others.inc();
-                tracing::warn!(spawn.id = %id, pid, port, "a spawn listens on a port that is not its own");
+impl Look {
+    /// Finds those that listen on these ports, and names those that were not named before. Blocks.
+    fn at(self, ports: &[u16]) {
+        let node = &self.0;
+        let mut all: BTreeMap<Culprit, Found> = BTreeMap::new();
+        for Listener { port, pid } in listeners(ports) {
+            let group = procfs::stat(pid).map_or(0, |stat| stat.group);
+            let own = node.table().spawn_of_group(group);
+            if own.is_some_and(|(_, own)| own == port) {
+                continue;
             }
-            Culprit::Process(pid) => {
-                tracing::warn!(pid, port, "a process that is no spawn's listens on a port of --ports");
+            let spawn =
+                own.map(|(id, _)| id).or_else(|| procfs::variable(pid, leftovers::MARK)?.parse().ok());
+            let culprit = spawn.map_or(Culprit::Process(pid), Culprit::Spawn);
+            all.entry(culprit).or_insert(Found { culprit, pid, ports: 0 }).ports += 1;
+            if self.is_news(culprit) {
+                match culprit {
+                    Culprit::Spawn(id) => {
+                        node.metrics.ports_of_others.inc();
+                        tracing::warn!(spawn.id = %id, pid, port, "a spawn listens on a port that is not its own");
+                    }
+                    Culprit::Process(pid) => {
+                        tracing::warn!(
+                            pid,
+                            port,
+                            "a process that is no spawn's listens on a port of --ports"
+                        );
+                    }
+                }
             }
         }
+        node.intruders.lock().found = all.into_values().collect();
     }
-    culprits
+
+    fn is_news(&self, culprit: Culprit) -> bool {
+        let mut known = self.0.intruders.lock();
+        if known.named.len() >= MAX_NAMED {
+            known.named.clear();
+        }
+        known.named.insert(culprit)
+    }
 }
 
 /// The processes that listen on these ports, as far as the kernel tells this user.
