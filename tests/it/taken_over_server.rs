@@ -8,7 +8,7 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use hatchery_tests::binaries::binaries;
 use hatchery_tests::wait::{PATIENCE, longer_than};
@@ -16,6 +16,7 @@ use hatchery_tests::{AgentPlan, Client, Dev, Farm, Look, until};
 use rustix::fs::{FallocateFlags, fallocate};
 use serde_json::json;
 use tokio::net::{TcpSocket, TcpStream};
+use tokio::time::Instant;
 
 async fn spawned(farm: &Farm) -> (String, u32) {
     let id = farm.door(0).spawned(&json!({})).await["id"].as_str().unwrap().to_owned();

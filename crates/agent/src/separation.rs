@@ -72,8 +72,8 @@ pub(crate) fn warn(config: &Config) {
 fn hides_processes(mounts: &str) -> bool {
     // DEVICE MOUNT-POINT TYPE OPTIONS …; of several the last one is on top.
     let proc = mounts.lines().map(|line| line.split(' ').collect::<Vec<_>>());
-    let options = proc.filter(|fields| fields.get(1) == Some(&"/proc")).last();
-    let options = options.and_then(|fields| fields.get(3).copied()).unwrap_or_default();
+    let mut mounted = proc.filter(|fields| fields.get(1) == Some(&"/proc"));
+    let options = mounted.next_back().and_then(|fields| fields.get(3).copied()).unwrap_or_default();
     options.split(',').filter_map(|option| option.strip_prefix("hidepid=")).any(|value| {
         // `noaccess` shows that they are there, but nothing of them.
         matches!(value, "1" | "noaccess" | "2" | "invisible" | "4" | "ptraceable")
