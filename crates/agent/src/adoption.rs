@@ -143,7 +143,8 @@ fn doubts(config: &Config, pid: u32, taken: &HashSet<u32>) -> Option<Doubt> {
         return Some(Doubt::User(uid));
     }
     let is_server = match &config.launcher {
-        Launcher::Executable(file) => procfs::executes(pid, file),
+        // One that this agent may not look into has at least its user.
+        Launcher::Executable(file) => procfs::executes(pid, file) != Some(false),
         Launcher::Nothing => true,
     };
     let is_taken = matches!(config.spawn_users, Some(SpawnUsers::Each(_))) && taken.contains(&uid);

@@ -46,8 +46,8 @@ pub(crate) fn uids(pid: u32) -> Option<[u32; 4]> {
     uids.try_into().ok()
 }
 
-/// Whether a process runs this file, or a script of this path.
-pub(crate) fn executes(pid: u32, file: &Path) -> bool {
+/// Whether a process runs this file, or a script of this path; `None` when that cannot be found out.
+pub(crate) fn executes(pid: u32, file: &Path) -> Option<bool> {
     let exe = format!("/proc/{pid}/exe");
     let same = || {
         let (running, wanted) = (std::fs::metadata(&exe).ok()?, std::fs::metadata(file).ok()?);
@@ -68,7 +68,9 @@ pub(crate) fn executes(pid: u32, file: &Path) -> bool {
                 || words.next()? == file.as_os_str().as_encoded_bytes(),
         )
     };
-    same() == Some(true) || same_path() == Some(true) || script() == Some(true)
+    let unreadable = || std::fs::read_link(&exe).is_err();
+    let does = same() == Some(true) || same_path() == Some(true) || script() == Some(true);
+    if !does && unreadable() { None } else { Some(does) }
 }
 
 /// The numbers of all processes.
@@ -147,7 +149,9 @@ mod tests {
         assert!(all().any(|p| p == pid));
         assert!(!stat(pid).unwrap().has_ended());
         assert_eq!(uids(pid).unwrap()[1], rustix::process::geteuid().as_raw());
-        assert!(executes(pid, &std::env::current_exe().unwrap()) && !executes(pid, Path::new("/bin/sh")));
+        assert_eq!(executes(pid, &std::env::current_exe().unwrap()), Some(true));
+        assert_eq!(executes(pid, Path::new("/bin/sh")), Some(false));
+        assert_eq!(executes(0, Path::new("/bin/sh")), None);
         assert_eq!(arguments(pid), std::env::args().skip(1).collect::<Vec<_>>());
     }
 }

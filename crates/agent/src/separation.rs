@@ -10,9 +10,20 @@ use rustix::fs::Mode;
 use crate::config::{Config, ConfigError, Launcher};
 use crate::spawn::users::SpawnUsers;
 
-/// Makes sure that no spawn can read the agent's secrets.
+/// The bit of `CAP_SYS_PTRACE` in a set of capabilities.
+const SYS_PTRACE: u64 = 1 << 19;
+
+/// Makes sure that no spawn can read the agent's secrets, and that the agent can see its spawns.
 pub(crate) fn check(config: &Config) -> Result<(), ConfigError> {
     let Some(users) = &config.spawn_users else { return Ok(()) };
+    let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
+    if hides_processes(&read("/proc/self/mounts")) && !sees_all_processes(&read("/proc/self/status")) {
+        return Err(ConfigError::new(
+            "--spawn-user",
+            "needs the capability CAP_SYS_PTRACE where /proc hides the processes of other users (hidepid, ProtectProc): without it \
+             the agent cannot see its own spawns",
+        ));
+    }
     for (flag, path) in &config.secret_files {
         if users.can_read(path) {
             let mode = fs::metadata(path).map_or(0, |meta| meta.mode() & 0o7777);
@@ -80,6 +91,14 @@ fn hides_processes(mounts: &str) -> bool {
     })
 }
 
+/// Whether this process sees hidden ones all the same, according to `/proc/self/status`.
+fn sees_all_processes(status: &str) -> bool {
+    let effective = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
+    let effective = effective.and_then(|set| u64::from_str_radix(set.trim(), 16).ok());
+    // A kernel that does not say so has no such line.
+    effective.is_none_or(|set| set & SYS_PTRACE != 0)
+}
+
 #[cfg(test)]
 mod tests {
     use std::os::unix::fs::PermissionsExt;
@@ -102,6 +121,14 @@ mod tests {
         }
         let twice = "proc /proc proc rw 0 0\nproc /proc proc rw,hidepid=invisible 0 0\n";
         assert!(hides_processes(twice) && !hides_processes(""));
+    }
+
+    #[test]
+    fn what_lets_an_agent_see_hidden_processes_is_a_capability() {
+        assert!(sees_all_processes("Name:\tx\nCapEff:\t000001ffffffffff\n"));
+        assert!(sees_all_processes("CapEff:\t0000000000080000\n"));
+        assert!(!sees_all_processes("CapEff:\t00000000000000e1\n"));
+        assert!(!sees_all_processes("CapPrm:\t0000000000080000\nCapEff:\t0000000000000000\n"));
     }
 
     #[test]

@@ -23,6 +23,8 @@ use crate::order::Order;
 const SETTLE_AGAIN: Duration = Duration::from_millis(100);
 /// An answer that says that there is no spawn is not worth a longer wait for the registry than this.
 const SETTLE_FAILURE: Duration = Duration::from_secs(2);
+/// A settle that is begun has at least so much time: the work may have taken all that there was.
+const FIRST_SETTLE: Duration = Duration::from_millis(500);
 /// How often a waiter asks whether the answer is there, nudged or not.
 const ASK: Duration = Duration::from_millis(100);
 /// How long an answer is kept that says "not now". Those who asked at the same time all get it; who comes back later
@@ -156,9 +158,10 @@ where
         nudges.mark_unchanged();
         match ClaimHeld::take(door, key, fingerprint).await.map_err(KeyError::Registry)? {
             Taken::Mine(claim) => {
+                // Dropping the work leaves nothing behind.
                 let outcome = tokio::select! {
-                    outcome = work() => outcome,
-                    // Somebody else took over; their answer counts, and dropping the work leaves nothing behind.
+                    outcome = timeout_at(deadline, work()) => outcome.map_err(|_| KeyError::StillRunning)?,
+                    // Another claimant's answer counts. Should it give none, there is only so much time left for one more try.
                     () = claim.renew() => continue,
                 };
                 if let Some(answer) = claim.settle(outcome, deadline).await.map_err(KeyError::Registry)? {
@@ -306,7 +309,11 @@ impl ClaimHeld {
     /// Whether the claim was still this one's; the error when the registry could not be asked until `end`.
     async fn write(&mut self, answer: &str, keep: Duration, end: Instant) -> Result<bool, RegistryError> {
         loop {
-            let settled = self.door.registry.settle(&self.key, self.claimant, Some((answer, keep))).await;
+            let settling = self.door.registry.settle(&self.key, self.claimant, Some((answer, keep)));
+            // Whether it was settled after all is not known then; the spawn ends either way.
+            let settled = timeout_at(end.max(Instant::now() + FIRST_SETTLE), settling)
+                .await
+                .unwrap_or_else(|_| Err(RegistryError::Away("not settled in time".to_owned())));
             match settled {
                 Ok(mine) => {
                     self.open = false;

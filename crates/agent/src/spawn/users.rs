@@ -199,7 +199,7 @@ mod tests {
         assert_eq!(check_range(20_000..=20_031, PASSWD), Ok(20_000..=20_031));
         for (bad, word) in [
             (0..=10, "1 <= FIRST"),
-            (5..=4, "1 <= FIRST"),
+            (RangeInclusive::new(5, 4), "1 <= FIRST"),
             (5..=u32::MAX, "FIRST <= LAST"),
             (985..=995, "hoops (990)"),
         ] {
