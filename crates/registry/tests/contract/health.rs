@@ -452,3 +452,16 @@ on_all! {
         assert_eq!(chosen(farm, csr()).await, to("red", Standing::Probe));
     }
 }
+
+#[tokio::test]
+async fn a_failing_node_that_stands_among_the_healthy_ones_is_not_chosen() {
+    let farm = Farm::redis().await;
+    Agent::new("sick", 8).beat(&farm).await;
+    Agent::new("good", 2).beat(&farm).await;
+    learn(&farm, "sick", conclusive()).await;
+    // Scripts of the release before health put it there.
+    farm.server().does("ZADD {hatchery:test}:open:default|:csr 0 sick").await;
+    farm.take(&csr().avoid("sick")).await;
+    farm.server().does("ZADD {hatchery:test}:open:default|:csr 0 sick").await;
+    assert_eq!(chosen(&farm, csr()).await, to("good", Standing::Good));
+}

@@ -175,6 +175,46 @@ async fn any_single_key_that_is_lost_is_back_within_five_heartbeats() {
 }
 
 #[tokio::test]
+async fn keys_without_which_no_request_finds_a_node_are_back_with_the_next_heartbeats() {
+    let mut damage = Damage::start().await;
+    let before = damage.see().await;
+    // Whichever heartbeat it is between two full checks.
+    for _ in 0..4 {
+        for lost in ["names", "kinds", "kindver"] {
+            damage.farm.server().does(&format!("DEL {{hatchery:test}}:{lost}")).await;
+            damage.beat().await;
+            let now = damage.see().await;
+            assert_eq!((now.nodes, now.reserves), (before.nodes.clone(), before.reserves.clone()), "{lost}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_registry_that_has_lost_keys_says_that_it_knows_no_better() {
+    let stale = Duration::from_millis(800);
+    let farm = Farm::redis_with(Timing { stale, down: Duration::from_secs(60), ..TIMING }).await;
+    let mut agent = Agent::new("a", 2).labels(&[("sdk", "1")]);
+    let (asks, other) = (csr().label("sdk", "1"), csr().label("sdk", "2"));
+    let beat_for_long = async |agent: &mut Agent| {
+        for _ in 0..4 {
+            agent.beat(&farm).await;
+            farm.pass(stale / 2).await;
+        }
+        agent.beat(&farm).await;
+    };
+    beat_for_long(&mut agent).await;
+    assert_eq!(farm.reserve(&other).await, Reserved::NoMatch { known: false, fresh: false });
+    for lost in ["names", "kinds", "kindver", "node:a"] {
+        farm.server().does(&format!("DEL {{hatchery:test}}:{lost}")).await;
+        assert_eq!(farm.reserve(&other).await, Reserved::NoMatch { known: false, fresh: true }, "{lost}");
+        beat_for_long(&mut agent).await;
+        assert!(matches!(farm.reserve(&asks).await, Reserved::Slot(_)), "{lost}");
+        agent.beat(&farm).await;
+        assert_eq!(farm.reserve(&other).await, Reserved::NoMatch { known: false, fresh: false }, "{lost}");
+    }
+}
+
+#[tokio::test]
 async fn any_field_of_a_node_that_is_lost_or_nonsense_is_right_within_five_heartbeats() {
     let mut farm = Damage::start().await;
     let mut connection = farm.farm.server().connection().await;

@@ -10,7 +10,7 @@
 -- Returns {'superseded'} · {'taken', advertise} · {'unknown'} · {'behind', serial}
 --   · {'ok', eligibility, drain, now, order's number, count of abandoned, abandoned …, expired …}.
 --
--- Every heartbeat repairs what it writes anyway. Every fourth one, and one that misses its node or all kinds, is a full check: it writes the whole record of its node and
+-- Every heartbeat repairs what it writes anyway. Every fourth one, and one that misses its node's name or kind, is a full check: it writes the whole record of its node and
 -- everything that the record stands in, so that a key that was lost is back within five heartbeats. Repairs are no events.
 local SPAWN_FIELDS, FULL_CHECK = 13, 4
 local ELIGIBILITY = { eligible = true, cordoned = true, draining = true }
@@ -121,7 +121,8 @@ end
 
 -- Whether keys are lost without which no request finds any node.
 local function is_lost()
-  return call('SISMEMBER', P .. ':names', node) == 0 or call('EXISTS', P .. ':kinds', P .. ':kindver') < 2
+  return call('SISMEMBER', P .. ':names', node) == 0 or call('HEXISTS', P .. ':kinds', kind) == 0
+    or call('EXISTS', P .. ':kindver') == 0
 end
 
 local function register()
