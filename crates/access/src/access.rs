@@ -131,7 +131,6 @@ impl<T: Default> Kept<T> {
         // Looked at first: what is written meanwhile is seen the next time.
         let seen = Seen::at(path);
         let value = read(path).map_err(|why| OpenError { flag, path: path.to_owned(), why })?;
-        warn_if_others_can_read(flag, path);
         let path = path.to_owned();
         Ok(Self { flag, path, seen, read, value: Arc::new(value), bad: None, refused: false })
     }
@@ -158,7 +157,7 @@ impl<T: Default> Kept<T> {
         let since = self.bad.as_ref().map_or(now, |(since, _)| *since);
         if self.bad.as_ref().is_none_or(|(_, before)| *before != why) && !self.refused {
             let grace_s = GRACE.saturating_sub(now.saturating_duration_since(since)).as_secs();
-            error!(flag, %file, why, grace_s, "keys not read: those from before count until the grace is over");
+            warn!(flag, %file, why, grace_s, "keys not read: those from before count until the grace is over");
         }
         self.bad = Some((since, why));
         if self.refused || now.saturating_duration_since(since) < GRACE {
@@ -237,6 +236,8 @@ impl Access {
 
     /// Keeps up with the files, for ever.
     pub async fn keep(self) {
+        let this = self.clone();
+        spawn_blocking(move || this.warn_of_readable_files()).await.ok();
         let mut ticks = interval(LOOK);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
@@ -246,6 +247,14 @@ impl Access {
                 error!(%error, "files of keys not looked at");
             }
         }
+    }
+
+    fn warn_of_readable_files(&self) {
+        let files = self.0.files.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(file) = &files.api {
+            warn_if_others_can_read(file.flag, &file.path);
+        }
+        files.tokens.iter().for_each(|file| warn_if_others_can_read(file.flag, &file.path));
     }
 
     /// Files that cannot be read any more, as of the last look.
