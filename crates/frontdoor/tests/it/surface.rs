@@ -51,8 +51,8 @@ async fn every_kind_of_bad_request_is_told_in_one_shape() {
         (400, "invalid-request", request("POST", "/v1/nodes/node-0/cordon", &[JSON], b"{\"reason\":\"x\"}")),
         (400, "invalid-request", request("POST", "/v1/nodes/node-0/uncordon", &[JSON], b"{")),
         (
-            400,
-            "invalid-request",
+            403,
+            "origin-not-allowed",
             request("POST", "/v1/nodes/node-0/cordon", &[("origin", "https://evil.example")], b""),
         ),
         (413, "body-too-large", request("POST", "/v1/nodes/node-0/drain", &[JSON], large.as_bytes())),
