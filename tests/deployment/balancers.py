@@ -250,7 +250,7 @@ def stand_ins(kind, sample, certificate):
 
         both("hold")
         raw = connect(port, OUTSIDE)
-        raw.sendall(b"POST /spawn HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n")
+        raw.sendall(b"POST /spawn HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\n\r\n")
         until("the request", 5, lambda: seen() == 1)
         raw.close()
         until("the caller's hanging up", 5, lambda: any(door.hung_up.is_set() for door in doors))

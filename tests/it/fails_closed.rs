@@ -221,7 +221,8 @@ async fn a_farm_with_tls_and_keys_refuses_a_bare_redis_on_another_machine() {
         for more in [&["redis://127.0.0.1:1"][..], &["redis://192.0.2.1", "--insecure"]] {
             let line = [&role[..], more, &flags].concat();
             let line: Vec<String> = line.into_iter().map(str::to_owned).collect();
-            let mut started = Role::start("started", scratch.path(), &line);
+            let name = format!("{}-{}", role[0], more.len());
+            let mut started = Role::start(&name, scratch.path(), &line);
             started.announcement().await;
             let warned = started.log().contains("whoever reaches it owns the farm");
             assert_eq!(warned, more.len() == 2, "{more:?}: {}", started.log());
@@ -237,7 +238,7 @@ async fn weak_secrets_are_refused_at_the_start_and_readable_ones_are_told_of() {
     let role =
         ["frontdoor", "--registry", "embedded", "--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0"];
     let line = [&role[..], &["--jwt-keys", path]].concat();
-    let modulus = "_".repeat(342);
+    let modulus = format!("{}w", "_".repeat(341));
     let exponent_1 = json!({"keys": [{"kty": "RSA", "n": modulus, "e": "AQ"}]}).to_string();
     for (text, word) in
         [("a".repeat(32), "openssl rand"), ("secret".repeat(9), "openssl rand"), (exponent_1, "exponent")]
@@ -251,7 +252,7 @@ async fn weak_secrets_are_refused_at_the_start_and_readable_ones_are_told_of() {
     for (mode, told) in [(0o600, false), (0o640, false), (0o644, true)] {
         fs::set_permissions(&file, fs::Permissions::from_mode(mode)).unwrap();
         let line: Vec<String> = line.iter().map(|&word| word.to_owned()).collect();
-        let mut started = Role::start("started", scratch.path(), &line);
+        let mut started = Role::start(&format!("mode-{mode:o}"), scratch.path(), &line);
         started.announcement().await;
         let log = started.log();
         let warned =

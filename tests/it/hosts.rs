@@ -69,7 +69,7 @@ frontend second
     default_backend second
 backend doors
     option httpchk
-    http-check send meth GET uri /readyz ver HTTP/1.1 hdr Host door
+    http-check send meth GET uri /readyz ver HTTP/1.1 hdr Host localhost
     server door-1 DOOR-1:8080 sni str(door-1) check-sni door-1
     server door-2 DOOR-2:8080 sni str(door-2) check-sni door-2
 backend first
@@ -105,6 +105,18 @@ impl Farm {
         let redis = [
             "--bind",
             &address,
+            "--port",
+            "0",
+            "--tls-port",
+            "6379",
+            "--tls-cert-file",
+            "tls/redis.pem",
+            "--tls-key-file",
+            "tls/redis.key",
+            "--tls-ca-cert-file",
+            "tls/ca.pem",
+            "--tls-auth-clients",
+            "no",
             "--requirepass",
             "not for everybody",
             "--save",
@@ -120,7 +132,7 @@ impl Farm {
             .replace("CREDENTIAL", CREDENTIAL);
         std::fs::write(mark.join("haproxy.cfg"), config).unwrap();
         let balancer = network.host("balancer").start(&mark, "haproxy", &["-db", "-f", "haproxy.cfg"]);
-        let registry = format!("redis://{}", at("redis"));
+        let registry = format!("rediss://{}?ca=tls/ca.pem", at("redis"));
         let role = |host: &'static str, args: &[String]| {
             let mut args = args.to_vec();
             let (cert, key) = (format!("tls/{host}.pem"), format!("tls/{host}.key"));
@@ -222,7 +234,8 @@ impl Drop for Farm {
 fn make_certificates(network: &Network, mark: &Path) {
     let named = |flag: &str, host: &str| [flag.to_owned(), format!("{host}={}", network.host(host).addr)];
     let certificates = DOORS.iter().flat_map(|host| named("--frontdoor", host));
-    let certificates = certificates.chain(NODES.iter().flat_map(|host| named("--agent", host)));
+    let servers = NODES.iter().copied().chain(["redis"]);
+    let certificates = certificates.chain(servers.flat_map(|host| named("--agent", host)));
     let made = hatchery(mark)
         .args(["certs", "new", "--dir", "tls"])
         .args(certificates)

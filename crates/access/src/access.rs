@@ -4,12 +4,12 @@ use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, SystemTime};
 
 use model::Timestamp;
 use tokio::sync::watch;
 use tokio::task::spawn_blocking;
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::time::{Instant, MissedTickBehavior, interval};
 use tracing::{error, info, warn};
 
 use crate::LONGEST_CREDENTIAL;
@@ -137,7 +137,6 @@ impl<T: Default> Kept<T> {
         // Looked at first: what is written meanwhile is seen the next time.
         let seen = Seen::at(path);
         let value = read(path).map_err(|why| OpenError { flag, path: path.to_owned(), why })?;
-        warn_if_others_can_read(flag, path);
         let path = path.to_owned();
         Ok(Self { flag, path, seen, read, value: Arc::new(value), bad: None, refused: false })
     }
@@ -164,7 +163,7 @@ impl<T: Default> Kept<T> {
         let since = self.bad.as_ref().map_or(now, |(since, _)| *since);
         if self.bad.as_ref().is_none_or(|(_, before)| *before != why) && !self.refused {
             let grace_s = GRACE.saturating_sub(now.saturating_duration_since(since)).as_secs();
-            error!(flag, %file, why, grace_s, "keys not read: those from before count until the grace is over");
+            warn!(flag, %file, why, grace_s, "keys not read: those from before count until the grace is over");
         }
         self.bad = Some((since, why));
         if self.refused || now.saturating_duration_since(since) < GRACE {
@@ -245,6 +244,8 @@ impl Access {
 
     /// Keeps up with the files, for ever.
     pub async fn keep(self) {
+        let this = self.clone();
+        spawn_blocking(move || this.warn_of_readable_files()).await.ok();
         let mut ticks = interval(LOOK);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
@@ -254,6 +255,14 @@ impl Access {
                 error!(%error, "files of keys not looked at");
             }
         }
+    }
+
+    fn warn_of_readable_files(&self) {
+        let files = self.0.files.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(file) = &files.api {
+            warn_if_others_can_read(file.flag, &file.path);
+        }
+        files.tokens.iter().for_each(|file| warn_if_others_can_read(file.flag, &file.path));
     }
 
     /// Files that cannot be read any more, as of the last look.

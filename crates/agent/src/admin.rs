@@ -111,7 +111,7 @@ impl Listener for Visitors {
 async fn ready(State(node): State<Arc<Node>>, Extension(known): Extension<Registry>) -> impl IntoResponse {
     let (door, eligibility, other) = {
         let table = node.table();
-        (table.door(), table.eligibility(), table.other_agent().map(str::to_owned))
+        (table.door(), table.eligibility(), table.other_agent().is_some())
     };
     let state_dir = node.state.journal.trouble();
     let (status, door) = match door {
@@ -132,6 +132,7 @@ async fn ready(State(node): State<Arc<Node>>, Extension(known): Extension<Regist
         "admission": door,
         "eligibility": eligibility,
         "registry": registry,
+        // Where it is, is in the log.
         "otherAgent": other,
         "stateDirectory": state_dir.as_deref().unwrap_or("ok"),
     });

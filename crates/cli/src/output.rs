@@ -147,6 +147,18 @@ mod tests {
     use super::*;
 
     #[test]
+    fn what_steers_a_terminal_is_shown_and_not_done() {
+        for (text, shown) in [
+            ("plain\ttext, 漢字", "plain\ttext, 漢字"),
+            ("a\u{1b}[2Jb", "a\\u{1b}[2Jb"),
+            ("a\u{9b}2Jb\r", "a\\u{9b}2Jb\\r"),
+            ("gpj.\u{202e}exe\u{2066}", "gpj.\\u{202e}exe\\u{2066}"),
+        ] {
+            assert_eq!(printable(text), shown, "{text:?}");
+        }
+    }
+
+    #[test]
     fn ages_have_two_units_at_the_most() {
         for (seconds, text) in [
             (0, "0s"),

@@ -1,10 +1,10 @@
 //! Who is let in: what a caller shows, judged, with every failure logged and counted.
 
 use std::fmt;
-use std::time::Instant;
 
 use access::{Access, Caller, Changes, Denied, Reason};
 use model::Owner;
+use tokio::time::Instant;
 use tracing::warn;
 
 use crate::metrics::Metrics;

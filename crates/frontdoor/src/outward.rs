@@ -20,7 +20,9 @@ pub(crate) fn outward(why: &str) -> Cow<'_, str> {
     }
     let said = why.to_ascii_lowercase();
     let kinds = [
-        ("certificate", "its certificate was not accepted"),
+        ("certificate", "a certificate was not accepted"),
+        ("unknownca", "a certificate was not accepted"),
+        ("alert", "TLS failed"),
         ("refused", "connection refused"),
         ("timed out", "no answer in time"),
         ("unreachable", "no route to it"),
@@ -44,9 +46,11 @@ mod tests {
     fn no_address_leaves_the_farm_and_the_kind_of_trouble_does() {
         for (why, told) in [
             ("Connection refused (os error 111)", "connection refused"),
+            ("received fatal alert: UnknownCA", "a certificate was not accepted"),
+            ("received fatal alert: HandshakeFailure", "TLS failed"),
             (
                 "invalid peer certificate: certificate not valid for name \"10.0.0.6\"; certificate is only valid for DnsName(\"n.internal\")",
-                "its certificate was not accepted",
+                "a certificate was not accepted",
             ),
             ("http://10.0.0.6:7070/: connection closed before message completed", "the connection broke off"),
             ("\"ftp://10.0.0.6\" is not http://host:port or https://host:port", "the connection failed"),

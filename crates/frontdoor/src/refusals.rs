@@ -2,9 +2,10 @@
 
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use access::Reason;
+use tokio::time::Instant;
 
 /// Lines that a reason may have at once.
 const BURST: u32 = 10;

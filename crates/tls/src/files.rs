@@ -10,6 +10,7 @@ use std::time::SystemTime;
 use rustls::RootCertStore;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use tracing::warn;
 use webpki::EndEntityCert;
 
 use crate::role::{NoRole, Role, stated};
@@ -88,13 +89,16 @@ impl Named {
     fn key(&self) -> Result<PrivateKeyDer<'static>, TlsError> {
         const WANTS: &str = "a private key in PEM";
         let bytes = fs::read(&self.path).map_err(|e| self.wrong(WANTS, e))?;
-        if let Some(mode) =
-            fs::metadata(&self.path).ok().map(|found| found.mode()).filter(|mode| mode & 0o004 != 0)
-        {
-            let (flag, file, mode) = (self.flag, self.path.display(), format!("{:04o}", mode & 0o7777));
-            tracing::warn!(flag, %file, mode, "every user of this machine can read this key: chmod 0640");
-        }
         PrivateKeyDer::from_pem_slice(&bytes).map_err(|_| self.wrong(WANTS, "there is none in it"))
+    }
+
+    /// Warns of a key that every user of the machine can read.
+    pub(crate) fn warn_if_others_can_read(&self) {
+        let mode = fs::metadata(&self.path).map_or(0, |found| found.mode());
+        if self.flag.ends_with("-key") && mode & 0o004 != 0 {
+            let (flag, file, mode) = (self.flag, self.path.display(), format!("{:04o}", mode & 0o7777));
+            warn!(flag, %file, mode, "every user of this machine can read this key: chmod 0640");
+        }
     }
 
     /// Its certificates as those that all others must lead to.

@@ -83,6 +83,7 @@ impl<S: Source> Fresh<S> {
     /// Makes it again whenever the files have changed. What comes of bad ones is told, and changes nothing.
     pub(crate) async fn keep(self: &Arc<Self>) {
         self.warn_of_the_end();
+        self.source.files().into_iter().for_each(Named::warn_if_others_can_read);
         loop {
             sleep(LOOK).await;
             let this = Arc::clone(self);
@@ -109,6 +110,7 @@ impl<S: Source> Fresh<S> {
                 info!(?files, "certificates were read again");
                 self.not_after.store(end_of(&self.source), Ordering::Relaxed);
                 self.warn_of_the_end();
+                self.source.files().into_iter().for_each(Named::warn_if_others_can_read);
             }
             Err(_) if !seen.doubtful => seen.doubtful = true,
             Err(error) => {

@@ -219,7 +219,7 @@ async fn whoever_loses_the_key_loses_the_feed_within_two_seconds() {
     for at in [2, 5] {
         ends(&mut all[at], EXPIRED).await;
     }
-    // A file that is broken by hand takes nothing away.
+    // A file that is broken by hand takes nothing away at once.
     let good = fs::read_to_string(&keys).unwrap();
     fs::write(&keys, format!("{good}{{\"id\":")).unwrap();
     for door in &farm.doors {

@@ -51,8 +51,8 @@ async fn every_kind_of_bad_request_is_told_in_one_shape() {
         (400, "invalid-request", request("POST", "/v1/nodes/node-0/cordon", &[JSON], b"{\"reason\":\"x\"}")),
         (400, "invalid-request", request("POST", "/v1/nodes/node-0/uncordon", &[JSON], b"{")),
         (
-            400,
-            "invalid-request",
+            403,
+            "origin-not-allowed",
             request("POST", "/v1/nodes/node-0/cordon", &[("origin", "https://evil.example")], b""),
         ),
         (413, "body-too-large", request("POST", "/v1/nodes/node-0/drain", &[JSON], large.as_bytes())),
@@ -110,7 +110,7 @@ async fn a_wrong_parameter_or_header_is_named() {
 async fn a_body_that_never_ends_is_refused_before_it_does() {
     let farm = Farm::start(1, &[Script::Ready]).await;
     let mut sent =
-        b"POST /spawn HTTP/1.1\r\nhost: t\r\nconnection: close\r\ncontent-type: application/json\r\n\
+        b"POST /spawn HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\ncontent-type: application/json\r\n\
         transfer-encoding: chunked\r\n\r\n"
             .to_vec();
     for _ in 0..9 {
@@ -118,7 +118,8 @@ async fn a_body_that_never_ends_is_refused_before_it_does() {
     }
     assert_eq!(raw(farm.http, &sent).await.code(), "body-too-large");
     // An announced length is enough.
-    let sent = b"POST /spawn HTTP/1.1\r\nhost: t\r\nconnection: close\r\ncontent-length: 65537\r\n\r\n";
+    let sent =
+        b"POST /spawn HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\ncontent-length: 65537\r\n\r\n";
     assert_eq!(raw(farm.http, sent).await.code(), "body-too-large");
 }
 
@@ -128,7 +129,7 @@ async fn an_empty_body_needs_no_media_type_and_the_largest_is_taken() {
     assert_eq!(send(farm.http, "POST", "/spawn").await.status, 200);
     let odd = request("POST", "/spawn", &[("content-type", "text/plain"), ("content-length", "0")], b"");
     assert_eq!(raw(farm.http, &odd).await.status, 200);
-    let chunked = b"POST /spawn HTTP/1.1\r\nhost: t\r\nconnection: close\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n";
+    let chunked = b"POST /spawn HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n";
     assert_eq!(raw(farm.http, chunked).await.status, 200);
     let spaces = " ".repeat(65_536 - 2);
     assert_eq!(spawn(farm.http, &format!("{{{spaces}}}")).await.status, 200);
