@@ -1,5 +1,6 @@
-//! What one key at all of its limits does to the spawns of another one: measured alternately, with the greedy one at rest and
-//! at work.
+//! What one key at all of its limits does to the spawns of another one: measured alternately, with the greedy one at rest, at
+//! work, and with as many callers who ask for nothing but `/healthz`. The last tells what the machine's processors being
+//! busy costs by itself: whoever asks runs on the same ones.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -28,24 +29,37 @@ pub(crate) async fn measure(table: &mut Table) -> anyhow::Result<()> {
         .keys()
         .plain_log()
         .agent(AgentPlan::slots(60).port_range(10_000..=10_199))
-        .agent(AgentPlan::slots(1).port_range(10_200..=10_203).args(&["--pool", "small"]))
+        .agent(AgentPlan::slots(1).port_range(10_200..=10_203).args(&[
+            "--pool",
+            "small",
+            "--initial-use",
+            "30m",
+        ]))
         .start()
         .await;
     let greedy = farm.key(&["--scope", "spawn,read", "--spawns-per-minute", "60"]).await;
     let modest = farm.door(0).showing(&farm.key(&["--scope", "spawn"]).await);
     let held = farm.door(0).spawned(&json!({"pool": "small"})).await;
-    let (mut quiet, mut busy) = (Sample::default(), Sample::default());
+    let (mut quiet, mut crowded, mut busy) = (Sample::default(), Sample::default(), Sample::default());
     for _ in 0..ROUNDS {
         spawns(modest, &mut quiet).await?;
+        let crowd = Work::crowd(&farm).await;
+        spawns(modest, &mut crowded).await?;
+        crowd.stop().await;
         let work = Work::start(&farm, &greedy).await;
         spawns(modest, &mut busy).await?;
         work.stop().await;
     }
     for (name, share) in [("p50", 0.5), ("p95", 0.95)] {
         let (alone, beside) = (quiet.quantile(share), busy.quantile(share));
-        let ratio = beside.as_secs_f64() / alone.as_secs_f64();
-        let what = format!("a spawn beside a key at all of its limits, {name}");
-        table.row(what, ms(beside), format!("{} without it", ms(alone)), format!("{ratio:.2} ×, aim 2 ×"));
+        let machine = crowded.quantile(share);
+        let times = |over: Duration| beside.as_secs_f64() / over.as_secs_f64();
+        table.row(
+            format!("a spawn beside a key at all of its limits, {name}"),
+            ms(beside),
+            format!("{} alone, {} beside as many who ask for /healthz", ms(alone), ms(machine)),
+            format!("{:.2} × and {:.2} ×, aim 2 ×", times(alone), times(machine)),
+        );
     }
     farm.stop([held["id"].as_str().context("an id")?]).await;
     farm.shut_down().await;
@@ -73,6 +87,22 @@ struct Work {
 }
 
 impl Work {
+    /// As many callers without a pause, who ask the registry for nothing.
+    async fn crowd(farm: &Farm) -> Self {
+        let (client, over) = (farm.door(0).showing_nothing(), Arc::new(AtomicBool::new(false)));
+        let worker = |_| {
+            let over = Arc::clone(&over);
+            tokio::spawn(async move {
+                while !over.load(Ordering::Relaxed) {
+                    drop(client.get("/healthz").try_send().await);
+                }
+            })
+        };
+        let asking = (0..4 * WORKERS).map(worker).collect();
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        Self { over, waiting: Vec::new(), asking }
+    }
+
     async fn start(farm: &Farm, key: &str) -> Self {
         let (client, over) = (farm.door(0).showing(key), Arc::new(AtomicBool::new(false)));
         let wait = json!({"pool": "small", "waitSeconds": 60});
