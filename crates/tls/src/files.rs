@@ -169,6 +169,7 @@ impl Identity {
             Role::Metrics => {
                 ("a metrics reader".to_owned(), "`hatchery certs new --metrics NAME`".to_owned())
             }
+            Role::Redis => ("Redis".to_owned(), "`hatchery certs new --redis NAME`".to_owned()),
         };
         let wants = format!("the certificate of {whose} ({role})");
         Err(self.certificate.wrong(wants, format!("it is that of {found}; make one with {make}")))

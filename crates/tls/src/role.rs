@@ -25,6 +25,8 @@ pub enum Role {
     Agent(NodeId),
     /// Reads metrics and nothing else: `spiffe://hatchery/metrics`.
     Metrics,
+    /// Serves the registry, and calls nobody: `spiffe://hatchery/redis`.
+    Redis,
 }
 
 impl fmt::Display for Role {
@@ -34,6 +36,7 @@ impl fmt::Display for Role {
             Self::FrontDoor => f.write_str("frontdoor"),
             Self::Agent(node) => write!(f, "agent/{}", node.as_str()),
             Self::Metrics => f.write_str("metrics"),
+            Self::Redis => f.write_str("redis"),
         }
     }
 }
@@ -69,6 +72,7 @@ impl FromStr for Role {
         match path {
             "frontdoor" => Ok(Self::FrontDoor),
             "metrics" => Ok(Self::Metrics),
+            "redis" => Ok(Self::Redis),
             _ => {
                 let node = path.strip_prefix("agent/").ok_or_else(unknown)?;
                 // SPIFFE forbids relative segments: other software would normalize them away.
@@ -117,6 +121,7 @@ mod tests {
         for (uri, role) in [
             ("spiffe://hatchery/frontdoor", Role::FrontDoor),
             ("spiffe://hatchery/metrics", Role::Metrics),
+            ("spiffe://hatchery/redis", Role::Redis),
             ("spiffe://hatchery/agent/node-a", agent("node-a")),
             ("spiffe://hatchery/agent/frontdoor", agent("frontdoor")),
             ("spiffe://hatchery/agent/Node_A.example-1", agent("Node_A.example-1")),

@@ -46,7 +46,7 @@ enum CertsCommand {
     hatchery certs new --metrics prometheus\n  \
     hatchery certs new --frontdoor door.example --renew --days 90\n\n\
     A certificate states the role of its holder: spiffe://hatchery/frontdoor,\n\
-    spiffe://hatchery/agent/NODE or spiffe://hatchery/metrics. One that was made before\n\
+    spiffe://hatchery/agent/NODE, spiffe://hatchery/metrics or spiffe://hatchery/redis. One that was made before\n\
     certificates stated roles is replaced with --renew.\n\n\
     The CA's key (ca.key) is needed to make certificates and for nothing else: keep it\n\
     away from the farm's machines. Roles that run take up new certificates by themselves.")]
@@ -64,6 +64,9 @@ struct NewArgs {
     /// Metrics reader, such as Prometheus, by any name: its certificate reads metrics and nothing else; may be repeated
     #[arg(long = "metrics", value_name = "NAME", value_parser = metrics_reader)]
     metrics: Vec<Subject>,
+    /// Redis server by its host name, and other names and addresses it is reached by; may be repeated
+    #[arg(long = "redis", value_name = "NAME[=HOST,IP…]", value_parser = redis)]
+    redis: Vec<Subject>,
     /// How long certificates are good
     #[arg(long, value_name = "DAYS", default_value_t = 397, value_parser = clap::value_parser!(u32).range(1..=3650))]
     days: u32,
@@ -74,7 +77,7 @@ struct NewArgs {
 
 impl NewArgs {
     fn subjects(&self) -> impl Iterator<Item = &Subject> {
-        self.frontdoors.iter().chain(&self.agents).chain(&self.metrics)
+        self.frontdoors.iter().chain(&self.agents).chain(&self.metrics).chain(&self.redis)
     }
 }
 
@@ -91,12 +94,20 @@ pub(crate) struct Subject {
 
 /// `NAME` or `NAME=HOST,IP`.
 fn front_door(text: &str) -> Result<Subject, String> {
+    server(text, Role::FrontDoor)
+}
+
+fn redis(text: &str) -> Result<Subject, String> {
+    server(text, Role::Redis)
+}
+
+fn server(text: &str, role: Role) -> Result<Subject, String> {
     let (name, more) = split(text)?;
     if !is_host(name) {
         return Err(format!("expected a host name, got {name:?}"));
     }
     let hosts = [vec![name.to_owned()], hosts(more)?].concat();
-    Ok(Subject { name: name.to_owned(), role: Role::FrontDoor, hosts })
+    Ok(Subject { name: name.to_owned(), role, hosts })
 }
 
 /// `NODE` or `NODE=HOST,IP`. The name of a node need not be a host name.
@@ -192,9 +203,17 @@ fn tell(args: &NewArgs, out: &mut impl Write) -> io::Result<()> {
             "\nmetrics reader {name}, in Prometheus' tls_config:\n  ca_file: {ca}\n  cert_file: {certificate}\n  key_file: {key}"
         )?;
     }
+    for Subject { name, .. } in &args.redis {
+        let (certificate, key) = (path(format!("{name}.pem")), path(format!("{name}.key")));
+        writeln!(
+            out,
+            "\nRedis {name}:\n  redis-server --port 0 --tls-port 6379 --tls-auth-clients no --tls-cert-file {certificate} \
+             --tls-key-file {key} --tls-ca-cert-file {ca}"
+        )?;
+    }
     if args.subjects().next().is_none() {
-        let flags = "--frontdoor, --agent and --metrics";
-        return writeln!(out, "\nName front doors, agents and metrics readers with {flags}.");
+        let flags = "--frontdoor, --agent, --metrics and --redis";
+        return writeln!(out, "\nName front doors, agents, metrics readers and Redis servers with {flags}.");
     }
     writeln!(out, "\nClients of these front doors:\n  hatchery nodes --ca {ca}")
 }

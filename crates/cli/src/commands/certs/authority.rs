@@ -84,7 +84,7 @@ impl Authority {
             Role::FrontDoor => {
                 vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth]
             }
-            Role::Agent(_) => vec![ExtendedKeyUsagePurpose::ServerAuth],
+            Role::Agent(_) | Role::Redis => vec![ExtendedKeyUsagePurpose::ServerAuth],
             Role::Metrics => vec![ExtendedKeyUsagePurpose::ClientAuth],
         };
         params.use_authority_key_identifier_extension = true;
