@@ -329,9 +329,9 @@ pub enum ErrorCode {
     HostNotAllowed,
     /// This route is a WebSocket.
     UpgradeRequired,
-    /// The caller starts spawns faster than it may.
+    /// The caller calls, or starts spawns, faster than it may.
     RateLimited,
-    /// The caller has as many spawns as it may have at once.
+    /// The caller has as many spawns, calls, live connections or places in line as it may have at once.
     QuotaExceeded,
     /// Every matching node is full, and waiting is over.
     NoCapacity,
@@ -424,8 +424,8 @@ impl ErrorCode {
             Self::UnsupportedMediaType => "The body must be JSON",
             Self::HostNotAllowed => "This server is not known by that host name",
             Self::UpgradeRequired => "This route is a WebSocket",
-            Self::RateLimited => "The caller starts spawns faster than it may",
-            Self::QuotaExceeded => "The caller has as many spawns as it may have",
+            Self::RateLimited => "The caller calls, or starts spawns, faster than it may",
+            Self::QuotaExceeded => "The caller has as many at once as it may have",
             Self::NoCapacity => "Every matching node is full",
             Self::NoMatchingNode => "No node matches the request",
             Self::SpawnFailed => "The stream cache server ended before it was ready",
