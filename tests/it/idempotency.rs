@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 use hatchery_tests::http::Request;
-use hatchery_tests::{AgentPlan, Farm, Look, Response, audit::all_spawns, until, wait::PATIENCE};
+use hatchery_tests::wait::{self, PATIENCE};
+use hatchery_tests::{AgentPlan, Farm, Look, Response, audit::all_spawns, until};
 use serde_json::{Value, json};
 
 fn keyed(farm: &Farm, door: usize, key: &str, body: &Value) -> Request {
@@ -125,5 +126,31 @@ async fn whoever_shares_a_key_with_a_caller_that_hung_up_gets_one_spawn() {
     let id = answer.json()["id"].as_str().unwrap().to_owned();
     assert!(audit.spawns["node-a"].contains(&id), "{audit:?}");
     farm.stop([id.as_str()]).await;
+    farm.finish().await;
+}
+
+#[tokio::test]
+async fn a_claim_that_is_lost_on_the_way_does_not_make_a_call_twice_as_long() {
+    const DEADLINE: Duration = Duration::from_secs(10);
+    let doors = ["--spawn-deadline", "10s"];
+    let plan = AgentPlan::slots(2).args(&["--ready-timeout", "9s"]);
+    let farm = Farm::builder().door_args(&doors).agent(plan).start().await;
+    let body = json!({"sessionToken": "sim:ready_delay_ms=60000"});
+    let asked = tokio::time::Instant::now();
+    let call = tokio::spawn(keyed(&farm, 0, "late", &body).send());
+    let key = until("the key is claimed", PATIENCE, async || {
+        let keys = farm.redis.says("KEYS *:idem:late").await.unwrap_or_default();
+        keys.lines()
+            .find(|line| line.contains(":idem:"))
+            .map_or_else(|| Look::NotYet(keys.clone()), |key| Look::Ready(key.trim().to_owned()))
+    })
+    .await;
+    wait::longer_than(DEADLINE / 2).await;
+    // As if another front door had taken it over, which never answers: the claim lapses, and the call may claim it again.
+    farm.redis.says(&format!("HSET {key} claimant another")).await.unwrap();
+    let answer = call.await.unwrap();
+    assert!(answer.status >= 500, "{answer:?}");
+    // Begun anew with a deadline of its own it would take 20 s.
+    assert!(asked.elapsed() < DEADLINE + DEADLINE / 2, "{:?}", asked.elapsed());
     farm.finish().await;
 }
