@@ -107,9 +107,9 @@ async fn a_second_agent_with_the_name_of_one_that_lives_is_refused() {
     let second = Agent::start(config(&dir), farm.registry.clone()).await.unwrap();
     let admin = second.admin_addr();
     let first = farm.agent.advertise().to_owned();
-    until("it says whose the node is", async || {
+    until("it says that the node is another one's", async || {
         let ready = crate::harness::http(admin, "GET /readyz HTTP/1.1").await;
-        (ready.starts_with("HTTP/1.1 503") && ready.contains(&first)).then_some(())
+        (ready.starts_with("HTTP/1.1 503") && ready.contains("\"otherAgent\":true")).then_some(())
     })
     .await;
     let mut client = crate::harness::connect(&second).await;

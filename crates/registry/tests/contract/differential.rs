@@ -368,7 +368,7 @@ impl<'a> World<'a> {
 #[test]
 fn the_same_operations_give_the_same_answers_events_and_records() {
     let server = Server::start();
-    let config = Config { cases: 60, failure_persistence: None, max_shrink_iters: 60, ..Config::default() };
+    let config = Config { cases: 30, failure_persistence: None, max_shrink_iters: 60, ..Config::default() };
     let mut runner = TestRunner::new(config);
     let outcome = runner.run(&proptest::collection::vec(op(), 30..90), |ops| {
         let mut world = World::new(&server);

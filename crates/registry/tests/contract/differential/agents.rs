@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use model::{Eligibility, ExitReason, RendererType, SpawnId, SpawnState};
+use model::{AgentEpoch, Eligibility, ExitReason, RendererType, SpawnId, SpawnState};
 use registry::{Change, DrainWish, Orders, SpawnReport, Wish};
 
 use super::Next;
@@ -72,7 +72,8 @@ impl Node {
                 ping: None,
                 exit: None,
             };
-            let mut intruder = agent.clone().identified().at("elsewhere");
+            let mut intruder =
+                Agent { epoch: AgentEpoch::mint(), ..agent.clone().identified().at("elsewhere") };
             // It has a spawn, too: an empty node would have the load of another empty one.
             intruder.spawns = vec![launching(csr().spawn)];
             let desired = (0, Eligibility::Eligible, None);
@@ -223,6 +224,8 @@ impl Node {
 
     /// Another machine sends a heartbeat in this node's name.
     pub(super) fn intrude(&mut self, pair: &mut Pair<'_>) {
+        // Its spawn has been there since the test began.
+        self.intruder.spawns[0].started = Duration::from_secs(pair.now());
         let report = self.intruder.compose(Vec::new(), true);
         let orders = pair.both(async |registry, base| {
             let mut orders = registry.report(&report).await.unwrap();
