@@ -103,6 +103,8 @@ struct Kept<T> {
     bad: Option<(Instant, String)>,
     /// Whether its keys have been refused since.
     refused: bool,
+    /// It was empty at the last look, and not yet at the one before: an editor may be about to write to it.
+    emptied: bool,
 }
 
 /// What tells one content of a file from another without reading it.
@@ -138,7 +140,8 @@ impl<T: Default> Kept<T> {
         let seen = Seen::at(path);
         let value = read(path).map_err(|why| OpenError { flag, path: path.to_owned(), why })?;
         let path = path.to_owned();
-        Ok(Self { flag, path, seen, read, value: Arc::new(value), bad: None, refused: false })
+        let value = Arc::new(value);
+        Ok(Self { flag, path, seen, read, value, bad: None, refused: false, emptied: false })
     }
 
     /// Reads it again if it is another one by now, or was bad; whether that brought other keys. When it has been bad for
@@ -148,6 +151,12 @@ impl<T: Default> Kept<T> {
         if seen == self.seen && self.bad.is_none() {
             return false;
         }
+        let is_empty = seen.is_some_and(|seen| seen.size == 0);
+        if is_empty && !std::mem::replace(&mut self.emptied, is_empty) {
+            // It counts if the next look finds it empty, too.
+            return false;
+        }
+        self.emptied = is_empty;
         self.seen = seen;
         let (flag, file) = (self.flag, self.path.display());
         let why = match (self.read)(&self.path) {

@@ -114,6 +114,25 @@ fn what_changes_in_a_file_counts_and_a_bad_file_changes_nothing_for_a_while() {
 }
 
 #[test]
+fn a_file_of_keys_that_is_written_anew_revokes_nothing_in_the_moment_that_it_is_empty() {
+    let desk = Desk::new();
+    let (_, credential) = desk.add();
+    let access = desk.open();
+    let good = fs::read(desk.file()).unwrap();
+    let now = Instant::now();
+    fs::write(desk.file(), "").unwrap();
+    access.look(now);
+    access.check(credential.expose()).unwrap();
+    fs::write(desk.file(), &good).unwrap();
+    access.look(now + Duration::from_secs(1));
+    access.check(credential.expose()).unwrap();
+    fs::write(desk.file(), "").unwrap();
+    access.look(now + Duration::from_secs(2));
+    access.look(now + Duration::from_secs(3));
+    assert_eq!(reason(access.check(credential.expose())), Reason::UnknownKey, "it stays empty");
+}
+
+#[test]
 fn keys_whose_file_is_gone_or_broken_for_a_minute_are_refused_until_it_is_back() {
     let now = Instant::now();
     let at = |seconds| now + Duration::from_secs(seconds);

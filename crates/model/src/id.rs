@@ -28,6 +28,9 @@ pub enum NameError {
         /// The first offender.
         found: char,
     },
+    /// It means a directory, and names stand in paths of files and URLs.
+    #[error("must not be {0:?}, which means a directory")]
+    Directory(String),
     /// Not a UUID.
     #[error("must be a UUID")]
     NotUuid,
@@ -54,6 +57,14 @@ pub fn check_name(name: &str) -> Result<(), NameError> {
     check(name, 63, "letters, digits, '.', '_' and '-'", |c| {
         c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-')
     })
+}
+
+/// Checks a node's name: [`check_name`], and it names no directory.
+fn check_node(name: &str) -> Result<(), NameError> {
+    match name {
+        "." | ".." => Err(NameError::Directory(name.to_owned())),
+        _ => check_name(name),
+    }
 }
 
 macro_rules! name {
@@ -102,9 +113,9 @@ macro_rules! name {
 }
 
 name!(
-    /// The operator's name of a node: 1 to 63 of `A-Z a-z 0-9 . _ -`.
+    /// The operator's name of a node: 1 to 63 of `A-Z a-z 0-9 . _ -`, but not `.` or `..`.
     NodeId,
-    check_name
+    check_node
 );
 
 fn check_request_id(s: &str) -> Result<(), NameError> {
@@ -196,6 +207,9 @@ mod tests {
         for (text, good) in [
             ("node-a", true),
             ("A.b_c-9", true),
+            ("...", true),
+            (".", false),
+            ("..", false),
             ("", false),
             ("a b", false),
             ("a/b", false),
