@@ -6,9 +6,8 @@
 //! farm of one process, [`hosts`] is a network of machines to spread one over, [`keys`] makes API keys for a farm;
 //! [`http`], [`live`], [`viewer`], [`command`] and [`browser`] are the ways to talk to a farm;
 //! [`certs`] makes certificates as an operator does;
-//! [`phantom`] is a node of the registry only, [`impostor`] one that says to be a node; [`processes`], [`audit`], [`metrics`] and [`logs`] are the ways to look at one from outside;
-//! [`phantom`] is a node of the registry only; [`processes`], [`audit`], [`metrics`], [`outputs`] and [`logs`] are the ways to look at one from outside;
-//! [`load`] is a crowd of clients, [`faults`] is what happens to a farm meanwhile (with [`link`] for the network),
+//! [`phantom`] is a node of the registry only, [`impostor`] one that says to be a node; [`processes`], [`audit`], [`metrics`], [`outputs`] and [`logs`] are the ways to look at one from outside;
+//! [`load`] is many clients, [`crowd`] many strangers, [`faults`] is what happens to a farm meanwhile (with [`link`] for the network),
 //! [`verdict`] says whether all promises were kept, at the end of a [`site`]; [`company`] must not notice what happens; [`wait`] is how a test waits, [`ports`] and [`guard`] keep tests out of each other's way.
 
 pub mod audit;
@@ -17,6 +16,7 @@ pub mod browser;
 pub mod certs;
 pub mod command;
 pub mod company;
+pub mod crowd;
 pub mod dev;
 pub mod farm;
 pub mod faults;

@@ -4,29 +4,15 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use futures_util::stream::{self, StreamExt};
+use hatchery_tests::crowd::allow_files;
 use hatchery_tests::{AgentPlan, Client, Farm, Look, Subscriber, until};
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream};
-use tokio::sync::{Mutex, MutexGuard};
 use tokio::time::{Instant, timeout};
 
 /// What a caller may have to wait while others hold connections; far more than it takes.
 const SOON: Duration = Duration::from_secs(5);
-
-/// Tests run in one process, whose open files are enough for one crowd.
-static CROWDS: Mutex<()> = Mutex::const_new(());
-
-/// As many open files as this process may have, for one test at a time.
-pub(crate) async fn allow_files(wanted: u64) -> MutexGuard<'static, ()> {
-    let turn = CROWDS.lock().await;
-    let limit = getrlimit(Resource::Nofile);
-    let most = limit.maximum.unwrap_or(u64::MAX);
-    assert!(most >= wanted, "the test needs {wanted} open files, and may have {most}");
-    setrlimit(Resource::Nofile, Rlimit { current: Some(most), ..limit }).unwrap();
-    turn
-}
 
 /// So many connections from several addresses of this machine, of which every second has begun a request.
 async fn crowd(door: SocketAddr, count: usize) -> Vec<TcpStream> {

@@ -7,6 +7,7 @@ use std::path::Path;
 use hatchery_tests::role::hatchery;
 use hatchery_tests::wait::PATIENCE;
 use hatchery_tests::{AgentPlan, Certs, Farm, FarmBuilder, Look, Role, until};
+use rustix::process::Signal;
 use serde_json::json;
 
 fn plan(slots: u16) -> FarmBuilder {
@@ -254,9 +255,16 @@ async fn weak_secrets_are_refused_at_the_start_and_readable_ones_are_told_of() {
         let line: Vec<String> = line.iter().map(|&word| word.to_owned()).collect();
         let mut started = Role::start(&format!("mode-{mode:o}"), scratch.path(), &line);
         started.announcement().await;
+        let warned = |log: &str| {
+            log.lines().any(|line| line.contains("WARN") && line.contains(path) && line.contains("0640"))
+        };
+        if told {
+            until("it warns", PATIENCE, async || Look::when(warned(&started.log()), || started.log())).await;
+        }
+        started.signal(Signal::TERM);
+        started.end().await;
         let log = started.log();
-        let warned =
-            log.lines().any(|line| line.contains("WARN") && line.contains(path) && line.contains("0644"));
+        let warned = warned(&log);
         assert_eq!(warned, told, "{mode:o}: {log}");
     }
 }

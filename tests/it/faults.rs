@@ -100,10 +100,6 @@ ten!(
     promises_are_kept_through_faults_16_to_20 from 16,
     promises_are_kept_through_faults_21_to_25 from 21,
     promises_are_kept_through_faults_26_to_30 from 26,
-    promises_are_kept_through_faults_31_to_35 from 31,
-    promises_are_kept_through_faults_36_to_40 from 36,
-    promises_are_kept_through_faults_41_to_45 from 41,
-    promises_are_kept_through_faults_46_to_50 from 46,
 );
 
 #[test]

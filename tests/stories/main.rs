@@ -5,6 +5,7 @@
 #![expect(clippy::print_stderr, reason = "how a long story went is worth knowing")]
 
 mod memory;
+mod strangers;
 
 use std::time::Duration;
 

@@ -1,0 +1,76 @@
+//! Thousands of strangers that say nothing, little, or go on and on, and the holder of a key beside them.
+
+use std::fs;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+use futures_util::stream::{self, StreamExt};
+use hatchery_tests::crowd::{UPGRADE, allow_files, stranger};
+use hatchery_tests::{AgentPlan, Farm};
+
+/// The most memory that a process has had at once, in bytes.
+fn peak_memory(pid: u32) -> u64 {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+    let kib = line.and_then(|line| line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok());
+    kib.unwrap_or_else(|| panic!("no VmHWM in {status}")) * 1024
+}
+
+/// What strangers say: nothing, a few words of a head, one on the live feed all of it, and most of them all but the end of a
+/// large head.
+fn words(number: usize) -> String {
+    match number % 8 {
+        0 => String::new(),
+        1 => "GET /v1/nodes HTTP/1.1\r\nx-slow: ".to_owned(),
+        2 => UPGRADE.to_owned(),
+        _ => format!("GET /v1/nodes HTTP/1.1\r\nx-slow: {}", "x".repeat(60 * 1024)),
+    }
+}
+
+#[tokio::test]
+async fn sixteen_thousand_strangers_take_a_bounded_memory_and_a_key_is_served_meanwhile() {
+    const CROWD: usize = 16_384;
+    const CALLS: usize = 1000;
+    const MOST: u64 = 256 << 20;
+    let _crowd = allow_files(18_000).await;
+    // What follows from a limit of 256 MiB.
+    let flags = ["--unauthenticated-memory", "96MiB"];
+    let farm = Farm::builder().keys().plain_log().door_args(&flags).agent(AgentPlan::slots(4));
+    let mut farm = farm.start().await;
+    let client = farm.door(0).showing(&farm.key(&["--scope", "spawn"]).await);
+    let door = client.addr;
+    let connect = |number| stranger(door, number, words(number));
+    let held: Vec<_> = stream::iter(0..CROWD).map(connect).buffer_unordered(64).collect().await;
+    // They go on, too: whoever is closed is there again.
+    let over = Arc::new(AtomicBool::new(false));
+    let came = Arc::new(AtomicUsize::new(CROWD));
+    let floods: Vec<_> = (0..8)
+        .map(|_| {
+            let (over, came) = (Arc::clone(&over), Arc::clone(&came));
+            tokio::spawn(async move {
+                let mut last = Vec::new();
+                while !over.load(Ordering::Relaxed) {
+                    let number = came.fetch_add(1, Ordering::Relaxed);
+                    last.extend(stranger(door, number, words(number)).await);
+                    if last.len() > 50 {
+                        last.clear();
+                    }
+                }
+            })
+        })
+        .collect();
+    for _ in 0..CALLS {
+        let answer = client.get("/v1/spawns").send().await;
+        assert_eq!(answer.status, 200, "{answer:?}");
+    }
+    over.store(true, Ordering::Relaxed);
+    for flood in floods {
+        flood.await.unwrap();
+    }
+    assert!(came.load(Ordering::Relaxed) > CROWD);
+    let peak = peak_memory(farm.doors[0].role.pid());
+    assert!(peak < MOST, "{} MiB", peak >> 20);
+    assert_eq!(farm.doors[0].role.exited(), None);
+    drop(held);
+    farm.finish().await;
+}
