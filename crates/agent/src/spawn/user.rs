@@ -99,6 +99,11 @@ impl SpawnUser {
     }
 }
 
+/// Finds a group, a name or a number, in `/etc/group`.
+pub(super) fn group_of_this_machine(group: &str) -> Result<u32, String> {
+    find_group(group, &std::fs::read_to_string("/etc/group").unwrap_or_default())
+}
+
 fn find_group(group: &str, groups: &str) -> Result<u32, String> {
     // name:password:gid:…
     let known = groups.lines().find_map(|line| {
