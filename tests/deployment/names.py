@@ -75,6 +75,9 @@ def here(role, flag, value):
     """A file of this machine for a flag that wants one."""
     if flag == "registry":
         return re.sub(r"\bca=/[^&]*", f"ca={SCRATCH.name}/ca.pem", value)
+    if flag == "spawn-user":
+        # The samples' group is not one of this machine.
+        return re.sub(r":[a-z]+$", ":4711", value)
     return FILES[flag].format(role) if flag in FILES else value
 
 

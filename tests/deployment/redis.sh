@@ -58,6 +58,16 @@ done
 
 [ "$(redis-cli --tls --cacert "$dir/certs/ca.pem" -h 127.0.0.1 -p "$port" PING 2>&1)" = 'NOAUTH Authentication required.' ] ||
     fail "who shows no password is not told so"
+# From an address that is not the machine's own, where Redis' protected mode would refuse everybody if its users were not set.
+answer=$(python3 - "$port" "$dir/certs/ca.pem" <<'EOF'
+import socket, ssl, sys
+plain = socket.create_connection(("127.0.0.1", int(sys.argv[1])), timeout=10, source_address=("127.0.0.2", 0))
+with ssl.create_default_context(cafile=sys.argv[2]).wrap_socket(plain, server_hostname="127.0.0.1") as connection:
+    connection.sendall(b"PING\r\n")
+    print(connection.recv(4096).decode())
+EOF
+)
+[[ $answer == -NOAUTH* ]] || fail "other addresses are told: $answer"
 answer=$(timeout 10 redis-cli -h 127.0.0.1 -p "$port" PING 2>&1 || true)
 [[ $answer != *PONG* && $answer != *NOAUTH* ]] || fail "plain TCP is answered: $answer"
 kill -0 "$redis" || fail "Redis has ended"
