@@ -221,15 +221,22 @@ inside systemctl stop hatchery-agent
 
 # The same where servers are not strangers: what it tries is no bluff, and the drop-in does what it says.
 here "$deploy/systemd/drop-ins/no-spawn-user.conf" >"$dir/units/hatchery-agent.service.d/no-spawn-user.conf"
-chown nobody: "$dir/agent-redis-password" "$dir/certs/n.key" "$dir/license"
+chown nobody "$dir/agent-redis-password" "$dir/certs/n.key" "$dir/license"
 inside systemctl daemon-reload
 attacked
 for name in "another spawn's environ" "another spawn, signalled" "another spawn's output" "the agent's environ" "the agent, signalled" \
     agent-redis-password n.key "the state directory's records" "the state directory, changed" "an agent of its own"; do
     worked | grep -qx "$name" || fail "the attempt is a bluff: $name: $attempts"
 done
+# As of an agent of an earlier release, whose servers are taken over, and whose state directory becomes root's.
+rm "$dir/units/hatchery-agent.service.d/no-spawn-user.conf" "$dir/targets.json"
+inside systemctl daemon-reload
+inside systemctl restart hatchery-agent
+within 10 adopted 2 || fail "servers of the agent's former user are not taken over"
+within 10 ready 2 || fail "they do not go on: $(farm spawns)"
+within 20 farm spawn || fail "nothing can be spawned beside them: $(farm spawn 2>&1)"
+[ "$(owners | sort -u | wc -l)" = 2 ] || fail "the servers run as $(owners)"
 end_all
-rm "$dir/units/hatchery-agent.service.d/no-spawn-user.conf"
 inside systemctl stop hatchery-agent
 
 inside systemctl stop hatchery-frontdoor

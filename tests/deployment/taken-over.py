@@ -9,10 +9,12 @@ import ctypes
 import json
 import os
 import pathlib
+import shutil
 import socket
 import ssl
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.request
 
@@ -85,8 +87,7 @@ def start_an_agent():
     for line in b"\n".join(found.get(name, b"") for name in ("agent.env", "environ")).replace(b"\0", b"\n").decode().splitlines():
         if "=" in line and not line.startswith("#"):
             environment.update([line.split("=", 1)])
-    scratch = f"/tmp/intruder-{os.getpid()}"
-    os.mkdir(scratch, 0o700)
+    scratch = tempfile.mkdtemp(prefix="intruder-")
     environment |= {
         "HATCHERY_REGISTRY": targets["registry"], "HATCHERY_NODE": "intruder", "HATCHERY_STATE_DIR": scratch,
         "HATCHERY_EXECUTABLE": "/bin/true", "HATCHERY_PORTS": places["ports"], "HATCHERY_SLOTS": "1", "HATCHERY_LISTEN": places["grpc"], "HATCHERY_ADMIN_LISTEN": places["admin"],
@@ -118,6 +119,8 @@ def start_an_agent():
     finally:
         process.kill()
         process.wait()
+        log.close()
+        shutil.rmtree(scratch)
 
 
 def put(path):
