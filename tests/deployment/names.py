@@ -75,6 +75,9 @@ def here(role, flag, value):
     """A file of this machine for a flag that wants one."""
     if flag == "registry":
         return re.sub(r"\bca=/[^&]*", f"ca={SCRATCH.name}/ca.pem", value)
+    if flag == "spawn-user":
+        # The samples' group is not one of this machine.
+        return re.sub(r":[a-z]+$", ":4711", value)
     return FILES[flag].format(role) if flag in FILES else value
 
 
@@ -149,7 +152,9 @@ for manifest in MANIFESTS:
             if role in ROLES:
                 where = f"{os.path.basename(manifest)} {document['kind']} {container['name']}"
                 flags(where, role, " ".join(arguments))
-                accepted(where, role, [a.replace("$(HOST_IP)", "192.0.2.1") for a in arguments], {"HATCHERY_NODE": "n"})
+                registry = f"rediss://{role}@192.0.2.1:6379?ca=/etc/hatchery/tls/ca.crt"
+                arguments = [a.replace("$(HOST_IP)", "192.0.2.1") for a in arguments]
+                accepted(where, role, arguments, {"HATCHERY_NODE": "n", "HATCHERY_REGISTRY": registry})
 
 # Compose, which is YAML with anchors.
 for name, service in yaml.safe_load((DEPLOY / "docker" / "compose.yaml").read_text(encoding="utf-8"))["services"].items():

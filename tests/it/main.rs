@@ -54,6 +54,7 @@ mod sentinel;
 mod shortage;
 mod shutdown;
 mod sick_nodes;
+mod spawn_group;
 mod taken_over_server;
 mod tls;
 mod under_load;

@@ -18,7 +18,7 @@ use serde_json::json;
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::Instant;
 
-async fn spawned(farm: &Farm) -> (String, u32) {
+pub(crate) async fn spawned(farm: &Farm) -> (String, u32) {
     let id = farm.door(0).spawned(&json!({})).await["id"].as_str().unwrap().to_owned();
     let pid = farm.process(&id).expect("it runs").pid;
     (id, pid)
@@ -29,12 +29,12 @@ async fn stopped(farm: &Farm, id: &str) {
     assert_eq!(farm.ends(id).await["reason"], "stopped");
 }
 
-fn is_root() -> bool {
+pub(crate) fn is_root() -> bool {
     rustix::process::geteuid().is_root()
 }
 
 #[expect(clippy::print_stderr, reason = "why a test could not be made has to be seen")]
-fn skipped(what: &str, why: &str) {
+pub(crate) fn skipped(what: &str, why: &str) {
     eprintln!("skipped: {what}: {why}");
 }
 
@@ -197,16 +197,16 @@ async fn a_flood_of_connections_keeps_no_server_out_and_ends_none() {
 }
 
 /// A place for a server that every user may start, and the users of one agent's spawns.
-struct Users {
+pub(crate) struct Users {
     dir: tempfile::TempDir,
     executable: PathBuf,
-    first: u32,
+    pub(crate) first: u32,
     count: u32,
 }
 
 impl Users {
     /// So many that no other test has.
-    fn new(count: u32) -> Self {
+    pub(crate) fn new(count: u32) -> Self {
         let dir = tempfile::Builder::new().prefix("hatchery-test-").tempdir().unwrap();
         open_to_all(dir.path());
         let executable = dir.path().join("ts3d-sc-sim");
@@ -217,19 +217,23 @@ impl Users {
         Self { dir, executable, first, count }
     }
 
-    fn range(&self) -> String {
+    pub(crate) fn range(&self) -> String {
         format!("{}-{}", self.first, self.first + self.count - 1)
     }
 
-    fn all(&self) -> BTreeSet<u32> {
+    pub(crate) fn all(&self) -> BTreeSet<u32> {
         (self.first..self.first + self.count).collect()
     }
 
     /// A farm of one agent with a user for each slot.
     async fn farm(&self) -> Farm {
+        self.farm_with(&["--spawn-user", &self.range()]).await
+    }
+
+    pub(crate) async fn farm_with(&self, flags: &[&str]) -> Farm {
         let slots = u16::try_from(self.count).unwrap();
         let plan = AgentPlan::slots(slots).executable(&self.executable);
-        let plan = plan.args(&["--spawn-user", &self.range(), "--ping-interval", "500ms"]);
+        let plan = plan.args(&[flags, &["--ping-interval", "500ms"]].concat());
         let farm = Farm::builder().agent(plan).start().await;
         open_to_all(farm.mark());
         farm
@@ -241,7 +245,7 @@ fn open_to_all(path: &Path) {
 }
 
 /// The real, effective, saved and file system user, or group, of a process.
-fn ids(pid: u32, word: &str) -> BTreeSet<u32> {
+pub(crate) fn ids(pid: u32, word: &str) -> BTreeSet<u32> {
     let text = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
     let line = text.lines().find_map(|line| line.strip_prefix(word)).unwrap();
     line.trim_start_matches(':').split_whitespace().map(|id| id.parse().unwrap()).collect()
@@ -255,10 +259,14 @@ fn user(pid: u32) -> u32 {
     users.into_iter().next().unwrap()
 }
 
-/// Whether a user can do this.
-fn can(uid: u32, script: &str) -> bool {
+/// Whether a user with a group of its number can do this.
+pub(crate) fn can(uid: u32, script: &str) -> bool {
+    can_with(uid, uid, script)
+}
+
+pub(crate) fn can_with(uid: u32, gid: u32, script: &str) -> bool {
     let mut command = Command::new("sh");
-    command.args(["-c", script]).uid(uid).gid(uid).current_dir("/");
+    command.args(["-c", script]).uid(uid).gid(gid).current_dir("/");
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).status().unwrap().success()
 }
 
@@ -379,9 +387,17 @@ async fn an_agent_whose_secrets_or_state_others_could_reach_does_not_start() {
         fs::write(&key, "secret").unwrap();
         fs::set_permissions(&key, fs::Permissions::from_mode(0o644)).unwrap();
         open_to_all(farm.mark());
-        let flags = vec!["--spawn-user", "1000000-1000003", "--slots", "4", "--registry-password-file"];
-        let flags = [flags, vec![key.to_str().unwrap()]].concat();
-        cases.push((state, flags, vec!["--registry-password-file", "0644", "1000000-1000003"]));
+        let flags = |users| vec!["--spawn-user", users, "--slots", "4", "--registry-password-file"];
+        let with = |users, key| [flags(users), vec![key]].concat();
+        let expected = vec!["--registry-password-file", "0644", "1000000-1000003"];
+        cases.push((state.clone(), with("1000000-1000003", key.to_str().unwrap()), expected));
+        let group_key = farm.mark().join("password-of-a-group");
+        fs::write(&group_key, "secret").unwrap();
+        std::os::unix::fs::chown(&group_key, None, Some(1_000_500)).unwrap();
+        fs::set_permissions(&group_key, fs::Permissions::from_mode(0o640)).unwrap();
+        let group_key = String::from(group_key.to_str().unwrap()).leak();
+        let expected = vec!["--registry-password-file", "0640", "1000000-1000003:1000500"];
+        cases.push((state, with("1000000-1000003:1000500", group_key), expected));
     }
     for (state, flags, words) in cases {
         let ran = start(&state, &flags).await;

@@ -156,7 +156,7 @@ fn user_of(config: &Config, pid: u32) -> Option<Ids> {
     let [uid, ..] = procfs::uids(pid)?;
     match config.spawn_users.as_ref()? {
         SpawnUsers::One(user) => (user.uid == uid).then_some(Ids { uid, gid: user.gid }),
-        SpawnUsers::Each(range) => range.contains(&uid).then_some(Ids { uid, gid: uid }),
+        SpawnUsers::Each(range) => range.holds(uid).then(|| range.ids(uid)),
     }
 }
 
@@ -389,7 +389,7 @@ mod tests {
             command.spawn().unwrap()
         };
         let mut child = sleep(61_300);
-        let each = |first| Some(SpawnUsers::Each(first..=first + 1));
+        let each = |first| Some(SpawnUsers::Each((first..=first + 1).into()));
         for (users, taken, want) in [
             (None, false, Some(Doubt::User(61_300))),
             (each(61_400), false, Some(Doubt::User(61_300))),

@@ -418,7 +418,7 @@ mod tests {
                 c.ports = 6665..=6670;
                 c.slots = 2;
             }),
-            ("--spawn-user", |c| c.spawn_users = Some(SpawnUsers::Each(20_000..=20_030))),
+            ("--spawn-user", |c| c.spawn_users = Some(SpawnUsers::Each((20_000..=20_030).into()))),
             ("--csr", |c| {
                 c.csr = false;
                 c.ssr = false;

@@ -196,9 +196,9 @@ pub struct Options {
     #[arg(long, env = "HATCHERY_EXIT_WHEN_DRAINED", value_parser = BoolishValueParser::new())]
     pub exit_when_drained: bool,
 
-    /// Who spawns run as: one user for all, names or numbers, or a range of numbers, FIRST-LAST, of which each slot has its own.
-    /// The agent must run as root. They have no other groups
-    #[arg(long, env = "HATCHERY_SPAWN_USER", value_name = "USER[:GROUP]|FIRST-LAST")]
+    /// Who spawns run as: one user for all, names or numbers, or a range of numbers, FIRST-LAST, of which each slot has its own,
+    /// each with a group of its number, or all with the one group GROUP. The agent must run as root. They have no other groups
+    #[arg(long, env = "HATCHERY_SPAWN_USER", value_name = "USER[:GROUP]|FIRST-LAST[:GROUP]")]
     pub spawn_user: Option<String>,
 
     /// Most memory of one spawn, for example 4GiB: it is ended if it takes more. Needs cgroup v2

@@ -142,7 +142,7 @@ mod tests {
         let launcher = Launcher::Executable("/opt/sc".into());
         let mut config = Config::new("n".parse().unwrap(), launcher, "/s".into());
         config.secret_files = vec![("--tls-key", key.clone())];
-        config.spawn_users = Some(SpawnUsers::Each(54_000..=54_100));
+        config.spawn_users = Some(SpawnUsers::Each((54_000..=54_100).into()));
         set(&key, 0o644);
         set(dir.path(), 0o755);
         let error = check(&config).unwrap_err();

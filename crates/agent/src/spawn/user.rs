@@ -70,6 +70,8 @@ impl SpawnUser {
     /// What keeps this user from reading a file, or from listing and entering a directory, as far as its mode and those of
     /// the directories above tell.
     pub(crate) fn shut_out_of(&self, path: &Path) -> Option<String> {
+        // From where the agent was started, if it does not begin at the root.
+        let path = &std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
         let mut above: Vec<&Path> = path.ancestors().skip(1).collect();
         above.reverse();
         let closed = |at: &Path, meta: &Metadata, wanted: &str| {
@@ -97,6 +99,11 @@ impl SpawnUser {
         };
         self.uid == 0 || (meta.mode() >> shift) & wanted == wanted
     }
+}
+
+/// Finds a group, a name or a number, in `/etc/group`.
+pub(super) fn group_of_this_machine(group: &str) -> Result<u32, String> {
+    find_group(group, &std::fs::read_to_string("/etc/group").unwrap_or_default())
 }
 
 fn find_group(group: &str, groups: &str) -> Result<u32, String> {
@@ -147,6 +154,15 @@ mod tests {
             let error = find(given).unwrap_err();
             assert!(error.contains(word), "{given:?}: {error}");
         }
+    }
+
+    #[test]
+    fn a_path_from_the_current_directory_is_judged_as_the_whole_one() {
+        let file = tempfile::NamedTempFile::new_in(".").unwrap();
+        let name = Path::new(file.path().file_name().unwrap());
+        std::fs::set_permissions(name, Permissions::from_mode(0o600)).unwrap();
+        let stranger = SpawnUser { given: "hoops".to_owned(), uid: 54_321, gid: 54_321 };
+        assert!(stranger.shut_out_of(name).is_some());
     }
 
     #[test]

@@ -7,46 +7,106 @@ use std::ops::RangeInclusive;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
-use super::user::{Ids, SpawnUser};
+use super::user::{Ids, SpawnUser, group_of_this_machine};
 
 /// What `--spawn-user` says.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum SpawnUsers {
     /// All spawns run as one user.
     One(SpawnUser),
-    /// Every spawn runs as a user, and a group of the same number, that no other spawn of the node has meanwhile.
-    Each(RangeInclusive<u32>),
+    /// Every spawn runs as a user that no other spawn of the node has meanwhile.
+    Each(UserRange),
+}
+
+/// `FIRST-LAST[:GROUP]`: the users of spawns that have one each, and their group.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UserRange {
+    users: RangeInclusive<u32>,
+    group: Option<SharedGroup>,
+}
+
+/// The only group of all spawns. It lets them read what is meant for all of them (a licence, a GPU's device), and nothing of each other,
+/// since what they make is for its user alone.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct SharedGroup {
+    /// As the command line had it.
+    given: String,
+    gid: u32,
+}
+
+impl From<RangeInclusive<u32>> for UserRange {
+    /// Users whose group has the number of the user.
+    fn from(users: RangeInclusive<u32>) -> Self {
+        Self { users, group: None }
+    }
+}
+
+impl fmt::Display for UserRange {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}-{}", self.users.start(), self.users.end())?;
+        match &self.group {
+            Some(group) => write!(f, ":{}", group.given),
+            None => Ok(()),
+        }
+    }
+}
+
+impl UserRange {
+    fn first(&self) -> u32 {
+        *self.users.start()
+    }
+
+    fn count(&self) -> u64 {
+        u64::from(*self.users.end()) - u64::from(*self.users.start()) + 1
+    }
+
+    pub(crate) fn holds(&self, uid: u32) -> bool {
+        self.users.contains(&uid)
+    }
+
+    /// This user with its group.
+    pub(crate) fn ids(&self, uid: u32) -> Ids {
+        Ids { uid, gid: self.group.as_ref().map_or(uid, |group| group.gid) }
+    }
+
+    fn user(&self, uid: u32, given: String) -> SpawnUser {
+        let Ids { uid, gid } = self.ids(uid);
+        SpawnUser { given, uid, gid }
+    }
 }
 
 impl fmt::Display for SpawnUsers {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::One(user) => user.fmt(f),
-            Self::Each(range) => write!(f, "{}-{}", range.start(), range.end()),
+            Self::Each(range) => range.fmt(f),
         }
     }
 }
 
 impl SpawnUsers {
-    /// Understands `USER[:GROUP]`, and `FIRST-LAST` for numbers.
+    /// Understands `USER[:GROUP]`, and `FIRST-LAST[:GROUP]` for numbers.
     ///
     /// # Errors
     /// What is wrong with it.
     pub fn resolve(given: &str) -> Result<Self, String> {
-        match range(given) {
-            Some(range) => {
-                let passwd = std::fs::read_to_string("/etc/passwd").unwrap_or_default();
-                check_range(range, &passwd).map(Self::Each)
-            }
-            None => SpawnUser::resolve(given).map(Self::One),
-        }
+        let (users, group) = match given.split_once(':') {
+            Some((users, group)) => (users, Some(group)),
+            None => (given, None),
+        };
+        let Some(users) = range(users) else { return SpawnUser::resolve(given).map(Self::One) };
+        let passwd = std::fs::read_to_string("/etc/passwd").unwrap_or_default();
+        let users = check_range(users, &passwd)?;
+        let group = group
+            .map(|group| Ok::<_, String>(SharedGroup { given: group.to_owned(), gid: shared_group(group)? }));
+        Ok(Self::Each(UserRange { users, group: group.transpose()? }))
     }
 
     /// How many spawns there can be at once; as many as there are slots when absent.
     pub(crate) fn count(&self) -> Option<u64> {
         match self {
             Self::One(_) => None,
-            Self::Each(range) => Some(u64::from(*range.end()) - u64::from(*range.start()) + 1),
+            Self::Each(range) => Some(range.count()),
         }
     }
 
@@ -54,7 +114,7 @@ impl SpawnUsers {
     pub(crate) fn holds(&self, uid: u32) -> bool {
         match self {
             Self::One(user) => user.uid == uid,
-            Self::Each(range) => range.contains(&uid),
+            Self::Each(range) => range.holds(uid),
         }
     }
 
@@ -64,10 +124,9 @@ impl SpawnUsers {
             Self::One(user) => vec![user.clone()],
             Self::Each(range) => {
                 let owners = meta.into_iter().flat_map(|meta| [meta.uid(), meta.gid()]);
-                let mut of_range: Vec<u32> = owners.filter(|id| range.contains(id)).collect();
-                of_range.push(*range.start());
-                let user = |id: u32| SpawnUser { given: id.to_string(), uid: id, gid: id };
-                of_range.into_iter().map(user).collect()
+                let mut of_range: Vec<u32> = owners.filter(|id| range.holds(*id)).collect();
+                of_range.push(range.first());
+                of_range.into_iter().map(|id| range.user(id, id.to_string())).collect()
             }
         }
     }
@@ -76,9 +135,7 @@ impl SpawnUsers {
     pub(crate) fn shut_out_of(&self, path: &Path) -> Option<String> {
         let of_everybody = match self {
             Self::One(user) => user.clone(),
-            Self::Each(range) => {
-                SpawnUser { given: self.to_string(), uid: *range.start(), gid: *range.start() }
-            }
+            Self::Each(range) => range.user(range.first(), self.to_string()),
         };
         of_everybody.shut_out_of(path)
     }
@@ -100,6 +157,17 @@ fn range(given: &str) -> Option<RangeInclusive<u32>> {
     let (first, last) = given.split_once('-')?;
     let number = |text: &str| text.bytes().all(|b| b.is_ascii_digit()).then(|| text.parse().ok()).flatten();
     Some(number(first)?..=number(last)?)
+}
+
+/// The number of the group of all spawns.
+fn shared_group(group: &str) -> Result<u32, String> {
+    match group_of_this_machine(group)? {
+        // The last number of all means no group.
+        gid @ (0 | u32::MAX) => Err(format!(
+            "must name a group of which spawns may read everything, as FIRST-LAST:GROUP, not {group:?} ({gid})"
+        )),
+        gid => Ok(gid),
+    }
 }
 
 fn check_range(range: RangeInclusive<u32>, passwd: &str) -> Result<RangeInclusive<u32>, String> {
@@ -129,7 +197,7 @@ pub(crate) enum Users {
     /// All spawns run as this one, or as the agent.
     Shared(Option<Ids>),
     Own {
-        range: RangeInclusive<u32>,
+        range: UserRange,
         free: VecDeque<u32>,
         /// Users of spawns of an earlier agent beyond the first spawn that has them, or of another range.
         foreign: Vec<u32>,
@@ -143,7 +211,7 @@ impl Users {
             Some(SpawnUsers::One(user)) => Self::Shared(Some(Ids { uid: user.uid, gid: user.gid })),
             Some(SpawnUsers::Each(range)) => Self::Own {
                 range: range.clone(),
-                free: range.clone().take(MAX_USERS).collect(),
+                free: range.users.clone().take(MAX_USERS).collect(),
                 foreign: Vec::new(),
             },
         }
@@ -153,7 +221,7 @@ impl Users {
     pub(crate) fn take(&mut self) -> Option<Option<Ids>> {
         match self {
             Self::Shared(ids) => Some(*ids),
-            Self::Own { free, .. } => free.pop_front().map(|id| Some(Ids { uid: id, gid: id })),
+            Self::Own { range, free, .. } => free.pop_front().map(|uid| Some(range.ids(uid))),
         }
     }
 
@@ -172,7 +240,7 @@ impl Users {
         let (Self::Own { range, free, foreign }, Some(user)) = (self, user) else { return };
         if let Some(at) = foreign.iter().position(|id| *id == user.uid) {
             foreign.swap_remove(at);
-        } else if range.contains(&user.uid) {
+        } else if range.holds(user.uid) {
             free.push_back(user.uid);
         }
     }
@@ -206,13 +274,62 @@ mod tests {
             let error = check_range(bad, PASSWD).unwrap_err();
             assert!(error.contains(word), "{error}");
         }
-        assert_eq!(SpawnUsers::Each(20_000..=20_031).count(), Some(32));
+        assert_eq!(SpawnUsers::Each((20_000..=20_031).into()).count(), Some(32));
+    }
+
+    #[test]
+    fn a_range_of_users_may_have_one_group_for_all_by_name_or_number() {
+        let spawn_users = SpawnUsers::resolve("3000000000-3000000001:4711").unwrap();
+        assert_eq!(spawn_users.to_string(), "3000000000-3000000001:4711");
+        assert_eq!(spawn_users.count(), Some(2));
+        let mut users = Users::new(Some(&spawn_users));
+        let ids = |uid| Some(Some(Ids { uid, gid: 4711 }));
+        assert_eq!((users.take(), users.take()), (ids(3_000_000_000), ids(3_000_000_001)));
+        let named = std::fs::read_to_string("/etc/group").unwrap();
+        let named: Vec<&str> = named.lines().map(|line| line.split(':').next().unwrap()).collect();
+        let name =
+            named.iter().find(|name| SpawnUsers::resolve(&format!("3000000000-3000000001:{name}")).is_ok());
+        assert!(name.is_some(), "one group at the least is not root's: {named:?}");
+        for (bad, word) in [
+            ("3000000000-3000000001:", "/etc/group"),
+            ("3000000000-3000000001:nobody-here", "/etc/group"),
+            ("3000000000-3000000001:0", "spawns may read everything"),
+            ("3000000000-3000000001:4294967295", "FIRST-LAST:GROUP"),
+            ("3000000001-3000000000:4711", "FIRST <= LAST"),
+        ] {
+            let error = SpawnUsers::resolve(bad).unwrap_err();
+            assert!(error.contains(word), "{bad}: {error}");
+        }
+    }
+
+    #[test]
+    fn a_file_of_the_group_of_all_spawns_can_be_read_by_them() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::set_permissions(dir.path(), Permissions::from_mode(0o755)).unwrap();
+        let file = dir.path().join("license");
+        std::fs::write(&file, "").unwrap();
+        let group = std::fs::metadata(&file).unwrap().gid();
+        let with = |gid| {
+            let group = Some(SharedGroup { given: "hoops".to_owned(), gid });
+            SpawnUsers::Each(UserRange { users: 54_000..=54_001, group })
+        };
+        let (members, others) = (with(group), with(group + 1));
+        for (mode, read, write) in [(0o640, true, false), (0o660, true, true), (0o600, false, false)] {
+            std::fs::set_permissions(&file, Permissions::from_mode(mode)).unwrap();
+            let meta = std::fs::metadata(&file).unwrap();
+            assert_eq!((members.can_read(&file), members.can_write(&meta)), (read, write), "{mode:o}");
+            assert_eq!(members.shut_out_of(&file).is_none(), read, "{mode:o}");
+            assert!(!others.can_read(&file) && !others.can_write(&meta), "{mode:o}");
+        }
+        std::fs::set_permissions(&file, Permissions::from_mode(0o600)).unwrap();
+        let why = members.shut_out_of(&file).unwrap();
+        assert!(why.contains("lets 54000-54001:hoops not read it"), "{why}");
     }
 
     #[test]
     fn a_user_of_a_range_has_one_spawn_at_a_time_and_rests_longest() {
         let ids = |uid| Some(Ids { uid, gid: uid });
-        let mut users = Users::new(Some(&SpawnUsers::Each(7..=9)));
+        let mut users = Users::new(Some(&SpawnUsers::Each((7..=9).into())));
         users.claim(ids(8));
         users.claim(ids(500));
         users.claim(ids(8));
@@ -236,8 +353,10 @@ mod tests {
         std::fs::write(&file, "").unwrap();
         let owner = std::fs::metadata(&file).unwrap();
         let set = |mode| std::fs::set_permissions(&file, Permissions::from_mode(mode)).unwrap();
-        let (own, others) =
-            (SpawnUsers::Each(owner.uid()..=owner.uid() + 5), SpawnUsers::Each(54_000..=54_001));
+        let (own, others) = (
+            SpawnUsers::Each((owner.uid()..=owner.uid() + 5).into()),
+            SpawnUsers::Each((54_000..=54_001).into()),
+        );
         set(0o600);
         assert!(own.can_read(&file) && !others.can_read(&file));
         set(0o644);

@@ -79,7 +79,7 @@ mod tests {
             assert!(good || checked.unwrap_err().contains(&format!("{mode:04o}")));
             set(&dir.join("logs"), 0o700);
         }
-        let users = SpawnUsers::Each(54_000..=54_010);
+        let users = SpawnUsers::Each((54_000..=54_010).into());
         assert_eq!(check(&dir, Some(&users)), Ok(()));
         set(outer.path(), 0o777);
         assert_eq!(check(&dir, None), Ok(()));
