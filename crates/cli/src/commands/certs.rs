@@ -24,7 +24,7 @@ use authority::Authority;
     hatchery certs new --frontdoor door.example=10.0.0.2 --agent node-a=10.0.0.7\n  \
     hatchery certs new --dir /etc/hatchery/tls --agent node-b --agent node-c\n  \
     hatchery certs new --metrics prometheus\n  \
-    hatchery certs new --frontdoor door.example --renew --days 90"
+    hatchery certs new --frontdoor door.example=10.0.0.2 --renew --days 90"
 )]
 pub(crate) struct CertsArgs {
     #[command(subcommand)]
@@ -44,7 +44,7 @@ enum CertsCommand {
     hatchery certs new --frontdoor door.example=10.0.0.2 --agent node-a=10.0.0.7\n  \
     hatchery certs new --dir /etc/hatchery/tls --agent node-b --agent node-c\n  \
     hatchery certs new --metrics prometheus\n  \
-    hatchery certs new --frontdoor door.example --renew --days 90\n\n\
+    hatchery certs new --frontdoor door.example=10.0.0.2 --renew --days 90\n\n\
     A certificate states the role of its holder: spiffe://hatchery/frontdoor,\n\
     spiffe://hatchery/agent/NODE, spiffe://hatchery/metrics or spiffe://hatchery/redis. One that was made before\n\
     certificates stated roles is replaced with --renew.\n\n\
@@ -70,7 +70,7 @@ struct NewArgs {
     /// How long certificates are good
     #[arg(long, value_name = "DAYS", default_value_t = 397, value_parser = clap::value_parser!(u32).range(1..=3650))]
     days: u32,
-    /// Make new keys and certificates for these names; the CA stays
+    /// Make new keys and certificates, for the names and addresses given now and no others; the CA stays
     #[arg(long)]
     renew: bool,
 }
