@@ -5,7 +5,7 @@
 //! a time. While the buffer is full, lines are dropped whole and counted: service goes on. When the writer works again,
 //! what was dropped is reported once.
 //!
-//! What callers wrote stands in some lines, so characters that steer a terminal are escaped on the way in, see [`harmless`].
+//! What callers wrote stands in some lines, so characters that steer a terminal are escaped on the way in, see `harmless.rs`.
 //!
 //! The buffer is bounded in bytes, because callers choose how long some lines are. The count is one for the process, as
 //! standard error is; every role shows it in its metrics.
