@@ -12,6 +12,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use model::Owner;
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
@@ -25,6 +28,8 @@ const AHEAD: Duration = Duration::from_secs(2);
 const BEGINNINGS: u32 = 10;
 /// So much time of beginnings at once, which is enough for two thousand of them.
 const BEGINNINGS_AHEAD: Duration = Duration::from_secs(20);
+/// No beginning is waited for longer than this: one that was dear, or many at once, are forgiven.
+const LONGEST_REST: Duration = Duration::from_secs(5);
 /// The registry's word that a caller has all the spawns that it may have is good for this long.
 const OVER_QUOTA: Duration = Duration::from_millis(100);
 
@@ -72,6 +77,15 @@ pub(crate) enum Refused {
     TooFast { per_second: NonZeroU32, wait: Duration },
 }
 
+/// The label of a limit that refused a caller something.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(crate) struct LimitLabels {
+    limit: &'static str,
+}
+
+/// Refusals by limits of a caller.
+pub(crate) type Refusals = Family<LimitLabels, Counter>;
+
 /// Something that one caller has taken; given back when this is dropped.
 #[derive(Debug)]
 pub(crate) struct Share {
@@ -82,6 +96,19 @@ pub(crate) struct Share {
 impl Drop for Share {
     fn drop(&mut self) {
         self.account.taken[self.kind as usize].fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl Refused {
+    fn limit(&self) -> &'static str {
+        match self {
+            Self::TooFast { .. } => "calls-per-second",
+            Self::TooMany { kind: Kind::Call, .. } => "calls",
+            Self::TooMany { kind: Kind::Connection, .. } => "connections",
+            Self::TooMany { kind: Kind::Live, .. } => "live-connections",
+            Self::TooMany { kind: Kind::Subscription, .. } => "subscriptions",
+            Self::TooMany { kind: Kind::Waiting, .. } => "waiting",
+        }
     }
 }
 
@@ -102,9 +129,10 @@ impl Pace {
         }
     }
 
-    /// Notes what was taken already; how long to wait before more is taken.
-    fn charge(&mut self, now: Instant, cost: Duration, ahead: Duration) -> Duration {
+    /// Notes what was taken already; how long to wait before more is taken, at most `longest`.
+    fn charge(&mut self, now: Instant, cost: Duration, ahead: Duration, longest: Duration) -> Duration {
         let next = self.0.filter(|due| *due > now).unwrap_or(now) + cost;
+        let next = next.min(now + ahead + longest);
         self.0 = Some(next);
         next.saturating_duration_since(now + ahead)
     }
@@ -124,6 +152,7 @@ struct Memory {
 #[derive(Debug)]
 pub(crate) struct Account {
     limits: Arc<Limits>,
+    refusals: Refusals,
     taken: [AtomicUsize; 5],
     /// Held by the one connection that reads events of long ago for this caller.
     pub(crate) reader: Semaphore,
@@ -132,8 +161,15 @@ pub(crate) struct Account {
 }
 
 impl Account {
-    fn new(limits: Arc<Limits>) -> Self {
-        Self { limits, taken: Default::default(), reader: Semaphore::new(1), memory: Mutex::default() }
+    fn new(limits: Arc<Limits>, refusals: Refusals) -> Self {
+        let (taken, reader, memory) = (Default::default(), Semaphore::new(1), Mutex::default());
+        Self { limits, refusals, taken, reader, memory }
+    }
+
+    /// Counts it.
+    fn refuse(&self, refused: Refused) -> Refused {
+        self.refusals.get_or_create(&LimitLabels { limit: refused.limit() }).inc();
+        refused
     }
 
     fn memory(&self) -> MutexGuard<'_, Memory> {
@@ -156,7 +192,7 @@ impl Account {
         let taken = &self.taken[kind as usize];
         match taken.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more) {
             Ok(_) => Ok(Share { account: Arc::clone(self), kind }),
-            Err(_) => Err(Refused::TooMany { kind, most }),
+            Err(_) => Err(self.refuse(Refused::TooMany { kind, most })),
         }
     }
 
@@ -165,7 +201,7 @@ impl Account {
         if let Some(per_second) = self.limits.calls_per_second {
             let cost = Duration::from_secs(1) / per_second.get();
             let taken = self.memory().calls.take(Instant::now(), cost, AHEAD);
-            taken.map_err(|wait| Refused::TooFast { per_second, wait })?;
+            taken.map_err(|wait| self.refuse(Refused::TooFast { per_second, wait }))?;
         }
         self.take(Kind::Call)
     }
@@ -174,7 +210,8 @@ impl Account {
     pub(crate) fn began_subscription(&self, took: Duration) -> Duration {
         /// What a message costs beside what is measured.
         const LEAST: Duration = Duration::from_millis(1);
-        self.memory().beginnings.charge(Instant::now(), took.max(LEAST) * BEGINNINGS, BEGINNINGS_AHEAD)
+        let cost = took.max(LEAST) * BEGINNINGS;
+        self.memory().beginnings.charge(Instant::now(), cost, BEGINNINGS_AHEAD, LONGEST_REST)
     }
 
     /// How long the registry said that no start is granted at this pace, as far as it is still so.
@@ -210,13 +247,15 @@ impl Account {
 #[derive(Debug)]
 pub(crate) struct Callers {
     limits: Arc<Limits>,
+    refusals: Refusals,
     /// With how many there may be before they are looked through. Never held across an await.
     accounts: Mutex<(HashMap<Caller, Arc<Account>>, usize)>,
 }
 
 impl Callers {
-    pub(crate) fn new(limits: Limits) -> Self {
-        Self { limits: Arc::new(limits), accounts: Mutex::new((HashMap::new(), CROWD)) }
+    /// Refusals are counted in `refusals`.
+    pub(crate) fn new(limits: Limits, refusals: Refusals) -> Self {
+        Self { limits: Arc::new(limits), refusals, accounts: Mutex::new((HashMap::new(), CROWD)) }
     }
 
     /// This caller's account.
@@ -228,7 +267,7 @@ impl Callers {
             accounts.retain(|_, account| Arc::strong_count(account) > 1 || account.remembers(now));
             *crowd = CROWD.max(accounts.len() * 2);
         }
-        let new = || Arc::new(Account::new(Arc::clone(&self.limits)));
+        let new = || Arc::new(Account::new(Arc::clone(&self.limits), self.refusals.clone()));
         Arc::clone(accounts.entry(caller).or_insert_with(new))
     }
 }
@@ -238,7 +277,7 @@ mod tests {
     use super::*;
 
     fn callers(limits: Limits) -> Callers {
-        Callers::new(limits)
+        Callers::new(limits, Refusals::default())
     }
 
     fn owner(name: &str) -> Caller {
@@ -251,6 +290,8 @@ mod tests {
         let greedy = callers.of(owner("a"));
         let held = [greedy.take(Kind::Live).unwrap(), callers.of(owner("a")).take(Kind::Live).unwrap()];
         assert_eq!(greedy.take(Kind::Live).unwrap_err(), Refused::TooMany { kind: Kind::Live, most: 2 });
+        let counted = |limit| callers.refusals.get_or_create(&LimitLabels { limit }).get();
+        assert_eq!((counted("live-connections"), counted("calls")), (1, 0));
         assert!(greedy.take(Kind::Waiting).is_ok() && callers.of(owner("b")).take(Kind::Live).is_ok());
         drop(held);
         assert!(greedy.take(Kind::Live).is_ok());
@@ -275,7 +316,9 @@ mod tests {
         let account = callers(Limits::default()).of(owner("a"));
         let waits: Vec<Duration> = (0..3000).map(|_| account.began_subscription(Duration::ZERO)).collect();
         assert!(waits[..1999].iter().all(Duration::is_zero));
-        assert_eq!(waits[2999], Duration::from_secs(10));
+        assert_eq!(waits[2249], Duration::from_millis(2500));
+        assert_eq!(waits[2999], LONGEST_REST);
+        assert_eq!(account.began_subscription(Duration::from_secs(600)), LONGEST_REST, "however dear it was");
     }
 
     #[tokio::test(start_paused = true)]

@@ -114,7 +114,7 @@ impl Door {
             snapshot: Snapshot::default(),
             orders: Orders::default(),
             agents: Agents::new(config.tls.agents.clone()),
-            callers: Callers::new(config.limits.clone()),
+            callers: Callers::new(config.limits.clone(), metrics.callers_refused()),
             line: Line::new(config.max_waiting),
             cleanups: Cleanups::new(),
             live: Live::new(config.live_ping_interval, config.live_buffer, metrics.live_figures()),

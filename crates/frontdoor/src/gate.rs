@@ -1,13 +1,17 @@
 //! Who is let in: what a caller shows, judged, with every failure logged and counted.
 
 use std::fmt;
+use std::time::Duration;
 
 use access::{Access, Caller, Changes, Denied, Reason};
-use model::Owner;
-use tokio::time::Instant;
+use model::{Owner, Timestamp};
+use tokio::time::{Instant, sleep};
 use tracing::warn;
 
 use crate::metrics::Metrics;
+
+/// The longest that one sleep lasts: clocks are set.
+const LOOK_AGAIN: Duration = Duration::from_secs(60);
 
 /// A secret that a caller has shown.
 pub(crate) struct Credential(String);
@@ -55,13 +59,20 @@ impl Bearer {
         if same { Ok(caller) } else { Err(Reason::Expired) }
     }
 
-    /// Resolves when keys have changed so that the credential is good no more.
+    /// Resolves when the credential is good no more: keys have changed, or it has expired.
     pub(crate) async fn revoked(&self, access: &Access) -> Reason {
         let mut changes = self.changes.clone();
+        let mut expires = self.caller.expires;
         loop {
-            changes.next().await;
-            if let Err(reason) = self.is_still_good(access) {
-                return reason;
+            let left = expires.map_or(LOOK_AGAIN, |end| end.since(Timestamp::now()));
+            tokio::select! {
+                () = changes.next() => {}
+                // Never less, so that a clock that differs from the judge's by a moment is not asked without pause.
+                () = sleep(left.clamp(Duration::from_millis(10), LOOK_AGAIN)) => {}
+            }
+            match self.is_still_good(access) {
+                Ok(caller) => expires = caller.expires,
+                Err(reason) => return reason,
             }
         }
     }

@@ -145,14 +145,18 @@ pub(crate) struct Certified(pub(crate) bool);
 /// Waits for the first byte, so that one who says nothing costs no buffers; shakes hands if that is how it is done here, and
 /// serves.
 async fn receive(stream: TcpStream, caller: Caller, reception: Reception) {
+    let mut first = [0];
     let spoke = tokio::select! {
         biased;
         () = caller.ends.accepting.cancelled() => return,
-        spoke = timeout(FIRST_BYTE, stream.readable()) => spoke.map_err(|_| Reason::Idle),
+        // Not `readable`: a socket counts as readable from the moment it was accepted until a read has found nothing.
+        spoke = timeout(FIRST_BYTE, stream.peek(&mut first)) => spoke.map_err(|_| Reason::Idle),
         () = caller.place.asked_to_leave() => Err(Reason::Shed),
     };
     match spoke {
-        Ok(Ok(())) => Box::pin(attend(stream, caller, reception)).await,
+        // Without a byte it has hung up.
+        Ok(Ok(0)) => debug!("connection closed by its caller, who had said nothing"),
+        Ok(Ok(_)) => Box::pin(attend(stream, caller, reception)).await,
         Ok(Err(error)) => debug!(%error, "connection broken before it said anything"),
         Err(reason) => {
             reception.figures.closed(reason);

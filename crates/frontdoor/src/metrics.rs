@@ -19,7 +19,7 @@ use crate::config::Tls;
 use crate::memory::own_memory;
 use crate::refusals::Refusals;
 use crate::watched::Figures;
-use crate::{listen, live};
+use crate::{callers, listen, live};
 
 /// Upper bounds in seconds: fine where a placement is, coarse where a slow server is.
 const BUCKETS: [f64; 18] = [
@@ -158,6 +158,7 @@ pub(crate) struct Metrics {
     operations: Family<OperationLabels, Counter>,
     authentication_failures: Family<FailureLabels, Counter>,
     refusals: Refusals,
+    callers_refused: callers::Refusals,
     key_files: Family<KeyFileLabels, Gauge<i64, AtomicI64>>,
     snapshot_nodes: Gauge<i64, AtomicI64>,
     live: live::metrics::Figures,
@@ -251,6 +252,11 @@ impl Metrics {
                 "Callers who did not show a good credential, by what was wrong with it"
             ),
             refusals: Refusals::default(),
+            callers_refused: register!(
+                Family::default(),
+                "callers_refused",
+                "What callers were refused because they had all that they may have, by limit"
+            ),
             key_files: register!(
                 Family::default(),
                 "key_files_unread",
@@ -327,6 +333,11 @@ impl Metrics {
     pub(crate) fn authentication_failed(&self, reason: Reason) {
         let reason = reason.as_str();
         self.authentication_failures.get_or_create(&FailureLabels { reason }).inc();
+    }
+
+    /// For the limits of callers.
+    pub(crate) fn callers_refused(&self) -> callers::Refusals {
+        self.callers_refused.clone()
     }
 
     /// Which refusals are logged.

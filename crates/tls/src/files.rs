@@ -54,12 +54,7 @@ impl Named {
     /// Whether its first certificate is for this host, a name or an address (IPv6 with or without brackets).
     #[must_use]
     pub fn is_for(&self, host: &str) -> bool {
-        let host = host.trim_start_matches('[').trim_end_matches(']');
-        let (Ok(name), Ok(der)) = (ServerName::try_from(host), self.first_certificate()) else {
-            return false;
-        };
-        let der = CertificateDer::from(der);
-        EndEntityCert::try_from(&der).is_ok_and(|c| c.verify_is_valid_for_subject_name(&name).is_ok())
+        self.first_certificate().is_ok_and(|der| is_for(&CertificateDer::from(der), host))
     }
 
     /// The role that its first certificate states; `None` when it states none.
@@ -117,6 +112,13 @@ impl Named {
 }
 
 const CERTIFICATES: &str = "certificates in PEM";
+
+/// Whether a certificate is for this host, a name or an address (IPv6 with or without brackets).
+pub(crate) fn is_for(certificate: &CertificateDer<'_>, host: &str) -> bool {
+    let host = host.trim_start_matches('[').trim_end_matches(']');
+    let Ok(name) = ServerName::try_from(host) else { return false };
+    EndEntityCert::try_from(certificate).is_ok_and(|c| c.verify_is_valid_for_subject_name(&name).is_ok())
+}
 
 /// A certificate and its key.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -1,14 +1,14 @@
 //! What was made of files, and is made again when they change.
 
 use std::fmt;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard};
 use std::time::Duration;
 
+use rustls::pki_types::CertificateDer;
 use tokio::time::sleep;
 use tracing::{error, info, warn};
 
-use crate::files::{Identity, Named, Stamp, TlsError};
+use crate::files::{Identity, Named, Stamp, TlsError, is_for};
 use crate::validity;
 
 /// How often files are looked at.
@@ -39,8 +39,9 @@ pub(crate) struct Fresh<S: Source> {
     /// Never held across an await.
     current: RwLock<Arc<S::Made>>,
     seen: Mutex<Seen>,
-    /// When the certificate ends, in seconds since 1970; 0 when it cannot be told.
-    not_after: AtomicU64,
+    /// The certificate that is shown, where there is one: requests are held against its names, which must cost no look at the
+    /// disk. Never held across an await.
+    shown: RwLock<Option<CertificateDer<'static>>>,
 }
 
 /// What is known of the files.
@@ -62,8 +63,8 @@ impl<S: Source> Fresh<S> {
     pub(crate) fn read(source: S) -> Result<Self, TlsError> {
         let seen = Mutex::new(Seen { stamps: stamps(&source), doubtful: false });
         let current = RwLock::new(Arc::new(source.make()?));
-        let not_after = AtomicU64::new(end_of(&source));
-        Ok(Self { source, current, seen, not_after })
+        let shown = RwLock::new(shown_by(&source));
+        Ok(Self { source, current, seen, shown })
     }
 
     pub(crate) fn current(&self) -> Arc<S::Made> {
@@ -72,12 +73,16 @@ impl<S: Source> Fresh<S> {
 
     /// When the certificate ends, in seconds since 1970.
     pub(crate) fn not_after(&self) -> Option<u64> {
-        Some(self.not_after.load(Ordering::Relaxed)).filter(|end| *end > 0)
+        self.shown().as_ref().and_then(|certificate| validity::not_after(certificate))
     }
 
-    /// Whether the certificate on the disk is for this host.
+    /// Whether the certificate that is shown is for this host.
     pub(crate) fn is_for(&self, host: &str) -> bool {
-        self.source.certificate().is_some_and(|file| file.is_for(host))
+        self.shown().as_ref().is_some_and(|certificate| is_for(certificate, host))
+    }
+
+    fn shown(&self) -> RwLockReadGuard<'_, Option<CertificateDer<'static>>> {
+        self.shown.read().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Makes it again whenever the files have changed. What comes of bad ones is told, and changes nothing.
@@ -108,7 +113,7 @@ impl<S: Source> Fresh<S> {
                 let files: Vec<_> =
                     self.source.files().iter().map(|file| file.path.display().to_string()).collect();
                 info!(?files, "certificates were read again");
-                self.not_after.store(end_of(&self.source), Ordering::Relaxed);
+                *self.shown.write().unwrap_or_else(PoisonError::into_inner) = shown_by(&self.source);
                 self.warn_of_the_end();
                 self.source.files().into_iter().for_each(Named::warn_if_others_can_read);
             }
@@ -144,9 +149,8 @@ impl<S: Source> Fresh<S> {
     }
 }
 
-fn end_of(source: &impl Source) -> u64 {
-    let first = source.certificate().and_then(|file| file.first_certificate().ok());
-    first.and_then(|certificate| validity::not_after(&certificate)).unwrap_or(0)
+fn shown_by(source: &impl Source) -> Option<CertificateDer<'static>> {
+    source.certificate()?.certificates().ok()?.into_iter().next()
 }
 
 fn stamps(source: &impl Source) -> Vec<Option<Stamp>> {

@@ -298,3 +298,14 @@ fn whom_a_certificate_is_for_is_told() {
         assert_eq!(server.is_for(host), good, "{name} {host}");
     }
 }
+
+#[test]
+fn the_names_of_a_certificate_are_known_without_a_look_at_the_disk() {
+    let farm = Authority::new("farm");
+    let identity = farm.sign("node-a", FOR_BOTH);
+    let file = identity.certificate.path.clone();
+    let server = Server::open(identity, Callers::Anyone, HTTP2).unwrap();
+    fs::remove_file(file).unwrap();
+    assert!(server.is_for("node-a") && !server.is_for("node-b"));
+    assert!(server.not_after().is_some());
+}

@@ -112,6 +112,8 @@ struct State {
     waiting: BTreeSet<(Rank, u64, u64)>,
     /// Those of `waiting` that hold memory, likewise.
     holding: BTreeSet<(Rank, u64, u64)>,
+    /// The others of `waiting`: those of which nothing has been read, by their last change.
+    silent: BTreeSet<(u64, u64)>,
     strangers: usize,
     /// Of all entries together.
     bytes: usize,
@@ -127,6 +129,8 @@ impl State {
             self.waiting.insert((rank, entry.since, id));
             if entry.holds() {
                 self.holding.insert((rank, entry.since, id));
+            } else {
+                self.silent.insert((entry.since, id));
             }
         }
         self.strangers += usize::from(!entry.known);
@@ -139,6 +143,7 @@ impl State {
         if let Some(rank) = entry.rank() {
             self.waiting.remove(&(rank, entry.since, id));
             self.holding.remove(&(rank, entry.since, id));
+            self.silent.remove(&(entry.since, id));
         }
         self.strangers -= usize::from(!entry.known);
         self.bytes -= entry.cost();
@@ -240,7 +245,12 @@ impl Places {
 
     fn keep_within(&self, state: &mut State) {
         while state.bytes > self.0.memory {
-            let Some((_, _, id)) = state.holding.first().copied() else { return };
+            // Those from which nothing has come hold little each. They go first where all of them together hold most of the
+            // memory: each connection that speaks would have to leave for them otherwise.
+            let silent = state.silent.first().map(|(_, id)| *id);
+            let speaking = state.holding.first().map(|(_, _, id)| *id);
+            let most = state.silent.len() * SILENT > self.0.memory / 2;
+            let Some(id) = (if most { silent } else { speaking.or(silent) }) else { return };
             state.close(id);
         }
     }
@@ -425,6 +435,24 @@ mod tests {
         assert!(large.stands(Standing::Begun(8 * SPEAKING)));
         assert!(!large.stands(Standing::Begun(30 * SPEAKING)));
         assert!(!served.0.leave.is_cancelled());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn connections_that_say_nothing_leave_memory_for_one_that_speaks() {
+        let places = places(10_000, 0, 40 * SILENT);
+        let mut silent = Vec::new();
+        for _ in 0..200 {
+            silent.push(entered(&places, Standing::Silent).await);
+            assert!(places.0.state().bytes <= 40 * SILENT);
+        }
+        assert!(silent[0].0.leave.is_cancelled() && !silent[199].0.leave.is_cancelled());
+        let speaks = places.enter().await;
+        assert!(
+            speaks.stands(Standing::Shaking) && speaks.stands(Standing::Idle),
+            "it is not closed for them"
+        );
+        assert!(speaks.stands(Standing::Busy));
+        assert!(places.0.state().bytes <= 40 * SILENT);
     }
 
     #[tokio::test(start_paused = true)]

@@ -24,6 +24,11 @@ const PAGE: usize = 100;
 const REACH: Duration = Duration::from_secs(15);
 /// Agents fill a registry that was wiped within two of their heartbeats. Until then a view would show an empty farm.
 const REFILL: Duration = Duration::from_millis(2500);
+/// A view that events are missing for again so soon is not made anew at once: what makes gaps may go on, and each view reads the
+/// whole farm.
+const SHORT_LIVED: Duration = Duration::from_secs(10);
+/// Between two such views, at most.
+const MAX_PAUSE: Duration = Duration::from_secs(5);
 /// How often the registry's clock is held against ours.
 const CLOCK: Duration = Duration::from_secs(10);
 
@@ -51,6 +56,7 @@ enum Step {
 /// Runs for ever.
 async fn pump(door: &Door) {
     let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(2));
+    let mut gaps = Gaps::new();
     let mut position = None;
     let mut clock = None;
     loop {
@@ -65,6 +71,7 @@ async fn pump(door: &Door) {
             }
             Ok(Step::Gap) => {
                 info!("events are missing: subscriptions begin anew");
+                gaps.pause().await;
                 refilled(door).await;
                 position = None;
             }
@@ -78,6 +85,30 @@ async fn pump(door: &Door) {
                 backoff.sleep().await;
             }
         }
+    }
+}
+
+/// Gaps one after the other.
+#[derive(Debug)]
+struct Gaps {
+    last: Option<Instant>,
+    backoff: Backoff,
+}
+
+impl Gaps {
+    fn new() -> Self {
+        Self { last: None, backoff: Backoff::new(Duration::from_millis(200), MAX_PAUSE) }
+    }
+
+    /// Notes one, and waits if the one before it was a moment ago, longer each time.
+    async fn pause(&mut self) {
+        if self.last.is_some_and(|last| last.elapsed() < SHORT_LIVED) {
+            self.backoff.sleep().await;
+        } else {
+            self.backoff.reset();
+        }
+        // The pause does not count.
+        self.last = Some(Instant::now());
     }
 }
 
@@ -229,5 +260,28 @@ impl Clock {
         let now =
             Duration::from_millis(self.registry.millis()) + Duration::from_micros(500) + self.read.elapsed();
         now.saturating_sub(Duration::from_micros(seq))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn one_gap_is_not_waited_for_and_gaps_without_end_make_few_views() {
+        let (began, mut gaps) = (Instant::now(), Gaps::new());
+        gaps.pause().await;
+        assert!(began.elapsed().is_zero());
+        for _ in 0..30 {
+            gaps.pause().await;
+        }
+        assert!(began.elapsed() > Duration::from_secs(60), "{:?}", began.elapsed());
+        let last = Instant::now();
+        gaps.pause().await;
+        assert!(last.elapsed() <= MAX_PAUSE);
+        sleep(SHORT_LIVED).await;
+        let later = Instant::now();
+        gaps.pause().await;
+        assert!(later.elapsed().is_zero());
     }
 }

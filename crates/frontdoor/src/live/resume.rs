@@ -29,7 +29,7 @@ pub(crate) struct Beginning {
     pub(crate) events: Vec<Utf8Bytes>,
     /// Events up to this one must not be told any more.
     pub(crate) told: u64,
-    /// How long it took to make, without waiting for its turn.
+    /// How long this process was busy making it: what the registry took, and the wait for a turn, are not the subscriber's doing.
     pub(crate) took: Duration,
 }
 
@@ -47,7 +47,9 @@ pub(crate) async fn begin(
         return Err(NoView);
     }
     let mut began = Instant::now();
-    let beginning = match (since, door.live.feed.subscribe(topic, only, since, mailbox)) {
+    let start = door.live.feed.subscribe(topic, only, since, mailbox);
+    let mut busy = began.elapsed();
+    let beginning = match (since, start) {
         (Some(since), Start::Events(events)) => {
             let told = events.last().map_or(since, |event| event.seq.max(since));
             Some(resumed(topic, since, told, events.iter().map(|event| &**event)))
@@ -71,13 +73,18 @@ pub(crate) async fn begin(
     };
     let mut beginning = match beginning {
         Some(beginning) => beginning,
-        None => match door.live.feed.subscribe(topic, only, None, mailbox) {
-            Start::Snapshot { snapshot, seq } => with_snapshot(door, topic, only, snapshot, seq).await,
-            _ => return Err(NoView),
-        },
+        None => {
+            let again = Instant::now();
+            let start = door.live.feed.subscribe(topic, only, None, mailbox);
+            busy += again.elapsed();
+            match start {
+                Start::Snapshot { snapshot, seq } => with_snapshot(door, topic, only, snapshot, seq).await,
+                _ => return Err(NoView),
+            }
+        }
     };
-    beginning.took = began.elapsed();
-    door.live.figures.snapshot(beginning.took);
+    beginning.took += busy;
+    door.live.figures.snapshot(began.elapsed());
     Ok(beginning)
 }
 
@@ -87,13 +94,11 @@ fn resumed<'a>(
     told_until: u64,
     events: impl IntoIterator<Item = &'a model::Event>,
 ) -> Beginning {
+    let began = Instant::now();
     let frame = |event| topic.form(event).map(|form| told(topic, event, form));
-    Beginning {
-        subscribed: Frame::Subscribed { topic, snapshot: None, seq: since }.encode(),
-        events: events.into_iter().filter_map(frame).collect(),
-        told: told_until,
-        took: Duration::ZERO,
-    }
+    let subscribed = Frame::Subscribed { topic, snapshot: None, seq: since }.encode();
+    let events = events.into_iter().filter_map(frame).collect();
+    Beginning { subscribed, events, told: told_until, took: began.elapsed() }
 }
 
 async fn with_snapshot(
@@ -112,8 +117,9 @@ async fn with_snapshot(
         *spawn = ended.map(|record| Arc::new(Spawn::listed(record)));
     }
     let encode = || Frame::Subscribed { topic, snapshot: Some(&snapshot), seq }.encode();
+    let began = Instant::now();
     let subscribed = door.live.frames.get(topic, only, seq, encode);
-    Beginning { subscribed, events: Vec::new(), told: seq, took: Duration::ZERO }
+    Beginning { subscribed, events: Vec::new(), told: seq, took: began.elapsed() }
 }
 
 /// Reads events of long ago from the registry; `None` when some of them are gone, the registry is away, or `since` is no event of

@@ -122,7 +122,7 @@ pub(crate) async fn run(socket: WebSocket, door: &Door, connection: Uuid, guest:
     let (queue, inbox) = mpsc::channel(live.buffer);
     let mailbox = Mailbox { connection, queue, slow: CancellationToken::new() };
     let (say, said) = mpsc::channel(AHEAD);
-    let (ping, ponged) = (Notify::new(), AtomicBool::new(true));
+    let (ping, ponged, resting) = (Notify::new(), AtomicBool::new(true), AtomicBool::new(false));
     let Guest { rights, peer, place, account } = guest;
     let only = rights.only().cloned();
     let rights = watch::Sender::new(rights);
@@ -148,6 +148,7 @@ pub(crate) async fn run(socket: WebSocket, door: &Door, connection: Uuid, guest:
         place: place.as_ref(),
         account,
         rest: None,
+        resting: &resting,
         violations: 0,
         events: live.figures.counter_of_sent("event"),
     };
@@ -167,7 +168,7 @@ pub(crate) async fn run(socket: WebSocket, door: &Door, connection: Uuid, guest:
             Lapse::Over => End::Expired,
         },
         () = crowded => End::Crowded,
-        end = watch(live.interval, &ping, &ponged) => end,
+        end = watch(live.interval, &ping, &ponged, &resting) => end,
     };
     let (code, reason) = end.close();
     live.figures.closed(code);
@@ -233,13 +234,15 @@ async fn next<T>(said: &mut mpsc::Receiver<T>, rest: Option<Instant>) -> Option<
     said.recv().await
 }
 
-/// Has a ping sent at every interval, and ends when the one before it was not answered.
-async fn watch(interval: Duration, ping: &Notify, ponged: &AtomicBool) -> End {
+/// Has a ping sent at every interval, and ends when the one before it was not answered. While the subscriber rests, its answers
+/// stand in the socket behind what is not taken in: silence is judged from then on.
+async fn watch(interval: Duration, ping: &Notify, ponged: &AtomicBool, resting: &AtomicBool) -> End {
     let mut ticks = interval_at(Instant::now() + interval, interval);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;
-        if !ponged.swap(false, Ordering::Relaxed) {
+        let rests = resting.load(Ordering::Relaxed);
+        if !ponged.swap(rests, Ordering::Relaxed) && !rests {
             return End::Silent;
         }
         ping.notify_one();
@@ -295,6 +298,8 @@ struct Writer<'a> {
     account: Option<(Arc<Account>, Share)>,
     /// Nothing that the subscriber says is taken in before: it has begun more subscriptions than its pace allows.
     rest: Option<Instant>,
+    /// Whether that, and nothing else, is waited for.
+    resting: &'a AtomicBool,
     /// In a row.
     violations: u32,
     events: Counter,
@@ -324,14 +329,21 @@ impl Writer<'_> {
         self.say("hello", &Frame::Hello { heartbeat_seconds, connection }).await?;
         let mut batch = Vec::with_capacity(4);
         loop {
+            self.rest = self.rest.filter(|rest| *rest > Instant::now());
+            self.resting.store(self.rest.is_some(), Ordering::Relaxed);
             tokio::select! {
                 biased;
                 () = ping.notified() => {
+                    self.resting.store(false, Ordering::Relaxed);
                     self.say("heartbeat", &Frame::Heartbeat { at: Timestamp::now() }).await?;
                     self.write(Message::Ping(Default::default())).await?;
                 }
-                Some(message) = next(said, self.rest) => self.obey(message).await?,
+                Some(message) = next(said, self.rest) => {
+                    self.resting.store(false, Ordering::Relaxed);
+                    self.obey(message).await?;
+                }
                 _ = inbox.recv_many(&mut batch, BATCH) => {
+                    self.resting.store(false, Ordering::Relaxed);
                     for item in batch.drain(..) {
                         self.tell(item).await?;
                     }
@@ -475,5 +487,31 @@ impl Writer<'_> {
             }
             Item::Restart(_) => Ok(()),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const INTERVAL: Duration = Duration::from_secs(2);
+
+    #[tokio::test(start_paused = true)]
+    async fn who_rests_is_not_silent_until_an_interval_after_its_rest() {
+        let (ping, ponged, resting) = (Notify::new(), AtomicBool::new(true), AtomicBool::new(true));
+        let mut watched = std::pin::pin!(watch(INTERVAL, &ping, &ponged, &resting));
+        assert!(timeout(10 * INTERVAL, &mut watched).await.is_err(), "its answers are not read");
+        resting.store(false, Ordering::Relaxed);
+        let began = Instant::now();
+        assert_eq!(watched.await, End::Silent);
+        assert!(began.elapsed() >= INTERVAL && began.elapsed() <= 3 * INTERVAL, "{:?}", began.elapsed());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_does_not_rest_has_one_interval_to_answer() {
+        let (ping, ponged, resting) = (Notify::new(), AtomicBool::new(true), AtomicBool::new(false));
+        let began = Instant::now();
+        assert_eq!(watch(INTERVAL, &ping, &ponged, &resting).await, End::Silent);
+        assert_eq!(began.elapsed(), 2 * INTERVAL);
     }
 }

@@ -23,6 +23,7 @@ mod repair;
 mod servers;
 mod slots;
 mod spawns;
+mod streams;
 mod support;
 mod truth;
 mod users;

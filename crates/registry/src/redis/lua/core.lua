@@ -71,14 +71,55 @@ local function last_of(stream)
   return last and tonumber(string.match(last[1], '^%d+')) or 0
 end
 
+local EVENTS, NUDGES = P .. ':events', P .. ':nudges'
+local told = false -- whether this run has told something before
+
+-- Numbers are taken from the clock, in microseconds. The clock may have been set back since, but a number further ahead than this
+-- is damage: it leaves no number for what happens next.
+local MAX_AHEAD = 3600 * 1000000
+local function is_sound(seq) return seq <= now_us + MAX_AHEAD end
+
+local last_seq
+
+-- Drops the streams and their numbers. The new identity tells every follower to begin anew.
+local function begin_anew()
+  call('DEL', EVENTS, NUDGES, P .. ':seq', P .. ':floor')
+  incarnation = ARGV[9] .. ' ' .. int(now)
+  call('SET', P .. ':incarnation', incarnation)
+  last_seq, told = nil, false
+end
+
+-- The number of the last entry in both streams; nil when there is no number left after it, or a key is no stream.
+local function last_sound()
+  local ok, last = pcall(function() return math.max(last_of(EVENTS), last_of(NUDGES)) end)
+  return ok and is_sound(last) and last or nil
+end
+
+-- Begins anew where the streams or their number are damaged, also while nothing happens that would show it.
+local function repair_streams()
+  local seq = count_of(call('GET', P .. ':seq'))
+  if (seq and not is_sound(seq)) or not last_sound() then begin_anew() end
+end
+
 -- Sequence numbers rise with every event and, being taken from the clock, go on rising after a wipe. Streams refuse a
 -- number that is not higher than their last one, so a lost seq is found again in them.
-local last_seq
 local function next_seq()
-  last_seq = last_seq or tonumber(call('GET', P .. ':seq') or '')
-    or math.max(last_of(P .. ':events'), last_of(P .. ':nudges'))
+  if not last_seq then
+    last_seq = count_of(call('GET', P .. ':seq')) or last_sound()
+    if not last_seq or not is_sound(last_seq) then
+      begin_anew()
+      last_seq = 0
+    end
+  end
   last_seq = math.max(last_seq + 1, now_us)
   return last_seq
+end
+
+-- Whether a stream takes no number that is still to come.
+local function is_damage(answer)
+  local why = type(answer) == 'table' and answer.err or ''
+  return string.find(why, 'equal or smaller', 1, true) or string.find(why, 'exhausted', 1, true)
+    or string.find(why, 'WRONGTYPE', 1, true)
 end
 
 -- Every script that may have told something ends with this.
@@ -87,37 +128,61 @@ local function done(answer)
   return answer
 end
 
-local EVENTS = P .. ':events'
-local told = false -- whether this run has told something before
-
 -- What is before the first event cannot be read any more.
 local function set_floor()
   local first = call('XRANGE', EVENTS, '-', '+', 'COUNT', 1)[1]
-  if first then call('SET', P .. ':floor', int(string.match(first[1], '^%d+') - 1)) end
+  if not first then return end
+  local floor = int(string.match(first[1], '^%d+') - 1)
+  if call('GET', P .. ':floor') ~= floor then call('SET', P .. ':floor', floor) end
 end
 
 -- A follower of the release before this one stops at a kind that it does not know. It reads such an event as another kind; field
 -- 'x' has the real one.
 local READ_AS = { ['node.failing'] = 'node.capacity', ['node.recovered'] = 'node.capacity' }
 
+-- Once in each run: keeps the stream short, and its floor right.
+local function trim()
+  local length = redis.pcall('XLEN', EVENTS)
+  if is_damage(length) then
+    begin_anew()
+    length = 0
+  end
+  if length == 0 then
+    call('SET', P .. ':floor', int(next_seq()))
+  elseif length > EVENTS_COUNT + EVENTS_COUNT / 64 then
+    call('XTRIM', EVENTS, 'MAXLEN', EVENTS_COUNT)
+    set_floor()
+  end
+  told = true
+end
+
+-- After a stream has refused a number: goes on after its last one, or begins anew where that does not explain it.
+local function recover(stream, refused)
+  local ok, last = pcall(last_of, stream)
+  if ok and last >= refused and is_sound(last) then last_seq = last else begin_anew() end
+end
+
+-- Adds an entry to the events. An entry that something else has put there may be higher than seq.
+local function add_event(...)
+  if not told then trim() end
+  local seq = next_seq()
+  local added = redis.pcall('XADD', EVENTS, int(seq) .. '-0', ...)
+  if type(added) ~= 'table' then return int(seq) end
+  if is_damage(added) then
+    recover(EVENTS, seq)
+    if not told then trim() end
+    seq = next_seq()
+  end
+  -- What is no damage is raised here.
+  call('XADD', EVENTS, int(seq) .. '-0', ...)
+  return int(seq)
+end
+
 local function tell(at, kind, node, spawn, data)
-  local seq = int(next_seq())
-  if not told then
-    told = true
-    local length = call('XLEN', EVENTS)
-    if length == 0 then
-      call('SET', P .. ':floor', int(seq - 1))
-    elseif length > EVENTS_COUNT + EVENTS_COUNT / 64 then
-      call('XTRIM', EVENTS, 'MAXLEN', EVENTS_COUNT)
-      set_floor()
-    end
-  end
   if READ_AS[kind] then
-    call('XADD', EVENTS, seq .. '-0', 'k', READ_AS[kind], 'x', kind, 't', int(at), 'n', node, 's', spawn, 'd', data)
-  else
-    call('XADD', EVENTS, seq .. '-0', 'k', kind, 't', int(at), 'n', node, 's', spawn, 'd', data)
+    return add_event('k', READ_AS[kind], 'x', kind, 't', int(at), 'n', node, 's', spawn, 'd', data)
   end
-  return seq
+  return add_event('k', kind, 't', int(at), 'n', node, 's', spawn, 'd', data)
 end
 
 -- Tells of a spawn and writes fields of its record in one go; a record keeps its first events only. Returns the seq.
@@ -134,7 +199,14 @@ local function tell_spawn(at, kind, node, spawn, data, events, ...)
 end
 
 local function nudge()
-  call('XADD', P .. ':nudges', 'MAXLEN', 16, int(next_seq()) .. '-0', 'n', '1')
+  local seq = next_seq()
+  local added = redis.pcall('XADD', NUDGES, 'MAXLEN', 16, int(seq) .. '-0', 'n', '1')
+  if type(added) ~= 'table' then return end
+  if is_damage(added) then
+    recover(NUDGES, seq)
+    seq = next_seq()
+  end
+  call('XADD', NUDGES, 'MAXLEN', 16, int(seq) .. '-0', 'n', '1')
 end
 
 -- Whoever waits in line should ask again.

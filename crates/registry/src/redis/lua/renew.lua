@@ -1,5 +1,6 @@
 -- Gives a registry that went back to an older state a new identity, unless it has another one than the caller knows.
 -- ARGV: the known identity. Returns the registry's.
+repair_streams()
 if string.sub(incarnation, 1, 36) == ARGV[A + 1] then
   incarnation = ARGV[9] .. ' ' .. int(now)
   call('SET', P .. ':incarnation', incarnation)

@@ -112,11 +112,12 @@ end
 
 -- Keys of the whole farm.
 local function repair_farm(kind, kind_json)
+  repair_streams()
   if call('HGET', P .. ':kinds', kind) ~= kind_json or call('EXISTS', P .. ':kindver') == 0 then
     call('HSET', P .. ':kinds', kind, kind_json)
     call('SET', P .. ':kindver', int(next_seq()))
   end
-  if call('EXISTS', P .. ':floor') == 0 then set_floor() end
+  set_floor()
 end
 
 -- Whether keys are lost without which no request finds any node.
@@ -184,12 +185,23 @@ local function introduced(data, state, renderer, endpoint, gpu, labels, owner, s
   return intro .. (data == '{}' and '}' or ',' .. string.sub(data, 2))
 end
 
+-- Writes what the record of a listed spawn lacks or has otherwise than its agent: no event, as nothing happened.
+local function repair_record(id, record, had, owner, endpoint, renderer, started)
+  local from = tonumber(had[9] or '')
+  -- Ages are rounded.
+  local is_started = started == '' or (from and math.abs(from - started) < 5000)
+  if had[5] == owner and had[7] == endpoint and had[8] == renderer and is_started then return end
+  call('HSET', record, 'owner', owner, 'endpoint', endpoint, 'renderer', renderer)
+  if (had[5] or '') ~= '' and had[5] ~= owner then call('ZREM', P .. ':spawns-of:' .. had[5], id) end
+  if not is_started then call('HSET', record, 'started', started) end
+end
+
 -- Brings one spawn's record, slot and history to what its agent says. Returns its id and owner.
 local function apply(at, listed)
   local id, state, renderer, endpoint, gpu, labels, says = arg(), arg(), arg(), arg(), arg(), arg(), arg()
   local started, ready, ping, ended, exit, data = arg(), since(arg()), since(arg()), since(arg()), arg(), arg()
   local record = P .. ':spawn:' .. id
-  local had = call('HMGET', record, 'state', 'ping', 'ready', 'events', 'owner', 'exit')
+  local had = call('HMGET', record, 'state', 'ping', 'ready', 'events', 'owner', 'exit', 'endpoint', 'renderer', 'started')
   if had[1] == 'exited' then
     -- The agent knows how that ended which was only missing from its list.
     if state == 'exited' and had[6] == UNSEEN and exit ~= UNSEEN then
@@ -202,12 +214,15 @@ local function apply(at, listed)
   local hold = looks and hold_of(id)
   -- Whose it is was said by its reservation; an agent that has taken it over may not know.
   local owner = hold and #hold > 2 and string.sub(hold, 3) or (had[5] and had[5] ~= '' and had[5]) or says
+  -- An agent that does know is believed before what the registry holds, which others can write.
+  if full and listed and says ~= '' then owner = says end
   -- A slot is held from a spawn's first report on; a heartbeat looks again.
   if state ~= 'exited' and looks then
     local want = (gpu ~= '' and 'Ag' or 'A-') .. owner
     if hold ~= want then
       slots_changed = true
       call('HSET', held, id, want)
+      if hold and string.sub(hold, 3) ~= owner then disown(hold, id) end
       own(owner, node, id)
       if holds then holds[id] = want end
       local before = hold and string.sub(hold, 2, 2) == 'g' and 1 or 0
@@ -222,6 +237,7 @@ local function apply(at, listed)
       call('HSET', record, 'ping', ping)
       if pings then pings[#pings + 1] = '"' .. id .. '":"' .. rfc3339(tonumber(ping)) .. '"' end
     end
+    if full and listed then repair_record(id, record, had, owner, endpoint, renderer, since(started)) end
     return id, owner
   end
   local event = 'spawn.' .. state
