@@ -281,6 +281,11 @@ impl Table {
         })
     }
 
+    /// No other spawn gets this user, see [`Users::retire`].
+    pub(crate) fn retire_user(&mut self, uid: u32) {
+        self.users.retire(uid);
+    }
+
     /// The ports that admission found taken since the last call.
     pub(crate) fn ports_found_taken(&mut self) -> Vec<u16> {
         std::mem::take(&mut self.ports_found_taken)

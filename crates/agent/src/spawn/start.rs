@@ -173,16 +173,15 @@ fn start(node: &Node, facts: &Facts, order: &Order) -> Result<Body, Refusal> {
         ),
         None => None,
     };
-    if let (Some(SpawnUsers::Each(_)), Some(user)) = (&node.config.spawn_users, facts.user) {
-        if group.is_none() {
-            predecessor::end_processes(user.uid).map_err(|left| {
-                Why::CannotStart.because(format!(
-                    "process {left} of an earlier spawn with the user {} cannot be ended",
-                    user.uid
-                ))
-            })?;
+    if let (Some(SpawnUsers::Each(_)), Some(user)) = (&node.config.spawn_users, facts.user)
+        && let Err(why) = clear_predecessor(user)
+    {
+        tracing::warn!(uid = user.uid, why, "a user of --spawn-user is given to no spawn any more");
+        node.table().retire_user(user.uid);
+        if let Some(group) = group {
+            node.drivers.spawn(group.remove());
         }
-        predecessor::delete_files(user.uid);
+        return Err(Why::CannotStart.because(why));
     }
     let mut command = command(facts.user, group.as_ref(), executable);
     command.args(command_line(
@@ -211,6 +210,16 @@ fn start(node: &Node, facts: &Facts, order: &Order) -> Result<Body, Refusal> {
             Err(cannot("start", executable, &error))
         }
     }
+}
+
+/// Ends and deletes what an earlier spawn with this user has left. Blocks.
+fn clear_predecessor(user: Ids) -> Result<(), String> {
+    // With a control group too: a process may have left it.
+    predecessor::end_processes(user).map_err(|left| {
+        format!("process {left} of an earlier spawn with the user {} cannot be ended", user.uid)
+    })?;
+    predecessor::delete_files(user.uid)
+        .map_err(|why| format!("{why} (of an earlier spawn with the user {})", user.uid))
 }
 
 /// What the machine is short of, in words for operators; empty when the error says enough.
