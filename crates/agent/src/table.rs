@@ -297,6 +297,13 @@ impl Table {
         Some((entry.spawn.facts.id, entry.spawn.facts.port))
     }
 
+    /// The spawn that has this user, and its port; for users that are one spawn's at a time.
+    pub(crate) fn spawn_of_user(&self, uid: u32) -> Option<(SpawnId, u16)> {
+        let mut all = self.running.values().map(|entry| &entry.spawn.facts);
+        let facts = all.find(|facts| facts.user.is_some_and(|user| user.uid == uid))?;
+        Some((facts.id, facts.port))
+    }
+
     /// When it was last heard of.
     pub(crate) fn last_heard(&self, id: SpawnId) -> Option<Instant> {
         self.running.get(&id)?.spawn.heard

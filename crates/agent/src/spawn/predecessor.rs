@@ -65,7 +65,9 @@ fn signal_all(user: Ids, deadline: Instant) {
             reaper::reaped(pid);
         }
         // At its limit of processes the user can start none; the others are ended one by one.
-        Err(error) => tracing::debug!(%error, uid = user.uid, "failed to end all processes of a user at once"),
+        Err(error) => {
+            tracing::debug!(%error, uid = user.uid, "failed to end all processes of a user at once")
+        }
     }
 }
 
@@ -136,8 +138,7 @@ fn delete_files_in(dir: &Path, uid: u32, deadline: Instant) -> Result<(), String
         }
         let path = entry.path();
         // Neither follows a link.
-        let deleted =
-            if meta.is_dir() { tree::delete(&path, uid, deadline) } else { fs::remove_file(&path) };
+        let deleted = if meta.is_dir() { tree::delete(&path, uid, deadline) } else { fs::remove_file(&path) };
         match deleted {
             Ok(()) => {
                 tracing::debug!(path = %path.display(), uid, "a file that an earlier spawn had left behind was deleted")
@@ -151,8 +152,8 @@ fn delete_files_in(dir: &Path, uid: u32, deadline: Instant) -> Result<(), String
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::{chown, symlink};
     use super::*;
+    use std::os::unix::fs::{chown, symlink};
 
     /// Nobody else's in any test.
     const USER: u32 = 61_234;
