@@ -110,27 +110,40 @@ fn wait_until_ended(process: impl AsFd, deadline: Instant) {
     }
 }
 
+/// Something that is still there.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Left {
+    /// Where, and why.
+    pub(crate) why: String,
+    /// Whether only time ran out, so that another call may do it.
+    pub(crate) may_go: bool,
+}
+
 /// Deletes what a user without processes has in the shared directories.
 ///
 /// # Errors
 /// The first path that could not be deleted, or that time ran out in, and why.
-pub(crate) fn delete_files(uid: u32) -> Result<(), String> {
+pub(crate) fn delete_files(uid: u32) -> Result<(), Left> {
     let deadline = Instant::now() + TIMEOUT;
     SHARED.iter().try_for_each(|dir| delete_files_in(Path::new(dir), uid, deadline))
 }
 
-fn delete_files_in(dir: &Path, uid: u32, deadline: Instant) -> Result<(), String> {
-    let failed = |path: &Path, error: io::Error| Err(format!("failed to delete {}: {error}", path.display()));
+fn delete_files_in(dir: &Path, uid: u32, deadline: Instant) -> Result<(), Left> {
+    let failed = |doing: &str, path: &Path, error: &io::Error| Left {
+        why: format!("failed to {doing} {}: {error}", path.display()),
+        may_go: error.kind() == io::ErrorKind::TimedOut,
+    };
     let entries = match fs::read_dir(dir) {
         Ok(entries) => entries,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-        Err(error) => return Err(format!("failed to list {}: {error}", dir.display())),
+        Err(error) => return Err(failed("list", dir, &error)),
     };
     for entry in entries {
         if Instant::now() >= deadline {
-            return Err(format!("{} has too many files to be looked through in time", dir.display()));
+            let why = format!("{} has too many files to be looked through in time", dir.display());
+            return Err(Left { why, may_go: true });
         }
-        let entry = entry.map_err(|error| format!("failed to list {}: {error}", dir.display()))?;
+        let entry = entry.map_err(|error| failed("list", dir, &error))?;
         // Gone meanwhile.
         let Ok(meta) = entry.metadata() else { continue };
         if meta.uid() != uid {
@@ -144,7 +157,7 @@ fn delete_files_in(dir: &Path, uid: u32, deadline: Instant) -> Result<(), String
                 tracing::debug!(path = %path.display(), uid, "a file that an earlier spawn had left behind was deleted")
             }
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            Err(error) => return failed(&path, error),
+            Err(error) => return Err(failed("delete", &path, &error)),
         }
     }
     Ok(())
@@ -225,7 +238,7 @@ mod tests {
         let own = rustix::process::geteuid().as_raw();
         fs::create_dir_all(dir.path().join("kept/inner")).unwrap();
         let error = delete_files_in(dir.path(), own, Instant::now()).unwrap_err();
-        assert!(error.contains(&dir.path().display().to_string()), "{error}");
+        assert!(error.may_go && error.why.contains(&dir.path().display().to_string()), "{error:?}");
         assert!(dir.path().join("kept/inner").exists());
     }
 }

@@ -16,6 +16,7 @@ use super::args::{PerSpawn, command_line};
 use super::cgroup::Group;
 use super::driver::{Body, Driver};
 use super::hold::{self, Hold, Newborn};
+use super::predecessor::Left;
 use super::process::Process;
 use super::user::Ids;
 use super::users::SpawnUsers;
@@ -174,10 +175,18 @@ fn start(node: &Node, facts: &Facts, order: &Order) -> Result<Body, Refusal> {
         None => None,
     };
     if let (Some(SpawnUsers::Each(_)), Some(user)) = (&node.config.spawn_users, facts.user)
-        && let Err(why) = clear_predecessor(user)
+        && let Err(Left { why, may_go }) = clear_predecessor(user)
     {
-        tracing::warn!(uid = user.uid, why, "a user of --spawn-user is given to no spawn any more");
-        node.table().retire_user(user.uid);
+        if may_go {
+            tracing::warn!(
+                uid = user.uid,
+                why,
+                "a start is refused: its predecessor has left too many files"
+            );
+        } else {
+            tracing::warn!(uid = user.uid, why, "a user of --spawn-user is given to no spawn any more");
+            node.table().retire_user(user.uid);
+        }
         if let Some(group) = group {
             node.drivers.spawn(group.remove());
         }
@@ -213,13 +222,16 @@ fn start(node: &Node, facts: &Facts, order: &Order) -> Result<Body, Refusal> {
 }
 
 /// Ends and deletes what an earlier spawn with this user has left. Blocks.
-fn clear_predecessor(user: Ids) -> Result<(), String> {
+fn clear_predecessor(user: Ids) -> Result<(), Left> {
     // With a control group too: a process may have left it.
-    predecessor::end_processes(user).map_err(|left| {
-        format!("process {left} of an earlier spawn with the user {} cannot be ended", user.uid)
+    predecessor::end_processes(user).map_err(|left| Left {
+        why: format!("process {left} of an earlier spawn with the user {} cannot be ended", user.uid),
+        may_go: false,
     })?;
-    predecessor::delete_files(user.uid)
-        .map_err(|why| format!("{why} (of an earlier spawn with the user {})", user.uid))
+    predecessor::delete_files(user.uid).map_err(|Left { why, may_go }| Left {
+        why: format!("{why} (of an earlier spawn with the user {})", user.uid),
+        may_go,
+    })
 }
 
 /// What the machine is short of, in words for operators; empty when the error says enough.
