@@ -533,11 +533,13 @@ async fn a_server_that_takes_the_ports_of_others_is_named() {
         lines.map(str::to_owned).collect::<Vec<_>>()
     };
     until("it is named", PATIENCE, async || Look::when(!named(&farm).is_empty(), || "no".to_owned())).await;
-    until("a refusal names it too", PATIENCE, async || {
+    until("the log of a refusal names it too", PATIENCE, async || {
         let refused = farm.door(0).spawn(&json!({})).await;
         assert_eq!(refused.status, 503, "{refused:?}");
         let log = farm.agents[0].role.log();
-        let line = log.lines().find(|line| line.contains("every port is taken: "));
+        let told = String::from_utf8_lossy(&refused.body);
+        assert!(told.contains("port") && !told.contains(&greedy), "callers learn nothing of others: {told}");
+        let line = log.lines().find(|line| line.contains("no port of --ports is free"));
         Look::when(line.is_some_and(|line| line.contains(&greedy)), || format!("{line:?}"))
     })
     .await;

@@ -52,13 +52,12 @@ pub(crate) async fn spawn(node: &Arc<Node>, request: &Request) -> Result<Caller,
         None => Ok(()),
     };
     let result = checked.and_then(|()| try_spawn(node, request));
-    let result = match result {
-        Err(refusal) if refusal.why == Why::NoPort => Err(intruders::explain(node, refusal).await),
-        result => {
-            intruders::look(node);
-            result
-        }
-    };
+    // For the log alone: a caller learns nothing of other processes.
+    let mut listeners = None;
+    match &result {
+        Err(refusal) if refusal.why == Why::NoPort => listeners = intruders::explain(node).await,
+        _ => intruders::look(node),
+    }
     if let Err(refusal) = &result {
         node.metrics.refused(refusal.why);
         tracing::info!(
@@ -66,6 +65,7 @@ pub(crate) async fn spawn(node: &Arc<Node>, request: &Request) -> Result<Caller,
             request.id = %request.order.request_id,
             reason = refusal.why.as_str(),
             detail = refusal.detail,
+            listeners,
             "spawn refused"
         );
     }

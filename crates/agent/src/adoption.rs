@@ -27,7 +27,7 @@ use crate::procfs;
 use crate::spawn::cgroup::Group;
 use crate::spawn::driver::{Body, Driver};
 use crate::spawn::exit::{self, Cause, Progress, Status};
-use crate::spawn::lifecycle::{Phase, Rules, lost_after};
+use crate::spawn::lifecycle::{Phase, Rules, Signal as End, lost_after};
 use crate::spawn::process::Process;
 use crate::spawn::user::Ids;
 use crate::spawn::users::SpawnUsers;
@@ -43,8 +43,8 @@ pub(crate) struct Estate {
     gone: Vec<Story>,
     /// Process groups whose leader, one of the gone, has left them behind.
     strays: Vec<u32>,
-    /// Spawns that processes of spawns claim to be, but are not.
-    impostors: Vec<SpawnId>,
+    /// Processes of spawns, and the spawns that they claim to be but are not.
+    impostors: Vec<(SpawnId, Process)>,
 }
 
 impl Estate {
@@ -78,9 +78,12 @@ pub(crate) fn survey(state: &StateDir, config: &Config) -> io::Result<Estate> {
             None => estate.gone.push(story),
         }
     }
-    let known = estate.living();
-    let users: HashSet<u32> =
-        estate.living.iter().filter_map(|(story, _)| Some(story.record.user?.uid)).collect();
+    let recorded: HashSet<SpawnId> =
+        estate.living.iter().map(|(story, _)| story).chain(&estate.gone).map(|s| s.record.id).collect();
+    let mut taken = Taken::default();
+    for (story, _) in &estate.living {
+        taken.add(&story.record);
+    }
     let gone: HashMap<u32, SpawnId> = estate.gone.iter().map(|s| (s.record.pid, s.record.id)).collect();
     for pid in procfs::all() {
         let Some(stat) = procfs::stat(pid).filter(|stat| !stat.has_ended()) else { continue };
@@ -93,27 +96,71 @@ pub(crate) fn survey(state: &StateDir, config: &Config) -> io::Result<Estate> {
             continue;
         }
         let Some(record) = recognise(state, config, pid, stat.start) else { continue };
-        if known.contains(&record.id) {
+        if taken.is_own_process(config, &record) {
             continue;
         }
-        match doubts(config, pid, &users) {
-            None => {}
+        let why = match doubts(config, pid, &taken.users) {
             Some(Doubt::User(uid)) => {
                 tracing::warn!(spawn.id = %record.id, pid, uid, "a process of another user looks like a spawn, it is not adopted");
                 continue;
             }
-            Some(Doubt::NotTheServer) => {
-                tracing::warn!(spawn.id = %record.id, pid, "a process looks like a spawn but is not its server, it is ended");
-                estate.impostors.push(record.id);
-                continue;
-            }
+            Some(Doubt::NotTheServer) => Some("it is not the server"),
+            None if recorded.contains(&record.id) => Some("the record of this spawn names another process"),
+            None => taken.misfit(config, &record),
+        };
+        let Some(process) = Process::adopt(pid, stat.start)? else { continue };
+        if let Some(why) = why {
+            tracing::warn!(spawn.id = %record.id, pid, why, "a process looks like a spawn but is not its server, it is ended");
+            estate.impostors.push((record.id, process));
+            continue;
         }
-        if let Some(process) = Process::adopt(pid, stat.start)? {
-            estate.gone.retain(|story| story.record.id != record.id);
-            estate.living.push((Story::new(record), process));
-        }
+        taken.add(&record);
+        estate.living.push((Story::new(record), process));
     }
     Ok(estate)
+}
+
+/// What spawns that are adopted have, so that no process without a record gets it by claiming to be a spawn.
+#[derive(Debug, Default)]
+struct Taken {
+    spawns: HashMap<SpawnId, Option<Ids>>,
+    pids: HashSet<u32>,
+    users: HashSet<u32>,
+    ports: HashSet<u16>,
+}
+
+impl Taken {
+    fn add(&mut self, record: &Record) {
+        self.spawns.insert(record.id, record.user);
+        self.pids.insert(record.pid);
+        self.users.extend(record.user.map(|user| user.uid));
+        self.ports.insert(record.port);
+    }
+
+    /// Whether what looks like a spawn is the process of an adopted one, or one that it has started. Where each spawn has a user of
+    /// its own, another user's is neither.
+    fn is_own_process(&self, config: &Config, record: &Record) -> bool {
+        if self.pids.contains(&record.pid) {
+            return true;
+        }
+        let Some(user) = self.spawns.get(&record.id) else { return false };
+        let each_has_own = matches!(config.spawn_users, Some(SpawnUsers::Each(_)));
+        !each_has_own || user.is_none() || record.user.is_none() || record.user == *user
+    }
+
+    /// Why a server without a record cannot be the spawn that it claims to be.
+    fn misfit(&self, config: &Config, record: &Record) -> Option<&'static str> {
+        let each_has_own = matches!(config.spawn_users, Some(SpawnUsers::Each(_)));
+        if self.ports.contains(&record.port) {
+            Some("another spawn has its port")
+        } else if self.spawns.len() >= usize::try_from(config.slots).unwrap_or(usize::MAX) {
+            Some("every slot is taken")
+        } else if each_has_own && !secret::is_in(&record.liveliness) {
+            Some("its liveliness URL has no secret of an agent")
+        } else {
+            None
+        }
+    }
 }
 
 /// Why a process without a record that looks like a spawn is none.
@@ -187,6 +234,8 @@ fn recognise(state: &StateDir, config: &Config, pid: u32, start: u64) -> Option<
     let renderer = if option("--ssr").is_some() { RendererType::Ssr } else { RendererType::Csr };
     let now = state.clock.now();
     let ping: Option<f64> = option("--liveliness-update-frequency").and_then(|seconds| seconds.parse().ok());
+    // A server that was taken over may claim any; its silence must be noticed all the same.
+    let ping = ping.filter(|_| !matches!(config.spawn_users, Some(SpawnUsers::Each(_))));
     let ping =
         ping.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok()).unwrap_or(config.ping_interval);
     Some(Record {
@@ -217,8 +266,12 @@ fn recognise(state: &StateDir, config: &Config, pid: u32, start: u64) -> Option<
 /// Puts everything into the table. The drivers are to be run once the registry's relay has seen it.
 pub(crate) fn take_over(node: &Arc<Node>, estate: Estate) -> Vec<Driver> {
     let Estate { living, gone, strays, impostors } = estate;
-    for id in impostors {
-        node.leftovers.of(id);
+    for (id, process) in impostors {
+        process.signal(End::Kill);
+        // The processes of a spawn that goes on are not to be searched for.
+        if !living.iter().any(|(story, _)| story.record.id == id) {
+            node.leftovers.of(id);
+        }
     }
     if living.is_empty() && gone.is_empty() {
         return Vec::new();
@@ -403,5 +456,64 @@ mod tests {
         assert_eq!(user_of(&config("/bin/sleep", each(61_300)), child.id()), ids);
         child.kill().unwrap();
         child.wait().unwrap();
+    }
+
+    #[test]
+    fn a_process_without_a_record_gets_nothing_of_another_spawn() {
+        let dir = tempfile::tempdir().unwrap();
+        let config = |users| Config {
+            spawn_users: users,
+            slots: 2,
+            ..Config::new("n".parse().unwrap(), Launcher::Executable("/bin/sleep".into()), "/s".into())
+        };
+        let shared = config(None);
+        let each = config(Some(SpawnUsers::Each((61_500..=61_501).into())));
+        let url = secret::endpoint("http://127.0.0.1:1", Some(&secret::Secret::mint()));
+        let record = |pid, port, uid: Option<u32>, liveliness: &str| Record {
+            id: SpawnId::mint(),
+            pid,
+            start: 1,
+            boot: String::new(),
+            port,
+            renderer: RendererType::Csr,
+            gpu: None,
+            endpoint: String::new(),
+            labels: Default::default(),
+            owner: None,
+            user: uid.map(|uid| Ids { uid, gid: uid }),
+            liveliness: liveliness.to_owned(),
+            ping_ms: 1000,
+            request_id: String::new(),
+            log: dir.path().to_owned(),
+            cgroup: None,
+            started: crate::state::moment::Moment(0),
+            started_at: Timestamp::now(),
+            ready_by: crate::state::moment::Moment(0),
+        };
+        let mut taken = Taken::default();
+        let first = record(10, 100, Some(61_500), &url);
+        taken.add(&first);
+        assert!(taken.is_own_process(&each, &first));
+        let other = |uid| Record { id: first.id, ..record(11, 101, Some(uid), &url) };
+        assert!(taken.is_own_process(&each, &other(61_500)), "it has started another one");
+        assert!(
+            !taken.is_own_process(&each, &other(61_501)) && taken.is_own_process(&shared, &other(61_501))
+        );
+
+        let plain = "http://127.0.0.1:1/liveliness";
+        for (config, port, url, want) in [
+            (&each, 101, url.as_str(), None),
+            (&each, 100, &url, Some("port")),
+            (&each, 101, plain, Some("secret")),
+            (&shared, 101, plain, None),
+            (&shared, 100, plain, Some("port")),
+        ] {
+            let why = taken.misfit(config, &record(12, port, Some(61_501), url));
+            assert_eq!(why.is_some(), want.is_some(), "{why:?}");
+            assert!(why.unwrap_or_default().contains(want.unwrap_or_default()), "{why:?}");
+        }
+        taken.add(&record(12, 101, Some(61_501), &url));
+        let why = taken.misfit(&shared, &record(13, 102, None, &url)).unwrap();
+        assert!(why.contains("slot"), "{why}");
     }
 }

@@ -14,7 +14,8 @@ use tokio::time::Instant;
 
 use crate::node::Node;
 use crate::procfs;
-use crate::spawn::{Refusal, leftovers};
+use crate::spawn::leftovers;
+use crate::spawn::users::SpawnUsers;
 
 /// How long a refusal waits for the culprits' names.
 const TIMEOUT: Duration = Duration::from_millis(500);
@@ -22,7 +23,7 @@ const TIMEOUT: Duration = Duration::from_millis(500);
 const FRESH_FOR: Duration = Duration::from_secs(5);
 /// When more were named, all are forgotten.
 const MAX_NAMED: usize = 4096;
-/// Most culprits that a refusal names.
+/// Most culprits that the log of a refusal names.
 const MAX_EXPLAINED: usize = 3;
 /// The state of a listening socket in `/proc/net/tcp`.
 const LISTEN: &str = "0A";
@@ -97,8 +98,8 @@ pub(crate) fn look(node: &Arc<Node>) {
     }
 }
 
-/// The same for a refusal because there is no port, which then says who has them.
-pub(crate) async fn explain(node: &Arc<Node>, refusal: Refusal) -> Refusal {
+/// The same for a refusal because there is no port: says who has them, for the log.
+pub(crate) async fn explain(node: &Arc<Node>) -> Option<String> {
     let ports = node.table().ports_found_taken();
     if !ports.is_empty() && node.intruders.begin() {
         let look = Look(Arc::clone(node));
@@ -106,15 +107,29 @@ pub(crate) async fn explain(node: &Arc<Node>, refusal: Refusal) -> Refusal {
         node.disk.logs.call(TIMEOUT, move || look.at(&ports)).await.ok();
     }
     let mut found = node.intruders.lock().found.clone();
-    if found.is_empty() {
-        return refusal;
-    }
     found.sort_by_key(|found| std::cmp::Reverse(found.ports));
     let named = found.iter().take(MAX_EXPLAINED).map(|Found { culprit, pid, ports }| match culprit {
         Culprit::Spawn(id) => format!("process {pid} of spawn {id} listens on {ports} that are not its own"),
         Culprit::Process(_) => format!("process {pid} listens on {ports}"),
     });
-    Refusal { detail: format!("{}: {}", refusal.detail, named.collect::<Vec<_>>().join(", ")), ..refusal }
+    let named = named.collect::<Vec<_>>().join(", ");
+    (!named.is_empty()).then_some(named)
+}
+
+/// The spawn that a process belongs to, and the spawn's port, if it runs.
+///
+/// Where each spawn has a user of its own, the user tells: a process chooses its environment, and may join another's group.
+fn spawn_of(node: &Node, pid: u32) -> (Option<SpawnId>, Option<u16>) {
+    if let Some(SpawnUsers::Each(range)) = &node.config.spawn_users {
+        let uid = procfs::uids(pid).map(|[real, ..]| real).filter(|uid| range.holds(*uid));
+        let spawn = uid.and_then(|uid| node.table().spawn_of_user(uid));
+        return (spawn.map(|(id, _)| id), spawn.map(|(_, port)| port));
+    }
+    let group = procfs::stat(pid).map_or(0, |stat| stat.group);
+    match node.table().spawn_of_group(group) {
+        Some((id, port)) => (Some(id), Some(port)),
+        None => (procfs::variable(pid, leftovers::MARK).and_then(|id| id.parse().ok()), None),
+    }
 }
 
 impl Look {
@@ -123,13 +138,10 @@ impl Look {
         let node = &self.0;
         let mut all: BTreeMap<Culprit, Found> = BTreeMap::new();
         for Listener { port, pid } in listeners(ports) {
-            let group = procfs::stat(pid).map_or(0, |stat| stat.group);
-            let own = node.table().spawn_of_group(group);
-            if own.is_some_and(|(_, own)| own == port) {
+            let (spawn, own_port) = spawn_of(node, pid);
+            if own_port == Some(port) {
                 continue;
             }
-            let spawn =
-                own.map(|(id, _)| id).or_else(|| procfs::variable(pid, leftovers::MARK)?.parse().ok());
             let culprit = spawn.map_or(Culprit::Process(pid), Culprit::Spawn);
             all.entry(culprit).or_insert(Found { culprit, pid, ports: 0 }).ports += 1;
             if self.is_news(culprit) {

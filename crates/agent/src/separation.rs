@@ -75,8 +75,24 @@ pub(crate) fn warn(config: &Config) {
                      them; mount /proc with hidepid=invisible (ProtectProc=invisible under systemd)"
                 );
             }
+            for (flag, why) in open_to_spawns(config) {
+                tracing::warn!(flag, why, "spawns can reach what only the farm's own processes should");
+            }
         }
     }
+}
+
+/// Services of the farm that any process of this machine can use, and so any spawn: flags, and what they allow.
+fn open_to_spawns(config: &Config) -> Vec<(&'static str, &'static str)> {
+    let mut open = Vec::new();
+    if config.tls.grpc.is_none() {
+        open.push((
+            "--listen",
+            "the agent's gRPC service has no TLS: a server that is taken over can start and stop spawns on this node; give the \
+             agent --tls-cert, --tls-key and the CA of its clients",
+        ));
+    }
+    open
 }
 
 /// Whether processes of other users are hidden, according to `/proc/self/mounts`.

@@ -281,6 +281,11 @@ impl Table {
         })
     }
 
+    /// No other spawn gets this user, see [`Users::retire`].
+    pub(crate) fn retire_user(&mut self, uid: u32) {
+        self.users.retire(uid);
+    }
+
     /// The ports that admission found taken since the last call.
     pub(crate) fn ports_found_taken(&mut self) -> Vec<u16> {
         std::mem::take(&mut self.ports_found_taken)
@@ -290,6 +295,13 @@ impl Table {
     pub(crate) fn spawn_of_group(&self, group: u32) -> Option<(SpawnId, u16)> {
         let entry = self.running.values().find(|entry| entry.pid == group && group != 0)?;
         Some((entry.spawn.facts.id, entry.spawn.facts.port))
+    }
+
+    /// The spawn that has this user, and its port; for users that are one spawn's at a time.
+    pub(crate) fn spawn_of_user(&self, uid: u32) -> Option<(SpawnId, u16)> {
+        let mut all = self.running.values().map(|entry| &entry.spawn.facts);
+        let facts = all.find(|facts| facts.user.is_some_and(|user| user.uid == uid))?;
+        Some((facts.id, facts.port))
     }
 
     /// When it was last heard of.

@@ -13,6 +13,9 @@ pub(crate) const PATH: &str = "/liveliness";
 /// A run of so many hexadecimal digits before [`PATH`] may be a secret, or the end of one.
 const MIN_MASKED: usize = 16;
 
+/// How many digits a secret has.
+const LENGTH: usize = 64;
+
 /// 244 random bits of the operating system, as hexadecimal digits.
 #[derive(Clone, PartialEq, Eq)]
 pub(crate) struct Secret(String);
@@ -54,6 +57,12 @@ pub(crate) fn of_endpoint(origin: &str, endpoint: &str) -> Result<Option<Secret>
     }
 }
 
+/// Whether an endpoint has a secret of the form of those that [`Secret::mint`] makes, wherever it leads to.
+pub(crate) fn is_in(endpoint: &str) -> bool {
+    let last = endpoint.strip_suffix(PATH).and_then(|path| path.rsplit('/').next());
+    last.is_some_and(|secret| secret.len() == LENGTH && secret.bytes().all(|b| b.is_ascii_hexdigit()))
+}
+
 /// The same text without secrets: servers write their settings, this URL among them, into their output.
 pub(crate) fn masked(text: &str) -> String {
     let mut masked = String::with_capacity(text.len());
@@ -87,6 +96,14 @@ mod tests {
         let url = endpoint(ORIGIN, Some(&secret));
         assert_eq!(of_endpoint(ORIGIN, &url), Ok(Some(secret.clone())));
         assert_eq!(of_endpoint(ORIGIN, &endpoint(ORIGIN, None)), Ok(None), "of an earlier release");
+        assert!(is_in(&url) && !is_in(ORIGIN));
+        for other in [
+            endpoint(ORIGIN, None),
+            format!("{ORIGIN}/abc{PATH}"),
+            format!("{ORIGIN}/{}{PATH}", "g".repeat(64)),
+        ] {
+            assert!(!is_in(&other), "{other}");
+        }
         for elsewhere in [
             "http://127.0.0.1:7072/liveliness",
             "http://127.0.0.1:70711/liveliness",

@@ -30,6 +30,7 @@ pub(crate) mod output;
 pub(crate) mod predecessor;
 pub(crate) mod process;
 pub(crate) mod start;
+mod tree;
 pub(crate) mod user;
 pub(crate) mod users;
 

@@ -16,6 +16,7 @@ use super::args::{PerSpawn, command_line};
 use super::cgroup::Group;
 use super::driver::{Body, Driver};
 use super::hold::{self, Hold, Newborn};
+use super::predecessor::Left;
 use super::process::Process;
 use super::user::Ids;
 use super::users::SpawnUsers;
@@ -173,16 +174,23 @@ fn start(node: &Node, facts: &Facts, order: &Order) -> Result<Body, Refusal> {
         ),
         None => None,
     };
-    if let (Some(SpawnUsers::Each(_)), Some(user)) = (&node.config.spawn_users, facts.user) {
-        if group.is_none() {
-            predecessor::end_processes(user.uid).map_err(|left| {
-                Why::CannotStart.because(format!(
-                    "process {left} of an earlier spawn with the user {} cannot be ended",
-                    user.uid
-                ))
-            })?;
+    if let (Some(SpawnUsers::Each(_)), Some(user)) = (&node.config.spawn_users, facts.user)
+        && let Err(Left { why, may_go }) = clear_predecessor(user)
+    {
+        if may_go {
+            tracing::warn!(
+                uid = user.uid,
+                why,
+                "a start is refused: its predecessor has left too many files"
+            );
+        } else {
+            tracing::warn!(uid = user.uid, why, "a user of --spawn-user is given to no spawn any more");
+            node.table().retire_user(user.uid);
         }
-        predecessor::delete_files(user.uid);
+        if let Some(group) = group {
+            node.drivers.spawn(group.remove());
+        }
+        return Err(Why::CannotStart.because(why));
     }
     let mut command = command(facts.user, group.as_ref(), executable);
     command.args(command_line(
@@ -211,6 +219,19 @@ fn start(node: &Node, facts: &Facts, order: &Order) -> Result<Body, Refusal> {
             Err(cannot("start", executable, &error))
         }
     }
+}
+
+/// Ends and deletes what an earlier spawn with this user has left. Blocks.
+fn clear_predecessor(user: Ids) -> Result<(), Left> {
+    // With a control group too: a process may have left it.
+    predecessor::end_processes(user).map_err(|left| Left {
+        why: format!("process {left} of an earlier spawn with the user {} cannot be ended", user.uid),
+        may_go: false,
+    })?;
+    predecessor::delete_files(user.uid).map_err(|Left { why, may_go }| Left {
+        why: format!("{why} (of an earlier spawn with the user {})", user.uid),
+        may_go,
+    })
 }
 
 /// What the machine is short of, in words for operators; empty when the error says enough.

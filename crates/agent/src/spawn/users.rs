@@ -201,6 +201,8 @@ pub(crate) enum Users {
         free: VecDeque<u32>,
         /// Users of spawns of an earlier agent beyond the first spawn that has them, or of another range.
         foreign: Vec<u32>,
+        /// Users of which something is left that no other spawn may meet.
+        retired: Vec<u32>,
     },
 }
 
@@ -213,6 +215,7 @@ impl Users {
                 range: range.clone(),
                 free: range.users.clone().take(MAX_USERS).collect(),
                 foreign: Vec::new(),
+                retired: Vec::new(),
             },
         }
     }
@@ -235,12 +238,21 @@ impl Users {
         }
     }
 
+    /// No spawn gets this one any more, from when the one that has it has ended.
+    pub(crate) fn retire(&mut self, uid: u32) {
+        if let Self::Own { retired, .. } = self
+            && !retired.contains(&uid)
+        {
+            retired.push(uid);
+        }
+    }
+
     /// Its spawn has ended.
     pub(crate) fn give_back(&mut self, user: Option<Ids>) {
-        let (Self::Own { range, free, foreign }, Some(user)) = (self, user) else { return };
+        let (Self::Own { range, free, foreign, retired }, Some(user)) = (self, user) else { return };
         if let Some(at) = foreign.iter().position(|id| *id == user.uid) {
             foreign.swap_remove(at);
-        } else if range.holds(user.uid) {
+        } else if range.holds(user.uid) && !retired.contains(&user.uid) {
             free.push_back(user.uid);
         }
     }
@@ -341,6 +353,11 @@ mod tests {
         users.give_back(ids(9));
         users.give_back(ids(8));
         assert_eq!((users.take(), users.take()), (Some(ids(9)), Some(ids(8))));
+        assert_eq!(users.take(), None);
+        users.retire(9);
+        users.give_back(ids(9));
+        users.give_back(ids(8));
+        assert_eq!((users.take(), users.take()), (Some(ids(8)), None), "one is retired");
         let mut shared = Users::new(None);
         assert_eq!((shared.take(), shared.take()), (Some(None), Some(None)));
     }

@@ -17,7 +17,7 @@
 
 mod identity;
 pub(crate) mod journal;
-mod moment;
+pub(crate) mod moment;
 pub(crate) mod ownership;
 pub(crate) mod record;
 pub(crate) mod wish;

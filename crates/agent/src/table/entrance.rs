@@ -61,7 +61,7 @@ impl Table {
             Err(refusal) => return Admission::Refused(refusal),
         }
         let Some(port) = self.take_port() else {
-            return Admission::Refused(Why::NoPort.because("every port is taken"));
+            return Admission::Refused(Why::NoPort.because("no port of --ports is free"));
         };
         let Some(user) = self.users.take() else {
             self.ports.give_back(port);
