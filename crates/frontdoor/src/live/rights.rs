@@ -4,9 +4,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use access::Scope;
-use model::{Owner, Timestamp};
+use model::Owner;
 use tokio::sync::watch;
-use tokio::time::{sleep, timeout};
+use tokio::time::timeout;
 
 use super::protocol::Topic;
 use crate::door::Door;
@@ -14,8 +14,6 @@ use crate::gate::Bearer;
 
 /// Who shows nothing with the handshake has this long to show it.
 const AUTHENTICATE: Duration = Duration::from_secs(10);
-/// The longest that one sleep lasts: clocks are set.
-const LOOK_AGAIN: Duration = Duration::from_secs(60);
 
 /// Who is at the other end.
 #[derive(Debug, Clone)]
@@ -67,22 +65,11 @@ pub(crate) enum Lapse {
 /// Ends when the rights do.
 pub(crate) async fn lapse(door: &Door, mut rights: watch::Receiver<Rights>) -> Lapse {
     let Some(access) = &door.config.access else { return std::future::pending().await };
-    // Listened to before the credential is judged, so that no change is missed.
-    let mut changes = access.changes();
     let known = async {
         let known = rights.wait_for(|rights| matches!(rights, Rights::Of(_))).await;
         known.ok().map(|rights| rights.clone())
     };
     let Ok(Some(Rights::Of(bearer))) = timeout(AUTHENTICATE, known).await else { return Lapse::Silence };
-    loop {
-        let Ok(caller) = bearer.is_still_good(access) else { return Lapse::Over };
-        let left = caller.expires.map(|end| end.since(Timestamp::now()));
-        if left.is_some_and(|left| left.is_zero()) {
-            return Lapse::Over;
-        }
-        tokio::select! {
-            () = changes.next() => {}
-            () = sleep(left.unwrap_or(LOOK_AGAIN).min(LOOK_AGAIN)) => {}
-        }
-    }
+    bearer.revoked(access).await;
+    Lapse::Over
 }
