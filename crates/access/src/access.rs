@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
+use machine::warn_if_readable_by_everyone;
 use model::Timestamp;
 use tokio::sync::watch;
 use tokio::task::spawn_blocking;
@@ -164,7 +165,7 @@ impl<T: Default> Kept<T> {
                 self.value = Arc::new(value);
                 (self.bad, self.refused) = (None, false);
                 info!(%file, "keys read again");
-                warn_if_others_can_read(flag, &self.path);
+                warn_if_readable_by_everyone(flag, &self.path);
                 return true;
             }
             Err(why) => why,
@@ -187,19 +188,6 @@ impl<T: Default> Kept<T> {
     fn unread(&self) -> Option<Unread> {
         self.bad.as_ref().map(|_| Unread { flag: self.flag, refused: self.refused })
     }
-}
-
-/// A key file that every user of the machine can read is as good as lost. The group may read it: that is how services get files.
-fn warn_if_others_can_read(flag: &'static str, path: &Path) {
-    let Ok(found) = fs::metadata(path) else { return };
-    if let Some(mode) = readable_by_others(found.mode()) {
-        warn!(flag, file = %path.display(), mode, "every user of this machine can read this file of keys: chmod 0640");
-    }
-}
-
-/// The mode, as `chmod` takes it, when it lets every user read.
-pub(crate) fn readable_by_others(mode: u32) -> Option<String> {
-    (mode & 0o004 != 0).then(|| format!("{:04o}", mode & 0o7777))
 }
 
 impl Access {
@@ -269,9 +257,9 @@ impl Access {
     fn warn_of_readable_files(&self) {
         let files = self.0.files.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(file) = &files.api {
-            warn_if_others_can_read(file.flag, &file.path);
+            warn_if_readable_by_everyone(file.flag, &file.path);
         }
-        files.tokens.iter().for_each(|file| warn_if_others_can_read(file.flag, &file.path));
+        files.tokens.iter().for_each(|file| warn_if_readable_by_everyone(file.flag, &file.path));
     }
 
     /// Files that cannot be read any more, as of the last look.

@@ -179,15 +179,6 @@ fn keys_whose_file_is_gone_or_broken_for_a_minute_are_refused_until_it_is_back()
 }
 
 #[test]
-fn a_file_that_every_user_can_read_is_told_of_with_its_mode() {
-    for (mode, told) in
-        [(0o100_600, None), (0o100_640, None), (0o100_644, Some("0644")), (0o100_604, Some("0604"))]
-    {
-        assert_eq!(readable_by_others(mode).as_deref(), told);
-    }
-}
-
-#[test]
 fn a_change_of_the_same_length_within_one_second_is_seen() {
     let desk = Desk::new();
     let (_, credential) = desk.add();

@@ -9,7 +9,6 @@ use tokio::time::Instant;
 use tracing::Instrument;
 
 use crate::intruders;
-use crate::load;
 use crate::models;
 use crate::node::Node;
 use crate::spawn::exit::Cause;
@@ -131,7 +130,7 @@ fn enough_memory(min_free: u64) -> Result<(), Refusal> {
     if min_free == 0 {
         return Ok(());
     }
-    match load::free_memory() {
+    match machine::memory::free() {
         Some(free) if free < min_free => {
             Err(Why::LowMemory.because(format!("{free} bytes of memory are free, {min_free} are wanted")))
         }

@@ -30,7 +30,6 @@ mod load;
 mod log_limit;
 mod logs;
 mod memory;
-mod memory_limit;
 mod metrics;
 mod models;
 mod node;

@@ -12,7 +12,6 @@ use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::Registry;
 use tls::PeerMetrics;
 
-use crate::load::own_memory;
 use crate::spawn::Why;
 use crate::table::Usage;
 
@@ -199,7 +198,7 @@ impl Metrics {
         self.gpu_slots_used.set(i64::from(usage.gpu_slots));
         self.backlog.set(whole(usage.backlog));
         self.dropped.set(i64::try_from(usage.dropped).unwrap_or(i64::MAX));
-        self.memory.set(i64::try_from(own_memory().unwrap_or(0)).unwrap_or(i64::MAX));
+        self.memory.set(i64::try_from(machine::memory::resident().unwrap_or(0)).unwrap_or(i64::MAX));
         self.log_lines_dropped.inner().store(log_output::dropped_lines(), Ordering::Relaxed);
         let mut text = String::new();
         match prometheus_client::encoding::text::encode(&mut text, &self.registry) {

@@ -49,14 +49,6 @@ pub(crate) fn warn(config: &Config) {
     if config.trusts_spawns || config.launcher == Launcher::Nothing {
         return;
     }
-    for (flag, path) in &config.secret_files {
-        if let Ok(meta) = fs::metadata(path)
-            && meta.mode() & 0o004 != 0
-        {
-            let mode = format!("{:04o}", meta.mode() & 0o7777);
-            tracing::warn!(flag, path = %path.display(), mode, "every user of this machine can read a secret file; chmod 0600 it");
-        }
-    }
     match &config.spawn_users {
         None => {
             let root = rustix::process::geteuid().is_root();

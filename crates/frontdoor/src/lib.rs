@@ -26,7 +26,6 @@ mod limits;
 mod line;
 mod listen;
 mod live;
-mod memory;
 mod metrics;
 mod operate;
 mod options;

@@ -6,7 +6,6 @@
 
 use std::num::{NonZeroU32, NonZeroUsize};
 
-use crate::memory::allowed_memory;
 use crate::options::ConfigError;
 
 /// Live connections of one caller, unless the places are few.
@@ -82,7 +81,7 @@ impl Options {
         waiting: usize,
         named: bool,
     ) -> Result<Limits, ConfigError> {
-        let memory = self.unauthenticated_memory.unwrap_or_else(|| part_of(allowed_memory()));
+        let memory = self.unauthenticated_memory.unwrap_or_else(|| part_of(machine::memory::allowed()));
         if memory < LEAST_MEMORY {
             return Err(ConfigError {
                 flag: "--unauthenticated-memory",

@@ -16,7 +16,6 @@ use prometheus_client::registry::Registry;
 use tls::PeerMetrics;
 
 use crate::config::Tls;
-use crate::memory::own_memory;
 use crate::refusals::Refusals;
 use crate::watched::Figures;
 use crate::{callers, listen, live};
@@ -392,7 +391,7 @@ impl Metrics {
 
     /// In the OpenMetrics text format.
     pub(crate) fn text(&self) -> Result<String, fmt::Error> {
-        self.memory.set(i64::try_from(own_memory().unwrap_or(0)).unwrap_or(i64::MAX));
+        self.memory.set(i64::try_from(machine::memory::resident().unwrap_or(0)).unwrap_or(i64::MAX));
         self.log_lines_dropped.inner().store(log_output::dropped_lines(), Ordering::Relaxed);
         let ends = [
             ("callers", self.tls.http.as_ref().and_then(tls::Server::not_after)),

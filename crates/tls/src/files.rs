@@ -10,7 +10,6 @@ use std::time::SystemTime;
 use rustls::RootCertStore;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
-use tracing::warn;
 use webpki::EndEntityCert;
 
 use crate::role::{NoRole, Role, stated};
@@ -88,11 +87,9 @@ impl Named {
     }
 
     /// Warns of a key that every user of the machine can read.
-    pub(crate) fn warn_if_others_can_read(&self) {
-        let mode = fs::metadata(&self.path).map_or(0, |found| found.mode());
-        if self.flag.ends_with("-key") && mode & 0o004 != 0 {
-            let (flag, file, mode) = (self.flag, self.path.display(), format!("{:04o}", mode & 0o7777));
-            warn!(flag, %file, mode, "every user of this machine can read this key: chmod 0640");
+    pub(crate) fn warn_if_readable_by_everyone(&self) {
+        if self.flag.ends_with("-key") {
+            machine::warn_if_readable_by_everyone(self.flag, &self.path);
         }
     }
 

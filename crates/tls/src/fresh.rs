@@ -88,7 +88,7 @@ impl<S: Source> Fresh<S> {
     /// Makes it again whenever the files have changed. What comes of bad ones is told, and changes nothing.
     pub(crate) async fn keep(self: &Arc<Self>) {
         self.warn_of_the_end();
-        self.source.files().into_iter().for_each(Named::warn_if_others_can_read);
+        self.source.files().into_iter().for_each(Named::warn_if_readable_by_everyone);
         loop {
             sleep(LOOK).await;
             let this = Arc::clone(self);
@@ -115,7 +115,7 @@ impl<S: Source> Fresh<S> {
                 info!(?files, "certificates were read again");
                 *self.shown.write().unwrap_or_else(PoisonError::into_inner) = shown_by(&self.source);
                 self.warn_of_the_end();
-                self.source.files().into_iter().for_each(Named::warn_if_others_can_read);
+                self.source.files().into_iter().for_each(Named::warn_if_readable_by_everyone);
             }
             Err(_) if !seen.doubtful => seen.doubtful = true,
             Err(error) => {

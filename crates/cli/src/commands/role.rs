@@ -2,7 +2,6 @@
 
 use std::error::Error;
 use std::io::{self, Write};
-use std::os::unix::fs::MetadataExt;
 use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
@@ -38,12 +37,8 @@ pub(crate) fn open(flags: &RegistryFlags) -> Result<Registry, Failure> {
             file.display()
         )));
     }
-    if let Some(file) = password_file
-        && let Ok(found) = std::fs::metadata(file)
-        && found.mode() & 0o004 != 0
-    {
-        let mode = format!("{:04o}", found.mode() & 0o7777);
-        warn!(file = %file.display(), mode, "every user of this machine can read the registry's password: chmod 0640");
+    if let Some(file) = password_file {
+        machine::warn_if_readable_by_everyone("--registry-password-file", file);
     }
     let registry = Registry::open_with(&flags.registry, password_file, &flags.farm.farm, Timing::FARM)
         .map_err(|e| wrong(&e))?;

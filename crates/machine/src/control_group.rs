@@ -24,9 +24,18 @@ const V1: Files = Files {
 
 /// The least that any level leaves, in bytes; `None` without a limit.
 pub(crate) fn free() -> Option<u64> {
+    least(left)
+}
+
+/// The tightest limit of any level, in bytes; `None` without one.
+pub(crate) fn limit() -> Option<u64> {
+    least(level_limit)
+}
+
+fn least(of_level: impl Fn(&Path, &Files) -> Option<u64>) -> Option<u64> {
     let mounts = fs::read_to_string("/proc/self/mountinfo").ok()?;
     let groups = fs::read_to_string("/proc/self/cgroup").ok()?;
-    levels(&mounts, &groups).iter().filter_map(|(dir, files)| left(dir, files)).min()
+    levels(&mounts, &groups).iter().filter_map(|(dir, files)| of_level(dir, files)).min()
 }
 
 /// The directory of every level that this process is in, with the files it has.
@@ -69,12 +78,20 @@ fn mount(mounts: &str, v2: bool) -> Option<(PathBuf, PathBuf)> {
     })
 }
 
+/// What a file holds; `None` for `max`.
+fn number(dir: &Path, name: &str) -> Option<u64> {
+    fs::read_to_string(dir.join(name)).ok()?.trim().parse().ok()
+}
+
+/// The limit of one level.
+fn level_limit(dir: &Path, files: &Files) -> Option<u64> {
+    files.limits.iter().filter_map(|name| number(dir, name)).min()
+}
+
 /// What one level leaves; `None` without a limit.
 fn left(dir: &Path, files: &Files) -> Option<u64> {
-    let number = |name: &str| fs::read_to_string(dir.join(name)).ok()?.trim().parse::<u64>().ok();
-    // `max` is no number.
-    let limit = files.limits.iter().filter_map(|name| number(name)).min()?;
-    let used = number(files.used)?;
+    let limit = level_limit(dir, files)?;
+    let used = number(dir, files.used)?;
     let stat = fs::read_to_string(dir.join("memory.stat")).unwrap_or_default();
     let reclaimable = stat.lines().find_map(|line| {
         let (name, bytes) = line.split_once(' ')?;
@@ -98,6 +115,10 @@ mod tests {
 
     fn least(mounts: &str, groups: &str) -> Option<u64> {
         levels(mounts, groups).iter().filter_map(|(dir, files)| left(dir, files)).min()
+    }
+
+    fn tightest(mounts: &str, groups: &str) -> Option<u64> {
+        levels(mounts, groups).iter().filter_map(|(dir, files)| level_limit(dir, files)).min()
     }
 
     #[test]
@@ -125,6 +146,7 @@ mod tests {
         assert_eq!(least(&mounts, groups), Some(60 * MIB));
         level("a", &(900 * MIB).to_string(), &(80 * MIB).to_string(), 70 * MIB, 0);
         assert_eq!(least(&mounts, groups), Some(10 * MIB), "the level above, and its soft limit");
+        assert_eq!(tightest(&mounts, groups), Some(80 * MIB));
         level("a", "max", &(80 * MIB).to_string(), 99 * MIB, 0);
         assert_eq!(least(&mounts, groups), Some(0), "more than its limit");
     }
@@ -159,5 +181,6 @@ mod tests {
         );
         let groups = "5:cpu,cpuacct:/docker/x\n4:memory:/docker/x\n0::/docker/x\n";
         assert_eq!(least(&mounts, groups), Some(40 * MIB));
+        assert_eq!(tightest(&mounts, groups), Some(100 * MIB));
     }
 }

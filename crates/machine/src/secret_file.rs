@@ -1,0 +1,35 @@
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+
+use tracing::warn;
+
+/// Warns of a secret file that every user of the machine can read: it is as good as lost. `flag` is where the file was named.
+///
+/// Its group may read it: that is how services are given files.
+pub fn warn_if_readable_by_everyone(flag: &str, path: &Path) {
+    if let Some(mode) = mode_if_readable_by_everyone(path) {
+        warn!(flag, file = %path.display(), mode, "every user of this machine can read this secret file: chmod 0640");
+    }
+}
+
+/// The mode as `chmod` takes it; `None` for a file that not every user can read, and for one that is not there.
+fn mode_if_readable_by_everyone(path: &Path) -> Option<String> {
+    let mode = fs::metadata(path).ok()?.permissions().mode();
+    (mode & 0o004 != 0).then(|| format!("{:04o}", mode & 0o7777))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_that_every_user_can_read_is_told_by_its_mode() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        for (mode, readable) in [(0o600, None), (0o640, None), (0o644, Some("0644")), (0o604, Some("0604"))] {
+            fs::set_permissions(file.path(), fs::Permissions::from_mode(mode)).unwrap();
+            assert_eq!(mode_if_readable_by_everyone(file.path()).as_deref(), readable);
+        }
+        assert_eq!(mode_if_readable_by_everyone(Path::new("/nowhere/at/all")), None);
+    }
+}
