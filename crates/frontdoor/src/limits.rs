@@ -49,7 +49,7 @@ pub struct Options {
 
     /// Memory for connections that have shown no credential, for example 64MiB; by default three eighths of the memory that
     /// this process may have, at most 512MiB
-    #[arg(long, env = "HATCHERY_UNAUTHENTICATED_MEMORY", value_name = "BYTES", value_parser = bytes)]
+    #[arg(long, env = "HATCHERY_UNAUTHENTICATED_MEMORY", value_name = "BYTES", value_parser = model::parse_bytes)]
     pub unauthenticated_memory: Option<u64>,
 }
 
@@ -127,20 +127,6 @@ fn part_of(allowed: Option<u64>) -> u64 {
     const LEAST: u64 = 16 << 20;
     const MOST: u64 = 512 << 20;
     allowed.map_or(LEAST * 6, |bytes| (bytes / 8 * 3).clamp(LEAST, MOST))
-}
-
-fn bytes(text: &str) -> Result<u64, String> {
-    let wants = || format!("expected bytes, or a number with KiB, MiB or GiB, got {text:?}");
-    let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
-    let (number, unit) = text.split_at(digits);
-    let factor: u64 = match unit.trim().to_ascii_lowercase().as_str() {
-        "" | "b" => 1,
-        "kib" => 1 << 10,
-        "mib" => 1 << 20,
-        "gib" => 1 << 30,
-        _ => return Err(wants()),
-    };
-    number.parse::<u64>().ok().and_then(|n| n.checked_mul(factor)).ok_or_else(wants)
 }
 
 #[cfg(test)]
