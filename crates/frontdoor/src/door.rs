@@ -19,7 +19,6 @@ use crate::cleanup::{Cleanups, persist};
 use crate::config::Config;
 use crate::held::Held;
 use crate::http::ApiError;
-use crate::idempotency::Flights;
 use crate::line::{Line, Ticket};
 use crate::listen::Places;
 use crate::live::{self, Live};
@@ -27,6 +26,7 @@ use crate::metrics::{CleanupKind, Metrics, Phase, Source};
 use crate::order::Order;
 use crate::orders::Orders;
 use crate::shared::Shared;
+use crate::single_flight::SingleFlight;
 use crate::snapshot::{self, Choice, Snapshot};
 use crate::watched::{self, Watched};
 use crate::{follower, http, listen, sweeper};
@@ -59,7 +59,7 @@ pub(crate) struct Door {
     /// Answers that are dear to make.
     pub(crate) shared: Answers,
     /// What is being done for idempotency keys here.
-    pub(crate) flights: Flights,
+    pub(crate) single_flight: SingleFlight,
     /// Changes whenever those who wait for somebody else should ask again.
     pub(crate) nudges: watch::Sender<u64>,
     pub(crate) stages: Stages,
@@ -122,7 +122,7 @@ impl Door {
             permits: Mutex::new(Permits::new()),
             began: Instant::now(),
             shared: Answers::default(),
-            flights: Flights::default(),
+            single_flight: SingleFlight::default(),
             nudges: watch::Sender::new(0),
             stages: Stages::new(),
             config,

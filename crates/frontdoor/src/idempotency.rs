@@ -1,15 +1,14 @@
 //! One key, one answer: whoever claims an `Idempotency-Key` first does the work, everybody else gets what came of it,
 //! through whichever front door they ask.
 
-use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::Arc;
 use std::time::Duration;
 
 use model::api::{ErrorCode, Problem, SpawnAnswer};
 use model::{Exit, NodeId, RequestId, SpawnId, SpawnState};
 use registry::{Claim, IdempotencyKey, RegistryError};
 use serde::{Deserialize, Serialize};
-use tokio::sync::{Mutex as AsyncMutex, watch};
+use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout_at};
 use tracing::{debug, warn};
 use uuid::Uuid;
@@ -48,7 +47,7 @@ pub(crate) type Answer = Result<SpawnAnswer, Box<Problem>>;
 pub(crate) enum KeyError {
     /// The key came with another request before.
     Conflict,
-    /// The other request with this key took too long.
+    /// The work for this key took too long, here or in another request.
     StillRunning,
     /// Its answer was kept by a version that wrote it differently.
     Unreadable,
@@ -56,56 +55,6 @@ pub(crate) enum KeyError {
     SpawnEnded { node: NodeId, spawn: SpawnId, exit: Box<Exit> },
     /// The registry is away.
     Registry(RegistryError),
-}
-
-/// What is being done here for keys. Of those who ask with one key, one asks the registry and does the work; the others wait
-/// for what comes of it in this process, and cost the registry nothing.
-#[derive(Debug, Default)]
-pub(crate) struct Flights(Mutex<HashMap<(IdempotencyKey, Uuid), Weak<Flight>>>);
-
-/// Those who ask with one key for the same thing, in the order of asking: the first holds the lock, and leaves its answer.
-type Flight = AsyncMutex<Option<Answer>>;
-
-impl Flights {
-    /// Joins those who ask already.
-    fn join(&self, key: &IdempotencyKey, fingerprint: Uuid) -> Arc<Flight> {
-        let mut flights = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let flight = flights.entry((key.clone(), fingerprint)).or_default();
-        flight.upgrade().unwrap_or_else(|| {
-            let new = Arc::default();
-            *flight = Arc::downgrade(&new);
-            new
-        })
-    }
-
-    /// Whoever asks from now on asks the registry: the spawn may end.
-    fn land(&self, key: &IdempotencyKey, fingerprint: Uuid, flight: &Arc<Flight>) {
-        let mut flights = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let of = (key.clone(), fingerprint);
-        if flights.get(&of).is_some_and(|known| known.as_ptr() == Arc::as_ptr(flight)) {
-            flights.remove(&of);
-        }
-    }
-}
-
-/// One who asks; the last to leave takes the flight with it.
-struct Passenger<'a> {
-    flights: &'a Flights,
-    key: &'a IdempotencyKey,
-    fingerprint: Uuid,
-    flight: Arc<Flight>,
-}
-
-impl Drop for Passenger<'_> {
-    fn drop(&mut self) {
-        let mut flights = self.flights.0.lock().unwrap_or_else(PoisonError::into_inner);
-        // Left under the lock, so that of two who leave at the same time one is the last.
-        drop(std::mem::take(&mut self.flight));
-        let of = (self.key.clone(), self.fingerprint);
-        if flights.get(&of).is_some_and(|flight| flight.strong_count() == 0) {
-            flights.remove(&of);
-        }
-    }
 }
 
 /// Gives the key's answer: the one that is kept, the one somebody else is working on, or that of `work`.
@@ -121,9 +70,8 @@ where
 {
     let fingerprint = order.fingerprint();
     let deadline = Instant::now() + order.wait + door.config.spawn_deadline + SLACK;
-    let flight = door.flights.join(key, fingerprint);
-    let passenger = Passenger { flights: &door.flights, key, fingerprint, flight };
-    let Ok(mut shared) = timeout_at(deadline, passenger.flight.lock()).await else {
+    let waiter = door.single_flight.join(key, fingerprint);
+    let Ok(mut shared) = timeout_at(deadline, waiter.turn()).await else {
         return Err(KeyError::StillRunning);
     };
     if let Some(answer) = &*shared {
@@ -132,7 +80,7 @@ where
         return Ok(answer.clone());
     }
     let answer = lead(door, key, order, request, deadline, work).await?;
-    door.flights.land(key, fingerprint, &passenger.flight);
+    waiter.forget();
     *shared = Some(answer.clone());
     Ok(answer)
 }

@@ -37,6 +37,7 @@ mod pages;
 mod refusals;
 mod shared;
 mod shutdown;
+mod single_flight;
 mod snapshot;
 mod spawn;
 mod strict;

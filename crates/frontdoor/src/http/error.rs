@@ -240,7 +240,7 @@ impl From<KeyError> for ApiError {
             ),
             KeyError::StillRunning => Self::new(
                 ErrorCode::ReadyTimeout,
-                "another request with this Idempotency-Key has not been answered in time",
+                "the request with this Idempotency-Key has not been answered in time",
             ),
             KeyError::Unreadable => Self::new(
                 ErrorCode::Internal,
