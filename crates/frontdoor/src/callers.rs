@@ -187,13 +187,15 @@ impl Account {
 
     /// Takes one of these.
     pub(crate) fn take(self: &Arc<Self>, kind: Kind) -> Result<Share, Refused> {
+        self.take_if_free(kind).ok_or_else(|| self.refuse(Refused::TooMany { kind, most: self.most(kind) }))
+    }
+
+    /// The same where one that is not to be had is no refusal, and not counted as one.
+    pub(crate) fn take_if_free(self: &Arc<Self>, kind: Kind) -> Option<Share> {
         let most = self.most(kind);
         let more = |taken: usize| (taken < most).then_some(taken + 1);
-        let taken = &self.taken[kind as usize];
-        match taken.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more) {
-            Ok(_) => Ok(Share { account: Arc::clone(self), kind }),
-            Err(_) => Err(self.refuse(Refused::TooMany { kind, most })),
-        }
+        let taken = self.taken[kind as usize].fetch_update(Ordering::Relaxed, Ordering::Relaxed, more);
+        taken.is_ok().then(|| Share { account: Arc::clone(self), kind })
     }
 
     /// Begins a call.
@@ -292,6 +294,8 @@ mod tests {
         assert_eq!(greedy.take(Kind::Live).unwrap_err(), Refused::TooMany { kind: Kind::Live, most: 2 });
         let counted = |limit| callers.refusals.get_or_create(&LimitLabels { limit }).get();
         assert_eq!((counted("live-connections"), counted("calls")), (1, 0));
+        assert!(greedy.take_if_free(Kind::Live).is_none());
+        assert_eq!(counted("live-connections"), 1, "nothing was refused");
         assert!(greedy.take(Kind::Waiting).is_ok() && callers.of(owner("b")).take(Kind::Live).is_ok());
         drop(held);
         assert!(greedy.take(Kind::Live).is_ok());

@@ -309,7 +309,7 @@ impl Place {
     /// and stays a stranger's then. The first caller of a connection that several share counts.
     pub(crate) fn known_to(&self, account: &Arc<Account>) {
         if self.0.share.get().is_none()
-            && let Ok(share) = account.take(Kind::Connection)
+            && let Some(share) = account.take_if_free(Kind::Connection)
             && self.0.share.set(share).is_ok()
         {
             self.known();
