@@ -3,11 +3,12 @@
 //! busy costs by itself: whoever asks runs on the same ones.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
-use hatchery_tests::{AgentPlan, Client, Farm, Subscriber};
+use hatchery_tests::wait::PATIENCE;
+use hatchery_tests::{AgentPlan, Client, Farm, Look, Subscriber, until};
 use serde_json::json;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
@@ -17,8 +18,9 @@ use crate::table::{Sample, Table, ms};
 /// Alternations, and spawns of each half of one.
 const ROUNDS: usize = 6;
 const SPAWNS: usize = 60;
-/// Requests of the greedy key in line, more than it may have there.
+/// Requests of the greedy key that ask for a place in line, and how many of them one caller may have there by default.
 const IN_LINE: usize = 600;
+const PLACES_IN_LINE: usize = 500;
 /// Requests with one key that wait for one answer.
 const WITH_ONE_KEY: usize = 300;
 /// Callers without a pause, for each thing that is asked for.
@@ -45,10 +47,10 @@ pub(crate) async fn measure(table: &mut Table) -> anyhow::Result<()> {
         spawns(modest, &mut quiet).await?;
         let crowd = Work::crowd(&farm).await;
         spawns(modest, &mut crowded).await?;
-        crowd.stop().await;
+        crowd.stop(&farm).await;
         let work = Work::start(&farm, &greedy).await;
         spawns(modest, &mut busy).await?;
-        work.stop().await;
+        work.stop(&farm).await;
     }
     for (name, share) in [("p50", 0.5), ("p95", 0.95)] {
         let (alone, beside) = (quiet.quantile(share), busy.quantile(share));
@@ -90,16 +92,22 @@ impl Work {
     /// As many callers without a pause, who ask the registry for nothing.
     async fn crowd(farm: &Farm) -> Self {
         let (client, over) = (farm.door(0).showing_nothing(), Arc::new(AtomicBool::new(false)));
+        let answered = Arc::new(AtomicUsize::new(0));
         let worker = |_| {
-            let over = Arc::clone(&over);
+            let (over, answered) = (Arc::clone(&over), Arc::clone(&answered));
             tokio::spawn(async move {
                 while !over.load(Ordering::Relaxed) {
                     drop(client.get("/healthz").try_send().await);
+                    answered.fetch_add(1, Ordering::Relaxed);
                 }
             })
         };
         let asking = (0..4 * WORKERS).map(worker).collect();
-        tokio::time::sleep(Duration::from_secs(1)).await;
+        until("the crowd is answered", PATIENCE, async || {
+            let answered = answered.load(Ordering::Relaxed);
+            Look::when(answered > 100 * WORKERS, || format!("{answered} times"))
+        })
+        .await;
         Self { over, waiting: Vec::new(), asking }
     }
 
@@ -133,12 +141,12 @@ impl Work {
                 }
             }));
         }
-        // What waits has to be in line.
-        tokio::time::sleep(Duration::from_secs(2)).await;
+        farm.waiting(PLACES_IN_LINE).await;
         Self { over, waiting, asking }
     }
 
-    async fn stop(self) {
+    /// Ends when those that waited have left the line, too.
+    async fn stop(self, farm: &Farm) {
         self.over.store(true, Ordering::Relaxed);
         for asking in self.asking {
             asking.await.ok();
@@ -146,7 +154,6 @@ impl Work {
         for waiting in &self.waiting {
             waiting.abort();
         }
-        // Those that left the line are cleaned up after.
-        tokio::time::sleep(Duration::from_secs(2)).await;
+        farm.waiting(0).await;
     }
 }
