@@ -23,6 +23,13 @@ impl Certs {
         certs
     }
 
+    /// For the front door `door` and the agents `node-a` and `node-b`, all on this machine, and for what `more` names.
+    pub fn two_agents(more: &[&str]) -> Self {
+        let names =
+            ["--frontdoor", "door=127.0.0.1", "--agent", "node-a=127.0.0.1", "--agent", "node-b=127.0.0.1"];
+        Self::new(&[&names, more].concat())
+    }
+
     /// Runs `hatchery certs new` again, in the same directory.
     pub fn more(&self, args: &[&str]) -> Output {
         let mut command = hatchery(self.dir.path());

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use rustix::process::Signal;
-use serde_json::Value;
+use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::binaries::binaries;
@@ -501,6 +501,19 @@ impl Farm {
                 door.http.json("/v1/nodes").await;
             }
         }
+    }
+
+    /// Has one spawn started on whatever node; its id and its process.
+    pub async fn starts_one(&self) -> (String, u32) {
+        let id = self.door(0).spawned(&json!({})).await["id"].as_str().expect("an id").to_owned();
+        let pid = self.process(&id).expect("it runs").pid;
+        (id, pid)
+    }
+
+    /// Stops one spawn, and waits until it has ended so.
+    pub async fn stops_one(&self, id: &str) {
+        self.stop([id]).await;
+        assert_eq!(self.ends(id).await["reason"], "stopped");
     }
 
     /// Stops these spawns through whatever front door, and waits for nothing.

@@ -8,6 +8,7 @@ use std::process::{Child, Command, Stdio};
 use rustix::process::Signal;
 
 use crate::processes;
+use crate::skip::skipped;
 use crate::wait::{Look, PATIENCE, until};
 
 /// A directory that is reached through a server.
@@ -19,10 +20,9 @@ pub struct Share {
 
 impl Share {
     /// Shows `directory` at `mount`. `None` where this user may not mount anything; says so.
-    #[expect(clippy::print_stderr, reason = "a test that is left out says so")]
     pub async fn of(directory: &Path, mount: &Path) -> Option<Self> {
         if !rustix::process::geteuid().is_root() || !Path::new("/dev/fuse").exists() {
-            eprintln!("skipped: a share needs root and /dev/fuse");
+            skipped("a share", "it needs root and /dev/fuse");
             return None;
         }
         for path in [directory, mount] {

@@ -18,16 +18,7 @@ const ROLELESS: &str = "states no role";
 
 /// Certificates for a farm on this machine.
 fn certs() -> Certs {
-    Certs::new(&[
-        "--frontdoor",
-        "door=127.0.0.1",
-        "--agent",
-        "node-a=127.0.0.1",
-        "--agent",
-        "node-b=127.0.0.1",
-        "--metrics",
-        "prometheus",
-    ])
+    Certs::two_agents(&["--metrics", "prometheus"])
 }
 
 fn plan(certs: &Certs, node: &str) -> AgentPlan {

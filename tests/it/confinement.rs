@@ -9,31 +9,15 @@ use std::time::Duration;
 
 use hatchery_tests::binaries::binaries;
 use hatchery_tests::wait::PATIENCE;
-use hatchery_tests::{AgentPlan, Farm, Look, processes, until};
+use hatchery_tests::{AgentPlan, Farm, Look, processes, skipped, until};
 use rustix::process::Signal;
 use serde_json::json;
-
-async fn spawned(farm: &Farm) -> (String, u32) {
-    let id = farm.door(0).spawned(&json!({})).await["id"].as_str().unwrap().to_owned();
-    let pid = farm.process(&id).expect("it runs").pid;
-    (id, pid)
-}
-
-async fn stopped(farm: &Farm, id: &str) {
-    farm.stop([id]).await;
-    assert_eq!(farm.ends(id).await["reason"], "stopped");
-}
 
 /// The line of `/proc/PID/status` that begins with this word, without it.
 fn status(pid: u32, word: &str) -> Vec<String> {
     let text = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
     let line = text.lines().find_map(|line| line.strip_prefix(word)).unwrap();
     line.trim_start_matches(':').split_whitespace().map(str::to_owned).collect()
-}
-
-#[expect(clippy::print_stderr, reason = "why a test could not be made has to be seen")]
-fn skipped(what: &str, why: &str) {
-    eprintln!("skipped: {what}: {why}");
 }
 
 #[tokio::test]
@@ -109,7 +93,7 @@ async fn spawns_run_as_the_user_they_are_to_run_as_and_what_that_user_cannot_rea
         assert!(line.contains(flag) && line.contains("0700") && line.contains("nobody:nogroup"), "{line}");
     }
     open(farm.mark());
-    let (id, pid) = spawned(&farm).await;
+    let (id, pid) = farm.starts_one().await;
     let nobody = ["65534"; 4];
     assert_eq!(status(pid, "Uid"), nobody);
     assert_eq!(status(pid, "Gid"), nobody);
@@ -119,7 +103,7 @@ async fn spawns_run_as_the_user_they_are_to_run_as_and_what_that_user_cannot_rea
     farm.agents[0].restart().await;
     farm.audit().await;
     assert_eq!(farm.process(&id).unwrap().pid, pid);
-    stopped(&farm, &id).await;
+    farm.stops_one(&id).await;
     farm.finish().await;
 }
 
@@ -203,21 +187,21 @@ async fn every_spawn_has_a_control_group_that_goes_with_it() {
     let inside = |id: &str| fs::read_to_string(group_of(id).join("cgroup.procs")).unwrap_or_default();
 
     // It is in there, also under the next agent, and the group goes with it.
-    let (first, first_pid) = spawned(&farm).await;
-    let (second, second_pid) = spawned(&farm).await;
+    let (first, first_pid) = farm.starts_one().await;
+    let (second, second_pid) = farm.starts_one().await;
     assert_eq!(inside(&first), format!("{first_pid}\n"));
-    stopped(&farm, &first).await;
+    farm.stops_one(&first).await;
     until("its group is gone", PATIENCE, async || Look::when(!group_of(&first).exists(), || inside(&first)))
         .await;
     farm.agents[0].role.kill();
     farm.agents[0].restart().await;
     farm.audit().await;
     assert_eq!(inside(&second), format!("{second_pid}\n"));
-    stopped(&farm, &second).await;
+    farm.stops_one(&second).await;
     groups.are_gone().await;
 
     // One that ends while no agent looks leaves its group to the next.
-    let (third, third_pid) = spawned(&farm).await;
+    let (third, third_pid) = farm.starts_one().await;
     farm.agents[0].role.kill();
     processes::signal(third_pid, Signal::KILL);
     until("it is gone", PATIENCE, async || Look::when(inside(&third).is_empty(), || inside(&third))).await;
@@ -270,12 +254,12 @@ async fn a_server_that_is_started_again_for_its_lost_port_is_in_a_control_group_
     fs::set_permissions(&script, fs::Permissions::from_mode(0o755)).unwrap();
     let plan = AgentPlan::slots(1).args(&["--cgroup", groups.0.to_str().unwrap()]).executable(&script);
     let farm = Farm::builder().agent(plan).start().await;
-    let (id, pid) = spawned(&farm).await;
+    let (id, pid) = farm.starts_one().await;
     assert!(mark.exists());
     let inside = fs::read_to_string(groups.0.join(format!("spawn-node-a-{id}/cgroup.procs"))).unwrap();
     assert_eq!(inside, format!("{pid}\n"));
     farm.audit().await;
-    stopped(&farm, &id).await;
+    farm.stops_one(&id).await;
     groups.are_gone().await;
     farm.finish().await;
 }
@@ -326,7 +310,7 @@ async fn the_kernel_keeps_each_spawn_within_its_memory_and_its_share_of_the_proc
     // Read in this order, since both go on. A quota is handed out in slices, the last of which may be too much.
     let (used, periods) = (figure("usage_usec "), figure("nr_periods "));
     assert!(used <= (periods + 2) * 25_000, "{used} us in {periods} periods of 20 ms");
-    stopped(&farm, &id).await;
+    farm.stops_one(&id).await;
     groups.are_gone().await;
     farm.finish().await;
 }

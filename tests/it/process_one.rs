@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use hatchery_tests::binaries::binaries;
-use hatchery_tests::{AgentPlan, Farm, Look, Viewer, processes, until, wait::PATIENCE};
+use hatchery_tests::{AgentPlan, Farm, Look, Viewer, processes, skipped, until, wait::PATIENCE};
 use serde_json::json;
 
 /// Makes a program process 1 of a namespace, with a `/proc` of its own.
@@ -37,13 +37,11 @@ async fn nothing_to_reap(farm: &Farm) {
 }
 
 #[tokio::test]
-#[expect(clippy::print_stderr, reason = "a test that is left out says so")]
 async fn an_agent_as_process_one_leaves_no_zombie_and_knows_how_its_servers_ended() {
     let (program, args) = CONTAINER.split_first().unwrap();
     let made = Command::new(program).args(args).arg("true").stdin(Stdio::null()).output();
     if !made.is_ok_and(|ran| ran.status.success()) {
-        eprintln!("skipped: this user may not make a process namespace");
-        return;
+        return skipped("an agent as process one", "this user may not make a process namespace");
     }
     let directory = tempfile::tempdir().unwrap();
     let plan = AgentPlan::slots(12).executable(untidy(directory.path())).under(&CONTAINER);

@@ -7,7 +7,7 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
-use hatchery_tests::{AgentPlan, Farm, Look, Mood, Moody, Share, until};
+use hatchery_tests::{AgentPlan, Farm, Look, Mood, Moody, Share, skipped, until};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::time::Instant;
@@ -224,7 +224,6 @@ async fn a_node_that_is_short_of_memory_fails_hardly_any_caller() {
 struct FullDisk<'a>(&'a Path);
 
 impl<'a> FullDisk<'a> {
-    #[expect(clippy::print_stderr, reason = "a test that is left out says so")]
     fn over(directory: &'a Path) -> Option<Self> {
         fs::create_dir_all(directory).unwrap();
         let mounted = Command::new("mount")
@@ -232,7 +231,7 @@ impl<'a> FullDisk<'a> {
             .arg(directory)
             .status();
         if !mounted.is_ok_and(|status| status.success()) {
-            eprintln!("skipped: a full disk needs the right to mount one");
+            skipped("a full disk", "only a user that may mount one has it");
             return None;
         }
         Some(Self(directory))

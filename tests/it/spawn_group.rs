@@ -4,7 +4,9 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, chown};
 
-use crate::taken_over_server::{Users, can, can_with, ids, is_root, skipped, spawned};
+use hatchery_tests::{is_root, skipped};
+
+use crate::taken_over_server::{Users, can, can_with, ids};
 
 #[tokio::test]
 async fn the_group_of_all_spawns_lets_them_read_their_licence_and_nothing_of_each_other() {
@@ -17,8 +19,8 @@ async fn the_group_of_all_spawns_lets_them_read_their_licence_and_nothing_of_eac
     let license = farm.mark().join("license");
     chown(&license, Some(0), Some(group)).unwrap();
     fs::set_permissions(&license, fs::Permissions::from_mode(0o640)).unwrap();
-    let (victim, victims_pid) = spawned(&farm).await;
-    let (other, attackers_pid) = spawned(&farm).await;
+    let (victim, victims_pid) = farm.starts_one().await;
+    let (other, attackers_pid) = farm.starts_one().await;
     for round in 0..2 {
         let owners: BTreeSet<u32> =
             [victims_pid, attackers_pid].into_iter().flat_map(|pid| ids(pid, "Uid")).collect();

@@ -12,31 +12,11 @@ use std::time::Duration;
 
 use hatchery_tests::binaries::binaries;
 use hatchery_tests::wait::{PATIENCE, longer_than};
-use hatchery_tests::{AgentPlan, Client, Dev, Farm, Look, until};
+use hatchery_tests::{AgentPlan, Client, Dev, Farm, Look, is_root, skipped, until};
 use rustix::fs::{FallocateFlags, fallocate};
 use serde_json::json;
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::Instant;
-
-pub(crate) async fn spawned(farm: &Farm) -> (String, u32) {
-    let id = farm.door(0).spawned(&json!({})).await["id"].as_str().unwrap().to_owned();
-    let pid = farm.process(&id).expect("it runs").pid;
-    (id, pid)
-}
-
-async fn stopped(farm: &Farm, id: &str) {
-    farm.stop([id]).await;
-    assert_eq!(farm.ends(id).await["reason"], "stopped");
-}
-
-pub(crate) fn is_root() -> bool {
-    rustix::process::geteuid().is_root()
-}
-
-#[expect(clippy::print_stderr, reason = "why a test could not be made has to be seen")]
-pub(crate) fn skipped(what: &str, why: &str) {
-    eprintln!("skipped: {what}: {why}");
-}
 
 /// Posts a report; its status and body.
 async fn reported(receiver: Client, path: &str) -> (u16, String) {
@@ -47,8 +27,8 @@ async fn reported(receiver: Client, path: &str) -> (u16, String) {
 #[tokio::test]
 async fn no_process_reports_for_a_spawn_without_its_secret() {
     let mut farm = Farm::small(3).await;
-    let (victim, pid) = spawned(&farm).await;
-    let (other, _) = spawned(&farm).await;
+    let (victim, pid) = farm.starts_one().await;
+    let (other, _) = farm.starts_one().await;
     let paths = [&victim, &other].map(|id| farm.process(id).unwrap().reports_to());
     let [own, foreign] = &paths;
     assert_ne!(own, foreign);
@@ -145,7 +125,7 @@ async fn connect(addr: SocketAddr) -> std::io::Result<TcpStream> {
 #[tokio::test]
 async fn connections_that_say_nothing_keep_no_server_out_and_end_none() {
     let farm = Farm::builder().agent(AgentPlan::slots(4).args(&["--ping-interval", "500ms"])).start().await;
-    let (lives, _) = spawned(&farm).await;
+    let (lives, _) = farm.starts_one().await;
     let receiver = farm.agents[0].liveliness.addr;
     // Many more than there are places.
     let mut idle = Vec::new();
@@ -153,13 +133,13 @@ async fn connections_that_say_nothing_keep_no_server_out_and_end_none() {
         idle.push(connect(receiver).await.unwrap());
     }
     for _ in 0..3 {
-        let (id, _) = spawned(&farm).await;
-        stopped(&farm, &id).await;
+        let (id, _) = farm.starts_one().await;
+        farm.stops_one(&id).await;
     }
     // By then it would be lost.
     longer_than(Duration::from_secs(5)).await;
     assert_eq!(farm.record(&lives).await["state"], "ready");
-    let (id, _) = spawned(&farm).await;
+    let (id, _) = farm.starts_one().await;
     drop(idle);
     farm.stop([&*lives, &id]).await;
     farm.finish().await;
@@ -168,7 +148,7 @@ async fn connections_that_say_nothing_keep_no_server_out_and_end_none() {
 #[tokio::test]
 async fn a_flood_of_connections_keeps_no_server_out_and_ends_none() {
     let farm = Farm::builder().agent(AgentPlan::slots(4).args(&["--ping-interval", "500ms"])).start().await;
-    let (lives, _) = spawned(&farm).await;
+    let (lives, _) = farm.starts_one().await;
     let receiver = farm.agents[0].liveliness.addr;
     let end = Instant::now() + Duration::from_secs(6);
     let flood = tokio::spawn(async move {
@@ -186,13 +166,13 @@ async fn a_flood_of_connections_keeps_no_server_out_and_ends_none() {
     })
     .await;
     while !flood.is_finished() {
-        let (id, _) = spawned(&farm).await;
-        stopped(&farm, &id).await;
+        let (id, _) = farm.starts_one().await;
+        farm.stops_one(&id).await;
         assert_eq!(farm.record(&lives).await["state"], "ready");
     }
     flood.await.unwrap();
     assert!(farm.agents[0].role.log().contains("flooded with connections"));
-    stopped(&farm, &lives).await;
+    farm.stops_one(&lives).await;
     farm.finish().await;
 }
 
@@ -205,7 +185,8 @@ pub(crate) struct Users {
 }
 
 impl Users {
-    /// So many that no other test has.
+    /// So many that no other test has, and no user, container or service: systemd gives numbers up to 1879048191 to those
+    /// (<https://systemd.io/UIDS-GIDS/>).
     pub(crate) fn new(count: u32) -> Self {
         let dir = tempfile::Builder::new().prefix("hatchery-test-").tempdir().unwrap();
         open_to_all(dir.path());
@@ -213,7 +194,7 @@ impl Users {
         fs::copy(&binaries().simulator, &executable).unwrap();
         static NEXT: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(0);
         let block = NEXT.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-        let first = 1_000_000 + (std::process::id() % 4_000) * 1_000 + block * 20;
+        let first = 1_900_000_000 + (std::process::id() % 4_000) * 1_000 + block * 20;
         Self { dir, executable, first, count }
     }
 
@@ -277,8 +258,8 @@ async fn a_spawn_can_do_nothing_to_another_spawn_or_to_the_agent() {
     }
     let users = Users::new(2);
     let farm = users.farm().await;
-    let (victim, victims_pid) = spawned(&farm).await;
-    let (other, attackers_pid) = spawned(&farm).await;
+    let (victim, victims_pid) = farm.starts_one().await;
+    let (other, attackers_pid) = farm.starts_one().await;
     let (victims, attacker) = (user(victims_pid), user(attackers_pid));
     assert_eq!(BTreeSet::from([victims, attacker]), users.all());
     let umask = fs::read_to_string(format!("/proc/{attackers_pid}/status")).unwrap();
@@ -333,13 +314,13 @@ async fn a_user_is_one_spawns_at_a_time_through_ends_and_new_agents_and_finds_no
     }
     let users = Users::new(2);
     let mut farm = users.farm().await;
-    let (first, first_pid) = spawned(&farm).await;
-    let (second, second_pid) = spawned(&farm).await;
+    let (first, first_pid) = farm.starts_one().await;
+    let (second, second_pid) = farm.starts_one().await;
     let (rests, stays) = (user(first_pid), user(second_pid));
     let left = tempfile::Builder::new().prefix("hatchery-test-").tempdir().unwrap();
     let left_file = left.path().to_owned();
     std::os::unix::fs::chown(&left_file, Some(rests), Some(rests)).unwrap();
-    stopped(&farm, &first).await;
+    farm.stops_one(&first).await;
     // A process that left nothing by which it is known but its user.
     let mut stray = Command::new("sleep");
     let mut stray = stray.arg("600").env_clear().uid(rests).gid(rests).process_group(0).spawn().unwrap();
@@ -348,13 +329,13 @@ async fn a_user_is_one_spawns_at_a_time_through_ends_and_new_agents_and_finds_no
     farm.agents[0].restart().await;
     farm.audit().await;
     assert_eq!(user(farm.process(&second).unwrap().pid), stays);
-    let (third, third_pid) = spawned(&farm).await;
+    let (third, third_pid) = farm.starts_one().await;
     assert_eq!(user(third_pid), rests, "the other one is taken");
     let ended = tokio::task::spawn_blocking(move || stray.wait()).await.unwrap().unwrap();
     assert_eq!(ended.code(), None, "killed");
     assert!(!left_file.exists());
     for id in [&second, &third] {
-        stopped(&farm, id).await;
+        farm.stops_one(id).await;
     }
     farm.finish().await;
 }
@@ -424,7 +405,7 @@ async fn an_agent_says_once_what_servers_of_its_own_user_could_do_and_a_develope
 #[tokio::test]
 async fn a_link_in_the_place_of_an_output_file_hands_out_nothing() {
     let farm = Farm::small(1).await;
-    let (id, _) = spawned(&farm).await;
+    let (id, _) = farm.starts_one().await;
     let (log, secret) = (farm.agents[0].output_file(&id), farm.mark().join("secret"));
     fs::write(&secret, "the-password\n").unwrap();
     for put in
@@ -436,14 +417,14 @@ async fn a_link_in_the_place_of_an_output_file_hands_out_nothing() {
         assert!(read.status >= 400 && !read.text().contains("the-password"), "{read:?}");
     }
     fs::remove_file(&log).unwrap();
-    stopped(&farm, &id).await;
+    farm.stops_one(&id).await;
     assert_eq!(fs::read_to_string(&secret).unwrap(), "the-password\n");
 }
 
 #[tokio::test]
 async fn what_a_server_reserves_beyond_the_end_of_its_output_is_taken_back() {
     let farm = Farm::small(1).await;
-    let (id, _) = spawned(&farm).await;
+    let (id, _) = farm.starts_one().await;
     let path = farm.agents[0].output_file(&id);
     let log = fs::File::options().append(true).open(&path).unwrap();
     let on_disk = || fs::metadata(&path).unwrap().blocks() * 512;
@@ -455,7 +436,7 @@ async fn what_a_server_reserves_beyond_the_end_of_its_output_is_taken_back() {
         Look::when(on_disk() <= 8 << 20, || format!("{} bytes", on_disk()))
     })
     .await;
-    stopped(&farm, &id).await;
+    farm.stops_one(&id).await;
     farm.finish().await;
 }
 
@@ -490,7 +471,7 @@ async fn a_process_of_another_user_that_looks_like_a_spawn_is_left_alone_and_hin
     let line = said.lines().find(|line| line.contains("a process of another user looks like a spawn"));
     assert!(line.is_some_and(|line| line.contains(&id) && line.contains(&users.first.to_string())), "{said}");
     assert_eq!(farm.door(0).get(&format!("/v1/spawns/{id}")).send().await.status, 404);
-    let both = [spawned(&farm).await.0, spawned(&farm).await.0];
+    let both = [farm.starts_one().await.0, farm.starts_one().await.0];
     assert_eq!(impostor.try_wait().unwrap(), None, "it is none of the agent's business");
     impostor.kill().unwrap();
     impostor.wait().unwrap();
@@ -520,13 +501,13 @@ async fn a_server_that_takes_the_ports_of_others_is_named() {
     let taken = ports.start() + 1;
     let plan = AgentPlan::slots(3).port_range(ports.clone()).executable(greedy(scratch.path(), taken));
     let farm = Farm::builder().agent(plan).start().await;
-    let (greedy, pid) = spawned(&farm).await;
+    let (greedy, pid) = farm.starts_one().await;
     let listens = SocketAddr::from(([127, 0, 0, 1], taken));
     until("it has the port", PATIENCE, async || {
         Look::when(TcpStream::connect(listens).await.is_ok(), || "nobody has".to_owned())
     })
     .await;
-    let (second, _) = spawned(&farm).await;
+    let (second, _) = farm.starts_one().await;
     let named = |farm: &Farm| {
         let log = farm.agents[0].role.log();
         let lines = log.lines().filter(|line| line.contains("a spawn listens on a port that is not its own"));

@@ -21,16 +21,7 @@ pub(crate) fn words(flags: &[String]) -> Vec<&str> {
 
 /// Certificates for everybody in a farm of this machine.
 fn certs() -> Certs {
-    Certs::new(&[
-        "--frontdoor",
-        "door=127.0.0.1",
-        "--agent",
-        "node-a=127.0.0.1",
-        "--agent",
-        "node-b=127.0.0.1",
-        "--agent",
-        "node-c=10.9.9.9",
-    ])
+    Certs::two_agents(&["--agent", "node-c=10.9.9.9"])
 }
 
 /// One front door without TLS for its callers, and one agent.
