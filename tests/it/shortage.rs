@@ -4,13 +4,13 @@ use std::fs;
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::process::{Command, Stdio};
 
-use hatchery_tests::{AgentPlan, Farm, Look, Viewer, until, wait::PATIENCE};
+use hatchery_tests::{AgentPlan, Farm, Look, Viewer, skipped, until, wait::PATIENCE};
 use serde_json::json;
 
 use crate::sick_nodes::{farm, hardly_anybody_notices, it_is_well_again, one, still_live};
 
 /// A user that is nobody else's. Limits on the number of processes do not count for root.
-const USER: u32 = 61_001;
+const USER: u32 = 1_910_061_001;
 
 /// Has a limit of `node-c`'s agent be this, as `prlimit` writes it; its own user sets it.
 fn limit(farm: &Farm, what: &str) {
@@ -23,14 +23,13 @@ fn limit(farm: &Farm, what: &str) {
 }
 
 /// Restarts the agent of `node-c` as a user of its own; `false`, and says so, where that cannot be.
-#[expect(clippy::print_stderr, reason = "a test that is left out says so")]
 async fn unprivileged(farm: &mut Farm) -> bool {
     let user = USER.to_string();
     let under = ["setpriv", "--reuid", &user, "--regid", &user, "--clear-groups"].map(str::to_owned);
     let program = &hatchery_tests::binaries::binaries().hatchery;
     let runs = Command::new(&under[0]).args(&under[1..]).arg(program).arg("--version").output();
     if !runs.is_ok_and(|ran| ran.status.success()) {
-        eprintln!("skipped: only root can run the program as another user, who must be able to read it");
+        skipped("a shortage", "only root can run the program as another user, who must be able to read it");
         return false;
     }
     fs::set_permissions(farm.mark(), fs::Permissions::from_mode(0o755)).unwrap();

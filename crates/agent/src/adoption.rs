@@ -441,19 +441,19 @@ mod tests {
             command.arg("600").uid(uid).gid(uid).stdout(Stdio::null()).stderr(Stdio::null());
             command.spawn().unwrap()
         };
-        let mut child = sleep(61_300);
+        let mut child = sleep(1_910_061_300);
         let each = |first| Some(SpawnUsers::Each((first..=first + 1).into()));
         for (users, taken, want) in [
-            (None, false, Some(Doubt::User(61_300))),
-            (each(61_400), false, Some(Doubt::User(61_300))),
-            (each(61_300), false, None),
-            (each(61_300), true, Some(Doubt::NotTheServer)),
+            (None, false, Some(Doubt::User(1_910_061_300))),
+            (each(1_910_061_400), false, Some(Doubt::User(1_910_061_300))),
+            (each(1_910_061_300), false, None),
+            (each(1_910_061_300), true, Some(Doubt::NotTheServer)),
         ] {
-            let taken = taken.then_some(61_300).into_iter().collect();
+            let taken = taken.then_some(1_910_061_300).into_iter().collect();
             assert_eq!(doubts(&config("/bin/sleep", users), child.id(), &taken), want);
         }
-        let ids = Some(Ids { uid: 61_300, gid: 61_300 });
-        assert_eq!(user_of(&config("/bin/sleep", each(61_300)), child.id()), ids);
+        let ids = Some(Ids { uid: 1_910_061_300, gid: 1_910_061_300 });
+        assert_eq!(user_of(&config("/bin/sleep", each(1_910_061_300)), child.id()), ids);
         child.kill().unwrap();
         child.wait().unwrap();
     }
@@ -467,7 +467,7 @@ mod tests {
             ..Config::new("n".parse().unwrap(), Launcher::Executable("/bin/sleep".into()), "/s".into())
         };
         let shared = config(None);
-        let each = config(Some(SpawnUsers::Each((61_500..=61_501).into())));
+        let each = config(Some(SpawnUsers::Each((1_910_061_500..=1_910_061_501).into())));
         let url = secret::endpoint("http://127.0.0.1:1", Some(&secret::Secret::mint()));
         let record = |pid, port, uid: Option<u32>, liveliness: &str| Record {
             id: SpawnId::mint(),
@@ -491,13 +491,14 @@ mod tests {
             ready_by: crate::state::moment::Moment(0),
         };
         let mut taken = Taken::default();
-        let first = record(10, 100, Some(61_500), &url);
+        let first = record(10, 100, Some(1_910_061_500), &url);
         taken.add(&first);
         assert!(taken.is_own_process(&each, &first));
         let other = |uid| Record { id: first.id, ..record(11, 101, Some(uid), &url) };
-        assert!(taken.is_own_process(&each, &other(61_500)), "it has started another one");
+        assert!(taken.is_own_process(&each, &other(1_910_061_500)), "it has started another one");
         assert!(
-            !taken.is_own_process(&each, &other(61_501)) && taken.is_own_process(&shared, &other(61_501))
+            !taken.is_own_process(&each, &other(1_910_061_501))
+                && taken.is_own_process(&shared, &other(1_910_061_501))
         );
 
         let plain = "http://127.0.0.1:1/liveliness";
@@ -508,11 +509,11 @@ mod tests {
             (&shared, 101, plain, None),
             (&shared, 100, plain, Some("port")),
         ] {
-            let why = taken.misfit(config, &record(12, port, Some(61_501), url));
+            let why = taken.misfit(config, &record(12, port, Some(1_910_061_501), url));
             assert_eq!(why.is_some(), want.is_some(), "{why:?}");
             assert!(why.unwrap_or_default().contains(want.unwrap_or_default()), "{why:?}");
         }
-        taken.add(&record(12, 101, Some(61_501), &url));
+        taken.add(&record(12, 101, Some(1_910_061_501), &url));
         let why = taken.misfit(&shared, &record(13, 102, None, &url)).unwrap();
         assert!(why.contains("slot"), "{why}");
     }

@@ -177,7 +177,8 @@ pub struct Options {
     pub exit_when_drained: bool,
 
     /// Who spawns run as: one user for all, names or numbers, or a range of numbers, FIRST-LAST, of which each slot has its own,
-    /// each with a group of its number, or all with the one group GROUP. The agent must run as root. They have no other groups
+    /// each with a group of its number, or all with the one group GROUP. The agent must run as root. They have no other groups.
+    /// Nothing else may run as the numbers of a range: it is ended before a spawn gets that number
     #[arg(long, env = "HATCHERY_SPAWN_USER", value_name = "USER[:GROUP]|FIRST-LAST[:GROUP]")]
     pub spawn_user: Option<String>,
 

@@ -168,8 +168,9 @@ mod tests {
     use super::*;
     use std::os::unix::fs::{chown, symlink};
 
-    /// Nobody else's in any test.
-    const USER: u32 = 61_234;
+    /// No other test's, and no user's, container's or service's: systemd gives those up to 1879048191
+    /// (<https://systemd.io/UIDS-GIDS/>).
+    const USER: u32 = 1_910_061_234;
     const IDS: Ids = Ids { uid: USER, gid: USER };
 
     #[test]
