@@ -9,7 +9,7 @@
 --   events, floor    stream of events, entry id <seq>-0; and the last seq that cannot be read any more
 --   nudges           stream that only says: whoever waits, ask again
 --   alike            there for a minute after a request has failed in the same way wherever it was tried
---   mended           there for a second after nodes were looked at again because a request found no room
+--   mended           there for 200 ms after nodes were looked at again because a request found no room
 --   names            set of all nodes        up, stale, down   zset node -> time of its last heartbeat, by availability
 --   node:<n>         hash, the node          held:<n>          hash spawn -> how the slot is held, see slots.lua
 --   abandoned:<n>    set of spawns the agent must end or never start

@@ -3,7 +3,8 @@
 -- time went backwards, the silence of nodes counts from now: `grace`.
 --
 -- A registry that is full refuses large writes before small ones, so heartbeats may be refused while it is asked to judge. Silence
--- counts from when there was room. Where keys of all kinds are evicted instead, there is room.
+-- counts from when there was room. Where keys of all kinds are evicted instead, there is room. It is looked at no more often than
+-- the note is written: a farm without a free slot judges with every request.
 local JUDGE = P .. ':judge'
 local FULL = 0.98
 local grace
@@ -21,7 +22,8 @@ local function silent_since()
   local was = call('HMGET', JUDGE, 'at', 'grace')
   local at, old = tonumber(was[1]), tonumber(was[2])
   grace = old
-  if not at or not old or now < at or now - at > STALE * 2 / 3 or old > now or is_full() then grace = now end
-  if grace ~= old or now - at > STALE / 30 then call('HSET', JUDGE, 'at', int(now), 'grace', int(grace)) end
+  local looks = not at or now - at > STALE / 30
+  if not at or not old or now < at or now - at > STALE * 2 / 3 or old > now or (looks and is_full()) then grace = now end
+  if grace ~= old or looks then call('HSET', JUDGE, 'at', int(now), 'grace', int(grace)) end
   return grace
 end
