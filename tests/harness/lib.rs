@@ -46,6 +46,7 @@ pub mod sentinels;
 pub mod share;
 pub mod site;
 pub mod skip;
+pub mod users;
 pub mod verdict;
 pub mod viewer;
 pub mod wait;

@@ -10,6 +10,13 @@ use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 
 use crate::guard::MARK;
 
+/// The line of `/proc/PID/status` that begins with this word, without it.
+pub fn status(pid: u32, word: &str) -> Vec<String> {
+    let text = fs::read_to_string(format!("/proc/{pid}/status")).expect("a process");
+    let line = text.lines().find_map(|line| line.strip_prefix(word)).expect("the kernel tells it");
+    line.trim_start_matches(':').split_whitespace().map(str::to_owned).collect()
+}
+
 /// A process that belongs to a farm: it carries the farm's mark in its environment.
 #[derive(Debug, Clone)]
 pub struct Process {

@@ -8,17 +8,11 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use hatchery_tests::binaries::binaries;
+use hatchery_tests::processes::status;
 use hatchery_tests::wait::PATIENCE;
 use hatchery_tests::{AgentPlan, Farm, Look, processes, skipped, until};
 use rustix::process::Signal;
 use serde_json::json;
-
-/// The line of `/proc/PID/status` that begins with this word, without it.
-fn status(pid: u32, word: &str) -> Vec<String> {
-    let text = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
-    let line = text.lines().find_map(|line| line.strip_prefix(word)).unwrap();
-    line.trim_start_matches(':').split_whitespace().map(str::to_owned).collect()
-}
 
 #[tokio::test]
 async fn a_server_gets_no_descriptor_of_its_agent() {

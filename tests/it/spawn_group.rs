@@ -4,9 +4,8 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, chown};
 
+use hatchery_tests::users::{Users, can, can_with, ids};
 use hatchery_tests::{is_root, skipped};
-
-use crate::taken_over_server::{Users, can, can_with, ids};
 
 #[tokio::test]
 async fn the_group_of_all_spawns_lets_them_read_their_licence_and_nothing_of_each_other() {

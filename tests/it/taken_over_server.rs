@@ -11,6 +11,7 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use hatchery_tests::binaries::binaries;
+use hatchery_tests::users::{Users, can, open_to_all, user};
 use hatchery_tests::wait::{PATIENCE, longer_than};
 use hatchery_tests::{AgentPlan, Client, Dev, Farm, Look, is_root, skipped, until};
 use rustix::fs::{FallocateFlags, fallocate};
@@ -174,81 +175,6 @@ async fn a_flood_of_connections_keeps_no_server_out_and_ends_none() {
     assert!(farm.agents[0].role.log().contains("flooded with connections"));
     farm.stops_one(&lives).await;
     farm.finish().await;
-}
-
-/// A place for a server that every user may start, and the users of one agent's spawns.
-pub(crate) struct Users {
-    dir: tempfile::TempDir,
-    executable: PathBuf,
-    pub(crate) first: u32,
-    count: u32,
-}
-
-impl Users {
-    /// So many that no other test has, and no user, container or service: systemd gives numbers up to 1879048191 to those
-    /// (<https://systemd.io/UIDS-GIDS/>).
-    pub(crate) fn new(count: u32) -> Self {
-        let dir = tempfile::Builder::new().prefix("hatchery-test-").tempdir().unwrap();
-        open_to_all(dir.path());
-        let executable = dir.path().join("ts3d-sc-sim");
-        fs::copy(&binaries().simulator, &executable).unwrap();
-        static NEXT: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(0);
-        let block = NEXT.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-        let first = 1_900_000_000 + (std::process::id() % 4_000) * 1_000 + block * 20;
-        Self { dir, executable, first, count }
-    }
-
-    pub(crate) fn range(&self) -> String {
-        format!("{}-{}", self.first, self.first + self.count - 1)
-    }
-
-    pub(crate) fn all(&self) -> BTreeSet<u32> {
-        (self.first..self.first + self.count).collect()
-    }
-
-    /// A farm of one agent with a user for each slot.
-    async fn farm(&self) -> Farm {
-        self.farm_with(&["--spawn-user", &self.range()]).await
-    }
-
-    pub(crate) async fn farm_with(&self, flags: &[&str]) -> Farm {
-        let slots = u16::try_from(self.count).unwrap();
-        let plan = AgentPlan::slots(slots).executable(&self.executable);
-        let plan = plan.args(&[flags, &["--ping-interval", "500ms"]].concat());
-        let farm = Farm::builder().agent(plan).start().await;
-        open_to_all(farm.mark());
-        farm
-    }
-}
-
-fn open_to_all(path: &Path) {
-    fs::set_permissions(path, fs::Permissions::from_mode(0o755)).unwrap();
-}
-
-/// The real, effective, saved and file system user, or group, of a process.
-pub(crate) fn ids(pid: u32, word: &str) -> BTreeSet<u32> {
-    let text = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
-    let line = text.lines().find_map(|line| line.strip_prefix(word)).unwrap();
-    line.trim_start_matches(':').split_whitespace().map(|id| id.parse().unwrap()).collect()
-}
-
-fn user(pid: u32) -> u32 {
-    let users = ids(pid, "Uid");
-    assert_eq!(users.len(), 1, "{users:?}");
-    assert_eq!(ids(pid, "Gid"), users);
-    assert_eq!(ids(pid, "Groups"), BTreeSet::new());
-    users.into_iter().next().unwrap()
-}
-
-/// Whether a user with a group of its number can do this.
-pub(crate) fn can(uid: u32, script: &str) -> bool {
-    can_with(uid, uid, script)
-}
-
-pub(crate) fn can_with(uid: u32, gid: u32, script: &str) -> bool {
-    let mut command = Command::new("sh");
-    command.args(["-c", script]).uid(uid).gid(gid).current_dir("/");
-    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).status().unwrap().success()
 }
 
 #[tokio::test]
