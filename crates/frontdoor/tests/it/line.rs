@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use crate::fake_agent::Script;
 use crate::farm::{Farm, config};
-use crate::http::{Answer, begin, get, spawn, spawning};
+use crate::http::{Answer, begin, get, send, spawn, spawning};
 use crate::wait::until;
 
 const PATIENT: &str = r#"{"waitSeconds":30}"#;
@@ -181,13 +181,13 @@ async fn a_slot_that_turns_out_to_be_none_costs_nobody_its_place() {
         line.push(spawning(farm.http, PATIENT));
         waiting(&farm, i + 1).await;
         let orders = farm.agents[1].orders().len();
-        until(async || farm.agents[1].orders().len(), |now| *now > orders).await;
-        waiting(&farm, i + 1).await;
+        until(async || farm.agents[1].orders().len(), |now| *now > orders + i).await;
     }
+    // While one asks the other node, it is not in line: a slot that comes free in this very moment goes to the next. So they ask no more.
+    let full = "node-1".parse().unwrap();
+    assert_eq!(send(farm.http, "POST", &format!("/v1/nodes/{full}/cordon")).await.status, 200);
+    until(async || farm.used(&full).await, |used| *used == 0).await;
     for i in 0..5 {
-        // While the first one asks the other node, it is not in line: a slot that is free in this very moment goes to the next.
-        let orders = farm.agents[1].orders().len();
-        until(async || farm.agents[1].orders().len(), |now| *now > orders).await;
         waiting(&farm, line.len()).await;
         farm.agents[0].end(current);
         current = id(&line.remove(0).await.unwrap());
