@@ -30,7 +30,7 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use socket2::SockRef;
 use tls::Room;
-use tokio::io::{AsyncRead, AsyncWrite, Interest};
+use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
@@ -145,12 +145,19 @@ pub(crate) struct Certified(pub(crate) bool);
 /// Waits for the first byte, so that one who says nothing costs no buffers; shakes hands if that is how it is done here, and
 /// serves.
 async fn receive(stream: TcpStream, caller: Caller, reception: Reception) {
-    let mut first = [0];
+    let mut looked = false;
+    // Not `readable`: a socket counts as readable from the moment it was accepted until a read has found nothing.
+    let peek = poll_fn(|cx| {
+        let spoke = stream.poll_peek(cx, &mut ReadBuf::new(&mut [0]));
+        if spoke.is_pending() && !std::mem::replace(&mut looked, true) {
+            caller.place.stands(Standing::Silent);
+        }
+        spoke
+    });
     let spoke = tokio::select! {
         biased;
         () = caller.ends.accepting.cancelled() => return,
-        // Not `readable`: a socket counts as readable from the moment it was accepted until a read has found nothing.
-        spoke = timeout(FIRST_BYTE, stream.peek(&mut first)) => spoke.map_err(|_| Reason::Idle),
+        spoke = timeout(FIRST_BYTE, peek) => spoke.map_err(|_| Reason::Idle),
         () = caller.place.asked_to_leave() => Err(Reason::Shed),
     };
     match spoke {
@@ -251,16 +258,17 @@ where
         .with_upgrades();
     let mut connection = pin!(connection);
     // What the connection is at changes only while it is polled, so it need not wake this task by itself.
-    let mut stood = Standing::Silent;
+    let mut stood = None;
     let leave = staying.asked_to_leave();
     let mut leave = pin!(leave);
     let served = poll_fn(|cx| {
         if let Poll::Ready(served) = connection.as_mut().poll(cx) {
             return Poll::Ready(Some(served));
         }
-        if let Some(stands) = activity.standing().filter(|stands| *stands != stood) {
+        let stands = activity.standing();
+        if let Some(standing) = stands.filter(|_| stands != stood) {
             stood = stands;
-            staying.stands(stands);
+            staying.stands(standing);
         }
         leave.as_mut().poll(cx).map(|()| None)
     });

@@ -27,6 +27,15 @@ fn release(path: &Path) -> std::fs::File {
     rustix::fs::open(path, OFlags::RDONLY | OFlags::NONBLOCK, Mode::empty()).unwrap().into()
 }
 
+/// Takes the pipe away, and lets those who wait to write to it go on. The path is free before they do: they may use it at once.
+fn remove(path: &Path) -> std::fs::File {
+    let aside = path.with_extension("aside");
+    std::fs::rename(path, &aside).unwrap();
+    let reader = release(&aside);
+    std::fs::remove_file(&aside).unwrap();
+    reader
+}
+
 /// The processes whose command line names this spawn.
 fn processes_of(id: &str) -> Vec<u32> {
     let all = std::fs::read_dir("/proc").unwrap().flatten();
@@ -191,8 +200,7 @@ async fn starts_that_all_hang_are_refused_at_once_and_supervision_goes_on() {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_end_is_reported_although_the_last_lines_cannot_be_read() {
     let farm = Farm::start().await;
-    let (id, _) =
-        farm.spawn_as("say ready; while alive; do sleep 0.1; [[ -e $0.$id ]] && exit 3; done").await;
+    let (id, _) = farm.spawn().await;
     let log = farm.dir.path().join(format!("logs/{id}.log"));
     std::fs::remove_file(&log).unwrap();
     make_fifo(&log);
@@ -203,9 +211,10 @@ async fn an_end_is_reported_although_the_last_lines_cannot_be_read() {
     farm.until_ended(id, ExitReason::Signaled).await;
     assert!(started.elapsed() < LATE);
     // One whose explanation depends on what it wrote.
-    let ask = farm.ask("sleep 0.5; exit 3");
+    let mut ask = farm.ask("");
     let other: SpawnId = ask.spawn_id.parse().unwrap();
     let log = farm.dir.path().join(format!("logs/{other}.log"));
+    ask.session_token = Some(format!("until [[ -p {} ]]; do sleep 0.05; done; exit 3", log.display()));
     let (mut client, sent) = (farm.client.clone(), ask.clone());
     let call = tokio::spawn(async move { client.spawn(sent).await.unwrap().into_inner().outcome.unwrap() });
     until("it has a log", async || log.exists().then_some(())).await;
@@ -230,9 +239,7 @@ async fn an_order_is_answered_although_it_cannot_be_written() {
     assert!(started.elapsed() < Duration::from_secs(4), "{:?}", started.elapsed());
     let Outcome::Refused(refused) = farm.send(&farm.ask(STAY)).await else { panic!("not refused") };
     assert_eq!(refused.reason(), Reason::NotEligible);
-    let reader = release(&kept);
-    std::fs::remove_file(&kept).unwrap();
-    drop(reader);
+    drop(remove(&kept));
     let operator = farm.dir.path().join("operator");
     until("the order is on the disk", async || {
         std::fs::read_to_string(&operator).is_ok_and(|text| text.contains("cordoned")).then_some(())
@@ -245,7 +252,9 @@ async fn spawns_start_and_end_while_their_records_cannot_be_written() {
     let farm = Farm::start().await;
     let journal = farm.dir.path().join("spawns");
     // The file is gone, so it is written anew, and the new one hangs.
-    make_fifo(&farm.dir.path().join("spawns.new"));
+    let fresh = farm.dir.path().join("spawns.new");
+    until("the agent has a journal", async || journal.exists().then_some(())).await;
+    make_fifo(&fresh);
     std::fs::remove_file(&journal).unwrap();
     let hung = "disk_threads_hung{lane=\"state\"}";
     until("the journal hangs", async || (gauge(&farm, hung).await == 1).then_some(())).await;
@@ -255,9 +264,7 @@ async fn spawns_start_and_end_while_their_records_cannot_be_written() {
     farm.stop(id).await;
     farm.until_ended(id, ExitReason::Stopped).await;
     let (stays, _) = farm.spawn().await;
-    let reader = release(&farm.dir.path().join("spawns.new"));
-    std::fs::remove_file(farm.dir.path().join("spawns.new")).unwrap();
-    drop(reader);
+    drop(remove(&fresh));
     until("the journal is whole again", async || {
         let text = std::fs::read_to_string(&journal).unwrap_or_default();
         (text.contains(&stays.to_string()) && !text.contains(&id.to_string())).then_some(())

@@ -10,10 +10,11 @@
 //! | 2 | a stranger that has no request under way, the one that has waited longest |
 //! | 3 | a connection of a known caller without a request, the one that has waited longest |
 //!
-//! A connection with a request is not closed. Part of the places is for known callers alone, and as many are for strangers:
+//! A connection with a request is not closed, nor is one before anybody has looked whether its request is here: connections
+//! are accepted many at a time, and those whose callers were quick would make room for those behind them. Part of the places is for known callers alone, and as many are for strangers:
 //! every caller begins as one.
 //!
-//! Failure: while each connection has a request under way there is no room, and those that come wait in the kernel.
+//! Failure: while no connection can be closed there is no room, and those that come wait in the kernel.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
@@ -41,7 +42,9 @@ const GOODBYES: usize = 64;
 /// What a connection is at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Standing {
-    /// Nothing has been read of it.
+    /// It was accepted, and its task has not run.
+    Fresh,
+    /// Nothing has come from it.
     Silent,
     /// A handshake of TLS is under way.
     Shaking,
@@ -77,7 +80,7 @@ impl Entry {
     /// How soon it makes room; `None`: not at all.
     fn rank(&self) -> Option<Rank> {
         match (self.standing, self.known) {
-            (Standing::Busy, _) | (Standing::Listening, true) => None,
+            (Standing::Fresh | Standing::Busy, _) | (Standing::Listening, true) => None,
             (Standing::Listening, false) => Some(Rank::Listener),
             (_, false) => Some(Rank::Stranger),
             (_, true) => Some(Rank::Known),
@@ -88,7 +91,7 @@ impl Entry {
     fn cost(&self) -> usize {
         let held = match self.standing {
             Standing::Busy | Standing::Listening if self.known => return 0,
-            Standing::Silent => return SILENT,
+            Standing::Fresh | Standing::Silent => return SILENT,
             Standing::Shaking => SILENT,
             Standing::Idle | Standing::Busy => SPEAKING,
             Standing::Begun(bytes) => SPEAKING + GROWTH * bytes,
@@ -99,7 +102,7 @@ impl Entry {
 
     /// Whether closing it frees more than a place.
     fn holds(&self) -> bool {
-        self.standing != Standing::Silent
+        !matches!(self.standing, Standing::Fresh | Standing::Silent)
     }
 }
 
@@ -202,7 +205,7 @@ impl Places {
         Self(Arc::new(Inner { most: most.max(1), share, memory, state, changed, figures }))
     }
 
-    /// Takes a place for a new connection. Does not wait unless all connections have a request under way.
+    /// Takes a place for a new connection. Does not wait unless all connections have a request under way or are as new.
     pub(super) async fn enter(&self) -> Place {
         loop {
             let changed = self.0.changed.notified();
@@ -231,7 +234,7 @@ impl Places {
         state.changes += 1;
         let (id, leave) = (state.changes, CancellationToken::new());
         let entry =
-            Entry { standing: Standing::Silent, known: false, tls: false, since: id, leave: leave.clone() };
+            Entry { standing: Standing::Fresh, known: false, tls: false, since: id, leave: leave.clone() };
         state.put(id, entry);
         self.keep_within(&mut state);
         self.0.figures.opened();
@@ -453,6 +456,23 @@ mod tests {
         );
         assert!(speaks.stands(Standing::Busy));
         assert!(places.0.state().bytes <= 40 * SILENT);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_connection_is_looked_at_before_it_makes_room_for_the_next() {
+        let places = places(2, 0, 1 << 20);
+        let [quick, slow] = [places.enter().await, places.enter().await];
+        let next = tokio::spawn({
+            let places = places.clone();
+            async move { places.enter().await }
+        });
+        tokio::task::yield_now().await;
+        // The request of the first was here already.
+        assert!(quick.stands(Standing::Busy));
+        assert!(!next.is_finished());
+        slow.stands(Standing::Silent);
+        let _next = timeout(Duration::from_secs(1), next).await.expect("it is let in").unwrap();
+        assert_eq!(left(&[&quick, &slow]), [false, true]);
     }
 
     #[tokio::test(start_paused = true)]
