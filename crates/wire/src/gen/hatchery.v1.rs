@@ -30,6 +30,10 @@ pub struct SpawnRequest {
     /// The node that this is meant for.
     #[prost(string, tag = "9")]
     pub node: ::prost::alloc::string::String,
+    /// The form of the spawn's endpoint, with the placeholders `{host}`, `{port}`, `{node}`, `{id}` and `{token}`; absent: the
+    /// agent's own form.
+    #[prost(string, optional, tag = "10")]
+    pub endpoint: ::core::option::Option<::prost::alloc::string::String>,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct SpawnReply {
@@ -320,6 +324,117 @@ pub struct ReadLogReply {
     #[prost(string, repeated, tag = "1")]
     pub lines: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
 }
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct AttachRequest {
+    #[prost(oneof = "attach_request::Step", tags = "1, 2")]
+    pub step: ::core::option::Option<attach_request::Step>,
+}
+/// Nested message and enum types in `AttachRequest`.
+pub mod attach_request {
+    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
+    pub enum Step {
+        #[prost(message, tag = "1")]
+        Viewer(super::Viewer),
+        #[prost(message, tag = "2")]
+        Connected(super::Connected),
+    }
+}
+/// A viewer that asks for a spawn.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Viewer {
+    /// The node that this is meant for.
+    #[prost(string, tag = "1")]
+    pub node: ::prost::alloc::string::String,
+    #[prost(string, tag = "2")]
+    pub spawn_id: ::prost::alloc::string::String,
+    /// The token in the spawn's endpoint.
+    #[prost(string, tag = "3")]
+    pub token: ::prost::alloc::string::String,
+    /// Names this viewer's connection: a UUID.
+    #[prost(string, tag = "4")]
+    pub viewer_id: ::prost::alloc::string::String,
+    /// It is connected already, and the call that said so has broken.
+    #[prost(bool, tag = "5")]
+    pub resumed: bool,
+}
+/// There is a connection to the target.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Connected {}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct AttachReply {
+    #[prost(oneof = "attach_reply::Outcome", tags = "1, 2, 3")]
+    pub outcome: ::core::option::Option<attach_reply::Outcome>,
+}
+/// Nested message and enum types in `AttachReply`.
+pub mod attach_reply {
+    #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Oneof)]
+    pub enum Outcome {
+        #[prost(message, tag = "1")]
+        Target(super::Target),
+        #[prost(message, tag = "2")]
+        Confirmed(super::Confirmed),
+        #[prost(message, tag = "3")]
+        Refused(super::AttachRefused),
+    }
+}
+/// Where the spawn's server listens, on every address of the node.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Target {
+    #[prost(uint32, tag = "1")]
+    pub port: u32,
+}
+/// The connection is to the spawn that was asked for.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Confirmed {}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct AttachRefused {
+    #[prost(enumeration = "attach_refused::Reason", tag = "1")]
+    pub reason: i32,
+}
+/// Nested message and enum types in `AttachRefused`.
+pub mod attach_refused {
+    #[derive(
+        Clone,
+        Copy,
+        Debug,
+        PartialEq,
+        Eq,
+        Hash,
+        PartialOrd,
+        Ord,
+        ::prost::Enumeration
+    )]
+    #[repr(i32)]
+    pub enum Reason {
+        Unspecified = 0,
+        /// There is no such spawn, it is ending, or the token is not its own.
+        NotFound = 1,
+        /// It has a viewer.
+        Taken = 2,
+    }
+    impl Reason {
+        /// String value of the enum field names used in the ProtoBuf definition.
+        ///
+        /// The values are not transformed in any way and thus are considered stable
+        /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+        pub fn as_str_name(&self) -> &'static str {
+            match self {
+                Self::Unspecified => "REASON_UNSPECIFIED",
+                Self::NotFound => "REASON_NOT_FOUND",
+                Self::Taken => "REASON_TAKEN",
+            }
+        }
+        /// Creates an enum from field names used in the ProtoBuf definition.
+        pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+            match value {
+                "REASON_UNSPECIFIED" => Some(Self::Unspecified),
+                "REASON_NOT_FOUND" => Some(Self::NotFound),
+                "REASON_TAKEN" => Some(Self::Taken),
+                _ => None,
+            }
+        }
+    }
+}
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
 #[repr(i32)]
 pub enum RendererType {
@@ -592,6 +707,43 @@ pub mod node_agent_client {
                 .insert(GrpcMethod::new("hatchery.v1.NodeAgent", "ReadLog"));
             self.inner.unary(req, path, codec).await
         }
+        /// A relay has a viewer for a spawn. The agent decides whether it may connect, and says where to; the viewer counts as
+        /// connected for as long as the call lasts. The order of messages:
+        ///
+        /// ```text
+        /// relay                          agent
+        /// Viewer ----------------------> Target or AttachRefused, which ends the call
+        /// (connects to the target)
+        /// Connected -------------------> Confirmed or AttachRefused: the spawn was there all the time, so that the
+        ///                                connection is to no other process that got its port meanwhile
+        /// (relays; ends the call when the viewer has gone)
+        /// ```
+        ///
+        /// When the call breaks while the viewer is connected (another agent takes over), the relay attaches it again as `resumed`.
+        pub async fn attach(
+            &mut self,
+            request: impl tonic::IntoStreamingRequest<Message = super::AttachRequest>,
+        ) -> std::result::Result<
+            tonic::Response<tonic::codec::Streaming<super::AttachReply>>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/hatchery.v1.NodeAgent/Attach",
+            );
+            let mut req = request.into_streaming_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("hatchery.v1.NodeAgent", "Attach"));
+            self.inner.streaming(req, path, codec).await
+        }
     }
 }
 /// Generated server implementations.
@@ -637,6 +789,29 @@ pub mod node_agent_server {
             &self,
             request: tonic::Request<super::ReadLogRequest>,
         ) -> std::result::Result<tonic::Response<super::ReadLogReply>, tonic::Status>;
+        /// Server streaming response type for the Attach method.
+        type AttachStream: tonic::codegen::tokio_stream::Stream<
+                Item = std::result::Result<super::AttachReply, tonic::Status>,
+            >
+            + std::marker::Send
+            + 'static;
+        /// A relay has a viewer for a spawn. The agent decides whether it may connect, and says where to; the viewer counts as
+        /// connected for as long as the call lasts. The order of messages:
+        ///
+        /// ```text
+        /// relay                          agent
+        /// Viewer ----------------------> Target or AttachRefused, which ends the call
+        /// (connects to the target)
+        /// Connected -------------------> Confirmed or AttachRefused: the spawn was there all the time, so that the
+        ///                                connection is to no other process that got its port meanwhile
+        /// (relays; ends the call when the viewer has gone)
+        /// ```
+        ///
+        /// When the call breaks while the viewer is connected (another agent takes over), the relay attaches it again as `resumed`.
+        async fn attach(
+            &self,
+            request: tonic::Request<tonic::Streaming<super::AttachRequest>>,
+        ) -> std::result::Result<tonic::Response<Self::AttachStream>, tonic::Status>;
     }
     /// One per node. Every call may be repeated: what was done is not done again.
     ///
@@ -932,6 +1107,54 @@ pub mod node_agent_server {
                                 max_encoding_message_size,
                             );
                         let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/hatchery.v1.NodeAgent/Attach" => {
+                    #[allow(non_camel_case_types)]
+                    struct AttachSvc<T: NodeAgent>(pub Arc<T>);
+                    impl<
+                        T: NodeAgent,
+                    > tonic::server::StreamingService<super::AttachRequest>
+                    for AttachSvc<T> {
+                        type Response = super::AttachReply;
+                        type ResponseStream = T::AttachStream;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::ResponseStream>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<
+                                tonic::Streaming<super::AttachRequest>,
+                            >,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as NodeAgent>::attach(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = AttachSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.streaming(method, req).await;
                         Ok(res)
                     };
                     Box::pin(fut)

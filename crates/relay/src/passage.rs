@@ -1,0 +1,355 @@
+//! The two directions of a relayed connection, and what ends them.
+//!
+//! ```text
+//!            pings ─▶ between whole frames
+//!   viewer ◀────────────────────────────── server      Down
+//!   viewer ──────────────────────────────▶ server      Up
+//!            answers to pings ─▶ dropped
+//! ```
+//!
+//! Each side is at rest, sending, or closed. Either side's end is passed on to the other one, which then has [`LINGER`] to
+//! finish. A viewer counts as gone when it has answered a ping with nothing, not even with part of a frame, for a whole interval,
+//! or has not taken what waits for it during two.
+
+use std::io;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadHalf, WriteHalf, split};
+use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at, timeout};
+use tokio_util::sync::CancellationToken;
+
+use crate::frames::Frames;
+use crate::pings::{Pongs, Tag};
+
+/// How long one side may go on sending after the other has ended.
+const LINGER: Duration = Duration::from_secs(2);
+/// Bytes read at once by a direction with little traffic, and by one with much.
+const MIN_BUFFER: usize = 4 * 1024;
+const MAX_BUFFER: usize = 64 * 1024;
+
+/// How a connection is relayed.
+#[derive(Debug, Clone, Copy)]
+pub struct Settings {
+    /// Time between two pings of the viewer.
+    pub ping_interval: Duration,
+}
+
+/// What has passed so far; may be read at any time.
+#[derive(Debug, Default)]
+pub struct Passed {
+    up: AtomicU64,
+    down: AtomicU64,
+    frames: AtomicU64,
+}
+
+impl Passed {
+    /// Bytes from the viewer to the server.
+    #[must_use]
+    pub fn up(&self) -> u64 {
+        self.up.load(Ordering::Relaxed)
+    }
+
+    /// Bytes from the server to the viewer, without pings.
+    #[must_use]
+    pub fn down(&self) -> u64 {
+        self.down.load(Ordering::Relaxed)
+    }
+
+    /// Frames from the viewer, without answers to pings.
+    #[must_use]
+    pub fn frames(&self) -> u64 {
+        self.frames.load(Ordering::Relaxed)
+    }
+}
+
+/// Who ended a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Reason {
+    /// The viewer closed it, or its connection broke.
+    Viewer,
+    /// The server closed it, or its connection broke.
+    Server,
+    /// The viewer did not answer pings any more.
+    Vanished,
+    /// The relay was told to cut it.
+    Cut,
+}
+
+impl Reason {
+    /// The word in logs and metrics.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Viewer => "viewer",
+            Self::Server => "server",
+            Self::Vanished => "vanished",
+            Self::Cut => "cut",
+        }
+    }
+}
+
+/// How a connection ended.
+#[derive(Debug)]
+pub struct Ended {
+    /// Who ended it.
+    pub reason: Reason,
+    /// With this error, if it did not end in good order.
+    pub error: Option<io::Error>,
+}
+
+/// What the two directions tell each other.
+#[derive(Debug, Default)]
+struct Signs {
+    /// Bytes that came from the viewer, answers to pings included.
+    heard: AtomicU64,
+    /// The server does not take what the viewer sends: while it does not, nothing is read from the viewer.
+    server_is_slow: AtomicBool,
+}
+
+/// Relays until one side ends, the viewer has vanished or `cut` is cancelled. Both connections are closed when this returns.
+pub async fn relay<V, S>(
+    viewer: V,
+    server: S,
+    settings: Settings,
+    passed: &Passed,
+    cut: &CancellationToken,
+) -> Ended
+where
+    V: AsyncRead + AsyncWrite,
+    S: AsyncRead + AsyncWrite,
+{
+    let (from_viewer, to_viewer) = split(viewer);
+    let (from_server, to_server) = split(server);
+    let (tag, signs) = (Tag::mint(), Signs::default());
+    let mut up = std::pin::pin!(up(from_viewer, to_server, tag, passed, &signs));
+    let mut down = std::pin::pin!(down(from_server, to_viewer, tag, settings, passed, &signs));
+    tokio::select! {
+        () = cut.cancelled() => Ended { reason: Reason::Cut, error: None },
+        ended = &mut up => {
+            // Also when the server takes nothing any more: what it sent before is on its way.
+            timeout(LINGER, down).await.ok();
+            ended
+        }
+        ended = &mut down => {
+            if ended.reason == Reason::Server {
+                timeout(LINGER, up).await.ok();
+            }
+            ended
+        }
+    }
+}
+
+impl Ended {
+    fn of(reason: Reason, outcome: io::Result<()>) -> Self {
+        Self { reason, error: outcome.err() }
+    }
+}
+
+/// A buffer that is large only while much passes.
+#[derive(Debug)]
+struct Buffer(Vec<u8>);
+
+impl Buffer {
+    fn new() -> Self {
+        Self(vec![0; MIN_BUFFER])
+    }
+
+    /// `read` bytes came at once.
+    fn adapt(&mut self, read: usize) {
+        if read == self.0.len() && read < MAX_BUFFER {
+            self.0.resize(read * 2, 0);
+        }
+    }
+
+    /// Nothing came for a while.
+    fn shrink(&mut self) {
+        if self.0.len() > MIN_BUFFER {
+            *self = Self::new();
+        }
+    }
+}
+
+/// From the viewer to the server.
+async fn up<V: AsyncRead, S: AsyncWrite>(
+    mut viewer: ReadHalf<V>,
+    mut server: WriteHalf<S>,
+    tag: Tag,
+    passed: &Passed,
+    signs: &Signs,
+) -> Ended {
+    let (mut buffer, mut pongs, mut out) = (Buffer::new(), Pongs::new(tag), Vec::new());
+    let outcome = loop {
+        let read = match viewer.read(&mut buffer.0).await {
+            Ok(0) => break Ok(()),
+            Ok(read) => read,
+            Err(error) => break Err(error),
+        };
+        signs.heard.fetch_add(length(read), Ordering::Relaxed);
+        let frames = pongs.filter(&buffer.0[..read], &mut out);
+        passed.frames.fetch_add(frames, Ordering::Relaxed);
+        signs.server_is_slow.store(true, Ordering::Relaxed);
+        let written = async {
+            server.write_all(&out).await?;
+            server.flush().await
+        };
+        if let Err(error) = written.await {
+            return Ended::of(Reason::Server, Err(error));
+        }
+        signs.server_is_slow.store(false, Ordering::Relaxed);
+        passed.up.fetch_add(length(out.len()), Ordering::Relaxed);
+        buffer.adapt(read);
+        if read < MIN_BUFFER {
+            buffer.shrink();
+            out = Vec::new();
+        } else {
+            out.clear();
+        }
+    };
+    server.shutdown().await.ok();
+    Ended::of(Reason::Viewer, outcome)
+}
+
+/// From the server to the viewer, and the pings.
+async fn down<S: AsyncRead, V: AsyncWrite>(
+    mut server: ReadHalf<S>,
+    viewer: WriteHalf<V>,
+    tag: Tag,
+    settings: Settings,
+    passed: &Passed,
+    signs: &Signs,
+) -> Ended {
+    let mut buffer = Buffer::new();
+    let mut to_viewer =
+        ToViewer { viewer, settings, frames: Frames::default(), watch: Watch::new(tag, settings) };
+    let mut was_quiet = false;
+    let outcome = loop {
+        let read = tokio::select! {
+            read = server.read(&mut buffer.0) => read,
+            _ = to_viewer.watch.ticks.tick() => {
+                if std::mem::replace(&mut was_quiet, true) {
+                    buffer.shrink();
+                }
+                match to_viewer.tick(signs).await {
+                    Ok(()) => continue,
+                    Err(ended) => return ended,
+                }
+            }
+        };
+        let read = match read {
+            Ok(0) => break Ok(()),
+            Ok(read) => read,
+            Err(error) => break Err(error),
+        };
+        was_quiet = false;
+        if let Err(ended) = to_viewer.pass(&buffer.0[..read], signs).await {
+            return ended;
+        }
+        passed.down.fetch_add(length(read), Ordering::Relaxed);
+        buffer.adapt(read);
+    };
+    to_viewer.viewer.shutdown().await.ok();
+    Ended::of(Reason::Server, outcome)
+}
+
+/// Whether the viewer is still there, as far as pings tell.
+#[derive(Debug)]
+struct Watch {
+    tag: Tag,
+    ticks: Interval,
+    /// What had been heard of the viewer when it was last pinged; `None` once it was heard of since.
+    pinged: Option<u64>,
+    /// A ping waits for the end of a frame.
+    due: bool,
+}
+
+impl Watch {
+    fn new(tag: Tag, settings: Settings) -> Self {
+        let mut ticks = interval_at(Instant::now() + settings.ping_interval, settings.ping_interval);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        Self { tag, ticks, pinged: None, due: false }
+    }
+
+    /// Time for a ping. `false`: the last one was not answered.
+    fn tick(&mut self, signs: &Signs) -> bool {
+        let heard = signs.heard.load(Ordering::Relaxed);
+        if self.pinged == Some(heard) && !signs.server_is_slow.load(Ordering::Relaxed) {
+            return false;
+        }
+        self.due = true;
+        true
+    }
+}
+
+struct ToViewer<V> {
+    viewer: WriteHalf<V>,
+    settings: Settings,
+    frames: Frames,
+    watch: Watch,
+}
+
+impl<V: AsyncWrite> ToViewer<V> {
+    async fn tick(&mut self, signs: &Signs) -> Result<(), Ended> {
+        if !self.watch.tick(signs) {
+            return Err(Ended { reason: Reason::Vanished, error: None });
+        }
+        if self.frames.at_boundary() { self.ping(signs).await } else { Ok(()) }
+    }
+
+    /// Passes bytes on. A ping that is due goes between the first two frames that these bytes are of.
+    async fn pass(&mut self, bytes: &[u8], signs: &Signs) -> Result<(), Ended> {
+        let mut rest = bytes;
+        if self.watch.due {
+            let (first, later) = rest.split_at(self.frames.advance_to_boundary(rest));
+            self.write(first).await?;
+            if self.frames.at_boundary() {
+                self.ping(signs).await?;
+            }
+            rest = later;
+        }
+        let mut passed = rest;
+        while !passed.is_empty() {
+            passed = &passed[self.frames.advance_to_boundary(passed)..];
+        }
+        self.write(rest).await?;
+        self.flush().await
+    }
+
+    async fn ping(&mut self, signs: &Signs) -> Result<(), Ended> {
+        let frame = self.watch.tag.ping();
+        self.write(&frame).await?;
+        self.flush().await?;
+        self.watch.due = false;
+        self.watch.pinged = Some(signs.heard.load(Ordering::Relaxed));
+        Ok(())
+    }
+
+    /// Writes as fast as the viewer takes it. One that takes nothing at all for two intervals has vanished.
+    async fn write(&mut self, mut bytes: &[u8]) -> Result<(), Ended> {
+        let longest = self.settings.ping_interval * 2;
+        while !bytes.is_empty() {
+            match timeout(longest, self.viewer.write(bytes)).await {
+                Ok(Ok(0)) => return Err(Ended::of(Reason::Viewer, Err(io::ErrorKind::WriteZero.into()))),
+                Ok(Ok(written)) => bytes = &bytes[written..],
+                Ok(Err(error)) => return Err(Ended::of(Reason::Viewer, Err(error))),
+                Err(_) => return Err(Ended { reason: Reason::Vanished, error: None }),
+            }
+        }
+        Ok(())
+    }
+
+    async fn flush(&mut self) -> Result<(), Ended> {
+        match timeout(self.settings.ping_interval * 2, self.viewer.flush()).await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(error)) => Err(Ended::of(Reason::Viewer, Err(error))),
+            Err(_) => Err(Ended { reason: Reason::Vanished, error: None }),
+        }
+    }
+}
+
+fn length(bytes: usize) -> u64 {
+    u64::try_from(bytes).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests;
