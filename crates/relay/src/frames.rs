@@ -17,8 +17,8 @@ pub(crate) struct Header {
 pub(crate) enum Part {
     /// So many bytes complete a header; [`Frames::header`] has it as a whole.
     Header(usize, Header),
-    /// So many bytes belong to a header of which more is to come.
-    PartOfHeader(usize),
+    /// So many bytes begin a header, or go on with it; more of it is to come.
+    Beginning(usize),
     /// So many bytes of payload.
     Payload(usize),
 }
@@ -63,14 +63,14 @@ impl Frames {
                 return Some(Part::Header(index + 1, header));
             }
         }
-        Some(Part::PartOfHeader(bytes.len()))
+        Some(Part::Beginning(bytes.len()))
     }
 
     /// Goes on to the end of the frame that these bytes are in, or of the bytes. Returns how many bytes that is.
     pub(crate) fn advance_to_boundary(&mut self, bytes: &[u8]) -> usize {
         let mut done = 0;
         while let Some(part) = self.advance(&bytes[done..]) {
-            let (Part::Header(size, _) | Part::PartOfHeader(size) | Part::Payload(size)) = part;
+            let (Part::Header(size, _) | Part::Beginning(size) | Part::Payload(size)) = part;
             done += size;
             if self.at_boundary() {
                 break;

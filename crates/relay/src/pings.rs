@@ -58,7 +58,7 @@ impl Pongs {
                     }
                     size
                 }
-                Part::PartOfHeader(size) => size,
+                Part::Beginning(size) => size,
                 Part::Payload(size) => {
                     match &mut self.held {
                         Some((_, held)) => held.extend_from_slice(&bytes[..size]),

@@ -139,7 +139,6 @@ async fn a_slow_viewer_is_no_vanished_one_and_slows_its_server_down() {
         read.extend_from_slice(&piece[..count]);
         // What two connections hold, and one buffer: the rest is still the server's.
         assert!(taken.load(Ordering::Relaxed) <= read.len() + MAX_BUFFER + (4 << 10));
-        world.viewer.write_all(&frame(2, MASK, b"x")).await.unwrap();
     }
     server.await.unwrap();
     assert_eq!(read[..whole.len()], whole);
