@@ -29,6 +29,7 @@ use crate::spawn::driver::{Body, Driver};
 use crate::spawn::exit::{self, Cause, Progress, Status};
 use crate::spawn::lifecycle::{Phase, Rules, Signal as End, lost_after};
 use crate::spawn::process::Process;
+use crate::spawn::start::TOKEN;
 use crate::spawn::user::Ids;
 use crate::spawn::users::SpawnUsers;
 use crate::spawn::{Facts, output};
@@ -253,6 +254,7 @@ fn recognise(state: &StateDir, config: &Config, pid: u32, start: u64) -> Option<
         owner: None,
         user: user_of(config, pid),
         liveliness: option("--liveliness-endpoint")?.to_owned(),
+        token: procfs::variable(pid, TOKEN).as_deref().and_then(secret::Secret::parse),
         ping_ms: u64::try_from(ping.as_millis()).unwrap_or(u64::MAX),
         request_id: String::new(),
         log,
@@ -332,7 +334,8 @@ fn adopt(node: &Arc<Node>, story: Story, process: Process) -> Driver {
     let process = process.within(group);
     let started = clock.instant(record.started);
     let facts = if record.endpoint.is_empty() {
-        let record = Record { endpoint: node.table().endpoint(id, port), ..record };
+        let endpoint = node.table().endpoint(None, id, port, record.token.as_ref());
+        let record = Record { endpoint, ..record };
         node.state.journal.started(record.clone());
         facts(record, started)
     } else {
@@ -354,6 +357,8 @@ fn facts(record: Record, started: Instant) -> Facts {
         labels: record.labels,
         owner: record.owner,
         secret: None,
+        token: record.token,
+        endpoint_form: None,
         user: record.user,
         started,
     }
@@ -482,6 +487,7 @@ mod tests {
             owner: None,
             user: uid.map(|uid| Ids { uid, gid: uid }),
             liveliness: liveliness.to_owned(),
+            token: None,
             ping_ms: 1000,
             request_id: String::new(),
             log: dir.path().to_owned(),

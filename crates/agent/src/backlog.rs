@@ -168,6 +168,8 @@ mod tests {
             labels: BTreeMap::new(),
             owner: None,
             secret: None,
+            token: None,
+            endpoint_form: None,
             user: None,
             started: Instant::now(),
         };

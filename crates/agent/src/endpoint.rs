@@ -5,7 +5,9 @@ use std::str::FromStr;
 
 use model::{NodeId, SpawnId};
 
-/// A WebSocket URL with placeholders `{host}`, `{port}`, `{node}` and `{id}`.
+use crate::liveliness::secret::Secret;
+
+/// A WebSocket URL with placeholders `{host}`, `{port}`, `{node}`, `{id}` and `{token}`, what a relay knows the spawn's viewer by.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EndpointForm(String);
 
@@ -36,9 +38,9 @@ impl FromStr for EndpointForm {
             let Some((name, after)) = after.split_once('}') else {
                 return Err(format!("has a {{ without }} in {form:?}"));
             };
-            if !matches!(name, "host" | "port" | "node" | "id") {
+            if !matches!(name, "host" | "port" | "node" | "id" | "token") {
                 return Err(format!(
-                    "may use the placeholders {{host}}, {{port}}, {{node}} and {{id}}, not {{{name}}}"
+                    "may use the placeholders {{host}}, {{port}}, {{node}}, {{id}} and {{token}}, not {{{name}}}"
                 ));
             }
             rest = after;
@@ -68,10 +70,10 @@ impl EndpointForm {
         Self(self.0.replace("{host}", host).replace("{node}", node.as_str()))
     }
 
-    /// The endpoint of one spawn.
+    /// The endpoint of one spawn. One that an earlier release started has no token.
     #[must_use]
-    pub(crate) fn of(&self, id: SpawnId, port: u16) -> String {
-        let mut endpoint = String::with_capacity(self.0.len() + 36);
+    pub(crate) fn of(&self, id: SpawnId, port: u16, token: Option<&Secret>) -> String {
+        let mut endpoint = String::with_capacity(self.0.len() + 100);
         let mut rest = self.0.as_str();
         while let Some((before, after)) = rest.split_once('{') {
             endpoint.push_str(before);
@@ -79,6 +81,7 @@ impl EndpointForm {
             match name {
                 "port" => endpoint.push_str(&port.to_string()),
                 "id" => endpoint.push_str(&id.to_string()),
+                "token" => endpoint.push_str(token.map(Secret::reveal).unwrap_or_default()),
                 _ => {}
             }
             rest = after;
@@ -95,14 +98,18 @@ mod tests {
     #[test]
     fn placeholders_are_filled_in() {
         let node = "node-a".parse().unwrap();
-        let id = SpawnId::mint();
+        let (id, token) = (SpawnId::mint(), Secret::mint());
         for (form, want) in [
             ("ws://{host}:{port}", "ws://10.0.0.7:55001".to_owned()),
             ("wss://{node}.farm.example/{port}", "wss://node-a.farm.example/55001".to_owned()),
             ("wss://{host}/s/{id}", format!("wss://10.0.0.7/s/{id}")),
+            (
+                "wss://{host}/s/{node}/{id}/{token}",
+                format!("wss://10.0.0.7/s/node-a/{id}/{}", token.reveal()),
+            ),
         ] {
             let form: EndpointForm = form.parse().unwrap();
-            assert_eq!(form.on(&node, "10.0.0.7").of(id, 55001), want);
+            assert_eq!(form.on(&node, "10.0.0.7").of(id, 55001, Some(&token)), want);
         }
     }
 

@@ -5,19 +5,22 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use model::{Eligibility, Owner, RequestId, SpawnId};
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 use tonic::metadata::MetadataValue;
-use tonic::{Request, Response, Status};
+use tonic::{Request, Response, Status, Streaming};
 use wire::v1;
+use wire::v1::attach_request::Step;
 use wire::v1::node_agent_server::NodeAgent;
 
 use crate::admission::{self, Reply};
+use crate::endpoint::EndpointForm;
 use crate::node::Node;
 use crate::spawn::exit::Cause;
 use crate::spawn::start::Order;
 use crate::spawn::{Refusal, Why, output};
 use crate::table::entrance::Ask;
 use crate::table::{Again, Ending, Entry, wish};
+use crate::viewers;
 
 /// Most lines of output in one reply.
 const MOST_LINES: usize = 10_000;
@@ -26,6 +29,8 @@ const DEFAULT_LINES: usize = 100;
 const MOST_LABELS: usize = 64;
 /// The longest the promise of a drain waits for starts that were under way. Each takes a millisecond.
 const SETTLE: Duration = Duration::from_secs(1);
+/// How long a relay may take to name its viewer.
+const FIRST_STEP: Duration = Duration::from_secs(5);
 /// How long the disk may take to give the output of a spawn.
 const READ_TIMEOUT: Duration = Duration::from_secs(3);
 
@@ -77,7 +82,7 @@ fn request_id<T>(request: &Request<T>) -> RequestId {
     given.and_then(|text| text.parse().ok()).unwrap_or_else(RequestId::mint)
 }
 
-fn understand(request: Request<v1::SpawnRequest>) -> Result<admission::Request, Status> {
+fn understand(node: &Node, request: Request<v1::SpawnRequest>) -> Result<admission::Request, Status> {
     let request_id = request_id(&request);
     let request = request.into_inner();
     let id = spawn_id(&request.spawn_id)?;
@@ -93,8 +98,11 @@ fn understand(request: Request<v1::SpawnRequest>) -> Result<admission::Request, 
     let owner = request.owner.as_deref().map(str::parse::<Owner>).transpose();
     let owner = owner.map_err(|e| Status::invalid_argument(format!("owner {e}")))?;
     let renderer = request.renderer_type().into();
+    let form = request.endpoint.as_deref().map(str::parse::<EndpointForm>).transpose();
+    let form = form.map_err(|why| Status::invalid_argument(format!("endpoint {why}")))?;
+    let endpoint_form = form.map(|form| form.on(&node.config.node, &node.host));
     Ok(admission::Request {
-        ask: Ask { id, renderer, labels: request.labels.into_iter().collect(), owner },
+        ask: Ask { id, renderer, labels: request.labels.into_iter().collect(), owner, endpoint_form },
         order: Order { model: request.model, session_token: request.session_token, request_id },
         patience: (request.deadline_ms > 0).then(|| Duration::from_millis(request.deadline_ms)),
         reservation: Duration::from_millis(request.reservation_ms),
@@ -160,7 +168,7 @@ impl NodeAgent for Service {
             tracing::warn!(named, "a spawn for another node was refused");
             return reply(Reply::Refused(Why::WrongNode.because(detail))).map(Response::new);
         }
-        let request = understand(request)?;
+        let request = understand(&self.node, request)?;
         let answer = match admission::spawn(&self.node, &request).await {
             Ok(caller) => caller.answer().await,
             Err(refusal) => Reply::Refused(refusal),
@@ -255,6 +263,31 @@ impl NodeAgent for Service {
             epoch: self.node.epoch.to_string(),
             spawns,
         }))
+    }
+
+    type AttachStream = viewers::Replies;
+
+    async fn attach(
+        &self,
+        request: Request<Streaming<v1::AttachRequest>>,
+    ) -> Result<Response<viewers::Replies>, Status> {
+        let mut steps = request.into_inner();
+        let first = timeout(FIRST_STEP, steps.message()).await;
+        let first = first.map_err(|_| Status::deadline_exceeded("no viewer was named"))??;
+        let Some(v1::AttachRequest { step: Some(Step::Viewer(viewer)) }) = first else {
+            return Err(Status::invalid_argument("a viewer must be named first"));
+        };
+        self.check_node(&viewer.node)?;
+        let ask = viewers::Ask {
+            spawn: spawn_id(&viewer.spawn_id)?,
+            viewer: viewer
+                .viewer_id
+                .parse()
+                .map_err(|e| Status::invalid_argument(format!("viewer_id {e}")))?,
+            token: viewer.token,
+            resumed: viewer.resumed,
+        };
+        Ok(Response::new(viewers::serve(Arc::clone(&self.node), ask, steps)))
     }
 
     async fn read_log(

@@ -40,10 +40,12 @@ mod reaper;
 mod relay;
 mod separation;
 mod shutdown;
+mod sockets;
 mod spawn;
 mod state;
 mod table;
 mod task;
+mod viewers;
 
 pub use config::{Config, ConfigError, Launcher, OnShutdown, Tls};
 pub use endpoint::EndpointForm;

@@ -447,6 +447,7 @@ pub(crate) fn make_node(
     Ok(Node {
         epoch: AgentEpoch::mint(),
         description,
+        host,
         rules: Rules { ping_interval, stop_grace: config.stop_grace },
         fixed_args: Fixed::new(&config, format!("http://{}", reachable(liveliness_addr))),
         metrics: Metrics::new(config.slots),

@@ -34,6 +34,8 @@ pub(crate) struct Node {
     pub(crate) config: Config,
     pub(crate) epoch: AgentEpoch,
     pub(crate) description: NodeDescription,
+    /// The node's host in endpoints, as it stands in a URL.
+    pub(crate) host: String,
     pub(crate) rules: Rules,
     pub(crate) fixed_args: Fixed,
     pub(crate) metrics: Metrics,

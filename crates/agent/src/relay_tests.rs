@@ -29,7 +29,13 @@ fn relay(dir: &tempfile::TempDir) -> Relay {
 type Truth = HashMap<SpawnId, Vec<SpawnState>>;
 
 fn start(relay: &Relay, truth: &mut Truth) {
-    let ask = Ask { id: SpawnId::mint(), renderer: RendererType::Csr, labels: BTreeMap::new(), owner: None };
+    let ask = Ask {
+        id: SpawnId::mint(),
+        renderer: RendererType::Csr,
+        labels: BTreeMap::new(),
+        owner: None,
+        endpoint_form: None,
+    };
     let (now, id) = (Instant::now(), ask.id);
     let mut table = relay.node.table();
     if let Admission::New(..) = table.admit(ask, now) {
@@ -145,7 +151,8 @@ fn end(relay: &Relay, id: SpawnId) {
 }
 
 fn why(relay: &Relay, id: SpawnId) -> Option<crate::spawn::Refusal> {
-    let ask = Ask { id, renderer: RendererType::Csr, labels: BTreeMap::new(), owner: None };
+    let ask =
+        Ask { id, renderer: RendererType::Csr, labels: BTreeMap::new(), owner: None, endpoint_form: None };
     match relay.node.table().admit(ask, Instant::now()) {
         Admission::Refused(refusal) => Some(refusal),
         Admission::New(..) | Admission::Joined(_) => None,

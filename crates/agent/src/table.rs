@@ -3,11 +3,12 @@
 //! The lock is held for short sections without an await. A state change and its place in the backlog are one step, so
 //! that what a heartbeat says and what the changes say can never disagree.
 //!
-//! [`entrance`] is how spawns come into it, [`adopted`] how those of earlier agents do, [`wish`] what the operator wants of the
-//! node.
+//! [`entrance`] is how spawns come into it, [`adopted`] how those of earlier agents do, [`viewer`] who is connected to one,
+//! [`wish`] what the operator wants of the node.
 
 pub(crate) mod adopted;
 pub(crate) mod entrance;
+pub(crate) mod viewer;
 pub(crate) mod wish;
 
 use std::collections::HashMap;
@@ -17,11 +18,13 @@ use std::time::Duration;
 use model::{Exit, SpawnId, SpawnState, timing};
 use tokio::sync::{Notify, oneshot, watch};
 use tokio::time::Instant;
+use uuid::Uuid;
 
 use crate::backlog::{Backlog, Pending};
 use crate::config::Config;
 use crate::endpoint::EndpointForm;
 use crate::gpus::Gpus;
+use crate::liveliness::secret::Secret;
 use crate::memory::{Recent, Tombstones};
 use crate::ports::Ports;
 use crate::spawn::exit::Cause;
@@ -88,6 +91,8 @@ pub(crate) struct Entry {
     answered: bool,
     /// Started by an earlier agent.
     adopted: bool,
+    /// The viewer that a relay has for it.
+    viewer: Option<Uuid>,
 }
 
 /// What came of asking for an end.
@@ -199,9 +204,15 @@ impl Table {
         }
     }
 
-    /// The endpoint of a spawn.
-    pub(crate) fn endpoint(&self, id: SpawnId, port: u16) -> String {
-        self.endpoint.of(id, port)
+    /// The endpoint of a spawn, in this form or the agent's own.
+    pub(crate) fn endpoint(
+        &self,
+        form: Option<&EndpointForm>,
+        id: SpawnId,
+        port: u16,
+        token: Option<&Secret>,
+    ) -> String {
+        form.unwrap_or(&self.endpoint).of(id, port, token)
     }
 
     /// It has come into another state, short of its end.

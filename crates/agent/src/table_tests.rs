@@ -20,7 +20,7 @@ pub(super) fn table(change: impl FnOnce(&mut Config)) -> Table {
 }
 
 pub(super) fn ask(renderer: RendererType) -> Ask {
-    Ask { id: SpawnId::mint(), renderer, labels: BTreeMap::new(), owner: None }
+    Ask { id: SpawnId::mint(), renderer, labels: BTreeMap::new(), owner: None, endpoint_form: None }
 }
 
 /// Lets one in and starts it.

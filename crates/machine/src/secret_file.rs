@@ -1,3 +1,5 @@
+//! Files that keep a secret: whether other users of the machine could read them.
+
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;

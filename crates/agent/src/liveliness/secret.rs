@@ -5,6 +5,7 @@
 
 use std::fmt;
 
+use serde::{Deserialize, Serialize};
 use subtle::ConstantTimeEq;
 use uuid::Uuid;
 
@@ -16,9 +17,24 @@ const MIN_MASKED: usize = 16;
 /// How many digits a secret has.
 const LENGTH: usize = 64;
 
-/// 244 random bits of the operating system, as hexadecimal digits.
-#[derive(Clone, PartialEq, Eq)]
+/// 244 random bits of the operating system, as hexadecimal digits: what a spawn reports with, or its viewer is known by.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
 pub(crate) struct Secret(String);
+
+impl TryFrom<String> for Secret {
+    type Error = &'static str;
+
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        Self::parse(&text).ok_or("a secret is 64 hexadecimal digits")
+    }
+}
+
+impl From<Secret> for String {
+    fn from(secret: Secret) -> Self {
+        secret.0
+    }
+}
 
 impl fmt::Debug for Secret {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -29,6 +45,16 @@ impl fmt::Debug for Secret {
 impl Secret {
     pub(crate) fn mint() -> Self {
         Self(format!("{}{}", Uuid::new_v4().simple(), Uuid::new_v4().simple()))
+    }
+
+    /// One that was minted before, by an earlier agent.
+    pub(crate) fn parse(text: &str) -> Option<Self> {
+        (text.len() == LENGTH && text.bytes().all(|b| b.is_ascii_hexdigit())).then(|| Self(text.to_owned()))
+    }
+
+    /// The digits, for whoever is to know them.
+    pub(crate) fn reveal(&self) -> &str {
+        &self.0
     }
 
     /// Whether this is it. Takes as long for a wrong one of the same length as for the right one.

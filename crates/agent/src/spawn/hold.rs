@@ -151,7 +151,13 @@ mod tests {
 
     fn admit(node: &Arc<Node>) -> (Hold, watch::Receiver<Option<Answer>>) {
         let renderer = RendererType::Ssr;
-        let ask = Ask { id: SpawnId::mint(), renderer, labels: Default::default(), owner: None };
+        let ask = Ask {
+            id: SpawnId::mint(),
+            renderer,
+            labels: Default::default(),
+            owner: None,
+            endpoint_form: None,
+        };
         match node.table().admit(ask, Instant::now()) {
             Admission::New(admitted, answer) => (Hold::new(Arc::clone(node), admitted), answer),
             other => panic!("{other:?}"),

@@ -43,6 +43,7 @@ use registry::SpawnReport;
 use tokio::time::Instant;
 
 use self::user::Ids;
+use crate::endpoint::EndpointForm;
 use crate::liveliness::secret::Secret;
 
 /// What does not change while a spawn lives, unless it loses its port before it can listen.
@@ -58,6 +59,10 @@ pub(crate) struct Facts {
     pub(crate) owner: Option<Owner>,
     /// What it reports with; absent where an earlier release started it.
     pub(crate) secret: Option<Secret>,
+    /// What its viewer shows to a relay; absent where an earlier release started it.
+    pub(crate) token: Option<Secret>,
+    /// The form of its endpoint, where its caller has given one.
+    pub(crate) endpoint_form: Option<EndpointForm>,
     /// Who its process runs as, where that is not who the agent runs as.
     pub(crate) user: Option<Ids>,
     pub(crate) started: Instant,

@@ -56,6 +56,7 @@ impl Table {
             waiting: 0,
             answered,
             adopted: true,
+            viewer: None,
         };
         bell.notify_one();
         self.running.insert(facts.id, entry);
@@ -91,6 +92,7 @@ impl Table {
             waiting: 0,
             answered: true,
             adopted: true,
+            viewer: None,
         };
         self.tombstones.add(id, now);
         self.recent.add(id, entry, now);
@@ -152,6 +154,8 @@ mod tests {
             labels: BTreeMap::new(),
             owner: None,
             secret: None,
+            token: None,
+            endpoint_form: None,
             user: None,
             started: now,
         };

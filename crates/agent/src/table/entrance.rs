@@ -8,6 +8,7 @@ use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
 use super::{Door, Entry, Inbox, Stage, Table};
+use crate::endpoint::EndpointForm;
 use crate::liveliness::secret::Secret;
 use crate::ports;
 use crate::spawn::{Answer, Facts, Refusal, Snapshot, Why};
@@ -22,6 +23,8 @@ pub(crate) struct Ask {
     pub(crate) renderer: RendererType,
     pub(crate) labels: BTreeMap<String, String>,
     pub(crate) owner: Option<Owner>,
+    /// The form of its endpoint, if it is not the agent's own.
+    pub(crate) endpoint_form: Option<EndpointForm>,
 }
 
 /// A spawn that was let in, for the task that will own it.
@@ -71,15 +74,18 @@ impl Table {
             RendererType::Csr => None,
             RendererType::Ssr => self.gpus.take(),
         };
+        let token = Secret::mint();
         let facts = Arc::new(Facts {
             id: ask.id,
             renderer: ask.renderer,
             port,
-            endpoint: self.endpoint(ask.id, port),
+            endpoint: self.endpoint(ask.endpoint_form.as_ref(), ask.id, port, Some(&token)),
             gpu,
             labels: ask.labels,
             owner: ask.owner,
             secret: Some(Secret::mint()),
+            token: Some(token),
+            endpoint_form: ask.endpoint_form,
             user,
             started: now,
         });
@@ -95,6 +101,7 @@ impl Table {
             waiting: 1,
             answered: false,
             adopted: false,
+            viewer: None,
         };
         self.running.insert(ask.id, entry);
         self.starting += 1;
@@ -207,7 +214,8 @@ impl Table {
         let before = Arc::clone(&entry.spawn.facts);
         let port = self.ports.take_any(ports::is_free)?;
         self.ports.give_back(before.port);
-        let facts = Arc::new(Facts { port, endpoint: self.endpoint(id, port), ..Facts::clone(&before) });
+        let endpoint = self.endpoint(before.endpoint_form.as_ref(), id, port, before.token.as_ref());
+        let facts = Arc::new(Facts { port, endpoint, ..Facts::clone(&before) });
         self.running.get_mut(&id)?.spawn.facts = Arc::clone(&facts);
         Some(facts)
     }
