@@ -12,6 +12,7 @@ use std::time::Duration;
 use rustix::process::Signal;
 use serde_json::{Value, json};
 use tempfile::TempDir;
+use tokio::net::TcpStream;
 
 use crate::binaries::binaries;
 use crate::command::{self, Ran};
@@ -238,6 +239,21 @@ impl Door {
         let program = Program { clock, ..self.program.clone() };
         self.role = Role::start_as(&program, &self.role.name, &self.mark, &self.args);
         self.comes_up().await;
+    }
+
+    /// Tells it to leave and starts another process on the same ports at once. Returns the old one, which may still be there.
+    pub async fn replace(&mut self) -> Role {
+        self.role.signal(Signal::TERM);
+        until("its port is free", PATIENCE, async || {
+            let refused = TcpStream::connect(self.http.addr).await.is_err()
+                && TcpStream::connect(self.admin.addr).await.is_err();
+            Look::when(refused, || "it listens".to_owned())
+        })
+        .await;
+        let next = Role::start_as(&self.program, &format!("{}-next", self.role.name), &self.mark, &self.args);
+        let old = std::mem::replace(&mut self.role, next);
+        self.comes_up().await;
+        old
     }
 
     async fn comes_up(&mut self) {

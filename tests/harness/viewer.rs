@@ -97,10 +97,14 @@ impl Viewer {
 
     /// The next frame, which must be a binary one.
     pub async fn receive(&mut self) -> Vec<u8> {
-        let frame = timeout(PATIENCE, self.socket.next()).await.expect("an answer in time");
-        match frame {
-            Some(Ok(Message::Binary(bytes))) => bytes.to_vec(),
-            other => panic!("a binary frame was expected, not {other:?}"),
+        loop {
+            let frame = timeout(PATIENCE, self.socket.next()).await.expect("an answer in time");
+            match frame {
+                Some(Ok(Message::Binary(bytes))) => return bytes.to_vec(),
+                // Answered by the library, as browsers do.
+                Some(Ok(Message::Ping(_))) => {}
+                other => panic!("a binary frame was expected, not {other:?}"),
+            }
         }
     }
 
@@ -122,8 +126,13 @@ impl Viewer {
 
     /// Whether the server has said goodbye or gone by now.
     pub async fn is_closed(&mut self) -> bool {
+        self.is_closed_within(Duration::from_millis(20)).await
+    }
+
+    /// Reads for so long, which answers pings; whether the server has said goodbye or gone meanwhile.
+    pub async fn is_closed_within(&mut self, time: Duration) -> bool {
         let read_on = async { while let Some(Ok(_)) = self.socket.next().await {} };
-        timeout(Duration::from_millis(20), read_on).await.is_ok()
+        timeout(time, read_on).await.is_ok()
     }
 
     /// Opens a model, which the server answers: it is still there for this viewer.

@@ -16,6 +16,7 @@ mod hangup;
 mod idempotency;
 mod input;
 mod line;
+mod relay;
 mod routing;
 mod signing_in;
 mod viewers;

@@ -11,8 +11,8 @@ use model::api::SpawnRequest;
 use model::{RendererType, SpawnState};
 
 use crate::commands::{
-    agent, bench, certs, completions, cordon, dev, drain, frontdoor, key, log, nodes, show, soak, spawn,
-    spawns, stop, token, watch,
+    agent, bench, certs, completions, cordon, dev, drain, frontdoor, key, log, nodes, relay, show, soak,
+    spawn, spawns, stop, token, watch,
 };
 use crate::failure::Failure;
 use crate::server::Server;
@@ -82,6 +82,8 @@ impl Before {
 pub(crate) enum Command {
     /// Run a front door: the HTTP service that clients and operators talk to
     Frontdoor(Box<frontdoor::FrontdoorArgs>),
+    /// Run a relay: the way of viewers to their spawns, and nothing else
+    Relay(Box<relay::RelayArgs>),
     /// Run an agent: it supervises the stream cache servers of this machine
     Agent(Box<agent::AgentArgs>),
     /// Run a whole farm in this process, with a simulated server unless told otherwise
@@ -370,7 +372,7 @@ mod tests {
     #[test]
     fn every_flag_of_a_role_is_an_environment_variable_too() {
         for command in commands() {
-            if !["frontdoor", "agent", "dev"].contains(&command.get_name()) {
+            if !["frontdoor", "relay", "agent", "dev"].contains(&command.get_name()) {
                 continue;
             }
             for arg in command.get_arguments() {

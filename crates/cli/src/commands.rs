@@ -12,6 +12,7 @@ pub(crate) mod key;
 pub(crate) mod log;
 pub(crate) mod nodes;
 mod redraw;
+pub(crate) mod relay;
 mod role;
 pub(crate) mod show;
 pub(crate) mod soak;
@@ -72,6 +73,7 @@ pub(crate) fn run(cli: Cli) -> Exit {
     }
     match cli.command {
         Command::Frontdoor(args) => role(frontdoor::run(*args)),
+        Command::Relay(args) => role(relay::run(*args)),
         Command::Agent(args) => role(agent::run(*args)),
         Command::Dev(args) => role(dev::run(&args)),
         Command::Key(args) => role(key::run(args)),

@@ -45,6 +45,7 @@ impl Exit {
             | ErrorCode::RateLimited
             | ErrorCode::QuotaExceeded
             | ErrorCode::IdempotencyConflict
+            | ErrorCode::AlreadyConnected
             | ErrorCode::SpawnEnded => Self::Refused,
             ErrorCode::ReadyTimeout => Self::TimedOut,
             ErrorCode::InvalidRequest | ErrorCode::BodyTooLarge | ErrorCode::HostNotAllowed => Self::Usage,

@@ -235,6 +235,7 @@ export type ErrorCode =
   | 'not-found'
   | 'method-not-allowed'
   | 'idempotency-conflict'
+  | 'already-connected'
   | 'spawn-ended'
   | 'body-too-large'
   | 'unsupported-media-type'

@@ -319,7 +319,7 @@ fn tagged<T>(message: T, request: &RequestId) -> tonic::Request<T> {
 }
 
 /// What a failed call means. Only what is certain to have changed nothing is called `NotSent` or `Refused`.
-fn failure(status: &Status) -> AgentError {
+pub(crate) fn failure(status: &Status) -> AgentError {
     let mut cause = std::error::Error::source(status);
     while let Some(error) = cause {
         if let Some(Lost { sent: false, error }) = error.downcast_ref() {

@@ -8,6 +8,7 @@ use axum::http::HeaderValue;
 use model::Placement;
 
 use crate::limits::Limits;
+use crate::viewers;
 
 /// Settings of one front door.
 #[derive(Debug, Clone)]
@@ -32,6 +33,10 @@ pub struct Config {
     pub live_ping_interval: Duration,
     /// Messages a subscriber of the live feed may be behind.
     pub live_buffer: usize,
+    /// How viewers reach spawns through here.
+    pub viewers: viewers::Settings,
+    /// What is served.
+    pub surface: Surface,
     /// Who is let in; everybody when there is nothing.
     pub access: Option<Access>,
     /// Most connections of callers at once.
@@ -42,6 +47,15 @@ pub struct Config {
     pub tls: Tls,
     /// Whether other machines can reach the admin port.
     pub admin_public: bool,
+}
+
+/// What a front door serves on its port for callers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Surface {
+    /// Everything.
+    Whole,
+    /// The way of viewers to their spawns, and the probes.
+    Relay,
 }
 
 /// TLS of a front door; by default there is none.

@@ -1,6 +1,6 @@
 //! The parts of a front door, and how they start.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
@@ -16,7 +16,7 @@ use tracing::{Instrument, info, info_span, warn};
 use crate::agent_client::Agents;
 use crate::callers::Callers;
 use crate::cleanup::{Cleanups, persist};
-use crate::config::Config;
+use crate::config::{Config, Surface};
 use crate::held::Held;
 use crate::http::ApiError;
 use crate::line::{Line, Ticket};
@@ -28,6 +28,7 @@ use crate::orders::Orders;
 use crate::shared::Shared;
 use crate::single_flight::SingleFlight;
 use crate::snapshot::{self, Choice, Snapshot};
+use crate::viewers::Viewers;
 use crate::watched::{self, Watched};
 use crate::{follower, http, listen, sweeper};
 
@@ -51,6 +52,9 @@ pub(crate) struct Door {
     pub(crate) line: Line,
     pub(crate) cleanups: Cleanups,
     pub(crate) live: Live,
+    pub(crate) viewers: Viewers,
+    /// The form of endpoints that lead through here; `None`: the agents' own.
+    pub(crate) endpoint_form: Option<String>,
     pub(crate) metrics: Metrics,
     /// How often callers may spawn while the registry cannot be asked. Never held across an await.
     pub(crate) permits: Mutex<Permits>,
@@ -83,6 +87,8 @@ pub(crate) struct Stages {
     pub(crate) cut: CancellationToken,
     /// Connections are closed, answered or not.
     pub(crate) closed: CancellationToken,
+    /// Only viewers are left: the next front door may have the admin port.
+    pub(crate) handed_over: CancellationToken,
     /// Nothing runs any more.
     pub(crate) over: CancellationToken,
 }
@@ -92,7 +98,7 @@ impl Stages {
     fn new() -> Self {
         let over = CancellationToken::new();
         let (closed, leaving) = (over.child_token(), over.child_token());
-        Self { cut: closed.child_token(), leaving, closed, over }
+        Self { cut: closed.child_token(), handed_over: over.child_token(), leaving, closed, over }
     }
 }
 
@@ -108,6 +114,15 @@ pub(crate) enum Got {
 impl Door {
     /// To be called inside the runtime that will serve it.
     pub(crate) fn new(config: Config, registry: Registry) -> Self {
+        let endpoint_form = config.viewers.public_url.as_ref().map(|url| {
+            let scheme = if config.tls.http.is_some() { "wss" } else { "ws" };
+            let host = match config.listen.ip() {
+                ip if !ip.is_unspecified() => ip,
+                IpAddr::V4(_) => Ipv4Addr::LOCALHOST.into(),
+                IpAddr::V6(_) => Ipv6Addr::LOCALHOST.into(),
+            };
+            url.endpoint_form(&format!("{scheme}://{}", SocketAddr::new(host, config.listen.port())))
+        });
         let metrics = Metrics::new(config.tls.clone());
         Self {
             registry: Watched::new(registry, metrics.registry_figures()),
@@ -118,6 +133,8 @@ impl Door {
             line: Line::new(config.max_waiting),
             cleanups: Cleanups::new(),
             live: Live::new(config.live_ping_interval, config.live_buffer, metrics.live_figures()),
+            viewers: Viewers::new(config.viewers.clone(), metrics.viewers()),
+            endpoint_form,
             metrics,
             permits: Mutex::new(Permits::new()),
             began: Instant::now(),
@@ -275,7 +292,7 @@ impl FrontDoor {
         let public = bind("--listen", config.listen).await?;
         let admin = bind("--admin-listen", config.admin_listen).await?;
         let (http_addr, admin_addr) = (public.1, admin.1);
-        let door = Arc::new(Door::new(config, registry));
+        let door = Arc::new(Door::new(Config { listen: http_addr, ..config }, registry));
         let over = door.stages.over.clone().drop_guard();
 
         let figures = door.metrics.connection_figures();
@@ -312,7 +329,7 @@ impl FrontDoor {
                 http::admin_router(&door),
                 listen::Reception::new(tls.admin.clone(), admins, admin_places, figures),
                 background.clone(),
-                listen::Ends { accepting: stages.over.clone(), connections: stages.over.clone() },
+                listen::Ends { accepting: stages.handed_over.clone(), connections: stages.over.clone() },
             )),
         );
         // Without the farm's CA, the admin port shows what the other one does.
@@ -323,12 +340,14 @@ impl FrontDoor {
         if let Some(client) = tls.agents {
             spawn("agent certificate", Box::pin(async move { client.keep_fresh().await }));
         }
-        spawn("follower", Box::pin(follower::follow(Arc::clone(&door))));
         spawn("probe", Box::pin(watched::probe(Arc::clone(&door))));
         spawn("snapshot", Box::pin(snapshot::keep(Arc::clone(&door))));
-        spawn("live", Box::pin(live::follow::keep(Arc::clone(&door))));
-        spawn("sweeper", Box::pin(sweeper::sweep(Arc::clone(&door))));
-        spawn("line", Box::pin(Line::keep_places(Arc::clone(&door))));
+        if door.config.surface == Surface::Whole {
+            spawn("follower", Box::pin(follower::follow(Arc::clone(&door))));
+            spawn("live", Box::pin(live::follow::keep(Arc::clone(&door))));
+            spawn("sweeper", Box::pin(sweeper::sweep(Arc::clone(&door))));
+            spawn("line", Box::pin(Line::keep_places(Arc::clone(&door))));
+        }
         if let Some(access) = door.config.access.clone() {
             spawn("access", Box::pin(access.keep()));
         }

@@ -1,6 +1,6 @@
 //! What other machines can reach must be kept: who calls has to say who he is, and nobody reads along.
 
-use crate::config::Tls;
+use crate::config::{Surface, Tls};
 use crate::options::{ConfigError, Options};
 
 /// Which ports other machines can reach.
@@ -14,7 +14,7 @@ pub(crate) struct Exposure {
 impl Exposure {
     /// # Errors
     /// A port would be open to others, and nothing says that this is meant.
-    pub(crate) fn of(options: &Options) -> Result<Self, ConfigError> {
+    pub(crate) fn of(options: &Options, surface: Surface) -> Result<Self, ConfigError> {
         let mut exposed = Vec::new();
         let mut open = |flag, wants: &str, found: String| {
             exposed.push(flag);
@@ -25,14 +25,21 @@ impl Exposure {
             Err(ConfigError { flag, wants, found })
         };
         let secure = options.tls.tls_cert.is_some();
-        let missing = match (options.access.is_configured(), secure) {
+        // Viewers show their tokens, and nobody else is served by a relay.
+        let knows_callers = surface == Surface::Relay || options.access.is_configured();
+        let missing = match (knows_callers, secure) {
             (true, true) => None,
             (true, false) => Some("without TLS"),
             (false, true) => Some("without authentication"),
             (false, false) => Some("without either"),
         };
         if let (true, Some(missing)) = (tls::is_beyond_this_machine(options.listen), missing) {
-            let wants = "authentication (--api-keys or --jwt-keys) and TLS (--tls-cert and --tls-key)";
+            let wants = match surface {
+                Surface::Whole => {
+                    "authentication (--api-keys or --jwt-keys) and TLS (--tls-cert and --tls-key)"
+                }
+                Surface::Relay => "TLS (--tls-cert and --tls-key)",
+            };
             open("--listen", wants, format!("{} {missing}", options.listen))?;
         }
         let admin_public = tls::is_beyond_this_machine(options.admin_listen);

@@ -112,6 +112,7 @@ impl Held {
             reservation_ms: millis(door.registry.timing().reservation.saturating_sub(now - self.since)),
             owner: order.owner.clone().map(Into::into),
             node: self.reservation.node.to_string(),
+            endpoint: door.endpoint_form.clone(),
         };
         self.stage = Stage::Sent;
         let outcome = link.spawn(message, &self.request, deadline).await;

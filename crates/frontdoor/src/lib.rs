@@ -42,10 +42,12 @@ mod snapshot;
 mod spawn;
 mod strict;
 mod sweeper;
+mod viewers;
 mod watched;
 
-pub use config::{Config, Origins, Tls};
+pub use config::{Config, Origins, Surface, Tls};
 pub use door::{FrontDoor, StartError};
 pub use http::openapi::openapi;
 pub use limits::Limits;
 pub use options::{ConfigError, Options};
+pub use viewers::{Options as ViewerOptions, PublicUrl, RelayOptions, Settings as ViewerSettings};

@@ -18,7 +18,7 @@ use tls::PeerMetrics;
 use crate::config::Tls;
 use crate::refusals::Refusals;
 use crate::watched::Figures;
-use crate::{callers, listen, live};
+use crate::{callers, listen, live, viewers};
 
 /// Upper bounds in seconds: fine where a placement is, coarse where a slow server is.
 const BUCKETS: [f64; 18] = [
@@ -161,6 +161,7 @@ pub(crate) struct Metrics {
     key_files: Family<KeyFileLabels, Gauge<i64, AtomicI64>>,
     snapshot_nodes: Gauge<i64, AtomicI64>,
     live: live::metrics::Figures,
+    viewers: viewers::metrics::Metrics,
     connections: listen::Figures,
     certificates: Family<CertificateLabels, Gauge<i64, AtomicI64>>,
     tls: Tls,
@@ -262,6 +263,7 @@ impl Metrics {
                 "Files of keys that cannot be read any more, by whether their keys still count (grace) or are refused"
             ),
             live: live::metrics::Figures::register(registry),
+            viewers: viewers::metrics::Metrics::register(registry),
             connections: listen::Figures::register(registry),
             certificates: register!(
                 Family::default(),
@@ -382,6 +384,11 @@ impl Metrics {
     /// For the live feed.
     pub(crate) fn live_figures(&self) -> live::metrics::Figures {
         self.live.clone()
+    }
+
+    /// For viewers that come through here.
+    pub(crate) fn viewers(&self) -> viewers::metrics::Metrics {
+        self.viewers.clone()
     }
 
     /// For whoever accepts connections.

@@ -8,9 +8,9 @@ use access::{Access, HostOptions, Hosts, OpenError};
 use axum::http::{HeaderValue, Uri};
 use model::{Placement, timing};
 
-use crate::config::{Config, Origins};
+use crate::config::{Config, Origins, Surface};
 use crate::exposure::{Exposure, certificates};
-use crate::limits;
+use crate::{limits, viewers};
 
 /// Settings of a front door as the command line and the environment give them.
 #[derive(Debug, Clone, clap::Args)]
@@ -75,6 +75,10 @@ pub struct Options {
     )]
     pub max_connections: usize,
 
+    /// How viewers reach their spawns.
+    #[command(flatten)]
+    pub viewers: viewers::Options,
+
     /// How much one caller may take.
     #[command(flatten)]
     pub limits: limits::Options,
@@ -128,6 +132,11 @@ impl Options {
     /// # Errors
     /// The first setting that will not do.
     pub fn into_config(self) -> Result<Config, ConfigError> {
+        self.into_config_of(Surface::Whole)
+    }
+
+    /// The same for a front door that serves no more than this.
+    pub(crate) fn into_config_of(self, surface: Surface) -> Result<Config, ConfigError> {
         if self.listen == self.admin_listen && self.listen.port() != 0 {
             return Err(ConfigError {
                 flag: "--admin-listen",
@@ -143,12 +152,24 @@ impl Options {
             Duration::from_millis(1),
             Duration::from_secs(3600),
         )?;
+        let viewers = &self.viewers;
+        within(
+            "--relay-ping-interval",
+            viewers.relay_ping_interval,
+            Duration::from_millis(1),
+            Duration::from_secs(3600),
+        )?;
+        within("--relay-drain", viewers.relay_drain, Duration::ZERO, LONGEST_DRAIN)?;
         counted("--max-waiting", self.max_waiting, 0, 100_000)?;
         counted("--live-buffer", self.live_buffer, 1, 1_000_000)?;
         counted("--max-connections", self.max_connections, 1, 1_000_000)?;
         let limits =
             self.limits.resolve(self.max_connections, self.max_waiting, self.access.is_configured())?;
-        let exposure = Exposure::of(&self)?;
+        let exposure = Exposure::of(&self, surface)?;
+        let mut hosts = hosts(&self.hosts)?;
+        if let Some(host) = viewers.public_url.as_ref().and_then(viewers::PublicUrl::host) {
+            hosts.add(&host);
+        }
         Ok(Config {
             listen: self.listen,
             admin_listen: self.admin_listen,
@@ -156,7 +177,13 @@ impl Options {
             placement: self.placement.into(),
             max_waiting: self.max_waiting,
             origins: origins(&self.cors_origin, self.access.is_configured())?,
-            hosts: hosts(&self.hosts)?,
+            hosts,
+            viewers: viewers::Settings {
+                public_url: viewers.public_url.clone(),
+                ping_interval: viewers.relay_ping_interval,
+                drain: viewers.relay_drain,
+            },
+            surface,
             shutdown_grace: self.shutdown_grace,
             live_ping_interval: self.live_ping_interval,
             live_buffer: self.live_buffer,
@@ -190,6 +217,9 @@ fn access(options: &access::Options) -> Result<Option<Access>, ConfigError> {
 
 /// A caller that waits as long as its reservation is good for would be answered with a slot that is taken back.
 const LONGEST_DEADLINE: Duration = timing::RESERVATION.saturating_sub(Duration::from_secs(1));
+
+/// A process that is to leave is not forgotten for longer.
+const LONGEST_DRAIN: Duration = Duration::from_secs(7 * 24 * 3600);
 
 fn within(flag: &'static str, found: Duration, least: Duration, most: Duration) -> Result<(), ConfigError> {
     if (least..=most).contains(&found) {
@@ -295,6 +325,9 @@ mod tests {
             (&["--shutdown-grace", "2h"], "--shutdown-grace"),
             (&["--live-ping-interval", "0s"], "--live-ping-interval"),
             (&["--live-buffer", "0"], "--live-buffer"),
+            (&["--public-url", "farm.example.com"], "--public-url"),
+            (&["--relay-ping-interval", "0s"], "--relay-ping-interval"),
+            (&["--relay-drain", "8d"], "--relay-drain"),
             (&["--api-keys", "/nowhere/keys"], "--api-keys"),
             (&["--jwt-keys", "/nowhere/keys"], "--jwt-keys"),
             (&["--jwt-issuer", "us"], "--jwt-keys"),

@@ -19,7 +19,8 @@ impl FrontDoor {
     /// 2. requests finish, inside the grace, and so do subscribers of the live feed, who are told at once;
     /// 3. those that have not are cut: they leave the line, give back what they hold, and tell their callers;
     /// 4. what they gave back is seen through, so that nothing is left to expire that need not be;
-    /// 5. everything else ends: the probes and metrics last.
+    /// 5. viewers stay connected until they leave, up to `--relay-drain`; both ports are free for the next front door;
+    /// 6. everything else ends: the probes and metrics last.
     ///
     /// Who was late is logged.
     pub async fn shutdown(self) {
@@ -49,6 +50,14 @@ impl FrontDoor {
         if undone > 0 {
             warn!(undone, "clean-ups not done, reservations will expire instead");
         }
+        if door.viewers.len() > 0 {
+            info!(
+                viewers = door.viewers.len(),
+                "viewers that are connected through here stay until they leave"
+            );
+            stages.handed_over.cancel();
+        }
+        door.viewers.drain().await;
         door.agents.close(LAST_WORDS).await;
         drop(over);
         background.close();

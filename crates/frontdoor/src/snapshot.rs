@@ -114,6 +114,13 @@ impl Snapshot {
         farm.is_fresh() && !farm.nodes.is_empty()
     }
 
+    /// Where the agent of a node was when the node was last seen, however long ago.
+    pub(crate) fn advertise_of(&self, node: &NodeId) -> Option<String> {
+        let farm = self.farm();
+        let at = farm.nodes.binary_search_by(|seen| seen.record.id.cmp(node)).ok()?;
+        Some(farm.nodes[at].record.description.advertise.clone())
+    }
+
     /// Why starts fail on every node alike, as far as the registry said.
     pub(crate) fn farm_cause(&self) -> Option<FarmCause> {
         self.farm().cause.clone()

@@ -319,6 +319,8 @@ pub enum ErrorCode {
     MethodNotAllowed,
     /// The same idempotency key came with another body.
     IdempotencyConflict,
+    /// The spawn has a viewer.
+    AlreadyConnected,
     /// The spawn that the idempotency key was answered with has ended.
     SpawnEnded,
     /// Over 64 KiB.
@@ -363,6 +365,7 @@ impl ErrorCode {
             Self::NotFound => "not-found",
             Self::MethodNotAllowed => "method-not-allowed",
             Self::IdempotencyConflict => "idempotency-conflict",
+            Self::AlreadyConnected => "already-connected",
             Self::SpawnEnded => "spawn-ended",
             Self::BodyTooLarge => "body-too-large",
             Self::UnsupportedMediaType => "unsupported-media-type",
@@ -390,7 +393,7 @@ impl ErrorCode {
             Self::Forbidden | Self::OriginNotAllowed => 403,
             Self::NotFound => 404,
             Self::MethodNotAllowed => 405,
-            Self::IdempotencyConflict => 409,
+            Self::IdempotencyConflict | Self::AlreadyConnected => 409,
             Self::SpawnEnded => 410,
             Self::BodyTooLarge => 413,
             Self::UnsupportedMediaType => 415,
@@ -419,6 +422,7 @@ impl ErrorCode {
             Self::NotFound => "There is no such thing",
             Self::MethodNotAllowed => "This method is not allowed here",
             Self::IdempotencyConflict => "The idempotency key was used with another body",
+            Self::AlreadyConnected => "The spawn has a viewer",
             Self::SpawnEnded => "The spawn of this idempotency key has ended",
             Self::BodyTooLarge => "The body is too large",
             Self::UnsupportedMediaType => "The body must be JSON",

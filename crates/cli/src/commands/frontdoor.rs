@@ -20,7 +20,8 @@ use crate::signals::Signals;
     hatchery frontdoor --listen 0.0.0.0:443 --api-keys keys --tls-cert door.pem --tls-key door.key\n  \
     hatchery frontdoor --cors-origin https://viewer.example --log warn --log-format json\n\n\
     Prints one line to standard output once it listens. SIGTERM and SIGINT end it\n\
-    after the requests it is serving; a second signal ends it at once.")]
+    after the requests it is serving, and once the viewers that are connected through it\n\
+    have gone; a second signal ends it at once.")]
 pub(crate) struct FrontdoorArgs {
     #[command(flatten)]
     options: ::frontdoor::Options,
@@ -34,26 +35,38 @@ pub(crate) struct FrontdoorArgs {
 pub(crate) fn run(args: FrontdoorArgs) -> Result<Exit, Failure> {
     let insecure = args.options.tls.insecure;
     let config = args.options.into_config().map_err(|e| role::wrong(&e))?;
-    logging::start(&args.log)?;
+    serve("frontdoor", config, &args.registry, &args.log, insecure)
+}
+
+/// Serves as the role of this name, until a signal.
+pub(super) fn serve(
+    name: &str,
+    config: ::frontdoor::Config,
+    registry: &RegistryFlags,
+    log: &LogFlags,
+    insecure: bool,
+) -> Result<Exit, Failure> {
+    logging::start(log)?;
     block_on(Builder::new_multi_thread(), async {
         let has_tls = config.tls.http.is_some() || config.tls.agents.is_some();
-        let guarded = Guarded { role: has_tls && config.access.is_some(), insecure };
-        role::check_registry(&args.registry, guarded)?;
-        let registry = role::open(&args.registry)?;
+        let knows_callers = config.access.is_some() || config.surface == ::frontdoor::Surface::Relay;
+        let guarded = Guarded { role: has_tls && knows_callers, insecure };
+        role::check_registry(registry, guarded)?;
+        let registry = role::open(registry)?;
         let [http, admin] = [&config.tls.http, &config.tls.admin].map(|tls| role::scheme(tls.is_some()));
         let mut signals = Signals::catch()?;
         let door =
             ::frontdoor::FrontDoor::start(config, registry).await.map_err(|e| role::not_started(&e))?;
         role::announce(&format!(
-            "frontdoor listening on {http}://{}, admin on {admin}://{}",
+            "{name} listening on {http}://{}, admin on {admin}://{}",
             door.http_addr(),
             door.admin_addr()
         ));
-        let name = signals.next().await;
-        info!(signal.name = name, "ending: no new requests");
+        let signal = signals.next().await;
+        info!(signal.name = signal, "ending: no new requests");
         tokio::select! {
             () = door.shutdown() => info!("ended"),
-            name = signals.next() => warn!(signal.name = name, "a second signal: requests are cut off"),
+            signal = signals.next() => warn!(signal.name = signal, "a second signal: requests are cut off"),
         }
         Ok(Exit::Done)
     })

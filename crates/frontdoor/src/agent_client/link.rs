@@ -5,14 +5,17 @@ use std::time::Duration;
 
 use axum::http::{Request, Response, Uri};
 use futures_util::future::BoxFuture;
+use futures_util::stream;
 use hyper::body::Incoming;
 use hyper::client::conn::http2::{Builder, SendRequest};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use model::{NodeId, RequestId};
 use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncWrite, BufReader};
 use tokio::net::TcpStream;
+use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout_at};
 use tokio_util::task::TaskTracker;
+use tonic::Streaming;
 use tracing::{Instrument, debug};
 use wire::v1;
 use wire::v1::node_agent_client::NodeAgentClient;
@@ -102,6 +105,17 @@ impl Link {
 
     pub(super) fn is_closed(&self) -> bool {
         self.send.is_closed()
+    }
+
+    /// Opens the call that stands for a viewer; `steps` are what the agent hears of it.
+    pub(crate) async fn attach(
+        mut self,
+        steps: mpsc::Receiver<v1::AttachRequest>,
+        request: &RequestId,
+    ) -> Result<Streaming<v1::AttachReply>, AgentError> {
+        let steps = stream::unfold(steps, async |mut steps| steps.recv().await.map(|step| (step, steps)));
+        let opened = self.client.attach(tagged(steps, request)).await;
+        opened.map(tonic::Response::into_inner).map_err(|status| failure(&status))
     }
 
     /// Has the agent start a spawn, and waits for its verdict until the deadline.

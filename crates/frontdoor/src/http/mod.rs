@@ -14,6 +14,7 @@ mod pages;
 mod request_id;
 mod spawn;
 mod spawns;
+mod upgrade;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -26,8 +27,9 @@ use axum::routing::{MethodRouter, any};
 use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::cors::{AllowHeaders, AllowOrigin, CorsLayer};
 
-use crate::config::Origins;
+use crate::config::{Origins, Surface};
 use crate::door::Door;
+use crate::viewers;
 pub(crate) use error::ApiError;
 pub(crate) use extract::Peer;
 use gate::{Gate, LISTEN, LOOK, MEASURE, Need, OPEN, OPERATE, READ, SPAWN, STOP, guard};
@@ -69,6 +71,16 @@ fn operator_routes() -> Vec<Route> {
         Route::at("/v1/live").reaching(Reach::Allowed).get(LISTEN, live::connect),
         Route::at("/readyz").get(OPEN, health::readyz),
     ]
+}
+
+/// What viewers call, from pages of any origin: the token in the path is what lets them in.
+fn viewer_routes() -> Vec<Route> {
+    vec![Route::at(viewers::PATH).reaching(Reach::Anywhere).get(OPEN, upgrade::connect)]
+}
+
+/// What a relay serves beside.
+fn relay_routes() -> Vec<Route> {
+    vec![Route::at("/healthz").get(OPEN, health::healthz), Route::at("/readyz").get(OPEN, health::readyz)]
 }
 
 /// What is served on the admin port.
@@ -132,6 +144,11 @@ impl Guarded {
 /// Everything on `--listen`.
 pub(crate) fn router(door: &Arc<Door>) -> Router {
     let guarded = |route: Route| route.guarded(door);
+    let viewers = viewer_routes().into_iter().map(guarded);
+    if door.config.surface == Surface::Relay {
+        let routes = viewers.chain(relay_routes().into_iter().map(guarded));
+        return observed(door, door.config.tls.http.as_ref(), routes);
+    }
     let public = public_routes()
         .into_iter()
         .map(|route| route.reaching(Reach::Allowed))
@@ -139,7 +156,7 @@ pub(crate) fn router(door: &Arc<Door>) -> Router {
         .map(|route| route.with_cors(door));
     let operator = operator_routes().into_iter().map(guarded);
     let pages = pages::routes().map(guarded);
-    observed(door, door.config.tls.http.as_ref(), public.chain(operator).chain(pages))
+    observed(door, door.config.tls.http.as_ref(), public.chain(operator).chain(viewers).chain(pages))
 }
 
 /// Everything on `--admin-listen`.
@@ -150,7 +167,8 @@ pub(crate) fn admin_router(door: &Arc<Door>) -> Router {
 
 /// What every operation needs of its callers.
 fn needs() -> impl Iterator<Item = (&'static str, Method, Need)> {
-    let routes = public_routes().into_iter().chain(operator_routes()).chain(admin_routes());
+    let routes =
+        public_routes().into_iter().chain(operator_routes()).chain(viewer_routes()).chain(admin_routes());
     routes.flat_map(|route| route.needs.into_iter().map(move |(method, need)| (route.path, method, need)))
 }
 

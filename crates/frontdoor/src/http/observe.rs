@@ -19,7 +19,9 @@ use crate::door::Door;
 /// Longer addresses serve nobody.
 const LONGEST_URI: usize = 8192;
 /// As much of a path as the log needs.
-const LONGEST_LOGGED: usize = 200;
+const MAX_LOGGED: usize = 200;
+/// Tokens are longer; ids of spawns have dashes in them.
+const MIN_SECRET: usize = 32;
 
 /// What the observer of one route knows.
 #[derive(Debug, Clone)]
@@ -39,8 +41,7 @@ pub(crate) async fn observe(
     let method = name(request.method());
     // Asked for so often that a line each would be noise.
     let quiet = matches!(route, "/healthz" | "/readyz" | "/metrics") || route.starts_with("/pages/");
-    let path = request.uri().path();
-    let path = path.get(..LONGEST_LOGGED).unwrap_or(path);
+    let path = &*loggable(request.uri().path());
     let span = info_span!("request", request.id = %id, path, owner = Empty, asked = Empty, spawn.id = Empty, node.id = Empty);
     request.extensions_mut().insert(id.clone());
     let _counted = Counted::new(&door);
@@ -75,6 +76,15 @@ pub(crate) async fn observe(
         }
     });
     response
+}
+
+/// As much of a path as the log may show: without what may be a viewer's token, wherever in a path it stands.
+fn loggable(path: &str) -> String {
+    let path = path.get(..MAX_LOGGED).unwrap_or(path);
+    let is_secret =
+        |part: &str| part.len() >= MIN_SECRET && part.bytes().all(|byte| byte.is_ascii_alphanumeric());
+    let parts = path.split('/').map(|part| if is_secret(part) { "…" } else { part });
+    parts.collect::<Vec<_>>().join("/")
 }
 
 fn finish(id: &RequestId, response: &mut Response, log: impl FnOnce(&Response, Option<&ApiError>)) {

@@ -15,7 +15,7 @@ use utoipa::{IntoResponses, Modify, OpenApi as _};
 
 use super::error::PROBLEM_JSON;
 use super::gate::Need;
-use super::{health, live, nodes, operate, request_id, spawn, spawns};
+use super::{health, live, nodes, operate, request_id, spawn, spawns, upgrade};
 
 /// The OpenAPI document of the whole surface.
 #[must_use]
@@ -55,6 +55,7 @@ pub(crate) async fn document() -> impl IntoResponse {
         operate::uncordon,
         operate::drain,
         live::connect,
+        upgrade::connect,
         health::healthz,
         health::readyz,
         health::metrics,
@@ -224,6 +225,10 @@ problem_sets! {
     LogProblems [InvalidRequest, NotFound, RegistryUnavailable, NodeUnreachable];
     /// Of the live feed's handshake.
     LiveProblems [InvalidRequest, UpgradeRequired, ShuttingDown];
+    /// Of a viewer's handshake.
+    ViewerProblems [
+        NotFound, AlreadyConnected, UpgradeRequired, NoCapacity, RegistryUnavailable, NodeUnreachable, ShuttingDown
+    ];
     /// Of the readiness probe.
     ReadyProblems [RegistryUnavailable, ShuttingDown];
     /// Of what always works.

@@ -34,6 +34,8 @@ fn config() -> Config {
         limits: crate::Limits::default(),
         tls: crate::Tls::default(),
         admin_public: false,
+        viewers: crate::viewers::Settings::default(),
+        surface: crate::config::Surface::Whole,
         access: None,
     }
 }

@@ -31,6 +31,15 @@ struct Agent(Arc<Mutex<Vec<v1::SpawnRequest>>>);
 
 #[tonic::async_trait]
 impl NodeAgent for Agent {
+    type AttachStream = tokio_stream::Empty<Result<v1::AttachReply, tonic::Status>>;
+
+    async fn attach(
+        &self,
+        _: Request<tonic::Streaming<v1::AttachRequest>>,
+    ) -> Result<tonic::Response<Self::AttachStream>, tonic::Status> {
+        Err(tonic::Status::unimplemented("of the release before viewers"))
+    }
+
     async fn spawn(&self, request: Request<v1::SpawnRequest>) -> Result<Response<v1::SpawnReply>, Status> {
         self.0.lock().unwrap().push(request.into_inner());
         let outcome = Some(spawn_reply::Outcome::Ready(v1::Ready::default()));

@@ -351,6 +351,15 @@ fn refused(reason: Reason, detail: &str) -> Outcome {
 
 #[tonic::async_trait]
 impl NodeAgent for Agent {
+    type AttachStream = tokio_stream::Empty<Result<v1::AttachReply, Status>>;
+
+    async fn attach(
+        &self,
+        _: Request<tonic::Streaming<v1::AttachRequest>>,
+    ) -> Result<Response<Self::AttachStream>, Status> {
+        Err(Status::unimplemented("of the release before viewers"))
+    }
+
     async fn spawn(&self, call: Request<v1::SpawnRequest>) -> Result<Response<v1::SpawnReply>, Status> {
         let request_id =
             call.metadata().get(wire::REQUEST_ID).map(|v| v.to_str().unwrap().to_owned()).unwrap_or_default();

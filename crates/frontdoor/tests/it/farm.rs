@@ -31,6 +31,8 @@ pub(crate) fn config() -> Config {
         shutdown_grace: Duration::from_secs(5),
         live_ping_interval: Duration::from_secs(30),
         live_buffer: 16,
+        viewers: frontdoor::ViewerSettings::default(),
+        surface: frontdoor::Surface::Whole,
         access: None,
         max_connections: 1000,
         limits: frontdoor::Limits::default(),

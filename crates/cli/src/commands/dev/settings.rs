@@ -3,6 +3,7 @@
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf, absolute};
+use std::time::Duration;
 
 use clap::Parser;
 use model::Timing;
@@ -128,7 +129,11 @@ fn door(listen: SocketAddr, insecure: bool) -> Result<::frontdoor::Config, Failu
     let line = ["frontdoor", "--listen", &listen, "--admin-listen", &admin];
     let line = line.into_iter().chain(insecure.then_some("--insecure"));
     let door = Door::try_parse_from(line).map_err(|e| Failure::usage(e.to_string()))?;
-    door.options.into_config().map_err(|e| role::wrong(&e))
+    let mut config = door.options.into_config().map_err(|e| role::wrong(&e))?;
+    // Viewers come through the front door, as on a farm that has one port, and go with everything else.
+    config.viewers.public_url.get_or_insert(::frontdoor::PublicUrl::Listener);
+    config.viewers.drain = Duration::ZERO;
+    Ok(config)
 }
 
 fn existing(flag: &str, path: &Path) -> Result<PathBuf, Failure> {

@@ -1,0 +1,37 @@
+//! `hatchery relay`: the way of viewers to their spawns, and nothing else.
+
+use clap::Args;
+
+use super::frontdoor::serve;
+use super::role;
+use crate::args::{LogFlags, RegistryFlags};
+use crate::exit::Exit;
+use crate::failure::Failure;
+
+/// Runs a relay: viewers reach their spawns through it, on one port. It holds nothing; any number of them serve one farm.
+///
+/// Front doors with --public-url do the same beside everything else. A relay is for a network of its own, where nothing but
+/// viewers is to be served. Endpoints lead through it when they name it: `--public-url` of the front doors, or --endpoint of
+/// the agents, such as wss://viewers.example.com/s/{node}/{id}/{token}.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  \
+    hatchery relay\n  \
+    hatchery relay --registry redis://redis:6379 --farm blue\n  \
+    hatchery relay --listen 0.0.0.0:443 --tls-cert relay.pem --tls-key relay.key --tls-client-ca farm.pem\n\n\
+    Prints one line to standard output once it listens. SIGTERM and SIGINT free its ports; it ends once\n\
+    its last viewer has gone. A second signal ends it at once.")]
+pub(crate) struct RelayArgs {
+    #[command(flatten)]
+    options: ::frontdoor::RelayOptions,
+    #[command(flatten)]
+    registry: RegistryFlags,
+    #[command(flatten)]
+    log: LogFlags,
+}
+
+/// Does it, until a signal.
+pub(crate) fn run(args: RelayArgs) -> Result<Exit, Failure> {
+    let insecure = args.options.tls.insecure;
+    let config = args.options.into_config().map_err(|e| role::wrong(&e))?;
+    serve("relay", config, &args.registry, &args.log, insecure)
+}

@@ -1,0 +1,174 @@
+//! The call to a node's agent that stands for one viewer: its messages are in `proto/hatchery/v1/agent.proto`.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use model::{NodeId, RequestId, SpawnId};
+use tokio::sync::mpsc;
+use tokio::time::{sleep, timeout};
+use tokio_util::sync::CancellationToken;
+use tonic::Streaming;
+use tracing::{debug, warn};
+use uuid::Uuid;
+use wire::v1;
+use wire::v1::attach_refused::Reason;
+use wire::v1::attach_reply::Outcome;
+use wire::v1::attach_request::Step;
+
+use super::{Wanted, find};
+use crate::agent_client::AgentError;
+use crate::door::Door;
+
+/// How long a viewer waits for a connection to the agent, and for each of its answers.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
+/// Between two attempts to attach a viewer again, at first and at last.
+const MIN_PAUSE: Duration = Duration::from_millis(100);
+const MAX_PAUSE: Duration = Duration::from_secs(5);
+
+/// Why the agent does not have it.
+#[derive(Debug)]
+pub(super) enum Refused {
+    /// There is no such spawn with this token that could be connected to.
+    NotFound,
+    /// The spawn has a viewer.
+    Taken,
+    /// The agent could not be asked.
+    Agent(AgentError),
+}
+
+/// A viewer that its agent knows of. Dropping it tells the agent that the viewer has gone.
+#[derive(Debug)]
+pub(super) struct Attached {
+    node: NodeId,
+    spawn: SpawnId,
+    token: String,
+    viewer: Uuid,
+    request: RequestId,
+    call: Call,
+}
+
+#[derive(Debug)]
+struct Call {
+    steps: mpsc::Sender<v1::AttachRequest>,
+    replies: Streaming<v1::AttachReply>,
+}
+
+impl Attached {
+    /// Asks the agent at `advertise`, and returns the port of the spawn's server.
+    pub(super) async fn ask(
+        door: &Arc<Door>,
+        wanted: &Wanted,
+        advertise: &str,
+        viewer: Uuid,
+        request: &RequestId,
+    ) -> Result<(Self, u16), Refused> {
+        let Wanted { node, spawn, token } = wanted;
+        let (call, port) = Call::open(door, advertise, message(wanted, viewer, false), request).await?;
+        let (node, spawn, token) = (node.clone(), *spawn, token.clone());
+        Ok((Self { node, spawn, token, viewer, request: request.clone(), call }, port))
+    }
+
+    /// There is a connection to the port: has the agent confirm that it is to the spawn.
+    pub(super) async fn confirm(&mut self) -> Result<(), Refused> {
+        let connected = v1::AttachRequest { step: Some(Step::Connected(v1::Connected {})) };
+        if self.call.steps.send(connected).await.is_err() {
+            return Err(lost("the call has ended"));
+        }
+        match self.call.reply().await? {
+            Outcome::Confirmed(v1::Confirmed {}) => Ok(()),
+            Outcome::Refused(refused) => Err(refusal(&refused)),
+            Outcome::Target(_) => Err(lost("the answer is not understood")),
+        }
+    }
+
+    /// Keeps the agent knowing of the viewer, until `gone`: an agent that takes the node over is told anew.
+    pub(super) async fn keep(&mut self, door: &Arc<Door>, gone: &CancellationToken) {
+        gone.run_until_cancelled(self.keep_for_good(door)).await;
+    }
+
+    async fn keep_for_good(&mut self, door: &Arc<Door>) {
+        loop {
+            while let Ok(Some(_)) = self.call.replies.message().await {}
+            debug!("the agent does not know of the viewer any more, it is told again");
+            let mut pause = MIN_PAUSE;
+            loop {
+                sleep(pause.mul_f64(0.5 + fastrand::f64() / 2.0)).await;
+                pause = (pause * 2).min(MAX_PAUSE);
+                match self.resume(door).await {
+                    Ok(call) => {
+                        self.call = call;
+                        break;
+                    }
+                    // The spawn is ending, or it is another viewer's: its server closes one of the connections.
+                    Err(why @ (Refused::NotFound | Refused::Taken)) => {
+                        debug!(?why, "the viewer is not attached again");
+                        return std::future::pending().await;
+                    }
+                    Err(Refused::Agent(error)) => warn!(%error, "the viewer is not attached again yet"),
+                }
+            }
+        }
+    }
+
+    async fn resume(&self, door: &Arc<Door>) -> Result<Call, Refused> {
+        let wanted = Wanted { node: self.node.clone(), spawn: self.spawn, token: self.token.clone() };
+        let advertise = find(door, &self.node).await.map_err(|_| lost("where the node is is not known"))?;
+        let message = message(&wanted, self.viewer, true);
+        Call::open(door, &advertise, message, &self.request).await.map(|(call, _)| call)
+    }
+}
+
+impl Call {
+    async fn open(
+        door: &Arc<Door>,
+        advertise: &str,
+        viewer: v1::Viewer,
+        request: &RequestId,
+    ) -> Result<(Self, u16), Refused> {
+        let node: NodeId = viewer.node.parse().map_err(|_| Refused::NotFound)?;
+        let link = door.agents.link(&node, advertise, ANSWER_TIMEOUT).await.map_err(Refused::Agent)?;
+        let (steps, outbound) = mpsc::channel(2);
+        steps.try_send(v1::AttachRequest { step: Some(Step::Viewer(viewer)) }).ok();
+        let opened = timeout(ANSWER_TIMEOUT, link.attach(outbound, request)).await;
+        let replies = opened.map_err(|_| lost("no answer in time"))?.map_err(Refused::Agent)?;
+        let mut call = Self { steps, replies };
+        match call.reply().await? {
+            Outcome::Target(v1::Target { port }) => match u16::try_from(port) {
+                Ok(port) => Ok((call, port)),
+                Err(_) => Err(lost("the answer names no port")),
+            },
+            Outcome::Refused(refused) => Err(refusal(&refused)),
+            Outcome::Confirmed(_) => Err(lost("the answer is not understood")),
+        }
+    }
+
+    async fn reply(&mut self) -> Result<Outcome, Refused> {
+        match timeout(ANSWER_TIMEOUT, self.replies.message()).await {
+            Ok(Ok(Some(v1::AttachReply { outcome: Some(outcome) }))) => Ok(outcome),
+            Ok(Ok(_)) => Err(lost("the call has ended")),
+            Ok(Err(status)) => Err(Refused::Agent(crate::agent_client::failure(&status))),
+            Err(_) => Err(lost("no answer in time")),
+        }
+    }
+}
+
+fn message(wanted: &Wanted, viewer: Uuid, resumed: bool) -> v1::Viewer {
+    v1::Viewer {
+        node: wanted.node.to_string(),
+        spawn_id: wanted.spawn.to_string(),
+        token: wanted.token.clone(),
+        viewer_id: viewer.to_string(),
+        resumed,
+    }
+}
+
+fn lost(why: &str) -> Refused {
+    Refused::Agent(AgentError::Unknown { why: why.to_owned(), deadline: false })
+}
+
+fn refusal(refused: &v1::AttachRefused) -> Refused {
+    match refused.reason() {
+        Reason::Taken => Refused::Taken,
+        Reason::NotFound | Reason::Unspecified => Refused::NotFound,
+    }
+}

@@ -1,0 +1,82 @@
+//! The connection to a spawn's server: made until it is there, then asked for the upgrade that the viewer asked for.
+
+use std::time::Duration;
+
+use axum::body::Bytes;
+use axum::http::{HeaderMap, Uri};
+use http_body_util::Empty;
+use hyper::body::Incoming;
+use hyper::client::conn::http1;
+use hyper::{Response, StatusCode};
+use hyper_util::rt::TokioIo;
+use tokio::net::TcpStream;
+use tokio::time::{Instant, sleep, timeout_at};
+
+/// How long a server may refuse connections.
+const CONNECT: Duration = Duration::from_secs(5);
+/// Between two attempts.
+const PAUSE: Duration = Duration::from_millis(50);
+/// How long a server may take to answer the handshake.
+const ANSWER: Duration = Duration::from_secs(10);
+/// The longest head of its answer.
+const MAX_HEAD: usize = 64 * 1024;
+
+/// The connection once it speaks WebSocket.
+pub(super) type Upgraded = TokioIo<hyper::upgrade::Upgraded>;
+
+/// Connects to a port of the machine that an agent is on.
+///
+/// # Errors
+/// Why there is no connection, without the address: it may end up with callers.
+pub(super) async fn connect(advertise: &str, port: u16) -> Result<TcpStream, String> {
+    let uri: Uri = advertise.parse().map_err(|_| "the agent's address is no URL".to_owned())?;
+    let host = uri.host().ok_or_else(|| "the agent's address has no host".to_owned())?;
+    let host = host.trim_start_matches('[').trim_end_matches(']');
+    let deadline = Instant::now() + CONNECT;
+    let mut last = "no connection in time".to_owned();
+    loop {
+        match timeout_at(deadline, TcpStream::connect((host, port))).await {
+            Ok(Ok(stream)) => {
+                stream.set_nodelay(true).ok();
+                return Ok(stream);
+            }
+            Ok(Err(error)) => last = format!("its server cannot be connected to: {}", error.kind()),
+            Err(_) => return Err(last),
+        }
+        if Instant::now() + PAUSE >= deadline {
+            return Err(last);
+        }
+        sleep(PAUSE).await;
+    }
+}
+
+/// Asks for the upgrade as the viewer did, but for the path. What the server answers is the answer; the connection comes with
+/// 101 alone.
+pub(super) async fn upgrade(
+    stream: TcpStream,
+    uri: &Uri,
+    headers: &HeaderMap,
+) -> Result<(Response<Incoming>, Option<Upgraded>), String> {
+    let broken = |error: hyper::Error| format!("its server does not speak HTTP: {error}");
+    let (mut sender, connection) = http1::Builder::new()
+        .max_buf_size(MAX_HEAD)
+        .preserve_header_case(true)
+        .handshake(TokioIo::new(stream))
+        .await
+        .map_err(broken)?;
+    // It ends with the connection, whose owner is whoever has the answer.
+    tokio::spawn(connection.with_upgrades());
+    let path = uri.query().map_or_else(|| "/".to_owned(), |query| format!("/?{query}"));
+    let mut asked = hyper::Request::new(Empty::<Bytes>::new());
+    *asked.uri_mut() = path.parse().map_err(|_| "the query cannot be passed on".to_owned())?;
+    *asked.headers_mut() = headers.clone();
+    let deadline = Instant::now() + ANSWER;
+    let answered = timeout_at(deadline, sender.send_request(asked)).await;
+    let mut response = answered.map_err(|_| "its server does not answer".to_owned())?.map_err(broken)?;
+    if response.status() != StatusCode::SWITCHING_PROTOCOLS {
+        return Ok((response, None));
+    }
+    let upgraded = timeout_at(deadline, hyper::upgrade::on(&mut response)).await;
+    let upgraded = upgraded.map_err(|_| "its server does not answer".to_owned())?.map_err(broken)?;
+    Ok((response, Some(TokioIo::new(upgraded))))
+}
