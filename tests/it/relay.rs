@@ -16,16 +16,18 @@ const PUBLIC: &str = "ws://viewers.example.com";
 const PING: Duration = Duration::from_millis(200);
 
 fn builder() -> FarmBuilder {
-    Farm::builder().door_args(&[
-        "--public-url",
-        "http://viewers.example.com",
-        "--relay-ping-interval",
-        "200ms",
-    ])
+    Farm::builder().door_args(&["--public-url", "http://viewers.example.com"])
 }
 
 async fn farm(doors: usize) -> Farm {
     builder().doors(doors).agent(AgentPlan::slots(4)).start().await
+}
+
+/// A farm that pings its viewers all the time.
+async fn pinging() -> Farm {
+    let interval = format!("{}ms", PING.as_millis());
+    let flags = ["--public-url", "http://viewers.example.com", "--relay-ping-interval", &interval];
+    Farm::builder().door_args(&flags).agent(AgentPlan::slots(4)).start().await
 }
 
 /// A new spawn: its id, and its endpoint.
@@ -223,7 +225,7 @@ async fn a_viewers_token_is_in_no_log() {
 
 #[tokio::test]
 async fn an_idle_viewer_stays_as_long_as_it_answers_pings() {
-    let farm = farm(1).await;
+    let farm = pinging().await;
     let (id, endpoint) = spawn(&farm, json!({})).await;
     let mut viewer = Viewer::client_side(&through(farm.door(0), &endpoint)).await;
     viewer.greet().await;
@@ -237,7 +239,7 @@ async fn an_idle_viewer_stays_as_long_as_it_answers_pings() {
 
 #[tokio::test]
 async fn a_viewer_that_vanished_without_a_word_gives_its_slot_back() {
-    let farm = farm(1).await;
+    let farm = pinging().await;
     let (id, endpoint) = spawn(&farm, json!({})).await;
     let url = through(farm.door(0), &endpoint);
     let (host, path) = url.strip_prefix("ws://").unwrap().split_once('/').unwrap();
@@ -378,7 +380,7 @@ async fn a_relay_alone_serves_viewers_and_nothing_else() {
 
 #[tokio::test]
 async fn a_viewer_that_hangs_up_during_its_handshake_leaves_the_spawn_to_the_next() {
-    let farm = farm(1).await;
+    let farm = pinging().await;
     let (id, endpoint) = spawn(&farm, json!({})).await;
     let url = through(farm.door(0), &endpoint);
     let (host, path) = url.strip_prefix("ws://").unwrap().split_once('/').unwrap();
