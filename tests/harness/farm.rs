@@ -3,6 +3,8 @@
 //! Dropping a farm ends all of it, at once and whatever state it is in. A test that went well ends its farm by
 //! [`Farm::finish`], which also looks at what is left behind.
 
+mod handover;
+
 use std::fs;
 use std::net::SocketAddr;
 use std::ops::RangeInclusive;
@@ -12,7 +14,6 @@ use std::time::Duration;
 use rustix::process::Signal;
 use serde_json::{Value, json};
 use tempfile::TempDir;
-use tokio::net::TcpStream;
 
 use crate::binaries::binaries;
 use crate::command::{self, Ran};
@@ -239,21 +240,6 @@ impl Door {
         let program = Program { clock, ..self.program.clone() };
         self.role = Role::start_as(&program, &self.role.name, &self.mark, &self.args);
         self.comes_up().await;
-    }
-
-    /// Tells it to leave and starts another process on the same ports at once. Returns the old one, which may still be there.
-    pub async fn replace(&mut self) -> Role {
-        self.role.signal(Signal::TERM);
-        until("its port is free", PATIENCE, async || {
-            let refused = TcpStream::connect(self.http.addr).await.is_err()
-                && TcpStream::connect(self.admin.addr).await.is_err();
-            Look::when(refused, || "it listens".to_owned())
-        })
-        .await;
-        let next = Role::start_as(&self.program, &format!("{}-next", self.role.name), &self.mark, &self.args);
-        let old = std::mem::replace(&mut self.role, next);
-        self.comes_up().await;
-        old
     }
 
     async fn comes_up(&mut self) {

@@ -21,7 +21,7 @@ use tokio::time::Instant;
 use tracing::Instrument;
 
 use crate::config::{Config, Launcher};
-use crate::liveliness::secret;
+use crate::liveliness::secret::{self, Secret};
 use crate::node::Node;
 use crate::procfs;
 use crate::spawn::cgroup::Group;
@@ -29,7 +29,6 @@ use crate::spawn::driver::{Body, Driver};
 use crate::spawn::exit::{self, Cause, Progress, Status};
 use crate::spawn::lifecycle::{Phase, Rules, Signal as End, lost_after};
 use crate::spawn::process::Process;
-use crate::spawn::start::TOKEN;
 use crate::spawn::user::Ids;
 use crate::spawn::users::SpawnUsers;
 use crate::spawn::{Facts, output};
@@ -254,7 +253,6 @@ fn recognise(state: &StateDir, config: &Config, pid: u32, start: u64) -> Option<
         owner: None,
         user: user_of(config, pid),
         liveliness: option("--liveliness-endpoint")?.to_owned(),
-        token: procfs::variable(pid, TOKEN).as_deref().and_then(secret::Secret::parse),
         ping_ms: u64::try_from(ping.as_millis()).unwrap_or(u64::MAX),
         request_id: String::new(),
         log,
@@ -315,6 +313,7 @@ fn adopt(node: &Arc<Node>, story: Story, process: Process) -> Driver {
     let secret = secret::of_endpoint(node.fixed_args.liveliness(), &record.liveliness);
     let end = ending.or(secret.is_err().then_some(Cause::Unreachable));
     let secret = secret.unwrap_or_default();
+    let token = secret.as_ref().map(Secret::viewer_token);
     let (id, port) = (record.id, record.port);
     // As it was told then, whatever others are told now.
     let ping_interval = Duration::from_millis(record.ping_ms);
@@ -334,14 +333,14 @@ fn adopt(node: &Arc<Node>, story: Story, process: Process) -> Driver {
     let process = process.within(group);
     let started = clock.instant(record.started);
     let facts = if record.endpoint.is_empty() {
-        let endpoint = node.table().endpoint(None, id, port, record.token.as_ref());
+        let endpoint = node.table().endpoint(None, id, port, token.as_ref());
         let record = Record { endpoint, ..record };
         node.state.journal.started(record.clone());
         facts(record, started)
     } else {
         facts(record, started)
     };
-    let facts = Facts { secret, ..facts };
+    let facts = Facts { secret, token, ..facts };
     let admitted = node.table().adopt(Heir { facts, pid: process.pid(), state, ready, ping_interval, end });
     node.metrics.adopted.inc();
     Driver::from(Arc::clone(node), admitted, Body::Process(process), phase, rules)
@@ -357,7 +356,7 @@ fn facts(record: Record, started: Instant) -> Facts {
         labels: record.labels,
         owner: record.owner,
         secret: None,
-        token: record.token,
+        token: None,
         endpoint_form: None,
         user: record.user,
         started,
@@ -487,7 +486,6 @@ mod tests {
             owner: None,
             user: uid.map(|uid| Ids { uid, gid: uid }),
             liveliness: liveliness.to_owned(),
-            token: None,
             ping_ms: 1000,
             request_id: String::new(),
             log: dir.path().to_owned(),

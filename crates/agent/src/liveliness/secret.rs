@@ -5,7 +5,7 @@
 
 use std::fmt;
 
-use serde::{Deserialize, Serialize};
+use ring::hmac;
 use subtle::ConstantTimeEq;
 use uuid::Uuid;
 
@@ -18,23 +18,8 @@ const MIN_MASKED: usize = 16;
 const LENGTH: usize = 64;
 
 /// 244 random bits of the operating system, as hexadecimal digits: what a spawn reports with, or its viewer is known by.
-#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
+#[derive(Clone, PartialEq, Eq)]
 pub(crate) struct Secret(String);
-
-impl TryFrom<String> for Secret {
-    type Error = &'static str;
-
-    fn try_from(text: String) -> Result<Self, Self::Error> {
-        Self::parse(&text).ok_or("a secret is 64 hexadecimal digits")
-    }
-}
-
-impl From<Secret> for String {
-    fn from(secret: Secret) -> Self {
-        secret.0
-    }
-}
 
 impl fmt::Debug for Secret {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -47,9 +32,12 @@ impl Secret {
         Self(format!("{}{}", Uuid::new_v4().simple(), Uuid::new_v4().simple()))
     }
 
-    /// One that was minted before, by an earlier agent.
-    pub(crate) fn parse(text: &str) -> Option<Self> {
-        (text.len() == LENGTH && text.bytes().all(|b| b.is_ascii_hexdigit())).then(|| Self(text.to_owned()))
+    /// What the viewer of the spawn shows to a relay: 256 bits, made of the secret so that whoever knows the secret, the next agent
+    /// too, knows the token, and not the other way round (HMAC-SHA-256, RFC 2104).
+    pub(crate) fn viewer_token(&self) -> Self {
+        let key = hmac::Key::new(hmac::HMAC_SHA256, self.0.as_bytes());
+        let tag = hmac::sign(&key, b"viewer token");
+        Self(tag.as_ref().iter().map(|byte| format!("{byte:02x}")).collect())
     }
 
     /// The digits, for whoever is to know them.
@@ -144,6 +132,15 @@ mod tests {
             secret.is(&secret.0) && !secret.is(&other.0) && !secret.is("") && !secret.is(&secret.0[..63])
         );
         assert!(!format!("{secret:?}").contains(&secret.0));
+    }
+
+    #[test]
+    fn a_viewers_token_is_the_secrets_own_and_does_not_show_it() {
+        let (secret, other) = (Secret::mint(), Secret::mint());
+        let token = secret.viewer_token();
+        assert!(token == Secret(secret.0.clone()).viewer_token(), "the next agent finds it again");
+        assert!(token != other.viewer_token() && token != secret);
+        assert_eq!(token.reveal().len(), LENGTH);
     }
 
     #[test]

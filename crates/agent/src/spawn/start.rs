@@ -32,8 +32,6 @@ use crate::table::entrance::Admitted;
 
 /// How long everything about a start that touches a disk may take, `exec` included.
 pub(crate) const START_TIMEOUT: Duration = Duration::from_secs(3);
-/// The variable that a spawn's process carries the token of its viewer in.
-pub(crate) const TOKEN: &str = "HATCHERY_VIEWER_TOKEN";
 /// How long a spawn waits for its first record to be written before others learn of it.
 const RECORD_TIMEOUT: Duration = Duration::from_secs(1);
 
@@ -209,9 +207,7 @@ fn start(node: &Node, facts: &Facts, order: &Order) -> Result<Body, Refusal> {
     ));
     command.env_clear();
     let mark = (OsString::from(leftovers::MARK), OsString::from(facts.id.to_string()));
-    // An agent that finds the process without a record knows its viewer by this.
-    let token = facts.token.as_ref().map(|token| (OsString::from(TOKEN), OsString::from(token.reveal())));
-    for (name, value) in environment(&node.config, executable).into_iter().chain([mark]).chain(token) {
+    for (name, value) in environment(&node.config, executable).into_iter().chain([mark]) {
         command.env(if group.is_some() { launch::packed(&name) } else { name }, value);
     }
     match Process::start(command, file, group.clone()) {
@@ -307,7 +303,6 @@ fn record(node: &Node, facts: &Facts, order: &Order, process: &Process, ready_by
         owner: facts.owner.clone(),
         user: facts.user,
         liveliness: secret::endpoint(node.fixed_args.liveliness(), facts.secret.as_ref()),
-        token: facts.token.clone(),
         ping_ms: u64::try_from(node.config.ping_interval.as_millis()).unwrap_or(u64::MAX),
         request_id: order.request_id.as_str().to_owned(),
         log: output::path(node.state.logs(), facts.id),

@@ -19,7 +19,6 @@ fn record() -> Record {
         owner: Some("key:a".parse().unwrap()),
         user: Some(crate::spawn::user::Ids { uid: 20_001, gid: 20_001 }),
         liveliness: "http://127.0.0.1:7071/liveliness".to_owned(),
-        token: None,
         ping_ms: 5000,
         request_id: "r".to_owned(),
         log: "/s/logs/x.log".into(),

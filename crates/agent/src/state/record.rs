@@ -7,7 +7,6 @@ use model::{Exit, Owner, RendererType, SpawnId, Timestamp};
 use serde::{Deserialize, Serialize};
 
 use super::Moment;
-use crate::liveliness::secret::Secret;
 use crate::spawn::exit::Cause;
 use crate::spawn::user::Ids;
 
@@ -37,9 +36,6 @@ pub(crate) struct Record {
     pub(crate) liveliness: String,
     /// And how often.
     pub(crate) ping_ms: u64,
-    /// What its viewer shows to a relay; absent in what earlier releases wrote.
-    #[serde(skip_serializing_if = "Option::is_none", default)]
-    pub(crate) token: Option<Secret>,
     pub(crate) request_id: String,
     pub(crate) log: PathBuf,
     /// Its control group, if it has one.

@@ -74,7 +74,8 @@ impl Table {
             RendererType::Csr => None,
             RendererType::Ssr => self.gpus.take(),
         };
-        let token = Secret::mint();
+        let secret = Secret::mint();
+        let token = secret.viewer_token();
         let facts = Arc::new(Facts {
             id: ask.id,
             renderer: ask.renderer,
@@ -83,7 +84,7 @@ impl Table {
             gpu,
             labels: ask.labels,
             owner: ask.owner,
-            secret: Some(Secret::mint()),
+            secret: Some(secret),
             token: Some(token),
             endpoint_form: ask.endpoint_form,
             user,

@@ -17,7 +17,7 @@ use crate::failure::Failure;
 #[command(after_help = "Examples:\n  \
     hatchery relay\n  \
     hatchery relay --registry redis://redis:6379 --farm blue\n  \
-    hatchery relay --listen 0.0.0.0:443 --tls-cert relay.pem --tls-key relay.key --tls-client-ca farm.pem\n\n\
+    hatchery relay --listen 0.0.0.0:443 --tls-cert relay.pem --tls-key relay.key\n\n\
     Prints one line to standard output once it listens. SIGTERM and SIGINT free its ports; it ends once\n\
     its last viewer has gone. A second signal ends it at once.")]
 pub(crate) struct RelayArgs {

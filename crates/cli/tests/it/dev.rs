@@ -111,7 +111,8 @@ fn a_farm_in_one_process_serves_every_command_and_leaves_nothing_behind() {
 
     let spawn = farm.spawn();
     let id = spawn["id"].as_str().unwrap();
-    assert!(spawn["endpoint"].as_str().unwrap().starts_with("ws://127.0.0.1:55"), "{spawn}");
+    let through_the_door = format!("{}/s/", farm.url.replace("http://", "ws://"));
+    assert!(spawn["endpoint"].as_str().unwrap().starts_with(&through_the_door), "{spawn}");
     assert_eq!(processes_with(id), 1);
 
     let shown = farm.run(&["show", id, "--json"]).json();
