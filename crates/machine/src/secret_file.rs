@@ -1,3 +1,5 @@
+//! Whether every user of the machine can read a secret file.
+
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
