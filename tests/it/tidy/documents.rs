@@ -268,6 +268,26 @@ fn every_flag_that_users_and_operators_read_of_exists() {
     assert!(count > 100, "{count}");
 }
 
+/// A flag is also a variable: those are how flags are found in the code.
+#[test]
+fn every_flag_of_the_roles_is_documented() {
+    // Hidden from users: for tests and benchmarks.
+    let hidden = ["--max-connections", "--start-nothing"];
+    let text = read("docs/operator/flags.md");
+    let documented: BTreeSet<&str> = code(&text).into_iter().collect();
+    let mut flags = BTreeSet::new();
+    for (_, source) in sources().into_iter().filter(|(name, _)| name.starts_with("crates/")) {
+        for rest in source.split("env = \"HATCHERY_").skip(1) {
+            let name = rest.split('"').next().unwrap().to_lowercase().replace('_', "-");
+            flags.insert(format!("--{name}"));
+        }
+    }
+    assert!(flags.len() > 60, "{flags:?}");
+    let missing = flags.iter().filter(|flag| !documented.contains(flag.as_str()));
+    let missing: Vec<&str> = missing.map(String::as_str).filter(|flag| !hidden.contains(flag)).collect();
+    assert_eq!(missing, Vec::<&str>::new());
+}
+
 #[test]
 fn decisions_are_numbered_short_and_say_what_was_rejected() {
     let decisions: Vec<(String, String)> = pages()
