@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 
-use model::ExitReason;
+use model::{EventKind, ExitReason, SpawnState};
 
 use super::{files, read, root, sources};
 
@@ -17,6 +17,16 @@ fn documents() -> Vec<(String, String)> {
 /// The pages below `docs/`.
 fn pages() -> Vec<(String, String)> {
     documents().into_iter().filter(|(name, _)| name.starts_with("docs/")).collect()
+}
+
+/// What users and operators read.
+fn references() -> Vec<(String, String)> {
+    let is_read = |name: &str| {
+        name == "README.md"
+            || name == "deploy/README.md"
+            || (name.starts_with("docs/") && !name.starts_with("docs/internals/"))
+    };
+    documents().into_iter().filter(|(name, _)| is_read(name)).collect()
 }
 
 /// The lines outside fenced blocks, with their numbers.
@@ -197,6 +207,14 @@ fn every_problem_code_and_exit_reason_is_explained() {
 }
 
 #[test]
+fn every_spawn_state_and_event_is_documented() {
+    let states = SpawnState::ALL.iter().map(|state| state.as_str().to_owned()).collect();
+    assert_eq!(first_column(section(&read("docs/user/http-api.md"), "## Spawn states")), states);
+    let kinds = EventKind::ALL.iter().map(|kind| kind.as_str().to_owned()).collect();
+    assert_eq!(first_column(section(&read("docs/user/live-feed.md"), "## Events")), kinds);
+}
+
+#[test]
 fn every_redis_key_is_documented() {
     let text = read("docs/internals/state.md");
     let words = first_column(section(&text, "## Redis keys"));
@@ -221,7 +239,7 @@ fn every_redis_key_is_documented() {
 fn every_metric_that_pages_name_exists() {
     let sources = sources();
     let (mut bad, mut count) = (Vec::new(), 0);
-    for (page, text) in pages() {
+    for (page, text) in references() {
         for word in code(&text).into_iter().filter(|word| word.starts_with("hatchery_")) {
             let metric = word.split('{').next().unwrap();
             let metric = metric.strip_suffix("_total").or(metric.strip_suffix("_bucket")).unwrap_or(metric);
@@ -243,8 +261,8 @@ fn every_metric_that_pages_name_exists() {
 
 #[test]
 fn every_flag_that_users_and_operators_read_of_exists() {
-    // Of other programs, or of the vendor's server.
-    let foreign = ["--release", "--bin", "--now", "--user", "--id", "--kill-whom"];
+    // Of cargo and of docker.
+    let foreign = ["--bin", "--build", "--entrypoint", "--release", "--rm", "--volumes"];
     let sources = sources();
     let known = |flag: &str| {
         let (field, name) = (flag.replace('-', "_"), format!("\"{flag}\""));
@@ -252,7 +270,7 @@ fn every_flag_that_users_and_operators_read_of_exists() {
         sources.iter().any(|(file, source)| file.starts_with("crates/") && is_field(source))
     };
     let (mut bad, mut count) = (Vec::new(), 0);
-    for (page, text) in pages().into_iter().filter(|(page, _)| !page.starts_with("docs/internals/")) {
+    for (page, text) in references() {
         for word in code(&text).into_iter().flat_map(|code| code.split([' ', '=', ',', '…'])) {
             let Some(flag) = word.strip_prefix("--").filter(|flag| !flag.is_empty() && !flag.ends_with('-'))
             else {
