@@ -161,6 +161,29 @@ fn the_summary_is_of_the_form_that_mdbook_reads() {
     assert_eq!(parts, 3, "users, operators, contributors");
 }
 
+/// Paths are given from the root, from `crates/`, or with as much of their end as is needed.
+#[test]
+fn files_that_documents_name_exist() {
+    let all: Vec<String> = files().into_iter().map(|(name, _)| format!("/{name}")).collect();
+    let is_path = |word: &str| {
+        let roots = ["crates/", "tests/", "docs/", "deploy/", "proto/"];
+        let plain = word.chars().all(|c| c.is_ascii_alphanumeric() || "/._-".contains(c));
+        plain && (word.ends_with(".rs") || roots.iter().any(|root| word.starts_with(root) && word != *root))
+    };
+    let (mut bad, mut count) = (Vec::new(), 0);
+    for (document, text) in documents().into_iter().filter(|(name, _)| name != "CHANGELOG.md") {
+        for word in code(&text).into_iter().filter(|word| is_path(word)) {
+            let (path, folder) = (format!("/{word}"), format!("/{}/", word.trim_end_matches('/')));
+            if !all.iter().any(|name| name.ends_with(&path) || name.contains(&folder)) {
+                bad.push(format!("{document}: {word}"));
+            }
+            count += 1;
+        }
+    }
+    assert_eq!(bad, Vec::<String>::new());
+    assert!(count > 30, "{count}");
+}
+
 /// Tests are named as `module::function`; other words with two colons are code.
 #[test]
 fn pages_name_tests_that_exist() {
