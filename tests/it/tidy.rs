@@ -1,4 +1,6 @@
-//! Rules the repository promises itself.
+//! Rules the repository promises itself; [`documents`] has those of the documentation.
+
+mod documents;
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -181,74 +183,4 @@ fn every_dependency_comes_from_the_registry_or_this_repository() {
         .map(|package| package["id"].to_string())
         .collect();
     assert_eq!(bad, Vec::<String>::new());
-}
-
-#[test]
-fn failures_and_the_threat_model_name_tests_that_exist() {
-    let table = read("docs/failures.md") + &read("docs/operator/threat-model.md");
-    let named = table.split('`').filter(|word| word.contains("::") && !word.contains(' '));
-    let mut count = 0;
-    for name in named {
-        let (module, function) = name.split_once("::").unwrap();
-        let files = match module {
-            "stories" | "mixed" => sources()
-                .into_iter()
-                .filter(|(name, _)| name.starts_with(&format!("tests/{module}/")))
-                .map(|(name, _)| name)
-                .collect(),
-            _ => vec![format!("tests/it/{module}.rs")],
-        };
-        let is_there = files.iter().any(|file| read(file).contains(&format!("async fn {function}()")));
-        assert!(is_there, "{files:?} have no {function}");
-        count += 1;
-    }
-    assert!(count > 60, "{count}");
-}
-
-/// Markdown files, with their text.
-fn documents() -> Vec<(String, String)> {
-    let files = files().into_iter().filter(|(name, _)| name.ends_with(".md"));
-    files.map(|(name, path)| (name, fs::read_to_string(path).unwrap())).collect()
-}
-
-/// As a heading is linked to: lower case, without punctuation, with hyphens for spaces.
-fn anchor(heading: &str) -> String {
-    let kept = heading.trim_start_matches('#').trim().to_lowercase();
-    kept.chars()
-        .filter(|c| c.is_alphanumeric() || [' ', '-', '_'].contains(c))
-        .map(|c| if c == ' ' { '-' } else { c })
-        .collect()
-}
-
-#[test]
-fn every_link_between_documents_leads_somewhere() {
-    let (mut bad, mut count) = (Vec::new(), 0);
-    for (name, text) in documents() {
-        let here = root().join(&name);
-        for link in text.split("](").skip(1).filter_map(|rest| rest.split(')').next()) {
-            if link.contains("://") || link.contains('…') {
-                continue;
-            }
-            let (path, heading) = link.split_once('#').unwrap_or((link, ""));
-            let target = if path.is_empty() { here.clone() } else { here.parent().unwrap().join(path) };
-            let leads = target.exists()
-                && (heading.is_empty()
-                    || fs::read_to_string(&target)
-                        .is_ok_and(|text| text.lines().any(|l| l.starts_with('#') && anchor(l) == heading)));
-            if !leads {
-                bad.push(format!("{name}: {link}"));
-            }
-            count += 1;
-        }
-    }
-    assert_eq!(bad, Vec::<String>::new());
-    assert!(count > 30, "{count}");
-}
-
-#[test]
-fn the_summary_has_every_page_of_the_documentation() {
-    let summary = read("docs/SUMMARY.md");
-    let pages = documents().into_iter().filter_map(|(name, _)| name.strip_prefix("docs/").map(str::to_owned));
-    let missing = pages.filter(|page| page != "SUMMARY.md" && !summary.contains(&format!("]({page})")));
-    assert_eq!(missing.collect::<Vec<_>>(), Vec::<String>::new());
 }

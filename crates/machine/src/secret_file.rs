@@ -1,4 +1,4 @@
-//! Files that keep a secret: whether other users of the machine could read them.
+//! Whether every user of the machine can read a secret file.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
