@@ -1,4 +1,4 @@
-//! The calls that change something: each runs one script.
+//! The calls that change something. Each runs one script; the script's first lines list its arguments and its answer.
 
 use std::time::Duration;
 
@@ -19,7 +19,7 @@ fn ms(time: Duration) -> u64 {
     u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
-/// A random identity. Nothing secret depends on it.
+/// A random identity for a new registry. Nothing secret depends on it.
 fn random() -> Uuid {
     uuid::Builder::from_random_bytes(fastrand::u128(..).to_be_bytes()).into_uuid()
 }
@@ -41,7 +41,7 @@ impl Redis {
             invocation.arg(ms(time));
         }
         invocation.arg(timing.history_count).arg(timing.events_count).arg(ms(timing.forget));
-        // Should the registry have no identity, because it is new or was wiped, this becomes it.
+        // A registry without an identity, because it is new or was wiped, takes this one.
         invocation.arg(random().to_string());
         args(&mut invocation);
         self.0.link.ask(call, Question::Script(&invocation)).await
@@ -49,7 +49,7 @@ impl Redis {
 
     pub(crate) async fn reserve(&self, ask: &Reserve) -> Result<Reserved, RegistryError> {
         const CALL: &str = "reserve";
-        // The kinds may change between the answer that tells them and the next try; once is rare, more is a defect.
+        // The kinds may change between the answer that lists them and the next try. Once is rare, eight times is a defect.
         for _ in 0..8 {
             let (version, kinds) = self.suitable(&ask.demand);
             let answer: Vec<String> = self
