@@ -1,13 +1,14 @@
-//! How the other threads reach the main thread, which waits in `poll`.
+//! Notifications from the other threads to the main thread, which waits in `poll`: a queue for what happened, and a byte on a socket that
+//! ends the `poll`.
 
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 
-/// What happened elsewhere.
+/// What happened on another thread.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Ring {
+pub(crate) enum Notification {
     /// `ready` was posted, or could not be.
     Ready,
     /// The viewer sent its first data; comes at most once, before the others.
@@ -18,48 +19,49 @@ pub(crate) enum Ring {
     Loaded,
 }
 
-/// More than can ever happen in one life of a server.
+/// One place for each kind of notification: none comes twice in one life of a server.
 const CAPACITY: usize = 4;
 
-/// The end that rings: a queue for what happened, a byte to end the `poll`.
+/// The sending end, shared by the threads.
 #[derive(Debug)]
-pub(crate) struct Doorbell {
-    rings: SyncSender<Ring>,
-    bell: UnixStream,
+pub(crate) struct Notifier {
+    queue: SyncSender<Notification>,
+    wakeup: UnixStream,
 }
 
-/// The end that listens.
+/// The receiving end, of the main thread.
 #[derive(Debug)]
-pub(crate) struct Door {
-    rings: Receiver<Ring>,
-    bell: UnixStream,
+pub(crate) struct Notifications {
+    queue: Receiver<Notification>,
+    wakeup: UnixStream,
 }
 
-/// Both ends of a new bell.
-pub(crate) fn hang() -> io::Result<(Doorbell, Door)> {
-    let (rings, received) = sync_channel(CAPACITY);
-    let (bell, heard) = UnixStream::pair()?;
+/// Both ends.
+pub(crate) fn channel() -> io::Result<(Notifier, Notifications)> {
+    let (queue, received) = sync_channel(CAPACITY);
+    let (wakeup, heard) = UnixStream::pair()?;
     heard.set_nonblocking(true)?;
-    Ok((Doorbell { rings, bell }, Door { rings: received, bell: heard }))
+    Ok((Notifier { queue, wakeup }, Notifications { queue: received, wakeup: heard }))
 }
 
-impl Doorbell {
-    pub(crate) fn ring(&self, ring: Ring) {
-        // Neither fails while the main thread listens, and once it does not, nobody is left to tell.
-        self.rings.send(ring).ok();
-        (&self.bell).write_all(&[1]).ok();
+impl Notifier {
+    pub(crate) fn notify(&self, notification: Notification) {
+        // Neither fails while the main thread listens. When it does not, the process is about to exit.
+        self.queue.send(notification).ok();
+        (&self.wakeup).write_all(&[1]).ok();
     }
 }
 
-impl Door {
-    /// What `poll` waits on.
-    pub(crate) fn bell(&self) -> BorrowedFd<'_> {
-        self.bell.as_fd()
+impl Notifications {
+    /// The descriptor that `poll` waits on.
+    pub(crate) fn wakeup(&self) -> BorrowedFd<'_> {
+        self.wakeup.as_fd()
     }
 
-    pub(crate) fn answer(&self) -> Option<Ring> {
+    /// The next notification. Reads the wake-up bytes first, so that one that arrives meanwhile ends the next `poll`.
+    pub(crate) fn next(&self) -> Option<Notification> {
         let mut heard = [0; CAPACITY];
-        while matches!((&self.bell).read(&mut heard), Ok(CAPACITY)) {}
-        self.rings.try_recv().ok()
+        while matches!((&self.wakeup).read(&mut heard), Ok(CAPACITY)) {}
+        self.queue.try_recv().ok()
     }
 }
