@@ -7,8 +7,8 @@
 //!   └────────────────────── read again, good ──────────────────────────┘
 //! ```
 //!
-//! Each file goes through these states by itself. Files are looked at once a second, on a blocking thread: they may be on a share that
-//! hangs. A check of a credential never touches a file.
+//! Each file goes through these states by itself. Files are looked at once a second, on a blocking thread: they may be on a
+//! share that hangs. A check of a credential never touches a file.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
@@ -34,8 +34,8 @@ use crate::verified::Verified;
 /// How often files are looked at.
 const LOOK: Duration = Duration::from_secs(1);
 
-/// For this long the keys of a file count after it has gone or become unreadable: long enough to replace the file, and short enough
-/// that removing a file revokes its keys.
+/// For this long the keys of a file count after it has gone or become unreadable: long enough to replace the file, and
+/// short enough that removing a file revokes its keys.
 pub const GRACE: Duration = Duration::from_secs(60);
 
 /// A file of keys that can no longer be read or parsed.
@@ -155,7 +155,8 @@ impl<T: Default> Kept<T> {
         Ok(Self { flag, path, seen, read, value, bad: None, refused: false, emptied: false })
     }
 
-    /// Reads the file again if it has changed, or was bad. Returns whether that changed the keys. After [`GRACE`] a bad file has none.
+    /// Reads the file again if it has changed, or was bad. Returns whether that changed the keys. After [`GRACE`] a bad
+    /// file has none.
     fn refresh(&mut self, now: Instant) -> bool {
         let seen = Seen::at(&self.path);
         if seen == self.seen && self.bad.is_none() {

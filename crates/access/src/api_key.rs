@@ -1,7 +1,7 @@
 //! One API key: its line in the file, and its credential.
 //!
-//! A credential is `hatchery_<id>_<secret>`. The file holds the SHA-256 of the secret. For 32 random bytes a fast hash is as good as a
-//! slow one, since there is no guessing, and a check costs nothing.
+//! A credential is `hatchery_<id>_<secret>`. The file holds the SHA-256 of the secret. For 32 random bytes a fast hash is
+//! as good as a slow one, since there is no guessing, and a check costs nothing.
 
 use std::fmt;
 use std::num::NonZeroU32;

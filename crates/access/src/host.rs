@@ -1,8 +1,8 @@
 //! The host names that a role answers to, as a guard against DNS rebinding.
 //!
-//! The attack: a page is loaded from the attacker's name, which then points at another machine, and the browser takes that machine's
-//! answers for the page's own. The `Host` header still carries the attacker's name. So a role answers only to names that it knows. An
-//! IP literal is always known, because it cannot be pointed at another machine.
+//! The attack: a page is loaded from the attacker's name, which then points at another machine, and the browser takes that
+//! machine's answers for the page's own. The `Host` header still carries the attacker's name. So a role answers only to
+//! names that it knows. An IP literal is always known, because it cannot be pointed at another machine.
 
 use std::net::IpAddr;
 

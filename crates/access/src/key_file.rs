@@ -1,7 +1,7 @@
 //! The file of API keys: one key a line, as JSON. Blank lines and lines that begin with `#` are comments.
 //!
-//! A file is read whole, so a bad line is found before any key of it counts. It is edited under a lock, by writing a new file and
-//! renaming it into its place: readers see the old file or the new one, and a crash leaves one of them.
+//! A file is read whole, so a bad line is found before any key of it counts. It is edited under a lock, by writing a new
+//! file and renaming it into its place: readers see the old file or the new one, and a crash leaves one of them.
 
 use std::collections::HashMap;
 use std::fs::{self, File, OpenOptions};
@@ -187,7 +187,8 @@ impl Locked {
             let mut file = options.open(path)?;
             let path = fs::canonicalize(path)?;
             file.lock()?;
-            // The holder of the lock before may have renamed another file into its place. Then this one is no longer the key file.
+            // The holder of the lock before may have renamed another file into its place. Then this one is no longer the
+            // key file.
             let (here, there) = (file.metadata()?, fs::metadata(&path)?);
             if (here.dev(), here.ino()) == (there.dev(), there.ino()) {
                 let text = text_of(&mut file)?;

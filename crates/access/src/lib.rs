@@ -14,11 +14,11 @@
 //! | [`Access`] | all of it, kept up to date with the files |
 //! | [`host`] | the host names that a role answers to |
 //!
-//! Invariants: a secret is kept as its hash where that will do, is compared in constant time, and appears in no `Debug`, log or error.
-//! Callers learn only whether a credential was missing, invalid or expired; the log has the [`Reason`].
+//! Invariants: a secret is kept as its hash where that will do, is compared in constant time, and appears in no `Debug`,
+//! log or error. Callers learn only whether a credential was missing, invalid or expired; the log has the [`Reason`].
 //!
-//! Failure: a key file that goes bad while the process runs counts as it was for [`GRACE`], then its keys are refused. At start a bad
-//! file is an error.
+//! Failure: a key file that goes bad while the process runs counts as it was for [`GRACE`], then its keys are refused. At
+//! start a bad file is an error.
 //!
 //! # Example
 //!

@@ -1,10 +1,11 @@
 //! A cache of verdicts on tokens: a client cannot make a front door verify signatures over and over by repeating one token.
 //!
-//! Verifying is expensive, since a token without `kid` is checked against every key of its algorithm. The cache holds the SHA-256 of a
-//! token and the verdict, never the token.
+//! Verifying is expensive, since a token without `kid` is checked against every key of its algorithm. The cache holds the
+//! SHA-256 of a token and the verdict, never the token.
 //!
-//! Invariants: a verdict counts only for the keys that it was reached with, an accepted token only until it expires, and both for
-//! [`GOOD_FOR`]. Of refusals only wrong signatures are kept, because every other reason may change with time. Both halves are bounded.
+//! Invariants: a verdict counts only for the keys that it was reached with, an accepted token only until it expires, and
+//! both for [`GOOD_FOR`]. Of refusals only wrong signatures are kept, because every other reason may change with time. Both
+//! halves are bounded.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};

@@ -1,5 +1,5 @@
-//! Escapes characters that could forge a log line or control the terminal that shows it: control characters, and those of the writing
-//! direction. An escape is `\u` and four hex digits, which is valid inside JSON strings too.
+//! Escapes characters that could forge a log line or control the terminal that shows it: control characters, and those of
+//! the writing direction. An escape is `\u` and four hex digits, which is valid inside JSON strings too.
 //!
 //! Line ends, tabs and the colors of the formatter (`ESC [ digits m`) stay.
 

@@ -1,9 +1,10 @@
 //! Log output that never blocks the threads that log.
 //!
-//! Standard error may be a pipe whose reader has stopped. A thread that writes to it then blocks, and with it every task of the runtime
-//! that wants to log. So lines go into a bounded buffer, and one thread writes them, many at a time.
+//! Standard error may be a pipe whose reader has stopped. A thread that writes to it then blocks, and with it every task of
+//! the runtime that wants to log. So lines go into a bounded buffer, and one thread writes them, many at a time.
 //!
-//! - While the buffer is full, whole lines are dropped and counted, and the process goes on. When the writer works again, it reports the
+//! - While the buffer is full, whole lines are dropped and counted, and the process goes on. When the writer works again,
+//!   it reports the
 //!   number once.
 //! - The buffer is bounded in bytes, because callers choose how long some lines are.
 //! - Some lines hold text of callers, so characters that control a terminal are escaped on the way in, see `harmless.rs`.
@@ -69,8 +70,8 @@ impl Shared {
 }
 
 impl LogOutput {
-    /// Starts the thread that writes to `sink`. Once it can write again after lines were dropped, it calls `report` with their number;
-    /// the buffer has room for what `report` logs.
+    /// Starts the thread that writes to `sink`. Once it can write again after lines were dropped, it calls `report` with
+    /// their number; the buffer has room for what `report` logs.
     ///
     /// # Errors
     /// The system starts no further thread.

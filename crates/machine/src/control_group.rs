@@ -1,7 +1,7 @@
 //! The memory limits of this process's control groups, versions 1 and 2.
 //!
-//! A group's limit holds for all groups below it. So every level from the process's own group up to the root counts, and the tightest
-//! decides. The inactive page cache can be reclaimed at once, so it counts as free.
+//! A group's limit holds for all groups below it. So every level from the process's own group up to the root counts, and
+//! the tightest decides. The inactive page cache can be reclaimed at once, so it counts as free.
 //!
 //! Files and their meaning: `Documentation/admin-guide/cgroup-v2.rst` and `cgroup-v1/memory.rst` of the Linux kernel.
 

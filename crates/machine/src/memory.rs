@@ -21,8 +21,8 @@ pub fn allowed() -> Option<u64> {
     [of_machine("MemTotal"), control_group::limit()].into_iter().flatten().min()
 }
 
-/// The memory that this process could get without swapping, in bytes: the machine's (`MemAvailable`), or that of its control groups where
-/// it is less.
+/// The memory that this process could get without swapping, in bytes: the machine's (`MemAvailable`), or that of its
+/// control groups where it is less.
 #[must_use]
 pub fn free() -> Option<u64> {
     [of_machine("MemAvailable"), control_group::free()].into_iter().flatten().min()

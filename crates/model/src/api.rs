@@ -1,7 +1,7 @@
 //! The JSON of the HTTP contract, shared by front door and command line. `docs/user/http-api.md` describes it for callers.
 //!
-//! The doc comments of these types are the descriptions in the OpenAPI document, so they address callers. Field names and codes are
-//! the contract: renaming one breaks every client.
+//! The doc comments of these types are the descriptions in the OpenAPI document, so they address callers. Field names and
+//! codes are the contract: renaming one breaks every client.
 //!
 //! ```
 //! use model::api::{ErrorCode, SpawnRequest};

@@ -1,7 +1,7 @@
 //! Which nodes suit which request: pool, labels and renderer.
 //!
-//! Nodes of equal pool and labels are one [`NodeKind`]: no [`Demand`] can tell them apart. Both backends of the registry, and the front
-//! door's fallback placement, decide by [`Demand::suits`] alone.
+//! Nodes of equal pool and labels are one [`NodeKind`]: no [`Demand`] can tell them apart. Both backends of the registry,
+//! and the front door's fallback placement, decide by [`Demand::suits`] alone.
 
 use std::collections::BTreeMap;
 use std::fmt;

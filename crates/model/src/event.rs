@@ -109,8 +109,8 @@ impl EventKind {
 
 /// One thing that happened.
 ///
-/// `seq` rises with every event of a farm and is assigned when the event is committed. It fits a JSON number, and goes on rising
-/// after a wipe of the registry, because it starts from the registry's clock in microseconds.
+/// `seq` rises with every event of a farm and is assigned when the event is committed. It fits a JSON number, and goes on
+/// rising after a wipe of the registry, because it starts from the registry's clock in microseconds.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Event {
     /// Place in the order of all events.

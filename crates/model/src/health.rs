@@ -1,8 +1,9 @@
 //! Node health, learned from the outcomes of starts.
 //!
-//! A node can be up, have room, and still fail every start: its licence has expired, its GPU is lost, its disk is full. Such a node
-//! looks empty and would attract every spawn. Health is the third thing that is known of a node, beside its eligibility (what the
-//! operator wants) and its availability (what heartbeats say). Other systems call this outlier ejection.
+//! A node can be up, have room, and still fail every start: its licence has expired, its GPU is lost, its disk is full.
+//! Such a node looks empty and would attract every spawn. Health is the third thing that is known of a node, beside its
+//! eligibility (what the operator wants) and its availability (what heartbeats say). Other systems call this outlier
+//! ejection.
 //!
 //! ```text
 //!                 FAILURES_UNTIL_FAILING failures in a row (or one that is conclusive)
@@ -12,9 +13,9 @@
 //!                                                                                 └──────────┘
 //! ```
 //!
-//! [`Health`] is the whole state machine as plain data. The registry keeps one for each node and renderer, so that every front
-//! door's experience counts. A front door keeps its own while the registry is away. `health.lua` in the registry crate is the same
-//! machine; a contract test drives both.
+//! [`Health`] is the whole state machine as plain data. The registry keeps one for each node and renderer, so that every
+//! front door's experience counts. A front door keeps its own while the registry is away. `health.lua` in the registry
+//! crate is the same machine; a contract test drives both.
 //!
 //! The figures below are this project's own; `tests/stories` and `crates/registry/tests/contract/health.rs` hold them.
 
@@ -41,8 +42,8 @@ pub const MAX_PROBE_PAUSE: Duration = Duration::from_secs(60);
 pub const FAILURE_MEMORY: Duration = Duration::from_secs(600);
 /// A server that fails this soon after it was ready counts against its node.
 pub const EARLY_END: Duration = Duration::from_secs(10);
-/// After a success on a node whose servers ended early, the next probe waits for twice the time that they lived, and at most this
-/// long: only then is it known that the new server lives.
+/// After a success on a node whose servers ended early, the next probe waits for twice the time that they lived, and at
+/// most this long: only then is it known that the new server lives.
 pub const MAX_HOLD: Duration = Duration::from_secs(3);
 
 /// Whether starts on a node succeed.
@@ -243,8 +244,8 @@ impl Health {
     }
 }
 
-/// The pause in milliseconds after this many failed probes: 1, 2, 4 … 60 s, less 5 to 30 %. The jitter spreads the probes of many
-/// nodes, and its minimum leaves time for the successes that follow the longest pause within 65 s.
+/// The pause in milliseconds after this many failed probes: 1, 2, 4 … 60 s, less 5 to 30 %. The jitter spreads the probes
+/// of many nodes, and its minimum leaves time for the successes that follow the longest pause within 65 s.
 fn pause(failed_probes: u32, random: f64) -> u64 {
     let doubled = ms(FIRST_PROBE_PAUSE).saturating_mul(1 << failed_probes.min(16));
     let longest = doubled.min(ms(MAX_PROBE_PAUSE));

@@ -1,7 +1,7 @@
 //! Identifiers and names: one type each, with one parser, so that no two kinds can be mixed up.
 //!
-//! A value of these types has passed its check, however it arrived: by `parse`, from JSON, from the command line. Random ids are
-//! minted as UUIDs of version 7 (RFC 9562), so they sort by the time of their minting.
+//! A value of these types has passed its check, however it arrived: by `parse`, from JSON, from the command line. Random
+//! ids are minted as UUIDs of version 7 (RFC 9562), so they sort by the time of their minting.
 //!
 //! ```
 //! use model::{NameError, NodeId, SpawnId};
@@ -141,8 +141,8 @@ fn check_request_id(s: &str) -> Result<(), NameError> {
 }
 
 name!(
-    /// Ties one HTTP request to its log lines in every process: 1 to 128 visible ASCII characters without quotes and backslash, so that
-    /// it cannot break a log line.
+    /// Ties one HTTP request to its log lines in every process: 1 to 128 visible ASCII characters without quotes and
+    /// backslash, so that it cannot break a log line.
     RequestId,
     check_request_id
 );
@@ -152,8 +152,8 @@ fn check_owner(s: &str) -> Result<(), NameError> {
 }
 
 name!(
-    /// The caller that a spawn belongs to, where callers are authenticated: 1 to 255 visible ASCII characters, `key:` and the id of
-    /// an API key or `jwt:` and the subject of a token.
+    /// The caller that a spawn belongs to, where callers are authenticated: 1 to 255 visible ASCII characters, `key:` and
+    /// the id of an API key or `jwt:` and the subject of a token.
     Owner,
     check_owner
 );

@@ -1,7 +1,7 @@
 //! Points in time as they are stored and shown.
 //!
-//! Clocks of machines differ, so a [`Timestamp`] is compared only with others of the same clock. What agents report travels as ages,
-//! and the registry subtracts them from its own clock.
+//! Clocks of machines differ, so a [`Timestamp`] is compared only with others of the same clock. What agents report travels
+//! as ages, and the registry subtracts them from its own clock.
 
 use std::fmt;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -32,7 +32,8 @@ impl Timestamp {
         self.0
     }
 
-    /// The present by this machine's clock. Use it only for values that no other machine compares: clocks may differ by minutes.
+    /// The present by this machine's clock. Use it only for values that no other machine compares: clocks may differ by
+    /// minutes.
     #[must_use]
     pub fn now() -> Self {
         let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();

@@ -13,8 +13,8 @@ pub const STALE: Duration = Duration::from_secs(3);
 pub const DOWN: Duration = Duration::from_secs(10);
 /// A spawn whose server does not report `ready` within this time is ended, and its caller gets `ready-timeout`.
 pub const READY_TIMEOUT: Duration = Duration::from_secs(30);
-/// The longest that a caller waits for an answer once a slot was taken, all attempts on all nodes together. The vendor's client gives
-/// up after 60 s.
+/// The longest that a caller waits for an answer once a slot was taken, all attempts on all nodes together. The vendor's
+/// client gives up after 60 s.
 pub const SPAWN_DEADLINE: Duration = Duration::from_secs(45);
 /// A slot taken for a spawn that never started comes back after this time, even if front door and agent both died.
 pub const RESERVATION: Duration = Duration::from_secs(60);
@@ -54,7 +54,8 @@ pub struct Timing {
     pub reservation: Duration,
     /// See [`IDEMPOTENCY`].
     pub idempotency: Duration,
-    /// A front door that works on a keyed request renews its claim within this time, or another front door may take the key over.
+    /// A front door that works on a keyed request renews its claim within this time, or another front door may take the key
+    /// over.
     pub claim: Duration,
     /// A front door renews the places in line that it holds within this time, or they lapse.
     pub place: Duration,

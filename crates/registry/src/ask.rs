@@ -23,11 +23,11 @@ pub struct Reserve {
     pub placement: Placement,
     /// Nodes that must not be chosen, because they have just refused.
     pub avoid: Vec<NodeId>,
-    /// The caller's place in line. When nothing is free, the caller joins the line with it. The place stays the same however often the
-    /// caller asks, and callers that come later do not overtake it. Without one the caller does not wait.
+    /// The caller's place in line. When nothing is free, the caller joins the line with it. The place stays the same
+    /// however often the caller asks, and callers that come later do not overtake it. Without one the caller does not wait.
     pub place: Option<TicketId>,
-    /// The number that the place had before, if it was given up for a slot on a node that then refused: the caller gets that number
-    /// again.
+    /// The number that the place had before, if it was given up for a slot on a node that then refused: the caller gets
+    /// that number again.
     pub number: Option<u64>,
     /// Whether the request has tried a failing node already: one probe a request is enough.
     pub probed: bool,
@@ -71,8 +71,8 @@ pub enum Standing {
 pub struct Outcomes {
     /// The renderer of the request.
     pub renderer: RendererType,
-    /// The reason, when the request failed in the same way on every node that it was tried on (two or more): no node is at fault.
-    /// Several such requests in a row make a cause of the whole farm, see [`crate::Registry::farm_cause`].
+    /// The reason, when the request failed in the same way on every node that it was tried on (two or more): no node is at
+    /// fault. Several such requests in a row make a cause of the whole farm, see [`crate::Registry::farm_cause`].
     pub same_everywhere: Option<String>,
     /// Node by node.
     pub starts: Vec<(NodeId, Outcome)>,
@@ -168,8 +168,9 @@ pub struct Position {
     pub seq: u64,
     /// The last wake-up seen; 0 before the first.
     pub nudge: u64,
-    /// The last event that the follower has really seen; 0 when it has seen none. A registry that lacks this event, and did not drop
-    /// it as one of its oldest, was wiped, replaced, or set back to an older state. Mostly equal to `seq`, which may be any number.
+    /// The last event that the follower has really seen; 0 when it has seen none. A registry that lacks this event, and did
+    /// not drop it as one of its oldest, was wiped, replaced, or set back to an older state. Mostly equal to `seq`, which
+    /// may be any number.
     pub seen: u64,
     /// The registry's identity, if the follower knows it, see [`crate::Registry::incarnation`].
     pub incarnation: Option<Uuid>,
@@ -182,8 +183,8 @@ pub struct Follow {
     pub events: Vec<Event>,
     /// Whether callers that wait, in line or for an idempotent answer, should ask again now.
     pub nudged: bool,
-    /// Whether events were dropped before the follower could read them, or the registry was wiped, replaced, or set back to an older
-    /// state. Then everything read before is void.
+    /// Whether events were dropped before the follower could read them, or the registry was wiped, replaced, or set back to
+    /// an older state. Then everything read before is void.
     pub gap: bool,
     /// Where to continue; after a gap, a position in what the registry holds now.
     pub position: Position,

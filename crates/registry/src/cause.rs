@@ -1,7 +1,7 @@
 //! The farm's cause: why starts fail on every node alike.
 //!
-//! A cause is a suspicion after the first request that failed in the same way wherever it was tried, and established after three
-//! within a minute. A success anywhere ends it; without news it lapses after ten minutes.
+//! A cause is a suspicion after the first request that failed in the same way wherever it was tried, and established after
+//! three within a minute. A success anywhere ends it; without news it lapses after ten minutes.
 
 use std::collections::HashMap;
 use std::time::Duration;

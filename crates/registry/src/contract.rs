@@ -26,9 +26,9 @@ use crate::report::{AgentReport, Orders};
 ///
 /// # Errors
 ///
-/// Every call fails alike, so the methods say only what else there is to know: [`RegistryError::Away`] when the server cannot be
-/// reached, refuses, or does not answer in time; [`RegistryError::Unexpected`] when its answer makes no sense to this version. In
-/// both cases the call may have happened. The embedded backend never fails.
+/// Every call fails alike, so the methods say only what else there is to know: [`RegistryError::Away`] when the server
+/// cannot be reached, refuses, or does not answer in time; [`RegistryError::Unexpected`] when its answer makes no sense to
+/// this version. In both cases the call may have happened. The embedded backend never fails.
 #[derive(Debug, Clone)]
 pub struct Registry(Backend);
 
@@ -55,8 +55,9 @@ impl Registry {
         Self(Backend::Embedded(Embedded::new(timing)))
     }
 
-    /// Opens `embedded` or a Redis URL (`docs/operator/redis.md` has the grammar). Connects with the first call: the server need not
-    /// be there yet, and calls fail until it is. `farm` is the prefix of all keys, so several farms can share a server.
+    /// Opens `embedded` or a Redis URL (`docs/operator/redis.md` has the grammar). Connects with the first call: the server
+    /// need not be there yet, and calls fail until it is. `farm` is the prefix of all keys, so several farms can share a
+    /// server.
     ///
     /// # Errors
     /// The URL or the farm's name is wrong.
@@ -64,8 +65,8 @@ impl Registry {
         Self::open_with(url, None, farm, timing)
     }
 
-    /// [`Self::open`] with the server's password in a file. That file, and the files of certificates that the URL names, are read
-    /// again for every new connection: a password or certificate may change while the process runs.
+    /// [`Self::open`] with the server's password in a file. That file, and the files of certificates that the URL names,
+    /// are read again for every new connection: a password or certificate may change while the process runs.
     ///
     /// # Errors
     /// The URL, the file or the farm's name is wrong.
@@ -118,8 +119,8 @@ impl Registry {
         }
     }
 
-    /// Checks that the registry takes writes, which is what a farm needs. A server that refuses them (a replica, one that is full,
-    /// has too few replicas or cannot save) still answers [`Self::ping`].
+    /// Checks that the registry takes writes, which is what a farm needs. A server that refuses them (a replica, one that
+    /// is full, has too few replicas or cannot save) still answers [`Self::ping`].
     ///
     /// # Errors
     /// The registry cannot be reached, or refuses writes.
@@ -144,8 +145,8 @@ impl Registry {
         both!(self, b => b.farm_cause())
     }
 
-    /// The registry's identity. A changed one means that the registry was wiped, replaced, or set back to an older state, and that
-    /// everything read before is void. Random; made with the first write.
+    /// The registry's identity. A changed one means that the registry was wiped, replaced, or set back to an older state,
+    /// and that everything read before is void. Random; made with the first write.
     ///
     /// # Errors
     /// The registry is away.
@@ -177,8 +178,9 @@ impl Registry {
         both!(self, b => b.release(node, spawn))
     }
 
-    /// Releases the reservation of `spawn` on any node. Use it when the outcome of [`Self::reserve`] is unknown. Idempotent. Does
-    /// nothing once the agent has reported the spawn. Looks at a bounded number of the newest reservations; an older one expires.
+    /// Releases the reservation of `spawn` on any node. Use it when the outcome of [`Self::reserve`] is unknown.
+    /// Idempotent. Does nothing once the agent has reported the spawn. Looks at a bounded number of the newest
+    /// reservations; an older one expires.
     ///
     /// # Errors
     /// The registry is away.
@@ -186,8 +188,8 @@ impl Registry {
         both!(self, b => b.renounce(spawn))
     }
 
-    /// Gives up a spawn that may have been started. The agent gets the order to end it, or never to start it, with its next heartbeat.
-    /// The slot stays taken until the agent has forgotten the spawn, or the reservation expires. Idempotent.
+    /// Gives up a spawn that may have been started. The agent gets the order to end it, or never to start it, with its next
+    /// heartbeat. The slot stays taken until the agent has forgotten the spawn, or the reservation expires. Idempotent.
     ///
     /// # Errors
     /// The registry is away.
@@ -211,8 +213,8 @@ impl Registry {
         both!(self, b => b.leave_line(tickets))
     }
 
-    /// Asks whether the owner may start one more spawn now, and counts the start if so. `per_minute` starts a minute are granted, in any
-    /// bursts. Not idempotent.
+    /// Asks whether the owner may start one more spawn now, and counts the start if so. `per_minute` starts a minute are
+    /// granted, in any bursts. Not idempotent.
     ///
     /// # Errors
     /// The registry is away. The start may have been counted.
@@ -276,8 +278,8 @@ impl Registry {
         both!(self, b => b.set_eligibility(node, eligibility, drain, by))
     }
 
-    /// Repeats an order to a registry that may have lost it, because it was wiped or set back to an older state. Returns `false` and
-    /// changes nothing when the node is not known, or has an order with this number or a higher one.
+    /// Repeats an order to a registry that may have lost it, because it was wiped or set back to an older state. Returns
+    /// `false` and changes nothing when the node is not known, or has an order with this number or a higher one.
     ///
     /// # Errors
     /// The registry is away.
@@ -315,8 +317,8 @@ impl Registry {
         both!(self, b => b.locate(spawn))
     }
 
-    /// The spawns of these nodes that have not ended, without their events, in no order. The cost grows with their number: ask for a
-    /// bounded number of nodes at a time.
+    /// The spawns of these nodes that have not ended, without their events, in no order. The cost grows with their number:
+    /// ask for a bounded number of nodes at a time.
     ///
     /// # Errors
     /// The registry is away.
@@ -324,8 +326,8 @@ impl Registry {
         both!(self, b => b.living(nodes))
     }
 
-    /// Claims an idempotency key for a request with this fingerprint, for [`Timing::claim`]. Repeating the call as the same claimant
-    /// renews the claim.
+    /// Claims an idempotency key for a request with this fingerprint, for [`Timing::claim`]. Repeating the call as the same
+    /// claimant renews the claim.
     ///
     /// # Errors
     /// The registry is away.
@@ -338,8 +340,9 @@ impl Registry {
         both!(self, b => b.claim(key, fingerprint, claimant))
     }
 
-    /// Settles a claim with its answer, which later claims of the key get for the given time. Without an answer the key is free again.
-    /// Returns `false` when another claimant has taken the key over: its answer counts. Idempotent for the claimant.
+    /// Settles a claim with its answer, which later claims of the key get for the given time. Without an answer the key is
+    /// free again. Returns `false` when another claimant has taken the key over: its answer counts. Idempotent for the
+    /// claimant.
     ///
     /// # Errors
     /// The registry is away.
@@ -371,8 +374,9 @@ impl Registry {
         }
     }
 
-    /// Waits for up to `wait` for a wake-up newer than `after`, and returns the number of the last one. A wake-up means that callers in
-    /// line, or those that wait for an idempotent answer, should ask again. Costs a fraction of [`Self::follow`].
+    /// Waits for up to `wait` for a wake-up newer than `after`, and returns the number of the last one. A wake-up means
+    /// that callers in line, or those that wait for an idempotent answer, should ask again. Costs a fraction of
+    /// [`Self::follow`].
     ///
     /// # Errors
     /// The registry is away.

@@ -34,8 +34,8 @@ pub enum OpenError {
 /// Why a call to the registry failed. In every case the call may have happened or not.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum RegistryError {
-    /// Redis cannot be reached, refuses, or did not answer in time. The text is the server's own, and may name addresses: callers get
-    /// [`RegistryError::outward`].
+    /// Redis cannot be reached, refuses, or did not answer in time. The text is the server's own, and may name addresses:
+    /// callers get [`RegistryError::outward`].
     #[error("the registry cannot be reached: {0}")]
     Away(String),
     /// Redis answered something that this version does not understand: a defect, or keys that something else has written.

@@ -1,9 +1,9 @@
 //! Judging silence: a registry that judges heartbeats must have been there to receive them.
 //!
-//! The registry notes when it last judged. Front doors make it judge about once a second. When much more than that has passed (the
-//! registry was stopped, no front door asked, its clock was set), or time went backwards, the silence of nodes counts from now:
-//! [`Judgement::grace`]. Without this rule, a stalled registry would call every node down at once. `redis/lua/judge.lua` is the same
-//! in Redis.
+//! The registry notes when it last judged. Front doors make it judge about once a second. When much more than that has
+//! passed (the registry was stopped, no front door asked, its clock was set), or time went backwards, the silence of nodes
+//! counts from now: [`Judgement::grace`]. Without this rule, a stalled registry would call every node down at once.
+//! `redis/lua/judge.lua` is the same in Redis.
 
 use model::{Timestamp, Timing};
 

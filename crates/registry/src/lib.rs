@@ -3,8 +3,8 @@
 //! One contract, two backends: `redis`, which any number of front doors and agents share, and `embedded`, for a farm in one
 //! process. `tests/contract` runs against both.
 //!
-//! Reading order: [`ask`] (what a front door asks), [`report`] (what an agent reports), [`Registry`] (the contract), `embedded` (the
-//! rules as plain Rust), then `redis` (the same rules as Lua scripts, file by file).
+//! Reading order: [`ask`] (what a front door asks), [`report`] (what an agent reports), [`Registry`] (the contract),
+//! `embedded` (the rules as plain Rust), then `redis` (the same rules as Lua scripts, file by file).
 //!
 //! # Who owns what
 //!
@@ -22,9 +22,11 @@
 //!  an order  eligible ⇄ cordoned ⇄ draining: the order with the higher number wins, whoever brings it
 //! ```
 //!
-//! - A reservation belongs to the front door until the agent reports the spawn. From then on the agent owns the spawn and its slot.
+//! - A reservation belongs to the front door until the agent reports the spawn. From then on the agent owns the spawn and
+//!   its slot.
 //! - The registry takes back only what has expired. It alone calls a spawn `lost`, and a node `stale` or `down`.
-//! - A heartbeat lists everything that lives on its node. The registry believes that list before its own memory, so one heartbeat
+//! - A heartbeat lists everything that lives on its node. The registry believes that list before its own memory, so one
+//!   heartbeat
 //!   repairs a wiped registry.
 //!
 //! # Time
@@ -33,8 +35,8 @@
 //!
 //! # Failure
 //!
-//! Every call is one atomic step, is bounded in time, and may be repeated. A failed call says nothing about whether it happened, see
-//! [`RegistryError`].
+//! Every call is one atomic step, is bounded in time, and may be repeated. A failed call says nothing about whether it
+//! happened, see [`RegistryError`].
 //!
 //! # Example
 //!

@@ -1,7 +1,7 @@
 //! Rate limits of owners, by the generic cell rate algorithm (ITU-T I.371): a number of starts a minute, in any bursts.
 //!
-//! The whole state is one moment per owner: when the last start would have been due, had all come evenly. The registry keeps it for
-//! the farm; a front door keeps its own [`Permits`] while the registry is away.
+//! The whole state is one moment per owner: when the last start would have been due, had all come evenly. The registry
+//! keeps it for the farm; a front door keeps its own [`Permits`] while the registry is away.
 
 use std::collections::HashMap;
 use std::time::Duration;

@@ -1,10 +1,10 @@
 //! What agents report, and the orders that they get back.
 //!
-//! Reports carry ages instead of times. Machines' clocks may differ by minutes, so an agent says how long ago something happened, and
-//! the registry subtracts that from its own clock.
+//! Reports carry ages instead of times. Machines' clocks may differ by minutes, so an agent says how long ago something
+//! happened, and the registry subtracts that from its own clock.
 //!
-//! An agent sends one report at a time and repeats it until it is accepted. [`Orders`] says whether it was: `superseded`, `unknown`,
-//! `taken` and `behind` each mean that nothing of the report was applied.
+//! An agent sends one report at a time and repeats it until it is accepted. [`Orders`] says whether it was: `superseded`,
+//! `unknown`, `taken` and `behind` each mean that nothing of the report was applied.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -112,8 +112,8 @@ impl Heartbeat {
 /// The desired state of a node, as its agent remembers it from the operator's last order.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Wish {
-    /// Number of the order. The higher number wins everywhere, so a registry that was wiped or set back to an older state learns from
-    /// agents what it has lost.
+    /// Number of the order. The higher number wins everywhere, so a registry that was wiped or set back to an older state
+    /// learns from agents what it has lost.
     pub generation: u64,
     /// What the operator wants of the node.
     pub eligibility: Eligibility,
@@ -145,10 +145,10 @@ pub struct AgentReport {
     pub takeover: bool,
     /// Where the agent keeps its state, and which of its lives there this is.
     pub identity: Identity,
-    /// The serial of the last change that the registry has accepted in this epoch; 0 before the first. A registry that has applied
-    /// less was set back to an older state, and answers [`Orders::behind`]. The agent then counts from there: it sends that serial
-    /// here, with the later changes that it has kept. A heartbeat's list counts only when nothing later than `accepted` and `changes`
-    /// has been applied.
+    /// The serial of the last change that the registry has accepted in this epoch; 0 before the first. A registry that has
+    /// applied less was set back to an older state, and answers [`Orders::behind`]. The agent then counts from there: it
+    /// sends that serial here, with the later changes that it has kept. A heartbeat's list counts only when nothing later
+    /// than `accepted` and `changes` has been applied.
     pub accepted: u64,
     /// State changes since the last accepted report.
     pub changes: Vec<Change>,
@@ -158,9 +158,9 @@ pub struct AgentReport {
 
 /// Distinguishes agents that claim one node.
 ///
-/// Agents with the same `instance` follow each other on one state directory, which only one of them uses at a time: the later life is
-/// right, whatever a registry remembers. Agents with different instances are different machines, or one machine whose state
-/// directory was lost: the one whose heartbeats arrive keeps the node.
+/// Agents with the same `instance` follow each other on one state directory, which only one of them uses at a time: the
+/// later life is right, whatever a registry remembers. Agents with different instances are different machines, or one
+/// machine whose state directory was lost: the one whose heartbeats arrive keeps the node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Identity {
     /// Random id of the state directory, kept in it; nil in the reports of older agents.
@@ -176,11 +176,11 @@ pub struct Orders {
     pub superseded: bool,
     /// The registry does not know this node, because it was wiped. Nothing was applied; send everything, with a heartbeat.
     pub unknown: bool,
-    /// Another living agent has this node, at this address, and this one has not had it yet. Nothing was applied; this agent must admit
-    /// nothing.
+    /// Another living agent has this node, at this address, and this one has not had it yet. Nothing was applied; this
+    /// agent must admit nothing.
     pub taken: Option<String>,
-    /// The registry has applied changes only up to this serial: it was set back to an older state. Nothing was applied; send what it
-    /// lacks, above all ends.
+    /// The registry has applied changes only up to this serial: it was set back to an older state. Nothing was applied;
+    /// send what it lacks, above all ends.
     pub behind: Option<u64>,
     /// Number of the operator's order.
     pub generation: u64,
@@ -190,8 +190,8 @@ pub struct Orders {
     pub drain: Option<(Drain, Duration)>,
     /// Abandoned spawns: the agent must end them, or never start them, and then list them in [`Heartbeat::forgotten`].
     pub abandoned: Vec<SpawnId>,
-    /// Expired reservations: the agent must not start them any more, and lists them in [`Heartbeat::forgotten`]. One that runs already
-    /// goes on, because its caller may have been answered, and is listed as a spawn.
+    /// Expired reservations: the agent must not start them any more, and lists them in [`Heartbeat::forgotten`]. One that
+    /// runs already goes on, because its caller may have been answered, and is listed as a spawn.
     pub expired: Vec<SpawnId>,
 }
 
@@ -225,8 +225,8 @@ pub(crate) fn event_data(spawn: &SpawnReport) -> Map<String, Value> {
     data
 }
 
-/// Adds to a spawn's first event, whatever its state, what a follower needs to make a record of it. `launching` has all of it already,
-/// and followers keep no record of a spawn that begins as `exited`.
+/// Adds to a spawn's first event, whatever its state, what a follower needs to make a record of it. `launching` has all of
+/// it already, and followers keep no record of a spawn that begins as `exited`.
 pub(crate) fn introduce(data: &mut Map<String, Value>, spawn: &SpawnReport, now: Timestamp) {
     if matches!(spawn.state, SpawnState::Launching | SpawnState::Exited) {
         return;

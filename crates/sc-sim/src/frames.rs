@@ -1,4 +1,5 @@
-//! The frames of a viewer and their answers: a small part of the vendor's protocol, as observed from its published viewer (7.4 to 25.1).
+//! The frames of a viewer and their answers: a small part of the vendor's protocol, as observed from its published viewer
+//! (7.4 to 25.1).
 //!
 //! A client-side viewer speaks JSON in binary frames (`OPEN_MODEL`, `CONFIGURE_STREAM`, `SEND_STREAM`); a server-side
 //! viewer speaks JSON in text frames (`SERVER_SIDE_RENDER`, `SERVER_SIDE_CLIENT_INFO`, `SERVER_SETTINGS`, `ACK`). All

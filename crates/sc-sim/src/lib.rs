@@ -1,10 +1,11 @@
 //! `ts3d-sc-sim`: stands in for the licensed `ts3d_sc_server` in tests, demos and benchmarks.
 //!
-//! It is as strict as the original about its command line and its protocols, because it must show mistakes of the software around it
-//! where no licence is at hand. It opens no models and draws nothing.
+//! It is as strict as the original about its command line and its protocols, because it must show mistakes of the software
+//! around it where no licence is at hand. It opens no models and draws nothing.
 //!
-//! Facts about the original come from the vendor's documentation (command line options, liveliness), from the option strings of a 2021
-//! executable, from its published viewer and from what its published Node server does. No vendor code is used.
+//! Facts about the original come from the vendor's documentation (command line options, liveliness), from the option
+//! strings of a 2021 executable, from its published viewer and from what its published Node server does. No vendor code is
+//! used.
 //!
 //! # What it does
 //!
@@ -22,7 +23,8 @@
 //!   └── no data within --initial-use-duration ──────────────────────────────────▲
 //! ```
 //!
-//! It starts in about a millisecond and is the floor of every benchmark, so it uses threads and blocking sockets, and no async runtime.
+//! It starts in about a millisecond and is the floor of every benchmark, so it uses threads and blocking sockets, and no
+//! async runtime.
 //!
 //! # Simulator only
 //!

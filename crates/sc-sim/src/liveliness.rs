@@ -24,8 +24,8 @@ pub(crate) struct Reporter {
 }
 
 impl Reporter {
-    /// Starts the thread, which posts `ready` at once and then notifies the main thread: call it when a viewer may come. `None` without a
-    /// usable endpoint.
+    /// Starts the thread, which posts `ready` at once and then notifies the main thread: call it when a viewer may come.
+    /// `None` without a usable endpoint.
     pub(crate) fn start(
         settings: &Settings,
         misbehaviour: &Misbehaviour,

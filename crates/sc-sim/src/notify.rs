@@ -1,5 +1,5 @@
-//! Notifications from the other threads to the main thread, which waits in `poll`: a queue for what happened, and a byte on a socket that
-//! ends the `poll`.
+//! Notifications from the other threads to the main thread, which waits in `poll`: a queue for what happened, and a byte on
+//! a socket that ends the `poll`.
 
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd};

@@ -15,8 +15,8 @@ use crate::exit_code::Exit;
 use crate::log::Log;
 use crate::misbehave::{Death, Fatal};
 
-/// Installs a handler for SIGTERM that only sets a flag. Unlike an ignored signal, a handler is not inherited, so the grandchild still ends
-/// when its group gets the signal.
+/// Installs a handler for SIGTERM that only sets a flag. Unlike an ignored signal, a handler is not inherited, so the
+/// grandchild still ends when its group gets the signal.
 pub(crate) fn ignore_term() -> io::Result<()> {
     signal_hook::flag::register(signal_hook::consts::SIGTERM, Arc::new(AtomicBool::new(false)))?;
     Ok(())

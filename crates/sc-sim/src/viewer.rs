@@ -1,7 +1,7 @@
 //! One connection: from raw TCP through the WebSocket handshake to the end of the conversation.
 //!
-//! Each connection has its own thread until it is either the one viewer of this process or gone, so a silent connection holds up no
-//! other.
+//! Each connection has its own thread until it is either the one viewer of this process or gone, so a silent connection
+//! holds up no other.
 
 use std::io::{self, Write};
 use std::net::TcpStream;
@@ -178,8 +178,8 @@ impl Reception {
     }
 }
 
-/// Takes any path and query. The subprotocol `binary` is echoed exactly to viewers that offer it: Chromium fails a handshake in which its
-/// offer is not echoed, or that echoes what it did not offer.
+/// Takes any path and query. The subprotocol `binary` is echoed exactly to viewers that offer it: Chromium fails a
+/// handshake in which its offer is not echoed, or that echoes what it did not offer.
 fn handshake(stream: &TcpStream, callback: impl Callback) -> Result<WebSocket<&TcpStream>, String> {
     stream
         .set_nodelay(true)

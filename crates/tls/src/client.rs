@@ -92,8 +92,8 @@ fn of_this_machine() -> RootCertStore {
 }
 
 impl Client {
-    /// Reads the files. `identity` is shown to servers that ask for a certificate; `protocol` is spoken on the connections, such as
-    /// [`HTTP1`](crate::HTTP1).
+    /// Reads the files. `identity` is shown to servers that ask for a certificate; `protocol` is spoken on the connections,
+    /// such as [`HTTP1`](crate::HTTP1).
     ///
     /// # Errors
     /// A file cannot be read or used; the key is not that of the certificate; the certificate is of another role.
@@ -102,15 +102,15 @@ impl Client {
         Ok(Self { files, agents: Peers::new("agent") })
     }
 
-    /// Reads the files again when they have changed, for later connections. Never returns: run it for as long as the client is used,
-    /// unless that is short.
+    /// Reads the files again when they have changed, for later connections. Never returns: run it for as long as the client
+    /// is used, unless that is short.
     pub async fn keep_fresh(&self) {
         self.files.keep().await;
         std::future::pending().await
     }
 
-    /// Shakes hands with this host, a name or an address (IPv6 with or without brackets), whose certificate must be for it. The caller
-    /// bounds the time.
+    /// Shakes hands with this host, a name or an address (IPv6 with or without brackets), whose certificate must be for it.
+    /// The caller bounds the time.
     ///
     /// # Errors
     /// The host is malformed, its certificate is not trusted, or the connection broke. In TLS 1.3 a server that refuses this end's
@@ -126,8 +126,8 @@ impl Client {
         TlsConnector::from(self.files.current()).connect(name, stream).await
     }
 
-    /// Checks that the other end has shown the certificate of this node's agent. Call it before anything is sent. Counts and logs a
-    /// refusal, as a warning once for each node and reason.
+    /// Checks that the other end has shown the certificate of this node's agent. Call it before anything is sent. Counts
+    /// and logs a refusal, as a warning once for each node and reason.
     ///
     /// # Errors
     /// The certificate is another node's or of another role. The text is for logs only, since it names nodes.

@@ -1,8 +1,8 @@
 //! A configuration that is made of files, and made again when they change.
 //!
-//! Files are looked at once a second, on a blocking thread. New files that cannot be used change nothing: the configuration of before
-//! stays, and the error is logged. Certificate and key are replaced one after the other, so an error counts only when the next look
-//! still finds it.
+//! Files are looked at once a second, on a blocking thread. New files that cannot be used change nothing: the configuration
+//! of before stays, and the error is logged. Certificate and key are replaced one after the other, so an error counts only
+//! when the next look still finds it.
 
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard};
@@ -43,8 +43,8 @@ pub(crate) struct Fresh<S: Source> {
     /// Never held across an await.
     current: RwLock<Arc<S::Made>>,
     seen: Mutex<Seen>,
-    /// The certificate that is shown, where there is one. Requests are checked against its names, which must not touch the disk. Never held
-    /// across an await.
+    /// The certificate that is shown, where there is one. Requests are checked against its names, which must not touch the
+    /// disk. Never held across an await.
     shown: RwLock<Option<CertificateDer<'static>>>,
 }
 

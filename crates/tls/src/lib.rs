@@ -16,10 +16,11 @@
 //!
 //! Everything here is rustls with ring, TLS 1.2 and 1.3.
 //!
-//! Invariants: where certificates are demanded, no session is resumed, so every connection shows a certificate that is valid now. A peer
-//! without a role is accepted for one release, counted and logged; a peer with another role never.
+//! Invariants: where certificates are demanded, no session is resumed, so every connection shows a certificate that is
+//! valid now. A peer without a role is accepted for one release, counted and logged; a peer with another role never.
 //!
-//! Failure: at start a bad file is an error that names the flag. Later a bad file is logged, and the configuration of before stays.
+//! Failure: at start a bad file is an error that names the flag. Later a bad file is logged, and the configuration of
+//! before stays.
 
 mod client;
 mod files;

@@ -1,5 +1,5 @@
-//! Checking the certificates of callers: issued by the CA, made for clients, and of a role that may call. So an agent's certificate,
-//! taken from a node, gives no access to other agents.
+//! Checking the certificates of callers: issued by the CA, made for clients, and of a role that may call. So an agent's
+//! certificate, taken from a node, gives no access to other agents.
 
 use std::sync::Arc;
 
@@ -17,8 +17,8 @@ use crate::peers::{Expected, Refusal};
 /// The extended key usage `clientAuth` (RFC 5280, 4.2.1.12) in DER: 1.3.6.1.5.5.7.3.2.
 const CLIENT_AUTH: &[u8] = &[43, 6, 1, 5, 5, 7, 3, 2];
 
-/// A verifier on top of the usual one, which accepts a certificate without extended key usage for every purpose. This one demands
-/// `clientAuth`, and that a stated role is the expected one.
+/// A verifier on top of the usual one, which accepts a certificate without extended key usage for every purpose. This one
+/// demands `clientAuth`, and that a stated role is the expected one.
 #[derive(Debug)]
 pub(crate) struct Callable {
     inner: Arc<dyn ClientCertVerifier>,

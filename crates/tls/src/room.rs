@@ -5,8 +5,8 @@
 //! an idle connection   asked_to_leave: waits ── gets the request ────▶ closes, drops its Seat
 //! ```
 //!
-//! Both semaphores are fair (first in, first out), so the longest idle connection is evicted first and the first newcomer gets the place.
-//! Connections that are busy do not poll `asked_to_leave` and stay.
+//! Both semaphores are fair (first in, first out), so the longest idle connection is evicted first and the first newcomer
+//! gets the place. Connections that are busy do not poll `asked_to_leave` and stay.
 
 use std::sync::Arc;
 
@@ -44,8 +44,8 @@ impl Room {
         Self { places: Arc::new(Semaphore::new(places)), leave: Arc::new(Semaphore::new(0)) }
     }
 
-    /// Takes a place. When there is none, requests the eviction of an idle connection and waits. Cancel-safe: a caller that gives up
-    /// withdraws its request.
+    /// Takes a place. When there is none, requests the eviction of an idle connection and waits. Cancel-safe: a caller that
+    /// gives up withdraws its request.
     pub async fn enter(&self) -> Seat {
         if let Ok(permit) = Arc::clone(&self.places).try_acquire_owned() {
             return Seat(Some(permit));
@@ -60,7 +60,8 @@ impl Room {
         EvictionRequest(&self.leave)
     }
 
-    /// Resolves when this connection must close to make room. Poll it only while idle; the longest idle connection is closed first.
+    /// Resolves when this connection must close to make room. Poll it only while idle; the longest idle connection is
+    /// closed first.
     pub async fn asked_to_leave(&self) {
         if let Ok(permit) = Arc::clone(&self.leave).acquire_owned().await {
             permit.forget();

@@ -125,7 +125,8 @@ impl Server {
         Ok(Self { files, peers })
     }
 
-    /// Reads the files again when they have changed, for later connections. Never returns: run it for as long as the server is used.
+    /// Reads the files again when they have changed, for later connections. Never returns: run it for as long as the server
+    /// is used.
     pub async fn keep_fresh(&self) {
         self.files.keep().await;
         std::future::pending().await

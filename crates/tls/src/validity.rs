@@ -1,5 +1,5 @@
-//! When a certificate expires. `webpki` checks the validity and does not expose it, so these few fields of the DER (RFC 5280, 4.1) are
-//! read here.
+//! When a certificate expires. `webpki` checks the validity and does not expose it, so these few fields of the DER (RFC
+//! 5280, 4.1) are read here.
 
 /// Tags of DER.
 const SEQUENCE: u8 = 0x30;

@@ -1,11 +1,11 @@
-//! The gRPC contract between front doors and agents: `proto/hatchery/v1/agent.proto` as generated code, and conversions to the types of
-//! [`model`].
+//! The gRPC contract between front doors and agents: `proto/hatchery/v1/agent.proto` as generated code, and conversions to
+//! the types of [`model`].
 //!
-//! The generated files are checked in, so a build needs neither `protoc` nor a code generator. `cargo test -p wire` fails when they do
-//! not match the contract; `HATCHERY_REGENERATE=1 cargo test -p wire` rewrites them.
+//! The generated files are checked in, so a build needs neither `protoc` nor a code generator. `cargo test -p wire` fails
+//! when they do not match the contract; `HATCHERY_REGENERATE=1 cargo test -p wire` rewrites them.
 //!
-//! Front doors and agents of two releases talk to each other during an upgrade. So numbers of fields are never reused, a new field must
-//! have a meaning when it is absent, and unknown enum values are handled where they are read.
+//! Front doors and agents of two releases talk to each other during an upgrade. So numbers of fields are never reused, a
+//! new field must have a meaning when it is absent, and unknown enum values are handled where they are read.
 //!
 //! # Example
 //!

@@ -1,7 +1,7 @@
 //! The keys that tokens are signed with, as files hold them: a JWKS (RFC 7517), public keys in PEM, or an HS256 secret.
 //!
-//! A key is bound to one algorithm when it is read. A token's own header only chooses among keys of that algorithm, so it can never
-//! have a public key taken for a secret.
+//! A key is bound to one algorithm when it is read. A token's own header only chooses among keys of that algorithm, so it
+//! can never have a public key taken for a secret.
 
 use std::path::Path;
 use std::{fmt, fs};
@@ -76,8 +76,8 @@ fn contains(bytes: &[u8], what: &[u8]) -> bool {
     bytes.windows(what.len()).any(|window| window == what)
 }
 
-/// The secret in a file that holds nothing else; one line end after it does not count. A public key in any form is refused, whatever
-/// its length, because it is no secret.
+/// The secret in a file that holds nothing else; one line end after it does not count. A public key in any form is refused,
+/// whatever its length, because it is no secret.
 pub(super) fn secret(bytes: &[u8]) -> Result<&[u8], String> {
     let secret = bytes.strip_suffix(b"\n").unwrap_or(bytes);
     let secret = secret.strip_suffix(b"\r").unwrap_or(secret);
@@ -211,7 +211,8 @@ fn ed25519(point: &[u8]) -> Result<DecodingKey, String> {
     Ok(DecodingKey::from_ed_der(point))
 }
 
-/// Reads public keys in PEM. A private key, a certificate or another section is refused rather than skipped: it is in the wrong file.
+/// Reads public keys in PEM. A private key, a certificate or another section is refused rather than skipped: it is in the
+/// wrong file.
 fn pem(bytes: &[u8]) -> Result<Vec<TokenKey>, String> {
     let mut keys = Vec::new();
     for section in <(SectionKind, Vec<u8>)>::pem_slice_iter(bytes) {

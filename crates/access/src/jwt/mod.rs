@@ -1,10 +1,11 @@
 //! JSON web tokens (RFC 7519): which claims a token must have, and the caller that it stands for.
 //!
-//! Reading order: `keys` (the keys of files), `spki` (parsing public keys), `provider` (the cryptography), then the claims, here.
+//! Reading order: `keys` (the keys of files), `spki` (parsing public keys), `provider` (the cryptography), then the claims,
+//! here.
 //!
-//! A token must have `exp` and `sub`. `iss` must match `--jwt-issuer`, `aud` must match `--jwt-audience`; without that flag, a token
-//! that names an audience is refused. `scope` is a text or a list, in which scopes of other services are ignored. The owner is `jwt:`
-//! and the subject.
+//! A token must have `exp` and `sub`. `iss` must match `--jwt-issuer`, `aud` must match `--jwt-audience`; without that
+//! flag, a token that names an audience is refused. `scope` is a text or a list, in which scopes of other services are
+//! ignored. The owner is `jwt:` and the subject.
 
 mod keys;
 mod provider;

@@ -1,7 +1,7 @@
 //! The state of a farm as plain data: [`Farm`] holds everything, and the other files of this directory change it.
 //!
-//! Nothing here reads a clock or waits. The caller sets [`Farm::now`] before each step, so every step is atomic under the caller's
-//! lock and the same input gives the same output, ties at random aside.
+//! Nothing here reads a clock or waits. The caller sets [`Farm::now`] before each step, so every step is atomic under the
+//! caller's lock and the same input gives the same output, ties at random aside.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
@@ -118,8 +118,8 @@ pub(super) struct Farm {
     pub(super) timing: Timing,
     pub(super) nodes: BTreeMap<NodeId, NodeState>,
     pub(super) stock: BTreeMap<(NodeKind, RendererType), Stock>,
-    /// What was abandoned on nodes that are not known (yet). Redis drops such entries after `forget`; here they stay until the node
-    /// reports, bounded by the life of the process.
+    /// What was abandoned on nodes that are not known (yet). Redis drops such entries after `forget`; here they stay until
+    /// the node reports, bounded by the life of the process.
     pub(super) ahead: HashMap<NodeId, BTreeSet<SpawnId>>,
     /// Nodes that are up or stale, by their last heartbeat: the front is the most silent.
     pub(super) beats: BTreeSet<(Timestamp, NodeId)>,
@@ -133,8 +133,8 @@ pub(super) struct Farm {
     pub(super) judged: Judgement,
     pub(super) cause: Option<Cause>,
     pub(super) wakeups: u64,
-    /// A request has failed in the same way wherever it was tried less than a minute ago: until then, second tries go to other nodes
-    /// than the least loaded ones.
+    /// A request has failed in the same way wherever it was tried less than a minute ago: until then, second tries go to
+    /// other nodes than the least loaded ones.
     pub(super) alike_until: Timestamp,
 }
 

@@ -1,5 +1,5 @@
-//! Node health: what outcomes of starts and early ends do to a node. The state machine is [`model::health::Health`], one for each
-//! renderer of a node. `redis/lua/outcomes.lua` and `learn.lua` do the same.
+//! Node health: what outcomes of starts and early ends do to a node. The state machine is [`model::health::Health`], one
+//! for each renderer of a node. `redis/lua/outcomes.lua` and `learn.lua` do the same.
 
 use std::collections::{BTreeSet, HashMap};
 use std::time::Duration;
@@ -53,7 +53,8 @@ impl Renderers<Health> {
         if counts_for_both {
             other.succeed(now);
         } else if recovered && other.state == HealthState::Failing && other.last <= failed {
-            // That failure is as old as the one that is mended. Without requests for the other renderer, no success would ever show it.
+            // That failure is as old as the one that is mended. Without requests for the other renderer, no success would
+            // ever show it.
             *other = Health::default();
         }
     }

@@ -1,7 +1,7 @@
 //! Spawn records and the event stream, both bounded: the newest of each are kept.
 //!
-//! Sequence numbers rise by at least one and are at least the clock in microseconds, so they go on rising in the registry that replaces
-//! this one.
+//! Sequence numbers rise by at least one and are at least the clock in microseconds, so they go on rising in the registry
+//! that replaces this one.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 

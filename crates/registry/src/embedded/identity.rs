@@ -7,7 +7,7 @@
 //! | same state directory | the later life |
 //! | different directories, the known one silent for `down` | the new one |
 //! | different directories, same address | the later start: an address has one agent |
-//! | different directories and addresses, the known one alive | the known one; the new one is told the address (`taken`) |
+//! | different directories and addresses, the known one alive | the known one; the new one gets its address (`taken`) |
 
 use super::farm::Farm;
 use crate::report::AgentReport;
@@ -46,7 +46,8 @@ impl Farm {
             // Only one of two agents has an address. Epochs are in the order of their starts.
             accept(report.takeover || report.epoch > state.epoch)
         } else {
-            // The registry may have been set back to before it accepted this agent. Within `down` the other one's silence shows that.
+            // The registry may have been set back to before it accepted this agent. Within `down` the other one's silence
+            // shows that.
             Verdict::Taken(state.description.advertise.clone())
         }
     }

@@ -1,7 +1,7 @@
 //! The waiting line: first come, first served, with one queue per kind of node and renderer.
 //!
-//! A ticket stands with one number in every queue that could serve it. Its holder renews it; a ticket that lapses is dropped when it is
-//! met, or by the sweep, so that a dead front door's waiters block no others.
+//! A ticket stands with one number in every queue that could serve it. Its holder renews it; a ticket that lapses is
+//! dropped when it is met, or by the sweep, so that a dead front door's waiters block no others.
 
 use std::collections::{BTreeSet, HashMap};
 
@@ -45,8 +45,8 @@ impl Line {
         self.tickets.contains_key(&ticket)
     }
 
-    /// Whether a waiter with a lower number is in this queue and can use a slot of it; `can_use` gets the nodes that the waiter must
-    /// avoid. Drops lapsed places on the way.
+    /// Whether a waiter with a lower number is in this queue and can use a slot of it; `can_use` gets the nodes that the
+    /// waiter must avoid. Drops lapsed places on the way.
     pub(super) fn has_before(
         &mut self,
         queue: &Queue,

@@ -1,7 +1,7 @@
 //! The registry inside one process.
 //!
-//! [`farm::Farm`] is the whole state as plain data; [`Embedded`] puts it behind a lock, gives it the time, and wakes those who follow.
-//! The files are named as the Lua scripts that decide the same:
+//! [`farm::Farm`] is the whole state as plain data; [`Embedded`] puts it behind a lock, gives it the time, and wakes those
+//! who follow. The files are named as the Lua scripts that decide the same:
 //!
 //! | file | decides | in `redis/lua/` |
 //! | --- | --- | --- |
@@ -58,7 +58,8 @@ pub(crate) struct Embedded(Arc<Shared>);
 #[derive(Debug)]
 struct Shared {
     timing: Timing,
-    /// The machine's time when the registry was made. It goes on with tokio's clock, so that a machine clock that is set changes nothing.
+    /// The machine's time when the registry was made. It goes on with tokio's clock, so that a machine clock that is set
+    /// changes nothing.
     born: (Timestamp, Instant),
     /// Held for a few microseconds and never across an await.
     farm: Mutex<Farm>,

@@ -1,7 +1,7 @@
 //! What an owner's quota counts: its reservations and spawns that hold a slot.
 //!
-//! Spawns that are lost with a node do not count. Else a node that never comes back would keep its owners from starting others for as
-//! long as the node is remembered.
+//! Spawns that are lost with a node do not count. Else a node that never comes back would keep its owners from starting
+//! others for as long as the node is remembered.
 
 use std::collections::{HashMap, HashSet};
 

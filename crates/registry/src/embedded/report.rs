@@ -44,8 +44,8 @@ impl Farm {
             state.serial = sent.max(last);
         }
         if let Some(heartbeat) = &report.heartbeat {
-            // A delayed report may arrive after later ones. Its list is older than their changes, and would undo them. Agents without an
-            // identity do not send what was accepted.
+            // A delayed report may arrive after later ones. Its list is older than their changes, and would undo them.
+            // Agents without an identity do not send what was accepted.
             if report.identity.instance.is_nil() || sent >= last {
                 self.reconcile(node, heartbeat);
             }

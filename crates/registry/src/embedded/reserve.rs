@@ -1,8 +1,8 @@
 //! Taking a slot on the best node. `redis/lua/reserve.lua` decides the same.
 //!
-//! Order of preference: a healthy node with room, by placement; now and then, instead of it, a failing node whose probe is due; a
-//! failing node otherwise only when no healthy one has room. Ties are broken at random. A caller never takes a slot that a waiter
-//! with a lower number could use.
+//! Order of preference: a healthy node with room, by placement; now and then, instead of it, a failing node whose probe is
+//! due; a failing node otherwise only when no healthy one has room. Ties are broken at random. A caller never takes a slot
+//! that a waiter with a lower number could use.
 
 use model::{NodeId, NodeKind, Placement, RendererType, TicketId, Timestamp};
 
@@ -58,7 +58,8 @@ impl Farm {
         outcome
     }
 
-    /// The time by which places lapse. It stands still for a while after the registry was away: front doors could not renew then.
+    /// The time by which places lapse. It stands still for a while after the registry was away: front doors could not renew
+    /// then.
     pub(super) fn line_now(&mut self) -> Timestamp {
         let grace = self.judged.judge(self.now, &self.timing);
         if self.now.since(grace) < self.timing.place { Timestamp::default() } else { self.now }
@@ -133,8 +134,8 @@ impl Farm {
     /// The best level over all these kinds, then one of its nodes at random.
     fn choose(&self, kinds: &[NodeKind], ask: &Reserve, from: Candidates) -> Option<NodeId> {
         let renderer = ask.demand.renderer;
-        // Failing nodes are the least loaded ones. For a while after a request has failed alike wherever it was tried, second tries go to
-        // the other end: a node that is well is found there, and its success shows which ones are not.
+        // Failing nodes are the least loaded ones. For a while after a request has failed alike wherever it was tried,
+        // second tries go to the other end: a node that is well is found there, and its success shows which ones are not.
         let from_other_end = !ask.avoid.is_empty() && self.now < self.alike_until;
         let placement = match (from, ask.placement) {
             (Candidates::Healthy, Placement::Spread) if from_other_end => Placement::Pack,

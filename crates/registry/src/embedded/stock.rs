@@ -1,8 +1,8 @@
 //! Where nodes with room stand: one [`Stock`] for each kind of node and renderer.
 //!
-//! A stock is an index over [`Farm::nodes`] and never authoritative. Every change of a node must end with [`Farm::place`]: a stale index
-//! hides a node with room, or offers one without.
-//! `redis/lua/slots.lua` keeps the same indexes (`members:`, `open:`, `failing:`, `probes:`).
+//! A stock is an index over [`Farm::nodes`] and never authoritative. Every change of a node must end with [`Farm::place`]:
+//! a stale index hides a node with room, or offers one without. `redis/lua/slots.lua` keeps the same indexes (`members:`,
+//! `open:`, `failing:`, `probes:`).
 
 use std::collections::HashSet;
 

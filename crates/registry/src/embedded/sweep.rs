@@ -1,5 +1,5 @@
-//! What time alone changes: late heartbeats, expired reservations, lapsed places in line, old records. `redis/lua/sweep.lua` does
-//! the same.
+//! What time alone changes: late heartbeats, expired reservations, lapsed places in line, old records.
+//! `redis/lua/sweep.lua` does the same.
 //!
 //! ```text
 //!            none for `stale`            none for `down`: spawns are lost           none for `forget`
@@ -72,8 +72,8 @@ impl Farm {
             self.expiries.pop_first();
             let Some(state) = self.nodes.get_mut(&node) else { continue };
             match state.held.get(&spawn).map(|held| held.hold) {
-                // A call that is under way may still ask the agent to start it, so the agent must know. It is not abandoned: its caller may
-                // have been answered while the agent was cut off from the registry.
+                // A call that is under way may still ask the agent to start it, so the agent must know. It is not
+                // abandoned: its caller may have been answered while the agent was cut off from the registry.
                 Some(Hold::Reserved | Hold::Abandoned) => {
                     state.expired.insert(spawn);
                     self.free(&node, spawn);

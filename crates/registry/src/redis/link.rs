@@ -1,7 +1,7 @@
 //! Connections to the server that has the farm.
 //!
-//! One connection is shared by all calls, which pipelines them. Followers get connections of their own, because a blocking read would
-//! hold up the others. Every call is bounded in time.
+//! One connection is shared by all calls, which pipelines them. Followers get connections of their own, because a blocking
+//! read would hold up the others. Every call is bounded in time.
 //!
 //! ```text
 //!            the first call, or one after the pause
@@ -11,8 +11,8 @@
 //!   └── broken, too slow, not the farm's server any more, or Sentinels name another ┘
 //! ```
 //!
-//! Leaving `found` drops every connection to that server. One search is under way at a time, in a task of its own, and all calls that
-//! need a connection wait for it.
+//! Leaving `found` drops every connection to that server. One search is under way at a time, in a task of its own, and all
+//! calls that need a connection wait for it.
 
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -36,8 +36,8 @@ use crate::error::{OpenError, RegistryError};
 const MAX_IDLE: usize = 4;
 /// The longest that a search takes: it asks several servers, one after the other.
 const SEARCH: Duration = Duration::from_secs(3);
-/// The pause after a search that found no server, so that many callers do not make many searches. It doubles with every such search: a
-/// server that stalls must not meet thousands of new connections when it goes on.
+/// The pause after a search that found no server, so that many callers do not make many searches. It doubles with every
+/// such search: a server that stalls must not meet thousands of new connections when it goes on.
 const PAUSE: Duration = Duration::from_millis(50);
 /// The longest pause between two searches.
 const MAX_PAUSE: Duration = Duration::from_millis(500);
@@ -45,7 +45,8 @@ const MAX_PAUSE: Duration = Duration::from_millis(500);
 const LOOK: Duration = Duration::from_secs(1);
 /// After this many questions another Sentinel is asked: one alone may be cut off and know nothing new.
 const LOOKS: usize = 30;
-/// Calls that are not sent again when the connection breaks under them. Done twice, they would count twice or answer differently.
+/// Calls that are not sent again when the connection breaks under them. Done twice, they would count twice or answer
+/// differently.
 const ONCE: [&str; 3] = ["reserve", "permit", "learn"];
 /// The number of the next server that is found.
 static NEXT_NUMBER: AtomicU64 = AtomicU64::new(0);
@@ -91,8 +92,8 @@ enum Phase {
     Lost(Option<Miss>),
     /// A search is under way; how the one before it failed, if there was no server since.
     Sought(Option<Miss>),
-    /// There is a server. Every time that one is found gets a number of its own, so that a late verdict on an earlier connection moves
-    /// nothing.
+    /// There is a server. Every time that one is found gets a number of its own, so that a late verdict on an earlier
+    /// connection moves nothing.
     Found(u64, Arc<Server>),
 }
 

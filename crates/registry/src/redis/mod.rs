@@ -2,15 +2,16 @@
 //!
 //! Every state change is one Lua script (`lua/*.lua`), so it happens whole or not at all. `lua/core.lua` lists the keys.
 //!
-//! Reading order: `url` (what the setting says), `seek` (finding the server), `link` (connections and calls), `server_error` (what a
-//! refusal means), `scripts` and `write` (calls that change something), `read` and `stream` (calls that only read), `packed` and
-//! `damaged` (values, and values that cannot be read), `settings` (what an operator should change about the server).
+//! Reading order: `url` (what the setting says), `seek` (finding the server), `link` (connections and calls),
+//! `server_error` (what a refusal means), `scripts` and `write` (calls that change something), `read` and `stream` (calls
+//! that only read), `packed` and `damaged` (values, and values that cannot be read), `settings` (what an operator should
+//! change about the server).
 //!
-//! Invariants: all keys of a farm share a hash tag, so they live in one slot of a cluster and on one server. Only Redis' clock counts.
-//! The rules are those of `embedded`, file by file; a rule that is changed is changed in both.
+//! Invariants: all keys of a farm share a hash tag, so they live in one slot of a cluster and on one server. Only Redis'
+//! clock counts. The rules are those of `embedded`, file by file; a rule that is changed is changed in both.
 //!
-//! Failure: a call that does not get its answer in time fails with [`RegistryError::Away`], and its connection is given up. A record that
-//! cannot be read is left out and logged; it never hides others.
+//! Failure: a call that does not get its answer in time fails with [`RegistryError::Away`], and its connection is given up.
+//! A record that cannot be read is left out and logged; it never hides others.
 
 mod damaged;
 mod link;

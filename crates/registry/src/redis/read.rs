@@ -1,5 +1,5 @@
-//! The calls that only read. They use plain commands in one pipeline, so a reader may see the state between two writes; `locate` alone
-//! is a script, because its two parts must agree.
+//! The calls that only read. They use plain commands in one pipeline, so a reader may see the state between two writes;
+//! `locate` alone is a script, because its two parts must agree.
 
 use std::collections::HashMap;
 
@@ -329,7 +329,7 @@ fn whole_record(spawn: SpawnId, fields: &Fields) -> Result<Option<SpawnRecord>, 
     let mut record = spawn_record(&spawn.to_string(), fields)?;
     let events: u32 = parsed(fields, "events", "spawn")?;
     record.events =
-        (1..=events).map(|n| told(text(fields, &format!("e{n}")), spawn)).collect::<Result<_, _>>()?;
+        (1..=events).map(|n| history_entry(text(fields, &format!("e{n}")), spawn)).collect::<Result<_, _>>()?;
     Ok(Some(record))
 }
 
@@ -339,7 +339,7 @@ fn listed(values: Vec<Option<String>>) -> Fields {
 }
 
 /// An entry of a spawn's own history: `seq|at|kind|node|data`.
-fn told(line: &str, spawn: SpawnId) -> Result<Event, RegistryError> {
+fn history_entry(line: &str, spawn: SpawnId) -> Result<Event, RegistryError> {
     const CALL: &str = "spawn";
     let wrong = || unexpected(CALL, format!("history entry {line:?}"));
     let mut parts = line.splitn(5, '|');

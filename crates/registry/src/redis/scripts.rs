@@ -1,8 +1,8 @@
 //! The Lua scripts: one file per atomic step, with the shared parts that it needs put before it.
 //!
-//! The parts are `core` (keys, clock, sequence numbers, events), `health`, `judge`, `slots`, `order`, `outcomes` and `spawns`. A client
-//! sends its own scripts (`EVALSHA`, then `EVAL`), so releases side by side each run theirs on the same keys: the stored form is the
-//! contract between releases, the arguments are not.
+//! The parts are `core` (keys, clock, sequence numbers, events), `health`, `judge`, `slots`, `order`, `outcomes` and
+//! `spawns`. A client sends its own scripts (`EVALSHA`, then `EVAL`), so releases side by side each run theirs on the same
+//! keys: the stored form is the contract between releases, the arguments are not.
 
 use redis::Script;
 

@@ -1,8 +1,8 @@
-//! Finding the server that has the farm: the one that the URL names, the master that Sentinels name, or the node of a cluster that
-//! serves the farm's slot. All keys of a farm are in one slot, so it is always one server.
+//! Finding the server that has the farm: the one that the URL names, the master that Sentinels name, or the node of a
+//! cluster that serves the farm's slot. All keys of a farm are in one slot, so it is always one server.
 //!
-//! Sentinels and the nodes of a cluster are *guides*: they know where the server is. They are asked in turn; a guide that fails, or
-//! named a server that was lost, moves to the end.
+//! Sentinels and the nodes of a cluster are *guides*: they know where the server is. They are asked in turn; a guide that
+//! fails, or named a server that was lost, moves to the end.
 
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -156,8 +156,8 @@ impl Seeker {
         Err(failed)
     }
 
-    /// Notes that this server was lost. The guide that named it is asked last. A node of a cluster that said itself that another one has
-    /// the farm is asked first.
+    /// Notes that this server was lost. The guide that named it is asked last. A node of a cluster that said itself that
+    /// another one has the farm is asked first.
     pub(super) fn lost(&self, server: &Server, knows_better: bool) {
         let target = Arc::clone(&self.target.lock().unwrap_or_else(PoisonError::into_inner));
         if knows_better && target.guide == Guide::Cluster {
@@ -225,8 +225,9 @@ impl Seeker {
         owner.ok_or_else(|| (ErrorKind::Client, "it knows nobody who serves the farm's slot").into())
     }
 
-    /// Whether Sentinels name another master than this one: the Sentinel on `kept` does, and so do more of those that answer than do not.
-    /// `kept` is a connection to one Sentinel, reused by the next question; `turn` chooses the Sentinel.
+    /// Whether Sentinels name another master than this one: the Sentinel on `kept` does, and so do more of those that
+    /// answer than do not. `kept` is a connection to one Sentinel, reused by the next question; `turn` chooses the
+    /// Sentinel.
     ///
     /// The old master of a failover that an operator ordered, or that is cut off from Sentinels alone, goes on as a master for
     /// ten seconds or more. What is written to it in that time is lost.

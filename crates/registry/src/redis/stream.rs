@@ -1,7 +1,8 @@
 //! Following the streams of events and of wake-ups, and noticing that the registry was wiped, replaced, or set back.
 //!
-//! A follower names the last event that it has seen. A registry that lacks it, and did not drop it as one of its oldest, is another one
-//! or was set back. The follower then starts anew, and gives the registry a new identity, so that all other followers do the same.
+//! A follower names the last event that it has seen. A registry that lacks it, and did not drop it as one of its oldest, is
+//! another one or was set back. The follower then starts anew, and gives the registry a new identity, so that all other
+//! followers do the same.
 
 use std::collections::HashMap;
 use std::time::Duration;

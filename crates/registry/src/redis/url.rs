@@ -1,7 +1,7 @@
 //! The `--registry` setting: where Redis is, or which Sentinels or cluster nodes know it, and how to connect.
 //!
-//! [`Source`] is the setting itself with the files that it names; [`Target`] is the setting with those files read. No message in here
-//! quotes a part of a URL, since any part may be a piece of a password.
+//! [`Source`] is the setting itself with the files that it names; [`Target`] is the setting with those files read. No
+//! message in here quotes a part of a URL, since any part may be a piece of a password.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -91,7 +91,8 @@ impl Target {
     }
 }
 
-/// A setting whose server is on another machine without protection: an attacker that reaches it, or the network to it, owns the farm.
+/// A setting whose server is on another machine without protection: an attacker that reaches it, or the network to it, owns
+/// the farm.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Unprotected {
     /// The host of the server, a Sentinel or a node of the cluster.
@@ -100,8 +101,8 @@ pub struct Unprotected {
     pub lacks: &'static str,
 }
 
-/// Checks that a setting with a server on another machine has TLS, and a password or a client certificate. `None` when it has, or when
-/// the server is on this machine.
+/// Checks that a setting with a server on another machine has TLS, and a password or a client certificate. `None` when it
+/// has, or when the server is on this machine.
 ///
 /// ```
 /// let found = registry::unprotected("redis://10.0.0.5:6379", None)?.unwrap();

@@ -1,5 +1,5 @@
--- Gives up a spawn that may have been started. The agent gets the order with its next heartbeat, also when the registry was wiped since
--- and does not know the node.
+-- Gives up a spawn that may have been started. The agent gets the order with its next heartbeat, also when the registry was
+-- wiped since and does not know the node.
 -- ARGV: node, spawn. Returns nothing.
 local node, spawn = ARGV[A + 1], ARGV[A + 2]
 local held, abandoned = P .. ':held:' .. node, P .. ':abandoned:' .. node

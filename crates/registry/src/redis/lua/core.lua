@@ -1,11 +1,12 @@
 -- Put before every script: the keys, the clock, sequence numbers, events and wake-ups.
 --
 -- KEYS[1] is the farm's prefix, a hash tag, so that all keys of a farm live in one slot; every other key is made from it.
--- ARGV[1..8] are the farm's intervals in milliseconds and counts, ARGV[9] is a random UUID. Time is Redis time. A script runs alone
--- and whole, so no other client sees a state between its steps.
+-- ARGV[1..8] are the farm's intervals in milliseconds and counts, ARGV[9] is a random UUID. Time is Redis time. A script
+-- runs alone and whole, so no other client sees a state between its steps.
 --
--- Keys that are lost or damaged are expected: every function reads a missing or malformed value as absent, and heartbeats bring the
--- truth back. The form of every key is a contract with the release before this one, whose scripts run on the same keys.
+-- Keys that are lost or damaged are expected: every function reads a missing or malformed value as absent, and heartbeats
+-- bring the truth back. The form of every key is a contract with the release before this one, whose scripts run on the same
+-- keys.
 --
 -- Keys, after the prefix:
 --   incarnation      "<UUID> <ms when it was made>", the registry's identity: a wiped registry has another one
@@ -79,8 +80,8 @@ end
 local EVENTS, NUDGES = P .. ':events', P .. ':nudges'
 local has_published = false -- whether this run has added an event before
 
--- Numbers are taken from the clock, in microseconds. The clock may have been set back since, so a number may be ahead of it. One that
--- is further ahead than this is damage: it could leave no number for what happens next.
+-- Numbers are taken from the clock, in microseconds. The clock may have been set back since, so a number may be ahead of
+-- it. One that is further ahead than this is damage: it could leave no number for what happens next.
 local MAX_AHEAD = 3600 * 1000000
 local function is_sound(seq) return seq <= now_us + MAX_AHEAD end
 
@@ -100,7 +101,8 @@ local function last_sound()
   return ok and is_sound(last) and last or nil
 end
 
--- Begins anew where the streams or their number are damaged. Called by heartbeats, because without events nothing else would show it.
+-- Begins anew where the streams or their number are damaged. Called by heartbeats, because without events nothing else
+-- would show it.
 local function repair_streams()
   local seq = count_of(call('GET', P .. ':seq'))
   if (seq and not is_sound(seq)) or not last_sound() then begin_anew() end
@@ -141,8 +143,8 @@ local function set_floor()
   if call('GET', P .. ':floor') ~= floor then call('SET', P .. ':floor', floor) end
 end
 
--- A follower of the release before this one stops at a kind that it does not know. Field 'k' has a kind that it does know, and field
--- 'x' the real one.
+-- A follower of the release before this one stops at a kind that it does not know. Field 'k' has a kind that it does know,
+-- and field 'x' the real one.
 local READ_AS = { ['node.failing'] = 'node.capacity', ['node.recovered'] = 'node.capacity' }
 
 -- Once in each run: keeps the stream short, and its floor right.
@@ -167,7 +169,8 @@ local function recover(stream, refused)
   if ok and last >= refused and is_sound(last) then last_seq = last else begin_anew() end
 end
 
--- Adds an entry to the events. Redis refuses it when seq was lost and the stream has a higher entry; then it goes on from there.
+-- Adds an entry to the events. Redis refuses it when seq was lost and the stream has a higher entry; then it goes on from
+-- there.
 local function add_event(...)
   if not has_published then trim() end
   local seq = next_seq()

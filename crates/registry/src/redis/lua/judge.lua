@@ -1,11 +1,12 @@
 -- Judging silence: a registry that judges heartbeats must have been there to receive them. judge.rs does the same.
 --
--- The registry notes when it last judged. Front doors make it judge about once a second. When much more than that has passed (it was
--- stopped or down, no front door asked, its clock was set), or time went backwards, the silence of nodes counts from now: `grace`.
+-- The registry notes when it last judged. Front doors make it judge about once a second. When much more than that has
+-- passed (it was stopped or down, no front door asked, its clock was set), or time went backwards, the silence of nodes
+-- counts from now: `grace`.
 --
--- A registry that is full refuses large writes before small ones, so heartbeats may be refused while it is asked to judge. Silence
--- counts from when there was room. Where keys of all kinds are evicted instead, there is room. It is looked at no more often than
--- the note is written: a farm without a free slot judges with every request.
+-- A registry that is full refuses large writes before small ones, so heartbeats may be refused while it is asked to judge.
+-- Silence counts from when there was room. Where keys of all kinds are evicted instead, there is room. It is looked at no
+-- more often than the note is written: a farm without a free slot judges with every request.
 local JUDGE = P .. ':judge'
 local FULL = 0.98
 local grace

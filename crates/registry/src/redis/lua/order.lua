@@ -1,7 +1,7 @@
 -- Operators' orders to a node: its eligibility, a drain, and the order's number (field gen). The higher number wins.
 
--- Takes an order; the caller has compared the numbers. old: the node's eligibility, drain and availability; drain: as JSON, or '';
--- data: of the event.
+-- Takes an order; the caller has compared the numbers. old: the node's eligibility, drain and availability; drain: as JSON,
+-- or ''; data: of the event.
 local function set_order(node, old, eligibility, drain, generation, data)
   call('HSET', P .. ':node:' .. node, 'elig', eligibility, 'drain', drain, 'gen', int(generation))
   enrol(node)

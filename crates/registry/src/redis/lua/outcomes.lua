@@ -1,13 +1,13 @@
 -- What outcomes of starts do to a node: its health, where it stands, and the events of it.
 
--- A time as RFC 3339 in UTC, as Timestamp in the model crate writes it. Days are counted in eras of 400 years from 0000-03-01, so that
--- the leap day comes last.
+-- A time as RFC 3339 in UTC, as Timestamp in the model crate writes it. Days are counted in eras of 400 years from
+-- 0000-03-01, so that the leap day comes last.
 --
--- Why dates and JSON are written here and not in Rust: an event and a drain are stored as finished JSON, which followers of the
--- release before this one read as it is. Their times are Redis' own clock and the state machine's results, which no client knows
--- before the script runs. Storing raw numbers for readers to format would break those followers; asking for the time first would
--- cost a second round trip, and the step would not be atomic. What a client does know (labels, exits, descriptions, the data of a
--- change, an operator's reason) it encodes itself, and the scripts pass it on unread.
+-- Why dates and JSON are written here and not in Rust: an event and a drain are stored as finished JSON, which followers of
+-- the release before this one read as it is. Their times are Redis' own clock and the state machine's results, which no
+-- client knows before the script runs. Storing raw numbers for readers to format would break those followers; asking for
+-- the time first would cost a second round trip, and the step would not be atomic. What a client does know (labels, exits,
+-- descriptions, the data of a change, an operator's reason) it encodes itself, and the scripts pass it on unread.
 local function rfc3339(ms)
   local days, rest = math.floor(ms / 86400000), ms % 86400000
   local z = days + 719468
@@ -86,7 +86,8 @@ local function node_succeeded(node, renderer)
     if both then
       health_succeed(other, now)
     elseif failing and not own.failing and other.failing and other.last <= failed then
-      -- That failure is as old as the one that is mended. Without requests for the other renderer, no success would ever show it.
+      -- That failure is as old as the one that is mended. Without requests for the other renderer, no success would ever
+      -- show it.
       reset_health(other)
     end
   end)

@@ -1,5 +1,6 @@
--- Asks whether an owner may start one more spawn now, and counts the start if so: the generic cell rate algorithm (ITU-T I.371), with a
--- minute's worth at once. permit:<owner> is when the last start would have been due, had all come evenly, in microseconds.
+-- Asks whether an owner may start one more spawn now, and counts the start if so: the generic cell rate algorithm (ITU-T
+-- I.371), with a minute's worth at once. permit:<owner> is when the last start would have been due, had all come evenly, in
+-- microseconds.
 -- ARGV: owner, starts a minute. Returns how long to wait in microseconds, 0 when it may.
 local MINUTE = 60000000
 local key, rate = P .. ':permit:' .. ARGV[A + 1], tonumber(ARGV[A + 2])

@@ -1,5 +1,5 @@
--- Takes in an agent's report: first the heartbeat's description, then the changes, then the heartbeat's list. Repeating it changes
--- nothing.
+-- Takes in an agent's report: first the heartbeat's description, then the changes, then the heartbeat's list. Repeating it
+-- changes nothing.
 -- ARGV: node, epoch, 1 to take over, instance or '', life, last change known to be accepted, 1 with a heartbeat;
 --   with a heartbeat: description, kind, kind as JSON, slots, GPU slots or -1, 1 with csr, 1 with ssr, advertise, load, GPUs,
 --     the desired state as the agent remembers it (the order's number, eligibility, and with a drain: ms left, ms since it was
@@ -11,9 +11,9 @@
 -- Returns {'superseded'} · {'taken', advertise} · {'unknown'} · {'behind', serial}
 --   · {'ok', eligibility, drain, now, order's number, count of abandoned, abandoned …, expired …}.
 --
--- Every heartbeat repairs what it writes anyway. Every fourth one, and one that misses its node's name or kind, is a full check: it
--- writes the whole record of its node and every index that the record stands in, so that a lost key is back within five heartbeats.
--- Repairs are no events.
+-- Every heartbeat repairs what it writes anyway. Every fourth one, and one that misses its node's name or kind, is a full
+-- check: it writes the whole record of its node and every index that the record stands in, so that a lost key is back
+-- within five heartbeats. Repairs are no events.
 local SPAWN_FIELDS, FULL_CHECK = 13, 4
 local ELIGIBILITY = { eligible = true, cordoned = true, draining = true }
 local i = A
@@ -175,9 +175,9 @@ local freed, slots_changed = false, false
 -- Pings that a heartbeat brings and that were not known, as members of a JSON object.
 local pings
 
--- The data of a spawn's first event, whatever its state, with what a follower needs to make a record of it. Built here, as the owner
--- and the times are known only here, see outcomes.lua; Rust would have to send these members with every heartbeat, and they are used
--- once in a spawn's life at the most.
+-- The data of a spawn's first event, whatever its state, with what a follower needs to make a record of it. Built here, as
+-- the owner and the times are known only here, see outcomes.lua; Rust would have to send these members with every
+-- heartbeat, and they are used once in a spawn's life at the most.
 local function introduced(data, state, renderer, endpoint, gpu, labels, owner, started, ready)
   local intro = '{"rendererType":"' .. renderer .. '","startedAt":"' .. rfc3339(now - started) .. '"'
   if state ~= 'ready' then intro = intro .. ',"endpoint":' .. cjson.encode(endpoint) end
@@ -353,8 +353,8 @@ local function reconcile()
   if full then repair_indexes(node, present) end
 end
 
--- A delayed report may arrive after later ones. Its list is older than their changes, and would undo them. Agents without an identity
--- do not send what was accepted.
+-- A delayed report may arrive after later ones. Its list is older than their changes, and would undo them. Agents without
+-- an identity do not send what was accepted.
 if heartbeat and (instance == '' or sent >= before) then reconcile() end
 -- An order that the agent has and this registry lacks.
 if heartbeat and desired[1] > (count_of(was.gen) or 0) then

@@ -27,8 +27,8 @@ for k = i + 1, i + tonumber(ARGV[i]) do kinds[#kinds + 1] = ARGV[k] end
 -- Wrong entries of the indexes that one call looks at, whatever the indexes hold.
 local MAX_TRIES = 32
 
--- Scripts of releases without owners give slots back without noting it here. Before an owner is refused, some of its entries are
--- checked.
+-- Scripts of releases without owners give slots back without noting it here. Before an owner is refused, some of its
+-- entries are checked.
 local function is_over_quota()
   local owned = P .. ':owned:' .. owner
   if call('HLEN', owned) < most then return false end
@@ -74,9 +74,9 @@ local function can_use(holder, open, failing)
   return left > 0
 end
 
--- Whether a waiter with a lower number is in a queue for a slot that it can use. Drops lapsed places on the way. After MAX_TRIES lapsed
--- places it answers yes, and the next call looks further. After MAX_TRIES waiters that cannot use the slot it answers no, or the slot
--- would stay empty.
+-- Whether a waiter with a lower number is in a queue for a slot that it can use. Drops lapsed places on the way. After
+-- MAX_TRIES lapsed places it answers yes, and the next call looks further. After MAX_TRIES waiters that cannot use the slot
+-- it answers no, or the slot would stay empty.
 local function is_behind(queue, open, failing)
   local rank = 0
   for _ = 1, MAX_TRIES do
@@ -143,8 +143,8 @@ local function choose(which, packs)
   end
 end
 
--- The record of a node that was found in an index: fields as in PLACING, and its taken slots. nil when the index is wrong, because
--- the node is silent, has no room, or has a broken record; the entry is then repaired or dropped.
+-- The record of a node that was found in an index: fields as in PLACING, and its taken slots. nil when the index is wrong,
+-- because the node is silent, has no room, or has a broken record; the entry is then repaired or dropped.
 local function usable(node, index)
   if is_late(node) then
     call_stale(node)
@@ -207,8 +207,8 @@ for _, node in ipairs(avoid) do
   if stands then aside[#aside + 1] = node end
 end
 
--- Failing nodes are the least loaded ones. For a while after a request has failed alike wherever it was tried, second tries go to the
--- other end: a node that is well is found there, and its success shows which ones are not.
+-- Failing nodes are the least loaded ones. For a while after a request has failed alike wherever it was tried, second tries
+-- go to the other end: a node that is well is found there, and its success shows which ones are not.
 local packs = pack
 if #avoid > 0 and call('EXISTS', P .. ':alike') == 1 then packs = not pack end
 
@@ -232,8 +232,8 @@ if learns then
 end
 for _, back in ipairs(aside) do place(back) end
 
--- A lost index looks like a farm without room until the next heartbeats repair it. So several times a second, some nodes are put into
--- the indexes again before a request is refused.
+-- A lost index looks like a farm without room until the next heartbeats repair it. So several times a second, some nodes
+-- are put into the indexes again before a request is refused.
 local function mended()
   if not call('SET', P .. ':mended', '1', 'NX', 'PX', 200) then return false end
   local some = call('SRANDMEMBER', P .. ':names', 16)

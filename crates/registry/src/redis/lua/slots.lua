@@ -1,11 +1,12 @@
 -- Slots and where nodes stand in the indexes.
 --
--- held:<n> maps a spawn to two letters and its owner, if it has one. The first letter says why the slot is taken: R reserved and not
--- reported by the agent yet, X such a reservation given up, A reported by the agent. The second is g when a GPU slot goes with it,
--- else -. embedded/slots.rs draws how one becomes another.
+-- held:<n> maps a spawn to two letters and its owner, if it has one. The first letter says why the slot is taken: R
+-- reserved and not reported by the agent yet, X such a reservation given up, A reported by the agent. The second is g when
+-- a GPU slot goes with it, else -. embedded/slots.rs draws how one becomes another.
 --
--- owned:<o> has what the owner's quota counts: its reservations and spawns that hold a slot. Spawns that are lost with a node do not
--- count, or a node that never comes back would keep its owners from starting others for as long as the node is remembered.
+-- owned:<o> has what the owner's quota counts: its reservations and spawns that hold a slot. Spawns that are lost with a
+-- node do not count, or a node that never comes back would keep its owners from starting others for as long as the node is
+-- remembered.
 
 local function own(owner, node, spawn)
   if owner ~= '' then call('HSET', P .. ':owned:' .. owner, spawn, node) end

@@ -19,7 +19,8 @@ local function index_spawn(node, spawn, owner, seq)
   return lacked
 end
 
--- Checks some ended spawns at random, and many when an index has lost one. No heartbeat lists them, so nothing else repairs them.
+-- Checks some ended spawns at random, and many when an index has lost one. No heartbeat lists them, so nothing else repairs
+-- them.
 local function repair_ended()
   local function look(count)
     local lacked = 0

@@ -1,7 +1,8 @@
 -- Does what is due by time, a bounded amount of it.
 -- ARGV: none. Returns nothing.
 
--- After a clock was set back, moments that were kept lie too far in the future. They are cut to what they could be if they were new.
+-- After a clock was set back, moments that were kept lie too far in the future. They are cut to what they could be if they
+-- were new.
 local function clamp(key, to, each)
   for _, member in ipairs(call('ZRANGEBYSCORE', key, '(' .. int(to), '+inf', 'LIMIT', 0, 256)) do
     call('ZADD', key, int(to), member)
