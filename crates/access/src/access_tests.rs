@@ -5,7 +5,7 @@ use tempfile::TempDir;
 use tokio::time::timeout;
 
 use super::*;
-use crate::api_key::{ApiKey, Credential, Wish};
+use crate::api_key::{ApiKey, Credential, NewKey};
 use crate::caller::Reason;
 use crate::jwt::NewToken;
 use crate::key_file;
@@ -33,7 +33,7 @@ impl Desk {
 
     fn add(&self) -> (ApiKey, Credential) {
         let scopes = [Scope::Spawn].into_iter().collect();
-        let made = ApiKey::generate(Wish { scopes, ..Wish::default() }).unwrap();
+        let made = ApiKey::generate(NewKey { scopes, ..NewKey::default() }).unwrap();
         key_file::append(self.file(), &made.0).unwrap();
         made
     }

@@ -59,7 +59,7 @@ pub struct ApiKey {
 
 /// The settings of a key that is generated. The fields mean the same as those of [`ApiKey`].
 #[derive(Debug, Clone, Default)]
-pub struct Wish {
+pub struct NewKey {
     /// The holder's name.
     pub name: Option<String>,
     /// What the holder may do.
@@ -82,7 +82,7 @@ impl ApiKey {
     ///
     /// # Errors
     /// The system gives no random numbers.
-    pub fn generate(wish: Wish) -> Result<(Self, Credential), NoRandomness> {
+    pub fn generate(new: NewKey) -> Result<(Self, Credential), NoRandomness> {
         let id = KeyId::random()?;
         let mut secret = [0; 32];
         SystemRandom::new().fill(&mut secret).map_err(|_| NoRandomness)?;
@@ -90,13 +90,13 @@ impl ApiKey {
         let credential = Credential(format!("{PREFIX}{id}_{secret}"));
         let key = Self {
             id,
-            name: wish.name,
+            name: new.name,
             sha256: Hash::of(&secret),
-            scopes: wish.scopes,
-            spawns_per_minute: wish.spawns_per_minute,
-            concurrent_spawns: wish.concurrent_spawns,
+            scopes: new.scopes,
+            spawns_per_minute: new.spawns_per_minute,
+            concurrent_spawns: new.concurrent_spawns,
             created_at: Some(Timestamp::now()),
-            expires_at: wish.expires_at,
+            expires_at: new.expires_at,
         };
         Ok((key, credential))
     }

@@ -23,14 +23,14 @@
 //! # Example
 //!
 //! ```
-//! use access::api_key::{ApiKey, Wish};
+//! use access::api_key::{ApiKey, NewKey};
 //! use access::{Access, Options, Reason, Scope, key_file};
 //!
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! let directory = tempfile::tempdir()?;
 //! let file = directory.path().join("keys");
-//! let request = Wish { scopes: [Scope::Spawn].into_iter().collect(), ..Wish::default() };
-//! let (key, credential) = ApiKey::generate(request)?;
+//! let new = NewKey { scopes: [Scope::Spawn].into_iter().collect(), ..NewKey::default() };
+//! let (key, credential) = ApiKey::generate(new)?;
 //! key_file::append(&file, &key)?;
 //!
 //! let options = Options { api_keys: Some(file), ..Options::default() };
