@@ -23,7 +23,7 @@ use tokio::task::spawn_blocking;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 use tracing::{error, info, warn};
 
-use crate::LONGEST_CREDENTIAL;
+use crate::MAX_CREDENTIAL;
 use crate::api_key::{self, PREFIX};
 use crate::caller::{Caller, Denied, Limits};
 use crate::jwt::{self, Demands, TokenKey};
@@ -231,7 +231,7 @@ impl Access {
     /// # Errors
     /// The credential is not valid. [`Denied`] is for logs and metrics: tell callers only whether it was missing, invalid, or expired.
     pub fn check(&self, credential: &str) -> Result<Caller, Denied> {
-        if credential.len() > LONGEST_CREDENTIAL {
+        if credential.len() > MAX_CREDENTIAL {
             return Err(Denied::malformed());
         }
         let keys = Arc::clone(&self.0.keys.borrow());

@@ -66,7 +66,7 @@ fn both_kinds_of_credential_are_good_side_by_side() {
     assert_eq!(caller.owner.as_str(), format!("key:{}", key.id));
     let caller = access.check(&desk.token(Duration::from_secs(60))).unwrap();
     assert_eq!((caller.owner.as_str(), caller.scopes.to_string()), ("jwt:me", "operate".to_owned()));
-    for bad in ["", "x", "hatchery_", "a.b.c", "Bearer x", &"a".repeat(LONGEST_CREDENTIAL + 1)] {
+    for bad in ["", "x", "hatchery_", "a.b.c", "Bearer x", &"a".repeat(MAX_CREDENTIAL + 1)] {
         assert_eq!(reason(access.check(bad)), Reason::Malformed, "{bad}");
     }
 }

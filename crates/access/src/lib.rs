@@ -60,4 +60,4 @@ pub use options::Options;
 pub use scope::{Scope, Scopes};
 
 /// The longest credential that is looked at, in bytes. A longer one is [`Reason::Malformed`].
-pub const LONGEST_CREDENTIAL: usize = 8192;
+pub const MAX_CREDENTIAL: usize = 8192;

@@ -224,7 +224,7 @@ pub struct Located {
 }
 
 /// The longest that [`crate::Registry::follow`] blocks. Longer waits are cut to this, so that a dead connection is noticed.
-pub const LONGEST_FOLLOW: Duration = Duration::from_secs(5);
+pub const MAX_FOLLOW: Duration = Duration::from_secs(5);
 
 /// The data of an operator's event: the drain, and who gave the order.
 pub(crate) fn operator_data(drain: Option<&Drain>, by: Option<&str>) -> Map<String, Value> {

@@ -363,7 +363,7 @@ impl Registry {
         both!(self, b => b.position())
     }
 
-    /// The events since `after`. When there are none, waits for one for up to `wait`, at most [`crate::ask::LONGEST_FOLLOW`].
+    /// The events since `after`. When there are none, waits for one for up to `wait`, at most [`crate::ask::MAX_FOLLOW`].
     ///
     /// # Errors
     /// The registry is away.

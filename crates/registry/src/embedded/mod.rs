@@ -45,8 +45,8 @@ use uuid::Uuid;
 
 use self::farm::Farm;
 use crate::ask::{
-    Claim, Follow, IdempotencyKey, LONGEST_FOLLOW, Located, Outcomes, Position, Reserve, Reserved,
-    SpawnFilter, SpawnPage,
+    Claim, Follow, IdempotencyKey, Located, MAX_FOLLOW, Outcomes, Position, Reserve, Reserved, SpawnFilter,
+    SpawnPage,
 };
 use crate::permits::Permit;
 use crate::report::{AgentReport, Orders};
@@ -236,7 +236,7 @@ impl Embedded {
 
     pub(crate) async fn follow(&self, after: Position, wait: Duration) -> Follow {
         let mut latest = self.0.latest.subscribe();
-        let deadline = Instant::now() + wait.min(LONGEST_FOLLOW);
+        let deadline = Instant::now() + wait.min(MAX_FOLLOW);
         loop {
             latest.mark_unchanged();
             let news = self.farm().follow(after);
@@ -254,7 +254,7 @@ impl Embedded {
         let mut latest = self.0.latest.subscribe();
         let news = latest.wait_for(|position| position.nudge != after);
         // The sender lives as long as `self`, so the only other outcome is the deadline.
-        match tokio::time::timeout(wait.min(LONGEST_FOLLOW), news).await {
+        match tokio::time::timeout(wait.min(MAX_FOLLOW), news).await {
             Ok(Ok(position)) => position.nudge,
             Ok(Err(_)) | Err(_) => after,
         }

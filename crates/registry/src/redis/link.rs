@@ -29,7 +29,7 @@ use super::seek::{ANSWER, CONNECT, Seeker, Server};
 use super::server_error::{is_elsewhere, refusal, registry_error, spoils_connection};
 use super::settings::Warnings;
 use super::url::Address;
-use crate::ask::LONGEST_FOLLOW;
+use crate::ask::MAX_FOLLOW;
 use crate::error::{OpenError, RegistryError};
 
 /// Connections of followers kept for the next call.
@@ -173,7 +173,7 @@ impl Link {
         }
     }
 
-    /// Makes a call that is answered when something has happened, within [`LONGEST_FOLLOW`].
+    /// Makes a call that is answered when something has happened, within [`MAX_FOLLOW`].
     pub(super) async fn wait<T: FromRedisValue>(
         &self,
         call: &'static str,
@@ -184,7 +184,7 @@ impl Link {
         let mut connection = match self.idle(number) {
             Some(connection) => connection,
             None => {
-                let another = self.seeker.another(&server, LONGEST_FOLLOW + ANSWER).await;
+                let another = self.seeker.another(&server, MAX_FOLLOW + ANSWER).await;
                 another.map_err(|error| registry_error(call, &error))?
             }
         };

@@ -328,8 +328,9 @@ fn whole_record(spawn: SpawnId, fields: &Fields) -> Result<Option<SpawnRecord>, 
     }
     let mut record = spawn_record(&spawn.to_string(), fields)?;
     let events: u32 = parsed(fields, "events", "spawn")?;
-    record.events =
-        (1..=events).map(|n| history_entry(text(fields, &format!("e{n}")), spawn)).collect::<Result<_, _>>()?;
+    record.events = (1..=events)
+        .map(|n| history_entry(text(fields, &format!("e{n}")), spawn))
+        .collect::<Result<_, _>>()?;
     Ok(Some(record))
 }
 

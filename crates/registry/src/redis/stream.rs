@@ -14,7 +14,7 @@ use uuid::Uuid;
 
 use super::read::{Fields, decoded, parsed, text, timestamp, value};
 use super::{Redis, unexpected};
-use crate::ask::{Follow, LONGEST_FOLLOW, Position};
+use crate::ask::{Follow, MAX_FOLLOW, Position};
 use crate::error::RegistryError;
 
 /// Events read in one go.
@@ -120,7 +120,7 @@ impl Redis {
 
 /// How long a read blocks, in milliseconds. At least 1: to Redis, 0 means without a limit.
 fn block(wait: Duration) -> u64 {
-    u64::try_from(wait.min(LONGEST_FOLLOW).as_millis()).unwrap_or(u64::MAX).max(1)
+    u64::try_from(wait.min(MAX_FOLLOW).as_millis()).unwrap_or(u64::MAX).max(1)
 }
 
 /// The registry's identity in what the key holds.
