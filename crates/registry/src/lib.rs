@@ -112,4 +112,4 @@ pub use contract::Registry;
 pub use error::{OpenError, RegistryError, outward};
 pub use permits::{Permit, Permits};
 pub use redis::{Unprotected, unprotected};
-pub use report::{AgentReport, Change, DrainWish, Heartbeat, Identity, Orders, SpawnReport, Wish};
+pub use report::{AgentReport, Change, DesiredDrain, DesiredState, Heartbeat, Identity, Orders, SpawnReport};

@@ -91,7 +91,7 @@ pub struct Heartbeat {
     /// Abandoned reservations (from earlier [`Orders`]) that do not run here and can never start here any more.
     pub forgotten: Vec<SpawnId>,
     /// The operator's last order, as the agent remembers it.
-    pub wish: Wish,
+    pub desired: DesiredState,
 }
 
 impl Heartbeat {
@@ -104,26 +104,26 @@ impl Heartbeat {
             gpus: Vec::new(),
             spawns,
             forgotten: Vec::new(),
-            wish: Wish::default(),
+            desired: DesiredState::default(),
         }
     }
 }
 
 /// The desired state of a node, as its agent remembers it from the operator's last order.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Wish {
+pub struct DesiredState {
     /// Number of the order. The higher number wins everywhere, so a registry that was wiped or set back to an older state
     /// learns from agents what it has lost.
     pub generation: u64,
     /// What the operator wants of the node.
     pub eligibility: Eligibility,
     /// The drain; counts only with [`Eligibility::Draining`].
-    pub drain: Option<DrainWish>,
+    pub drain: Option<DesiredDrain>,
 }
 
 /// A drain in ages, since clocks differ.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct DrainWish {
+pub struct DesiredDrain {
     /// How long until its deadline.
     pub left: Duration,
     /// How long ago the operator asked for it.

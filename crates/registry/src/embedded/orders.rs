@@ -7,7 +7,7 @@
 use model::{Availability, Drain, Eligibility, EventKind, NodeId};
 
 use super::farm::Farm;
-use crate::report::Wish;
+use crate::report::DesiredState;
 
 impl Farm {
     pub(super) fn set_eligibility(
@@ -70,16 +70,16 @@ impl Farm {
     }
 
     /// Takes an order that the agent has and this registry lacks.
-    pub(super) fn agree(&mut self, node: &NodeId, wish: &Wish) {
-        if self.nodes.get(node).is_some_and(|state| state.generation < wish.generation) {
-            let drain = self.remembered(wish);
-            self.set_order(node, wish.eligibility, drain.as_ref(), wish.generation, None);
+    pub(super) fn agree(&mut self, node: &NodeId, desired: &DesiredState) {
+        if self.nodes.get(node).is_some_and(|state| state.generation < desired.generation) {
+            let drain = self.remembered(desired);
+            self.set_order(node, desired.eligibility, drain.as_ref(), desired.generation, None);
         }
     }
 
     /// The drain that an agent remembers, in the registry's time.
-    pub(super) fn remembered(&self, wish: &Wish) -> Option<Drain> {
-        let drain = wish.drain.as_ref().filter(|_| wish.eligibility == Eligibility::Draining)?;
+    pub(super) fn remembered(&self, desired: &DesiredState) -> Option<Drain> {
+        let drain = desired.drain.as_ref().filter(|_| desired.eligibility == Eligibility::Draining)?;
         Some(Drain {
             deadline: self.after(drain.left),
             reason: drain.reason.clone(),

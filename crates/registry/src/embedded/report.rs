@@ -49,7 +49,7 @@ impl Farm {
             if report.identity.instance.is_nil() || sent >= last {
                 self.reconcile(node, heartbeat);
             }
-            self.agree(node, &heartbeat.wish);
+            self.agree(node, &heartbeat.desired);
         }
         self.place(node);
         self.orders(node)
@@ -79,11 +79,11 @@ impl Farm {
             self.unplace(node);
             news.push(EventKind::NodeCapacity);
         }
-        let remembered = self.remembered(&heartbeat.wish);
+        let remembered = self.remembered(&heartbeat.desired);
         let state = self.nodes.entry(node.clone()).or_insert_with(|| {
             news.push(EventKind::NodeUp);
             NodeState {
-                eligibility: heartbeat.wish.eligibility,
+                eligibility: heartbeat.desired.eligibility,
                 availability: Availability::Up,
                 description: heartbeat.description.clone(),
                 epoch: report.epoch,
@@ -92,7 +92,7 @@ impl Farm {
                 gpus: heartbeat.gpus.clone(),
                 beat: now,
                 drain: remembered,
-                generation: heartbeat.wish.generation,
+                generation: heartbeat.desired.generation,
                 held: HashMap::new(),
                 abandoned: self.ahead.remove(node).unwrap_or_default(),
                 expired: BTreeSet::new(),

@@ -13,7 +13,7 @@ use crate::ask::{
 };
 use crate::error::RegistryError;
 use crate::permits::Permit;
-use crate::report::{AgentReport, Heartbeat, Orders, SpawnReport, Wish, event_data};
+use crate::report::{AgentReport, DesiredState, Heartbeat, Orders, SpawnReport, event_data};
 
 fn ms(time: Duration) -> u64 {
     u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
@@ -381,7 +381,7 @@ fn heartbeat_args(args: &mut ScriptInvocation<'_>, heartbeat: &Heartbeat) {
         .arg(&node.advertise)
         .arg(json(&heartbeat.load))
         .arg(json(&heartbeat.gpus));
-    wish_args(args, &heartbeat.wish);
+    desired_args(args, &heartbeat.desired);
     args.arg(heartbeat.forgotten.len());
     for spawn in &heartbeat.forgotten {
         args.arg(spawn.to_string());
@@ -392,9 +392,9 @@ fn heartbeat_args(args: &mut ScriptInvocation<'_>, heartbeat: &Heartbeat) {
     }
 }
 
-fn wish_args(args: &mut ScriptInvocation<'_>, wish: &Wish) {
-    let drain = wish.drain.as_ref().filter(|_| wish.eligibility == Eligibility::Draining);
-    args.arg(wish.generation).arg(wish.eligibility.as_str());
+fn desired_args(args: &mut ScriptInvocation<'_>, desired: &DesiredState) {
+    let drain = desired.drain.as_ref().filter(|_| desired.eligibility == Eligibility::Draining);
+    args.arg(desired.generation).arg(desired.eligibility.as_str());
     match drain {
         Some(drain) => {
             args.arg(ms(drain.left)).arg(ms(drain.age)).arg(json(&drain.reason)).arg(json(&drain.by))

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use model::{AgentEpoch, Availability, Drain, Eligibility, EventKind, SpawnState, Timestamp};
-use registry::{DrainWish, Reserved, Wish};
+use registry::{DesiredDrain, DesiredState, Reserved};
 
 use crate::on_all;
 use crate::support::*;
@@ -83,20 +83,20 @@ on_all! {
     }
 }
 
-fn remembered() -> Wish {
-    let drain = DrainWish {
+fn remembered() -> DesiredState {
+    let drain = DesiredDrain {
         left: Duration::from_secs(600),
         age: Duration::from_secs(60),
         reason: Some("kernel \"6.18\", früh".into()),
         by: None,
     };
-    Wish { generation: 0, eligibility: Eligibility::Draining, drain: Some(drain) }
+    DesiredState { generation: 0, eligibility: Eligibility::Draining, drain: Some(drain) }
 }
 
 on_all! {
     async fn a_registry_that_lost_everything_takes_the_operators_wish_from_the_agent(farm: &Farm) {
         let mut agent = Agent::new("a", 2);
-        agent.wish = remembered();
+        agent.desired = remembered();
         let orders = agent.beat(farm).await;
         let (drain, left) = orders.drain.unwrap();
         assert_eq!(orders.eligibility, Eligibility::Draining);
@@ -108,7 +108,7 @@ on_all! {
         assert!(matches!(farm.reserve(&csr()).await, Reserved::NoMatch { known: true, .. }));
 
         let mut other = Agent::new("b", 2);
-        other.wish = Wish { generation: 0, eligibility: Eligibility::Cordoned, drain: None };
+        other.desired = DesiredState { generation: 0, eligibility: Eligibility::Cordoned, drain: None };
         let orders = other.beat(farm).await;
         assert_eq!((orders.eligibility, orders.drain), (Eligibility::Cordoned, None));
     }
@@ -118,7 +118,7 @@ on_all! {
     async fn the_registrys_own_memory_wins_over_what_an_agent_remembers(farm: &Farm) {
         let mut agent = Agent::new("a", 2);
         agent.beat(farm).await;
-        agent.wish = remembered();
+        agent.desired = remembered();
         let mut next = Agent { epoch: AgentEpoch::mint(), takeover: true, ..agent.clone() };
         for agent in [&mut agent, &mut next] {
             let orders = agent.beat(farm).await;

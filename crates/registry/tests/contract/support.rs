@@ -9,8 +9,8 @@ use model::{
     RendererType, SpawnId, SpawnState, TicketId, Timing,
 };
 use registry::{
-    AgentReport, Change, Heartbeat, Identity, Orders, Registry, Reservation, Reserve, Reserved, SpawnReport,
-    Wish,
+    AgentReport, Change, DesiredState, Heartbeat, Identity, Orders, Registry, Reservation, Reserve, Reserved,
+    SpawnReport,
 };
 
 use crate::servers::{Cluster, RedisServer, Secure};
@@ -270,7 +270,7 @@ pub(crate) struct Agent {
     pub(crate) forgotten: Vec<SpawnId>,
     pub(crate) serial: u64,
     pub(crate) takeover: bool,
-    pub(crate) wish: Wish,
+    pub(crate) desired: DesiredState,
     pub(crate) identity: Identity,
     /// Kept by agents that have an identity.
     pub(crate) accepted: u64,
@@ -296,7 +296,7 @@ impl Agent {
             forgotten: Vec::new(),
             serial: 0,
             takeover: true,
-            wish: Wish::default(),
+            desired: DesiredState::default(),
             identity: Identity::default(),
             accepted: 0,
         }
@@ -346,7 +346,7 @@ impl Agent {
         Heartbeat {
             load: Load { cpu: 0.5, memory_free_bytes: 1 << 30 },
             forgotten: self.forgotten.clone(),
-            wish: self.wish.clone(),
+            desired: self.desired.clone(),
             ..Heartbeat::new(self.description.clone(), self.spawns.clone())
         }
     }
