@@ -165,7 +165,7 @@ impl Registry {
     /// Takes a slot on the best node, or says why there is none. The slot is held for [`Timing::reservation`].
     ///
     /// # Errors
-    /// The registry is away. A slot may have been taken: call [`Self::renounce`], or it comes back when the reservation expires.
+    /// The registry is away. A slot may have been taken: call [`Self::release_by_id`], or it comes back when the reservation expires.
     pub async fn reserve(&self, ask: &Reserve) -> Result<Reserved, RegistryError> {
         both!(self, b => b.reserve(ask))
     }
@@ -184,8 +184,8 @@ impl Registry {
     ///
     /// # Errors
     /// The registry is away.
-    pub async fn renounce(&self, spawn: SpawnId) -> Result<(), RegistryError> {
-        both!(self, b => b.renounce(spawn))
+    pub async fn release_by_id(&self, spawn: SpawnId) -> Result<(), RegistryError> {
+        both!(self, b => b.release_by_id(spawn))
     }
 
     /// Gives up a spawn that may have been started. The agent gets the order to end it, or never to start it, with its next

@@ -6,7 +6,7 @@
 //! | file | decides | in `redis/lua/` |
 //! | --- | --- | --- |
 //! | `reserve` | which node gets a spawn, whose turn it is | `reserve`, `keep_places`, `leave_line` |
-//! | `slots` | when a slot comes back | `release`, `renounce`, `abandon`, `slots` |
+//! | `slots` | when a slot comes back | `release`, `release_by_id`, `abandon`, `slots` |
 //! | `report`, `identity` | what an agent's report changes, and whether it may | `report` |
 //! | `orders` | what an operator's order changes | `order`, `set_eligibility`, `restore_order` |
 //! | `sweep` | what time alone changes | `sweep` |
@@ -142,8 +142,8 @@ impl Embedded {
         self.change(|farm| farm.release(node, spawn));
     }
 
-    pub(crate) fn renounce(&self, spawn: SpawnId) {
-        self.change(|farm| farm.renounce(spawn));
+    pub(crate) fn release_by_id(&self, spawn: SpawnId) {
+        self.change(|farm| farm.release_by_id(spawn));
     }
 
     pub(crate) fn abandon(&self, node: &NodeId, spawn: SpawnId) {

@@ -1,4 +1,4 @@
-//! Giving slots back. `redis/lua/slots.lua` and the scripts `release`, `renounce` and `abandon` do the same.
+//! Giving slots back. `redis/lua/slots.lua` and the scripts `release`, `release_by_id` and `abandon` do the same.
 //!
 //! ```text
 //!              release, expiry
@@ -23,7 +23,7 @@ impl Farm {
         }
     }
 
-    pub(super) fn renounce(&mut self, spawn: SpawnId) {
+    pub(super) fn release_by_id(&mut self, spawn: SpawnId) {
         let holds = self.nodes.iter().find(|(_, node)| node.held.contains_key(&spawn));
         if let Some(node) = holds.map(|(node, _)| node.clone()) {
             self.release(&node, spawn);

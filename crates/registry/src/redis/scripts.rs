@@ -16,7 +16,7 @@ macro_rules! script {
 pub(super) struct Scripts {
     pub(super) reserve: Script,
     pub(super) release: Script,
-    pub(super) renounce: Script,
+    pub(super) release_by_id: Script,
     pub(super) abandon: Script,
     pub(super) keep_places: Script,
     pub(super) leave_line: Script,
@@ -39,7 +39,7 @@ impl Scripts {
         Self {
             reserve: script!("core", "health", "judge", "slots", "reserve"),
             release: script!("core", "health", "judge", "slots", "release"),
-            renounce: script!("core", "health", "judge", "slots", "renounce"),
+            release_by_id: script!("core", "health", "judge", "slots", "release_by_id"),
             abandon: script!("core", "abandon"),
             keep_places: script!("core", "keep_places"),
             leave_line: script!("core", "leave_line"),

@@ -110,8 +110,8 @@ impl Redis {
         .await
     }
 
-    pub(crate) async fn renounce(&self, spawn: SpawnId) -> Result<(), RegistryError> {
-        self.run("renounce", &self.0.scripts.renounce, |args| {
+    pub(crate) async fn release_by_id(&self, spawn: SpawnId) -> Result<(), RegistryError> {
+        self.run("release_by_id", &self.0.scripts.release_by_id, |args| {
             args.arg(spawn.to_string());
         })
         .await

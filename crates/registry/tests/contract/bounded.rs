@@ -122,7 +122,7 @@ impl Busy {
                 call!(registry.leave_line(&[ticket])).unwrap();
             }
         }
-        call!(registry.renounce(SpawnId::mint())).unwrap();
+        call!(registry.release_by_id(SpawnId::mint())).unwrap();
         call!(registry.abandon(&node, SpawnId::mint())).unwrap();
         call!(registry.keep_places(&[self.waiting])).unwrap();
         for renderer in [RendererType::Csr, RendererType::Ssr] {
@@ -383,11 +383,11 @@ async fn a_reservation_is_found_among_many_without_reading_them_all() {
         fill(&redis, &script).await;
     }
     let slot = farm.take(&csr()).await;
-    farm.registry.renounce(slot.spawn).await.unwrap();
+    farm.registry.release_by_id(slot.spawn).await.unwrap();
     assert_eq!(farm.used("good").await.0, 0);
     redis.does("CONFIG SET slowlog-log-slower-than 20000").await;
     redis.does("SLOWLOG RESET").await;
-    farm.registry.renounce(SpawnId::mint()).await.unwrap();
+    farm.registry.release_by_id(SpawnId::mint()).await.unwrap();
     let slow: u64 = redis.tell("SLOWLOG LEN").await.unwrap();
     assert_eq!(slow, 0, "not one of the server's steps took 20 ms");
 }

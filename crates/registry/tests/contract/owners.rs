@@ -65,7 +65,7 @@ on_all! {
             assert!(is_refused(farm, ANN, 1).await, "{way}");
             match way {
                 "release" => farm.registry.release(&slot.node, slot.spawn).await.unwrap(),
-                "renounce" => farm.registry.renounce(slot.spawn).await.unwrap(),
+                "renounce" => farm.registry.release_by_id(slot.spawn).await.unwrap(),
                 "abandon" => {
                     farm.registry.abandon(&slot.node, slot.spawn).await.unwrap();
                     agent.forgotten = agent.beat(farm).await.abandoned;

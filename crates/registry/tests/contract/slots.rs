@@ -135,8 +135,8 @@ on_all! {
             taken.push(farm.take(&csr()).await);
         }
         for _ in 0..2 {
-            farm.registry.renounce(taken[0].spawn).await.unwrap();
-            farm.registry.renounce(SpawnId::mint()).await.unwrap();
+            farm.registry.release_by_id(taken[0].spawn).await.unwrap();
+            farm.registry.release_by_id(SpawnId::mint()).await.unwrap();
         }
         assert_eq!(farm.used("a").await.0 + farm.used("b").await.0, 3);
         assert_eq!(farm.take(&csr()).await.node, taken[0].node);
