@@ -4,8 +4,7 @@
 //! the runtime that wants to log. So lines go into a bounded buffer, and one thread writes them, many at a time.
 //!
 //! - While the buffer is full, whole lines are dropped and counted, and the process goes on. When the writer works again,
-//!   it reports the
-//!   number once.
+//!   it reports the number once.
 //! - The buffer is bounded in bytes, because callers choose how long some lines are.
 //! - Some lines hold text of callers, so characters that control a terminal are escaped on the way in, see `harmless.rs`.
 //! - The count is one for the process, as standard error is. Every role shows it in its metrics.

@@ -1,3 +1,5 @@
+//! Secret files that every user of the machine can read.
+
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;

@@ -22,7 +22,7 @@ use crate::report::{AgentReport, Orders};
 
 /// A handle to the registry; cloning is cheap.
 ///
-/// Every call is one atomic step, is bounded in time, and may be repeated. See [the crate](crate) for an example.
+/// Every call is one atomic step and is bounded in time. See [the crate](crate) for an example.
 ///
 /// # Errors
 ///

@@ -19,15 +19,17 @@
 //!  a node    up ── silent for `stale` ──▶ stale ── silent for `down` ──▶ down ── `forget` ──▶ (none)
 //!            └◀────────────── heartbeat ────┴◀──────────────────────────┘
 //!
-//!  an order  eligible ⇄ cordoned ⇄ draining: the order with the higher number wins, whoever brings it
+//!  an order  eligible ⇄ cordoned ⇄ draining: the higher number wins, from an operator, an agent or a front door
+//!
+//!  a drain   draining ── the last slot comes back, or the node goes down ──▶ drained (an event; the node stays closed)
+//!               └ at the deadline the agent ends what still runs; another order undoes the drain at any time
 //! ```
 //!
 //! - A reservation belongs to the front door until the agent reports the spawn. From then on the agent owns the spawn and
 //!   its slot.
 //! - The registry takes back only what has expired. It alone calls a spawn `lost`, and a node `stale` or `down`.
 //! - A heartbeat lists everything that lives on its node. The registry believes that list before its own memory, so one
-//!   heartbeat
-//!   repairs a wiped registry.
+//!   heartbeat repairs a wiped registry.
 //!
 //! # Time
 //!
@@ -35,8 +37,8 @@
 //!
 //! # Failure
 //!
-//! Every call is one atomic step, is bounded in time, and may be repeated. A failed call says nothing about whether it
-//! happened, see [`RegistryError`].
+//! Every call is one atomic step and is bounded in time. A failed call may have happened or not, see [`RegistryError`]. All
+//! calls may be repeated but [`Registry::learn`] and [`Registry::permit`], which count twice then.
 //!
 //! # Example
 //!

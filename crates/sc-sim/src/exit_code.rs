@@ -35,7 +35,7 @@ impl Exit {
 }
 
 /// The line that a server writes before it exits with this code. The texts are the vendor's (see `model::vendor`), but for
-/// code 4, whose text is what libwebsockets writes when the port is busy.
+/// code 4, where it is the line that a busy port causes.
 pub(crate) fn last_words(code: u8) -> &'static str {
     match code {
         0 => "success",

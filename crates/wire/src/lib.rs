@@ -7,9 +7,10 @@
 //! Front doors and agents of two releases talk to each other during an upgrade. So numbers of fields are never reused, a
 //! new field must have a meaning when it is absent, and unknown enum values are handled where they are read.
 //!
-//! # Example
+//! # Examples
 //!
-//! A call as front doors make it: with a deadline, which travels to the agent, and with the request id. No agent listens here.
+//! A call as front doors make it: with a deadline, which travels to the agent, and with the request id. No agent listens
+//! here.
 //!
 //! ```
 //! use std::time::Duration;
@@ -33,6 +34,17 @@
 //! assert_eq!(error.code(), tonic::Code::Unavailable);
 //! # Ok(())
 //! # }
+//! ```
+//!
+//! An agent serves what implements [`NodeAgent`](v1::node_agent_server::NodeAgent):
+//!
+//! ```
+//! use tonic::transport::server::{Router, Server};
+//! use wire::v1::node_agent_server::{NodeAgent, NodeAgentServer};
+//!
+//! fn router(agent: impl NodeAgent) -> Router {
+//!     Server::builder().add_service(NodeAgentServer::new(agent))
+//! }
 //! ```
 
 /// The messages and services of package `hatchery.v1`; the contract documents them.

@@ -1,8 +1,19 @@
 //! Operators' orders to a node. `redis/lua/order.lua` does the same.
 //!
-//! Orders have numbers that only rise. The higher number wins, whoever brings it: an operator's call, an agent that remembers
-//! what a wiped registry has lost, or a front door that repeats it. A new order's number is at least the clock in milliseconds,
-//! so it is higher than any that an earlier registry gave.
+//! Orders have numbers that only rise, and the higher number wins. It may come from an operator's call, from an agent that
+//! remembers what a wiped registry has lost, or from a front door that repeats it. A new order's number is at least the
+//! clock in milliseconds, so it is higher than any that an earlier registry gave.
+//!
+//! ```text
+//!             cordon                    drain
+//! eligible ──────────▶ cordoned ──────────────────▶ draining ── no slot is used ──▶ `node.drained`
+//!   ▲  │  ▲               │  ▲                        │  │
+//!   │  │  └── uncordon ───┘  └──────── cordon ────────┘  │
+//!   │  └──────────────────────── drain ──────────────▶───┤
+//!   └───────────────────────── uncordon ─────────────────┘
+//! ```
+//!
+//! The registry only records a drain's deadline: the agent ends what still runs then.
 
 use model::{Availability, Drain, Eligibility, EventKind, NodeId};
 
