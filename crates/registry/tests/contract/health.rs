@@ -1,4 +1,4 @@
-//! Node health: what starts come to decides where the next ones go.
+//! Node health: the outcomes of starts decide where the next ones go.
 
 use std::time::Duration;
 
@@ -249,9 +249,9 @@ on_all! {
 /// Starts a server on a node, which says ready and then ends.
 async fn ends(farm: &Farm, agent: &mut Agent, lived: Duration, exit: Exit) {
     let spawn = SpawnId::mint();
-    agent.tell(farm, SpawnReport { ready: Some(lived), ..ready(spawn) }).await;
+    agent.report(farm, SpawnReport { ready: Some(lived), ..ready(spawn) }).await;
     let end = SpawnReport { exit: Some(exit), ready: Some(lived), ..exited(spawn, ExitReason::Failed) };
-    agent.tell(farm, end).await;
+    agent.report(farm, end).await;
 }
 
 on_all! {
@@ -388,8 +388,8 @@ async fn a_failing_node_that_stands_among_the_healthy_ones_is_not_chosen() {
     Agent::new("good", 2).beat(&farm).await;
     learn(&farm, "sick", conclusive()).await;
     // Scripts of the release before health put it there.
-    farm.server().does("ZADD {hatchery:test}:open:default|:csr 0 sick").await;
+    farm.server().run("ZADD {hatchery:test}:open:default|:csr 0 sick").await;
     farm.take(&csr().avoid("sick")).await;
-    farm.server().does("ZADD {hatchery:test}:open:default|:csr 0 sick").await;
+    farm.server().run("ZADD {hatchery:test}:open:default|:csr 0 sick").await;
     assert_eq!(chosen(&farm, csr()).await, to("good", Standing::Good));
 }

@@ -102,7 +102,7 @@ on_all! {
     async fn a_node_that_is_down_holds_nothing_and_counts_again_when_it_is_back(farm: &Farm) {
         let mut agent = Agent::new("a", 4).gpus(1, 4);
         agent.beat(farm).await;
-        agent.tell(farm, registry::SpawnReport { gpu: Some(0), ..ready(csr().spawn) }).await;
+        agent.report(farm, registry::SpawnReport { gpu: Some(0), ..ready(csr().spawn) }).await;
         farm.take(&ssr()).await;
         assert_eq!(farm.used("a").await, (2, 2));
         farm.becomes("a", model::Availability::Down).await;
@@ -120,7 +120,7 @@ on_all! {
     async fn draining_a_node_that_is_down_is_over_at_once(farm: &Farm) {
         let mut agent = Agent::new("a", 4);
         agent.beat(farm).await;
-        agent.tell(farm, ready(csr().spawn)).await;
+        agent.report(farm, ready(csr().spawn)).await;
         farm.becomes("a", model::Availability::Down).await;
         let mut position = farm.registry.position().await.unwrap();
         let ordered = drain("ops");
@@ -130,7 +130,7 @@ on_all! {
         agent.beat(farm).await;
         assert_eq!(published(farm, &mut position).await, [EventKind::NodeUp, EventKind::SpawnReady]);
         assert_eq!(farm.used("a").await.0, 1);
-        agent.tell(farm, exited(agent.spawns[0].id, model::ExitReason::Drained)).await;
+        agent.report(farm, exited(agent.spawns[0].id, model::ExitReason::Drained)).await;
         assert_eq!(published(farm, &mut position).await, [EventKind::SpawnExited, EventKind::NodeDrained]);
     }
 }
@@ -139,7 +139,7 @@ on_all! {
     async fn a_draining_node_that_goes_down_is_drained(farm: &Farm) {
         let mut agent = Agent::new("a", 4);
         agent.beat(farm).await;
-        agent.tell(farm, ready(csr().spawn)).await;
+        agent.report(farm, ready(csr().spawn)).await;
         let reserved = farm.take(&csr()).await;
         let ordered = drain("ops");
         farm.registry.set_eligibility(&id("a"), Eligibility::Draining, Some(&ordered), None).await.unwrap();

@@ -1,4 +1,4 @@
-//! A registry of each kind, and short ways to say what agents and front doors do.
+//! A registry of each kind, and helpers that act as agents and front doors.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -153,7 +153,7 @@ impl Farm {
         let redis = self.redis.as_ref()?;
         Some(
             redis
-                .tell(&format!("HLEN {{hatchery:test}}:owned:{owner}"))
+                .query(&format!("HLEN {{hatchery:test}}:owned:{owner}"))
                 .await
                 .expect("the registry is there"),
         )
@@ -400,7 +400,7 @@ impl Agent {
     }
 
     /// Reports a state of a spawn and remembers it for the next heartbeat.
-    pub(crate) async fn tell(&mut self, farm: &Farm, spawn: SpawnReport) -> Orders {
+    pub(crate) async fn report(&mut self, farm: &Farm, spawn: SpawnReport) -> Orders {
         let change = self.change(&spawn);
         self.spawns.retain(|s| s.id != spawn.id);
         if spawn.state != SpawnState::Exited {
