@@ -68,9 +68,9 @@ pub struct SpawnAnswer {
     /// Where the viewer connects, on the node itself.
     #[schema(examples("ws://node-a:55000"))]
     pub endpoint: String,
-    /// How it renders.
+    /// Whether the viewer or the server renders.
     pub renderer_type: RendererType,
-    /// Where it runs.
+    /// The node that it runs on.
     #[schema(value_type = String)]
     pub node: NodeId,
 }
@@ -78,9 +78,9 @@ pub struct SpawnAnswer {
 /// Used and total slots.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct SlotCount {
-    /// Most spawns at once.
+    /// The most spawns that the node runs at once.
     pub total: u32,
-    /// Reserved or running now.
+    /// Slots that are reserved or running now.
     pub used: u32,
 }
 
@@ -88,7 +88,7 @@ pub struct SlotCount {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct DrainProgress {
-    /// When what still runs is ended.
+    /// When the agent ends what still runs.
     #[schema(value_type = String, format = DateTime)]
     pub deadline: Timestamp,
     /// Spawns that have not ended yet.
@@ -96,10 +96,10 @@ pub struct DrainProgress {
     /// Why, in the operator's words.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
-    /// Who asked for it.
+    /// The operator that asked for it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub by: Option<String>,
-    /// When it was asked for.
+    /// When the operator asked for it.
     #[schema(value_type = String, format = DateTime)]
     pub started_at: Timestamp,
 }
@@ -237,7 +237,7 @@ pub struct Spawn {
     pub node: NodeId,
     /// Where its viewer connects.
     pub endpoint: String,
-    /// How it renders.
+    /// Whether the viewer or the server renders.
     pub renderer_type: RendererType,
     /// The state that it is in.
     pub state: SpawnState,
@@ -247,7 +247,7 @@ pub struct Spawn {
     /// When its agent admitted it.
     #[schema(value_type = String, format = DateTime)]
     pub started_at: Timestamp,
-    /// When it first said `ready`.
+    /// When its server first reported `ready`.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>, format = DateTime)]
     pub ready_at: Option<Timestamp>,
@@ -259,9 +259,9 @@ pub struct Spawn {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>, format = DateTime)]
     pub ended_at: Option<Timestamp>,
-    /// The pool of its node.
+    /// The pool that its node belongs to.
     pub pool: String,
-    /// The labels its request asked for.
+    /// The labels that its request asked for.
     #[serde(skip_serializing_if = "BTreeMap::is_empty", default)]
     pub labels: BTreeMap<String, String>,
     /// Who had it spawned, where callers have to say who they are: `key:` and the id of an API key, or `jwt:` and the
@@ -269,7 +269,7 @@ pub struct Spawn {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>)]
     pub owner: Option<Owner>,
-    /// The GPU it was given.
+    /// Index of the GPU that it was given, where GPUs are counted.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub gpu: Option<u32>,
     /// What happened to it, oldest first; only where one spawn is asked for.

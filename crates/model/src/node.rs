@@ -6,7 +6,7 @@
 //! | --- | --- | --- |
 //! | [`Eligibility`] | what the operator wants | operators, through a front door; the higher order number wins |
 //! | [`Availability`] | whether heartbeats arrive | the registry, by its own clock |
-//! | [`NodeHealth`](crate::NodeHealth) | whether starts succeed | the registry, from outcomes of starts |
+//! | [`NodeHealth`] | whether starts succeed | the registry, from outcomes of starts |
 //!
 //! ```text
 //! eligible ◀── uncordon ── cordoned ── drain ──▶ draining       up ── 3 s silent ──▶ stale ── 10 s silent ──▶ down
@@ -157,16 +157,16 @@ impl NodeDescription {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Drain {
-    /// When what still runs is ended.
+    /// When the agent ends what still runs.
     #[schema(value_type = String, format = DateTime)]
     pub deadline: Timestamp,
     /// Why, in the operator's words.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
-    /// Who asked for it.
+    /// The operator that asked for it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub by: Option<String>,
-    /// When it was asked for.
+    /// When the operator asked for it.
     #[schema(value_type = String, format = DateTime)]
     pub started_at: Timestamp,
 }

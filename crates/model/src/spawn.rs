@@ -126,11 +126,11 @@ pub struct Exit {
 pub struct SpawnRecord {
     /// Its id.
     pub id: SpawnId,
-    /// Where it runs.
+    /// The node that it runs on.
     pub node: NodeId,
     /// Where its viewer connects.
     pub endpoint: String,
-    /// How it renders.
+    /// Whether the viewer or the server renders.
     pub renderer: RendererType,
     /// The state that it is in.
     pub state: SpawnState,
@@ -144,13 +144,13 @@ pub struct SpawnRecord {
     pub last_ping_at: Option<Timestamp>,
     /// When it ended.
     pub ended_at: Option<Timestamp>,
-    /// The pool of its node.
+    /// The pool that its node belongs to.
     pub pool: String,
-    /// The labels its request asked for.
+    /// The labels that its request asked for.
     pub labels: BTreeMap<String, String>,
     /// The caller that it belongs to, where callers are authenticated.
     pub owner: Option<Owner>,
-    /// The GPU it was given.
+    /// Index of the GPU that it was given, where GPUs are counted.
     pub gpu: Option<u32>,
     /// What happened to it, oldest first; filled in only where one spawn is asked for.
     pub events: Vec<Event>,

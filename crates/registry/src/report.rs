@@ -23,7 +23,7 @@ pub struct SpawnReport {
     pub id: SpawnId,
     /// The state that it is in; never `lost`.
     pub state: SpawnState,
-    /// How it renders.
+    /// Whether the viewer or the server renders.
     pub renderer: RendererType,
     /// Where its viewer connects.
     pub endpoint: String,

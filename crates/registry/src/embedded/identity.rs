@@ -4,9 +4,9 @@
 //! | --- | --- |
 //! | same epoch | yes |
 //! | one of them has no identity (older release) | the one that asks to take over |
-//! | same state directory | the later life |
+//! | same state directory | the later life; an earlier one that asks to take over, once the known one is silent for `down` |
 //! | different directories, the known one silent for `down` | the new one |
-//! | different directories, same address | the later start: an address has one agent |
+//! | different directories, same address | the one that asks to take over, or the later start: an address has one agent |
 //! | different directories and addresses, the known one alive | the known one; the new one gets its address (`taken`) |
 
 use super::farm::Farm;

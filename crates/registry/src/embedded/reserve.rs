@@ -58,8 +58,8 @@ impl Farm {
         outcome
     }
 
-    /// The time by which places lapse. It stands still for a while after the registry was away: front doors could not renew
-    /// then.
+    /// The time by which places lapse. For a while after the registry was away it is the epoch, so that none does: front
+    /// doors could not renew them then.
     pub(super) fn line_now(&mut self) -> Timestamp {
         let grace = self.judged.judge(self.now, &self.timing);
         if self.now.since(grace) < self.timing.place { Timestamp::default() } else { self.now }
