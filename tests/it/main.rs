@@ -61,4 +61,5 @@ mod tls;
 mod under_load;
 
 // What the repository promises itself.
+mod dependencies;
 mod tidy;

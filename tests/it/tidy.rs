@@ -117,7 +117,7 @@ fn only_the_registry_knows_redis() {
     assert_eq!(bad.map(|(name, _)| name).collect::<Vec<_>>(), Vec::<String>::new());
 }
 
-fn metadata() -> Value {
+pub(crate) fn metadata() -> Value {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let output = Command::new(cargo)
         .args([

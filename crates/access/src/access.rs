@@ -1,4 +1,14 @@
-//! All keys there are, and what they make of a credential; kept up to date with the files they come from.
+//! All keys, and the verdict on a credential. Kept up to date with the files that the keys come from.
+//!
+//! ```text
+//!            read again, good                      bad for GRACE
+//!  good ◀──────────────────────▶ bad, old keys count ───────────▶ refused, no keys count
+//!   ▲                                                                  │
+//!   └────────────────────── read again, good ──────────────────────────┘
+//! ```
+//!
+//! Each file goes through these states by itself. Files are looked at once a second, on a blocking thread: they may be on a
+//! share that hangs. A check of a credential never touches a file.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
@@ -13,7 +23,7 @@ use tokio::task::spawn_blocking;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 use tracing::{error, info, warn};
 
-use crate::LONGEST_CREDENTIAL;
+use crate::MAX_CREDENTIAL;
 use crate::api_key::{self, PREFIX};
 use crate::caller::{Caller, Denied, Limits};
 use crate::jwt::{self, Demands, TokenKey};
@@ -24,11 +34,11 @@ use crate::verified::Verified;
 /// How often files are looked at.
 const LOOK: Duration = Duration::from_secs(1);
 
-/// The keys of a file that is gone, or cannot be read or understood any more, count for so long after that was noticed: long
-/// enough for whoever is replacing it, and short enough that a file taken away takes its keys with it.
+/// For this long the keys of a file count after it has gone or become unreadable: long enough to replace the file, and
+/// short enough that removing a file revokes its keys.
 pub const GRACE: Duration = Duration::from_secs(60);
 
-/// A file of keys that cannot be read or understood any more.
+/// A file of keys that can no longer be read or parsed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Unread {
     /// The flag that named it.
@@ -37,7 +47,7 @@ pub struct Unread {
     pub refused: bool,
 }
 
-/// A file of keys that will not do.
+/// A file of keys that cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{flag} {}: {why}", .path.display())]
 pub struct OpenError {
@@ -49,7 +59,7 @@ pub struct OpenError {
     pub why: String,
 }
 
-/// Who is let in. Clones are one and the same.
+/// Judges credentials. Clones share their keys.
 #[derive(Debug, Clone)]
 pub struct Access(Arc<Inner>);
 
@@ -57,9 +67,9 @@ pub struct Access(Arc<Inner>);
 struct Inner {
     demands: Demands,
     limits: Limits,
-    /// What counts now.
+    /// The keys that count now.
     keys: watch::Sender<Arc<Keys>>,
-    /// Tokens that were judged a moment ago.
+    /// Recent verdicts on tokens.
     verified: Verified,
     /// Held while files are read.
     files: Mutex<Files>,
@@ -67,7 +77,7 @@ struct Inner {
     unread: Mutex<Vec<Unread>>,
 }
 
-/// What credentials are held against.
+/// The keys that credentials are checked against.
 #[derive(Debug, Default)]
 struct Keys {
     api: Arc<ApiKeys>,
@@ -100,7 +110,7 @@ struct Kept<T> {
     seen: Option<Seen>,
     read: fn(&Path) -> Result<T, String>,
     value: Arc<T>,
-    /// Since when it is none, and why.
+    /// Since when it has been bad, and why.
     bad: Option<(Instant, String)>,
     /// Whether its keys have been refused since.
     refused: bool,
@@ -108,11 +118,11 @@ struct Kept<T> {
     emptied: bool,
 }
 
-/// What tells one content of a file from another without reading it.
+/// Metadata by which a changed file is noticed without reading it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Seen {
     modified: Option<SystemTime>,
-    /// Unlike the time before, nobody can set it.
+    /// The time of the last change of the inode. Unlike the modification time, a user cannot set it.
     changed: (i64, i64),
     size: u64,
     file: (u64, u64),
@@ -137,7 +147,7 @@ impl<T: Default> Kept<T> {
         path: &Path,
         read: fn(&Path) -> Result<T, String>,
     ) -> Result<Self, OpenError> {
-        // Looked at first: what is written meanwhile is seen the next time.
+        // Looked at before it is read: what is written meanwhile is noticed the next time.
         let seen = Seen::at(path);
         let value = read(path).map_err(|why| OpenError { flag, path: path.to_owned(), why })?;
         let path = path.to_owned();
@@ -145,8 +155,8 @@ impl<T: Default> Kept<T> {
         Ok(Self { flag, path, seen, read, value, bad: None, refused: false, emptied: false })
     }
 
-    /// Reads it again if it is another one by now, or was bad; whether that brought other keys. When it has been bad for
-    /// [`GRACE`], it has none.
+    /// Reads the file again if it has changed, or was bad. Returns whether that changed the keys. After [`GRACE`] a bad
+    /// file has none.
     fn refresh(&mut self, now: Instant) -> bool {
         let seen = Seen::at(&self.path);
         if seen == self.seen && self.bad.is_none() {
@@ -191,10 +201,10 @@ impl<T: Default> Kept<T> {
 }
 
 impl Access {
-    /// Reads all files; `None` when callers do not have to say who they are.
+    /// Reads all files; `None` when no flag names one, so that callers need no credential.
     ///
     /// # Errors
-    /// A file that cannot be read or understood.
+    /// The first file that cannot be read or parsed.
     pub fn open(options: &Options) -> Result<Option<Self>, OpenError> {
         if !options.is_configured() {
             return Ok(None);
@@ -216,12 +226,12 @@ impl Access {
         }))))
     }
 
-    /// Judges a credential.
+    /// Judges a credential, by the keys that count now.
     ///
     /// # Errors
-    /// It is not good. What callers may be told is no more than whether one was missing, not valid, or expired.
+    /// The credential is not valid. [`Denied`] is for logs and metrics: tell callers only whether it was missing, invalid, or expired.
     pub fn check(&self, credential: &str) -> Result<Caller, Denied> {
-        if credential.len() > LONGEST_CREDENTIAL {
+        if credential.len() > MAX_CREDENTIAL {
             return Err(Denied::malformed());
         }
         let keys = Arc::clone(&self.0.keys.borrow());
@@ -233,13 +243,13 @@ impl Access {
         self.0.verified.check(credential, keys.number, Timestamp::now(), judge)
     }
 
-    /// Tells when keys have changed: what was good may be good no more.
+    /// Resolves when keys have changed, so that open connections are judged again.
     #[must_use]
     pub fn changes(&self) -> Changes {
         Changes(self.0.keys.subscribe())
     }
 
-    /// Keeps up with the files, for ever.
+    /// Looks at the files every second until the task is dropped. Run it for as long as the keys are used.
     pub async fn keep(self) {
         let this = self.clone();
         spawn_blocking(move || this.warn_of_readable_files()).await.ok();
@@ -262,13 +272,13 @@ impl Access {
         files.tokens.iter().for_each(|file| warn_if_readable_by_everyone(file.flag, &file.path));
     }
 
-    /// Files that cannot be read any more, as of the last look.
+    /// Files that can no longer be read, as of the last look.
     #[must_use]
     pub fn unread(&self) -> Vec<Unread> {
         self.0.unread.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Looks at the files once. Blocks. [`Self::keep`] does it every second.
+    /// Looks at the files once, as [`Self::keep`] does every second. Blocks on the file system.
     pub fn look(&self, now: Instant) {
         let mut files = self.0.files.lock().unwrap_or_else(PoisonError::into_inner);
         let mut changed = false;
@@ -288,15 +298,15 @@ impl Access {
     }
 }
 
-/// See [`Access::changes`].
+/// Changes of keys, see [`Access::changes`].
 #[derive(Debug, Clone)]
 pub struct Changes(watch::Receiver<Arc<Keys>>);
 
 impl Changes {
-    /// Returns when keys have changed since it was last asked, or since these changes were first listened to.
+    /// Resolves when keys have changed since the last call, or since [`Access::changes`].
     pub async fn next(&mut self) {
         if self.0.changed().await.is_err() {
-            // Nobody is left who could change them.
+            // Every `Access` is dropped: keys change no more.
             std::future::pending().await
         }
     }

@@ -5,7 +5,7 @@ use tempfile::TempDir;
 use tokio::time::timeout;
 
 use super::*;
-use crate::api_key::{ApiKey, Credential, Wish};
+use crate::api_key::{ApiKey, Credential, NewKey};
 use crate::caller::Reason;
 use crate::jwt::NewToken;
 use crate::key_file;
@@ -33,7 +33,7 @@ impl Desk {
 
     fn add(&self) -> (ApiKey, Credential) {
         let scopes = [Scope::Spawn].into_iter().collect();
-        let made = ApiKey::generate(Wish { scopes, ..Wish::default() }).unwrap();
+        let made = ApiKey::generate(NewKey { scopes, ..NewKey::default() }).unwrap();
         key_file::append(self.file(), &made.0).unwrap();
         made
     }
@@ -66,7 +66,7 @@ fn both_kinds_of_credential_are_good_side_by_side() {
     assert_eq!(caller.owner.as_str(), format!("key:{}", key.id));
     let caller = access.check(&desk.token(Duration::from_secs(60))).unwrap();
     assert_eq!((caller.owner.as_str(), caller.scopes.to_string()), ("jwt:me", "operate".to_owned()));
-    for bad in ["", "x", "hatchery_", "a.b.c", "Bearer x", &"a".repeat(LONGEST_CREDENTIAL + 1)] {
+    for bad in ["", "x", "hatchery_", "a.b.c", "Bearer x", &"a".repeat(MAX_CREDENTIAL + 1)] {
         assert_eq!(reason(access.check(bad)), Reason::Malformed, "{bad}");
     }
 }

@@ -1,7 +1,7 @@
-//! One API key: the line that stands for it in the file, and the credential that goes with it.
+//! One API key: its line in the file, and its credential.
 //!
-//! A credential is `hatchery_<id>_<secret>`; the file has the SHA-256 of the secret, which for 32 random bytes is as good as any slow
-//! hash and costs nothing to check.
+//! A credential is `hatchery_<id>_<secret>`. The file holds the SHA-256 of the secret. For 32 random bytes a fast hash is
+//! as good as a slow one, since there is no guessing, and a check costs nothing.
 
 use std::fmt;
 use std::num::NonZeroU32;
@@ -19,70 +19,70 @@ use subtle::ConstantTimeEq;
 use crate::caller::{Caller, Denied, Limits, Reason};
 use crate::scope::Scopes;
 
-/// What every credential of an API key begins with, so that scanners for leaked secrets find them.
+/// The prefix of every credential, by which scanners for leaked secrets find them.
 pub(crate) const PREFIX: &str = "hatchery_";
-/// Characters of an id.
+/// Length of an id, in characters.
 const ID: usize = 12;
-/// Characters of a secret: 32 bytes.
+/// Length of a secret, in characters: 32 bytes in base64url without padding.
 const SECRET: usize = 43;
-/// What ids are made of.
+/// The characters of ids.
 const ALPHABET: &[u8; 36] = b"abcdefghijklmnopqrstuvwxyz0123456789";
-/// Most characters of a name.
-const LONGEST_NAME: usize = 100;
+/// The longest name, in characters.
+const MAX_NAME: usize = 100;
 
-/// A key as it stands in the file.
+/// A key as it stands in the file: JSON with these fields in camel case.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct ApiKey {
-    /// Its id, which is no secret.
+    /// The key's id, which is no secret.
     pub id: KeyId,
-    /// Whose it is, for people.
+    /// The holder's name, for people.
     #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "name")]
     pub name: Option<String>,
-    /// What its secret must come to.
+    /// The SHA-256 of the secret.
     pub sha256: Hash,
-    /// What its bearer may do.
+    /// What the holder may do.
     pub scopes: Scopes,
-    /// Most spawns started in a minute.
+    /// The most spawns that the holder may start in a minute.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub spawns_per_minute: Option<NonZeroU32>,
-    /// Most spawns at once.
+    /// The most spawns that the holder may have at once.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub concurrent_spawns: Option<NonZeroU32>,
-    /// When it was made.
+    /// When the key was generated.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub created_at: Option<Timestamp>,
-    /// From then on it is good no more.
+    /// From this moment on the key is refused; never when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub expires_at: Option<Timestamp>,
 }
 
-/// What a new key is to be.
+/// The settings of a key that is generated. The fields mean the same as those of [`ApiKey`].
 #[derive(Debug, Clone, Default)]
-pub struct Wish {
-    /// Whose it is.
+pub struct NewKey {
+    /// The holder's name.
     pub name: Option<String>,
-    /// What its bearer may do.
+    /// What the holder may do.
     pub scopes: Scopes,
-    /// Most spawns started in a minute.
+    /// The most spawns that the holder may start in a minute.
     pub spawns_per_minute: Option<NonZeroU32>,
-    /// Most spawns at once.
+    /// The most spawns that the holder may have at once.
     pub concurrent_spawns: Option<NonZeroU32>,
-    /// From then on it is good no more.
+    /// From this moment on the key is refused.
     pub expires_at: Option<Timestamp>,
 }
 
-/// The machine has no random numbers to give.
+/// The system's random number generator failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the system gives no random numbers")]
 pub struct NoRandomness;
 
 impl ApiKey {
-    /// Makes a key, and the credential whose secret nobody has but whoever is shown it now.
+    /// Generates a key and its credential. The key has only the hash: show the credential once, since it cannot be recovered.
     ///
     /// # Errors
-    /// There are no random numbers.
-    pub fn generate(wish: Wish) -> Result<(Self, Credential), NoRandomness> {
+    /// The system gives no random numbers.
+    pub fn generate(new: NewKey) -> Result<(Self, Credential), NoRandomness> {
         let id = KeyId::random()?;
         let mut secret = [0; 32];
         SystemRandom::new().fill(&mut secret).map_err(|_| NoRandomness)?;
@@ -90,25 +90,25 @@ impl ApiKey {
         let credential = Credential(format!("{PREFIX}{id}_{secret}"));
         let key = Self {
             id,
-            name: wish.name,
+            name: new.name,
             sha256: Hash::of(&secret),
-            scopes: wish.scopes,
-            spawns_per_minute: wish.spawns_per_minute,
-            concurrent_spawns: wish.concurrent_spawns,
+            scopes: new.scopes,
+            spawns_per_minute: new.spawns_per_minute,
+            concurrent_spawns: new.concurrent_spawns,
             created_at: Some(Timestamp::now()),
-            expires_at: wish.expires_at,
+            expires_at: new.expires_at,
         };
         Ok((key, credential))
     }
 
-    /// The line that stands for it in the file.
+    /// The key's line in the file, without a line end.
     #[must_use]
     pub fn line(&self) -> String {
         // Plain data with string keys always has a JSON form.
         serde_json::to_string(self).unwrap_or_default()
     }
 
-    /// Who its bearer is; these limits hold where the key says nothing else.
+    /// The caller that shows this key; `defaults` are the limits where the key has none.
     fn caller(&self, defaults: Limits) -> Option<Caller> {
         Some(Caller {
             owner: format!("key:{}", self.id).parse::<Owner>().ok()?,
@@ -122,7 +122,7 @@ impl ApiKey {
     }
 }
 
-/// Judges a credential that begins as those of API keys do. A key that is not known costs as much time as one that is.
+/// Judges a credential that has the prefix of API keys. An unknown id takes as long as a known one, so timing tells nothing.
 pub(crate) fn check<'k>(
     credential: &str,
     find: impl FnOnce(&str) -> Option<&'k ApiKey>,
@@ -165,17 +165,15 @@ fn name<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D:
     Ok(name)
 }
 
-/// Checks the name that people give to a key.
+/// Checks a holder's name: 1 to 100 characters, none of them deceptive.
 ///
 /// # Errors
-/// Says which rule it breaks.
+/// The rule that the name breaks.
 pub fn check_name(name: &str) -> Result<(), String> {
     match name.chars().count() {
-        1..=LONGEST_NAME if name.chars().any(is_deceptive) => {
-            Err("must not have control characters".to_owned())
-        }
-        1..=LONGEST_NAME => Ok(()),
-        length => Err(format!("must have 1 to {LONGEST_NAME} characters, not {length}")),
+        1..=MAX_NAME if name.chars().any(is_deceptive) => Err("must not have control characters".to_owned()),
+        1..=MAX_NAME => Ok(()),
+        length => Err(format!("must have 1 to {MAX_NAME} characters, not {length}")),
     }
 }
 
@@ -274,11 +272,11 @@ impl<'de> Deserialize<'de> for Hash {
     }
 }
 
-/// What the bearer of a key shows. It is shown once, to whoever makes the key.
+/// The credential of a key: what its holder sends. `Debug` hides it.
 pub struct Credential(String);
 
 impl Credential {
-    /// The secret text.
+    /// The credential as text. Do not log it.
     #[must_use]
     pub fn expose(&self) -> &str {
         &self.0

@@ -5,7 +5,7 @@ use crate::scope::Scope;
 
 fn made() -> (ApiKey, Credential) {
     let scopes = [Scope::Spawn, Scope::Read].into_iter().collect();
-    ApiKey::generate(Wish { name: Some("web".to_owned()), scopes, ..Wish::default() }).unwrap()
+    ApiKey::generate(NewKey { name: Some("web".to_owned()), scopes, ..NewKey::default() }).unwrap()
 }
 
 fn judged(credential: &str, key: &ApiKey) -> Result<Caller, Reason> {

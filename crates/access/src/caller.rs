@@ -1,4 +1,4 @@
-//! What a credential comes to.
+//! The verdict on a credential: a caller, or why it was denied.
 
 use std::fmt;
 use std::num::NonZeroU32;
@@ -7,20 +7,20 @@ use model::{Owner, Timestamp};
 
 use crate::scope::Scopes;
 
-/// Whoever showed a credential that is good.
+/// A caller whose credential is valid.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Caller {
-    /// What it has spawned belongs to this name.
+    /// The owner of what it spawns.
     pub owner: Owner,
     /// What it may do.
     pub scopes: Scopes,
-    /// How much of it.
+    /// How much it may spawn.
     pub limits: Limits,
-    /// From then on its credential is good no more.
+    /// When its credential expires; never when absent.
     pub expires: Option<Timestamp>,
 }
 
-/// How much a caller may spawn; without a number, as much as there is.
+/// How much a caller may spawn; absent limits do not apply.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Limits {
     /// Most spawns started in a minute.
@@ -29,42 +29,42 @@ pub struct Limits {
     pub concurrent: Option<NonZeroU32>,
 }
 
-/// A credential that is not good. What it says is for logs and figures; callers are told less.
+/// A credential that was refused. For logs and metrics; callers get less.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Denied {
-    /// Why.
+    /// Why it was refused.
     pub reason: Reason,
     /// The id of the API key that was shown, or the `kid` of the token, where there is one.
     pub key: Option<String>,
 }
 
-/// Why a credential is not good.
+/// Why a credential was refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Reason {
-    /// There was none.
+    /// The request has no credential.
     Missing,
-    /// It is neither an API key nor a token, or a token that cannot be read.
+    /// It is neither an API key nor a token that can be parsed, or is too long.
     Malformed,
-    /// No key of that id, or none that could have signed the token.
+    /// There is no key with that id, or no key that could have signed the token.
     UnknownKey,
-    /// The id is that of a key, the secret is not.
+    /// There is a key with that id, and its secret is another one.
     WrongSecret,
-    /// The token's signature is wrong.
+    /// No known key has made the token's signature.
     WrongSignature,
-    /// It was good once.
+    /// It has expired (`exp`).
     Expired,
-    /// The token is good later.
+    /// The token is not valid yet (`nbf`).
     NotYetValid,
-    /// The token is of another issuer.
+    /// The token names another issuer than the expected one (`iss`).
     WrongIssuer,
-    /// The token is for somebody else.
+    /// The token is for another audience (`aud`).
     WrongAudience,
-    /// The token lacks something, or says something that makes no sense.
+    /// The token lacks a claim, or a claim has the wrong type.
     WrongClaims,
 }
 
 impl Reason {
-    /// The reason as text.
+    /// The reason as text, as logs and metrics have it.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -89,7 +89,7 @@ impl fmt::Display for Reason {
 }
 
 impl Denied {
-    /// There was no credential.
+    /// The verdict on a request without a credential.
     #[must_use]
     pub const fn missing() -> Self {
         Self { reason: Reason::Missing, key: None }

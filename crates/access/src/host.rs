@@ -1,8 +1,8 @@
-//! The names under which a role may be called.
+//! The host names that a role answers to, as a guard against DNS rebinding.
 //!
-//! DNS rebinding: a page loaded from a name of its own points that name at another machine afterwards, and the browser takes
-//! that machine's answers for the page's own. The `Host` header still carries the page's name, so a role answers only to names
-//! that it knows. An IP literal is always known: nobody can point it at another machine.
+//! The attack: a page is loaded from the attacker's name, which then points at another machine, and the browser takes that
+//! machine's answers for the page's own. The `Host` header still carries the attacker's name. So a role answers only to
+//! names that it knows. An IP literal is always known, because it cannot be pointed at another machine.
 
 use std::net::IpAddr;
 
@@ -51,12 +51,19 @@ impl Hosts {
         Ok(hosts)
     }
 
-    /// Adds a name, without a port.
+    /// Adds a name, without a port; case and a final dot do not count.
     pub fn add(&mut self, name: &str) {
         self.names.push(name.trim_end_matches('.').to_ascii_lowercase());
     }
 
-    /// Whether a `Host` header, with its port if it has one, is for this role.
+    /// Whether a `Host` header, with or without a port, names this role.
+    ///
+    /// ```
+    /// let mut hosts = access::Hosts::default();
+    /// hosts.add("farm.example.com");
+    /// assert!(hosts.knows("farm.example.com:8080") && hosts.knows("10.0.0.5") && hosts.knows("localhost"));
+    /// assert!(!hosts.knows("attacker.example"));
+    /// ```
     #[must_use]
     pub fn knows(&self, host: &str) -> bool {
         if self.any {
@@ -84,7 +91,7 @@ pub fn name_of(host: &str) -> Option<&str> {
     }
 }
 
-/// Whether browsers take a name for this machine, whatever the DNS says.
+/// Whether browsers resolve a name to this machine without asking the DNS: `localhost` and names below it.
 #[must_use]
 pub fn is_local(name: &str) -> bool {
     let name = name.trim_end_matches('.').to_ascii_lowercase();

@@ -1,5 +1,7 @@
-//! The file of API keys: JSON, one key a line; lines that are blank or begin with `#` are for people. Read whole, so that one bad
-//! line is found before any of it counts; edited by writing a new file beside it and putting it in its place.
+//! The file of API keys: one key a line, as JSON. Blank lines and lines that begin with `#` are comments.
+//!
+//! A file is read whole, so a bad line is found before any key of it counts. It is edited under a lock, by writing a new
+//! file and renaming it into its place: readers see the old file or the new one, and a crash leaves one of them.
 
 use std::collections::HashMap;
 use std::fs::{self, File, OpenOptions};
@@ -11,29 +13,40 @@ use tempfile::NamedTempFile;
 
 use crate::api_key::{ApiKey, KeyId, PREFIX};
 
-/// The largest file: a hundred thousand keys and more.
-const LARGEST: u64 = 64 * 1024 * 1024;
+/// The largest file, in bytes: room for more than a hundred thousand keys.
+const MAX_FILE: u64 = 64 * 1024 * 1024;
 
-/// What is wrong with a file of keys.
+/// Why a file of keys cannot be used. The texts never quote a secret.
 #[derive(Debug, thiserror::Error)]
 pub enum FileError {
-    /// It cannot be read or written.
+    /// The file cannot be read or written.
     #[error("{0}")]
     Io(#[from] io::Error),
-    /// It is no file of keys.
+    /// The file is too large, or no text.
     #[error("{0}")]
     Unfit(&'static str),
-    /// One of its lines is no key.
+    /// A line is no key.
     #[error("line {line}: {why}")]
     Line {
-        /// Counted from 1.
+        /// The line's number, from 1.
         line: usize,
-        /// What is wrong with it; names the field.
+        /// The field, and what is wrong with it.
         why: String,
     },
 }
 
-/// All keys of a file.
+/// All keys of a file, in its order.
+///
+/// ```
+/// use access::key_file::ApiKeys;
+///
+/// let hash = "0".repeat(64);
+/// let line = format!(r#"{{"id":"abcdefghij01","sha256":"{hash}","scopes":["read"]}}"#);
+/// let keys = ApiKeys::parse(&format!("# the dashboard\n{line}\n")).unwrap();
+/// assert_eq!(keys.len(), 1);
+/// let error = ApiKeys::parse(&format!("{line}\n{line}\n")).unwrap_err();
+/// assert!(error.to_string().starts_with("line 2: id: "), "{error}");
+/// ```
 #[derive(Debug, Clone, Default)]
 pub struct ApiKeys {
     by_id: HashMap<KeyId, ApiKey>,
@@ -41,10 +54,10 @@ pub struct ApiKeys {
 }
 
 impl ApiKeys {
-    /// Reads the text of a file.
+    /// Parses the text of a file.
     ///
     /// # Errors
-    /// The first line that is no key.
+    /// The first line that is no key, or that repeats an id.
     pub fn parse(text: &str) -> Result<Self, FileError> {
         let mut keys = Self::default();
         let mut lines: HashMap<KeyId, usize> = HashMap::new();
@@ -64,36 +77,36 @@ impl ApiKeys {
     /// Reads a file.
     ///
     /// # Errors
-    /// It cannot be read, or a line is no key.
+    /// The file cannot be read, is too large, or has a line that is no key.
     pub fn read(path: &Path) -> Result<Self, FileError> {
         Self::parse(&text_of(&mut File::open(path)?)?)
     }
 
-    /// The key of this id.
+    /// The key with this id.
     #[must_use]
     pub fn get(&self, id: &str) -> Option<&ApiKey> {
         id.parse::<KeyId>().ok().and_then(|id| self.by_id.get(&id))
     }
 
-    /// All of them, as they stand in the file.
+    /// All keys, in the order of the file.
     pub fn iter(&self) -> impl Iterator<Item = &ApiKey> {
         self.order.iter().filter_map(|id| self.by_id.get(id))
     }
 
-    /// How many there are.
+    /// The number of keys.
     #[must_use]
     pub fn len(&self) -> usize {
         self.order.len()
     }
 
-    /// Whether there are none.
+    /// Whether the file has no key.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.order.is_empty()
     }
 }
 
-/// The key that a line stands for; a line for people stands for none.
+/// The key on a line; `None` on a comment.
 fn parse_line(text: &str) -> Result<Option<ApiKey>, String> {
     let text = text.trim();
     if text.is_empty() || text.starts_with('#') {
@@ -107,9 +120,9 @@ fn parse_line(text: &str) -> Result<Option<ApiKey>, String> {
     let key = serde_path_to_error::deserialize(&mut json).map_err(|error| {
         let path = error.path().to_string();
         let said = error.into_inner().to_string();
-        // Its own place within the one line says nothing.
+        // The column within the one line helps no one.
         let why = said.split_once(" at line ").map_or(said.as_str(), |(why, _)| why);
-        // Whoever put a credential where it does not belong does not want it in a log as well.
+        // A credential in the wrong place must not get into the log as well.
         let why = if why.contains(PREFIX) { "does not fit" } else { why };
         if matches!(path.as_str(), "." | "?") { why.to_owned() } else { format!("{path}: {why}") }
     })?;
@@ -119,17 +132,17 @@ fn parse_line(text: &str) -> Result<Option<ApiKey>, String> {
 
 fn text_of(file: &mut File) -> Result<String, FileError> {
     let mut bytes = Vec::new();
-    file.take(LARGEST + 1).read_to_end(&mut bytes)?;
-    if u64::try_from(bytes.len()).is_ok_and(|length| length > LARGEST) {
+    file.take(MAX_FILE + 1).read_to_end(&mut bytes)?;
+    if u64::try_from(bytes.len()).is_ok_and(|length| length > MAX_FILE) {
         return Err(FileError::Unfit("it has more than 64 MiB"));
     }
     String::from_utf8(bytes).map_err(|_| FileError::Unfit("it is not UTF-8"))
 }
 
-/// Adds a key, at the end; makes the file, for its owner alone, where there is none.
+/// Appends a key. Creates the file with mode 0600 when there is none.
 ///
 /// # Errors
-/// The file cannot be written, or is no file of keys as it is.
+/// The file cannot be written, holds a bad line, or has a key with this id.
 pub fn append(path: &Path, key: &ApiKey) -> Result<(), FileError> {
     let locked = Locked::open(path, true)?;
     let mut text = locked.text.clone();
@@ -142,10 +155,10 @@ pub fn append(path: &Path, key: &ApiKey) -> Result<(), FileError> {
     locked.replace(&text)
 }
 
-/// Removes a key; gives it back if there was one.
+/// Removes a key. Returns it, or `None` when there is no key with this id.
 ///
 /// # Errors
-/// The file cannot be written, or is no file of keys as it is.
+/// The file cannot be written, or holds a bad line.
 pub fn revoke(path: &Path, id: &KeyId) -> Result<Option<ApiKey>, FileError> {
     let locked = Locked::open(path, false)?;
     let Some(key) = ApiKeys::parse(&locked.text)?.by_id.remove(id) else { return Ok(None) };
@@ -155,9 +168,9 @@ pub fn revoke(path: &Path, id: &KeyId) -> Result<Option<ApiKey>, FileError> {
     Ok(Some(key))
 }
 
-/// A file that nobody else edits for as long as this lives.
+/// A file under an exclusive lock: no other `append` or `revoke` edits it while this lives.
 struct Locked {
-    /// Links followed, so that what they lead to is replaced and not they.
+    /// The path with links resolved, so that their target is replaced and not the links.
     path: PathBuf,
     file: File,
     text: String,
@@ -174,7 +187,8 @@ impl Locked {
             let mut file = options.open(path)?;
             let path = fs::canonicalize(path)?;
             file.lock()?;
-            // Whoever held the lock before may have put another file in its place.
+            // The holder of the lock before may have renamed another file into its place. Then this one is no longer the
+            // key file.
             let (here, there) = (file.metadata()?, fs::metadata(&path)?);
             if (here.dev(), here.ino()) == (there.dev(), there.ino()) {
                 let text = text_of(&mut file)?;
@@ -183,8 +197,7 @@ impl Locked {
         }
     }
 
-    /// Puts this text in its place: whoever reads sees the old file or the new one. Its owner and group stay, and nobody is let
-    /// in who was not.
+    /// Replaces the file by this text, atomically. Owner and group stay, and no further permissions are given.
     fn replace(self, text: &str) -> Result<(), FileError> {
         let directory = self.path.parent().unwrap_or(Path::new("/"));
         let mut new = NamedTempFile::new_in(directory)?;

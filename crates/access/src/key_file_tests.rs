@@ -4,12 +4,12 @@ use std::thread;
 use proptest::prelude::*;
 
 use super::*;
-use crate::api_key::Wish;
+use crate::api_key::NewKey;
 use crate::scope::Scope;
 
 fn key() -> ApiKey {
     let scopes = [Scope::Read].into_iter().collect();
-    ApiKey::generate(Wish { scopes, ..Wish::default() }).unwrap().0
+    ApiKey::generate(NewKey { scopes, ..NewKey::default() }).unwrap().0
 }
 
 fn mode(path: &Path) -> u32 {

@@ -1,11 +1,47 @@
-//! Who may do what: API keys, JSON web tokens, scopes and limits.
+//! Authentication and authorization: API keys, JSON web tokens, scopes and limits.
 //!
-//! Reading order: [`Options`] (the flags), [`Scope`] (what callers may be allowed), [`Caller`] and [`Denied`] (what a credential
-//! comes to), [`api_key`] (one key: a line of the file, and the credential that goes with it), [`key_file`] (the whole file, read
-//! and edited), [`jwt`] (tokens and the keys they are signed with), `verified` (those that were judged a moment ago), [`Access`] (all
-//! of it, kept up to date with the files). Apart from these, [`host`]: the names under which a role may be called.
+//! Reading order:
 //!
-//! Secrets are never kept in the clear where a hash does, are compared in constant time, and are in no `Debug`, log or error.
+//! | item | what it is |
+//! | --- | --- |
+//! | [`Options`] | the flags |
+//! | [`Scope`], [`Scopes`] | what a caller may do |
+//! | [`Caller`], [`Denied`] | the verdict on a credential |
+//! | [`api_key`] | one key: its line in the file, and its credential |
+//! | [`key_file`] | the whole file: parsed, appended to, revoked from |
+//! | [`jwt`] | tokens, and the keys that they are signed with |
+//! | `verified` | a cache of verdicts on tokens |
+//! | [`Access`] | all of it, kept up to date with the files |
+//! | [`host`] | the host names that a role answers to |
+//!
+//! Invariants: a secret is kept as its hash where that will do, is compared in constant time, and appears in no `Debug`,
+//! log or error. Callers learn only whether a credential was missing, invalid or expired; the log has the [`Reason`].
+//!
+//! Failure: a key file that goes bad while the process runs counts as it was for [`GRACE`], then its keys are refused. At
+//! start a bad file is an error.
+//!
+//! # Example
+//!
+//! ```
+//! use access::api_key::{ApiKey, NewKey};
+//! use access::{Access, Options, Reason, Scope, key_file};
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let directory = tempfile::tempdir()?;
+//! let file = directory.path().join("keys");
+//! let new = NewKey { scopes: [Scope::Spawn].into_iter().collect(), ..NewKey::default() };
+//! let (key, credential) = ApiKey::generate(new)?;
+//! key_file::append(&file, &key)?;
+//!
+//! let options = Options { api_keys: Some(file), ..Options::default() };
+//! let access = Access::open(&options)?.expect("callers must authenticate");
+//! let caller = access.check(credential.expose()).unwrap();
+//! assert!(caller.scopes.has(Scope::Spawn) && !caller.scopes.has(Scope::Operate));
+//! assert_eq!(caller.owner.to_string(), format!("key:{}", key.id));
+//! assert_eq!(access.check("hatchery_nonsense").unwrap_err().reason, Reason::Malformed);
+//! # Ok(())
+//! # }
+//! ```
 
 mod access;
 pub mod api_key;
@@ -23,5 +59,5 @@ pub use host::{HostOptions, Hosts};
 pub use options::Options;
 pub use scope::{Scope, Scopes};
 
-/// The longest credential that is looked at.
-pub const LONGEST_CREDENTIAL: usize = 8192;
+/// The longest credential that is looked at, in bytes. A longer one is [`Reason::Malformed`].
+pub const MAX_CREDENTIAL: usize = 8192;

@@ -1,9 +1,9 @@
-//! The flags of authentication.
+//! The flags of authentication. The doc comments of the fields are their `--help`.
 
 use std::num::NonZeroU32;
 use std::path::PathBuf;
 
-/// Who is let in, as the command line and the environment say it.
+/// The keys that callers authenticate with, and default limits, from the command line and the environment.
 #[derive(Debug, Clone, Default, clap::Args)]
 #[command(next_help_heading = "Authentication")]
 #[group(id = "access")]
@@ -34,7 +34,7 @@ pub struct Options {
 }
 
 impl Options {
-    /// Whether callers have to say who they are.
+    /// Whether callers must authenticate.
     #[must_use]
     pub fn is_configured(&self) -> bool {
         self.api_keys.is_some() || !self.jwt_keys.is_empty()

@@ -1,4 +1,4 @@
-//! What callers may be allowed.
+//! Scopes: what a caller may do. `docs/user/authorization.md` lists which operation needs which.
 
 use std::fmt;
 use std::str::FromStr;
@@ -6,19 +6,19 @@ use std::str::FromStr;
 use serde::de::{Deserialize, Deserializer, Error as _};
 use serde::ser::{Serialize, Serializer};
 
-/// One thing that a caller may be allowed.
+/// One permission of a caller.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Scope {
     /// Start spawns, look at them, end them.
     Spawn,
     /// Look at nodes and at its own spawns.
     Read,
-    /// Open and close nodes, look at and end everybody's spawns; implies `read`.
+    /// Open and close nodes, look at and end all spawns; implies `read`.
     Operate,
 }
 
 impl Scope {
-    /// All there are.
+    /// Every scope.
     pub const ALL: [Self; 3] = [Self::Spawn, Self::Read, Self::Operate];
 
     /// The scope as text.
@@ -55,31 +55,31 @@ impl FromStr for Scope {
     }
 }
 
-/// Some scopes.
+/// A set of scopes. As JSON, a list with at least one scope.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub struct Scopes(u8);
 
 impl Scopes {
-    /// Whether this is among them; `read` is where `operate` is.
+    /// Whether the set allows this; `operate` implies `read`.
     #[must_use]
     pub fn has(self, scope: Scope) -> bool {
         let implied = scope == Scope::Read && self.0 & Scope::Operate.bit() != 0;
         implied || self.0 & scope.bit() != 0
     }
 
-    /// Whether one of these is among them.
+    /// Whether the set allows one of these.
     #[must_use]
     pub fn has_any(self, scopes: &[Scope]) -> bool {
         scopes.iter().any(|scope| self.has(*scope))
     }
 
-    /// Whether there are none.
+    /// Whether the set is empty.
     #[must_use]
     pub fn is_empty(self) -> bool {
         self.0 == 0
     }
 
-    /// Those that were given, without what they imply.
+    /// The scopes that were given, without those that they imply.
     pub fn iter(self) -> impl Iterator<Item = Scope> {
         Scope::ALL.into_iter().filter(move |scope| self.0 & scope.bit() != 0)
     }

@@ -1,9 +1,11 @@
-//! Tokens that were judged a moment ago, so that nobody has signatures verified over and over by showing the same token.
+//! A cache of verdicts on tokens: a client cannot make a front door verify signatures over and over by repeating one token.
 //!
-//! Verifying is the dear part: a token that does not name its key is held against every key of its algorithm. What is kept is
-//! the SHA-256 of a token with what it came to, never the token. A verdict counts only for the keys that it was reached with,
-//! an accepted token only until it expires, and both for a bounded time. There is a bounded number of either; of refused ones
-//! only those whose signature no key has made are kept, as that does not change with time.
+//! Verifying is expensive, since a token without `kid` is checked against every key of its algorithm. The cache holds the
+//! SHA-256 of a token and the verdict, never the token.
+//!
+//! Invariants: a verdict counts only for the keys that it was reached with, an accepted token only until it expires, and
+//! both for [`GOOD_FOR`]. Of refusals only wrong signatures are kept, because every other reason may change with time. Both
+//! halves are bounded.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
@@ -15,27 +17,27 @@ use tokio::time::Instant;
 
 use crate::caller::{Caller, Denied, Reason};
 
-/// How long a verdict is good for.
+/// How long a verdict counts.
 const GOOD_FOR: Duration = Duration::from_secs(30);
-/// Most verdicts of either kind.
-const MOST: usize = 4096;
+/// The most verdicts of either kind.
+const MAX_VERDICTS: usize = 4096;
 
 type Hash = [u8; 32];
 
-/// See the module's documentation.
+/// The cache, see the module.
 #[derive(Debug, Default)]
 pub(crate) struct Verified(Mutex<State>);
 
 #[derive(Debug, Default)]
 struct State {
-    /// Which keys the verdicts were reached with.
+    /// The number of the keys that the verdicts were reached with.
     keys: u64,
     accepted: HashMap<Hash, (Caller, Instant)>,
     refused: HashMap<Hash, (Denied, Instant)>,
 }
 
 impl State {
-    /// Begins anew when there are other keys by now; `false`: these are older ones.
+    /// Whether these keys are the current ones. Newer keys empty the cache; verdicts of older ones are neither read nor kept.
     fn are_of(&mut self, keys: u64) -> bool {
         if keys > self.keys {
             *self = Self { keys, ..Self::default() };
@@ -45,7 +47,7 @@ impl State {
 }
 
 impl Verified {
-    /// The verdict on this token by the keys of this number, which only rises: the one from a moment ago, or that of `judge`.
+    /// The verdict on this token by the keys with this number, which only rises: a cached one, or that of `judge`.
     pub(crate) fn check(
         &self,
         token: &str,
@@ -70,7 +72,7 @@ impl Verified {
         }
         let fresh = |at: &Instant| at.elapsed() < GOOD_FOR;
         if let Some((caller, _)) = state.accepted.get(hash).filter(|(_, at)| fresh(at)) {
-            // One that has expired since is judged again, which says so.
+            // A token that has expired since is judged again, for the right reason.
             return caller.expires.is_some_and(|end| end > now).then(|| Ok(caller.clone()));
         }
         let refused = state.refused.get(hash).filter(|(_, at)| fresh(at));
@@ -97,11 +99,11 @@ impl Verified {
     }
 }
 
-/// Drops what is too old, and everything where that is not enough: it is verified again when it is shown.
+/// Drops old verdicts, and all when that is not enough: tokens are then verified again.
 fn make_room<T>(kept: &mut HashMap<Hash, (T, Instant)>) {
-    if kept.len() >= MOST {
+    if kept.len() >= MAX_VERDICTS {
         kept.retain(|_, (_, at)| at.elapsed() < GOOD_FOR);
-        if kept.len() >= MOST {
+        if kept.len() >= MAX_VERDICTS {
             kept.clear();
         }
     }
@@ -177,11 +179,11 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn whatever_is_shown_the_memory_is_bounded() {
         let verified = Verified::default();
-        for n in 0..3 * MOST {
+        for n in 0..3 * MAX_VERDICTS {
             shown(&verified, &format!("good {n}"), 1, 0, Ok(caller(1000)));
             shown(&verified, &format!("bad {n}"), 1, 0, denied(Reason::WrongSignature));
         }
         let state = verified.0.lock().unwrap();
-        assert!(state.accepted.len() <= MOST && state.refused.len() <= MOST);
+        assert!(state.accepted.len() <= MAX_VERDICTS && state.refused.len() <= MAX_VERDICTS);
     }
 }

@@ -8,7 +8,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use model::{NodeDescription, SpawnId, SpawnState};
-use registry::{AgentReport, Change, DrainWish, Heartbeat, Orders, Registry};
+use registry::{AgentReport, Change, DesiredDrain, Heartbeat, Orders, Registry};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -218,7 +218,7 @@ impl Relay {
                     .filter(|id| !self.told.contains_key(id) && !table.knows(**id))
                     .copied()
                     .collect(),
-                wish: wish(table.wish(), now),
+                desired: wish(table.wish(), now),
             }
         });
         Letter {
@@ -296,11 +296,11 @@ impl Relay {
 }
 
 /// The operator's wish, for a registry that has lost it.
-fn wish(wish: &table::wish::Wish, now: Instant) -> registry::Wish {
-    registry::Wish {
+fn wish(wish: &table::wish::Wish, now: Instant) -> registry::DesiredState {
+    registry::DesiredState {
         generation: wish.generation,
         eligibility: wish.eligibility,
-        drain: wish.drain.as_ref().map(|drain| DrainWish {
+        drain: wish.drain.as_ref().map(|drain| DesiredDrain {
             left: drain.deadline.saturating_duration_since(now),
             age: now.saturating_duration_since(drain.started),
             reason: drain.reason.clone(),

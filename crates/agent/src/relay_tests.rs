@@ -247,7 +247,7 @@ async fn reports_carry_the_agents_identity_and_the_number_of_the_order_it_follow
     relay.next_heartbeat = Instant::now();
     let report = relay.write(Instant::now()).report;
     assert_eq!((report.identity.life, report.identity.instance.is_nil(), report.accepted), (1, false, 0));
-    assert_eq!(report.heartbeat.unwrap().wish.generation, 7);
+    assert_eq!(report.heartbeat.unwrap().desired.generation, 7);
     relay.obey(Orders { generation: 6, eligibility: model::Eligibility::Cordoned, ..Orders::default() });
     assert_eq!(relay.node.table().eligibility(), model::Eligibility::Eligible, "an older order");
 }

@@ -219,7 +219,7 @@ impl Door {
         let door = Arc::clone(self);
         self.metrics.cleanup(CleanupKind::Renounce);
         self.cleanups.spawn(async move {
-            persist(&door.registry, "renounce", || door.registry.renounce(spawn)).await;
+            persist(&door.registry, "renounce", || door.registry.release_by_id(spawn)).await;
         });
     }
 

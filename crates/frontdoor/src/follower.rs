@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use registry::RegistryError;
-use registry::ask::LONGEST_FOLLOW;
+use registry::ask::MAX_FOLLOW;
 use tracing::debug;
 
 use crate::cleanup::Backoff;
@@ -37,7 +37,7 @@ async fn step(door: &Door, position: &mut Option<u64>) -> Result<(), RegistryErr
         nudge(door);
         return Ok(());
     };
-    let last = door.registry.nudged(after, LONGEST_FOLLOW).await?;
+    let last = door.registry.nudged(after, MAX_FOLLOW).await?;
     *position = Some(last);
     if last != after {
         nudge(door);

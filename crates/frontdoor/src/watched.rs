@@ -94,7 +94,7 @@ watched! {
     now() -> Timestamp;
     reserve(ask: &Reserve) -> Reserved;
     release(node: &NodeId, spawn: SpawnId) -> ();
-    renounce(spawn: SpawnId) -> ();
+    release_by_id(spawn: SpawnId) -> ();
     abandon(node: &NodeId, spawn: SpawnId) -> ();
     keep_places(tickets: &[TicketId]) -> ();
     leave_line(tickets: &[TicketId]) -> ();

@@ -1,5 +1,5 @@
-//! Escapes what could make a log line look like another one, or do something to the terminal that shows it: control
-//! characters, those for the writing direction included. An escape is `\u` and four hex digits, which JSON understands, too.
+//! Escapes characters that could forge a log line or control the terminal that shows it: control characters, and those of
+//! the writing direction. An escape is `\u` and four hex digits, which is valid inside JSON strings too.
 //!
 //! Line ends, tabs and the colors of the formatter (`ESC [ digits m`) stay.
 
@@ -27,7 +27,7 @@ pub(crate) fn escaped(lines: &[u8]) -> Cow<'_, [u8]> {
     Cow::Owned(shown.into_bytes())
 }
 
-/// Whether an escape character begins a color: the harmless part of what terminals understand.
+/// Whether an escape character begins a color (SGR), the one escape sequence that is harmless.
 fn is_color(rest: &str) -> bool {
     let Some(rest) = rest.strip_prefix('[') else { return false };
     let end = rest.find(|c: char| !c.is_ascii_digit() && c != ';');

@@ -1,14 +1,23 @@
-//! Log output that never blocks those who log.
+//! Log output that never blocks the threads that log.
 //!
-//! Standard error may be a pipe whose reader has stopped. A thread that writes to it then waits for ever, and with it every
-//! task of the runtime that wants to log. So lines go into a bounded buffer, and one thread of its own writes them, many at
-//! a time. While the buffer is full, lines are dropped whole and counted: service goes on. When the writer works again,
-//! what was dropped is reported once.
+//! Standard error may be a pipe whose reader has stopped. A thread that writes to it then blocks, and with it every task of
+//! the runtime that wants to log. So lines go into a bounded buffer, and one thread writes them, many at a time.
 //!
-//! What callers wrote stands in some lines, so characters that steer a terminal are escaped on the way in, see `harmless.rs`.
+//! - While the buffer is full, whole lines are dropped and counted, and the process goes on. When the writer works again,
+//!   it reports the number once.
+//! - The buffer is bounded in bytes, because callers choose how long some lines are.
+//! - Some lines hold text of callers, so characters that control a terminal are escaped on the way in, see `harmless.rs`.
+//! - The count is one for the process, as standard error is. Every role shows it in its metrics.
 //!
-//! The buffer is bounded in bytes, because callers choose how long some lines are. The count is one for the process, as
-//! standard error is; every role shows it in its metrics.
+//! ```
+//! use std::io::Write;
+//! use std::time::Duration;
+//!
+//! let mut output = log_output::LogOutput::start(std::io::sink(), |lines| eprintln!("{lines} lines dropped"))?;
+//! writeln!(output, "ready")?;
+//! assert!(output.flush_within(Duration::from_secs(10)));
+//! # Ok::<(), std::io::Error>(())
+//! ```
 
 mod harmless;
 
@@ -18,29 +27,29 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
 
-/// Bytes that wait to be written at the most; as many again may be under way.
+/// The most bytes that wait to be written; as many again may be under way in the writer.
 pub const MAX_BUFFERED: usize = 1 << 20;
-/// Between two tries to write to what takes nothing now and does not block either.
+/// The pause after a sink was not ready (`EAGAIN`): another process can make a shared terminal non-blocking.
 const RETRY: Duration = Duration::from_millis(10);
 
 static DROPPED: AtomicU64 = AtomicU64::new(0);
 
-/// Lines that this process did not write: dropped because the buffer was full, or refused by what they were written to.
+/// The number of lines that this process lost: dropped because the buffer was full, or refused by the sink.
 #[must_use]
 pub fn dropped_lines() -> u64 {
     DROPPED.load(Ordering::Relaxed)
 }
 
-/// A place to log to. Cloning is cheap; all clones share the buffer.
+/// A log output. Cloning is cheap; all clones share the buffer.
 #[derive(Debug, Clone)]
 pub struct LogOutput(Arc<Shared>);
 
 #[derive(Debug, Default)]
 struct Shared {
     state: Mutex<State>,
-    /// There is something to write.
+    /// Signals that there are lines to write.
     filled: Condvar,
-    /// All was written.
+    /// Signals that all lines are written.
     written: Condvar,
 }
 
@@ -60,11 +69,11 @@ impl Shared {
 }
 
 impl LogOutput {
-    /// Starts the thread that writes to `sink`. It calls `report` with the number of lines that were dropped, once it can
-    /// write again; what `report` logs has room.
+    /// Starts the thread that writes to `sink`. Once it can write again after lines were dropped, it calls `report` with
+    /// their number; the buffer has room for what `report` logs.
     ///
     /// # Errors
-    /// There is no thread to be had.
+    /// The system starts no further thread.
     pub fn start(
         sink: impl Write + Send + 'static,
         report: impl Fn(u64) + Send + 'static,
@@ -75,7 +84,7 @@ impl LogOutput {
         Ok(Self(shared))
     }
 
-    /// Waits until everything is written, and no longer than this. Whether it is.
+    /// Waits until every line is written, for up to `limit`. Returns whether they are. Call it before the process exits.
     #[must_use]
     pub fn flush_within(&self, limit: Duration) -> bool {
         let waits = |state: &mut State| state.writing || !state.lines.is_empty();
@@ -86,7 +95,7 @@ impl LogOutput {
 }
 
 impl Write for LogOutput {
-    /// Takes whole lines: all of them, or, when there is no room, none. Either way it does not wait, and does not fail.
+    /// Takes whole lines: all of them, or none when there is no room. Never blocks and never fails.
     fn write(&mut self, lines: &[u8]) -> io::Result<usize> {
         let given = lines.len();
         let lines = &*harmless::escaped(lines);
@@ -102,7 +111,7 @@ impl Write for LogOutput {
         Ok(given)
     }
 
-    /// Does nothing, or it would have to wait: see [`Self::flush_within`].
+    /// Does nothing, since it must not block: see [`Self::flush_within`].
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
     }
@@ -135,7 +144,7 @@ fn write_lines(shared: &Shared, mut sink: impl Write, report: &impl Fn(u64)) {
         }
         let left = write_all(&mut sink, &batch);
         if left > 0 {
-            // What takes no lines takes no report of it either; the count is all that shows it.
+            // A sink that takes no lines takes no report either. Only the count shows the loss.
             DROPPED.fetch_add(count(&batch[batch.len() - left..]), Ordering::Relaxed);
         }
         batch.clear();
@@ -150,7 +159,7 @@ fn write_all(sink: &mut impl Write, mut bytes: &[u8]) -> usize {
             Ok(0) => break,
             Ok(count) => bytes = &bytes[count..],
             Err(error) if error.kind() == ErrorKind::Interrupted => {}
-            // Somebody who shares the terminal has made it so.
+            // A process that shares the terminal has made it non-blocking.
             Err(error) if error.kind() == ErrorKind::WouldBlock => thread::park_timeout(RETRY),
             Err(_) => break,
         }

@@ -1,7 +1,9 @@
-//! What the control groups of this process leave of the machine's memory.
+//! The memory limits of this process's control groups, versions 1 and 2.
 //!
-//! A group's limit holds for all groups in it, so every level from the own group up to the root counts, and the tightest decides.
-//! Memory that holds file contents which are not in use can be reclaimed at once, and counts as free.
+//! A group's limit holds for all groups below it. So every level from the process's own group up to the root counts, and
+//! the tightest decides. The inactive page cache can be reclaimed at once, so it counts as free.
+//!
+//! Files and their meaning: `Documentation/admin-guide/cgroup-v2.rst` and `cgroup-v1/memory.rst` of the Linux kernel.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -10,7 +12,7 @@ use std::path::{Path, PathBuf};
 struct Files {
     limits: &'static [&'static str],
     used: &'static str,
-    /// The line of `memory.stat` with what can be reclaimed.
+    /// The line of `memory.stat` with the inactive page cache.
     reclaimable: &'static str,
 }
 
@@ -22,7 +24,7 @@ const V1: Files = Files {
     reclaimable: "total_inactive_file",
 };
 
-/// The least that any level leaves, in bytes; `None` without a limit.
+/// The least free memory of any level, in bytes; `None` without a limit.
 pub(crate) fn free() -> Option<u64> {
     least(left)
 }
@@ -61,7 +63,7 @@ fn levels(mounts: &str, groups: &str) -> Vec<(PathBuf, &'static Files)> {
     levels
 }
 
-/// What of the hierarchy is mounted, and where.
+/// The root of the mounted part of the hierarchy, and its mount point.
 fn mount(mounts: &str, v2: bool) -> Option<(PathBuf, PathBuf)> {
     // ID PARENT DEVICE ROOT MOUNT-POINT OPTIONS… - TYPE SOURCE SUPER-OPTIONS
     mounts.lines().find_map(|line| {
@@ -78,7 +80,7 @@ fn mount(mounts: &str, v2: bool) -> Option<(PathBuf, PathBuf)> {
     })
 }
 
-/// What a file holds; `None` for `max`.
+/// The number in a file; `None` for `max`.
 fn number(dir: &Path, name: &str) -> Option<u64> {
     fs::read_to_string(dir.join(name)).ok()?.trim().parse().ok()
 }
@@ -88,7 +90,7 @@ fn level_limit(dir: &Path, files: &Files) -> Option<u64> {
     files.limits.iter().filter_map(|name| number(dir, name)).min()
 }
 
-/// What one level leaves; `None` without a limit.
+/// The free memory of one level; `None` without a limit.
 fn left(dir: &Path, files: &Files) -> Option<u64> {
     let limit = level_limit(dir, files)?;
     let used = number(dir, files.used)?;

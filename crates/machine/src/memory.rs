@@ -1,23 +1,28 @@
-//! How much memory this process has, may have, and could have now.
+//! Memory of this process: in use, allowed, and free.
 
 use std::fs;
 
 use crate::control_group;
 
-/// Memory of this process that is not swapped out, in bytes.
+/// The resident memory of this process, in bytes (`VmRSS`).
+///
+/// ```
+/// let (resident, allowed) = (machine::memory::resident(), machine::memory::allowed());
+/// assert!(resident.unwrap() < allowed.unwrap());
+/// ```
 #[must_use]
 pub fn resident() -> Option<u64> {
     field(&fs::read_to_string("/proc/self/status").ok()?, "VmRSS")
 }
 
-/// Memory that this process may have, in bytes: the machine's, or the tightest limit of the control groups that it is in.
+/// The memory that this process may have, in bytes: the machine's, or the tightest limit of its control groups.
 #[must_use]
 pub fn allowed() -> Option<u64> {
     [of_machine("MemTotal"), control_group::limit()].into_iter().flatten().min()
 }
 
-/// Memory that could be had without swapping, in bytes: what the machine has, or less where a control group that this process is
-/// in has less. `None` when the machine does not say.
+/// The memory that this process could get without swapping, in bytes: the machine's (`MemAvailable`), or that of its
+/// control groups where it is less.
 #[must_use]
 pub fn free() -> Option<u64> {
     [of_machine("MemAvailable"), control_group::free()].into_iter().flatten().min()

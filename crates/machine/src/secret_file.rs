@@ -1,4 +1,4 @@
-//! Whether every user of the machine can read a secret file.
+//! Secret files that every user of the machine can read.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -6,16 +6,16 @@ use std::path::Path;
 
 use tracing::warn;
 
-/// Warns of a secret file that every user of the machine can read: it is as good as lost. `flag` is where the file was named.
+/// Logs a warning when every user of the machine can read a secret file. `flag` is the flag that named the file.
 ///
-/// Its group may read it: that is how services are given files.
+/// A file that its group can read is fine: that is how services are given files.
 pub fn warn_if_readable_by_everyone(flag: &str, path: &Path) {
     if let Some(mode) = mode_if_readable_by_everyone(path) {
         warn!(flag, file = %path.display(), mode, "every user of this machine can read this secret file: chmod 0640");
     }
 }
 
-/// The mode as `chmod` takes it; `None` for a file that not every user can read, and for one that is not there.
+/// The mode as `chmod` takes it; `None` when not every user can read the file, or there is none.
 fn mode_if_readable_by_everyone(path: &Path) -> Option<String> {
     let mode = fs::metadata(path).ok()?.permissions().mode();
     (mode & 0o004 != 0).then(|| format!("{:04o}", mode & 0o7777))

@@ -1,10 +1,16 @@
 //! Amounts of memory as people write them.
 
-/// Reads bytes: a number, alone or with a unit, such as `512MiB` or `2 GB`. Units are the powers of 1024 of IEC 80000-13 (`KiB` to
-/// `TiB`, or `K` to `T`) and the powers of 1000 (`KB` to `TB`), in any case.
+/// Parses an amount in bytes: a whole number, alone or with a unit, such as `512MiB` or `2 GB`. Units are the powers of 1024 of
+/// IEC 80000-13 (`KiB` to `TiB`, or `K` to `T`) and the powers of 1000 (`KB` to `TB`), in any case.
+///
+/// ```
+/// assert_eq!(model::parse_bytes("512MiB"), Ok(536_870_912));
+/// assert_eq!(model::parse_bytes("2 GB"), Ok(2_000_000_000));
+/// assert!(model::parse_bytes("1.5GiB").is_err(), "whole numbers only");
+/// ```
 ///
 /// # Errors
-/// What was expected, with the text, when it is anything else or more than 2⁶⁴−1 bytes.
+/// The text is something else, or means more than 2⁶⁴−1 bytes. The message quotes it and says what was expected.
 pub fn parse_bytes(text: &str) -> Result<u64, String> {
     let wrong = || format!("expected bytes, or a number with KiB, MiB, GiB, KB, MB or GB, got {text:?}");
     let trimmed = text.trim();

@@ -1,7 +1,23 @@
-//! The JSON of the HTTP contract, shared by front door and command line.
+//! The JSON of the HTTP contract, shared by front door and command line. `docs/user/http-api.md` describes it for callers.
+//!
+//! The doc comments of these types are the descriptions in the OpenAPI document, so they address callers. Field names and
+//! codes are the contract: renaming one breaks every client.
+//!
+//! ```
+//! use model::api::{ErrorCode, SpawnRequest};
+//!
+//! let request: SpawnRequest = serde_json::from_str(r#"{"rendererType": "ssr", "waitSeconds": 10}"#)?;
+//! assert_eq!(request.renderer_type, Some(model::RendererType::Ssr));
+//! let refused = serde_json::from_str::<SpawnRequest>(r#"{"colour": "red"}"#).unwrap_err();
+//! assert!(refused.to_string().starts_with("unknown field `colour`"));
+//!
+//! assert_eq!((ErrorCode::NoCapacity.as_str(), ErrorCode::NoCapacity.status()), ("no-capacity", 503));
+//! # Ok::<(), serde_json::Error>(())
+//! ```
+
+mod problem;
 
 use std::collections::BTreeMap;
-use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -12,8 +28,9 @@ use crate::id::{AgentEpoch, NodeId, Owner, SpawnId};
 use crate::node::{Availability, Eligibility, GpuSlots, Load, NodeRecord};
 use crate::spawn::{Exit, RendererType, SpawnRecord, SpawnState};
 use crate::time::Timestamp;
+pub use problem::{Attempt, ErrorCode, Problem};
 
-/// Body of `POST /spawn`. Every field is optional, and so is the body.
+/// Body of `POST /spawn`. Every field is optional, and so is the body. Unknown fields are refused by name.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct SpawnRequest {
@@ -51,9 +68,9 @@ pub struct SpawnAnswer {
     /// Where the viewer connects, on the node itself.
     #[schema(examples("ws://node-a:55000"))]
     pub endpoint: String,
-    /// How it renders.
+    /// Whether the viewer or the server renders.
     pub renderer_type: RendererType,
-    /// Where it runs.
+    /// The node that it runs on.
     #[schema(value_type = String)]
     pub node: NodeId,
 }
@@ -61,9 +78,9 @@ pub struct SpawnAnswer {
 /// Used and total slots.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct SlotCount {
-    /// Most spawns at once.
+    /// The most spawns that the node runs at once.
     pub total: u32,
-    /// Reserved or running now.
+    /// Slots that are reserved or running now.
     pub used: u32,
 }
 
@@ -71,7 +88,7 @@ pub struct SlotCount {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct DrainProgress {
-    /// When what still runs is ended.
+    /// When the agent ends what still runs.
     #[schema(value_type = String, format = DateTime)]
     pub deadline: Timestamp,
     /// Spawns that have not ended yet.
@@ -79,10 +96,10 @@ pub struct DrainProgress {
     /// Why, in the operator's words.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
-    /// Who asked for it.
+    /// The operator that asked for it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub by: Option<String>,
-    /// When it was asked for.
+    /// When the operator asked for it.
     #[schema(value_type = String, format = DateTime)]
     pub started_at: Timestamp,
 }
@@ -91,33 +108,33 @@ pub struct DrainProgress {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Node {
-    /// The operator's name.
+    /// The operator's name of the node.
     #[schema(value_type = String)]
     pub id: NodeId,
-    /// What the operator wants of it.
+    /// What the operator wants of the node.
     pub eligibility: Eligibility,
-    /// What heartbeats say of it.
+    /// What heartbeats say of the node.
     pub availability: Availability,
-    /// Its capacity.
+    /// Slots that the node offers, and slots that are reserved or running.
     pub slots: SlotCount,
-    /// Its GPUs, where their use is counted.
+    /// The node's GPUs; empty where their use is not counted.
     pub gpus: Vec<GpuSlots>,
-    /// Its pool.
+    /// The pool that the node belongs to.
     pub pool: String,
-    /// Its labels.
+    /// All labels that the node carries.
     pub labels: BTreeMap<String, String>,
-    /// Its agent's version.
+    /// The version of the node's agent.
     pub version: String,
-    /// Its agent's life.
+    /// The present life of the node's agent; a restarted agent has another one.
     #[schema(value_type = String, format = Uuid)]
     pub epoch: AgentEpoch,
-    /// gRPC address of its agent.
+    /// gRPC address of the node's agent.
     pub advertise: String,
-    /// Form of its endpoints.
+    /// Form of the endpoints that spawns of this node get, such as `ws://node-a:{port}`.
     pub endpoint: String,
-    /// How busy it is.
+    /// How busy the machine is, as of the last heartbeat.
     pub load: Load,
-    /// When its last heartbeat arrived.
+    /// When the last heartbeat arrived, by the registry's clock.
     #[schema(value_type = String, format = DateTime)]
     pub last_heartbeat_at: Timestamp,
     /// The drain, if any.
@@ -168,7 +185,7 @@ pub struct DrainRequest {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(minimum = 0, maximum = 604_800)]
     pub deadline_seconds: Option<u32>,
-    /// Why, for whoever looks at the node; at most 500 characters.
+    /// Why, for people who look at the node; at most 500 characters.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(max_length = 500, pattern = "^[^\\u0000-\\u001F\\u007F-\\u009F]*$")]
     pub reason: Option<String>,
@@ -212,17 +229,17 @@ pub struct NodeList {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Spawn {
-    /// Its id.
+    /// The spawn's id.
     #[schema(value_type = String, format = Uuid)]
     pub id: SpawnId,
-    /// Where it runs.
+    /// The node that it runs on.
     #[schema(value_type = String)]
     pub node: NodeId,
     /// Where its viewer connects.
     pub endpoint: String,
-    /// How it renders.
+    /// Whether the viewer or the server renders.
     pub renderer_type: RendererType,
-    /// Where it is in its life.
+    /// The state that it is in.
     pub state: SpawnState,
     /// How it ended.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -230,11 +247,11 @@ pub struct Spawn {
     /// When its agent admitted it.
     #[schema(value_type = String, format = DateTime)]
     pub started_at: Timestamp,
-    /// When it first said `ready`.
+    /// When its server first reported `ready`.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>, format = DateTime)]
     pub ready_at: Option<Timestamp>,
-    /// When it last reported.
+    /// When its server last reported that it is alive.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>, format = DateTime)]
     pub last_ping_at: Option<Timestamp>,
@@ -242,9 +259,9 @@ pub struct Spawn {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>, format = DateTime)]
     pub ended_at: Option<Timestamp>,
-    /// The pool of its node.
+    /// The pool that its node belongs to.
     pub pool: String,
-    /// The labels its request asked for.
+    /// The labels that its request asked for.
     #[serde(skip_serializing_if = "BTreeMap::is_empty", default)]
     pub labels: BTreeMap<String, String>,
     /// Who had it spawned, where callers have to say who they are: `key:` and the id of an API key, or `jwt:` and the
@@ -252,7 +269,7 @@ pub struct Spawn {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>)]
     pub owner: Option<Owner>,
-    /// The GPU it was given.
+    /// Index of the GPU that it was given, where GPUs are counted.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub gpu: Option<u32>,
     /// What happened to it, oldest first; only where one spawn is asked for.
@@ -299,208 +316,4 @@ pub struct SpawnList {
     /// Hand it back as `cursor` for the next page; absent on the last.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub next_cursor: Option<String>,
-}
-
-/// Stable error codes, for programs.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
-#[serde(rename_all = "kebab-case")]
-pub enum ErrorCode {
-    /// Bad JSON, an unknown field, a wrong type, a path outside the model directories.
-    InvalidRequest,
-    /// No credential, or one that is not good.
-    Unauthenticated,
-    /// The credential is good, but not for this.
-    Forbidden,
-    /// The request comes from a page of an origin that may not do this.
-    OriginNotAllowed,
-    /// No such spawn, node or route.
-    NotFound,
-    /// Not that way.
-    MethodNotAllowed,
-    /// The same idempotency key came with another body.
-    IdempotencyConflict,
-    /// The spawn has a viewer.
-    AlreadyConnected,
-    /// The spawn that the idempotency key was answered with has ended.
-    SpawnEnded,
-    /// Over 64 KiB.
-    BodyTooLarge,
-    /// Not JSON.
-    UnsupportedMediaType,
-    /// The request names a host that this server does not know as its own.
-    HostNotAllowed,
-    /// This route is a WebSocket.
-    UpgradeRequired,
-    /// The caller calls, or starts spawns, faster than it may.
-    RateLimited,
-    /// The caller has as many spawns, calls, live connections or places in line as it may have at once.
-    QuotaExceeded,
-    /// Every matching node is full, and waiting is over.
-    NoCapacity,
-    /// No up and eligible node carries the labels, pool or renderer.
-    NoMatchingNode,
-    /// The process ended before it was ready.
-    SpawnFailed,
-    /// It did not say ready in time and was ended.
-    ReadyTimeout,
-    /// Redis is away and this call cannot be answered without it.
-    RegistryUnavailable,
-    /// The node's agent could not be reached, and only it could answer.
-    NodeUnreachable,
-    /// This front door is shutting down; another one, or this one started again, can answer.
-    ShuttingDown,
-    /// A defect of Hatchery.
-    Internal,
-}
-
-impl ErrorCode {
-    /// The code as text.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::InvalidRequest => "invalid-request",
-            Self::Unauthenticated => "unauthenticated",
-            Self::Forbidden => "forbidden",
-            Self::OriginNotAllowed => "origin-not-allowed",
-            Self::NotFound => "not-found",
-            Self::MethodNotAllowed => "method-not-allowed",
-            Self::IdempotencyConflict => "idempotency-conflict",
-            Self::AlreadyConnected => "already-connected",
-            Self::SpawnEnded => "spawn-ended",
-            Self::BodyTooLarge => "body-too-large",
-            Self::UnsupportedMediaType => "unsupported-media-type",
-            Self::HostNotAllowed => "host-not-allowed",
-            Self::UpgradeRequired => "upgrade-required",
-            Self::RateLimited => "rate-limited",
-            Self::QuotaExceeded => "quota-exceeded",
-            Self::NoCapacity => "no-capacity",
-            Self::NoMatchingNode => "no-matching-node",
-            Self::SpawnFailed => "spawn-failed",
-            Self::ReadyTimeout => "ready-timeout",
-            Self::RegistryUnavailable => "registry-unavailable",
-            Self::NodeUnreachable => "node-unreachable",
-            Self::ShuttingDown => "shutting-down",
-            Self::Internal => "internal",
-        }
-    }
-
-    /// The HTTP status that goes with it.
-    #[must_use]
-    pub const fn status(self) -> u16 {
-        match self {
-            Self::InvalidRequest => 400,
-            Self::Unauthenticated => 401,
-            Self::Forbidden | Self::OriginNotAllowed => 403,
-            Self::NotFound => 404,
-            Self::MethodNotAllowed => 405,
-            Self::IdempotencyConflict | Self::AlreadyConnected => 409,
-            Self::SpawnEnded => 410,
-            Self::BodyTooLarge => 413,
-            Self::UnsupportedMediaType => 415,
-            Self::HostNotAllowed => 421,
-            Self::UpgradeRequired => 426,
-            Self::RateLimited | Self::QuotaExceeded => 429,
-            Self::Internal => 500,
-            Self::SpawnFailed => 502,
-            Self::NoCapacity
-            | Self::NoMatchingNode
-            | Self::RegistryUnavailable
-            | Self::NodeUnreachable
-            | Self::ShuttingDown => 503,
-            Self::ReadyTimeout => 504,
-        }
-    }
-
-    /// A short summary that is the same for every occurrence.
-    #[must_use]
-    pub const fn title(self) -> &'static str {
-        match self {
-            Self::InvalidRequest => "The request is not valid",
-            Self::Unauthenticated => "A good credential is needed",
-            Self::Forbidden => "The credential is not for this",
-            Self::OriginNotAllowed => "Pages of this origin may not do this",
-            Self::NotFound => "There is no such thing",
-            Self::MethodNotAllowed => "This method is not allowed here",
-            Self::IdempotencyConflict => "The idempotency key was used with another body",
-            Self::AlreadyConnected => "The spawn has a viewer",
-            Self::SpawnEnded => "The spawn of this idempotency key has ended",
-            Self::BodyTooLarge => "The body is too large",
-            Self::UnsupportedMediaType => "The body must be JSON",
-            Self::HostNotAllowed => "This server is not known by that host name",
-            Self::UpgradeRequired => "This route is a WebSocket",
-            Self::RateLimited => "The caller calls, or starts spawns, faster than it may",
-            Self::QuotaExceeded => "The caller has as many at once as it may have",
-            Self::NoCapacity => "Every matching node is full",
-            Self::NoMatchingNode => "No node matches the request",
-            Self::SpawnFailed => "The stream cache server ended before it was ready",
-            Self::ReadyTimeout => "The stream cache server was not ready in time",
-            Self::RegistryUnavailable => "The registry cannot be reached",
-            Self::NodeUnreachable => "The node's agent cannot be reached",
-            Self::ShuttingDown => "This front door is shutting down",
-            Self::Internal => "Something went wrong inside Hatchery",
-        }
-    }
-}
-
-/// One node that was tried for a request and did not give a spawn.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-pub struct Attempt {
-    /// The node.
-    #[schema(value_type = String)]
-    pub node: NodeId,
-    /// `spawn-failed` or `ready-timeout` where a process was started; `refused` or `node-unreachable` where none was.
-    pub code: String,
-    /// Why, in words.
-    pub reason: String,
-}
-
-/// An error as RFC 9457 `application/problem+json`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct Problem {
-    /// A URI that names the kind of problem.
-    #[serde(rename = "type")]
-    pub kind: String,
-    /// The same for every occurrence of the code.
-    pub title: String,
-    /// The HTTP status.
-    pub status: u16,
-    /// What was wrong this time.
-    pub detail: String,
-    /// For programs.
-    pub code: ErrorCode,
-    /// Also in the log and in the `x-request-id` response header.
-    pub request_id: String,
-    /// The offending field of the request.
-    #[serde(skip_serializing_if = "Option::is_none", default)]
-    pub field: Option<String>,
-    /// With `spawn-failed`: the exit reason or the vendor's text.
-    #[serde(skip_serializing_if = "Option::is_none", default)]
-    pub reason: Option<String>,
-    /// With `spawn-failed`: the process's exit code.
-    #[serde(skip_serializing_if = "Option::is_none", default)]
-    pub exit_code: Option<i32>,
-    /// With `spawn-failed`: the signal that ended the process.
-    #[serde(skip_serializing_if = "Option::is_none", default)]
-    pub signal: Option<String>,
-    /// With `spawn-failed` and `ready-timeout`: the last lines the process wrote.
-    #[serde(skip_serializing_if = "Option::is_none", default)]
-    pub log: Option<Vec<String>>,
-    /// With `spawn-failed` and `ready-timeout`: where it happened.
-    #[serde(skip_serializing_if = "Option::is_none", default)]
-    #[schema(value_type = Option<String>)]
-    pub node: Option<NodeId>,
-    /// With `spawn-failed` and `ready-timeout`: the spawn whose record tells the whole story.
-    #[serde(skip_serializing_if = "Option::is_none", default)]
-    #[schema(value_type = Option<String>, format = Uuid)]
-    pub spawn: Option<SpawnId>,
-    /// With answers of `POST /spawn`: every node that was tried and did not give a spawn, in order.
-    #[serde(skip_serializing_if = "Vec::is_empty", default)]
-    pub attempts: Vec<Attempt>,
-    /// With `spawn-ended`: how it ended.
-    #[serde(skip_serializing_if = "Option::is_none", default)]
-    pub exit: Option<Exit>,
-    /// After this time it is worth trying again; goes as the header `Retry-After`.
-    #[serde(skip)]
-    pub retry_after: Option<Duration>,
 }

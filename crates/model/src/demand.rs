@@ -1,4 +1,7 @@
-//! Which nodes suit which request.
+//! Which nodes suit which request: pool, labels and renderer.
+//!
+//! Nodes of equal pool and labels are one [`NodeKind`]: no [`Demand`] can tell them apart. Both backends of the registry,
+//! and the front door's fallback placement, decide by [`Demand::suits`] alone.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -42,6 +45,16 @@ impl fmt::Display for NodeKind {
 }
 
 /// What a request wants of a node.
+///
+/// ```
+/// use model::{Demand, NodeKind, RendererType};
+///
+/// let kind = NodeKind { pool: "gpu".into(), labels: [("sdk".into(), "2025.1".into())].into(), dedicated: false };
+/// let mut demand = Demand { renderer: RendererType::Csr, pool: None, labels: kind.labels.clone() };
+/// assert!(demand.suits(&kind));
+/// demand.labels.insert("zone".into(), "a".into());
+/// assert!(!demand.suits(&kind), "the node must carry every label");
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Demand {
     /// The renderer the node must offer.
@@ -53,7 +66,7 @@ pub struct Demand {
 }
 
 impl Demand {
-    /// Whether nodes of this kind will do. The renderer is not part of a kind and is not looked at.
+    /// Whether nodes of this kind satisfy the demand. The renderer is no part of a kind, so this does not look at it.
     #[must_use]
     pub fn suits(&self, kind: &NodeKind) -> bool {
         self.pool.as_ref().map_or(!kind.dedicated, |pool| *pool == kind.pool)

@@ -1,4 +1,7 @@
 //! What happened, in the order in which the registry committed it.
+//!
+//! The registry alone makes events. A spawn's record keeps its first hundred; the stream of the farm keeps the newest, see
+//! [`Timing::events_count`](crate::Timing::events_count). `docs/user/live-feed.md` describes them for subscribers.
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -17,7 +20,7 @@ pub enum EventKind {
     /// A node's heartbeats are late.
     #[serde(rename = "node.stale")]
     NodeStale,
-    /// A node is given up.
+    /// A node has been silent for too long; its spawns are lost.
     #[serde(rename = "node.down")]
     NodeDown,
     /// An operator closed a node to new spawns.
@@ -53,7 +56,7 @@ pub enum EventKind {
     /// A spawn has gone silent.
     #[serde(rename = "spawn.suspect")]
     SpawnSuspect,
-    /// A spawn said goodbye.
+    /// A spawn's server reported that its viewer has left.
     #[serde(rename = "spawn.disconnected")]
     SpawnDisconnected,
     /// A spawn was asked to end.
@@ -106,8 +109,8 @@ impl EventKind {
 
 /// One thing that happened.
 ///
-/// `seq` rises with every event of a farm, is assigned when the event is committed, fits a JSON number, and goes on
-/// rising after the registry was wiped (it starts from the registry's clock in microseconds).
+/// `seq` rises with every event of a farm and is assigned when the event is committed. It fits a JSON number, and goes on
+/// rising after a wipe of the registry, because it starts from the registry's clock in microseconds.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Event {
     /// Place in the order of all events.
@@ -125,7 +128,7 @@ pub struct Event {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>, format = Uuid)]
     pub spawn: Option<SpawnId>,
-    /// What else there is to say, by kind: `exit` with `spawn.exited`, `endpoint` with `spawn.ready`, and so on.
+    /// Further fields, by kind: `exit` with `spawn.exited`, `endpoint` with `spawn.ready`, and so on.
     #[serde(flatten)]
     #[schema(value_type = Object)]
     pub data: Map<String, Value>,

@@ -1,8 +1,9 @@
 //! Node health, learned from the outcomes of starts.
 //!
-//! A node can be up, have room, and still fail whatever it is given: its licence has expired, its GPU is lost, its disk is full.
+//! A node can be up, have room, and still fail every start: its licence has expired, its GPU is lost, its disk is full.
 //! Such a node looks empty and would attract every spawn. Health is the third thing that is known of a node, beside its
-//! eligibility (what the operator wants) and its availability (what heartbeats say).
+//! eligibility (what the operator wants) and its availability (what heartbeats say). Other systems call this outlier
+//! ejection.
 //!
 //! ```text
 //!                 FAILURES_UNTIL_FAILING failures in a row (or one that is conclusive)
@@ -12,9 +13,12 @@
 //!                                                                                 └──────────┘
 //! ```
 //!
-//! [`Health`] is the whole state machine as plain data. It is kept for each node and renderer: by the registry, so that every
-//! front door's experience counts, and by a front door for itself while the registry is away. `health.lua` in the registry
+//! [`Health`] is the whole state machine as plain data. The registry keeps one for each node and renderer, so that every
+//! front door's experience counts. A front door keeps its own while the registry is away. `health.lua` in the registry
 //! crate is the same machine; a contract test drives both.
+//!
+//! The figures below are this project's own choice. `crates/registry/tests/contract/health.rs` and `tests/it/sick_nodes.rs`
+//! test what follows from them.
 
 use std::time::Duration;
 
@@ -37,13 +41,13 @@ pub const FIRST_PROBE_PAUSE: Duration = Duration::from_secs(1);
 pub const MAX_PROBE_PAUSE: Duration = Duration::from_secs(60);
 /// A failure that is older than this is not counted with later ones.
 pub const FAILURE_MEMORY: Duration = Duration::from_secs(600);
-/// A server that ends by a failure this soon after it was ready counts against its node.
+/// A server that fails this soon after it was ready counts against its node.
 pub const EARLY_END: Duration = Duration::from_secs(10);
-/// After a success, a node whose servers ended early is left alone for twice the time they lived, and at most this long,
-/// before its next probe: only then is it known that the server lives.
+/// After a success on a node whose servers ended early, the next probe waits for twice the time that they lived, and at
+/// most this long: only then is it known that the new server lives.
 pub const MAX_HOLD: Duration = Duration::from_secs(3);
 
-/// Whether a node does what it is asked.
+/// Whether starts on a node succeed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Hash, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum HealthState {
@@ -113,7 +117,21 @@ pub enum HealthChange {
     Recovered,
 }
 
-/// Health of one node for one renderer. Times are milliseconds of one clock, whichever its keeper uses.
+/// Health of one node for one renderer. Times are milliseconds of one clock, which its keeper chooses and passes in as `now`.
+///
+/// ```
+/// use std::time::Duration;
+/// use model::{Health, HealthState, StartFailure};
+///
+/// let crash = StartFailure { reason: "exit code 6".into(), conclusive: false, whole_node: false };
+/// let mut health = Health::default();
+/// health.fail(1_000, &crash, None, 0.0);
+/// assert_eq!(health.state, HealthState::Ok, "one failure may be an accident");
+/// health.fail(2_000, &crash, None, 0.0);
+/// assert_eq!(health.state, HealthState::Failing);
+/// assert!(health.is_probe_due(health.next_probe));
+/// health.probe(health.next_probe, Duration::from_secs(60));
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Health {
     /// See [`HealthState`].
@@ -141,19 +159,19 @@ fn ms(time: Duration) -> u64 {
 }
 
 impl Health {
-    /// Whether outcomes of starts matter: something speaks against the node.
+    /// Whether a failure is on record, so that outcomes of starts must be reported.
     #[must_use]
     pub fn is_watched(&self) -> bool {
         self.failures > 0
     }
 
-    /// Whether the next start may be a probe.
+    /// Whether the node is failing and its next start may be a probe.
     #[must_use]
     pub fn is_probe_due(&self, now: u64) -> bool {
         self.state == HealthState::Failing && self.next_probe <= now
     }
 
-    /// A probe starts: no other does before its outcome is known, or before `lease` has passed.
+    /// A probe starts. No other one does before its outcome is known, or before `lease` has passed.
     pub fn probe(&mut self, now: u64, lease: Duration) {
         self.next_probe = now.saturating_add(ms(lease));
     }
@@ -194,7 +212,7 @@ impl Health {
         HealthChange::Failing
     }
 
-    /// A server became ready.
+    /// A server became ready. Returns [`HealthChange::Recovered`] when that makes a failing node `ok`.
     pub fn succeed(&mut self, now: u64) -> HealthChange {
         if self.state == HealthState::Ok {
             // A server that was ready a moment ago may still end early.
@@ -213,22 +231,22 @@ impl Health {
         HealthChange::None
     }
 
-    /// A start there said nothing of the node: its caller left, or the request itself was at fault. The next may be a probe.
+    /// A start had no outcome that concerns the node: its caller left, or the request was at fault. The next may be a probe.
     pub fn release(&mut self, now: u64) {
         if self.state == HealthState::Failing {
             self.next_probe = now;
         }
     }
 
-    /// Its agent has a new life: whatever was wrong may have been mended.
+    /// The node's agent was restarted, so the cause may be mended: a probe is due at once.
     pub fn renew(&mut self, now: u64) {
         self.failed_probes = 0;
         self.release(now);
     }
 }
 
-/// The pause after so many probes that failed, in milliseconds: 1, 2, 4 … 60 s, less 5 to 30 % so that probes of many nodes
-/// spread, and the longest one leaves time for the successes that follow it within 65 s.
+/// The pause in milliseconds after this many failed probes: 1, 2, 4 … 60 s, less 5 to 30 %. The jitter spreads the probes
+/// of many nodes, and its minimum leaves time for the successes that follow the longest pause within 65 s.
 fn pause(failed_probes: u32, random: f64) -> u64 {
     let doubled = ms(FIRST_PROBE_PAUSE).saturating_mul(1 << failed_probes.min(16));
     let longest = doubled.min(ms(MAX_PROBE_PAUSE));

@@ -1,4 +1,20 @@
-//! Identifiers: one type each, one mint and one parser, so that no two kinds can be mixed up.
+//! Identifiers and names: one type each, with one parser, so that no two kinds can be mixed up.
+//!
+//! A value of these types has passed its check, however it arrived: by `parse`, from JSON, from the command line. Random
+//! ids are minted as UUIDs of version 7 (RFC 9562), so they sort by the time of their minting.
+//!
+//! ```
+//! use model::{NameError, NodeId, SpawnId};
+//!
+//! let node: NodeId = "node-a".parse()?;
+//! assert_eq!(node.as_str(), "node-a");
+//! assert_eq!("".parse::<NodeId>(), Err(NameError::Empty));
+//! assert!("a/b".parse::<NodeId>().is_err(), "names stand in paths and URLs");
+//!
+//! let spawn = SpawnId::mint();
+//! assert_eq!(spawn.to_string().parse(), Ok(spawn));
+//! # Ok::<(), NameError>(())
+//! ```
 
 use std::fmt;
 use std::str::FromStr;
@@ -6,7 +22,7 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-/// Why a name was refused.
+/// Why a name or an id was refused. The text is the end of a sentence that begins with what was named.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum NameError {
     /// The name has no characters.
@@ -49,10 +65,10 @@ fn check(name: &str, max: usize, allowed: &'static str, ok: fn(char) -> bool) ->
     Ok(())
 }
 
-/// Checks a name an operator gives to a node, a pool or a label: 1 to 63 of `A-Z a-z 0-9 . _ -`.
+/// Checks a name that an operator gives to a node, a pool or a label: 1 to 63 of `A-Z a-z 0-9 . _ -`.
 ///
 /// # Errors
-/// Says which rule the name breaks.
+/// The rule that the name breaks.
 pub fn check_name(name: &str) -> Result<(), NameError> {
     check(name, 63, "letters, digits, '.', '_' and '-'", |c| {
         c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-')
@@ -125,7 +141,8 @@ fn check_request_id(s: &str) -> Result<(), NameError> {
 }
 
 name!(
-    /// What ties one HTTP request to its log lines everywhere: 1 to 128 visible ASCII characters.
+    /// Ties one HTTP request to its log lines in every process: 1 to 128 visible ASCII characters without quotes and
+    /// backslash, so that it cannot break a log line.
     RequestId,
     check_request_id
 );
@@ -135,14 +152,14 @@ fn check_owner(s: &str) -> Result<(), NameError> {
 }
 
 name!(
-    /// Who had something spawned, where callers have to say who they are: 1 to 255 visible ASCII characters, `key:` and the id of
-    /// an API key or `jwt:` and the subject of a token.
+    /// The caller that a spawn belongs to, where callers are authenticated: 1 to 255 visible ASCII characters, `key:` and
+    /// the id of an API key or `jwt:` and the subject of a token.
     Owner,
     check_owner
 );
 
 impl RequestId {
-    /// Mints an id for a request that came without a usable one.
+    /// Mints a new id, for a request that came without a usable one.
     #[must_use]
     pub fn mint() -> Self {
         Self(Uuid::now_v7().to_string())

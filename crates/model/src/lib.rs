@@ -1,11 +1,21 @@
 //! What every Hatchery process agrees on: the words, the records that cross a wire, and the rules that need no IO.
 //!
-//! Reading order: [`id`] (how things are named), [`node`] and [`spawn`] (what there is and which states it goes
-//! through), [`demand`] (which node suits whom), [`health`] (which nodes do what they are asked), [`event`] (what happened), [`vendor`] (what the stream cache server's
-//! exit codes mean), [`api`] (the JSON of the HTTP contract), [`timing`] (every interval, and what it does to a user),
-//! [`text`] (what a text must not do to its reader), [`amount`] (memory as people write it).
+//! Reading order:
 //!
-//! This crate performs no IO, reads no clock and starts no task.
+//! | module | holds |
+//! | --- | --- |
+//! | [`id`] | identifiers and names, with their parsers |
+//! | [`node`], [`spawn`] | what there is, and the states that it goes through |
+//! | [`demand`] | which nodes suit a request |
+//! | [`health`] | the state machine that learns from failed starts |
+//! | [`event`] | what happened, in the registry's order |
+//! | [`api`] | the JSON of the HTTP contract |
+//! | [`timing`] | every interval, and its effect on a user |
+//! | [`vendor`] | the stream cache server's exit codes |
+//! | [`time`], [`amount`], [`text`] | points in time, amounts of memory, deceptive characters |
+//!
+//! Invariants: types whose values are checked can only be made by their parsers, so a function that takes a [`NodeId`] checks
+//! nothing. No function performs IO or starts a task. Only [`Timestamp::now`] and the `mint` functions read a clock.
 
 pub mod amount;
 pub mod api;

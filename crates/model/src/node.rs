@@ -1,4 +1,21 @@
 //! Nodes: what an operator wants of them, what heartbeats say of them, and what they offer.
+//!
+//! Three things are known of a node, each with one writer:
+//!
+//! | | says | written by |
+//! | --- | --- | --- |
+//! | [`Eligibility`] | what the operator wants | operators, through a front door; the higher order number wins |
+//! | [`Availability`] | whether heartbeats arrive | the registry, by its own clock |
+//! | [`NodeHealth`] | whether starts succeed | the registry, from outcomes of starts |
+//!
+//! ```text
+//! eligible ◀── uncordon ── cordoned ── drain ──▶ draining       up ── 3 s silent ──▶ stale ── 10 s silent ──▶ down
+//!     │  ▲                  ▲    ▲                │  │           ▲                      │                       │
+//!     │  └── uncordon ──────│────│────────────────┘  │           └────── heartbeat ─────┴───────────────────────┘
+//!     └──── cordon ─────────┘    └──── cordon ───────┘
+//! ```
+//!
+//! Placement uses nodes that are `up` and `eligible`.
 
 use std::collections::BTreeMap;
 
@@ -10,11 +27,11 @@ use crate::health::NodeHealth;
 use crate::id::{AgentEpoch, NodeId};
 use crate::time::Timestamp;
 
-/// What the operator wants of a node. Only operators (through a front door) change it; agents remember it.
+/// What the operator wants of a node. Only operators change it, through a front door. Registry and agent both remember it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Hash, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Eligibility {
-    /// New spawns are welcome.
+    /// New spawns may be placed there.
     #[default]
     Eligible,
     /// No new spawns; those that run stay.
@@ -29,9 +46,9 @@ pub enum Eligibility {
 pub enum Availability {
     /// Heartbeats arrive.
     Up,
-    /// None for a while: no new spawns.
+    /// No heartbeat for a while: no new spawns.
     Stale,
-    /// None for long: its spawns are lost.
+    /// No heartbeat for long: its spawns are lost.
     Down,
 }
 
@@ -104,7 +121,7 @@ pub struct Load {
     pub memory_free_bytes: u64,
 }
 
-/// Everything that does not change while an agent lives, as its heartbeat tells it.
+/// What a node offers, as its agent's heartbeats report it. It does not change while the agent lives.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct NodeDescription {
@@ -140,16 +157,16 @@ impl NodeDescription {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Drain {
-    /// When what still runs is ended.
+    /// When the agent ends what still runs.
     #[schema(value_type = String, format = DateTime)]
     pub deadline: Timestamp,
     /// Why, in the operator's words.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
-    /// Who asked for it.
+    /// The operator that asked for it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub by: Option<String>,
-    /// When it was asked for.
+    /// When the operator asked for it.
     #[schema(value_type = String, format = DateTime)]
     pub started_at: Timestamp,
 }
@@ -169,13 +186,13 @@ pub struct NodeRecord {
     pub used: u32,
     /// GPU slots that are reserved or running.
     pub gpu_used: u32,
-    /// Each GPU's use, as the agent last told.
+    /// Each GPU's use, as of the last heartbeat.
     pub gpus: Vec<GpuSlots>,
-    /// How busy the machine is, as the agent last told.
+    /// How busy the machine is, as of the last heartbeat.
     pub load: Load,
     /// The agent's life.
     pub epoch: AgentEpoch,
-    /// When the last heartbeat arrived.
+    /// When the last heartbeat arrived, by the registry's clock.
     pub last_heartbeat_at: Timestamp,
     /// The drain, if any.
     pub drain: Option<Drain>,
@@ -185,10 +202,15 @@ pub struct NodeRecord {
     pub health: NodeHealth,
 }
 
-/// Parses `k=v` as given with `--label`.
+/// Parses a label `key=value`, as `--label` takes it.
+///
+/// ```
+/// assert_eq!(model::node::parse_label("sdk=2025.1"), Ok(("sdk".into(), "2025.1".into())));
+/// assert!(model::node::parse_label("sdk").is_err());
+/// ```
 ///
 /// # Errors
-/// Says what is wrong with the key or the value.
+/// What is wrong with the key or the value.
 pub fn parse_label(text: &str) -> Result<(String, String), String> {
     let (k, v) = text.split_once('=').ok_or_else(|| format!("must be key=value, not {text:?}"))?;
     check_label(k, v)?;
@@ -198,7 +220,7 @@ pub fn parse_label(text: &str) -> Result<(String, String), String> {
 /// Checks a label: both sides follow the rule for names, the value may be empty.
 ///
 /// # Errors
-/// Says what is wrong with the key or the value.
+/// What is wrong with the key or the value.
 pub fn check_label(key: &str, value: &str) -> Result<(), String> {
     crate::id::check_name(key).map_err(|e| format!("label key {key:?} {e}"))?;
     if !value.is_empty() {
@@ -207,10 +229,10 @@ pub fn check_label(key: &str, value: &str) -> Result<(), String> {
     Ok(())
 }
 
-/// Parses many labels.
+/// Parses labels; the same label may come twice.
 ///
 /// # Errors
-/// The first that is wrong; a key given twice with different values is wrong too.
+/// The first label that is wrong, or a key that has two values.
 pub fn collect_labels<'a>(
     texts: impl IntoIterator<Item = &'a str>,
 ) -> Result<BTreeMap<String, String>, String> {

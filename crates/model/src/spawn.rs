@@ -9,7 +9,9 @@
 //!      └───────────┴──────────▶ exited           any state but exited ◀──▶ lost (the node went away, came back)
 //! ```
 //!
-//! The agent owns the state of its spawns. The registry alone sets `lost`, and `exited` with `node-lost`.
+//! The agent owns the state of its spawns, and one task of it writes each. The registry alone sets `lost`, and `exited` with
+//! `node-lost`; what the agent reports afterwards replaces both. The names of the states are the vendor's where it has them.
+//! `docs/internals/state.md` says which structure is authoritative when.
 
 use std::collections::BTreeMap;
 
@@ -35,19 +37,19 @@ pub enum RendererType {
 }
 words!(RendererType { Csr = "csr", Ssr = "ssr" });
 
-/// Where a spawn is in its life. The agent sets every state but `lost`.
+/// The state of a spawn. The agent sets every state but `lost`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum SpawnState {
     /// The agent has admitted it; its process is starting.
     Launching,
-    /// It said so: a viewer can connect.
+    /// Its server has reported `ready`: a viewer can connect.
     Ready,
-    /// It was ready and has been silent for too long.
+    /// It was ready, and its server has been silent for too long.
     Suspect,
-    /// It said goodbye; its process is still there.
+    /// Its server has reported `disconnect`; the process is still there.
     Disconnected,
-    /// It was asked to end.
+    /// Its agent has asked the process to end.
     Stopping,
     /// It has ended; see [`Exit`].
     Exited,
@@ -72,19 +74,19 @@ pub enum ExitReason {
     Disconnected,
     /// No viewer ever connected; the server ended itself.
     InitialUseTimeout,
-    /// It ended by itself with an exit code that was not expected then, or so that nobody can say how.
+    /// It ended by itself with an unexpected exit code, or the agent could not learn how it ended.
     Failed,
     /// A signal that Hatchery did not send ended it.
     Signaled,
-    /// It did not say `ready` in time and was ended.
+    /// Its server did not report `ready` in time, so the agent ended it.
     ReadyTimeout,
-    /// It went silent, or its agent could not hear it any more, and was ended.
+    /// Its server went silent, or its reports could not reach the agent any more, so the agent ended it.
     LivelinessLost,
-    /// Its end was asked for through the API.
+    /// A caller ended it through the API.
     Stopped,
     /// Its node was drained and the deadline came.
     Drained,
-    /// Its caller went away before the answer.
+    /// Its caller hung up before the answer.
     Cancelled,
     /// Its node went away and came back without it.
     NodeLost,
@@ -114,7 +116,7 @@ pub struct Exit {
     /// The signal that ended it, for example `SIGKILL`.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub signal: Option<String>,
-    /// The vendor's text for the code, or what was found out in words.
+    /// The vendor's text for the code, or what the agent found out, in words.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub text: Option<String>,
 }
@@ -124,31 +126,31 @@ pub struct Exit {
 pub struct SpawnRecord {
     /// Its id.
     pub id: SpawnId,
-    /// Where it runs.
+    /// The node that it runs on.
     pub node: NodeId,
     /// Where its viewer connects.
     pub endpoint: String,
-    /// How it renders.
+    /// Whether the viewer or the server renders.
     pub renderer: RendererType,
-    /// Where it is in its life.
+    /// The state that it is in.
     pub state: SpawnState,
     /// How it ended.
     pub exit: Option<Exit>,
-    /// When its agent admitted it.
+    /// When its agent admitted it. All times are of the registry's clock.
     pub started_at: Timestamp,
-    /// When it first said `ready`.
+    /// When its server first reported `ready`.
     pub ready_at: Option<Timestamp>,
-    /// When it last reported.
+    /// When its server last reported that it is alive.
     pub last_ping_at: Option<Timestamp>,
     /// When it ended.
     pub ended_at: Option<Timestamp>,
-    /// The pool of its node.
+    /// The pool that its node belongs to.
     pub pool: String,
-    /// The labels its request asked for.
+    /// The labels that its request asked for.
     pub labels: BTreeMap<String, String>,
-    /// Who had it spawned, where callers have to say who they are.
+    /// The caller that it belongs to, where callers are authenticated.
     pub owner: Option<Owner>,
-    /// The GPU it was given.
+    /// Index of the GPU that it was given, where GPUs are counted.
     pub gpu: Option<u32>,
     /// What happened to it, oldest first; filled in only where one spawn is asked for.
     pub events: Vec<Event>,

@@ -1,7 +1,7 @@
 //! Texts that people read on a terminal or in a log.
 
-/// Whether a character can make a text look like another one, or do something to a terminal: control characters (C0, DEL, C1),
-/// controls of the writing direction, and separators of lines.
+/// Whether a character can make a text look like another one, or control a terminal: control characters (C0, DEL, C1),
+/// controls of the writing direction (Unicode UAX #9, the attack of CVE-2021-42574), and separators of lines.
 #[must_use]
 pub fn is_deceptive(c: char) -> bool {
     c.is_control()

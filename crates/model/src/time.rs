@@ -1,11 +1,21 @@
 //! Points in time as they are stored and shown.
+//!
+//! Clocks of machines differ, so a [`Timestamp`] is compared only with others of the same clock. What agents report travels
+//! as ages, and the registry subtracts them from its own clock.
 
 use std::fmt;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-/// Milliseconds since the Unix epoch; JSON carries it as RFC 3339 in UTC, for example `2026-01-31T12:00:00.000Z`.
+/// Milliseconds since the Unix epoch. JSON carries it as RFC 3339 in UTC with milliseconds.
+///
+/// ```
+/// use model::Timestamp;
+///
+/// let at = Timestamp::from_millis(1_767_225_600_123);
+/// assert_eq!(at.to_string(), "2026-01-01T00:00:00.123Z");
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct Timestamp(u64);
 
@@ -22,7 +32,7 @@ impl Timestamp {
         self.0
     }
 
-    /// The present, as this machine's clock has it. Only for what no other machine compares: machines may disagree by
+    /// The present by this machine's clock. Use it only for values that no other machine compares: clocks may differ by
     /// minutes.
     #[must_use]
     pub fn now() -> Self {
@@ -30,13 +40,13 @@ impl Timestamp {
         Self(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
     }
 
-    /// This much later.
+    /// The moment that is this much later; the latest that there is, when that overflows.
     #[must_use]
     pub fn after(self, time: Duration) -> Self {
         Self(self.0.saturating_add(u64::try_from(time.as_millis()).unwrap_or(u64::MAX)))
     }
 
-    /// This much earlier.
+    /// The moment that is this much earlier; the Unix epoch, when that would be before it.
     #[must_use]
     pub fn before(self, age: Duration) -> Self {
         Self(self.0.saturating_sub(u64::try_from(age.as_millis()).unwrap_or(u64::MAX)))

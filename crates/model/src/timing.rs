@@ -1,28 +1,32 @@
-//! Every interval in one place, each with what it means to a user, and their order asserted.
+//! Every interval in one place, each with its effect on a user. The compiler checks their order.
+//!
+//! The ping interval and the initial-use timeout are the vendor's defaults for `ts3d_sc_server` (its `Config.js`:
+//! `spawnLivelinessReportIntervalTime`, `spawnInitialUseDuration`). The other figures are this project's own promises.
 
 use std::time::Duration;
 
-/// How often an agent tells the registry everything about its node. A dead node is noticed in multiples of this.
+/// How often an agent reports everything about its node to the registry. A dead node is noticed in multiples of this.
 pub const HEARTBEAT: Duration = Duration::from_secs(1);
 /// Without a heartbeat for this long a node gets no more spawns.
 pub const STALE: Duration = Duration::from_secs(3);
-/// Without a heartbeat for this long a node counts as gone and its spawns as lost; subscribers are told.
+/// Without a heartbeat for this long a node is down and its spawns are lost; subscribers receive the events.
 pub const DOWN: Duration = Duration::from_secs(10);
-/// A spawn that has not said `ready` within this time is ended, and its caller told so.
+/// A spawn whose server does not report `ready` within this time is ended, and its caller gets `ready-timeout`.
 pub const READY_TIMEOUT: Duration = Duration::from_secs(30);
-/// The longest a caller waits for an answer once a slot was taken; all attempts on all nodes together.
+/// The longest that a caller waits for an answer once a slot was taken, all attempts on all nodes together. The vendor's
+/// client gives up after 60 s.
 pub const SPAWN_DEADLINE: Duration = Duration::from_secs(45);
-/// A slot taken for a spawn that never started comes back after this time even if everybody involved died.
+/// A slot taken for a spawn that never started comes back after this time, even if front door and agent both died.
 pub const RESERVATION: Duration = Duration::from_secs(60);
-/// How often a spawned server reports that it is alive.
+/// How often a spawned server reports that it is alive (`--liveliness-update-frequency`).
 pub const PING_INTERVAL: Duration = Duration::from_secs(5);
-/// Between asking a spawn to end (TERM) and ending it (KILL).
+/// Between TERM and KILL when a spawn is ended. The vendor's own server waits as long.
 pub const STOP_GRACE: Duration = Duration::from_secs(5);
-/// A spawn whose viewer never connects ends itself after this time.
+/// A spawn whose viewer never connects ends itself after this time (`--initial-use-duration`).
 pub const INITIAL_USE: Duration = Duration::from_secs(60);
 /// How long the same idempotency key gives the same answer.
 pub const IDEMPOTENCY: Duration = Duration::from_secs(600);
-/// A drain ends what still runs on the node after this time.
+/// A drain ends what still runs on the node after this time, where the operator gives no deadline.
 pub const DRAIN_DEADLINE: Duration = Duration::from_secs(3600);
 
 const _: () = {
@@ -39,7 +43,7 @@ const _: () = {
     assert!(PING_INTERVAL.as_millis() < READY_TIMEOUT.as_millis(), "silence is judged in pings");
 };
 
-/// The registry's intervals; tests use milliseconds where a farm uses seconds.
+/// The registry's intervals and bounds; tests use milliseconds where a farm uses seconds.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Timing {
     /// See [`STALE`].
@@ -50,22 +54,23 @@ pub struct Timing {
     pub reservation: Duration,
     /// See [`IDEMPOTENCY`].
     pub idempotency: Duration,
-    /// A front door that works on a keyed request renews its claim within this time, or others take over.
+    /// A front door that works on a keyed request renews its claim within this time, or another front door may take the key
+    /// over.
     pub claim: Duration,
-    /// A front door renews the places in line it holds within this time, or they are passed over.
+    /// A front door renews the places in line that it holds within this time, or they lapse.
     pub place: Duration,
     /// How long the record of an ended spawn can be read.
     pub history: Duration,
-    /// How many records of ended spawns are kept at the most.
+    /// The most records of ended spawns that are kept.
     pub history_count: u32,
-    /// How many events the stream keeps at the most.
+    /// The most events that the stream keeps.
     pub events_count: u32,
     /// How long a node that is down stays listed.
     pub forget: Duration,
 }
 
 impl Timing {
-    /// What a farm runs with.
+    /// The intervals of a real farm.
     pub const FARM: Self = Self {
         stale: STALE,
         down: DOWN,

@@ -1,6 +1,13 @@
-//! What the stream cache server's exit codes mean. Codes and texts are the vendor's own.
+//! What the stream cache server's exit codes mean.
+//!
+//! Codes and texts are the vendor's own: the table in the utilities of its Node server (2025.1), in the order of the
+//! enumeration in the executable.
 
-/// The vendor's text for an exit code of `ts3d_sc_server`.
+/// The vendor's text for an exit code of `ts3d_sc_server`; `unknown exit-code` for a code that the vendor does not list.
+///
+/// ```
+/// assert_eq!(model::vendor::exit_text(6), "invalid license");
+/// ```
 #[must_use]
 pub fn exit_text(code: i32) -> &'static str {
     match code {

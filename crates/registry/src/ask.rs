@@ -1,4 +1,6 @@
-//! What front doors ask of the registry.
+//! What front doors ask of the registry: slots, places in line, idempotency keys, lists, and the event stream.
+//!
+//! Plain data without behaviour. Each type says what the caller must keep to use it again.
 
 use std::str::FromStr;
 use std::time::Duration;
@@ -21,18 +23,17 @@ pub struct Reserve {
     pub placement: Placement,
     /// Nodes that must not be chosen, because they have just refused.
     pub avoid: Vec<NodeId>,
-    /// The caller's place in line. When nothing is free the caller is put in line (once; its place stays the same
-    /// however often it asks) and others who come later do not overtake it.
+    /// The caller's place in line. When nothing is free, the caller joins the line with it. The place stays the same
+    /// however often the caller asks, and callers that come later do not overtake it. Without one the caller does not wait.
     pub place: Option<TicketId>,
-    /// The number that the place had before it was given up for a slot on a node that then refused: the place is taken
-    /// there again.
+    /// The number that the place had before, if it was given up for a slot on a node that then refused: the caller gets
+    /// that number again.
     pub number: Option<u64>,
     /// Whether the request has tried a failing node already: one probe a request is enough.
     pub probed: bool,
-    /// Whose spawn it will be.
+    /// The caller that the spawn will belong to.
     pub owner: Option<Owner>,
-    /// The most that the owner may have at once: reservations, and spawns that have not ended. Means nothing without an
-    /// owner.
+    /// The most that the owner may have at once: reservations, and spawns that have not ended. Ignored without an owner.
     pub most: Option<u32>,
 }
 
@@ -41,61 +42,59 @@ pub struct Reserve {
 pub struct Reservation {
     /// The spawn it is for.
     pub spawn: SpawnId,
-    /// Where.
+    /// The node whose slot was taken.
     pub node: NodeId,
     /// gRPC address of the node's agent.
     pub advertise: String,
-    /// Why the node was chosen, and whether the registry wants to know what comes of it.
+    /// Why the node was chosen, and whether the outcome of the start is to be reported.
     pub standing: Standing,
-    /// The number of the caller's place in line, if it had one: with it the place can be had again, see
-    /// [`Reserve::number`].
+    /// The number of the caller's place in line, if it had one. [`Reserve::number`] takes it back.
     pub number: Option<u64>,
 }
 
-/// How a node stands that was chosen.
+/// The health of the node that was chosen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Standing {
-    /// Nothing speaks against it: a success need not be reported.
+    /// No failure is on record: a success need not be reported.
     #[default]
     Good,
-    /// Something does, or starts fail on every node: every outcome is to be reported with [`crate::Registry::learn`].
+    /// A failure is on record, or starts fail on every node: report every outcome with [`crate::Registry::learn`].
     Watched,
-    /// It is failing, and this start is its probe. Every outcome is to be reported.
+    /// The node is failing, and this start is its probe. Report every outcome.
     Probe,
-    /// It is failing, and no other suitable node has room. Every outcome is to be reported.
+    /// The node is failing, and no other suitable node has room. Report every outcome.
     LastChoice,
 }
 
-/// What the starts of one request came to, in order; no more than one [`Outcome`] a node.
+/// The outcomes of one request's starts, in order; at most one [`Outcome`] a node.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Outcomes {
     /// The renderer of the request.
     pub renderer: RendererType,
-    /// The reason, when the same request failed in the same way on every node that it was tried on (two or more): no node
-    /// is at fault. After several such requests in a row it is taken for the farm's, see
-    /// [`crate::Registry::farm_cause`].
+    /// The reason, when the request failed in the same way on every node that it was tried on (two or more): no node is at
+    /// fault. Several such requests in a row make a cause of the whole farm, see [`crate::Registry::farm_cause`].
     pub same_everywhere: Option<String>,
     /// Node by node.
     pub starts: Vec<(NodeId, Outcome)>,
 }
 
-/// What one start came to, as far as it says something of its node.
+/// The outcome of one start, as far as it concerns the node.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Outcome {
     /// The server became ready.
     Ready,
     /// The start failed, and its node counts as the cause.
     Failed(StartFailure),
-    /// Nothing about the node: the request was at fault, or its caller left. A probe may be repeated.
+    /// No information about the node: the request was at fault, or its caller left. A probe may be repeated.
     Nothing,
 }
 
-/// What came of a [`Reserve`].
+/// The outcome of a [`Reserve`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Reserved {
     /// A slot was taken; the place in line, if any, is given up.
     Slot(Reservation),
-    /// Matching nodes are up and eligible, but every slot is taken or promised to somebody who came first.
+    /// Matching nodes are up and eligible, but every slot is taken, or promised to a caller with a lower number in line.
     Full,
     /// No up and eligible node matches.
     NoMatch {
@@ -119,7 +118,7 @@ impl IdempotencyKey {
         &self.0
     }
 
-    /// The same key as this owner's own: what others call alike is another one. Neither part has a space.
+    /// The key within the keys of one owner, so that equal keys of different owners do not meet. Neither part can hold a space.
     #[must_use]
     pub fn of(&self, owner: &Owner) -> Self {
         Self(format!("{owner} {}", self.0))
@@ -143,29 +142,35 @@ impl FromStr for IdempotencyKey {
     }
 }
 
-/// What came of claiming an idempotency key.
+/// The outcome of claiming an idempotency key.
+///
+/// ```text
+/// free ── claim ──▶ claimed ── settle with an answer ──▶ settled ── its time is over ──▶ free
+///   ▲                │   └── not renewed for Timing::claim: another claimant may take it over
+///   └── settle without one
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Claim {
-    /// Nobody works on it: the claimant does now, renews its claim, and settles it.
+    /// The claimant has the key: it works on the request, renews the claim, and settles it.
     Mine,
-    /// Somebody works on it: ask again soon, or when [`Follow::nudged`] says so.
+    /// Another claimant has the key: ask again soon, or when [`Follow::nudged`] says so.
     Running,
-    /// This was the answer.
+    /// The request was answered with this.
     Settled(String),
     /// The key came with another request before.
     Conflict,
 }
 
-/// Where a follower of the event stream is.
+/// A follower's position in the event stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Position {
     /// The last event seen; 0 to begin with the oldest that is kept.
     pub seq: u64,
-    /// The last nudge seen; 0 before the first.
+    /// The last wake-up seen; 0 before the first.
     pub nudge: u64,
-    /// The last event of which the follower knows that it was there; 0 when it knows of none. A registry that has neither it
-    /// nor a good reason (it was dropped as one of the oldest) was wiped, replaced, or went back to an older state. Mostly the
-    /// same as `seq`, but `seq` may be any number.
+    /// The last event that the follower has really seen; 0 when it has seen none. A registry that lacks this event, and did
+    /// not drop it as one of its oldest, was wiped, replaced, or set back to an older state. Mostly equal to `seq`, which
+    /// may be any number.
     pub seen: u64,
     /// The registry's identity, if the follower knows it, see [`crate::Registry::incarnation`].
     pub incarnation: Option<Uuid>,
@@ -174,14 +179,14 @@ pub struct Position {
 /// What happened since a [`Position`].
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Follow {
-    /// In order, none missing from the follower's position on, unless `gap`.
+    /// In order, none missing after the follower's position, unless `gap` is set.
     pub events: Vec<Event>,
-    /// Whether those who wait (in line, or for an idempotent answer) should ask again now.
+    /// Whether callers that wait, in line or for an idempotent answer, should ask again now.
     pub nudged: bool,
-    /// Whether events were dropped before the follower could read them, or the registry is not the one that it was: wiped,
-    /// replaced, or back in an older state. Then what was read from it before is void.
+    /// Whether events were dropped before the follower could read them, or the registry was wiped, replaced, or set back to
+    /// an older state. Then everything read before is void.
     pub gap: bool,
-    /// Where to go on; after a gap this is a place in what the registry has now.
+    /// Where to continue; after a gap, a position in what the registry holds now.
     pub position: Position,
 }
 
@@ -194,9 +199,9 @@ pub struct SpawnFilter {
     pub owner: Option<Owner>,
     /// Only those in this state.
     pub state: Option<SpawnState>,
-    /// Most to return; at least 1.
+    /// The most to return; 0 counts as 1.
     pub limit: usize,
-    /// Go on after the page that gave this.
+    /// Continue after the page whose [`SpawnPage::next`] this was.
     pub cursor: Option<u64>,
 }
 
@@ -218,10 +223,10 @@ pub struct Located {
     pub advertise: Option<String>,
 }
 
-/// The longest a [`crate::Registry::follow`] blocks; longer waits are cut to this, so that a dead link is noticed.
-pub const LONGEST_FOLLOW: Duration = Duration::from_secs(5);
+/// The longest that [`crate::Registry::follow`] blocks. Longer waits are cut to this, so that a dead connection is noticed.
+pub const MAX_FOLLOW: Duration = Duration::from_secs(5);
 
-/// What an event says of an operator's order: who gave it, and the drain.
+/// The data of an operator's event: the drain, and who gave the order.
 pub(crate) fn operator_data(drain: Option<&Drain>, by: Option<&str>) -> Map<String, Value> {
     let mut data = Map::new();
     if let Some(Ok(Value::Object(drain))) = drain.map(serde_json::to_value) {

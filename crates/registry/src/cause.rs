@@ -1,11 +1,14 @@
-//! Why starts fail on every node alike: requests that failed so, one after the other, without a success between them.
+//! The farm's cause: why starts fail on every node alike.
+//!
+//! A cause is a suspicion after the first request that failed in the same way wherever it was tried, and established after
+//! three within a minute. A success anywhere ends it; without news it lapses after ten minutes.
 
 use std::collections::HashMap;
 use std::time::Duration;
 
 use model::{FarmCause, Timestamp};
 
-/// So many requests in a row make a cause of the farm's.
+/// This many requests in a row establish a cause.
 const REQUESTS: u32 = 3;
 /// They come within this time.
 pub(crate) const WITHIN: Duration = Duration::from_secs(60);
@@ -35,7 +38,7 @@ impl Cause {
         }
     }
 
-    /// As Redis keeps it; nothing when a field is missing or broken.
+    /// Reads the fields of the Redis hash `cause`; `None` when one is missing or malformed.
     pub(crate) fn from_fields(fields: &HashMap<String, String>) -> Option<Self> {
         let time = |field: &str| fields.get(field)?.parse().ok().map(Timestamp::from_millis);
         Some(Self {
@@ -46,13 +49,13 @@ impl Cause {
         })
     }
 
-    /// Whether it, or the suspicion of it, is not over yet.
+    /// Whether the cause, or the suspicion, has not lapsed.
     pub(crate) fn is_current(&self, now: Timestamp) -> bool {
         let (from, keep) = if self.requests >= REQUESTS { (self.last, MEMORY) } else { (self.since, WITHIN) };
         now.since(from).max(from.since(now)) <= keep
     }
 
-    /// The cause, when it is more than a suspicion.
+    /// The cause, when it is established and has not lapsed.
     pub(crate) fn established(self, now: Timestamp) -> Option<FarmCause> {
         let is = self.requests >= REQUESTS && self.is_current(now);
         is.then_some(FarmCause { reason: self.reason, since: self.since, requests: self.requests })

@@ -1,4 +1,6 @@
-//! The contract both backends meet.
+//! The contract that both backends meet, as one handle.
+//!
+//! Whoever adds a call adds it here, to both backends, and to `tests/contract`, which runs every test against each of them.
 
 use std::path::Path;
 use std::time::Duration;
@@ -18,7 +20,15 @@ use crate::permits::Permit;
 use crate::redis::Redis;
 use crate::report::{AgentReport, Orders};
 
-/// A handle to the registry; cloning is cheap. Every call is one atomic step, is bounded in time, and may be repeated.
+/// A handle to the registry; cloning is cheap.
+///
+/// Every call is one atomic step and is bounded in time. See [the crate](crate) for an example.
+///
+/// # Errors
+///
+/// Every call fails alike, so the methods say only what else there is to know: [`RegistryError::Away`] when the server
+/// cannot be reached, refuses, or does not answer in time; [`RegistryError::Unexpected`] when its answer makes no sense to
+/// this version. In both cases the call may have happened. The embedded backend never fails.
 #[derive(Debug, Clone)]
 pub struct Registry(Backend);
 
@@ -28,6 +38,7 @@ enum Backend {
     Redis(Redis),
 }
 
+// Calls the method of the same name on whichever backend there is. Those of `Embedded` are synchronous and cannot fail.
 macro_rules! both {
     ($self:ident, $backend:ident => $call:expr) => {
         match &$self.0 {
@@ -38,13 +49,15 @@ macro_rules! both {
 }
 
 impl Registry {
-    /// A registry that lives in this process and ends with it.
+    /// A registry that lives in this process and ends with it. Clones share it.
     #[must_use]
     pub fn embedded(timing: Timing) -> Self {
         Self(Backend::Embedded(Embedded::new(timing)))
     }
 
-    /// Opens `embedded` or a Redis URL. The server need not be there yet: calls fail until it is.
+    /// Opens `embedded` or a Redis URL (`docs/operator/redis.md` has the grammar). Connects with the first call: the server
+    /// need not be there yet, and calls fail until it is. `farm` is the prefix of all keys, so several farms can share a
+    /// server.
     ///
     /// # Errors
     /// The URL or the farm's name is wrong.
@@ -52,8 +65,8 @@ impl Registry {
         Self::open_with(url, None, farm, timing)
     }
 
-    /// The same with the server's password in a file. That file, and the files of certificates that the URL names, are read
-    /// again for every new connection: a password or certificate may change while the process runs.
+    /// [`Self::open`] with the server's password in a file. That file, and the files of certificates that the URL names,
+    /// are read again for every new connection: a password or certificate may change while the process runs.
     ///
     /// # Errors
     /// The URL, the file or the farm's name is wrong.
@@ -70,7 +83,7 @@ impl Registry {
         Redis::open(url, password_file, farm, timing).map(|redis| Self(Backend::Redis(redis)))
     }
 
-    /// Why the last call failed, in the server's words; `None` once a call succeeds.
+    /// Why the last call failed, in the server's words; `None` when it succeeded. Names addresses: for logs and operators only.
     #[must_use]
     pub fn trouble(&self) -> Option<String> {
         match &self.0 {
@@ -79,7 +92,7 @@ impl Registry {
         }
     }
 
-    /// What an operator should change about the server, as it was when this process connected to it.
+    /// What an operator should change in the server's settings, as of the last connection to it.
     #[must_use]
     pub fn warnings(&self) -> Vec<String> {
         match &self.0 {
@@ -106,17 +119,17 @@ impl Registry {
         }
     }
 
-    /// Whether it takes writes, which is what a farm needs of it: a server that refuses them (a replica, one that is full or
-    /// has too few replicas, one that cannot save) answers a PING all the same.
+    /// Checks that the registry takes writes, which is what a farm needs. A server that refuses them (a replica, one that
+    /// is full, has too few replicas or cannot save) still answers [`Self::ping`].
     ///
     /// # Errors
-    /// It cannot be reached, or refuses.
+    /// The registry cannot be reached, or refuses writes.
     pub async fn check(&self) -> Result<(), RegistryError> {
         both!(self, b => b.check())
     }
 
-    /// Notes what the starts of one request came to. What becomes of servers after they were ready, the registry learns from
-    /// their agents' reports.
+    /// Records the outcomes of one request's starts, which change the health of nodes. What becomes of servers after they were
+    /// ready, the registry learns from their agents' reports. Repeating a call counts the outcomes twice.
     ///
     /// # Errors
     /// The registry is away.
@@ -124,7 +137,7 @@ impl Registry {
         both!(self, b => b.learn(outcomes))
     }
 
-    /// Why starts fail on every node alike, while they do.
+    /// The cause for which starts fail on every node alike, if several requests in a row have failed so.
     ///
     /// # Errors
     /// The registry is away.
@@ -132,8 +145,8 @@ impl Registry {
         both!(self, b => b.farm_cause())
     }
 
-    /// The registry's identity: another one means that it was wiped, replaced, or went back to an older state, and that
-    /// everything read from it before is void. Random; made with the first write.
+    /// The registry's identity. A changed one means that the registry was wiped, replaced, or set back to an older state,
+    /// and that everything read before is void. Random; made with the first write.
     ///
     /// # Errors
     /// The registry is away.
@@ -141,23 +154,23 @@ impl Registry {
         both!(self, b => b.incarnation())
     }
 
-    /// Whether it can be reached.
+    /// Checks that the registry can be reached; [`Self::check`] also checks that it takes writes.
     ///
     /// # Errors
-    /// It cannot.
+    /// The registry is away.
     pub async fn ping(&self) -> Result<(), RegistryError> {
         both!(self, b => b.ping())
     }
 
-    /// Takes a slot on the best node, or says why not.
+    /// Takes a slot on the best node, or says why there is none. The slot is held for [`Timing::reservation`].
     ///
     /// # Errors
-    /// The registry is away. A slot may have been taken; it comes back when the reservation expires.
+    /// The registry is away. A slot may have been taken: call [`Self::release_by_id`], or it comes back when the reservation expires.
     pub async fn reserve(&self, ask: &Reserve) -> Result<Reserved, RegistryError> {
         both!(self, b => b.reserve(ask))
     }
 
-    /// Gives back a slot for which nothing was started. Does nothing once the agent has reported the spawn.
+    /// Releases a reservation for which nothing was started. Idempotent. Does nothing once the agent has reported the spawn.
     ///
     /// # Errors
     /// The registry is away.
@@ -165,18 +178,18 @@ impl Registry {
         both!(self, b => b.release(node, spawn))
     }
 
-    /// Gives back the slot that a reserve took whose answer was lost, if it took one, on whatever node. Does nothing once
-    /// the agent has reported the spawn. Looks at the newest reservations that are not confirmed yet, a bounded number of
-    /// them; an older one expires.
+    /// Releases the reservation of `spawn` on any node. Use it when the outcome of [`Self::reserve`] is unknown.
+    /// Idempotent. Does nothing once the agent has reported the spawn. Looks at a bounded number of the newest
+    /// reservations; an older one expires.
     ///
     /// # Errors
     /// The registry is away.
-    pub async fn renounce(&self, spawn: SpawnId) -> Result<(), RegistryError> {
-        both!(self, b => b.renounce(spawn))
+    pub async fn release_by_id(&self, spawn: SpawnId) -> Result<(), RegistryError> {
+        both!(self, b => b.release_by_id(spawn))
     }
 
-    /// Gives up a spawn that may have been started: the agent is told to end it or never to start it. Its slot stays
-    /// taken until the agent has said so, or the reservation expires.
+    /// Gives up a spawn that may have been started. The agent gets the order to end it, or never to start it, with its next
+    /// heartbeat. The slot stays taken until the agent has forgotten the spawn, or the reservation expires. Idempotent.
     ///
     /// # Errors
     /// The registry is away.
@@ -184,8 +197,7 @@ impl Registry {
         both!(self, b => b.abandon(node, spawn))
     }
 
-    /// Says that the holders of these places in line are still there. Places not kept within [`Timing::place`] are
-    /// passed over and dropped.
+    /// Renews places in line. A place that is not renewed within [`Timing::place`] lapses.
     ///
     /// # Errors
     /// The registry is away.
@@ -201,25 +213,25 @@ impl Registry {
         both!(self, b => b.leave_line(tickets))
     }
 
-    /// Asks whether the owner may start one more now, and notes that it did when it may: so many a minute, as many of them at
-    /// once as it likes.
+    /// Asks whether the owner may start one more spawn now, and counts the start if so. `per_minute` starts a minute are
+    /// granted, in any bursts. Not idempotent.
     ///
     /// # Errors
-    /// The registry is away. The start may have been noted.
+    /// The registry is away. The start may have been counted.
     pub async fn permit(&self, owner: &Owner, per_minute: u32) -> Result<Permit, RegistryError> {
         both!(self, b => b.permit(owner, per_minute))
     }
 
-    /// Takes in what an agent reports.
+    /// Takes in an agent's report and returns the orders for that agent. Repeating a report changes nothing.
     ///
     /// # Errors
-    /// The registry is away; the report must be repeated.
+    /// The registry is away; repeat the report.
     pub async fn report(&self, report: &AgentReport) -> Result<Orders, RegistryError> {
         both!(self, b => b.report(report))
     }
 
-    /// Does what time asks for: expires reservations and places, calls nodes stale and down and their spawns lost,
-    /// forgets old records. Any number of front doors may do it at once; each does a bounded amount.
+    /// Does what is due by time: expires reservations and places, calls nodes stale and down and their spawns lost, forgets old
+    /// records. Front doors call it about once a second. Any number may do so at once; each call does a bounded amount.
     ///
     /// # Errors
     /// The registry is away.
@@ -243,7 +255,7 @@ impl Registry {
         both!(self, b => b.node(node))
     }
 
-    /// The present by the registry's clock, the only one that deadlines are compared with.
+    /// The present by the registry's clock. Deadlines are compared with no other clock.
     ///
     /// # Errors
     /// The registry is away.
@@ -251,8 +263,8 @@ impl Registry {
         both!(self, b => b.now())
     }
 
-    /// Records what an operator wants of a node and gives the order's number; `None` when there is no such node. `drain` goes
-    /// with `draining`; `by` is who asked, for the event.
+    /// Records an operator's order and returns its number; `None` when there is no such node. `drain` counts only with
+    /// [`Eligibility::Draining`]. `by` names the operator, for the event.
     ///
     /// # Errors
     /// The registry is away.
@@ -266,8 +278,8 @@ impl Registry {
         both!(self, b => b.set_eligibility(node, eligibility, drain, by))
     }
 
-    /// Repeats an order that a registry has forgotten which was wiped or went back to an older state. Changes nothing, and
-    /// gives `false`, when the node is not known or has an order of this number or a higher one.
+    /// Repeats an order to a registry that may have lost it, because it was wiped or set back to an older state. Returns
+    /// `false` and changes nothing when the node is not known, or has an order with this number or a higher one.
     ///
     /// # Errors
     /// The registry is away.
@@ -289,7 +301,7 @@ impl Registry {
         both!(self, b => b.spawns(filter))
     }
 
-    /// One spawn with its events.
+    /// One spawn with its events; `None` when there is no record of it (any more).
     ///
     /// # Errors
     /// The registry is away.
@@ -297,7 +309,7 @@ impl Registry {
         both!(self, b => b.spawn(spawn))
     }
 
-    /// One spawn with its events, and where its node's agent is reached.
+    /// One spawn with its events, and the address of its node's agent, in one step.
     ///
     /// # Errors
     /// The registry is away.
@@ -305,8 +317,8 @@ impl Registry {
         both!(self, b => b.locate(spawn))
     }
 
-    /// The spawns of these nodes that have not ended, without their histories, in no order. Costs as much as there are; ask
-    /// for a bounded number of nodes at a time.
+    /// The spawns of these nodes that have not ended, without their events, in no order. The cost grows with their number:
+    /// ask for a bounded number of nodes at a time.
     ///
     /// # Errors
     /// The registry is away.
@@ -314,7 +326,8 @@ impl Registry {
         both!(self, b => b.living(nodes))
     }
 
-    /// Claims an idempotency key for a request with this fingerprint. Repeating it as the same claimant renews the claim.
+    /// Claims an idempotency key for a request with this fingerprint, for [`Timing::claim`]. Repeating the call as the same
+    /// claimant renews the claim.
     ///
     /// # Errors
     /// The registry is away.
@@ -327,8 +340,9 @@ impl Registry {
         both!(self, b => b.claim(key, fingerprint, claimant))
     }
 
-    /// Ends a claim with its answer, which later claims of the key get for `keep`. Without an answer the key is free
-    /// again. `false` when the claim was somebody else's by now: their answer counts.
+    /// Settles a claim with its answer, which later claims of the key get for the given time. Without an answer the key is
+    /// free again. Returns `false` when another claimant has taken the key over: its answer counts. Idempotent for the
+    /// claimant.
     ///
     /// # Errors
     /// The registry is away.
@@ -349,8 +363,7 @@ impl Registry {
         both!(self, b => b.position())
     }
 
-    /// What happened since `after`; when nothing has, waits for it up to `wait` (at most
-    /// [`crate::ask::LONGEST_FOLLOW`]).
+    /// The events since `after`. When there are none, waits for one for up to `wait`, at most [`crate::ask::MAX_FOLLOW`].
     ///
     /// # Errors
     /// The registry is away.
@@ -361,8 +374,9 @@ impl Registry {
         }
     }
 
-    /// Waits until those who wait should ask again, up to `wait`; the last nudge. Like [`Self::follow`] for whoever does
-    /// not care for the events, at a fraction of its cost.
+    /// Waits for up to `wait` for a wake-up newer than `after`, and returns the number of the last one. A wake-up means
+    /// that callers in line, or those that wait for an idempotent answer, should ask again. Costs a fraction of
+    /// [`Self::follow`].
     ///
     /// # Errors
     /// The registry is away.

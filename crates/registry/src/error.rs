@@ -3,12 +3,14 @@
 use std::path::PathBuf;
 
 /// Why a registry could not be opened: always a wrong setting, never an absent server.
+///
+/// The texts name the flag, for the command line.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
     /// The URL is not one this build understands.
     #[error(
-        "--registry wants `embedded`, redis://[user:password@]host[:port][/db] (rediss:// with TLS), \
-         redis-sentinel://host[:port],…/master-name or redis-cluster://host[:port],…, not {url:?}: {why}"
+        "invalid --registry: expected `embedded`, redis://[user:password@]host[:port][/db] (rediss:// with TLS), \
+         redis-sentinel://host[:port],…/master-name or redis-cluster://host[:port],…, got {url:?}: {why}"
     )]
     Url {
         /// What was given, without its password.
@@ -29,13 +31,14 @@ pub enum OpenError {
     Farm(#[from] model::NameError),
 }
 
-/// Why a call to the registry failed. Every one of them means: nothing is known about whether it happened.
+/// Why a call to the registry failed. In every case the call may have happened or not.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum RegistryError {
-    /// Redis cannot be reached, or did not answer in time.
+    /// Redis cannot be reached, refuses, or did not answer in time. The text is the server's own, and may name addresses:
+    /// callers get [`RegistryError::outward`].
     #[error("the registry cannot be reached: {0}")]
     Away(String),
-    /// Redis answered something this version does not understand.
+    /// Redis answered something that this version does not understand: a defect, or keys that something else has written.
     #[error("the registry answered something unexpected to {call}: {what}")]
     Unexpected {
         /// The call.
@@ -46,7 +49,7 @@ pub enum RegistryError {
 }
 
 impl RegistryError {
-    /// What callers may be told: without addresses, and of the server's own words only the first, which is its code.
+    /// The text for callers: no addresses, and of the server's own words only the code.
     #[must_use]
     pub fn outward(&self) -> String {
         match self {
@@ -59,7 +62,7 @@ impl RegistryError {
     }
 }
 
-/// Codes with which Redis refuses. Each says to an operator what to look for, and nothing of where the server is.
+/// The codes with which Redis refuses. Each tells an operator what to look for, and nothing about where the server is.
 const CODES: [&str; 12] = [
     "NOAUTH",
     "WRONGPASS",
@@ -75,7 +78,7 @@ const CODES: [&str; 12] = [
     "TRYAGAIN",
 ];
 
-/// The part of a failure's text that may leave the farm, if any.
+/// The part of a failure's text that callers may see: a code of Redis or the kind of failure; `None` when it shows neither.
 #[must_use]
 pub fn outward(why: &str) -> Option<&'static str> {
     let mut words = why.split(|c: char| !c.is_ascii_alphabetic());

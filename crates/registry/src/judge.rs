@@ -1,16 +1,18 @@
-//! A registry that judges heartbeats must have been there to receive them.
+//! Judging silence: a registry that judges heartbeats must have been there to receive them.
 //!
-//! The registry notes when it last judged; front doors have it judge about once a second. When much more than that has
-//! passed (it was stopped or down, no front door asked, its clock was set), or time went backwards, the silence of nodes counts
-//! from now: [`Judgement::grace`]. `redis/lua/judge.lua` is the same in Redis.
+//! The registry notes when it last judged. Front doors make it judge about once a second. When much more than that has
+//! passed (the registry was stopped, no front door asked, its clock was set), or time went backwards, the silence of nodes
+//! counts from now: [`Judgement::grace`]. Without this rule, a stalled registry would call every node down at once.
+//! `redis/lua/judge.lua` is the same in Redis.
 
 use model::{Timestamp, Timing};
 
 /// When heartbeats were last judged, and the moment from which silence counts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct Judgement {
-    /// `None` before the first.
+    /// When the registry last judged; `None` before the first time.
     pub(crate) at: Option<Timestamp>,
+    /// The moment from which silence counts.
     pub(crate) grace: Timestamp,
 }
 
@@ -29,7 +31,7 @@ impl Judgement {
         self.grace
     }
 
-    /// What a reader may say who does not judge: whether a node whose last heartbeat is this old is silent.
+    /// Whether a node with this last heartbeat is silent, for readers, which note nothing.
     pub(crate) fn is_silent(self, beat: Timestamp, now: Timestamp, timing: &Timing) -> bool {
         !self.was_away(now, timing) && now.since(beat.max(self.grace)) >= timing.stale
     }

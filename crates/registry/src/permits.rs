@@ -1,20 +1,22 @@
-//! How often an owner may start something: so many a minute, as many of them at once as it likes, by the generic cell rate
-//! algorithm. All there is to keep is one moment per owner: when the last start would have been due, had all come evenly.
+//! Rate limits of owners, by the generic cell rate algorithm (ITU-T I.371): a number of starts a minute, in any bursts.
+//!
+//! The whole state is one moment per owner: when the last start would have been due, had all come evenly. The registry
+//! keeps it for the farm; a front door keeps its own [`Permits`] while the registry is away.
 
 use std::collections::HashMap;
 use std::time::Duration;
 
 use model::Owner;
 
-/// What an owner is allowed, and how far it may run ahead.
+/// The time over which starts are counted, and how far an owner may run ahead.
 const MINUTE: Duration = Duration::from_secs(60);
 
 /// Whether an owner may start one more now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Permit {
-    /// It may, and that is noted.
+    /// It may, and the start is counted.
     Granted,
-    /// It may once this time has passed.
+    /// It may after this time. Nothing is counted.
     Wait(Duration),
 }
 
@@ -24,11 +26,22 @@ impl Permit {
     }
 }
 
-/// The owners of one process.
+/// The rate limits of one process.
+///
+/// ```
+/// use std::time::Duration;
+/// use registry::{Permit, Permits};
+///
+/// let (mut permits, owner) = (Permits::new(), "key:abc".parse().unwrap());
+/// assert_eq!(permits.permit(&owner, 2, Duration::ZERO), Permit::Granted);
+/// assert_eq!(permits.permit(&owner, 2, Duration::ZERO), Permit::Granted);
+/// assert_eq!(permits.permit(&owner, 2, Duration::ZERO), Permit::Wait(Duration::from_secs(30)));
+/// assert_eq!(permits.permit(&owner, 2, Duration::from_secs(30)), Permit::Granted);
+/// ```
 #[derive(Debug)]
 pub struct Permits {
     due: HashMap<Owner, Duration>,
-    /// Owners whose starts are long past are dropped when there are more than this.
+    /// With more owners than this, those whose starts are long past are dropped.
     crowd: usize,
 }
 
@@ -39,21 +52,21 @@ impl Default for Permits {
 }
 
 impl Permits {
-    /// Looks through at this many owners first.
+    /// The number of owners at which old ones are first dropped.
     const CROWD: usize = 1024;
 
-    /// Nobody has started anything.
+    /// No owner has started anything.
     #[must_use]
     pub fn new() -> Self {
         Self { due: HashMap::new(), crowd: Self::CROWD }
     }
 
-    /// Asks for one start, `now` being the time since some moment that stays the same. None a minute is none ever.
+    /// Asks for one start. `now` is the time since any fixed moment. With `per_minute` 0 no start is ever granted.
     pub fn permit(&mut self, owner: &Owner, per_minute: u32, now: Duration) -> Permit {
         if per_minute == 0 {
             return Permit::Wait(MINUTE);
         }
-        // What is further ahead than anybody can run is of a clock that was set back since.
+        // An owner runs ahead by a minute at the most. A moment further ahead comes from a clock that was set back since.
         let due =
             self.due.get(owner).copied().filter(|due| (now..=now + MINUTE).contains(due)).unwrap_or(now);
         let next = due + MINUTE / per_minute;

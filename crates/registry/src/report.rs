@@ -1,7 +1,10 @@
-//! What agents report, and the orders they get back.
+//! What agents report, and the orders that they get back.
 //!
-//! Ages instead of times: machines' clocks may differ by minutes, so an agent says how long ago something happened and
-//! the registry subtracts that from its own clock.
+//! Reports carry ages instead of times. Machines' clocks may differ by minutes, so an agent says how long ago something
+//! happened, and the registry subtracts that from its own clock.
+//!
+//! An agent sends one report at a time and repeats it until it is accepted. [`Orders`] says whether it was: `superseded`,
+//! `unknown`, `taken` and `behind` each mean that nothing of the report was applied.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -16,25 +19,25 @@ use uuid::Uuid;
 /// Everything about one spawn, as its agent knows it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SpawnReport {
-    /// Its id.
+    /// The spawn's id.
     pub id: SpawnId,
-    /// Where it is in its life; never `lost`.
+    /// The state that it is in; never `lost`.
     pub state: SpawnState,
-    /// How it renders.
+    /// Whether the viewer or the server renders.
     pub renderer: RendererType,
     /// Where its viewer connects.
     pub endpoint: String,
-    /// The GPU it was given. Counted against the node's GPU slots.
+    /// The GPU that it was given. Counts against the node's GPU slots.
     pub gpu: Option<u32>,
-    /// The labels its request asked for.
+    /// The labels that its request asked for.
     pub labels: BTreeMap<String, String>,
-    /// Who had it spawned. Counts only where the registry does not know: else its reservation said so.
+    /// The caller that it belongs to. A reservation that the registry remembers is believed before this.
     pub owner: Option<Owner>,
-    /// How long ago it was admitted.
+    /// How long ago the agent admitted it.
     pub started: Duration,
-    /// How long ago it first said `ready`.
+    /// How long ago its server first reported `ready`.
     pub ready: Option<Duration>,
-    /// How long ago it last reported.
+    /// How long ago its server last reported that it is alive.
     pub last_ping: Option<Duration>,
     /// How long ago it ended.
     pub ended: Option<Duration>,
@@ -63,36 +66,36 @@ impl SpawnReport {
     }
 }
 
-/// A spawn has come into another state. Applied in the order given, each once, however often it is sent.
+/// A spawn has changed its state. The registry applies changes in the order given, and each once, however often it is sent.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Change {
     /// Rises by at least one with every change of an epoch, from 1. The registry skips those it has applied before.
     pub serial: u64,
     /// The spawn in its new state.
     pub spawn: SpawnReport,
-    /// How long ago that was.
+    /// How long ago the state changed.
     pub age: Duration,
 }
 
-/// Everything another process needs to know about a node. One of them repairs any registry.
+/// Everything that other processes need to know about a node. One heartbeat repairs any registry.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Heartbeat {
     /// What the node offers.
     pub description: NodeDescription,
-    /// How busy it is.
+    /// How busy the machine is.
     pub load: Load,
     /// Each GPU's use.
     pub gpus: Vec<GpuSlots>,
-    /// All spawns that have not ended, as of the changes of this and earlier reports.
+    /// All spawns that have not ended, as of the changes of this report and earlier ones.
     pub spawns: Vec<SpawnReport>,
     /// Abandoned reservations (from earlier [`Orders`]) that do not run here and can never start here any more.
     pub forgotten: Vec<SpawnId>,
-    /// What the agent remembers of what the operator wants.
-    pub wish: Wish,
+    /// The operator's last order, as the agent remembers it.
+    pub desired: DesiredState,
 }
 
 impl Heartbeat {
-    /// Of a node that offers this and has these spawns, and of which there is nothing else to say.
+    /// A heartbeat of an idle machine without GPUs, reservations to forget, or orders.
     #[must_use]
     pub fn new(description: NodeDescription, spawns: Vec<SpawnReport>) -> Self {
         Self {
@@ -101,38 +104,37 @@ impl Heartbeat {
             gpus: Vec::new(),
             spawns,
             forgotten: Vec::new(),
-            wish: Wish::default(),
+            desired: DesiredState::default(),
         }
     }
 }
 
-/// What an agent remembers of what the operator wants of its node.
+/// The desired state of a node, as its agent remembers it from the operator's last order.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Wish {
-    /// Number of the order. A higher one wins, here and everywhere: a registry that was wiped, or went back to an older
-    /// state, learns from agents what it has forgotten.
+pub struct DesiredState {
+    /// Number of the order. The higher number wins everywhere, so a registry that was wiped or set back to an older state
+    /// learns from agents what it has lost.
     pub generation: u64,
-    /// Whether new spawns are welcome.
+    /// What the operator wants of the node.
     pub eligibility: Eligibility,
-    /// The drain; goes with `draining`.
-    pub drain: Option<DrainWish>,
+    /// The drain; counts only with [`Eligibility::Draining`].
+    pub drain: Option<DesiredDrain>,
 }
 
-/// A drain without a clock.
+/// A drain in ages, since clocks differ.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct DrainWish {
+pub struct DesiredDrain {
     /// How long until its deadline.
     pub left: Duration,
-    /// How long ago it was asked for.
+    /// How long ago the operator asked for it.
     pub age: Duration,
     /// Why, in the operator's words.
     pub reason: Option<String>,
-    /// Who asked for it.
+    /// The operator that asked for it.
     pub by: Option<String>,
 }
 
-/// One message from an agent: first the changes, then the heartbeat, in one atomic step. An agent sends its reports one
-/// after the other, never two at once, and repeats one that failed.
+/// One message from an agent: the changes and the heartbeat, applied in one atomic step.
 #[derive(Debug, Clone, PartialEq)]
 pub struct AgentReport {
     /// The node.
@@ -143,10 +145,10 @@ pub struct AgentReport {
     pub takeover: bool,
     /// Where the agent keeps its state, and which of its lives there this is.
     pub identity: Identity,
-    /// The last change that the registry has accepted in this epoch; 0 before the first. A registry that has applied less
-    /// went back to an older state, and says so with [`Orders::behind`]. Then the agent counts from there: it sends that serial
-    /// here, with the later changes that it has kept, and after the answer the last serial that it has sent. A heartbeat's list
-    /// counts only when nothing later than this and `changes` has been applied.
+    /// The serial of the last change that the registry has accepted in this epoch; 0 before the first. A registry that has
+    /// applied less was set back to an older state, and answers [`Orders::behind`]. The agent then counts from there: it
+    /// sends that serial here, with the later changes that it has kept. A heartbeat's list counts only when nothing later
+    /// than `accepted` and `changes` has been applied.
     pub accepted: u64,
     /// State changes since the last accepted report.
     pub changes: Vec<Change>,
@@ -154,31 +156,31 @@ pub struct AgentReport {
     pub heartbeat: Option<Heartbeat>,
 }
 
-/// Tells agents apart that claim one node.
+/// Distinguishes agents that claim one node.
 ///
-/// Agents with one `instance` follow each other on one state directory, which only one of them uses at a time: the later
-/// life is right, whatever a registry remembers. Agents with different instances are different machines, or one machine whose
-/// state directory was lost: the one that lives keeps the node.
+/// Agents with the same `instance` follow each other on one state directory, which only one of them uses at a time: the
+/// later life is right, whatever a registry remembers. Agents with different instances are different machines, or one
+/// machine whose state directory was lost: the one whose heartbeats arrive keeps the node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Identity {
-    /// Of the state directory, random, kept in it; nil in the reports of older agents.
+    /// Random id of the state directory, kept in it; nil in the reports of older agents.
     pub instance: Uuid,
-    /// Rises with every start on that directory.
+    /// The number of starts on that directory.
     pub life: u64,
 }
 
-/// What the registry wants of an agent.
+/// The registry's answer to a report: whether it was accepted, and orders for the agent.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Orders {
-    /// Another epoch has taken the node over: nothing of the report was applied, and this agent must stop admitting.
+    /// A later epoch has the node. Nothing was applied; this agent must stop admitting.
     pub superseded: bool,
-    /// The registry does not know this node (it was wiped): nothing was applied, send everything, with a heartbeat.
+    /// The registry does not know this node, because it was wiped. Nothing was applied; send everything, with a heartbeat.
     pub unknown: bool,
-    /// Another agent that is alive has this node, at this address, and this one has not had it yet: nothing was applied, and
-    /// this agent must admit nothing.
+    /// Another living agent has this node, at this address, and this one has not had it yet. Nothing was applied; this
+    /// agent must admit nothing.
     pub taken: Option<String>,
-    /// The registry has applied changes only up to this one and lacks accepted ones: it went back to an older state.
-    /// Nothing was applied; send what it lacks, above all ends.
+    /// The registry has applied changes only up to this serial: it was set back to an older state. Nothing was applied;
+    /// send what it lacks, above all ends.
     pub behind: Option<u64>,
     /// Number of the operator's order.
     pub generation: u64,
@@ -186,14 +188,14 @@ pub struct Orders {
     pub eligibility: Eligibility,
     /// The drain, if any, and how long until its deadline.
     pub drain: Option<(Drain, Duration)>,
-    /// Reservations the agent must end, or never start, and then list in [`Heartbeat::forgotten`].
+    /// Abandoned spawns: the agent must end them, or never start them, and then list them in [`Heartbeat::forgotten`].
     pub abandoned: Vec<SpawnId>,
-    /// Reservations that have expired: the agent must not start them any more. One that runs already goes on: its caller
-    /// may have been answered. They are listed in [`Heartbeat::forgotten`] as well, or as spawns.
+    /// Expired reservations: the agent must not start them any more, and lists them in [`Heartbeat::forgotten`]. One that
+    /// runs already goes on, because its caller may have been answered, and is listed as a spawn.
     pub expired: Vec<SpawnId>,
 }
 
-/// Nothing runs on a node that is down: its spawns are lost, and what they held is in no total.
+/// Clears the totals of a node that is down: its spawns are lost, and what they held counts no more.
 pub(crate) fn hold_nothing(node: &mut NodeRecord) {
     (node.used, node.gpu_used) = (0, 0);
     for gpu in &mut node.gpus {
@@ -201,7 +203,7 @@ pub(crate) fn hold_nothing(node: &mut NodeRecord) {
     }
 }
 
-/// What an event says beyond its kind, from the spawn as it was then.
+/// The data of a spawn's event, from the spawn as it was then.
 pub(crate) fn event_data(spawn: &SpawnReport) -> Map<String, Value> {
     let mut data = Map::new();
     match spawn.state {
@@ -223,8 +225,8 @@ pub(crate) fn event_data(spawn: &SpawnReport) -> Map<String, Value> {
     data
 }
 
-/// What the first event of a spawn says of it, whatever its state, so that a follower can make its record. One that begins
-/// with `launching` says it all already, and one that is over is no follower's business.
+/// Adds to a spawn's first event, whatever its state, what a follower needs to make a record of it. `launching` has all of
+/// it already, and followers keep no record of a spawn that begins as `exited`.
 pub(crate) fn introduce(data: &mut Map<String, Value>, spawn: &SpawnReport, now: Timestamp) {
     if matches!(spawn.state, SpawnState::Launching | SpawnState::Exited) {
         return;
@@ -250,13 +252,12 @@ fn introduce_demand(data: &mut Map<String, Value>, spawn: &SpawnReport) {
     }
 }
 
-/// Whether a ping is another one than the one that is known: ages are rounded, so the same ping comes out a few
-/// milliseconds apart.
+/// Whether this is a new ping. Ages are rounded, so the same ping comes out a few milliseconds apart.
 pub(crate) fn is_news(known: Option<Timestamp>, ping: Timestamp) -> bool {
     known.is_none_or(|known| ping.since(known).max(known.since(ping)) > Duration::from_millis(50))
 }
 
-/// What `spawn.exited` says.
+/// The data of `spawn.exited`.
 pub(crate) fn exit_data(exit: &Exit) -> Map<String, Value> {
     let mut data = Map::new();
     data.insert("exit".into(), serde_json::to_value(exit).unwrap_or_default());

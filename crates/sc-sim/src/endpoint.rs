@@ -1,4 +1,6 @@
-//! The liveliness endpoint: where posts go and what their request line says.
+//! The liveliness endpoint: where posts go, and their request line.
+//!
+//! The vendor's server posts `<endpoint>/<id>?liveliness=ready|ping|disconnect` with an empty body.
 
 /// A parsed `--liveliness-endpoint`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -30,7 +32,7 @@ impl Unusable {
     }
 }
 
-/// What a server says of itself.
+/// What a server reports of itself, in the vendor's words.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Liveliness {
     Ready,
@@ -71,7 +73,7 @@ impl Endpoint {
         })
     }
 
-    /// Everything of a post; it has no body.
+    /// A whole request; it has no body.
     pub(crate) fn request(&self, id: &str, liveliness: Liveliness, slash: &str) -> String {
         let Self { authority, base, .. } = self;
         let (id, word) = (escaped(id), liveliness.word());
@@ -95,7 +97,7 @@ fn split_port(authority: &str) -> Option<(&str, u16)> {
     (!host.is_empty() && !host.contains('@')).then_some((host, port))
 }
 
-/// An id may be anything; a request line may not.
+/// Percent-encodes what a request line may not hold: an id may be any text.
 fn escaped(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for byte in text.bytes() {

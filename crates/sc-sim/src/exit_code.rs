@@ -34,7 +34,8 @@ impl Exit {
     }
 }
 
-/// A server that fails before it is ready says something like this on its way out.
+/// The line that a server writes before it exits with this code. The texts are the vendor's (see `model::vendor`), but for
+/// code 4, where it is the line that a busy port causes.
 pub(crate) fn last_words(code: u8) -> &'static str {
     match code {
         0 => "success",
@@ -51,7 +52,7 @@ pub(crate) fn last_words(code: u8) -> &'static str {
     }
 }
 
-/// Why the server does not go on, and with which code it says so.
+/// Why the server ends early, and its exit code.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Failure {
     pub(crate) exit: Exit,

@@ -1,4 +1,5 @@
-//! The frames of a viewer and their answers: a small part of the vendor's protocol, as seen from its published viewer.
+//! The frames of a viewer and their answers: a small part of the vendor's protocol, as observed from its published viewer
+//! (7.4 to 25.1).
 //!
 //! A client-side viewer speaks JSON in binary frames (`OPEN_MODEL`, `CONFIGURE_STREAM`, `SEND_STREAM`); a server-side
 //! viewer speaks JSON in text frames (`SERVER_SIDE_RENDER`, `SERVER_SIDE_CLIENT_INFO`, `SERVER_SETTINGS`, `ACK`). All
@@ -8,7 +9,7 @@
 use serde_json::{Value, json};
 use tungstenite::Message;
 
-/// Who makes the pictures, and with that the dialect.
+/// Where the viewer's pictures are rendered, which decides its dialect.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Renderer {
     Client,
@@ -27,7 +28,7 @@ pub(crate) struct Open {
     pub(crate) size: (u16, u16),
 }
 
-/// What a frame says.
+/// A parsed frame.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Frame {
     Open(Open),
@@ -58,7 +59,7 @@ impl Refusal {
     }
 }
 
-/// Understands one frame. A command in the wrong kind of frame is unknown: the real server would not read it either.
+/// Parses one frame. A command in the wrong kind of frame is unknown: the real server would not read it either.
 pub(crate) fn understand(message: &Message) -> Frame {
     let (renderer, bytes) = match message {
         Message::Binary(bytes) => (Renderer::Client, bytes.as_ref()),

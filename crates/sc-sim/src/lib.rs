@@ -1,8 +1,11 @@
 //! `ts3d-sc-sim`: stands in for the licensed `ts3d_sc_server` in tests, demos and benchmarks.
 //!
-//! It is as strict as the original about its command line and its protocols, because its purpose is to show mistakes of
-//! the software around it where no licence is at hand. It opens no models and draws nothing. Facts about the original
-//! come from the vendor's documentation, from its published viewer and from what its published Node server does.
+//! It is as strict as the original about its command line and its protocols, because it must show mistakes of the software
+//! around it where no licence is at hand. It opens no models and draws nothing.
+//!
+//! Facts about the original come from the vendor's documentation (command line options, liveliness), from the option
+//! strings of a 2021 executable, from its published viewer and from what its published Node server does. No vendor code is
+//! used.
 //!
 //! # What it does
 //!
@@ -12,8 +15,16 @@
 //! posts `disconnect` and exits ([`server`]). Without any data from a viewer it ends by itself after
 //! `--initial-use-duration`. SIGTERM has its default effect: the process dies of it.
 //!
-//! It starts in about a millisecond and is the floor of every benchmark, hence threads and blocking sockets and nothing
-//! larger.
+//! ```text
+//! start ── bad command line, licence, port ──▶ exit 2, 3, 4, 6 or 7
+//!   │
+//!   ▼                     first viewer
+//! ready, pings ─────────────────────────▶ serving ── the viewer leaves ──▶ port closed, disconnect ──▶ exit 0
+//!   └── no data within --initial-use-duration ──────────────────────────────────▲
+//! ```
+//!
+//! It starts in about a millisecond and is the floor of every benchmark, so it uses threads and blocking sockets, and no
+//! async runtime.
 //!
 //! # Simulator only
 //!
@@ -48,14 +59,14 @@
     reason = "the crate documentation is a map for those who read the code"
 )]
 
-// What is asked for.
+// The command line and what it means.
 mod exit_code;
 mod help;
 mod misbehave;
 mod options;
 mod settings;
 
-// What is said to others.
+// The protocols.
 mod endpoint;
 mod frames;
 mod liveliness;
@@ -63,8 +74,8 @@ mod log;
 mod post;
 mod viewer;
 
-// How it hangs together.
-mod doorbell;
+// The life of the process.
+mod notify;
 mod server;
 mod trouble;
 

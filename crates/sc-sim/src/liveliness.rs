@@ -9,26 +9,27 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use crate::doorbell::{Doorbell, Ring};
 use crate::endpoint::{Endpoint, Liveliness};
 use crate::log::Log;
 use crate::misbehave::Misbehaviour;
+use crate::notify::{Notification, Notifier};
 use crate::post::Poster;
 use crate::settings::Settings;
 
 /// The running thread. Dropping it ends the pings without a `disconnect`.
 #[derive(Debug)]
 pub(crate) struct Reporter {
-    goodbye: SyncSender<()>,
+    disconnect: SyncSender<()>,
     thread: JoinHandle<()>,
 }
 
 impl Reporter {
-    /// Posts `ready` at once, so call it when a viewer may come, and rings when that is done. `None` if there is nowhere to post to.
+    /// Starts the thread, which posts `ready` at once and then notifies the main thread: call it when a viewer may come.
+    /// `None` without a usable endpoint.
     pub(crate) fn start(
         settings: &Settings,
         misbehaviour: &Misbehaviour,
-        doorbell: &Arc<Doorbell>,
+        notifier: &Arc<Notifier>,
         log: &Arc<Log>,
     ) -> io::Result<Option<Self>> {
         let Some(url) = &settings.liveliness_endpoint else {
@@ -48,18 +49,19 @@ impl Reporter {
             slash: if misbehaviour.double_slash { "//" } else { "/" },
             period: settings.ping_period,
             silent_after: misbehaviour.silent_after,
-            doorbell: Arc::clone(doorbell),
+            notifier: Arc::clone(notifier),
             log: Arc::clone(log),
         };
-        let (goodbye, told) = sync_channel(1);
-        let thread = thread::Builder::new().name("liveliness".to_owned()).spawn(move || report.run(&told))?;
-        Ok(Some(Self { goodbye, thread }))
+        let (disconnect, asked) = sync_channel(1);
+        let thread =
+            thread::Builder::new().name("liveliness".to_owned()).spawn(move || report.run(&asked))?;
+        Ok(Some(Self { disconnect, thread }))
     }
 
     /// Posts `disconnect` and waits until that is done or has failed.
     pub(crate) fn disconnect(self) {
-        // The thread listens until it is told, so neither can fail unless it panicked.
-        self.goodbye.send(()).ok();
+        // The thread waits for this, so neither fails unless it has panicked.
+        self.disconnect.send(()).ok();
         self.thread.join().ok();
     }
 }
@@ -70,19 +72,19 @@ struct Report {
     slash: &'static str,
     period: Duration,
     silent_after: Option<Duration>,
-    doorbell: Arc<Doorbell>,
+    notifier: Arc<Notifier>,
     log: Arc<Log>,
 }
 
 impl Report {
-    fn run(mut self, told: &Receiver<()>) {
+    fn run(mut self, asked: &Receiver<()>) {
         self.post(Liveliness::Ready);
-        self.doorbell.ring(Ring::Ready);
+        self.notifier.notify(Notification::Ready);
         let ready = Instant::now();
         let mut next_ping = ready + self.period;
         loop {
             let until_ping = next_ping.saturating_duration_since(Instant::now());
-            let waited = told.recv_timeout(until_ping);
+            let waited = asked.recv_timeout(until_ping);
             let silent = self.silent_after.is_some_and(|silent_after| ready.elapsed() >= silent_after);
             match waited {
                 Err(RecvTimeoutError::Timeout) if silent => {}
@@ -91,7 +93,7 @@ impl Report {
                 Ok(()) => return self.post(Liveliness::Disconnect),
                 Err(RecvTimeoutError::Disconnected) => return,
             }
-            // A receiver that hangs must not be hit by all the pings it missed.
+            // A receiver that hung must not get all the pings that it missed at once.
             next_ping = (next_ping + self.period).max(Instant::now());
         }
     }

@@ -1,4 +1,4 @@
-//! Misbehaviour on request: what a test wants this server to do wrong.
+//! Misbehaviour on request: what a test wants this server to do wrong. `trouble.rs` carries it out.
 //!
 //! The command line must stay the vendor's, so requests come by environment (`SC_SIM_READY_DELAY_MS=3000`, for every
 //! server of an agent) or inside a session token (`sim:ready_delay_ms=3000,crash_code=9`, for one spawn); a token wins

@@ -6,11 +6,11 @@ use std::time::{Duration, Instant};
 
 use crate::endpoint::Endpoint;
 
-/// A receiver that takes longer than this to connect or answer has failed; the next ping tries again.
+/// The timeout of connecting, and of an answer. The next ping tries again.
 const TIMEOUT: Duration = Duration::from_secs(2);
 
-/// No answer of a liveliness receiver is anywhere near this long.
-const LONGEST_ANSWER: usize = 64 * 1024;
+/// The longest answer that is read; answers of a liveliness receiver are far shorter.
+const MAX_ANSWER: usize = 64 * 1024;
 
 /// Posts to one endpoint.
 #[derive(Debug)]
@@ -19,7 +19,7 @@ pub(crate) struct Poster {
     kept: Option<TcpStream>,
 }
 
-/// An answer as far as liveliness cares.
+/// The parts of an answer that matter here.
 struct Answer {
     status_line: String,
     good: bool,
@@ -37,7 +37,7 @@ impl Poster {
 
     /// Sends a whole request. The error is what the receiver answered, or why it did not.
     pub(crate) fn post(&mut self, request: &str) -> Result<(), String> {
-        // The receiver may have closed a kept connection, or be a new process by now: that is no answer yet.
+        // A kept connection may be closed, or its receiver restarted. Its failure says nothing yet: a new connection is tried.
         let kept = self.kept.take().and_then(|stream| Some((exchange(&stream, request).ok()?, stream)));
         let (answer, stream) = match kept {
             Some(answered) => answered,
@@ -81,7 +81,7 @@ fn exchange(mut stream: &TcpStream, request: &str) -> io::Result<Answer> {
             // The status is all that counts, so a body is only read to make the connection usable again.
             return Ok(Answer { reusable: answer.reusable && received.len() == length, ..answer });
         }
-        if n == 0 || received.len() > LONGEST_ANSWER || Instant::now() > deadline {
+        if n == 0 || received.len() > MAX_ANSWER || Instant::now() > deadline {
             return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "no HTTP answer"));
         }
     }
@@ -104,7 +104,7 @@ fn read_head(received: &[u8]) -> Option<(Answer, usize)> {
             keeps_open &= !value.eq_ignore_ascii_case("close");
         }
     }
-    let reusable = keeps_open && body.is_some_and(|body| body < LONGEST_ANSWER);
+    let reusable = keeps_open && body.is_some_and(|body| body < MAX_ANSWER);
     let length = head_end + body.filter(|_| reusable).unwrap_or_default();
     if received.len() < length {
         return None;

@@ -13,11 +13,11 @@ use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
-use crate::doorbell::{self, Door, Ring};
 use crate::exit_code::{Exit, Failure, last_words};
 use crate::liveliness::Reporter;
 use crate::log::{Level, Log};
 use crate::misbehave::{Death, Misbehaviour};
+use crate::notify::{self, Notification, Notifications};
 use crate::settings::{self, Settings};
 use crate::trouble;
 use crate::viewer::Reception;
@@ -45,12 +45,12 @@ pub(crate) fn serve(
     let listener = TcpListener::bind((Ipv4Addr::UNSPECIFIED, settings.port))
         .and_then(|listener| listener.set_nonblocking(true).map(|()| listener))
         .map_err(|_| Failure::new(Exit::ScInitFailed, "Can't create lws context."))?;
-    let (doorbell, door) = doorbell::hang().map_err(internal("make a socket pair"))?;
-    let doorbell = Arc::new(doorbell);
-    let reporter = Reporter::start(settings, misbehaviour, &doorbell, log)
+    let (notifier, notifications) = notify::channel().map_err(internal("make a socket pair"))?;
+    let notifier = Arc::new(notifier);
+    let reporter = Reporter::start(settings, misbehaviour, &notifier, log)
         .map_err(internal("start the liveliness thread"))?;
     if reporter.is_none() {
-        doorbell.ring(Ring::Ready);
+        notifier.notify(Notification::Ready);
     }
     log.info(format_args!("listening on port {}", settings.port));
 
@@ -62,12 +62,12 @@ pub(crate) fn serve(
             network_version: misbehaviour.network_version.clone(),
             stream_version: misbehaviour.stream_version.clone(),
             exit_on_load_finish: settings.exit_on_load_finish,
-            doorbell,
+            notifier,
             log: Arc::clone(log),
             taken: AtomicBool::new(false),
         }),
         listener,
-        door,
+        notifications,
         initial_use,
         leave: None,
         crash: None,
@@ -125,7 +125,7 @@ fn misbehave_before_ready(
     Ok(None)
 }
 
-/// For ever, if there is no such time.
+/// Sleeps until this moment; without one, until the process is killed.
 fn sleep_until(time: Option<Instant>) {
     match time {
         Some(time) => thread::sleep(time.saturating_duration_since(Instant::now())),
@@ -147,10 +147,10 @@ enum End {
     Crash,
 }
 
-/// Everything the main thread waits on. Dropping it closes the port.
+/// Everything that the main thread waits on. Dropping it closes the port.
 struct Server {
     listener: TcpListener,
-    door: Door,
+    notifications: Notifications,
     reception: Arc<Reception>,
     /// Gone once the viewer has sent something.
     initial_use: Option<Instant>,
@@ -163,20 +163,20 @@ impl Server {
     fn wait_for_the_end(&mut self, misbehaviour: &Misbehaviour) -> Result<End, Failure> {
         loop {
             self.poll().map_err(internal("poll"))?;
-            while let Some(ring) = self.door.answer() {
-                match ring {
-                    // Counting from here, a receiver always hears of a server before it misbehaves.
-                    Ring::Ready => {
+            while let Some(notification) = self.notifications.next() {
+                match notification {
+                    // Delays count from here, so that the receiver always gets `ready` before the misbehaviour.
+                    Notification::Ready => {
                         let now = Instant::now();
                         self.leave = misbehaviour.disconnect_after.map(|after| now + after);
                         self.crash = misbehaviour.crash_after.map(|after| now + after);
                     }
-                    Ring::FirstData => {
+                    Notification::FirstData => {
                         self.reception.log.info("server has received initial data from the WS connection");
                         self.initial_use = None;
                     }
-                    Ring::Left(reason) => return Ok(End::Left(reason)),
-                    Ring::Loaded => return Ok(End::Loaded),
+                    Notification::Left(reason) => return Ok(End::Left(reason)),
+                    Notification::Loaded => return Ok(End::Loaded),
                 }
             }
             let now = Instant::now();
@@ -194,17 +194,17 @@ impl Server {
         }
     }
 
-    /// Waits for a connection, a ring or the next deadline.
+    /// Waits for a connection, a notification or the next deadline.
     fn poll(&self) -> io::Result<()> {
         let next = [self.initial_use, self.leave, self.crash].into_iter().flatten().min();
         let timeout = next.map(|next| {
             let left = next.saturating_duration_since(Instant::now());
             Timespec::try_from(left).unwrap_or(Timespec { tv_sec: i64::MAX, tv_nsec: 0 })
         });
-        let (listener, bell) = (self.listener.as_fd(), self.door.bell());
+        let (listener, wakeup) = (self.listener.as_fd(), self.notifications.wakeup());
         let mut watched = [
             PollFd::from_borrowed_fd(listener, PollFlags::IN),
-            PollFd::from_borrowed_fd(bell, PollFlags::IN),
+            PollFd::from_borrowed_fd(wakeup, PollFlags::IN),
         ];
         match poll(&mut watched, timeout.as_ref()) {
             Ok(_) | Err(rustix::io::Errno::INTR) => Ok(()),

@@ -1,4 +1,4 @@
-//! What this invocation is to do: a command line that not only parses but also makes sense.
+//! The settings of this invocation: a command line that parses and whose options fit together.
 
 use std::fs::File;
 use std::io::Read;
@@ -11,8 +11,8 @@ use crate::options::{Opt, Parsed};
 
 const DEFAULT_INITIAL_USE_SECONDS: u32 = 60;
 const DEFAULT_PING_SECONDS: f64 = 5.0;
-/// A year; more is a mistake, and far more would not fit the clock.
-const LONGEST_PING_SECONDS: u64 = 365 * 24 * 60 * 60;
+/// The longest ping interval, a year: more is a mistake, and far more would overflow the clock.
+const MAX_PING_SECONDS: u64 = 365 * 24 * 60 * 60;
 
 /// Where a viewer's pictures are made, and whether that is allowed here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -217,7 +217,7 @@ fn ping_period(parsed: &Parsed) -> Result<Duration, Failure> {
     let seconds = parsed.seconds(Opt::LivelinessUpdateFrequency).unwrap_or(DEFAULT_PING_SECONDS);
     Duration::try_from_secs_f64(seconds)
         .ok()
-        .filter(|period| !period.is_zero() && period.as_secs() <= LONGEST_PING_SECONDS)
+        .filter(|period| !period.is_zero() && period.as_secs() <= MAX_PING_SECONDS)
         .ok_or_else(|| {
             Failure::command_line(format!(
                 "the argument ('{seconds}') for option '--liveliness-update-frequency' is invalid"

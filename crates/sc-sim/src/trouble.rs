@@ -1,4 +1,4 @@
-//! Carrying out misbehaviour that needs the operating system: [`crate::misbehave`] says what, this says how.
+//! Carries out misbehaviour that needs the operating system. [`crate::misbehave`] parses what is asked for.
 
 use std::collections::hash_map::RandomState;
 use std::hash::{BuildHasher, Hasher};
@@ -15,8 +15,8 @@ use crate::exit_code::Exit;
 use crate::log::Log;
 use crate::misbehave::{Death, Fatal};
 
-/// Installs a handler that does nothing anyone looks at. A handler, unlike an ignored signal, is not inherited by the
-/// grandchild, which therefore still ends when its group is asked to.
+/// Installs a handler for SIGTERM that only sets a flag. Unlike an ignored signal, a handler is not inherited, so the
+/// grandchild still ends when its group gets the signal.
 pub(crate) fn ignore_term() -> io::Result<()> {
     signal_hook::flag::register(signal_hook::consts::SIGTERM, Arc::new(AtomicBool::new(false)))?;
     Ok(())

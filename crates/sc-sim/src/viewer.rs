@@ -1,7 +1,7 @@
 //! One connection: from raw TCP through the WebSocket handshake to the end of the conversation.
 //!
-//! Each connection has its own thread until it is either the one viewer this process serves or gone, so a connection
-//! that never says anything keeps nobody waiting.
+//! Each connection has its own thread until it is either the one viewer of this process or gone, so a silent connection
+//! holds up no other.
 
 use std::io::{self, Write};
 use std::net::TcpStream;
@@ -17,9 +17,9 @@ use tungstenite::http::{HeaderValue, StatusCode};
 use tungstenite::protocol::{WebSocket, WebSocketConfig};
 use tungstenite::{Error, Message, accept_hdr_with_config};
 
-use crate::doorbell::{Doorbell, Ring};
 use crate::frames::{self, Frame, Open, Refusal, Renderer};
 use crate::log::Log;
+use crate::notify::{Notification, Notifier};
 use crate::settings::Rendering;
 
 /// How long a connection may take to become a WebSocket.
@@ -28,8 +28,8 @@ const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a refused viewer may take to answer the close frame.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// A viewer sends commands, not models.
-const LONGEST_MESSAGE: usize = 16 * 1024 * 1024;
+/// The longest message of a viewer, in bytes: it sends commands, not models.
+const MAX_MESSAGE: usize = 16 * 1024 * 1024;
 
 /// What every connection needs to know.
 #[derive(Debug)]
@@ -40,7 +40,7 @@ pub(crate) struct Reception {
     pub(crate) network_version: Option<String>,
     pub(crate) stream_version: Option<String>,
     pub(crate) exit_on_load_finish: bool,
-    pub(crate) doorbell: Arc<Doorbell>,
+    pub(crate) notifier: Arc<Notifier>,
     pub(crate) log: Arc<Log>,
     /// Set by the first connection that asks for a WebSocket as it should, before it is answered, and never unset: this
     /// process has one viewer.
@@ -79,7 +79,7 @@ impl Reception {
                 match claim {
                     Claim::None => self.log.warn(format_args!("no websocket handshake: {why}")),
                     Claim::Refused => self.turn_away(),
-                    Claim::Granted => self.doorbell.ring(Ring::Left(why)),
+                    Claim::Granted => self.notifier.notify(Notification::Left(why)),
                 }
                 return;
             }
@@ -87,26 +87,26 @@ impl Reception {
         self.log.info("client connected. connection-count=1");
         let end = match stream.set_read_timeout(None) {
             Ok(()) => self.converse(websocket),
-            Err(error) => Ring::Left(error.to_string()),
+            Err(error) => Notification::Left(error.to_string()),
         };
-        // The connection must be gone before the goodbye that says so.
+        // The connection must be closed before `disconnect` is posted.
         stream.shutdown(std::net::Shutdown::Both).ok();
-        self.doorbell.ring(end);
+        self.notifier.notify(end);
     }
 
-    fn converse(&self, mut websocket: WebSocket<&TcpStream>) -> Ring {
+    fn converse(&self, mut websocket: WebSocket<&TcpStream>) -> Notification {
         let mut silent_so_far = true;
         loop {
             let message = match websocket.read() {
                 Ok(message) => message,
-                Err(error) => return Ring::Left(error.to_string()),
+                Err(error) => return Notification::Left(error.to_string()),
             };
             if !(message.is_binary() || message.is_text()) {
                 continue;
             }
             if silent_so_far {
                 silent_so_far = false;
-                self.doorbell.ring(Ring::FirstData);
+                self.notifier.notify(Notification::FirstData);
             }
             let answered = match frames::understand(&message) {
                 Frame::Open(open) => self.answer(&mut websocket, &open),
@@ -123,19 +123,23 @@ impl Reception {
             match answered {
                 Ok(None) => {}
                 Ok(Some(end)) => return end,
-                Err(error) => return Ring::Left(error.to_string()),
+                Err(error) => return Notification::Left(error.to_string()),
             }
         }
     }
 
     /// Answers the opening frame; the conversation is over if that says so.
-    fn answer(&self, websocket: &mut WebSocket<&TcpStream>, open: &Open) -> Result<Option<Ring>, Error> {
+    fn answer(
+        &self,
+        websocket: &mut WebSocket<&TcpStream>,
+        open: &Open,
+    ) -> Result<Option<Notification>, Error> {
         if let Some(refusal) = self.refusal(open) {
             let reason = refusal.reason();
             self.log.error(format_args!("open model failed: {reason}"));
             websocket.send(frames::refused(open.renderer, &refusal))?;
             close(websocket)?;
-            return Ok(Some(Ring::Left(reason.to_owned())));
+            return Ok(Some(Notification::Left(reason.to_owned())));
         }
         let model = self.model_file.as_ref().unwrap_or(&open.model);
         self.log.info(format_args!("opened model '{model}'"));
@@ -146,7 +150,7 @@ impl Reception {
             return Ok(None);
         }
         close(websocket)?;
-        Ok(Some(Ring::Loaded))
+        Ok(Some(Notification::Loaded))
     }
 
     fn refusal(&self, open: &Open) -> Option<Refusal> {
@@ -174,7 +178,8 @@ impl Reception {
     }
 }
 
-/// Any path and query will do. The one subprotocol there is must be echoed to those who offer it and to nobody else.
+/// Takes any path and query. The subprotocol `binary` is echoed exactly to viewers that offer it: Chromium fails a
+/// handshake in which its offer is not echoed, or that echoes what it did not offer.
 fn handshake(stream: &TcpStream, callback: impl Callback) -> Result<WebSocket<&TcpStream>, String> {
     stream
         .set_nodelay(true)
@@ -184,8 +189,8 @@ fn handshake(stream: &TcpStream, callback: impl Callback) -> Result<WebSocket<&T
     let config = WebSocketConfig::default()
         .read_buffer_size(8 * 1024)
         .write_buffer_size(0)
-        .max_message_size(Some(LONGEST_MESSAGE))
-        .max_frame_size(Some(LONGEST_MESSAGE));
+        .max_message_size(Some(MAX_MESSAGE))
+        .max_frame_size(Some(MAX_MESSAGE));
     match accept_hdr_with_config(stream, callback, Some(config)) {
         Ok(websocket) => Ok(websocket),
         Err(HandshakeError::Interrupted(_)) => Err("it took too long".to_owned()),
@@ -199,14 +204,14 @@ fn handshake(stream: &TcpStream, callback: impl Callback) -> Result<WebSocket<&T
     }
 }
 
-/// What came of a connection's wish to be the one viewer.
+/// Whether a connection has become the one viewer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Claim {
-    /// It never asked for a WebSocket as it should.
+    /// It made no valid WebSocket request.
     None,
-    /// There is another.
+    /// Another connection is the viewer.
     Refused,
-    /// It is the one, whether or not it gets the answer.
+    /// It is the viewer, whether or not it gets the answer.
     Granted,
 }
 
@@ -231,7 +236,7 @@ fn echo_binary(request: &Request, mut response: Response) -> Result<Response, Er
     Ok(response)
 }
 
-/// Whoever came with plain HTTP gets an answer in kind; whoever hung up gets none.
+/// The answer to a failed handshake: HTTP status 426 or 400; `None` when the peer hung up or was answered already.
 fn http_answer(error: &Error) -> Option<String> {
     let status = match error {
         Error::Protocol(
@@ -245,7 +250,7 @@ fn http_answer(error: &Error) -> Option<String> {
     Some(format!("HTTP/1.1 {status}\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"))
 }
 
-/// Says goodbye and waits for the viewer to do so too, so that the last answer is not lost to a reset connection.
+/// Sends a close frame and waits for the viewer's, so that a reset connection does not lose the last answer.
 fn close(websocket: &mut WebSocket<&TcpStream>) -> Result<(), Error> {
     websocket.close(None)?;
     websocket.get_ref().set_read_timeout(Some(CLOSE_TIMEOUT))?;

@@ -1,4 +1,4 @@
-//! The end of a connection that calls.
+//! The calling end of a connection: it checks the server's certificate, and shows its own when asked.
 
 use std::io;
 use std::sync::Arc;
@@ -14,19 +14,19 @@ use crate::fresh::{Fresh, Source};
 use crate::peers::{Expected, Peers, Refusal};
 use crate::provider;
 
-/// A connection whose other end was called.
+/// A TLS connection to a server.
 pub type ClientStream<S> = tokio_rustls::client::TlsStream<S>;
 
-/// Whose certificates are trusted.
+/// The CAs that are trusted.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Roots {
-    /// Those that this machine trusts.
+    /// The CAs that this machine trusts.
     System,
-    /// Those of the CAs in this file, and no others.
+    /// The CAs in this file, and no others.
     File(Named),
 }
 
-/// Makes connections with TLS; cloning is cheap.
+/// Makes TLS connections; cloning is cheap and shares the configuration.
 #[derive(Debug, Clone)]
 pub struct Client {
     files: Arc<Fresh<Files>>,
@@ -80,7 +80,7 @@ impl Source for Files {
     }
 }
 
-/// A machine without any is not wrong: whoever calls is told of an unknown issuer.
+/// The CAs of this machine. A machine without any is no error here: each connection then fails with an unknown issuer.
 fn of_this_machine() -> RootCertStore {
     let mut roots = RootCertStore::empty();
     let found = rustls_native_certs::load_native_certs();
@@ -92,8 +92,8 @@ fn of_this_machine() -> RootCertStore {
 }
 
 impl Client {
-    /// Reads the files. `identity` is what is shown to those that ask for a certificate; `protocol` is what is spoken on
-    /// the connections, such as [`HTTP1`](crate::HTTP1).
+    /// Reads the files. `identity` is shown to servers that ask for a certificate; `protocol` is spoken on the connections,
+    /// such as [`HTTP1`](crate::HTTP1).
     ///
     /// # Errors
     /// A file cannot be read or used; the key is not that of the certificate; the certificate is of another role.
@@ -102,19 +102,19 @@ impl Client {
         Ok(Self { files, agents: Peers::new("agent") })
     }
 
-    /// Reads the files again when they have changed, for connections that are made after that. Never returns; it must be
-    /// run for as long as the client is used, unless that is short.
+    /// Reads the files again when they have changed, for later connections. Never returns: run it for as long as the client
+    /// is used, unless that is short.
     pub async fn keep_fresh(&self) {
         self.files.keep().await;
         std::future::pending().await
     }
 
-    /// Shakes hands with this host, a name or an address (IPv6 with or without brackets), which must show a certificate for
-    /// it. The caller sees to a limit of time.
+    /// Shakes hands with this host, a name or an address (IPv6 with or without brackets), whose certificate must be for it.
+    /// The caller bounds the time.
     ///
     /// # Errors
-    /// The host is none, it is not trusted, or the connection broke. That it does not trust this end may be told only by the
-    /// first read.
+    /// The host is malformed, its certificate is not trusted, or the connection broke. In TLS 1.3 a server that refuses this end's
+    /// certificate may be noticed only by the first read.
     pub async fn connect<S: AsyncRead + AsyncWrite + Unpin>(
         &self,
         host: &str,
@@ -126,11 +126,11 @@ impl Client {
         TlsConnector::from(self.files.current()).connect(name, stream).await
     }
 
-    /// Checks that the other end of a connection has shown the certificate of this node's agent, before anything is sent to
-    /// it. Counts and logs a refusal: as a warning once for each node and reason.
+    /// Checks that the other end has shown the certificate of this node's agent. Call it before anything is sent. Counts
+    /// and logs a refusal, as a warning once for each node and reason.
     ///
     /// # Errors
-    /// The certificate is another node's or of another role. Its text is for logs only.
+    /// The certificate is another node's or of another role. The text is for logs only, since it names nodes.
     pub fn check_agent<S>(&self, stream: &ClientStream<S>, node: &NodeId) -> Result<(), Refusal> {
         let shown = stream.get_ref().1.peer_certificates().and_then(<[_]>::first);
         let shown = shown.cloned().unwrap_or_else(|| CertificateDer::from(Vec::new()));
@@ -147,7 +147,7 @@ impl Client {
         }
     }
 
-    /// What agents have shown.
+    /// Counts of what agents have shown.
     #[must_use]
     pub fn agents(&self) -> &Peers {
         &self.agents
@@ -158,7 +158,7 @@ impl Client {
         self.files.warn_without_role();
     }
 
-    /// When the certificate that is shown ends, in seconds since 1970, as far as there is one and it can be told.
+    /// When the client's certificate expires, in seconds since 1970; `None` without a certificate, or when it cannot be parsed.
     #[must_use]
     pub fn not_after(&self) -> Option<u64> {
         self.files.not_after()

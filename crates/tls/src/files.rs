@@ -1,4 +1,4 @@
-//! Certificates and keys as files that flags name, and what may be wrong with them.
+//! Certificates and keys as files that flags name, and what is wrong with them. No error quotes a file's contents.
 
 use std::borrow::Cow;
 use std::fs::{self, Metadata};
@@ -14,15 +14,15 @@ use webpki::EndEntityCert;
 
 use crate::role::{NoRole, Role, stated};
 
-/// A file of TLS that will not do; the text names the flag and says what it wants.
+/// A file of TLS that cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("invalid {flag}: expected {wants}, got {found}")]
 pub struct TlsError {
     /// The flag, with its dashes.
     pub flag: &'static str,
-    /// What would do.
+    /// What the flag expects.
     pub wants: Cow<'static, str>,
-    /// The file, and what is wrong with it. Never what is in it.
+    /// The file, and what is wrong with it.
     pub found: String,
 }
 
@@ -102,7 +102,7 @@ impl Named {
         Ok(Arc::new(roots))
     }
 
-    /// By what a change of it is noticed.
+    /// Metadata by which a change of the file is noticed; `None` when there is no file.
     pub(crate) fn stamp(&self) -> Option<Stamp> {
         fs::metadata(&self.path).ok().map(|found| Stamp::of(&found))
     }
@@ -144,8 +144,10 @@ impl Identity {
         Self { role: Some(role), ..self }
     }
 
+    /// Checks that the certificate states the role that it must, or none.
+    ///
     /// # Errors
-    /// The certificate states another role than it must.
+    /// The certificate states another role.
     pub(crate) fn check_role(&self, chain: &[CertificateDer<'_>]) -> Result<(), TlsError> {
         let (Some(role), Some(first)) = (&self.role, chain.first()) else { return Ok(()) };
         let found = match stated(first) {
@@ -183,7 +185,7 @@ impl Identity {
         Ok((self.certificate.certificates()?, self.key.key()?))
     }
 
-    /// What is wrong with a pair that was read but not taken.
+    /// The error for a pair that could be read but rustls refuses.
     pub(crate) fn refused(&self, error: &rustls::Error) -> TlsError {
         match error {
             rustls::Error::InconsistentKeys(_) => {
@@ -196,7 +198,7 @@ impl Identity {
     }
 }
 
-/// What is different once a file was written or replaced.
+/// Metadata that differs after a file was written or replaced.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Stamp {
     modified: Option<SystemTime>,

@@ -1,4 +1,8 @@
-//! What was made of files, and is made again when they change.
+//! A configuration that is made of files, and made again when they change.
+//!
+//! Files are looked at once a second, on a blocking thread. New files that cannot be used change nothing: the configuration
+//! of before stays, and the error is logged. Certificate and key are replaced one after the other, so an error counts only
+//! when the next look still finds it.
 
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard};
@@ -13,19 +17,19 @@ use crate::validity;
 
 /// How often files are looked at.
 const LOOK: Duration = Duration::from_secs(1);
-/// A certificate that ends within this time is told of.
+/// A certificate that expires within this time is warned of.
 const NEAR: Duration = Duration::from_secs(14 * 24 * 3600);
 
-/// Files that something is made of.
+/// Files, and how to make a configuration of them.
 pub(crate) trait Source: Clone + Send + Sync + 'static {
     type Made: Send + Sync + 'static;
 
-    /// Reads and checks them all.
+    /// Reads and checks all files.
     fn make(&self) -> Result<Self::Made, TlsError>;
 
     fn files(&self) -> Vec<&Named>;
 
-    /// The pair that is shown, whose certificate's end is watched.
+    /// The pair that is shown to peers; the expiry of its certificate is watched.
     fn identity(&self) -> Option<&Identity>;
 
     fn certificate(&self) -> Option<&Named> {
@@ -33,23 +37,22 @@ pub(crate) trait Source: Clone + Send + Sync + 'static {
     }
 }
 
-/// What was made last.
+/// The configuration as it was last made.
 pub(crate) struct Fresh<S: Source> {
     source: S,
     /// Never held across an await.
     current: RwLock<Arc<S::Made>>,
     seen: Mutex<Seen>,
-    /// The certificate that is shown, where there is one: requests are held against its names, which must cost no look at the
+    /// The certificate that is shown, where there is one. Requests are checked against its names, which must not touch the
     /// disk. Never held across an await.
     shown: RwLock<Option<CertificateDer<'static>>>,
 }
 
-/// What is known of the files.
+/// The files as of the last look.
 struct Seen {
-    /// What they were like when they were last read.
+    /// Their metadata when they were last read.
     stamps: Vec<Option<Stamp>>,
-    /// Whether they have changed since and could not be used. They are replaced one after the other, so that is told only
-    /// when it is still so at the next look.
+    /// They have changed since and could not be used. Logged only when the next look still finds that.
     doubtful: bool,
 }
 
@@ -85,14 +88,14 @@ impl<S: Source> Fresh<S> {
         self.shown.read().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Makes it again whenever the files have changed. What comes of bad ones is told, and changes nothing.
+    /// Makes the configuration again whenever the files have changed. Returns only when the looking thread panicked.
     pub(crate) async fn keep(self: &Arc<Self>) {
         self.warn_of_the_end();
         self.source.files().into_iter().for_each(Named::warn_if_readable_by_everyone);
         loop {
             sleep(LOOK).await;
             let this = Arc::clone(self);
-            // Files may be on a share that does not answer.
+            // Files may be on a share that hangs.
             if tokio::task::spawn_blocking(move || this.look()).await.is_err() {
                 error!("certificates are no longer looked at");
                 return;

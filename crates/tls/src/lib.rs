@@ -1,11 +1,26 @@
 //! TLS between callers, front doors and agents: certificates that are read again when they change.
 //!
-//! Reading order: [`Options`] and [`AgentIdentity`] (what a role is told), [`files`](Named) (what is read, and what is wrong
-//! with it), `fresh` (what was read, until the files change), [`Role`] (what a certificate says its holder is), [`Server`] and
-//! [`Client`] (the two ends of a connection), `purpose` and [`Expected`] (whose certificates are taken), [`Peers`] (what was
-//! shown), `validity` (until when), [`Room`] (a bounded number of places).
+//! Reading order:
+//!
+//! | item | what it is |
+//! | --- | --- |
+//! | [`Options`], [`AgentIdentity`] | the flags |
+//! | [`Named`], [`Identity`] | files that flags name, and what is wrong with them |
+//! | `fresh` | a configuration made of files, and made again when they change |
+//! | [`Role`] | what a certificate states that its holder is |
+//! | [`Server`], [`Client`] | the two ends of a connection |
+//! | `purpose`, [`Expected`] | which certificates are accepted |
+//! | [`Peers`], [`PeerMetrics`] | counts of what peers have shown |
+//! | `validity` | when a certificate expires |
+//! | [`Room`] | a connection limit that evicts the longest idle |
 //!
 //! Everything here is rustls with ring, TLS 1.2 and 1.3.
+//!
+//! Invariants: where certificates are demanded, no session is resumed, so every connection shows a certificate that is
+//! valid now. A peer without a role is accepted for one release, counted and logged; a peer with another role never.
+//!
+//! Failure: at start a bad file is an error that names the flag. Later a bad file is logged, and the configuration of
+//! before stays.
 
 mod client;
 mod files;
@@ -32,12 +47,12 @@ pub use metrics::PeerMetrics;
 pub use options::{AgentIdentity, Options, is_beyond_this_machine};
 pub use peers::{Expected, Peers, Refusal, RefusalReason, is_refusal};
 pub use role::{MAX_SHOWN, NoRole, Role, TRUST_DOMAIN, stated};
-pub use room::{Plea, Room, Seat};
+pub use room::{Room, Seat};
 pub use server::{Callers, Server, ServerStream};
 
-/// The protocol of a connection that speaks HTTP/1.1.
+/// The ALPN protocol of HTTP/1.1.
 pub const HTTP1: &[u8] = b"http/1.1";
-/// The protocol of a connection that speaks HTTP/2.
+/// The ALPN protocol of HTTP/2.
 pub const HTTP2: &[u8] = b"h2";
 
 fn provider() -> Arc<CryptoProvider> {

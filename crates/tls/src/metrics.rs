@@ -45,7 +45,7 @@ impl PeerMetrics {
         metrics
     }
 
-    /// Takes over what one kind of peers has shown so far.
+    /// Copies the counts of one kind of peers into the metrics.
     pub fn update(&self, peers: &Peers) {
         let peer = peers.kind();
         let total = self.without_role.get_or_create(&PeerLabels { peer });

@@ -1,4 +1,4 @@
-//! The flags of TLS.
+//! The flags of TLS. The doc comments of the fields are their `--help`.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -51,7 +51,7 @@ fn identity(
 }
 
 impl Options {
-    /// What is shown to whoever connects.
+    /// The certificate and key that are shown to callers.
     #[must_use]
     pub fn identity(&self) -> Option<Identity> {
         identity((&self.tls_cert, "--tls-cert"), (&self.tls_key, "--tls-key"))
@@ -65,7 +65,7 @@ impl Options {
 }
 
 impl AgentIdentity {
-    /// What is shown to agents, if it is not what is shown to callers.
+    /// The certificate and key that are shown to agents, if they are not those of callers.
     #[must_use]
     pub fn identity(&self) -> Option<Identity> {
         identity((&self.agent_tls_cert, "--agent-tls-cert"), (&self.agent_tls_key, "--agent-tls-key"))

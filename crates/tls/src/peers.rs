@@ -1,4 +1,4 @@
-//! Which roles a peer may have, and what peers have shown.
+//! Which role a peer must have, and counts of what peers have shown.
 
 use std::fmt;
 use std::sync::Arc;
@@ -13,12 +13,12 @@ use webpki::EndEntityCert;
 use crate::role::{NoRole, Role, stated};
 use crate::seen::Seen;
 
-/// Who is to be at the other end of a connection.
+/// The role that the other end of a connection must have.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Expected {
     /// A front door.
     FrontDoor,
-    /// A reader of metrics, or a front door, which may do more than that.
+    /// A metrics reader, or a front door, which may do more.
     MetricsReader,
     /// The agent of this node.
     Agent(NodeId),
@@ -43,7 +43,7 @@ impl Expected {
         }
     }
 
-    /// The role that the certificate states; `None` when it states none, which is admitted for one release.
+    /// The role that the certificate states; `None` when it states none, which is accepted for one release.
     ///
     /// # Errors
     /// It states another role, or no role of a farm.
@@ -56,7 +56,7 @@ impl Expected {
     }
 }
 
-/// Why the role of a certificate does not admit its holder. The text is for logs: it names nodes.
+/// Why a peer was refused for the role of its certificate. The text is for logs only, since it names nodes.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("expected the certificate of {expected}, got that of {found}")]
 pub struct Refusal {
@@ -79,7 +79,7 @@ impl fmt::Display for Found {
     }
 }
 
-/// The kinds of [`Refusal`], as metrics have them.
+/// The kinds of [`Refusal`], as metrics label them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RefusalReason {
     /// The certificate is another node's.
@@ -91,10 +91,10 @@ pub enum RefusalReason {
 }
 
 impl RefusalReason {
-    /// Every one.
+    /// Every reason.
     pub const ALL: [Self; 3] = [Self::OtherNode, Self::OtherRole, Self::NoRole];
 
-    /// In metrics.
+    /// The label in metrics.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -110,7 +110,7 @@ impl Refusal {
         Self { expected: expected.clone(), found }
     }
 
-    /// Its kind.
+    /// The kind of refusal.
     #[must_use]
     pub fn reason(&self) -> RefusalReason {
         match (&self.expected, &self.found) {
@@ -120,7 +120,7 @@ impl Refusal {
         }
     }
 
-    /// As rustls wants errors of a verifier.
+    /// The refusal as an error of a rustls verifier.
     pub(crate) fn into_tls(self) -> Error {
         Error::InvalidCertificate(CertificateError::Other(OtherError(Arc::new(self))))
     }
@@ -140,7 +140,7 @@ pub fn is_refusal(error: &std::io::Error) -> bool {
     Refusal::in_error(error).is_some()
 }
 
-/// Counts what the peers of one kind have shown, and logs it. Cloning shares the counts.
+/// Counts and logs what the peers of one kind have shown. Clones share the counts.
 #[derive(Debug, Clone)]
 pub struct Peers(Arc<Counts>);
 
@@ -150,7 +150,7 @@ struct Counts {
     without_role: AtomicU64,
     warned: AtomicBool,
     refused: [AtomicU64; RefusalReason::ALL.len()],
-    /// Who was refused and why, so that each is in the log once.
+    /// Peers that were refused, and why, so that each pair is logged once as a warning.
     seen: Seen<(String, String)>,
 }
 
@@ -166,7 +166,7 @@ impl Peers {
         }))
     }
 
-    /// What the peers are expected to be, as a label of metrics: `frontdoor`, `agent` or `metrics`.
+    /// The expected role, as a label of metrics: `frontdoor`, `agent` or `metrics`.
     #[must_use]
     pub fn kind(&self) -> &'static str {
         self.0.kind
@@ -184,7 +184,7 @@ impl Peers {
         self.0.refused[reason as usize].load(Ordering::Relaxed)
     }
 
-    /// A peer without a role was admitted. The first one is logged as a warning.
+    /// Counts a peer without a role, which was accepted. The first one is logged as a warning.
     pub(crate) fn admitted_without_role(&self, certificate: &CertificateDer<'_>) {
         self.0.without_role.fetch_add(1, Ordering::Relaxed);
         let first = !self.0.warned.swap(true, Ordering::Relaxed);

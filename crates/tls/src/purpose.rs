@@ -1,4 +1,5 @@
-//! Certificates of callers: of the CA, made for callers, and of a role that may call. An agent's certificate opens no agent.
+//! Checking the certificates of callers: issued by the CA, made for clients, and of a role that may call. So an agent's
+//! certificate, taken from a node, gives no access to other agents.
 
 use std::sync::Arc;
 
@@ -13,11 +14,11 @@ use webpki::{EndEntityCert, KeyUsage};
 
 use crate::peers::{Expected, Refusal};
 
-/// The purpose `clientAuth`, as DER writes it: 1.3.6.1.5.5.7.3.2.
+/// The extended key usage `clientAuth` (RFC 5280, 4.2.1.12) in DER: 1.3.6.1.5.5.7.3.2.
 const CLIENT_AUTH: &[u8] = &[43, 6, 1, 5, 5, 7, 3, 2];
 
-/// The usual checks, but a certificate must say that it is for callers (by the usual ones, one that says nothing is for
-/// all), and a role that it states must be an expected one.
+/// A verifier on top of the usual one, which accepts a certificate without extended key usage for every purpose. This one
+/// demands `clientAuth`, and that a stated role is the expected one.
 #[derive(Debug)]
 pub(crate) struct Callable {
     inner: Arc<dyn ClientCertVerifier>,

@@ -17,6 +17,15 @@ pub const TRUST_DOMAIN: &str = "hatchery";
 const SCHEME: &str = "spiffe:";
 
 /// What the holder of a certificate is in the farm.
+///
+/// ```
+/// use tls::Role;
+///
+/// let role: Role = "spiffe://hatchery/agent/node-a".parse()?;
+/// assert_eq!(role, Role::Agent("node-a".parse().unwrap()));
+/// assert!("spiffe://hatchery/agent/node-a/".parse::<Role>().is_err(), "a role has one spelling");
+/// # Ok::<(), tls::NoRole>(())
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Role {
     /// Serves callers and commands agents: `spiffe://hatchery/frontdoor`.
@@ -41,7 +50,7 @@ impl fmt::Display for Role {
     }
 }
 
-/// A URI, or a set of URIs, that is no role of a farm.
+/// Why a certificate, or a URI, states no role of a farm.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum NoRole {
     /// The URI is none of the forms of [`Role`]. At most [`MAX_SHOWN`] characters of it are kept.
@@ -50,12 +59,12 @@ pub enum NoRole {
     /// A SPIFFE ID stands beside other URIs. A certificate of one role has one.
     #[error("{0} URIs, of which one must be the only one")]
     Several(usize),
-    /// It is no certificate that can be read.
+    /// The certificate cannot be parsed.
     #[error("a certificate that cannot be read")]
     Unreadable,
 }
 
-/// Most characters of an unknown URI that are repeated in a message.
+/// The most characters of an unknown URI that a message repeats.
 pub const MAX_SHOWN: usize = 200;
 
 impl FromStr for Role {

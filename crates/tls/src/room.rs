@@ -1,27 +1,36 @@
-//! A bounded number of places. When all are taken, whoever has waited longest with nothing to do makes room.
+//! A connection limit. When every place is taken, the connection that has been idle longest closes and makes room.
+//!
+//! ```text
+//! a newcomer           enter: no place left ── request an eviction ──▶ waits for a place
+//! an idle connection   asked_to_leave: waits ── gets the request ────▶ closes, drops its Seat
+//! ```
+//!
+//! Both semaphores are fair (first in, first out), so the longest idle connection is evicted first and the first newcomer
+//! gets the place. Connections that are busy do not poll `asked_to_leave` and stay.
 
 use std::sync::Arc;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-/// The places; cloning is cheap.
+/// A limit on connections; clones share it.
 #[derive(Debug, Clone)]
 pub struct Room {
     places: Arc<Semaphore>,
-    /// One permit for each place that somebody waits for. Both semaphores serve in the order of asking.
+    /// One permit for each pending eviction request.
     leave: Arc<Semaphore>,
 }
 
-/// A place that was taken; free again when this is dropped.
+/// A connection's place. Dropping it frees the place.
 #[derive(Debug)]
 pub struct Seat(#[expect(dead_code, reason = "it is there to be dropped")] Option<OwnedSemaphorePermit>);
 
-/// A request that somebody leaves, withdrawn when this is dropped.
+/// A request that an idle connection closes. Dropping it withdraws the request.
 #[derive(Debug)]
-pub struct Plea<'a>(&'a Semaphore);
+struct EvictionRequest<'a>(&'a Semaphore);
 
-impl Drop for Plea<'_> {
+impl Drop for EvictionRequest<'_> {
     fn drop(&mut self) {
+        // Without a permit left, a connection has taken the request already.
         if let Ok(permit) = self.0.try_acquire() {
             permit.forget();
         }
@@ -29,31 +38,30 @@ impl Drop for Plea<'_> {
 }
 
 impl Room {
-    /// With so many places.
+    /// A limit of this many connections.
     #[must_use]
     pub fn new(places: usize) -> Self {
         Self { places: Arc::new(Semaphore::new(places)), leave: Arc::new(Semaphore::new(0)) }
     }
 
-    /// Takes a place; when there is none, asks one of those who can to leave.
+    /// Takes a place. When there is none, requests the eviction of an idle connection and waits. Cancel-safe: a caller that
+    /// gives up withdraws its request.
     pub async fn enter(&self) -> Seat {
         if let Ok(permit) = Arc::clone(&self.places).try_acquire_owned() {
             return Seat(Some(permit));
         }
-        let _plea = self.plead();
-        // Nobody ever closes it.
+        let _request = self.request_eviction();
+        // The semaphore is never closed, so this is always a permit.
         Seat(Arc::clone(&self.places).acquire_owned().await.ok())
     }
 
-    /// Asks one of those who can to leave.
-    #[must_use = "it is withdrawn when this is dropped"]
-    pub fn plead(&self) -> Plea<'_> {
+    fn request_eviction(&self) -> EvictionRequest<'_> {
         self.leave.add_permits(1);
-        Plea(&self.leave)
+        EvictionRequest(&self.leave)
     }
 
-    /// Waits until whoever asks has to leave: to be asked from when there is nothing to do until there is something, for
-    /// the longest to have asked is the first who has to.
+    /// Resolves when this connection must close to make room. Poll it only while idle; the longest idle connection is
+    /// closed first.
     pub async fn asked_to_leave(&self) {
         if let Ok(permit) = Arc::clone(&self.leave).acquire_owned().await {
             permit.forget();

@@ -1,10 +1,10 @@
-//! A bounded memory of what was met before, so that it is logged once.
+//! A bounded set of what was logged before, so that each thing is logged once.
 
 use std::collections::HashSet;
 use std::hash::Hash;
 use std::sync::{Mutex, PoisonError};
 
-/// Most values remembered. When there are more, all are forgotten: some are then logged again, but memory stays bounded.
+/// The most values remembered. Beyond that all are dropped, and some are logged again: the price of a bound.
 const MAX_SEEN: usize = 1024;
 
 #[derive(Debug)]
@@ -17,7 +17,7 @@ impl<T> Default for Seen<T> {
 }
 
 impl<T: Eq + Hash> Seen<T> {
-    /// Whether it was not met before; it is remembered.
+    /// Whether the value is new. Remembers it.
     pub(crate) fn is_new(&self, value: T) -> bool {
         let mut seen = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if seen.len() >= MAX_SEEN && !seen.contains(&value) {

@@ -1,4 +1,4 @@
-//! The end of a connection that was called.
+//! The called end of a connection: it shows its certificate, and checks the caller's where one is demanded.
 
 use std::io;
 use std::net::IpAddr;
@@ -18,20 +18,20 @@ use crate::provider;
 use crate::purpose::Callable;
 use crate::role::stated;
 
-/// The longest that a handshake takes.
+/// The timeout of a handshake.
 const HANDSHAKE: Duration = Duration::from_secs(10);
 
-/// A connection whose caller is at the other end.
+/// A TLS connection of a caller.
 pub type ServerStream<S> = tokio_rustls::server::TlsStream<S>;
 
 /// Who may call.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Callers {
-    /// Anybody; nobody is asked for a certificate.
+    /// Any caller. None is asked for a certificate.
     Anyone,
-    /// Anybody. A certificate is not needed; one that is shown must be of this CA and a metrics reader's or front door's.
+    /// Any caller. A certificate is optional; one that is shown must be of this CA, and a metrics reader's or front door's.
     MayReadMetrics(Named),
-    /// Front doors, which must show a certificate of this CA that was made for callers.
+    /// Front doors, which must show a certificate of this CA that was made for clients.
     FrontDoors(Named),
 }
 
@@ -43,7 +43,7 @@ impl Callers {
         }
     }
 
-    /// Who they are by the role of their certificates, and whether they must show one.
+    /// The role that a certificate must state, and whether a caller must show one.
     fn expected(&self) -> (Expected, bool) {
         match self {
             Self::Anyone | Self::MayReadMetrics(_) => (Expected::MetricsReader, false),
@@ -52,7 +52,7 @@ impl Callers {
     }
 }
 
-/// Accepts connections with TLS; cloning is cheap.
+/// Accepts TLS connections; cloning is cheap and shares the configuration.
 #[derive(Debug, Clone)]
 pub struct Server {
     files: Arc<Fresh<Files>>,
@@ -93,7 +93,7 @@ impl Source for Files {
         role?;
         config.alpn_protocols = vec![self.protocol.to_vec()];
         if self.callers.ca().is_some() {
-            // Whoever resumes a session does not show its certificate again, which may have ended since.
+            // A caller that resumes a session does not show its certificate again, which may have expired since.
             config.session_storage = Arc::new(NoServerSessionStorage {});
             config.send_tls13_tickets = 0;
         }
@@ -111,7 +111,7 @@ impl Source for Files {
 }
 
 impl Server {
-    /// Reads the files. `protocol` is what is spoken on the connections, such as [`HTTP1`](crate::HTTP1).
+    /// Reads the files. `protocol` is spoken on the connections, such as [`HTTP1`](crate::HTTP1).
     ///
     /// # Errors
     /// A file cannot be read or used; the key is not that of the certificate; the certificate is of another role.
@@ -125,17 +125,17 @@ impl Server {
         Ok(Self { files, peers })
     }
 
-    /// Reads the files again when they have changed, for connections that come after that. Never returns; it must be run
-    /// for as long as the server is used.
+    /// Reads the files again when they have changed, for later connections. Never returns: run it for as long as the server
+    /// is used.
     pub async fn keep_fresh(&self) {
         self.files.keep().await;
         std::future::pending().await
     }
 
-    /// Shakes hands with who has called.
+    /// Shakes hands with a caller, within ten seconds.
     ///
     /// # Errors
-    /// It is no TLS, the caller does not trust this end or is not trusted, or it took too long.
+    /// The caller speaks no TLS, does not trust this end, is not trusted, or is too slow.
     pub async fn accept<S: AsyncRead + AsyncWrite + Unpin>(&self, stream: S) -> io::Result<ServerStream<S>> {
         let accepted = timeout(HANDSHAKE, TlsAcceptor::from(self.files.current()).accept(stream))
             .await
@@ -147,12 +147,12 @@ impl Server {
         Ok(accepted)
     }
 
-    /// Counts and logs that a caller was refused in its handshake: as a warning once for each caller and reason.
+    /// Counts and logs a refused handshake, as a warning once for each caller and reason.
     pub fn refused(&self, caller: IpAddr, error: &io::Error) {
         self.peers.was_refused(&caller.to_string(), error, Refusal::in_error(error));
     }
 
-    /// What callers have shown.
+    /// Counts of what callers have shown.
     #[must_use]
     pub fn peers(&self) -> &Peers {
         &self.peers
@@ -163,13 +163,13 @@ impl Server {
         self.files.warn_without_role();
     }
 
-    /// Whether the certificate is for this host, a name or an address: callers refuse it otherwise.
+    /// Whether the server's certificate is for this host, a name or an address. Callers of another name refuse it.
     #[must_use]
     pub fn is_for(&self, host: &str) -> bool {
         self.files.is_for(host)
     }
 
-    /// When the certificate that is shown ends, in seconds since 1970, as far as it can be told.
+    /// When the server's certificate expires, in seconds since 1970; `None` when it cannot be parsed.
     #[must_use]
     pub fn not_after(&self) -> Option<u64> {
         self.files.not_after()

@@ -1,4 +1,5 @@
-//! Until when a certificate is good: the one thing of it that the library does not tell.
+//! When a certificate expires. `webpki` checks the validity and does not expose it, so these few fields of the DER (RFC
+//! 5280, 4.1) are read here.
 
 /// Tags of DER.
 const SEQUENCE: u8 = 0x30;
@@ -6,7 +7,7 @@ const VERSION: u8 = 0xa0;
 const UTC_TIME: u8 = 0x17;
 const GENERALIZED_TIME: u8 = 0x18;
 
-/// The end of a certificate in DER, in seconds since 1970.
+/// The `notAfter` of a certificate in DER, in seconds since 1970; `None` when it cannot be parsed.
 pub(crate) fn not_after(certificate: &[u8]) -> Option<u64> {
     let (signed, _) = expect(certificate, SEQUENCE)?;
     let (mut fields, _) = expect(signed, SEQUENCE)?;

@@ -1,4 +1,4 @@
-//! Between wire and model.
+//! Conversions between the wire and the model. Those that can fail name the value that this release does not know.
 
 use model::{Eligibility, Exit, RendererType};
 
@@ -14,7 +14,7 @@ impl From<RendererType> for v1::RendererType {
 }
 
 impl From<v1::RendererType> for RendererType {
-    /// A caller that says nothing gets what the HTTP contract gives by default.
+    /// An unspecified renderer is client-side rendering, the default of the HTTP contract.
     fn from(renderer: v1::RendererType) -> Self {
         match renderer {
             v1::RendererType::Csr | v1::RendererType::Unspecified => Self::Csr,

@@ -1,5 +1,7 @@
-//! The keys that tokens are signed with, as they stand in files. Each is bound to the one algorithm of its kind when it is read: what
-//! a token says of itself only chooses among keys that fit.
+//! The keys that tokens are signed with, as files hold them: a JWKS (RFC 7517), public keys in PEM, or an HS256 secret.
+//!
+//! A key is bound to one algorithm when it is read. A token's own header only chooses among keys of that algorithm, so it
+//! can never have a public key taken for a secret.
 
 use std::path::Path;
 use std::{fmt, fs};
@@ -12,25 +14,25 @@ use serde::Deserialize;
 
 use super::spki::{self, PublicKey};
 
-/// The shortest secret, in bytes: as long as what HS256 makes of it.
-pub(super) const SHORTEST_SECRET: usize = 32;
-/// Different bytes that a secret has at the least. Of 32 random bytes some 30 are different, of 32 random hex digits some 14.
+/// The shortest secret, in bytes: as long as the output of HS256 (RFC 7518, 3.2).
+pub(super) const MIN_SECRET: usize = 32;
+/// The fewest different bytes of a secret. Of 32 random bytes some 30 are different, of 32 random hex digits some 14.
 const MIN_DIFFERENT: usize = 8;
-/// A secret that repeats itself does so after this many bytes or more.
+/// A secret must not repeat itself after fewer bytes than this.
 const MIN_UNIT: usize = 16;
-/// The shortest RSA key, in bits of its modulus, and the longest.
+/// The shortest RSA key, in bits of its modulus (RFC 7518, 3.3), and the longest that `ring` takes.
 const RSA_MODULUS: std::ops::RangeInclusive<usize> = 2048..=8192;
-/// Most keys in a file.
-const MOST_KEYS: usize = 100;
-/// Some editors put it before everything else.
+/// The most keys in a file.
+const MAX_KEYS: usize = 100;
+/// Some editors write it at the start of a file.
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
-/// The largest file.
-const LARGEST: u64 = 1024 * 1024;
+/// The largest file, in bytes.
+const MAX_FILE: u64 = 1024 * 1024;
 
 /// A key to check tokens with.
 #[derive(Clone)]
 pub(crate) struct TokenKey {
-    /// Its name among others.
+    /// The `kid` in a key set.
     pub(super) id: Option<String>,
     pub(super) algorithm: Algorithm,
     pub(super) key: DecodingKey,
@@ -51,7 +53,7 @@ pub(crate) fn read(path: &Path) -> Result<Vec<TokenKey>, String> {
 }
 
 pub(super) fn bytes(path: &Path) -> Result<Vec<u8>, String> {
-    if fs::metadata(path).map_err(|e| e.to_string())?.len() > LARGEST {
+    if fs::metadata(path).map_err(|e| e.to_string())?.len() > MAX_FILE {
         return Err("it has more than 1 MiB".to_owned());
     }
     fs::read(path).map_err(|e| e.to_string())
@@ -74,8 +76,8 @@ fn contains(bytes: &[u8], what: &[u8]) -> bool {
     bytes.windows(what.len()).any(|window| window == what)
 }
 
-/// The secret in a file that has nothing else; the line end that editors leave does not count. What looks like a public key is
-/// none, whatever its length: everybody may know it.
+/// The secret in a file that holds nothing else; one line end after it does not count. A public key in any form is refused,
+/// whatever its length, because it is no secret.
 pub(super) fn secret(bytes: &[u8]) -> Result<&[u8], String> {
     let secret = bytes.strip_suffix(b"\n").unwrap_or(bytes);
     let secret = secret.strip_suffix(b"\r").unwrap_or(secret);
@@ -92,9 +94,9 @@ pub(super) fn secret(bytes: &[u8]) -> Result<&[u8], String> {
     if secret.is_ascii() && contains(secret, b"\n") {
         return Err("a secret that is text is one line".to_owned());
     }
-    if secret.len() < SHORTEST_SECRET {
+    if secret.len() < MIN_SECRET {
         return Err(format!(
-            "an HS256 secret must have at least {SHORTEST_SECRET} bytes, not {}; `openssl rand -hex 32` makes one",
+            "an HS256 secret must have at least {MIN_SECRET} bytes, not {}; `openssl rand -hex 32` makes one",
             secret.len()
         ));
     }
@@ -102,7 +104,7 @@ pub(super) fn secret(bytes: &[u8]) -> Result<&[u8], String> {
     Ok(secret)
 }
 
-/// Refuses what nobody made at random: few different bytes, or something short again and again.
+/// Refuses a secret that is not random: few different bytes, or a short part that repeats.
 fn strong(secret: &[u8]) -> Result<(), String> {
     let different = secret.iter().collect::<std::collections::HashSet<_>>().len();
     let repeats = |unit: usize| secret.iter().zip(&secret[unit..]).all(|(a, b)| a == b);
@@ -118,7 +120,7 @@ struct KeySet {
     keys: Vec<Jwk>,
 }
 
-/// A key of a set; what is not named here has no say.
+/// A key of a set; other members are ignored.
 #[derive(Deserialize)]
 struct Jwk {
     kty: String,
@@ -134,13 +136,13 @@ struct Jwk {
     d: Option<serde::de::IgnoredAny>,
 }
 
-/// Keys of other kinds and for other uses are passed over: issuers publish them all in one set.
+/// Reads a key set. Keys of other kinds and for other uses are skipped, because issuers publish them all in one set.
 fn key_set(text: &[u8]) -> Result<Vec<TokenKey>, String> {
-    // What serde says may quote the file.
+    // The text of serde's error may quote the file, so only its place is used.
     let set: KeySet = serde_json::from_slice(text)
         .map_err(|e| format!("it is no JSON Web Key Set (line {}, column {})", e.line(), e.column()))?;
-    if set.keys.len() > MOST_KEYS {
-        return Err(format!("it has more than {MOST_KEYS} keys"));
+    if set.keys.len() > MAX_KEYS {
+        return Err(format!("it has more than {MAX_KEYS} keys"));
     }
     let mut keys = Vec::new();
     for (at, jwk) in set.keys.iter().enumerate() {
@@ -173,11 +175,8 @@ impl Jwk {
             Algorithm::EdDSA => ed25519(&member("x", self.x.as_deref())?)?,
             _ => {
                 let secret = member("k", self.k.as_deref())?;
-                if secret.len() < SHORTEST_SECRET {
-                    return Err(format!(
-                        "k: must have at least {SHORTEST_SECRET} bytes, not {}",
-                        secret.len()
-                    ));
+                if secret.len() < MIN_SECRET {
+                    return Err(format!("k: must have at least {MIN_SECRET} bytes, not {}", secret.len()));
                 }
                 strong(&secret).map_err(|why| format!("k: {why}"))?;
                 DecodingKey::from_secret(&secret)
@@ -198,7 +197,7 @@ fn rsa(n: &[u8], e: &[u8]) -> Result<DecodingKey, String> {
     if !RSA_MODULUS.contains(&bits) {
         return Err(format!("an RSA key must have 2048 to 8192 bits, not {bits}"));
     }
-    // 1 makes every text its own signature, and an even one is none.
+    // With exponent 1 every text is its own signature. No valid exponent is even.
     if matches!(e, [] | [0..=2]) || e.last().is_some_and(|last| last % 2 == 0) {
         return Err("the exponent of an RSA key must be odd and 3 or more; 65537 is the usual one".to_owned());
     }
@@ -212,7 +211,8 @@ fn ed25519(point: &[u8]) -> Result<DecodingKey, String> {
     Ok(DecodingKey::from_ed_der(point))
 }
 
-/// Public keys in PEM. Anything private, or meant for something else, is refused rather than passed over: it is in the wrong file.
+/// Reads public keys in PEM. A private key, a certificate or another section is refused rather than skipped: it is in the
+/// wrong file.
 fn pem(bytes: &[u8]) -> Result<Vec<TokenKey>, String> {
     let mut keys = Vec::new();
     for section in <(SectionKind, Vec<u8>)>::pem_slice_iter(bytes) {
@@ -243,7 +243,7 @@ fn pem(bytes: &[u8]) -> Result<Vec<TokenKey>, String> {
     }
     match keys.len() {
         0 => Err("it has no public key (-----BEGIN PUBLIC KEY-----)".to_owned()),
-        count if count > MOST_KEYS => Err(format!("it has more than {MOST_KEYS} keys")),
+        count if count > MAX_KEYS => Err(format!("it has more than {MAX_KEYS} keys")),
         _ => Ok(keys),
     }
 }

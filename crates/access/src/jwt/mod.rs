@@ -1,7 +1,11 @@
-//! JSON web tokens: who they speak for, and what they must say.
+//! JSON web tokens (RFC 7519): which claims a token must have, and the caller that it stands for.
 //!
-//! Reading order: `keys` (what they are signed with), `spki` (reading public keys), `provider` (the cryptography), and here what a
-//! token must say.
+//! Reading order: `keys` (the keys of files), `spki` (parsing public keys), `provider` (the cryptography), then the claims,
+//! here.
+//!
+//! A token must have `exp` and `sub`. `iss` must match `--jwt-issuer`, `aud` must match `--jwt-audience`; without that
+//! flag, a token that names an audience is refused. `scope` is a text or a list, in which scopes of other services are
+//! ignored. The owner is `jwt:` and the subject.
 
 mod keys;
 mod provider;
@@ -20,19 +24,19 @@ use crate::caller::{Caller, Denied, Limits, Reason};
 use crate::scope::{Scope, Scopes};
 pub(crate) use keys::{TokenKey, read};
 
-/// Clocks of issuers may be wrong by so much.
+/// The tolerated error of an issuer's clock.
 const LEEWAY: Duration = Duration::from_secs(30);
-/// As much of a key's name as logs need.
-const LONGEST_KEY_ID: usize = 100;
+/// The most characters of a `kid` that are kept for logs.
+const MAX_KEY_ID: usize = 100;
 
-/// What a token must say beyond what all must.
+/// The claims that the operator demands of tokens.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Demands {
     pub(crate) issuer: Option<String>,
     pub(crate) audience: Option<String>,
 }
 
-/// What a token says, as far as it matters here.
+/// The claims that matter here.
 #[derive(Deserialize)]
 struct Claims {
     sub: String,
@@ -41,7 +45,7 @@ struct Claims {
     #[serde(default)]
     #[expect(dead_code, reason = "read for its type; its value is validated by the library")]
     iss: Option<String>,
-    /// Whom the token is for, in whatever form.
+    /// The audience, in any form.
     #[serde(default)]
     aud: Option<IgnoredAny>,
     #[serde(default)]
@@ -57,7 +61,7 @@ enum ScopeClaim {
 }
 
 impl Claims {
-    /// Scopes of other services are of no interest.
+    /// The scopes of this service among those of the token.
     fn scopes(&self) -> Scopes {
         let known = |word: &str| word.parse::<Scope>().ok();
         match &self.scope {
@@ -67,7 +71,7 @@ impl Claims {
         }
     }
 
-    /// From then on the token is good no more.
+    /// When the token expires, with [`LEEWAY`].
     fn expires(&self) -> Option<Timestamp> {
         let seconds = match self.exp.as_u64() {
             Some(seconds) => Duration::from_secs(seconds),
@@ -86,9 +90,9 @@ pub(crate) fn check<'k>(
 ) -> Result<Caller, Denied> {
     provider::install();
     let header = jsonwebtoken::decode_header(token).map_err(|_| Denied::malformed())?;
-    let key = header.kid.as_deref().map(|id| id.chars().take(LONGEST_KEY_ID).collect::<String>());
+    let key = header.kid.as_deref().map(|id| id.chars().take(MAX_KEY_ID).collect::<String>());
     let denied = |reason| Denied { reason, key: key.clone() };
-    // It names what must be understood, and nothing of that kind is.
+    // `crit` names extensions that a verifier must understand (RFC 7515, 4.1.11), and none is known here.
     if header.crit.is_some() {
         return Err(denied(Reason::Malformed));
     }
@@ -105,7 +109,7 @@ pub(crate) fn check<'k>(
             Ok(token) => return caller(&token.claims, limits).ok_or_else(|| denied(Reason::WrongClaims)),
             Err(error) => reason = reason_of(error.kind()),
         }
-        // Another key may have made it.
+        // A wrong signature may be another key's. Any other error holds for every key.
         if reason != Reason::WrongSignature {
             break;
         }
@@ -122,7 +126,7 @@ fn validation(key: &TokenKey, demands: &Demands) -> Validation {
         validation.set_issuer(&[issuer]);
         required.push("iss");
     }
-    // A token that names whom it is for is for nobody else (RFC 7519, 4.1.3).
+    // A token that names an audience is for that audience alone (RFC 7519, 4.1.3).
     validation.validate_aud = true;
     if let Some(audience) = &demands.audience {
         validation.set_audience(&[audience]);
@@ -153,38 +157,38 @@ fn caller(claims: &Claims, limits: Limits) -> Option<Caller> {
     Some(Caller { owner, scopes: claims.scopes(), limits, expires: Some(claims.expires()?) })
 }
 
-/// Why a token is not made.
+/// Why a token could not be signed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum SignError {
-    /// It would speak for nobody.
+    /// The subject cannot be part of an owner's name.
     #[error("must be 1 to 251 visible ASCII characters")]
     Subject,
-    /// There is nothing to sign it with.
+    /// The file holds no usable secret; the text says why.
     #[error("{0}")]
     Key(String),
 }
 
-/// What a new token is to say.
+/// The claims of a token to be signed, as `hatchery token` makes them.
 #[derive(Debug, Clone, Serialize)]
 pub struct NewToken {
-    /// Whom it speaks for.
+    /// The subject.
     pub sub: String,
-    /// What its bearer may do, separated by spaces.
+    /// The scopes, separated by spaces.
     pub scope: String,
-    /// Who made it.
+    /// The issuer.
     #[serde(rename = "iss", skip_serializing_if = "Option::is_none")]
     pub issuer: Option<String>,
-    /// Whom it is for.
+    /// The audience.
     #[serde(rename = "aud", skip_serializing_if = "Option::is_none")]
     pub audience: Option<String>,
-    /// When it was made, in seconds since the Unix epoch.
+    /// When it was issued, in seconds since the Unix epoch.
     pub iat: u64,
-    /// When it ends, likewise.
+    /// When it expires, in seconds since the Unix epoch.
     pub exp: u64,
 }
 
 impl NewToken {
-    /// That somebody may do this from now on, for this long.
+    /// Claims for this subject and these scopes, valid from now on for `lifetime`.
     #[must_use]
     pub fn new(subject: &str, scopes: Scopes, lifetime: Duration) -> Self {
         let now = Timestamp::now();
@@ -199,10 +203,10 @@ impl NewToken {
         }
     }
 
-    /// Signs it by HS256 with the secret in this file.
+    /// Signs the claims with the HS256 secret in this file.
     ///
     /// # Errors
-    /// The subject can be nobody's name, or the file holds no such secret.
+    /// The subject is empty, too long or not ASCII, or the file holds no usable secret.
     pub fn sign(&self, key_file: &Path) -> Result<String, SignError> {
         provider::install();
         if format!("jwt:{}", self.sub).parse::<Owner>().is_err() || self.sub.is_empty() {

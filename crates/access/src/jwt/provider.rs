@@ -1,5 +1,6 @@
-//! The cryptography of tokens, as the library that reads them wants it: on `ring`, which TLS brings along anyway, and no more of it
-//! than Hatchery accepts.
+//! The cryptography of tokens, as a provider for `jsonwebtoken`: HS256, RS256 and EdDSA on `ring`, which TLS needs anyway.
+//!
+//! The library's own providers bring algorithms that Hatchery refuses, and a second cryptographic library.
 
 use jsonwebtoken::crypto::{CryptoProvider, JwtSigner, JwtVerifier, KeyUtils};
 use jsonwebtoken::errors::{Error, ErrorKind, Result, new_error};
@@ -14,13 +15,13 @@ static PROVIDER: CryptoProvider = CryptoProvider {
     key_utils: KeyUtils::new_unimplemented(),
 };
 
-/// To be called before the library is used; more than once does no harm.
+/// Installs the provider. Call it before the library is used; further calls do nothing.
 pub(super) fn install() {
-    // The error: it is installed already, and nobody else here installs one.
+    // An error means that it is installed already: this is the only caller.
     PROVIDER.install_default().ok();
 }
 
-/// A key is taken for nothing but what it is, whatever the token says.
+/// A verifier for a key. The algorithm must be the key's own, whatever the token's header says.
 fn verifier(algorithm: &Algorithm, key: &DecodingKey) -> Result<Box<dyn JwtVerifier>> {
     let wrong = || -> Error { new_error(ErrorKind::InvalidAlgorithm) };
     let public = match (algorithm, key.family(), key.kind()) {
@@ -47,7 +48,7 @@ fn signer(algorithm: &Algorithm, key: &EncodingKey) -> Result<Box<dyn JwtSigner>
     }
 }
 
-/// What signatures are held against.
+/// A key that verifies signatures.
 enum Public {
     Secret(hmac::Key),
     Rsa(RsaPublicKeyComponents<Vec<u8>>),

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use access::Scope;
-use access::api_key::{self, ApiKey, KeyId, Wish};
+use access::api_key::{self, ApiKey, KeyId, NewKey};
 use access::key_file::{self, ApiKeys, FileError};
 use clap::{Args, Subcommand};
 use model::Timestamp;
@@ -101,7 +101,7 @@ pub(crate) fn run(args: KeyArgs) -> Result<Exit, Failure> {
 }
 
 fn new(args: NewArgs) -> Result<Exit, Failure> {
-    let (key, credential) = ApiKey::generate(Wish {
+    let (key, credential) = ApiKey::generate(NewKey {
         name: args.name,
         scopes: args.scope.into_iter().collect(),
         spawns_per_minute: args.spawns_per_minute,

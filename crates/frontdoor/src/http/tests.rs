@@ -1,5 +1,5 @@
 use access::Scope;
-use access::api_key::{ApiKey, Wish};
+use access::api_key::{ApiKey, NewKey};
 use access::key_file;
 use axum::body::Body;
 use axum::http::Request;
@@ -69,8 +69,8 @@ async fn a_panic_is_answered_like_any_other_error() {
 #[tokio::test]
 async fn figures_want_a_credential_where_they_can_be_asked_for_from_elsewhere() {
     let keys = tempfile::NamedTempFile::new().unwrap();
-    let wish = Wish { scopes: [Scope::Read].into_iter().collect(), ..Wish::default() };
-    let (key, credential) = ApiKey::generate(wish).unwrap();
+    let new = NewKey { scopes: [Scope::Read].into_iter().collect(), ..NewKey::default() };
+    let (key, credential) = ApiKey::generate(new).unwrap();
     key_file::append(keys.path(), &key).unwrap();
     let options = access::Options { api_keys: Some(keys.path().to_owned()), ..access::Options::default() };
     let access = access::Access::open(&options).unwrap();

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use model::api::{Node, Spawn};
 use model::{Availability, Event, NodeId, Owner, SpawnId, Timestamp};
-use registry::ask::LONGEST_FOLLOW;
+use registry::ask::MAX_FOLLOW;
 use registry::{Position, RegistryError};
 use tokio::time::{Instant, sleep};
 use tracing::{debug, info};
@@ -116,7 +116,7 @@ async fn step(door: &Door, at: Position, clock: &mut Option<Clock>) -> Result<St
     if clock.as_ref().is_none_or(|clock| clock.read.elapsed() > CLOCK) {
         *clock = Some(Clock::read(door).await?);
     }
-    let news = door.registry.follow(at, LONGEST_FOLLOW).await?;
+    let news = door.registry.follow(at, MAX_FOLLOW).await?;
     if news.gap {
         return Ok(Step::Gap);
     }

@@ -15,7 +15,7 @@ use uuid::Uuid;
 /// The longest message a subscriber may send, but for its credential.
 pub(crate) const LONGEST_MESSAGE: usize = 4096;
 /// The longest message with a credential.
-const LONGEST_AUTHENTICATION: usize = access::LONGEST_CREDENTIAL + 128;
+const LONGEST_AUTHENTICATION: usize = access::MAX_CREDENTIAL + 128;
 /// As much of what was wrong as a subscriber needs.
 const LONGEST_REASON: usize = 200;
 
@@ -339,7 +339,7 @@ mod tests {
         }
         let unsubscribe = Request::parse(r#"{"type":"unsubscribe","topic":"node:a"}"#).unwrap();
         assert_eq!(unsubscribe, Request::Unsubscribe { topic: Topic::Node("a".parse().unwrap()) });
-        let long = "x".repeat(access::LONGEST_CREDENTIAL);
+        let long = "x".repeat(access::MAX_CREDENTIAL);
         let authenticate = Request::parse(&format!(r#"{{"type":"authenticate","token":"{long}"}}"#)).unwrap();
         assert!(!format!("{authenticate:?}").contains("xx"));
         assert_eq!(authenticate, Request::Authenticate { token: Token(long.clone()) });

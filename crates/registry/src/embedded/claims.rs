@@ -1,4 +1,4 @@
-//! Idempotency records.
+//! Idempotency records: which claimant works on a key, and the answer once there is one. [`Claim`] draws the states.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -60,7 +60,7 @@ impl Claims {
         answer: Option<(&str, Duration)>,
     ) -> bool {
         let Some(record) = self.records.get_mut(key) else { return false };
-        // The answer to a first call may be lost.
+        // A claimant whose first call had no answer repeats it.
         let repeats = |settled: &String| answer.is_none_or(|(answer, _)| answer == settled);
         if record.claimant != claimant || !record.answer.as_ref().is_none_or(repeats) {
             return false;
@@ -78,7 +78,7 @@ impl Claims {
     }
 
     pub(super) fn sweep(&mut self, now: Timestamp) {
-        // A claim that nobody renewed still says which request the key belongs to, for as long as an answer would.
+        // A claim that has lapsed still says which request the key belongs to, for as long as an answer would.
         let keep_for = self.keep_for;
         self.records.retain(|_, record| match record.answer {
             Some(_) => record.until > now,

@@ -1,4 +1,5 @@
-//! Node health: what outcomes of starts and early ends do to a node. The state machine is [`model::health::Health`].
+//! Node health: what outcomes of starts and early ends do to a node. The state machine is [`model::health::Health`], one
+//! for each renderer of a node. `redis/lua/outcomes.lua` and `learn.lua` do the same.
 
 use std::collections::{BTreeSet, HashMap};
 use std::time::Duration;
@@ -52,12 +53,13 @@ impl Renderers<Health> {
         if counts_for_both {
             other.succeed(now);
         } else if recovered && other.state == HealthState::Failing && other.last <= failed {
-            // Whatever failed there is as old as what was mended here; without requests for it nothing would ever show that.
+            // That failure is as old as the one that is mended. Without requests for the other renderer, no success would
+            // ever show it.
             *other = Health::default();
         }
     }
 
-    /// Whether the last failure of both was one and the same: then its cause is the node's, and so is a success.
+    /// Whether both renderers failed by one and the same failure: then its cause is the node's, and a success counts for both.
     fn is_shared(&self) -> bool {
         let failing = |health: &Health| health.state == HealthState::Failing;
         failing(&self.csr)
@@ -66,7 +68,7 @@ impl Renderers<Health> {
     }
 }
 
-/// When nodes may have their next probe.
+/// Failing nodes by the moment of their next probe.
 #[derive(Debug, Default)]
 pub(super) struct Probes {
     order: BTreeSet<(u64, NodeId)>,
@@ -135,12 +137,12 @@ impl Farm {
         self.cause.clone()?.established(self.now)
     }
 
-    /// Whether there is a cause of the farm's, or the suspicion of one.
+    /// Whether there is a cause of the whole farm, or the suspicion of one.
     pub(super) fn is_suspicious(&self) -> bool {
         self.cause.as_ref().is_some_and(|cause| cause.is_current(self.now))
     }
 
-    /// A new life of its agent. What it does not offer any more says nothing against it.
+    /// The node's agent was restarted. Failures of a renderer that it does not offer any more are dropped.
     pub(super) fn renew_health(&mut self, node: &NodeId) {
         let now = self.now.millis();
         self.change_health(node, |health, offers| {
@@ -153,7 +155,7 @@ impl Farm {
         });
     }
 
-    /// A spawn has ended; one that did so by a failure soon after it was ready counts against its node.
+    /// A spawn has ended. One that failed soon after it was ready counts against its node.
     pub(super) fn note_end(&mut self, node: &NodeId, spawn: &SpawnReport, ready_at: Option<Timestamp>) {
         let (Some(ready_at), Some(exit)) = (ready_at, &spawn.exit) else { return };
         if spawn.state != SpawnState::Exited || !is_failure(exit.reason) {
@@ -185,17 +187,17 @@ impl Farm {
             let kind = if is { EventKind::NodeFailing } else { EventKind::NodeRecovered };
             let health = serde_json::to_value(health).unwrap_or_default();
             let data = Map::from_iter([("health".to_owned(), health)]);
-            self.history.tell(self.now, self.now, kind, node, None, data);
+            self.history.publish(self.now, self.now, kind, node, None, data);
         }
     }
 }
 
-/// Whether a server that ends so has failed.
+/// Whether this is a failure of the server, rather than an end that it was asked for.
 fn is_failure(reason: ExitReason) -> bool {
     matches!(reason, ExitReason::Failed | ExitReason::Signaled | ExitReason::LivelinessLost)
 }
 
-/// Why it ended, in the vendor's words where there are any.
+/// Why a spawn ended, in the vendor's words where there are any.
 fn explained(exit: &Exit) -> String {
     let words = exit.text.clone().or_else(|| exit.signal.clone());
     words

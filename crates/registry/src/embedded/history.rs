@@ -1,4 +1,7 @@
-//! Spawn records and the event stream.
+//! Spawn records and the event stream, both bounded: the newest of each are kept.
+//!
+//! Sequence numbers rise by at least one and are at least the clock in microseconds, so they go on rising in the registry
+//! that replaces this one.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 
@@ -37,8 +40,8 @@ impl History {
         }
     }
 
-    /// Appends an event, to the spawn's own history too.
-    pub(super) fn tell(
+    /// Publishes an event: appends it to the stream, and to the history of its spawn. Returns its number.
+    pub(super) fn publish(
         &mut self,
         now: Timestamp,
         at: Timestamp,
@@ -90,12 +93,12 @@ impl History {
         self.spawns.insert(record.id, (order, record));
     }
 
-    /// Notes that a spawn has ended, so that its record is dropped some day.
+    /// Notes that a spawn has ended, so that [`Self::sweep`] drops its record later.
     pub(super) fn end(&mut self, spawn: SpawnId, at: Timestamp) {
         self.ended.insert((at, spawn));
     }
 
-    /// The spawn lives after all.
+    /// Takes back [`Self::end`]: an agent has listed the spawn as alive.
     pub(super) fn revive(&mut self, spawn: SpawnId) {
         self.ended.retain(|(_, ended)| *ended != spawn);
     }

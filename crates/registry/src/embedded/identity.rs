@@ -1,15 +1,24 @@
 //! Which of several agents speaks for a node.
+//!
+//! | the agents | accepted |
+//! | --- | --- |
+//! | same epoch | yes |
+//! | one of them has no identity (older release) | the one that asks to take over |
+//! | same state directory | the later life; an earlier one that asks to take over, once the known one is silent for `down` |
+//! | different directories, the known one silent for `down` | the new one |
+//! | different directories, same address | the one that asks to take over, or the later start: an address has one agent |
+//! | different directories and addresses, the known one alive | the known one; the new one gets its address (`taken`) |
 
 use super::farm::Farm;
 use crate::report::AgentReport;
 
-/// What becomes of a report.
+/// Whether a report is accepted.
 #[derive(Debug)]
 pub(super) enum Verdict {
     Accepted,
     /// Another agent has the node.
     Superseded,
-    /// An agent that lives at this address has the node.
+    /// A living agent at this address has the node.
     Taken(String),
 }
 
@@ -37,8 +46,8 @@ impl Farm {
             // Only one of two agents has an address. Epochs are in the order of their starts.
             accept(report.takeover || report.epoch > state.epoch)
         } else {
-            // Of an agent that was accepted before, the registry may have lost that: within `down` it shows whether the
-            // other one lives.
+            // The registry may have been set back to before it accepted this agent. Within `down` the other one's silence
+            // shows that.
             Verdict::Taken(state.description.advertise.clone())
         }
     }

@@ -1,4 +1,7 @@
-//! The line of those who wait for capacity: first come, first served, per kind of node and renderer.
+//! The waiting line: first come, first served, with one queue per kind of node and renderer.
+//!
+//! A ticket stands with one number in every queue that could serve it. Its holder renews it; a ticket that lapses is
+//! dropped when it is met, or by the sweep, so that a dead front door's waiters block no others.
 
 use std::collections::{BTreeSet, HashMap};
 
@@ -12,14 +15,14 @@ pub(super) type Queue = (NodeKind, RendererType);
 #[derive(Debug)]
 struct Ticket {
     number: u64,
-    /// Past this the place is not kept.
+    /// The place lapses at this moment unless it is renewed.
     until: Timestamp,
     queues: Vec<Queue>,
     /// Nodes that its holder cannot use.
     avoid: Vec<NodeId>,
 }
 
-/// Who waits for what.
+/// All tickets and queues.
 #[derive(Debug, Default)]
 pub(super) struct Line {
     last_number: u64,
@@ -32,18 +35,18 @@ impl Line {
         self.tickets.is_empty()
     }
 
-    /// The number of a place that is still kept.
+    /// The number of a place that has not lapsed.
     pub(super) fn number(&self, ticket: TicketId, now: Timestamp) -> Option<u64> {
         self.tickets.get(&ticket).filter(|t| t.until > now).map(|t| t.number)
     }
 
-    /// Whether a ticket has a place, kept or not.
+    /// Whether a ticket has a place, lapsed or not.
     pub(super) fn is_in(&self, ticket: TicketId) -> bool {
         self.tickets.contains_key(&ticket)
     }
 
-    /// Whether a waiter with a lower number is in a queue and can use what its nodes to avoid leave. Drops places that
-    /// were not kept.
+    /// Whether a waiter with a lower number is in this queue and can use a slot of it; `can_use` gets the nodes that the
+    /// waiter must avoid. Drops lapsed places on the way.
     pub(super) fn has_before(
         &mut self,
         queue: &Queue,
@@ -70,7 +73,7 @@ impl Line {
         found
     }
 
-    /// Puts a ticket in every queue of these kinds; its number stays the same, or is the one that it had before.
+    /// Puts a ticket into every queue of these kinds. It keeps its number, or gets the one that the request brings along.
     pub(super) fn join<'a>(
         &mut self,
         ticket: TicketId,
@@ -113,7 +116,7 @@ impl Line {
         true
     }
 
-    /// Drops every place that was not kept; whether there was one.
+    /// Drops every lapsed place. Returns whether there was one.
     pub(super) fn sweep(&mut self, now: Timestamp) -> bool {
         let dead: Vec<_> = self.tickets.iter().filter(|(_, t)| t.until <= now).map(|(id, _)| *id).collect();
         for ticket in &dead {

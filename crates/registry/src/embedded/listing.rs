@@ -1,4 +1,4 @@
-//! What callers see of nodes and of the spawns that run there.
+//! Nodes, and the spawns that run there, as records for callers. Silence is judged before nodes are shown.
 
 use model::health::node_health;
 use model::{Availability, NodeId, NodeRecord, SpawnRecord};

@@ -1,5 +1,20 @@
-//! The registry inside one process: [`farm::Farm`] is the whole state as plain data that is told the time, and
-//! [`Embedded`] puts it behind a lock with a clock and a bell.
+//! The registry inside one process.
+//!
+//! [`farm::Farm`] is the whole state as plain data; [`Embedded`] puts it behind a lock, gives it the time, and wakes those
+//! who follow. The files are named as the Lua scripts that decide the same:
+//!
+//! | file | decides | in `redis/lua/` |
+//! | --- | --- | --- |
+//! | `reserve` | which node gets a spawn, whose turn it is | `reserve`, `keep_places`, `leave_line` |
+//! | `slots` | when a slot comes back | `release`, `release_by_id`, `abandon`, `slots` |
+//! | `report`, `identity` | what an agent's report changes, and whether it may | `report` |
+//! | `orders` | what an operator's order changes | `order`, `set_eligibility`, `restore_order` |
+//! | `sweep` | what time alone changes | `sweep` |
+//! | `health` | what outcomes of starts change | `outcomes`, `learn` |
+//! | `claims` | who works on an idempotency key | `claim`, `settle` |
+//! | `stock`, `shelf`, `line`, `owned`, `history` | the indexes and records behind them | `slots`, `spawns`, `core` |
+//!
+//! Nothing here fails, and nothing is written to disk: the registry ends with its process.
 
 mod claims;
 mod farm;
@@ -8,9 +23,14 @@ mod history;
 mod identity;
 mod line;
 mod listing;
+mod orders;
 mod owned;
-mod reconcile;
+mod report;
+mod reserve;
 mod shelf;
+mod slots;
+mod stock;
+mod sweep;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -25,8 +45,8 @@ use uuid::Uuid;
 
 use self::farm::Farm;
 use crate::ask::{
-    Claim, Follow, IdempotencyKey, LONGEST_FOLLOW, Located, Outcomes, Position, Reserve, Reserved,
-    SpawnFilter, SpawnPage,
+    Claim, Follow, IdempotencyKey, Located, MAX_FOLLOW, Outcomes, Position, Reserve, Reserved, SpawnFilter,
+    SpawnPage,
 };
 use crate::permits::Permit;
 use crate::report::{AgentReport, Orders};
@@ -38,12 +58,13 @@ pub(crate) struct Embedded(Arc<Shared>);
 #[derive(Debug)]
 struct Shared {
     timing: Timing,
-    /// The machine's time when the registry was made; goes on with tokio's clock, so that nobody can set it back.
+    /// The machine's time when the registry was made. It goes on with tokio's clock, so that a machine clock that is set
+    /// changes nothing.
     born: (Timestamp, Instant),
     /// Held for a few microseconds and never across an await.
     farm: Mutex<Farm>,
-    /// Rings whenever an event or a nudge was added.
-    bell: watch::Sender<Position>,
+    /// The position after the last step, for those who wait for events or wake-ups.
+    latest: watch::Sender<Position>,
 }
 
 impl Embedded {
@@ -53,7 +74,7 @@ impl Embedded {
             farm: Mutex::new(Farm::new(timing.clone(), now)),
             timing,
             born: (now, Instant::now()),
-            bell: watch::Sender::new(Position::default()),
+            latest: watch::Sender::new(Position::default()),
         }))
     }
 
@@ -71,13 +92,13 @@ impl Embedded {
         farm
     }
 
-    /// Does something that may add events, and rings the bell if it did.
+    /// Runs a step that may add events or wake-ups, and publishes the new position if it did.
     fn change<T>(&self, what: impl FnOnce(&mut Farm) -> T) -> T {
         let mut farm = self.farm();
         let result = what(&mut farm);
         let position = farm.position();
         drop(farm);
-        self.0.bell.send_if_modified(|seen| {
+        self.0.latest.send_if_modified(|seen| {
             let news = *seen != position;
             *seen = position;
             news
@@ -121,8 +142,8 @@ impl Embedded {
         self.change(|farm| farm.release(node, spawn));
     }
 
-    pub(crate) fn renounce(&self, spawn: SpawnId) {
-        self.change(|farm| farm.renounce(spawn));
+    pub(crate) fn release_by_id(&self, spawn: SpawnId) {
+        self.change(|farm| farm.release_by_id(spawn));
     }
 
     pub(crate) fn abandon(&self, node: &NodeId, spawn: SpawnId) {
@@ -204,7 +225,7 @@ impl Embedded {
     ) -> bool {
         self.change(|farm| {
             let mine = farm.claims.settle(farm.now, key, claimant, answer);
-            farm.nudge();
+            farm.wake();
             mine
         })
     }
@@ -214,26 +235,26 @@ impl Embedded {
     }
 
     pub(crate) async fn follow(&self, after: Position, wait: Duration) -> Follow {
-        let mut bell = self.0.bell.subscribe();
-        let deadline = Instant::now() + wait.min(LONGEST_FOLLOW);
+        let mut latest = self.0.latest.subscribe();
+        let deadline = Instant::now() + wait.min(MAX_FOLLOW);
         loop {
-            bell.mark_unchanged();
+            latest.mark_unchanged();
             let news = self.farm().follow(after);
             if !news.events.is_empty() || news.nudged || news.gap {
                 return news;
             }
             // The sender lives as long as `self`, so the only other outcome is the deadline.
-            if tokio::time::timeout_at(deadline, bell.changed()).await.is_err() {
+            if tokio::time::timeout_at(deadline, latest.changed()).await.is_err() {
                 return news;
             }
         }
     }
 
     pub(crate) async fn nudged(&self, after: u64, wait: Duration) -> u64 {
-        let mut bell = self.0.bell.subscribe();
-        let news = bell.wait_for(|position| position.nudge != after);
+        let mut latest = self.0.latest.subscribe();
+        let news = latest.wait_for(|position| position.nudge != after);
         // The sender lives as long as `self`, so the only other outcome is the deadline.
-        match tokio::time::timeout(wait.min(LONGEST_FOLLOW), news).await {
+        match tokio::time::timeout(wait.min(MAX_FOLLOW), news).await {
             Ok(Ok(position)) => position.nudge,
             Ok(Err(_)) | Err(_) => after,
         }

@@ -1,16 +1,18 @@
-//! What owners have: everything of theirs that holds a slot, but not what is lost with a node. A node that does not come back
-//! must not keep its spawns' owners from starting others for as long as it is remembered.
+//! What an owner's quota counts: its reservations and spawns that hold a slot.
+//!
+//! Spawns that are lost with a node do not count. Else a node that never comes back would keep its owners from starting
+//! others for as long as the node is remembered.
 
 use std::collections::{HashMap, HashSet};
 
 use model::{Owner, SpawnId};
 
-/// By owner; those that have nothing are not in it.
+/// Spawns by owner; an owner without any has no entry.
 #[derive(Debug, Default)]
 pub(super) struct Owned(HashMap<Owner, HashSet<SpawnId>>);
 
 impl Owned {
-    /// Whether an owner has as many as it may have.
+    /// Whether an owner has `most` spawns or more.
     pub(super) fn is_over(&self, owner: &Owner, most: u32) -> bool {
         self.0.get(owner).map_or(0, HashSet::len) >= usize::try_from(most).unwrap_or(usize::MAX)
     }

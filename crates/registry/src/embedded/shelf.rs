@@ -16,7 +16,7 @@ impl Score {
     }
 }
 
-/// Nodes with room.
+/// Nodes with room, in levels of equal load.
 #[derive(Debug, Default)]
 pub(super) struct Shelf {
     levels: BTreeMap<Score, Vec<NodeId>>,
@@ -59,7 +59,7 @@ impl Shelf {
         self.at.contains_key(node)
     }
 
-    /// The level a placement would choose from.
+    /// The level that a placement chooses from.
     pub(super) fn best(&self, placement: Placement) -> Option<(Score, &[NodeId])> {
         let best = match placement {
             Placement::Spread => self.levels.first_key_value(),

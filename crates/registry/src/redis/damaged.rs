@@ -1,4 +1,4 @@
-//! Records that cannot be read. One of them never hides the others: a list leaves it out and the log names it.
+//! Records that cannot be read. One never hides the others: lists leave it out, and the log names it from time to time.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
@@ -13,12 +13,12 @@ const INTERVAL: Duration = Duration::from_secs(300);
 /// Records that are remembered as named. Beyond that the log is full enough.
 const MAX_REMEMBERED: usize = 256;
 
-/// Which records were named when.
+/// The records that were logged, and when.
 #[derive(Debug, Default)]
 pub(super) struct Damaged(Mutex<HashMap<String, Instant>>);
 
 impl Damaged {
-    /// The record, unless it cannot be read.
+    /// The record; `None`, and a line in the log, when it cannot be read.
     pub(super) fn readable<T>(&self, name: &str, record: Result<T, RegistryError>) -> Option<T> {
         let error = match record {
             Ok(record) => return Some(record),

@@ -1,12 +1,21 @@
-//! Connections to the server that has the farm: one shared by all calls, which pipelines them, and a few for those who
-//! wait, because a blocking read would hold up the others. Every call is bounded in time.
+//! Connections to the server that has the farm.
 //!
-//! A connection that cannot be trusted any more (broken, too slow, or of a server that says it is not the one) is dropped,
-//! with all others to that server; the next call has the server sought anew. One search is under way at a time, in a task
-//! of its own, and everybody who needs a connection waits for it.
+//! One connection is shared by all calls, which pipelines them. Followers get connections of their own, because a blocking
+//! read would hold up the others. Every call is bounded in time.
+//!
+//! ```text
+//!            the first call, or one after the pause
+//!  lost ────────────────────────────────────────────▶ sought ── connected ──▶ found
+//!   ▲  ▲                                                │                       │
+//!   │  └──────────── no server; the pause doubles ──────┘                       │
+//!   └── broken, too slow, not the farm's server any more, or Sentinels name another ┘
+//! ```
+//!
+//! Leaving `found` drops every connection to that server. One search is under way at a time, in a task of its own, and all
+//! calls that need a connection wait for it.
 
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
@@ -16,31 +25,33 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout};
 use tracing::{info, warn};
 
-use super::said::{failed, is_elsewhere, refusal, spoils_connection};
 use super::seek::{ANSWER, CONNECT, Seeker, Server};
+use super::server_error::{is_elsewhere, refusal, registry_error, spoils_connection};
 use super::settings::Warnings;
 use super::url::Address;
-use crate::ask::LONGEST_FOLLOW;
+use crate::ask::MAX_FOLLOW;
 use crate::error::{OpenError, RegistryError};
 
 /// Connections of followers kept for the next call.
-const MOST_IDLE: usize = 4;
-/// A search asks one after the other, but not for ever.
+const MAX_IDLE: usize = 4;
+/// The longest that a search takes: it asks several servers, one after the other.
 const SEARCH: Duration = Duration::from_secs(3);
-/// What a search found out holds for so long, so that many callers do not make many searches. It doubles with every
-/// search that finds nothing: a server that stalls is not to meet thousands of new connections when it goes on.
+/// The pause after a search that found no server, so that many callers do not make many searches. It doubles with every
+/// such search: a server that stalls must not meet thousands of new connections when it goes on.
 const PAUSE: Duration = Duration::from_millis(50);
 /// The longest pause between two searches.
 const MAX_PAUSE: Duration = Duration::from_millis(500);
-/// Between two looks at what a Sentinel says.
+/// The interval at which a Sentinel is asked for the master.
 const LOOK: Duration = Duration::from_secs(1);
-/// Looks at one Sentinel before another one is asked: one alone may know nothing new.
+/// After this many questions another Sentinel is asked: one alone may be cut off and know nothing new.
 const LOOKS: usize = 30;
-/// Calls that are not sent again when the connection breaks under them: done twice they would count twice, or the second
-/// answer would be another one.
+/// Calls that are not sent again when the connection breaks under them. Done twice, they would count twice or answer
+/// differently.
 const ONCE: [&str; 3] = ["reserve", "permit", "learn"];
+/// The number of the next server that is found.
+static NEXT_NUMBER: AtomicU64 = AtomicU64::new(0);
 
-/// What is asked.
+/// A call in the form that Redis gets it.
 #[derive(Clone, Copy)]
 pub(super) enum Question<'a> {
     Pipeline(&'a Pipeline),
@@ -50,7 +61,7 @@ pub(super) enum Question<'a> {
 pub(super) struct Link {
     seeker: Arc<Seeker>,
     phase: watch::Sender<Phase>,
-    /// With the numbers of the servers they lead to.
+    /// Connections of followers that wait for their next call, with the numbers of their servers.
     idle: Mutex<Vec<(u64, MultiplexedConnection)>>,
     warnings: Arc<Warnings>,
     /// Whether `trouble` holds something, so that calls that succeed need no lock.
@@ -69,7 +80,7 @@ struct Miss {
 }
 
 impl Miss {
-    /// Whether its outcome still holds.
+    /// Whether the pause after it is not over.
     fn holds(&self) -> bool {
         let pause = (PAUSE * 2_u32.pow(self.count.min(8) - 1)).min(MAX_PAUSE);
         self.at.elapsed() < pause.mul_f64(0.5 + fastrand::f64() / 2.0)
@@ -77,11 +88,12 @@ impl Miss {
 }
 
 enum Phase {
-    /// Nobody looks for the server; how the last search failed, if one did since there was a server.
+    /// There is no server and no search; how the last search failed, if there was no server since.
     Lost(Option<Miss>),
     /// A search is under way; how the one before it failed, if there was no server since.
     Sought(Option<Miss>),
-    /// It is this one; connections to the same server at different times have different numbers.
+    /// There is a server. Every time that one is found gets a number of its own, so that a late verdict on an earlier
+    /// connection moves nothing.
     Found(u64, Arc<Server>),
 }
 
@@ -93,13 +105,13 @@ impl Phase {
 
 impl std::fmt::Debug for Link {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        // The form of what is in it would show the password.
+        // Its fields would show the password.
         f.debug_struct("Link").finish_non_exhaustive()
     }
 }
 
 impl Link {
-    /// A link for the farm with this prefix. Connects when it is needed.
+    /// A link for the farm with this prefix. Connects with the first call.
     pub(super) fn open(url: &str, password_file: Option<&Path>, prefix: &str) -> Result<Self, OpenError> {
         Ok(Self {
             seeker: Arc::new(Seeker::new(url, password_file, prefix)?),
@@ -116,12 +128,12 @@ impl Link {
         self.trouble.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// What an operator should change about the server.
+    /// What an operator should change in the server's settings.
     pub(super) fn warnings(&self) -> Vec<String> {
         self.warnings.all()
     }
 
-    /// Asks what is answered at once.
+    /// Makes a call that is answered at once.
     pub(super) async fn ask<T: FromRedisValue>(
         &self,
         call: &'static str,
@@ -155,13 +167,13 @@ impl Link {
             self.judge(number, &server, &error);
             let cut = error.is_connection_dropped() && !ONCE.contains(&call);
             if !(again && (cut || is_elsewhere(&error))) {
-                return Err(failed(call, &error));
+                return Err(registry_error(call, &error));
             }
             again = false;
         }
     }
 
-    /// Asks what is answered when something has happened, within [`LONGEST_FOLLOW`].
+    /// Makes a call that is answered when something has happened, within [`MAX_FOLLOW`].
     pub(super) async fn wait<T: FromRedisValue>(
         &self,
         call: &'static str,
@@ -172,13 +184,13 @@ impl Link {
         let mut connection = match self.idle(number) {
             Some(connection) => connection,
             None => {
-                let another = self.seeker.another(&server, LONGEST_FOLLOW + ANSWER).await;
-                another.map_err(|error| failed(call, &error))?
+                let another = self.seeker.another(&server, MAX_FOLLOW + ANSWER).await;
+                another.map_err(|error| registry_error(call, &error))?
             }
         };
         let answer = tokio::select! {
             answer = put(Question::Pipeline(question), &mut connection) => answer,
-            // Nothing will happen there any more.
+            // Another server has the farm now: nothing will happen on this connection any more.
             _ = phase.wait_for(|phase| !phase.is(number)) => {
                 return Err(RegistryError::Away("the connection was given up".to_owned()));
             }
@@ -189,11 +201,11 @@ impl Link {
                 Ok(answer)
             }
             Err(error) => {
-                // Its own connection may be all that broke.
+                // A broken connection says nothing about the shared one.
                 if !error.is_io_error() {
                     self.judge(number, &server, &error);
                 }
-                Err(failed(call, &error))
+                Err(registry_error(call, &error))
             }
         }
     }
@@ -206,15 +218,15 @@ impl Link {
 
     fn park(&self, number: u64, connection: MultiplexedConnection) {
         let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
-        if idle.len() < MOST_IDLE {
+        if idle.len() < MAX_IDLE {
             idle.push((number, connection));
         }
     }
 
-    /// Drops the connections to a server whose answer says that it is no good.
+    /// Gives a server up whose answer says that it cannot be used any more.
     fn judge(&self, number: u64, server: &Server, error: &RedisError) {
         if spoils_connection(error) {
-            // Only the first who says so moves anything.
+            // Many calls fail at once. Only the first verdict on this server changes anything.
             self.phase.send_if_modified(|phase| {
                 let news = phase.is(number);
                 if news {
@@ -226,7 +238,7 @@ impl Link {
         }
     }
 
-    /// The server; has it sought when it is not known.
+    /// The server; starts a search when there is none, and waits for it.
     async fn server(&self) -> Result<(u64, Arc<Server>), RegistryError> {
         if let Phase::Found(number, server) = &*self.phase.borrow() {
             return Ok((*number, Arc::clone(server)));
@@ -244,7 +256,7 @@ impl Link {
         }
     }
 
-    /// Starts to search, unless a search is under way, or was a moment ago.
+    /// Starts a search, unless one is under way or has just failed.
     fn search(&self) {
         let begins = self.phase.send_if_modified(|phase| match phase {
             Phase::Lost(Some(miss)) if miss.holds() => false,
@@ -261,7 +273,7 @@ impl Link {
     }
 }
 
-/// A search that is under way. However it ends, those who wait for it are told.
+/// A search that is under way. However it ends, also by a panic, `Drop` ends the phase: callers never wait for a dead search.
 struct Search {
     phase: watch::Sender<Phase>,
 }
@@ -273,11 +285,11 @@ impl Search {
                 let (host, port) = &server.at;
                 info!(host, port, "connected to the registry");
                 let (connection, at) = (server.shared.clone(), server.at.clone());
-                let number = fastrand::u64(..);
+                let number = NEXT_NUMBER.fetch_add(1, Ordering::Relaxed);
                 self.end(|_| Phase::Found(number, Arc::new(server)));
                 if seeker.has_sentinels() {
-                    let eye = Eye { phase: self.phase.clone(), number, at };
-                    tokio::spawn(eye.watch(Arc::downgrade(&seeker)));
+                    let sentinels = SentinelWatch { phase: self.phase.clone(), number, at };
+                    tokio::spawn(sentinels.watch(Arc::downgrade(&seeker)));
                 }
                 drop(seeker);
                 warnings.read(connection).await;
@@ -289,7 +301,7 @@ impl Search {
 
     fn missed(&self, why: String) {
         self.end(|before| {
-            // Once for each absence, and once more for each change of what the server says of the credential.
+            // Logged once for each absence, and again when the server's verdict on the credential changes.
             if before.as_ref().is_none_or(|before| refusal(&before.why) != refusal(&why)) {
                 warn!(why, "cannot connect to the registry");
             }
@@ -307,18 +319,18 @@ impl Search {
     }
 }
 
-/// Watches whether Sentinels name another master than the one that was found.
-struct Eye {
+/// Watches whether Sentinels name another master than the server that was found.
+struct SentinelWatch {
     phase: watch::Sender<Phase>,
     number: u64,
     at: Address,
 }
 
-impl Eye {
-    /// Returns when the server was given up, by this or for another reason, or the link is gone.
+impl SentinelWatch {
+    /// Returns when the server was given up, here or elsewhere, or the link is gone.
     async fn watch(self, seeker: Weak<Seeker>) {
         let mut phase = self.phase.subscribe();
-        let mut eye = None;
+        let mut connection = None;
         let first = fastrand::usize(..1000);
         for look in 0_usize.. {
             tokio::select! {
@@ -327,9 +339,9 @@ impl Eye {
             }
             let Some(seeker) = seeker.upgrade() else { return };
             if look % LOOKS == 0 {
-                eye = None;
+                connection = None;
             }
-            if seeker.has_moved(&self.at, &mut eye, first + look / LOOKS).await {
+            if seeker.has_moved(&self.at, &mut connection, first + look / LOOKS).await {
                 let (host, port) = &self.at;
                 info!(host, port, "Sentinels name another master than the registry's server so far");
                 self.phase.send_if_modified(|phase| {

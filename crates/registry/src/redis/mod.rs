@@ -1,13 +1,25 @@
-//! The registry in Redis 7 or Valkey. Every state change is one Lua script (`lua/*.lua`), so it happens whole or not at
-//! all; `lua/core.lua` lists the keys. Nothing outside this directory knows Redis.
+//! The registry in Redis 7 or Valkey. Nothing outside this directory knows Redis.
+//!
+//! Every state change is one Lua script (`lua/*.lua`), so it happens whole or not at all. `lua/core.lua` lists the keys.
+//!
+//! Reading order: `url` (what the setting says), `seek` (finding the server), `link` (connections and calls),
+//! `server_error` (what a refusal means), `scripts` and `write` (calls that change something), `read` and `stream` (calls
+//! that only read), `packed` and `damaged` (values, and values that cannot be read), `settings` (what an operator should
+//! change about the server).
+//!
+//! Invariants: all keys of a farm share a hash tag, so they live in one slot of a cluster and on one server. Only Redis'
+//! clock counts. The rules are those of `embedded`, file by file; a rule that is changed is changed in both.
+//!
+//! Failure: a call that does not get its answer in time fails with [`RegistryError::Away`], and its connection is given up.
+//! A record that cannot be read is left out and logged; it never hides others.
 
 mod damaged;
 mod link;
 mod packed;
 mod read;
-mod said;
 mod scripts;
 mod seek;
+mod server_error;
 mod settings;
 mod stream;
 mod url;
@@ -41,7 +53,7 @@ struct Shared {
     kinds: Mutex<Kinds>,
 }
 
-/// The last known picture of the kinds of node; scripts say when it is old.
+/// A cached copy of the kinds of node. Scripts refuse an old version and send the new one.
 #[derive(Debug, Default)]
 struct Kinds {
     version: String,
@@ -51,8 +63,8 @@ struct Kinds {
 }
 
 impl Kinds {
-    /// Demands remembered at the most; clients choose labels freely.
-    const MOST_DEMANDS: usize = 1024;
+    /// The most demands that are remembered: clients choose labels freely.
+    const MAX_DEMANDS: usize = 1024;
 
     fn suitable(&mut self, demand: &Demand) -> Arc<[String]> {
         if let Some(known) = self.suitable.get(demand) {
@@ -60,7 +72,7 @@ impl Kinds {
         }
         let found: Arc<[String]> =
             self.all.iter().filter(|(_, kind)| demand.suits(kind)).map(|(text, _)| text.clone()).collect();
-        if self.suitable.len() >= Self::MOST_DEMANDS {
+        if self.suitable.len() >= Self::MAX_DEMANDS {
             self.suitable.clear();
         }
         self.suitable.insert(demand.clone(), Arc::clone(&found));

@@ -3,7 +3,7 @@
 use model::HealthState;
 use model::health::Health;
 
-/// Reads the field; one that is absent or not of that form says nothing against the node.
+/// Reads the field. One that is absent or malformed counts as no failure on record.
 pub(super) fn health(text: &str) -> Health {
     parse(text).unwrap_or_default()
 }

@@ -1,4 +1,5 @@
-//! The calls that only read.
+//! The calls that only read. They use plain commands in one pipeline, so a reader may see the state between two writes;
+//! `locate` alone is a script, because its two parts must agree.
 
 use std::collections::HashMap;
 
@@ -17,9 +18,9 @@ use crate::judge::Judgement;
 
 pub(super) type Fields = HashMap<String, String>;
 
-/// Records read in one go.
+/// Records read in one pipeline.
 const CHUNK: usize = 500;
-/// What a list shows of a record; the rest is its history.
+/// The fields of a record that lists show; the others are its history.
 const LISTED: [&str; 13] = [
     "node", "endpoint", "renderer", "state", "exit", "started", "ready", "ping", "ended", "pool", "labels",
     "owner", "gpu",
@@ -111,7 +112,7 @@ impl Redis {
         const CALL: &str = "nodes";
         let beat = timestamp(fields, "beat", CALL)?.unwrap_or_default();
         let availability = match parsed(fields, "avail", CALL)? {
-            // Not every reader wants to wait for the next sweep.
+            // A reader may come between a node's silence and the sweep that notes it.
             Availability::Up if judged.is_silent(beat, now, self.timing()) => Availability::Stale,
             other => other,
         };
@@ -121,7 +122,7 @@ impl Redis {
             availability,
             description: decoded(fields, "desc", CALL)?,
             used,
-            // The next heartbeat counts anew.
+            // A lost or malformed count is 0 until the next heartbeat counts anew.
             gpu_used: text(fields, "gused").parse().unwrap_or(0),
             gpus: decoded(fields, "gpulist", CALL)?,
             load: decoded(fields, "load", CALL)?,
@@ -200,7 +201,7 @@ impl Redis {
             read.hgetall(self.key(&format!("held:{node}")));
         }
         let held: Vec<Fields> = self.ask(CALL, &read).await?;
-        // Those that an agent has reported hold a slot until they have ended.
+        // `A`: an agent has reported it. Such a spawn holds its slot until it has ended.
         let ids = held.into_iter().flatten().filter(|(_, hold)| hold.starts_with('A')).map(|(id, _)| id);
         let ids: Vec<String> = ids.collect();
         let mut living = Vec::with_capacity(ids.len());
@@ -320,15 +321,16 @@ fn spawn_record(id: &str, fields: &Fields) -> Result<SpawnRecord, RegistryError>
     })
 }
 
-/// A record with its history; `None` when there is none.
+/// A record with its history; `None` when there is no record.
 fn whole_record(spawn: SpawnId, fields: &Fields) -> Result<Option<SpawnRecord>, RegistryError> {
     if fields.is_empty() {
         return Ok(None);
     }
     let mut record = spawn_record(&spawn.to_string(), fields)?;
     let events: u32 = parsed(fields, "events", "spawn")?;
-    record.events =
-        (1..=events).map(|n| told(text(fields, &format!("e{n}")), spawn)).collect::<Result<_, _>>()?;
+    record.events = (1..=events)
+        .map(|n| history_entry(text(fields, &format!("e{n}")), spawn))
+        .collect::<Result<_, _>>()?;
     Ok(Some(record))
 }
 
@@ -338,7 +340,7 @@ fn listed(values: Vec<Option<String>>) -> Fields {
 }
 
 /// An entry of a spawn's own history: `seq|at|kind|node|data`.
-fn told(line: &str, spawn: SpawnId) -> Result<Event, RegistryError> {
+fn history_entry(line: &str, spawn: SpawnId) -> Result<Event, RegistryError> {
     const CALL: &str = "spawn";
     let wrong = || unexpected(CALL, format!("history entry {line:?}"));
     let mut parts = line.splitn(5, '|');

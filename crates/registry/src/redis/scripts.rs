@@ -1,4 +1,8 @@
-//! The Lua scripts: one file per atomic step, each with the parts it stands on put before it.
+//! The Lua scripts: one file per atomic step, with the shared parts that it needs put before it.
+//!
+//! The parts are `core` (keys, clock, sequence numbers, events), `health`, `judge`, `slots`, `order`, `outcomes` and
+//! `spawns`. A client sends its own scripts (`EVALSHA`, then `EVAL`), so releases side by side each run theirs on the same
+//! keys: the stored form is the contract between releases, the arguments are not.
 
 use redis::Script;
 
@@ -12,7 +16,7 @@ macro_rules! script {
 pub(super) struct Scripts {
     pub(super) reserve: Script,
     pub(super) release: Script,
-    pub(super) renounce: Script,
+    pub(super) release_by_id: Script,
     pub(super) abandon: Script,
     pub(super) keep_places: Script,
     pub(super) leave_line: Script,
@@ -35,7 +39,7 @@ impl Scripts {
         Self {
             reserve: script!("core", "health", "judge", "slots", "reserve"),
             release: script!("core", "health", "judge", "slots", "release"),
-            renounce: script!("core", "health", "judge", "slots", "renounce"),
+            release_by_id: script!("core", "health", "judge", "slots", "release_by_id"),
             abandon: script!("core", "abandon"),
             keep_places: script!("core", "keep_places"),
             leave_line: script!("core", "leave_line"),

@@ -1,5 +1,8 @@
-//! Finding the server that has the farm: the one the URL names, the master that Sentinels name, or the node of a cluster
-//! that serves the farm's slot. All keys of a farm are in one slot, so it is always one server.
+//! Finding the server that has the farm: the one that the URL names, the master that Sentinels name, or the node of a
+//! cluster that serves the farm's slot. All keys of a farm are in one slot, so it is always one server.
+//!
+//! Sentinels and the nodes of a cluster are *guides*: they know where the server is. They are asked in turn; a guide that
+//! fails, or named a server that was lost, moves to the end.
 
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -15,42 +18,42 @@ use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 use tracing::warn;
 
-use super::said::{code, said};
+use super::server_error::{code, message};
 use super::url::{Address, Guide, Source, Target};
 use crate::error::OpenError;
 
 /// A call takes well under a millisecond; Redis that needs longer than this is as good as away.
 pub(super) const ANSWER: Duration = Duration::from_secs(1);
-/// To be connected, or to have been told by one who knows.
+/// The timeout of a connection, or of a guide's answer, while others could be asked instead.
 pub(super) const CONNECT: Duration = Duration::from_millis(500);
-/// To be connected where no other server could be asked meanwhile: a TLS handshake and a login take four round trips.
+/// The timeout of a connection where no other server could be asked: a TLS handshake and a login take four round trips.
 const CONNECT_ONLY: Duration = Duration::from_secs(2);
-/// To read the files of passwords and certificates again. Those of before serve when it takes longer.
+/// The timeout of reading the files of passwords and certificates again. Then the contents of before serve.
 const READ: Duration = Duration::from_millis(300);
-/// Nodes of a cluster that are remembered.
-const MOST_GUIDES: usize = 64;
+/// The most nodes of a cluster that are remembered.
+const MAX_GUIDES: usize = 64;
 
 /// The server that has the farm, connected.
 pub(super) struct Server {
     pub(super) at: Address,
-    /// Who said so.
-    told_by: Option<Address>,
+    /// The guide that named it; `None` when the URL did.
+    named_by: Option<Address>,
     /// For calls that do not block.
     pub(super) shared: MultiplexedConnection,
 }
 
-/// Knows whom to ask.
+/// Knows the guides, and how to connect.
 pub(super) struct Seeker {
     source: Source,
-    /// As the files were when they could be read last.
+    /// The setting with the files as they were when they could last be read.
     target: Mutex<Arc<Target>>,
-    /// Set while the files are read; a hung file system holds one thread, not one for each try.
+    /// Set while the files are read, so that a hung file system holds one thread, and not one for each try.
     reading: Arc<AtomicBool>,
     /// Why the files could not be read the last time.
     unread: Mutex<Option<String>>,
-    /// The farm's prefix: the cluster's nodes are asked for its slot.
+    /// The farm's prefix, which decides its slot in a cluster.
     prefix: String,
-    /// In the order in which they are asked.
+    /// The guides, in the order in which they are asked.
     guides: Mutex<Vec<Address>>,
 }
 
@@ -68,7 +71,7 @@ impl Seeker {
         })
     }
 
-    /// What the URL and its files say now. Files that cannot be used are as they were before.
+    /// The setting with its files as they are now. A file that cannot be used counts as it was before.
     async fn target(&self) -> Arc<Target> {
         if self.source.has_files() && !self.reading.swap(true, Ordering::AcqRel) {
             let (source, reading) = (self.source.clone(), Arc::clone(&self.reading));
@@ -101,7 +104,7 @@ impl Seeker {
         *unread = why;
     }
 
-    /// One more connection to a server that was found, on which answers may take so long.
+    /// One more connection to a server that was found. `answer` is the timeout of answers on it.
     pub(super) async fn another(
         &self,
         server: &Server,
@@ -110,7 +113,7 @@ impl Seeker {
         connect(self.target().await.server(&server.at), CONNECT_ONLY, answer).await
     }
 
-    /// Finds it and connects; else why not.
+    /// Finds the server and connects to it. The error lists every guide and server that was tried, and why it failed.
     pub(super) async fn find(&self) -> Result<Server, String> {
         let target = self.target().await;
         if target.guide == Guide::Url {
@@ -118,20 +121,20 @@ impl Seeker {
             return self
                 .connected(&target, at, None)
                 .await
-                .map_err(|error| format!("{}: {}", told(at), said(&error)));
+                .map_err(|error| format!("{}: {}", host_port(at), message(&error)));
         }
         let guides = self.guides.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let mut tried: Vec<Address> = Vec::new();
         let mut failed = String::new();
         let mut note = |at: &Address, why: &str| {
             let before = if failed.is_empty() { "" } else { "; " };
-            failed = format!("{failed}{before}{}: {why}", told(at));
+            failed = format!("{failed}{before}{}: {why}", host_port(at));
         };
         for guide in guides {
-            let told = match timeout(CONNECT, self.ask(&target, &guide)).await {
-                Ok(Ok(told)) => told,
+            let named = match timeout(CONNECT, self.ask(&target, &guide)).await {
+                Ok(Ok(named)) => named,
                 Ok(Err(error)) => {
-                    note(&guide, &said(&error));
+                    note(&guide, &message(&error));
                     self.ask_last(&guide);
                     continue;
                 }
@@ -141,20 +144,20 @@ impl Seeker {
                     continue;
                 }
             };
-            if tried.contains(&told) {
+            if tried.contains(&named) {
                 continue;
             }
-            match self.connected(&target, &told, Some(guide)).await {
+            match self.connected(&target, &named, Some(guide)).await {
                 Ok(server) => return Ok(server),
-                Err(error) => note(&told, &said(&error)),
+                Err(error) => note(&named, &message(&error)),
             }
-            tried.push(told);
+            tried.push(named);
         }
         Err(failed)
     }
 
-    /// This server was lost: whoever named it is asked last, or, if it said itself that another one has the farm, it is
-    /// asked first.
+    /// Notes that this server was lost. The guide that named it is asked last. A node of a cluster that said itself that
+    /// another one has the farm is asked first.
     pub(super) fn lost(&self, server: &Server, knows_better: bool) {
         let target = Arc::clone(&self.target.lock().unwrap_or_else(PoisonError::into_inner));
         if knows_better && target.guide == Guide::Cluster {
@@ -163,7 +166,7 @@ impl Seeker {
             guides.insert(0, server.at.clone());
             return;
         }
-        for last in [server.told_by.as_ref(), Some(&server.at)].into_iter().flatten() {
+        for last in [server.named_by.as_ref(), Some(&server.at)].into_iter().flatten() {
             self.ask_last(last);
         }
     }
@@ -179,28 +182,28 @@ impl Seeker {
         &self,
         target: &Target,
         at: &Address,
-        told_by: Option<Address>,
+        named_by: Option<Address>,
     ) -> RedisResult<Server> {
-        let within = if told_by.is_some() { CONNECT } else { CONNECT_ONLY };
+        let within = if named_by.is_some() { CONNECT } else { CONNECT_ONLY };
         let mut shared = connect(target.server(at), within, ANSWER).await?;
-        // Whoever named it may be behind: it may have been demoted.
-        if told_by.is_some() {
+        // The guide may be behind: the server may have been demoted since.
+        if named_by.is_some() {
             match cmd("ROLE").query_async::<Vec<Value>>(&mut shared).await {
                 Ok(role) if role.first() == Some(&Value::BulkString(b"master".to_vec())) => {}
-                // Not everybody may ask.
+                // This user may not ask for the role. A replica still refuses the first write.
                 Err(error) if error.kind() == ErrorKind::Server(ServerErrorKind::NoPerm) => {}
                 Err(error) => return Err(error),
                 Ok(_) => return Err((ErrorKind::Client, "it is not a master").into()),
             }
         }
-        Ok(Server { at: at.clone(), told_by, shared })
+        Ok(Server { at: at.clone(), named_by, shared })
     }
 
-    /// Asks one who knows where the server is.
+    /// Asks a guide where the server is.
     async fn ask(&self, target: &Target, guide: &Address) -> RedisResult<Address> {
         let mut connection = connect(target.guide(guide), CONNECT, CONNECT).await?;
         if let Guide::Sentinels(master) = &target.guide {
-            return named_by(&mut connection, master).await;
+            return ask_sentinel(&mut connection, master).await;
         }
         let mut ask = pipe();
         ask.cmd("CLUSTER").arg("KEYSLOT").arg(&self.prefix).cmd("CLUSTER").arg("SLOTS");
@@ -222,30 +225,31 @@ impl Seeker {
         owner.ok_or_else(|| (ErrorKind::Client, "it knows nobody who serves the farm's slot").into())
     }
 
-    /// Whether Sentinels name another master than this one: the one on `eye` does, and of all that answer more than not.
-    /// `eye` is a connection to one of them, kept for the next look; `turn` says to which.
+    /// Whether Sentinels name another master than this one: the Sentinel on `kept` does, and so do more of those that
+    /// answer than do not. `kept` is a connection to one Sentinel, reused by the next question; `turn` chooses the
+    /// Sentinel.
     ///
     /// The old master of a failover that an operator ordered, or that is cut off from Sentinels alone, goes on as a master for
     /// ten seconds or more. What is written to it in that time is lost.
     pub(super) async fn has_moved(
         &self,
         at: &Address,
-        eye: &mut Option<MultiplexedConnection>,
+        kept: &mut Option<MultiplexedConnection>,
         turn: usize,
     ) -> bool {
         let target = self.target().await;
         let Guide::Sentinels(master) = &target.guide else { return false };
         let guides = self.guides.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let seen = &guides[turn % guides.len()];
-        let mut connection = match eye.take() {
+        let mut connection = match kept.take() {
             Some(connection) => connection,
             None => match connect(target.guide(seen), CONNECT, CONNECT).await {
                 Ok(connection) => connection,
                 Err(_) => return false,
             },
         };
-        let Ok(named) = named_by(&mut connection, master).await else { return false };
-        *eye = Some(connection);
+        let Ok(named) = ask_sentinel(&mut connection, master).await else { return false };
+        *kept = Some(connection);
         if named == *at {
             return false;
         }
@@ -273,11 +277,11 @@ impl Seeker {
         matches!(self.target.lock().unwrap_or_else(PoisonError::into_inner).guide, Guide::Sentinels(_))
     }
 
-    /// A cluster outlives the nodes that the URL names.
+    /// Adds nodes of a cluster to the guides: a cluster outlives the nodes that the URL names.
     fn learn(&self, nodes: Vec<Address>) {
         let mut guides = self.guides.lock().unwrap_or_else(PoisonError::into_inner);
         for node in nodes {
-            if !guides.contains(&node) && guides.len() < MOST_GUIDES {
+            if !guides.contains(&node) && guides.len() < MAX_GUIDES {
                 guides.push(node);
             }
         }
@@ -285,7 +289,7 @@ impl Seeker {
 }
 
 /// The master that a Sentinel names.
-async fn named_by(connection: &mut MultiplexedConnection, master: &str) -> RedisResult<Address> {
+async fn ask_sentinel(connection: &mut MultiplexedConnection, master: &str) -> RedisResult<Address> {
     let mut ask = cmd("SENTINEL");
     let named: Option<Address> =
         ask.arg("GET-MASTER-ADDR-BY-NAME").arg(master).query_async(connection).await?;
@@ -300,7 +304,7 @@ fn address(node: Value, asked: &Address) -> Option<Address> {
     Some((host, from_redis_value(parts.next()?).ok()?))
 }
 
-fn told((host, port): &Address) -> String {
+fn host_port((host, port): &Address) -> String {
     format!("{host}:{port}")
 }
 
@@ -338,7 +342,7 @@ async fn connect(
     timeout(within, ready).await.unwrap_or_else(|_| Err(late()))
 }
 
-/// The server knows who asks, and answers another time.
+/// Whether the server has accepted the credential and only cannot serve now.
 fn is_served_later(error: &RedisError) -> bool {
     code(error).is_some_and(|code| ["LOADING", "BUSY", "MASTERDOWN", "NOPERM"].contains(&code.as_str()))
 }

@@ -1,4 +1,4 @@
-//! What a server's own settings mean for a farm.
+//! The server's own settings, and what an operator should change about them.
 
 use std::sync::{Mutex, PoisonError};
 
@@ -6,7 +6,7 @@ use redis::aio::MultiplexedConnection;
 use redis::{InfoDict, cmd};
 use tracing::{info, warn};
 
-/// What an operator should change about the server, as it was when this process connected to it.
+/// What an operator should change in the server's settings, as of the last connection to it.
 #[derive(Default)]
 pub(super) struct Warnings(Mutex<Vec<String>>);
 
@@ -15,7 +15,7 @@ impl Warnings {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Reads the server's settings. A server that does not show them is taken to be as it should.
+    /// Reads the server's settings. A server that does not show them gets no warning.
     pub(super) async fn read(&self, mut connection: MultiplexedConnection) {
         let memory = cmd("INFO").arg("memory").query_async::<InfoDict>(&mut connection).await;
         let Ok(memory) = memory else { return };
@@ -39,7 +39,7 @@ impl Warnings {
     }
 }
 
-/// Redis that evicts keys forgets nodes and spawns at random: a farm's keys are no cache.
+/// A warning of key eviction: a farm's keys are no cache, and evicting them forgets nodes and spawns at random.
 fn eviction(limit: u64, policy: Option<&str>) -> Option<String> {
     let policy = policy.filter(|policy| limit > 0 && *policy != "noeviction")?;
     Some(format!(

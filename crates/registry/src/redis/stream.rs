@@ -1,4 +1,8 @@
-//! Following the streams of events and of nudges, and noticing that the registry is not the one that it was.
+//! Following the streams of events and of wake-ups, and noticing that the registry was wiped, replaced, or set back.
+//!
+//! A follower names the last event that it has seen. A registry that lacks it, and did not drop it as one of its oldest, is
+//! another one or was set back. The follower then starts anew, and gives the registry a new identity, so that all other
+//! followers do the same.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -10,7 +14,7 @@ use uuid::Uuid;
 
 use super::read::{Fields, decoded, parsed, text, timestamp, value};
 use super::{Redis, unexpected};
-use crate::ask::{Follow, LONGEST_FOLLOW, Position};
+use crate::ask::{Follow, MAX_FOLLOW, Position};
 use crate::error::RegistryError;
 
 /// Events read in one go.
@@ -35,7 +39,7 @@ impl Redis {
     pub(crate) async fn nudged(&self, after: u64, wait: Duration) -> Result<u64, RegistryError> {
         const CALL: &str = "nudged";
         let nudges = self.key("nudges");
-        // A number from another registry, one whose clock was ahead, would be waited for in vain.
+        // Read first: a number from another registry, whose clock was ahead, may never be reached.
         let mut read = pipe();
         read.cmd("XREVRANGE").arg(&nudges).arg("+").arg("-").arg("COUNT").arg(1);
         let (newest,): (StreamRangeReply,) = self.ask(CALL, &read).await?;
@@ -51,7 +55,7 @@ impl Redis {
     }
 
     pub(crate) async fn follow(&self, after: Position, wait: Duration) -> Result<Follow, RegistryError> {
-        // Nothing would end a wait for what follows an event that this registry has never had.
+        // Read without waiting first: nothing may ever follow an event that this registry has never had.
         let news = self.read_on(after, None).await?;
         if wait.is_zero() || news.gap || news.nudged || !news.events.is_empty() {
             return Ok(news);
@@ -114,9 +118,9 @@ impl Redis {
     }
 }
 
-/// How long a read blocks, in milliseconds; 0 would be for ever.
+/// How long a read blocks, in milliseconds. At least 1: to Redis, 0 means without a limit.
 fn block(wait: Duration) -> u64 {
-    u64::try_from(wait.min(LONGEST_FOLLOW).as_millis()).unwrap_or(u64::MAX).max(1)
+    u64::try_from(wait.min(MAX_FOLLOW).as_millis()).unwrap_or(u64::MAX).max(1)
 }
 
 /// The registry's identity in what the key holds.

@@ -1,7 +1,7 @@
-//! What `--registry` says: where Redis is, or whom to ask for it, and how to speak to it.
+//! The `--registry` setting: where Redis is, or which Sentinels or cluster nodes know it, and how to connect.
 //!
-//! [`Source`] is the setting itself with the files that it names; [`Target`] is what it comes to once those files were read.
-//! No message in here quotes a part of a URL: any part may be a piece of a password.
+//! [`Source`] is the setting itself with the files that it names; [`Target`] is the setting with those files read. No
+//! message in here quotes a part of a URL, since any part may be a piece of a password.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -13,33 +13,33 @@ use redis::{
 
 use crate::error::OpenError;
 
-/// The port of a Sentinel that does not say another.
+/// The port of a Sentinel without one in the URL.
 const SENTINEL_PORT: u16 = 26379;
 
 /// A server's host and port.
 pub(super) type Address = (String, u16);
 
-/// Who knows where the farm's server is.
+/// What knows where the farm's server is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Guide {
     /// The URL itself.
     Url,
-    /// Sentinels, who know the master of this name.
+    /// Sentinels, which know the master of this name.
     Sentinels(String),
     /// The nodes of a cluster.
     Cluster,
 }
 
-/// A URL that was understood.
+/// A setting that was parsed, with its files read.
 pub(super) struct Target {
     pub(super) guide: Guide,
     /// The server, the Sentinels, or some of the cluster's nodes.
     pub(super) addresses: Vec<Address>,
     /// How to connect to a server, whatever its address.
     server: ConnectionInfo,
-    /// The same for those who know where it is.
+    /// How to connect to a Sentinel or a node that is asked for the server.
     guides: ConnectionInfo,
-    /// A certificate is shown to it.
+    /// Whether a client certificate is shown to the server.
     has_certificate: bool,
 }
 
@@ -85,22 +85,31 @@ impl Target {
         moved(&self.server, at)
     }
 
-    /// How to reach one of those who know where it is.
+    /// How to reach a Sentinel, or a node that is asked for the server.
     pub(super) fn guide(&self, at: &Address) -> ConnectionInfo {
         moved(&self.guides, at)
     }
 }
 
-/// What a setting lacks: its server is on another machine, and whoever reaches it, or the network to it, owns the farm.
+/// A setting whose server is on another machine without protection: an attacker that reaches it, or the network to it, owns
+/// the farm.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Unprotected {
     /// The host of the server, a Sentinel or a node of the cluster.
     pub host: String,
-    /// What there is none of, in words.
+    /// What is missing, in words: `without TLS`, `without a password`, or both.
     pub lacks: &'static str,
 }
 
-/// What a setting lacks, if its server is not on this machine alone.
+/// Checks that a setting with a server on another machine has TLS, and a password or a client certificate. `None` when it
+/// has, or when the server is on this machine.
+///
+/// ```
+/// let found = registry::unprotected("redis://10.0.0.5:6379", None)?.unwrap();
+/// assert_eq!((found.host.as_str(), found.lacks), ("10.0.0.5", "without TLS and a password"));
+/// assert_eq!(registry::unprotected("redis://127.0.0.1", None)?, None);
+/// # Ok::<(), registry::OpenError>(())
+/// ```
 ///
 /// # Errors
 /// The setting or a file that it names cannot be used.
@@ -130,7 +139,7 @@ fn is_on_this_machine(host: &str) -> bool {
         || address.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.to_canonical().is_loopback())
 }
 
-/// The same, at another address.
+/// The same connection settings for another address.
 fn moved(info: &ConnectionInfo, (host, port): &Address) -> ConnectionInfo {
     let addr = match info.addr() {
         ConnectionAddr::TcpTls { insecure, tls_params, .. } => ConnectionAddr::TcpTls {
@@ -148,7 +157,7 @@ fn understand(url: &str, password: Option<&str>) -> Result<Target, String> {
     let (scheme, rest) = url.split_once("://").ok_or("it has no scheme")?;
     let (secure, kind) = match scheme.strip_prefix("redis") {
         Some(kind) => (kind.starts_with('s'), kind.strip_prefix('s').unwrap_or(kind)),
-        None => return Err("its scheme is another".to_owned()),
+        None => return Err("its scheme is none of these".to_owned()),
     };
     if rest.contains('#') {
         return Err("it has a fragment (a # in a password is written %23)".to_owned());
@@ -164,7 +173,7 @@ fn understand(url: &str, password: Option<&str>) -> Result<Target, String> {
             ("", _) => return Err("it names no master: …/master-name".to_owned()),
             (master, db) => (Guide::Sentinels(master.to_owned()), db),
         },
-        _ => return Err("its scheme is another".to_owned()),
+        _ => return Err("its scheme is none of these".to_owned()),
     };
     if guide == Guide::Cluster && !["", "0"].contains(&db) {
         return Err("a cluster has one database".to_owned());
@@ -179,7 +188,7 @@ fn understand(url: &str, password: Option<&str>) -> Result<Target, String> {
         let info = one.as_str().into_connection_info().map_err(|e| e.to_string())?;
         let (ConnectionAddr::Tcp(name, port) | ConnectionAddr::TcpTls { host: name, port, .. }) = info.addr()
         else {
-            return Err("its host is none".to_owned());
+            return Err("the URL has no host".to_owned());
         };
         let says_port = host.rsplit_once(':').is_some_and(|(_, port)| !port.contains(']'));
         let sentinel = matches!(guide, Guide::Sentinels(_));
@@ -206,15 +215,15 @@ fn understand(url: &str, password: Option<&str>) -> Result<Target, String> {
     Ok(Target { guide, addresses, server, guides, has_certificate })
 }
 
-/// What stands after the `?`.
+/// The query of the URL, with its files read.
 #[derive(Default)]
 struct Settings {
     /// The only certificate authorities to be trusted, instead of the machine's.
     ca: Option<Vec<u8>>,
-    /// What to identify with: a certificate and its key.
+    /// The client certificate, and its key.
     cert: Option<Vec<u8>>,
     key: Option<Vec<u8>>,
-    /// What to tell Sentinels of oneself.
+    /// The credential for Sentinels.
     sentinel: RedisConnectionInfo,
 }
 
@@ -248,7 +257,7 @@ impl Settings {
         if !matches!(info.addr(), ConnectionAddr::TcpTls { .. }) {
             return Ok(info);
         }
-        // Others may bring further providers into the program; whoever was first stays.
+        // The process may have a provider already; then that one stays.
         rustls::crypto::ring::default_provider().install_default().ok();
         if self.ca.is_none() && self.cert.is_none() {
             return Ok(info);
@@ -262,7 +271,7 @@ impl Settings {
     }
 }
 
-/// A file that must hold such a thing.
+/// Reads a file that must hold this PEM section.
 fn pem(name: &str, path: &str, what: &str) -> Result<Vec<u8>, String> {
     let bytes = fs::read(path).map_err(|e| format!("the file of its {name} cannot be read: {e}"))?;
     if String::from_utf8_lossy(&bytes).contains(what) {

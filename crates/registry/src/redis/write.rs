@@ -1,4 +1,4 @@
-//! The calls that change something: each runs one script.
+//! The calls that change something. Each runs one script; the script's first lines list its arguments and its answer.
 
 use std::time::Duration;
 
@@ -13,13 +13,13 @@ use crate::ask::{
 };
 use crate::error::RegistryError;
 use crate::permits::Permit;
-use crate::report::{AgentReport, Heartbeat, Orders, SpawnReport, Wish, event_data};
+use crate::report::{AgentReport, DesiredState, Heartbeat, Orders, SpawnReport, event_data};
 
 fn ms(time: Duration) -> u64 {
     u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
-/// A random identity. Nothing secret depends on it.
+/// A random identity for a new registry. Nothing secret depends on it.
 fn random() -> Uuid {
     uuid::Builder::from_random_bytes(fastrand::u128(..).to_be_bytes()).into_uuid()
 }
@@ -41,7 +41,7 @@ impl Redis {
             invocation.arg(ms(time));
         }
         invocation.arg(timing.history_count).arg(timing.events_count).arg(ms(timing.forget));
-        // Should the registry have no identity, because it is new or was wiped, this becomes it.
+        // A registry without an identity, because it is new or was wiped, takes this one.
         invocation.arg(random().to_string());
         args(&mut invocation);
         self.0.link.ask(call, Question::Script(&invocation)).await
@@ -49,7 +49,7 @@ impl Redis {
 
     pub(crate) async fn reserve(&self, ask: &Reserve) -> Result<Reserved, RegistryError> {
         const CALL: &str = "reserve";
-        // The kinds may change between the answer that tells them and the next try; once is rare, more is a defect.
+        // The kinds may change between the answer that lists them and the next try. Once is rare, eight times is a defect.
         for _ in 0..8 {
             let (version, kinds) = self.suitable(&ask.demand);
             let answer: Vec<String> = self
@@ -110,8 +110,8 @@ impl Redis {
         .await
     }
 
-    pub(crate) async fn renounce(&self, spawn: SpawnId) -> Result<(), RegistryError> {
-        self.run("renounce", &self.0.scripts.renounce, |args| {
+    pub(crate) async fn release_by_id(&self, spawn: SpawnId) -> Result<(), RegistryError> {
+        self.run("release_by_id", &self.0.scripts.release_by_id, |args| {
             args.arg(spawn.to_string());
         })
         .await
@@ -381,7 +381,7 @@ fn heartbeat_args(args: &mut ScriptInvocation<'_>, heartbeat: &Heartbeat) {
         .arg(&node.advertise)
         .arg(json(&heartbeat.load))
         .arg(json(&heartbeat.gpus));
-    wish_args(args, &heartbeat.wish);
+    desired_args(args, &heartbeat.desired);
     args.arg(heartbeat.forgotten.len());
     for spawn in &heartbeat.forgotten {
         args.arg(spawn.to_string());
@@ -392,9 +392,9 @@ fn heartbeat_args(args: &mut ScriptInvocation<'_>, heartbeat: &Heartbeat) {
     }
 }
 
-fn wish_args(args: &mut ScriptInvocation<'_>, wish: &Wish) {
-    let drain = wish.drain.as_ref().filter(|_| wish.eligibility == Eligibility::Draining);
-    args.arg(wish.generation).arg(wish.eligibility.as_str());
+fn desired_args(args: &mut ScriptInvocation<'_>, desired: &DesiredState) {
+    let drain = desired.drain.as_ref().filter(|_| desired.eligibility == Eligibility::Draining);
+    args.arg(desired.generation).arg(desired.eligibility.as_str());
     match drain {
         Some(drain) => {
             args.arg(ms(drain.left)).arg(ms(drain.age)).arg(json(&drain.reason)).arg(json(&drain.by))

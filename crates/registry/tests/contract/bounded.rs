@@ -54,10 +54,10 @@ impl Busy {
             let slot = farm.take(&ask).await;
             let report = registry::SpawnReport { gpu: Some(0), ..ready(slot.spawn) };
             let agent = agents.iter_mut().find(|agent| agent.node == slot.node).unwrap();
-            agent.tell(&farm, report).await;
+            agent.report(&farm, report).await;
         }
         let spawn = agents[0].spawns[0].id;
-        agents[0].tell(&farm, exited(SpawnId::mint(), ExitReason::Stopped)).await;
+        agents[0].report(&farm, exited(SpawnId::mint(), ExitReason::Stopped)).await;
         for renderer in [RendererType::Csr, RendererType::Ssr] {
             registry.learn(&failing("sick", renderer)).await.unwrap();
         }
@@ -79,7 +79,7 @@ impl Busy {
     }
 
     async fn steps(&self) -> u64 {
-        let stats: String = self.redis.does("INFO commandstats").await;
+        let stats: String = self.redis.run("INFO commandstats").await;
         let calls = stats.split(":calls=").skip(1);
         calls.map(|rest| rest.split(',').next().unwrap().parse::<u64>().unwrap()).sum()
     }
@@ -122,7 +122,7 @@ impl Busy {
                 call!(registry.leave_line(&[ticket])).unwrap();
             }
         }
-        call!(registry.renounce(SpawnId::mint())).unwrap();
+        call!(registry.release_by_id(SpawnId::mint())).unwrap();
         call!(registry.abandon(&node, SpawnId::mint())).unwrap();
         call!(registry.keep_places(&[self.waiting])).unwrap();
         for renderer in [RendererType::Csr, RendererType::Ssr] {
@@ -349,7 +349,7 @@ async fn a_node_is_found_behind_any_number_of_wrong_entries() {
 #[tokio::test]
 async fn a_lost_index_of_heartbeats_holds_up_no_placement() {
     let (redis, farm) = crowded().await;
-    redis.does("DEL {hatchery:busy}:up").await;
+    redis.run("DEL {hatchery:busy}:up").await;
     assert_eq!(slot_within(&farm.registry, 1).await, "good");
 }
 
@@ -383,11 +383,11 @@ async fn a_reservation_is_found_among_many_without_reading_them_all() {
         fill(&redis, &script).await;
     }
     let slot = farm.take(&csr()).await;
-    farm.registry.renounce(slot.spawn).await.unwrap();
+    farm.registry.release_by_id(slot.spawn).await.unwrap();
     assert_eq!(farm.used("good").await.0, 0);
-    redis.does("CONFIG SET slowlog-log-slower-than 20000").await;
-    redis.does("SLOWLOG RESET").await;
-    farm.registry.renounce(SpawnId::mint()).await.unwrap();
-    let slow: u64 = redis.tell("SLOWLOG LEN").await.unwrap();
+    redis.run("CONFIG SET slowlog-log-slower-than 20000").await;
+    redis.run("SLOWLOG RESET").await;
+    farm.registry.release_by_id(SpawnId::mint()).await.unwrap();
+    let slow: u64 = redis.query("SLOWLOG LEN").await.unwrap();
     assert_eq!(slow, 0, "not one of the server's steps took 20 ms");
 }

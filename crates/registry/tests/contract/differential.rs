@@ -287,7 +287,7 @@ impl<'a> World<'a> {
             Op::Renounce(n) => {
                 let Some(n) = pick(&self.reserved, n) else { return };
                 let (spawn, ..) = self.reserved.swap_remove(n);
-                self.pair.both(async |registry, _| registry.renounce(spawn).await.unwrap());
+                self.pair.both(async |registry, _| registry.release_by_id(spawn).await.unwrap());
             }
             Op::Abandon(n) => {
                 let Some(n) = pick(&self.reserved, n) else { return };

@@ -21,9 +21,9 @@ on_all! {
             for _ in 0..25 {
                 for agent in &mut agents {
                     let spawn = csr().spawn;
-                    agent.tell(farm, launching(spawn)).await;
-                    agent.tell(farm, ready(spawn)).await;
-                    agent.tell(farm, exited(spawn, ExitReason::Stopped)).await;
+                    agent.report(farm, launching(spawn)).await;
+                    agent.report(farm, ready(spawn)).await;
+                    agent.report(farm, exited(spawn, ExitReason::Stopped)).await;
                 }
             }
         };
@@ -61,7 +61,7 @@ async fn a_slow_follower(farm: Farm) {
     agent.beat(&farm).await;
     let from_here = farm.registry.position().await.unwrap();
     for _ in 0..100 {
-        agent.tell(&farm, exited(csr().spawn, ExitReason::Stopped)).await;
+        agent.report(&farm, exited(csr().spawn, ExitReason::Stopped)).await;
     }
     let news = farm.registry.follow(from_here, Duration::ZERO).await.unwrap();
     assert!(news.gap);
@@ -90,7 +90,7 @@ on_all! {
         // Ages grow while the test runs.
         let (before, mut later) = (Instant::now(), None::<Instant>);
         for spawn in spawns {
-            agent.tell(farm, SpawnReport { last_ping: Some(Duration::from_secs(5)), ..ready(spawn) }).await;
+            agent.report(farm, SpawnReport { last_ping: Some(Duration::from_secs(5)), ..ready(spawn) }).await;
         }
         let mut position = farm.registry.position().await.unwrap();
         let mut heard = async || {
@@ -133,8 +133,8 @@ on_all! {
         let labels = BTreeMap::from([("sdk".to_owned(), "2025.1".to_owned())]);
         let [new, old, gone] = [csr().spawn, csr().spawn, csr().spawn];
         let with = |spawn: SpawnReport| SpawnReport { gpu: Some(0), labels: labels.clone(), ..spawn };
-        agent.tell(farm, with(launching(new))).await;
-        agent.tell(farm, ready(new)).await;
+        agent.report(farm, with(launching(new))).await;
+        agent.report(farm, ready(new)).await;
         // As after a wipe.
         let stopping = SpawnReport { state: SpawnState::Stopping, ..ready(gone) };
         agent.spawns.extend([with(ready(old)), stopping]);
@@ -166,9 +166,9 @@ on_all! {
             agent.beat(farm).await;
             let [ends, lives] = [csr().spawn, csr().spawn];
             for spawn in [ends, lives] {
-                agent.tell(farm, ready(spawn)).await;
+                agent.report(farm, ready(spawn)).await;
             }
-            agent.tell(farm, exited(ends, ExitReason::Stopped)).await;
+            agent.report(farm, exited(ends, ExitReason::Stopped)).await;
             all.push(lives);
         }
         // A reservation is no spawn yet.

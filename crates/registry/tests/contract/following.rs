@@ -1,4 +1,4 @@
-//! Where the server is not the one that the URL names, or is not reached as one thought: Sentinels, clusters, TLS.
+//! Finding the server that has the farm: Sentinels, clusters, TLS, and failovers.
 
 use std::time::Duration;
 
@@ -81,7 +81,7 @@ async fn reached(registry: &Registry) -> Duration {
 async fn runs_one(agent: &mut Agent, farm: &Farm) {
     agent.beat(farm).await;
     let spawn = farm.take(&csr()).await.spawn;
-    agent.tell(farm, launching(spawn)).await;
+    agent.report(farm, launching(spawn)).await;
 }
 
 async fn is_away(call: impl Future<Output = Result<Reserved, RegistryError>>) -> String {
@@ -97,7 +97,7 @@ async fn is_away(call: impl Future<Output = Result<Reserved, RegistryError>>) ->
 #[tokio::test]
 async fn a_mute_or_mistaken_sentinel_is_not_the_last_word() {
     let (master, replica) = (RedisServer::start().await, RedisServer::start().await);
-    replica.does(&format!("REPLICAOF 127.0.0.1 {}", master.port)).await;
+    replica.run(&format!("REPLICAOF 127.0.0.1 {}", master.port)).await;
     let (_mute, mute) = Sentinel::mute().await;
     let (behind, right) = (Sentinel::naming(replica.port).await, Sentinel::naming(master.port).await);
     let farm = Farm::on(&sentinels(&[mute, behind.port, right.port]));
@@ -115,9 +115,9 @@ async fn an_old_master_that_does_not_know_it_yet_is_left_for_the_one_that_sentin
     let registry = Farm::on(&sentinels(&[one.port, two.port])).registry;
     registry.ping().await.unwrap();
     let serves = async |server: &RedisServer| {
-        server.does("CONFIG RESETSTAT").await;
+        server.run("CONFIG RESETSTAT").await;
         registry.ping().await.unwrap();
-        let stats: String = server.tell("INFO commandstats").await.unwrap();
+        let stats: String = server.query("INFO commandstats").await.unwrap();
         stats.contains("cmdstat_ping")
     };
     assert!(serves(&old).await);
@@ -137,26 +137,26 @@ async fn an_old_master_that_does_not_know_it_yet_is_left_for_the_one_that_sentin
 #[tokio::test]
 async fn a_demoted_master_counts_as_away_and_is_left_for_the_new_one() {
     let (old, new) = (RedisServer::start().await, RedisServer::start().await);
-    new.does(&format!("REPLICAOF 127.0.0.1 {}", old.port)).await;
+    new.run(&format!("REPLICAOF 127.0.0.1 {}", old.port)).await;
     new.says("INFO replication", "master_link_status:up").await;
     let sentinel = Sentinel::naming(old.port).await;
     let farm = Farm::on(&sentinels(&[sentinel.port]));
     let mut agent = Agent::new("node-a", 2);
     agent.takeover(&farm, Vec::new()).await;
     runs_one(&mut agent, &farm).await;
-    new.says("DBSIZE", &old.tell::<u64>("DBSIZE").await.unwrap().to_string()).await;
-    // Somebody who waits where nothing will happen any more is told.
+    new.says("DBSIZE", &old.query::<u64>("DBSIZE").await.unwrap().to_string()).await;
+    // A call that waits on a server that has lost the farm ends at once.
     let waiting = tokio::spawn({
         let registry = farm.registry.clone();
         async move { registry.nudged(0, Duration::from_secs(5)).await }
     });
     old.says("INFO clients", "blocked_clients:1").await;
 
-    new.does("REPLICAOF NO ONE").await;
-    old.does(&format!("REPLICAOF 127.0.0.1 {}", new.port)).await;
+    new.run("REPLICAOF NO ONE").await;
+    old.run(&format!("REPLICAOF 127.0.0.1 {}", new.port)).await;
     assert!(is_away(farm.registry.reserve(&csr())).await.contains("READONLY"));
     assert!(matches!(waiting.await.unwrap(), Err(RegistryError::Away(_))));
-    // As long as nobody knows of the new one, there is none.
+    // As long as no Sentinel knows the new master, there is none.
     is_away(farm.registry.reserve(&csr())).await;
     sentinel.names.send_replace(new.port);
     assert!(reached(&farm.registry).await < SOON);
@@ -187,7 +187,7 @@ async fn a_master_that_hangs_is_left_for_the_new_one() {
 #[tokio::test]
 async fn a_master_that_is_cut_off_from_its_replicas_is_left_for_the_new_one() {
     left_for_the_new_one(async |old| {
-        old.does("CONFIG SET min-replicas-to-write 1").await;
+        old.run("CONFIG SET min-replicas-to-write 1").await;
     })
     .await;
 }
@@ -195,7 +195,7 @@ async fn a_master_that_is_cut_off_from_its_replicas_is_left_for_the_new_one() {
 /// The farm's slot, the node that serves it, and another one.
 async fn slot(cluster: &Cluster, farm: &str) -> (u64, usize, usize) {
     let asked = &cluster.nodes[0];
-    let slot: u64 = asked.tell(&format!("CLUSTER KEYSLOT {{hatchery:{farm}}}")).await.unwrap();
+    let slot: u64 = asked.query(&format!("CLUSTER KEYSLOT {{hatchery:{farm}}}")).await.unwrap();
     let count = cluster.nodes.len() as u64;
     let owner = (0..count).find(|index| slot < (index + 1) * 16384 / count).unwrap();
     let owner = usize::try_from(owner).unwrap();
@@ -211,21 +211,21 @@ async fn a_slot_is_never_used_while_it_moves_and_at_once_when_it_has() {
     let mut agent = Agent::new("node-a", 2);
     agent.takeover(&farm, Vec::new()).await;
     runs_one(&mut agent, &farm).await;
-    let (old, new) = (from.does("CLUSTER MYID").await, to.does("CLUSTER MYID").await);
-    to.does(&format!("CLUSTER SETSLOT {slot} IMPORTING {old}")).await;
-    from.does(&format!("CLUSTER SETSLOT {slot} MIGRATING {new}")).await;
+    let (old, new) = (from.run("CLUSTER MYID").await, to.run("CLUSTER MYID").await);
+    to.run(&format!("CLUSTER SETSLOT {slot} IMPORTING {old}")).await;
+    from.run(&format!("CLUSTER SETSLOT {slot} MIGRATING {new}")).await;
     assert!(is_away(farm.registry.reserve(&csr())).await.contains("ASK"));
     let in_slot = format!("CLUSTER COUNTKEYSINSLOT {slot}");
-    assert_eq!(to.tell::<u64>(&in_slot).await.unwrap(), 0, "nothing may begin there");
-    let keys: Vec<String> = from.tell(&format!("CLUSTER GETKEYSINSLOT {slot} 1000")).await.unwrap();
-    from.does(&format!("MIGRATE 127.0.0.1 {}  0 5000 KEYS {}", to.port, keys.join(" "))).await;
+    assert_eq!(to.query::<u64>(&in_slot).await.unwrap(), 0, "nothing may begin there");
+    let keys: Vec<String> = from.query(&format!("CLUSTER GETKEYSINSLOT {slot} 1000")).await.unwrap();
+    from.run(&format!("MIGRATE 127.0.0.1 {}  0 5000 KEYS {}", to.port, keys.join(" "))).await;
     for node in [to, from] {
-        node.does(&format!("CLUSTER SETSLOT {slot} NODE {new}")).await;
+        node.run(&format!("CLUSTER SETSLOT {slot} NODE {new}")).await;
     }
     // What the old node refuses was not done, and is done at the new one within the same call.
     runs_one(&mut agent, &farm).await;
     assert_eq!(farm.used("node-a").await, (2, 0));
-    assert_eq!(from.tell::<u64>(&in_slot).await.unwrap(), 0);
+    assert_eq!(from.query::<u64>(&in_slot).await.unwrap(), 0);
     // Also for those who wait.
     farm.registry.nudged(0, Duration::from_millis(50)).await.unwrap();
 }
@@ -237,11 +237,11 @@ async fn a_cluster_outlives_the_node_that_the_url_names() {
     let mut agent = Agent::new("node-a", 2);
     agent.takeover(&farm, Vec::new()).await;
     runs_one(&mut agent, &farm).await;
-    let keys: u64 = cluster.nodes[0].tell("DBSIZE").await.unwrap();
+    let keys: u64 = cluster.nodes[0].query("DBSIZE").await.unwrap();
     cluster.nodes[1].says("DBSIZE", &keys.to_string()).await;
     cluster.nodes[0].kill();
     is_away(farm.registry.reserve(&csr())).await;
-    cluster.nodes[1].does("CLUSTER FAILOVER TAKEOVER").await;
+    cluster.nodes[1].run("CLUSTER FAILOVER TAKEOVER").await;
     cluster.nodes[1].says("CLUSTER INFO", "cluster_state:ok").await;
     assert!(reached(&farm.registry).await < SOON);
     assert_eq!(farm.used("node-a").await, (1, 0));

@@ -1,12 +1,12 @@
-//! Node health: what starts come to decides where the next ones go.
+//! Node health: the outcomes of starts decide where the next ones go.
 
 use std::time::Duration;
 
 use model::{
-    AgentEpoch, Eligibility, EventKind, Exit, ExitReason, FarmCause, HealthState, NodeHealth, RendererType,
-    SpawnId, StartFailure, TicketId,
+    AgentEpoch, Eligibility, EventKind, Exit, ExitReason, HealthState, NodeHealth, RendererType, SpawnId,
+    StartFailure, TicketId,
 };
-use registry::{Outcome, Outcomes, Reserve, Reserved, SpawnReport, Standing};
+use registry::{Outcome, Outcomes, Reserved, SpawnReport, Standing};
 
 use crate::on_all;
 use crate::support::*;
@@ -15,7 +15,7 @@ fn crash() -> StartFailure {
     StartFailure { reason: "exit code 6".to_owned(), conclusive: false, whole_node: false }
 }
 
-fn failed() -> Outcome {
+pub(crate) fn failed() -> Outcome {
     Outcome::Failed(crash())
 }
 
@@ -32,7 +32,7 @@ async fn learn_for(farm: &Farm, renderer: RendererType, node: &str, outcome: Out
     farm.registry.learn(&Outcomes { renderer, same_everywhere: None, starts }).await.unwrap();
 }
 
-async fn learn(farm: &Farm, node: &str, outcome: Outcome) {
+pub(crate) async fn learn(farm: &Farm, node: &str, outcome: Outcome) {
     learn_for(farm, RendererType::Csr, node, outcome).await;
 }
 
@@ -42,7 +42,7 @@ async fn sicken(farm: &Farm, node: &str) {
     learn(farm, node, Outcome::Nothing).await;
 }
 
-async fn health(farm: &Farm, node: &str) -> NodeHealth {
+pub(crate) async fn health(farm: &Farm, node: &str) -> NodeHealth {
     farm.registry.node(&id(node)).await.unwrap().unwrap().health
 }
 
@@ -57,7 +57,7 @@ async fn is_failing(farm: &Farm, node: &str) -> bool {
 }
 
 /// Where a start goes, and how the node stands; the slot is given back.
-async fn chosen(farm: &Farm, ask: registry::Reserve) -> (String, Standing) {
+pub(crate) async fn chosen(farm: &Farm, ask: registry::Reserve) -> (String, Standing) {
     let got = farm.take(&ask).await;
     farm.registry.release(&got.node, got.spawn).await.unwrap();
     (got.node.to_string(), got.standing)
@@ -249,9 +249,9 @@ on_all! {
 /// Starts a server on a node, which says ready and then ends.
 async fn ends(farm: &Farm, agent: &mut Agent, lived: Duration, exit: Exit) {
     let spawn = SpawnId::mint();
-    agent.tell(farm, SpawnReport { ready: Some(lived), ..ready(spawn) }).await;
+    agent.report(farm, SpawnReport { ready: Some(lived), ..ready(spawn) }).await;
     let end = SpawnReport { exit: Some(exit), ready: Some(lived), ..exited(spawn, ExitReason::Failed) };
-    agent.tell(farm, end).await;
+    agent.report(farm, end).await;
 }
 
 on_all! {
@@ -339,78 +339,6 @@ on_all! {
     }
 }
 
-async fn fails_everywhere(farm: &Farm, why: &str) {
-    let starts = vec![(id("a"), Outcome::Nothing), (id("b"), Outcome::Nothing)];
-    let outcomes = Outcomes { renderer: RendererType::Csr, same_everywhere: Some(why.to_owned()), starts };
-    farm.registry.learn(&outcomes).await.unwrap();
-}
-
-on_all! {
-    async fn requests_that_fail_alike_on_every_node_are_the_farms_cause_until_one_succeeds(farm: &Farm) {
-        for name in ["a", "b"] {
-            Agent::new(name, 8).beat(farm).await;
-        }
-        let cause = || async { farm.registry.farm_cause().await.unwrap() };
-        for _ in 0..2 {
-            fails_everywhere(farm, "no license server").await;
-            assert_eq!(cause().await, None);
-            assert_eq!(chosen(farm, csr()).await.1, Standing::Watched, "so that a success is reported");
-        }
-        learn(farm, "a", Outcome::Ready).await;
-        assert_eq!(chosen(farm, csr()).await.1, Standing::Good);
-        let before = farm.registry.now().await.unwrap();
-        for _ in 0..4 {
-            fails_everywhere(farm, "no \"license\" server").await;
-        }
-        let Some(FarmCause { reason, since, requests }) = cause().await else { panic!("no cause") };
-        assert_eq!((reason.as_str(), requests), ("no \"license\" server", 4));
-        assert!(since >= before && since <= farm.registry.now().await.unwrap());
-        assert_eq!(health(farm, "a").await, NodeHealth::default(), "no node is at fault");
-        learn(farm, "b", failed()).await;
-        assert!(cause().await.is_some());
-        learn(farm, "a", Outcome::Ready).await;
-        assert_eq!(cause().await, None);
-    }
-}
-
-on_all! {
-    async fn sick_nodes_that_are_the_least_loaded_do_not_hide_those_that_are_well(farm: &Farm) {
-        let sick = ["a", "b", "c"];
-        for name in sick {
-            Agent::new(name, 8).beat(farm).await;
-        }
-        for name in ["y", "z"] {
-            let mut well = Agent::new(name, 8);
-            well.spawns = (0..4).map(|_| ready(csr().spawn)).collect();
-            well.beat(farm).await;
-        }
-        // One request after the other, each tried on three nodes at the most.
-        let mut given = 0;
-        for _ in 0..6 {
-            let mut tried = Vec::new();
-            let mut success = None;
-            while tried.len() < 3 && success.is_none() {
-                let slot = farm.take(&Reserve { avoid: tried.clone(), ..csr() }).await;
-                farm.registry.release(&slot.node, slot.spawn).await.unwrap();
-                match sick.contains(&slot.node.as_str()) {
-                    true => tried.push(slot.node),
-                    false => success = Some(slot.node),
-                }
-            }
-            let mut starts: Vec<_> = tried.iter().map(|node| (node.clone(), failed())).collect();
-            let same_everywhere = success.is_none().then(|| "no license".to_owned());
-            if same_everywhere.is_some() {
-                starts.clear();
-            }
-            given += usize::from(success.is_some());
-            starts.extend(success.map(|node| (node, Outcome::Ready)));
-            let outcomes = Outcomes { renderer: RendererType::Csr, same_everywhere, starts };
-            farm.registry.learn(&outcomes).await.unwrap();
-        }
-        assert!(given >= 4, "{given} of 6 requests found a node that is well");
-    }
-}
-
 on_all! {
     async fn what_was_mended_for_one_renderer_is_not_failing_for_one_that_nobody_asks_for(farm: &Farm) {
         Agent::new("a", 8).beat(farm).await;
@@ -460,8 +388,8 @@ async fn a_failing_node_that_stands_among_the_healthy_ones_is_not_chosen() {
     Agent::new("good", 2).beat(&farm).await;
     learn(&farm, "sick", conclusive()).await;
     // Scripts of the release before health put it there.
-    farm.server().does("ZADD {hatchery:test}:open:default|:csr 0 sick").await;
+    farm.server().run("ZADD {hatchery:test}:open:default|:csr 0 sick").await;
     farm.take(&csr().avoid("sick")).await;
-    farm.server().does("ZADD {hatchery:test}:open:default|:csr 0 sick").await;
+    farm.server().run("ZADD {hatchery:test}:open:default|:csr 0 sick").await;
     assert_eq!(chosen(&farm, csr()).await, to("good", Standing::Good));
 }

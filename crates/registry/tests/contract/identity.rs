@@ -38,7 +38,7 @@ on_all! {
         let mut old = Agent::new("a", 2).identified();
         old.beat(farm).await;
         let mut new = old.restarted();
-        assert!(new.tell(farm, ready(csr().spawn)).await.unknown);
+        assert!(new.report(farm, ready(csr().spawn)).await.unknown);
         assert!(!old.beat(farm).await.superseded, "nothing was applied");
         assert!(!new.beat(farm).await.unknown);
         assert_eq!(farm.used("a").await.0, 1);
@@ -50,7 +50,7 @@ on_all! {
         let mut first = Agent::new("a", 2).identified();
         first.beat(farm).await;
         let spawn = farm.take(&csr()).await.spawn;
-        first.tell(farm, ready(spawn)).await;
+        first.report(farm, ready(spawn)).await;
         first.beat(farm).await;
         let before = farm.registry.nodes().await.unwrap();
         let position = farm.registry.position().await.unwrap();
@@ -156,7 +156,7 @@ async fn a_clock_that_was_set_back_does_not_keep_a_dead_agents_node_for_it() {
     let mut dead = Agent::new("a", 2).identified();
     dead.beat(&farm).await;
     let ahead = farm.registry.now().await.unwrap().millis() + 3_600_000;
-    farm.server().tell::<u32>(&format!("HSET {{hatchery:test}}:node:a beat {ahead}")).await.unwrap();
+    farm.server().query::<u32>(&format!("HSET {{hatchery:test}}:node:a beat {ahead}")).await.unwrap();
     let mut next = Agent::new("a", 2).identified().at("elsewhere");
     assert!(next.beat(&farm).await.taken.is_some(), "it may only not have had its turn yet");
     farm.pass(TIMING.down).await;
@@ -169,7 +169,7 @@ async fn a_registry_with_an_older_state_believes_the_agent_that_was_restarted_si
     let mut old = Agent::new("a", 2).identified();
     old.beat(&farm).await;
     let spawn = farm.take(&csr()).await.spawn;
-    old.tell(&farm, ready(spawn)).await;
+    old.report(&farm, ready(spawn)).await;
     let snapshot = farm.server().snapshot().await;
     let mut new = old.restarted();
     new.beat(&farm).await;

@@ -22,7 +22,7 @@ async fn followed(farm: &Farm) -> (Agent, Position) {
     let mut agent = Agent::new("a", 9);
     agent.beat(farm).await;
     let position = farm.registry.position().await.unwrap();
-    agent.tell(farm, ready(csr().spawn)).await;
+    agent.report(farm, ready(csr().spawn)).await;
     let news = at_once(farm, position).await;
     assert_eq!((news.gap, news.events.len()), (false, 1));
     (agent, news.position)
@@ -49,7 +49,7 @@ on_all! {
         farm.registry.settle(&key, uuid::Uuid::nil(), None).await.unwrap();
         let now = farm.registry.position().await.unwrap();
         assert_eq!((now.seq, now.seen), (position.seq, position.seq));
-        agent.tell(farm, ready(csr().spawn)).await;
+        agent.report(farm, ready(csr().spawn)).await;
         let news = at_once(farm, Position { nudge: now.nudge, ..position }).await;
         assert_eq!((news.gap, news.events.len()), (false, 1));
     }
@@ -66,7 +66,7 @@ on_all! {
             let news = at_once(farm, elsewhere).await;
             assert!(news.gap && news.events.is_empty());
             assert_eq!((news.position.seq, news.position.seen), (now.seq, now.seq));
-            agent.tell(farm, ready(csr().spawn)).await;
+            agent.report(farm, ready(csr().spawn)).await;
             let news = at_once(farm, news.position).await;
             assert_eq!((news.gap, news.events.len()), (false, 1));
         }
@@ -84,9 +84,9 @@ on_all! {
         let (mut agent, _) = followed(farm).await;
         // Numbers are made of the clock: there is room between them.
         farm.pass(Duration::from_millis(5)).await;
-        agent.tell(farm, ready(csr().spawn)).await;
+        agent.report(farm, ready(csr().spawn)).await;
         let here = farm.registry.position().await.unwrap();
-        agent.tell(farm, ready(csr().spawn)).await;
+        agent.report(farm, ready(csr().spawn)).await;
         let never = Position { seq: here.seq - 1, seen: here.seq - 1, incarnation: None, ..here };
         assert!(at_once(farm, never).await.gap);
         let any = Position { seq: here.seq - 1, ..here };
@@ -99,7 +99,7 @@ async fn a_wiped_registry_has_another_identity_and_its_followers_learn_it() {
     let farm = Farm::redis().await;
     let (mut agent, position) = followed(&farm).await;
     let before = farm.registry.incarnation().await.unwrap();
-    farm.server().does("FLUSHALL").await;
+    farm.server().run("FLUSHALL").await;
     let news = at_once(&farm, position).await;
     assert!(news.gap && news.events.is_empty());
     assert_eq!(news.position.seq, 0);
@@ -113,7 +113,7 @@ async fn a_wiped_registry_has_another_identity_and_its_followers_learn_it() {
     assert!(at_once(&farm, position).await.gap);
     for _ in 0..2 {
         let last = farm.registry.incarnation().await.unwrap();
-        farm.server().does("FLUSHALL").await;
+        farm.server().run("FLUSHALL").await;
         assert_ne!(farm.registry.incarnation().await.unwrap(), last, "every time");
     }
 }
@@ -123,7 +123,7 @@ async fn a_registry_that_went_back_to_an_older_state_gets_another_identity_from_
     let farm = Farm::redis().await;
     let (mut agent, old) = followed(&farm).await;
     let snapshot = farm.server().snapshot().await;
-    agent.tell(&farm, ready(csr().spawn)).await;
+    agent.report(&farm, ready(csr().spawn)).await;
     let late = at_once(&farm, old).await.position;
     farm.server().go_back(&snapshot).await;
     let before = farm.registry.incarnation().await.unwrap();
@@ -137,7 +137,7 @@ async fn a_registry_that_went_back_to_an_older_state_gets_another_identity_from_
     assert!(at_once(&farm, late).await.gap, "a second one who notices changes nothing");
     assert_eq!(farm.registry.incarnation().await.unwrap(), after);
 
-    agent.tell(&farm, ready(csr().spawn)).await;
+    agent.report(&farm, ready(csr().spawn)).await;
     let news = at_once(&farm, news.position).await;
     assert_eq!((news.gap, news.events.len()), (false, 1));
 }
@@ -146,12 +146,12 @@ async fn a_registry_that_went_back_to_an_older_state_gets_another_identity_from_
 async fn a_lost_stream_of_events_is_a_gap_and_goes_on() {
     let farm = Farm::redis().await;
     let (mut agent, position) = followed(&farm).await;
-    farm.server().does("DEL {hatchery:test}:events").await;
+    farm.server().run("DEL {hatchery:test}:events").await;
     assert!(at_once(&farm, position).await.gap);
-    agent.tell(&farm, ready(csr().spawn)).await;
+    agent.report(&farm, ready(csr().spawn)).await;
     let mut news = at_once(&farm, position).await;
     assert!(news.gap, "what came before is missing");
-    agent.tell(&farm, ready(csr().spawn)).await;
+    agent.report(&farm, ready(csr().spawn)).await;
     news = at_once(&farm, news.position).await;
     assert_eq!((news.gap, news.events.len()), (false, 1));
 }
@@ -162,12 +162,12 @@ async fn a_lost_number_does_not_stop_events() {
     let mut agent = Agent::new("a", 9);
     // The clock was ahead when these numbers were given.
     let ahead = 1000 * (model::Timestamp::now().millis() + 1_800_000);
-    farm.server().does(&format!("SET {{hatchery:test}}:seq {ahead}")).await;
+    farm.server().run(&format!("SET {{hatchery:test}}:seq {ahead}")).await;
     agent.beat(&farm).await;
     let position = farm.registry.position().await.unwrap();
     assert!(position.seq > ahead);
-    farm.server().does("DEL {hatchery:test}:seq").await;
-    agent.tell(&farm, ready(csr().spawn)).await;
+    farm.server().run("DEL {hatchery:test}:seq").await;
+    agent.report(&farm, ready(csr().spawn)).await;
     let news = at_once(&farm, position).await;
     assert_eq!((news.gap, news.events.len()), (false, 1));
 }
@@ -187,7 +187,7 @@ async fn a_registry_that_was_just_wiped_says_that_it_may_not_know_its_nodes_yet(
     }
     let asks = csr().label("sdk", "2");
     assert_eq!(farm.reserve(&asks).await, Reserved::NoMatch { known: false, fresh: false });
-    farm.server().does("FLUSHALL").await;
+    farm.server().run("FLUSHALL").await;
     assert_eq!(farm.reserve(&asks).await, Reserved::NoMatch { known: false, fresh: true });
     agents[1].beat(&farm).await;
     let asks = csr().label("sdk", "1");

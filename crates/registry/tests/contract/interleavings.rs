@@ -167,7 +167,7 @@ async fn run(farm: Farm, timing: &Timing, ops: Vec<Op>) {
                 model.open.remove(&spawn);
                 model.running.insert(spawn, (node, gpu));
                 let owner = model.owners.get(&spawn).copied().filter(|_| knows);
-                agents[node].tell(&farm, report(spawn, gpu, owner)).await;
+                agents[node].report(&farm, report(spawn, gpu, owner)).await;
             }
             Op::Release(n) => {
                 let Some((spawn, (node, _))) = nth(&model.open, n) else { continue };
@@ -183,7 +183,7 @@ async fn run(farm: Farm, timing: &Timing, ops: Vec<Op>) {
                 let Some((spawn, (node, _))) = nth(&model.running, n) else { continue };
                 model.running.remove(&spawn);
                 model.vanished.remove(&spawn);
-                agents[node].tell(&farm, exited(spawn, ExitReason::Stopped)).await;
+                agents[node].report(&farm, exited(spawn, ExitReason::Stopped)).await;
             }
             Op::Vanish(n) => {
                 let Some((spawn, (node, _))) = nth(&model.running, n) else { continue };
@@ -265,7 +265,7 @@ async fn run(farm: Farm, timing: &Timing, ops: Vec<Op>) {
     farm.registry.sweep().await.unwrap();
     for agent in &mut agents {
         for spawn in agent.spawns.clone() {
-            agent.tell(&farm, exited(spawn.id, ExitReason::Stopped)).await;
+            agent.report(&farm, exited(spawn.id, ExitReason::Stopped)).await;
         }
         let orders = agent.beat(&farm).await;
         agent.forgotten = [orders.abandoned, orders.expired].concat();

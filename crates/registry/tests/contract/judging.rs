@@ -22,7 +22,7 @@ impl Pair {
         let spawns = [SpawnId::mint(), SpawnId::mint()];
         for (agent, spawn) in [&mut lives, &mut dies].into_iter().zip(spawns) {
             agent.beat(farm).await;
-            agent.tell(farm, ready(spawn)).await;
+            agent.report(farm, ready(spawn)).await;
         }
         let mut pair = Self { lives, dies, spawns };
         // Long enough that what was before the first judgement does not matter any more.
@@ -215,7 +215,7 @@ async fn readers_call_no_node_silent_while_the_registry_refuses_writes() {
     let redis = RedisServer::start().await;
     let farm = open(&redis).await;
     let mut pair = Pair::new(&farm).await;
-    redis.does("CONFIG SET min-replicas-to-write 1").await;
+    redis.run("CONFIG SET min-replicas-to-write 1").await;
     sleep(timing().stale / 4).await;
     farm.registry.sweep().await.expect_err("it refuses writes");
     let end = Instant::now() + 2 * timing().down;
@@ -230,7 +230,7 @@ async fn readers_call_no_node_silent_while_the_registry_refuses_writes() {
         sleep(timing().stale / 8).await;
     }
     assert!(reads > 4);
-    redis.does("CONFIG SET min-replicas-to-write 0").await;
+    redis.run("CONFIG SET min-replicas-to-write 0").await;
     farm.registry.sweep().await.unwrap();
     pair.lives.beat(&farm).await;
     pair.dies.beat(&farm).await;

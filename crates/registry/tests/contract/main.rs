@@ -6,6 +6,7 @@
 mod bounded;
 mod differential;
 mod events;
+mod farm_cause;
 mod following;
 mod health;
 mod idempotency;

@@ -40,15 +40,15 @@ async fn recovers(registry: &Registry) {
 #[tokio::test]
 async fn a_renewed_password_is_read_for_the_next_connection() {
     let redis = RedisServer::start().await;
-    redis.does("ACL SETUSER farm on >one ~* &* +@all").await;
+    redis.run("ACL SETUSER farm on >one ~* &* +@all").await;
     let file = tempfile::NamedTempFile::new().unwrap();
     fs::write(&file, "one\n").unwrap();
     let registry = open(&format!("redis://farm@127.0.0.1:{}", redis.port), Some(file.path()));
     registry.ping().await.unwrap();
 
     // Redis first, then the file: between them the word of the server is known.
-    redis.does("ACL SETUSER farm resetpass >two").await;
-    redis.tell::<i64>("CLIENT KILL USER farm").await.unwrap();
+    redis.run("ACL SETUSER farm resetpass >two").await;
+    redis.query::<i64>("CLIENT KILL USER farm").await.unwrap();
     assert!(refused(&registry).await.contains("WRONGPASS"));
     assert!(registry.trouble().unwrap().contains("WRONGPASS"));
     fs::write(&file, "two\n").unwrap();
@@ -56,20 +56,20 @@ async fn a_renewed_password_is_read_for_the_next_connection() {
 
     // The file first, then Redis.
     fs::write(&file, "three\n").unwrap();
-    redis.does("ACL SETUSER farm resetpass >three").await;
-    redis.tell::<i64>("CLIENT KILL USER farm").await.unwrap();
+    redis.run("ACL SETUSER farm resetpass >three").await;
+    redis.query::<i64>("CLIENT KILL USER farm").await.unwrap();
     registry.ping().await.unwrap();
 
     // A file that is gone takes nothing away: the password of before is still right.
     fs::remove_file(&file).unwrap();
-    redis.tell::<i64>("CLIENT KILL USER farm").await.unwrap();
+    redis.query::<i64>("CLIENT KILL USER farm").await.unwrap();
     registry.ping().await.unwrap();
 }
 
 #[tokio::test]
 async fn a_connection_counts_only_when_the_server_knows_who_asks() {
     let redis = RedisServer::start().await;
-    redis.does("ACL SETUSER default resetpass >secret").await;
+    redis.run("ACL SETUSER default resetpass >secret").await;
     let none = open(&redis.url(), None);
     assert!(refused(&none).await.contains("NOAUTH"));
     let wrong = open(&format!("redis://:wrong@127.0.0.1:{}", redis.port), None);
@@ -134,8 +134,8 @@ async fn renewed_certificates_are_read_for_the_next_connection() {
 
     // Another authority: with the old files no new connection comes about, on either side.
     Pair::new().write(dir.path());
-    redis.does(&format!("CONFIG SET tls-ca-cert-file {ca} tls-cert-file {cert} tls-key-file {key}")).await;
-    redis.tell::<i64>("CLIENT KILL TYPE normal SKIPME yes").await.unwrap();
+    redis.run(&format!("CONFIG SET tls-ca-cert-file {ca} tls-cert-file {cert} tls-key-file {key}")).await;
+    redis.query::<i64>("CLIENT KILL TYPE normal SKIPME yes").await.unwrap();
     recovers(&registry).await;
 }
 
@@ -145,18 +145,18 @@ async fn a_call_whose_connection_is_cut_is_made_again() {
     let registry = open(&redis.url(), None);
     for _ in 0..20 {
         registry.nodes().await.unwrap();
-        redis.tell::<i64>("CLIENT KILL TYPE normal SKIPME yes").await.unwrap();
+        redis.query::<i64>("CLIENT KILL TYPE normal SKIPME yes").await.unwrap();
     }
 }
 
 #[tokio::test]
 async fn a_busy_server_is_away_and_meets_no_storm_of_connections() {
     let redis = RedisServer::start().await;
-    redis.does("CONFIG SET busy-reply-threshold 1").await;
+    redis.run("CONFIG SET busy-reply-threshold 1").await;
     let registry = open(&redis.url(), None);
     registry.ping().await.unwrap();
     let connections = async || {
-        let stats: String = redis.tell("INFO stats").await.unwrap();
+        let stats: String = redis.query("INFO stats").await.unwrap();
         let line = stats.lines().find_map(|line| line.strip_prefix("total_connections_received:"));
         line.unwrap().parse::<u64>().unwrap()
     };
@@ -178,7 +178,7 @@ async fn a_busy_server_is_away_and_meets_no_storm_of_connections() {
     let late = open(&redis.url(), None);
     assert!(refused(&late).await.starts_with("BUSY"));
     assert!(registry.trouble().unwrap().starts_with("BUSY"));
-    redis.does("SCRIPT KILL").await;
+    redis.run("SCRIPT KILL").await;
     script.abort();
     recovers(&registry).await;
     recovers(&late).await;
@@ -190,8 +190,8 @@ async fn a_busy_server_is_away_and_meets_no_storm_of_connections() {
 #[tokio::test]
 async fn a_server_that_evicts_is_warned_of_as_long_as_it_does() {
     let redis = RedisServer::start().await;
-    redis.does("CONFIG SET maxmemory 100mb maxmemory-policy allkeys-lru").await;
-    redis.does("ACL SETUSER blind on nopass ~* &* +@all -info").await;
+    redis.run("CONFIG SET maxmemory 100mb maxmemory-policy allkeys-lru").await;
+    redis.run("ACL SETUSER blind on nopass ~* &* +@all -info").await;
     let registry = open(&redis.url(), None);
     registry.ping().await.unwrap();
     let warned = async |expected: bool| {
@@ -203,8 +203,8 @@ async fn a_server_that_evicts_is_warned_of_as_long_as_it_does() {
     };
     warned(true).await;
     assert!(registry.warnings()[0].contains("allkeys-lru"), "{:?}", registry.warnings());
-    redis.does("CONFIG SET maxmemory-policy noeviction").await;
-    redis.tell::<i64>("CLIENT KILL TYPE normal SKIPME yes").await.unwrap();
+    redis.run("CONFIG SET maxmemory-policy noeviction").await;
+    redis.query::<i64>("CLIENT KILL TYPE normal SKIPME yes").await.unwrap();
     registry.ping().await.unwrap();
     warned(false).await;
 

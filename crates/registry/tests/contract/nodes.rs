@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use model::{AgentEpoch, Availability, Drain, Eligibility, EventKind, SpawnState, Timestamp};
-use registry::{DrainWish, Reserved, Wish};
+use registry::{DesiredDrain, DesiredState, Reserved};
 
 use crate::on_all;
 use crate::support::*;
@@ -83,20 +83,20 @@ on_all! {
     }
 }
 
-fn remembered() -> Wish {
-    let drain = DrainWish {
+fn remembered() -> DesiredState {
+    let drain = DesiredDrain {
         left: Duration::from_secs(600),
         age: Duration::from_secs(60),
         reason: Some("kernel \"6.18\", früh".into()),
         by: None,
     };
-    Wish { generation: 0, eligibility: Eligibility::Draining, drain: Some(drain) }
+    DesiredState { generation: 0, eligibility: Eligibility::Draining, drain: Some(drain) }
 }
 
 on_all! {
     async fn a_registry_that_lost_everything_takes_the_operators_wish_from_the_agent(farm: &Farm) {
         let mut agent = Agent::new("a", 2);
-        agent.wish = remembered();
+        agent.desired = remembered();
         let orders = agent.beat(farm).await;
         let (drain, left) = orders.drain.unwrap();
         assert_eq!(orders.eligibility, Eligibility::Draining);
@@ -108,7 +108,7 @@ on_all! {
         assert!(matches!(farm.reserve(&csr()).await, Reserved::NoMatch { known: true, .. }));
 
         let mut other = Agent::new("b", 2);
-        other.wish = Wish { generation: 0, eligibility: Eligibility::Cordoned, drain: None };
+        other.desired = DesiredState { generation: 0, eligibility: Eligibility::Cordoned, drain: None };
         let orders = other.beat(farm).await;
         assert_eq!((orders.eligibility, orders.drain), (Eligibility::Cordoned, None));
     }
@@ -118,7 +118,7 @@ on_all! {
     async fn the_registrys_own_memory_wins_over_what_an_agent_remembers(farm: &Farm) {
         let mut agent = Agent::new("a", 2);
         agent.beat(farm).await;
-        agent.wish = remembered();
+        agent.desired = remembered();
         let mut next = Agent { epoch: AgentEpoch::mint(), takeover: true, ..agent.clone() };
         for agent in [&mut agent, &mut next] {
             let orders = agent.beat(farm).await;
@@ -129,7 +129,7 @@ on_all! {
 }
 
 on_all! {
-    /// Spawns run on under the next agent: nothing about them changes, and nobody is told anything.
+    /// Spawns run on under the next agent: nothing about them changes, and there is no event.
     async fn a_takeover_that_brings_its_spawns_is_not_seen_in_them(farm: &Farm) {
         let mut old = Agent::new("a", 4).gpus(1, 2);
         old.beat(farm).await;
@@ -143,7 +143,7 @@ on_all! {
             ..ready(stays)
         };
         for report in [was.clone(), launching(launches), ready(ends)] {
-            old.tell(farm, report).await;
+            old.report(farm, report).await;
         }
         farm.pass(Duration::from_millis(50)).await;
         let before = farm.registry.spawn(stays).await.unwrap().unwrap();
@@ -162,13 +162,13 @@ on_all! {
 
         assert_eq!(farm.registry.spawn(stays).await.unwrap().unwrap(), before, "as if nothing had happened");
         assert_eq!(farm.used("a").await, (2, 1));
-        let told = farm.registry.follow(position, Duration::ZERO).await.unwrap().events;
-        let told: Vec<_> = told.iter().map(|event| (event.kind, event.spawn)).collect();
-        assert_eq!(told, [(EventKind::SpawnExited, Some(ends))]);
+        let events = farm.registry.follow(position, Duration::ZERO).await.unwrap().events;
+        let events: Vec<_> = events.iter().map(|event| (event.kind, event.spawn)).collect();
+        assert_eq!(events, [(EventKind::SpawnExited, Some(ends))]);
 
-        assert!(old.tell(farm, exited(stays, model::ExitReason::Stopped)).await.superseded);
+        assert!(old.report(farm, exited(stays, model::ExitReason::Stopped)).await.superseded);
         assert_eq!(farm.registry.spawn(stays).await.unwrap().unwrap().state, SpawnState::Ready);
-        new.tell(farm, ready(launches)).await;
+        new.report(farm, ready(launches)).await;
         assert_eq!(farm.registry.spawn(launches).await.unwrap().unwrap().state, SpawnState::Ready);
     }
 }
@@ -178,7 +178,7 @@ on_all! {
         let mut old = Agent::new("a", 4);
         old.beat(farm).await;
         let spawn = csr().spawn;
-        old.tell(farm, ready(spawn)).await;
+        old.report(farm, ready(spawn)).await;
         let before = farm.registry.spawn(spawn).await.unwrap().unwrap();
         farm.becomes("a", Availability::Down).await;
         assert_eq!(farm.registry.spawn(spawn).await.unwrap().unwrap().state, SpawnState::Lost);
@@ -200,7 +200,7 @@ on_all! {
     async fn an_unknown_node_is_asked_for_a_heartbeat(farm: &Farm) {
         let mut agent = Agent::new("a", 2);
         agent.takeover = false;
-        let orders = agent.tell(farm, launching(csr().spawn)).await;
+        let orders = agent.report(farm, launching(csr().spawn)).await;
         assert!(orders.unknown);
         assert!(!agent.beat(farm).await.unknown);
         assert_eq!(farm.used("a").await.0, 1, "the heartbeat's list brings the spawn");
@@ -238,7 +238,7 @@ on_all! {
 async fn node_that_is_down_for_long(farm: Farm) {
     let mut agent = Agent::new("a", 2).labels(&[("sdk", "1")]);
     agent.beat(&farm).await;
-    agent.tell(&farm, ready(farm.take(&csr()).await.spawn)).await;
+    agent.report(&farm, ready(farm.take(&csr()).await.spawn)).await;
     let spawn = agent.spawns[0].id;
     farm.is_forgotten("a").await;
     assert!(farm.registry.nodes().await.unwrap().is_empty());
@@ -285,7 +285,7 @@ on_all! {
         ] {
             farm.registry.set_eligibility(&id("a"), wanted, drain, by).await.unwrap();
         }
-        let told: Vec<(String, String)> = farm
+        let events: Vec<(String, String)> = farm
             .registry
             .follow(from_here, Duration::ZERO)
             .await
@@ -302,6 +302,6 @@ on_all! {
             ("node.drained", "{}"),
             ("node.uncordoned", "{}"),
         ];
-        assert_eq!(told, want.map(|(kind, data)| (kind.to_owned(), data.to_owned())));
+        assert_eq!(events, want.map(|(kind, data)| (kind.to_owned(), data.to_owned())));
     }
 }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use model::{Drain, Eligibility, EventKind, Timestamp};
-use registry::{DrainWish, Position, Wish};
+use registry::{DesiredDrain, DesiredState, Position};
 
 use crate::on_all;
 use crate::support::*;
@@ -47,19 +47,19 @@ on_all! {
         let given = farm.registry.set_eligibility(&id("a"), Eligibility::Cordoned, None, None).await.unwrap().unwrap();
         let mut position = farm.registry.position().await.unwrap();
         for generation in [0, given - 1, given] {
-            agent.wish = Wish { generation, eligibility: Eligibility::Eligible, drain: None };
+            agent.desired = DesiredState { generation, eligibility: Eligibility::Eligible, drain: None };
             let orders = agent.beat(farm).await;
             assert_eq!((orders.eligibility, orders.generation), (Eligibility::Cordoned, given));
         }
         assert_eq!(published(farm, &mut position).await, []);
 
-        let wish = DrainWish {
+        let desired = DesiredDrain {
             left: Duration::from_secs(60),
             age: Duration::from_secs(1),
             reason: Some("kernel".to_owned()),
             by: None,
         };
-        agent.wish = Wish { generation: given + 1, eligibility: Eligibility::Draining, drain: Some(wish) };
+        agent.desired = DesiredState { generation: given + 1, eligibility: Eligibility::Draining, drain: Some(desired) };
         agent.spawns.push(ready(csr().spawn));
         for _ in 0..3 {
             let orders = agent.beat(farm).await;
@@ -69,7 +69,7 @@ on_all! {
         assert_eq!(published(farm, &mut position).await, [EventKind::SpawnReady, EventKind::NodeDraining]);
         assert_eq!(node(farm).await.generation, given + 1);
 
-        agent.wish = Wish { generation: given + 2, eligibility: Eligibility::Eligible, drain: None };
+        agent.desired = DesiredState { generation: given + 2, eligibility: Eligibility::Eligible, drain: None };
         assert_eq!(agent.beat(farm).await.drain, None);
         assert_eq!(published(farm, &mut position).await, [EventKind::NodeUncordoned]);
         farm.take(&csr()).await;
@@ -83,7 +83,7 @@ on_all! {
         };
         assert!(!restore(Eligibility::Cordoned, None, 9).await, "there is no such node");
         let mut agent = Agent::new("a", 2);
-        agent.wish.generation = 5;
+        agent.desired.generation = 5;
         assert_eq!(agent.beat(farm).await.generation, 5);
         let mut position = farm.registry.position().await.unwrap();
         for generation in [4, 5] {
@@ -102,7 +102,7 @@ on_all! {
     async fn a_node_that_is_down_holds_nothing_and_counts_again_when_it_is_back(farm: &Farm) {
         let mut agent = Agent::new("a", 4).gpus(1, 4);
         agent.beat(farm).await;
-        agent.tell(farm, registry::SpawnReport { gpu: Some(0), ..ready(csr().spawn) }).await;
+        agent.report(farm, registry::SpawnReport { gpu: Some(0), ..ready(csr().spawn) }).await;
         farm.take(&ssr()).await;
         assert_eq!(farm.used("a").await, (2, 2));
         farm.becomes("a", model::Availability::Down).await;
@@ -120,7 +120,7 @@ on_all! {
     async fn draining_a_node_that_is_down_is_over_at_once(farm: &Farm) {
         let mut agent = Agent::new("a", 4);
         agent.beat(farm).await;
-        agent.tell(farm, ready(csr().spawn)).await;
+        agent.report(farm, ready(csr().spawn)).await;
         farm.becomes("a", model::Availability::Down).await;
         let mut position = farm.registry.position().await.unwrap();
         let ordered = drain("ops");
@@ -130,7 +130,7 @@ on_all! {
         agent.beat(farm).await;
         assert_eq!(published(farm, &mut position).await, [EventKind::NodeUp, EventKind::SpawnReady]);
         assert_eq!(farm.used("a").await.0, 1);
-        agent.tell(farm, exited(agent.spawns[0].id, model::ExitReason::Drained)).await;
+        agent.report(farm, exited(agent.spawns[0].id, model::ExitReason::Drained)).await;
         assert_eq!(published(farm, &mut position).await, [EventKind::SpawnExited, EventKind::NodeDrained]);
     }
 }
@@ -139,7 +139,7 @@ on_all! {
     async fn a_draining_node_that_goes_down_is_drained(farm: &Farm) {
         let mut agent = Agent::new("a", 4);
         agent.beat(farm).await;
-        agent.tell(farm, ready(csr().spawn)).await;
+        agent.report(farm, ready(csr().spawn)).await;
         let reserved = farm.take(&csr()).await;
         let ordered = drain("ops");
         farm.registry.set_eligibility(&id("a"), Eligibility::Draining, Some(&ordered), None).await.unwrap();

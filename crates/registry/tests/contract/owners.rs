@@ -38,12 +38,12 @@ on_all! {
         agent.beat(farm).await;
         let first = farm.take(&csr().of(ANN, 2)).await;
         farm.take(&csr().of(ANN, 2)).await;
-        agent.tell(farm, of(ANN, ready(first.spawn))).await;
+        agent.report(farm, of(ANN, ready(first.spawn))).await;
         for _ in 0..2 {
             assert_eq!(farm.reserve(&csr().of(ANN, 2)).await, Reserved::OverQuota);
         }
         assert_eq!(farm.used("a").await.0, 2);
-        // Nobody else is concerned, nor whoever may have any number.
+        // Other owners are not concerned, and neither is one without a quota.
         farm.take(&csr().of(BOB, 1)).await;
         farm.take(&csr()).await;
         let mut unlimited = csr().of(ANN, 0);
@@ -65,7 +65,7 @@ on_all! {
             assert!(is_refused(farm, ANN, 1).await, "{way}");
             match way {
                 "release" => farm.registry.release(&slot.node, slot.spawn).await.unwrap(),
-                "renounce" => farm.registry.renounce(slot.spawn).await.unwrap(),
+                "renounce" => farm.registry.release_by_id(slot.spawn).await.unwrap(),
                 "abandon" => {
                     farm.registry.abandon(&slot.node, slot.spawn).await.unwrap();
                     agent.forgotten = agent.beat(farm).await.abandoned;
@@ -80,21 +80,21 @@ on_all! {
                 }
                 "exit" => {
                     for state in [launching(slot.spawn), ready(slot.spawn)] {
-                        agent.tell(farm, report(state)).await;
+                        agent.report(farm, report(state)).await;
                         agent.beat(farm).await;
                         assert!(is_refused(farm, ANN, 1).await);
                     }
-                    agent.tell(farm, report(exited(slot.spawn, ExitReason::Stopped))).await;
+                    agent.report(farm, report(exited(slot.spawn, ExitReason::Stopped))).await;
                 }
                 "silence" => {
-                    agent.tell(farm, report(ready(slot.spawn))).await;
+                    agent.report(farm, report(ready(slot.spawn))).await;
                     agent.spawns.clear();
                     agent.beat(farm).await;
                 }
                 _ => {
-                    agent.tell(farm, report(ready(slot.spawn))).await;
+                    agent.report(farm, report(ready(slot.spawn))).await;
                     farm.registry.abandon(&slot.node, slot.spawn).await.unwrap();
-                    agent.tell(farm, report(exited(slot.spawn, ExitReason::Cancelled))).await;
+                    agent.report(farm, report(exited(slot.spawn, ExitReason::Cancelled))).await;
                     agent.forgotten = agent.beat(farm).await.abandoned;
                     agent.beat(farm).await;
                 }
@@ -112,7 +112,7 @@ on_all! {
         gone.beat(farm).await;
         for _ in 0..2 {
             let slot = farm.take(&csr().of(ANN, 2)).await;
-            gone.tell(farm, of(ANN, ready(slot.spawn))).await;
+            gone.report(farm, of(ANN, ready(slot.spawn))).await;
         }
         stays.beat(farm).await;
         assert!(is_refused(farm, ANN, 2).await);
@@ -120,13 +120,13 @@ on_all! {
         stays.beat(farm).await;
         farm.take(&csr().of(ANN, 2)).await;
         assert!(!is_refused(farm, ANN, 2).await);
-        // Both are back, and nobody is made to end one.
+        // Both are back, and none is ended for the quota.
         gone.beat(farm).await;
         stays.beat(farm).await;
         assert_eq!(gone.spawns.len(), 2);
         assert!(is_refused(farm, ANN, 3).await && !is_refused(farm, ANN, 4).await);
         let one = gone.spawns[0].id;
-        gone.tell(farm, of(ANN, exited(one, ExitReason::Stopped))).await;
+        gone.report(farm, of(ANN, exited(one, ExitReason::Stopped))).await;
         assert!(is_refused(farm, ANN, 2).await && !is_refused(farm, ANN, 3).await);
     }
 }
@@ -135,7 +135,7 @@ async fn forgotten_with_its_node(farm: Farm) {
     let (mut gone, mut stays) = (Agent::new("gone", 9), Agent::new("stays", 9));
     gone.beat(&farm).await;
     let slots = [farm.take(&csr().of(ANN, 3)).await, farm.take(&csr().of(ANN, 3)).await];
-    gone.tell(&farm, of(ANN, ready(slots[0].spawn))).await;
+    gone.report(&farm, of(ANN, ready(slots[0].spawn))).await;
     farm.registry.abandon(&slots[1].node, slots[1].spawn).await.unwrap();
     farm.is_forgotten("gone").await;
     stays.beat(&farm).await;
@@ -177,29 +177,29 @@ on_all! {
     async fn the_next_agent_need_not_know_whose_a_spawn_is(farm: &Farm) {
         let mut agent = Agent::new("a", 9);
         agent.beat(farm).await;
-        // Of one of them the agent died before it could tell anybody.
-        let [told, untold, ends] = [
+        // The agent died before it reported one of them.
+        let [reported, unreported, ends] = [
             farm.take(&csr().of(ANN, 9)).await.spawn,
             farm.take(&csr().of(ANN, 9)).await.spawn,
             farm.take(&csr().of(ANN, 9)).await.spawn,
         ];
-        for spawn in [told, ends] {
-            agent.tell(farm, of(ANN, ready(spawn))).await;
+        for spawn in [reported, ends] {
+            agent.report(farm, of(ANN, ready(spawn))).await;
         }
         let position = farm.registry.position().await.unwrap();
         let mut next = Agent::new("a", 9);
-        next.spawns = vec![ready(told), launching(untold)];
+        next.spawns = vec![ready(reported), launching(unreported)];
         next.takeover(farm, Vec::new()).await;
         assert!(is_refused(farm, ANN, 2).await && !is_refused(farm, ANN, 3).await);
-        for spawn in [told, untold] {
+        for spawn in [reported, unreported] {
             let record = farm.registry.spawn(spawn).await.unwrap().unwrap();
             assert_eq!(record.owner, Some(owner(ANN)));
         }
         let news = farm.registry.follow(position, Duration::from_millis(1)).await.unwrap().events;
-        let first = news.iter().find(|event| event.spawn == Some(untold)).unwrap();
+        let first = news.iter().find(|event| event.spawn == Some(unreported)).unwrap();
         assert_eq!((&first.data["owner"], &first.data["rendererType"]), (&ANN.into(), &"csr".into()));
-        for spawn in [told, untold] {
-            next.tell(farm, exited(spawn, ExitReason::Stopped)).await;
+        for spawn in [reported, unreported] {
+            next.report(farm, exited(spawn, ExitReason::Stopped)).await;
         }
         assert!(!is_refused(farm, ANN, 1).await);
     }
@@ -273,7 +273,7 @@ on_all! {
                 _ => of(ANN, ready(spawn)),
             };
             anns.extend((n % 3 == 2).then_some((spawn, n % 2)));
-            agents[n % 2].tell(farm, report).await;
+            agents[n % 2].report(farm, report).await;
         }
         anns.reverse();
         let all: Vec<SpawnId> = anns.iter().map(|(spawn, _)| *spawn).collect();
@@ -283,7 +283,7 @@ on_all! {
         assert_eq!(list(farm, BOB, None).await.len(), 4);
         assert_eq!(list(farm, "key:nobody", None).await, []);
         let (last, node) = anns[0];
-        agents[node].tell(farm, of(ANN, exited(last, ExitReason::Stopped))).await;
+        agents[node].report(farm, of(ANN, exited(last, ExitReason::Stopped))).await;
         let living = SpawnFilter { state: Some(SpawnState::Ready), ..SpawnFilter::default() };
         assert_eq!(ids(&list(farm, ANN, Some(living)).await), all[1..]);
         for (name, at) in [("a", 0), ("b", 1)] {
@@ -302,8 +302,8 @@ on_all! {
         agent.beat(farm).await;
         let position = farm.registry.position().await.unwrap();
         let [new, met] = [csr().spawn, csr().spawn];
-        agent.tell(farm, of(ANN, launching(new))).await;
-        agent.tell(farm, of(ANN, ready(new))).await;
+        agent.report(farm, of(ANN, launching(new))).await;
+        agent.report(farm, of(ANN, ready(new))).await;
         // As after a wipe.
         agent.spawns.push(of(ANN, SpawnReport { state: SpawnState::Suspect, ..ready(met) }));
         agent.beat(farm).await;
@@ -362,7 +362,7 @@ async fn what_an_older_version_did_not_give_back_is_found_out() {
     let kept = farm.take(&csr().of(BOB, 3)).await;
     for _ in 0..2 {
         let slot = farm.take(&csr().of(BOB, 3)).await;
-        let gone = redis.tell::<u32>(&format!("HDEL {{hatchery:old}}:held:a {}", slot.spawn)).await;
+        let gone = redis.query::<u32>(&format!("HDEL {{hatchery:old}}:held:a {}", slot.spawn)).await;
         assert_eq!(gone.unwrap(), 1);
     }
     for _ in 0..2 {
@@ -378,7 +378,7 @@ async fn a_clock_that_is_set_back_keeps_nobody_out() {
     let redis = RedisServer::start().await;
     let farm = Farm::named(&redis.url(), "back");
     let an_hour_ahead = (model::Timestamp::now().millis() + 3_600_000) * 1000;
-    redis.does(&format!("SET {{hatchery:back}}:permit:{BOB} {an_hour_ahead}")).await;
+    redis.run(&format!("SET {{hatchery:back}}:permit:{BOB} {an_hour_ahead}")).await;
     assert_eq!(permit(&farm, BOB, 1).await, Permit::Granted);
     assert!(matches!(permit(&farm, BOB, 1).await, Permit::Wait(_)));
 }
@@ -392,13 +392,13 @@ async fn nothing_of_an_owner_is_kept_that_has_nothing() {
     let mut agent = Agent::new("a", 9);
     agent.beat(&farm).await;
     let slot = farm.take(&csr().of(BOB, 3)).await;
-    agent.tell(&farm, of(BOB, ready(slot.spawn))).await;
-    assert_eq!(redis.tell::<Vec<String>>("KEYS *:key:bob").await.unwrap().len(), 3);
-    agent.tell(&farm, of(BOB, exited(slot.spawn, ExitReason::Stopped))).await;
+    agent.report(&farm, of(BOB, ready(slot.spawn))).await;
+    assert_eq!(redis.query::<Vec<String>>("KEYS *:key:bob").await.unwrap().len(), 3);
+    agent.report(&farm, of(BOB, exited(slot.spawn, ExitReason::Stopped))).await;
     let forgets = Farm::on_with(&redis.url(), "tidy", Timing { history: Duration::ZERO, ..TIMING });
     farm.pass(Duration::from_millis(600)).await;
     forgets.registry.sweep().await.unwrap();
-    assert_eq!(redis.tell::<Vec<String>>("KEYS *:key:bob").await.unwrap(), [""; 0]);
+    assert_eq!(redis.query::<Vec<String>>("KEYS *:key:bob").await.unwrap(), [""; 0]);
 }
 
 fn owner(name: &str) -> Owner {

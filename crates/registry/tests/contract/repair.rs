@@ -6,7 +6,7 @@ use model::{
     Drain, Eligibility, EventKind, NodeRecord, RendererType, SpawnId, StartFailure, Timestamp, Timing,
 };
 use redis::AsyncCommands;
-use registry::{Outcome, Outcomes, Reserved, SpawnFilter, SpawnReport, Wish};
+use registry::{DesiredState, Outcome, Outcomes, Reserved, SpawnFilter, SpawnReport};
 
 use crate::support::*;
 
@@ -57,7 +57,7 @@ impl Damage {
             let renderer = if gpu.is_some() { RendererType::Ssr } else { RendererType::Csr };
             let report =
                 SpawnReport { gpu, renderer, owner: owner.clone(), last_ping: None, ..ready(csr().spawn) };
-            agents[index].tell(&farm, report).await;
+            agents[index].report(&farm, report).await;
         }
         let reserved = farm.take(&ssr().label("sdk", "1")).await.spawn;
         let at = Timestamp::from_millis(4_000_000_000_000);
@@ -65,10 +65,10 @@ impl Damage {
         let draining = Eligibility::Draining;
         let generation =
             farm.registry.set_eligibility(&id("c"), draining, Some(&drain), None).await.unwrap().unwrap();
-        agents[2].wish = Wish {
+        agents[2].desired = DesiredState {
             generation,
             eligibility: draining,
-            drain: Some(registry::DrainWish {
+            drain: Some(registry::DesiredDrain {
                 left: Duration::from_secs(3600),
                 age: Duration::ZERO,
                 reason: None,
@@ -181,7 +181,7 @@ async fn keys_without_which_no_request_finds_a_node_are_back_with_the_next_heart
     // Whichever heartbeat it is between two full checks.
     for _ in 0..4 {
         for lost in ["names", "kinds", "kindver"] {
-            damage.farm.server().does(&format!("DEL {{hatchery:test}}:{lost}")).await;
+            damage.farm.server().run(&format!("DEL {{hatchery:test}}:{lost}")).await;
             damage.beat().await;
             let now = damage.see().await;
             assert_eq!((now.nodes, now.reserves), (before.nodes.clone(), before.reserves.clone()), "{lost}");
@@ -205,7 +205,7 @@ async fn a_registry_that_has_lost_keys_says_that_it_knows_no_better() {
     beat_for_long(&mut agent).await;
     assert_eq!(farm.reserve(&other).await, Reserved::NoMatch { known: false, fresh: false });
     for lost in ["names", "kinds", "kindver", "node:a"] {
-        farm.server().does(&format!("DEL {{hatchery:test}}:{lost}")).await;
+        farm.server().run(&format!("DEL {{hatchery:test}}:{lost}")).await;
         assert_eq!(farm.reserve(&other).await, Reserved::NoMatch { known: false, fresh: true }, "{lost}");
         beat_for_long(&mut agent).await;
         assert!(matches!(farm.reserve(&asks).await, Reserved::Slot(_)), "{lost}");
@@ -274,7 +274,7 @@ async fn a_reservation_whose_expiry_is_lost_expires_all_the_same() {
     let mut agent = Agent::new("a", 2);
     agent.beat(&farm).await;
     farm.take(&csr()).await;
-    farm.server().does("DEL {hatchery:test}:expiries").await;
+    farm.server().run("DEL {hatchery:test}:expiries").await;
     for _ in 0..HEARTBEATS {
         agent.beat(&farm).await;
     }
@@ -293,22 +293,20 @@ async fn one_bad_record_hides_no_others() {
         agent.beat(&farm).await;
         for _ in 0..2 {
             let spawn = csr().spawn;
-            agent.tell(&farm, ready(spawn)).await;
+            agent.report(&farm, ready(spawn)).await;
             spawns.push(spawn);
         }
     }
     let server = farm.server();
-    server.tell::<u32>("HSET {hatchery:test}:node:a desc nonsense").await.unwrap();
-    server.tell::<u32>(&format!("HSET {{hatchery:test}}:spawn:{} state nonsense", spawns[0])).await.unwrap();
+    server.query::<u32>("HSET {hatchery:test}:node:a desc nonsense").await.unwrap();
+    server.query::<u32>(&format!("HSET {{hatchery:test}}:spawn:{} state nonsense", spawns[0])).await.unwrap();
     server
-        .tell::<u32>(&format!("HSET {{hatchery:test}}:spawn:{} started nonsense", spawns[2]))
+        .query::<u32>(&format!("HSET {{hatchery:test}}:spawn:{} started nonsense", spawns[2]))
         .await
         .unwrap();
-    server.tell::<u32>("HSET {hatchery:test}:kinds odd nonsense").await.unwrap();
-    server.does("SET {hatchery:test}:kindver 5").await;
-    server
-        .does(&format!("XADD {{hatchery:test}}:events {}-0 k nonsense t x n y s z d w", u64::MAX / 4))
-        .await;
+    server.query::<u32>("HSET {hatchery:test}:kinds odd nonsense").await.unwrap();
+    server.run("SET {hatchery:test}:kindver 5").await;
+    server.run(&format!("XADD {{hatchery:test}}:events {}-0 k nonsense t x n y s z d w", u64::MAX / 4)).await;
     let nodes = farm.registry.nodes().await.unwrap();
     assert_eq!(nodes.iter().map(|node| node.id.as_str()).collect::<Vec<_>>(), ["b"]);
     let page = farm.registry.spawns(&SpawnFilter { limit: 3, ..SpawnFilter::default() }).await.unwrap();
@@ -327,14 +325,14 @@ async fn ended_spawns_are_listed_again_after_their_index_was_lost() {
     let mut agent = Agent::new("a", 9);
     agent.beat(&farm).await;
     for _ in 0..20 {
-        agent.tell(&farm, exited(csr().spawn, model::ExitReason::Stopped)).await;
+        agent.report(&farm, exited(csr().spawn, model::ExitReason::Stopped)).await;
     }
     let of_node = SpawnFilter { node: Some(id("a")), limit: 99, ..SpawnFilter::default() };
     let all = SpawnFilter { node: None, ..of_node.clone() };
     for (index, filter) in [("spawns", all), ("spawns:a", of_node)] {
         let before = farm.registry.spawns(&filter).await.unwrap().spawns;
         assert_eq!(before.len(), 20);
-        farm.server().does(&format!("DEL {{hatchery:test}}:{index}")).await;
+        farm.server().run(&format!("DEL {{hatchery:test}}:{index}")).await;
         farm.registry.sweep().await.unwrap();
         assert_eq!(farm.registry.spawns(&filter).await.unwrap().spawns, before);
     }
@@ -345,7 +343,7 @@ async fn a_node_that_is_gone_is_down_also_when_the_set_of_silent_ones_was_lost()
     let farm = Farm::redis().await;
     let mut agent = Agent::new("a", 2);
     agent.beat(&farm).await;
-    agent.tell(&farm, ready(csr().spawn)).await;
+    agent.report(&farm, ready(csr().spawn)).await;
     for lost in ["up", "stale"] {
         let () = farm.server().connection().await.del(format!("{{hatchery:test}}:{lost}")).await.unwrap();
         let next = if lost == "up" { model::Availability::Stale } else { model::Availability::Down };

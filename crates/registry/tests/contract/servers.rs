@@ -11,8 +11,8 @@ use tempfile::TempDir;
 use tokio::sync::OnceCell;
 use tokio::time::{Instant, sleep};
 
-/// How long a server may take to do what it was told to.
-const PATIENCE: Duration = Duration::from_secs(20);
+/// How long a server may take to change its role or its state.
+const TIMEOUT: Duration = Duration::from_secs(20);
 
 /// A Redis server that keeps nothing and ends with its owner.
 pub(crate) struct RedisServer {
@@ -100,10 +100,10 @@ impl RedisServer {
         format!("redis://127.0.0.1:{}", self.port)
     }
 
-    /// Has it do something.
-    pub(crate) async fn tell<T: FromRedisValue>(&self, words: &str) -> RedisResult<T> {
+    /// Sends a command and parses the answer.
+    pub(crate) async fn query<T: FromRedisValue>(&self, words: &str) -> RedisResult<T> {
         // The machine may be busy.
-        let config = redis::AsyncConnectionConfig::new().set_response_timeout(Some(PATIENCE));
+        let config = redis::AsyncConnectionConfig::new().set_response_timeout(Some(TIMEOUT));
         let client = Client::open(self.url())?;
         let mut connection = client.get_multiplexed_async_connection_with_config(&config).await?;
         let mut words = words.split(' ');
@@ -111,9 +111,9 @@ impl RedisServer {
         command.arg(words.collect::<Vec<_>>()).query_async(&mut connection).await
     }
 
-    /// Has it do something that it must be able to.
-    pub(crate) async fn does(&self, words: &str) -> String {
-        self.tell(words).await.unwrap_or_else(|error| panic!("{words}: {error}"))
+    /// Sends a command that must succeed.
+    pub(crate) async fn run(&self, words: &str) -> String {
+        self.query(words).await.unwrap_or_else(|error| panic!("{words}: {error}"))
     }
 
     /// Everything that it holds now.
@@ -152,9 +152,9 @@ impl RedisServer {
 
     /// Waits until what it says to this has these words in it.
     pub(crate) async fn says(&self, words: &str, answer: &str) {
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + TIMEOUT;
         loop {
-            let said = self.tell::<Value>(words).await.map(|said| format!("{said:?}"));
+            let said = self.query::<Value>(words).await.map(|said| format!("{said:?}"));
             if said.as_ref().is_ok_and(|said| said.contains(answer)) {
                 return;
             }
@@ -367,24 +367,24 @@ impl Cluster {
             nodes.push(RedisServer::with(settings).await);
         }
         let bus =
-            nodes[0].tell::<Vec<String>>("CONFIG GET cluster-port").await.expect("it is set")[1].clone();
+            nodes[0].query::<Vec<String>>("CONFIG GET cluster-port").await.expect("it is set")[1].clone();
         for (index, node) in nodes.iter().enumerate() {
-            node.does(&format!("CLUSTER SET-CONFIG-EPOCH {}", index + 1)).await;
+            node.run(&format!("CLUSTER SET-CONFIG-EPOCH {}", index + 1)).await;
             if index < masters {
                 let (first, last) = (index * 16384 / masters, (index + 1) * 16384 / masters - 1);
-                node.does(&format!("CLUSTER ADDSLOTSRANGE {first} {last}")).await;
+                node.run(&format!("CLUSTER ADDSLOTSRANGE {first} {last}")).await;
             }
             if index > 0 {
-                node.does(&format!("CLUSTER MEET 127.0.0.1 {} {bus}", nodes[0].port)).await;
+                node.run(&format!("CLUSTER MEET 127.0.0.1 {} {bus}", nodes[0].port)).await;
             }
         }
         for node in &nodes {
             node.says("CLUSTER INFO", &format!("cluster_known_nodes:{}", nodes.len())).await;
         }
-        let first = nodes[0].does("CLUSTER MYID").await;
+        let first = nodes[0].run("CLUSTER MYID").await;
         for replica in &nodes[masters..] {
             replica.says("CLUSTER NODES", &first).await;
-            replica.does(&format!("CLUSTER REPLICATE {first}")).await;
+            replica.run(&format!("CLUSTER REPLICATE {first}")).await;
             replica.says("INFO replication", "master_link_status:up").await;
             nodes[0].says("CLUSTER SLOTS", &replica.port.to_string()).await;
         }

@@ -70,14 +70,14 @@ on_all! {
         assert_eq!(farm.take(&csr().label("sdk", "2025.1")).await.node, id("a"));
         assert_eq!(farm.take(&ssr()).await.node, id("b"));
         assert_eq!(farm.take(&ssr().pool("gpu").label("sdk", "2024.8")).await.node, id("b"));
-        for nobody in [
+        for reserve in [
             csr().label("sdk", "2024.8"),
             csr().pool("gpu"),
             ssr().pool("default"),
             csr().label("sdk", "2025.1").label("zone", "y"),
             csr().label("rack", "1"),
         ] {
-            assert!(matches!(farm.reserve(&nobody).await, Reserved::NoMatch { known: false, .. }), "{nobody:?}");
+            assert!(matches!(farm.reserve(&reserve).await, Reserved::NoMatch { known: false, .. }), "{reserve:?}");
         }
     }
 }
@@ -135,8 +135,8 @@ on_all! {
             taken.push(farm.take(&csr()).await);
         }
         for _ in 0..2 {
-            farm.registry.renounce(taken[0].spawn).await.unwrap();
-            farm.registry.renounce(SpawnId::mint()).await.unwrap();
+            farm.registry.release_by_id(taken[0].spawn).await.unwrap();
+            farm.registry.release_by_id(SpawnId::mint()).await.unwrap();
         }
         assert_eq!(farm.used("a").await.0 + farm.used("b").await.0, 3);
         assert_eq!(farm.take(&csr()).await.node, taken[0].node);
@@ -164,13 +164,13 @@ on_all! {
         let mut agent = Agent::new("a", 2);
         agent.beat(farm).await;
         let one = farm.take(&csr()).await;
-        agent.tell(farm, launching(one.spawn)).await;
+        agent.report(farm, launching(one.spawn)).await;
         farm.registry.release(&one.node, one.spawn).await.unwrap();
         farm.pass(TIMING.reservation).await;
         agent.beat(farm).await;
         farm.registry.sweep().await.unwrap();
         assert_eq!(farm.used("a").await.0, 1);
-        agent.tell(farm, exited(one.spawn, ExitReason::Stopped)).await;
+        agent.report(farm, exited(one.spawn, ExitReason::Stopped)).await;
         assert_eq!(farm.used("a").await.0, 0);
     }
 }
@@ -208,10 +208,10 @@ on_all! {
         agent.beat(farm).await;
         let one = farm.take(&csr()).await;
         farm.registry.abandon(&one.node, one.spawn).await.unwrap();
-        let orders = agent.tell(farm, launching(one.spawn)).await;
+        let orders = agent.report(farm, launching(one.spawn)).await;
         assert_eq!(orders.abandoned, [one.spawn]);
         assert_eq!(farm.used("a").await.0, 1);
-        agent.tell(farm, exited(one.spawn, ExitReason::Cancelled)).await;
+        agent.report(farm, exited(one.spawn, ExitReason::Cancelled)).await;
         agent.forgotten = vec![one.spawn];
         assert!(agent.beat(farm).await.abandoned.is_empty());
         assert_eq!(farm.used("a").await.0, 0);

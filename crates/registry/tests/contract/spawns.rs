@@ -18,15 +18,15 @@ on_all! {
         agent.beat(farm).await;
         let spawn = farm.take(&csr()).await.spawn;
         assert!(farm.registry.spawn(spawn).await.unwrap().is_none(), "a reservation is not a spawn yet");
-        agent.tell(farm, launching(spawn)).await;
-        agent.tell(farm, SpawnReport { started: Duration::from_secs(2), ..ready(spawn) }).await;
+        agent.report(farm, launching(spawn)).await;
+        agent.report(farm, SpawnReport { started: Duration::from_secs(2), ..ready(spawn) }).await;
         let record = farm.registry.spawn(spawn).await.unwrap().unwrap();
         assert_eq!((record.state, record.pool.as_str()), (SpawnState::Ready, "p"));
         assert!(record.ready_at >= Some(record.started_at));
         for state in [SpawnState::Suspect, SpawnState::Ready, SpawnState::Disconnected] {
-            agent.tell(farm, SpawnReport { state, ..ready(spawn) }).await;
+            agent.report(farm, SpawnReport { state, ..ready(spawn) }).await;
         }
-        agent.tell(farm, exited(spawn, ExitReason::Disconnected)).await;
+        agent.report(farm, exited(spawn, ExitReason::Disconnected)).await;
         let record = farm.registry.spawn(spawn).await.unwrap().unwrap();
         assert_eq!(record.state, SpawnState::Exited);
         assert_eq!(record.exit.as_ref().unwrap().reason, ExitReason::Disconnected);
@@ -52,7 +52,7 @@ on_all! {
         assert_eq!(unknown, None);
         agent.beat(farm).await;
         let spawn = farm.take(&csr()).await.spawn;
-        agent.tell(farm, ready(spawn)).await;
+        agent.report(farm, ready(spawn)).await;
         let found = farm.registry.locate(spawn).await.unwrap().unwrap();
         assert_eq!(Some(found.spawn), farm.registry.spawn(spawn).await.unwrap());
         let node = farm.registry.node(&"a".parse().unwrap()).await.unwrap().unwrap();
@@ -65,9 +65,9 @@ on_all! {
         let mut agent = Agent::new("a", 2);
         agent.beat(farm).await;
         let spawn = farm.take(&csr()).await.spawn;
-        agent.tell(farm, launching(spawn)).await;
+        agent.report(farm, launching(spawn)).await;
         let moved = "ws://node:55001".to_owned();
-        agent.tell(farm, SpawnReport { endpoint: moved.clone(), ..ready(spawn) }).await;
+        agent.report(farm, SpawnReport { endpoint: moved.clone(), ..ready(spawn) }).await;
         let record = farm.registry.spawn(spawn).await.unwrap().unwrap();
         assert_eq!(record.endpoint, moved);
         assert_eq!(record.events[1].data["endpoint"], moved.as_str());
@@ -81,11 +81,11 @@ on_all! {
         let spawn = csr().spawn;
         let suspect = SpawnReport { state: SpawnState::Suspect, ..ready(spawn) };
         for report in [launching(spawn), ready(spawn)] {
-            agent.tell(farm, report).await;
+            agent.report(farm, report).await;
         }
         let change = agent.change(&suspect);
         agent.repeat(farm, change.clone()).await;
-        agent.tell(farm, ready(spawn)).await;
+        agent.report(farm, ready(spawn)).await;
         agent.repeat(farm, change).await;
         let record = farm.registry.spawn(spawn).await.unwrap().unwrap();
         assert_eq!(record.state, SpawnState::Ready);
@@ -98,8 +98,8 @@ on_all! {
         let mut agent = Agent::new("a", 2);
         agent.beat(farm).await;
         let spawn = csr().spawn;
-        agent.tell(farm, exited(spawn, ExitReason::Failed)).await;
-        agent.tell(farm, ready(spawn)).await;
+        agent.report(farm, exited(spawn, ExitReason::Failed)).await;
+        agent.report(farm, ready(spawn)).await;
         agent.spawns.clear();
         agent.beat(farm).await;
         let record = farm.registry.spawn(spawn).await.unwrap().unwrap();
@@ -114,7 +114,7 @@ on_all! {
         agent.beat(farm).await;
         let (stays, ends) = (csr().spawn, csr().spawn);
         for spawn in [stays, ends] {
-            agent.tell(farm, ready(spawn)).await;
+            agent.report(farm, ready(spawn)).await;
         }
         farm.becomes("a", Availability::Down).await;
         for spawn in [stays, ends] {
@@ -154,10 +154,10 @@ on_all! {
         }
         for n in 0..7 {
             let spawn = csr().spawn;
-            agents[n % 2].tell(farm, ready(spawn)).await;
+            agents[n % 2].report(farm, ready(spawn)).await;
             all.push(spawn);
         }
-        agents[0].tell(farm, exited(all[0], ExitReason::Stopped)).await;
+        agents[0].report(farm, exited(all[0], ExitReason::Stopped)).await;
         all.reverse();
 
         let mut seen = Vec::new();
@@ -188,10 +188,10 @@ async fn old_records_are_dropped(farm: Farm) {
     let mut agent = Agent::new("a", 99);
     agent.beat(&farm).await;
     for _ in 0..8 {
-        agent.tell(&farm, exited(csr().spawn, ExitReason::Stopped)).await;
+        agent.report(&farm, exited(csr().spawn, ExitReason::Stopped)).await;
     }
     let running = csr().spawn;
-    agent.tell(&farm, ready(running)).await;
+    agent.report(&farm, ready(running)).await;
     let everything = SpawnFilter { limit: 100, ..SpawnFilter::default() };
     farm.registry.sweep().await.unwrap();
     assert_eq!(

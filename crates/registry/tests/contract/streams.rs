@@ -46,7 +46,7 @@ fn is_harmless(commands: &[String]) -> bool {
 
 async fn damage(farm: &Farm, commands: &[String]) {
     for command in commands {
-        let _: redis::Value = farm.server().tell(command).await.unwrap();
+        let _: redis::Value = farm.server().query(command).await.unwrap();
     }
 }
 
@@ -62,14 +62,14 @@ async fn a_number_far_ahead_of_the_clock_ends_no_events() {
         let farm = Farm::redis().await;
         let mut agent = Agent::new("a", 9);
         agent.beat(&farm).await;
-        agent.tell(&farm, ready(csr().spawn)).await;
+        agent.report(&farm, ready(csr().spawn)).await;
         let position = farm.registry.position().await.unwrap();
         damage(&farm, &commands).await;
 
-        // One waits for a place, so that the nudges are written too.
+        // A caller waits in line, so that wake-ups are written too.
         let ticket = model::TicketId::mint();
         farm.reserve(&csr().label("no", "node").place(ticket)).await;
-        agent.tell(&farm, ready(csr().spawn)).await;
+        agent.report(&farm, ready(csr().spawn)).await;
         agent.all(&farm, Vec::new()).await;
         farm.take(&csr()).await;
         for _ in 0..4 {
@@ -78,7 +78,7 @@ async fn a_number_far_ahead_of_the_clock_ends_no_events() {
         let (position, gap, _) = follows(&farm, position).await;
         assert_eq!(gap, !is_harmless(&commands), "{commands:?}: a follower begins anew");
         for _ in 0..3 {
-            agent.tell(&farm, ready(csr().spawn)).await;
+            agent.report(&farm, ready(csr().spawn)).await;
         }
         let (_, gap, kinds) = follows(&farm, position).await;
         assert_eq!((gap, &kinds[..]), (false, &[EventKind::SpawnReady; 3][..]), "{commands:?}");
@@ -115,7 +115,7 @@ async fn an_entry_a_little_ahead_of_the_clock_ends_nothing() {
     let before = farm.registry.position().await.unwrap();
     let ahead = 1000 * (model::Timestamp::now().millis() + 60_000);
     damage(&farm, &[format!("XADD {EVENTS} {ahead}-0 k nonsense")]).await;
-    agent.tell(&farm, ready(csr().spawn)).await;
+    agent.report(&farm, ready(csr().spawn)).await;
     let (position, gap, kinds) = follows(&farm, before).await;
     assert_eq!((gap, &kinds[..]), (false, &[EventKind::SpawnReady][..]));
     assert_eq!((position.seq, position.incarnation), (ahead + 1, before.incarnation));
@@ -126,7 +126,7 @@ async fn a_floor_above_all_events_is_right_again_within_five_heartbeats() {
     let farm = Farm::redis().await;
     let mut agent = Agent::new("a", 9);
     agent.beat(&farm).await;
-    agent.tell(&farm, ready(csr().spawn)).await;
+    agent.report(&farm, ready(csr().spawn)).await;
     let position = farm.registry.position().await.unwrap();
     for floor in ["18446744073709551615", "nonsense", "-1", "0"] {
         damage(&farm, &[format!("SET {{hatchery:test}}:floor {floor}")]).await;
@@ -148,7 +148,7 @@ async fn a_record_of_a_spawn_that_others_have_written_is_its_agents_again_within
     let owner: Owner = "ann".parse().unwrap();
     let report = SpawnReport { owner: Some(owner.clone()), last_ping: None, ..ready(csr().spawn) };
     let id = report.id;
-    agent.tell(&farm, report).await;
+    agent.report(&farm, report).await;
     let before = farm.registry.spawn(id).await.unwrap().unwrap();
     let record = format!("{{hatchery:test}}:spawn:{id}");
     for commands in [

@@ -1,4 +1,4 @@
-//! A registry of each kind, and short ways to say what agents and front doors do.
+//! A registry of each kind, and helpers that act as agents and front doors.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -9,8 +9,8 @@ use model::{
     RendererType, SpawnId, SpawnState, TicketId, Timing,
 };
 use registry::{
-    AgentReport, Change, Heartbeat, Identity, Orders, Registry, Reservation, Reserve, Reserved, SpawnReport,
-    Wish,
+    AgentReport, Change, DesiredState, Heartbeat, Identity, Orders, Registry, Reservation, Reserve, Reserved,
+    SpawnReport,
 };
 
 use crate::servers::{Cluster, RedisServer, Secure};
@@ -153,7 +153,7 @@ impl Farm {
         let redis = self.redis.as_ref()?;
         Some(
             redis
-                .tell(&format!("HLEN {{hatchery:test}}:owned:{owner}"))
+                .query(&format!("HLEN {{hatchery:test}}:owned:{owner}"))
                 .await
                 .expect("the registry is there"),
         )
@@ -270,7 +270,7 @@ pub(crate) struct Agent {
     pub(crate) forgotten: Vec<SpawnId>,
     pub(crate) serial: u64,
     pub(crate) takeover: bool,
-    pub(crate) wish: Wish,
+    pub(crate) desired: DesiredState,
     pub(crate) identity: Identity,
     /// Kept by agents that have an identity.
     pub(crate) accepted: u64,
@@ -296,7 +296,7 @@ impl Agent {
             forgotten: Vec::new(),
             serial: 0,
             takeover: true,
-            wish: Wish::default(),
+            desired: DesiredState::default(),
             identity: Identity::default(),
             accepted: 0,
         }
@@ -346,7 +346,7 @@ impl Agent {
         Heartbeat {
             load: Load { cpu: 0.5, memory_free_bytes: 1 << 30 },
             forgotten: self.forgotten.clone(),
-            wish: self.wish.clone(),
+            desired: self.desired.clone(),
             ..Heartbeat::new(self.description.clone(), self.spawns.clone())
         }
     }
@@ -400,7 +400,7 @@ impl Agent {
     }
 
     /// Reports a state of a spawn and remembers it for the next heartbeat.
-    pub(crate) async fn tell(&mut self, farm: &Farm, spawn: SpawnReport) -> Orders {
+    pub(crate) async fn report(&mut self, farm: &Farm, spawn: SpawnReport) -> Orders {
         let change = self.change(&spawn);
         self.spawns.retain(|s| s.id != spawn.id);
         if spawn.state != SpawnState::Exited {

@@ -1,4 +1,4 @@
-//! What an agent says of its own processes is so, whatever the registry thinks.
+//! An agent's reports about its own processes outrank the registry's memory.
 
 use std::time::Duration;
 
@@ -25,7 +25,7 @@ on_all! {
         agent.beat(farm).await;
         let taken = farm.take(&ssr().of("ann", 1)).await;
         let owner = Some("ann".parse().unwrap());
-        agent.tell(farm, registry::SpawnReport { gpu: Some(0), owner, ..ready(taken.spawn) }).await;
+        agent.report(farm, registry::SpawnReport { gpu: Some(0), owner, ..ready(taken.spawn) }).await;
         // Started with an empty state directory by mistake.
         let mut empty = Agent { spawns: Vec::new(), ..agent.restarted() };
         empty.beat(farm).await;
@@ -47,7 +47,7 @@ on_all! {
         assert_eq!((&event.data["rendererType"], &event.data["owner"]), (&"csr".into(), &"ann".into()));
         assert!(farm.registry.locate(taken.spawn).await.unwrap().unwrap().advertise.is_some());
 
-        right.tell(farm, exited(taken.spawn, ExitReason::Disconnected)).await;
+        right.report(farm, exited(taken.spawn, ExitReason::Disconnected)).await;
         assert_eq!(state(farm, taken.spawn).await, (SpawnState::Exited, Some(ExitReason::Disconnected)));
         assert_eq!(farm.used("a").await, (0, 0));
         let Reserved::Slot(_) = farm.reserve(&csr().of("ann", 1)).await else { panic!("it has none left") };
@@ -58,7 +58,7 @@ async fn a_living_record_is_kept(farm: Farm) {
     let mut agent = Agent::new("a", 4);
     agent.beat(&farm).await;
     let spawn = csr().spawn;
-    agent.tell(&farm, ready(spawn)).await;
+    agent.report(&farm, ready(spawn)).await;
     let spawns = std::mem::take(&mut agent.spawns);
     agent.beat(&farm).await;
     agent.spawns = spawns;
@@ -87,14 +87,14 @@ on_all! {
         let mut agent = Agent::new("a", 4);
         agent.beat(farm).await;
         let spawn = csr().spawn;
-        agent.tell(farm, ready(spawn)).await;
+        agent.report(farm, ready(spawn)).await;
         agent.spawns.clear();
         agent.beat(farm).await;
         assert_eq!(state(farm, spawn).await, (SpawnState::Exited, Some(ExitReason::NodeLost)));
 
         let position = farm.registry.position().await.unwrap();
         for reason in [ExitReason::Failed, ExitReason::Failed, ExitReason::Stopped] {
-            agent.tell(farm, exited(spawn, reason)).await;
+            agent.report(farm, exited(spawn, reason)).await;
             assert_eq!(state(farm, spawn).await, (SpawnState::Exited, Some(ExitReason::Failed)));
         }
         assert_eq!(events_of(farm, position).await, [EventKind::SpawnExited]);
@@ -108,7 +108,7 @@ async fn a_forgotten_node_that_is_back(farm: Farm) {
     let mut agent = Agent::new("a", 4).identified();
     agent.beat(&farm).await;
     let spawn = csr().spawn;
-    agent.tell(&farm, ready(spawn)).await;
+    agent.report(&farm, ready(spawn)).await;
     for _ in 0..3 {
         farm.pass(Duration::from_millis(60)).await;
         farm.registry.sweep().await.unwrap();
@@ -164,10 +164,10 @@ on_all! {
         let mut agent = Agent::new("a", 4).identified();
         agent.beat(farm).await;
         let [ends, comes] = [csr().spawn, csr().spawn];
-        agent.tell(farm, ready(ends)).await;
+        agent.report(farm, ready(ends)).await;
         let mut held_up = agent.clone();
-        agent.tell(farm, exited(ends, ExitReason::Disconnected)).await;
-        agent.tell(farm, ready(comes)).await;
+        agent.report(farm, exited(ends, ExitReason::Disconnected)).await;
+        agent.report(farm, ready(comes)).await;
         assert!(!held_up.beat(farm).await.superseded);
         assert_eq!(state(farm, ends).await, (SpawnState::Exited, Some(ExitReason::Disconnected)));
         assert_eq!(state(farm, comes).await.0, SpawnState::Ready);
@@ -182,7 +182,7 @@ on_all! {
         agent.beat(farm).await;
         let [ended, other] = [csr().spawn, csr().spawn];
         for spawn in [ended, other] {
-            agent.tell(farm, ready(spawn)).await;
+            agent.report(farm, ready(spawn)).await;
         }
         // What the registry had accepted, and has lost.
         let end = agent.change(&exited(ended, ExitReason::Disconnected));
@@ -199,7 +199,7 @@ on_all! {
         assert_eq!(state(farm, ended).await, (SpawnState::Exited, Some(ExitReason::Disconnected)));
         assert_eq!(events_of(farm, position).await, [EventKind::SpawnExited]);
         assert_eq!(agent.beat(farm).await.behind, None);
-        assert_eq!(agent.tell(farm, exited(other, ExitReason::Stopped)).await.behind, None);
+        assert_eq!(agent.report(farm, exited(other, ExitReason::Stopped)).await.behind, None);
         assert_eq!(state(farm, other).await, (SpawnState::Exited, Some(ExitReason::Stopped)));
         assert_eq!(agent.beat(farm).await.behind, None);
     }
@@ -208,9 +208,9 @@ on_all! {
 on_all! {
     async fn a_registry_that_knows_nothing_is_not_behind(farm: &Farm) {
         let mut agent = Agent { takeover: false, serial: 7, accepted: 7, ..Agent::new("a", 4).identified() };
-        assert!(agent.tell(farm, ready(csr().spawn)).await.unknown);
+        assert!(agent.report(farm, ready(csr().spawn)).await.unknown);
         assert_eq!(agent.beat(farm).await.behind, None);
-        assert_eq!(agent.tell(farm, ready(csr().spawn)).await.behind, None);
+        assert_eq!(agent.report(farm, ready(csr().spawn)).await.behind, None);
         assert_eq!(farm.used("a").await.0, 2);
         assert_eq!(agent.beat(farm).await.behind, None);
     }
@@ -222,10 +222,10 @@ async fn a_spawn_that_ended_after_an_older_state_ends_once_and_as_it_did() {
     let mut agent = Agent::new("a", 4).identified();
     agent.beat(&farm).await;
     let spawn = csr().spawn;
-    agent.tell(&farm, ready(spawn)).await;
+    agent.report(&farm, ready(spawn)).await;
     let snapshot = farm.server().snapshot().await;
     let end = exited(spawn, ExitReason::Disconnected);
-    agent.tell(&farm, end.clone()).await;
+    agent.report(&farm, end.clone()).await;
     let kept = registry::Change { serial: agent.serial, spawn: end, age: Duration::from_secs(1) };
     farm.server().go_back(&snapshot).await;
     let position = farm.registry.position().await.unwrap();

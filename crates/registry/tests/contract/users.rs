@@ -68,7 +68,7 @@ async fn an_agents_user_cannot_read_or_write_what_is_the_front_doors_alone() {
             assert!(is_kept_out(&answer), "{script} {key}: {answer:?}");
         }
     }
-    // Whether anybody waits it may know.
+    // It may see whether callers wait.
     let places = format!("{prefix}places");
     let () = cmd("ZCARD").arg(&places).query_async::<u64>(&mut agent).await.map(|_| ()).unwrap();
     for words in [vec!["ZADD", "1", "x"], vec!["ZREM", "x"], vec!["DEL"]] {

@@ -37,7 +37,7 @@ async fn refuses(word: &str, damage: impl AsyncFnOnce(&RedisServer)) {
 #[tokio::test]
 async fn too_few_replicas() {
     refuses("NOREPLICAS", async |server| {
-        server.does("CONFIG SET min-replicas-to-write 1").await;
+        server.run("CONFIG SET min-replicas-to-write 1").await;
     })
     .await;
 }
@@ -45,7 +45,7 @@ async fn too_few_replicas() {
 #[tokio::test]
 async fn no_memory() {
     refuses("OOM", async |server| {
-        server.does("CONFIG SET maxmemory 1").await;
+        server.run("CONFIG SET maxmemory 1").await;
     })
     .await;
 }
@@ -54,7 +54,7 @@ async fn no_memory() {
 async fn a_replica() {
     let master = RedisServer::start().await;
     refuses("READONLY", async |server| {
-        server.does(&format!("REPLICAOF 127.0.0.1 {}", master.port)).await;
+        server.run(&format!("REPLICAOF 127.0.0.1 {}", master.port)).await;
         server.says("INFO replication", "master_link_status:up").await;
     })
     .await;
@@ -67,7 +67,7 @@ async fn no_disk() {
         let mut connection = server.connection().await;
         let mut save = redis::cmd("CONFIG");
         let () = save.arg(&["SET", "save", "3600 1"]).query_async(&mut connection).await.unwrap();
-        server.does("BGSAVE").await;
+        server.run("BGSAVE").await;
         server.says("INFO persistence", "rdb_last_bgsave_status:err").await;
     })
     .await;
@@ -76,7 +76,7 @@ async fn no_disk() {
 #[tokio::test]
 async fn a_script_that_does_not_end() {
     refuses("BUSY", async |server| {
-        server.does("CONFIG SET busy-reply-threshold 10").await;
+        server.run("CONFIG SET busy-reply-threshold 10").await;
         let mut connection = server.connection().await;
         tokio::spawn(async move {
             let mut script = redis::cmd("EVAL");

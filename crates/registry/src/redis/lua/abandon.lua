@@ -1,5 +1,5 @@
--- Gives up a spawn that may have been started; the agent is told with its next heartbeat, also when the node is not known
--- because the registry was wiped since.
+-- Gives up a spawn that may have been started. The agent gets the order with its next heartbeat, also when the registry was
+-- wiped since and does not know the node.
 -- ARGV: node, spawn. Returns nothing.
 local node, spawn = ARGV[A + 1], ARGV[A + 2]
 local held, abandoned = P .. ':held:' .. node, P .. ':abandoned:' .. node
@@ -11,6 +11,6 @@ call('SADD', abandoned, spawn)
 if call('SISMEMBER', P .. ':names', node) == 1 then
   call('PERSIST', abandoned)
 else
-  -- It may be gone for good, and then nobody else clears this away.
+  -- The node may be gone for good, and then nothing else clears this away.
   call('PEXPIRE', abandoned, int(FORGET))
 end

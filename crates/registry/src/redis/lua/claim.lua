@@ -7,7 +7,7 @@ local old = call('HMGET', key, 'fingerprint', 'claimant', 'until', 'answer')
 if old[1] then
   if old[1] ~= fingerprint then return { 'conflict' } end
   if old[4] then return { 'settled', old[4] } end
-  -- What is further ahead than any claim is of a clock that was set back since.
+  -- A claim ends at most one claim time ahead. One that ends later was made before the clock was set back, and is over.
   local ends = tonumber(old[3]) or 0
   if old[2] ~= claimant and ends > now and ends <= now + ARGV[A + 4] then return { 'running' } end
 end

@@ -1,13 +1,19 @@
--- Put before every script. KEYS[1] is the farm's prefix, a hash tag, so that all keys of a farm live in one slot; every
--- other key is made from it. ARGV[1..8] are the farm's intervals in milliseconds and counts, ARGV[9] is a random UUID. Time
--- is Redis time.
+-- Put before every script: the keys, the clock, sequence numbers, events and wake-ups.
+--
+-- KEYS[1] is the farm's prefix, a hash tag, so that all keys of a farm live in one slot; every other key is made from it.
+-- ARGV[1..8] are the farm's intervals in milliseconds and counts, ARGV[9] is a random UUID. Time is Redis time. A script
+-- runs alone and whole, so no other client sees a state between its steps.
+--
+-- Keys that are lost or damaged are expected: every function reads a missing or malformed value as absent, and heartbeats
+-- bring the truth back. The form of every key is a contract with the release before this one, whose scripts run on the same
+-- keys.
 --
 -- Keys, after the prefix:
 --   incarnation      "<UUID> <ms when it was made>", the registry's identity: a wiped registry has another one
 --   check            what a check of writes writes
 --   seq              last sequence number given to an event or a nudge
 --   events, floor    stream of events, entry id <seq>-0; and the last seq that cannot be read any more
---   nudges           stream that only says: whoever waits, ask again
+--   nudges           stream of wake-ups: an entry means that callers in line, or waiting for a keyed answer, ask again
 --   alike            there for a minute after a request has failed in the same way wherever it was tried
 --   mended           there for 200 ms after nodes were looked at again because a request found no room
 --   names            set of all nodes        up, stale, down   zset node -> time of its last heartbeat, by availability
@@ -23,7 +29,7 @@
 --   cause            hash, why starts fail on every node alike, see learn.lua
 --   judge            hash at, grace: when heartbeats were last judged, and the moment from which silence counts, see judge.lua
 --   expiries         zset spawn..node -> when the reservation expires
---   places, line     zsets of those who wait, ticket -> until when it is kept, and -> its number; lineno: last number
+--   places, line     zsets of the waiting line, ticket -> when it lapses, and -> its number; lineno: last number
 --   avoids           hash ticket -> the nodes that its holder cannot use, with spaces between them
 --   wait:<k>:<r>     zset ticket -> number   queues:<ticket>   set of the wait keys it is in
 --   spawns, spawns:<n>  zsets spawn -> seq of its first event, of the farm and of a node
@@ -72,21 +78,21 @@ local function last_of(stream)
 end
 
 local EVENTS, NUDGES = P .. ':events', P .. ':nudges'
-local told = false -- whether this run has told something before
+local has_published = false -- whether this run has added an event before
 
--- Numbers are taken from the clock, in microseconds. The clock may have been set back since, but a number further ahead than this
--- is damage: it leaves no number for what happens next.
+-- Numbers are taken from the clock, in microseconds. The clock may have been set back since, so a number may be ahead of
+-- it. One that is further ahead than this is damage: it could leave no number for what happens next.
 local MAX_AHEAD = 3600 * 1000000
 local function is_sound(seq) return seq <= now_us + MAX_AHEAD end
 
 local last_seq
 
--- Drops the streams and their numbers. The new identity tells every follower to begin anew.
+-- Drops the streams and their numbers. The new identity makes every follower begin anew.
 local function begin_anew()
   call('DEL', EVENTS, NUDGES, P .. ':seq', P .. ':floor')
   incarnation = ARGV[9] .. ' ' .. int(now)
   call('SET', P .. ':incarnation', incarnation)
-  last_seq, told = nil, false
+  last_seq, has_published = nil, false
 end
 
 -- The number of the last entry in both streams; nil when there is no number left after it, or a key is no stream.
@@ -95,7 +101,8 @@ local function last_sound()
   return ok and is_sound(last) and last or nil
 end
 
--- Begins anew where the streams or their number are damaged, also while nothing happens that would show it.
+-- Begins anew where the streams or their number are damaged. Called by heartbeats, because without events nothing else
+-- would show it.
 local function repair_streams()
   local seq = count_of(call('GET', P .. ':seq'))
   if (seq and not is_sound(seq)) or not last_sound() then begin_anew() end
@@ -115,14 +122,14 @@ local function next_seq()
   return last_seq
 end
 
--- Whether a stream takes no number that is still to come.
+-- Whether this answer means that a stream takes no further number, or is no stream.
 local function is_damage(answer)
   local why = type(answer) == 'table' and answer.err or ''
   return string.find(why, 'equal or smaller', 1, true) or string.find(why, 'exhausted', 1, true)
     or string.find(why, 'WRONGTYPE', 1, true)
 end
 
--- Every script that may have told something ends with this.
+-- Every script that may have taken a sequence number ends with this.
 local function done(answer)
   if last_seq then call('SET', P .. ':seq', int(last_seq)) end
   return answer
@@ -136,8 +143,8 @@ local function set_floor()
   if call('GET', P .. ':floor') ~= floor then call('SET', P .. ':floor', floor) end
 end
 
--- A follower of the release before this one stops at a kind that it does not know. It reads such an event as another kind; field
--- 'x' has the real one.
+-- A follower of the release before this one stops at a kind that it does not know. Field 'k' has a kind that it does know,
+-- and field 'x' the real one.
 local READ_AS = { ['node.failing'] = 'node.capacity', ['node.recovered'] = 'node.capacity' }
 
 -- Once in each run: keeps the stream short, and its floor right.
@@ -153,7 +160,7 @@ local function trim()
     call('XTRIM', EVENTS, 'MAXLEN', EVENTS_COUNT)
     set_floor()
   end
-  told = true
+  has_published = true
 end
 
 -- After a stream has refused a number: goes on after its last one, or begins anew where that does not explain it.
@@ -162,32 +169,33 @@ local function recover(stream, refused)
   if ok and last >= refused and is_sound(last) then last_seq = last else begin_anew() end
 end
 
--- Adds an entry to the events. An entry that something else has put there may be higher than seq.
+-- Adds an entry to the events. Redis refuses it when seq was lost and the stream has a higher entry; then it goes on from
+-- there.
 local function add_event(...)
-  if not told then trim() end
+  if not has_published then trim() end
   local seq = next_seq()
   local added = redis.pcall('XADD', EVENTS, int(seq) .. '-0', ...)
   if type(added) ~= 'table' then return int(seq) end
   if is_damage(added) then
     recover(EVENTS, seq)
-    if not told then trim() end
+    if not has_published then trim() end
     seq = next_seq()
   end
-  -- What is no damage is raised here.
+  -- Any other error is raised by this second try.
   call('XADD', EVENTS, int(seq) .. '-0', ...)
   return int(seq)
 end
 
-local function tell(at, kind, node, spawn, data)
+local function publish(at, kind, node, spawn, data)
   if READ_AS[kind] then
     return add_event('k', READ_AS[kind], 'x', kind, 't', int(at), 'n', node, 's', spawn, 'd', data)
   end
   return add_event('k', kind, 't', int(at), 'n', node, 's', spawn, 'd', data)
 end
 
--- Tells of a spawn and writes fields of its record in one go; a record keeps its first events only. Returns the seq.
-local function tell_spawn(at, kind, node, spawn, data, events, ...)
-  local seq = tell(at, kind, node, spawn, data)
+-- Publishes an event of a spawn and writes fields of its record. A record keeps its first hundred events. Returns the seq.
+local function publish_spawn(at, kind, node, spawn, data, events, ...)
+  local seq = publish(at, kind, node, spawn, data)
   local record, count = P .. ':spawn:' .. spawn, (tonumber(events) or 0) + 1
   if count <= 100 then
     call('HSET', record, 'events', count, 'e' .. count,
@@ -198,7 +206,7 @@ local function tell_spawn(at, kind, node, spawn, data, events, ...)
   return seq
 end
 
-local function nudge()
+local function wake()
   local seq = next_seq()
   local added = redis.pcall('XADD', NUDGES, 'MAXLEN', 16, int(seq) .. '-0', 'n', '1')
   if type(added) ~= 'table' then return end
@@ -209,9 +217,9 @@ local function nudge()
   call('XADD', NUDGES, 'MAXLEN', 16, int(seq) .. '-0', 'n', '1')
 end
 
--- Whoever waits in line should ask again.
-local function nudge_line()
-  if call('ZCARD', P .. ':places') > 0 then nudge() end
+-- Wakes the callers in line, if there are any: they ask again.
+local function wake_line()
+  if call('ZCARD', P .. ':places') > 0 then wake() end
 end
 
 local function leave(ticket)

@@ -1,10 +1,12 @@
--- A registry that judges heartbeats must have been there to receive them. The registry notes when it last judged; front doors have it
--- judge about once a second. When much more than that has passed (it was stopped or down, no front door asked, its clock was set), or
--- time went backwards, the silence of nodes counts from now: `grace`.
+-- Judging silence: a registry that judges heartbeats must have been there to receive them. judge.rs does the same.
 --
--- A registry that is full refuses large writes before small ones, so heartbeats may be refused while it is asked to judge. Silence
--- counts from when there was room. Where keys of all kinds are evicted instead, there is room. It is looked at no more often than
--- the note is written: a farm without a free slot judges with every request.
+-- The registry notes when it last judged. Front doors make it judge about once a second. When much more than that has
+-- passed (it was stopped or down, no front door asked, its clock was set), or time went backwards, the silence of nodes
+-- counts from now: `grace`.
+--
+-- A registry that is full refuses large writes before small ones, so heartbeats may be refused while it is asked to judge.
+-- Silence counts from when there was room. Where keys of all kinds are evicted instead, there is room. It is looked at no
+-- more often than the note is written: a farm without a free slot judges with every request.
 local JUDGE = P .. ':judge'
 local FULL = 0.98
 local grace
@@ -16,7 +18,7 @@ local function is_full()
   return used and limit and limit > 0 and used > limit * FULL
 end
 
--- The moment from which silence counts, and note that the registry judges now.
+-- The moment from which silence counts. Notes that the registry judges now.
 local function silent_since()
   if grace then return grace end
   local was = call('HMGET', JUDGE, 'at', 'grace')

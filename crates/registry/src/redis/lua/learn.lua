@@ -1,4 +1,4 @@
--- Notes what the starts of one request came to.
+-- Records the outcomes of one request's starts.
 -- ARGV: renderer, 1 when it failed in the same way on every node, the reason of that, number of outcomes, and for each: node,
 --   'ready', 'failed' or 'nothing', reason, 1 when conclusive, 1 when it concerns the whole node, random number in [0, 1).
 -- Returns nothing.
@@ -17,7 +17,7 @@ for i = A + 5, A + 4 + tonumber(ARGV[A + 4]) * 6, 6 do
   end
 end
 
--- The farm's cause: requests that failed alike on every node, without a success between them.
+-- The farm's cause: requests that failed alike on every node, without a success between them. cause.rs has the same rules.
 local cause = P .. ':cause'
 if everywhere then call('SET', P .. ':alike', '1', 'PX', CAUSE_WITHIN) end
 if ready then

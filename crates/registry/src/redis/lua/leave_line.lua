@@ -4,5 +4,5 @@ local left = false
 for i = A + 1, #ARGV do
   left = leave(ARGV[i]) or left
 end
-if left then nudge_line() end
+if left then wake_line() end
 return done()

@@ -2,6 +2,12 @@
 
 -- A time as RFC 3339 in UTC, as Timestamp in the model crate writes it. Days are counted in eras of 400 years from
 -- 0000-03-01, so that the leap day comes last.
+--
+-- Why dates and JSON are written here and not in Rust: an event and a drain are stored as finished JSON, which followers of
+-- the release before this one read as it is. Their times are Redis' own clock and the state machine's results, which no
+-- client knows before the script runs. Storing raw numbers for readers to format would break those followers; asking for
+-- the time first would cost a second round trip, and the step would not be atomic. What a client does know (labels, exits,
+-- descriptions, the data of a change, an operator's reason) it encodes itself, and the scripts pass it on unread.
 local function rfc3339(ms)
   local days, rest = math.floor(ms / 86400000), ms % 86400000
   local z = days + 719468
@@ -33,7 +39,7 @@ local function health_json(csr, ssr)
     .. '","failures":' .. int(worst.failures) .. ',"nextProbeAt":"' .. rfc3339(worst.next_probe) .. '"}'
 end
 
--- Whether the last failure of both renderers was one and the same: then its cause is the node's, and so is a success.
+-- Whether both renderers failed by one and the same failure: then its cause is the node's, and a success counts for both.
 local function is_shared(csr, ssr)
   return csr.failing and ssr.failing and csr.last == ssr.last and csr.reason == ssr.reason
 end
@@ -59,7 +65,7 @@ local function change_health(node, change)
   place(node)
   local was, is = before[1] or before[2], csr.failing or ssr.failing
   if was ~= is then
-    tell(now, is and 'node.failing' or 'node.recovered', node, '', '{"health":' .. health_json(csr, ssr) .. '}')
+    publish(now, is and 'node.failing' or 'node.recovered', node, '', '{"health":' .. health_json(csr, ssr) .. '}')
   end
 end
 
@@ -80,7 +86,8 @@ local function node_succeeded(node, renderer)
     if both then
       health_succeed(other, now)
     elseif failing and not own.failing and other.failing and other.last <= failed then
-      -- Whatever failed there is as old as what was mended here; without requests for it nothing would ever show that.
+      -- That failure is as old as the one that is mended. Without requests for the other renderer, no success would ever
+      -- show it.
       reset_health(other)
     end
   end)
@@ -90,7 +97,7 @@ local function node_released(node, renderer)
   change_health(node, function(csr, ssr) health_release(renderer == 'csr' and csr or ssr, now) end)
 end
 
--- A new life of its agent. What it does not offer any more says nothing against it.
+-- The node's agent was restarted. Failures of a renderer that it does not offer any more are dropped.
 local function node_renewed(node)
   change_health(node, function(csr, ssr, has_csr, has_ssr)
     if has_csr then health_renew(csr, now) else reset_health(csr) end

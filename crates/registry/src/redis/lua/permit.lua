@@ -1,11 +1,12 @@
--- Asks whether an owner may start one more now, and notes that it did when it may: the generic cell rate algorithm, with a
--- minute's worth at once. permit:<owner> is when the last start would have been due, had all come evenly, in microseconds.
+-- Asks whether an owner may start one more spawn now, and counts the start if so: the generic cell rate algorithm (ITU-T
+-- I.371), with a minute's worth at once. permit:<owner> is when the last start would have been due, had all come evenly, in
+-- microseconds.
 -- ARGV: owner, starts a minute. Returns how long to wait in microseconds, 0 when it may.
 local MINUTE = 60000000
 local key, rate = P .. ':permit:' .. ARGV[A + 1], tonumber(ARGV[A + 2])
 if rate == 0 then return MINUTE end
 local due = math.max(tonumber(call('GET', key)) or 0, now_us)
--- What is further ahead than anybody can run is of a clock that was set back since.
+-- An owner runs ahead by a minute at the most. A moment further ahead comes from a clock that was set back since.
 if due > now_us + MINUTE then due = now_us end
 local next = due + MINUTE / rate
 if next > now_us + MINUTE then return math.ceil(next - now_us - MINUTE) end

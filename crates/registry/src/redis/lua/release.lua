@@ -1,4 +1,4 @@
--- Gives back a slot for which nothing was started; not one whose spawn the agent has reported.
+-- Releases a reservation for which nothing was started; not a slot whose spawn the agent has reported (A).
 -- ARGV: node, spawn. Returns nothing.
 local node, spawn = ARGV[A + 1], ARGV[A + 2]
 local hold = call('HGET', P .. ':held:' .. node, spawn)

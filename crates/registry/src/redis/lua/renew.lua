@@ -1,4 +1,4 @@
--- Gives a registry that went back to an older state a new identity, unless it has another one than the caller knows.
+-- Gives a registry that was set back to an older state a new identity, unless another follower has done so already.
 -- ARGV: the known identity. Returns the registry's.
 repair_streams()
 if string.sub(incarnation, 1, 36) == ARGV[A + 1] then

@@ -1,4 +1,5 @@
--- Takes in what an agent reports: first the heartbeat's description, then the changes, then the heartbeat's list.
+-- Takes in an agent's report: first the heartbeat's description, then the changes, then the heartbeat's list. Repeating it
+-- changes nothing.
 -- ARGV: node, epoch, 1 to take over, instance or '', life, last change known to be accepted, 1 with a heartbeat;
 --   with a heartbeat: description, kind, kind as JSON, slots, GPU slots or -1, 1 with csr, 1 with ssr, advertise, load, GPUs,
 --     the desired state as the agent remembers it (the order's number, eligibility, and with a drain: ms left, ms since it was
@@ -10,8 +11,9 @@
 -- Returns {'superseded'} · {'taken', advertise} · {'unknown'} · {'behind', serial}
 --   · {'ok', eligibility, drain, now, order's number, count of abandoned, abandoned …, expired …}.
 --
--- Every heartbeat repairs what it writes anyway. Every fourth one, and one that misses its node's name or kind, is a full check: it writes the whole record of its node and
--- everything that the record stands in, so that a key that was lost is back within five heartbeats. Repairs are no events.
+-- Every heartbeat repairs what it writes anyway. Every fourth one, and one that misses its node's name or kind, is a full
+-- check: it writes the whole record of its node and every index that the record stands in, so that a lost key is back
+-- within five heartbeats. Repairs are no events.
 local SPAWN_FIELDS, FULL_CHECK = 13, 4
 local ELIGIBILITY = { eligible = true, cordoned = true, draining = true }
 local i = A
@@ -51,8 +53,7 @@ local function verdict()
     return takeover and 'ok' or 'superseded'
   end
   if not lives then return 'ok' end
-  -- Of an agent that was accepted before, the registry may have lost that: what it remembers of the other one shows within DOWN
-  -- whether that lives.
+  -- The registry may have been set back to before it accepted this agent. Within DOWN the other one's silence shows that.
   if not heartbeat or ARGV[i + 8] ~= was.advertise then return 'taken' end
   -- Only one of two agents has an address. Epochs are in the order of their starts.
   return (takeover or epoch > was.epoch) and 'ok' or 'superseded'
@@ -69,7 +70,7 @@ if known and was.epoch and was.epoch ~= epoch then serial = 0 end
 if known and was.epoch and serial < accepted then return { 'behind', int(serial) } end
 serial = (known and was.epoch) and serial or accepted
 
--- The drain as its agent remembers it.
+-- The drain that the agent remembers, as JSON in the registry's time.
 local function remembered(left, age, reason, by)
   if left == '' then return '' end
   local drain = '{"deadline":"' .. rfc3339(now + left) .. '","startedAt":"' .. rfc3339(now - age) .. '"'
@@ -92,9 +93,9 @@ local kind
 -- Whether this heartbeat is a full check.
 local full
 
--- The agent's memory of what the operator wants: number, eligibility, drain.
+-- The desired state that the agent remembers: the order's number, eligibility, drain.
 local desired
--- Fills in what the registry has lost of an order, whatever its number.
+-- Restores the fields of an order that the registry has lost, whatever its number.
 local function repair_order()
   local generation, eligibility, drain = unpack(desired)
   if not ELIGIBILITY[was.elig or ''] then
@@ -153,13 +154,13 @@ local function register()
   enrol(node)
   local moved = was.desc and was.desc ~= desc and is_object(was.desc)
   local back = is_new or was.avail == 'stale' or was.avail == 'down'
-  if moved or back or was.epoch ~= epoch then nudge_line() end
-  if moved then tell(now, 'node.capacity', node, '', '{}') end
-  if back then tell(now, 'node.up', node, '', '{}') end
+  if moved or back or was.epoch ~= epoch then wake_line() end
+  if moved then publish(now, 'node.capacity', node, '', '{}') end
+  if back then publish(now, 'node.up', node, '', '{}') end
   if was.epoch and was.epoch ~= epoch then node_renewed(node) end
 end
 
--- Since when: ms ago to a point in time.
+-- An age in ms as a point in time.
 local function since(age) return age ~= '' and int(now - age) or '' end
 
 -- A copy of held:<n>, while a heartbeat's list is compared with it.
@@ -174,7 +175,9 @@ local freed, slots_changed = false, false
 -- Pings that a heartbeat brings and that were not known, as members of a JSON object.
 local pings
 
--- What the first event of a spawn says of it whatever its state, so that a follower can make its record.
+-- The data of a spawn's first event, whatever its state, with what a follower needs to make a record of it. Built here, as
+-- the owner and the times are known only here, see outcomes.lua; Rust would have to send these members with every
+-- heartbeat, and they are used once in a spawn's life at the most.
 local function introduced(data, state, renderer, endpoint, gpu, labels, owner, started, ready)
   local intro = '{"rendererType":"' .. renderer .. '","startedAt":"' .. rfc3339(now - started) .. '"'
   if state ~= 'ready' then intro = intro .. ',"endpoint":' .. cjson.encode(endpoint) end
@@ -185,7 +188,7 @@ local function introduced(data, state, renderer, endpoint, gpu, labels, owner, s
   return intro .. (data == '{}' and '}' or ',' .. string.sub(data, 2))
 end
 
--- Writes what the record of a listed spawn lacks or has otherwise than its agent: no event, as nothing happened.
+-- Repairs the fields in which the record of a listed spawn differs from what its agent reports. No event, as nothing happened.
 local function repair_record(id, record, had, owner, endpoint, renderer, started)
   local from = tonumber(had[9] or '')
   -- Ages are rounded.
@@ -196,27 +199,27 @@ local function repair_record(id, record, had, owner, endpoint, renderer, started
   if not is_started then call('HSET', record, 'started', started) end
 end
 
--- Brings one spawn's record, slot and history to what its agent says. Returns its id and owner.
+-- Brings one spawn's record, slot and history to what its agent reports. Returns its id and owner.
 local function apply(at, listed)
   local id, state, renderer, endpoint, gpu, labels, says = arg(), arg(), arg(), arg(), arg(), arg(), arg()
   local started, ready, ping, ended, exit, data = arg(), since(arg()), since(arg()), since(arg()), arg(), arg()
   local record = P .. ':spawn:' .. id
   local had = call('HMGET', record, 'state', 'ping', 'ready', 'events', 'owner', 'exit', 'endpoint', 'renderer', 'started')
   if had[1] == 'exited' then
-    -- The agent knows how that ended which was only missing from its list.
+    -- The agent's word on an end replaces node-lost, the end of a spawn that was only missing from a list.
     if state == 'exited' and had[6] == UNSEEN and exit ~= UNSEEN then
-      tell_spawn(at, 'spawn.exited', node, id, data, had[4], 'ended', ended, 'exit', exit)
+      publish_spawn(at, 'spawn.exited', node, id, data, had[4], 'ended', ended, 'exit', exit)
     end
-    -- What an agent lists lives, whatever was thought of it. A late change does not bring it back.
+    -- What an agent lists lives, whatever the record says. A late change does not bring it back.
     if state == 'exited' or not listed then return id, had[5] or '' end
   end
   local looks = holds or not had[1]
   local hold = looks and hold_of(id)
-  -- Whose it is was said by its reservation; an agent that has taken it over may not know.
+  -- The reservation names the owner. An agent that has adopted the spawn may not know it.
   local owner = hold and #hold > 2 and string.sub(hold, 3) or (had[5] and had[5] ~= '' and had[5]) or says
-  -- An agent that does know is believed before what the registry holds, which others can write.
+  -- A full check believes an agent that knows the owner before the registry's own keys, which may be damaged.
   if full and listed and says ~= '' then owner = says end
-  -- A slot is held from a spawn's first report on; a heartbeat looks again.
+  -- The slot is the agent's from the first report on. Heartbeats check it again.
   if state ~= 'exited' and looks then
     local want = (gpu ~= '' and 'Ag' or 'A-') .. owner
     if hold ~= want then
@@ -245,8 +248,8 @@ local function apply(at, listed)
     -- It counts again.
     if had[1] == 'lost' and state ~= 'exited' then own(had[5] or '', node, id) end
     -- It may have had to take another port before it was ready.
-    tell_spawn(at, event, node, id, data, had[4], 'state', state, 'endpoint', endpoint, 'ended', ended, 'exit', exit,
-      -- An agent that has only just taken it over has not heard of it yet.
+    publish_spawn(at, event, node, id, data, had[4], 'state', state, 'endpoint', endpoint, 'ended', ended, 'exit', exit,
+      -- An agent that has just adopted the spawn has no ping of it yet.
       'ping', ping ~= '' and ping or had[2] or '', 'ready', (had[3] or '') ~= '' and had[3] or ready)
   else
     if state ~= 'launching' and state ~= 'exited' then
@@ -254,7 +257,7 @@ local function apply(at, listed)
     elseif state == 'launching' and owner ~= says then
       data = '{"owner":' .. cjson.encode(owner) .. ',' .. string.sub(data, 2)
     end
-    local seq = tell_spawn(at, event, node, id, data, had[4], 'node', node, 'endpoint', endpoint, 'renderer', renderer,
+    local seq = publish_spawn(at, event, node, id, data, had[4], 'node', node, 'endpoint', endpoint, 'renderer', renderer,
       'state', state, 'started', since(started), 'ready', (had[3] or '') ~= '' and had[3] or ready, 'ping',
       ping ~= '' and ping or had[2] or '', 'ended', ended, 'exit', exit, 'gpu', gpu, 'labels', labels, 'owner', owner, 'pool', kind:match('^[^|]*'))
     call('ZREM', P .. ':ended', id)
@@ -270,7 +273,7 @@ local function apply(at, listed)
 end
 
 local forgotten, listed, list_from = {}, nil, nil
--- What adds to it cannot bear nonsense.
+-- HINCRBY fails on a malformed count.
 if not count_of(was.gused) then call('HSET', key, 'gused', 0) end
 if heartbeat then
   register()
@@ -313,7 +316,7 @@ local function reconcile()
     local id, owner = apply(now, true)
     present[id], known_here[id] = owner, true
   end
-  if #pings > 0 then tell(now, 'spawn.ping', node, '', '{"pings":{' .. table.concat(pings, ',') .. '}}') end
+  if #pings > 0 then publish(now, 'spawn.ping', node, '', '{"pings":{' .. table.concat(pings, ',') .. '}}') end
   local gone, gpus = {}, 0
   for spawn, hold in pairs(holds) do
     local why = string.sub(hold, 1, 1)
@@ -350,10 +353,10 @@ local function reconcile()
   if full then repair_indexes(node, present) end
 end
 
--- A report that was held up on its way may arrive after later ones; its list is of before what they brought. Agents without
--- an identity do not say what is accepted.
+-- A delayed report may arrive after later ones. Its list is older than their changes, and would undo them. Agents without
+-- an identity do not send what was accepted.
 if heartbeat and (instance == '' or sent >= before) then reconcile() end
--- An order that this registry has not heard of, or has forgotten.
+-- An order that the agent has and this registry lacks.
 if heartbeat and desired[1] > (count_of(was.gen) or 0) then
   local drain = desired[3]
   set_order(node, { was.elig, was.drain or '' }, desired[2], drain, desired[1], drain == '' and '{}' or drain)

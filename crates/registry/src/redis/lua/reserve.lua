@@ -4,8 +4,9 @@
 --   the owner may have or '', number that the ticket had in line or '', 1 when the request has tried a failing node, number of
 --   nodes to avoid, those nodes, number of suitable kinds, those kinds.
 -- Returns {'slot', node, advertise, 'good' | 'watched' | 'probe' | 'last', number in line or ''} · {'full'} ·
---   {'none', 1 if suitable nodes are known, 1 if the registry is fresh or has lost keys} · {'over'} when the owner has as many as it may have ·
---   {'kinds', version, kind, JSON, …} when the caller's picture of the kinds is old and nothing was done.
+--   {'none', 1 if suitable nodes are known, 1 if the registry is fresh or has lost keys} ·
+--   {'over'} when the owner has as many as it may have ·
+--   {'kinds', version, kind, JSON, …} when the caller's copy of the kinds is old. Then nothing was done.
 local spawn, renderer, pack, random = ARGV[A + 1], ARGV[A + 2], ARGV[A + 3] == '1', tonumber(ARGV[A + 4])
 local ticket, owner, most, again = ARGV[A + 6], ARGV[A + 7], tonumber(ARGV[A + 8]), tonumber(ARGV[A + 9])
 local version = call('GET', P .. ':kindver') or '0'
@@ -26,8 +27,8 @@ for k = i + 1, i + tonumber(ARGV[i]) do kinds[#kinds + 1] = ARGV[k] end
 -- Wrong entries of the indexes that one call looks at, whatever the indexes hold.
 local MAX_TRIES = 32
 
--- Agents and front doors of before owners do not take note when a slot comes back. Before an owner is refused, some of what
--- it has is looked at again.
+-- Scripts of releases without owners give slots back without noting it here. Before an owner is refused, some of its
+-- entries are checked.
 local function is_over_quota()
   local owned = P .. ':owned:' .. owner
   if call('HLEN', owned) < most then return false end
@@ -39,11 +40,11 @@ local function is_over_quota()
 end
 
 if owner ~= '' and most and is_over_quota() then
-  if ticket ~= '' and leave(ticket) then nudge_line() end
+  if ticket ~= '' and leave(ticket) then wake_line() end
   return done({ 'over' })
 end
 
--- A place lapses when it was not renewed in time, counted from when front doors could renew it.
+-- Whether a place has not lapsed. The time counts from the moment at which front doors could renew it.
 local function is_kept(holder)
   local kept = tonumber(call('ZSCORE', P .. ':places', holder))
   return kept and (kept > now or silent_since() + PLACE > now)
@@ -73,9 +74,9 @@ local function can_use(holder, open, failing)
   return left > 0
 end
 
--- Whether a waiter with a lower number is in a queue for a slot that it can use. Drops places that are not kept. When that
--- takes too many looks it is taken to be so, and the next call looks further; but not when so many waiters cannot use the slot:
--- it would stay empty.
+-- Whether a waiter with a lower number is in a queue for a slot that it can use. Drops lapsed places on the way. After
+-- MAX_TRIES lapsed places it answers yes, and the next call looks further. After MAX_TRIES waiters that cannot use the slot
+-- it answers no, or the slot would stay empty.
 local function is_behind(queue, open, failing)
   local rank = 0
   for _ = 1, MAX_TRIES do
@@ -143,7 +144,7 @@ local function choose(which, packs)
 end
 
 -- The record of a node that was found in an index: fields as in PLACING, and its taken slots. nil when the index is wrong,
--- which it then is no longer: the node is silent, has no room, or its record is broken.
+-- because the node is silent, has no room, or has a broken record; the entry is then repaired or dropped.
 local function usable(node, index)
   if is_late(node) then
     call_stale(node)
@@ -192,7 +193,7 @@ end
 
 local learns = call('EXISTS', P .. ':sick', P .. ':cause') > 0
 
--- Nodes to avoid step aside for the time of the choice.
+-- Nodes to avoid leave the indexes for the time of the choice.
 local aside = {}
 local places = learns and { ':open:', ':failing:', ':probes:' } or { ':open:' }
 for _, node in ipairs(avoid) do
@@ -206,8 +207,8 @@ for _, node in ipairs(avoid) do
   if stands then aside[#aside + 1] = node end
 end
 
--- Sick nodes are the least loaded ones. For a while after a request has failed alike wherever it was tried, second tries go to
--- the other end: a node that is well is found there, and its success says which ones are not.
+-- Failing nodes are the least loaded ones. For a while after a request has failed alike wherever it was tried, second tries
+-- go to the other end: a node that is well is found there, and its success shows which ones are not.
 local packs = pack
 if #avoid > 0 and call('EXISTS', P .. ':alike') == 1 then packs = not pack end
 
@@ -221,7 +222,7 @@ if learns then
     local probe, its, taken, health = due_probe()
     if probe then
       node, h, used, standing = probe, its, taken, 'probe'
-      -- No other before its outcome is known.
+      -- No other probe starts before the outcome of this one is known.
       health.next_probe = now + RESERVATION
       local text = write_health(health)
       call('HSET', P .. ':node:' .. node, 'h' .. renderer, text)
@@ -231,8 +232,8 @@ if learns then
 end
 for _, back in ipairs(aside) do place(back) end
 
--- An index that was lost looks like a farm without room until the next heartbeats repair it. So several times a second some nodes
--- are looked at again before a request is refused.
+-- A lost index looks like a farm without room until the next heartbeats repair it. So several times a second, some nodes
+-- are put into the indexes again before a request is refused.
 local function mended()
   if not call('SET', P .. ':mended', '1', 'NX', 'PX', 200) then return false end
   local some = call('SRANDMEMBER', P .. ':names', 16)
@@ -252,7 +253,7 @@ if node then
   end
   call('ZADD', P .. ':expiries', int(now + RESERVATION), spawn .. node)
   shelve(node, h, used + 1)
-  if ticket ~= '' and leave(ticket) then nudge_line() end
+  if ticket ~= '' and leave(ticket) then wake_line() end
   if standing == 'good' and (read_health(h[renderer == 'csr' and 8 or 9]) or learns and call('EXISTS', P .. ':cause') == 1)
   then
     standing = 'watched'
@@ -268,7 +269,7 @@ local function next_number()
   return int(last + 1)
 end
 
--- Whether keys are lost that only heartbeats bring back: then the registry knows no better than whoever asks. Looks at some nodes.
+-- Whether keys are lost that only heartbeats bring back: then the answer "no such node" may be wrong. Looks at some nodes.
 local function is_damaged()
   if call('EXISTS', P .. ':kinds', P .. ':kindver') < 2 then return true end
   if call('SCARD', P .. ':names') < call('ZCARD', P .. ':up') then return true end
@@ -286,7 +287,7 @@ local function is_damaged()
   return false
 end
 
--- Whether there is nobody, or only nobody free, depends on who is still there.
+-- Late nodes are called stale first: the answer depends on which nodes are up.
 expire_beats(256)
 if ticket ~= '' and #kinds > 0 then
   local at = call('ZSCORE', P .. ':line', ticket)

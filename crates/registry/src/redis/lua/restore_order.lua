@@ -1,4 +1,4 @@
--- Repeats an operator's order that the registry may have forgotten.
+-- Repeats an operator's order that the registry may have lost.
 -- ARGV: node, eligibility, drain as JSON or '', the order's number, data of the event.
 -- Returns 1, or 0 when there is no such node or its order has this number or a higher one.
 local node, eligibility, drain, generation = ARGV[A + 1], ARGV[A + 2], ARGV[A + 3], tonumber(ARGV[A + 4])

@@ -1,4 +1,4 @@
--- Ends a claim with its answer, or gives the key free. Idempotent for its claimant: the answer to the first call may be lost.
+-- Settles a claim with its answer, or frees the key. Idempotent for the claimant, which repeats a call whose answer was lost.
 -- ARGV: key, claimant, keeping time in ms or '' to give it free, answer. Returns 1, or 0 when the claim is not the
 -- claimant's any more.
 local key = P .. ':idem:' .. ARGV[A + 1]
@@ -13,5 +13,5 @@ if mine then
     call('PEXPIRE', key, ARGV[A + 3])
   end
 end
-nudge()
+wake()
 return done(mine and 1 or 0)

@@ -1,11 +1,12 @@
 -- Slots and where nodes stand in the indexes.
 --
--- held:<n> maps a spawn to two letters and its owner, if it has one. The first letter says why the slot is taken: R reserved
--- and not reported by the agent yet, X such a reservation given up, A reported by the agent. The second is g when a GPU slot
--- goes with it, else -.
+-- held:<n> maps a spawn to two letters and its owner, if it has one. The first letter says why the slot is taken: R
+-- reserved and not reported by the agent yet, X such a reservation given up, A reported by the agent. The second is g when
+-- a GPU slot goes with it, else -. embedded/slots.rs draws how one becomes another.
 --
--- owned:<o> has what the owner's quota counts: everything of its that holds a slot, but not what is lost with a node. A
--- node that does not come back must not keep its spawns' owners from starting others for as long as it is remembered.
+-- owned:<o> has what the owner's quota counts: its reservations and spawns that hold a slot. Spawns that are lost with a
+-- node do not count, or a node that never comes back would keep its owners from starting others for as long as the node is
+-- remembered.
 
 local function own(owner, node, spawn)
   if owner ~= '' then call('HSET', P .. ':owned:' .. owner, spawn, node) end
@@ -17,7 +18,7 @@ end
 
 local RENDERERS = { 'csr', 'ssr' }
 
--- What places a node: its record's fields, as the functions below want them.
+-- The fields of a node's record that decide where it stands in the indexes, in the order that the functions below expect.
 local PLACING = { 'kind', 'csr', 'ssr', 'slots', 'gpus', 'gused', 'placeable', 'hcsr', 'hssr', 'advertise' }
 
 local function placing(node) return call('HMGET', P .. ':node:' .. node, unpack(PLACING)) end
@@ -54,7 +55,7 @@ local function load_for(renderer, h, used)
   return load
 end
 
--- Puts a node where it belongs. h: fields as in PLACING; used: its taken slots.
+-- Puts a node into the indexes. h: fields as in PLACING; used: its taken slots.
 local function shelve(node, h, used)
   if h[2] == '1' then stand(h[1], 'csr', node, load_for('csr', h, used), h[8]) end
   if h[3] == '1' then stand(h[1], 'ssr', node, load_for('ssr', h, used), h[9]) end
@@ -72,7 +73,7 @@ local function recovered(kind, renderer, node)
   call('ZREM', P .. ':sick', renderer .. ' ' .. node)
 end
 
--- Follows a change of eligibility or availability.
+-- Brings the indexes up to date after a change of eligibility or availability.
 local function enrol(node)
   local key = P .. ':node:' .. node
   local h = call('HMGET', key, 'kind', 'csr', 'ssr', 'elig', 'avail', 'hcsr', 'hssr')
@@ -84,7 +85,7 @@ local function enrol(node)
       local members = P .. ':members:' .. h[1] .. ':' .. renderer
       call('SADD', P .. ':known:' .. h[1] .. ':' .. renderer, node)
       if placeable then call('SADD', members, node) else call('SREM', members, node) end
-      -- What is left of a failing node whose record was lost.
+      -- Left over from when the node was failing, if its record was lost since.
       local tail = h[1] .. ':' .. renderer
       if not is_failing(h[i + 5])
         and call('EXISTS', P .. ':sick', P .. ':failing:' .. tail, P .. ':probes:' .. tail) > 0
@@ -128,14 +129,14 @@ local function let_go(node, spawn)
   return true
 end
 
--- What follows when slots of a node came back. A node that is down was reported as drained when it went.
+-- What follows when slots of a node came back. A node that is down was published as drained when it went down.
 local function settle(node)
   place(node)
   local is = call('HMGET', P .. ':node:' .. node, 'elig', 'avail')
   if is[1] == 'draining' and is[2] ~= 'down' and call('HLEN', P .. ':held:' .. node) == 0 then
-    tell(now, 'node.drained', node, '', '{}')
+    publish(now, 'node.drained', node, '', '{}')
   end
-  nudge_line()
+  wake_line()
 end
 
 local function free(node, spawn)
@@ -152,17 +153,17 @@ local function call_stale(node)
   call('ZADD', P .. ':stale', int(tonumber(beat or was[3]) or now - STALE), node)
   call('HSET', key, 'avail', 'stale')
   enrol(node)
-  tell(now, 'node.stale', node, '', '{}')
+  publish(now, 'node.stale', node, '', '{}')
 end
 
--- Whether a node's heartbeats are late. Their index may have been lost; then the node's record says it.
+-- Whether a node's heartbeats are late. Where the index of heartbeats is lost, the node's record decides.
 local function is_late(node)
   local beat = tonumber(call('ZSCORE', P .. ':up', node) or call('HGET', P .. ':node:' .. node, 'beat'))
   if not beat then return true end
   return beat <= now - STALE and silent_since() <= now - STALE
 end
 
--- Calls nodes stale whose heartbeats are late, the latest first, so many at the most.
+-- Calls nodes stale whose heartbeats are late, the most silent first; `most` at the most.
 local function expire_beats(most)
   if silent_since() > now - STALE then return end
   for _, node in ipairs(call('ZRANGEBYSCORE', P .. ':up', '-inf', now - STALE, 'LIMIT', 0, most)) do

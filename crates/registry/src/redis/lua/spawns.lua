@@ -1,4 +1,4 @@
--- Spawn records.
+-- Spawn records and their indexes.
 
 -- The exit of a spawn whose node was given up, or whose agent does not know it.
 local UNSEEN = '{"reason":"node-lost"}'
@@ -8,7 +8,7 @@ local function end_unseen(node, spawn)
   local was = call('HMGET', P .. ':spawn:' .. spawn, 'state', 'events')
   if not was[1] or was[1] == 'exited' then return end
   call('ZADD', P .. ':ended', int(now), spawn)
-  tell_spawn(now, 'spawn.exited', node, spawn, '{"exit":' .. UNSEEN .. '}', was[2],
+  publish_spawn(now, 'spawn.exited', node, spawn, '{"exit":' .. UNSEEN .. '}', was[2],
     'state', 'exited', 'ended', int(now), 'exit', UNSEEN)
 end
 
@@ -19,7 +19,8 @@ local function index_spawn(node, spawn, owner, seq)
   return lacked
 end
 
--- Looks at some of the ended spawns at random, and at many when an index has lost one: no heartbeat brings them back.
+-- Checks some ended spawns at random, and many when an index has lost one. No heartbeat lists them, so nothing else repairs
+-- them.
 local function repair_ended()
   local function look(count)
     local lacked = 0

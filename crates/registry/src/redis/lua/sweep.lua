@@ -1,8 +1,8 @@
--- Does what time asks for, a bounded amount of it.
+-- Does what is due by time, a bounded amount of it.
 -- ARGV: none. Returns nothing.
 
--- After a clock was set back, what is kept by time lies in the future. It counts from now, or at the most from when it would
--- if it were new.
+-- After a clock was set back, moments that were kept lie too far in the future. They are cut to what they could be if they
+-- were new.
 local function clamp(key, to, each)
   for _, member in ipairs(call('ZRANGEBYSCORE', key, '(' .. int(to), '+inf', 'LIMIT', 0, 256)) do
     call('ZADD', key, int(to), member)
@@ -33,7 +33,7 @@ end)
 
 expire_beats(256)
 
--- A node that stands in none of the sets by availability, because one was lost, would never be called anything else.
+-- Where one of the sets by availability was lost, its nodes would keep their availability for ever. Some are checked each time.
 for _, node in ipairs(call('SRANDMEMBER', P .. ':names', 16)) do
   local h = call('HMGET', P .. ':node:' .. node, 'avail', 'beat')
   local set = h[1] == 'up' and ':up' or h[1] == 'stale' and ':stale' or h[1] == 'down' and ':down'
@@ -47,43 +47,43 @@ for _, node in ipairs(gone) do
   call('ZADD', P .. ':down', call('ZSCORE', P .. ':stale', node), node)
   call('ZREM', P .. ':stale', node)
   call('HSET', P .. ':node:' .. node, 'avail', 'down')
-  tell(now, 'node.down', node, '', '{}')
+  publish(now, 'node.down', node, '', '{}')
   local held = call('HGETALL', P .. ':held:' .. node)
   for h = 1, #held, 2 do
     local spawn = held[h]
     local was = call('HMGET', P .. ':spawn:' .. spawn, 'state', 'events')
     if string.sub(held[h + 1], 1, 1) == 'A' and was[1] and was[1] ~= 'exited' and was[1] ~= 'lost' then
       disown(held[h + 1], spawn)
-      tell_spawn(now, 'spawn.lost', node, spawn, '{}', was[2], 'state', 'lost')
+      publish_spawn(now, 'spawn.lost', node, spawn, '{}', was[2], 'state', 'lost')
     end
   end
-  -- Nothing is left there to wait for. Without slots in use it was reported before.
+  -- Nothing is left there to wait for. A node without slots in use was published as drained before.
   if #held > 0 and call('HGET', P .. ':node:' .. node, 'elig') == 'draining' then
-    tell(now, 'node.drained', node, '', '{}')
+    publish(now, 'node.drained', node, '', '{}')
   end
 end
 
--- Reservations that nobody confirmed. A call that would start them may still be on its way to the agent.
+-- Reservations that no agent has confirmed. A call that would start them may still be under way, so the agent must know.
 for _, member in ipairs(call('ZRANGEBYSCORE', P .. ':expiries', '-inf', now, 'LIMIT', 0, 256)) do
   call('ZREM', P .. ':expiries', member)
   local spawn, node = string.sub(member, 1, 36), string.sub(member, 37)
   local hold = call('HGET', P .. ':held:' .. node, spawn)
   if hold and string.sub(hold, 1, 1) ~= 'A' then
-    -- Not abandoned: its caller may have been answered while the agent was cut off from here.
+    -- Not abandoned: its caller may have been answered while the agent was cut off from the registry.
     call('SADD', P .. ':expired:' .. node, spawn)
     call('PEXPIRE', P .. ':expired:' .. node, int(FORGET))
     free(node, spawn)
   end
 end
 
--- Places in line that are not kept.
+-- Places in line that have lapsed.
 local left = false
 local lapsed = silent_since() > now - PLACE and {}
   or call('ZRANGEBYSCORE', P .. ':places', '-inf', now, 'LIMIT', 0, 256)
 for _, ticket in ipairs(lapsed) do
   left = leave(ticket) or left
 end
-if left then nudge_line() end
+if left then wake_line() end
 
 -- Records of ended spawns, the oldest first.
 local function drop(spawn)

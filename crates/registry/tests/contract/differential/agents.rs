@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use model::{AgentEpoch, Eligibility, ExitReason, RendererType, SpawnId, SpawnState};
-use registry::{Change, DrainWish, Orders, SpawnReport, Wish};
+use registry::{Change, DesiredDrain, DesiredState, Orders, SpawnReport};
 
 use super::Next;
 use super::compare::Pair;
@@ -170,7 +170,7 @@ impl Node {
         let changes: Vec<Change> = self.backlog.iter().map(change).collect();
         let last = changes.last().map_or(0, |change| change.serial);
         let (number, eligibility, drain) = self.desired;
-        let drain = drain.map(|(given, deadline)| DrainWish {
+        let drain = drain.map(|(given, deadline)| DesiredDrain {
             left: Duration::from_secs(deadline.saturating_sub(now)),
             age: Duration::from_secs(now - given),
             reason: None,
@@ -181,7 +181,7 @@ impl Node {
             let mut report = report.clone();
             if let Some(heartbeat) = &mut report.heartbeat {
                 let generation = if number == 0 { 0 } else { base + number };
-                heartbeat.wish = Wish { generation, eligibility, drain: drain.clone() };
+                heartbeat.desired = DesiredState { generation, eligibility, drain: drain.clone() };
             }
             let mut orders = registry.report(&report).await.unwrap();
             orders.generation = orders.generation.saturating_sub(base);

@@ -131,7 +131,7 @@ impl<'a> Pair<'a> {
 
     /// Both forget everything, and are other registries from then on.
     pub(super) fn wipe(&mut self) {
-        self.server.runtime.block_on(self.server.redis.does("FLUSHALL"));
+        self.server.runtime.block_on(self.server.redis.run("FLUSHALL"));
         self.embedded = self.paused.block_on(async { Registry::embedded(self.timing.clone()) });
         let now = self.paused.block_on(self.embedded.now()).unwrap().millis();
         self.embedded_base = now - self.now() * 1000;

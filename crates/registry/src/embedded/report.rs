@@ -1,18 +1,19 @@
-//! Taking in what agents report, and doing what time asks for.
+//! Taking in what agents report. `redis/lua/report.lua` does the same.
+//!
+//! One report is one step: the heartbeat's description first, then the changes in their order, then the heartbeat's list. What
+//! lives outranks what is remembered: a spawn that the list names is alive, a running spawn that it does not name is over
+//! (`node-lost`), whatever the record says. Repeating a report changes nothing.
 
 use std::borrow::Cow;
 use std::collections::{BTreeSet, HashMap};
 
-use model::{
-    Availability, Drain, Eligibility, EventKind, Exit, ExitReason, NodeId, SpawnId, SpawnRecord, SpawnState,
-    Timestamp,
-};
+use model::{Availability, EventKind, Exit, ExitReason, NodeId, SpawnId, SpawnRecord, SpawnState, Timestamp};
 use serde_json::Map;
 
 use super::farm::{Farm, Held, Hold, NodeState};
 use super::health::Renderers;
 use super::identity::Verdict;
-use crate::report::{AgentReport, Heartbeat, Orders, SpawnReport, Wish};
+use crate::report::{AgentReport, Heartbeat, Orders, SpawnReport};
 
 impl Farm {
     pub(super) fn report(&mut self, report: &AgentReport) -> Orders {
@@ -43,12 +44,12 @@ impl Farm {
             state.serial = sent.max(last);
         }
         if let Some(heartbeat) = &report.heartbeat {
-            // A report that was held up on its way may arrive after later ones; its list is of before what they brought.
-            // Agents without an identity do not say what is accepted.
+            // A delayed report may arrive after later ones. Its list is older than their changes, and would undo them.
+            // Agents without an identity do not send what was accepted.
             if report.identity.instance.is_nil() || sent >= last {
                 self.reconcile(node, heartbeat);
             }
-            self.agree(node, &heartbeat.wish);
+            self.agree(node, &heartbeat.desired);
         }
         self.place(node);
         self.orders(node)
@@ -69,7 +70,7 @@ impl Farm {
         }
     }
 
-    /// Notes a heartbeat: the node is up, and this is what it offers.
+    /// Takes a heartbeat's description: the node is up, and this is what it offers.
     fn register(&mut self, report: &AgentReport, heartbeat: &Heartbeat) {
         let (node, now) = (&report.node, self.now);
         let mut news = Vec::new();
@@ -78,11 +79,11 @@ impl Farm {
             self.unplace(node);
             news.push(EventKind::NodeCapacity);
         }
-        let remembered = self.remembered(&heartbeat.wish);
+        let remembered = self.remembered(&heartbeat.desired);
         let state = self.nodes.entry(node.clone()).or_insert_with(|| {
             news.push(EventKind::NodeUp);
             NodeState {
-                eligibility: heartbeat.wish.eligibility,
+                eligibility: heartbeat.desired.eligibility,
                 availability: Availability::Up,
                 description: heartbeat.description.clone(),
                 epoch: report.epoch,
@@ -91,7 +92,7 @@ impl Farm {
                 gpus: heartbeat.gpus.clone(),
                 beat: now,
                 drain: remembered,
-                generation: heartbeat.wish.generation,
+                generation: heartbeat.desired.generation,
                 held: HashMap::new(),
                 abandoned: self.ahead.remove(node).unwrap_or_default(),
                 expired: BTreeSet::new(),
@@ -113,33 +114,14 @@ impl Farm {
         state.beat = now;
         if !news.is_empty() {
             self.place(node);
-            self.nudge_line();
+            self.wake_line();
         }
         for kind in news {
-            self.tell_node(kind, node);
+            self.publish_node(kind, node);
         }
         if renewed {
             self.renew_health(node);
         }
-    }
-
-    /// Takes an order that the agent has and this registry has not.
-    fn agree(&mut self, node: &NodeId, wish: &Wish) {
-        if self.nodes.get(node).is_some_and(|state| state.generation < wish.generation) {
-            let drain = self.remembered(wish);
-            self.set_order(node, wish.eligibility, drain.as_ref(), wish.generation, None);
-        }
-    }
-
-    /// A drain as its agent remembers it.
-    fn remembered(&self, wish: &Wish) -> Option<Drain> {
-        let drain = wish.drain.as_ref().filter(|_| wish.eligibility == Eligibility::Draining)?;
-        Some(Drain {
-            deadline: self.after(drain.left),
-            reason: drain.reason.clone(),
-            by: drain.by.clone(),
-            started_at: self.now.before(drain.age),
-        })
     }
 
     /// Makes the registry agree with the list in a heartbeat.
@@ -152,7 +134,7 @@ impl Farm {
         }
         if !pings.is_empty() {
             let data = Map::from_iter([("pings".to_owned(), pings.into())]);
-            self.history.tell(self.now, self.now, EventKind::SpawnPing, node, None, data);
+            self.history.publish(self.now, self.now, EventKind::SpawnPing, node, None, data);
         }
         let listed = |id: &SpawnId| heartbeat.spawns.iter().any(|s| s.id == *id);
         let Some(state) = self.nodes.get_mut(node) else { return };
@@ -180,8 +162,8 @@ impl Farm {
         }
     }
 
-    /// A spawn its agent no longer has and never reported as ended.
-    fn end_unseen(&mut self, node: &NodeId, id: SpawnId) {
+    /// Ends a spawn that its agent no longer has and never reported as ended.
+    pub(super) fn end_unseen(&mut self, node: &NodeId, id: SpawnId) {
         let Some(record) = self.history.get_mut(id) else { return };
         if record.state == SpawnState::Exited {
             return;
@@ -192,10 +174,10 @@ impl Farm {
         record.exit = Some(exit.clone());
         let data = crate::report::exit_data(&exit);
         self.history.end(id, self.now);
-        self.history.tell(self.now, self.now, EventKind::SpawnExited, node, Some(id), data);
+        self.history.publish(self.now, self.now, EventKind::SpawnExited, node, Some(id), data);
     }
 
-    /// Brings one spawn's record, slot and history to what its agent says. Returns the last ping if that is all that is new.
+    /// Brings one spawn's record, slot and history to what its agent reports. Returns the last ping if nothing else is new.
     fn apply(
         &mut self,
         node: &NodeId,
@@ -211,14 +193,14 @@ impl Farm {
             if ended && was_unseen && old.exit != report.exit {
                 self.correct_end(node, report, at);
             }
-            // What an agent lists lives, whatever was thought of it. A late change does not bring it back.
+            // What an agent lists lives, whatever the record says. A late change does not bring it back.
             if !revives {
                 return None;
             }
             self.history.revive(report.id);
         }
         let state = self.nodes.get_mut(node)?;
-        // Whose it is was said by its reservation; an agent that has taken it over may not know.
+        // The reservation names the owner. An agent that has adopted the spawn may not know it.
         let reserved_by = state.held.get(&report.id).and_then(|held| held.owner.clone());
         let recorded = || self.history.get(report.id).and_then(|old| old.owner.clone());
         let report = &match reserved_by.or_else(recorded) {
@@ -246,7 +228,7 @@ impl Farm {
                     started_at: old.started_at,
                     owner: fresh.owner.clone(),
                     ready_at: old.ready_at.or(fresh.ready_at),
-                    // An agent that has only just taken it over has not heard of it yet.
+                    // An agent that has just adopted the spawn has no ping of it yet.
                     last_ping_at: fresh.last_ping_at.or(old.last_ping_at),
                     ..fresh
                 };
@@ -263,7 +245,7 @@ impl Farm {
         };
         if changed {
             let kind = EventKind::of_state(report.state);
-            self.history.tell(self.now, at, kind, node, Some(report.id), data);
+            self.history.publish(self.now, at, kind, node, Some(report.id), data);
         }
         if ended {
             self.history.end(report.id, self.now);
@@ -273,106 +255,13 @@ impl Farm {
         news
     }
 
-    /// The agent knows how a spawn ended that was only missing from its list.
+    /// Replaces `node-lost`, the end of a spawn that was only missing from a list, by the end that its agent reports.
     fn correct_end(&mut self, node: &NodeId, report: &SpawnReport, at: Timestamp) {
         let Some(record) = self.history.get_mut(report.id) else { return };
         record.exit.clone_from(&report.exit);
         record.ended_at = report.ended.map(|age| self.now.before(age));
         let data = crate::report::event_data(report);
-        self.history.tell(self.now, at, EventKind::SpawnExited, node, Some(report.id), data);
-    }
-
-    /// Calls nodes stale whose heartbeats are late.
-    pub(super) fn expire_beats(&mut self) {
-        let (stale, down) = (self.timing.stale, self.timing.down);
-        let grace = self.judged.judge(self.now, &self.timing);
-        let now = self.now;
-        let silence = |beat: Timestamp| now.since(beat.max(grace));
-        let late: Vec<(Timestamp, NodeId)> =
-            self.beats.iter().take_while(|(beat, _)| silence(*beat) >= stale).cloned().collect();
-        for (beat, node) in late {
-            let Some(state) = self.nodes.get_mut(&node) else { continue };
-            if state.availability == Availability::Up {
-                state.availability = Availability::Stale;
-                self.place(&node);
-                self.tell_node(EventKind::NodeStale, &node);
-            }
-            if silence(beat) >= down {
-                self.beats.remove(&(beat, node.clone()));
-                self.give_up(&node);
-            }
-        }
-    }
-
-    /// Calls a node down and its spawns lost.
-    fn give_up(&mut self, node: &NodeId) {
-        let Some(state) = self.nodes.get_mut(node) else { return };
-        state.availability = Availability::Down;
-        let running = state.held.iter().filter(|(_, held)| held.hold == Hold::Running);
-        let running: Vec<_> = running.map(|(id, held)| (*id, held.owner.clone())).collect();
-        self.tell_node(EventKind::NodeDown, node);
-        for (id, owner) in running {
-            self.owned.remove(owner.as_ref(), id);
-            if let Some(record) = self.history.get_mut(id)
-                && !matches!(record.state, SpawnState::Exited | SpawnState::Lost)
-            {
-                record.state = SpawnState::Lost;
-                self.history.tell(self.now, self.now, EventKind::SpawnLost, node, Some(id), Map::new());
-            }
-        }
-        // Nothing is left there to wait for. Without slots in use it was reported before.
-        let drains = self
-            .nodes
-            .get(node)
-            .is_some_and(|state| state.eligibility == Eligibility::Draining && !state.held.is_empty());
-        if drains {
-            self.tell_node(EventKind::NodeDrained, node);
-        }
-    }
-
-    pub(super) fn sweep(&mut self) {
-        self.expire_beats();
-        while let Some((until, spawn, node)) = self.expiries.first().cloned()
-            && until <= self.now
-        {
-            self.expiries.pop_first();
-            let Some(state) = self.nodes.get_mut(&node) else { continue };
-            match state.held.get(&spawn).map(|held| held.hold) {
-                // The agent may still be asked to start it by a call that is on its way. Not abandoned: its caller may have
-                // been answered while the agent was cut off from here.
-                Some(Hold::Reserved | Hold::Abandoned) => {
-                    state.expired.insert(spawn);
-                    self.free(&node, spawn);
-                }
-                Some(Hold::Running) | None => {}
-            }
-        }
-        let line_now = self.line_now();
-        if self.line.sweep(line_now) {
-            self.nudge_line();
-        }
-        self.history.sweep(self.now);
-        self.claims.sweep(self.now);
-        self.forget_nodes();
-    }
-
-    fn forget_nodes(&mut self) {
-        let old: Vec<NodeId> = self
-            .nodes
-            .iter()
-            .filter(|(_, n)| {
-                n.availability == Availability::Down && self.now.since(n.beat) >= self.timing.forget
-            })
-            .map(|(id, _)| id.clone())
-            .collect();
-        for node in old {
-            self.unplace(&node);
-            let Some(state) = self.nodes.remove(&node) else { continue };
-            for (id, held) in state.held {
-                self.owned.remove(held.owner.as_ref(), id);
-                self.end_unseen(&node, id);
-            }
-        }
+        self.history.publish(self.now, at, EventKind::SpawnExited, node, Some(report.id), data);
     }
 }
 

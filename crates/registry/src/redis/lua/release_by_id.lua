@@ -1,6 +1,6 @@
--- Gives back the slot that a reserve took whose answer was lost, wherever it is; not one whose spawn the agent has reported.
--- Only reservations that are not confirmed yet have an expiry, so there are few to look through: the newest ones. One that is
--- older expires.
+-- Releases a reservation by its spawn, on any node, after a reserve whose answer was lost; not a slot whose spawn the agent
+-- has reported (A). Only reservations that are not confirmed yet have an expiry, so there are few to look through: the
+-- newest ones. An older one expires.
 -- ARGV: spawn. Returns nothing.
 local MAX_LOOKS = 4096
 local spawn = ARGV[A + 1]

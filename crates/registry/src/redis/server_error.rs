@@ -1,4 +1,4 @@
-//! What an error of Redis says and means.
+//! Errors of Redis: their text, and what they mean for the connection and the call.
 
 use redis::{ErrorKind, RedisError, ServerErrorKind};
 
@@ -6,7 +6,7 @@ use crate::error::RegistryError;
 
 /// An error in the server's own words, code first (`NOREPLICAS Not enough good replicas to write.`); any other error as it
 /// describes itself.
-pub(super) fn said(error: &RedisError) -> String {
+pub(super) fn message(error: &RedisError) -> String {
     match error.clone().into_server_errors().as_deref() {
         Some([(_, first), ..]) => {
             format!("{} {}", first.code(), first.details().unwrap_or_default()).trim_end().to_owned()
@@ -15,23 +15,23 @@ pub(super) fn said(error: &RedisError) -> String {
     }
 }
 
-/// The first word of what the server said, if it said something.
+/// The code of a server's error: its first word. `None` for an error of the client or the connection.
 pub(super) fn code(error: &RedisError) -> Option<String> {
     let errors = error.clone().into_server_errors()?;
     errors.first().map(|(_, first)| first.code().to_owned())
 }
 
-/// The word with which a server refuses a credential, in an error's text.
+/// The code with which a server refuses a credential, in an error's text.
 pub(super) fn refusal(why: &str) -> Option<&'static str> {
     ["NOAUTH", "WRONGPASS", "NOPERM"].into_iter().find(|word| why.contains(word))
 }
 
-/// Nothing was done, because another server has the farm.
+/// Whether another server of the cluster has the farm. Nothing was done.
 pub(super) fn is_elsewhere(error: &RedisError) -> bool {
     error.kind() == ErrorKind::Server(ServerErrorKind::Moved)
 }
 
-/// The connection cannot be used any more, or leads to the wrong server or with the wrong credential.
+/// Whether the connection cannot be used any more: broken, to the wrong server, or with the wrong credential.
 ///
 /// `LOADING`, `BUSY`, `OOM` and `MISCONF` are not among them: a new connection would meet the same.
 pub(super) fn spoils_connection(error: &RedisError) -> bool {
@@ -45,11 +45,11 @@ pub(super) fn spoils_connection(error: &RedisError) -> bool {
     }
 }
 
-/// Redis cannot serve us now, or it said something this version does not understand.
+/// The registry's error for one of Redis: away, or an answer that this version does not understand.
 ///
 /// `ASK` and `TRYAGAIN` mean that the farm's slot is being moved to another node and that a part of its keys has arrived.
 /// That counts as away: a script would see half a farm on either side.
-pub(super) fn failed(call: &'static str, error: &RedisError) -> RegistryError {
+pub(super) fn registry_error(call: &'static str, error: &RedisError) -> RegistryError {
     let defect = matches!(
         error.kind(),
         ErrorKind::Server(ServerErrorKind::ResponseError)
@@ -58,9 +58,9 @@ pub(super) fn failed(call: &'static str, error: &RedisError) -> RegistryError {
             | ErrorKind::Parse
     );
     if defect {
-        RegistryError::Unexpected { call, what: said(error) }
+        RegistryError::Unexpected { call, what: message(error) }
     } else {
-        RegistryError::Away(said(error))
+        RegistryError::Away(message(error))
     }
 }
 
@@ -96,12 +96,14 @@ mod tests {
             ("TRYAGAIN Multiple keys request during rehashing of slot", false),
         ] {
             let error = error(line);
-            let RegistryError::Away(why) = failed("call", &error) else { panic!("{line} is no outage") };
+            let RegistryError::Away(why) = registry_error("call", &error) else {
+                panic!("{line} is no outage")
+            };
             assert_eq!(why, line);
             assert_eq!(spoils_connection(&error), spoils, "{line}");
         }
         let defect = error("ERR unknown command");
-        assert!(matches!(failed("call", &defect), RegistryError::Unexpected { .. }));
+        assert!(matches!(registry_error("call", &defect), RegistryError::Unexpected { .. }));
         assert!(!spoils_connection(&defect));
     }
 }

@@ -1,0 +1,213 @@
+//! Taking a slot on the best node. `redis/lua/reserve.lua` decides the same.
+//!
+//! Order of preference: a healthy node with room, by placement; now and then, instead of it, a failing node whose probe is
+//! due; a failing node otherwise only when no healthy one has room. Ties are broken at random. A caller never takes a slot
+//! that a waiter with a lower number could use.
+
+use model::{NodeId, NodeKind, Placement, RendererType, TicketId, Timestamp};
+
+use super::farm::{Farm, Held, Hold};
+use super::shelf::Score;
+use crate::ask::{Reservation, Reserve, Reserved, Standing};
+
+/// The nodes with room to choose from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Candidates {
+    Healthy,
+    Failing,
+}
+
+impl Farm {
+    pub(super) fn reserve(&mut self, ask: &Reserve) -> Reserved {
+        self.expire_beats();
+        if let (Some(owner), Some(most)) = (&ask.owner, ask.most)
+            && self.owned.is_over(owner, most)
+        {
+            self.leave_line(ask.place.as_slice());
+            return Reserved::OverQuota;
+        }
+        let renderer = ask.demand.renderer;
+        let kinds: Vec<NodeKind> = self
+            .stock
+            .keys()
+            .filter(|(k, r)| *r == renderer && ask.demand.suits(k))
+            .map(|(k, _)| k.clone())
+            .collect();
+        let line_now = self.line_now();
+        let number = ask.place.and_then(|ticket| match self.line.is_in(ticket) {
+            true => self.line.number(ticket, line_now),
+            false => ask.number,
+        });
+        if let Some((node, standing)) = self.pick(&kinds, ask, number.unwrap_or(u64::MAX)) {
+            return self.take_slot(ask, node, standing, number);
+        }
+
+        let members = kinds.iter().filter_map(|k| self.stock.get(&(k.clone(), renderer)));
+        let outcome = if members.into_iter().any(|stock| !stock.members.is_empty()) {
+            Reserved::Full
+        } else {
+            let fresh = self.nodes.is_empty() || self.now.since(self.began) < self.timing.stale * 2;
+            Reserved::NoMatch { known: !kinds.is_empty(), fresh }
+        };
+        if let Some(ticket) = ask.place
+            && !kinds.is_empty()
+        {
+            let until = self.after(self.timing.place);
+            self.line.join(ticket, ask, kinds.iter(), until);
+        }
+        outcome
+    }
+
+    /// The time by which places lapse. For a while after the registry was away it is the epoch, so that none does: front
+    /// doors could not renew them then.
+    pub(super) fn line_now(&mut self) -> Timestamp {
+        let grace = self.judged.judge(self.now, &self.timing);
+        if self.now.since(grace) < self.timing.place { Timestamp::default() } else { self.now }
+    }
+
+    /// The best healthy node, or a failing one whose probe is due; a failing one otherwise only when no other has room.
+    fn pick(&mut self, kinds: &[NodeKind], ask: &Reserve, number: u64) -> Option<(NodeId, Standing)> {
+        let renderer = ask.demand.renderer;
+        // Nodes to avoid leave the index for the time of the choice.
+        let kept: Vec<NodeId> =
+            ask.avoid.iter().filter(|node| self.nodes.contains_key(*node)).cloned().collect();
+        for node in &kept {
+            for stock in self.stock.values_mut() {
+                stock.take(node);
+            }
+        }
+        let free: Vec<NodeKind> =
+            kinds.iter().filter(|kind| !self.is_overtaking(kind, number)).cloned().collect();
+        let healthy = self.choose(&free, ask, Candidates::Healthy);
+        let chosen = match healthy {
+            Some(node) => {
+                let probe = (!ask.probed).then(|| self.due_probe(&free, renderer)).flatten();
+                Some(probe.map_or((node, Standing::Good), |probe| (probe, Standing::Probe)))
+            }
+            None => self.choose(&free, ask, Candidates::Failing).map(|node| (node, Standing::LastChoice)),
+        };
+        for node in &kept {
+            self.place(node);
+        }
+        chosen
+    }
+
+    /// The failing node whose probe has been due for longest.
+    fn due_probe(&self, kinds: &[NodeKind], renderer: RendererType) -> Option<NodeId> {
+        let stocks = kinds.iter().filter_map(|kind| self.stock.get(&(kind.clone(), renderer)));
+        let first = stocks.filter_map(|stock| stock.probes.first()).min()?;
+        (first.0 <= self.now.millis()).then_some(first.1)
+    }
+
+    fn take_slot(
+        &mut self,
+        ask: &Reserve,
+        node: NodeId,
+        standing: Standing,
+        number: Option<u64>,
+    ) -> Reserved {
+        let renderer = ask.demand.renderer;
+        let suspicious = self.is_suspicious();
+        let expires = self.after(self.timing.reservation);
+        let (now, lease) = (self.now.millis(), self.timing.reservation);
+        let Some(state) = self.nodes.get_mut(&node) else { return Reserved::Full };
+        let gpu = renderer == RendererType::Ssr && state.description.gpus > 0;
+        state.held.insert(ask.spawn, Held { hold: Hold::Reserved, gpu, owner: ask.owner.clone() });
+        let health = state.health.get_mut(renderer);
+        let standing = match standing {
+            Standing::Good if suspicious || health.is_watched() => Standing::Watched,
+            other => other,
+        };
+        if standing == Standing::Probe {
+            health.probe(now, lease);
+        }
+        let advertise = state.description.advertise.clone();
+        self.owned.add(ask.owner.as_ref(), ask.spawn);
+        self.expiries.insert((expires, ask.spawn, node.clone()));
+        self.place(&node);
+        if ask.place.is_some_and(|ticket| self.line.leave(ticket)) {
+            self.wake_line();
+        }
+        Reserved::Slot(Reservation { spawn: ask.spawn, node, advertise, standing, number })
+    }
+
+    /// The best level over all these kinds, then one of its nodes at random.
+    fn choose(&self, kinds: &[NodeKind], ask: &Reserve, from: Candidates) -> Option<NodeId> {
+        let renderer = ask.demand.renderer;
+        // Failing nodes are the least loaded ones. For a while after a request has failed alike wherever it was tried,
+        // second tries go to the other end: a node that is well is found there, and its success shows which ones are not.
+        let from_other_end = !ask.avoid.is_empty() && self.now < self.alike_until;
+        let placement = match (from, ask.placement) {
+            (Candidates::Healthy, Placement::Spread) if from_other_end => Placement::Pack,
+            (Candidates::Healthy, placement) if !from_other_end => placement,
+            _ => Placement::Spread,
+        };
+        let level = |kind: &NodeKind| {
+            let stock = self.stock.get(&(kind.clone(), renderer))?;
+            let shelf = if from == Candidates::Healthy { &stock.open } else { &stock.failing };
+            shelf.best(placement)
+        };
+        let mut best: Option<(Score, Vec<&[NodeId]>)> = None;
+        for (score, nodes) in kinds.iter().filter_map(level) {
+            let better = |old: Score| match placement {
+                Placement::Spread => score < old,
+                Placement::Pack => score > old,
+            };
+            match &mut best {
+                Some((old, levels)) if *old == score => levels.push(nodes),
+                Some((old, _)) if !better(*old) => {}
+                _ => best = Some((score, vec![nodes])),
+            }
+        }
+        let (_, levels) = best?;
+        let ties: usize = levels.iter().map(|level| level.len()).sum();
+        let mut pick = fastrand::usize(0..ties.max(1));
+        for level in levels {
+            if let Some(node) = level.get(pick) {
+                return Some(node.clone());
+            }
+            pick -= level.len();
+        }
+        None
+    }
+
+    /// Whether a waiter with a lower number could use a slot that nodes of this kind have.
+    fn is_overtaking(&mut self, kind: &NodeKind, number: u64) -> bool {
+        if self.line.is_empty() {
+            return false;
+        }
+        let now = self.line_now();
+        [RendererType::Csr, RendererType::Ssr].into_iter().any(|renderer| {
+            let queue = (kind.clone(), renderer);
+            self.stock.get(&queue).is_some_and(|stock| {
+                stock.has_room()
+                    && self.line.has_before(&queue, number, now, |avoid| stock.has_room_besides(avoid))
+            })
+        })
+    }
+
+    pub(super) fn keep_places(&mut self, tickets: &[TicketId]) {
+        let until = self.after(self.timing.place);
+        for ticket in tickets {
+            self.line.keep(*ticket, until);
+        }
+    }
+
+    pub(super) fn leave_line(&mut self, tickets: &[TicketId]) {
+        let left = tickets.iter().filter(|ticket| self.line.leave(**ticket)).count();
+        if left > 0 {
+            self.wake_line();
+        }
+    }
+
+    /// Wakes the callers in line, if there are any: they ask again.
+    pub(super) fn wake_line(&mut self) {
+        if !self.line.is_empty() {
+            self.wake();
+        }
+    }
+
+    pub(super) fn wake(&mut self) {
+        self.wakeups += 1;
+    }
+}

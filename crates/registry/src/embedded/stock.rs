@@ -1,0 +1,93 @@
+//! Where nodes with room stand: one [`Stock`] for each kind of node and renderer.
+//!
+//! A stock is an index over [`Farm::nodes`] and never authoritative. Every change of a node must end with [`Farm::place`]:
+//! a stale index hides a node with room, or offers one without. `redis/lua/slots.lua` keeps the same indexes (`members:`,
+//! `open:`, `failing:`, `probes:`).
+
+use std::collections::HashSet;
+
+use model::{Health, HealthState, NodeId, RendererType};
+
+use super::farm::Farm;
+use super::health::Probes;
+use super::shelf::{Score, Shelf};
+
+/// Nodes of one kind that offer one renderer.
+#[derive(Debug, Default)]
+pub(super) struct Stock {
+    /// Those that are up and eligible, full ones included.
+    pub(super) members: HashSet<NodeId>,
+    /// Those of them that have room and are not failing.
+    pub(super) open: Shelf,
+    /// Those that have room and are failing, and when each may have its next probe.
+    pub(super) failing: Shelf,
+    pub(super) probes: Probes,
+}
+
+impl Stock {
+    pub(super) fn has_room(&self) -> bool {
+        !self.open.is_empty() || !self.failing.is_empty()
+    }
+
+    /// Whether a node outside `avoid` has room.
+    pub(super) fn has_room_besides(&self, avoid: &[NodeId]) -> bool {
+        let avoided = avoid.iter().filter(|node| self.open.has(node) || self.failing.has(node)).count();
+        self.open.len() + self.failing.len() > avoided
+    }
+
+    pub(super) fn take(&mut self, node: &NodeId) {
+        self.open.take(node);
+        self.failing.take(node);
+        self.probes.take(node);
+    }
+
+    /// Puts a node where it belongs. Without a score it has no room.
+    pub(super) fn put(&mut self, node: &NodeId, score: Option<Score>, health: &Health) {
+        self.take(node);
+        match score {
+            Some(score) if health.state == HealthState::Failing => {
+                self.failing.put(node, score);
+                self.probes.put(node, health.next_probe);
+            }
+            Some(score) => self.open.put(node, score),
+            None => {}
+        }
+    }
+}
+
+impl Farm {
+    /// Brings the index up to date after any change of a node.
+    pub(super) fn place(&mut self, node: &NodeId) {
+        let Some(state) = self.nodes.get(node) else { return };
+        for renderer in [RendererType::Csr, RendererType::Ssr] {
+            let key = (state.description.kind.clone(), renderer);
+            if !state.offers(renderer) {
+                if let Some(stock) = self.stock.get_mut(&key) {
+                    stock.members.remove(node);
+                    stock.take(node);
+                }
+                continue;
+            }
+            let stock = self.stock.entry(key).or_default();
+            if state.may_place() {
+                stock.members.insert(node.clone());
+            } else {
+                stock.members.remove(node);
+            }
+            let score = state.room(renderer).filter(|_| state.may_place());
+            stock.put(node, score, state.health.get(renderer));
+        }
+    }
+
+    /// Takes a node out of the index, before its kind changes or it is forgotten. Drops kinds without nodes.
+    pub(super) fn unplace(&mut self, node: &NodeId) {
+        for stock in self.stock.values_mut() {
+            stock.members.remove(node);
+            stock.take(node);
+        }
+        let nodes = &self.nodes;
+        self.stock.retain(|(kind, renderer), _| {
+            nodes.iter().any(|(id, n)| id != node && n.description.kind == *kind && n.offers(*renderer))
+        });
+    }
+}
