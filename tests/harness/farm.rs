@@ -4,7 +4,6 @@
 //! [`Farm::finish`], which also looks at what is left behind.
 
 mod handover;
-
 use std::fs;
 use std::net::SocketAddr;
 use std::ops::RangeInclusive;

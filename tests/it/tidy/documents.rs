@@ -208,7 +208,7 @@ fn pages_name_tests_that_exist() {
 
 #[test]
 fn every_problem_code_and_exit_reason_is_explained() {
-    let source = read("crates/model/src/api.rs");
+    let source = read("crates/model/src/api/problem.rs");
     let codes: BTreeSet<&str> = source
         .split("pub const fn as_str")
         .nth(1)

@@ -8,7 +8,7 @@ use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
-use prometheus_client::registry::{Registry, Unit};
+use prometheus_client::registry::Registry;
 use relay::Reason;
 
 /// Upper bounds in seconds.
@@ -67,13 +67,13 @@ impl Metrics {
         let help = "Viewers that are connecting through here";
         registry.register("relay_handshakes", help, metrics.handshakes.clone());
         let help = "Bytes between viewers and servers by direction, pings left out";
-        registry.register_with_unit("relay_passed", help, Unit::Bytes, metrics.bytes.clone());
+        registry.register("relay_passed_bytes", help, metrics.bytes.clone());
         let help = "Viewers that were not connected, by reason";
         registry.register("relay_refused", help, metrics.refused.clone());
         let help = "Viewers that are not connected any more, by who ended it";
         registry.register("relay_ended", help, metrics.ended.clone());
         let help = "Time from a viewer's request to its server's 101";
-        registry.register_with_unit("relay_connect", help, Unit::Seconds, metrics.connect.clone());
+        registry.register("relay_connect_seconds", help, metrics.connect.clone());
         metrics
     }
 
