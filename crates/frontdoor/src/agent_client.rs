@@ -5,6 +5,7 @@
 //! be reached is in [`Quarantine`] for a while.
 
 mod link;
+mod outward;
 mod quarantine;
 
 use std::collections::HashMap;
@@ -23,6 +24,7 @@ use tracing::{Instrument, debug, debug_span};
 use wire::v1;
 
 use self::link::{Link, Lost};
+pub(crate) use self::outward::outward;
 use self::quarantine::Quarantine;
 
 /// An attempt to connect is given up after this time. Requests wait for a part of it, see [`connect_timeout`].

@@ -6,10 +6,9 @@
 
 mod activity;
 mod limit;
-mod metrics;
-mod patience;
 mod places;
-mod shared;
+mod shared_socket;
+mod timeouts;
 
 use std::future::poll_fn;
 use std::io;
@@ -39,13 +38,13 @@ use tower::Service;
 use tracing::{Instrument, debug, debug_span, warn};
 
 use crate::http::Peer;
+use crate::metrics::{ClosedReason, ConnectionFigures};
 use activity::{Activity, Watched};
-use patience::{FIRST_BYTE, Impatient};
 use places::Standing;
-use shared::Shared;
+use shared_socket::SharedSocket;
+use timeouts::{FIRST_BYTE, Impatient};
 
 pub(crate) use limit::allow;
-pub(crate) use metrics::{Figures, Reason};
 pub(crate) use places::{Place, Places};
 
 /// Handshakes at once: each takes memory before anything is known of who asks for it.
@@ -76,12 +75,17 @@ pub(crate) struct Reception {
     /// The places there are.
     pub(crate) places: Places,
     handshakes: Room,
-    figures: Figures,
+    figures: ConnectionFigures,
 }
 
 impl Reception {
     /// With these places, which are `most`.
-    pub(crate) fn new(tls: Option<tls::Server>, most: usize, places: Places, figures: Figures) -> Self {
+    pub(crate) fn new(
+        tls: Option<tls::Server>,
+        most: usize,
+        places: Places,
+        figures: ConnectionFigures,
+    ) -> Self {
         Self { tls, places, handshakes: Room::new(MOST_HANDSHAKES.min(most)), figures }
     }
 }
@@ -157,8 +161,8 @@ async fn receive(stream: TcpStream, caller: Caller, reception: Reception) {
     let spoke = tokio::select! {
         biased;
         () = caller.ends.accepting.cancelled() => return,
-        spoke = timeout(FIRST_BYTE, peek) => spoke.map_err(|_| Reason::Idle),
-        () = caller.place.asked_to_leave() => Err(Reason::Shed),
+        spoke = timeout(FIRST_BYTE, peek) => spoke.map_err(|_| ClosedReason::Idle),
+        () = caller.place.asked_to_leave() => Err(ClosedReason::Shed),
     };
     match spoke {
         // Without a byte it has hung up.
@@ -174,7 +178,7 @@ async fn receive(stream: TcpStream, caller: Caller, reception: Reception) {
 
 async fn attend(stream: TcpStream, caller: Caller, reception: Reception) {
     let stream = Arc::new(stream);
-    let shared = Shared(Arc::clone(&stream));
+    let shared = SharedSocket(Arc::clone(&stream));
     let Some(tls) = &reception.tls else {
         return Box::pin(converse(shared, stream, caller, &reception)).await;
     };
@@ -186,16 +190,16 @@ async fn attend(stream: TcpStream, caller: Caller, reception: Reception) {
                 if tls::is_refusal(&error) {
                     tls.refused(caller.peer.ip(), &error);
                 }
-                (Reason::Handshake, error.to_string())
+                (ClosedReason::Handshake, error.to_string())
             }),
-            () = reception.handshakes.asked_to_leave() => Err((Reason::Shed, "too many handshakes".to_owned())),
+            () = reception.handshakes.asked_to_leave() => Err((ClosedReason::Shed, "too many handshakes".to_owned())),
         }
     };
     let shaken = tokio::select! {
         biased;
         () = caller.ends.accepting.cancelled() => return,
         shaken = shake => shaken,
-        () = caller.place.asked_to_leave() => Err((Reason::Shed, "others needed its place".to_owned())),
+        () = caller.place.asked_to_leave() => Err((ClosedReason::Shed, "others needed its place".to_owned())),
     };
     match shaken {
         Ok(secure) => {
@@ -231,7 +235,7 @@ where
         async move {
             if !begun {
                 // It is being closed to make room, and nothing was done for this request.
-                activity.end(Reason::Shed);
+                activity.end(ClosedReason::Shed);
                 return Err(io::Error::from(io::ErrorKind::ConnectionAborted));
             }
             let response: Response = tokio::select! {
@@ -283,8 +287,8 @@ where
         }
     };
     let reason = match &served {
-        None => Some(Reason::Shed),
-        Some(Err(error)) => activity.ended().or_else(|| error.is_timeout().then_some(Reason::Idle)),
+        None => Some(ClosedReason::Shed),
+        Some(Err(error)) => activity.ended().or_else(|| error.is_timeout().then_some(ClosedReason::Idle)),
         // hyper does not call it an error when nothing was sent.
         Some(Ok(())) => activity.ended(),
     };

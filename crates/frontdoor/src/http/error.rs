@@ -36,13 +36,13 @@ use registry::RegistryError;
 use serde::Serialize;
 use tracing::{error, info};
 
-use crate::agent_client::{AgentError, word};
+use crate::agent_client::{AgentError, outward, word};
 use crate::callers::{Kind, Refused};
-use crate::idempotency::KeyError;
-use crate::outward::outward;
-use crate::pace;
-use crate::spawn::{Rejection, SpawnError, cause, explain};
-use crate::strict::Invalid;
+use crate::spawning::attempts::{cause, explain};
+use crate::spawning::idempotency::KeyError;
+use crate::spawning::rate;
+use crate::spawning::spawner::{Rejection, SpawnError};
+use crate::strict_json::Invalid;
 
 /// The media type of every error.
 pub(crate) const PROBLEM_JSON: &str = "application/problem+json";
@@ -107,7 +107,7 @@ impl IntoResponse for ApiError {
         let status = StatusCode::from_u16(self.0.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         let mut response = status.into_response();
         if self.0.code == ErrorCode::Unauthenticated {
-            let challenge = HeaderValue::from_static(super::gate::INVALID);
+            let challenge = HeaderValue::from_static(super::authorization::INVALID);
             response.headers_mut().insert(header::WWW_AUTHENTICATE, challenge);
         }
         response.extensions_mut().insert(self);
@@ -193,16 +193,16 @@ impl From<Rejection> for ApiError {
     }
 }
 
-impl From<pace::Refused> for ApiError {
-    fn from(refused: pace::Refused) -> Self {
+impl From<rate::Refused> for ApiError {
+    fn from(refused: rate::Refused) -> Self {
         match refused {
-            pace::Refused::TooSoon { per_minute, wait } => {
+            rate::Refused::TooSoon { per_minute, wait } => {
                 let detail = format!("{per_minute} spawns a minute are the most this caller may start");
                 let mut error = Self::new(ErrorCode::RateLimited, detail);
                 error.0.retry_after = Some(wait);
                 error
             }
-            pace::Refused::Registry(error) => error.into(),
+            rate::Refused::Registry(error) => error.into(),
         }
     }
 }

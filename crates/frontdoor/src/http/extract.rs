@@ -16,7 +16,7 @@ use tokio::time::timeout;
 
 use super::error::ApiError;
 use crate::listen::Place;
-use crate::strict::Invalid;
+use crate::strict_json::Invalid;
 
 /// The largest body.
 const LARGEST_BODY: usize = 64 * 1024;

@@ -1,18 +1,19 @@
 //! The surface: every route on one screen, with what it needs of its callers. Nothing outside this module knows status codes.
 
+pub(crate) mod authorization;
+mod coalesced;
+mod eligibility;
 mod error;
 mod extract;
-pub(crate) mod gate;
-mod health;
-mod live;
+mod live_upgrade;
 mod nodes;
 mod observe;
 pub(crate) mod openapi;
-mod operate;
 mod origin;
-mod pages;
+mod page_routes;
+mod post_spawn;
+mod probes;
 mod request_id;
-mod spawn;
 mod spawns;
 
 use std::sync::Arc;
@@ -26,11 +27,12 @@ use axum::routing::{MethodRouter, any};
 use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::cors::{AllowHeaders, AllowOrigin, CorsLayer};
 
-use crate::config::Origins;
-use crate::door::Door;
+use crate::settings::Origins;
+use crate::start::door::Door;
+use authorization::{Gate, LISTEN, LOOK, MEASURE, Need, OPEN, OPERATE, READ, SPAWN, STOP, guard};
+pub(crate) use coalesced::Coalesced;
 pub(crate) use error::ApiError;
 pub(crate) use extract::Peer;
-use gate::{Gate, LISTEN, LOOK, MEASURE, Need, OPEN, OPERATE, READ, SPAWN, STOP, guard};
 use observe::{Observed, observe};
 use origin::{Border, Reach};
 use request_id::X_REQUEST_ID;
@@ -49,10 +51,10 @@ struct Route {
 /// What pages may call from a browser.
 fn public_routes() -> Vec<Route> {
     vec![
-        Route::at("/spawn").post(SPAWN, spawn::spawn),
+        Route::at("/spawn").post(SPAWN, post_spawn::spawn),
         Route::at("/v1/spawns/{id}").get(LOOK, spawns::show).delete(STOP, spawns::stop),
         Route::at("/v1/spawns/{id}/log").get(LOOK, spawns::log),
-        Route::at("/healthz").get(OPEN, health::healthz),
+        Route::at("/healthz").get(OPEN, probes::healthz),
         Route::at("/openapi.json").get(OPEN, openapi::document),
     ]
 }
@@ -63,20 +65,20 @@ fn operator_routes() -> Vec<Route> {
         Route::at("/v1/spawns").get(LOOK, spawns::list),
         Route::at("/v1/nodes").get(READ, nodes::list),
         Route::at("/v1/nodes/{node}").get(READ, nodes::show),
-        Route::at("/v1/nodes/{node}/cordon").post(OPERATE, operate::cordon),
-        Route::at("/v1/nodes/{node}/uncordon").post(OPERATE, operate::uncordon),
-        Route::at("/v1/nodes/{node}/drain").post(OPERATE, operate::drain),
-        Route::at("/v1/live").reaching(Reach::Allowed).get(LISTEN, live::connect),
-        Route::at("/readyz").get(OPEN, health::readyz),
+        Route::at("/v1/nodes/{node}/cordon").post(OPERATE, eligibility::cordon),
+        Route::at("/v1/nodes/{node}/uncordon").post(OPERATE, eligibility::uncordon),
+        Route::at("/v1/nodes/{node}/drain").post(OPERATE, eligibility::drain),
+        Route::at("/v1/live").reaching(Reach::Allowed).get(LISTEN, live_upgrade::connect),
+        Route::at("/readyz").get(OPEN, probes::readyz),
     ]
 }
 
 /// What is served on the admin port.
 fn admin_routes() -> Vec<Route> {
     vec![
-        Route::at("/metrics").get(MEASURE, health::metrics),
-        Route::at("/healthz").get(OPEN, health::healthz),
-        Route::at("/readyz").get(OPEN, health::readyz),
+        Route::at("/metrics").get(MEASURE, probes::metrics),
+        Route::at("/healthz").get(OPEN, probes::healthz),
+        Route::at("/readyz").get(OPEN, probes::readyz),
     ]
 }
 
@@ -138,7 +140,7 @@ pub(crate) fn router(door: &Arc<Door>) -> Router {
         .map(guarded)
         .map(|route| route.with_cors(door));
     let operator = operator_routes().into_iter().map(guarded);
-    let pages = pages::routes().map(guarded);
+    let pages = page_routes::routes().map(guarded);
     observed(door, door.config.tls.http.as_ref(), public.chain(operator).chain(pages))
 }
 

@@ -13,7 +13,7 @@ use model::api::{ErrorCode, Node, NodeList};
 use super::error::ApiError;
 use super::extract::{Name, no_parameters};
 use super::openapi::{ListProblems, OneProblems};
-use crate::door::Door;
+use crate::start::door::Door;
 
 /// Lists all nodes, by name.
 #[utoipa::path(

@@ -14,7 +14,7 @@ use tracing::{Instrument, debug, info, info_span, warn};
 
 use super::error::{ApiError, render};
 use super::request_id::{self, X_REQUEST_ID};
-use crate::door::Door;
+use crate::start::door::Door;
 
 /// Longer addresses serve nobody.
 const LONGEST_URI: usize = 8192;

@@ -13,9 +13,9 @@ use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityRequirement
 use utoipa::openapi::{Content, Object, OpenApi, Ref, RefOr, Response, ResponseBuilder, Schema, Type};
 use utoipa::{IntoResponses, Modify, OpenApi as _};
 
+use super::authorization::Need;
 use super::error::PROBLEM_JSON;
-use super::gate::Need;
-use super::{health, live, nodes, operate, request_id, spawn, spawns};
+use super::{eligibility, live_upgrade, nodes, post_spawn, probes, request_id, spawns};
 
 /// The OpenAPI document of the whole surface.
 #[must_use]
@@ -44,20 +44,20 @@ pub(crate) async fn document() -> impl IntoResponse {
         license(name = "MIT OR Apache-2.0"),
     ),
     paths(
-        spawn::spawn,
+        post_spawn::spawn,
         spawns::list,
         spawns::show,
         spawns::stop,
         spawns::log,
         nodes::list,
         nodes::show,
-        operate::cordon,
-        operate::uncordon,
-        operate::drain,
-        live::connect,
-        health::healthz,
-        health::readyz,
-        health::metrics,
+        eligibility::cordon,
+        eligibility::uncordon,
+        eligibility::drain,
+        live_upgrade::connect,
+        probes::healthz,
+        probes::readyz,
+        probes::metrics,
         document,
     ),
     components(schemas(Problem)),

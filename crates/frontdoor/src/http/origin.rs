@@ -18,8 +18,8 @@ use axum::response::{IntoResponse, Response};
 use model::api::ErrorCode;
 
 use super::error::ApiError;
-use crate::config::Origins;
-use crate::door::Door;
+use crate::settings::Origins;
+use crate::start::door::Door;
 
 /// As much of a name as an answer repeats.
 const MAX_REPEATED: usize = 100;

@@ -12,12 +12,12 @@ use registry::{Located, SpawnFilter};
 use tracing::{debug, info};
 use wire::v1::stop_reply::Outcome;
 
+use super::authorization::Who;
 use super::error::{self, ApiError};
 use super::extract::{Id, Name, Parameters, no_parameters};
-use super::gate::Who;
 use super::openapi::{ListProblems, LogProblems, OneProblems};
 use crate::agent_client::{AgentError, StopReason};
-use crate::door::Door;
+use crate::start::door::Door;
 
 /// Most spawns on a page.
 const LARGEST_PAGE: u32 = 1000;

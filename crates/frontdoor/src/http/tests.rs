@@ -12,7 +12,7 @@ use registry::Registry;
 use tower::ServiceExt;
 
 use super::*;
-use crate::config::Config;
+use crate::settings::Config;
 
 pub(super) fn door() -> Arc<Door> {
     Arc::new(Door::new(config(), Registry::embedded(Timing::FARM)))

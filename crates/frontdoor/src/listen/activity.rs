@@ -8,8 +8,8 @@ use std::task::{Context, Poll};
 use axum::body::{Body, Bytes, HttpBody};
 use hyper::body::{Frame, SizeHint};
 
-use super::metrics::Reason;
 use super::places::Standing;
+use crate::metrics::ClosedReason;
 
 /// No request is being answered. A head may be on its way.
 const IDLE: u8 = 0;
@@ -30,7 +30,7 @@ pub(super) struct Activity {
     unread: AtomicBool,
     /// It is no HTTP connection any more.
     upgraded: AtomicBool,
-    ended: OnceLock<Reason>,
+    ended: OnceLock<ClosedReason>,
 }
 
 impl Activity {
@@ -98,11 +98,11 @@ impl Activity {
     }
 
     /// Notes why the connection is being ended from here.
-    pub(super) fn end(&self, reason: Reason) {
+    pub(super) fn end(&self, reason: ClosedReason) {
         self.ended.get_or_init(|| reason);
     }
 
-    pub(super) fn ended(&self) -> Option<Reason> {
+    pub(super) fn ended(&self) -> Option<ClosedReason> {
         self.ended.get().copied()
     }
 }

@@ -22,8 +22,8 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
-use super::metrics::Figures;
 use crate::callers::{Account, Kind, Share};
+use crate::metrics::ConnectionFigures;
 
 /// A connection of which nothing has been read: its socket and its task.
 const SILENT: usize = 3 * 1024;
@@ -188,7 +188,7 @@ struct Inner {
     state: Mutex<State>,
     /// Somebody has left, or can.
     changed: Notify,
-    figures: Figures,
+    figures: ConnectionFigures,
 }
 
 impl Inner {
@@ -200,7 +200,7 @@ impl Inner {
 impl Places {
     /// So many places, with so many bytes for connections that are not known to be of use. `share`: how many places are for
     /// callers that have shown a good credential alone; 0 where nobody has to show one.
-    pub(crate) fn new(most: usize, share: usize, memory: usize, figures: Figures) -> Self {
+    pub(crate) fn new(most: usize, share: usize, memory: usize, figures: ConnectionFigures) -> Self {
         let (state, changed) = (Mutex::default(), Notify::new());
         Self(Arc::new(Inner { most: most.max(1), share, memory, state, changed, figures }))
     }
@@ -363,7 +363,7 @@ mod tests {
             most,
             share,
             memory,
-            Figures::register(&mut prometheus_client::registry::Registry::default()),
+            ConnectionFigures::register(&mut prometheus_client::registry::Registry::default()),
         )
     }
 

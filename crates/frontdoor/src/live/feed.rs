@@ -15,10 +15,10 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use super::metrics::Figures;
 use super::protocol::{Form, Snapshot, Topic, is_of_spawns, narrowed, pings, told};
 use super::ring::{Owned, Ring};
 use super::view::View;
+use crate::metrics::LiveFigures;
 
 /// One thing for a subscriber.
 #[derive(Debug, Clone)]
@@ -62,7 +62,7 @@ pub(crate) struct Feed {
     loaded: watch::Sender<bool>,
     /// How many connections want one.
     wanted: watch::Sender<usize>,
-    figures: Figures,
+    figures: LiveFigures,
 }
 
 #[derive(Debug, Default)]
@@ -122,7 +122,7 @@ impl Drop for Wanting<'_> {
 }
 
 impl Feed {
-    pub(crate) fn new(figures: Figures) -> Self {
+    pub(crate) fn new(figures: LiveFigures) -> Self {
         Self {
             inner: Mutex::default(),
             loaded: watch::Sender::new(false),
@@ -283,7 +283,7 @@ impl Feed {
         }
     }
 
-    pub(crate) fn figures(&self) -> &Figures {
+    pub(crate) fn figures(&self) -> &LiveFigures {
         &self.figures
     }
 }

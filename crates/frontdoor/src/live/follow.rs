@@ -13,8 +13,8 @@ use tracing::{debug, info};
 
 use super::ring::Ring;
 use super::view::View;
-use crate::cleanup::Backoff;
-use crate::door::Door;
+use crate::registry_access::cleanup::Backoff;
+use crate::start::door::Door;
 
 /// The feed runs on for this long when nobody listens any more: whoever was cut off comes back.
 const LINGER: Duration = Duration::from_secs(60);

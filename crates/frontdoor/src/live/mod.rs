@@ -14,7 +14,6 @@
 mod feed;
 pub(crate) mod follow;
 mod frames;
-pub(crate) mod metrics;
 mod protocol;
 mod resume;
 mod rights;
@@ -34,11 +33,11 @@ use uuid::Uuid;
 
 use self::feed::Feed;
 use self::frames::Frames;
-use self::metrics::Figures;
 pub(crate) use self::rights::Rights;
 use crate::callers::{Account, Share};
-use crate::door::Door;
 use crate::listen::Place;
+use crate::metrics::LiveFigures;
+use crate::start::door::Door;
 
 /// Longer messages end the connection; those that are too long only for the protocol are refused.
 const LARGEST_FRAME: usize = 64 * 1024;
@@ -51,7 +50,7 @@ const MOST_READERS: usize = 4;
 #[derive(Debug)]
 pub(crate) struct Live {
     pub(crate) feed: Feed,
-    pub(crate) figures: Figures,
+    pub(crate) figures: LiveFigures,
     /// One token for each connection.
     pub(crate) sessions: TaskTracker,
     readers: Semaphore,
@@ -62,7 +61,7 @@ pub(crate) struct Live {
 }
 
 impl Live {
-    pub(crate) fn new(interval: Duration, buffer: usize, figures: Figures) -> Self {
+    pub(crate) fn new(interval: Duration, buffer: usize, figures: LiveFigures) -> Self {
         Self {
             feed: Feed::new(figures.clone()),
             figures,

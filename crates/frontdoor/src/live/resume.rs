@@ -12,7 +12,7 @@ use tokio::time::{Instant, timeout};
 use super::feed::{Mailbox, Start};
 use super::protocol::{Frame, Snapshot, Topic, told};
 use crate::callers::Account;
-use crate::door::Door;
+use crate::start::door::Door;
 
 /// How long a subscription waits for the view that the first one asks for.
 const LOADING: Duration = Duration::from_secs(5);

@@ -9,8 +9,8 @@ use tokio::sync::watch;
 use tokio::time::timeout;
 
 use super::protocol::Topic;
-use crate::door::Door;
-use crate::gate::Bearer;
+use crate::callers::Bearer;
+use crate::start::door::Door;
 
 /// Who shows nothing with the handshake has this long to show it.
 const AUTHENTICATE: Duration = Duration::from_secs(10);

@@ -18,16 +18,16 @@ use tracing::info;
 use uuid::Uuid;
 
 use super::feed::{Item, Mailbox, Wanting};
-use super::metrics::Counted;
 use super::protocol::{Frame, Request, Token, Topic, Violation};
 use super::resume::{self, NoView};
 use super::rights::{Lacking, Lapse, Rights, lapse};
 use super::{Guest, text};
+use crate::callers::Bearer;
 use crate::callers::{Account, Caller, Kind, Share};
-use crate::door::Door;
-use crate::gate::Bearer;
-use crate::http::gate::either;
+use crate::http::authorization::either;
 use crate::listen::Place;
+use crate::metrics::Counted;
+use crate::start::door::Door;
 
 /// So many messages in a row that are not of the protocol end the connection.
 const MOST_VIOLATIONS: u32 = 10;
@@ -448,7 +448,7 @@ impl Writer<'_> {
         subscriptions.wanting.get_or_insert_with(|| live.feed.want());
         // Noted before anything can arrive for it, so that it is undone however this ends.
         let held = subscriptions.topics.remove(&topic).map(|subscription| subscription.held);
-        let held = held.unwrap_or_else(|| (live.figures.subscription(&topic), share));
+        let held = held.unwrap_or_else(|| (live.figures.subscription(topic.kind()), share));
         subscriptions.topics.insert(Arc::clone(&topic), Subscription { told: u64::MAX, held });
         let account = self.account.as_ref().map(|(account, _)| &**account);
         let only = subscriptions.only(&topic);

@@ -1,0 +1,10 @@
+pub(crate) mod attempts;
+pub(crate) mod exclusions;
+pub(crate) mod held_slot;
+pub(crate) mod idempotency;
+pub(crate) mod line;
+pub(crate) mod order;
+pub(crate) mod rate;
+mod search;
+pub(crate) mod single_flight;
+pub(crate) mod spawner;

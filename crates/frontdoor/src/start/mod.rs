@@ -1,0 +1,4 @@
+pub(crate) mod door;
+mod shutdown;
+
+pub use door::{FrontDoor, StartError};
