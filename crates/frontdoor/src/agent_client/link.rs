@@ -17,7 +17,8 @@ use tracing::{Instrument, debug};
 use wire::v1;
 use wire::v1::node_agent_client::NodeAgentClient;
 
-use super::{AgentError, Outcome, failure, tagged};
+use super::error::{AgentError, Lost, failure};
+use super::message::{Outcome, tagged};
 
 /// A connection on which nothing moves is asked for a sign of life this often, so that a node that vanished without a
 /// word does not keep callers waiting until their deadline.
@@ -43,7 +44,7 @@ impl Link {
         tls: Option<&tls::Client>,
         tasks: &TaskTracker,
     ) -> Result<Self, String> {
-        // The address is none of the caller's business.
+        // Callers must not learn the address.
         let broken = |e: std::io::Error| e.to_string();
         let uri: Uri = advertise.parse().map_err(|e| format!("{advertise:?} is not a URL: {e}"))?;
         let (Some(scheme), Some(host)) = (uri.scheme_str(), uri.host()) else {
@@ -146,16 +147,6 @@ impl<F: Future<Output: Send> + Send + 'static> hyper::rt::Executor<F> for Tracke
 /// The transport under the generated client. Unlike a channel that reconnects by itself, it knows what was not sent.
 #[derive(Debug, Clone)]
 pub(super) struct Http2(SendRequest<tonic::body::Body>);
-
-/// A call the connection did not carry to its end.
-#[derive(Debug, thiserror::Error)]
-#[error("the connection was lost")]
-pub(super) struct Lost {
-    /// Whether the request may have left.
-    pub(super) sent: bool,
-    #[source]
-    pub(super) error: hyper::Error,
-}
 
 impl tower::Service<Request<tonic::body::Body>> for Http2 {
     type Response = Response<Incoming>;

@@ -1,5 +1,5 @@
-//! What callers may be told of an agent that could not be asked. The whole reason names addresses and what stands in
-//! certificates, and is for the log.
+//! The part of a failure's reason that callers may see. The whole reason names addresses and the contents of certificates, and is
+//! for the log.
 
 use std::borrow::Cow;
 

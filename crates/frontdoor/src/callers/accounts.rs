@@ -1,8 +1,9 @@
-//! What each caller takes of this front door at the moment, and whether it may take more. All of it is kept in this process:
-//! a caller at its limit costs the registry nothing.
+//! Accounts of callers: what each caller takes of this front door, and whether it may take more.
 //!
-//! Invariants: what is taken is a [`Share`], which gives it back when it is dropped. An account lives as long as somebody
-//! holds a share of it or it has something to remember.
+//! Owns: one [`Account`] for each caller, in this process alone. A caller at its limit costs the registry nothing.
+//!
+//! Invariants: what is taken is a [`Share`], which gives it back when it is dropped. An account is dropped once no share of it is
+//! held and it has nothing to remember.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr};
@@ -12,38 +13,36 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use model::Owner;
-use prometheus_client::encoding::EncodeLabelSet;
-use prometheus_client::metrics::counter::Counter;
-use prometheus_client::metrics::family::Family;
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
+use crate::metrics::{CallerRefusals, LimitLabels};
 use crate::settings::Limits;
 
-/// Callers that have nothing and remember nothing are dropped when there are more than this.
+/// Accounts without shares and memory are dropped when there are more than this.
 const CROWD: usize = 1024;
-/// How far a caller may run ahead of its pace.
+/// How far a caller may run ahead of its rate of calls.
 const AHEAD: Duration = Duration::from_secs(2);
-/// Beginning subscriptions may take this part of the time of one core, for all connections of a caller: one in so many.
+/// All connections of a caller together may use one part in this many of a core's time for beginning subscriptions.
 const BEGINNINGS: u32 = 10;
-/// So much time of beginnings at once, which is enough for two thousand of them.
+/// Time of beginnings that may be used at once; enough for two thousand subscriptions.
 const BEGINNINGS_AHEAD: Duration = Duration::from_secs(20);
-/// No beginning is waited for longer than this: one that was dear, or many at once, are forgiven.
-const LONGEST_REST: Duration = Duration::from_secs(5);
-/// The registry's word that a caller has all the spawns that it may have is good for this long.
+/// The longest wait before the next subscription, however expensive the last ones were.
+const MAX_REST: Duration = Duration::from_secs(5);
+/// How long the registry's answer that a caller is over its quota is remembered.
 const OVER_QUOTA: Duration = Duration::from_millis(100);
 
-/// Who calls.
+/// The identity that limits are counted for.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) enum Caller {
-    /// Whoever has shown a credential of this name.
+    /// The owner in a credential.
     Owner(Owner),
-    /// Whoever connects from this address, or from this network where a host has a whole one.
+    /// An address, or a network where one host has a whole one.
     Peer(IpAddr),
 }
 
 impl Caller {
-    /// Somebody at this address.
+    /// The caller at this address.
     pub(crate) fn at(address: IpAddr) -> Self {
         Self::Peer(match address.to_canonical() {
             // A host may choose any address of its /64.
@@ -53,7 +52,7 @@ impl Caller {
     }
 }
 
-/// What a caller takes.
+/// What a caller can take.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Kind {
     /// A call under way.
@@ -68,25 +67,16 @@ pub(crate) enum Kind {
     Waiting,
 }
 
-/// Why a caller gets no more for now.
+/// A limit of the caller that is reached.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Refused {
+pub(crate) enum LimitExceeded {
     /// It has as many of these as it may have.
-    TooMany { kind: Kind, most: usize },
+    TooMany { kind: Kind, max: usize },
     /// It calls faster than it may.
     TooFast { per_second: NonZeroU32, wait: Duration },
 }
 
-/// The label of a limit that refused a caller something.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-pub(crate) struct LimitLabels {
-    limit: &'static str,
-}
-
-/// Refusals by limits of a caller.
-pub(crate) type Refusals = Family<LimitLabels, Counter>;
-
-/// Something that one caller has taken; given back when this is dropped.
+/// One unit that a caller has taken; given back when this is dropped.
 #[derive(Debug)]
 pub(crate) struct Share {
     account: Arc<Account>,
@@ -99,7 +89,7 @@ impl Drop for Share {
     }
 }
 
-impl Refused {
+impl LimitExceeded {
     fn limit(&self) -> &'static str {
         match self {
             Self::TooFast { .. } => "calls-per-second",
@@ -112,11 +102,11 @@ impl Refused {
     }
 }
 
-/// When what was taken so far would have been due, had it come evenly.
+/// A rate limit: when what was taken so far would have been due, had it come evenly (generic cell rate algorithm).
 #[derive(Debug, Default)]
-struct Pace(Option<Instant>);
+struct Rate(Option<Instant>);
 
-impl Pace {
+impl Rate {
     /// Takes `cost` unless that runs further ahead than `ahead`; the error says how long to wait.
     fn take(&mut self, now: Instant, cost: Duration, ahead: Duration) -> Result<(), Duration> {
         let next = self.0.filter(|due| *due > now).unwrap_or(now) + cost;
@@ -129,10 +119,10 @@ impl Pace {
         }
     }
 
-    /// Notes what was taken already; how long to wait before more is taken, at most `longest`.
-    fn charge(&mut self, now: Instant, cost: Duration, ahead: Duration, longest: Duration) -> Duration {
+    /// Notes what was taken already; how long to wait before more is taken, at most `max_wait`.
+    fn charge(&mut self, now: Instant, cost: Duration, ahead: Duration, max_wait: Duration) -> Duration {
         let next = self.0.filter(|due| *due > now).unwrap_or(now) + cost;
-        let next = next.min(now + ahead + longest);
+        let next = next.min(now + ahead + max_wait);
         self.0 = Some(next);
         next.saturating_duration_since(now + ahead)
     }
@@ -140,9 +130,9 @@ impl Pace {
 
 #[derive(Debug, Default)]
 struct Memory {
-    calls: Pace,
-    beginnings: Pace,
-    /// Until when the registry grants no start at this pace.
+    calls: Rate,
+    beginnings: Rate,
+    /// Until when the registry grants no start at this rate.
     too_soon: Option<(NonZeroU32, Instant)>,
     /// Until when it is believed to have as many spawns as it may have.
     over_quota: Option<Instant>,
@@ -152,22 +142,21 @@ struct Memory {
 #[derive(Debug)]
 pub(crate) struct Account {
     limits: Arc<Limits>,
-    refusals: Refusals,
+    refusals: CallerRefusals,
     taken: [AtomicUsize; 5],
-    /// Held by the one connection that reads events of long ago for this caller.
+    /// Held by the one connection that reads old events from the registry for this caller.
     pub(crate) reader: Semaphore,
     /// Never held across an await.
     memory: Mutex<Memory>,
 }
 
 impl Account {
-    fn new(limits: Arc<Limits>, refusals: Refusals) -> Self {
+    fn new(limits: Arc<Limits>, refusals: CallerRefusals) -> Self {
         let (taken, reader, memory) = (Default::default(), Semaphore::new(1), Mutex::default());
         Self { limits, refusals, taken, reader, memory }
     }
 
-    /// Counts it.
-    fn refuse(&self, refused: Refused) -> Refused {
+    fn refuse(&self, refused: LimitExceeded) -> LimitExceeded {
         self.refusals.get_or_create(&LimitLabels { limit: refused.limit() }).inc();
         refused
     }
@@ -176,7 +165,7 @@ impl Account {
         self.memory.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn most(&self, kind: Kind) -> usize {
+    fn max(&self, kind: Kind) -> usize {
         match kind {
             Kind::Call | Kind::Connection => self.limits.calls,
             Kind::Live => self.limits.live,
@@ -186,44 +175,45 @@ impl Account {
     }
 
     /// Takes one of these.
-    pub(crate) fn take(self: &Arc<Self>, kind: Kind) -> Result<Share, Refused> {
-        self.take_if_free(kind).ok_or_else(|| self.refuse(Refused::TooMany { kind, most: self.most(kind) }))
+    pub(crate) fn take(self: &Arc<Self>, kind: Kind) -> Result<Share, LimitExceeded> {
+        self.take_if_free(kind)
+            .ok_or_else(|| self.refuse(LimitExceeded::TooMany { kind, max: self.max(kind) }))
     }
 
-    /// The same where one that is not to be had is no refusal, and not counted as one.
+    /// The same, but reaching the limit is not counted as a refusal.
     pub(crate) fn take_if_free(self: &Arc<Self>, kind: Kind) -> Option<Share> {
-        let most = self.most(kind);
-        let more = |taken: usize| (taken < most).then_some(taken + 1);
+        let max = self.max(kind);
+        let more = |taken: usize| (taken < max).then_some(taken + 1);
         let taken = self.taken[kind as usize].fetch_update(Ordering::Relaxed, Ordering::Relaxed, more);
         taken.is_ok().then(|| Share { account: Arc::clone(self), kind })
     }
 
     /// Begins a call.
-    pub(crate) fn call(self: &Arc<Self>) -> Result<Share, Refused> {
+    pub(crate) fn call(self: &Arc<Self>) -> Result<Share, LimitExceeded> {
         if let Some(per_second) = self.limits.calls_per_second {
             let cost = Duration::from_secs(1) / per_second.get();
             let taken = self.memory().calls.take(Instant::now(), cost, AHEAD);
-            taken.map_err(|wait| self.refuse(Refused::TooFast { per_second, wait }))?;
+            taken.map_err(|wait| self.refuse(LimitExceeded::TooFast { per_second, wait }))?;
         }
         self.take(Kind::Call)
     }
 
     /// Notes that the beginning of a subscription took this long; how long to wait before the next one.
     pub(crate) fn began_subscription(&self, took: Duration) -> Duration {
-        /// What a message costs beside what is measured.
-        const LEAST: Duration = Duration::from_millis(1);
-        let cost = took.max(LEAST) * BEGINNINGS;
-        self.memory().beginnings.charge(Instant::now(), cost, BEGINNINGS_AHEAD, LONGEST_REST)
+        /// The cost of a message beside what is measured.
+        const MIN: Duration = Duration::from_millis(1);
+        let cost = took.max(MIN) * BEGINNINGS;
+        self.memory().beginnings.charge(Instant::now(), cost, BEGINNINGS_AHEAD, MAX_REST)
     }
 
-    /// How long the registry said that no start is granted at this pace, as far as it is still so.
+    /// How long the registry will still grant no start at this rate, as far as it has said so.
     pub(crate) fn too_soon(&self, per_minute: NonZeroU32) -> Option<Duration> {
         let (of, until) = self.memory().too_soon?;
         let left = until.saturating_duration_since(Instant::now());
         (of == per_minute && !left.is_zero()).then_some(left)
     }
 
-    /// Notes what the registry said about the pace. Nothing that other front doors do makes it sooner.
+    /// Remembers the registry's answer. Nothing that other front doors do makes it sooner.
     pub(crate) fn note_too_soon(&self, per_minute: NonZeroU32, wait: Duration) {
         self.memory().too_soon = Some((per_minute, Instant::now() + wait));
     }
@@ -245,18 +235,18 @@ impl Account {
     }
 }
 
-/// All callers' accounts.
+/// The accounts of all callers.
 #[derive(Debug)]
 pub(crate) struct Callers {
     limits: Arc<Limits>,
-    refusals: Refusals,
-    /// With how many there may be before they are looked through. Never held across an await.
+    refusals: CallerRefusals,
+    /// The accounts, and how many there may be before unused ones are dropped. Never held across an await.
     accounts: Mutex<(HashMap<Caller, Arc<Account>>, usize)>,
 }
 
 impl Callers {
-    /// Refusals are counted in `refusals`.
-    pub(crate) fn new(limits: Limits, refusals: Refusals) -> Self {
+    /// CallerRefusals are counted in `refusals`.
+    pub(crate) fn new(limits: Limits, refusals: CallerRefusals) -> Self {
         Self { limits: Arc::new(limits), refusals, accounts: Mutex::new((HashMap::new(), CROWD)) }
     }
 
@@ -279,7 +269,7 @@ mod tests {
     use super::*;
 
     fn callers(limits: Limits) -> Callers {
-        Callers::new(limits, Refusals::default())
+        Callers::new(limits, CallerRefusals::default())
     }
 
     fn owner(name: &str) -> Caller {
@@ -291,7 +281,7 @@ mod tests {
         let callers = callers(Limits { live: 2, ..Limits::default() });
         let greedy = callers.of(owner("a"));
         let held = [greedy.take(Kind::Live).unwrap(), callers.of(owner("a")).take(Kind::Live).unwrap()];
-        assert_eq!(greedy.take(Kind::Live).unwrap_err(), Refused::TooMany { kind: Kind::Live, most: 2 });
+        assert_eq!(greedy.take(Kind::Live).unwrap_err(), LimitExceeded::TooMany { kind: Kind::Live, max: 2 });
         let counted = |limit| callers.refusals.get_or_create(&LimitLabels { limit }).get();
         assert_eq!((counted("live-connections"), counted("calls")), (1, 0));
         assert!(greedy.take_if_free(Kind::Live).is_none());
@@ -307,7 +297,7 @@ mod tests {
         let account = callers.of(owner("a"));
         let granted = |count: usize| (0..count).filter(|_| account.call().is_ok()).count();
         assert_eq!(granted(100), 20, "two seconds' worth at once");
-        let Err(Refused::TooFast { wait, .. }) = account.call() else { panic!("it is too fast") };
+        let Err(LimitExceeded::TooFast { wait, .. }) = account.call() else { panic!("it is too fast") };
         tokio::time::advance(wait).await;
         assert_eq!(granted(5), 1);
         tokio::time::advance(Duration::from_secs(1)).await;
@@ -321,8 +311,8 @@ mod tests {
         let waits: Vec<Duration> = (0..3000).map(|_| account.began_subscription(Duration::ZERO)).collect();
         assert!(waits[..1999].iter().all(Duration::is_zero));
         assert_eq!(waits[2249], Duration::from_millis(2500));
-        assert_eq!(waits[2999], LONGEST_REST);
-        assert_eq!(account.began_subscription(Duration::from_secs(600)), LONGEST_REST, "however dear it was");
+        assert_eq!(waits[2999], MAX_REST);
+        assert_eq!(account.began_subscription(Duration::from_secs(600)), MAX_REST, "however dear it was");
     }
 
     #[tokio::test(start_paused = true)]

@@ -1,4 +1,5 @@
-//! Log lines about callers who show no good credential: a few at once, then one in a while. All of them are counted.
+//! Bounds the log lines about callers without a good credential: a burst, then one a second for each reason. Metrics count all of
+//! them.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
@@ -7,12 +8,12 @@ use std::time::Duration;
 use access::Reason;
 use tokio::time::Instant;
 
-/// Lines that a reason may have at once.
+/// Lines of one reason at once.
 const BURST: u32 = 10;
-/// After that it may have one more each time this has passed.
+/// After the burst, one more line each time this has passed.
 const EVERY: Duration = Duration::from_secs(1);
 
-/// What was logged, by reason. There are few reasons, and one may not use up the lines of another.
+/// What was logged, by reason: one reason does not use up the lines of another.
 #[derive(Debug, Default)]
 pub(crate) struct DenialLog(Mutex<HashMap<Reason, Budget>>);
 
@@ -26,7 +27,7 @@ struct Budget {
 }
 
 impl DenialLog {
-    /// Whether this refusal is logged: then with the number of those before it that were not.
+    /// Returns whether this refusal is logged: then the number of those before it that were not.
     pub(crate) fn line(&self, reason: Reason, now: Instant) -> Option<u64> {
         let mut budgets = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let budget = budgets.entry(reason).or_insert(Budget { lines: BURST, filled: now, left_out: 0 });
@@ -51,9 +52,9 @@ mod tests {
 
     #[test]
     fn a_flood_has_few_lines_and_each_says_how_many_were_left_out() {
-        let refusals = DenialLog::default();
+        let denials = DenialLog::default();
         let now = Instant::now();
-        let lines = |reason, at| (0..1000).filter_map(|_| refusals.line(reason, at)).collect::<Vec<_>>();
+        let lines = |reason, at| (0..1000).filter_map(|_| denials.line(reason, at)).collect::<Vec<_>>();
         assert_eq!(lines(Reason::WrongSecret, now), [0; 10]);
         assert_eq!(lines(Reason::Malformed, now).len(), 10, "another reason has lines of its own");
         assert_eq!(lines(Reason::WrongSecret, now + EVERY), [990]);

@@ -1,7 +1,8 @@
+//! Callers: their credentials, and what each of them takes of this front door.
+
 mod accounts;
-mod bearer;
+mod authenticator;
 mod denial_log;
 
-pub(crate) use accounts::{Account, Caller, Callers, Kind, Refusals, Refused, Share};
-pub(crate) use bearer::Bearer;
-pub(crate) use denial_log::DenialLog;
+pub(crate) use self::accounts::{Account, Caller, Callers, Kind, LimitExceeded, Share};
+pub(crate) use self::authenticator::{Authenticator, Bearer, one_of};

@@ -1,8 +1,8 @@
-//! What a route needs of its callers, and the layer that sees to it. The description of the surface is made from the same table.
+//! Authorization: what a route needs of its callers, and the layer that enforces it, with the limits of each caller.
 
 use std::sync::Arc;
 
-use access::{Access, Denied, Limits, Reason, Scope};
+use access::{Denied, Limits, Reason, Scope};
 use axum::extract::{FromRequestParts, Request, State};
 use axum::http::request::Parts;
 use axum::http::{Extensions, HeaderMap, HeaderValue, Method, header};
@@ -13,27 +13,25 @@ use model::api::ErrorCode;
 use tracing::Span;
 use tracing::field::display;
 
-use super::error::ApiError;
-use super::extract::{self, Peer};
-use crate::callers::Bearer;
-use crate::callers::{Account, Caller, Share};
-use crate::listen::{Certified, Place};
-use crate::start::door::Door;
+use super::error::{ApiError, INVALID_TOKEN};
+use super::extract;
+use crate::callers::{Account, Authenticator, Bearer, Caller, Callers, Share, one_of};
+use crate::listen::{Certified, Peer, Place};
 
-/// What an operation needs of its callers, where they have to say who they are.
+/// What an operation needs of its callers, where credentials are required.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Need {
     /// Nothing.
     Nothing,
     /// One of these scopes.
     OneOf(&'static [Scope]),
-    /// The same; but who shows nothing may show it later, on the connection.
+    /// The same; but a caller without a credential may show it later, on the connection.
     OneOfLater(&'static [Scope]),
     /// The same, where the port can be reached from elsewhere; or a certificate of the farm.
     OneOfFromElsewhere(&'static [Scope]),
 }
 
-/// For anybody.
+/// For every caller.
 pub(crate) const OPEN: Need = Need::Nothing;
 /// To start spawns.
 pub(crate) const SPAWN: Need = Need::OneOf(&[Scope::Spawn]);
@@ -47,26 +45,28 @@ pub(crate) const READ: Need = Need::OneOf(&[Scope::Read]);
 pub(crate) const OPERATE: Need = Need::OneOf(&[Scope::Operate]);
 /// To subscribe to the live feed.
 pub(crate) const LISTEN: Need = Need::OneOfLater(&[Scope::Spawn, Scope::Read]);
-/// To read figures.
+/// To read metrics.
 pub(crate) const MEASURE: Need = Need::OneOfFromElsewhere(&[Scope::Read]);
 
-/// What the layer of one route knows.
+/// The layer of one route.
 #[derive(Debug, Clone)]
 pub(crate) struct Gate {
-    pub(crate) door: Arc<Door>,
-    /// `None`: callers do not have to say who they are.
-    pub(crate) access: Option<Access>,
-    pub(crate) needs: Arc<[(Method, Need)]>,
+    /// `None`: credentials are not required.
+    pub(super) authenticator: Option<Arc<Authenticator>>,
+    pub(super) callers: Arc<Callers>,
+    /// Whether other machines can reach the admin port.
+    pub(super) admin_public: bool,
+    pub(super) needs: Arc<[(Method, Need)]>,
 }
 
-/// Lets requests in, each with its [`Who`] and its caller's account, which the call is held against.
+/// Admits requests, each with its [`Who`] and the account of its caller.
 pub(crate) async fn guard(State(gate): State<Gate>, mut request: Request, next: Next) -> Response {
     // A HEAD is served as the GET it stands for.
     let method = if request.method() == Method::HEAD { &Method::GET } else { request.method() };
     let need = gate.needs.iter().find(|(of, _)| of == method);
     // Without one, the method is refused further in.
     let Some((_, need)) = need else { return next.run(request).await };
-    let Some(access) = &gate.access else {
+    let Some(authenticator) = &gate.authenticator else {
         return match (*need, request.extensions().get::<Peer>()) {
             (Need::Nothing, _) | (_, None) => next.run(request).await,
             (_, Some(Peer(address))) => {
@@ -80,8 +80,7 @@ pub(crate) async fn guard(State(gate): State<Gate>, mut request: Request, next: 
         Need::Nothing => return next.run(request).await,
         Need::OneOfLater(_) if matches!(shown, Shown::Nothing) => return next.run(request).await,
         Need::OneOfFromElsewhere(_)
-            if !gate.door.config.admin_public
-                || request.extensions().get::<Certified>() == Some(&Certified(true)) =>
+            if !gate.admin_public || request.extensions().get::<Certified>() == Some(&Certified(true)) =>
         {
             return next.run(request).await;
         }
@@ -93,7 +92,7 @@ pub(crate) async fn guard(State(gate): State<Gate>, mut request: Request, next: 
         Shown::Bearer(credential) => Some(credential),
         Shown::Unreadable => Some(""),
     };
-    let bearer = match Bearer::judge(access, &gate.door.metrics, credential, peer.as_deref()) {
+    let bearer = match authenticator.judge(credential, peer.as_deref()) {
         Ok(bearer) => bearer,
         Err(denied) => return unauthenticated(&denied),
     };
@@ -106,10 +105,10 @@ pub(crate) async fn guard(State(gate): State<Gate>, mut request: Request, next: 
     admitted(&gate, caller, request, next).await
 }
 
-/// Runs a call that its caller may make, unless it has too many under way or makes them too fast.
+/// Runs a call, unless its caller has too many under way or makes them too fast.
 async fn admitted(gate: &Gate, caller: Caller, mut request: Request, next: Next) -> Response {
     let named = matches!(caller, Caller::Owner(_));
-    let account = gate.door.callers.of(caller);
+    let account = gate.callers.of(caller);
     let _call: Share = match account.call() {
         Ok(call) => call,
         Err(refused) => return ApiError::from(refused).into_response(),
@@ -121,12 +120,12 @@ async fn admitted(gate: &Gate, caller: Caller, mut request: Request, next: Next)
     next.run(request).await
 }
 
-/// The account that a call is held against, as the layer left it.
+/// The account of the caller, as the layer left it.
 pub(crate) fn account(parts: &Extensions) -> Option<Arc<Account>> {
     parts.get::<Arc<Account>>().cloned()
 }
 
-/// What stands in `Authorization`.
+/// The content of `Authorization`.
 enum Shown<'a> {
     Nothing,
     Bearer(&'a str),
@@ -149,30 +148,23 @@ fn shown(headers: &HeaderMap) -> Shown<'_> {
     }
 }
 
-/// Says no more than what anybody may know: a missing credential, one that is not good, or one that was.
+/// Says no more than any caller may know: the credential is missing, not valid, or has expired.
 fn unauthenticated(denied: &Denied) -> Response {
     let (detail, challenge) = match denied.reason {
         Reason::Missing => ("a credential is missing: Authorization: Bearer …", "Bearer realm=\"hatchery\""),
-        Reason::Expired => ("the credential has expired", INVALID),
-        _ => ("the credential is not valid", INVALID),
+        Reason::Expired => ("the credential has expired", INVALID_TOKEN),
+        _ => ("the credential is not valid", INVALID_TOKEN),
     };
     let mut response = ApiError::new(ErrorCode::Unauthenticated, detail).into_response();
     response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static(challenge));
     response
 }
 
-pub(super) const INVALID: &str = "Bearer realm=\"hatchery\", error=\"invalid_token\"";
-
 fn forbidden(scopes: &[Scope]) -> ApiError {
-    ApiError::new(ErrorCode::Forbidden, format!("this needs the scope {}", either(scopes)))
+    ApiError::new(ErrorCode::Forbidden, format!("this needs the scope {}", one_of(scopes)))
 }
 
-/// These scopes in words.
-pub(crate) fn either(scopes: &[Scope]) -> String {
-    scopes.iter().map(|scope| scope.as_str()).collect::<Vec<_>>().join(" or ")
-}
-
-/// Who calls; nobody in particular where callers do not have to say it.
+/// The caller's credential; none where it is not required.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Who(pub(crate) Option<Arc<Bearer>>);
 
@@ -182,28 +174,28 @@ impl Who {
         parts.get::<Self>().cloned().unwrap_or_default()
     }
 
-    /// Resolves when the caller's credential is good no more; never where callers do not have to show one.
-    pub(crate) async fn revoked(&self, door: &Door) {
-        match (&self.0, &door.config.access) {
-            (Some(bearer), Some(access)) => {
-                let reason = bearer.revoked(access).await;
-                door.metrics.authentication_failed(reason);
+    /// Resolves when the credential is not good any more; never where none is required.
+    pub(crate) async fn revoked(&self, authenticator: Option<&Authenticator>) {
+        match (&self.0, authenticator) {
+            (Some(bearer), Some(authenticator)) => {
+                let reason = authenticator.revoked(bearer).await;
+                authenticator.count(reason);
             }
             _ => std::future::pending().await,
         }
     }
 
-    /// Whose spawns it may see and end, where not everybody's.
+    /// The owner whose spawns the caller may see and end; `None`: all spawns.
     pub(crate) fn only(&self) -> Option<&Owner> {
         self.0.as_ref().and_then(|bearer| bearer.only())
     }
 
-    /// How much it may spawn.
+    /// The limits of its spawns.
     pub(crate) fn limits(&self) -> Limits {
         self.0.as_ref().map_or_else(Limits::default, |bearer| bearer.caller.limits)
     }
 
-    /// The name that what it does goes by.
+    /// The owner of what it spawns.
     pub(crate) fn owner(&self) -> Option<&Owner> {
         self.0.as_ref().map(|bearer| &bearer.caller.owner)
     }

@@ -1,9 +1,11 @@
-//! One answer for all who ask at the same time, as it is dear to make.
+//! One answer for all callers that ask at the same time, because it is expensive to make.
 //!
-//! Invariant: whoever asks gets an answer that was begun after it asked, so what a caller has done before it asks shows, also
-//! what it did through another front door. Those who ask while an answer is being made get the next one, all of them the same.
-//! Answers are made one after the other and with a pause between them, so that callers who ask all the time take a bounded
-//! part of what the answer costs; the first one after a pause is made at once.
+//! Invariants: a caller gets an answer that was begun after it asked, so it shows what the caller did before, also through another
+//! front door. Callers that ask while an answer is being made get the next one, all of them the same. Answers are made one after
+//! the other and with a pause between them, so callers that ask all the time cost a bounded part of the time; the first answer
+//! after a pause is made at once.
+//!
+//! Failure: a caller that goes away leaves the work to the others.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -13,13 +15,13 @@ use tokio::time::{Instant, sleep_until};
 
 /// From the beginning of an answer to that of the next: so many times as long as it took, within these.
 const PAUSE: u32 = 4;
-const LEAST_PAUSE: Duration = Duration::from_millis(20);
-const LONGEST_PAUSE: Duration = Duration::from_millis(250);
+const MIN_PAUSE: Duration = Duration::from_millis(20);
+const MAX_PAUSE: Duration = Duration::from_millis(250);
 
 /// See the module's documentation.
 #[derive(Debug)]
 pub(crate) struct Coalesced<T> {
-    /// Those who wait for an answer that has not been begun. Never held across an await.
+    /// The answer that has not been begun, with its callers. Never held across an await.
     next: Mutex<Option<Arc<OnceCell<T>>>>,
     /// Held while an answer is made: when the next one may be begun.
     turn: AsyncMutex<Option<Instant>>,
@@ -32,7 +34,7 @@ impl<T> Default for Coalesced<T> {
 }
 
 impl<T: Clone> Coalesced<T> {
-    /// The answer that `make` makes, here or for somebody else who asks. Whoever goes away leaves the work to the others.
+    /// The answer that `make` makes, or that of another caller that asks at the same time.
     pub(crate) async fn get(&self, make: impl Future<Output = T>) -> T {
         let cell = {
             let mut next = self.next.lock().unwrap_or_else(PoisonError::into_inner);
@@ -44,16 +46,16 @@ impl<T: Clone> Coalesced<T> {
                 sleep_until(turn).await;
             }
             {
-                // Who asks from now on asks for the next one.
+                // Callers that ask from now on ask for the next one.
                 let mut next = self.next.lock().unwrap_or_else(PoisonError::into_inner);
                 if next.as_ref().is_some_and(|next| Arc::ptr_eq(next, &cell)) {
                     *next = None;
                 }
             }
             let began = Instant::now();
-            *turn = Some(began + LEAST_PAUSE);
+            *turn = Some(began + MIN_PAUSE);
             let answer = make.await;
-            *turn = Some(began + (began.elapsed() * PAUSE).clamp(LEAST_PAUSE, LONGEST_PAUSE));
+            *turn = Some(began + (began.elapsed() * PAUSE).clamp(MIN_PAUSE, MAX_PAUSE));
             answer
         });
         answer.await.clone()

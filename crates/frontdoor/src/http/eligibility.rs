@@ -7,12 +7,12 @@ use axum::extract::{Request, State};
 use model::api::{DrainRequest, EligibilityAnswer};
 
 use super::authorization::Who;
+use super::edge::Edge;
 use super::error::ApiError;
 use super::extract::{self, Name};
 use super::nodes;
-use super::openapi::OperateProblems;
-use crate::operations::{DrainOrder, Operation, nothing, operate};
-use crate::start::door::Door;
+use super::problem_sets::OperateProblems;
+use crate::operations::{DrainOrder, Operation, nothing};
 
 /// Closes a node to new spawns; those that run stay. A node that is being drained is cordoned instead: what runs there
 /// may stay after all.
@@ -24,11 +24,11 @@ use crate::start::door::Door;
     responses((status = 200, description = "From now on nothing new starts there", body = EligibilityAnswer), OperateProblems),
 )]
 pub(crate) async fn cordon(
-    State(door): State<Arc<Door>>,
+    State(edge): State<Arc<Edge>>,
     Name(name): Name,
     request: Request,
 ) -> Result<Json<EligibilityAnswer>, ApiError> {
-    ask(&door, &name, request, |body| nothing(body).map(|()| Operation::Cordon)).await
+    ask(&edge, &name, request, |body| nothing(body).map(|()| Operation::Cordon)).await
 }
 
 /// Opens a node to new spawns again; undoes a cordon and a drain.
@@ -40,11 +40,11 @@ pub(crate) async fn cordon(
     responses((status = 200, description = "New spawns are welcome there", body = EligibilityAnswer), OperateProblems),
 )]
 pub(crate) async fn uncordon(
-    State(door): State<Arc<Door>>,
+    State(edge): State<Arc<Edge>>,
     Name(name): Name,
     request: Request,
 ) -> Result<Json<EligibilityAnswer>, ApiError> {
-    ask(&door, &name, request, |body| nothing(body).map(|()| Operation::Uncordon)).await
+    ask(&edge, &name, request, |body| nothing(body).map(|()| Operation::Uncordon)).await
 }
 
 /// Empties a node: nothing new starts there once this has answered; what runs there ends by itself, or at the deadline.
@@ -58,15 +58,15 @@ pub(crate) async fn uncordon(
     responses((status = 200, description = "From now on nothing new starts there", body = EligibilityAnswer), OperateProblems),
 )]
 pub(crate) async fn drain(
-    State(door): State<Arc<Door>>,
+    State(edge): State<Arc<Edge>>,
     Name(name): Name,
     request: Request,
 ) -> Result<Json<EligibilityAnswer>, ApiError> {
-    ask(&door, &name, request, |body| DrainOrder::parse(body).map(Operation::Drain)).await
+    ask(&edge, &name, request, |body| DrainOrder::parse(body).map(Operation::Drain)).await
 }
 
 async fn ask(
-    door: &Arc<Door>,
+    edge: &Arc<Edge>,
     name: &str,
     request: Request,
     understand: impl FnOnce(&[u8]) -> Result<Operation, crate::strict_json::Invalid>,
@@ -77,6 +77,6 @@ async fn ask(
     let by = who.owner().map(ToString::to_string).or_else(|| extract::peer(request.extensions()));
     let operation = understand(&extract::body(request).await?)?;
     let node = nodes::id(name)?;
-    let answer = operate(door, node, operation, by, id).await?;
+    let answer = edge.operations.operate(node, operation, by, id).await?;
     answer.map(Json).ok_or_else(|| nodes::unknown(name))
 }

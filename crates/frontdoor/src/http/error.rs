@@ -37,13 +37,15 @@ use serde::Serialize;
 use tracing::{error, info};
 
 use crate::agent_client::{AgentError, outward, word};
-use crate::callers::{Kind, Refused};
+use crate::callers::{Kind, LimitExceeded};
 use crate::spawning::attempts::{cause, explain};
+use crate::spawning::error::{Rejection, SpawnError};
 use crate::spawning::idempotency::KeyError;
-use crate::spawning::rate;
-use crate::spawning::spawner::{Rejection, SpawnError};
+use crate::spawning::rate::RateError;
 use crate::strict_json::Invalid;
 
+/// The challenge where a credential was shown that is not good.
+pub(super) const INVALID_TOKEN: &str = "Bearer realm=\"hatchery\", error=\"invalid_token\"";
 /// The media type of every error.
 pub(crate) const PROBLEM_JSON: &str = "application/problem+json";
 
@@ -107,7 +109,7 @@ impl IntoResponse for ApiError {
         let status = StatusCode::from_u16(self.0.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         let mut response = status.into_response();
         if self.0.code == ErrorCode::Unauthenticated {
-            let challenge = HeaderValue::from_static(super::authorization::INVALID);
+            let challenge = HeaderValue::from_static(INVALID_TOKEN);
             response.headers_mut().insert(header::WWW_AUTHENTICATE, challenge);
         }
         response.extensions_mut().insert(self);
@@ -132,7 +134,7 @@ pub(crate) fn render(mut error: ApiError, request: &RequestId, response: &mut Re
     *response.body_mut() = Body::from(body);
 }
 
-/// Seconds: as long as it takes where that is known, else jittered, so that not everybody comes back at once.
+/// Seconds: as long as it takes where that is known, else jittered, so that callers do not all come back at once.
 fn retry_after(error: &ApiError) -> u64 {
     match error.0.retry_after {
         Some(wait) => (wait.as_secs() + u64::from(wait.subsec_nanos() > 0)).max(1),
@@ -158,7 +160,7 @@ pub(crate) fn panicked(cause: Box<dyn Any + Send + 'static>) -> Response {
     let text = cause.downcast_ref::<String>().map(String::as_str);
     let text = text.or_else(|| cause.downcast_ref::<&str>().copied()).unwrap_or("something without words");
     error!(panic = text, "handler panicked");
-    ApiError::new(ErrorCode::Internal, "a defect was met; the log has more under this request's id")
+    ApiError::new(ErrorCode::Internal, "internal error; the server log has details under this request's id")
         .into_response()
 }
 
@@ -193,30 +195,30 @@ impl From<Rejection> for ApiError {
     }
 }
 
-impl From<rate::Refused> for ApiError {
-    fn from(refused: rate::Refused) -> Self {
+impl From<RateError> for ApiError {
+    fn from(refused: RateError) -> Self {
         match refused {
-            rate::Refused::TooSoon { per_minute, wait } => {
+            RateError::TooSoon { per_minute, wait } => {
                 let detail = format!("{per_minute} spawns a minute are the most this caller may start");
                 let mut error = Self::new(ErrorCode::RateLimited, detail);
                 error.0.retry_after = Some(wait);
                 error
             }
-            rate::Refused::Registry(error) => error.into(),
+            RateError::Registry(error) => error.into(),
         }
     }
 }
 
-impl From<Refused> for ApiError {
-    fn from(refused: Refused) -> Self {
+impl From<LimitExceeded> for ApiError {
+    fn from(refused: LimitExceeded) -> Self {
         match refused {
-            Refused::TooFast { per_second, wait } => {
+            LimitExceeded::TooFast { per_second, wait } => {
                 let detail = format!("{per_second} calls a second are the most this caller may make");
                 let mut error = Self::new(ErrorCode::RateLimited, detail);
                 error.0.retry_after = Some(wait);
                 error
             }
-            Refused::TooMany { kind, most } => {
+            LimitExceeded::TooMany { kind, max } => {
                 let what = match kind {
                     Kind::Call => "calls under way",
                     Kind::Connection => "connections",
@@ -224,7 +226,7 @@ impl From<Refused> for ApiError {
                     Kind::Subscription => "subscriptions",
                     Kind::Waiting => "requests in line",
                 };
-                let detail = format!("{most} {what} at once are the most this caller may have here");
+                let detail = format!("{max} {what} at once are the most this caller may have here");
                 Self::new(ErrorCode::QuotaExceeded, detail)
             }
         }
@@ -264,13 +266,13 @@ impl From<SpawnError> for ApiError {
     fn from(error: SpawnError) -> Self {
         match error {
             SpawnError::NoCapacity { why } => Self::new(ErrorCode::NoCapacity, why),
-            SpawnError::OverQuota { most } => Self::new(
+            SpawnError::OverQuota { max } => Self::new(
                 ErrorCode::QuotaExceeded,
                 format!(
-                    "{most} spawns at once are the most this caller may have; end one, or wait until one has ended"
+                    "{max} spawns at once are the most this caller may have; end one, or wait until one has ended"
                 ),
             ),
-            SpawnError::Refused(refused) => refused.into(),
+            SpawnError::LimitExceeded(limit) => limit.into(),
             SpawnError::NoMatchingNode { why } => Self::new(ErrorCode::NoMatchingNode, why),
             SpawnError::Registry(error) => error.into(),
             SpawnError::BadModel { why } => Invalid::field("model", why).into(),
@@ -351,6 +353,6 @@ mod tests {
         assert_eq!(of(SpawnError::CannotStart { node, spawn, why: String::new() }), 1);
         assert_eq!(of(SpawnError::Registry(RegistryError::Away(String::new()))), 1);
         assert_eq!(of(SpawnError::BadModel { why: String::new() }), 0);
-        assert_eq!(of(SpawnError::OverQuota { most: 1 }), 0);
+        assert_eq!(of(SpawnError::OverQuota { max: 1 }), 0);
     }
 }

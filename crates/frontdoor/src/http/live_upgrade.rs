@@ -1,4 +1,4 @@
-//! The way into the live feed.
+//! `GET /v1/live`: the handshake of the live feed.
 
 use std::sync::Arc;
 
@@ -10,13 +10,13 @@ use axum::response::{IntoResponse, Response};
 use model::api::ErrorCode;
 
 use super::authorization::Who;
+use super::edge::Edge;
 use super::error::ApiError;
-use super::extract::{Peer, no_parameters};
-use super::openapi::LiveProblems;
+use super::extract::no_parameters;
+use super::problem_sets::LiveProblems;
 use crate::callers::{Account, Kind};
-use crate::listen::Place;
-use crate::live::{self, Guest, Rights};
-use crate::start::door::Door;
+use crate::listen::{Peer, Place};
+use crate::live::{self, Rights, Subscriber};
 use crate::strict_json::Invalid;
 
 /// Subscribes to what happens on the farm: a WebSocket with JSON text frames.
@@ -35,7 +35,7 @@ use crate::strict_json::Invalid;
     responses((status = 101, description = "The connection is a WebSocket now"), LiveProblems),
 )]
 pub(crate) async fn connect(
-    State(door): State<Arc<Door>>,
+    State(edge): State<Arc<Edge>>,
     (place, account): (Option<Extension<Place>>, Option<Extension<Arc<Account>>>),
     peer: Option<Extension<Peer>>,
     Who(bearer): Who,
@@ -47,23 +47,24 @@ pub(crate) async fn connect(
         Ok(upgrade) => upgrade,
         Err(rejection) => return Ok(refused(&rejection)),
     };
-    if door.stages.leaving.is_cancelled() {
+    if edge.stages.leaving.is_cancelled() {
         return Err(ApiError::leaving());
     }
     let rights = match bearer {
         Some(bearer) => Rights::Of(bearer),
-        None if door.config.access.is_some() => Rights::Nothing,
+        None if edge.authenticator.is_some() => Rights::Nothing,
         None => Rights::All,
     };
     let peer = peer.map(|Extension(peer)| peer.text());
     let place = place.map(|Extension(place)| place);
     let account = account.map(|Extension(account)| account);
-    // Whoever has not said who it is takes a share when it has.
+    // A caller without a credential takes its share once it has authenticated.
     let share = account.as_ref().map(|account| account.take(Kind::Live)).transpose()?;
     if let (Some(place), Some(_)) = (&place, &share) {
         place.known();
     }
-    Ok(live::welcome(door, upgrade, Guest { rights, peer, place, account: account.zip(share) }))
+    let subscriber = Subscriber { rights, peer, place, account: account.zip(share) };
+    Ok(live::accept(Arc::clone(&edge.live), upgrade, subscriber))
 }
 
 fn refused(rejection: &WebSocketUpgradeRejection) -> Response {

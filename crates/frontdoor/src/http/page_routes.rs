@@ -2,9 +2,9 @@
 
 use axum::http::HeaderMap;
 
-use super::Route;
 use super::authorization::OPEN;
 use super::origin::Reach;
+use super::route::Route;
 use crate::pages::PAGES;
 
 /// One for each file.

@@ -18,17 +18,16 @@ use tracing::Span;
 use tracing::field::display;
 
 use super::authorization::{self, Who};
+use super::edge::Edge;
 use super::error::ApiError;
 use super::extract;
-use super::openapi::SpawnProblems;
+use super::problem_sets::SpawnProblems;
 use crate::callers::Account;
-use crate::metrics::Phase;
-use crate::spawning::held_slot::Held;
-use crate::spawning::idempotency::once;
+use crate::metrics::SpawnPhase;
+use crate::registry_access::snapshot::Snapshot;
+use crate::spawning::error::{Rejection, SpawnError};
+use crate::spawning::held_slot::HeldSlot;
 use crate::spawning::order::{Accounted, Order};
-use crate::spawning::rate;
-use crate::spawning::spawner::{Rejection, SpawnError};
-use crate::start::door::Door;
 
 /// Starts a stream cache server and answers when it is ready.
 #[utoipa::path(
@@ -42,7 +41,7 @@ use crate::start::door::Door;
     )),
     responses((status = 200, description = "It is ready: a viewer can connect", body = SpawnAnswer), SpawnProblems),
 )]
-pub(crate) async fn spawn(State(door): State<Arc<Door>>, request: Request) -> Result<Response, ApiError> {
+pub(crate) async fn spawn(State(edge): State<Arc<Edge>>, request: Request) -> Result<Response, ApiError> {
     let began = Instant::now();
     extract::no_parameters(request.uri())?;
     let key = extract::idempotency_key(request.headers())?;
@@ -52,16 +51,16 @@ pub(crate) async fn spawn(State(door): State<Arc<Door>>, request: Request) -> Re
     let mut order = Order::parse(&extract::body(request).await?)?;
     order.account = account.map(Accounted);
     order.owner = who.owner().cloned();
-    order.most = who.limits().concurrent.map(NonZeroU32::get);
+    order.max_spawns = who.limits().concurrent.map(NonZeroU32::get);
     let outcome = tokio::select! {
         biased;
-        outcome = answer(&door, &who, key, &order, &id) => outcome,
-        () = door.stages.cut.cancelled() => Err(ApiError::leaving()),
-        // Whoever waits in line or for another request with its key may have lost its credential meanwhile.
-        () = who.revoked(&door) => Err(ApiError::revoked()),
+        outcome = answer(&edge, &who, key, &order, &id) => outcome,
+        () = edge.stages.cut.cancelled() => Err(ApiError::leaving()),
+        // A caller that waits in line, or for another request with its key, may have lost its credential meanwhile.
+        () = who.revoked(edge.authenticator.as_deref()) => Err(ApiError::revoked()),
     };
-    door.metrics.phase(Phase::Total, began.elapsed());
-    door.metrics.spawn(outcome.as_ref().err().map(|error| error.0.code));
+    edge.metrics.spawning.phase(SpawnPhase::Total, began.elapsed());
+    edge.metrics.spawning.spawn(outcome.as_ref().err().map(|error| error.0.code));
     if let Err(error) = &outcome {
         record(&order, error);
     }
@@ -71,29 +70,29 @@ pub(crate) async fn spawn(State(door): State<Arc<Door>>, request: Request) -> Re
 }
 
 async fn answer(
-    door: &Arc<Door>,
+    edge: &Edge,
     who: &Who,
     key: Option<IdempotencyKey>,
     order: &Order,
     id: &RequestId,
-) -> Result<(SpawnAnswer, Option<Held>), ApiError> {
+) -> Result<(SpawnAnswer, Option<HeldSlot>), ApiError> {
     let keyed = key.is_some();
     // Only what is done counts: the same key again starts nothing.
     let work = async || {
         let account = order.account.as_ref().map(|account| &*account.0);
-        if let (Some(most), Some(true)) = (order.most, account.map(Account::is_over_quota)) {
-            return Err(SpawnError::OverQuota { most }.into());
+        if let (Some(max), Some(true)) = (order.max_spawns, account.map(Account::is_over_quota)) {
+            return Err(SpawnError::OverQuota { max }.into());
         }
         if let (Some(owner), Some(per_minute)) = (who.owner(), who.limits().per_minute) {
-            rate::permit(door, owner, per_minute, account).await?;
+            edge.rates.permit(owner, per_minute, account).await?;
         }
-        let spawned = crate::spawning::spawner::spawn(door, order, id, keyed).await;
+        let spawned = edge.spawner.spawn(order, id, keyed).await;
         if let (Some(account), Err(rejection)) = (account, &spawned)
             && matches!(rejection.error, SpawnError::OverQuota { .. })
         {
             account.note_over_quota();
         }
-        spawned.map_err(|rejection| explained(door, *rejection))
+        spawned.map_err(|rejection| explained(&edge.snapshot, *rejection))
     };
     let key = match (key, who.owner()) {
         (Some(key), Some(owner)) => Some(key.of(owner)),
@@ -103,15 +102,15 @@ async fn answer(
         return work().await.map(|(answer, held)| (answer, Some(held)));
     };
     let work = async || work().await.map_err(|error| error.0);
-    once(door, &key, order, id, work).await?.map(|answer| (answer, None)).map_err(ApiError)
+    edge.idempotency.once(&key, order, id, work).await?.map(|answer| (answer, None)).map_err(ApiError)
 }
 
 /// A failure, with what all nodes have in common where starts fail on every one of them.
-fn explained(door: &Door, rejection: Rejection) -> ApiError {
+fn explained(snapshot: &Snapshot, rejection: Rejection) -> ApiError {
     let mut error = ApiError::from(rejection);
     let by_nodes = [ErrorCode::SpawnFailed, ErrorCode::ReadyTimeout, ErrorCode::NoCapacity];
     if by_nodes.contains(&error.0.code)
-        && let Some(cause) = door.snapshot.farm_cause()
+        && let Some(cause) = snapshot.farm_cause()
     {
         error.0.detail = format!("{}; starts fail on every node: {}", error.0.detail, cause.reason);
     }
@@ -132,7 +131,7 @@ fn record(order: &Order, error: &ApiError) {
 
 /// An answer that lets the spawn live only once it is on its way to the caller. When the connection is gone before that,
 /// the body is dropped unread and so is the spawn.
-fn handing_over(answer: &SpawnAnswer, held: Option<Held>) -> Response {
+fn handing_over(answer: &SpawnAnswer, held: Option<HeldSlot>) -> Response {
     let json = Bytes::from(serde_json::to_vec(answer).unwrap_or_default());
     let body = Body::new(HandingOver { json: Some(json), held });
     let mut response = body.into_response();
@@ -142,7 +141,7 @@ fn handing_over(answer: &SpawnAnswer, held: Option<Held>) -> Response {
 
 struct HandingOver {
     json: Option<Bytes>,
-    held: Option<Held>,
+    held: Option<HeldSlot>,
 }
 
 impl hyper::body::Body for HandingOver {
@@ -179,13 +178,13 @@ mod tests {
 
     #[tokio::test]
     async fn a_failure_that_all_nodes_have_in_common_is_named() {
-        let door = super::super::tests::door();
-        let detail = |error| explained(&door, Rejection { error, attempts: Vec::new() }).0.detail.clone();
+        let snapshot = Snapshot::default();
+        let detail = |error| explained(&snapshot, Rejection { error, attempts: Vec::new() }).0.detail.clone();
         let failed = || SpawnError::NoCapacity { why: "every node is full".into() };
         assert_eq!(detail(failed()), "every node is full");
         let since = Timestamp::now().before(Duration::from_secs(9));
         let reason = "invalid license (exit code 6)".to_owned();
-        door.snapshot.set_farm_cause(Some(FarmCause { reason, since, requests: 5 }));
+        snapshot.set_farm_cause(Some(FarmCause { reason, since, requests: 5 }));
         assert_eq!(
             detail(failed()),
             "every node is full; starts fail on every node: invalid license (exit code 6)"

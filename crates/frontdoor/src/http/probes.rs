@@ -14,12 +14,12 @@ use serde::Serialize;
 use tokio::time::timeout;
 use utoipa::ToSchema;
 
+use super::edge::Edge;
 use super::error::{ApiError, Members};
-use super::openapi::{NoProblems, ReadyProblems};
-use crate::start::door::Door;
+use super::problem_sets::{NoProblems, ReadyProblems};
 
 /// A registry that takes longer than this is of no use to requests either.
-const PROBE: Duration = Duration::from_secs(1);
+const CHECK_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// The process is alive.
 #[derive(Debug, Serialize, ToSchema)]
@@ -82,31 +82,32 @@ pub(crate) async fn healthz() -> Json<Alive> {
     tag = "probes",
     responses((status = 200, description = "Requests can be served", body = Readiness), ReadyProblems),
 )]
-pub(crate) async fn readyz(State(door): State<Arc<Door>>) -> Response {
+pub(crate) async fn readyz(State(edge): State<Arc<Edge>>) -> Response {
     let ask = async {
-        let answer = timeout(PROBE, door.registry.is_well()).await;
-        answer.unwrap_or_else(|_| Err(RegistryError::Away(format!("no answer within {PROBE:?}"))))
+        let answer = timeout(CHECK_TIMEOUT, edge.registry.is_well()).await;
+        answer.unwrap_or_else(|_| Err(RegistryError::Away(format!("no answer within {CHECK_TIMEOUT:?}"))))
     };
     // Probes that come together are one to the registry.
-    let answer = door.shared.well.get(ask).await;
+    let answer = edge.answers.registry_check.get(ask).await;
     let registry = RegistryState {
         state: if answer.is_ok() { "up" } else { "away" },
-        backend: door.registry.backend(),
-        since: door.registry.outage().filter(|_| answer.is_err()).map(|outage| outage.since),
+        backend: edge.registry.backend(),
+        since: edge.registry.outage().filter(|_| answer.is_err()).map(|outage| outage.since),
         detail: answer.as_ref().err().map(RegistryError::outward),
     };
     let dependencies = Dependencies { registry };
-    let mut warnings = door.registry.warnings();
-    let unread = door.config.access.as_ref().map(access::Access::unread).unwrap_or_default();
+    let mut warnings = edge.registry.warnings();
+    let unread =
+        edge.authenticator.as_ref().map(|authenticator| authenticator.access().unread()).unwrap_or_default();
     warnings.extend(unread.iter().map(|file| unread_warning(*file)));
     let refuses_keys = unread.iter().any(|file| file.refused);
     let problem = match answer {
-        _ if door.stages.leaving.is_cancelled() => ApiError::leaving(),
+        _ if edge.stages.leaving.is_cancelled() => ApiError::leaving(),
         Ok(()) => {
             let status = if refuses_keys { "degraded" } else { "ready" };
             return Json(Readiness { status, dependencies, warnings }).into_response();
         }
-        Err(RegistryError::Away(_)) if door.snapshot.serves() => {
+        Err(RegistryError::Away(_)) if edge.snapshot.serves() => {
             return Json(Readiness { status: "degraded", dependencies, warnings }).into_response();
         }
         // Also an answer that is not understood: this front door is of no use now.
@@ -141,11 +142,11 @@ fn unread_warning(file: access::Unread) -> String {
         NoProblems,
     ),
 )]
-pub(crate) async fn metrics(State(door): State<Arc<Door>>) -> Result<Response, ApiError> {
-    if let Some(access) = &door.config.access {
-        door.metrics.key_files(access);
+pub(crate) async fn metrics(State(edge): State<Arc<Edge>>) -> Result<Response, ApiError> {
+    if let Some(authenticator) = &edge.authenticator {
+        edge.metrics.authentication.key_files(authenticator.access());
     }
-    let text = door.metrics.text().map_err(|e| ApiError::new(ErrorCode::Internal, e.to_string()))?;
+    let text = edge.metrics.text().map_err(|e| ApiError::new(ErrorCode::Internal, e.to_string()))?;
     let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
     Ok(([(header::CONTENT_TYPE, kind)], text).into_response())
 }

@@ -1,4 +1,4 @@
-//! A socket that is read and written by one and watched by another.
+//! A socket that one task reads and writes while another watches it for the caller's hang-up.
 
 use std::io;
 use std::pin::Pin;
@@ -9,7 +9,7 @@ use rustix::net::Shutdown;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
-/// A stream that somebody else watches.
+/// See the module's documentation.
 #[derive(Debug)]
 pub(super) struct SharedSocket(pub(super) Arc<TcpStream>);
 

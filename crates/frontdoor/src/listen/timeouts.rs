@@ -1,4 +1,6 @@
-//! How long is waited for the first byte of a connection, for the rest of a request's head, and for a caller to take its answer.
+//! Timeouts of a connection: for its first byte, for the rest of a request's head, and for a caller to read its answer.
+//!
+//! Failure: a timeout ends the connection with an I/O error, and [`Activity`] notes the reason.
 
 use std::io;
 use std::pin::Pin;
@@ -13,15 +15,15 @@ use super::activity::Activity;
 use crate::metrics::ClosedReason;
 
 /// From the start of a connection to its first byte.
-pub(super) const FIRST_BYTE: Duration = Duration::from_secs(10);
+pub(super) const FIRST_BYTE_TIMEOUT: Duration = Duration::from_secs(10);
 /// From the first byte of a request to the end of its head.
-const HEAD: Duration = Duration::from_secs(10);
+const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 /// From a write that the other side has no room for until it has taken something.
-const TAKE: Duration = Duration::from_secs(20);
+const WRITE_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// A connection that is closed when its first byte or a request's head does not arrive in time, or when its answers are not read.
 #[derive(Debug)]
-pub(super) struct Impatient<S> {
+pub(super) struct TimedStream<S> {
     stream: S,
     activity: Arc<Activity>,
     /// What is waited for.
@@ -44,10 +46,10 @@ impl Wait {
     }
 }
 
-impl<S> Impatient<S> {
+impl<S> TimedStream<S> {
     /// From now on.
     pub(super) fn new(stream: S, activity: Arc<Activity>) -> Self {
-        let waits = Wait::start(ClosedReason::Idle, activity.turn(), FIRST_BYTE);
+        let waits = Wait::start(ClosedReason::Idle, activity.turn(), FIRST_BYTE_TIMEOUT);
         Self { stream, activity, waits, unread: None }
     }
 
@@ -58,14 +60,14 @@ impl<S> Impatient<S> {
             self.unread = None;
             return wrote;
         }
-        let end = self.unread.get_or_insert_with(|| Box::pin(sleep(TAKE)));
+        let end = self.unread.get_or_insert_with(|| Box::pin(sleep(WRITE_TIMEOUT)));
         ready!(end.as_mut().poll(cx));
         self.activity.end(ClosedReason::Unread);
         Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "the answer was not read")))
     }
 }
 
-impl<S: AsyncRead + Unpin> AsyncRead for Impatient<S> {
+impl<S: AsyncRead + Unpin> AsyncRead for TimedStream<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -86,7 +88,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Impatient<S> {
                 let head =
                     self.waits.as_ref().is_some_and(|wait| matches!(wait.reason, ClosedReason::SlowHead));
                 if !head && buf.filled().len() > before {
-                    self.waits = Wait::start(ClosedReason::SlowHead, turn, HEAD);
+                    self.waits = Wait::start(ClosedReason::SlowHead, turn, HEAD_TIMEOUT);
                 }
                 Poll::Ready(read)
             }
@@ -110,7 +112,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Impatient<S> {
     }
 }
 
-impl<S: AsyncWrite + Unpin> AsyncWrite for Impatient<S> {
+impl<S: AsyncWrite + Unpin> AsyncWrite for TimedStream<S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         let wrote = Pin::new(&mut self.stream).poll_write(cx, buf);
         self.taken(cx, wrote)
@@ -150,10 +152,10 @@ mod tests {
 
     use super::*;
 
-    fn pair() -> (tokio::io::DuplexStream, Impatient<tokio::io::DuplexStream>, Arc<Activity>) {
+    fn pair() -> (tokio::io::DuplexStream, TimedStream<tokio::io::DuplexStream>, Arc<Activity>) {
         let (client, stream) = tokio::io::duplex(1024);
         let activity = Arc::new(Activity::default());
-        (client, Impatient::new(stream, Arc::clone(&activity)), activity)
+        (client, TimedStream::new(stream, Arc::clone(&activity)), activity)
     }
 
     #[tokio::test(start_paused = true)]
@@ -174,7 +176,7 @@ mod tests {
             () = trickle => panic!("the head took 30 s"),
             read = read => assert_eq!(read.unwrap_err().kind(), io::ErrorKind::TimedOut),
         }
-        assert_eq!(began.elapsed().as_secs(), HEAD.as_secs());
+        assert_eq!(began.elapsed().as_secs(), HEAD_TIMEOUT.as_secs());
         assert_eq!(activity.ended(), Some(ClosedReason::SlowHead));
     }
 
@@ -186,10 +188,10 @@ mod tests {
             client.write_all(b"x").await.unwrap();
             server.read_exact(&mut byte).await.unwrap();
             activity.begin();
-            let answering = tokio::time::timeout(HEAD * 3, server.read_u8()).await;
+            let answering = tokio::time::timeout(HEAD_TIMEOUT * 3, server.read_u8()).await;
             assert!(answering.is_err(), "while the answer is made, nothing happens");
             activity.answered();
-            let idle = tokio::time::timeout(HEAD * 3, server.read_u8()).await;
+            let idle = tokio::time::timeout(HEAD_TIMEOUT * 3, server.read_u8()).await;
             assert!(idle.is_err(), "while nothing is asked, nothing happens");
         }
     }
@@ -200,7 +202,7 @@ mod tests {
         let slowly = async {
             let mut some = [0; 512];
             for _ in 0..8 {
-                sleep(TAKE - Duration::from_secs(1)).await;
+                sleep(WRITE_TIMEOUT - Duration::from_secs(1)).await;
                 client.read_exact(&mut some).await.unwrap();
             }
             client
@@ -210,7 +212,7 @@ mod tests {
         let began = Instant::now();
         let wrote = server.write_all(&[0; 4 * 1024]).await;
         assert_eq!(wrote.unwrap_err().kind(), io::ErrorKind::TimedOut);
-        assert_eq!(began.elapsed().as_secs(), TAKE.as_secs());
+        assert_eq!(began.elapsed().as_secs(), WRITE_TIMEOUT.as_secs());
         assert_eq!(activity.ended(), Some(ClosedReason::Unread));
     }
 
@@ -220,7 +222,7 @@ mod tests {
         let began = Instant::now();
         let read = server.read_u8().await;
         assert_eq!(read.unwrap_err().kind(), io::ErrorKind::TimedOut);
-        assert_eq!(began.elapsed().as_secs(), FIRST_BYTE.as_secs());
+        assert_eq!(began.elapsed().as_secs(), FIRST_BYTE_TIMEOUT.as_secs());
         assert_eq!(activity.ended(), Some(ClosedReason::Idle));
     }
 }

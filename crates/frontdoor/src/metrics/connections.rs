@@ -1,4 +1,4 @@
-//! Figures of connections.
+//! Connections to both ports.
 
 use std::fmt;
 use std::sync::atomic::AtomicI64;
@@ -44,19 +44,19 @@ struct ClosedLabels {
 
 /// How many connections there are, and why others were closed.
 #[derive(Debug, Clone)]
-pub(crate) struct Figures {
+pub(crate) struct ConnectionMetrics {
     open: Gauge<i64, AtomicI64>,
     closed: Family<ClosedLabels, Counter>,
 }
 
-impl Figures {
+impl ConnectionMetrics {
     pub(crate) fn register(registry: &mut Registry) -> Self {
-        let figures = Self { open: Gauge::default(), closed: Family::default() };
-        registry.register("connections", "Connections to both ports", figures.open.clone());
+        let metrics = Self { open: Gauge::default(), closed: Family::default() };
+        registry.register("connections", "Connections to both ports", metrics.open.clone());
         registry.register(
             "connections_closed",
             "Connections closed from here, by reason",
-            figures.closed.clone(),
+            metrics.closed.clone(),
         );
         for reason in [
             ClosedReason::Idle,
@@ -65,9 +65,9 @@ impl Figures {
             ClosedReason::Handshake,
             ClosedReason::Unread,
         ] {
-            drop(figures.closed.get_or_create(&ClosedLabels { reason }));
+            drop(metrics.closed.get_or_create(&ClosedLabels { reason }));
         }
-        figures
+        metrics
     }
 
     pub(crate) fn opened(&self) {

@@ -1,4 +1,4 @@
-//! Figures of the live feed, all named `hatchery_frontdoor_live_…`.
+//! The live feed, all named `hatchery_frontdoor_live_…`.
 
 use std::sync::atomic::{AtomicI64, AtomicU64};
 use std::time::Duration;
@@ -29,9 +29,9 @@ struct CloseLabels {
     code: &'static str,
 }
 
-/// All of them.
+/// What the live feed counts.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Figures {
+pub(crate) struct LiveMetrics {
     connections: Gauge<i64, AtomicI64>,
     messages: Family<MessageLabels, Counter>,
     subscriptions: Family<TopicLabels, Gauge>,
@@ -57,23 +57,23 @@ impl Drop for Counted {
     }
 }
 
-impl Figures {
+impl LiveMetrics {
     /// Registered under the front door's prefix.
     pub(crate) fn register(registry: &mut Registry) -> Self {
         let (lag, snapshots) = (Histogram::new(BUCKETS), Histogram::new(BUCKETS));
-        let figures = Self { lag: Some(lag.clone()), snapshots: Some(snapshots.clone()), ..Self::default() };
-        registry.register("live_connections", "Connections to the live feed", figures.connections.clone());
+        let metrics = Self { lag: Some(lag.clone()), snapshots: Some(snapshots.clone()), ..Self::default() };
+        registry.register("live_connections", "Connections to the live feed", metrics.connections.clone());
         let help = "Messages of the live feed by direction and type";
-        registry.register("live_messages", help, figures.messages.clone());
+        registry.register("live_messages", help, metrics.messages.clone());
         let help = "Subscriptions to the live feed by kind of topic";
-        registry.register("live_subscriptions", help, figures.subscriptions.clone());
+        registry.register("live_subscriptions", help, metrics.subscriptions.clone());
         let help = "Connections to the live feed that ended, by code; 1006 is one without a goodbye";
-        registry.register("live_closes", help, figures.closes.clone());
+        registry.register("live_closes", help, metrics.closes.clone());
         let help = "From the registry's number of an event to its frame in the subscribers' queues";
         registry.register("live_event_lag_seconds", help, lag);
         let help = "Time to make the first frame of a subscription";
         registry.register("live_snapshot_seconds", help, snapshots);
-        figures
+        metrics
     }
 
     pub(crate) fn connection(&self) -> Counted {
@@ -98,7 +98,7 @@ impl Figures {
     }
 
     pub(crate) fn closed(&self, code: u16) {
-        // Peers may send any number; figures have few labels.
+        // Peers may send any number; a metric has few labels.
         let code = match code {
             1000 => "1000",
             1001 => "1001",

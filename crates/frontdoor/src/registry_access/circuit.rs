@@ -1,8 +1,19 @@
-//! The registry as a front door meets it: every call goes through here, and one that finds it away opens a circuit. From
-//! then on calls fail at once instead of each waiting for its own time limit, until a probe gets an answer. Both
-//! transitions are logged, once, here.
+//! The registry behind a circuit breaker: every call of a front door to the registry goes through [`RegistryClient`].
+//!
+//! ```text
+//!            a call finds the registry away
+//!   closed ──────────────────────────────────▶ open: calls fail at once
+//!     ▲                                          │ probe, every 200–400 ms; after a relapse with a growing pause
+//!     └──────────────────────────────────────────┘ the registry takes a write
+//! ```
+//!
+//! Owns: whether the registry is away, and since when. Both transitions are logged here, once each.
+//!
+//! Invariants: only a call that began after the last outage ended may open the circuit. A registry that answers and takes no
+//! writes is away, because the farm needs both. For [`REFILL`] after an outage or a wipe the registry may lack what it knew.
+//!
+//! Failure: an answer that is not understood is counted and returned, and opens nothing.
 
-use std::sync::atomic::{AtomicI64, AtomicU64};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -10,8 +21,6 @@ use model::{
     Drain, Eligibility, FarmCause, NodeId, NodeRecord, Owner, SpawnId, SpawnRecord, TicketId, Timestamp,
     Timing,
 };
-use prometheus_client::metrics::counter::Counter;
-use prometheus_client::metrics::gauge::Gauge;
 use registry::{
     Claim, Follow, IdempotencyKey, Located, Outcomes, Permit, Position, Registry, RegistryError, Reserve,
     Reserved, SpawnFilter, SpawnPage,
@@ -21,8 +30,8 @@ use tokio::time::{Instant, sleep};
 use tracing::{info, warn};
 use uuid::Uuid;
 
-use crate::registry_access::cleanup::jittered;
-use crate::start::door::Door;
+use crate::backoff::jittered;
+use crate::metrics::RegistryMetrics;
 
 /// Between two probes while the registry is away; jittered down to half.
 const PROBE: Duration = Duration::from_millis(400);
@@ -55,27 +64,20 @@ struct State {
     relapses: u32,
 }
 
-/// What is counted here.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct Figures {
-    pub(crate) up: Gauge<i64, AtomicI64>,
-    pub(crate) failures: Counter<u64, AtomicU64>,
-}
-
 /// See the module's documentation.
 #[derive(Debug)]
-pub(crate) struct Watched {
+pub(crate) struct RegistryClient {
     registry: Registry,
     state: watch::Sender<State>,
     /// When it was last known to take writes. Never held across an await.
     checked: Mutex<Option<Instant>>,
-    figures: Figures,
+    metrics: RegistryMetrics,
 }
 
 /// Calls that open the circuit when they find the registry away.
-macro_rules! watched {
+macro_rules! through_circuit {
     ($($name:ident($($argument:ident: $type:ty),*) -> $answer:ty;)+) => {
-        impl Watched {
+        impl RegistryClient {
             $(
                 pub(crate) async fn $name(&self, $($argument: $type),*) -> Result<$answer, RegistryError> {
                     self.ask(self.registry.$name($($argument),*)).await
@@ -85,7 +87,7 @@ macro_rules! watched {
     };
 }
 
-watched! {
+through_circuit! {
     learn(outcomes: &Outcomes) -> ();
     farm_cause() -> Option<FarmCause>;
     incarnation() -> Uuid;
@@ -112,10 +114,10 @@ watched! {
     position() -> Position;
 }
 
-impl Watched {
-    pub(crate) fn new(registry: Registry, figures: Figures) -> Self {
-        figures.up.set(1);
-        Self { registry, state: watch::Sender::default(), checked: Mutex::default(), figures }
+impl RegistryClient {
+    pub(crate) fn new(registry: Registry, metrics: RegistryMetrics) -> Self {
+        metrics.up.set(1);
+        Self { registry, state: watch::Sender::default(), checked: Mutex::default(), metrics }
     }
 
     pub(crate) fn backend(&self) -> &'static str {
@@ -131,14 +133,14 @@ impl Watched {
         self.registry.timing()
     }
 
-    /// Whether it takes writes.
+    /// Checks that the registry takes writes.
     pub(crate) async fn check(&self) -> Result<(), RegistryError> {
         self.ask(self.registry.check()).await?;
         *self.checked.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
         Ok(())
     }
 
-    /// The same, without a call where the last one was a moment ago: probes may come as often as they like.
+    /// The same, without a call when the last check is recent: probes of load balancers may come often.
     pub(crate) async fn is_well(&self) -> Result<(), RegistryError> {
         self.is_there()?;
         let checked = *self.checked.lock().unwrap_or_else(PoisonError::into_inner);
@@ -200,7 +202,7 @@ impl Watched {
 
     fn count<T>(&self, answer: Result<T, RegistryError>) -> Result<T, RegistryError> {
         if answer.is_err() {
-            self.figures.failures.inc();
+            self.metrics.failures.inc();
         }
         answer
     }
@@ -219,7 +221,7 @@ impl Watched {
             news
         });
         if opened {
-            self.figures.up.set(0);
+            self.metrics.up.set(0);
             warn!(why, "registry is away: spawns without a key go on from the last snapshot of the farm");
         }
     }
@@ -230,7 +232,7 @@ impl Watched {
             outage = state.outage.take();
             state.back = Some(Instant::now());
         });
-        self.figures.up.set(1);
+        self.metrics.up.set(1);
         if let Some(outage) = outage {
             info!(after = ?outage.began.elapsed(), "registry is back");
         }
@@ -241,20 +243,19 @@ fn pause(relapses: u32) -> Duration {
     (PROBE / 2).saturating_mul(1 << (relapses.min(8) - 1)).min(MAX_PAUSE)
 }
 
-/// Runs for ever: ends outages. A registry that answers and takes no writes is away: the farm needs both.
-pub(crate) async fn probe(door: Arc<Door>) {
-    let watched = &door.registry;
-    let mut state = watched.state.subscribe();
+/// Runs for ever: ends outages.
+pub(crate) async fn probe(client: Arc<RegistryClient>) {
+    let mut state = client.state.subscribe();
     while let Ok(relapses) = state.wait_for(|state| state.outage.is_some()).await.map(|state| state.relapses)
     {
         // Otherwise at once: it may have been no more than one connection that broke.
         if relapses > 0 {
             sleep(jittered(pause(relapses))).await;
         }
-        while watched.registry.check().await.is_err() {
+        while client.registry.check().await.is_err() {
             sleep(jittered(PROBE)).await;
         }
-        watched.close();
+        client.close();
     }
 }
 
@@ -262,70 +263,70 @@ pub(crate) async fn probe(door: Arc<Door>) {
 mod tests {
     use super::*;
 
-    fn watched() -> Watched {
-        Watched::new(Registry::embedded(Timing::FARM), Figures::default())
+    fn client() -> RegistryClient {
+        RegistryClient::new(Registry::embedded(Timing::FARM), RegistryMetrics::default())
     }
 
-    async fn fails(watched: &Watched) {
+    async fn fails(client: &RegistryClient) {
         let call = async { Err::<(), _>(RegistryError::Away("gone".into())) };
-        watched.ask(call).await.unwrap_err();
+        client.ask(call).await.unwrap_err();
     }
 
     #[tokio::test(start_paused = true)]
     async fn after_one_call_that_finds_it_away_no_other_is_made_until_it_is_back() {
-        let watched = watched();
-        assert!(watched.ping().await.is_ok());
-        fails(&watched).await;
-        assert_eq!(watched.figures.up.get(), 0);
+        let client = client();
+        assert!(client.ping().await.is_ok());
+        fails(&client).await;
+        assert_eq!(client.metrics.up.get(), 0);
         let call = async { panic!("it must not be asked") };
-        let answer: Result<(), _> = watched.ask(call).await;
+        let answer: Result<(), _> = client.ask(call).await;
         assert!(matches!(answer, Err(RegistryError::Away(why)) if why == "gone"));
-        assert_eq!(watched.figures.failures.get(), 1, "what was not asked did not fail");
-        watched.close();
-        watched.back().await;
-        assert!(watched.ping().await.is_ok() && watched.outage().is_none());
-        assert!(watched.refilling());
+        assert_eq!(client.metrics.failures.get(), 1, "what was not asked did not fail");
+        client.close();
+        client.back().await;
+        assert!(client.ping().await.is_ok() && client.outage().is_none());
+        assert!(client.refilling());
         tokio::time::advance(REFILL).await;
-        assert!(!watched.refilling());
+        assert!(!client.refilling());
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_call_of_the_last_outage_that_fails_late_does_not_begin_another() {
-        let watched = watched();
-        let late = watched.ask(async {
+        let client = client();
+        let late = client.ask(async {
             sleep(Duration::from_secs(1)).await;
             Err::<(), _>(RegistryError::Away("late".into()))
         });
         let outage = async {
-            fails(&watched).await;
+            fails(&client).await;
             sleep(Duration::from_millis(10)).await;
-            watched.close();
+            client.close();
         };
         tokio::join!(late, outage).0.unwrap_err();
-        assert!(watched.outage().is_none());
+        assert!(client.outage().is_none());
     }
 
     #[tokio::test(start_paused = true)]
     async fn an_answer_that_is_not_understood_is_no_outage() {
-        let watched = watched();
+        let client = client();
         let call = async { Err::<(), _>(RegistryError::Unexpected { call: "ping", what: "?".into() }) };
-        watched.ask(call).await.unwrap_err();
-        assert!(watched.outage().is_none());
+        client.ask(call).await.unwrap_err();
+        assert!(client.outage().is_none());
     }
 
     #[tokio::test(start_paused = true)]
     async fn one_that_is_away_again_and_again_is_probed_within_a_second() {
-        let watched = watched();
+        let client = client();
         for expected in [0, 1, 2, 3, 4, 5, 6] {
-            fails(&watched).await;
-            assert_eq!(watched.state.borrow().relapses, expected);
-            watched.close();
+            fails(&client).await;
+            assert_eq!(client.state.borrow().relapses, expected);
+            client.close();
             tokio::time::advance(Duration::from_millis(1)).await;
         }
         let pauses = [1, 2, 3, 4, u32::MAX].map(|relapses| pause(relapses).as_millis());
         assert_eq!(pauses, [200, 400, 800, 800, 800]);
         tokio::time::advance(RELAPSE).await;
-        fails(&watched).await;
-        assert_eq!(watched.state.borrow().relapses, 0);
+        fails(&client).await;
+        assert_eq!(client.state.borrow().relapses, 0);
     }
 }

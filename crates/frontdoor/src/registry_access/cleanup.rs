@@ -1,9 +1,13 @@
-//! Work that goes on when the request that began it is gone: giving slots back, ending spawns whose callers have left, and
-//! learning how calls ended that had side effects. Shutdown waits for it.
+//! Clean-ups: work that outlives the request that began it, such as releasing slots, ending spawns whose callers left, and
+//! learning the outcome of calls with side effects.
 //!
-//! What only repeats a call to the registry is bounded and dropped beyond: the reservation's end does the same. Ending a spawn
-//! that may have been started is never dropped: each takes one task, at most as many as there were requests, and so many at
-//! once talk to agents.
+//! Owns: the tasks of all clean-ups. Shutdown waits for them.
+//!
+//! Invariants: at most [`MAX_TASKS`] clean-ups that only repeat a call to the registry; beyond that they are dropped, because the
+//! expiry of the reservation does the same. Ending a spawn that may have been started is never dropped: there is one task for each,
+//! at most as many as there were requests, and [`MAX_ENDING`] of them at once call agents.
+//!
+//! Failure: [`persist`] repeats a call for [`PERSIST_TIMEOUT`], waits while the registry is away, and then gives up with a warning.
 
 use std::fmt;
 use std::future::Future;
@@ -19,16 +23,16 @@ use tokio::time::{Instant, sleep, timeout_at};
 use tokio_util::task::TaskTracker;
 use tracing::{Instrument, Span, warn};
 
-use crate::registry_access::circuit::Watched;
+use super::circuit::RegistryClient;
+use crate::backoff::Backoff;
 
-/// How long a clean-up is tried; while the registry is away it waits for it. What is left after that comes back when the
-/// reservation expires.
-const PATIENCE: Duration = Duration::from_secs(120);
-/// When the registry is back, not all that waited for it come at once.
+/// How long a clean-up is repeated, an outage of the registry included. After that the reservation expires.
+const PERSIST_TIMEOUT: Duration = Duration::from_secs(120);
+/// Spreads the calls of all clean-ups that waited for the end of an outage.
 const SPREAD: Duration = Duration::from_millis(500);
-/// Most clean-ups at once, ends of spawns aside. Beyond, reservations are left to expire.
+/// Clean-ups at once, ends of spawns aside. Beyond, reservations are left to expire.
 const MAX_TASKS: usize = 10_000;
-/// Most ends of spawns that talk to agents at once.
+/// Ends of spawns that call agents at once.
 const MAX_ENDING: usize = 256;
 
 /// Where clean-ups run.
@@ -53,16 +57,17 @@ impl Cleanups {
         }
     }
 
-    /// Work that ends a spawn which may have been started: it is never left out.
+    /// Runs work that ends a spawn which may have been started: it is never dropped.
     pub(crate) fn end(&self, work: impl Future<Output = ()> + Send + 'static) {
         self.ends.spawn_on(work.instrument(Span::current()), &self.runtime);
     }
 
-    /// Waits for the turn to talk to an agent about an end.
-    pub(crate) async fn turn(&self) -> Option<OwnedSemaphorePermit> {
+    /// Waits for one of the [`MAX_ENDING`] permits to call an agent about an end.
+    pub(crate) async fn permit(&self) -> Option<OwnedSemaphorePermit> {
         Arc::clone(&self.ending).acquire_owned().await.ok()
     }
 
+    /// Runs a clean-up, unless there are [`MAX_TASKS`] already.
     pub(crate) fn spawn(&self, work: impl Future<Output = ()> + Send + 'static) {
         if self.tasks.len() >= MAX_TASKS {
             warn!(max = MAX_TASKS, "clean-up left out, too many are under way");
@@ -81,7 +86,7 @@ impl Cleanups {
         Finish { work: Some(Box::pin(work)), cleanups: self.clone() }
     }
 
-    /// Waits until all are done, as long as `limit`; how many are not.
+    /// Waits up to `limit` until all are done. Returns how many are not.
     pub(crate) async fn wait(&self, limit: Duration) -> usize {
         self.tasks.close();
         self.ends.close();
@@ -126,13 +131,13 @@ impl<T: Send + 'static> fmt::Debug for Finish<T> {
     }
 }
 
-/// Repeats a call to the registry until it succeeds or [`PATIENCE`] is over, with jittered, growing pauses.
+/// Repeats a call to the registry until it succeeds or [`PERSIST_TIMEOUT`] is over, with jittered, growing pauses.
 pub(crate) async fn persist<T, F: Future<Output = Result<T, RegistryError>>>(
-    registry: &Watched,
+    registry: &RegistryClient,
     what: &'static str,
     mut call: impl FnMut() -> F,
 ) -> Option<T> {
-    let end = Instant::now() + PATIENCE;
+    let end = Instant::now() + PERSIST_TIMEOUT;
     let mut pause = Backoff::new(Duration::from_millis(50), Duration::from_secs(2));
     loop {
         let error = match call().await {
@@ -144,7 +149,7 @@ pub(crate) async fn persist<T, F: Future<Output = Result<T, RegistryError>>>(
             return None;
         }
         if registry.outage().is_some() {
-            // One that stays away is told about in the next round.
+            // When it stays away, the next round logs that.
             timeout_at(end, registry.back()).await.ok();
             pause.reset();
             sleep(SPREAD.mul_f64(fastrand::f64())).await;
@@ -152,34 +157,6 @@ pub(crate) async fn persist<T, F: Future<Output = Result<T, RegistryError>>>(
             pause.sleep().await;
         }
     }
-}
-
-/// Pauses that double from `first` to `most`, each jittered down to half.
-#[derive(Debug)]
-pub(crate) struct Backoff {
-    first: Duration,
-    next: Duration,
-    most: Duration,
-}
-
-impl Backoff {
-    pub(crate) fn new(first: Duration, most: Duration) -> Self {
-        Self { first, next: first, most }
-    }
-
-    pub(crate) fn reset(&mut self) {
-        self.next = self.first;
-    }
-
-    pub(crate) async fn sleep(&mut self) {
-        tokio::time::sleep(jittered(self.next)).await;
-        self.next = (self.next * 2).min(self.most);
-    }
-}
-
-/// Between half and all of a duration, so that replicas do not march in step.
-pub(crate) fn jittered(duration: Duration) -> Duration {
-    duration.mul_f64(0.5 + fastrand::f64() / 2.0)
 }
 
 #[cfg(test)]
@@ -201,9 +178,9 @@ mod tests {
             late.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         });
         for _ in 0..1000 {
-            let (done, turn) = (Arc::clone(&done), cleanups.clone());
+            let (done, ending) = (Arc::clone(&done), cleanups.clone());
             cleanups.end(async move {
-                let _turn = turn.turn().await;
+                let _permit = ending.permit().await;
                 done.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
             });
         }

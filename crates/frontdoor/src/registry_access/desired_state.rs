@@ -1,10 +1,11 @@
-//! The highest numbered order of each node that this front door has seen: its own, and those in the registry's records.
+//! What operators want of each node: the order with the highest number that this front door has seen, its own and those in the
+//! registry's records.
 //!
-//! A registry that was wiped, or went back to an older state, has forgotten orders whose answers were given. The node's agent
-//! reports the order it has, but an agent that was down at the time has none. So front doors repeat what they remember, and
-//! place nothing on a node whose closing the registry has forgotten until it is repaired. The higher number wins everywhere.
+//! A registry that was wiped, or went back to an older state, has forgotten orders that were acknowledged. The node's agent
+//! reports the order it has, but an agent that was down at the time has none. So front doors repeat what they remember.
 //!
-//! An order is forgotten when its node has been out of the registry for as long as the registry itself lists dead nodes.
+//! Invariants: the higher number wins everywhere. Nothing is placed on a node whose closing the registry has forgotten, until the
+//! registry is repaired. An order is dropped when its node has been missing for as long as the registry lists dead nodes.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -13,12 +14,12 @@ use std::time::Duration;
 use model::{Drain, Eligibility, NodeId, NodeRecord};
 use tokio::time::Instant;
 
-/// Most nodes remembered: those of the largest farm.
+/// Nodes remembered: those of the largest farm.
 const MAX_NODES: usize = 10_000;
 
 /// What an operator wants of a node.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct NodeOrder {
+pub(crate) struct DesiredState {
     pub(crate) generation: u64,
     pub(crate) eligibility: Eligibility,
     pub(crate) drain: Option<Drain>,
@@ -26,7 +27,7 @@ pub(crate) struct NodeOrder {
 
 #[derive(Debug)]
 struct Remembered {
-    order: NodeOrder,
+    order: DesiredState,
     /// The number that the registry showed last; 0 when it does not know the node.
     shown: u64,
     /// Since when the registry does not know the node.
@@ -35,7 +36,7 @@ struct Remembered {
 
 /// See the module's documentation.
 #[derive(Debug, Default)]
-pub(crate) struct Orders {
+pub(crate) struct DesiredStates {
     /// Never held across an await.
     state: Mutex<State>,
 }
@@ -43,7 +44,7 @@ pub(crate) struct Orders {
 #[derive(Debug, Default)]
 struct State {
     nodes: HashMap<NodeId, Remembered>,
-    /// Nodes that are closed by an order which the registry has forgotten: asked for by every request, and hardly ever any.
+    /// Nodes that are closed by an order which the registry has forgotten. Every request reads it, and it is mostly empty.
     closed: Vec<NodeId>,
 }
 
@@ -57,13 +58,13 @@ impl State {
     }
 }
 
-impl Orders {
+impl DesiredStates {
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The registry has taken this order.
-    pub(crate) fn given(&self, node: &NodeId, order: NodeOrder) {
+    pub(crate) fn given(&self, node: &NodeId, order: DesiredState) {
         let mut state = self.lock();
         let nodes = &mut state.nodes;
         if let Some(known) = nodes.get_mut(node) {
@@ -83,12 +84,12 @@ impl Orders {
         self.lock().nodes.get(node).map_or(0, |known| known.order.generation)
     }
 
-    /// Takes in what the registry shows of all nodes, by name. The orders that it has forgotten: they are to be repeated.
-    pub(crate) fn observe(&self, records: &[NodeRecord], forget: Duration) -> Vec<(NodeId, NodeOrder)> {
+    /// Takes in the registry's records, which are sorted by name. Returns the orders that it has forgotten; the caller repeats them.
+    pub(crate) fn observe(&self, records: &[NodeRecord], forget: Duration) -> Vec<(NodeId, DesiredState)> {
         let mut state = self.lock();
         let nodes = &mut state.nodes;
         for record in records.iter().filter(|record| record.generation > 0) {
-            let shown = NodeOrder {
+            let shown = DesiredState {
                 generation: record.generation,
                 eligibility: record.eligibility,
                 drain: record.drain.clone(),
@@ -151,8 +152,8 @@ mod tests {
 
     const FORGET: Duration = Duration::from_secs(60);
 
-    fn order(generation: u64, eligibility: Eligibility) -> NodeOrder {
-        NodeOrder { generation, eligibility, drain: None }
+    fn order(generation: u64, eligibility: Eligibility) -> DesiredState {
+        DesiredState { generation, eligibility, drain: None }
     }
 
     fn record(name: &str, generation: u64, eligibility: Eligibility) -> NodeRecord {
@@ -162,7 +163,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn an_order_that_the_registry_has_forgotten_is_repeated_and_holds_meanwhile() {
         use Eligibility::{Cordoned, Draining, Eligible};
-        let orders = Orders::default();
+        let orders = DesiredStates::default();
         let a: NodeId = "a".parse().unwrap();
         orders.given(&a, order(3, Draining));
         assert!(orders.observe(&[record("a", 3, Draining)], FORGET).is_empty());
@@ -186,7 +187,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn orders_without_numbers_are_not_undone_by_older_ones() {
         use Eligibility::{Cordoned, Eligible};
-        let orders = Orders::default();
+        let orders = DesiredStates::default();
         let a: NodeId = "a".parse().unwrap();
         orders.given(&a, order(3, Eligible));
         assert!(orders.observe(&[record("a", 3, Cordoned)], FORGET).is_empty());
@@ -203,7 +204,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn orders_are_learned_from_records_and_forgotten_with_their_nodes() {
-        let orders = Orders::default();
+        let orders = DesiredStates::default();
         let a: NodeId = "a".parse().unwrap();
         orders
             .observe(&[record("a", 5, Eligibility::Cordoned), record("b", 0, Eligibility::Eligible)], FORGET);

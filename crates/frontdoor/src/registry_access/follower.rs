@@ -1,4 +1,7 @@
-//! One task listens for the registry's nudges, so that those who wait here hear at once when they should ask again.
+//! One task listens for the registry's notifications and wakes the requests that wait here, so that they ask again at once.
+//!
+//! Failure: what is missed while the registry is away needs no repair, because every waiter is woken when it is back, and asks on
+//! a timer as well.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,22 +10,22 @@ use registry::RegistryError;
 use registry::ask::LONGEST_FOLLOW;
 use tracing::debug;
 
-use crate::registry_access::cleanup::Backoff;
-use crate::start::door::Door;
+use super::circuit::RegistryClient;
+use crate::backoff::Backoff;
 
-/// Runs for ever. Whatever was missed while the registry was away, everybody asks again when it is back.
-pub(crate) async fn follow(door: Arc<Door>) {
+/// Runs for ever. `wake` is called whenever something may have changed for waiting requests.
+pub(crate) async fn follow(registry: Arc<RegistryClient>, wake: impl Fn() + Send + Sync) {
     let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(2));
     let mut position = None;
     loop {
-        match step(&door, &mut position).await {
+        match step(&registry, &mut position, &wake).await {
             Ok(()) => backoff.reset(),
             Err(error) => {
-                debug!(%error, "nudges not heard");
+                debug!(%error, "notifications not heard");
                 position = None;
-                // Its own connection may have been all that broke.
-                if door.registry.ping().await.is_err() {
-                    door.registry.back().await;
+                // The follower has a connection of its own, which may be all that broke.
+                if registry.ping().await.is_err() {
+                    registry.back().await;
                     backoff.reset();
                 }
                 backoff.sleep().await;
@@ -31,21 +34,20 @@ pub(crate) async fn follow(door: Arc<Door>) {
     }
 }
 
-async fn step(door: &Door, position: &mut Option<u64>) -> Result<(), RegistryError> {
+async fn step(
+    registry: &RegistryClient,
+    position: &mut Option<u64>,
+    wake: &(impl Fn() + Sync),
+) -> Result<(), RegistryError> {
     let Some(after) = *position else {
-        *position = Some(door.registry.position().await?.nudge);
-        nudge(door);
+        *position = Some(registry.position().await?.nudge);
+        wake();
         return Ok(());
     };
-    let last = door.registry.nudged(after, LONGEST_FOLLOW).await?;
+    let last = registry.nudged(after, LONGEST_FOLLOW).await?;
     *position = Some(last);
     if last != after {
-        nudge(door);
+        wake();
     }
     Ok(())
-}
-
-fn nudge(door: &Door) {
-    door.nudges.send_modify(|count| *count = count.wrapping_add(1));
-    door.line.nudge();
 }

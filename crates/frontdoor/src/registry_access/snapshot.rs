@@ -7,6 +7,8 @@
 //!
 //! Invariant: a snapshot is not replaced by one that an outage made. When most of the nodes that were up are suddenly gone or
 //! not up, the old snapshot stays until that has been so for as long as a node needs to be `down`.
+//!
+//! Failure: a snapshot older than [`MAX_AGE`] chooses nothing.
 
 mod node_health;
 
@@ -21,6 +23,8 @@ use model::{
 use registry::{Outcomes, Standing};
 use tokio::time::Instant;
 use wire::v1::refused::Reason;
+
+use super::placed::Placed;
 
 /// A snapshot of this age is of no use any more.
 const MAX_AGE: Duration = Duration::from_secs(600);
@@ -41,19 +45,19 @@ pub(crate) struct Snapshot {
 }
 
 #[derive(Debug, Default)]
-pub(super) struct Farm {
+struct Farm {
     taken: Option<Instant>,
     /// Since when refreshes show a farm of which most is gone.
     doubted: Option<Instant>,
     kinds: Vec<NodeKind>,
-    pub(super) nodes: Vec<Seen>,
-    pub(super) cause: Option<FarmCause>,
+    nodes: Vec<Seen>,
+    cause: Option<FarmCause>,
 }
 
 /// A node as it was last seen.
 #[derive(Debug)]
-pub(super) struct Seen {
-    pub(super) record: NodeRecord,
+struct Seen {
+    record: NodeRecord,
     /// Its kind's place in the list.
     kind: usize,
     /// When the registry last knew it.
@@ -67,20 +71,16 @@ pub(super) struct Seen {
     health: [Health; 2],
 }
 
-/// What came of looking for a node.
+/// A node that was chosen from the snapshot.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Choice {
-    /// This one; `advertise` is where its agent is reached.
-    Node { node: NodeId, advertise: String, standing: Standing },
-    /// All that would do were tried.
-    Full,
-    /// None would do; `known` when some would if they were up and eligible.
-    NoMatch { known: bool },
-    /// There is no snapshot, or it is too old.
-    Nothing,
+pub(crate) struct Candidate {
+    pub(crate) node: NodeId,
+    /// Where its agent is reached.
+    pub(crate) advertise: String,
+    pub(crate) standing: Standing,
 }
 
-/// What came of a refresh.
+/// The outcome of a refresh.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Refresh {
     /// The snapshot has so many nodes now.
@@ -96,13 +96,25 @@ impl Default for Snapshot {
 }
 
 impl Snapshot {
-    pub(super) fn farm(&self) -> MutexGuard<'_, Farm> {
+    fn farm(&self) -> MutexGuard<'_, Farm> {
         self.farm.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The present on the clock of [`Health`].
     fn now(&self) -> u64 {
         u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+
+    /// How many nodes it has.
+    pub(super) fn len(&self) -> usize {
+        self.farm().nodes.len()
+    }
+
+    /// The health of every node that is up.
+    pub(super) fn health_of_up(&self) -> Vec<HealthState> {
+        let farm = self.farm();
+        let up = farm.nodes.iter().filter(|seen| seen.record.availability == Availability::Up);
+        up.map(|seen| seen.record.health.state).collect()
     }
 
     /// Whether spawns can be placed from it.
@@ -155,12 +167,17 @@ impl Snapshot {
 
     /// The less loaded of two nodes at random out of those that will do, have room and are not failing, as far as is known.
     /// A failing node whose probe is due goes first; otherwise it is chosen only where no other has room. `tried` are not
-    /// chosen at all, `avoided` only if there is no other.
-    pub(crate) fn choose(&self, demand: &Demand, tried: &[NodeId], avoided: &[NodeId]) -> Choice {
+    /// chosen at all, `avoided` only if there is no other. `None`: there is no snapshot, or it is too old.
+    pub(crate) fn choose(
+        &self,
+        demand: &Demand,
+        tried: &[NodeId],
+        avoided: &[NodeId],
+    ) -> Option<Placed<Candidate>> {
         let clock = self.now();
         let mut farm = self.farm();
         if !farm.is_fresh() {
-            return Choice::Nothing;
+            return None;
         }
         let now = Instant::now();
         let suits: Vec<bool> = farm.kinds.iter().map(|kind| demand.suits(kind)).collect();
@@ -197,7 +214,8 @@ impl Snapshot {
         }
         // A probe needs a node for its second try.
         let probe = probe.filter(|_| roomy.met > 0);
-        match probe.or_else(|| roomy.better()).or_else(|| failing.better()).or_else(|| last.better()) {
+        let best = probe.or_else(|| roomy.better()).or_else(|| failing.better()).or_else(|| last.better());
+        Some(match best {
             Some(i) => {
                 let seen = &mut farm.nodes[i];
                 seen.placed += 1;
@@ -208,11 +226,11 @@ impl Snapshot {
                     health.probe(clock, PROBE_LEASE);
                 }
                 let (node, advertise) = (seen.record.id.clone(), seen.record.description.advertise.clone());
-                Choice::Node { node, advertise, standing }
+                Placed::Slot(Candidate { node, advertise, standing })
             }
-            None if matching => Choice::Full,
-            None => Choice::NoMatch { known },
-        }
+            None if matching => Placed::Full,
+            None => Placed::NoMatch { known },
+        })
     }
 
     /// Whether there is an up and eligible node for the demand beside those that were tried.

@@ -1,4 +1,4 @@
-//! What a front door is told, checked and typed. [`crate::Options`] makes one from the command line.
+//! Settings after every check. [`crate::Options::into_config`] makes a [`Config`] from the command line; tests make their own.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -32,13 +32,13 @@ pub struct Config {
     pub live_ping_interval: Duration,
     /// Messages a subscriber of the live feed may be behind.
     pub live_buffer: usize,
-    /// Who is let in; everybody when there is nothing.
+    /// The keys that admit callers; `None`: every caller is admitted without a credential.
     pub access: Option<Access>,
     /// Most connections of callers at once.
     pub max_connections: usize,
-    /// How much of it one caller may take.
+    /// Limits of one caller.
     pub limits: Limits,
-    /// How connections are kept from others' eyes and hands.
+    /// TLS of both ports and of calls to agents.
     pub tls: Tls,
     /// Whether other machines can reach the admin port.
     pub admin_public: bool,
@@ -51,9 +51,9 @@ pub struct Tls {
     pub http: Option<tls::Server>,
     /// For the admin port.
     pub admin: Option<tls::Server>,
-    /// For agents, who must be those of the farm. Without it they are talked to in the clear.
+    /// For agents, which must show a certificate of the farm. `None`: calls to agents are in the clear.
     pub agents: Option<tls::Client>,
-    /// Flags of ports that others can reach and are not kept as they should be: the operator wants it so.
+    /// Flags of ports that other machines can reach without protection: the operator said `--insecure`.
     pub exposed: Vec<&'static str>,
 }
 

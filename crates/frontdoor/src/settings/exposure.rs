@@ -1,43 +1,50 @@
-//! What other machines can reach must be kept: who calls has to say who he is, and nobody reads along.
+//! Ports that other machines can reach need authentication and TLS, unless the operator says `--insecure`.
+
+use std::net::SocketAddr;
 
 use super::config::Tls;
-use super::options::{ConfigError, Options};
+use super::error::ConfigError;
 
 /// Which ports other machines can reach.
 #[derive(Debug)]
 pub(crate) struct Exposure {
     pub(crate) admin_public: bool,
-    /// Flags of those that are not kept as they should be.
+    /// Flags of ports that are reachable without what they need.
     exposed: Vec<&'static str>,
 }
 
 impl Exposure {
     /// # Errors
-    /// A port would be open to others, and nothing says that this is meant.
-    pub(crate) fn of(options: &Options) -> Result<Self, ConfigError> {
+    /// A port would be open to other machines without `--insecure`.
+    pub(crate) fn of(
+        listen: SocketAddr,
+        admin_listen: SocketAddr,
+        tls: &tls::Options,
+        authenticates: bool,
+    ) -> Result<Self, ConfigError> {
         let mut exposed = Vec::new();
         let mut open = |flag, wants: &str, found: String| {
             exposed.push(flag);
-            if options.tls.insecure {
+            if tls.insecure {
                 return Ok(());
             }
             let wants = format!("{wants} where other machines can reach it (or --insecure, to do without)");
             Err(ConfigError { flag, wants, found })
         };
-        let secure = options.tls.tls_cert.is_some();
-        let missing = match (options.access.is_configured(), secure) {
+        let secure = tls.tls_cert.is_some();
+        let missing = match (authenticates, secure) {
             (true, true) => None,
             (true, false) => Some("without TLS"),
             (false, true) => Some("without authentication"),
             (false, false) => Some("without either"),
         };
-        if let (true, Some(missing)) = (tls::is_beyond_this_machine(options.listen), missing) {
+        if let (true, Some(missing)) = (tls::is_beyond_this_machine(listen), missing) {
             let wants = "authentication (--api-keys or --jwt-keys) and TLS (--tls-cert and --tls-key)";
-            open("--listen", wants, format!("{} {missing}", options.listen))?;
+            open("--listen", wants, format!("{listen} {missing}"))?;
         }
-        let admin_public = tls::is_beyond_this_machine(options.admin_listen);
+        let admin_public = tls::is_beyond_this_machine(admin_listen);
         if admin_public && !secure {
-            let found = format!("{} without it", options.admin_listen);
+            let found = format!("{admin_listen} without it");
             open("--admin-listen", "TLS (--tls-cert and --tls-key)", found)?;
         }
         Ok(Self { admin_public, exposed })
@@ -45,18 +52,22 @@ impl Exposure {
 }
 
 /// Reads every certificate that a flag names.
-pub(crate) fn certificates(options: &Options, exposure: Exposure) -> Result<Tls, ConfigError> {
-    let identity = options.tls.identity();
+pub(crate) fn certificates(
+    tls: &tls::Options,
+    agent_identity: &tls::AgentIdentity,
+    exposure: Exposure,
+) -> Result<Tls, ConfigError> {
+    let identity = tls.identity();
     let server = |identity| tls::Server::open(identity, tls::Callers::Anyone, tls::HTTP1);
     let http = identity.clone().map(server).transpose()?;
-    let admin = match (&identity, options.tls.client_ca()) {
+    let admin = match (&identity, tls.client_ca()) {
         (Some(identity), Some(ca)) if exposure.admin_public => {
             Some(tls::Server::open(identity.clone(), tls::Callers::MayReadMetrics(ca), tls::HTTP1)?)
         }
         _ => http.clone().filter(|_| exposure.admin_public),
     };
-    let agent_identity = options.agent_identity.identity();
-    let agents = match options.tls.client_ca() {
+    let agent_identity = agent_identity.identity();
+    let agents = match tls.client_ca() {
         Some(ca) => {
             let Some(identity) = agent_identity.or(identity) else {
                 return Err(ConfigError {
@@ -78,10 +89,4 @@ pub(crate) fn certificates(options: &Options, exposure: Exposure) -> Result<Tls,
         None => None,
     };
     Ok(Tls { http, admin, agents, exposed: exposure.exposed })
-}
-
-impl From<tls::TlsError> for ConfigError {
-    fn from(error: tls::TlsError) -> Self {
-        Self { flag: error.flag, wants: error.wants.into_owned(), found: error.found }
-    }
 }

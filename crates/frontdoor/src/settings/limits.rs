@@ -1,21 +1,20 @@
-//! How much one caller may take of a front door, and all that are not known together: the flags, and what follows from them.
+//! The limits of one caller, and of all callers without a credential together: flags and defaults.
 //!
-//! A caller is the name that its credential stands for; where callers do not have to say who they are, it is the address that
-//! a connection comes from. Such an address is often a proxy's, so that the limits of calls apply to it only where they are
-//! set.
+//! A caller is the name in its credential; where credentials are not required, it is the address of its connection. An address is
+//! often a proxy's, so limits of calls apply to addresses only where a flag sets them.
 
 use std::num::{NonZeroU32, NonZeroUsize};
 
-use super::options::ConfigError;
+use super::error::ConfigError;
 
-/// Live connections of one caller, unless the places are few.
+/// Default of live connections of one caller, unless the connection limit is low.
 const LIVE: usize = 1000;
-/// Calls at once, likewise.
+/// Default of calls at once, likewise.
 const CALLS: usize = 2000;
 /// Calls a second: far beyond what a page, a backend or a dashboard needs, and little for a front door.
 const CALLS_PER_SECOND: u32 = 500;
-/// The least memory for connections that are not known to be of use: below it callers could not say who they are.
-const LEAST_MEMORY: u64 = 1 << 20;
+/// Least memory for connections without a credential: below it callers could not authenticate.
+const MIN_MEMORY: u64 = 1 << 20;
 
 /// The flags.
 #[derive(Debug, Clone, PartialEq, Eq, clap::Args)]
@@ -53,7 +52,7 @@ pub struct Options {
     pub unauthenticated_memory: Option<u64>,
 }
 
-/// What one caller may take, and all that are not known together.
+/// Limits of one caller, and of all callers without a credential together.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Limits {
     /// Live connections.
@@ -66,15 +65,15 @@ pub struct Limits {
     pub calls: usize,
     /// Calls a second; without a number, as many as come.
     pub calls_per_second: Option<NonZeroU32>,
-    /// Bytes for connections that are not known to be of use.
+    /// Bytes for connections without a credential.
     pub unauthenticated_memory: usize,
 }
 
 impl Options {
-    /// What follows with so many places for connections and in line. `named`: callers have to say who they are.
+    /// The limits with this many `connections` and places in line (`waiting`). `named`: credentials are required.
     ///
     /// # Errors
-    /// A setting that will not do.
+    /// A wrong setting.
     pub(crate) fn resolve(
         &self,
         connections: usize,
@@ -82,7 +81,7 @@ impl Options {
         named: bool,
     ) -> Result<Limits, ConfigError> {
         let memory = self.unauthenticated_memory.unwrap_or_else(|| part_of(machine::memory::allowed()));
-        if memory < LEAST_MEMORY {
+        if memory < MIN_MEMORY {
             return Err(ConfigError {
                 flag: "--unauthenticated-memory",
                 wants: "at least 1MiB".into(),
@@ -109,7 +108,7 @@ impl Options {
 }
 
 impl Default for Limits {
-    /// Those of a front door whose callers do not say who they are, without any flags.
+    /// The defaults where credentials are not required.
     fn default() -> Self {
         Self {
             live: 500,
@@ -122,11 +121,11 @@ impl Default for Limits {
     }
 }
 
-/// The part of the memory that a process may have which unknown connections get.
+/// The part of the process's memory that connections without a credential may use.
 fn part_of(allowed: Option<u64>) -> u64 {
-    const LEAST: u64 = 16 << 20;
-    const MOST: u64 = 512 << 20;
-    allowed.map_or(LEAST * 6, |bytes| (bytes / 8 * 3).clamp(LEAST, MOST))
+    const MIN: u64 = 16 << 20;
+    const MAX: u64 = 512 << 20;
+    allowed.map_or(MIN * 6, |bytes| (bytes / 8 * 3).clamp(MIN, MAX))
 }
 
 #[cfg(test)]

@@ -1,8 +1,14 @@
+//! Settings: flags ([`Options`]), checked once before any port is bound, become a typed [`Config`].
+//!
+//! Failure: the first setting that is wrong is a [`ConfigError`], which names the flag. Nothing after start-up reads a flag.
+
 mod config;
-pub(crate) mod exposure;
-pub(crate) mod limits;
+mod error;
+mod exposure;
+mod limits;
 mod options;
 
-pub use config::{Config, Origins, Tls};
-pub use limits::Limits;
-pub use options::{ConfigError, Options};
+pub use self::config::{Config, Origins, Tls};
+pub use self::error::ConfigError;
+pub use self::limits::Limits;
+pub use self::options::Options;

@@ -4,11 +4,12 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use access::host::{ALLOWED_HOST, HostError};
-use access::{Access, HostOptions, Hosts, OpenError};
+use access::{Access, HostOptions, Hosts};
 use axum::http::{HeaderValue, Uri};
 use model::{Placement, timing};
 
 use super::config::{Config, Origins};
+use super::error::ConfigError;
 use super::exposure::{Exposure, certificates};
 use super::limits;
 
@@ -47,7 +48,7 @@ pub struct Options {
     #[arg(long, env = "HATCHERY_CORS_ORIGIN", value_name = "ORIGIN", value_delimiter = ',')]
     pub cors_origin: Vec<String>,
 
-    /// Under which names it may be called.
+    /// The host names it may be called by.
     #[command(flatten)]
     pub hosts: HostOptions,
 
@@ -75,19 +76,19 @@ pub struct Options {
     )]
     pub max_connections: usize,
 
-    /// How much one caller may take.
+    /// Limits of one caller.
     #[command(flatten)]
     pub limits: limits::Options,
 
-    /// Who is let in.
+    /// Which callers are admitted.
     #[command(flatten)]
     pub access: access::Options,
 
-    /// What callers are shown.
+    /// The certificate that callers see.
     #[command(flatten)]
     pub tls: tls::Options,
 
-    /// What agents are shown.
+    /// The certificate that agents see.
     #[command(flatten)]
     pub agent_identity: tls::AgentIdentity,
 }
@@ -110,23 +111,11 @@ impl From<PlacementOption> for Placement {
     }
 }
 
-/// A setting that will not do; the text names the flag and says what it wants.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{flag} wants {wants}, not {found}")]
-pub struct ConfigError {
-    /// The flag.
-    pub flag: &'static str,
-    /// What would do.
-    pub wants: String,
-    /// What was given.
-    pub found: String,
-}
-
 impl Options {
     /// Checks every setting, before any port is bound.
     ///
     /// # Errors
-    /// The first setting that will not do.
+    /// The first setting that is wrong.
     pub fn into_config(self) -> Result<Config, ConfigError> {
         if self.listen == self.admin_listen && self.listen.port() != 0 {
             return Err(ConfigError {
@@ -135,7 +124,7 @@ impl Options {
                 found: self.admin_listen.to_string(),
             });
         }
-        within("--spawn-deadline", self.spawn_deadline, Duration::from_millis(1), LONGEST_DEADLINE)?;
+        within("--spawn-deadline", self.spawn_deadline, Duration::from_millis(1), MAX_DEADLINE)?;
         within("--shutdown-grace", self.shutdown_grace, Duration::ZERO, Duration::from_secs(3600))?;
         within(
             "--live-ping-interval",
@@ -148,7 +137,7 @@ impl Options {
         counted("--max-connections", self.max_connections, 1, 1_000_000)?;
         let limits =
             self.limits.resolve(self.max_connections, self.max_waiting, self.access.is_configured())?;
-        let exposure = Exposure::of(&self)?;
+        let exposure = Exposure::of(self.listen, self.admin_listen, &self.tls, self.access.is_configured())?;
         Ok(Config {
             listen: self.listen,
             admin_listen: self.admin_listen,
@@ -164,12 +153,12 @@ impl Options {
             max_connections: self.max_connections,
             limits,
             admin_public: exposure.admin_public,
-            tls: certificates(&self, exposure)?,
+            tls: certificates(&self.tls, &self.agent_identity, exposure)?,
         })
     }
 }
 
-/// Whom to let in. Limits are those of callers, and without keys there are none.
+/// The keys that admit callers. Limits are limits of callers, so they need keys.
 fn access(options: &access::Options) -> Result<Option<Access>, ConfigError> {
     let limits = [
         ("--spawns-per-minute", options.spawns_per_minute),
@@ -181,15 +170,11 @@ fn access(options: &access::Options) -> Result<Option<Access>, ConfigError> {
             return Err(ConfigError { flag, wants, found: format!("{limit} alone") });
         }
     }
-    Access::open(options).map_err(|OpenError { flag, path, why }| ConfigError {
-        flag,
-        wants: "a file of keys".into(),
-        found: format!("{}: {why}", path.display()),
-    })
+    Ok(Access::open(options)?)
 }
 
 /// A caller that waits as long as its reservation is good for would be answered with a slot that is taken back.
-const LONGEST_DEADLINE: Duration = timing::RESERVATION.saturating_sub(Duration::from_secs(1));
+const MAX_DEADLINE: Duration = timing::RESERVATION.saturating_sub(Duration::from_secs(1));
 
 fn within(flag: &'static str, found: Duration, least: Duration, most: Duration) -> Result<(), ConfigError> {
     if (least..=most).contains(&found) {
@@ -214,8 +199,8 @@ fn hosts(options: &HostOptions) -> Result<Hosts, ConfigError> {
     })
 }
 
-/// Where nobody has to show a credential, a page could do in its visitor's name whatever its visitor can: by default only pages
-/// on this machine may.
+/// Without credentials a page could do in its visitor's name whatever the visitor can, so by default only pages on this machine
+/// may call.
 fn origins(texts: &[String], callers_are_known: bool) -> Result<Origins, ConfigError> {
     let texts: Vec<&String> = texts.iter().filter(|text| !text.is_empty()).collect();
     if texts.is_empty() {

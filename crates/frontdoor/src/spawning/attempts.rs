@@ -10,7 +10,7 @@ use registry::{Outcome, Outcomes, Standing};
 use wire::v1;
 use wire::v1::refused::Reason;
 
-use super::spawner::SpawnError;
+use super::error::SpawnError;
 use crate::agent_client::{outward, word};
 
 /// A request starts a process on so many nodes at the most.

@@ -1,4 +1,7 @@
 //! Nodes that one request does not ask, and for how long.
+//!
+//! Invariant: before a request waits in line, every node that gave it nothing is excluded. In line, those that refused or could
+//! not be reached are asked again after a while, and those where a process failed are not.
 
 use std::time::Duration;
 
@@ -20,8 +23,7 @@ struct Exclusion {
     connecting: bool,
 }
 
-/// Before a request waits in line, every node that gave it nothing is excluded. In line, those that refused or could not be
-/// reached are asked again after a while, and those where a process failed are not.
+/// See the module's documentation.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Exclusions {
     list: Vec<Exclusion>,
@@ -87,7 +89,7 @@ impl Exclusions {
         self.list.iter().filter(holds).map(|exclusion| exclusion.node.clone()).collect()
     }
 
-    /// Takes out the nodes whose connection may have been made by now, each once. Whether there was one.
+    /// Takes out the nodes whose connection may have been made by now, each once. Returns whether there was one.
     pub(crate) fn ask_connecting_again(&mut self) -> bool {
         let (again, rest) =
             std::mem::take(&mut self.list).into_iter().partition(|e: &Exclusion| e.connecting);

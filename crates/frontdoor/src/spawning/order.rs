@@ -1,4 +1,6 @@
-//! What a caller of `POST /spawn` orders: the body read strictly, field by field, with errors that name the field.
+//! What a caller of `POST /spawn` orders. The body is read strictly, field by field, with errors that name the field.
+//!
+//! Invariant: the form that is hashed into a fingerprint is fixed, because front doors of different releases compare it.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -17,14 +19,14 @@ use uuid::Uuid;
 use crate::callers::Account;
 use crate::strict_json::{self, Invalid, Number, check_printable};
 
-/// Most labels a request may ask for.
-const MOST_LABELS: usize = 64;
-/// Longest model path and session token.
-const LONGEST_TEXT: usize = 4096;
+/// Labels that a request may ask for.
+const MAX_LABELS: usize = 64;
+/// Bytes of a model path, and characters of a session token.
+const MAX_TEXT: usize = 4096;
 /// The longest wait in line, in seconds.
-const LONGEST_WAIT: u64 = 60;
+const MAX_WAIT: u64 = 60;
 
-/// The account of whoever orders. No part of what is ordered.
+/// The account of the caller. No part of what is ordered.
 #[derive(Debug, Clone)]
 pub(crate) struct Accounted(pub(crate) Arc<Account>);
 
@@ -47,12 +49,12 @@ pub(crate) struct Order {
     pub(crate) session_token: Option<String>,
     /// How long the caller waits in line when the farm is full.
     pub(crate) wait: Duration,
-    /// Who orders it, where callers have to say who they are. No part of what is ordered.
+    /// The owner in the caller's credential. No part of what is ordered.
     #[serde(skip)]
     pub(crate) owner: Option<Owner>,
-    /// The most that the owner may have at once.
+    /// Spawns that the owner may have at once.
     #[serde(skip)]
-    pub(crate) most: Option<u32>,
+    pub(crate) max_spawns: Option<u32>,
     /// What the caller takes of this front door.
     #[serde(skip)]
     pub(crate) account: Option<Accounted>,
@@ -61,39 +63,39 @@ pub(crate) struct Order {
 impl Order {
     /// Reads a body. An empty one orders what all defaults say.
     pub(crate) fn parse(body: &[u8]) -> Result<Self, Invalid> {
-        let wish = strict_json::object::<Wish<'_>>(body)?;
-        if let Some(model) = &wish.model {
+        let parsed = strict_json::object::<Body<'_>>(body)?;
+        if let Some(model) = &parsed.model {
             check_model(model).map_err(|why| Invalid::field("model", why))?;
         }
-        if let Some(token) = &wish.session_token {
+        if let Some(token) = &parsed.session_token {
             check_token(token).map_err(|why| Invalid::field("sessionToken", why))?;
         }
-        if let Some(pool) = &wish.pool {
+        if let Some(pool) = &parsed.pool {
             check_name(pool).map_err(|why| Invalid::field("pool", why))?;
         }
-        let labels = wish.labels.map(|l| l.0).unwrap_or_default();
-        if labels.len() > MOST_LABELS {
-            return Err(Invalid::field("labels", format!("at most {MOST_LABELS}, not {}", labels.len())));
+        let labels = parsed.labels.map(|l| l.0).unwrap_or_default();
+        if labels.len() > MAX_LABELS {
+            return Err(Invalid::field("labels", format!("at most {MAX_LABELS}, not {}", labels.len())));
         }
         for (key, value) in &labels {
             check_label(key, value).map_err(|why| Invalid::field("labels", why))?;
         }
         Ok(Self {
             demand: Demand {
-                renderer: wish.renderer_type.map_or_else(RendererType::default, |r| r.0),
-                pool: wish.pool.map(Cow::into_owned),
+                renderer: parsed.renderer_type.map_or_else(RendererType::default, |r| r.0),
+                pool: parsed.pool.map(Cow::into_owned),
                 labels,
             },
-            model: wish.model.map(Cow::into_owned),
-            session_token: wish.session_token.map(Cow::into_owned),
-            wait: Duration::from_secs(wish.wait_seconds.map_or(0, |w| w.0)),
+            model: parsed.model.map(Cow::into_owned),
+            session_token: parsed.session_token.map(Cow::into_owned),
+            wait: Duration::from_secs(parsed.wait_seconds.map_or(0, |w| w.0)),
             owner: None,
-            most: None,
+            max_spawns: None,
             account: None,
         })
     }
 
-    /// The same for two orders exactly when they ask for the same: what was left out counts as its default.
+    /// Equal for two orders exactly when they ask for the same: a field that was left out counts as its default.
     ///
     /// Front doors of different releases compare it, so its form is fixed: a field that is added to the request is left out
     /// where it has its default, and a change to what is there needs another [`Canonical::version`].
@@ -198,7 +200,7 @@ impl fmt::Display for Order {
 /// the contract: it takes arrays for structs, objects for words, and the last of two equal labels.
 #[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-struct Wish<'a> {
+struct Body<'a> {
     renderer_type: Option<Renderer>,
     #[serde(borrow)]
     model: Option<Cow<'a, str>>,
@@ -207,7 +209,7 @@ struct Wish<'a> {
     #[serde(borrow)]
     pool: Option<Cow<'a, str>>,
     labels: Option<Labels>,
-    wait_seconds: Option<Number<LONGEST_WAIT>>,
+    wait_seconds: Option<Number<MAX_WAIT>>,
 }
 
 #[derive(Debug)]
@@ -284,10 +286,10 @@ fn check_token(token: &str) -> Result<(), String> {
 }
 
 fn check_length(length: usize, unit: &str) -> Result<(), String> {
-    if (1..=LONGEST_TEXT).contains(&length) {
+    if (1..=MAX_TEXT).contains(&length) {
         return Ok(());
     }
-    Err(format!("must have 1 to {LONGEST_TEXT} {unit}, not {length}"))
+    Err(format!("must have 1 to {MAX_TEXT} {unit}, not {length}"))
 }
 
 #[cfg(test)]

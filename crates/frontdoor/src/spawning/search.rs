@@ -1,5 +1,8 @@
-//! The search of one request for a node that takes its spawn: registry, snapshot where the registry cannot be asked or lacks
-//! what it knew, and the line.
+//! The search of one request for a node that takes its spawn: the registry; the snapshot, where the registry cannot be asked or
+//! lacks what it knew; and the line, while the farm is full.
+//!
+//! Invariants: the deadline counts from the first reservation, and time in line does not count. A request keeps its place in line
+//! while a slot turns out to be none.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,14 +12,15 @@ use registry::{RegistryError, Standing};
 use tokio::time::{Instant, sleep_until};
 
 use super::attempts::Attempts;
+use super::error::SpawnError;
 use super::exclusions::Exclusions;
-use super::spawner::{SpawnError, learn};
+use super::held_slot::HeldSlot;
+use super::line::{Line, SlotRequest};
+use super::order::Order;
+use super::placer::{Placer, Ticket};
 use crate::agent_client::{FURTHER_CONNECT, connect_timeout};
-use crate::metrics::Phase;
-use crate::spawning::held_slot::Held;
-use crate::spawning::line::{self, Ticket};
-use crate::spawning::order::Order;
-use crate::start::door::{Door, Got};
+use crate::metrics::{SpawnMetrics, SpawnPhase};
+use crate::registry_access::placed::Placed;
 
 /// An attempt is begun only when at least this part of the deadline is left.
 const USEFUL_PART: u32 = 10;
@@ -26,17 +30,27 @@ const MIN_PAUSE: Duration = Duration::from_millis(50);
 /// A slot on a node.
 #[derive(Debug)]
 pub(super) struct Slot {
-    pub(super) held: Held,
+    pub(super) held: HeldSlot,
     /// Until when the spawn must be ready.
     pub(super) deadline: Instant,
     /// How long to wait for a connection to the agent.
     pub(super) connect: Duration,
 }
 
-/// See the module's documentation. Dropping it has the farm learn from the attempts.
+/// What every search of one front door uses.
+#[derive(Debug)]
+pub(super) struct SpawnPath {
+    pub(super) placer: Arc<Placer>,
+    pub(super) line: Arc<Line>,
+    /// The time of all attempts of a request together.
+    pub(super) deadline: Duration,
+    pub(super) metrics: SpawnMetrics,
+}
+
+/// See the module's documentation. Dropping it reports the outcomes of its attempts to the registry and the snapshot.
 #[derive(Debug)]
 pub(super) struct Search<'a> {
-    door: &'a Arc<Door>,
+    path: &'a SpawnPath,
     order: &'a Order,
     request: &'a RequestId,
     /// An `Idempotency-Key` is to be kept.
@@ -54,15 +68,15 @@ pub(super) struct Search<'a> {
 impl Drop for Search<'_> {
     fn drop(&mut self) {
         if let Some(outcomes) = self.attempts.outcomes() {
-            learn(self.door, outcomes);
+            self.path.placer.learn(outcomes);
         }
     }
 }
 
 impl<'a> Search<'a> {
-    pub(super) fn new(door: &'a Arc<Door>, order: &'a Order, request: &'a RequestId, keyed: bool) -> Self {
+    pub(super) fn new(path: &'a SpawnPath, order: &'a Order, request: &'a RequestId, keyed: bool) -> Self {
         Self {
-            door,
+            path,
             order,
             request,
             keyed,
@@ -82,24 +96,24 @@ impl<'a> Search<'a> {
             }
             let excluded = self.exclusions.all();
             let probed = self.exclusions.has_probed();
-            let shortage = match self.door.reserve(self.order, &excluded, probed, None, self.request).await {
-                Ok(Got::Slot(held)) => return Ok(self.begin(held)),
-                Ok(over @ Got::OverQuota) => return Err(self.give_up(&over)),
-                Ok(short) => {
-                    if let Some(held) = self.not_yet_known(&short).await {
-                        return Ok(self.begin(held));
+            let shortage =
+                match self.path.placer.reserve(self.order, &excluded, probed, None, self.request).await {
+                    Ok(Placed::Slot(held)) => return Ok(self.begin(held)),
+                    Ok(over @ Placed::OverQuota) => return Err(self.give_up(&over)),
+                    Ok(short) => {
+                        if let Some(held) = self.not_yet_known(&short).await {
+                            return Ok(self.begin(held));
+                        }
+                        short
                     }
-                    short
-                }
-                Err(error) => return self.without_registry(error),
-            };
+                    Err(error) => return self.without_registry(error),
+                };
             if self.exclusions.ask_connecting_again() {
                 continue;
             }
             if Instant::now() >= self.wait_end
-                || (self.attempts.is_empty() && matches!(shortage, Got::NoMatch { known: false }))
-                || (self.attempts.has_answer()
-                    && !self.door.snapshot.has_other(&self.order.demand, &excluded))
+                || (self.attempts.is_empty() && matches!(shortage, Placed::NoMatch { known: false }))
+                || (self.attempts.has_answer() && !self.path.placer.has_other(&self.order.demand, &excluded))
             {
                 return Err(self.give_up(&shortage));
             }
@@ -113,13 +127,12 @@ impl<'a> Search<'a> {
         if let Some(last) = self.exclusions.last() {
             sleep_until(self.wait_end.min(last + MIN_PAUSE)).await;
         }
-        let got =
-            line::wait(self.door, self.order, self.wait_end, self.ticket, &self.exclusions, self.request)
-                .await;
-        self.door.metrics.phase(Phase::Queue, began.elapsed());
+        let wanted = SlotRequest { order: self.order, exclusions: &self.exclusions, request: self.request };
+        let placed = self.path.line.wait(&self.path.placer, wanted, self.wait_end, self.ticket).await;
+        self.path.metrics.phase(SpawnPhase::Queue, began.elapsed());
         self.deadline = self.deadline.map(|deadline| deadline + began.elapsed());
-        match got {
-            Ok(Got::Slot(held)) => Ok(self.begin(held)),
+        match placed {
+            Ok(Placed::Slot(held)) => Ok(self.begin(held)),
             Ok(short) => match self.not_yet_known(&short).await {
                 Some(held) => Ok(self.begin(held)),
                 None => Err(self.give_up(&short)),
@@ -129,59 +142,46 @@ impl<'a> Search<'a> {
         }
     }
 
-    /// A node that the registry lacks because it was wiped, or has just come back: agents report within a moment, and until
-    /// then the snapshot knows better.
-    async fn not_yet_known(&self, short: &Got) -> Option<Held> {
-        let refilling = self.door.registry.refilling();
-        if !refilling && !matches!(short, Got::NoMatch { known: false }) {
-            return None;
-        }
-        let got = self.door.place_from_snapshot(&self.order.demand, &self.exclusions.all(), self.request)?;
-        let Got::Slot(held) = got else { return None };
-        if !refilling {
-            // A registry that knows the node knows better: it may have other labels by now.
-            let known = self.door.registry.node(held.node()).await;
-            if !matches!(known, Ok(None)) {
-                return None;
-            }
-            self.door.registry.wiped();
-        }
-        Some(held)
+    /// A slot that only the snapshot knows of, because the registry was wiped or has just come back.
+    async fn not_yet_known(&self, shortage: &Placed<HeldSlot>) -> Option<HeldSlot> {
+        let excluded = self.exclusions.all();
+        let placer = &self.path.placer;
+        placer.place_while_refilling(shortage, &self.order.demand, &excluded, self.request).await
     }
 
     /// The registry could not be asked: a node from the last snapshot, unless there is a key whose promise could not be kept.
     fn without_registry(&mut self, error: RegistryError) -> Result<Slot, SpawnError> {
-        let got = match error {
+        let placed = match error {
             RegistryError::Away(_) if !self.keyed => {
                 let excluded = self.exclusions.all();
-                self.door.place_from_snapshot(&self.order.demand, &excluded, self.request)
+                self.path.placer.place_from_snapshot(&self.order.demand, &excluded, self.request)
             }
             RegistryError::Away(_) | RegistryError::Unexpected { .. } => None,
         };
-        match got {
-            Some(Got::Slot(held)) => Ok(self.begin(held)),
+        match placed {
+            Some(Placed::Slot(held)) => Ok(self.begin(held)),
             Some(short) => Err(self.give_up(&short)),
             None => Err(SpawnError::Registry(error)),
         }
     }
 
-    fn begin(&mut self, held: Held) -> Slot {
+    fn begin(&mut self, held: HeldSlot) -> Slot {
         let now = Instant::now();
-        let deadline = *self.deadline.get_or_insert_with(|| now + self.door.config.spawn_deadline);
+        let deadline = *self.deadline.get_or_insert_with(|| now + self.path.deadline);
         self.ticket.number = held.number().or(self.ticket.number);
         if matches!(held.standing(), Standing::Probe | Standing::LastChoice) {
             self.exclusions.probed();
         }
         let left = deadline.saturating_duration_since(now);
         // A node that is known to be hard to reach is chosen only when no other has room.
-        let patient = !self.exclusions.has_unreachable() || self.door.agents.is_unreachable(held.node());
-        let connect = connect_timeout(left).min(if patient { Duration::MAX } else { FURTHER_CONNECT });
+        let waits = !self.exclusions.has_unreachable() || self.path.placer.is_unreachable(held.node());
+        let connect = connect_timeout(left).min(if waits { Duration::MAX } else { FURTHER_CONNECT });
         Slot { held, deadline, connect }
     }
 
     /// Whether too little of the deadline is left for another attempt.
     fn is_late(&self) -> bool {
-        let useful = self.door.config.spawn_deadline / USEFUL_PART;
+        let useful = self.path.deadline / USEFUL_PART;
         self.deadline.is_some_and(|deadline| deadline.saturating_duration_since(Instant::now()) < useful)
     }
 
@@ -193,22 +193,22 @@ impl<'a> Search<'a> {
         })
     }
 
-    fn give_up(&self, shortage: &Got) -> SpawnError {
-        if let Got::OverQuota = shortage {
-            return SpawnError::OverQuota { most: self.order.most.unwrap_or_default() };
+    fn give_up(&self, shortage: &Placed<HeldSlot>) -> SpawnError {
+        if let Placed::OverQuota = shortage {
+            return SpawnError::OverQuota { max: self.order.max_spawns.unwrap_or_default() };
         }
         if let Some(answer) = self.attempts.answer() {
             return answer;
         }
         let last = self.attempts.last().map(|last| format!("; last tried was {last}")).unwrap_or_default();
         match shortage {
-            Got::NoMatch { known: false } => {
+            Placed::NoMatch { known: false } => {
                 SpawnError::NoMatchingNode { why: format!("no node offers what was asked for{last}") }
             }
-            Got::NoMatch { known: true } => SpawnError::NoMatchingNode {
+            Placed::NoMatch { known: true } => SpawnError::NoMatchingNode {
                 why: format!("the nodes that offer what was asked for are down, cordoned or draining{last}"),
             },
-            Got::Full | Got::Slot(_) | Got::OverQuota => SpawnError::NoCapacity {
+            Placed::Full | Placed::Slot(_) | Placed::OverQuota => SpawnError::NoCapacity {
                 why: format!("every node that offers what was asked for is full{last}"),
             },
         }

@@ -1,14 +1,18 @@
-//! Of those who ask this front door with one `Idempotency-Key`, one asks the registry and does the work; the others wait for its
-//! answer in this process, and cost the registry nothing.
+//! Of the requests that come to this front door with one `Idempotency-Key`, one asks the registry and does the work. The others wait
+//! for its answer in this process, and cost the registry nothing.
+//!
+//! Invariant: a request that comes after the answer asks the registry, because the spawn may have ended meanwhile.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
+use model::api::{Problem, SpawnAnswer};
 use registry::IdempotencyKey;
 use tokio::sync::{Mutex as AsyncMutex, MutexGuard as AsyncMutexGuard};
 use uuid::Uuid;
 
-use crate::spawning::idempotency::Answer;
+/// The outcome of a request with a key.
+pub(crate) type Answer = Result<SpawnAnswer, Box<Problem>>;
 
 /// The calls under way, by key and by fingerprint of what is asked for.
 #[derive(Debug, Default)]
@@ -16,10 +20,10 @@ pub(crate) struct SingleFlight(Mutex<HashMap<Id, Weak<Call>>>);
 
 type Id = (IdempotencyKey, Uuid);
 
-/// Those who ask for the same thing, in the order of asking: the first holds the lock, and leaves its answer.
+/// Requests for the same thing, in the order in which they came: the first holds the lock, and leaves its answer.
 type Call = AsyncMutex<Option<Answer>>;
 
-/// One who asks; the last to leave takes the call with it.
+/// One request; the last to leave drops the call.
 #[derive(Debug)]
 pub(crate) struct Waiter<'a> {
     all: &'a SingleFlight,
@@ -28,7 +32,7 @@ pub(crate) struct Waiter<'a> {
 }
 
 impl SingleFlight {
-    /// Joins those who ask already.
+    /// Joins the requests that are there already.
     pub(crate) fn join(&self, key: &IdempotencyKey, fingerprint: Uuid) -> Waiter<'_> {
         let id = (key.clone(), fingerprint);
         let mut calls = self.calls();
@@ -47,13 +51,13 @@ impl SingleFlight {
 }
 
 impl Waiter<'_> {
-    /// Resolves with the answer of one who asked before, or with nothing when the work is this one's: what it leaves there is the
-    /// answer of those who come after.
+    /// Resolves with the answer of an earlier request, or with `None` when the work is this one's: what it leaves in the guard is
+    /// the answer of those that wait behind it.
     pub(crate) async fn turn(&self) -> AsyncMutexGuard<'_, Option<Answer>> {
         self.call.lock().await
     }
 
-    /// Who asks from now on asks the registry: the spawn may end.
+    /// Requests that come from now on ask the registry: the spawn may end.
     pub(crate) fn forget(&self) {
         let mut calls = self.all.calls();
         if calls.get(&self.id).is_some_and(|call| call.as_ptr() == Arc::as_ptr(&self.call)) {
@@ -65,7 +69,7 @@ impl Waiter<'_> {
 impl Drop for Waiter<'_> {
     fn drop(&mut self) {
         let mut calls = self.all.calls();
-        // Left under the lock, so that of two who leave at the same time one is the last.
+        // Left under the lock, so that of two requests that leave at the same time one is the last.
         drop(std::mem::take(&mut self.call));
         if calls.get(&self.id).is_some_and(|call| call.strong_count() == 0) {
             calls.remove(&self.id);

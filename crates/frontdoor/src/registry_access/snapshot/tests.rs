@@ -42,9 +42,9 @@ fn snapshot(nodes: Vec<NodeRecord>) -> Snapshot {
     snapshot
 }
 
-fn chosen(choice: &Choice) -> &str {
+fn chosen(choice: &Option<Placed<Candidate>>) -> &str {
     match choice {
-        Choice::Node { node, .. } => node.as_str(),
+        Some(Placed::Slot(Candidate { node, .. })) => node.as_str(),
         other => panic!("no node: {other:?}"),
     }
 }
@@ -52,12 +52,12 @@ fn chosen(choice: &Choice) -> &str {
 #[tokio::test(start_paused = true)]
 async fn without_a_snapshot_or_with_an_old_one_nothing_is_chosen() {
     let empty = Snapshot::default();
-    assert_eq!(empty.choose(&csr(), &[], &[]), Choice::Nothing);
+    assert_eq!(empty.choose(&csr(), &[], &[]), None);
     assert!(!empty.serves());
     let snapshot = snapshot(vec![node("a", 1, 0)]);
     assert!(snapshot.serves());
     tokio::time::advance(MAX_AGE).await;
-    assert_eq!(snapshot.choose(&csr(), &[], &[]), Choice::Nothing);
+    assert_eq!(snapshot.choose(&csr(), &[], &[]), None);
     assert!(!snapshot.serves());
 }
 
@@ -100,17 +100,17 @@ fn only_nodes_that_suit_are_chosen() {
         assert!(["d", "e"].contains(&chosen(&ask(RendererType::Csr, &[], None))));
         assert_eq!(chosen(&ask(RendererType::Csr, &[("sdk", "1")], Some("default"))), "d");
     }
-    assert_eq!(ask(RendererType::Csr, &[("sdk", "2")], None), Choice::NoMatch { known: false });
-    assert_eq!(ask(RendererType::Csr, &[], Some("gpu")), Choice::NoMatch { known: false });
+    assert_eq!(ask(RendererType::Csr, &[("sdk", "2")], None), Some(Placed::NoMatch { known: false }));
+    assert_eq!(ask(RendererType::Csr, &[], Some("gpu")), Some(Placed::NoMatch { known: false }));
 }
 
 #[test]
 fn a_node_that_is_closed_is_known_but_not_chosen() {
     let mut closed = node("a", 9, 0);
     closed.eligibility = Eligibility::Cordoned;
-    assert_eq!(snapshot(vec![closed]).choose(&csr(), &[], &[]), Choice::NoMatch { known: true });
+    assert_eq!(snapshot(vec![closed]).choose(&csr(), &[], &[]), Some(Placed::NoMatch { known: true }));
     let tried = ["a".parse().unwrap()];
-    assert_eq!(snapshot(vec![node("a", 9, 0)]).choose(&csr(), &tried, &[]), Choice::Full);
+    assert_eq!(snapshot(vec![node("a", 9, 0)]).choose(&csr(), &tried, &[]), Some(Placed::Full));
 }
 
 #[tokio::test(start_paused = true)]
@@ -152,7 +152,7 @@ async fn nodes_that_a_wiped_registry_has_lost_are_kept_for_a_while() {
     assert_eq!(chosen(&snapshot.choose(&csr(), &tried, &[])), "a");
     tokio::time::advance(LONG).await;
     snapshot.refresh(vec![node("b", 1, 0)], LONG);
-    assert_eq!(snapshot.choose(&csr(), &tried, &[]), Choice::Full);
+    assert_eq!(snapshot.choose(&csr(), &tried, &[]), Some(Placed::Full));
 }
 
 fn failure(whole_node: bool) -> model::StartFailure {
@@ -168,9 +168,9 @@ fn fail(snapshot: &Snapshot, name: &str) {
     snapshot.learn(&outcomes(name, registry::Outcome::Failed(failure(false))));
 }
 
-fn standing(choice: &Choice) -> Standing {
+fn standing(choice: &Option<Placed<Candidate>>) -> Standing {
     match choice {
-        Choice::Node { standing, .. } => *standing,
+        Some(Placed::Slot(Candidate { standing, .. })) => *standing,
         other => panic!("no node: {other:?}"),
     }
 }
@@ -262,7 +262,7 @@ async fn a_farm_that_is_gone_all_at_once_is_not_believed_before_its_nodes_could_
     empty_handed(dead(all()));
     tokio::time::advance(LONG).await;
     assert_eq!(snapshot.refresh(dead(all()), LONG), Refresh::Taken(3));
-    assert_eq!(snapshot.choose(&csr(), &[], &[]), Choice::NoMatch { known: true });
+    assert_eq!(snapshot.choose(&csr(), &[], &[]), Some(Placed::NoMatch { known: true }));
 
     let mut one = all();
     one[0].availability = Availability::Down;

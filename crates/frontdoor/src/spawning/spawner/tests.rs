@@ -3,16 +3,19 @@
 use std::sync::Mutex;
 
 use clap::Parser;
-use model::{AgentEpoch, Demand, NodeDescription, NodeKind, Owner, Placement, RendererType, Timing};
+use model::{AgentEpoch, Demand, NodeDescription, NodeKind, Owner, Placement, RendererType, SpawnId, Timing};
 use registry::{AgentReport, Heartbeat, Registry, Reserve, Reserved};
 use tokio::net::TcpListener;
 use tokio::time::timeout;
 use tokio_stream::wrappers::TcpListenerStream;
 use tonic::{Request, Response, Status};
+use wire::v1;
 use wire::v1::node_agent_server::{NodeAgent, NodeAgentServer};
 use wire::v1::spawn_reply;
 
+use super::super::error::{Rejection, SpawnError};
 use super::*;
+use crate::start::parts::Parts;
 
 #[derive(Debug, Parser)]
 struct Cli {
@@ -20,9 +23,9 @@ struct Cli {
     options: crate::Options,
 }
 
-fn door(registry: Registry) -> Arc<Door> {
+fn parts(registry: Registry) -> Parts {
     let config = Cli::parse_from(["frontdoor"]).options.into_config().unwrap();
-    Arc::new(Door::new(config, registry))
+    Parts::new(config, registry)
 }
 
 /// An agent whose spawns are always ready; with the orders it got.
@@ -113,11 +116,11 @@ async fn take(registry: &Registry, pool: &str, owner: Option<Owner>) -> registry
 /// Of somebody who may have one, and would wait for a slot.
 fn order(pool: &str) -> Order {
     let body = format!(r#"{{"pool":"{pool}","waitSeconds":60}}"#);
-    Order { owner: ann(), most: Some(1), ..Order::parse(body.as_bytes()).unwrap() }
+    Order { owner: ann(), max_spawns: Some(1), ..Order::parse(body.as_bytes()).unwrap() }
 }
 
 fn is_over_quota<T>(answer: &Result<T, Box<Rejection>>) -> bool {
-    answer.as_ref().is_err_and(|rejection| matches!(rejection.error, SpawnError::OverQuota { most: 1 }))
+    answer.as_ref().is_err_and(|rejection| matches!(rejection.error, SpawnError::OverQuota { max: 1 }))
 }
 
 const SOON: Duration = Duration::from_secs(20);
@@ -126,10 +129,12 @@ const SOON: Duration = Duration::from_secs(20);
 async fn an_order_says_whose_it_is_to_the_registry_and_to_the_agent() {
     let registry = Registry::embedded(Timing::FARM);
     let agent = node(&registry, "a", 9).await;
-    let (door, request) = (door(registry), RequestId::mint());
-    let (_, mut held) = spawn(&door, &order("a"), &request, false).await.unwrap();
+    let (parts, request) = (parts(registry), RequestId::mint());
+    let (_, mut held) = parts.edge.spawner.spawn(&order("a"), &request, false).await.unwrap();
     held.keep();
-    let second = timeout(SOON, spawn(&door, &order("a"), &request, false)).await.expect("an answer at once");
+    let second = timeout(SOON, parts.edge.spawner.spawn(&order("a"), &request, false))
+        .await
+        .expect("an answer at once");
     assert!(is_over_quota(&second), "{second:?}");
     let owners: Vec<_> = agent.0.lock().unwrap().iter().map(|order| order.owner.clone()).collect();
     assert_eq!(owners, [Some("key:ann".to_owned())]);
@@ -141,10 +146,10 @@ async fn nobody_waits_in_line_for_what_it_may_not_have() {
     node(&registry, "full", 1).await;
     node(&registry, "other", 1).await;
     let taken = take(&registry, "full", None).await;
-    let (door, request, order) = (door(registry.clone()), RequestId::mint(), order("full"));
-    let waiting = spawn(&door, &order, &request, false);
+    let (parts, request, order) = (parts(registry.clone()), RequestId::mint(), order("full"));
+    let waiting = parts.edge.spawner.spawn(&order, &request, false);
     let elsewhere = async {
-        while door.line.waiting() == 0 {
+        while parts.line.waiting() == 0 {
             tokio::task::yield_now().await;
         }
         take(&registry, "other", ann()).await;
