@@ -143,7 +143,7 @@ async fn accept(listener: &TcpListener, reception: &Reception) -> Option<(TcpStr
     }
 }
 
-/// What is known of a connection.
+/// A connection, and what is known of it.
 struct Caller {
     peer: SocketAddr,
     place: Place,
@@ -308,8 +308,8 @@ where
     }
 }
 
-/// Returns when the caller has hung up. hyper notices that too, but only while it has nothing left to read: one byte
-/// beyond the request, a stray line end or the next request, and the caller could leave unnoticed.
+/// Returns when the caller has hung up. hyper notices that too, but only while it has nothing left to read: with one byte
+/// beyond the request, a stray line end or the next request, the hang-up would go unnoticed.
 async fn left(stream: &TcpStream) {
     // Not READABLE, which is true as long as there are unread bytes. Both include the end of the stream.
     let _closed = stream.ready(Interest::PRIORITY).await;

@@ -20,10 +20,9 @@ use wire::v1::node_agent_client::NodeAgentClient;
 use super::error::{AgentError, Lost, failure};
 use super::message::{Outcome, tagged};
 
-/// A connection on which nothing moves is asked for a sign of life this often, so that a node that vanished without a
-/// word does not keep callers waiting until their deadline.
+/// A silent connection is pinged this often, so that a node that vanished does not keep requests waiting until their deadline.
 const KEEPALIVE: Duration = Duration::from_secs(2);
-/// And is given up when none comes within this time.
+/// The connection is closed when a ping is not answered within this time.
 const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(4);
 
 /// One connection to one agent; cloning is cheap.
@@ -69,7 +68,7 @@ impl Link {
         // The log has the certificate's node.
         tls.check_agent(&stream, node).map_err(|_| "its certificate is not that of its node".to_owned())?;
         let mut stream = BufReader::new(stream);
-        // That it does not trust this end an agent says only now. It speaks first: nothing has been sent before that.
+        // An agent rejects this end's certificate only now, after the handshake. It sends first, and nothing was sent to it before.
         if stream.fill_buf().await.map_err(broken)?.is_empty() {
             return Err("the agent closed the connection".to_owned());
         }

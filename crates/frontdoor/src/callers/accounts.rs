@@ -134,7 +134,7 @@ struct Memory {
     beginnings: Rate,
     /// Until when the registry grants no start at this rate.
     too_soon: Option<(NonZeroU32, Instant)>,
-    /// Until when it is believed to have as many spawns as it may have.
+    /// Until when the registry's answer that the owner is over its quota is believed.
     over_quota: Option<Instant>,
 }
 
@@ -174,7 +174,7 @@ impl Account {
         }
     }
 
-    /// Takes one of these.
+    /// Takes one unit.
     pub(crate) fn take(self: &Arc<Self>, kind: Kind) -> Result<Share, LimitExceeded> {
         self.take_if_free(kind)
             .ok_or_else(|| self.refuse(LimitExceeded::TooMany { kind, max: self.max(kind) }))
@@ -218,7 +218,7 @@ impl Account {
         self.memory().too_soon = Some((per_minute, Instant::now() + wait));
     }
 
-    /// Whether the registry has just said that this caller has as many spawns as it may have.
+    /// Whether the registry has just answered that the owner is over its quota.
     pub(crate) fn is_over_quota(&self) -> bool {
         self.memory().over_quota.is_some_and(|until| until > Instant::now())
     }
@@ -245,7 +245,7 @@ pub(crate) struct Callers {
 }
 
 impl Callers {
-    /// CallerRefusals are counted in `refusals`.
+    /// `refusals` counts what callers were refused.
     pub(crate) fn new(limits: Limits, refusals: CallerRefusals) -> Self {
         Self { limits: Arc::new(limits), refusals, accounts: Mutex::new((HashMap::new(), CROWD)) }
     }

@@ -62,7 +62,7 @@ pub(crate) async fn observe(
                 if route == "/spawn" && matches!(status, 502..=504) {
                     warn!(method, route, status, ?took, code, detail, "request answered with an error");
                 } else if status == 401 {
-                    // Its own line, where there is one, is the gate's.
+                    // The authenticator has logged it, within its bounds.
                     debug!(method, route, status, ?took, code, detail, "request answered with an error");
                 } else {
                     info!(method, route, status, ?took, code, detail, "request answered with an error");

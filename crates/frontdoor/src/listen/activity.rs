@@ -28,7 +28,7 @@ pub(super) struct Activity {
     answer: AtomicU8,
     /// Bytes of a head that is not here as a whole.
     head: AtomicUsize,
-    /// The other side does not take what is written to it.
+    /// The peer does not read what is written to it.
     unread: AtomicBool,
     /// It is no HTTP connection any more.
     upgraded: AtomicBool,
@@ -59,7 +59,7 @@ impl Activity {
         }
     }
 
-    /// Whether something that was written waits for the other side to take it.
+    /// Whether something that was written waits for the peer to read it.
     pub(super) fn wrote(&self, waits: bool) {
         self.unread.store(waits, Ordering::Relaxed);
     }
@@ -90,7 +90,7 @@ impl Activity {
         })
     }
 
-    /// Whether there is nothing to do here but wait for the other side.
+    /// Whether there is nothing to do here but wait for the peer.
     fn is_idle(&self) -> bool {
         match self.answer.load(Ordering::Relaxed) {
             IDLE => true,

@@ -100,7 +100,7 @@ pub(super) struct State {
     /// The number of the last change.
     pub(super) changes: u64,
     pub(super) entries: HashMap<u64, Entry>,
-    /// Those that can make room.
+    /// Connections that can be evicted, in this order.
     waiting: BTreeSet<(Rank, u64, u64)>,
     /// Those of `waiting` that hold memory, likewise.
     holding: BTreeSet<(Rank, u64, u64)>,

@@ -128,7 +128,7 @@ struct Taken {
     places: Places,
     id: u64,
     evict: CancellationToken,
-    /// Of the connections that its caller may have.
+    /// Its unit of its caller's limit of connections.
     share: OnceLock<Share>,
 }
 
@@ -146,8 +146,8 @@ impl Place {
         })
     }
 
-    /// Notes that a good credential was shown on it: it counts as this caller's, unless that one has as many as it may have,
-    /// and stays a stranger's then. The first caller of a connection that several share counts.
+    /// Notes that a good credential was shown on it: it counts as this caller's, unless the caller is at its limit of connections;
+    /// then it stays a stranger. Of several callers on one connection, the first counts.
     pub(crate) fn known_to(&self, account: &Arc<Account>) {
         if self.0.share.get().is_none()
             && let Some(share) = account.take_if_free(Kind::Connection)
@@ -157,7 +157,7 @@ impl Place {
         }
     }
 
-    /// Notes that it is of use.
+    /// Notes that it is a known caller's.
     pub(crate) fn known(&self) {
         self.0.places.change(self.0.id, |entry| entry.known = true);
     }

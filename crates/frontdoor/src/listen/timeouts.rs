@@ -18,7 +18,7 @@ use crate::metrics::ClosedReason;
 pub(super) const FIRST_BYTE_TIMEOUT: Duration = Duration::from_secs(10);
 /// From the first byte of a request to the end of its head.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
-/// From a write that the other side has no room for until it has taken something.
+/// From a write that the peer has no room for until it has read something.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// A connection that is closed when its first byte or a request's head does not arrive in time, or when its answers are not read.
@@ -26,9 +26,9 @@ const WRITE_TIMEOUT: Duration = Duration::from_secs(20);
 pub(super) struct TimedStream<S> {
     stream: S,
     activity: Arc<Activity>,
-    /// What is waited for.
+    /// The timeout that runs: for the first byte, or for the rest of a head.
     waits: Option<Wait>,
-    /// Runs while the other side takes nothing of what is written.
+    /// The timeout that runs while the peer reads nothing of what is written.
     unread: Option<Pin<Box<Sleep>>>,
 }
 
@@ -47,13 +47,13 @@ impl Wait {
 }
 
 impl<S> TimedStream<S> {
-    /// From now on.
+    /// The timeout of the first byte runs from now on.
     pub(super) fn new(stream: S, activity: Arc<Activity>) -> Self {
         let waits = Wait::start(ClosedReason::Idle, activity.turn(), FIRST_BYTE_TIMEOUT);
         Self { stream, activity, waits, unread: None }
     }
 
-    /// Passes on what came of a write, unless it has waited for too long.
+    /// Passes on the result of a write, unless the peer has not read for too long.
     fn taken<T>(&mut self, cx: &mut Context<'_>, wrote: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
         self.activity.wrote(wrote.is_pending());
         if wrote.is_ready() || self.activity.is_upgraded() {

@@ -12,11 +12,11 @@ use serde::{Deserialize, Serialize, Serializer};
 use serde_json::{Map, Value};
 use uuid::Uuid;
 
-/// The longest message a subscriber may send, but for its credential.
+/// Bytes of a message, except for one with a credential.
 pub(crate) const MAX_MESSAGE: usize = 4096;
-/// The longest message with a credential.
+/// Bytes of a message with a credential.
 const MAX_AUTHENTICATION: usize = access::LONGEST_CREDENTIAL + 128;
-/// As much of what was wrong as a subscriber needs.
+/// Characters of a violation in its answer.
 const MAX_REASON: usize = 200;
 
 /// What can be subscribed to.
@@ -152,7 +152,7 @@ impl Serialize for Topic {
     }
 }
 
-/// What a subscriber may say.
+/// What a subscriber may send.
 #[derive(Debug, PartialEq, Eq, Deserialize)]
 #[serde(tag = "type", rename_all = "lowercase", deny_unknown_fields)]
 pub(crate) enum Request {
@@ -160,7 +160,7 @@ pub(crate) enum Request {
     Subscribe {
         /// What.
         topic: Topic,
-        /// The last event that was heard.
+        /// The last event that the subscriber has.
         since: Option<u64>,
     },
     /// Send no more events of this topic.
@@ -270,7 +270,7 @@ pub(crate) enum Frame<'a> {
         #[serde(flatten)]
         event: &'a Event,
     },
-    /// The front door is still there.
+    /// The connection is alive.
     Heartbeat { at: Timestamp },
     /// A message was not understood, or asks for what its sender may not have.
     Error {

@@ -13,7 +13,7 @@ use serde_json::Value;
 
 use super::protocol::{Snapshot, Topic, is_of_spawns, pings};
 
-/// See the module's documentation. What a node uses, and how busy it is, is no event: that much is as of the last look.
+/// See the module's documentation. The load and the used slots of a node are no events: they are as of the last refresh.
 #[derive(Debug, Default)]
 pub(crate) struct View {
     /// The last event applied.
@@ -24,7 +24,7 @@ pub(crate) struct View {
 }
 
 impl View {
-    /// As these were read, at whatever moment between two events; those after the first must be applied.
+    /// Made of what was read while events happened; those after `seq` must be applied.
     pub(crate) fn new(seq: u64, nodes: Vec<Node>, spawns: Vec<Spawn>) -> Self {
         Self {
             seq,

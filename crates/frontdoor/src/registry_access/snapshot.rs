@@ -28,9 +28,9 @@ use super::placed::Placed;
 
 /// A snapshot of this age is of no use any more.
 const MAX_AGE: Duration = Duration::from_secs(600);
-/// A node that said that it was full is the last choice for this long: spawns end.
+/// A node that refused because it was full is the last choice for this long: spawns end.
 const FULL: Duration = Duration::from_secs(1);
-/// A node that does not want the spawn at all is the last choice for this long.
+/// A node that refused for another reason is the last choice for this long.
 const UNWILLING: Duration = Duration::from_secs(30);
 /// No other probe starts before the outcome of one is known, or this time has passed.
 const PROBE_LEASE: Duration = Duration::from_secs(60);
@@ -165,7 +165,7 @@ impl Snapshot {
         Refresh::Taken(farm.nodes.len())
     }
 
-    /// The less loaded of two nodes at random out of those that will do, have room and are not failing, as far as is known.
+    /// Chooses the less loaded of two random nodes that suit the demand, have room and are not failing, as far as is known.
     /// A failing node whose probe is due goes first; otherwise it is chosen only where no other has room. `tried` are not
     /// chosen at all, `avoided` only if there is no other. `None`: there is no snapshot, or it is too old.
     pub(crate) fn choose(
@@ -245,7 +245,7 @@ impl Snapshot {
             })
     }
 
-    /// Notes what the starts of one request came to.
+    /// Takes in the outcomes of the starts of one request.
     pub(crate) fn learn(&self, outcomes: &Outcomes) {
         let clock = self.now();
         for (node, outcome) in &outcomes.starts {
@@ -253,12 +253,12 @@ impl Snapshot {
         }
     }
 
-    /// An operator has ordered this.
+    /// Takes in an operator's order.
     pub(crate) fn order(&self, node: &NodeId, eligibility: Eligibility) {
         self.change(node, |seen| seen.record.eligibility = eligibility);
     }
 
-    /// A node that was chosen got nothing.
+    /// A chosen node was not used.
     pub(crate) fn give_back(&self, node: &NodeId, renderer: RendererType) {
         self.change(node, |seen| {
             seen.placed = seen.placed.saturating_sub(1);
@@ -266,7 +266,7 @@ impl Snapshot {
         });
     }
 
-    /// A node that was chosen said no.
+    /// A chosen node refused.
     pub(crate) fn refused(&self, node: &NodeId, reason: Reason) {
         let pause = match reason {
             Reason::Full | Reason::GpusFull | Reason::NoPort | Reason::LowMemory => FULL,
@@ -343,7 +343,7 @@ impl Seen {
     }
 }
 
-/// Two at random out of any number, met one by one.
+/// Two at random out of any number (reservoir sampling).
 #[derive(Debug, Default)]
 struct Pair {
     met: usize,

@@ -13,9 +13,9 @@ use wire::v1::refused::Reason;
 use super::error::SpawnError;
 use crate::agent_client::{outward, word};
 
-/// A request starts a process on so many nodes at the most.
+/// Nodes on which one request may start a process.
 pub(crate) const MAX_STARTED: usize = 3;
-/// A request asks so many nodes at the most, those included that refuse or cannot be reached.
+/// Nodes that one request may ask, those included that refuse or cannot be reached.
 pub(crate) const MAX_NODES: usize = 64;
 
 /// Exit codes that the vendor documents, see [`vendor::exit_text`].
@@ -63,7 +63,7 @@ impl Failure {
         }
     }
 
-    /// For callers: without what only the log may know.
+    /// For callers: without what only the log may contain.
     fn outward(&self) -> String {
         match self {
             Self::Unreachable { why } => format!("the agent could not be reached: {}", outward(why)),

@@ -209,7 +209,7 @@ impl Line {
     }
 }
 
-/// Where a ticket belongs among those that wait, by the numbers they had before: one that had none has come later.
+/// The position of a ticket among the waiters, by the numbers they had before: one that had none has come later.
 fn place_of(number: Option<u64>, waiters: impl ExactSizeIterator<Item = Option<u64>>) -> usize {
     let last = waiters.len();
     let Some(number) = number else { return last };
@@ -228,7 +228,7 @@ struct Place {
     waiter: Arc<Waiter>,
     /// Held while the registry is asked: an answer that is still under way could put the ticket back in line.
     asking: Arc<AsyncMutex<()>>,
-    /// Of the places that the caller may have.
+    /// Its unit of the caller's limit of places in line.
     _share: Option<Share>,
     /// It shows in the metrics, as it does from the first answer on.
     counted: bool,
