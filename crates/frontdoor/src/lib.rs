@@ -1,53 +1,44 @@
-//! The front door: the stateless HTTP service that web clients and operators talk to. Any number of replicas run side by
+//! The front door: the stateless HTTP service that web clients and operators call. Any number of replicas run side by
 //! side; any of them answers any request about any spawn, and losing one loses only the requests it was serving.
 //!
-//! Reading order: [`Options`] and [`Config`] (what it is told), `exposure` (what others may not reach without being asked who
-//! they are), `door` (its parts, and how they start), `listen` (connections, with TLS and without), `spawn` (the path
-//! of `POST /spawn`, top to bottom), `held` (a slot that is given back unless somebody keeps it), `line` (waiting for
-//! capacity), `idempotency` (one key, one answer), `agent_client` (gRPC to the nodes), `operate` and `orders` (opening and
-//! closing nodes), `http` (the surface: routes, handlers, errors), `pages` (dashboard, demo, client library), `watched` and `snapshot`
-//! (the registry, and doing without it), `gate`, `pace`, `limits` and `callers` (who is let in, how often it may spawn, and how much of a front door it may take), `live` (telling subscribers what happens), `shared` (one answer for all who ask at the same time), `follower` and `sweeper` (what runs beside the requests), `shutdown` (the order of leaving).
+//! The modules form layers. Each uses only what stands below it:
 //!
-//! Invariants: only `http` knows status codes; only `agent_client` knows gRPC; a slot is never held by anything but a
-//! `Held`, which gives it back when it is dropped.
+//! | layer | modules |
+//! | --- | --- |
+//! | start-up and shutdown | `start` |
+//! | the edge | `http` (routes, handlers, errors) |
+//! | what a front door does | `spawning` (`POST /spawn`), `operations` (operators' orders), `live` (the live feed), `viewers` (the relay of viewers to their spawns), `pages` (dashboard, demo, client library) |
+//! | connections | `listen` |
+//! | what it depends on | `registry_access` (the registry, and doing without it), `agent_client` (gRPC to the nodes), `callers` (credentials and limits) |
+//! | foundations | `metrics`, `settings`, `stages` (shutdown), `strict_json`, `backoff` |
+//!
+//! Reading order: `settings` (flags, checked), `start::parts` (what there is, and what each part is given), `http::routes` (every
+//! route on one screen), `spawning` (the path of `POST /spawn`, top to bottom), `registry_access`, then the rest as needed. Each
+//! directory's own documentation begins with its reading order.
+//!
+//! Invariants: only `http` knows status codes; only `agent_client` knows gRPC; a slot is only ever held by a
+//! `spawning::held_slot::HeldSlot`, which gives it back when it is dropped; no module but `start` and `http` sees the whole.
 
 mod agent_client;
+mod backoff;
 mod callers;
-mod cleanup;
-mod config;
-mod door;
-mod exposure;
-mod follower;
-mod gate;
-mod held;
 mod http;
-mod idempotency;
-mod limits;
-mod line;
 mod listen;
 mod live;
 mod metrics;
-mod operate;
-mod options;
-mod order;
-mod orders;
-mod outward;
-mod pace;
+mod operations;
 mod pages;
-mod refusals;
-mod shared;
-mod shutdown;
-mod single_flight;
-mod snapshot;
-mod spawn;
-mod strict;
-mod sweeper;
+mod registry_access;
+mod settings;
+mod spawning;
+mod stages;
+mod start;
+mod strict_json;
 mod viewers;
-mod watched;
 
-pub use config::{Config, Origins, Surface, Tls};
-pub use door::{FrontDoor, StartError};
-pub use http::openapi::openapi;
-pub use limits::Limits;
-pub use options::{ConfigError, Options};
-pub use viewers::{Options as ViewerOptions, PublicUrl, RelayOptions, Settings as ViewerSettings};
+pub use http::openapi;
+pub use settings::{
+    Config, ConfigError, Limits, Options, Origins, PublicUrl, RelayOptions, Surface, Tls, ViewerOptions,
+    ViewerSettings,
+};
+pub use start::{FrontDoor, StartError};

@@ -1,15 +1,24 @@
-//! Accepting connections, with TLS or without, and speaking HTTP/1.1 on them.
+//! Accepts connections, with TLS or without, and speaks HTTP/1.1 on them.
 //!
-//! Nobody can tie the service up by holding connections: whoever says nothing, or says it too slowly, is sent away in time
-//! (`patience`), and when places or memory run short, connections without a request make room (`places`). Accepting does not
-//! wait for them to go.
+//! ```text
+//!  accepted ─▶ first byte ─▶ handshake (with TLS) ─▶ requests, one after the other ─▶ closed, or a WebSocket
+//! ```
+//!
+//! Owns: one task for each connection, and its place (`places`).
+//!
+//! Invariants: no caller ties the service up by holding connections. A connection that sends nothing, or sends it too slowly, is
+//! closed in time (`timeouts`). When places or memory run short, connections without a request are closed (`eviction`), and
+//! accepting does not wait for them. A request whose caller has hung up is dropped, and cleans up after itself.
+//!
+//! Failure: without free file descriptors one connection is evicted, and accepting goes on after a pause.
 
 mod activity;
+mod eviction;
 mod limit;
-mod metrics;
-mod patience;
+mod peer;
 mod places;
-mod shared;
+mod shared_socket;
+mod timeouts;
 
 use std::future::poll_fn;
 use std::io;
@@ -38,25 +47,25 @@ use tokio_util::task::TaskTracker;
 use tower::Service;
 use tracing::{Instrument, debug, debug_span, warn};
 
-use crate::http::Peer;
-use activity::{Activity, Watched};
-use patience::{FIRST_BYTE, Impatient};
-use places::Standing;
-use shared::Shared;
+use crate::metrics::{ClosedReason, ConnectionMetrics};
+use activity::{Activity, ActivityBody};
+use eviction::ConnectionState;
+use shared_socket::SharedSocket;
+use timeouts::{FIRST_BYTE_TIMEOUT, TimedStream};
 
 pub(crate) use limit::allow;
-pub(crate) use metrics::{Figures, Reason};
+pub(crate) use peer::{Certified, Peer};
 pub(crate) use places::{Place, Places};
 
-/// Handshakes at once: each takes memory before anything is known of who asks for it.
-const MOST_HANDSHAKES: usize = 2048;
-/// Bytes the kernel takes over before a peer has asked for them. What a peer does not read stays with whoever made it, where it
-/// has a bound, instead of in megabytes of the kernel's.
-const MOST_UNSENT: u32 = 128 * 1024;
+/// Handshakes at once: each takes memory before anything is known of its caller.
+const MAX_HANDSHAKES: usize = 2048;
+/// Unsent bytes that the kernel buffers for a peer. What a peer does not read stays in this process, where it has a bound, instead
+/// of in megabytes of the kernel's.
+const MAX_UNSENT: u32 = 128 * 1024;
 /// A connection that has been of use and has no request is closed after this time. Longer than load balancers keep theirs, so
 /// that none of them sends a request into a connection that is being closed.
 const IDLE: Duration = Duration::from_secs(75);
-/// A caller who has sent all and reads no more looks like one who waits for the last answers: those get this long.
+/// A caller that has closed its sending side looks like one that has hung up. It has this long to read its last answer.
 const LEAVING: Duration = Duration::from_secs(1);
 
 /// When to stop.
@@ -76,17 +85,22 @@ pub(crate) struct Reception {
     /// The places there are.
     pub(crate) places: Places,
     handshakes: Room,
-    figures: Figures,
+    metrics: ConnectionMetrics,
 }
 
 impl Reception {
-    /// With these places, which are `most`.
-    pub(crate) fn new(tls: Option<tls::Server>, most: usize, places: Places, figures: Figures) -> Self {
-        Self { tls, places, handshakes: Room::new(MOST_HANDSHAKES.min(most)), figures }
+    /// `max`: the number of places.
+    pub(crate) fn new(
+        tls: Option<tls::Server>,
+        max: usize,
+        places: Places,
+        metrics: ConnectionMetrics,
+    ) -> Self {
+        Self { tls, places, handshakes: Room::new(MAX_HANDSHAKES.min(max)), metrics }
     }
 }
 
-/// Accepts connections until told to stop. `connections` tracks one task for each.
+/// Accepts connections until `ends.accepting`. `connections` tracks one task for each.
 pub(crate) async fn serve(
     listener: TcpListener,
     router: Router,
@@ -113,14 +127,14 @@ async fn accept(listener: &TcpListener, reception: &Reception) -> Option<(TcpStr
         Ok((stream, peer)) => {
             let place = reception.places.enter().await;
             let socket = SockRef::from(&stream);
-            let set = socket.set_tcp_nodelay(true).and_then(|()| socket.set_tcp_notsent_lowat(MOST_UNSENT));
+            let set = socket.set_tcp_nodelay(true).and_then(|()| socket.set_tcp_notsent_lowat(MAX_UNSENT));
             if let Err(error) = set {
                 debug!(%peer, %error, "connection accepted without its options");
             }
             Some((stream, peer, place))
         }
         Err(error) => {
-            // Out of file descriptors, mostly: busy waiting would not free any, but somebody may leave.
+            // Out of file descriptors, mostly: busy waiting would not free any, but a connection may close.
             warn!(%error, "connection not accepted");
             reception.places.shed();
             sleep(Duration::from_millis(50)).await;
@@ -129,7 +143,7 @@ async fn accept(listener: &TcpListener, reception: &Reception) -> Option<(TcpStr
     }
 }
 
-/// What is known of a connection.
+/// A connection, and what is known of it.
 struct Caller {
     peer: SocketAddr,
     place: Place,
@@ -138,11 +152,7 @@ struct Caller {
     certified: Certified,
 }
 
-/// Whether the caller has shown a certificate of the farm whose role may read metrics. The handshake has checked it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Certified(pub(crate) bool);
-
-/// Waits for the first byte, so that one who says nothing costs no buffers; shakes hands if that is how it is done here, and
+/// Waits for the first byte, so that a silent connection costs no buffers; then does the handshake of TLS, if there is one, and
 /// serves.
 async fn receive(stream: TcpStream, caller: Caller, reception: Reception) {
     let mut looked = false;
@@ -150,15 +160,15 @@ async fn receive(stream: TcpStream, caller: Caller, reception: Reception) {
     let peek = poll_fn(|cx| {
         let spoke = stream.poll_peek(cx, &mut ReadBuf::new(&mut [0]));
         if spoke.is_pending() && !std::mem::replace(&mut looked, true) {
-            caller.place.stands(Standing::Silent);
+            caller.place.set_state(ConnectionState::Silent);
         }
         spoke
     });
     let spoke = tokio::select! {
         biased;
         () = caller.ends.accepting.cancelled() => return,
-        spoke = timeout(FIRST_BYTE, peek) => spoke.map_err(|_| Reason::Idle),
-        () = caller.place.asked_to_leave() => Err(Reason::Shed),
+        spoke = timeout(FIRST_BYTE_TIMEOUT, peek) => spoke.map_err(|_| ClosedReason::Idle),
+        () = caller.place.evicted() => Err(ClosedReason::Shed),
     };
     match spoke {
         // Without a byte it has hung up.
@@ -166,7 +176,7 @@ async fn receive(stream: TcpStream, caller: Caller, reception: Reception) {
         Ok(Ok(_)) => Box::pin(attend(stream, caller, reception)).await,
         Ok(Err(error)) => debug!(%error, "connection broken before it said anything"),
         Err(reason) => {
-            reception.figures.closed(reason);
+            reception.metrics.closed(reason);
             debug!("connection closed that had said nothing");
         }
     }
@@ -174,28 +184,28 @@ async fn receive(stream: TcpStream, caller: Caller, reception: Reception) {
 
 async fn attend(stream: TcpStream, caller: Caller, reception: Reception) {
     let stream = Arc::new(stream);
-    let shared = Shared(Arc::clone(&stream));
+    let shared = SharedSocket(Arc::clone(&stream));
     let Some(tls) = &reception.tls else {
         return Box::pin(converse(shared, stream, caller, &reception)).await;
     };
-    caller.place.stands(Standing::Shaking);
+    caller.place.set_state(ConnectionState::Shaking);
     let shake = async {
-        let _seat = reception.handshakes.enter().await;
+        let _permit = reception.handshakes.enter().await;
         tokio::select! {
             shaken = tls.accept(shared) => shaken.map_err(|error| {
                 if tls::is_refusal(&error) {
                     tls.refused(caller.peer.ip(), &error);
                 }
-                (Reason::Handshake, error.to_string())
+                (ClosedReason::Handshake, error.to_string())
             }),
-            () = reception.handshakes.asked_to_leave() => Err((Reason::Shed, "too many handshakes".to_owned())),
+            () = reception.handshakes.asked_to_leave() => Err((ClosedReason::Shed, "too many handshakes".to_owned())),
         }
     };
     let shaken = tokio::select! {
         biased;
         () = caller.ends.accepting.cancelled() => return,
         shaken = shake => shaken,
-        () = caller.place.asked_to_leave() => Err((Reason::Shed, "others needed its place".to_owned())),
+        () = caller.place.evicted() => Err((ClosedReason::Shed, "others needed its place".to_owned())),
     };
     match shaken {
         Ok(secure) => {
@@ -203,14 +213,14 @@ async fn attend(stream: TcpStream, caller: Caller, reception: Reception) {
             Box::pin(converse(secure, stream, Caller { certified, ..caller }, &reception)).await;
         }
         Err((reason, why)) => {
-            reception.figures.closed(reason);
+            reception.metrics.closed(reason);
             debug!(why, "no handshake");
         }
     }
 }
 
-/// Most bytes of a request's head, and of what is read or written ahead.
-const LARGEST_HEAD: usize = 64 * 1024;
+/// Bytes of a request's head, and of what is read or written ahead.
+const MAX_HEAD: usize = 64 * 1024;
 
 /// Speaks HTTP on `io`, below which is `stream`.
 async fn converse<S>(io: S, stream: Arc<TcpStream>, caller: Caller, reception: &Reception)
@@ -220,18 +230,18 @@ where
     let Caller { peer, place, router, ends, certified } = caller;
     let staying = place.clone();
     let activity = Arc::new(Activity::default());
-    let io = TokioIo::new(Impatient::new(io, Arc::clone(&activity)));
+    let io = TokioIo::new(TimedStream::new(io, Arc::clone(&activity)));
     let service = service_fn(|mut request: Request<Incoming>| {
         request.extensions_mut().insert(Peer(peer));
         request.extensions_mut().insert(place.clone());
         request.extensions_mut().insert(certified);
         let (mut router, activity, stream) = (router.clone(), Arc::clone(&activity), Arc::clone(&stream));
-        let (begun, place) = (place.stands(Standing::Busy), place.clone());
+        let (begun, place) = (place.set_state(ConnectionState::Busy), place.clone());
         activity.begin();
         async move {
             if !begun {
                 // It is being closed to make room, and nothing was done for this request.
-                activity.end(Reason::Shed);
+                activity.end(ClosedReason::Shed);
                 return Err(io::Error::from(io::ErrorKind::ConnectionAborted));
             }
             let response: Response = tokio::select! {
@@ -243,32 +253,32 @@ where
             let upgrade = response.status() == StatusCode::SWITCHING_PROTOCOLS;
             if upgrade {
                 activity.upgraded();
-                place.stands(Standing::Listening);
+                place.set_state(ConnectionState::Listening);
             } else {
                 activity.answered();
             }
-            Ok(response.map(|body| Watched::new(body, (!upgrade).then_some(activity))))
+            Ok(response.map(|body| ActivityBody::new(body, (!upgrade).then_some(activity))))
         }
     });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(IDLE)
-        .max_buf_size(LARGEST_HEAD)
+        .max_buf_size(MAX_HEAD)
         .serve_connection(io, service)
         .with_upgrades();
     let mut connection = pin!(connection);
-    // What the connection is at changes only while it is polled, so it need not wake this task by itself.
-    let mut stood = None;
-    let leave = staying.asked_to_leave();
+    // The state changes only while the connection is polled, so it need not wake this task by itself.
+    let mut last_state = None;
+    let leave = staying.evicted();
     let mut leave = pin!(leave);
     let served = poll_fn(|cx| {
         if let Poll::Ready(served) = connection.as_mut().poll(cx) {
             return Poll::Ready(Some(served));
         }
-        let stands = activity.standing();
-        if let Some(standing) = stands.filter(|_| stands != stood) {
-            stood = stands;
-            staying.stands(standing);
+        let state = activity.state();
+        if let Some(new) = state.filter(|_| state != last_state) {
+            last_state = state;
+            staying.set_state(new);
         }
         leave.as_mut().poll(cx).map(|()| None)
     });
@@ -283,13 +293,13 @@ where
         }
     };
     let reason = match &served {
-        None => Some(Reason::Shed),
-        Some(Err(error)) => activity.ended().or_else(|| error.is_timeout().then_some(Reason::Idle)),
+        None => Some(ClosedReason::Shed),
+        Some(Err(error)) => activity.ended().or_else(|| error.is_timeout().then_some(ClosedReason::Idle)),
         // hyper does not call it an error when nothing was sent.
         Some(Ok(())) => activity.ended(),
     };
     if let Some(reason) = reason {
-        reception.figures.closed(reason);
+        reception.metrics.closed(reason);
     }
     match served {
         Some(Err(error)) => debug!(%error, "connection ended"),
@@ -298,10 +308,10 @@ where
     }
 }
 
-/// Returns when the caller has hung up. hyper notices that too, but only while it has nothing left to read: one byte
-/// beyond the request, a stray line end or the next request, and the caller could leave unnoticed.
+/// Returns when the caller has hung up. hyper notices that too, but only while it has nothing left to read: with one byte
+/// beyond the request, a stray line end or the next request, the hang-up would go unnoticed.
 async fn left(stream: &TcpStream) {
-    // Not READABLE, which is true as long as there are bytes that nobody wants yet. Both include the end of the stream.
+    // Not READABLE, which is true as long as there are unread bytes. Both include the end of the stream.
     let _closed = stream.ready(Interest::PRIORITY).await;
     sleep(LEAVING).await;
 }

@@ -20,12 +20,12 @@ use tracing::{Instrument, debug};
 use wire::v1;
 use wire::v1::node_agent_client::NodeAgentClient;
 
-use super::{AgentError, Outcome, failure, tagged};
+use super::error::{AgentError, Lost, failure};
+use super::message::{Outcome, tagged};
 
-/// A connection on which nothing moves is asked for a sign of life this often, so that a node that vanished without a
-/// word does not keep callers waiting until their deadline.
+/// A silent connection is pinged this often, so that a node that vanished does not keep requests waiting until their deadline.
 const KEEPALIVE: Duration = Duration::from_secs(2);
-/// And is given up when none comes within this time.
+/// The connection is closed when a ping is not answered within this time.
 const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(4);
 
 /// One connection to one agent; cloning is cheap.
@@ -46,7 +46,7 @@ impl Link {
         tls: Option<&tls::Client>,
         tasks: &TaskTracker,
     ) -> Result<Self, String> {
-        // The address is none of the caller's business.
+        // Callers must not learn the address.
         let broken = |e: std::io::Error| e.to_string();
         let uri: Uri = advertise.parse().map_err(|e| format!("{advertise:?} is not a URL: {e}"))?;
         let (Some(scheme), Some(host)) = (uri.scheme_str(), uri.host()) else {
@@ -71,7 +71,7 @@ impl Link {
         // The log has the certificate's node.
         tls.check_agent(&stream, node).map_err(|_| "its certificate is not that of its node".to_owned())?;
         let mut stream = BufReader::new(stream);
-        // That it does not trust this end an agent says only now. It speaks first: nothing has been sent before that.
+        // An agent rejects this end's certificate only now, after the handshake. It sends first, and nothing was sent to it before.
         if stream.fill_buf().await.map_err(broken)?.is_empty() {
             return Err("the agent closed the connection".to_owned());
         }
@@ -160,16 +160,6 @@ impl<F: Future<Output: Send> + Send + 'static> hyper::rt::Executor<F> for Tracke
 /// The transport under the generated client. Unlike a channel that reconnects by itself, it knows what was not sent.
 #[derive(Debug, Clone)]
 pub(super) struct Http2(SendRequest<tonic::body::Body>);
-
-/// A call the connection did not carry to its end.
-#[derive(Debug, thiserror::Error)]
-#[error("the connection was lost")]
-pub(super) struct Lost {
-    /// Whether the request may have left.
-    pub(super) sent: bool,
-    #[source]
-    pub(super) error: hyper::Error,
-}
 
 impl tower::Service<Request<tonic::body::Body>> for Http2 {
     type Response = Response<Incoming>;

@@ -10,7 +10,7 @@ use tokio::time::Instant;
 
 /// Long enough for the registry to notice that heartbeats are missing, where they are.
 const QUARANTINE: Duration = Duration::from_secs(3);
-/// Most nodes remembered: those of the largest farm.
+/// Nodes remembered: those of the largest farm.
 const MAX_NODES: usize = 10_000;
 
 #[derive(Debug, Default)]

@@ -11,7 +11,9 @@ use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep, sleep_until};
+use tonic::metadata::MetadataValue;
 
+use super::error::NODE;
 use super::*;
 
 /// Certificates of a farm: for the agent at `127.0.0.1`, and for a front door.

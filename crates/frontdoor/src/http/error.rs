@@ -10,6 +10,7 @@
 //! | no such method on this route | `method-not-allowed` | 405 |
 //! | the idempotency key came with another request | `idempotency-conflict` | 409 |
 //! | the spawn has a viewer | `already-connected` | 409 |
+//! | the spawn has a viewer | `already-connected` | 409 |
 //! | the spawn that the idempotency key was answered with has ended | `spawn-ended` | 410 |
 //! | the body is over 64 KiB · not JSON | `body-too-large` · `unsupported-media-type` | 413 · 415 |
 //! | `Host` names a host that this front door does not know | `host-not-allowed` | 421 |
@@ -37,14 +38,16 @@ use registry::RegistryError;
 use serde::Serialize;
 use tracing::{error, info};
 
-use crate::agent_client::{AgentError, word};
-use crate::callers::{Kind, Refused};
-use crate::idempotency::KeyError;
-use crate::outward::outward;
-use crate::pace;
-use crate::spawn::{Rejection, SpawnError, cause, explain};
-use crate::strict::Invalid;
+use crate::agent_client::{AgentError, outward, word};
+use crate::callers::{Kind, LimitExceeded};
+use crate::spawning::attempts::{cause, explain};
+use crate::spawning::error::{Rejection, SpawnError};
+use crate::spawning::idempotency::KeyError;
+use crate::spawning::rate::RateError;
+use crate::strict_json::Invalid;
 
+/// The challenge where a credential was shown that is not good.
+pub(super) const INVALID_TOKEN: &str = "Bearer realm=\"hatchery\", error=\"invalid_token\"";
 /// The media type of every error.
 pub(crate) const PROBLEM_JSON: &str = "application/problem+json";
 
@@ -108,7 +111,7 @@ impl IntoResponse for ApiError {
         let status = StatusCode::from_u16(self.0.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         let mut response = status.into_response();
         if self.0.code == ErrorCode::Unauthenticated {
-            let challenge = HeaderValue::from_static(super::gate::INVALID);
+            let challenge = HeaderValue::from_static(INVALID_TOKEN);
             response.headers_mut().insert(header::WWW_AUTHENTICATE, challenge);
         }
         response.extensions_mut().insert(self);
@@ -133,7 +136,7 @@ pub(crate) fn render(mut error: ApiError, request: &RequestId, response: &mut Re
     *response.body_mut() = Body::from(body);
 }
 
-/// Seconds: as long as it takes where that is known, else jittered, so that not everybody comes back at once.
+/// Seconds: as long as it takes where that is known, else jittered, so that callers do not all come back at once.
 fn retry_after(error: &ApiError) -> u64 {
     match error.0.retry_after {
         Some(wait) => (wait.as_secs() + u64::from(wait.subsec_nanos() > 0)).max(1),
@@ -159,7 +162,7 @@ pub(crate) fn panicked(cause: Box<dyn Any + Send + 'static>) -> Response {
     let text = cause.downcast_ref::<String>().map(String::as_str);
     let text = text.or_else(|| cause.downcast_ref::<&str>().copied()).unwrap_or("something without words");
     error!(panic = text, "handler panicked");
-    ApiError::new(ErrorCode::Internal, "a defect was met; the log has more under this request's id")
+    ApiError::new(ErrorCode::Internal, "internal error; the server log has details under this request's id")
         .into_response()
 }
 
@@ -194,30 +197,30 @@ impl From<Rejection> for ApiError {
     }
 }
 
-impl From<pace::Refused> for ApiError {
-    fn from(refused: pace::Refused) -> Self {
+impl From<RateError> for ApiError {
+    fn from(refused: RateError) -> Self {
         match refused {
-            pace::Refused::TooSoon { per_minute, wait } => {
+            RateError::TooSoon { per_minute, wait } => {
                 let detail = format!("{per_minute} spawns a minute are the most this caller may start");
                 let mut error = Self::new(ErrorCode::RateLimited, detail);
                 error.0.retry_after = Some(wait);
                 error
             }
-            pace::Refused::Registry(error) => error.into(),
+            RateError::Registry(error) => error.into(),
         }
     }
 }
 
-impl From<Refused> for ApiError {
-    fn from(refused: Refused) -> Self {
+impl From<LimitExceeded> for ApiError {
+    fn from(refused: LimitExceeded) -> Self {
         match refused {
-            Refused::TooFast { per_second, wait } => {
+            LimitExceeded::TooFast { per_second, wait } => {
                 let detail = format!("{per_second} calls a second are the most this caller may make");
                 let mut error = Self::new(ErrorCode::RateLimited, detail);
                 error.0.retry_after = Some(wait);
                 error
             }
-            Refused::TooMany { kind, most } => {
+            LimitExceeded::TooMany { kind, max } => {
                 let what = match kind {
                     Kind::Call => "calls under way",
                     Kind::Connection => "connections",
@@ -225,7 +228,7 @@ impl From<Refused> for ApiError {
                     Kind::Subscription => "subscriptions",
                     Kind::Waiting => "requests in line",
                 };
-                let detail = format!("{most} {what} at once are the most this caller may have here");
+                let detail = format!("{max} {what} at once are the most this caller may have here");
                 Self::new(ErrorCode::QuotaExceeded, detail)
             }
         }
@@ -265,13 +268,13 @@ impl From<SpawnError> for ApiError {
     fn from(error: SpawnError) -> Self {
         match error {
             SpawnError::NoCapacity { why } => Self::new(ErrorCode::NoCapacity, why),
-            SpawnError::OverQuota { most } => Self::new(
+            SpawnError::OverQuota { max } => Self::new(
                 ErrorCode::QuotaExceeded,
                 format!(
-                    "{most} spawns at once are the most this caller may have; end one, or wait until one has ended"
+                    "{max} spawns at once are the most this caller may have; end one, or wait until one has ended"
                 ),
             ),
-            SpawnError::Refused(refused) => refused.into(),
+            SpawnError::LimitExceeded(limit) => limit.into(),
             SpawnError::NoMatchingNode { why } => Self::new(ErrorCode::NoMatchingNode, why),
             SpawnError::Registry(error) => error.into(),
             SpawnError::BadModel { why } => Invalid::field("model", why).into(),
@@ -352,6 +355,6 @@ mod tests {
         assert_eq!(of(SpawnError::CannotStart { node, spawn, why: String::new() }), 1);
         assert_eq!(of(SpawnError::Registry(RegistryError::Away(String::new()))), 1);
         assert_eq!(of(SpawnError::BadModel { why: String::new() }), 0);
-        assert_eq!(of(SpawnError::OverQuota { most: 1 }), 0);
+        assert_eq!(of(SpawnError::OverQuota { max: 1 }), 0);
     }
 }

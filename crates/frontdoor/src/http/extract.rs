@@ -1,6 +1,5 @@
 //! Reading requests, with refusals in the shape of the contract.
 
-use std::net::SocketAddr;
 use std::time::Duration;
 
 use axum::body::Bytes;
@@ -15,13 +14,13 @@ use registry::IdempotencyKey;
 use tokio::time::timeout;
 
 use super::error::ApiError;
-use crate::listen::Place;
-use crate::strict::Invalid;
+use crate::listen::{Peer, Place};
+use crate::strict_json::Invalid;
 
-/// The largest body.
-const LARGEST_BODY: usize = 64 * 1024;
-/// A body that takes longer than this to arrive is given up.
-const SLOWEST_BODY: Duration = Duration::from_secs(10);
+/// Bytes of a body.
+const MAX_BODY: usize = 64 * 1024;
+/// A body must arrive within this time.
+const BODY_TIMEOUT: Duration = Duration::from_secs(10);
 const IDEMPOTENCY_KEY: &str = "Idempotency-Key";
 
 /// The id that the observer gave the request.
@@ -41,20 +40,9 @@ impl<S: Sync> FromRequestParts<S> for Id {
     }
 }
 
-/// Who is at the other end of the connection.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Peer(pub(crate) SocketAddr);
-
-/// Its address as text, where there is a connection.
+/// The address of the other end, where there is a connection.
 pub(crate) fn peer(parts: &Extensions) -> Option<String> {
     parts.get::<Peer>().map(|peer| peer.text())
-}
-
-impl Peer {
-    /// Its address as text.
-    pub(crate) fn text(self) -> String {
-        self.0.ip().to_canonical().to_string()
-    }
 }
 
 /// The one parameter of the path.
@@ -143,24 +131,21 @@ pub(crate) async fn body(request: Request) -> Result<Bytes, ApiError> {
         return Ok(Bytes::new());
     }
     let too_large = || {
-        ApiError::new(
-            ErrorCode::BodyTooLarge,
-            format!("the body must not have more than {LARGEST_BODY} bytes"),
-        )
+        ApiError::new(ErrorCode::BodyTooLarge, format!("the body must not have more than {MAX_BODY} bytes"))
     };
     // An announced length is refused before anything is read.
-    if body.size_hint().lower() > LARGEST_BODY as u64 {
+    if body.size_hint().lower() > MAX_BODY as u64 {
         return Err(too_large());
     }
     let place = parts.extensions.get::<Place>();
-    let bytes: Bytes = match timeout(SLOWEST_BODY, collect(Limited::new(body, LARGEST_BODY), place)).await {
+    let bytes: Bytes = match timeout(BODY_TIMEOUT, collect(Limited::new(body, MAX_BODY), place)).await {
         Ok(Ok(collected)) => collected,
         Ok(Err(error)) if error.is::<LengthLimitError>() => return Err(too_large()),
         Ok(Err(error)) => {
             return Err(ApiError::new(ErrorCode::InvalidRequest, format!("the body broke off: {error}")));
         }
         Err(_) => {
-            let detail = format!("the body did not arrive within {} s", SLOWEST_BODY.as_secs());
+            let detail = format!("the body did not arrive within {} s", BODY_TIMEOUT.as_secs());
             return Err(ApiError::new(ErrorCode::InvalidRequest, detail));
         }
     };

@@ -1,215 +1,39 @@
-//! The surface: every route on one screen, with what it needs of its callers. Nothing outside this module knows status codes.
+//! The HTTP surface: routes, handlers, and errors as answers. Nothing outside this module knows status codes.
+//!
+//! ```text
+//!  observe (id, log line, metrics) ─▶ origin (foreign pages) ─▶ authorization (credential, limits) ─▶ handler
+//! ```
+//!
+//! Reading order: `routes` (every route on one screen), `route` (the layers around each of them), `edge` (what handlers have at hand),
+//! `error` (what means what), `extract`, then the handlers: `post_spawn`, `spawns`, `nodes`, `eligibility`, `live_upgrade`, `viewer_upgrade`, `probes`,
+//! `page_routes`. `description` and `problem_sets` describe the surface; `coalesced` makes one answer for many callers.
 
+mod authorization;
+mod coalesced;
+mod description;
+mod edge;
+mod eligibility;
 mod error;
 mod extract;
-pub(crate) mod gate;
-mod health;
-mod live;
+mod live_upgrade;
 mod nodes;
 mod observe;
-pub(crate) mod openapi;
-mod operate;
 mod origin;
-mod pages;
+mod page_routes;
+mod post_spawn;
+mod probes;
+mod problem_sets;
 mod request_id;
-mod spawn;
+mod route;
+mod routes;
 mod spawns;
-mod upgrade;
+mod viewer_upgrade;
 
-use std::sync::Arc;
-use std::time::Duration;
-
-use axum::Router;
-use axum::handler::Handler;
-use axum::http::{HeaderName, Method, header};
-use axum::middleware::from_fn_with_state;
-use axum::routing::{MethodRouter, any};
-use tower_http::catch_panic::CatchPanicLayer;
-use tower_http::cors::{AllowHeaders, AllowOrigin, CorsLayer};
-
-use crate::config::{Origins, Surface};
-use crate::door::Door;
-use crate::viewers;
-pub(crate) use error::ApiError;
-pub(crate) use extract::Peer;
-use gate::{Gate, LISTEN, LOOK, MEASURE, Need, OPEN, OPERATE, READ, SPAWN, STOP, guard};
-use observe::{Observed, observe};
-use origin::{Border, Reach};
-use request_id::X_REQUEST_ID;
-
-type Handlers = MethodRouter<Arc<Door>>;
-
-/// What is served at one path, and what each operation there needs of its callers.
-struct Route {
-    path: &'static str,
-    handlers: Handlers,
-    /// Whose pages may use it.
-    reach: Reach,
-    needs: Vec<(Method, Need)>,
-}
-
-/// What pages may call from a browser.
-fn public_routes() -> Vec<Route> {
-    vec![
-        Route::at("/spawn").post(SPAWN, spawn::spawn),
-        Route::at("/v1/spawns/{id}").get(LOOK, spawns::show).delete(STOP, spawns::stop),
-        Route::at("/v1/spawns/{id}/log").get(LOOK, spawns::log),
-        Route::at("/healthz").get(OPEN, health::healthz),
-        Route::at("/openapi.json").get(OPEN, openapi::document),
-    ]
-}
-
-/// What operators and their tools call.
-fn operator_routes() -> Vec<Route> {
-    vec![
-        Route::at("/v1/spawns").get(LOOK, spawns::list),
-        Route::at("/v1/nodes").get(READ, nodes::list),
-        Route::at("/v1/nodes/{node}").get(READ, nodes::show),
-        Route::at("/v1/nodes/{node}/cordon").post(OPERATE, operate::cordon),
-        Route::at("/v1/nodes/{node}/uncordon").post(OPERATE, operate::uncordon),
-        Route::at("/v1/nodes/{node}/drain").post(OPERATE, operate::drain),
-        Route::at("/v1/live").reaching(Reach::Allowed).get(LISTEN, live::connect),
-        Route::at("/readyz").get(OPEN, health::readyz),
-    ]
-}
-
-/// What viewers call, from pages of any origin: the token in the path is what lets them in.
-fn viewer_routes() -> Vec<Route> {
-    vec![Route::at(viewers::PATH).reaching(Reach::Anywhere).get(OPEN, upgrade::connect)]
-}
-
-/// What a relay serves beside.
-fn relay_routes() -> Vec<Route> {
-    vec![Route::at("/healthz").get(OPEN, health::healthz), Route::at("/readyz").get(OPEN, health::readyz)]
-}
-
-/// What is served on the admin port.
-fn admin_routes() -> Vec<Route> {
-    vec![
-        Route::at("/metrics").get(MEASURE, health::metrics),
-        Route::at("/healthz").get(OPEN, health::healthz),
-        Route::at("/readyz").get(OPEN, health::readyz),
-    ]
-}
-
-impl Route {
-    fn at(path: &'static str) -> Self {
-        Self { path, handlers: MethodRouter::new(), reach: Reach::Own, needs: Vec::new() }
-    }
-
-    fn reaching(self, reach: Reach) -> Self {
-        Self { reach, ..self }
-    }
-
-    fn get<T: 'static>(mut self, need: Need, handler: impl Handler<T, Arc<Door>>) -> Self {
-        self.needs.push((Method::GET, need));
-        Self { handlers: self.handlers.get(handler), ..self }
-    }
-
-    fn post<T: 'static>(mut self, need: Need, handler: impl Handler<T, Arc<Door>>) -> Self {
-        self.needs.push((Method::POST, need));
-        Self { handlers: self.handlers.post(handler), ..self }
-    }
-
-    fn delete<T: 'static>(mut self, need: Need, handler: impl Handler<T, Arc<Door>>) -> Self {
-        self.needs.push((Method::DELETE, need));
-        Self { handlers: self.handlers.delete(handler), ..self }
-    }
-
-    /// Its handlers behind the gate. Wrong methods and panics become answers of the contract.
-    fn guarded(self, door: &Arc<Door>) -> Guarded {
-        let access = door.config.access.clone();
-        let gate = Gate { door: Arc::clone(door), access, needs: self.needs.into() };
-        let handlers = self.handlers.fallback(async || ApiError::method_not_allowed());
-        let handlers: Handlers = handlers.layer(from_fn_with_state(gate, guard));
-        let handlers = handlers.layer(CatchPanicLayer::custom(error::panicked));
-        Guarded { path: self.path, handlers, reach: self.reach }
-    }
-}
-
-/// A route behind the gate.
-struct Guarded {
-    path: &'static str,
-    handlers: Handlers,
-    reach: Reach,
-}
-
-impl Guarded {
-    /// For pages that [`cors`] names.
-    fn with_cors(self, door: &Door) -> Self {
-        Self { handlers: self.handlers.layer(cors(door)), ..self }
-    }
-}
-
-/// Everything on `--listen`.
-pub(crate) fn router(door: &Arc<Door>) -> Router {
-    let guarded = |route: Route| route.guarded(door);
-    let viewers = viewer_routes().into_iter().map(guarded);
-    if door.config.surface == Surface::Relay {
-        let routes = viewers.chain(relay_routes().into_iter().map(guarded));
-        return observed(door, door.config.tls.http.as_ref(), routes);
-    }
-    let public = public_routes()
-        .into_iter()
-        .map(|route| route.reaching(Reach::Allowed))
-        .map(guarded)
-        .map(|route| route.with_cors(door));
-    let operator = operator_routes().into_iter().map(guarded);
-    let pages = pages::routes().map(guarded);
-    observed(door, door.config.tls.http.as_ref(), public.chain(operator).chain(viewers).chain(pages))
-}
-
-/// Everything on `--admin-listen`.
-pub(crate) fn admin_router(door: &Arc<Door>) -> Router {
-    let routes = admin_routes().into_iter().map(|route| route.guarded(door));
-    observed(door, door.config.tls.admin.as_ref(), routes)
-}
-
-/// What every operation needs of its callers.
-fn needs() -> impl Iterator<Item = (&'static str, Method, Need)> {
-    let routes =
-        public_routes().into_iter().chain(operator_routes()).chain(viewer_routes()).chain(admin_routes());
-    routes.flat_map(|route| route.needs.into_iter().map(move |(method, need)| (route.path, method, need)))
-}
-
-/// The observer lies around everything else: what it sees is what the caller gets. Below it, the border refuses what other
-/// people's pages send.
-fn observed(
-    door: &Arc<Door>,
-    certificate: Option<&tls::Server>,
-    routes: impl Iterator<Item = Guarded>,
-) -> Router {
-    let observer = |route| from_fn_with_state(Observed { door: Arc::clone(door), route }, observe);
-    let border = |reach| {
-        let border = Border { door: Arc::clone(door), reach, certificate: certificate.cloned() };
-        from_fn_with_state(border, origin::guard)
-    };
-    let nowhere = any(async || ApiError::not_found("there is no such route"));
-    routes
-        .fold(Router::new(), |router, Guarded { path, handlers, reach }| {
-            router.route(path, handlers.layer(border(reach)).layer(observer(path)))
-        })
-        .fallback_service(nowhere.layer(border(Reach::Own)).layer(observer("none")))
-        .with_state(Arc::clone(door))
-}
-
-fn cors(door: &Door) -> CorsLayer {
-    let origins = match &door.config.origins {
-        Origins::Any => AllowOrigin::any(),
-        Origins::Local => AllowOrigin::predicate(|origin, _| Origins::Local.allow(origin)),
-        Origins::Only(list) => AllowOrigin::list(list.iter().cloned()),
-    };
-    CorsLayer::new()
-        .allow_origin(origins)
-        .allow_methods([Method::GET, Method::POST, Method::DELETE])
-        .allow_headers(AllowHeaders::mirror_request())
-        .expose_headers([
-            HeaderName::from_static(X_REQUEST_ID),
-            header::RETRY_AFTER,
-            header::WWW_AUTHENTICATE,
-        ])
-        .max_age(Duration::from_secs(3600))
-}
+pub(crate) use self::edge::{Answers, Edge};
+#[cfg(test)]
+pub(crate) use self::error::ApiError;
+pub use self::routes::openapi;
+pub(crate) use self::routes::{admin_router, router};
 
 #[cfg(test)]
 mod tests;

@@ -10,10 +10,10 @@ use axum::response::{IntoResponse, Response};
 use model::NodeId;
 use model::api::{ErrorCode, Node, NodeList};
 
+use super::edge::Edge;
 use super::error::ApiError;
 use super::extract::{Name, no_parameters};
-use super::openapi::{ListProblems, OneProblems};
-use crate::door::Door;
+use super::problem_sets::{ListProblems, OneProblems};
 
 /// Lists all nodes, by name.
 #[utoipa::path(
@@ -22,19 +22,19 @@ use crate::door::Door;
     tag = "nodes",
     responses((status = 200, description = "All nodes", body = NodeList), ListProblems),
 )]
-pub(crate) async fn list(State(door): State<Arc<Door>>, uri: Uri) -> Result<Response, ApiError> {
+pub(crate) async fn list(State(edge): State<Arc<Edge>>, uri: Uri) -> Result<Response, ApiError> {
     no_parameters(&uri)?;
-    let json = door.shared.nodes.get(read_all(&door)).await?;
+    let json = edge.answers.nodes.get(read_all(&edge)).await?;
     Ok(([(header::CONTENT_TYPE, "application/json")], json).into_response())
 }
 
-/// All nodes as the answer's body: one for all who ask at the same time.
-async fn read_all(door: &Door) -> Result<Bytes, ApiError> {
-    let nodes = door.registry.nodes().await?.into_iter().map(Node::from).collect();
+/// All nodes as the answer's body: one for all callers that ask at the same time.
+async fn read_all(edge: &Edge) -> Result<Bytes, ApiError> {
+    let nodes = edge.registry.nodes().await?.into_iter().map(Node::from).collect();
     // The list is worth more than the cause: what is known of it will do.
-    let farm_cause = match door.registry.farm_cause().await {
+    let farm_cause = match edge.registry.farm_cause().await {
         Ok(cause) => cause,
-        Err(_) => door.snapshot.farm_cause(),
+        Err(_) => edge.snapshot.farm_cause(),
     };
     let json = serde_json::to_vec(&NodeList { nodes, farm_cause });
     json.map(Bytes::from).map_err(|error| ApiError::new(ErrorCode::Internal, error.to_string()))
@@ -49,13 +49,13 @@ async fn read_all(door: &Door) -> Result<Bytes, ApiError> {
     responses((status = 200, description = "The node", body = Node), OneProblems),
 )]
 pub(crate) async fn show(
-    State(door): State<Arc<Door>>,
+    State(edge): State<Arc<Edge>>,
     Name(name): Name,
     uri: Uri,
 ) -> Result<Json<Node>, ApiError> {
     no_parameters(&uri)?;
     let id = id(&name)?;
-    door.registry.node(&id).await?.map(|node| Json(node.into())).ok_or_else(|| unknown(&name))
+    edge.registry.node(&id).await?.map(|node| Json(node.into())).ok_or_else(|| unknown(&name))
 }
 
 /// What cannot be a name is not the name of a node.

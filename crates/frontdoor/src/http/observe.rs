@@ -1,6 +1,4 @@
-//! Around every request: its id, its span, its figures, its one line in the log, and the body of its error.
-
-use std::sync::Arc;
+//! Around every request: its id, its span, its metrics, its one line in the log, and the body of its error.
 
 use axum::extract::{Request, State};
 use axum::http::{HeaderName, HeaderValue, Method};
@@ -14,41 +12,41 @@ use tracing::{Instrument, debug, info, info_span, warn};
 
 use super::error::{ApiError, render};
 use super::request_id::{self, X_REQUEST_ID};
-use crate::door::Door;
+use crate::metrics::RequestMetrics;
 
-/// Longer addresses serve nobody.
-const LONGEST_URI: usize = 8192;
-/// As much of a path as the log needs.
+/// Bytes of a request's address.
+const MAX_URI: usize = 8192;
+/// Bytes of a path in the log.
 const MAX_LOGGED: usize = 200;
-/// Tokens are longer; ids of spawns have dashes in them.
+/// Bytes of a part of a path that may be a viewer's token. Ids of spawns are as long, but have dashes in them.
 const MIN_SECRET: usize = 32;
 
-/// What the observer of one route knows.
+/// The observer of one route.
 #[derive(Debug, Clone)]
 pub(crate) struct Observed {
-    pub(crate) door: Arc<Door>,
-    /// The route's template: there are few of them, of paths there are not.
+    pub(crate) metrics: RequestMetrics,
+    /// The route's template; a path would make a label for each id.
     pub(crate) route: &'static str,
 }
 
 pub(crate) async fn observe(
-    State(Observed { door, route }): State<Observed>,
+    State(Observed { metrics, route }): State<Observed>,
     mut request: Request,
     next: Next,
 ) -> Response {
     let began = Instant::now();
     let id = request_id::of(request.headers());
     let method = name(request.method());
-    // Asked for so often that a line each would be noise.
+    // These are called so often that a line each would be noise.
     let quiet = matches!(route, "/healthz" | "/readyz" | "/metrics") || route.starts_with("/pages/");
     let path = &*loggable(request.uri().path());
     let span = info_span!("request", request.id = %id, path, owner = Empty, asked = Empty, spawn.id = Empty, node.id = Empty);
     request.extensions_mut().insert(id.clone());
-    let _counted = Counted::new(&door);
+    let _in_flight = metrics.begin();
 
     let length = request.uri().path_and_query().map_or(0, |p| p.as_str().len());
-    let mut response = if length > LONGEST_URI {
-        let detail = format!("the address has {length} bytes, more than {LONGEST_URI}");
+    let mut response = if length > MAX_URI {
+        let detail = format!("the address has {length} bytes, more than {MAX_URI}");
         ApiError::new(ErrorCode::InvalidRequest, detail).into_response()
     } else {
         next.run(request).instrument(span.clone()).await
@@ -56,7 +54,7 @@ pub(crate) async fn observe(
 
     finish(&id, &mut response, |response, error| {
         let (status, took) = (response.status().as_u16(), began.elapsed());
-        door.metrics.request(route, method, status);
+        metrics.answered(route, method, status);
         let _entered = span.enter();
         match error {
             Some(error) => {
@@ -65,7 +63,7 @@ pub(crate) async fn observe(
                 if route == "/spawn" && matches!(status, 502..=504) {
                     warn!(method, route, status, ?took, code, detail, "request answered with an error");
                 } else if status == 401 {
-                    // Its own line, where there is one, is the gate's.
+                    // The authenticator has logged it, within its bounds.
                     debug!(method, route, status, ?took, code, detail, "request answered with an error");
                 } else {
                     info!(method, route, status, ?took, code, detail, "request answered with an error");
@@ -108,21 +106,5 @@ fn name(method: &Method) -> &'static str {
         Method::DELETE => "DELETE",
         Method::OPTIONS => "OPTIONS",
         _ => "other",
-    }
-}
-
-/// Counts a request as being answered for as long as it lives.
-struct Counted<'a>(&'a Door);
-
-impl<'a> Counted<'a> {
-    fn new(door: &'a Door) -> Self {
-        door.metrics.request_began();
-        Self(door)
-    }
-}
-
-impl Drop for Counted<'_> {
-    fn drop(&mut self) {
-        self.0.metrics.request_ended();
     }
 }

@@ -4,12 +4,11 @@
 //! CORS keeps the answer from the page, not the request from the server. So a request that a page of another origin sends is
 //! refused here, before anything happens, unless that origin may do this.
 //!
-//! What tells a page's request from a program's: browsers send `Origin` with every POST, DELETE, preflight, CORS request and
+//! What distinguishes a page's request from a program's: browsers send `Origin` with every POST, DELETE, preflight, CORS request and
 //! WebSocket handshake (`null` where they hide it), and `Sec-Fetch-Site` to https and to this machine. A program sends neither,
 //! and passes. A GET without `Origin` passes when it is a followed link: it changes nothing, and no page can read its answer.
 
-use std::sync::Arc;
-
+use access::Hosts;
 use access::host::{ALLOWED_HOST, is_local_origin, name_of};
 use axum::extract::{Request, State};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, header};
@@ -18,16 +17,15 @@ use axum::response::{IntoResponse, Response};
 use model::api::ErrorCode;
 
 use super::error::ApiError;
-use crate::config::Origins;
-use crate::door::Door;
+use crate::settings::Origins;
 
 /// As much of a name as an answer repeats.
 const MAX_REPEATED: usize = 100;
 
-/// Whose pages may use a route.
+/// The pages that may use a route.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Reach {
-    /// Those of every origin: the route serves files that are the same for everybody.
+    /// Those of every origin: the route serves files that are the same for every caller.
     Anywhere,
     /// Those of `--cors-origin`, and the front door's own.
     Allowed,
@@ -35,10 +33,12 @@ pub(crate) enum Reach {
     Own,
 }
 
-/// What the guard of one route knows.
+/// The guard of one route.
 #[derive(Debug, Clone)]
 pub(crate) struct Border {
-    pub(crate) door: Arc<Door>,
+    /// The host names that the front door is called by.
+    pub(crate) hosts: Hosts,
+    pub(crate) origins: Origins,
     pub(crate) reach: Reach,
     /// The certificate of the port that the route is on: its names are this front door's.
     pub(crate) certificate: Option<tls::Server>,
@@ -59,14 +59,14 @@ impl Border {
         // A request in the form for proxies names the host once more.
         let named = named.chain(request.uri().authority().map(axum::http::uri::Authority::as_str));
         for host in named {
-            if !self.door.config.hosts.knows(host) && !self.has_certificate_for(host) {
+            if !self.hosts.knows(host) && !self.has_certificate_for(host) {
                 return Err(unknown_host(host));
             }
         }
         if headers.get_all(header::HOST).iter().nth(1).is_some() {
             return Err(unknown_host("more than one host"));
         }
-        if may_send(self.reach, &self.door.config.origins, request.method(), headers) {
+        if may_send(self.reach, &self.origins, request.method(), headers) {
             return Ok(());
         }
         let detail = match self.reach {

@@ -12,17 +12,18 @@ use registry::{Located, SpawnFilter};
 use tracing::{debug, info};
 use wire::v1::stop_reply::Outcome;
 
+use super::authorization::Who;
+use super::edge::Edge;
 use super::error::{self, ApiError};
 use super::extract::{Id, Name, Parameters, no_parameters};
-use super::gate::Who;
-use super::openapi::{ListProblems, LogProblems, OneProblems};
-use crate::agent_client::{AgentError, StopReason};
-use crate::door::Door;
+use super::problem_sets::{ListProblems, LogProblems, OneProblems};
+use crate::agent_client::{AgentError, Agents, StopReason};
+use crate::registry_access::circuit::RegistryClient;
 
-/// Most spawns on a page.
-const LARGEST_PAGE: u32 = 1000;
-/// Most lines of a log.
-const MOST_LINES: u32 = 10_000;
+/// Spawns on a page.
+const MAX_PAGE: u32 = 1000;
+/// Lines of a log.
+const MAX_LINES: u32 = 10_000;
 
 /// Lists spawns, newest first.
 #[utoipa::path(
@@ -41,7 +42,7 @@ const MOST_LINES: u32 = 10_000;
     responses((status = 200, description = "One page", body = SpawnList), ListProblems),
 )]
 pub(crate) async fn list(
-    State(door): State<Arc<Door>>,
+    State(edge): State<Arc<Edge>>,
     who: Who,
     uri: Uri,
 ) -> Result<Json<SpawnList>, ApiError> {
@@ -50,11 +51,11 @@ pub(crate) async fn list(
         node: parameters.take::<NodeId>("node")?,
         owner: who.only().cloned(),
         state: parameters.take::<SpawnState>("state")?,
-        limit: usize::try_from(parameters.number("limit", 100, LARGEST_PAGE)?).unwrap_or(1),
+        limit: usize::try_from(parameters.number("limit", 100, MAX_PAGE)?).unwrap_or(1),
         cursor: parameters.take::<u64>("cursor")?,
     };
     parameters.done()?;
-    let page = door.registry.spawns(&filter).await?;
+    let page = edge.registry.spawns(&filter).await?;
     Ok(Json(SpawnList {
         spawns: page.spawns.into_iter().map(Spawn::listed).collect(),
         next_cursor: page.next.map(|cursor| cursor.to_string()),
@@ -70,13 +71,13 @@ pub(crate) async fn list(
     responses((status = 200, description = "The spawn", body = Spawn), OneProblems),
 )]
 pub(crate) async fn show(
-    State(door): State<Arc<Door>>,
+    State(edge): State<Arc<Edge>>,
     Name(id): Name,
     who: Who,
     uri: Uri,
 ) -> Result<Json<Spawn>, ApiError> {
     no_parameters(&uri)?;
-    let spawn = door.registry.spawn(known(&id)?).await?.filter(|spawn| may_see(&who, spawn));
+    let spawn = edge.registry.spawn(known(&id)?).await?.filter(|spawn| may_see(&who, spawn));
     let spawn = spawn.ok_or_else(|| unknown(&id))?;
     Ok(Json(Spawn::whole(spawn)))
 }
@@ -94,24 +95,24 @@ pub(crate) async fn show(
     ),
 )]
 pub(crate) async fn stop(
-    State(door): State<Arc<Door>>,
+    State(edge): State<Arc<Edge>>,
     Name(id): Name,
     Id(request): Id,
     who: Who,
     uri: Uri,
 ) -> Result<Response, ApiError> {
     no_parameters(&uri)?;
-    let Located { mut spawn, advertise } = locate(&door, &who, &id).await?;
+    let Located { mut spawn, advertise } = locate(&edge.registry, &who, &id).await?;
     if spawn.state == SpawnState::Exited {
         return Ok(Json(Spawn::whole(spawn)).into_response());
     }
-    match stop_on_node(&door, &spawn, advertise, &request).await {
+    match stop_on_node(&edge.agents, &spawn, advertise, &request).await {
         // The registry hears of it in a moment.
         Ok(Outcome::Stopping) => spawn.state = SpawnState::Stopping,
         Ok(_) => {}
         Err(error) => {
             info!(spawn.id = %spawn.id, node.id = %spawn.node, %error, "spawn will be stopped by the next heartbeat");
-            door.registry.abandon(&spawn.node, spawn.id).await?;
+            edge.registry.abandon(&spawn.node, spawn.id).await?;
         }
     }
     Ok((StatusCode::ACCEPTED, Json(Spawn::whole(spawn))).into_response())
@@ -119,13 +120,13 @@ pub(crate) async fn stop(
 
 /// The error: the agent did not take the order.
 async fn stop_on_node(
-    door: &Door,
+    agents: &Agents,
     spawn: &SpawnRecord,
     advertise: Option<String>,
     request: &RequestId,
 ) -> Result<Outcome, AgentError> {
     let advertise = reachable(advertise)?;
-    let stopped = door.agents.stop(&spawn.node, &advertise, spawn.id, StopReason::Stopped, request).await;
+    let stopped = agents.stop(&spawn.node, &advertise, spawn.id, StopReason::Stopped, request).await;
     stopped.inspect(|outcome| debug!(spawn.id = %spawn.id, ?outcome, "spawn stopped"))
 }
 
@@ -141,19 +142,19 @@ async fn stop_on_node(
     responses((status = 200, description = "Its last lines", body = String, content_type = "text/plain"), LogProblems),
 )]
 pub(crate) async fn log(
-    State(door): State<Arc<Door>>,
+    State(edge): State<Arc<Edge>>,
     Name(id): Name,
     Id(request): Id,
     who: Who,
     uri: Uri,
 ) -> Result<Response, ApiError> {
     let mut parameters = Parameters::of(&uri)?;
-    let lines = parameters.number("lines", 100, MOST_LINES)?;
+    let lines = parameters.number("lines", 100, MAX_LINES)?;
     parameters.done()?;
-    let Located { spawn, advertise } = locate(&door, &who, &id).await?;
+    let Located { spawn, advertise } = locate(&edge.registry, &who, &id).await?;
     let unreachable = |error| error::unreachable(&spawn.node, &error);
     let advertise = reachable(advertise).map_err(unreachable)?;
-    let log = door.agents.read_log(&spawn.node, &advertise, spawn.id, lines, &request).await;
+    let log = edge.agents.read_log(&spawn.node, &advertise, spawn.id, lines, &request).await;
     let lines = log.map_err(unreachable)?.ok_or_else(|| {
         ApiError::not_found(format!("node {} has no log of spawn {} any more", spawn.node, spawn.id))
     })?;
@@ -161,17 +162,17 @@ pub(crate) async fn log(
     Ok(([(header::CONTENT_TYPE, "text/plain; charset=utf-8")], text).into_response())
 }
 
-async fn locate(door: &Door, who: &Who, id: &str) -> Result<Located, ApiError> {
-    let located = door.registry.locate(known(id)?).await?;
+async fn locate(registry: &RegistryClient, who: &Who, id: &str) -> Result<Located, ApiError> {
+    let located = registry.locate(known(id)?).await?;
     located.filter(|located| may_see(who, &located.spawn)).ok_or_else(|| unknown(id))
 }
 
-/// Somebody else's spawn is none that is known, except to operators.
+/// A spawn of another owner is answered as unknown, except to operators.
 fn may_see(who: &Who, spawn: &SpawnRecord) -> bool {
     who.only().is_none_or(|owner| spawn.owner.as_ref() == Some(owner))
 }
 
-/// What is no id at all is no spawn's id.
+/// A text that is no id is answered as an unknown spawn.
 fn known(id: &str) -> Result<SpawnId, ApiError> {
     id.parse().map_err(|_| unknown(id))
 }

@@ -1,8 +1,11 @@
+use std::sync::Arc;
+use std::time::Duration;
+
 use access::Scope;
 use access::api_key::{ApiKey, NewKey};
 use access::key_file;
 use axum::body::Body;
-use axum::http::Request;
+use axum::http::{Method, Request};
 use axum::response::Response;
 use http_body_util::BodyExt;
 use model::Timing;
@@ -11,11 +14,18 @@ use proptest::prelude::*;
 use registry::Registry;
 use tower::ServiceExt;
 
-use super::*;
-use crate::config::Config;
+use super::authorization::OPEN;
+use super::edge::Edge;
+use super::error;
+use super::origin::Reach;
+use super::request_id::X_REQUEST_ID;
+use super::route::{Route, observed};
+use super::routes::{admin_router, router};
+use crate::settings::{Config, Origins};
+use crate::start::parts::Parts;
 
-pub(super) fn door() -> Arc<Door> {
-    Arc::new(Door::new(config(), Registry::embedded(Timing::FARM)))
+fn edge() -> Arc<Edge> {
+    Parts::new(config(), Registry::embedded(Timing::FARM)).edge
 }
 
 fn config() -> Config {
@@ -34,8 +44,8 @@ fn config() -> Config {
         limits: crate::Limits::default(),
         tls: crate::Tls::default(),
         admin_public: false,
-        viewers: crate::viewers::Settings::default(),
-        surface: crate::config::Surface::Whole,
+        viewers: crate::settings::ViewerSettings::default(),
+        surface: crate::settings::Surface::Whole,
         access: None,
     }
 }
@@ -54,10 +64,10 @@ async fn problem(response: Response) -> Problem {
 
 #[tokio::test]
 async fn a_panic_is_answered_like_any_other_error() {
-    let door = door();
+    let edge = edge();
     let route = Route::at("/panic").get(OPEN, async || -> () { panic!("on purpose") });
-    let route = route.reaching(Reach::Allowed).guarded(&door).with_cors(&door);
-    let router = observed(&door, None, [route].into_iter());
+    let route = route.reaching(Reach::Allowed).guarded(&edge).with_cors(&edge);
+    let router = observed(&edge, None, [route].into_iter());
     let request = Request::get("/panic").header("origin", "https://a").body(Body::empty()).unwrap();
     let response = router.oneshot(request).await.unwrap();
     assert_eq!(response.headers()["access-control-allow-origin"], "*");
@@ -76,13 +86,13 @@ async fn figures_want_a_credential_where_they_can_be_asked_for_from_elsewhere() 
     let access = access::Access::open(&options).unwrap();
     for (admin_public, wanted) in [(false, 200), (true, 401)] {
         let config = Config { admin_public, access: access.clone(), ..config() };
-        let door = Arc::new(Door::new(config, Registry::embedded(Timing::FARM)));
+        let edge = Parts::new(config, Registry::embedded(Timing::FARM)).edge;
         let ask = async |path: &str, shown: Option<&str>| {
             let mut request = Request::get(path);
             if let Some(shown) = shown {
                 request = request.header("authorization", format!("Bearer {shown}"));
             }
-            admin_router(&door).oneshot(request.body(Body::empty()).unwrap()).await.unwrap().status().as_u16()
+            admin_router(&edge).oneshot(request.body(Body::empty()).unwrap()).await.unwrap().status().as_u16()
         };
         assert_eq!(ask("/metrics", None).await, wanted, "{admin_public}");
         assert_eq!(ask("/metrics", Some(credential.expose())).await, 200, "{admin_public}");
@@ -91,11 +101,11 @@ async fn figures_want_a_credential_where_they_can_be_asked_for_from_elsewhere() 
 }
 
 /// What a request writes to the log.
-async fn logged(door: &Arc<Door>, request: Request<Body>) -> (Response, String) {
+async fn logged(edge: &Arc<Edge>, request: Request<Body>) -> (Response, String) {
     let log = Log::default();
     let subscriber = tracing_subscriber::fmt().with_ansi(false).with_writer(log.clone()).finish();
     let _guard = tracing::subscriber::set_default(subscriber);
-    let response = router(door).oneshot(request).await.unwrap();
+    let response = router(edge).oneshot(request).await.unwrap();
     let text = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
     (response, text)
 }
@@ -124,12 +134,12 @@ impl<'a> tracing_subscriber::fmt::MakeWriter<'a> for Log {
 
 #[tokio::test]
 async fn a_spawn_that_the_farm_could_not_give_is_a_warning_that_says_what_was_asked() {
-    let door = door();
+    let edge = edge();
     let body = r#"{"pool":"gpu","sessionToken":"secret"}"#;
     let ask = |body: &'static str| {
         Request::post("/spawn").header("content-type", "application/json").body(Body::from(body)).unwrap()
     };
-    let (response, log) = logged(&door, ask(body)).await;
+    let (response, log) = logged(&edge, ask(body)).await;
     assert_eq!(problem(response).await.status, 503);
     let line = log.lines().find(|line| line.contains("answered with an error")).unwrap();
     assert!(
@@ -137,7 +147,7 @@ async fn a_spawn_that_the_farm_could_not_give_is_a_warning_that_says_what_was_as
         "{line}"
     );
     assert!(!log.contains("secret"), "{log}");
-    let (_, log) = logged(&door, ask("{")).await;
+    let (_, log) = logged(&edge, ask("{")).await;
     assert!(!log.contains("WARN"), "a caller's mistake is none of the farm's: {log}");
 }
 
@@ -192,7 +202,7 @@ proptest! {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().unwrap();
         runtime.block_on(async {
             let head = request.method() == Method::HEAD;
-            let response = router(&door()).oneshot(request).await.unwrap();
+            let response = router(&edge()).oneshot(request).await.unwrap();
             assert!(response.headers().contains_key(X_REQUEST_ID));
             if response.status().as_u16() >= 400 && !head {
                 let problem = problem(response).await;

@@ -1,4 +1,6 @@
-//! What a connection is at: whether it has nothing to do, and may be asked to make room.
+//! The state of one connection: whether it is idle, and may be evicted.
+//!
+//! Invariant: only the connection's own task changes it.
 
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering};
@@ -8,8 +10,8 @@ use std::task::{Context, Poll};
 use axum::body::{Body, Bytes, HttpBody};
 use hyper::body::{Frame, SizeHint};
 
-use super::metrics::Reason;
-use super::places::Standing;
+use super::eviction::ConnectionState;
+use crate::metrics::ClosedReason;
 
 /// No request is being answered. A head may be on its way.
 const IDLE: u8 = 0;
@@ -18,7 +20,7 @@ const ANSWERING: u8 = 1;
 /// The answer was handed over to the connection as a whole, and may not have been written.
 const HANDED_OVER: u8 = 2;
 
-/// What one connection is at. Only the connection's own task changes it.
+/// See the module's documentation.
 #[derive(Debug, Default)]
 pub(super) struct Activity {
     /// Odd from the end of a request's head until its answer is made, even while the next head is awaited.
@@ -26,11 +28,11 @@ pub(super) struct Activity {
     answer: AtomicU8,
     /// Bytes of a head that is not here as a whole.
     head: AtomicUsize,
-    /// The other side does not take what is written to it.
+    /// The peer does not read what is written to it.
     unread: AtomicBool,
     /// It is no HTTP connection any more.
     upgraded: AtomicBool,
-    ended: OnceLock<Reason>,
+    ended: OnceLock<ClosedReason>,
 }
 
 impl Activity {
@@ -57,12 +59,12 @@ impl Activity {
         }
     }
 
-    /// Whether something that was written waits for the other side to take it.
+    /// Whether something that was written waits for the peer to read it.
     pub(super) fn wrote(&self, waits: bool) {
         self.unread.store(waits, Ordering::Relaxed);
     }
 
-    /// From now on it is no HTTP connection, and somebody else sees to its patience.
+    /// From now on it is no HTTP connection, and its user sees to timeouts.
     pub(super) fn upgraded(&self) {
         self.upgraded.store(true, Ordering::Relaxed);
     }
@@ -76,19 +78,19 @@ impl Activity {
         self.head.fetch_add(bytes, Ordering::Relaxed);
     }
 
-    /// What the connection is at; `None` once it is no HTTP connection any more.
-    pub(super) fn standing(&self) -> Option<Standing> {
+    /// The state; `None` once it is no HTTP connection any more.
+    pub(super) fn state(&self) -> Option<ConnectionState> {
         if self.is_upgraded() {
             return None;
         }
         Some(match (self.is_idle(), self.head.load(Ordering::Relaxed)) {
-            (false, _) => Standing::Busy,
-            (true, 0) => Standing::Idle,
-            (true, bytes) => Standing::Begun(bytes),
+            (false, _) => ConnectionState::Busy,
+            (true, 0) => ConnectionState::Idle,
+            (true, bytes) => ConnectionState::Begun(bytes),
         })
     }
 
-    /// Whether there is nothing to do here but wait for the other side.
+    /// Whether there is nothing to do here but wait for the peer.
     fn is_idle(&self) -> bool {
         match self.answer.load(Ordering::Relaxed) {
             IDLE => true,
@@ -98,30 +100,30 @@ impl Activity {
     }
 
     /// Notes why the connection is being ended from here.
-    pub(super) fn end(&self, reason: Reason) {
+    pub(super) fn end(&self, reason: ClosedReason) {
         self.ended.get_or_init(|| reason);
     }
 
-    pub(super) fn ended(&self) -> Option<Reason> {
+    pub(super) fn ended(&self) -> Option<ClosedReason> {
         self.ended.get().copied()
     }
 }
 
-/// An answer's body that tells when it was handed over.
+/// An answer's body that notes when it was handed over.
 #[derive(Debug)]
-pub(super) struct Watched {
+pub(super) struct ActivityBody {
     body: Body,
     /// `None` when the connection is no HTTP connection after this answer.
     activity: Option<Arc<Activity>>,
 }
 
-impl Watched {
+impl ActivityBody {
     pub(super) fn new(body: Body, activity: Option<Arc<Activity>>) -> Self {
         Self { body, activity }
     }
 }
 
-impl Drop for Watched {
+impl Drop for ActivityBody {
     fn drop(&mut self) {
         if let Some(activity) = &self.activity {
             activity.answer.store(HANDED_OVER, Ordering::Relaxed);
@@ -129,7 +131,7 @@ impl Drop for Watched {
     }
 }
 
-impl HttpBody for Watched {
+impl HttpBody for ActivityBody {
     type Data = Bytes;
     type Error = axum::Error;
 

@@ -1,194 +1,39 @@
-//! The places for connections: who has one, what it costs, and who makes room for others.
+//! The places for connections: a bound on their number, and one on the memory of those without a credential.
 //!
-//! A connection is a stranger until a request on it has shown a good credential. There is a bound on the number of all
-//! connections and one on the memory of those that are not known to be of use: what they hold is estimated, and counted
-//! before anything is known of them. Both bounds are kept by closing connections, never by making those that come wait:
-//!
-//! | closed first | what it is |
-//! | --- | --- |
-//! | 1 | a stranger on the live feed, the oldest |
-//! | 2 | a stranger that has no request under way, the one that has waited longest |
-//! | 3 | a connection of a known caller without a request, the one that has waited longest |
-//!
-//! A connection with a request is not closed, nor is one before anybody has looked whether its request is here: connections
-//! are accepted many at a time, and those whose callers were quick would make room for those behind them. Part of the places is for known callers alone, and as many are for strangers:
-//! every caller begins as one.
+//! What a connection holds is estimated, and counted before anything is known of it. Both bounds are kept by evicting connections
+//! (`eviction` says which), never by making those that come wait. Part of the places is for known callers alone, and as many are
+//! for strangers, since every caller begins as one.
 //!
 //! Failure: while no connection can be closed there is no room, and those that come wait in the kernel.
 
-use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
-use super::metrics::Figures;
+use super::eviction::{ConnectionState, Entry, State};
 use crate::callers::{Account, Kind, Share};
+use crate::metrics::ConnectionMetrics;
 
-/// A connection of which nothing has been read: its socket and its task.
-const SILENT: usize = 3 * 1024;
-/// One that HTTP is spoken on: buffers and the state of a request, without what was sent.
-const SPEAKING: usize = 16 * 1024;
-/// One on the live feed.
-const LISTENING: usize = 40 * 1024;
-/// What TLS adds from the handshake on.
-const TLS: usize = 32 * 1024;
-/// Buffers grow in steps: they are larger than what is in them.
-const GROWTH: usize = 2;
+/// Evicted connections that may be closing at once, at least.
+const MIN_LEAVING: usize = 64;
 
-/// Connections that may be leaving at once, at least.
-const GOODBYES: usize = 64;
-
-/// What a connection is at.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Standing {
-    /// It was accepted, and its task has not run.
-    Fresh,
-    /// Nothing has come from it.
-    Silent,
-    /// A handshake of TLS is under way.
-    Shaking,
-    /// It waits for a request.
-    Idle,
-    /// So many bytes of a request are here, and the rest is awaited: of the head, or of a stranger's body.
-    Begun(usize),
-    /// A request is being answered.
-    Busy,
-    /// It is on the live feed.
-    Listening,
-}
-
-/// The order in which connections make room.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Rank {
-    Listener,
-    Stranger,
-    Known,
-}
-
-#[derive(Debug)]
-struct Entry {
-    standing: Standing,
-    known: bool,
-    tls: bool,
-    /// The number of its last change.
-    since: u64,
-    leave: CancellationToken,
-}
-
-impl Entry {
-    /// How soon it makes room; `None`: not at all.
-    fn rank(&self) -> Option<Rank> {
-        match (self.standing, self.known) {
-            (Standing::Fresh | Standing::Busy, _) | (Standing::Listening, true) => None,
-            (Standing::Listening, false) => Some(Rank::Listener),
-            (_, false) => Some(Rank::Stranger),
-            (_, true) => Some(Rank::Known),
-        }
-    }
-
-    /// The memory that it is counted with, in bytes; nothing for what a known caller is being served.
-    fn cost(&self) -> usize {
-        let held = match self.standing {
-            Standing::Busy | Standing::Listening if self.known => return 0,
-            Standing::Fresh | Standing::Silent => return SILENT,
-            Standing::Shaking => SILENT,
-            Standing::Idle | Standing::Busy => SPEAKING,
-            Standing::Begun(bytes) => SPEAKING + GROWTH * bytes,
-            Standing::Listening => LISTENING,
-        };
-        held + if self.tls { TLS } else { 0 }
-    }
-
-    /// Whether closing it frees more than a place.
-    fn holds(&self) -> bool {
-        !matches!(self.standing, Standing::Fresh | Standing::Silent)
-    }
-}
-
-#[derive(Debug, Default)]
-struct State {
-    /// The number of the last change.
-    changes: u64,
-    entries: HashMap<u64, Entry>,
-    /// Those that can make room.
-    waiting: BTreeSet<(Rank, u64, u64)>,
-    /// Those of `waiting` that hold memory, likewise.
-    holding: BTreeSet<(Rank, u64, u64)>,
-    /// The others of `waiting`: those of which nothing has been read, by their last change.
-    silent: BTreeSet<(u64, u64)>,
-    strangers: usize,
-    /// Of all entries together.
-    bytes: usize,
-    /// Connections that were asked to leave and have not yet.
-    leaving: usize,
-    /// Whether the front door waits for a place.
-    wanted: bool,
-}
-
-impl State {
-    fn put(&mut self, id: u64, entry: Entry) {
-        if let Some(rank) = entry.rank() {
-            self.waiting.insert((rank, entry.since, id));
-            if entry.holds() {
-                self.holding.insert((rank, entry.since, id));
-            } else {
-                self.silent.insert((entry.since, id));
-            }
-        }
-        self.strangers += usize::from(!entry.known);
-        self.bytes += entry.cost();
-        self.entries.insert(id, entry);
-    }
-
-    fn take(&mut self, id: u64) -> Option<Entry> {
-        let entry = self.entries.remove(&id)?;
-        if let Some(rank) = entry.rank() {
-            self.waiting.remove(&(rank, entry.since, id));
-            self.holding.remove(&(rank, entry.since, id));
-            self.silent.remove(&(entry.since, id));
-        }
-        self.strangers -= usize::from(!entry.known);
-        self.bytes -= entry.cost();
-        Some(entry)
-    }
-
-    /// Asks this one to leave. It counts no longer.
-    fn close(&mut self, id: u64) {
-        if let Some(entry) = self.take(id) {
-            self.leaving += 1;
-            entry.leave.cancel();
-        }
-    }
-
-    /// Closes one that can make room: a known one only where strangers have no more than `few` places.
-    fn make_room(&mut self, few: usize) -> bool {
-        let first = |rank: Rank| self.waiting.range((rank, 0, 0)..).next().copied();
-        let found = if self.strangers <= few { first(Rank::Known) } else { None };
-        match found.or_else(|| first(Rank::Listener)) {
-            Some((_, _, id)) => self.close(id),
-            None => return false,
-        }
-        true
-    }
-}
-
-/// The places; clones are one and the same.
+/// The places; clones are handles of the same ones.
 #[derive(Debug, Clone)]
 pub(crate) struct Places(Arc<Inner>);
 
 #[derive(Debug)]
 struct Inner {
-    most: usize,
+    max: usize,
     /// Places that strangers do not take, and as many that they keep.
     share: usize,
     /// Bytes that connections may be counted with.
     memory: usize,
     /// Never held across an await.
     state: Mutex<State>,
-    /// Somebody has left, or can.
+    /// A connection has been closed, or can be.
     changed: Notify,
-    figures: Figures,
+    metrics: ConnectionMetrics,
 }
 
 impl Inner {
@@ -198,11 +43,11 @@ impl Inner {
 }
 
 impl Places {
-    /// So many places, with so many bytes for connections that are not known to be of use. `share`: how many places are for
-    /// callers that have shown a good credential alone; 0 where nobody has to show one.
-    pub(crate) fn new(most: usize, share: usize, memory: usize, figures: Figures) -> Self {
+    /// `max` places, with `memory` bytes for connections without a credential. `share`: how many places are for known callers alone;
+    /// 0 where credentials are not required.
+    pub(crate) fn new(max: usize, share: usize, memory: usize, metrics: ConnectionMetrics) -> Self {
         let (state, changed) = (Mutex::default(), Notify::new());
-        Self(Arc::new(Inner { most: most.max(1), share, memory, state, changed, figures }))
+        Self(Arc::new(Inner { max: max.max(1), share, memory, state, changed, metrics }))
     }
 
     /// Takes a place for a new connection. Does not wait unless all connections have a request under way or are as new.
@@ -217,45 +62,38 @@ impl Places {
     }
 
     fn try_enter(&self) -> Option<Place> {
-        let Inner { most, share, .. } = *self.0;
+        let Inner { max, share, .. } = *self.0;
         let mut state = self.0.state();
-        // Those that leave have a moment to say goodbye: so many of them may do so at once.
-        state.wanted = state.leaving > (most / 8).max(GOODBYES);
+        // Evicted connections have a moment to close, and only so many of them at once.
+        state.wanted = state.leaving > (max / 8).max(MIN_LEAVING);
         if state.wanted {
             return None;
         }
-        let crowded = state.strangers >= most.saturating_sub(share).max(1);
-        let full = state.entries.len() >= most;
+        let crowded = state.strangers >= max.saturating_sub(share).max(1);
+        let full = state.entries.len() >= max;
         let room = if crowded || full { state.make_room(share) || !full } else { true };
         state.wanted = !room;
         if state.wanted {
             return None;
         }
         state.changes += 1;
-        let (id, leave) = (state.changes, CancellationToken::new());
-        let entry =
-            Entry { standing: Standing::Fresh, known: false, tls: false, since: id, leave: leave.clone() };
+        let (id, evict) = (state.changes, CancellationToken::new());
+        let entry = Entry {
+            state: ConnectionState::Fresh,
+            known: false,
+            tls: false,
+            since: id,
+            evict: evict.clone(),
+        };
         state.put(id, entry);
-        self.keep_within(&mut state);
-        self.0.figures.opened();
-        Some(Place(Arc::new(Taken { places: self.clone(), id, leave, share: OnceLock::new() })))
+        state.keep_within(self.0.memory);
+        self.0.metrics.opened();
+        Some(Place(Arc::new(Taken { places: self.clone(), id, evict, share: OnceLock::new() })))
     }
 
-    /// Closes one connection that can make room, if there is one: descriptors have run out.
+    /// Evicts one connection, if one can make room: descriptors have run out.
     pub(super) fn shed(&self) {
         self.0.state().make_room(self.0.share);
-    }
-
-    fn keep_within(&self, state: &mut State) {
-        while state.bytes > self.0.memory {
-            // Those from which nothing has come hold little each. They go first where all of them together hold most of the
-            // memory: each connection that speaks would have to leave for them otherwise.
-            let silent = state.silent.first().map(|(_, id)| *id);
-            let speaking = state.holding.first().map(|(_, _, id)| *id);
-            let most = state.silent.len() * SILENT > self.0.memory / 2;
-            let Some(id) = (if most { silent } else { speaking.or(silent) }) else { return };
-            state.close(id);
-        }
     }
 
     fn change(&self, id: u64, change: impl FnOnce(&mut Entry)) -> bool {
@@ -263,14 +101,14 @@ impl Places {
         let Some(mut entry) = state.take(id) else { return false };
         let (rank, held) = (entry.rank(), entry.holds());
         change(&mut entry);
-        // Whoever sends a head byte by byte has waited since its first one.
+        // A connection that sends a head byte by byte has waited since its first one.
         if (entry.rank(), entry.holds()) != (rank, held) {
             state.changes += 1;
             entry.since = state.changes;
         }
         let can_leave = entry.rank().is_some();
         state.put(id, entry);
-        self.keep_within(&mut state);
+        state.keep_within(self.0.memory);
         let wanted = can_leave && std::mem::take(&mut state.wanted);
         let here = state.entries.contains_key(&id);
         drop(state);
@@ -289,27 +127,27 @@ pub(crate) struct Place(Arc<Taken>);
 struct Taken {
     places: Places,
     id: u64,
-    leave: CancellationToken,
-    /// Of the connections that its caller may have.
+    evict: CancellationToken,
+    /// Its unit of its caller's limit of connections.
     share: OnceLock<Share>,
 }
 
 impl Place {
     /// Resolves when this connection must close to make room.
-    pub(crate) async fn asked_to_leave(&self) {
-        self.0.leave.cancelled().await;
+    pub(crate) async fn evicted(&self) {
+        self.0.evict.cancelled().await;
     }
 
-    /// Notes what the connection is at. `false`: it has been asked to leave.
-    pub(super) fn stands(&self, standing: Standing) -> bool {
+    /// Notes the state of the connection. `false`: it has been evicted.
+    pub(super) fn set_state(&self, state: ConnectionState) -> bool {
         self.0.places.change(self.0.id, |entry| {
-            entry.standing = standing;
-            entry.tls |= standing == Standing::Shaking;
+            entry.state = state;
+            entry.tls |= state == ConnectionState::Shaking;
         })
     }
 
-    /// Notes that a good credential was shown on it: it counts as this caller's, unless that one has as many as it may have,
-    /// and stays a stranger's then. The first caller of a connection that several share counts.
+    /// Notes that a good credential was shown on it: it counts as this caller's, unless the caller is at its limit of connections;
+    /// then it stays a stranger. Of several callers on one connection, the first counts.
     pub(crate) fn known_to(&self, account: &Arc<Account>) {
         if self.0.share.get().is_none()
             && let Some(share) = account.take_if_free(Kind::Connection)
@@ -319,17 +157,17 @@ impl Place {
         }
     }
 
-    /// Notes that it is of use.
+    /// Notes that it is a known caller's.
     pub(crate) fn known(&self) {
         self.0.places.change(self.0.id, |entry| entry.known = true);
     }
 
     /// Notes that so many bytes of a stranger's body are held while the rest is awaited; `None`: the body is here.
-    /// `false`: the connection has been asked to leave.
+    /// `false`: the connection has been evicted.
     pub(crate) fn holds_body(&self, bytes: Option<usize>) -> bool {
         self.0.places.change(self.0.id, |entry| {
             if !entry.known {
-                entry.standing = bytes.map_or(Standing::Busy, Standing::Begun);
+                entry.state = bytes.map_or(ConnectionState::Busy, ConnectionState::Begun);
             }
         })
     }
@@ -346,7 +184,7 @@ impl Drop for Taken {
         if wanted {
             self.places.0.changed.notify_one();
         }
-        self.places.0.figures.gone();
+        self.places.0.metrics.gone();
     }
 }
 
@@ -356,51 +194,52 @@ mod tests {
 
     use tokio::time::timeout;
 
+    use super::super::eviction::{SILENT, SPEAKING};
     use super::*;
 
-    fn places(most: usize, share: usize, memory: usize) -> Places {
+    fn places(max: usize, share: usize, memory: usize) -> Places {
         Places::new(
-            most,
+            max,
             share,
             memory,
-            Figures::register(&mut prometheus_client::registry::Registry::default()),
+            ConnectionMetrics::register(&mut prometheus_client::registry::Registry::default()),
         )
     }
 
-    async fn entered(places: &Places, standing: Standing) -> Place {
+    async fn entered(places: &Places, state: ConnectionState) -> Place {
         let place = timeout(Duration::from_secs(1), places.enter()).await.expect("nobody waits for a place");
-        place.stands(standing);
+        place.set_state(state);
         place
     }
 
     fn left(all: &[&Place]) -> Vec<bool> {
-        all.iter().map(|place| place.0.leave.is_cancelled()).collect()
+        all.iter().map(|place| place.0.evict.is_cancelled()).collect()
     }
 
     #[tokio::test(start_paused = true)]
     async fn the_longest_idle_stranger_makes_room_and_nobody_waits_for_it() {
         let places = places(2, 0, 1 << 20);
-        let first = entered(&places, Standing::Idle).await;
-        let second = entered(&places, Standing::Idle).await;
-        first.stands(Standing::Busy);
-        first.stands(Standing::Idle);
-        let third = entered(&places, Standing::Idle).await;
+        let first = entered(&places, ConnectionState::Idle).await;
+        let second = entered(&places, ConnectionState::Idle).await;
+        first.set_state(ConnectionState::Busy);
+        first.set_state(ConnectionState::Idle);
+        let third = entered(&places, ConnectionState::Idle).await;
         assert_eq!(left(&[&first, &second, &third]), [false, true, false]);
-        assert!(!second.stands(Standing::Busy), "a request on it comes too late");
+        assert!(!second.set_state(ConnectionState::Busy), "a request on it comes too late");
     }
 
     #[tokio::test(start_paused = true)]
     async fn strangers_on_the_live_feed_go_first_and_known_callers_stay() {
         let places = places(4, 1, 1 << 20);
-        let known = entered(&places, Standing::Idle).await;
+        let known = entered(&places, ConnectionState::Idle).await;
         known.known();
-        let silent = entered(&places, Standing::Silent).await;
-        let listener = entered(&places, Standing::Listening).await;
-        let half = entered(&places, Standing::Begun(10)).await;
+        let silent = entered(&places, ConnectionState::Silent).await;
+        let listener = entered(&places, ConnectionState::Listening).await;
+        let half = entered(&places, ConnectionState::Begun(10)).await;
         let all = [&known, &silent, &listener, &half];
-        let one = entered(&places, Standing::Silent).await;
+        let one = entered(&places, ConnectionState::Silent).await;
         assert_eq!(left(&all), [false, false, true, false]);
-        let two = entered(&places, Standing::Silent).await;
+        let two = entered(&places, ConnectionState::Silent).await;
         assert_eq!(left(&all), [false, true, true, false]);
         drop((one, two));
     }
@@ -410,14 +249,17 @@ mod tests {
         let places = places(8, 2, 1 << 20);
         let mut known = Vec::new();
         for _ in 0..20 {
-            let place = entered(&places, Standing::Idle).await;
+            let place = entered(&places, ConnectionState::Idle).await;
             place.known();
             known.push(place);
         }
-        let there = known.iter().filter(|place| !place.0.leave.is_cancelled()).count();
+        let there = known.iter().filter(|place| !place.0.evict.is_cancelled()).count();
         assert_eq!(there, 8);
-        assert!(known[0].0.leave.is_cancelled() && !known[19].0.leave.is_cancelled());
-        let fresh = [entered(&places, Standing::Silent).await, entered(&places, Standing::Silent).await];
+        assert!(known[0].0.evict.is_cancelled() && !known[19].0.evict.is_cancelled());
+        let fresh = [
+            entered(&places, ConnectionState::Silent).await,
+            entered(&places, ConnectionState::Silent).await,
+        ];
         assert_eq!(left(&[&fresh[0], &fresh[1]]), [false, false]);
     }
 
@@ -426,18 +268,18 @@ mod tests {
         let places = places(1000, 0, 20 * SPEAKING);
         let mut all = Vec::new();
         for _ in 0..100 {
-            all.push(entered(&places, Standing::Begun(0)).await);
+            all.push(entered(&places, ConnectionState::Begun(0)).await);
             assert!(places.0.state().bytes <= 20 * SPEAKING);
         }
-        let there = all.iter().filter(|place| !place.0.leave.is_cancelled()).count();
+        let there = all.iter().filter(|place| !place.0.evict.is_cancelled()).count();
         assert!((15..=20).contains(&there), "{there}");
         // One that is being served stays, one that fills its buffers makes the others leave before it leaves itself.
         let served = all.last().unwrap();
-        assert!(served.stands(Standing::Busy));
-        let large = entered(&places, Standing::Begun(0)).await;
-        assert!(large.stands(Standing::Begun(8 * SPEAKING)));
-        assert!(!large.stands(Standing::Begun(30 * SPEAKING)));
-        assert!(!served.0.leave.is_cancelled());
+        assert!(served.set_state(ConnectionState::Busy));
+        let large = entered(&places, ConnectionState::Begun(0)).await;
+        assert!(large.set_state(ConnectionState::Begun(8 * SPEAKING)));
+        assert!(!large.set_state(ConnectionState::Begun(30 * SPEAKING)));
+        assert!(!served.0.evict.is_cancelled());
     }
 
     #[tokio::test(start_paused = true)]
@@ -445,16 +287,16 @@ mod tests {
         let places = places(10_000, 0, 40 * SILENT);
         let mut silent = Vec::new();
         for _ in 0..200 {
-            silent.push(entered(&places, Standing::Silent).await);
+            silent.push(entered(&places, ConnectionState::Silent).await);
             assert!(places.0.state().bytes <= 40 * SILENT);
         }
-        assert!(silent[0].0.leave.is_cancelled() && !silent[199].0.leave.is_cancelled());
+        assert!(silent[0].0.evict.is_cancelled() && !silent[199].0.evict.is_cancelled());
         let speaks = places.enter().await;
         assert!(
-            speaks.stands(Standing::Shaking) && speaks.stands(Standing::Idle),
+            speaks.set_state(ConnectionState::Shaking) && speaks.set_state(ConnectionState::Idle),
             "it is not closed for them"
         );
-        assert!(speaks.stands(Standing::Busy));
+        assert!(speaks.set_state(ConnectionState::Busy));
         assert!(places.0.state().bytes <= 40 * SILENT);
     }
 
@@ -468,9 +310,9 @@ mod tests {
         });
         tokio::task::yield_now().await;
         // The request of the first was here already.
-        assert!(quick.stands(Standing::Busy));
+        assert!(quick.set_state(ConnectionState::Busy));
         assert!(!next.is_finished());
-        slow.stands(Standing::Silent);
+        slow.set_state(ConnectionState::Silent);
         let _next = timeout(Duration::from_secs(1), next).await.expect("it is let in").unwrap();
         assert_eq!(left(&[&quick, &slow]), [false, true]);
     }
@@ -478,14 +320,14 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_place_is_waited_for_only_while_all_have_a_request() {
         let places = places(1, 0, 1 << 20);
-        let busy = entered(&places, Standing::Busy).await;
+        let busy = entered(&places, ConnectionState::Busy).await;
         assert!(timeout(Duration::from_secs(1), places.enter()).await.is_err());
         let waits = tokio::spawn({
             let places = places.clone();
             async move { places.enter().await }
         });
         tokio::task::yield_now().await;
-        busy.stands(Standing::Idle);
+        busy.set_state(ConnectionState::Idle);
         let _next = timeout(Duration::from_secs(1), waits).await.expect("it is let in").unwrap();
         assert_eq!(left(&[&busy]), [true]);
     }

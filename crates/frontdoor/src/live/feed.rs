@@ -1,5 +1,6 @@
-//! The view, the ring, and who is told of what. One short lock guards all of it, so that a subscription begins between two
-//! events and never in the middle of one.
+//! The view, the ring, and who is sent what.
+//!
+//! Invariant: one short lock guards all of it, so that a subscription begins between two events and never in the middle of one.
 
 use std::cell::LazyCell;
 use std::collections::{HashMap, HashSet};
@@ -15,8 +16,7 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use super::metrics::Figures;
-use super::protocol::{Form, Snapshot, Topic, is_of_spawns, narrowed, pings, told};
+use super::protocol::{Form, Snapshot, Topic, event_frame, is_of_spawns, narrowed, pings};
 use super::ring::{Owned, Ring};
 use super::view::View;
 
@@ -29,7 +29,7 @@ pub(crate) enum Item {
     Restart(Arc<Topic>),
 }
 
-/// Where a subscriber is told.
+/// The queue of one connection.
 #[derive(Debug, Clone)]
 pub(crate) struct Mailbox {
     pub(crate) connection: Uuid,
@@ -43,11 +43,11 @@ pub(crate) struct Mailbox {
 pub(crate) enum Start {
     /// With how things stood right after this event.
     Snapshot { snapshot: Snapshot, seq: u64 },
-    /// With these events, after the one that was heard last.
+    /// With these events, after the last one that the subscriber has.
     Events(Vec<Arc<Event>>),
-    /// With events that are not here any more, up to this one.
+    /// With events that the ring does not have any more, up to this one.
     Older { until: u64 },
-    /// The last event that was heard is not here yet.
+    /// The last event that the subscriber has is not here yet.
     Ahead,
     /// There is no view.
     Nothing,
@@ -62,7 +62,6 @@ pub(crate) struct Feed {
     loaded: watch::Sender<bool>,
     /// How many connections want one.
     wanted: watch::Sender<usize>,
-    figures: Figures,
 }
 
 #[derive(Debug, Default)]
@@ -71,12 +70,12 @@ struct Inner {
     topics: HashMap<Arc<Topic>, Listeners>,
 }
 
-/// Those who listen to a topic.
+/// The listeners of a topic.
 #[derive(Debug, Default)]
 struct Listeners {
-    /// Those who hear of all spawns.
+    /// Those that hear of all spawns.
     all: Vec<Mailbox>,
-    /// Those who hear of an owner's spawns only, by that owner.
+    /// Those that hear of an owner's spawns only, by that owner.
     own: HashMap<Owner, Vec<Mailbox>>,
 }
 
@@ -92,7 +91,7 @@ impl Listeners {
         }
     }
 
-    /// Keeps those who are still to be told.
+    /// Keeps the listeners that are still connected.
     fn retain(&mut self, keep: impl Fn(&Mailbox) -> bool) {
         self.all.retain(&keep);
         self.own.retain(|_, mailboxes| {
@@ -101,7 +100,7 @@ impl Listeners {
         });
     }
 
-    /// Posts to those who hear of this owner's spawns only.
+    /// Posts to those that hear of this owner's spawns only.
     fn post_to(&mut self, owner: &Owner, item: &Item) {
         let Some(mailboxes) = self.own.get_mut(owner) else { return };
         mailboxes.retain(|mailbox| post(mailbox, item));
@@ -122,13 +121,8 @@ impl Drop for Wanting<'_> {
 }
 
 impl Feed {
-    pub(crate) fn new(figures: Figures) -> Self {
-        Self {
-            inner: Mutex::default(),
-            loaded: watch::Sender::new(false),
-            wanted: watch::Sender::new(0),
-            figures,
-        }
+    pub(crate) fn new() -> Self {
+        Self { inner: Mutex::default(), loaded: watch::Sender::new(false), wanted: watch::Sender::new(0) }
     }
 
     fn inner(&self) -> MutexGuard<'_, Inner> {
@@ -140,13 +134,13 @@ impl Feed {
         Wanting(self)
     }
 
-    /// Returns when somebody wants the feed to run.
+    /// Returns when a connection wants the feed to run.
     pub(crate) async fn wanted(&self) {
         // The sender lives as long as `self`.
         self.wanted.subscribe().wait_for(|count| *count > 0).await.ok();
     }
 
-    /// Returns when nobody has wanted it for this long.
+    /// Returns when no connection has wanted it for this long.
     pub(crate) async fn idle(&self, time: Duration) {
         let mut wanted = self.wanted.subscribe();
         loop {
@@ -162,7 +156,7 @@ impl Feed {
         self.loaded.subscribe().wait_for(|loaded| *loaded).await.ok();
     }
 
-    /// Begins with this; whoever listened to something else begins anew.
+    /// Takes a new view; every subscription begins anew.
     pub(crate) fn load(&self, view: View, ring: Ring) {
         let mut inner = self.inner();
         inner.farm = Some((view, ring));
@@ -175,7 +169,7 @@ impl Feed {
         self.loaded.send_replace(true);
     }
 
-    /// Keeps nothing.
+    /// Drops the view.
     pub(crate) fn unload(&self) {
         self.loaded.send_replace(false);
         self.inner().farm = None;
@@ -191,7 +185,7 @@ impl Feed {
         self.inner().farm.as_ref().and_then(|(view, _)| view.lacks(event))
     }
 
-    /// Takes in what is no event, if anybody wants it.
+    /// Takes in what is no event, if there is a view.
     pub(crate) fn refresh(&self, read: impl FnOnce() -> Vec<Node>) {
         if !*self.loaded.borrow() {
             return;
@@ -207,7 +201,7 @@ impl Feed {
         self.inner().farm.as_ref().map_or(0, |(view, _)| view.seq)
     }
 
-    /// Tells everybody of the next event.
+    /// Sends the next event to its listeners.
     pub(crate) fn publish(&self, event: Event, read: Option<Node>) {
         let mut inner = self.inner();
         let Inner { farm, topics } = &mut *inner;
@@ -218,14 +212,14 @@ impl Feed {
         let event = Arc::new(event);
         match &owner {
             Some(owner) => ring.push(Arc::clone(&event), owner.clone()),
-            None => ring.push_of_somebody(Arc::clone(&event)),
+            None => ring.push_unowned(Arc::clone(&event)),
         }
         let owned = Owned { event, owner: owner.flatten() };
         for topic in topics_of(&owned.event) {
             let Some((topic, _)) = topics.get_key_value(&topic) else { continue };
             let topic = Arc::clone(topic);
             let Some(listeners) = topics.get_mut(&topic) else { continue };
-            tell(&topic, &owned, view, listeners);
+            post_to_all(&topic, &owned, view, listeners);
             if listeners.is_empty() {
                 topics.remove(&topic);
             }
@@ -251,7 +245,7 @@ impl Feed {
         match since {
             None => Start::Snapshot { snapshot: view.snapshot(topic, only), seq: view.seq },
             Some(since) if since > view.seq => Start::Ahead,
-            // Nothing has happened since, whoever asks.
+            // Nothing has happened since, for any owner.
             Some(since) if since == view.seq => Start::Events(Vec::new()),
             Some(since) => {
                 let belongs = |event: &Arc<Event>| topic.form(event).is_some();
@@ -268,7 +262,7 @@ impl Feed {
         }
     }
 
-    /// Tells this connection no more of this.
+    /// Ends this connection's subscription.
     pub(crate) fn unsubscribe(&self, topic: &Arc<Topic>, only: Option<&Owner>, connection: Uuid) {
         let mut inner = self.inner();
         if let Some(listeners) = inner.topics.get_mut(topic) {
@@ -282,19 +276,15 @@ impl Feed {
             }
         }
     }
-
-    pub(crate) fn figures(&self) -> &Figures {
-        &self.figures
-    }
 }
 
-/// Tells everybody who listens to this topic, each as far as it may hear.
-fn tell(topic: &Arc<Topic>, owned: &Owned, view: &View, listeners: &mut Listeners) {
+/// Posts to the listeners of this topic, each as far as it may hear.
+fn post_to_all(topic: &Arc<Topic>, owned: &Owned, view: &View, listeners: &mut Listeners) {
     let Owned { event, owner } = owned;
     let Some(form) = topic.form(event) else { return };
     let item = |frame| Item::Event { topic: Arc::clone(topic), seq: event.seq, frame };
     // Encoded once for all of them.
-    let whole = LazyCell::new(|| item(told(topic, event, form)));
+    let whole = LazyCell::new(|| item(event_frame(topic, event, form)));
     if !listeners.all.is_empty() {
         listeners.all.retain(|mailbox| post(mailbox, &whole));
     }
@@ -315,7 +305,7 @@ fn tell(topic: &Arc<Topic>, owned: &Owned, view: &View, listeners: &mut Listener
             if listeners.own.contains_key(owner)
                 && let Some(event) = heard(owned, owner, view)
             {
-                listeners.post_to(owner, &item(told(topic, &event, form)));
+                listeners.post_to(owner, &item(event_frame(topic, &event, form)));
             }
         }
     } else if let Some(owner) = owner {
@@ -323,7 +313,7 @@ fn tell(topic: &Arc<Topic>, owned: &Owned, view: &View, listeners: &mut Listener
     }
 }
 
-/// Whose spawns the pings of this event are of.
+/// The owners of the spawns whose pings are in this event.
 fn owners_of_pings<'v>(event: &Event, view: &'v View) -> HashSet<&'v Owner> {
     pings(event).filter_map(|(spawn, _)| view.owner(spawn).flatten()).collect()
 }
@@ -339,7 +329,7 @@ fn heard(Owned { event, owner: of }: &Owned, owner: &Owner, view: &View) -> Opti
     (of.as_ref() == Some(owner)).then(|| Arc::clone(event))
 }
 
-/// Whether the subscriber is still to be told.
+/// Returns whether the listener is still connected and fast enough.
 fn post(mailbox: &Mailbox, item: &Item) -> bool {
     match mailbox.queue.try_send(item.clone()) {
         Ok(()) => true,

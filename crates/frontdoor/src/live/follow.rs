@@ -1,4 +1,10 @@
-//! The one task that reads the registry's stream, for as long as somebody subscribes and a minute longer.
+//! The one task that reads the registry's stream, for as long as there is a subscriber and a minute longer.
+//!
+//! ```text
+//!  idle ─ first subscriber ─▶ load a view ─▶ follow events ─ last subscriber left, LINGER is over ─▶ idle
+//!                                ▲                │
+//!                                └── events are missing: pause, wait for the registry to be refilled
+//! ```
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -11,16 +17,16 @@ use registry::{Position, RegistryError};
 use tokio::time::{Instant, sleep};
 use tracing::{debug, info};
 
+use super::hub::Live;
 use super::ring::Ring;
 use super::view::View;
-use crate::cleanup::Backoff;
-use crate::door::Door;
+use crate::backoff::Backoff;
 
-/// The feed runs on for this long when nobody listens any more: whoever was cut off comes back.
+/// The feed runs on for this long without subscribers, because those that were cut off come back.
 const LINGER: Duration = Duration::from_secs(60);
 /// Nodes whose spawns are read in one go.
 const PAGE: usize = 100;
-/// The ring begins with events that are no older than this, for those who come over from a front door that left.
+/// The ring begins with events that are no older than this, for subscribers that come over from a front door that left.
 const REACH: Duration = Duration::from_secs(15);
 /// Agents fill a registry that was wiped within two of their heartbeats. Until then a view would show an empty farm.
 const REFILL: Duration = Duration::from_millis(2500);
@@ -33,20 +39,20 @@ const MAX_PAUSE: Duration = Duration::from_secs(5);
 const CLOCK: Duration = Duration::from_secs(10);
 
 /// Runs for ever.
-pub(crate) async fn keep(door: Arc<Door>) {
+pub(crate) async fn keep(live: Arc<Live>) {
     loop {
-        door.live.feed.wanted().await;
+        live.feed.wanted().await;
         info!("live feed begins to follow the registry");
         tokio::select! {
-            () = pump(&door) => {}
-            () = door.live.feed.idle(LINGER) => {}
+            () = pump(&live) => {}
+            () = live.feed.idle(LINGER) => {}
         }
-        door.live.feed.unload();
+        live.feed.unload();
         info!("live feed has no subscribers any more");
     }
 }
 
-/// What came of reading on.
+/// The outcome of reading on.
 enum Step {
     On(Position),
     /// Events are missing.
@@ -54,15 +60,15 @@ enum Step {
 }
 
 /// Runs for ever.
-async fn pump(door: &Door) {
+async fn pump(live: &Live) {
     let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(2));
     let mut gaps = Gaps::new();
     let mut position = None;
     let mut clock = None;
     loop {
         let step = match position {
-            None => load(door).await.map(|at| at.map_or(Step::Gap, Step::On)),
-            Some(at) => step(door, at, &mut clock).await,
+            None => load(live).await.map(|at| at.map_or(Step::Gap, Step::On)),
+            Some(at) => step(live, at, &mut clock).await,
         };
         match step {
             Ok(Step::On(at)) => {
@@ -72,14 +78,14 @@ async fn pump(door: &Door) {
             Ok(Step::Gap) => {
                 info!("events are missing: subscriptions begin anew");
                 gaps.pause().await;
-                refilled(door).await;
+                refilled(live).await;
                 position = None;
             }
             Err(error) => {
                 debug!(%error, "events not heard");
-                // Its own connection may have been all that broke.
-                if door.registry.ping().await.is_err() {
-                    door.registry.back().await;
+                // The stream has a connection of its own, which may be all that broke.
+                if live.registry.ping().await.is_err() {
+                    live.registry.back().await;
                     backoff.reset();
                 }
                 backoff.sleep().await;
@@ -112,57 +118,57 @@ impl Gaps {
     }
 }
 
-async fn step(door: &Door, at: Position, clock: &mut Option<Clock>) -> Result<Step, RegistryError> {
+async fn step(live: &Live, at: Position, clock: &mut Option<Clock>) -> Result<Step, RegistryError> {
     if clock.as_ref().is_none_or(|clock| clock.read.elapsed() > CLOCK) {
-        *clock = Some(Clock::read(door).await?);
+        *clock = Some(Clock::read(live).await?);
     }
-    let news = door.registry.follow(at, MAX_FOLLOW).await?;
+    let news = live.registry.follow(at, MAX_FOLLOW).await?;
     if news.gap {
         return Ok(Step::Gap);
     }
     for event in news.events {
-        publish(door, event, clock.as_ref()).await?;
+        publish(live, event, clock.as_ref()).await?;
     }
     Ok(Step::On(news.position))
 }
 
 /// Publishes one event. When it fails nothing of it was published, but of those before it was: the next try must not begin
 /// with them, which the view's own number sees to.
-async fn publish(door: &Door, event: Event, clock: Option<&Clock>) -> Result<(), RegistryError> {
-    let feed = &door.live.feed;
+async fn publish(live: &Live, event: Event, clock: Option<&Clock>) -> Result<(), RegistryError> {
+    let feed = &live.feed;
     if event.seq <= feed.seq() {
         return Ok(());
     }
     let read = match feed.lacks(&event) {
-        Some(node) => door.registry.node(node).await?.map(Node::from),
+        Some(node) => live.registry.node(node).await?.map(Node::from),
         None => None,
     };
     let seq = event.seq;
     feed.publish(event, read);
     if let Some(clock) = clock {
-        feed.figures().lag(clock.since(seq));
+        live.metrics.lag(clock.since(seq));
     }
     Ok(())
 }
 
 /// Makes a view: what is read while events happen is made exact by applying these events. `None`: they were dropped faster
 /// than they could be read.
-async fn load(door: &Door) -> Result<Option<Position>, RegistryError> {
+async fn load(live: &Live) -> Result<Option<Position>, RegistryError> {
     let began = Instant::now();
-    let from = door.registry.position().await?;
-    let nodes = settled_nodes(door).await?;
+    let from = live.registry.position().await?;
+    let nodes = settled_nodes(live).await?;
     let ids: Vec<NodeId> = nodes.iter().map(|node| node.id.clone()).collect();
     let mut spawns = Vec::new();
     for ids in ids.chunks(PAGE) {
-        spawns.extend(door.registry.living(ids).await?.into_iter().map(Spawn::listed));
+        spawns.extend(live.registry.living(ids).await?.into_iter().map(Spawn::listed));
     }
-    let until = door.registry.position().await?;
+    let until = live.registry.position().await?;
 
     let mut view = View::new(from.seq, nodes, spawns);
     // Numbers are made from the registry's clock in microseconds.
     let reach = u64::try_from(REACH.as_micros()).unwrap_or(0);
     let mut at = Position { seq: from.seq.saturating_sub(reach).max(1), ..from };
-    let mut news = door.registry.follow(at, Duration::ZERO).await?;
+    let mut news = live.registry.follow(at, Duration::ZERO).await?;
     // Where some of the old ones are gone, what is there is complete from its first on.
     let floor = news.events.first().map_or(from.seq, |event| event.seq - 1);
     let mut ring = Ring::after_event(from.seq);
@@ -181,20 +187,20 @@ async fn load(door: &Door) -> Result<Option<Position>, RegistryError> {
             }
             if event.seq > from.seq {
                 let read = match view.lacks(&event) {
-                    Some(node) => door.registry.node(node).await?.map(Node::from),
+                    Some(node) => live.registry.node(node).await?.map(Node::from),
                     None => None,
                 };
                 view.apply(&event, read);
             }
             match owner {
                 Some(owner) => ring.push(Arc::new(event), owner),
-                None => ring.push_of_somebody(Arc::new(event)),
+                None => ring.push_unowned(Arc::new(event)),
             }
         }
         if at.seq >= until.seq {
             break;
         }
-        news = door.registry.follow(at, Duration::ZERO).await?;
+        news = live.registry.follow(at, Duration::ZERO).await?;
         if news.gap {
             return Ok(None);
         }
@@ -203,18 +209,18 @@ async fn load(door: &Door) -> Result<Option<Position>, RegistryError> {
     // A stream without a beginning has no place to follow it from.
     at.seq = if none_yet { 0 } else { view.seq };
     info!(seq = view.seq, took = ?began.elapsed(), "view of the farm made");
-    door.live.feed.load(view, ring);
+    live.feed.load(view, ring);
     Ok(Some(at))
 }
 
-/// All nodes. One that is read as stale may not be told to be: then it is now, or it was not stale after all.
-async fn settled_nodes(door: &Door) -> Result<Vec<Node>, RegistryError> {
-    let mut nodes = door.registry.nodes().await?;
+/// All nodes. One that is read as stale may not have been judged yet: then it is now, or it was not stale after all.
+async fn settled_nodes(live: &Live) -> Result<Vec<Node>, RegistryError> {
+    let mut nodes = live.registry.nodes().await?;
     let late = |node: &model::NodeRecord| node.availability == Availability::Stale;
     if nodes.iter().any(late) {
-        door.registry.sweep().await?;
+        live.registry.sweep().await?;
         for node in nodes.iter_mut().filter(|node| late(node)) {
-            if let Some(fresh) = door.registry.node(&node.id).await? {
+            if let Some(fresh) = live.registry.node(&node.id).await? {
                 *node = fresh;
             }
         }
@@ -223,10 +229,10 @@ async fn settled_nodes(door: &Door) -> Result<Vec<Node>, RegistryError> {
 }
 
 /// Returns when every node that was up is up again, or has had its time.
-async fn refilled(door: &Door) {
-    let (began, expected) = (Instant::now(), door.live.feed.up());
+async fn refilled(live: &Live) {
+    let (began, expected) = (Instant::now(), live.feed.up());
     while began.elapsed() < REFILL {
-        if let Ok(nodes) = door.registry.nodes().await {
+        if let Ok(nodes) = live.registry.nodes().await {
             let up = |id: &NodeId| {
                 let at = nodes.binary_search_by(|node| node.id.cmp(id));
                 at.is_ok_and(|at| nodes[at].availability == Availability::Up)
@@ -247,9 +253,9 @@ struct Clock {
 }
 
 impl Clock {
-    async fn read(door: &Door) -> Result<Self, RegistryError> {
+    async fn read(live: &Live) -> Result<Self, RegistryError> {
         let asked = Instant::now();
-        let registry = door.registry.now().await?;
+        let registry = live.registry.now().await?;
         // The answer was made halfway, most likely.
         Ok(Self { registry, read: asked + asked.elapsed() / 2 })
     }

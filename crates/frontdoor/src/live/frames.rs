@@ -1,5 +1,5 @@
-//! The first frames of subscriptions, kept for a moment: many who subscribe at the same time are told the same, and a snapshot
-//! of a large farm is dear to encode.
+//! The first frames of subscriptions, kept for a moment: subscriptions that begin at the same time get the same frame, and a
+//! snapshot of a large farm is expensive to encode.
 
 use std::collections::VecDeque;
 use std::sync::{Mutex, PoisonError};
@@ -14,7 +14,7 @@ use super::protocol::Topic;
 /// Loads, which are no events, may be so much older than they are in the view.
 const GOOD_FOR: Duration = Duration::from_millis(250);
 /// Snapshots of a farm may be large: few are kept.
-const MOST: usize = 8;
+const MAX_FRAMES: usize = 8;
 
 #[derive(Debug)]
 struct Kept {
@@ -42,7 +42,7 @@ impl Frames {
         if !matches!(topic, Topic::Nodes | Topic::Spawns) {
             return encode();
         }
-        // Nodes are the same for everybody.
+        // Nodes are the same for every owner.
         let only = only.filter(|_| *topic != Topic::Nodes);
         let lock = || self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let same = |kept: &&Kept| {
@@ -55,7 +55,7 @@ impl Frames {
         let frame = encode();
         let mut kept = lock();
         kept.retain(|kept| kept.made.elapsed() < GOOD_FOR);
-        kept.truncate(MOST - 1);
+        kept.truncate(MAX_FRAMES - 1);
         kept.push_front(Kept {
             topic: topic.clone(),
             only: only.cloned(),
@@ -100,6 +100,6 @@ mod tests {
         for seq in 3..100 {
             get("nodes", None, seq);
         }
-        assert_eq!(frames.0.lock().unwrap().len(), MOST);
+        assert_eq!(frames.0.lock().unwrap().len(), MAX_FRAMES);
     }
 }

@@ -1,4 +1,4 @@
-//! The frames of the live feed: what subscribers may say, and what they are told. All of them are JSON in text frames.
+//! The frames of the live feed, both ways. All of them are JSON in text frames.
 
 use std::fmt;
 use std::str::FromStr;
@@ -12,12 +12,12 @@ use serde::{Deserialize, Serialize, Serializer};
 use serde_json::{Map, Value};
 use uuid::Uuid;
 
-/// The longest message a subscriber may send, but for its credential.
-pub(crate) const LONGEST_MESSAGE: usize = 4096;
-/// The longest message with a credential.
-const LONGEST_AUTHENTICATION: usize = access::MAX_CREDENTIAL + 128;
-/// As much of what was wrong as a subscriber needs.
-const LONGEST_REASON: usize = 200;
+/// Bytes of a message, except for one with a credential.
+pub(crate) const MAX_MESSAGE: usize = 4096;
+/// Bytes of a message with a credential.
+const MAX_AUTHENTICATION: usize = access::MAX_CREDENTIAL + 128;
+/// Characters of a violation in its answer.
+const MAX_REASON: usize = 200;
 
 /// What can be subscribed to.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Deserialize)]
@@ -44,7 +44,7 @@ impl Topic {
         }
     }
 
-    /// The form in which an event is told on this topic, if it belongs there.
+    /// The form in which an event is sent on this topic, if it belongs there.
     pub(crate) fn form(&self, event: &Event) -> Option<Form> {
         let of_spawns = is_of_spawns(event.kind);
         let belongs = match self {
@@ -60,7 +60,7 @@ impl Topic {
     }
 }
 
-/// Whether events of this kind tell of spawns; else they tell of nodes.
+/// Whether events of this kind are of spawns; else they are of nodes.
 pub(crate) fn is_of_spawns(kind: EventKind) -> bool {
     match kind {
         EventKind::NodeUp
@@ -94,7 +94,7 @@ fn ping_of(event: &Event, spawn: SpawnId) -> Option<Timestamp> {
     Timestamp::deserialize(event.data.get("pings")?.get(spawn.to_string())?).ok()
 }
 
-/// The event as far as it tells of these spawns; `None` when it tells of others only. Only pings come many at a time.
+/// The event reduced to these spawns; `None` when it has only others. Only pings come many at a time.
 pub(crate) fn narrowed(event: &Event, owns: impl Fn(SpawnId) -> bool) -> Option<Event> {
     let pings = event.data.get("pings")?.as_object()?;
     let own = pings.iter().filter(|(id, _)| id.parse().is_ok_and(&owns));
@@ -104,7 +104,7 @@ pub(crate) fn narrowed(event: &Event, owns: impl Fn(SpawnId) -> bool) -> Option<
     (!empty).then(|| Event { data, node: event.node.clone(), ..*event })
 }
 
-/// How an event is told on a topic.
+/// How an event is sent on a topic.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Form {
     /// As it is.
@@ -152,23 +152,23 @@ impl Serialize for Topic {
     }
 }
 
-/// What a subscriber may say.
+/// What a subscriber may send.
 #[derive(Debug, PartialEq, Eq, Deserialize)]
 #[serde(tag = "type", rename_all = "lowercase", deny_unknown_fields)]
 pub(crate) enum Request {
-    /// Tell me of this from now on, or from the event after this one on.
+    /// Send the events of this topic from now on, or from the event after this one on.
     Subscribe {
         /// What.
         topic: Topic,
-        /// The last event that was heard.
+        /// The last event that the subscriber has.
         since: Option<u64>,
     },
-    /// Tell me no more of this.
+    /// Send no more events of this topic.
     Unsubscribe {
         /// What.
         topic: Topic,
     },
-    /// This is who I am.
+    /// A credential.
     Authenticate {
         /// An API key or a token.
         token: Token,
@@ -192,16 +192,15 @@ pub(crate) struct Violation(pub(crate) String);
 impl Request {
     /// Reads a text message.
     pub(crate) fn parse(text: &str) -> Result<Self, Violation> {
-        let too_long =
-            || Violation(format!("a message has at most {LONGEST_MESSAGE} bytes, not {}", text.len()));
-        if text.len() > LONGEST_AUTHENTICATION {
+        let too_long = || Violation(format!("a message has at most {MAX_MESSAGE} bytes, not {}", text.len()));
+        if text.len() > MAX_AUTHENTICATION {
             return Err(too_long());
         }
         match serde_json::from_str(text) {
             Ok(request @ Self::Authenticate { .. }) => Ok(request),
-            _ if text.len() > LONGEST_MESSAGE => Err(too_long()),
+            _ if text.len() > MAX_MESSAGE => Err(too_long()),
             Ok(request) => Ok(request),
-            Err(error) => Err(Violation(error.to_string().chars().take(LONGEST_REASON).collect())),
+            Err(error) => Err(Violation(error.to_string().chars().take(MAX_REASON).collect())),
         }
     }
 
@@ -239,7 +238,7 @@ impl Serialize for Snapshot {
     }
 }
 
-/// What subscribers are told.
+/// What subscribers are sent.
 #[derive(Debug, Serialize)]
 #[serde(tag = "type", rename_all = "lowercase")]
 pub(crate) enum Frame<'a> {
@@ -249,7 +248,7 @@ pub(crate) enum Frame<'a> {
         heartbeat_seconds: f64,
         connection: Uuid,
     },
-    /// The credential was good; whose it is and what it is for. Without them nobody has to show one here.
+    /// The credential was good: its owner and scopes. Without them, credentials are not required here.
     Authenticated {
         #[serde(skip_serializing_if = "Option::is_none")]
         owner: Option<&'a Owner>,
@@ -271,7 +270,7 @@ pub(crate) enum Frame<'a> {
         #[serde(flatten)]
         event: &'a Event,
     },
-    /// The front door is still there.
+    /// The connection is alive.
     Heartbeat { at: Timestamp },
     /// A message was not understood, or asks for what its sender may not have.
     Error {
@@ -291,8 +290,8 @@ impl Frame<'_> {
     }
 }
 
-/// An event as it is told on a topic.
-pub(crate) fn told(topic: &Topic, event: &Event, form: Form) -> Utf8Bytes {
+/// An event's frame on a topic.
+pub(crate) fn event_frame(topic: &Topic, event: &Event, form: Form) -> Utf8Bytes {
     match form {
         Form::Whole => Frame::Event { topic, event }.encode(),
         Form::Ping(spawn, at) => {
@@ -332,7 +331,7 @@ mod tests {
             (r#"{"topic":"nodes"}"#.to_owned(), None),
             (r#"[]"#.to_owned(), None),
             (String::new(), None),
-            (format!("{}{}", r#"{"type":"subscribe","topic":"nodes"}"#, " ".repeat(LONGEST_MESSAGE)), None),
+            (format!("{}{}", r#"{"type":"subscribe","topic":"nodes"}"#, " ".repeat(MAX_MESSAGE)), None),
         ] {
             let wanted = wanted.map(|(topic, since)| Request::Subscribe { topic, since });
             assert_eq!(Request::parse(&text).ok(), wanted, "{text}");
@@ -345,7 +344,7 @@ mod tests {
         assert_eq!(authenticate, Request::Authenticate { token: Token(long.clone()) });
         Request::parse(&format!(r#"{{"type":"authenticate","token":"{long}{long}"}}"#)).unwrap_err();
         let why = Request::parse(&format!(r#"{{"type":"{}"}}"#, "x".repeat(3000))).unwrap_err();
-        assert!(why.0.len() <= LONGEST_REASON);
+        assert!(why.0.len() <= MAX_REASON);
     }
 
     #[test]
@@ -377,7 +376,7 @@ mod tests {
         assert_eq!(narrowed(&two, |id| id == spawn), Some(ping.clone()));
         assert_eq!(narrowed(&two, |_| false), None);
         let topic = Topic::Spawn(spawn);
-        let frame: Value = serde_json::from_str(&told(&topic, &ping, Form::Ping(spawn, at))).unwrap();
+        let frame: Value = serde_json::from_str(&event_frame(&topic, &ping, Form::Ping(spawn, at))).unwrap();
         let wanted = json!({"type": "event", "topic": topic.to_string(), "seq": 7, "kind": "spawn.ping",
             "at": at, "node": "a", "spawn": spawn});
         assert_eq!(frame, wanted);

@@ -1,4 +1,4 @@
-//! Who is at the other end of a connection, what it may hear, and for how long.
+//! What a live connection may hear, and for how long.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,20 +9,19 @@ use tokio::sync::watch;
 use tokio::time::timeout;
 
 use super::protocol::Topic;
-use crate::door::Door;
-use crate::gate::Bearer;
+use crate::callers::{Authenticator, Bearer};
 
-/// Who shows nothing with the handshake has this long to show it.
-const AUTHENTICATE: Duration = Duration::from_secs(10);
+/// A connection without a credential in its handshake has this long to send one.
+const AUTHENTICATE_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Who is at the other end.
+/// What the subscriber may hear.
 #[derive(Debug, Clone)]
 pub(crate) enum Rights {
-    /// Anybody: callers do not have to say who they are.
+    /// Everything: credentials are not required.
     All,
-    /// Nobody yet.
+    /// Nothing yet: no credential was shown.
     Nothing,
-    /// Somebody with a good credential.
+    /// What this credential allows.
     Of(Arc<Bearer>),
 }
 
@@ -44,7 +43,7 @@ impl Rights {
         }
     }
 
-    /// Whose spawns it hears of, where not everybody's.
+    /// The owner whose spawns it hears of; `None`: all spawns.
     pub(crate) fn only(&self) -> Option<&Owner> {
         match self {
             Self::Of(bearer) => bearer.only(),
@@ -53,23 +52,28 @@ impl Rights {
     }
 }
 
-/// Why somebody has to go.
+/// Why the rights end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Lapse {
-    /// It has not said who it is in time.
+    /// No credential came in time.
     Silence,
-    /// Its credential is good no more.
+    /// The credential is not good any more.
     Over,
 }
 
-/// Ends when the rights do.
-pub(crate) async fn lapse(door: &Door, mut rights: watch::Receiver<Rights>) -> Lapse {
-    let Some(access) = &door.config.access else { return std::future::pending().await };
+/// Resolves when the rights end.
+pub(super) async fn lapse(
+    authenticator: Option<&Authenticator>,
+    mut rights: watch::Receiver<Rights>,
+) -> Lapse {
+    let Some(authenticator) = authenticator else { return std::future::pending().await };
     let known = async {
         let known = rights.wait_for(|rights| matches!(rights, Rights::Of(_))).await;
         known.ok().map(|rights| rights.clone())
     };
-    let Ok(Some(Rights::Of(bearer))) = timeout(AUTHENTICATE, known).await else { return Lapse::Silence };
-    bearer.revoked(access).await;
+    let Ok(Some(Rights::Of(bearer))) = timeout(AUTHENTICATE_TIMEOUT, known).await else {
+        return Lapse::Silence;
+    };
+    authenticator.revoked(&bearer).await;
     Lapse::Over
 }

@@ -1,14 +1,14 @@
-//! The events of the last moments, so that whoever was away for a moment can go on without asking the registry.
+//! The last events, so that a subscriber that was cut off for a moment can go on without a call to the registry.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 
 use model::{Event, Owner};
 
-/// Most events kept: a few seconds of a busy farm, hours of a quiet one.
-const MOST: usize = 10_000;
+/// Events kept: a few seconds of a busy farm, hours of a quiet one.
+const MAX_EVENTS: usize = 10_000;
 
-/// An event, and whose spawn it tells of.
+/// An event, and the owner of its spawn.
 #[derive(Debug, Clone)]
 pub(crate) struct Owned {
     pub(crate) event: Arc<Event>,
@@ -20,7 +20,7 @@ pub(crate) struct Owned {
 pub(crate) struct Ring {
     /// The last event that is not here; every event after it is.
     before: u64,
-    /// Of every event after this one it is known whose spawn it tells of.
+    /// The owners of all events after this one are known.
     known: u64,
     events: VecDeque<Owned>,
 }
@@ -33,7 +33,7 @@ impl Ring {
 
     /// Adds the next event.
     pub(crate) fn push(&mut self, event: Arc<Event>, owner: Option<Owner>) {
-        if self.events.len() == MOST
+        if self.events.len() == MAX_EVENTS
             && let Some(old) = self.events.pop_front()
         {
             self.before = self.before.max(old.event.seq);
@@ -41,8 +41,8 @@ impl Ring {
         self.events.push_back(Owned { event, owner });
     }
 
-    /// Adds the next event, of a spawn that may be anybody's.
-    pub(crate) fn push_of_somebody(&mut self, event: Arc<Event>) {
+    /// Adds the next event, of a spawn whose owner is not known.
+    pub(crate) fn push_unowned(&mut self, event: Arc<Event>) {
         self.known = event.seq;
         self.push(event, None);
     }
@@ -56,7 +56,7 @@ impl Ring {
             .then(|| self.events.range(from..))
     }
 
-    /// The same for one who may hear of some spawns only; `None` also when it is not known of which.
+    /// The same for a subscriber that hears of one owner's spawns; `None` also when the owners are not known.
     pub(crate) fn owned_since(&self, seq: u64) -> Option<impl Iterator<Item = &Owned>> {
         self.since(seq).filter(|_| seq >= self.known)
     }
@@ -79,16 +79,16 @@ mod tests {
             let (at, kind) = (Timestamp::default(), EventKind::NodeUp);
             Arc::new(Event { seq, at, kind, node: None, spawn: None, data: Map::new() })
         };
-        let most = u64::try_from(MOST).unwrap();
+        let most = u64::try_from(MAX_EVENTS).unwrap();
         for seq in 1..=most {
             ring.push(event(100 + 2 * seq), None);
         }
-        assert_eq!(seqs(&ring, 100).unwrap().len(), MOST);
+        assert_eq!(seqs(&ring, 100).unwrap().len(), MAX_EVENTS);
         assert_eq!(seqs(&ring, 103), None, "a number between two events is of another registry");
         assert_eq!(seqs(&ring, 100 + 2 * most - 4), Some(vec![100 + 2 * most - 2, 100 + 2 * most]));
         ring.push(event(1_000_000), None);
         assert_eq!(seqs(&ring, 100), None, "the oldest is gone");
-        assert_eq!(seqs(&ring, 102).unwrap().len(), MOST);
+        assert_eq!(seqs(&ring, 102).unwrap().len(), MAX_EVENTS);
         assert_eq!(seqs(&ring, 1_000_000), Some(vec![]));
     }
     #[test]
@@ -99,7 +99,7 @@ mod tests {
         };
         let mut ring = Ring::after_event(1);
         ring.push(event(2), "key:a".parse().ok());
-        ring.push_of_somebody(event(3));
+        ring.push_unowned(event(3));
         ring.push(event(4), None);
         assert_eq!(ring.since(1).unwrap().count(), 3);
         assert!(ring.owned_since(2).is_none());

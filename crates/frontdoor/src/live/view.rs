@@ -13,7 +13,7 @@ use serde_json::Value;
 
 use super::protocol::{Snapshot, Topic, is_of_spawns, pings};
 
-/// See the module's documentation. What a node uses, and how busy it is, is no event: that much is as of the last look.
+/// See the module's documentation. The load and the used slots of a node are no events: they are as of the last refresh.
 #[derive(Debug, Default)]
 pub(crate) struct View {
     /// The last event applied.
@@ -24,7 +24,7 @@ pub(crate) struct View {
 }
 
 impl View {
-    /// As these were read, at whatever moment between two events; those after the first must be applied.
+    /// Made of what was read while events happened; those after `seq` must be applied.
     pub(crate) fn new(seq: u64, nodes: Vec<Node>, spawns: Vec<Spawn>) -> Self {
         Self {
             seq,
@@ -35,22 +35,22 @@ impl View {
 
     /// What a subscription begins with, of all spawns or those of one owner.
     pub(crate) fn snapshot(&self, topic: &Topic, only: Option<&Owner>) -> Snapshot {
-        let told = |spawn: &&Arc<Spawn>| only.is_none() || spawn.owner.as_ref() == only;
+        let visible = |spawn: &&Arc<Spawn>| only.is_none() || spawn.owner.as_ref() == only;
         match topic {
             Topic::Nodes => Snapshot::Nodes(self.nodes.values().cloned().collect()),
             // Ids sort by when they were minted.
-            Topic::Spawns => Snapshot::Spawns(self.spawns.values().rev().filter(told).cloned().collect()),
+            Topic::Spawns => Snapshot::Spawns(self.spawns.values().rev().filter(visible).cloned().collect()),
             Topic::Node(node) => Snapshot::Node(self.nodes.get(node).cloned()),
-            Topic::Spawn(spawn) => Snapshot::Spawn(self.spawns.get(spawn).filter(told).cloned()),
+            Topic::Spawn(spawn) => Snapshot::Spawn(self.spawns.get(spawn).filter(visible).cloned()),
         }
     }
 
-    /// Whose spawn this is; the inner `None`: nobody's. The outer one: it is not known here.
+    /// The owner of a spawn; the inner `None`: it has none. The outer one: the spawn is not known here.
     pub(crate) fn owner(&self, spawn: SpawnId) -> Option<Option<&Owner>> {
         self.spawns.get(&spawn).map(|spawn| spawn.owner.as_ref())
     }
 
-    /// Whose spawn the next event tells of, likewise; events of nodes and those of many spawns are nobody's.
+    /// The owner of the spawn in the next event, likewise; events of nodes and those of many spawns have none.
     pub(crate) fn owner_in(&self, event: &Event) -> Option<Option<Owner>> {
         let Some(spawn) = event.spawn else { return Some(None) };
         match self.owner(spawn) {
@@ -75,9 +75,9 @@ impl View {
     pub(crate) fn apply(&mut self, event: &Event, read: Option<Node>) {
         self.seq = event.seq;
         if let Some(node) = read {
-            // What events tell of a node that is known is not taken from what was read: that may be of later.
+            // What events change is not taken from what was read, because that may be newer than this event.
             let node = match self.nodes.get(&node.id) {
-                Some(old) => as_told(old, node),
+                Some(old) => keep_events(old, node),
                 None => node,
             };
             self.nodes.insert(node.id.clone(), Arc::new(node));
@@ -156,7 +156,7 @@ impl View {
         self.nodes.retain(|id, node| node.availability != Availability::Down || known(id).is_some());
         for (id, node) in &mut self.nodes {
             if let Some(at) = known(id) {
-                *node = Arc::new(as_told(node, read[at].clone()));
+                *node = Arc::new(keep_events(node, read[at].clone()));
             }
         }
     }
@@ -167,11 +167,11 @@ fn introduces(event: &Event) -> bool {
     event.data.contains_key("rendererType")
 }
 
-/// A node as it was read, but for what events tell of it.
-fn as_told(told: &Node, read: Node) -> Node {
+/// A node as it was read, except for what only events change.
+fn keep_events(known: &Node, read: Node) -> Node {
     let remaining = read.slots.used;
-    let drain = told.drain.clone().map(|drain| DrainProgress { remaining, ..drain });
-    Node { eligibility: told.eligibility, availability: told.availability, drain, ..read }
+    let drain = known.drain.clone().map(|drain| DrainProgress { remaining, ..drain });
+    Node { eligibility: known.eligibility, availability: known.availability, drain, ..read }
 }
 
 /// What an event says beyond its kind.

@@ -1,6 +1,6 @@
 //! What a page may do once it is in a browser.
 
-/// Who loads a file, and what it may do there.
+/// What a file is loaded for, and what it may do there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Policy {
     /// The dashboard: it can drain nodes, so nothing runs in it but what is served here.

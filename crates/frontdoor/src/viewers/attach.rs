@@ -1,6 +1,5 @@
 //! The call to a node's agent that stands for one viewer: its messages are in `proto/hatchery/v1/agent.proto`.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use model::{NodeId, RequestId, SpawnId};
@@ -15,9 +14,8 @@ use wire::v1::attach_refused::Reason;
 use wire::v1::attach_reply::Outcome;
 use wire::v1::attach_request::Step;
 
-use super::{Wanted, find};
+use super::{Viewers, Wanted};
 use crate::agent_client::AgentError;
-use crate::door::Door;
 
 /// How long a viewer waits for a connection to the agent, and for each of its answers.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
@@ -56,14 +54,14 @@ struct Call {
 impl Attached {
     /// Asks the agent at `advertise`, and returns the port of the spawn's server.
     pub(super) async fn ask(
-        door: &Arc<Door>,
+        viewers: &Viewers,
         wanted: &Wanted,
         advertise: &str,
         viewer: Uuid,
         request: &RequestId,
     ) -> Result<(Self, u16), Refused> {
         let Wanted { node, spawn, token } = wanted;
-        let (call, port) = Call::open(door, advertise, message(wanted, viewer, false), request).await?;
+        let (call, port) = Call::open(viewers, advertise, message(wanted, viewer, false), request).await?;
         let (node, spawn, token) = (node.clone(), *spawn, token.clone());
         Ok((Self { node, spawn, token, viewer, request: request.clone(), call }, port))
     }
@@ -82,11 +80,11 @@ impl Attached {
     }
 
     /// Keeps the agent knowing of the viewer, until `gone`: an agent that takes the node over is told anew.
-    pub(super) async fn keep(&mut self, door: &Arc<Door>, gone: &CancellationToken) {
-        gone.run_until_cancelled(self.keep_for_good(door)).await;
+    pub(super) async fn keep(&mut self, viewers: &Viewers, gone: &CancellationToken) {
+        gone.run_until_cancelled(self.keep_for_good(viewers)).await;
     }
 
-    async fn keep_for_good(&mut self, door: &Arc<Door>) {
+    async fn keep_for_good(&mut self, viewers: &Viewers) {
         loop {
             while let Ok(Some(_)) = self.call.replies.message().await {}
             debug!("the agent does not know of the viewer any more, it is told again");
@@ -94,7 +92,7 @@ impl Attached {
             loop {
                 sleep(pause.mul_f64(0.5 + fastrand::f64() / 2.0)).await;
                 pause = (pause * 2).min(MAX_PAUSE);
-                match self.resume(door).await {
+                match self.resume(viewers).await {
                     Ok(call) => {
                         self.call = call;
                         break;
@@ -110,23 +108,23 @@ impl Attached {
         }
     }
 
-    async fn resume(&self, door: &Arc<Door>) -> Result<Call, Refused> {
+    async fn resume(&self, viewers: &Viewers) -> Result<Call, Refused> {
         let wanted = Wanted { node: self.node.clone(), spawn: self.spawn, token: self.token.clone() };
-        let advertise = find(door, &self.node).await.map_err(|_| lost("where the node is is not known"))?;
+        let advertise = viewers.find(&self.node).await.map_err(|_| lost("where the node is is not known"))?;
         let message = message(&wanted, self.viewer, true);
-        Call::open(door, &advertise, message, &self.request).await.map(|(call, _)| call)
+        Call::open(viewers, &advertise, message, &self.request).await.map(|(call, _)| call)
     }
 }
 
 impl Call {
     async fn open(
-        door: &Arc<Door>,
+        viewers: &Viewers,
         advertise: &str,
         viewer: v1::Viewer,
         request: &RequestId,
     ) -> Result<(Self, u16), Refused> {
         let node: NodeId = viewer.node.parse().map_err(|_| Refused::NotFound)?;
-        let link = door.agents.link(&node, advertise, ANSWER_TIMEOUT).await.map_err(Refused::Agent)?;
+        let link = viewers.agents.link(&node, advertise, ANSWER_TIMEOUT).await.map_err(Refused::Agent)?;
         let (steps, outbound) = mpsc::channel(2);
         steps.try_send(v1::AttachRequest { step: Some(Step::Viewer(viewer)) }).ok();
         let opened = timeout(ANSWER_TIMEOUT, link.attach(outbound, request)).await;

@@ -22,9 +22,6 @@
 //! is back. A server that cannot be connected to is tried again for a moment, but never once it has answered.
 
 mod attach;
-pub(crate) mod metrics;
-mod options;
-mod role;
 mod server;
 mod session;
 
@@ -46,15 +43,13 @@ use tracing::{Instrument, info, info_span};
 use uuid::Uuid;
 
 use self::attach::{Attached, Refused};
-use self::metrics::Metrics;
 use self::session::Session;
-use crate::agent_client::AgentError;
-use crate::door::Door;
+use crate::agent_client::{AgentError, Agents};
 use crate::listen::Place;
-
-pub(crate) use self::options::PATH;
-pub use self::options::{Options, PublicUrl, Settings};
-pub use self::role::RelayOptions;
+use crate::metrics::RelayMetrics;
+use crate::registry_access::circuit::RegistryClient;
+use crate::registry_access::snapshot::Snapshot;
+use crate::settings::ViewerSettings;
 
 /// Most viewers that are connecting at once.
 const MAX_HANDSHAKES: usize = 1024;
@@ -64,12 +59,15 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(20);
 /// The sessions of this front door.
 #[derive(Debug)]
 pub(crate) struct Viewers {
-    settings: Settings,
+    settings: ViewerSettings,
+    registry: Arc<RegistryClient>,
+    snapshot: Arc<Snapshot>,
+    agents: Arc<Agents>,
     handshakes: Semaphore,
     sessions: TaskTracker,
     /// Sessions that are left are cut.
     cut: CancellationToken,
-    pub(crate) metrics: Metrics,
+    metrics: RelayMetrics,
 }
 
 /// What a viewer's URL names.
@@ -111,9 +109,18 @@ impl NotConnected {
 }
 
 impl Viewers {
-    pub(crate) fn new(settings: Settings, metrics: Metrics) -> Self {
+    pub(crate) fn new(
+        settings: ViewerSettings,
+        registry: Arc<RegistryClient>,
+        snapshot: Arc<Snapshot>,
+        agents: Arc<Agents>,
+        metrics: RelayMetrics,
+    ) -> Self {
         Self {
             settings,
+            registry,
+            snapshot,
+            agents,
             handshakes: Semaphore::new(MAX_HANDSHAKES),
             sessions: TaskTracker::new(),
             cut: CancellationToken::new(),
@@ -135,80 +142,82 @@ impl Viewers {
             self.sessions.wait().await;
         }
     }
-}
 
-/// Connects a viewer to its spawn. The answer is the server's own; with 101, a session has begun.
-pub(crate) async fn connect(
-    door: &Arc<Door>,
-    wanted: Wanted,
-    request: Request,
-    id: &RequestId,
-) -> Result<Response, NotConnected> {
-    let began = Instant::now();
-    let metrics = &door.viewers.metrics;
-    let handshake = async {
-        let _permit = door.viewers.handshakes.try_acquire().map_err(|_| NotConnected::Busy)?;
-        let _counted = metrics.handshake();
-        timeout(CONNECT_TIMEOUT, shake_hands(door, &wanted, request, id)).await.unwrap_or_else(|_| {
-            let why = format!("no connection within {CONNECT_TIMEOUT:?}");
-            Err(NotConnected::Server(wanted.node.clone(), why))
-        })
-    };
-    let connected = handshake.await;
-    match &connected {
-        Ok(response) if response.status() == StatusCode::SWITCHING_PROTOCOLS => {
-            metrics.connected(began.elapsed());
+    /// Connects a viewer to its spawn. The answer is the server's own; with 101, a session has begun.
+    pub(crate) async fn connect(
+        viewers: &Arc<Self>,
+        wanted: Wanted,
+        request: Request,
+        id: &RequestId,
+    ) -> Result<Response, NotConnected> {
+        let began = Instant::now();
+        let metrics = &viewers.metrics;
+        let handshake = async {
+            let _permit = viewers.handshakes.try_acquire().map_err(|_| NotConnected::Busy)?;
+            let _counted = metrics.handshake();
+            timeout(CONNECT_TIMEOUT, Self::shake_hands(viewers, &wanted, request, id)).await.unwrap_or_else(
+                |_| {
+                    let why = format!("no connection within {CONNECT_TIMEOUT:?}");
+                    Err(NotConnected::Server(wanted.node.clone(), why))
+                },
+            )
+        };
+        let connected = handshake.await;
+        match &connected {
+            Ok(response) if response.status() == StatusCode::SWITCHING_PROTOCOLS => {
+                metrics.connected(began.elapsed());
+            }
+            Ok(_) => metrics.refused("server"),
+            Err(why) => metrics.refused(why.word()),
         }
-        Ok(_) => metrics.refused("server"),
-        Err(why) => metrics.refused(why.word()),
+        connected
     }
-    connected
-}
 
-async fn shake_hands(
-    door: &Arc<Door>,
-    wanted: &Wanted,
-    mut request: Request,
-    id: &RequestId,
-) -> Result<Response, NotConnected> {
-    let advertise = find(door, &wanted.node).await?;
-    let viewer = Uuid::new_v4();
-    let (mut attached, port) =
-        Attached::ask(door, wanted, &advertise, viewer, id).await.map_err(|why| match why {
-            Refused::NotFound => NotConnected::NotFound,
-            Refused::Taken => NotConnected::Taken,
-            Refused::Agent(error) => NotConnected::Agent(wanted.node.clone(), error),
-        })?;
-    let place = request.extensions().get::<Place>().cloned();
-    // It has shown the spawn's token.
-    place.iter().for_each(Place::known);
-    let no_server = |why: String| NotConnected::Server(wanted.node.clone(), why);
-    let socket = server::connect(&advertise, port).await.map_err(no_server)?;
-    match attached.confirm().await {
-        Ok(()) => {}
-        Err(Refused::Agent(error)) => return Err(NotConnected::Agent(wanted.node.clone(), error)),
-        Err(Refused::NotFound | Refused::Taken) => return Err(NotConnected::NotFound),
+    async fn shake_hands(
+        viewers: &Arc<Self>,
+        wanted: &Wanted,
+        mut request: Request,
+        id: &RequestId,
+    ) -> Result<Response, NotConnected> {
+        let advertise = viewers.find(&wanted.node).await?;
+        let viewer = Uuid::new_v4();
+        let (mut attached, port) =
+            Attached::ask(viewers, wanted, &advertise, viewer, id).await.map_err(|why| match why {
+                Refused::NotFound => NotConnected::NotFound,
+                Refused::Taken => NotConnected::Taken,
+                Refused::Agent(error) => NotConnected::Agent(wanted.node.clone(), error),
+            })?;
+        let place = request.extensions().get::<Place>().cloned();
+        // It has shown the spawn's token.
+        place.iter().for_each(Place::known);
+        let no_server = |why: String| NotConnected::Server(wanted.node.clone(), why);
+        let socket = server::connect(&advertise, port).await.map_err(no_server)?;
+        match attached.confirm().await {
+            Ok(()) => {}
+            Err(Refused::Agent(error)) => return Err(NotConnected::Agent(wanted.node.clone(), error)),
+            Err(Refused::NotFound | Refused::Taken) => return Err(NotConnected::NotFound),
+        }
+        let upgrade: OnUpgrade = hyper::upgrade::on(&mut request);
+        let (response, server) =
+            server::upgrade(socket, request.uri(), request.headers()).await.map_err(no_server)?;
+        let Some(server) = server else { return Ok(response.map(Body::new)) };
+        let span = info_span!(
+            "viewer", viewer.id = %viewer, spawn.id = %wanted.spawn, node.id = %wanted.node, request.id = %id
+        );
+        let session = Session { viewers: Arc::clone(viewers), attached, upgrade, server, place };
+        viewers.sessions.spawn(session.run().instrument(span));
+        Ok(response.map(|_| Body::empty()))
     }
-    let upgrade: OnUpgrade = hyper::upgrade::on(&mut request);
-    let (response, server) =
-        server::upgrade(socket, request.uri(), request.headers()).await.map_err(no_server)?;
-    let Some(server) = server else { return Ok(response.map(Body::new)) };
-    let span = info_span!(
-        "viewer", viewer.id = %viewer, spawn.id = %wanted.spawn, node.id = %wanted.node, request.id = %id
-    );
-    let session = Session { door: Arc::clone(door), attached, upgrade, server, place };
-    door.viewers.sessions.spawn(session.run().instrument(span));
-    Ok(response.map(|_| Body::empty()))
-}
 
-/// Where the node's agent is: as it was last seen, or as the registry knows it.
-async fn find(door: &Door, node: &NodeId) -> Result<String, NotConnected> {
-    if let Some(advertise) = door.snapshot.advertise_of(node) {
-        return Ok(advertise);
-    }
-    match door.registry.node(node).await {
-        Ok(Some(record)) => Ok(record.description.advertise),
-        Ok(None) => Err(NotConnected::NotFound),
-        Err(error) => Err(NotConnected::Registry(error)),
+    /// Where the node's agent is: as it was last seen, or as the registry knows it.
+    async fn find(&self, node: &NodeId) -> Result<String, NotConnected> {
+        if let Some(advertise) = self.snapshot.advertise_of(node) {
+            return Ok(advertise);
+        }
+        match self.registry.node(node).await {
+            Ok(Some(record)) => Ok(record.description.advertise),
+            Ok(None) => Err(NotConnected::NotFound),
+            Err(error) => Err(NotConnected::Registry(error)),
+        }
     }
 }

@@ -10,9 +10,9 @@ use tokio::time::{Instant, interval};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info};
 
+use super::Viewers;
 use super::attach::Attached;
 use super::server::Upgraded;
-use crate::door::Door;
 use crate::listen::Place;
 
 /// Between two looks at how much has passed.
@@ -21,7 +21,7 @@ const LOOK: Duration = Duration::from_secs(5);
 /// See the module's documentation. Its end closes both connections and tells the agent.
 #[derive(Debug)]
 pub(super) struct Session {
-    pub(super) door: Arc<Door>,
+    pub(super) viewers: Arc<Viewers>,
     pub(super) attached: Attached,
     /// The viewer's side, once the 101 is on its way.
     pub(super) upgrade: OnUpgrade,
@@ -33,8 +33,7 @@ pub(super) struct Session {
 impl Session {
     /// Relays until one of the two ends it.
     pub(super) async fn run(self) {
-        let Self { door, mut attached, upgrade, server, place } = self;
-        let viewers = &door.viewers;
+        let Self { viewers, mut attached, upgrade, server, place } = self;
         let _counted = viewers.metrics.viewer();
         let began = Instant::now();
         let viewer = match upgrade.await {
@@ -48,7 +47,7 @@ impl Session {
             relay(viewer, server, settings, &passed, &viewers.cut).await
         };
         let (ended, (), ()) =
-            tokio::join!(relaying, attached.keep(&door, &gone), measure(&door, &passed, &gone));
+            tokio::join!(relaying, attached.keep(&viewers, &gone), measure(&viewers, &passed, &gone));
         drop(place);
         viewers.metrics.ended(ended.reason);
         let error = ended.error.map(|error| error.to_string());
@@ -64,12 +63,12 @@ impl Session {
 }
 
 /// Adds what passes to the metrics while it does.
-async fn measure(door: &Door, passed: &Passed, gone: &CancellationToken) {
+async fn measure(viewers: &Viewers, passed: &Passed, gone: &CancellationToken) {
     let (mut up, mut down) = (0, 0);
     let mut looks = interval(LOOK);
     loop {
         let over = gone.run_until_cancelled(looks.tick()).await.is_none();
-        door.viewers.metrics.passed(passed.up() - up, passed.down() - down);
+        viewers.metrics.passed(passed.up() - up, passed.down() - down);
         (up, down) = (passed.up(), passed.down());
         if over {
             return;

@@ -60,8 +60,11 @@ async fn a_node_is_cordoned_drained_and_opened_again() {
     }
     assert_eq!(spawn(farm.http, "").await.status, 200);
 
-    let told: Vec<_> =
-        farm.agents[0].wishes().iter().map(|wish| (wish.eligibility(), wish.deadline_ms)).collect();
+    let sent: Vec<_> = farm.agents[0]
+        .eligibility_orders()
+        .iter()
+        .map(|order| (order.eligibility(), order.deadline_ms))
+        .collect();
     use v1::Eligibility::{Cordoned, Draining, Eligible};
     let expected = [
         (Cordoned, None),
@@ -71,8 +74,8 @@ async fn a_node_is_cordoned_drained_and_opened_again() {
         (Eligible, None),
         (Eligible, None),
     ];
-    assert_eq!(told, expected);
-    assert_eq!(farm.agents[0].wishes()[1].reason.as_deref(), Some("new kernel"));
+    assert_eq!(sent, expected);
+    assert_eq!(farm.agents[0].eligibility_orders()[1].reason.as_deref(), Some("new kernel"));
     let text = get(farm.front.admin_addr(), "/metrics").await.body;
     let line = "hatchery_frontdoor_operations_total{eligibility=\"draining\",agent=\"acknowledged\"} 2\n";
     assert!(text.contains(line), "{text}");
@@ -135,7 +138,7 @@ async fn a_reservation_that_arrives_after_a_drain_goes_to_another_node_within_it
         eligibility: v1::Eligibility::Draining.into(),
         ..v1::SetEligibilityRequest::default()
     };
-    farm.agents[0].wish(told);
+    farm.agents[0].order_eligibility(told);
     let answer = spawn(farm.http, "").await;
     assert_eq!(answer.code(), "no-capacity");
     assert!(answer.json()["detail"].as_str().unwrap().contains("cordoned or draining"), "{answer:?}");
@@ -154,7 +157,10 @@ async fn a_drain_of_a_node_that_is_down_answers_at_once_with_nothing_left() {
         .await;
     let answer = order(&farm, "/v1/nodes/node-0/drain", json!({"force": true})).await.json();
     assert_eq!((&answer["remaining"], &answer["agentAcknowledged"]), (&json!(0), &json!(false)));
-    assert!(farm.agents[0].wishes().is_empty(), "what is at the address of a dead node now is left alone");
+    assert!(
+        farm.agents[0].eligibility_orders().is_empty(),
+        "what is at the address of a dead node now is left alone"
+    );
 }
 
 #[tokio::test]

@@ -1,5 +1,7 @@
 //! An agent without processes: the generated trait, a script, and heartbeats to the registry.
 
+mod service;
+
 use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
@@ -11,11 +13,9 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::Runtime;
 use tokio::sync::Notify;
 use tokio_stream::wrappers::TcpListenerStream;
-use tonic::{Request, Response, Status};
 use wire::v1;
-use wire::v1::node_agent_server::{NodeAgent, NodeAgentServer};
+use wire::v1::node_agent_server::NodeAgentServer;
 use wire::v1::refused::Reason;
-use wire::v1::spawn_reply::Outcome;
 
 use crate::wait::until;
 
@@ -54,19 +54,19 @@ struct State {
     changes: Vec<Change>,
     serial: u64,
     abandoned: HashSet<SpawnId>,
-    /// What it was told last, and every time before.
-    wishes: Vec<v1::SetEligibilityRequest>,
-    /// Spawns let in, in order.
+    /// Every order about its eligibility.
+    eligibility_orders: Vec<v1::SetEligibilityRequest>,
+    /// Spawns admitted, in order.
     admitted: Vec<SpawnId>,
     /// It reports nothing to the registry.
     silent: bool,
-    /// Whose agent it says it is when it is asked for another node's.
+    /// The node that it claims to be the agent of, when a call is for another one.
     stands_for: Option<&'static str>,
 }
 
 impl State {
     fn closed(&self) -> bool {
-        self.wishes.last().is_some_and(|wish| wish.eligibility() != v1::Eligibility::Eligible)
+        self.eligibility_orders.last().is_some_and(|order| order.eligibility() != v1::Eligibility::Eligible)
     }
 
     fn note(&mut self, mut spawn: SpawnReport, state: SpawnState, reason: Option<ExitReason>) {
@@ -141,7 +141,7 @@ impl FakeAgent {
                 changes: Vec::new(),
                 serial: 0,
                 abandoned: HashSet::new(),
-                wishes: Vec::new(),
+                eligibility_orders: Vec::new(),
                 admitted: Vec::new(),
                 silent: false,
                 stands_for: None,
@@ -205,19 +205,19 @@ impl FakeAgent {
         self.state(|s| s.orders.clone())
     }
 
-    /// Spawns let in, in order.
+    /// Spawns admitted, in order.
     pub(crate) fn admitted(&self) -> Vec<SpawnId> {
         self.state(|s| s.admitted.clone())
     }
 
-    /// Tells it something, as a front door would.
-    pub(crate) fn wish(&self, wish: v1::SetEligibilityRequest) {
-        self.state(|s| s.wishes.push(wish));
+    /// Gives it an order, as a front door would.
+    pub(crate) fn order_eligibility(&self, order: v1::SetEligibilityRequest) {
+        self.state(|s| s.eligibility_orders.push(order));
     }
 
     /// What front doors said the operator wants of the node.
-    pub(crate) fn wishes(&self) -> Vec<v1::SetEligibilityRequest> {
-        self.state(|s| s.wishes.clone())
+    pub(crate) fn eligibility_orders(&self) -> Vec<v1::SetEligibilityRequest> {
+        self.state(|s| s.eligibility_orders.clone())
     }
 
     pub(crate) fn running(&self) -> Vec<SpawnId> {
@@ -316,164 +316,5 @@ async fn heartbeats(
             () = agent.news.notified() => {}
             () = tokio::time::sleep(Duration::from_millis(20)) => {}
         }
-    }
-}
-
-/// Ends the spawn when the call is dropped before its answer, as an agent must.
-struct Call {
-    agent: Agent,
-    id: SpawnId,
-    answered: bool,
-}
-
-impl Drop for Call {
-    fn drop(&mut self) {
-        if !self.answered {
-            let mut state = self.agent.state.lock().unwrap();
-            state.cancelled.push(self.id);
-            state.end(self.id, ExitReason::Cancelled);
-            drop(state);
-            self.agent.news.notify_one();
-        }
-    }
-}
-
-/// What an agent answers that is asked for another node's.
-fn stranger(found: &str) -> Status {
-    let mut status = Status::failed_precondition("this is another node");
-    status.metadata_mut().insert("x-hatchery-node", found.parse().unwrap());
-    status
-}
-
-fn refused(reason: Reason, detail: &str) -> Outcome {
-    Outcome::Refused(v1::Refused { reason: reason.into(), detail: detail.into() })
-}
-
-#[tonic::async_trait]
-impl NodeAgent for Agent {
-    type AttachStream = tokio_stream::Empty<Result<v1::AttachReply, Status>>;
-
-    async fn attach(
-        &self,
-        _: Request<tonic::Streaming<v1::AttachRequest>>,
-    ) -> Result<Response<Self::AttachStream>, Status> {
-        Err(Status::unimplemented("of the release before viewers"))
-    }
-
-    async fn spawn(&self, call: Request<v1::SpawnRequest>) -> Result<Response<v1::SpawnReply>, Status> {
-        let request_id =
-            call.metadata().get(wire::REQUEST_ID).map(|v| v.to_str().unwrap().to_owned()).unwrap_or_default();
-        let request = call.into_inner();
-        let id: SpawnId = request.spawn_id.parse().unwrap();
-        let script = {
-            let mut state = self.state.lock().unwrap();
-            state.orders.push(Order { request, request_id });
-            if state.stands_for.is_some() {
-                let outcome = refused(Reason::WrongNode, "");
-                return Ok(Response::new(v1::SpawnReply { outcome: Some(outcome) }));
-            }
-            let script = state.script.clone();
-            if state.abandoned.contains(&id) || state.stopped.iter().any(|(stopped, _)| *stopped == id) {
-                return Ok(Response::new(v1::SpawnReply { outcome: Some(refused(Reason::Abandoned, "")) }));
-            }
-            if state.closed() {
-                let outcome = refused(Reason::NotEligible, "");
-                return Ok(Response::new(v1::SpawnReply { outcome: Some(outcome) }));
-            }
-            if !matches!(script, Script::Refuse(..)) {
-                if state.running.len() >= state.slots {
-                    return Ok(Response::new(v1::SpawnReply { outcome: Some(refused(Reason::Full, "")) }));
-                }
-                let spawn = SpawnReport::launching(id, format!("{}/{id}", state.endpoint));
-                state.admitted.push(id);
-                state.note(spawn, SpawnState::Launching, None);
-            }
-            script
-        };
-        self.news.notify_one();
-        let mut guard = Call { agent: self.clone(), id, answered: false };
-        if matches!(script, Script::ReadyOnGo) {
-            self.go.notified().await;
-        }
-        let outcome = match script {
-            Script::Ready | Script::ReadyOnGo => {
-                let mut state = self.state.lock().unwrap();
-                match state.running.get(&id).cloned() {
-                    Some(spawn) => {
-                        let endpoint = spawn.endpoint.clone();
-                        state.note(spawn, SpawnState::Ready, None);
-                        Outcome::Ready(v1::Ready { endpoint, gpu: None, start_to_ready_us: 100 })
-                    }
-                    None => refused(Reason::Abandoned, ""),
-                }
-            }
-            Script::Ended(exit) => {
-                self.state.lock().unwrap().end(id, ExitReason::Failed);
-                Outcome::Ended(v1::Ended { exit: Some(exit), log: vec!["one".into(), "two".into()] })
-            }
-            Script::Refuse(reason, detail) => refused(reason, detail),
-            Script::Die => {
-                self.die.notify_one();
-                std::future::pending().await
-            }
-            Script::Lose => return Err(Status::unavailable("something is in the way")),
-            Script::Hang => std::future::pending().await,
-        };
-        guard.answered = true;
-        self.news.notify_one();
-        Ok(Response::new(v1::SpawnReply { outcome: Some(outcome) }))
-    }
-
-    async fn stop(&self, call: Request<v1::StopRequest>) -> Result<Response<v1::StopReply>, Status> {
-        let stop = call.into_inner();
-        let id: SpawnId = stop.spawn_id.parse().unwrap();
-        let mut state = self.state.lock().unwrap();
-        if let Some(found) = state.stands_for {
-            return Err(stranger(found));
-        }
-        state.stopped.push((id, stop.reason.clone()));
-        let outcome = if state.running.contains_key(&id) {
-            state.end(id, stop.reason.parse().unwrap());
-            v1::stop_reply::Outcome::Stopping
-        } else {
-            v1::stop_reply::Outcome::Unknown
-        };
-        drop(state);
-        self.news.notify_one();
-        Ok(Response::new(v1::StopReply { outcome: outcome.into() }))
-    }
-
-    async fn set_eligibility(
-        &self,
-        call: Request<v1::SetEligibilityRequest>,
-    ) -> Result<Response<v1::SetEligibilityReply>, Status> {
-        let mut state = self.state.lock().unwrap();
-        if let Some(found) = state.stands_for {
-            return Err(stranger(found));
-        }
-        let call = call.into_inner();
-        let generation = call.generation;
-        state.wishes.push(call);
-        let remaining = u32::try_from(state.running.len()).unwrap();
-        Ok(Response::new(v1::SetEligibilityReply { remaining, generation }))
-    }
-
-    async fn list(&self, _: Request<v1::ListRequest>) -> Result<Response<v1::ListReply>, Status> {
-        Err(Status::unimplemented("not in these tests"))
-    }
-
-    async fn read_log(
-        &self,
-        call: Request<v1::ReadLogRequest>,
-    ) -> Result<Response<v1::ReadLogReply>, Status> {
-        if let Some(found) = self.state.lock().unwrap().stands_for {
-            return Err(stranger(found));
-        }
-        let v1::ReadLogRequest { spawn_id, lines, .. } = call.into_inner();
-        if !self.state.lock().unwrap().running.contains_key(&spawn_id.parse().unwrap()) {
-            return Err(Status::not_found("no such spawn"));
-        }
-        let lines = (0..lines.min(3)).map(|i| format!("line {i} é")).collect();
-        Ok(Response::new(v1::ReadLogReply { lines }))
     }
 }

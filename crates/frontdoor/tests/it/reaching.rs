@@ -84,7 +84,7 @@ async fn nothing_is_done_to_the_node_that_has_taken_anothers_address() {
     assert!(log.json()["detail"].as_str().unwrap().contains("node-9"), "{log:?}");
     let drained = send(farm.http, "POST", "/v1/nodes/node-0/drain").await;
     assert_eq!((drained.status, &drained.json()["agentAcknowledged"]), (200, &serde_json::json!(false)));
-    assert!(farm.agents[0].wishes().is_empty());
+    assert!(farm.agents[0].eligibility_orders().is_empty());
     assert_eq!(send(farm.http, "DELETE", &path).await.status, 202);
     assert!(farm.agents[0].stopped().is_empty());
 }

@@ -1,0 +1,8 @@
+//! Callers: their credentials, and what each of them takes of this front door.
+
+mod accounts;
+mod authenticator;
+mod denial_log;
+
+pub(crate) use self::accounts::{Account, Caller, Callers, Kind, LimitExceeded, Share};
+pub(crate) use self::authenticator::{Authenticator, Bearer, one_of};

@@ -1,0 +1,53 @@
+//! What HTTP handlers have at hand. This is the one place below start-up that knows the whole front door: handlers pass on to other
+//! modules only what these need.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use registry::RegistryError;
+
+use super::coalesced::Coalesced;
+use super::error::ApiError;
+use crate::agent_client::Agents;
+use crate::callers::{Authenticator, Callers};
+use crate::live;
+use crate::metrics::Metrics;
+use crate::operations::Operations;
+use crate::registry_access::circuit::RegistryClient;
+use crate::registry_access::snapshot::Snapshot;
+use crate::settings::Config;
+use crate::spawning::idempotency::Idempotency;
+use crate::spawning::rate::SpawnRates;
+use crate::spawning::spawner::Spawner;
+use crate::stages::Stages;
+use crate::viewers::Viewers;
+
+/// See the module's documentation.
+#[derive(Debug)]
+pub(crate) struct Edge {
+    pub(crate) config: Config,
+    pub(crate) metrics: Metrics,
+    pub(crate) stages: Stages,
+    /// `None`: credentials are not required.
+    pub(crate) authenticator: Option<Arc<Authenticator>>,
+    pub(crate) callers: Arc<Callers>,
+    pub(crate) registry: Arc<RegistryClient>,
+    pub(crate) snapshot: Arc<Snapshot>,
+    pub(crate) agents: Arc<Agents>,
+    pub(crate) spawner: Spawner,
+    pub(crate) rates: SpawnRates,
+    pub(crate) idempotency: Idempotency,
+    pub(crate) operations: Arc<Operations>,
+    pub(crate) viewers: Arc<Viewers>,
+    pub(crate) live: Arc<live::Parts>,
+    pub(crate) answers: Answers,
+}
+
+/// Answers that are expensive to make: one for all callers that ask at the same time.
+#[derive(Debug, Default)]
+pub(crate) struct Answers {
+    /// All nodes, as JSON.
+    pub(super) nodes: Coalesced<Result<Bytes, ApiError>>,
+    /// Whether the registry takes writes.
+    pub(super) registry_check: Coalesced<Result<(), RegistryError>>,
+}

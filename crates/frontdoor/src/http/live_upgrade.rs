@@ -1,0 +1,86 @@
+//! `GET /v1/live`: the handshake of the live feed.
+
+use std::sync::Arc;
+
+use axum::extract::ws::WebSocketUpgrade;
+use axum::extract::ws::rejection::WebSocketUpgradeRejection;
+use axum::extract::{Extension, State};
+use axum::http::{HeaderValue, Uri, header};
+use axum::response::{IntoResponse, Response};
+use model::api::ErrorCode;
+
+use super::authorization::Who;
+use super::edge::Edge;
+use super::error::ApiError;
+use super::extract::no_parameters;
+use super::problem_sets::LiveProblems;
+use crate::callers::{Account, Kind};
+use crate::listen::{Peer, Place};
+use crate::live::{self, Rights, Subscriber};
+use crate::strict_json::Invalid;
+
+/// Subscribes to what happens on the farm: a WebSocket with JSON text frames.
+///
+/// Where callers have to say who they are, one that shows no credential with the handshake shows it in its first message, within ten
+/// seconds: `{"type":"authenticate","token":T}` is answered by `authenticated`. Without `operate`, a subscriber hears of its own
+/// spawns only. When the credential is good no more, the connection is closed with 1008.
+///
+/// A subscriber sends `{"type":"subscribe","topic":T,"since"?:SEQ}` and `{"type":"unsubscribe","topic":T}`; a topic is
+/// `nodes`, `spawns`, `node:<id>` or `spawn:<id>`. It is sent `hello`, `subscribed` with a snapshot, `event`, `unsubscribed`,
+/// `heartbeat` and `error`. Pages of origins that `--cors-origin` does not name are refused.
+#[utoipa::path(
+    get,
+    path = "/v1/live",
+    tag = "live",
+    responses((status = 101, description = "The connection is a WebSocket now"), LiveProblems),
+)]
+pub(crate) async fn connect(
+    State(edge): State<Arc<Edge>>,
+    (place, account): (Option<Extension<Place>>, Option<Extension<Arc<Account>>>),
+    peer: Option<Extension<Peer>>,
+    Who(bearer): Who,
+    uri: Uri,
+    upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
+) -> Result<Response, ApiError> {
+    no_parameters(&uri)?;
+    let upgrade = match upgrade {
+        Ok(upgrade) => upgrade,
+        Err(rejection) => return Ok(refused(&rejection)),
+    };
+    if edge.stages.leaving.is_cancelled() {
+        return Err(ApiError::leaving());
+    }
+    let rights = match bearer {
+        Some(bearer) => Rights::Of(bearer),
+        None if edge.authenticator.is_some() => Rights::Nothing,
+        None => Rights::All,
+    };
+    let peer = peer.map(|Extension(peer)| peer.text());
+    let place = place.map(|Extension(place)| place);
+    let account = account.map(|Extension(account)| account);
+    // A caller without a credential takes its share once it has authenticated.
+    let share = account.as_ref().map(|account| account.take(Kind::Live)).transpose()?;
+    if let (Some(place), Some(_)) = (&place, &share) {
+        place.known();
+    }
+    let subscriber = Subscriber { rights, peer, place, account: account.zip(share) };
+    Ok(live::accept(Arc::clone(&edge.live), upgrade, subscriber))
+}
+
+fn refused(rejection: &WebSocketUpgradeRejection) -> Response {
+    let detail = rejection.to_string();
+    match rejection {
+        WebSocketUpgradeRejection::MethodNotGet(_) => ApiError::method_not_allowed().into_response(),
+        WebSocketUpgradeRejection::WebSocketKeyHeaderMissing(_) => {
+            ApiError::from(Invalid::field("Sec-WebSocket-Key", detail)).into_response()
+        }
+        _ => {
+            let mut response = ApiError::new(ErrorCode::UpgradeRequired, detail).into_response();
+            let headers = response.headers_mut();
+            headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
+            headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
+            headers.insert(header::SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13"));
+            response
+        }
+    }
+}

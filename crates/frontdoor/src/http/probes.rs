@@ -1,0 +1,152 @@
+//! Probes and metrics.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::header;
+use axum::response::{IntoResponse, Response};
+use model::Timestamp;
+use model::api::ErrorCode;
+use registry::RegistryError;
+use serde::Serialize;
+use tokio::time::timeout;
+use utoipa::ToSchema;
+
+use super::edge::Edge;
+use super::error::{ApiError, Members};
+use super::problem_sets::{NoProblems, ReadyProblems};
+
+/// A registry that takes longer than this is of no use to requests either.
+const CHECK_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// The process is alive.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct Alive {
+    #[schema(examples("ok"))]
+    status: &'static str,
+}
+
+/// Whether requests can be served, and what they depend on.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct Readiness {
+    /// `ready`, or `degraded` while spawns go on without the registry, or keys are refused because their file cannot be read.
+    #[schema(examples("ready"))]
+    status: &'static str,
+    dependencies: Dependencies,
+    /// What an operator should change, in words; left out when there is nothing.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    warnings: Vec<String>,
+}
+
+/// What requests depend on. Also an extension member of the problem that says that this front door is not ready.
+#[derive(Debug, Clone, Serialize, ToSchema)]
+pub(crate) struct Dependencies {
+    registry: RegistryState,
+}
+
+#[derive(Debug, Clone, Serialize, ToSchema)]
+pub(crate) struct RegistryState {
+    /// `up` or `away`.
+    #[schema(examples("up"))]
+    state: &'static str,
+    /// `redis` or `embedded`.
+    #[schema(examples("redis"))]
+    backend: &'static str,
+    /// Since when it is away.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>, format = DateTime)]
+    since: Option<Timestamp>,
+    /// Why it is away.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    detail: Option<String>,
+}
+
+/// Says that the process is alive.
+#[utoipa::path(
+    get,
+    path = "/healthz",
+    tag = "probes",
+    responses((status = 200, description = "The process is alive", body = Alive), NoProblems),
+)]
+pub(crate) async fn healthz() -> Json<Alive> {
+    Json(Alive { status: "ok" })
+}
+
+/// Says whether requests can be served, with the state of each dependency. While the registry is away, a front door that
+/// has a snapshot of the farm is `degraded`: it serves spawns without an `Idempotency-Key`.
+#[utoipa::path(
+    get,
+    path = "/readyz",
+    tag = "probes",
+    responses((status = 200, description = "Requests can be served", body = Readiness), ReadyProblems),
+)]
+pub(crate) async fn readyz(State(edge): State<Arc<Edge>>) -> Response {
+    let ask = async {
+        let answer = timeout(CHECK_TIMEOUT, edge.registry.is_well()).await;
+        answer.unwrap_or_else(|_| Err(RegistryError::Away(format!("no answer within {CHECK_TIMEOUT:?}"))))
+    };
+    // Probes that come together are one to the registry.
+    let answer = edge.answers.registry_check.get(ask).await;
+    let registry = RegistryState {
+        state: if answer.is_ok() { "up" } else { "away" },
+        backend: edge.registry.backend(),
+        since: edge.registry.outage().filter(|_| answer.is_err()).map(|outage| outage.since),
+        detail: answer.as_ref().err().map(RegistryError::outward),
+    };
+    let dependencies = Dependencies { registry };
+    let mut warnings = edge.registry.warnings();
+    let unread =
+        edge.authenticator.as_ref().map(|authenticator| authenticator.access().unread()).unwrap_or_default();
+    warnings.extend(unread.iter().map(|file| unread_warning(*file)));
+    let refuses_keys = unread.iter().any(|file| file.refused);
+    let problem = match answer {
+        _ if edge.stages.leaving.is_cancelled() => ApiError::leaving(),
+        Ok(()) => {
+            let status = if refuses_keys { "degraded" } else { "ready" };
+            return Json(Readiness { status, dependencies, warnings }).into_response();
+        }
+        Err(RegistryError::Away(_)) if edge.snapshot.serves() => {
+            return Json(Readiness { status: "degraded", dependencies, warnings }).into_response();
+        }
+        // Also an answer that is not understood: this front door is of no use now.
+        Err(error) => ApiError::new(ErrorCode::RegistryUnavailable, error.outward()),
+    };
+    let mut response = problem.into_response();
+    response
+        .extensions_mut()
+        .insert(Members(serde_json::json!({ "dependencies": dependencies, "warnings": warnings })));
+    response
+}
+
+/// Its path and what is wrong with it are in the log.
+fn unread_warning(file: access::Unread) -> String {
+    let flag = file.flag;
+    if file.refused {
+        format!("a file of {flag} cannot be read: its keys are refused until it can")
+    } else {
+        let grace = access::GRACE.as_secs();
+        format!("a file of {flag} cannot be read: its keys are refused once that has lasted for {grace} s")
+    }
+}
+
+/// Figures for Prometheus, on the admin port only.
+#[utoipa::path(
+    get,
+    path = "/metrics",
+    tag = "probes",
+    responses(
+        (status = 200, description = "Served on `--admin-listen` only", body = String,
+         content_type = "application/openmetrics-text"),
+        NoProblems,
+    ),
+)]
+pub(crate) async fn metrics(State(edge): State<Arc<Edge>>) -> Result<Response, ApiError> {
+    if let Some(authenticator) = &edge.authenticator {
+        edge.metrics.authentication.key_files(authenticator.access());
+    }
+    let text = edge.metrics.text().map_err(|e| ApiError::new(ErrorCode::Internal, e.to_string()))?;
+    let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+    Ok(([(header::CONTENT_TYPE, kind)], text).into_response())
+}

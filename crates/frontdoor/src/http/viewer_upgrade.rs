@@ -1,0 +1,79 @@
+//! `GET /s/{node}/{spawn}/{token}`: the handshake of a viewer with its spawn.
+
+use std::sync::Arc;
+
+use axum::extract::{Path, Request, State};
+use axum::http::{HeaderMap, Method, header};
+use axum::response::Response;
+use model::RequestId;
+use model::api::ErrorCode;
+
+use super::edge::Edge;
+use super::error::{ApiError, unreachable};
+use super::problem_sets::ViewerProblems;
+use crate::viewers::{NotConnected, Viewers, Wanted};
+
+/// No token is as long; a longer one is not looked at.
+const MAX_TOKEN: usize = 128;
+
+/// Connects a viewer to its spawn: the `endpoint` of a spawn where the front door has a public URL.
+///
+/// A WebSocket handshake is passed on to the spawn's server as it came, but for the path, and the server's answer comes back as it is.
+/// Nobody has to show a credential: the token in the path is one, for this spawn alone, and is good until the spawn ends.
+/// Whatever is wrong with a URL is the same `not-found`. A spawn has one viewer at a time.
+#[utoipa::path(
+    get,
+    path = "/s/{node}/{spawn}/{token}",
+    tag = "viewers",
+    params(
+        ("node" = String, Path, description = "The spawn's node"),
+        ("spawn" = String, Path, description = "The spawn"),
+        ("token" = String, Path, description = "The spawn's token"),
+    ),
+    responses((status = 101, description = "The connection is the spawn's WebSocket now"), ViewerProblems),
+)]
+pub(crate) async fn connect(
+    State(edge): State<Arc<Edge>>,
+    Path((node, spawn, token)): Path<(String, String, String)>,
+    request: Request,
+) -> Result<Response, ApiError> {
+    if !is_websocket(request.method(), request.headers()) {
+        return Err(ApiError::new(ErrorCode::UpgradeRequired, "this is the address of a WebSocket"));
+    }
+    if edge.stages.leaving.is_cancelled() {
+        return Err(ApiError::leaving());
+    }
+    let nothing = || ApiError::not_found("there is no spawn that this URL leads to");
+    let (Ok(node), Ok(spawn)) = (node.parse(), spawn.parse()) else { return Err(nothing()) };
+    if token.len() > MAX_TOKEN {
+        return Err(nothing());
+    }
+    let id = request.extensions().get::<RequestId>().cloned().unwrap_or_else(RequestId::mint);
+    Viewers::connect(&edge.viewers, Wanted { node, spawn, token }, request, &id).await.map_err(
+        |why| match why {
+            NotConnected::NotFound => nothing(),
+            NotConnected::Taken => ApiError::new(ErrorCode::AlreadyConnected, "the spawn has a viewer"),
+            NotConnected::Busy => {
+                ApiError::new(ErrorCode::NoCapacity, "too many viewers are connecting at once; ask again")
+            }
+            NotConnected::Registry(error) => error.into(),
+            NotConnected::Agent(node, error) => unreachable(&node, &error),
+            NotConnected::Server(node, why) => {
+                let mut error =
+                    ApiError::new(ErrorCode::NodeUnreachable, format!("the spawn on {node}: {why}"));
+                error.0.node = Some(node);
+                error
+            }
+        },
+    )
+}
+
+/// Whether it is a handshake that a WebSocket server could take (RFC 6455, section 4.2.1). What else is wrong with it, the
+/// server says.
+fn is_websocket(method: &Method, headers: &HeaderMap) -> bool {
+    let has = |name: header::HeaderName, wanted: &str| {
+        let values = headers.get_all(name).into_iter().filter_map(|value| value.to_str().ok());
+        values.flat_map(|value| value.split(',')).any(|value| value.trim().eq_ignore_ascii_case(wanted))
+    };
+    method == Method::GET && has(header::CONNECTION, "upgrade") && has(header::UPGRADE, "websocket")
+}

@@ -1,0 +1,332 @@
+//! The registry behind a circuit breaker: every call of a front door to the registry goes through [`RegistryClient`].
+//!
+//! ```text
+//!            a call finds the registry away
+//!   closed ──────────────────────────────────▶ open: calls fail at once
+//!     ▲                                          │ probe, every 200–400 ms; after a relapse with a growing pause
+//!     └──────────────────────────────────────────┘ the registry takes a write
+//! ```
+//!
+//! Owns: whether the registry is away, and since when. Both transitions are logged here, once each.
+//!
+//! Invariants: only a call that began after the last outage ended may open the circuit. A registry that answers and takes no
+//! writes is away, because the farm needs both. For [`REFILL`] after an outage or a wipe the registry may lack what it knew.
+//!
+//! Failure: an answer that is not understood is counted and returned, and opens nothing.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use model::{
+    Drain, Eligibility, FarmCause, NodeId, NodeRecord, Owner, SpawnId, SpawnRecord, TicketId, Timestamp,
+    Timing,
+};
+use registry::{
+    Claim, Follow, IdempotencyKey, Located, Outcomes, Permit, Position, Registry, RegistryError, Reserve,
+    Reserved, SpawnFilter, SpawnPage,
+};
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep};
+use tracing::{info, warn};
+use uuid::Uuid;
+
+use crate::backoff::jittered;
+use crate::metrics::RegistryMetrics;
+
+/// Between two probes while the registry is away; jittered down to half.
+const PROBE: Duration = Duration::from_millis(400);
+/// A registry that is away again so soon after it came back is left alone before the first probe: half as long as [`PROBE`],
+/// then twice as long each time, up to [`MAX_PAUSE`].
+const RELAPSE: Duration = Duration::from_secs(5);
+/// Calls that need the registry work again this soon after it does, whatever happened before.
+const MAX_PAUSE: Duration = Duration::from_millis(800);
+/// A registry that has just come back may have been wiped. The agents have filled it again after this time.
+const REFILL: Duration = Duration::from_secs(3);
+
+/// A check is good for this long.
+const RECENT: Duration = Duration::from_secs(1);
+
+/// Since when the registry is away, and why.
+#[derive(Debug, Clone)]
+pub(crate) struct Outage {
+    /// By this machine's clock, for people.
+    pub(crate) since: Timestamp,
+    pub(crate) why: String,
+    began: Instant,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    outage: Option<Outage>,
+    /// When the last outage ended.
+    back: Option<Instant>,
+    /// Outages in a row that began soon after the one before.
+    relapses: u32,
+}
+
+/// See the module's documentation.
+#[derive(Debug)]
+pub(crate) struct RegistryClient {
+    registry: Registry,
+    state: watch::Sender<State>,
+    /// When it was last known to take writes. Never held across an await.
+    checked: Mutex<Option<Instant>>,
+    metrics: RegistryMetrics,
+}
+
+/// Calls that open the circuit when they find the registry away.
+macro_rules! through_circuit {
+    ($($name:ident($($argument:ident: $type:ty),*) -> $answer:ty;)+) => {
+        impl RegistryClient {
+            $(
+                pub(crate) async fn $name(&self, $($argument: $type),*) -> Result<$answer, RegistryError> {
+                    self.ask(self.registry.$name($($argument),*)).await
+                }
+            )+
+        }
+    };
+}
+
+through_circuit! {
+    learn(outcomes: &Outcomes) -> ();
+    farm_cause() -> Option<FarmCause>;
+    incarnation() -> Uuid;
+    restore_order(node: &NodeId, eligibility: Eligibility, drain: Option<&Drain>, generation: u64) -> bool;
+    ping() -> ();
+    now() -> Timestamp;
+    reserve(ask: &Reserve) -> Reserved;
+    release(node: &NodeId, spawn: SpawnId) -> ();
+    release_by_id(spawn: SpawnId) -> ();
+    abandon(node: &NodeId, spawn: SpawnId) -> ();
+    keep_places(tickets: &[TicketId]) -> ();
+    leave_line(tickets: &[TicketId]) -> ();
+    permit(owner: &Owner, per_minute: u32) -> Permit;
+    sweep() -> ();
+    nodes() -> Vec<NodeRecord>;
+    node(node: &NodeId) -> Option<NodeRecord>;
+    set_eligibility(node: &NodeId, eligibility: Eligibility, drain: Option<&Drain>, by: Option<&str>) -> Option<u64>;
+    spawns(filter: &SpawnFilter) -> SpawnPage;
+    spawn(spawn: SpawnId) -> Option<SpawnRecord>;
+    locate(spawn: SpawnId) -> Option<Located>;
+    living(nodes: &[NodeId]) -> Vec<SpawnRecord>;
+    claim(key: &IdempotencyKey, fingerprint: Uuid, claimant: Uuid) -> Claim;
+    settle(key: &IdempotencyKey, claimant: Uuid, answer: Option<(&str, Duration)>) -> bool;
+    position() -> Position;
+}
+
+impl RegistryClient {
+    pub(crate) fn new(registry: Registry, metrics: RegistryMetrics) -> Self {
+        metrics.up.set(1);
+        Self { registry, state: watch::Sender::default(), checked: Mutex::default(), metrics }
+    }
+
+    pub(crate) fn backend(&self) -> &'static str {
+        self.registry.backend()
+    }
+
+    /// What an operator should change about the registry's server.
+    pub(crate) fn warnings(&self) -> Vec<String> {
+        self.registry.warnings()
+    }
+
+    pub(crate) fn timing(&self) -> &Timing {
+        self.registry.timing()
+    }
+
+    /// Checks that the registry takes writes.
+    pub(crate) async fn check(&self) -> Result<(), RegistryError> {
+        self.ask(self.registry.check()).await?;
+        *self.checked.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+        Ok(())
+    }
+
+    /// The same, without a call when the last check is recent: probes of load balancers may come often.
+    pub(crate) async fn is_well(&self) -> Result<(), RegistryError> {
+        self.is_there()?;
+        let checked = *self.checked.lock().unwrap_or_else(PoisonError::into_inner);
+        if checked.is_some_and(|checked| checked.elapsed() < RECENT) {
+            return Ok(());
+        }
+        self.check().await
+    }
+
+    /// Does not open the circuit: it has a connection of its own, which may be all that broke.
+    pub(crate) async fn nudged(&self, after: u64, wait: Duration) -> Result<u64, RegistryError> {
+        self.is_there()?;
+        self.count(self.registry.nudged(after, wait).await)
+    }
+
+    /// Does not open the circuit, for the same reason.
+    pub(crate) async fn follow(&self, after: Position, wait: Duration) -> Result<Follow, RegistryError> {
+        self.is_there()?;
+        self.count(self.registry.follow(after, wait).await)
+    }
+
+    /// The outage, if there is one.
+    pub(crate) fn outage(&self) -> Option<Outage> {
+        self.state.borrow().outage.clone()
+    }
+
+    /// Whether it may still lack what it knew before an outage.
+    pub(crate) fn refilling(&self) -> bool {
+        self.state.borrow().back.is_some_and(|back| back.elapsed() < REFILL)
+    }
+
+    /// It was wiped, or replaced by another one: it lacks what it knew.
+    pub(crate) fn wiped(&self) {
+        self.state.send_modify(|state| state.back = Some(Instant::now()));
+    }
+
+    /// Waits until it is not away; does not wait when it is there.
+    pub(crate) async fn back(&self) {
+        // The sender lives as long as `self`.
+        self.state.subscribe().wait_for(|state| state.outage.is_none()).await.ok();
+    }
+
+    fn is_there(&self) -> Result<(), RegistryError> {
+        match &self.state.borrow().outage {
+            None => Ok(()),
+            Some(outage) => Err(RegistryError::Away(outage.why.clone())),
+        }
+    }
+
+    async fn ask<T>(&self, call: impl Future<Output = Result<T, RegistryError>>) -> Result<T, RegistryError> {
+        self.is_there()?;
+        let began = Instant::now();
+        let answer = self.count(call.await);
+        if let Err(RegistryError::Away(why)) = &answer {
+            self.open(began, why);
+        }
+        answer
+    }
+
+    fn count<T>(&self, answer: Result<T, RegistryError>) -> Result<T, RegistryError> {
+        if answer.is_err() {
+            self.metrics.failures.inc();
+        }
+        answer
+    }
+
+    /// The registry was found to be away by a call that began then.
+    fn open(&self, asked: Instant, why: &str) {
+        let opened = self.state.send_if_modified(|state| {
+            // Calls of the last outage may fail when it is over.
+            let news = state.outage.is_none() && state.back.is_none_or(|back| back <= asked);
+            if news {
+                let soon = state.back.is_some_and(|back| back.elapsed() < RELAPSE);
+                state.relapses = if soon { state.relapses.saturating_add(1) } else { 0 };
+                let (since, began) = (Timestamp::now(), Instant::now());
+                state.outage = Some(Outage { since, why: why.to_owned(), began });
+            }
+            news
+        });
+        if opened {
+            self.metrics.up.set(0);
+            warn!(why, "registry is away: spawns without a key go on from the last snapshot of the farm");
+        }
+    }
+
+    fn close(&self) {
+        let mut outage = None;
+        self.state.send_modify(|state| {
+            outage = state.outage.take();
+            state.back = Some(Instant::now());
+        });
+        self.metrics.up.set(1);
+        if let Some(outage) = outage {
+            info!(after = ?outage.began.elapsed(), "registry is back");
+        }
+    }
+}
+
+fn pause(relapses: u32) -> Duration {
+    (PROBE / 2).saturating_mul(1 << (relapses.min(8) - 1)).min(MAX_PAUSE)
+}
+
+/// Runs for ever: ends outages.
+pub(crate) async fn probe(client: Arc<RegistryClient>) {
+    let mut state = client.state.subscribe();
+    while let Ok(relapses) = state.wait_for(|state| state.outage.is_some()).await.map(|state| state.relapses)
+    {
+        // Otherwise at once: it may have been no more than one connection that broke.
+        if relapses > 0 {
+            sleep(jittered(pause(relapses))).await;
+        }
+        while client.registry.check().await.is_err() {
+            sleep(jittered(PROBE)).await;
+        }
+        client.close();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn client() -> RegistryClient {
+        RegistryClient::new(Registry::embedded(Timing::FARM), RegistryMetrics::default())
+    }
+
+    async fn fails(client: &RegistryClient) {
+        let call = async { Err::<(), _>(RegistryError::Away("gone".into())) };
+        client.ask(call).await.unwrap_err();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn after_one_call_that_finds_it_away_no_other_is_made_until_it_is_back() {
+        let client = client();
+        assert!(client.ping().await.is_ok());
+        fails(&client).await;
+        assert_eq!(client.metrics.up.get(), 0);
+        let call = async { panic!("it must not be asked") };
+        let answer: Result<(), _> = client.ask(call).await;
+        assert!(matches!(answer, Err(RegistryError::Away(why)) if why == "gone"));
+        assert_eq!(client.metrics.failures.get(), 1, "what was not asked did not fail");
+        client.close();
+        client.back().await;
+        assert!(client.ping().await.is_ok() && client.outage().is_none());
+        assert!(client.refilling());
+        tokio::time::advance(REFILL).await;
+        assert!(!client.refilling());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_call_of_the_last_outage_that_fails_late_does_not_begin_another() {
+        let client = client();
+        let late = client.ask(async {
+            sleep(Duration::from_secs(1)).await;
+            Err::<(), _>(RegistryError::Away("late".into()))
+        });
+        let outage = async {
+            fails(&client).await;
+            sleep(Duration::from_millis(10)).await;
+            client.close();
+        };
+        tokio::join!(late, outage).0.unwrap_err();
+        assert!(client.outage().is_none());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_answer_that_is_not_understood_is_no_outage() {
+        let client = client();
+        let call = async { Err::<(), _>(RegistryError::Unexpected { call: "ping", what: "?".into() }) };
+        client.ask(call).await.unwrap_err();
+        assert!(client.outage().is_none());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn one_that_is_away_again_and_again_is_probed_within_a_second() {
+        let client = client();
+        for expected in [0, 1, 2, 3, 4, 5, 6] {
+            fails(&client).await;
+            assert_eq!(client.state.borrow().relapses, expected);
+            client.close();
+            tokio::time::advance(Duration::from_millis(1)).await;
+        }
+        let pauses = [1, 2, 3, 4, u32::MAX].map(|relapses| pause(relapses).as_millis());
+        assert_eq!(pauses, [200, 400, 800, 800, 800]);
+        tokio::time::advance(RELAPSE).await;
+        fails(&client).await;
+        assert_eq!(client.state.borrow().relapses, 0);
+    }
+}

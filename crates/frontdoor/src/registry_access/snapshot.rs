@@ -1,0 +1,377 @@
+//! The last snapshot of the farm, for spawns while the registry is away: which nodes there are, what they offer, how full
+//! they were, and how starts went there. It is refreshed while the registry takes writes and kept while it does not. Nothing
+//! here is a promise: the agents admit or refuse, as they always do.
+//!
+//! Owns: the front door's own copy of each node's [`Health`]. A refresh starts it from what the registry knows; while the
+//! registry is away, the outcomes of the front door's own starts change it.
+//!
+//! Invariant: a snapshot is not replaced by one that an outage made. When most of the nodes that were up are suddenly gone or
+//! not up, the old snapshot stays until that has been so for as long as a node needs to be `down`.
+//!
+//! Failure: a snapshot older than [`MAX_AGE`] chooses nothing.
+
+mod node_health;
+
+use std::collections::BTreeMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use model::{
+    Availability, Demand, Eligibility, FarmCause, Health, HealthState, NodeId, NodeKind, NodeRecord,
+    RendererType,
+};
+use registry::{Outcomes, Standing};
+use tokio::time::Instant;
+use wire::v1::refused::Reason;
+
+use super::placed::Placed;
+
+/// A snapshot of this age is of no use any more.
+const MAX_AGE: Duration = Duration::from_secs(600);
+/// A node that refused because it was full is the last choice for this long: spawns end.
+const FULL: Duration = Duration::from_secs(1);
+/// A node that refused for another reason is the last choice for this long.
+const UNWILLING: Duration = Duration::from_secs(30);
+/// No other probe starts before the outcome of one is known, or this time has passed.
+const PROBE_LEASE: Duration = Duration::from_secs(60);
+
+/// See the module's documentation.
+#[derive(Debug)]
+pub(crate) struct Snapshot {
+    /// Never held across an await.
+    farm: Mutex<Farm>,
+    /// Times of [`Health`] count from here.
+    began: Instant,
+}
+
+#[derive(Debug, Default)]
+struct Farm {
+    taken: Option<Instant>,
+    /// Since when refreshes show a farm of which most is gone.
+    doubted: Option<Instant>,
+    kinds: Vec<NodeKind>,
+    nodes: Vec<Seen>,
+    cause: Option<FarmCause>,
+}
+
+/// A node as it was last seen.
+#[derive(Debug)]
+struct Seen {
+    record: NodeRecord,
+    /// Its kind's place in the list.
+    kind: usize,
+    /// When the registry last knew it.
+    at: Instant,
+    /// Placed from here since.
+    placed: u32,
+    placed_ssr: u32,
+    /// Not chosen until then if there is another.
+    passed_over: Option<Instant>,
+    /// For CSR, then for SSR.
+    health: [Health; 2],
+}
+
+/// A node that was chosen from the snapshot.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Candidate {
+    pub(crate) node: NodeId,
+    /// Where its agent is reached.
+    pub(crate) advertise: String,
+    pub(crate) standing: Standing,
+}
+
+/// The outcome of a refresh.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Refresh {
+    /// The snapshot has so many nodes now.
+    Taken(usize),
+    /// The old one stays for now.
+    Doubted,
+}
+
+impl Default for Snapshot {
+    fn default() -> Self {
+        Self { farm: Mutex::default(), began: Instant::now() }
+    }
+}
+
+impl Snapshot {
+    fn farm(&self) -> MutexGuard<'_, Farm> {
+        self.farm.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The present on the clock of [`Health`].
+    fn now(&self) -> u64 {
+        u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+
+    /// How many nodes it has.
+    pub(super) fn len(&self) -> usize {
+        self.farm().nodes.len()
+    }
+
+    /// The health of every node that is up.
+    pub(super) fn health_of_up(&self) -> Vec<HealthState> {
+        let farm = self.farm();
+        let up = farm.nodes.iter().filter(|seen| seen.record.availability == Availability::Up);
+        up.map(|seen| seen.record.health.state).collect()
+    }
+
+    /// Whether spawns can be placed from it.
+    pub(crate) fn serves(&self) -> bool {
+        let farm = self.farm();
+        farm.is_fresh() && !farm.nodes.is_empty()
+    }
+
+    /// Where the agent of a node was when the node was last seen, however long ago.
+    pub(crate) fn advertise_of(&self, node: &NodeId) -> Option<String> {
+        let farm = self.farm();
+        let at = farm.nodes.binary_search_by(|seen| seen.record.id.cmp(node)).ok()?;
+        Some(farm.nodes[at].record.description.advertise.clone())
+    }
+
+    /// Why starts fail on every node alike, as far as the registry said.
+    pub(crate) fn farm_cause(&self) -> Option<FarmCause> {
+        self.farm().cause.clone()
+    }
+
+    /// The registry has said why starts fail on every node alike, or that they do not.
+    pub(crate) fn set_farm_cause(&self, cause: Option<FarmCause>) {
+        self.farm().cause = cause;
+    }
+
+    /// The registry was wiped: what it lacks from now on says nothing before the agents have had the time to report again.
+    pub(super) fn distrust(&self) {
+        let mut farm = self.farm();
+        let now = Instant::now();
+        farm.doubted = None;
+        farm.nodes.iter_mut().for_each(|seen| seen.at = now);
+    }
+
+    /// Takes in what the registry knows now. Nodes that it has lost (it was wiped) are kept for `down`, until their agents
+    /// have reported again; a farm of which most is gone is not believed for as long.
+    pub(super) fn refresh(&self, records: Vec<NodeRecord>, down: Duration) -> Refresh {
+        let mut farm = self.farm();
+        let now = Instant::now();
+        if farm.is_doubtful(&records) && farm.doubted.get_or_insert(now).elapsed() < down {
+            return Refresh::Doubted;
+        }
+        farm.doubted = None;
+        // The records come sorted by name.
+        let known = |id: &NodeId| records.binary_search_by(|record| record.id.cmp(id)).is_ok();
+        farm.nodes.retain(|seen| now.duration_since(seen.at) < down && !known(&seen.record.id));
+        let present = records.iter().map(|record| record.last_heartbeat_at.millis()).max().unwrap_or(0);
+        let clock = self.now();
+        let fresh = |record: NodeRecord| {
+            let health = node_health::adopt(&record.health, present, clock);
+            Seen { record, kind: 0, at: now, placed: 0, placed_ssr: 0, passed_over: None, health }
+        };
+        farm.nodes.extend(records.into_iter().map(fresh));
+        farm.taken = Some(now);
+        farm.tidy();
+        Refresh::Taken(farm.nodes.len())
+    }
+
+    /// Chooses the less loaded of two random nodes that suit the demand, have room and are not failing, as far as is known.
+    /// A failing node whose probe is due goes first; otherwise it is chosen only where no other has room. `tried` are not
+    /// chosen at all, `avoided` only if there is no other. `None`: there is no snapshot, or it is too old.
+    pub(crate) fn choose(
+        &self,
+        demand: &Demand,
+        tried: &[NodeId],
+        avoided: &[NodeId],
+    ) -> Option<Placed<Candidate>> {
+        let clock = self.now();
+        let mut farm = self.farm();
+        if !farm.is_fresh() {
+            return None;
+        }
+        let now = Instant::now();
+        let suits: Vec<bool> = farm.kinds.iter().map(|kind| demand.suits(kind)).collect();
+        let (mut known, mut matching) = (false, false);
+        let (mut roomy, mut failing, mut last) = (Pair::default(), Pair::default(), Pair::default());
+        let mut probe = None;
+        for (i, seen) in farm.nodes.iter().enumerate() {
+            if !suits[seen.kind] || !seen.offers(demand.renderer) {
+                continue;
+            }
+            known = true;
+            if !seen.may_place() {
+                continue;
+            }
+            matching = true;
+            let id = &seen.record.id;
+            if tried.contains(id) {
+                continue;
+            }
+            let load = seen.load(demand.renderer);
+            let willing =
+                load < 1.0 && seen.passed_over.is_none_or(|until| until <= now) && !avoided.contains(id);
+            let health = &seen.health[demand.renderer as usize];
+            if !willing {
+                last.meet(i, load);
+            } else if health.state == HealthState::Ok {
+                roomy.meet(i, load);
+            } else {
+                failing.meet(i, load);
+                if health.is_probe_due(clock) {
+                    probe.get_or_insert(i);
+                }
+            }
+        }
+        // A probe needs a node for its second try.
+        let probe = probe.filter(|_| roomy.met > 0);
+        let best = probe.or_else(|| roomy.better()).or_else(|| failing.better()).or_else(|| last.better());
+        Some(match best {
+            Some(i) => {
+                let seen = &mut farm.nodes[i];
+                seen.placed += 1;
+                seen.placed_ssr += u32::from(demand.renderer == RendererType::Ssr);
+                let health = &mut seen.health[demand.renderer as usize];
+                let standing = node_health::stand(health, probe == Some(i));
+                if standing == Standing::Probe {
+                    health.probe(clock, PROBE_LEASE);
+                }
+                let (node, advertise) = (seen.record.id.clone(), seen.record.description.advertise.clone());
+                Placed::Slot(Candidate { node, advertise, standing })
+            }
+            None if matching => Placed::Full,
+            None => Placed::NoMatch { known },
+        })
+    }
+
+    /// Whether there is an up and eligible node for the demand beside those that were tried.
+    pub(crate) fn has_other(&self, demand: &Demand, tried: &[NodeId]) -> bool {
+        let farm = self.farm();
+        farm.is_fresh()
+            && farm.nodes.iter().any(|seen| {
+                seen.may_place()
+                    && seen.offers(demand.renderer)
+                    && !tried.contains(&seen.record.id)
+                    && farm.kinds.get(seen.kind).is_some_and(|kind| demand.suits(kind))
+            })
+    }
+
+    /// Takes in the outcomes of the starts of one request.
+    pub(crate) fn learn(&self, outcomes: &Outcomes) {
+        let clock = self.now();
+        for (node, outcome) in &outcomes.starts {
+            self.change(node, |seen| node_health::learn(&mut seen.health, outcomes, outcome, clock));
+        }
+    }
+
+    /// Takes in an operator's order.
+    pub(crate) fn order(&self, node: &NodeId, eligibility: Eligibility) {
+        self.change(node, |seen| seen.record.eligibility = eligibility);
+    }
+
+    /// A chosen node was not used.
+    pub(crate) fn give_back(&self, node: &NodeId, renderer: RendererType) {
+        self.change(node, |seen| {
+            seen.placed = seen.placed.saturating_sub(1);
+            seen.placed_ssr = seen.placed_ssr.saturating_sub(u32::from(renderer == RendererType::Ssr));
+        });
+    }
+
+    /// A chosen node refused.
+    pub(crate) fn refused(&self, node: &NodeId, reason: Reason) {
+        let pause = match reason {
+            Reason::Full | Reason::GpusFull | Reason::NoPort | Reason::LowMemory => FULL,
+            _ => UNWILLING,
+        };
+        self.change(node, |seen| seen.passed_over = Some(Instant::now() + pause));
+    }
+
+    fn change(&self, node: &NodeId, what: impl FnOnce(&mut Seen)) {
+        let mut farm = self.farm();
+        if let Ok(at) = farm.nodes.binary_search_by(|seen| seen.record.id.cmp(node)) {
+            what(&mut farm.nodes[at]);
+        }
+    }
+}
+
+impl Farm {
+    fn is_fresh(&self) -> bool {
+        self.taken.is_some_and(|taken| taken.elapsed() < MAX_AGE)
+    }
+
+    /// Whether most of the nodes that were up are gone, or not up, all at once.
+    fn is_doubtful(&self, records: &[NodeRecord]) -> bool {
+        let up = |record: &NodeRecord| record.availability == Availability::Up;
+        let before = self.nodes.iter().filter(|seen| up(&seen.record));
+        let (mut were, mut are) = (0_usize, 0_usize);
+        for seen in before {
+            were += 1;
+            let now = records.binary_search_by(|record| record.id.cmp(&seen.record.id));
+            are += usize::from(now.is_ok_and(|at| up(&records[at])));
+        }
+        are * 2 < were
+    }
+
+    /// Sorts the nodes, and lists their kinds, so that labels are compared once per kind.
+    fn tidy(&mut self) {
+        self.nodes.sort_by(|a, b| a.record.id.cmp(&b.record.id));
+        self.kinds.clear();
+        let mut places = BTreeMap::new();
+        for seen in &mut self.nodes {
+            let kind = &seen.record.description.kind;
+            seen.kind = *places.entry(kind.clone()).or_insert_with(|| {
+                self.kinds.push(kind.clone());
+                self.kinds.len() - 1
+            });
+        }
+    }
+}
+
+impl Seen {
+    fn offers(&self, renderer: RendererType) -> bool {
+        match renderer {
+            RendererType::Csr => self.record.description.csr,
+            RendererType::Ssr => self.record.description.ssr,
+        }
+    }
+
+    fn may_place(&self) -> bool {
+        self.record.eligibility == Eligibility::Eligible && self.record.availability == Availability::Up
+    }
+
+    /// Used over all, of slots or GPU slots, whichever is scarcer; 1 and more is full.
+    fn load(&self, renderer: RendererType) -> f64 {
+        let share = |used: u32, total: u32| {
+            if total == 0 { f64::INFINITY } else { f64::from(used) / f64::from(total) }
+        };
+        let slots = share(self.record.used + self.placed, self.record.description.slots);
+        match self.record.description.gpu_total() {
+            Some(total) if renderer == RendererType::Ssr => {
+                slots.max(share(self.record.gpu_used + self.placed_ssr, total))
+            }
+            _ => slots,
+        }
+    }
+}
+
+/// Two at random out of any number (reservoir sampling).
+#[derive(Debug, Default)]
+struct Pair {
+    met: usize,
+    two: [Option<(usize, f64)>; 2],
+}
+
+impl Pair {
+    fn meet(&mut self, node: usize, load: f64) {
+        let place = if self.met < 2 { self.met } else { fastrand::usize(..=self.met) };
+        if let Some(slot) = self.two.get_mut(place) {
+            *slot = Some((node, load));
+        }
+        self.met += 1;
+    }
+
+    fn better(&self) -> Option<usize> {
+        let mut two = self.two.iter().flatten();
+        let (first, second) = (two.next()?, two.next());
+        Some(second.filter(|second| second.1 < first.1).unwrap_or(first).0)
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests;

@@ -1,0 +1,25 @@
+//! Has the registry do what time asks for: expire reservations, notice missing heartbeats. Every front door does it, so that it
+//! is done while any of them lives.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tracing::debug;
+
+use super::circuit::RegistryClient;
+use crate::backoff::jittered;
+
+/// Between two sweeps; jittered down to half.
+const EVERY: Duration = Duration::from_millis(600);
+
+/// Runs for ever.
+pub(crate) async fn sweep(registry: Arc<RegistryClient>) {
+    let timing = registry.timing();
+    let every = EVERY.min(timing.stale / 3).min(timing.reservation / 3).max(Duration::from_millis(1));
+    loop {
+        tokio::time::sleep(jittered(every)).await;
+        if let Err(error) = registry.sweep().await {
+            debug!(%error, "registry not swept");
+        }
+    }
+}

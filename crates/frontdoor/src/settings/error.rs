@@ -1,0 +1,27 @@
+//! Settings that are wrong.
+
+use access::OpenError;
+
+/// A wrong setting. The text names the flag, what it expects, and what it found.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("invalid {flag}: expected {wants}, got {found}")]
+pub struct ConfigError {
+    /// The flag.
+    pub flag: &'static str,
+    /// What it expects.
+    pub wants: String,
+    /// What was given.
+    pub found: String,
+}
+
+impl From<tls::TlsError> for ConfigError {
+    fn from(error: tls::TlsError) -> Self {
+        Self { flag: error.flag, wants: error.wants.into_owned(), found: error.found }
+    }
+}
+
+impl From<OpenError> for ConfigError {
+    fn from(OpenError { flag, path, why }: OpenError) -> Self {
+        Self { flag, wants: "a file of keys".into(), found: format!("{}: {why}", path.display()) }
+    }
+}

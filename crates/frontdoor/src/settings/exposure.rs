@@ -1,0 +1,99 @@
+//! Ports that other machines can reach need authentication and TLS, unless the operator says `--insecure`.
+
+use std::net::SocketAddr;
+
+use super::config::{Surface, Tls};
+use super::error::ConfigError;
+
+/// Which ports other machines can reach.
+#[derive(Debug)]
+pub(crate) struct Exposure {
+    pub(crate) admin_public: bool,
+    /// Flags of ports that are reachable without what they need.
+    exposed: Vec<&'static str>,
+}
+
+impl Exposure {
+    /// # Errors
+    /// A port would be open to other machines without `--insecure`.
+    pub(crate) fn of(
+        listen: SocketAddr,
+        admin_listen: SocketAddr,
+        tls: &tls::Options,
+        authenticates: bool,
+        surface: Surface,
+    ) -> Result<Self, ConfigError> {
+        let mut exposed = Vec::new();
+        let mut open = |flag, wants: &str, found: String| {
+            exposed.push(flag);
+            if tls.insecure {
+                return Ok(());
+            }
+            let wants = format!("{wants} where other machines can reach it (or --insecure, to do without)");
+            Err(ConfigError { flag, wants, found })
+        };
+        let secure = tls.tls_cert.is_some();
+        // A relay serves viewers alone, and the token in a viewer's URL is its credential.
+        let missing = match (authenticates || surface == Surface::Relay, secure) {
+            (true, true) => None,
+            (true, false) => Some("without TLS"),
+            (false, true) => Some("without authentication"),
+            (false, false) => Some("without either"),
+        };
+        if let (true, Some(missing)) = (tls::is_beyond_this_machine(listen), missing) {
+            let wants = match surface {
+                Surface::Whole => {
+                    "authentication (--api-keys or --jwt-keys) and TLS (--tls-cert and --tls-key)"
+                }
+                Surface::Relay => "TLS (--tls-cert and --tls-key)",
+            };
+            open("--listen", wants, format!("{listen} {missing}"))?;
+        }
+        let admin_public = tls::is_beyond_this_machine(admin_listen);
+        if admin_public && !secure {
+            let found = format!("{admin_listen} without it");
+            open("--admin-listen", "TLS (--tls-cert and --tls-key)", found)?;
+        }
+        Ok(Self { admin_public, exposed })
+    }
+}
+
+/// Reads every certificate that a flag names.
+pub(crate) fn certificates(
+    tls: &tls::Options,
+    agent_identity: &tls::AgentIdentity,
+    exposure: Exposure,
+) -> Result<Tls, ConfigError> {
+    let identity = tls.identity();
+    let server = |identity| tls::Server::open(identity, tls::Callers::Anyone, tls::HTTP1);
+    let http = identity.clone().map(server).transpose()?;
+    let admin = match (&identity, tls.client_ca()) {
+        (Some(identity), Some(ca)) if exposure.admin_public => {
+            Some(tls::Server::open(identity.clone(), tls::Callers::MayReadMetrics(ca), tls::HTTP1)?)
+        }
+        _ => http.clone().filter(|_| exposure.admin_public),
+    };
+    let agent_identity = agent_identity.identity();
+    let agents = match tls.client_ca() {
+        Some(ca) => {
+            let Some(identity) = agent_identity.or(identity) else {
+                return Err(ConfigError {
+                    flag: "--tls-client-ca",
+                    wants: "a certificate to show to agents (--agent-tls-cert or --tls-cert)".into(),
+                    found: "none".into(),
+                });
+            };
+            let identity = identity.stating(tls::Role::FrontDoor);
+            Some(tls::Client::open(tls::Roots::File(ca), Some(identity), tls::HTTP2)?)
+        }
+        None if agent_identity.is_some() => {
+            return Err(ConfigError {
+                flag: "--agent-tls-cert",
+                wants: "the CA of the agents that it is shown to (--tls-client-ca)".into(),
+                found: "none".into(),
+            });
+        }
+        None => None,
+    };
+    Ok(Tls { http, admin, agents, exposed: exposure.exposed })
+}

@@ -1,0 +1,18 @@
+//! Settings: flags ([`Options`]), checked once before any port is bound, become a typed [`Config`].
+//!
+//! Failure: the first setting that is wrong is a [`ConfigError`], which names the flag. Nothing after start-up reads a flag.
+
+mod config;
+mod error;
+mod exposure;
+mod limits;
+mod options;
+mod relay;
+pub(crate) mod viewers;
+
+pub use self::config::{Config, Origins, Surface, Tls};
+pub use self::error::ConfigError;
+pub use self::limits::Limits;
+pub use self::options::Options;
+pub use self::relay::RelayOptions;
+pub use self::viewers::{Options as ViewerOptions, PublicUrl, Settings as ViewerSettings};

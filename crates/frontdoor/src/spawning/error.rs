@@ -1,0 +1,38 @@
+//! Why there is no spawn.
+
+use model::api;
+use model::{NodeId, SpawnId};
+use registry::RegistryError;
+use wire::v1;
+
+use crate::callers::LimitExceeded;
+
+/// The reason that decides the answer.
+#[derive(Debug)]
+pub(crate) enum SpawnError {
+    /// Every matching node is full, or said so.
+    NoCapacity { why: String },
+    /// The owner has as many as it may have.
+    OverQuota { max: u32 },
+    /// The caller has as many requests in line here as it may have.
+    LimitExceeded(LimitExceeded),
+    /// No node matches.
+    NoMatchingNode { why: String },
+    /// The process ended before it was ready.
+    Failed { node: NodeId, spawn: SpawnId, exit: Box<v1::Exit>, log: Vec<String> },
+    /// The process could not even be started.
+    CannotStart { node: NodeId, spawn: SpawnId, why: String },
+    /// The process was not ready in time, or its agent did not answer in time.
+    NotReady { node: NodeId, spawn: SpawnId, log: Option<Vec<String>> },
+    /// The agent found that the model leads outside its directories.
+    BadModel { why: String },
+    /// The registry is away.
+    Registry(RegistryError),
+}
+
+/// A request that gets no spawn: the reason, and every node that was tried.
+#[derive(Debug)]
+pub(crate) struct Rejection {
+    pub(crate) error: SpawnError,
+    pub(crate) attempts: Vec<api::Attempt>,
+}

@@ -1,0 +1,198 @@
+//! Asks for a slot: the registry, or the last snapshot of the farm where the registry cannot be asked or lacks what it knew.
+//!
+//! Invariant: a slot that the registry may have taken is held or released, also when the caller goes away before the answer.
+//!
+//! Failure: when the outcome of a `reserve` is unknown, the reservation is released by the spawn's id, on whatever node it is.
+
+use std::sync::Arc;
+
+use model::{Demand, NodeId, Placement, RequestId, SpawnId, TicketId};
+use registry::{Outcomes, RegistryError, Reservation, Reserve, Reserved};
+use tokio::sync::Mutex as AsyncMutex;
+use tokio::time::Instant;
+use tracing::debug;
+
+use super::held_slot::{HeldSlot, SlotAccess};
+use super::order::Order;
+use crate::metrics::{CleanupKind, Source, SpawnPhase};
+use crate::registry_access::cleanup::persist;
+use crate::registry_access::desired_state::DesiredStates;
+use crate::registry_access::placed::Placed;
+use crate::registry_access::snapshot::Candidate;
+
+/// See the module's documentation.
+#[derive(Debug)]
+pub(crate) struct Placer {
+    access: Arc<SlotAccess>,
+    desired_states: Arc<DesiredStates>,
+    placement: Placement,
+}
+
+/// A place in line, kept while slots turn out to be none.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Ticket {
+    pub(crate) id: TicketId,
+    /// The number that the place had before it was given up for a slot.
+    pub(crate) number: Option<u64>,
+}
+
+/// A place in line to reserve with. The lock is held while the registry is asked.
+pub(crate) type InLine = (Ticket, Arc<AsyncMutex<()>>);
+
+impl Placer {
+    pub(crate) fn new(
+        access: Arc<SlotAccess>,
+        desired_states: Arc<DesiredStates>,
+        placement: Placement,
+    ) -> Self {
+        Self { access, desired_states, placement }
+    }
+
+    /// Asks the registry for a slot on a node that is not excluded. Nodes in quarantine are avoided; a request that does not wait
+    /// in line gets one of them when there is no other. When the caller goes away meanwhile, the answer is awaited all the same,
+    /// and a slot that was taken is released. `probed`: the request was given a failing node before.
+    pub(crate) async fn reserve(
+        self: &Arc<Self>,
+        order: &Order,
+        excluded: &[NodeId],
+        probed: bool,
+        place: Option<InLine>,
+        request: &RequestId,
+    ) -> Result<Placed<HeldSlot>, RegistryError> {
+        let (placer, request, mut excluded) = (Arc::clone(self), request.clone(), excluded.to_vec());
+        let (ticket, asking) = place.unzip();
+        let mut ask = Reserve {
+            spawn: SpawnId::mint(),
+            demand: order.demand.clone(),
+            placement: self.placement,
+            avoid: Vec::new(),
+            place: ticket.map(|ticket| ticket.id),
+            number: ticket.and_then(|ticket| ticket.number),
+            probed,
+            owner: order.owner.clone(),
+            most: order.max_spawns,
+        };
+        let work = async move {
+            let SlotAccess { registry, agents, metrics, .. } = &*placer.access;
+            let _asking = match &asking {
+                Some(asking) => Some(asking.lock().await),
+                None => None,
+            };
+            let since = Instant::now();
+            excluded.append(&mut placer.desired_states.closed());
+            let mut unreachable = agents.unreachable();
+            unreachable.retain(|node| !excluded.contains(node));
+            ask.avoid = excluded.iter().chain(&unreachable).cloned().collect();
+            // A call that the open circuit refuses has taken nothing.
+            let asked = registry.outage().is_none();
+            let mut reserved = registry.reserve(&ask).await;
+            let short = matches!(reserved, Ok(Reserved::Full | Reserved::NoMatch { .. }));
+            if short && ask.place.is_none() && !unreachable.is_empty() {
+                // Better a node that could not be reached a moment ago than none.
+                ask.avoid = excluded;
+                reserved = registry.reserve(&ask).await;
+            }
+            metrics.phase(SpawnPhase::Reserve, since.elapsed());
+            match reserved {
+                Ok(reserved) => {
+                    if let Reserved::NoMatch { fresh: true, .. } = reserved {
+                        registry.wiped();
+                    }
+                    Ok(Placed::from(reserved).map(|slot| {
+                        metrics.placement(Source::Registry);
+                        HeldSlot::new(&placer.access, slot, request, since)
+                    }))
+                }
+                Err(error) => {
+                    if asked {
+                        placer.access.release_by_id(ask.spawn);
+                    }
+                    Err(error)
+                }
+            }
+        };
+        self.access.cleanups.finish(work).await
+    }
+
+    /// Chooses a node that is not excluded from the last snapshot of the farm; `None` when there is no snapshot of use. The registry
+    /// holds nothing for it: the agent decides.
+    pub(crate) fn place_from_snapshot(
+        &self,
+        demand: &Demand,
+        excluded: &[NodeId],
+        request: &RequestId,
+    ) -> Option<Placed<HeldSlot>> {
+        let SlotAccess { snapshot, agents, metrics, .. } = &*self.access;
+        let mut excluded = excluded.to_vec();
+        excluded.append(&mut self.desired_states.closed());
+        let placed = snapshot.choose(demand, &excluded, &agents.unreachable())?;
+        Some(placed.map(|Candidate { node, advertise, standing }| {
+            metrics.placement(Source::Snapshot);
+            let chosen = Reservation { spawn: SpawnId::mint(), node, advertise, standing, number: None };
+            HeldSlot::from_snapshot(&self.access, chosen, request.clone(), demand.renderer)
+        }))
+    }
+
+    /// A node that the registry lacks because it was wiped, or has just come back: agents report within a moment, and until
+    /// then the snapshot knows better. `shortage`: what the registry answered.
+    pub(crate) async fn place_while_refilling(
+        &self,
+        shortage: &Placed<HeldSlot>,
+        demand: &Demand,
+        excluded: &[NodeId],
+        request: &RequestId,
+    ) -> Option<HeldSlot> {
+        let registry = &self.access.registry;
+        let refilling = registry.refilling();
+        if !refilling && !matches!(shortage, Placed::NoMatch { known: false }) {
+            return None;
+        }
+        let Placed::Slot(held) = self.place_from_snapshot(demand, excluded, request)? else { return None };
+        if !refilling {
+            // A registry that knows the node knows better: the node may have other labels by now.
+            let known = registry.node(held.node()).await;
+            if !matches!(known, Ok(None)) {
+                return None;
+            }
+            registry.wiped();
+        }
+        Some(held)
+    }
+
+    /// Whether the snapshot has an up and eligible node for the demand beside those that were tried.
+    pub(crate) fn has_other(&self, demand: &Demand, tried: &[NodeId]) -> bool {
+        self.access.snapshot.has_other(demand, tried)
+    }
+
+    /// Whether the node's agent could not be reached a moment ago.
+    pub(crate) fn is_unreachable(&self, node: &NodeId) -> bool {
+        self.access.agents.is_unreachable(node)
+    }
+
+    /// Hands the outcomes of a request's starts to the snapshot and, in the background, to the registry.
+    pub(crate) fn learn(&self, outcomes: Outcomes) {
+        let SlotAccess { registry, snapshot, cleanups, .. } = &*self.access;
+        snapshot.learn(&outcomes);
+        if registry.outage().is_some() {
+            return;
+        }
+        let registry = Arc::clone(registry);
+        cleanups.spawn(async move {
+            if let Err(error) = registry.learn(&outcomes).await {
+                debug!(%error, "outcomes of starts not learned");
+            }
+        });
+    }
+}
+
+impl SlotAccess {
+    /// Releases the reservation of a spawn whose `reserve` has an unknown outcome. A registry that hung may take the slot only when
+    /// it is back, but does so before the calls that come after.
+    fn release_by_id(&self, spawn: SpawnId) {
+        let registry = Arc::clone(&self.registry);
+        self.metrics.cleanup(CleanupKind::ReleaseById);
+        self.cleanups.spawn(async move {
+            persist(&registry, "renounce", || registry.release_by_id(spawn)).await;
+        });
+    }
+}

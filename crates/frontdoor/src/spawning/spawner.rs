@@ -1,0 +1,136 @@
+//! The path of `POST /spawn`: find a node, start, answer, and undo what does not go well.
+//!
+//! ```text
+//!  search a slot ─▶ start on its agent ─▶ ready: answer
+//!       ▲                  │
+//!       └── another node ◀─┴─ failed, refused, unreachable, answer missing ─▶ or the failure is the answer
+//! ```
+//!
+//! Invariants: no second attempt after one that may have started a process, before that one was abandoned. What was learned of
+//! the nodes goes to the registry and the snapshot once, when the request is decided or its caller has left, and never delays
+//! the answer.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use model::RequestId;
+use model::api::SpawnAnswer;
+use tokio::time::Instant;
+use tracing::{debug, info};
+
+use super::attempts::{Failure, Next};
+use super::error::{Rejection, SpawnError};
+use super::held_slot::HeldSlot;
+use super::line::Line;
+use super::order::Order;
+use super::placer::Placer;
+use super::search::{Search, Slot, SpawnPath};
+use crate::agent_client::{AgentError, Outcome};
+use crate::metrics::{Attempt, SpawnMetrics, SpawnPhase};
+
+/// Starts spawns.
+#[derive(Debug)]
+pub(crate) struct Spawner(SpawnPath);
+
+impl Spawner {
+    /// `deadline`: the time of all attempts of a request together.
+    pub(crate) fn new(
+        placer: Arc<Placer>,
+        line: Arc<Line>,
+        deadline: Duration,
+        metrics: SpawnMetrics,
+    ) -> Self {
+        Self(SpawnPath { placer, line, deadline, metrics })
+    }
+
+    /// Starts a spawn. While the registry is away, nodes are chosen from the last snapshot of the farm, unless the request is
+    /// `keyed`: its key's promise could not be kept. Call [`HeldSlot::keep`] once the answer is handed over; dropping the slot, or
+    /// this future at any point, leaves nothing behind.
+    pub(crate) async fn spawn(
+        &self,
+        order: &Order,
+        request: &RequestId,
+        keyed: bool,
+    ) -> Result<(SpawnAnswer, HeldSlot), Box<Rejection>> {
+        let mut search = Search::new(&self.0, order, request, keyed);
+        match self.run(order, &mut search).await {
+            Ok(answered) => Ok(answered),
+            Err(error) => Err(Box::new(Rejection { error, attempts: search.attempts.listed() })),
+        }
+    }
+
+    async fn run(
+        &self,
+        order: &Order,
+        search: &mut Search<'_>,
+    ) -> Result<(SpawnAnswer, HeldSlot), SpawnError> {
+        let SpawnPath { deadline: whole, metrics, .. } = &self.0;
+        loop {
+            let Slot { mut held, deadline, connect } = search.slot().await?;
+            let (node, spawn) = (held.node().clone(), held.spawn());
+            debug!(spawn.id = %spawn, node.id = %node, standing = ?held.standing(), "slot reserved");
+            search.attempts.begin(node.clone(), spawn, held.standing());
+            let began = Instant::now();
+            let given = deadline.saturating_duration_since(began);
+            let failure = match held.start(order, deadline, connect).await {
+                Ok(Outcome::Ready(ready)) => {
+                    metrics.attempt(Attempt::Ready);
+                    metrics.phase(SpawnPhase::StartToReady, Duration::from_micros(ready.start_to_ready_us));
+                    search.attempts.ready();
+                    let answer = SpawnAnswer {
+                        id: spawn,
+                        endpoint: ready.endpoint,
+                        renderer_type: order.demand.renderer,
+                        node,
+                    };
+                    return Ok((answer, held));
+                }
+                Ok(Outcome::Ended(ended)) => {
+                    metrics.attempt(Attempt::Ended);
+                    held.keep();
+                    Failure::Ended(ended)
+                }
+                // Nothing was started: dropping `held` releases the slot.
+                Err(AgentError::Refused { reason, detail }) => {
+                    metrics.attempt(Attempt::Refused);
+                    held.refused(reason);
+                    search.exclusions.refused(&node, reason);
+                    Failure::Refused { reason, detail }
+                }
+                Err(AgentError::NotSent { why, connecting }) => {
+                    metrics.attempt(Attempt::NotSent);
+                    search.exclusions.unreachable(&node, connecting);
+                    Failure::Unreachable { why }
+                }
+                Err(AgentError::Unknown { why, deadline: timed_out }) => {
+                    metrics.attempt(Attempt::Unknown);
+                    // It may have been started: before anything else is tried, it is given up for good.
+                    let abandoned = held.abandon().await;
+                    let timed_out = timed_out || Instant::now() >= deadline;
+                    if !timed_out && let Err(error) = abandoned {
+                        search.attempts.fail(Failure::Unanswered { why, deadline: false }, false);
+                        return Err(SpawnError::Registry(error));
+                    }
+                    Failure::Unanswered { why, deadline: timed_out }
+                }
+            };
+            info!(node.id = %node, spawn.id = %spawn, code = failure.code(), reason = failure.reason(), "start failed");
+            match &failure {
+                Failure::Ended(_) | Failure::Unanswered { deadline: true, .. } => {
+                    search.exclusions.failed(&node)
+                }
+                Failure::Unanswered { .. } => search.exclusions.unanswered(&node),
+                Failure::Refused { .. } | Failure::Unreachable { .. } => {}
+            }
+            let hurried = given < *whole / 2 && began.elapsed() >= given.mul_f64(0.9);
+            if search.attempts.fail(failure, hurried) == Next::Answer
+                && let Some(answer) = search.attempts.answer()
+            {
+                return Err(answer);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,205 @@
+//! A running front door: its ports and its background tasks.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use futures_util::future::BoxFuture;
+use registry::Registry;
+use tokio::net::TcpListener;
+use tokio_util::sync::{CancellationToken, DropGuard};
+use tokio_util::task::TaskTracker;
+use tracing::{Instrument, info, info_span, warn};
+
+use super::parts::Parts;
+use crate::listen::{self, Places};
+use crate::registry_access::refresher::Refresher;
+use crate::registry_access::{circuit, follower, sweeper};
+use crate::settings::{Config, Surface, Tls};
+use crate::{http, live};
+
+/// Connections at once to the admin port.
+const MAX_ADMIN_CONNECTIONS: usize = 1024;
+/// Bytes for connections to the admin port that have no request.
+const ADMIN_MEMORY: usize = 16 << 20;
+
+/// A running front door. Dropping it ends it at once; [`FrontDoor::shutdown`] ends it in good order.
+#[derive(Debug)]
+pub struct FrontDoor {
+    pub(super) parts: Parts,
+    http_addr: SocketAddr,
+    admin_addr: SocketAddr,
+    /// One task per connection of callers.
+    pub(super) connections: TaskTracker,
+    /// Listeners, follower, sweeper and the like, and connections to the admin port.
+    pub(super) background: TaskTracker,
+    pub(super) over: DropGuard,
+}
+
+/// Why a front door did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// A port could not be had.
+    #[error("{flag} {address} cannot be bound")]
+    Bind {
+        /// The flag that named the address.
+        flag: &'static str,
+        /// The address.
+        address: SocketAddr,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+}
+
+impl FrontDoor {
+    /// Binds both ports and starts to serve. The registry need not be there yet.
+    ///
+    /// # Errors
+    /// A port could not be bound.
+    pub async fn start(config: Config, registry: Registry) -> Result<Self, StartError> {
+        let places = listen::allow(config.max_connections);
+        for flag in &config.tls.exposed {
+            warn!(flag, "other machines can reach this port, and --insecure lets them: nothing keeps it");
+        }
+        if let Some(client) = &config.tls.agents {
+            client.warn_without_role();
+        }
+        let tls = config.tls.clone();
+        let public = bind("--listen", config.listen).await?;
+        let admin = bind("--admin-listen", config.admin_listen).await?;
+        let (http_addr, admin_addr) = (public.1, admin.1);
+
+        let parts = Parts::new(Config { listen: http_addr, ..config }, registry);
+        let over = parts.edge.stages.over.clone().drop_guard();
+        let (connections, background) = (TaskTracker::new(), TaskTracker::new());
+        let tasks = Tasks { tracker: background.clone(), over: parts.edge.stages.over.clone() };
+        listen_on(&parts, &tasks, (public.0, admin.0), places, &connections);
+        keep_certificates(&tasks, tls);
+        follow_registry(&parts, &tasks);
+        let backend = parts.edge.registry.backend();
+        info!(http = %http_addr, admin = %admin_addr, registry = backend, "front door open");
+        Ok(Self { parts, http_addr, admin_addr, connections, background, over })
+    }
+
+    /// Where callers and operators are served.
+    #[must_use]
+    pub fn http_addr(&self) -> SocketAddr {
+        self.http_addr
+    }
+
+    /// Where metrics and probes are served.
+    #[must_use]
+    pub fn admin_addr(&self) -> SocketAddr {
+        self.admin_addr
+    }
+}
+
+async fn bind(flag: &'static str, address: SocketAddr) -> Result<(TcpListener, SocketAddr), StartError> {
+    let wrong = |source| StartError::Bind { flag, address, source };
+    let listener = TcpListener::bind(address).await.map_err(wrong)?;
+    let bound = listener.local_addr().map_err(wrong)?;
+    Ok((listener, bound))
+}
+
+/// Runs background tasks, each in a span of its own, until the front door is over.
+struct Tasks {
+    tracker: TaskTracker,
+    over: CancellationToken,
+}
+
+impl Tasks {
+    fn spawn(&self, name: &'static str, work: impl Future<Output = ()> + Send + 'static) {
+        let (over, span) = (self.over.clone(), info_span!("task", name));
+        // Boxed, because some of these futures are large.
+        let work: BoxFuture<'static, ()> = Box::pin(work);
+        self.tracker
+            .spawn(async move { over.run_until_cancelled(work).await.unwrap_or_default() }.instrument(span));
+    }
+}
+
+/// Accepts connections on both ports.
+fn listen_on(
+    parts: &Parts,
+    tasks: &Tasks,
+    (public, admin): (TcpListener, TcpListener),
+    max_connections: usize,
+    connections: &TaskTracker,
+) {
+    let edge = &parts.edge;
+    let (metrics, stages) = (&edge.metrics.connections, &edge.stages);
+    // Where credentials are required, known callers have places of their own.
+    let share = if edge.authenticator.is_some() { max_connections / 8 } else { 0 };
+    let memory = edge.config.limits.unauthenticated_memory;
+    let public_places = Places::new(max_connections, share, memory, metrics.clone());
+    let admins = MAX_ADMIN_CONNECTIONS.min(max_connections);
+    let admin_places = Places::new(admins, 0, ADMIN_MEMORY, metrics.clone());
+    tasks.spawn(
+        "http",
+        listen::serve(
+            public,
+            http::router(edge),
+            listen::Reception::new(
+                edge.config.tls.http.clone(),
+                max_connections,
+                public_places,
+                metrics.clone(),
+            ),
+            connections.clone(),
+            listen::Ends { accepting: stages.leaving.clone(), connections: stages.closed.clone() },
+        ),
+    );
+    tasks.spawn(
+        "admin",
+        listen::serve(
+            admin,
+            http::admin_router(edge),
+            listen::Reception::new(edge.config.tls.admin.clone(), admins, admin_places, metrics.clone()),
+            tasks.tracker.clone(),
+            listen::Ends { accepting: stages.handed_over.clone(), connections: stages.over.clone() },
+        ),
+    );
+}
+
+/// Reads certificates again when their files change.
+fn keep_certificates(tasks: &Tasks, tls: Tls) {
+    // Without the farm's CA, the admin port shows what the other one does.
+    let admin = tls.admin.filter(|_| tls.agents.is_some());
+    for server in tls.http.into_iter().chain(admin) {
+        tasks.spawn("certificate", async move { server.keep_fresh().await });
+    }
+    if let Some(client) = tls.agents {
+        tasks.spawn("agent certificate", async move { client.keep_fresh().await });
+    }
+}
+
+/// Everything that runs beside the requests.
+fn follow_registry(parts: &Parts, tasks: &Tasks) {
+    let Parts { edge, line, live, desired_states, .. } = parts;
+    let registry = &edge.registry;
+    tasks.spawn("probe", circuit::probe(Arc::clone(registry)));
+    let refresher = Refresher {
+        registry: Arc::clone(registry),
+        snapshot: Arc::clone(&edge.snapshot),
+        desired_states: Arc::clone(desired_states),
+        metrics: edge.metrics.farm.clone(),
+    };
+    let subscribers = Arc::clone(live);
+    tasks.spawn("snapshot", refresher.run(move |nodes| subscribers.refresh(nodes)));
+    if edge.config.surface == Surface::Relay {
+        return;
+    }
+    let wake = {
+        let (edge, line) = (Arc::clone(edge), Arc::clone(line));
+        move || {
+            edge.idempotency.wake();
+            line.wake();
+        }
+    };
+    tasks.spawn("follower", follower::follow(Arc::clone(registry), wake));
+    tasks.spawn("live", live::keep(Arc::clone(live)));
+    tasks.spawn("sweeper", sweeper::sweep(Arc::clone(registry)));
+    tasks.spawn("line", Arc::clone(line).keep_places());
+    if let Some(access) = edge.config.access.clone() {
+        tasks.spawn("access", access.keep());
+    }
+}

@@ -1,0 +1,10 @@
+//! Start-up and shutdown: the only place that sees every part of a front door.
+//!
+//! Reading order: `parts` (what there is, and what each part is given), `front_door` (ports and background tasks), `shutdown` (the
+//! order of leaving).
+
+mod front_door;
+pub(crate) mod parts;
+mod shutdown;
+
+pub use self::front_door::{FrontDoor, StartError};
