@@ -1,6 +1,6 @@
 //! An agent without processes: the generated trait, a script, and heartbeats to the registry.
 
-mod service;
+mod calls;
 
 use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
