@@ -168,10 +168,13 @@ for name, service in yaml.safe_load((DEPLOY / "docker" / "compose.yaml").read_te
 # Metrics, with the suffix that their kind gives them.
 KINDS = {}
 for role in ROLES:
-    source = "\n".join(p.read_text(encoding="utf-8") for name in ("*metrics.rs", "figures.rs")
-                       for p in (ROOT / "crates" / role / "src").rglob(name))
+    files = sorted((ROOT / "crates" / role / "src").rglob("*.rs"))
+    source = "\n".join(p.read_text(encoding="utf-8") for p in files if p.stem.endswith("metrics") or p.parent.name == "metrics")
     for name in re.findall(r'(?:register!?|phase!)\(\s*(?:[^"()]*(?:\([^()]*\))?[^"()]*,\s*)?"([a-z_]+)"', source):
         KINDS[name if name.startswith(("process_", "hatchery_")) else f"hatchery_{role}_{name}"] = None
+    # Those that are registered in a loop: a name and its help.
+    for name in re.findall(r'^\s+\("([a-z_]+)", "[A-Z]', source, re.M):
+        KINDS[f"hatchery_{role}_{name}"] = None
 CODE = "\n".join(p.read_text(encoding="utf-8") for p in (ROOT / "crates").rglob("*.rs"))
 LABELS = {"le", "instance", "job", "farm", "node", "pod"}
 LABELS |= set(re.findall(r"^    (\w+): ", "\n".join(re.findall(r"EncodeLabelSet\)\]\nstruct \w+ \{(.*?)\}", CODE, re.S)), re.M))
