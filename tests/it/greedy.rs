@@ -334,6 +334,24 @@ async fn snapshots_that_are_asked_for_in_a_loop_come_at_a_pace() {
 }
 
 #[tokio::test]
+async fn urls_of_viewers_that_name_no_node_cost_the_registry_next_to_nothing() {
+    const ASKED: usize = 600;
+    let farm = farm(1, &[]).await;
+    let door = farm.door(0).showing_nothing();
+    let ask = async |number: usize| {
+        let path = format!("/s/nowhere-{number}/{}/{}", uuid::Uuid::nil(), "0".repeat(64));
+        let asked = door.get(&path).header("connection", "upgrade").header("upgrade", "websocket");
+        asked.send().await.problem(404, "not-found");
+    };
+    let all = async {
+        stream::iter(0..ASKED).map(ask).buffer_unordered(8).collect::<Vec<_>>().await;
+    };
+    let asked = cost(&farm, all).await;
+    assert!(asked < f64::from(u32::try_from(ASKED).unwrap()) / 2.0, "{asked} commands");
+    farm.finish().await;
+}
+
+#[tokio::test]
 async fn strangers_on_the_live_feed_without_pause_do_not_stop_the_requests_of_a_key() {
     const PLACES: usize = 100;
     const CALLS: usize = 300;

@@ -9,6 +9,7 @@ use model::{SpawnId, SpawnState};
 use uuid::Uuid;
 
 use super::{Entry, Table};
+use crate::procfs;
 
 /// Why a viewer may not connect.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,10 +38,12 @@ impl Table {
         Ok(entry.spawn.facts.port)
     }
 
-    /// Whether it is still this spawn's viewer, and the spawn's process still the one on this port.
+    /// Whether it is still this spawn's viewer, and the spawn's process still the one on this port. The kernel is asked: the
+    /// table may not know yet that the process has ended, and another one may have its port already.
     pub(crate) fn is_attached(&self, id: SpawnId, viewer: Uuid, port: u16) -> bool {
         let entry = self.running.get(&id);
-        entry.is_some_and(|entry| entry.viewer == Some(viewer) && entry.spawn.facts.port == port)
+        let entry = entry.filter(|entry| entry.viewer == Some(viewer) && entry.spawn.facts.port == port);
+        entry.is_some_and(|entry| procfs::stat(entry.pid).is_some_and(|process| !process.has_ended()))
     }
 
     /// The viewer has gone.

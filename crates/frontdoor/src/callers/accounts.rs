@@ -16,6 +16,7 @@ use model::Owner;
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
+use super::rate::Rate;
 use crate::metrics::{CallerRefusals, LimitLabels};
 use crate::settings::Limits;
 
@@ -99,32 +100,6 @@ impl LimitExceeded {
             Self::TooMany { kind: Kind::Subscription, .. } => "subscriptions",
             Self::TooMany { kind: Kind::Waiting, .. } => "waiting",
         }
-    }
-}
-
-/// A rate limit: when what was taken so far would have been due, had it come evenly (generic cell rate algorithm).
-#[derive(Debug, Default)]
-struct Rate(Option<Instant>);
-
-impl Rate {
-    /// Takes `cost` unless that runs further ahead than `ahead`; the error says how long to wait.
-    fn take(&mut self, now: Instant, cost: Duration, ahead: Duration) -> Result<(), Duration> {
-        let next = self.0.filter(|due| *due > now).unwrap_or(now) + cost;
-        let wait = next.saturating_duration_since(now + ahead);
-        if wait.is_zero() {
-            self.0 = Some(next);
-            Ok(())
-        } else {
-            Err(wait)
-        }
-    }
-
-    /// Notes what was taken already; how long to wait before more is taken, at most `max_wait`.
-    fn charge(&mut self, now: Instant, cost: Duration, ahead: Duration, max_wait: Duration) -> Duration {
-        let next = self.0.filter(|due| *due > now).unwrap_or(now) + cost;
-        let next = next.min(now + ahead + max_wait);
-        self.0 = Some(next);
-        next.saturating_duration_since(now + ahead)
     }
 }
 

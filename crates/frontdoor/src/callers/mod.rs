@@ -3,6 +3,8 @@
 mod accounts;
 mod authenticator;
 mod denial_log;
+mod rate;
 
 pub(crate) use self::accounts::{Account, Caller, Callers, Kind, LimitExceeded, Share};
 pub(crate) use self::authenticator::{Authenticator, Bearer, one_of};
+pub(crate) use self::rate::Rate;

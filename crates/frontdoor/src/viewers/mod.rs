@@ -25,7 +25,7 @@ mod attach;
 mod server;
 mod session;
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use axum::body::Body;
@@ -45,6 +45,7 @@ use uuid::Uuid;
 use self::attach::{Attached, Refused};
 use self::session::Session;
 use crate::agent_client::{AgentError, Agents};
+use crate::callers::Rate;
 use crate::listen::Place;
 use crate::metrics::RelayMetrics;
 use crate::registry_access::circuit::RegistryClient;
@@ -53,6 +54,9 @@ use crate::settings::ViewerSettings;
 
 /// Most viewers that are connecting at once.
 const MAX_HANDSHAKES: usize = 1024;
+/// Nodes that the registry is asked for in a second: those that have come since the last snapshot, which is a second old at most. URLs
+/// that name no node cost no more than that, however many there are.
+const LOOKUPS_PER_SECOND: u32 = 20;
 /// How long a viewer may take to get connected.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(20);
 
@@ -64,6 +68,7 @@ pub(crate) struct Viewers {
     snapshot: Arc<Snapshot>,
     agents: Arc<Agents>,
     handshakes: Semaphore,
+    lookups: Mutex<Rate>,
     sessions: TaskTracker,
     /// Sessions that are left are cut.
     cut: CancellationToken,
@@ -122,6 +127,7 @@ impl Viewers {
             snapshot,
             agents,
             handshakes: Semaphore::new(MAX_HANDSHAKES),
+            lookups: Mutex::default(),
             sessions: TaskTracker::new(),
             cut: CancellationToken::new(),
             metrics,
@@ -209,10 +215,19 @@ impl Viewers {
         Ok(response.map(|_| Body::empty()))
     }
 
+    fn may_look_up(&self) -> bool {
+        let second = Duration::from_secs(1);
+        let mut lookups = self.lookups.lock().unwrap_or_else(PoisonError::into_inner);
+        lookups.take(Instant::now(), second / LOOKUPS_PER_SECOND, second).is_ok()
+    }
+
     /// Where the node's agent is: as it was last seen, or as the registry knows it.
     async fn find(&self, node: &NodeId) -> Result<String, NotConnected> {
         if let Some(advertise) = self.snapshot.advertise_of(node) {
             return Ok(advertise);
+        }
+        if !self.may_look_up() {
+            return Err(NotConnected::NotFound);
         }
         match self.registry.node(node).await {
             Ok(Some(record)) => Ok(record.description.advertise),
