@@ -143,9 +143,24 @@ impl Role {
         fs::read_to_string(&self.stdout).unwrap_or_default()
     }
 
-    /// All it logged, in all its lives.
+    /// All it logged, in all its lives. A thread of its own writes it, a moment after what it tells of: that a line is there
+    /// is for [`Role::logs`] to wait for.
     pub fn log(&self) -> String {
         String::from_utf8_lossy(&fs::read(&self.stderr).unwrap_or_default()).into_owned()
+    }
+
+    /// Waits until its log has these words, and returns all of it.
+    pub async fn logs(&self, words: &str) -> String {
+        self.logs_so(words, |log| log.contains(words)).await
+    }
+
+    /// Waits until its log is so, and returns all of it.
+    pub async fn logs_so(&self, what: &str, mut so: impl FnMut(&str) -> bool) -> String {
+        until(&format!("{} logs {what}", self.name), PATIENCE, async || {
+            let log = self.log();
+            if so(&log) { Look::Ready(log) } else { Look::NotYet(log) }
+        })
+        .await
     }
 
     /// Whether, and how, it has ended.

@@ -81,6 +81,7 @@ async fn spawns_run_as_the_user_they_are_to_run_as_and_what_that_user_cannot_rea
     assert_eq!(told(&farm), Vec::<String>::new());
     fs::set_permissions(farm.mark(), fs::Permissions::from_mode(0o700)).unwrap();
     farm.agents[0].restart().await;
+    farm.agents[0].role.logs_so("both files", |_| told(&farm).len() >= 2).await;
     let lines = told(&farm);
     assert_eq!(lines.len(), 2, "{lines:?}");
     for (line, flag) in lines.iter().zip(["--license-file", "--model-dir"]) {

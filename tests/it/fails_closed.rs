@@ -89,7 +89,7 @@ async fn a_file_of_keys_that_is_gone_is_reported_until_it_is_back() {
     reported(true).await;
     let ready = farm.door(0).get("/readyz").send().await;
     assert!(!ready.text().contains(farm.mark().to_str().unwrap()), "a path: {ready:?}");
-    assert!(farm.doors[0].role.log().contains("keys not read"), "the log has more");
+    farm.doors[0].role.logs("keys not read").await;
     fs::write(farm.keys(), good).unwrap();
     reported(false).await;
     farm.finish().await;
@@ -108,7 +108,7 @@ async fn a_flood_of_wrong_credentials_is_counted_and_not_logged_line_by_line() {
     #[expect(clippy::cast_precision_loss, reason = "it is small")]
     let wanted = TRIES as f64;
     assert!(counted >= Some(wanted), "{counted:?}");
-    let log = farm.doors[0].role.log();
+    let log = farm.doors[0].role.logs("unknown-key").await;
     let lines = log.lines().filter(|line| line.contains("unknown-key")).count();
     assert!((1..TRIES / 2).contains(&lines), "{lines} lines");
     farm.finish().await;
@@ -148,9 +148,10 @@ async fn no_answer_says_where_anything_inside_the_farm_is() {
     assert!(ready.json()["dependencies"]["registry"]["detail"].is_string(), "{ready:?}");
     // The log has it, under the request's id.
     let request = keyed.header("x-request-id").unwrap();
-    let logged = farm.doors[0].role.log();
-    let line = logged.lines().find(|line| line.contains(request) && line.contains("could not answer"));
-    assert!(line.is_some_and(|line| line.contains(&redis)), "{line:?}");
+    let told = |log: &str| {
+        log.lines().any(|l| l.contains(request) && l.contains("could not answer") && l.contains(&redis))
+    };
+    farm.doors[0].role.logs_so("where the registry is", told).await;
     farm.redis.restart().await;
     farm.agents[0].restart().await;
     until("the farm is whole again", PATIENCE, async || {
@@ -225,8 +226,14 @@ async fn a_farm_with_tls_and_keys_refuses_a_bare_redis_on_another_machine() {
             let name = format!("{}-{}", role[0], more.len());
             let mut started = Role::start(&name, scratch.path(), &line);
             started.announcement().await;
-            let warned = started.log().contains("whoever reaches it owns the farm");
-            assert_eq!(warned, more.len() == 2, "{more:?}: {}", started.log());
+            const WORDS: &str = "whoever reaches it owns the farm";
+            if more.len() == 2 {
+                started.logs(WORDS).await;
+            }
+            started.signal(Signal::TERM);
+            started.end().await;
+            let log = started.log();
+            assert_eq!(log.contains(WORDS), more.len() == 2, "{more:?}: {log}");
         }
     }
 }
@@ -259,7 +266,7 @@ async fn weak_secrets_are_refused_at_the_start_and_readable_ones_are_told_of() {
             log.lines().any(|line| line.contains("WARN") && line.contains(path) && line.contains("0640"))
         };
         if told {
-            until("it warns", PATIENCE, async || Look::when(warned(&started.log()), || started.log())).await;
+            started.logs_so("who can read its file", warned).await;
         }
         started.signal(Signal::TERM);
         started.end().await;

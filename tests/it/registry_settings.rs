@@ -42,7 +42,7 @@ async fn a_password_that_is_missing_is_said_once_and_shown_until_it_is_right() {
     // Long enough for several tries of both.
     let spawn = farm.door(0).spawned(&json!({})).await;
     for role in [&farm.doors[0].role, &farm.agents[0].role] {
-        let log = role.log();
+        let log = role.logs("NOAUTH").await;
         assert_eq!(log.matches("connected to the registry").count(), 1, "{log}");
         let said = log.lines().filter(|line| line.contains("cannot connect") && line.contains("NOAUTH"));
         assert_eq!(said.count(), 1, "{log}");
@@ -63,7 +63,8 @@ async fn a_redis_that_evicts_is_warned_of_by_everybody() {
     door_says(&farm, "allkeys-lru").await;
     agent_says(&farm, "warnings", "allkeys-lru").await;
     for role in [&farm.doors[0].role, &farm.agents[0].role] {
-        assert_eq!(role.log().matches("allkeys-lru").count(), 1, "{}", role.log());
+        let log = role.logs("allkeys-lru").await;
+        assert_eq!(log.matches("allkeys-lru").count(), 1, "{log}");
     }
     farm.redis.says("CONFIG SET maxmemory 0").await;
     cut_all(&farm, "").await;

@@ -172,7 +172,7 @@ async fn a_flood_of_connections_keeps_no_server_out_and_ends_none() {
         assert_eq!(farm.record(&lives).await["state"], "ready");
     }
     flood.await.unwrap();
-    assert!(farm.agents[0].role.log().contains("flooded with connections"));
+    farm.agents[0].role.logs("flooded with connections").await;
     farm.stops_one(&lives).await;
     farm.finish().await;
 }
@@ -215,8 +215,8 @@ async fn a_spawn_can_do_nothing_to_another_spawn_or_to_the_agent() {
 
     // Command lines are shown to all, unless the operator hides them, and the agent says so.
     let hidden = fs::read_to_string("/proc/self/mounts").unwrap().lines().any(|l| l.contains("hidepid="));
-    let told = agent.role.log().lines().filter(|line| line.contains("hidepid=invisible")).count();
-    assert_eq!(told, usize::from(!hidden));
+    let told = |log: &str| log.lines().filter(|line| line.contains("hidepid=invisible")).count();
+    agent.role.logs_so("who sees command lines", |log| told(log) == usize::from(!hidden)).await;
     let where_hidden = |pid: u32| {
         let script = format!(
             "mount -t proc -o hidepid=invisible proc /proc && \
@@ -320,7 +320,7 @@ async fn an_agent_whose_secrets_or_state_others_could_reach_does_not_start() {
 async fn an_agent_says_once_what_servers_of_its_own_user_could_do_and_a_developers_farm_does_not() {
     const WORDS: &str = "spawns run as the agent's own user";
     let farm = Farm::small(1).await;
-    let log = farm.agents[0].role.log();
+    let log = farm.agents[0].role.logs(WORDS).await;
     let told: Vec<&str> = log.lines().filter(|line| line.contains(WORDS)).collect();
     assert!(told.len() == 1 && told[0].contains("WARN") && told[0].contains("--spawn-user"), "{told:?}");
     farm.finish().await;
@@ -393,8 +393,9 @@ async fn a_process_of_another_user_that_looks_like_a_spawn_is_left_alone_and_hin
         .spawn()
         .unwrap();
     farm.agents[0].restart().await;
-    let said = farm.agents[0].role.log();
-    let line = said.lines().find(|line| line.contains("a process of another user looks like a spawn"));
+    const WORDS: &str = "a process of another user looks like a spawn";
+    let said = farm.agents[0].role.logs(WORDS).await;
+    let line = said.lines().find(|line| line.contains(WORDS));
     assert!(line.is_some_and(|line| line.contains(&id) && line.contains(&users.first.to_string())), "{said}");
     assert_eq!(farm.door(0).get(&format!("/v1/spawns/{id}")).send().await.status, 404);
     let both = [farm.starts_one().await.0, farm.starts_one().await.0];

@@ -47,11 +47,7 @@ pub(crate) async fn another_door(farm: &Farm, name: &str, flags: &[String]) -> (
     let mut role = Role::start(name, farm.mark(), &args);
     let line = role.announcement().await;
     let [http, _] = clients(&line)[..] else { panic!("{line}") };
-    until("it sees the node", PATIENCE, async || {
-        let log = role.log();
-        Look::when(log.contains("front door open"), || log.clone())
-    })
-    .await;
+    role.logs("front door open").await;
     (role, http)
 }
 
@@ -88,7 +84,7 @@ async fn an_agent_starts_nothing_for_a_front_door_without_a_certificate_of_its_f
         // The whole reason is for the log: what stands in a certificate is none of a caller's business.
         let answered = if name == "none" { told } else { "a certificate was not accepted" };
         assert!(refused.text().contains(answered), "{name}: {refused:?}");
-        assert!(role.log().contains(told), "{name}: {}", role.log());
+        role.logs(told).await;
         assert!(farm.processes().is_empty(), "{name}");
         // What it has reserved it gives back after its answer, while it lives.
         farm.assert_empty().await;
@@ -119,9 +115,9 @@ async fn a_front_door_asks_no_agent_of_another_farm_or_another_name_or_without_t
         assert_eq!(refused.status, 503, "{name}: {refused:?}");
         let answered = if name == "plain" { told } else { "a certificate was not accepted" };
         assert!(refused.text().contains(answered), "{name}: {refused:?}");
-        assert!(farm.doors[0].role.log().contains(told), "{name}");
+        farm.doors[0].role.logs(told).await;
     }
-    assert!(farm.agent("node-c").role.log().contains("the certificate is not for this host"));
+    farm.agent("node-c").role.logs("the certificate is not for this host").await;
     assert!(farm.processes().is_empty());
     let spawned = farm.door(0).spawned(&json!({"pool": "good"})).await;
     farm.stop([spawned["id"].as_str().unwrap()]).await;
@@ -369,10 +365,9 @@ async fn insecure_lifts_it_and_is_told_of() {
     let args: Vec<String> = line.split(' ').map(str::to_owned).collect();
     let mut role = Role::start("insecure", scratch.path(), &args);
     role.announcement().await;
-    let log = role.log();
     for flag in ["--listen", "--admin-listen"] {
-        let told = log.lines().any(|l| l.contains("WARN") && l.contains(&format!("\"{flag}\"")));
-        assert!(told, "{flag}: {log}");
+        let told = |log: &str| log.lines().any(|l| l.contains("WARN") && l.contains(&format!("\"{flag}\"")));
+        role.logs_so(flag, told).await;
     }
 }
 
@@ -384,8 +379,8 @@ async fn a_password_on_the_command_line_is_told_of_and_not_repeated() {
     let args: Vec<String> = line.split(' ').map(str::to_owned).collect();
     let mut role = Role::start("password", scratch.path(), &args);
     role.announcement().await;
-    let log = role.log();
-    assert!(log.contains("--registry-password-file") && !log.contains("hunter2"), "{log}");
+    let log = role.logs("--registry-password-file").await;
+    assert!(!log.contains("hunter2"), "{log}");
 }
 
 #[tokio::test]

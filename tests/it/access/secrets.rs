@@ -59,7 +59,8 @@ async fn a_credential_is_in_no_log_no_answer_no_event_and_no_command_line() {
         assert!(!fs::read_to_string(farm.keys()).unwrap().contains(secret), "the file of keys");
     }
     // What went wrong is told, with where it came from.
-    let log = farm.doors[0].role.log();
+    let both = |log: &str| log.contains("wrong-secret") && log.contains("malformed");
+    let log = farm.doors[0].role.logs_so("both failures", both).await;
     let failures: Vec<serde_json::Value> = hatchery_tests::logs::lines("frontdoor-0", &log)
         .into_iter()
         .filter(|line| line["message"] == "authentication failed")
