@@ -13,7 +13,6 @@ use tokio::task::spawn_blocking;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 use tracing::{error, info, warn};
 
-use crate::LONGEST_CREDENTIAL;
 use crate::api_key::{self, PREFIX};
 use crate::caller::{Caller, Denied, Limits};
 use crate::jwt::{self, Demands, TokenKey};
@@ -24,6 +23,8 @@ use crate::verified::Verified;
 /// How often files are looked at.
 const LOOK: Duration = Duration::from_secs(1);
 
+/// The longest credential that is looked at.
+pub const LONGEST_CREDENTIAL: usize = 8192;
 /// The keys of a file that is gone, or cannot be read or understood any more, count for so long after that was noticed: long
 /// enough for whoever is replacing it, and short enough that a file taken away takes its keys with it.
 pub const GRACE: Duration = Duration::from_secs(60);

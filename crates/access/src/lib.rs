@@ -17,11 +17,8 @@ mod options;
 mod scope;
 mod verified;
 
-pub use access::{Access, Changes, GRACE, OpenError, Unread};
+pub use access::{Access, Changes, GRACE, LONGEST_CREDENTIAL, OpenError, Unread};
 pub use caller::{Caller, Denied, Limits, Reason};
 pub use host::{HostOptions, Hosts};
 pub use options::Options;
 pub use scope::{Scope, Scopes};
-
-/// The longest credential that is looked at.
-pub const LONGEST_CREDENTIAL: usize = 8192;

@@ -10,10 +10,11 @@ use serde_json::Map;
 use uuid::Uuid;
 
 use super::claims::Claims;
-use super::health::{Probes, Renderers};
 use super::history::History;
 use super::line::Line;
 use super::owned::Owned;
+use super::probes::Probes;
+use super::renderers::Renderers;
 use super::shelf::{Score, Shelf};
 use crate::ask::{Follow, Position, Reservation, Reserve, Reserved, Standing};
 use crate::cause::Cause;

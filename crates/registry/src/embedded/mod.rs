@@ -9,7 +9,9 @@ mod identity;
 mod line;
 mod listing;
 mod owned;
+mod probes;
 mod reconcile;
+mod renderers;
 mod shelf;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

@@ -10,8 +10,8 @@ use model::{
 use serde_json::Map;
 
 use super::farm::{Farm, Held, Hold, NodeState};
-use super::health::Renderers;
 use super::identity::Verdict;
+use super::renderers::Renderers;
 use crate::report::{AgentReport, Heartbeat, Orders, SpawnReport, Wish};
 
 impl Farm {
