@@ -4,12 +4,13 @@ use clap::Args;
 use tokio::runtime::Builder;
 use tracing::{info, warn};
 
+use super::role;
 use super::role::Guarded;
-use super::{block_on, role};
 use crate::args::{LogFlags, RegistryFlags};
 use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::logging;
+use crate::runtime::block_on;
 use crate::signals::Signals;
 
 /// Runs a front door. It holds nothing: any number of them serve one farm.
@@ -30,7 +31,7 @@ pub(crate) struct FrontdoorArgs {
     log: LogFlags,
 }
 
-/// Does it, until a signal.
+/// Runs until a signal.
 pub(crate) fn run(args: FrontdoorArgs) -> Result<Exit, Failure> {
     let insecure = args.options.tls.insecure;
     let config = args.options.into_config().map_err(|e| role::wrong(&e))?;

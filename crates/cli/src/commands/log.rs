@@ -9,7 +9,7 @@ use serde_json::json;
 use tokio::time::{MissedTickBehavior, interval};
 
 use crate::args::ClientFlags;
-use crate::commands::Context;
+use crate::context::Context;
 use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::output::printable;
@@ -48,7 +48,6 @@ pub(crate) struct LogArgs {
     pub(crate) flags: ClientFlags,
 }
 
-/// Does it.
 pub(crate) async fn run(context: &Context, args: &LogArgs) -> Result<Exit, Failure> {
     if !args.follow {
         let text = context.client.log(&args.id, args.lines).await?;

@@ -1,4 +1,4 @@
-//! What the roles have in common: they need the registry, say where they listen, and run until they are told to end.
+//! What the roles have in common: the registry that they open, and the line that says where they listen.
 
 use std::error::Error;
 use std::io::{self, Write};
@@ -57,7 +57,7 @@ pub(crate) struct Guarded {
     pub(crate) insecure: bool,
 }
 
-/// Refuses a Redis on another machine that anybody may read or write on the way: whoever does owns the farm.
+/// Refuses a Redis on another machine without TLS or a password: a third party that reads or writes it owns the farm.
 pub(crate) fn check_registry(flags: &RegistryFlags, guarded: Guarded) -> Result<(), Failure> {
     if !guarded.role {
         return Ok(());
@@ -107,7 +107,7 @@ pub(crate) fn scheme(secure: bool) -> &'static str {
     if secure { "https" } else { "http" }
 }
 
-/// Writes to standard output that a role listens. Whoever started it may not read it, or may have closed the pipe: the role
+/// Writes to standard output that a role listens. The reader may not read, or may have closed the pipe: the role
 /// waits no longer than [`ANNOUNCEMENT`].
 pub(crate) fn announce(text: &str) {
     let text = format!("{text}\n");

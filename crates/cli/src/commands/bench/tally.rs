@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use hdrhistogram::Histogram;
 
-use crate::client::CallError;
+use crate::call_error::CallError;
 use crate::exit::Exit;
 
 /// The outcome of a call that did what it was asked.
@@ -106,13 +106,11 @@ impl Tally {
 pub(crate) struct SharedTally(Arc<Mutex<Tally>>);
 
 impl SharedTally {
-    /// Nothing yet.
     pub(crate) fn new() -> Self {
         let (spawns, stops) = (Calls::new(), Calls::new());
         Self(Arc::new(Mutex::new(Tally { spawns, stops, missed: 0, exits: Vec::new() })))
     }
 
-    /// For a moment.
     pub(crate) fn lock(&self) -> MutexGuard<'_, Tally> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
