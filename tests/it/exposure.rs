@@ -9,6 +9,8 @@ use hatchery_tests::Role;
 use hatchery_tests::role::hatchery;
 use rustix::process::Signal;
 
+use crate::tls::certs;
+
 /// Runs a role that is to end at once; its exit code and what it said of it.
 pub(crate) fn refused(mark: &Path, args: &[&str]) -> (i32, String) {
     let mut command = hatchery(mark);

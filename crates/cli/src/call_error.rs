@@ -124,7 +124,7 @@ impl std::fmt::Display for CallError {
                 write!(f, "{server} answered {status}")?;
                 match detail {
                     Some(detail) => write!(f, ": {detail}"),
-                    None => f.write_str(", without a problem as front doors send it"),
+                    None => f.write_str(", which is not how a front door says it"),
                 }
             }
             Self::Unreadable { server, why } => {

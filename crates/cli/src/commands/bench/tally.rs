@@ -17,7 +17,7 @@ pub(crate) const STOPPED: &str = "stopped";
 pub(crate) const HAD_ENDED: &str = "had-ended";
 
 /// Longer than any call can take; what is slower counts as this.
-const LONGEST_MICROS: u64 = 3_600_000_000;
+const MAX_MICROS: u64 = 3_600_000_000;
 /// Digits that percentiles keep.
 const DIGITS: u8 = 3;
 
@@ -32,7 +32,7 @@ pub(crate) struct Calls {
 
 impl Calls {
     fn new() -> Self {
-        let micros = Histogram::new_with_bounds(1, LONGEST_MICROS, DIGITS)
+        let micros = Histogram::new_with_bounds(1, MAX_MICROS, DIGITS)
             .unwrap_or_else(|_| unreachable!("the bounds are constants that suit each other"));
         Self { micros, outcomes: BTreeMap::new() }
     }
