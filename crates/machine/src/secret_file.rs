@@ -1,3 +1,5 @@
+//! Secret files that other users of the machine could read.
+
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;

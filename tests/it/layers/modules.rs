@@ -45,7 +45,7 @@ fn add(
             Some(given) if directory.is_empty() => vec![given],
             Some(given) => vec![format!("{directory}/{given}")],
             None => {
-                let base = [below.as_slice(), &[child.clone()]].concat().join("/");
+                let base = [below.as_slice(), std::slice::from_ref(&child)].concat().join("/");
                 vec![format!("{base}.rs"), format!("{base}/mod.rs")]
             }
         };

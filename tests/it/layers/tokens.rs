@@ -25,7 +25,7 @@ pub(super) struct Contents {
     /// Modules with files of their own, and what `#[path]` says of those files.
     pub(super) files: Vec<(String, Option<String>)>,
     /// Modules with their contents in braces.
-    pub(super) inline: Vec<(String, Contents)>,
+    pub(super) inline: Vec<(String, Self)>,
 }
 
 /// Reads a source file.
