@@ -14,7 +14,7 @@ async fn a_log_that_nobody_reads_costs_lines_and_no_service() {
     let mut farm = builder.start().await;
     let unknown = "/liveliness/01890a5d-ac96-774b-bcce-b302099a8057?liveliness=ping";
     // A long path makes a long line.
-    let nothing = format!("/{}", "x".repeat(4000));
+    let nothing = format!("/{}", "x-".repeat(2000));
     for _ in 0..REQUESTS {
         assert_eq!(farm.door(0).get(&nothing).send().await.status, 404);
         assert_eq!(farm.agents[0].liveliness.post(unknown).send().await.status, 404);

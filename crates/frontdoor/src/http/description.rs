@@ -12,7 +12,7 @@ use utoipa::openapi::{Object, OpenApi, RefOr, Schema, Type};
 
 use super::authorization::Need;
 use super::problem_sets::{NoProblems, answers};
-use super::{eligibility, live_upgrade, nodes, post_spawn, probes, request_id, spawns, viewer_upgrade};
+use super::{eligibility, live_upgrade, nodes, post_spawn, probes, request_id, spawns};
 
 /// The OpenAPI document. `needs`: what every operation needs of its callers.
 pub(super) fn describe(needs: impl Iterator<Item = (&'static str, Method, Need)>) -> OpenApi {
@@ -72,7 +72,6 @@ pub(super) fn document(json: Bytes) -> impl IntoResponse {
         eligibility::uncordon,
         eligibility::drain,
         live_upgrade::connect,
-        viewer_upgrade::connect,
         probes::healthz,
         probes::readyz,
         probes::metrics,

@@ -67,10 +67,6 @@ problem_sets! {
     LogProblems [InvalidRequest, NotFound, RegistryUnavailable, NodeUnreachable];
     /// Of the live feed's handshake.
     LiveProblems [InvalidRequest, UpgradeRequired, ShuttingDown];
-    /// Of a viewer's handshake.
-    ViewerProblems [
-        NotFound, AlreadyConnected, UpgradeRequired, NoCapacity, RegistryUnavailable, NodeUnreachable, ShuttingDown
-    ];
     /// Of the readiness probe.
     ReadyProblems [RegistryUnavailable, ShuttingDown];
     /// Of what always works.

@@ -86,8 +86,7 @@ pub(crate) fn admin_router(edge: &Arc<Edge>) -> Router {
 
 /// What every operation needs of its callers.
 fn needs() -> impl Iterator<Item = (&'static str, Method, Need)> {
-    let routes =
-        public_routes().into_iter().chain(operator_routes()).chain(viewer_routes()).chain(admin_routes());
+    let routes = public_routes().into_iter().chain(operator_routes()).chain(admin_routes());
     routes.flat_map(|route| route.needs.into_iter().map(move |(method, need)| (route.path, method, need)))
 }
 

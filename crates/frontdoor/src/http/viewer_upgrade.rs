@@ -1,4 +1,7 @@
 //! `GET /s/{node}/{spawn}/{token}`: the handshake of a viewer with its spawn.
+//!
+//! It is no operation of the API, so the description of the surface does not have it: callers get the URL as a whole, as the
+//! `endpoint` of their spawn.
 
 use std::sync::Arc;
 
@@ -10,7 +13,6 @@ use model::api::ErrorCode;
 
 use super::edge::Edge;
 use super::error::{ApiError, unreachable};
-use super::problem_sets::ViewerProblems;
 use crate::viewers::{NotConnected, Viewers, Wanted};
 
 /// No token is as long; a longer one is not looked at.
@@ -21,17 +23,6 @@ const MAX_TOKEN: usize = 128;
 /// A WebSocket handshake is passed on to the spawn's server as it came, but for the path, and the server's answer comes back as it is.
 /// Nobody has to show a credential: the token in the path is one, for this spawn alone, and is good until the spawn ends.
 /// Whatever is wrong with a URL is the same `not-found`. A spawn has one viewer at a time.
-#[utoipa::path(
-    get,
-    path = "/s/{node}/{spawn}/{token}",
-    tag = "viewers",
-    params(
-        ("node" = String, Path, description = "The spawn's node"),
-        ("spawn" = String, Path, description = "The spawn"),
-        ("token" = String, Path, description = "The spawn's token"),
-    ),
-    responses((status = 101, description = "The connection is the spawn's WebSocket now"), ViewerProblems),
-)]
 pub(crate) async fn connect(
     State(edge): State<Arc<Edge>>,
     Path((node, spawn, token)): Path<(String, String, String)>,
