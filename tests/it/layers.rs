@@ -16,9 +16,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use self::modules::{Graph, graph};
 use super::repository;
 
-/// Crates whose cycles are still being broken. Remove the line of `frontdoor` with the change that breaks its last one.
-const EXEMPT: &[&str] = &["frontdoor"];
-
 /// The cycles of a graph: sets of files that depend on each other, with the paths that make them.
 fn cycles(graph: &Graph) -> Vec<String> {
     let reach = |from: &str| {
@@ -76,24 +73,12 @@ fn crate_sources() -> BTreeMap<String, BTreeMap<String, String>> {
 fn no_file_depends_on_itself_through_others() {
     let mut bad = Vec::new();
     for (name, files) in crate_sources() {
-        if EXEMPT.contains(&name.as_str()) {
-            continue;
-        }
         for root in ["lib.rs", "main.rs"].into_iter().filter(|root| files.contains_key(*root)) {
             let graph = graph(root, &files);
             bad.extend(cycles(&graph).into_iter().map(|cycle| format!("crates/{name}/src: {cycle}")));
         }
     }
     assert!(bad.is_empty(), "move what both sides need below them:\n{}", bad.join("\n"));
-}
-
-#[test]
-fn every_exempt_crate_exists_and_has_a_cycle() {
-    let crates = crate_sources();
-    for name in EXEMPT {
-        let graph = graph("lib.rs", &crates[*name]);
-        assert!(!cycles(&graph).is_empty(), "{name} has no cycle any more: remove it from EXEMPT");
-    }
 }
 
 /// The cycles of made-up sources whose root is `lib.rs`.

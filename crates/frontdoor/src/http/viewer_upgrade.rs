@@ -13,7 +13,7 @@ use model::api::ErrorCode;
 
 use super::edge::Edge;
 use super::error::{ApiError, unreachable};
-use crate::viewers::{NotConnected, Viewers, Wanted};
+use crate::viewers::{NotConnected, Wanted};
 
 /// No token is as long; a longer one is not looked at.
 const MAX_TOKEN: usize = 128;
@@ -40,7 +40,7 @@ pub(crate) async fn connect(
         return Err(nothing());
     }
     let id = request.extensions().get::<RequestId>().cloned().unwrap_or_else(RequestId::mint);
-    Viewers::connect(&edge.viewers, Wanted { node, spawn, token }, request, &id).await.map_err(
+    edge.viewers.connect(Wanted { node, spawn, token }, request, &id).await.map_err(
         |why| match why {
             NotConnected::NotFound => nothing(),
             NotConnected::Taken => ApiError::new(ErrorCode::AlreadyConnected, "the spawn has a viewer"),
