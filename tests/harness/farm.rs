@@ -5,8 +5,6 @@
 
 mod handover;
 use std::fs;
-use std::net::SocketAddr;
-use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -14,19 +12,18 @@ use rustix::process::Signal;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::binaries::binaries;
+pub use crate::agent::Agent;
 use crate::command::{self, Ran};
-use crate::guard::{Guard, MARK};
+pub use crate::door::Door;
+use crate::guard::Guard;
 use crate::http::Client;
 use crate::link::Link;
 use crate::logs;
-use crate::metrics::Metrics;
 use crate::plan::AgentPlan;
-use crate::ports::Block;
 use crate::processes::{self, Process};
 use crate::program::{Program, Release};
 use crate::redis::RedisServer;
-use crate::role::{self, Role};
+use crate::role::Role;
 use crate::sentinels::Sentinels;
 use crate::wait::{Look, PATIENCE, until};
 
@@ -182,210 +179,6 @@ impl FarmBuilder {
         let farm = Farm { doors, agents, redis, sentinels, links, mark, scratch, _guard: guard };
         farm.sees_every_node().await;
         farm
-    }
-}
-
-/// One front door.
-#[derive(Debug)]
-pub struct Door {
-    /// The process.
-    pub role: Role,
-    /// Where clients and operators are served.
-    pub http: Client,
-    /// Where figures are.
-    pub admin: Client,
-    /// What the farm's own clients show.
-    operator: Option<&'static str>,
-    /// What it runs, in its next life.
-    pub program: Program,
-    mark: PathBuf,
-    args: Vec<String>,
-    _block: Block,
-}
-
-impl Door {
-    fn new(
-        mark: &Path,
-        common: &[String],
-        index: usize,
-        more: &[String],
-        unread_log: bool,
-        program: Program,
-    ) -> Self {
-        let block = Block::take();
-        // The same in its next life.
-        let [listen, admin] = [0, 1].map(|at| format!("127.0.0.1:{}", block.range(2).start() + at));
-        let args = ["frontdoor", "--listen", &listen, "--admin-listen", &admin];
-        let args = [args.map(str::to_owned).as_slice(), common, more].concat();
-        let name = format!("frontdoor-{index}");
-        let role = if unread_log {
-            Role::start_unread(&name, mark, &args)
-        } else {
-            Role::start_as(&program, &name, mark, &args)
-        };
-        let nowhere = Client::new(SocketAddr::from(([127, 0, 0, 1], 0)));
-        let mark = mark.to_owned();
-        Self { role, http: nowhere, admin: nowhere, operator: None, program, mark, args, _block: block }
-    }
-
-    /// Starts it again, on the same ports, after it has ended or was killed.
-    pub async fn restart(&mut self) {
-        self.restart_at(0).await;
-    }
-
-    /// The same with a clock that is wrong by so many seconds.
-    pub async fn restart_at(&mut self, clock: i64) {
-        self.role.kill();
-        let program = Program { clock, ..self.program.clone() };
-        self.role = Role::start_as(&program, &self.role.name, &self.mark, &self.args);
-        self.comes_up().await;
-    }
-
-    async fn comes_up(&mut self) {
-        let line = self.role.announcement().await;
-        let [http, admin] = role::clients(&line)[..] else { panic!("two addresses were expected: {line}") };
-        assert_eq!(
-            line,
-            format!("frontdoor listening on http://{}, admin on http://{}", http.addr, admin.addr)
-        );
-        (self.http, self.admin) = (Client { credential: self.operator, ..http }, admin);
-    }
-
-    /// Its figures.
-    pub async fn metrics(&self) -> Metrics {
-        Metrics::of(&self.admin).await
-    }
-}
-
-/// One agent.
-#[derive(Debug)]
-pub struct Agent {
-    /// Its node's name.
-    pub node: String,
-    /// The process.
-    pub role: Role,
-    /// Where spawned servers report.
-    pub liveliness: Client,
-    /// Where figures are.
-    pub admin: Client,
-    /// The ports it may give to spawns.
-    pub ports: RangeInclusive<u16>,
-    /// Where it keeps what it keeps.
-    pub state_dir: PathBuf,
-    /// What it runs, in its next life.
-    pub program: Program,
-    mark: PathBuf,
-    args: Vec<String>,
-    link: Option<Link>,
-    _blocks: [Block; 2],
-}
-
-impl Agent {
-    async fn new(
-        mark: &Path,
-        common: &[String],
-        node: String,
-        plan: &AgentPlan,
-        linked: bool,
-        unread_log: bool,
-    ) -> Self {
-        let (block, own) = (Block::take(), Block::take());
-        // The same in its next life.
-        let mut own_ports = own.range(3).map(|port| format!("127.0.0.1:{port}"));
-        let mut listen = || own_ports.next().expect("there are three");
-        let ports =
-            plan.port_range.clone().unwrap_or_else(|| block.range(plan.ports.unwrap_or(plan.slots * 2)));
-        let state_dir = mark.join(&node);
-        let path = |path: &Path| path.to_str().expect("a scratch directory has a plain name").to_owned();
-        let pairs = [
-            ("--node", node.clone()),
-            ("--listen", listen()),
-            ("--admin-listen", listen()),
-            ("--liveliness-listen", listen()),
-            ("--public-host", "127.0.0.1".to_owned()),
-            ("--executable", path(plan.executable.as_deref().unwrap_or(&binaries().simulator))),
-            ("--license-file", path(&mark.join("license"))),
-            ("--model-dir", path(&mark.join("models"))),
-            ("--ports", format!("{}-{}", ports.start(), ports.end())),
-            ("--slots", plan.slots.to_string()),
-            ("--state-dir", path(&state_dir)),
-            ("--env", format!("{MARK}={}", path(mark))),
-        ];
-        let mut args = vec!["agent".to_owned()];
-        args.extend(pairs.into_iter().flat_map(|(flag, value)| [flag.to_owned(), value]));
-        let mut link = None;
-        if linked {
-            let grpc = SocketAddr::from(([127, 0, 0, 1], *own.range(3).start()));
-            let before = link.insert(Link::to(grpc, format!("front doors to {node}")).await);
-            args.extend(["--advertise".to_owned(), format!("http://{}", before.addr)]);
-        }
-        let args = [args.as_slice(), common, &plan.args].concat();
-        let role = if unread_log {
-            Role::start_unread(&node, mark, &args)
-        } else {
-            Role::start_as(&plan.program, &node, mark, &args)
-        };
-        let nowhere = Client::new(SocketAddr::from(([127, 0, 0, 1], 0)));
-        Self {
-            node,
-            role,
-            liveliness: nowhere,
-            admin: nowhere,
-            ports,
-            state_dir,
-            program: plan.program.clone(),
-            mark: mark.to_owned(),
-            args,
-            link,
-            _blocks: [block, own],
-        }
-    }
-
-    /// Gives a flag another value, for its next life.
-    pub fn set(&mut self, flag: &str, value: &str) {
-        match self.args.iter().position(|arg| arg == flag) {
-            Some(at) => value.clone_into(&mut self.args[at + 1]),
-            None => self.args.extend([flag.to_owned(), value.to_owned()]),
-        }
-    }
-
-    /// The value of a flag.
-    pub fn flag(&self, flag: &str) -> &str {
-        let at = self.args.iter().position(|arg| arg == flag);
-        at.and_then(|at| self.args.get(at + 1)).unwrap_or_else(|| panic!("there is no {flag}"))
-    }
-
-    /// Starts it again, on the same ports and with the same state directory, after it has ended or was killed.
-    pub async fn restart(&mut self) {
-        self.begin();
-        self.comes_up().await;
-    }
-
-    /// The same without waiting until it listens.
-    pub fn begin(&mut self) {
-        self.role.kill();
-        self.role = Role::start_as(&self.program, &self.role.name, &self.mark, &self.args);
-    }
-
-    async fn comes_up(&mut self) {
-        let line = self.role.announcement().await;
-        let [grpc, liveliness, admin] = role::clients(&line)[..] else {
-            panic!("three addresses were expected: {line}")
-        };
-        let scheme = if self.args.iter().any(|arg| arg == "--tls-cert") { "https" } else { "http" };
-        assert_eq!(
-            line,
-            format!(
-                "agent {} listening on {scheme}://{}, liveliness on http://{}, admin on http://{}",
-                self.node, grpc.addr, liveliness.addr, admin.addr
-            )
-        );
-        (self.liveliness, self.admin) = (liveliness, admin);
-    }
-
-    /// Its figures.
-    pub async fn metrics(&self) -> Metrics {
-        Metrics::of(&self.admin).await
     }
 }
 

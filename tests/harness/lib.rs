@@ -1,7 +1,7 @@
 //! A farm of real processes for tests: the programs as they are shipped, a Redis of its own, real sockets.
 //!
 //! Nothing in here knows how the programs work inside. In reading order: [`binaries`] builds the programs, [`program`] says which of them a
-//! role runs, [`role`] runs it, [`redis`] runs a Redis, [`sentinels`] what watches over one, [`farm`] puts them together (each agent as its [`plan`] says), [`share`] is a disk that can hang, [`moody`] a server that can fail, [`moods`] what can
+//! role runs, [`role`] runs it, [`redis`] runs a Redis, [`sentinels`] what watches over one, [`farm`] puts them together: each [`door`], and each [`agent`] as its [`plan`] says, [`share`] is a disk that can hang, [`moody`] a server that can fail, [`moods`] what can
 //! be wrong with a Redis that is there, [`pressure`] fills its memory, [`dev`] runs the
 //! farm of one process, [`hosts`] is a network of machines to spread one over, [`keys`] makes API keys for a farm;
 //! [`http`], [`live`], [`viewer`], [`command`] and [`browser`] are the ways to talk to a farm;
@@ -10,6 +10,7 @@
 //! [`load`] is many clients, [`crowd`] many strangers, [`faults`] is what happens to a farm meanwhile (with [`link`] for the network),
 //! [`verdict`] says whether all promises were kept, at the end of a [`site`]; [`company`] must not notice what happens; [`wait`] is how a test waits, [`ports`] and [`guard`] keep tests out of each other's way.
 
+pub mod agent;
 pub mod audit;
 pub mod binaries;
 pub mod browser;
@@ -18,6 +19,7 @@ pub mod command;
 pub mod company;
 pub mod crowd;
 pub mod dev;
+pub mod door;
 pub mod farm;
 pub mod faults;
 pub mod guard;

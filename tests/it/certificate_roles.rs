@@ -11,7 +11,8 @@ use prost::Message;
 use serde_json::{Value, json};
 use wire::v1;
 
-use crate::tls::{another_door, refused, words};
+use crate::exposure::refused;
+use crate::tls::{another_door, words};
 
 const REFUSED: &str = "a connection was refused (logged once)";
 const ROLELESS: &str = "states no role";

@@ -23,7 +23,6 @@ use tokio::task::spawn_blocking;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 use tracing::{error, info, warn};
 
-use crate::MAX_CREDENTIAL;
 use crate::api_key::{self, PREFIX};
 use crate::caller::{Caller, Denied, Limits};
 use crate::jwt::{self, Demands, TokenKey};
@@ -34,6 +33,8 @@ use crate::verified::Verified;
 /// How often files are looked at.
 const LOOK: Duration = Duration::from_secs(1);
 
+/// The longest credential that is looked at, in bytes. A longer one is [`crate::Reason::Malformed`].
+pub const MAX_CREDENTIAL: usize = 8192;
 /// For this long the keys of a file count after it has gone or become unreadable: long enough to replace the file, and
 /// short enough that removing a file revokes its keys.
 pub const GRACE: Duration = Duration::from_secs(60);

@@ -53,11 +53,8 @@ mod options;
 mod scope;
 mod verified;
 
-pub use access::{Access, Changes, GRACE, OpenError, Unread};
+pub use access::{Access, Changes, GRACE, MAX_CREDENTIAL, OpenError, Unread};
 pub use caller::{Caller, Denied, Limits, Reason};
 pub use host::{HostOptions, Hosts};
 pub use options::Options;
 pub use scope::{Scope, Scopes};
-
-/// The longest credential that is looked at, in bytes. A longer one is [`Reason::Malformed`].
-pub const MAX_CREDENTIAL: usize = 8192;

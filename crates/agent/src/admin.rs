@@ -1,4 +1,7 @@
-//! Health and metrics, for those who watch the agent.
+//! The admin port: `/healthz`, `/readyz` and `/metrics`.
+//!
+//! `/readyz` answers 503 while no spawn is admitted; the registry being away does not count. With TLS, metrics are for holders of a farm's
+//! certificate, and probes are for everyone.
 
 use std::io;
 use std::net::SocketAddr;
@@ -17,15 +20,14 @@ use serde_json::json;
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 
-use crate::doorway::{self, Visitor};
+use crate::accept::{self, Connection};
 use crate::foreign::{self, Known};
-use crate::life::report_end;
 use crate::node::Node;
-use crate::table::Door;
-use crate::task::Task;
+use crate::table::AdmissionMode;
+use crate::task::{Task, report_end};
 
-/// Most connections at once, where other machines can make them.
-const MOST_CONNECTIONS: usize = 256;
+/// Connections at once, where other machines can make them. Beyond it the oldest one is closed.
+const MAX_CONNECTIONS: usize = 256;
 
 /// Serves probes and metrics; with TLS, metrics are for metrics readers and front doors, which show a certificate of the farm.
 pub(crate) fn serve(
@@ -40,16 +42,16 @@ pub(crate) fn serve(
     Task::start(node, "admin", |stop| async move {
         let served = match secure {
             None => {
-                let router = router.layer(Extension(MaySee(true)));
+                let router = router.layer(Extension(MayReadMetrics(true)));
                 axum::serve(listener, router).with_graceful_shutdown(stop.cancelled_owned()).await
             }
             Some(server) => {
                 let addr = listener.local_addr();
-                let visitors = doorway::open(listener, server, MOST_CONNECTIONS, stop.clone());
-                let router = router.layer(from_fn(known));
-                let router = router.into_make_service_with_connect_info::<MaySee>();
-                let visitors = Visitors { visitors, addr };
-                axum::serve(visitors, router).with_graceful_shutdown(stop.cancelled_owned()).await
+                let connections = accept::tls(listener, server, MAX_CONNECTIONS, stop.clone());
+                let router = router.layer(from_fn(identify));
+                let router = router.into_make_service_with_connect_info::<MayReadMetrics>();
+                let connections = Connections { connections, addr };
+                axum::serve(connections, router).with_graceful_shutdown(stop.cancelled_owned()).await
             }
         };
         report_end("admin", served);
@@ -64,38 +66,42 @@ fn router(node: Arc<Node>) -> Router {
         .with_state(node)
 }
 
-/// Whether whoever asks may see the figures.
+/// Whether the caller may read the metrics.
 #[derive(Debug, Clone, Copy)]
-struct MaySee(bool);
+struct MayReadMetrics(bool);
 
-impl Connected<IncomingStream<'_, Visitors>> for MaySee {
-    fn connect_info(stream: IncomingStream<'_, Visitors>) -> Self {
+impl Connected<IncomingStream<'_, Connections>> for MayReadMetrics {
+    fn connect_info(stream: IncomingStream<'_, Connections>) -> Self {
         Self(stream.io().has_shown_a_certificate())
     }
 }
 
-/// Tells the handlers who asks, however it is known.
-async fn known(ConnectInfo(may_see): ConnectInfo<MaySee>, mut request: Request, next: Next) -> Response {
-    request.extensions_mut().insert(may_see);
+/// Hands the handlers what the connection says of its caller.
+async fn identify(
+    ConnectInfo(may_read): ConnectInfo<MayReadMetrics>,
+    mut request: Request,
+    next: Next,
+) -> Response {
+    request.extensions_mut().insert(may_read);
     next.run(request).await
 }
 
 /// Connections with TLS, as axum wants them.
 #[derive(Debug)]
-struct Visitors {
-    visitors: mpsc::Receiver<Visitor>,
+struct Connections {
+    connections: mpsc::Receiver<Connection>,
     addr: io::Result<SocketAddr>,
 }
 
-impl Listener for Visitors {
-    type Io = Visitor;
+impl Listener for Connections {
+    type Io = Connection;
     type Addr = SocketAddr;
 
-    async fn accept(&mut self) -> (Visitor, SocketAddr) {
-        match self.visitors.recv().await {
-            Some(visitor) => {
-                let peer = visitor.peer();
-                (visitor, peer)
+    async fn accept(&mut self) -> (Connection, SocketAddr) {
+        match self.connections.recv().await {
+            Some(connection) => {
+                let peer = connection.peer();
+                (connection, peer)
             }
             // The agent is ending.
             None => std::future::pending().await,
@@ -107,29 +113,31 @@ impl Listener for Visitors {
     }
 }
 
-/// Whether spawns are let in. The registry being away does not keep them out, it is only told.
+/// Whether spawns are admitted. The registry being away does not change that; it is only shown.
 async fn ready(State(node): State<Arc<Node>>, Extension(known): Extension<Registry>) -> impl IntoResponse {
-    let (door, eligibility, other) = {
+    let (mode, eligibility, other) = {
         let table = node.table();
-        (table.door(), table.eligibility(), table.other_agent().is_some())
+        (table.admission_mode(), table.eligibility(), table.other_agent().is_some())
     };
     let state_dir = node.state.journal.trouble();
-    let (status, door) = match door {
-        Door::Open => (StatusCode::OK, "open"),
-        Door::ShuttingDown | Door::Emptying => (StatusCode::SERVICE_UNAVAILABLE, "shutting down"),
-        Door::Taken => (StatusCode::SERVICE_UNAVAILABLE, "another agent has this node"),
-        Door::Superseded => (StatusCode::SERVICE_UNAVAILABLE, "superseded"),
+    let (status, admission) = match mode {
+        AdmissionMode::Open => (StatusCode::OK, "open"),
+        AdmissionMode::ShuttingDown | AdmissionMode::Emptying => {
+            (StatusCode::SERVICE_UNAVAILABLE, "shutting down")
+        }
+        AdmissionMode::Taken => (StatusCode::SERVICE_UNAVAILABLE, "another agent has this node"),
+        AdmissionMode::Superseded => (StatusCode::SERVICE_UNAVAILABLE, "superseded"),
     };
     let registry = if node.registry_up() { "up" } else { "away" };
-    let (status, door) = match (&state_dir, status) {
+    let (status, admission) = match (&state_dir, status) {
         (Some(_), StatusCode::OK) => {
             (StatusCode::SERVICE_UNAVAILABLE, "the state directory cannot be written")
         }
-        _ => (status, door),
+        _ => (status, admission),
     };
     let mut body = json!({
         "ready": status == StatusCode::OK,
-        "admission": door,
+        "admission": admission,
         "eligibility": eligibility,
         "registry": registry,
         // Where it is, is in the log.
@@ -147,7 +155,7 @@ async fn ready(State(node): State<Arc<Node>>, Extension(known): Extension<Regist
     (status, Json(body))
 }
 
-async fn metrics(State(node): State<Arc<Node>>, Extension(may_see): Extension<MaySee>) -> Response {
+async fn metrics(State(node): State<Arc<Node>>, Extension(may_see): Extension<MayReadMetrics>) -> Response {
     if !may_see.0 {
         let why = "metrics need a certificate of the farm (hatchery certs new --metrics NAME)\n";
         return (StatusCode::FORBIDDEN, why).into_response();

@@ -1,4 +1,15 @@
-//! From a request to a running process, or to the reason why not.
+//! Admission: from a request to a running process, or to the reason why there is none.
+//!
+//! ```text
+//! request ─▶ model inside its directories? ─▶ memory, disk, table.admit ─▶ spawn::run (a task of its own)
+//!    │                                            │                            │
+//!    ▼                                            ▼                            ▼
+//!  join: the id is here already               refused                 ready · ended · refused, to every caller
+//! ```
+//!
+//! A [`Caller`] waits for the answer and no longer than its deadline. A request that is repeated joins the spawn that the first one started.
+//! When the last caller leaves without an answer, the spawn is ended: dropping a [`Caller`] is enough. The table decides
+//! ([`crate::table::Table::admit`]); nothing here holds a slot.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,32 +19,33 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 use tracing::Instrument;
 
-use crate::intruders;
 use crate::models;
 use crate::node::Node;
+use crate::port_search;
 use crate::spawn::exit::Cause;
-use crate::spawn::start::{self, Order, START_TIMEOUT};
-use crate::spawn::{Answer, Facts, Refusal, Why};
-use crate::table::entrance::{Admission, Ask};
+use crate::spawn::run;
+use crate::spawn::start::{Order, START_TIMEOUT};
+use crate::spawn::{Answer, Facts, Refusal, RefusalKind};
+use crate::table::entrance::{Admission, SpawnSpec};
 
-/// The longest an answer waits for the registry to know of the spawn.
-const REGISTRY_PATIENCE: Duration = Duration::from_millis(250);
+/// How long an answer waits for the registry to acknowledge the spawn.
+const REGISTRY_TIMEOUT: Duration = Duration::from_millis(250);
 
-/// The longest a look into the model directories may take.
+/// How long the check of the model directories may take.
 const SHARE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// What a front door asks for.
 #[derive(Debug, Clone)]
 pub(crate) struct Request {
-    pub(crate) ask: Ask,
+    pub(crate) spec: SpawnSpec,
     pub(crate) order: Order,
-    /// How long the caller will wait.
-    pub(crate) patience: Option<Duration>,
-    /// How long its reservation is still good for.
+    /// How long the caller waits for the answer; absent when it has not said.
+    pub(crate) timeout: Option<Duration>,
+    /// What is left of the reservation. Zero: it has expired, and must not start.
     pub(crate) reservation: Duration,
 }
 
-/// Someone who waits for a spawn. When the last one goes away without an answer, the spawn is ended.
+/// A call that waits for a spawn. When the last one is dropped without an answer, the spawn is ended.
 #[derive(Debug)]
 pub(crate) struct Caller {
     node: Arc<Node>,
@@ -47,22 +59,22 @@ pub(crate) struct Caller {
 /// Starts a spawn, or joins one that was started by an earlier call.
 pub(crate) async fn spawn(node: &Arc<Node>, request: &Request) -> Result<Caller, Refusal> {
     let checked = match &request.order.model {
-        Some(model) => check_model(node, model, request.patience).await,
+        Some(model) => check_model(node, model, request.timeout).await,
         None => Ok(()),
     };
     let result = checked.and_then(|()| try_spawn(node, request));
     // For the log alone: a caller learns nothing of other processes.
     let mut listeners = None;
     match &result {
-        Err(refusal) if refusal.why == Why::NoPort => listeners = intruders::explain(node).await,
-        _ => intruders::look(node),
+        Err(refusal) if refusal.kind == RefusalKind::NoPort => listeners = port_search::explain(node).await,
+        _ => port_search::start(node),
     }
     if let Err(refusal) = &result {
-        node.metrics.refused(refusal.why);
+        node.metrics.refused(refusal.kind);
         tracing::info!(
-            spawn.id = %request.ask.id,
+            spawn.id = %request.spec.id,
             request.id = %request.order.request_id,
-            reason = refusal.why.as_str(),
+            reason = refusal.kind.as_str(),
             detail = refusal.detail,
             listeners,
             "spawn refused"
@@ -71,44 +83,43 @@ pub(crate) async fn spawn(node: &Arc<Node>, request: &Request) -> Result<Caller,
     result
 }
 
-/// Model directories are often on a share, and a share that hangs must not take the agent with it.
+/// Checks the model on the disk's threads: model directories are often on a share, and a share that hangs must not stop the agent.
 async fn check_model(node: &Arc<Node>, model: &str, timeout: Option<Duration>) -> Result<(), Refusal> {
     let (shared, model) = (Arc::clone(node), model.to_owned());
     let check = move || models::check(&model, &shared.config.model_dirs);
     let within = timeout.map_or(SHARE_TIMEOUT, |timeout| timeout.mul_f64(0.9).min(SHARE_TIMEOUT));
     match node.disk.models.call(within, check).await {
         Ok(result) => result,
-        Err(error) => Err(Why::CannotStart.because(format!("failed to look for the model: {error}"))),
+        Err(error) => Err(RefusalKind::CannotStart.because(format!("failed to look for the model: {error}"))),
     }
 }
 
 fn try_spawn(node: &Arc<Node>, request: &Request) -> Result<Caller, Refusal> {
     let now = Instant::now();
-    let id = request.ask.id;
-    // The answer must be on its way a little before the caller gives up, or nobody learns why.
-    let patience = request.patience.map(|p| p - (p / 10).min(Duration::from_millis(500)));
-    let ready_within = patience.map_or(node.config.ready_timeout, |p| p.min(node.config.ready_timeout));
+    let id = request.spec.id;
+    // The answer must be on its way a little before the caller gives up, or the caller never learns why.
+    let timeout = request.timeout.map(|t| t - (t / 10).min(Duration::from_millis(500)));
+    let ready_within = timeout.map_or(node.config.ready_timeout, |t| t.min(node.config.ready_timeout));
     let until =
-        now + patience.unwrap_or(node.config.ready_timeout + node.config.stop_grace + Duration::from_secs(5));
+        now + timeout.unwrap_or(node.config.ready_timeout + node.config.stop_grace + Duration::from_secs(5));
     let caller = |answer| Caller { node: Arc::clone(node), id, answer, until, answered: false };
     let joined = node.table().join(id, now);
     if let Some(answer) = joined {
         return Ok(caller(answer));
     }
     if request.reservation.is_zero() {
-        return Err(Why::Abandoned.because("the reservation has expired"));
+        return Err(RefusalKind::Abandoned.because("the reservation has expired"));
     }
     enough_memory(node.config.min_free_memory)?;
     if let Some(trouble) = node.state.journal.trouble() {
         node.state.journal.check();
         let path = node.config.state_dir.display();
-        return Err(
-            Why::CannotStart.because(format!("the state directory {path} cannot be written: {trouble}"))
-        );
+        return Err(RefusalKind::CannotStart
+            .because(format!("the state directory {path} cannot be written: {trouble}")));
     }
     // The caller's own time is over at `until`; a start that hangs is refused before.
     let start_within = until.saturating_duration_since(now).mul_f64(0.9).min(START_TIMEOUT);
-    let admission = node.table().admit(request.ask.clone(), now);
+    let admission = node.table().admit(request.spec.clone(), now);
     let (admitted, answer) = match admission {
         Admission::New(admitted, answer) => (admitted, answer),
         Admission::Joined(answer) => return Ok(caller(answer)),
@@ -120,8 +131,7 @@ fn try_spawn(node: &Arc<Node>, request: &Request) -> Result<Caller, Refusal> {
         request.id = %request.order.request_id,
         node.id = %node.config.node,
     );
-    let owner =
-        start::run(Arc::clone(node), admitted, request.order.clone(), start_within, now + ready_within);
+    let owner = run::run(Arc::clone(node), admitted, request.order.clone(), start_within, now + ready_within);
     node.drivers.spawn(owner.instrument(span));
     Ok(caller(answer))
 }
@@ -132,7 +142,8 @@ fn enough_memory(min_free: u64) -> Result<(), Refusal> {
     }
     match machine::memory::free() {
         Some(free) if free < min_free => {
-            Err(Why::LowMemory.because(format!("{free} bytes of memory are free, {min_free} are wanted")))
+            Err(RefusalKind::LowMemory
+                .because(format!("{free} bytes of memory are free, {min_free} are wanted")))
         }
         Some(_) | None => Ok(()),
     }
@@ -145,19 +156,19 @@ impl Caller {
         let answer = match tokio::time::timeout_at(until, self.answer.wait_for(Option::is_some)).await {
             Ok(Ok(answer)) => answer.clone(),
             // The driver is gone without a word: the agent leaves its spawns to the next one.
-            Ok(Err(_)) => Some(Answer::Refused(Why::ShuttingDown.because("the agent is going away"))),
+            Ok(Err(_)) => Some(Answer::Refused(RefusalKind::ShuttingDown.because("the agent is going away"))),
             Err(_elapsed) => None,
         };
         let reply = match answer {
             Some(Answer::Ready { start_to_ready, serial }) => {
-                self.let_the_registry_know(serial).await;
+                self.await_registry(serial).await;
                 match self.facts() {
                     Some(facts) => Reply::Ready { facts, start_to_ready },
                     None => Reply::Late,
                 }
             }
             Some(Answer::Ended { exit, log, serial }) => {
-                self.let_the_registry_know(serial).await;
+                self.await_registry(serial).await;
                 Reply::Ended { exit, log }
             }
             Some(Answer::Refused(refusal)) => Reply::Refused(refusal),
@@ -171,14 +182,15 @@ impl Caller {
         self.node.table().facts(self.id, Instant::now())
     }
 
-    /// Whoever asks for the spawn right after the answer must find it.
-    async fn let_the_registry_know(&self, serial: u64) {
+    /// Read-your-writes: waits for the registry to acknowledge change `serial`, so that a caller that asks for the spawn right after
+    /// the answer finds it. A registry that is slow or away costs no more than [`REGISTRY_TIMEOUT`].
+    async fn await_registry(&self, serial: u64) {
         if !self.node.registry_up() {
             return;
         }
         let wait = self.node.table().wait_for_change(serial);
         if let Some(wait) = wait
-            && tokio::time::timeout(REGISTRY_PATIENCE, wait).await.is_err()
+            && tokio::time::timeout(REGISTRY_TIMEOUT, wait).await.is_err()
         {
             tracing::debug!(spawn.id = %self.id, "answering before the registry knows");
         }
@@ -208,7 +220,7 @@ impl Drop for Caller {
     }
 }
 
-/// What a caller is told.
+/// The answer to one caller.
 #[derive(Debug)]
 pub(crate) enum Reply {
     Ready {

@@ -1,275 +1,47 @@
-//! Taking over the spawns of earlier agents.
+//! Adoption: taking over the spawns of earlier agents.
 //!
-//! First a look that changes nothing, so that an agent that cannot start after all has hurt nobody: every record on the
-//! disk is held against the process it names, and every process that looks like one of ours against the records. Then, with
-//! all ports bound but nobody served yet, each becomes a spawn in the table with a task that owns it:
+//! [`survey`] has found out what there is, and changed nothing. Then, with all ports bound and nothing served yet, each finding is acted on:
 //!
-//! - It runs, and its reports reach this agent: it goes on as it was, whatever the limits are now.
-//! - It runs, and reports elsewhere: nobody would notice if it hung, so it is ended.
-//! - It runs without a record, because its agent died the instant after starting it (or had no room on the disk): it goes
-//!   on if it shows within a few pings that it is ready.
-//! - It is gone: the registry is told, with what its log explains. What is left of its process group is ended.
+//! | finding | what happens |
+//! | --- | --- |
+//! | it runs, and its reports reach this agent | it goes on as it was, whatever the limits are now |
+//! | it runs, and reports elsewhere | it is ended: a hang would not be noticed |
+//! | it runs without a record (its agent died the instant after starting it, or had no room on the disk) | it goes on if it shows within a few pings that it is ready |
+//! | it is gone | its end is reported to the registry, with what its log explains; what is left of its process group is ended |
+//!
+//! An adopted spawn keeps its port, slot, GPU, endpoint and ping interval. The registry sees no difference: the first report of this agent
+//! has it all.
 
-use std::collections::{HashMap, HashSet};
-use std::io;
+pub(crate) mod survey;
+
 use std::sync::Arc;
 use std::time::Duration;
 
-use model::{RendererType, SpawnId, SpawnState, Timestamp};
+use model::{SpawnState, Timestamp};
 use rustix::process::{Pid, Signal, kill_process_group};
 use tokio::time::Instant;
 use tracing::Instrument;
 
-use crate::config::{Config, Launcher};
+use self::survey::Survey;
 use crate::liveliness::secret::{self, Secret};
 use crate::node::Node;
-use crate::procfs;
+use crate::spawn::body::Body;
 use crate::spawn::cgroup::Group;
-use crate::spawn::driver::{Body, Driver};
+use crate::spawn::driver::Driver;
 use crate::spawn::exit::{self, Cause, Progress, Status};
-use crate::spawn::lifecycle::{Phase, Rules, Signal as End, lost_after};
+use crate::spawn::lifecycle::{Phase, Rules, Signal as End};
 use crate::spawn::process::Process;
-use crate::spawn::user::Ids;
-use crate::spawn::users::SpawnUsers;
 use crate::spawn::{Facts, output};
-use crate::state::StateDir;
-use crate::state::record::{Record, Story};
-use crate::table::adopted::Heir;
-
-/// What earlier agents left.
-#[derive(Debug, Default)]
-pub(crate) struct Estate {
-    living: Vec<(Story, Process)>,
-    gone: Vec<Story>,
-    /// Process groups whose leader, one of the gone, has left them behind.
-    strays: Vec<u32>,
-    /// Processes of spawns, and the spawns that they claim to be but are not.
-    impostors: Vec<(SpawnId, Process)>,
-}
-
-impl Estate {
-    /// Those that run.
-    pub(crate) fn living(&self) -> HashSet<SpawnId> {
-        self.living.iter().map(|(story, _)| story.record.id).collect()
-    }
-
-    /// What they run as.
-    pub(crate) fn pids(&self) -> Vec<u32> {
-        self.living.iter().map(|(_, process)| process.pid()).collect()
-    }
-}
-
-/// Looks at what there is, and changes nothing about it.
-pub(crate) fn survey(state: &StateDir, config: &Config) -> io::Result<Estate> {
-    let mut estate = Estate::default();
-    for story in state.journal.stories() {
-        let record = &story.record;
-        let process = if story.ended.is_none() && record.boot == state.clock.boot() {
-            Process::adopt(record.pid, record.start)?
-        } else {
-            None
-        };
-        match process {
-            Some(process) if is_another_users(record, process.pid()) => {
-                tracing::warn!(spawn.id = %record.id, pid = process.pid(), "a process of another user is not adopted as a spawn");
-                estate.gone.push(story);
-            }
-            Some(process) => estate.living.push((story, process)),
-            None => estate.gone.push(story),
-        }
-    }
-    let recorded: HashSet<SpawnId> =
-        estate.living.iter().map(|(story, _)| story).chain(&estate.gone).map(|s| s.record.id).collect();
-    let mut taken = Taken::default();
-    for (story, _) in &estate.living {
-        taken.add(&story.record);
-    }
-    let gone: HashMap<u32, SpawnId> = estate.gone.iter().map(|s| (s.record.pid, s.record.id)).collect();
-    for pid in procfs::all() {
-        let Some(stat) = procfs::stat(pid).filter(|stat| !stat.has_ended()) else { continue };
-        if stat.group != pid {
-            if let Some(id) = gone.get(&stat.group)
-                && is_output_of(state, pid, *id) == Some(true)
-            {
-                estate.strays.push(stat.group);
-            }
-            continue;
-        }
-        let Some(record) = recognise(state, config, pid, stat.start) else { continue };
-        if taken.is_own_process(config, &record) {
-            continue;
-        }
-        let why = match doubts(config, pid, &taken.users) {
-            Some(Doubt::User(uid)) => {
-                tracing::warn!(spawn.id = %record.id, pid, uid, "a process of another user looks like a spawn, it is not adopted");
-                continue;
-            }
-            Some(Doubt::NotTheServer) => Some("it is not the server"),
-            None if recorded.contains(&record.id) => Some("the record of this spawn names another process"),
-            None => taken.misfit(config, &record),
-        };
-        let Some(process) = Process::adopt(pid, stat.start)? else { continue };
-        if let Some(why) = why {
-            tracing::warn!(spawn.id = %record.id, pid, why, "a process looks like a spawn but is not its server, it is ended");
-            estate.impostors.push((record.id, process));
-            continue;
-        }
-        taken.add(&record);
-        estate.living.push((Story::new(record), process));
-    }
-    Ok(estate)
-}
-
-/// What spawns that are adopted have, so that no process without a record gets it by claiming to be a spawn.
-#[derive(Debug, Default)]
-struct Taken {
-    spawns: HashMap<SpawnId, Option<Ids>>,
-    pids: HashSet<u32>,
-    users: HashSet<u32>,
-    ports: HashSet<u16>,
-}
-
-impl Taken {
-    fn add(&mut self, record: &Record) {
-        self.spawns.insert(record.id, record.user);
-        self.pids.insert(record.pid);
-        self.users.extend(record.user.map(|user| user.uid));
-        self.ports.insert(record.port);
-    }
-
-    /// Whether what looks like a spawn is the process of an adopted one, or one that it has started. Where each spawn has a user of
-    /// its own, another user's is neither.
-    fn is_own_process(&self, config: &Config, record: &Record) -> bool {
-        if self.pids.contains(&record.pid) {
-            return true;
-        }
-        let Some(user) = self.spawns.get(&record.id) else { return false };
-        let each_has_own = matches!(config.spawn_users, Some(SpawnUsers::Each(_)));
-        !each_has_own || user.is_none() || record.user.is_none() || record.user == *user
-    }
-
-    /// Why a server without a record cannot be the spawn that it claims to be.
-    fn misfit(&self, config: &Config, record: &Record) -> Option<&'static str> {
-        let each_has_own = matches!(config.spawn_users, Some(SpawnUsers::Each(_)));
-        if self.ports.contains(&record.port) {
-            Some("another spawn has its port")
-        } else if self.spawns.len() >= usize::try_from(config.slots).unwrap_or(usize::MAX) {
-            Some("every slot is taken")
-        } else if each_has_own && !secret::is_in(&record.liveliness) {
-            Some("its liveliness URL has no secret of an agent")
-        } else {
-            None
-        }
-    }
-}
-
-/// Why a process without a record that looks like a spawn is none.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Doubt {
-    /// It runs as this user, who no spawn runs as.
-    User(u32),
-    /// It runs another program, or as a user whose spawn is another process.
-    NotTheServer,
-}
-
-/// A recorded process is known by its number and start; the user must not have changed all the same.
-fn is_another_users(record: &Record, pid: u32) -> bool {
-    // Between its start and its server it is still the agent's.
-    let own = rustix::process::geteuid().as_raw();
-    record
-        .user
-        .is_some_and(|user| procfs::uids(pid).is_some_and(|[real, ..]| real != user.uid && real != own))
-}
-
-/// `taken` are the users of spawns that have records.
-fn doubts(config: &Config, pid: u32, taken: &HashSet<u32>) -> Option<Doubt> {
-    let [uid, ..] = procfs::uids(pid)?;
-    let own = rustix::process::geteuid().as_raw();
-    let of_spawns = config.spawn_users.as_ref().is_some_and(|users| users.holds(uid));
-    if uid != own && !of_spawns {
-        return Some(Doubt::User(uid));
-    }
-    let is_server = match &config.launcher {
-        // One that this agent may not look into has at least its user.
-        Launcher::Executable(file) => procfs::executes(pid, file) != Some(false),
-        Launcher::Nothing => true,
-    };
-    let is_taken = matches!(config.spawn_users, Some(SpawnUsers::Each(_))) && taken.contains(&uid);
-    (!is_server || is_taken).then_some(Doubt::NotTheServer)
-}
-
-/// Who a process without a record was started as.
-fn user_of(config: &Config, pid: u32) -> Option<Ids> {
-    let [uid, ..] = procfs::uids(pid)?;
-    match config.spawn_users.as_ref()? {
-        SpawnUsers::One(user) => (user.uid == uid).then_some(Ids { uid, gid: user.gid }),
-        SpawnUsers::Each(range) => range.holds(uid).then(|| range.ids(uid)),
-    }
-}
-
-/// Whether a process writes to the log of this spawn.
-fn is_output_of(state: &StateDir, pid: u32, id: SpawnId) -> Option<bool> {
-    let log = std::fs::metadata(output::path(state.logs(), id)).ok()?;
-    Some(procfs::writes_to(pid, &log).unwrap_or(false))
-}
-
-/// What can be told of a process that looks like one of ours: its command line names a spawn whose log is here, and that
-/// is where it writes to.
-fn recognise(state: &StateDir, config: &Config, pid: u32, start: u64) -> Option<Record> {
-    let arguments = procfs::arguments(pid);
-    let option = |name: &str| {
-        let at = arguments.iter().position(|argument| argument == name)?;
-        arguments.get(at + 1).map(String::as_str)
-    };
-    let id: SpawnId = option("--id")?.parse().ok()?;
-    let log = output::path(state.logs(), id);
-    let is_ours = match std::fs::metadata(&log) {
-        Ok(file) => procfs::writes_to(pid, &file) != Some(false),
-        // The log was removed.
-        Err(_) => procfs::writes_to_removed(pid, &log),
-    };
-    if !is_ours {
-        return None;
-    }
-    let renderer = if option("--ssr").is_some() { RendererType::Ssr } else { RendererType::Csr };
-    let now = state.clock.now();
-    let ping: Option<f64> = option("--liveliness-update-frequency").and_then(|seconds| seconds.parse().ok());
-    // A server that was taken over may claim any; its silence must be noticed all the same.
-    let ping = ping.filter(|_| !matches!(config.spawn_users, Some(SpawnUsers::Each(_))));
-    let ping =
-        ping.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok()).unwrap_or(config.ping_interval);
-    Some(Record {
-        id,
-        pid,
-        start,
-        boot: state.clock.boot().to_owned(),
-        port: option("--sc-port")?.parse().ok()?,
-        renderer,
-        gpu: option("--ssr-gpu-index").and_then(|gpu| gpu.parse().ok()),
-        // The agent's own form fills it in.
-        endpoint: String::new(),
-        labels: Default::default(),
-        // Its process was never told; the registry knows it from the reservation.
-        owner: None,
-        user: user_of(config, pid),
-        liveliness: option("--liveliness-endpoint")?.to_owned(),
-        ping_ms: u64::try_from(ping.as_millis()).unwrap_or(u64::MAX),
-        request_id: String::new(),
-        log,
-        cgroup: None,
-        started: now,
-        started_at: Timestamp::now(),
-        ready_by: now.after(lost_after(ping)),
-    })
-}
+use crate::state::record::{History, Record};
+use crate::table::adopted::AdoptedSpawn;
 
 /// Puts everything into the table. The drivers are to be run once the registry's relay has seen it.
-pub(crate) fn take_over(node: &Arc<Node>, estate: Estate) -> Vec<Driver> {
-    let Estate { living, gone, strays, impostors } = estate;
+pub(crate) fn take_over(node: &Arc<Node>, survey: Survey) -> Vec<Driver> {
+    let Survey { living, gone, orphans, impostors } = survey;
     for (id, process) in impostors {
         process.signal(End::Kill);
         // The processes of a spawn that goes on are not to be searched for.
-        if !living.iter().any(|(story, _)| story.record.id == id) {
+        if !living.iter().any(|(history, _)| history.record.id == id) {
             node.leftovers.of(id);
         }
     }
@@ -277,13 +49,13 @@ pub(crate) fn take_over(node: &Arc<Node>, estate: Estate) -> Vec<Driver> {
         return Vec::new();
     }
     tracing::info!(living = living.len(), gone = gone.len(), "an earlier agent left spawns");
-    for group in strays {
-        end_strays(group);
+    for group in orphans {
+        reap_orphans(group);
     }
-    for story in gone {
-        bury(node, story);
+    for history in gone {
+        report_gone(node, history);
     }
-    living.into_iter().map(|(story, process)| adopt(node, story, process)).collect()
+    living.into_iter().map(|(history, process)| adopt(node, history, process)).collect()
 }
 
 /// Runs what [`take_over`] has made.
@@ -294,15 +66,15 @@ pub(crate) fn run(node: &Arc<Node>, drivers: Vec<Driver>) {
     }
 }
 
-fn adopt(node: &Arc<Node>, story: Story, process: Process) -> Driver {
+fn adopt(node: &Arc<Node>, history: History, process: Process) -> Driver {
     let now = Instant::now();
-    let Story { record, ready, disconnected, ending, ended: _ } = story;
+    let History { record, ready, disconnected, ending, ended: _ } = history;
     let clock = &node.state.clock;
     let ready = ready.map(|at| clock.instant(at));
     let until = clock.instant(record.ready_by).max(now + node.table().stall());
     let before = if ready.is_some() { Phase::Ready } else { Phase::Launching { until } };
     let (phase, state) = match (ending, disconnected) {
-        // What was begun is begun again, with the whole grace.
+        // An end that was begun is begun again, with the whole grace.
         (Some(_), _) => (before, SpawnState::Stopping),
         (None, Some(_)) => {
             (Phase::Disconnected { until: now + node.rules.stop_grace }, SpawnState::Disconnected)
@@ -315,7 +87,7 @@ fn adopt(node: &Arc<Node>, story: Story, process: Process) -> Driver {
     let secret = secret.unwrap_or_default();
     let token = secret.as_ref().map(Secret::viewer_token);
     let (id, port) = (record.id, record.port);
-    // As it was told then, whatever others are told now.
+    // The interval that its command line says, whatever it is for new spawns.
     let ping_interval = Duration::from_millis(record.ping_ms);
     let rules = Rules { ping_interval: Some(ping_interval), ..node.rules.clone() };
     tracing::info!(
@@ -341,7 +113,8 @@ fn adopt(node: &Arc<Node>, story: Story, process: Process) -> Driver {
         facts(record, started)
     };
     let facts = Facts { secret, token, ..facts };
-    let admitted = node.table().adopt(Heir { facts, pid: process.pid(), state, ready, ping_interval, end });
+    let admitted =
+        node.table().adopt(AdoptedSpawn { facts, pid: process.pid(), state, ready, ping_interval, end });
     node.metrics.adopted.inc();
     Driver::from(Arc::clone(node), admitted, Body::Process(process), phase, rules)
 }
@@ -363,10 +136,10 @@ fn facts(record: Record, started: Instant) -> Facts {
     }
 }
 
-/// Tells the registry of one that is gone.
-fn bury(node: &Node, story: Story) {
+/// Reports the end of a spawn that is gone.
+fn report_gone(node: &Node, history: History) {
     let now = Instant::now();
-    let Story { record, ready, disconnected, ending, ended } = story;
+    let History { record, ready, disconnected, ending, ended } = history;
     let clock = &node.state.clock;
     // Moments of an earlier run of the machine mean nothing any more.
     let of_this_run = record.boot == clock.boot();
@@ -405,120 +178,15 @@ fn bury(node: &Node, story: Story) {
     }
     let facts = facts(record, started);
     node.logs.retire(facts.id, now);
-    node.table().bury(facts, ready.map(instant), at, exit, now);
+    node.table().add_ended(facts, ready.map(instant), at, exit, now);
 }
 
-fn end_strays(group: u32) {
+fn reap_orphans(group: u32) {
     let Some(leader) = i32::try_from(group).ok().and_then(Pid::from_raw) else { return };
     match kill_process_group(leader, Signal::KILL) {
         Ok(()) => {
             tracing::warn!(group, "a spawn of an earlier agent had left processes behind, they were ended")
         }
         Err(error) => tracing::debug!(%error, group, "failed to end what a spawn had left behind"),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::os::unix::process::CommandExt;
-    use std::process::{Command, Stdio};
-
-    use super::*;
-
-    #[test]
-    fn only_a_server_of_a_user_of_spawns_is_taken_for_a_spawn() {
-        let (own, pid) = (rustix::process::geteuid().as_raw(), std::process::id());
-        let server = std::env::current_exe().unwrap();
-        let config = |file: &str, users| Config {
-            spawn_users: users,
-            ..Config::new("n".parse().unwrap(), Launcher::Executable(file.into()), "/s".into())
-        };
-        let nobody = HashSet::new();
-        let good = config(server.to_str().unwrap(), None);
-        assert_eq!(doubts(&good, pid, &nobody), None);
-        assert_eq!(doubts(&config("/bin/other", None), pid, &nobody), Some(Doubt::NotTheServer));
-        if own != 0 {
-            return;
-        }
-        let sleep = |uid: u32| {
-            let mut command = Command::new("/bin/sleep");
-            command.arg("600").uid(uid).gid(uid).stdout(Stdio::null()).stderr(Stdio::null());
-            command.spawn().unwrap()
-        };
-        let mut child = sleep(1_910_061_300);
-        let each = |first| Some(SpawnUsers::Each((first..=first + 1).into()));
-        for (users, taken, want) in [
-            (None, false, Some(Doubt::User(1_910_061_300))),
-            (each(1_910_061_400), false, Some(Doubt::User(1_910_061_300))),
-            (each(1_910_061_300), false, None),
-            (each(1_910_061_300), true, Some(Doubt::NotTheServer)),
-        ] {
-            let taken = taken.then_some(1_910_061_300).into_iter().collect();
-            assert_eq!(doubts(&config("/bin/sleep", users), child.id(), &taken), want);
-        }
-        let ids = Some(Ids { uid: 1_910_061_300, gid: 1_910_061_300 });
-        assert_eq!(user_of(&config("/bin/sleep", each(1_910_061_300)), child.id()), ids);
-        child.kill().unwrap();
-        child.wait().unwrap();
-    }
-
-    #[test]
-    fn a_process_without_a_record_gets_nothing_of_another_spawn() {
-        let dir = tempfile::tempdir().unwrap();
-        let config = |users| Config {
-            spawn_users: users,
-            slots: 2,
-            ..Config::new("n".parse().unwrap(), Launcher::Executable("/bin/sleep".into()), "/s".into())
-        };
-        let shared = config(None);
-        let each = config(Some(SpawnUsers::Each((1_910_061_500..=1_910_061_501).into())));
-        let url = secret::endpoint("http://127.0.0.1:1", Some(&secret::Secret::mint()));
-        let record = |pid, port, uid: Option<u32>, liveliness: &str| Record {
-            id: SpawnId::mint(),
-            pid,
-            start: 1,
-            boot: String::new(),
-            port,
-            renderer: RendererType::Csr,
-            gpu: None,
-            endpoint: String::new(),
-            labels: Default::default(),
-            owner: None,
-            user: uid.map(|uid| Ids { uid, gid: uid }),
-            liveliness: liveliness.to_owned(),
-            ping_ms: 1000,
-            request_id: String::new(),
-            log: dir.path().to_owned(),
-            cgroup: None,
-            started: crate::state::moment::Moment(0),
-            started_at: Timestamp::now(),
-            ready_by: crate::state::moment::Moment(0),
-        };
-        let mut taken = Taken::default();
-        let first = record(10, 100, Some(1_910_061_500), &url);
-        taken.add(&first);
-        assert!(taken.is_own_process(&each, &first));
-        let other = |uid| Record { id: first.id, ..record(11, 101, Some(uid), &url) };
-        assert!(taken.is_own_process(&each, &other(1_910_061_500)), "it has started another one");
-        assert!(
-            !taken.is_own_process(&each, &other(1_910_061_501))
-                && taken.is_own_process(&shared, &other(1_910_061_501))
-        );
-
-        let plain = "http://127.0.0.1:1/liveliness";
-        for (config, port, url, want) in [
-            (&each, 101, url.as_str(), None),
-            (&each, 100, &url, Some("port")),
-            (&each, 101, plain, Some("secret")),
-            (&shared, 101, plain, None),
-            (&shared, 100, plain, Some("port")),
-        ] {
-            let why = taken.misfit(config, &record(12, port, Some(1_910_061_501), url));
-            assert_eq!(why.is_some(), want.is_some(), "{why:?}");
-            assert!(why.unwrap_or_default().contains(want.unwrap_or_default()), "{why:?}");
-        }
-        taken.add(&record(12, 101, Some(1_910_061_501), &url));
-        let why = taken.misfit(&shared, &record(13, 102, None, &url)).unwrap();
-        assert!(why.contains("slot"), "{why}");
     }
 }

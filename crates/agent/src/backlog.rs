@@ -1,4 +1,13 @@
 //! Changes that the registry has not accepted yet, in order and numbered.
+//!
+//! ```text
+//! push ─▶ pending (numbered, in order) ─▶ accept(serial) ─▶ ended spawns are kept for a while ─▶ forgotten
+//!              ▲                                                       │
+//!              └────────────── report_again(after): the registry was set back ──┘
+//! ```
+//!
+//! It is bounded: while the registry is away the oldest changes are dropped, but ends last. A dropped change is repaired by the next heartbeat,
+//! which has every living spawn; an end is in no heartbeat.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -10,14 +19,14 @@ use tokio::time::Instant;
 
 use crate::spawn::Snapshot;
 
-/// Most changes kept while the registry is away.
-const MOST: usize = 100_000;
+/// Changes that are kept while the registry is away.
+const MAX_CHANGES: usize = 100_000;
 
 /// How long and how many accepted ends are kept, for a registry that comes back from an older state.
 const KEEP_ENDS_FOR: Duration = Duration::from_secs(600);
 const MAX_KEPT_ENDS: usize = 1_000;
 
-/// One change, not told yet.
+/// One change that the registry has not accepted.
 #[derive(Debug)]
 pub(crate) struct Pending {
     serial: u64,
@@ -39,7 +48,7 @@ impl Pending {
 #[derive(Debug)]
 pub(crate) struct Backlog {
     changes: VecDeque<Pending>,
-    /// Those who wait until a change was accepted, by its number.
+    /// Callers that wait for a change to be accepted, by its number.
     waiting: Vec<(u64, oneshot::Sender<()>)>,
     /// The last number given out.
     serial: u64,
@@ -49,15 +58,15 @@ pub(crate) struct Backlog {
     dropped: u64,
     /// Ends that were accepted, each with when; the oldest first.
     ends: VecDeque<(Instant, Pending)>,
-    most: usize,
+    max: usize,
 }
 
 impl Backlog {
     pub(crate) fn new() -> Self {
-        Self::bounded(MOST)
+        Self::bounded(MAX_CHANGES)
     }
 
-    fn bounded(most: usize) -> Self {
+    fn bounded(max: usize) -> Self {
         Self {
             changes: VecDeque::new(),
             waiting: Vec::new(),
@@ -65,15 +74,15 @@ impl Backlog {
             accepted: 0,
             dropped: 0,
             ends: VecDeque::new(),
-            most,
+            max,
         }
     }
 
-    /// Adds a change. When there is no room the oldest that is not an end is dropped: ends must be told.
+    /// Adds a change. When there is no room the oldest that is not an end is dropped: an end is in no heartbeat, so nothing else would report it.
     pub(crate) fn push(&mut self, spawn: Snapshot, at: Instant) -> u64 {
-        if self.changes.len() >= self.most {
-            let victim = self.changes.iter().position(|c| c.spawn.state != SpawnState::Exited).unwrap_or(0);
-            self.changes.remove(victim);
+        if self.changes.len() >= self.max {
+            let oldest = self.changes.iter().position(|c| c.spawn.state != SpawnState::Exited).unwrap_or(0);
+            self.changes.remove(oldest);
             self.dropped += 1;
         }
         self.serial += 1;
@@ -90,8 +99,8 @@ impl Backlog {
     }
 
     /// The oldest changes, at most this many.
-    pub(crate) fn first(&self, most: usize) -> impl Iterator<Item = &Pending> {
-        self.changes.iter().take(most)
+    pub(crate) fn first(&self, max: usize) -> impl Iterator<Item = &Pending> {
+        self.changes.iter().take(max)
     }
 
     /// Takes out what was accepted, up to and including this number. Returns the spawns that ended.
@@ -112,9 +121,9 @@ impl Backlog {
         }
         let (done, waiting) = std::mem::take(&mut self.waiting).into_iter().partition(|(s, _)| *s <= serial);
         self.waiting = waiting;
-        for (_, told) in done {
-            // Whoever waited may have gone away meanwhile.
-            told.send(()).ok();
+        for (_, acknowledged) in done {
+            // The caller that waited may have left meanwhile.
+            acknowledged.send(()).ok();
         }
         ended
     }
@@ -136,14 +145,14 @@ impl Backlog {
         }
     }
 
-    /// Tells when this change was accepted; at once when it was already.
+    /// Resolves when change `serial` is accepted; `None` when it was already.
     pub(crate) fn wait_for(&mut self, serial: u64) -> Option<oneshot::Receiver<()>> {
         if serial <= self.accepted {
             return None;
         }
-        self.waiting.retain(|(_, told)| !told.is_closed());
-        let (told, wait) = oneshot::channel();
-        self.waiting.push((serial, told));
+        self.waiting.retain(|(_, acknowledged)| !acknowledged.is_closed());
+        let (acknowledged, wait) = oneshot::channel();
+        self.waiting.push((serial, acknowledged));
         Some(wait)
     }
 }

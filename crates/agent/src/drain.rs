@@ -1,4 +1,7 @@
 //! The deadline of a drain: when it comes, what still runs is ended.
+//!
+//! The table owns the deadline ([`crate::table::desired`]); this task only waits for it. It wakes whenever the desired state changes, so that a
+//! drain that is undone, or gets another deadline, ends no spawn too early.
 
 use std::sync::Arc;
 
@@ -9,9 +12,9 @@ use crate::node::Node;
 use crate::spawn::exit::Cause;
 use crate::table::Again;
 
-/// Waits for deadlines until told to stop. A drain that is undone or gets another deadline is looked at anew.
+/// Waits for deadlines until `stop` is cancelled.
 pub(crate) async fn watch(node: Arc<Node>, stop: CancellationToken) {
-    let bell = node.table().wish_bell();
+    let changed = node.table().desired_changed();
     // The deadline that has been dealt with.
     let mut done = None;
     loop {
@@ -24,7 +27,7 @@ pub(crate) async fn watch(node: Arc<Node>, stop: CancellationToken) {
         };
         tokio::select! {
             () = stop.cancelled() => return,
-            () = bell.notified() => {}
+            () = changed.notified() => {}
             () = due => {
                 done = deadline;
                 end_the_rest(&node);
@@ -36,7 +39,7 @@ pub(crate) async fn watch(node: Arc<Node>, stop: CancellationToken) {
 fn end_the_rest(node: &Node) {
     let now = Instant::now();
     let mut table = node.table();
-    // It may have been undone this very moment.
+    // The drain may have been undone between the timer and this lock.
     if table.drain_deadline().is_some_and(|deadline| deadline <= now) {
         table.end_all(Cause::Drained, Again::ChangesNothing, now);
         let running = table.running();

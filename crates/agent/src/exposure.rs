@@ -1,4 +1,6 @@
-//! What other machines can reach must be kept: only the farm's front doors start anything, and nobody reads along.
+//! What other machines can reach must be protected: only the farm's front doors start anything, and no third party reads along.
+//!
+//! A port that others can reach needs TLS, or `--insecure`. Checked before anything is bound.
 
 use std::net::SocketAddr;
 
@@ -6,12 +8,22 @@ use model::NodeId;
 use tls::{Callers, Role, Server};
 
 use crate::config::{ConfigError, Tls};
-use crate::options::Options;
 
-/// Reads every certificate that a flag names, which must be that of this node, and sees to it that no port is open to others
-/// unless that is meant.
-pub(crate) fn kept(options: &Options, node: &NodeId) -> Result<Tls, ConfigError> {
-    let all = match (options.tls.identity(), options.tls.client_ca()) {
+/// What others may reach: the addresses of `--listen`, `--admin-listen` and `--liveliness-listen`, and the URL of `--advertise`.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Reachable<'a> {
+    pub(crate) listen: SocketAddr,
+    pub(crate) admin_listen: SocketAddr,
+    pub(crate) liveliness_listen: SocketAddr,
+    pub(crate) advertise: Option<&'a str>,
+}
+
+/// Reads every certificate that a flag names, which must be that of this node.
+///
+/// # Errors
+/// A flag is missing or a file cannot be used, or a port is open to other machines without TLS and without `--insecure`.
+pub(crate) fn check(options: &tls::Options, ports: Reachable<'_>, node: &NodeId) -> Result<Tls, ConfigError> {
+    let all = match (options.identity(), options.client_ca()) {
         (Some(identity), Some(ca)) => Some((identity, ca)),
         (None, None) => None,
         (Some(_), None) => {
@@ -30,7 +42,7 @@ pub(crate) fn kept(options: &Options, node: &NodeId) -> Result<Tls, ConfigError>
             return Ok(());
         }
         exposed.push(flag);
-        if options.tls.insecure {
+        if options.insecure {
             return Ok(());
         }
         let wants = format!("{wants} where other machines can reach it, as they can {address}");
@@ -38,15 +50,15 @@ pub(crate) fn kept(options: &Options, node: &NodeId) -> Result<Tls, ConfigError>
     };
     if all.is_none() {
         const WANTS: &str = "needs --tls-cert, --tls-key and --tls-client-ca (or --insecure, to do without)";
-        open("--listen", options.listen, WANTS)?;
-        open("--admin-listen", options.admin_listen, WANTS)?;
+        open("--listen", ports.listen, WANTS)?;
+        open("--admin-listen", ports.admin_listen, WANTS)?;
     }
     open(
         "--liveliness-listen",
-        options.liveliness_listen,
+        ports.liveliness_listen,
         "is for the servers of this machine, and needs --insecure",
     )?;
-    if let (Some(_), Some(url)) = (&all, &options.advertise)
+    if let (Some(_), Some(url)) = (&all, ports.advertise)
         && url.starts_with("http://")
     {
         let wants = format!("must be https:// with --tls-cert, not {url:?}");
@@ -55,7 +67,7 @@ pub(crate) fn kept(options: &Options, node: &NodeId) -> Result<Tls, ConfigError>
     let Some((identity, ca)) = all else { return Ok(Tls { exposed, ..Tls::default() }) };
     let identity = identity.stating(Role::Agent(node.clone()));
     let grpc = Server::open(identity.clone(), Callers::FrontDoors(ca.clone()), tls::HTTP2)?;
-    let admin = match tls::is_beyond_this_machine(options.admin_listen) {
+    let admin = match tls::is_beyond_this_machine(ports.admin_listen) {
         true => Some(Server::open(identity, Callers::MayReadMetrics(ca), tls::HTTP1)?),
         false => None,
     };

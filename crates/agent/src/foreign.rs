@@ -1,5 +1,5 @@
-//! Refuses what web pages send to the admin port. A browser sends a GET for any page; the port is for probes and Prometheus, and
-//! has no pages of its own.
+//! Refuses what web pages send to the admin port. A browser sends a GET for any page; the port is for probes and Prometheus, and has no pages
+//! of its own.
 
 use std::sync::Arc;
 

@@ -1,5 +1,7 @@
-//! The gRPC service. The only place that makes a [`Status`]: a status means that a request could not be understood or its
-//! time is over, everything that can happen to a spawn is a reply.
+//! The gRPC service: what front doors ask of the agent.
+//!
+//! The only place that makes a [`Status`]. A status means that a request could not be understood, is for another node, or that its time is over;
+//! everything that can happen to a spawn is a reply.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,17 +19,18 @@ use crate::endpoint::EndpointForm;
 use crate::node::Node;
 use crate::spawn::exit::Cause;
 use crate::spawn::start::Order;
-use crate::spawn::{Refusal, Why, output};
-use crate::table::entrance::Ask;
-use crate::table::{Again, Ending, Entry, wish};
+use crate::spawn::{Refusal, RefusalKind, output};
+use crate::table::desired::EligibilityOrder;
+use crate::table::entrance::SpawnSpec;
+use crate::table::{Again, Ending, Entry};
 use crate::viewers;
 
-/// Most lines of output in one reply.
-const MOST_LINES: usize = 10_000;
+/// Lines of output in one reply.
+const MAX_LINES: usize = 10_000;
 const DEFAULT_LINES: usize = 100;
-/// Most labels in one request.
-const MOST_LABELS: usize = 64;
-/// The longest the promise of a drain waits for starts that were under way. Each takes a millisecond.
+/// Labels in one request.
+const MAX_LABELS: usize = 64;
+/// How long the answer to a drain waits for starts that were under way. Each takes a millisecond.
 const SETTLE: Duration = Duration::from_secs(1);
 /// How long a relay may take to name its viewer.
 const FIRST_STEP: Duration = Duration::from_secs(5);
@@ -37,7 +40,6 @@ const READ_TIMEOUT: Duration = Duration::from_secs(3);
 /// The metadata key of a refusal that names the node that the agent serves.
 const NODE_KEY: &str = "x-hatchery-node";
 
-/// Answers the calls.
 #[derive(Debug)]
 pub(crate) struct Service {
     node: Arc<Node>,
@@ -89,8 +91,8 @@ fn understand(node: &Node, request: Request<v1::SpawnRequest>) -> Result<admissi
     if request.session_token.as_ref().is_some_and(|token| token.contains('\0')) {
         return Err(Status::invalid_argument("session_token contains NUL"));
     }
-    if request.labels.len() > MOST_LABELS {
-        return Err(Status::invalid_argument(format!("labels must be at most {MOST_LABELS}")));
+    if request.labels.len() > MAX_LABELS {
+        return Err(Status::invalid_argument(format!("labels must be at most {MAX_LABELS}")));
     }
     for (key, value) in &request.labels {
         model::node::check_label(key, value).map_err(Status::invalid_argument)?;
@@ -102,9 +104,9 @@ fn understand(node: &Node, request: Request<v1::SpawnRequest>) -> Result<admissi
     let form = form.map_err(|why| Status::invalid_argument(format!("endpoint {why}")))?;
     let endpoint_form = form.map(|form| form.on(&node.config.node, &node.host));
     Ok(admission::Request {
-        ask: Ask { id, renderer, labels: request.labels.into_iter().collect(), owner, endpoint_form },
+        spec: SpawnSpec { id, renderer, labels: request.labels.into_iter().collect(), owner, endpoint_form },
         order: Order { model: request.model, session_token: request.session_token, request_id },
-        patience: (request.deadline_ms > 0).then(|| Duration::from_millis(request.deadline_ms)),
+        timeout: (request.deadline_ms > 0).then(|| Duration::from_millis(request.deadline_ms)),
         reservation: Duration::from_millis(request.reservation_ms),
     })
 }
@@ -118,28 +120,28 @@ fn reply(reply: Reply) -> Result<v1::SpawnReply, Status> {
             start_to_ready_us: u64::try_from(start_to_ready.as_micros()).unwrap_or(u64::MAX),
         }),
         Reply::Ended { exit, log } => Outcome::Ended(v1::Ended { exit: Some(exit.into()), log }),
-        Reply::Refused(Refusal { why, detail }) => {
-            Outcome::Refused(v1::Refused { reason: reason(why).into(), detail })
+        Reply::Refused(Refusal { kind, detail }) => {
+            Outcome::Refused(v1::Refused { reason: reason(kind).into(), detail })
         }
         Reply::Late => return Err(Status::deadline_exceeded("the spawn is not ready yet")),
     };
     Ok(v1::SpawnReply { outcome: Some(outcome) })
 }
 
-fn reason(why: Why) -> v1::refused::Reason {
+fn reason(kind: RefusalKind) -> v1::refused::Reason {
     use v1::refused::Reason;
-    match why {
-        Why::Full => Reason::Full,
-        Why::GpusFull => Reason::GpusFull,
-        Why::NoPort => Reason::NoPort,
-        Why::NotEligible => Reason::NotEligible,
-        Why::RendererOff => Reason::RendererOff,
-        Why::Abandoned => Reason::Abandoned,
-        Why::LowMemory => Reason::LowMemory,
-        Why::CannotStart => Reason::CannotStart,
-        Why::BadModel => Reason::BadModel,
-        Why::ShuttingDown => Reason::ShuttingDown,
-        Why::WrongNode => Reason::WrongNode,
+    match kind {
+        RefusalKind::Full => Reason::Full,
+        RefusalKind::GpusFull => Reason::GpusFull,
+        RefusalKind::NoPort => Reason::NoPort,
+        RefusalKind::NotEligible => Reason::NotEligible,
+        RefusalKind::RendererOff => Reason::RendererOff,
+        RefusalKind::Abandoned => Reason::Abandoned,
+        RefusalKind::LowMemory => Reason::LowMemory,
+        RefusalKind::CannotStart => Reason::CannotStart,
+        RefusalKind::BadModel => Reason::BadModel,
+        RefusalKind::ShuttingDown => Reason::ShuttingDown,
+        RefusalKind::WrongNode => Reason::WrongNode,
     }
 }
 
@@ -164,9 +166,9 @@ impl NodeAgent for Service {
         let named = &request.get_ref().node;
         if !self.is_for_me(named) {
             let detail = wrong_node(named, self.node.config.node.as_str());
-            self.node.metrics.refused(Why::WrongNode);
+            self.node.metrics.refused(RefusalKind::WrongNode);
             tracing::warn!(named, "a spawn for another node was refused");
-            return reply(Reply::Refused(Why::WrongNode.because(detail))).map(Response::new);
+            return reply(Reply::Refused(RefusalKind::WrongNode.because(detail))).map(Response::new);
         }
         let request = understand(&self.node, request)?;
         let answer = match admission::spawn(&self.node, &request).await {
@@ -212,7 +214,7 @@ impl NodeAgent for Service {
                 return Err(Status::invalid_argument("eligibility must be given"));
             }
         };
-        let order = wish::Order {
+        let order = EligibilityOrder {
             generation: request.generation,
             eligibility,
             within: request.deadline_ms.map(Duration::from_millis),
@@ -221,8 +223,8 @@ impl NodeAgent for Service {
         };
         let (followed, generation, settled) = {
             let mut table = self.node.table();
-            let followed = table.set_wish(order, Instant::now());
-            (followed, table.wish().generation, table.settled_bell())
+            let followed = table.order(order, Instant::now());
+            (followed, table.desired().generation, table.settled())
         };
         tracing::info!(
             %eligibility,
@@ -235,16 +237,16 @@ impl NodeAgent for Service {
             "eligibility ordered"
         );
         if followed {
-            self.node.keep_wish().await;
+            self.node.store_desired().await;
         }
-        // Whatever was let in before is started before this answers: afterwards nothing starts.
+        // What was admitted before the order is started before this answers, so that nothing starts after the answer.
         let all_started = async {
             loop {
-                let bell = settled.notified();
+                let settling = settled.notified();
                 if self.node.table().starting() == 0 {
                     return;
                 }
-                bell.await;
+                settling.await;
             }
         };
         if tokio::time::timeout(SETTLE, all_started).await.is_err() {
@@ -297,9 +299,9 @@ impl NodeAgent for Service {
         let request = request.into_inner();
         self.check_node(&request.node)?;
         let id = spawn_id(&request.spawn_id)?;
-        let lines = match usize::try_from(request.lines).unwrap_or(MOST_LINES) {
+        let lines = match usize::try_from(request.lines).unwrap_or(MAX_LINES) {
             0 => DEFAULT_LINES,
-            n => n.min(MOST_LINES),
+            n => n.min(MAX_LINES),
         };
         let path = output::path(self.node.state.logs(), id);
         let read = self.node.disk.logs.call(READ_TIMEOUT, move || output::tail(&path, lines)).await;

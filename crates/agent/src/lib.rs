@@ -1,29 +1,42 @@
-//! The process on a node that supervises its spawns.
+//! The agent: the process on a node that starts, supervises and ends its spawns.
 //!
-//! Reading order: [`Config`] and [`Options`] (what an agent is told), `exposure` (what others may not reach), `separation` (what
-//! servers may not), `foreign` (what web pages may not ask), [`Agent`] (its
-//! life), then inside: `doorway` (connections with TLS), `admission` (from
-//! a request to a process), `table` (what is known, behind one lock), `spawn` (the task that owns one process),
-//! `liveliness` (what spawned servers say), `relay` (what the registry is told), `drain` and `shutdown` (how it ends),
-//! `state` and `adoption` (how the next agent goes on with what this one has started).
+//! From the top layer to the lowest; a module names only those below it:
 //!
-//! The agent is the authority over its slots: whatever the registry says, it admits or refuses. Only `grpc` makes a gRPC
-//! status, only `relay` talks to the registry, one `spawn::driver` owns one process.
+//! | layer | modules |
+//! | --- | --- |
+//! | the agent's life | `life` (start), `shutdown` (end), `preflight` and `start_error` (what keeps it from starting) |
+//! | requests | `grpc` (calls of front doors), `admin` (probes and metrics), `admission` (from a request to a running process) |
+//! | tasks | `relay` (reports to the registry), `drain`, `housekeeping`, `log_limit`, `port_search`, `liveliness` (reports of servers), `adoption` |
+//! | one spawn | `spawn`: `run` and `driver` (the task that owns it), `start`, `hold`, and below them `lifecycle` and `exit` as pure functions |
+//! | shared state | `node` (what all tasks share), `table` (what is known, behind one lock), `metrics`, `task` |
+//! | the machine | `state` (the state directory), `disk` (threads for it), `logs`, `ports`, `gpus`, `port_conflicts`, `procfs`, `reaper`, `load` |
+//! | settings and access | [`Options`] (flags), [`Config`] (checked), `exposure` and `separation` (what others and servers may not reach), `foreign`, `accept`, `address` |
+//!
+//! Invariants:
+//!
+//! - The agent is the authority over its slots: it admits or refuses, whatever the registry says.
+//! - One task owns one process. No two tasks write to one spawn's state.
+//! - Only `relay` talks to the registry, and only `grpc` makes a gRPC status.
+//! - No lock is held across an await, and no disk is touched on the runtime's threads.
+//! - A process is signalled only after a check that its number still is that process's.
+//!
+//! When the agent fails, its spawns go on; the next agent with the same state directory adopts them (`state`, `adoption`).
 
+mod accept;
+mod address;
 mod admin;
 mod admission;
 mod adoption;
 mod backlog;
 mod config;
 mod disk;
-mod doorway;
 mod drain;
 mod endpoint;
 mod exposure;
 mod foreign;
 mod gpus;
 mod grpc;
-mod intruders;
+mod housekeeping;
 mod life;
 mod liveliness;
 mod load;
@@ -34,7 +47,10 @@ mod metrics;
 mod models;
 mod node;
 mod options;
+mod port_conflicts;
+mod port_search;
 mod ports;
+mod preflight;
 mod procfs;
 mod reaper;
 mod relay;
@@ -42,6 +58,7 @@ mod separation;
 mod shutdown;
 mod sockets;
 mod spawn;
+mod start_error;
 mod state;
 mod table;
 mod task;
@@ -49,8 +66,9 @@ mod viewers;
 
 pub use config::{Config, ConfigError, Launcher, OnShutdown, Tls};
 pub use endpoint::EndpointForm;
-pub use life::{Agent, Closed, StartError};
+pub use life::{Agent, Closed};
 pub use options::Options;
 pub use spawn::launch::{LAUNCHER, launch};
 pub use spawn::user::SpawnUser;
 pub use spawn::users::SpawnUsers;
+pub use start_error::StartError;

@@ -30,7 +30,7 @@ struct Looks {
     cut: Notify,
 }
 
-/// Looks until told to stop.
+/// Bounds the files until `stop` is cancelled.
 pub(crate) async fn keep(node: Arc<Node>, stop: CancellationToken) {
     let looks = Arc::new(Looks::default());
     let mut quick_until = None;

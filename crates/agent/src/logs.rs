@@ -12,9 +12,9 @@ use tokio::time::Instant;
 use crate::spawn::output;
 
 const KEEP_FOR: Duration = Duration::from_secs(3600);
-const MOST_KEPT: usize = 500;
+const MAX_KEPT: usize = 500;
 /// Most files of earlier lives that are looked at.
-const MOST_SCANNED: usize = 20_000;
+const MAX_SCANNED: usize = 20_000;
 
 /// The files of ended spawns, the oldest first.
 #[derive(Debug)]
@@ -34,7 +34,7 @@ impl Logs {
         let mut found: Vec<(Duration, SpawnId)> = entries
             .into_iter()
             .flatten()
-            .take(MOST_SCANNED)
+            .take(MAX_SCANNED)
             .filter_map(Result::ok)
             .filter_map(|entry| {
                 let id = id_of(&entry.file_name().into_string().ok()?).filter(|id| !living.contains(id))?;
@@ -47,7 +47,7 @@ impl Logs {
         let logs = Self { dir, ended: Mutex::new(VecDeque::new()) };
         for (i, (age, id)) in found.into_iter().enumerate() {
             match at.checked_sub(age) {
-                Some(since) if age < KEEP_FOR && i < MOST_KEPT => logs.lock().push_front((since, id)),
+                Some(since) if age < KEEP_FOR && i < MAX_KEPT => logs.lock().push_front((since, id)),
                 Some(_) | None => logs.delete(id),
             }
         }
@@ -93,7 +93,7 @@ impl Logs {
 }
 
 fn is_over(ended: &VecDeque<(Instant, SpawnId)>, now: Instant) -> bool {
-    ended.len() > MOST_KEPT
+    ended.len() > MAX_KEPT
         || ended.front().is_some_and(|(since, _)| now.saturating_duration_since(*since) >= KEEP_FOR)
 }
 
@@ -130,7 +130,7 @@ mod tests {
         let now = Instant::now();
         let first = write(dir.path());
         logs.retire(first, now);
-        for _ in 0..MOST_KEPT - 1 {
+        for _ in 0..MAX_KEPT - 1 {
             logs.retire(SpawnId::mint(), now);
         }
         assert!(exists(dir.path(), first));

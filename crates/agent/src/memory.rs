@@ -1,4 +1,5 @@
-//! What is remembered of spawns that are gone, for a while and up to a number.
+//! What is remembered of spawns that are gone: ids that must not start again ([`Tombstones`]), and answers for repeated requests
+//! ([`Recent`]). Both are bounded in time and number.
 
 use std::collections::{HashMap, VecDeque};
 use std::time::Duration;
@@ -8,10 +9,10 @@ use tokio::time::Instant;
 
 /// Longer than any reservation: a request for one of these ids that is still on its way must start nothing.
 const TOMBSTONE_FOR: Duration = Duration::from_secs(600);
-const MOST_TOMBSTONES: usize = 100_000;
+const MAX_TOMBSTONES: usize = 100_000;
 /// How long the same answer is given again, and an ended spawn is listed.
 const RECENT_FOR: Duration = Duration::from_secs(60);
-const MOST_RECENT: usize = 1_000;
+const MAX_RECENT: usize = 1_000;
 
 /// Ids that can not be started any more.
 #[derive(Debug, Default)]
@@ -38,7 +39,7 @@ impl Tombstones {
 
     fn forget(&mut self, now: Instant) {
         while let Some((since, id)) = self.order.front()
-            && (now.saturating_duration_since(*since) >= TOMBSTONE_FOR || self.order.len() >= MOST_TOMBSTONES)
+            && (now.saturating_duration_since(*since) >= TOMBSTONE_FOR || self.order.len() >= MAX_TOMBSTONES)
         {
             self.since.remove(id);
             self.order.pop_front();
@@ -79,7 +80,7 @@ impl<T> Recent<T> {
 
     fn forget(&mut self, now: Instant) {
         while let Some((since, id)) = self.order.front()
-            && (now.saturating_duration_since(*since) >= RECENT_FOR || self.order.len() >= MOST_RECENT)
+            && (now.saturating_duration_since(*since) >= RECENT_FOR || self.order.len() >= MAX_RECENT)
         {
             self.entries.remove(id);
             self.order.pop_front();
@@ -105,14 +106,14 @@ mod tests {
     #[test]
     fn memory_is_bounded() {
         let (mut tombstones, mut recent, now) = (Tombstones::default(), Recent::default(), Instant::now());
-        let ids: Vec<SpawnId> = (0..MOST_TOMBSTONES + 10).map(|_| SpawnId::mint()).collect();
+        let ids: Vec<SpawnId> = (0..MAX_TOMBSTONES + 10).map(|_| SpawnId::mint()).collect();
         for id in &ids {
             tombstones.add(*id, now);
             recent.add(*id, (), now);
         }
-        assert!(tombstones.since.len() <= MOST_TOMBSTONES);
+        assert!(tombstones.since.len() <= MAX_TOMBSTONES);
         assert_eq!(tombstones.since.len(), tombstones.order.len());
-        assert!(recent.all(now).count() <= MOST_RECENT);
+        assert!(recent.all(now).count() <= MAX_RECENT);
         assert!(recent.get(ids[ids.len() - 1], now).is_some());
         assert!(recent.get(ids[0], now).is_none());
     }

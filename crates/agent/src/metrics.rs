@@ -1,4 +1,4 @@
-//! What the agent counts. Names are `hatchery_agent_<noun>_<unit>[_total]`, but for what every process has; labels come
+//! Metrics of the agent. Names are `hatchery_agent_<noun>_<unit>[_total]`, but for what every process has; labels come
 //! from small fixed sets.
 
 use std::sync::atomic::Ordering;
@@ -12,7 +12,7 @@ use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::Registry;
 use tls::PeerMetrics;
 
-use crate::spawn::Why;
+use crate::spawn::RefusalKind;
 use crate::table::Usage;
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -170,8 +170,8 @@ impl Metrics {
         self.ended.get_or_create(&Reason { reason: reason.as_str() }).inc();
     }
 
-    pub(crate) fn refused(&self, why: Why) {
-        self.refused.get_or_create(&Reason { reason: why.as_str() }).inc();
+    pub(crate) fn refused(&self, kind: RefusalKind) {
+        self.refused.get_or_create(&Reason { reason: kind.as_str() }).inc();
     }
 
     /// How many threads of a lane hang.

@@ -2,11 +2,11 @@
 
 use std::path::{Component, Path, PathBuf};
 
-use crate::spawn::{Refusal, Why};
+use crate::spawn::{Refusal, RefusalKind};
 
 /// Checks a model path. A model that is in none of the directories passes: the server says what it thinks of it.
 pub(crate) fn check(model: &str, dirs: &[PathBuf]) -> Result<(), Refusal> {
-    let bad = |what: &str| Err(Why::BadModel.because(format!("the model {model:?} {what}")));
+    let bad = |what: &str| Err(RefusalKind::BadModel.because(format!("the model {model:?} {what}")));
     if model.is_empty() {
         return bad("has no name");
     }

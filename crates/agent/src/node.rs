@@ -1,20 +1,29 @@
-//! What all tasks of an agent share.
+//! What all tasks of an agent share, by reference.
+//!
+//! Each part has one owner: the table its own lock ([`Node::table`], never held across an await), the state directory the state lane of the disk,
+//! and so on. The flags are hints between tasks and guard nothing.
+//!
+//! The desired state is written by one thread. `desired_unsaved` is set before a write is asked for and cleared before the table is read, so a
+//! change that comes in between is written again, and the last one stays.
 
+use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use model::{AgentEpoch, NodeDescription, SpawnId};
+use model::{AgentEpoch, NodeDescription, NodeKind, SpawnId};
 use tokio::runtime::Handle;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::config::Config;
+use crate::address::{default_advertise, host_of, in_a_url, reachable};
+use crate::config::{Config, ConfigError, Launcher};
 use crate::disk::Disk;
-use crate::intruders::Intruders;
+use crate::endpoint::EndpointForm;
 use crate::logs::Logs;
 use crate::metrics::Metrics;
+use crate::port_conflicts::PortConflicts;
 use crate::spawn::args::Fixed;
 use crate::spawn::cgroup::Groups;
 use crate::spawn::leftovers::Leftovers;
@@ -24,9 +33,9 @@ use crate::state::StateDir;
 use crate::table::Table;
 
 /// How long the end of a spawn waits for what it wrote last.
-const LAST_WORDS_TIMEOUT: Duration = Duration::from_secs(1);
-/// How long an order of the operator waits for the disk.
-const WISH_TIMEOUT: Duration = Duration::from_secs(1);
+const LAST_LINES_TIMEOUT: Duration = Duration::from_secs(1);
+/// How long an order of an operator waits for the disk.
+const DESIRED_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Shared by reference; only [`Node::table`] has a lock, and that is never held across an await.
 #[derive(Debug)]
@@ -39,15 +48,15 @@ pub(crate) struct Node {
     pub(crate) rules: Rules,
     pub(crate) fixed_args: Fixed,
     pub(crate) metrics: Metrics,
-    /// Who was found on ports of others.
-    pub(crate) intruders: Intruders,
+    /// Processes that were found on ports that are not theirs.
+    pub(crate) port_conflicts: PortConflicts,
     pub(crate) state: StateDir,
     /// Everything that touches a disk runs here.
     pub(crate) disk: Disk,
     /// For what is to be done on the runtime and comes about on the disk's threads.
     pub(crate) runtime: Handle,
     /// Whether the desired state on the disk may be older than that in the table.
-    pub(crate) wish_unkept: AtomicBool,
+    pub(crate) desired_unsaved: AtomicBool,
     pub(crate) logs: Logs,
     /// What ended spawns leave behind where they have no control groups.
     pub(crate) leftovers: Leftovers,
@@ -65,6 +74,76 @@ pub(crate) struct Node {
 }
 
 impl Node {
+    /// What a starting agent shares. The desired state that an earlier agent stored is taken up.
+    ///
+    /// # Errors
+    /// `--advertise` has no host.
+    pub(crate) fn new(
+        config: Config,
+        disk: Disk,
+        state: StateDir,
+        logs: Logs,
+        groups: Option<Groups>,
+        grpc_addr: SocketAddr,
+        liveliness_addr: SocketAddr,
+    ) -> Result<Self, ConfigError> {
+        let advertise = config
+            .advertise
+            .clone()
+            .unwrap_or_else(|| default_advertise(grpc_addr, config.tls.grpc.is_some()));
+        let host = match &config.public_host {
+            Some(host) => in_a_url(host),
+            None => host_of(&advertise).map_err(|why| ConfigError::new("--advertise", why))?,
+        };
+        let endpoint: EndpointForm = config.endpoint.on(&config.node, &host);
+        let description = NodeDescription {
+            advertise,
+            endpoint: endpoint.to_string(),
+            kind: NodeKind {
+                pool: config.pool.clone(),
+                labels: config.labels.clone(),
+                dedicated: config.dedicated,
+            },
+            slots: config.slots,
+            gpus: config.gpus,
+            gpu_slots: config.gpu_slots,
+            csr: config.csr,
+            ssr: config.ssr,
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+        };
+        let ping_interval = match config.launcher {
+            Launcher::Executable(_) => Some(config.ping_interval),
+            Launcher::Nothing => None,
+        };
+        let mut table = Table::new(&config, endpoint);
+        if let Some(desired) = state.stored_desired() {
+            tracing::info!(eligibility = %desired.eligibility, "the operator's wish is remembered");
+            table.recall(desired);
+        }
+        Ok(Self {
+            epoch: AgentEpoch::mint(),
+            description,
+            host,
+            rules: Rules { ping_interval, stop_grace: config.stop_grace },
+            fixed_args: Fixed::new(&config, format!("http://{}", reachable(liveliness_addr))),
+            metrics: Metrics::new(config.slots),
+            port_conflicts: PortConflicts::default(),
+            logs,
+            groups,
+            leftovers: Leftovers::new(state.logs().to_owned(), disk.logs.clone()),
+            disk,
+            runtime: Handle::current(),
+            desired_unsaved: AtomicBool::new(false),
+            drivers: TaskTracker::new(),
+            leaving: CancellationToken::new(),
+            closed: CancellationToken::new(),
+            registry_up: AtomicBool::new(false),
+            table: Mutex::new(table),
+            state,
+            config,
+        })
+    }
+
     pub(crate) fn table(&self) -> MutexGuard<'_, Table> {
         // A section that panicked may have left a spawn half done, which is better than no agent at all.
         self.table.lock().unwrap_or_else(PoisonError::into_inner)
@@ -77,7 +156,7 @@ impl Node {
     /// The last lines a spawn wrote; none when the disk does not answer in time.
     pub(crate) async fn last_words(self: &Arc<Self>, id: SpawnId) -> Vec<String> {
         let path = output::path(self.state.logs(), id);
-        self.disk.logs.call(LAST_WORDS_TIMEOUT, move || output::last_words(&path)).await.unwrap_or_else(
+        self.disk.logs.call(LAST_LINES_TIMEOUT, move || output::last_words(&path)).await.unwrap_or_else(
             |error| {
                 tracing::warn!(%error, spawn.id = %id, "failed to read the last lines of a spawn");
                 Vec::new()
@@ -85,7 +164,7 @@ impl Node {
         )
     }
 
-    /// Its spawn has ended: its log is deleted in a while.
+    /// Deletes the log of a spawn that has ended, in a while.
     pub(crate) fn retire_log(self: &Arc<Self>, id: SpawnId) {
         self.logs.retire(id, Instant::now());
         self.sweep_logs();
@@ -99,29 +178,29 @@ impl Node {
         }
     }
 
-    /// Has the desired state written, and waits for it to be on the disk, but not for long.
-    pub(crate) async fn keep_wish(self: &Arc<Self>) {
-        self.wish_unkept.store(true, Ordering::Release);
+    /// Writes the desired state, and waits until the disk has it, at most for [`DESIRED_TIMEOUT`].
+    pub(crate) async fn store_desired(self: &Arc<Self>) {
+        self.desired_unsaved.store(true, Ordering::Release);
         let node = Arc::clone(self);
-        if let Err(error) = self.disk.state.call(WISH_TIMEOUT, move || node.write_wish()).await {
+        if let Err(error) = self.disk.state.call(DESIRED_TIMEOUT, move || node.write_desired()).await {
             tracing::warn!(%error, "the desired state of the node is not on the disk yet");
         }
     }
 
-    /// Has the desired state written if it is not on the disk; nothing waits for it.
-    pub(crate) fn keep_wish_soon(self: &Arc<Self>) {
+    /// Writes the desired state if the disk does not have it; nothing waits for it.
+    pub(crate) fn store_desired_soon(self: &Arc<Self>) {
         let node = Arc::clone(self);
-        self.disk.state.post(move || node.write_wish()).ok();
+        self.disk.state.post(move || node.write_desired()).ok();
     }
 
-    /// One thread writes, so the last one stays.
-    fn write_wish(&self) {
-        if !self.wish_unkept.swap(false, Ordering::AcqRel) {
+    // Runs on the one thread of the state lane, so writes keep their order.
+    fn write_desired(&self) {
+        if !self.desired_unsaved.swap(false, Ordering::AcqRel) {
             return;
         }
-        let wish = self.table().wish().clone();
-        if let Err(error) = self.state.keep_wish(&wish) {
-            self.wish_unkept.store(true, Ordering::Release);
+        let desired = self.table().desired().clone();
+        if let Err(error) = self.state.store_desired(&desired) {
+            self.desired_unsaved.store(true, Ordering::Release);
             tracing::warn!(%error, "failed to write the desired state of the node");
         }
     }

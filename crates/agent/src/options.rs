@@ -11,9 +11,10 @@ use clap::builder::BoolishValueParser;
 use clap::{ArgAction, Args};
 use model::{NodeId, parse_bytes};
 
-use crate::config::{Config, ConfigError, Launcher, OnShutdown, host_of};
+use crate::address::{host_name, host_of};
+use crate::config::{Config, ConfigError, Launcher, OnShutdown};
 use crate::endpoint::EndpointForm;
-use crate::exposure::kept;
+use crate::exposure::{self, Reachable};
 use crate::spawn::users::SpawnUsers;
 
 fn duration(text: &str) -> Result<Duration, String> {
@@ -214,7 +215,13 @@ impl Options {
     /// The first flag whose value will not do.
     pub fn into_config(self) -> Result<Config, ConfigError> {
         let node = node(self.node.clone())?;
-        let tls = kept(&self, &node)?;
+        let ports = Reachable {
+            listen: self.listen,
+            admin_listen: self.admin_listen,
+            liveliness_listen: self.liveliness_listen,
+            advertise: self.advertise.as_deref(),
+        };
+        let tls = exposure::check(&self.tls, ports, &node)?;
         let hosts = hosts(&self)?;
         let launcher = match (self.start_nothing, self.executable) {
             (true, _) => Launcher::Nothing,
@@ -307,11 +314,6 @@ fn hosts(options: &Options) -> Result<Hosts, ConfigError> {
         hosts.add(name);
     }
     Ok(hosts)
-}
-
-/// The machine's name for itself.
-pub(crate) fn host_name() -> String {
-    rustix::system::uname().nodename().to_string_lossy().into_owned()
 }
 
 fn absolute(flag: &'static str, path: &Path) -> Result<PathBuf, ConfigError> {

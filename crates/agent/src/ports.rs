@@ -63,7 +63,7 @@ impl Ports {
         None
     }
 
-    /// Takes a free port from anywhere, for whoever has lost one: who it was lost to may try the ports in the same order.
+    /// Takes a free port at random, for a spawn that has lost one: the process that took it may try the ports in the same order.
     pub(crate) fn take_any(&mut self, mut is_free: impl FnMut(u16) -> bool) -> Option<u16> {
         let len = self.free.len();
         let first = fastrand::usize(..len.max(1));

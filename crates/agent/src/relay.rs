@@ -1,6 +1,19 @@
-//! The one task that talks to the registry: it tells every change in order, and once a second everything.
+//! The relay: the one task that talks to the registry. It sends every change in order, and a heartbeat with everything once a second.
 //!
-//! While the registry is away nothing else waits for it: changes pile up in the backlog and are told afterwards.
+//! ```text
+//!              accepted                       every heartbeat interval
+//!    ┌───────────────────────┐             ┌────────────────────────────┐
+//!    ▼                       │             ▼                            │
+//!  idle ── change, timer ─▶ send ── taken by another agent ─▶ contend ──┘── 15 s ─▶ closed
+//!              ▲             │ failed: back off, then again        (never had the node: `taken`, else `superseded`)
+//!              └─────────────┤ unknown, or behind: again at once, with everything
+//!                            └ superseded ─▶ closed
+//! ```
+//!
+//! Invariants: a change leaves the backlog only when the registry has accepted it. `reported` is what the registry knows once it has taken in
+//! everything sent so far; heartbeats are made of it, so they never run ahead of the changes. A repeated report changes nothing.
+//!
+//! While the registry is away, nothing else waits for it: changes gather in the backlog and are sent afterwards.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -16,14 +29,15 @@ use crate::load::Processors;
 use crate::node::Node;
 use crate::spawn::Snapshot;
 use crate::spawn::exit::Cause;
-use crate::table::{self, Again, Door};
+use crate::table::desired::DesiredState;
+use crate::table::{AdmissionMode, Again};
 
-/// Most changes in one report, so that no report keeps the registry busy for long.
+/// Changes in one report, so that no report keeps the registry busy for long.
 const BATCH: usize = 2_000;
-/// How long a change waits for others to go with it, unless somebody waits for the registry to know of it.
+/// How long a change waits for others to go with it, unless a caller waits for the registry to acknowledge it.
 const LINGER: Duration = Duration::from_millis(3);
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
-const LONGEST_PAUSE: Duration = Duration::from_secs(2);
+const MAX_PAUSE: Duration = Duration::from_secs(2);
 /// How long an agent tries to get a node that another one has: longer than it takes for a dead one to be `down`.
 const TAKEN_TIMEOUT: Duration = Duration::from_secs(15);
 
@@ -34,8 +48,8 @@ pub(crate) struct Relay {
     registry: Registry,
     /// The spawns as the registry knows them once it has taken in all reports so far. Heartbeats are made of this, and
     /// never run ahead of the changes.
-    told: HashMap<SpawnId, Snapshot>,
-    /// Changes that were dropped when `told` was last right.
+    reported: HashMap<SpawnId, Snapshot>,
+    /// Changes that were dropped when `reported` was last right.
     dropped: u64,
     /// Until the first report was accepted.
     takeover: bool,
@@ -53,17 +67,17 @@ pub(crate) struct Relay {
     batch: usize,
 }
 
-/// A report on its way.
+/// A report to be sent.
 #[derive(Debug)]
-struct Letter {
+struct OutgoingReport {
     report: AgentReport,
     /// The last change in it.
     serial: u64,
 }
 
-/// What came of a report.
+/// The outcome of a report.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Outcome {
+enum ReportOutcome {
     Accepted,
     /// Again, after a pause.
     Failed,
@@ -77,12 +91,12 @@ enum Outcome {
 
 impl Relay {
     pub(crate) fn new(node: Arc<Node>, registry: Registry) -> Self {
-        // Those that were taken over: no change tells of them.
-        let told = node.table().snapshots().map(|spawn| (spawn.facts.id, spawn.clone())).collect();
+        // Adopted spawns: no change reports them.
+        let reported = node.table().snapshots().map(|spawn| (spawn.facts.id, spawn.clone())).collect();
         Self {
             node,
             registry,
-            told,
+            reported,
             dropped: 0,
             takeover: true,
             next_heartbeat: Instant::now(),
@@ -96,36 +110,36 @@ impl Relay {
         }
     }
 
-    /// Runs until another agent has taken over, or until it is `closing` and everything was told.
+    /// Runs until another agent has taken over, or until `closing` is cancelled and everything was reported.
     pub(crate) async fn run(mut self, closing: CancellationToken) {
-        let (bell, hurry) = self.node.table().relay_bells();
+        let (changed, awaited) = self.node.table().relay_wakeups();
         loop {
-            match self.tell().await {
-                Outcome::Accepted => self.pause = FIRST_PAUSE,
-                Outcome::Everything => {
+            match self.send().await {
+                ReportOutcome::Accepted => self.pause = FIRST_PAUSE,
+                ReportOutcome::Everything => {
                     self.next_heartbeat = Instant::now();
                     continue;
                 }
-                Outcome::Failed => {
+                ReportOutcome::Failed => {
                     tokio::time::sleep(self.pause.mul_f64(0.5 + fastrand::f64() / 2.0)).await;
-                    self.pause = (self.pause * 2).min(LONGEST_PAUSE);
+                    self.pause = (self.pause * 2).min(MAX_PAUSE);
                     continue;
                 }
-                Outcome::Taken => {
+                ReportOutcome::Taken => {
                     tokio::select! {
                         () = closing.cancelled() => return,
                         () = tokio::time::sleep(self.node.config.heartbeat) => {}
                     }
                     continue;
                 }
-                Outcome::Over => return,
+                ReportOutcome::Over => return,
             }
             if self.node.table().backlog_len() == 0 {
                 if closing.is_cancelled() {
                     return;
                 }
                 tokio::select! {
-                    () = bell.notified() => {}
+                    () = changed.notified() => {}
                     () = tokio::time::sleep_until(self.next_heartbeat) => continue,
                     () = closing.cancelled() => continue,
                 }
@@ -133,31 +147,31 @@ impl Relay {
             // Changes come in twos and threes; one report costs hardly more than one change.
             tokio::select! {
                 biased;
-                () = hurry.notified() => {}
+                () = awaited.notified() => {}
                 () = closing.cancelled() => {}
                 () = tokio::time::sleep(LINGER) => {}
             }
         }
     }
 
-    async fn tell(&mut self) -> Outcome {
+    async fn send(&mut self) -> ReportOutcome {
         let started = Instant::now();
-        let letter = self.write(started);
-        let with_heartbeat = letter.report.heartbeat.is_some();
-        match self.registry.report(&letter.report).await {
+        let outgoing = self.compose(started);
+        let with_heartbeat = outgoing.report.heartbeat.is_some();
+        match self.registry.report(&outgoing.report).await {
             Ok(orders) if orders.superseded => self.superseded(),
             Ok(Orders { taken: Some(other), .. }) => self.taken(&other, started),
             Ok(Orders { behind: Some(applied), .. }) => self.behind(applied, started),
             // Even a report with everything in it did: no use in being quick.
-            Ok(orders) if orders.unknown && with_heartbeat => Outcome::Failed,
-            Ok(orders) if orders.unknown => Outcome::Everything,
+            Ok(orders) if orders.unknown && with_heartbeat => ReportOutcome::Failed,
+            Ok(orders) if orders.unknown => ReportOutcome::Everything,
             Ok(orders) => {
                 self.node.metrics.report_time.observe(started.elapsed().as_secs_f64());
-                let ended = self.node.table().accepted(letter.serial, started);
+                let ended = self.node.table().accepted(outgoing.serial, started);
                 for id in ended {
                     self.node.state.journal.gone(id);
                 }
-                self.accepted = self.accepted.max(letter.serial);
+                self.accepted = self.accepted.max(outgoing.serial);
                 self.behind = false;
                 self.taken_since = None;
                 if self.node.table().is_mine() {
@@ -170,21 +184,21 @@ impl Relay {
                 if !self.node.registry_up.swap(true, Ordering::Relaxed) {
                     tracing::info!("the registry accepts reports");
                 }
-                self.obey(orders);
-                Outcome::Accepted
+                self.apply(orders);
+                ReportOutcome::Accepted
             }
             Err(error) => {
                 self.node.metrics.report_failures.inc();
                 if self.node.registry_up.swap(false, Ordering::Relaxed) {
                     tracing::warn!(%error, "the registry does not accept reports, spawns go on without it");
                 }
-                Outcome::Failed
+                ReportOutcome::Failed
             }
         }
     }
 
     /// Takes everything that is ready into one report. Nothing leaves the backlog before it was accepted.
-    fn write(&mut self, now: Instant) -> Letter {
+    fn compose(&mut self, now: Instant) -> OutgoingReport {
         let table = self.node.table();
         let mut serial = 0;
         let mut changes: Vec<Change> = Vec::new();
@@ -193,35 +207,35 @@ impl Relay {
             serial = change.serial;
             changes.push(change);
             if pending.spawn.state == SpawnState::Exited {
-                self.told.remove(&pending.spawn.facts.id);
+                self.reported.remove(&pending.spawn.facts.id);
             } else {
-                self.told.insert(pending.spawn.facts.id, pending.spawn.clone());
+                self.reported.insert(pending.spawn.facts.id, pending.spawn.clone());
             }
         }
-        // Changes were lost, but with all others told the table is what the registry must come to.
+        // Changes were dropped. Once all others are in this report, the table is what the registry must come to.
         if self.dropped != table.dropped_changes() && changes.len() == table.backlog_len() {
             self.dropped = table.dropped_changes();
-            self.told = table.snapshots().map(|spawn| (spawn.facts.id, spawn.clone())).collect();
+            self.reported = table.snapshots().map(|spawn| (spawn.facts.id, spawn.clone())).collect();
         }
         let heartbeat = (self.takeover || self.next_heartbeat <= now).then(|| {
-            for (id, spawn) in &mut self.told {
+            for (id, spawn) in &mut self.reported {
                 spawn.heard = table.last_heard(*id).or(spawn.heard);
             }
             Heartbeat {
                 description: NodeDescription { slots: table.slots(), ..self.node.description.clone() },
                 load: self.processors.load(),
                 gpus: table.gpus().slots(),
-                spawns: self.told.values().map(|spawn| spawn.report(now)).collect(),
+                spawns: self.reported.values().map(|spawn| spawn.report(now)).collect(),
                 forgotten: self
                     .void
                     .iter()
-                    .filter(|id| !self.told.contains_key(id) && !table.knows(**id))
+                    .filter(|id| !self.reported.contains_key(id) && !table.knows(**id))
                     .copied()
                     .collect(),
-                desired: wish(table.wish(), now),
+                desired: desired(table.desired(), now),
             }
         });
-        Letter {
+        OutgoingReport {
             report: AgentReport {
                 node: self.node.config.node.clone(),
                 epoch: self.node.epoch,
@@ -235,13 +249,13 @@ impl Relay {
         }
     }
 
-    fn obey(&mut self, orders: Orders) {
+    fn apply(&mut self, orders: Orders) {
         let now = Instant::now();
         let Orders { generation, eligibility, drain, abandoned, expired, .. } = orders;
-        if self.node.table().learn_wish(generation, eligibility, drain, now) {
+        if self.node.table().learn_desired(generation, eligibility, drain, now) {
             tracing::info!(%eligibility, generation, "eligibility changed");
-            self.node.wish_unkept.store(true, Ordering::Release);
-            self.node.keep_wish_soon();
+            self.node.desired_unsaved.store(true, Ordering::Release);
+            self.node.store_desired_soon();
         }
         let mut table = self.node.table();
         for id in &abandoned {
@@ -255,7 +269,7 @@ impl Relay {
     }
 
     /// The registry went back to an older state, in which only changes up to `applied` are known.
-    fn behind(&mut self, applied: u64, now: Instant) -> Outcome {
+    fn behind(&mut self, applied: u64, now: Instant) -> ReportOutcome {
         tracing::warn!(
             applied,
             accepted = self.accepted,
@@ -264,11 +278,15 @@ impl Relay {
         self.accepted = applied;
         self.node.table().report_again(applied, now);
         // At once, but not in a loop, should it not be content with that.
-        if std::mem::replace(&mut self.behind, true) { Outcome::Failed } else { Outcome::Everything }
+        if std::mem::replace(&mut self.behind, true) {
+            ReportOutcome::Failed
+        } else {
+            ReportOutcome::Everything
+        }
     }
 
     /// Another agent that is alive has the node. It may be gone in a moment; what runs here is left alone meanwhile.
-    fn taken(&mut self, other: &str, now: Instant) -> Outcome {
+    fn taken(&mut self, other: &str, now: Instant) -> ReportOutcome {
         if self.node.table().taken_by(other) {
             tracing::warn!(
                 other,
@@ -278,29 +296,29 @@ impl Relay {
         }
         let since = *self.taken_since.get_or_insert(now);
         if now.saturating_duration_since(since) < TAKEN_TIMEOUT {
-            return Outcome::Taken;
+            return ReportOutcome::Taken;
         }
         if !self.takeover {
             return self.superseded();
         }
         self.node.closed.cancel();
-        Outcome::Over
+        ReportOutcome::Over
     }
 
-    fn superseded(&self) -> Outcome {
+    fn superseded(&self) -> ReportOutcome {
         tracing::error!("another agent has taken this node over, no more spawns are admitted");
-        self.node.table().shut(Door::Superseded);
+        self.node.table().set_admission_mode(AdmissionMode::Superseded);
         self.node.closed.cancel();
-        Outcome::Over
+        ReportOutcome::Over
     }
 }
 
-/// The operator's wish, for a registry that has lost it.
-fn wish(wish: &table::wish::Wish, now: Instant) -> registry::DesiredState {
+/// The desired state of the node, for a registry that has lost it.
+fn desired(desired: &DesiredState, now: Instant) -> registry::DesiredState {
     registry::DesiredState {
-        generation: wish.generation,
-        eligibility: wish.eligibility,
-        drain: wish.drain.as_ref().map(|drain| DesiredDrain {
+        generation: desired.generation,
+        eligibility: desired.eligibility,
+        drain: desired.drain.as_ref().map(|drain| DesiredDrain {
             left: drain.deadline.saturating_duration_since(now),
             age: now.saturating_duration_since(drain.started),
             reason: drain.reason.clone(),

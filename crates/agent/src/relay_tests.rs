@@ -6,10 +6,9 @@ use proptest::prelude::*;
 use super::*;
 use crate::config::{Config, Launcher};
 use crate::disk::Disk;
-use crate::life::make_node;
 use crate::logs::Logs;
 use crate::state::StateDir;
-use crate::table::entrance::{Admission, Ask};
+use crate::table::entrance::{Admission, SpawnSpec};
 
 fn relay(dir: &tempfile::TempDir) -> Relay {
     let mut config = Config::new("n".parse().unwrap(), Launcher::Nothing, dir.path().to_owned());
@@ -19,7 +18,7 @@ fn relay(dir: &tempfile::TempDir) -> Relay {
     let disk = Disk::new().unwrap();
     let state = StateDir::open(dir.path(), disk.state.clone()).unwrap();
     let logs = Logs::open(state.logs().to_owned(), &Default::default());
-    let node = make_node(config, disk, state, logs, None, any, any).unwrap();
+    let node = Node::new(config, disk, state, logs, None, any, any).unwrap();
     let mut relay = Relay::new(Arc::new(node), Registry::embedded(Timing::FARM));
     relay.batch = 3;
     relay
@@ -29,7 +28,7 @@ fn relay(dir: &tempfile::TempDir) -> Relay {
 type Truth = HashMap<SpawnId, Vec<SpawnState>>;
 
 fn start(relay: &Relay, truth: &mut Truth) {
-    let ask = Ask {
+    let ask = SpawnSpec {
         id: SpawnId::mint(),
         renderer: RendererType::Csr,
         labels: BTreeMap::new(),
@@ -88,8 +87,8 @@ async fn check(relay: &Relay, truth: &Truth, all: bool) -> Result<(), TestCaseEr
 async fn tell_all(relay: &mut Relay) {
     for _ in 0..1000 {
         relay.next_heartbeat = Instant::now();
-        let outcome = relay.tell().await;
-        if outcome == Outcome::Accepted && relay.node.table().backlog_len() == 0 {
+        let outcome = relay.send().await;
+        if outcome == ReportOutcome::Accepted && relay.node.table().backlog_len() == 0 {
             return;
         }
     }
@@ -107,19 +106,19 @@ async fn live(steps: Vec<(u8, prop::sample::Index)>) -> Result<(), TestCaseError
             2 | 3 => go_on(&relay, &mut truth, pick, false),
             4 => go_on(&relay, &mut truth, pick, true),
             5 => {
-                relay.tell().await;
+                relay.send().await;
             }
             6 => {
                 relay.next_heartbeat = Instant::now();
-                relay.tell().await;
+                relay.send().await;
             }
             // The report arrived, the answer did not.
             7 => {
-                let letter = relay.write(Instant::now());
-                relay.registry.report(&letter.report).await.unwrap();
+                let outgoing = relay.compose(Instant::now());
+                relay.registry.report(&outgoing.report).await.unwrap();
             }
             // The report did not arrive.
-            8 => drop(relay.write(Instant::now())),
+            8 => drop(relay.compose(Instant::now())),
             _ => {
                 wiped = true;
                 relay.registry = Registry::embedded(Timing::FARM);
@@ -151,8 +150,13 @@ fn end(relay: &Relay, id: SpawnId) {
 }
 
 fn why(relay: &Relay, id: SpawnId) -> Option<crate::spawn::Refusal> {
-    let ask =
-        Ask { id, renderer: RendererType::Csr, labels: BTreeMap::new(), owner: None, endpoint_form: None };
+    let ask = SpawnSpec {
+        id,
+        renderer: RendererType::Csr,
+        labels: BTreeMap::new(),
+        owner: None,
+        endpoint_form: None,
+    };
     match relay.node.table().admit(ask, Instant::now()) {
         Admission::Refused(refusal) => Some(refusal),
         Admission::New(..) | Admission::Joined(_) => None,
@@ -170,14 +174,14 @@ async fn a_registry_that_went_back_is_told_again_of_what_has_ended_since() {
     tell_all(&mut relay).await;
     // Three starts and two ends.
     assert_eq!((relay.accepted, relay.node.table().backlog_len()), (5, 0));
-    assert_eq!(relay.behind(4, Instant::now()), Outcome::Everything);
+    assert_eq!(relay.behind(4, Instant::now()), ReportOutcome::Everything);
     relay.next_heartbeat = Instant::now();
-    let report = relay.write(Instant::now()).report;
+    let report = relay.compose(Instant::now()).report;
     let changes: Vec<(u64, SpawnId)> = report.changes.iter().map(|c| (c.serial, c.spawn.id)).collect();
     assert_eq!((report.accepted, changes), (4, vec![(5, second)]));
     let living: Vec<SpawnId> = report.heartbeat.unwrap().spawns.iter().map(|spawn| spawn.id).collect();
     assert_eq!(living, [stays]);
-    assert_eq!(relay.behind(4, Instant::now()), Outcome::Failed, "not in a loop without a pause");
+    assert_eq!(relay.behind(4, Instant::now()), ReportOutcome::Failed, "not in a loop without a pause");
     tell_all(&mut relay).await;
     assert_eq!(relay.accepted, 5);
 }
@@ -188,22 +192,22 @@ async fn an_agent_whose_node_another_one_has_admits_nothing_until_it_has_it() {
     let mut relay = relay(&dir);
     let runs = one(&relay);
     let now = Instant::now();
-    assert_eq!(relay.taken("http://10.0.0.7:7070", now), Outcome::Taken);
+    assert_eq!(relay.taken("http://10.0.0.7:7070", now), ReportOutcome::Taken);
     let refusal = why(&relay, SpawnId::mint()).unwrap();
-    assert_eq!(refusal.why, crate::spawn::Why::ShuttingDown);
+    assert_eq!(refusal.kind, crate::spawn::RefusalKind::ShuttingDown);
     assert!(refusal.detail.contains("http://10.0.0.7:7070"), "{refusal:?}");
-    assert_eq!(relay.taken("http://10.0.0.7:7070", now + TAKEN_TIMEOUT / 2), Outcome::Taken);
+    assert_eq!(relay.taken("http://10.0.0.7:7070", now + TAKEN_TIMEOUT / 2), ReportOutcome::Taken);
     assert!(relay.node.table().knows(runs) && !relay.node.closed.is_cancelled());
     // The other one has gone: the registry accepts the next report.
     relay.next_heartbeat = now;
-    assert_eq!(relay.tell().await, Outcome::Accepted);
-    assert_eq!(relay.node.table().door(), Door::Open);
+    assert_eq!(relay.send().await, ReportOutcome::Accepted);
+    assert_eq!(relay.node.table().admission_mode(), AdmissionMode::Open);
     assert_eq!(why(&relay, SpawnId::mint()), None);
     let later = now + TAKEN_TIMEOUT;
-    assert_eq!(relay.taken("http://10.0.0.7:7070", later), Outcome::Taken, "its time begins anew");
-    assert_eq!(relay.taken("http://10.0.0.8:7070", later + TAKEN_TIMEOUT), Outcome::Over);
+    assert_eq!(relay.taken("http://10.0.0.7:7070", later), ReportOutcome::Taken, "its time begins anew");
+    assert_eq!(relay.taken("http://10.0.0.8:7070", later + TAKEN_TIMEOUT), ReportOutcome::Over);
     assert!(relay.node.closed.is_cancelled());
-    assert_eq!(relay.node.table().door(), Door::Superseded, "it had the node before");
+    assert_eq!(relay.node.table().admission_mode(), AdmissionMode::Superseded, "it had the node before");
 }
 
 #[tokio::test]
@@ -211,10 +215,10 @@ async fn an_agent_that_never_had_its_node_gives_up_when_the_other_one_stays() {
     let dir = tempfile::tempdir().unwrap();
     let mut relay = relay(&dir);
     let now = Instant::now();
-    assert_eq!(relay.taken("http://10.0.0.7:7070", now), Outcome::Taken);
-    assert_eq!(relay.taken("http://10.0.0.7:7070", now + TAKEN_TIMEOUT), Outcome::Over);
+    assert_eq!(relay.taken("http://10.0.0.7:7070", now), ReportOutcome::Taken);
+    assert_eq!(relay.taken("http://10.0.0.7:7070", now + TAKEN_TIMEOUT), ReportOutcome::Over);
     assert!(relay.node.closed.is_cancelled());
-    assert_eq!(relay.node.table().door(), Door::Taken);
+    assert_eq!(relay.node.table().admission_mode(), AdmissionMode::Taken);
     assert_eq!(relay.node.table().other_agent(), Some("http://10.0.0.7:7070"));
 }
 
@@ -225,16 +229,16 @@ async fn an_expired_reservation_ends_nothing_that_runs_and_starts_nothing_afterw
     let (runs, unwanted, late) = (one(&relay), one(&relay), SpawnId::mint());
     tell_all(&mut relay).await;
     let orders = Orders { expired: vec![runs, late], abandoned: vec![unwanted], ..Orders::default() };
-    relay.obey(orders);
+    relay.apply(orders);
     assert_eq!(relay.node.table().collect(runs).end, None);
     assert_eq!(relay.node.table().collect(unwanted).end, Some(Cause::Cancelled));
-    assert_eq!(why(&relay, late).map(|refusal| refusal.why), Some(crate::spawn::Why::Abandoned));
+    assert_eq!(why(&relay, late).map(|refusal| refusal.kind), Some(crate::spawn::RefusalKind::Abandoned));
     relay.next_heartbeat = Instant::now();
-    let heartbeat = relay.write(Instant::now()).report.heartbeat.unwrap();
+    let heartbeat = relay.compose(Instant::now()).report.heartbeat.unwrap();
     assert_eq!(heartbeat.forgotten, [late], "those that run are listed as spawns");
     assert!(heartbeat.spawns.iter().any(|spawn| spawn.id == runs));
     end(&relay, runs);
-    let heartbeat = relay.write(Instant::now()).report.heartbeat.unwrap();
+    let heartbeat = relay.compose(Instant::now()).report.heartbeat.unwrap();
     assert_eq!(heartbeat.forgotten, [runs, late]);
 }
 
@@ -242,13 +246,13 @@ async fn an_expired_reservation_ends_nothing_that_runs_and_starts_nothing_afterw
 async fn reports_carry_the_agents_identity_and_the_number_of_the_order_it_follows() {
     let dir = tempfile::tempdir().unwrap();
     let mut relay = relay(&dir);
-    let order = table::wish::Order { generation: 7, ..Default::default() };
-    assert!(relay.node.table().set_wish(order, Instant::now()));
+    let order = crate::table::desired::EligibilityOrder { generation: 7, ..Default::default() };
+    assert!(relay.node.table().order(order, Instant::now()));
     relay.next_heartbeat = Instant::now();
-    let report = relay.write(Instant::now()).report;
+    let report = relay.compose(Instant::now()).report;
     assert_eq!((report.identity.life, report.identity.instance.is_nil(), report.accepted), (1, false, 0));
     assert_eq!(report.heartbeat.unwrap().desired.generation, 7);
-    relay.obey(Orders { generation: 6, eligibility: model::Eligibility::Cordoned, ..Orders::default() });
+    relay.apply(Orders { generation: 6, eligibility: model::Eligibility::Cordoned, ..Orders::default() });
     assert_eq!(relay.node.table().eligibility(), model::Eligibility::Eligible, "an older order");
 }
 

@@ -1,11 +1,11 @@
 //! The end of an agent, in this order:
 //!
-//! 1. The door is shut: new spawns are refused, health says `NOT_SERVING`.
+//! 1. Admission is closed: new spawns are refused, health says `NOT_SERVING`.
 //! 2. What runs is dealt with. `adopt`: starts under way get a moment to answer their callers, the others go on alone.
 //!    `drain`: the last one is waited for, until the deadline of the operator's drain or as long as any drain lasts;
 //!    then, or hurried, the rest is ended. `kill`: TERM, grace, KILL; hurried, KILL.
 //! 3. The tasks that own spawns end.
-//! 4. The registry is told the last changes.
+//! 4. The last changes are reported to the registry.
 //! 5. The servers stop, and the state directory is the next agent's.
 //!
 //! Each step is bounded, and the log says who was late.
@@ -22,7 +22,7 @@ use crate::grpc::Service;
 use crate::life::Agent;
 use crate::node::Node;
 use crate::spawn::exit::Cause;
-use crate::table::{Again, Door, Table};
+use crate::table::{AdmissionMode, Again, Table};
 use crate::task::Task;
 
 /// With `adopt`, how long starts under way may take to answer their callers.
@@ -42,10 +42,10 @@ impl Agent {
     pub async fn shutdown(self, on: OnShutdown, hurry: CancellationToken) {
         let Self { node, health, relay, servers, .. } = self;
         tracing::info!(%on, running = node.table().running(), "agent shutting down");
-        let taken = node.table().door() == Door::Taken;
-        node.table().shut(match on {
-            OnShutdown::Drain => Door::Emptying,
-            OnShutdown::Adopt | OnShutdown::Kill => Door::ShuttingDown,
+        let taken = node.table().admission_mode() == AdmissionMode::Taken;
+        node.table().set_admission_mode(match on {
+            OnShutdown::Drain => AdmissionMode::Emptying,
+            OnShutdown::Adopt | OnShutdown::Kill => AdmissionMode::ShuttingDown,
         });
         health.set_not_serving::<NodeAgentServer<Service>>().await;
 
@@ -58,7 +58,7 @@ impl Agent {
                 node.leaving.cancel();
             }
             OnShutdown::Drain => {
-                let deadline = node.table().wish().drain.as_ref().map(|drain| drain.deadline);
+                let deadline = node.table().desired().drain.as_ref().map(|drain| drain.deadline);
                 let within = deadline
                     .map_or(timing::DRAIN_DEADLINE, |at| at.saturating_duration_since(Instant::now()));
                 wait_until(&node, &hurry, within, |table| table.running() == 0).await;
@@ -96,7 +96,7 @@ impl Agent {
     }
 }
 
-/// Callers that wait get their answers; spawns that take too long for that are ended, nobody would know of them.
+/// Callers that wait get their answers; spawns that take too long for that are ended, because no caller would learn of them.
 async fn finish_starts(node: &Node, hurry: &CancellationToken) {
     wait_until(node, hurry, LAST_STARTS, |table| table.launching() == 0).await;
     let late = node.table().launching();
@@ -118,16 +118,16 @@ async fn end_all(node: &Node, hurry: &CancellationToken) {
     }
 }
 
-/// Waits until the table is as wanted, somebody hurries, or the time is over.
+/// Waits until `done`, until `hurry` is cancelled, or for `within`.
 async fn wait_until(node: &Node, hurry: &CancellationToken, within: Duration, done: impl Fn(&Table) -> bool) {
-    let bell = node.table().settled_bell();
+    let settle = node.table().settled();
     let settled = async {
         loop {
-            let rung = bell.notified();
+            let settling = settle.notified();
             if done(&node.table()) {
                 return;
             }
-            rung.await;
+            settling.await;
         }
     };
     tokio::select! {

@@ -1,13 +1,15 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use model::{Eligibility, ExitReason, RendererType};
+use model::{Eligibility, Exit, ExitReason, RendererType};
 use proptest::prelude::*;
 
-use super::entrance::{Admission, Admitted, Ask};
+use super::desired::EligibilityOrder;
+use super::entrance::{Admission, Admitted, SpawnSpec};
 use super::*;
 use crate::config::Launcher;
-use crate::spawn::Why;
+use crate::spawn::RefusalKind;
+use crate::spawn::exit::Cause;
 
 pub(super) fn table(change: impl FnOnce(&mut Config)) -> Table {
     let mut config = Config::new("n".parse().unwrap(), Launcher::Nothing, PathBuf::from("/s"));
@@ -19,12 +21,12 @@ pub(super) fn table(change: impl FnOnce(&mut Config)) -> Table {
     Table::new(&config, endpoint)
 }
 
-pub(super) fn ask(renderer: RendererType) -> Ask {
-    Ask { id: SpawnId::mint(), renderer, labels: BTreeMap::new(), owner: None, endpoint_form: None }
+pub(super) fn ask(renderer: RendererType) -> SpawnSpec {
+    SpawnSpec { id: SpawnId::mint(), renderer, labels: BTreeMap::new(), owner: None, endpoint_form: None }
 }
 
 /// Lets one in and starts it.
-fn start(table: &mut Table, ask: &Ask, now: Instant) -> Admitted {
+fn start(table: &mut Table, ask: &SpawnSpec, now: Instant) -> Admitted {
     match table.admit(ask.clone(), now) {
         Admission::New(admitted, _) => {
             table.launched(ask.id, 1, now);
@@ -34,9 +36,9 @@ fn start(table: &mut Table, ask: &Ask, now: Instant) -> Admitted {
     }
 }
 
-fn why(table: &mut Table, ask: &Ask, now: Instant) -> Why {
+fn why(table: &mut Table, ask: &SpawnSpec, now: Instant) -> RefusalKind {
     match table.admit(ask.clone(), now) {
-        Admission::Refused(refusal) => refusal.why,
+        Admission::Refused(refusal) => refusal.kind,
         other => panic!("{other:?}"),
     }
 }
@@ -52,14 +54,14 @@ fn each_refusal_has_its_reason() {
     let ssr = ask(RendererType::Ssr);
     let mut full = table(|c| c.slots = 1);
     start(&mut full, &ask(RendererType::Csr), now);
-    assert_eq!(why(&mut full, &csr, now), Why::Full);
+    assert_eq!(why(&mut full, &csr, now), RefusalKind::Full);
 
     let mut gpus = table(|c| {
         c.gpus = 1;
         c.gpu_slots = 1;
     });
     start(&mut gpus, &ask(RendererType::Ssr), now);
-    assert_eq!(why(&mut gpus, &ssr, now), Why::GpusFull);
+    assert_eq!(why(&mut gpus, &ssr, now), RefusalKind::GpusFull);
     start(&mut gpus, &csr, now);
 
     let mut ports = table(|c| {
@@ -67,20 +69,20 @@ fn each_refusal_has_its_reason() {
         c.slots = 2;
     });
     start(&mut ports, &csr, now);
-    assert_eq!(why(&mut ports, &ssr, now), Why::NoPort);
+    assert_eq!(why(&mut ports, &ssr, now), RefusalKind::NoPort);
     assert_eq!(ports.running(), 1, "a refused one leaves nothing behind");
 
     let mut off = table(|c| c.ssr = false);
-    assert_eq!(why(&mut off, &ssr, now), Why::RendererOff);
+    assert_eq!(why(&mut off, &ssr, now), RefusalKind::RendererOff);
 
     let mut closed = table(|_| ());
-    let cordon = wish::Order { eligibility: Eligibility::Cordoned, ..Default::default() };
-    assert!(closed.set_wish(cordon, now));
-    assert_eq!(why(&mut closed, &csr, now), Why::NotEligible);
+    let cordon = EligibilityOrder { eligibility: Eligibility::Cordoned, ..Default::default() };
+    assert!(closed.order(cordon, now));
+    assert_eq!(why(&mut closed, &csr, now), RefusalKind::NotEligible);
     closed.end(csr.id, Cause::Stopped, Again::Hurries, now);
-    assert_eq!(why(&mut closed, &csr, now), Why::Abandoned);
-    closed.shut(Door::ShuttingDown);
-    assert_eq!(why(&mut closed, &csr, now), Why::ShuttingDown);
+    assert_eq!(why(&mut closed, &csr, now), RefusalKind::Abandoned);
+    closed.set_admission_mode(AdmissionMode::ShuttingDown);
+    assert_eq!(why(&mut closed, &csr, now), RefusalKind::ShuttingDown);
 }
 
 #[test]
@@ -94,11 +96,11 @@ fn a_lost_port_is_replaced_unless_the_spawn_or_the_agent_is_to_end() {
     assert_eq!(after.endpoint, format!("ws://h:{}", after.port));
     assert_eq!((table.usage().ports, table.facts(ask.id, now).unwrap().port), (1, after.port));
     assert!(table.relocate(SpawnId::mint()).is_none());
-    for door in [Door::ShuttingDown, Door::Taken, Door::Superseded] {
-        table.shut(door);
+    for door in [AdmissionMode::ShuttingDown, AdmissionMode::Taken, AdmissionMode::Superseded] {
+        table.set_admission_mode(door);
         assert!(table.relocate(ask.id).is_none(), "{door:?}");
     }
-    table.shut(Door::Emptying);
+    table.set_admission_mode(AdmissionMode::Emptying);
     assert_eq!(table.relocate(ask.id).unwrap().port, before.port);
     table.end(ask.id, Cause::Stopped, Again::ChangesNothing, now);
     assert!(table.relocate(ask.id).is_none(), "its end is wanted");
@@ -116,7 +118,7 @@ fn a_spawn_that_is_here_is_joined_even_by_a_closing_agent() {
     let (mut table, now) = (table(|_| ()), Instant::now());
     let ask = ask(RendererType::Csr);
     start(&mut table, &ask, now);
-    table.shut(Door::ShuttingDown);
+    table.set_admission_mode(AdmissionMode::ShuttingDown);
     assert!(matches!(table.admit(ask.clone(), now), Admission::Joined(_)));
     table.exited(ask.id, exit(), now);
     assert!(matches!(table.admit(ask, now), Admission::Joined(_)), "shortly after its end too");

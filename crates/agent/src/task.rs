@@ -1,4 +1,7 @@
-//! The parts of a running agent: tasks with a name, without any of which it does not go on.
+//! The tasks of a running agent, each with a name, without any of which it does not go on.
+//!
+//! A task that ends without being asked to, or panics, closes the agent ([`Node::closed`](crate::node::Node)): an agent with a part missing
+//! would go on without doing all it promises, and the next agent adopts what runs.
 
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -44,5 +47,12 @@ impl Drop for Guard {
             tracing::error!(name = self.name, "a part of the agent has failed");
             self.closed.cancel();
         }
+    }
+}
+
+/// Logs why a server has ended, when it did so by an error.
+pub(crate) fn report_end<E: std::fmt::Display>(name: &'static str, served: Result<(), E>) {
+    if let Err(error) = served {
+        tracing::error!(%error, name, "a server has ended");
     }
 }

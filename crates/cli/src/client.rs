@@ -1,4 +1,6 @@
 //! Typed calls to a front door.
+//!
+//! One client is one connection pool with one time limit for a whole call. Nothing is retried: a command decides whether to ask again.
 
 use std::borrow::Cow;
 use std::fmt::Write as _;
@@ -12,19 +14,18 @@ use hyper::{Method, Request, StatusCode, Uri};
 use hyper_util::client::legacy;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use model::api::{
-    Attempt, DrainRequest, EligibilityAnswer, Node, NodeList, Problem, Spawn, SpawnAnswer, SpawnList,
-    SpawnRequest,
+    DrainRequest, EligibilityAnswer, Node, NodeList, Spawn, SpawnAnswer, SpawnList, SpawnRequest,
 };
 use model::{NodeId, SpawnState};
 use serde::de::DeserializeOwned;
 
+use crate::call_error::{CallError, refusal};
 use crate::connector::{Connector, innermost};
 use crate::credential::Credential;
-use crate::exit::Exit;
 use crate::server::Server;
 
-/// No answer is longer: a list of ten thousand nodes takes a tenth of it.
-pub(crate) const LONGEST_ANSWER: usize = 64 << 20;
+/// No answer is longer, in bytes: a list of ten thousand nodes takes a tenth of it.
+pub(crate) const MAX_ANSWER_BYTES: usize = 64 << 20;
 /// Enough for the pool to keep what a load generator uses.
 const IDLE_CONNECTIONS: usize = 4096;
 pub(crate) const AGENT: HeaderValue =
@@ -32,136 +33,9 @@ pub(crate) const AGENT: HeaderValue =
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
 const ANYTHING: HeaderValue = HeaderValue::from_static("*/*");
 
-/// Why a call has no good answer.
-#[derive(Debug)]
-pub(crate) enum CallError {
-    /// Nobody listens there, or the name does not resolve.
-    Unreachable { server: Server, why: String },
-    /// The connection broke before the whole answer was here.
-    Broken { server: Server, why: String },
-    /// No answer in time.
-    TimedOut { server: Server, after: Duration },
-    /// The front door said no, and why.
-    Refused { problem: Box<Problem>, json: Bytes },
-    /// An error that is not in the form of a front door of this version.
-    Odd { server: Server, status: StatusCode, json: Option<Bytes>, detail: Option<String> },
-    /// A good answer that cannot be read.
-    Unreadable { server: Server, why: String },
-}
-
-impl CallError {
-    /// What it means to a script.
-    pub(crate) fn exit(&self) -> Exit {
-        match self {
-            Self::Unreachable { .. } | Self::Broken { .. } | Self::Unreadable { .. } => Exit::Failed,
-            Self::TimedOut { .. } => Exit::TimedOut,
-            Self::Refused { problem, .. } => Exit::of(problem.code),
-            Self::Odd { status, .. } => match *status {
-                StatusCode::GATEWAY_TIMEOUT => Exit::TimedOut,
-                StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN | StatusCode::TOO_MANY_REQUESTS => {
-                    Exit::Refused
-                }
-                _ => Exit::Failed,
-            },
-        }
-    }
-
-    /// Whether the front door wants to know who calls, or does not accept who says so.
-    pub(crate) fn is_unauthenticated(&self) -> bool {
-        match self {
-            Self::Refused { problem, .. } => problem.status == StatusCode::UNAUTHORIZED.as_u16(),
-            Self::Odd { status, .. } => *status == StatusCode::UNAUTHORIZED,
-            Self::Unreachable { .. }
-            | Self::Broken { .. }
-            | Self::TimedOut { .. }
-            | Self::Unreadable { .. } => false,
-        }
-    }
-
-    /// The word under which a load generator counts it.
-    pub(crate) fn code(&self) -> &'static str {
-        match self {
-            Self::Unreachable { .. } => "unreachable",
-            Self::Broken { .. } => "connection-lost",
-            Self::TimedOut { .. } => "timed-out",
-            Self::Refused { problem, .. } => problem.code.as_str(),
-            Self::Odd { .. } | Self::Unreadable { .. } => "unexpected-answer",
-        }
-    }
-
-    /// The problem as the front door wrote it.
-    pub(crate) fn problem_json(&self) -> Option<&Bytes> {
-        match self {
-            Self::Refused { json, .. } => Some(json),
-            Self::Odd { json, .. } => json.as_ref(),
-            Self::Unreachable { .. }
-            | Self::Broken { .. }
-            | Self::TimedOut { .. }
-            | Self::Unreadable { .. } => None,
-        }
-    }
-
-    /// The last lines of the process that failed.
-    pub(crate) fn log(&self) -> &[String] {
-        match self {
-            Self::Refused { problem, .. } => problem.log.as_deref().unwrap_or_default(),
-            _ => &[],
-        }
-    }
-}
-
-impl CallError {
-    /// The nodes that were tried for it.
-    pub(crate) fn attempts(&self) -> &[Attempt] {
-        match self {
-            Self::Refused { problem, .. } => &problem.attempts,
-            _ => &[],
-        }
-    }
-}
-
-impl std::fmt::Display for CallError {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Unreachable { server, why } => {
-                write!(f, "cannot reach {server}: {why} (--server or HATCHERY_SERVER names the front door)")
-            }
-            Self::Broken { server, why } => {
-                write!(f, "the connection to {server} broke before it had answered: {why}")
-            }
-            Self::TimedOut { server, after } => {
-                write!(f, "{server} did not answer within {}", humantime::format_duration(*after))
-            }
-            Self::Refused { problem, .. } => {
-                let detail = problem.detail.trim().trim_end_matches('.');
-                f.write_str(if detail.is_empty() { &problem.title } else { detail })?;
-                write!(f, " ({}", problem.code.as_str())?;
-                if let Some(node) = &problem.node {
-                    write!(f, ", node {node}")?;
-                }
-                if let Some(spawn) = &problem.spawn {
-                    write!(f, ", spawn {spawn}")?;
-                }
-                write!(f, ", request {})", problem.request_id)
-            }
-            Self::Odd { server, status, detail, .. } => {
-                write!(f, "{server} answered {status}")?;
-                match detail {
-                    Some(detail) => write!(f, ": {detail}"),
-                    None => f.write_str(", which is not how a front door says it"),
-                }
-            }
-            Self::Unreadable { server, why } => {
-                write!(f, "{server} answered something this version cannot read: {why}")
-            }
-        }
-    }
-}
-
 /// A good answer: understood, and as it came.
 #[derive(Debug, Clone)]
 pub(crate) struct Answer<T> {
-    /// Understood.
     pub(crate) value: T,
     /// As it came, for `--json`.
     pub(crate) json: Bytes,
@@ -182,7 +56,7 @@ impl PreparedSpawn {
     }
 }
 
-/// What came of asking for a spawn's end.
+/// The answer to a request to stop a spawn.
 #[derive(Debug, Clone)]
 pub(crate) struct Stopped {
     /// It had ended before.
@@ -219,7 +93,7 @@ impl Client {
         Ok(Self { http, connector, credential, server: server.clone(), timeout, spawn })
     }
 
-    /// One for another address of the same farm. Who calls is not told where that could be read on the way.
+    /// One for another address of the same farm. The credential is left out where it could be read on the way.
     pub(crate) fn beside(&self, server: &Server, timeout: Duration) -> Result<Self, CallError> {
         let credential = if server.by_tls() { Arc::clone(&self.credential) } else { Arc::default() };
         Self::new(server, self.connector.clone(), credential, timeout)
@@ -235,7 +109,6 @@ impl Client {
         &self.connector
     }
 
-    /// Who calls.
     pub(crate) fn credential(&self) -> &Arc<Credential> {
         &self.credential
     }
@@ -293,18 +166,16 @@ impl Client {
         Ok(self.send(self.request(Method::GET, uri, Full::default())).await?.1)
     }
 
-    /// All nodes.
     pub(crate) async fn nodes(&self) -> Result<Answer<NodeList>, CallError> {
         self.get("/v1/nodes").await
     }
 
-    /// Figures, where this is an admin address.
+    /// The metrics, where this is an admin address.
     pub(crate) async fn metrics(&self) -> Result<Bytes, CallError> {
         let uri = uri(&self.server, "/metrics")?;
         Ok(self.send(self.request(Method::GET, uri, Full::default())).await?.1)
     }
 
-    /// One node.
     pub(crate) async fn node(&self, node: &NodeId) -> Result<Answer<Node>, CallError> {
         self.get(&format!("/v1/nodes/{node}")).await
     }
@@ -323,9 +194,9 @@ impl Client {
     pub(crate) async fn drain(
         &self,
         node: &NodeId,
-        wish: &DrainRequest,
+        request: &DrainRequest,
     ) -> Result<Answer<EligibilityAnswer>, CallError> {
-        let body = serde_json::to_vec(wish).unwrap_or_default();
+        let body = serde_json::to_vec(request).unwrap_or_default();
         self.post(&format!("/v1/nodes/{node}/drain"), body.into()).await
     }
 
@@ -370,7 +241,7 @@ impl Client {
                 }
             })?;
             let status = response.status();
-            let body = Limited::new(response.into_body(), LONGEST_ANSWER);
+            let body = Limited::new(response.into_body(), MAX_ANSWER_BYTES);
             let body = body
                 .collect()
                 .await
@@ -389,24 +260,6 @@ impl Client {
             Err(e) => Err(CallError::Unreadable { server: self.server.clone(), why: e.to_string() }),
         }
     }
-}
-
-/// What an answer with an error status says.
-pub(crate) fn refusal(server: &Server, status: StatusCode, body: Bytes) -> CallError {
-    if let Ok(problem) = serde_json::from_slice::<Problem>(&body) {
-        return CallError::Refused { problem: Box::new(problem), json: body };
-    }
-    // A newer front door may have codes this version does not know.
-    let value: Option<serde_json::Value> = serde_json::from_slice(&body).ok();
-    let text = |field: &str| value.as_ref()?.get(field)?.as_str().map(str::to_owned);
-    let detail = text("detail").or_else(|| text("title")).map(|mut detail| {
-        if let (Some(code), Some(id)) = (text("code"), text("requestId")) {
-            write!(detail, " ({code}, request {id})").ok();
-        }
-        detail
-    });
-    let json = detail.is_some().then_some(body);
-    CallError::Odd { server: server.clone(), status, json, detail }
 }
 
 fn uri(server: &Server, path: &str) -> Result<Uri, CallError> {

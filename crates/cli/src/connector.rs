@@ -149,7 +149,7 @@ pub(crate) fn innermost(error: &(dyn Error + 'static)) -> String {
         inner = source;
     }
     let text = inner.to_string();
-    // "Connection refused (os error 111)": the number helps nobody.
+    // "Connection refused (os error 111)": the number helps no reader.
     match text.split_once(" (os error") {
         Some((words, _)) => words.to_lowercase(),
         None => text,
@@ -168,12 +168,9 @@ impl fmt::Display for ConnectError {
 
 impl Error for ConnectError {}
 
-/// A connection.
 #[derive(Debug)]
 pub(crate) enum Stream {
-    /// As it is.
     Plain(TcpStream),
-    /// Encrypted.
     Tls(Box<ClientStream<TcpStream>>),
 }
 

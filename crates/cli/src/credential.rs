@@ -18,7 +18,7 @@ const VARIABLE: &str = "HATCHERY_TOKEN";
 /// Names the file that holds it.
 const FILE_VARIABLE: &str = "HATCHERY_TOKEN_FILE";
 /// No key or token is longer.
-const LONGEST: usize = 16 << 10;
+const MAX_BYTES: usize = 16 << 10;
 /// How long what was read from a file is good.
 const GOOD: Duration = Duration::from_secs(1);
 
@@ -26,7 +26,7 @@ const GOOD: Duration = Duration::from_secs(1);
 pub(crate) const WHERE: &str =
     "--token-file FILE, HATCHERY_TOKEN_FILE or HATCHERY_TOKEN gives the API key or token to call with";
 
-/// See the module's documentation.
+/// See the module.
 #[derive(Debug, Default)]
 pub(crate) struct Credential(Option<Held>);
 
@@ -109,9 +109,9 @@ impl Held {
 
 fn read(path: &Path) -> Result<HeaderValue, String> {
     let mut text = Vec::new();
-    let longest = u64::try_from(LONGEST).unwrap_or(u64::MAX);
+    let limit = u64::try_from(MAX_BYTES).unwrap_or(u64::MAX);
     File::open(path)
-        .and_then(|file| file.take(2 * longest).read_to_end(&mut text))
+        .and_then(|file| file.take(2 * limit).read_to_end(&mut text))
         .map_err(|error| error.to_string())?;
     // What is no text becomes something that no credential has.
     header(&String::from_utf8_lossy(&text))
@@ -123,7 +123,7 @@ fn header(text: &str) -> Result<HeaderValue, String> {
     if credential.is_empty() {
         return Err("its first line is empty; an API key or a token is wanted there".to_owned());
     }
-    if credential.len() > LONGEST || !credential.bytes().all(|byte| byte.is_ascii_graphic()) {
+    if credential.len() > MAX_BYTES || !credential.bytes().all(|byte| byte.is_ascii_graphic()) {
         return Err("its first line is no API key and no token".to_owned());
     }
     let mut header = HeaderValue::from_str(&format!("Bearer {credential}"))
@@ -145,7 +145,7 @@ mod tests {
 
     #[test]
     fn what_is_wrong_is_said_without_the_text() {
-        let long = "x".repeat(LONGEST + 1);
+        let long = "x".repeat(MAX_BYTES + 1);
         for text in ["", "\nsecret", "  ", "se cret", "secr\u{e9}t", "secret\u{7}", &long] {
             let why = header(text).unwrap_err();
             assert!(!why.contains("secr") && !why.contains("xxx"), "{why}");

@@ -8,9 +8,7 @@ use model::api::ErrorCode;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 pub(crate) enum Exit {
-    /// It is done.
     Done = 0,
-    /// It failed.
     Failed = 1,
     /// The command line, the environment or the configuration is wrong; nothing was done.
     Usage = 2,

@@ -2,10 +2,9 @@
 
 use std::io::{self, Write};
 
-use crate::client::CallError;
+use crate::call_error::CallError;
 use crate::exit::Exit;
-use crate::logging;
-use crate::output::printable;
+use crate::standard_error::say;
 
 /// Why a command failed.
 #[derive(Debug)]
@@ -46,7 +45,7 @@ impl Failure {
         Self::Said(Exit::Refused, message.into())
     }
 
-    /// What a script is told.
+    /// The exit code for scripts.
     pub(crate) fn exit(&self) -> Exit {
         match self {
             Self::Call(error) => error.exit(),
@@ -79,13 +78,4 @@ impl Failure {
         }
         self.exit()
     }
-}
-
-/// One line on standard error.
-pub(crate) fn say(line: &str) {
-    let line = printable(line);
-    match logging::output() {
-        Some(mut output) => output.write_all(format!("{line}\n").as_bytes()).ok(),
-        None => writeln!(io::stderr().lock(), "{line}").ok(),
-    };
 }

@@ -1,4 +1,14 @@
-//! A subscription to a front door's live feed that outlives connections: it comes back, with jitter, and goes on where it was.
+//! A subscription to a front door's live feed that outlives connections.
+//!
+//! ```text
+//! connect ─▶ subscribe (from the last event seen) ─▶ events ── connection lost, or silent for 1.5 heartbeats ─▶ pause ─▶ connect
+//!    │ the first connection fails, or the caller is refused for good
+//!    ▼
+//!  error
+//! ```
+//!
+//! Pauses grow from one failure to the next, with jitter. No event is given out twice, and a gap is reported with the snapshot after it. A
+//! refused token is retried for a while if its file may get another one.
 
 use std::time::Duration;
 
@@ -13,15 +23,17 @@ use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 use tokio_tungstenite::tungstenite::{Error, Message};
 use tokio_tungstenite::{WebSocketStream, client_async_with_config};
 
-use crate::client::{AGENT, CallError, Client, LONGEST_ANSWER, refusal};
+use crate::call_error::{CallError, refusal};
+use crate::client::{AGENT, Client, MAX_ANSWER_BYTES};
 use crate::connector::Stream;
 use crate::exit::Exit;
-use crate::failure::{Failure, say};
+use crate::failure::Failure;
 use crate::server::Server;
+use crate::standard_error::say;
 
 /// Between two tries to connect: at first, and at the most; jittered down to half.
 const FIRST_PAUSE: Duration = Duration::from_millis(200);
-const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+const MAX_PAUSE: Duration = Duration::from_secs(5);
 /// How late a heartbeat may be.
 const LATE: Duration = Duration::from_secs(2);
 /// A connection that lived this long was a good one: the next pause is a short one again.
@@ -32,21 +44,21 @@ const RENEWAL: Duration = Duration::from_secs(60);
 const UNAUTHENTICATED: &str = "unauthenticated";
 const FORBIDDEN: &str = "forbidden";
 
-/// What a feed tells.
+/// What a feed gives out.
 #[derive(Debug)]
 pub(crate) enum News {
-    /// How things stand.
+    /// The topic as it is now, without the events before.
     Snapshot {
         /// As in the answer of the list.
         snapshot: Value,
         /// Whether events may have been missed before it.
         gap: bool,
     },
-    /// Something has happened.
+    /// One event, in order.
     Event {
-        /// What.
+        /// As JSON.
         event: Value,
-        /// As it came.
+        /// The text of the message.
         text: String,
     },
 }
@@ -87,7 +99,7 @@ struct Topic {
 
 type Socket = WebSocketStream<Stream>;
 
-/// See the module's documentation.
+/// See the module.
 #[derive(Debug)]
 pub(crate) struct Feed {
     client: Client,
@@ -136,7 +148,7 @@ impl Feed {
                 self.connect().await?;
                 continue;
             };
-            // Not from now on: whoever asks again and again would never find out.
+            // Counted from the last message, not from this call: a caller that drops and repeats the call would never time out.
             let silent = self.heard + self.heartbeat.mul_f64(1.5) + LATE;
             let message = timeout_at(silent, socket.next()).await;
             if matches!(message, Ok(Some(Ok(_)))) {
@@ -184,7 +196,7 @@ impl Feed {
 
     async fn connect(&mut self) -> Result<(), Failure> {
         if self.failures > 0 || self.connected_before {
-            let longest = FIRST_PAUSE.saturating_mul(2_u32.saturating_pow(self.failures)).min(LONGEST_PAUSE);
+            let longest = FIRST_PAUSE.saturating_mul(2_u32.saturating_pow(self.failures)).min(MAX_PAUSE);
             sleep(longest.mul_f64(0.5 + fastrand::f64() / 2.0)).await;
         }
         match self.try_connect().await {
@@ -217,7 +229,7 @@ impl Feed {
     }
 
     async fn try_connect(&self) -> Result<Socket, CallError> {
-        let (server, patience) = (self.client.server(), self.client.timeout());
+        let (server, limit) = (self.client.server(), self.client.timeout());
         let broken = |error: Error| CallError::Broken { server: server.clone(), why: error.to_string() };
         let connecting = async {
             let unreachable = |why| CallError::Unreachable { server: server.clone(), why };
@@ -230,8 +242,8 @@ impl Feed {
                 request.headers_mut().insert(AUTHORIZATION, credential);
             }
             let config = WebSocketConfig::default()
-                .max_message_size(Some(LONGEST_ANSWER))
-                .max_frame_size(Some(LONGEST_ANSWER));
+                .max_message_size(Some(MAX_ANSWER_BYTES))
+                .max_frame_size(Some(MAX_ANSWER_BYTES));
             let shaken = client_async_with_config(request, stream, Some(config)).await;
             let (mut socket, _) = shaken.map_err(|error| match error {
                 Error::Http(answer) => refused(server, *answer),
@@ -242,8 +254,8 @@ impl Feed {
             }
             Ok(socket)
         };
-        let late = |_| CallError::TimedOut { server: server.clone(), after: patience };
-        timeout(patience, connecting).await.map_err(late)?
+        let late = |_| CallError::TimedOut { server: server.clone(), after: limit };
+        timeout(limit, connecting).await.map_err(late)?
     }
 
     fn take_in(&mut self, text: &str) -> Result<Option<News>, Failure> {
@@ -307,9 +319,9 @@ fn refused(server: &Server, answer: Response<Option<Vec<u8>>>) -> CallError {
 }
 
 fn subscribe(topic: &str, since: Option<u64>) -> Message {
-    let mut wish = json!({ "type": "subscribe", "topic": topic });
+    let mut request = json!({ "type": "subscribe", "topic": topic });
     if let Some(since) = since {
-        wish["since"] = since.into();
+        request["since"] = since.into();
     }
-    Message::text(wish.to_string())
+    Message::text(request.to_string())
 }

@@ -1,20 +1,37 @@
 //! The `hatchery` command: every role, every operator's verb, and the load generator.
 //!
-//! Reading order: [`args`] (what there is), [`commands`] (one module per command), [`client`] (typed calls to a front
-//! door, through [`connector`] and with a [`credential`]), [`feed`] (what it tells as it happens), [`output`] and [`failure`] (what people and programs are told), [`exit`] (what scripts are told).
+//! From the top layer to the lowest; a module names only those below it:
+//!
+//! | layer | modules |
+//! | --- | --- |
+//! | what is asked for | [`dispatch`] runs what [`command_line`] understood |
+//! | commands | [`commands`]: one module per command |
+//! | what commands work with | [`context`]; [`client`] (typed calls) and [`feed`] (the live feed) through [`connector`], with a [`credential`] |
+//! | the process | [`logging`], [`runtime`], [`signals`] |
+//! | results for people and scripts | [`failure`], [`call_error`], [`output`], [`standard_error`], [`exit`] |
+//! | words of the command line | [`args`] (flags that several commands share), [`server`] (the address of a front door) |
+//!
+//! A command returns its exit code or a [`failure::Failure`]; nothing else ends the process. Only [`credential`] reads a token, and nothing
+//! prints one.
 
 mod args;
+mod call_error;
 mod client;
+mod command_line;
 mod commands;
 mod connector;
+mod context;
 mod credential;
+mod dispatch;
 mod exit;
 mod failure;
 mod feed;
 mod logging;
 mod output;
+mod runtime;
 mod server;
 mod signals;
+mod standard_error;
 
 use std::process::ExitCode;
 
@@ -29,13 +46,13 @@ fn main() -> ExitCode {
     if name.is_some_and(|name| name == agent::LAUNCHER) {
         return agent::launch(words);
     }
-    match args::Cli::try_parse() {
-        Ok(cli) => commands::run(cli).into(),
+    match command_line::Cli::try_parse() {
+        Ok(cli) => dispatch::run(cli).into(),
         Err(error) => {
             // Help and version are answers, not errors; clap knows where each goes.
             error.print().ok();
-            if args::names_token_itself(&error) {
-                failure::say(args::NO_TOKEN_FLAG);
+            if command_line::names_token_itself(&error) {
+                standard_error::say(command_line::NO_TOKEN_FLAG);
             }
             if error.use_stderr() { exit::Exit::Usage.into() } else { exit::Exit::Done.into() }
         }

@@ -29,7 +29,6 @@ impl Columns {
         Self(table)
     }
 
-    /// Adds a row.
     pub(crate) fn row<'a>(&mut self, cells: impl IntoIterator<Item = Cow<'a, str>>) {
         self.0.add_row(cells.into_iter().map(|text| Cell::new(printable(&text))));
     }
@@ -48,7 +47,6 @@ impl Columns {
 pub(crate) struct Facts(Vec<(&'static str, String)>);
 
 impl Facts {
-    /// Adds a line.
     pub(crate) fn add(&mut self, name: &'static str, value: &impl Display) {
         self.0.push((name, value.to_string()));
     }
@@ -60,7 +58,6 @@ impl Facts {
         }
     }
 
-    /// Writes them.
     pub(crate) fn write(&self, out: &mut impl Write) -> io::Result<()> {
         let width = self.0.iter().map(|(name, _)| name.len()).max().unwrap_or(0);
         for (name, value) in &self.0 {

@@ -18,21 +18,21 @@ impl FromStr for Server {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let wants = "wants http://host[:port] or https://host[:port]";
-        let uri: Uri = text.parse().map_err(|e| format!("{wants}, not {text:?}: {e}"))?;
+        let expected = "expected http://host[:port] or https://host[:port]";
+        let uri: Uri = text.parse().map_err(|e| format!("{expected}, got {text:?}: {e}"))?;
         // A user or a query may be a secret: what holds one is not repeated.
         let authority = uri.authority();
         if authority.is_some_and(|authority| authority.as_str().contains('@')) {
-            return Err(format!("{wants}, without a user"));
+            return Err(format!("{expected}, without a user"));
         }
         if uri.query().is_some() {
-            return Err(format!("{wants}, without a query"));
+            return Err(format!("{expected}, without a query"));
         }
         if !matches!(uri.scheme_str(), Some("http" | "https")) {
-            return Err(format!("{wants}, not {text:?}"));
+            return Err(format!("{expected}, got {text:?}"));
         }
         let Some(host) = authority.map(|authority| authority.host()).filter(|host| !host.is_empty()) else {
-            return Err(format!("{wants}, not {text:?}: there is no host"));
+            return Err(format!("{expected}, got {text:?}: there is no host"));
         };
         let by_tls = uri.scheme_str() == Some("https");
         let address = host.trim_matches(['[', ']']).parse::<IpAddr>();

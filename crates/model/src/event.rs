@@ -8,8 +8,8 @@ use serde_json::{Map, Value};
 use utoipa::ToSchema;
 
 use crate::id::{NodeId, SpawnId};
-use crate::node::words;
 use crate::time::Timestamp;
+use crate::words::words;
 
 /// The kinds of event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
@@ -89,23 +89,6 @@ words!(EventKind {
     SpawnExited = "spawn.exited",
     SpawnLost = "spawn.lost",
 });
-
-impl EventKind {
-    /// The event that says a spawn is in this state.
-    #[must_use]
-    pub const fn of_state(state: crate::SpawnState) -> Self {
-        use crate::SpawnState as S;
-        match state {
-            S::Launching => Self::SpawnLaunching,
-            S::Ready => Self::SpawnReady,
-            S::Suspect => Self::SpawnSuspect,
-            S::Disconnected => Self::SpawnDisconnected,
-            S::Stopping => Self::SpawnStopping,
-            S::Exited => Self::SpawnExited,
-            S::Lost => Self::SpawnLost,
-        }
-    }
-}
 
 /// One thing that happened.
 ///

@@ -25,8 +25,8 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use crate::node::words;
 use crate::time::Timestamp;
+use crate::words::words;
 
 /// So many failures in a row make a node `failing`. One alone may be an accident of its own.
 pub const FAILURES_UNTIL_FAILING: u32 = 2;

@@ -29,6 +29,7 @@ pub mod text;
 pub mod time;
 pub mod timing;
 pub mod vendor;
+mod words;
 
 pub use amount::parse_bytes;
 pub use demand::{Demand, NodeKind, Placement};

@@ -26,6 +26,9 @@ use crate::demand::NodeKind;
 use crate::health::NodeHealth;
 use crate::id::{AgentEpoch, NodeId};
 use crate::time::Timestamp;
+use crate::words::words;
+
+pub use crate::words::UnknownWord;
 
 /// What the operator wants of a node. Only operators change it, through a front door. Registry and agent both remember it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Hash, Serialize, Deserialize, ToSchema)]
@@ -50,51 +53,6 @@ pub enum Availability {
     Stale,
     /// No heartbeat for long: its spawns are lost.
     Down,
-}
-
-macro_rules! words {
-    ($type:ident { $($variant:ident = $word:literal),+ $(,)? }) => {
-        impl $type {
-            /// The word used in JSON, logs, metrics and on the command line.
-            #[must_use]
-            pub const fn as_str(self) -> &'static str {
-                match self { $(Self::$variant => $word),+ }
-            }
-
-            /// Every value, in order.
-            pub const ALL: &'static [Self] = &[$(Self::$variant),+];
-        }
-
-        impl std::fmt::Display for $type {
-            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-                f.pad(self.as_str())
-            }
-        }
-
-        impl std::str::FromStr for $type {
-            type Err = $crate::node::UnknownWord;
-            fn from_str(s: &str) -> Result<Self, Self::Err> {
-                match s {
-                    $($word => Ok(Self::$variant),)+
-                    other => Err($crate::node::UnknownWord {
-                        found: other.to_owned(),
-                        allowed: &[$($word),+],
-                    }),
-                }
-            }
-        }
-    };
-}
-pub(crate) use words;
-
-/// A word that is not one of those its place allows.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("must be one of {}, not {found:?}", allowed.join(", "))]
-pub struct UnknownWord {
-    /// What was given.
-    pub found: String,
-    /// What would do.
-    pub allowed: &'static [&'static str],
 }
 
 words!(Eligibility { Eligible = "eligible", Cordoned = "cordoned", Draining = "draining" });

@@ -18,10 +18,10 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use crate::event::Event;
+use crate::event::{Event, EventKind};
 use crate::id::{NodeId, Owner, SpawnId};
-use crate::node::words;
 use crate::time::Timestamp;
+use crate::words::words;
 
 /// Where the picture is rendered.
 #[derive(
@@ -65,6 +65,23 @@ words!(SpawnState {
     Exited = "exited",
     Lost = "lost",
 });
+
+impl EventKind {
+    /// The event that says a spawn is in this state.
+    #[must_use]
+    pub const fn of_state(state: SpawnState) -> Self {
+        use SpawnState as S;
+        match state {
+            S::Launching => Self::SpawnLaunching,
+            S::Ready => Self::SpawnReady,
+            S::Suspect => Self::SpawnSuspect,
+            S::Disconnected => Self::SpawnDisconnected,
+            S::Stopping => Self::SpawnStopping,
+            S::Exited => Self::SpawnExited,
+            S::Lost => Self::SpawnLost,
+        }
+    }
+}
 
 /// Why a spawn ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]

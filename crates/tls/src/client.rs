@@ -12,7 +12,7 @@ use tokio_rustls::TlsConnector;
 use crate::files::{Identity, Named, TlsError};
 use crate::fresh::{Fresh, Source};
 use crate::peers::{Expected, Peers, Refusal};
-use crate::provider;
+use crate::provider::provider;
 
 /// A TLS connection to a server.
 pub type ClientStream<S> = tokio_rustls::client::TlsStream<S>;

@@ -28,6 +28,7 @@ mod fresh;
 mod metrics;
 mod options;
 mod peers;
+mod provider;
 mod purpose;
 mod role;
 mod room;
@@ -36,10 +37,6 @@ mod server;
 #[cfg(test)]
 mod tests;
 mod validity;
-
-use std::sync::Arc;
-
-use rustls::crypto::CryptoProvider;
 
 pub use client::{Client, ClientStream, Roots};
 pub use files::{Identity, Named, TlsError};
@@ -54,7 +51,3 @@ pub use server::{Callers, Server, ServerStream};
 pub const HTTP1: &[u8] = b"http/1.1";
 /// The ALPN protocol of HTTP/2.
 pub const HTTP2: &[u8] = b"h2";
-
-fn provider() -> Arc<CryptoProvider> {
-    Arc::new(rustls::crypto::ring::default_provider())
-}

@@ -14,7 +14,7 @@ use tokio_rustls::TlsAcceptor;
 use crate::files::{Identity, Named, TlsError};
 use crate::fresh::{Fresh, Source};
 use crate::peers::{Expected, Peers, Refusal};
-use crate::provider;
+use crate::provider::provider;
 use crate::purpose::Callable;
 use crate::role::stated;
 

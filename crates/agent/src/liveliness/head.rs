@@ -2,7 +2,6 @@
 
 const EMPTY_CHUNKED: &str = "0\r\n\r\n";
 
-/// A whole head.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Head<'a> {
     pub(super) method: &'a str,

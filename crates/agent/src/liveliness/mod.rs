@@ -1,14 +1,14 @@
 //! The receiver of what spawned servers say of themselves: `POST /{secret}/liveliness/{id}?liveliness=ready|ping|disconnect`.
 //!
 //! The secret is the spawn's own ([`secret`]), so no process can report for a spawn of others. Any process of the machine can connect,
-//! though: [`room`] keeps those that only hold connections from keeping spawns out. Where so many connect that a server may not
+//! though: [`limit`] keeps those that only hold connections from keeping spawns out. Where so many connect that a server may not
 //! have been heard, no silence counts, see [`crate::table::Table::deafened`].
 //!
 //! Every spawn keeps a connection here for as long as it lives, and a `ready` stands between a caller and its answer.
 //! So this speaks just as much HTTP as it takes, in half a kibibyte a connection; see [`head`].
 
 mod head;
-mod room;
+mod limit;
 pub(crate) mod secret;
 
 use std::io;
@@ -23,30 +23,30 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use self::head::{Head, Parsed};
-use self::room::{Place, Room};
-use crate::doorway::AcceptPause;
+use self::limit::{ConnectionLimit, Permit};
+use crate::accept::AcceptPause;
 use crate::node::Node;
 use crate::table::Liveliness;
 
 /// What a connection's buffer starts with; any server's request fits.
 const BUFFER: usize = 512;
 /// Longer heads are refused.
-const LONGEST_HEAD: usize = 8 << 10;
+const MAX_HEAD: usize = 8 << 10;
 /// Longer bodies are not read; servers send none at all.
-const LONGEST_BODY: usize = 64 << 10;
+const MAX_BODY: usize = 64 << 10;
 /// A connection on which nothing comes for this long, or this many ping intervals, is closed.
 const IDLE: Duration = Duration::from_secs(60);
 const IDLE_PINGS: u32 = 10;
-/// Places for those that have not brought a right report, beside one for each server: for servers that connect anew, and for people
+/// Connections without a right report, beside one for each server: for servers that connect anew, and for people
 /// with curl.
 const STRANGERS: usize = 64;
 /// One that must make room sooner than this may have been a server that had no time to report.
 const HEARD_WITHIN: Duration = Duration::from_secs(1);
 
-/// Takes connections until told to stop, then ends them between two requests.
+/// Takes connections until `stop` is cancelled, then ends them between two requests.
 pub(crate) async fn receive(node: Arc<Node>, listener: TcpListener, stop: CancellationToken) {
     let servers = usize::try_from(node.config.slots).unwrap_or(usize::MAX / 8).max(node.table().running());
-    let room = Room::new(servers.saturating_add(STRANGERS));
+    let limit = ConnectionLimit::new(servers.saturating_add(STRANGERS));
     let idle = IDLE.max(node.config.ping_interval * IDLE_PINGS);
     let connections = TaskTracker::new();
     let mut pause = AcceptPause::default();
@@ -68,7 +68,7 @@ pub(crate) async fn receive(node: Arc<Node>, listener: TcpListener, stop: Cancel
             }
         };
         let now = Instant::now();
-        let (mut place, evicted) = room.enter(now);
+        let (mut permit, evicted) = limit.enter(now);
         if let Some(age) = evicted {
             node.metrics.liveliness_evicted.inc();
             if age < HEARD_WITHIN && node.table().deafened(now) {
@@ -80,9 +80,9 @@ pub(crate) async fn receive(node: Arc<Node>, listener: TcpListener, stop: Cancel
         }
         let (node, stop) = (Arc::clone(&node), stop.clone());
         connections.spawn(async move {
-            let leave = place.leave.clone();
+            let leave = permit.leave.clone();
             let conversed = tokio::select! {
-                conversed = converse(&node, stream, idle, &mut place, &stop) => conversed,
+                conversed = converse(&node, stream, idle, &mut permit, &stop) => conversed,
                 // Also while it does not read its answer.
                 () = leave.cancelled() => Ok(()),
             };
@@ -99,7 +99,7 @@ async fn converse(
     node: &Node,
     mut stream: TcpStream,
     idle: Duration,
-    place: &mut Place,
+    permit: &mut Permit,
     stop: &CancellationToken,
 ) -> io::Result<()> {
     stream.set_nodelay(true)?;
@@ -112,8 +112,8 @@ async fn converse(
         skip -= passed;
         let parsed = if skip > 0 { Parsed::Partial } else { head::parse(&buffer) };
         match parsed {
-            Parsed::Partial if buffer.len() >= LONGEST_HEAD => {
-                return stream.write_all(&Answer::TooLong.bytes(true)).await;
+            Parsed::Partial if buffer.len() >= MAX_HEAD => {
+                return stream.write_all(&Response::TooLong.bytes(true)).await;
             }
             Parsed::Partial => {
                 let read = tokio::select! {
@@ -127,10 +127,10 @@ async fn converse(
                     Ok(Err(error)) => return Err(error),
                 }
             }
-            Parsed::Bad => return stream.write_all(&Answer::BadRequest.bytes(true)).await,
+            Parsed::Bad => return stream.write_all(&Response::BadRequest.bytes(true)).await,
             Parsed::Whole(head) => {
-                let answer = answer(node, &head, place);
-                let close = head.close || head.body > LONGEST_BODY;
+                let answer = answer(node, &head, permit);
+                let close = head.close || head.body > MAX_BODY;
                 skip = head.length.saturating_add(head.body);
                 stream.write_all(&answer.bytes(close)).await?;
                 if close {
@@ -143,7 +143,7 @@ async fn converse(
 
 /// All answers there are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Answer {
+enum Response {
     TakenIn,
     UnknownId,
     UnknownValue,
@@ -155,7 +155,7 @@ enum Answer {
     TooLong,
 }
 
-impl Answer {
+impl Response {
     fn bytes(self, close: bool) -> Vec<u8> {
         let (status, header, body) = match self {
             Self::TakenIn => ("200 OK", "", ""),
@@ -180,8 +180,8 @@ impl Answer {
 
 /// What a request says.
 #[derive(Debug, PartialEq, Eq)]
-enum Said<'a> {
-    /// Nothing of ours.
+enum Target<'a> {
+    /// No path of the receiver.
     SomethingElse,
     /// Not a spawn's id.
     NoId,
@@ -195,20 +195,20 @@ struct Report<'a> {
     value: Option<&'a str>,
 }
 
-fn understand(target: &str) -> Said<'_> {
+fn understand(target: &str) -> Target<'_> {
     let (path, query) = target.split_once('?').unwrap_or((target, ""));
-    let Some((before, id)) = path.split_once("/liveliness/") else { return Said::SomethingElse };
+    let Some((before, id)) = path.split_once("/liveliness/") else { return Target::SomethingElse };
     let secret = match before.strip_prefix('/') {
         Some(secret) if !secret.is_empty() && !secret.contains('/') => Some(secret),
         None if before.is_empty() => None,
-        Some(_) | None => return Said::SomethingElse,
+        Some(_) | None => return Target::SomethingElse,
     };
     // A server that was given a base with a trailing slash may double it.
     let id = id.strip_prefix('/').unwrap_or(id);
     let value = query.split('&').find_map(|pair| pair.strip_prefix("liveliness="));
     match id.parse() {
-        Ok(id) => Said::About(Report { id, secret, value }),
-        Err(_) => Said::NoId,
+        Ok(id) => Target::About(Report { id, secret, value }),
+        Err(_) => Target::NoId,
     }
 }
 
@@ -221,37 +221,37 @@ fn liveliness(value: Option<&str>) -> Option<Liveliness> {
     }
 }
 
-fn answer(node: &Node, head: &Head<'_>, place: &mut Place) -> Answer {
+fn answer(node: &Node, head: &Head<'_>, permit: &mut Permit) -> Response {
     // Browsers post for any page, and a name can be pointed at this machine (DNS rebinding).
     if head.from_page {
-        return Answer::FromPage;
+        return Response::FromPage;
     }
     if head.host.is_some_and(|host| !node.config.hosts.knows(host)) {
-        return Answer::UnknownHost;
+        return Response::UnknownHost;
     }
     let report = match understand(head.target) {
-        Said::SomethingElse => return Answer::NotFound,
-        _ if head.method != "POST" => return Answer::NotAllowed,
-        Said::NoId => return Answer::UnknownId,
-        Said::About(report) => report,
+        Target::SomethingElse => return Response::NotFound,
+        _ if head.method != "POST" => return Response::NotAllowed,
+        Target::NoId => return Response::UnknownId,
+        Target::About(report) => report,
     };
     let Report { id, secret, value } = report;
     let now = Instant::now();
     let mut table = node.table();
     if !table.is_of(id, secret) {
         drop(table);
-        place.belongs_to_nobody(now);
-        return Answer::UnknownId;
+        permit.lose_identity(now);
+        return Response::UnknownId;
     }
     match liveliness(value) {
         Some(what) => {
             table.heard(id, what, now);
             drop(table);
-            place.belongs_to(id);
+            permit.identify(id);
             node.metrics.liveliness.inc();
-            Answer::TakenIn
+            Response::TakenIn
         }
-        None => Answer::UnknownValue,
+        None => Response::UnknownValue,
     }
 }
 
@@ -262,7 +262,7 @@ mod tests {
     #[test]
     fn a_report_is_found_in_path_and_query() {
         let id = SpawnId::mint();
-        let about = |secret, value| Said::About(Report { id, secret, value });
+        let about = |secret, value| Target::About(Report { id, secret, value });
         for (target, want) in [
             (format!("/s3/liveliness/{id}?liveliness=ready"), about(Some("s3"), Some("ready"))),
             (format!("/s3/liveliness//{id}?liveliness=ready"), about(Some("s3"), Some("ready"))),
@@ -271,12 +271,12 @@ mod tests {
             (format!("/liveliness/{id}?a=b&liveliness=disconnect"), about(None, Some("disconnect"))),
             (format!("/liveliness/{id}?other=ready"), about(None, None)),
             (format!("/liveliness/{id}"), about(None, None)),
-            (format!("/s3/liveliness/{id}/x"), Said::NoId),
-            ("/liveliness/".to_owned(), Said::NoId),
-            ("/liveliness".to_owned(), Said::SomethingElse),
-            (format!("//liveliness/{id}"), Said::SomethingElse),
-            (format!("/a/b/liveliness/{id}"), Said::SomethingElse),
-            (format!("/{id}"), Said::SomethingElse),
+            (format!("/s3/liveliness/{id}/x"), Target::NoId),
+            ("/liveliness/".to_owned(), Target::NoId),
+            ("/liveliness".to_owned(), Target::SomethingElse),
+            (format!("//liveliness/{id}"), Target::SomethingElse),
+            (format!("/a/b/liveliness/{id}"), Target::SomethingElse),
+            (format!("/{id}"), Target::SomethingElse),
         ] {
             assert_eq!(understand(&target), want, "{target}");
         }
@@ -292,8 +292,8 @@ mod tests {
 
     #[test]
     fn a_good_report_gets_an_empty_answer() {
-        assert_eq!(Answer::TakenIn.bytes(false), b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n");
-        let bytes = String::from_utf8(Answer::UnknownId.bytes(true)).unwrap();
+        assert_eq!(Response::TakenIn.bytes(false), b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n");
+        let bytes = String::from_utf8(Response::UnknownId.bytes(true)).unwrap();
         assert!(bytes.contains("\r\nconnection: close\r\ncontent-length: 28\r\n\r\n{"), "{bytes}");
     }
 }

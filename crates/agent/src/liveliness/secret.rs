@@ -1,4 +1,4 @@
-//! The unguessable part of the URL that a spawn reports to: with it, nobody but the spawn can report for the spawn.
+//! The unguessable part of the URL that a spawn reports to: with it, only the spawn itself can report for the spawn.
 //!
 //! It is on the server's command line, because the vendor's server takes it nowhere else, and in the journal, for the next agent.
 //! It is in no log: [`masked`] hides it in what servers write.

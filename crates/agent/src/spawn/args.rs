@@ -9,32 +9,6 @@ use model::{RendererType, SpawnId};
 use crate::config::Config;
 use crate::liveliness::secret::{self, Secret};
 
-/// Options the agent sets itself, on some spawns at least.
-const OURS: &[&str] = &[
-    "--id",
-    "--sc-port",
-    "--liveliness-endpoint",
-    "--liveliness-update-frequency",
-    "--model-search-directories",
-    "--initial-use-duration",
-    "--log-stdout-category-mask",
-    "--model-file",
-    "--session-token",
-    "--csr",
-    "--ssr",
-    "--ssr-gpu-index",
-    "--ssr-egl",
-];
-
-/// The option that an extra argument would set a second time.
-pub(crate) fn set_by_agent(arg: &str, license_file: bool) -> Option<&'static str> {
-    let name = arg.split_once('=').map_or(arg, |(name, _)| name);
-    if license_file && matches!(name, "--license" | "--license-file") {
-        return Some("the licence when --license-file is given");
-    }
-    OURS.iter().find(|ours| **ours == name).copied()
-}
-
 /// What is the same for all spawns of an agent.
 #[derive(Debug, Clone)]
 pub(crate) struct Fixed {
@@ -146,6 +120,7 @@ fn whole_seconds(duration: Duration) -> u64 {
 mod tests {
     use proptest::prelude::*;
 
+    use super::super::reserved::OURS;
     use super::*;
     use crate::config::Launcher;
 
@@ -213,15 +188,6 @@ mod tests {
     fn egl_and_gpus_are_for_server_side_rendering_only() {
         let line = text(&command_line(&fixed(|c| c.egl = true), &spawn(RendererType::Csr)));
         assert!(!line.contains("ssr"), "{line}");
-    }
-
-    #[test]
-    fn an_extra_argument_that_would_come_twice_is_noticed() {
-        assert_eq!(set_by_agent("--id", false), Some("--id"));
-        assert_eq!(set_by_agent("--csr=false", false), Some("--csr"));
-        assert_eq!(set_by_agent("--license=KEY", false), None);
-        assert!(set_by_agent("--license=KEY", true).is_some());
-        assert_eq!(set_by_agent("--workspace-dir", true), None);
     }
 
     proptest! {

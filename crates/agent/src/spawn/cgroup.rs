@@ -15,7 +15,7 @@ use model::SpawnId;
 
 use crate::config::{Config, ConfigError};
 
-/// Most processes and threads of one spawn. Servers have dozens.
+/// Processes and threads of one spawn. Servers have dozens.
 const PIDS: u32 = 4096;
 /// In microseconds; what of it a spawn may run is its share of a processor.
 const CPU_PERIOD: u32 = 100_000;
@@ -136,7 +136,7 @@ impl Groups {
         dir.is_dir().then_some(Group { dir })
     }
 
-    /// Removes groups of this node that nobody is in any more. The kernel keeps those that somebody is in.
+    /// Removes empty groups of this node. The kernel refuses to remove one that has processes.
     pub(crate) fn sweep(&self, all: bool) {
         for entry in fs::read_dir(&self.dir).into_iter().flatten().flatten() {
             let old = |meta: fs::Metadata| {

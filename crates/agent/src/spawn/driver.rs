@@ -1,4 +1,11 @@
-//! The one task that owns one spawn, from the start of its process (or from when it was taken over) to the end.
+//! The driver: the one task that owns one spawn, from the start of its process (or its adoption) to its end.
+//!
+//! Others never touch the process. They leave their requests in the spawn's inbox in the table and wake the driver. Each wake-up takes in, in this
+//! order: the end of the process, the agent's own end, requests and reports, the timer. So an end is never overlooked, and a report that has
+//! arrived is never judged as missing. What happens in which state is in [`super::lifecycle`], as a pure function.
+//!
+//! Ownership at the end: the table gives back slot, port and GPU, the journal keeps the end until the registry has accepted it, and a control group
+//! or [`super::leftovers`] ends what the process has left behind. A driver that panics kills its process and reports its spawn as failed.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,65 +15,26 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::Answer;
+use super::body::Body;
 use super::cgroup::Group;
 use super::exit::{self, Status};
 use super::lifecycle::{Effects, Input, Phase, Rules, Signal};
-use super::process::Process;
 use super::start::{Order, start_again};
 use crate::node::Node;
 use crate::ports;
-use crate::state::record::Mark;
+use crate::state::record::JournalEvent;
 use crate::table::Inbox;
 use crate::table::entrance::Admitted;
 
-/// How long a goodbye may be on its way after the process whose end says nothing.
+/// How long a `disconnect` may arrive after the end of a process whose exit code is not known.
 const LAST_REPORT: Duration = Duration::from_millis(100);
-/// So many ends that the registry was not told of are kept on the disk.
-const MOST_UNTOLD: usize = 10_000;
+/// Ends that the registry has not accepted are kept on the disk, up to so many.
+const MAX_UNREPORTED: usize = 10_000;
 
 /// One spawn is started so often in all before a node gives up finding it a port.
-const MOST_STARTS: u32 = 5;
+const MAX_STARTS: u32 = 5;
 
-/// What a spawn runs as.
-#[derive(Debug)]
-pub(crate) enum Body {
-    Process(Process),
-    /// No process at all. It ends of the first signal, or when its time is up because no viewer will ever connect.
-    Nothing {
-        ended: Option<Signal>,
-        until: Instant,
-    },
-}
-
-impl Body {
-    async fn ended(&self) -> Status {
-        match self {
-            Self::Process(process) => process.ended().await,
-            Self::Nothing { ended: None, until } => {
-                tokio::time::sleep_until(*until).await;
-                Status::Code(0)
-            }
-            Self::Nothing { ended: Some(Signal::Term), .. } => Status::Signal(15),
-            Self::Nothing { ended: Some(Signal::Kill), .. } => Status::Signal(9),
-        }
-    }
-
-    fn group(&self) -> Option<&Group> {
-        match self {
-            Self::Process(process) => process.group(),
-            Self::Nothing { .. } => None,
-        }
-    }
-
-    fn signal(&mut self, signal: Signal) {
-        match self {
-            Self::Process(process) => process.signal(signal),
-            Self::Nothing { ended, .. } => *ended = Some(signal),
-        }
-    }
-}
-
-/// The one task that owns a spawn.
+/// See the module.
 #[derive(Debug)]
 pub(crate) struct Driver {
     node: Arc<Node>,
@@ -76,7 +44,7 @@ pub(crate) struct Driver {
     rules: Rules,
     /// Since when silence counts, see [`crate::table::Table::awake`].
     since: Instant,
-    /// Its process has ended: nobody is told any more that it is ready.
+    /// Its process has ended: no caller gets `ready` any more.
     over: bool,
     /// What it was started from, as long as it may have to be started again.
     order: Option<Order>,
@@ -93,7 +61,7 @@ impl Driver {
         driver
     }
 
-    /// A driver for a process that has come as far as this, and was told to report as these rules expect.
+    /// A driver for a process that has come as far as this, and reports as these rules expect.
     pub(crate) fn from(node: Arc<Node>, admitted: Admitted, body: Body, phase: Phase, rules: Rules) -> Self {
         let now = Instant::now();
         Self {
@@ -105,7 +73,7 @@ impl Driver {
             since: now,
             over: false,
             order: None,
-            starts_left: MOST_STARTS - 1,
+            starts_left: MAX_STARTS - 1,
         }
     }
 
@@ -141,14 +109,14 @@ impl Driver {
                     tracing::info!("spawn left running for the next agent");
                     return;
                 }
-                // Wishes and reports come before timers: a report that has arrived must not be judged as missing.
-                () = self.admitted.bell.notified() => self.attend(),
+                // Requests and reports come before timers: a report that has arrived must not be judged as missing.
+                () = self.admitted.notify.notified() => self.attend(),
                 () = tokio::time::sleep_until(wake) => self.attend(),
             }
         }
     }
 
-    /// Whether it could not listen because somebody took its port between the test and its own attempt: the system does for
+    /// Whether it could not listen because another process took its port between the test and its own attempt: the system does for
     /// a connection to elsewhere, or another agent on this machine for a spawn of its own.
     async fn lost_its_port(&self, status: Status) -> bool {
         let Phase::Launching { .. } = self.phase else { return false };
@@ -200,7 +168,7 @@ impl Driver {
         };
         if since > self.since {
             self.since = since;
-            self.phase = self.phase.pardon(since + stall);
+            self.phase = self.phase.extend(since + stall);
         }
         self.take_in(inbox, now);
         if let Phase::Launching { until } = self.phase
@@ -242,7 +210,7 @@ impl Driver {
         }
     }
 
-    /// Tells of another state.
+    /// Publishes another state.
     fn enter(&mut self, state: SpawnState, now: Instant) {
         self.write_down(state, now);
         let serial = self.node.table().enter(self.id(), state, now);
@@ -251,7 +219,7 @@ impl Driver {
                 self.order = None;
                 let start_to_ready = now.saturating_duration_since(self.admitted.facts.started);
                 self.node.metrics.start_to_ready.observe(start_to_ready.as_secs_f64());
-                tell(&self.admitted.answer, Answer::Ready { start_to_ready, serial });
+                answer(&self.admitted.answer, Answer::Ready { start_to_ready, serial });
                 tracing::info!(
                     port = self.admitted.facts.port,
                     gpu = self.admitted.facts.gpu,
@@ -268,14 +236,14 @@ impl Driver {
         }
     }
 
-    /// What the next agent must know of, before anybody is told.
+    /// Writes down what the next agent must know, before the registry or a caller learns of it.
     fn write_down(&self, state: SpawnState, now: Instant) {
         let Body::Process(_) = self.body else { return };
         let at = || self.node.state.clock.moment(now);
         let mark = match (state, self.phase.progress()) {
-            (SpawnState::Ready, _) if self.admitted.answer.borrow().is_none() => Mark::Ready(at()),
-            (SpawnState::Disconnected, _) => Mark::Disconnected(at()),
-            (SpawnState::Stopping, exit::Progress::Ending(cause)) => Mark::Ending(cause),
+            (SpawnState::Ready, _) if self.admitted.answer.borrow().is_none() => JournalEvent::Ready(at()),
+            (SpawnState::Disconnected, _) => JournalEvent::Disconnected(at()),
+            (SpawnState::Stopping, exit::Progress::Ending(cause)) => JournalEvent::Ending(cause),
             _ => return,
         };
         self.node.state.journal.happened(self.id(), mark);
@@ -285,7 +253,7 @@ impl Driver {
     async fn finish(&mut self, status: Status) {
         let now = Instant::now();
         self.over = true;
-        // What it said before it went. Wishes come too late: it has ended by itself.
+        // What it reported before it ended. Requests come too late: it has ended by itself.
         let Inbox { ready, disconnect, .. } = self.node.table().collect(self.id());
         self.take_in(Inbox { ready, disconnect, ..Inbox::default() }, now);
         let progress = self.phase.progress();
@@ -303,16 +271,16 @@ impl Driver {
         self.node.metrics.ended(exit.reason);
         tracing::info!(reason = %exit.reason, code = exit.code, signal = exit.signal, text = exit.text, "spawn ended");
         if let Body::Process(_) = self.body {
-            if self.node.table().backlog_len() < MOST_UNTOLD {
+            if self.node.table().backlog_len() < MAX_UNREPORTED {
                 let at = self.node.state.clock.moment(now);
-                self.node.state.journal.happened(self.id(), Mark::Ended(at, exit.clone()));
+                self.node.state.journal.happened(self.id(), JournalEvent::Ended(at, exit.clone()));
             } else {
                 self.node.state.journal.gone(self.id());
             }
         }
         let serial = self.node.table().exited(self.id(), exit.clone(), now);
         if unanswered {
-            tell(&self.admitted.answer, Answer::Ended { exit, log, serial });
+            answer(&self.admitted.answer, Answer::Ended { exit, log, serial });
         }
         if matches!(self.body, Body::Process(_)) {
             self.node.retire_log(self.id());
@@ -336,11 +304,11 @@ impl Drop for Driver {
         };
         let serial = self.node.table().exited(self.id(), exit.clone(), Instant::now());
         if self.admitted.answer.borrow().is_none() {
-            tell(&self.admitted.answer, Answer::Ended { exit, log: Vec::new(), serial });
+            answer(&self.admitted.answer, Answer::Ended { exit, log: Vec::new(), serial });
         }
     }
 }
 
-fn tell(callers: &watch::Sender<Option<Answer>>, answer: Answer) {
+fn answer(callers: &watch::Sender<Option<Answer>>, answer: Answer) {
     callers.send_replace(Some(answer));
 }

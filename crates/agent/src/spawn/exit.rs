@@ -1,4 +1,4 @@
-//! How an end is explained: from what was asked, what the process had said, and how it ended.
+//! Explains an end, as a pure function of what the agent was doing, how far the spawn had come, how the process ended, and its last lines.
 
 use model::{Exit, ExitReason, vendor};
 use serde::{Deserialize, Serialize};
@@ -19,7 +19,7 @@ pub(crate) enum Cause {
     LivelinessLost,
     /// Its node is emptied.
     Drained,
-    /// It said goodbye and did not go.
+    /// It reported `disconnect` and did not end.
     Lingered,
     /// It reports to where no agent listens any more.
     Unreachable,
@@ -63,7 +63,7 @@ impl Cause {
 pub(crate) enum Status {
     Code(i32),
     Signal(i32),
-    /// It is gone, and it was not our child: nobody told us how.
+    /// It is gone, and it was not our child: its status is not known.
     Unknown,
     /// The same, and it went while no agent was looking.
     Unseen,
@@ -74,7 +74,7 @@ pub(crate) enum Status {
 pub(crate) enum Progress {
     /// It had not said `ready`.
     Launching,
-    /// It had.
+    /// It had said `ready`.
     Ready,
     /// It had said `disconnect`.
     Disconnected,
@@ -82,7 +82,7 @@ pub(crate) enum Progress {
     Ending(Cause),
 }
 
-/// What the server writes when nobody came.
+/// What the server writes when no viewer came.
 const INITIAL_USE_TIMEOUT: &str = "initial-use timeout";
 /// What it writes when its viewer has left.
 const VIEWER_LEFT: &str = "server disconnect:";

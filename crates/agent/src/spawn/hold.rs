@@ -9,9 +9,9 @@ use model::SpawnId;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use super::driver::Body;
+use super::body::Body;
 use super::lifecycle::Signal;
-use super::{Answer, Facts, Refusal, Why};
+use super::{Answer, Facts, Refusal, RefusalKind};
 use crate::node::Node;
 use crate::table::entrance::Admitted;
 
@@ -49,7 +49,7 @@ impl Drop for Hold {
     fn drop(&mut self) {
         // The task that gave up the start answers the callers.
         let failed = std::thread::panicking();
-        self.release(failed.then(|| Why::CannotStart.because("its agent failed to start it")));
+        self.release(failed.then(|| RefusalKind::CannotStart.because("its agent failed to start it")));
     }
 }
 
@@ -67,14 +67,14 @@ pub(crate) fn refuse(answer: &watch::Sender<Option<Answer>>, refusal: Refusal) {
 /// A process that was just started. Unless it is taken over, it is ended at once: its start came too late. What it holds is given
 /// back when it is gone.
 #[derive(Debug)]
-pub(crate) struct Newborn {
+pub(crate) struct StartedProcess {
     node: Arc<Node>,
     facts: Arc<Facts>,
     body: Option<Body>,
     hold: Option<Hold>,
 }
 
-impl Newborn {
+impl StartedProcess {
     pub(crate) fn new(node: Arc<Node>, facts: Arc<Facts>, body: Body, hold: Option<Hold>) -> Self {
         Self { node, facts, body: Some(body), hold }
     }
@@ -105,7 +105,7 @@ impl Newborn {
     }
 }
 
-impl Drop for Newborn {
+impl Drop for StartedProcess {
     fn drop(&mut self) {
         let Some(Body::Process(process)) = self.body.take() else { return };
         let (node, hold, id) = (Arc::clone(&self.node), self.hold.take(), self.id());
@@ -132,10 +132,9 @@ mod tests {
     use super::*;
     use crate::config::{Config, Launcher};
     use crate::disk::Disk;
-    use crate::life::make_node;
     use crate::logs::Logs;
     use crate::state::StateDir;
-    use crate::table::entrance::{Admission, Ask};
+    use crate::table::entrance::{Admission, SpawnSpec};
 
     fn node(dir: &tempfile::TempDir) -> Arc<Node> {
         let mut config = Config::new("n".parse().unwrap(), Launcher::Nothing, dir.path().to_owned());
@@ -146,12 +145,12 @@ mod tests {
         let disk = Disk::new().unwrap();
         let state = StateDir::open(dir.path(), disk.state.clone()).unwrap();
         let logs = Logs::open(state.logs().to_owned(), &Default::default());
-        Arc::new(make_node(config, disk, state, logs, None, any, any).unwrap())
+        Arc::new(Node::new(config, disk, state, logs, None, any, any).unwrap())
     }
 
     fn admit(node: &Arc<Node>) -> (Hold, watch::Receiver<Option<Answer>>) {
         let renderer = RendererType::Ssr;
-        let ask = Ask {
+        let ask = SpawnSpec {
             id: SpawnId::mint(),
             renderer,
             labels: Default::default(),
@@ -186,7 +185,9 @@ mod tests {
             assert_eq!(taken(&node), (0, 0, 0, 0));
             let answer = answer.borrow();
             match &*answer {
-                Some(Answer::Refused(refusal)) => assert_eq!((panics, refusal.why), (true, Why::CannotStart)),
+                Some(Answer::Refused(refusal)) => {
+                    assert_eq!((panics, refusal.kind), (true, RefusalKind::CannotStart))
+                }
                 None => assert!(!panics, "the callers wait for nothing"),
                 other => panic!("{other:?}"),
             }
@@ -203,8 +204,8 @@ mod tests {
         node.table().give_up_start(id);
         assert_eq!(taken(&node), (1, 1, 0, 0), "what it holds stays taken");
         let body = Body::Nothing { ended: None, until: Instant::now() };
-        let newborn = Newborn::new(Arc::clone(&node), facts, body, Some(hold));
-        assert!(newborn.launched(Instant::now()).is_none());
+        let started = StartedProcess::new(Arc::clone(&node), facts, body, Some(hold));
+        assert!(started.launched(Instant::now()).is_none());
         assert_eq!((taken(&node), node.table().backlog_len()), ((0, 0, 0, 0), 0));
     }
 }

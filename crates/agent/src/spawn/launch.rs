@@ -1,6 +1,6 @@
 //! From the start of a process to its server, where it gets a control group: this very program is started under another name,
-//! goes into the group, becomes who it is to be, and then the server. So nothing of the server ever runs outside, and nobody
-//! forks.
+//! goes into the group, becomes who it is to be, and then the server. So nothing of the server ever runs outside, and the
+//! agent never forks.
 
 use std::ffi::{OsStr, OsString};
 use std::io::{self, Write};
@@ -16,8 +16,8 @@ use super::user::Ids;
 pub const LAUNCHER: &str = "hatchery-launch";
 /// Stands for a user or group that stays.
 const SAME: &str = "-";
-/// Stands before the names of the server's variables: before that, this program is somebody else, whom they must not lead to
-/// other people's libraries.
+/// Stands before the names of the server's variables: before that, this is another program, which they must not lead to other
+/// libraries.
 const PACKED: &str = "HATCHERY_LAUNCH_";
 /// What a shell says when something cannot be started.
 const CANNOT_START: u8 = 127;
@@ -61,7 +61,7 @@ fn become_server(mut words: impl Iterator<Item = OsString>) -> io::Error {
     else {
         return io::Error::other("was started by a name that only its agent uses");
     };
-    // 0 is whoever writes it.
+    // 0 is the process that writes it.
     let procs = Path::new(&group).join("cgroup.procs");
     if let Err(error) = std::fs::write(&procs, "0") {
         return io::Error::other(format!("cannot enter the control group {}: {error}", procs.display()));

@@ -22,7 +22,7 @@ pub(crate) struct Rules {
 /// What a silence may be longer than a whole number of intervals, as the vendor's server judges it.
 const SLACK: Duration = Duration::from_secs(2);
 
-/// An agent that was away from its own work for this long cannot tell a silence from its own deafness.
+/// An agent that did not run for this long cannot tell a silence from reports that it did not read.
 pub(crate) fn stall_after(ping_interval: Duration) -> Duration {
     SLACK.min(ping_interval * 2)
 }
@@ -46,7 +46,7 @@ pub(crate) enum Phase {
     Ready,
     /// It has been silent for too long.
     Suspect,
-    /// It said goodbye; until then it may take its time.
+    /// It reported `disconnect`; until then it may take its time.
     Disconnected { until: Instant },
     /// TERM was sent; KILL follows.
     Terminating { cause: Cause, kill_at: Instant },
@@ -77,7 +77,7 @@ pub(crate) enum Signal {
 /// What has to be done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct Effects {
-    /// The state others must be told.
+    /// The state to be published.
     pub(crate) enter: Option<SpawnState>,
     pub(crate) signal: Option<Signal>,
 }
@@ -113,7 +113,7 @@ impl Phase {
             (Self::Terminating { cause, kill_at }, Input::Tick { .. }) if kill_at <= now => {
                 (Self::Killed { cause }, Effects::signal(Signal::Kill))
             }
-            // Asked a second time: no more patience.
+            // Asked a second time: no more grace.
             (Self::Terminating { cause, .. }, Input::End(_)) => {
                 (Self::Killed { cause }, Effects::signal(Signal::Kill))
             }
@@ -156,7 +156,7 @@ impl Phase {
     }
 
     /// The agent itself did not run for a while: what it waits for may be there and not read yet.
-    pub(crate) fn pardon(self, until: Instant) -> Self {
+    pub(crate) fn extend(self, until: Instant) -> Self {
         match self {
             Self::Launching { until: before } => Self::Launching { until: before.max(until) },
             Self::Disconnected { until: before } => Self::Disconnected { until: before.max(until) },

@@ -86,10 +86,10 @@ fn a_pardon_only_ever_gives_more_time() {
         (Phase::Ready, Phase::Ready),
         (Phase::Suspect, Phase::Suspect),
     ] {
-        assert_eq!(from.pardon(until), to);
+        assert_eq!(from.extend(until), to);
     }
     let ending = Phase::Terminating { cause: Cause::Stopped, kill_at: now };
-    assert_eq!(ending.pardon(until), ending, "whoever is being ended is not waited for");
+    assert_eq!(ending.extend(until), ending, "whoever is being ended is not waited for");
 }
 
 #[test]

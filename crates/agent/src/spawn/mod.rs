@@ -15,10 +15,13 @@
 //! ```
 //!
 //! Reading order: [`lifecycle`] (the picture above as a function), [`exit`] (why it ended), [`args`], [`process`] and
-//! [`output`] (what it runs as), [`user`], [`users`], [`predecessor`], [`cgroup`] and [`launch`] (what it may), [`start`] (all of these together), [`hold`] (what
-//! a start that fails or comes late gives back), [`driver`] (the one task that owns it).
+//! [`output`] (what it runs as), [`user`], [`users`], [`predecessor`], [`cgroup`] and [`launch`] (what it may), [`start`] (all of these
+//! together), [`hold`] (what a start that fails or comes late gives back), [`driver`] (the one task that owns it), [`run`] (start, then driver).
+//!
+//! `ready-timeout`, `stop-grace` and the ping interval I are settings of the agent. "Asked" is a request to end; asked again it means KILL.
 
 pub(crate) mod args;
+pub(crate) mod body;
 pub(crate) mod cgroup;
 pub(crate) mod driver;
 pub(crate) mod exit;
@@ -29,6 +32,8 @@ pub(crate) mod lifecycle;
 pub(crate) mod output;
 pub(crate) mod predecessor;
 pub(crate) mod process;
+pub(crate) mod reserved;
+pub(crate) mod run;
 pub(crate) mod start;
 mod tree;
 pub(crate) mod user;
@@ -55,7 +60,7 @@ pub(crate) struct Facts {
     pub(crate) endpoint: String,
     pub(crate) gpu: Option<u32>,
     pub(crate) labels: BTreeMap<String, String>,
-    /// Who had it spawned.
+    /// The caller it belongs to.
     pub(crate) owner: Option<Owner>,
     /// What it reports with; absent where an earlier release started it.
     pub(crate) secret: Option<Secret>,
@@ -108,13 +113,13 @@ impl Snapshot {
 /// Why nothing was started.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Refusal {
-    pub(crate) why: Why,
+    pub(crate) kind: RefusalKind,
     pub(crate) detail: String,
 }
 
 /// The kinds of refusal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(crate) enum Why {
+pub(crate) enum RefusalKind {
     Full,
     GpusFull,
     NoPort,
@@ -129,7 +134,7 @@ pub(crate) enum Why {
     WrongNode,
 }
 
-impl Why {
+impl RefusalKind {
     /// The word in logs and metrics.
     pub(crate) fn as_str(self) -> &'static str {
         match self {
@@ -148,22 +153,22 @@ impl Why {
     }
 
     pub(crate) fn because(self, detail: impl Into<String>) -> Refusal {
-        Refusal { why: self, detail: detail.into() }
+        Refusal { kind: self, detail: detail.into() }
     }
 }
 
-/// What the callers that asked for a spawn are told.
+/// The answer to the callers of one spawn.
 #[derive(Debug, Clone)]
 pub(crate) enum Answer {
     Ready {
         start_to_ready: Duration,
-        /// The change that tells the registry.
+        /// The change that reports it to the registry.
         serial: u64,
     },
     Ended {
         exit: Exit,
         log: Vec<String>,
-        /// The change that tells the registry.
+        /// The change that reports it to the registry.
         serial: u64,
     },
     Refused(Refusal),

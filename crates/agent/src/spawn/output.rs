@@ -12,20 +12,20 @@ use rustix::fs::{FallocateFlags, Mode, OFlags, fallocate};
 
 use crate::liveliness::secret;
 
-/// Beyond this much on the disk a file is cut.
-const MOST: u64 = 8 << 20;
+/// Beyond so many bytes on the disk a file is cut.
+const MAX_ON_DISK: u64 = 8 << 20;
 /// This much stays when a file is cut, and no more is read.
 const KEEP: u64 = 1 << 20;
 /// Begins the line that the agent writes before each start.
 const OURS: &str = "# hatchery spawn.id=";
 /// Lines that go with the answer about a spawn that has ended.
 const LAST_LINES: usize = 20;
-/// Most characters of such a line.
+/// Characters of such a line.
 const LINE_CHARS: usize = 500;
-/// Most characters of any line.
-const LONGEST_LINE: usize = 64 << 10;
-/// Most bytes of all lines together: what must be made harmless grows, and a message has its limits.
-const MOST_TEXT: usize = 2 << 20;
+/// Characters of any line.
+const MAX_LINE_CHARS: usize = 64 << 10;
+/// Bytes of all lines together: what must be made harmless grows, and a message has its limits.
+const MAX_TEXT_BYTES: usize = 2 << 20;
 
 /// The file of one spawn.
 pub(crate) fn path(dir: &Path, id: SpawnId) -> PathBuf {
@@ -65,7 +65,7 @@ fn open(path: &Path, flags: OFlags) -> io::Result<File> {
 /// The server goes on appending at its end, undisturbed; where the file system knows no holes, everything up to now is lost instead.
 pub(crate) fn bound(path: &Path) -> io::Result<bool> {
     let on_disk = |meta: &std::fs::Metadata| meta.blocks() * 512;
-    if on_disk(&std::fs::symlink_metadata(path)?) <= MOST {
+    if on_disk(&std::fs::symlink_metadata(path)?) <= MAX_ON_DISK {
         return Ok(false);
     }
     let file = open(path, OFlags::WRONLY | OFlags::NONBLOCK)?;
@@ -78,7 +78,7 @@ pub(crate) fn bound(path: &Path) -> io::Result<bool> {
         }
     }
     let meta = file.metadata()?;
-    if on_disk(&meta) > MOST {
+    if on_disk(&meta) > MAX_ON_DISK {
         // Lines that are written at this moment may get lost.
         file.set_len(meta.len())?;
     }
@@ -87,7 +87,7 @@ pub(crate) fn bound(path: &Path) -> io::Result<bool> {
 
 /// The last lines of a file, at most `lines` of them, harmless to print.
 pub(crate) fn tail(path: &Path, lines: usize) -> io::Result<Vec<String>> {
-    read_tail(path, lines, KEEP, LONGEST_LINE)
+    read_tail(path, lines, KEEP, MAX_LINE_CHARS)
 }
 
 /// The last lines that the process itself wrote, short enough to go with an answer.
@@ -131,7 +131,7 @@ fn read_tail(path: &Path, lines: usize, most: u64, chars: usize) -> io::Result<V
         }
     }
     let mut last = VecDeque::new();
-    let mut room = MOST_TEXT;
+    let mut room = MAX_TEXT_BYTES;
     for line in text.strip_suffix(b"\n").unwrap_or(text).rsplit(|b| *b == b'\n').take(lines) {
         let line = harmless(line, chars);
         let Some(left) = room.checked_sub(line.len()) else { break };
@@ -191,11 +191,14 @@ mod tests {
     fn garbage_does_not_burst_a_message() {
         let file = written(&[1; 3 << 20]);
         let lines = tail(file.path(), 10).unwrap();
-        assert!(lines.len() == 1 && lines[0].len() <= MOST_TEXT, "part of a line that began too far back");
+        assert!(
+            lines.len() == 1 && lines[0].len() <= MAX_TEXT_BYTES,
+            "part of a line that began too far back"
+        );
         let line = [&[1; 99_999][..], b"\n"].concat();
         let lines = tail(written(&line.repeat(30)).path(), 10_000).unwrap();
         let bytes: usize = lines.iter().map(String::len).sum();
-        assert!(!lines.is_empty() && bytes <= MOST_TEXT, "{bytes} bytes in {} lines", lines.len());
+        assert!(!lines.is_empty() && bytes <= MAX_TEXT_BYTES, "{bytes} bytes in {} lines", lines.len());
     }
 
     #[test]
@@ -250,13 +253,13 @@ mod tests {
         let path = path(dir.path(), id);
         let mut file = create(dir.path(), id, &RequestId::mint(), &"n".parse().unwrap()).unwrap();
         writeln!(file, "the end").unwrap();
-        let reserved = fallocate(&file, FallocateFlags::KEEP_SIZE, 1 << 20, 4 * MOST);
-        if reserved.is_err() || std::fs::metadata(&path).unwrap().blocks() * 512 <= MOST {
+        let reserved = fallocate(&file, FallocateFlags::KEEP_SIZE, 1 << 20, 4 * MAX_ON_DISK);
+        if reserved.is_err() || std::fs::metadata(&path).unwrap().blocks() * 512 <= MAX_ON_DISK {
             // This file system cannot.
             return;
         }
         assert!(bound(&path).unwrap());
-        assert!(std::fs::metadata(&path).unwrap().blocks() * 512 <= MOST);
+        assert!(std::fs::metadata(&path).unwrap().blocks() * 512 <= MAX_ON_DISK);
         assert_eq!(tail(&path, 1).unwrap(), ["the end"]);
         assert!(!bound(&path).unwrap());
     }
@@ -276,7 +279,7 @@ mod tests {
         }
         bound(&path).unwrap();
         writeln!(file, "the end").unwrap();
-        assert!(std::fs::metadata(&path).unwrap().blocks() * 512 <= MOST);
+        assert!(std::fs::metadata(&path).unwrap().blocks() * 512 <= MAX_ON_DISK);
         let lines = tail(&path, 10_000).unwrap();
         assert_eq!(lines.last().unwrap(), "the end");
         let numbers: Vec<u32> = lines[..lines.len() - 1]

@@ -23,7 +23,7 @@ use crate::{procfs, reaper};
 pub(crate) struct Process {
     leader: Pid,
     pidfd: AsyncFd<OwnedFd>,
-    /// Of a process that was taken over: when it was started. Others reap it, so its number may become somebody else's.
+    /// Of a process that was taken over: when it was started. Others reap it, so its number may become another process's.
     adopted: Option<u64>,
     group: Option<Group>,
 }
@@ -32,7 +32,7 @@ impl Process {
     /// Starts `command` in a process group of its own, with its output appended to `output`.
     ///
     /// Nothing here may make the standard library fork instead of using `posix_spawn`: no `pre_exec`, and no `uid` or `gid` but
-    /// for whoever asked for another user.
+    /// where another user was asked for.
     pub(crate) fn start(mut command: Command, output: File, group: Option<Group>) -> io::Result<Self> {
         let errors = output.try_clone()?;
         let starting = reaper::Starting::announce();
@@ -87,7 +87,7 @@ impl Process {
 
     /// Waits until the leader has ended, ends what is left of its group, and says how it ended.
     ///
-    /// May be dropped and called again. Once it has returned, the number may belong to somebody else.
+    /// May be dropped and called again. Once it has returned, the number may belong to another process.
     pub(crate) async fn ended(&self) -> Status {
         loop {
             let mut readable = match self.pidfd.readable().await {
@@ -105,7 +105,7 @@ impl Process {
                     readable.clear_ready();
                     continue;
                 }
-                // Not our child: it was adopted, and whoever is its parent has the status.
+                // Not our child: it was adopted, and its parent has the status.
                 Err(_) => Status::Unknown,
             };
             // As long as the leader is not reaped, or others are in its group, its number cannot be anybody else's.

@@ -1,4 +1,7 @@
-//! From what was asked for to a running process.
+//! From a request to a running process: log, control group, user, command line, `exec`, and the first record in the journal.
+//!
+//! A start is one job on the disk's threads with a deadline. What it has taken is released when it is dropped ([`Hold`], [`StartedProcess`]),
+//! so no early return, panic or late disk leaks a slot or leaves a process behind.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -13,29 +16,24 @@ use model::{RequestId, Timestamp};
 use tokio::time::Instant;
 
 use super::args::{PerSpawn, command_line};
+use super::body::Body;
 use super::cgroup::Group;
-use super::driver::{Body, Driver};
-use super::hold::{self, Hold, Newborn};
+use super::hold::{Hold, StartedProcess};
 use super::predecessor::Left;
 use super::process::Process;
 use super::user::Ids;
 use super::users::SpawnUsers;
-use super::{Facts, Refusal, Why, launch, leftovers, output, predecessor};
+use super::{Facts, Refusal, RefusalKind, launch, leftovers, output, predecessor};
 use crate::config::{Config, Launcher};
 use crate::liveliness::secret;
 use crate::node::Node;
 use crate::state::journal::LineNumber;
 use crate::state::make_dir;
 use crate::state::record::Record;
-use crate::table::Liveliness;
-use crate::table::entrance::Admitted;
 
 /// How long everything about a start that touches a disk may take, `exec` included.
 pub(crate) const START_TIMEOUT: Duration = Duration::from_secs(3);
-/// How long a spawn waits for its first record to be written before others learn of it.
-const RECORD_TIMEOUT: Duration = Duration::from_secs(1);
-
-/// What a caller asked for beyond what is told of the spawn. Kept until it is ready, in case it must be started again.
+/// What a caller asked for that is not published with the spawn. Kept until it is ready, in case it must be started again.
 #[derive(Debug, Clone)]
 pub(crate) struct Order {
     pub(crate) model: Option<String>,
@@ -43,58 +41,16 @@ pub(crate) struct Order {
     pub(crate) request_id: RequestId,
 }
 
-/// Starts the process of an admitted spawn within this time, and owns it until its end. Runs as a task of its own, so that a
-/// caller that goes away leaves nothing half done.
-pub(crate) async fn run(
-    node: Arc<Node>,
-    admitted: Admitted,
-    order: Order,
-    within: Duration,
-    ready_by: Instant,
-) {
-    let (id, answer) = (admitted.facts.id, admitted.answer.clone());
-    let hold = Hold::new(Arc::clone(&node), admitted);
-    let refusal = match start_within(&node, hold, &order, within, ready_by).await {
-        Ok((newborn, line)) => {
-            if let Some(line) = line
-                && !node.state.journal.written(line, RECORD_TIMEOUT).await
-            {
-                tracing::warn!(
-                    "the record of a spawn is not written yet, the next agent may know less of it"
-                );
-            }
-            let now = Instant::now();
-            if let Some((body, admitted)) = newborn.launched(now) {
-                node.metrics.started.inc();
-                if let Body::Nothing { .. } = body {
-                    node.table().heard(id, Liveliness::Ready, now);
-                }
-                let (port, gpu, renderer) =
-                    (admitted.facts.port, admitted.facts.gpu, admitted.facts.renderer);
-                tracing::debug!(port, gpu, %renderer, "spawn started");
-                return Driver::new(node, admitted, body, order, ready_by).run().await;
-            }
-            Why::CannotStart.because("its start was given up, because it took too long")
-        }
-        Err(refusal) => refusal,
-    };
-    // What a start that hangs holds stays taken until the disk answers.
-    node.table().give_up_start(id);
-    node.metrics.refused(refusal.why);
-    tracing::info!(reason = refusal.why.as_str(), detail = refusal.detail, "spawn refused");
-    hold::refuse(&answer, refusal);
-}
-
 /// The whole start in one job of the disk's pool.
-async fn start_within(
+pub(super) async fn start_within(
     node: &Arc<Node>,
     hold: Hold,
     order: &Order,
     within: Duration,
     ready_by: Instant,
-) -> Result<(Newborn, Option<LineNumber>), Refusal> {
+) -> Result<(StartedProcess, Option<LineNumber>), Refusal> {
     let Some(facts) = hold.facts() else {
-        return Err(Why::CannotStart.because("its agent failed to start it"));
+        return Err(RefusalKind::CannotStart.because("its agent failed to start it"));
     };
     let job = {
         let (node, order) = (Arc::clone(node), order.clone());
@@ -104,7 +60,7 @@ async fn start_within(
                     Body::Process(process) => Some(record(&node, &facts, &order, process, ready_by)),
                     Body::Nothing { .. } => None,
                 };
-                Ok((Newborn::new(node, facts, body, Some(hold)), line))
+                Ok((StartedProcess::new(node, facts, body, Some(hold)), line))
             }
             Err(refusal) => {
                 node.logs.discard(facts.id);
@@ -119,13 +75,14 @@ async fn start_within(
     let started = tokio::select! {
         started = node.disk.starts.call(within, job) => started,
         // The next agent does not find a process that has not started.
-        () = node.leaving.cancelled() => return Err(Why::ShuttingDown.because("the agent is going away")),
+        () = node.leaving.cancelled() => return Err(RefusalKind::ShuttingDown.because("the agent is going away")),
     };
-    started
-        .unwrap_or_else(|error| Err(Why::CannotStart.because(format!("failed to start the server: {error}"))))
+    started.unwrap_or_else(|error| {
+        Err(RefusalKind::CannotStart.because(format!("failed to start the server: {error}")))
+    })
 }
 
-/// Starts another process for a spawn that has lost its port, see [`Driver`].
+/// Starts another process for a spawn that has lost its port, see [`super::driver`].
 pub(crate) async fn start_again(
     node: &Arc<Node>,
     facts: &Arc<Facts>,
@@ -139,7 +96,7 @@ pub(crate) async fn start_again(
             if let Body::Process(process) = &body {
                 record(&node, &facts, &order, process, ready_by);
             }
-            Some(Newborn::new(node, facts, body, None))
+            Some(StartedProcess::new(node, facts, body, None))
         }
     };
     node.disk.starts.call(START_TIMEOUT, job).await.ok().flatten()?.take()
@@ -158,7 +115,11 @@ fn start(node: &Node, facts: &Facts, order: &Order) -> Result<Body, Refusal> {
     let log = output::path(node.state.logs(), facts.id);
     let cannot = |what: &str, path: &Path, error: &io::Error| {
         tracing::warn!(%error, path = %path.display(), "failed to {what}");
-        Why::CannotStart.because(format!("failed to {what} {}: {error}{}", path.display(), shortage(error)))
+        RefusalKind::CannotStart.because(format!(
+            "failed to {what} {}: {error}{}",
+            path.display(),
+            shortage(error)
+        ))
     };
     let file = create_log(node, facts, order).map_err(|error| cannot("create the log file", &log, &error))?;
     let group = match &node.groups {
@@ -190,7 +151,7 @@ fn start(node: &Node, facts: &Facts, order: &Order) -> Result<Body, Refusal> {
         if let Some(group) = group {
             node.drivers.spawn(group.remove());
         }
-        return Err(Why::CannotStart.because(why));
+        return Err(RefusalKind::CannotStart.because(why));
     }
     let mut command = command(facts.user, group.as_ref(), executable);
     command.args(command_line(

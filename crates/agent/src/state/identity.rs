@@ -7,6 +7,8 @@ use std::path::Path;
 use registry::Identity;
 use uuid::Uuid;
 
+use super::file::replace;
+
 /// The identity of the agent that starts now, and whether the disk has it.
 ///
 /// A life that cannot be written is counted all the same; an instance that cannot be written is another one with every start.
@@ -15,7 +17,7 @@ pub(super) fn next(dir: &Path) -> (Identity, io::Result<()>) {
     let path = dir.join("life");
     let before = std::fs::read_to_string(&path).ok().and_then(|text| text.trim().parse::<u64>().ok());
     let life = before.unwrap_or(0).saturating_add(1);
-    let written = super::replace(&path, format!("{life}\n").as_bytes());
+    let written = replace(&path, format!("{life}\n").as_bytes());
     (Identity { instance, life }, kept.and(written))
 }
 
@@ -31,7 +33,7 @@ fn instance(dir: &Path) -> (Uuid, io::Result<()>) {
         Some(known) => (known, Ok(())),
         None => {
             let made = Uuid::new_v4();
-            (made, super::replace(&path, format!("{made}\n").as_bytes()))
+            (made, replace(&path, format!("{made}\n").as_bytes()))
         }
     }
 }

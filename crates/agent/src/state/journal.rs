@@ -11,9 +11,9 @@
 //! written anew with the next line, and on [`Journal::check`], until that works.
 
 use std::collections::HashMap;
-use std::fs::{DirBuilder, File};
+use std::fs::File;
 use std::io::{self, Write};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -22,7 +22,8 @@ use model::SpawnId;
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
-use super::record::{Mark, Record, Story};
+use super::file::create;
+use super::record::{History, JournalEvent, Record};
 use crate::disk::Lane;
 
 /// A file shorter than this is not written anew.
@@ -30,13 +31,12 @@ const SMALL: usize = 1 << 20;
 /// When more than this waits for a disk that hangs, the whole file is written anew instead.
 const MAX_PENDING: usize = 1 << 20;
 
-/// One line.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 enum Line {
     Started(Box<Record>),
-    Happened(SpawnId, Mark),
-    /// Nobody needs to know of it any more.
+    Happened(SpawnId, JournalEvent),
+    /// The registry has accepted its end, or it never was published.
     Gone(SpawnId),
 }
 
@@ -147,7 +147,7 @@ impl Journal {
     }
 
     /// Something has happened to it.
-    pub(crate) fn happened(&self, id: SpawnId, mark: Mark) {
+    pub(crate) fn happened(&self, id: SpawnId, mark: JournalEvent) {
         self.add(&Line::Happened(id, mark), |book, line| match book.living.get_mut(&id) {
             Some(lines) => {
                 lines.extend(line);
@@ -157,16 +157,17 @@ impl Journal {
         });
     }
 
-    /// Nobody needs it any more.
+    /// Forgets a spawn: the registry has accepted its end, or it never was published.
     pub(crate) fn gone(&self, id: SpawnId) {
         self.add(&Line::Gone(id), |book, _| book.living.remove(&id).is_some());
     }
 
     /// What is known of all spawns, the oldest first.
-    pub(crate) fn stories(&self) -> Vec<Story> {
-        let mut stories: Vec<Story> = self.book().living.values().filter_map(|lines| story(lines)).collect();
-        stories.sort_by_key(|story| story.record.started);
-        stories
+    pub(crate) fn histories(&self) -> Vec<History> {
+        let mut histories: Vec<History> =
+            self.book().living.values().filter_map(|lines| history(lines)).collect();
+        histories.sort_by_key(|history| history.record.started);
+        histories
     }
 
     /// Why nothing can be written, while that is so.
@@ -335,19 +336,6 @@ impl Shared {
     }
 }
 
-/// Makes a file, and its directory where that is missing.
-pub(super) fn create(path: &Path) -> io::Result<File> {
-    let mut options = File::options();
-    options.write(true).create(true).truncate(true).mode(0o600);
-    match (options.open(path), path.parent()) {
-        (Err(error), Some(dir)) if error.kind() == io::ErrorKind::NotFound => {
-            DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
-            options.open(path)
-        }
-        (opened, _) => opened,
-    }
-}
-
 /// Keeps what could not be understood, for people.
 fn set_aside(path: &Path, damaged: &[u8]) {
     let aside = path.with_extension("damaged");
@@ -395,16 +383,16 @@ fn living(text: &[u8]) -> HashMap<SpawnId, Vec<u8>> {
     living
 }
 
-fn story(text: &[u8]) -> Option<Story> {
-    let mut story = None;
+fn history(text: &[u8]) -> Option<History> {
+    let mut history = None;
     for (_, line) in lines(text) {
-        match (line, &mut story) {
-            (Line::Started(record), _) => story = Some(Story::new(*record)),
-            (Line::Happened(_, mark), Some(story)) => story.add(mark),
+        match (line, &mut history) {
+            (Line::Started(record), _) => history = Some(History::new(*record)),
+            (Line::Happened(_, mark), Some(history)) => history.add(mark),
             (Line::Happened(..), None) | (Line::Gone(_), _) => {}
         }
     }
-    story
+    history
 }
 
 #[cfg(test)]

@@ -55,27 +55,27 @@ fn what_was_written_is_read_again_until_it_is_gone() {
     let dir = tempfile::tempdir().unwrap();
     let journal = open(&dir);
     let (record, other) = (record(), record());
-    let mut want = Story::new(record.clone());
+    let mut want = History::new(record.clone());
     journal.started(record.clone());
     journal.started(other.clone());
     for mark in [
-        Mark::Ready(Moment(6)),
-        Mark::Disconnected(Moment(7)),
-        Mark::Ending(Cause::Lingered),
-        Mark::Ended(Moment(8), exit()),
+        JournalEvent::Ready(Moment(6)),
+        JournalEvent::Disconnected(Moment(7)),
+        JournalEvent::Ending(Cause::Lingered),
+        JournalEvent::Ended(Moment(8), exit()),
     ] {
         journal.happened(record.id, mark.clone());
         want.add(mark);
     }
     journal.gone(other.id);
-    journal.happened(other.id, Mark::Ready(Moment(9)));
-    assert_eq!(journal.stories(), [want.clone()]);
+    journal.happened(other.id, JournalEvent::Ready(Moment(9)));
+    assert_eq!(journal.histories(), [want.clone()]);
     settle(&journal);
     let next = open(&dir);
-    assert_eq!(next.stories(), [want]);
+    assert_eq!(next.histories(), [want]);
     next.gone(record.id);
     settle(&next);
-    assert!(next.stories().is_empty() && open(&dir).stories().is_empty());
+    assert!(next.histories().is_empty() && open(&dir).histories().is_empty());
 }
 
 #[test]
@@ -85,7 +85,7 @@ fn what_an_older_agent_wrote_says_nothing_of_owners() {
     std::fs::write(dir.path().join("spawns"), format!("{older}\n")).unwrap();
     let id = "01987a5e-2f30-7c41-9d5c-0123456789ab".parse().unwrap();
     let unowned = Record { id, owner: None, user: None, ..record() };
-    assert_eq!(open(&dir).stories(), [Story::new(unowned.clone())]);
+    assert_eq!(open(&dir).histories(), [History::new(unowned.clone())]);
     // Nor does one where nobody has to say who they are, so that an older agent can follow, too.
     assert_eq!(Line::Started(Box::new(unowned)).bytes().unwrap(), format!("{older}\n").into_bytes());
 }
@@ -100,13 +100,13 @@ fn a_file_of_spawns_that_are_gone_does_not_grow() {
         let record = record();
         let id = record.id;
         journal.started(record);
-        journal.happened(id, Mark::Ready(Moment(6)));
+        journal.happened(id, JournalEvent::Ready(Moment(6)));
         journal.gone(id);
         settle(&journal);
     }
     let size = std::fs::metadata(dir.path().join("spawns")).unwrap().len();
     assert!(size <= SMALL as u64, "{size}");
-    assert_eq!(open(&dir).stories(), [Story::new(stays)]);
+    assert_eq!(open(&dir).histories(), [History::new(stays)]);
 }
 
 /// A file that cannot be written to stands for a disk that is full.
@@ -122,16 +122,16 @@ fn after_a_failed_write_nothing_is_lost_for_good() {
     assert_eq!(journal.trouble(), None);
     journal.started(record());
     settle(&journal);
-    assert!(journal.trouble().is_some() && open(&dir).stories().is_empty());
+    assert!(journal.trouble().is_some() && open(&dir).histories().is_empty());
     journal.started(record());
     settle(&journal);
-    assert_eq!((journal.trouble(), open(&dir).stories().len()), (None, 2));
+    assert_eq!((journal.trouble(), open(&dir).histories().len()), (None, 2));
     break_the_pen(&journal, &dir);
     journal.started(record());
     settle(&journal);
     assert!(journal.trouble().is_some());
     check(&journal);
-    assert_eq!((journal.trouble(), open(&dir).stories().len()), (None, 3), "no further line is needed");
+    assert_eq!((journal.trouble(), open(&dir).histories().len()), (None, 3), "no further line is needed");
 }
 
 #[test]
@@ -145,7 +145,7 @@ fn a_file_that_was_removed_is_made_again_with_its_directory() {
     settle(&journal);
     std::fs::remove_dir_all(&dir).unwrap();
     check(&journal);
-    assert_eq!((journal.trouble(), open().stories().len()), (None, 1));
+    assert_eq!((journal.trouble(), open().histories().len()), (None, 1));
 }
 
 #[test]
@@ -165,14 +165,14 @@ fn a_disk_that_hangs_delays_only_those_who_wait_for_it() {
     let others: Vec<Record> = (0..20).map(|_| record()).collect();
     for other in &others {
         journal.started(other.clone());
-        journal.happened(other.id, Mark::Ready(Moment(6)));
+        journal.happened(other.id, JournalEvent::Ready(Moment(6)));
     }
-    assert_eq!(journal.stories().len(), 21, "known, though not written");
+    assert_eq!(journal.histories().len(), 21, "known, though not written");
     // Nobody reads any more: the disk answers that it has failed, and then works again.
     drop((reader, full));
     settle(&journal);
     check(&journal);
-    assert_eq!((journal.trouble(), open(&dir).stories().len()), (None, 21));
+    assert_eq!((journal.trouble(), open(&dir).histories().len()), (None, 21));
 }
 
 #[test]
@@ -185,19 +185,19 @@ fn what_is_damaged_is_kept_aside_and_the_rest_counts() {
     text.extend(&line[..line.len() / 2]);
     std::fs::write(dir.path().join("spawns"), &text).unwrap();
     let journal = open(&dir);
-    assert_eq!(journal.stories(), [Story::new(whole)]);
+    assert_eq!(journal.histories(), [History::new(whole)]);
     let aside = std::fs::read(dir.path().join("spawns.damaged")).unwrap();
     assert_eq!(aside, [b"\0\0garbage\n", &line[..line.len() / 2]].concat());
     journal.started(record());
     settle(&journal);
-    assert_eq!(open(&dir).stories().len(), 2, "the rest of a line does not spoil the next one");
+    assert_eq!(open(&dir).histories().len(), 2, "the rest of a line does not spoil the next one");
     // A file that cannot be read at all.
     for name in ["spawns", "spawns.damaged"] {
         std::fs::remove_file(dir.path().join(name)).unwrap();
     }
     std::fs::create_dir(dir.path().join("spawns")).unwrap();
     let journal = open(&dir);
-    assert_eq!((journal.trouble(), journal.stories().len()), (None, 0));
+    assert_eq!((journal.trouble(), journal.histories().len()), (None, 0));
 }
 
 proptest! {
@@ -208,9 +208,9 @@ proptest! {
         let id = record.id;
         let lines = [
             Line::Started(Box::new(record.clone())),
-            Line::Happened(id, Mark::Ready(Moment(61_000))),
-            Line::Happened(id, Mark::Ending(Cause::Stopped)),
-            Line::Happened(id, Mark::Ended(Moment(8), exit())),
+            Line::Happened(id, JournalEvent::Ready(Moment(61_000))),
+            Line::Happened(id, JournalEvent::Ending(Cause::Stopped)),
+            Line::Happened(id, JournalEvent::Ended(Moment(8), exit())),
         ].map(|line| line.bytes().unwrap());
         let whole = lines.concat();
         let cut = cut.min(whole.len());
@@ -221,11 +221,11 @@ proptest! {
         let living = living(&text);
         prop_assert_eq!(living.len(), usize::from(has[0]));
         if let Some(lines) = living.get(&id) {
-            let story = story(lines).unwrap();
-            prop_assert_eq!(story.record, record);
-            prop_assert_eq!(story.ready.is_some(), has[1]);
-            prop_assert_eq!(story.ending.is_some(), has[2]);
-            prop_assert_eq!(story.ended.is_some(), has[3]);
+            let history = history(lines).unwrap();
+            prop_assert_eq!(history.record, record);
+            prop_assert_eq!(history.ready.is_some(), has[1]);
+            prop_assert_eq!(history.ending.is_some(), has[2]);
+            prop_assert_eq!(history.ended.is_some(), has[3]);
         }
     }
 }

@@ -3,7 +3,7 @@
 //! ```text
 //! lock            held by the agent that uses the directory, for as long as it lives; holds its process id
 //! instance, life  which directory this is, and how often an agent has started on it, see [`identity`]
-//! operator        what the operator wants of the node, see [`wish`]
+//! operator        the desired state of the node, see [`desired`]
 //! spawns          what there is to know of all spawns, see [`journal`]
 //! spawns.damaged  what of it could not be understood
 //! logs/ID.log     what it wrote
@@ -15,21 +15,23 @@
 //! A directory that cannot be written (full, read-only, gone) does not keep an agent from starting: it adopts what runs, and admits
 //! nothing until writing works again, see [`journal`].
 
+mod desired;
+mod file;
 mod identity;
 pub(crate) mod journal;
 pub(crate) mod moment;
 pub(crate) mod ownership;
 pub(crate) mod record;
-pub(crate) mod wish;
 
-use std::fs::{DirBuilder, File};
+use std::fs::File;
 use std::io::{self, Read, Seek, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use registry::Identity;
 use rustix::fs::{FlockOperation, flock};
 
+pub(crate) use self::file::make_dir;
 use self::journal::Journal;
 pub(crate) use self::moment::{Clock, Moment};
 use crate::disk::Lane;
@@ -89,24 +91,6 @@ impl StateDir {
         if let Err(error) = flock(&self.lock, FlockOperation::Unlock) {
             tracing::warn!(%error, "failed to unlock the state directory");
         }
-    }
-}
-
-/// Makes a directory that only this user can look into, with those above it.
-pub(crate) fn make_dir(dir: &Path) -> io::Result<()> {
-    DirBuilder::new().recursive(true).mode(0o700).create(dir)
-}
-
-/// Replaces a file in one step, and returns once the disk has it.
-fn replace(path: &Path, text: &[u8]) -> io::Result<()> {
-    let fresh = path.with_extension("new");
-    let mut file = journal::create(&fresh)?;
-    file.write_all(text)?;
-    file.sync_all()?;
-    std::fs::rename(&fresh, path)?;
-    match path.parent() {
-        Some(dir) => File::open(dir)?.sync_all(),
-        None => Ok(()),
     }
 }
 

@@ -34,7 +34,7 @@ pub(crate) struct Record {
     pub(crate) user: Option<Ids>,
     /// Where it reports to, with the secret that it reports with.
     pub(crate) liveliness: String,
-    /// And how often.
+    /// How often it reports, in milliseconds.
     pub(crate) ping_ms: u64,
     pub(crate) request_id: String,
     pub(crate) log: PathBuf,
@@ -51,7 +51,7 @@ pub(crate) struct Record {
 /// Something that became of it and must not be forgotten.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub(crate) enum Mark {
+pub(crate) enum JournalEvent {
     /// It said `ready`.
     Ready(Moment),
     /// It said `disconnect`.
@@ -64,7 +64,7 @@ pub(crate) enum Mark {
 
 /// All that is known of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Story {
+pub(crate) struct History {
     pub(crate) record: Record,
     pub(crate) ready: Option<Moment>,
     pub(crate) disconnected: Option<Moment>,
@@ -72,18 +72,18 @@ pub(crate) struct Story {
     pub(crate) ended: Option<(Moment, Exit)>,
 }
 
-impl Story {
+impl History {
     /// Of a spawn that was only just started.
     pub(crate) fn new(record: Record) -> Self {
         Self { record, ready: None, disconnected: None, ending: None, ended: None }
     }
 
-    pub(crate) fn add(&mut self, mark: Mark) {
+    pub(crate) fn add(&mut self, mark: JournalEvent) {
         match mark {
-            Mark::Ready(at) => self.ready = Some(at),
-            Mark::Disconnected(at) => self.disconnected = Some(at),
-            Mark::Ending(cause) => self.ending = Some(cause),
-            Mark::Ended(at, exit) => self.ended = Some((at, exit)),
+            JournalEvent::Ready(at) => self.ready = Some(at),
+            JournalEvent::Disconnected(at) => self.disconnected = Some(at),
+            JournalEvent::Ending(cause) => self.ending = Some(cause),
+            JournalEvent::Ended(at, exit) => self.ended = Some((at, exit)),
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Spawns of earlier agents: they come into the table as they are, past admission, for they run already.
+//! Spawns of earlier agents: they come into the table as they are, past admission, because they run already.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,12 +13,9 @@ use crate::spawn::exit::Cause;
 use crate::spawn::lifecycle::stall_after;
 use crate::spawn::{Answer, Facts, Snapshot};
 
-/// A flood that pauses for less is the same one.
-const DEAF_FOR: Duration = Duration::from_secs(10);
-
 /// A spawn of an earlier agent whose process runs.
 #[derive(Debug)]
-pub(crate) struct Heir {
+pub(crate) struct AdoptedSpawn {
     pub(crate) facts: Facts,
     pub(crate) pid: u32,
     pub(crate) state: SpawnState,
@@ -31,8 +28,8 @@ pub(crate) struct Heir {
 
 impl Table {
     /// Takes a spawn over. Its port, slot and GPU are taken, whatever the limits are now.
-    pub(crate) fn adopt(&mut self, heir: Heir) -> Admitted {
-        let Heir { facts, pid, state, ready, ping_interval, end } = heir;
+    pub(crate) fn adopt(&mut self, adopted: AdoptedSpawn) -> Admitted {
+        let AdoptedSpawn { facts, pid, state, ready, ping_interval, end } = adopted;
         self.stall = self.stall.min(stall_after(ping_interval));
         self.ports.claim(facts.port);
         self.users.claim(facts.user);
@@ -41,9 +38,9 @@ impl Table {
         }
         let facts = Arc::new(facts);
         let start_to_ready = |ready: Instant| ready.saturating_duration_since(facts.started);
-        // Whoever asks for it again gets the answer that the first one got, which was told long ago.
+        // A repeated request gets the first one's answer; the registry acknowledged it long ago.
         let answer = ready.map(|ready| Answer::Ready { start_to_ready: start_to_ready(ready), serial: 0 });
-        let bell = Arc::new(Notify::new());
+        let notify = Arc::new(Notify::new());
         let answered = answer.is_some();
         let (answer, receiver) = watch::channel(answer);
         let entry = Entry {
@@ -51,20 +48,20 @@ impl Table {
             pid,
             stage: Stage::Launched,
             inbox: Inbox { end, ..Inbox::default() },
-            bell: Arc::clone(&bell),
+            notify: Arc::clone(&notify),
             answer: receiver,
             waiting: 0,
             answered,
             adopted: true,
             viewer: None,
         };
-        bell.notify_one();
+        notify.notify_one();
         self.running.insert(facts.id, entry);
-        Admitted { facts, bell, answer }
+        Admitted { facts, notify, answer }
     }
 
-    /// Tells of a spawn of an earlier agent that is gone.
-    pub(crate) fn bury(
+    /// Adds the end of a spawn of an earlier agent that is gone.
+    pub(crate) fn add_ended(
         &mut self,
         facts: Facts,
         ready: Option<Instant>,
@@ -87,7 +84,7 @@ impl Table {
             pid: 0,
             stage: Stage::Launched,
             inbox: Inbox::default(),
-            bell: Arc::new(Notify::new()),
+            notify: Arc::new(Notify::new()),
             answer,
             waiting: 0,
             answered: true,
@@ -96,39 +93,6 @@ impl Table {
         };
         self.tombstones.add(id, now);
         self.recent.add(id, entry, now);
-    }
-
-    /// Notes that the agent runs at this moment, and says since when silence counts: when it did not run for a while,
-    /// what spawns said meanwhile is there but not read yet.
-    pub(crate) fn awake(&mut self, now: Instant) -> Instant {
-        let gap = now.saturating_duration_since(self.last_awake);
-        if gap > self.stall {
-            tracing::warn!(
-                gap_ms = gap.as_millis(),
-                "the agent did not run for a while, silence is counted anew"
-            );
-            self.pardon = now;
-        }
-        self.last_awake = self.last_awake.max(now);
-        self.pardon
-    }
-
-    /// Reports of spawns may not arrive at this moment: silence is counted anew from now on, and a start that takes too long is not
-    /// to blame for it. Returns whether that is news.
-    pub(crate) fn deafened(&mut self, now: Instant) -> bool {
-        let last = self.deafened.replace(now);
-        self.pardon = self.pardon.max(now);
-        last.is_none_or(|last| now.saturating_duration_since(last) > DEAF_FOR)
-    }
-
-    /// Whether reports were kept from arriving since then.
-    pub(crate) fn was_deaf_since(&self, since: Instant) -> bool {
-        self.deafened.is_some_and(|at| at >= since)
-    }
-
-    /// Without a sign of life of its own for longer than this, the agent itself has been silent.
-    pub(crate) fn stall(&self) -> Duration {
-        self.stall
     }
 }
 
@@ -139,12 +103,12 @@ mod tests {
     use model::{Eligibility, ExitReason, RendererType, SpawnId};
 
     use super::super::Liveliness;
-    use super::super::entrance::{Admission, Ask};
+    use super::super::entrance::{Admission, SpawnSpec};
     use super::super::tests::{ask, table};
     use super::*;
-    use crate::spawn::Why;
+    use crate::spawn::RefusalKind;
 
-    fn heir(port: u16, gpu: Option<u32>, state: SpawnState, now: Instant) -> Heir {
+    fn adopted(port: u16, gpu: Option<u32>, state: SpawnState, now: Instant) -> AdoptedSpawn {
         let facts = Facts {
             id: SpawnId::mint(),
             renderer: gpu.map_or(RendererType::Csr, |_| RendererType::Ssr),
@@ -160,7 +124,7 @@ mod tests {
             started: now,
         };
         let ready = (state == SpawnState::Ready).then_some(now);
-        Heir { facts, pid: 7, state, ready, ping_interval: Duration::from_secs(5), end: None }
+        AdoptedSpawn { facts, pid: 7, state, ready, ping_interval: Duration::from_secs(5), end: None }
     }
 
     #[test]
@@ -173,13 +137,15 @@ mod tests {
             }),
             Instant::now(),
         );
-        let heirs = [(19_000, None), (50_000, Some(0)), (19_001, Some(0)), (19_002, Some(4))];
-        let ids = heirs.map(|(port, gpu)| table.adopt(heir(port, gpu, SpawnState::Ready, now)).facts.id);
+        let all = [(19_000, None), (50_000, Some(0)), (19_001, Some(0)), (19_002, Some(4))];
+        let ids = all.map(|(port, gpu)| table.adopt(adopted(port, gpu, SpawnState::Ready, now)).facts.id);
         let usage = table.usage();
         assert_eq!((usage.ports, usage.gpu_slots, table.running()), (4, 2, 4));
         let wanted = ask(RendererType::Csr);
         for id in ids {
-            assert!(matches!(table.admit(wanted.clone(), now), Admission::Refused(r) if r.why == Why::Full));
+            assert!(
+                matches!(table.admit(wanted.clone(), now), Admission::Refused(r) if r.kind == RefusalKind::Full)
+            );
             let exit = Exit { reason: ExitReason::Stopped, code: None, signal: None, text: None };
             table.exited(id, exit, now);
         }
@@ -191,8 +157,8 @@ mod tests {
     #[test]
     fn asking_again_for_one_that_was_taken_over_joins_it() {
         let (mut table, now) = (table(|_| ()), Instant::now());
-        let ready = table.adopt(heir(19_000, None, SpawnState::Ready, now)).facts.id;
-        let launching = table.adopt(heir(19_001, None, SpawnState::Launching, now)).facts.id;
+        let ready = table.adopt(adopted(19_000, None, SpawnState::Ready, now)).facts.id;
+        let launching = table.adopt(adopted(19_001, None, SpawnState::Launching, now)).facts.id;
         let answer = table.join(ready, now).unwrap();
         assert!(matches!(*answer.borrow(), Some(Answer::Ready { serial: 0, .. })));
         assert!(table.wait_for_change(0).is_none(), "the registry knows of it");
@@ -206,7 +172,7 @@ mod tests {
     #[test]
     fn a_ready_that_came_while_nobody_listened_is_made_up_for_by_a_ping() {
         let (mut table, now) = (table(|_| ()), Instant::now());
-        let id = table.adopt(heir(19_000, None, SpawnState::Launching, now)).facts.id;
+        let id = table.adopt(adopted(19_000, None, SpawnState::Launching, now)).facts.id;
         assert!(table.heard(id, Liveliness::Ping, now));
         assert!(table.collect(id).ready);
         let fresh = ask(RendererType::Csr);
@@ -218,12 +184,12 @@ mod tests {
     #[test]
     fn one_that_is_gone_is_told_of_and_cannot_be_started_again() {
         let (mut table, now) = (table(|_| ()), Instant::now());
-        let gone = heir(19_000, None, SpawnState::Ready, now);
+        let gone = adopted(19_000, None, SpawnState::Ready, now);
         let id = gone.facts.id;
         let exit = Exit { reason: ExitReason::Failed, code: None, signal: None, text: None };
-        table.bury(gone.facts, gone.ready, now, exit, now);
+        table.add_ended(gone.facts, gone.ready, now, exit, now);
         assert_eq!((table.running(), table.backlog_len(), table.usage().ports), (0, 1, 0));
-        let again = Ask { id, ..ask(RendererType::Csr) };
+        let again = SpawnSpec { id, ..ask(RendererType::Csr) };
         assert!(matches!(table.admit(again, now), Admission::Joined(_)));
     }
 
@@ -245,11 +211,11 @@ mod tests {
     #[test]
     fn only_a_spawns_own_secret_reports_for_it_and_an_earlier_releases_spawn_has_none() {
         let (mut table, now) = (table(|_| ()), Instant::now());
-        let old = table.adopt(heir(19_000, None, SpawnState::Ready, now)).facts.id;
+        let old = table.adopt(adopted(19_000, None, SpawnState::Ready, now)).facts.id;
         let secret = crate::liveliness::secret::Secret::mint();
-        let mut heir = heir(19_001, None, SpawnState::Ready, now);
-        heir.facts.secret = Some(secret.clone());
-        let new = table.adopt(heir).facts.id;
+        let mut other = adopted(19_001, None, SpawnState::Ready, now);
+        other.facts.secret = Some(secret.clone());
+        let new = table.adopt(other).facts.id;
         let url = crate::liveliness::secret::endpoint("", Some(&secret));
         let text = url.trim_start_matches('/').strip_suffix("/liveliness").unwrap();
         assert!(table.is_of(new, Some(text)) && table.is_of(old, None));

@@ -1,4 +1,7 @@
-//! Who is let in, and what becomes of those who are until their process runs.
+//! Admission to the table, and what becomes of an admitted spawn until its process runs.
+//!
+//! [`Table::admit`] is the one place that decides. A start that takes too long is given up: its callers are refused, and what it holds stays
+//! taken until the disk answers, so that a process that comes about after all never shares a port or a slot.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -7,18 +10,18 @@ use model::{Eligibility, Owner, RendererType, SpawnId};
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
-use super::{Door, Entry, Inbox, Stage, Table};
+use super::{AdmissionMode, Entry, Inbox, Stage, Table};
 use crate::endpoint::EndpointForm;
 use crate::liveliness::secret::Secret;
 use crate::ports;
-use crate::spawn::{Answer, Facts, Refusal, Snapshot, Why};
+use crate::spawn::{Answer, Facts, Refusal, RefusalKind, Snapshot};
 
-/// Of more ports it is not asked at once who has them.
+/// A search for the owners of taken ports takes no more ports at once.
 const MAX_PORTS_FOUND_TAKEN: usize = 1000;
 
-/// What a request asks for, as far as the table cares.
+/// What a request wants, as far as the table cares.
 #[derive(Debug, Clone)]
-pub(crate) struct Ask {
+pub(crate) struct SpawnSpec {
     pub(crate) id: SpawnId,
     pub(crate) renderer: RendererType,
     pub(crate) labels: BTreeMap<String, String>,
@@ -27,19 +30,19 @@ pub(crate) struct Ask {
     pub(crate) endpoint_form: Option<EndpointForm>,
 }
 
-/// A spawn that was let in, for the task that will own it.
+/// An admitted spawn, for the task that will own it.
 #[derive(Debug)]
 pub(crate) struct Admitted {
     pub(crate) facts: Arc<Facts>,
-    pub(crate) bell: Arc<Notify>,
+    pub(crate) notify: Arc<Notify>,
     pub(crate) answer: watch::Sender<Option<Answer>>,
 }
 
-/// What came of asking for admission.
+/// The decision on a request.
 #[derive(Debug)]
 pub(crate) enum Admission {
     New(Admitted, watch::Receiver<Option<Answer>>),
-    /// It is here already; this will be (or was) the answer.
+    /// The spawn is here already; this will be (or was) its answer.
     Joined(watch::Receiver<Option<Answer>>),
     Refused(Refusal),
 }
@@ -54,8 +57,8 @@ impl Table {
         self.recent.get(id, now).map(|entry| entry.answer.clone())
     }
 
-    /// Lets a spawn in, or says why not: the one place that decides.
-    pub(crate) fn admit(&mut self, ask: Ask, now: Instant) -> Admission {
+    /// Admits a spawn, or says why not. The one place that decides.
+    pub(crate) fn admit(&mut self, ask: SpawnSpec, now: Instant) -> Admission {
         if let Some(answer) = self.join(ask.id, now) {
             return Admission::Joined(answer);
         }
@@ -64,11 +67,11 @@ impl Table {
             Err(refusal) => return Admission::Refused(refusal),
         }
         let Some(port) = self.take_port() else {
-            return Admission::Refused(Why::NoPort.because("no port of --ports is free"));
+            return Admission::Refused(RefusalKind::NoPort.because("no port of --ports is free"));
         };
         let Some(user) = self.users.take() else {
             self.ports.give_back(port);
-            return Admission::Refused(Why::Full.because("every user of --spawn-user is taken"));
+            return Admission::Refused(RefusalKind::Full.because("every user of --spawn-user is taken"));
         };
         let gpu = match ask.renderer {
             RendererType::Csr => None,
@@ -90,14 +93,14 @@ impl Table {
             user,
             started: now,
         });
-        let bell = Arc::new(Notify::new());
+        let notify = Arc::new(Notify::new());
         let (answer, receiver) = watch::channel(None);
         let entry = Entry {
             spawn: Snapshot::new(Arc::clone(&facts)),
             pid: 0,
             stage: Stage::Starting,
             inbox: Inbox::default(),
-            bell: Arc::clone(&bell),
+            notify: Arc::clone(&notify),
             answer: receiver.clone(),
             waiting: 1,
             answered: false,
@@ -106,7 +109,7 @@ impl Table {
         };
         self.running.insert(ask.id, entry);
         self.starting += 1;
-        Admission::New(Admitted { facts, bell, answer }, receiver)
+        Admission::New(Admitted { facts, notify, answer }, receiver)
     }
 
     fn take_port(&mut self) -> Option<u16> {
@@ -120,39 +123,43 @@ impl Table {
         })
     }
 
-    fn may_enter(&mut self, ask: &Ask, now: Instant) -> Result<(), Refusal> {
-        match self.door {
-            Door::Open => {}
-            Door::ShuttingDown | Door::Emptying => {
-                return Err(Why::ShuttingDown.because("the agent is going away"));
+    fn may_enter(&mut self, ask: &SpawnSpec, now: Instant) -> Result<(), Refusal> {
+        match self.mode {
+            AdmissionMode::Open => {}
+            AdmissionMode::ShuttingDown | AdmissionMode::Emptying => {
+                return Err(RefusalKind::ShuttingDown.because("the agent is going away"));
             }
-            Door::Taken => {
+            AdmissionMode::Taken => {
                 let other = self.taken_by.as_deref().unwrap_or_default();
-                return Err(Why::ShuttingDown.because(format!("another agent has this node, at {other}")));
+                return Err(
+                    RefusalKind::ShuttingDown.because(format!("another agent has this node, at {other}"))
+                );
             }
-            Door::Superseded => {
-                return Err(Why::ShuttingDown.because("another agent has taken this node over"));
+            AdmissionMode::Superseded => {
+                return Err(RefusalKind::ShuttingDown.because("another agent has taken this node over"));
             }
         }
         if self.tombstones.contains(ask.id, now) {
-            return Err(Why::Abandoned.because("it was stopped, abandoned or has ended before"));
+            return Err(RefusalKind::Abandoned.because("it was stopped, abandoned or has ended before"));
         }
         let eligibility = self.eligibility();
         if eligibility != Eligibility::Eligible {
-            return Err(Why::NotEligible.because(format!("the node is {eligibility}")));
+            return Err(RefusalKind::NotEligible.because(format!("the node is {eligibility}")));
         }
         let on = match ask.renderer {
             RendererType::Csr => self.csr,
             RendererType::Ssr => self.ssr,
         };
         if !on {
-            return Err(Why::RendererOff.because(format!("{} is switched off on this node", ask.renderer)));
+            return Err(
+                RefusalKind::RendererOff.because(format!("{} is switched off on this node", ask.renderer))
+            );
         }
         if self.running.len() >= self.slots {
-            return Err(Why::Full.because(format!("all {} slots are taken", self.slots)));
+            return Err(RefusalKind::Full.because(format!("all {} slots are taken", self.slots)));
         }
         if ask.renderer == RendererType::Ssr && !self.gpus.has_room() {
-            return Err(Why::GpusFull.because("every GPU slot is taken"));
+            return Err(RefusalKind::GpusFull.because("every GPU slot is taken"));
         }
         Ok(())
     }
@@ -165,7 +172,7 @@ impl Table {
         entry.pid = pid;
         entry.stage = Stage::Launched;
         // What came while it was being started.
-        entry.bell.notify_one();
+        entry.notify.notify_one();
         let spawn = entry.spawn.clone();
         self.settle_one_start();
         self.publish(spawn, now);
@@ -202,10 +209,11 @@ impl Table {
         }
     }
 
-    /// Somebody else has taken its port before it could: it gets another one. None when its end is wanted, the agent goes
-    /// away, or no port is free.
+    /// Another process has taken its port before it could listen: it gets another one. `None` when its end is wanted, the agent ends, or
+    /// no port is free.
     pub(crate) fn relocate(&mut self, id: SpawnId) -> Option<Arc<Facts>> {
-        if matches!(self.door, Door::ShuttingDown | Door::Taken | Door::Superseded) {
+        if matches!(self.mode, AdmissionMode::ShuttingDown | AdmissionMode::Taken | AdmissionMode::Superseded)
+        {
             return None;
         }
         let entry = self.running.get(&id)?;

@@ -11,7 +11,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use wire::v1::spawn_reply::Outcome;
 
-use crate::harness::{Farm, PATIENCE, STAY, until};
+use crate::harness::{Farm, STAY, TIMEOUT, until};
 
 /// More connections than strangers have places.
 const HELD: usize = 300;
@@ -25,7 +25,7 @@ struct Flood {
 impl Flood {
     fn of(addr: SocketAddr) -> Self {
         let stop = CancellationToken::new();
-        let (told, end) = (stop.clone(), Instant::now() + 2 * PATIENCE);
+        let (told, end) = (stop.clone(), Instant::now() + 2 * TIMEOUT);
         let task = tokio::spawn(async move {
             let mut held = VecDeque::new();
             while !told.is_cancelled() && Instant::now() < end {

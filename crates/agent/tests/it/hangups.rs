@@ -10,7 +10,7 @@ use wire::v1;
 use wire::v1::node_agent_client::NodeAgentClient;
 use wire::v1::spawn_reply::Outcome;
 
-use crate::harness::{PATIENCE, STAY, config, timing, until};
+use crate::harness::{STAY, TIMEOUT, config, timing, until};
 
 /// Far more than the library allows by itself.
 const CALLERS: usize = 200;
@@ -59,7 +59,7 @@ async fn callers_that_hang_up_while_the_agent_stalls_hurt_no_other_call() {
         stalls.send(()).ok();
         stalled.recv().ok();
     });
-    has_stalled.recv_timeout(PATIENCE).unwrap();
+    has_stalled.recv_timeout(TIMEOUT).unwrap();
     let hang_up = (0..CALLERS).map(|_| {
         let mut client = client.clone();
         let call = async move { client.list(v1::ListRequest::default()).await };
@@ -74,7 +74,7 @@ async fn callers_that_hang_up_while_the_agent_stalls_hurt_no_other_call() {
     release.send(()).unwrap();
 
     std::fs::write(go, "").unwrap();
-    let outcome = tokio::time::timeout(PATIENCE, waiting).await.unwrap().unwrap();
+    let outcome = tokio::time::timeout(TIMEOUT, waiting).await.unwrap().unwrap();
     let outcome = outcome.unwrap().into_inner().outcome.unwrap();
     assert!(matches!(outcome, Outcome::Ready(_)), "{outcome:?}");
     end.send(()).unwrap();

@@ -18,7 +18,7 @@ use wire::v1::node_agent_client::NodeAgentClient;
 use wire::v1::spawn_reply::Outcome;
 
 /// Long enough for a busy machine, short enough for a person.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+pub(crate) const TIMEOUT: Duration = Duration::from_secs(20);
 
 /// Says ready, then stays.
 pub(crate) const STAY: &str = "say ready; while alive; do sleep 0.2; say ping; done";
@@ -37,7 +37,7 @@ pub(crate) async fn until<T, F: Future<Output = Option<T>>>(what: &str, mut prob
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     };
-    match tokio::time::timeout(PATIENCE, wait).await {
+    match tokio::time::timeout(TIMEOUT, wait).await {
         Ok(found) => found,
         Err(_) => panic!("waited in vain until {what}"),
     }
@@ -192,7 +192,7 @@ impl Farm {
 
     pub(crate) async fn shutdown(self, on: OnShutdown) -> TempDir {
         let ended = self.agent.shutdown(on, CancellationToken::new());
-        tokio::time::timeout(PATIENCE, ended).await.unwrap();
+        tokio::time::timeout(TIMEOUT, ended).await.unwrap();
         self.dir
     }
 }

@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 use wire::v1::refused::Reason;
 use wire::v1::spawn_reply::Outcome;
 
-use crate::harness::{Farm, PATIENCE, STAY, config, runs, timing, until, until_gone};
+use crate::harness::{Farm, STAY, TIMEOUT, config, runs, timing, until, until_gone};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_port_that_is_taken_is_named() {
@@ -92,7 +92,7 @@ async fn an_agent_that_drains_waits_for_the_last_one_or_is_hurried() {
             let stop = wire::v1::StopRequest { spawn_id: id.to_string(), ..Default::default() };
             stopper.stop(stop).await.unwrap();
         }
-        tokio::time::timeout(PATIENCE, ended).await.unwrap().unwrap();
+        tokio::time::timeout(TIMEOUT, ended).await.unwrap().unwrap();
         let record = registry.spawn(id).await.unwrap().unwrap();
         let want = if hurried { ExitReason::Drained } else { ExitReason::Stopped };
         assert_eq!(record.exit.unwrap().reason, want);
@@ -117,7 +117,7 @@ async fn a_second_agent_with_the_name_of_one_that_lives_is_refused() {
     let Some(Outcome::Refused(refused)) = reply else { panic!("{reply:?}") };
     assert_eq!(refused.reason(), Reason::ShuttingDown);
     assert!(refused.detail.contains(&first), "{refused:?}");
-    assert_eq!(tokio::time::timeout(PATIENCE, second.closed()).await.unwrap(), Closed::Taken);
+    assert_eq!(tokio::time::timeout(TIMEOUT, second.closed()).await.unwrap(), Closed::Taken);
     assert_eq!(second.other_agent(), Some(first));
     second.shutdown(OnShutdown::Adopt, CancellationToken::new()).await;
     assert_eq!(farm.info(id).await.state, "ready", "the first one goes on");

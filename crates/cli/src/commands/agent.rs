@@ -6,12 +6,13 @@ use tokio::runtime::Builder;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
+use super::role;
 use super::role::Guarded;
-use super::{block_on, role};
 use crate::args::{LogFlags, RegistryFlags};
 use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::logging;
+use crate::runtime::block_on;
 use crate::signals::Signals;
 
 /// Runs an agent. One per machine; it starts, watches and ends the machine's stream cache servers.
@@ -40,7 +41,7 @@ enum End {
     Drained,
 }
 
-/// Does it, until a signal.
+/// Runs until a signal.
 pub(crate) fn run(args: AgentArgs) -> Result<Exit, Failure> {
     let insecure = args.options.tls.insecure;
     let mut config = args.options.into_config().map_err(|e| role::wrong(&e))?;

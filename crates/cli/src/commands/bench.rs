@@ -22,11 +22,12 @@ use tokio_util::sync::CancellationToken;
 
 use crate::args::{ClientFlags, SpawnFlags, duration, time};
 use crate::client::PreparedSpawn;
-use crate::commands::Context;
+use crate::context::Context;
 use crate::exit::Exit;
-use crate::failure::{Failure, say};
+use crate::failure::Failure;
 use crate::output::write_json;
 use crate::signals::Signals;
+use crate::standard_error::say;
 
 /// How long load lasts when nothing else bounds it.
 const DURATION: Duration = Duration::from_secs(10);
@@ -102,7 +103,7 @@ pub(crate) struct BenchArgs {
 fn rate(text: &str) -> Result<f64, String> {
     match text.parse::<f64>() {
         Ok(rate) if rate > 0.0 && rate <= 1_000_000.0 => Ok(rate),
-        _ => Err("wants spawns per second, more than 0 and at most 1000000".to_owned()),
+        _ => Err("expected spawns per second, more than 0 and at most 1000000".to_owned()),
     }
 }
 
@@ -122,7 +123,6 @@ impl BenchArgs {
     }
 }
 
-/// Does it.
 pub(crate) async fn run(context: &Context, args: &BenchArgs) -> Result<Exit, Failure> {
     let life = life::Life::new(life::Plan {
         client: context.client.clone(),
@@ -145,7 +145,7 @@ pub(crate) async fn run(context: &Context, args: &BenchArgs) -> Result<Exit, Fai
     Ok(tally.exit())
 }
 
-/// Makes the load with a bar for whoever watches; how long it took, and whether a signal ended it early.
+/// Makes the load, with a progress bar if wanted. Returns how long it took, and whether a signal ended it early.
 pub(crate) async fn drive(
     shape: load::Shape,
     bounds: load::Bounds,

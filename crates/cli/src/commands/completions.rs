@@ -2,10 +2,9 @@
 
 use std::io::{self, Write};
 
-use clap::{Args, CommandFactory};
+use clap::{Args, Command};
 use clap_complete::Shell;
 
-use crate::args::Cli;
 use crate::exit::Exit;
 use crate::failure::Failure;
 
@@ -20,11 +19,11 @@ pub(crate) struct CompletionsArgs {
     shell: Shell,
 }
 
-/// Does it.
-pub(crate) fn run(args: &CompletionsArgs) -> Result<Exit, Failure> {
+/// Writes the script for `line`, the whole command line.
+pub(crate) fn run(args: &CompletionsArgs, line: &mut Command) -> Result<Exit, Failure> {
     // Into memory first: the generator panics when its output goes away.
     let mut script = Vec::new();
-    clap_complete::generate(args.shell, &mut Cli::command(), "hatchery", &mut script);
+    clap_complete::generate(args.shell, line, "hatchery", &mut script);
     let mut out = io::stdout().lock();
     out.write_all(&script)?;
     out.flush()?;

@@ -8,10 +8,11 @@ use model::api::EligibilityAnswer;
 
 use crate::args::ClientFlags;
 use crate::client::Answer;
-use crate::commands::Context;
+use crate::context::Context;
 use crate::exit::Exit;
-use crate::failure::{Failure, say};
+use crate::failure::Failure;
 use crate::output::write_json;
+use crate::standard_error::say;
 
 /// Closes a node to new spawns. Those that run stay; a drain that was under way becomes a cordon.
 #[derive(Debug, Args)]
@@ -38,12 +39,10 @@ pub(crate) struct UncordonArgs {
     pub(crate) flags: ClientFlags,
 }
 
-/// Closes it.
 pub(crate) async fn run(context: &Context, args: &CordonArgs) -> Result<Exit, Failure> {
     tell(context, &context.client.cordon(&args.node).await?)
 }
 
-/// Opens it.
 pub(crate) async fn undo(context: &Context, args: &UncordonArgs) -> Result<Exit, Failure> {
     tell(context, &context.client.uncordon(&args.node).await?)
 }

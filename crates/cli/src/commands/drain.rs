@@ -1,4 +1,7 @@
-//! `hatchery drain`: empties a node.
+//! `hatchery drain`: empties a node, and waits for that if asked to.
+//!
+//! The order stands once the front door has answered. A wait only looks: it outlives restarts of front doors and registry, and when it ends
+//! early, the drain goes on.
 
 mod progress;
 
@@ -13,23 +16,25 @@ use tokio::time::{Instant, sleep, timeout_at};
 use self::progress::Progress;
 use super::cordon::{tell, unconfirmed};
 use crate::args::{ClientFlags, duration};
-use crate::client::{Answer, CallError};
-use crate::commands::Context;
+use crate::call_error::CallError;
+use crate::client::Answer;
+use crate::context::Context;
 use crate::exit::Exit;
-use crate::failure::{Failure, say};
+use crate::failure::Failure;
 use crate::output::write_json;
 use crate::signals::Signals;
+use crate::standard_error::say;
 
 /// Between two looks at the node.
 const LOOK: Duration = Duration::from_millis(500);
 /// A drain goes on while front doors and registry are restarted, and so does the wait for it.
 const AWAY: Duration = Duration::from_secs(60);
-/// The longest deadline.
-const LONGEST: Duration = Duration::from_secs(7 * 24 * 3600);
+/// The longest deadline that may be given.
+const MAX_DEADLINE: Duration = Duration::from_secs(7 * 24 * 3600);
 /// Lost spawns that are counted.
 const MAX_LOST: u32 = 1000;
-/// Most characters of a reason.
-const LONGEST_REASON: usize = 500;
+/// Characters of a reason.
+const MAX_REASON_CHARS: usize = 500;
 
 /// Empties a node: once this has answered nothing new starts there, and what runs ends by itself, or at the deadline.
 #[derive(Debug, Args)]
@@ -48,7 +53,7 @@ pub(crate) struct DrainArgs {
     /// End what still runs after this time, at most 7d [default: 1h]
     #[arg(long, value_name = "DURATION", value_parser = deadline)]
     deadline: Option<Duration>,
-    /// Why, for whoever looks at the node
+    /// Reason for the drain, shown with the node
     #[arg(long, value_name = "TEXT", value_parser = reason)]
     reason: Option<String>,
     /// End what still runs now
@@ -63,7 +68,7 @@ pub(crate) struct DrainArgs {
 
 fn deadline(text: &str) -> Result<Duration, String> {
     match duration(text)? {
-        deadline if deadline > LONGEST => Err("must be at most 7d".to_owned()),
+        deadline if deadline > MAX_DEADLINE => Err("must be at most 7d".to_owned()),
         deadline => Ok(deadline),
     }
 }
@@ -73,26 +78,25 @@ fn reason(text: &str) -> Result<String, String> {
         return Err("must not have control characters".to_owned());
     }
     match text.chars().count() {
-        0..=LONGEST_REASON => Ok(text.to_owned()),
-        length => Err(format!("must have at most {LONGEST_REASON} characters, not {length}")),
+        0..=MAX_REASON_CHARS => Ok(text.to_owned()),
+        length => Err(format!("must have at most {MAX_REASON_CHARS} characters, not {length}")),
     }
 }
 
-/// Does it.
 pub(crate) async fn run(context: &Context, args: &DrainArgs) -> Result<Exit, Failure> {
     let began = Instant::now();
     let seconds = |d: Duration| u32::try_from(d.as_millis().div_ceil(1000)).unwrap_or(u32::MAX);
-    let wish = DrainRequest {
+    let request = DrainRequest {
         deadline_seconds: args.deadline.map(seconds),
         reason: args.reason.clone(),
         force: args.force.then_some(true),
     };
     if !args.wait {
-        return tell(context, &context.client.drain(&args.node, &wish).await?);
+        return tell(context, &context.client.drain(&args.node, &request).await?);
     }
     // From here on an interrupt ends the wait, not the process with a half-drawn bar.
     let mut signals = Signals::catch()?;
-    let answer = context.client.drain(&args.node, &wish).await?.value;
+    let answer = context.client.drain(&args.node, &request).await?.value;
     unconfirmed(&answer);
     let mut progress = Progress::show(context.json, &answer)?;
     let limit = args.flags.timeout.map(|timeout| (timeout, began + timeout));
@@ -118,7 +122,7 @@ pub(crate) async fn run(context: &Context, args: &DrainArgs) -> Result<Exit, Fai
         None => {
             let left = progress.left();
             say(&format!(
-                "the drain of {} goes on, {left} running; it was only no longer waited for",
+                "the drain of {} goes on, {left} running; only the wait for it has ended",
                 answer.node
             ));
             Ok(Exit::Done)

@@ -14,8 +14,9 @@ use model::Timestamp;
 
 use crate::args::time;
 use crate::exit::Exit;
-use crate::failure::{Failure, say};
+use crate::failure::Failure;
 use crate::output::Columns;
+use crate::standard_error::say;
 
 /// Makes, lists and revokes the API keys that callers of a front door show.
 #[derive(Debug, Args)]
@@ -48,10 +49,10 @@ enum Verb {
     hatchery key new --scope read\n\n\
     Without --file, the line to add to the file of a front door goes to standard error.")]
 struct NewArgs {
-    /// Whose key it is, for people
+    /// Name of the key, for people
     #[arg(long, value_name = "NAME", value_parser = name)]
     name: Option<String>,
-    /// What it is for: spawn, read, operate; repeat it or separate with commas
+    /// Scopes: spawn, read, operate; repeat it or separate with commas
     #[arg(long, value_name = "SCOPE", value_delimiter = ',', default_value = "spawn")]
     scope: Vec<Scope>,
     /// Most spawns started in a minute [default: what the front door says]
@@ -60,7 +61,7 @@ struct NewArgs {
     /// Most spawns at once [default: what the front door says]
     #[arg(long, value_name = "COUNT")]
     concurrent_spawns: Option<NonZeroU32>,
-    /// After this time it is good no more, as in 90d [default: never]
+    /// Expiry of the key from now, as in 90d [default: never]
     #[arg(long, value_name = "DURATION", value_parser = time)]
     expires: Option<Duration>,
     /// File to add it to; made if there is none
@@ -78,7 +79,7 @@ struct ListArgs {
     file: PathBuf,
 }
 
-/// Takes a key out of a file. Whoever shows it is refused within two seconds; what it has spawned stays.
+/// Takes a key out of a file. It is refused within two seconds; the spawns of its owner stay.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  \
     hatchery key revoke k7qm2x9d4t1z --file /etc/hatchery/keys")]
@@ -91,7 +92,6 @@ struct RevokeArgs {
     file: PathBuf,
 }
 
-/// Does it.
 pub(crate) fn run(args: KeyArgs) -> Result<Exit, Failure> {
     match args.verb {
         Verb::New(args) => new(args),

@@ -9,7 +9,7 @@ use serde_json::json;
 use tokio::time::{MissedTickBehavior, interval};
 
 use crate::args::ClientFlags;
-use crate::commands::Context;
+use crate::context::Context;
 use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::output::printable;
@@ -19,7 +19,7 @@ const LOOK: Duration = Duration::from_millis(500);
 /// Lines fetched at each look: more than a server writes between two, so that none is missed.
 const WINDOW: u32 = 1000;
 /// The most a front door hands out.
-const MOST_LINES: i64 = 10_000;
+const MAX_LINES: i64 = 10_000;
 
 /// Prints the last lines of a spawn's output.
 #[derive(Debug, Args)]
@@ -38,7 +38,7 @@ pub(crate) struct LogArgs {
         long,
         value_name = "COUNT",
         default_value_t = 100,
-        value_parser = clap::value_parser!(u32).range(1..=MOST_LINES)
+        value_parser = clap::value_parser!(u32).range(1..=MAX_LINES)
     )]
     lines: u32,
     /// Go on until the spawn has ended
@@ -48,7 +48,6 @@ pub(crate) struct LogArgs {
     pub(crate) flags: ClientFlags,
 }
 
-/// Does it.
 pub(crate) async fn run(context: &Context, args: &LogArgs) -> Result<Exit, Failure> {
     if !args.follow {
         let text = context.client.log(&args.id, args.lines).await?;

@@ -7,7 +7,8 @@ use model::api::Node;
 use model::{FarmCause, NodeHealth, NodeId};
 
 use crate::args::ClientFlags;
-use crate::commands::{Context, redraw};
+use crate::commands::redraw;
+use crate::context::Context;
 use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::output::{Columns, Facts, age, bytes, labels, printable, when, write_json};
@@ -20,7 +21,7 @@ use crate::output::{Columns, Facts, age, bytes, labels, printable, when, write_j
     hatchery nodes --watch\n  \
     hatchery nodes --json | jq -r '.nodes[].id'")]
 pub(crate) struct NodesArgs {
-    /// Only this one, with everything there is to say
+    /// Show only this node, with all details
     #[arg(value_name = "NODE")]
     node: Option<NodeId>,
     /// Show the table again whenever something changes, until Ctrl-C
@@ -30,7 +31,6 @@ pub(crate) struct NodesArgs {
     pub(crate) flags: ClientFlags,
 }
 
-/// Does it.
 pub(crate) async fn run(context: &Context, args: &NodesArgs) -> Result<Exit, Failure> {
     if args.watch {
         return redraw::follow(context, "nodes", |snapshot, out| {

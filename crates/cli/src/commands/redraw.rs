@@ -7,16 +7,16 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 
-use crate::client::CallError;
-use crate::commands::Context;
+use crate::call_error::CallError;
+use crate::context::Context;
 use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::feed::{Feed, News};
 
 /// What happens within this time is shown at once.
 const TOGETHER: Duration = Duration::from_millis(300);
-/// How often figures that are no events, such as loads and ages, are shown anew on a terminal.
-const FIGURES: Duration = Duration::from_secs(2);
+/// How often values that are no events, such as loads and ages, are shown anew on a terminal.
+const REFRESH: Duration = Duration::from_secs(2);
 
 /// Shows a topic until Ctrl-C. `draw` writes a snapshot as people read it.
 pub(crate) async fn follow(
@@ -26,8 +26,8 @@ pub(crate) async fn follow(
 ) -> Result<Exit, Failure> {
     let terminal = !context.json && io::stdout().is_terminal();
     let mut feed = Feed::new(&context.client, &[topic.to_owned()]);
-    let mut figures = interval(FIGURES);
-    figures.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut refresh = interval(REFRESH);
+    refresh.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let interrupted = tokio::signal::ctrl_c();
     tokio::pin!(interrupted);
     let mut due: Option<Instant> = None;
@@ -54,7 +54,7 @@ pub(crate) async fn follow(
                 due = None;
                 feed.refresh().await;
             }
-            _ = figures.tick(), if terminal && feed.is_connected() => feed.refresh().await,
+            _ = refresh.tick(), if terminal && feed.is_connected() => feed.refresh().await,
         }
     }
 }

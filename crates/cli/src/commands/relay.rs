@@ -2,7 +2,6 @@
 
 use clap::Args;
 
-use super::frontdoor::serve;
 use super::role;
 use crate::args::{LogFlags, RegistryFlags};
 use crate::exit::Exit;
@@ -33,5 +32,5 @@ pub(crate) struct RelayArgs {
 pub(crate) fn run(args: RelayArgs) -> Result<Exit, Failure> {
     let insecure = args.options.tls.insecure;
     let config = args.options.into_config().map_err(|e| role::wrong(&e))?;
-    serve("relay", config, &args.registry, &args.log, insecure)
+    role::serve("relay", config, &args.registry, &args.log, insecure)
 }

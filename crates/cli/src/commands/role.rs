@@ -1,4 +1,4 @@
-//! What the roles have in common: they need the registry, say where they listen, and run until they are told to end.
+//! What the roles have in common: the registry that they open, and the line that says where they listen.
 
 use std::error::Error;
 use std::io::{self, Write};
@@ -8,10 +8,15 @@ use std::time::Duration;
 
 use model::Timing;
 use registry::Registry;
-use tracing::warn;
+use tokio::runtime::Builder;
+use tracing::{info, warn};
 
-use crate::args::RegistryFlags;
+use crate::args::{LogFlags, RegistryFlags};
+use crate::exit::Exit;
 use crate::failure::Failure;
+use crate::logging;
+use crate::runtime::block_on;
+use crate::signals::Signals;
 
 /// A pipe that takes an announcement takes it in less time than this.
 const ANNOUNCEMENT: Duration = Duration::from_secs(1);
@@ -57,7 +62,7 @@ pub(crate) struct Guarded {
     pub(crate) insecure: bool,
 }
 
-/// Refuses a Redis on another machine that anybody may read or write on the way: whoever does owns the farm.
+/// Refuses a Redis on another machine without TLS or a password: a third party that reads or writes it owns the farm.
 pub(crate) fn check_registry(flags: &RegistryFlags, guarded: Guarded) -> Result<(), Failure> {
     if !guarded.role {
         return Ok(());
@@ -107,7 +112,7 @@ pub(crate) fn scheme(secure: bool) -> &'static str {
     if secure { "https" } else { "http" }
 }
 
-/// Writes to standard output that a role listens. Whoever started it may not read it, or may have closed the pipe: the role
+/// Writes to standard output that a role listens. The reader may not read, or may have closed the pipe: the role
 /// waits no longer than [`ANNOUNCEMENT`].
 pub(crate) fn announce(text: &str) {
     let text = format!("{text}\n");
@@ -134,6 +139,39 @@ fn chain(error: &dyn Error) -> String {
         cause = inner.source();
     }
     text
+}
+
+/// Runs a front door, or a relay, which is one that serves viewers alone, until a signal.
+pub(crate) fn serve(
+    name: &str,
+    config: ::frontdoor::Config,
+    registry: &RegistryFlags,
+    log: &LogFlags,
+    insecure: bool,
+) -> Result<Exit, Failure> {
+    logging::start(log)?;
+    block_on(Builder::new_multi_thread(), async {
+        let has_tls = config.tls.http.is_some() || config.tls.agents.is_some();
+        let knows_callers = config.access.is_some() || config.surface == ::frontdoor::Surface::Relay;
+        let guarded = Guarded { role: has_tls && knows_callers, insecure };
+        check_registry(registry, guarded)?;
+        let registry = open(registry)?;
+        let [http, admin] = [&config.tls.http, &config.tls.admin].map(|tls| scheme(tls.is_some()));
+        let mut signals = Signals::catch()?;
+        let door = ::frontdoor::FrontDoor::start(config, registry).await.map_err(|e| not_started(&e))?;
+        announce(&format!(
+            "{name} listening on {http}://{}, admin on {admin}://{}",
+            door.http_addr(),
+            door.admin_addr()
+        ));
+        let signal = signals.next().await;
+        info!(signal.name = signal, "ending: no new requests");
+        tokio::select! {
+            () = door.shutdown() => info!("ended"),
+            signal = signals.next() => warn!(signal.name = signal, "a second signal: requests are cut off"),
+        }
+        Ok(Exit::Done)
+    })
 }
 
 #[cfg(test)]

@@ -8,7 +8,7 @@ use model::{Exit as SpawnExit, Timestamp};
 use serde_json::Value;
 
 use crate::args::ClientFlags;
-use crate::commands::Context;
+use crate::context::Context;
 use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::output::{Columns, Facts, labels, when, write_json};
@@ -26,7 +26,6 @@ pub(crate) struct ShowArgs {
     pub(crate) flags: ClientFlags,
 }
 
-/// Does it.
 pub(crate) async fn run(context: &Context, args: &ShowArgs) -> Result<Exit, Failure> {
     let answer = context.client.show(&args.id).await?;
     let mut out = io::stdout().lock();

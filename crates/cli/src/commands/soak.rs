@@ -11,11 +11,11 @@ use serde::Serialize;
 
 use crate::args::{ClientFlags, SpawnFlags, time};
 use crate::client::PreparedSpawn;
-use crate::commands::Context;
 use crate::commands::bench::drive;
 use crate::commands::bench::life::{Life, Plan};
 use crate::commands::bench::load::{Bounds, Shape};
 use crate::commands::bench::report::Report;
+use crate::context::{ANSWER, Context};
 use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::output::write_json;
@@ -77,11 +77,10 @@ struct Findings {
     memory: Vec<memory::Watched>,
 }
 
-/// Does it.
 pub(crate) async fn run(context: &Context, args: &SoakArgs) -> Result<Exit, Failure> {
     let mut watched = Vec::new();
     for server in &args.watch_admin {
-        watched.push(memory::Watch::first(context.client.beside(server, super::ANSWER)?).await?);
+        watched.push(memory::Watch::first(context.client.beside(server, ANSWER)?).await?);
     }
     let before = audit::Count::take(&context.client).await?;
     let life = Life::new(Plan {

@@ -7,7 +7,7 @@ use hyper::header::HeaderValue;
 
 use crate::args::{ClientFlags, SpawnFlags, idempotency_key};
 use crate::client::PreparedSpawn;
-use crate::commands::Context;
+use crate::context::Context;
 use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::output::{Facts, write_json};
@@ -30,7 +30,6 @@ pub(crate) struct SpawnArgs {
     pub(crate) flags: ClientFlags,
 }
 
-/// Does it.
 pub(crate) async fn run(context: &Context, args: &SpawnArgs) -> Result<Exit, Failure> {
     let prepared = PreparedSpawn::new(&args.spawn.request()?, args.idempotency_key.clone());
     let answer = context.client.spawn(&prepared).await?;

@@ -9,7 +9,8 @@ use serde_json::{Value, json};
 
 use crate::args::{ClientFlags, state};
 use crate::client::Answer;
-use crate::commands::{Context, redraw};
+use crate::commands::redraw;
+use crate::context::Context;
 use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::output::{Columns, age, short, write_json};
@@ -140,7 +141,7 @@ fn is_running(spawn: &Spawn) -> bool {
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 struct Count {
     seen: usize,
-    /// There are more.
+    /// Whether more spawns were not looked at.
     and_more: bool,
 }
 

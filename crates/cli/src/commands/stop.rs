@@ -9,7 +9,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval, timeout_at};
 
 use super::show::end;
 use crate::args::{ClientFlags, time};
-use crate::commands::Context;
+use crate::context::Context;
 use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::output::write_json;
@@ -17,7 +17,7 @@ use crate::output::write_json;
 /// Between two looks at a spawn that is waited for.
 const LOOK: Duration = Duration::from_millis(200);
 
-/// Stops spawns: TERM, a grace, KILL. Answers at once unless told to wait.
+/// Stops spawns: TERM, a grace, KILL. Answers at once unless --wait is given.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  \
     hatchery stop 01987a5e-2f30-7c41-9d5c-0123456789ab\n  \
@@ -70,7 +70,7 @@ pub(crate) async fn run(context: &Context, args: &StopArgs) -> Result<Exit, Fail
     Ok(worst)
 }
 
-/// Says what came of asking; whoever waits is told of the end instead.
+/// Prints the outcome of the request; with a wait, the end is printed instead.
 async fn stop(context: &Context, id: &str, will_wait: bool) -> Result<(), Failure> {
     let stopped = context.client.stop(id).await?;
     if will_wait {

@@ -38,13 +38,13 @@ struct NewArgs {
     /// File with the secret, at least 32 bytes
     #[arg(long, value_name = "FILE")]
     key_file: PathBuf,
-    /// Whom it speaks for; what is spawned with it belongs to jwt:NAME
+    /// Subject (`sub`) of the token; what is spawned with it belongs to jwt:NAME
     #[arg(long, value_name = "NAME", default_value = "cli")]
     subject: String,
-    /// What it is for: spawn, read, operate; repeat it or separate with commas
+    /// Scopes: spawn, read, operate; repeat it or separate with commas
     #[arg(long, value_name = "SCOPE", value_delimiter = ',', default_value = "spawn")]
     scope: Vec<Scope>,
-    /// How long it is good
+    /// How long the token is valid
     #[arg(long = "for", value_name = "DURATION", default_value = "5m", value_parser = time)]
     lifetime: Duration,
     /// Audience (`aud`) it names
@@ -55,7 +55,6 @@ struct NewArgs {
     issuer: Option<String>,
 }
 
-/// Does it.
 pub(crate) fn run(args: TokenArgs) -> Result<Exit, Failure> {
     let Verb::New(args) = args.verb;
     let mut token = NewToken::new(&args.subject, args.scope.into_iter().collect(), args.lifetime);

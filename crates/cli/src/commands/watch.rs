@@ -8,14 +8,15 @@ use model::{NodeId, SpawnId};
 use serde_json::Value;
 
 use crate::args::ClientFlags;
-use crate::commands::Context;
+use crate::context::Context;
 use crate::exit::Exit;
-use crate::failure::{Failure, say};
+use crate::failure::Failure;
 use crate::feed::{Feed, News};
 use crate::output::printable;
+use crate::standard_error::say;
 
-/// More than a front door tells at once of what was missed.
-const MOST_TOLD: usize = 20_000;
+/// More events than a front door sends at once after a gap.
+const MAX_SEEN: usize = 20_000;
 
 /// Prints what happens on the farm, one line an event, until Ctrl-C.
 ///
@@ -46,11 +47,10 @@ fn topic(text: &str) -> Result<String, String> {
             Ok(id) => Ok(format!("spawn:{id}")),
             Err(why) => Err(format!("the spawn's id {why}")),
         },
-        _ => Err("wants nodes, spawns, node:NODE or spawn:ID".to_owned()),
+        _ => Err("expected nodes, spawns, node:NODE or spawn:ID".to_owned()),
     }
 }
 
-/// Does it.
 pub(crate) async fn run(context: &Context, args: &WatchArgs) -> Result<Exit, Failure> {
     let mut topics = args.topics.clone();
     if topics.is_empty() {
@@ -61,7 +61,7 @@ pub(crate) async fn run(context: &Context, args: &WatchArgs) -> Result<Exit, Fai
     let mut feed = Feed::new(&context.client, &topics);
     let interrupted = tokio::signal::ctrl_c();
     tokio::pin!(interrupted);
-    let mut told = Told::default();
+    let mut seen = Seen::default();
     loop {
         let news = tokio::select! {
             biased;
@@ -70,12 +70,12 @@ pub(crate) async fn run(context: &Context, args: &WatchArgs) -> Result<Exit, Fai
         };
         match news {
             News::Snapshot { gap: true, .. } => {
-                told = Told::default();
+                seen = Seen::default();
                 say("events may have been missed: the farm's record of them begins anew");
             }
             News::Snapshot { gap: false, .. } => {}
             News::Event { event, text } => {
-                if event.get("seq").and_then(Value::as_u64).is_some_and(|seq| !told.is_new(seq)) {
+                if event.get("seq").and_then(Value::as_u64).is_some_and(|seq| !seen.is_new(seq)) {
                     continue;
                 }
                 let mut out = io::stdout().lock();
@@ -90,15 +90,15 @@ pub(crate) async fn run(context: &Context, args: &WatchArgs) -> Result<Exit, Fai
     }
 }
 
-/// Which events were told of late. One that belongs to several topics comes on each of them, after a break in the connection
+/// The events that were printed of late. One that belongs to several topics comes on each of them, after a break in the connection
 /// with others between.
 #[derive(Debug, Default)]
-struct Told(BTreeSet<u64>);
+struct Seen(BTreeSet<u64>);
 
-impl Told {
+impl Seen {
     fn is_new(&mut self, seq: u64) -> bool {
         let new = self.0.insert(seq);
-        if self.0.len() > MOST_TOLD {
+        if self.0.len() > MAX_SEEN {
             self.0.pop_first();
         }
         new
@@ -151,13 +151,13 @@ mod tests {
 
     #[test]
     fn what_two_topics_tell_is_printed_once_also_in_any_order() {
-        let mut told = Told::default();
+        let mut seen = Seen::default();
         let order = [1, 1, 2, 3, 4, 2, 3, 4, 5];
-        assert_eq!(order.into_iter().filter(|seq| told.is_new(*seq)).collect::<Vec<_>>(), [1, 2, 3, 4, 5]);
+        assert_eq!(order.into_iter().filter(|seq| seen.is_new(*seq)).collect::<Vec<_>>(), [1, 2, 3, 4, 5]);
         for seq in 0..100_000 {
-            told.is_new(seq);
+            seen.is_new(seq);
         }
-        assert!(told.0.len() <= MOST_TOLD);
+        assert!(seen.0.len() <= MAX_SEEN);
     }
 
     #[test]

@@ -190,5 +190,5 @@ fn the_front_door_may_be_named_before_the_command() {
     let ran: Ran =
         hatchery(&["cordon", "node-a"]).env("HATCHERY_SERVER", "door:8080").output().unwrap().into();
     assert_eq!(ran.code, 2);
-    assert!(ran.stderr.contains("HATCHERY_SERVER wants http://host[:port]"), "{ran:?}");
+    assert!(ran.stderr.contains("invalid HATCHERY_SERVER: expected http://host[:port]"), "{ran:?}");
 }

@@ -15,7 +15,7 @@ use tungstenite::{Message, WebSocket};
 
 use crate::process::hatchery;
 
-const PATIENCE: Duration = Duration::from_secs(30);
+const TIMEOUT: Duration = Duration::from_secs(30);
 
 /// What comes of a connection.
 type Meeting = Box<dyn FnMut(&mut WebSocket<TcpStream>) + Send>;
@@ -88,7 +88,7 @@ fn a_token_that_expired_is_replaced_by_the_one_that_is_in_the_file_then() {
             socket.send(event(seq)).unwrap();
             told.0.send(()).ok();
             if seq == 1 {
-                expire.recv_timeout(PATIENCE).unwrap();
+                expire.recv_timeout(TIMEOUT).unwrap();
                 let error = json!({"type": "error", "code": "unauthenticated", "message": "the credential has expired"});
                 socket.send(Message::text(error.to_string())).unwrap();
                 let reason = "credential expired".into();
@@ -101,15 +101,15 @@ fn a_token_that_expired_is_replaced_by_the_one_that_is_in_the_file_then() {
     let mut child = watch(&url, &file);
     let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
     assert!(lines.next().unwrap().unwrap().contains("node.up"));
-    told.1.recv_timeout(PATIENCE).unwrap();
-    assert_eq!(shown.recv_timeout(PATIENCE).unwrap().as_deref(), Some("Bearer good"));
+    told.1.recv_timeout(TIMEOUT).unwrap();
+    assert_eq!(shown.recv_timeout(TIMEOUT).unwrap().as_deref(), Some("Bearer good"));
 
     // The next one is not there yet, and a wrong one is for a moment.
     std::fs::write(&file, "wrong\n").unwrap();
     tell.0.send(()).unwrap();
-    assert_eq!(shown.recv_timeout(PATIENCE).unwrap().as_deref(), Some("Bearer wrong"));
+    assert_eq!(shown.recv_timeout(TIMEOUT).unwrap().as_deref(), Some("Bearer wrong"));
     std::fs::write(&file, "good\n").unwrap();
-    while shown.recv_timeout(PATIENCE).unwrap().as_deref() != Some("Bearer good") {}
+    while shown.recv_timeout(TIMEOUT).unwrap().as_deref() != Some("Bearer good") {}
     assert!(lines.next().unwrap().unwrap().contains("node.up"), "it goes on");
     child.kill().unwrap();
     child.wait().unwrap();
@@ -122,7 +122,7 @@ fn a_refusal_ends_the_watch_with_the_front_doors_words() {
     assert_eq!(ran.code, 4, "{ran:?}");
     assert!(ran.stderr.contains("the credential has expired (unauthenticated, request r1)"), "{ran:?}");
     assert!(ran.stderr.contains("note: --token-file FILE"), "{ran:?}");
-    assert_eq!(shown.recv_timeout(PATIENCE).unwrap(), None);
+    assert_eq!(shown.recv_timeout(TIMEOUT).unwrap(), None);
 
     // A token that is always the same is not shown again and again once it has expired.
     for (code, message) in

@@ -38,7 +38,7 @@ pub(crate) struct Edge {
     pub(crate) rates: SpawnRates,
     pub(crate) idempotency: Idempotency,
     pub(crate) operations: Arc<Operations>,
-    pub(crate) viewers: Arc<Viewers>,
+    pub(crate) viewers: Viewers,
     pub(crate) live: Arc<live::Parts>,
     pub(crate) answers: Answers,
 }

@@ -13,7 +13,7 @@ use model::api::ErrorCode;
 
 use super::edge::Edge;
 use super::error::{ApiError, unreachable};
-use crate::viewers::{NotConnected, Viewers, Wanted};
+use crate::viewers::{NotConnected, Wanted};
 
 /// No token is as long; a longer one is not looked at.
 const MAX_TOKEN: usize = 128;
@@ -40,23 +40,20 @@ pub(crate) async fn connect(
         return Err(nothing());
     }
     let id = request.extensions().get::<RequestId>().cloned().unwrap_or_else(RequestId::mint);
-    Viewers::connect(&edge.viewers, Wanted { node, spawn, token }, request, &id).await.map_err(
-        |why| match why {
-            NotConnected::NotFound => nothing(),
-            NotConnected::Taken => ApiError::new(ErrorCode::AlreadyConnected, "the spawn has a viewer"),
-            NotConnected::Busy => {
-                ApiError::new(ErrorCode::NoCapacity, "too many viewers are connecting at once; ask again")
-            }
-            NotConnected::Registry(error) => error.into(),
-            NotConnected::Agent(node, error) => unreachable(&node, &error),
-            NotConnected::Server(node, why) => {
-                let mut error =
-                    ApiError::new(ErrorCode::NodeUnreachable, format!("the spawn on {node}: {why}"));
-                error.0.node = Some(node);
-                error
-            }
-        },
-    )
+    edge.viewers.connect(Wanted { node, spawn, token }, request, &id).await.map_err(|why| match why {
+        NotConnected::NotFound => nothing(),
+        NotConnected::Taken => ApiError::new(ErrorCode::AlreadyConnected, "the spawn has a viewer"),
+        NotConnected::Busy => {
+            ApiError::new(ErrorCode::NoCapacity, "too many viewers are connecting at once; ask again")
+        }
+        NotConnected::Registry(error) => error.into(),
+        NotConnected::Agent(node, error) => unreachable(&node, &error),
+        NotConnected::Server(node, why) => {
+            let mut error = ApiError::new(ErrorCode::NodeUnreachable, format!("the spawn on {node}: {why}"));
+            error.0.node = Some(node);
+            error
+        }
+    })
 }
 
 /// Whether it is a handshake that a WebSocket server could take (RFC 6455, section 4.2.1). What else is wrong with it, the

@@ -22,7 +22,7 @@ use crate::spawning::placer::Placer;
 use crate::spawning::rate::SpawnRates;
 use crate::spawning::spawner::Spawner;
 use crate::stages::Stages;
-use crate::viewers::Viewers;
+use crate::viewers::{Reach, Viewers};
 
 /// The edge, and the parts that background tasks and shutdown need beside it.
 #[derive(Debug)]
@@ -55,13 +55,8 @@ impl Parts {
             cleanups.clone(),
             metrics.spawning.clone(),
         ));
-        let viewers = Arc::new(Viewers::new(
-            config.viewers.clone(),
-            Arc::clone(&registry),
-            Arc::clone(&snapshot),
-            Arc::clone(&agents),
-            metrics.relay.clone(),
-        ));
+        let reach = Reach::new(Arc::clone(&registry), Arc::clone(&snapshot), Arc::clone(&agents));
+        let viewers = Viewers::new(config.viewers.clone(), reach, metrics.relay.clone());
         let public_url = config.viewers.public_url.as_ref();
         let endpoint_form = public_url.map(|url| url.endpoint_form(config.listen, config.tls.http.is_some()));
         let slot_access = Arc::new(SlotAccess {

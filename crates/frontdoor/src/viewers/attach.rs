@@ -14,7 +14,7 @@ use wire::v1::attach_refused::Reason;
 use wire::v1::attach_reply::Outcome;
 use wire::v1::attach_request::Step;
 
-use super::{Viewers, Wanted};
+use super::reach::Reach;
 use crate::agent_client::AgentError;
 
 /// How long a viewer waits for a connection to the agent, and for each of its answers.
@@ -22,6 +22,14 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 /// Between two attempts to attach a viewer again, at first and at last.
 const MIN_PAUSE: Duration = Duration::from_millis(100);
 const MAX_PAUSE: Duration = Duration::from_secs(5);
+
+/// What a viewer's URL names.
+#[derive(Debug)]
+pub(crate) struct Wanted {
+    pub(crate) node: NodeId,
+    pub(crate) spawn: SpawnId,
+    pub(crate) token: String,
+}
 
 /// Why the agent does not have it.
 #[derive(Debug)]
@@ -54,14 +62,14 @@ struct Call {
 impl Attached {
     /// Asks the agent at `advertise`, and returns the port of the spawn's server.
     pub(super) async fn ask(
-        viewers: &Viewers,
+        reach: &Reach,
         wanted: &Wanted,
         advertise: &str,
         viewer: Uuid,
         request: &RequestId,
     ) -> Result<(Self, u16), Refused> {
         let Wanted { node, spawn, token } = wanted;
-        let (call, port) = Call::open(viewers, advertise, message(wanted, viewer, false), request).await?;
+        let (call, port) = Call::open(reach, advertise, message(wanted, viewer, false), request).await?;
         let (node, spawn, token) = (node.clone(), *spawn, token.clone());
         Ok((Self { node, spawn, token, viewer, request: request.clone(), call }, port))
     }
@@ -80,11 +88,11 @@ impl Attached {
     }
 
     /// Keeps the agent knowing of the viewer, until `gone`: an agent that takes the node over is told anew.
-    pub(super) async fn keep(&mut self, viewers: &Viewers, gone: &CancellationToken) {
-        gone.run_until_cancelled(self.keep_for_good(viewers)).await;
+    pub(super) async fn keep(&mut self, reach: &Reach, gone: &CancellationToken) {
+        gone.run_until_cancelled(self.keep_for_good(reach)).await;
     }
 
-    async fn keep_for_good(&mut self, viewers: &Viewers) {
+    async fn keep_for_good(&mut self, reach: &Reach) {
         loop {
             while let Ok(Some(_)) = self.call.replies.message().await {}
             debug!("the agent does not know of the viewer any more, it is told again");
@@ -92,7 +100,7 @@ impl Attached {
             loop {
                 sleep(pause.mul_f64(0.5 + fastrand::f64() / 2.0)).await;
                 pause = (pause * 2).min(MAX_PAUSE);
-                match self.resume(viewers).await {
+                match self.resume(reach).await {
                     Ok(call) => {
                         self.call = call;
                         break;
@@ -108,23 +116,23 @@ impl Attached {
         }
     }
 
-    async fn resume(&self, viewers: &Viewers) -> Result<Call, Refused> {
+    async fn resume(&self, reach: &Reach) -> Result<Call, Refused> {
         let wanted = Wanted { node: self.node.clone(), spawn: self.spawn, token: self.token.clone() };
-        let advertise = viewers.find(&self.node).await.map_err(|_| lost("where the node is is not known"))?;
+        let advertise = reach.find(&self.node).await.map_err(|_| lost("where the node is is not known"))?;
         let message = message(&wanted, self.viewer, true);
-        Call::open(viewers, &advertise, message, &self.request).await.map(|(call, _)| call)
+        Call::open(reach, &advertise, message, &self.request).await.map(|(call, _)| call)
     }
 }
 
 impl Call {
     async fn open(
-        viewers: &Viewers,
+        reach: &Reach,
         advertise: &str,
         viewer: v1::Viewer,
         request: &RequestId,
     ) -> Result<(Self, u16), Refused> {
         let node: NodeId = viewer.node.parse().map_err(|_| Refused::NotFound)?;
-        let link = viewers.agents.link(&node, advertise, ANSWER_TIMEOUT).await.map_err(Refused::Agent)?;
+        let link = reach.agents.link(&node, advertise, ANSWER_TIMEOUT).await.map_err(Refused::Agent)?;
         let (steps, outbound) = mpsc::channel(2);
         steps.try_send(v1::AttachRequest { step: Some(Step::Viewer(viewer)) }).ok();
         let opened = timeout(ANSWER_TIMEOUT, link.attach(outbound, request)).await;

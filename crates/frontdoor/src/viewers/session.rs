@@ -1,6 +1,5 @@
 //! One viewer that is connected.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use hyper::upgrade::OnUpgrade;
@@ -10,18 +9,30 @@ use tokio::time::{Instant, interval};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info};
 
-use super::Viewers;
 use super::attach::Attached;
+use super::reach::Reach;
 use super::server::Upgraded;
 use crate::listen::Place;
+use crate::metrics::RelayMetrics;
 
 /// Between two looks at how much has passed.
 const LOOK: Duration = Duration::from_secs(5);
 
+/// What all sessions have.
+#[derive(Debug, Clone)]
+pub(super) struct Shared {
+    pub(super) reach: Reach,
+    /// Time between two pings of a viewer.
+    pub(super) ping_interval: Duration,
+    /// Cancelled when the sessions that are left must end.
+    pub(super) cut: CancellationToken,
+    pub(super) metrics: RelayMetrics,
+}
+
 /// See the module's documentation. Its end closes both connections and tells the agent.
 #[derive(Debug)]
 pub(super) struct Session {
-    pub(super) viewers: Arc<Viewers>,
+    pub(super) shared: Shared,
     pub(super) attached: Attached,
     /// The viewer's side, once the 101 is on its way.
     pub(super) upgrade: OnUpgrade,
@@ -33,23 +44,26 @@ pub(super) struct Session {
 impl Session {
     /// Relays until one of the two ends it.
     pub(super) async fn run(self) {
-        let Self { viewers, mut attached, upgrade, server, place } = self;
-        let _counted = viewers.metrics.viewer();
+        let Self { shared, mut attached, upgrade, server, place } = self;
+        let _counted = shared.metrics.viewer();
         let began = Instant::now();
         let viewer = match upgrade.await {
             Ok(viewer) => TokioIo::new(viewer),
             Err(error) => return debug!(%error, "the viewer left during the handshake"),
         };
         let (passed, gone) = (Passed::default(), CancellationToken::new());
-        let settings = relay::Settings { ping_interval: viewers.settings.ping_interval };
+        let settings = relay::Settings { ping_interval: shared.ping_interval };
         let relaying = async {
             let _gone = gone.clone().drop_guard();
-            relay(viewer, server, settings, &passed, &viewers.cut).await
+            relay(viewer, server, settings, &passed, &shared.cut).await
         };
-        let (ended, (), ()) =
-            tokio::join!(relaying, attached.keep(&viewers, &gone), measure(&viewers, &passed, &gone));
+        let (ended, (), ()) = tokio::join!(
+            relaying,
+            attached.keep(&shared.reach, &gone),
+            measure(&shared.metrics, &passed, &gone)
+        );
         drop(place);
-        viewers.metrics.ended(ended.reason);
+        shared.metrics.ended(ended.reason);
         let error = ended.error.map(|error| error.to_string());
         info!(
             by = ended.reason.as_str(),
@@ -63,12 +77,12 @@ impl Session {
 }
 
 /// Adds what passes to the metrics while it does.
-async fn measure(viewers: &Viewers, passed: &Passed, gone: &CancellationToken) {
+async fn measure(metrics: &RelayMetrics, passed: &Passed, gone: &CancellationToken) {
     let (mut up, mut down) = (0, 0);
     let mut looks = interval(LOOK);
     loop {
         let over = gone.run_until_cancelled(looks.tick()).await.is_none();
-        viewers.metrics.passed(passed.up() - up, passed.down() - down);
+        metrics.passed(passed.up() - up, passed.down() - down);
         (up, down) = (passed.up(), passed.down());
         if over {
             return;

@@ -13,10 +13,10 @@ use serde_json::Map;
 use uuid::Uuid;
 
 use super::claims::Claims;
-use super::health::Renderers;
 use super::history::History;
 use super::line::Line;
 use super::owned::Owned;
+use super::renderers::Renderers;
 use super::shelf::Score;
 use super::stock::Stock;
 use crate::ask::{Follow, Position};

@@ -1,97 +1,19 @@
 //! Node health: what outcomes of starts and early ends do to a node. The state machine is [`model::health::Health`], one
 //! for each renderer of a node. `redis/lua/outcomes.lua` and `learn.lua` do the same.
 
-use std::collections::{BTreeSet, HashMap};
 use std::time::Duration;
 
 use model::health::{EARLY_END, node_health};
 use model::{
-    EventKind, Exit, ExitReason, FarmCause, Health, HealthChange, HealthState, NodeId, RendererType,
-    SpawnState, StartFailure, Timestamp,
+    EventKind, Exit, ExitReason, FarmCause, Health, NodeId, RendererType, SpawnState, StartFailure, Timestamp,
 };
 use serde_json::Map;
 
 use super::farm::Farm;
+use super::renderers::Renderers;
 use crate::ask::{Outcome, Outcomes};
 use crate::cause::Cause;
 use crate::report::SpawnReport;
-
-/// One of something for each renderer.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(super) struct Renderers<T> {
-    pub(super) csr: T,
-    pub(super) ssr: T,
-}
-
-impl<T> Renderers<T> {
-    pub(super) fn get(&self, renderer: RendererType) -> &T {
-        match renderer {
-            RendererType::Csr => &self.csr,
-            RendererType::Ssr => &self.ssr,
-        }
-    }
-
-    pub(super) fn get_mut(&mut self, renderer: RendererType) -> &mut T {
-        match renderer {
-            RendererType::Csr => &mut self.csr,
-            RendererType::Ssr => &mut self.ssr,
-        }
-    }
-}
-
-impl Renderers<Health> {
-    fn is_failing(&self) -> bool {
-        [&self.csr, &self.ssr].into_iter().any(|health| health.state == HealthState::Failing)
-    }
-
-    fn succeed(&mut self, renderer: RendererType, now: u64) {
-        let counts_for_both = self.is_shared();
-        let failed = self.get(renderer).last;
-        let recovered = self.get_mut(renderer).succeed(now) == HealthChange::Recovered;
-        let other =
-            self.get_mut(if renderer == RendererType::Csr { RendererType::Ssr } else { RendererType::Csr });
-        if counts_for_both {
-            other.succeed(now);
-        } else if recovered && other.state == HealthState::Failing && other.last <= failed {
-            // That failure is as old as the one that is mended. Without requests for the other renderer, no success would
-            // ever show it.
-            *other = Health::default();
-        }
-    }
-
-    /// Whether both renderers failed by one and the same failure: then its cause is the node's, and a success counts for both.
-    fn is_shared(&self) -> bool {
-        let failing = |health: &Health| health.state == HealthState::Failing;
-        failing(&self.csr)
-            && failing(&self.ssr)
-            && (self.csr.last, &self.csr.reason) == (self.ssr.last, &self.ssr.reason)
-    }
-}
-
-/// Failing nodes by the moment of their next probe.
-#[derive(Debug, Default)]
-pub(super) struct Probes {
-    order: BTreeSet<(u64, NodeId)>,
-    at: HashMap<NodeId, u64>,
-}
-
-impl Probes {
-    pub(super) fn put(&mut self, node: &NodeId, at: u64) {
-        self.take(node);
-        self.order.insert((at, node.clone()));
-        self.at.insert(node.clone(), at);
-    }
-
-    pub(super) fn take(&mut self, node: &NodeId) {
-        if let Some(at) = self.at.remove(node) {
-            self.order.remove(&(at, node.clone()));
-        }
-    }
-
-    pub(super) fn first(&self) -> Option<(u64, NodeId)> {
-        self.order.first().cloned()
-    }
-}
 
 const BOTH: [RendererType; 2] = [RendererType::Csr, RendererType::Ssr];
 

@@ -25,6 +25,8 @@ mod line;
 mod listing;
 mod orders;
 mod owned;
+mod probes;
+mod renderers;
 mod report;
 mod reserve;
 mod shelf;

@@ -11,8 +11,8 @@ use model::{Availability, EventKind, Exit, ExitReason, NodeId, SpawnId, SpawnRec
 use serde_json::Map;
 
 use super::farm::{Farm, Held, Hold, NodeState};
-use super::health::Renderers;
 use super::identity::Verdict;
+use super::renderers::Renderers;
 use crate::report::{AgentReport, Heartbeat, Orders, SpawnReport};
 
 impl Farm {

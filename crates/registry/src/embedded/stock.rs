@@ -9,7 +9,7 @@ use std::collections::HashSet;
 use model::{Health, HealthState, NodeId, RendererType};
 
 use super::farm::Farm;
-use super::health::Probes;
+use super::probes::Probes;
 use super::shelf::{Score, Shelf};
 
 /// Nodes of one kind that offer one renderer.

@@ -7,19 +7,17 @@ use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
 use super::tally::{HAD_ENDED, STOPPED, SharedTally};
-use crate::client::{CallError, Client, PreparedSpawn};
+use crate::call_error::CallError;
+use crate::client::{Client, PreparedSpawn};
 
-/// Pause after a call that reached nobody, so that a dead front door is not hammered.
+/// Pause after a call that reached no front door, so that a dead one is not hammered.
 const UNREACHABLE_PAUSE: Duration = Duration::from_millis(100);
 
 /// What each life consists of.
 #[derive(Debug)]
 pub(crate) struct Plan {
-    /// The front door.
     pub(crate) client: Client,
-    /// What is asked for.
     pub(crate) spawn: PreparedSpawn,
-    /// Whether it is stopped.
     pub(crate) stop: bool,
     /// How long it is kept before that.
     pub(crate) hold: Duration,

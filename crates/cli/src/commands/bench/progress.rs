@@ -1,4 +1,4 @@
-//! A bar for whoever watches.
+//! The progress bar of a run.
 
 use std::io::{self, IsTerminal};
 use std::time::Duration;
@@ -46,7 +46,6 @@ impl Progress {
         Self(Some((bar, task)))
     }
 
-    /// Takes it away.
     pub(crate) fn clear(self) {
         if let Some((bar, task)) = self.0 {
             task.abort();

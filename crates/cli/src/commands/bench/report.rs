@@ -1,4 +1,4 @@
-//! What a run found out, for people and for programs.
+//! The result of a run, as text and as JSON. Latencies are in microseconds.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -60,7 +60,6 @@ pub(crate) struct Report {
     stop_micros: Option<Latency>,
 }
 
-/// Microseconds.
 #[derive(Debug, Clone, Copy, Serialize)]
 struct Latency {
     count: u64,
@@ -90,7 +89,6 @@ impl Latency {
 }
 
 impl Report {
-    /// Sums up.
     pub(crate) fn new(
         server: &Server,
         shape: Shape,
@@ -124,12 +122,10 @@ impl Report {
         }
     }
 
-    /// For programs.
     pub(crate) fn json(&self) -> Vec<u8> {
         serde_json::to_vec(self).unwrap_or_default()
     }
 
-    /// For people.
     pub(crate) fn write(&self, out: &mut impl Write) -> io::Result<()> {
         let mut facts = Facts::default();
         facts.add("server", &self.server);

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use hdrhistogram::Histogram;
 
-use crate::client::CallError;
+use crate::call_error::CallError;
 use crate::exit::Exit;
 
 /// The outcome of a call that did what it was asked.
@@ -17,7 +17,7 @@ pub(crate) const STOPPED: &str = "stopped";
 pub(crate) const HAD_ENDED: &str = "had-ended";
 
 /// Longer than any call can take; what is slower counts as this.
-const LONGEST_MICROS: u64 = 3_600_000_000;
+const MAX_MICROS: u64 = 3_600_000_000;
 /// Digits that percentiles keep.
 const DIGITS: u8 = 3;
 
@@ -32,7 +32,7 @@ pub(crate) struct Calls {
 
 impl Calls {
     fn new() -> Self {
-        let micros = Histogram::new_with_bounds(1, LONGEST_MICROS, DIGITS)
+        let micros = Histogram::new_with_bounds(1, MAX_MICROS, DIGITS)
             .unwrap_or_else(|_| unreachable!("the bounds are constants that suit each other"));
         Self { micros, outcomes: BTreeMap::new() }
     }
@@ -106,13 +106,11 @@ impl Tally {
 pub(crate) struct SharedTally(Arc<Mutex<Tally>>);
 
 impl SharedTally {
-    /// Nothing yet.
     pub(crate) fn new() -> Self {
         let (spawns, stops) = (Calls::new(), Calls::new());
         Self(Arc::new(Mutex::new(Tally { spawns, stops, missed: 0, exits: Vec::new() })))
     }
 
-    /// For a moment.
     pub(crate) fn lock(&self) -> MutexGuard<'_, Tally> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }

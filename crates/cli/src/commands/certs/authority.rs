@@ -11,8 +11,8 @@ use rcgen::{
 };
 use tls::Role;
 
-use super::write::{Secrecy, write};
-use super::{Subject, at};
+use super::subject::Subject;
+use super::write::{Secrecy, at, write};
 use crate::failure::Failure;
 
 /// What every CA of this program is called, before what tells it from others.
@@ -56,7 +56,7 @@ impl Authority {
         Ok(Self { dir: dir.to_owned(), issuer: Issuer::new(params(&pair)?, pair) })
     }
 
-    /// A certificate for whoever has none yet, or for whom it is to be renewed.
+    /// Makes a certificate for a subject that has none yet, or whose certificate is to be renewed.
     pub(super) fn certify(
         &self,
         subject: &Subject,
@@ -131,7 +131,7 @@ fn params(pair: &KeyPair) -> Result<CertificateParams, Failure> {
     Ok(params)
 }
 
-/// The name of the CA with this key. Its end is the key's: CAs of one name would be told apart by failed signatures only.
+/// The name of the CA with this key. Its end is the key's: CAs of one name would differ by failed signatures only.
 fn name(pair: &KeyPair) -> String {
     let end: String = pair.public_key_raw().iter().rev().take(4).map(|byte| format!("{byte:02x}")).collect();
     format!("{NAME} {end}")

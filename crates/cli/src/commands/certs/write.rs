@@ -5,15 +5,12 @@ use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
-use super::at;
 use crate::failure::Failure;
 
 /// Who may read a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Secrecy {
-    /// Everybody.
     None,
-    /// Whoever made it.
     Owner,
 }
 
@@ -39,4 +36,9 @@ pub(super) fn write(path: &Path, text: &str, secrecy: Secrecy) -> Result<(), Fai
         fs::rename(new, path)
     };
     written().map_err(|e| at(path, e))
+}
+
+/// What a file is, in an error.
+pub(super) fn at(path: &Path, why: impl std::fmt::Display) -> Failure {
+    Failure::failed(format!("{}: {why}", path.display()))
 }

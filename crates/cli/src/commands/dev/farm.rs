@@ -17,7 +17,7 @@ use crate::commands::role;
 use crate::failure::Failure;
 
 /// Nodes that have not reported by then are not waited for.
-const PATIENCE: Duration = Duration::from_secs(10);
+const REGISTER_TIMEOUT: Duration = Duration::from_secs(10);
 /// Between two looks at what has reported.
 const LOOK: Duration = Duration::from_millis(10);
 
@@ -33,10 +33,8 @@ async fn open(settings: &Settings) -> Result<FrontDoor, StartError> {
     }
 }
 
-/// Everything that runs.
 #[derive(Debug)]
 pub(crate) struct Farm {
-    /// Where clients go.
     pub(crate) door: FrontDoor,
     /// The nodes, by name.
     pub(crate) agents: Vec<(NodeId, Agent)>,
@@ -54,7 +52,7 @@ impl Farm {
         }
         let door = open(settings).await.map_err(|e| role::not_started(&e))?;
         let farm = Self { door, agents };
-        if timeout(PATIENCE, farm.registered(&settings.registry)).await.is_err() {
+        if timeout(REGISTER_TIMEOUT, farm.registered(&settings.registry)).await.is_err() {
             warn!("not every node has registered yet");
         }
         Ok(farm)
@@ -72,7 +70,7 @@ impl Farm {
         }
     }
 
-    /// Ends the front door first, so that nobody is promised a spawn any more, then the nodes with all their spawns.
+    /// Ends the front door first, so that no spawn is promised any more, then the nodes with all their spawns.
     pub(crate) async fn end(self, hurry: &CancellationToken) {
         tokio::select! {
             () = self.door.shutdown() => {}

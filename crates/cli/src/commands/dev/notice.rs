@@ -1,4 +1,4 @@
-//! What whoever started the farm needs to know.
+//! The notice of a farm that has started: its addresses, and what to try.
 
 use std::io::{self, Write};
 use std::net::SocketAddr;
@@ -8,7 +8,7 @@ use super::settings::Settings;
 use crate::commands::role;
 use crate::output::Columns;
 
-/// Tells it. The first line is for programs. Whoever started it may not care, and may have closed the pipe.
+/// Prints the notice. The first line is for programs. The reader may have closed the pipe.
 pub(crate) fn show(settings: &Settings, farm: &Farm) {
     let mut text = Vec::new();
     if write(settings, farm, &mut text).is_ok() {

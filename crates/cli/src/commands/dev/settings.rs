@@ -1,4 +1,4 @@
-//! What each part of the farm is told.
+//! The configuration of each part of the farm, made from the flags and checked before anything starts.
 
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -10,7 +10,8 @@ use model::Timing;
 use registry::Registry;
 use tempfile::TempDir;
 
-use super::{DevArgs, stand_in};
+use super::args::DevArgs;
+use super::stand_in;
 use crate::commands::role;
 use crate::failure::Failure;
 
@@ -27,9 +28,7 @@ const fn loopback(port: u16) -> SocketAddr {
 /// Everything that was decided before anything is started.
 #[derive(Debug)]
 pub(crate) struct Settings {
-    /// For the front door.
     pub(crate) door: ::frontdoor::Config,
-    /// For each node.
     pub(crate) agents: Vec<::agent::Config>,
     /// Where the farm's state is kept.
     pub(crate) registry: Registry,
@@ -143,14 +142,6 @@ fn existing(flag: &str, path: &Path) -> Result<PathBuf, Failure> {
     Ok(path)
 }
 
-/// `NAME=VALUE`.
-pub(crate) fn variable(text: &str) -> Result<(String, String), String> {
-    match text.split_once('=') {
-        Some((name, value)) if !name.is_empty() => Ok((name.to_owned(), value.to_owned())),
-        _ => Err(format!("must be NAME=VALUE, not {text:?}")),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -158,11 +149,5 @@ mod tests {
     #[test]
     fn nodes_are_named_by_letters() {
         assert_eq!([0, 1, 25].map(node_name), ["node-a", "node-b", "node-z"]);
-    }
-
-    #[test]
-    fn a_variable_has_a_name() {
-        assert_eq!(variable("A=b=c"), Ok(("A".into(), "b=c".into())));
-        assert!(variable("A").is_err() && variable("=b").is_err());
     }
 }

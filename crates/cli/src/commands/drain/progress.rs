@@ -1,4 +1,4 @@
-//! What whoever waits for a drain sees: a bar on a terminal, lines elsewhere, nothing where a program reads.
+//! The progress of a drain that is waited for: a bar on a terminal, lines elsewhere, nothing where a program reads.
 
 use std::io::{self, IsTerminal, Write};
 
@@ -6,7 +6,7 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use model::NodeId;
 use model::api::EligibilityAnswer;
 
-/// See the module's documentation.
+/// See the module.
 #[derive(Debug)]
 pub(super) struct Progress {
     shown: Shown,
@@ -62,7 +62,6 @@ impl Progress {
         Ok(())
     }
 
-    /// As last seen.
     pub(super) fn left(&self) -> u32 {
         self.left
     }
@@ -74,7 +73,6 @@ impl Progress {
         }
     }
 
-    /// The last line.
     pub(super) fn done(&self, node: &NodeId) -> io::Result<()> {
         writeln!(io::stdout().lock(), "{node}  drained")
     }

@@ -1,4 +1,4 @@
-//! What is taken before and after.
+//! The audit: slots and spawns before the load, compared with those after it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Write};
@@ -8,7 +8,8 @@ use model::SpawnState;
 use serde::Serialize;
 use tokio::time::{Instant, sleep};
 
-use crate::client::{CallError, Client};
+use crate::call_error::CallError;
+use crate::client::Client;
 use crate::output::Columns;
 
 /// Between two looks.
@@ -33,7 +34,6 @@ pub(super) struct Count {
     live: u64,
 }
 
-/// One node's part.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 struct NodeAudit {
@@ -126,7 +126,6 @@ impl Audit {
         }
     }
 
-    /// For people.
     pub(super) fn write(&self, out: &mut impl Write) -> io::Result<()> {
         let mut table = Columns::new(&["NODE", ">SLOTS BEFORE", ">AFTER", ">GPU SLOTS BEFORE", ">AFTER"]);
         for node in &self.nodes {

@@ -1,4 +1,4 @@
-//! How the memory of the farm's processes goes.
+//! The memory of watched processes: before the load, after a tenth of it, and at its end.
 
 use std::io::{self, Write};
 use std::time::Duration;
@@ -12,7 +12,7 @@ use crate::commands::bench::tally::SharedTally;
 use crate::failure::Failure;
 use crate::output::{Columns, bytes};
 
-/// The figure every role has.
+/// The metric that every role has.
 const METRIC: &str = "process_resident_memory_bytes";
 /// Between two looks at how far the load is.
 const PAUSE: Duration = Duration::from_millis(20);
@@ -37,13 +37,11 @@ pub(super) struct Watched {
 }
 
 impl Watch {
-    /// Before the load.
     pub(super) async fn first(client: Client) -> Result<Self, Failure> {
         let first = resident(&client).await?;
         Ok(Self { client, first, tenth: None })
     }
 
-    /// After it.
     pub(super) async fn last(self) -> Result<Watched, Failure> {
         let last = resident(&self.client).await?;
         Ok(Watched { url: self.client.server().to_string(), first: self.first, at_tenth: self.tenth, last })
@@ -85,7 +83,6 @@ pub(super) async fn at_a_tenth(
     Ok(())
 }
 
-/// For people.
 pub(super) fn write(watched: &[Watched], out: &mut impl Write) -> io::Result<()> {
     if watched.is_empty() {
         return Ok(());
@@ -104,7 +101,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_figure_is_found_among_others() {
+    fn the_metric_is_found_among_others() {
         let text = "# HELP process_resident_memory_bytes Memory\n# TYPE process_resident_memory_bytes gauge\n\
             process_resident_memory_bytes 4096\nother 7\n# EOF\n";
         assert_eq!(parse(text), Some(4096));

@@ -1,4 +1,8 @@
-//! Connections with TLS: accepted, and handed on once hands were shaken.
+//! Accepting connections, with TLS or without, for gRPC and the admin port.
+//!
+//! With TLS, a connection is handed on after its handshake. Handshakes and connections are bounded; beyond the bound the oldest one is closed,
+//! so that a peer that holds connections keeps no other out. When the machine is short of something (descriptors, memory), accepting pauses and
+//! goes on, and the log says so once.
 
 use std::io;
 use std::net::SocketAddr;
@@ -6,9 +10,9 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use ::tls::{Room, Seat, ServerStream};
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
-use tls::{Room, Seat, ServerStream};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
@@ -18,28 +22,29 @@ use tonic::transport::server::Connected;
 use tracing::{debug, warn};
 
 /// Handshakes at once; when there are more, the oldest is given up.
-const MOST_HANDSHAKES: usize = 256;
+const MAX_HANDSHAKES: usize = 256;
 /// After the machine was out of something.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
-/// Connections that nobody has taken over yet.
-const MOST_READY: usize = 16;
+/// Connections that the server has not taken yet.
+const MAX_READY: usize = 16;
 
-/// A connection with who is at its other end.
-pub(crate) struct Visitor {
+/// A connection with TLS, after its handshake.
+pub(crate) struct Connection {
     stream: ServerStream<TcpStream>,
     peer: SocketAddr,
-    /// Its place, and whether it is asked to leave it.
-    _seat: Seat,
+    /// Counts against the limit of connections.
+    _permit: Seat,
+    /// Resolves when this connection must close to make room.
     leave: BoxFuture<'static, ()>,
 }
 
-impl std::fmt::Debug for Visitor {
+impl std::fmt::Debug for Connection {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Visitor").field("peer", &self.peer).finish_non_exhaustive()
+        f.debug_struct("Connection").field("peer", &self.peer).finish_non_exhaustive()
     }
 }
 
-impl Visitor {
+impl Connection {
     /// Whether it has shown a certificate of the farm. The handshake has checked the role.
     pub(crate) fn has_shown_a_certificate(&self) -> bool {
         self.stream.get_ref().1.peer_certificates().is_some()
@@ -75,8 +80,8 @@ impl AcceptPause {
 }
 
 /// Accepts connections without TLS until `stop` is cancelled.
-pub(crate) fn accept(listener: TcpListener, stop: CancellationToken) -> mpsc::Receiver<TcpStream> {
-    let (ready, accepted) = mpsc::channel(MOST_READY);
+pub(crate) fn plain(listener: TcpListener, stop: CancellationToken) -> mpsc::Receiver<TcpStream> {
+    let (ready, accepted) = mpsc::channel(MAX_READY);
     let work = async move {
         let mut pause = AcceptPause::default();
         loop {
@@ -98,15 +103,15 @@ pub(crate) fn accept(listener: TcpListener, stop: CancellationToken) -> mpsc::Re
     accepted
 }
 
-/// Accepts connections, at most so many, until told to stop. When there are more, the oldest is closed.
-pub(crate) fn open(
+/// Accepts connections, with TLS until `stop` is cancelled, at most `max` at once. Beyond it the oldest is closed.
+pub(crate) fn tls(
     listener: TcpListener,
-    server: tls::Server,
-    most: usize,
+    server: ::tls::Server,
+    max: usize,
     stop: CancellationToken,
-) -> mpsc::Receiver<Visitor> {
-    let (ready, visitors) = mpsc::channel(MOST_READY);
-    let doorway = Doorway { server, room: Room::new(most), handshakes: Room::new(MOST_HANDSHAKES), ready };
+) -> mpsc::Receiver<Connection> {
+    let (ready, connections) = mpsc::channel(MAX_READY);
+    let acceptor = TlsAcceptor { server, room: Room::new(max), handshakes: Room::new(MAX_HANDSHAKES), ready };
     let accepting = stop.clone();
     let work = async move {
         let mut pause = AcceptPause::default();
@@ -114,9 +119,9 @@ pub(crate) fn open(
             match listener.accept().await {
                 Ok((stream, peer)) => {
                     pause.over("tls");
-                    let (doorway, stop) = (doorway.clone(), stop.clone());
-                    let seat = doorway.handshakes.enter().await;
-                    let shake = async move { doorway.receive(stream, peer, seat).await };
+                    let (acceptor, stop) = (acceptor.clone(), stop.clone());
+                    let permit = acceptor.handshakes.enter().await;
+                    let shake = async move { acceptor.receive(stream, peer, permit).await };
                     tokio::spawn(async move { stop.run_until_cancelled(shake).await });
                 }
                 Err(error) => pause.after("tls", &error).await,
@@ -124,19 +129,19 @@ pub(crate) fn open(
         }
     };
     tokio::spawn(async move { accepting.run_until_cancelled(work).await });
-    visitors
+    connections
 }
 
 #[derive(Debug, Clone)]
-struct Doorway {
-    server: tls::Server,
+struct TlsAcceptor {
+    server: ::tls::Server,
     room: Room,
     handshakes: Room,
-    ready: mpsc::Sender<Visitor>,
+    ready: mpsc::Sender<Connection>,
 }
 
-impl Doorway {
-    async fn receive(self, stream: TcpStream, peer: SocketAddr, seat: Seat) {
+impl TlsAcceptor {
+    async fn receive(self, stream: TcpStream, peer: SocketAddr, permit: Seat) {
         if let Err(error) = stream.set_nodelay(true) {
             debug!(%peer, %error, "connection accepted without its options");
         }
@@ -146,22 +151,22 @@ impl Doorway {
         };
         let stream = match shaken {
             Ok(stream) => stream,
-            // Somebody who shows a wrong certificate is of interest, somebody who only looks whether it listens is not.
+            // A wrong certificate is worth a warning; a port scan is not.
             Err(error) if error.kind() == io::ErrorKind::InvalidData => {
                 return self.server.refused(peer.ip(), &error);
             }
             Err(error) => return debug!(%peer, %error, "no handshake"),
         };
-        drop(seat);
-        let seat = self.room.enter().await;
+        drop(permit);
+        let permit = self.room.enter().await;
         let room = self.room.clone();
         let leave = async move { room.asked_to_leave().await }.boxed();
-        // Nobody takes it over any more when the agent ends.
-        self.ready.send(Visitor { stream, peer, _seat: seat, leave }).await.ok();
+        // The server is gone when the agent ends.
+        self.ready.send(Connection { stream, peer, _permit: permit, leave }).await.ok();
     }
 }
 
-impl AsyncRead for Visitor {
+impl AsyncRead for Connection {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -174,7 +179,7 @@ impl AsyncRead for Visitor {
     }
 }
 
-impl AsyncWrite for Visitor {
+impl AsyncWrite for Connection {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         Pin::new(&mut self.stream).poll_write(cx, buf)
     }
@@ -200,7 +205,7 @@ impl AsyncWrite for Visitor {
     }
 }
 
-impl Connected for Visitor {
+impl Connected for Connection {
     type ConnectInfo = ();
 
     fn connect_info(&self) {}

@@ -1,4 +1,4 @@
-//! What the operator wants of the node, kept so that neither a new agent nor a registry that lost everything forgets it.
+//! The desired state of the node in the file `operator`, so that neither a new agent nor a registry that lost everything forgets it.
 
 use std::io;
 use std::time::Duration;
@@ -7,24 +7,25 @@ use model::{Eligibility, Timestamp};
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
+use super::file::replace;
 use super::{Moment, StateDir};
-use crate::table::wish::{Drain, Wish};
+use crate::table::desired::{DesiredState, Drain};
 
 /// As it stands in the file.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct Kept {
+struct Stored {
     /// Absent in what agents kept that did not number orders.
     #[serde(default)]
     generation: u64,
     eligibility: Eligibility,
     #[serde(skip_serializing_if = "Option::is_none", default)]
-    drain: Option<KeptDrain>,
+    drain: Option<StoredDrain>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct KeptDrain {
+struct StoredDrain {
     boot: String,
     deadline: Moment,
     started: Moment,
@@ -41,12 +42,12 @@ struct KeptDrain {
 
 impl StateDir {
     /// Keeps the desired state in one step, and returns once the disk has it: it must outlive the machine.
-    pub(crate) fn keep_wish(&self, wish: &Wish) -> io::Result<()> {
+    pub(crate) fn store_desired(&self, desired: &DesiredState) -> io::Result<()> {
         let now = Instant::now();
-        let kept = Kept {
-            generation: wish.generation,
-            eligibility: wish.eligibility,
-            drain: wish.drain.as_ref().map(|drain| KeptDrain {
+        let kept = Stored {
+            generation: desired.generation,
+            eligibility: desired.eligibility,
+            drain: desired.drain.as_ref().map(|drain| StoredDrain {
                 boot: self.clock.boot().to_owned(),
                 deadline: self.clock.moment(drain.deadline),
                 started: self.clock.moment(drain.started),
@@ -57,13 +58,11 @@ impl StateDir {
                 named: drain.named,
             }),
         };
-        serde_json::to_vec(&kept)
-            .map_err(io::Error::from)
-            .and_then(|text| super::replace(&self.operator, &text))
+        serde_json::to_vec(&kept).map_err(io::Error::from).and_then(|text| replace(&self.operator, &text))
     }
 
     /// What an earlier agent kept.
-    pub(crate) fn kept_wish(&self) -> Option<Wish> {
+    pub(crate) fn stored_desired(&self) -> Option<DesiredState> {
         let text = match std::fs::read(&self.operator) {
             Ok(text) => text,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return None,
@@ -72,7 +71,7 @@ impl StateDir {
                 return None;
             }
         };
-        let kept: Kept = serde_json::from_slice(&text)
+        let kept: Stored = serde_json::from_slice(&text)
             .inspect_err(|error| tracing::warn!(%error, "what the operator wants of the node cannot be read"))
             .ok()?;
         let now = Instant::now();
@@ -84,7 +83,7 @@ impl StateDir {
             };
             Drain { deadline, started, reason: drain.reason, by: drain.by, named: drain.named }
         });
-        Some(Wish { generation: kept.generation, eligibility: kept.eligibility, drain })
+        Some(DesiredState { generation: kept.generation, eligibility: kept.eligibility, drain })
     }
 }
 
@@ -93,10 +92,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_wish_is_kept_with_the_time_it_has_left() {
+    fn a_desired_state_is_stored_with_the_time_it_has_left() {
         let dir = tempfile::tempdir().unwrap();
         let state = StateDir::open(dir.path(), crate::disk::Lane::new("state", 1, 10).unwrap()).unwrap();
-        assert_eq!(state.kept_wish(), None);
+        assert_eq!(state.stored_desired(), None);
         let now = Instant::now();
         let drain = Drain {
             deadline: now + Duration::from_secs(600),
@@ -105,22 +104,23 @@ mod tests {
             by: None,
             named: Some(Timestamp::from_millis(1_700_000_000_000)),
         };
-        let wish = Wish { generation: 7, eligibility: Eligibility::Draining, drain: Some(drain.clone()) };
-        state.keep_wish(&wish).unwrap();
-        let back = state.kept_wish().unwrap();
+        let desired =
+            DesiredState { generation: 7, eligibility: Eligibility::Draining, drain: Some(drain.clone()) };
+        state.store_desired(&desired).unwrap();
+        let back = state.stored_desired().unwrap();
         let kept = back.drain.unwrap();
         assert_eq!(
             (back.generation, back.eligibility, kept.reason, kept.named),
-            (7, wish.eligibility, drain.reason, drain.named)
+            (7, desired.eligibility, drain.reason, drain.named)
         );
         let error = kept.deadline.max(drain.deadline) - kept.deadline.min(drain.deadline);
         assert!(error < Duration::from_millis(50), "{error:?}");
-        state.keep_wish(&Wish::default()).unwrap();
-        assert_eq!(state.kept_wish(), Some(Wish::default()));
+        state.store_desired(&DesiredState::default()).unwrap();
+        assert_eq!(state.stored_desired(), Some(DesiredState::default()));
         std::fs::write(dir.path().join("operator"), r#"{"eligibility":"cordoned"}"#).unwrap();
-        let older = Wish { eligibility: Eligibility::Cordoned, ..Wish::default() };
-        assert_eq!(state.kept_wish(), Some(older), "an agent wrote it that did not number orders");
+        let older = DesiredState { eligibility: Eligibility::Cordoned, ..DesiredState::default() };
+        assert_eq!(state.stored_desired(), Some(older), "an agent wrote it that did not number orders");
         std::fs::write(dir.path().join("operator"), "{").unwrap();
-        assert_eq!(state.kept_wish(), None);
+        assert_eq!(state.stored_desired(), None);
     }
 }

@@ -1,0 +1,233 @@
+//! The checks on a configuration that need nothing of the machine. Each error names the flag, what was expected and what was given.
+
+use std::ops::RangeInclusive;
+use std::time::Duration;
+
+use super::{Config, ConfigError};
+use crate::address::{host_of, is_host};
+use crate::ports;
+use crate::spawn::reserved::set_by_agent;
+
+/// Nothing starts with less.
+const MIN_MEMORY: u64 = 1 << 20;
+
+impl Config {
+    /// Checks everything that can be checked without touching the machine.
+    ///
+    /// # Errors
+    /// The first flag whose value will not do.
+    pub fn check(&self) -> Result<(), ConfigError> {
+        self.check_capacity()?;
+        self.check_addresses()?;
+        self.check_names()?;
+        self.check_durations()?;
+        self.check_process()
+    }
+
+    fn check_capacity(&self) -> Result<(), ConfigError> {
+        if self.slots == 0 {
+            return Err(ConfigError::new("--slots", "must be at least 1"));
+        }
+        if *self.ports.start() == 0 || self.ports.is_empty() {
+            let wants = format!("must be FIRST-LAST with 1 <= FIRST <= LAST, not {}", range(&self.ports));
+            return Err(ConfigError::new("--ports", wants));
+        }
+        let usable = ports::usable(&self.ports).count();
+        if usable < usize::try_from(self.slots).unwrap_or(usize::MAX) {
+            let wants = format!(
+                "must hold a port for each of the {} slots, but {} has only {usable} that browsers connect to",
+                self.slots,
+                range(&self.ports)
+            );
+            return Err(ConfigError::new("--ports", wants));
+        }
+        if let Some((users, count)) =
+            self.spawn_users.as_ref().and_then(|users| Some((users, users.count()?)))
+            && count < u64::from(self.slots)
+        {
+            let wants = format!(
+                "must hold a user for each of the {} slots (--slots), but {users} has only {count}",
+                self.slots
+            );
+            return Err(ConfigError::new("--spawn-user", wants));
+        }
+        if !self.csr && !self.ssr {
+            return Err(ConfigError::new(
+                "--csr",
+                "and --ssr must not both be false: nothing could be spawned",
+            ));
+        }
+        if self.gpus > 0 && self.gpu_slots == 0 {
+            return Err(ConfigError::new("--gpu-slots", "must be at least 1 when --gpus is given"));
+        }
+        if self.gpus > 1024 {
+            return Err(ConfigError::new("--gpus", format!("must be at most 1024, not {}", self.gpus)));
+        }
+        Ok(())
+    }
+
+    fn check_addresses(&self) -> Result<(), ConfigError> {
+        let listeners = [
+            ("--listen", self.listen),
+            ("--admin-listen", self.admin_listen),
+            ("--liveliness-listen", self.liveliness_listen),
+        ];
+        for (i, (flag, addr)) in listeners.iter().enumerate() {
+            if let Some((other, _)) =
+                listeners[..i].iter().find(|(_, taken)| taken == addr && addr.port() != 0)
+            {
+                return Err(ConfigError::new(flag, format!("must not be the same as {other}, {addr}")));
+            }
+        }
+        if let Some(url) = &self.advertise {
+            host_of(url).map_err(|why| {
+                ConfigError::new(
+                    "--advertise",
+                    format!("must be a URL like http://10.0.0.7:7070, not {url:?}: {why}"),
+                )
+            })?;
+        }
+        if let Some(host) = &self.public_host
+            && !is_host(host)
+        {
+            return Err(ConfigError::new(
+                "--public-host",
+                format!("must be a host name or address, not {host:?}"),
+            ));
+        }
+        Ok(())
+    }
+
+    fn check_names(&self) -> Result<(), ConfigError> {
+        model::id::check_name(&self.pool)
+            .map_err(|e| ConfigError::new("--pool", format!("{:?} {e}", self.pool)))?;
+        for (k, v) in &self.labels {
+            model::node::check_label(k, v).map_err(|e| ConfigError::new("--label", e))?;
+        }
+        Ok(())
+    }
+
+    fn check_durations(&self) -> Result<(), ConfigError> {
+        for (flag, duration) in [
+            ("--ready-timeout", self.ready_timeout),
+            ("--ping-interval", self.ping_interval),
+            ("--heartbeat", self.heartbeat),
+        ] {
+            if duration.is_zero() {
+                return Err(ConfigError::new(flag, "must be longer than nothing"));
+            }
+        }
+        for (flag, duration) in [
+            ("--ready-timeout", self.ready_timeout),
+            ("--ping-interval", self.ping_interval),
+            ("--stop-grace", self.stop_grace),
+            ("--initial-use", self.initial_use),
+        ] {
+            if duration > Duration::from_secs(7 * 24 * 3600) {
+                let given = humantime::format_duration(duration);
+                return Err(ConfigError::new(flag, format!("must be at most 7days, not {given}")));
+            }
+        }
+        Ok(())
+    }
+
+    fn check_process(&self) -> Result<(), ConfigError> {
+        if self.spawn_memory.is_some_and(|bytes| bytes < MIN_MEMORY) {
+            return Err(ConfigError::new("--spawn-memory", "must be at least 1MiB"));
+        }
+        if let Some(cpus) = self.spawn_cpus.filter(|cpus| !(0.01..=4096.0).contains(cpus)) {
+            return Err(ConfigError::new("--spawn-cpus", format!("must be from 0.01 to 4096, not {cpus}")));
+        }
+        for dir in &self.model_dirs {
+            // The server joins directories with `;` and refuses `*`.
+            if dir.to_string_lossy().contains([';', '*', '\0']) {
+                let wants = format!("must not contain ';' or '*', as {} does", dir.display());
+                return Err(ConfigError::new("--model-dir", wants));
+            }
+        }
+        for (key, value) in &self.env {
+            if key.is_empty() || key.contains(['=', '\0']) || value.contains('\0') {
+                return Err(ConfigError::new("--env", format!("must be NAME=VALUE, not {key:?}={value:?}")));
+            }
+        }
+        for arg in &self.args {
+            if let Some(ours) = set_by_agent(arg, self.license_file.is_some()) {
+                return Err(ConfigError::new("--arg", format!("must not set {ours}: the agent does")));
+            }
+            if arg.contains('\0') {
+                return Err(ConfigError::new("--arg", format!("must not contain NUL, as {arg:?} does")));
+            }
+        }
+        Ok(())
+    }
+}
+
+fn range(ports: &RangeInclusive<u16>) -> String {
+    format!("{}-{}", ports.start(), ports.end())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Launcher;
+    use super::*;
+    use crate::spawn::users::SpawnUsers;
+
+    fn good() -> Config {
+        Config::new(
+            "node-a".parse().unwrap(),
+            Launcher::Executable("/opt/sc/ts3d_sc_server".into()),
+            "/tmp/state".into(),
+        )
+    }
+
+    #[test]
+    fn the_defaults_are_good() {
+        assert_eq!(good().check(), Ok(()));
+    }
+
+    #[test]
+    fn a_wrong_value_names_its_flag() {
+        type Spoil = fn(&mut Config);
+        let cases: &[(&str, Spoil)] = &[
+            ("--slots", |c| c.slots = 0),
+            ("--ports", |c| c.ports = 0..=10),
+            ("--ports", |c| c.ports = 55000..=55030),
+            ("--ports", |c| {
+                c.ports = 6665..=6670;
+                c.slots = 2;
+            }),
+            ("--spawn-user", |c| c.spawn_users = Some(SpawnUsers::Each((20_000..=20_030).into()))),
+            ("--csr", |c| {
+                c.csr = false;
+                c.ssr = false;
+            }),
+            ("--gpu-slots", |c| {
+                c.gpus = 1;
+                c.gpu_slots = 0;
+            }),
+            ("--admin-listen", |c| c.admin_listen = c.listen),
+            ("--liveliness-listen", |c| c.liveliness_listen = c.admin_listen),
+            ("--advertise", |c| c.advertise = Some("10.0.0.7:7070".into())),
+            ("--advertise", |c| c.advertise = Some("ftp://x".into())),
+            ("--public-host", |c| c.public_host = Some("a/b".into())),
+            ("--pool", |c| c.pool = "a b".into()),
+            ("--label", |c| drop(c.labels.insert("a b".into(), "c".into()))),
+            ("--ready-timeout", |c| c.ready_timeout = Duration::ZERO),
+            ("--ping-interval", |c| c.ping_interval = Duration::ZERO),
+            ("--stop-grace", |c| c.stop_grace = Duration::MAX),
+            ("--model-dir", |c| c.model_dirs.push("/a;b".into())),
+            ("--env", |c| c.env.push((String::new(), "x".into()))),
+            ("--arg", |c| c.args.push("--sc-port=1".into())),
+            ("--spawn-memory", |c| c.spawn_memory = Some(4)),
+            ("--spawn-cpus", |c| c.spawn_cpus = Some(0.0)),
+            ("--spawn-cpus", |c| c.spawn_cpus = Some(f64::NAN)),
+        ];
+        for (flag, spoil) in cases {
+            let mut config = good();
+            spoil(&mut config);
+            let error = config.check().expect_err(flag);
+            assert_eq!(error.flag, *flag, "{error}");
+            assert!(error.to_string().starts_with(flag));
+        }
+    }
+}

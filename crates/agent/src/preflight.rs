@@ -1,0 +1,74 @@
+//! What is found out, taken and warned of before an agent starts: the state directory, the machine's limits, and missing files.
+
+use rustix::io::Errno;
+use rustix::process::{PidfdFlags, getpid, pidfd_open};
+
+use crate::config::{Config, ConfigError, Launcher};
+use crate::disk::Disk;
+use crate::start_error::StartError;
+use crate::state::{StateDir, Unusable};
+
+pub(crate) fn open_state(config: &Config, disk: &Disk) -> Result<StateDir, StartError> {
+    StateDir::open(&config.state_dir, disk.state.clone()).map_err(|unusable| match unusable {
+        Unusable::Taken(pid) => StartError::StateTaken { path: config.state_dir.clone(), pid },
+        Unusable::Broken(path, source) => StartError::StateDir { path, source },
+    })
+}
+
+/// Makes sure that process descriptors can be had: without them the end of a spawn is not seen. Some sandboxes refuse them.
+pub(crate) fn may_watch_processes() -> Result<(), StartError> {
+    match pidfd_open(getpid(), PidfdFlags::empty()) {
+        Ok(_) => Ok(()),
+        // Out of descriptors, for example: it is for what starts to say so.
+        Err(error @ (Errno::NOSYS | Errno::PERM | Errno::ACCESS)) => Err(StartError::Pidfd(error.into())),
+        Err(_) => Ok(()),
+    }
+}
+
+/// Makes sure that the agent may start processes of other users: only root may.
+pub(crate) fn may_change_user(config: &Config) -> Result<(), ConfigError> {
+    let user = rustix::process::geteuid();
+    match &config.spawn_users {
+        Some(wanted) if !user.is_root() => {
+            let wants = format!(
+                "needs the agent to run as root, to start spawns as {wanted}; it runs as user {}",
+                user.as_raw()
+            );
+            Err(ConfigError::new("--spawn-user", wants))
+        }
+        Some(_) | None => Ok(()),
+    }
+}
+
+/// Warns of files that are missing. They may be on a share that comes later, so that is no error.
+pub(crate) fn warn_of_missing(config: &Config) {
+    let executable = match &config.launcher {
+        Launcher::Executable(path) => Some(path),
+        Launcher::Nothing => None,
+    };
+    let files = [("--executable", executable), ("--license-file", config.license_file.as_ref())];
+    let dirs = config.model_dirs.iter().map(|dir| ("--model-dir", dir));
+    for (flag, path) in files.into_iter().filter_map(|(flag, path)| Some((flag, path?))).chain(dirs) {
+        if let Err(error) = std::fs::metadata(path) {
+            tracing::warn!(%error, flag, path = %path.display(), "a file is missing, spawns will fail until it is there");
+        }
+        if let Some(why) = config.spawn_users.as_ref().and_then(|users| users.shut_out_of(path)) {
+            tracing::warn!(why, flag, path = %path.display(), "spawns cannot read a file as --spawn-user");
+        }
+    }
+}
+
+/// Makes sure that there can be a process descriptor, and all connections that its receiver allows, for every slot.
+pub(crate) fn allow_files(slots: u32) {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let wanted = u64::from(slots) * 6 + 512;
+    let limit = getrlimit(Resource::Nofile);
+    if limit.current.is_none_or(|current| current >= wanted) {
+        return;
+    }
+    let current = limit.maximum.map_or(wanted, |most| most.min(wanted));
+    let raised = setrlimit(Resource::Nofile, Rlimit { current: Some(current), ..limit });
+    if raised.is_err() || current < wanted {
+        tracing::warn!(wanted, current, "the limit of open files is low for so many slots");
+    }
+}

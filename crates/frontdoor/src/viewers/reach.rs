@@ -1,0 +1,62 @@
+//! What it takes to reach the agent of a node: where it is, and a connection to it.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use model::NodeId;
+use registry::RegistryError;
+use tokio::time::Instant;
+
+use crate::agent_client::Agents;
+use crate::callers::Rate;
+use crate::registry_access::circuit::RegistryClient;
+use crate::registry_access::snapshot::Snapshot;
+
+/// Nodes that the registry is asked for in a second: those that have come since the last snapshot, which is a second old at most. URLs
+/// that name no node cost no more than that, however many there are.
+const LOOKUPS_PER_SECOND: u32 = 20;
+
+/// See the module's documentation.
+#[derive(Debug, Clone)]
+pub(crate) struct Reach {
+    registry: Arc<RegistryClient>,
+    snapshot: Arc<Snapshot>,
+    pub(super) agents: Arc<Agents>,
+    lookups: Arc<Mutex<Rate>>,
+}
+
+/// Where a node's agent is not known to be.
+#[derive(Debug)]
+pub(super) enum Unknown {
+    /// There is no such node.
+    Node,
+    /// The registry cannot be asked, and the node was never seen.
+    Registry(RegistryError),
+}
+
+impl Reach {
+    pub(crate) fn new(registry: Arc<RegistryClient>, snapshot: Arc<Snapshot>, agents: Arc<Agents>) -> Self {
+        Self { registry, snapshot, agents, lookups: Arc::default() }
+    }
+
+    fn may_look_up(&self) -> bool {
+        let second = Duration::from_secs(1);
+        let mut lookups = self.lookups.lock().unwrap_or_else(PoisonError::into_inner);
+        lookups.take(Instant::now(), second / LOOKUPS_PER_SECOND, second).is_ok()
+    }
+
+    /// Where the node's agent is: as it was last seen, or as the registry knows it.
+    pub(super) async fn find(&self, node: &NodeId) -> Result<String, Unknown> {
+        if let Some(advertise) = self.snapshot.advertise_of(node) {
+            return Ok(advertise);
+        }
+        if !self.may_look_up() {
+            return Err(Unknown::Node);
+        }
+        match self.registry.node(node).await {
+            Ok(Some(record)) => Ok(record.description.advertise),
+            Ok(None) => Err(Unknown::Node),
+            Err(error) => Err(Unknown::Registry(error)),
+        }
+    }
+}
