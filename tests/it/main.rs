@@ -28,6 +28,7 @@ mod crowded_pages;
 mod health_pages;
 mod live;
 mod live_protocol;
+mod lives;
 mod operating;
 mod pages;
 mod records;

@@ -149,6 +149,20 @@ fn enough_memory(min_free: u64) -> Result<(), Refusal> {
     }
 }
 
+/// Read-your-writes: waits for the registry to acknowledge change `serial`, so that a caller that asks for the spawn right after
+/// the answer finds it. A registry that is slow or away costs no more than [`REGISTRY_TIMEOUT`].
+pub(crate) async fn await_registry(node: &Node, serial: u64) {
+    if !node.registry_up() {
+        return;
+    }
+    let wait = node.table().wait_for_change(serial);
+    if let Some(wait) = wait
+        && tokio::time::timeout(REGISTRY_TIMEOUT, wait).await.is_err()
+    {
+        tracing::debug!(serial, "answering before the registry knows");
+    }
+}
+
 impl Caller {
     /// Waits for the answer, no longer than the caller does.
     pub(crate) async fn answer(mut self) -> Reply {
@@ -161,14 +175,14 @@ impl Caller {
         };
         let reply = match answer {
             Some(Answer::Ready { start_to_ready, serial }) => {
-                self.await_registry(serial).await;
+                await_registry(&self.node, serial).await;
                 match self.facts() {
                     Some(facts) => Reply::Ready { facts, start_to_ready },
                     None => Reply::Late,
                 }
             }
             Some(Answer::Ended { exit, log, serial }) => {
-                self.await_registry(serial).await;
+                await_registry(&self.node, serial).await;
                 Reply::Ended { exit, log }
             }
             Some(Answer::Refused(refusal)) => Reply::Refused(refusal),
@@ -180,20 +194,6 @@ impl Caller {
 
     fn facts(&self) -> Option<Arc<Facts>> {
         self.node.table().facts(self.id, Instant::now())
-    }
-
-    /// Read-your-writes: waits for the registry to acknowledge change `serial`, so that a caller that asks for the spawn right after
-    /// the answer finds it. A registry that is slow or away costs no more than [`REGISTRY_TIMEOUT`].
-    async fn await_registry(&self, serial: u64) {
-        if !self.node.registry_up() {
-            return;
-        }
-        let wait = self.node.table().wait_for_change(serial);
-        if let Some(wait) = wait
-            && tokio::time::timeout(REGISTRY_TIMEOUT, wait).await.is_err()
-        {
-            tracing::debug!(spawn.id = %self.id, "answering before the registry knows");
-        }
     }
 
     /// The caller can wait no longer, not even for the process to be gone. Others that wait for it may.

@@ -31,7 +31,8 @@ use crate::spawn::driver::Driver;
 use crate::spawn::exit::{self, Cause, Progress, Status};
 use crate::spawn::lifecycle::{Phase, Rules, Signal as End};
 use crate::spawn::process::Process;
-use crate::spawn::{Facts, output};
+use crate::spawn::{Facts, Viewing, output};
+use crate::state::Moment;
 use crate::state::record::{History, Record};
 use crate::table::adopted::AdoptedSpawn;
 
@@ -68,8 +69,10 @@ pub(crate) fn run(node: &Arc<Node>, drivers: Vec<Driver>) {
 
 fn adopt(node: &Arc<Node>, history: History, process: Process) -> Driver {
     let now = Instant::now();
-    let History { record, ready, disconnected, ending, ended: _ } = history;
+    let History { record, ready, viewing, disconnected, ending, ended: _ } = history;
     let clock = &node.state.clock;
+    let viewing = viewing_of(viewing, |at| clock.instant(at));
+    let expires = record.expires.map(|at| clock.instant(at));
     let ready = ready.map(|at| clock.instant(at));
     let until = clock.instant(record.ready_by).max(now + node.table().stall());
     let before = if ready.is_some() { Phase::Ready } else { Phase::Launching { until } };
@@ -113,10 +116,25 @@ fn adopt(node: &Arc<Node>, history: History, process: Process) -> Driver {
         facts(record, started)
     };
     let facts = Facts { secret, token, ..facts };
-    let admitted =
-        node.table().adopt(AdoptedSpawn { facts, pid: process.pid(), state, ready, ping_interval, end });
+    let admitted = node.table().adopt(AdoptedSpawn {
+        facts,
+        pid: process.pid(),
+        state,
+        ready,
+        viewing,
+        expires,
+        ping_interval,
+        end,
+    });
     node.metrics.adopted.inc();
     Driver::from(Arc::clone(node), admitted, Body::Process(process), phase, rules)
+}
+
+fn viewing_of(
+    (connected, disconnected): (Option<Moment>, Option<Moment>),
+    at: impl Fn(Moment) -> Instant,
+) -> Viewing {
+    Viewing { connected: connected.map(&at), disconnected: disconnected.map(&at) }
 }
 
 fn facts(record: Record, started: Instant) -> Facts {
@@ -132,6 +150,7 @@ fn facts(record: Record, started: Instant) -> Facts {
         token: None,
         endpoint_form: None,
         user: record.user,
+        max_idle: record.max_idle_ms.map(Duration::from_millis),
         started,
     }
 }
@@ -139,7 +158,7 @@ fn facts(record: Record, started: Instant) -> Facts {
 /// Reports the end of a spawn that is gone.
 fn report_gone(node: &Node, history: History) {
     let now = Instant::now();
-    let History { record, ready, disconnected, ending, ended } = history;
+    let History { record, ready, viewing, disconnected, ending, ended } = history;
     let clock = &node.state.clock;
     // Moments of an earlier run of the machine mean nothing any more.
     let of_this_run = record.boot == clock.boot();
@@ -178,7 +197,8 @@ fn report_gone(node: &Node, history: History) {
     }
     let facts = facts(record, started);
     node.logs.retire(facts.id, now);
-    node.table().add_ended(facts, ready.map(instant), at, exit, now);
+    let viewing = viewing_of(viewing, instant);
+    node.table().add_ended(facts, ready.map(instant), viewing, at, exit, now);
 }
 
 fn reap_orphans(group: u32) {

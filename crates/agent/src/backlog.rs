@@ -181,6 +181,7 @@ mod tests {
             endpoint_form: None,
             user: None,
             started: Instant::now(),
+            max_idle: None,
         };
         Snapshot { state, ..Snapshot::new(Arc::new(facts)) }
     }

@@ -20,6 +20,7 @@ use crate::node::Node;
 use crate::spawn::exit::Cause;
 use crate::spawn::start::Order;
 use crate::spawn::{Refusal, RefusalKind, output};
+use crate::state::record::JournalEvent;
 use crate::table::desired::EligibilityOrder;
 use crate::table::entrance::SpawnSpec;
 use crate::table::{Again, Ending, Entry};
@@ -104,7 +105,15 @@ fn understand(node: &Node, request: Request<v1::SpawnRequest>) -> Result<admissi
     let form = form.map_err(|why| Status::invalid_argument(format!("endpoint {why}")))?;
     let endpoint_form = form.map(|form| form.on(&node.config.node, &node.host));
     Ok(admission::Request {
-        spec: SpawnSpec { id, renderer, labels: request.labels.into_iter().collect(), owner, endpoint_form },
+        spec: SpawnSpec {
+            id,
+            renderer,
+            labels: request.labels.into_iter().collect(),
+            owner,
+            endpoint_form,
+            max_life: request.max_life_ms.map(Duration::from_millis),
+            max_idle: request.max_idle_ms.map(Duration::from_millis),
+        },
         order: Order { model: request.model, session_token: request.session_token, request_id },
         timeout: (request.deadline_ms > 0).then(|| Duration::from_millis(request.deadline_ms)),
         reservation: Duration::from_millis(request.reservation_ms),
@@ -255,6 +264,29 @@ impl NodeAgent for Service {
         }
         let remaining = u32::try_from(self.node.table().running()).unwrap_or(u32::MAX);
         Ok(Response::new(v1::SetEligibilityReply { remaining, generation }))
+    }
+
+    async fn set_life(
+        &self,
+        request: Request<v1::SetLifeRequest>,
+    ) -> Result<Response<v1::SetLifeReply>, Status> {
+        use v1::set_life_reply::Outcome;
+        let request = request.into_inner();
+        self.check_node(&request.node)?;
+        let id = spawn_id(&request.spawn_id)?;
+        let set = self.node.table().set_life(id, Duration::from_millis(request.max_life_ms), Instant::now());
+        let outcome = match set {
+            Ok((expires, serial)) => {
+                let at = self.node.state.clock.moment(expires);
+                self.node.state.journal.happened(id, JournalEvent::Expires(at));
+                tracing::info!(spawn.id = %id, max_life_ms = request.max_life_ms, "the life of a spawn was set");
+                admission::await_registry(&self.node, serial).await;
+                Outcome::Set
+            }
+            Err(Ending::Unknown) => Outcome::Unknown,
+            Err(Ending::Ended | Ending::Stopping) => Outcome::Ended,
+        };
+        Ok(Response::new(v1::SetLifeReply { outcome: outcome.into() }))
     }
 
     async fn list(&self, request: Request<v1::ListRequest>) -> Result<Response<v1::ListReply>, Status> {

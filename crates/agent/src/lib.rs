@@ -62,6 +62,7 @@ mod start_error;
 mod state;
 mod table;
 mod task;
+mod viewer_watch;
 mod viewers;
 
 pub use config::{Config, ConfigError, Launcher, OnShutdown, Tls};

@@ -37,6 +37,7 @@ use crate::table::AdmissionMode;
 use crate::task::{Task, report_end};
 use crate::{
     accept, admin, adoption, drain, housekeeping, liveliness, log_limit, preflight, reaper, separation,
+    viewer_watch,
 };
 
 /// A front door that is gone without a word is noticed after this and [`KEEPALIVE_TIMEOUT`]; its calls count as hung up.
@@ -174,6 +175,7 @@ impl Agent {
             admin::serve(&node, watchers, tls.admin.clone(), registry.clone()),
             Task::start(&node, "housekeeping", |stop| housekeeping::keep_house(Arc::clone(&node), stop)),
             Task::start(&node, "log-limit", |stop| log_limit::keep(Arc::clone(&node), stop)),
+            Task::start(&node, "viewers", |stop| viewer_watch::watch(Arc::clone(&node), stop)),
             Task::start(&node, "drain", |stop| drain::watch(Arc::clone(&node), stop)),
             Task::start(&node, "pulse", |stop| housekeeping::stay_awake(Arc::clone(&node), stop)),
         ];

@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use model::{AgentEpoch, NodeDescription, NodeKind, SpawnId};
 use tokio::runtime::Handle;
+use tokio::sync::Notify;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -71,6 +72,8 @@ pub(crate) struct Node {
     /// Whether the registry accepted the last report.
     pub(crate) registry_up: AtomicBool,
     pub(crate) table: Mutex<Table>,
+    /// Wakes the watch over viewers: a relay has lost one.
+    pub(crate) viewer_gone: Notify,
 }
 
 impl Node {
@@ -139,6 +142,7 @@ impl Node {
             closed: CancellationToken::new(),
             registry_up: AtomicBool::new(false),
             table: Mutex::new(table),
+            viewer_gone: Notify::new(),
             state,
             config,
         })

@@ -34,6 +34,8 @@ fn start(relay: &Relay, truth: &mut Truth) {
         labels: BTreeMap::new(),
         owner: None,
         endpoint_form: None,
+        max_life: None,
+        max_idle: None,
     };
     let (now, id) = (Instant::now(), ask.id);
     let mut table = relay.node.table();
@@ -156,6 +158,8 @@ fn why(relay: &Relay, id: SpawnId) -> Option<crate::spawn::Refusal> {
         labels: BTreeMap::new(),
         owner: None,
         endpoint_form: None,
+        max_life: None,
+        max_idle: None,
     };
     match relay.node.table().admit(ask, Instant::now()) {
         Admission::Refused(refusal) => Some(refusal),

@@ -25,7 +25,7 @@
 //! ```
 //!
 //! [`entrance`] is how spawns come into it, [`adopted`] how those of earlier agents do, `reports` what servers say, `ends` how they leave,
-//! `changes` what the registry has yet to accept, [`viewer`] who is connected to one, [`desired`] and `eligibility` what the operator wants of the node.
+//! `changes` what the registry has yet to accept, [`viewer`] who is connected to one, `life` how long one may live, [`desired`] and `eligibility` what the operator wants of the node.
 
 pub(crate) mod adopted;
 mod changes;
@@ -34,6 +34,7 @@ mod eligibility;
 mod ends;
 pub(crate) mod entrance;
 mod entry;
+mod life;
 mod reports;
 pub(crate) mod viewer;
 
@@ -148,6 +149,9 @@ impl Table {
         if state == SpawnState::Ready && entry.spawn.ready.is_none() {
             entry.spawn.ready = Some(now);
             self.settled.notify_waiters();
+        }
+        if state == SpawnState::Disconnected {
+            entry.spawn.viewing.end(now);
         }
         entry.spawn.state = state;
         let spawn = entry.spawn.clone();

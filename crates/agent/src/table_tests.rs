@@ -22,7 +22,15 @@ pub(super) fn table(change: impl FnOnce(&mut Config)) -> Table {
 }
 
 pub(super) fn ask(renderer: RendererType) -> SpawnSpec {
-    SpawnSpec { id: SpawnId::mint(), renderer, labels: BTreeMap::new(), owner: None, endpoint_form: None }
+    SpawnSpec {
+        id: SpawnId::mint(),
+        renderer,
+        labels: BTreeMap::new(),
+        owner: None,
+        endpoint_form: None,
+        max_life: None,
+        max_idle: None,
+    }
 }
 
 /// Lets one in and starts it.

@@ -15,7 +15,7 @@ use std::time::Duration;
 use futures_util::Stream;
 use model::SpawnId;
 use tokio::sync::mpsc;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 use tokio_stream::StreamExt as _;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Status, Streaming};
@@ -27,6 +27,7 @@ use wire::v1::attach_request::Step;
 
 use crate::node::Node;
 use crate::sockets;
+use crate::state::record::JournalEvent;
 use crate::table::viewer::NotAttached;
 
 /// How long a relay may take for each step until its viewer is connected.
@@ -57,6 +58,7 @@ struct Attached {
 impl Drop for Attached {
     fn drop(&mut self) {
         self.node.table().detach(self.spawn, self.viewer);
+        self.node.viewer_gone.notify_one();
     }
 }
 
@@ -108,6 +110,10 @@ async fn attend(
         if !reply(Outcome::Confirmed(v1::Confirmed {})).await {
             return;
         }
+    }
+    let now = Instant::now();
+    if node.table().connected(spawn, now) {
+        node.state.journal.happened(spawn, JournalEvent::Connected(node.state.clock.moment(now)));
     }
     tracing::debug!(spawn.id = %spawn, viewer.id = %viewer, resumed = ask.resumed, "viewer connected");
     while let Some(Ok(_)) = steps.next().await {}

@@ -187,6 +187,9 @@ pub(crate) struct SpawnFlags {
     /// Wait in line this long when the farm is full, at most 60s [default: do not wait]
     #[arg(long, value_name = "DURATION", value_parser = wait)]
     pub(crate) wait: Option<Duration>,
+    /// End the spawn this long after its start [default: what the operator allows]
+    #[arg(long, value_name = "DURATION", value_parser = duration)]
+    pub(crate) max_life: Option<Duration>,
 }
 
 impl SpawnFlags {
@@ -201,6 +204,9 @@ impl SpawnFlags {
             pool: self.pool.clone(),
             labels: (!labels.is_empty()).then_some(labels),
             wait_seconds: self.wait.map(|w| u32::try_from(w.as_millis().div_ceil(1000)).unwrap_or(u32::MAX)),
+            max_seconds: self
+                .max_life
+                .map(|life| u32::try_from(life.as_millis().div_ceil(1000)).unwrap_or(u32::MAX)),
         })
     }
 
@@ -266,9 +272,10 @@ mod tests {
             labels: vec!["a=1".into(), "b=".into()],
             session_token: None,
             wait: Some(Duration::from_millis(1500)),
+            max_life: Some(Duration::from_millis(2001)),
         };
         let request = flags.request().unwrap();
-        assert_eq!(request.wait_seconds, Some(2));
+        assert_eq!((request.wait_seconds, request.max_seconds), (Some(2), Some(3)));
         assert_eq!(request.labels.unwrap().len(), 2);
     }
 }

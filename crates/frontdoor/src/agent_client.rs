@@ -157,6 +157,22 @@ impl Agents {
         Ok(reply.outcome())
     }
 
+    /// Sets how long a spawn may live, from its start.
+    pub(crate) async fn set_life(
+        &self,
+        node: &NodeId,
+        advertise: &str,
+        spawn: SpawnId,
+        life: Duration,
+        request: &RequestId,
+    ) -> Result<v1::set_life_reply::Outcome, AgentError> {
+        let mut link = self.link(node, advertise, CALL_TIMEOUT).await?;
+        let max_life_ms = u64::try_from(life.as_millis()).unwrap_or(u64::MAX);
+        let message = v1::SetLifeRequest { spawn_id: spawn.to_string(), node: node.to_string(), max_life_ms };
+        let reply = short(link.client.set_life(tagged(message, request))).await?;
+        Ok(reply.outcome())
+    }
+
     /// Gives an agent the order of an operator. Once it has answered, it follows the order with the number in its
     /// answer.
     pub(crate) async fn set_eligibility(

@@ -38,7 +38,7 @@ mod viewers;
 
 pub use http::openapi;
 pub use settings::{
-    Config, ConfigError, Limits, Options, Origins, PublicUrl, RelayOptions, Surface, Tls, ViewerOptions,
-    ViewerSettings,
+    Config, ConfigError, LifeOptions, Limits, Lives, Options, Origins, PublicUrl, RelayOptions, Surface, Tls,
+    ViewerOptions, ViewerSettings,
 };
 pub use start::{FrontDoor, StartError};

@@ -26,7 +26,7 @@ use crate::event::Event;
 use crate::health::{FarmCause, NodeHealth};
 use crate::id::{AgentEpoch, NodeId, Owner, SpawnId};
 use crate::node::{Availability, Eligibility, GpuSlots, Load, NodeRecord};
-use crate::spawn::{Exit, RendererType, SpawnRecord, SpawnState};
+use crate::spawn::{Exit, RendererType, SpawnRecord, SpawnState, ViewerPresence};
 use crate::time::Timestamp;
 pub use problem::{Attempt, ErrorCode, Problem};
 
@@ -56,6 +56,20 @@ pub struct SpawnRequest {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(minimum = 0, maximum = 60)]
     pub wait_seconds: Option<u32>,
+    /// Seconds that the spawn may live, counted from its start; then it is ended as `expired`. At most, and when left out,
+    /// what the operator allows.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(minimum = 1)]
+    pub max_seconds: Option<u32>,
+}
+
+/// Body of `PATCH /v1/spawns/{id}`. Unknown fields are refused by name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct SpawnPatch {
+    /// Seconds that the spawn may live, counted from its start, in place of what it had; at most what the operator allows.
+    #[schema(minimum = 1)]
+    pub max_seconds: u32,
 }
 
 /// Answer of `POST /spawn`: a stream cache server that a viewer can connect to at once.
@@ -255,6 +269,21 @@ pub struct Spawn {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>, format = DateTime)]
     pub last_ping_at: Option<Timestamp>,
+    /// Whether somebody looks at it.
+    #[serde(default)]
+    pub viewer: ViewerPresence,
+    /// When its viewer connected; the latest one, if there was more than one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>, format = DateTime)]
+    pub connected_at: Option<Timestamp>,
+    /// When its viewer left; absent while one is connected.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>, format = DateTime)]
+    pub disconnected_at: Option<Timestamp>,
+    /// When it is ended at the latest, where it may not live for ever.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>, format = DateTime)]
+    pub expires_at: Option<Timestamp>,
     /// When it ended.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>, format = DateTime)]
@@ -288,6 +317,7 @@ impl Spawn {
     #[must_use]
     pub fn whole(spawn: SpawnRecord) -> Self {
         Self {
+            viewer: spawn.viewer(),
             id: spawn.id,
             node: spawn.node,
             endpoint: spawn.endpoint,
@@ -297,6 +327,9 @@ impl Spawn {
             started_at: spawn.started_at,
             ready_at: spawn.ready_at,
             last_ping_at: spawn.last_ping_at,
+            connected_at: spawn.connected_at,
+            disconnected_at: spawn.disconnected_at,
+            expires_at: spawn.expires_at,
             ended_at: spawn.ended_at,
             pool: spawn.pool,
             labels: spawn.labels,

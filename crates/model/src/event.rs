@@ -50,6 +50,9 @@ pub enum EventKind {
     /// A spawn can be connected to.
     #[serde(rename = "spawn.ready")]
     SpawnReady,
+    /// A viewer has connected to a spawn.
+    #[serde(rename = "spawn.connected")]
+    SpawnConnected,
     /// A spawn reported that it is alive.
     #[serde(rename = "spawn.ping")]
     SpawnPing,
@@ -82,6 +85,7 @@ words!(EventKind {
     NodeRecovered = "node.recovered",
     SpawnLaunching = "spawn.launching",
     SpawnReady = "spawn.ready",
+    SpawnConnected = "spawn.connected",
     SpawnPing = "spawn.ping",
     SpawnSuspect = "spawn.suspect",
     SpawnDisconnected = "spawn.disconnected",

@@ -37,6 +37,6 @@ pub use event::{Event, EventKind};
 pub use health::{FarmCause, Health, HealthChange, HealthState, NodeHealth, StartFailure};
 pub use id::{AgentEpoch, NameError, NodeId, Owner, RequestId, SpawnId, TicketId};
 pub use node::{Availability, Drain, Eligibility, GpuSlots, Load, NodeDescription, NodeRecord};
-pub use spawn::{Exit, ExitReason, RendererType, SpawnRecord, SpawnState};
+pub use spawn::{Exit, ExitReason, RendererType, SpawnRecord, SpawnState, ViewerPresence};
 pub use time::Timestamp;
 pub use timing::Timing;

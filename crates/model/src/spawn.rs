@@ -83,6 +83,20 @@ impl EventKind {
     }
 }
 
+/// Whether somebody looks at a spawn. One server has one viewer in its life.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum ViewerPresence {
+    /// A viewer is connected.
+    Connected,
+    /// A viewer was connected.
+    Gone,
+    /// No viewer has connected.
+    #[default]
+    Never,
+}
+words!(ViewerPresence { Connected = "connected", Gone = "gone", Never = "never" });
+
 /// Why a spawn ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "kebab-case")]
@@ -101,6 +115,10 @@ pub enum ExitReason {
     LivelinessLost,
     /// A caller ended it through the API.
     Stopped,
+    /// It has lived as long as it may, see `maxSeconds`.
+    Expired,
+    /// Its viewer has sent nothing for too long, see `--max-idle`.
+    Idle,
     /// Its node was drained and the deadline came.
     Drained,
     /// Its caller hung up before the answer.
@@ -116,6 +134,8 @@ words!(ExitReason {
     ReadyTimeout = "ready-timeout",
     LivelinessLost = "liveliness-lost",
     Stopped = "stopped",
+    Expired = "expired",
+    Idle = "idle",
     Drained = "drained",
     Cancelled = "cancelled",
     NodeLost = "node-lost",
@@ -159,6 +179,12 @@ pub struct SpawnRecord {
     pub ready_at: Option<Timestamp>,
     /// When its server last reported that it is alive.
     pub last_ping_at: Option<Timestamp>,
+    /// When its viewer connected; the latest one, if there was more than one.
+    pub connected_at: Option<Timestamp>,
+    /// When its viewer left; absent while one is connected.
+    pub disconnected_at: Option<Timestamp>,
+    /// When it is ended at the latest.
+    pub expires_at: Option<Timestamp>,
     /// When it ended.
     pub ended_at: Option<Timestamp>,
     /// The pool that its node belongs to.
@@ -171,4 +197,26 @@ pub struct SpawnRecord {
     pub gpu: Option<u32>,
     /// What happened to it, oldest first; filled in only where one spawn is asked for.
     pub events: Vec<Event>,
+}
+
+impl SpawnRecord {
+    /// Whether somebody looks at it.
+    #[must_use]
+    pub fn viewer(&self) -> ViewerPresence {
+        ViewerPresence::of(self.state, self.connected_at, self.disconnected_at)
+    }
+}
+
+impl ViewerPresence {
+    /// What the times of a spawn's viewer mean, with the state that it is in.
+    #[must_use]
+    pub fn of(state: SpawnState, connected: Option<Timestamp>, disconnected: Option<Timestamp>) -> Self {
+        match (connected, disconnected, state) {
+            (None, _, _) => Self::Never,
+            (Some(_), None, SpawnState::Disconnected | SpawnState::Exited) | (Some(_), Some(_), _) => {
+                Self::Gone
+            }
+            (Some(_), None, _) => Self::Connected,
+        }
+    }
 }

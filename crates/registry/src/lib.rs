@@ -97,6 +97,7 @@
 
 pub mod ask;
 pub mod report;
+mod viewing;
 
 mod cause;
 mod contract;

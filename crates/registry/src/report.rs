@@ -39,6 +39,12 @@ pub struct SpawnReport {
     pub ready: Option<Duration>,
     /// How long ago its server last reported that it is alive.
     pub last_ping: Option<Duration>,
+    /// How long ago its viewer connected.
+    pub connected: Option<Duration>,
+    /// How long ago its viewer left; absent while one is connected.
+    pub disconnected: Option<Duration>,
+    /// How long it may still live.
+    pub life_left: Option<Duration>,
     /// How long ago it ended.
     pub ended: Option<Duration>,
     /// How it ended; present exactly when `state` is `exited`.
@@ -60,6 +66,9 @@ impl SpawnReport {
             started: Duration::ZERO,
             ready: None,
             last_ping: None,
+            connected: None,
+            disconnected: None,
+            life_left: None,
             ended: None,
             exit: None,
         }
@@ -236,6 +245,12 @@ pub(crate) fn introduce(data: &mut Map<String, Value>, spawn: &SpawnReport, now:
     data.insert("endpoint".into(), spawn.endpoint.clone().into());
     if let Some(age) = spawn.ready {
         data.insert("readyAt".into(), now.before(age).to_string().into());
+    }
+    if let Some(age) = spawn.connected {
+        data.insert("connectedAt".into(), now.before(age).to_string().into());
+    }
+    if let Some(age) = spawn.disconnected {
+        data.insert("disconnectedAt".into(), now.before(age).to_string().into());
     }
     introduce_demand(data, spawn);
 }

@@ -250,6 +250,8 @@ fn recognise(state: &StateDir, config: &Config, pid: u32, start: u64) -> Option<
         started: now,
         started_at: Timestamp::now(),
         ready_by: now.after(lost_after(ping)),
+        expires: None,
+        max_idle_ms: None,
     })
 }
 
@@ -328,6 +330,8 @@ mod tests {
             started: crate::state::moment::Moment(0),
             started_at: Timestamp::now(),
             ready_by: crate::state::moment::Moment(0),
+            expires: None,
+            max_idle_ms: None,
         };
         let mut taken = Taken::default();
         let first = record(10, 100, Some(1_910_061_500), &url);

@@ -151,7 +151,16 @@ impl Driver {
 
     fn wake(&self) -> Instant {
         let due = self.phase.deadline(self.heard(), &self.rules);
+        let due = due.into_iter().chain(self.expires()).min();
         due.unwrap_or_else(|| Instant::now() + Duration::from_secs(3600))
+    }
+
+    /// When it is ended at the latest, unless it is being ended.
+    fn expires(&self) -> Option<Instant> {
+        match self.phase.progress() {
+            exit::Progress::Ending(_) => None,
+            _ => self.node.table().expires(self.id()),
+        }
     }
 
     fn heard(&self) -> Instant {
@@ -176,6 +185,9 @@ impl Driver {
             && self.node.table().was_deaf_since(self.admitted.facts.started)
         {
             self.step(Input::End(exit::Cause::Unheard), now);
+        }
+        if self.expires().is_some_and(|at| at <= now) {
+            self.step(Input::End(exit::Cause::Expired), now);
         }
         let heard = self.heard();
         self.step(Input::Tick { heard }, now);

@@ -17,6 +17,10 @@ pub(crate) enum Cause {
     Unheard,
     /// It went silent.
     LivelinessLost,
+    /// It has lived as long as it may.
+    Expired,
+    /// Its viewer has sent nothing for too long.
+    Idle,
     /// Its node is emptied.
     Drained,
     /// It reported `disconnect` and did not end.
@@ -33,6 +37,8 @@ impl Cause {
             Self::Cancelled | Self::Unheard => ExitReason::Cancelled,
             Self::ReadyTimeout => ExitReason::ReadyTimeout,
             Self::LivelinessLost | Self::Unreachable => ExitReason::LivelinessLost,
+            Self::Expired => ExitReason::Expired,
+            Self::Idle => ExitReason::Idle,
             Self::Drained => ExitReason::Drained,
             Self::Lingered => ExitReason::Disconnected,
         }
@@ -52,6 +58,8 @@ impl Cause {
             | Self::Cancelled
             | Self::ReadyTimeout
             | Self::LivelinessLost
+            | Self::Expired
+            | Self::Idle
             | Self::Drained
             | Self::Lingered => None,
         }

@@ -156,6 +156,8 @@ mod tests {
             labels: Default::default(),
             owner: None,
             endpoint_form: None,
+            max_life: None,
+            max_idle: None,
         };
         match node.table().admit(ask, Instant::now()) {
             Admission::New(admitted, answer) => (Hold::new(Arc::clone(node), admitted), answer),

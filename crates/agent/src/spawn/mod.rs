@@ -70,7 +70,41 @@ pub(crate) struct Facts {
     pub(crate) endpoint_form: Option<EndpointForm>,
     /// Who its process runs as, where that is not who the agent runs as.
     pub(crate) user: Option<Ids>,
+    /// How long its viewer may send nothing.
+    pub(crate) max_idle: Option<Duration>,
     pub(crate) started: Instant,
+}
+
+/// When a viewer came, and when it went.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct Viewing {
+    pub(crate) connected: Option<Instant>,
+    pub(crate) disconnected: Option<Instant>,
+}
+
+impl Viewing {
+    /// Whether one is there.
+    pub(crate) fn is_on(self) -> bool {
+        self.connected.is_some() && self.disconnected.is_none()
+    }
+
+    /// One has come. Returns whether that is news.
+    pub(crate) fn begin(&mut self, now: Instant) -> bool {
+        let news = !self.is_on();
+        if news {
+            *self = Self { connected: Some(now), disconnected: None };
+        }
+        news
+    }
+
+    /// It has gone. Returns whether that is news.
+    pub(crate) fn end(&mut self, now: Instant) -> bool {
+        let news = self.is_on();
+        if news {
+            self.disconnected = Some(now);
+        }
+        news
+    }
 }
 
 /// A spawn as it was at one moment.
@@ -81,13 +115,25 @@ pub(crate) struct Snapshot {
     pub(crate) ready: Option<Instant>,
     /// When it last reported.
     pub(crate) heard: Option<Instant>,
+    pub(crate) viewing: Viewing,
+    /// When it is ended at the latest.
+    pub(crate) expires: Option<Instant>,
     pub(crate) ended: Option<Instant>,
     pub(crate) exit: Option<Exit>,
 }
 
 impl Snapshot {
     pub(crate) fn new(facts: Arc<Facts>) -> Self {
-        Self { facts, state: SpawnState::Launching, ready: None, heard: None, ended: None, exit: None }
+        Self {
+            facts,
+            state: SpawnState::Launching,
+            ready: None,
+            heard: None,
+            viewing: Viewing::default(),
+            expires: None,
+            ended: None,
+            exit: None,
+        }
     }
 
     /// As the registry wants it: ages instead of times.
@@ -104,6 +150,9 @@ impl Snapshot {
             started: age(self.facts.started),
             ready: self.ready.map(age),
             last_ping: self.heard.map(age),
+            connected: self.viewing.connected.map(age),
+            disconnected: self.viewing.disconnected.map(age),
+            life_left: self.expires.map(|at| at.saturating_duration_since(now)),
             ended: self.ended.map(age),
             exit: self.exit.clone(),
         }

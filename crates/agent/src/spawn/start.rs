@@ -271,5 +271,7 @@ fn record(node: &Node, facts: &Facts, order: &Order, process: &Process, ready_by
         started: clock.moment(facts.started),
         started_at: Timestamp::now(),
         ready_by: clock.moment(ready_by),
+        expires: node.table().expires(facts.id).map(|at| clock.moment(at)),
+        max_idle_ms: facts.max_idle.map(|idle| u64::try_from(idle.as_millis()).unwrap_or(u64::MAX)),
     })
 }

@@ -26,6 +26,8 @@ fn record() -> Record {
         started: Moment(5),
         started_at: Timestamp::from_millis(1_700_000_000_000),
         ready_by: Moment(30_005),
+        expires: None,
+        max_idle_ms: None,
     }
 }
 

@@ -46,6 +46,12 @@ pub(crate) struct Record {
     pub(crate) started_at: Timestamp,
     /// When it must have said `ready`.
     pub(crate) ready_by: Moment,
+    /// When it is ended at the latest.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub(crate) expires: Option<Moment>,
+    /// How long its viewer may send nothing, in milliseconds.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub(crate) max_idle_ms: Option<u64>,
 }
 
 /// Something that became of it and must not be forgotten.
@@ -54,6 +60,12 @@ pub(crate) struct Record {
 pub(crate) enum JournalEvent {
     /// It said `ready`.
     Ready(Moment),
+    /// A viewer has connected to it.
+    Connected(Moment),
+    /// Its viewer has gone.
+    ViewerGone(Moment),
+    /// It is ended at this moment at the latest, whatever was said before.
+    Expires(Moment),
     /// It said `disconnect`.
     Disconnected(Moment),
     /// It is being ended.
@@ -67,6 +79,8 @@ pub(crate) enum JournalEvent {
 pub(crate) struct History {
     pub(crate) record: Record,
     pub(crate) ready: Option<Moment>,
+    /// When its viewer connected, and when it went.
+    pub(crate) viewing: (Option<Moment>, Option<Moment>),
     pub(crate) disconnected: Option<Moment>,
     pub(crate) ending: Option<Cause>,
     pub(crate) ended: Option<(Moment, Exit)>,
@@ -75,12 +89,15 @@ pub(crate) struct History {
 impl History {
     /// Of a spawn that was only just started.
     pub(crate) fn new(record: Record) -> Self {
-        Self { record, ready: None, disconnected: None, ending: None, ended: None }
+        Self { record, ready: None, viewing: (None, None), disconnected: None, ending: None, ended: None }
     }
 
     pub(crate) fn add(&mut self, mark: JournalEvent) {
         match mark {
             JournalEvent::Ready(at) => self.ready = Some(at),
+            JournalEvent::Connected(at) => self.viewing = (Some(at), None),
+            JournalEvent::ViewerGone(at) => self.viewing.1 = Some(at),
+            JournalEvent::Expires(at) => self.record.expires = Some(at),
             JournalEvent::Disconnected(at) => self.disconnected = Some(at),
             JournalEvent::Ending(cause) => self.ending = Some(cause),
             JournalEvent::Ended(at, exit) => self.ended = Some((at, exit)),

@@ -11,7 +11,7 @@ use super::entrance::Admitted;
 use super::{Entry, Inbox, Stage, Table};
 use crate::spawn::exit::Cause;
 use crate::spawn::lifecycle::stall_after;
-use crate::spawn::{Answer, Facts, Snapshot};
+use crate::spawn::{Answer, Facts, Snapshot, Viewing};
 
 /// A spawn of an earlier agent whose process runs.
 #[derive(Debug)]
@@ -20,6 +20,9 @@ pub(crate) struct AdoptedSpawn {
     pub(crate) pid: u32,
     pub(crate) state: SpawnState,
     pub(crate) ready: Option<Instant>,
+    pub(crate) viewing: Viewing,
+    /// When it is ended at the latest.
+    pub(crate) expires: Option<Instant>,
     /// How often it reports.
     pub(crate) ping_interval: Duration,
     /// Why it is to be ended.
@@ -29,7 +32,7 @@ pub(crate) struct AdoptedSpawn {
 impl Table {
     /// Takes a spawn over. Its port, slot and GPU are taken, whatever the limits are now.
     pub(crate) fn adopt(&mut self, adopted: AdoptedSpawn) -> Admitted {
-        let AdoptedSpawn { facts, pid, state, ready, ping_interval, end } = adopted;
+        let AdoptedSpawn { facts, pid, state, ready, viewing, expires, ping_interval, end } = adopted;
         self.stall = self.stall.min(stall_after(ping_interval));
         self.ports.claim(facts.port);
         self.users.claim(facts.user);
@@ -44,7 +47,7 @@ impl Table {
         let answered = answer.is_some();
         let (answer, receiver) = watch::channel(answer);
         let entry = Entry {
-            spawn: Snapshot { state, ready, ..Snapshot::new(Arc::clone(&facts)) },
+            spawn: Snapshot { state, ready, viewing, expires, ..Snapshot::new(Arc::clone(&facts)) },
             pid,
             stage: Stage::Launched,
             inbox: Inbox { end, ..Inbox::default() },
@@ -54,6 +57,7 @@ impl Table {
             answered,
             adopted: true,
             viewer: None,
+            active: None,
         };
         notify.notify_one();
         self.running.insert(facts.id, entry);
@@ -65,14 +69,17 @@ impl Table {
         &mut self,
         facts: Facts,
         ready: Option<Instant>,
+        mut viewing: Viewing,
         ended: Instant,
         exit: Exit,
         now: Instant,
     ) {
         let id = facts.id;
+        viewing.end(ended);
         let spawn = Snapshot {
             state: SpawnState::Exited,
             ready,
+            viewing,
             ended: Some(ended),
             exit: Some(exit.clone()),
             ..Snapshot::new(Arc::new(facts))
@@ -90,6 +97,7 @@ impl Table {
             answered: true,
             adopted: true,
             viewer: None,
+            active: None,
         };
         self.tombstones.add(id, now);
         self.recent.add(id, entry, now);
@@ -121,10 +129,12 @@ mod tests {
             token: None,
             endpoint_form: None,
             user: None,
+            max_idle: None,
             started: now,
         };
         let ready = (state == SpawnState::Ready).then_some(now);
-        AdoptedSpawn { facts, pid: 7, state, ready, ping_interval: Duration::from_secs(5), end: None }
+        let (viewing, ping_interval) = (Viewing::default(), Duration::from_secs(5));
+        AdoptedSpawn { facts, pid: 7, state, ready, viewing, expires: None, ping_interval, end: None }
     }
 
     #[test]
@@ -187,7 +197,7 @@ mod tests {
         let gone = adopted(19_000, None, SpawnState::Ready, now);
         let id = gone.facts.id;
         let exit = Exit { reason: ExitReason::Failed, code: None, signal: None, text: None };
-        table.add_ended(gone.facts, gone.ready, now, exit, now);
+        table.add_ended(gone.facts, gone.ready, gone.viewing, now, exit, now);
         assert_eq!((table.running(), table.backlog_len(), table.usage().ports), (0, 1, 0));
         let again = SpawnSpec { id, ..ask(RendererType::Csr) };
         assert!(matches!(table.admit(again, now), Admission::Joined(_)));

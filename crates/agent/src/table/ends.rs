@@ -17,6 +17,7 @@ impl Table {
         self.give_back(&entry.spawn.facts);
         entry.spawn.state = SpawnState::Exited;
         entry.spawn.ended = Some(now);
+        entry.spawn.viewing.end(now);
         entry.spawn.exit = Some(exit);
         let serial = self.publish(entry.spawn.clone(), now);
         self.tombstones.add(id, now);

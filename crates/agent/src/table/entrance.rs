@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use model::{Eligibility, Owner, RendererType, SpawnId};
 use tokio::sync::{Notify, watch};
@@ -28,6 +29,10 @@ pub(crate) struct SpawnSpec {
     pub(crate) owner: Option<Owner>,
     /// The form of its endpoint, if it is not the agent's own.
     pub(crate) endpoint_form: Option<EndpointForm>,
+    /// How long it may live.
+    pub(crate) max_life: Option<Duration>,
+    /// How long its viewer may send nothing.
+    pub(crate) max_idle: Option<Duration>,
 }
 
 /// An admitted spawn, for the task that will own it.
@@ -91,12 +96,16 @@ impl Table {
             token: Some(token),
             endpoint_form: ask.endpoint_form,
             user,
+            max_idle: ask.max_idle,
             started: now,
         });
         let notify = Arc::new(Notify::new());
         let (answer, receiver) = watch::channel(None);
         let entry = Entry {
-            spawn: Snapshot::new(Arc::clone(&facts)),
+            spawn: Snapshot {
+                expires: ask.max_life.map(|life| now + life),
+                ..Snapshot::new(Arc::clone(&facts))
+            },
             pid: 0,
             stage: Stage::Starting,
             inbox: Inbox::default(),
@@ -106,6 +115,7 @@ impl Table {
             answered: false,
             adopted: false,
             viewer: None,
+            active: None,
         };
         self.running.insert(ask.id, entry);
         self.starting += 1;

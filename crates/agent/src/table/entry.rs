@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use model::SpawnState;
 use tokio::sync::{Notify, watch};
+use tokio::time::Instant;
 use uuid::Uuid;
 
 use crate::spawn::exit::Cause;
@@ -64,6 +65,8 @@ pub(crate) struct Entry {
     pub(super) adopted: bool,
     /// The viewer that a relay has for it.
     pub(super) viewer: Option<Uuid>,
+    /// When its viewer last sent something, as far as was looked.
+    pub(super) active: Option<Instant>,
 }
 
 impl Entry {

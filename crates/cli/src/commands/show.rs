@@ -51,6 +51,10 @@ fn write(spawn: &Spawn, out: &mut impl Write) -> io::Result<()> {
     facts.add("started", &when(spawn.started_at));
     facts.maybe("ready", spawn.ready_at.map(when));
     facts.maybe("last ping", spawn.last_ping_at.map(when));
+    facts.add("viewer", &spawn.viewer);
+    facts.maybe("connected", spawn.connected_at.map(when));
+    facts.maybe("disconnected", spawn.disconnected_at.map(when));
+    facts.maybe("expires", spawn.expires_at.map(when));
     facts.maybe("ended", spawn.ended_at.map(when));
     facts.write(out)?;
     let events = spawn.events.as_deref().unwrap_or_default();

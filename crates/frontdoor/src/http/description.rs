@@ -22,6 +22,7 @@ pub(super) fn describe(needs: impl Iterator<Item = (&'static str, Method, Need)>
         let operation = match method {
             Method::GET => &mut item.get,
             Method::POST => &mut item.post,
+            Method::PATCH => &mut item.patch,
             Method::DELETE => &mut item.delete,
             _ => continue,
         };
@@ -64,6 +65,7 @@ pub(super) fn document(json: Bytes) -> impl IntoResponse {
         post_spawn::spawn,
         spawns::list,
         spawns::show,
+        spawns::change,
         spawns::stop,
         spawns::log,
         nodes::list,

@@ -28,6 +28,7 @@ use crate::registry_access::snapshot::Snapshot;
 use crate::spawning::error::{Rejection, SpawnError};
 use crate::spawning::held_slot::HeldSlot;
 use crate::spawning::order::{Accounted, Order};
+use crate::strict_json::Invalid;
 
 /// Starts a stream cache server and answers when it is ready.
 #[utoipa::path(
@@ -49,6 +50,7 @@ pub(crate) async fn spawn(State(edge): State<Arc<Edge>>, request: Request) -> Re
     let who = Who::of(request.extensions());
     let account = authorization::account(request.extensions());
     let mut order = Order::parse(&extract::body(request).await?)?;
+    order.max_life = edge.config.lives.of(order.max_life).map_err(|why| Invalid::field("maxSeconds", why))?;
     order.account = account.map(Accounted);
     order.owner = who.owner().cloned();
     order.max_spawns = who.limits().concurrent.map(NonZeroU32::get);

@@ -61,6 +61,10 @@ problem_sets! {
     ListProblems [InvalidRequest, RegistryUnavailable];
     /// Of one spawn or node.
     OneProblems [InvalidRequest, NotFound, RegistryUnavailable];
+    /// Of what is changed of a spawn.
+    ChangeProblems [
+        InvalidRequest, NotFound, SpawnEnded, BodyTooLarge, UnsupportedMediaType, RegistryUnavailable, NodeUnreachable
+    ];
     /// Of what operators want of a node.
     OperateProblems [InvalidRequest, NotFound, BodyTooLarge, UnsupportedMediaType, RegistryUnavailable];
     /// Of what only a node's agent can tell.

@@ -54,6 +54,11 @@ impl Route {
         Self { handlers: self.handlers.delete(handler), ..self }
     }
 
+    pub(super) fn patch<T: 'static>(mut self, need: Need, handler: impl Handler<T, Arc<Edge>>) -> Self {
+        self.needs.push((Method::PATCH, need));
+        Self { handlers: self.handlers.patch(handler), ..self }
+    }
+
     /// Its handlers behind the gate. Wrong methods and panics become answers of the contract.
     pub(super) fn guarded(self, edge: &Arc<Edge>) -> Guarded {
         let gate = Gate {
@@ -116,7 +121,7 @@ fn cors(origins: &Origins) -> CorsLayer {
     };
     CorsLayer::new()
         .allow_origin(origins)
-        .allow_methods([Method::GET, Method::POST, Method::DELETE])
+        .allow_methods([Method::GET, Method::POST, Method::PATCH, Method::DELETE])
         .allow_headers(AllowHeaders::mirror_request())
         .expose_headers([
             HeaderName::from_static(X_REQUEST_ID),

@@ -20,7 +20,10 @@ use crate::settings::Surface;
 fn public_routes() -> Vec<Route> {
     vec![
         Route::at("/spawn").post(SPAWN, post_spawn::spawn),
-        Route::at("/v1/spawns/{id}").get(LOOK, spawns::show).delete(STOP, spawns::stop),
+        Route::at("/v1/spawns/{id}")
+            .get(LOOK, spawns::show)
+            .patch(STOP, spawns::change)
+            .delete(STOP, spawns::stop),
         Route::at("/v1/spawns/{id}/log").get(LOOK, spawns::log),
         Route::at("/healthz").get(OPEN, probes::healthz),
         Route::at("/openapi.json").get(OPEN, async || description::document(json())),

@@ -3,22 +3,25 @@
 use std::sync::Arc;
 
 use axum::Json;
-use axum::extract::State;
+use axum::extract::{Request, State};
 use axum::http::{StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
-use model::api::{Spawn, SpawnList};
+use model::api::{ErrorCode, Spawn, SpawnList, SpawnPatch};
 use model::{NodeId, RequestId, SpawnId, SpawnRecord, SpawnState};
 use registry::{Located, SpawnFilter};
 use tracing::{debug, info};
+use wire::v1::set_life_reply;
 use wire::v1::stop_reply::Outcome;
 
 use super::authorization::Who;
 use super::edge::Edge;
 use super::error::{self, ApiError};
-use super::extract::{Id, Name, Parameters, no_parameters};
-use super::problem_sets::{ListProblems, LogProblems, OneProblems};
+use super::extract::{self, Id, Name, Parameters, no_parameters};
+use super::problem_sets::{ChangeProblems, ListProblems, LogProblems, OneProblems};
 use crate::agent_client::{AgentError, Agents, StopReason};
 use crate::registry_access::circuit::RegistryClient;
+use crate::spawning::order;
+use crate::strict_json::Invalid;
 
 /// Spawns on a page.
 const MAX_PAGE: u32 = 1000;
@@ -79,6 +82,44 @@ pub(crate) async fn show(
     no_parameters(&uri)?;
     let spawn = edge.registry.spawn(known(&id)?).await?.filter(|spawn| may_see(&who, spawn));
     let spawn = spawn.ok_or_else(|| unknown(&id))?;
+    Ok(Json(Spawn::whole(spawn)))
+}
+
+/// Sets how long a spawn may live, counted from its start: extends its life, or shortens it.
+#[utoipa::path(
+    patch,
+    path = "/v1/spawns/{id}",
+    tag = "spawns",
+    params(("id" = String, Path, description = "The spawn's id")),
+    request_body(content = SpawnPatch, description = "What to change"),
+    responses((status = 200, description = "It is so", body = Spawn), ChangeProblems),
+)]
+pub(crate) async fn change(
+    State(edge): State<Arc<Edge>>,
+    Name(id): Name,
+    Id(request): Id,
+    who: Who,
+    call: Request,
+) -> Result<Json<Spawn>, ApiError> {
+    no_parameters(call.uri())?;
+    let life = order::patch(&extract::body(call).await?)?;
+    edge.config.lives.of(Some(life)).map_err(|why| Invalid::field("maxSeconds", why))?;
+    let Located { mut spawn, advertise } = locate(&edge.registry, &who, &id).await?;
+    let ended = || ApiError::new(ErrorCode::SpawnEnded, format!("spawn {id} has ended"));
+    if spawn.state == SpawnState::Exited {
+        return Err(ended());
+    }
+    let unreachable = |error| error::unreachable(&spawn.node, &error);
+    let advertise = reachable(advertise).map_err(unreachable)?;
+    let set = edge.agents.set_life(&spawn.node, &advertise, spawn.id, life, &request).await;
+    match set.map_err(unreachable)? {
+        set_life_reply::Outcome::Set => {}
+        set_life_reply::Outcome::Ended => return Err(ended()),
+        set_life_reply::Outcome::Unknown | set_life_reply::Outcome::Unspecified => return Err(unknown(&id)),
+    }
+    debug!(spawn.id = %spawn.id, max_seconds = life.as_secs(), "the life of a spawn was set");
+    // The registry hears of it in a moment.
+    spawn.expires_at = Some(spawn.started_at.after(life));
     Ok(Json(Spawn::whole(spawn)))
 }
 

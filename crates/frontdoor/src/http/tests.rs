@@ -44,6 +44,7 @@ fn config() -> Config {
         limits: crate::Limits::default(),
         tls: crate::Tls::default(),
         admin_public: false,
+        lives: crate::settings::Lives::default(),
         viewers: crate::settings::ViewerSettings::default(),
         surface: crate::settings::Surface::Whole,
         access: None,

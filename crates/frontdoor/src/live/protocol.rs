@@ -75,6 +75,7 @@ pub(crate) fn is_of_spawns(kind: EventKind) -> bool {
         | EventKind::NodeRecovered => false,
         EventKind::SpawnLaunching
         | EventKind::SpawnReady
+        | EventKind::SpawnConnected
         | EventKind::SpawnPing
         | EventKind::SpawnSuspect
         | EventKind::SpawnDisconnected

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use model::api::{DrainProgress, Node, Spawn};
 use model::{
     Availability, Drain, Eligibility, Event, EventKind, NodeId, Owner, RendererType, SpawnId, SpawnState,
-    Timestamp,
+    Timestamp, ViewerPresence,
 };
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -103,6 +103,14 @@ impl View {
                 event.spawn.map(|id| self.spawns.remove(&id));
                 return;
             }
+            EventKind::SpawnConnected => {
+                if let Some(spawn) = event.spawn.and_then(|id| self.spawns.get_mut(&id)) {
+                    let spawn = Arc::make_mut(spawn);
+                    (spawn.connected_at, spawn.disconnected_at) = (Some(event.at), None);
+                    spawn.viewer = ViewerPresence::Connected;
+                }
+                return;
+            }
             EventKind::SpawnLaunching => SpawnState::Launching,
             EventKind::SpawnReady => SpawnState::Ready,
             EventKind::SpawnSuspect => SpawnState::Suspect,
@@ -118,6 +126,10 @@ impl View {
         if let Some(spawn) = self.spawns.get_mut(&id) {
             let spawn = Arc::make_mut(spawn);
             spawn.state = state;
+            if state == SpawnState::Disconnected && spawn.connected_at.is_some() {
+                spawn.disconnected_at = spawn.disconnected_at.or(Some(event.at));
+            }
+            spawn.viewer = ViewerPresence::of(state, spawn.connected_at, spawn.disconnected_at);
             if state == SpawnState::Ready {
                 spawn.ready_at = spawn.ready_at.or(Some(event.at));
                 // It may have had to take another port since it was launched.
@@ -141,6 +153,10 @@ impl View {
             started_at: said(event, "startedAt").unwrap_or(event.at),
             ready_at: said::<Timestamp>(event, "readyAt"),
             last_ping_at: None,
+            viewer: ViewerPresence::Never,
+            connected_at: said(event, "connectedAt"),
+            disconnected_at: said(event, "disconnectedAt"),
+            expires_at: None,
             ended_at: None,
             pool,
             labels: said(event, "labels").unwrap_or_default(),
@@ -260,11 +276,12 @@ mod tests {
         view.apply(&event(3, EventKind::SpawnReady, Some(id), json!({"endpoint": "ws://y"})), None);
         let pings = json!({"pings": {id.to_string(): Timestamp::from_millis(4)}});
         view.apply(&event(4, EventKind::SpawnPing, None, pings), None);
+        view.apply(&event(5, EventKind::SpawnConnected, Some(id), json!({})), None);
         view.apply(&event(5, EventKind::SpawnSuspect, Some(id), json!({})), None);
         view.apply(&event(6, EventKind::SpawnReady, Some(id), json!({"endpoint": "ws://y"})), None);
         let at = Timestamp::from_millis;
         let wanted = json!({"id": id, "node": "a", "endpoint": "ws://y", "rendererType": "ssr", "state": "ready",
-            "startedAt": at(2), "readyAt": at(3), "lastPingAt": at(4), "pool": "big", "labels": {"sdk": "1"}, "gpu": 2,
+            "startedAt": at(2), "readyAt": at(3), "lastPingAt": at(4), "viewer": "connected", "connectedAt": at(5), "pool": "big", "labels": {"sdk": "1"}, "gpu": 2,
             "owner": "key:ann"});
         assert_eq!((view.seq, snapshot(&view, "spawns")), (6, json!([wanted])));
         assert_eq!(snapshot(&view, &format!("spawn:{id}")), wanted);

@@ -220,17 +220,19 @@ impl<'a> Writer<'a> {
                 self.violations = 0;
                 self.subscribe(topic, since, share).await
             }
-            Ok(Request::Unsubscribe { topic }) => match self.subscriptions.topics.remove_entry(&topic) {
-                Some((topic, _)) => {
-                    self.violations = 0;
-                    self.subscriptions.unsubscribe(&topic);
-                    if self.subscriptions.topics.is_empty() {
-                        self.subscriptions.wanting = None;
-                    }
-                    self.send("unsubscribed", &Frame::Unsubscribed { topic: &topic }).await
+            Ok(Request::Unsubscribe { topic }) => {
+                // It counts no more once the answer is on its way.
+                let ended = self.subscriptions.topics.remove_entry(&topic).map(|(topic, _)| topic);
+                let Some(topic) = ended else {
+                    return self.refuse(&format!("there is no subscription to {topic}")).await;
+                };
+                self.violations = 0;
+                self.subscriptions.unsubscribe(&topic);
+                if self.subscriptions.topics.is_empty() {
+                    self.subscriptions.wanting = None;
                 }
-                None => self.refuse(&format!("there is no subscription to {topic}")).await,
-            },
+                self.send("unsubscribed", &Frame::Unsubscribed { topic: &topic }).await
+            }
             Err(Violation(why)) => self.refuse(&why).await,
         }
     }

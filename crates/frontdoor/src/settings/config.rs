@@ -8,6 +8,7 @@ use axum::http::HeaderValue;
 use model::Placement;
 
 use super::limits::Limits;
+use super::lives::Lives;
 use super::viewers;
 
 /// Settings of one front door.
@@ -33,6 +34,8 @@ pub struct Config {
     pub live_ping_interval: Duration,
     /// Messages a subscriber of the live feed may be behind.
     pub live_buffer: usize,
+    /// How long spawns may live.
+    pub lives: Lives,
     /// How viewers reach spawns through here.
     pub viewers: viewers::Settings,
     /// What is served.

@@ -1,5 +1,7 @@
 //! Settings that are wrong.
 
+use std::time::Duration;
+
 use access::OpenError;
 
 /// A wrong setting. The text names the flag, what it expects, and what it found.
@@ -24,4 +26,18 @@ impl From<OpenError> for ConfigError {
     fn from(OpenError { flag, path, why }: OpenError) -> Self {
         Self { flag, wants: "a file of keys".into(), found: format!("{}: {why}", path.display()) }
     }
+}
+
+/// Refuses a duration that is not in these bounds.
+pub(super) fn within(
+    flag: &'static str,
+    found: Duration,
+    least: Duration,
+    most: Duration,
+) -> Result<(), ConfigError> {
+    if (least..=most).contains(&found) {
+        return Ok(());
+    }
+    let [least, most, found] = [least, most, found].map(|d| humantime::format_duration(d).to_string());
+    Err(ConfigError { flag, wants: format!("a duration from {least} to {most}"), found })
 }

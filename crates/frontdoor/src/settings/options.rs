@@ -9,9 +9,9 @@ use axum::http::{HeaderValue, Uri};
 use model::{Placement, timing};
 
 use super::config::{Config, Origins, Surface};
-use super::error::ConfigError;
+use super::error::{ConfigError, within};
 use super::exposure::{Exposure, certificates};
-use super::{limits, viewers};
+use super::{limits, lives, viewers};
 
 /// Settings of a front door as the command line and the environment give them.
 #[derive(Debug, Clone, clap::Args)]
@@ -79,6 +79,10 @@ pub struct Options {
     /// How viewers reach their spawns.
     #[command(flatten)]
     pub viewers: viewers::Options,
+
+    /// How long spawns may live.
+    #[command(flatten)]
+    pub lives: lives::Options,
 
     /// Limits of one caller.
     #[command(flatten)]
@@ -173,6 +177,7 @@ impl Options {
                 ping_interval: viewers.relay_ping_interval,
                 drain: viewers.relay_drain,
             },
+            lives: self.lives.resolve()?,
             surface,
             shutdown_grace: self.shutdown_grace,
             live_ping_interval: self.live_ping_interval,
@@ -206,14 +211,6 @@ const MAX_DEADLINE: Duration = timing::RESERVATION.saturating_sub(Duration::from
 
 /// A process that was told to leave is not forgotten for longer.
 const MAX_RELAY_DRAIN: Duration = Duration::from_secs(7 * 24 * 3600);
-
-fn within(flag: &'static str, found: Duration, least: Duration, most: Duration) -> Result<(), ConfigError> {
-    if (least..=most).contains(&found) {
-        return Ok(());
-    }
-    let [least, most, found] = [least, most, found].map(|d| humantime::format_duration(d).to_string());
-    Err(ConfigError { flag, wants: format!("a duration from {least} to {most}"), found })
-}
 
 fn counted(flag: &'static str, found: usize, least: usize, most: usize) -> Result<(), ConfigError> {
     if (least..=most).contains(&found) {

@@ -10,7 +10,7 @@ use model::timing;
 use super::config::{Config, Surface};
 use super::error::ConfigError;
 use super::options::{Options, PlacementOption};
-use super::{limits, viewers};
+use super::{limits, lives, viewers};
 
 /// Settings of a relay as the command line and the environment give them.
 #[derive(Debug, Clone, clap::Args)]
@@ -74,6 +74,7 @@ impl RelayOptions {
             placement: PlacementOption::Spread,
             max_waiting: 0,
             cors_origin: Vec::new(),
+            lives: lives::Options::default(),
             live_ping_interval: timing::HEARTBEAT,
             live_buffer: 1,
             limits: limits::Options {

@@ -30,6 +30,7 @@ use crate::metrics::{CleanupKind, SpawnMetrics, SpawnPhase};
 use crate::registry_access::circuit::RegistryClient;
 use crate::registry_access::cleanup::{Cleanups, persist};
 use crate::registry_access::snapshot::Snapshot;
+use crate::settings::Lives;
 
 /// While the registry is away, an agent that takes longer than this to acknowledge an order counts as silent.
 const ACKNOWLEDGE_TIMEOUT: Duration = Duration::from_secs(2);
@@ -44,6 +45,8 @@ pub(crate) struct SlotAccess {
     pub(crate) metrics: SpawnMetrics,
     /// The form of endpoints that lead through this front door; `None`: the agents' own.
     pub(crate) endpoint_form: Option<String>,
+    /// How long spawns may live.
+    pub(crate) lives: Lives,
 }
 
 /// How far the spawn has come that the slot is held for.
@@ -153,6 +156,8 @@ impl HeldSlot {
             owner: order.owner.clone().map(Into::into),
             node: self.reservation.node.to_string(),
             endpoint: access.endpoint_form.clone(),
+            max_life_ms: order.max_life.or(access.lives.max_life).map(millis),
+            max_idle_ms: access.lives.max_idle.map(millis),
         };
         self.stage = Stage::Sent;
         let outcome = link.spawn(message, &self.request, deadline).await;

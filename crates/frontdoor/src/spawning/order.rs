@@ -17,6 +17,7 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::callers::Account;
+use crate::settings::lives::{LONGEST, SHORTEST};
 use crate::strict_json::{self, Invalid, Number, check_printable};
 
 /// Labels that a request may ask for.
@@ -49,6 +50,8 @@ pub(crate) struct Order {
     pub(crate) session_token: Option<String>,
     /// How long the caller waits in line when the farm is full.
     pub(crate) wait: Duration,
+    /// How long the spawn may live, from its start.
+    pub(crate) max_life: Option<Duration>,
     /// The owner in the caller's credential. No part of what is ordered.
     #[serde(skip)]
     pub(crate) owner: Option<Owner>,
@@ -80,6 +83,7 @@ impl Order {
         for (key, value) in &labels {
             check_label(key, value).map_err(|why| Invalid::field("labels", why))?;
         }
+        let max_life = parsed.max_seconds.map(life).transpose()?;
         Ok(Self {
             demand: Demand {
                 renderer: parsed.renderer_type.map_or_else(RendererType::default, |r| r.0),
@@ -89,6 +93,7 @@ impl Order {
             model: parsed.model.map(Cow::into_owned),
             session_token: parsed.session_token.map(Cow::into_owned),
             wait: Duration::from_secs(parsed.wait_seconds.map_or(0, |w| w.0)),
+            max_life,
             owner: None,
             max_spawns: None,
             account: None,
@@ -109,6 +114,7 @@ impl Order {
             model: self.model.as_deref(),
             session_token: self.session_token.as_deref(),
             wait_seconds: self.wait.as_secs(),
+            max_seconds: self.max_life.map(|life| life.as_secs()),
         })
     }
 
@@ -121,6 +127,7 @@ impl Order {
             model: self.model.as_deref(),
             session_token: self.session_token.as_deref(),
             wait: LegacyWait { secs: self.wait.as_secs(), nanos: 0 },
+            max_seconds: self.max_life.map(|life| life.as_secs()),
         })
     }
 }
@@ -147,6 +154,8 @@ struct Canonical<'a> {
     session_token: Option<&'a str>,
     #[serde(skip_serializing_if = "is_zero")]
     wait_seconds: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    max_seconds: Option<u64>,
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands it over like this")]
@@ -161,6 +170,8 @@ struct Legacy<'a> {
     model: Option<&'a str>,
     session_token: Option<&'a str>,
     wait: LegacyWait,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    max_seconds: Option<u64>,
 }
 
 #[derive(Debug, Serialize)]
@@ -192,6 +203,9 @@ impl fmt::Display for Order {
         if !self.wait.is_zero() {
             write!(f, " wait={}s", self.wait.as_secs())?;
         }
+        if let Some(life) = self.max_life {
+            write!(f, " max={}s", life.as_secs())?;
+        }
         Ok(())
     }
 }
@@ -210,6 +224,28 @@ struct Body<'a> {
     pool: Option<Cow<'a, str>>,
     labels: Option<Labels>,
     wait_seconds: Option<Number<MAX_WAIT>>,
+    max_seconds: Option<Number<{ LONGEST.as_secs() }>>,
+}
+
+/// The body of a change of a spawn as it is written.
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct Patch {
+    max_seconds: Option<Number<{ LONGEST.as_secs() }>>,
+}
+
+/// Reads the body of a change of a spawn: how long it may live from now on, from its start.
+pub(crate) fn patch(body: &[u8]) -> Result<Duration, Invalid> {
+    let patch: Patch = strict_json::object(body)?;
+    patch.max_seconds.map_or_else(|| Err(Invalid::field("maxSeconds", "must be given")), life)
+}
+
+fn life(seconds: Number<{ LONGEST.as_secs() }>) -> Result<Duration, Invalid> {
+    let life = Duration::from_secs(seconds.0);
+    if life < SHORTEST {
+        return Err(Invalid::field("maxSeconds", format!("must be at least {}", SHORTEST.as_secs())));
+    }
+    Ok(life)
 }
 
 #[derive(Debug)]

@@ -66,6 +66,7 @@ impl Parts {
             cleanups: cleanups.clone(),
             metrics: metrics.spawning.clone(),
             endpoint_form,
+            lives: config.lives,
         });
         let placer = Arc::new(Placer::new(slot_access, Arc::clone(&desired_states), config.placement));
         let spawner =

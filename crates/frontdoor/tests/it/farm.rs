@@ -31,6 +31,7 @@ pub(crate) fn config() -> Config {
         shutdown_grace: Duration::from_secs(5),
         live_ping_interval: Duration::from_secs(30),
         live_buffer: 16,
+        lives: frontdoor::Lives::default(),
         viewers: frontdoor::ViewerSettings::default(),
         surface: frontdoor::Surface::Whole,
         access: None,

@@ -41,7 +41,8 @@ impl Claims {
         if let Some(record) = self.records.get(key) {
             let over = record.until <= now;
             match &record.answer {
-                Some(_) if over => {}
+                // Redis has a key until its time is past.
+                Some(_) if record.until < now => {}
                 _ if record.fingerprint != fingerprint => return Claim::Conflict,
                 Some(answer) => return Claim::Settled(answer.clone()),
                 None if record.claimant != claimant && !over => return Claim::Running,
@@ -81,8 +82,8 @@ impl Claims {
         // A claim that has lapsed still says which request the key belongs to, for as long as an answer would.
         let keep_for = self.keep_for;
         self.records.retain(|_, record| match record.answer {
-            Some(_) => record.until > now,
-            None => after(record.until, keep_for) > now,
+            Some(_) => record.until >= now,
+            None => after(record.until, keep_for) >= now,
         });
     }
 }

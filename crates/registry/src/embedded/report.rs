@@ -14,6 +14,7 @@ use super::farm::{Farm, Held, Hold, NodeState};
 use super::identity::Verdict;
 use super::renderers::Renderers;
 use crate::report::{AgentReport, Heartbeat, Orders, SpawnReport};
+use crate::viewing::{Viewing, expiry};
 
 impl Farm {
     pub(super) fn report(&mut self, report: &AgentReport) -> Orders {
@@ -217,13 +218,20 @@ impl Farm {
         let mut data = crate::report::event_data(report);
         let mut news = None;
         let mut ready_at = None;
+        let mut came = false;
         let changed = match self.history.get_mut(report.id) {
             Some(old) => {
                 ready_at = old.ready_at;
                 let changed = old.state != fresh.state;
                 let known = old.last_ping_at;
                 news = fresh.last_ping_at.filter(|ping| !changed && crate::report::is_news(known, *ping));
+                let viewing = Viewing { connected: old.connected_at, disconnected: old.disconnected_at };
+                let (viewing, has_come) = viewing.after(Viewing::reported(report, self.now));
+                came = has_come && !revives;
                 *old = SpawnRecord {
+                    connected_at: viewing.connected,
+                    disconnected_at: viewing.disconnected,
+                    expires_at: expiry(old.expires_at, fresh.expires_at),
                     events: std::mem::take(&mut old.events),
                     started_at: old.started_at,
                     owner: fresh.owner.clone(),
@@ -246,6 +254,10 @@ impl Farm {
         if changed {
             let kind = EventKind::of_state(report.state);
             self.history.publish(self.now, at, kind, node, Some(report.id), data);
+        }
+        if came {
+            let kind = EventKind::SpawnConnected;
+            self.history.publish(self.now, at, kind, node, Some(report.id), Map::new());
         }
         if ended {
             self.history.end(report.id, self.now);
@@ -276,6 +288,9 @@ fn record(node: &NodeId, state: &NodeState, report: &SpawnReport, now: Timestamp
         started_at: now.before(report.started),
         ready_at: report.ready.map(|age| now.before(age)),
         last_ping_at: report.last_ping.map(|age| now.before(age)),
+        connected_at: report.connected.map(|age| now.before(age)),
+        disconnected_at: report.disconnected.map(|age| now.before(age)),
+        expires_at: report.life_left.map(|left| now.after(left)),
         ended_at: report.ended.map(|age| now.before(age)),
         pool: state.description.kind.pool.clone(),
         labels: report.labels.clone(),

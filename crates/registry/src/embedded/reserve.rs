@@ -4,6 +4,8 @@
 //! due; a failing node otherwise only when no healthy one has room. Ties are broken at random. A caller never takes a slot
 //! that a waiter with a lower number could use.
 
+use std::collections::BTreeSet;
+
 use model::{NodeId, NodeKind, Placement, RendererType, TicketId, Timestamp};
 
 use super::farm::{Farm, Held, Hold};
@@ -49,11 +51,14 @@ impl Farm {
             let fresh = self.nodes.is_empty() || self.now.since(self.began) < self.timing.stale * 2;
             Reserved::NoMatch { known: !kinds.is_empty(), fresh }
         };
-        if let Some(ticket) = ask.place
-            && !kinds.is_empty()
-        {
-            let until = self.after(self.timing.place);
-            self.line.join(ticket, ask, kinds.iter(), until);
+        if let Some(ticket) = ask.place {
+            // A kind that does not offer the renderer now may do so soon: after a wipe, its nodes come back one by one.
+            let suiting = self.stock.keys().map(|(kind, _)| kind).filter(|kind| ask.demand.suits(kind));
+            let suiting: BTreeSet<&NodeKind> = suiting.collect();
+            if !suiting.is_empty() {
+                let until = self.after(self.timing.place);
+                self.line.join(ticket, ask, suiting.into_iter(), until);
+            }
         }
         outcome
     }

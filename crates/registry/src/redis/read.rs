@@ -21,9 +21,23 @@ pub(super) type Fields = HashMap<String, String>;
 /// Records read in one pipeline.
 const CHUNK: usize = 500;
 /// The fields of a record that lists show; the others are its history.
-const LISTED: [&str; 13] = [
-    "node", "endpoint", "renderer", "state", "exit", "started", "ready", "ping", "ended", "pool", "labels",
-    "owner", "gpu",
+const LISTED: [&str; 16] = [
+    "node",
+    "endpoint",
+    "renderer",
+    "state",
+    "exit",
+    "started",
+    "ready",
+    "ping",
+    "ended",
+    "pool",
+    "labels",
+    "owner",
+    "gpu",
+    "connected",
+    "disconnected",
+    "expires",
 ];
 
 impl Redis {
@@ -306,6 +320,9 @@ fn spawn_record(id: &str, fields: &Fields) -> Result<SpawnRecord, RegistryError>
         started_at: timestamp(fields, "started", CALL)?.unwrap_or_default(),
         ready_at: timestamp(fields, "ready", CALL)?,
         last_ping_at: timestamp(fields, "ping", CALL)?,
+        connected_at: timestamp(fields, "connected", CALL)?,
+        disconnected_at: timestamp(fields, "disconnected", CALL)?,
+        expires_at: timestamp(fields, "expires", CALL)?,
         ended_at: timestamp(fields, "ended", CALL)?,
         pool: text(fields, "pool").to_owned(),
         labels: decoded(fields, "labels", CALL)?,

@@ -416,6 +416,9 @@ fn spawn_args(args: &mut ScriptInvocation<'_>, spawn: &SpawnReport) {
         .arg(age(spawn.ready))
         .arg(age(spawn.last_ping))
         .arg(age(spawn.ended))
+        .arg(age(spawn.connected))
+        .arg(age(spawn.disconnected))
+        .arg(age(spawn.life_left))
         .arg(spawn.exit.as_ref().map(json).unwrap_or_default())
         .arg(json(&event_data(spawn)));
 }

@@ -82,8 +82,10 @@ enum Op {
 #[derive(Debug, Clone, Copy)]
 enum Next {
     Ready,
+    Connected,
     Suspect,
     Disconnected,
+    Extended,
     Stopped,
     Vanished,
 }
@@ -114,7 +116,9 @@ fn op() -> impl Strategy<Value = Op> {
     let next = prop_oneof![
         3 => Just(Next::Ready),
         1 => Just(Next::Suspect),
+        2 => Just(Next::Connected),
         1 => Just(Next::Disconnected),
+        1 => Just(Next::Extended),
         2 => Just(Next::Stopped),
         1 => Just(Next::Vanished),
     ];

@@ -178,3 +178,16 @@ on_all! {
         assert_eq!(farm.take(&csr().place(late)).await.number, Some(41));
     }
 }
+
+on_all! {
+    async fn whoever_waits_for_a_renderer_that_is_not_there_yet_is_served_before_newcomers(farm: &Farm) {
+        // After a wipe, the nodes of a kind come back one by one.
+        Agent::new("a", 1).renderers(true, false).beat(farm).await;
+        let first = TicketId::mint();
+        let answer = farm.reserve(&ssr().place(first)).await;
+        assert!(matches!(answer, Reserved::NoMatch { known: false, fresh: true }), "{answer:?}");
+        Agent::new("b", 1).beat(farm).await;
+        assert_eq!(farm.reserve(&ssr()).await, Reserved::Full, "a newcomer does not overtake the line");
+        assert_eq!(farm.take(&ssr().place(first)).await.node.as_str(), "b");
+    }
+}

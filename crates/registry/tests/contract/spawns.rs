@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use model::{Availability, EventKind, ExitReason, SpawnState};
+use model::{Availability, EventKind, ExitReason, SpawnState, ViewerPresence};
 use registry::{SpawnFilter, SpawnReport};
 
 use crate::on_all;
@@ -217,4 +217,62 @@ async fn records_of_ended_spawns_are_kept_up_to_an_age_and_a_number_embedded() {
 #[tokio::test]
 async fn records_of_ended_spawns_are_kept_up_to_an_age_and_a_number_redis() {
     old_records_are_dropped(Farm::redis_with(short_memory()).await).await;
+}
+
+on_all! {
+    async fn a_viewers_coming_and_going_is_recorded_and_its_coming_is_an_event(farm: &Farm) {
+        let mut agent = Agent::new("a", 2);
+        agent.beat(farm).await;
+        let spawn = farm.take(&csr()).await.spawn;
+        agent.report(farm, ready(spawn)).await;
+        let record = farm.registry.spawn(spawn).await.unwrap().unwrap();
+        assert_eq!((record.viewer(), record.connected_at), (ViewerPresence::Never, None));
+        let ago = |ms| Some(Duration::from_millis(ms));
+        let on = SpawnReport { connected: ago(500), ..ready(spawn) };
+        agent.report(farm, on.clone()).await;
+        let record = farm.registry.spawn(spawn).await.unwrap().unwrap();
+        let came = record.connected_at.unwrap();
+        assert_eq!((record.viewer(), record.disconnected_at), (ViewerPresence::Connected, None));
+        assert!(came < record.events.last().unwrap().at.after(Duration::from_secs(1)));
+        // It is told again with every heartbeat, a little differently each time.
+        agent.report(farm, SpawnReport { connected: ago(507), ..on.clone() }).await;
+        // An agent that has just adopted the spawn may not know.
+        agent.report(farm, ready(spawn)).await;
+        let record = farm.registry.spawn(spawn).await.unwrap().unwrap();
+        assert_eq!((record.viewer(), record.connected_at), (ViewerPresence::Connected, Some(came)));
+        agent.report(farm, SpawnReport { disconnected: ago(0), ..on.clone() }).await;
+        let record = farm.registry.spawn(spawn).await.unwrap().unwrap();
+        assert_eq!((record.viewer(), record.connected_at), (ViewerPresence::Gone, Some(came)));
+        assert!(record.disconnected_at >= Some(came));
+        agent.report(farm, exited(spawn, ExitReason::Disconnected)).await;
+        let record = farm.registry.spawn(spawn).await.unwrap().unwrap();
+        assert_eq!((record.viewer(), record.connected_at), (ViewerPresence::Gone, Some(came)));
+        let kinds = kinds(&record);
+        assert_eq!(kinds, [EventKind::SpawnReady, EventKind::SpawnConnected, EventKind::SpawnExited]);
+        // A registry that has never heard of the spawn learns it with the first report, and a list shows it.
+        let other = farm.take(&csr()).await.spawn;
+        agent.report(farm, SpawnReport { connected: ago(0), ..ready(other) }).await;
+        let page = farm.registry.spawns(&SpawnFilter { limit: 5, ..SpawnFilter::default() }).await.unwrap();
+        let listed = page.spawns.iter().find(|record| record.id == other).unwrap();
+        assert_eq!(listed.viewer(), ViewerPresence::Connected);
+    }
+}
+
+on_all! {
+    async fn when_a_spawn_is_ended_at_the_latest_is_recorded_and_changes(farm: &Farm) {
+        let mut agent = Agent::new("a", 2);
+        agent.beat(farm).await;
+        let spawn = farm.take(&csr()).await.spawn;
+        let left = |seconds| Some(Duration::from_secs(seconds));
+        let expiry = async || farm.registry.spawn(spawn).await.unwrap().unwrap().expires_at;
+        agent.report(farm, launching(spawn)).await;
+        assert_eq!(expiry().await, None);
+        agent.report(farm, SpawnReport { life_left: left(60), ..ready(spawn) }).await;
+        let first = expiry().await.unwrap();
+        agent.report(farm, SpawnReport { life_left: left(600), ..ready(spawn) }).await;
+        let extended = expiry().await.unwrap();
+        assert!(extended.since(first) > Duration::from_secs(500), "{first:?} {extended:?}");
+        agent.report(farm, SpawnReport { life_left: left(30), ..ready(spawn) }).await;
+        assert!(expiry().await.unwrap() < first);
+    }
 }

@@ -34,6 +34,12 @@ pub struct SpawnRequest {
     /// agent's own form.
     #[prost(string, optional, tag = "10")]
     pub endpoint: ::core::option::Option<::prost::alloc::string::String>,
+    /// How long the spawn may live, from its start; absent: for ever.
+    #[prost(uint64, optional, tag = "11")]
+    pub max_life_ms: ::core::option::Option<u64>,
+    /// How long its viewer may send nothing; absent: for ever.
+    #[prost(uint64, optional, tag = "12")]
+    pub max_idle_ms: ::core::option::Option<u64>,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct SpawnReply {
@@ -233,6 +239,70 @@ pub mod stop_reply {
             match value {
                 "OUTCOME_UNSPECIFIED" => Some(Self::Unspecified),
                 "OUTCOME_STOPPING" => Some(Self::Stopping),
+                "OUTCOME_ENDED" => Some(Self::Ended),
+                "OUTCOME_UNKNOWN" => Some(Self::Unknown),
+                _ => None,
+            }
+        }
+    }
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct SetLifeRequest {
+    #[prost(string, tag = "1")]
+    pub spawn_id: ::prost::alloc::string::String,
+    /// The node that this is meant for.
+    #[prost(string, tag = "2")]
+    pub node: ::prost::alloc::string::String,
+    /// From the spawn's start.
+    #[prost(uint64, tag = "3")]
+    pub max_life_ms: u64,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct SetLifeReply {
+    #[prost(enumeration = "set_life_reply::Outcome", tag = "1")]
+    pub outcome: i32,
+}
+/// Nested message and enum types in `SetLifeReply`.
+pub mod set_life_reply {
+    #[derive(
+        Clone,
+        Copy,
+        Debug,
+        PartialEq,
+        Eq,
+        Hash,
+        PartialOrd,
+        Ord,
+        ::prost::Enumeration
+    )]
+    #[repr(i32)]
+    pub enum Outcome {
+        Unspecified = 0,
+        /// It is so.
+        Set = 1,
+        /// It had ended already.
+        Ended = 2,
+        /// Never heard of.
+        Unknown = 3,
+    }
+    impl Outcome {
+        /// String value of the enum field names used in the ProtoBuf definition.
+        ///
+        /// The values are not transformed in any way and thus are considered stable
+        /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+        pub fn as_str_name(&self) -> &'static str {
+            match self {
+                Self::Unspecified => "OUTCOME_UNSPECIFIED",
+                Self::Set => "OUTCOME_SET",
+                Self::Ended => "OUTCOME_ENDED",
+                Self::Unknown => "OUTCOME_UNKNOWN",
+            }
+        }
+        /// Creates an enum from field names used in the ProtoBuf definition.
+        pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+            match value {
+                "OUTCOME_UNSPECIFIED" => Some(Self::Unspecified),
+                "OUTCOME_SET" => Some(Self::Set),
                 "OUTCOME_ENDED" => Some(Self::Ended),
                 "OUTCOME_UNKNOWN" => Some(Self::Unknown),
                 _ => None,
@@ -638,6 +708,28 @@ pub mod node_agent_client {
                 .insert(GrpcMethod::new("hatchery.v1.NodeAgent", "Stop"));
             self.inner.unary(req, path, codec).await
         }
+        /// Sets how long a spawn may live, counted from its start. Then it is ended as `expired`.
+        pub async fn set_life(
+            &mut self,
+            request: impl tonic::IntoRequest<super::SetLifeRequest>,
+        ) -> std::result::Result<tonic::Response<super::SetLifeReply>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/hatchery.v1.NodeAgent/SetLife",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("hatchery.v1.NodeAgent", "SetLife"));
+            self.inner.unary(req, path, codec).await
+        }
         /// Tells what the operator wants of the node. Once answered, the promise holds.
         pub async fn set_eligibility(
             &mut self,
@@ -771,6 +863,11 @@ pub mod node_agent_server {
             &self,
             request: tonic::Request<super::StopRequest>,
         ) -> std::result::Result<tonic::Response<super::StopReply>, tonic::Status>;
+        /// Sets how long a spawn may live, counted from its start. Then it is ended as `expired`.
+        async fn set_life(
+            &self,
+            request: tonic::Request<super::SetLifeRequest>,
+        ) -> std::result::Result<tonic::Response<super::SetLifeReply>, tonic::Status>;
         /// Tells what the operator wants of the node. Once answered, the promise holds.
         async fn set_eligibility(
             &self,
@@ -965,6 +1062,49 @@ pub mod node_agent_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = StopSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/hatchery.v1.NodeAgent/SetLife" => {
+                    #[allow(non_camel_case_types)]
+                    struct SetLifeSvc<T: NodeAgent>(pub Arc<T>);
+                    impl<T: NodeAgent> tonic::server::UnaryService<super::SetLifeRequest>
+                    for SetLifeSvc<T> {
+                        type Response = super::SetLifeReply;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::SetLifeRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as NodeAgent>::set_life(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = SetLifeSvc(inner);
                         let codec = tonic_prost::ProstCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(

@@ -57,6 +57,9 @@ impl NodeAgent for Agent {
     ) -> Result<Response<v1::SetEligibilityReply>, Status> {
         Err(Status::unimplemented("not here"))
     }
+    async fn set_life(&self, _: Request<v1::SetLifeRequest>) -> Result<Response<v1::SetLifeReply>, Status> {
+        Err(Status::unimplemented("not here"))
+    }
     async fn list(&self, _: Request<v1::ListRequest>) -> Result<Response<v1::ListReply>, Status> {
         Err(Status::unimplemented("not here"))
     }

@@ -115,6 +115,10 @@ impl NodeAgent for Agent {
         Ok(Response::new(v1::SpawnReply { outcome: Some(outcome) }))
     }
 
+    async fn set_life(&self, _: Request<v1::SetLifeRequest>) -> Result<Response<v1::SetLifeReply>, Status> {
+        Err(Status::unimplemented("of the release before lives"))
+    }
+
     async fn stop(&self, call: Request<v1::StopRequest>) -> Result<Response<v1::StopReply>, Status> {
         let stop = call.into_inner();
         let id: SpawnId = stop.spawn_id.parse().unwrap();

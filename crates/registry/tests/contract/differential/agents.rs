@@ -20,6 +20,10 @@ struct Living {
     started: u64,
     ready: Option<u64>,
     ping: Option<u64>,
+    /// When its viewer came, and when it left.
+    viewer: (Option<u64>, Option<u64>),
+    /// When it is ended at the latest.
+    expires: Option<u64>,
     exit: Option<ExitReason>,
 }
 
@@ -38,6 +42,9 @@ impl Living {
             started: ago(self.started),
             ready: self.ready.map(ago),
             last_ping: self.ping.map(ago),
+            connected: self.viewer.0.map(ago),
+            disconnected: self.viewer.1.map(ago),
+            life_left: self.expires.map(|at| Duration::from_secs(at.saturating_sub(now))),
             ..base
         }
     }
@@ -70,6 +77,8 @@ impl Node {
                 started: 0,
                 ready: None,
                 ping: None,
+                viewer: (None, None),
+                expires: None,
                 exit: None,
             };
             let mut intruder =
@@ -96,7 +105,8 @@ impl Node {
         let gpu = (renderer == RendererType::Ssr && self.agent.description.gpus > 0).then_some(0);
         let state = SpawnState::Launching;
         let started = pair.now();
-        let spawn = Living { id, renderer, owner, gpu, state, started, ready: None, ping: None, exit: None };
+        let (ready, ping, viewer, expires, exit) = (None, None, (None, None), None, None);
+        let spawn = Living { id, renderer, owner, gpu, state, started, ready, ping, viewer, expires, exit };
         self.living.push(spawn.clone());
         self.changed(pair, spawn);
     }
@@ -116,7 +126,12 @@ impl Node {
                 spawn.ping = Some(now);
             }
             Next::Suspect => spawn.state = SpawnState::Suspect,
-            Next::Disconnected => spawn.state = SpawnState::Disconnected,
+            Next::Connected => spawn.viewer = (Some(now), None),
+            Next::Disconnected => {
+                spawn.state = SpawnState::Disconnected;
+                spawn.viewer.1 = spawn.viewer.0.map(|_| now);
+            }
+            Next::Extended => spawn.expires = Some(now + 100),
             Next::Stopped => self.end(pair, index, ExitReason::Stopped),
             Next::Vanished => {
                 self.living.remove(index);
