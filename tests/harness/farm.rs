@@ -194,6 +194,8 @@ pub struct Door {
     pub http: Client,
     /// Where figures are.
     pub admin: Client,
+    /// Where it answers as the vendor's server does, if it was told to.
+    pub hoops: Option<Client>,
     /// What the farm's own clients show.
     operator: Option<&'static str>,
     /// What it runs, in its next life.
@@ -225,7 +227,17 @@ impl Door {
         };
         let nowhere = Client::new(SocketAddr::from(([127, 0, 0, 1], 0)));
         let mark = mark.to_owned();
-        Self { role, http: nowhere, admin: nowhere, operator: None, program, mark, args, _block: block }
+        Self {
+            role,
+            http: nowhere,
+            admin: nowhere,
+            hoops: None,
+            operator: None,
+            program,
+            mark,
+            args,
+            _block: block,
+        }
     }
 
     /// Starts it again, on the same ports, after it has ended or was killed.
@@ -243,11 +255,16 @@ impl Door {
 
     async fn comes_up(&mut self) {
         let line = self.role.announcement().await;
-        let [http, admin] = role::clients(&line)[..] else { panic!("two addresses were expected: {line}") };
-        assert_eq!(
-            line,
-            format!("frontdoor listening on http://{}, admin on http://{}", http.addr, admin.addr)
-        );
+        let [http, admin, ref hoops @ ..] = role::clients(&line)[..] else {
+            panic!("two addresses were expected: {line}")
+        };
+        let mut wanted =
+            format!("frontdoor listening on http://{}, admin on http://{}", http.addr, admin.addr);
+        self.hoops = hoops.first().copied();
+        if let Some(hoops) = self.hoops {
+            wanted += &format!(", hoops on http://{}", hoops.addr);
+        }
+        assert_eq!(line, wanted);
         (self.http, self.admin) = (Client { credential: self.operator, ..http }, admin);
     }
 

@@ -19,6 +19,7 @@ use crate::spawn::exit::Cause;
 use crate::spawn::start::Order;
 use crate::spawn::{Refusal, Why, output};
 use crate::table::entrance::Ask;
+use crate::table::viewer::Shown;
 use crate::table::{Again, Ending, Entry, wish};
 use crate::viewers;
 
@@ -284,7 +285,11 @@ impl NodeAgent for Service {
                 .viewer_id
                 .parse()
                 .map_err(|e| Status::invalid_argument(format!("viewer_id {e}")))?,
-            token: viewer.token,
+            shown: match u16::try_from(viewer.port) {
+                Ok(0) => Shown::Token(viewer.token),
+                Ok(port) => Shown::Port(port),
+                Err(_) => return Err(Status::invalid_argument("port must be at most 65535")),
+            },
             resumed: viewer.resumed,
         };
         Ok(Response::new(viewers::serve(Arc::clone(&self.node), ask, steps)))

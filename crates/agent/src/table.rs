@@ -93,6 +93,8 @@ pub(crate) struct Entry {
     adopted: bool,
     /// The viewer that a relay has for it.
     viewer: Option<Uuid>,
+    /// Whether a relay has had a viewer connected to it, as far as this agent knows.
+    served: bool,
 }
 
 /// What came of asking for an end.

@@ -57,6 +57,7 @@ impl Table {
             answered,
             adopted: true,
             viewer: None,
+            served: false,
         };
         bell.notify_one();
         self.running.insert(facts.id, entry);
@@ -93,6 +94,7 @@ impl Table {
             answered: true,
             adopted: true,
             viewer: None,
+            served: false,
         };
         self.tombstones.add(id, now);
         self.recent.add(id, entry, now);

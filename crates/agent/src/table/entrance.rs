@@ -103,6 +103,7 @@ impl Table {
             answered: false,
             adopted: false,
             viewer: None,
+            served: false,
         };
         self.running.insert(ask.id, entry);
         self.starting += 1;

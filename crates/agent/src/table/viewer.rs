@@ -1,9 +1,13 @@
-//! The viewer of a spawn, as relays report it: at most one, and it has shown the spawn's token.
+//! The viewer of a spawn, as relays report it: at most one, and it has shown the spawn's token, or its port where the endpoint is
+//! no more than that.
 //!
 //! ```text
 //!            attach                      detach
 //!   nobody ──────────▶ one viewer ─────────────────▶ nobody
 //! ```
+//!
+//! Invariant: a port is good until a viewer has been connected. A server ends with its first viewer, so a second one that shows the
+//! same port means a spawn that had the port before. An agent that adopted the spawn does not know whether it had a viewer.
 
 use model::{SpawnId, SpawnState};
 use uuid::Uuid;
@@ -20,30 +24,50 @@ pub(crate) enum NotAttached {
     Taken,
 }
 
+/// What a viewer knows of the spawn that it asks for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Shown {
+    /// The token in its endpoint.
+    Token(String),
+    /// The port in its endpoint.
+    Port(u16),
+}
+
 impl Table {
-    /// The port of a spawn that a viewer with this token may ask for.
-    pub(crate) fn port_for(&self, id: SpawnId, token: &str) -> Result<u16, NotAttached> {
-        let entry = self.running.get(&id).filter(|entry| entry.takes(token)).ok_or(NotAttached::NotFound)?;
-        Ok(entry.spawn.facts.port)
+    /// The port of a spawn that a viewer who shows this may ask for.
+    pub(crate) fn port_for(&self, id: SpawnId, shown: &Shown) -> Result<u16, NotAttached> {
+        let entry = self.running.get(&id).filter(|entry| entry.takes(shown, false));
+        entry.map(|entry| entry.spawn.facts.port).ok_or(NotAttached::NotFound)
     }
 
-    /// Makes it the viewer of the spawn, and gives the spawn's port. Repeating it changes nothing.
-    pub(crate) fn attach(&mut self, id: SpawnId, token: &str, viewer: Uuid) -> Result<u16, NotAttached> {
-        let entry = self.running.get_mut(&id).filter(|entry| entry.takes(token));
+    /// Makes it the viewer of the spawn, and gives the spawn's port. Repeating it changes nothing. `resumed`: it was the viewer
+    /// before.
+    pub(crate) fn attach(
+        &mut self,
+        id: SpawnId,
+        shown: &Shown,
+        viewer: Uuid,
+        resumed: bool,
+    ) -> Result<u16, NotAttached> {
+        let entry = self.running.get_mut(&id).filter(|entry| entry.takes(shown, resumed));
         let entry = entry.ok_or(NotAttached::NotFound)?;
         if entry.viewer.is_some_and(|other| other != viewer) {
             return Err(NotAttached::Taken);
         }
         entry.viewer = Some(viewer);
+        entry.served |= resumed;
         Ok(entry.spawn.facts.port)
     }
 
-    /// Whether it is still this spawn's viewer, and the spawn's process still the one on this port. The kernel is asked: the
-    /// table may not know yet that the process has ended, and another one may have its port already.
-    pub(crate) fn is_attached(&self, id: SpawnId, viewer: Uuid, port: u16) -> bool {
-        let entry = self.running.get(&id);
+    /// Whether it is still this spawn's viewer, and the spawn's process still the one on this port; it counts as connected then.
+    /// The kernel is asked: the table may not know yet that the process has ended, and another one may have its port already.
+    pub(crate) fn confirm(&mut self, id: SpawnId, viewer: Uuid, port: u16) -> bool {
+        let entry = self.running.get_mut(&id);
         let entry = entry.filter(|entry| entry.viewer == Some(viewer) && entry.spawn.facts.port == port);
-        entry.is_some_and(|entry| procfs::stat(entry.pid).is_some_and(|process| !process.has_ended()))
+        let Some(entry) = entry else { return false };
+        let lives = procfs::stat(entry.pid).is_some_and(|process| !process.has_ended());
+        entry.served |= lives;
+        lives
     }
 
     /// The viewer has gone.
@@ -55,9 +79,22 @@ impl Table {
 }
 
 impl Entry {
-    /// Whether a viewer with this token may connect to it.
-    fn takes(&self, token: &str) -> bool {
+    /// Whether a viewer who shows this may connect to it.
+    fn takes(&self, shown: &Shown, resumed: bool) -> bool {
         let can_connect = matches!(self.spawn.state, SpawnState::Ready | SpawnState::Suspect);
-        can_connect && self.spawn.facts.token.as_ref().is_some_and(|own| own.is(token))
+        can_connect
+            && match shown {
+                Shown::Token(token) => self.spawn.facts.token.as_ref().is_some_and(|own| own.is(token)),
+                Shown::Port(port) => {
+                    // One with a viewer is taken; one that had a viewer is not what is asked for.
+                    let is_unused = resumed || !self.served || self.viewer.is_some();
+                    is_unused && *port == self.spawn.facts.port && !self.has_token_in_endpoint()
+                }
+            }
+    }
+
+    fn has_token_in_endpoint(&self) -> bool {
+        let facts = &self.spawn.facts;
+        facts.token.as_ref().is_some_and(|token| facts.endpoint.contains(token.reveal()))
     }
 }

@@ -57,10 +57,12 @@ pub(super) fn serve(
         let mut signals = Signals::catch()?;
         let door =
             ::frontdoor::FrontDoor::start(config, registry).await.map_err(|e| role::not_started(&e))?;
+        let hoops = door.hoops_addr().map(|address| format!(", hoops on {http}://{address}"));
         role::announce(&format!(
-            "{name} listening on {http}://{}, admin on {admin}://{}",
+            "{name} listening on {http}://{}, admin on {admin}://{}{}",
             door.http_addr(),
-            door.admin_addr()
+            door.admin_addr(),
+            hoops.unwrap_or_default()
         ));
         let signal = signals.next().await;
         info!(signal.name = signal, "ending: no new requests");

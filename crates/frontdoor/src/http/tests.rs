@@ -45,6 +45,7 @@ fn config() -> Config {
         tls: crate::Tls::default(),
         admin_public: false,
         viewers: crate::settings::ViewerSettings::default(),
+        hoops: None,
         surface: crate::settings::Surface::Whole,
         access: None,
     }

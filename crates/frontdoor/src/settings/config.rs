@@ -8,7 +8,7 @@ use axum::http::HeaderValue;
 use model::Placement;
 
 use super::limits::Limits;
-use super::viewers;
+use super::{hoops, viewers};
 
 /// Settings of one front door.
 #[derive(Debug, Clone)]
@@ -35,6 +35,8 @@ pub struct Config {
     pub live_buffer: usize,
     /// How viewers reach spawns through here.
     pub viewers: viewers::Settings,
+    /// The listener that answers as the vendor's HOOPS Server does; `None`: there is none.
+    pub hoops: Option<hoops::Settings>,
     /// What is served.
     pub surface: Surface,
     /// The keys that admit callers; `None`: every caller is admitted without a credential.

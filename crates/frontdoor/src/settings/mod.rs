@@ -5,6 +5,7 @@
 mod config;
 mod error;
 mod exposure;
+mod hoops;
 mod limits;
 mod options;
 mod relay;
@@ -12,6 +13,7 @@ pub(crate) mod viewers;
 
 pub use self::config::{Config, Origins, Surface, Tls};
 pub use self::error::ConfigError;
+pub use self::hoops::{Endpoint as HoopsEndpoint, Options as HoopsOptions, Settings as HoopsSettings};
 pub use self::limits::Limits;
 pub use self::options::Options;
 pub use self::relay::RelayOptions;

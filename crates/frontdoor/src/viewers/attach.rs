@@ -14,7 +14,7 @@ use wire::v1::attach_refused::Reason;
 use wire::v1::attach_reply::Outcome;
 use wire::v1::attach_request::Step;
 
-use super::{Viewers, Wanted};
+use super::{Shown, Viewers, Wanted};
 use crate::agent_client::AgentError;
 
 /// How long a viewer waits for a connection to the agent, and for each of its answers.
@@ -39,7 +39,7 @@ pub(super) enum Refused {
 pub(super) struct Attached {
     node: NodeId,
     spawn: SpawnId,
-    token: String,
+    shown: Shown,
     viewer: Uuid,
     request: RequestId,
     call: Call,
@@ -60,10 +60,10 @@ impl Attached {
         viewer: Uuid,
         request: &RequestId,
     ) -> Result<(Self, u16), Refused> {
-        let Wanted { node, spawn, token } = wanted;
+        let Wanted { node, spawn, shown } = wanted;
         let (call, port) = Call::open(viewers, advertise, message(wanted, viewer, false), request).await?;
-        let (node, spawn, token) = (node.clone(), *spawn, token.clone());
-        Ok((Self { node, spawn, token, viewer, request: request.clone(), call }, port))
+        let (node, spawn, shown) = (node.clone(), *spawn, shown.clone());
+        Ok((Self { node, spawn, shown, viewer, request: request.clone(), call }, port))
     }
 
     /// There is a connection to the port: has the agent confirm that it is to the spawn.
@@ -109,7 +109,7 @@ impl Attached {
     }
 
     async fn resume(&self, viewers: &Viewers) -> Result<Call, Refused> {
-        let wanted = Wanted { node: self.node.clone(), spawn: self.spawn, token: self.token.clone() };
+        let wanted = Wanted { node: self.node.clone(), spawn: self.spawn, shown: self.shown.clone() };
         let advertise = viewers.find(&self.node).await.map_err(|_| lost("where the node is is not known"))?;
         let message = message(&wanted, self.viewer, true);
         Call::open(viewers, &advertise, message, &self.request).await.map(|(call, _)| call)
@@ -151,12 +151,17 @@ impl Call {
 }
 
 fn message(wanted: &Wanted, viewer: Uuid, resumed: bool) -> v1::Viewer {
+    let (token, port) = match &wanted.shown {
+        Shown::Token(token) => (token.clone(), 0),
+        Shown::Port(port) => (String::new(), u32::from(*port)),
+    };
     v1::Viewer {
         node: wanted.node.to_string(),
         spawn_id: wanted.spawn.to_string(),
-        token: wanted.token.clone(),
+        token,
         viewer_id: viewer.to_string(),
         resumed,
+        port,
     }
 }
 

@@ -80,7 +80,16 @@ pub(crate) struct Viewers {
 pub(crate) struct Wanted {
     pub(crate) node: NodeId,
     pub(crate) spawn: SpawnId,
-    pub(crate) token: String,
+    pub(crate) shown: Shown,
+}
+
+/// What a viewer's URL shows the agent, so that it may connect.
+#[derive(Debug, Clone)]
+pub(crate) enum Shown {
+    /// The spawn's token.
+    Token(String),
+    /// The spawn's port, where its endpoint is no more than that.
+    Port(u16),
 }
 
 /// Why a viewer is not connected.

@@ -32,6 +32,7 @@ pub(crate) fn config() -> Config {
         live_ping_interval: Duration::from_secs(30),
         live_buffer: 16,
         viewers: frontdoor::ViewerSettings::default(),
+        hoops: None,
         surface: frontdoor::Surface::Whole,
         access: None,
         max_connections: 1000,
