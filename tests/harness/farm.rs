@@ -240,6 +240,14 @@ impl Door {
         }
     }
 
+    /// Gives a flag another value, for its next life.
+    pub fn set(&mut self, flag: &str, value: &str) {
+        match self.args.iter().position(|arg| arg == flag) {
+            Some(at) => value.clone_into(&mut self.args[at + 1]),
+            None => self.args.extend([flag.to_owned(), value.to_owned()]),
+        }
+    }
+
     /// Starts it again, on the same ports, after it has ended or was killed.
     pub async fn restart(&mut self) {
         self.restart_at(0).await;

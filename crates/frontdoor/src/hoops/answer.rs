@@ -9,7 +9,8 @@ use serde_json::{Value, json};
 
 use crate::settings::Origins;
 
-const JSON: HeaderValue = HeaderValue::from_static("application/json; charset=utf-8");
+/// The media type of every answer but files.
+pub(super) const JSON: HeaderValue = HeaderValue::from_static("application/json; charset=utf-8");
 /// What the vendor's helper asks for in its preflight: it sends the names of the answer's headers as headers of its request.
 const ALLOWED_HEADERS: HeaderValue = HeaderValue::from_static(
     "Content-Type, Access-Control-Allow-Origin, Access-Control-Allow-Methods, Access-Control-Allow-Headers",

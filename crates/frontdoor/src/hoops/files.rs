@@ -86,7 +86,7 @@ mod tests {
             ("/", "text/html", "page"),
             ("/index.html", "text/html", "page"),
             ("/engine.wasm", "application/wasm", "wasm"),
-            ("/viewer.mjs", "text/javascript", "module"),
+            ("/viewer.mjs", "application/javascript", "module"),
             ("/sub/a%20b.js", "text/javascript", "script"),
         ] {
             let (status, found, body) = get(&files, path).await;

@@ -1,13 +1,14 @@
 //! `POST /service` and `POST /api/spawn`: starts a spawn, and answers when it is ready.
 
 use axum::extract::Request;
-use axum::http::StatusCode;
+use axum::http::{StatusCode, header};
 use axum::response::Response;
 use serde::Serialize;
 use tokio::time::Instant;
 use tracing::Span;
 use tracing::field::display;
 
+use super::answer::JSON;
 use super::endpoint::with_port;
 use super::failure::Failure;
 use super::parts::{ANSWER_WITHIN, Hoops};
@@ -78,5 +79,7 @@ async fn answer(hoops: &Hoops, request: Request) -> Result<Response, Failure> {
         endpoints: Endpoints { ws: with_port(&spawned.endpoint) },
         ignored: wanted.named_directories.then_some(Ignored { model_search_directories: DIRECTORIES }),
     };
-    Ok(handing_over(&answer, Some(held)))
+    let mut response = handing_over(&answer, Some(held));
+    response.headers_mut().insert(header::CONTENT_TYPE, JSON);
+    Ok(response)
 }
