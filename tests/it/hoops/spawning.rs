@@ -120,7 +120,7 @@ async fn parameters_reach_the_server_and_directories_stay_the_nodes_own() {
     let body = json!({"params": {"model": "bolt.scs", "sessionToken": "tok-9f3"}});
     let (id, _) = service(client, body).await;
     let process = farm.process(&id).unwrap();
-    assert!(process.option("--model-file").unwrap().ends_with("models/bolt.scs"));
+    assert!(process.option("--model-file").unwrap().ends_with("bolt.scs"));
     assert_eq!(process.option("--session-token"), Some("tok-9f3"));
     stopped(&farm, &id).await;
 
