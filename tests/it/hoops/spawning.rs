@@ -1,5 +1,6 @@
 //! `POST /service` and `POST /api/spawn`: rows 1 to 4, 11 to 14 and 16.
 
+use std::os::unix::fs::PermissionsExt;
 use std::time::Duration;
 
 use hatchery_tests::AgentPlan;
@@ -65,6 +66,18 @@ async fn the_answer_is_the_vendors_and_its_url_has_a_host_and_a_port() {
 }
 
 #[tokio::test]
+async fn the_url_is_the_nodes_own_where_that_is_wanted_though_there_is_a_relay() {
+    let args = ["--public-url", "https://farm.example.com/below", "--hoops-endpoint", "direct"];
+    let farm = farm(2, &args).await;
+    let (id, endpoint) = service(hoops(&farm), json!({})).await;
+    let port = farm.process(&id).unwrap().option("--sc-port").unwrap().to_owned();
+    assert_eq!(endpoint, format!("ws://127.0.0.1:{port}"));
+    assert_eq!(farm.record(&id).await["endpoint"], endpoint);
+    stopped(&farm, &id).await;
+    farm.finish().await;
+}
+
+#[tokio::test]
 async fn failures_have_the_vendors_statuses_both_shapes_and_a_reason() {
     let farm = builder(&[]).agent(AgentPlan::slots(1).args(&["--ssr", "false"])).start().await;
     let client = hoops(&farm);
@@ -95,6 +108,16 @@ async fn a_server_that_a_signal_ends_or_that_cannot_be_started_is_named_as_the_v
     let reason = failure(&response, 500);
     assert_eq!(reason, "spawn ts3d_sc_server ENOENT");
     assert!(!response.text().contains("/nowhere"), "{response:?}");
+    farm.finish().await;
+
+    let scratch = tempfile::tempdir().unwrap();
+    let server = scratch.path().join("ts3d_sc_server");
+    std::fs::write(&server, "#!/bin/sh\nkill -KILL $$\n").unwrap();
+    std::fs::set_permissions(&server, std::fs::Permissions::from_mode(0o755)).unwrap();
+    let farm = builder(&[]).agent(AgentPlan::slots(1).executable(&server)).start().await;
+    let reason = failure(&hoops(&farm).post("/service").send().await, 500);
+    let words = "ts3d_sc_server failed: reason='exited because of signal=SIGKILL, no exit-code', id=";
+    assert!(reason.starts_with(words), "{reason}");
     farm.finish().await;
 }
 

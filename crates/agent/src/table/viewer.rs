@@ -98,3 +98,60 @@ impl Entry {
         facts.token.as_ref().is_some_and(|token| facts.endpoint.contains(token.reveal()))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use model::RendererType;
+    use tokio::time::Instant;
+
+    use super::super::entrance::{Admission, Ask};
+    use super::super::tests::{ask, table};
+    use super::*;
+
+    /// A spawn that is ready, with an endpoint of this form: its id, its port and its token.
+    fn ready(table: &mut Table, form: &str) -> (SpawnId, u16, String) {
+        let ask = Ask { endpoint_form: Some(form.parse().unwrap()), ..ask(RendererType::Csr) };
+        let (id, now) = (ask.id, Instant::now());
+        assert!(matches!(table.admit(ask, now), Admission::New(..)));
+        table.launched(id, std::process::id(), now);
+        let entry = table.running.get_mut(&id).unwrap();
+        entry.spawn.state = SpawnState::Ready;
+        let facts = &entry.spawn.facts;
+        (id, facts.port, facts.token.as_ref().unwrap().reveal().to_owned())
+    }
+
+    #[test]
+    fn a_port_is_good_for_one_viewer_where_the_endpoint_is_no_more_than_that() {
+        let mut table = table(|_| ());
+        let (id, port, _) = ready(&mut table, "ws://h:{port}");
+        let (shown, [first, second]) = (Shown::Port(port), [(); 2].map(|()| Uuid::new_v4()));
+        assert_eq!(table.port_for(id, &Shown::Port(port + 1)), Err(NotAttached::NotFound));
+        // One that leaves before it is connected costs nothing.
+        assert_eq!(table.attach(id, &shown, first, false), Ok(port));
+        table.detach(id, first);
+        assert_eq!(table.attach(id, &shown, first, false), Ok(port));
+        assert_eq!(table.attach(id, &shown, second, false), Err(NotAttached::Taken));
+        assert!(table.confirm(id, first, port) && !table.confirm(id, second, port));
+        assert_eq!(table.attach(id, &shown, second, false), Err(NotAttached::Taken));
+        table.detach(id, first);
+        assert_eq!(table.port_for(id, &shown), Err(NotAttached::NotFound));
+        assert_eq!(table.attach(id, &shown, second, false), Err(NotAttached::NotFound));
+        assert_eq!(table.attach(id, &shown, first, true), Ok(port), "its call broke, and it is still there");
+    }
+
+    #[test]
+    fn where_the_endpoint_has_a_token_the_port_shows_nothing() {
+        let mut table = table(|_| ());
+        let (id, port, token) = ready(&mut table, "wss://h/s/{node}/{id}/{token}");
+        let viewer = Uuid::new_v4();
+        for resumed in [false, true] {
+            let attached = table.attach(id, &Shown::Port(port), viewer, resumed);
+            assert_eq!(attached, Err(NotAttached::NotFound));
+        }
+        let shown = Shown::Token(token);
+        assert_eq!(table.attach(id, &shown, viewer, false), Ok(port));
+        assert!(table.confirm(id, viewer, port));
+        table.detach(id, viewer);
+        assert_eq!(table.port_for(id, &shown), Ok(port), "a token is the spawn's own for good");
+    }
+}

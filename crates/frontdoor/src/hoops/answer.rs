@@ -9,6 +9,8 @@ use serde_json::{Value, json};
 
 use crate::settings::Origins;
 
+/// Characters of a message in a status line.
+const MAX_MESSAGE: usize = 300;
 /// The media type of every answer but files.
 pub(super) const JSON: HeaderValue = HeaderValue::from_static("application/json; charset=utf-8");
 /// What the vendor's helper asks for in its preflight: it sends the names of the answer's headers as headers of its request.
@@ -55,7 +57,8 @@ pub(super) fn allow(methods: &'static str) -> Response {
 /// The answer to an upgrade that leads nowhere: a status line with a message of its own, and the end of the connection.
 pub(super) fn raw(status: StatusCode, message: &str) -> Response {
     // A status line has room for one line of visible characters.
-    let message: String = message.chars().map(|c| if matches!(c, ' '..='~') { c } else { '?' }).collect();
+    let visible = |c| if matches!(c, ' '..='~') { c } else { '?' };
+    let message: String = message.chars().take(MAX_MESSAGE).map(visible).collect();
     let mut response = status.into_response();
     response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
     if let Ok(phrase) = ReasonPhrase::try_from(message) {

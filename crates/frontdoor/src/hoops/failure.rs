@@ -51,7 +51,9 @@ impl Failure {
             }
             ErrorCode::Internal => Self::new(StatusCode::INTERNAL_SERVER_ERROR, problem.detail.clone()),
             _ => {
-                let reason = format!("No ports available: {}", problem.detail);
+                // What follows is of one node, and may name its files.
+                let detail = problem.detail.split(';').next().unwrap_or_default();
+                let reason = format!("No ports available: {detail}");
                 Self::new(StatusCode::SERVICE_UNAVAILABLE, reason)
             }
         }
@@ -155,6 +157,9 @@ mod tests {
             let text = format!("spawn ts3d_sc_server {code}");
             assert_eq!(failure(ErrorCode::SpawnFailed, unstarted, None), (500, text));
         }
+        let full = |problem: &mut Problem| problem.detail = "all are full; last tried was a: /opt/x".into();
+        let text = "No ports available: all are full".to_owned();
+        assert_eq!(failure(ErrorCode::NoCapacity, full, None), (503, text));
         assert_eq!(failure(ErrorCode::InvalidRequest, no, None), (400, "why not".into()));
         assert_eq!(failure(ErrorCode::Internal, no, None), (500, "why not".into()));
     }

@@ -66,9 +66,13 @@ impl Index {
         self.overlapping.len()
     }
 
-    /// How many spawns are in one of these states.
-    pub(super) fn count(&self, state: SpawnState) -> usize {
-        self.spawns.values().filter(|spawn| spawn.state == state).count()
+    /// How many spawns are in each state.
+    pub(super) fn counts(&self) -> BTreeMap<SpawnState, usize> {
+        let mut counts = BTreeMap::new();
+        for spawn in self.spawns.values() {
+            *counts.entry(spawn.state).or_default() += 1;
+        }
+        counts
     }
 
     pub(super) fn len(&self) -> usize {
@@ -139,7 +143,9 @@ impl Index {
                 return None;
             }
             EventKind::SpawnExited => {
-                event.spawn.map(|id| self.remove(id));
+                if let Some(id) = event.spawn {
+                    self.remove(id);
+                }
                 return None;
             }
             EventKind::SpawnLaunching => SpawnState::Launching,
@@ -186,7 +192,7 @@ impl Index {
         let port = port?;
         self.ports.entry(port).or_default().push(id);
         let last = self.last.insert(port, node.clone()).filter(|last| *last != node)?;
-        self.overlapping.insert(port).then(|| Overlap { port, nodes: [last, node] })
+        self.overlapping.insert(port).then_some(Overlap { port, nodes: [last, node] })
     }
 
     fn remove(&mut self, id: SpawnId) {
@@ -288,7 +294,7 @@ mod tests {
             index.apply(&event(1, EventKind::SpawnLaunching, "a", id, data));
             index.apply(&ready("a", id, "ws://a:1"));
         }
-        assert_eq!((index.len(), index.count(SpawnState::Ready)), (1, 1));
+        assert_eq!((index.len(), index.counts()), (1, BTreeMap::from([(SpawnState::Ready, 1)])));
         assert_eq!(index.at(1), AtPort::One("a".parse().unwrap(), ids[0]));
         assert_eq!(index.gpus(), BTreeMap::from([(2, 1)]));
         let at = Timestamp::from_millis(9);

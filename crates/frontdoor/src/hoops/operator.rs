@@ -71,7 +71,8 @@ pub(super) async fn status(hoops: &Hoops, query: Option<&str>) -> Response {
     let max = hoops.limits().concurrent.map(|max| usize::try_from(max.get()).unwrap_or(usize::MAX));
     let (used, gpus, counters) = {
         let index = hoops.spawns.now();
-        let count = |state| index.count(state);
+        let counts = index.counts();
+        let count = |state| counts.get(&state).copied().unwrap_or_default();
         let counters = Counters {
             launching: count(SpawnState::Launching),
             ready: count(SpawnState::Ready),

@@ -25,6 +25,7 @@ use crate::spawning::order::{Accounted, EndpointForm, Order};
 
 /// The vendor's client gives up after 60 s. An answer that is under way by then is of no use.
 pub(super) const ANSWER_WITHIN: Duration = Duration::from_secs(55);
+const _: () = assert!(ANSWER_WITHIN.as_secs() < 60);
 /// Upgrades that may wait for their spawn at once.
 const MAX_HELD: usize = 1024;
 

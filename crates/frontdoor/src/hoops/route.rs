@@ -85,7 +85,8 @@ impl Target {
         }
         let (port, below) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
         // A consumer that puts the path of a viewer's URL behind the port has the token in it, whatever the port.
-        if let Some(viewer) = viewer(below) {
+        // The path may be below that of the public URL.
+        if let Some(viewer) = below.match_indices("/s/").find_map(|(at, _)| viewer(&below[at..])) {
             return viewer;
         }
         // `+1` parses as a number in Rust.
@@ -161,7 +162,7 @@ mod tests {
         }
         let (node, token) = ("node-a".parse().unwrap(), "t0".repeat(16));
         let viewer = Target::Viewer { node, spawn: id, token: token.clone() };
-        for base in ["", "/ws/443", "/wsproxy/8080", "/ws/x"] {
+        for base in ["", "/ws/443", "/wsproxy/8080", "/ws/x", "/ws/443/below/s"] {
             assert_eq!(of(&format!("{base}/s/node-a/{id}/{token}")), viewer, "{base}");
         }
         for path in
