@@ -3,6 +3,7 @@
 //! Dropping a farm ends all of it, at once and whatever state it is in. A test that went well ends its farm by
 //! [`Farm::finish`], which also looks at what is left behind.
 
+mod announced;
 mod handover;
 use std::fs;
 use std::net::SocketAddr;
@@ -238,42 +239,6 @@ impl Door {
             args,
             _block: block,
         }
-    }
-
-    /// Gives a flag another value, for its next life.
-    pub fn set(&mut self, flag: &str, value: &str) {
-        match self.args.iter().position(|arg| arg == flag) {
-            Some(at) => value.clone_into(&mut self.args[at + 1]),
-            None => self.args.extend([flag.to_owned(), value.to_owned()]),
-        }
-    }
-
-    /// Starts it again, on the same ports, after it has ended or was killed.
-    pub async fn restart(&mut self) {
-        self.restart_at(0).await;
-    }
-
-    /// The same with a clock that is wrong by so many seconds.
-    pub async fn restart_at(&mut self, clock: i64) {
-        self.role.kill();
-        let program = Program { clock, ..self.program.clone() };
-        self.role = Role::start_as(&program, &self.role.name, &self.mark, &self.args);
-        self.comes_up().await;
-    }
-
-    async fn comes_up(&mut self) {
-        let line = self.role.announcement().await;
-        let [http, admin, ref hoops @ ..] = role::clients(&line)[..] else {
-            panic!("two addresses were expected: {line}")
-        };
-        let mut wanted =
-            format!("frontdoor listening on http://{}, admin on http://{}", http.addr, admin.addr);
-        self.hoops = hoops.first().copied();
-        if let Some(hoops) = self.hoops {
-            wanted += &format!(", hoops on http://{}", hoops.addr);
-        }
-        assert_eq!(line, wanted);
-        (self.http, self.admin) = (Client { credential: self.operator, ..http }, admin);
     }
 
     /// Its figures.

@@ -1,13 +1,13 @@
 //! The vendor's HOOPS Server interface, for consumers that were written for it: `--hoops-listen`.
 //!
 //! ```text
-//!                                ┌─ Known ──▶ service (POST /service, /api/spawn) ─┐
-//!  listen ─▶ router ─ a request ─┤            operator (/api/status and its kin)   ├─▶ the spawn path of every front door
-//!                    │           └─ else ───▶ files                                │
-//!                    └ an upgrade ─▶ proxy (a spawn of its own, or one by its port) ┘─▶ the relay of every front door
+//!                               ┌─ known path ─▶ spawn_request · operator ─┐
+//!  listen ─▶ router ─ a request ┤                                          ├─▶ the spawn path of every front door
+//!                  │            └─ other path ─▶ files                     │
+//!                  └─ an upgrade ─▶ proxy: a new spawn, one by its port ───┴─▶ the relay of every front door
 //! ```
 //!
-//! Reading order: `route` (what a path asks for), `router`, `request` and `form` (bodies), `endpoint` (URLs in answers), `service`,
+//! Reading order: `route` (what a path asks for), `router`, `request` and `form` (bodies), `endpoint` (URLs in answers), `spawn_request`,
 //! `failure` and `answer` (the vendor's shapes), `proxy` (WebSockets), `index` and `follow` (which spawns there are), `operator`,
 //! `files`.
 //!
@@ -32,7 +32,7 @@ mod proxy;
 mod request;
 mod route;
 mod router;
-mod service;
+mod spawn_request;
 
 pub(crate) use self::parts::Hoops;
 pub(crate) use self::router::router;

@@ -86,7 +86,7 @@ impl Target {
         let (port, below) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
         // A consumer that puts the path of a viewer's URL behind the port has the token in it, whatever the port.
         // The path may be below that of the public URL.
-        if let Some(viewer) = below.match_indices("/s/").find_map(|(at, _)| viewer(&below[at..])) {
+        if let Some(viewer) = below.match_indices('/').find_map(|(at, _)| viewer(&below[at..])) {
             return viewer;
         }
         // `+1` parses as a number in Rust.

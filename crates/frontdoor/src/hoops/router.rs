@@ -15,7 +15,7 @@ use super::operator;
 use super::parts::Hoops;
 use super::proxy;
 use super::route::{Known, Target};
-use super::service;
+use super::spawn_request;
 use crate::http::{Observed, Reach, around, may_send};
 
 /// Everything on `--hoops-listen`.
@@ -70,7 +70,7 @@ async fn answer(hoops: &Hoops, known: Option<Known<'_>>, request: Request) -> Re
         return answer::failed(StatusCode::FORBIDDEN, "pages of this origin may not do this");
     }
     match known {
-        Known::Spawn(_) if post => Box::pin(service::spawn(hoops, request)).await,
+        Known::Spawn(_) if post => Box::pin(spawn_request::spawn(hoops, request)).await,
         Known::Gc if post => operator::gc(query),
         Known::Shutdown if post => operator::shutdown(query),
         Known::Help if get => operator::help(hoops, query),
