@@ -34,7 +34,6 @@ pub(super) struct Spawns {
     /// Never held across an await.
     index: Mutex<Index>,
     seq: watch::Sender<u64>,
-    only: Option<model::Owner>,
     metrics: HoopsMetrics,
 }
 
@@ -45,8 +44,8 @@ impl Spawns {
         only: Option<model::Owner>,
         metrics: HoopsMetrics,
     ) -> Self {
-        let index = Mutex::new(Index::new(only.clone()));
-        Self { registry, index, seq: watch::Sender::new(0), only, metrics }
+        let index = Mutex::new(Index::new(only));
+        Self { registry, index, seq: watch::Sender::new(0), metrics }
     }
 
     /// The index as it is.
@@ -102,7 +101,7 @@ impl Spawns {
     async fn load(&self) -> Result<Position, RegistryError> {
         let from = self.registry.position().await?;
         let nodes: Vec<NodeId> = self.registry.nodes().await?.into_iter().map(|node| node.id).collect();
-        let mut index = Index::new(self.only.clone());
+        let mut index = self.now().renewed();
         index.seq = from.seq;
         for nodes in nodes.chunks(PAGE) {
             for record in self.registry.living(nodes).await? {

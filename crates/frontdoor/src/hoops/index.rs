@@ -61,6 +61,12 @@ impl Index {
         Self { only, ..Self::default() }
     }
 
+    /// An empty one that remembers which node had which port.
+    pub(super) fn renewed(&self) -> Self {
+        let (last, overlapping) = (self.last.clone(), self.overlapping.clone());
+        Self { last, overlapping, ..Self::new(self.only.clone()) }
+    }
+
     /// How many ports several nodes have had.
     pub(super) fn overlapping(&self) -> usize {
         self.overlapping.len()
@@ -282,7 +288,7 @@ mod tests {
         // One after the other is an overlap as well, and this port is known to have one.
         let next = SpawnId::mint();
         assert_eq!(index.apply(&launching("a", next, "wss://farm:7")), None);
-        assert_eq!(index.overlapping(), 1);
+        assert_eq!((index.overlapping(), index.renewed().overlapping(), index.renewed().len()), (1, 1, 0));
     }
 
     #[test]

@@ -120,7 +120,6 @@ fn config(hoops: &Hoops, max: usize, csr: bool, ssr: bool) -> Value {
         "hatchery": {
             "version": env!("CARGO_PKG_VERSION"),
             "endpoint": settings.endpoint.as_str(),
-            "owner": settings.owner.as_ref().map(|_| "limited"),
         },
     })
 }
