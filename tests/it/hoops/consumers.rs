@@ -206,6 +206,22 @@ async fn pages_that_open_a_websocket_at_once_get_a_viewer() {
 }
 
 #[tokio::test]
+async fn a_call_that_offers_another_protocol_or_came_through_a_careless_proxy_is_a_call() {
+    let farm = farm(1, &[]).await;
+    // Java's own client without TLS, and a proxy that sends the same header with every request.
+    let offer =
+        [("connection", "Upgrade, HTTP2-Settings"), ("upgrade", "h2c"), ("http2-settings", "AAEAAEAA")];
+    for headers in [&offer[..], &[("connection", "upgrade")]] {
+        let call = hoops(&farm).post("/service").json(&json!({"class": "ssr_session"}));
+        let call = headers.iter().fold(call, |call, (name, value)| call.header(name, value));
+        let (id, _) = super::ok(&call.send().await);
+        assert_eq!(farm.record(&id).await["rendererType"], "ssr");
+        stopped(&farm, &id).await;
+    }
+    farm.finish().await;
+}
+
+#[tokio::test]
 async fn a_java_client_that_posts_to_its_endpoint_as_given_gets_a_viewer() {
     let farm = farm(1, &[]).await;
     let answer = hoops(&farm).post("/service").header("content-type", "application/json; charset=UTF-8");

@@ -32,6 +32,11 @@ pub(super) fn is_upgrade(headers: &HeaderMap) -> bool {
     headers.contains_key(header::UPGRADE) && tokens.any(|token| token.trim().eq_ignore_ascii_case("upgrade"))
 }
 
+/// Whether the other protocol is HTTP/2, and that alone.
+pub(super) fn offers_http2(headers: &HeaderMap) -> bool {
+    headers.get_all(header::UPGRADE).iter().all(|value| value == "h2c")
+}
+
 pub(super) async fn upgrade(hoops: &Hoops, target: Target, request: Request) -> Response {
     if !is_websocket(&request) {
         return raw(StatusCode::BAD_REQUEST, "Bad Request");

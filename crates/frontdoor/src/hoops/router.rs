@@ -24,11 +24,14 @@ pub(crate) fn router(hoops: Arc<Hoops>) -> Router {
 }
 
 async fn serve(State(hoops): State<Arc<Hoops>>, request: Request) -> Response {
-    if proxy::is_upgrade(request.headers()) {
-        return upgrade(hoops, request).await;
-    }
     let path = request.uri().path().to_owned();
     let known = Known::of(&path);
+    // Java's client offers HTTP/2 with every request that it sends without TLS. Such an offer may be ignored.
+    let is_call =
+        known.is_some() && request.method() == Method::POST && proxy::offers_http2(request.headers());
+    if !is_call && proxy::is_upgrade(request.headers()) {
+        return upgrade(hoops, request).await;
+    }
     let origin = request.headers().get(header::ORIGIN).cloned();
     let fallback = if hoops.files.is_some() { "hoops:files" } else { "none" };
     let route = known.map_or(fallback, Known::label);
