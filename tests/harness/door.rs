@@ -18,6 +18,8 @@ pub struct Door {
     pub http: Client,
     /// Where figures are.
     pub admin: Client,
+    /// Where it answers as the vendor's server does, if it was told to.
+    pub hoops: Option<Client>,
     /// What the farm's own clients show.
     pub(crate) operator: Option<&'static str>,
     /// What it runs, in its next life.
@@ -49,7 +51,8 @@ impl Door {
         };
         let nowhere = Client::new(SocketAddr::from(([127, 0, 0, 1], 0)));
         let mark = mark.to_owned();
-        Self { role, http: nowhere, admin: nowhere, operator: None, program, mark, args, _block: block }
+        let (http, admin, hoops, operator) = (nowhere, nowhere, None, None);
+        Self { role, http, admin, hoops, operator, program, mark, args, _block: block }
     }
 
     /// Starts it again, on the same ports, after it has ended or was killed.
@@ -65,13 +68,26 @@ impl Door {
         self.comes_up().await;
     }
 
+    /// Gives a flag another value, for its next life.
+    pub fn set(&mut self, flag: &str, value: &str) {
+        match self.args.iter().position(|arg| arg == flag) {
+            Some(at) => value.clone_into(&mut self.args[at + 1]),
+            None => self.args.extend([flag.to_owned(), value.to_owned()]),
+        }
+    }
+
     pub(crate) async fn comes_up(&mut self) {
         let line = self.role.announcement().await;
-        let [http, admin] = role::clients(&line)[..] else { panic!("two addresses were expected: {line}") };
-        assert_eq!(
-            line,
-            format!("frontdoor listening on http://{}, admin on http://{}", http.addr, admin.addr)
-        );
+        let [http, admin, ref hoops @ ..] = role::clients(&line)[..] else {
+            panic!("two addresses were expected: {line}")
+        };
+        let mut wanted =
+            format!("frontdoor listening on http://{}, admin on http://{}", http.addr, admin.addr);
+        self.hoops = hoops.first().copied();
+        if let Some(hoops) = self.hoops {
+            wanted += &format!(", hoops on http://{}", hoops.addr);
+        }
+        assert_eq!(line, wanted);
         (self.http, self.admin) = (Client { credential: self.operator, ..http }, admin);
     }
 

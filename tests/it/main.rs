@@ -13,6 +13,7 @@ mod failure;
 mod foreign_pages;
 mod greedy;
 mod hangup;
+mod hoops;
 mod idempotency;
 mod input;
 mod input_routes;

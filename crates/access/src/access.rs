@@ -17,7 +17,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use machine::warn_if_readable_by_everyone;
-use model::Timestamp;
+use model::{Owner, Timestamp};
 use tokio::sync::watch;
 use tokio::task::spawn_blocking;
 use tokio::time::{Instant, MissedTickBehavior, interval};
@@ -219,7 +219,7 @@ impl Access {
         }
         Ok(Some(Self(Arc::new(Inner {
             demands: Demands { issuer: options.jwt_issuer.clone(), audience: options.jwt_audience.clone() },
-            limits: Limits { per_minute: options.spawns_per_minute, concurrent: options.concurrent_spawns },
+            limits: options.limits(),
             keys: watch::Sender::new(files.keys(1)),
             verified: Verified::default(),
             files: Mutex::new(files),
@@ -242,6 +242,24 @@ impl Access {
         let tokens = keys.tokens.iter().flat_map(|file| file.iter());
         let judge = || jwt::check(credential, tokens, &self.0.demands, self.0.limits);
         self.0.verified.check(credential, keys.number, Timestamp::now(), judge)
+    }
+
+    /// The owner of what the API key with this id, or else the one with this name, spawns; `None` when no key has it.
+    #[must_use]
+    pub fn owner_named(&self, name: &str) -> Option<Owner> {
+        let keys = Arc::clone(&self.0.keys.borrow());
+        let named = || keys.api.iter().find(|key| key.name.as_deref() == Some(name));
+        let key = keys.api.get(name).or_else(named)?;
+        key.caller(self.0.limits).map(|caller| caller.owner)
+    }
+
+    /// The limits of this owner: those of its API key if it has one, else the defaults.
+    #[must_use]
+    pub fn limits_of(&self, owner: &Owner) -> Limits {
+        let keys = Arc::clone(&self.0.keys.borrow());
+        let key = owner.as_str().strip_prefix("key:").and_then(|id| keys.api.get(id));
+        let caller = key.and_then(|key| key.caller(self.0.limits));
+        caller.map_or(self.0.limits, |caller| caller.limits)
     }
 
     /// Resolves when keys have changed, so that open connections are judged again.

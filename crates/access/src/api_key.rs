@@ -109,7 +109,7 @@ impl ApiKey {
     }
 
     /// The caller that shows this key; `defaults` are the limits where the key has none.
-    fn caller(&self, defaults: Limits) -> Option<Caller> {
+    pub(crate) fn caller(&self, defaults: Limits) -> Option<Caller> {
         Some(Caller {
             owner: format!("key:{}", self.id).parse::<Owner>().ok()?,
             scopes: self.scopes,

@@ -3,6 +3,8 @@
 use std::num::NonZeroU32;
 use std::path::PathBuf;
 
+use crate::caller::Limits;
+
 /// The keys that callers authenticate with, and default limits, from the command line and the environment.
 #[derive(Debug, Clone, Default, clap::Args)]
 #[command(next_help_heading = "Authentication")]
@@ -34,6 +36,12 @@ pub struct Options {
 }
 
 impl Options {
+    /// The limits of owners whose key says nothing else.
+    #[must_use]
+    pub fn limits(&self) -> Limits {
+        Limits { per_minute: self.spawns_per_minute, concurrent: self.concurrent_spawns }
+    }
+
     /// Whether callers must authenticate.
     #[must_use]
     pub fn is_configured(&self) -> bool {

@@ -23,6 +23,7 @@ use crate::spawn::{Refusal, RefusalKind, output};
 use crate::state::record::JournalEvent;
 use crate::table::desired::EligibilityOrder;
 use crate::table::entrance::SpawnSpec;
+use crate::table::viewer::Shown;
 use crate::table::{Again, Ending, Entry};
 use crate::viewers;
 
@@ -318,7 +319,11 @@ impl NodeAgent for Service {
                 .viewer_id
                 .parse()
                 .map_err(|e| Status::invalid_argument(format!("viewer_id {e}")))?,
-            token: viewer.token,
+            shown: match u16::try_from(viewer.port) {
+                Ok(0) => Shown::Token(viewer.token),
+                Ok(port) => Shown::Port(port),
+                Err(_) => return Err(Status::invalid_argument("port must be at most 65535")),
+            },
             resumed: viewer.resumed,
         };
         Ok(Response::new(viewers::serve(Arc::clone(&self.node), ask, steps)))

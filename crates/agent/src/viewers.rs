@@ -28,7 +28,7 @@ use wire::v1::attach_request::Step;
 use crate::node::Node;
 use crate::sockets;
 use crate::state::record::JournalEvent;
-use crate::table::viewer::NotAttached;
+use crate::table::viewer::{NotAttached, Shown};
 
 /// How long a relay may take for each step until its viewer is connected.
 const STEP_TIMEOUT: Duration = Duration::from_secs(15);
@@ -43,7 +43,7 @@ pub(crate) type Replies = Pin<Box<dyn Stream<Item = Result<v1::AttachReply, Stat
 pub(crate) struct Ask {
     pub(crate) spawn: SpawnId,
     pub(crate) viewer: Uuid,
-    pub(crate) token: String,
+    pub(crate) shown: Shown,
     pub(crate) resumed: bool,
 }
 
@@ -98,21 +98,27 @@ async fn attend(
     if !reply(Outcome::Target(v1::Target { port: port.into() })).await {
         return;
     }
-    if !ask.resumed {
+    let now;
+    let news = if ask.resumed {
+        now = Instant::now();
+        node.table().connected(spawn, now)
+    } else {
         let step = timeout(STEP_TIMEOUT, steps.next()).await;
         let Ok(Some(Ok(v1::AttachRequest { step: Some(Step::Connected(v1::Connected {})) }))) = step else {
             return;
         };
-        if !node.table().is_attached(spawn, viewer, port) {
+        now = Instant::now();
+        let confirmed = node.table().confirm(spawn, viewer, port, now);
+        let Some(news) = confirmed else {
             reply(refused(NotAttached::NotFound)).await;
             return;
-        }
+        };
         if !reply(Outcome::Confirmed(v1::Confirmed {})).await {
             return;
         }
-    }
-    let now = Instant::now();
-    if node.table().connected(spawn, now) {
+        news
+    };
+    if news {
         node.state.journal.happened(spawn, JournalEvent::Connected(node.state.clock.moment(now)));
     }
     tracing::debug!(spawn.id = %spawn, viewer.id = %viewer, resumed = ask.resumed, "viewer connected");
@@ -122,14 +128,14 @@ async fn attend(
 
 async fn attach(node: &Arc<Node>, ask: &Ask) -> Result<u16, NotAttached> {
     if !ask.resumed {
-        let port = node.table().port_for(ask.spawn, &ask.token)?;
+        let port = node.table().port_for(ask.spawn, &ask.shown)?;
         let look = node.disk.logs.call(LOOK_TIMEOUT, move || sockets::has_connection(port)).await;
         // A kernel that is not heard of in time keeps nobody out: the server itself takes one viewer.
         if look.unwrap_or_default() {
             return Err(NotAttached::Taken);
         }
     }
-    node.table().attach(ask.spawn, &ask.token, ask.viewer)
+    node.table().attach(ask.spawn, &ask.shown, ask.viewer, ask.resumed)
 }
 
 fn refused(why: NotAttached) -> Outcome {

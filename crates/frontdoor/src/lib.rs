@@ -6,6 +6,7 @@
 //! | layer | modules |
 //! | --- | --- |
 //! | start-up and shutdown | `start` |
+//! | the vendor's interface | `hoops` (what consumers of the vendor's HOOPS Server call) |
 //! | the edge | `http` (routes, handlers, errors) |
 //! | what a front door does | `spawning` (`POST /spawn`), `operations` (operators' orders), `live` (the live feed), `viewers` (the relay of viewers to their spawns), `pages` (dashboard, demo, client library) |
 //! | connections | `listen` |
@@ -16,12 +17,13 @@
 //! route on one screen), `spawning` (the path of `POST /spawn`, top to bottom), `registry_access`, then the rest as needed. Each
 //! directory's own documentation begins with its reading order.
 //!
-//! Invariants: only `http` knows status codes; only `agent_client` knows gRPC; a slot is only ever held by a
-//! `spawning::held_slot::HeldSlot`, which gives it back when it is dropped; no module but `start` and `http` sees the whole.
+//! Invariants: only `http` and `hoops` know status codes; only `agent_client` knows gRPC; a slot is only ever held by a
+//! `spawning::held_slot::HeldSlot`, which gives it back when it is dropped; no module but `start`, `http` and `hoops` sees the whole.
 
 mod agent_client;
 mod backoff;
 mod callers;
+mod hoops;
 mod http;
 mod listen;
 mod live;
@@ -38,7 +40,7 @@ mod viewers;
 
 pub use http::openapi;
 pub use settings::{
-    Config, ConfigError, LifeOptions, Limits, Lives, Options, Origins, PublicUrl, RelayOptions, Surface, Tls,
-    ViewerOptions, ViewerSettings,
+    Config, ConfigError, HoopsEndpoint, HoopsOptions, HoopsSettings, LifeOptions, Limits, Lives, Options,
+    Origins, PublicUrl, RelayOptions, Surface, Tls, ViewerOptions, ViewerSettings,
 };
 pub use start::{FrontDoor, StartError};

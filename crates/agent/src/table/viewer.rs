@@ -1,4 +1,5 @@
-//! The viewer of a spawn: at most one. A relay reports it, which has shown the spawn's token; or the kernel knows of its connection.
+//! The viewer of a spawn: at most one. A relay reports it, which has shown the spawn's token, or its port where the endpoint is no more
+//! than that; or the kernel knows of its connection.
 //!
 //! ```text
 //!            attach                      detach
@@ -7,6 +8,9 @@
 //!           connected, or the kernel has a connection            it has none, and no relay a viewer; or the spawn ends
 //!   never ─────────────────────────────────────────▶ connected ────────────────────────────────────────────────────▶ gone
 //! ```
+//!
+//! Invariant: a port is good until a viewer has been connected. A server ends with its first viewer, so a second one that shows the
+//! same port means a spawn that had the port before.
 
 use std::collections::HashMap;
 use std::ops::RangeInclusive;
@@ -36,16 +40,32 @@ pub(crate) enum NotAttached {
     Taken,
 }
 
+/// What a viewer knows of the spawn that it asks for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Shown {
+    /// The token in its endpoint.
+    Token(String),
+    /// The port in its endpoint.
+    Port(u16),
+}
+
 impl Table {
-    /// The port of a spawn that a viewer with this token may ask for.
-    pub(crate) fn port_for(&self, id: SpawnId, token: &str) -> Result<u16, NotAttached> {
-        let entry = self.running.get(&id).filter(|entry| entry.takes(token)).ok_or(NotAttached::NotFound)?;
-        Ok(entry.spawn.facts.port)
+    /// The port of a spawn that a viewer who shows this may ask for.
+    pub(crate) fn port_for(&self, id: SpawnId, shown: &Shown) -> Result<u16, NotAttached> {
+        let entry = self.running.get(&id).filter(|entry| entry.takes(shown, false));
+        entry.map(|entry| entry.spawn.facts.port).ok_or(NotAttached::NotFound)
     }
 
-    /// Makes it the viewer of the spawn, and gives the spawn's port. Repeating it changes nothing.
-    pub(crate) fn attach(&mut self, id: SpawnId, token: &str, viewer: Uuid) -> Result<u16, NotAttached> {
-        let entry = self.running.get_mut(&id).filter(|entry| entry.takes(token));
+    /// Makes it the viewer of the spawn, and gives the spawn's port. Repeating it changes nothing. `resumed`: it was the viewer
+    /// before.
+    pub(crate) fn attach(
+        &mut self,
+        id: SpawnId,
+        shown: &Shown,
+        viewer: Uuid,
+        resumed: bool,
+    ) -> Result<u16, NotAttached> {
+        let entry = self.running.get_mut(&id).filter(|entry| entry.takes(shown, resumed));
         let entry = entry.ok_or(NotAttached::NotFound)?;
         if entry.viewer.is_some_and(|other| other != viewer) {
             return Err(NotAttached::Taken);
@@ -54,12 +74,13 @@ impl Table {
         Ok(entry.spawn.facts.port)
     }
 
-    /// Whether it is still this spawn's viewer, and the spawn's process still the one on this port. The kernel is asked: the
-    /// table may not know yet that the process has ended, and another one may have its port already.
-    pub(crate) fn is_attached(&self, id: SpawnId, viewer: Uuid, port: u16) -> bool {
+    /// The viewer is connected, if it is still this spawn's, and the spawn's process still the one on this port; whether that is news.
+    /// The kernel is asked: the table may not know yet that the process has ended, and another one may have its port already.
+    pub(crate) fn confirm(&mut self, id: SpawnId, viewer: Uuid, port: u16, now: Instant) -> Option<bool> {
         let entry = self.running.get(&id);
-        let entry = entry.filter(|entry| entry.viewer == Some(viewer) && entry.spawn.facts.port == port);
-        entry.is_some_and(|entry| procfs::stat(entry.pid).is_some_and(|process| !process.has_ended()))
+        let entry = entry.filter(|entry| entry.viewer == Some(viewer) && entry.spawn.facts.port == port)?;
+        let lives = procfs::stat(entry.pid).is_some_and(|process| !process.has_ended());
+        lives.then(|| self.connected(id, now))
     }
 
     /// A viewer is connected. Returns whether that is news.
@@ -150,9 +171,82 @@ impl Entry {
         self.spawn.facts.max_idle.zip(silent).is_some_and(|(most, silent)| silent >= most)
     }
 
-    /// Whether a viewer with this token may connect to it.
-    fn takes(&self, token: &str) -> bool {
+    /// Whether a viewer who shows this may connect to it.
+    fn takes(&self, shown: &Shown, resumed: bool) -> bool {
         let can_connect = matches!(self.spawn.state, SpawnState::Ready | SpawnState::Suspect);
-        can_connect && self.spawn.facts.token.as_ref().is_some_and(|own| own.is(token))
+        can_connect
+            && match shown {
+                Shown::Token(token) => self.spawn.facts.token.as_ref().is_some_and(|own| own.is(token)),
+                Shown::Port(port) => {
+                    // One with a viewer is taken; one that had a viewer is not what is asked for.
+                    let is_unused =
+                        resumed || self.spawn.viewing.connected.is_none() || self.viewer.is_some();
+                    is_unused && *port == self.spawn.facts.port && !self.has_token_in_endpoint()
+                }
+            }
+    }
+
+    fn has_token_in_endpoint(&self) -> bool {
+        let facts = &self.spawn.facts;
+        facts.token.as_ref().is_some_and(|token| facts.endpoint.contains(token.reveal()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use model::RendererType;
+    use tokio::time::Instant;
+
+    use super::super::entrance::{Admission, SpawnSpec};
+    use super::super::tests::{ask, table};
+    use super::*;
+
+    /// A spawn that is ready, with an endpoint of this form: its id, its port and its token.
+    fn ready(table: &mut Table, form: &str) -> (SpawnId, u16, String) {
+        let ask = SpawnSpec { endpoint_form: Some(form.parse().unwrap()), ..ask(RendererType::Csr) };
+        let (id, now) = (ask.id, Instant::now());
+        assert!(matches!(table.admit(ask, now), Admission::New(..)));
+        table.launched(id, std::process::id(), now);
+        let entry = table.running.get_mut(&id).unwrap();
+        entry.spawn.state = SpawnState::Ready;
+        let facts = &entry.spawn.facts;
+        (id, facts.port, facts.token.as_ref().unwrap().reveal().to_owned())
+    }
+
+    #[test]
+    fn a_port_is_good_for_one_viewer_where_the_endpoint_is_no_more_than_that() {
+        let mut table = table(|_| ());
+        let (id, port, _) = ready(&mut table, "ws://h:{port}");
+        let (shown, [first, second]) = (Shown::Port(port), [(); 2].map(|()| Uuid::new_v4()));
+        assert_eq!(table.port_for(id, &Shown::Port(port + 1)), Err(NotAttached::NotFound));
+        // One that leaves before it is connected costs nothing.
+        assert_eq!(table.attach(id, &shown, first, false), Ok(port));
+        table.detach(id, first);
+        assert_eq!(table.attach(id, &shown, first, false), Ok(port));
+        assert_eq!(table.attach(id, &shown, second, false), Err(NotAttached::Taken));
+        let now = Instant::now();
+        assert_eq!(table.confirm(id, second, port, now), None);
+        assert_eq!(table.confirm(id, first, port, now), Some(true));
+        assert_eq!(table.attach(id, &shown, second, false), Err(NotAttached::Taken));
+        table.detach(id, first);
+        assert_eq!(table.port_for(id, &shown), Err(NotAttached::NotFound));
+        assert_eq!(table.attach(id, &shown, second, false), Err(NotAttached::NotFound));
+        assert_eq!(table.attach(id, &shown, first, true), Ok(port), "its call broke, and it is still there");
+    }
+
+    #[test]
+    fn where_the_endpoint_has_a_token_the_port_shows_nothing() {
+        let mut table = table(|_| ());
+        let (id, port, token) = ready(&mut table, "wss://h/s/{node}/{id}/{token}");
+        let viewer = Uuid::new_v4();
+        for resumed in [false, true] {
+            let attached = table.attach(id, &Shown::Port(port), viewer, resumed);
+            assert_eq!(attached, Err(NotAttached::NotFound));
+        }
+        let shown = Shown::Token(token);
+        assert_eq!(table.attach(id, &shown, viewer, false), Ok(port));
+        assert_eq!(table.confirm(id, viewer, port, Instant::now()), Some(true));
+        table.detach(id, viewer);
+        assert_eq!(table.port_for(id, &shown), Ok(port), "a token is the spawn's own for good");
     }
 }

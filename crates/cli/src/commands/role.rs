@@ -159,10 +159,12 @@ pub(crate) fn serve(
         let [http, admin] = [&config.tls.http, &config.tls.admin].map(|tls| scheme(tls.is_some()));
         let mut signals = Signals::catch()?;
         let door = ::frontdoor::FrontDoor::start(config, registry).await.map_err(|e| not_started(&e))?;
+        let hoops = door.hoops_addr().map(|address| format!(", hoops on {http}://{address}"));
         announce(&format!(
-            "{name} listening on {http}://{}, admin on {admin}://{}",
+            "{name} listening on {http}://{}, admin on {admin}://{}{}",
             door.http_addr(),
-            door.admin_addr()
+            door.admin_addr(),
+            hoops.unwrap_or_default()
         ));
         let signal = signals.next().await;
         info!(signal.name = signal, "ending: no new requests");

@@ -133,27 +133,37 @@ pub(crate) async fn body(request: Request) -> Result<Bytes, ApiError> {
     let too_large = || {
         ApiError::new(ErrorCode::BodyTooLarge, format!("the body must not have more than {MAX_BODY} bytes"))
     };
-    // An announced length is refused before anything is read.
-    if body.size_hint().lower() > MAX_BODY as u64 {
-        return Err(too_large());
-    }
-    let place = parts.extensions.get::<Place>();
-    let bytes: Bytes = match timeout(BODY_TIMEOUT, collect(Limited::new(body, MAX_BODY), place)).await {
-        Ok(Ok(collected)) => collected,
-        Ok(Err(error)) if error.is::<LengthLimitError>() => return Err(too_large()),
-        Ok(Err(error)) => {
-            return Err(ApiError::new(ErrorCode::InvalidRequest, format!("the body broke off: {error}")));
-        }
-        Err(_) => {
-            let detail = format!("the body did not arrive within {} s", BODY_TIMEOUT.as_secs());
-            return Err(ApiError::new(ErrorCode::InvalidRequest, detail));
-        }
+    let bytes = match read(body, MAX_BODY, parts.extensions.get::<Place>()).await {
+        Ok(bytes) => bytes,
+        Err(Unread::TooLarge) => return Err(too_large()),
+        Err(Unread::Broken(why)) => return Err(ApiError::new(ErrorCode::InvalidRequest, why)),
     };
     if !bytes.is_empty() {
         check_media_type(&parts.headers)
             .map_err(|why| ApiError::new(ErrorCode::UnsupportedMediaType, why))?;
     }
     Ok(bytes)
+}
+
+/// Why a body was not read.
+#[derive(Debug)]
+pub(crate) enum Unread {
+    TooLarge,
+    /// It broke off, or was too slow.
+    Broken(String),
+}
+
+/// Reads a body of at most so many bytes. An announced length is refused before anything is read.
+pub(crate) async fn read(body: axum::body::Body, max: usize, place: Option<&Place>) -> Result<Bytes, Unread> {
+    if body.size_hint().lower() > max as u64 {
+        return Err(Unread::TooLarge);
+    }
+    match timeout(BODY_TIMEOUT, collect(Limited::new(body, max), place)).await {
+        Ok(Ok(collected)) => Ok(collected),
+        Ok(Err(error)) if error.is::<LengthLimitError>() => Err(Unread::TooLarge),
+        Ok(Err(error)) => Err(Unread::Broken(format!("the body broke off: {error}"))),
+        Err(_) => Err(Unread::Broken(format!("the body did not arrive within {} s", BODY_TIMEOUT.as_secs()))),
+    }
 }
 
 /// Collects a body. What has arrived of a stranger's counts as held until the rest is here, and the connection may be closed.

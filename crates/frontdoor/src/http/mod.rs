@@ -30,10 +30,14 @@ mod spawns;
 mod viewer_upgrade;
 
 pub(crate) use self::edge::{Answers, Edge};
-#[cfg(test)]
 pub(crate) use self::error::ApiError;
+pub(crate) use self::extract::{Unread, read, request_id};
+pub(crate) use self::observe::{Observed, around};
+pub(crate) use self::origin::{Reach, may_send};
+pub(crate) use self::post_spawn::{handing_over, start};
 pub use self::routes::openapi;
 pub(crate) use self::routes::{admin_router, router};
+pub(crate) use self::viewer_upgrade::MAX_TOKEN;
 
 #[cfg(test)]
 mod tests;

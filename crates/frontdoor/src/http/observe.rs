@@ -29,10 +29,15 @@ pub(crate) struct Observed {
     pub(crate) route: &'static str,
 }
 
-pub(crate) async fn observe(
-    State(Observed { metrics, route }): State<Observed>,
+pub(crate) async fn observe(State(observed): State<Observed>, request: Request, next: Next) -> Response {
+    around(observed, request, |request| next.run(request)).await
+}
+
+/// The same around whatever answers.
+pub(crate) async fn around<F: Future<Output = Response>>(
+    Observed { metrics, route }: Observed,
     mut request: Request,
-    next: Next,
+    answer: impl FnOnce(Request) -> F,
 ) -> Response {
     let began = Instant::now();
     let id = request_id::of(request.headers());
@@ -49,7 +54,7 @@ pub(crate) async fn observe(
         let detail = format!("the address has {length} bytes, more than {MAX_URI}");
         ApiError::new(ErrorCode::InvalidRequest, detail).into_response()
     } else {
-        next.run(request).instrument(span.clone()).await
+        answer(request).instrument(span.clone()).await
     };
 
     finish(&id, &mut response, |response, error| {

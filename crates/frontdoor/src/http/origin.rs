@@ -95,7 +95,8 @@ fn unknown_host(host: &str) -> ApiError {
     error
 }
 
-fn may_send(reach: Reach, origins: &Origins, method: &Method, headers: &HeaderMap) -> bool {
+/// Whether pages of the origin that a request names, if it comes from a page, may send it.
+pub(crate) fn may_send(reach: Reach, origins: &Origins, method: &Method, headers: &HeaderMap) -> bool {
     let text = |name: HeaderName| headers.get(name).map(|value| value.to_str().unwrap_or("?"));
     let site = text(HeaderName::from_static("sec-fetch-site"));
     if reach == Reach::Anywhere || matches!(site, Some("same-origin" | "none")) {

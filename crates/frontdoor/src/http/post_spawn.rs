@@ -13,6 +13,7 @@ use hyper::body::{Frame, SizeHint};
 use model::RequestId;
 use model::api::{ErrorCode, SpawnAnswer, SpawnRequest};
 use registry::IdempotencyKey;
+use serde::Serialize;
 use tokio::time::Instant;
 use tracing::Span;
 use tracing::field::display;
@@ -80,22 +81,7 @@ async fn answer(
 ) -> Result<(SpawnAnswer, Option<HeldSlot>), ApiError> {
     let keyed = key.is_some();
     // Only what is done counts: the same key again starts nothing.
-    let work = async || {
-        let account = order.account.as_ref().map(|account| &*account.0);
-        if let (Some(max), Some(true)) = (order.max_spawns, account.map(Account::is_over_quota)) {
-            return Err(SpawnError::OverQuota { max }.into());
-        }
-        if let (Some(owner), Some(per_minute)) = (who.owner(), who.limits().per_minute) {
-            edge.rates.permit(owner, per_minute, account).await?;
-        }
-        let spawned = edge.spawner.spawn(order, id, keyed).await;
-        if let (Some(account), Err(rejection)) = (account, &spawned)
-            && matches!(rejection.error, SpawnError::OverQuota { .. })
-        {
-            account.note_over_quota();
-        }
-        spawned.map_err(|rejection| explained(&edge.snapshot, *rejection))
-    };
+    let work = async || start(edge, order, who.limits().per_minute, id, keyed).await;
     let key = match (key, who.owner()) {
         (Some(key), Some(owner)) => Some(key.of(owner)),
         (key, _) => key,
@@ -105,6 +91,30 @@ async fn answer(
     };
     let work = async || work().await.map_err(|error| error.0);
     edge.idempotency.once(&key, order, id, work).await?.map(|answer| (answer, None)).map_err(ApiError)
+}
+
+/// Starts a spawn within the limits of its owner.
+pub(crate) async fn start(
+    edge: &Edge,
+    order: &Order,
+    per_minute: Option<NonZeroU32>,
+    id: &RequestId,
+    keyed: bool,
+) -> Result<(SpawnAnswer, HeldSlot), ApiError> {
+    let account = order.account.as_ref().map(|account| &*account.0);
+    if let (Some(max), Some(true)) = (order.max_spawns, account.map(Account::is_over_quota)) {
+        return Err(SpawnError::OverQuota { max }.into());
+    }
+    if let (Some(owner), Some(per_minute)) = (&order.owner, per_minute) {
+        edge.rates.permit(owner, per_minute, account).await?;
+    }
+    let spawned = edge.spawner.spawn(order, id, keyed).await;
+    if let (Some(account), Err(rejection)) = (account, &spawned)
+        && matches!(rejection.error, SpawnError::OverQuota { .. })
+    {
+        account.note_over_quota();
+    }
+    spawned.map_err(|rejection| explained(&edge.snapshot, *rejection))
 }
 
 /// A failure, with what all nodes have in common where starts fail on every one of them.
@@ -120,7 +130,7 @@ fn explained(snapshot: &Snapshot, rejection: Rejection) -> ApiError {
 }
 
 /// Puts what was asked for, and where it failed, into the request's line in the log. Never the session token.
-fn record(order: &Order, error: &ApiError) {
+pub(crate) fn record(order: &Order, error: &ApiError) {
     let span = Span::current();
     span.record("asked", display(order));
     if let Some(spawn) = &error.0.spawn {
@@ -133,7 +143,7 @@ fn record(order: &Order, error: &ApiError) {
 
 /// An answer that lets the spawn live only once it is on its way to the caller. When the connection is gone before that,
 /// the body is dropped unread and so is the spawn.
-fn handing_over(answer: &SpawnAnswer, held: Option<HeldSlot>) -> Response {
+pub(crate) fn handing_over(answer: &impl Serialize, held: Option<HeldSlot>) -> Response {
     let json = Bytes::from(serde_json::to_vec(answer).unwrap_or_default());
     let body = Body::new(HandingOver { json: Some(json), held });
     let mut response = body.into_response();

@@ -46,6 +46,7 @@ fn config() -> Config {
         admin_public: false,
         lives: crate::settings::Lives::default(),
         viewers: crate::settings::ViewerSettings::default(),
+        hoops: None,
         surface: crate::settings::Surface::Whole,
         access: None,
     }

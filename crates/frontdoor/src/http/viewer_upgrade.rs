@@ -13,10 +13,10 @@ use model::api::ErrorCode;
 
 use super::edge::Edge;
 use super::error::{ApiError, unreachable};
-use crate::viewers::{NotConnected, Wanted};
+use crate::viewers::{NotConnected, Shown, Wanted};
 
 /// No token is as long; a longer one is not looked at.
-const MAX_TOKEN: usize = 128;
+pub(crate) const MAX_TOKEN: usize = 128;
 
 /// Connects a viewer to its spawn: the `endpoint` of a spawn where the front door has a public URL.
 ///
@@ -40,7 +40,8 @@ pub(crate) async fn connect(
         return Err(nothing());
     }
     let id = request.extensions().get::<RequestId>().cloned().unwrap_or_else(RequestId::mint);
-    edge.viewers.connect(Wanted { node, spawn, token }, request, &id).await.map_err(|why| match why {
+    let shown = Shown::Token(token);
+    edge.viewers.connect(Wanted { node, spawn, shown }, request, &id).await.map_err(|why| match why {
         NotConnected::NotFound => nothing(),
         NotConnected::Taken => ApiError::new(ErrorCode::AlreadyConnected, "the spawn has a viewer"),
         NotConnected::Busy => {

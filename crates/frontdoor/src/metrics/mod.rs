@@ -6,6 +6,7 @@
 mod callers;
 mod connections;
 mod farm;
+mod hoops;
 mod live_feed;
 mod process;
 mod relay;
@@ -19,6 +20,7 @@ use prometheus_client::registry::Registry;
 pub(crate) use self::callers::{AuthMetrics, CallerRefusals, LimitLabels};
 pub(crate) use self::connections::{ClosedReason, ConnectionMetrics};
 pub(crate) use self::farm::{FarmMetrics, OperationMetrics, RegistryMetrics};
+pub(crate) use self::hoops::{HoopsMetrics, HoopsWay};
 pub(crate) use self::live_feed::{Counted, LiveMetrics};
 use self::process::ProcessMetrics;
 pub(crate) use self::relay::RelayMetrics;
@@ -40,6 +42,7 @@ pub(crate) struct Metrics {
     pub(crate) caller_refusals: CallerRefusals,
     pub(crate) live: LiveMetrics,
     pub(crate) relay: RelayMetrics,
+    pub(crate) hoops: HoopsMetrics,
     pub(crate) connections: ConnectionMetrics,
 }
 
@@ -62,6 +65,7 @@ impl Metrics {
             caller_refusals: callers::register_refusals(registry),
             live: LiveMetrics::register(registry),
             relay: RelayMetrics::register(registry),
+            hoops: HoopsMetrics::register(registry),
             connections: ConnectionMetrics::register(registry),
             farm,
             process,

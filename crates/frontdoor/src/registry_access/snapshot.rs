@@ -80,6 +80,17 @@ pub(crate) struct Candidate {
     pub(crate) standing: Standing,
 }
 
+/// See [`Snapshot::offer`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct Offer {
+    pub(crate) slots: usize,
+    pub(crate) free: usize,
+    pub(crate) csr: bool,
+    pub(crate) ssr: bool,
+    /// The most GPUs that a node has.
+    pub(crate) gpus: u32,
+}
+
 /// The outcome of a refresh.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Refresh {
@@ -240,6 +251,27 @@ impl Snapshot {
         })
     }
 
+    /// Whether some node offers the renderer; `None` when no node is known.
+    pub(crate) fn offers(&self, renderer: RendererType) -> Option<bool> {
+        let farm = self.farm();
+        (!farm.nodes.is_empty()).then(|| farm.nodes.iter().any(|seen| seen.offers(renderer)))
+    }
+
+    /// What all nodes together offer that spawns may be placed on.
+    pub(crate) fn offer(&self) -> Offer {
+        let farm = self.farm();
+        let mut offer = Offer::default();
+        for seen in farm.nodes.iter().filter(|seen| seen.may_place()) {
+            let description = &seen.record.description;
+            offer.slots += to_usize(description.slots);
+            offer.free += to_usize(description.slots.saturating_sub(seen.record.used));
+            offer.csr |= description.csr;
+            offer.ssr |= description.ssr;
+            offer.gpus = offer.gpus.max(description.gpus);
+        }
+        offer
+    }
+
     /// Whether there is an up and eligible node for the demand beside those that were tried.
     pub(crate) fn has_other(&self, demand: &Demand, tried: &[NodeId]) -> bool {
         let farm = self.farm();
@@ -348,6 +380,10 @@ impl Seen {
             _ => slots,
         }
     }
+}
+
+fn to_usize(number: u32) -> usize {
+    usize::try_from(number).unwrap_or(usize::MAX)
 }
 
 /// Two at random out of any number (reservoir sampling).

@@ -9,7 +9,7 @@ use model::Placement;
 
 use super::limits::Limits;
 use super::lives::Lives;
-use super::viewers;
+use super::{hoops, viewers};
 
 /// Settings of one front door.
 #[derive(Debug, Clone)]
@@ -38,6 +38,8 @@ pub struct Config {
     pub lives: Lives,
     /// How viewers reach spawns through here.
     pub viewers: viewers::Settings,
+    /// The listener that answers as the vendor's HOOPS Server does; `None`: there is none.
+    pub hoops: Option<hoops::Settings>,
     /// What is served.
     pub surface: Surface,
     /// The keys that admit callers; `None`: every caller is admitted without a credential.

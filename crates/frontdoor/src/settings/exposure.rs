@@ -56,6 +56,32 @@ impl Exposure {
         }
         Ok(Self { admin_public, exposed })
     }
+
+    /// Adds the listener that answers as the vendor's server does. Its callers have no credentials, so the limits of an owner are
+    /// all that keeps it.
+    ///
+    /// # Errors
+    /// It would be open to other machines, without an owner and without `--insecure`.
+    pub(crate) fn add_hoops(
+        &mut self,
+        listen: SocketAddr,
+        tls: &tls::Options,
+        has_owner: bool,
+    ) -> Result<(), ConfigError> {
+        if has_owner || !tls::is_beyond_this_machine(listen) {
+            return Ok(());
+        }
+        self.exposed.push("--hoops-listen");
+        if tls.insecure {
+            return Ok(());
+        }
+        Err(ConfigError {
+            flag: "--hoops-listen",
+            wants: "an owner whose limits count (--hoops-owner) where other machines can reach it (or --insecure, to do without)"
+                .into(),
+            found: format!("{listen} without one"),
+        })
+    }
 }
 
 /// Reads every certificate that a flag names.

@@ -5,6 +5,7 @@
 mod config;
 mod error;
 mod exposure;
+mod hoops;
 mod limits;
 pub(crate) mod lives;
 mod options;
@@ -13,6 +14,7 @@ pub(crate) mod viewers;
 
 pub use self::config::{Config, Origins, Surface, Tls};
 pub use self::error::ConfigError;
+pub use self::hoops::{Endpoint as HoopsEndpoint, Options as HoopsOptions, Settings as HoopsSettings};
 pub use self::limits::Limits;
 pub use self::lives::{Lives, Options as LifeOptions};
 pub use self::options::Options;

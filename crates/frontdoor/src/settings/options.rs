@@ -11,7 +11,7 @@ use model::{Placement, timing};
 use super::config::{Config, Origins, Surface};
 use super::error::{ConfigError, within};
 use super::exposure::{Exposure, certificates};
-use super::{limits, lives, viewers};
+use super::{hoops, limits, lives, viewers};
 
 /// Settings of a front door as the command line and the environment give them.
 #[derive(Debug, Clone, clap::Args)]
@@ -99,6 +99,10 @@ pub struct Options {
     /// The certificate that agents see.
     #[command(flatten)]
     pub agent_identity: tls::AgentIdentity,
+
+    /// The listener that answers as the vendor's server does.
+    #[command(flatten)]
+    pub hoops: hoops::Options,
 }
 
 /// The values of `--placement`.
@@ -158,12 +162,25 @@ impl Options {
         counted("--max-connections", self.max_connections, 1, 1_000_000)?;
         let limits =
             self.limits.resolve(self.max_connections, self.max_waiting, self.access.is_configured())?;
-        let exposure =
+        let mut exposure =
             Exposure::of(self.listen, self.admin_listen, &self.tls, self.access.is_configured(), surface)?;
+        if let Some(listen) = self.hoops.hoops_listen {
+            exposure.add_hoops(listen, &self.tls, self.hoops.names_owner())?;
+        }
         let mut hosts = hosts(&self.hosts)?;
         if let Some(host) = viewers.public_url.as_ref().and_then(viewers::PublicUrl::host) {
             hosts.add(&host);
         }
+        let access = access(&self.access, self.hoops.names_owner())?;
+        let has_origins = self.cors_origin.iter().any(|text| !text.is_empty());
+        let hoops = self.hoops.resolve(hoops::Around {
+            ports: [("--listen", self.listen), ("--admin-listen", self.admin_listen)],
+            has_public_url: viewers.public_url.is_some(),
+            access: access.as_ref(),
+            limits: self.access.limits(),
+            // The vendor's own default: it has no callers' identity, so a page can do no more than any program.
+            origins: if has_origins { origins(&self.cors_origin, true)? } else { Origins::Any },
+        })?;
         Ok(Config {
             listen: self.listen,
             admin_listen: self.admin_listen,
@@ -182,7 +199,8 @@ impl Options {
             shutdown_grace: self.shutdown_grace,
             live_ping_interval: self.live_ping_interval,
             live_buffer: self.live_buffer,
-            access: access(&self.access)?,
+            access,
+            hoops,
             max_connections: self.max_connections,
             limits,
             admin_public: exposure.admin_public,
@@ -191,14 +209,14 @@ impl Options {
     }
 }
 
-/// The keys that admit callers. Limits are limits of callers, so they need keys.
-fn access(options: &access::Options) -> Result<Option<Access>, ConfigError> {
+/// The keys that admit callers. Limits are limits of owners, so they need keys, or the name of an owner.
+fn access(options: &access::Options, owner_is_named: bool) -> Result<Option<Access>, ConfigError> {
     let limits = [
         ("--spawns-per-minute", options.spawns_per_minute),
         ("--concurrent-spawns", options.concurrent_spawns),
     ];
     for (flag, limit) in limits {
-        if let Some(limit) = limit.filter(|_| !options.is_configured()) {
+        if let Some(limit) = limit.filter(|_| !options.is_configured() && !owner_is_named) {
             let wants = "--api-keys or --jwt-keys beside it, as limits are those of callers".into();
             return Err(ConfigError { flag, wants, found: format!("{limit} alone") });
         }

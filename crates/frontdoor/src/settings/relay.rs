@@ -10,7 +10,7 @@ use model::timing;
 use super::config::{Config, Surface};
 use super::error::ConfigError;
 use super::options::{Options, PlacementOption};
-use super::{limits, lives, viewers};
+use super::{hoops, limits, lives, viewers};
 
 /// Settings of a relay as the command line and the environment give them.
 #[derive(Debug, Clone, clap::Args)]
@@ -86,6 +86,7 @@ impl RelayOptions {
                 unauthenticated_memory: self.unauthenticated_memory,
             },
             access: access::Options::default(),
+            hoops: hoops::Options::default(),
         };
         options.into_config_of(Surface::Relay)
     }

@@ -24,7 +24,7 @@ use tracing::{debug, info};
 use wire::v1;
 use wire::v1::refused::Reason;
 
-use super::order::Order;
+use super::order::{EndpointForm, Order};
 use crate::agent_client::{AgentError, Agents, Outcome, StopReason};
 use crate::metrics::{CleanupKind, SpawnMetrics, SpawnPhase};
 use crate::registry_access::circuit::RegistryClient;
@@ -155,7 +155,11 @@ impl HeldSlot {
             reservation_ms: millis(access.registry.timing().reservation.saturating_sub(now - self.since)),
             owner: order.owner.clone().map(Into::into),
             node: self.reservation.node.to_string(),
-            endpoint: access.endpoint_form.clone(),
+            endpoint: match &order.endpoint {
+                EndpointForm::Usual => access.endpoint_form.clone(),
+                EndpointForm::Agent => None,
+                EndpointForm::Given(form) => Some(form.clone()),
+            },
             max_life_ms: order.max_life.or(access.lives.max_life).map(millis),
             max_idle_ms: access.lives.max_idle.map(millis),
         };

@@ -39,6 +39,18 @@ impl PartialEq for Accounted {
 
 impl Eq for Accounted {}
 
+/// The form of the endpoint that a spawn is given.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(crate) enum EndpointForm {
+    /// The front door's, or the agent's where the front door has none.
+    #[default]
+    Usual,
+    /// The agent's own.
+    Agent,
+    /// This one.
+    Given(String),
+}
+
 /// A valid order.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub(crate) struct Order {
@@ -61,6 +73,9 @@ pub(crate) struct Order {
     /// What the caller takes of this front door.
     #[serde(skip)]
     pub(crate) account: Option<Accounted>,
+    /// The form of its endpoint; no part of what is ordered.
+    #[serde(skip)]
+    pub(crate) endpoint: EndpointForm,
 }
 
 impl Order {
@@ -97,6 +112,7 @@ impl Order {
             owner: None,
             max_spawns: None,
             account: None,
+            endpoint: EndpointForm::Usual,
         })
     }
 

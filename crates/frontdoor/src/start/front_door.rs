@@ -11,6 +11,7 @@ use tokio_util::task::TaskTracker;
 use tracing::{Instrument, info, info_span, warn};
 
 use super::parts::Parts;
+use crate::hoops::{self, Hoops};
 use crate::listen::{self, Places};
 use crate::registry_access::refresher::Refresher;
 use crate::registry_access::{circuit, follower, sweeper};
@@ -28,6 +29,7 @@ pub struct FrontDoor {
     pub(super) parts: Parts,
     http_addr: SocketAddr,
     admin_addr: SocketAddr,
+    hoops_addr: Option<SocketAddr>,
     /// One task per connection of callers.
     pub(super) connections: TaskTracker,
     /// Listeners, follower, sweeper and the like, and connections to the admin port.
@@ -68,23 +70,38 @@ impl FrontDoor {
         let public = bind("--listen", config.listen).await?;
         let admin = bind("--admin-listen", config.admin_listen).await?;
         let (http_addr, admin_addr) = (public.1, admin.1);
+        let hoops_listener = match &config.hoops {
+            Some(hoops) => Some(bind("--hoops-listen", hoops.listen).await?),
+            None => None,
+        };
+        let hoops_addr = hoops_listener.as_ref().map(|(_, address)| *address);
 
         let parts = Parts::new(Config { listen: http_addr, ..config }, registry);
         let over = parts.edge.stages.over.clone().drop_guard();
         let (connections, background) = (TaskTracker::new(), TaskTracker::new());
         let tasks = Tasks { tracker: background.clone(), over: parts.edge.stages.over.clone() };
-        listen_on(&parts, &tasks, (public.0, admin.0), places, &connections);
+        let reception = listen_on(&parts, &tasks, (public.0, admin.0), places, &connections);
+        if let Some(listener) = hoops_listener {
+            listen_as_vendor(&parts, &tasks, listener, reception, &connections);
+        }
         keep_certificates(&tasks, tls);
         follow_registry(&parts, &tasks);
         let backend = parts.edge.registry.backend();
-        info!(http = %http_addr, admin = %admin_addr, registry = backend, "front door open");
-        Ok(Self { parts, http_addr, admin_addr, connections, background, over })
+        let hoops = hoops_addr.map(tracing::field::display);
+        info!(http = %http_addr, admin = %admin_addr, hoops, registry = backend, "front door open");
+        Ok(Self { parts, http_addr, admin_addr, hoops_addr, connections, background, over })
     }
 
     /// Where callers and operators are served.
     #[must_use]
     pub fn http_addr(&self) -> SocketAddr {
         self.http_addr
+    }
+
+    /// Where the vendor's HOOPS Server interface is served, if it is.
+    #[must_use]
+    pub fn hoops_addr(&self) -> Option<SocketAddr> {
+        self.hoops_addr
     }
 
     /// Where metrics and probes are served.
@@ -117,20 +134,22 @@ impl Tasks {
     }
 }
 
-/// Accepts connections on both ports.
+/// Accepts connections on both ports, and returns how callers are received.
 fn listen_on(
     parts: &Parts,
     tasks: &Tasks,
     (public, admin): (TcpListener, TcpListener),
     max_connections: usize,
     connections: &TaskTracker,
-) {
+) -> listen::Reception {
     let edge = &parts.edge;
     let (metrics, stages) = (&edge.metrics.connections, &edge.stages);
     // Where credentials are required, known callers have places of their own.
     let share = if edge.authenticator.is_some() { max_connections / 8 } else { 0 };
     let memory = edge.config.limits.unauthenticated_memory;
     let public_places = Places::new(max_connections, share, memory, metrics.clone());
+    let tls = edge.config.tls.http.clone();
+    let reception = listen::Reception::new(tls, max_connections, public_places, metrics.clone());
     let admins = MAX_ADMIN_CONNECTIONS.min(max_connections);
     let admin_places = Places::new(admins, 0, ADMIN_MEMORY, metrics.clone());
     tasks.spawn(
@@ -138,12 +157,7 @@ fn listen_on(
         listen::serve(
             public,
             http::router(edge),
-            listen::Reception::new(
-                edge.config.tls.http.clone(),
-                max_connections,
-                public_places,
-                metrics.clone(),
-            ),
+            reception.clone(),
             connections.clone(),
             listen::Ends { accepting: stages.leaving.clone(), connections: stages.closed.clone() },
         ),
@@ -156,6 +170,37 @@ fn listen_on(
             listen::Reception::new(edge.config.tls.admin.clone(), admins, admin_places, metrics.clone()),
             tasks.tracker.clone(),
             listen::Ends { accepting: stages.handed_over.clone(), connections: stages.over.clone() },
+        ),
+    );
+    reception
+}
+
+/// Accepts connections of consumers of the vendor's server. They share the places of all callers.
+fn listen_as_vendor(
+    parts: &Parts,
+    tasks: &Tasks,
+    (listener, address): (TcpListener, SocketAddr),
+    reception: listen::Reception,
+    connections: &TaskTracker,
+) {
+    let (edge, stages) = (&parts.edge, &parts.edge.stages);
+    let Some(settings) = edge.config.hoops.clone() else { return };
+    if tls::is_beyond_this_machine(address) && edge.config.tls.http.is_none() {
+        warn!(
+            flag = "--hoops-listen",
+            "other machines can reach this port without TLS: what keeps viewers apart can be read on the way"
+        );
+    }
+    let hoops = Arc::new(Hoops::new(edge, settings, address));
+    tasks.spawn("hoops spawns", Arc::clone(&hoops).follow());
+    tasks.spawn(
+        "hoops",
+        listen::serve(
+            listener,
+            hoops::router(hoops),
+            reception,
+            connections.clone(),
+            listen::Ends { accepting: stages.leaving.clone(), connections: stages.closed.clone() },
         ),
     );
 }

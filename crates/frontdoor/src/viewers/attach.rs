@@ -28,7 +28,16 @@ const MAX_PAUSE: Duration = Duration::from_secs(5);
 pub(crate) struct Wanted {
     pub(crate) node: NodeId,
     pub(crate) spawn: SpawnId,
-    pub(crate) token: String,
+    pub(crate) shown: Shown,
+}
+
+/// What a viewer's URL shows the agent, so that it may connect.
+#[derive(Debug, Clone)]
+pub(crate) enum Shown {
+    /// The spawn's token.
+    Token(String),
+    /// The spawn's port, where its endpoint is no more than that.
+    Port(u16),
 }
 
 /// Why the agent does not have it.
@@ -47,7 +56,7 @@ pub(super) enum Refused {
 pub(super) struct Attached {
     node: NodeId,
     spawn: SpawnId,
-    token: String,
+    shown: Shown,
     viewer: Uuid,
     request: RequestId,
     call: Call,
@@ -68,10 +77,10 @@ impl Attached {
         viewer: Uuid,
         request: &RequestId,
     ) -> Result<(Self, u16), Refused> {
-        let Wanted { node, spawn, token } = wanted;
+        let Wanted { node, spawn, shown } = wanted;
         let (call, port) = Call::open(reach, advertise, message(wanted, viewer, false), request).await?;
-        let (node, spawn, token) = (node.clone(), *spawn, token.clone());
-        Ok((Self { node, spawn, token, viewer, request: request.clone(), call }, port))
+        let (node, spawn, shown) = (node.clone(), *spawn, shown.clone());
+        Ok((Self { node, spawn, shown, viewer, request: request.clone(), call }, port))
     }
 
     /// There is a connection to the port: has the agent confirm that it is to the spawn.
@@ -117,7 +126,7 @@ impl Attached {
     }
 
     async fn resume(&self, reach: &Reach) -> Result<Call, Refused> {
-        let wanted = Wanted { node: self.node.clone(), spawn: self.spawn, token: self.token.clone() };
+        let wanted = Wanted { node: self.node.clone(), spawn: self.spawn, shown: self.shown.clone() };
         let advertise = reach.find(&self.node).await.map_err(|_| lost("where the node is is not known"))?;
         let message = message(&wanted, self.viewer, true);
         Call::open(reach, &advertise, message, &self.request).await.map(|(call, _)| call)
@@ -159,12 +168,17 @@ impl Call {
 }
 
 fn message(wanted: &Wanted, viewer: Uuid, resumed: bool) -> v1::Viewer {
+    let (token, port) = match &wanted.shown {
+        Shown::Token(token) => (token.clone(), 0),
+        Shown::Port(port) => (String::new(), u32::from(*port)),
+    };
     v1::Viewer {
         node: wanted.node.to_string(),
         spawn_id: wanted.spawn.to_string(),
-        token: wanted.token.clone(),
+        token,
         viewer_id: viewer.to_string(),
         resumed,
+        port,
     }
 }
 

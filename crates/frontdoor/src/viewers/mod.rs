@@ -29,6 +29,6 @@ mod reach;
 mod server;
 mod session;
 
-pub(crate) use self::attach::Wanted;
+pub(crate) use self::attach::{Shown, Wanted};
 pub(crate) use self::handshake::{NotConnected, Viewers};
 pub(crate) use self::reach::Reach;

@@ -33,6 +33,7 @@ pub(crate) fn config() -> Config {
         live_buffer: 16,
         lives: frontdoor::Lives::default(),
         viewers: frontdoor::ViewerSettings::default(),
+        hoops: None,
         surface: frontdoor::Surface::Whole,
         access: None,
         max_connections: 1000,

@@ -132,7 +132,7 @@ impl ErrorCode {
             Self::MethodNotAllowed => "This method is not allowed here",
             Self::IdempotencyConflict => "The idempotency key was used with another body",
             Self::AlreadyConnected => "The spawn has a viewer",
-            Self::SpawnEnded => "The spawn of this idempotency key has ended",
+            Self::SpawnEnded => "The spawn has ended",
             Self::BodyTooLarge => "The body is too large",
             Self::UnsupportedMediaType => "The body must be JSON",
             Self::HostNotAllowed => "This server is not known by that host name",

@@ -426,6 +426,10 @@ pub struct Viewer {
     /// It is connected already, and the call that said so has broken.
     #[prost(bool, tag = "5")]
     pub resumed: bool,
+    /// The port in the spawn's endpoint, shown in place of a token: good only where the endpoint has no token, and until a viewer
+    /// has been connected. 0: none is shown. An agent of the release before this one refuses it.
+    #[prost(uint32, tag = "6")]
+    pub port: u32,
 }
 /// There is a connection to the target.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
