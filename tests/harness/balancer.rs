@@ -19,6 +19,7 @@ use tokio::net::TcpStream;
 use crate::certs::Certs;
 use crate::guard::outliving;
 use crate::ports::Block;
+use crate::processes;
 use crate::wait::{Look, PATIENCE, until};
 
 /// Waits for the end of the test process, and then ends a process group. Both programs overwrite the memory that their environment
@@ -84,10 +85,11 @@ impl Ports {
 /// A running load balancer.
 #[derive(Debug)]
 pub struct Balancer {
+    kind: Kind,
     child: Child,
     keeper: Child,
     dir: TempDir,
-    _ports: Ports,
+    ports: Ports,
 }
 
 impl Balancer {
@@ -134,14 +136,40 @@ impl Balancer {
             .spawn()
             .expect("the program can be started");
         let keeper = outliving(KEEPER, [child.id().to_string()]).expect("there is a shell");
-        let balancer = Self { child, keeper, dir, _ports: ports };
-        let addr = balancer._ports.https();
+        let balancer = Self { kind, child, keeper, dir, ports };
+        let addr = balancer.ports.https();
         until(&format!("{kind:?} listens"), PATIENCE, async || match TcpStream::connect(addr).await {
             Ok(_) => Look::Ready(()),
             Err(error) => Look::NotYet(format!("{error}; it says {}", balancer.logs())),
         })
         .await;
         balancer
+    }
+
+    /// Has it read its configuration again, as an operator does for a new certificate, and waits until new connections are served by
+    /// processes that were not there before.
+    pub async fn reload(&self) {
+        let before = self.workers();
+        let signal = if self.kind == Kind::Nginx { Signal::HUP } else { Signal::USR2 };
+        processes::signal(self.child.id(), signal);
+        until("there are new workers", PATIENCE, async || {
+            let now = self.workers();
+            Look::when(now.iter().any(|pid| !before.contains(pid)), || format!("{before:?}, then {now:?}"))
+        })
+        .await;
+        let addr = self.ports.https();
+        until("it still listens", PATIENCE, async || match TcpStream::connect(addr).await {
+            Ok(_) => Look::Ready(()),
+            Err(error) => Look::NotYet(error.to_string()),
+        })
+        .await;
+    }
+
+    /// The children of the process that was started.
+    fn workers(&self) -> Vec<u32> {
+        let id = self.child.id();
+        let children = fs::read_to_string(format!("/proc/{id}/task/{id}/children")).unwrap_or_default();
+        children.split_whitespace().filter_map(|pid| pid.parse().ok()).collect()
     }
 
     /// All that it has logged: accesses, errors, and what it says on its terminal.
@@ -215,19 +243,19 @@ fn configured(kind: Kind, ports: &Ports, dir: &Path, doors: [SocketAddr; 2], idl
 
 /// The program's own check of its configuration.
 fn check(kind: Kind, dir: &Path, config: &Path) -> Vec<String> {
-    let mut args = run(kind, dir, config);
-    args.truncate(args.len() - if kind == Kind::Nginx { 2 } else { 1 });
-    args.extend([if kind == Kind::Nginx { "-t" } else { "-c" }.to_owned(), "-q".to_owned()]);
-    args
+    command_line(kind, dir, config, if kind == Kind::Nginx { &["-t", "-q"] } else { &["-c", "-q"] })
 }
 
-/// In the foreground.
+/// In the foreground, with a master that can be told to reload.
 fn run(kind: Kind, dir: &Path, config: &Path) -> Vec<String> {
+    command_line(kind, dir, config, if kind == Kind::Nginx { &["-g", "daemon off;"] } else { &["-W", "-db"] })
+}
+
+fn command_line(kind: Kind, dir: &Path, config: &Path, more: &[&str]) -> Vec<String> {
     let (dir, config) = (dir.display().to_string(), config.display().to_string());
-    match kind {
-        Kind::Haproxy => vec!["-f".to_owned(), config, "-db".to_owned()],
-        Kind::Nginx => {
-            vec!["-p".to_owned(), dir, "-c".to_owned(), config, "-g".to_owned(), "daemon off;".to_owned()]
-        }
-    }
+    let file = match kind {
+        Kind::Haproxy => vec!["-f".to_owned(), config],
+        Kind::Nginx => vec!["-p".to_owned(), dir, "-c".to_owned(), config],
+    };
+    file.into_iter().chain(more.iter().map(|word| (*word).to_owned())).collect()
 }

@@ -13,16 +13,20 @@ use hatchery_tests::balancer::Kind;
 use hatchery_tests::link::Condition;
 use hatchery_tests::wait::longer_than;
 use hatchery_tests::{AgentPlan, Browser, Farm, Look, until, wait::PATIENCE};
+use rustix::process::Signal;
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
 use super::repository::read;
 use site::Site;
 
-/// The example that README shows first.
-fn readme_sample() -> String {
-    let readme = read("README.md");
-    let (_, rest) = readme.split_once("\n```js\n").unwrap();
+/// The documents whose first example in JavaScript is a whole web client.
+const EXAMPLES: [&str; 3] = ["README.md", "docs/user/browser.md", "docs/operator/https.md"];
+
+/// That example.
+fn example(document: &str) -> String {
+    let text = read(document);
+    let (_, rest) = text.split_once("\n```js\n").unwrap();
     rest.split_once("\n```\n").unwrap().0.to_owned()
 }
 
@@ -57,10 +61,10 @@ async fn open_page(browser: &Browser, site: &Site) {
 }
 
 /// Runs an example of the documents there, as a module of the page.
-async fn run_sample(browser: &Browser, site: &Site, sample: &str) {
+async fn run_example(browser: &Browser, site: &Site, example: &str) {
     let documented = "https://farm.example.com";
-    assert!(sample.contains(documented), "{sample}");
-    let sample = sample.replace(documented, &site.public);
+    assert!(example.contains(documented), "{example}");
+    let example = example.replace(documented, &site.public);
     let script = "globalThis.failed = undefined;
         addEventListener('error', (event) => { globalThis.failed = String(event.message); });
         addEventListener('unhandledrejection', (event) => { globalThis.failed = String(event.reason); });
@@ -68,7 +72,7 @@ async fn run_sample(browser: &Browser, site: &Site, sample: &str) {
         script.type = 'module';
         script.textContent = arguments[0];
         document.documentElement.append(script);";
-    browser.run_with(script, &json!([sample])).await;
+    browser.run_with(script, &json!([example])).await;
     browser.holds("globalThis.failed || globalThis.viewer?.answers > 0").await;
     assert_eq!(browser.run("return globalThis.failed ?? null;").await, Value::Null);
 }
@@ -111,22 +115,23 @@ async fn until_the_slot_is_back(farm: &Farm, let_go: impl AsyncFnOnce()) -> Dura
 }
 
 #[tokio::test]
-async fn readmes_example_works_on_a_page_by_https_through_one_port_and_the_demo_too() {
+async fn documented_examples_and_the_demo_work_on_pages_by_https_through_one_port() {
     let farm = Farm::small(4).await;
     let browser = Browser::start(1280, 900).await;
     for kind in Kind::ALL {
         let site = Site::start(&farm, kind, &["--cors-origin", "*"], None).await;
-        open_page(&browser, &site).await;
-        run_sample(&browser, &site, &readme_sample()).await;
-        let endpoint = browser.run("return viewer.options.endpointUri;").await;
-        let endpoint =
-            endpoint.as_str().unwrap().strip_prefix(&format!("wss://localhost:{}/s/node-a/", site.port()));
-        let spawn = endpoint.unwrap().split('/').next().unwrap().to_owned();
-        still_watches(&browser, "viewer").await;
-        assert_eq!(farm.record(&spawn).await["state"], "ready", "{kind:?}");
-        // A page that is left may stay in the browser, and its connections with it: it says so itself.
-        browser.open("about:blank").await;
-        farm.ends(&spawn).await;
+        for document in EXAMPLES {
+            open_page(&browser, &site).await;
+            run_example(&browser, &site, &example(document)).await;
+            let endpoint = browser.run("return viewer.options.endpointUri;").await;
+            let through = format!("wss://localhost:{}/s/node-a/", site.port());
+            let spawn = endpoint.as_str().unwrap().strip_prefix(&through).unwrap().split('/').next().unwrap();
+            still_watches(&browser, "viewer").await;
+            assert_eq!(farm.record(spawn).await["state"], "ready", "{kind:?} {document}");
+            // A page that is left may stay in the browser, and its connections with it: it says so itself.
+            browser.open("about:blank").await;
+            farm.ends(spawn).await;
+        }
 
         // Server-side rendering: the subprotocol gets through both ways.
         open_page(&browser, &site).await;
@@ -252,6 +257,32 @@ async fn a_browser_that_is_cut_off_gives_the_slot_back_within_two_ping_intervals
         site.doors_log("\"by\":\"vanished\"").await;
         site.link.becomes(Condition::Good);
         browser.holds("viewer.closed").await;
+    }
+    farm.finish().await;
+}
+
+#[tokio::test]
+async fn viewers_stay_while_their_front_door_is_stopped_and_the_load_balancer_is_reloaded() {
+    let farm = Farm::small(4).await;
+    let browser = Browser::start(800, 600).await;
+    for kind in Kind::ALL {
+        let mut site = Site::start(&farm, kind, &["--cors-origin", "*"], None).await;
+        open_page(&browser, &site).await;
+        let stays = connect(&browser, &site, &json!({}), None).await;
+        browser.run("globalThis.first = viewer;").await;
+        site.balancer.reload().await;
+        still_watches(&browser, "first").await;
+        let door = site.door_with_a_viewer().await;
+        door.signal(Signal::TERM);
+        // Its ports are free, and the balancer has noticed: new calls go to the other one.
+        door.logs("viewers that are connected through here stay").await;
+        let later = connect(&browser, &site, &json!({}), None).await;
+        still_watches(&browser, "first").await;
+        still_watches(&browser, "viewer").await;
+        browser.run("first.socket.close(); viewer.socket.close();").await;
+        for answer in [stays, later] {
+            assert_eq!(farm.ends(id(&answer)).await["reason"], "disconnected", "{kind:?}");
+        }
     }
     farm.finish().await;
 }

@@ -8,6 +8,7 @@ use std::collections::BTreeSet;
 use hatchery_tests::Farm;
 use hatchery_tests::balancer::Kind;
 
+use super::EXAMPLES;
 use super::site::{Site, ask};
 use crate::repository::read;
 
@@ -46,7 +47,7 @@ fn pages() -> BTreeSet<Call> {
 /// What the examples of the documents import.
 fn imports() -> BTreeSet<Call> {
     let mut calls = BTreeSet::new();
-    for page in ["README.md", "docs/user/browser.md"] {
+    for page in EXAMPLES {
         for rest in read(page).split(" from '").skip(1) {
             let url = rest.split('\'').next().unwrap();
             let (_, path) = url.split_once("://").unwrap().1.split_once('/').unwrap();

@@ -3,6 +3,8 @@
 use hatchery_tests::balancer::{Balancer, DOOR_NAME, Kind, Ports};
 use hatchery_tests::certs::curl;
 use hatchery_tests::link::Link;
+use hatchery_tests::metrics::Metrics;
+use hatchery_tests::role::clients;
 use hatchery_tests::wait::PATIENCE;
 use hatchery_tests::{Certs, Farm, Look, Role, until};
 
@@ -56,6 +58,20 @@ impl Site {
             Look::when(logs.contains(words), || "no front door logs it".to_owned())
         })
         .await;
+    }
+
+    /// The front door that relays viewers; there must be exactly one.
+    pub(super) async fn door_with_a_viewer(&mut self) -> &mut Role {
+        let mut relaying = Vec::new();
+        for (at, door) in self.doors.iter().enumerate() {
+            let admin = clients(door.said().trim())[1];
+            let viewers = Metrics::of(&admin).await.get("hatchery_frontdoor_relay_viewers").unwrap();
+            if viewers > 0.5 {
+                relaying.push(at);
+            }
+        }
+        let [at] = relaying[..] else { panic!("front doors with viewers: {relaying:?}") };
+        &mut self.doors[at]
     }
 
     pub(super) fn kill_doors(&mut self) {
