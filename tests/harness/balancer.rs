@@ -28,6 +28,9 @@ const KEEPER: &str = r#"cat >/dev/null; kill -KILL -- "-$1" 2>/dev/null"#;
 /// The name of a front door's certificate that the samples ask for.
 pub const DOOR_NAME: &str = "frontdoor.farm";
 
+/// The address of an internal network: callers who come from here may call what operators call.
+pub const INSIDE: &str = "127.0.0.2";
+
 /// Which of the samples.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
@@ -146,6 +149,11 @@ impl Balancer {
         balancer
     }
 
+    /// Where https is served.
+    pub fn addr(&self) -> SocketAddr {
+        self.ports.https()
+    }
+
     /// Has it read its configuration again, as an operator does for a new certificate, and waits until new connections are served by
     /// processes that were not there before.
     pub async fn reload(&self) {
@@ -209,6 +217,7 @@ fn configured(kind: Kind, ports: &Ports, dir: &Path, doors: [SocketAddr; 2], idl
     };
     replace("10.0.0.5:8080", &doors[0].to_string());
     replace("10.0.0.7:8080", &doors[1].to_string());
+    replace("10.0.0.0/8", &format!("{INSIDE}/32"));
     match kind {
         Kind::Haproxy => {
             replace("bind :443 ", &format!("bind 127.0.0.1:{https} "));

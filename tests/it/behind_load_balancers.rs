@@ -18,7 +18,7 @@ use serde_json::{Value, json};
 use tokio::time::Instant;
 
 use super::repository::read;
-use site::Site;
+use site::{HANDSHAKE, Site, ask, ask_from_inside};
 
 /// The documents whose first example in JavaScript is a whole web client.
 const EXAMPLES: [&str; 3] = ["README.md", "docs/user/browser.md", "docs/operator/https.md"];
@@ -303,14 +303,17 @@ async fn a_viewers_token_is_in_no_log_of_a_load_balancer_whatever_goes_wrong() {
         {
             get(&site, &format!("{wrong}{path}")).await;
             get(&site, &format!("{wrong}{path}/?{token}")).await;
+            ask_from_inside(&site, "GET", &format!("{wrong}{path}"), &[]).await;
         }
         get(&site, &format!("/client.js?{token}")).await;
         // The balancer cuts the viewer, which is idle for too long; then there is no front door.
         browser.holds("viewer.closed").await;
         farm.ends(id(&answer)).await;
         site.kill_doors();
-        get(&site, &format!("/s/{path}")).await;
-        get(&site, &format!("/S/{path}")).await;
+        for wrong in ["/s/", "/S/"] {
+            ask(&site, "GET", &format!("{wrong}{path}"), &HANDSHAKE).await;
+            ask_from_inside(&site, "GET", &format!("{wrong}{path}"), &HANDSHAKE).await;
+        }
         get(&site, "/client.js").await;
         let logs = until("accesses are logged", PATIENCE, async || {
             let logs = site.balancer.logs();

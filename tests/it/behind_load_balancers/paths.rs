@@ -9,7 +9,7 @@ use hatchery_tests::Farm;
 use hatchery_tests::balancer::Kind;
 
 use super::EXAMPLES;
-use super::site::{Site, ask};
+use super::site::{HANDSHAKE, Site, ask, ask_from_inside};
 use crate::repository::read;
 
 /// A method and a path.
@@ -88,16 +88,9 @@ async fn load_balancers_let_through_what_web_clients_call_and_keep_what_operator
             let preflight =
                 ["-H", "Origin: https://app.example", "-H", "Access-Control-Request-Method: POST"];
             let body = ["-H", "Content-Type: application/json", "-d", r#"{"no":1}"#];
-            // A whole handshake would be answered, and then stay open.
-            let upgrade = [
-                "--http1.1",
-                "-HConnection: Upgrade",
-                "-HUpgrade: websocket",
-                "-HSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==",
-            ];
             let args: &[&str] = match method.as_str() {
                 "OPTIONS" => &preflight,
-                "GET" if path == "/v1/live" || path.starts_with("/s/") => &upgrade,
+                "GET" if path == "/v1/live" || path.starts_with("/s/") => &HANDSHAKE,
                 "POST" => &body,
                 _ => &[],
             };
@@ -107,8 +100,8 @@ async fn load_balancers_let_through_what_web_clients_call_and_keep_what_operator
         for (method, path) in [
             ("GET", "/v1/nodes"),
             ("GET", "/v1/spawns"),
-            ("POST", "/v1/nodes/node-a/drain"),
-            ("POST", "/v1/nodes/node-a/cordon"),
+            ("POST", "/v1/nodes/node-b/drain"),
+            ("POST", "/v1/nodes/node-b/cordon"),
             ("GET", "/v1/spawns/some-id/log/more"),
             ("GET", "/openapi.json"),
             ("GET", "/spawn/"),
@@ -116,6 +109,8 @@ async fn load_balancers_let_through_what_web_clients_call_and_keep_what_operator
         ] {
             let (status, answer) = ask(&site, method, path, &[]).await;
             assert!(status == 403 && !from_door(&answer), "{kind:?} {method} {path}: {status} {answer}");
+            let (status, answer) = ask_from_inside(&site, method, path, &[]).await;
+            assert!(from_door(&answer), "{kind:?} {method} {path} from inside: {status} {answer}");
         }
     }
     farm.finish().await;

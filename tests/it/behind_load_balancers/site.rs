@@ -1,6 +1,6 @@
 //! Two front doors of a farm, a load balancer in front of them, and a link to it from outside.
 
-use hatchery_tests::balancer::{Balancer, DOOR_NAME, Kind, Ports};
+use hatchery_tests::balancer::{Balancer, DOOR_NAME, INSIDE, Kind, Ports};
 use hatchery_tests::certs::curl;
 use hatchery_tests::link::Link;
 use hatchery_tests::metrics::Metrics;
@@ -81,11 +81,30 @@ impl Site {
 
 /// What `curl` gets with these arguments, with its head.
 pub(super) async fn ask(site: &Site, method: &str, path: &str, args: &[&str]) -> (u16, String) {
-    let url = format!("{}{path}", site.public);
+    call(site, &site.public, method, path, args).await
+}
+
+/// The same from an internal network, without the link.
+pub(super) async fn ask_from_inside(site: &Site, method: &str, path: &str, args: &[&str]) -> (u16, String) {
+    let base = format!("https://localhost:{}", site.balancer.addr().port());
+    call(site, &base, method, path, &[args, &["--interface", INSIDE]].concat()).await
+}
+
+async fn call(site: &Site, base: &str, method: &str, path: &str, args: &[&str]) -> (u16, String) {
+    let url = format!("{base}{path}");
     let all = [&["--request", method, "--include", "--path-as-is"], args].concat();
     let answer = curl(&url, Some(&site.certs.file("ca.pem")), &all).await;
     (answer.status, answer.body)
 }
+
+/// The arguments of a handshake that the load balancers pass on, and front doors refuse: it names no version. A whole one would be
+/// answered, and then stay open.
+pub(super) const HANDSHAKE: [&str; 4] = [
+    "--http1.1",
+    "-HConnection: Upgrade",
+    "-HUpgrade: websocket",
+    "-HSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==",
+];
 
 /// Its status alone; 0 when there was no answer.
 pub(super) async fn status(site: &Site, method: &str, path: &str, args: &[&str]) -> u16 {
