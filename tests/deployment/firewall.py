@@ -64,7 +64,7 @@ def main():
         assert server.stdout.readline() == "ready\n"
         end = time.monotonic() + 10
         while not (reaches("stranger", 55000) and reaches("stranger", 55000, "fd00::1")):
-            assert time.monotonic() < end, "without rules everybody reaches a server"
+            assert time.monotonic() < end, "without rules all reach a server"
             time.sleep(0.1)
         # Twice: it replaces itself.
         for _ in range(2):

@@ -255,7 +255,7 @@ fn check(kind: Kind, dir: &Path, config: &Path) -> Vec<String> {
     command_line(kind, dir, config, if kind == Kind::Nginx { &["-t", "-q"] } else { &["-c", "-q"] })
 }
 
-/// In the foreground, with a master that can be told to reload.
+/// In the foreground, with a master that reloads on a signal.
 fn run(kind: Kind, dir: &Path, config: &Path) -> Vec<String> {
     command_line(kind, dir, config, if kind == Kind::Nginx { &["-g", "daemon off;"] } else { &["-W", "-db"] })
 }

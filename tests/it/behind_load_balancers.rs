@@ -202,7 +202,7 @@ async fn an_idle_viewer_outlives_the_idle_time_of_a_load_balancer_and_one_that_i
         spawns.push(connect(&browser, site, &json!({}), None).await);
         browser.run("viewers.push(viewer);").await;
     }
-    // The wait is the promise: for two and a half times the idle time nobody says anything but the relay.
+    // The wait is the promise: for two and a half times the idle time only the relay sends anything.
     longer_than(Duration::from_secs(IDLE) * 5 / 2).await;
     for (at, (kind, interval, site)) in sites.iter().enumerate() {
         let (viewer, spawn) = (format!("viewers[{at}]"), id(&spawns[at]));
@@ -210,7 +210,11 @@ async fn an_idle_viewer_outlives_the_idle_time_of_a_load_balancer_and_one_that_i
             still_watches(&browser, &viewer).await;
             assert_eq!(farm.record(spawn).await["state"], "ready", "{kind:?}: {}", site.balancer.logs());
         } else {
-            assert_eq!(browser.run(&format!("return {viewer}.closed;")).await, true, "{kind:?} cuts nobody");
+            assert_eq!(
+                browser.run(&format!("return {viewer}.closed;")).await,
+                true,
+                "{kind:?} does not cut it"
+            );
         }
     }
     browser.run("viewers.forEach((viewer) => viewer.socket.close());").await;
@@ -288,7 +292,7 @@ async fn viewers_stay_while_their_front_door_is_stopped_and_the_load_balancer_is
 }
 
 #[tokio::test]
-async fn a_viewers_token_is_in_no_log_of_a_load_balancer_whatever_goes_wrong() {
+async fn a_viewers_token_is_in_no_log_of_a_load_balancer_also_when_something_fails() {
     let farm = Farm::small(4).await;
     let browser = Browser::start(800, 600).await;
     for kind in Kind::ALL {
