@@ -12,7 +12,7 @@
 //! | `sweep` | what time alone changes | `sweep` |
 //! | `health` | what outcomes of starts change | `outcomes`, `learn` |
 //! | `claims` | who works on an idempotency key | `claim`, `settle` |
-//! | `stock`, `shelf`, `line`, `owned`, `history` | the indexes and records behind them | `slots`, `spawns`, `core` |
+//! | `index`, `stock`, `shelf`, `line`, `owned`, `history` | the indexes and records behind them | `slots`, `spawns`, `core` |
 //!
 //! Nothing here fails, and nothing is written to disk: the registry ends with its process.
 
@@ -21,6 +21,7 @@ mod farm;
 mod health;
 mod history;
 mod identity;
+mod index;
 mod line;
 mod listing;
 mod orders;

@@ -1,14 +1,12 @@
 //! Where nodes with room stand: one [`Stock`] for each kind of node and renderer.
 //!
-//! A stock is an index over [`Farm::nodes`] and never authoritative. Every change of a node must end with [`Farm::place`]:
-//! a stale index hides a node with room, or offers one without. `redis/lua/slots.lua` keeps the same indexes (`members:`,
-//! `open:`, `failing:`, `probes:`).
+//! A stock is an index and never authoritative; `index.rs` keeps it true. `redis/lua/slots.lua` keeps the same indexes
+//! (`members:`, `open:`, `failing:`, `probes:`).
 
 use std::collections::HashSet;
 
-use model::{Health, HealthState, NodeId, RendererType};
+use model::{Health, HealthState, NodeId};
 
-use super::farm::Farm;
 use super::probes::Probes;
 use super::shelf::{Score, Shelf};
 
@@ -52,42 +50,5 @@ impl Stock {
             Some(score) => self.open.put(node, score),
             None => {}
         }
-    }
-}
-
-impl Farm {
-    /// Brings the index up to date after any change of a node.
-    pub(super) fn place(&mut self, node: &NodeId) {
-        let Some(state) = self.nodes.get(node) else { return };
-        for renderer in [RendererType::Csr, RendererType::Ssr] {
-            let key = (state.description.kind.clone(), renderer);
-            if !state.offers(renderer) {
-                if let Some(stock) = self.stock.get_mut(&key) {
-                    stock.members.remove(node);
-                    stock.take(node);
-                }
-                continue;
-            }
-            let stock = self.stock.entry(key).or_default();
-            if state.may_place() {
-                stock.members.insert(node.clone());
-            } else {
-                stock.members.remove(node);
-            }
-            let score = state.room(renderer).filter(|_| state.may_place());
-            stock.put(node, score, state.health.get(renderer));
-        }
-    }
-
-    /// Takes a node out of the index, before its kind changes or it is forgotten. Drops kinds without nodes.
-    pub(super) fn unplace(&mut self, node: &NodeId) {
-        for stock in self.stock.values_mut() {
-            stock.members.remove(node);
-            stock.take(node);
-        }
-        let nodes = &self.nodes;
-        self.stock.retain(|(kind, renderer), _| {
-            nodes.iter().any(|(id, n)| id != node && n.description.kind == *kind && n.offers(*renderer))
-        });
     }
 }
