@@ -199,9 +199,9 @@ def call(port, method, path, source=OUTSIDE, key=None, token=None):
     return answer.status, answer.read()
 
 
-def subscribe(port, token="none"):
-    live = connect(port, INSIDE)
-    live.sendall(b"GET /v1/live HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+def subscribe(port, token="none", path="/v1/live"):
+    live = connect(port, OUTSIDE)
+    live.sendall(b"GET " + path.encode() + b" HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
                  b"Authorization: Bearer " + token.encode() + b"\r\n"
                  b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n")
     return live
@@ -223,7 +223,10 @@ def stand_ins(kind, sample, certificate):
 
     with balancer(kind, sample, [door.port for door in doors], certificate) as port:
         expect("a spawn from outside", call(port, "POST", "/spawn")[0], 200)
-        for path in ("/v1/nodes", "/v1/live", "/spawnx", "/openapi.json"):
+        for path in ("/", "/demo", "/pages/base.css", "/client.js", "/client.d.ts", "/healthz", "/v1/spawns/a", "/v1/spawns/a/log"):
+            expect(f"{path} from outside", call(port, "GET", path)[0], 200)
+        expect("stopping a spawn from outside", call(port, "DELETE", "/v1/spawns/a")[0], 200)
+        for path in ("/v1/nodes", "/v1/spawns", "/v1/spawns/a/b", "/spawnx", "/openapi.json", "/readyz"):
             expect(f"{path} from outside", call(port, "GET", path)[0], 403)
             expect(f"{path} from inside", call(port, "GET", path, INSIDE)[0], 200)
         expect("an order from outside", call(port, "POST", "/v1/nodes/a/drain")[0], 403)
@@ -256,10 +259,12 @@ def stand_ins(kind, sample, certificate):
         until("the caller's hanging up", 5, lambda: any(door.hung_up.is_set() for door in doors))
 
         both("upgrade")
-        live = subscribe(port)
-        expect("the upgrade", live.recv(4096).split(b"\r\n")[0].split()[1], b"101")
-        live.sendall(b"hello")
-        expect("the echo", live.recv(100), b"HELLO")
+        for path in ("/v1/live", "/s/node/spawn/token"):
+            live = subscribe(port, path=path)
+            expect(f"the upgrade of {path}", live.recv(4096).split(b"\r\n")[0].split()[1], b"101")
+            live.sendall(b"hello")
+            expect(f"the echo of {path}", live.recv(100), b"HELLO")
+            live.close()
 
 
 def farm(stack, directory, certificate, hatchery, simulated, redis, *flags):

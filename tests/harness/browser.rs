@@ -118,6 +118,12 @@ impl Browser {
         self.call("POST", "/window", &json!({"handle": window.0})).await;
     }
 
+    /// Closes a window, as a person closes a tab. Another one must be turned to next; with the last one goes the session.
+    pub async fn close(&self, window: &Window) {
+        self.turn_to(window).await;
+        self.call("DELETE", "/window", &Value::Null).await;
+    }
+
     /// Runs a script's text as a function's body, which may await; what it returns. What it throws is a panic here.
     pub async fn run(&self, script: &str) -> Value {
         self.run_with(script, &json!([])).await

@@ -88,7 +88,7 @@ async fn an_agent_that_is_replaced_or_killed_knows_the_viewers_and_the_lives_of_
     farm.redis.says("FLUSHALL").await.unwrap();
     let after = until("the registry knows it again", PATIENCE, async || {
         let answer = farm.door(0).get(&format!("/v1/spawns/{id}")).send().await;
-        Look::when(answer.status == 200, || format!("{answer:?}")).and(answer.clone())
+        Look::when(answer.status == 200, || format!("{answer:?}")).and(answer)
     })
     .await
     .json();

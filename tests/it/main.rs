@@ -6,6 +6,7 @@
 
 // What a web client is promised.
 mod access;
+mod behind_load_balancers;
 mod capacity;
 mod client_library;
 mod fails_closed;

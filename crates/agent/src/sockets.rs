@@ -162,7 +162,7 @@ fn in_table(table: &str, ports: &RangeInclusive<u16>) -> Vec<Connection> {
 mod tests {
     use std::io::Write;
     use std::net::{TcpListener, TcpStream};
-    use std::time::Instant;
+    use tokio::time::Instant;
 
     use super::*;
 

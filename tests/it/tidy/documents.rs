@@ -329,6 +329,33 @@ fn every_flag_of_the_roles_is_documented() {
     assert_eq!(missing, Vec::<&str>::new());
 }
 
+/// The settings of HOOPS Server's configuration file, as its releases up to 2025 have them.
+const HOOPS_SETTINGS: &str = "spawnServerPort publicHostname ipVersion spawnServerAccessControlAllowOriginHeader \
+    fileServerAccessControlAllowOriginHeader sslCertificateFile sslPrivateKeyFile sslCertificateAuthorityPath sslEnableFileServer \
+    sslEnableSpawnServer sslEnableScServer sslDisableRevocationTest spawnMaxSpawnCount spawnWebsocketPortsBegin \
+    spawnLivelinessReportIntervalTime spawnInitialUseDuration csrEnabled ssrEnabled ssrGpuCount ssrUseEgl restFileserver \
+    autoGcIntervalTime disableConsoleEnterToShutdown communicatorDir streamCacheExeFile modelDirs workspaceDir logDir \
+    logSpawnFileCategoryMask logSpawnStdoutCategoryMask logSpawnUseDeltaTime logFileTimeFormat logConsoleTimeFormat \
+    logStdoutAsLevel logStderrAsLevel logConsoleLevelCutoff logFileLevelCutoff logRestFilterRegex logRestHttpRequestsAsLevel \
+    logFileHttpRequestsAsLevel fileServerPort fileServerStaticDirs fileServerProxyViewerConnections \
+    windowsServiceRespawnEnabled windowsServiceRespawnLogSuffix license licenseFile";
+
+#[test]
+fn the_guide_for_those_who_come_from_hoops_server_has_every_setting_once() {
+    let text = read("docs/operator/coming-from-hoops-server.md");
+    let rows = section(&text, "## Settings").lines().filter(|line| line.starts_with("| `"));
+    let mut listed: Vec<&str> = rows
+        .flat_map(|row| {
+            row.trim_start_matches("| ").split(" | ").next().unwrap().split('`').skip(1).step_by(2)
+        })
+        .filter(|word| word.chars().all(|c| c.is_ascii_alphanumeric()))
+        .collect();
+    listed.sort_unstable();
+    let mut wanted: Vec<&str> = HOOPS_SETTINGS.split_whitespace().collect();
+    wanted.sort_unstable();
+    assert_eq!(listed, wanted);
+}
+
 #[test]
 fn decisions_are_numbered_short_and_say_what_was_rejected() {
     let decisions: Vec<(String, String)> = pages()
