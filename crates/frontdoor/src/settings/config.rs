@@ -4,11 +4,11 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use access::{Access, Hosts};
-use axum::http::HeaderValue;
 use model::Placement;
 
 use super::limits::Limits;
 use super::lives::Lives;
+use super::origins::Origins;
 use super::{hoops, viewers};
 
 /// Settings of one front door.
@@ -74,15 +74,4 @@ pub struct Tls {
     pub agents: Option<tls::Client>,
     /// Flags of ports that other machines can reach without protection: the operator said `--insecure`.
     pub exposed: Vec<&'static str>,
-}
-
-/// Pages that may call from a browser.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Origins {
-    /// All of them.
-    Any,
-    /// Those on this machine, under whatever local name and port.
-    Local,
-    /// Those of these origins, each `scheme://host[:port]`.
-    Only(Vec<HeaderValue>),
 }

@@ -6,8 +6,8 @@ use std::path::PathBuf;
 use access::{Access, Limits};
 use model::Owner;
 
-use super::config::Origins;
 use super::error::ConfigError;
+use super::origins::Origins;
 
 /// Paths below which consumers expect the spawn that has a port.
 const PREFIXES: [&str; 3] = ["wsproxy", "ws", "streaming"];

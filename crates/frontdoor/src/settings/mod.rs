@@ -9,14 +9,16 @@ mod hoops;
 mod limits;
 pub(crate) mod lives;
 mod options;
+mod origins;
 mod relay;
 pub(crate) mod viewers;
 
-pub use self::config::{Config, Origins, Surface, Tls};
+pub use self::config::{Config, Surface, Tls};
 pub use self::error::ConfigError;
 pub use self::hoops::{Endpoint as HoopsEndpoint, Options as HoopsOptions, Settings as HoopsSettings};
 pub use self::limits::Limits;
 pub use self::lives::{Lives, Options as LifeOptions};
 pub use self::options::Options;
+pub use self::origins::Origins;
 pub use self::relay::RelayOptions;
 pub use self::viewers::{Options as ViewerOptions, PublicUrl, Settings as ViewerSettings};

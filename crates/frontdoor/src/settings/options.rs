@@ -5,12 +5,13 @@ use std::time::Duration;
 
 use access::host::{ALLOWED_HOST, HostError};
 use access::{Access, HostOptions, Hosts};
-use axum::http::{HeaderValue, Uri};
+
 use model::{Placement, timing};
 
-use super::config::{Config, Origins, Surface};
+use super::config::{Config, Surface};
 use super::error::{ConfigError, within};
 use super::exposure::{Exposure, certificates};
+use super::origins::{Origins, origins};
 use super::{hoops, limits, lives, viewers};
 
 /// Settings of a front door as the command line and the environment give them.
@@ -243,37 +244,6 @@ fn hosts(options: &HostOptions) -> Result<Hosts, ConfigError> {
         wants: "a host name without scheme and port, such as farm.example.com, or `*`".into(),
         found: format!("{found:?}"),
     })
-}
-
-/// Without credentials a page could do in its visitor's name whatever the visitor can, so by default only pages on this machine
-/// may call.
-fn origins(texts: &[String], callers_are_known: bool) -> Result<Origins, ConfigError> {
-    let texts: Vec<&String> = texts.iter().filter(|text| !text.is_empty()).collect();
-    if texts.is_empty() {
-        return Ok(if callers_are_known { Origins::Any } else { Origins::Local });
-    }
-    if texts.iter().any(|text| *text == "*") {
-        return Ok(Origins::Any);
-    }
-    texts.into_iter().map(|text| origin(text)).collect::<Result<_, _>>().map(Origins::Only)
-}
-
-/// Browsers send an origin as scheme, host and port, in lower case and without a path: anything else never matches.
-fn origin(text: &str) -> Result<HeaderValue, ConfigError> {
-    let wrong = || ConfigError {
-        flag: "--cors-origin",
-        wants: "`*` or scheme://host[:port] as browsers send it, in lower case and without a path".into(),
-        found: format!("{text:?}"),
-    };
-    let uri: Uri = text.parse().map_err(|_| wrong())?;
-    let (Some(scheme), Some(authority)) = (uri.scheme_str(), uri.authority()) else { return Err(wrong()) };
-    if format!("{scheme}://{authority}") != text
-        || text.to_lowercase() != text
-        || authority.as_str().contains('@')
-    {
-        return Err(wrong());
-    }
-    HeaderValue::from_str(text).map_err(|_| wrong())
 }
 
 #[cfg(test)]
