@@ -4,6 +4,7 @@ use std::num::NonZeroU32;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use axum::body::{Body, Bytes};
 use axum::extract::{Request, State};
@@ -28,6 +29,10 @@ use crate::registry_access::snapshot::Snapshot;
 use crate::spawning::error::{Rejection, SpawnError};
 use crate::spawning::held_slot::HeldSlot;
 use crate::spawning::order::{Accounted, Order};
+
+/// When a request that waited in line in vain should come again with its key. By then the key is free again, and the place in line
+/// has not lapsed.
+const COME_BACK: Duration = Duration::from_secs(1);
 
 /// Starts a stream cache server and answers when it is ready.
 #[utoipa::path(
@@ -76,7 +81,10 @@ async fn answer(
     order: &Order,
     id: &RequestId,
 ) -> Result<(SpawnAnswer, Option<HeldSlot>), ApiError> {
-    let keyed = key.is_some();
+    let key = match (key, who.owner()) {
+        (Some(key), Some(owner)) => Some(key.of(owner)),
+        (key, _) => key,
+    };
     // Only what is done counts: the same key again starts nothing.
     let work = async || {
         let account = order.account.as_ref().map(|account| &*account.0);
@@ -86,7 +94,7 @@ async fn answer(
         if let (Some(owner), Some(per_minute)) = (who.owner(), who.limits().per_minute) {
             edge.rates.permit(owner, per_minute, account).await?;
         }
-        let spawned = edge.spawner.spawn(order, id, keyed).await;
+        let spawned = edge.spawner.spawn(order, id, key.as_ref()).await;
         if let (Some(account), Err(rejection)) = (account, &spawned)
             && matches!(rejection.error, SpawnError::OverQuota { .. })
         {
@@ -94,15 +102,20 @@ async fn answer(
         }
         spawned.map_err(|rejection| explained(&edge.snapshot, *rejection))
     };
-    let key = match (key, who.owner()) {
-        (Some(key), Some(owner)) => Some(key.of(owner)),
-        (key, _) => key,
-    };
-    let Some(key) = key else {
+    let Some(key) = &key else {
         return work().await.map(|(answer, held)| (answer, Some(held)));
     };
-    let work = async || work().await.map_err(|error| error.0);
-    edge.idempotency.once(&key, order, id, work).await?.map(|answer| (answer, None)).map_err(ApiError)
+    let work = async || {
+        let mut outcome = work().await.map_err(|error| error.0);
+        if let Err(problem) = &mut outcome
+            && problem.code == ErrorCode::NoCapacity
+            && !order.wait.is_zero()
+        {
+            problem.retry_after = Some(COME_BACK);
+        }
+        outcome
+    };
+    edge.idempotency.once(key, order, id, work).await?.map(|answer| (answer, None)).map_err(ApiError)
 }
 
 /// A failure, with what all nodes have in common where starts fail on every one of them.

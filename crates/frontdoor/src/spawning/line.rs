@@ -12,7 +12,9 @@
 //! is never behind another of its demand.
 //!
 //! Failure: the registry may lose that order (it was away, or wiped), so every waiter also asks by itself once in a while. While
-//! the registry is away, places are kept. A place that its waiter gives up is taken back in the registry as a clean-up.
+//! the registry is away, places are kept. A place that its waiter gives up is taken back in the registry as a clean-up, but for one
+//! whose time was up and whose request has an `Idempotency-Key`: it lapses by itself (`Timing::place`), or the same request takes it
+//! up again, at whatever front door.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -168,7 +170,7 @@ impl Line {
             asking: Arc::default(),
             _share: share,
             counted: false,
-            given_up: false,
+            stays: false,
         })
     }
 
@@ -201,9 +203,12 @@ impl Line {
             }
         };
         // Either way the last answer decides.
-        let _over = timeout_at(end, waiting).await;
+        let is_over = timeout_at(end, waiting).await.is_err();
         if matches!(last, Ok(Placed::Slot(_) | Placed::OverQuota)) {
-            place.given_up = true;
+            place.stays = true;
+        } else if is_over && ticket.returns {
+            // It lapses unless the same request takes it up again.
+            place.stays = true;
         }
         last.map_err(SpawnError::Registry)
     }
@@ -232,8 +237,8 @@ struct Place {
     _share: Option<Share>,
     /// It shows in the metrics, as it does from the first answer on.
     counted: bool,
-    /// The registry has taken the ticket back.
-    given_up: bool,
+    /// The registry need not take the ticket back.
+    stays: bool,
 }
 
 impl Place {
@@ -288,7 +293,7 @@ impl Drop for Place {
             }
         }
         drop(state);
-        if !self.given_up {
+        if !self.stays {
             let (registry, asking) = (Arc::clone(&self.line.registry), Arc::clone(&self.asking));
             self.line.cleanups.spawn(async move {
                 // After the answer that is under way, which could put the ticket back in line.
