@@ -1,8 +1,9 @@
 /** The spawns of the chosen node, or of all: newest first, those that just ended at the end. */
 
+import { explainExit } from '../client.js';
 import { allow, byId, make, say, set } from './dom.js';
 import { Windowed } from './window.js';
-import { BAD_ENDS, brief, clock, ending, short } from './words.js';
+import { BAD_ENDS, brief, clock, short } from './words.js';
 
 const KIND = {
   launching: 'calm',
@@ -103,7 +104,7 @@ export class Spawns {
     const over = spawn.state === 'exited';
     const kind = spawn.rendererType + (spawn.gpu === undefined ? '' : ` on GPU ${spawn.gpu}`);
     const place = [this.#node === undefined ? spawn.node : '', kind, spawn.endpoint ?? '', spawn.owner ?? ''].filter(Boolean).join(' · ');
-    const where = over ? `${ending(spawn.exit)}, at ${clock(spawn.endedAt)}` : place;
+    const where = over ? `${explainExit(spawn.exit)}, at ${clock(spawn.endedAt)}` : place;
     say(parts.where, where);
     set(parts.where, 'title', where);
     say(parts.chip, over ? 'ended' : spawn.state);

@@ -1,4 +1,6 @@
-/** How things are said to people: times, sizes, states, ends and errors. */
+/** How things are said to people: times, sizes, states and errors. */
+
+import { explainExit } from '../client.js';
 
 const CLOCK = new Intl.DateTimeFormat(undefined, { hour: '2-digit', minute: '2-digit', second: '2-digit', hour12: false });
 const DAY = new Intl.DateTimeFormat(undefined, {
@@ -54,29 +56,8 @@ export function short(id) {
   return id.length === 36 ? `${id.slice(0, 8)}…${id.slice(-6)}` : id;
 }
 
-const ENDS = {
-  disconnected: 'its viewer left',
-  'initial-use-timeout': 'no viewer ever connected',
-  failed: 'it failed',
-  signaled: 'it was killed',
-  'ready-timeout': 'it was not ready in time',
-  'liveliness-lost': 'it went silent and was ended',
-  stopped: 'it was stopped on request',
-  drained: 'its node was drained',
-  cancelled: 'its caller went away before the answer',
-  'node-lost': 'its node went away',
-};
-
 /** Reasons of ends that an operator should look at. */
 export const BAD_ENDS = ['failed', 'signaled', 'ready-timeout', 'liveliness-lost', 'node-lost'];
-
-/** How a spawn ended, in a clause. */
-export function ending(exit) {
-  if (!exit) return 'it ended';
-  const more = [exit.signal, exit.code === undefined ? undefined : `exit code ${exit.code}`, exit.text];
-  const said = more.filter((word) => word && word !== exit.reason);
-  return (ENDS[exit.reason] ?? exit.reason) + (said.length > 0 ? ` (${said.join(', ')})` : '');
-}
 
 const STATES = { open: 'Live', connecting: 'Connecting…', waiting: 'Reconnecting…', refused: 'Not signed in', closed: 'Closed' };
 
@@ -142,7 +123,7 @@ const EVENTS = {
 
 /** What an event says about its node or spawn. */
 export function happened(event) {
-  if (event.kind === 'spawn.exited') return `ended: ${ending(event.exit)}`;
+  if (event.kind === 'spawn.exited') return `ended: ${explainExit(event.exit)}`;
   const said = EVENTS[event.kind] ?? event.kind;
   const until = event.deadline ? ` until ${clock(event.deadline)} at the latest` : '';
   const by = event.by ? ` by ${event.by}` : '';
