@@ -108,7 +108,7 @@ async fn the_same_request_with_its_key_takes_its_place_up_again_also_at_another_
     let second = tokio::spawn(farm.door(0).post("/spawn").json(&json!({"waitSeconds": 40})).send());
     farm.waiting(2).await;
     let refused = waits.await.unwrap();
-    assert_eq!(refused.header("retry-after"), Some("1"), "{refused:?}");
+    assert!(refused.retry_after() <= 2, "before the place lapses: {refused:?}");
     refused.problem(503, "no-capacity");
 
     // For a second the key has that answer.

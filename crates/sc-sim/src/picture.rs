@@ -39,17 +39,25 @@ pub(crate) fn draw(words: &Words, size: (u16, u16), number: u32) -> Vec<u8> {
     canvas.write(MARGIN, MARGIN, scale, "HATCHERY SIMULATOR", Colour::Text);
 
     let mut top = line + 3 * MARGIN;
+    // What the vendor's viewer asks for first, whatever its model is.
+    let model = if words.model == "_empty" { "" } else { &words.model };
     let facts = [
         ("", "no licensed server, no model", Colour::Faint),
         ("spawn", &words.spawn, Colour::Text),
         ("node", words.node.as_deref().unwrap_or_default(), Colour::Text),
-        ("model", &words.model, Colour::Text),
+        ("model", model, Colour::Text),
         ("picture", &number.to_string(), Colour::Faint),
     ];
     let letters = (width - MARGIN).saturating_sub(MARGIN) / (LETTER.0 * scale);
     for (name, value, colour) in facts.iter().filter(|(_, value, _)| !value.is_empty()) {
-        let text = if name.is_empty() { (*value).to_owned() } else { format!("{name} {value}") };
-        for part in lines(&text, letters) {
+        let text = format!("{name} {value}");
+        // What does not fit into one line has its value begin a line of its own.
+        let parts = if text.trim_start().chars().count() <= letters {
+            vec![text.trim_start().to_owned()]
+        } else {
+            [lines(name, letters), lines(value, letters)].concat()
+        };
+        for part in parts {
             canvas.write(MARGIN, top, scale, &part, *colour);
             top += line + scale;
         }

@@ -1,6 +1,7 @@
 //! `POST /spawn`.
 
 use std::num::NonZeroU32;
+use std::ops::RangeInclusive;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -30,9 +31,9 @@ use crate::spawning::error::{Rejection, SpawnError};
 use crate::spawning::held_slot::HeldSlot;
 use crate::spawning::order::{Accounted, Order};
 
-/// When a request that waited in line in vain should come again with its key. By then the key is free again, and the place in line
-/// has not lapsed.
-const COME_BACK: Duration = Duration::from_secs(1);
+/// When a request that waited in line in vain should come again with its key, in seconds. By then the key is free again, and the place
+/// in line has not lapsed.
+const COME_BACK: RangeInclusive<u64> = 1..=2;
 
 /// Starts a stream cache server and answers when it is ready.
 #[utoipa::path(
@@ -105,17 +106,15 @@ async fn answer(
     let Some(key) = &key else {
         return work().await.map(|(answer, held)| (answer, Some(held)));
     };
-    let work = async || {
-        let mut outcome = work().await.map_err(|error| error.0);
-        if let Err(problem) = &mut outcome
-            && problem.code == ErrorCode::NoCapacity
-            && !order.wait.is_zero()
-        {
-            problem.retry_after = Some(COME_BACK);
-        }
-        outcome
-    };
-    edge.idempotency.once(key, order, id, work).await?.map(|answer| (answer, None)).map_err(ApiError)
+    let work = async || work().await.map_err(|error| error.0);
+    let mut answer = edge.idempotency.once(key, order, id, work).await?;
+    if let Err(problem) = &mut answer
+        && problem.code == ErrorCode::NoCapacity
+        && !order.wait.is_zero()
+    {
+        problem.retry_after = Some(Duration::from_secs(fastrand::u64(COME_BACK)));
+    }
+    answer.map(|answer| (answer, None)).map_err(ApiError)
 }
 
 /// A failure, with what all nodes have in common where starts fail on every one of them.

@@ -51,7 +51,9 @@ mod tests {
             let line = line.strip_prefix("async ").unwrap_or(line);
             ["function ", "class ", "const ", "let "].iter().find_map(|word| line.strip_prefix(word))
         });
-        names.map(|rest| rest.split(|c: char| !c.is_alphanumeric() && c != '_').next().unwrap_or_default()).collect()
+        names
+            .map(|rest| rest.split(|c: char| !c.is_alphanumeric() && c != '_').next().unwrap_or_default())
+            .collect()
     }
 
     #[test]
@@ -60,7 +62,10 @@ mod tests {
         for part in PARTS {
             assert!(part.starts_with("/**"), "every part says what it is about");
             for line in part.lines().filter(|line| line.starts_with("import ")) {
-                assert!(line.ends_with(".js';") && line.contains(" from './"), "an import on one line: {line}");
+                assert!(
+                    line.ends_with(".js';") && line.contains(" from './"),
+                    "an import on one line: {line}"
+                );
             }
             for name in declared(part) {
                 assert!(seen.insert(name), "{name} is declared in two parts");
@@ -72,7 +77,10 @@ mod tests {
     #[test]
     fn the_joined_file_imports_nothing_and_exports_what_the_index_says() {
         let code: Vec<&str> = CLIENT.lines().filter(|line| !line.starts_with(" *")).collect();
-        assert!(!code.iter().any(|line| line.starts_with("import ") || line.contains(" from '")), "{code:#?}");
+        assert!(
+            !code.iter().any(|line| line.starts_with("import ") || line.contains(" from '")),
+            "{code:#?}"
+        );
         let exports: Vec<&&str> = code.iter().filter(|line| line.starts_with("export")).collect();
         assert_eq!(exports.len(), INDEX.lines().filter(|line| line.starts_with("export")).count());
         for name in ["spawn", "stop", "live", "Live", "mount", "ProblemError", "DeadlineError"] {

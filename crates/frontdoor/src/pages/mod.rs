@@ -114,7 +114,9 @@ impl Page {
         let tag = TAGS.get(self.path);
         let mut response = match tag {
             Some(tag) if known(asked, tag) => StatusCode::NOT_MODIFIED.into_response(),
-            _ => ([(header::CONTENT_TYPE, self.media_type)], Bytes::from_static(self.bytes())).into_response(),
+            _ => {
+                ([(header::CONTENT_TYPE, self.media_type)], Bytes::from_static(self.bytes())).into_response()
+            }
         };
         let headers = response.headers_mut();
         if let Some(tag) = tag {

@@ -23,7 +23,7 @@ use std::time::Duration;
 use model::{Demand, Owner, RequestId, TicketId};
 use registry::RegistryError;
 use tokio::sync::{Mutex as AsyncMutex, Notify};
-use tokio::time::{Instant, sleep, timeout_at};
+use tokio::time::{Instant, sleep, sleep_until, timeout_at};
 use tracing::{debug, warn};
 
 use super::error::SpawnError;
@@ -42,6 +42,8 @@ use crate::registry_access::placed::Placed;
 const ASK: Duration = Duration::from_millis(500);
 /// The others ask this often, in case the order was lost.
 const ASK_ANYWAY: Duration = Duration::from_secs(2);
+/// How long an answer is waited for that is under way when the wait is over.
+const LAST_ANSWER: Duration = Duration::from_millis(500);
 
 /// The waiters at this front door.
 #[derive(Debug)]
@@ -198,18 +200,16 @@ impl Line {
                 tokio::select! {
                     () = place.waiter.turn.notified() => {}
                     () = sleep(pause) => {}
+                    () = sleep_until(end) => break,
                 }
                 last = place.ask(wanted).await;
             }
         };
-        // Either way the last answer decides.
-        let is_over = timeout_at(end, waiting).await.is_err();
-        if matches!(last, Ok(Placed::Slot(_) | Placed::OverQuota)) {
-            place.stays = true;
-        } else if is_over && ticket.returns {
-            // It lapses unless the same request takes it up again.
-            place.stays = true;
-        }
+        // The last answer decides. A question that is under way at the end is seen through: its answer may be a slot, which would
+        // be lost, and the place with it.
+        let _late = timeout_at(end + LAST_ANSWER, waiting).await;
+        // A place that its request may take up again lapses if that does not come.
+        place.stays = ticket.returns || matches!(last, Ok(Placed::Slot(_) | Placed::OverQuota));
         last.map_err(SpawnError::Registry)
     }
 }

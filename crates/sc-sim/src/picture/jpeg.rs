@@ -2,7 +2,7 @@
 //!
 //! It encodes pictures of few colours, as [`super::canvas`] draws them. A block of one colour costs a lookup and no
 //! transform, so a picture that is mostly background is cheap. All three components share one quantization table (T.81
-//! table K.1, a quarter of its steps, so that text stays sharp) and one pair of Huffman tables (T.81 tables K.3 and K.5).
+//! table K.1, half of its steps) and one pair of Huffman tables (T.81 tables K.3 and K.5).
 //!
 //! The order of the file is T.81 annex B: SOI, APP0 (JFIF, which makes the components YCbCr), DQT, SOF0, DHT, SOS, the
 //! blocks, EOI.
@@ -105,7 +105,7 @@ static WAVES: LazyLock<[[f32; SIDE]; SIDE]> = LazyLock::new(|| {
 
 /// The quantization step at a place of a block.
 const fn step(place: usize) -> u8 {
-    STEPS_OF_K1[place].div_ceil(4)
+    STEPS_OF_K1[place].div_ceil(2)
 }
 
 /// Encodes a picture.
