@@ -355,7 +355,7 @@ export interface Ending {
   text: string;
   /** Where the farm has reported it. */
   exit?: Exit;
-  /** Whether another spawn is worth a try: nobody ended this one on purpose, and the server did not refuse. */
+  /** Whether another spawn is worth a try: this one was not ended on purpose, and the server did not refuse. */
   again: boolean;
 }
 

@@ -8,11 +8,11 @@ const VERSIONS = { stream_version: '76', network_version: '2867920930' };
 const encode = (message) => new TextEncoder().encode(JSON.stringify(message));
 
 /**
- * Connects to a spawn. `told(what, detail)`: `open` when the connection stands, `model` when the server has opened the model,
+ * Connects to a spawn. `report(what, detail)`: `open` when the connection stands, `model` when the server has opened the model,
  * `picture` for every picture of a server-side renderer, `simulator` when the server is one, `refused` with the server's reason,
  * `closed` at the end. Pictures are drawn in `place`.
  */
-export function connect(endpoint, { rendererType, token, place, told }) {
+export function connect(endpoint, { rendererType, token, place, report }) {
   const serverSide = rendererType === 'ssr';
   // The vendor's server closes on a client-side viewer that offers a subprotocol, and on a server-side one that does not.
   let socket;
@@ -20,38 +20,38 @@ export function connect(endpoint, { rendererType, token, place, told }) {
     socket = serverSide ? new WebSocket(endpoint, 'binary') : new WebSocket(endpoint);
   } catch (error) {
     // A page that came by https may not open a connection without TLS.
-    queueMicrotask(() => told('closed', error.message));
+    queueMicrotask(() => report('closed', error.message));
     return { close: () => {} };
   }
   const draw = serverSide ? screen(place) : undefined;
   socket.binaryType = 'arraybuffer';
   socket.onopen = () => {
-    told('open');
+    report('open');
     for (const frame of serverSide ? rendering(token) : opening(token)) socket.send(frame);
   };
   socket.onmessage = async ({ data }) => {
-    if (typeof data === 'string') heard(JSON.parse(data), told);
-    else if (new Uint8Array(data)[0] === 0x7b) heard(JSON.parse(new TextDecoder().decode(data)), told);
+    if (typeof data === 'string') heard(JSON.parse(data), report);
+    else if (new Uint8Array(data)[0] === 0x7b) heard(JSON.parse(new TextDecoder().decode(data)), report);
     else if (draw) {
       try {
         await draw(data);
-        told('picture', data.byteLength);
+        report('picture', data.byteLength);
       } catch (error) {
-        told('refused', `a picture that cannot be shown (${error.message})`);
+        report('refused', `a picture that cannot be shown (${error.message})`);
       }
       // The next picture comes after this.
       if (socket.readyState === 1) socket.send(JSON.stringify({ command: 'ACK' }));
     }
   };
-  socket.onclose = ({ code }) => told('closed', code);
+  socket.onclose = ({ code }) => report('closed', code);
   return { close: () => socket.close(1000) };
 }
 
-function heard(message, told) {
+function heard(message, report) {
   const command = String(message.command ?? message.event ?? '').toUpperCase();
-  if (message.simulator) told('simulator');
-  if (command.includes('FAILED')) told('refused', message.reason ?? message.data?.reason ?? command);
-  else if (command.includes('SUCCEEDED') || command === 'SESSION_STARTED') told('model', message.model_name);
+  if (message.simulator) report('simulator');
+  if (command.includes('FAILED')) report('refused', message.reason ?? message.data?.reason ?? command);
+  else if (command.includes('SUCCEEDED') || command === 'SESSION_STARTED') report('model', message.model_name);
 }
 
 /** Draws pictures: eight bytes, the last four of them the length of a text; the text; a JPEG. */

@@ -12,7 +12,7 @@
   /** A viewer that has not opened a connection by then will not. */
   const CONNECT_MS = 20_000;
   const native = { fetch: globalThis.fetch.bind(globalThis), WebSocket: globalThis.WebSocket };
-  const tell = (what, detail) => parent.postMessage({ what, detail }, '*');
+  const report = (what, detail) => parent.postMessage({ what, detail }, '*');
   const say = (text) => {
     document.getElementById('said').textContent = text;
   };
@@ -28,10 +28,10 @@
     broken = true;
     clearTimeout(timer);
     say(title);
-    tell('broken', { title, advice, detail });
+    report('broken', { title, advice, detail });
   }
 
-  /** Finds out why an address could not be loaded: browsers do not tell scripts. The first failure counts. */
+  /** Finds out why an address could not be loaded: browsers give scripts no reason. The first failure counts. */
   function explain(address, error) {
     const url = new URL(address, location.href);
     if (!url.protocol.startsWith('http')) return undefined;
@@ -68,12 +68,12 @@
       super(...details);
       this.addEventListener('open', () => {
         clearTimeout(timer);
-        tell('open');
+        report('open');
       });
       this.addEventListener('message', ({ data }) => heard(data));
       this.addEventListener('close', ({ code }) => {
         clearTimeout(timer);
-        tell('closed', code);
+        report('closed', code);
       });
     }
   };
@@ -81,11 +81,11 @@
   /** The simulator says what it is. Events are JSON, as text or as bytes; a zero begins a picture. */
   function heard(data) {
     const bytes = typeof data === 'string' ? undefined : new Uint8Array(data);
-    if (bytes?.[0] === 0) tell('picture', bytes.length);
+    if (bytes?.[0] === 0) report('picture', bytes.length);
     if (bytes && bytes[0] !== 0x7b) return;
     try {
       const { simulator } = JSON.parse(bytes ? new TextDecoder().decode(bytes) : data);
-      if (simulator) tell('simulator');
+      if (simulator) report('simulator');
     } catch {
       // The vendor's own.
     }
@@ -130,11 +130,11 @@
       ...(rendererType === 'ssr' && vendor.RendererType && { rendererType: vendor.RendererType.Server }),
     });
     viewer.setCallbacks?.({
-      sceneReady: () => tell('open'),
-      modelStructureReady: () => tell('model'),
-      modelLoadFailure: (_, reason) => tell('refused', String(reason)),
-      websocketConnectionClosed: () => tell('closed'),
-      timeout: () => tell('closed'),
+      sceneReady: () => report('open'),
+      modelStructureReady: () => report('model'),
+      modelLoadFailure: (_, reason) => report('refused', String(reason)),
+      websocketConnectionClosed: () => report('closed'),
+      timeout: () => report('closed'),
     });
     timer = setTimeout(() => {
       fail('The viewer does not connect', 'It was loaded and opened no connection. The browser’s console says more.', '');
@@ -154,5 +154,5 @@
     }
     if (data.what === 'close') viewer?.shutdown?.();
   });
-  tell('here');
+  report('here');
 })();

@@ -115,11 +115,11 @@ export class Viewer {
     say(this.#button, 'Close viewer');
     this.#follow();
     const began = performance.now();
-    const told = (what, detail) => this.#told(what, detail, performance.now() - began);
+    const report = (what, detail) => this.#report(what, detail, performance.now() - began);
     const { rendererType, sessionToken: token, model } = request;
     this.#connection = library
-      ? stage(this.#place, { library, endpoint, rendererType, token, model }, told)
-      : connect(endpoint, { rendererType, token, place: this.#place, told });
+      ? stage(this.#place, { library, endpoint, rendererType, token, model }, report)
+      : connect(endpoint, { rendererType, token, place: this.#place, report });
   }
 
   /** A server that is killed says nothing to its viewer; the farm does. */
@@ -142,7 +142,7 @@ export class Viewer {
     });
   }
 
-  #told(what, detail, took) {
+  #report(what, detail, took) {
     // The farm may have said first why.
     if (this.over) return;
     const { item, more } = this.#steps.connected;
@@ -267,14 +267,14 @@ export class Viewer {
 }
 
 /** The vendor's viewer in its frame. */
-function stage(place, what, told) {
+function stage(place, what, report) {
   const source = new URL('../demo/stage', import.meta.url);
   const frame = make('iframe', { src: source, title: 'Viewer', sandbox: 'allow-scripts allow-pointer-lock' });
   const listen = ({ source: from, data }) => {
     if (from !== frame.contentWindow) return;
     // It has no origin that one could name.
     if (data.what === 'here') frame.contentWindow.postMessage({ what: 'start', ...what }, '*');
-    else told(data.what, data.detail);
+    else report(data.what, data.detail);
   };
   addEventListener('message', listen);
   place.replaceChildren(frame);

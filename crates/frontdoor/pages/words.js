@@ -1,4 +1,4 @@
-/** How things are said to people: times, sizes, states and errors. */
+/** Words for people: times, sizes, states and errors. */
 
 import { explainExit } from '../client.js';
 
@@ -70,10 +70,10 @@ export function showState(pill, state, who, instead) {
 }
 
 const ADVICE = {
-  unauthenticated: ['Nobody is signed in', 'The front door wants to know who asks, and does not accept what it was told.'],
+  unauthenticated: ['Not signed in', 'The front door authenticates callers, and does not accept the key or token.'],
   forbidden: ['You may not do that', 'Your key or token is good, but not for this.'],
   'origin-not-allowed': ['This page may not do that', 'The front door does not take it from pages of this origin.'],
-  'host-not-allowed': ['The front door is not known by that name', 'It has to be told the name, with --allowed-host.'],
+  'host-not-allowed': ['The front door is not known by that name', 'Name it there with --allowed-host.'],
   'rate-limited': ['Too many in a short time', 'You may start only so many in a minute. Wait a little.'],
   'quota-exceeded': ['You have as many as you may', 'One of yours has to end before another one can start.'],
   'no-capacity': ['The farm is full', 'Every node that could take it is full. Wait in line, or try again soon.'],
@@ -89,7 +89,7 @@ const ADVICE = {
   network: ['The front door cannot be reached', 'It may be restarting, or the network is interrupted.'],
 };
 
-/** An error as a person wants it: what it means, what to do, and what to tell whoever runs the farm. */
+/** An error for people: what it means, what to do, and the reference to give to the operator. */
 export function explained(error) {
   const cause = error.code === 'deadline-exceeded' && error.cause ? error.cause : error;
   const [title, advice] = ADVICE[cause.code] ?? ['Something went wrong', ''];

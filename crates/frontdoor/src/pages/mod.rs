@@ -87,7 +87,7 @@ pages! {
     "/pages/words.js": "words.js", JS, Policy::Part;
     "/pages/dom.js": "dom.js", JS, Policy::Part;
     "/pages/dashboard.js": "dashboard.js", JS, Policy::Part;
-    "/pages/picture.js": "picture.js", JS, Policy::Part;
+    "/pages/snapshot.js": "snapshot.js", JS, Policy::Part;
     "/pages/history.js": "history.js", JS, Policy::Part;
     "/pages/chart.js": "chart.js", JS, Policy::Part;
     "/pages/window.js": "window.js", JS, Policy::Part;
