@@ -132,8 +132,9 @@ async fn a_module_that_allows_other_origins_is_loaded() {
     farm.finish().await;
 }
 
-/// A page of another origin with the client library and the vendor's stand-in, that spawns through `base` and mounts.
-async fn mounted(page: SocketAddr, base: SocketAddr, options: &Value) -> Browser {
+/// A page of another origin with the client library and the vendor's stand-in, that spawns through `base` and mounts. What
+/// the stand-in does first is `start`.
+async fn mount(page: SocketAddr, base: SocketAddr, options: &Value, start: &str) -> Browser {
     let browser = Browser::start(800, 600).await;
     browser.open(&format!("http://{page}/healthz")).await;
     let script = format!(
@@ -143,9 +144,15 @@ async fn mounted(page: SocketAddr, base: SocketAddr, options: &Value) -> Browser
         window.shown = client.mount(spawned, {{ vendor: globalThis.Communicator, containerId: 'v',
             callbacks: {{ sceneReady: () => {{ window.seen = true; }} }} }});
         shown.ended.then((ending) => {{ window.ending = ending; }});",
-        VENDOR.replace("START", "")
+        VENDOR.replace("START", start)
     );
     browser.run_with(&script, &json!([base.to_string(), options])).await;
+    browser
+}
+
+/// The same, and the viewer is connected.
+async fn mounted(page: SocketAddr, base: SocketAddr, options: &Value) -> Browser {
+    let browser = mount(page, base, options, "").await;
     browser.holds("window.seen === true").await;
     browser
 }
@@ -198,6 +205,26 @@ async fn a_server_that_cannot_be_reached_is_said_and_given_back() {
     browser.sees("[data-viewer=\"1\"] .failure", "The server cannot be reached").await;
     let id = browser.run("return document.querySelector('[data-viewer]').dataset.spawn;").await;
     assert_eq!(farm.ends(id.as_str().unwrap()).await["reason"], "stopped");
+    farm.finish().await;
+}
+
+#[tokio::test]
+async fn a_page_hears_of_a_server_that_refuses_or_that_it_cannot_reach_and_the_slot_comes_back() {
+    let elsewhere = AgentPlan::slots(1).args(&["--endpoint", "ws://127.0.0.1:9/{id}", "--pool", "elsewhere"]);
+    let farm = Farm::builder().agent(AgentPlan::slots(1)).agent(elsewhere).start().await;
+    let (page, base) = (farm.doors[0].admin.addr, farm.door(0).addr);
+    let refuses = "this.callbacks.modelLoadFailure('m', 'Unknown model');";
+    for (pool, start, reason, again, says) in [
+        ("default", refuses, "refused", false, "The server did not open the model: Unknown model"),
+        ("elsewhere", "", "unreachable", true, "cannot be reached"),
+    ] {
+        let browser = mount(page, base, &json!({"pool": pool}), start).await;
+        let ended = ending(&browser).await;
+        assert_eq!((&ended["reason"], &ended["again"]), (&json!(reason), &json!(again)), "{ended}");
+        assert!(ended["text"].as_str().unwrap().contains(says), "{ended}");
+        let id = spawned(&browser).await["id"].as_str().unwrap().to_owned();
+        assert_eq!(farm.ends(&id).await["reason"], "stopped");
+    }
     farm.finish().await;
 }
 
