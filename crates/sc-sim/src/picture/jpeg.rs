@@ -111,7 +111,7 @@ const fn step(place: usize) -> u8 {
 /// Encodes a picture.
 pub(super) fn encode(canvas: &Canvas) -> Vec<u8> {
     let mut out = head(canvas.width(), canvas.height());
-    let colours: Vec<[f32; 3]> = canvas.palette().iter().map(|rgb| ycbcr(*rgb)).collect();
+    let colours: Vec<[i16; 3]> = canvas.palette().iter().map(|rgb| ycbcr(*rgb)).collect();
     let mut bits = Bits::default();
     // A component's DC coefficient is coded as the difference from the one before.
     let mut before = [0; 3];
@@ -162,14 +162,19 @@ fn segment(out: &mut Vec<u8>, marker: u8, content: &[u8]) {
     out.extend(content);
 }
 
-/// JFIF's YCbCr, shifted so that the middle is zero.
-fn ycbcr([red, green, blue]: [u8; 3]) -> [f32; 3] {
+/// JFIF's YCbCr in whole numbers, shifted so that the middle is zero. Greys have no Cb and no Cr.
+fn ycbcr([red, green, blue]: [u8; 3]) -> [i16; 3] {
     let [r, g, b] = [red, green, blue].map(f32::from);
     [
         0.299 * r + 0.587 * g + 0.114 * b - 128.0,
         -0.168_736 * r - 0.331_264 * g + 0.5 * b,
         0.5 * r - 0.418_688 * g - 0.081_312 * b,
     ]
+    .map(|value: f32| {
+        #[expect(clippy::cast_possible_truncation, reason = "all three are within a byte's range")]
+        let whole = value.round() as i16;
+        whole
+    })
 }
 
 /// The colours of a block; beyond the picture's edges its last column and row go on.
@@ -179,31 +184,35 @@ fn block(canvas: &Canvas, left: usize, top: usize) -> [u8; BLOCK] {
 }
 
 /// The forward transform and the quantization, in zigzag order.
-fn transform(samples: &[f32; BLOCK]) -> [i32; BLOCK] {
-    let mut coefficients = [0.0_f32; BLOCK];
-    if samples.iter().all(|sample| sample.to_bits() == samples[0].to_bits()) {
+fn transform(samples: &[i16; BLOCK]) -> [i32; BLOCK] {
+    if samples.iter().all(|sample| *sample == samples[0]) {
         // Of one colour: nothing but its DC coefficient.
-        coefficients[0] = samples[0] * 8.0;
-    } else {
-        let waves = &*WAVES;
-        let mut rows = [0.0_f32; BLOCK];
-        for (y, row) in samples.chunks_exact(SIDE).enumerate() {
-            for (u, wave) in waves.iter().enumerate() {
-                rows[y * SIDE + u] = row.iter().zip(wave).map(|(sample, wave)| sample * wave).sum();
-            }
-        }
-        for (v, wave) in waves.iter().enumerate() {
-            for u in 0..SIDE {
-                coefficients[v * SIDE + u] =
-                    wave.iter().enumerate().map(|(y, wave)| rows[y * SIDE + u] * wave).sum();
-            }
+        let mut coefficients = [0; BLOCK];
+        coefficients[0] = quantized(f32::from(samples[0]) * 8.0, 0);
+        return coefficients;
+    }
+    let waves = &*WAVES;
+    let mut rows = [0.0_f32; BLOCK];
+    for (y, row) in samples.chunks_exact(SIDE).enumerate() {
+        for (u, wave) in waves.iter().enumerate() {
+            rows[y * SIDE + u] = row.iter().zip(wave).map(|(sample, wave)| f32::from(*sample) * wave).sum();
         }
     }
-    ZIGZAG.map(|place| {
-        #[expect(clippy::cast_possible_truncation, reason = "coefficients of eight bits have eleven")]
-        let quantized = (coefficients[place] / f32::from(step(place))).round() as i32;
-        quantized
-    })
+    let mut coefficients = [0.0_f32; BLOCK];
+    for (v, wave) in waves.iter().enumerate() {
+        for u in 0..SIDE {
+            coefficients[v * SIDE + u] =
+                wave.iter().enumerate().map(|(y, wave)| rows[y * SIDE + u] * wave).sum();
+        }
+    }
+    ZIGZAG.map(|place| quantized(coefficients[place], place))
+}
+
+/// The coefficient at a place of a block in steps of its quantization.
+fn quantized(coefficient: f32, place: usize) -> i32 {
+    #[expect(clippy::cast_possible_truncation, reason = "coefficients of eight bits have eleven")]
+    let steps = (coefficient / f32::from(step(place))).round() as i32;
+    steps
 }
 
 /// The entropy-coded part: bits, the first one highest; a byte of ones is followed by one of zeros (T.81 B.1.1.5).
