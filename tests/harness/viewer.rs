@@ -97,20 +97,40 @@ impl Viewer {
 
     /// The next frame, which must be a binary one.
     pub async fn receive(&mut self) -> Vec<u8> {
+        match self.next().await {
+            Message::Binary(bytes) => bytes.to_vec(),
+            other => panic!("a binary frame was expected, not {other:?}"),
+        }
+    }
+
+    /// The next frame with data.
+    async fn next(&mut self) -> Message {
         loop {
             let frame = timeout(PATIENCE, self.socket.next()).await.expect("an answer in time");
             match frame {
-                Some(Ok(Message::Binary(bytes))) => return bytes.to_vec(),
+                Some(Ok(data @ (Message::Binary(_) | Message::Text(_)))) => return data,
                 // Answered by the library, as browsers do.
                 Some(Ok(Message::Ping(_))) => {}
-                other => panic!("a binary frame was expected, not {other:?}"),
+                other => panic!("a frame with data was expected, not {other:?}"),
             }
         }
     }
 
-    /// The next frame as JSON.
+    /// The next frame as JSON; a client-side viewer is answered in text.
     pub async fn receive_json(&mut self) -> Value {
-        serde_json::from_slice(&self.receive().await).expect("JSON")
+        serde_json::from_slice(&self.next().await.into_data()).expect("JSON")
+    }
+
+    /// The JPEG in the next frame, which must be a picture: eight bytes, the text about it whose length the last four of them
+    /// are, and the JPEG. Acknowledged, so that another one comes.
+    pub async fn receive_picture(&mut self) -> Vec<u8> {
+        let frame = self.receive().await;
+        assert_eq!(frame[0], 0, "a picture");
+        let length = u32::from_be_bytes(frame[4..8].try_into().expect("four bytes"));
+        let (about, jpeg) = frame[8..].split_at(usize::try_from(length).expect("a length"));
+        serde_json::from_slice::<Value>(about).expect("what the vendor's viewer parses");
+        self.send(Message::text(json!({"command": "ACK"}).to_string())).await;
+        jpeg.to_vec()
     }
 
     /// Reads on until the server has said goodbye or gone.

@@ -109,6 +109,55 @@ async fn a_full_farm_is_asked_again_until_there_is_room() {
 }
 
 #[tokio::test]
+async fn what_another_attempt_cannot_change_is_thrown_at_once_and_a_full_farm_by_its_own_code() {
+    let farm = Farm::small(1).await;
+    let browser = page(&farm).await;
+    let mistyped =
+        browser.run("return settled(client.spawn({ labels: { skd: '1' }, waitSeconds: 30 }));").await;
+    assert_eq!(
+        (&mistyped["name"], &mistyped["code"], &mistyped["attempts"]),
+        (&json!("ProblemError"), &json!("no-matching-node"), &json!(1)),
+        "{mistyped}"
+    );
+    let first = browser.run("return settled(client.spawn());").await;
+    let script = "const began = Date.now(); const failed = await settled(client.spawn({ deadlineMs: 8000 }));\
+        return { ...failed, elapsed: Date.now() - began };";
+    let full = browser.run(script).await;
+    assert_eq!((&full["name"], &full["code"]), (&json!("DeadlineError"), &json!("no-capacity")), "{full}");
+    let message = full["message"].as_str().unwrap();
+    let said: f64 = message.split_whitespace().nth(3).unwrap().parse().unwrap();
+    let elapsed = full["elapsed"].as_f64().unwrap() / 1000.0;
+    assert!((said - elapsed).abs() < 0.5, "gave up after {elapsed} s, and says {message:?}");
+    farm.stop([first["value"]["id"].as_str().unwrap()]).await;
+    farm.finish().await;
+}
+
+#[tokio::test]
+async fn a_page_that_waits_in_line_keeps_its_place_beyond_the_time_of_one_call() {
+    let farm = Farm::small(1).await;
+    let browser = page(&farm).await;
+    let first = browser.run("return settled(client.spawn());").await;
+    browser.run("window.retries = [];").await;
+    let call = "client.spawn({ waitSeconds: 2, onRetry: ({ error }) => retries.push(error.code) })";
+    begin(&browser, call).await;
+    farm.waiting(1).await;
+    let later = tokio::spawn(farm.door(0).post("/spawn").json(&json!({"waitSeconds": 60})).send());
+    farm.waiting(2).await;
+    // Its call is over and another one is made, twice.
+    browser.holds("retries.length >= 2").await;
+    farm.waiting(2).await;
+    farm.stop([first["value"]["id"].as_str().unwrap()]).await;
+    let served = outcome(&browser).await;
+    assert!(served["value"]["id"].is_string(), "the page came first: {served}");
+    assert!(!later.is_finished(), "who came later waits on");
+    farm.stop([served["value"]["id"].as_str().unwrap()]).await;
+    let later = later.await.unwrap();
+    assert_eq!(later.status, 200, "{later:?}");
+    farm.stop([later.json()["id"].as_str().unwrap()]).await;
+    farm.finish().await;
+}
+
+#[tokio::test]
 async fn a_spawn_whose_answer_is_lost_on_the_way_is_not_started_twice() {
     let farm = Farm::small(4).await;
     let link = Link::to(farm.door(0).addr, "the browser to the front door".into()).await;

@@ -91,6 +91,7 @@ async fn a_server_gets_an_environment_of_its_own() {
         assert!(env.remove("DISPLAY").is_some(), "without EGL there is a display: {:?}", process.env);
         env.remove("DYLD_LIBRARY_PATH");
         assert!(env.remove("HATCHERY_SPAWN").is_some(), "by which its processes are known");
+        assert_eq!(env.remove("HATCHERY_NODE").as_deref(), Some("node-a"));
         env.remove(MARK);
         assert_eq!(env, BTreeMap::new(), "nothing of the agent's environment");
         farm.stop([answer["id"].as_str().unwrap()]).await;

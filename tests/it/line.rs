@@ -96,6 +96,57 @@ async fn a_place_that_was_given_up_holds_nobody_up() {
 }
 
 #[tokio::test]
+async fn the_same_request_with_its_key_takes_its_place_up_again_also_at_another_front_door() {
+    let farm = Farm::builder().doors(2).agent(AgentPlan::slots(1)).start().await;
+    let first = farm.door(0).spawned(&json!({})).await;
+    let keyed = |door: usize| {
+        let request = farm.door(door).post("/spawn").header("idempotency-key", "place-1");
+        tokio::spawn(request.json(&json!({"waitSeconds": 3})).send())
+    };
+    let waits = keyed(0);
+    farm.waiting(1).await;
+    let second = tokio::spawn(farm.door(0).post("/spawn").json(&json!({"waitSeconds": 40})).send());
+    farm.waiting(2).await;
+    let refused = waits.await.unwrap();
+    assert!(refused.retry_after() <= 2, "before the place lapses: {refused:?}");
+    refused.problem(503, "no-capacity");
+
+    // For a second the key has that answer.
+    let again = loop {
+        let mut again = keyed(1);
+        match tokio::time::timeout(Duration::from_millis(500), &mut again).await {
+            Ok(answer) => drop(answer.unwrap().problem(503, "no-capacity")),
+            Err(_) => break again,
+        }
+    };
+    farm.waiting(2).await;
+    farm.stop([first["id"].as_str().unwrap()]).await;
+    let answer = again.await.unwrap();
+    assert_eq!(answer.status, 200, "it was first: {answer:?}");
+    farm.waiting(1).await;
+    farm.stop([answer.json()["id"].as_str().unwrap()]).await;
+    let answer = second.await.unwrap();
+    assert_eq!(answer.status, 200, "{answer:?}");
+    farm.stop([answer.json()["id"].as_str().unwrap()]).await;
+    farm.finish().await;
+}
+
+#[tokio::test]
+async fn a_place_whose_request_does_not_come_again_lapses() {
+    let farm = Farm::builder().agent(AgentPlan::slots(1)).start().await;
+    let first = farm.door(0).spawned(&json!({})).await;
+    let request =
+        farm.door(0).post("/spawn").header("idempotency-key", "gone").json(&json!({"waitSeconds": 1}));
+    request.send().await.problem(503, "no-capacity");
+    farm.stop([first["id"].as_str().unwrap()]).await;
+    let asked = Instant::now();
+    let second = farm.door(0).spawned(&json!({"waitSeconds": 20})).await;
+    assert!(asked.elapsed() < Duration::from_secs(8), "{:?}", asked.elapsed());
+    farm.stop([second["id"].as_str().unwrap()]).await;
+    farm.finish().await;
+}
+
+#[tokio::test]
 async fn the_line_is_bounded() {
     let builder = Farm::builder().door_args(&["--max-waiting", "2"]).agent(AgentPlan::slots(1));
     let farm = builder.start().await;

@@ -22,6 +22,7 @@ mod line;
 mod relay;
 mod routing;
 mod signing_in;
+mod vendor_viewer;
 mod viewers;
 
 // What operators and programs see.

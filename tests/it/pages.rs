@@ -6,7 +6,7 @@ use hatchery_tests::browser::keys;
 use hatchery_tests::{AgentPlan, Browser, Farm, Look, Response, until, wait::PATIENCE};
 use rustix::process::Signal;
 use serde_json::{Value, json};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::AsyncReadExt;
 
 /// A change is on the page before one wonders where it stays; generous, because the machine may be busy with other tests.
 const AT_ONCE: Duration = Duration::from_secs(5);
@@ -293,67 +293,55 @@ async fn what_goes_wrong_in_the_demo_is_said_in_words() {
     browser.sees("[data-viewer=\"1\"]", "license").await;
     browser.sees("[data-viewer=\"1\"]", "spawn-failed, request ").await;
     browser.fill("#token", "").await;
-    browser.fill("#pool", "nowhere").await;
     browser.fill("#wait", "0").await;
     browser.click("#create").await;
-    browser.sees("[data-viewer=\"2\"]", "No node fits. Trying again in").await;
-    browser.click("[data-viewer=\"2\"] header button").await;
-    browser.sees("[data-viewer=\"2\"]", "It was given up before it was ready.").await;
+    browser.sees("[data-viewer=\"2\"]", "The model is open.").await;
+    browser.click("#create").await;
+    browser.sees("[data-viewer=\"3\"]", "The farm is full. Trying again in").await;
+    browser.click("[data-viewer=\"3\"] header button").await;
+    browser.sees("[data-viewer=\"3\"]", "It was given up before it was ready.").await;
+    browser.fill("#pool", "nowhere").await;
+    browser.click("#create").await;
+    browser.sees("[data-viewer=\"4\"] .failure", "No node fits").await;
     browser.picture("demo-errors").await;
     assert_no_complaints(&browser).await;
+    browser.click("[data-viewer=\"2\"] header button").await;
     farm.finish().await;
 }
 
-/// What a test puts in the place of the vendor's viewer: it connects as that does and says what it may do.
-const VENDOR: &str = "globalThis.Communicator = { WebViewer: class {
-    constructor(options) { this.options = options; }
-    setCallbacks(callbacks) { this.callbacks = callbacks; }
-    async start() {
-        const socket = new WebSocket(this.options.endpointUri);
-        socket.onopen = () => this.callbacks.sceneReady();
-        socket.onclose = () => this.callbacks.websocketConnectionClosed();
-        const orders = await fetch(new URL('/v1/nodes/node-a/cordon', DOOR), { method: 'POST', mode: 'no-cors' })
-            .then(() => 'sent', () => 'not sent');
-        document.body.append(`origin ${globalThis.origin}, ${orders}`);
-    }
-} };";
+/// Waits until the demo's first viewer shows a picture, and then for two more, each another one: their sizes in pixels.
+async fn three_pictures(browser: &Browser) -> Value {
+    let script = "const canvas = document.querySelector('[data-viewer=\"1\"] canvas');\
+        const seen = new Map();\
+        while (seen.size < 3) {\
+            if (!canvas.hidden) seen.set(canvas.toDataURL(), [canvas.width, canvas.height]);\
+            await new Promise(requestAnimationFrame);\
+        }\
+        return [...seen.values()];";
+    browser.run(script).await
+}
 
 #[tokio::test]
-async fn the_vendors_viewer_runs_where_it_can_do_nothing_to_the_farm() {
+async fn the_demo_shows_the_pictures_of_a_server_side_renderer() {
     let farm = Farm::small(1).await;
-    let door = url(&farm, 0, "/");
-    let library = serve(VENDOR.replace("DOOR", &format!("'{door}'"))).await;
     let browser = Browser::start(1440, 1100).await;
-    browser.open(&format!("{door}demo?viewer=http://{library}/viewer.js")).await;
+    browser.open(&url(&farm, 0, "/demo?renderer=ssr")).await;
     browser.click("#create").await;
-    browser.sees("[data-viewer=\"1\"] .chip", "connected").await;
-    let id = browser.run("return document.querySelector('[data-viewer]').dataset.spawn;").await;
-    browser
-        .in_frame("iframe", async || {
-            browser.sees("body", "origin null, sent").await;
-            browser.holds("(() => { try { return !parent.document; } catch { return true; } })()").await;
-        })
-        .await;
-    assert_eq!(farm.door(0).json("/v1/nodes/node-a").await["eligibility"], "eligible");
+    browser.sees("[data-viewer=\"1\"]", "This is the simulator, which has no models. Pictures arrive").await;
+    assert_eq!(three_pictures(&browser).await, json!([[480, 360], [480, 360], [480, 360]]));
+    browser.picture("demo-ssr").await;
+    assert_no_complaints(&browser).await;
     browser.click("[data-viewer=\"1\"] header button").await;
-    farm.ends(id.as_str().unwrap()).await;
     farm.finish().await;
 }
 
-/// Serves one script to whoever asks, for as long as the test runs.
-async fn serve(script: String) -> std::net::SocketAddr {
-    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let addr = listener.local_addr().unwrap();
-    tokio::spawn(async move {
-        while let Ok((mut stream, _)) = listener.accept().await {
-            let mut asked = [0; 4096];
-            if !matches!(stream.read(&mut asked).await, Ok(1..)) {
-                continue;
-            }
-            let head =
-                "HTTP/1.1 200 OK\r\ncontent-type: text/javascript\r\nconnection: close\r\ncontent-length:";
-            stream.write_all(format!("{head} {}\r\n\r\n{script}", script.len()).as_bytes()).await.ok();
-        }
-    });
-    addr
+#[tokio::test]
+async fn the_demo_says_that_the_simulator_has_nothing_to_show_in_the_browser() {
+    let farm = Farm::small(1).await;
+    let browser = Browser::start(1440, 1100).await;
+    browser.open(&url(&farm, 0, "/demo?model=bolt.scs")).await;
+    browser.click("#create").await;
+    browser.sees("[data-viewer=\"1\"]", "choose “On the server (ssr)” for a picture").await;
+    browser.click("[data-viewer=\"1\"] header button").await;
+    farm.finish().await;
 }

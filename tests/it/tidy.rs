@@ -22,6 +22,14 @@ fn no_source_file_is_longer_than_450_lines() {
 }
 
 #[test]
+fn no_file_of_the_pages_is_longer_than_450_lines() {
+    let pages = files().into_iter().filter(|(name, _)| name.starts_with("crates/frontdoor/pages/"));
+    let lines = |path: PathBuf| fs::read_to_string(path).unwrap().lines().count();
+    let long = pages.map(|(name, path)| (name, lines(path))).filter(|(_, lines)| *lines > 450);
+    assert_eq!(long.collect::<Vec<_>>(), []);
+}
+
+#[test]
 fn no_file_is_named_after_nothing_in_particular() {
     let vague =
         ["util", "utils", "helper", "helpers", "common", "manager", "misc", "handler", "handlers", "service"];

@@ -1,9 +1,9 @@
-/** Types of `client.js`. */
+/** Types of `client.js`. They compile with `strict`; the library needs the DOM (`"lib": ["ES2022", "DOM"]`). */
 
 /**
- * Who calls, where the front door wants to know: an API key or a JSON web token. A function is asked before every request
- * and every connection, and once more when what it gave is refused; keep the key with your backend and let it make tokens
- * that live for minutes. Without a text the call goes out without one.
+ * The caller's credential, where the front door authenticates callers: an API key or a JSON web token. A function is called
+ * before every request and every connection, and once more when its token is refused. Keep the key with your backend and let
+ * it make tokens that live for minutes. Without a token the call goes out without one.
  *
  *     const token = async () => (await fetch('/farm-token', { method: 'POST' })).text();
  */
@@ -11,7 +11,7 @@ export type Token = string | (() => string | null | undefined | PromiseLike<stri
 
 /** What goes with every call. */
 export interface CallOptions {
-  /** Who calls. Default: nobody in particular. */
+  /** The caller's credential. Default: none. */
   token?: Token;
   /** The front door, or several that serve the same farm. Default: the one that `client.js` came from. */
   base?: string | URL | readonly (string | URL)[];
@@ -21,17 +21,17 @@ export interface CallOptions {
   attemptTimeoutMs?: number;
   /** Ends the call; it rejects with the signal's reason, and a spawn that was under way is undone. */
   signal?: AbortSignal;
-  /** Told before every pause between two attempts. */
+  /** Called before every pause between two attempts. */
   onRetry?: (retry: Retry) => void;
 }
 
 /** An attempt failed and there will be another. */
 export interface Retry {
-  /** What came of it. */
+  /** Why it failed. */
   error: ProblemError | NetworkError;
-  /** How many there have been. */
+  /** Attempts so far. */
   attempts: number;
-  /** How long until the next. */
+  /** Milliseconds until the next one. */
   delayMs: number;
 }
 
@@ -49,7 +49,10 @@ export interface SpawnOptions extends CallOptions {
   pool?: string;
   /** Labels the node must carry, all of them. */
   labels?: Record<string, string>;
-  /** Seconds to wait in line when the farm is full, 0 to 60; 0 when left out. */
+  /**
+   * Seconds to wait in line when the farm is full, 0 to 60; 0 when left out. Until `deadlineMs` the call is repeated and keeps
+   * its place in line.
+   */
   waitSeconds?: number;
   /**
    * Whether to go on trying, until the deadline, when the caller has as many spawns as it may have at once (`quota-exceeded`).
@@ -67,9 +70,9 @@ export interface SpawnAnswer {
   endpoint: string;
   rendererType: RendererType;
   node: string;
-  /** Of the answer; the farm's logs know it. */
+  /** The id of the request in the farm's logs. */
   readonly requestId?: string;
-  /** How many requests it took. */
+  /** How many requests were made. */
   readonly attempts: number;
 }
 
@@ -110,7 +113,7 @@ export interface Spawn {
   pool: string;
   labels?: Record<string, string>;
   gpu?: number;
-  /** Who had it spawned, where callers have to say who they are. */
+  /** The caller that it belongs to, where callers are authenticated. */
   owner?: string;
 }
 
@@ -128,6 +131,15 @@ export interface NodeHealth {
   nextProbeAt?: string;
 }
 
+/** A drain of a node. */
+export interface Drain {
+  deadline: string;
+  remaining: number;
+  reason?: string;
+  by?: string;
+  startedAt: string;
+}
+
 /** A node of the farm. */
 export interface Node {
   id: string;
@@ -143,7 +155,7 @@ export interface Node {
   endpoint: string;
   load: { cpu: number; memoryFreeBytes: number };
   lastHeartbeatAt: string;
-  drain?: { deadline: string; remaining: number; reason?: string; by?: string; startedAt: string };
+  drain?: Drain;
   health: NodeHealth;
   /** Only requests that name its pool are placed there. */
   dedicated?: boolean;
@@ -161,7 +173,7 @@ export function live(options?: LiveOptions): Live;
 export interface LiveOptions {
   /** The front door, or several that serve the same farm. */
   base?: string | URL | readonly (string | URL)[];
-  /** Who listens. Default: nobody in particular. A text that is refused ends the feed; see the state `refused`. */
+  /** The caller's credential. Default: none. A text that is refused ends the feed; see the state `refused`. */
   token?: Token;
   /** How much later than announced a heartbeat may come; 5 seconds when left out. */
   heartbeatBufferSeconds?: number;
@@ -177,90 +189,187 @@ export type LiveState =
   | { state: 'refused'; code: 'unauthenticated'; reason: string }
   | { state: 'closed' };
 
-/** Something that happened. What else it says depends on its kind. */
-export interface LiveEvent {
+/** What can be followed. */
+export type Topic = 'nodes' | 'spawns' | `node:${string}` | `spawn:${string}`;
+
+/** Members of every event. */
+interface EventBase<Kind extends string> {
   type: 'event';
-  topic: string;
+  topic: Topic;
   seq: number;
   at: string;
-  kind: `node.${string}` | `spawn.${string}`;
+  kind: Kind;
   node: string;
-  spawn?: string;
-  exit?: Exit;
-  endpoint?: string;
-  rendererType?: RendererType;
-  pings?: Record<string, string>;
-  /** With `node.failing` and `node.recovered`. */
-  health?: NodeHealth;
-  [more: string]: unknown;
 }
 
-export interface Handlers {
-  /** The state to start from: of `nodes` and `spawns` all of them, of one node or spawn that one, or null if unknown. */
-  onSnapshot?: (snapshot: Node[] | Spawn[] | Node | Spawn | null, seq: number) => void;
+/** What an event says of a spawn that subscribers may not know yet. */
+interface Introduced {
+  rendererType: RendererType;
+  endpoint: string;
+  startedAt: string;
+  labels: Record<string, string>;
+  owner: string;
+  gpu: number;
+}
+
+/** A change of a node. A newer front door may send further kinds. */
+export type NodeEvent =
+  | EventBase<'node.up' | 'node.stale' | 'node.down' | 'node.drained' | 'node.capacity'>
+  | (EventBase<'node.cordoned' | 'node.uncordoned'> & { by?: string })
+  | (EventBase<'node.draining'> & Partial<Drain>)
+  | (EventBase<'node.failing' | 'node.recovered'> & { health: NodeHealth });
+
+/** A change of a spawn. A newer front door may send further kinds. */
+export type SpawnEvent =
+  | (EventBase<'spawn.launching' | 'spawn.ready' | 'spawn.suspect' | 'spawn.disconnected' | 'spawn.stopping' | 'spawn.lost'> &
+      Partial<Introduced> & { spawn: string })
+  | (EventBase<'spawn.exited'> & { spawn: string; exit: Exit })
+  /** Of one spawn on its own topic; of all that reported with one heartbeat, by id, on `spawns` and `node:<id>`. */
+  | (EventBase<'spawn.ping'> & ({ spawn: string; pings?: undefined } | { spawn?: undefined; pings: Record<string, string> }));
+
+/** A change of the farm. */
+export type LiveEvent = NodeEvent | SpawnEvent;
+
+/** What happens on a topic. */
+export type EventOf<T extends Topic> = T extends 'nodes'
+  ? NodeEvent
+  : T extends 'spawns' | `spawn:${string}`
+    ? SpawnEvent
+    : LiveEvent;
+
+/** The state to start from: of `nodes` and `spawns` all of them; of one node or spawn that one, or null if it is unknown. */
+export type SnapshotOf<T extends Topic> = T extends 'nodes'
+  ? Node[]
+  : T extends 'spawns'
+    ? Spawn[]
+    : T extends `node:${string}`
+      ? Node | null
+      : Spawn | null;
+
+export interface Handlers<T extends Topic = Topic> {
+  /** The state to start from, also after a gap that could not be closed. */
+  onSnapshot?: (snapshot: SnapshotOf<T>, seq: number) => void;
   /** A change after that; in order, none missed, none twice. */
-  onEvent?: (event: LiveEvent) => void;
-  /** The connection had been lost; what happened meanwhile comes now as events. */
+  onEvent?: (event: EventOf<T>) => void;
+  /** The connection was lost and is back; what happened meanwhile follows as events. */
   onResume?: (seq: number) => void;
-  /** The caller may not follow this topic, as far as the front door says of which topic it speaks. */
+  /** The caller may not follow this topic, where the front door names the topic. */
   onRefused?: (error: RefusedError) => void;
 }
 
-export interface Subscription {
-  readonly topic: string;
-  /** Of the last event or snapshot. */
+export interface Subscription<T extends Topic = Topic> {
+  readonly topic: T;
+  /** The number of the last event or snapshot. */
   readonly seq: number | undefined;
   /** Asks for a new snapshot. */
   refresh(): void;
   unsubscribe(): void;
 }
 
+/** The events of a feed itself. */
+export interface LiveEventMap {
+  state: CustomEvent<LiveState>;
+  /** When, by the front door's clock. */
+  heartbeat: CustomEvent<string>;
+  refused: CustomEvent<RefusedError>;
+  violation: CustomEvent<{ code: string; message: string }>;
+}
+
 /** The live feed: connects by itself, and again whenever the connection is lost. */
 export class Live extends EventTarget {
   constructor(options?: LiveOptions);
   readonly state: LiveState;
-  subscribe(topic: string, handlers: Handlers): Subscription;
+  subscribe<T extends Topic>(topic: T, handlers: Handlers<T>): Subscription<T>;
   /** Connects now, if it is waiting to. */
   hurry(): void;
   close(): void;
-  addEventListener(type: 'state', listener: (event: CustomEvent<LiveState>) => void): void;
-  addEventListener(type: 'heartbeat', listener: (event: CustomEvent<string>) => void): void;
-  addEventListener(type: 'refused', listener: (event: CustomEvent<RefusedError>) => void): void;
-  addEventListener(type: 'violation', listener: (event: CustomEvent<{ code: string; message: string }>) => void): void;
+  addEventListener<K extends keyof LiveEventMap>(
+    type: K,
+    listener: (this: Live, event: LiveEventMap[K]) => void,
+    options?: boolean | AddEventListenerOptions,
+  ): void;
+  addEventListener(
+    type: string,
+    listener: EventListenerOrEventListenerObject | null,
+    options?: boolean | AddEventListenerOptions,
+  ): void;
+  removeEventListener<K extends keyof LiveEventMap>(
+    type: K,
+    listener: (this: Live, event: LiveEventMap[K]) => void,
+    options?: boolean | EventListenerOptions,
+  ): void;
+  removeEventListener(
+    type: string,
+    listener: EventListenerOrEventListenerObject | null,
+    options?: boolean | EventListenerOptions,
+  ): void;
+}
+
+/** How a spawn ended, as a clause: `it was killed (SIGSEGV)`. */
+export function explainExit(exit?: Exit): string;
+
+/** Shows a spawn in the vendor's viewer, and says in words how it ended. */
+export function mount(spawned: Pick<SpawnAnswer, 'id' | 'endpoint' | 'rendererType'>, options: MountOptions): Mounted;
+
+/** The parts of the vendor's viewer that `mount` uses. */
+export interface VendorViewer {
+  setCallbacks(callbacks: Record<string, (...details: any[]) => void>): unknown;
+  start(): unknown;
+  shutdown?(): unknown;
+  closeConnection?(): unknown;
+}
+
+/** The vendor's library: the global `Communicator`, or its module. */
+export interface VendorLibrary<Viewer extends VendorViewer = VendorViewer> {
+  WebViewer: new (options: any) => Viewer;
+  RendererType?: any;
+}
+
+export interface MountOptions {
+  vendor: VendorLibrary;
+  /** Callbacks of the vendor's viewer, of the page's own. One that `mount` uses itself (`modelLoadFailure`) is called too. */
+  callbacks?: Record<string, (...details: any[]) => void>;
+  /** A feed that the page has already. Default: one of its own. */
+  feed?: Live;
+  /** As for `live` and `stop`. */
+  base?: CallOptions['base'];
+  token?: Token;
+  /** The viewer's own options: `containerId`, `model`, `sessionToken`, `enginePath` … */
+  [option: string]: unknown;
+}
+
+/** A viewer on a spawn. */
+export interface Mounted {
+  readonly viewer: VendorViewer;
+  /** Resolves once, with how it ended; never rejects. */
+  readonly ended: Promise<Ending>;
+  /** Disconnects the viewer and stops the spawn. */
+  close(): void;
+}
+
+/** How a viewer ended. */
+export interface Ending {
+  /** How the spawn ended, or what happened here: `idle` is the vendor's own timeout for input. */
+  reason: ExitReason | 'closed' | 'refused' | 'unreachable' | 'connection-lost' | 'idle';
+  /** A sentence for the user. */
+  text: string;
+  /** Where the farm has reported it. */
+  exit?: Exit;
+  /** Whether another spawn is worth a try: this one was not ended on purpose, and the server did not refuse. */
+  again: boolean;
 }
 
 /** The stable codes of the HTTP contract, and those of this client. */
 export type ErrorCode =
-  | 'invalid-request'
-  | 'not-found'
-  | 'method-not-allowed'
-  | 'idempotency-conflict'
-  | 'already-connected'
-  | 'spawn-ended'
-  | 'body-too-large'
-  | 'unsupported-media-type'
-  | 'no-capacity'
-  | 'no-matching-node'
-  | 'spawn-failed'
-  | 'ready-timeout'
-  | 'registry-unavailable'
-  | 'node-unreachable'
-  | 'shutting-down'
-  | 'upgrade-required'
-  | 'internal'
-  | 'unauthenticated'
-  | 'forbidden'
-  | 'origin-not-allowed'
-  | 'host-not-allowed'
-  | 'rate-limited'
-  | 'quota-exceeded'
-  | 'network'
-  | 'no-token'
-  | 'deadline-exceeded'
+  | 'invalid-request' | 'not-found' | 'method-not-allowed' | 'idempotency-conflict' | 'already-connected'
+  | 'spawn-ended' | 'body-too-large' | 'unsupported-media-type' | 'no-capacity' | 'no-matching-node'
+  | 'spawn-failed' | 'ready-timeout' | 'registry-unavailable' | 'node-unreachable' | 'shutting-down'
+  | 'upgrade-required' | 'internal' | 'unauthenticated' | 'forbidden' | 'origin-not-allowed'
+  | 'host-not-allowed' | 'rate-limited' | 'quota-exceeded' | 'network' | 'no-token' | 'deadline-exceeded'
   | 'closed'
   | `http-${number}`;
 
-/** An error as the front door tells it (RFC 9457). */
+/** The body of an error answer (RFC 9457). */
 export interface Problem {
   type: string;
   title: string;
@@ -309,14 +418,17 @@ export class ProblemError extends HatcheryError {
 /** No answer. */
 export class NetworkError extends HatcheryError {}
 
-/** The page's own `token` gave none that could be shown to the front door; `cause` is what it threw. */
+/** The page's own `token` gave no usable token; `cause` is what it threw. */
 export class TokenError extends HatcheryError {}
 
-/** The live feed is refused: who listens is not known, or may not follow a topic. */
+/** The live feed is refused: the caller is not authenticated, or may not follow a topic. */
 export class RefusedError extends HatcheryError {
   readonly code: 'unauthenticated' | 'forbidden';
   readonly topic?: string;
 }
 
-/** It did not work out in time; `cause` is what came of the last attempt. */
+/**
+ * The deadline has passed; `cause` is the outcome of the last attempt. `code` is the front door's where that attempt was answered
+ * (`no-capacity`), and `deadline-exceeded` where it was not.
+ */
 export class DeadlineError extends HatcheryError {}

@@ -1,14 +1,14 @@
 /**
  * The dashboard.
  *
- *     live feed ──▶ picture.js (what is so) ──▶ one frame at a time ──▶ nodes.js · node.js · spawns.js · events.js
- *                                                                      totals and charts (here)
+ *     live feed ──▶ snapshot.js (the farm) ──▶ one frame at a time ──▶ nodes.js · node.js · spawns.js · events.js
+ *                                                                     totals and charts (here)
  *     operator  ──▶ orders.js ──▶ front door ──▶ live feed
  *
- * Whom the front door lets in only when it knows them, signin.js asks who they are.
+ * signin.js asks for a credential where the front door authenticates callers.
  *
- * Nothing is fetched to be shown but what the feed brings and, by failures.js, what failed before it began; what an order did is
- * seen when the feed says so.
+ * The page shows what the feed brings, and nothing else but the failures of the last hour, which failures.js fetches once. The effect of
+ * an order is shown when the feed reports it.
  */
 
 import { live } from '../client.js';
@@ -20,7 +20,7 @@ import { History } from './history.js';
 import { Detail } from './node.js';
 import { Nodes, isFailing, summary } from './nodes.js';
 import { Orders } from './orders.js';
-import { Picture } from './picture.js';
+import { Snapshot } from './snapshot.js';
 import { SignIn } from './signin.js';
 import { Spawns } from './spawns.js';
 import { Trouble, absence } from './trouble.js';
@@ -30,27 +30,27 @@ import { brief, millis } from './words.js';
 const APART_MS = 200;
 
 const draw = batched(render, APART_MS);
-const picture = new Picture(draw);
+const snapshot = new Snapshot(draw);
 const history = new History();
 const who = new SignIn({ changed: known, limits });
-const orders = new Orders(picture, who);
-const nodes = new Nodes(picture, orders, choose);
-const detail = new Detail(picture, orders, () => choose(undefined));
-const spawns = new Spawns(picture, orders);
-const events = new Events(picture);
+const orders = new Orders(snapshot, who);
+const nodes = new Nodes(snapshot, orders, choose);
+const detail = new Detail(snapshot, orders, () => choose(undefined));
+const spawns = new Spawns(snapshot, orders);
+const events = new Events(snapshot);
 const capacity = new Chart(byId('capacity-chart'), 'Slots in use over time');
 const latency = new Chart(byId('latency-chart'), 'Time from start to ready over time');
 
 const feed = live({ token: who.token });
 who.follow(feed);
 const failures = new Failures(who, () => trouble.render());
-const failing = () => [...picture.nodes.values()].filter(isFailing);
+const failing = () => [...snapshot.nodes.values()].filter(isFailing);
 const trouble = new Trouble(feed, who, () => ({ failing: failing(), cause: failures.cause }), draw);
 let cutAt;
 let chosen;
 
 feed.addEventListener('heartbeat', ({ detail: at }) => {
-  picture.hear(at);
+  snapshot.hear(at);
   trouble.whole();
 });
 feed.addEventListener('state', ({ detail: { state } }) => {
@@ -58,22 +58,22 @@ feed.addEventListener('state', ({ detail: { state } }) => {
 });
 const following = feed.subscribe('nodes', {
   onSnapshot: (list) => {
-    picture.takeNodes(list);
+    snapshot.takeNodes(list);
     trouble.whole();
   },
   onResume: () => trouble.whole(),
   onRefused: (error) => barred(error),
   onEvent: (event) => {
     heard(event);
-    picture.nodeEvent(event);
-    // What came with it stands in the next snapshot.
-    if (event.kind === 'node.up' || event.kind === 'node.capacity' || !picture.nodes.has(event.node)) refreshSoon();
+    snapshot.nodeEvent(event);
+    // Load and GPUs come with the next snapshot of the feed.
+    if (event.kind === 'node.up' || event.kind === 'node.capacity' || !snapshot.nodes.has(event.node)) refreshSoon();
   },
 });
 feed.subscribe('spawns', {
   onSnapshot: (list) => {
-    picture.takeSpawns(list);
-    history.seed(list, picture.now());
+    snapshot.takeSpawns(list);
+    history.seed(list, snapshot.now());
     failures.load();
     back('The live feed is back, with the farm as it is now.');
   },
@@ -81,17 +81,17 @@ feed.subscribe('spawns', {
   onEvent: (event) => {
     heard(event);
     failures.heard(event);
-    const took = picture.spawnEvent(event);
+    const took = snapshot.spawnEvent(event);
     if (took !== undefined) history.started(Date.parse(event.at), took);
   },
 });
 
 function known() {
-  picture.partial = !who.may('operate');
+  snapshot.partial = !who.may('operate');
   draw();
 }
 
-/** What whoever is signed in cannot do here, and does not see. */
+/** What the caller may not do here, and does not see. */
 function limits(may) {
   const said = [];
   if (!may('read')) said.push('look at nodes (scope “read”)');
@@ -99,18 +99,18 @@ function limits(may) {
   return said.length === 0 ? '' : `You may not ${said.join(', nor ')}. The spawns that are shown are your own.`;
 }
 
-/** Whoever may not look at nodes sees spawns all the same. */
+/** A caller that may not see nodes sees spawns all the same. */
 function barred(error) {
   who.judge(error, 'read');
-  picture.takeNodes([]);
+  snapshot.takeNodes([]);
 }
 feed.addEventListener('refused', ({ detail }) => {
-  // Everybody who is let in may follow spawns.
+  // Every authenticated caller may follow spawns.
   if (detail.code === 'forbidden' && detail.topic === undefined) barred(detail);
 });
 
 function heard(event) {
-  picture.hear(event.at);
+  snapshot.hear(event.at);
   trouble.whole();
 }
 
@@ -127,7 +127,7 @@ function refreshSoon(ms = 500) {
   clearTimeout(refreshing);
   refreshing = setTimeout(() => {
     if (!document.hidden && feed.state.state === 'open' && who.may('read')) following.refresh();
-    refreshSoon(Math.min(15_000, 2_000 + picture.nodes.size * 10));
+    refreshSoon(Math.min(15_000, 2_000 + snapshot.nodes.size * 10));
   }, ms);
 }
 refreshSoon(3_000);
@@ -149,7 +149,7 @@ function choose(id) {
 }
 
 function render() {
-  picture.tidy();
+  snapshot.tidy();
   nodes.render();
   detail.render();
   spawns.render();
@@ -160,8 +160,8 @@ function render() {
 }
 
 function totals() {
-  if (!picture.complete) return;
-  const all = summary(picture);
+  if (!snapshot.complete) return;
+  const all = summary(snapshot);
   say(byId('used'), all.used.toLocaleString());
   say(byId('total'), `of ${all.total.toLocaleString()}`);
   const gone = all.gone > 0 ? `, ${all.gone.toLocaleString()} more on nodes that are down` : '';
@@ -171,7 +171,7 @@ function totals() {
   set(bar, 'aria-label', `${all.used} of ${all.total} slots in use`);
   set(bar, 'class', all.total > 0 && all.used >= all.total ? 'bar full' : 'bar');
   say(byId('up'), all.up.toLocaleString());
-  say(byId('of-nodes'), `of ${picture.nodes.size.toLocaleString()} up`);
+  say(byId('of-nodes'), `of ${snapshot.nodes.size.toLocaleString()} up`);
   chips(byId('node-states'), [
     [all.down, 'down', 'bad'],
     [all.failing, 'failing', 'bad'],
@@ -181,7 +181,7 @@ function totals() {
     [all.full, 'full', 'full'],
   ], 'all open');
   const states = new Map();
-  for (const spawn of picture.spawns.values()) states.set(spawn.state, (states.get(spawn.state) ?? 0) + 1);
+  for (const spawn of snapshot.spawns.values()) states.set(spawn.state, (states.get(spawn.state) ?? 0) + 1);
   say(byId('running'), (states.get('ready') ?? 0).toLocaleString());
   const others = [
     ['launching', 'calm'],
@@ -204,9 +204,9 @@ function chips(place, list, otherwise) {
 
 /** What changes with time alone: ages, countdowns, charts. */
 setInterval(() => {
-  const now = picture.now();
-  if (picture.complete && !trouble.cut) {
-    const { used, total } = summary(picture);
+  const now = snapshot.now();
+  if (snapshot.complete && !trouble.cut) {
+    const { used, total } = summary(snapshot);
     if (history.sample(now, used, total) && !document.hidden) {
       capacity.capacity(history, now);
       latency.latency(history, now);
@@ -218,7 +218,7 @@ setInterval(() => {
   if (document.hidden) return;
   nodes.render();
   detail.render();
-  if (picture.tidy()) spawns.render();
+  if (snapshot.tidy()) spawns.render();
   else spawns.redraw();
 }, 1000);
 

@@ -1,4 +1,4 @@
-/** The demo: a web client of the farm, with as many viewers as one likes. */
+/** The demo: a web client of the farm, with any number of viewers. */
 
 import { live, stop } from '../client.js';
 import { byId, say } from './dom.js';
@@ -22,7 +22,7 @@ feed.addEventListener('state', ({ detail: { state } }) => {
 byId('ask').addEventListener('submit', (event) => {
   event.preventDefault();
   number += 1;
-  const viewer = new Viewer(number, wish(), { feed, who }, changed);
+  const viewer = new Viewer(number, request(), { feed, who }, changed);
   viewers.add(viewer);
   byId('viewers').prepend(viewer.card);
   changed();
@@ -35,8 +35,8 @@ function changed() {
   byId('viewers-empty').hidden = viewers.size > 0;
 }
 
-/** What the form asks for; what is empty is left to the farm. */
-function wish() {
+/** The request that the form makes; an empty field is left to the farm. */
+function request() {
   const text = (id) => byId(id).value.trim();
   const pairs = text('labels')
     .split(',')
@@ -67,27 +67,23 @@ for (const [name, field] of [['viewer', 'library'], ['model', 'model'], ['render
 }
 byId('more').open = asked.has('viewer') || asked.has('token');
 
-/** The same in a few lines; a page of one's own asks its own backend for a token. */
+/** The same in a few lines. A real page gets its token from its own backend. */
 function example() {
   const signedIn = who.credential !== undefined;
   const token = signedIn ? "\nconst token = async () => (await fetch('/farm-token', { method: 'POST' })).text();" : '';
   say(
     byId('example'),
-    `import { spawn, stop, live } from '${new URL('client.js', document.baseURI)}';
+    `import { spawn, mount } from '${new URL('client.js', document.baseURI)}';
 ${token}
-const { id, endpoint } = await spawn({ ${signedIn ? 'token, ' : ''}waitSeconds: 30 });
+const spawned = await spawn({ ${signedIn ? 'token, ' : ''}waitSeconds: 30 });
 
-const viewer = new Communicator.WebViewer({
-  containerId: 'viewer',
-  endpointUri: endpoint,
+const shown = mount(spawned, {
+  vendor: Communicator,
+  containerId: 'viewer',${signedIn ? '\n  token,' : ''}
 });
-viewer.start();
 
-live(${signedIn ? '{ token }' : ''}).subscribe(\`spawn:\${id}\`, {
-  onEvent: ({ kind, exit }) => {
-    if (kind === 'spawn.exited') alert(exit.reason);
-  },
-});`,
+const { text } = await shown.ended;
+alert(text);`,
   );
 }
 example();

@@ -10,13 +10,13 @@ function isBad(event) {
 }
 
 export class Events {
-  #picture;
+  #snapshot;
   #list;
   /** While held: what was there when that began. */
   #held;
 
-  constructor(picture) {
-    this.#picture = picture;
+  constructor(snapshot) {
+    this.#snapshot = snapshot;
     this.#list = new Windowed(byId('events-frame'), {
       key: (event) => `${event.seq}`,
       create: () => this.#row(),
@@ -24,7 +24,7 @@ export class Events {
     });
     byId('events-show').addEventListener('change', () => this.render());
     byId('events-hold').addEventListener('click', () => {
-      this.#held = this.#held ? undefined : [...picture.events];
+      this.#held = this.#held ? undefined : [...snapshot.events];
       set(byId('events-hold'), 'aria-pressed', String(Boolean(this.#held)));
       this.render();
     });
@@ -32,11 +32,11 @@ export class Events {
 
   render() {
     const show = byId('events-show').value;
-    const all = this.#held ?? this.#picture.events;
+    const all = this.#held ?? this.#snapshot.events;
     const shown = all.filter((event) => (show === 'bad' ? isBad(event) : event.kind.startsWith(show))).reverse();
     this.#list.show(shown);
-    say(byId('events-count'), this.#picture.told.toLocaleString());
-    byId('events-empty').hidden = this.#picture.told > 0;
+    say(byId('events-count'), this.#snapshot.eventCount.toLocaleString());
+    byId('events-empty').hidden = this.#snapshot.eventCount > 0;
   }
 
   #row() {

@@ -4,7 +4,7 @@ import { allow, byId, make, offer, say, set } from './dom.js';
 import { drainStory, facts, states } from './nodes.js';
 
 export class Detail {
-  #picture;
+  #snapshot;
   #orders;
   #id;
   #cells = new Map();
@@ -15,8 +15,8 @@ export class Detail {
   #chips = make('p', { class: 'chips' });
   #buttons;
 
-  constructor(picture, orders, leave) {
-    this.#picture = picture;
+  constructor(snapshot, orders, leave) {
+    this.#snapshot = snapshot;
     this.#orders = orders;
     const order = (text, act) => make('button', { type: 'button', class: 'small', onclick: () => act(this.#id) }, text);
     this.#buttons = {
@@ -39,7 +39,7 @@ export class Detail {
   }
 
   render() {
-    const node = this.#picture.nodes.get(this.#id);
+    const node = this.#snapshot.nodes.get(this.#id);
     say(byId('detail-title'), this.#id ?? 'All nodes');
     byId('detail').hidden = !node;
     offer(this.#buttons, {
@@ -52,19 +52,19 @@ export class Detail {
     allow({ uncordon, cordon, drain }, this.#orders.mayOperate);
     if (!node) return;
     say(this.#buttons.drain, node.eligibility === 'draining' ? 'Change drain…' : 'Drain…');
-    const said = states(node, this.#picture);
+    const said = states(node, this.#snapshot);
     const key = said.map(([text]) => text).join();
     if (this.#chips.dataset.key !== key) {
       this.#chips.dataset.key = key;
       this.#chips.replaceChildren(...said.map(([text, kind]) => make('span', { class: `chip ${kind}` }, text)));
     }
-    const story = drainStory(node, this.#picture);
+    const story = drainStory(node, this.#snapshot);
     this.#drain.hidden = !story;
     if (story) {
       say(this.#story, story.text);
       set(this.#bar, 'value', story.most === 0 ? 1 : 1 - story.left / story.most);
     }
-    this.#show(facts(node, this.#picture));
+    this.#show(facts(node, this.#snapshot));
   }
 
   /** Facts keep their places: only texts change, so that one can select and read them. */

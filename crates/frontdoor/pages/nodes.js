@@ -5,18 +5,18 @@ import { Windowed } from './window.js';
 import { brief, bytes, clock, count, span } from './words.js';
 
 /** What is to be said about a node's state, most important first: `[text, kind, explanation]`. */
-export function states(node, picture) {
+export function states(node, snapshot) {
   const said = [];
-  const silent = picture.now() - Date.parse(node.lastHeartbeatAt);
+  const silent = snapshot.now() - Date.parse(node.lastHeartbeatAt);
   if (node.availability === 'down') said.push(['Down', 'bad', `no word for ${span(silent)}`]);
   if (node.availability === 'stale') said.push(['Silent', 'warn', `no word for ${span(silent)}`]);
   if (isFailing(node)) said.push(['Failing', 'bad', healthWords(node.health)]);
   if (node.eligibility === 'draining') {
-    const done = picture.used(node) === 0;
-    said.push(done ? ['Drained', 'good', 'nothing runs here any more'] : ['Draining', 'warn', drainWords(node, picture)]);
+    const done = snapshot.used(node) === 0;
+    said.push(done ? ['Drained', 'good', 'nothing runs here any more'] : ['Draining', 'warn', drainWords(node, snapshot)]);
   }
   if (node.eligibility === 'cordoned') said.push(['Cordoned', 'warn', 'closed to new spawns']);
-  if (node.availability === 'up' && node.slots.total > 0 && picture.isFull(node)) said.push(['Full', 'full', 'no slot is free']);
+  if (node.availability === 'up' && node.slots.total > 0 && snapshot.isFull(node)) said.push(['Full', 'full', 'no slot is free']);
   if (said.length === 0) said.push(['Open', 'good', '']);
   return said;
 }
@@ -32,8 +32,8 @@ export function healthWords({ reason = 'starts fail', since }) {
 }
 
 /** How much is left of a drain, and how long it will take. */
-export function drainWords(node, picture) {
-  const drain = picture.drain(node);
+export function drainWords(node, snapshot) {
+  const drain = snapshot.drain(node);
   if (!drain) return '';
   if (drain.left === 0) return 'nothing runs here any more';
   const latest = drain.longestMs > 0 ? `${brief(drain.longestMs)} at most` : 'ending them now';
@@ -42,7 +42,7 @@ export function drainWords(node, picture) {
 }
 
 export class Nodes {
-  #picture;
+  #snapshot;
   #orders;
   #select;
   #selected;
@@ -50,8 +50,8 @@ export class Nodes {
   #filter = { text: '', show: '', order: 'name' };
 
   /** `select(id)` is called when a node is chosen; undefined when the choice is undone. */
-  constructor(picture, orders, select) {
-    this.#picture = picture;
+  constructor(snapshot, orders, select) {
+    this.#snapshot = snapshot;
     this.#orders = orders;
     this.#select = select;
     this.#list = new Windowed(byId('nodes-frame'), {
@@ -79,9 +79,9 @@ export class Nodes {
   }
 
   render() {
-    const all = [...this.#picture.nodes.values()];
+    const all = [...this.#snapshot.nodes.values()];
     const shown = all.filter((node) => this.#wanted(node));
-    const share = (node) => this.#picture.used(node) / Math.max(1, node.slots.total);
+    const share = (node) => this.#snapshot.used(node) / Math.max(1, node.slots.total);
     const byName = (a, b) => (a.id < b.id ? -1 : 1);
     shown.sort(this.#filter.order === 'fullest' ? (a, b) => share(b) - share(a) || byName(a, b) : byName);
     byId('nodes-frame').closest('.columns').classList.toggle('no-gpus', !all.some((node) => node.gpus.length > 0));
@@ -89,7 +89,7 @@ export class Nodes {
     const every = all.length.toLocaleString();
     say(byId('nodes-count'), shown.length === all.length ? every : `${shown.length.toLocaleString()} of ${every}`);
     const empty = byId('nodes-empty');
-    empty.hidden = shown.length > 0 || !this.#picture.complete;
+    empty.hidden = shown.length > 0 || !this.#snapshot.complete;
     const none = this.#orders.mayLook
       ? 'No node has reported yet. Start one with “hatchery agent”.'
       : 'You may not look at nodes: that needs the scope “read”.';
@@ -98,7 +98,7 @@ export class Nodes {
 
   #wanted(node) {
     const { text, show } = this.#filter;
-    if (show === 'full' && !this.#picture.isFull(node)) return false;
+    if (show === 'full' && !this.#snapshot.isFull(node)) return false;
     if ((show === 'draining' || show === 'cordoned') && node.eligibility !== show) return false;
     if (show === 'failing' && !isFailing(node)) return false;
     if (show === 'away' && node.availability === 'up') return false;
@@ -145,7 +145,7 @@ export class Nodes {
 
   #fill(row, node) {
     const { parts } = row;
-    const used = this.#picture.used(node);
+    const used = this.#snapshot.used(node);
     const { total } = node.slots;
     const labels = Object.entries(node.labels).map(([key, value]) => `${key}=${value}`);
     say(parts.sub, [node.pool, ...labels].join(' · '));
@@ -155,7 +155,7 @@ export class Nodes {
     set(parts.bar, 'class', `bar${used >= total ? ' full' : ''}`);
     set(parts.bar, 'aria-label', `${used} of ${total} slots in use`);
     say(parts.slots, `${used} / ${total}`);
-    const said = states(node, this.#picture);
+    const said = states(node, this.#snapshot);
     const chips = said.map(([text, kind]) => `${kind}:${text}`).join();
     if (parts.chips.dataset.chips !== chips) {
       parts.chips.dataset.chips = chips;
@@ -163,7 +163,7 @@ export class Nodes {
     }
     say(parts.note, said[0][2]);
     set(parts.note, 'title', said[0][2]);
-    const gpus = this.#picture.gpuUse(node);
+    const gpus = this.#snapshot.gpuUse(node);
     say(parts.gpus, gpus.length ? gpus.map((gpu) => `${gpu.used}/${gpu.total}`).join('  ') : '–');
     set(parts.gpus, 'title', gpus.map((gpu) => `GPU ${gpu.index}: ${gpu.used} of ${gpu.total}`).join(', ') || 'not counted');
     say(parts.cpu, `${Math.round(node.load.cpu * 100)} %`);
@@ -179,10 +179,10 @@ export class Nodes {
 }
 
 /** What stands in the totals about all nodes. The slots of nodes that are down are in no total, but in `gone`. */
-export function summary(picture) {
+export function summary(snapshot) {
   const tally = { up: 0, full: 0, draining: 0, cordoned: 0, stale: 0, down: 0, failing: 0, used: 0, total: 0, free: 0, gone: 0 };
-  for (const node of picture.nodes.values()) {
-    const used = picture.used(node);
+  for (const node of snapshot.nodes.values()) {
+    const used = snapshot.used(node);
     tally[node.availability] += 1;
     if (node.eligibility !== 'eligible') tally[node.eligibility] += 1;
     if (node.availability === 'down') {
@@ -200,10 +200,10 @@ export function summary(picture) {
 }
 
 /** The facts of one node, beside its spawns. */
-export function facts(node, picture) {
+export function facts(node, snapshot) {
   const rows = [
-    ['Slots', `${picture.used(node)} of ${node.slots.total} in use`],
-    ...picture.gpuUse(node).map((gpu) => [`GPU ${gpu.index}`, `${gpu.used} of ${gpu.total} in use`]),
+    ['Slots', `${snapshot.used(node)} of ${node.slots.total} in use`],
+    ...snapshot.gpuUse(node).map((gpu) => [`GPU ${gpu.index}`, `${gpu.used} of ${gpu.total} in use`]),
     ['Load', `${Math.round(node.load.cpu * 100)} % processor, ${bytes(node.load.memoryFreeBytes)} free`],
     ['Health', node.health?.state === 'failing' ? `failing: ${healthWords(node.health)}` : 'ok'],
     ['Pool', node.dedicated ? `${node.pool}, for requests that name it` : node.pool],
@@ -214,13 +214,13 @@ export function facts(node, picture) {
   ];
   const { nextProbeAt } = node.health ?? {};
   if (isFailing(node) && nextProbeAt) rows.push(['Next try', clock(nextProbeAt)]);
-  if (node.availability !== 'up') rows.push(['Silent for', span(picture.now() - Date.parse(node.lastHeartbeatAt))]);
+  if (node.availability !== 'up') rows.push(['Silent for', span(snapshot.now() - Date.parse(node.lastHeartbeatAt))]);
   return rows;
 }
 
 /** A drain in one sentence, for the detail of a node. */
-export function drainStory(node, picture) {
-  const drain = picture.drain(node);
+export function drainStory(node, snapshot) {
+  const drain = snapshot.drain(node);
   if (!drain) return undefined;
   const { reason, by, deadline, startedAt } = node.drain;
   const who = [by && `by ${by}`, reason && `“${reason}”`].filter(Boolean).join(', ');

@@ -5,15 +5,15 @@ import { byId, say, tell } from './dom.js';
 import { clock, count, explained, short } from './words.js';
 
 export class Orders {
-  #picture;
+  #snapshot;
   #who;
   #node;
   #spawn;
   /** The reading of a log that is under way; what an earlier one brings comes too late. */
   #reading;
 
-  constructor(picture, who) {
-    this.#picture = picture;
+  constructor(snapshot, who) {
+    this.#snapshot = snapshot;
     this.#who = who;
     for (const button of document.querySelectorAll('dialog [data-close]')) {
       button.addEventListener('click', () => button.closest('dialog').close());
@@ -65,8 +65,8 @@ export class Orders {
   /** Asks how, then drains. */
   drain(node) {
     this.#node = node;
-    const known = this.#picture.nodes.get(node);
-    const runs = known ? this.#picture.used(known) : 0;
+    const known = this.#snapshot.nodes.get(node);
+    const runs = known ? this.#snapshot.used(known) : 0;
     const begun = known?.eligibility === 'draining' ? ' This replaces the drain that is under way.' : '';
     const now = runs === 0 ? 'Nothing runs there now.' : `${count(runs, 'spawn')} ${runs === 1 ? 'runs' : 'run'} there now.`;
     say(byId('drain-title'), `Drain ${node}`);
@@ -82,9 +82,9 @@ export class Orders {
   /** Asks first, then stops. */
   stop(id) {
     this.#spawn = id;
-    const spawn = this.#picture.spawns.get(id);
+    const spawn = this.#snapshot.spawns.get(id);
     say(byId('stop-title'), `Stop ${short(id)}`);
-    say(byId('stop-what'), `Its server on ${spawn?.node ?? 'its node'} is ended, and whoever looks at it sees nothing any more.`);
+    say(byId('stop-what'), `Its server on ${spawn?.node ?? 'its node'} is ended, and its viewer is disconnected.`);
     byId('stop-error').hidden = true;
     byId('stop-dialog').showModal();
   }

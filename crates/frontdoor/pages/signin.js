@@ -1,6 +1,6 @@
 /**
- * Who uses this page. Where the front door wants to know, a box asks for an API key or a token; it is kept for this tab alone,
- * until the tab is closed or somebody signs out. Where it lets everybody in, nothing of this is ever seen.
+ * The credential of this page's user. Where the front door authenticates callers, a box asks for an API key or a token. It is kept
+ * for this tab alone, until the tab is closed or the user signs out. Elsewhere the box never appears.
  */
 
 import { make, say, set } from './dom.js';
@@ -9,9 +9,9 @@ const PLACE = 'hatchery.credential';
 
 export class SignIn {
   #text = recall();
-  /** Whether the front door wants to know, and nobody has said it yet. */
+  /** Whether the front door asks for a credential, and there is none yet. */
   #wanted = false;
-  /** Who waits for somebody to say it. */
+  /** Resolvers of those that wait for the credential. */
   #waiting = [];
   #feed;
   #changed;
@@ -36,7 +36,7 @@ export class SignIn {
   #go = make('button', { type: 'submit', class: 'main', id: 'signin-go' }, 'Sign in');
   #box;
 
-  /** `changed()` is called when what its user may do has changed; `limits(may)` says what that is not, if there is anything. */
+  /** `changed()` is called when the user's rights have changed; `limits(may)` says in words what they lack, if anything. */
   constructor({ changed = () => {}, limits }) {
     this.#changed = changed;
     this.#limits = limits;
@@ -52,7 +52,7 @@ export class SignIn {
         make(
           'p',
           { class: 'sub', id: 'signin-hint' },
-          'It is kept for this tab alone, until the tab is closed or you sign out, and goes to this front door and nowhere else. Whoever runs the farm makes one with “hatchery key new”.',
+          'It is kept for this tab alone, until the tab is closed or you sign out, and goes to this front door and nowhere else. The operator of the farm makes one with “hatchery key new”.',
         ),
         this.#problem,
         make(
@@ -68,13 +68,13 @@ export class SignIn {
     document.body.append(this.#box);
   }
 
-  /** What the live feed is given: it waits for whoever has to sign in first. */
+  /** The credential for the live feed; pending until the user has signed in. */
   token = () => {
     if (this.#text !== undefined || !this.#wanted) return this.#text;
     return new Promise((resolve) => this.#waiting.push(resolve));
   };
 
-  /** What calls are given, if there is anything. */
+  /** The credential for calls, if there is one. */
   get credential() {
     return this.#text;
   }
@@ -84,19 +84,19 @@ export class SignIn {
     return this.#text === undefined ? {} : { authorization: `Bearer ${this.#text}` };
   }
 
-  /** Whether somebody has to sign in. */
+  /** Whether the user has to sign in. */
   get wanted() {
     return this.#wanted && this.#text === undefined;
   }
 
-  /** Whether, as far as is known, its user may do what this scope is for. */
+  /** Whether the user has this scope, as far as is known. */
   may(scope) {
     if (this.#missing.has(scope)) return false;
     const { scopes } = this.#caller ?? {};
     return !scopes || scopes.includes(scope) || (scope === 'read' && scopes.includes('operate'));
   }
 
-  /** Learns from a feed who is let in. */
+  /** Learns the caller and its scopes from a feed. */
   follow(feed) {
     this.#feed = feed;
     feed.addEventListener('refused', ({ detail }) => this.judge(detail));
@@ -159,7 +159,7 @@ export class SignIn {
     this.#changed();
   }
 
-  /** What is on the page was for whoever goes; so it goes, too. */
+  /** The page shows what this user may see, so it is loaded anew. */
   #out() {
     keep(undefined);
     location.reload();

@@ -1,8 +1,9 @@
 /** The spawns of the chosen node, or of all: newest first, those that just ended at the end. */
 
+import { explainExit } from '../client.js';
 import { allow, byId, make, say, set } from './dom.js';
 import { Windowed } from './window.js';
-import { BAD_ENDS, brief, clock, ending, short } from './words.js';
+import { BAD_ENDS, brief, clock, short } from './words.js';
 
 const KIND = {
   launching: 'calm',
@@ -15,14 +16,14 @@ const KIND = {
 };
 
 export class Spawns {
-  #picture;
+  #snapshot;
   #orders;
   #node;
   #list;
   #filter = { text: '', show: '' };
 
-  constructor(picture, orders) {
-    this.#picture = picture;
+  constructor(snapshot, orders) {
+    this.#snapshot = snapshot;
     this.#orders = orders;
     this.#list = new Windowed(byId('spawns-frame'), {
       key: (spawn) => spawn.id,
@@ -46,8 +47,8 @@ export class Spawns {
   }
 
   render() {
-    const living = [...this.#picture.running(this.#node)].reverse();
-    const ended = this.#picture.ended.filter((spawn) => this.#node === undefined || spawn.node === this.#node).reverse();
+    const living = [...this.#snapshot.running(this.#node)].reverse();
+    const ended = this.#snapshot.ended.filter((spawn) => this.#node === undefined || spawn.node === this.#node).reverse();
     const shown = [...living, ...ended].filter((spawn) => this.#wanted(spawn));
     this.#list.show(shown);
     const lives = shown.filter((spawn) => spawn.state !== 'exited').length;
@@ -56,7 +57,7 @@ export class Spawns {
       lives === living.length ? living.length.toLocaleString() : `${lives.toLocaleString()} of ${living.length.toLocaleString()}`,
     );
     const empty = byId('spawns-empty');
-    empty.hidden = shown.length > 0 || !this.#picture.complete;
+    empty.hidden = shown.length > 0 || !this.#snapshot.complete;
     say(empty, living.length + ended.length === 0 ? 'Nothing runs here.' : 'No spawn is like that.');
   }
 
@@ -99,11 +100,11 @@ export class Spawns {
 
   #fill(row, spawn) {
     const { parts } = row;
-    const now = this.#picture.now();
+    const now = this.#snapshot.now();
     const over = spawn.state === 'exited';
     const kind = spawn.rendererType + (spawn.gpu === undefined ? '' : ` on GPU ${spawn.gpu}`);
     const place = [this.#node === undefined ? spawn.node : '', kind, spawn.endpoint ?? '', spawn.owner ?? ''].filter(Boolean).join(' · ');
-    const where = over ? `${ending(spawn.exit)}, at ${clock(spawn.endedAt)}` : place;
+    const where = over ? `${explainExit(spawn.exit)}, at ${clock(spawn.endedAt)}` : place;
     say(parts.where, where);
     set(parts.where, 'title', where);
     say(parts.chip, over ? 'ended' : spawn.state);

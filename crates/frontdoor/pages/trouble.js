@@ -15,7 +15,7 @@ export class Trouble {
   #feed;
   #who;
   #farm;
-  #told;
+  #changed;
   #place = byId('trouble');
   #ready = { state: 'ready' };
   /** When the feed was last known to be whole. */
@@ -23,12 +23,12 @@ export class Trouble {
   #key = '';
   #timer;
 
-  /** `farm()` gives the nodes that fail and the cause they have in common, if any; `told()` is called when the banner changes. */
-  constructor(feed, who, farm, told) {
+  /** `farm()` gives the nodes that fail and the cause they have in common, if any; `changed()` is called when the banner changes. */
+  constructor(feed, who, farm, changed) {
     this.#feed = feed;
     this.#farm = farm;
     this.#who = who;
-    this.#told = told;
+    this.#changed = changed;
     feed.addEventListener('state', ({ detail }) => {
       if (detail.state === 'waiting') this.#probe();
       this.render();
@@ -61,7 +61,7 @@ export class Trouble {
     this.#place.replaceChildren(
       ...said.map(({ title, text, kind }) => make('p', { class: kind }, make('strong', {}, title), ' ', text)),
     );
-    this.#told?.();
+    this.#changed?.();
   }
 
   #said() {
@@ -81,7 +81,7 @@ export class Trouble {
       said.push({
         kind: 'warn',
         title: `The registry is away${since}.`,
-        text: 'Running spawns go on, and new ones are placed from the last picture of the farm. Orders to nodes must wait.',
+        text: 'Running spawns go on, and new ones are placed from the last snapshot of the farm. Orders to nodes must wait.',
       });
     }
     if (this.#ready.state === 'refusing') {

@@ -1,9 +1,9 @@
-/** One viewer of the demo: its card, its steps from the question to the end, and whatever goes wrong between. */
+/** One viewer of the demo: its card, its steps from the call to the end, and what goes wrong between. */
 
-import { spawn, stop } from '../client.js';
+import { explainExit, spawn, stop } from '../client.js';
 import { connect } from './connection.js';
 import { make, say, set } from './dom.js';
-import { ending, explained, happened, millis, span } from './words.js';
+import { explained, happened, millis, span } from './words.js';
 
 const STEPS = ['queued', 'starting', 'ready', 'connected', 'closed'];
 const NAMES = {
@@ -16,9 +16,10 @@ const NAMES = {
 
 export class Viewer {
   card;
-  /** Whether nothing of it is left to be ended. */
+  /** Whether it has ended. */
   over = false;
-  #wish;
+  /** What the user asked for. */
+  #request;
   #feed;
   #who;
   #changed;
@@ -32,12 +33,17 @@ export class Viewer {
   #answer;
   #began = performance.now();
   #timer;
-  /** From the question to the answer. */
+  /** From the call to the answer, in milliseconds. */
   #took = 0;
+  /** What the server has reported: `model`, `picture`, `simulator`. */
+  #reports = {};
 
-  /** `wish`: what to spawn, and `library` where there is one; `who` asks for it. `changed` is called when it is over or removed. */
-  constructor(number, wish, { feed, who }, changed) {
-    this.#wish = wish;
+  /**
+   * `request`: what to spawn, and `library` where there is one; `who` is the caller. `changed` is called when it has ended, and when
+   * it is removed.
+   */
+  constructor(number, request, { feed, who }, changed) {
+    this.#request = request;
     this.#feed = feed;
     this.#who = who;
     this.#changed = changed;
@@ -79,12 +85,12 @@ export class Viewer {
   }
 
   async #run() {
-    const { library, ...wish } = this.#wish;
+    const { library, ...request } = this.#request;
     this.#at('queued', { more: 'Waiting for a slot on a node and for the server on it.' });
     this.#timer = setInterval(() => say(this.#steps.queued.took, span(this.#elapsed())), 100);
     try {
       this.#answer = await spawn({
-        ...wish,
+        ...request,
         token: this.#who.credential,
         signal: this.#abort.signal,
         onRetry: ({ error, delayMs }) => {
@@ -109,10 +115,11 @@ export class Viewer {
     say(this.#button, 'Close viewer');
     this.#follow();
     const began = performance.now();
-    const told = (what, detail) => this.#told(what, detail, performance.now() - began);
+    const report = (what, detail) => this.#report(what, detail, performance.now() - began);
+    const { rendererType, sessionToken: token, model } = request;
     this.#connection = library
-      ? stage(this.#place, { library, endpoint, rendererType: wish.rendererType, token: wish.sessionToken, model: wish.model }, told)
-      : connect(endpoint, { rendererType: wish.rendererType, token: wish.sessionToken, told });
+      ? stage(this.#place, { library, endpoint, rendererType, token, model }, report)
+      : connect(endpoint, { rendererType, token, place: this.#place, report });
   }
 
   /** A server that is killed says nothing to its viewer; the farm does. */
@@ -135,28 +142,62 @@ export class Viewer {
     });
   }
 
-  #told(what, detail, took) {
-    if (this.over) {
-      // The farm may have said first why.
-      return;
+  #report(what, detail, took) {
+    // The farm may have said first why.
+    if (this.over) return;
+    const { item, more } = this.#steps.connected;
+    const opened = item.dataset.is === 'done';
+    if (what === 'open' && !opened) this.#at('connected', { took: millis(took), more: '' });
+    if (what === 'model' || what === 'picture' || what === 'simulator') {
+      this.#reports[what] = detail ?? true;
+      say(more, this.#reported());
     }
-    if (what === 'open') this.#at('connected', { took: millis(took), more: '' });
-    if (what === 'model') this.#at('connected', { more: 'The model is open.' });
-    if (what === 'picture') this.#at('connected', { more: `Pictures arrive, the last of ${detail.toLocaleString()} bytes.` });
     if (what === 'refused') {
-      this.#at('connected', { more: `The server refuses: ${detail}` });
-      set(this.#steps.connected.item, 'data-is', 'bad');
+      say(more, `The server refuses: ${detail}`);
+      set(item, 'data-is', 'bad');
+      say(this.#chip, 'refused');
+      set(this.#chip, 'class', 'chip bad');
     }
-    if (what === 'closed') {
+    if (what === 'broken') this.#give(detail);
+    if (what === 'closed' && !opened && item.dataset.is !== 'bad') {
+      const { endpoint } = this.#answer;
+      const advice =
+        'The node must be reachable from this browser, or the front door be started with --public-url. A page that came by https can use wss:// only.';
+      this.#give({ title: 'The server cannot be reached', advice, detail: `${endpoint} gives no connection.` });
+    } else if (what === 'closed') {
       set(this.#steps.closed.item, 'data-is', 'now');
       say(this.#steps.closed.more, 'The connection is closed; asking the farm why…');
     }
   }
 
+  #reported() {
+    const { model, picture, simulator } = this.#reports;
+    const client = this.#answer.rendererType !== 'ssr';
+    return [
+      model && 'The model is open.',
+      simulator && 'This is the simulator, which has no models.',
+      simulator && client && 'There is nothing to see in the browser: choose “On the server (ssr)” for a picture.',
+      picture && `Pictures arrive, the last of ${picture.toLocaleString()} bytes.`,
+    ]
+      .filter(Boolean)
+      .join(' ');
+  }
+
+  /** Gives the spawn back, because nothing can be shown of it, and says why. */
+  #give(why) {
+    const { id } = this.#answer;
+    set(this.#steps.connected.item, 'data-is', 'bad');
+    this.#end('The server was stopped: nothing connects to it.', 'done');
+    say(this.#chip, 'failed');
+    set(this.#chip, 'class', 'chip bad');
+    this.#explain(why);
+    stop(id, { token: this.#who.credential }).catch(() => {});
+  }
+
   #gone(exit) {
     if (this.over) return;
     const good = ['disconnected', 'stopped', 'initial-use-timeout', 'drained'].includes(exit?.reason);
-    this.#end(`The server ended: ${ending(exit)}.`, good ? 'done' : 'bad');
+    this.#end(`The server ended: ${explainExit(exit)}.`, good ? 'done' : 'bad');
   }
 
   #at(step, { took, more }) {
@@ -198,6 +239,10 @@ export class Viewer {
     set(this.#steps[at].item, 'data-is', 'bad');
     say(this.#steps[at].more, '');
     say(this.#chip, 'failed');
+    this.#explain({ title, advice, detail, log, reference });
+  }
+
+  #explain({ title, advice, detail, log, reference }) {
     this.#place.replaceChildren(
       make(
         'div',
@@ -205,7 +250,7 @@ export class Viewer {
         make('strong', {}, title),
         make('p', {}, advice),
         detail ? make('p', { class: 'sub' }, detail) : undefined,
-        log ? make('pre', { tabindex: '0', 'aria-label': 'What the server wrote last' }, log) : undefined,
+        log ? make('pre', { tabindex: '0', 'aria-label': 'Last lines of the server' }, log) : undefined,
         reference ? make('p', { class: 'sub' }, make('code', {}, reference)) : undefined,
       ),
     );
@@ -222,14 +267,14 @@ export class Viewer {
 }
 
 /** The vendor's viewer in its frame. */
-function stage(place, what, told) {
+function stage(place, what, report) {
   const source = new URL('../demo/stage', import.meta.url);
   const frame = make('iframe', { src: source, title: 'Viewer', sandbox: 'allow-scripts allow-pointer-lock' });
   const listen = ({ source: from, data }) => {
     if (from !== frame.contentWindow) return;
     // It has no origin that one could name.
     if (data.what === 'here') frame.contentWindow.postMessage({ what: 'start', ...what }, '*');
-    else told(data.what, data.detail);
+    else report(data.what, data.detail);
   };
   addEventListener('message', listen);
   place.replaceChildren(frame);

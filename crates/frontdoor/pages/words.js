@@ -1,4 +1,6 @@
-/** How things are said to people: times, sizes, states, ends and errors. */
+/** Words for people: times, sizes, states and errors. */
+
+import { explainExit } from '../client.js';
 
 const CLOCK = new Intl.DateTimeFormat(undefined, { hour: '2-digit', minute: '2-digit', second: '2-digit', hour12: false });
 const DAY = new Intl.DateTimeFormat(undefined, {
@@ -54,29 +56,8 @@ export function short(id) {
   return id.length === 36 ? `${id.slice(0, 8)}…${id.slice(-6)}` : id;
 }
 
-const ENDS = {
-  disconnected: 'its viewer left',
-  'initial-use-timeout': 'no viewer ever connected',
-  failed: 'it failed',
-  signaled: 'it was killed',
-  'ready-timeout': 'it was not ready in time',
-  'liveliness-lost': 'it went silent and was ended',
-  stopped: 'it was stopped on request',
-  drained: 'its node was drained',
-  cancelled: 'its caller went away before the answer',
-  'node-lost': 'its node went away',
-};
-
 /** Reasons of ends that an operator should look at. */
 export const BAD_ENDS = ['failed', 'signaled', 'ready-timeout', 'liveliness-lost', 'node-lost'];
-
-/** How a spawn ended, in a clause. */
-export function ending(exit) {
-  if (!exit) return 'it ended';
-  const more = [exit.signal, exit.code === undefined ? undefined : `exit code ${exit.code}`, exit.text];
-  const said = more.filter((word) => word && word !== exit.reason);
-  return (ENDS[exit.reason] ?? exit.reason) + (said.length > 0 ? ` (${said.join(', ')})` : '');
-}
 
 const STATES = { open: 'Live', connecting: 'Connecting…', waiting: 'Reconnecting…', refused: 'Not signed in', closed: 'Closed' };
 
@@ -89,10 +70,10 @@ export function showState(pill, state, who, instead) {
 }
 
 const ADVICE = {
-  unauthenticated: ['Nobody is signed in', 'The front door wants to know who asks, and does not accept what it was told.'],
+  unauthenticated: ['Not signed in', 'The front door authenticates callers, and does not accept the key or token.'],
   forbidden: ['You may not do that', 'Your key or token is good, but not for this.'],
   'origin-not-allowed': ['This page may not do that', 'The front door does not take it from pages of this origin.'],
-  'host-not-allowed': ['The front door is not known by that name', 'It has to be told the name, with --allowed-host.'],
+  'host-not-allowed': ['The front door is not known by that name', 'Name it there with --allowed-host.'],
   'rate-limited': ['Too many in a short time', 'You may start only so many in a minute. Wait a little.'],
   'quota-exceeded': ['You have as many as you may', 'One of yours has to end before another one can start.'],
   'no-capacity': ['The farm is full', 'Every node that could take it is full. Wait in line, or try again soon.'],
@@ -108,7 +89,7 @@ const ADVICE = {
   network: ['The front door cannot be reached', 'It may be restarting, or the network is interrupted.'],
 };
 
-/** An error as a person wants it: what it means, what to do, and what to tell whoever runs the farm. */
+/** An error for people: what it means, what to do, and the reference to give to the operator. */
 export function explained(error) {
   const cause = error.code === 'deadline-exceeded' && error.cause ? error.cause : error;
   const [title, advice] = ADVICE[cause.code] ?? ['Something went wrong', ''];
@@ -142,7 +123,7 @@ const EVENTS = {
 
 /** What an event says about its node or spawn. */
 export function happened(event) {
-  if (event.kind === 'spawn.exited') return `ended: ${ending(event.exit)}`;
+  if (event.kind === 'spawn.exited') return `ended: ${explainExit(event.exit)}`;
   const said = EVENTS[event.kind] ?? event.kind;
   const until = event.deadline ? ` until ${clock(event.deadline)} at the latest` : '';
   const by = event.by ? ` by ${event.by}` : '';

@@ -215,6 +215,12 @@ uuid_id!(
     TicketId
 );
 
+impl From<Uuid> for TicketId {
+    fn from(uuid: Uuid) -> Self {
+        Self(uuid)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -2,9 +2,13 @@
 //! (7.4 to 25.1).
 //!
 //! A client-side viewer speaks JSON in binary frames (`OPEN_MODEL`, `CONFIGURE_STREAM`, `SEND_STREAM`); a server-side
-//! viewer speaks JSON in text frames (`SERVER_SIDE_RENDER`, `SERVER_SIDE_CLIENT_INFO`, `SERVER_SETTINGS`, `ACK`). All
-//! answers are binary. What a server-side viewer receives is told apart by its first byte: `{` is a JSON event, 0 a
-//! JPEG picture after eight bytes of header.
+//! viewer speaks JSON in text frames (`SERVER_SIDE_RENDER`, `SERVER_SIDE_CLIENT_INFO`, `SERVER_SETTINGS`, `ACK`), and once
+//! its session has started it sends calls in binary frames that begin with `R`.
+//!
+//! What a server-side viewer receives is binary and told apart by its first byte: `{` is a JSON event, 0 a picture (see
+//! [`crate::stream`]). It reads the members `event` and `data` of an event. A client-side viewer takes binary frames for
+//! the content of a model, which the simulator has not, and fails with "Unknown opcode" at anything else; text frames it
+//! leaves alone. So the simulator answers it in text, with the same `command`, and the text says who answers.
 
 use serde_json::{Value, json};
 use tungstenite::Message;
@@ -32,8 +36,14 @@ pub(crate) struct Open {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Frame {
     Open(Open),
+    /// A server-side viewer's window has this size now.
+    Resize((u16, u16)),
+    /// A server-side viewer has got a picture.
+    Acknowledge,
     /// A command that needs no answer here.
     Known(String),
+    /// What a server-side viewer calls in its session, to which the simulator has no answer.
+    Call,
     Unknown,
 }
 
@@ -68,6 +78,9 @@ pub(crate) fn understand(message: &Message) -> Frame {
             return Frame::Unknown;
         }
     };
+    if renderer == Renderer::Client && bytes.first() == Some(&b'R') {
+        return Frame::Call;
+    }
     let Ok(json) = serde_json::from_slice::<Value>(bytes) else {
         return Frame::Unknown;
     };
@@ -89,10 +102,11 @@ pub(crate) fn understand(message: &Message) -> Frame {
             token: text(&json, "sessionToken"),
             stream_version: None,
             network_version: text(&json, "networkVersion"),
-            size: (pixels(&json, "width"), pixels(&json, "height")),
+            size: size(&json),
         }),
-        (Renderer::Client, "CONFIGURE_STREAM" | "SEND_STREAM")
-        | (Renderer::Server, "SERVER_SIDE_CLIENT_INFO" | "SERVER_SETTINGS" | "ACK") => {
+        (Renderer::Server, "SERVER_SIDE_CLIENT_INFO") => Frame::Resize(size(&json)),
+        (Renderer::Server, "ACK") => Frame::Acknowledge,
+        (Renderer::Client, "CONFIGURE_STREAM" | "SEND_STREAM") | (Renderer::Server, "SERVER_SETTINGS") => {
             Frame::Known(command.to_owned())
         }
         _ => Frame::Unknown,
@@ -108,6 +122,11 @@ fn text(json: &Value, key: &str) -> Option<String> {
     }
 }
 
+/// Zero where it is not said.
+fn size(json: &Value) -> (u16, u16) {
+    (pixels(json, "width"), pixels(json, "height"))
+}
+
 fn pixels(json: &Value, key: &str) -> u16 {
     let pixels = json.get(key).and_then(Value::as_f64).unwrap_or_default();
     #[expect(
@@ -119,43 +138,48 @@ fn pixels(json: &Value, key: &str) -> u16 {
     pixels
 }
 
-/// The answers to a model that is opened: one event, and for a server-side viewer its first picture.
-pub(crate) fn opened(open: &Open, model: &str) -> Vec<Message> {
-    match open.renderer {
-        Renderer::Client => vec![event(&json!({"command": "OPEN_MODEL_SUCCEEDED", "model_name": model}))],
+/// What the answer to a model that is opened says beside it.
+const NOTICE: &str = "this is ts3d-sc-sim, which stands in for ts3d_sc_server: it opens no model, and only a server-side viewer gets a picture";
+
+/// The answer to a model that is opened. A server-side viewer begins its session with it.
+pub(crate) fn opened(renderer: Renderer, model: &str) -> Message {
+    let answer = |command: &str| json!({"command": command, "model_name": model, "simulator": NOTICE});
+    match renderer {
+        Renderer::Client => Message::text(answer("OPEN_MODEL_SUCCEEDED").to_string()),
         Renderer::Server => {
-            vec![event(&json!({"command": "open_model_succeeded", "model_name": model})), picture(open.size)]
+            let mut event = answer("open_model_succeeded");
+            event["event"] = json!("session_started");
+            binary(&event)
         }
     }
 }
 
 /// The answer to a model that is not opened.
 pub(crate) fn refused(renderer: Renderer, refusal: &Refusal) -> Message {
-    let command = match renderer {
-        Renderer::Client => "OPEN_MODEL_FAILED",
-        Renderer::Server => "open_model_failed",
-    };
-    let mut answer = json!({"command": command, "reason": refusal.reason()});
+    let mut data = json!({"reason": refusal.reason()});
     if let Refusal::NetworkVersion { expected, actual } | Refusal::StreamVersion { expected, actual } =
         refusal
     {
-        answer["expected"] = json!(expected);
-        answer["actual"] = json!(actual);
+        data["expected"] = json!(expected);
+        data["actual"] = json!(actual);
     }
-    event(&answer)
+    let mut answer = data.clone();
+    match renderer {
+        Renderer::Client => {
+            answer["command"] = json!("OPEN_MODEL_FAILED");
+            Message::text(answer.to_string())
+        }
+        Renderer::Server => {
+            answer["command"] = json!("open_model_failed");
+            answer["event"] = json!("open_model_failed");
+            answer["data"] = data;
+            binary(&answer)
+        }
+    }
 }
 
-fn event(json: &Value) -> Message {
+fn binary(json: &Value) -> Message {
     Message::binary(json.to_string().into_bytes())
-}
-
-/// Eight bytes of header (a zero, then the size where a test can see it) and the smallest thing that calls itself JPEG.
-fn picture((width, height): (u16, u16)) -> Message {
-    let mut bytes = vec![0, 0, 0, 0];
-    bytes.extend_from_slice(&width.to_be_bytes());
-    bytes.extend_from_slice(&height.to_be_bytes());
-    bytes.extend_from_slice(&[0xff, 0xd8, 0xff, 0xd9]);
-    Message::binary(bytes)
 }
 
 #[cfg(test)]
@@ -173,6 +197,8 @@ mod tests {
             (Message::binary(br#"{"command":"SERVER_SIDE_RENDER"}"#.to_vec()), false),
             (Message::binary(br#"{"command":"SEND_STREAM"}"#.to_vec()), true),
             (Message::text(r#"{"command":"ACK"}"#), true),
+            (Message::binary(b"R\x68\0\0\0\0\0".to_vec()), true),
+            (Message::text("R"), false),
             (Message::text("{}"), false),
             (Message::text("[1]"), false),
             (Message::binary(vec![0xff, 0xfe]), false),
@@ -183,22 +209,39 @@ mod tests {
     }
 
     #[test]
-    fn a_picture_begins_with_a_zero_and_an_event_with_a_brace() {
-        let first = Message::text(r#"{"command":"SERVER_SIDE_RENDER","width":640,"height":-1,"model":"m"}"#);
-        let Frame::Open(open) = understand(&first) else {
-            panic!("not understood");
-        };
-        let answers: Vec<_> = opened(&open, "m").into_iter().map(Message::into_data).collect();
-        assert_eq!(answers[0][0], 0x7b);
-        assert_eq!(answers[1][..8], [0, 0, 0, 0, 2, 128, 0, 0]);
+    fn a_window_of_a_negative_or_missing_size_has_none() {
+        for (frame, size) in [
+            (r#"{"command":"SERVER_SIDE_CLIENT_INFO","width":640.5,"height":-1}"#, (640, 0)),
+            (r#"{"command":"SERVER_SIDE_CLIENT_INFO","width":1e9}"#, (u16::MAX, 0)),
+        ] {
+            assert_eq!(understand(&Message::text(frame)), Frame::Resize(size), "{frame}");
+        }
+    }
+
+    #[test]
+    fn a_client_side_viewer_is_answered_in_text_which_it_takes_for_nothing() {
+        let refusal = Refusal::Token;
+        for (renderer, text) in [(Renderer::Client, true), (Renderer::Server, false)] {
+            assert_eq!(opened(renderer, "m").is_text(), text);
+            assert_eq!(refused(renderer, &refusal).is_text(), text);
+        }
+        let event: serde_json::Value =
+            serde_json::from_slice(&opened(Renderer::Server, "m").into_data()).unwrap();
+        assert_eq!(event["event"], "session_started");
+        assert!(event["simulator"].as_str().unwrap().contains("ts3d-sc-sim"), "{event}");
     }
 
     #[test]
     fn a_refused_version_names_both() {
         let refusal = Refusal::NetworkVersion { expected: "1".to_owned(), actual: "2".to_owned() };
-        let answer = refused(Renderer::Client, &refusal).into_data();
-        let json: serde_json::Value = serde_json::from_slice(&answer).unwrap();
-        assert_eq!(json["reason"], "BAD_NETWORK_VERSION");
-        assert_eq!((&json["expected"], &json["actual"]), (&"1".into(), &"2".into()));
+        for renderer in [Renderer::Client, Renderer::Server] {
+            let answer = refused(renderer, &refusal).into_data();
+            let json: serde_json::Value = serde_json::from_slice(&answer).unwrap();
+            for said in [Some(&json), json.get("data")].into_iter().flatten() {
+                assert_eq!(said["reason"], "BAD_NETWORK_VERSION");
+                assert_eq!((&said["expected"], &said["actual"]), (&"1".into(), &"2".into()));
+            }
+            assert_eq!(json.get("data").is_some(), renderer == Renderer::Server);
+        }
     }
 }

@@ -1,7 +1,8 @@
 //! `ts3d-sc-sim`: stands in for the licensed `ts3d_sc_server` in tests, demos and benchmarks.
 //!
 //! It is as strict as the original about its command line and its protocols, because it must show mistakes of the software
-//! around it where no licence is at hand. It opens no models and draws nothing.
+//! around it where no licence is at hand. It opens no models. A server-side viewer is shown a small picture that says so
+//! ([`picture`], [`stream`]); a client-side viewer shows nothing, and the answer to it says why.
 //!
 //! Facts about the original come from the vendor's documentation (command line options, liveliness), from the option
 //! strings of a 2021 executable, from its published viewer and from what its published Node server does. No vendor code is
@@ -71,7 +72,9 @@ mod endpoint;
 mod frames;
 mod liveliness;
 mod log;
+mod picture;
 mod post;
+mod stream;
 mod viewer;
 
 // The life of the process.
@@ -89,6 +92,9 @@ use crate::exit_code::{Exit, Failure};
 use crate::log::Log;
 use crate::misbehave::Misbehaviour;
 use crate::settings::Settings;
+
+/// The variable in which an agent says on which node a server runs.
+const NODE: &str = "HATCHERY_NODE";
 
 /// Runs the simulator with the arguments that follow the program's name; returns when the process is to exit.
 ///
@@ -108,7 +114,7 @@ fn start(args: impl Iterator<Item = OsString>, started: Instant) -> Result<Exit,
         io::stdout().write_all(help::text().as_bytes()).ok();
         return Ok(Exit::Success);
     }
-    let settings = Settings::new(&parsed)?;
+    let settings = Settings::new(&parsed, std::env::var(NODE).ok())?;
     let misbehaviour = Misbehaviour::new(std::env::vars_os(), settings.session_token.as_deref())?;
     let log = Log::open(&settings.log, started)
         .map_err(|error| Failure::command_line(format!("unable to open the log-file: {error}")))?;

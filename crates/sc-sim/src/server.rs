@@ -56,6 +56,8 @@ pub(crate) fn serve(
 
     let mut server = Server {
         reception: Arc::new(Reception {
+            id: settings.id.clone(),
+            node: settings.node.clone(),
             session_token: settings.session_token.clone(),
             rendering: settings.rendering,
             model_file: settings.model_file.as_ref().map(|file| file.display().to_string()),

@@ -40,6 +40,8 @@ pub(crate) struct Tls {
 /// All settings. Holds the licence and the token, so it has no `Debug`; [`Settings::lines`] is what may be logged.
 pub(crate) struct Settings {
     pub(crate) id: String,
+    /// The node that this server runs on, where it is known.
+    pub(crate) node: Option<String>,
     pub(crate) port: u16,
     pub(crate) license: License,
     pub(crate) rendering: Rendering,
@@ -63,7 +65,9 @@ pub(crate) struct Settings {
 
 impl Settings {
     /// Checks everything that can be checked without touching the network or opening a log.
-    pub(crate) fn new(parsed: &Parsed) -> Result<Self, Failure> {
+    ///
+    /// `node` is what the agent says of it in the environment.
+    pub(crate) fn new(parsed: &Parsed, node: Option<String>) -> Result<Self, Failure> {
         let id = parsed.text(Opt::Id).ok_or_else(|| required("id"))?;
         let port = parsed.port(Opt::ScPort).ok_or_else(|| required("sc-port"))?;
         let path = |opt| parsed.text(opt).map(PathBuf::from);
@@ -71,6 +75,7 @@ impl Settings {
         let model_file = path(Opt::ModelFile).map(|file| resolve(file, &model_directories));
         Ok(Self {
             id,
+            node,
             port,
             rendering: rendering(parsed)?,
             license: license(parsed)?,

@@ -8,7 +8,7 @@ use std::net::TcpStream;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tungstenite::error::ProtocolError;
 use tungstenite::handshake::HandshakeError;
@@ -20,7 +20,9 @@ use tungstenite::{Error, Message, accept_hdr_with_config};
 use crate::frames::{self, Frame, Open, Refusal, Renderer};
 use crate::log::Log;
 use crate::notify::{Notification, Notifier};
+use crate::picture::Words;
 use crate::settings::Rendering;
+use crate::stream::Stream;
 
 /// How long a connection may take to become a WebSocket.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -34,6 +36,9 @@ const MAX_MESSAGE: usize = 16 * 1024 * 1024;
 /// What every connection needs to know.
 #[derive(Debug)]
 pub(crate) struct Reception {
+    /// The id of this server, and its node where that is known: pictures show them.
+    pub(crate) id: String,
+    pub(crate) node: Option<String>,
     pub(crate) session_token: Option<String>,
     pub(crate) rendering: Rendering,
     pub(crate) model_file: Option<String>,
@@ -95,44 +100,61 @@ impl Reception {
     }
 
     fn converse(&self, mut websocket: WebSocket<&TcpStream>) -> Notification {
+        self.conversation(&mut websocket).unwrap_or_else(|error| Notification::Left(error.to_string()))
+    }
+
+    /// Reads and answers until the conversation is over. While there are pictures to send, a read ends when the next one is
+    /// due.
+    fn conversation(&self, websocket: &mut WebSocket<&TcpStream>) -> Result<Notification, Error> {
         let mut silent_so_far = true;
+        let mut stream: Option<Stream> = None;
         loop {
-            let message = match websocket.read() {
-                Ok(message) => message,
-                Err(error) => return Notification::Left(error.to_string()),
-            };
-            if !(message.is_binary() || message.is_text()) {
-                continue;
+            if let Some(stream) = &mut stream {
+                let now = Instant::now();
+                let mut wait = stream.wait(now);
+                if wait == Some(Duration::ZERO) {
+                    websocket.send(stream.next(now))?;
+                    wait = stream.wait(now);
+                }
+                websocket.get_ref().set_read_timeout(wait)?;
             }
+            let message = match websocket.read() {
+                Ok(message) if message.is_binary() || message.is_text() => message,
+                Ok(_) => continue,
+                Err(Error::Io(error)) if stream.is_some() && is_timeout(&error) => continue,
+                Err(error) => return Err(error),
+            };
             if silent_so_far {
                 silent_so_far = false;
                 self.notifier.notify(Notification::FirstData);
             }
-            let answered = match frames::understand(&message) {
-                Frame::Open(open) => self.answer(&mut websocket, &open),
-                Frame::Known(command) => {
-                    self.log.debug(format_args!("received {command}"));
-                    Ok(None)
+            match (frames::understand(&message), &mut stream) {
+                (Frame::Open(open), _) => {
+                    if let Some(end) = self.answer(websocket, &open, &mut stream)? {
+                        return Ok(end);
+                    }
                 }
-                Frame::Unknown => {
+                (Frame::Resize(size), Some(stream)) => stream.resize(size),
+                (Frame::Acknowledge, Some(stream)) => stream.acknowledge(),
+                (Frame::Known(command), _) => self.log.debug(format_args!("received {command}")),
+                (Frame::Call, Some(_)) => self.log.debug(format_args!("ignoring a call of the session")),
+                (Frame::Resize(_) | Frame::Acknowledge, None) => {
+                    self.log.debug("received a frame of a session that has not started");
+                }
+                (Frame::Call, None) | (Frame::Unknown, _) => {
                     let length = message.len();
                     self.log.warn(format_args!("ignoring an unknown frame of {length} bytes"));
-                    Ok(None)
                 }
-            };
-            match answered {
-                Ok(None) => {}
-                Ok(Some(end)) => return end,
-                Err(error) => return Notification::Left(error.to_string()),
             }
         }
     }
 
-    /// Answers the opening frame; the conversation is over if that says so.
+    /// Answers the opening frame; the conversation is over if that says so. Pictures begin with it for a server-side viewer.
     fn answer(
         &self,
         websocket: &mut WebSocket<&TcpStream>,
         open: &Open,
+        stream: &mut Option<Stream>,
     ) -> Result<Option<Notification>, Error> {
         if let Some(refusal) = self.refusal(open) {
             let reason = refusal.reason();
@@ -143,8 +165,12 @@ impl Reception {
         }
         let model = self.model_file.as_ref().unwrap_or(&open.model);
         self.log.info(format_args!("opened model '{model}'"));
-        for answer in frames::opened(open, model) {
-            websocket.send(answer)?;
+        websocket.send(frames::opened(open.renderer, model))?;
+        if open.renderer == Renderer::Server {
+            let words = Words { spawn: self.id.clone(), node: self.node.clone(), model: model.clone() };
+            let now = Instant::now();
+            let stream = stream.insert(Stream::new(words, open.size, now));
+            websocket.send(stream.next(now))?;
         }
         if !self.exit_on_load_finish {
             return Ok(None);
@@ -248,6 +274,11 @@ fn http_answer(error: &Error) -> Option<String> {
         _ => "400 Bad Request",
     };
     Some(format!("HTTP/1.1 {status}\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"))
+}
+
+/// Whether a read ended because its time was up.
+fn is_timeout(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut)
 }
 
 /// Sends a close frame and waits for the viewer's, so that a reset connection does not lose the last answer.

@@ -4,8 +4,9 @@
 //! here.
 //!
 //! A token must have `exp` and `sub`. `iss` must match `--jwt-issuer`, `aud` must match `--jwt-audience`; without that
-//! flag, a token that names an audience is refused. `scope` is a text or a list, in which scopes of other services are
-//! ignored. The owner is `jwt:` and the subject.
+//! flag, a token that names an audience is refused. `scope`, and `scp` (Entra ID, Okta), are a text or a list each, in which scopes
+//! of other services are ignored. The owner is `jwt:` and the subject; a subject that is not visible ASCII is percent-encoded
+//! behind `jwt-encoded:`, so that no two subjects have one owner.
 
 mod keys;
 mod provider;
@@ -50,6 +51,9 @@ struct Claims {
     aud: Option<IgnoredAny>,
     #[serde(default)]
     scope: Option<ScopeClaim>,
+    /// The same as `scope`, as some identity providers name it.
+    #[serde(default)]
+    scp: Option<ScopeClaim>,
 }
 
 #[derive(Deserialize)]
@@ -60,15 +64,20 @@ enum ScopeClaim {
     List(Vec<String>),
 }
 
+impl ScopeClaim {
+    fn words(&self) -> Vec<&str> {
+        match self {
+            Self::Text(text) => text.split(' ').collect(),
+            Self::List(words) => words.iter().map(String::as_str).collect(),
+        }
+    }
+}
+
 impl Claims {
     /// The scopes of this service among those of the token.
     fn scopes(&self) -> Scopes {
-        let known = |word: &str| word.parse::<Scope>().ok();
-        match &self.scope {
-            None => Scopes::default(),
-            Some(ScopeClaim::Text(text)) => text.split(' ').filter_map(known).collect(),
-            Some(ScopeClaim::List(words)) => words.iter().filter_map(|word| known(word)).collect(),
-        }
+        let claims = [&self.scope, &self.scp].into_iter().flatten();
+        claims.flat_map(ScopeClaim::words).filter_map(|word| word.parse::<Scope>().ok()).collect()
     }
 
     /// When the token expires, with [`LEEWAY`].
@@ -153,8 +162,27 @@ fn reason_of(error: &ErrorKind) -> Reason {
 }
 
 fn caller(claims: &Claims, limits: Limits) -> Option<Caller> {
-    let owner = format!("jwt:{}", claims.sub).parse::<Owner>().ok().filter(|_| !claims.sub.is_empty())?;
+    let owner = owner(&claims.sub)?;
     Some(Caller { owner, scopes: claims.scopes(), limits, expires: Some(claims.expires()?) })
+}
+
+/// The owner that a subject stands for; `None` for an empty one, one with control characters, and one that is too long.
+fn owner(subject: &str) -> Option<Owner> {
+    if subject.is_empty() || subject.contains(char::is_control) {
+        return None;
+    }
+    if subject.bytes().all(|byte| byte.is_ascii_graphic()) {
+        return format!("jwt:{subject}").parse().ok();
+    }
+    let mut name = String::from("jwt-encoded:");
+    for byte in subject.bytes() {
+        match byte {
+            b'%' => name.push_str("%25"),
+            byte if byte.is_ascii_graphic() => name.push(char::from(byte)),
+            byte => name.push_str(&format!("%{byte:02X}")),
+        }
+    }
+    name.parse().ok()
 }
 
 /// Why a token could not be signed.

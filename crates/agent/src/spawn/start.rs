@@ -232,11 +232,12 @@ fn command(user: Option<Ids>, group: Option<&Group>, executable: &Path) -> Comma
     command
 }
 
-/// Spawned servers get nothing of the agent's own environment but what they need to run.
+/// Spawned servers get nothing of the agent's own environment but what they need to run, and the node's name.
 fn environment(config: &Config, executable: &Path) -> BTreeMap<OsString, OsString> {
     let libraries = executable.parent().map(Path::to_path_buf).unwrap_or_default();
     let named = |name: &str, value: OsString| (OsString::from(name), value);
     let mut environment = BTreeMap::from([
+        named("HATCHERY_NODE", OsString::from(config.node.as_str())),
         named("LD_LIBRARY_PATH", libraries.clone().into()),
         named("DYLD_LIBRARY_PATH", libraries.into()),
     ]);

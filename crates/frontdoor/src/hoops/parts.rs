@@ -112,7 +112,7 @@ impl Hoops {
         id: &model::RequestId,
         deadline: Instant,
     ) -> Result<(model::api::SpawnAnswer, HeldSlot), Failure> {
-        let started = start(&self.edge, order, self.limits().per_minute, id, false);
+        let started = start(&self.edge, order, self.limits().per_minute, id, None);
         let outcome = tokio::select! {
             biased;
             outcome = timeout_at(deadline, started) => outcome.map_err(|_| Failure::late())?,

@@ -1,9 +1,11 @@
 //! `POST /spawn`.
 
 use std::num::NonZeroU32;
+use std::ops::RangeInclusive;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use axum::body::{Body, Bytes};
 use axum::extract::{Request, State};
@@ -30,6 +32,10 @@ use crate::spawning::error::{Rejection, SpawnError};
 use crate::spawning::held_slot::HeldSlot;
 use crate::spawning::order::{Accounted, Order};
 use crate::strict_json::Invalid;
+
+/// When a request that waited in line in vain should come again with its key, in seconds. By then the key is free again, and the place
+/// in line has not lapsed.
+const COME_BACK: RangeInclusive<u64> = 1..=2;
 
 /// Starts a stream cache server and answers when it is ready.
 #[utoipa::path(
@@ -79,18 +85,24 @@ async fn answer(
     order: &Order,
     id: &RequestId,
 ) -> Result<(SpawnAnswer, Option<HeldSlot>), ApiError> {
-    let keyed = key.is_some();
-    // Only what is done counts: the same key again starts nothing.
-    let work = async || start(edge, order, who.limits().per_minute, id, keyed).await;
     let key = match (key, who.owner()) {
         (Some(key), Some(owner)) => Some(key.of(owner)),
         (key, _) => key,
     };
-    let Some(key) = key else {
+    // Only what is done counts: the same key again starts nothing.
+    let work = async || start(edge, order, who.limits().per_minute, id, key.as_ref()).await;
+    let Some(key) = &key else {
         return work().await.map(|(answer, held)| (answer, Some(held)));
     };
     let work = async || work().await.map_err(|error| error.0);
-    edge.idempotency.once(&key, order, id, work).await?.map(|answer| (answer, None)).map_err(ApiError)
+    let mut answer = edge.idempotency.once(key, order, id, work).await?;
+    if let Err(problem) = &mut answer
+        && problem.code == ErrorCode::NoCapacity
+        && !order.wait.is_zero()
+    {
+        problem.retry_after = Some(Duration::from_secs(fastrand::u64(COME_BACK)));
+    }
+    answer.map(|answer| (answer, None)).map_err(ApiError)
 }
 
 /// Starts a spawn within the limits of its owner.
@@ -99,7 +111,7 @@ pub(crate) async fn start(
     order: &Order,
     per_minute: Option<NonZeroU32>,
     id: &RequestId,
-    keyed: bool,
+    key: Option<&IdempotencyKey>,
 ) -> Result<(SpawnAnswer, HeldSlot), ApiError> {
     let account = order.account.as_ref().map(|account| &*account.0);
     if let (Some(max), Some(true)) = (order.max_spawns, account.map(Account::is_over_quota)) {
@@ -108,7 +120,7 @@ pub(crate) async fn start(
     if let (Some(owner), Some(per_minute)) = (&order.owner, per_minute) {
         edge.rates.permit(owner, per_minute, account).await?;
     }
-    let spawned = edge.spawner.spawn(order, id, keyed).await;
+    let spawned = edge.spawner.spawn(order, id, key).await;
     if let (Some(account), Err(rejection)) = (account, &spawned)
         && matches!(rejection.error, SpawnError::OverQuota { .. })
     {

@@ -4,12 +4,13 @@
 //! /            dashboard.html     operates the farm: nothing but what this front door serves may run or be asked
 //! /demo        demo.html          a web client: may also open WebSockets to nodes, wherever they are
 //! /demo/stage  stage.html         the vendor's viewer: scripts from anywhere, so it has no origin and can operate nothing
-//! /client.js   client.js          for pages of any origin, with its types beside it
+//! /client.js   client/            for pages of any origin, with its types beside it; see `library`
 //! /pages/…                        styles and modules of the above
 //! ```
 //!
 //! Everything is revalidated with its entity tag, so that a page never runs with another version's modules.
 
+mod library;
 mod policy;
 
 use std::collections::BTreeMap;
@@ -28,7 +29,15 @@ pub(crate) struct Page {
     pub(crate) path: &'static str,
     media_type: &'static str,
     policy: Policy,
-    body: &'static [u8],
+    body: Body,
+}
+
+/// Where a page's bytes come from.
+#[derive(Debug)]
+enum Body {
+    File(&'static [u8]),
+    /// The client library, which is joined from its parts.
+    Client,
 }
 
 const HTML: &str = "text/html; charset=utf-8";
@@ -38,14 +47,23 @@ const JS: &str = "text/javascript; charset=utf-8";
 const TYPES: &str = "text/plain; charset=utf-8";
 const SVG: &str = "image/svg+xml";
 
+macro_rules! body {
+    (client) => {
+        Body::Client
+    };
+    ($file:literal) => {
+        Body::File(include_bytes!(concat!("../../pages/", $file)))
+    };
+}
+
 macro_rules! pages {
-    ($($path:literal: $file:literal, $media_type:expr, $policy:expr;)+) => {
+    ($($path:literal: $file:tt, $media_type:expr, $policy:expr;)+) => {
         /// All of them.
         pub(crate) const PAGES: &[Page] = &[$(Page {
             path: $path,
             media_type: $media_type,
             policy: $policy,
-            body: include_bytes!(concat!("../../pages/", $file)),
+            body: body!($file),
         }),+];
     };
 }
@@ -54,11 +72,12 @@ pages! {
     "/": "dashboard.html", HTML, Policy::Operator;
     "/demo": "demo.html", HTML, Policy::Client;
     "/demo/stage": "stage.html", HTML, Policy::Stage;
-    "/client.js": "client.js", JS, Policy::Library;
+    "/client.js": client, JS, Policy::Library;
     "/client.d.ts": "client.d.ts", TYPES, Policy::Library;
     "/pages/icon.svg": "icon.svg", SVG, Policy::Part;
     "/pages/base.css": "base.css", CSS, Policy::Part;
     "/pages/dashboard.css": "dashboard.css", CSS, Policy::Part;
+    "/pages/tables.css": "tables.css", CSS, Policy::Part;
     "/pages/demo.css": "demo.css", CSS, Policy::Part;
     "/pages/stage.css": "stage.css", CSS, Policy::Library;
     "/pages/stage.js": "stage.js", JS, Policy::Library;
@@ -68,7 +87,7 @@ pages! {
     "/pages/words.js": "words.js", JS, Policy::Part;
     "/pages/dom.js": "dom.js", JS, Policy::Part;
     "/pages/dashboard.js": "dashboard.js", JS, Policy::Part;
-    "/pages/picture.js": "picture.js", JS, Policy::Part;
+    "/pages/snapshot.js": "snapshot.js", JS, Policy::Part;
     "/pages/history.js": "history.js", JS, Policy::Part;
     "/pages/chart.js": "chart.js", JS, Policy::Part;
     "/pages/window.js": "window.js", JS, Policy::Part;
@@ -83,12 +102,21 @@ pages! {
 }
 
 impl Page {
+    fn bytes(&self) -> &'static [u8] {
+        match self.body {
+            Body::File(bytes) => bytes,
+            Body::Client => library::CLIENT.as_bytes(),
+        }
+    }
+
     /// The answer to a request with these headers.
     pub(crate) fn answer(&self, asked: &HeaderMap) -> Response {
         let tag = TAGS.get(self.path);
         let mut response = match tag {
             Some(tag) if known(asked, tag) => StatusCode::NOT_MODIFIED.into_response(),
-            _ => ([(header::CONTENT_TYPE, self.media_type)], Bytes::from_static(self.body)).into_response(),
+            _ => {
+                ([(header::CONTENT_TYPE, self.media_type)], Bytes::from_static(self.bytes())).into_response()
+            }
         };
         let headers = response.headers_mut();
         if let Some(tag) = tag {
@@ -112,7 +140,7 @@ const EVERYWHERE: [(&str, &str); 3] = [
 
 /// Entity tags by path, made once.
 static TAGS: LazyLock<BTreeMap<&str, HeaderValue>> = LazyLock::new(|| {
-    let tag = |page: &Page| HeaderValue::from_str(&format!("\"{:016x}\"", fingerprint(page.body))).ok();
+    let tag = |page: &Page| HeaderValue::from_str(&format!("\"{:016x}\"", fingerprint(page.bytes()))).ok();
     PAGES.iter().filter_map(|page| Some((page.path, tag(page)?))).collect()
 });
 

@@ -1,7 +1,7 @@
 use super::*;
 
 fn text(page: &Page) -> &'static str {
-    std::str::from_utf8(page.body).unwrap()
+    std::str::from_utf8(page.bytes()).unwrap()
 }
 
 fn page(path: &str) -> &'static Page {

@@ -12,7 +12,9 @@
 //! is never behind another of its demand.
 //!
 //! Failure: the registry may lose that order (it was away, or wiped), so every waiter also asks by itself once in a while. While
-//! the registry is away, places are kept. A place that its waiter gives up is taken back in the registry as a clean-up.
+//! the registry is away, places are kept. A place that its waiter gives up is taken back in the registry as a clean-up, but for one
+//! whose time was up and whose request has an `Idempotency-Key`: it lapses by itself (`Timing::place`), or the same request takes it
+//! up again, at whatever front door.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -21,7 +23,7 @@ use std::time::Duration;
 use model::{Demand, Owner, RequestId, TicketId};
 use registry::RegistryError;
 use tokio::sync::{Mutex as AsyncMutex, Notify};
-use tokio::time::{Instant, sleep, timeout_at};
+use tokio::time::{Instant, sleep, sleep_until, timeout_at};
 use tracing::{debug, warn};
 
 use super::error::SpawnError;
@@ -40,6 +42,8 @@ use crate::registry_access::placed::Placed;
 const ASK: Duration = Duration::from_millis(500);
 /// The others ask this often, in case the order was lost.
 const ASK_ANYWAY: Duration = Duration::from_secs(2);
+/// How long an answer is waited for that is under way when the wait is over.
+const LAST_ANSWER: Duration = Duration::from_millis(500);
 
 /// The waiters at this front door.
 #[derive(Debug)]
@@ -168,7 +172,7 @@ impl Line {
             asking: Arc::default(),
             _share: share,
             counted: false,
-            given_up: false,
+            stays: false,
         })
     }
 
@@ -196,15 +200,16 @@ impl Line {
                 tokio::select! {
                     () = place.waiter.turn.notified() => {}
                     () = sleep(pause) => {}
+                    () = sleep_until(end) => break,
                 }
                 last = place.ask(wanted).await;
             }
         };
-        // Either way the last answer decides.
-        let _over = timeout_at(end, waiting).await;
-        if matches!(last, Ok(Placed::Slot(_) | Placed::OverQuota)) {
-            place.given_up = true;
-        }
+        // The last answer decides. A question that is under way at the end is seen through: its answer may be a slot, which would
+        // be lost, and the place with it.
+        let _late = timeout_at(end + LAST_ANSWER, waiting).await;
+        // A place that its request may take up again lapses if that does not come.
+        place.stays = ticket.returns || matches!(last, Ok(Placed::Slot(_) | Placed::OverQuota));
         last.map_err(SpawnError::Registry)
     }
 }
@@ -232,8 +237,8 @@ struct Place {
     _share: Option<Share>,
     /// It shows in the metrics, as it does from the first answer on.
     counted: bool,
-    /// The registry has taken the ticket back.
-    given_up: bool,
+    /// The registry need not take the ticket back.
+    stays: bool,
 }
 
 impl Place {
@@ -288,7 +293,7 @@ impl Drop for Place {
             }
         }
         drop(state);
-        if !self.given_up {
+        if !self.stays {
             let (registry, asking) = (Arc::clone(&self.line.registry), Arc::clone(&self.asking));
             self.line.cleanups.spawn(async move {
                 // After the answer that is under way, which could put the ticket back in line.

@@ -7,10 +7,11 @@
 use std::sync::Arc;
 
 use model::{Demand, NodeId, Placement, RequestId, SpawnId, TicketId};
-use registry::{Outcomes, RegistryError, Reservation, Reserve, Reserved};
+use registry::{IdempotencyKey, Outcomes, RegistryError, Reservation, Reserve, Reserved};
 use tokio::sync::Mutex as AsyncMutex;
 use tokio::time::Instant;
 use tracing::debug;
+use uuid::Uuid;
 
 use super::held_slot::{HeldSlot, SlotAccess};
 use super::order::Order;
@@ -34,6 +35,17 @@ pub(crate) struct Ticket {
     pub(crate) id: TicketId,
     /// The number that the place had before it was given up for a slot.
     pub(crate) number: Option<u64>,
+    /// The same request may come again, with its key, and takes its place up again.
+    pub(crate) returns: bool,
+}
+
+impl Ticket {
+    /// Requests with one key have one place, at whatever front door; any other request has a place of its own.
+    pub(crate) fn of(key: Option<&IdempotencyKey>) -> Self {
+        const KEYS: Uuid = Uuid::from_u128(0x8c61_20b5_8b5e_4b0c_b4a5_4f6e_1f0b_57c3);
+        let id = key.map_or_else(TicketId::mint, |key| Uuid::new_v5(&KEYS, key.as_str().as_bytes()).into());
+        Self { id, number: None, returns: key.is_some() }
+    }
 }
 
 /// A place in line to reserve with. The lock is held while the registry is asked.

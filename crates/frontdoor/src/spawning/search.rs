@@ -7,8 +7,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use model::{RequestId, TicketId};
-use registry::{RegistryError, Standing};
+use model::RequestId;
+use registry::{IdempotencyKey, RegistryError, Standing};
 use tokio::time::{Instant, sleep_until};
 
 use super::attempts::Attempts;
@@ -74,15 +74,20 @@ impl Drop for Search<'_> {
 }
 
 impl<'a> Search<'a> {
-    pub(super) fn new(path: &'a SpawnPath, order: &'a Order, request: &'a RequestId, keyed: bool) -> Self {
+    pub(super) fn new(
+        path: &'a SpawnPath,
+        order: &'a Order,
+        request: &'a RequestId,
+        key: Option<&IdempotencyKey>,
+    ) -> Self {
         Self {
             path,
             order,
             request,
-            keyed,
+            keyed: key.is_some(),
             wait_end: Instant::now() + order.wait,
             deadline: None,
-            ticket: Ticket { id: TicketId::mint(), number: None },
+            ticket: Ticket::of(key),
             attempts: Attempts::new(order.demand.renderer),
             exclusions: Exclusions::default(),
         }

@@ -15,6 +15,7 @@ use std::time::Duration;
 
 use model::RequestId;
 use model::api::SpawnAnswer;
+use registry::IdempotencyKey;
 use tokio::time::Instant;
 use tracing::{debug, info};
 
@@ -43,16 +44,16 @@ impl Spawner {
         Self(SpawnPath { placer, line, deadline, metrics })
     }
 
-    /// Starts a spawn. While the registry is away, nodes are chosen from the last snapshot of the farm, unless the request is
-    /// `keyed`: its key's promise could not be kept. Call [`HeldSlot::keep`] once the answer is handed over; dropping the slot, or
+    /// Starts a spawn. While the registry is away, nodes are chosen from the last snapshot of the farm, unless the request has
+    /// a `key`, whose promise could not be kept. Call [`HeldSlot::keep`] once the answer is handed over; dropping the slot, or
     /// this future at any point, leaves nothing behind.
     pub(crate) async fn spawn(
         &self,
         order: &Order,
         request: &RequestId,
-        keyed: bool,
+        key: Option<&IdempotencyKey>,
     ) -> Result<(SpawnAnswer, HeldSlot), Box<Rejection>> {
-        let mut search = Search::new(&self.0, order, request, keyed);
+        let mut search = Search::new(&self.0, order, request, key);
         match self.run(order, &mut search).await {
             Ok(answered) => Ok(answered),
             Err(error) => Err(Box::new(Rejection { error, attempts: search.attempts.listed() })),

@@ -75,9 +75,10 @@ impl Viewer {
             first["sessionToken"] = json!(token);
         }
         self.send(Message::text(first.to_string()));
-        for command in ["SERVER_SIDE_CLIENT_INFO", "SERVER_SETTINGS", "ACK"] {
-            self.send(Message::text(json!({"command": command}).to_string()));
-        }
+        let client =
+            json!({"command": "SERVER_SIDE_CLIENT_INFO", "width": 800, "height": 600, "encoding": "jpeg"});
+        self.send(Message::text(client.to_string()));
+        self.send(Message::text(json!({"command": "SERVER_SETTINGS"}).to_string()));
     }
 
     pub(crate) fn receives(&mut self) -> Vec<u8> {
@@ -87,8 +88,34 @@ impl Viewer {
         }
     }
 
+    /// The next frame of either kind: a client-side viewer is answered in text.
     pub(crate) fn receives_json(&mut self) -> Value {
-        serde_json::from_slice(&self.receives()).expect("JSON")
+        let frame = self.websocket.read().expect("an answer");
+        serde_json::from_slice(&frame.into_data()).expect("JSON")
+    }
+
+    /// The JPEG in the next frame, which must be a picture with the JSON text that the vendor's viewer parses before it.
+    pub(crate) fn receives_picture(&mut self) -> Vec<u8> {
+        let frame = self.receives();
+        assert_eq!(frame[..4], [0, 0, 0, 0], "a picture of which nothing is cut off");
+        let length = u32::from_be_bytes(frame[4..8].try_into().expect("four bytes"));
+        let (about, jpeg) = frame[8..].split_at(usize::try_from(length).expect("a length"));
+        let about: Value = serde_json::from_slice(about).expect("JSON");
+        assert_eq!(about["draw_index"], 0, "{about}");
+        jpeg.to_vec()
+    }
+
+    /// Says that a picture has arrived.
+    pub(crate) fn acknowledges(&mut self) {
+        self.send(Message::text(json!({"command": "ACK"}).to_string()));
+    }
+
+    /// Whether no frame comes for so long.
+    pub(crate) fn hears_nothing_for(&mut self, time: Duration) -> bool {
+        self.stream().set_read_timeout(Some(time)).expect("a timeout can be set");
+        let heard = self.websocket.read();
+        self.stream().set_read_timeout(Some(PATIENCE)).expect("a timeout can be set");
+        matches!(heard, Err(tungstenite::Error::Io(error)) if is_timeout(&error))
     }
 
     /// Reads on until the server has said goodbye.

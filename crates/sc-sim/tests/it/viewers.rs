@@ -6,6 +6,7 @@ use std::os::unix::process::ExitStatusExt;
 use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
+use serde_json::json;
 use tungstenite::Message;
 
 use crate::process::sim;
@@ -23,6 +24,7 @@ fn a_client_side_viewer_opens_a_model() {
     let answer = viewer.receives_json();
     assert_eq!(answer["command"], "OPEN_MODEL_SUCCEEDED");
     assert_eq!(answer["model_name"], "_empty");
+    assert!(answer["simulator"].as_str().unwrap().contains("ts3d-sc-sim"), "it says what it is: {answer}");
     sim.logs("server has received initial data from the WS connection");
     viewer.leaves();
     sim.logs("server disconnect: ");
@@ -30,7 +32,7 @@ fn a_client_side_viewer_opens_a_model() {
 }
 
 #[test]
-fn a_server_side_viewer_gets_an_event_and_a_picture() {
+fn a_server_side_viewer_gets_an_event_and_pictures_that_move() {
     let mut sim = sim().option("--ssr", "true").run();
     sim.listens();
     let mut viewer = Viewer::server_side(&sim);
@@ -38,11 +40,43 @@ fn a_server_side_viewer_gets_an_event_and_a_picture() {
     viewer.render(None);
     let event = viewer.receives();
     assert_eq!(event[0], 0x7b);
-    let picture = viewer.receives();
-    assert_eq!(picture[0], 0);
-    assert_eq!(picture[8..10], [0xff, 0xd8]);
+    let event: serde_json::Value = serde_json::from_slice(&event).unwrap();
+    assert_eq!(event["event"], "session_started");
+    let mut pictures = Vec::new();
+    for _ in 0..3 {
+        let jpeg = viewer.receives_picture();
+        assert_eq!((&jpeg[..2], &jpeg[jpeg.len() - 2..]), (&[0xff, 0xd8][..], &[0xff, 0xd9][..]));
+        let frame = jpeg.windows(4).position(|bytes| bytes == [0xff, 0xc0, 0, 17]).expect("a baseline frame");
+        assert_eq!(
+            jpeg[frame + 5..frame + 9],
+            [1, 104, 1, 224],
+            "480 by 360, as wide a picture as the window"
+        );
+        assert!(!pictures.contains(&jpeg), "another picture each time");
+        pictures.push(jpeg);
+        viewer.acknowledges();
+    }
     viewer.leaves();
     sim.ends_with(0);
+}
+
+#[test]
+fn a_viewer_that_acknowledges_no_picture_gets_one_and_may_resize_and_call_meanwhile() {
+    let sim = sim().option("--ssr", "true").run();
+    sim.listens();
+    let mut viewer = Viewer::server_side(&sim);
+    viewer.render(None);
+    viewer.receives();
+    viewer.receives_picture();
+    viewer.send(Message::binary(b"R\x68\0\0\0\0\0".to_vec()));
+    let resized = json!({"command": "SERVER_SIDE_CLIENT_INFO", "width": 300, "height": 900});
+    viewer.send(Message::text(resized.to_string()));
+    assert!(viewer.hears_nothing_for(Duration::from_millis(600)), "more than two periods");
+    viewer.acknowledges();
+    let jpeg = viewer.receives_picture();
+    let frame = jpeg.windows(4).position(|bytes| bytes == [0xff, 0xc0, 0, 17]).expect("a baseline frame");
+    assert_eq!(jpeg[frame + 5..frame + 9], [1, 224, 0, 160], "160 by 480, as narrow as the window");
+    sim.logs("ignoring a call of the session");
 }
 
 #[test]
@@ -118,8 +152,8 @@ fn a_wrong_or_missing_token_is_refused_in_band() {
         let answer = viewer.receives();
         assert_eq!(answer[0], 0x7b);
         let answer: serde_json::Value = serde_json::from_slice(&answer).unwrap();
-        assert_eq!(answer["command"], "open_model_failed");
-        assert_eq!(answer["reason"], "BAD_SESSION_TOKEN");
+        assert_eq!(answer["event"], "open_model_failed");
+        assert_eq!(answer["data"]["reason"], "BAD_SESSION_TOKEN");
         viewer.is_closed();
         sim.ends_with(0);
     }

@@ -1,9 +1,8 @@
 /**
- * The farm as the live feed tells it: nodes, spawns, and what follows from both.
+ * The snapshot of the farm that the dashboard shows, kept current by the live feed's events.
  *
- * How many slots of a node are used is counted from the spawns, which are events and therefore exact at once; what the
- * nodes say about themselves (processor, memory, GPUs) is as old as the last snapshot. To whoever sees only some of the spawns
- * the slots are told with that, too.
+ * Used slots are counted from the spawns, which are events and therefore exact at once. Load, memory and GPUs are as old as the
+ * feed's last snapshot. A caller that sees its own spawns alone gets the used slots with that snapshot as well.
  */
 
 /** An ended spawn is shown for so long, so that its end can be seen. */
@@ -23,7 +22,7 @@ const STATE_AFTER = {
   'spawn.lost': 'lost',
 };
 
-export class Picture {
+export class Snapshot {
   nodes = new Map();
   /** Those that have not ended. */
   spawns = new Map();
@@ -33,12 +32,12 @@ export class Picture {
   events = [];
   /** How much later this browser's clock is than the farm's, as far as is known. */
   ahead = 0;
-  /** Whether both snapshots are there. */
+  /** Whether nodes and spawns have both arrived. */
   complete = false;
-  /** Whether there may be spawns that are not told here. */
+  /** Whether there may be spawns that the caller may not see. */
   partial = false;
-  /** Since the page was opened. */
-  told = 0;
+  /** Events since the page was opened. */
+  eventCount = 0;
   #on = new Map();
   #drains = new Map();
   #got = { nodes: false, spawns: false };
@@ -208,7 +207,7 @@ export class Picture {
   }
 
   #note(event) {
-    this.told += 1;
+    this.eventCount += 1;
     this.events.push(event);
     if (this.events.length > MOST_EVENTS + 200) this.events.splice(0, 200);
   }
