@@ -6,7 +6,7 @@ import { ProblemError, TokenError } from './errors.js';
 const SPAWN_MS = 60_000;
 const STOP_MS = 30_000;
 /** A request that waited in line in vain keeps its place for seconds: it comes again after this pause. */
-const COME_BACK_MS = 1_000;
+const COME_BACK_MS = 2_000;
 
 /**
  * Starts a stream cache server; resolves once a viewer can connect to its `endpoint`.

@@ -1,7 +1,6 @@
 //! `POST /spawn`.
 
 use std::num::NonZeroU32;
-use std::ops::RangeInclusive;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -33,9 +32,9 @@ use crate::spawning::held_slot::HeldSlot;
 use crate::spawning::order::{Accounted, Order};
 use crate::strict_json::Invalid;
 
-/// When a request that waited in line in vain should come again with its key, in seconds. By then the key is free again, and the place
-/// in line has not lapsed.
-const COME_BACK: RangeInclusive<u64> = 1..=2;
+/// When a request that waited in line in vain should come again with its key. By then the key is free again, and the place in line has not
+/// lapsed.
+const COME_BACK: Duration = Duration::from_secs(2);
 
 /// Starts a stream cache server and answers when it is ready.
 #[utoipa::path(
@@ -100,7 +99,7 @@ async fn answer(
         && problem.code == ErrorCode::NoCapacity
         && !order.wait.is_zero()
     {
-        problem.retry_after = Some(Duration::from_secs(fastrand::u64(COME_BACK)));
+        problem.retry_after = Some(COME_BACK);
     }
     answer.map(|answer| (answer, None)).map_err(ApiError)
 }
