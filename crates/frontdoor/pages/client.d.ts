@@ -86,6 +86,8 @@ export type ExitReason =
   | 'ready-timeout'
   | 'liveliness-lost'
   | 'stopped'
+  | 'expired'
+  | 'idle'
   | 'drained'
   | 'cancelled'
   | 'node-lost';
@@ -109,6 +111,12 @@ export interface Spawn {
   startedAt: string;
   readyAt?: string;
   lastPingAt?: string;
+  /** Whether somebody looks at it. */
+  viewer: 'connected' | 'gone' | 'never';
+  connectedAt?: string;
+  disconnectedAt?: string;
+  /** When it is ended at the latest, where it may not live for ever. */
+  expiresAt?: string;
   endedAt?: string;
   pool: string;
   labels?: Record<string, string>;
@@ -223,6 +231,7 @@ export type NodeEvent =
 export type SpawnEvent =
   | (EventBase<'spawn.launching' | 'spawn.ready' | 'spawn.suspect' | 'spawn.disconnected' | 'spawn.stopping' | 'spawn.lost'> &
       Partial<Introduced> & { spawn: string })
+  | (EventBase<'spawn.connected'> & { spawn: string })
   | (EventBase<'spawn.exited'> & { spawn: string; exit: Exit })
   /** Of one spawn on its own topic; of all that reported with one heartbeat, by id, on `spawns` and `node:<id>`. */
   | (EventBase<'spawn.ping'> & ({ spawn: string; pings?: undefined } | { spawn?: undefined; pings: Record<string, string> }));

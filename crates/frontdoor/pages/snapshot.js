@@ -118,6 +118,8 @@ export class Snapshot {
       spawn.endpoint = event.endpoint ?? spawn.endpoint;
       took = Date.parse(event.at) - Date.parse(spawn.startedAt);
     }
+    if (event.kind === 'spawn.connected') spawn.viewer = 'connected';
+    if (spawn.viewer === 'connected' && ['spawn.disconnected', 'spawn.exited'].includes(event.kind)) spawn.viewer = 'gone';
     if (event.kind === 'spawn.exited') this.#bury(spawn, event);
     this.changed();
     return took;

@@ -15,6 +15,8 @@ const KIND = {
   exited: 'calm',
 };
 
+const VIEWER = { connected: 'a viewer is connected', gone: 'its viewer has left', never: 'no viewer has connected' };
+
 export class Spawns {
   #snapshot;
   #orders;
@@ -108,6 +110,8 @@ export class Spawns {
     say(parts.where, where);
     set(parts.where, 'title', where);
     say(parts.chip, over ? 'ended' : spawn.state);
+    set(parts.chip, 'title', VIEWER[spawn.viewer] ?? '');
+    set(parts.chip, 'data-viewer', spawn.viewer ?? 'never');
     set(parts.chip, 'class', `chip ${over && BAD_ENDS.includes(spawn.exit?.reason) ? 'bad' : KIND[spawn.state]}`);
     const age = (over ? Date.parse(spawn.endedAt) : now) - Date.parse(spawn.startedAt);
     say(parts.age, brief(age));

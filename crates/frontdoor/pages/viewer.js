@@ -196,7 +196,7 @@ export class Viewer {
 
   #gone(exit) {
     if (this.over) return;
-    const good = ['disconnected', 'stopped', 'initial-use-timeout', 'drained'].includes(exit?.reason);
+    const good = ['disconnected', 'stopped', 'initial-use-timeout', 'expired', 'idle', 'drained'].includes(exit?.reason);
     this.#end(`The server ended: ${explainExit(exit)}.`, good ? 'done' : 'bad');
   }
 

@@ -115,6 +115,7 @@ const EVENTS = {
   'node.recovered': 'is well again: starts succeed there',
   'spawn.launching': 'is starting',
   'spawn.ready': 'is ready',
+  'spawn.connected': 'has a viewer',
   'spawn.suspect': 'has gone silent',
   'spawn.disconnected': 'was left by its viewer',
   'spawn.stopping': 'is being stopped',

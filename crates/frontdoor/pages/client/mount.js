@@ -24,6 +24,8 @@ const EXITS = {
   'ready-timeout': 'it was not ready in time',
   'liveliness-lost': 'it went silent and was ended',
   stopped: 'it was stopped on request',
+  expired: 'its time was over',
+  idle: 'its viewer sent nothing for too long',
   drained: 'its node was drained',
   cancelled: 'its caller went away before the answer',
   'node-lost': 'its node went away',
