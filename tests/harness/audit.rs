@@ -27,7 +27,7 @@ pub struct Audit {
     /// GPU slots that processes were given.
     pub gpu_processes: BTreeMap<String, u64>,
     /// Processes that should not be there at all: offspring of a spawn that has gone, and what nobody reaped.
-    pub strays: Vec<String>,
+    pub orphans: Vec<String>,
 }
 
 impl Audit {
@@ -51,7 +51,7 @@ impl Audit {
 
     /// The same but for so many slots.
     fn agree_but(&self, reserved: u64) -> bool {
-        self.strays.is_empty()
+        self.orphans.is_empty()
             && self.processes == self.spawns
             && self.reserved().is_some_and(|found| found <= reserved)
     }
@@ -187,12 +187,12 @@ impl Farm {
                     }
                 }
                 _ if processes.iter().any(|leader| leader.pid == process.group) => {}
-                _ => audit.strays.push(format!("{} {:?}", process.pid, process.args)),
+                _ => audit.orphans.push(format!("{} {:?}", process.pid, process.args)),
             }
         }
         for agent in self.agents.iter().filter(|agent| !agent.role.killed) {
             let unreaped = processes::zombies_of(agent.role.pid());
-            audit.strays.extend(unreaped.iter().map(|pid| format!("{pid}, a zombie of {}", agent.node)));
+            audit.orphans.extend(unreaped.iter().map(|pid| format!("{pid}, a zombie of {}", agent.node)));
         }
         Ok(audit)
     }

@@ -53,7 +53,7 @@ enum Victim {
     Agent(usize),
     Door(usize),
     Redis,
-    Wishes,
+    DesiredStates,
     Link(usize),
     Nobody,
 }
@@ -66,7 +66,7 @@ impl Fault {
             Self::KillRedis | Self::FlushRedis | Self::PauseRedis | Self::Mood(_) | Self::OldDump => {
                 Victim::Redis
             }
-            Self::Drain(_) | Self::Cordon(_) => Victim::Wishes,
+            Self::Drain(_) | Self::Cordon(_) => Victim::DesiredStates,
             Self::Link(i, _) => Victim::Link(i),
             Self::KillSpawn => Victim::Nobody,
         }

@@ -17,9 +17,9 @@ use crate::http::{Client, Request};
 use crate::viewer::Viewer;
 
 /// The longest that clients ask to wait in line.
-pub const LONGEST_WAIT: Duration = Duration::from_secs(3);
+pub const MAX_WAIT: Duration = Duration::from_secs(3);
 /// Callers at once; whoever comes while there are more goes away.
-const MOST_CALLERS: usize = 80;
+const MAX_CALLERS: usize = 80;
 /// Viewers that stay to the end.
 const MAX_STAYING: usize = 6;
 /// Tries of whoever has a key, or wants something stopped.
@@ -149,7 +149,7 @@ impl Crowd {
                 _ = stopped.wait_for(|going| !going) => break,
             }
             while callers.try_join_next().is_some_and(|ended| ended.is_ok()) {}
-            if callers.len() < MOST_CALLERS {
+            if callers.len() < MAX_CALLERS {
                 callers.spawn(self.clone().caller(number, rng.fork()));
             }
         }
@@ -177,7 +177,7 @@ impl Crowd {
         let what = rng.u32(..100);
         let mut wait = Duration::ZERO;
         if rng.u32(..100) < 20 {
-            wait = Duration::from_secs(rng.u64(1..=LONGEST_WAIT.as_secs()));
+            wait = Duration::from_secs(rng.u64(1..=MAX_WAIT.as_secs()));
             body["waitSeconds"] = json!(wait.as_secs());
         }
         if (60..75).contains(&what) {

@@ -7,7 +7,7 @@ use tempfile::TempDir;
 
 use crate::farm::{Farm, FarmBuilder};
 use crate::faults::Incidents;
-use crate::load::{LONGEST_WAIT, Load};
+use crate::load::{Load, MAX_WAIT};
 use crate::plan::AgentPlan;
 use crate::verdict::{Verdict, judge, noting};
 use crate::wait::PATIENCE;
@@ -59,7 +59,7 @@ pub async fn settle_but(
     incidents: &Incidents,
     forgive: bool,
 ) -> Verdict {
-    load.stop(DEADLINE * 3 + LONGEST_WAIT * 3).await;
+    load.stop(DEADLINE * 3 + MAX_WAIT * 3).await;
     let mut notes = std::mem::take(&mut *load.notes());
     let verdict = judge(&farm, site.0.path(), &mut notes, incidents, DEADLINE).await;
     // What still runs is what viewers stay with.

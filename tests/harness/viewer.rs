@@ -133,7 +133,7 @@ impl Viewer {
         jpeg.to_vec()
     }
 
-    /// Reads on until the server has said goodbye or gone.
+    /// Reads on until the server has sent a close frame or gone.
     pub async fn closed(&mut self) {
         let read_on = async { while let Some(Ok(_)) = self.socket.next().await {} };
         timeout(PATIENCE, read_on).await.expect("the server ends the connection");
@@ -144,12 +144,12 @@ impl Viewer {
         self.socket.send(Message::binary(padded("CONFIGURE_STREAM", 345))).await.ok();
     }
 
-    /// Whether the server has said goodbye or gone by now.
+    /// Whether the server has sent a close frame or gone by now.
     pub async fn is_closed(&mut self) -> bool {
         self.is_closed_within(Duration::from_millis(20)).await
     }
 
-    /// Reads for so long, which answers pings; whether the server has said goodbye or gone meanwhile.
+    /// Reads for so long, which answers pings; whether the server has sent a close frame or gone meanwhile.
     pub async fn is_closed_within(&mut self, time: Duration) -> bool {
         let read_on = async { while let Some(Ok(_)) = self.socket.next().await {} };
         timeout(time, read_on).await.is_ok()

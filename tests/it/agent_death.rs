@@ -15,8 +15,10 @@ fn text<'a>(value: &'a Value, member: &str) -> &'a str {
     value[member].as_str().unwrap_or_else(|| panic!("no {member} in {value}"))
 }
 
+/// What happened to a spawn, apart from its viewer's coming, which an agent that was killed may not have seen.
 fn kinds(record: &Value) -> Vec<&str> {
-    record["events"].as_array().unwrap().iter().map(|event| text(event, "kind")).collect()
+    let kinds = record["events"].as_array().unwrap().iter().map(|event| text(event, "kind"));
+    kinds.filter(|kind| *kind != "spawn.connected").collect()
 }
 
 async fn node_is_up(farm: &Farm) {

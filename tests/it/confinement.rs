@@ -209,7 +209,7 @@ async fn every_spawn_has_a_control_group_that_goes_with_it() {
 
 #[tokio::test]
 async fn what_leaves_its_process_group_goes_with_the_control_group() {
-    let groups = match Groups::new("strays") {
+    let groups = match Groups::new("orphans") {
         Ok(groups) => groups,
         Err(why) => return skipped("control groups", &why),
     };

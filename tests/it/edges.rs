@@ -48,7 +48,7 @@ fn closed(reason: &str) -> String {
 async fn ten_thousand_idle_and_slow_connections_delay_nobody_and_are_closed_in_time() {
     const CROWD: usize = 10_000;
     /// Twice what a connection takes.
-    const MOST_EACH: f64 = 48.0 * 1024.0;
+    const MAX_EACH: f64 = 48.0 * 1024.0;
     let _crowd = allow_files(12_000).await;
     let farm = Farm::builder().agent(AgentPlan::slots(4)).start().await;
     let resident = async || farm.doors[0].metrics().await.get("process_resident_memory_bytes").unwrap();
@@ -59,7 +59,7 @@ async fn ten_thousand_idle_and_slow_connections_delay_nobody_and_are_closed_in_t
         spawns_soon(&farm, farm.door(0)).await;
     }
     let each = (resident().await - before) / f64::from(u32::try_from(CROWD).unwrap());
-    assert!(each < MOST_EACH, "{each} bytes for each connection");
+    assert!(each < MAX_EACH, "{each} bytes for each connection");
     until("they are all closed", Duration::from_secs(60), async || {
         let metrics = farm.doors[0].metrics().await;
         let [idle, slow] = ["idle", "slow-head"].map(|reason| metrics.get(&closed(reason)).unwrap());

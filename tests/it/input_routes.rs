@@ -109,7 +109,7 @@ async fn a_wrong_method_is_told_the_right_ones() {
     for (path, right) in [
         ("/spawn".to_owned(), &["POST"][..]),
         ("/v1/spawns".to_owned(), &["GET"]),
-        (format!("/v1/spawns/{id}"), &["GET", "DELETE"]),
+        (format!("/v1/spawns/{id}"), &["GET", "PATCH", "DELETE"]),
         (format!("/v1/spawns/{id}/log"), &["GET"]),
         ("/v1/nodes".to_owned(), &["GET"]),
         ("/v1/nodes/node-a".to_owned(), &["GET"]),

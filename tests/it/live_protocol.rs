@@ -100,7 +100,7 @@ async fn a_flood_ends_the_connection_that_makes_it_and_no_other() {
             break;
         }
     }
-    assert!([1006, 1008].contains(&flood.closed().await.0), "with a goodbye if it listens");
+    assert!([1006, 1008].contains(&flood.closed().await.0), "with a close frame if it listens");
     metric(&farm, 0, "hatchery_frontdoor_live_connections", 1.0, PATIENCE).await;
     let spawn = farm.door(0).spawned(&json!({})).await;
     assert_eq!(quiet.news().await["spawn"], spawn["id"]);

@@ -1,6 +1,7 @@
 //! Rules the repository promises itself; [`documents`] has those of the documentation.
 
 mod documents;
+mod words;
 
 use std::collections::BTreeSet;
 use std::fs;

@@ -10,7 +10,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use ::tls::{Room, Seat, ServerStream};
+use ::tls::{ConnectionLimit, Permit, ServerStream};
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -33,7 +33,7 @@ pub(crate) struct Connection {
     stream: ServerStream<TcpStream>,
     peer: SocketAddr,
     /// Counts against the limit of connections.
-    _permit: Seat,
+    _permit: Permit,
     /// Resolves when this connection must close to make room.
     leave: BoxFuture<'static, ()>,
 }
@@ -111,7 +111,12 @@ pub(crate) fn tls(
     stop: CancellationToken,
 ) -> mpsc::Receiver<Connection> {
     let (ready, connections) = mpsc::channel(MAX_READY);
-    let acceptor = TlsAcceptor { server, room: Room::new(max), handshakes: Room::new(MAX_HANDSHAKES), ready };
+    let acceptor = TlsAcceptor {
+        server,
+        room: ConnectionLimit::new(max),
+        handshakes: ConnectionLimit::new(MAX_HANDSHAKES),
+        ready,
+    };
     let accepting = stop.clone();
     let work = async move {
         let mut pause = AcceptPause::default();
@@ -135,19 +140,19 @@ pub(crate) fn tls(
 #[derive(Debug, Clone)]
 struct TlsAcceptor {
     server: ::tls::Server,
-    room: Room,
-    handshakes: Room,
+    room: ConnectionLimit,
+    handshakes: ConnectionLimit,
     ready: mpsc::Sender<Connection>,
 }
 
 impl TlsAcceptor {
-    async fn receive(self, stream: TcpStream, peer: SocketAddr, permit: Seat) {
+    async fn receive(self, stream: TcpStream, peer: SocketAddr, permit: Permit) {
         if let Err(error) = stream.set_nodelay(true) {
             debug!(%peer, %error, "connection accepted without its options");
         }
         let shaken = tokio::select! {
             shaken = self.server.accept(stream) => shaken,
-            () = self.handshakes.asked_to_leave() => Err(io::Error::other("too many handshakes")),
+            () = self.handshakes.eviction_requested() => Err(io::Error::other("too many handshakes")),
         };
         let stream = match shaken {
             Ok(stream) => stream,
@@ -160,7 +165,7 @@ impl TlsAcceptor {
         drop(permit);
         let permit = self.room.enter().await;
         let room = self.room.clone();
-        let leave = async move { room.asked_to_leave().await }.boxed();
+        let leave = async move { room.eviction_requested().await }.boxed();
         // The server is gone when the agent ends.
         self.ready.send(Connection { stream, peer, _permit: permit, leave }).await.ok();
     }

@@ -120,7 +120,7 @@ impl Node {
         };
         let mut table = Table::new(&config, endpoint);
         if let Some(desired) = state.stored_desired() {
-            tracing::info!(eligibility = %desired.eligibility, "the operator's wish is remembered");
+            tracing::info!(eligibility = %desired.eligibility, "the operator's desired state is remembered");
             table.recall(desired);
         }
         Ok(Self {

@@ -98,7 +98,8 @@ fn request(family: u8, ports: &RangeInclusive<u16>) -> Vec<u8> {
 }
 
 fn read_dump(socket: &OwnedFd, found: &mut Vec<Connection>) -> io::Result<()> {
-    let mut buffer = vec![0; 64 << 10];
+    // The kernel's own size of such a message is half of it.
+    let mut buffer = vec![0; 16 << 10];
     loop {
         let (read, _) = recv(socket, &mut buffer[..], RecvFlags::empty())?;
         let mut rest = &buffer[..read];

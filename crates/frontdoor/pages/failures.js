@@ -11,7 +11,7 @@ const HOUR_MS = 3_600_000;
 /** The largest page that a front door gives. */
 const PAGE = 1000;
 /** Reasons that are named; the rest are counted together. */
-const MOST_REASONS = 4;
+const MAX_REASONS = 4;
 /** While starts fail it is looked at so often what they have in common. */
 const LOOK_MS = 5_000;
 
@@ -57,8 +57,8 @@ export class Failures {
       else reasons.set(why, (reasons.get(why) ?? 0) + 1);
     }
     const sorted = [...reasons].sort(([, a], [, b]) => b - a);
-    const rest = sorted.slice(MOST_REASONS).reduce((sum, [, count]) => sum + count, 0);
-    const shown = [...sorted.slice(0, MOST_REASONS), ...(rest > 0 ? [['other reasons', rest]] : [])];
+    const rest = sorted.slice(MAX_REASONS).reduce((sum, [, count]) => sum + count, 0);
+    const shown = [...sorted.slice(0, MAX_REASONS), ...(rest > 0 ? [['other reasons', rest]] : [])];
     const place = byId('failures');
     place.hidden = shown.length === 0;
     const key = shown.map(([why, count]) => `${count} ${why}`).join();

@@ -1,9 +1,9 @@
 /** What the charts show: the last quarter of an hour, as far as this page knows it. */
 
 const STEP_MS = 2_000;
-const LONGEST_MS = 15 * 60_000;
-const SHORTEST_MS = 2 * 60_000;
-const MOST_STARTS = 20_000;
+const MAX_SPAN_MS = 15 * 60_000;
+const MIN_SPAN_MS = 2 * 60_000;
+const MAX_STARTS = 20_000;
 /** The farm's clock is known better as time goes on; one that goes back further than this was not known at all. */
 const SET_BACK_MS = 10_000;
 /** Across a chart. */
@@ -19,7 +19,7 @@ export class History {
   /** A spawn was ready then, and it had taken so long. */
   started(at, took) {
     this.#starts.push({ at, took: Math.max(0, took) });
-    if (this.#starts.length > MOST_STARTS + 1000) this.#starts.splice(0, 1000);
+    if (this.#starts.length > MAX_STARTS + 1000) this.#starts.splice(0, 1000);
   }
 
   /** Starts over with what is known of spawns that were started before; times are of the farm's clock. */
@@ -27,9 +27,9 @@ export class History {
     const starts = [];
     for (const { startedAt, readyAt } of spawns) {
       const at = readyAt ? Date.parse(readyAt) : 0;
-      if (at > now - LONGEST_MS) starts.push({ at, took: Math.max(0, at - Date.parse(startedAt)) });
+      if (at > now - MAX_SPAN_MS) starts.push({ at, took: Math.max(0, at - Date.parse(startedAt)) });
     }
-    this.#starts = starts.sort((a, b) => a.at - b.at).slice(-MOST_STARTS);
+    this.#starts = starts.sort((a, b) => a.at - b.at).slice(-MAX_STARTS);
   }
 
   /** Takes a sample if it is time; whether it did. */
@@ -41,8 +41,8 @@ export class History {
     if (now < this.#next) return false;
     this.#next = now + STEP_MS;
     this.samples.push({ at: now, used, total });
-    while (this.samples[0].at < now - LONGEST_MS) this.samples.shift();
-    const old = this.#starts.findIndex(({ at }) => at >= now - LONGEST_MS);
+    while (this.samples[0].at < now - MAX_SPAN_MS) this.samples.shift();
+    const old = this.#starts.findIndex(({ at }) => at >= now - MAX_SPAN_MS);
     this.#starts.splice(0, old < 0 ? this.#starts.length : old);
     return true;
   }
@@ -80,7 +80,7 @@ export class History {
 }
 
 function bounded(ms) {
-  return Math.min(LONGEST_MS, Math.max(SHORTEST_MS, ms));
+  return Math.min(MAX_SPAN_MS, Math.max(MIN_SPAN_MS, ms));
 }
 
 function quantile(sorted, q) {

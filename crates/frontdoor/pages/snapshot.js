@@ -9,8 +9,8 @@
 const SHOW_ENDED_MS = 60_000;
 /** A pace seen for a shorter time says nothing. */
 const PACE_AFTER_MS = 10_000;
-const MOST_ENDED = 300;
-const MOST_EVENTS = 1000;
+const MAX_ENDED = 300;
+const MAX_EVENTS = 1000;
 
 const STATE_AFTER = {
   'spawn.launching': 'launching',
@@ -120,7 +120,7 @@ export class Snapshot {
     }
     if (event.kind === 'spawn.connected') spawn.viewer = 'connected';
     if (spawn.viewer === 'connected' && ['spawn.disconnected', 'spawn.exited'].includes(event.kind)) spawn.viewer = 'gone';
-    if (event.kind === 'spawn.exited') this.#bury(spawn, event);
+    if (event.kind === 'spawn.exited') this.#retire(spawn, event);
     this.changed();
     return took;
   }
@@ -200,17 +200,17 @@ export class Snapshot {
     this.#on.get(spawn.node).set(spawn.id, spawn);
   }
 
-  #bury(spawn, event) {
+  #retire(spawn, event) {
     this.spawns.delete(spawn.id);
     this.#on.get(spawn.node)?.delete(spawn.id);
     // In place: a list that is drawn before it is looked through again has it still.
     this.ended.push(Object.assign(spawn, { exit: event.exit, endedAt: event.at, seenAt: Date.now() }));
-    if (this.ended.length > MOST_ENDED) this.ended.shift();
+    if (this.ended.length > MAX_ENDED) this.ended.shift();
   }
 
   #note(event) {
     this.eventCount += 1;
     this.events.push(event);
-    if (this.events.length > MOST_EVENTS + 200) this.events.splice(0, 200);
+    if (this.events.length > MAX_EVENTS + 200) this.events.splice(0, 200);
   }
 }

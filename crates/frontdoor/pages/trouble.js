@@ -7,7 +7,7 @@ import { clock, count, showState, span } from './words.js';
 /** What stands in place of “Live” while the feed is open but brings nothing new. */
 const NOT_LIVE = { gone: 'Front door away', degraded: 'Registry away', refusing: 'Registry away' };
 /** Failing nodes that are named in the banner. */
-const MOST_NAMED = 3;
+const MAX_NAMED = 3;
 const CALM_MS = 5_000;
 const WORRIED_MS = 1_000;
 
@@ -95,8 +95,8 @@ export class Trouble {
         text: 'No node is at fault, and none is left out. The farm goes on trying.',
       });
     } else if (failing.length > 0) {
-      const named = failing.slice(0, MOST_NAMED).map((node) => `${node.id} (${healthWords(node.health)})`);
-      const more = failing.length > MOST_NAMED ? ` and ${failing.length - MOST_NAMED} more` : '';
+      const named = failing.slice(0, MAX_NAMED).map((node) => `${node.id} (${healthWords(node.health)})`);
+      const more = failing.length > MAX_NAMED ? ` and ${failing.length - MAX_NAMED} more` : '';
       said.push({
         kind: 'warn',
         title: `Starts fail on ${count(failing.length, 'node')}:`,

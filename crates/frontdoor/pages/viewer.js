@@ -135,7 +135,8 @@ export class Viewer {
         if (known.exit) this.#gone(known.exit);
       },
       onEvent: (event) => {
-        if (event.kind === 'spawn.ping') return;
+        // That its viewer is connected is known here before.
+        if (['spawn.ping', 'spawn.connected'].includes(event.kind)) return;
         if (event.kind === 'spawn.exited') this.#gone(event.exit);
         else if (!this.over) say(this.#steps.connected.more, `The server ${happened(event)}.`);
       },

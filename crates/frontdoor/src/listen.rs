@@ -38,7 +38,7 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use socket2::SockRef;
-use tls::Room;
+use tls::ConnectionLimit;
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::{sleep, timeout};
@@ -84,7 +84,7 @@ pub(crate) struct Reception {
     pub(crate) tls: Option<tls::Server>,
     /// The places there are.
     pub(crate) places: Places,
-    handshakes: Room,
+    handshakes: ConnectionLimit,
     metrics: ConnectionMetrics,
 }
 
@@ -96,7 +96,7 @@ impl Reception {
         places: Places,
         metrics: ConnectionMetrics,
     ) -> Self {
-        Self { tls, places, handshakes: Room::new(MAX_HANDSHAKES.min(max)), metrics }
+        Self { tls, places, handshakes: ConnectionLimit::new(MAX_HANDSHAKES.min(max)), metrics }
     }
 }
 
@@ -198,7 +198,7 @@ async fn attend(stream: TcpStream, caller: Caller, reception: Reception) {
                 }
                 (ClosedReason::Handshake, error.to_string())
             }),
-            () = reception.handshakes.asked_to_leave() => Err((ClosedReason::Shed, "too many handshakes".to_owned())),
+            () = reception.handshakes.eviction_requested() => Err((ClosedReason::Shed, "too many handshakes".to_owned())),
         }
     };
     let shaken = tokio::select! {

@@ -65,11 +65,11 @@ fn unnamed(error: &serde_json::Error) -> Option<String> {
 
 /// A caller's own text comes back in answers and logs, but not kilobytes of it.
 fn shortened(text: &str) -> String {
-    const LONGEST: usize = 400;
-    if text.chars().count() <= LONGEST {
+    const MAX_CHARS: usize = 400;
+    if text.chars().count() <= MAX_CHARS {
         return text.to_owned();
     }
-    text.chars().take(LONGEST).chain(['…']).collect()
+    text.chars().take(MAX_CHARS).chain(['…']).collect()
 }
 
 /// A whole number from 0 to `MOST`.

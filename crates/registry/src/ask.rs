@@ -153,7 +153,7 @@ impl FromStr for IdempotencyKey {
 pub enum Claim {
     /// The claimant has the key: it works on the request, renews the claim, and settles it.
     Mine,
-    /// Another claimant has the key: ask again soon, or when [`Follow::nudged`] says so.
+    /// Another claimant has the key: ask again soon, or when [`Follow::woken`] says so.
     Running,
     /// The request was answered with this.
     Settled(String),
@@ -167,7 +167,7 @@ pub struct Position {
     /// The last event seen; 0 to begin with the oldest that is kept.
     pub seq: u64,
     /// The last wake-up seen; 0 before the first.
-    pub nudge: u64,
+    pub wakeup: u64,
     /// The last event that the follower has really seen; 0 when it has seen none. A registry that lacks this event, and did
     /// not drop it as one of its oldest, was wiped, replaced, or set back to an older state. Mostly equal to `seq`, which
     /// may be any number.
@@ -182,7 +182,7 @@ pub struct Follow {
     /// In order, none missing after the follower's position, unless `gap` is set.
     pub events: Vec<Event>,
     /// Whether callers that wait, in line or for an idempotent answer, should ask again now.
-    pub nudged: bool,
+    pub woken: bool,
     /// Whether events were dropped before the follower could read them, or the registry was wiped, replaced, or set back to
     /// an older state. Then everything read before is void.
     pub gap: bool,

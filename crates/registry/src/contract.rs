@@ -380,10 +380,10 @@ impl Registry {
     ///
     /// # Errors
     /// The registry is away.
-    pub async fn nudged(&self, after: u64, wait: Duration) -> Result<u64, RegistryError> {
+    pub async fn wait_for_wakeup(&self, after: u64, wait: Duration) -> Result<u64, RegistryError> {
         match &self.0 {
-            Backend::Embedded(backend) => Ok(backend.nudged(after, wait).await),
-            Backend::Redis(backend) => backend.nudged(after, wait).await,
+            Backend::Embedded(backend) => Ok(backend.wait_for_wakeup(after, wait).await),
+            Backend::Redis(backend) => backend.wait_for_wakeup(after, wait).await,
         }
     }
 }

@@ -12,7 +12,7 @@
 //! | `purpose`, [`Expected`] | which certificates are accepted |
 //! | [`Peers`], [`PeerMetrics`] | counts of what peers have shown |
 //! | `validity` | when a certificate expires |
-//! | [`Room`] | a connection limit that evicts the longest idle |
+//! | [`ConnectionLimit`] | a connection limit that evicts the longest idle |
 //!
 //! Everything here is rustls with ring, TLS 1.2 and 1.3.
 //!
@@ -23,6 +23,7 @@
 //! before stays.
 
 mod client;
+mod connection_limit;
 mod files;
 mod fresh;
 mod metrics;
@@ -31,7 +32,6 @@ mod peers;
 mod provider;
 mod purpose;
 mod role;
-mod room;
 mod seen;
 mod server;
 #[cfg(test)]
@@ -39,12 +39,12 @@ mod tests;
 mod validity;
 
 pub use client::{Client, ClientStream, Roots};
+pub use connection_limit::{ConnectionLimit, Permit};
 pub use files::{Identity, Named, TlsError};
 pub use metrics::PeerMetrics;
 pub use options::{AgentIdentity, Options, is_beyond_this_machine};
 pub use peers::{Expected, Peers, Refusal, RefusalReason, is_refusal};
 pub use role::{MAX_SHOWN, NoRole, Role, TRUST_DOMAIN, stated};
-pub use room::{Room, Seat};
 pub use server::{Callers, Server, ServerStream};
 
 /// The ALPN protocol of HTTP/1.1.

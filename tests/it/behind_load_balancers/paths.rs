@@ -4,20 +4,23 @@
 //! and endpoints of the documents.
 
 use std::collections::BTreeSet;
+use std::fs;
 
 use hatchery_tests::Farm;
 use hatchery_tests::balancer::Kind;
 
 use super::EXAMPLES;
 use super::site::{HANDSHAKE, Site, ask, ask_from_inside};
-use crate::repository::read;
+use crate::repository::{files, read};
 
 /// A method and a path.
 type Call = (String, String);
 
 /// What `client.js` calls: `call(at, PATH, {… method: 'METHOD' …})`, and `new URL(PATH, base)` for WebSockets.
 fn calls_of_the_library() -> BTreeSet<Call> {
-    let source = read("crates/frontdoor/pages/client.js");
+    let mut parts = files();
+    parts.retain(|(name, _)| name.starts_with("crates/frontdoor/pages/client/"));
+    let source: String = parts.into_iter().map(|(_, path)| fs::read_to_string(path).unwrap()).collect();
     let mut calls = BTreeSet::new();
     for rest in source.split("call(at, ").skip(1) {
         let quote = rest.chars().next().unwrap();

@@ -132,9 +132,10 @@ pub(crate) fn explain(progress: Progress, status: Status, log: &[String]) -> Exi
             exit(ExitReason::Disconnected, None)
         }
         // To call it a normal end would be a guess.
-        (Progress::Ready, Status::Unknown) => {
-            exit(ExitReason::Failed, Some("ended without a goodbye, its exit code is not known".to_owned()))
-        }
+        (Progress::Ready, Status::Unknown) => exit(
+            ExitReason::Failed,
+            Some("ended without a disconnect report, its exit code is not known".to_owned()),
+        ),
         (Progress::Launching | Progress::Ready, Status::Unseen) => {
             exit(ExitReason::Failed, Some("ended while its agent was away".to_owned()))
         }
@@ -197,7 +198,7 @@ mod tests {
         const TIMEOUT: &str = "12:00 ScServer: exiting due to initial-use timeout";
         const LEFT: &str = "12:00 server disconnect: viewer has left";
         const AWAY: &str = "ended while its agent was away";
-        const NO_CODE: &str = "ended without a goodbye, its exit code is not known";
+        const NO_CODE: &str = "ended without a disconnect report, its exit code is not known";
         const NOWHERE: &str = "it reports to an address its agent does not listen on any more";
         let (code, signal) = (Status::Code, Status::Signal);
         for (progress, status, log, reason, text) in [

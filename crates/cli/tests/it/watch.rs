@@ -60,8 +60,8 @@ fn event(seq: u64) -> Message {
 }
 
 fn subscribed(socket: &mut WebSocket<TcpStream>) {
-    let wish = socket.read().unwrap();
-    assert!(wish.to_text().unwrap().contains("\"subscribe\""), "{wish}");
+    let request = socket.read().unwrap();
+    assert!(request.to_text().unwrap().contains("\"subscribe\""), "{request}");
     let answer = json!({"type": "subscribed", "topic": "nodes", "snapshot": [], "seq": 0});
     socket.send(Message::text(answer.to_string())).unwrap();
 }

@@ -126,7 +126,7 @@ async fn with_snapshot(
 /// this registry: it may have been replaced since.
 async fn older(live: &Live, topic: &Topic, since: u64, until: u64) -> Option<Beginning> {
     let mut events = Vec::new();
-    let mut position = Position { seq: since, nudge: u64::MAX, seen: since, incarnation: None };
+    let mut position = Position { seq: since, wakeup: u64::MAX, seen: since, incarnation: None };
     if !is_known(live, since).await {
         return None;
     }
@@ -152,7 +152,7 @@ async fn ahead(live: &Live, since: u64) -> bool {
 
 /// Whether this is the number of an event that the registry has.
 async fn is_known(live: &Live, seq: u64) -> bool {
-    let before = Position { seq: seq.saturating_sub(1), nudge: u64::MAX, seen: 0, incarnation: None };
+    let before = Position { seq: seq.saturating_sub(1), wakeup: u64::MAX, seen: 0, incarnation: None };
     let news: Result<Follow, RegistryError> = live.registry.follow(before, Duration::ZERO).await;
     news.is_ok_and(|news| news.events.first().is_some_and(|event| event.seq == seq))
 }

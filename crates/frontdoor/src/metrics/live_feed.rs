@@ -67,7 +67,7 @@ impl LiveMetrics {
         registry.register("live_messages", help, metrics.messages.clone());
         let help = "Subscriptions to the live feed by kind of topic";
         registry.register("live_subscriptions", help, metrics.subscriptions.clone());
-        let help = "Connections to the live feed that ended, by code; 1006 is one without a goodbye";
+        let help = "Connections to the live feed that ended, by code; 1006 is one without a close frame";
         registry.register("live_closes", help, metrics.closes.clone());
         let help = "From the registry's number of an event to its frame in the subscribers' queues";
         registry.register("live_event_lag_seconds", help, lag);

@@ -151,9 +151,9 @@ impl RegistryClient {
     }
 
     /// Does not open the circuit: it has a connection of its own, which may be all that broke.
-    pub(crate) async fn nudged(&self, after: u64, wait: Duration) -> Result<u64, RegistryError> {
+    pub(crate) async fn wait_for_wakeup(&self, after: u64, wait: Duration) -> Result<u64, RegistryError> {
         self.is_there()?;
-        self.count(self.registry.nudged(after, wait).await)
+        self.count(self.registry.wait_for_wakeup(after, wait).await)
     }
 
     /// Does not open the circuit, for the same reason.

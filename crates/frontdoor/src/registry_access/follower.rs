@@ -40,11 +40,11 @@ async fn step(
     wake: &(impl Fn() + Sync),
 ) -> Result<(), RegistryError> {
     let Some(after) = *position else {
-        *position = Some(registry.position().await?.nudge);
+        *position = Some(registry.position().await?.wakeup);
         wake();
         return Ok(());
     };
-    let last = registry.nudged(after, MAX_FOLLOW).await?;
+    let last = registry.wait_for_wakeup(after, MAX_FOLLOW).await?;
     *position = Some(last);
     if last != after {
         wake();

@@ -5,9 +5,9 @@ use std::time::Duration;
 use super::error::{ConfigError, within};
 
 /// The shortest and the longest life of a spawn.
-pub(crate) const SHORTEST: Duration = Duration::from_secs(1);
-/// See [`SHORTEST`]: 365 days.
-pub(crate) const LONGEST: Duration = Duration::from_secs(365 * 24 * 3600);
+pub(crate) const MIN_LIFE: Duration = Duration::from_secs(1);
+/// See [`MIN_LIFE`]: 365 days.
+pub(crate) const MAX_LIFE: Duration = Duration::from_secs(365 * 24 * 3600);
 
 /// What the command line says of them.
 #[derive(Debug, Clone, Default, clap::Args)]
@@ -35,7 +35,7 @@ impl Options {
     pub(super) fn resolve(&self) -> Result<Lives, ConfigError> {
         for (flag, value) in [("--max-life", self.max_life), ("--max-idle", self.max_idle)] {
             if let Some(value) = value {
-                within(flag, value, SHORTEST, LONGEST)?;
+                within(flag, value, MIN_LIFE, MAX_LIFE)?;
             }
         }
         Ok(Lives { max_life: self.max_life, max_idle: self.max_idle })

@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::callers::Account;
-use crate::settings::lives::{LONGEST, SHORTEST};
+use crate::settings::lives::{MAX_LIFE, MIN_LIFE};
 use crate::strict_json::{self, Invalid, Number, check_printable};
 
 /// Labels that a request may ask for.
@@ -240,14 +240,14 @@ struct Body<'a> {
     pool: Option<Cow<'a, str>>,
     labels: Option<Labels>,
     wait_seconds: Option<Number<MAX_WAIT>>,
-    max_seconds: Option<Number<{ LONGEST.as_secs() }>>,
+    max_seconds: Option<Number<{ MAX_LIFE.as_secs() }>>,
 }
 
 /// The body of a change of a spawn as it is written.
 #[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct Patch {
-    max_seconds: Option<Number<{ LONGEST.as_secs() }>>,
+    max_seconds: Option<Number<{ MAX_LIFE.as_secs() }>>,
 }
 
 /// Reads the body of a change of a spawn: how long it may live from now on, from its start.
@@ -256,10 +256,10 @@ pub(crate) fn patch(body: &[u8]) -> Result<Duration, Invalid> {
     patch.max_seconds.map_or_else(|| Err(Invalid::field("maxSeconds", "must be given")), life)
 }
 
-fn life(seconds: Number<{ LONGEST.as_secs() }>) -> Result<Duration, Invalid> {
+fn life(seconds: Number<{ MAX_LIFE.as_secs() }>) -> Result<Duration, Invalid> {
     let life = Duration::from_secs(seconds.0);
-    if life < SHORTEST {
-        return Err(Invalid::field("maxSeconds", format!("must be at least {}", SHORTEST.as_secs())));
+    if life < MIN_LIFE {
+        return Err(Invalid::field("maxSeconds", format!("must be at least {}", MIN_LIFE.as_secs())));
     }
     Ok(life)
 }

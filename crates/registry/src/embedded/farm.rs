@@ -174,16 +174,16 @@ impl Farm {
 
     pub(super) fn position(&self) -> Position {
         let seq = self.history.last_seq;
-        Position { seq, nudge: self.wakeups, seen: seq, incarnation: Some(self.incarnation) }
+        Position { seq, wakeup: self.wakeups, seen: seq, incarnation: Some(self.incarnation) }
     }
 
     pub(super) fn follow(&self, after: Position) -> Follow {
         let position = self.position();
         let is_another = after.incarnation.is_some_and(|known| known != self.incarnation);
         if is_another || (after.seen > 0 && !self.history.has_had(after.seen)) {
-            return Follow { gap: true, nudged: true, position, ..Follow::default() };
+            return Follow { gap: true, woken: true, position, ..Follow::default() };
         }
         let (events, gap) = self.history.after(after.seq);
-        Follow { events, nudged: self.wakeups != after.nudge, gap, position }
+        Follow { events, woken: self.wakeups != after.wakeup, gap, position }
     }
 }

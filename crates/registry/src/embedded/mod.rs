@@ -243,7 +243,7 @@ impl Embedded {
         loop {
             latest.mark_unchanged();
             let news = self.farm().follow(after);
-            if !news.events.is_empty() || news.nudged || news.gap {
+            if !news.events.is_empty() || news.woken || news.gap {
                 return news;
             }
             // The sender lives as long as `self`, so the only other outcome is the deadline.
@@ -253,12 +253,12 @@ impl Embedded {
         }
     }
 
-    pub(crate) async fn nudged(&self, after: u64, wait: Duration) -> u64 {
+    pub(crate) async fn wait_for_wakeup(&self, after: u64, wait: Duration) -> u64 {
         let mut latest = self.0.latest.subscribe();
-        let news = latest.wait_for(|position| position.nudge != after);
+        let news = latest.wait_for(|position| position.wakeup != after);
         // The sender lives as long as `self`, so the only other outcome is the deadline.
         match tokio::time::timeout(wait.min(MAX_FOLLOW), news).await {
-            Ok(Ok(position)) => position.nudge,
+            Ok(Ok(position)) => position.wakeup,
             Ok(Err(_)) | Err(_) => after,
         }
     }

@@ -28,27 +28,32 @@ impl Redis {
             read.cmd("XREVRANGE").arg(self.key(stream)).arg("+").arg("-").arg("COUNT").arg(1);
         }
         read.get(self.key("incarnation"));
-        let (events, nudges, incarnation): (StreamRangeReply, StreamRangeReply, Option<String>) =
+        let (events, wakeups, incarnation): (StreamRangeReply, StreamRangeReply, Option<String>) =
             self.ask(CALL, &read).await?;
         let last =
             |stream: StreamRangeReply| stream.ids.last().map_or(Ok(0), |entry| seq_of(&entry.id, CALL));
         let seq = last(events)?;
-        Ok(Position { seq, nudge: last(nudges)?, seen: seq, incarnation: identity(incarnation.as_ref()) })
+        Ok(Position { seq, wakeup: last(wakeups)?, seen: seq, incarnation: identity(incarnation.as_ref()) })
     }
 
-    pub(crate) async fn nudged(&self, after: u64, wait: Duration) -> Result<u64, RegistryError> {
-        const CALL: &str = "nudged";
-        let nudges = self.key("nudges");
+    pub(crate) async fn wait_for_wakeup(&self, after: u64, wait: Duration) -> Result<u64, RegistryError> {
+        const CALL: &str = "wait_for_wakeup";
+        let wakeups = self.key("nudges");
         // Read first: a number from another registry, whose clock was ahead, may never be reached.
         let mut read = pipe();
-        read.cmd("XREVRANGE").arg(&nudges).arg("+").arg("-").arg("COUNT").arg(1);
+        read.cmd("XREVRANGE").arg(&wakeups).arg("+").arg("-").arg("COUNT").arg(1);
         let (newest,): (StreamRangeReply,) = self.ask(CALL, &read).await?;
         let newest = newest.ids.last().map_or(Ok(0), |entry| seq_of(&entry.id, CALL))?;
         if newest != after {
             return Ok(newest);
         }
         let mut read = pipe();
-        read.cmd("XREAD").arg("BLOCK").arg(block(wait)).arg("STREAMS").arg(&nudges).arg(format!("{after}-0"));
+        read.cmd("XREAD")
+            .arg("BLOCK")
+            .arg(block(wait))
+            .arg("STREAMS")
+            .arg(&wakeups)
+            .arg(format!("{after}-0"));
         let (streams,): (Option<StreamReadReply>,) = self.0.link.wait(CALL, &read).await?;
         let last = streams.iter().flat_map(|s| &s.keys).flat_map(|key| &key.ids).next_back();
         last.map_or(Ok(after), |entry| seq_of(&entry.id, CALL))
@@ -57,7 +62,7 @@ impl Redis {
     pub(crate) async fn follow(&self, after: Position, wait: Duration) -> Result<Follow, RegistryError> {
         // Read without waiting first: nothing may ever follow an event that this registry has never had.
         let news = self.read_on(after, None).await?;
-        if wait.is_zero() || news.gap || news.nudged || !news.events.is_empty() {
+        if wait.is_zero() || news.gap || news.woken || !news.events.is_empty() {
             return Ok(news);
         }
         self.read_on(news.position, Some(wait)).await
@@ -66,14 +71,14 @@ impl Redis {
     /// Reads what came after a position, and whether that position is one of this registry.
     async fn read_on(&self, after: Position, wait: Option<Duration>) -> Result<Follow, RegistryError> {
         const CALL: &str = "follow";
-        let (events, nudges) = (self.key("events"), self.key("nudges"));
+        let (events, wakeups) = (self.key("events"), self.key("nudges"));
         let mut read = pipe();
         read.cmd("XREAD").arg("COUNT").arg(MAX_EVENTS);
         if let Some(wait) = wait {
             read.arg("BLOCK").arg(block(wait));
         }
-        read.arg("STREAMS").arg(&events).arg(&nudges);
-        read.arg(format!("{}-0", after.seq)).arg(format!("{}-0", after.nudge));
+        read.arg("STREAMS").arg(&events).arg(&wakeups);
+        read.arg(format!("{}-0", after.seq)).arg(format!("{}-0", after.wakeup));
         // Read after the events, so that neither a wipe nor a trim in between can be missed.
         let seen = format!("{}-0", after.seen);
         read.cmd("XRANGE").arg(&events).arg(&seen).arg(&seen);
@@ -92,7 +97,7 @@ impl Redis {
                 self.renew(known).await?;
             }
             let position = self.position().await?;
-            return Ok(Follow { gap: true, nudged: true, position, ..Follow::default() });
+            return Ok(Follow { gap: true, woken: true, position, ..Follow::default() });
         }
 
         let mut follow = Follow { position: after, ..Follow::default() };
@@ -104,9 +109,9 @@ impl Redis {
         for stream in streams.map(|s| s.keys).unwrap_or_default() {
             for entry in stream.ids {
                 let seq = seq_of(&entry.id, CALL)?;
-                if stream.key == nudges {
-                    follow.nudged = true;
-                    follow.position.nudge = seq;
+                if stream.key == wakeups {
+                    follow.woken = true;
+                    follow.position.wakeup = seq;
                 } else {
                     (follow.position.seq, follow.position.seen) = (seq, seq);
                     let event = streamed(seq, &entry.map);

@@ -51,7 +51,7 @@ enum Op {
         owner: Option<u8>,
     },
     Release(u8),
-    Renounce(u8),
+    ReleaseById(u8),
     Abandon(u8),
     /// The agent admits a reservation.
     Admit(u8),
@@ -133,7 +133,7 @@ fn op() -> impl Strategy<Value = Op> {
             Op::Reserve { demand, ticket, avoid, probed, owner }
         }),
         2 => any().prop_map(Op::Release),
-        1 => any().prop_map(Op::Renounce),
+        1 => any().prop_map(Op::ReleaseById),
         2 => any().prop_map(Op::Abandon),
         9 => any().prop_map(Op::Admit),
         10 => (any(), next).prop_map(|(n, next)| Op::Go(n, next)),
@@ -288,7 +288,7 @@ impl<'a> World<'a> {
                 let node = &self.nodes[node].agent.node;
                 self.pair.both(async |registry, _| registry.release(node, spawn).await.unwrap());
             }
-            Op::Renounce(n) => {
+            Op::ReleaseById(n) => {
                 let Some(n) = pick(&self.reserved, n) else { return };
                 let (spawn, ..) = self.reserved.swap_remove(n);
                 self.pair.both(async |registry, _| registry.release_by_id(spawn).await.unwrap());

@@ -51,7 +51,7 @@ on_all! {
     async fn following_waits_for_news_and_ends_without(farm: &Farm) {
         let position = farm.registry.position().await.unwrap();
         let news = farm.registry.follow(position, Duration::from_millis(50)).await.unwrap();
-        assert!(news.events.is_empty() && !news.nudged && !news.gap);
+        assert!(news.events.is_empty() && !news.woken && !news.gap);
         assert_eq!(news.position, position);
     }
 }

@@ -148,7 +148,7 @@ async fn a_demoted_master_counts_as_away_and_is_left_for_the_new_one() {
     // A call that waits on a server that has lost the farm ends at once.
     let waiting = tokio::spawn({
         let registry = farm.registry.clone();
-        async move { registry.nudged(0, Duration::from_secs(5)).await }
+        async move { registry.wait_for_wakeup(0, Duration::from_secs(5)).await }
     });
     old.says("INFO clients", "blocked_clients:1").await;
 
@@ -227,7 +227,7 @@ async fn a_slot_is_never_used_while_it_moves_and_at_once_when_it_has() {
     assert_eq!(farm.used("node-a").await, (2, 0));
     assert_eq!(from.query::<u64>(&in_slot).await.unwrap(), 0);
     // Also for those who wait.
-    farm.registry.nudged(0, Duration::from_millis(50)).await.unwrap();
+    farm.registry.wait_for_wakeup(0, Duration::from_millis(50)).await.unwrap();
 }
 
 #[tokio::test]

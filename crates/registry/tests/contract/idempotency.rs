@@ -37,11 +37,11 @@ on_all! {
 on_all! {
     async fn a_claim_whose_holder_died_is_taken_over(farm: &Farm) {
         let (key, print) = (key("k"), Uuid::now_v7());
-        let (dead, heir) = (Uuid::now_v7(), Uuid::now_v7());
+        let (dead, successor) = (Uuid::now_v7(), Uuid::now_v7());
         assert_eq!(farm.registry.claim(&key, print, dead).await.unwrap(), Claim::Mine);
         farm.pass(TIMING.claim).await;
-        assert_eq!(farm.registry.claim(&key, Uuid::now_v7(), heir).await.unwrap(), Claim::Conflict);
-        assert_eq!(farm.registry.claim(&key, print, heir).await.unwrap(), Claim::Mine);
+        assert_eq!(farm.registry.claim(&key, Uuid::now_v7(), successor).await.unwrap(), Claim::Conflict);
+        assert_eq!(farm.registry.claim(&key, print, successor).await.unwrap(), Claim::Mine);
         assert!(!farm.registry.settle(&key, dead, Some(("late", TIMING.claim))).await.unwrap());
     }
 }

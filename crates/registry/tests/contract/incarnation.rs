@@ -50,7 +50,7 @@ on_all! {
         let now = farm.registry.position().await.unwrap();
         assert_eq!((now.seq, now.seen), (position.seq, position.seq));
         agent.report(farm, ready(csr().spawn)).await;
-        let news = at_once(farm, Position { nudge: now.nudge, ..position }).await;
+        let news = at_once(farm, Position { wakeup: now.wakeup, ..position }).await;
         assert_eq!((news.gap, news.events.len()), (false, 1));
     }
 }
@@ -62,7 +62,7 @@ on_all! {
         let ahead = u64::MAX / 4;
         for incarnation in [None, here.incarnation, Some(uuid::Uuid::nil())] {
             let now = farm.registry.position().await.unwrap();
-            let elsewhere = Position { seq: ahead, seen: ahead, nudge: ahead, incarnation };
+            let elsewhere = Position { seq: ahead, seen: ahead, wakeup: ahead, incarnation };
             let news = at_once(farm, elsewhere).await;
             assert!(news.gap && news.events.is_empty());
             assert_eq!((news.position.seq, news.position.seen), (now.seq, now.seq));
@@ -70,11 +70,11 @@ on_all! {
             let news = at_once(farm, news.position).await;
             assert_eq!((news.gap, news.events.len()), (false, 1));
         }
-        let last = timeout(AT_ONCE, farm.registry.nudged(ahead, WAIT)).await.expect("at once").unwrap();
+        let last = timeout(AT_ONCE, farm.registry.wait_for_wakeup(ahead, WAIT)).await.expect("at once").unwrap();
         assert!(last < ahead);
         let began = Instant::now();
         let short = Duration::from_millis(100);
-        assert_eq!(farm.registry.nudged(last, short).await.unwrap(), last);
+        assert_eq!(farm.registry.wait_for_wakeup(last, short).await.unwrap(), last);
         assert!(began.elapsed() >= short, "it waits where there is no news");
     }
 }

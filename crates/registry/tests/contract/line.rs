@@ -83,11 +83,11 @@ on_all! {
             farm.registry.follow(before, std::time::Duration::from_secs(4)),
             async { farm.registry.release(&held.node, held.spawn).await.unwrap() },
         );
-        assert!(follow.unwrap().nudged);
-        let nudge = farm.registry.nudged(before.nudge, std::time::Duration::from_secs(4)).await.unwrap();
-        assert_ne!(nudge, before.nudge);
-        let quiet = farm.registry.nudged(nudge, std::time::Duration::from_millis(30)).await.unwrap();
-        assert_eq!(quiet, nudge);
+        assert!(follow.unwrap().woken);
+        let wakeup = farm.registry.wait_for_wakeup(before.wakeup, std::time::Duration::from_secs(4)).await.unwrap();
+        assert_ne!(wakeup, before.wakeup);
+        let quiet = farm.registry.wait_for_wakeup(wakeup, std::time::Duration::from_millis(30)).await.unwrap();
+        assert_eq!(quiet, wakeup);
     }
 }
 

@@ -214,9 +214,9 @@ on_all! {
         assert_eq!(farm.reserve(&csr().of(ANN, 2).place(place)).await, Reserved::Full);
         assert_eq!(farm.reserve(&csr().of(ANN, 1)).await, Reserved::OverQuota, "even where nothing is free");
         assert_eq!(farm.reserve(&csr().place(behind)).await, Reserved::Full);
-        let before = farm.registry.position().await.unwrap().nudge;
+        let before = farm.registry.position().await.unwrap().wakeup;
         assert_eq!(farm.reserve(&csr().of(ANN, 1).place(place)).await, Reserved::OverQuota);
-        assert_ne!(farm.registry.position().await.unwrap().nudge, before);
+        assert_ne!(farm.registry.position().await.unwrap().wakeup, before);
         farm.registry.release(&held.node, held.spawn).await.unwrap();
         farm.take(&csr().place(behind)).await;
     }

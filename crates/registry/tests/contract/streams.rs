@@ -8,7 +8,7 @@ use registry::{Position, SpawnFilter, SpawnReport};
 use crate::support::*;
 
 const EVENTS: &str = "{hatchery:test}:events";
-const NUDGES: &str = "{hatchery:test}:nudges";
+const WAKEUPS: &str = "{hatchery:test}:nudges";
 const SEQ: &str = "{hatchery:test}:seq";
 const LAST: &str = "18446744073709551615-18446744073709551615";
 
@@ -23,13 +23,13 @@ fn damages() -> Vec<Vec<String>> {
         format!("SET {SEQ} nan"),
         format!("SET {SEQ} nonsense"),
     ];
-    for stream in [EVENTS, NUDGES] {
+    for stream in [EVENTS, WAKEUPS] {
         all.push(format!("XADD {stream} {LAST} k node.up"));
         all.push(format!("XADD {stream} {}-0 k node.up", u64::MAX / 4));
         all.push(format!("XADD {stream} {hour_ahead}-0 k node.up"));
     }
     let mut all: Vec<Vec<String>> = all.into_iter().map(|one| vec![one]).collect();
-    for stream in [EVENTS, NUDGES] {
+    for stream in [EVENTS, WAKEUPS] {
         // The last number is remembered without its entry.
         if stream == EVENTS {
             all.push(vec![format!("XADD {stream} {LAST} k node.up"), format!("XTRIM {stream} MAXLEN 0")]);

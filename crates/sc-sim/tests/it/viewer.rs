@@ -118,7 +118,7 @@ impl Viewer {
         matches!(heard, Err(tungstenite::Error::Io(error)) if is_timeout(&error))
     }
 
-    /// Reads on until the server has said goodbye.
+    /// Reads on until the server has sent a close frame.
     pub(crate) fn is_closed(&mut self) {
         loop {
             match self.websocket.read() {

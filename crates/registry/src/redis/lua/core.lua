@@ -11,7 +11,7 @@
 -- Keys, after the prefix:
 --   incarnation      "<UUID> <ms when it was made>", the registry's identity: a wiped registry has another one
 --   check            what a check of writes writes
---   seq              last sequence number given to an event or a nudge
+--   seq              last sequence number given to an event or a wake-up
 --   events, floor    stream of events, entry id <seq>-0; and the last seq that cannot be read any more
 --   nudges           stream of wake-ups: an entry means that callers in line, or waiting for a keyed answer, ask again
 --   alike            there for a minute after a request has failed in the same way wherever it was tried
@@ -77,7 +77,7 @@ local function last_of(stream)
   return last and tonumber(string.match(last[1], '^%d+')) or 0
 end
 
-local EVENTS, NUDGES = P .. ':events', P .. ':nudges'
+local EVENTS, WAKEUPS = P .. ':events', P .. ':nudges'
 local has_published = false -- whether this run has added an event before
 
 -- Numbers are taken from the clock, in microseconds. The clock may have been set back since, so a number may be ahead of
@@ -89,7 +89,7 @@ local last_seq
 
 -- Drops the streams and their numbers. The new identity makes every follower begin anew.
 local function begin_anew()
-  call('DEL', EVENTS, NUDGES, P .. ':seq', P .. ':floor')
+  call('DEL', EVENTS, WAKEUPS, P .. ':seq', P .. ':floor')
   incarnation = ARGV[9] .. ' ' .. int(now)
   call('SET', P .. ':incarnation', incarnation)
   last_seq, has_published = nil, false
@@ -97,7 +97,7 @@ end
 
 -- The number of the last entry in both streams; nil when there is no number left after it, or a key is no stream.
 local function last_sound()
-  local ok, last = pcall(function() return math.max(last_of(EVENTS), last_of(NUDGES)) end)
+  local ok, last = pcall(function() return math.max(last_of(EVENTS), last_of(WAKEUPS)) end)
   return ok and is_sound(last) and last or nil
 end
 
@@ -208,13 +208,13 @@ end
 
 local function wake()
   local seq = next_seq()
-  local added = redis.pcall('XADD', NUDGES, 'MAXLEN', 16, int(seq) .. '-0', 'n', '1')
+  local added = redis.pcall('XADD', WAKEUPS, 'MAXLEN', 16, int(seq) .. '-0', 'n', '1')
   if type(added) ~= 'table' then return end
   if is_damage(added) then
-    recover(NUDGES, seq)
+    recover(WAKEUPS, seq)
     seq = next_seq()
   end
-  call('XADD', NUDGES, 'MAXLEN', 16, int(seq) .. '-0', 'n', '1')
+  call('XADD', WAKEUPS, 'MAXLEN', 16, int(seq) .. '-0', 'n', '1')
 end
 
 -- Wakes the callers in line, if there are any: they ask again.

@@ -2,11 +2,11 @@
 //!
 //! ```text
 //! a newcomer           enter: no place left ── request an eviction ──▶ waits for a place
-//! an idle connection   asked_to_leave: waits ── gets the request ────▶ closes, drops its Seat
+//! an idle connection   eviction_requested: waits ── gets the request ────▶ closes, drops its Permit
 //! ```
 //!
 //! Both semaphores are fair (first in, first out), so the longest idle connection is evicted first and the first newcomer
-//! gets the place. Connections that are busy do not poll `asked_to_leave` and stay.
+//! gets the place. Connections that are busy do not poll `eviction_requested` and stay.
 
 use std::sync::Arc;
 
@@ -14,7 +14,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 /// A limit on connections; clones share it.
 #[derive(Debug, Clone)]
-pub struct Room {
+pub struct ConnectionLimit {
     places: Arc<Semaphore>,
     /// One permit for each pending eviction request.
     leave: Arc<Semaphore>,
@@ -22,7 +22,7 @@ pub struct Room {
 
 /// A connection's place. Dropping it frees the place.
 #[derive(Debug)]
-pub struct Seat(#[expect(dead_code, reason = "it is there to be dropped")] Option<OwnedSemaphorePermit>);
+pub struct Permit(#[expect(dead_code, reason = "it is there to be dropped")] Option<OwnedSemaphorePermit>);
 
 /// A request that an idle connection closes. Dropping it withdraws the request.
 #[derive(Debug)]
@@ -37,7 +37,7 @@ impl Drop for EvictionRequest<'_> {
     }
 }
 
-impl Room {
+impl ConnectionLimit {
     /// A limit of this many connections.
     #[must_use]
     pub fn new(places: usize) -> Self {
@@ -46,13 +46,13 @@ impl Room {
 
     /// Takes a place. When there is none, requests the eviction of an idle connection and waits. Cancel-safe: a caller that
     /// gives up withdraws its request.
-    pub async fn enter(&self) -> Seat {
+    pub async fn enter(&self) -> Permit {
         if let Ok(permit) = Arc::clone(&self.places).try_acquire_owned() {
-            return Seat(Some(permit));
+            return Permit(Some(permit));
         }
         let _request = self.request_eviction();
         // The semaphore is never closed, so this is always a permit.
-        Seat(Arc::clone(&self.places).acquire_owned().await.ok())
+        Permit(Arc::clone(&self.places).acquire_owned().await.ok())
     }
 
     fn request_eviction(&self) -> EvictionRequest<'_> {
@@ -62,7 +62,7 @@ impl Room {
 
     /// Resolves when this connection must close to make room. Poll it only while idle; the longest idle connection is
     /// closed first.
-    pub async fn asked_to_leave(&self) {
+    pub async fn eviction_requested(&self) {
         if let Ok(permit) = Arc::clone(&self.leave).acquire_owned().await {
             permit.forget();
         }
@@ -79,15 +79,15 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn the_longest_idle_makes_room_for_who_comes() {
-        let room = Room::new(2);
+        let room = ConnectionLimit::new(2);
         let (gone, mut left) = tokio::sync::mpsc::channel(2);
         for name in ["first", "second"] {
-            let seat = room.enter().await;
+            let permit = room.enter().await;
             let (room, gone) = (room.clone(), gone.clone());
             tokio::spawn(async move {
-                room.asked_to_leave().await;
+                room.eviction_requested().await;
                 gone.send(name).await.unwrap();
-                drop(seat);
+                drop(permit);
             });
             tokio::task::yield_now().await;
         }
@@ -99,11 +99,11 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn nobody_leaves_for_who_no_longer_waits() {
-        let room = Room::new(1);
-        let seat = room.enter().await;
+        let room = ConnectionLimit::new(1);
+        let permit = room.enter().await;
         assert!(timeout(Duration::from_secs(1), room.enter()).await.is_err(), "nobody can leave");
-        assert!(timeout(Duration::from_secs(1), room.asked_to_leave()).await.is_err(), "nobody has to");
-        drop(seat);
+        assert!(timeout(Duration::from_secs(1), room.eviction_requested()).await.is_err(), "nobody has to");
+        drop(permit);
         let _seat = timeout(Duration::from_secs(1), room.enter()).await.unwrap();
     }
 }
