@@ -312,7 +312,10 @@ async fn a_server_gets_a_clean_environment_and_its_log_says_whose_it_is() {
         log.iter().filter_map(|l| l.strip_prefix("ENV ")?.split_once('=')).map(|(name, _)| name).collect();
     // The shell adds some of its own.
     names.retain(|name| !matches!(*name, "PWD" | "SHLVL" | "_" | "OLDPWD"));
-    assert_eq!(names, ["DYLD_LIBRARY_PATH", "HATCHERY_SPAWN", "LD_LIBRARY_PATH", "LICENSE_SERVER"]);
+    assert_eq!(
+        names,
+        ["DYLD_LIBRARY_PATH", "HATCHERY_NODE", "HATCHERY_SPAWN", "LD_LIBRARY_PATH", "LICENSE_SERVER"]
+    );
     assert!(log.contains(&format!("ENV LD_LIBRARY_PATH=\"{here}\"")), "{log:?}");
     assert!(log.contains(&"ENV LICENSE_SERVER=\"a=b\"".to_owned()), "{log:?}");
 }

@@ -362,12 +362,17 @@ fn history_entry(line: &str, spawn: SpawnId) -> Result<Event, RegistryError> {
     let wrong = || unexpected(CALL, format!("history entry {line:?}"));
     let mut parts = line.splitn(5, '|');
     let mut next = || parts.next().ok_or_else(wrong);
-    Ok(Event {
+    let mut event = Event {
         seq: next()?.parse().map_err(|_| wrong())?,
         at: Timestamp::from_millis(next()?.parse().map_err(|_| wrong())?),
         kind: next()?.parse().map_err(|_| wrong())?,
         node: Some(next()?.parse().map_err(|_| wrong())?),
         spawn: Some(spawn),
         data: serde_json::from_str(next()?).map_err(|_| wrong())?,
-    })
+    };
+    // `x` is there when the release before this one is to read another kind.
+    if let Some(kind) = event.data.remove("x") {
+        event.kind = kind.as_str().and_then(|kind| kind.parse().ok()).ok_or_else(wrong)?;
+    }
+    Ok(event)
 }

@@ -175,3 +175,27 @@ async fn a_record_of_a_spawn_that_others_have_written_is_its_agents_again_within
         assert!(follows(&farm, position).await.2.is_empty(), "no event: {commands:?}");
     }
 }
+
+#[tokio::test]
+async fn a_front_door_of_the_release_before_reads_an_older_kind_where_it_does_not_know_the_event() {
+    let farm = Farm::redis().await;
+    let mut agent = Agent::new("a", 1);
+    agent.beat(&farm).await;
+    let spawn = farm.take(&csr()).await.spawn;
+    let before = farm.registry.position().await.unwrap();
+    agent.report(&farm, ready(spawn)).await;
+    agent.report(&farm, SpawnReport { connected: Some(Duration::ZERO), ..ready(spawn) }).await;
+    // As that release reads them: the field `k` of the stream, and the third part of a record's line.
+    let stream: String =
+        format!("{:?}", farm.server().query::<redis::Value>(&format!("XRANGE {EVENTS} - +")).await.unwrap());
+    assert!(stream.contains("spawn.ping") && stream.contains("spawn.connected"), "{stream}");
+    let line: String =
+        farm.server().query(&format!("HGET {{hatchery:test}}:spawn:{spawn} e2")).await.unwrap();
+    assert_eq!(line.split('|').nth(2), Some("spawn.ping"), "{line}");
+    // As this one does.
+    let (_, _, kinds) = follows(&farm, before).await;
+    assert_eq!(kinds, [EventKind::SpawnReady, EventKind::SpawnConnected]);
+    let record = farm.registry.spawn(spawn).await.unwrap().unwrap();
+    let event = record.events.last().unwrap();
+    assert_eq!((event.kind, event.data.len()), (EventKind::SpawnConnected, 0), "{event:?}");
+}

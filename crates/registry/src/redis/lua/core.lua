@@ -145,7 +145,9 @@ end
 
 -- A follower of the release before this one stops at a kind that it does not know. Field 'k' has a kind that it does know,
 -- and field 'x' the real one.
-local READ_AS = { ['node.failing'] = 'node.capacity', ['node.recovered'] = 'node.capacity' }
+local READ_AS = {
+  ['node.failing'] = 'node.capacity', ['node.recovered'] = 'node.capacity', ['spawn.connected'] = 'spawn.ping',
+}
 
 -- Once in each run: keeps the stream short, and its floor right.
 local function trim()
@@ -196,6 +198,10 @@ end
 -- Publishes an event of a spawn and writes fields of its record. A record keeps its first hundred events. Returns the seq.
 local function publish_spawn(at, kind, node, spawn, data, events, ...)
   local seq = publish(at, kind, node, spawn, data)
+  if READ_AS[kind] then
+    data = '{"x":"' .. kind .. '"' .. (data == '{}' and '}' or ',' .. string.sub(data, 2))
+    kind = READ_AS[kind]
+  end
   local record, count = P .. ':spawn:' .. spawn, (tonumber(events) or 0) + 1
   if count <= 100 then
     call('HSET', record, 'events', count, 'e' .. count,
