@@ -107,6 +107,11 @@ async fn logged(edge: &Arc<Edge>, request: Request<Body>) -> (Response, String) 
     let log = Log::default();
     let subscriber = tracing_subscriber::fmt().with_ansi(false).with_writer(log.clone()).finish();
     let _guard = tracing::subscriber::set_default(subscriber);
+    // A test without a subscriber may register the same callsites at this moment, and they would stay off. So they are registered here
+    // first, and judged again.
+    router(edge).oneshot(Request::get("/healthz").body(Body::empty()).unwrap()).await.unwrap();
+    tracing::callsite::rebuild_interest_cache();
+    log.0.lock().unwrap().clear();
     let response = router(edge).oneshot(request).await.unwrap();
     let text = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
     (response, text)
