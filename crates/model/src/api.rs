@@ -56,10 +56,10 @@ pub struct SpawnRequest {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(minimum = 0, maximum = 60)]
     pub wait_seconds: Option<u32>,
-    /// Seconds that the spawn may live, counted from its start; then it is ended as `expired`. At most, and when left out,
-    /// what the operator allows.
+    /// Seconds that the spawn may live, counted from its start, 1 to 31536000 (365 days); then it is ended as `expired`. At
+    /// most, and when left out, what the operator allows.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(minimum = 1)]
+    #[schema(minimum = 1, maximum = 31_536_000)]
     pub max_seconds: Option<u32>,
 }
 
@@ -68,7 +68,7 @@ pub struct SpawnRequest {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct SpawnPatch {
     /// Seconds that the spawn may live, counted from its start, in place of what it had; at most what the operator allows.
-    #[schema(minimum = 1)]
+    #[schema(minimum = 1, maximum = 31_536_000)]
     pub max_seconds: u32,
 }
 
