@@ -209,6 +209,7 @@ async fn a_farm_of_unreliable_servers_loses_nothing() {
             }
         }
     }
-    assert!(good > 20 && bad > 5, "{good} good, {bad} bad");
+    // Two of five starts fail, on each of two nodes: all 80 requests go well once in a million runs.
+    assert!(good > 20 && bad > 0, "{good} good, {bad} bad");
     farm.finish().await;
 }
