@@ -110,7 +110,7 @@ async fn a_flood_ends_the_connection_that_makes_it_and_no_other() {
 }
 
 #[tokio::test]
-async fn a_peer_that_is_gone_without_a_goodbye_is_noticed_within_two_intervals() {
+async fn a_peer_that_is_gone_without_a_close_frame_is_noticed_within_two_intervals() {
     let interval = Duration::from_millis(1500);
     let builder = Farm::builder().door_args(&["--live-ping-interval", "1500ms"]);
     let farm = builder.agent(AgentPlan::slots(1)).start().await;

@@ -112,7 +112,7 @@ async fn a_server_that_goes_silent_is_suspected_and_then_ended() {
 }
 
 #[tokio::test]
-async fn a_server_that_says_goodbye_and_stays_is_ended() {
+async fn a_server_that_reports_its_disconnect_and_stays_is_ended() {
     let farm = Farm::builder().agent(AgentPlan::slots(2).args(&["--stop-grace", "1s"])).start().await;
     let id = spawn(&farm, "disconnect_after_ms=200,disconnect_no_exit=1").await;
     farm.reaches(&id, "disconnected", PATIENCE).await;

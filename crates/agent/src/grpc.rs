@@ -80,6 +80,12 @@ fn spawn_id(text: &str) -> Result<SpawnId, Status> {
     text.parse().map_err(|e| Status::invalid_argument(format!("spawn_id {e}")))
 }
 
+/// A time of a spawn's life. More than anything lives is cut off: the registry's numbers do not reach as far as 64 bits do.
+fn life(ms: u64) -> Duration {
+    const MAX_LIFE: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
+    Duration::from_millis(ms).min(MAX_LIFE)
+}
+
 /// An absent or unusable request id is replaced: it only ties log lines together.
 fn request_id<T>(request: &Request<T>) -> RequestId {
     let given = request.metadata().get(wire::REQUEST_ID).and_then(|value| value.to_str().ok());
@@ -112,8 +118,8 @@ fn understand(node: &Node, request: Request<v1::SpawnRequest>) -> Result<admissi
             labels: request.labels.into_iter().collect(),
             owner,
             endpoint_form,
-            max_life: request.max_life_ms.map(Duration::from_millis),
-            max_idle: request.max_idle_ms.map(Duration::from_millis),
+            max_life: request.max_life_ms.map(life),
+            max_idle: request.max_idle_ms.map(life),
         },
         order: Order { model: request.model, session_token: request.session_token, request_id },
         timeout: (request.deadline_ms > 0).then(|| Duration::from_millis(request.deadline_ms)),
@@ -275,7 +281,7 @@ impl NodeAgent for Service {
         let request = request.into_inner();
         self.check_node(&request.node)?;
         let id = spawn_id(&request.spawn_id)?;
-        let set = self.node.table().set_life(id, Duration::from_millis(request.max_life_ms), Instant::now());
+        let set = self.node.table().set_life(id, life(request.max_life_ms), Instant::now());
         let outcome = match set {
             Ok((expires, serial)) => {
                 let at = self.node.state.clock.moment(expires);

@@ -57,8 +57,9 @@ struct Attached {
 
 impl Drop for Attached {
     fn drop(&mut self) {
-        self.node.table().detach(self.spawn, self.viewer);
-        self.node.viewer_gone.notify_one();
+        if self.node.table().detach(self.spawn, self.viewer) {
+            self.node.viewer_gone.notify_one();
+        }
     }
 }
 
@@ -98,17 +99,14 @@ async fn attend(
     if !reply(Outcome::Target(v1::Target { port: port.into() })).await {
         return;
     }
-    let now;
     let news = if ask.resumed {
-        now = Instant::now();
-        node.table().connected(spawn, now)
+        node.table().connected(spawn, viewer, Instant::now())
     } else {
         let step = timeout(STEP_TIMEOUT, steps.next()).await;
         let Ok(Some(Ok(v1::AttachRequest { step: Some(Step::Connected(v1::Connected {})) }))) = step else {
             return;
         };
-        now = Instant::now();
-        let confirmed = node.table().confirm(spawn, viewer, port, now);
+        let confirmed = node.table().confirm(spawn, viewer, port, Instant::now());
         let Some(news) = confirmed else {
             reply(refused(NotAttached::NotFound)).await;
             return;
@@ -119,7 +117,7 @@ async fn attend(
         news
     };
     if news {
-        node.state.journal.happened(spawn, JournalEvent::Connected(node.state.clock.moment(now)));
+        node.state.journal.happened(spawn, JournalEvent::Connected(node.state.clock.now()));
     }
     tracing::debug!(spawn.id = %spawn, viewer.id = %viewer, resumed = ask.resumed, "viewer connected");
     while let Some(Ok(_)) = steps.next().await {}

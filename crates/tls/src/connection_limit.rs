@@ -104,6 +104,6 @@ mod tests {
         assert!(timeout(Duration::from_secs(1), room.enter()).await.is_err(), "nobody can leave");
         assert!(timeout(Duration::from_secs(1), room.eviction_requested()).await.is_err(), "nobody has to");
         drop(permit);
-        let _seat = timeout(Duration::from_secs(1), room.enter()).await.unwrap();
+        let _permit = timeout(Duration::from_secs(1), room.enter()).await.unwrap();
     }
 }

@@ -39,13 +39,13 @@ fn words_that_the_fields_own_replaced_do_not_come_back() {
         }
         let text = fs::read_to_string(path).unwrap();
         for (number, line) in text.lines().enumerate() {
-            let mut words =
-                line.split(|c: char| !c.is_alphanumeric() && c != '_').filter(|word| !word.is_empty());
-            let is_bad = |word: &str| {
-                let low = word.to_lowercase();
-                WORDS.contains(&low.as_str()) || PREFIXES.iter().any(|prefix| word.starts_with(prefix))
+            let mut names = line.split(|c: char| !c.is_alphanumeric() && c != '_');
+            let is_bad = |name: &str| {
+                let mut words = name.split('_').map(str::to_lowercase);
+                PREFIXES.iter().any(|prefix| name.starts_with(prefix))
+                    || words.any(|word| WORDS.contains(&word.as_str()))
             };
-            if words.any(is_bad) {
+            if names.any(is_bad) {
                 found.push(format!("{name}:{}: {}", number + 1, line.trim()));
             }
         }

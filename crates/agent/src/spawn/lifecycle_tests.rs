@@ -76,7 +76,7 @@ fn each_input_leads_where_the_diagram_says() {
 }
 
 #[test]
-fn a_pardon_only_ever_gives_more_time() {
+fn an_extension_only_ever_gives_more_time() {
     let now = Instant::now() + secs(1000);
     let until = now + secs(2);
     for (from, to) in [

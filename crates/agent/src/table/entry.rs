@@ -46,6 +46,15 @@ pub(super) enum Stage {
     Launched,
 }
 
+/// A viewer that a relay has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct RelayViewer {
+    /// Names its connection.
+    pub(super) id: Uuid,
+    /// Whether it is connected; until then the relay may be connecting.
+    pub(super) is_connected: bool,
+}
+
 /// One spawn in the table.
 #[derive(Debug)]
 pub(crate) struct Entry {
@@ -64,7 +73,7 @@ pub(crate) struct Entry {
     /// Started by an earlier agent.
     pub(super) adopted: bool,
     /// The viewer that a relay has for it.
-    pub(super) viewer: Option<Uuid>,
+    pub(super) viewer: Option<RelayViewer>,
     /// When its viewer last sent something, as far as was looked.
     pub(super) active: Option<Instant>,
 }

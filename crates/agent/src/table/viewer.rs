@@ -19,6 +19,7 @@ use model::{SpawnId, SpawnState};
 use tokio::time::Instant;
 use uuid::Uuid;
 
+use super::entry::RelayViewer;
 use super::{Again, Entry, Table};
 use crate::procfs;
 use crate::sockets::Connection;
@@ -67,10 +68,10 @@ impl Table {
     ) -> Result<u16, NotAttached> {
         let entry = self.running.get_mut(&id).filter(|entry| entry.takes(shown, resumed));
         let entry = entry.ok_or(NotAttached::NotFound)?;
-        if entry.viewer.is_some_and(|other| other != viewer) {
+        if entry.viewer.is_some_and(|other| other.id != viewer) {
             return Err(NotAttached::Taken);
         }
-        entry.viewer = Some(viewer);
+        entry.viewer.get_or_insert(RelayViewer { id: viewer, is_connected: false });
         Ok(entry.spawn.facts.port)
     }
 
@@ -78,14 +79,16 @@ impl Table {
     /// The kernel is asked: the table may not know yet that the process has ended, and another one may have its port already.
     pub(crate) fn confirm(&mut self, id: SpawnId, viewer: Uuid, port: u16, now: Instant) -> Option<bool> {
         let entry = self.running.get(&id);
-        let entry = entry.filter(|entry| entry.viewer == Some(viewer) && entry.spawn.facts.port == port)?;
+        let entry = entry.filter(|entry| entry.is_relayed_to(viewer) && entry.spawn.facts.port == port)?;
         let lives = procfs::stat(entry.pid).is_some_and(|process| !process.has_ended());
-        lives.then(|| self.connected(id, now))
+        lives.then(|| self.connected(id, viewer, now))
     }
 
-    /// A viewer is connected. Returns whether that is news.
-    pub(crate) fn connected(&mut self, id: SpawnId, now: Instant) -> bool {
-        let Some(entry) = self.running.get_mut(&id) else { return false };
+    /// The viewer that a relay has is connected. Returns whether that is news.
+    pub(crate) fn connected(&mut self, id: SpawnId, viewer: Uuid, now: Instant) -> bool {
+        let entry = self.running.get_mut(&id).filter(|entry| entry.is_relayed_to(viewer));
+        let Some(entry) = entry else { return false };
+        entry.viewer = Some(RelayViewer { id: viewer, is_connected: true });
         entry.active = Some(now);
         let news = entry.spawn.viewing.begin(now);
         if news {
@@ -121,7 +124,11 @@ impl Table {
             }
             let last = heard.get(&entry.spawn.facts.port);
             entry.active = entry.active.max(last.copied().flatten());
-            let is_there = last.is_some() || entry.viewer.is_some();
+            let is_there = match entry.viewer {
+                // Whatever is connected may be the relay, which has not shown the spawn to anybody yet.
+                Some(viewer) => viewer.is_connected,
+                None => last.is_some(),
+            };
             if is_there && entry.spawn.viewing.begin(now) {
                 seen.push(Seen::Connected(*id));
             }
@@ -146,15 +153,18 @@ impl Table {
         seen
     }
 
-    /// The viewer has gone, as far as its relay knows. The kernel knows whether another one is there.
-    pub(crate) fn detach(&mut self, id: SpawnId, viewer: Uuid) {
-        if let Some(entry) = self.running.get_mut(&id).filter(|entry| entry.viewer == Some(viewer)) {
-            entry.viewer = None;
-        }
+    /// The relay has the viewer no more. Returns whether it was connected: then the kernel knows whether another one is there.
+    pub(crate) fn detach(&mut self, id: SpawnId, viewer: Uuid) -> bool {
+        let entry = self.running.get_mut(&id).filter(|entry| entry.is_relayed_to(viewer));
+        entry.and_then(|entry| entry.viewer.take()).is_some_and(|viewer| viewer.is_connected)
     }
 }
 
 impl Entry {
+    fn is_relayed_to(&self, viewer: Uuid) -> bool {
+        self.viewer.is_some_and(|own| own.id == viewer)
+    }
+
     /// Whether a viewer may be connected to it.
     fn may_be_viewed(&self) -> bool {
         matches!(self.spawn.state, SpawnState::Ready | SpawnState::Suspect)
@@ -194,6 +204,8 @@ impl Entry {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use model::RendererType;
     use tokio::time::Instant;
 
@@ -232,6 +244,51 @@ mod tests {
         assert_eq!(table.port_for(id, &shown), Err(NotAttached::NotFound));
         assert_eq!(table.attach(id, &shown, second, false), Err(NotAttached::NotFound));
         assert_eq!(table.attach(id, &shown, first, true), Ok(port), "its call broke, and it is still there");
+    }
+
+    #[test]
+    fn a_relay_whose_viewer_is_not_connected_yet_has_shown_nobody_the_spawn() {
+        let mut table = table(|_| ());
+        let (id, port, _) = ready(&mut table, "ws://h:{port}");
+        let (shown, viewer) = (Shown::Port(port), Uuid::new_v4());
+        let of_the_relay = Connection { port, silent: Some(Duration::ZERO) };
+        let now = Instant::now();
+        assert_eq!(table.attach(id, &shown, viewer, false), Ok(port));
+        assert_eq!(table.look(&[], now, now), []);
+        assert_eq!(table.look(&[of_the_relay], now, now), [], "it is not known whose connection this is");
+        table.detach(id, viewer);
+        assert_eq!(table.look(&[], now, now), []);
+        assert_eq!(table.port_for(id, &shown), Ok(port), "no viewer has been connected");
+        assert_eq!(table.attach(id, &shown, viewer, false), Ok(port));
+        assert_eq!(table.confirm(id, viewer, port, now), Some(true));
+        assert_eq!(table.look(&[], now, now), [], "the relay says that it is there");
+        table.detach(id, viewer);
+        let later = now + Duration::from_secs(1);
+        assert_eq!(table.look(&[], later, later), [Seen::Gone(id)]);
+    }
+
+    #[test]
+    fn only_a_viewer_that_sends_nothing_is_idle() {
+        let mut table = table(|_| ());
+        let limit = Duration::from_secs(10);
+        let spec = SpawnSpec { max_idle: Some(limit), ..ask(RendererType::Csr) };
+        let (id, start) = (spec.id, Instant::now());
+        assert!(matches!(table.admit(spec, start), Admission::New(..)));
+        table.launched(id, std::process::id(), start);
+        let entry = table.running.get_mut(&id).unwrap();
+        entry.spawn.state = SpawnState::Ready;
+        let port = entry.spawn.facts.port;
+        let look = |table: &mut Table, at: Duration, silent: Option<u64>| {
+            let connection = Connection { port, silent: silent.map(Duration::from_secs) };
+            table.look(&[connection], start + at, start + at);
+            table.running[&id].inbox.end
+        };
+        table.look(&[], start + limit * 2, start + limit * 2);
+        assert_eq!(table.running[&id].inbox.end, None, "no viewer has ever come");
+        assert_eq!(look(&mut table, limit * 3, Some(1)), None);
+        assert_eq!(look(&mut table, limit * 4, Some(9)), None);
+        assert_eq!(look(&mut table, limit * 6, None), None, "the kernel does not say");
+        assert_eq!(look(&mut table, limit * 7, Some(10)), Some(Cause::Idle));
     }
 
     #[test]

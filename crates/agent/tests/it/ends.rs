@@ -3,6 +3,8 @@
 use std::time::Duration;
 
 use model::{ExitReason, SpawnId, SpawnState};
+use wire::v1;
+use wire::v1::set_life_reply::Outcome as Set;
 use wire::v1::spawn_reply::Outcome;
 
 use crate::harness::{Farm, STAY, until_gone};
@@ -57,7 +59,7 @@ async fn a_suspect_that_reports_again_is_ready_again() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_server_that_says_goodbye_ends_as_disconnected() {
+async fn a_server_that_reports_its_disconnect_ends_as_disconnected() {
     let farm = Farm::start().await;
     let (id, _) = farm.spawn_as("say ready; say disconnect; exit 0").await;
     let exit = farm.until_ended(id, ExitReason::Disconnected).await.exit.unwrap();
@@ -130,4 +132,27 @@ async fn a_stop_before_ready_answers_the_caller() {
     });
     let Outcome::Ended(ended) = answer else { panic!("{answer:?}") };
     assert_eq!(ended.exit.unwrap().reason, "stopped");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_life_can_be_set_as_long_as_it_lasts_however_long_it_is_said_to_be() {
+    let farm = Farm::start().await;
+    let longest =
+        v1::SpawnRequest { max_life_ms: Some(u64::MAX), max_idle_ms: Some(u64::MAX), ..farm.ask(STAY) };
+    assert!(matches!(farm.send(&longest).await, Outcome::Ready(_)));
+    let id: SpawnId = longest.spawn_id.parse().unwrap();
+    let set = async |id: SpawnId, max_life_ms| {
+        let ask = v1::SetLifeRequest { spawn_id: id.to_string(), max_life_ms, node: String::new() };
+        farm.client.clone().set_life(ask).await.unwrap().into_inner().outcome()
+    };
+    for life in [u64::MAX, 3_600_000, 60_000] {
+        assert_eq!(set(id, life).await, Set::Set, "{life}");
+    }
+    let expires = farm.registry.spawn(id).await.unwrap().unwrap().expires_at.unwrap();
+    assert!(expires.since(model::Timestamp::now()) <= Duration::from_secs(60), "{expires}");
+    assert_eq!(set(SpawnId::mint(), 60_000).await, Set::Unknown);
+    assert_eq!(set(id, 0).await, Set::Set);
+    farm.until_ended(id, ExitReason::Expired).await;
+    assert_eq!(set(id, 60_000).await, Set::Ended);
+    farm.until_empty().await;
 }

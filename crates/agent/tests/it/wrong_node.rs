@@ -37,6 +37,8 @@ async fn a_call_for_another_node_changes_nothing() {
         ..Default::default()
     };
     is_refused(client.set_eligibility(drain).await);
+    let expire = v1::SetLifeRequest { spawn_id: id.to_string(), node: other(), max_life_ms: 0 };
+    is_refused(client.set_life(expire).await);
     is_refused(client.list(v1::ListRequest { node: other() }).await);
     let log = v1::ReadLogRequest { spawn_id: id.to_string(), lines: 1, node: other() };
     is_refused(client.read_log(log).await);
@@ -56,6 +58,8 @@ async fn a_call_that_names_this_node_or_none_is_served() {
         assert!(matches!(farm.send(&ask).await, Outcome::Ready(_)));
         let id: SpawnId = ask.spawn_id.parse().unwrap();
         client.list(v1::ListRequest { node: node() }).await.unwrap();
+        let life = v1::SetLifeRequest { spawn_id: id.to_string(), node: node(), max_life_ms: 3_600_000 };
+        client.set_life(life).await.unwrap();
         let log = v1::ReadLogRequest { spawn_id: id.to_string(), lines: 1, node: node() };
         client.read_log(log).await.unwrap();
         let cordon = v1::SetEligibilityRequest {

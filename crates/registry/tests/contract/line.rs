@@ -60,7 +60,7 @@ on_all! {
 }
 
 on_all! {
-    async fn an_earlier_wish_for_the_other_renderer_comes_first(farm: &Farm) {
+    async fn an_earlier_request_for_the_other_renderer_comes_first(farm: &Farm) {
         Agent::new("a", 1).beat(farm).await;
         let held = farm.take(&csr()).await;
         let (earlier, later) = (TicketId::mint(), TicketId::mint());
@@ -73,7 +73,7 @@ on_all! {
 }
 
 on_all! {
-    async fn those_who_wait_are_nudged_when_something_changes_for_them(farm: &Farm) {
+    async fn those_who_wait_are_woken_when_something_changes_for_them(farm: &Farm) {
         let mut agent = Agent::new("a", 1);
         agent.beat(farm).await;
         let held = farm.take(&csr()).await;

@@ -94,7 +94,7 @@ fn remembered() -> DesiredState {
 }
 
 on_all! {
-    async fn a_registry_that_lost_everything_takes_the_operators_wish_from_the_agent(farm: &Farm) {
+    async fn a_registry_that_lost_everything_takes_the_desired_state_from_the_agent(farm: &Farm) {
         let mut agent = Agent::new("a", 2);
         agent.desired = remembered();
         let orders = agent.beat(farm).await;

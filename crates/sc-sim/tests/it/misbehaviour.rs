@@ -69,7 +69,7 @@ fn a_server_that_is_never_ready_still_ends_by_initial_use() {
 }
 
 #[test]
-fn a_server_gone_silent_still_serves_and_never_says_goodbye() {
+fn a_server_gone_silent_still_serves_and_never_reports_its_disconnect() {
     let receiver = Receiver::new(Manner::Keep);
     let mut sim = sim()
         .option("--liveliness-endpoint", &receiver.url(""))
@@ -141,7 +141,7 @@ fn a_flood_fills_stdout_while_the_server_serves() {
 }
 
 #[test]
-fn a_server_may_say_goodbye_and_stay() {
+fn a_server_may_report_its_disconnect_and_stay() {
     let receiver = Receiver::new(Manner::Keep);
     let mut sim = sim()
         .option("--liveliness-endpoint", &receiver.url(""))
@@ -178,7 +178,7 @@ fn a_server_may_end_as_if_its_viewer_had_left() {
 }
 
 #[test]
-fn a_crash_ends_the_server_without_a_goodbye() {
+fn a_crash_ends_the_server_without_a_report() {
     let table = [
         ("crash_after_ms=50", Some(1), None),
         ("crash_after_ms=50,crash_code=9", Some(9), None),
