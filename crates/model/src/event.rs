@@ -3,6 +3,7 @@
 //! The registry alone makes events. A spawn's record keeps its first hundred; the stream of the farm keeps the newest, see
 //! [`Timing::events_count`](crate::Timing::events_count). `docs/user/live-feed.md` describes them for subscribers.
 
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use utoipa::ToSchema;
@@ -119,4 +120,26 @@ pub struct Event {
     #[serde(flatten)]
     #[schema(value_type = Object)]
     pub data: Map<String, Value>,
+}
+
+impl Event {
+    /// A field beyond those that all events have; `None` when it is absent or not of this type.
+    #[must_use]
+    pub fn field<T: DeserializeOwned>(&self, name: &str) -> Option<T> {
+        T::deserialize(self.data.get(name)?).ok()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::spawn::SpawnState;
+
+    #[test]
+    fn a_state_and_its_event_lead_to_each_other() {
+        for state in SpawnState::ALL {
+            assert_eq!(EventKind::of_state(*state).state(), Some(*state));
+        }
+        assert_eq!((EventKind::SpawnPing.state(), EventKind::NodeUp.state()), (None, None));
+    }
 }

@@ -81,6 +81,33 @@ impl EventKind {
             S::Lost => Self::SpawnLost,
         }
     }
+
+    /// The state that this event says a spawn is in; `None` for what is no change of a spawn's state.
+    #[must_use]
+    pub const fn state(self) -> Option<SpawnState> {
+        use SpawnState as S;
+        match self {
+            Self::SpawnLaunching => Some(S::Launching),
+            Self::SpawnReady => Some(S::Ready),
+            Self::SpawnSuspect => Some(S::Suspect),
+            Self::SpawnDisconnected => Some(S::Disconnected),
+            Self::SpawnStopping => Some(S::Stopping),
+            Self::SpawnExited => Some(S::Exited),
+            Self::SpawnLost => Some(S::Lost),
+            Self::NodeUp
+            | Self::NodeStale
+            | Self::NodeDown
+            | Self::NodeCordoned
+            | Self::NodeUncordoned
+            | Self::NodeDraining
+            | Self::NodeDrained
+            | Self::NodeCapacity
+            | Self::NodeFailing
+            | Self::NodeRecovered
+            | Self::SpawnConnected
+            | Self::SpawnPing => None,
+        }
+    }
 }
 
 /// Whether somebody looks at a spawn. One server has one viewer in its life.

@@ -8,7 +8,6 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 use model::{Event, EventKind, NodeId, Owner, RendererType, SpawnId, SpawnRecord, SpawnState, Timestamp};
-use serde::de::DeserializeOwned;
 
 use super::endpoint::bare_port;
 
@@ -154,23 +153,17 @@ impl Index {
                 }
                 return None;
             }
-            EventKind::SpawnLaunching => SpawnState::Launching,
-            EventKind::SpawnReady => SpawnState::Ready,
-            EventKind::SpawnSuspect => SpawnState::Suspect,
-            EventKind::SpawnDisconnected => SpawnState::Disconnected,
-            EventKind::SpawnStopping => SpawnState::Stopping,
-            EventKind::SpawnLost => SpawnState::Lost,
-            _ => return None,
+            kind => kind.state()?,
         };
         let id = event.spawn?;
         if !self.spawns.contains_key(&id) {
             // Only an event that says all of a spawn can begin it; others are of spawns of other owners.
-            said::<RendererType>(event, "rendererType")?;
-            if !self.covers(said::<Owner>(event, "owner").as_ref()) {
+            event.field::<RendererType>("rendererType")?;
+            if !self.covers(event.field::<Owner>("owner").as_ref()) {
                 return None;
             }
-            let started = said(event, "startedAt").unwrap_or(event.at);
-            let (node, gpu) = (event.node.clone()?, said(event, "gpu"));
+            let started = event.field("startedAt").unwrap_or(event.at);
+            let (node, gpu) = (event.node.clone()?, event.field("gpu"));
             let known = Known { node, state, gpu, started, updated: event.at, port: None };
             self.spawns.insert(id, known);
         }
@@ -178,7 +171,7 @@ impl Index {
             (known.state, known.updated) = (state, event.at);
         }
         // It may have had to take another port since it was launched.
-        let endpoint: String = said(event, "endpoint")?;
+        let endpoint: String = event.field("endpoint")?;
         self.place(id, &endpoint)
     }
 
@@ -218,18 +211,13 @@ impl Index {
     }
 
     fn ping(&mut self, event: &Event) {
-        let pings: HashMap<SpawnId, Timestamp> = said(event, "pings").unwrap_or_default();
+        let pings: HashMap<SpawnId, Timestamp> = event.field("pings").unwrap_or_default();
         for (id, at) in pings {
             if let Some(known) = self.spawns.get_mut(&id) {
                 known.updated = at;
             }
         }
     }
-}
-
-/// What an event says beyond its kind.
-fn said<T: DeserializeOwned>(event: &Event, field: &str) -> Option<T> {
-    T::deserialize(event.data.get(field)?).ok()
 }
 
 #[cfg(test)]

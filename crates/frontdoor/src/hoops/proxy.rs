@@ -23,7 +23,7 @@ use super::route::Target;
 use crate::http::request_id;
 use crate::metrics::HoopsWay;
 use crate::settings::HoopsEndpoint;
-use crate::viewers::{NotConnected, Shown, Viewers, Wanted};
+use crate::viewers::{NotConnected, Shown, Wanted};
 
 /// Whether the request asks for another protocol on its connection.
 pub(super) fn is_upgrade(headers: &HeaderMap) -> bool {
@@ -83,7 +83,7 @@ async fn proxied(hoops: &Hoops, request: Request) -> Result<Response, Failure> {
     Span::current().record("spawn.id", display(spawned.id)).record("node.id", display(&spawned.node));
     let token = spawned.endpoint.rsplit('/').next().unwrap_or_default().to_owned();
     let wanted = Wanted { node: spawned.node, spawn: spawned.id, shown: Shown::Token(token) };
-    match Viewers::connect(&hoops.edge.viewers, wanted, request, &id).await {
+    match hoops.edge.viewers.connect(wanted, request, &id).await {
         Ok(answer) => {
             if answer.status() == StatusCode::SWITCHING_PROTOCOLS {
                 held.keep();
@@ -126,7 +126,7 @@ async fn relayed(hoops: &Hoops, wanted: Wanted, request: Request) -> Response {
     let id = request_id(request.extensions());
     let by_port = matches!(wanted.shown, Shown::Port(_));
     Span::current().record("spawn.id", display(wanted.spawn)).record("node.id", display(&wanted.node));
-    Viewers::connect(&hoops.edge.viewers, wanted, request, &id).await.unwrap_or_else(|why| {
+    hoops.edge.viewers.connect(wanted, request, &id).await.unwrap_or_else(|why| {
         if by_port {
             hoops.metrics.port_refused("not-connected");
         }

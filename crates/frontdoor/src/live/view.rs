@@ -8,7 +8,6 @@ use model::{
     Availability, Drain, Eligibility, Event, EventKind, NodeId, Owner, RendererType, SpawnId, SpawnState,
     Timestamp, ViewerPresence,
 };
-use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use super::protocol::{Snapshot, Topic, is_of_spawns, pings};
@@ -55,7 +54,7 @@ impl View {
         let Some(spawn) = event.spawn else { return Some(None) };
         match self.owner(spawn) {
             Some(owner) => Some(owner.cloned()),
-            None => introduces(event).then(|| said(event, "owner")),
+            None => introduces(event).then(|| event.field("owner")),
         }
     }
 
@@ -111,14 +110,9 @@ impl View {
                 }
                 return;
             }
-            EventKind::SpawnLaunching => SpawnState::Launching,
-            EventKind::SpawnReady => SpawnState::Ready,
-            EventKind::SpawnSuspect => SpawnState::Suspect,
-            EventKind::SpawnDisconnected => SpawnState::Disconnected,
-            EventKind::SpawnStopping => SpawnState::Stopping,
-            _ => SpawnState::Lost,
+            kind => kind.state(),
         };
-        let Some(id) = event.spawn else { return };
+        let (Some(state), Some(id)) = (state, event.spawn) else { return };
         if !self.spawns.contains_key(&id) {
             let Some(spawn) = self.introduced(id, event) else { return };
             self.spawns.insert(id, Arc::new(spawn));
@@ -134,7 +128,7 @@ impl View {
                 spawn.ready_at = spawn.ready_at.or(Some(event.at));
                 // It may have had to take another port since it was launched.
                 spawn.endpoint =
-                    said(event, "endpoint").unwrap_or_else(|| std::mem::take(&mut spawn.endpoint));
+                    event.field("endpoint").unwrap_or_else(|| std::mem::take(&mut spawn.endpoint));
             }
         }
     }
@@ -146,22 +140,22 @@ impl View {
         Some(Spawn {
             id,
             node,
-            endpoint: said(event, "endpoint")?,
-            renderer_type: said::<RendererType>(event, "rendererType")?,
+            endpoint: event.field("endpoint")?,
+            renderer_type: event.field::<RendererType>("rendererType")?,
             state: SpawnState::Launching,
             exit: None,
-            started_at: said(event, "startedAt").unwrap_or(event.at),
-            ready_at: said::<Timestamp>(event, "readyAt"),
+            started_at: event.field("startedAt").unwrap_or(event.at),
+            ready_at: event.field::<Timestamp>("readyAt"),
             last_ping_at: None,
             viewer: ViewerPresence::Never,
-            connected_at: said(event, "connectedAt"),
-            disconnected_at: said(event, "disconnectedAt"),
+            connected_at: event.field("connectedAt"),
+            disconnected_at: event.field("disconnectedAt"),
             expires_at: None,
             ended_at: None,
             pool,
-            labels: said(event, "labels").unwrap_or_default(),
-            owner: said(event, "owner"),
-            gpu: said(event, "gpu"),
+            labels: event.field("labels").unwrap_or_default(),
+            owner: event.field("owner"),
+            gpu: event.field("gpu"),
             events: None,
         })
     }
@@ -190,11 +184,6 @@ fn keep_events(known: &Node, read: Node) -> Node {
     Node { eligibility: known.eligibility, availability: known.availability, drain, ..read }
 }
 
-/// What an event says beyond its kind.
-fn said<T: DeserializeOwned>(event: &Event, field: &str) -> Option<T> {
-    T::deserialize(event.data.get(field)?).ok()
-}
-
 fn apply_to_node(node: &mut Node, event: &Event) {
     match event.kind {
         EventKind::NodeUp => node.availability = Availability::Up,
@@ -219,7 +208,7 @@ fn apply_to_node(node: &mut Node, event: &Event) {
             }
         }
         EventKind::NodeFailing | EventKind::NodeRecovered => {
-            node.health = said(event, "health").unwrap_or_default();
+            node.health = event.field("health").unwrap_or_default();
         }
         // What it offers was read; the rest are events of spawns.
         _ => {}
