@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use hatchery_tests::live::Subscriber;
-use hatchery_tests::wait::PATIENCE;
+use hatchery_tests::wait::{PATIENCE, longer_than};
 use hatchery_tests::{AgentPlan, Farm, Look, Viewer, until};
 use serde_json::{Value, json};
 use tokio::time::Instant;
@@ -171,7 +171,7 @@ async fn a_viewer_that_sends_nothing_is_ended_and_one_that_does_is_not() {
         let talking = async {
             loop {
                 talker.still_watches().await;
-                tokio::time::sleep(IDLE / 6).await;
+                longer_than(IDLE / 6).await;
             }
         };
         // It answers pings all the time: these are the relay's, and no frames of its own.

@@ -11,6 +11,7 @@ const answer: SpawnAnswer = await spawn({
   rendererType: 'ssr',
   labels: { sdk: '2025.1' },
   waitSeconds: 30,
+  maxSeconds: 3600,
   base: ['https://a.example', new URL('https://b.example')] as const,
   token: async () => 'text',
   signal: AbortSignal.timeout(1000),

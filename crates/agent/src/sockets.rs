@@ -1,7 +1,7 @@
 //! What the kernel says of TCP connections to the ports of spawns: that there is one, and how long ago data last came.
 //!
 //! It is asked by `sock_diag(7)`, which looks for the ports itself: a machine may have very many other connections. Where that is
-//! forbidden (some sandboxes), `/proc/net/tcp` is read, which does not tell when data came.
+//! forbidden (some sandboxes), `/proc/net/tcp` is read, which does not have when data came.
 
 use std::fs;
 use std::io;
@@ -109,7 +109,7 @@ fn read_dump(socket: &OwnedFd, found: &mut Vec<Connection>) -> io::Result<()> {
         while let Some((kind, message, next)) = message(rest) {
             match kind {
                 NLMSG_DONE => return Ok(()),
-                NLMSG_ERROR => return Err(io::Error::other("the kernel does not tell of connections")),
+                NLMSG_ERROR => return Err(io::Error::other("the kernel does not list connections")),
                 _ => found.extend(connection(message)),
             }
             rest = next;

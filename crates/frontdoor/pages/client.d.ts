@@ -54,6 +54,8 @@ export interface SpawnOptions extends CallOptions {
    * its place in line.
    */
   waitSeconds?: number;
+  /** Seconds that the spawn may live, from its start, at most what the operator allows; then it ends as `expired`. */
+  maxSeconds?: number;
   /**
    * Whether to go on trying, until the deadline, when the caller has as many spawns as it may have at once (`quota-exceeded`).
    * When left out that is an error at once: room comes only with the end of a spawn, which may be far away.
@@ -111,7 +113,7 @@ export interface Spawn {
   startedAt: string;
   readyAt?: string;
   lastPingAt?: string;
-  /** Whether somebody looks at it. */
+  /** Whether a viewer is connected to it. */
   viewer: 'connected' | 'gone' | 'never';
   connectedAt?: string;
   disconnectedAt?: string;

@@ -269,7 +269,7 @@ pub struct Spawn {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>, format = DateTime)]
     pub last_ping_at: Option<Timestamp>,
-    /// Whether somebody looks at it.
+    /// Whether a viewer is connected to it.
     #[serde(default)]
     pub viewer: ViewerPresence,
     /// When its viewer connected; the latest one, if there was more than one.

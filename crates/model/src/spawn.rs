@@ -110,7 +110,7 @@ impl EventKind {
     }
 }
 
-/// Whether somebody looks at a spawn. One server has one viewer in its life.
+/// Whether a viewer is connected to a spawn. One server has one viewer in its life.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum ViewerPresence {
@@ -227,7 +227,7 @@ pub struct SpawnRecord {
 }
 
 impl SpawnRecord {
-    /// Whether somebody looks at it.
+    /// Whether a viewer is connected to it.
     #[must_use]
     pub fn viewer(&self) -> ViewerPresence {
         ViewerPresence::of(self.state, self.connected_at, self.disconnected_at)

@@ -1,6 +1,6 @@
 //! What a report changes of what a record says of its spawn's viewer and of its life. `redis/lua/report.lua` does the same.
 //!
-//! A record keeps the first time that it was told: ages are rounded, and the same moment comes out a little different each time.
+//! A record keeps the first time that was reported: ages are rounded, and the same moment comes out a little different each time.
 
 use std::time::Duration;
 

@@ -102,7 +102,10 @@ mod tests {
         let room = ConnectionLimit::new(1);
         let permit = room.enter().await;
         assert!(timeout(Duration::from_secs(1), room.enter()).await.is_err(), "nobody can leave");
-        assert!(timeout(Duration::from_secs(1), room.eviction_requested()).await.is_err(), "nobody has to");
+        assert!(
+            timeout(Duration::from_secs(1), room.eviction_requested()).await.is_err(),
+            "no connection has to close"
+        );
         drop(permit);
         let _permit = timeout(Duration::from_secs(1), room.enter()).await.unwrap();
     }

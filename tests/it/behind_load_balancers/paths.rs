@@ -86,6 +86,7 @@ async fn load_balancers_let_through_what_web_clients_call_and_keep_what_operator
                 calls.insert(("OPTIONS".to_owned(), path));
             }
         }
+        calls.insert(("PATCH".to_owned(), "/v1/spawns/some-id".to_owned()));
         calls.insert(("GET".to_owned(), "/s/node/spawn/token".to_owned()));
         for (method, path) in &calls {
             let preflight =
@@ -94,7 +95,7 @@ async fn load_balancers_let_through_what_web_clients_call_and_keep_what_operator
             let args: &[&str] = match method.as_str() {
                 "OPTIONS" => &preflight,
                 "GET" if path == "/v1/live" || path.starts_with("/s/") => &HANDSHAKE,
-                "POST" => &body,
+                "POST" | "PATCH" => &body,
                 _ => &[],
             };
             let (status, answer) = ask(&site, method, path, args).await;

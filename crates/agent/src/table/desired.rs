@@ -111,8 +111,8 @@ impl Operator {
         let known = mine.drain.as_ref().filter(|_| generation == mine.generation);
         let drain = (eligibility == Eligibility::Draining).then(|| match (known, drain) {
             (Some(known), None) => known.clone(),
-            (Some(known), Some((told, _))) if known.named == Some(told.deadline) => known.clone(),
-            (_, Some((told, left))) => learned(told, left, now),
+            (Some(known), Some((ordered, _))) if known.named == Some(ordered.deadline) => known.clone(),
+            (_, Some((ordered, left))) => learned(ordered, left, now),
             (None, None) => Drain {
                 deadline: now + timing::DRAIN_DEADLINE,
                 started: now,
@@ -129,13 +129,13 @@ impl Operator {
     }
 }
 
-fn learned(told: model::Drain, left: Duration, now: Instant) -> Drain {
-    let age = told.deadline.since(told.started_at).saturating_sub(left);
+fn learned(ordered: model::Drain, left: Duration, now: Instant) -> Drain {
+    let age = ordered.deadline.since(ordered.started_at).saturating_sub(left);
     Drain {
         deadline: now + left,
         started: now.checked_sub(age).unwrap_or(now),
-        reason: told.reason,
-        by: told.by,
-        named: Some(told.deadline),
+        reason: ordered.reason,
+        by: ordered.by,
+        named: Some(ordered.deadline),
     }
 }

@@ -86,7 +86,7 @@ mod tests {
 
     const MINUTE: Duration = Duration::from_secs(60);
 
-    fn told(deadline: u64) -> model::Drain {
+    fn ordered(deadline: u64) -> model::Drain {
         model::Drain {
             deadline: Timestamp::from_millis(deadline),
             reason: Some("kernel".to_owned()),
@@ -119,10 +119,10 @@ mod tests {
         assert_eq!(state(&table), (8, Eligible));
         assert!(table.order(order(9, Draining, None), now));
         assert!(
-            table.learn_desired(9, Draining, Some((told(900_000), MINUTE)), now),
+            table.learn_desired(9, Draining, Some((ordered(900_000), MINUTE)), now),
             "the registry's deadline"
         );
-        assert!(!table.learn_desired(9, Draining, Some((told(900_000), MINUTE / 2)), now));
+        assert!(!table.learn_desired(9, Draining, Some((ordered(900_000), MINUTE / 2)), now));
         assert_eq!(state(&table), (9, Draining));
     }
 
@@ -134,13 +134,13 @@ mod tests {
         table.order(order(2, Eligibility::Draining, None), now + MINUTE / 2);
         assert_eq!(deadline(&table), Some(now + MINUTE), "asked again without a deadline");
         let report = |table: &mut Table, generation, deadline, left, at| {
-            table.learn_desired(generation, Eligibility::Draining, Some((told(deadline), left)), at)
+            table.learn_desired(generation, Eligibility::Draining, Some((ordered(deadline), left)), at)
         };
         assert!(report(&mut table, 2, 900_000, 2 * MINUTE, now));
         let drain = table.desired().drain.clone().unwrap();
         assert_eq!((drain.deadline, drain.started), (now + 2 * MINUTE, now));
         assert!(!report(&mut table, 2, 900_000, MINUTE, now + MINUTE + Duration::from_millis(7)));
-        assert_eq!(deadline(&table), Some(now + 2 * MINUTE), "the same drain, told again");
+        assert_eq!(deadline(&table), Some(now + 2 * MINUTE), "the same drain, ordered again");
         table.order(order(2, Eligibility::Draining, Some(2 * MINUTE)), now + MINUTE);
         assert_eq!(deadline(&table), Some(now + 2 * MINUTE), "the call came after the registry's own word");
         assert!(report(&mut table, 3, 910_000, Duration::ZERO, now));

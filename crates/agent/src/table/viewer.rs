@@ -35,7 +35,7 @@ pub(crate) enum Seen {
 /// Why a viewer may not connect.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum NotAttached {
-    /// There is no such spawn, it cannot be connected to, or the token is not its own: which of these is nobody's business.
+    /// There is no such spawn, it cannot be connected to, or the token is not its own: which of these is not said.
     NotFound,
     /// It has a viewer.
     Taken,

@@ -3,7 +3,7 @@
 //! | what happened | status | reason |
 //! | --- | --- | --- |
 //! | no node offers the renderer | 403 | `Invalid rendering location` |
-//! | no room, a limit is reached, or nobody can say | 503 | `No ports available: …` |
+//! | no room, a limit is reached, or the registry is away | 503 | `No ports available: …` |
 //! | the server exited before it was ready | 500 | `ts3d_sc_server failed: reason='invalid license', exit-code=6, id=…` |
 //! | a signal ended it, or it was not ready in time | 500 | `ts3d_sc_server failed: reason='exited because of signal=SIGKILL, no exit-code', id=…` |
 //! | it could not be started | 500 | `spawn ts3d_sc_server ENOENT` |
@@ -82,7 +82,7 @@ fn process(problem: &Problem) -> String {
         } else if why.contains("ermission denied") {
             "EACCES"
         } else {
-            // Its path is nobody's business here; the log has it.
+            // Its path stays in the log: callers of this interface are not authenticated.
             "failed, see the log of the front door"
         };
         return format!("spawn ts3d_sc_server {code}");

@@ -244,7 +244,7 @@ mod tests {
     fn a_port_leads_to_the_spawn_that_has_it_from_ready_until_it_has_ended() {
         let (mut index, id) = (Index::new(None), SpawnId::mint());
         index.apply(&launching("a", id, "ws://a:1"));
-        assert_eq!(index.at(1), AtPort::Nothing, "nobody was told of it yet");
+        assert_eq!(index.at(1), AtPort::Nothing, "no answer has named it yet");
         index.apply(&ready("a", id, "ws://a:2"));
         assert_eq!((index.at(1), index.at(2)), (AtPort::Nothing, AtPort::One("a".parse().unwrap(), id)));
         let next = SpawnId::mint();

@@ -1,4 +1,4 @@
-//! `/api/status` and its kin: what an operator of the vendor's server looks at, without what is nobody's business here.
+//! `/api/status` and its kin: what an operator of the vendor's server looks at, without paths, addresses and secrets.
 
 use std::collections::BTreeMap;
 
