@@ -193,3 +193,26 @@ async fn a_viewer_that_sends_nothing_is_ended_and_one_that_does_is_not() {
         farm.finish().await;
     }
 }
+
+#[tokio::test]
+async fn a_life_that_cannot_be_set_now_is_refused_and_stays_as_it_was() {
+    let mut farm = farm(&[]).await;
+    let (id, _) = spawn(&farm, json!({"maxSeconds": 3600})).await;
+    let before = farm.record(&id).await["expiresAt"].clone();
+    farm.agents[0].role.kill();
+    extend(&farm, &id, &json!({"maxSeconds": 7200})).await.problem(503, "node-unreachable");
+    assert_eq!(farm.record(&id).await["expiresAt"], before);
+    farm.agents[0].restart().await;
+    farm.redis.kill();
+    extend(&farm, &id, &json!({"maxSeconds": 7200})).await.problem(503, "registry-unavailable");
+    farm.redis.restart().await;
+    let extended = until("it can be set again", PATIENCE, async || {
+        let answer = extend(&farm, &id, &json!({"maxSeconds": 7200})).await;
+        Look::when(answer.status == 200, || format!("{answer:?}")).and(answer)
+    })
+    .await
+    .json();
+    assert!(extended["expiresAt"].as_str() > before.as_str(), "{before} {extended}");
+    farm.stop([id.as_str()]).await;
+    farm.finish().await;
+}
