@@ -35,18 +35,23 @@ async fn nobody_sees_reads_or_ends_the_spawns_of_others_but_operators() {
         serde_json::from_str::<Value>(&problem.to_string().replace(id, "ID")).unwrap()
     };
     let never = uuid::Uuid::now_v7().to_string();
-    for (method, tail) in [("GET", ""), ("GET", "/log"), ("DELETE", "")] {
+    for (method, tail) in [("GET", ""), ("GET", "/log"), ("PATCH", ""), ("DELETE", "")] {
         for client in
             [bob, reader].into_iter().filter(|client| method == "GET" || client.credential == bob.credential)
         {
             let ask = async |id: &str| {
-                let answer = client.request(method, &format!("/v1/spawns/{id}{tail}")).send().await;
+                let mut call = client.request(method, &format!("/v1/spawns/{id}{tail}"));
+                if method == "PATCH" {
+                    call = call.json(&json!({"maxSeconds": 1}));
+                }
+                let answer = call.send().await;
                 normal(answer.problem(404, "not-found").json, id)
             };
             assert_eq!(ask(&hers).await, ask(&never).await, "{method} {tail}");
         }
     }
-    assert_eq!(farm.record(&hers).await["state"], "ready", "it runs on");
+    let record = farm.record(&hers).await;
+    assert_eq!((&record["state"], record.get("expiresAt")), (&json!("ready"), None), "it runs on: {record}");
     assert_eq!(alice.get(&format!("/v1/spawns/{hers}/log")).send().await.status, 200);
     // Everybody may end what is theirs, and operators everything; also when it has ended.
     assert_eq!(alice.delete(&format!("/v1/spawns/{hers}")).send().await.status, 202);

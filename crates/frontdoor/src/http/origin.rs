@@ -4,7 +4,7 @@
 //! CORS keeps the answer from the page, not the request from the server. So a request that a page of another origin sends is
 //! refused here, before anything happens, unless that origin may do this.
 //!
-//! What distinguishes a page's request from a program's: browsers send `Origin` with every POST, DELETE, preflight, CORS request and
+//! What distinguishes a page's request from a program's: browsers send `Origin` with every POST, PATCH, DELETE, preflight, CORS request and
 //! WebSocket handshake (`null` where they hide it), and `Sec-Fetch-Site` to https and to this machine. A program sends neither,
 //! and passes. A GET without `Origin` passes when it is a followed link: it changes nothing, and no page can read its answer.
 
@@ -202,7 +202,7 @@ mod tests {
             (&Origins::Local, "https://app.example", false),
             (&Origins::Local, "null", false),
         ] {
-            for method in [GET, POST, Method::OPTIONS, Method::DELETE] {
+            for method in [GET, POST, Method::OPTIONS, Method::PATCH, Method::DELETE] {
                 let lines = [("host", "farm:8080"), ("origin", origin)];
                 assert_eq!(
                     sends(Reach::Allowed, origins, &method, &lines),

@@ -12,7 +12,7 @@ use crate::args::{FarmFlag, LogFlags, time};
 /// Runs a whole farm in this process, for trying things out: a front door, some nodes, and a registry in memory.
 ///
 /// Unless --executable is given, spawns are a simulated server that needs no licence: it speaks the protocols of
-/// ts3d_sc_server, opens no models and draws nothing.
+/// ts3d_sc_server, opens no models, and shows ssr viewers a moving picture.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  \
     hatchery dev\n  \

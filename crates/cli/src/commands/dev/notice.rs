@@ -37,7 +37,11 @@ fn write(settings: &Settings, farm: &Farm, out: &mut impl Write) -> io::Result<(
 
     writeln!(out)?;
     writeln!(out, "registry  {}", settings.registry.backend())?;
-    let simulated = if settings.simulated { " (simulated: opens no models, draws nothing)" } else { "" };
+    let simulated = if settings.simulated {
+        " (simulated: opens no models; ssr viewers see a moving picture)"
+    } else {
+        ""
+    };
     writeln!(out, "server    {}{simulated}", settings.executable.display())?;
 
     let flag = if server == "http://127.0.0.1:8080" { String::new() } else { format!(" --server {server}") };
