@@ -19,13 +19,9 @@ import tempfile
 import threading
 import time
 
+from ports import free_port, free_ports
+
 OUTSIDE, INSIDE = "127.0.0.1", "127.0.0.2"
-
-
-def free_port():
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return s.getsockname()[1]
 
 
 def until(what, seconds, probe):
@@ -159,7 +155,8 @@ def certificates():
 
 @contextlib.contextmanager
 def balancer(kind, sample, doors, certificate, https=None):
-    with tempfile.TemporaryDirectory() as directory:
+    with contextlib.ExitStack() as stack:
+        directory = stack.enter_context(tempfile.TemporaryDirectory())
         os.chmod(directory, 0o755)
         crt, key = (open(file, encoding="utf-8").read() for file in certificate)
         for name, text in (("farm.pem", crt + key), ("farm.crt", crt), ("farm.key", key), ("farm-ca.pem", crt),
@@ -171,10 +168,17 @@ def balancer(kind, sample, doors, certificate, https=None):
         nginx = kind != "haproxy"
         command = ["nginx", "-p", directory, "-c", path] if nginx else ["haproxy", "-f", path]
         subprocess.run(command + (["-t", "-q"] if nginx else ["-c", "-q"]), check=True)
-        process = subprocess.Popen(command + (["-g", "daemon off;"] if nginx else ["-db"]),
-                                   stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        log = stack.enter_context(open(f"{directory}/said", "w+", encoding="utf-8"))
+        process = subprocess.Popen(command + (["-g", "daemon off;"] if nginx else ["-db"]), stdout=log, stderr=log)
+
+        def listens():
+            if process.poll() is not None:
+                log.seek(0)
+                raise SystemExit(f"{kind} ended with {process.returncode}: {log.read()}")
+            return socket.create_connection(("127.0.0.1", https), 1).close() or True
+
         try:
-            until(f"{kind} listens", 10, lambda: socket.create_connection(("127.0.0.1", https), 1).close() or True)
+            until(f"{kind} listens", 10, listens)
             yield https
         finally:
             process.terminate()
@@ -301,7 +305,7 @@ def farm(stack, directory, certificate, hatchery, simulated, redis, *flags):
 def real(kind, sample, certificate, *programs):
     with contextlib.ExitStack() as stack:
         directory = stack.enter_context(tempfile.TemporaryDirectory())
-        first = free_port()
+        first = free_ports(41)
         doors, addresses, token = farm(stack, directory, certificate, *programs, f"--ports={first}-{first + 40}")
         health = os.path.join(os.path.dirname(sample), "..", "docker", "healthcheck")
         for admin in (doors[0][1], doors[1][1], addresses[1]):

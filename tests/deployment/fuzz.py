@@ -13,6 +13,8 @@ import sys
 import tempfile
 import time
 
+from ports import free_port, free_ports
+
 HATCHERY, SCHEMATHESIS = (os.path.abspath(program) for program in sys.argv[1:3])
 SECONDS = sys.argv[3]
 SETTINGS = pathlib.Path(__file__).with_name("schemathesis.toml")
@@ -51,12 +53,6 @@ def until(what, seconds, probe):
     raise SystemExit(f"fuzz: never came: {what}")
 
 
-def free_port():
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return s.getsockname()[1]
-
-
 def ask(name, registry, scratch):
     """Redis' farm wants a key of its callers, and must refuse those that show none or a wrong one; the other lets everybody in."""
     listen = f"127.0.0.1:{free_port()}"
@@ -88,7 +84,7 @@ def ask(name, registry, scratch):
 
 
 def agent(registry, scratch):
-    first = free_port()
+    first = free_ports(64)
     command = [HATCHERY, "agent", "--node", "node-a", "--registry", registry, "--farm", "dev", "--on-shutdown", "kill"]
     command += ["--executable", str(pathlib.Path(HATCHERY).with_name("ts3d-sc-sim")), "--arg", "--license=simulated"]
     command += ["--state-dir", str(scratch / "state"), "--ports", f"{first}-{first + 63}"]

@@ -20,9 +20,7 @@ fail() {
     exit 1
 }
 
-read -r port http admin grpc agent_admin liveliness first <<<"$(python3 -c 'import socket
-s = [socket.create_server(("127.0.0.1", 0)) for _ in range(7)]
-print(*[x.getsockname()[1] for x in s])')"
+read -r port http admin grpc agent_admin liveliness first <<<"$(python3 "$(dirname "$0")/ports.py" 6 20)"
 sample_redis "$deploy" "$hatchery" "$dir" "$port" --frontdoor door=127.0.0.1,localhost --agent n=127.0.0.1 || exit 1
 
 export HATCHERY_SERVER=https://127.0.0.1:$http HATCHERY_CA=$dir/certs/ca.pem

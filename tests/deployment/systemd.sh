@@ -34,8 +34,8 @@ tidy() {
 }
 trap tidy EXIT
 
-free() { python3 -c 'import socket; s = [socket.create_server(("127.0.0.1", 0)) for _ in range(int("'"$1"'"))]; print(*[x.getsockname()[1] for x in s])'; }
-read -r registry http admin grpc agent_admin liveliness first intruder_grpc intruder_admin intruder_liveliness <<<"$(free 10)"
+read -r registry http admin grpc agent_admin liveliness intruder_grpc intruder_admin intruder_liveliness first \
+    <<<"$(python3 "$beside/ports.py" 9 100)"
 install -m 755 "$2" "$dir/hatchery"
 install -m 755 "$3" "$dir/ts3d-sc-sim"
 # As README.md says: secrets are of the role's user alone, the licence is of the group of all servers.

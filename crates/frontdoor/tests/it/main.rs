@@ -5,6 +5,9 @@
 mod fake_agent;
 mod farm;
 mod http;
+#[path = "../../../../tests/harness/ports.rs"]
+#[expect(unreachable_pub, dead_code, reason = "public in the harness, whose file it is, and used there")]
+mod ports;
 mod redis_server;
 mod wait;
 

@@ -1,25 +1,28 @@
 //! A Redis server that a test can take away and bring back.
 
-use std::net::TcpListener;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use registry::Registry;
 
 use crate::farm::TIMING;
+use crate::ports::Block;
 
 pub(crate) struct RedisServer {
     child: Option<Child>,
     dir: tempfile::TempDir,
     port: u16,
+    /// The port is its own while it is away, too.
+    _ports: Block,
 }
 
 impl RedisServer {
-    /// On a port of its own. Somebody else may take the port first, so a failed start is tried again on another.
+    /// On a port of its own. Somebody who takes no block may be at it, so a failed start is tried again on another.
     pub(crate) async fn start() -> Self {
         for _ in 0..20 {
-            let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-            let mut redis = Self { child: None, dir: tempfile::tempdir().unwrap(), port };
+            let ports = Block::take();
+            let port = ports.single();
+            let mut redis = Self { child: None, dir: tempfile::tempdir().unwrap(), port, _ports: ports };
             if redis.serve().await {
                 return redis;
             }

@@ -20,6 +20,9 @@ mod moods;
 mod nodes;
 mod orders;
 mod owners;
+#[path = "../../../../tests/harness/ports.rs"]
+#[expect(unreachable_pub, reason = "public in the harness, whose file it is")]
+mod ports;
 mod repair;
 mod servers;
 mod slots;

@@ -1,6 +1,6 @@
 //! Redis servers for tests: one alone, one behind TLS, and clusters.
 
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpStream;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
@@ -10,6 +10,8 @@ use redis::{Client, FromRedisValue, RedisResult, Value};
 use tempfile::TempDir;
 use tokio::sync::OnceCell;
 use tokio::time::{Instant, sleep};
+
+use crate::ports::Block;
 
 /// How long a server may take to change its role or its state.
 const TIMEOUT: Duration = Duration::from_secs(20);
@@ -24,6 +26,8 @@ pub(crate) struct RedisServer {
     /// Its time of day is another one, and can be set.
     has_clock: bool,
     pub(crate) port: u16,
+    /// The port is its own while it is away, too.
+    _ports: Block,
 }
 
 impl RedisServer {
@@ -51,19 +55,17 @@ impl RedisServer {
     }
 
     async fn clocked(settings: impl Fn(u16, u16) -> Vec<String>, has_clock: bool) -> Self {
-        // Somebody else may take a port before Redis does, so a failed start is tried again on another.
+        // Somebody who takes no block may be at a port of it, so a failed start is tried again in another.
         for _ in 0..20 {
-            let [port, other] = [(); 2].map(|()| {
-                let free = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr());
-                free.expect("a free port").port()
-            });
+            let ports = Block::take();
+            let (port, other) = (*ports.range(1).start(), ports.single());
             let dir = tempfile::tempdir().expect("a scratch directory");
             set_clock(&dir, 0);
             let settings = settings(port, other);
             let child = command(&dir, &settings, has_clock)
                 .spawn()
                 .expect("redis-server is installed (apt-get install redis-server)");
-            let mut server = Self { child, dir, settings, users: None, has_clock, port };
+            let mut server = Self { child, dir, settings, users: None, has_clock, port, _ports: ports };
             while server.child.try_wait().expect("it is our child").is_none() {
                 if TcpStream::connect(("127.0.0.1", port)).is_ok() {
                     return server;
