@@ -43,6 +43,7 @@ pub mod pressure;
 pub mod problem;
 pub mod processes;
 pub mod program;
+pub mod raw_viewer;
 pub mod redis;
 pub mod role;
 pub mod sentinels;

@@ -3,7 +3,7 @@
 
 use model::{NodeId, SpawnId};
 
-use crate::http::MAX_TOKEN;
+use crate::viewers;
 
 /// A path of the vendor's interface.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -107,12 +107,9 @@ impl Target {
     }
 }
 
-/// `/s/{node}/{spawn}/{token}`.
 fn viewer(path: &str) -> Option<Target> {
-    let mut parts = path.strip_prefix("/s/")?.split('/');
-    let (node, spawn, token) = (parts.next()?.parse().ok()?, parts.next()?.parse().ok()?, parts.next()?);
-    let fits = !token.is_empty() && token.len() <= MAX_TOKEN && parts.next().is_none();
-    fits.then(|| Target::Viewer { node, spawn, token: token.to_owned() })
+    let (node, spawn, token) = viewers::parts(path)?;
+    Some(Target::Viewer { node, spawn, token: token.to_owned() })
 }
 
 #[cfg(test)]

@@ -37,7 +37,6 @@ pub(crate) use self::origin::{Reach, may_send};
 pub(crate) use self::post_spawn::{handing_over, start};
 pub use self::routes::openapi;
 pub(crate) use self::routes::{admin_router, router};
-pub(crate) use self::viewer_upgrade::MAX_TOKEN;
 
 #[cfg(test)]
 mod tests;

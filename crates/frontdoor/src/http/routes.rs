@@ -46,7 +46,8 @@ fn operator_routes() -> Vec<Route> {
 
 /// What viewers call, from pages of any origin: the token in the path is their credential.
 fn viewer_routes() -> Vec<Route> {
-    vec![Route::at("/s/{node}/{spawn}/{token}").reaching(Reach::Anywhere).get(OPEN, viewer_upgrade::connect)]
+    // Also a URL that has lost a part, or won one, leads pages of any origin to the same answer as one with a wrong token.
+    vec![Route::at("/s/{*rest}").reaching(Reach::Anywhere).get(OPEN, viewer_upgrade::connect)]
 }
 
 /// What a relay serves beside.

@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use axum::extract::{Path, Request, State};
+use axum::extract::{Request, State};
 use axum::http::{HeaderMap, Method, header};
 use axum::response::Response;
 use model::RequestId;
@@ -13,36 +13,25 @@ use model::api::ErrorCode;
 
 use super::edge::Edge;
 use super::error::{ApiError, unreachable};
-use crate::viewers::{NotConnected, Shown, Wanted};
-
-/// No token is as long; a longer one is not looked at.
-pub(crate) const MAX_TOKEN: usize = 128;
+use crate::viewers::{self, NotConnected, Shown, Wanted};
 
 /// Connects a viewer to its spawn: the `endpoint` of a spawn where the front door has a public URL.
 ///
 /// A WebSocket handshake is passed on to the spawn's server as it came, but for the path, and the server's answer comes back as it is.
 /// Nobody has to show a credential: the token in the path is one, for this spawn alone, and is good until the spawn ends.
 /// Whatever is wrong with a URL is the same `not-found`. A spawn has one viewer at a time.
-pub(crate) async fn connect(
-    State(edge): State<Arc<Edge>>,
-    Path((node, spawn, token)): Path<(String, String, String)>,
-    request: Request,
-) -> Result<Response, ApiError> {
+pub(crate) async fn connect(State(edge): State<Arc<Edge>>, request: Request) -> Result<Response, ApiError> {
+    let (node, spawn, token) = viewers::parts(request.uri().path()).ok_or_else(no_spawn)?;
     if !is_websocket(request.method(), request.headers()) {
         return Err(ApiError::new(ErrorCode::UpgradeRequired, "this is the address of a WebSocket"));
     }
     if edge.stages.leaving.is_cancelled() {
         return Err(ApiError::leaving());
     }
-    let nothing = || ApiError::not_found("there is no spawn that this URL leads to");
-    let (Ok(node), Ok(spawn)) = (node.parse(), spawn.parse()) else { return Err(nothing()) };
-    if token.len() > MAX_TOKEN {
-        return Err(nothing());
-    }
+    let wanted = Wanted { node, spawn, shown: Shown::Token(token.to_owned()) };
     let id = request.extensions().get::<RequestId>().cloned().unwrap_or_else(RequestId::mint);
-    let shown = Shown::Token(token);
-    edge.viewers.connect(Wanted { node, spawn, shown }, request, &id).await.map_err(|why| match why {
-        NotConnected::NotFound => nothing(),
+    edge.viewers.connect(wanted, request, &id).await.map_err(|why| match why {
+        NotConnected::NotFound => no_spawn(),
         NotConnected::Taken => ApiError::new(ErrorCode::AlreadyConnected, "the spawn has a viewer"),
         NotConnected::Busy => {
             ApiError::new(ErrorCode::NoCapacity, "too many viewers are connecting at once; ask again")
@@ -55,6 +44,10 @@ pub(crate) async fn connect(
             error
         }
     })
+}
+
+fn no_spawn() -> ApiError {
+    ApiError::not_found("there is no spawn that this URL leads to")
 }
 
 /// Whether it is a handshake that a WebSocket server could take (RFC 6455, section 4.2.1). What else is wrong with it, the

@@ -21,14 +21,16 @@
 //! Failure: an agent that goes away (it is replaced, or cut off) costs no session; the viewer is attached again when the agent
 //! is back. A server that cannot be connected to is tried again for a moment, but never once it has answered.
 //!
-//! Reading order: `handshake`, `attach` (the call to the agent), `server` (the connection to the server), `session`, `reach`.
+//! Reading order: `handshake`, `attach` (the call to the agent), `server` (the connection to the server), `session`, `reach`, `url`.
 
 mod attach;
 mod handshake;
 mod reach;
 mod server;
 mod session;
+mod url;
 
 pub(crate) use self::attach::{Shown, Wanted};
 pub(crate) use self::handshake::{NotConnected, Viewers};
 pub(crate) use self::reach::Reach;
+pub(crate) use self::url::parts;
