@@ -17,6 +17,13 @@ pub fn status(pid: u32, word: &str) -> Vec<String> {
     line.trim_start_matches(':').split_whitespace().map(str::to_owned).collect()
 }
 
+/// The memory of a process, in bytes: `VmRSS` is what it has now, `VmHWM` the most that it has had at once.
+pub fn memory(pid: u32, word: &str) -> u64 {
+    let words = status(pid, word);
+    let kib: u64 = words[0].parse().expect("a number of kibibytes");
+    kib * 1024
+}
+
 /// A process that belongs to a farm: it carries the farm's mark in its environment.
 #[derive(Debug, Clone)]
 pub struct Process {

@@ -71,6 +71,25 @@ impl Viewer {
         self.send(Message::binary(padded("SEND_STREAM", 129))).await;
     }
 
+    /// Opens a model, and returns the command of the answer; `None` when the server is going or gone.
+    pub async fn try_open_model(&mut self, token: &str) -> Option<String> {
+        let open = json!({
+            "command": "OPEN_MODEL", "model_name": "_empty", "stream_version": "76", "network_version": "1234567890",
+            "session_token": token,
+        });
+        self.socket.send(Message::binary(open.to_string().into_bytes())).await.ok()?;
+        loop {
+            match timeout(PATIENCE, self.socket.next()).await.expect("an answer, or the end") {
+                Some(Ok(data @ (Message::Binary(_) | Message::Text(_)))) => {
+                    let answer: Value = serde_json::from_slice(&data.into_data()).ok()?;
+                    return answer["command"].as_str().map(str::to_owned);
+                }
+                Some(Ok(Message::Ping(_))) => {}
+                _ => return None,
+            }
+        }
+    }
+
     /// The first frames of server-side rendering: text, 492 bytes with a token of seven characters, 467 without one.
     pub async fn render(&mut self, token: Option<&str>) {
         let mut first = json!({

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use hatchery_tests::processes::memory;
 use hatchery_tests::raw_viewer::{HANDSHAKE, RawViewer, frame};
 use hatchery_tests::wait::PATIENCE;
 use hatchery_tests::{AgentPlan, Client, Farm, Look, Viewer, until};
@@ -42,13 +43,6 @@ async fn status(url: &str) -> u16 {
         Err(Error::Http(answer)) => answer.status().as_u16(),
         other => panic!("{url}: a refusal was expected, not {other:?}"),
     }
-}
-
-/// The memory that a process has now, in bytes.
-fn memory(pid: u32) -> u64 {
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
-    line.trim().strip_suffix(" kB").unwrap().trim().parse::<u64>().unwrap() * 1024
 }
 
 /// The frame's header alone, masked with zeros, that announces so many bytes.
@@ -124,7 +118,7 @@ async fn a_frame_that_never_ends_grows_nothing_in_the_relay() {
     const SENT: usize = 64 << 20;
     let farm = farm(1).await;
     let pid = farm.doors[0].role.pid();
-    let before = memory(pid);
+    let before = memory(pid, "VmRSS");
     for first in [FINAL | BINARY, FINAL | PONG] {
         let (id, url) = spawn(&farm).await;
         let mut viewer = RawViewer::connect(&url).await;
@@ -139,7 +133,7 @@ async fn a_frame_that_never_ends_grows_nothing_in_the_relay() {
             }
             sent += chunk.len();
         }
-        let grown = memory(pid).saturating_sub(before);
+        let grown = memory(pid, "VmRSS").saturating_sub(before);
         assert!(grown < 8 << 20, "{} KiB more after {sent} bytes", grown >> 10);
         drop(viewer);
         farm.ends(&id).await;

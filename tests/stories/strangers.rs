@@ -1,20 +1,12 @@
 //! Thousands of strangers that say nothing, little, or go on and on, and the holder of a key beside them.
 
-use std::fs;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use futures_util::stream::{self, StreamExt};
 use hatchery_tests::crowd::{UPGRADE, allow_files, stranger};
+use hatchery_tests::processes::memory;
 use hatchery_tests::{AgentPlan, Farm};
-
-/// The most memory that a process has had at once, in bytes.
-fn peak_memory(pid: u32) -> u64 {
-    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
-    let kib = line.and_then(|line| line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok());
-    kib.unwrap_or_else(|| panic!("no VmHWM in {status}")) * 1024
-}
 
 /// What strangers say: nothing, a few words of a head, one on the live feed all of it, and most of them all but the end of a
 /// large head.
@@ -68,7 +60,7 @@ async fn sixteen_thousand_strangers_take_a_bounded_memory_and_a_key_is_served_me
         flood.await.unwrap();
     }
     assert!(came.load(Ordering::Relaxed) > CROWD);
-    let peak = peak_memory(farm.doors[0].role.pid());
+    let peak = memory(farm.doors[0].role.pid(), "VmHWM");
     assert!(peak < MOST, "{} MiB", peak >> 20);
     assert_eq!(farm.doors[0].role.exited(), None);
     drop(held);
