@@ -10,7 +10,13 @@ use rustix::process::Signal;
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
+use tokio::sync::mpsc;
 use tokio_tungstenite::tungstenite::Error;
+use uuid::Uuid;
+use wire::v1;
+use wire::v1::attach_reply::Outcome;
+use wire::v1::attach_request::Step;
+use wire::v1::node_agent_client::NodeAgentClient;
 
 const FINAL: u8 = 0x80;
 const CONTINUATION: u8 = 0x0;
@@ -292,5 +298,49 @@ async fn viewers_that_wait_for_a_stopped_agent_are_told_so_and_keep_nobody_out()
     viewer.still_watches().await;
     viewer.leave().await;
     beside.leave().await;
+    farm.finish().await;
+}
+
+#[tokio::test]
+async fn a_relay_that_comes_too_late_for_the_spawn_before_keeps_no_viewer_out() {
+    let flags = ["--public-url", "http://viewers.example.com"];
+    let farm = Farm::builder().door_args(&flags).agent(AgentPlan::slots(1).ports(1)).start().await;
+    let (first, url) = spawn(&farm).await;
+    let (steps, mut asked) = mpsc::channel(2);
+    let viewer = v1::Viewer {
+        node: "node-a".to_owned(),
+        spawn_id: first.clone(),
+        token: url.rsplit('/').next().unwrap().to_owned(),
+        viewer_id: Uuid::new_v4().to_string(),
+        ..v1::Viewer::default()
+    };
+    steps.send(v1::AttachRequest { step: Some(Step::Viewer(viewer)) }).await.unwrap();
+    let mut agent =
+        NodeAgentClient::connect(format!("http://{}", farm.agents[0].flag("--listen"))).await.unwrap();
+    let asked = futures_util::stream::poll_fn(move |cx| asked.poll_recv(cx));
+    let mut replies = agent.attach(asked).await.unwrap().into_inner();
+    let outcome = async |replies: &mut tonic::Streaming<v1::AttachReply>| {
+        tokio::time::timeout(PATIENCE, replies.message()).await.unwrap().unwrap().unwrap().outcome.unwrap()
+    };
+    let Outcome::Target(v1::Target { port }) = outcome(&mut replies).await else { panic!("no port") };
+    farm.stop([first.as_str()]).await;
+    farm.ends(&first).await;
+
+    let (second, url) = spawn(&farm).await;
+    let late = TcpStream::connect(("127.0.0.1", u16::try_from(port).unwrap())).await.unwrap();
+    let comes = tokio::spawn(async move { Viewer::connect(&url, None).await });
+    until("the second spawn's viewer is on its way", PATIENCE, async || {
+        let now = farm.doors[0].metrics().await.get("hatchery_frontdoor_relay_handshakes");
+        Look::when(now == Some(1.0), || format!("{now:?}"))
+    })
+    .await;
+    assert_eq!(viewer_of(&farm, &second).await, "never");
+    steps.send(v1::AttachRequest { step: Some(Step::Connected(v1::Connected {})) }).await.unwrap();
+    assert!(matches!(outcome(&mut replies).await, Outcome::Refused(_)));
+    drop((late, steps, replies));
+    let mut viewer = comes.await.unwrap().expect("its only viewer");
+    viewer.still_watches().await;
+    viewer.leave().await;
+    farm.ends(&second).await;
     farm.finish().await;
 }

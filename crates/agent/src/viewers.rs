@@ -15,7 +15,7 @@ use std::time::Duration;
 use futures_util::Stream;
 use model::SpawnId;
 use tokio::sync::mpsc;
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, sleep, timeout};
 use tokio_stream::StreamExt as _;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Status, Streaming};
@@ -34,6 +34,11 @@ use crate::table::viewer::{NotAttached, Shown};
 const STEP_TIMEOUT: Duration = Duration::from_secs(15);
 /// How long the kernel may take to say who is connected.
 const LOOK_TIMEOUT: Duration = Duration::from_secs(1);
+/// How long a viewer waits for it to be known whether the connection to its port is another viewer's, or a relay's that has come too
+/// late for the spawn before.
+const IN_DOUBT: Duration = Duration::from_secs(3);
+/// Between two looks meanwhile.
+const PAUSE: Duration = Duration::from_millis(20);
 
 /// The replies of a call.
 pub(crate) type Replies = Pin<Box<dyn Stream<Item = Result<v1::AttachReply, Status>> + Send>>;
@@ -60,6 +65,31 @@ impl Drop for Attached {
         if self.node.table().detach(self.spawn, self.viewer) {
             self.node.viewer_gone.notify_one();
         }
+    }
+}
+
+/// A relay that was told a port and is not confirmed yet.
+#[derive(Debug)]
+struct Told {
+    node: Arc<Node>,
+    port: u16,
+    confirmed: bool,
+}
+
+impl Told {
+    fn new(node: &Arc<Node>, port: u16) -> Self {
+        node.table().tell_port(port);
+        Self { node: Arc::clone(node), port, confirmed: false }
+    }
+
+    fn confirmed(mut self) {
+        self.confirmed = true;
+    }
+}
+
+impl Drop for Told {
+    fn drop(&mut self) {
+        self.node.table().settle_port(self.port, self.confirmed, Instant::now());
     }
 }
 
@@ -96,6 +126,7 @@ async fn attend(
         }
     };
     let _attached = Attached { node: Arc::clone(node), spawn, viewer };
+    let told = Told::new(node, port);
     if !reply(Outcome::Target(v1::Target { port: port.into() })).await {
         return;
     }
@@ -109,6 +140,8 @@ async fn attend(
         let confirmed = node.table().confirm(spawn, viewer, port, Instant::now());
         let Some(news) = confirmed else {
             reply(refused(NotAttached::NotFound)).await;
+            // It ends the call after its connection.
+            timeout(STEP_TIMEOUT, steps.next()).await.ok();
             return;
         };
         if !reply(Outcome::Confirmed(v1::Confirmed {})).await {
@@ -116,6 +149,7 @@ async fn attend(
         }
         news
     };
+    told.confirmed();
     if news {
         node.state.journal.happened(spawn, JournalEvent::Connected(node.state.clock.now()));
     }
@@ -126,11 +160,19 @@ async fn attend(
 
 async fn attach(node: &Arc<Node>, ask: &Ask) -> Result<u16, NotAttached> {
     if !ask.resumed {
-        let port = node.table().port_for(ask.spawn, &ask.shown)?;
-        let look = node.disk.logs.call(LOOK_TIMEOUT, move || sockets::has_connection(port)).await;
-        // A kernel that is not heard of in time keeps nobody out: the server itself takes one viewer.
-        if look.unwrap_or_default() {
-            return Err(NotAttached::Taken);
+        let deadline = Instant::now() + IN_DOUBT;
+        loop {
+            let port = node.table().port_for(ask.spawn, &ask.shown, ask.viewer)?;
+            let then = Instant::now();
+            let look = node.disk.logs.call(LOOK_TIMEOUT, move || sockets::has_connection(port)).await;
+            // A kernel that is not heard of in time keeps nobody out: the server itself takes one viewer.
+            if !look.unwrap_or_default() {
+                break;
+            }
+            if !node.table().may_be_a_relays(port, then) || then >= deadline {
+                return Err(NotAttached::Taken);
+            }
+            sleep(PAUSE).await;
         }
     }
     node.table().attach(ask.spawn, &ask.shown, ask.viewer, ask.resumed)

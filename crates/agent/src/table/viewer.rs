@@ -51,10 +51,29 @@ pub(crate) enum Shown {
 }
 
 impl Table {
-    /// The port of a spawn that a viewer who shows this may ask for.
-    pub(crate) fn port_for(&self, id: SpawnId, shown: &Shown) -> Result<u16, NotAttached> {
+    /// The port of a spawn that this viewer, who shows this, may ask for.
+    pub(crate) fn port_for(&self, id: SpawnId, shown: &Shown, viewer: Uuid) -> Result<u16, NotAttached> {
         let entry = self.running.get(&id).filter(|entry| entry.takes(shown, false));
-        entry.map(|entry| entry.spawn.facts.port).ok_or(NotAttached::NotFound)
+        let entry = entry.ok_or(NotAttached::NotFound)?;
+        if entry.viewer.is_some_and(|other| other.id != viewer) {
+            return Err(NotAttached::Taken);
+        }
+        Ok(entry.spawn.facts.port)
+    }
+
+    /// A relay is told this port, to connect to it for a viewer that is attached.
+    pub(crate) fn tell_port(&mut self, port: u16) {
+        self.told_ports.tell(port);
+    }
+
+    /// The relay that was told the port is confirmed, or will not be.
+    pub(crate) fn settle_port(&mut self, port: u16, confirmed: bool, now: Instant) {
+        self.told_ports.settle(port, confirmed, now);
+    }
+
+    /// Whether a connection to the port that was there at `then` may be of a relay that is not confirmed: it says nothing of viewers.
+    pub(crate) fn may_be_a_relays(&self, port: u16, then: Instant) -> bool {
+        self.told_ports.may_be_connected(port, then)
     }
 
     /// Makes it the viewer of the spawn, and gives the spawn's port. Repeating it changes nothing. `resumed`: it was the viewer
@@ -127,6 +146,10 @@ impl Table {
             let is_there = match entry.viewer {
                 // Whatever is connected may be the relay, which has not shown the spawn to anybody yet.
                 Some(viewer) => viewer.is_connected,
+                // It may be a relay of the spawn that had the port before.
+                None if self.told_ports.may_be_connected(entry.spawn.facts.port, then) => {
+                    entry.spawn.viewing.is_on()
+                }
                 None => last.is_some(),
             };
             if is_there && entry.spawn.viewing.begin(now) {
@@ -230,7 +253,7 @@ mod tests {
         let mut table = table(|_| ());
         let (id, port, _) = ready(&mut table, "ws://h:{port}");
         let (shown, [first, second]) = (Shown::Port(port), [(); 2].map(|()| Uuid::new_v4()));
-        assert_eq!(table.port_for(id, &Shown::Port(port + 1)), Err(NotAttached::NotFound));
+        assert_eq!(table.port_for(id, &Shown::Port(port + 1), first), Err(NotAttached::NotFound));
         // One that leaves before it is connected costs nothing.
         assert_eq!(table.attach(id, &shown, first, false), Ok(port));
         table.detach(id, first);
@@ -241,7 +264,7 @@ mod tests {
         assert_eq!(table.confirm(id, first, port, now), Some(true));
         assert_eq!(table.attach(id, &shown, second, false), Err(NotAttached::Taken));
         table.detach(id, first);
-        assert_eq!(table.port_for(id, &shown), Err(NotAttached::NotFound));
+        assert_eq!(table.port_for(id, &shown, second), Err(NotAttached::NotFound));
         assert_eq!(table.attach(id, &shown, second, false), Err(NotAttached::NotFound));
         assert_eq!(table.attach(id, &shown, first, true), Ok(port), "its call broke, and it is still there");
     }
@@ -258,13 +281,31 @@ mod tests {
         assert_eq!(table.look(&[of_the_relay], now, now), [], "it is not known whose connection this is");
         table.detach(id, viewer);
         assert_eq!(table.look(&[], now, now), []);
-        assert_eq!(table.port_for(id, &shown), Ok(port), "no viewer has been connected");
+        assert_eq!(table.port_for(id, &shown, viewer), Ok(port), "no viewer has been connected");
         assert_eq!(table.attach(id, &shown, viewer, false), Ok(port));
         assert_eq!(table.confirm(id, viewer, port, now), Some(true));
         assert_eq!(table.look(&[], now, now), [], "the relay says that it is there");
         table.detach(id, viewer);
         let later = now + Duration::from_secs(1);
         assert_eq!(table.look(&[], later, later), [Seen::Gone(id)]);
+    }
+
+    #[test]
+    fn a_relay_of_the_spawn_that_had_the_port_before_makes_no_viewer() {
+        let mut table = table(|_| ());
+        let (id, port, _) = ready(&mut table, "ws://h:{port}");
+        let of_the_relay = Connection { port, silent: Some(Duration::ZERO) };
+        let now = Instant::now();
+        table.tell_port(port);
+        assert!(table.may_be_a_relays(port, now));
+        assert_eq!(table.look(&[of_the_relay], now, now), []);
+        table.settle_port(port, false, now);
+        assert_eq!(table.look(&[of_the_relay], now, now), [], "it is closing");
+        let later = now + Duration::from_secs(2);
+        assert_eq!(table.look(&[of_the_relay], later, later), [Seen::Connected(id)]);
+        // Nor does such a relay end a viewer that is there.
+        table.tell_port(port);
+        assert_eq!(table.look(&[], later, later + Duration::from_secs(1)), []);
     }
 
     #[test]
@@ -304,6 +345,6 @@ mod tests {
         assert_eq!(table.attach(id, &shown, viewer, false), Ok(port));
         assert_eq!(table.confirm(id, viewer, port, Instant::now()), Some(true));
         table.detach(id, viewer);
-        assert_eq!(table.port_for(id, &shown), Ok(port), "a token is the spawn's own for good");
+        assert_eq!(table.port_for(id, &shown, viewer), Ok(port), "a token is the spawn's own for good");
     }
 }
