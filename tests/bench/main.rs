@@ -1,7 +1,7 @@
 //! The benchmark: `cargo bench -p hatchery-tests`. It starts real processes on loopback, takes two to three minutes, and
 //! prints a table; every comparison is between things measured alternately in the same run.
 //!
-//! `cargo bench -p hatchery-tests -- reserve` runs one part: `path`, `placements`, `memory`, `live`, `large`, `greedy` or
+//! `cargo bench -p hatchery-tests -- reserve` runs one part: `path`, `placements`, `memory`, `live`, `large`, `greedy`, `relay` or
 //! `reserve`.
 
 mod floor;
@@ -11,12 +11,16 @@ mod large;
 mod live;
 mod path;
 mod placements;
+mod relay;
 mod reserve;
 mod table;
 
 use table::Table;
 
 fn main() -> anyhow::Result<()> {
+    if relay::serve_if_asked()? {
+        return Ok(());
+    }
     let wanted: Vec<String> = std::env::args().skip(1).filter(|arg| !arg.starts_with('-')).collect();
     let wants = |part: &str| wanted.is_empty() || wanted.iter().any(|w| w == part);
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
@@ -39,6 +43,9 @@ fn main() -> anyhow::Result<()> {
         }
         if wants("greedy") {
             greedy::measure(&mut table).await?;
+        }
+        if wants("relay") {
+            relay::measure(&mut table).await?;
         }
         if wants("reserve") {
             let scratch = tempfile::tempdir()?;
