@@ -67,6 +67,7 @@ mod sick_nodes;
 mod spawn_group;
 mod taken_over_server;
 mod tls;
+mod trusted_proxies;
 mod under_load;
 
 // What the repository promises itself.

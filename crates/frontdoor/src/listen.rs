@@ -14,6 +14,7 @@
 
 mod activity;
 mod eviction;
+mod forwarded;
 mod limit;
 mod peer;
 mod places;
@@ -48,6 +49,7 @@ use tower::Service;
 use tracing::{Instrument, debug, debug_span, warn};
 
 use crate::metrics::{ClosedReason, ConnectionMetrics};
+use crate::settings::TrustedProxies;
 use activity::{Activity, ActivityBody};
 use eviction::ConnectionState;
 use shared_socket::SharedSocket;
@@ -84,6 +86,7 @@ pub(crate) struct Reception {
     pub(crate) tls: Option<tls::Server>,
     /// The places there are.
     pub(crate) places: Places,
+    proxies: TrustedProxies,
     handshakes: ConnectionLimit,
     metrics: ConnectionMetrics,
 }
@@ -96,7 +99,14 @@ impl Reception {
         places: Places,
         metrics: ConnectionMetrics,
     ) -> Self {
-        Self { tls, places, handshakes: ConnectionLimit::new(MAX_HANDSHAKES.min(max)), metrics }
+        let (handshakes, proxies) =
+            (ConnectionLimit::new(MAX_HANDSHAKES.min(max)), TrustedProxies::default());
+        Self { tls, places, proxies, handshakes, metrics }
+    }
+
+    /// These load balancers say who a caller is.
+    pub(crate) fn behind(self, proxies: TrustedProxies) -> Self {
+        Self { proxies, ..self }
     }
 }
 
@@ -182,7 +192,14 @@ async fn receive(stream: TcpStream, caller: Caller, reception: Reception) {
     }
 }
 
-async fn attend(stream: TcpStream, caller: Caller, reception: Reception) {
+async fn attend(mut stream: TcpStream, mut caller: Caller, reception: Reception) {
+    if reception.proxies.trust(caller.peer.ip()) {
+        match timeout(FIRST_BYTE_TIMEOUT, forwarded::announced(&mut stream)).await {
+            Ok(Ok(announced)) => caller.peer = announced.unwrap_or(caller.peer),
+            Ok(Err(error)) => return debug!(%error, "connection closed: its PROXY header cannot be read"),
+            Err(_) => return reception.metrics.closed(ClosedReason::Idle),
+        }
+    }
     let stream = Arc::new(stream);
     let shared = SharedSocket(Arc::clone(&stream));
     let Some(tls) = &reception.tls else {
@@ -228,10 +245,11 @@ where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let Caller { peer, place, router, ends, certified } = caller;
-    let staying = place.clone();
+    let (staying, proxies) = (place.clone(), reception.proxies.clone());
     let activity = Arc::new(Activity::default());
     let io = TokioIo::new(TimedStream::new(io, Arc::clone(&activity)));
     let service = service_fn(|mut request: Request<Incoming>| {
+        let peer = forwarded::caller(peer, request.headers(), &proxies);
         request.extensions_mut().insert(Peer(peer));
         request.extensions_mut().insert(place.clone());
         request.extensions_mut().insert(certified);

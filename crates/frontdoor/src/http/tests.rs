@@ -37,6 +37,7 @@ fn config() -> Config {
         max_waiting: 10,
         origins: Origins::Any,
         hosts: access::Hosts::default(),
+        trusted_proxies: crate::settings::TrustedProxies::default(),
         shutdown_grace: Duration::ZERO,
         live_ping_interval: Duration::from_secs(30),
         live_buffer: 1,

@@ -9,6 +9,7 @@ use model::Placement;
 use super::limits::Limits;
 use super::lives::Lives;
 use super::origins::Origins;
+use super::proxies::TrustedProxies;
 use super::{hoops, viewers};
 
 /// Settings of one front door.
@@ -28,6 +29,8 @@ pub struct Config {
     pub origins: Origins,
     /// The names under which this front door may be called.
     pub hosts: Hosts,
+    /// Load balancers that are believed when they say who a caller is.
+    pub trusted_proxies: TrustedProxies,
     /// How long requests may go on once shutdown has begun.
     pub shutdown_grace: Duration,
     /// How often the live feed pings its subscribers.

@@ -10,6 +10,7 @@ mod limits;
 pub(crate) mod lives;
 mod options;
 mod origins;
+mod proxies;
 mod relay;
 pub(crate) mod viewers;
 
@@ -20,5 +21,6 @@ pub use self::limits::Limits;
 pub use self::lives::{Lives, Options as LifeOptions};
 pub use self::options::Options;
 pub use self::origins::Origins;
+pub use self::proxies::{Options as ProxyOptions, TrustedProxies};
 pub use self::relay::RelayOptions;
 pub use self::viewers::{Options as ViewerOptions, PublicUrl, Settings as ViewerSettings};

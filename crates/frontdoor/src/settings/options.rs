@@ -12,7 +12,7 @@ use super::config::{Config, Surface};
 use super::error::{ConfigError, within};
 use super::exposure::{Exposure, certificates};
 use super::origins::{Origins, origins};
-use super::{hoops, limits, lives, viewers};
+use super::{hoops, limits, lives, proxies, viewers};
 
 /// Settings of a front door as the command line and the environment give them.
 #[derive(Debug, Clone, clap::Args)]
@@ -48,6 +48,10 @@ pub struct Options {
     /// --jwt-keys, those on this machine without]
     #[arg(long, env = "HATCHERY_CORS_ORIGIN", value_name = "ORIGIN", value_delimiter = ',')]
     pub cors_origin: Vec<String>,
+
+    /// The load balancers before it.
+    #[command(flatten)]
+    pub proxies: proxies::Options,
 
     /// The host names it may be called by.
     #[command(flatten)]
@@ -190,6 +194,7 @@ impl Options {
             max_waiting: self.max_waiting,
             origins: origins(&self.cors_origin, self.access.is_configured())?,
             hosts,
+            trusted_proxies: self.proxies.resolve()?,
             viewers: viewers::Settings {
                 public_url: viewers.public_url.clone(),
                 ping_interval: viewers.relay_ping_interval,

@@ -10,7 +10,7 @@ use model::timing;
 use super::config::{Config, Surface};
 use super::error::ConfigError;
 use super::options::{Options, PlacementOption};
-use super::{hoops, limits, lives, viewers};
+use super::{hoops, limits, lives, proxies, viewers};
 
 /// Settings of a relay as the command line and the environment give them.
 #[derive(Debug, Clone, clap::Args)]
@@ -26,6 +26,10 @@ pub struct RelayOptions {
     /// Under which names it may be called.
     #[command(flatten)]
     pub hosts: HostOptions,
+
+    /// The load balancers before it.
+    #[command(flatten)]
+    pub proxies: proxies::Options,
 
     /// How viewers reach their spawns.
     #[command(flatten)]
@@ -64,6 +68,7 @@ impl RelayOptions {
             listen: self.listen,
             admin_listen: self.admin_listen,
             hosts: self.hosts,
+            proxies: self.proxies,
             viewers: self.viewers,
             shutdown_grace: self.shutdown_grace,
             max_connections: self.max_connections,

@@ -149,7 +149,8 @@ fn listen_on(
     let memory = edge.config.limits.unauthenticated_memory;
     let public_places = Places::new(max_connections, share, memory, metrics.clone());
     let tls = edge.config.tls.http.clone();
-    let reception = listen::Reception::new(tls, max_connections, public_places, metrics.clone());
+    let reception = listen::Reception::new(tls, max_connections, public_places, metrics.clone())
+        .behind(edge.config.trusted_proxies.clone());
     let admins = MAX_ADMIN_CONNECTIONS.min(max_connections);
     let admin_places = Places::new(admins, 0, ADMIN_MEMORY, metrics.clone());
     tasks.spawn(

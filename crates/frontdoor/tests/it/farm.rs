@@ -28,6 +28,7 @@ pub(crate) fn config() -> Config {
         max_waiting: 100,
         origins: Origins::Any,
         hosts: access::Hosts::default(),
+        trusted_proxies: frontdoor::TrustedProxies::default(),
         shutdown_grace: Duration::from_secs(5),
         live_ping_interval: Duration::from_secs(30),
         live_buffer: 16,
