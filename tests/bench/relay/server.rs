@@ -35,7 +35,6 @@ pub(crate) fn serve_if_asked() -> anyhow::Result<bool> {
 }
 
 /// `ready`, and then pings for good.
-#[expect(clippy::disallowed_methods, reason = "a thread of its own")]
 fn report(endpoint: &str, id: &str, pause: Duration) -> anyhow::Result<()> {
     let (host, path) =
         endpoint.strip_prefix("http://").and_then(|rest| rest.split_once('/')).context("a URL")?;
@@ -49,7 +48,7 @@ fn report(endpoint: &str, id: &str, pause: Duration) -> anyhow::Result<()> {
         let read = stream.read(&mut [0; 4096])?;
         anyhow::ensure!(read > 0, "the agent has gone");
         word = "ping";
-        thread::sleep(pause);
+        thread::park_timeout(pause);
     }
 }
 

@@ -10,7 +10,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use axum::http::HeaderMap;
-use ppp::{v1, v2};
+use proxy_header::{ParseConfig, ProxyHeader};
 use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
 use tokio::time::sleep;
@@ -61,12 +61,7 @@ async fn first_version(stream: &mut TcpStream) -> io::Result<Option<SocketAddr>>
         }
         line.push(stream.read_u8().await?);
     }
-    let header = v1::Header::try_from(line.as_slice()).map_err(broken)?;
-    Ok(match header.addresses {
-        v1::Addresses::Tcp4(of) => Some((of.source_address, of.source_port).into()),
-        v1::Addresses::Tcp6(of) => Some((of.source_address, of.source_port).into()),
-        v1::Addresses::Unknown => None,
-    })
+    source(&line)
 }
 
 async fn second_version(stream: &mut TcpStream) -> io::Result<Option<SocketAddr>> {
@@ -78,12 +73,13 @@ async fn second_version(stream: &mut TcpStream) -> io::Result<Option<SocketAddr>
     }
     bytes.resize(FIXED + length, 0);
     stream.read_exact(&mut bytes[FIXED..]).await?;
-    let header = v2::Header::try_from(bytes.as_slice()).map_err(broken)?;
-    Ok(match (header.command, header.addresses) {
-        (v2::Command::Proxy, v2::Addresses::IPv4(of)) => Some((of.source_address, of.source_port).into()),
-        (v2::Command::Proxy, v2::Addresses::IPv6(of)) => Some((of.source_address, of.source_port).into()),
-        _ => None,
-    })
+    source(&bytes)
+}
+
+/// Whom a whole header names as the other end.
+fn source(header: &[u8]) -> io::Result<Option<SocketAddr>> {
+    let (header, _) = ProxyHeader::parse(header, ParseConfig::default()).map_err(broken)?;
+    Ok(header.proxied_address().map(|address| address.source))
 }
 
 #[expect(clippy::needless_pass_by_value, reason = "errors are mapped by it")]
