@@ -73,7 +73,7 @@ pages! {
     "/demo": "demo.html", HTML, Policy::Client;
     "/demo/stage": "stage.html", HTML, Policy::Stage;
     "/client.js": client, JS, Policy::Library;
-    "/client.d.ts": "client.d.ts", TYPES, Policy::Library;
+    "/client.d.ts": "client/client.d.ts", TYPES, Policy::Library;
     "/pages/icon.svg": "icon.svg", SVG, Policy::Part;
     "/pages/base.css": "base.css", CSS, Policy::Part;
     "/pages/dashboard.css": "dashboard.css", CSS, Policy::Part;
