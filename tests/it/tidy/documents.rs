@@ -130,7 +130,10 @@ fn the_summary_has_every_page_once() {
     let listed: BTreeSet<&String> = chapters.iter().collect();
     assert_eq!(listed.len(), chapters.len(), "a page is there twice: {chapters:?}");
     let all: BTreeSet<String> = documents().into_iter().map(|(name, _)| name).collect();
-    let missing = all.iter().filter(|name| *name != "docs/SUMMARY.md" && !listed.contains(name));
+    // What is in a package is read where the package is.
+    let is_in_a_package = |name: &str| name.starts_with("crates/frontdoor/pages/client/");
+    let missing = all.iter().filter(|name| *name != "docs/SUMMARY.md" && !is_in_a_package(name));
+    let missing = missing.filter(|name| !listed.contains(name));
     assert_eq!(missing.collect::<Vec<_>>(), Vec::<&String>::new());
     let gone = chapters.iter().filter(|name| !all.contains(*name));
     assert_eq!(gone.collect::<Vec<_>>(), Vec::<&String>::new());
