@@ -171,6 +171,10 @@ impl Identity {
                 ("a metrics reader".to_owned(), "`hatchery certs new --metrics NAME`".to_owned())
             }
             Role::Redis => ("Redis".to_owned(), "`hatchery certs new --redis NAME`".to_owned()),
+            Role::Relay(node) => (
+                format!("the relay of node {}", node.as_str()),
+                format!("`hatchery certs new --relay {}`", node.as_str()),
+            ),
         };
         let wants = format!("the certificate of {whose} ({role})");
         Err(self.certificate.wrong(wants, format!("it is that of {found}; make one with {make}")))

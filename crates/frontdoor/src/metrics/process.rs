@@ -55,7 +55,7 @@ impl ProcessMetrics {
             gauge.set(i64::try_from(end).unwrap_or(i64::MAX));
         }
         let shown = self.tls.admin.iter().map(tls::Server::peers);
-        for peers in shown.chain(self.tls.agents.iter().map(tls::Client::agents)) {
+        for peers in shown.chain(self.tls.agents.iter().map(tls::Client::peers)) {
             self.peers.update(peers);
         }
     }

@@ -99,9 +99,9 @@ async fn a_front_door_knows_the_agent_of_a_node_by_its_certificate() {
         let checked = client.check_agent(&called.unwrap(), &node.parse().unwrap());
         assert_eq!(checked.map_err(|refusal: Refusal| refusal.reason()), expected, "{uris:?} {node}");
     }
-    assert_eq!(client.agents().without_role(), 1);
-    assert_eq!(client.agents().refused(RefusalReason::OtherNode), 3);
-    assert_eq!(client.agents().kind(), "agent");
+    assert_eq!(client.peers().without_role(), 1);
+    assert_eq!(client.peers().refused(RefusalReason::OtherNode), 3);
+    assert_eq!(client.peers().kind(), "agent");
 }
 
 #[test]
