@@ -20,6 +20,7 @@ mod input;
 mod input_routes;
 mod line;
 mod relay;
+mod relay_on_node;
 mod routing;
 mod signing_in;
 mod vendor_viewer;

@@ -41,6 +41,6 @@ mod viewers;
 pub use http::openapi;
 pub use settings::{
     Config, ConfigError, HoopsEndpoint, HoopsOptions, HoopsSettings, LifeOptions, Limits, Lives, Options,
-    Origins, PublicUrl, RelayOptions, Surface, Tls, ViewerOptions, ViewerSettings,
+    Origins, OwnNode, PublicUrl, RelayOptions, Surface, Tls, ViewerOptions, ViewerSettings,
 };
 pub use start::{FrontDoor, StartError};

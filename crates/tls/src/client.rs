@@ -150,12 +150,12 @@ impl Client {
         self.check(stream, node, &Expected::Relay(node.clone()))
     }
 
-    fn check<S>(
-        &self,
-        stream: &ClientStream<S>,
-        node: &NodeId,
-        expected: &Expected,
-    ) -> Result<(), Refusal> {
+    /// Logs a handshake with this node that failed, as a warning once for each node and reason.
+    pub fn refused(&self, node: &NodeId, error: &io::Error) {
+        self.peers.was_refused(node.as_str(), error, Refusal::in_error(error));
+    }
+
+    fn check<S>(&self, stream: &ClientStream<S>, node: &NodeId, expected: &Expected) -> Result<(), Refusal> {
         let shown = stream.get_ref().1.peer_certificates().and_then(<[_]>::first);
         let shown = shown.cloned().unwrap_or_else(|| CertificateDer::from(Vec::new()));
         match expected.check(&shown) {

@@ -13,7 +13,8 @@ use model::api::ErrorCode;
 
 use super::edge::Edge;
 use super::error::{ApiError, unreachable};
-use crate::viewers::{NotConnected, Shown, Wanted};
+use crate::listen::ShownByRelay;
+use crate::viewers::{NotConnected, Wanted, shown};
 
 /// No token is as long; a longer one is not looked at.
 pub(crate) const MAX_TOKEN: usize = 128;
@@ -40,7 +41,9 @@ pub(crate) async fn connect(
         return Err(nothing());
     }
     let id = request.extensions().get::<RequestId>().cloned().unwrap_or_else(RequestId::mint);
-    let shown = Shown::Token(token);
+    // At the relay of a node, front doors name spawns of old consumers by their port.
+    let is_front_door = request.extensions().get() == Some(&ShownByRelay(false));
+    let shown = shown(token, is_front_door && edge.config.viewers.own_node.is_some());
     edge.viewers.connect(Wanted { node, spawn, shown }, request, &id).await.map_err(|why| match why {
         NotConnected::NotFound => nothing(),
         NotConnected::Taken => ApiError::new(ErrorCode::AlreadyConnected, "the spawn has a viewer"),
@@ -49,7 +52,7 @@ pub(crate) async fn connect(
         }
         NotConnected::Registry(error) => error.into(),
         NotConnected::Agent(node, error) => unreachable(&node, &error),
-        NotConnected::Server(node, why) => {
+        NotConnected::Server(node, why) | NotConnected::Relay(node, why) => {
             let mut error = ApiError::new(ErrorCode::NodeUnreachable, format!("the spawn on {node}: {why}"));
             error.0.node = Some(node);
             error

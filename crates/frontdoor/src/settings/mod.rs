@@ -21,4 +21,4 @@ pub use self::lives::{Lives, Options as LifeOptions};
 pub use self::options::Options;
 pub use self::origins::Origins;
 pub use self::relay::RelayOptions;
-pub use self::viewers::{Options as ViewerOptions, PublicUrl, Settings as ViewerSettings};
+pub use self::viewers::{Options as ViewerOptions, OwnNode, PublicUrl, Settings as ViewerSettings};
