@@ -1,5 +1,7 @@
 //! Viewers reach the servers of a node through its own relay, by mutual TLS, and no other way.
 
+use std::process::{Command, Stdio};
+
 use hatchery_tests::certs::{Certs, curl};
 use hatchery_tests::node_relay::{NodeRelay, NodeRelayPorts};
 use hatchery_tests::role::{Role, clients};
@@ -12,6 +14,20 @@ use tokio_tungstenite::tungstenite::Message;
 use crate::relay::{ends_by_itself, is_refused, refusal, spawn, through};
 use crate::tls::words;
 
+/// Asks for a WebSocket, and hangs up after a moment.
+const HANDSHAKE: [&str; 11] = [
+    "--http1.1",
+    "-H",
+    "connection: upgrade",
+    "-H",
+    "upgrade: websocket",
+    "-H",
+    "sec-websocket-version: 13",
+    "-H",
+    "sec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==",
+    "--max-time",
+    "2",
+];
 const REFUSED: &str = "a connection was refused (logged once)";
 
 fn certs() -> Certs {
@@ -121,23 +137,10 @@ async fn strangers_get_nothing_from_the_relay_of_a_node_and_it_knows_its_own_nod
     let (id, endpoint) = spawn(&farm, json!({})).await;
     let base = format!("https://{}", relay.address());
     let path = &through(farm.door(0), &endpoint)[format!("ws://{}", farm.door(0).addr).len()..];
-    let handshake = [
-        "--http1.1",
-        "-H",
-        "connection: upgrade",
-        "-H",
-        "upgrade: websocket",
-        "-H",
-        "sec-websocket-version: 13",
-        "-H",
-        "sec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==",
-        "--max-time",
-        "2",
-    ];
     let ca = certs.file("ca.pem");
     let call = async |pair: Option<(&Certs, &str)>, path: &str| {
         let pair = pair.map(|(certs, name)| ["pem", "key"].map(|end| certs.path(&format!("{name}.{end}"))));
-        let mut args = handshake.to_vec();
+        let mut args = HANDSHAKE.to_vec();
         if let Some([pem, key]) = &pair {
             args.extend(["--cert", pem, "--key", key]);
         }
@@ -348,5 +351,46 @@ async fn the_relay_of_a_node_notices_a_front_door_that_stands_still() {
     ends_by_itself(&farm, &id).await;
     viewer.closed().await;
     relay.stop().await;
+    farm.finish().await;
+}
+
+/// The certificate that is shown at this address, in PEM.
+fn shown_at(address: &str) -> String {
+    let args = ["s_client", "-connect", address, "-servername", "door"];
+    let ran = Command::new("openssl").args(args).stdin(Stdio::null()).output().unwrap();
+    let said = String::from_utf8_lossy(&ran.stdout).into_owned();
+    let begin = said.find("-----BEGIN").unwrap_or_else(|| panic!("{said}"));
+    said[begin..].split_inclusive("-----END CERTIFICATE-----").next().unwrap().to_owned()
+}
+
+#[tokio::test]
+async fn a_relay_serves_viewers_by_tls_and_takes_up_a_new_certificate_at_once() {
+    let certs = certs();
+    let plan = AgentPlan::slots(2).args(&["--endpoint", "ws://viewers.example.com/s/{node}/{id}/{token}"]);
+    let farm = Farm::builder().agent(plan).start().await;
+    let pair = certs.public_door("door");
+    let args = ["relay", "--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0", "--farm", "test"];
+    let args = [&args[..], &words(&pair)[..4], &["--registry", &farm.redis.url()]].concat();
+    let args: Vec<String> = args.into_iter().map(str::to_owned).collect();
+    let mut relay = Role::start("relay", farm.mark(), &args);
+    let line = relay.announcement().await;
+    assert!(line.starts_with("relay listening on https://"), "{line}");
+    let address = clients(&line)[0].addr.to_string();
+    let ca = certs.file("ca.pem");
+    for renewed in [false, true] {
+        if renewed {
+            assert!(certs.more(&["--frontdoor", "door=127.0.0.1", "--renew"]).status.success());
+            relay.logs("certificates were read again").await;
+        }
+        let own = std::fs::read_to_string(certs.file("door.pem")).unwrap();
+        assert_eq!(shown_at(&address), own.trim_end());
+        let (id, endpoint) = spawn(&farm, json!({})).await;
+        let path = endpoint.strip_prefix("ws://viewers.example.com").unwrap();
+        let met = curl(&format!("https://{address}{path}"), Some(&ca), &HANDSHAKE).await;
+        assert_eq!(met.status, 101, "{met:?}");
+        ends_by_itself(&farm, &id).await;
+    }
+    relay.signal(Signal::TERM);
+    assert!(relay.end().await.success());
     farm.finish().await;
 }

@@ -153,6 +153,21 @@ mod tests {
     }
 
     #[test]
+    fn the_relay_of_a_node_needs_every_certificate_and_a_url_of_its_agent_by_tls() {
+        let error = config(&["--node", "node-a"]).unwrap_err();
+        assert!(error.contains("--tls-client-ca"), "{error}");
+        let error = config(&["--node", "node-a", "--tls-client-ca", "ca.pem"]).unwrap_err();
+        assert!(error.contains("--tls-cert") && error.contains("--node"), "{error}");
+        let error = config(&["--agent", "https://node-a:7070"]).unwrap_err();
+        assert!(error.contains("--node"), "{error}");
+        for url in ["http://node-a:7070", "node-a:7070", "https://", ""] {
+            let flags = ["--node", "node-a", "--tls-client-ca", "ca.pem", "--agent", url];
+            let error = config(&flags).unwrap_err();
+            assert!(error.contains("--agent") && error.contains("https://node-a"), "{url}: {error}");
+        }
+    }
+
+    #[test]
     fn the_name_in_the_public_url_is_the_relays_own() {
         let config = config(&["--public-url", "https://viewers.example.com"]).unwrap();
         assert!(config.hosts.knows("viewers.example.com") && !config.hosts.knows("other.example.com"));
