@@ -180,7 +180,7 @@ impl Viewers {
         place.iter().for_each(Place::known);
         let session = Session { shared: self.shared.clone(), attached, upgrade, server, settings, place };
         self.sessions.spawn(session.run().instrument(span));
-        Ok(response)
+        Ok(response.map(|_| Body::empty()))
     }
 
     /// Connects to the server's own port, which the agent names.
