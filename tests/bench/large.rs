@@ -28,6 +28,7 @@ async fn report(registry: &Registry, spawns: &[Vec<SpawnId>], epoch: AgentEpoch)
             csr: true,
             ssr: false,
             version: "0.1.0".to_owned(),
+            viewer_relay: None,
         };
         let ready = |id: &SpawnId| {
             let (state, ready) = (SpawnState::Ready, Some(Duration::ZERO));

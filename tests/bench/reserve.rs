@@ -43,6 +43,7 @@ async fn farm(url: &str, name: &str, nodes: u32, labels: &[&str], draining: u32)
             csr: true,
             ssr: true,
             version: "0.1.0".to_owned(),
+            viewer_relay: None,
         };
         let report = AgentReport {
             node: node.clone(),

@@ -40,6 +40,7 @@ impl Impostor {
                 csr: true,
                 ssr: true,
                 version: "0.1.0".to_owned(),
+                viewer_relay: None,
             },
             takeover: true,
         }

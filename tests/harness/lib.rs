@@ -35,6 +35,7 @@ pub mod logs;
 pub mod metrics;
 pub mod moods;
 pub mod moody;
+pub mod node_relay;
 pub mod outputs;
 pub mod phantom;
 pub mod plan;

@@ -34,6 +34,7 @@ impl Phantom {
             csr: false,
             ssr: false,
             version: "0.1.0".to_owned(),
+            viewer_relay: None,
         };
         phantom.report(Vec::new(), Some(Heartbeat::new(description, Vec::new()))).await;
         phantom

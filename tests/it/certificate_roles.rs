@@ -133,6 +133,31 @@ async fn a_metrics_readers_certificate_can_do_nothing_at_an_agent() {
     farm.finish().await;
 }
 
+#[tokio::test]
+async fn the_certificate_of_a_nodes_relay_orders_nothing_at_its_agent_and_opens_no_other() {
+    let certs = Certs::two_agents(&["--relay", "node-a=127.0.0.1", "--relay", "node-b=127.0.0.1"]);
+    let farm = farm(&certs).await;
+    let spawned = farm.door(0).spawned(&json!({})).await;
+    let id = spawned["id"].as_str().unwrap();
+    let agent = farm.agent("node-a");
+    let address = agent.flag("--listen");
+    let methods = methods(id);
+    for (method, message) in &methods {
+        let refused = call(&certs, "node-b.relay", address, method, message).await;
+        assert_eq!(refused.status, 0, "{method}: {refused:?}");
+        call(&certs, "node-a.relay", address, method, message).await;
+    }
+    let orders = methods.iter().filter(|(method, _)| method.starts_with("hatchery")).count();
+    let told = "a call of the node's relay was refused that only front doors may make";
+    agent.role.logs_so("every order", |log| log.matches(told).count() == orders).await;
+    assert_eq!(farm.processes().len(), 1, "nothing was started, nothing has ended");
+    assert_eq!(farm.record(id).await["state"], "ready");
+    assert_eq!(farm.door(0).json("/v1/nodes/node-a").await["eligibility"], "eligible");
+    farm.stop([id]).await;
+    farm.ends(id).await;
+    farm.finish().await;
+}
+
 /// The admin ports of an agent and a front door that other machines can reach, as URLs.
 async fn exposed(certs: &Certs, scratch: &Path) -> Vec<(Role, String)> {
     let state = scratch.join("state").display().to_string();

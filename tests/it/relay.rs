@@ -12,7 +12,7 @@ use tokio::net::TcpStream;
 use tokio_tungstenite::tungstenite::Error;
 
 /// Where the farm is reached from outside; the tests go to a front door directly.
-const PUBLIC: &str = "ws://viewers.example.com";
+pub(crate) const PUBLIC: &str = "ws://viewers.example.com";
 const PING: Duration = Duration::from_millis(200);
 
 fn builder() -> FarmBuilder {
@@ -31,28 +31,28 @@ async fn pinging() -> Farm {
 }
 
 /// A new spawn: its id, and its endpoint.
-async fn spawn(farm: &Farm, body: Value) -> (String, String) {
+pub(crate) async fn spawn(farm: &Farm, body: Value) -> (String, String) {
     let answer = farm.door(0).spawned(&body).await;
     let text = |member: &str| answer[member].as_str().unwrap().to_owned();
     (text("id"), text("endpoint"))
 }
 
 /// The same endpoint through this front door or relay.
-fn through(door: Client, endpoint: &str) -> String {
+pub(crate) fn through(door: Client, endpoint: &str) -> String {
     let path =
         endpoint.strip_prefix(PUBLIC).unwrap_or_else(|| panic!("{endpoint} does not begin with {PUBLIC}"));
     format!("ws://{}{path}", door.addr)
 }
 
 /// The problem that answers a handshake.
-async fn refusal(endpoint: &str) -> Value {
+pub(crate) async fn refusal(endpoint: &str) -> Value {
     match Viewer::connect(endpoint, None).await {
         Err(Error::Http(answer)) => serde_json::from_slice(answer.body().as_ref().unwrap()).unwrap(),
         other => panic!("{endpoint}: a refusal was expected, not {other:?}"),
     }
 }
 
-async fn is_refused(endpoint: &str, status: u16, code: &str) {
+pub(crate) async fn is_refused(endpoint: &str, status: u16, code: &str) {
     let problem = refusal(endpoint).await;
     assert_eq!(
         (&problem["status"], &problem["code"]),
@@ -62,7 +62,7 @@ async fn is_refused(endpoint: &str, status: u16, code: &str) {
 }
 
 /// The viewer has left, or is taken to have, and the spawn ends by itself.
-async fn ends_by_itself(farm: &Farm, id: &str) {
+pub(crate) async fn ends_by_itself(farm: &Farm, id: &str) {
     let exit = farm.ends(id).await;
     assert_eq!((&exit["reason"], &exit["code"]), (&json!("disconnected"), &json!(0)), "{exit}");
 }

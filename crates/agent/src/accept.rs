@@ -210,8 +210,16 @@ impl AsyncWrite for Connection {
     }
 }
 
-impl Connected for Connection {
-    type ConnectInfo = ();
+/// Whether a call is the relay's of this node, which may ask for viewers and nothing else. The handshake has checked which node it
+/// is of. Calls without TLS, and those of front doors, have no such mark or `false`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct IsRelay(pub(crate) bool);
 
-    fn connect_info(&self) {}
+impl Connected for Connection {
+    type ConnectInfo = IsRelay;
+
+    fn connect_info(&self) -> IsRelay {
+        let shown = self.stream.get_ref().1.peer_certificates().and_then(<[_]>::first);
+        IsRelay(shown.is_some_and(|shown| matches!(::tls::stated(shown), Ok(Some(::tls::Role::Relay(_))))))
+    }
 }

@@ -30,6 +30,13 @@ pub(crate) fn host_of(url: &str) -> Result<String, String> {
     }
 }
 
+/// Whether it is `HOST:PORT`, with a host name, an IPv4 address, or an IPv6 address in brackets.
+pub(crate) fn is_host_and_port(text: &str) -> bool {
+    let Some((host, port)) = text.rsplit_once(':') else { return false };
+    let is_bare_ipv6 = host.contains(':') && !host.starts_with('[');
+    is_host(host) && !is_bare_ipv6 && port.parse::<u16>().is_ok_and(|port| port > 0)
+}
+
 /// A host as it stands in a URL: addresses of IPv6 are in brackets there.
 pub(crate) fn in_a_url(host: &str) -> String {
     match host.parse::<std::net::Ipv6Addr>() {
@@ -75,6 +82,26 @@ mod tests {
             ("a/b", false),
         ] {
             assert_eq!(is_host(host), good, "{host:?}");
+        }
+    }
+
+    #[test]
+    fn a_relay_is_named_by_host_and_port() {
+        for (text, good) in [
+            ("node-a:8091", true),
+            ("10.0.0.7:8091", true),
+            ("[fd00::7]:8091", true),
+            ("", false),
+            ("node-a", false),
+            ("node-a:", false),
+            ("node-a:0", false),
+            ("node-a:65536", false),
+            (":8091", false),
+            ("fd00::7:8091", false),
+            ("https://node-a:8091", false),
+            ("node-a:8091/", false),
+        ] {
+            assert_eq!(is_host_and_port(text), good, "{text:?}");
         }
     }
 

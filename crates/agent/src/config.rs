@@ -76,6 +76,8 @@ pub struct Config {
     pub liveliness_listen: SocketAddr,
     /// gRPC URL others reach this agent by; made from `listen` when absent.
     pub advertise: Option<String>,
+    /// Host and port of the node's relay, if viewers reach the node through it alone.
+    pub viewer_relay: Option<String>,
     /// Host in the endpoints of spawns; the host of `advertise` when absent.
     pub public_host: Option<String>,
     /// Form of the endpoints.
@@ -153,7 +155,7 @@ pub struct Config {
 /// TLS of an agent; by default there is none.
 #[derive(Debug, Clone, Default)]
 pub struct Tls {
-    /// For front doors, which must show a certificate of the farm that states their role.
+    /// For front doors and the node's relay, which must show a certificate of the farm that states their role.
     pub grpc: Option<tls::Server>,
     /// For probes, and for metrics readers, which must show a certificate of the farm that states their role.
     pub admin: Option<tls::Server>,
@@ -172,6 +174,7 @@ impl Config {
             admin_listen: loopback(9070),
             liveliness_listen: loopback(7071),
             advertise: None,
+            viewer_relay: None,
             public_host: None,
             endpoint: EndpointForm::default(),
             launcher,

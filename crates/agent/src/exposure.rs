@@ -66,7 +66,7 @@ pub(crate) fn check(options: &tls::Options, ports: Reachable<'_>, node: &NodeId)
     }
     let Some((identity, ca)) = all else { return Ok(Tls { exposed, ..Tls::default() }) };
     let identity = identity.stating(Role::Agent(node.clone()));
-    let grpc = Server::open(identity.clone(), Callers::FrontDoors(ca.clone()), tls::HTTP2)?;
+    let grpc = Server::open(identity.clone(), Callers::OfAgent(ca.clone(), node.clone()), tls::HTTP2)?;
     let admin = match tls::is_beyond_this_machine(ports.admin_listen) {
         true => Some(Server::open(identity, Callers::MayReadMetrics(ca), tls::HTTP1)?),
         false => None,

@@ -14,6 +14,7 @@ use wire::v1;
 use wire::v1::attach_request::Step;
 use wire::v1::node_agent_server::NodeAgent;
 
+use crate::accept::IsRelay;
 use crate::admission::{self, Reply};
 use crate::endpoint::EndpointForm;
 use crate::node::Node;
@@ -70,6 +71,19 @@ impl Service {
         }
         Err(status)
     }
+}
+
+fn is_relay<T>(request: &Request<T>) -> bool {
+    request.extensions().get::<IsRelay>().is_some_and(|IsRelay(is_relay)| *is_relay)
+}
+
+/// Refuses a call that only front doors may make. The relay of the node brings viewers, and orders nothing.
+fn check_front_door<T>(request: &Request<T>) -> Result<(), Status> {
+    if !is_relay(request) {
+        return Ok(());
+    }
+    tracing::warn!("a call of the node's relay was refused that only front doors may make");
+    Err(Status::permission_denied("this call takes the certificate of a front door"))
 }
 
 fn wrong_node(named: &str, mine: &str) -> String {
@@ -179,6 +193,7 @@ fn info(entry: &Entry) -> v1::SpawnInfo {
 #[tonic::async_trait]
 impl NodeAgent for Service {
     async fn spawn(&self, request: Request<v1::SpawnRequest>) -> Result<Response<v1::SpawnReply>, Status> {
+        check_front_door(&request)?;
         let named = &request.get_ref().node;
         if !self.is_for_me(named) {
             let detail = wrong_node(named, self.node.config.node.as_str());
@@ -195,6 +210,7 @@ impl NodeAgent for Service {
     }
 
     async fn stop(&self, request: Request<v1::StopRequest>) -> Result<Response<v1::StopReply>, Status> {
+        check_front_door(&request)?;
         let request = request.into_inner();
         self.check_node(&request.node)?;
         let id = spawn_id(&request.spawn_id)?;
@@ -220,6 +236,7 @@ impl NodeAgent for Service {
         &self,
         request: Request<v1::SetEligibilityRequest>,
     ) -> Result<Response<v1::SetEligibilityReply>, Status> {
+        check_front_door(&request)?;
         let request = request.into_inner();
         self.check_node(&request.node)?;
         let eligibility = match request.eligibility() {
@@ -277,6 +294,7 @@ impl NodeAgent for Service {
         &self,
         request: Request<v1::SetLifeRequest>,
     ) -> Result<Response<v1::SetLifeReply>, Status> {
+        check_front_door(&request)?;
         use v1::set_life_reply::Outcome;
         let request = request.into_inner();
         self.check_node(&request.node)?;
@@ -297,6 +315,7 @@ impl NodeAgent for Service {
     }
 
     async fn list(&self, request: Request<v1::ListRequest>) -> Result<Response<v1::ListReply>, Status> {
+        check_front_door(&request)?;
         self.check_node(&request.get_ref().node)?;
         let spawns = self.node.table().all(Instant::now()).map(info).collect();
         Ok(Response::new(v1::ListReply {
@@ -312,6 +331,7 @@ impl NodeAgent for Service {
         &self,
         request: Request<Streaming<v1::AttachRequest>>,
     ) -> Result<Response<viewers::Replies>, Status> {
+        let is_relay = is_relay(&request);
         let mut steps = request.into_inner();
         let first = timeout(FIRST_STEP, steps.message()).await;
         let first = first.map_err(|_| Status::deadline_exceeded("no viewer was named"))??;
@@ -319,6 +339,10 @@ impl NodeAgent for Service {
             return Err(Status::invalid_argument("a viewer must be named first"));
         };
         self.check_node(&viewer.node)?;
+        // A viewer that is connected stays so when the node gets a relay.
+        if self.node.description.viewer_relay.is_some() && !is_relay && !viewer.resumed {
+            return Err(Status::failed_precondition("viewers reach this node through its relay alone"));
+        }
         let ask = viewers::Ask {
             spawn: spawn_id(&viewer.spawn_id)?,
             viewer: viewer
@@ -339,6 +363,7 @@ impl NodeAgent for Service {
         &self,
         request: Request<v1::ReadLogRequest>,
     ) -> Result<Response<v1::ReadLogReply>, Status> {
+        check_front_door(&request)?;
         let request = request.into_inner();
         self.check_node(&request.node)?;
         let id = spawn_id(&request.spawn_id)?;

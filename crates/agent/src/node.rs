@@ -113,6 +113,7 @@ impl Node {
             csr: config.csr,
             ssr: config.ssr,
             version: env!("CARGO_PKG_VERSION").to_owned(),
+            viewer_relay: config.viewer_relay.clone(),
         };
         let ping_interval = match config.launcher {
             Launcher::Executable(_) => Some(config.ping_interval),

@@ -50,6 +50,10 @@ pub struct Options {
     #[arg(long, env = "HATCHERY_ADVERTISE", value_name = "URL")]
     pub advertise: Option<String>,
 
+    /// Host and port of the relay on this node (`hatchery relay --node`): viewers reach this node through it and no other way
+    #[arg(long, env = "HATCHERY_VIEWER_RELAY", value_name = "HOST:PORT")]
+    pub viewer_relay: Option<String>,
+
     /// Address and port of /healthz, /readyz and /metrics
     #[arg(long, env = "HATCHERY_ADMIN_LISTEN", value_name = "ADDR", default_value = "127.0.0.1:9070")]
     pub admin_listen: SocketAddr,
@@ -253,6 +257,7 @@ impl Options {
             admin_listen: self.admin_listen,
             liveliness_listen: self.liveliness_listen,
             advertise: self.advertise,
+            viewer_relay: self.viewer_relay,
             public_host: self.public_host,
             endpoint,
             model_dirs,

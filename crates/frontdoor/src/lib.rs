@@ -41,7 +41,7 @@ mod viewers;
 pub use http::openapi;
 pub use settings::{
     Config, ConfigError, HoopsEndpoint, HoopsOptions, HoopsSettings, LifeOptions, Limits, Lives, Options,
-    Origins, ProxyOptions, PublicUrl, RelayOptions, Surface, Tls, TrustedProxies, ViewerOptions,
+    Origins, OwnNode, ProxyOptions, PublicUrl, RelayOptions, Surface, Tls, TrustedProxies, ViewerOptions,
     ViewerSettings,
 };
 pub use start::{FrontDoor, StartError};

@@ -56,7 +56,7 @@ use shared_socket::SharedSocket;
 use timeouts::{FIRST_BYTE_TIMEOUT, TimedStream};
 
 pub(crate) use limit::allow;
-pub(crate) use peer::{Certified, Peer};
+pub(crate) use peer::{Certified, Peer, ShownByRelay};
 pub(crate) use places::{Place, Places};
 
 /// Handshakes at once: each takes memory before anything is known of its caller.
@@ -127,7 +127,8 @@ pub(crate) async fn serve(
         let Some((stream, peer, place)) = accepted else { continue };
         let span = debug_span!("connection", %peer);
         let (router, ends) = (router.clone(), ends.clone());
-        let caller = Caller { peer, place, router, ends, certified: Certified(false) };
+        let caller =
+            Caller { peer, place, router, ends, certified: Certified(false), is_relay: ShownByRelay(false) };
         connections.spawn(receive(stream, caller, reception.clone()).instrument(span));
     }
 }
@@ -160,6 +161,7 @@ struct Caller {
     router: Router,
     ends: Ends,
     certified: Certified,
+    is_relay: ShownByRelay,
 }
 
 /// Waits for the first byte, so that a silent connection costs no buffers; then does the handshake of TLS, if there is one, and
@@ -226,8 +228,11 @@ async fn attend(mut stream: TcpStream, mut caller: Caller, reception: Reception)
     };
     match shaken {
         Ok(secure) => {
-            let certified = Certified(secure.get_ref().1.peer_certificates().is_some());
-            Box::pin(converse(secure, stream, Caller { certified, ..caller }, &reception)).await;
+            let shown = secure.get_ref().1.peer_certificates().and_then(<[_]>::first);
+            let certified = Certified(shown.is_some());
+            let role = shown.and_then(|shown| tls::stated(shown).ok().flatten());
+            let is_relay = ShownByRelay(matches!(role, Some(tls::Role::Relay(_))));
+            Box::pin(converse(secure, stream, Caller { certified, is_relay, ..caller }, &reception)).await;
         }
         Err((reason, why)) => {
             reception.metrics.closed(reason);
@@ -244,7 +249,7 @@ async fn converse<S>(io: S, stream: Arc<TcpStream>, caller: Caller, reception: &
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let Caller { peer, place, router, ends, certified } = caller;
+    let Caller { peer, place, router, ends, certified, is_relay } = caller;
     let (staying, proxies) = (place.clone(), reception.proxies.clone());
     let activity = Arc::new(Activity::default());
     let io = TokioIo::new(TimedStream::new(io, Arc::clone(&activity)));
@@ -253,6 +258,7 @@ where
         request.extensions_mut().insert(Peer(peer));
         request.extensions_mut().insert(place.clone());
         request.extensions_mut().insert(certified);
+        request.extensions_mut().insert(is_relay);
         let (mut router, activity, stream) = (router.clone(), Arc::clone(&activity), Arc::clone(&stream));
         let (begun, place) = (place.set_state(ConnectionState::Busy), place.clone());
         activity.begin();

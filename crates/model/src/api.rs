@@ -144,6 +144,9 @@ pub struct Node {
     pub epoch: AgentEpoch,
     /// gRPC address of the node's agent.
     pub advertise: String,
+    /// Host and port of the node's relay, where viewers reach this node through one.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub viewer_relay: Option<String>,
     /// Form of the endpoints that spawns of this node get, such as `ws://node-a:{port}`.
     pub endpoint: String,
     /// How busy the machine is, as of the last heartbeat.
@@ -177,6 +180,7 @@ impl From<NodeRecord> for Node {
             version: node.description.version,
             epoch: node.epoch,
             advertise: node.description.advertise,
+            viewer_relay: node.description.viewer_relay,
             endpoint: node.description.endpoint,
             load: node.load,
             last_heartbeat_at: node.last_heartbeat_at,

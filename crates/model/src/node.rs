@@ -101,6 +101,10 @@ pub struct NodeDescription {
     pub ssr: bool,
     /// The agent's version.
     pub version: String,
+    /// Host and port of the node's relay, through which alone front doors bring viewers to this node; `None`: they connect to the
+    /// ports of its spawns. Releases before this one do not have it.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub viewer_relay: Option<String>,
 }
 
 impl NodeDescription {
@@ -222,6 +226,18 @@ mod tests {
     }
 
     #[test]
+    fn a_description_without_a_relay_is_that_of_the_release_before() {
+        let before = r#"{"advertise":"http://a:1","endpoint":"ws://a:{port}","kind":{"pool":"p","labels":{}},"slots":1,"gpus":0,"gpuSlots":4,"csr":true,"ssr":true,"version":"0.1.0"}"#;
+        let mut node: NodeDescription = serde_json::from_str(before).unwrap();
+        assert_eq!(node.viewer_relay, None);
+        assert!(!serde_json::to_string(&node).unwrap().contains("viewerRelay"));
+        node.viewer_relay = Some("a:8091".to_owned());
+        let text = serde_json::to_string(&node).unwrap();
+        assert!(text.contains(r#""viewerRelay":"a:8091""#), "{text}");
+        assert_eq!(serde_json::from_str::<NodeDescription>(&text).unwrap(), node);
+    }
+
+    #[test]
     fn gpus_limit_only_where_there_are_some() {
         let mut node = NodeDescription {
             advertise: String::new(),
@@ -233,6 +249,7 @@ mod tests {
             csr: true,
             ssr: true,
             version: "0.1.0".into(),
+            viewer_relay: None,
         };
         assert_eq!(node.gpu_total(), Some(8));
         node.gpus = 0;

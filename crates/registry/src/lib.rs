@@ -61,6 +61,7 @@
 //!     csr: true,
 //!     ssr: false,
 //!     version: "0.1.0".into(),
+//!     viewer_relay: None,
 //! };
 //! let report = AgentReport {
 //!     node: "node-a".parse()?,

@@ -5,8 +5,13 @@
 //! answer pings by themselves, so a viewer without traffic survives load balancers that cut idle connections, and one that
 //! vanished without a word is noticed through any chain of proxies.
 //!
+//! Two relays may follow each other, one in front and one on the server's node. The one in front alone pings the viewer, and passes the
+//! answers on to the other one, which keeps them to itself: both hear of the viewer, and it is pinged once. The other one pings the
+//! one in front, which keeps those pings to itself: so each hears of the other one, too.
+//!
 //! - `frames`: where frames begin and end, in bytes that come in pieces.
-//! - `pings`: the pings, and the filter that takes their answers out of what the viewer sends.
+//! - `place`: where a relay stands.
+//! - `pings`: the pings, and the filter that takes them or their answers out of what is passed on.
 //! - `passage`: the two directions, [`relay`].
 //!
 //! Invariants: what is read is written before more is read, so a slow reader slows its writer down and nothing piles up here;
@@ -16,5 +21,8 @@
 mod frames;
 mod passage;
 mod pings;
+mod place;
 
 pub use passage::{Ended, Passed, Reason, Settings, relay};
+pub use pings::Tag;
+pub use place::Place;

@@ -7,9 +7,12 @@
 //!            answers to pings ─▶ dropped
 //! ```
 //!
+//! With a second relay ([`Place`]), the answers are dropped by the one behind, and its own pings by the one in front.
+//!
 //! Each side is at rest, sending, or closed. Either side's end is passed on to the other one, which then has [`LINGER`] to
 //! finish. A viewer counts as gone when it has answered a ping with nothing, not even with part of a frame, for a whole interval,
-//! or has not taken what waits for it during two.
+//! or has not taken what waits for it during two. A relay behind another one counts it as gone when for two intervals nothing came from
+//! there, and nothing was taken; one in front counts the server as gone when nothing came from the relay behind for two intervals.
 
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -20,7 +23,8 @@ use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at, timeout};
 use tokio_util::sync::CancellationToken;
 
 use crate::frames::Frames;
-use crate::pings::{Pongs, Tag};
+use crate::pings::{PING, PONG, Tag, TagFilter};
+use crate::place::Place;
 
 /// How long one side may go on sending after the other has ended.
 const LINGER: Duration = Duration::from_secs(2);
@@ -33,6 +37,8 @@ const MAX_BUFFER: usize = 64 * 1024;
 pub struct Settings {
     /// Time between two pings of the viewer.
     pub ping_interval: Duration,
+    /// Where this relay stands.
+    pub place: Place,
 }
 
 /// What has passed so far; may be read at any time.
@@ -121,8 +127,8 @@ where
 {
     let (from_viewer, to_viewer) = split(viewer);
     let (from_server, to_server) = split(server);
-    let (tag, signs) = (Tag::mint(), Signs::default());
-    let mut up = std::pin::pin!(up(from_viewer, to_server, tag, passed, &signs));
+    let (tag, signs) = (settings.place.tag(), Signs::default());
+    let mut up = std::pin::pin!(up(from_viewer, to_server, tag, settings.place, passed, &signs));
     let mut down = std::pin::pin!(down(from_server, to_viewer, tag, settings, passed, &signs));
     tokio::select! {
         () = cut.cancelled() => Ended { reason: Reason::Cut, error: None },
@@ -175,10 +181,11 @@ async fn up<V: AsyncRead, S: AsyncWrite>(
     mut viewer: ReadHalf<V>,
     mut server: WriteHalf<S>,
     tag: Tag,
+    place: Place,
     passed: &Passed,
     signs: &Signs,
 ) -> Ended {
-    let (mut buffer, mut pongs, mut out) = (Buffer::new(), Pongs::new(tag), Vec::new());
+    let (mut buffer, mut answers, mut out) = (Buffer::new(), TagFilter::new(PONG, tag), Vec::new());
     let outcome = loop {
         let read = match viewer.read(&mut buffer.0).await {
             Ok(0) => break Ok(()),
@@ -186,18 +193,23 @@ async fn up<V: AsyncRead, S: AsyncWrite>(
             Err(error) => break Err(error),
         };
         signs.heard.fetch_add(length(read), Ordering::Relaxed);
-        let frames = pongs.filter(&buffer.0[..read], &mut out);
+        let frames = answers.filter(&buffer.0[..read], &mut out);
+        let passed_on: &[u8] = match place {
+            // The relay behind hears of the viewer by the answers.
+            Place::InFront(_) => &buffer.0[..read],
+            Place::Alone | Place::Behind(_) => &out,
+        };
         passed.frames.fetch_add(frames, Ordering::Relaxed);
         signs.server_is_slow.store(true, Ordering::Relaxed);
         let written = async {
-            server.write_all(&out).await?;
+            server.write_all(passed_on).await?;
             server.flush().await
         };
         if let Err(error) = written.await {
             return Ended::of(Reason::Server, Err(error));
         }
         signs.server_is_slow.store(false, Ordering::Relaxed);
-        passed.up.fetch_add(length(out.len()), Ordering::Relaxed);
+        passed.up.fetch_add(length(passed_on.len()), Ordering::Relaxed);
         buffer.adapt(read);
         if read < MIN_BUFFER {
             buffer.shrink();
@@ -221,15 +233,22 @@ async fn down<S: AsyncRead, V: AsyncWrite>(
 ) -> Ended {
     let mut buffer = Buffer::new();
     let mut to_viewer =
-        ToViewer { viewer, settings, frames: Frames::default(), watch: Watch::new(tag, settings) };
-    let mut was_quiet = false;
+        ToViewer { viewer, settings, frames: Frames::default(), taken: 0, watch: Watch::new(tag, settings) };
+    let is_in_front = matches!(settings.place, Place::InFront(_));
+    let (mut pings, mut out) = (is_in_front.then(|| TagFilter::new(PING, tag)), Vec::new());
+    let mut quiet_intervals = 0;
     let outcome = loop {
         let read = tokio::select! {
             read = server.read(&mut buffer.0) => read,
             _ = to_viewer.watch.ticks.tick() => {
-                if std::mem::replace(&mut was_quiet, true) {
+                if quiet_intervals > 0 {
                     buffer.shrink();
+                    out = Vec::new();
                 }
+                if is_in_front && quiet_intervals > 1 {
+                    return Ended::of(Reason::Server, Err(io::ErrorKind::TimedOut.into()));
+                }
+                quiet_intervals += 1;
                 match to_viewer.tick(signs).await {
                     Ok(()) => continue,
                     Err(ended) => return ended,
@@ -241,11 +260,19 @@ async fn down<S: AsyncRead, V: AsyncWrite>(
             Ok(read) => read,
             Err(error) => break Err(error),
         };
-        was_quiet = false;
-        if let Err(ended) = to_viewer.pass(&buffer.0[..read], signs).await {
+        quiet_intervals = 0;
+        let passed_on: &[u8] = match &mut pings {
+            None => &buffer.0[..read],
+            Some(pings) => {
+                out.clear();
+                pings.filter(&buffer.0[..read], &mut out);
+                &out
+            }
+        };
+        if let Err(ended) = to_viewer.pass(passed_on, signs).await {
             return ended;
         }
-        passed.down.fetch_add(length(read), Ordering::Relaxed);
+        passed.down.fetch_add(length(passed_on.len()), Ordering::Relaxed);
         buffer.adapt(read);
     };
     to_viewer.viewer.shutdown().await.ok();
@@ -257,8 +284,12 @@ async fn down<S: AsyncRead, V: AsyncWrite>(
 struct Watch {
     tag: Tag,
     ticks: Interval,
-    /// What had been heard of the viewer when it was last pinged; `None` once it was heard of since.
+    /// Whether the relay in front watches over the viewer.
+    is_behind: bool,
+    /// What had been heard of the viewer when it was last pinged; `None` before that.
     pinged: Option<u64>,
+    /// Behind another relay: what had been heard and taken at the last two ticks.
+    signs_of_life: [Option<u64>; 2],
     /// A ping waits for the end of a frame.
     due: bool,
 }
@@ -267,13 +298,22 @@ impl Watch {
     fn new(tag: Tag, settings: Settings) -> Self {
         let mut ticks = interval_at(Instant::now() + settings.ping_interval, settings.ping_interval);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        Self { tag, ticks, pinged: None, due: false }
+        let is_behind = matches!(settings.place, Place::Behind(_));
+        Self { tag, ticks, is_behind, pinged: None, signs_of_life: [None; 2], due: false }
     }
 
-    /// Time for a ping. `false`: the last one was not answered.
-    fn tick(&mut self, signs: &Signs) -> bool {
+    /// Time for a ping. `false`: the last one was not answered, or the relay in front is gone. `taken`: bytes that it has taken.
+    fn tick(&mut self, signs: &Signs, taken: u64) -> bool {
         let heard = signs.heard.load(Ordering::Relaxed);
-        if self.pinged == Some(heard) && !signs.server_is_slow.load(Ordering::Relaxed) {
+        let is_silent = if self.is_behind {
+            let now = Some(heard + taken);
+            let is_silent = self.signs_of_life == [now; 2];
+            self.signs_of_life = [self.signs_of_life[1], now];
+            is_silent
+        } else {
+            self.pinged == Some(heard)
+        };
+        if is_silent && !signs.server_is_slow.load(Ordering::Relaxed) {
             return false;
         }
         self.due = true;
@@ -285,12 +325,14 @@ struct ToViewer<V> {
     viewer: WriteHalf<V>,
     settings: Settings,
     frames: Frames,
+    /// Bytes that the viewer, or the relay in front, has taken, pings left out.
+    taken: u64,
     watch: Watch,
 }
 
 impl<V: AsyncWrite> ToViewer<V> {
     async fn tick(&mut self, signs: &Signs) -> Result<(), Ended> {
-        if !self.watch.tick(signs) {
+        if !self.watch.tick(signs, self.taken) {
             return Err(Ended { reason: Reason::Vanished, error: None });
         }
         if self.frames.at_boundary() { self.ping(signs).await } else { Ok(()) }
@@ -312,6 +354,7 @@ impl<V: AsyncWrite> ToViewer<V> {
             passed = &passed[self.frames.advance_to_boundary(passed)..];
         }
         self.write(rest).await?;
+        self.taken += length(bytes.len());
         self.flush().await
     }
 

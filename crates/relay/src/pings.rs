@@ -1,20 +1,41 @@
-//! The relay's own pings, and the filter that takes their answers out of what the viewer sends.
+//! Pings of relays, and the filter that takes them, or their answers, out of a stream of frames.
+
+use std::fmt;
+use std::num::ParseIntError;
+use std::str::FromStr;
 
 use crate::frames::{Frames, Header, Part};
 
-const PING: u8 = 0x9;
-const PONG: u8 = 0xa;
+pub(crate) const PING: u8 = 0x9;
+pub(crate) const PONG: u8 = 0xa;
 /// The final fragment of a message, as every control frame is.
 const FINAL: u8 = 0x80;
 /// The longest payload of a control frame.
 const MAX_CONTROL: u64 = 125;
 
-/// What the pings of one connection carry: the server's own, whose answers are the server's, carry something else.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Tag([u8; 8]);
+/// What the pings of one connection carry: the server's own, whose answers are the server's, carry something else. As text, it is
+/// 16 hexadecimal digits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Tag([u8; 8]);
+
+impl fmt::Display for Tag {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:016x}", u64::from_be_bytes(self.0))
+    }
+}
+
+impl FromStr for Tag {
+    type Err = ParseIntError;
+
+    fn from_str(text: &str) -> Result<Self, ParseIntError> {
+        u64::from_str_radix(text, 16).map(|number| Self(number.to_be_bytes()))
+    }
+}
 
 impl Tag {
-    pub(crate) fn mint() -> Self {
+    /// A new one.
+    #[must_use]
+    pub fn mint() -> Self {
         Self(fastrand::u64(..).to_be_bytes())
     }
 
@@ -28,18 +49,19 @@ impl Tag {
     }
 }
 
-/// Takes the answers to the relay's pings out of what the viewer sends.
+/// Takes the control frames of one kind out that carry a tag: the answers to a relay's pings, or the pings.
 #[derive(Debug)]
-pub(crate) struct Pongs {
+pub(crate) struct TagFilter {
+    opcode: u8,
     tag: Tag,
     frames: Frames,
-    /// The frame that is under way, while it may be such an answer.
+    /// The frame that is under way, while it may be one of them.
     held: Option<(Header, Vec<u8>)>,
 }
 
-impl Pongs {
-    pub(crate) fn new(tag: Tag) -> Self {
-        Self { tag, frames: Frames::default(), held: None }
+impl TagFilter {
+    pub(crate) fn new(opcode: u8, tag: Tag) -> Self {
+        Self { opcode, tag, frames: Frames::default(), held: None }
     }
 
     /// Appends everything else to `passed`. Part of a header is kept until the rest of it is here. Returns how many frames have
@@ -50,7 +72,7 @@ impl Pongs {
             let size = match part {
                 Part::Header(size, header) => {
                     let whole = self.frames.header(header);
-                    if header.opcode == PONG && header.payload <= MAX_CONTROL {
+                    if header.opcode == self.opcode && header.payload <= MAX_CONTROL {
                         self.held = Some((header, whole.to_vec()));
                     } else {
                         passed.extend_from_slice(whole);
@@ -70,7 +92,7 @@ impl Pongs {
             bytes = &bytes[size..];
             if self.frames.at_boundary()
                 && let Some((header, frame)) = self.held.take()
-                && !self.is_ours(header, &frame)
+                && !self.carries_tag(header, &frame)
             {
                 passed.extend_from_slice(&frame);
                 count += 1;
@@ -79,7 +101,7 @@ impl Pongs {
         count
     }
 
-    fn is_ours(&self, header: Header, frame: &[u8]) -> bool {
+    fn carries_tag(&self, header: Header, frame: &[u8]) -> bool {
         let length = usize::try_from(header.payload).unwrap_or_default();
         let payload = &frame[frame.len() - length..];
         let mask = header.mask.unwrap_or_default();
@@ -108,16 +130,27 @@ mod tests {
             frame(PING, mask, &tag.0),
             frame(8, mask, &[3, 232]),
         ];
-        let mut pongs = Pongs::new(tag);
+        let mut filter = TagFilter::new(PONG, tag);
         let mut passed = Vec::new();
         let mut count = 0;
         for other in &others {
-            count += pongs.filter(&frame(PONG, mask, &tag.0), &mut passed);
-            count += pongs.filter(other, &mut passed);
-            count += pongs.filter(&frame(PONG, None, &tag.0), &mut passed);
+            count += filter.filter(&frame(PONG, mask, &tag.0), &mut passed);
+            count += filter.filter(other, &mut passed);
+            count += filter.filter(&frame(PONG, None, &tag.0), &mut passed);
         }
         assert_eq!(passed, others.concat());
         assert_eq!(count, 7);
+    }
+
+    #[test]
+    fn a_tag_is_read_as_it_was_written() {
+        for tag in [Tag([0; 8]), Tag([0, 1, 2, 3, 4, 5, 6, 255]), Tag::mint()] {
+            assert_eq!(tag.to_string().len(), 16);
+            assert_eq!(tag.to_string().parse(), Ok(tag));
+        }
+        for wrong in ["", "g", "11111111111111111"] {
+            assert!(wrong.parse::<Tag>().is_err(), "{wrong}");
+        }
     }
 
     #[test]
@@ -145,11 +178,11 @@ mod tests {
                     wanted.extend(other);
                 }
             }
-            let (mut pongs, mut passed) = (Pongs::new(tag), Vec::new());
+            let (mut filter, mut passed) = (TagFilter::new(PONG, tag), Vec::new());
             let (mut rest, mut cuts) = (bytes.as_slice(), cuts.iter().cycle());
             while !rest.is_empty() {
                 let (piece, later) = rest.split_at((*cuts.next().unwrap()).min(rest.len()));
-                pongs.filter(piece, &mut passed);
+                filter.filter(piece, &mut passed);
                 rest = later;
             }
             prop_assert_eq!(passed, wanted);

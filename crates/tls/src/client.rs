@@ -30,7 +30,7 @@ pub enum Roots {
 #[derive(Debug, Clone)]
 pub struct Client {
     files: Arc<Fresh<Files>>,
-    agents: Peers,
+    peers: Peers,
 }
 
 #[derive(Debug, Clone)]
@@ -99,7 +99,13 @@ impl Client {
     /// A file cannot be read or used; the key is not that of the certificate; the certificate is of another role.
     pub fn open(roots: Roots, identity: Option<Identity>, protocol: &'static [u8]) -> Result<Self, TlsError> {
         let files = Arc::new(Fresh::read(Files { roots, identity, protocol })?);
-        Ok(Self { files, agents: Peers::new("agent") })
+        Ok(Self { files, peers: Peers::new("agent") })
+    }
+
+    /// The same for connections to relays of nodes instead of agents.
+    #[must_use]
+    pub fn calling_relays(self) -> Self {
+        Self { peers: Peers::new("relay"), ..self }
     }
 
     /// Reads the files again when they have changed, for later connections. Never returns: run it for as long as the client
@@ -132,25 +138,43 @@ impl Client {
     /// # Errors
     /// The certificate is another node's or of another role. The text is for logs only, since it names nodes.
     pub fn check_agent<S>(&self, stream: &ClientStream<S>, node: &NodeId) -> Result<(), Refusal> {
+        self.check(stream, node, &Expected::Agent(node.clone()))
+    }
+
+    /// Checks that the other end has shown the certificate of this node's relay, as [`check_agent`](Self::check_agent) does for its
+    /// agent. A certificate without a role is refused: no release before roles had relays on nodes.
+    ///
+    /// # Errors
+    /// The certificate is another node's, of another role, or states none.
+    pub fn check_relay<S>(&self, stream: &ClientStream<S>, node: &NodeId) -> Result<(), Refusal> {
+        self.check(stream, node, &Expected::Relay(node.clone()))
+    }
+
+    /// Logs a handshake with this node that failed, as a warning once for each node and reason.
+    pub fn refused(&self, node: &NodeId, error: &io::Error) {
+        self.peers.was_refused(node.as_str(), error, Refusal::in_error(error));
+    }
+
+    fn check<S>(&self, stream: &ClientStream<S>, node: &NodeId, expected: &Expected) -> Result<(), Refusal> {
         let shown = stream.get_ref().1.peer_certificates().and_then(<[_]>::first);
         let shown = shown.cloned().unwrap_or_else(|| CertificateDer::from(Vec::new()));
-        match Expected::Agent(node.clone()).check(&shown) {
+        match expected.check(&shown) {
             Ok(Some(_)) => Ok(()),
             Ok(None) => {
-                self.agents.admitted_without_role(&shown);
+                self.peers.admitted_without_role(&shown);
                 Ok(())
             }
             Err(refusal) => {
-                self.agents.was_refused(node.as_str(), &refusal, Some(&refusal));
+                self.peers.was_refused(node.as_str(), &refusal, Some(&refusal));
                 Err(refusal)
             }
         }
     }
 
-    /// Counts of what agents have shown.
+    /// Counts of what the other ends have shown.
     #[must_use]
-    pub fn agents(&self) -> &Peers {
-        &self.agents
+    pub fn peers(&self) -> &Peers {
+        &self.peers
     }
 
     /// Logs that the certificate states no role although it should.

@@ -138,7 +138,7 @@ impl Identity {
         Self { certificate, key, role: None }
     }
 
-    /// The same pair, whose certificate must state this role or, as those of releases before roles, none.
+    /// The same pair, whose certificate must state this role or, but for relays of nodes, as those of releases before roles, none.
     #[must_use]
     pub fn stating(self, role: Role) -> Self {
         Self { role: Some(role), ..self }
@@ -152,7 +152,9 @@ impl Identity {
         let (Some(role), Some(first)) = (&self.role, chain.first()) else { return Ok(()) };
         let found = match stated(first) {
             Ok(Some(found)) if found == *role => return Ok(()),
-            Ok(None) => return Ok(()),
+            // No release before roles had relays on nodes.
+            Ok(None) if !matches!(role, Role::Relay(_)) => return Ok(()),
+            Ok(None) => "no role".to_owned(),
             Ok(Some(found)) => found.to_string(),
             Err(other) => other.to_string(),
         };
@@ -171,6 +173,10 @@ impl Identity {
                 ("a metrics reader".to_owned(), "`hatchery certs new --metrics NAME`".to_owned())
             }
             Role::Redis => ("Redis".to_owned(), "`hatchery certs new --redis NAME`".to_owned()),
+            Role::Relay(node) => (
+                format!("the relay of node {}", node.as_str()),
+                format!("`hatchery certs new --relay {}`", node.as_str()),
+            ),
         };
         let wants = format!("the certificate of {whose} ({role})");
         Err(self.certificate.wrong(wants, format!("it is that of {found}; make one with {make}")))

@@ -70,6 +70,10 @@ impl<S: Source> Fresh<S> {
         Ok(Self { source, current, seen, shown })
     }
 
+    pub(crate) fn source(&self) -> &S {
+        &self.source
+    }
+
     pub(crate) fn current(&self) -> Arc<S::Made> {
         Arc::clone(&self.current.read().unwrap_or_else(PoisonError::into_inner))
     }

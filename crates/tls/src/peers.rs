@@ -22,6 +22,12 @@ pub enum Expected {
     MetricsReader,
     /// The agent of this node.
     Agent(NodeId),
+    /// A front door or the relay of this node, which ask its agent.
+    AgentCaller(NodeId),
+    /// A front door or a relay, which bring viewers to the relay of a node.
+    ViewerSource,
+    /// The relay of this node.
+    Relay(NodeId),
 }
 
 impl fmt::Display for Expected {
@@ -30,6 +36,9 @@ impl fmt::Display for Expected {
             Self::FrontDoor => Role::FrontDoor.fmt(f),
             Self::MetricsReader => write!(f, "{} or {}", Role::Metrics, Role::FrontDoor),
             Self::Agent(node) => Role::Agent(node.clone()).fmt(f),
+            Self::AgentCaller(node) => write!(f, "{} or {}", Role::FrontDoor, Role::Relay(node.clone())),
+            Self::ViewerSource => write!(f, "{} or of a relay", Role::FrontDoor),
+            Self::Relay(node) => Role::Relay(node.clone()).fmt(f),
         }
     }
 }
@@ -40,16 +49,28 @@ impl Expected {
             Self::FrontDoor => *role == Role::FrontDoor,
             Self::MetricsReader => matches!(role, Role::Metrics | Role::FrontDoor),
             Self::Agent(node) => matches!(role, Role::Agent(of) if of == node),
+            Self::AgentCaller(node) => match role {
+                Role::Relay(of) => of == node,
+                role => *role == Role::FrontDoor,
+            },
+            Self::ViewerSource => matches!(role, Role::FrontDoor | Role::Relay(_)),
+            Self::Relay(node) => matches!(role, Role::Relay(of) if of == node),
         }
+    }
+
+    /// Whether a certificate without a role will do, as those of releases before roles. No such release had relays on nodes.
+    fn admits_no_role(&self) -> bool {
+        !matches!(self, Self::Relay(_))
     }
 
     /// The role that the certificate states; `None` when it states none, which is accepted for one release.
     ///
     /// # Errors
-    /// It states another role, or no role of a farm.
+    /// It states another role, or no role of a farm, or none where one is needed.
     pub(crate) fn check(&self, certificate: &CertificateDer<'_>) -> Result<Option<Role>, Refusal> {
         match stated(certificate) {
             Ok(Some(role)) if !self.admits(&role) => Err(Refusal::new(self, Found::Role(role))),
+            Ok(None) if !self.admits_no_role() => Err(Refusal::new(self, Found::Nothing)),
             Ok(role) => Ok(role),
             Err(other) => Err(Refusal::new(self, Found::Other(other))),
         }
@@ -68,6 +89,7 @@ pub struct Refusal {
 enum Found {
     Role(Role),
     Other(NoRole),
+    Nothing,
 }
 
 impl fmt::Display for Found {
@@ -75,6 +97,7 @@ impl fmt::Display for Found {
         match self {
             Self::Role(role) => role.fmt(f),
             Self::Other(other) => other.fmt(f),
+            Self::Nothing => f.write_str("no role"),
         }
     }
 }
@@ -86,7 +109,7 @@ pub enum RefusalReason {
     OtherNode,
     /// The certificate is of another role.
     OtherRole,
-    /// The certificate states what is no role of a farm.
+    /// The certificate states what is no role of a farm, or nothing.
     NoRole,
 }
 
@@ -114,9 +137,12 @@ impl Refusal {
     #[must_use]
     pub fn reason(&self) -> RefusalReason {
         match (&self.expected, &self.found) {
-            (Expected::Agent(_), Found::Role(Role::Agent(_))) => RefusalReason::OtherNode,
+            (Expected::Agent(_), Found::Role(Role::Agent(_)))
+            | (Expected::AgentCaller(_) | Expected::Relay(_), Found::Role(Role::Relay(_))) => {
+                RefusalReason::OtherNode
+            }
             (_, Found::Role(_)) => RefusalReason::OtherRole,
-            (_, Found::Other(_)) => RefusalReason::NoRole,
+            (_, Found::Other(_) | Found::Nothing) => RefusalReason::NoRole,
         }
     }
 
@@ -166,7 +192,7 @@ impl Peers {
         }))
     }
 
-    /// The expected role, as a label of metrics: `frontdoor`, `agent` or `metrics`.
+    /// The expected role, as a label of metrics: `frontdoor`, `agent`, `relay` or `metrics`.
     #[must_use]
     pub fn kind(&self) -> &'static str {
         self.0.kind
@@ -221,15 +247,31 @@ mod tests {
     fn who_is_expected_admits_no_other_role() {
         let agent = |node: &str| Role::Agent(node.parse().unwrap());
         let of = |node: &str| Expected::Agent(node.parse().unwrap());
-        let roles = [Role::FrontDoor, Role::Metrics, agent("a"), agent("A"), agent("frontdoor")];
+        let relay = |node: &str| Role::Relay(node.parse().unwrap());
+        let node = |name: &str| -> NodeId { name.parse().unwrap() };
+        let roles = [
+            Role::FrontDoor,
+            Role::Metrics,
+            agent("a"),
+            agent("A"),
+            agent("frontdoor"),
+            relay("a"),
+            relay("b"),
+            Role::Redis,
+        ];
         for (expected, admitted) in [
-            (Expected::FrontDoor, [true, false, false, false, false]),
-            (Expected::MetricsReader, [true, true, false, false, false]),
-            (of("a"), [false, false, true, false, false]),
-            (of("A"), [false, false, false, true, false]),
-            (of("metrics"), [false; 5]),
+            (Expected::FrontDoor, "frontdoor"),
+            (Expected::MetricsReader, "frontdoor metrics"),
+            (of("a"), "agent/a"),
+            (of("A"), "agent/A"),
+            (of("metrics"), ""),
+            (Expected::AgentCaller(node("a")), "frontdoor relay/a"),
+            (Expected::ViewerSource, "frontdoor relay/a relay/b"),
+            (Expected::Relay(node("b")), "relay/b"),
         ] {
-            assert_eq!(roles.each_ref().map(|role| expected.admits(role)), admitted, "{expected}");
+            let found = roles.iter().filter(|role| expected.admits(role)).map(ToString::to_string);
+            let found = found.map(|uri| uri.trim_start_matches("spiffe://hatchery/").to_owned());
+            assert_eq!(found.collect::<Vec<_>>().join(" "), admitted, "{expected}");
         }
     }
 
@@ -242,6 +284,10 @@ mod tests {
             (Expected::Agent(node("b")), Found::Role(Role::Metrics), RefusalReason::OtherRole),
             (Expected::FrontDoor, Found::Role(Role::Agent(node("a"))), RefusalReason::OtherRole),
             (Expected::FrontDoor, Found::Other(foreign), RefusalReason::NoRole),
+            (Expected::Relay(node("b")), Found::Role(Role::Relay(node("a"))), RefusalReason::OtherNode),
+            (Expected::AgentCaller(node("b")), Found::Role(Role::Relay(node("a"))), RefusalReason::OtherNode),
+            (Expected::Relay(node("b")), Found::Role(Role::Agent(node("b"))), RefusalReason::OtherRole),
+            (Expected::Relay(node("b")), Found::Nothing, RefusalReason::NoRole),
         ] {
             let refusal = Refusal::new(&expected, found.clone());
             assert_eq!(refusal.reason(), reason);

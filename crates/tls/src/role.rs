@@ -36,6 +36,8 @@ pub enum Role {
     Metrics,
     /// Serves the registry, and calls nobody: `spiffe://hatchery/redis`.
     Redis,
+    /// Leads viewers to the spawns of this node, and asks its agent about them: `spiffe://hatchery/relay/NODE`.
+    Relay(NodeId),
 }
 
 impl fmt::Display for Role {
@@ -46,6 +48,7 @@ impl fmt::Display for Role {
             Self::Agent(node) => write!(f, "agent/{}", node.as_str()),
             Self::Metrics => f.write_str("metrics"),
             Self::Redis => f.write_str("redis"),
+            Self::Relay(node) => write!(f, "relay/{}", node.as_str()),
         }
     }
 }
@@ -83,9 +86,13 @@ impl FromStr for Role {
             "metrics" => Ok(Self::Metrics),
             "redis" => Ok(Self::Redis),
             _ => {
-                let node = path.strip_prefix("agent/").ok_or_else(unknown)?;
+                let (role, node): (fn(NodeId) -> Self, _) = match path.split_once('/') {
+                    Some(("agent", node)) => (Self::Agent, node),
+                    Some(("relay", node)) => (Self::Relay, node),
+                    _ => return Err(unknown()),
+                };
                 // SPIFFE forbids relative segments (other software would normalize them away), and no node has such a name.
-                node.parse().map(Self::Agent).map_err(|_| unknown())
+                node.parse().map(role).map_err(|_| unknown())
             }
         }
     }
@@ -135,6 +142,8 @@ mod tests {
             (&format!("spiffe://hatchery/agent/{every}"), agent(every)),
             ("spiffe://hatchery/agent/._", agent("._")),
             ("spiffe://hatchery/agent/...", agent("...")),
+            ("spiffe://hatchery/relay/node-a", Role::Relay("node-a".parse().unwrap())),
+            ("spiffe://hatchery/relay/agent", Role::Relay("agent".parse().unwrap())),
         ] {
             assert_eq!(uri.parse(), Ok(role.clone()), "{uri}");
             assert_eq!(role.to_string(), uri);
@@ -184,6 +193,11 @@ mod tests {
             "spiffe://hatchery/agent/node a",
             "spiffe://hatchery/agent/nöde",
             "spiffe://hatchery/Agent/node-a",
+            "spiffe://hatchery/relay",
+            "spiffe://hatchery/relay/",
+            "spiffe://hatchery/relay/..",
+            "spiffe://hatchery/relay/node-a/b",
+            "spiffe://hatchery/relays/node-a",
             &long,
             &longer,
         ] {
@@ -222,7 +236,7 @@ mod tests {
                 ".*",
                 "spiffe://hatchery/.*",
                 "spiffe://hatchery/agent/.*",
-                "[Ss]?spiffe:/{0,3}[Hh]?atchery/{0,2}(agent|frontdoor|metrics|Agent)?/{0,2}[a-z%.*-]{0,8}/?",
+                "[Ss]?spiffe:/{0,3}[Hh]?atchery/{0,2}(agent|relay|frontdoor|metrics|Agent)?/{0,2}[a-z%.*-]{0,8}/?",
             ]
         ) {
             if let Ok(role) = uri.parse::<Role>() {

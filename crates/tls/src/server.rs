@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use model::NodeId;
 use rustls::ServerConfig;
 use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -33,13 +34,20 @@ pub enum Callers {
     MayReadMetrics(Named),
     /// Front doors, which must show a certificate of this CA that was made for clients.
     FrontDoors(Named),
+    /// Those who may ask the agent of a node: front doors, and the relay of this node, which must show a certificate of this CA.
+    OfAgent(Named, NodeId),
+    /// Those who bring viewers to the relay of a node: front doors and relays, which must show a certificate of this CA.
+    BringViewers(Named),
 }
 
 impl Callers {
     fn ca(&self) -> Option<&Named> {
         match self {
             Self::Anyone => None,
-            Self::MayReadMetrics(ca) | Self::FrontDoors(ca) => Some(ca),
+            Self::MayReadMetrics(ca)
+            | Self::FrontDoors(ca)
+            | Self::OfAgent(ca, _)
+            | Self::BringViewers(ca) => Some(ca),
         }
     }
 
@@ -48,6 +56,8 @@ impl Callers {
         match self {
             Self::Anyone | Self::MayReadMetrics(_) => (Expected::MetricsReader, false),
             Self::FrontDoors(_) => (Expected::FrontDoor, true),
+            Self::OfAgent(_, node) => (Expected::AgentCaller(node.clone()), true),
+            Self::BringViewers(_) => (Expected::ViewerSource, true),
         }
     }
 }
@@ -117,9 +127,10 @@ impl Server {
     /// A file cannot be read or used; the key is not that of the certificate; the certificate is of another role.
     pub fn open(identity: Identity, callers: Callers, protocol: &'static [u8]) -> Result<Self, TlsError> {
         let peers = Peers::new(match callers.expected().0 {
-            Expected::FrontDoor => "frontdoor",
+            Expected::FrontDoor | Expected::AgentCaller(_) | Expected::ViewerSource => "frontdoor",
             Expected::MetricsReader => "metrics",
             Expected::Agent(_) => "agent",
+            Expected::Relay(_) => "relay",
         });
         let files = Arc::new(Fresh::read(Files { identity, callers, protocol })?);
         Ok(Self { files, peers })
@@ -145,6 +156,12 @@ impl Server {
             self.peers.admitted_without_role(shown);
         }
         Ok(accepted)
+    }
+
+    /// Whether every caller must show a certificate of the farm.
+    #[must_use]
+    pub fn demands_certificates(&self) -> bool {
+        self.files.source().callers.expected().1
     }
 
     /// Counts and logs a refused handshake, as a warning once for each caller and reason.

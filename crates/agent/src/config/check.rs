@@ -4,7 +4,7 @@ use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use super::{Config, ConfigError};
-use crate::address::{host_of, is_host};
+use crate::address::{host_of, is_host, is_host_and_port};
 use crate::ports;
 use crate::spawn::reserved::set_by_agent;
 
@@ -86,6 +86,18 @@ impl Config {
                     format!("must be a URL like http://10.0.0.7:7070, not {url:?}: {why}"),
                 )
             })?;
+        }
+        if let Some(relay) = &self.viewer_relay {
+            if !is_host_and_port(relay) {
+                let wants = format!("must be HOST:PORT, for example node-a.example:8091, not {relay:?}");
+                return Err(ConfigError::new("--viewer-relay", wants));
+            }
+            if self.tls.grpc.is_none() {
+                return Err(ConfigError::new(
+                    "--viewer-relay",
+                    "needs --tls-cert, --tls-key and --tls-client-ca: the relay is known by its certificate",
+                ));
+            }
         }
         if let Some(host) = &self.public_host
             && !is_host(host)
@@ -209,6 +221,8 @@ mod tests {
             ("--liveliness-listen", |c| c.liveliness_listen = c.admin_listen),
             ("--advertise", |c| c.advertise = Some("10.0.0.7:7070".into())),
             ("--advertise", |c| c.advertise = Some("ftp://x".into())),
+            ("--viewer-relay", |c| c.viewer_relay = Some("node-a".into())),
+            ("--viewer-relay", |c| c.viewer_relay = Some("node-a:8091".into())),
             ("--public-host", |c| c.public_host = Some("a/b".into())),
             ("--pool", |c| c.pool = "a b".into()),
             ("--label", |c| drop(c.labels.insert("a b".into(), "c".into()))),

@@ -11,7 +11,7 @@ use std::path::PathBuf;
 use clap::{Args, Subcommand};
 
 use self::authority::Authority;
-use self::subject::{Subject, agent, front_door, metrics_reader, redis};
+use self::subject::{Subject, agent, front_door, metrics_reader, redis, relay};
 use crate::exit::Exit;
 use crate::failure::Failure;
 
@@ -36,7 +36,7 @@ enum CertsCommand {
     New(NewArgs),
 }
 
-/// Makes certificates for front doors, agents and metrics readers, and a CA when the directory has none. What is there
+/// Makes certificates for front doors, agents, relays and metrics readers, and a CA when the directory has none. What is there
 /// stays, unless --renew says otherwise.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  \
@@ -45,7 +45,8 @@ enum CertsCommand {
     hatchery certs new --metrics prometheus\n  \
     hatchery certs new --frontdoor door.example=10.0.0.2 --renew --days 90\n\n\
     A certificate states the role of its holder: spiffe://hatchery/frontdoor,\n\
-    spiffe://hatchery/agent/NODE, spiffe://hatchery/metrics or spiffe://hatchery/redis. One that was made before\n\
+    spiffe://hatchery/agent/NODE, spiffe://hatchery/relay/NODE, spiffe://hatchery/metrics or\n\
+    spiffe://hatchery/redis. One that was made before\n\
     certificates stated roles is replaced with --renew.\n\n\
     The CA's key (ca.key) is needed to make certificates and for nothing else: keep it\n\
     away from the farm's machines. Roles that run take up new certificates by themselves.")]
@@ -60,6 +61,10 @@ struct NewArgs {
     /// be repeated
     #[arg(long = "agent", value_name = "NODE[=HOST,IP…]", value_parser = agent)]
     agents: Vec<Subject>,
+    /// Relay by the name of its node (--node), and the host names and addresses that the agent's --viewer-relay may have besides; its
+    /// files are NODE.relay.pem and NODE.relay.key; may be repeated
+    #[arg(long = "relay", value_name = "NODE[=HOST,IP…]", value_parser = relay)]
+    relays: Vec<Subject>,
     /// Metrics reader, such as Prometheus, by any name: its certificate reads metrics and nothing else; may be repeated
     #[arg(long = "metrics", value_name = "NAME", value_parser = metrics_reader)]
     metrics: Vec<Subject>,
@@ -76,13 +81,13 @@ struct NewArgs {
 
 impl NewArgs {
     fn subjects(&self) -> impl Iterator<Item = &Subject> {
-        self.frontdoors.iter().chain(&self.agents).chain(&self.metrics).chain(&self.redis)
+        self.frontdoors.iter().chain(&self.agents).chain(&self.relays).chain(&self.metrics).chain(&self.redis)
     }
 }
 
 pub(crate) fn run(args: &CertsArgs) -> Result<Exit, Failure> {
     let CertsCommand::New(args) = &args.command;
-    let names: Vec<&str> = args.subjects().map(|s| s.name.as_str()).collect();
+    let names: Vec<&str> = args.subjects().map(|s| s.file.as_str()).collect();
     if let Some(twice) =
         names.iter().enumerate().find_map(|(at, name)| names[..at].contains(name).then_some(name))
     {
@@ -115,6 +120,13 @@ fn tell(args: &NewArgs, out: &mut impl Write) -> io::Result<()> {
             )?;
         }
     }
+    for Subject { name, file, .. } in &args.relays {
+        let (certificate, key) = (path(format!("{file}.pem")), path(format!("{file}.key")));
+        writeln!(
+            out,
+            "\nrelay of {name}:\n  hatchery relay --node {name} --tls-cert {certificate} --tls-key {key} --tls-client-ca {ca}"
+        )?;
+    }
     for Subject { name, .. } in &args.metrics {
         let (certificate, key) = (path(format!("{name}.pem")), path(format!("{name}.key")));
         writeln!(
@@ -131,8 +143,11 @@ fn tell(args: &NewArgs, out: &mut impl Write) -> io::Result<()> {
         )?;
     }
     if args.subjects().next().is_none() {
-        let flags = "--frontdoor, --agent, --metrics and --redis";
-        return writeln!(out, "\nName front doors, agents, metrics readers and Redis servers with {flags}.");
+        let flags = "--frontdoor, --agent, --relay, --metrics and --redis";
+        return writeln!(
+            out,
+            "\nName front doors, agents, relays, metrics readers and Redis servers with {flags}."
+        );
     }
     writeln!(out, "\nClients of these front doors:\n  hatchery nodes --ca {ca}")
 }

@@ -112,6 +112,7 @@ fn facts(node: &Node) -> Facts {
     facts.add("cpu", &percent(node.load.cpu));
     facts.add("memory free", &bytes(node.load.memory_free_bytes));
     facts.add("agent", &node.advertise);
+    facts.maybe("viewer relay", node.viewer_relay.as_ref());
     facts.add("endpoint", &node.endpoint);
     facts.add("version", &node.version);
     facts.add("epoch", &node.epoch);

@@ -12,11 +12,16 @@ use crate::failure::Failure;
 /// Front doors with --public-url do the same beside everything else. A relay is for a network of its own, where nothing but
 /// viewers is to be served. Endpoints lead through it when they name it: `--public-url` of the front doors, or --endpoint of
 /// the agents, such as wss://viewers.example.com/s/{node}/{id}/{token}.
+///
+/// With --node it is the relay of a node: front doors and relays bring viewers to it by mutual TLS, and the ports of the node's
+/// servers need not be reachable by other machines.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  \
     hatchery relay\n  \
     hatchery relay --registry redis://redis:6379 --farm blue\n  \
-    hatchery relay --listen 0.0.0.0:443 --tls-cert relay.pem --tls-key relay.key\n\n\
+    hatchery relay --listen 0.0.0.0:443 --tls-cert relay.pem --tls-key relay.key\n  \
+    hatchery relay --node node-a --agent https://node-a:7070 --listen 0.0.0.0:8091 --tls-cert node-a.relay.pem \\\n    \
+    --tls-key node-a.relay.key --tls-client-ca ca.pem\n\n\
     Prints one line to standard output once it listens. SIGTERM and SIGINT free its ports; it ends once\n\
     its last viewer has gone. A second signal ends it at once.")]
 pub(crate) struct RelayArgs {
@@ -31,6 +36,12 @@ pub(crate) struct RelayArgs {
 /// Does it, until a signal.
 pub(crate) fn run(args: RelayArgs) -> Result<Exit, Failure> {
     let insecure = args.options.tls.insecure;
+    let mut registry = args.registry;
+    if args.options.agent.is_some() {
+        // It asks the registry for nothing.
+        "embedded".clone_into(&mut registry.registry);
+        registry.registry_password_file = None;
+    }
     let config = args.options.into_config().map_err(|e| role::wrong(&e))?;
-    role::serve("relay", config, &args.registry, &args.log, insecure)
+    role::serve("relay", config, &registry, &args.log, insecure)
 }

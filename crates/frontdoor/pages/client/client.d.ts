@@ -162,6 +162,8 @@ export interface Node {
   version: string;
   epoch: string;
   advertise: string;
+  /** Host and port of the node's relay, where viewers reach the node through one. */
+  viewerRelay?: string;
   endpoint: string;
   load: { cpu: number; memoryFreeBytes: number };
   lastHeartbeatAt: string;

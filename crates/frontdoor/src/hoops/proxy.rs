@@ -143,6 +143,7 @@ fn not_connected(why: &NotConnected) -> (StatusCode, &'static str) {
         NotConnected::Busy => (StatusCode::SERVICE_UNAVAILABLE, "too many viewers are connecting at once"),
         NotConnected::Registry(_) => (StatusCode::SERVICE_UNAVAILABLE, "the registry is away"),
         NotConnected::Agent(..) => (StatusCode::BAD_GATEWAY, "the agent of the node did not answer"),
+        NotConnected::Relay(..) => (StatusCode::BAD_GATEWAY, "the relay of the node did not answer"),
         NotConnected::Server(..) => (StatusCode::BAD_GATEWAY, "the server of the spawn did not answer"),
     }
 }

@@ -13,7 +13,8 @@ use model::api::ErrorCode;
 
 use super::edge::Edge;
 use super::error::{ApiError, unreachable};
-use crate::viewers::{self, NotConnected, Shown, Wanted};
+use crate::listen::ShownByRelay;
+use crate::viewers::{self, NotConnected, Wanted, shown};
 
 /// Connects a viewer to its spawn: the `endpoint` of a spawn where the front door has a public URL.
 ///
@@ -28,7 +29,10 @@ pub(crate) async fn connect(State(edge): State<Arc<Edge>>, request: Request) -> 
     if edge.stages.leaving.is_cancelled() {
         return Err(ApiError::leaving());
     }
-    let wanted = Wanted { node, spawn, shown: Shown::Token(token.to_owned()) };
+    // At the relay of a node, front doors name spawns of old consumers by their port.
+    let is_front_door = request.extensions().get() == Some(&ShownByRelay(false));
+    let shown = shown(token.to_owned(), is_front_door && edge.config.viewers.own_node.is_some());
+    let wanted = Wanted { node, spawn, shown };
     let id = request.extensions().get::<RequestId>().cloned().unwrap_or_else(RequestId::mint);
     edge.viewers.connect(wanted, request, &id).await.map_err(|why| match why {
         NotConnected::NotFound => no_spawn(),
@@ -38,7 +42,7 @@ pub(crate) async fn connect(State(edge): State<Arc<Edge>>, request: Request) -> 
         }
         NotConnected::Registry(error) => error.into(),
         NotConnected::Agent(node, error) => unreachable(&node, &error),
-        NotConnected::Server(node, why) => {
+        NotConnected::Server(node, why) | NotConnected::Relay(node, why) => {
             let mut error = ApiError::new(ErrorCode::NodeUnreachable, format!("the spawn on {node}: {why}"));
             error.0.node = Some(node);
             error

@@ -16,3 +16,7 @@ impl Peer {
 /// Whether the caller has shown a certificate of the farm whose role may read metrics. The handshake has checked it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Certified(pub(crate) bool);
+
+/// Whether the certificate that the caller has shown is that of a relay. The handshake has checked it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct ShownByRelay(pub(crate) bool);

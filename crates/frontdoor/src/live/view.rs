@@ -237,6 +237,7 @@ mod tests {
             version: "0.1.0".to_owned(),
             epoch: AgentEpoch::mint(),
             advertise: String::new(),
+            viewer_relay: None,
             endpoint: String::new(),
             load: Load::default(),
             last_heartbeat_at: Timestamp::default(),

@@ -54,8 +54,10 @@ impl ProcessMetrics {
             let gauge = self.certificates.get_or_create(&CertificateLabels { shown_to });
             gauge.set(i64::try_from(end).unwrap_or(i64::MAX));
         }
-        let shown = self.tls.admin.iter().map(tls::Server::peers);
-        for peers in shown.chain(self.tls.agents.iter().map(tls::Client::agents)) {
+        let http = self.tls.http.iter().filter(|http| http.demands_certificates());
+        let shown = self.tls.admin.iter().chain(http).map(tls::Server::peers);
+        let called = self.tls.agents.iter().chain(&self.tls.relays).map(tls::Client::peers);
+        for peers in shown.chain(called) {
             self.peers.update(peers);
         }
     }

@@ -17,8 +17,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use model::{
-    Availability, Demand, Eligibility, FarmCause, Health, HealthState, NodeId, NodeKind, NodeRecord,
-    RendererType,
+    Availability, Demand, Eligibility, FarmCause, Health, HealthState, NodeDescription, NodeId, NodeKind,
+    NodeRecord, RendererType,
 };
 use registry::{Outcomes, Standing};
 use tokio::time::Instant;
@@ -106,6 +106,21 @@ impl Default for Snapshot {
     }
 }
 
+/// Where a node is reached.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Addresses {
+    /// gRPC URL of its agent.
+    pub(crate) advertise: String,
+    /// Host and port of its relay, if viewers reach it through one.
+    pub(crate) viewer_relay: Option<String>,
+}
+
+impl Addresses {
+    pub(crate) fn of(node: &NodeDescription) -> Self {
+        Self { advertise: node.advertise.clone(), viewer_relay: node.viewer_relay.clone() }
+    }
+}
+
 impl Snapshot {
     fn farm(&self) -> MutexGuard<'_, Farm> {
         self.farm.lock().unwrap_or_else(PoisonError::into_inner)
@@ -134,11 +149,11 @@ impl Snapshot {
         farm.is_fresh() && !farm.nodes.is_empty()
     }
 
-    /// Where the agent of a node was when the node was last seen, however long ago.
-    pub(crate) fn advertise_of(&self, node: &NodeId) -> Option<String> {
+    /// Where the agent of a node and its relay were when the node was last seen, however long ago.
+    pub(crate) fn addresses_of(&self, node: &NodeId) -> Option<Addresses> {
         let farm = self.farm();
         let at = farm.nodes.binary_search_by(|seen| seen.record.id.cmp(node)).ok()?;
-        Some(farm.nodes[at].record.description.advertise.clone())
+        Some(Addresses::of(&farm.nodes[at].record.description))
     }
 
     /// Why starts fail on every node alike, as far as the registry said.

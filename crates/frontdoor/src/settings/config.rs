@@ -69,12 +69,14 @@ pub enum Surface {
 /// TLS of a front door; by default there is none.
 #[derive(Debug, Clone, Default)]
 pub struct Tls {
-    /// For callers.
+    /// For callers; at the relay of a node, for front doors and relays, which must show a certificate of the farm.
     pub http: Option<tls::Server>,
     /// For the admin port.
     pub admin: Option<tls::Server>,
     /// For agents, which must show a certificate of the farm. `None`: calls to agents are in the clear.
     pub agents: Option<tls::Client>,
+    /// For relays of nodes, which must show the certificate of the node's relay. `None`: they cannot be reached.
+    pub relays: Option<tls::Client>,
     /// Flags of ports that other machines can reach without protection: the operator said `--insecure`.
     pub exposed: Vec<&'static str>,
 }

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 
 use super::config::{Surface, Tls};
 use super::error::ConfigError;
+use super::viewers::OwnNode;
 
 /// Which ports other machines can reach.
 #[derive(Debug)]
@@ -89,9 +90,24 @@ pub(crate) fn certificates(
     tls: &tls::Options,
     agent_identity: &tls::AgentIdentity,
     exposure: Exposure,
+    surface: Surface,
+    own_node: Option<&OwnNode>,
 ) -> Result<Tls, ConfigError> {
-    let identity = tls.identity();
-    let server = |identity| tls::Server::open(identity, tls::Callers::Anyone, tls::HTTP1);
+    let mut identity = tls.identity();
+    let mut callers = tls::Callers::Anyone;
+    if let Some(OwnNode { node, .. }) = own_node {
+        let missing = |flag| ConfigError {
+            flag,
+            wants: "a file, as front doors and the relay of a node (--node) show each other certificates"
+                .into(),
+            found: "none".into(),
+        };
+        let ca = tls.client_ca().ok_or_else(|| missing("--tls-client-ca"))?;
+        let own = identity.ok_or_else(|| missing("--tls-cert"))?;
+        identity = Some(own.stating(tls::Role::Relay(node.clone())));
+        callers = tls::Callers::BringViewers(ca);
+    }
+    let server = |identity| tls::Server::open(identity, callers.clone(), tls::HTTP1);
     let http = identity.clone().map(server).transpose()?;
     let admin = match (&identity, tls.client_ca()) {
         (Some(identity), Some(ca)) if exposure.admin_public => {
@@ -100,7 +116,7 @@ pub(crate) fn certificates(
         _ => http.clone().filter(|_| exposure.admin_public),
     };
     let agent_identity = agent_identity.identity();
-    let agents = match tls.client_ca() {
+    let (agents, relays) = match tls.client_ca() {
         Some(ca) => {
             let Some(identity) = agent_identity.or(identity) else {
                 return Err(ConfigError {
@@ -109,8 +125,10 @@ pub(crate) fn certificates(
                     found: "none".into(),
                 });
             };
-            let identity = identity.stating(tls::Role::FrontDoor);
-            Some(tls::Client::open(tls::Roots::File(ca), Some(identity), tls::HTTP2)?)
+            let identity = identity.clone().stating(role(&identity, surface, own_node));
+            let open =
+                |protocol| tls::Client::open(tls::Roots::File(ca.clone()), Some(identity.clone()), protocol);
+            (Some(open(tls::HTTP2)?), Some(open(tls::HTTP1)?.calling_relays()))
         }
         None if agent_identity.is_some() => {
             return Err(ConfigError {
@@ -119,7 +137,19 @@ pub(crate) fn certificates(
                 found: "none".into(),
             });
         }
-        None => None,
+        None => (None, None),
     };
-    Ok(Tls { http, admin, agents, exposed: exposure.exposed })
+    Ok(Tls { http, admin, agents, relays, exposed: exposure.exposed })
+}
+
+/// The role that the certificate must state which is shown to agents and to relays of nodes. A relay that reaches relays of nodes alone
+/// need not have the rights of a front door.
+fn role(identity: &tls::Identity, surface: Surface, own_node: Option<&OwnNode>) -> tls::Role {
+    if let Some(OwnNode { node, .. }) = own_node {
+        return tls::Role::Relay(node.clone());
+    }
+    match (surface, identity.certificate.role()) {
+        (Surface::Relay, Ok(Some(relay @ tls::Role::Relay(_)))) => relay,
+        _ => tls::Role::FrontDoor,
+    }
 }

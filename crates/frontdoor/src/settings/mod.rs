@@ -23,4 +23,4 @@ pub use self::options::Options;
 pub use self::origins::Origins;
 pub use self::proxies::{Options as ProxyOptions, TrustedProxies};
 pub use self::relay::RelayOptions;
-pub use self::viewers::{Options as ViewerOptions, PublicUrl, Settings as ViewerSettings};
+pub use self::viewers::{Options as ViewerOptions, OwnNode, PublicUrl, Settings as ViewerSettings};

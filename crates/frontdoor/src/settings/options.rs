@@ -12,6 +12,7 @@ use super::config::{Config, Surface};
 use super::error::{ConfigError, within};
 use super::exposure::{Exposure, certificates};
 use super::origins::{Origins, origins};
+use super::viewers::OwnNode;
 use super::{hoops, limits, lives, proxies, viewers};
 
 /// Settings of a front door as the command line and the environment give them.
@@ -134,11 +135,15 @@ impl Options {
     /// # Errors
     /// The first setting that is wrong.
     pub fn into_config(self) -> Result<Config, ConfigError> {
-        self.into_config_of(Surface::Whole)
+        self.into_config_of(Surface::Whole, None)
     }
 
     /// The same for a front door that serves no more than this.
-    pub(super) fn into_config_of(self, surface: Surface) -> Result<Config, ConfigError> {
+    pub(super) fn into_config_of(
+        self,
+        surface: Surface,
+        own_node: Option<OwnNode>,
+    ) -> Result<Config, ConfigError> {
         if self.listen == self.admin_listen && self.listen.port() != 0 {
             return Err(ConfigError {
                 flag: "--admin-listen",
@@ -199,6 +204,7 @@ impl Options {
                 public_url: viewers.public_url.clone(),
                 ping_interval: viewers.relay_ping_interval,
                 drain: viewers.relay_drain,
+                own_node: own_node.clone(),
             },
             lives: self.lives.resolve()?,
             surface,
@@ -210,7 +216,7 @@ impl Options {
             max_connections: self.max_connections,
             limits,
             admin_public: exposure.admin_public,
-            tls: certificates(&self.tls, &self.agent_identity, exposure)?,
+            tls: certificates(&self.tls, &self.agent_identity, exposure, surface, own_node.as_ref())?,
         })
     }
 }

@@ -5,11 +5,13 @@ use std::num::NonZeroUsize;
 use std::time::Duration;
 
 use access::HostOptions;
-use model::timing;
+use axum::http::Uri;
+use model::{NodeId, timing};
 
 use super::config::{Config, Surface};
 use super::error::ConfigError;
 use super::options::{Options, PlacementOption};
+use super::viewers::OwnNode;
 use super::{hoops, limits, lives, proxies, viewers};
 
 /// Settings of a relay as the command line and the environment give them.
@@ -18,6 +20,15 @@ pub struct RelayOptions {
     /// Address that viewers are served on
     #[arg(long, env = "HATCHERY_LISTEN", value_name = "ADDR", default_value = "127.0.0.1:8090")]
     pub listen: SocketAddr,
+
+    /// Node that this relay is on: it serves the spawns of this node alone, to front doors and relays alone, which show a certificate
+    /// of --tls-client-ca; the node's agent names it with --viewer-relay
+    #[arg(long, env = "HATCHERY_NODE", value_name = "NAME", requires = "tls_client_ca")]
+    pub node: Option<NodeId>,
+
+    /// URL of the agent of --node, as its --advertise has it: no registry is needed then
+    #[arg(long, env = "HATCHERY_AGENT", value_name = "URL", requires = "node")]
+    pub agent: Option<String>,
 
     /// Address that metrics and probes are served on
     #[arg(long, env = "HATCHERY_ADMIN_LISTEN", value_name = "ADDR", default_value = "127.0.0.1:9090")]
@@ -64,10 +75,20 @@ impl RelayOptions {
     /// # Errors
     /// The first setting that will not do.
     pub fn into_config(self) -> Result<Config, ConfigError> {
+        let mut hosts = self.hosts;
+        let own_node = match self.node {
+            Some(node) => {
+                // Handshakes come as viewers made them, for whatever name they have called.
+                hosts.allowed_host = vec!["*".to_owned()];
+                check_agent(self.agent.as_deref())?;
+                Some(OwnNode { node, agent: self.agent })
+            }
+            None => None,
+        };
         let options = Options {
             listen: self.listen,
             admin_listen: self.admin_listen,
-            hosts: self.hosts,
+            hosts,
             proxies: self.proxies,
             viewers: self.viewers,
             shutdown_grace: self.shutdown_grace,
@@ -93,8 +114,18 @@ impl RelayOptions {
             access: access::Options::default(),
             hoops: hoops::Options::default(),
         };
-        options.into_config_of(Surface::Relay)
+        options.into_config_of(Surface::Relay, own_node)
     }
+}
+
+fn check_agent(url: Option<&str>) -> Result<(), ConfigError> {
+    let Some(url) = url else { return Ok(()) };
+    let uri = url.parse::<Uri>().ok().filter(|uri| uri.scheme_str() == Some("https"));
+    if uri.is_some_and(|uri| uri.host().is_some_and(|host| !host.is_empty())) {
+        return Ok(());
+    }
+    let wants = "a URL such as https://node-a.example:7070".into();
+    Err(ConfigError { flag: "--agent", wants, found: format!("{url:?}") })
 }
 
 #[cfg(test)]
@@ -124,6 +155,21 @@ mod tests {
         );
         let open = config(&["--listen", "0.0.0.0:443", "--insecure"]).unwrap();
         assert_eq!(open.tls.exposed, ["--listen"]);
+    }
+
+    #[test]
+    fn the_relay_of_a_node_needs_every_certificate_and_a_url_of_its_agent_by_tls() {
+        let error = config(&["--node", "node-a"]).unwrap_err();
+        assert!(error.contains("--tls-client-ca"), "{error}");
+        let error = config(&["--node", "node-a", "--tls-client-ca", "ca.pem"]).unwrap_err();
+        assert!(error.contains("--tls-cert") && error.contains("--node"), "{error}");
+        let error = config(&["--agent", "https://node-a:7070"]).unwrap_err();
+        assert!(error.contains("--node"), "{error}");
+        for url in ["http://node-a:7070", "node-a:7070", "https://", ""] {
+            let flags = ["--node", "node-a", "--tls-client-ca", "ca.pem", "--agent", url];
+            let error = config(&flags).unwrap_err();
+            assert!(error.contains("--agent") && error.contains("https://node-a"), "{url}: {error}");
+        }
     }
 
     #[test]

@@ -4,6 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
 use axum::http::Uri;
+use model::NodeId;
 
 /// The path of a viewer's URL, as agents fill it in.
 const FORM: &str = "/s/{node}/{id}/{token}";
@@ -36,6 +37,17 @@ pub struct Settings {
     pub ping_interval: Duration,
     /// How long viewers may stay once shutdown has begun.
     pub drain: Duration,
+    /// The node whose spawns alone are served, for front doors and relays alone; `None`: spawns of all nodes, for viewers.
+    pub own_node: Option<OwnNode>,
+}
+
+/// The node that a relay is on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OwnNode {
+    /// Its name.
+    pub node: NodeId,
+    /// gRPC URL of its agent; `None`: the registry knows it.
+    pub agent: Option<String>,
 }
 
 impl Default for Settings {
@@ -44,6 +56,7 @@ impl Default for Settings {
             public_url: None,
             ping_interval: Duration::from_secs(30),
             drain: Duration::from_secs(24 * 3600),
+            own_node: None,
         }
     }
 }

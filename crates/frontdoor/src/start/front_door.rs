@@ -213,7 +213,7 @@ fn keep_certificates(tasks: &Tasks, tls: Tls) {
     for server in tls.http.into_iter().chain(admin) {
         tasks.spawn("certificate", async move { server.keep_fresh().await });
     }
-    if let Some(client) = tls.agents {
+    for client in tls.agents.into_iter().chain(tls.relays) {
         tasks.spawn("agent certificate", async move { client.keep_fresh().await });
     }
 }

@@ -22,7 +22,7 @@ use crate::spawning::placer::Placer;
 use crate::spawning::rate::SpawnRates;
 use crate::spawning::spawner::Spawner;
 use crate::stages::Stages;
-use crate::viewers::{Reach, Viewers};
+use crate::viewers::{NodeRelays, Reach, Viewers};
 
 /// The edge, and the parts that background tasks and shutdown need beside it.
 #[derive(Debug)]
@@ -55,8 +55,10 @@ impl Parts {
             cleanups.clone(),
             metrics.spawning.clone(),
         ));
-        let reach = Reach::new(Arc::clone(&registry), Arc::clone(&snapshot), Arc::clone(&agents));
-        let viewers = Viewers::new(config.viewers.clone(), reach, metrics.relay.clone());
+        let own_node = config.viewers.own_node.clone();
+        let reach = Reach::new(Arc::clone(&registry), Arc::clone(&snapshot), Arc::clone(&agents), own_node);
+        let relays = NodeRelays::new(config.tls.relays.clone());
+        let viewers = Viewers::new(config.viewers.clone(), reach, relays, metrics.relay.clone());
         let public_url = config.viewers.public_url.as_ref();
         let endpoint_form = public_url.map(|url| url.endpoint_form(config.listen, config.tls.http.is_some()));
         let slot_access = Arc::new(SlotAccess {

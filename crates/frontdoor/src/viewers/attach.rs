@@ -127,9 +127,9 @@ impl Attached {
 
     async fn resume(&self, reach: &Reach) -> Result<Call, Refused> {
         let wanted = Wanted { node: self.node.clone(), spawn: self.spawn, shown: self.shown.clone() };
-        let advertise = reach.find(&self.node).await.map_err(|_| lost("where the node is is not known"))?;
+        let addresses = reach.find(&self.node).await.map_err(|_| lost("where the node is is not known"))?;
         let message = message(&wanted, self.viewer, true);
-        Call::open(reach, &advertise, message, &self.request).await.map(|(call, _)| call)
+        Call::open(reach, &addresses.advertise, message, &self.request).await.map(|(call, _)| call)
     }
 }
 

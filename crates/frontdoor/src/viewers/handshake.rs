@@ -5,10 +5,12 @@ use std::time::Duration;
 use axum::body::Body;
 use axum::extract::Request;
 use axum::http::StatusCode;
+use axum::http::request::Parts;
 use axum::response::Response;
 use hyper::upgrade::OnUpgrade;
 use model::{NodeId, RequestId};
 use registry::RegistryError;
+use relay::Tag;
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
@@ -17,8 +19,9 @@ use tracing::{Instrument, info, info_span};
 use uuid::Uuid;
 
 use super::attach::{Attached, Refused, Wanted};
+use super::node_relay::{Hop, NodeRelays};
 use super::reach::{Reach, Unknown};
-use super::server;
+use super::server::{self, Upgraded};
 use super::session::{Session, Shared};
 use crate::agent_client::AgentError;
 use crate::listen::Place;
@@ -54,6 +57,8 @@ pub(crate) enum NotConnected {
     Agent(NodeId, AgentError),
     /// The spawn's server cannot be reached, or did not answer like one.
     Server(NodeId, String),
+    /// The relay of the node cannot be reached, is not the one of the node, or did not connect the viewer.
+    Relay(NodeId, String),
 }
 
 impl NotConnected {
@@ -65,18 +70,24 @@ impl NotConnected {
             Self::Registry(_) => "registry",
             Self::Agent(..) => "agent",
             Self::Server(..) => "server",
+            Self::Relay(..) => "relay",
         }
     }
 }
 
 impl Viewers {
-    pub(crate) fn new(settings: ViewerSettings, reach: Reach, metrics: RelayMetrics) -> Self {
+    pub(crate) fn new(
+        settings: ViewerSettings,
+        reach: Reach,
+        relays: NodeRelays,
+        metrics: RelayMetrics,
+    ) -> Self {
         let ping_interval = settings.ping_interval;
         Self {
             settings,
             handshakes: Semaphore::new(MAX_HANDSHAKES),
             sessions: TaskTracker::new(),
-            shared: Shared { reach, ping_interval, cut: CancellationToken::new(), metrics },
+            shared: Shared { reach, relays, ping_interval, cut: CancellationToken::new(), metrics },
         }
     }
 
@@ -129,37 +140,77 @@ impl Viewers {
         mut request: Request,
         id: &RequestId,
     ) -> Result<Response, NotConnected> {
-        let reach = &self.shared.reach;
-        let advertise = reach.find(&wanted.node).await.map_err(|why| match why {
+        let Shared { reach, relays, ping_interval, .. } = &self.shared;
+        let upgrade: OnUpgrade = hyper::upgrade::on(&mut request);
+        let (mut head, _) = request.into_parts();
+        let before = if reach.is_on_a_node() { Hop::take(&mut head.headers) } else { None };
+        let id = before.as_ref().map_or(id, |hop| &hop.request);
+        let addresses = reach.find(&wanted.node).await.map_err(|why| match why {
             Unknown::Node => NotConnected::NotFound,
             Unknown::Registry(error) => NotConnected::Registry(error),
         })?;
+        let place = head.extensions.get::<Place>().cloned();
         let viewer = Uuid::new_v4();
+        let span = info_span!(
+            "viewer", viewer.id = %viewer, spawn.id = %wanted.spawn, node.id = %wanted.node, request.id = %id
+        );
+        let (response, server, attached, settings) = match addresses.viewer_relay {
+            Some(relay) => {
+                let hop = Hop { tag: Tag::mint(), ping_interval: *ping_interval, request: id.clone() };
+                let (response, server) = relays.upgrade(&relay, wanted, &head, &hop).await?;
+                let settings =
+                    relay::Settings { ping_interval: *ping_interval, place: relay::Place::InFront(hop.tag) };
+                (response, server, None, settings)
+            }
+            None => {
+                let (attached, response, server) =
+                    self.through(&addresses.advertise, wanted, &head, viewer, id).await?;
+                let settings = match before {
+                    Some(hop) => relay::Settings {
+                        ping_interval: hop.ping_interval,
+                        place: relay::Place::Behind(hop.tag),
+                    },
+                    None => relay::Settings { ping_interval: *ping_interval, place: relay::Place::Alone },
+                };
+                (response, server, Some(attached), settings)
+            }
+        };
+        let Some(server) = server else { return Ok(response) };
+        // It has shown the spawn's token.
+        place.iter().for_each(Place::known);
+        let session = Session { shared: self.shared.clone(), attached, upgrade, server, settings, place };
+        self.sessions.spawn(session.run().instrument(span));
+        Ok(response.map(|_| Body::empty()))
+    }
+
+    /// Connects to the server's own port, which the agent names.
+    async fn through(
+        &self,
+        advertise: &str,
+        wanted: &Wanted,
+        head: &Parts,
+        viewer: Uuid,
+        id: &RequestId,
+    ) -> Result<(Attached, Response, Option<Upgraded>), NotConnected> {
+        let reach = &self.shared.reach;
         let (mut attached, port) =
-            Attached::ask(reach, wanted, &advertise, viewer, id).await.map_err(|why| match why {
+            Attached::ask(reach, wanted, advertise, viewer, id).await.map_err(|why| match why {
                 Refused::NotFound => NotConnected::NotFound,
                 Refused::Taken => NotConnected::Taken,
                 Refused::Agent(error) => NotConnected::Agent(wanted.node.clone(), error),
             })?;
-        let place = request.extensions().get::<Place>().cloned();
         // It has shown the spawn's token.
-        place.iter().for_each(Place::known);
+        head.extensions.get::<Place>().iter().for_each(|place| place.known());
         let no_server = |why: String| NotConnected::Server(wanted.node.clone(), why);
-        let socket = server::connect(&advertise, port).await.map_err(no_server)?;
+        let host = server::host_of(advertise).map_err(no_server)?;
+        let socket = server::connect(&host, port, "server").await.map_err(no_server)?;
         match attached.confirm().await {
             Ok(()) => {}
             Err(Refused::Agent(error)) => return Err(NotConnected::Agent(wanted.node.clone(), error)),
             Err(Refused::NotFound | Refused::Taken) => return Err(NotConnected::NotFound),
         }
-        let upgrade: OnUpgrade = hyper::upgrade::on(&mut request);
-        let (response, server) =
-            server::upgrade(socket, request.uri(), request.headers()).await.map_err(no_server)?;
-        let Some(server) = server else { return Ok(response.map(Body::new)) };
-        let span = info_span!(
-            "viewer", viewer.id = %viewer, spawn.id = %wanted.spawn, node.id = %wanted.node, request.id = %id
-        );
-        let session = Session { shared: self.shared.clone(), attached, upgrade, server, place };
-        self.sessions.spawn(session.run().instrument(span));
-        Ok(response.map(|_| Body::empty()))
+        let upgraded = server::upgrade(socket, ("/", &head.uri), &head.headers, "server").await;
+        let (response, server) = upgraded.map_err(no_server)?;
+        Ok((attached, response.map(Body::new), server))
     }
 }

@@ -16,15 +16,26 @@
 //!     │◀══════════════ frames, both ways ═══════════════╪════════════════════▶│
 //! ```
 //!
+//! Where a node has a relay of its own (`hatchery relay --node`), which its agent names, the front door brings the handshake there by
+//! mutual TLS, and the relay of the node does the rest. The agent knows of the viewer from that relay alone, so it is counted once.
+//!
+//! ```text
+//!   viewer            front door            relay of the node        agent                 server
+//!     │  GET /s/… ───────▶│── the same GET ──────▶│── Viewer(token) ────▶│       and so on     │
+//!     │◀═════ frames ═════╪═══════ by TLS ════════╪══════════════════════╪════════════════════▶│
+//! ```
+//!
 //! Owns: the sessions of this process. Invariants: no byte of a viewer reaches a server before the agent has confirmed that the
 //! connection is to the viewer's spawn; the agent knows the viewer as connected for as long as the session lasts.
 //! Failure: an agent that goes away (it is replaced, or cut off) costs no session; the viewer is attached again when the agent
 //! is back. A server that cannot be connected to is tried again for a moment, but never once it has answered.
 //!
-//! Reading order: `handshake`, `attach` (the call to the agent), `server` (the connection to the server), `session`, `reach`, `url`.
+//! Reading order: `handshake`, `attach` (the call to the agent), `server` (the connection to the server), `node_relay` (the one to the
+//! relay of a node), `session`, `reach`, `url`.
 
 mod attach;
 mod handshake;
+mod node_relay;
 mod reach;
 mod server;
 mod session;
@@ -32,5 +43,6 @@ mod url;
 
 pub(crate) use self::attach::{Shown, Wanted};
 pub(crate) use self::handshake::{NotConnected, Viewers};
+pub(crate) use self::node_relay::{NodeRelays, shown};
 pub(crate) use self::reach::Reach;
 pub(crate) use self::url::parts;

@@ -10,7 +10,8 @@ use tokio::time::Instant;
 use crate::agent_client::Agents;
 use crate::callers::Rate;
 use crate::registry_access::circuit::RegistryClient;
-use crate::registry_access::snapshot::Snapshot;
+use crate::registry_access::snapshot::{Addresses, Snapshot};
+use crate::settings::OwnNode;
 
 /// Nodes that the registry is asked for in a second: those that have come since the last snapshot, which is a second old at most. URLs
 /// that name no node cost no more than that, however many there are.
@@ -23,6 +24,7 @@ pub(crate) struct Reach {
     snapshot: Arc<Snapshot>,
     pub(super) agents: Arc<Agents>,
     lookups: Arc<Mutex<Rate>>,
+    own_node: Option<OwnNode>,
 }
 
 /// Where a node's agent is not known to be.
@@ -35,8 +37,19 @@ pub(super) enum Unknown {
 }
 
 impl Reach {
-    pub(crate) fn new(registry: Arc<RegistryClient>, snapshot: Arc<Snapshot>, agents: Arc<Agents>) -> Self {
-        Self { registry, snapshot, agents, lookups: Arc::default() }
+    /// `own_node`: the only node that is reached, if it is one alone.
+    pub(crate) fn new(
+        registry: Arc<RegistryClient>,
+        snapshot: Arc<Snapshot>,
+        agents: Arc<Agents>,
+        own_node: Option<OwnNode>,
+    ) -> Self {
+        Self { registry, snapshot, agents, lookups: Arc::default(), own_node }
+    }
+
+    /// Whether this is the relay of a node.
+    pub(crate) fn is_on_a_node(&self) -> bool {
+        self.own_node.is_some()
     }
 
     fn may_look_up(&self) -> bool {
@@ -45,16 +58,29 @@ impl Reach {
         lookups.take(Instant::now(), second / LOOKUPS_PER_SECOND, second).is_ok()
     }
 
-    /// Where the node's agent is: as it was last seen, or as the registry knows it.
-    pub(super) async fn find(&self, node: &NodeId) -> Result<String, Unknown> {
-        if let Some(advertise) = self.snapshot.advertise_of(node) {
-            return Ok(advertise);
+    /// Where the node is: as it was last seen, or as the registry knows it. The relay of a node knows no other node, and leads to no
+    /// relay.
+    pub(super) async fn find(&self, node: &NodeId) -> Result<Addresses, Unknown> {
+        let Some(own) = &self.own_node else { return self.look_up(node).await };
+        if own.node != *node {
+            return Err(Unknown::Node);
+        }
+        let advertise = match &own.agent {
+            Some(agent) => agent.clone(),
+            None => self.look_up(node).await?.advertise,
+        };
+        Ok(Addresses { advertise, viewer_relay: None })
+    }
+
+    async fn look_up(&self, node: &NodeId) -> Result<Addresses, Unknown> {
+        if let Some(addresses) = self.snapshot.addresses_of(node) {
+            return Ok(addresses);
         }
         if !self.may_look_up() {
             return Err(Unknown::Node);
         }
         match self.registry.node(node).await {
-            Ok(Some(record)) => Ok(record.description.advertise),
+            Ok(Some(record)) => Ok(Addresses::of(&record.description)),
             Ok(None) => Err(Unknown::Node),
             Err(error) => Err(Unknown::Registry(error)),
         }

@@ -9,6 +9,7 @@ use hyper::body::Incoming;
 use hyper::client::conn::http1;
 use hyper::{Response, StatusCode};
 use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep, timeout_at};
 
@@ -24,13 +25,20 @@ const MAX_HEAD: usize = 64 * 1024;
 /// The connection once it speaks WebSocket.
 pub(super) type Upgraded = TokioIo<hyper::upgrade::Upgraded>;
 
-/// Connects to a port of the machine that an agent is on.
+/// The host of the machine that an agent is on.
 ///
 /// # Errors
-/// Why there is no connection, without the address: it may end up with callers.
-pub(super) async fn connect(advertise: &str, port: u16) -> Result<TcpStream, String> {
+/// It is not to be had, without the address: it may end up with callers.
+pub(super) fn host_of(advertise: &str) -> Result<String, String> {
     let uri: Uri = advertise.parse().map_err(|_| "the agent's address is no URL".to_owned())?;
-    let host = uri.host().ok_or_else(|| "the agent's address has no host".to_owned())?;
+    uri.host().map(ToOwned::to_owned).ok_or_else(|| "the agent's address has no host".to_owned())
+}
+
+/// Connects to a port.
+///
+/// # Errors
+/// Why there is no connection, without the address: it may end up with callers. `whose` is in it.
+pub(super) async fn connect(host: &str, port: u16, whose: &str) -> Result<TcpStream, String> {
     let host = host.trim_start_matches('[').trim_end_matches(']');
     let deadline = Instant::now() + CONNECT;
     let mut last = "no connection in time".to_owned();
@@ -40,7 +48,7 @@ pub(super) async fn connect(advertise: &str, port: u16) -> Result<TcpStream, Str
                 stream.set_nodelay(true).ok();
                 return Ok(stream);
             }
-            Ok(Err(error)) => last = format!("its server cannot be connected to: {}", error.kind()),
+            Ok(Err(error)) => last = format!("its {whose} cannot be connected to: {}", error.kind()),
             Err(_) => return Err(last),
         }
         if Instant::now() + PAUSE >= deadline {
@@ -50,14 +58,19 @@ pub(super) async fn connect(advertise: &str, port: u16) -> Result<TcpStream, Str
     }
 }
 
-/// Asks for the upgrade as the viewer did, but for the path. What the server answers is the answer; the connection comes with
-/// 101 alone.
-pub(super) async fn upgrade(
-    stream: TcpStream,
-    uri: &Uri,
+/// Asks for the upgrade as the viewer did, but for the path: this one, and the query of `uri`. What the server, or the relay before it,
+/// answers is the answer; the connection comes with 101 alone.
+pub(super) async fn upgrade<S>(
+    stream: S,
+    (path, uri): (&str, &Uri),
     headers: &HeaderMap,
-) -> Result<(Response<Incoming>, Option<Upgraded>), String> {
-    let broken = |error: hyper::Error| format!("its server does not speak HTTP: {error}");
+    whose: &str,
+) -> Result<(Response<Incoming>, Option<Upgraded>), String>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let broken = |error: hyper::Error| format!("its {whose} does not speak HTTP: {error}");
+    let silent = || format!("its {whose} does not answer");
     let (mut sender, connection) = http1::Builder::new()
         .max_buf_size(MAX_HEAD)
         .preserve_header_case(true)
@@ -66,17 +79,17 @@ pub(super) async fn upgrade(
         .map_err(broken)?;
     // It ends with the connection, whose owner is whoever has the answer.
     tokio::spawn(connection.with_upgrades());
-    let path = uri.query().map_or_else(|| "/".to_owned(), |query| format!("/?{query}"));
+    let path = uri.query().map_or_else(|| path.to_owned(), |query| format!("{path}?{query}"));
     let mut asked = hyper::Request::new(Empty::<Bytes>::new());
     *asked.uri_mut() = path.parse().map_err(|_| "the query cannot be passed on".to_owned())?;
     *asked.headers_mut() = headers.clone();
     let deadline = Instant::now() + ANSWER;
     let answered = timeout_at(deadline, sender.send_request(asked)).await;
-    let mut response = answered.map_err(|_| "its server does not answer".to_owned())?.map_err(broken)?;
+    let mut response = answered.map_err(|_| silent())?.map_err(broken)?;
     if response.status() != StatusCode::SWITCHING_PROTOCOLS {
         return Ok((response, None));
     }
     let upgraded = timeout_at(deadline, hyper::upgrade::on(&mut response)).await;
-    let upgraded = upgraded.map_err(|_| "its server does not answer".to_owned())?.map_err(broken)?;
+    let upgraded = upgraded.map_err(|_| silent())?.map_err(broken)?;
     Ok((response, Some(TokioIo::new(upgraded))))
 }

@@ -10,6 +10,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, info};
 
 use super::attach::Attached;
+use super::node_relay::NodeRelays;
 use super::reach::Reach;
 use super::server::Upgraded;
 use crate::listen::Place;
@@ -22,6 +23,7 @@ const LOOK: Duration = Duration::from_secs(5);
 #[derive(Debug, Clone)]
 pub(super) struct Shared {
     pub(super) reach: Reach,
+    pub(super) relays: NodeRelays,
     /// Time between two pings of a viewer.
     pub(super) ping_interval: Duration,
     /// Cancelled when the sessions that are left must end.
@@ -29,14 +31,16 @@ pub(super) struct Shared {
     pub(super) metrics: RelayMetrics,
 }
 
-/// See the module's documentation. Its end closes both connections and tells the agent.
+/// See the module's documentation. Its end closes both connections, and tells the agent, or the relay of the node does.
 #[derive(Debug)]
 pub(super) struct Session {
     pub(super) shared: Shared,
-    pub(super) attached: Attached,
+    /// `None`: the relay of the node has attached the viewer.
+    pub(super) attached: Option<Attached>,
     /// The viewer's side, once the 101 is on its way.
     pub(super) upgrade: OnUpgrade,
     pub(super) server: Upgraded,
+    pub(super) settings: relay::Settings,
     /// The viewer's place among the connections.
     pub(super) place: Option<Place>,
 }
@@ -44,7 +48,7 @@ pub(super) struct Session {
 impl Session {
     /// Relays until one of the two ends it.
     pub(super) async fn run(self) {
-        let Self { shared, mut attached, upgrade, server, place } = self;
+        let Self { shared, mut attached, upgrade, server, settings, place } = self;
         let _counted = shared.metrics.viewer();
         let began = Instant::now();
         let viewer = match upgrade.await {
@@ -52,16 +56,16 @@ impl Session {
             Err(error) => return debug!(%error, "the viewer left during the handshake"),
         };
         let (passed, gone) = (Passed::default(), CancellationToken::new());
-        let settings = relay::Settings { ping_interval: shared.ping_interval };
         let relaying = async {
             let _gone = gone.clone().drop_guard();
             relay(viewer, server, settings, &passed, &shared.cut).await
         };
-        let (ended, (), ()) = tokio::join!(
-            relaying,
-            attached.keep(&shared.reach, &gone),
-            measure(&shared.metrics, &passed, &gone)
-        );
+        let attaching = async {
+            if let Some(attached) = &mut attached {
+                attached.keep(&shared.reach, &gone).await;
+            }
+        };
+        let (ended, (), ()) = tokio::join!(relaying, attaching, measure(&shared.metrics, &passed, &gone));
         drop(place);
         shared.metrics.ended(ended.reason);
         let error = ended.error.map(|error| error.to_string());

@@ -176,6 +176,7 @@ impl FakeAgent {
             csr: true,
             ssr: true,
             version: "0".into(),
+            viewer_relay: None,
         };
         let (known, first) = tokio::sync::oneshot::channel();
         runtime.spawn(heartbeats(registry.clone(), agent.clone(), description, known));

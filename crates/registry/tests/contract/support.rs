@@ -291,6 +291,7 @@ impl Agent {
                 csr: true,
                 ssr: true,
                 version: "0.1.0".to_owned(),
+                viewer_relay: None,
             },
             spawns: Vec::new(),
             forgotten: Vec::new(),

@@ -10,6 +10,8 @@ use tokio::task::JoinHandle;
 use super::*;
 use crate::frames::tests::frame;
 
+mod two_relays;
+
 const INTERVAL: Duration = Duration::from_secs(30);
 const MASK: Option<[u8; 4]> = Some([1, 2, 3, 4]);
 
@@ -25,16 +27,22 @@ fn world(room: usize) -> World {
     let (viewer, near_viewer) = duplex(room);
     let (server, near_server) = duplex(room);
     let cut = CancellationToken::new();
-    let relay = tokio::spawn({
-        let cut = cut.clone();
-        async move {
-            let passed = Passed::default();
-            let settings = Settings { ping_interval: INTERVAL };
-            let ended = relay(near_viewer, near_server, settings, &passed, &cut).await;
-            (ended, passed.up(), passed.down(), passed.frames())
-        }
-    });
+    let relay = start(near_viewer, near_server, Place::Alone, cut.clone());
     World { viewer, server, cut, relay }
+}
+
+fn start(
+    viewer: DuplexStream,
+    server: DuplexStream,
+    place: Place,
+    cut: CancellationToken,
+) -> JoinHandle<(Ended, u64, u64, u64)> {
+    tokio::spawn(async move {
+        let passed = Passed::default();
+        let settings = Settings { ping_interval: INTERVAL, place };
+        let ended = relay(viewer, server, settings, &passed, &cut).await;
+        (ended, passed.up(), passed.down(), passed.frames())
+    })
 }
 
 /// Reads one ping, and gives its payload.

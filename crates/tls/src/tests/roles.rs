@@ -99,9 +99,55 @@ async fn a_front_door_knows_the_agent_of_a_node_by_its_certificate() {
         let checked = client.check_agent(&called.unwrap(), &node.parse().unwrap());
         assert_eq!(checked.map_err(|refusal: Refusal| refusal.reason()), expected, "{uris:?} {node}");
     }
-    assert_eq!(client.agents().without_role(), 1);
-    assert_eq!(client.agents().refused(RefusalReason::OtherNode), 3);
-    assert_eq!(client.agents().kind(), "agent");
+    assert_eq!(client.peers().without_role(), 1);
+    assert_eq!(client.peers().refused(RefusalReason::OtherNode), 3);
+    assert_eq!(client.peers().kind(), "agent");
+}
+
+#[tokio::test]
+async fn the_relay_of_a_node_is_known_by_its_certificate_and_must_state_its_role() {
+    let farm = Authority::new("farm");
+    let relay_a = "spiffe://hatchery/relay/node-a";
+    let client = front_door_of(&farm, Some(farm.with_uris("door", &[DOOR]))).calling_relays();
+    for (uris, node, expected) in [
+        (&[relay_a][..], "node-a", Ok(())),
+        (&[relay_a], "node-b", Err(RefusalReason::OtherNode)),
+        (&[NODE_A], "node-a", Err(RefusalReason::OtherRole)),
+        (&[DOOR], "node-a", Err(RefusalReason::OtherRole)),
+        (&["spiffe://hatchery/relay/*"], "node-a", Err(RefusalReason::NoRole)),
+        (&[], "node-a", Err(RefusalReason::NoRole)),
+    ] {
+        let shown = farm.with_uris("host", uris);
+        let server = Server::open(shown, Callers::BringViewers(farm.ca()), HTTP2).unwrap();
+        let (near, far) = duplex(16 * 1024);
+        let (_served, called) = tokio::join!(server.accept(far), client.connect("host", near));
+        let checked = client.check_relay(&called.unwrap(), &node.parse().unwrap());
+        assert_eq!(checked.map_err(|refusal: Refusal| refusal.reason()), expected, "{uris:?} {node}");
+    }
+    assert_eq!((client.peers().kind(), client.peers().without_role()), ("relay", 0));
+}
+
+#[tokio::test]
+async fn the_relay_of_a_node_is_called_by_front_doors_and_relays_and_calls_its_own_agent_alone() {
+    let farm = Authority::new("farm");
+    let node_a = "node-a".parse().unwrap();
+    let agent = Callers::OfAgent(farm.ca(), node_a);
+    for (uri, expected) in [
+        (DOOR, [true, true]),
+        ("spiffe://hatchery/relay/node-a", [true, true]),
+        ("spiffe://hatchery/relay/node-b", [true, false]),
+        (NODE_A, [false, false]),
+        (METRICS, [false, false]),
+        ("spiffe://hatchery/redis", [false, false]),
+    ] {
+        let shown = farm.with_uris("caller", &[uri]);
+        let callers = [Callers::BringViewers(farm.ca()), agent.clone()];
+        for (callers, expected) in callers.into_iter().zip(expected) {
+            let server = Server::open(farm.with_uris("host", &[NODE_A]), callers, HTTP2).unwrap();
+            let (served, _) = meet(&server, &front_door_of(&farm, Some(shown.clone())), "host").await;
+            assert_eq!(served.is_ok(), expected, "{uri}: {served:?}");
+        }
+    }
 }
 
 #[test]
@@ -119,6 +165,9 @@ fn a_certificate_of_another_role_is_not_taken_as_ones_own() {
         (&[NODE_A], Role::FrontDoor, Some(NODE_A)),
         (&["spiffe://other/frontdoor"], Role::FrontDoor, Some("spiffe://other/frontdoor")),
         (&[DOOR, METRICS], Role::FrontDoor, Some("2 URIs")),
+        (&["spiffe://hatchery/relay/node-a"], Role::Relay("node-a".parse().unwrap()), None),
+        (&[NODE_A], Role::Relay("node-a".parse().unwrap()), Some(NODE_A)),
+        (&[], Role::Relay("node-a".parse().unwrap()), Some("no role")),
     ] {
         let identity = farm.with_uris("own", uris).stating(role.clone());
         let errors = [

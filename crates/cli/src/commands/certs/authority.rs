@@ -64,7 +64,7 @@ impl Authority {
         renew: bool,
         out: &mut impl Write,
     ) -> Result<(), Failure> {
-        let [certificate, key] = ["pem", "key"].map(|end| self.dir.join(format!("{}.{end}", subject.name)));
+        let [certificate, key] = ["pem", "key"].map(|end| self.dir.join(format!("{}.{end}", subject.file)));
         let (has_certificate, has_key) = (certificate.exists(), key.exists());
         if has_certificate && !has_key && !renew {
             return Err(at(&key, "its certificate is there, but not its key; --renew makes both"));
@@ -81,7 +81,7 @@ impl Authority {
         let uri = subject.role.to_string().try_into().map_err(|e| at(&certificate, e))?;
         params.subject_alt_names.push(SanType::URI(uri));
         params.extended_key_usages = match subject.role {
-            Role::FrontDoor => {
+            Role::FrontDoor | Role::Relay(_) => {
                 vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth]
             }
             Role::Agent(_) | Role::Redis => vec![ExtendedKeyUsagePurpose::ServerAuth],

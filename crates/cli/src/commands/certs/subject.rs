@@ -8,12 +8,20 @@ use tls::Role;
 /// Whom a certificate is for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Subject {
-    /// Names its files as well.
+    /// Its name in the farm.
     pub(super) name: String,
+    /// What its files are called, before the end.
+    pub(super) file: String,
     /// What it is in the farm.
     pub(super) role: Role,
     /// All that it is reached by.
     pub(super) hosts: Vec<String>,
+}
+
+impl Subject {
+    fn new(name: &str, role: Role, hosts: Vec<String>) -> Self {
+        Self { name: name.to_owned(), file: name.to_owned(), role, hosts }
+    }
 }
 
 /// `NAME` or `NAME=HOST,IP`.
@@ -31,11 +39,21 @@ fn server(text: &str, role: Role) -> Result<Subject, String> {
         return Err(format!("expected a host name, got {name:?}"));
     }
     let hosts = [vec![name.to_owned()], hosts(more)?].concat();
-    Ok(Subject { name: name.to_owned(), role, hosts })
+    Ok(Subject::new(name, role, hosts))
 }
 
 /// `NODE` or `NODE=HOST,IP`. The name of a node need not be a host name.
 pub(super) fn agent(text: &str) -> Result<Subject, String> {
+    of_node(text, "--advertise", Role::Agent)
+}
+
+/// The same for the relay of a node, which has files of its own beside those of the agent.
+pub(super) fn relay(text: &str) -> Result<Subject, String> {
+    let subject = of_node(text, "--viewer-relay", Role::Relay)?;
+    Ok(Subject { file: format!("{}.relay", subject.name), ..subject })
+}
+
+fn of_node(text: &str, flag: &str, role: fn(NodeId) -> Role) -> Result<Subject, String> {
     let (name, more) = split(text)?;
     let node: NodeId = name.parse().map_err(|e| format!("the name of a node {e}"))?;
     let mut hosts = hosts(more)?;
@@ -43,9 +61,9 @@ pub(super) fn agent(text: &str) -> Result<Subject, String> {
         hosts.insert(0, name.to_owned());
     }
     if hosts.is_empty() {
-        return Err(format!("{name:?} is no host name: add the host of --advertise, as in {name}=HOST"));
+        return Err(format!("{name:?} is no host name: add the host of {flag}, as in {name}=HOST"));
     }
-    Ok(Subject { name: name.to_owned(), role: Role::Agent(node), hosts })
+    Ok(Subject::new(name, role(node), hosts))
 }
 
 pub(super) fn metrics_reader(text: &str) -> Result<Subject, String> {
@@ -53,7 +71,7 @@ pub(super) fn metrics_reader(text: &str) -> Result<Subject, String> {
     if !is_host(name) || text.contains('=') {
         return Err(format!("expected a name of letters, digits, '.', '_' and '-', got {text:?}"));
     }
-    Ok(Subject { name: name.to_owned(), role: Role::Metrics, hosts: Vec::new() })
+    Ok(Subject::new(name, Role::Metrics, Vec::new()))
 }
 
 /// The name, which names files as well, and the hosts.
@@ -90,7 +108,7 @@ mod tests {
     #[test]
     fn a_subject_has_its_name_and_all_it_is_reached_by() {
         let made = |made: Result<Subject, String>| made.map(|s| s.hosts.join(" "));
-        for parse in [front_door, agent] {
+        for parse in [front_door, agent, relay] {
             assert_eq!(made(parse("node-a")), Ok("node-a".into()));
             let more = made(parse("node-a=10.0.0.7,a.example,::1"));
             assert_eq!(more, Ok("node-a 10.0.0.7 a.example ::1".into()));
@@ -114,6 +132,11 @@ mod tests {
             assert_eq!(made.role.to_string(), format!("spiffe://hatchery/agent/{node}"));
             assert_eq!(made.hosts.join(" "), hosts, "{text}");
         }
+        let relay = relay("node-a=10.0.0.7").unwrap();
+        assert_eq!(
+            (relay.role.to_string().as_str(), relay.file.as_str()),
+            ("spiffe://hatchery/relay/node-a", "node-a.relay")
+        );
         let long = format!("{}.example", "n".repeat(63));
         assert!(agent(&long).unwrap_err().contains("at most 63"), "no node has this name");
         assert!(front_door(&long).is_ok());

@@ -19,6 +19,7 @@ pub(crate) fn node(name: &str, slots: u32, used: u32) -> NodeRecord {
             csr: true,
             ssr: true,
             version: String::new(),
+            viewer_relay: None,
         },
         used,
         gpu_used: 0,

@@ -85,6 +85,7 @@ async fn node(registry: &Registry, name: &str, slots: u32) -> Agent {
         csr: true,
         ssr: true,
         version: "0".to_owned(),
+        viewer_relay: None,
     };
     let report = AgentReport {
         node: name.parse().unwrap(),
