@@ -19,6 +19,7 @@ use crate::error::{OpenError, RegistryError};
 use crate::permits::Permit;
 use crate::redis::Redis;
 use crate::report::{AgentReport, Orders};
+use crate::verdict::{Assessment, Forecast};
 
 /// A handle to the registry; cloning is cheap.
 ///
@@ -168,6 +169,24 @@ impl Registry {
     /// The registry is away. A slot may have been taken: call [`Self::release_by_id`], or it comes back when the reservation expires.
     pub async fn reserve(&self, ask: &Reserve) -> Result<Reserved, RegistryError> {
         both!(self, b => b.reserve(ask))
+    }
+
+    /// What [`Self::reserve`] would come to, for a request without a place in line: the choice of a reserve, without the slot. Nothing
+    /// is taken or given up; what time alone changes (late nodes, places that lapsed) is noted, as in every call.
+    ///
+    /// # Errors
+    /// The registry is away.
+    pub async fn forecast(&self, ask: &Reserve) -> Result<Forecast, RegistryError> {
+        both!(self, b => b.forecast(ask))
+    }
+
+    /// What each node has for one more spawn, by name. With [`Self::forecast`] it says why a node would be chosen or not, see
+    /// [`crate::verdict`]. The cost grows with the number of nodes; Redis reads a bounded number of them in each step.
+    ///
+    /// # Errors
+    /// The registry is away.
+    pub async fn assess(&self) -> Result<Vec<Assessment>, RegistryError> {
+        both!(self, b => b.assess())
     }
 
     /// Releases a reservation for which nothing was started. Idempotent. Does nothing once the agent has reported the spawn.

@@ -97,6 +97,7 @@
 
 pub mod ask;
 pub mod report;
+pub mod verdict;
 mod viewing;
 
 mod cause;
@@ -116,3 +117,4 @@ pub use error::{OpenError, RegistryError, outward};
 pub use permits::{Permit, Permits};
 pub use redis::{Unprotected, unprotected};
 pub use report::{AgentReport, Change, DesiredDrain, DesiredState, Heartbeat, Identity, Orders, SpawnReport};
+pub use verdict::{Assessment, Forecast, Foreseen, Judge, Offer, Room, Verdict};

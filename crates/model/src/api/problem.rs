@@ -2,6 +2,7 @@
 //!
 //! A code has one status and one title. Only the front door makes problems; the command line reads them and exits by code.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -206,6 +207,10 @@ pub struct Problem {
     /// With answers of `POST /spawn`: every node that was tried and did not give a spawn, in order.
     #[serde(skip_serializing_if = "Vec::is_empty", default)]
     pub attempts: Vec<Attempt>,
+    /// With `no-capacity` and `no-matching-node`: how many nodes could not take the spawn, by reason. `POST /v1/explain` has the
+    /// reasons, and says them node by node.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty", default)]
+    pub reasons: BTreeMap<String, u32>,
     /// With `spawn-ended`: how it ended.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub exit: Option<Exit>,

@@ -5,7 +5,8 @@
 //!
 //! | file | decides | in `redis/lua/` |
 //! | --- | --- | --- |
-//! | `reserve` | which node gets a spawn, whose turn it is | `reserve`, `keep_places`, `leave_line` |
+//! | `reserve` | which node gets a spawn, whose turn it is | `choice`, `reserve`, `forecast`, `keep_places`, `leave_line` |
+//! | `assess` | what each node has for a spawn | `assess` |
 //! | `slots` | when a slot comes back | `release`, `release_by_id`, `abandon`, `slots` |
 //! | `report`, `identity` | what an agent's report changes, and whether it may | `report` |
 //! | `orders` | what an operator's order changes | `order`, `set_eligibility`, `restore_order` |
@@ -16,6 +17,7 @@
 //!
 //! Nothing here fails, and nothing is written to disk: the registry ends with its process.
 
+mod assess;
 mod claims;
 mod farm;
 mod health;
@@ -53,6 +55,7 @@ use crate::ask::{
 };
 use crate::permits::Permit;
 use crate::report::{AgentReport, Orders};
+use crate::verdict::{Assessment, Forecast};
 
 /// A handle to a registry that lives in this process.
 #[derive(Debug, Clone)]
@@ -139,6 +142,14 @@ impl Embedded {
 
     pub(crate) fn reserve(&self, ask: &Reserve) -> Reserved {
         self.change(|farm| farm.reserve(ask))
+    }
+
+    pub(crate) fn forecast(&self, ask: &Reserve) -> Forecast {
+        self.change(|farm| farm.forecast(ask))
+    }
+
+    pub(crate) fn assess(&self) -> Vec<Assessment> {
+        self.change(Farm::assess)
     }
 
     pub(crate) fn release(&self, node: &NodeId, spawn: SpawnId) {

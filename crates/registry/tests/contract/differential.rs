@@ -12,7 +12,7 @@ use std::time::Duration;
 use model::{Drain, Eligibility, RendererType, SpawnId, StartFailure, TicketId, Timestamp, Timing};
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
-use registry::{IdempotencyKey, Outcome, Outcomes, Reserve, Reserved};
+use registry::{Foreseen, IdempotencyKey, Outcome, Outcomes, Reserve, Reserved, Standing};
 use uuid::Uuid;
 
 use self::agents::Node;
@@ -230,7 +230,13 @@ impl<'a> World<'a> {
             ask = ask.of(owner, 3);
         }
         let spawn = ask.spawn;
+        let foreseen = self.pair.both(async |registry, _| registry.forecast(&ask).await.unwrap());
         let answer = self.pair.both(async |registry, _| registry.reserve(&ask).await.unwrap());
+        if ask.place.is_none() && !has_come_true(&foreseen.outcome, &answer) {
+            self.pair
+                .differences
+                .push(format!("{foreseen:?} was foreseen, and a reserve came to {answer:?}"));
+        }
         if let Reserved::Slot(slot) = answer {
             let node = self.nodes.iter().position(|node| node.agent.node == slot.node).unwrap();
             self.reserved.push((spawn, renderer, node, owner));
@@ -366,6 +372,20 @@ impl<'a> World<'a> {
                 self.sweep();
             }
         }
+    }
+}
+
+/// Whether a reserve came to what was foreseen. That a node is watched is found out only when its slot is taken.
+fn has_come_true(foreseen: &Foreseen, answer: &Reserved) -> bool {
+    match (foreseen, answer) {
+        (Foreseen::Slot { node, standing }, Reserved::Slot(slot)) => {
+            *node == slot.node
+                && (*standing == slot.standing
+                    || (*standing, slot.standing) == (Standing::Good, Standing::Watched))
+        }
+        (Foreseen::NoMatch { known }, Reserved::NoMatch { known: truly, .. }) => known == truly,
+        (Foreseen::Full, Reserved::Full) | (Foreseen::OverQuota, Reserved::OverQuota) => true,
+        _ => false,
     }
 }
 

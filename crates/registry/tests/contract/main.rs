@@ -6,6 +6,7 @@
 mod bounded;
 mod differential;
 mod events;
+mod explain;
 mod farm_cause;
 mod following;
 mod health;
