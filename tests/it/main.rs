@@ -46,6 +46,7 @@ mod command_line;
 mod confinement;
 mod crash;
 mod edges;
+mod explain;
 mod exposure;
 mod faults;
 mod hosts;

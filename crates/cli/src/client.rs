@@ -14,7 +14,7 @@ use hyper::{Method, Request, StatusCode, Uri};
 use hyper_util::client::legacy;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use model::api::{
-    DrainRequest, EligibilityAnswer, Node, NodeList, Spawn, SpawnAnswer, SpawnList, SpawnRequest,
+    DrainRequest, EligibilityAnswer, Explanation, Node, NodeList, Spawn, SpawnAnswer, SpawnList, SpawnRequest,
 };
 use model::{NodeId, SpawnState};
 use serde::de::DeserializeOwned;
@@ -127,6 +127,12 @@ impl Client {
         }
         let (_, body) = self.send(request).await?;
         self.read(body)
+    }
+
+    /// Where a spawn would be placed, and why.
+    pub(crate) async fn explain(&self, request: &SpawnRequest) -> Result<Answer<Explanation>, CallError> {
+        let body = serde_json::to_vec(request).unwrap_or_default();
+        self.post("/v1/explain", body.into()).await
     }
 
     /// One page of spawns.

@@ -397,6 +397,8 @@ export interface Problem {
   spawn?: string;
   /** Every node that was tried for the call and did not give a spawn, in order. */
   attempts?: Attempt[];
+  /** With `no-capacity` and `no-matching-node`: how many nodes could not take the spawn, by reason. */
+  reasons?: Record<string, number>;
   /** With `spawn-ended` (410): how the spawn ended that the key was answered with. */
   exit?: Exit;
 }

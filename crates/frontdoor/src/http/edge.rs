@@ -16,6 +16,7 @@ use crate::operations::Operations;
 use crate::registry_access::circuit::RegistryClient;
 use crate::registry_access::snapshot::Snapshot;
 use crate::settings::Config;
+use crate::spawning::assessed::Assessed;
 use crate::spawning::idempotency::Idempotency;
 use crate::spawning::rate::SpawnRates;
 use crate::spawning::spawner::Spawner;
@@ -48,6 +49,8 @@ pub(crate) struct Edge {
 pub(crate) struct Answers {
     /// All nodes, as JSON.
     pub(super) nodes: Coalesced<Result<Bytes, ApiError>>,
+    /// What each node has for a spawn.
+    pub(super) assessed: Coalesced<Result<Arc<Assessed>, RegistryError>>,
     /// Whether the registry takes writes.
     pub(super) registry_check: Coalesced<Result<(), RegistryError>>,
 }

@@ -26,6 +26,7 @@
 //! | not ready in time, or no verdict in time | `ready-timeout` | 504 |
 
 use std::any::Any;
+use std::collections::BTreeMap;
 use std::fmt;
 
 use axum::body::Body;
@@ -71,6 +72,7 @@ impl ApiError {
             node: None,
             spawn: None,
             attempts: Vec::new(),
+            reasons: BTreeMap::new(),
             exit: None,
             retry_after: None,
         }))
@@ -346,8 +348,12 @@ mod tests {
             code: "refused".into(),
             reason: "too little free memory".into(),
         };
-        let of =
-            |error| ApiError::from(Rejection { error, attempts: vec![attempt.clone()] }).0.attempts.len();
+        let of = |error| {
+            ApiError::from(Rejection { error, attempts: vec![attempt.clone()], passed_over: Vec::new() })
+                .0
+                .attempts
+                .len()
+        };
         let (node, spawn) = ("a".parse::<NodeId>().unwrap(), SpawnId::mint());
         assert_eq!(of(SpawnError::NoCapacity { why: String::new() }), 1);
         assert_eq!(of(SpawnError::NotReady { node: node.clone(), spawn, log: None }), 1);

@@ -57,6 +57,8 @@ problem_sets! {
         InvalidRequest, IdempotencyConflict, SpawnEnded, BodyTooLarge, UnsupportedMediaType, RateLimited, QuotaExceeded,
         SpawnFailed, NoCapacity, NoMatchingNode, RegistryUnavailable, ShuttingDown, ReadyTimeout
     ];
+    /// Of `POST /v1/explain`.
+    ExplainProblems [InvalidRequest, BodyTooLarge, UnsupportedMediaType, RegistryUnavailable];
     /// Of lists.
     ListProblems [InvalidRequest, RegistryUnavailable];
     /// Of one spawn or node.
