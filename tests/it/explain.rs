@@ -1,7 +1,8 @@
 //! Why a request was refused, why a node is not chosen: in the refusal, by `POST /v1/explain`, and by `hatchery explain`.
 
+use futures_util::future::join_all;
 use hatchery_tests::wait::PATIENCE;
-use hatchery_tests::{AgentPlan, Client, Farm, Look, Response, until};
+use hatchery_tests::{AgentPlan, Client, Farm, Look, Response, Subscriber, until};
 use serde_json::{Value, json};
 
 /// Six nodes, one for each thing that speaks against a node; the first, `node-a`, is the only one that a request for `sdk=2` gets.
@@ -182,5 +183,73 @@ async fn the_command_line_shows_the_verdicts_and_exits_as_a_spawn_would() {
     assert_eq!((json.code, &json.json()["reasons"]), (4, &reasons(&[("full", 1)])));
     assert_eq!(farm.run(&["explain", "--label", "nonsense"]).await.code, 2);
     farm.stop([spawned["id"].as_str().unwrap()]).await;
+    farm.finish().await;
+}
+
+/// How often Redis was asked for the names of all nodes, among other sets, since the last look.
+async fn sets_read(farm: &Farm) -> u64 {
+    let stats = farm.redis.says("INFO commandstats").await.unwrap();
+    farm.redis.says("CONFIG RESETSTAT").await.unwrap();
+    let line = stats.lines().find_map(|line| line.strip_prefix("cmdstat_smembers:calls="));
+    line.and_then(|line| line.split(',').next()).map_or(0, |calls| calls.parse().unwrap())
+}
+
+#[tokio::test]
+async fn refusals_at_once_share_one_look_at_the_nodes() {
+    const REFUSALS: usize = 400;
+    let farm = Farm::small(1).await;
+    let door = farm.door(0);
+    let spawned = door.spawned(&json!({})).await;
+    sets_read(&farm).await;
+    let answers = join_all((0..REFUSALS).map(|_| door.post("/spawn").json(&json!({})).send())).await;
+    let read = sets_read(&farm).await;
+    for answer in answers {
+        assert_eq!(answer.problem(503, "no-capacity").json["reasons"], json!({"full": 1}), "{answer:?}");
+    }
+    assert!(read < REFUSALS as u64 / 4, "{read}");
+    farm.stop([spawned["id"].as_str().unwrap()]).await;
+    farm.finish().await;
+}
+
+#[tokio::test]
+async fn a_node_that_will_not_come_back_is_forgotten_and_one_that_comes_back_registers_again() {
+    let mut farm = Farm::builder().agent(AgentPlan::slots(1)).agent(AgentPlan::slots(1)).start().await;
+    let door = farm.door(0);
+    let path = "/v1/nodes/node-b";
+    door.delete(path).send().await.problem(409, "node-up");
+    door.delete("/v1/nodes/nowhere").send().await.problem(404, "not-found");
+    assert_eq!(farm.run(&["forget", "node-b"]).await.code, 4);
+    assert_eq!(farm.run(&["forget", "nowhere"]).await.code, 3);
+    let spawned = [door.spawned(&json!({})).await, door.spawned(&json!({})).await];
+    let on = |node: &str| spawned.iter().find(|spawn| spawn["node"] == node).unwrap()["id"].as_str().unwrap();
+    let (stays, lost) = (on("node-a").to_owned(), on("node-b").to_owned());
+
+    let mut feed = Subscriber::connect(door.addr).await;
+    feed.subscribe("nodes").await;
+    farm.agent_mut("node-b").role.kill();
+    until("node-b is not up", PATIENCE, async || {
+        let node = door.json(path).await;
+        Look::when(node["availability"] != "up", || node.to_string())
+    })
+    .await;
+    let ran = farm.run(&["forget", "node-b"]).await;
+    assert_eq!((ran.code, ran.stdout.as_str()), (0, "node-b  forgotten, 1 spawns lost\n"), "{ran:?}");
+    door.get(path).send().await.problem(404, "not-found");
+    assert_eq!(farm.record(&lost).await["exit"]["reason"], "node-lost");
+    farm.doors[0].role.logs("node forgotten").await;
+    let told = feed.until("node.forgotten").await;
+    assert_eq!(told.last().unwrap()["node"], "node-b", "{told:?}");
+    assert_eq!(explained(door, &json!({})).await["reasons"], json!({"full": 1}));
+
+    farm.agent_mut("node-b").restart().await;
+    until("node-b is up again with what it runs", PATIENCE, async || {
+        let node = door.get(path).send().await;
+        let back =
+            node.status == 200 && node.json()["availability"] == "up" && node.json()["slots"]["used"] == 1;
+        Look::when(back, || node.text())
+    })
+    .await;
+    farm.reaches(&lost, "ready", PATIENCE).await;
+    farm.stop([stays.as_str(), lost.as_str()]).await;
     farm.finish().await;
 }

@@ -47,6 +47,7 @@ mod confinement;
 mod crash;
 mod edges;
 mod explain;
+mod explain_page;
 mod exposure;
 mod faults;
 mod hosts;

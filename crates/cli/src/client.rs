@@ -14,7 +14,8 @@ use hyper::{Method, Request, StatusCode, Uri};
 use hyper_util::client::legacy;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use model::api::{
-    DrainRequest, EligibilityAnswer, Explanation, Node, NodeList, Spawn, SpawnAnswer, SpawnList, SpawnRequest,
+    DrainRequest, EligibilityAnswer, Explanation, ForgetAnswer, Node, NodeList, Spawn, SpawnAnswer,
+    SpawnList, SpawnRequest,
 };
 use model::{NodeId, SpawnState};
 use serde::de::DeserializeOwned;
@@ -204,6 +205,13 @@ impl Client {
     ) -> Result<Answer<EligibilityAnswer>, CallError> {
         let body = serde_json::to_vec(request).unwrap_or_default();
         self.post(&format!("/v1/nodes/{node}/drain"), body.into()).await
+    }
+
+    /// Removes a node that will not come back.
+    pub(crate) async fn forget(&self, node: &NodeId) -> Result<Answer<ForgetAnswer>, CallError> {
+        let uri = uri(&self.server, &format!("/v1/nodes/{node}"))?;
+        let (_, body) = self.send(self.request(Method::DELETE, uri, Full::default())).await?;
+        self.read(body)
     }
 
     async fn post<T: DeserializeOwned>(&self, path: &str, body: Bytes) -> Result<Answer<T>, CallError> {

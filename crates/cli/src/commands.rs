@@ -11,6 +11,7 @@ pub(crate) mod cordon;
 pub(crate) mod dev;
 pub(crate) mod drain;
 pub(crate) mod explain;
+pub(crate) mod forget;
 pub(crate) mod frontdoor;
 pub(crate) mod key;
 pub(crate) mod log;

@@ -225,7 +225,7 @@ interface Introduced {
 /** A change of a node. A newer front door may send further kinds. */
 export type NodeEvent =
   | EventBase<'node.up' | 'node.stale' | 'node.down' | 'node.drained' | 'node.capacity'>
-  | (EventBase<'node.cordoned' | 'node.uncordoned'> & { by?: string })
+  | (EventBase<'node.cordoned' | 'node.uncordoned' | 'node.forgotten'> & { by?: string })
   | (EventBase<'node.draining'> & Partial<Drain>)
   | (EventBase<'node.failing' | 'node.recovered'> & { health: NodeHealth });
 
@@ -372,7 +372,7 @@ export interface Ending {
 
 /** The stable codes of the HTTP contract, and those of this client. */
 export type ErrorCode =
-  | 'invalid-request' | 'not-found' | 'method-not-allowed' | 'idempotency-conflict' | 'already-connected'
+  | 'invalid-request' | 'not-found' | 'method-not-allowed' | 'idempotency-conflict' | 'already-connected' | 'node-up'
   | 'spawn-ended' | 'body-too-large' | 'unsupported-media-type' | 'no-capacity' | 'no-matching-node'
   | 'spawn-failed' | 'ready-timeout' | 'registry-unavailable' | 'node-unreachable' | 'shutting-down'
   | 'upgrade-required' | 'internal' | 'unauthenticated' | 'forbidden' | 'origin-not-allowed'

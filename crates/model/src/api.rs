@@ -193,6 +193,16 @@ impl From<NodeRecord> for Node {
     }
 }
 
+/// Answer of `DELETE /v1/nodes/{node}`: the node is not known any more.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct ForgetAnswer {
+    /// The node.
+    #[schema(value_type = String)]
+    pub node: NodeId,
+    /// Spawns that had not ended, and have now, as `node-lost`.
+    pub ended: u32,
+}
+
 /// Body of `POST /v1/nodes/{node}/drain`. Every field is optional, and so is the body.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]

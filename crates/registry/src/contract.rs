@@ -12,7 +12,8 @@ use model::{
 use uuid::Uuid;
 
 use crate::ask::{
-    Claim, Follow, IdempotencyKey, Located, Outcomes, Position, Reserve, Reserved, SpawnFilter, SpawnPage,
+    Claim, Follow, Forgotten, IdempotencyKey, Located, Outcomes, Position, Reserve, Reserved, SpawnFilter,
+    SpawnPage,
 };
 use crate::embedded::Embedded;
 use crate::error::{OpenError, RegistryError};
@@ -310,6 +311,15 @@ impl Registry {
         generation: u64,
     ) -> Result<bool, RegistryError> {
         both!(self, b => b.restore_order(node, eligibility, drain, generation))
+    }
+
+    /// Removes a node that is not up, with its slots; its spawns end with the reason [`model::ExitReason::NodeLost`]. Should the node
+    /// report again, it registers as a new one, and what it still runs comes back. `by` names the operator, for the event.
+    ///
+    /// # Errors
+    /// The registry is away.
+    pub async fn forget(&self, node: &NodeId, by: Option<&str>) -> Result<Forgotten, RegistryError> {
+        both!(self, b => b.forget(node, by))
     }
 
     /// A page of spawns, newest first.

@@ -109,8 +109,8 @@ mod permits;
 mod redis;
 
 pub use ask::{
-    Claim, Follow, IdempotencyKey, Located, Outcome, Outcomes, Position, Reservation, Reserve, Reserved,
-    SpawnFilter, SpawnPage, Standing,
+    Claim, Follow, Forgotten, IdempotencyKey, Located, Outcome, Outcomes, Position, Reservation, Reserve,
+    Reserved, SpawnFilter, SpawnPage, Standing,
 };
 pub use contract::Registry;
 pub use error::{OpenError, RegistryError, outward};

@@ -10,6 +10,7 @@
 //! | no such method on this route | `method-not-allowed` | 405 |
 //! | the idempotency key came with another request | `idempotency-conflict` | 409 |
 //! | the spawn has a viewer | `already-connected` | 409 |
+//! | the node that is to be forgotten is up | `node-up` | 409 |
 //! | the spawn that the idempotency key was answered with has ended | `spawn-ended` | 410 |
 //! | the body is over 64 KiB · not JSON | `body-too-large` · `unsupported-media-type` | 413 · 415 |
 //! | `Host` names a host that this front door does not know | `host-not-allowed` | 421 |

@@ -5,7 +5,7 @@
 //! ```
 //!
 //! Reading order: `routes` (every route on one screen), `route` (the layers around each of them), `edge` (what handlers have at hand),
-//! `error` (what means what), `extract`, then the handlers: `post_spawn`, `explain`, `spawns`, `nodes`, `eligibility`, `live_upgrade`, `viewer_upgrade`, `probes`,
+//! `error` (what means what), `extract`, then the handlers: `post_spawn`, `explain`, `spawns`, `nodes`, `eligibility`, `forget`, `live_upgrade`, `viewer_upgrade`, `probes`,
 //! `page_routes`. `description` and `problem_sets` describe the surface; `coalesced` makes one answer for many callers, and `reasons` says what stands against each node.
 
 mod authorization;
@@ -16,6 +16,7 @@ mod eligibility;
 mod error;
 mod explain;
 mod extract;
+mod forget;
 mod live_upgrade;
 mod nodes;
 mod observe;

@@ -69,6 +69,8 @@ problem_sets! {
     ];
     /// Of what operators want of a node.
     OperateProblems [InvalidRequest, NotFound, BodyTooLarge, UnsupportedMediaType, RegistryUnavailable];
+    /// Of having a node forgotten.
+    ForgetProblems [InvalidRequest, NotFound, NodeUp, RegistryUnavailable];
     /// Of what only a node's agent can tell.
     LogProblems [InvalidRequest, NotFound, RegistryUnavailable, NodeUnreachable];
     /// Of the live feed's handshake.

@@ -22,8 +22,8 @@ use model::{
     Timing,
 };
 use registry::{
-    Assessment, Claim, Follow, Forecast, IdempotencyKey, Located, Outcomes, Permit, Position, Registry,
-    RegistryError, Reserve, Reserved, SpawnFilter, SpawnPage,
+    Assessment, Claim, Follow, Forecast, Forgotten, IdempotencyKey, Located, Outcomes, Permit, Position,
+    Registry, RegistryError, Reserve, Reserved, SpawnFilter, SpawnPage,
 };
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep};
@@ -107,6 +107,7 @@ through_circuit! {
     nodes() -> Vec<NodeRecord>;
     node(node: &NodeId) -> Option<NodeRecord>;
     set_eligibility(node: &NodeId, eligibility: Eligibility, drain: Option<&Drain>, by: Option<&str>) -> Option<u64>;
+    forget(node: &NodeId, by: Option<&str>) -> Forgotten;
     spawns(filter: &SpawnFilter) -> SpawnPage;
     spawn(spawn: SpawnId) -> Option<SpawnRecord>;
     locate(spawn: SpawnId) -> Option<Located>;

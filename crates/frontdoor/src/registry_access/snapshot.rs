@@ -114,7 +114,7 @@ impl Snapshot {
     }
 
     /// How many nodes it has.
-    pub(super) fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.farm().nodes.len()
     }
 
@@ -221,7 +221,9 @@ impl Snapshot {
             return None;
         }
         let Survey { known, matching, probe, best } = farm.survey(demand, tried, avoided, clock);
-        let outcome = match best {
+        // A node that was full is asked as the last resort, since spawns end. What is foreseen is that its agent refuses.
+        let free = best.filter(|i| farm.nodes[*i].load(demand.renderer) < 1.0);
+        let outcome = match free {
             Some(i) => {
                 let seen = &farm.nodes[i];
                 let standing = node_health::stand(&seen.health[demand.renderer as usize], probe == Some(i));
@@ -285,6 +287,12 @@ impl Snapshot {
     /// Takes in an operator's order.
     pub(crate) fn order(&self, node: &NodeId, eligibility: Eligibility) {
         self.change(node, |seen| seen.record.eligibility = eligibility);
+    }
+
+    /// An operator had a node forgotten.
+    pub(crate) fn forget(&self, node: &NodeId) {
+        let mut farm = self.farm();
+        farm.nodes.retain(|seen| seen.record.id != *node);
     }
 
     /// A chosen node was not used.

@@ -31,6 +31,8 @@ pub enum ErrorCode {
     IdempotencyConflict,
     /// The spawn has a viewer.
     AlreadyConnected,
+    /// The node is up: it would only register again.
+    NodeUp,
     /// The spawn that the idempotency key was answered with has ended.
     SpawnEnded,
     /// Over 64 KiB.
@@ -76,6 +78,7 @@ impl ErrorCode {
             Self::MethodNotAllowed => "method-not-allowed",
             Self::IdempotencyConflict => "idempotency-conflict",
             Self::AlreadyConnected => "already-connected",
+            Self::NodeUp => "node-up",
             Self::SpawnEnded => "spawn-ended",
             Self::BodyTooLarge => "body-too-large",
             Self::UnsupportedMediaType => "unsupported-media-type",
@@ -103,7 +106,7 @@ impl ErrorCode {
             Self::Forbidden | Self::OriginNotAllowed => 403,
             Self::NotFound => 404,
             Self::MethodNotAllowed => 405,
-            Self::IdempotencyConflict | Self::AlreadyConnected => 409,
+            Self::IdempotencyConflict | Self::AlreadyConnected | Self::NodeUp => 409,
             Self::SpawnEnded => 410,
             Self::BodyTooLarge => 413,
             Self::UnsupportedMediaType => 415,
@@ -133,6 +136,7 @@ impl ErrorCode {
             Self::MethodNotAllowed => "This method is not allowed here",
             Self::IdempotencyConflict => "The idempotency key was used with another body",
             Self::AlreadyConnected => "The spawn has a viewer",
+            Self::NodeUp => "The node is up",
             Self::SpawnEnded => "The spawn has ended",
             Self::BodyTooLarge => "The body is too large",
             Self::UnsupportedMediaType => "The body must be JSON",

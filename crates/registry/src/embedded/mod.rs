@@ -11,6 +11,7 @@
 //! | `report`, `identity` | what an agent's report changes, and whether it may | `report` |
 //! | `orders` | what an operator's order changes | `order`, `set_eligibility`, `restore_order` |
 //! | `sweep` | what time alone changes | `sweep` |
+//! | `forget` | what becomes of a node that is not known any more | `forget`, `sweep` |
 //! | `health` | what outcomes of starts change | `outcomes`, `learn` |
 //! | `claims` | who works on an idempotency key | `claim`, `settle` |
 //! | `index`, `stock`, `shelf`, `line`, `owned`, `history` | the indexes and records behind them | `slots`, `spawns`, `core` |
@@ -20,6 +21,7 @@
 mod assess;
 mod claims;
 mod farm;
+mod forget;
 mod health;
 mod history;
 mod identity;
@@ -50,8 +52,8 @@ use uuid::Uuid;
 
 use self::farm::Farm;
 use crate::ask::{
-    Claim, Follow, IdempotencyKey, Located, MAX_FOLLOW, Outcomes, Position, Reserve, Reserved, SpawnFilter,
-    SpawnPage,
+    Claim, Follow, Forgotten, IdempotencyKey, Located, MAX_FOLLOW, Outcomes, Position, Reserve, Reserved,
+    SpawnFilter, SpawnPage,
 };
 use crate::permits::Permit;
 use crate::report::{AgentReport, Orders};
@@ -206,6 +208,10 @@ impl Embedded {
         by: Option<&str>,
     ) -> Option<u64> {
         self.change(|farm| farm.set_eligibility(node, eligibility, drain, by))
+    }
+
+    pub(crate) fn forget(&self, node: &NodeId, by: Option<&str>) -> Forgotten {
+        self.change(|farm| farm.forget(node, by))
     }
 
     pub(crate) fn spawns(&self, filter: &SpawnFilter) -> SpawnPage {

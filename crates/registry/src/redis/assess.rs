@@ -12,9 +12,9 @@ use crate::verdict::{Assessment, Offer, Room};
 
 const CALL: &str = "assess";
 /// Nodes in one step: Redis serves no other call during it.
-const STEP: usize = 250;
-/// The fields of one node in the script's answer.
-const FIELDS: usize = 12;
+const STEP: usize = 100;
+/// Between the fields of one node in the script's answer.
+const SEPARATOR: char = '\u{1f}';
 
 impl Redis {
     pub(crate) async fn assess(&self) -> Result<Vec<Assessment>, RegistryError> {
@@ -32,9 +32,9 @@ impl Redis {
                     args.arg(names);
                 })
                 .await?;
-            for fields in answer.chunks(FIELDS) {
-                let name = fields.first().map_or("", String::as_str);
-                nodes.extend(self.0.damaged.readable(name, assessment(fields, &kinds)));
+            for line in &answer {
+                let name = line.split(SEPARATOR).next().unwrap_or_default();
+                nodes.extend(self.0.damaged.readable(name, assessment(line, &kinds)));
             }
         }
         nodes.sort_by(|a, b| a.node.cmp(&b.node));
@@ -42,11 +42,8 @@ impl Redis {
     }
 }
 
-fn assessment(
-    fields: &[String],
-    kinds: &HashMap<String, Arc<NodeKind>>,
-) -> Result<Assessment, RegistryError> {
-    let fields: Vec<&str> = fields.iter().map(String::as_str).collect();
+fn assessment(line: &str, kinds: &HashMap<String, Arc<NodeKind>>) -> Result<Assessment, RegistryError> {
+    let fields: Vec<&str> = line.split(SEPARATOR).collect();
     let [node, kind, eligibility, availability, used, slots, gpu_used, gpus, csr, csr_fails, ssr, ssr_fails] =
         fields[..]
     else {
@@ -88,10 +85,11 @@ mod tests {
         for lack in ["closed", "unreadable", "nonsense"] {
             assert_eq!(offer(lack, "").room, Room::Unreadable, "{lack}");
         }
-        let of = |fields: [&str; 12]| assessment(&fields.map(str::to_owned), &HashMap::new());
+        let of = |fields: [&str; 12]| assessment(&fields.join("\u{1f}"), &HashMap::new());
         let node =
             of(["a", "default|", "eligible", "up", "1", "", "", "-1", "unreadable", "", "", ""]).unwrap();
         assert_eq!((node.slots, node.gpus, node.kind), ((1, 0), None, None));
         assert!(of(["a", "default|", "open", "up", "1", "4", "0", "-1", "0", "", "", ""]).is_err());
+        assert!(assessment("a", &HashMap::new()).is_err());
     }
 }

@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 use super::link::Question;
 use super::{Redis, unexpected};
-use crate::ask::{Claim, IdempotencyKey, Outcome, Outcomes, operator_data};
+use crate::ask::{Claim, Forgotten, IdempotencyKey, Outcome, Outcomes, operator_data};
 use crate::error::RegistryError;
 use crate::permits::Permit;
 use crate::report::{AgentReport, DesiredState, Heartbeat, Orders, SpawnReport, event_data};
@@ -112,6 +112,22 @@ impl Redis {
             })
             .await?;
         Ok((generation > 0).then_some(generation))
+    }
+
+    pub(crate) async fn forget(&self, node: &NodeId, by: Option<&str>) -> Result<Forgotten, RegistryError> {
+        const CALL: &str = "forget";
+        let data = serde_json::Value::Object(operator_data(None, by)).to_string();
+        let answer: i64 = self
+            .run(CALL, &self.0.scripts.forget, |args| {
+                args.arg(node.as_str()).arg(data);
+            })
+            .await?;
+        match u32::try_from(answer) {
+            Ok(ended) => Ok(Forgotten::Gone { ended }),
+            Err(_) if answer == -1 => Ok(Forgotten::Up),
+            Err(_) if answer == -2 => Ok(Forgotten::Unknown),
+            Err(_) => Err(unexpected(CALL, format!("{answer}"))),
+        }
     }
 
     pub(crate) async fn restore_order(

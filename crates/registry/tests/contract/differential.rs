@@ -65,6 +65,7 @@ enum Op {
     Intrude(u8),
     Order(u8, Desired),
     RestoreOrder(u8, u8),
+    Forget(u8),
     Learn {
         node: u8,
         renderer: RendererType,
@@ -143,6 +144,7 @@ fn op() -> impl Strategy<Value = Op> {
         1 => any().prop_map(Op::Intrude),
         2 => (any(), desired).prop_map(|(n, desired)| Op::Order(n, desired)),
         1 => (any(), any()).prop_map(|(n, step)| Op::RestoreOrder(n, step)),
+        1 => any().prop_map(Op::Forget),
         5 => (any(), renderer, learned).prop_map(|(node, renderer, outcome)| Op::Learn { node, renderer, outcome }),
         1 => Just(Op::SameEverywhere),
         3 => Just(Op::KeepPlaces),
@@ -338,6 +340,10 @@ impl<'a> World<'a> {
                     let number = now + u64::from(step) * 100 - 10_000;
                     registry.restore_order(&node, Eligibility::Cordoned, None, number).await.unwrap()
                 });
+            }
+            Op::Forget(n) => {
+                let node = self.nodes[usize::from(n) % self.nodes.len()].agent.node.clone();
+                self.pair.both(async |registry, _| registry.forget(&node, Some("key:ops")).await.unwrap());
             }
             Op::Learn { node, renderer, outcome } => self.learn(node, renderer, outcome),
             Op::SameEverywhere => {

@@ -9,6 +9,7 @@ mod events;
 mod explain;
 mod farm_cause;
 mod following;
+mod forget;
 mod health;
 mod idempotency;
 mod identity;
