@@ -48,6 +48,8 @@ mod command_line;
 mod confinement;
 mod crash;
 mod edges;
+mod explain;
+mod explain_page;
 mod exposure;
 mod faults;
 mod hosts;

@@ -1,5 +1,6 @@
 //! Why a call to a front door has no good answer: the text for people, the exit code for scripts, the word that a load generator counts.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::time::Duration;
 
@@ -92,6 +93,14 @@ impl CallError {
         match self {
             Self::Refused { problem, .. } => &problem.attempts,
             _ => &[],
+        }
+    }
+
+    /// How many nodes could not take it, by reason.
+    pub(crate) fn reasons(&self) -> Option<&BTreeMap<String, u32>> {
+        match self {
+            Self::Refused { problem, .. } => Some(&problem.reasons).filter(|reasons| !reasons.is_empty()),
+            _ => None,
         }
     }
 }

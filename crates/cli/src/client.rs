@@ -14,7 +14,8 @@ use hyper::{Method, Request, StatusCode, Uri};
 use hyper_util::client::legacy;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use model::api::{
-    DrainRequest, EligibilityAnswer, Node, NodeList, Spawn, SpawnAnswer, SpawnList, SpawnRequest,
+    DrainRequest, EligibilityAnswer, Explanation, ForgetAnswer, Node, NodeList, Spawn, SpawnAnswer,
+    SpawnList, SpawnRequest,
 };
 use model::{NodeId, SpawnState};
 use serde::de::DeserializeOwned;
@@ -129,6 +130,12 @@ impl Client {
         self.read(body)
     }
 
+    /// Where a spawn would be placed, and why.
+    pub(crate) async fn explain(&self, request: &SpawnRequest) -> Result<Answer<Explanation>, CallError> {
+        let body = serde_json::to_vec(request).unwrap_or_default();
+        self.post("/v1/explain", body.into()).await
+    }
+
     /// One page of spawns.
     pub(crate) async fn spawns(
         &self,
@@ -198,6 +205,13 @@ impl Client {
     ) -> Result<Answer<EligibilityAnswer>, CallError> {
         let body = serde_json::to_vec(request).unwrap_or_default();
         self.post(&format!("/v1/nodes/{node}/drain"), body.into()).await
+    }
+
+    /// Removes a node that will not come back.
+    pub(crate) async fn forget(&self, node: &NodeId) -> Result<Answer<ForgetAnswer>, CallError> {
+        let uri = uri(&self.server, &format!("/v1/nodes/{node}"))?;
+        let (_, body) = self.send(self.request(Method::DELETE, uri, Full::default())).await?;
+        self.read(body)
     }
 
     async fn post<T: DeserializeOwned>(&self, path: &str, body: Bytes) -> Result<Answer<T>, CallError> {

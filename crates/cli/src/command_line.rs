@@ -5,8 +5,8 @@ use clap::{Parser, Subcommand};
 
 use crate::args::Before;
 use crate::commands::{
-    agent, bench, certs, completions, cordon, dev, drain, frontdoor, key, log, nodes, relay, show, soak,
-    spawn, spawns, stop, token, watch,
+    agent, bench, certs, completions, cordon, dev, drain, explain, forget, frontdoor, key, log, nodes, relay,
+    show, soak, spawn, spawns, stop, token, watch,
 };
 
 /// The note under the error for a token on the command line.
@@ -50,6 +50,8 @@ pub(crate) enum Command {
     Dev(Box<dev::DevArgs>),
     /// Start a stream cache server and print where its viewer connects
     Spawn(spawn::SpawnArgs),
+    /// Say where a spawn would be placed and why, and why not elsewhere
+    Explain(explain::ExplainArgs),
     /// List spawns, those that run first
     Spawns(spawns::SpawnsArgs),
     /// Show one spawn with its history
@@ -68,6 +70,8 @@ pub(crate) enum Command {
     Uncordon(cordon::UncordonArgs),
     /// Empty a node: nothing new starts there, and what runs ends by itself or at a deadline
     Drain(drain::DrainArgs),
+    /// Remove a node that will not come back
+    Forget(forget::ForgetArgs),
     /// Put load on a farm and measure how long its answers take
     Bench(bench::BenchArgs),
     /// Start and stop spawns again and again, and check that nothing is left of them

@@ -10,6 +10,8 @@ pub(crate) mod completions;
 pub(crate) mod cordon;
 pub(crate) mod dev;
 pub(crate) mod drain;
+pub(crate) mod explain;
+pub(crate) mod forget;
 pub(crate) mod frontdoor;
 pub(crate) mod key;
 pub(crate) mod log;

@@ -8,8 +8,8 @@ use tokio::runtime::Builder;
 use crate::args::{Before, ClientFlags};
 use crate::command_line::{Cli, Command};
 use crate::commands::{
-    agent, bench, certs, completions, cordon, dev, drain, frontdoor, key, log, nodes, relay, show, soak,
-    spawn, spawns, stop, token, watch,
+    agent, bench, certs, completions, cordon, dev, drain, explain, forget, frontdoor, key, log, nodes, relay,
+    show, soak, spawn, spawns, stop, token, watch,
 };
 use crate::context::{ANSWER, Context};
 use crate::credential::WHERE;
@@ -54,6 +54,9 @@ pub(crate) fn run(cli: Cli) -> Exit {
             let timeout = args.spawn.timeout();
             ask(&before, &args.flags, timeout, async |context| spawn::run(context, &args).await)
         }
+        Command::Explain(args) => {
+            ask(&before, &args.flags, ANSWER, async |context| explain::run(context, &args).await)
+        }
         Command::Spawns(args) => {
             ask(&before, &args.flags, ANSWER, async |context| spawns::run(context, &args).await)
         }
@@ -80,6 +83,9 @@ pub(crate) fn run(cli: Cli) -> Exit {
         }
         Command::Drain(args) => {
             ask(&before, &args.flags, ANSWER, async |context| drain::run(context, &args).await)
+        }
+        Command::Forget(args) => {
+            ask(&before, &args.flags, ANSWER, async |context| forget::run(context, &args).await)
         }
         Command::Soak(args) => {
             let timeout = args.spawn.timeout();

@@ -44,6 +44,7 @@ impl Exit {
             | ErrorCode::QuotaExceeded
             | ErrorCode::IdempotencyConflict
             | ErrorCode::AlreadyConnected
+            | ErrorCode::NodeUp
             | ErrorCode::SpawnEnded => Self::Refused,
             ErrorCode::ReadyTimeout => Self::TimedOut,
             ErrorCode::InvalidRequest | ErrorCode::BodyTooLarge | ErrorCode::HostNotAllowed => Self::Usage,

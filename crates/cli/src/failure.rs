@@ -4,6 +4,7 @@ use std::io::{self, Write};
 
 use crate::call_error::CallError;
 use crate::exit::Exit;
+use crate::output::counts;
 use crate::standard_error::say;
 
 /// Why a command failed.
@@ -67,6 +68,9 @@ impl Failure {
                 say(&format!("error: {error}"));
                 for attempt in error.attempts() {
                     say(&format!("  tried {}: {} ({})", attempt.node, attempt.reason, attempt.code));
+                }
+                if let Some(reasons) = error.reasons() {
+                    say(&format!("  nodes: {} (`hatchery explain` says it node by node)", counts(reasons)));
                 }
                 for line in error.log() {
                     say(&format!("  | {line}"));

@@ -1,6 +1,7 @@
 //! What people read: tables, ages, and text that cannot take over a terminal.
 
 use std::borrow::Cow;
+use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::fmt::{Display, Write as _};
 use std::io::{self, Write};
@@ -109,6 +110,15 @@ pub(crate) fn labels(labels: &BTreeMap<String, String>) -> String {
     if text.is_empty() { "-".to_owned() } else { text }
 }
 
+/// `12 full, 3 label sdk`: the most first.
+pub(crate) fn counts(reasons: &BTreeMap<String, u32>) -> String {
+    let mut reasons: Vec<_> = reasons.iter().collect();
+    reasons.sort_by_key(|(_, count)| Reverse(**count));
+    let reasons: Vec<String> =
+        reasons.into_iter().map(|(reason, count)| format!("{count} {reason}")).collect();
+    reasons.join(", ")
+}
+
 /// Bytes for people: `3.2 GiB`.
 #[expect(clippy::cast_precision_loss, reason = "one digit after the point is all that is shown")]
 pub(crate) fn bytes(count: u64) -> String {
@@ -183,6 +193,13 @@ mod tests {
             text.lines().collect::<Vec<_>>(),
             ["ID            COUNT", "long-name         7", "x\\u{1b}[31m  123456"],
         );
+    }
+
+    #[test]
+    fn counts_have_the_most_first() {
+        let reasons = [("cordoned", 1), ("full", 12), ("label sdk", 3), ("failing", 1)];
+        let reasons = reasons.map(|(reason, count)| (reason.to_owned(), count)).into();
+        assert_eq!(counts(&reasons), "12 full, 3 label sdk, 1 cordoned, 1 failing");
     }
 
     #[test]

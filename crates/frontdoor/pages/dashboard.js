@@ -4,6 +4,7 @@
  *     live feed ──▶ snapshot.js (the farm) ──▶ one frame at a time ──▶ nodes.js · node.js · spawns.js · events.js
  *                                                                     totals and charts (here)
  *     operator  ──▶ orders.js ──▶ front door ──▶ live feed
+ *               ──▶ why.js (where a spawn would be placed, asked and answered)
  *
  * signin.js asks for a credential where the front door authenticates callers.
  *
@@ -24,6 +25,7 @@ import { Snapshot } from './snapshot.js';
 import { SignIn } from './signin.js';
 import { Spawns } from './spawns.js';
 import { Trouble, absence } from './trouble.js';
+import { Why } from './why.js';
 import { brief, millis } from './words.js';
 
 /** At most so often is everything looked through again: 20 000 spawns are some work. */
@@ -38,6 +40,7 @@ const nodes = new Nodes(snapshot, orders, choose);
 const detail = new Detail(snapshot, orders, () => choose(undefined));
 const spawns = new Spawns(snapshot, orders);
 const events = new Events(snapshot);
+new Why(who);
 const capacity = new Chart(byId('capacity-chart'), 'Slots in use over time');
 const latency = new Chart(byId('latency-chart'), 'Time from start to ready over time');
 

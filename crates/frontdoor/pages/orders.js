@@ -190,7 +190,8 @@ export class Orders {
   }
 }
 
-function problem(response, text) {
+/** The error that an answer of the front door says. */
+export function problem(response, text) {
   let said = {};
   try {
     said = JSON.parse(text);

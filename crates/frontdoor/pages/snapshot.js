@@ -76,7 +76,10 @@ export class Snapshot {
   nodeEvent(event) {
     this.#note(event);
     const node = this.nodes.get(event.node);
-    if (node) {
+    if (event.kind === 'node.forgotten') {
+      this.nodes.delete(event.node);
+      this.#drains.delete(event.node);
+    } else if (node) {
       const { kind } = event;
       if (kind === 'node.up') node.availability = 'up';
       if (kind === 'node.stale') node.availability = 'stale';

@@ -113,6 +113,7 @@ const EVENTS = {
   'node.capacity': 'offers something else now',
   'node.failing': 'is failing: starts fail there',
   'node.recovered': 'is well again: starts succeed there',
+  'node.forgotten': 'is forgotten: it is not expected back',
   'spawn.launching': 'is starting',
   'spawn.ready': 'is ready',
   'spawn.connected': 'has a viewer',

@@ -17,7 +17,7 @@ use std::time::Duration;
 
 use model::api::EligibilityAnswer;
 use model::{Availability, Drain, Eligibility, NodeId, RequestId, Timestamp, timing};
-use registry::RegistryError;
+use registry::{Forgotten, RegistryError};
 use serde::Deserialize;
 use tokio::time::{sleep, timeout};
 use tracing::{info, warn};
@@ -176,6 +176,25 @@ impl Operations {
                 }
                 Ok(Some(EligibilityAnswer { node, eligibility, remaining, deadline, agent_acknowledged }))
             }
+        };
+        self.cleanups.finish(work).await
+    }
+
+    /// Has a node forgotten that will not come back. One that is up is not. Should it come back all the same, it registers as a new one.
+    pub(crate) async fn forget(
+        self: &Arc<Self>,
+        node: NodeId,
+        by: Option<String>,
+    ) -> Result<Forgotten, RegistryError> {
+        let this = Arc::clone(self);
+        let work = async move {
+            let forgotten = this.registry.forget(&node, by.as_deref()).await?;
+            if let Forgotten::Gone { ended } = forgotten {
+                this.desired_states.forget(&node);
+                this.snapshot.forget(&node);
+                info!(node.id = %node, ended, by = by.as_deref().unwrap_or("unknown"), "node forgotten");
+            }
+            Ok(forgotten)
         };
         self.cleanups.finish(work).await
     }

@@ -15,6 +15,7 @@
 //! # Ok::<(), serde_json::Error>(())
 //! ```
 
+mod explain;
 mod problem;
 
 use std::collections::BTreeMap;
@@ -28,6 +29,7 @@ use crate::id::{AgentEpoch, NodeId, Owner, SpawnId};
 use crate::node::{Availability, Eligibility, GpuSlots, Load, NodeRecord};
 use crate::spawn::{Exit, RendererType, SpawnRecord, SpawnState, ViewerPresence};
 use crate::time::Timestamp;
+pub use explain::{ExplainedNode, Explanation, ExplanationSource};
 pub use problem::{Attempt, ErrorCode, Problem};
 
 /// Body of `POST /spawn`. Every field is optional, and so is the body. Unknown fields are refused by name.
@@ -193,6 +195,16 @@ impl From<NodeRecord> for Node {
             }),
         }
     }
+}
+
+/// Answer of `DELETE /v1/nodes/{node}`: the node is not known any more.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct ForgetAnswer {
+    /// The node.
+    #[schema(value_type = String)]
+    pub node: NodeId,
+    /// Spawns that had not ended, and have now, as `node-lost`.
+    pub ended: u32,
 }
 
 /// Body of `POST /v1/nodes/{node}/drain`. Every field is optional, and so is the body.

@@ -65,12 +65,43 @@ pub struct Demand {
     pub labels: BTreeMap<String, String>,
 }
 
+/// Why nodes of a kind do not satisfy a demand: the first thing that they lack.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Misfit<'a> {
+    /// The demand names another pool.
+    Pool,
+    /// The pool is dedicated, and the demand names none.
+    Dedicated,
+    /// The label is missing there, or has another value.
+    Label {
+        /// The label's name.
+        name: &'a str,
+        /// The value that the demand wants.
+        wanted: &'a str,
+        /// The value there; `None` when the label is missing.
+        found: Option<&'a str>,
+    },
+}
+
 impl Demand {
     /// Whether nodes of this kind satisfy the demand. The renderer is no part of a kind, so this does not look at it.
     #[must_use]
     pub fn suits(&self, kind: &NodeKind) -> bool {
-        self.pool.as_ref().map_or(!kind.dedicated, |pool| *pool == kind.pool)
-            && self.labels.iter().all(|(k, v)| kind.labels.get(k) == Some(v))
+        self.misfit(kind).is_none()
+    }
+
+    /// Why nodes of this kind do not satisfy the demand; `None` when they do.
+    #[must_use]
+    pub fn misfit<'a>(&'a self, kind: &'a NodeKind) -> Option<Misfit<'a>> {
+        match &self.pool {
+            Some(pool) if *pool != kind.pool => return Some(Misfit::Pool),
+            None if kind.dedicated => return Some(Misfit::Dedicated),
+            _ => {}
+        }
+        self.labels.iter().find_map(|(name, wanted)| {
+            let found = kind.labels.get(name).map(String::as_str);
+            (found != Some(wanted)).then_some(Misfit::Label { name, wanted, found })
+        })
     }
 }
 
@@ -102,6 +133,23 @@ mod tests {
                 Demand { renderer: RendererType::Csr, pool: pool.map(str::to_owned), labels: labels(wanted) };
             assert_eq!(demand.suits(&kind), good, "{pool:?} {wanted:?}");
         }
+    }
+
+    #[test]
+    fn what_a_kind_lacks_first_is_named() {
+        let kind = NodeKind { pool: "gpu".into(), labels: labels("sdk=2025.1"), dedicated: true };
+        let of = |pool: Option<&str>, wanted| {
+            let pool = pool.map(str::to_owned);
+            let demand = Demand { renderer: RendererType::Csr, pool, labels: labels(wanted) };
+            demand.misfit(&kind).map(|misfit| format!("{misfit:?}"))
+        };
+        assert_eq!(of(Some("cpu"), "sdk=2"), Some("Pool".to_owned()));
+        assert_eq!(of(None, ""), Some("Dedicated".to_owned()));
+        let differs = r#"Label { name: "sdk", wanted: "2", found: Some("2025.1") }"#;
+        assert_eq!(of(Some("gpu"), "sdk=2,zone=a").as_deref(), Some(differs));
+        let missing = r#"Label { name: "zone", wanted: "a", found: None }"#;
+        assert_eq!(of(Some("gpu"), "sdk=2025.1,zone=a").as_deref(), Some(missing));
+        assert_eq!(of(Some("gpu"), "sdk=2025.1"), None);
     }
 
     #[test]

@@ -45,6 +45,9 @@ pub enum EventKind {
     /// Starts succeed again on a node that was failing.
     #[serde(rename = "node.recovered")]
     NodeRecovered,
+    /// A node is not known any more: an operator had it forgotten, or it was down for long.
+    #[serde(rename = "node.forgotten")]
+    NodeForgotten,
     /// An agent admitted a spawn.
     #[serde(rename = "spawn.launching")]
     SpawnLaunching,
@@ -84,6 +87,7 @@ words!(EventKind {
     NodeCapacity = "node.capacity",
     NodeFailing = "node.failing",
     NodeRecovered = "node.recovered",
+    NodeForgotten = "node.forgotten",
     SpawnLaunching = "spawn.launching",
     SpawnReady = "spawn.ready",
     SpawnConnected = "spawn.connected",

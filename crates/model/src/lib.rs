@@ -32,7 +32,7 @@ pub mod vendor;
 mod words;
 
 pub use amount::parse_bytes;
-pub use demand::{Demand, NodeKind, Placement};
+pub use demand::{Demand, Misfit, NodeKind, Placement};
 pub use event::{Event, EventKind};
 pub use health::{FarmCause, Health, HealthChange, HealthState, NodeHealth, StartFailure};
 pub use id::{AgentEpoch, NameError, NodeId, Owner, RequestId, SpawnId, TicketId};

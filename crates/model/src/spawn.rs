@@ -104,6 +104,7 @@ impl EventKind {
             | Self::NodeCapacity
             | Self::NodeFailing
             | Self::NodeRecovered
+            | Self::NodeForgotten
             | Self::SpawnConnected
             | Self::SpawnPing => None,
         }

@@ -107,6 +107,20 @@ pub enum Reserved {
     OverQuota,
 }
 
+/// The outcome of [`crate::Registry::forget`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Forgotten {
+    /// The node is gone.
+    Gone {
+        /// Spawns that had not ended and have now, as lost with their node.
+        ended: u32,
+    },
+    /// The node is up, and nothing was done.
+    Up,
+    /// There is no such node.
+    Unknown,
+}
+
 /// `Idempotency-Key` as clients send it: 1 to 255 visible ASCII characters.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct IdempotencyKey(String);

@@ -12,13 +12,15 @@ use model::{
 use uuid::Uuid;
 
 use crate::ask::{
-    Claim, Follow, IdempotencyKey, Located, Outcomes, Position, Reserve, Reserved, SpawnFilter, SpawnPage,
+    Claim, Follow, Forgotten, IdempotencyKey, Located, Outcomes, Position, Reserve, Reserved, SpawnFilter,
+    SpawnPage,
 };
 use crate::embedded::Embedded;
 use crate::error::{OpenError, RegistryError};
 use crate::permits::Permit;
 use crate::redis::Redis;
 use crate::report::{AgentReport, Orders};
+use crate::verdict::{Assessment, Forecast};
 
 /// A handle to the registry; cloning is cheap.
 ///
@@ -170,6 +172,24 @@ impl Registry {
         both!(self, b => b.reserve(ask))
     }
 
+    /// What [`Self::reserve`] would come to, for a request without a place in line: the choice of a reserve, without the slot. Nothing
+    /// is taken or given up; what time alone changes (late nodes, places that lapsed) is noted, as in every call.
+    ///
+    /// # Errors
+    /// The registry is away.
+    pub async fn forecast(&self, ask: &Reserve) -> Result<Forecast, RegistryError> {
+        both!(self, b => b.forecast(ask))
+    }
+
+    /// What each node has for one more spawn, by name. With [`Self::forecast`] it says why a node would be chosen or not, see
+    /// [`crate::verdict`]. The cost grows with the number of nodes; Redis reads a bounded number of them in each step.
+    ///
+    /// # Errors
+    /// The registry is away.
+    pub async fn assess(&self) -> Result<Vec<Assessment>, RegistryError> {
+        both!(self, b => b.assess())
+    }
+
     /// Releases a reservation for which nothing was started. Idempotent. Does nothing once the agent has reported the spawn.
     ///
     /// # Errors
@@ -291,6 +311,15 @@ impl Registry {
         generation: u64,
     ) -> Result<bool, RegistryError> {
         both!(self, b => b.restore_order(node, eligibility, drain, generation))
+    }
+
+    /// Removes a node that is not up, with its slots; its spawns end with the reason [`model::ExitReason::NodeLost`]. Should the node
+    /// report again, it registers as a new one, and what it still runs comes back. `by` names the operator, for the event.
+    ///
+    /// # Errors
+    /// The registry is away.
+    pub async fn forget(&self, node: &NodeId, by: Option<&str>) -> Result<Forgotten, RegistryError> {
+        both!(self, b => b.forget(node, by))
     }
 
     /// A page of spawns, newest first.

@@ -98,6 +98,7 @@
 
 pub mod ask;
 pub mod report;
+pub mod verdict;
 mod viewing;
 
 mod cause;
@@ -109,11 +110,12 @@ mod permits;
 mod redis;
 
 pub use ask::{
-    Claim, Follow, IdempotencyKey, Located, Outcome, Outcomes, Position, Reservation, Reserve, Reserved,
-    SpawnFilter, SpawnPage, Standing,
+    Claim, Follow, Forgotten, IdempotencyKey, Located, Outcome, Outcomes, Position, Reservation, Reserve,
+    Reserved, SpawnFilter, SpawnPage, Standing,
 };
 pub use contract::Registry;
 pub use error::{OpenError, RegistryError, outward};
 pub use permits::{Permit, Permits};
 pub use redis::{Unprotected, unprotected};
 pub use report::{AgentReport, Change, DesiredDrain, DesiredState, Heartbeat, Identity, Orders, SpawnReport};
+pub use verdict::{Assessment, Forecast, Foreseen, Judge, Offer, Room, Verdict};

@@ -18,6 +18,7 @@ fn every_problem_code_has_an_exit_code_a_sentence_and_the_request_id() {
         (ErrorCode::MethodNotAllowed, 1),
         (ErrorCode::IdempotencyConflict, 4),
         (ErrorCode::AlreadyConnected, 4),
+        (ErrorCode::NodeUp, 4),
         (ErrorCode::BodyTooLarge, 2),
         (ErrorCode::UnsupportedMediaType, 1),
         (ErrorCode::Unauthenticated, 4),

@@ -227,7 +227,7 @@ interface Introduced {
 /** A change of a node. A newer front door may send further kinds. */
 export type NodeEvent =
   | EventBase<'node.up' | 'node.stale' | 'node.down' | 'node.drained' | 'node.capacity'>
-  | (EventBase<'node.cordoned' | 'node.uncordoned'> & { by?: string })
+  | (EventBase<'node.cordoned' | 'node.uncordoned' | 'node.forgotten'> & { by?: string })
   | (EventBase<'node.draining'> & Partial<Drain>)
   | (EventBase<'node.failing' | 'node.recovered'> & { health: NodeHealth });
 
@@ -374,7 +374,7 @@ export interface Ending {
 
 /** The stable codes of the HTTP contract, and those of this client. */
 export type ErrorCode =
-  | 'invalid-request' | 'not-found' | 'method-not-allowed' | 'idempotency-conflict' | 'already-connected'
+  | 'invalid-request' | 'not-found' | 'method-not-allowed' | 'idempotency-conflict' | 'already-connected' | 'node-up'
   | 'spawn-ended' | 'body-too-large' | 'unsupported-media-type' | 'no-capacity' | 'no-matching-node'
   | 'spawn-failed' | 'ready-timeout' | 'registry-unavailable' | 'node-unreachable' | 'shutting-down'
   | 'upgrade-required' | 'internal' | 'unauthenticated' | 'forbidden' | 'origin-not-allowed'
@@ -399,6 +399,8 @@ export interface Problem {
   spawn?: string;
   /** Every node that was tried for the call and did not give a spawn, in order. */
   attempts?: Attempt[];
+  /** With `no-capacity` and `no-matching-node`: how many nodes could not take the spawn, by reason. */
+  reasons?: Record<string, number>;
   /** With `spawn-ended` (410): how the spawn ended that the key was answered with. */
   exit?: Exit;
 }

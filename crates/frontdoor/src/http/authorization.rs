@@ -185,6 +185,11 @@ impl Who {
         }
     }
 
+    /// Whether the caller has a scope, or needs none.
+    pub(crate) fn has(&self, scope: Scope) -> bool {
+        self.0.as_ref().is_none_or(|bearer| bearer.caller.scopes.has(scope))
+    }
+
     /// The owner whose spawns the caller may see and end; `None`: all spawns.
     pub(crate) fn only(&self) -> Option<&Owner> {
         self.0.as_ref().and_then(|bearer| bearer.only())

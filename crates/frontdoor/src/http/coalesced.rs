@@ -25,11 +25,20 @@ pub(crate) struct Coalesced<T> {
     next: Mutex<Option<Arc<OnceCell<T>>>>,
     /// Held while an answer is made: when the next one may be begun.
     turn: AsyncMutex<Option<Instant>>,
+    /// The longest pause from the beginning of an answer to that of the next.
+    max_pause: Duration,
 }
 
 impl<T> Default for Coalesced<T> {
     fn default() -> Self {
-        Self { next: Mutex::default(), turn: AsyncMutex::default() }
+        Self::paced(MAX_PAUSE)
+    }
+}
+
+impl<T> Coalesced<T> {
+    /// With this as the longest pause.
+    pub(crate) fn paced(max_pause: Duration) -> Self {
+        Self { next: Mutex::default(), turn: AsyncMutex::default(), max_pause }
     }
 }
 
@@ -55,7 +64,7 @@ impl<T: Clone> Coalesced<T> {
             let began = Instant::now();
             *turn = Some(began + MIN_PAUSE);
             let answer = make.await;
-            *turn = Some(began + (began.elapsed() * PAUSE).clamp(MIN_PAUSE, MAX_PAUSE));
+            *turn = Some(began + (began.elapsed() * PAUSE).clamp(MIN_PAUSE, self.max_pause));
             answer
         });
         answer.await.clone()

@@ -12,7 +12,7 @@ use utoipa::openapi::{Object, OpenApi, RefOr, Schema, Type};
 
 use super::authorization::Need;
 use super::problem_sets::{NoProblems, answers};
-use super::{eligibility, live_upgrade, nodes, post_spawn, probes, request_id, spawns};
+use super::{eligibility, explain, forget, live_upgrade, nodes, post_spawn, probes, request_id, spawns};
 
 /// The OpenAPI document. `needs`: what every operation needs of its callers.
 pub(super) fn describe(needs: impl Iterator<Item = (&'static str, Method, Need)>) -> OpenApi {
@@ -63,6 +63,7 @@ pub(super) fn document(json: Bytes) -> impl IntoResponse {
     ),
     paths(
         post_spawn::spawn,
+        explain::explain,
         spawns::list,
         spawns::show,
         spawns::change,
@@ -70,6 +71,7 @@ pub(super) fn document(json: Bytes) -> impl IntoResponse {
         spawns::log,
         nodes::list,
         nodes::show,
+        forget::forget,
         eligibility::cordon,
         eligibility::uncordon,
         eligibility::drain,

@@ -2,6 +2,7 @@
 //! modules only what these need.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use registry::RegistryError;
@@ -16,6 +17,7 @@ use crate::operations::Operations;
 use crate::registry_access::circuit::RegistryClient;
 use crate::registry_access::snapshot::Snapshot;
 use crate::settings::Config;
+use crate::spawning::assessed::Assessed;
 use crate::spawning::idempotency::Idempotency;
 use crate::spawning::rate::SpawnRates;
 use crate::spawning::spawner::Spawner;
@@ -44,10 +46,29 @@ pub(crate) struct Edge {
 }
 
 /// Answers that are expensive to make: one for all callers that ask at the same time.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Answers {
     /// All nodes, as JSON.
     pub(super) nodes: Coalesced<Result<Bytes, ApiError>>,
+    /// What each node has for a spawn.
+    pub(super) assessed: Coalesced<Result<Arc<Assessed>, RegistryError>>,
+    /// The same, as the snapshot knows it.
+    pub(super) remembered: Coalesced<Option<Arc<Assessed>>>,
     /// Whether the registry takes writes.
     pub(super) registry_check: Coalesced<Result<(), RegistryError>>,
+}
+
+/// From the beginning of one assessment of all nodes to that of the next: callers that ask all the time keep Redis busy for a fifth of the
+/// time at the most.
+const MAX_ASSESSMENT_PAUSE: Duration = Duration::from_secs(2);
+
+impl Default for Answers {
+    fn default() -> Self {
+        Self {
+            nodes: Coalesced::default(),
+            assessed: Coalesced::paced(MAX_ASSESSMENT_PAUSE),
+            remembered: Coalesced::default(),
+            registry_check: Coalesced::default(),
+        }
+    }
 }

@@ -10,6 +10,7 @@
 //! | no such method on this route | `method-not-allowed` | 405 |
 //! | the idempotency key came with another request | `idempotency-conflict` | 409 |
 //! | the spawn has a viewer | `already-connected` | 409 |
+//! | the node that is to be forgotten is up | `node-up` | 409 |
 //! | the spawn that the idempotency key was answered with has ended | `spawn-ended` | 410 |
 //! | the body is over 64 KiB · not JSON | `body-too-large` · `unsupported-media-type` | 413 · 415 |
 //! | `Host` names a host that this front door does not know | `host-not-allowed` | 421 |
@@ -26,6 +27,7 @@
 //! | not ready in time, or no verdict in time | `ready-timeout` | 504 |
 
 use std::any::Any;
+use std::collections::BTreeMap;
 use std::fmt;
 
 use axum::body::Body;
@@ -71,6 +73,7 @@ impl ApiError {
             node: None,
             spawn: None,
             attempts: Vec::new(),
+            reasons: BTreeMap::new(),
             exit: None,
             retry_after: None,
         }))
@@ -346,8 +349,12 @@ mod tests {
             code: "refused".into(),
             reason: "too little free memory".into(),
         };
-        let of =
-            |error| ApiError::from(Rejection { error, attempts: vec![attempt.clone()] }).0.attempts.len();
+        let of = |error| {
+            ApiError::from(Rejection { error, attempts: vec![attempt.clone()], passed_over: Vec::new() })
+                .0
+                .attempts
+                .len()
+        };
         let (node, spawn) = ("a".parse::<NodeId>().unwrap(), SpawnId::mint());
         assert_eq!(of(SpawnError::NoCapacity { why: String::new() }), 1);
         assert_eq!(of(SpawnError::NotReady { node: node.clone(), spawn, log: None }), 1);

@@ -5,8 +5,8 @@
 //! ```
 //!
 //! Reading order: `routes` (every route on one screen), `route` (the layers around each of them), `edge` (what handlers have at hand),
-//! `error` (what means what), `extract`, then the handlers: `post_spawn`, `spawns`, `nodes`, `eligibility`, `live_upgrade`, `viewer_upgrade`, `probes`,
-//! `page_routes`. `description` and `problem_sets` describe the surface; `coalesced` makes one answer for many callers.
+//! `error` (what means what), `extract`, then the handlers: `post_spawn`, `explain`, `spawns`, `nodes`, `eligibility`, `forget`, `live_upgrade`, `viewer_upgrade`, `probes`,
+//! `page_routes`. `description` and `problem_sets` describe the surface; `coalesced` makes one answer for many callers, and `reasons` says what stands against each node.
 
 mod authorization;
 mod coalesced;
@@ -14,7 +14,9 @@ mod description;
 mod edge;
 mod eligibility;
 mod error;
+mod explain;
 mod extract;
+mod forget;
 mod live_upgrade;
 mod nodes;
 mod observe;
@@ -23,6 +25,7 @@ mod page_routes;
 mod post_spawn;
 mod probes;
 mod problem_sets;
+mod reasons;
 mod request_id;
 mod route;
 mod routes;

@@ -24,6 +24,7 @@ use super::edge::Edge;
 use super::error::ApiError;
 use super::extract;
 use super::problem_sets::SpawnProblems;
+use super::reasons;
 use crate::callers::Account;
 use crate::metrics::SpawnPhase;
 use crate::registry_access::snapshot::Snapshot;
@@ -54,12 +55,7 @@ pub(crate) async fn spawn(State(edge): State<Arc<Edge>>, request: Request) -> Re
     let key = extract::idempotency_key(request.headers())?;
     let id = extract::request_id(request.extensions());
     let who = Who::of(request.extensions());
-    let account = authorization::account(request.extensions());
-    let mut order = Order::parse(&extract::body(request).await?)?;
-    order.max_life = edge.config.lives.of(order.max_life).map_err(|why| Invalid::field("maxSeconds", why))?;
-    order.account = account.map(Accounted);
-    order.owner = who.owner().cloned();
-    order.max_spawns = who.limits().concurrent.map(NonZeroU32::get);
+    let order = ordered(&edge, &who, request).await?;
     let outcome = tokio::select! {
         biased;
         outcome = answer(&edge, &who, key, &order, &id) => outcome,
@@ -75,6 +71,17 @@ pub(crate) async fn spawn(State(edge): State<Arc<Edge>>, request: Request) -> Re
     let (answer, held) = outcome?;
     Span::current().record("spawn.id", display(answer.id)).record("node.id", display(&answer.node));
     Ok(handing_over(&answer, held))
+}
+
+/// Reads what a caller orders.
+pub(super) async fn ordered(edge: &Edge, who: &Who, request: Request) -> Result<Order, ApiError> {
+    let account = authorization::account(request.extensions());
+    let mut order = Order::parse(&extract::body(request).await?)?;
+    order.max_life = edge.config.lives.of(order.max_life).map_err(|why| Invalid::field("maxSeconds", why))?;
+    order.account = account.map(Accounted);
+    order.owner = who.owner().cloned();
+    order.max_spawns = who.limits().concurrent.map(NonZeroU32::get);
+    Ok(order)
 }
 
 async fn answer(
@@ -125,7 +132,15 @@ pub(crate) async fn start(
     {
         account.note_over_quota();
     }
-    spawned.map_err(|rejection| explained(&edge.snapshot, *rejection))
+    match spawned {
+        Ok(spawned) => Ok(spawned),
+        Err(rejection) => {
+            let reasons = reasons::reasons(edge, order, &rejection).await;
+            let mut error = explained(&edge.snapshot, *rejection);
+            error.0.reasons = reasons;
+            Err(error)
+        }
+    }
 }
 
 /// A failure, with what all nodes have in common where starts fail on every one of them.
@@ -202,7 +217,12 @@ mod tests {
     #[tokio::test]
     async fn a_failure_that_all_nodes_have_in_common_is_named() {
         let snapshot = Snapshot::default();
-        let detail = |error| explained(&snapshot, Rejection { error, attempts: Vec::new() }).0.detail.clone();
+        let detail = |error| {
+            explained(&snapshot, Rejection { error, attempts: Vec::new(), passed_over: Vec::new() })
+                .0
+                .detail
+                .clone()
+        };
         let failed = || SpawnError::NoCapacity { why: "every node is full".into() };
         assert_eq!(detail(failed()), "every node is full");
         let since = Timestamp::now().before(Duration::from_secs(9));

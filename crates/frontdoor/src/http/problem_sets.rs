@@ -57,6 +57,8 @@ problem_sets! {
         InvalidRequest, IdempotencyConflict, SpawnEnded, BodyTooLarge, UnsupportedMediaType, RateLimited, QuotaExceeded,
         SpawnFailed, NoCapacity, NoMatchingNode, RegistryUnavailable, ShuttingDown, ReadyTimeout
     ];
+    /// Of `POST /v1/explain`.
+    ExplainProblems [InvalidRequest, BodyTooLarge, UnsupportedMediaType, RegistryUnavailable];
     /// Of lists.
     ListProblems [InvalidRequest, RegistryUnavailable];
     /// Of one spawn or node.
@@ -67,6 +69,8 @@ problem_sets! {
     ];
     /// Of what operators want of a node.
     OperateProblems [InvalidRequest, NotFound, BodyTooLarge, UnsupportedMediaType, RegistryUnavailable];
+    /// Of having a node forgotten.
+    ForgetProblems [InvalidRequest, NotFound, NodeUp, RegistryUnavailable];
     /// Of what only a node's agent can tell.
     LogProblems [InvalidRequest, NotFound, RegistryUnavailable, NodeUnreachable];
     /// Of the live feed's handshake.

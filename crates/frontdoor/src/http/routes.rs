@@ -12,7 +12,8 @@ use super::edge::Edge;
 use super::origin::Reach;
 use super::route::{Route, observed};
 use super::{
-    description, eligibility, live_upgrade, nodes, page_routes, post_spawn, probes, spawns, viewer_upgrade,
+    description, eligibility, explain, forget, live_upgrade, nodes, page_routes, post_spawn, probes, spawns,
+    viewer_upgrade,
 };
 use crate::settings::Surface;
 
@@ -34,8 +35,9 @@ fn public_routes() -> Vec<Route> {
 fn operator_routes() -> Vec<Route> {
     vec![
         Route::at("/v1/spawns").get(LOOK, spawns::list),
+        Route::at("/v1/explain").post(LOOK, explain::explain),
         Route::at("/v1/nodes").get(READ, nodes::list),
-        Route::at("/v1/nodes/{node}").get(READ, nodes::show),
+        Route::at("/v1/nodes/{node}").get(READ, nodes::show).delete(OPERATE, forget::forget),
         Route::at("/v1/nodes/{node}/cordon").post(OPERATE, eligibility::cordon),
         Route::at("/v1/nodes/{node}/uncordon").post(OPERATE, eligibility::uncordon),
         Route::at("/v1/nodes/{node}/drain").post(OPERATE, eligibility::drain),

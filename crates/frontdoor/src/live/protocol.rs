@@ -72,7 +72,8 @@ pub(crate) fn is_of_spawns(kind: EventKind) -> bool {
         | EventKind::NodeDrained
         | EventKind::NodeCapacity
         | EventKind::NodeFailing
-        | EventKind::NodeRecovered => false,
+        | EventKind::NodeRecovered
+        | EventKind::NodeForgotten => false,
         EventKind::SpawnLaunching
         | EventKind::SpawnReady
         | EventKind::SpawnConnected

@@ -66,7 +66,8 @@ impl View {
 
     /// The node that has to be read before this event can be applied: an event does not say what a node offers.
     pub(crate) fn lacks<'e>(&self, event: &'e Event) -> Option<&'e NodeId> {
-        let node = event.node.as_ref().filter(|_| !is_of_spawns(event.kind))?;
+        let tells = !is_of_spawns(event.kind) && event.kind != EventKind::NodeForgotten;
+        let node = event.node.as_ref().filter(|_| tells)?;
         (event.kind == EventKind::NodeCapacity || !self.nodes.contains_key(node)).then_some(node)
     }
 
@@ -83,6 +84,8 @@ impl View {
         }
         if is_of_spawns(event.kind) {
             self.apply_to_spawns(event);
+        } else if event.kind == EventKind::NodeForgotten {
+            event.node.as_ref().map(|node| self.nodes.remove(node));
         } else if let Some(node) = event.node.as_ref().and_then(|id| self.nodes.get_mut(id)) {
             apply_to_node(Arc::make_mut(node), event);
         }
@@ -290,6 +293,18 @@ mod tests {
         // One of which nothing is known cannot be made up.
         view.apply(&event(9, EventKind::SpawnSuspect, Some(SpawnId::mint()), json!({})), None);
         assert_eq!(snapshot(&view, "spawns").as_array().unwrap().len(), 1);
+    }
+
+    #[test]
+    fn a_forgotten_node_is_gone_and_not_read_again() {
+        let mut view = View::new(1, vec![node("a", 0)], Vec::new());
+        let gone = event(2, EventKind::NodeForgotten, None, json!({"by": "key:ops"}));
+        let unknown = Event { node: Some("b".parse().unwrap()), ..gone.clone() };
+        assert_eq!((view.lacks(&gone), view.lacks(&unknown)), (None, None));
+        view.apply(&gone, None);
+        view.apply(&unknown, None);
+        assert_eq!((view.seq, snapshot(&view, "nodes")), (2, json!([])));
+        assert_eq!(snapshot(&view, "node:a"), Value::Null);
     }
 
     #[test]

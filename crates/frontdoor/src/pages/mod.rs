@@ -97,6 +97,7 @@ pages! {
     "/pages/events.js": "events.js", JS, Policy::Part;
     "/pages/failures.js": "failures.js", JS, Policy::Part;
     "/pages/orders.js": "orders.js", JS, Policy::Part;
+    "/pages/why.js": "why.js", JS, Policy::Part;
     "/pages/trouble.js": "trouble.js", JS, Policy::Part;
     "/pages/signin.js": "signin.js", JS, Policy::Part;
 }

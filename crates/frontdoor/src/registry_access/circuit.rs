@@ -22,8 +22,8 @@ use model::{
     Timing,
 };
 use registry::{
-    Claim, Follow, IdempotencyKey, Located, Outcomes, Permit, Position, Registry, RegistryError, Reserve,
-    Reserved, SpawnFilter, SpawnPage,
+    Assessment, Claim, Follow, Forecast, Forgotten, IdempotencyKey, Located, Outcomes, Permit, Position,
+    Registry, RegistryError, Reserve, Reserved, SpawnFilter, SpawnPage,
 };
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep};
@@ -95,6 +95,8 @@ through_circuit! {
     ping() -> ();
     now() -> Timestamp;
     reserve(ask: &Reserve) -> Reserved;
+    forecast(ask: &Reserve) -> Forecast;
+    assess() -> Vec<Assessment>;
     release(node: &NodeId, spawn: SpawnId) -> ();
     release_by_id(spawn: SpawnId) -> ();
     abandon(node: &NodeId, spawn: SpawnId) -> ();
@@ -105,6 +107,7 @@ through_circuit! {
     nodes() -> Vec<NodeRecord>;
     node(node: &NodeId) -> Option<NodeRecord>;
     set_eligibility(node: &NodeId, eligibility: Eligibility, drain: Option<&Drain>, by: Option<&str>) -> Option<u64>;
+    forget(node: &NodeId, by: Option<&str>) -> Forgotten;
     spawns(filter: &SpawnFilter) -> SpawnPage;
     spawn(spawn: SpawnId) -> Option<SpawnRecord>;
     locate(spawn: SpawnId) -> Option<Located>;

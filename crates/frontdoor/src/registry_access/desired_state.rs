@@ -79,6 +79,13 @@ impl DesiredStates {
         state.tidy();
     }
 
+    /// The node is not known any more: an order to it is not for the next node of that name.
+    pub(crate) fn forget(&self, node: &NodeId) {
+        let mut state = self.lock();
+        state.nodes.remove(node);
+        state.tidy();
+    }
+
     /// The number of the node's highest order.
     pub(crate) fn generation(&self, node: &NodeId) -> u64 {
         self.lock().nodes.get(node).map_or(0, |known| known.order.generation)

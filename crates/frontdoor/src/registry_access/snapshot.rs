@@ -2,7 +2,7 @@
 //! they were, and how starts went there. It is refreshed while the registry takes writes and kept while it does not. Nothing
 //! here is a promise: the agents admit or refuse, as they always do.
 //!
-//! Owns: the front door's own copy of each node's [`Health`]. A refresh starts it from what the registry knows; while the
+//! Owns: the front door's own copy of each node's [`model::Health`]. A refresh starts it from what the registry knows; while the
 //! registry is away, the outcomes of the front door's own starts change it.
 //!
 //! Invariant: a snapshot is not replaced by one that an outage made. When most of the nodes that were up are suddenly gone or
@@ -11,19 +11,21 @@
 //! Failure: a snapshot older than [`MAX_AGE`] chooses nothing.
 
 mod node_health;
+mod seen;
 
 use std::collections::BTreeMap;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use model::{
-    Availability, Demand, Eligibility, FarmCause, Health, HealthState, NodeDescription, NodeId, NodeKind,
-    NodeRecord, RendererType,
+    Availability, Demand, Eligibility, FarmCause, HealthState, NodeDescription, NodeId, NodeKind, NodeRecord,
+    RendererType,
 };
-use registry::{Outcomes, Standing};
+use registry::{Assessment, Forecast, Foreseen, Outcomes, Standing};
 use tokio::time::Instant;
 use wire::v1::refused::Reason;
 
+use self::seen::{Pair, Seen};
 use super::placed::Placed;
 
 /// A snapshot of this age is of no use any more.
@@ -40,7 +42,7 @@ const PROBE_LEASE: Duration = Duration::from_secs(60);
 pub(crate) struct Snapshot {
     /// Never held across an await.
     farm: Mutex<Farm>,
-    /// Times of [`Health`] count from here.
+    /// Times of [`model::Health`] count from here.
     began: Instant,
 }
 
@@ -54,23 +56,6 @@ struct Farm {
     cause: Option<FarmCause>,
 }
 
-/// A node as it was last seen.
-#[derive(Debug)]
-struct Seen {
-    record: NodeRecord,
-    /// Its kind's place in the list.
-    kind: usize,
-    /// When the registry last knew it.
-    at: Instant,
-    /// Placed from here since.
-    placed: u32,
-    placed_ssr: u32,
-    /// Not chosen until then if there is another.
-    passed_over: Option<Instant>,
-    /// For CSR, then for SSR.
-    health: [Health; 2],
-}
-
 /// A node that was chosen from the snapshot.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Candidate {
@@ -78,6 +63,19 @@ pub(crate) struct Candidate {
     /// Where its agent is reached.
     pub(crate) advertise: String,
     pub(crate) standing: Standing,
+}
+
+/// What there is for one demand.
+#[derive(Debug)]
+struct Survey {
+    /// Whether a node offers what is asked for, up or not.
+    known: bool,
+    /// Whether one of them is up and eligible.
+    matching: bool,
+    /// A failing node whose probe is due.
+    probe: Option<usize>,
+    /// The node to choose.
+    best: Option<usize>,
 }
 
 /// See [`Snapshot::offer`].
@@ -126,13 +124,13 @@ impl Snapshot {
         self.farm.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The present on the clock of [`Health`].
+    /// The present on the clock of [`model::Health`].
     fn now(&self) -> u64 {
         u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX)
     }
 
     /// How many nodes it has.
-    pub(super) fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.farm().nodes.len()
     }
 
@@ -212,42 +210,7 @@ impl Snapshot {
         if !farm.is_fresh() {
             return None;
         }
-        let now = Instant::now();
-        let suits: Vec<bool> = farm.kinds.iter().map(|kind| demand.suits(kind)).collect();
-        let (mut known, mut matching) = (false, false);
-        let (mut roomy, mut failing, mut last) = (Pair::default(), Pair::default(), Pair::default());
-        let mut probe = None;
-        for (i, seen) in farm.nodes.iter().enumerate() {
-            if !suits[seen.kind] || !seen.offers(demand.renderer) {
-                continue;
-            }
-            known = true;
-            if !seen.may_place() {
-                continue;
-            }
-            matching = true;
-            let id = &seen.record.id;
-            if tried.contains(id) {
-                continue;
-            }
-            let load = seen.load(demand.renderer);
-            let willing =
-                load < 1.0 && seen.passed_over.is_none_or(|until| until <= now) && !avoided.contains(id);
-            let health = &seen.health[demand.renderer as usize];
-            if !willing {
-                last.meet(i, load);
-            } else if health.state == HealthState::Ok {
-                roomy.meet(i, load);
-            } else {
-                failing.meet(i, load);
-                if health.is_probe_due(clock) {
-                    probe.get_or_insert(i);
-                }
-            }
-        }
-        // A probe needs a node for its second try.
-        let probe = probe.filter(|_| roomy.met > 0);
-        let best = probe.or_else(|| roomy.better()).or_else(|| failing.better()).or_else(|| last.better());
+        let Survey { known, matching, probe, best } = farm.survey(demand, tried, avoided, clock);
         Some(match best {
             Some(i) => {
                 let seen = &mut farm.nodes[i];
@@ -264,6 +227,36 @@ impl Snapshot {
             None if matching => Placed::Full,
             None => Placed::NoMatch { known },
         })
+    }
+
+    /// What [`Self::choose`] would come to, but for chance. Nothing changes.
+    pub(crate) fn forecast(&self, demand: &Demand, tried: &[NodeId], avoided: &[NodeId]) -> Option<Forecast> {
+        let clock = self.now();
+        let farm = self.farm();
+        if !farm.is_fresh() {
+            return None;
+        }
+        let Survey { known, matching, probe, best } = farm.survey(demand, tried, avoided, clock);
+        // A node that was full is asked as the last resort, since spawns end. What is foreseen is that its agent refuses.
+        let free = best.filter(|i| farm.nodes[*i].load(demand.renderer) < 1.0);
+        let outcome = match free {
+            Some(i) => {
+                let seen = &farm.nodes[i];
+                let standing = node_health::stand(&seen.health[demand.renderer as usize], probe == Some(i));
+                Foreseen::Slot { node: seen.record.id.clone(), standing }
+            }
+            None if matching => Foreseen::Full,
+            None => Foreseen::NoMatch { known },
+        };
+        Some(Forecast { outcome, promised: Vec::new() })
+    }
+
+    /// What each node has for one more spawn, by name; `None`: there is no snapshot, or it is too old.
+    pub(crate) fn assess(&self) -> Option<Vec<Assessment>> {
+        let farm = self.farm();
+        let kinds: Vec<Arc<NodeKind>> = farm.kinds.iter().cloned().map(Arc::new).collect();
+        farm.is_fresh()
+            .then(|| farm.nodes.iter().map(|seen| seen.assessment(Arc::clone(&kinds[seen.kind]))).collect())
     }
 
     /// Whether some node offers the renderer; `None` when no node is known.
@@ -312,6 +305,12 @@ impl Snapshot {
         self.change(node, |seen| seen.record.eligibility = eligibility);
     }
 
+    /// An operator had a node forgotten.
+    pub(crate) fn forget(&self, node: &NodeId) {
+        let mut farm = self.farm();
+        farm.nodes.retain(|seen| seen.record.id != *node);
+    }
+
     /// A chosen node was not used.
     pub(crate) fn give_back(&self, node: &NodeId, renderer: RendererType) {
         self.change(node, |seen| {
@@ -355,6 +354,47 @@ impl Farm {
         are * 2 < were
     }
 
+    /// Looks at every node, as [`Snapshot::choose`] describes.
+    fn survey(&self, demand: &Demand, tried: &[NodeId], avoided: &[NodeId], clock: u64) -> Survey {
+        let now = Instant::now();
+        let suits: Vec<bool> = self.kinds.iter().map(|kind| demand.suits(kind)).collect();
+        let (mut known, mut matching) = (false, false);
+        let (mut roomy, mut failing, mut last) = (Pair::default(), Pair::default(), Pair::default());
+        let mut probe = None;
+        for (i, seen) in self.nodes.iter().enumerate() {
+            if !suits[seen.kind] || !seen.offers(demand.renderer) {
+                continue;
+            }
+            known = true;
+            if !seen.may_place() {
+                continue;
+            }
+            matching = true;
+            let id = &seen.record.id;
+            if tried.contains(id) {
+                continue;
+            }
+            let load = seen.load(demand.renderer);
+            let willing =
+                load < 1.0 && seen.passed_over.is_none_or(|until| until <= now) && !avoided.contains(id);
+            let health = &seen.health[demand.renderer as usize];
+            if !willing {
+                last.meet(i, load);
+            } else if health.state == HealthState::Ok {
+                roomy.meet(i, load);
+            } else {
+                failing.meet(i, load);
+                if health.is_probe_due(clock) {
+                    probe.get_or_insert(i);
+                }
+            }
+        }
+        // A probe needs a node for its second try.
+        let probe = probe.filter(|_| roomy.met > 0);
+        let best = probe.or_else(|| roomy.better()).or_else(|| failing.better()).or_else(|| last.better());
+        Survey { known, matching, probe, best }
+    }
+
     /// Sorts the nodes, and lists their kinds, so that labels are compared once per kind.
     fn tidy(&mut self) {
         self.nodes.sort_by(|a, b| a.record.id.cmp(&b.record.id));
@@ -370,58 +410,8 @@ impl Farm {
     }
 }
 
-impl Seen {
-    fn offers(&self, renderer: RendererType) -> bool {
-        match renderer {
-            RendererType::Csr => self.record.description.csr,
-            RendererType::Ssr => self.record.description.ssr,
-        }
-    }
-
-    fn may_place(&self) -> bool {
-        self.record.eligibility == Eligibility::Eligible && self.record.availability == Availability::Up
-    }
-
-    /// Used over all, of slots or GPU slots, whichever is scarcer; 1 and more is full.
-    fn load(&self, renderer: RendererType) -> f64 {
-        let share = |used: u32, total: u32| {
-            if total == 0 { f64::INFINITY } else { f64::from(used) / f64::from(total) }
-        };
-        let slots = share(self.record.used + self.placed, self.record.description.slots);
-        match self.record.description.gpu_total() {
-            Some(total) if renderer == RendererType::Ssr => {
-                slots.max(share(self.record.gpu_used + self.placed_ssr, total))
-            }
-            _ => slots,
-        }
-    }
-}
-
 fn to_usize(number: u32) -> usize {
     usize::try_from(number).unwrap_or(usize::MAX)
-}
-
-/// Two at random out of any number (reservoir sampling).
-#[derive(Debug, Default)]
-struct Pair {
-    met: usize,
-    two: [Option<(usize, f64)>; 2],
-}
-
-impl Pair {
-    fn meet(&mut self, node: usize, load: f64) {
-        let place = if self.met < 2 { self.met } else { fastrand::usize(..=self.met) };
-        if let Some(slot) = self.two.get_mut(place) {
-            *slot = Some((node, load));
-        }
-        self.met += 1;
-    }
-
-    fn better(&self) -> Option<usize> {
-        let mut two = self.two.iter().flatten();
-        let (first, second) = (two.next()?, two.next());
-        Some(second.filter(|second| second.1 < first.1).unwrap_or(first).0)
-    }
 }
 
 #[cfg(test)]

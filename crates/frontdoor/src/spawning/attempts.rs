@@ -271,6 +271,11 @@ impl Attempts {
         Some(format!("{}: {}", last.node, last.failure.outward()))
     }
 
+    /// Every node that gave no spawn, and why.
+    pub(crate) fn failures(&self) -> impl Iterator<Item = (&NodeId, &Failure)> {
+        self.failed.iter().map(|attempt| (&attempt.node, &attempt.failure))
+    }
+
     /// For the answer.
     pub(crate) fn listed(&self) -> Vec<api::Attempt> {
         let listed = |attempt: &Attempt| api::Attempt {

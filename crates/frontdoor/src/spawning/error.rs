@@ -30,9 +30,23 @@ pub(crate) enum SpawnError {
     Registry(RegistryError),
 }
 
+impl SpawnError {
+    /// Whether no node had a slot for the request.
+    pub(crate) fn is_shortage(&self) -> bool {
+        matches!(self, Self::NoCapacity { .. } | Self::NoMatchingNode { .. })
+    }
+}
+
+/// Why no node takes a spawn, in words.
+pub(crate) const FULL: &str = "every node that offers what was asked for is full";
+pub(crate) const NO_MATCH: &str = "no node offers what was asked for";
+pub(crate) const CLOSED: &str = "the nodes that offer what was asked for are down, cordoned or draining";
+
 /// A request that gets no spawn: the reason, and every node that was tried.
 #[derive(Debug)]
 pub(crate) struct Rejection {
     pub(crate) error: SpawnError,
     pub(crate) attempts: Vec<api::Attempt>,
+    /// The same nodes, each with the key under which it counts among the reasons of a refusal.
+    pub(crate) passed_over: Vec<(NodeId, &'static str)>,
 }

@@ -9,10 +9,11 @@
 //! Reading order: `order` (what a caller asks for), `spawner` (the path of `POST /spawn`, top to bottom), `search` (the next node),
 //! `placer` (asking for a slot), `held_slot` (a slot that is given back unless the spawn lives), `attempts` and `exclusions` (what
 //! failures mean), `line` (waiting for capacity), `rate` (how often a caller may spawn), `idempotency` and `single_flight` (one key,
-//! one answer), `error` (why there is no spawn).
+//! one answer), `error` (why there is no spawn), `assessed` and `why` (why a node is chosen or not, in counts and in words).
 //!
 //! Invariant: a slot is only ever held by a [`held_slot::HeldSlot`], which gives it back when it is dropped.
 
+pub(crate) mod assessed;
 pub(crate) mod attempts;
 pub(crate) mod error;
 mod exclusions;
@@ -25,3 +26,4 @@ pub(crate) mod rate;
 mod search;
 pub(crate) mod single_flight;
 pub(crate) mod spawner;
+mod why;

@@ -7,7 +7,7 @@
 use std::sync::Arc;
 
 use model::{Demand, NodeId, Placement, RequestId, SpawnId, TicketId};
-use registry::{IdempotencyKey, Outcomes, RegistryError, Reservation, Reserve, Reserved};
+use registry::{Forecast, Foreseen, IdempotencyKey, Outcomes, RegistryError, Reservation, Reserve, Reserved};
 use tokio::sync::Mutex as AsyncMutex;
 use tokio::time::Instant;
 use tracing::debug;
@@ -15,6 +15,7 @@ use uuid::Uuid;
 
 use super::held_slot::{HeldSlot, SlotAccess};
 use super::order::Order;
+use super::why::{CORDONED, UNREACHABLE};
 use crate::metrics::{CleanupKind, Source, SpawnPhase};
 use crate::registry_access::cleanup::persist;
 use crate::registry_access::desired_state::DesiredStates;
@@ -46,6 +47,15 @@ impl Ticket {
         let id = key.map_or_else(TicketId::mint, |key| Uuid::new_v5(&KEYS, key.as_str().as_bytes()).into());
         Self { id, number: None, returns: key.is_some() }
     }
+}
+
+/// What a request would come to.
+#[derive(Debug)]
+pub(crate) struct Foretold {
+    pub(crate) forecast: Forecast,
+    /// Nodes that the request would not ask for, and why, as a key.
+    pub(crate) passed_over: Vec<(NodeId, &'static str)>,
+    pub(crate) placement: Placement,
 }
 
 /// A place in line to reserve with. The lock is held while the registry is asked.
@@ -143,6 +153,50 @@ impl Placer {
             let chosen = Reservation { spawn: SpawnId::mint(), node, advertise, standing, number: None };
             HeldSlot::from_snapshot(&self.access, chosen, request.clone(), demand.renderer)
         }))
+    }
+
+    /// What [`Self::reserve`] would come to for a request that has tried no node yet, or [`Self::place_from_snapshot`] where that is
+    /// what a request would be placed by. Nothing is reserved.
+    pub(crate) async fn forecast(&self, order: &Order) -> Result<Foretold, RegistryError> {
+        let SlotAccess { registry, agents, snapshot, .. } = &*self.access;
+        let closed = self.desired_states.closed();
+        let mut unreachable = agents.unreachable();
+        unreachable.retain(|node| !closed.contains(node));
+        let from_snapshot = || snapshot.forecast(&order.demand, &closed, &unreachable);
+        let mut passed_over: Vec<_> = closed.iter().map(|node| (node.clone(), CORDONED)).collect();
+        let mut ask = Reserve {
+            spawn: SpawnId::mint(),
+            demand: order.demand.clone(),
+            placement: self.placement,
+            avoid: closed.iter().chain(&unreachable).cloned().collect(),
+            place: None,
+            number: None,
+            probed: false,
+            owner: order.owner.clone(),
+            most: order.max_spawns,
+        };
+        let is_short =
+            |forecast: &Forecast| matches!(forecast.outcome, Foreseen::Full | Foreseen::NoMatch { .. });
+        let asked = match registry.forecast(&ask).await {
+            Ok(short) if is_short(&short) && !unreachable.is_empty() => {
+                ask.avoid.clone_from(&closed);
+                registry.forecast(&ask).await
+            }
+            Ok(forecast) => {
+                passed_over.extend(unreachable.iter().map(|node| (node.clone(), UNREACHABLE)));
+                Ok(forecast)
+            }
+            Err(error) => Err(error),
+        };
+        let forecast = match asked {
+            Ok(short) if is_short(&short) && registry.refilling() => {
+                from_snapshot().filter(|known| !is_short(known)).unwrap_or(short)
+            }
+            Ok(forecast) => forecast,
+            Err(error @ RegistryError::Away(_)) => from_snapshot().ok_or(error)?,
+            Err(error) => return Err(error),
+        };
+        Ok(Foretold { forecast, passed_over, placement: self.placement })
     }
 
     /// A node that the registry lacks because it was wiped, or has just come back: agents report within a moment, and until

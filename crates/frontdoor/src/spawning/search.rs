@@ -12,7 +12,7 @@ use registry::{IdempotencyKey, RegistryError, Standing};
 use tokio::time::{Instant, sleep_until};
 
 use super::attempts::Attempts;
-use super::error::SpawnError;
+use super::error::{CLOSED, FULL, NO_MATCH, SpawnError};
 use super::exclusions::Exclusions;
 use super::held_slot::HeldSlot;
 use super::line::{Line, SlotRequest};
@@ -208,14 +208,12 @@ impl<'a> Search<'a> {
         let last = self.attempts.last().map(|last| format!("; last tried was {last}")).unwrap_or_default();
         match shortage {
             Placed::NoMatch { known: false } => {
-                SpawnError::NoMatchingNode { why: format!("no node offers what was asked for{last}") }
+                SpawnError::NoMatchingNode { why: format!("{NO_MATCH}{last}") }
             }
-            Placed::NoMatch { known: true } => SpawnError::NoMatchingNode {
-                why: format!("the nodes that offer what was asked for are down, cordoned or draining{last}"),
-            },
-            Placed::Full | Placed::Slot(_) | Placed::OverQuota => SpawnError::NoCapacity {
-                why: format!("every node that offers what was asked for is full{last}"),
-            },
+            Placed::NoMatch { known: true } => SpawnError::NoMatchingNode { why: format!("{CLOSED}{last}") },
+            Placed::Full | Placed::Slot(_) | Placed::OverQuota => {
+                SpawnError::NoCapacity { why: format!("{FULL}{last}") }
+            }
         }
     }
 }

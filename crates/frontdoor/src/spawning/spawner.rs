@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use model::RequestId;
 use model::api::SpawnAnswer;
-use registry::IdempotencyKey;
+use registry::{IdempotencyKey, RegistryError};
 use tokio::time::Instant;
 use tracing::{debug, info};
 
@@ -24,8 +24,9 @@ use super::error::{Rejection, SpawnError};
 use super::held_slot::HeldSlot;
 use super::line::Line;
 use super::order::Order;
-use super::placer::Placer;
+use super::placer::{Foretold, Placer};
 use super::search::{Search, Slot, SpawnPath};
+use super::why::key_of;
 use crate::agent_client::{AgentError, Outcome};
 use crate::metrics::{Attempt, SpawnMetrics, SpawnPhase};
 
@@ -56,8 +57,17 @@ impl Spawner {
         let mut search = Search::new(&self.0, order, request, key);
         match self.run(order, &mut search).await {
             Ok(answered) => Ok(answered),
-            Err(error) => Err(Box::new(Rejection { error, attempts: search.attempts.listed() })),
+            Err(error) => {
+                let failures = search.attempts.failures();
+                let passed_over = failures.map(|(node, why)| (node.clone(), key_of(why))).collect();
+                Err(Box::new(Rejection { error, attempts: search.attempts.listed(), passed_over }))
+            }
         }
+    }
+
+    /// What [`Self::spawn`] would begin with. Nothing is reserved.
+    pub(crate) async fn forecast(&self, order: &Order) -> Result<Foretold, RegistryError> {
+        self.0.placer.forecast(order).await
     }
 
     async fn run(

@@ -2,6 +2,7 @@
 //!
 //! A code has one status and one title. Only the front door makes problems; the command line reads them and exits by code.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -30,6 +31,8 @@ pub enum ErrorCode {
     IdempotencyConflict,
     /// The spawn has a viewer.
     AlreadyConnected,
+    /// The node is up: it would only register again.
+    NodeUp,
     /// The spawn that the idempotency key was answered with has ended.
     SpawnEnded,
     /// Over 64 KiB.
@@ -75,6 +78,7 @@ impl ErrorCode {
             Self::MethodNotAllowed => "method-not-allowed",
             Self::IdempotencyConflict => "idempotency-conflict",
             Self::AlreadyConnected => "already-connected",
+            Self::NodeUp => "node-up",
             Self::SpawnEnded => "spawn-ended",
             Self::BodyTooLarge => "body-too-large",
             Self::UnsupportedMediaType => "unsupported-media-type",
@@ -102,7 +106,7 @@ impl ErrorCode {
             Self::Forbidden | Self::OriginNotAllowed => 403,
             Self::NotFound => 404,
             Self::MethodNotAllowed => 405,
-            Self::IdempotencyConflict | Self::AlreadyConnected => 409,
+            Self::IdempotencyConflict | Self::AlreadyConnected | Self::NodeUp => 409,
             Self::SpawnEnded => 410,
             Self::BodyTooLarge => 413,
             Self::UnsupportedMediaType => 415,
@@ -132,6 +136,7 @@ impl ErrorCode {
             Self::MethodNotAllowed => "This method is not allowed here",
             Self::IdempotencyConflict => "The idempotency key was used with another body",
             Self::AlreadyConnected => "The spawn has a viewer",
+            Self::NodeUp => "The node is up",
             Self::SpawnEnded => "The spawn has ended",
             Self::BodyTooLarge => "The body is too large",
             Self::UnsupportedMediaType => "The body must be JSON",
@@ -206,6 +211,10 @@ pub struct Problem {
     /// With answers of `POST /spawn`: every node that was tried and did not give a spawn, in order.
     #[serde(skip_serializing_if = "Vec::is_empty", default)]
     pub attempts: Vec<Attempt>,
+    /// With `no-capacity` and `no-matching-node`: how many nodes could not take the spawn, by reason. `POST /v1/explain` has the
+    /// reasons, and says them node by node.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty", default)]
+    pub reasons: BTreeMap<String, u32>,
     /// With `spawn-ended`: how it ended.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub exit: Option<Exit>,

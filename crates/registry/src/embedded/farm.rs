@@ -45,6 +45,13 @@ pub(super) struct Held {
     pub(super) owner: Option<Owner>,
 }
 
+/// What a node has none left of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum NoRoom {
+    Slots,
+    GpuSlots,
+}
+
 /// A node as the registry knows it. `description` to `beat` are the agent's, `eligibility` to `generation` the operator's.
 #[derive(Debug)]
 pub(super) struct NodeState {
@@ -90,19 +97,23 @@ impl NodeState {
         }
     }
 
-    /// The node's load when it is offered one more spawn: the fuller of slots and GPU slots; `None` when there is no room.
-    pub(super) fn room(&self, renderer: RendererType) -> Option<Score> {
+    /// The node's load when it is offered one more spawn, which is that of slots or GPU slots, the fuller of them; or why there is
+    /// no room.
+    pub(super) fn room(&self, renderer: RendererType) -> Result<Score, NoRoom> {
         let (used, slots) = (self.used(), self.description.slots);
         if used >= slots {
-            return None;
+            return Err(NoRoom::Slots);
         }
         let score = Score::ratio(used, slots);
         match (renderer, self.description.gpu_total()) {
             (RendererType::Ssr, Some(total)) => {
                 let gpu_used = self.gpu_used();
-                (gpu_used < total).then(|| score.max(Score::ratio(gpu_used, total)))
+                if gpu_used >= total {
+                    return Err(NoRoom::GpuSlots);
+                }
+                Ok(score.max(Score::ratio(gpu_used, total)))
             }
-            _ => Some(score),
+            _ => Ok(score),
         }
     }
 }

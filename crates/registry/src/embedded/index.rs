@@ -25,7 +25,7 @@ impl Farm {
             } else {
                 stock.members.remove(node);
             }
-            let score = state.room(renderer).filter(|_| state.may_place());
+            let score = state.room(renderer).ok().filter(|_| state.may_place());
             stock.put(node, score, state.health.get(renderer));
         }
     }

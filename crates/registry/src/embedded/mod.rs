@@ -5,19 +5,23 @@
 //!
 //! | file | decides | in `redis/lua/` |
 //! | --- | --- | --- |
-//! | `reserve` | which node gets a spawn, whose turn it is | `reserve`, `keep_places`, `leave_line` |
+//! | `reserve` | which node gets a spawn, whose turn it is | `choice`, `reserve`, `forecast`, `keep_places`, `leave_line` |
+//! | `assess` | what each node has for a spawn | `assess` |
 //! | `slots` | when a slot comes back | `release`, `release_by_id`, `abandon`, `slots` |
 //! | `report`, `identity` | what an agent's report changes, and whether it may | `report` |
 //! | `orders` | what an operator's order changes | `order`, `set_eligibility`, `restore_order` |
 //! | `sweep` | what time alone changes | `sweep` |
+//! | `forget` | what becomes of a node that is not known any more | `forget`, `sweep` |
 //! | `health` | what outcomes of starts change | `outcomes`, `learn` |
 //! | `claims` | who works on an idempotency key | `claim`, `settle` |
 //! | `index`, `stock`, `shelf`, `line`, `owned`, `history` | the indexes and records behind them | `slots`, `spawns`, `core` |
 //!
 //! Nothing here fails, and nothing is written to disk: the registry ends with its process.
 
+mod assess;
 mod claims;
 mod farm;
+mod forget;
 mod health;
 mod history;
 mod identity;
@@ -48,11 +52,12 @@ use uuid::Uuid;
 
 use self::farm::Farm;
 use crate::ask::{
-    Claim, Follow, IdempotencyKey, Located, MAX_FOLLOW, Outcomes, Position, Reserve, Reserved, SpawnFilter,
-    SpawnPage,
+    Claim, Follow, Forgotten, IdempotencyKey, Located, MAX_FOLLOW, Outcomes, Position, Reserve, Reserved,
+    SpawnFilter, SpawnPage,
 };
 use crate::permits::Permit;
 use crate::report::{AgentReport, Orders};
+use crate::verdict::{Assessment, Forecast};
 
 /// A handle to a registry that lives in this process.
 #[derive(Debug, Clone)]
@@ -141,6 +146,14 @@ impl Embedded {
         self.change(|farm| farm.reserve(ask))
     }
 
+    pub(crate) fn forecast(&self, ask: &Reserve) -> Forecast {
+        self.change(|farm| farm.forecast(ask))
+    }
+
+    pub(crate) fn assess(&self) -> Vec<Assessment> {
+        self.change(Farm::assess)
+    }
+
     pub(crate) fn release(&self, node: &NodeId, spawn: SpawnId) {
         self.change(|farm| farm.release(node, spawn));
     }
@@ -195,6 +208,10 @@ impl Embedded {
         by: Option<&str>,
     ) -> Option<u64> {
         self.change(|farm| farm.set_eligibility(node, eligibility, drain, by))
+    }
+
+    pub(crate) fn forget(&self, node: &NodeId, by: Option<&str>) -> Forgotten {
+        self.change(|farm| farm.forget(node, by))
     }
 
     pub(crate) fn spawns(&self, filter: &SpawnFilter) -> SpawnPage {

@@ -163,11 +163,11 @@ impl Farm {
         }
     }
 
-    /// Ends a spawn that its agent no longer has and never reported as ended.
-    pub(super) fn end_unseen(&mut self, node: &NodeId, id: SpawnId) {
-        let Some(record) = self.history.get_mut(id) else { return };
+    /// Ends a spawn that its agent no longer has and never reported as ended. Returns whether it had not ended before.
+    pub(super) fn end_unseen(&mut self, node: &NodeId, id: SpawnId) -> bool {
+        let Some(record) = self.history.get_mut(id) else { return false };
         if record.state == SpawnState::Exited {
-            return;
+            return false;
         }
         let exit = Exit { reason: ExitReason::NodeLost, code: None, signal: None, text: None };
         record.state = SpawnState::Exited;
@@ -176,6 +176,7 @@ impl Farm {
         let data = crate::report::exit_data(&exit);
         self.history.end(id, self.now);
         self.history.publish(self.now, self.now, EventKind::SpawnExited, node, Some(id), data);
+        true
     }
 
     /// Brings one spawn's record, slot and history to what its agent reports. Returns the last ping if nothing else is new.

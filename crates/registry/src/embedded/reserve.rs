@@ -1,4 +1,4 @@
-//! Taking a slot on the best node. `redis/lua/reserve.lua` decides the same.
+//! Taking a slot on the best node. `redis/lua/choice.lua` and `reserve.lua` decide the same.
 //!
 //! Order of preference: a healthy node with room, by placement; now and then, instead of it, a failing node whose probe is
 //! due; a failing node otherwise only when no healthy one has room. Ties are broken at random. A caller never takes a slot
@@ -11,6 +11,7 @@ use model::{NodeId, NodeKind, Placement, RendererType, TicketId, Timestamp};
 use super::farm::{Farm, Held, Hold};
 use super::shelf::Score;
 use crate::ask::{Reservation, Reserve, Reserved, Standing};
+use crate::verdict::{Forecast, Foreseen};
 
 /// The nodes with room to choose from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -28,13 +29,7 @@ impl Farm {
             self.leave_line(ask.place.as_slice());
             return Reserved::OverQuota;
         }
-        let renderer = ask.demand.renderer;
-        let kinds: Vec<NodeKind> = self
-            .stock
-            .keys()
-            .filter(|(k, r)| *r == renderer && ask.demand.suits(k))
-            .map(|(k, _)| k.clone())
-            .collect();
+        let kinds = self.suitable(ask);
         let line_now = self.line_now();
         let number = ask.place.and_then(|ticket| match self.line.is_in(ticket) {
             true => self.line.number(ticket, line_now),
@@ -44,13 +39,7 @@ impl Farm {
             return self.take_slot(ask, node, standing, number);
         }
 
-        let members = kinds.iter().filter_map(|k| self.stock.get(&(k.clone(), renderer)));
-        let outcome = if members.into_iter().any(|stock| !stock.members.is_empty()) {
-            Reserved::Full
-        } else {
-            let fresh = self.nodes.is_empty() || self.now.since(self.began) < self.timing.stale * 2;
-            Reserved::NoMatch { known: !kinds.is_empty(), fresh }
-        };
+        let outcome = self.shortage(&kinds, ask);
         if let Some(ticket) = ask.place {
             // A kind that does not offer the renderer now may do so soon: after a wipe, its nodes come back one by one.
             let suiting = self.stock.keys().map(|(kind, _)| kind).filter(|kind| ask.demand.suits(kind));
@@ -61,6 +50,42 @@ impl Farm {
             }
         }
         outcome
+    }
+
+    /// What a reserve would come to, without a place in line. Takes nothing.
+    pub(super) fn forecast(&mut self, ask: &Reserve) -> Forecast {
+        self.expire_beats();
+        if let (Some(owner), Some(most)) = (&ask.owner, ask.most)
+            && self.owned.is_over(owner, most)
+        {
+            return Forecast { outcome: Foreseen::OverQuota, promised: Vec::new() };
+        }
+        let kinds = self.suitable(ask);
+        let outcome = match self.pick(&kinds, ask, u64::MAX) {
+            Some((node, standing)) => Foreseen::Slot { node, standing },
+            None => match self.shortage(&kinds, ask) {
+                Reserved::NoMatch { known, .. } => Foreseen::NoMatch { known },
+                _ => Foreseen::Full,
+            },
+        };
+        let promised = kinds.into_iter().filter(|kind| self.is_overtaking(kind, u64::MAX)).collect();
+        Forecast { outcome, promised }
+    }
+
+    /// The kinds that suit a request and have the renderer.
+    fn suitable(&self, ask: &Reserve) -> Vec<NodeKind> {
+        let kinds = self.stock.keys().filter(|(kind, r)| *r == ask.demand.renderer && ask.demand.suits(kind));
+        kinds.map(|(kind, _)| kind.clone()).collect()
+    }
+
+    /// What is short, when no slot was found on nodes of these kinds.
+    fn shortage(&self, kinds: &[NodeKind], ask: &Reserve) -> Reserved {
+        let stocks = kinds.iter().filter_map(|k| self.stock.get(&(k.clone(), ask.demand.renderer)));
+        if stocks.into_iter().any(|stock| !stock.members.is_empty()) {
+            return Reserved::Full;
+        }
+        let fresh = self.nodes.is_empty() || self.now.since(self.began) < self.timing.stale * 2;
+        Reserved::NoMatch { known: !kinds.is_empty(), fresh }
     }
 
     /// The time by which places lapse. For a while after the registry was away it is the epoch, so that none does: front

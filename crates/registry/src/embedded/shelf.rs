@@ -14,6 +14,11 @@ impl Score {
         // The bits of a float that is not negative order as the float does.
         Self((f64::from(used) / f64::from(total.max(1))).to_bits())
     }
+
+    /// The ratio itself.
+    pub(super) fn value(self) -> f64 {
+        f64::from_bits(self.0)
+    }
 }
 
 /// Nodes with room, in levels of equal load.

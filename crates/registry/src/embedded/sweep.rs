@@ -100,12 +100,7 @@ impl Farm {
             .map(|(id, _)| id.clone())
             .collect();
         for node in old {
-            self.unplace(&node);
-            let Some(state) = self.nodes.remove(&node) else { continue };
-            for (id, held) in state.held {
-                self.owned.remove(held.owner.as_ref(), id);
-                self.end_unseen(&node, id);
-            }
+            self.drop_node(&node, Map::new());
         }
     }
 }

@@ -3,8 +3,8 @@
 //! Every state change is one Lua script (`lua/*.lua`), so it happens whole or not at all. `lua/core.lua` lists the keys.
 //!
 //! Reading order: `url` (what the setting says), `seek` (finding the server), `link` (connections and calls),
-//! `server_error` (what a refusal means), `scripts` and `write` (calls that change something), `read` and `stream` (calls
-//! that only read), `packed` and `damaged` (values, and values that cannot be read), `settings` (what an operator should
+//! `server_error` (what a refusal means), `scripts`, `choice` and `write` (calls that change something), `read`, `assess` and
+//! `stream` (calls that only read), `packed` and `damaged` (values, and values that cannot be read), `settings` (what an operator should
 //! change about the server).
 //!
 //! Invariants: all keys of a farm share a hash tag, so they live in one slot of a cluster and on one server. Only Redis'
@@ -13,6 +13,8 @@
 //! Failure: a call that does not get its answer in time fails with [`RegistryError::Away`], and its connection is given up.
 //! A record that cannot be read is left out and logged; it never hides others.
 
+mod assess;
+mod choice;
 mod damaged;
 mod link;
 mod packed;
@@ -27,7 +29,7 @@ mod write;
 
 use std::collections::HashMap;
 use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use model::{Demand, NodeKind, RendererType, Timing};
 
@@ -125,14 +127,17 @@ impl Redis {
         format!("{}:{tail}", self.0.prefix)
     }
 
+    fn kinds(&self) -> MutexGuard<'_, Kinds> {
+        self.0.kinds.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn suitable(&self, demand: &Demand) -> (String, Arc<[String]>) {
-        let mut kinds = self.0.kinds.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut kinds = self.kinds();
         (kinds.version.clone(), kinds.suitable(demand))
     }
 
     fn learn_kinds(&self, version: String, fields: &[String]) {
-        let mut kinds = self.0.kinds.lock().unwrap_or_else(PoisonError::into_inner);
-        kinds.replace(version, fields, &self.0.damaged);
+        self.kinds().replace(version, fields, &self.0.damaged);
     }
 }
 

@@ -1,6 +1,6 @@
 //! The Lua scripts: one file per atomic step, with the shared parts that it needs put before it.
 //!
-//! The parts are `core` (keys, clock, sequence numbers, events), `health`, `judge`, `slots`, `order`, `outcomes` and
+//! The parts are `core` (keys, clock, sequence numbers, events), `health`, `judge`, `slots`, `choice`, `order`, `outcomes` and
 //! `spawns`. A client sends its own scripts (`EVALSHA`, then `EVAL`), so releases side by side each run theirs on the same
 //! keys: the stored form is the contract between releases, the arguments are not.
 
@@ -15,6 +15,8 @@ macro_rules! script {
 #[derive(Debug)]
 pub(super) struct Scripts {
     pub(super) reserve: Script,
+    pub(super) forecast: Script,
+    pub(super) assess: Script,
     pub(super) release: Script,
     pub(super) release_by_id: Script,
     pub(super) abandon: Script,
@@ -24,6 +26,7 @@ pub(super) struct Scripts {
     pub(super) sweep: Script,
     pub(super) set_eligibility: Script,
     pub(super) restore_order: Script,
+    pub(super) forget: Script,
     pub(super) check: Script,
     pub(super) incarnation: Script,
     pub(super) renew: Script,
@@ -37,7 +40,9 @@ pub(super) struct Scripts {
 impl Scripts {
     pub(super) fn new() -> Self {
         Self {
-            reserve: script!("core", "health", "judge", "slots", "reserve"),
+            reserve: script!("core", "health", "judge", "slots", "choice", "reserve"),
+            forecast: script!("core", "health", "judge", "slots", "choice", "forecast"),
+            assess: script!("core", "health", "judge", "slots", "assess"),
             release: script!("core", "health", "judge", "slots", "release"),
             release_by_id: script!("core", "health", "judge", "slots", "release_by_id"),
             abandon: script!("core", "abandon"),
@@ -47,6 +52,7 @@ impl Scripts {
             sweep: script!("core", "health", "judge", "slots", "spawns", "sweep"),
             set_eligibility: script!("core", "health", "judge", "slots", "order", "set_eligibility"),
             restore_order: script!("core", "health", "judge", "slots", "order", "restore_order"),
+            forget: script!("core", "health", "judge", "slots", "spawns", "forget"),
             check: script!("core", "check"),
             incarnation: script!("core", "incarnation"),
             renew: script!("core", "renew"),

@@ -2,15 +2,13 @@
 
 use std::time::Duration;
 
-use model::{Drain, Eligibility, NodeId, Owner, Placement, SpawnId, TicketId, Timestamp};
+use model::{Drain, Eligibility, NodeId, Owner, SpawnId, TicketId, Timestamp};
 use redis::{FromRedisValue, Script, ScriptInvocation};
 use uuid::Uuid;
 
 use super::link::Question;
 use super::{Redis, unexpected};
-use crate::ask::{
-    Claim, IdempotencyKey, Outcome, Outcomes, Reservation, Reserve, Reserved, Standing, operator_data,
-};
+use crate::ask::{Claim, Forgotten, IdempotencyKey, Outcome, Outcomes, operator_data};
 use crate::error::RegistryError;
 use crate::permits::Permit;
 use crate::report::{AgentReport, DesiredState, Heartbeat, Orders, SpawnReport, event_data};
@@ -24,7 +22,7 @@ fn random() -> Uuid {
     uuid::Builder::from_random_bytes(fastrand::u128(..).to_be_bytes()).into_uuid()
 }
 
-fn flag(on: bool) -> &'static str {
+pub(super) fn flag(on: bool) -> &'static str {
     if on { "1" } else { "0" }
 }
 
@@ -45,62 +43,6 @@ impl Redis {
         invocation.arg(random().to_string());
         args(&mut invocation);
         self.0.link.ask(call, Question::Script(&invocation)).await
-    }
-
-    pub(crate) async fn reserve(&self, ask: &Reserve) -> Result<Reserved, RegistryError> {
-        const CALL: &str = "reserve";
-        // The kinds may change between the answer that lists them and the next try. Once is rare, eight times is a defect.
-        for _ in 0..8 {
-            let (version, kinds) = self.suitable(&ask.demand);
-            let answer: Vec<String> = self
-                .run(CALL, &self.0.scripts.reserve, |args| {
-                    args.arg(ask.spawn.to_string())
-                        .arg(ask.demand.renderer.as_str())
-                        .arg(flag(ask.placement == Placement::Pack))
-                        .arg(fastrand::f64())
-                        .arg(version)
-                        .arg(ask.place.map(|t| t.to_string()).unwrap_or_default())
-                        .arg(ask.owner.as_ref().map_or("", Owner::as_str))
-                        .arg(ask.most.map(|most| most.to_string()).unwrap_or_default())
-                        .arg(ask.number.map(|number| number.to_string()).unwrap_or_default())
-                        .arg(flag(ask.probed))
-                        .arg(ask.avoid.len());
-                    for node in &ask.avoid {
-                        args.arg(node.as_str());
-                    }
-                    args.arg(kinds.len());
-                    for kind in kinds.iter() {
-                        args.arg(kind);
-                    }
-                })
-                .await?;
-            let words: Vec<&str> = answer.iter().map(String::as_str).collect();
-            return match words.as_slice() {
-                ["slot", node, advertise, standing, number] => Ok(Reserved::Slot(Reservation {
-                    spawn: ask.spawn,
-                    node: node.parse().map_err(|e| unexpected(CALL, format!("node {node:?} {e}")))?,
-                    advertise: (*advertise).to_owned(),
-                    standing: standing_of(standing, CALL)?,
-                    number: match *number {
-                        "" => None,
-                        text => {
-                            Some(text.parse().map_err(|e| unexpected(CALL, format!("number {text:?} {e}")))?)
-                        }
-                    },
-                })),
-                ["full"] => Ok(Reserved::Full),
-                ["none", known, fresh] => {
-                    Ok(Reserved::NoMatch { known: *known == "1", fresh: *fresh == "1" })
-                }
-                ["over"] => Ok(Reserved::OverQuota),
-                ["kinds", version, ..] => {
-                    self.learn_kinds((*version).to_owned(), &answer[2..]);
-                    continue;
-                }
-                other => Err(unexpected(CALL, format!("{other:?}"))),
-            };
-        }
-        Err(unexpected(CALL, "the kinds of node change faster than they can be read"))
     }
 
     pub(crate) async fn release(&self, node: &NodeId, spawn: SpawnId) -> Result<(), RegistryError> {
@@ -170,6 +112,22 @@ impl Redis {
             })
             .await?;
         Ok((generation > 0).then_some(generation))
+    }
+
+    pub(crate) async fn forget(&self, node: &NodeId, by: Option<&str>) -> Result<Forgotten, RegistryError> {
+        const CALL: &str = "forget";
+        let data = serde_json::Value::Object(operator_data(None, by)).to_string();
+        let answer: i64 = self
+            .run(CALL, &self.0.scripts.forget, |args| {
+                args.arg(node.as_str()).arg(data);
+            })
+            .await?;
+        match u32::try_from(answer) {
+            Ok(ended) => Ok(Forgotten::Gone { ended }),
+            Err(_) if answer == -1 => Ok(Forgotten::Up),
+            Err(_) if answer == -2 => Ok(Forgotten::Unknown),
+            Err(_) => Err(unexpected(CALL, format!("{answer}"))),
+        }
     }
 
     pub(crate) async fn restore_order(
@@ -342,16 +300,6 @@ impl Redis {
             }
             other => Err(unexpected(CALL, format!("{other:?}"))),
         }
-    }
-}
-
-fn standing_of(text: &str, call: &'static str) -> Result<Standing, RegistryError> {
-    match text {
-        "good" => Ok(Standing::Good),
-        "watched" => Ok(Standing::Watched),
-        "probe" => Ok(Standing::Probe),
-        "last" => Ok(Standing::LastChoice),
-        other => Err(unexpected(call, format!("standing {other:?}"))),
     }
 }
 

@@ -12,7 +12,7 @@ use std::time::Duration;
 use model::{Drain, Eligibility, RendererType, SpawnId, StartFailure, TicketId, Timestamp, Timing};
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
-use registry::{IdempotencyKey, Outcome, Outcomes, Reserve, Reserved};
+use registry::{Foreseen, IdempotencyKey, Outcome, Outcomes, Reserve, Reserved, Standing};
 use uuid::Uuid;
 
 use self::agents::Node;
@@ -65,6 +65,7 @@ enum Op {
     Intrude(u8),
     Order(u8, Desired),
     RestoreOrder(u8, u8),
+    Forget(u8),
     Learn {
         node: u8,
         renderer: RendererType,
@@ -143,6 +144,7 @@ fn op() -> impl Strategy<Value = Op> {
         1 => any().prop_map(Op::Intrude),
         2 => (any(), desired).prop_map(|(n, desired)| Op::Order(n, desired)),
         1 => (any(), any()).prop_map(|(n, step)| Op::RestoreOrder(n, step)),
+        1 => any().prop_map(Op::Forget),
         5 => (any(), renderer, learned).prop_map(|(node, renderer, outcome)| Op::Learn { node, renderer, outcome }),
         1 => Just(Op::SameEverywhere),
         3 => Just(Op::KeepPlaces),
@@ -230,7 +232,13 @@ impl<'a> World<'a> {
             ask = ask.of(owner, 3);
         }
         let spawn = ask.spawn;
+        let foreseen = self.pair.both(async |registry, _| registry.forecast(&ask).await.unwrap());
         let answer = self.pair.both(async |registry, _| registry.reserve(&ask).await.unwrap());
+        if ask.place.is_none() && !has_come_true(&foreseen.outcome, &answer) {
+            self.pair
+                .differences
+                .push(format!("{foreseen:?} was foreseen, and a reserve came to {answer:?}"));
+        }
         if let Reserved::Slot(slot) = answer {
             let node = self.nodes.iter().position(|node| node.agent.node == slot.node).unwrap();
             self.reserved.push((spawn, renderer, node, owner));
@@ -333,6 +341,10 @@ impl<'a> World<'a> {
                     registry.restore_order(&node, Eligibility::Cordoned, None, number).await.unwrap()
                 });
             }
+            Op::Forget(n) => {
+                let node = self.nodes[usize::from(n) % self.nodes.len()].agent.node.clone();
+                self.pair.both(async |registry, _| registry.forget(&node, Some("key:ops")).await.unwrap());
+            }
             Op::Learn { node, renderer, outcome } => self.learn(node, renderer, outcome),
             Op::SameEverywhere => {
                 let same_everywhere = Some("no license server".to_owned());
@@ -366,6 +378,20 @@ impl<'a> World<'a> {
                 self.sweep();
             }
         }
+    }
+}
+
+/// Whether a reserve came to what was foreseen. That a node is watched is found out only when its slot is taken.
+fn has_come_true(foreseen: &Foreseen, answer: &Reserved) -> bool {
+    match (foreseen, answer) {
+        (Foreseen::Slot { node, standing }, Reserved::Slot(slot)) => {
+            *node == slot.node
+                && (*standing == slot.standing
+                    || (*standing, slot.standing) == (Standing::Good, Standing::Watched))
+        }
+        (Foreseen::NoMatch { known }, Reserved::NoMatch { known: truly, .. }) => known == truly,
+        (Foreseen::Full, Reserved::Full) | (Foreseen::OverQuota, Reserved::OverQuota) => true,
+        _ => false,
     }
 }
 

@@ -6,8 +6,10 @@
 mod bounded;
 mod differential;
 mod events;
+mod explain;
 mod farm_cause;
 mod following;
+mod forget;
 mod health;
 mod idempotency;
 mod identity;

@@ -299,3 +299,31 @@ fn requests_that_do_not_name_a_dedicated_pool_stay_out_of_it() {
     assert_eq!(chosen(&snapshot.choose(&csr(), &[], &[])), "b");
     assert!(!snapshot.has_other(&csr(), &b) && snapshot.has_other(&next, &b));
 }
+
+#[test]
+fn what_is_foreseen_is_what_is_chosen_and_nothing_is_placed_by_it() {
+    let snapshot = snapshot(vec![node("a", 4, 3), node("b", 4, 4)]);
+    let foreseen = || snapshot.forecast(&csr(), &[], &[]).unwrap().outcome;
+    let slot = Foreseen::Slot { node: "a".parse().unwrap(), standing: Standing::Good };
+    for _ in 0..3 {
+        assert_eq!(foreseen(), slot);
+    }
+    let room = |of: usize| snapshot.assess().unwrap()[of].csr.room;
+    assert_eq!((room(0), room(1)), (registry::Room::Free(0.75), registry::Room::Full));
+    assert_eq!(chosen(&snapshot.choose(&csr(), &[], &[])), "a");
+    // Agents may be asked all the same; what the front door knows is that they are full.
+    assert_eq!((foreseen(), room(0)), (Foreseen::Full, registry::Room::Full));
+    let unknown = Demand { pool: Some("gpu".into()), ..csr() };
+    let outcome = snapshot.forecast(&unknown, &[], &[]).unwrap().outcome;
+    assert_eq!(outcome, Foreseen::NoMatch { known: false });
+    assert!(
+        Snapshot::default().forecast(&csr(), &[], &[]).is_none() && Snapshot::default().assess().is_none()
+    );
+}
+
+#[test]
+fn a_forgotten_node_is_not_chosen() {
+    let snapshot = snapshot(vec![node("a", 4, 0), node("b", 4, 4)]);
+    snapshot.forget(&"a".parse().unwrap());
+    assert_eq!(snapshot.forecast(&csr(), &[], &[]).unwrap().outcome, Foreseen::Full);
+}

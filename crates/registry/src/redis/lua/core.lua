@@ -147,6 +147,7 @@ end
 -- and field 'x' the real one.
 local READ_AS = {
   ['node.failing'] = 'node.capacity', ['node.recovered'] = 'node.capacity', ['spawn.connected'] = 'spawn.ping',
+  ['node.forgotten'] = 'node.down',
 }
 
 -- Once in each run: keeps the stream short, and its floor right.

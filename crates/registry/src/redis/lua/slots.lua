@@ -42,14 +42,17 @@ local function stand(kind, renderer, node, load, health)
   end
 end
 
--- The load of a node with so many taken slots for one more spawn; nil when there is no room, or the record is broken.
--- h: fields as in PLACING.
+-- The load of a node with so many taken slots for one more spawn. Where none may be placed, nil and why: 'closed', 'full',
+-- 'gpus', or 'unreadable' when the record is broken. h: fields as in PLACING.
 local function load_for(renderer, h, used)
   local slots, gpus, gused = tonumber(h[4]), tonumber(h[5]), tonumber(h[6])
-  if h[7] ~= '1' or not slots or not gpus or not h[10] or used >= slots then return nil end
+  if h[7] ~= '1' then return nil, 'closed' end
+  if not slots or not gpus or not h[10] then return nil, 'unreadable' end
+  if used >= slots then return nil, 'full' end
   local load = used / math.max(slots, 1)
   if renderer == 'ssr' and gpus >= 0 then
-    if not gused or gused >= gpus then return nil end
+    if not gused then return nil, 'unreadable' end
+    if gused >= gpus then return nil, 'gpus' end
     if gpus > 0 then load = math.max(load, gused / gpus) end
   end
   return load

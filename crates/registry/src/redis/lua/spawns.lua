@@ -3,13 +3,29 @@
 -- The exit of a spawn whose node was given up, or whose agent does not know it.
 local UNSEEN = '{"reason":"node-lost"}'
 
--- Marks a spawn as ended that its agent no longer has and never reported as ended.
+-- Marks a spawn as ended that its agent no longer has and never reported as ended. Returns whether it had not ended before.
 local function end_unseen(node, spawn)
   local was = call('HMGET', P .. ':spawn:' .. spawn, 'state', 'events')
-  if not was[1] or was[1] == 'exited' then return end
+  if not was[1] or was[1] == 'exited' then return false end
   call('ZADD', P .. ':ended', int(now), spawn)
   publish_spawn(now, 'spawn.exited', node, spawn, '{"exit":' .. UNSEEN .. '}', was[2],
     'state', 'exited', 'ended', int(now), 'exit', UNSEEN)
+  return true
+end
+
+-- Drops a node, its slots and its indexes, and ends its spawns. data: of the event. Returns how many spawns had not ended.
+local function drop_node(node, data)
+  local held, ended = call('HGETALL', P .. ':held:' .. node), 0
+  strike(node)
+  for _, index in ipairs({ ':up', ':stale', ':down' }) do call('ZREM', P .. index, node) end
+  call('SREM', P .. ':names', node)
+  call('DEL', P .. ':node:' .. node, P .. ':held:' .. node, P .. ':abandoned:' .. node, P .. ':expired:' .. node)
+  for h = 1, #held, 2 do
+    disown(held[h + 1], held[h])
+    if end_unseen(node, held[h]) then ended = ended + 1 end
+  end
+  publish(now, 'node.forgotten', node, '', data)
+  return ended
 end
 
 -- The indexes of all spawns, of a node's and of an owner's are in the order of first events. Returns how many lacked it.

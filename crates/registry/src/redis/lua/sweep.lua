@@ -103,14 +103,6 @@ repair_ended()
 
 -- Nodes that have been down for long.
 for _, node in ipairs(call('ZRANGEBYSCORE', P .. ':down', '-inf', now - FORGET, 'LIMIT', 0, 16)) do
-  local held = call('HGETALL', P .. ':held:' .. node)
-  strike(node)
-  call('ZREM', P .. ':down', node)
-  call('SREM', P .. ':names', node)
-  call('DEL', P .. ':node:' .. node, P .. ':held:' .. node, P .. ':abandoned:' .. node, P .. ':expired:' .. node)
-  for h = 1, #held, 2 do
-    disown(held[h + 1], held[h])
-    end_unseen(node, held[h])
-  end
+  drop_node(node, '{}')
 end
 return done()

@@ -105,7 +105,7 @@ impl<'a> Pair<'a> {
         ours
     }
 
-    /// Events since the last look, nodes, spawns and the farm's cause.
+    /// Events since the last look, nodes and what they have for a spawn, spawns and the farm's cause.
     pub(super) fn compare(&mut self) {
         let [redis, embedded] = self.positions;
         let mut theirs = self.server.runtime.block_on(self.redis.follow(redis, Duration::ZERO)).unwrap();
@@ -124,6 +124,7 @@ impl<'a> Pair<'a> {
             nodes.sort_by(|a, b| a.id.as_str().cmp(b.id.as_str()));
             nodes
         });
+        self.both(async |registry, _| registry.assess().await.unwrap());
         let all = SpawnFilter { limit: 500, ..SpawnFilter::default() };
         self.both(async |registry, _| registry.spawns(&all).await.unwrap().spawns);
         self.both(async |registry, _| registry.farm_cause().await.unwrap());

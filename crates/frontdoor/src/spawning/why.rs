@@ -1,0 +1,160 @@
+//! Verdicts on nodes in the words of a person.
+
+use model::{Demand, Misfit, NodeId, Placement, RendererType};
+use registry::{Assessment, Forecast, Foreseen, Standing, Verdict};
+use wire::v1::refused::Reason;
+
+use super::attempts::Failure;
+
+/// The node that is chosen, and how.
+#[derive(Debug)]
+pub(super) struct Chosen<'a> {
+    pub(super) node: &'a NodeId,
+    standing: Standing,
+    placement: Placement,
+    /// Nodes that are as good.
+    equals: u32,
+}
+
+impl<'a> Chosen<'a> {
+    /// `None` where no node is.
+    pub(super) fn of(forecast: &'a Forecast, placement: Placement, equals: u32) -> Option<Self> {
+        match &forecast.outcome {
+            Foreseen::Slot { node, standing } => Some(Self { node, standing: *standing, placement, equals }),
+            Foreseen::Full | Foreseen::NoMatch { .. } | Foreseen::OverQuota => None,
+        }
+    }
+
+    fn is_first(&self, of: &Assessment, renderer: RendererType) -> String {
+        let in_use = in_use(of, renderer);
+        let failing = of.offer(renderer).failing.as_deref().unwrap_or("the reason is not known");
+        match (self.standing, self.placement) {
+            (Standing::Probe, _) => {
+                format!("starts have failed there ({failing}), and it is due for another try; {in_use}")
+            }
+            (Standing::LastChoice, _) => {
+                format!("starts fail there ({failing}), and no other suitable node has room; {in_use}")
+            }
+            (Standing::Good | Standing::Watched, _) if self.equals > 0 => {
+                let nodes = if self.equals == 1 { "node is" } else { "nodes are" };
+                format!("{in_use}; {} more {nodes} as good, and chance decides", self.equals)
+            }
+            (Standing::Good | Standing::Watched, Placement::Spread) => {
+                format!("it is the least loaded: {in_use}")
+            }
+            (Standing::Good | Standing::Watched, Placement::Pack) => {
+                format!("it is the most loaded that has room: {in_use}")
+            }
+        }
+    }
+
+    fn is_before(&self) -> String {
+        let node = self.node;
+        match (self.standing, self.placement) {
+            (Standing::Probe, _) => format!("{node} is due for another try"),
+            (Standing::LastChoice, _) => format!("{node} goes first"),
+            (Standing::Good | Standing::Watched, Placement::Spread) => format!("{node} is less loaded"),
+            (Standing::Good | Standing::Watched, Placement::Pack) => format!("{node} is more loaded"),
+        }
+    }
+}
+
+/// Why a node has this verdict.
+pub(super) fn why(
+    verdict: &Verdict<'_>,
+    of: &Assessment,
+    demand: &Demand,
+    chosen: Option<&Chosen<'_>>,
+) -> String {
+    let in_use = || in_use(of, demand.renderer);
+    match *verdict {
+        Verdict::Chosen => chosen.map_or_else(in_use, |chosen| chosen.is_first(of, demand.renderer)),
+        Verdict::Equal => match chosen {
+            Some(chosen) => format!("as good as {}, and chance decides: {}", chosen.node, in_use()),
+            None => in_use(),
+        },
+        Verdict::Outranked => match chosen {
+            Some(chosen) => format!("{}; {}", in_use(), chosen.is_before()),
+            None => in_use(),
+        },
+        Verdict::InLine => format!(
+            "{}; what is free came free a moment ago, or is promised to requests that wait in line",
+            in_use()
+        ),
+        Verdict::OverQuota => "it has room, but the caller has as many spawns as it may have".to_owned(),
+        Verdict::Failing(reason) => format!("starts fail there: {reason}"),
+        Verdict::GpuFull | Verdict::Full => in_use(),
+        Verdict::Draining => "an operator is emptying it".to_owned(),
+        Verdict::Cordoned => "an operator has closed it to new spawns".to_owned(),
+        Verdict::Stale => "its heartbeats are late".to_owned(),
+        Verdict::Down => "it has been silent for too long".to_owned(),
+        Verdict::Renderer => format!("it does not offer {}", demand.renderer),
+        Verdict::Misfit(misfit) => {
+            let pool = of.kind.as_ref().map_or("", |kind| kind.pool.as_str());
+            lacks(misfit, pool, demand.pool.as_deref().unwrap_or_default())
+        }
+        Verdict::Unreadable => {
+            "what the registry keeps of it is damaged; its next heartbeat repairs it".to_owned()
+        }
+    }
+}
+
+fn lacks(misfit: Misfit<'_>, pool: &str, wanted_pool: &str) -> String {
+    match misfit {
+        Misfit::Pool => format!("its pool is {pool}, not {wanted_pool}"),
+        Misfit::Dedicated => format!("its pool, {pool}, is only for requests that name it"),
+        Misfit::Label { name, wanted, found: None } => {
+            format!("it has no label {name}; the request wants {name}={wanted}")
+        }
+        Misfit::Label { name, wanted, found: Some(found) } => {
+            format!("its label {name} is {found}, not {wanted}")
+        }
+    }
+}
+
+/// `3 of 4 slots are in use`.
+fn in_use(of: &Assessment, renderer: RendererType) -> String {
+    let (used, total) = of.slots;
+    match of.gpus.filter(|_| renderer == RendererType::Ssr) {
+        Some((gpu_used, gpus)) => {
+            format!("{used} of {total} slots and {gpu_used} of {gpus} GPU slots are in use")
+        }
+        None => format!("{used} of {total} slots are in use"),
+    }
+}
+
+/// The key for a node that its agent cannot be reached on.
+pub(super) const UNREACHABLE: &str = "unreachable";
+/// The key for a node that an operator has closed.
+pub(super) const CORDONED: &str = "cordoned";
+
+/// What a node that gave nothing to one request counts as.
+pub(super) fn key_of(failure: &Failure) -> &'static str {
+    match failure {
+        Failure::Ended(_) | Failure::Unanswered { .. } => "failed",
+        Failure::Unreachable { .. } => UNREACHABLE,
+        Failure::Refused { reason, .. } => match reason {
+            Reason::Full => "full",
+            Reason::GpusFull => "gpu full",
+            Reason::NoPort => "no port",
+            Reason::NotEligible => CORDONED,
+            Reason::RendererOff => "renderer",
+            Reason::LowMemory => "memory",
+            Reason::CannotStart => "cannot start",
+            Reason::Unspecified
+            | Reason::Abandoned
+            | Reason::BadModel
+            | Reason::ShuttingDown
+            | Reason::WrongNode => "refused",
+        },
+    }
+}
+
+/// The same in words, for a node that a request would not be sent to.
+pub(super) fn passed_over(key: &str) -> &'static str {
+    match key {
+        UNREACHABLE => "its agent could not be reached a moment ago",
+        CORDONED => "an operator has closed it, and the registry has not been told again yet",
+        _ => "it would not be asked",
+    }
+}
