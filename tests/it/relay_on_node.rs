@@ -181,7 +181,7 @@ async fn a_node_with_a_relay_is_reached_through_that_relay_alone() {
     let registry = ["--farm", "test", "--registry", &farm.redis.url()].map(str::to_owned);
     let registry = words(&registry);
     // Nothing listens there; a relay without TLS; one that shows a front door's certificate; the relay of another node.
-    is_refused(&url, 502, "node-unreachable").await;
+    is_refused(&url, 503, "node-unreachable").await;
     let (door, other) = (certs.public_door("door")[..4].to_vec(), certs.agent("node-b.relay"));
     for (name, flags) in [
         ("plain", Vec::new()),
@@ -191,7 +191,7 @@ async fn a_node_with_a_relay_is_reached_through_that_relay_alone() {
         let args = ports.args(&[&flags[..], &registry[..]].concat());
         let mut impostor = Role::start(name, farm.mark(), &args);
         impostor.announcement().await;
-        is_refused(&url, 502, "node-unreachable").await;
+        is_refused(&url, 503, "node-unreachable").await;
         let metrics = clients(&impostor.said())[1].get("/metrics").send().await.text();
         assert!(!metrics.contains("hatchery_frontdoor_relay_refused_total{"), "{name} was asked: {metrics}");
     }
