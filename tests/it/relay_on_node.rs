@@ -370,7 +370,8 @@ async fn a_relay_serves_viewers_by_tls_and_takes_up_a_new_certificate_at_once() 
     let farm = Farm::builder().agent(plan).start().await;
     let pair = certs.public_door("door");
     let args = ["relay", "--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0", "--farm", "test"];
-    let args = [&args[..], &words(&pair)[..4], &["--registry", &farm.redis.url()]].concat();
+    let url = farm.redis.url();
+    let args = [&args[..], &words(&pair)[..4], &["--registry", &url]].concat();
     let args: Vec<String> = args.into_iter().map(str::to_owned).collect();
     let mut relay = Role::start("relay", farm.mark(), &args);
     let line = relay.announcement().await;
