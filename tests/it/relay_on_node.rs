@@ -192,7 +192,7 @@ async fn a_node_with_a_relay_is_reached_through_that_relay_alone() {
         let mut impostor = Role::start(name, farm.mark(), &args);
         impostor.announcement().await;
         is_refused(&url, 503, "node-unreachable").await;
-        let metrics = clients(&impostor.said())[1].get("/metrics").send().await.text();
+        let metrics = clients(impostor.said().trim_end())[1].get("/metrics").send().await.text();
         assert!(!metrics.contains("hatchery_frontdoor_relay_refused_total{"), "{name} was asked: {metrics}");
     }
     let log = farm.doors[0].role.logs("spiffe://hatchery/relay/node-b").await;
