@@ -67,7 +67,7 @@ impl NodeRelay {
 
     /// Its metrics.
     pub async fn metrics(&self) -> Metrics {
-        let admin: Client = clients(&self.role.said())[1];
+        let admin: Client = clients(self.role.said().trim_end())[1];
         Metrics::of(&admin).await
     }
 

@@ -181,7 +181,7 @@ async fn a_node_with_a_relay_is_reached_through_that_relay_alone() {
     let registry = ["--farm", "test", "--registry", &farm.redis.url()].map(str::to_owned);
     let registry = words(&registry);
     // Nothing listens there; a relay without TLS; one that shows a front door's certificate; the relay of another node.
-    is_refused(&url, 502, "node-unreachable").await;
+    is_refused(&url, 503, "node-unreachable").await;
     let (door, other) = (certs.public_door("door")[..4].to_vec(), certs.agent("node-b.relay"));
     for (name, flags) in [
         ("plain", Vec::new()),
@@ -191,8 +191,8 @@ async fn a_node_with_a_relay_is_reached_through_that_relay_alone() {
         let args = ports.args(&[&flags[..], &registry[..]].concat());
         let mut impostor = Role::start(name, farm.mark(), &args);
         impostor.announcement().await;
-        is_refused(&url, 502, "node-unreachable").await;
-        let metrics = clients(&impostor.said())[1].get("/metrics").send().await.text();
+        is_refused(&url, 503, "node-unreachable").await;
+        let metrics = clients(impostor.said().trim_end())[1].get("/metrics").send().await.text();
         assert!(!metrics.contains("hatchery_frontdoor_relay_refused_total{"), "{name} was asked: {metrics}");
     }
     let log = farm.doors[0].role.logs("spiffe://hatchery/relay/node-b").await;
@@ -370,7 +370,8 @@ async fn a_relay_serves_viewers_by_tls_and_takes_up_a_new_certificate_at_once() 
     let farm = Farm::builder().agent(plan).start().await;
     let pair = certs.public_door("door");
     let args = ["relay", "--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0", "--farm", "test"];
-    let args = [&args[..], &words(&pair)[..4], &["--registry", &farm.redis.url()]].concat();
+    let url = farm.redis.url();
+    let args = [&args[..], &words(&pair)[..4], &["--registry", &url]].concat();
     let args: Vec<String> = args.into_iter().map(str::to_owned).collect();
     let mut relay = Role::start("relay", farm.mark(), &args);
     let line = relay.announcement().await;
