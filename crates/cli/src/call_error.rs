@@ -99,7 +99,7 @@ impl CallError {
     /// How many nodes could not take it, by reason.
     pub(crate) fn reasons(&self) -> Option<&BTreeMap<String, u32>> {
         match self {
-            Self::Refused { problem, .. } => Some(&problem.reasons).filter(|reasons| !reasons.is_empty()),
+            Self::Refused { problem, .. } => problem.reasons.as_ref().filter(|reasons| !reasons.is_empty()),
             _ => None,
         }
     }

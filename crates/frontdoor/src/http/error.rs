@@ -27,7 +27,6 @@
 //! | not ready in time, or no verdict in time | `ready-timeout` | 504 |
 
 use std::any::Any;
-use std::collections::BTreeMap;
 use std::fmt;
 
 use axum::body::Body;
@@ -73,7 +72,7 @@ impl ApiError {
             node: None,
             spawn: None,
             attempts: Vec::new(),
-            reasons: BTreeMap::new(),
+            reasons: None,
             exit: None,
             retry_after: None,
         }))

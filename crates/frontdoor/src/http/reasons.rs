@@ -41,10 +41,14 @@ pub(super) async fn assessed(edge: &Edge) -> Result<Arc<Assessed>, ApiError> {
     Ok(edge.answers.assessed.get(read).await?)
 }
 
-/// How many nodes could not take the spawn, by reason, where that is what the caller is refused for. Empty where nothing is known.
-pub(super) async fn reasons(edge: &Edge, order: &Order, rejection: &Rejection) -> BTreeMap<String, u32> {
+/// How many nodes could not take the spawn, by reason, where that is what the caller is refused for. `None` where nothing is known.
+pub(super) async fn reasons(
+    edge: &Edge,
+    order: &Order,
+    rejection: &Rejection,
+) -> Option<BTreeMap<String, u32>> {
     if !rejection.error.is_shortage() {
-        return BTreeMap::new();
+        return None;
     }
     let read = match edge.snapshot.len() {
         0..=MAX_READ => timeout(REASONS_TIMEOUT, assessed(edge)).await.ok().and_then(Result::ok),
@@ -54,7 +58,7 @@ pub(super) async fn reasons(edge: &Edge, order: &Order, rejection: &Rejection) -
         Some(read) => Some(read),
         None => edge.answers.remembered.get(remembered(edge)).await,
     };
-    assessed.map(|assessed| assessed.reasons(&order.demand, &rejection.passed_over)).unwrap_or_default()
+    assessed.map(|assessed| assessed.reasons(&order.demand, &rejection.passed_over))
 }
 
 /// All nodes as the snapshot has them.

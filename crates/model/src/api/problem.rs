@@ -213,8 +213,8 @@ pub struct Problem {
     pub attempts: Vec<Attempt>,
     /// With `no-capacity` and `no-matching-node`: how many nodes could not take the spawn, by reason. `POST /v1/explain` has the
     /// reasons, and says them node by node.
-    #[serde(skip_serializing_if = "BTreeMap::is_empty", default)]
-    pub reasons: BTreeMap<String, u32>,
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub reasons: Option<BTreeMap<String, u32>>,
     /// With `spawn-ended`: how it ended.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub exit: Option<Exit>,
