@@ -19,6 +19,7 @@ use crate::error::{OpenError, RegistryError};
 use crate::permits::Permit;
 use crate::redis::Redis;
 use crate::report::{AgentReport, Orders};
+use crate::waiting::Waiting;
 
 /// A handle to the registry; cloning is cheap.
 ///
@@ -211,6 +212,15 @@ impl Registry {
     /// The registry is away.
     pub async fn leave_line(&self, tickets: &[TicketId]) -> Result<(), RegistryError> {
         both!(self, b => b.leave_line(tickets))
+    }
+
+    /// The line, in its order: at most [`crate::MAX_LISTED`] places from its front. A long line is read part by part, so places that come and go
+    /// meanwhile may be missing.
+    ///
+    /// # Errors
+    /// The registry is away.
+    pub async fn waiting(&self) -> Result<Vec<Waiting>, RegistryError> {
+        both!(self, b => b.waiting())
     }
 
     /// Asks whether the owner may start one more spawn now, and counts the start if so. `per_minute` starts a minute are

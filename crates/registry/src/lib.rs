@@ -106,6 +106,7 @@ mod error;
 mod judge;
 mod permits;
 mod redis;
+mod waiting;
 
 pub use ask::{
     Claim, Follow, IdempotencyKey, Located, Outcome, Outcomes, Position, Reservation, Reserve, Reserved,
@@ -116,3 +117,4 @@ pub use error::{OpenError, RegistryError, outward};
 pub use permits::{Permit, Permits};
 pub use redis::{Unprotected, unprotected};
 pub use report::{AgentReport, Change, DesiredDrain, DesiredState, Heartbeat, Identity, Orders, SpawnReport};
+pub use waiting::{MAX_LISTED, Waiting};

@@ -5,7 +5,7 @@
 //!
 //! | file | decides | in `redis/lua/` |
 //! | --- | --- | --- |
-//! | `reserve` | which node gets a spawn, whose turn it is | `reserve`, `keep_places`, `leave_line` |
+//! | `reserve` | which node gets a spawn, whose turn it is | `reserve`, `keep_places`, `leave_line`, `line` |
 //! | `slots` | when a slot comes back | `release`, `release_by_id`, `abandon`, `slots` |
 //! | `report`, `identity` | what an agent's report changes, and whether it may | `report` |
 //! | `orders` | what an operator's order changes | `order`, `set_eligibility`, `restore_order` |
@@ -53,6 +53,7 @@ use crate::ask::{
 };
 use crate::permits::Permit;
 use crate::report::{AgentReport, Orders};
+use crate::waiting::Waiting;
 
 /// A handle to a registry that lives in this process.
 #[derive(Debug, Clone)]
@@ -159,6 +160,10 @@ impl Embedded {
 
     pub(crate) fn leave_line(&self, tickets: &[TicketId]) {
         self.change(|farm| farm.leave_line(tickets));
+    }
+
+    pub(crate) fn waiting(&self) -> Vec<Waiting> {
+        self.farm().waiting()
     }
 
     pub(crate) fn permit(&self, owner: &Owner, per_minute: u32) -> Permit {

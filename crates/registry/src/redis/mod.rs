@@ -3,7 +3,7 @@
 //! Every state change is one Lua script (`lua/*.lua`), so it happens whole or not at all. `lua/core.lua` lists the keys.
 //!
 //! Reading order: `url` (what the setting says), `seek` (finding the server), `link` (connections and calls),
-//! `server_error` (what a refusal means), `scripts` and `write` (calls that change something), `read` and `stream` (calls
+//! `server_error` (what a refusal means), `scripts` and `write` (calls that change something), `read`, `line` and `stream` (calls
 //! that only read), `packed` and `damaged` (values, and values that cannot be read), `settings` (what an operator should
 //! change about the server).
 //!
@@ -14,6 +14,7 @@
 //! A record that cannot be read is left out and logged; it never hides others.
 
 mod damaged;
+mod line;
 mod link;
 mod packed;
 mod read;

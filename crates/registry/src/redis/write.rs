@@ -14,6 +14,7 @@ use crate::ask::{
 use crate::error::RegistryError;
 use crate::permits::Permit;
 use crate::report::{AgentReport, DesiredState, Heartbeat, Orders, SpawnReport, event_data};
+use crate::waiting::Waiter;
 
 fn ms(time: Duration) -> u64 {
     u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
@@ -49,6 +50,8 @@ impl Redis {
 
     pub(crate) async fn reserve(&self, ask: &Reserve) -> Result<Reserved, RegistryError> {
         const CALL: &str = "reserve";
+        let waits = |_| json(&Waiter { demand: ask.demand.clone(), owner: ask.owner.clone() });
+        let waiter = ask.place.map(waits).unwrap_or_default();
         // The kinds may change between the answer that lists them and the next try. Once is rare, eight times is a defect.
         for _ in 0..8 {
             let (version, kinds) = self.suitable(&ask.demand);
@@ -64,6 +67,7 @@ impl Redis {
                         .arg(ask.most.map(|most| most.to_string()).unwrap_or_default())
                         .arg(ask.number.map(|number| number.to_string()).unwrap_or_default())
                         .arg(flag(ask.probed))
+                        .arg(&waiter)
                         .arg(ask.avoid.len());
                     for node in &ask.avoid {
                         args.arg(node.as_str());

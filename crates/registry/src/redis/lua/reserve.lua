@@ -1,8 +1,8 @@
 -- Takes a slot on the best node: the least loaded of the healthy ones; now and then a failing one whose probe is due; a failing
 -- one otherwise only when no healthy one has room.
 -- ARGV: spawn, renderer, 1 to pack, random number in [0, 1), known version of the kinds, ticket or '', owner or '', the most
---   the owner may have or '', number that the ticket had in line or '', 1 when the request has tried a failing node, number of
---   nodes to avoid, those nodes, number of suitable kinds, those kinds.
+--   the owner may have or '', number that the ticket had in line or '', 1 when the request has tried a failing node, JSON of who
+--   waits for what or '', number of nodes to avoid, those nodes, number of suitable kinds, those kinds.
 -- Returns {'slot', node, advertise, 'good' | 'watched' | 'probe' | 'last', number in line or ''} · {'full'} ·
 --   {'none', 1 if suitable nodes are known, 1 if the registry is fresh or has lost keys} ·
 --   {'over'} when the owner has as many as it may have ·
@@ -18,8 +18,8 @@ end
 -- One probe a request is enough.
 local has_probed = ARGV[A + 10] == '1'
 local avoid, kinds = {}, {}
-local i = A + 12
-for _ = 1, tonumber(ARGV[A + 11]) do
+local i = A + 13
+for _ = 1, tonumber(ARGV[A + 12]) do
   avoid[#avoid + 1] = ARGV[i]
   i = i + 1
 end
@@ -297,6 +297,10 @@ if ticket ~= '' and #kinds > 0 then
     call('ZADD', P .. ':line', at, ticket)
   end
   call('ZADD', P .. ':places', int(now + PLACE), ticket)
+  -- Every waiter asks again much sooner than this lapses.
+  local waiter = P .. ':waiter:' .. ticket
+  local since = string.match(call('GET', waiter) or '', '^%d+') or int(now)
+  call('SET', waiter, since .. ' ' .. ARGV[A + 11], 'PX', int(12 * PLACE))
   for _, kind in ipairs(kinds) do
     local queue = P .. ':wait:' .. kind .. ':' .. renderer
     call('ZADD', queue, at, ticket)
