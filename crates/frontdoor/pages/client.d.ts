@@ -63,7 +63,24 @@ export interface SpawnOptions extends CallOptions {
   waitForQuota?: boolean;
   /** Your own key, to make the same call again from elsewhere. Default: one per call of `spawn`. */
   idempotencyKey?: string;
+  /**
+   * Called whenever the call has come further, or its position in the line has changed. Never called by a front door of a release
+   * that cannot tell. What it throws ends the call.
+   */
+  onProgress?: (progress: SpawnProgress) => void;
 }
+
+/** How far a spawn has come. A start that fails goes on elsewhere, so `queued` and `starting` may come again. */
+export type SpawnProgress =
+  | {
+      state: 'queued';
+      /** 1: it is next. */
+      position: number;
+      /** Until its turn, if the line goes on as in the last minute; `null` while that is not known. */
+      estimateSeconds: number | null;
+      node?: undefined;
+    }
+  | { state: 'starting'; /** Where it starts. */ node: string; position?: undefined; estimateSeconds?: undefined };
 
 /** A stream cache server that a viewer can connect to at once. */
 export interface SpawnAnswer {

@@ -8,6 +8,7 @@ use registry::RegistryError;
 
 use super::coalesced::Coalesced;
 use super::error::ApiError;
+use super::waiting::Line;
 use crate::agent_client::Agents;
 use crate::callers::{Authenticator, Callers};
 use crate::live;
@@ -17,6 +18,7 @@ use crate::registry_access::circuit::RegistryClient;
 use crate::registry_access::snapshot::Snapshot;
 use crate::settings::Config;
 use crate::spawning::idempotency::Idempotency;
+use crate::spawning::positions::Positions;
 use crate::spawning::rate::SpawnRates;
 use crate::spawning::spawner::Spawner;
 use crate::stages::Stages;
@@ -37,6 +39,7 @@ pub(crate) struct Edge {
     pub(crate) spawner: Spawner,
     pub(crate) rates: SpawnRates,
     pub(crate) idempotency: Idempotency,
+    pub(crate) positions: Arc<Positions>,
     pub(crate) operations: Arc<Operations>,
     pub(crate) viewers: Viewers,
     pub(crate) live: Arc<live::Parts>,
@@ -48,6 +51,8 @@ pub(crate) struct Edge {
 pub(crate) struct Answers {
     /// All nodes, as JSON.
     pub(super) nodes: Coalesced<Result<Bytes, ApiError>>,
+    /// The line.
+    pub(super) waiting: Coalesced<Result<Line, ApiError>>,
     /// Whether the registry takes writes.
     pub(super) registry_check: Coalesced<Result<(), RegistryError>>,
 }

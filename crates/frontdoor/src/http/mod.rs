@@ -5,7 +5,7 @@
 //! ```
 //!
 //! Reading order: `routes` (every route on one screen), `route` (the layers around each of them), `edge` (what handlers have at hand),
-//! `error` (what means what), `extract`, then the handlers: `post_spawn`, `spawns`, `nodes`, `eligibility`, `live_upgrade`, `viewer_upgrade`, `probes`,
+//! `error` (what means what), `extract`, then the handlers: `post_spawn` (`negotiation` and `spawn_stream` where its caller watches), `spawns`, `waiting`, `nodes`, `eligibility`, `live_upgrade`, `viewer_upgrade`, `probes`,
 //! `page_routes`. `description` and `problem_sets` describe the surface; `coalesced` makes one answer for many callers.
 
 mod authorization;
@@ -16,6 +16,7 @@ mod eligibility;
 mod error;
 mod extract;
 mod live_upgrade;
+mod negotiation;
 mod nodes;
 mod observe;
 mod origin;
@@ -26,8 +27,10 @@ mod problem_sets;
 mod request_id;
 mod route;
 mod routes;
+mod spawn_stream;
 mod spawns;
 mod viewer_upgrade;
+mod waiting;
 
 pub(crate) use self::edge::{Answers, Edge};
 pub(crate) use self::error::ApiError;

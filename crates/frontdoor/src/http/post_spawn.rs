@@ -23,18 +23,34 @@ use super::authorization::{self, Who};
 use super::edge::Edge;
 use super::error::ApiError;
 use super::extract;
+use super::negotiation::prefers_events;
 use super::problem_sets::SpawnProblems;
-use crate::callers::Account;
+use super::spawn_stream;
+use crate::callers::{Account, Share};
 use crate::metrics::SpawnPhase;
 use crate::registry_access::snapshot::Snapshot;
 use crate::spawning::error::{Rejection, SpawnError};
 use crate::spawning::held_slot::HeldSlot;
 use crate::spawning::order::{Accounted, Order};
+use crate::spawning::placer::Ticket;
+use crate::spawning::progress::Progress;
 use crate::strict_json::Invalid;
 
 /// When a request that waited in line in vain should come again with its key. By then the key is free again, and the place in line has not
 /// lapsed.
 const COME_BACK: Duration = Duration::from_secs(2);
+
+/// A request that may be carried out: it is well-formed, and its caller is allowed to make it.
+#[derive(Debug)]
+pub(super) struct Asked {
+    began: Instant,
+    who: Who,
+    key: Option<IdempotencyKey>,
+    order: Order,
+    pub(super) id: RequestId,
+    /// The caller's call, which lasts until this is answered.
+    _call: Option<Arc<Share>>,
+}
 
 /// Starts a stream cache server and answers when it is ready.
 #[utoipa::path(
@@ -46,55 +62,100 @@ const COME_BACK: Duration = Duration::from_secs(2);
         "Idempotency-Key" = Option<String>, Header, min_length = 1, max_length = 255, pattern = "^[!-~]+$",
         description = "1 to 255 visible ASCII characters; the same key gives the same answer for 10 minutes",
     )),
-    responses((status = 200, description = "It is ready: a viewer can connect", body = SpawnAnswer), SpawnProblems),
+    responses(
+        (
+            status = 200,
+            description = "It is ready: a viewer can connect. To a caller that prefers `text/event-stream`: how far the request has come, \
+                as the events `queued`, `starting`, and at the end `ready` (the same JSON) or `problem` (a Problem, which has the status)",
+            content((SpawnAnswer = "application/json"), (String = "text/event-stream")),
+        ),
+        SpawnProblems,
+    ),
 )]
 pub(crate) async fn spawn(State(edge): State<Arc<Edge>>, request: Request) -> Result<Response, ApiError> {
+    let events = prefers_events(request.headers());
+    let asked = read(&edge, request).await?;
+    if events {
+        return Ok(spawn_stream::answer(edge, asked));
+    }
+    let (answer, held) = decide(&edge, &asked, None).await?;
+    Ok(handing_over(&answer, held))
+}
+
+async fn read(edge: &Edge, request: Request) -> Result<Asked, ApiError> {
     let began = Instant::now();
     extract::no_parameters(request.uri())?;
     let key = extract::idempotency_key(request.headers())?;
     let id = extract::request_id(request.extensions());
     let who = Who::of(request.extensions());
     let account = authorization::account(request.extensions());
+    let call = authorization::call(request.extensions());
     let mut order = Order::parse(&extract::body(request).await?)?;
     order.max_life = edge.config.lives.of(order.max_life).map_err(|why| Invalid::field("maxSeconds", why))?;
     order.account = account.map(Accounted);
     order.owner = who.owner().cloned();
     order.max_spawns = who.limits().concurrent.map(NonZeroU32::get);
-    let outcome = tokio::select! {
-        biased;
-        outcome = answer(&edge, &who, key, &order, &id) => outcome,
-        () = edge.stages.cut.cancelled() => Err(ApiError::leaving()),
-        // A caller that waits in line, or for another request with its key, may have lost its credential meanwhile.
-        () = who.revoked(edge.authenticator.as_deref()) => Err(ApiError::revoked()),
-    };
-    edge.metrics.spawning.phase(SpawnPhase::Total, began.elapsed());
-    edge.metrics.spawning.spawn(outcome.as_ref().err().map(|error| error.0.code));
-    if let Err(error) = &outcome {
-        record(&order, error);
-    }
-    let (answer, held) = outcome?;
-    Span::current().record("spawn.id", display(answer.id)).record("node.id", display(&answer.node));
-    Ok(handing_over(&answer, held))
-}
-
-async fn answer(
-    edge: &Edge,
-    who: &Who,
-    key: Option<IdempotencyKey>,
-    order: &Order,
-    id: &RequestId,
-) -> Result<(SpawnAnswer, Option<HeldSlot>), ApiError> {
     let key = match (key, who.owner()) {
         (Some(key), Some(owner)) => Some(key.of(owner)),
         (key, _) => key,
     };
-    // Only what is done counts: the same key again starts nothing.
-    let work = async || start(edge, order, who.limits().per_minute, id, key.as_ref()).await;
-    let Some(key) = &key else {
-        return work().await.map(|(answer, held)| (answer, Some(held)));
+    Ok(Asked { began, who, key, order, id, _call: call })
+}
+
+/// Carries a request out. How far it has come is reported as `progress`, where somebody watches.
+pub(super) async fn decide(
+    edge: &Edge,
+    asked: &Asked,
+    progress: Option<&Progress>,
+) -> Result<(SpawnAnswer, Option<HeldSlot>), ApiError> {
+    let outcome = tokio::select! {
+        biased;
+        outcome = answer(edge, asked, progress) => outcome,
+        () = edge.stages.cut.cancelled() => Err(ApiError::leaving()),
+        // A caller that waits in line, or for another request with its key, may have lost its credential meanwhile.
+        () = asked.who.revoked(edge.authenticator.as_deref()) => Err(ApiError::revoked()),
     };
-    let work = async || work().await.map_err(|error| error.0);
-    let mut answer = edge.idempotency.once(key, order, id, work).await?;
+    edge.metrics.spawning.phase(SpawnPhase::Total, asked.began.elapsed());
+    edge.metrics.spawning.spawn(outcome.as_ref().err().map(|error| error.0.code));
+    match &outcome {
+        Ok((answer, _)) => {
+            Span::current().record("spawn.id", display(answer.id)).record("node.id", display(&answer.node));
+        }
+        Err(error) => record(&asked.order, error),
+    }
+    outcome
+}
+
+async fn answer(
+    edge: &Edge,
+    asked: &Asked,
+    progress: Option<&Progress>,
+) -> Result<(SpawnAnswer, Option<HeldSlot>), ApiError> {
+    let Asked { who, key, order, id, .. } = asked;
+    let per_minute = who.limits().per_minute;
+    let Some(key) = key else {
+        let own = Progress::default();
+        let started = start(edge, order, per_minute, id, None, progress.unwrap_or(&own)).await;
+        return started.map(|(answer, held)| (answer, Some(held)));
+    };
+    let waiter = edge.idempotency.join(key, order);
+    // Only what is done counts: the same key again starts nothing.
+    let work = async || {
+        let started = start(edge, order, per_minute, id, Some(key), waiter.progress()).await;
+        started.map_err(|error| error.0)
+    };
+    let answered = edge.idempotency.once(&waiter, key, order, id, work);
+    let mut answer = match progress {
+        None => answered.await?,
+        Some(progress) => {
+            // Another request may do the work, here or at another front door; its place in line is that of the key.
+            let _watch = edge.positions.watch(Ticket::of(Some(key)).id, progress);
+            tokio::select! {
+                answer = answered => answer?,
+                never = progress.follow(waiter.progress()) => match never {},
+            }
+        }
+    };
     if let Err(problem) = &mut answer
         && problem.code == ErrorCode::NoCapacity
         && !order.wait.is_zero()
@@ -111,6 +172,7 @@ pub(crate) async fn start(
     per_minute: Option<NonZeroU32>,
     id: &RequestId,
     key: Option<&IdempotencyKey>,
+    progress: &Progress,
 ) -> Result<(SpawnAnswer, HeldSlot), ApiError> {
     let account = order.account.as_ref().map(|account| &*account.0);
     if let (Some(max), Some(true)) = (order.max_spawns, account.map(Account::is_over_quota)) {
@@ -119,7 +181,7 @@ pub(crate) async fn start(
     if let (Some(owner), Some(per_minute)) = (&order.owner, per_minute) {
         edge.rates.permit(owner, per_minute, account).await?;
     }
-    let spawned = edge.spawner.spawn(order, id, key).await;
+    let spawned = edge.spawner.spawn(order, id, key, progress).await;
     if let (Some(account), Err(rejection)) = (account, &spawned)
         && matches!(rejection.error, SpawnError::OverQuota { .. })
     {

@@ -13,6 +13,7 @@ use super::origin::Reach;
 use super::route::{Route, observed};
 use super::{
     description, eligibility, live_upgrade, nodes, page_routes, post_spawn, probes, spawns, viewer_upgrade,
+    waiting,
 };
 use crate::settings::Surface;
 
@@ -34,6 +35,7 @@ fn public_routes() -> Vec<Route> {
 fn operator_routes() -> Vec<Route> {
     vec![
         Route::at("/v1/spawns").get(LOOK, spawns::list),
+        Route::at("/v1/waiting").get(READ, waiting::list),
         Route::at("/v1/nodes").get(READ, nodes::list),
         Route::at("/v1/nodes/{node}").get(READ, nodes::show),
         Route::at("/v1/nodes/{node}/cordon").post(OPERATE, eligibility::cordon),

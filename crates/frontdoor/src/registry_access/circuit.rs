@@ -23,7 +23,7 @@ use model::{
 };
 use registry::{
     Claim, Follow, IdempotencyKey, Located, Outcomes, Permit, Position, Registry, RegistryError, Reserve,
-    Reserved, SpawnFilter, SpawnPage,
+    Reserved, SpawnFilter, SpawnPage, Waiting,
 };
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep};
@@ -100,6 +100,7 @@ through_circuit! {
     abandon(node: &NodeId, spawn: SpawnId) -> ();
     keep_places(tickets: &[TicketId]) -> ();
     leave_line(tickets: &[TicketId]) -> ();
+    waiting() -> Vec<Waiting>;
     permit(owner: &Owner, per_minute: u32) -> Permit;
     sweep() -> ();
     nodes() -> Vec<NodeRecord>;

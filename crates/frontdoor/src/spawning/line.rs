@@ -31,6 +31,8 @@ use super::exclusions::Exclusions;
 use super::held_slot::HeldSlot;
 use super::order::Order;
 use super::placer::{Placer, Ticket};
+use super::positions::Positions;
+use super::progress::Progress;
 use crate::backoff::jittered;
 use crate::callers::{Kind, Share};
 use crate::metrics::SpawnMetrics;
@@ -52,6 +54,7 @@ pub(crate) struct Line {
     /// Never held across an await.
     state: Mutex<State>,
     registry: Arc<RegistryClient>,
+    positions: Arc<Positions>,
     cleanups: Cleanups,
     metrics: SpawnMetrics,
 }
@@ -62,6 +65,7 @@ pub(crate) struct SlotRequest<'a> {
     pub(crate) order: &'a Order,
     pub(crate) exclusions: &'a Exclusions,
     pub(crate) request: &'a RequestId,
+    pub(crate) progress: &'a Progress,
 }
 
 #[derive(Debug, Default)]
@@ -95,10 +99,11 @@ impl Line {
     pub(crate) fn new(
         max: usize,
         registry: Arc<RegistryClient>,
+        positions: Arc<Positions>,
         cleanups: Cleanups,
         metrics: SpawnMetrics,
     ) -> Self {
-        Self { max, state: Mutex::default(), registry, cleanups, metrics }
+        Self { max, state: Mutex::default(), registry, positions, cleanups, metrics }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -186,6 +191,10 @@ impl Line {
         ticket: Ticket,
     ) -> Result<Placed<HeldSlot>, SpawnError> {
         let mut place = self.enter(placer, wanted.order, ticket)?;
+        wanted.progress.queue();
+        // Where requests share a ticket by their key, each that is watched sees to its own watch.
+        let watched = !ticket.returns && wanted.progress.is_watched();
+        let _watch = watched.then(|| self.positions.watch(ticket.id, wanted.progress));
         let mut last = Ok(Placed::Full);
         let waiting = async {
             let entrance = place.entrance();
@@ -260,7 +269,7 @@ impl Place {
     }
 
     async fn ask(&self, wanted: SlotRequest<'_>) -> Result<Placed<HeldSlot>, RegistryError> {
-        let SlotRequest { order, exclusions, request } = wanted;
+        let SlotRequest { order, exclusions, request, .. } = wanted;
         let place = Some((self.waiter.ticket, Arc::clone(&self.asking)));
         self.placer.reserve(order, &exclusions.in_line(), exclusions.has_probed(), place, request).await
     }
