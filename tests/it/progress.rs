@@ -141,7 +141,7 @@ async fn a_page_is_told_its_position_and_its_node_and_then_gets_its_answer() {
     drop(before);
     browser.holds("told.at(-1)?.position === 1").await;
     farm.stop([first.as_str()]).await;
-    browser.holds("window.outcome").await;
+    browser.holds("window.outcome !== undefined").await;
     assert_eq!(browser.run("return told.at(-1);").await, json!({"state": "starting", "node": "node-a"}));
     let answer =
         browser.run("return { ...outcome, attempts: outcome.attempts, requestId: outcome.requestId };").await;
@@ -154,7 +154,7 @@ async fn a_page_is_told_its_position_and_its_node_and_then_gets_its_answer() {
 async fn a_page_that_is_told_gets_the_problem_that_it_would_get_otherwise() {
     let farm = Farm::small(1).await;
     let browser = watching_page(&farm, "sessionToken: 'sim:exit_before_ready=6'").await;
-    browser.holds("window.outcome").await;
+    browser.holds("window.outcome !== undefined").await;
     let outcome = browser.run("return outcome;").await;
     assert_eq!((&outcome["code"], &outcome["status"]), (&json!("spawn-failed"), &json!(502)), "{outcome}");
     assert_eq!(browser.run("return told;").await, json!([{"state": "starting", "node": "node-a"}]));

@@ -223,6 +223,14 @@ impl Registry {
         both!(self, b => b.waiting())
     }
 
+    /// Whether this ticket has a place in line that has not been dropped.
+    ///
+    /// # Errors
+    /// The registry is away.
+    pub async fn is_waiting(&self, ticket: TicketId) -> Result<bool, RegistryError> {
+        both!(self, b => b.is_waiting(ticket))
+    }
+
     /// Asks whether the owner may start one more spawn now, and counts the start if so. `per_minute` starts a minute are
     /// granted, in any bursts. Not idempotent.
     ///

@@ -4,11 +4,10 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use registry::RegistryError;
+use registry::{RegistryError, Waiting};
 
 use super::coalesced::Coalesced;
 use super::error::ApiError;
-use super::waiting::Line;
 use crate::agent_client::Agents;
 use crate::callers::{Authenticator, Callers};
 use crate::live;
@@ -52,7 +51,7 @@ pub(crate) struct Answers {
     /// All nodes, as JSON.
     pub(super) nodes: Coalesced<Result<Bytes, ApiError>>,
     /// The line.
-    pub(super) waiting: Coalesced<Result<Line, ApiError>>,
+    pub(super) waiting: Coalesced<Result<Arc<Vec<Waiting>>, ApiError>>,
     /// Whether the registry takes writes.
     pub(super) registry_check: Coalesced<Result<(), RegistryError>>,
 }

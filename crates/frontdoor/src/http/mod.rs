@@ -5,7 +5,7 @@
 //! ```
 //!
 //! Reading order: `routes` (every route on one screen), `route` (the layers around each of them), `edge` (what handlers have at hand),
-//! `error` (what means what), `extract`, then the handlers: `post_spawn` (`negotiation` and `spawn_stream` where its caller watches), `spawns`, `waiting`, `nodes`, `eligibility`, `live_upgrade`, `viewer_upgrade`, `probes`,
+//! `error` (what means what), `extract`, then the handlers: `post_spawn` (with `spawn_call`, and `negotiation` and `spawn_stream` where its caller watches), `spawns`, `waiting`, `nodes`, `eligibility`, `live_upgrade`, `viewer_upgrade`, `probes`,
 //! `page_routes`. `description` and `problem_sets` describe the surface; `coalesced` makes one answer for many callers.
 
 mod authorization;
@@ -27,6 +27,7 @@ mod problem_sets;
 mod request_id;
 mod route;
 mod routes;
+mod spawn_call;
 mod spawn_stream;
 mod spawns;
 mod viewer_upgrade;
@@ -37,9 +38,10 @@ pub(crate) use self::error::ApiError;
 pub(crate) use self::extract::{Unread, read, request_id};
 pub(crate) use self::observe::{Observed, around};
 pub(crate) use self::origin::{Reach, may_send};
-pub(crate) use self::post_spawn::{handing_over, start};
+pub(crate) use self::post_spawn::handing_over;
 pub use self::routes::openapi;
 pub(crate) use self::routes::{admin_router, router};
+pub(crate) use self::spawn_call::start;
 pub(crate) use self::viewer_upgrade::MAX_TOKEN;
 
 #[cfg(test)]

@@ -30,7 +30,7 @@ use tracing::{Instrument, Span, info, warn};
 use super::edge::Edge;
 use super::error::{ApiError, retry_after};
 use super::negotiation::EVENT_STREAM;
-use super::post_spawn::{Asked, decide};
+use super::spawn_call::{Asked, decide};
 use crate::spawning::held_slot::HeldSlot;
 use crate::spawning::progress::{LinePosition, Progress, Stage};
 

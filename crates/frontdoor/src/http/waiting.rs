@@ -16,9 +16,6 @@ use super::problem_sets::ListProblems;
 /// Waiters on a page.
 const MAX_PAGE: u32 = 1000;
 
-/// The line as the registry has it.
-pub(crate) type Line = Arc<Vec<registry::Waiting>>;
-
 /// Lists who waits in line, the first ones first.
 #[utoipa::path(
     get,
@@ -37,8 +34,8 @@ pub(crate) async fn list(
     let mut parameters = Parameters::of(&uri)?;
     let limit = usize::try_from(parameters.number("limit", 100, MAX_PAGE)?).unwrap_or(1);
     parameters.done()?;
-    let read = async || -> Result<Line, ApiError> { Ok(Arc::new(edge.registry.waiting().await?)) };
-    let line = edge.answers.waiting.get(read()).await?;
+    let read = async { Ok(Arc::new(edge.registry.waiting().await?)) };
+    let line = edge.answers.waiting.get(read).await?;
     let seen =
         line.iter().filter(|waiting| who.only().is_none_or(|owner| waiting.owner.as_ref() == Some(owner)));
     let total = seen.clone().count();

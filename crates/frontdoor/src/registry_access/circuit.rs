@@ -101,6 +101,7 @@ through_circuit! {
     keep_places(tickets: &[TicketId]) -> ();
     leave_line(tickets: &[TicketId]) -> ();
     waiting() -> Vec<Waiting>;
+    is_waiting(ticket: TicketId) -> bool;
     permit(owner: &Owner, per_minute: u32) -> Permit;
     sweep() -> ();
     nodes() -> Vec<NodeRecord>;

@@ -181,6 +181,26 @@ impl Line {
         })
     }
 
+    /// Whether a ticket has a place already: its request has waited before.
+    async fn is_back(&self, ticket: Ticket) -> bool {
+        self.registry.is_waiting(ticket.id).await.unwrap_or_default()
+    }
+
+    /// Puts the waiters of a demand into the order of the registry's line. A request that comes back has its old place there, which
+    /// only the line itself tells; were it last here, it would hold up those before it, and ask too seldom.
+    async fn reorder(&self, demand: &Demand) {
+        let Ok(line) = self.registry.waiting().await else { return };
+        let order: HashMap<TicketId, usize> =
+            line.iter().enumerate().map(|(at, waiting)| (waiting.ticket, at)).collect();
+        let mut state = self.state();
+        let Some(queue) = state.queues.get_mut(demand) else { return };
+        let at = |waiter: &Arc<Waiter>| order.get(&waiter.ticket.id).copied().unwrap_or(usize::MAX);
+        queue.waiters.make_contiguous().sort_by_key(at);
+        if let Some(first) = queue.waiters.front() {
+            first.turn.notify_one();
+        }
+    }
+
     /// Waits until there is a slot on a node that is not excluded, or until `end`: then the answer says what is short. An owner that
     /// is over its quota waits no longer. A ticket with a number takes its place before all that came after it.
     pub(crate) async fn wait(
@@ -199,11 +219,15 @@ impl Line {
         let waiting = async {
             let entrance = place.entrance();
             let entering = entrance.lock_owned().await;
+            let returns = ticket.returns && place.has_company() && self.is_back(ticket).await;
             place.line_up();
             last = place.ask(wanted).await;
             place.counted = true;
             self.metrics.joined_line();
             drop(entering);
+            if returns {
+                self.reorder(&place.demand).await;
+            }
             while !matches!(last, Ok(Placed::Slot(_) | Placed::OverQuota)) {
                 let pause = jittered(if place.is_first() { ASK } else { ASK_ANYWAY });
                 tokio::select! {
@@ -253,6 +277,11 @@ struct Place {
 impl Place {
     fn entrance(&self) -> Arc<AsyncMutex<()>> {
         Arc::clone(&self.line.state().queues.entry(self.demand.clone()).or_default().entrance)
+    }
+
+    /// Whether others wait here for the same.
+    fn has_company(&self) -> bool {
+        self.line.state().queues.get(&self.demand).is_some_and(|queue| !queue.waiters.is_empty())
     }
 
     fn line_up(&self) {

@@ -222,7 +222,7 @@ async fn a_place_is_taken_up_again_with_its_key_before_those_that_came_meanwhile
     let farm = Farm::over(Registry::embedded(timing), config(), 1, &[Script::Ready]).await;
     let current = id(&spawn(farm.http, "").await.json());
     let key = [("idempotency-key", "patient")];
-    let body = r#"{"waitSeconds":4}"#;
+    let body = r#"{"waitSeconds":1}"#;
     let mut first = Stream::begin(farm.http, &key, body).await;
     first.stands_at(1).await;
     let mut second = Stream::begin(farm.http, &[], PATIENT).await;

@@ -166,6 +166,10 @@ impl Embedded {
         self.farm().waiting()
     }
 
+    pub(crate) fn is_waiting(&self, ticket: TicketId) -> bool {
+        self.farm().line.is_in(ticket)
+    }
+
     pub(crate) fn permit(&self, owner: &Owner, per_minute: u32) -> Permit {
         let mut farm = self.farm();
         let now = Duration::from_millis(farm.now.millis());

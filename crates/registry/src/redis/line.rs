@@ -4,7 +4,8 @@
 
 use std::collections::BTreeSet;
 
-use model::Timestamp;
+use model::{TicketId, Timestamp};
+use redis::pipe;
 
 use super::{Redis, unexpected};
 use crate::error::RegistryError;
@@ -31,6 +32,13 @@ impl Redis {
             after.clone_from(next);
         }
         Ok(positions(places))
+    }
+
+    pub(crate) async fn is_waiting(&self, ticket: TicketId) -> Result<bool, RegistryError> {
+        let mut read = pipe();
+        read.zscore(self.key("line"), ticket.to_string());
+        let (number,): (Option<String>,) = self.ask("is_waiting", &read).await?;
+        Ok(number.is_some())
     }
 
     fn place(&self, words: &[String]) -> Option<Place> {

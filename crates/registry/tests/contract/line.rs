@@ -214,6 +214,8 @@ on_all! {
             waiting.into_iter().map(|waiting| (waiting.ticket, waiting.position)).collect::<Vec<_>>()
         };
         assert_eq!(positions().await, [(reds, 1), (any, 2), (ssr_blue, 2), (last, 3)]);
+        assert!(farm.registry.is_waiting(any).await.unwrap());
+        assert!(!farm.registry.is_waiting(TicketId::mint()).await.unwrap());
         farm.pass(TIMING.place / 2).await;
         // Asking again changes nothing.
         for ask in &asks {
