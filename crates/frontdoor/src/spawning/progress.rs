@@ -71,7 +71,7 @@ impl Progress {
     }
 
     /// Takes over every stage of another request, for ever.
-    pub(crate) async fn follow(&self, other: &Progress) -> Infallible {
+    pub(crate) async fn follow(&self, other: &Self) -> Infallible {
         let mut stages = other.watch();
         loop {
             self.copy(&stages.borrow_and_update().clone());
