@@ -331,3 +331,48 @@ async fn a_viewers_token_is_in_no_log_of_a_load_balancer_also_when_something_fai
     }
     farm.finish().await;
 }
+
+#[tokio::test]
+async fn events_of_a_spawn_come_through_one_by_one_and_an_idle_stream_is_not_cut() {
+    const IDLE: u64 = 12;
+    let farm = Farm::small(1).await;
+    let first = farm.door(0).spawned(&json!({})).await;
+    let mut running = id(&first).to_owned();
+    let browser = Browser::start(800, 600).await;
+    let script = "globalThis.events = [];
+        const answer = await fetch(arguments[0] + '/spawn', { method: 'POST', body: '{\"waitSeconds\":60}',
+            headers: { accept: 'text/event-stream', 'content-type': 'application/json' } });
+        globalThis.headers = Object.fromEntries(answer.headers);
+        (async () => {
+            const reader = answer.body.pipeThrough(new TextDecoderStream()).getReader();
+            for (;;) {
+                const { value, done } = await reader.read();
+                if (done) break;
+                events.push({ value, at: performance.now() });
+            }
+            events.push({ value: 'end' });
+        })().catch((error) => events.push({ value: String(error) }));";
+    for kind in Kind::ALL {
+        let site = Site::start(&farm, kind, &["--cors-origin", "*"], Some(IDLE)).await;
+        open_page(&browser, &site).await;
+        browser.run_with(script, &json!([site.public])).await;
+        browser.holds("events.some(({ value }) => value.includes('event: queued'))").await;
+        assert_eq!(browser.run("return headers['content-type'];").await, "text/event-stream", "{kind:?}");
+        // The wait is the promise: for longer than the idle time nothing happens but comments.
+        longer_than(Duration::from_secs(IDLE + 3)).await;
+        assert_eq!(
+            browser.run("return events.some(({ value }) => value === 'end');").await,
+            false,
+            "{kind:?}"
+        );
+        farm.stop([running.as_str()]).await;
+        browser.holds("events.at(-1).value === 'end'").await;
+        let all = browser.run("return events.map(({ value }) => value).join('');").await;
+        let all = all.as_str().unwrap();
+        let (_, ready) = all.split_once("event: ready\ndata: ").unwrap_or_else(|| panic!("{kind:?}: {all}"));
+        let ready: Value = serde_json::from_str(ready.lines().next().unwrap()).unwrap();
+        running = id(&ready).to_owned();
+    }
+    farm.stop([running.as_str()]).await;
+    farm.finish().await;
+}

@@ -112,6 +112,7 @@ async fn a_wrong_method_is_told_the_right_ones() {
         (format!("/v1/spawns/{id}"), &["GET", "PATCH", "DELETE"]),
         (format!("/v1/spawns/{id}/log"), &["GET"]),
         ("/v1/nodes".to_owned(), &["GET"]),
+        ("/v1/waiting".to_owned(), &["GET"]),
         ("/v1/nodes/node-a".to_owned(), &["GET"]),
         ("/v1/nodes/node-a/drain".to_owned(), &["POST"]),
         ("/healthz".to_owned(), &["GET"]),

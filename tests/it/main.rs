@@ -61,6 +61,7 @@ mod neighbours;
 mod outage;
 mod port_conflicts;
 mod process_one;
+mod progress;
 mod redis_moods;
 mod registry_settings;
 mod sentinel;

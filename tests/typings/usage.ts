@@ -16,7 +16,16 @@ const answer: SpawnAnswer = await spawn({
   token: async () => 'text',
   signal: AbortSignal.timeout(1000),
   onRetry: ({ error, attempts, delayMs }) => console.log(error.code, attempts + delayMs),
+  onProgress: (progress) => {
+    same<typeof progress.state, 'queued' | 'starting'>(true);
+    if (progress.state === 'queued') console.log(progress.position.toFixed(), progress.estimateSeconds?.toFixed());
+    else console.log(progress.node.length);
+    // @ts-expect-error: an estimate may be missing
+    console.log(progress.state === 'queued' && progress.estimateSeconds.toFixed());
+  },
 });
+// @ts-expect-error: it is a function
+await spawn({ onProgress: 'queued' });
 const stopped: Spawn = await stop(answer.id, { token: 'text' });
 same<typeof stopped.exit, Spawn['exit']>(true);
 // @ts-expect-error: there is no such renderer

@@ -15,7 +15,7 @@ use hyper_util::client::legacy;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use model::api::{
     DrainRequest, EligibilityAnswer, Explanation, ForgetAnswer, Node, NodeList, Spawn, SpawnAnswer,
-    SpawnList, SpawnRequest,
+    SpawnList, SpawnRequest, WaitingList,
 };
 use model::{NodeId, SpawnState};
 use serde::de::DeserializeOwned;
@@ -24,6 +24,7 @@ use crate::call_error::{CallError, refusal};
 use crate::connector::{Connector, innermost};
 use crate::credential::Credential;
 use crate::server::Server;
+use crate::spawn_events::{Event, Events, Stage};
 
 /// No answer is longer, in bytes: a list of ten thousand nodes takes a tenth of it.
 pub(crate) const MAX_ANSWER_BYTES: usize = 64 << 20;
@@ -33,6 +34,8 @@ pub(crate) const AGENT: HeaderValue =
     HeaderValue::from_static(concat!("hatchery/", env!("CARGO_PKG_VERSION")));
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
 const ANYTHING: HeaderValue = HeaderValue::from_static("*/*");
+/// A front door of the release before answers in JSON.
+const WATCHING: HeaderValue = HeaderValue::from_static("text/event-stream, application/json;q=0.9");
 
 /// A good answer: understood, and as it came.
 #[derive(Debug, Clone)]
@@ -121,13 +124,34 @@ impl Client {
 
     /// Starts a spawn and waits until it is ready.
     pub(crate) async fn spawn(&self, prepared: &PreparedSpawn) -> Result<Answer<SpawnAnswer>, CallError> {
+        let (_, body) = self.send(self.spawn_request(prepared)).await?;
+        self.read(body)
+    }
+
+    /// The same, and reports how far it has come, where the front door says so.
+    pub(crate) async fn spawn_watched(
+        &self,
+        prepared: &PreparedSpawn,
+        mut report: impl FnMut(&Stage),
+    ) -> Result<Answer<SpawnAnswer>, CallError> {
+        let mut request = self.spawn_request(prepared);
+        request.headers_mut().insert(ACCEPT, WATCHING);
+        let (_, body) = self.send_watched(request, &mut report).await?;
+        self.read(body)
+    }
+
+    fn spawn_request(&self, prepared: &PreparedSpawn) -> Request<Full<Bytes>> {
         let mut request = self.request(Method::POST, self.spawn.clone(), Full::new(prepared.body.clone()));
         request.headers_mut().insert(CONTENT_TYPE, JSON);
         if let Some(key) = &prepared.key {
             request.headers_mut().insert("idempotency-key", key.clone());
         }
-        let (_, body) = self.send(request).await?;
-        self.read(body)
+        request
+    }
+
+    /// The first ones in line.
+    pub(crate) async fn waiting(&self, limit: u32) -> Result<Answer<WaitingList>, CallError> {
+        self.get(&format!("/v1/waiting?limit={limit}")).await
     }
 
     /// Where a spawn would be placed, and why.
@@ -245,6 +269,15 @@ impl Client {
 
     /// The whole exchange within the time limit; an error status is an error.
     async fn send(&self, request: Request<Full<Bytes>>) -> Result<(StatusCode, Bytes), CallError> {
+        self.send_watched(request, &mut |_| {}).await
+    }
+
+    /// The same. Of an answer that is a stream of events, `report` gets the stages, and what is returned is its end.
+    async fn send_watched(
+        &self,
+        request: Request<Full<Bytes>>,
+        report: &mut impl FnMut(&Stage),
+    ) -> Result<(StatusCode, Bytes), CallError> {
         let exchange = async {
             let response = self.http.request(request).await.map_err(|e| {
                 let (server, why) = (self.server.clone(), innermost(&e));
@@ -255,12 +288,26 @@ impl Client {
                 }
             })?;
             let status = response.status();
-            let body = Limited::new(response.into_body(), MAX_ANSWER_BYTES);
-            let body = body
-                .collect()
-                .await
-                .map_err(|e| CallError::Broken { server: self.server.clone(), why: innermost(&*e) })?;
-            Ok((status, body.to_bytes()))
+            let kind = response.headers().get(CONTENT_TYPE);
+            let streamed = kind.is_some_and(|kind| kind.as_bytes().starts_with(b"text/event-stream"));
+            let mut body = Limited::new(response.into_body(), MAX_ANSWER_BYTES);
+            let broken = |why| CallError::Broken { server: self.server.clone(), why };
+            if !streamed {
+                let body = body.collect().await.map_err(|e| broken(innermost(&*e)))?;
+                return Ok((status, body.to_bytes()));
+            }
+            let mut events = Events::default();
+            while let Some(frame) = body.frame().await {
+                let Ok(data) = frame.map_err(|e| broken(innermost(&*e)))?.into_data() else { continue };
+                for event in events.push(&data) {
+                    match event {
+                        Event::Stage(stage) => report(&stage),
+                        Event::Ready(json) => return Ok((status, json)),
+                        Event::Problem(json) => return Ok((status_of(&json), json)),
+                    }
+                }
+            }
+            Err(broken("the stream of events ended before the answer".to_owned()))
         };
         let (status, body) = tokio::time::timeout(self.timeout, exchange)
             .await
@@ -274,6 +321,14 @@ impl Client {
             Err(e) => Err(CallError::Unreadable { server: self.server.clone(), why: e.to_string() }),
         }
     }
+}
+
+/// The status that a problem states.
+fn status_of(problem: &[u8]) -> StatusCode {
+    let problem: Option<serde_json::Value> = serde_json::from_slice(problem).ok();
+    let status = problem.and_then(|problem| u16::try_from(problem["status"].as_u64()?).ok());
+    let status = status.and_then(|status| StatusCode::from_u16(status).ok());
+    status.unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
 }
 
 fn uri(server: &Server, path: &str) -> Result<Uri, CallError> {

@@ -6,7 +6,7 @@ use clap::{Parser, Subcommand};
 use crate::args::Before;
 use crate::commands::{
     agent, bench, certs, completions, cordon, dev, drain, explain, forget, frontdoor, key, log, nodes, relay,
-    show, soak, spawn, spawns, stop, token, watch,
+    show, soak, spawn, spawns, stop, token, waiting, watch,
 };
 
 /// The note under the error for a token on the command line.
@@ -62,6 +62,8 @@ pub(crate) enum Command {
     Stop(stop::StopArgs),
     /// List nodes, or show one
     Nodes(nodes::NodesArgs),
+    /// List who waits in line, and for what
+    Waiting(waiting::WaitingArgs),
     /// Print what happens on the farm, as it happens
     Watch(watch::WatchArgs),
     /// Close a node to new spawns; those that run stay

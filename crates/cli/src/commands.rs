@@ -25,4 +25,5 @@ pub(crate) mod spawn;
 pub(crate) mod spawns;
 pub(crate) mod stop;
 pub(crate) mod token;
+pub(crate) mod waiting;
 pub(crate) mod watch;

@@ -9,7 +9,7 @@ use crate::args::{Before, ClientFlags};
 use crate::command_line::{Cli, Command};
 use crate::commands::{
     agent, bench, certs, completions, cordon, dev, drain, explain, forget, frontdoor, key, log, nodes, relay,
-    show, soak, spawn, spawns, stop, token, watch,
+    show, soak, spawn, spawns, stop, token, waiting, watch,
 };
 use crate::context::{ANSWER, Context};
 use crate::credential::WHERE;
@@ -71,6 +71,9 @@ pub(crate) fn run(cli: Cli) -> Exit {
         }
         Command::Nodes(args) => {
             ask(&before, &args.flags, ANSWER, async |context| nodes::run(context, &args).await)
+        }
+        Command::Waiting(args) => {
+            ask(&before, &args.flags, ANSWER, async |context| waiting::run(context, &args).await)
         }
         Command::Watch(args) => {
             ask(&before, &args.flags, ANSWER, async |context| watch::run(context, &args).await)

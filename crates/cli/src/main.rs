@@ -31,6 +31,7 @@ mod output;
 mod runtime;
 mod server;
 mod signals;
+mod spawn_events;
 mod standard_error;
 
 use std::process::ExitCode;

@@ -8,8 +8,8 @@
  *
  * signin.js asks for a credential where the front door authenticates callers.
  *
- * The page shows what the feed brings, and nothing else but the failures of the last hour, which failures.js fetches once. The effect of
- * an order is shown when the feed reports it.
+ * The page shows what the feed brings, and nothing else but the failures of the last hour, which failures.js fetches once, and the line,
+ * which line.js asks for. The effect of an order is shown when the feed reports it.
  */
 
 import { live } from '../client.js';
@@ -18,6 +18,7 @@ import { batched, byId, make, say, set, tell } from './dom.js';
 import { Events } from './events.js';
 import { Failures } from './failures.js';
 import { History } from './history.js';
+import { Line } from './line.js';
 import { Detail } from './node.js';
 import { Nodes, isFailing, summary } from './nodes.js';
 import { Orders } from './orders.js';
@@ -47,6 +48,7 @@ const latency = new Chart(byId('latency-chart'), 'Time from start to ready over 
 const feed = live({ token: who.token });
 who.follow(feed);
 const failures = new Failures(who, () => trouble.render());
+const line = new Line(who, () => snapshot.now(), () => feed.state.state === 'open');
 const failing = () => [...snapshot.nodes.values()].filter(isFailing);
 const trouble = new Trouble(feed, who, () => ({ failing: failing(), cause: failures.cause }), draw);
 let cutAt;
@@ -219,6 +221,7 @@ setInterval(() => {
     }
   }
   if (document.hidden) return;
+  line.render();
   nodes.render();
   detail.render();
   if (snapshot.tidy()) spawns.render();

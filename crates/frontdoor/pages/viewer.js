@@ -3,7 +3,7 @@
 import { explainExit, spawn, stop } from '../client.js';
 import { connect } from './connection.js';
 import { make, say, set } from './dom.js';
-import { explained, happened, millis, span } from './words.js';
+import { explained, happened, millis, ordinal, span } from './words.js';
 
 const STEPS = ['queued', 'starting', 'ready', 'connected', 'closed'];
 const NAMES = {
@@ -93,6 +93,7 @@ export class Viewer {
         ...request,
         token: this.#who.credential,
         signal: this.#abort.signal,
+        onProgress: (progress) => this.#progress(progress),
         onRetry: ({ error, delayMs }) => {
           const { title } = explained(error);
           say(this.#steps.queued.more, `${title}. Trying again in ${span(delayMs)}.`);
@@ -120,6 +121,19 @@ export class Viewer {
     this.#connection = library
       ? stage(this.#place, { library, endpoint, rendererType, token, model }, report)
       : connect(endpoint, { rendererType, token, place: this.#place, report });
+  }
+
+  /** How far it has come, while it is not ready. */
+  #progress({ state, position, estimateSeconds, node }) {
+    if (state === 'queued') {
+      const estimate = estimateSeconds === null ? '' : `, about ${span(Math.max(1, estimateSeconds) * 1000)} to go`;
+      this.#at('queued', { more: `${ordinal(position)} in line${estimate}.` });
+      say(this.#chip, `${ordinal(position)} in line`);
+      set(this.#steps.starting.item, 'data-is', false);
+      say(this.#steps.starting.more, '');
+    } else {
+      this.#at('starting', { more: `On ${node}.` });
+    }
   }
 
   /** A server that is killed says nothing to its viewer; the farm does. */

@@ -47,6 +47,12 @@ export function bytes(count) {
   return gib >= 1 ? `${gib.toFixed(gib < 10 ? 1 : 0)} GiB` : `${Math.round(count / 2 ** 20)} MiB`;
 }
 
+/** 1st, 2nd, 3rd, 4th, …, 11th, 21st. */
+export function ordinal(number) {
+  const last = number % 100 > 10 && number % 100 < 20 ? 0 : number % 10;
+  return `${number.toLocaleString()}${['th', 'st', 'nd', 'rd'][last] ?? 'th'}`;
+}
+
 export function count(number, one, many = `${one}s`) {
   return `${number.toLocaleString()} ${number === 1 ? one : many}`;
 }

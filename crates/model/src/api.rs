@@ -91,6 +91,25 @@ pub struct SpawnAnswer {
     pub node: NodeId,
 }
 
+/// Data of the event `queued` of `POST /spawn`: the request waits in line.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct SpawnQueued {
+    /// 1: it is next.
+    pub position: u64,
+    /// Seconds until its turn if the line goes on as in the last minute; null while that is not known.
+    pub estimate_seconds: Option<u64>,
+}
+
+/// Data of the event `starting` of `POST /spawn`: its server starts. It may start on another node after a failure.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct SpawnStarting {
+    /// The node.
+    #[schema(value_type = String)]
+    pub node: NodeId,
+}
+
 /// Used and total slots.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct SlotCount {
@@ -365,4 +384,39 @@ pub struct SpawnList {
     /// Hand it back as `cursor` for the next page; absent on the last.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub next_cursor: Option<String>,
+}
+
+/// A request that waits in line.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Waiting {
+    /// 1: it is next. The others come after as many as could take a slot that it could use.
+    pub position: u64,
+    /// Since when it has its place. Absent, as what it waits for, where a front door of the release before gave it the place.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>, format = DateTime)]
+    pub since: Option<Timestamp>,
+    /// Where the picture is to be rendered.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub renderer_type: Option<RendererType>,
+    /// The pool that it asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pool: Option<String>,
+    /// The labels that it asked for.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty", default)]
+    pub labels: BTreeMap<String, String>,
+    /// Who waits, where callers have to say who they are.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>)]
+    pub owner: Option<Owner>,
+}
+
+/// Answer of `GET /v1/waiting`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct WaitingList {
+    /// The first in line, in their order.
+    pub waiting: Vec<Waiting>,
+    /// How many wait: those that the caller may see, and 10000 at the most.
+    pub total: u64,
 }

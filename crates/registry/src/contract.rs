@@ -21,6 +21,7 @@ use crate::permits::Permit;
 use crate::redis::Redis;
 use crate::report::{AgentReport, Orders};
 use crate::verdict::{Assessment, Forecast};
+use crate::waiting::Waiting;
 
 /// A handle to the registry; cloning is cheap.
 ///
@@ -231,6 +232,23 @@ impl Registry {
     /// The registry is away.
     pub async fn leave_line(&self, tickets: &[TicketId]) -> Result<(), RegistryError> {
         both!(self, b => b.leave_line(tickets))
+    }
+
+    /// The line, in its order: at most [`crate::MAX_LISTED`] places from its front. A long line is read part by part, so places that come and go
+    /// meanwhile may be missing.
+    ///
+    /// # Errors
+    /// The registry is away.
+    pub async fn waiting(&self) -> Result<Vec<Waiting>, RegistryError> {
+        both!(self, b => b.waiting())
+    }
+
+    /// Whether this ticket has a place in line that has not been dropped.
+    ///
+    /// # Errors
+    /// The registry is away.
+    pub async fn is_waiting(&self, ticket: TicketId) -> Result<bool, RegistryError> {
+        both!(self, b => b.is_waiting(ticket))
     }
 
     /// Asks whether the owner may start one more spawn now, and counts the start if so. `per_minute` starts a minute are

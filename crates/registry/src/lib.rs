@@ -108,6 +108,7 @@ mod error;
 mod judge;
 mod permits;
 mod redis;
+mod waiting;
 
 pub use ask::{
     Claim, Follow, Forgotten, IdempotencyKey, Located, Outcome, Outcomes, Position, Reservation, Reserve,
@@ -119,3 +120,4 @@ pub use permits::{Permit, Permits};
 pub use redis::{Unprotected, unprotected};
 pub use report::{AgentReport, Change, DesiredDrain, DesiredState, Heartbeat, Identity, Orders, SpawnReport};
 pub use verdict::{Assessment, Forecast, Foreseen, Judge, Offer, Room, Verdict};
+pub use waiting::{MAX_LISTED, Waiting};

@@ -23,6 +23,7 @@ async fn a_credential_is_in_no_log_no_answer_no_event_and_no_command_line() {
         for path in [
             "/v1/spawns",
             "/v1/nodes",
+            "/v1/waiting",
             "/v1/nodes/node-a",
             &format!("/v1/spawns/{}", id(&spawned)),
             "/nothing",

@@ -1,5 +1,7 @@
 //! `hatchery spawn`: starts a stream cache server.
 
+mod progress;
+
 use std::io;
 
 use clap::Args;
@@ -12,7 +14,11 @@ use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::output::{Facts, write_json};
 
+use self::progress::Progress;
+
 /// Starts a stream cache server, waits until it is ready, and prints where its viewer connects.
+///
+/// On a terminal it shows meanwhile how many are before it in line, and the node on which it starts.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  \
     hatchery spawn\n  \
@@ -32,7 +38,11 @@ pub(crate) struct SpawnArgs {
 
 pub(crate) async fn run(context: &Context, args: &SpawnArgs) -> Result<Exit, Failure> {
     let prepared = PreparedSpawn::new(&args.spawn.request()?, args.idempotency_key.clone());
-    let answer = context.client.spawn(&prepared).await?;
+    let answer = match Progress::show(context.json) {
+        None => context.client.spawn(&prepared).await?,
+        // It is gone from the terminal before anything else is written.
+        Some(progress) => context.client.spawn_watched(&prepared, |stage| progress.set(stage)).await?,
+    };
     let mut out = io::stdout().lock();
     if context.json {
         write_json(&mut out, &answer.json)?;

@@ -2,7 +2,7 @@
 
 use crate::process::run;
 
-const COMMANDS: [&str; 18] = [
+const COMMANDS: [&str; 19] = [
     "frontdoor",
     "agent",
     "dev",
@@ -12,6 +12,7 @@ const COMMANDS: [&str; 18] = [
     "log",
     "stop",
     "nodes",
+    "waiting",
     "watch",
     "cordon",
     "uncordon",

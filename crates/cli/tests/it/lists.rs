@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime};
 use serde_json::{Value, json};
 
 use crate::process::run_at;
-use crate::scripted::{Reply, Server};
+use crate::scripted::{Reply, Server, problem};
 
 /// RFC 3339, this long ago.
 fn ago(seconds: u64) -> String {
@@ -222,4 +222,24 @@ fn a_spawn_is_shown_with_its_history() {
     }
     assert_eq!(run_at(&server.url(), &["show", &id(7), "--json"]).json(), whole);
     assert_eq!(server.lines()[0], format!("GET /v1/spawns/{}", id(7)));
+}
+
+#[test]
+fn the_line_is_a_table_of_who_waits_for_what_and_says_how_many_it_left_out() {
+    let list = json!({ "total": 3, "waiting": [
+        { "position": 1, "since": ago(75), "rendererType": "ssr", "pool": "big", "labels": { "sdk": "2025.1" }, "owner": "key:web" },
+        { "position": 2, "more": "of a later version" },
+    ] });
+    let answer = list.clone();
+    let server = Server::start(move |request| match request.line().as_str() {
+        "GET /v1/waiting?limit=2" => Reply::json(200, answer.clone()),
+        _ => problem(model::api::ErrorCode::NotFound),
+    });
+    let ran = run_at(&server.url(), &["waiting", "--limit", "2"]);
+    let lines: Vec<Vec<&str>> = ran.stdout.lines().map(|line| line.split_whitespace().collect()).collect();
+    assert_eq!(lines[0], ["POSITION", "WAITS", "RENDERER", "POOL", "LABELS", "OWNER"], "{ran:?}");
+    assert_eq!(lines[1], ["1", "1m15s", "ssr", "big", "sdk=2025.1", "key:web"], "{ran:?}");
+    assert_eq!(lines[2], ["2", "-", "-", "-", "-", "-"], "{ran:?}");
+    assert_eq!(lines[3], ["…", "and", "1", "more"], "{ran:?}");
+    assert_eq!(run_at(&server.url(), &["waiting", "--limit", "2", "--json"]).json(), list);
 }

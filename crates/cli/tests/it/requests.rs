@@ -84,3 +84,55 @@ fn the_last_lines_of_a_log_are_printed_as_they_are() {
     let path = format!("GET /v1/spawns/{ID}/log?lines=");
     assert_eq!(server.lines(), [format!("{path}7"), format!("{path}100")]);
 }
+
+/// What is on the terminal in the end, of a command whose standard error is one.
+fn on_a_terminal(server: &str, args: &str) -> String {
+    let command = format!("{} {args}", env!("CARGO_BIN_EXE_hatchery"));
+    let ran = std::process::Command::new("script")
+        .args(["--quiet", "--return", "--command", &command, "/dev/null"])
+        .env("HATCHERY_SERVER", server)
+        .env("TERM", "xterm")
+        .stdin(std::process::Stdio::null())
+        .output()
+        .expect("script, which gives a command a terminal, is there");
+    String::from_utf8(ran.stdout).unwrap()
+}
+
+#[test]
+fn on_a_terminal_a_spawn_is_watched_and_for_programs_it_is_not() {
+    let stream = format!(
+        ":\n\nevent: queued\ndata: {{\"position\":3,\"estimateSeconds\":8}}\n\nevent: starting\ndata: {{\"node\":\"node-a\"}}\n\n\
+         event: ready\ndata: {}\n\n",
+        answer()
+    );
+    let server = Server::start(move |request| {
+        if request.header("accept").is_some_and(|accept| accept.starts_with("text/event-stream")) {
+            Reply::Answer { status: 200, kind: "text/event-stream", body: stream.clone() }
+        } else {
+            Reply::json(200, answer())
+        }
+    });
+    let shown = on_a_terminal(&server.url(), "spawn");
+    assert!(shown.contains("starting on node-a"), "{shown:?}");
+    assert!(shown.contains("endpoint  ws://node-a:55000"), "{shown:?}");
+    for args in [&["spawn"][..], &["spawn", "--json"]] {
+        let ran = run_at(&server.url(), args);
+        assert_eq!((ran.code, ran.stderr.as_str()), (0, ""), "{ran:?}");
+    }
+    let silent = on_a_terminal(&server.url(), "spawn --json");
+    assert!(!silent.contains("starting"), "{silent:?}");
+    let accepted: Vec<String> =
+        server.seen().iter().map(|request| request.header("accept").unwrap().to_owned()).collect();
+    assert_eq!(accepted[1..], ["*/*", "*/*", "*/*"], "{accepted:?}");
+    assert_eq!(accepted[0], "text/event-stream, application/json;q=0.9");
+}
+
+#[test]
+fn a_problem_at_the_end_of_a_watched_spawn_is_the_failure() {
+    let problem = json!({ "type": "x", "title": "No", "status": 503, "detail": "every node is full", "code": "no-capacity",
+        "requestId": "req-1" });
+    let body = format!("retry: 2000\nevent: problem\ndata: {problem}\n\n");
+    let server = Server::always(Reply::Answer { status: 200, kind: "text/event-stream", body });
+    let shown = on_a_terminal(&server.url(), "spawn");
+    assert!(shown.contains("every node is full (no-capacity, request req-1)"), "{shown:?}");
+}

@@ -1,6 +1,7 @@
 /** Calls of the HTTP API: one front door after the other, with pauses, until an answer, a verdict, or the deadline. */
 
 import { DeadlineError, HatcheryError, NetworkError, ProblemError, TokenError } from './errors.js';
+import { isStream, lastEvent } from './progress.js';
 
 /** The front door that this file came from. */
 const HOME = new URL('.', import.meta.url);
@@ -52,9 +53,12 @@ export async function persist({ bases, token, deadlineMs, attemptMs, signal, onR
   }
 }
 
-export async function call(base, path, { attempts, token, headers, ...init }) {
+/** `onProgress` is called with every stage of an answer that comes as a stream of events. */
+export async function call(base, path, { attempts, token, headers, onProgress, ...init }) {
   let response;
   let text;
+  let last;
+  let thrown;
   try {
     response = await fetch(new URL(path, base), {
       ...init,
@@ -63,12 +67,26 @@ export async function call(base, path, { attempts, token, headers, ...init }) {
       credentials: 'omit',
       redirect: 'error',
     });
-    text = await response.text();
+    if (onProgress && isStream(response)) {
+      last = await lastEvent(response, (stage) => {
+        try {
+          onProgress(stage);
+        } catch (error) {
+          thrown = error;
+          throw error;
+        }
+      });
+    } else {
+      text = await response.text();
+    }
   } catch (cause) {
-    throw new NetworkError(base, cause, attempts);
+    throw thrown ?? new NetworkError(base, cause, attempts);
   }
-  const body = parsed(text);
   const requestId = response.headers.get('x-request-id') ?? undefined;
+  if (last?.name === 'problem') {
+    throw new ProblemError(last.data, { status: last.data.status, requestId, retryAfterMs: last.retryMs, attempts });
+  }
+  const body = last ? last.data : parsed(text);
   if (response.ok && body !== undefined) return Object.defineProperty(body, 'requestId', { value: requestId });
   const seconds = Number(response.headers.get('retry-after') ?? NaN);
   const retryAfterMs = Number.isFinite(seconds) ? seconds * 1000 : undefined;

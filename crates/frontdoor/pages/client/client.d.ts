@@ -56,14 +56,18 @@ export interface SpawnOptions extends CallOptions {
   waitSeconds?: number;
   /** Seconds that the spawn may live, from its start, at most what the operator allows; then it ends as `expired`. */
   maxSeconds?: number;
-  /**
-   * Whether to go on trying, until the deadline, when the caller has as many spawns as it may have at once (`quota-exceeded`).
-   * When left out that is an error at once: room comes only with the end of a spawn, which may be far away.
-   */
+  /** Whether to go on trying, until the deadline, when the caller has as many spawns as it may have at once (`quota-exceeded`). */
   waitForQuota?: boolean;
   /** Your own key, to make the same call again from elsewhere. Default: one per call of `spawn`. */
   idempotencyKey?: string;
+  /** Called whenever it has come further; never by a front door of a release that cannot tell. What it throws ends the call. */
+  onProgress?: (progress: SpawnProgress) => void;
 }
+
+/** How far a spawn has come: `position` 1 is next, and an estimate that is not known is `null`. After a failed start both may come again. */
+export type SpawnProgress =
+  | { state: 'queued'; position: number; estimateSeconds: number | null; node?: undefined }
+  | { state: 'starting'; node: string; position?: undefined; estimateSeconds?: undefined };
 
 /** A stream cache server that a viewer can connect to at once. */
 export interface SpawnAnswer {

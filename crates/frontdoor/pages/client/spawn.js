@@ -2,6 +2,7 @@
 
 import { basesOf, call, persist, uuid, worthRetrying } from './call.js';
 import { ProblemError, TokenError } from './errors.js';
+import { WATCHING } from './progress.js';
 
 const SPAWN_MS = 60_000;
 const STOP_MS = 30_000;
@@ -18,11 +19,13 @@ const COME_BACK_MS = 2_000;
  * While the registry is away, front doors refuse keys. Then one attempt is made without a key. It is not repeated if its
  * outcome stays unknown.
  *
+ * With `onProgress` the call says how far it has come, where the front door can: its position in the line, and the node on which it starts.
+ *
  * @param {import('./client.d.ts').SpawnOptions} [options]
  * @returns {Promise<import('./client.d.ts').SpawnAnswer>}
  */
 export async function spawn(options = {}) {
-  const { base, token, deadlineMs, attemptTimeoutMs, signal, idempotencyKey, onRetry, waitForQuota, ...request } = options;
+  const { base, token, deadlineMs, attemptTimeoutMs, signal, idempotencyKey, onRetry, onProgress, waitForQuota, ...request } = options;
   const waitMs = (request.waitSeconds ?? 0) * 1000;
   const bases = basesOf(base);
   const within = deadlineMs ?? waitMs + SPAWN_MS;
@@ -37,7 +40,12 @@ export async function spawn(options = {}) {
       call(at, 'spawn', {
         ...attempt,
         method: 'POST',
-        headers: { 'content-type': 'application/json', ...(keyed && { 'idempotency-key': key }) },
+        onProgress,
+        headers: {
+          'content-type': 'application/json',
+          ...(onProgress && { accept: WATCHING }),
+          ...(keyed && { 'idempotency-key': key }),
+        },
         body: JSON.stringify(request),
       }),
     (error) => {

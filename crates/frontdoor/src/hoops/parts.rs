@@ -22,6 +22,7 @@ use crate::metrics::HoopsMetrics;
 use crate::settings::HoopsSettings;
 use crate::spawning::held_slot::HeldSlot;
 use crate::spawning::order::{Accounted, EndpointForm, Order};
+use crate::spawning::progress::Progress;
 
 /// The vendor's client gives up after 60 s. An answer that is under way by then is of no use.
 pub(super) const ANSWER_WITHIN: Duration = Duration::from_secs(55);
@@ -112,7 +113,8 @@ impl Hoops {
         id: &model::RequestId,
         deadline: Instant,
     ) -> Result<(model::api::SpawnAnswer, HeldSlot), Failure> {
-        let started = start(&self.edge, order, self.limits().per_minute, id, None);
+        let unwatched = Progress::default();
+        let started = start(&self.edge, order, self.limits().per_minute, id, None, &unwatched);
         let outcome = tokio::select! {
             biased;
             outcome = timeout_at(deadline, started) => outcome.map_err(|_| Failure::late())?,

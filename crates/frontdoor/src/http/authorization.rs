@@ -109,15 +109,25 @@ pub(crate) async fn guard(State(gate): State<Gate>, mut request: Request, next: 
 async fn admitted(gate: &Gate, caller: Caller, mut request: Request, next: Next) -> Response {
     let named = matches!(caller, Caller::Owner(_));
     let account = gate.callers.of(caller);
-    let _call: Share = match account.call() {
-        Ok(call) => call,
+    let call = match account.call() {
+        Ok(call) => Arc::new(call),
         Err(refused) => return ApiError::from(refused).into_response(),
     };
     if let (Some(place), true) = (request.extensions().get::<Place>(), named) {
         place.known_to(&account);
     }
     request.extensions_mut().insert(account);
+    request.extensions_mut().insert(UnderWay(Arc::clone(&call)));
     next.run(request).await
+}
+
+/// The call that the layer has begun for the caller. It lasts as long as the handler, or as this is kept.
+#[derive(Debug, Clone)]
+struct UnderWay(Arc<Share>);
+
+/// The caller's call, for an answer that goes on after its handler.
+pub(crate) fn call(parts: &Extensions) -> Option<Arc<Share>> {
+    parts.get::<UnderWay>().map(|call| Arc::clone(&call.0))
 }
 
 /// The account of the caller, as the layer left it.

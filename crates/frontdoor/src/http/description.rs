@@ -12,7 +12,9 @@ use utoipa::openapi::{Object, OpenApi, RefOr, Schema, Type};
 
 use super::authorization::Need;
 use super::problem_sets::{NoProblems, answers};
-use super::{eligibility, explain, forget, live_upgrade, nodes, post_spawn, probes, request_id, spawns};
+use super::{
+    eligibility, explain, forget, live_upgrade, nodes, post_spawn, probes, request_id, spawns, waiting,
+};
 
 /// The OpenAPI document. `needs`: what every operation needs of its callers.
 pub(super) fn describe(needs: impl Iterator<Item = (&'static str, Method, Need)>) -> OpenApi {
@@ -69,6 +71,7 @@ pub(super) fn document(json: Bytes) -> impl IntoResponse {
         spawns::change,
         spawns::stop,
         spawns::log,
+        waiting::list,
         nodes::list,
         nodes::show,
         forget::forget,

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use registry::RegistryError;
+use registry::{RegistryError, Waiting};
 
 use super::coalesced::Coalesced;
 use super::error::ApiError;
@@ -19,6 +19,7 @@ use crate::registry_access::snapshot::Snapshot;
 use crate::settings::Config;
 use crate::spawning::assessed::Assessed;
 use crate::spawning::idempotency::Idempotency;
+use crate::spawning::positions::Positions;
 use crate::spawning::rate::SpawnRates;
 use crate::spawning::spawner::Spawner;
 use crate::stages::Stages;
@@ -39,6 +40,7 @@ pub(crate) struct Edge {
     pub(crate) spawner: Spawner,
     pub(crate) rates: SpawnRates,
     pub(crate) idempotency: Idempotency,
+    pub(crate) positions: Arc<Positions>,
     pub(crate) operations: Arc<Operations>,
     pub(crate) viewers: Viewers,
     pub(crate) live: Arc<live::Parts>,
@@ -54,6 +56,8 @@ pub(crate) struct Answers {
     pub(super) assessed: Coalesced<Result<Arc<Assessed>, RegistryError>>,
     /// The same, as the snapshot knows it.
     pub(super) remembered: Coalesced<Option<Arc<Assessed>>>,
+    /// The line.
+    pub(super) waiting: Coalesced<Result<Arc<Vec<Waiting>>, ApiError>>,
     /// Whether the registry takes writes.
     pub(super) registry_check: Coalesced<Result<(), RegistryError>>,
 }
@@ -68,6 +72,7 @@ impl Default for Answers {
             nodes: Coalesced::default(),
             assessed: Coalesced::paced(MAX_ASSESSMENT_PAUSE),
             remembered: Coalesced::default(),
+            waiting: Coalesced::default(),
             registry_check: Coalesced::default(),
         }
     }

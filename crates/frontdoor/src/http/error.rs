@@ -138,7 +138,7 @@ pub(crate) fn render(mut error: ApiError, request: &RequestId, response: &mut Re
 }
 
 /// Seconds: as long as it takes where that is known, else jittered, so that callers do not all come back at once.
-fn retry_after(error: &ApiError) -> u64 {
+pub(super) fn retry_after(error: &ApiError) -> u64 {
     match error.0.retry_after {
         Some(wait) => (wait.as_secs() + u64::from(wait.subsec_nanos() > 0)).max(1),
         None => fastrand::u64(1..=5),

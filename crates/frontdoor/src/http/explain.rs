@@ -16,9 +16,9 @@ use super::authorization::Who;
 use super::edge::Edge;
 use super::error::ApiError;
 use super::extract;
-use super::post_spawn;
 use super::problem_sets::ExplainProblems;
 use super::reasons::assessed;
+use super::spawn_call;
 use crate::spawning::error::{CLOSED, FULL, NO_MATCH};
 
 /// Nodes that an answer lists. All are counted.
@@ -42,7 +42,7 @@ pub(crate) async fn explain(
 ) -> Result<Json<Explanation>, ApiError> {
     extract::no_parameters(request.uri())?;
     let who = Who::of(request.extensions());
-    let order = post_spawn::ordered(&edge, &who, request).await?;
+    let order = spawn_call::ordered(&edge, &who, request).await?;
     let foretold = edge.spawner.forecast(&order).await?;
     let assessed = assessed(&edge).await?;
     let sees_nodes = who.has(Scope::Read);

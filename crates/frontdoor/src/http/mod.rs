@@ -5,8 +5,10 @@
 //! ```
 //!
 //! Reading order: `routes` (every route on one screen), `route` (the layers around each of them), `edge` (what handlers have at hand),
-//! `error` (what means what), `extract`, then the handlers: `post_spawn`, `explain`, `spawns`, `nodes`, `eligibility`, `forget`, `live_upgrade`, `viewer_upgrade`, `probes`,
-//! `page_routes`. `description` and `problem_sets` describe the surface; `coalesced` makes one answer for many callers, and `reasons` says what stands against each node.
+//! `error` (what means what), `extract`, then the handlers: `post_spawn` (with `spawn_call`, and `negotiation` and `spawn_stream` where its
+//! caller watches), `explain`, `spawns`, `waiting`, `nodes`, `eligibility`, `forget`, `live_upgrade`, `viewer_upgrade`, `probes`,
+//! `page_routes`. `description` and `problem_sets` describe the surface; `coalesced` makes one answer for many callers, and `reasons` says
+//! what stands against each node.
 
 mod authorization;
 mod coalesced;
@@ -18,6 +20,7 @@ mod explain;
 mod extract;
 mod forget;
 mod live_upgrade;
+mod negotiation;
 mod nodes;
 mod observe;
 mod origin;
@@ -29,17 +32,21 @@ mod reasons;
 mod request_id;
 mod route;
 mod routes;
+mod spawn_call;
+mod spawn_stream;
 mod spawns;
 mod viewer_upgrade;
+mod waiting;
 
 pub(crate) use self::edge::{Answers, Edge};
 pub(crate) use self::error::ApiError;
 pub(crate) use self::extract::{Unread, read, request_id};
 pub(crate) use self::observe::{Observed, around};
 pub(crate) use self::origin::{Reach, may_send};
-pub(crate) use self::post_spawn::{handing_over, start};
+pub(crate) use self::post_spawn::handing_over;
 pub use self::routes::openapi;
 pub(crate) use self::routes::{admin_router, router};
+pub(crate) use self::spawn_call::start;
 
 #[cfg(test)]
 mod tests;

@@ -9,8 +9,9 @@
 use std::sync::LazyLock;
 
 /// The parts, each after those that it uses.
-const PARTS: [&str; 5] = [
+const PARTS: [&str; 6] = [
     include_str!("../../pages/client/errors.js"),
+    include_str!("../../pages/client/progress.js"),
     include_str!("../../pages/client/call.js"),
     include_str!("../../pages/client/spawn.js"),
     include_str!("../../pages/client/live.js"),

@@ -96,6 +96,7 @@ pages! {
     "/pages/spawns.js": "spawns.js", JS, Policy::Part;
     "/pages/events.js": "events.js", JS, Policy::Part;
     "/pages/failures.js": "failures.js", JS, Policy::Part;
+    "/pages/line.js": "line.js", JS, Policy::Part;
     "/pages/orders.js": "orders.js", JS, Policy::Part;
     "/pages/why.js": "why.js", JS, Policy::Part;
     "/pages/trouble.js": "trouble.js", JS, Policy::Part;

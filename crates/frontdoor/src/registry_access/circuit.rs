@@ -23,7 +23,7 @@ use model::{
 };
 use registry::{
     Assessment, Claim, Follow, Forecast, Forgotten, IdempotencyKey, Located, Outcomes, Permit, Position,
-    Registry, RegistryError, Reserve, Reserved, SpawnFilter, SpawnPage,
+    Registry, RegistryError, Reserve, Reserved, SpawnFilter, SpawnPage, Waiting,
 };
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep};
@@ -102,6 +102,8 @@ through_circuit! {
     abandon(node: &NodeId, spawn: SpawnId) -> ();
     keep_places(tickets: &[TicketId]) -> ();
     leave_line(tickets: &[TicketId]) -> ();
+    waiting() -> Vec<Waiting>;
+    is_waiting(ticket: TicketId) -> bool;
     permit(owner: &Owner, per_minute: u32) -> Permit;
     sweep() -> ();
     nodes() -> Vec<NodeRecord>;

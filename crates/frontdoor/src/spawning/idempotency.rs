@@ -27,7 +27,7 @@ use uuid::Uuid;
 
 use super::held_slot::HeldSlot;
 use super::order::Order;
-use super::single_flight::{Answer, SingleFlight};
+use super::single_flight::{Answer, SingleFlight, Waiter};
 use crate::backoff::jittered;
 use crate::metrics::SpawnMetrics;
 use crate::registry_access::circuit::RegistryClient;
@@ -97,9 +97,15 @@ impl Idempotency {
         self.wake_ups.send_modify(|count| *count = count.wrapping_add(1));
     }
 
+    /// Joins the requests with this key for the same thing that are under way here.
+    pub(crate) fn join(&self, key: &IdempotencyKey, order: &Order) -> Waiter<'_> {
+        self.single_flight.join(key, order.fingerprint())
+    }
+
     /// Returns the key's answer: the one that is kept, the one that another request is working on, or that of `work`.
     pub(crate) async fn once<W>(
         &self,
+        waiter: &Waiter<'_>,
         key: &IdempotencyKey,
         order: &Order,
         request: &RequestId,
@@ -108,9 +114,7 @@ impl Idempotency {
     where
         W: Future<Output = Result<(SpawnAnswer, HeldSlot), Box<Problem>>>,
     {
-        let fingerprint = order.fingerprint();
         let deadline = Instant::now() + order.wait + self.spawn_deadline + SLACK;
-        let waiter = self.single_flight.join(key, fingerprint);
         let Ok(mut shared) = timeout_at(deadline, waiter.turn()).await else {
             return Err(KeyError::StillRunning);
         };

@@ -31,6 +31,8 @@ use super::exclusions::Exclusions;
 use super::held_slot::HeldSlot;
 use super::order::Order;
 use super::placer::{Placer, Ticket};
+use super::positions::Positions;
+use super::progress::Progress;
 use crate::backoff::jittered;
 use crate::callers::{Kind, Share};
 use crate::metrics::SpawnMetrics;
@@ -52,6 +54,7 @@ pub(crate) struct Line {
     /// Never held across an await.
     state: Mutex<State>,
     registry: Arc<RegistryClient>,
+    positions: Arc<Positions>,
     cleanups: Cleanups,
     metrics: SpawnMetrics,
 }
@@ -62,6 +65,7 @@ pub(crate) struct SlotRequest<'a> {
     pub(crate) order: &'a Order,
     pub(crate) exclusions: &'a Exclusions,
     pub(crate) request: &'a RequestId,
+    pub(crate) progress: &'a Progress,
 }
 
 #[derive(Debug, Default)]
@@ -95,10 +99,11 @@ impl Line {
     pub(crate) fn new(
         max: usize,
         registry: Arc<RegistryClient>,
+        positions: Arc<Positions>,
         cleanups: Cleanups,
         metrics: SpawnMetrics,
     ) -> Self {
-        Self { max, state: Mutex::default(), registry, cleanups, metrics }
+        Self { max, state: Mutex::default(), registry, positions, cleanups, metrics }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -176,6 +181,26 @@ impl Line {
         })
     }
 
+    /// Whether a ticket has a place already: its request has waited before.
+    async fn is_back(&self, ticket: Ticket) -> bool {
+        self.registry.is_waiting(ticket.id).await.unwrap_or_default()
+    }
+
+    /// Puts the waiters of a demand into the order of the registry's line. A request that comes back has its old place there, which
+    /// only the line itself tells; were it last here, it would hold up those before it, and ask too seldom.
+    async fn reorder(&self, demand: &Demand) {
+        let Ok(line) = self.registry.waiting().await else { return };
+        let order: HashMap<TicketId, usize> =
+            line.iter().enumerate().map(|(at, waiting)| (waiting.ticket, at)).collect();
+        let mut state = self.state();
+        let Some(queue) = state.queues.get_mut(demand) else { return };
+        let at = |waiter: &Arc<Waiter>| order.get(&waiter.ticket.id).copied().unwrap_or(usize::MAX);
+        queue.waiters.make_contiguous().sort_by_key(at);
+        if let Some(first) = queue.waiters.front() {
+            first.turn.notify_one();
+        }
+    }
+
     /// Waits until there is a slot on a node that is not excluded, or until `end`: then the answer says what is short. An owner that
     /// is over its quota waits no longer. A ticket with a number takes its place before all that came after it.
     pub(crate) async fn wait(
@@ -186,15 +211,23 @@ impl Line {
         ticket: Ticket,
     ) -> Result<Placed<HeldSlot>, SpawnError> {
         let mut place = self.enter(placer, wanted.order, ticket)?;
+        wanted.progress.queue();
+        // Where requests share a ticket by their key, each that is watched sees to its own watch.
+        let watched = !ticket.returns && wanted.progress.is_watched();
+        let _watch = watched.then(|| self.positions.watch(ticket.id, wanted.progress));
         let mut last = Ok(Placed::Full);
         let waiting = async {
             let entrance = place.entrance();
             let entering = entrance.lock_owned().await;
+            let returns = ticket.returns && place.has_company() && self.is_back(ticket).await;
             place.line_up();
             last = place.ask(wanted).await;
             place.counted = true;
             self.metrics.joined_line();
             drop(entering);
+            if returns {
+                self.reorder(&place.demand).await;
+            }
             while !matches!(last, Ok(Placed::Slot(_) | Placed::OverQuota)) {
                 let pause = jittered(if place.is_first() { ASK } else { ASK_ANYWAY });
                 tokio::select! {
@@ -246,6 +279,11 @@ impl Place {
         Arc::clone(&self.line.state().queues.entry(self.demand.clone()).or_default().entrance)
     }
 
+    /// Whether others wait here for the same.
+    fn has_company(&self) -> bool {
+        self.line.state().queues.get(&self.demand).is_some_and(|queue| !queue.waiters.is_empty())
+    }
+
     fn line_up(&self) {
         let mut state = self.line.state();
         let waiters = &mut state.queues.entry(self.demand.clone()).or_default().waiters;
@@ -260,7 +298,7 @@ impl Place {
     }
 
     async fn ask(&self, wanted: SlotRequest<'_>) -> Result<Placed<HeldSlot>, RegistryError> {
-        let SlotRequest { order, exclusions, request } = wanted;
+        let SlotRequest { order, exclusions, request, .. } = wanted;
         let place = Some((self.waiter.ticket, Arc::clone(&self.asking)));
         self.placer.reserve(order, &exclusions.in_line(), exclusions.has_probed(), place, request).await
     }

@@ -18,6 +18,7 @@ use super::held_slot::HeldSlot;
 use super::line::{Line, SlotRequest};
 use super::order::Order;
 use super::placer::{Placer, Ticket};
+use super::progress::Progress;
 use crate::agent_client::{FURTHER_CONNECT, connect_timeout};
 use crate::metrics::{SpawnMetrics, SpawnPhase};
 use crate::registry_access::placed::Placed;
@@ -63,6 +64,7 @@ pub(super) struct Search<'a> {
     ticket: Ticket,
     pub(super) attempts: Attempts,
     pub(super) exclusions: Exclusions,
+    pub(super) progress: &'a Progress,
 }
 
 impl Drop for Search<'_> {
@@ -76,9 +78,9 @@ impl Drop for Search<'_> {
 impl<'a> Search<'a> {
     pub(super) fn new(
         path: &'a SpawnPath,
-        order: &'a Order,
-        request: &'a RequestId,
+        (order, request): (&'a Order, &'a RequestId),
         key: Option<&IdempotencyKey>,
+        progress: &'a Progress,
     ) -> Self {
         Self {
             path,
@@ -90,6 +92,7 @@ impl<'a> Search<'a> {
             ticket: Ticket::of(key),
             attempts: Attempts::new(order.demand.renderer),
             exclusions: Exclusions::default(),
+            progress,
         }
     }
 
@@ -132,7 +135,12 @@ impl<'a> Search<'a> {
         if let Some(last) = self.exclusions.last() {
             sleep_until(self.wait_end.min(last + MIN_PAUSE)).await;
         }
-        let wanted = SlotRequest { order: self.order, exclusions: &self.exclusions, request: self.request };
+        let wanted = SlotRequest {
+            order: self.order,
+            exclusions: &self.exclusions,
+            request: self.request,
+            progress: self.progress,
+        };
         let placed = self.path.line.wait(&self.path.placer, wanted, self.wait_end, self.ticket).await;
         self.path.metrics.phase(SpawnPhase::Queue, began.elapsed());
         self.deadline = self.deadline.map(|deadline| deadline + began.elapsed());

@@ -11,6 +11,8 @@ use registry::IdempotencyKey;
 use tokio::sync::{Mutex as AsyncMutex, MutexGuard as AsyncMutexGuard};
 use uuid::Uuid;
 
+use super::progress::Progress;
+
 /// The outcome of a request with a key.
 pub(crate) type Answer = Result<SpawnAnswer, Box<Problem>>;
 
@@ -20,8 +22,14 @@ pub(crate) struct SingleFlight(Mutex<HashMap<Id, Weak<Call>>>);
 
 type Id = (IdempotencyKey, Uuid);
 
-/// Requests for the same thing, in the order in which they came: the first holds the lock, and leaves its answer.
-type Call = AsyncMutex<Option<Answer>>;
+/// Requests for the same thing.
+#[derive(Debug, Default)]
+struct Call {
+    /// In the order in which they came: the first holds the lock, and leaves its answer.
+    turn: AsyncMutex<Option<Answer>>,
+    /// How far the one that does the work has come.
+    progress: Progress,
+}
 
 /// One request; the last to leave drops the call.
 #[derive(Debug)]
@@ -54,7 +62,12 @@ impl Waiter<'_> {
     /// Resolves with the answer of an earlier request, or with `None` when the work is this one's: what it leaves in the guard is
     /// the answer of those that wait behind it.
     pub(crate) async fn turn(&self) -> AsyncMutexGuard<'_, Option<Answer>> {
-        self.call.lock().await
+        self.call.turn.lock().await
+    }
+
+    /// How far the request has come that does the work.
+    pub(crate) fn progress(&self) -> &Progress {
+        &self.call.progress
     }
 
     /// Requests that come from now on ask the registry: the spawn may end.
@@ -96,7 +109,7 @@ mod tests {
             (all.join(&key, Uuid::nil()), all.join(&key, Uuid::nil()), all.join(&key, Uuid::max()));
         let mut work = first.turn().await;
         assert!(
-            second.call.try_lock().is_err() && other.turn().await.is_none(),
+            second.call.turn.try_lock().is_err() && other.turn().await.is_none(),
             "another request is not held up"
         );
         first.forget();

@@ -25,6 +25,7 @@ use super::held_slot::HeldSlot;
 use super::line::Line;
 use super::order::Order;
 use super::placer::{Foretold, Placer};
+use super::progress::Progress;
 use super::search::{Search, Slot, SpawnPath};
 use super::why::key_of;
 use crate::agent_client::{AgentError, Outcome};
@@ -46,15 +47,16 @@ impl Spawner {
     }
 
     /// Starts a spawn. While the registry is away, nodes are chosen from the last snapshot of the farm, unless the request has
-    /// a `key`, whose promise could not be kept. Call [`HeldSlot::keep`] once the answer is handed over; dropping the slot, or
+    /// a `key`, whose promise could not be kept. How far it has come is reported as `progress`. Call [`HeldSlot::keep`] once the answer is handed over; dropping the slot, or
     /// this future at any point, leaves nothing behind.
     pub(crate) async fn spawn(
         &self,
         order: &Order,
         request: &RequestId,
         key: Option<&IdempotencyKey>,
+        progress: &Progress,
     ) -> Result<(SpawnAnswer, HeldSlot), Box<Rejection>> {
-        let mut search = Search::new(&self.0, order, request, key);
+        let mut search = Search::new(&self.0, (order, request), key, progress);
         match self.run(order, &mut search).await {
             Ok(answered) => Ok(answered),
             Err(error) => {
@@ -80,6 +82,7 @@ impl Spawner {
             let Slot { mut held, deadline, connect } = search.slot().await?;
             let (node, spawn) = (held.node().clone(), held.spawn());
             debug!(spawn.id = %spawn, node.id = %node, standing = ?held.standing(), "slot reserved");
+            search.progress.start(&node);
             search.attempts.begin(node.clone(), spawn, held.standing());
             let began = Instant::now();
             let given = deadline.saturating_duration_since(began);

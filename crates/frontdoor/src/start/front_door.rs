@@ -239,12 +239,14 @@ fn follow_registry(parts: &Parts, tasks: &Tasks) {
         move || {
             edge.idempotency.wake();
             line.wake();
+            edge.positions.wake();
         }
     };
     tasks.spawn("follower", follower::follow(Arc::clone(registry), wake));
     tasks.spawn("live", live::keep(Arc::clone(live)));
     tasks.spawn("sweeper", sweeper::sweep(Arc::clone(registry)));
     tasks.spawn("line", Arc::clone(line).keep_places());
+    tasks.spawn("positions", Arc::clone(&edge.positions).keep());
     if let Some(access) = edge.config.access.clone() {
         tasks.spawn("access", access.keep());
     }

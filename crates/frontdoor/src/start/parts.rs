@@ -19,6 +19,7 @@ use crate::spawning::held_slot::SlotAccess;
 use crate::spawning::idempotency::Idempotency;
 use crate::spawning::line::Line;
 use crate::spawning::placer::Placer;
+use crate::spawning::positions::Positions;
 use crate::spawning::rate::SpawnRates;
 use crate::spawning::spawner::Spawner;
 use crate::stages::Stages;
@@ -49,9 +50,11 @@ impl Parts {
             .clone()
             .map(|access| Arc::new(Authenticator::new(access, metrics.authentication.clone())));
 
+        let positions = Arc::new(Positions::new(Arc::clone(&registry)));
         let line = Arc::new(Line::new(
             config.max_waiting,
             Arc::clone(&registry),
+            Arc::clone(&positions),
             cleanups.clone(),
             metrics.spawning.clone(),
         ));
@@ -113,6 +116,7 @@ impl Parts {
             agents,
             spawner,
             idempotency,
+            positions,
             operations,
             viewers,
         };

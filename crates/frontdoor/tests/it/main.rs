@@ -20,6 +20,7 @@ mod line;
 mod moods;
 mod operating;
 mod outage;
+mod progress;
 mod reaching;
 mod spawning;
 mod surface;

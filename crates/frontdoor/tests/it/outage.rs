@@ -27,6 +27,7 @@ async fn calls_that_need_the_registry_are_refused_promptly() {
         spawn(http, r#"{"waitSeconds":60}"#).await,
         spawn_keyed(http, "key", "").await,
         get(http, "/v1/nodes").await,
+        get(http, "/v1/waiting").await,
         get(http, "/v1/nodes/node-a").await,
         get(http, "/v1/spawns").await,
         get(http, &format!("/v1/spawns/{}", model::SpawnId::mint())).await,

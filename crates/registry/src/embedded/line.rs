@@ -8,6 +8,7 @@ use std::collections::{BTreeSet, HashMap};
 use model::{NodeId, NodeKind, RendererType, TicketId, Timestamp};
 
 use crate::ask::Reserve;
+use crate::waiting::{MAX_LISTED, Place, Waiter, Waiting, positions};
 
 /// A kind of node, and a renderer wanted of it.
 pub(super) type Queue = (NodeKind, RendererType);
@@ -20,6 +21,8 @@ struct Ticket {
     queues: Vec<Queue>,
     /// Nodes that its holder cannot use.
     avoid: Vec<NodeId>,
+    since: Timestamp,
+    waiter: Waiter,
 }
 
 /// All tickets and queues.
@@ -79,13 +82,22 @@ impl Line {
         ticket: TicketId,
         ask: &Reserve,
         kinds: impl Iterator<Item = &'a NodeKind>,
-        until: Timestamp,
+        (now, until): (Timestamp, Timestamp),
     ) {
+        let waiter = Waiter { demand: ask.demand.clone(), owner: ask.owner.clone() };
         let entry = self.tickets.entry(ticket).or_insert_with(|| {
             let number = ask.number.unwrap_or(self.last_number + 1);
             self.last_number = self.last_number.max(number);
-            Ticket { number, until, queues: Vec::new(), avoid: Vec::new() }
+            Ticket {
+                number,
+                until,
+                queues: Vec::new(),
+                avoid: Vec::new(),
+                since: now,
+                waiter: waiter.clone(),
+            }
         });
+        entry.waiter = waiter;
         entry.until = until;
         entry.avoid.clone_from(&ask.avoid);
         for kind in kinds {
@@ -95,6 +107,22 @@ impl Line {
                 entry.queues.push(queue);
             }
         }
+    }
+
+    /// The places that have not lapsed, from the front.
+    pub(super) fn waiting(&self, now: Timestamp) -> Vec<Waiting> {
+        let mut line: Vec<_> = self.tickets.iter().filter(|(_, ticket)| ticket.until > now).collect();
+        line.sort_unstable_by_key(|(id, ticket)| (ticket.number, **id));
+        let place = |(id, ticket): (&TicketId, &Ticket)| {
+            let kinds: BTreeSet<String> = ticket.queues.iter().map(|(kind, _)| kind.to_string()).collect();
+            Place {
+                ticket: *id,
+                kinds: kinds.into_iter().collect(),
+                since: Some(ticket.since),
+                waiter: Some(ticket.waiter.clone()),
+            }
+        };
+        positions(line.into_iter().take(MAX_LISTED).map(place).collect())
     }
 
     pub(super) fn keep(&mut self, ticket: TicketId, until: Timestamp) {

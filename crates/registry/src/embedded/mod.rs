@@ -5,7 +5,7 @@
 //!
 //! | file | decides | in `redis/lua/` |
 //! | --- | --- | --- |
-//! | `reserve` | which node gets a spawn, whose turn it is | `choice`, `reserve`, `forecast`, `keep_places`, `leave_line` |
+//! | `reserve` | which node gets a spawn, whose turn it is | `choice`, `reserve`, `forecast`, `keep_places`, `leave_line`, `line` |
 //! | `assess` | what each node has for a spawn | `assess` |
 //! | `slots` | when a slot comes back | `release`, `release_by_id`, `abandon`, `slots` |
 //! | `report`, `identity` | what an agent's report changes, and whether it may | `report` |
@@ -58,6 +58,7 @@ use crate::ask::{
 use crate::permits::Permit;
 use crate::report::{AgentReport, Orders};
 use crate::verdict::{Assessment, Forecast};
+use crate::waiting::Waiting;
 
 /// A handle to a registry that lives in this process.
 #[derive(Debug, Clone)]
@@ -172,6 +173,14 @@ impl Embedded {
 
     pub(crate) fn leave_line(&self, tickets: &[TicketId]) {
         self.change(|farm| farm.leave_line(tickets));
+    }
+
+    pub(crate) fn waiting(&self) -> Vec<Waiting> {
+        self.farm().waiting()
+    }
+
+    pub(crate) fn is_waiting(&self, ticket: TicketId) -> bool {
+        self.farm().line.is_in(ticket)
     }
 
     pub(crate) fn permit(&self, owner: &Owner, per_minute: u32) -> Permit {

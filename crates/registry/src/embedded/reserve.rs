@@ -12,6 +12,7 @@ use super::farm::{Farm, Held, Hold};
 use super::shelf::Score;
 use crate::ask::{Reservation, Reserve, Reserved, Standing};
 use crate::verdict::{Forecast, Foreseen};
+use crate::waiting::Waiting;
 
 /// The nodes with room to choose from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -45,8 +46,8 @@ impl Farm {
             let suiting = self.stock.keys().map(|(kind, _)| kind).filter(|kind| ask.demand.suits(kind));
             let suiting: BTreeSet<&NodeKind> = suiting.collect();
             if !suiting.is_empty() {
-                let until = self.after(self.timing.place);
-                self.line.join(ticket, ask, suiting.into_iter(), until);
+                let times = (self.now, self.after(self.timing.place));
+                self.line.join(ticket, ask, suiting.into_iter(), times);
             }
         }
         outcome
@@ -214,6 +215,11 @@ impl Farm {
                     && self.line.has_before(&queue, number, now, |avoid| stock.has_room_besides(avoid))
             })
         })
+    }
+
+    pub(super) fn waiting(&mut self) -> Vec<Waiting> {
+        let now = self.line_now();
+        self.line.waiting(now)
     }
 
     pub(super) fn keep_places(&mut self, tickets: &[TicketId]) {

@@ -3,11 +3,12 @@
 use model::{NodeKind, Owner, Placement};
 use redis::Script;
 
-use super::write::flag;
+use super::write::{flag, json};
 use super::{Redis, unexpected};
 use crate::ask::{Reservation, Reserve, Reserved, Standing};
 use crate::error::RegistryError;
 use crate::verdict::{Forecast, Foreseen};
+use crate::waiting::Waiter;
 
 impl Redis {
     pub(crate) async fn reserve(&self, ask: &Reserve) -> Result<Reserved, RegistryError> {
@@ -60,6 +61,8 @@ impl Redis {
         script: &Script,
         ask: &Reserve,
     ) -> Result<Vec<String>, RegistryError> {
+        let waits = |_| json(&Waiter { demand: ask.demand.clone(), owner: ask.owner.clone() });
+        let waiter = ask.place.map(waits).unwrap_or_default();
         // The kinds may change between the answer that lists them and the next try. Once is rare, eight times is a defect.
         for _ in 0..8 {
             let (version, kinds) = self.suitable(&ask.demand);
@@ -75,6 +78,7 @@ impl Redis {
                         .arg(ask.most.map(|most| most.to_string()).unwrap_or_default())
                         .arg(ask.number.map(|number| number.to_string()).unwrap_or_default())
                         .arg(flag(ask.probed))
+                        .arg(&waiter)
                         .arg(ask.avoid.len());
                     for node in &ask.avoid {
                         args.arg(node.as_str());

@@ -3,7 +3,7 @@
 //! Every state change is one Lua script (`lua/*.lua`), so it happens whole or not at all. `lua/core.lua` lists the keys.
 //!
 //! Reading order: `url` (what the setting says), `seek` (finding the server), `link` (connections and calls),
-//! `server_error` (what a refusal means), `scripts`, `choice` and `write` (calls that change something), `read`, `assess` and
+//! `server_error` (what a refusal means), `scripts`, `choice` and `write` (calls that change something), `read`, `line`, `assess` and
 //! `stream` (calls that only read), `packed` and `damaged` (values, and values that cannot be read), `settings` (what an operator should
 //! change about the server).
 //!
@@ -16,6 +16,7 @@
 mod assess;
 mod choice;
 mod damaged;
+mod line;
 mod link;
 mod packed;
 mod read;

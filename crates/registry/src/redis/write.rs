@@ -312,7 +312,7 @@ fn spawn_ids(ids: &[&str]) -> Result<Vec<SpawnId>, RegistryError> {
     ids.iter().map(|id| id.parse().map_err(|e| unexpected("report", format!("spawn {id:?} {e}")))).collect()
 }
 
-fn json<T: serde::Serialize>(value: &T) -> String {
+pub(super) fn json<T: serde::Serialize>(value: &T) -> String {
     // Plain data with string keys always has a JSON form.
     serde_json::to_string(value).unwrap_or_default()
 }

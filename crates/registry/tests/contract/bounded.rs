@@ -247,6 +247,7 @@ async fn every_call_answers_whichever_key_is_lost() {
         ":lineno",
         ":wait:",
         ":queues:",
+        ":waiter:",
         ":up",
         ":expiries",
         ":held:",

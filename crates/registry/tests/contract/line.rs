@@ -191,3 +191,75 @@ on_all! {
         assert_eq!(farm.take(&ssr().place(first)).await.node.as_str(), "b");
     }
 }
+
+on_all! {
+    async fn the_line_says_who_waits_for_what_since_when_and_how_many_are_before(farm: &Farm) {
+        Agent::new("red", 1).labels(&[("colour", "red")]).beat(farm).await;
+        Agent::new("blue", 1).labels(&[("colour", "blue")]).beat(farm).await;
+        let red = farm.take(&csr().label("colour", "red")).await;
+        let blue = farm.take(&csr().label("colour", "blue")).await;
+        let [reds, any, ssr_blue, last] = [(); 4].map(|()| TicketId::mint());
+        let asks = [
+            csr().label("colour", "red").place(reds).of("key:ann", 5),
+            csr().place(any),
+            ssr().label("colour", "blue").place(ssr_blue),
+            csr().label("colour", "red").place(last),
+        ];
+        let began = farm.registry.now().await.unwrap();
+        for ask in &asks {
+            assert_eq!(farm.reserve(ask).await, Reserved::Full);
+        }
+        let positions = async || {
+            let waiting = farm.registry.waiting().await.unwrap();
+            waiting.into_iter().map(|waiting| (waiting.ticket, waiting.position)).collect::<Vec<_>>()
+        };
+        assert_eq!(positions().await, [(reds, 1), (any, 2), (ssr_blue, 2), (last, 3)]);
+        assert!(farm.registry.is_waiting(any).await.unwrap());
+        assert!(!farm.registry.is_waiting(TicketId::mint()).await.unwrap());
+        farm.pass(TIMING.place / 2).await;
+        // Asking again changes nothing.
+        for ask in &asks {
+            assert_eq!(farm.reserve(ask).await, Reserved::Full);
+        }
+        let waiting = farm.registry.waiting().await.unwrap();
+        let now = farm.registry.now().await.unwrap();
+        for (waiting, ask) in waiting.iter().zip(&asks) {
+            assert_eq!(waiting.demand.as_ref(), Some(&ask.demand));
+            assert_eq!(waiting.owner, ask.owner);
+            let since = waiting.since.expect("it is known");
+            assert!(since >= began && now.since(since) >= TIMING.place / 2, "{since:?}");
+        }
+        farm.registry.release(&red.node, red.spawn).await.unwrap();
+        farm.take(&asks[0]).await;
+        assert_eq!(positions().await, [(any, 1), (ssr_blue, 2), (last, 2)]);
+        farm.registry.leave_line(&[any]).await.unwrap();
+        assert_eq!(positions().await, [(ssr_blue, 1), (last, 1)]);
+        farm.registry.keep_places(&[last]).await.unwrap();
+        farm.pass(TIMING.place / 2 + std::time::Duration::from_millis(1)).await;
+        farm.registry.keep_places(&[last]).await.unwrap();
+        farm.pass(TIMING.place / 2 + std::time::Duration::from_millis(1)).await;
+        assert_eq!(positions().await, [(last, 1)], "a place that lapsed is in nobody's way");
+        farm.registry.leave_line(&[last]).await.unwrap();
+        assert_eq!(positions().await, []);
+        farm.registry.release(&blue.node, blue.spawn).await.unwrap();
+    }
+}
+
+on_all! {
+    async fn a_line_that_is_read_in_parts_is_whole(farm: &Farm) {
+        Agent::new("a", 1).beat(farm).await;
+        farm.take(&csr()).await;
+        let tickets: Vec<TicketId> = (0..1_003).map(|_| TicketId::mint()).collect();
+        for part in tickets.chunks(100) {
+            let asks = part.iter().map(|ticket| async { farm.reserve(&csr().place(*ticket)).await });
+            for ask in asks {
+                ask.await;
+            }
+            farm.registry.keep_places(&tickets).await.unwrap();
+        }
+        let waiting = farm.registry.waiting().await.unwrap();
+        let listed: Vec<_> = waiting.iter().map(|waiting| (waiting.position, waiting.ticket)).collect();
+        let expected: Vec<_> = (1..).zip(tickets).collect();
+        assert!(listed == expected, "{} of {}", listed.len(), expected.len());
+    }
+}

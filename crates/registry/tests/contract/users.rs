@@ -41,6 +41,7 @@ async fn an_agents_user_cannot_read_or_write_what_is_the_front_doors_alone() {
         "permit:key:x",
         "wait:kind:csr",
         "queues:ticket",
+        "waiter:ticket",
         "cause",
         "alike",
         "mended",

@@ -143,9 +143,10 @@ async fn an_order_says_whose_it_is_to_the_registry_and_to_the_agent() {
     let registry = Registry::embedded(Timing::FARM);
     let agent = node(&registry, "a", 9).await;
     let (parts, request) = (parts(registry), RequestId::mint());
-    let (_, mut held) = parts.edge.spawner.spawn(&order("a"), &request, None).await.unwrap();
+    let (_, mut held) =
+        parts.edge.spawner.spawn(&order("a"), &request, None, &Progress::default()).await.unwrap();
     held.keep();
-    let second = timeout(SOON, parts.edge.spawner.spawn(&order("a"), &request, None))
+    let second = timeout(SOON, parts.edge.spawner.spawn(&order("a"), &request, None, &Progress::default()))
         .await
         .expect("an answer at once");
     assert!(is_over_quota(&second), "{second:?}");
@@ -160,7 +161,8 @@ async fn nobody_waits_in_line_for_what_it_may_not_have() {
     node(&registry, "other", 1).await;
     let taken = take(&registry, "full", None).await;
     let (parts, request, order) = (parts(registry.clone()), RequestId::mint(), order("full"));
-    let waiting = parts.edge.spawner.spawn(&order, &request, None);
+    let unwatched = Progress::default();
+    let waiting = parts.edge.spawner.spawn(&order, &request, None, &unwatched);
     let elsewhere = async {
         while parts.line.waiting() == 0 {
             tokio::task::yield_now().await;

@@ -1,8 +1,8 @@
 -- The choice of a node: the least loaded of the healthy ones; now and then a failing one whose probe is due; a failing one
 -- otherwise only when no healthy one has room. `reserve` takes the slot, and `forecast` says only what it would be.
 -- ARGV: spawn, renderer, 1 to pack, random number in [0, 1), known version of the kinds, ticket or '', owner or '', the most
---   the owner may have or '', number that the ticket had in line or '', 1 when the request has tried a failing node, number of
---   nodes to avoid, those nodes, number of suitable kinds, those kinds.
+--   the owner may have or '', number that the ticket had in line or '', 1 when the request has tried a failing node, JSON of who
+--   waits for what or '', number of nodes to avoid, those nodes, number of suitable kinds, those kinds.
 -- Returns from the script {'over'} when the owner has as many as it may have, and {'kinds', version, kind, JSON, …} when the
 --   caller's copy of the kinds is old: then nothing was done.
 local spawn, renderer, pack, random = ARGV[A + 1], ARGV[A + 2], ARGV[A + 3] == '1', tonumber(ARGV[A + 4])
@@ -16,8 +16,8 @@ end
 -- One probe a request is enough.
 local has_probed = ARGV[A + 10] == '1'
 local avoid, kinds = {}, {}
-local i = A + 12
-for _ = 1, tonumber(ARGV[A + 11]) do
+local i = A + 13
+for _ = 1, tonumber(ARGV[A + 12]) do
   avoid[#avoid + 1] = ARGV[i]
   i = i + 1
 end

@@ -32,6 +32,8 @@
 --   places, line     zsets of the waiting line, ticket -> when it lapses, and -> its number; lineno: last number
 --   avoids           hash ticket -> the nodes that its holder cannot use, with spaces between them
 --   wait:<k>:<r>     zset ticket -> number   queues:<ticket>   set of the wait keys it is in
+--   waiter:<ticket>  "<ms since when it waits> <JSON of who waits for what>"; lapses by itself where a script of the release before this
+--                    one, which does not know it, drops the ticket
 --   spawns, spawns:<n>  zsets spawn -> seq of its first event, of the farm and of a node
 --   spawns-of:<o>    the same of an owner    owned:<o>         hash spawn -> node, what an owner has, see slots.lua
 --   permit:<o>       when an owner's last start would have been due
@@ -236,6 +238,6 @@ local function leave(ticket)
   for _, queue in ipairs(call('SMEMBERS', P .. ':queues:' .. ticket)) do
     call('ZREM', queue, ticket)
   end
-  call('DEL', P .. ':queues:' .. ticket)
+  call('DEL', P .. ':queues:' .. ticket, P .. ':waiter:' .. ticket)
   return true
 end

@@ -105,7 +105,7 @@ impl<'a> Pair<'a> {
         ours
     }
 
-    /// Events since the last look, nodes and what they have for a spawn, spawns and the farm's cause.
+    /// Events since the last look, nodes and what they have for a spawn, spawns, the farm's cause and the line.
     pub(super) fn compare(&mut self) {
         let [redis, embedded] = self.positions;
         let mut theirs = self.server.runtime.block_on(self.redis.follow(redis, Duration::ZERO)).unwrap();
@@ -128,6 +128,7 @@ impl<'a> Pair<'a> {
         let all = SpawnFilter { limit: 500, ..SpawnFilter::default() };
         self.both(async |registry, _| registry.spawns(&all).await.unwrap().spawns);
         self.both(async |registry, _| registry.farm_cause().await.unwrap());
+        self.both(async |registry, _| registry.waiting().await.unwrap());
     }
 
     /// Both forget everything, and are other registries from then on.

@@ -1,0 +1,79 @@
+/**
+ * Who waits in line, for what, and since when. It is no part of the live feed, so it is asked for: every few seconds, the first hundred.
+ * The panel is there only while somebody waits.
+ */
+
+import { byId, make, say } from './dom.js';
+import { brief } from './words.js';
+
+/** So often while somebody waits, and while nobody does. */
+const BUSY_MS = 2_000;
+const QUIET_MS = 5_000;
+
+export class Line {
+  #who;
+  #now;
+  #isOpen;
+  #waiting = [];
+
+  /** `now()` is the farm's time; `isOpen()` says whether the front door is there. */
+  constructor(who, now, isOpen) {
+    this.#who = who;
+    this.#now = now;
+    this.#isOpen = isOpen;
+    this.#ask();
+  }
+
+  /** The times that pass. */
+  render() {
+    const rows = byId('line-frame').querySelectorAll('tbody tr');
+    this.#waiting.forEach(({ since }, at) => {
+      if (rows[at]) say(rows[at].cells[1], since ? brief(this.#now() - Date.parse(since)) : '–');
+    });
+  }
+
+  async #ask() {
+    try {
+      if (!document.hidden && this.#isOpen() && this.#who.may('read')) this.#show(await this.#get());
+    } catch {
+      // The banner says what is the matter. What was shown stays until the next answer.
+    }
+    setTimeout(() => this.#ask(), this.#waiting.length > 0 ? BUSY_MS : QUIET_MS);
+  }
+
+  #show({ waiting, total }) {
+    this.#waiting = waiting;
+    const panel = byId('line');
+    const held = panel.contains(document.activeElement);
+    byId('line-frame').querySelector('tbody').replaceChildren(...waiting.map((one) => row(one)));
+    const left = total - waiting.length;
+    say(byId('line-count'), left > 0 ? `${total.toLocaleString()}, the first ${waiting.length} are shown` : total.toLocaleString());
+    panel.hidden = total === 0;
+    // A panel that goes takes the focus with it.
+    if (panel.hidden && held) byId('nodes-title').focus({ preventScroll: true });
+    this.render();
+  }
+
+  async #get() {
+    const response = await fetch(new URL('../v1/waiting', import.meta.url), {
+      headers: this.#who.headers,
+      cache: 'no-store',
+      signal: AbortSignal.timeout(15_000),
+    });
+    if (!response.ok) throw new Error(`the line: ${response.status}`);
+    return response.json();
+  }
+}
+
+function row({ position, rendererType, pool, labels, owner }) {
+  const wants = [rendererType, pool && `pool ${pool}`, ...Object.entries(labels ?? {}).map(([key, value]) => `${key}=${value}`)];
+  const text = wants.filter(Boolean).join(', ') || 'not known';
+  return make(
+    'tr',
+    {},
+    make('th', { scope: 'row', class: 'c-position' }, position.toLocaleString()),
+    make('td', { class: 'c-waits' }),
+    make('td', { class: 'c-wants', title: text }, text),
+    make('td', { class: 'c-owner', title: owner }, owner ?? '–'),
+  );
+}
