@@ -36,6 +36,7 @@ mod operating;
 mod pages;
 mod records;
 mod surface;
+mod tags;
 mod watch;
 
 // What happens below.

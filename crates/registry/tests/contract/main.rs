@@ -29,6 +29,7 @@ mod slots;
 mod spawns;
 mod streams;
 mod support;
+mod tags;
 mod truth;
 mod users;
 mod writes;
