@@ -1,6 +1,7 @@
 //! `hatchery key`: makes, lists, changes and revokes API keys.
 
 mod set;
+mod words;
 
 use std::borrow::Cow;
 use std::io::{self, Write};
@@ -9,11 +10,12 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use access::Scope;
-use access::api_key::{self, ApiKey, KeyId, NewKey};
-use access::key_file::{self, ApiKeys, FileError};
+use access::api_key::{ApiKey, KeyId, NewKey};
+use access::key_file::{self, ApiKeys};
 use clap::{Args, Subcommand};
 use model::Timestamp;
 
+use self::words::{name, unknown, wrong};
 use crate::args::time;
 use crate::exit::Exit;
 use crate::failure::Failure;
@@ -161,16 +163,4 @@ fn revoke(id: &KeyId, file: &Path) -> Result<Exit, Failure> {
         }
         None => Err(unknown(id, file)),
     }
-}
-
-fn unknown(id: &KeyId, file: &Path) -> Failure {
-    Failure::Said(Exit::NotFound, format!("there is no key {id} in {}", file.display()))
-}
-
-fn wrong(file: &Path, error: &FileError) -> Failure {
-    Failure::usage(format!("--file {}: {error}", file.display()))
-}
-
-fn name(text: &str) -> Result<String, String> {
-    api_key::check_name(text).map(|()| text.to_owned())
 }

@@ -24,7 +24,6 @@ use super::edge::Edge;
 use super::error::ApiError;
 use super::extract;
 use super::problem_sets::SpawnProblems;
-use crate::callers::Account;
 use crate::metrics::SpawnPhase;
 use crate::registry_access::snapshot::Snapshot;
 use crate::spawning::error::{Rejection, SpawnError};
@@ -113,7 +112,9 @@ pub(crate) async fn start(
     key: Option<&IdempotencyKey>,
 ) -> Result<(SpawnAnswer, HeldSlot), ApiError> {
     let account = order.account.as_ref().map(|account| &*account.0);
-    if let (Some(max), Some(true)) = (order.max_spawns, account.map(Account::is_over_quota)) {
+    if let (Some(max), Some(account)) = (order.max_spawns, account)
+        && account.is_over_quota(max)
+    {
         return Err(SpawnError::OverQuota { max }.into());
     }
     if let (Some(owner), Some(per_minute)) = (&order.owner, per_minute) {
@@ -121,9 +122,9 @@ pub(crate) async fn start(
     }
     let spawned = edge.spawner.spawn(order, id, key).await;
     if let (Some(account), Err(rejection)) = (account, &spawned)
-        && matches!(rejection.error, SpawnError::OverQuota { .. })
+        && let SpawnError::OverQuota { max } = rejection.error
     {
-        account.note_over_quota();
+        account.note_over_quota(max);
     }
     spawned.map_err(|rejection| explained(&edge.snapshot, *rejection))
 }

@@ -12,7 +12,7 @@ use access::key_file;
 use clap::Args;
 use model::Timestamp;
 
-use super::{name, unknown, wrong};
+use super::words::{name, unknown, wrong};
 use crate::args::time;
 use crate::exit::Exit;
 use crate::failure::Failure;
