@@ -85,7 +85,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let hash = "0".repeat(64);
         let key = |id: &str, name: &str| {
-            format!(r#"{{"id":"{id}","name":"{name}","sha256":"{hash}","scopes":[]}}"#)
+            format!(r#"{{"id":"{id}","name":"{name}","sha256":"{hash}","scopes":["read"]}}"#)
         };
         let path = dir.path().join("keys");
         let lines =
