@@ -115,7 +115,7 @@ fn a_change_is_made_in_its_place_and_leaves_the_rest_alone() {
         // Not what a change may change.
         (key.id, key.sha256) = (b.id.clone(), b.sha256);
     });
-    let wanted = ApiKey { concurrent_spawns: limit, name: Some("web".to_owned()), ..a.clone() };
+    let wanted = ApiKey { concurrent_spawns: limit, name: Some("web".to_owned()), ..a };
     assert_eq!(changed.unwrap(), Some(wanted.clone()));
     assert_eq!(fs::read_to_string(&path).unwrap(), format!("# the web\n{}\n\n{}", wanted.line(), b.line()));
     // The last line had no end.

@@ -123,7 +123,9 @@ async fn a_token_carries_the_limits_of_its_subject() {
     let free = token(&[]).await;
     let third = spawned(farm.door(0).showing(&free)).await;
     let slow = token(&["--spawns-per-minute", "1"]).await;
-    farm.door(0).showing(&slow).spawn(&json!({})).await.problem(429, "rate-limited");
-    farm.stop([first.as_str(), second.as_str(), third.as_str()]).await;
+    let slow = farm.door(0).showing(&slow);
+    let fourth = spawned(slow).await;
+    slow.spawn(&json!({})).await.problem(429, "rate-limited");
+    farm.stop([first.as_str(), second.as_str(), third.as_str(), fourth.as_str()]).await;
     farm.finish().await;
 }
