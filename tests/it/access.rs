@@ -2,6 +2,7 @@
 
 mod limits;
 mod live;
+mod names;
 mod operations;
 mod owners;
 mod secrets;

@@ -38,6 +38,7 @@ mod operating;
 mod pages;
 mod records;
 mod surface;
+mod tags;
 mod watch;
 
 // What happens below.

@@ -236,7 +236,12 @@ async fn a_front_door_that_goes_is_said_and_nothing_is_missed_or_doubled_when_it
     let story = |kinds: &[&str]| json!(kinds.iter().map(|kind| format!("spawn.{kind}")).collect::<Vec<_>>());
     let again = farm.door(0).spawned(&json!({})).await["id"].as_str().unwrap().to_owned();
     browser.sees(&format!("[data-spawn=\"{again}\"]"), "ready").await;
-    assert_eq!(told(&browser, &again).await, story(&["launching", "ready"]));
+    // The list of events is drawn after the table of spawns.
+    until("the list of events has both", PATIENCE, async || {
+        let told = told(&browser, &again).await;
+        Look::when(told == story(&["launching", "ready"]), || told.to_string())
+    })
+    .await;
     // Whatever of this came as events came once.
     for id in [&before, &meanwhile] {
         let told = told(&browser, id).await;

@@ -265,3 +265,28 @@ async fn a_sick_node_of_the_release_before_fails_hardly_any_caller() {
     assert_eq!(node["health"]["state"], "failing", "{node}");
     farm.finish().await;
 }
+
+#[tokio::test]
+async fn a_spawn_with_tags_starts_on_agents_of_both_releases_and_those_of_this_one_keep_them() {
+    let plan = |release, pool| AgentPlan::slots(2).release(release).args(&["--pool", pool]);
+    let farm = Farm::builder()
+        .doors_of(&BOTH)
+        .agent(plan(Release::Current, "new"))
+        .agent(plan(Release::Previous, "old"))
+        .start()
+        .await;
+    let mut ids = Vec::new();
+    for (pool, tags) in [("new", json!({"user": "ann"})), ("old", Value::Null)] {
+        let answer = farm.door(0).spawned(&json!({"pool": pool, "tags": {"user": "ann"}})).await;
+        let id = text(&answer, "id").to_owned();
+        assert_eq!(farm.record(&id).await.get("tags").cloned().unwrap_or_default(), tags, "{pool}");
+        // The front door of the release before shows both.
+        assert_eq!(farm.door(1).json(&format!("/v1/spawns/{id}")).await["state"], "ready");
+        ids.push(id);
+    }
+    let list = farm.door(0).json("/v1/spawns?tag=user=ann").await;
+    assert_eq!(list["spawns"].as_array().unwrap().len(), 1, "{list}");
+    assert_eq!(list["spawns"][0]["id"], ids[0].as_str());
+    farm.stop(ids.iter().map(String::as_str)).await;
+    farm.finish().await;
+}

@@ -10,6 +10,7 @@ const same = <A, B>(_: Same<A, B>) => {};
 const answer: SpawnAnswer = await spawn({
   rendererType: 'ssr',
   labels: { sdk: '2025.1' },
+  tags: { user: 'ann@example.com' },
   waitSeconds: 30,
   maxSeconds: 3600,
   base: ['https://a.example', new URL('https://b.example')] as const,

@@ -23,7 +23,7 @@ use tokio::task::spawn_blocking;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 use tracing::{error, info, warn};
 
-use crate::api_key::{self, PREFIX};
+use crate::api_key::{self, OWNER_PREFIX, PREFIX};
 use crate::caller::{Caller, Denied, Limits};
 use crate::jwt::{self, Demands, TokenKey};
 use crate::key_file::ApiKeys;
@@ -253,11 +253,26 @@ impl Access {
         key.caller(self.0.limits).map(|caller| caller.owner)
     }
 
+    /// The name of the API key that this owner is; `None` for other owners, and where the key has no name or is gone.
+    #[must_use]
+    pub fn name_of(&self, owner: &Owner) -> Option<String> {
+        let id = owner.as_str().strip_prefix(OWNER_PREFIX)?;
+        self.0.keys.borrow().api.get(id)?.name.clone()
+    }
+
+    /// The owners of all API keys with this name: a name may be given to several keys.
+    #[must_use]
+    pub fn owners_with_name(&self, name: &str) -> Vec<Owner> {
+        let keys = Arc::clone(&self.0.keys.borrow());
+        let named = keys.api.iter().filter(|key| key.name.as_deref() == Some(name));
+        named.filter_map(|key| key.owner()).collect()
+    }
+
     /// The limits of this owner: those of its API key if it has one, else the defaults.
     #[must_use]
     pub fn limits_of(&self, owner: &Owner) -> Limits {
         let keys = Arc::clone(&self.0.keys.borrow());
-        let key = owner.as_str().strip_prefix("key:").and_then(|id| keys.api.get(id));
+        let key = owner.as_str().strip_prefix(OWNER_PREFIX).and_then(|id| keys.api.get(id));
         let caller = key.and_then(|key| key.caller(self.0.limits));
         caller.map_or(self.0.limits, |caller| caller.limits)
     }

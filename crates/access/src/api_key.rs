@@ -21,6 +21,8 @@ use crate::scope::Scopes;
 
 /// The prefix of every credential, by which scanners for leaked secrets find them.
 pub(crate) const PREFIX: &str = "hatchery_";
+/// What the owners of keys begin with; the id follows.
+pub(crate) const OWNER_PREFIX: &str = "key:";
 /// Length of an id, in characters.
 const ID: usize = 12;
 /// Length of a secret, in characters: 32 bytes in base64url without padding.
@@ -108,10 +110,15 @@ impl ApiKey {
         serde_json::to_string(self).unwrap_or_default()
     }
 
+    /// The owner of what the holder spawns.
+    pub(crate) fn owner(&self) -> Option<Owner> {
+        self.id.owner()
+    }
+
     /// The caller that shows this key; `defaults` are the limits where the key has none.
     pub(crate) fn caller(&self, defaults: Limits) -> Option<Caller> {
         Some(Caller {
-            owner: format!("key:{}", self.id).parse::<Owner>().ok()?,
+            owner: self.owner()?,
             scopes: self.scopes,
             limits: Limits {
                 per_minute: self.spawns_per_minute.or(defaults.per_minute),
@@ -187,6 +194,12 @@ impl KeyId {
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
+    }
+
+    /// The owner of what the holder of the key spawns.
+    #[must_use]
+    pub fn owner(&self) -> Option<Owner> {
+        format!("{OWNER_PREFIX}{self}").parse().ok()
     }
 
     fn random() -> Result<Self, NoRandomness> {

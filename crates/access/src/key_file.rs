@@ -168,7 +168,37 @@ pub fn revoke(path: &Path, id: &KeyId) -> Result<Option<ApiKey>, FileError> {
     Ok(Some(key))
 }
 
-/// A file under an exclusive lock: no other `append` or `revoke` edits it while this lives.
+/// Changes a key in its place: the lines around it stay as they are. Returns the key as it is now, or `None` when there is none with
+/// this id. Its id and its secret stay, whatever `change` does.
+///
+/// # Errors
+/// The file cannot be written, holds a bad line, or would hold one.
+pub fn change(
+    path: &Path,
+    id: &KeyId,
+    change: impl FnOnce(&mut ApiKey),
+) -> Result<Option<ApiKey>, FileError> {
+    let locked = Locked::open(path, false)?;
+    let Some(before) = ApiKeys::parse(&locked.text)?.by_id.remove(id) else { return Ok(None) };
+    let mut key = before.clone();
+    change(&mut key);
+    (key.id, key.sha256) = (before.id, before.sha256);
+    let mut text = String::with_capacity(locked.text.len());
+    for line in locked.text.split_inclusive('\n') {
+        match parse_line(line) {
+            Ok(Some(found)) if found.id == *id => {
+                text.push_str(&key.line());
+                text.push('\n');
+            }
+            _ => text.push_str(line),
+        }
+    }
+    ApiKeys::parse(&text)?;
+    locked.replace(&text)?;
+    Ok(Some(key))
+}
+
+/// A file under an exclusive lock: no other edit of it is under way while this lives.
 struct Locked {
     /// The path with links resolved, so that their target is replaced and not the links.
     path: PathBuf,

@@ -104,6 +104,30 @@ fn a_file_that_is_none_of_keys_is_left_alone() {
 }
 
 #[test]
+fn a_change_is_made_in_its_place_and_leaves_the_rest_alone() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("keys");
+    let (a, b) = (key(), key());
+    fs::write(&path, format!("# the web\n{}\n\n{}", a.line(), b.line())).unwrap();
+    let limit = std::num::NonZeroU32::new(7);
+    let changed = change(&path, &a.id, |key| {
+        (key.concurrent_spawns, key.name) = (limit, Some("web".to_owned()));
+        // Not what a change may change.
+        (key.id, key.sha256) = (b.id.clone(), b.sha256);
+    });
+    let wanted = ApiKey { concurrent_spawns: limit, name: Some("web".to_owned()), ..a };
+    assert_eq!(changed.unwrap(), Some(wanted.clone()));
+    assert_eq!(fs::read_to_string(&path).unwrap(), format!("# the web\n{}\n\n{}", wanted.line(), b.line()));
+    // The last line had no end.
+    change(&path, &b.id, |key| key.name = Some("b".to_owned())).unwrap().unwrap();
+    assert_eq!(ApiKeys::read(&path).unwrap().len(), 2);
+    assert_eq!(change(&path, &key().id, |_| ()).unwrap(), None);
+    let before = fs::read_to_string(&path).unwrap();
+    change(&path, &b.id, |key| key.name = Some("a\nb".to_owned())).unwrap_err();
+    assert_eq!(fs::read_to_string(&path).unwrap(), before, "a bad name is not written");
+}
+
+#[test]
 fn two_edits_at_once_are_both_done() {
     const EACH: usize = 20;
     let directory = tempfile::tempdir().unwrap();

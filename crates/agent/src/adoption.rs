@@ -145,6 +145,7 @@ fn facts(record: Record, started: Instant) -> Facts {
         endpoint: record.endpoint,
         gpu: record.gpu,
         labels: record.labels,
+        tags: record.tags,
         owner: record.owner,
         secret: None,
         token: None,

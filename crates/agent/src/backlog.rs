@@ -175,6 +175,7 @@ mod tests {
             endpoint: String::new(),
             gpu: None,
             labels: BTreeMap::new(),
+            tags: BTreeMap::new(),
             owner: None,
             secret: None,
             token: None,

@@ -125,11 +125,14 @@ fn understand(node: &Node, request: Request<v1::SpawnRequest>) -> Result<admissi
     let form = request.endpoint.as_deref().map(str::parse::<EndpointForm>).transpose();
     let form = form.map_err(|why| Status::invalid_argument(format!("endpoint {why}")))?;
     let endpoint_form = form.map(|form| form.on(&node.config.node, &node.host));
+    let tags = request.tags.into_iter().collect();
+    model::tags::check_tags(&tags).map_err(|why| Status::invalid_argument(format!("tags {why}")))?;
     Ok(admission::Request {
         spec: SpawnSpec {
             id,
             renderer,
             labels: request.labels.into_iter().collect(),
+            tags,
             owner,
             endpoint_form,
             max_life: request.max_life_ms.map(life),
@@ -187,6 +190,7 @@ fn info(entry: &Entry) -> v1::SpawnInfo {
         gpu: facts.gpu,
         exit: entry.spawn.exit.clone().map(Into::into),
         owner: facts.owner.clone().map(Into::into),
+        tags: facts.tags.clone().into_iter().collect(),
     }
 }
 

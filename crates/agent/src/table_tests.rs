@@ -26,6 +26,7 @@ pub(super) fn ask(renderer: RendererType) -> SpawnSpec {
         id: SpawnId::mint(),
         renderer,
         labels: BTreeMap::new(),
+        tags: BTreeMap::new(),
         owner: None,
         endpoint_form: None,
         max_life: None,

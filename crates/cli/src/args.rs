@@ -10,6 +10,7 @@ use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, ValueEnum};
 use hyper::header::HeaderValue;
 use model::api::SpawnRequest;
+use model::tags::{Tag, collect_tags};
 use model::{RendererType, SpawnState};
 
 use crate::failure::Failure;
@@ -181,6 +182,9 @@ pub(crate) struct SpawnFlags {
     /// Label the node must carry; may be repeated
     #[arg(long = "label", value_name = "KEY=VALUE", value_delimiter = ',', value_parser = label)]
     pub(crate) labels: Vec<String>,
+    /// Tag to find the spawn by, your own text; may be repeated
+    #[arg(long = "tag", value_name = "KEY=VALUE")]
+    pub(crate) tags: Vec<Tag>,
     /// Token the viewer must present to the spawned server
     #[arg(long, value_name = "TOKEN")]
     pub(crate) session_token: Option<String>,
@@ -197,12 +201,15 @@ impl SpawnFlags {
     pub(crate) fn request(&self) -> Result<SpawnRequest, Failure> {
         let labels = model::node::collect_labels(self.labels.iter().map(String::as_str))
             .map_err(|why| Failure::usage(format!("--label: {why}")))?;
+        let tags =
+            collect_tags(self.tags.iter().cloned()).map_err(|why| Failure::usage(format!("--tag: {why}")))?;
         Ok(SpawnRequest {
             renderer_type: self.renderer,
             model: self.model.clone(),
             session_token: self.session_token.clone(),
             pool: self.pool.clone(),
             labels: (!labels.is_empty()).then_some(labels),
+            tags: (!tags.is_empty()).then_some(tags),
             wait_seconds: self.wait.map(|w| u32::try_from(w.as_millis().div_ceil(1000)).unwrap_or(u32::MAX)),
             max_seconds: self
                 .max_life
@@ -264,12 +271,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_wait_is_rounded_up_to_seconds() {
+    fn flags_become_the_body_and_a_wait_is_rounded_up_to_seconds() {
         let flags = SpawnFlags {
             renderer: None,
             model: None,
             pool: None,
             labels: vec!["a=1".into(), "b=".into()],
+            tags: vec!["user=a,b=c".parse().unwrap()],
             session_token: None,
             wait: Some(Duration::from_millis(1500)),
             max_life: Some(Duration::from_millis(2001)),
@@ -277,5 +285,6 @@ mod tests {
         let request = flags.request().unwrap();
         assert_eq!((request.wait_seconds, request.max_seconds), (Some(2), Some(3)));
         assert_eq!(request.labels.unwrap().len(), 2);
+        assert_eq!(request.tags.unwrap()["user"], "a,b=c", "a comma belongs to the value");
     }
 }

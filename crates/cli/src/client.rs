@@ -13,16 +13,17 @@ use hyper::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderValue, USER_AGENT
 use hyper::{Method, Request, StatusCode, Uri};
 use hyper_util::client::legacy;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
+use model::NodeId;
 use model::api::{
     DrainRequest, EligibilityAnswer, Explanation, ForgetAnswer, Node, NodeList, Spawn, SpawnAnswer,
     SpawnList, SpawnRequest, WaitingList,
 };
-use model::{NodeId, SpawnState};
 use serde::de::DeserializeOwned;
 
 use crate::call_error::{CallError, refusal};
 use crate::connector::{Connector, innermost};
 use crate::credential::Credential;
+use crate::filter::Filter;
 use crate::server::Server;
 use crate::spawn_events::{Event, Events, Stage};
 
@@ -163,18 +164,14 @@ impl Client {
     /// One page of spawns.
     pub(crate) async fn spawns(
         &self,
-        node: Option<&NodeId>,
-        state: Option<SpawnState>,
+        filter: &Filter,
         limit: u32,
         cursor: Option<&str>,
     ) -> Result<Answer<SpawnList>, CallError> {
         let mut path = format!("/v1/spawns?limit={limit}");
-        for (name, value) in
-            [("node", node.map(|n| n.as_str())), ("state", state.map(|s| s.as_str())), ("cursor", cursor)]
-        {
-            if let Some(value) = value {
-                path += &format!("&{name}={}", encoded(value));
-            }
+        let cursor = cursor.map(|cursor| ("cursor", cursor.to_owned()));
+        for (name, value) in filter.query().into_iter().chain(cursor) {
+            path += &format!("&{name}={}", encoded(&value));
         }
         self.get(&path).await
     }

@@ -6,10 +6,10 @@
 //! | --- | --- |
 //! | what is asked for | [`dispatch`] runs what [`command_line`] understood |
 //! | commands | [`commands`]: one module per command |
-//! | what commands work with | [`context`]; [`client`] (typed calls) and [`feed`] (the live feed) through [`connector`], with a [`credential`] |
+//! | what commands work with | [`context`]; [`pages`] of a list; [`client`] (typed calls) and [`feed`] (the live feed) through [`connector`], with a [`credential`] |
 //! | the process | [`logging`], [`runtime`], [`signals`] |
 //! | results for people and scripts | [`failure`], [`call_error`], [`output`], [`standard_error`], [`exit`] |
-//! | words of the command line | [`args`] (flags that several commands share), [`server`] (the address of a front door) |
+//! | words of the command line | [`args`] (flags that several commands share), [`filter`] (which spawns are meant), [`server`] (the address of a front door) |
 //!
 //! A command returns its exit code or a [`failure::Failure`]; nothing else ends the process. Only [`credential`] reads a token, and nothing
 //! prints one.
@@ -26,8 +26,10 @@ mod dispatch;
 mod exit;
 mod failure;
 mod feed;
+mod filter;
 mod logging;
 mod output;
+mod pages;
 mod runtime;
 mod server;
 mod signals;

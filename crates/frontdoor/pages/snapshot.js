@@ -189,10 +189,10 @@ export class Snapshot {
   }
 
   #admit(event) {
-    const { spawn: id, node, at, rendererType = 'csr', endpoint, labels, gpu, owner } = event;
+    const { spawn: id, node, at, rendererType = 'csr', endpoint, labels, tags, gpu, owner } = event;
     // A node that was given up may come back with what ran there.
     this.ended = this.ended.filter((one) => one.id !== id);
-    const spawn = { id, node, endpoint, rendererType, labels, gpu, owner, state: 'launching', startedAt: at };
+    const spawn = { id, node, endpoint, rendererType, labels, tags, gpu, owner, state: 'launching', startedAt: at };
     this.spawns.set(id, spawn);
     this.#place(spawn);
     return spawn;

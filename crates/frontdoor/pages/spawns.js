@@ -17,6 +17,9 @@ const KIND = {
 
 const VIEWER = { connected: 'a viewer is connected', gone: 'its viewer has left', never: 'no viewer has connected' };
 
+/** `key=value` of each. */
+const pairsOf = (pairs = {}) => Object.entries(pairs).map(([key, value]) => `${key}=${value}`);
+
 export class Spawns {
   #snapshot;
   #orders;
@@ -72,8 +75,8 @@ export class Spawns {
     const { text, show } = this.#filter;
     if (show && spawn.state !== show) return false;
     if (!text) return true;
-    const labels = Object.entries(spawn.labels ?? {}).map(([key, value]) => `${key}=${value}`);
-    return [spawn.id, spawn.node, spawn.endpoint ?? '', spawn.owner ?? '', ...labels].some((word) => word.toLowerCase().includes(text));
+    const pairs = [...pairsOf(spawn.labels), ...pairsOf(spawn.tags)];
+    return [spawn.id, spawn.node, spawn.endpoint ?? '', spawn.owner ?? '', ...pairs].some((word) => word.toLowerCase().includes(text));
   }
 
   #row(id) {
@@ -105,7 +108,8 @@ export class Spawns {
     const now = this.#snapshot.now();
     const over = spawn.state === 'exited';
     const kind = spawn.rendererType + (spawn.gpu === undefined ? '' : ` on GPU ${spawn.gpu}`);
-    const place = [this.#node === undefined ? spawn.node : '', kind, spawn.endpoint ?? '', spawn.owner ?? ''].filter(Boolean).join(' · ');
+    const about = [this.#node === undefined ? spawn.node : '', kind, spawn.endpoint ?? '', spawn.owner ?? '', ...pairsOf(spawn.tags)];
+    const place = about.filter(Boolean).join(' · ');
     const where = over ? `${explainExit(spawn.exit)}, at ${clock(spawn.endedAt)}` : place;
     say(parts.where, where);
     set(parts.where, 'title', where);

@@ -54,6 +54,10 @@ pub struct SpawnRequest {
     /// Labels the node must carry, all of them.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub labels: Option<BTreeMap<String, String>>,
+    /// The caller's own pairs of text, by which spawns are found again: at most 16, with keys of 1 to 63 characters without
+    /// `=`, values of at most 255, and 4096 bytes of both together; no control characters. They choose no node.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tags: Option<BTreeMap<String, String>>,
     /// Seconds to wait in line when the farm is full, 0 to 60; 0 when left out.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(minimum = 0, maximum = 60)]
@@ -328,11 +332,13 @@ pub struct Spawn {
     /// The labels that its request asked for.
     #[serde(skip_serializing_if = "BTreeMap::is_empty", default)]
     pub labels: BTreeMap<String, String>,
-    /// Who had it spawned, where callers have to say who they are: `key:` and the id of an API key, or `jwt:` and the
-    /// subject of a token.
+    /// The pairs of text that its caller gave it.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty", default)]
+    pub tags: BTreeMap<String, String>,
+    /// Who had it spawned, where callers have to say who they are: the name of an API key, `key:` and its id where it has
+    /// none, or `jwt:` and the subject of a token.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(value_type = Option<String>)]
-    pub owner: Option<Owner>,
+    pub owner: Option<String>,
     /// Index of the GPU that it was given, where GPUs are counted.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub gpu: Option<u32>,
@@ -368,7 +374,8 @@ impl Spawn {
             ended_at: spawn.ended_at,
             pool: spawn.pool,
             labels: spawn.labels,
-            owner: spawn.owner,
+            tags: spawn.tags,
+            owner: spawn.owner.map(Into::into),
             gpu: spawn.gpu,
             events: Some(spawn.events),
         }

@@ -8,6 +8,7 @@
 //! | [`node`], [`spawn`] | what there is, and the states that it goes through |
 //! | [`demand`] | which nodes suit a request |
 //! | [`health`] | the state machine that learns from failed starts |
+//! | [`tags`] | what callers write on their spawns |
 //! | [`event`] | what happened, in the registry's order |
 //! | [`api`] | the JSON of the HTTP contract |
 //! | [`timing`] | every interval, and its effect on a user |
@@ -25,6 +26,7 @@ pub mod health;
 pub mod id;
 pub mod node;
 pub mod spawn;
+pub mod tags;
 pub mod text;
 pub mod time;
 pub mod timing;
@@ -38,5 +40,6 @@ pub use health::{FarmCause, Health, HealthChange, HealthState, NodeHealth, Start
 pub use id::{AgentEpoch, NameError, NodeId, Owner, RequestId, SpawnId, TicketId};
 pub use node::{Availability, Drain, Eligibility, GpuSlots, Load, NodeDescription, NodeRecord};
 pub use spawn::{Exit, ExitReason, RendererType, SpawnRecord, SpawnState, ViewerPresence};
+pub use tags::Tag;
 pub use time::Timestamp;
 pub use timing::Timing;

@@ -219,6 +219,8 @@ pub struct SpawnRecord {
     pub pool: String,
     /// The labels that its request asked for.
     pub labels: BTreeMap<String, String>,
+    /// The caller's own pairs of text, see [`crate::tags`].
+    pub tags: BTreeMap<String, String>,
     /// The caller that it belongs to, where callers are authenticated.
     pub owner: Option<Owner>,
     /// Index of the GPU that it was given, where GPUs are counted.

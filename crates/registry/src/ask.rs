@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use model::{
     Demand, Drain, Event, NameError, NodeId, Owner, Placement, RendererType, SpawnId, SpawnRecord,
-    SpawnState, StartFailure, TicketId,
+    SpawnState, StartFailure, Tag, TicketId,
 };
 use serde_json::{Map, Value};
 use uuid::Uuid;
@@ -209,20 +209,25 @@ pub struct Follow {
 pub struct SpawnFilter {
     /// Only those of this node.
     pub node: Option<NodeId>,
-    /// Only those of this owner.
-    pub owner: Option<Owner>,
+    /// Only those of one of these owners; those of any where none is named.
+    pub owners: Vec<Owner>,
     /// Only those in this state.
     pub state: Option<SpawnState>,
+    /// Only those that have all of these tags.
+    pub tags: Vec<Tag>,
     /// The most to return; 0 counts as 1.
     pub limit: usize,
     /// Continue after the page whose [`SpawnPage::next`] this was.
     pub cursor: Option<u64>,
 }
 
+/// Spawns that are looked at for one page. A filter that takes few gives short pages, and no call costs more than this.
+pub const MAX_LOOKED_AT: usize = 5000;
+
 /// One page of spawns.
 #[derive(Debug, Clone, Default)]
 pub struct SpawnPage {
-    /// Newest first.
+    /// Newest first. May be fewer than were asked for, or none, and not be the last page: see [`MAX_LOOKED_AT`].
     pub spawns: Vec<SpawnRecord>,
     /// Where the next page starts; absent on the last.
     pub next: Option<u64>,

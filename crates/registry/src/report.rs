@@ -31,6 +31,8 @@ pub struct SpawnReport {
     pub gpu: Option<u32>,
     /// The labels that its request asked for.
     pub labels: BTreeMap<String, String>,
+    /// The caller's own pairs of text. An agent that has adopted the spawn may not know them: the record keeps what it has.
+    pub tags: BTreeMap<String, String>,
     /// The caller that it belongs to. A reservation that the registry remembers is believed before this.
     pub owner: Option<Owner>,
     /// How long ago the agent admitted it.
@@ -62,6 +64,7 @@ impl SpawnReport {
             endpoint: endpoint.into(),
             gpu: None,
             labels: BTreeMap::new(),
+            tags: BTreeMap::new(),
             owner: None,
             started: Duration::ZERO,
             ready: None,
@@ -258,6 +261,9 @@ pub(crate) fn introduce(data: &mut Map<String, Value>, spawn: &SpawnReport, now:
 fn introduce_demand(data: &mut Map<String, Value>, spawn: &SpawnReport) {
     if !spawn.labels.is_empty() {
         data.insert("labels".into(), serde_json::to_value(&spawn.labels).unwrap_or_default());
+    }
+    if !spawn.tags.is_empty() {
+        data.insert("tags".into(), serde_json::to_value(&spawn.tags).unwrap_or_default());
     }
     if let Some(owner) = &spawn.owner {
         data.insert("owner".into(), owner.as_str().into());

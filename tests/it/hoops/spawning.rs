@@ -213,7 +213,7 @@ async fn the_owner_may_be_a_key_whose_limits_count() {
         farm.doors[0].restart().await;
         let client = hoops(&farm);
         let (spawned, _) = service(client, json!({})).await;
-        assert_eq!(farm.record(&spawned).await["owner"], format!("key:{id}"));
+        assert_eq!(farm.record(&spawned).await["owner"], "web pages");
         let reason = failure(&client.post("/service").send().await, 503);
         assert!(reason.contains("1 spawns at once"), "{reason}");
         // The key's holder sees it, as it is its own.

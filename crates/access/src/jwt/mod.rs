@@ -12,6 +12,7 @@ mod keys;
 mod provider;
 mod spki;
 
+use std::num::NonZeroU32;
 use std::path::Path;
 use std::time::Duration;
 
@@ -54,6 +55,11 @@ struct Claims {
     /// The same as `scope`, as some identity providers name it.
     #[serde(default)]
     scp: Option<ScopeClaim>,
+    /// Limits of the subject, named as in the file of API keys.
+    #[serde(default, rename = "spawnsPerMinute")]
+    spawns_per_minute: Option<NonZeroU32>,
+    #[serde(default, rename = "concurrentSpawns")]
+    concurrent_spawns: Option<NonZeroU32>,
 }
 
 #[derive(Deserialize)]
@@ -90,7 +96,7 @@ impl Claims {
     }
 }
 
-/// Judges a token.
+/// Judges a token; `limits` are the limits where it states none.
 pub(crate) fn check<'k>(
     token: &str,
     keys: impl Iterator<Item = &'k TokenKey>,
@@ -161,8 +167,12 @@ fn reason_of(error: &ErrorKind) -> Reason {
     }
 }
 
-fn caller(claims: &Claims, limits: Limits) -> Option<Caller> {
+fn caller(claims: &Claims, defaults: Limits) -> Option<Caller> {
     let owner = owner(&claims.sub)?;
+    let limits = Limits {
+        per_minute: claims.spawns_per_minute.or(defaults.per_minute),
+        concurrent: claims.concurrent_spawns.or(defaults.concurrent),
+    };
     Some(Caller { owner, scopes: claims.scopes(), limits, expires: Some(claims.expires()?) })
 }
 
@@ -209,6 +219,12 @@ pub struct NewToken {
     /// The audience.
     #[serde(rename = "aud", skip_serializing_if = "Option::is_none")]
     pub audience: Option<String>,
+    /// The most spawns that the subject may start in a minute.
+    #[serde(rename = "spawnsPerMinute", skip_serializing_if = "Option::is_none")]
+    pub spawns_per_minute: Option<NonZeroU32>,
+    /// The most spawns that the subject may have at once.
+    #[serde(rename = "concurrentSpawns", skip_serializing_if = "Option::is_none")]
+    pub concurrent_spawns: Option<NonZeroU32>,
     /// When it was issued, in seconds since the Unix epoch.
     pub iat: u64,
     /// When it expires, in seconds since the Unix epoch.
@@ -226,6 +242,8 @@ impl NewToken {
             scope: scopes.to_string(),
             issuer: None,
             audience: None,
+            spawns_per_minute: None,
+            concurrent_spawns: None,
             iat: seconds(now),
             exp: seconds(now.after(lifetime)),
         }

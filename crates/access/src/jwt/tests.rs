@@ -202,6 +202,10 @@ fn what_a_token_says_is_held_against_what_it_must_say() {
         (json!({"scope": 7}), Some(Reason::WrongClaims)),
         (json!({"scope": [7]}), Some(Reason::WrongClaims)),
         (json!({"scp": 7}), Some(Reason::WrongClaims)),
+        (json!({"concurrentSpawns": 0}), Some(Reason::WrongClaims)),
+        (json!({"concurrentSpawns": "5"}), Some(Reason::WrongClaims)),
+        (json!({"spawnsPerMinute": -1}), Some(Reason::WrongClaims)),
+        (json!({"spawnsPerMinute": 4_294_967_296_u64}), Some(Reason::WrongClaims)),
     ] {
         let token = token(&json!({"alg": "HS256"}), &with(changes.clone()), hs256(SECRET));
         assert_eq!(judged_for(&token, SECRET, &demands).err(), wanted, "{changes}");
@@ -241,6 +245,26 @@ fn scopes_may_be_in_the_claim_scp() {
         all.as_object_mut().unwrap().extend(claims.as_object().unwrap().clone());
         let caller = judged(&token(&json!({"alg": "HS256"}), &all, hs256(SECRET)), SECRET).unwrap();
         assert_eq!(caller.scopes.to_string(), wanted, "{claims}");
+    }
+}
+
+#[test]
+fn a_token_states_limits_and_the_defaults_hold_where_it_states_none() {
+    let count = NonZeroU32::new;
+    let defaults = Limits { per_minute: count(60), concurrent: count(5) };
+    for (claims, per_minute, concurrent) in [
+        (json!({}), 60, 5),
+        (json!({"concurrentSpawns": 50}), 60, 50),
+        (json!({"spawnsPerMinute": 1, "concurrentSpawns": 2}), 1, 2),
+        (json!({"spawnsPerMinute": null}), 60, 5),
+    ] {
+        let mut all = json!({"sub": "a", "exp": at(300)});
+        all.as_object_mut().unwrap().extend(claims.as_object().unwrap().clone());
+        let keys = keys::parse(SECRET).unwrap();
+        let token = token(&json!({"alg": "HS256"}), &all, hs256(SECRET));
+        let caller = check(&token, keys.iter(), &Demands::default(), defaults).unwrap();
+        let wanted = Limits { per_minute: count(per_minute), concurrent: count(concurrent) };
+        assert_eq!(caller.limits, wanted, "{claims}");
     }
 }
 

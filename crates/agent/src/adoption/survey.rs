@@ -238,8 +238,9 @@ fn recognise(state: &StateDir, config: &Config, pid: u32, start: u64) -> Option<
         gpu: option("--ssr-gpu-index").and_then(|gpu| gpu.parse().ok()),
         // The agent's own form fills it in.
         endpoint: String::new(),
+        // Neither is on the command line; the registry knows the owner from the reservation, and the tags from its record.
         labels: Default::default(),
-        // It is not on the command line; the registry knows it from the reservation.
+        tags: Default::default(),
         owner: None,
         user: user_of(config, pid),
         liveliness: option("--liveliness-endpoint")?.to_owned(),
@@ -320,6 +321,7 @@ mod tests {
             gpu: None,
             endpoint: String::new(),
             labels: Default::default(),
+            tags: Default::default(),
             owner: None,
             user: uid.map(|uid| Ids { uid, gid: uid }),
             liveliness: liveliness.to_owned(),

@@ -154,6 +154,7 @@ mod tests {
             id: SpawnId::mint(),
             renderer,
             labels: Default::default(),
+            tags: Default::default(),
             owner: None,
             endpoint_form: None,
             max_life: None,

@@ -60,6 +60,8 @@ pub(crate) struct Facts {
     pub(crate) endpoint: String,
     pub(crate) gpu: Option<u32>,
     pub(crate) labels: BTreeMap<String, String>,
+    /// The caller's own pairs of text.
+    pub(crate) tags: BTreeMap<String, String>,
     /// The caller it belongs to.
     pub(crate) owner: Option<Owner>,
     /// What it reports with; absent where an earlier release started it.
@@ -146,6 +148,7 @@ impl Snapshot {
             endpoint: self.facts.endpoint.clone(),
             gpu: self.facts.gpu,
             labels: self.facts.labels.clone(),
+            tags: self.facts.tags.clone(),
             owner: self.facts.owner.clone(),
             started: age(self.facts.started),
             ready: self.ready.map(age),

@@ -262,6 +262,7 @@ fn record(node: &Node, facts: &Facts, order: &Order, process: &Process, ready_by
         gpu: facts.gpu,
         endpoint: facts.endpoint.clone(),
         labels: facts.labels.clone(),
+        tags: facts.tags.clone(),
         owner: facts.owner.clone(),
         user: facts.user,
         liveliness: secret::endpoint(node.fixed_args.liveliness(), facts.secret.as_ref()),

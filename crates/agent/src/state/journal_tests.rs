@@ -16,6 +16,7 @@ fn record() -> Record {
         gpu: Some(1),
         endpoint: "ws://h:55000".to_owned(),
         labels: [("sdk".to_owned(), "1".to_owned())].into(),
+        tags: [("user".to_owned(), "a\"n\u{e9}".to_owned())].into(),
         owner: Some("key:a".parse().unwrap()),
         user: Some(crate::spawn::user::Ids { uid: 20_001, gid: 20_001 }),
         liveliness: "http://127.0.0.1:7071/liveliness".to_owned(),
@@ -81,12 +82,12 @@ fn what_was_written_is_read_again_until_it_is_gone() {
 }
 
 #[test]
-fn what_an_older_agent_wrote_says_nothing_of_owners() {
+fn what_an_older_agent_wrote_says_nothing_of_owners_and_tags() {
     let dir = tempfile::tempdir().unwrap();
     let older = r#"{"started":{"id":"01987a5e-2f30-7c41-9d5c-0123456789ab","pid":7,"start":12,"boot":"b","port":55000,"renderer":"ssr","gpu":1,"endpoint":"ws://h:55000","labels":{"sdk":"1"},"liveliness":"http://127.0.0.1:7071/liveliness","pingMs":5000,"requestId":"r","log":"/s/logs/x.log","started":5,"startedAt":"2023-11-14T22:13:20.000Z","readyBy":30005}}"#;
     std::fs::write(dir.path().join("spawns"), format!("{older}\n")).unwrap();
     let id = "01987a5e-2f30-7c41-9d5c-0123456789ab".parse().unwrap();
-    let unowned = Record { id, owner: None, user: None, ..record() };
+    let unowned = Record { id, owner: None, tags: Default::default(), user: None, ..record() };
     assert_eq!(open(&dir).histories(), [History::new(unowned.clone())]);
     // Nor does one where nobody has to say who they are, so that an older agent can follow, too.
     assert_eq!(Line::Started(Box::new(unowned)).bytes().unwrap(), format!("{older}\n").into_bytes());

@@ -27,6 +27,9 @@ pub(crate) struct Record {
     pub(crate) endpoint: String,
     #[serde(skip_serializing_if = "BTreeMap::is_empty", default)]
     pub(crate) labels: BTreeMap<String, String>,
+    /// Absent in what the release before this one wrote.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty", default)]
+    pub(crate) tags: BTreeMap<String, String>,
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub(crate) owner: Option<Owner>,
     /// Who its process runs as; absent where that is who the agent ran as, and in what earlier releases wrote.

@@ -124,6 +124,7 @@ mod tests {
             endpoint: "ws://h:1".to_owned(),
             gpu,
             labels: BTreeMap::new(),
+            tags: BTreeMap::new(),
             owner: None,
             secret: None,
             token: None,

@@ -26,6 +26,7 @@ pub(crate) struct SpawnSpec {
     pub(crate) id: SpawnId,
     pub(crate) renderer: RendererType,
     pub(crate) labels: BTreeMap<String, String>,
+    pub(crate) tags: BTreeMap<String, String>,
     pub(crate) owner: Option<Owner>,
     /// The form of its endpoint, if it is not the agent's own.
     pub(crate) endpoint_form: Option<EndpointForm>,
@@ -91,6 +92,7 @@ impl Table {
             endpoint: self.endpoint(ask.endpoint_form.as_ref(), ask.id, port, Some(&token)),
             gpu,
             labels: ask.labels,
+            tags: ask.tags,
             owner: ask.owner,
             secret: Some(secret),
             token: Some(token),

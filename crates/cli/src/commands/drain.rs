@@ -21,6 +21,7 @@ use crate::client::Answer;
 use crate::context::Context;
 use crate::exit::Exit;
 use crate::failure::Failure;
+use crate::filter::Filter;
 use crate::output::write_json;
 use crate::signals::Signals;
 use crate::standard_error::say;
@@ -149,7 +150,8 @@ pub(crate) async fn run(context: &Context, args: &DrainArgs) -> Result<Exit, Fai
 
 /// How many of a node's spawns are lost, in words.
 async fn lost_on(context: &Context, node: &NodeId) -> Result<String, Failure> {
-    let lost = context.client.spawns(Some(node), Some(SpawnState::Lost), MAX_LOST, None).await?.value;
+    let lost =
+        context.client.spawns(&Filter::of(Some(node), Some(SpawnState::Lost)), MAX_LOST, None).await?.value;
     let more = if lost.next_cursor.is_some() { "more than " } else { "" };
     Ok(match lost.spawns.len() {
         1 => format!("{more}1 spawn is"),

@@ -1,4 +1,7 @@
-//! `hatchery key`: makes, lists and revokes API keys.
+//! `hatchery key`: makes, lists, changes and revokes API keys.
+
+mod set;
+mod words;
 
 use std::borrow::Cow;
 use std::io::{self, Write};
@@ -7,22 +10,24 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use access::Scope;
-use access::api_key::{self, ApiKey, KeyId, NewKey};
-use access::key_file::{self, ApiKeys, FileError};
+use access::api_key::{ApiKey, KeyId, NewKey};
+use access::key_file::{self, ApiKeys};
 use clap::{Args, Subcommand};
 use model::Timestamp;
 
+use self::words::{name, unknown, wrong};
 use crate::args::time;
 use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::output::Columns;
 use crate::standard_error::say;
 
-/// Makes, lists and revokes the API keys that callers of a front door show.
+/// Makes, lists, changes and revokes the API keys that callers of a front door show.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  \
     hatchery key new --name web --scope spawn --spawns-per-minute 60 --file /etc/hatchery/keys\n  \
     hatchery key list --file /etc/hatchery/keys\n  \
+    hatchery key set k7qm2x9d4t1z --concurrent-spawns 50 --file /etc/hatchery/keys\n  \
     hatchery key revoke k7qm2x9d4t1z --file /etc/hatchery/keys\n\n\
     The file is what a front door reads with --api-keys; it takes in a change within\n\
     two seconds.")]
@@ -37,6 +42,8 @@ enum Verb {
     New(NewArgs),
     /// List the keys of a file
     List(ListArgs),
+    /// Change the name, scopes, limits or expiry of a key
+    Set(set::SetArgs),
     /// Take a key out of a file
     Revoke(RevokeArgs),
 }
@@ -96,6 +103,7 @@ pub(crate) fn run(args: KeyArgs) -> Result<Exit, Failure> {
     match args.verb {
         Verb::New(args) => new(args),
         Verb::List(args) => list(&args.file),
+        Verb::Set(args) => set::run(args),
         Verb::Revoke(args) => revoke(&args.id, &args.file),
     }
 }
@@ -153,14 +161,6 @@ fn revoke(id: &KeyId, file: &Path) -> Result<Exit, Failure> {
             writeln!(io::stdout().lock(), "{}  revoked", key.id)?;
             Ok(Exit::Done)
         }
-        None => Err(Failure::Said(Exit::NotFound, format!("there is no key {id} in {}", file.display()))),
+        None => Err(unknown(id, file)),
     }
-}
-
-fn wrong(file: &Path, error: &FileError) -> Failure {
-    Failure::usage(format!("--file {}: {error}", file.display()))
-}
-
-fn name(text: &str) -> Result<String, String> {
-    api_key::check_name(text).map(|()| text.to_owned())
 }

@@ -48,6 +48,8 @@ fn write(spawn: &Spawn, out: &mut impl Write) -> io::Result<()> {
     facts.add("renderer", &spawn.renderer_type);
     facts.maybe("gpu", spawn.gpu);
     facts.maybe("labels", (!spawn.labels.is_empty()).then(|| labels(&spawn.labels)));
+    facts.maybe("tags", (!spawn.tags.is_empty()).then(|| labels(&spawn.tags)));
+    facts.maybe("owner", spawn.owner.as_ref());
     facts.add("started", &when(spawn.started_at));
     facts.maybe("ready", spawn.ready_at.map(when));
     facts.maybe("last ping", spawn.last_ping_at.map(when));

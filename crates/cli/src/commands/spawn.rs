@@ -23,6 +23,7 @@ use self::progress::Progress;
 #[command(after_help = "Examples:\n  \
     hatchery spawn\n  \
     hatchery spawn --renderer ssr --label sdk=2025.1 --wait 30s\n  \
+    hatchery spawn --tag user=ann@example.com --tag visit=4711\n  \
     hatchery spawn --model bracket.scs --idempotency-key order-4711\n  \
     hatchery spawn --json | jq -r .endpoint\n\n\
     Interrupted before the answer, nothing is left running.")]

@@ -1,6 +1,7 @@
 //! `hatchery token`: makes JSON web tokens, for scripts and for trying things out.
 
 use std::io::{self, Write};
+use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -53,12 +54,19 @@ struct NewArgs {
     /// Issuer (`iss`) it names
     #[arg(long, value_name = "TEXT")]
     issuer: Option<String>,
+    /// Most spawns that the subject may start in a minute [default: what the front door says]
+    #[arg(long, value_name = "COUNT")]
+    spawns_per_minute: Option<NonZeroU32>,
+    /// Most spawns that the subject may have at once [default: what the front door says]
+    #[arg(long, value_name = "COUNT")]
+    concurrent_spawns: Option<NonZeroU32>,
 }
 
 pub(crate) fn run(args: TokenArgs) -> Result<Exit, Failure> {
     let Verb::New(args) = args.verb;
     let mut token = NewToken::new(&args.subject, args.scope.into_iter().collect(), args.lifetime);
     (token.audience, token.issuer) = (args.audience, args.issuer);
+    (token.spawns_per_minute, token.concurrent_spawns) = (args.spawns_per_minute, args.concurrent_spawns);
     let token = token.sign(&args.key_file).map_err(|why| match why {
         access::jwt::SignError::Subject => Failure::usage(format!("--subject: {why}")),
         access::jwt::SignError::Key(_) => {

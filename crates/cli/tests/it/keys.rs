@@ -42,6 +42,58 @@ fn a_new_key_is_added_to_its_file_and_its_credential_printed_once() {
 }
 
 #[test]
+fn a_key_is_changed_and_its_credential_stays_good() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("keys");
+    let path = file.to_str().unwrap();
+    let made = run(&[
+        "key",
+        "new",
+        "--scope",
+        "spawn",
+        "--concurrent-spawns",
+        "2",
+        "--expires",
+        "1d",
+        "--file",
+        path,
+    ]);
+    let id = made.stdout.split('_').nth(1).unwrap().to_owned();
+    let line = || serde_json::from_str::<Value>(&fs::read_to_string(&file).unwrap()).unwrap();
+    let before = line();
+    let set = |flags: &[&str]| run(&[&["key", "set", id.as_str(), "--file", path], flags].concat());
+    let flags = [
+        "--name",
+        "web shop",
+        "--scope",
+        "operate,spawn",
+        "--spawns-per-minute",
+        "60",
+        "--concurrent-spawns",
+        "none",
+    ];
+    let changed = set(&flags);
+    assert_eq!((changed.code, changed.stdout), (0, format!("{id}  changed\n")), "{}", changed.stderr);
+    let after = line();
+    assert_eq!(
+        (&after["name"], &after["scopes"], &after["spawnsPerMinute"], after.get("concurrentSpawns")),
+        (&"web shop".into(), &serde_json::json!(["spawn", "operate"]), &60.into(), None)
+    );
+    for kept in ["id", "sha256", "createdAt", "expiresAt"] {
+        assert_eq!(after[kept], before[kept], "{kept}");
+    }
+    assert_eq!(set(&["--name", "none", "--expires", "none"]).code, 0);
+    assert_eq!((line().get("name"), line().get("expiresAt")), (None, None));
+    assert_eq!(run(&["key", "set", "abcdefghijkl", "--name", "x", "--file", path]).code, 3);
+    for wrong in
+        [&[][..], &["--concurrent-spawns", "0"], &["--expires", "soon"], &["--name", ""], &["--scope", "all"]]
+    {
+        let ran = set(wrong);
+        assert_eq!(ran.code, 2, "{wrong:?}: {ran:?}");
+    }
+}
+
+#[test]
 fn without_a_file_the_line_for_it_goes_to_standard_error() {
     let ran = run(&["key", "new", "--scope", "operate"]);
     assert_eq!((ran.code, ran.stdout.lines().count()), (0, 1), "{ran:?}");

@@ -54,6 +54,41 @@ fn spawns_are_a_table_without_lines() {
 }
 
 #[test]
+fn owners_and_tags_are_columns_where_there_are_any_and_a_filter_is_a_query() {
+    let mut tagged = spawn(2);
+    (tagged["owner"], tagged["tags"]) = ("web shop".into(), json!({ "user": "ann", "visit": "7" }));
+    let server = Server::always(Reply::json(200, json!({ "spawns": [spawn(1), tagged] })));
+    let ran =
+        run_at(&server.url(), &["spawns", "--owner", "web shop", "--tag", "user=ann", "--tag", "visit=7"]);
+    let lines: Vec<&str> = ran.stdout.lines().collect();
+    assert!(lines[0].contains("ENDED  OWNER") && lines[0].ends_with("TAGS"), "{ran:?}");
+    assert!(lines[2].contains("web shop") && lines[2].ends_with("user=ann,visit=7"), "{ran:?}");
+    assert_eq!(server.lines(), ["GET /v1/spawns?limit=100&owner=web%20shop&tag=user%3Dann&tag=visit%3D7"]);
+    let shown = Server::always(Reply::json(200, {
+        let mut one = spawn(3);
+        (one["owner"], one["tags"]) = ("web shop".into(), json!({ "user": "ann" }));
+        one
+    }));
+    let shown = run_at(&shown.url(), &["show", &id(3)]).stdout;
+    assert!(shown.contains("tags      user=ann") && shown.contains("owner     web shop"), "{shown}");
+}
+
+#[test]
+fn all_spawns_are_listed_however_many() {
+    let server = Server::start(|request| {
+        let page = request.path.split("cursor=").nth(1).map_or(0, |cursor| cursor.parse().unwrap());
+        let mut list = json!({ "spawns": (0..100).map(|n| spawn(page * 100 + n)).collect::<Vec<Value>>() });
+        if page < 2 {
+            list["nextCursor"] = (page + 1).to_string().into();
+        }
+        Reply::json(200, list)
+    });
+    assert_eq!(run_at(&server.url(), &["spawns", "--all"]).stdout.lines().count(), 301);
+    let all = run_at(&server.url(), &["spawns", "--all", "--json"]).json();
+    assert_eq!((all["spawns"].as_array().unwrap().len(), all.get("nextCursor")), (300, None));
+}
+
+#[test]
 fn spawns_that_run_come_first_and_a_line_says_what_was_left_out() {
     let ended = |number| {
         let mut ended = spawn(number);

@@ -28,6 +28,8 @@ fn a_spawn_asks_for_exactly_what_the_flags_say() {
             "sdk=2025.1,os=linux",
             "--label",
             "fast=",
+            "--tag",
+            "user=ann,b",
             "--session-token",
             "secret",
             "--wait",
@@ -51,7 +53,7 @@ fn a_spawn_asks_for_exactly_what_the_flags_say() {
         serde_json::from_str::<Value>(&request.body).unwrap(),
         json!({
             "rendererType": "ssr", "model": "a/b.scs", "pool": "big", "sessionToken": "secret", "waitSeconds": 2,
-            "labels": { "sdk": "2025.1", "os": "linux", "fast": "" },
+            "labels": { "sdk": "2025.1", "os": "linux", "fast": "" }, "tags": { "user": "ann,b" },
         }),
     );
 }

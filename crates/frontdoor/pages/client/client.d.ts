@@ -49,6 +49,8 @@ export interface SpawnOptions extends CallOptions {
   pool?: string;
   /** Labels the node must carry, all of them. */
   labels?: Record<string, string>;
+  /** The caller's own pairs of text, at most 16; see the record's `tags`. */
+  tags?: Record<string, string>;
   /**
    * Seconds to wait in line when the farm is full, 0 to 60; 0 when left out. Until `deadlineMs` the call is repeated and keeps
    * its place in line.
@@ -126,8 +128,10 @@ export interface Spawn {
   endedAt?: string;
   pool: string;
   labels?: Record<string, string>;
+  /** The pairs of text that its caller gave it. */
+  tags?: Record<string, string>;
   gpu?: number;
-  /** The caller that it belongs to, where callers are authenticated. */
+  /** The caller that it belongs to, where callers are authenticated: a key's name, `key:` and its id, or `jwt:` and a subject. */
   owner?: string;
 }
 
@@ -224,6 +228,7 @@ interface Introduced {
   endpoint: string;
   startedAt: string;
   labels: Record<string, string>;
+  tags: Record<string, string>;
   owner: string;
   gpu: number;
 }

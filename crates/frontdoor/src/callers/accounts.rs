@@ -109,8 +109,8 @@ struct Memory {
     beginnings: Rate,
     /// Until when the registry grants no start at this rate.
     too_soon: Option<(NonZeroU32, Instant)>,
-    /// Until when the registry's answer that the owner is over its quota is believed.
-    over_quota: Option<Instant>,
+    /// Until when the registry's answer is believed that the owner has as many as this quota or more.
+    over_quota: Option<(u32, Instant)>,
 }
 
 /// One caller's account.
@@ -193,19 +193,21 @@ impl Account {
         self.memory().too_soon = Some((per_minute, Instant::now() + wait));
     }
 
-    /// Whether the registry has just answered that the owner is over its quota.
-    pub(crate) fn is_over_quota(&self) -> bool {
-        self.memory().over_quota.is_some_and(|until| until > Instant::now())
+    /// Whether the registry has just answered that the owner has as many as this, or more. Credentials of one owner may state
+    /// different quotas.
+    pub(crate) fn is_over_quota(&self, most: u32) -> bool {
+        self.memory().over_quota.is_some_and(|(over, until)| most <= over && until > Instant::now())
     }
 
-    pub(crate) fn note_over_quota(&self) {
-        self.memory().over_quota = Some(Instant::now() + OVER_QUOTA);
+    pub(crate) fn note_over_quota(&self, most: u32) {
+        self.memory().over_quota = Some((most, Instant::now() + OVER_QUOTA));
     }
 
     fn remembers(&self, now: Instant) -> bool {
         let memory = self.memory();
-        let ends =
-            [memory.calls.0, memory.beginnings.0, memory.too_soon.map(|(_, until)| until), memory.over_quota];
+        let too_soon = memory.too_soon.map(|(_, until)| until);
+        let over_quota = memory.over_quota.map(|(_, until)| until);
+        let ends = [memory.calls.0, memory.beginnings.0, too_soon, over_quota];
         ends.into_iter().flatten().any(|end| end > now)
     }
 }
@@ -299,10 +301,11 @@ mod tests {
         assert_eq!(account.too_soon(seven), None, "the key says something else by now");
         tokio::time::advance(Duration::from_secs(9)).await;
         assert_eq!(account.too_soon(six), None);
-        account.note_over_quota();
-        assert!(account.is_over_quota());
+        account.note_over_quota(5);
+        assert!(account.is_over_quota(5) && account.is_over_quota(4));
+        assert!(!account.is_over_quota(6), "another credential of the owner says something else");
         tokio::time::advance(OVER_QUOTA).await;
-        assert!(!account.is_over_quota(), "one of its spawns may have ended");
+        assert!(!account.is_over_quota(5), "one of its spawns may have ended");
     }
 
     #[tokio::test(start_paused = true)]

@@ -10,7 +10,7 @@ use registry::{RegistryError, Waiting};
 use super::coalesced::Coalesced;
 use super::error::ApiError;
 use crate::agent_client::Agents;
-use crate::callers::{Authenticator, Callers};
+use crate::callers::{Authenticator, Callers, OwnerNames};
 use crate::live;
 use crate::metrics::Metrics;
 use crate::operations::Operations;
@@ -34,6 +34,7 @@ pub(crate) struct Edge {
     /// `None`: credentials are not required.
     pub(crate) authenticator: Option<Arc<Authenticator>>,
     pub(crate) callers: Arc<Callers>,
+    pub(crate) names: OwnerNames,
     pub(crate) registry: Arc<RegistryClient>,
     pub(crate) snapshot: Arc<Snapshot>,
     pub(crate) agents: Arc<Agents>,

@@ -85,6 +85,20 @@ impl Parameters {
         text.parse().map(Some).map_err(|error: T::Err| Invalid::field(name, error).into())
     }
 
+    /// Takes out a parameter that may be repeated, so many times at the most, parsed.
+    pub(crate) fn all<T: std::str::FromStr<Err: std::fmt::Display>>(
+        &mut self,
+        name: &str,
+        most: usize,
+    ) -> Result<Vec<T>, ApiError> {
+        let given: Vec<(String, String)> = self.0.extract_if(.., |(key, _)| key == name).collect();
+        if given.len() > most {
+            return Err(Invalid::field(name, format!("must be given at most {most} times")).into());
+        }
+        let parsed = given.iter().map(|(_, text)| text.parse());
+        parsed.collect::<Result<_, _>>().map_err(|error: T::Err| Invalid::field(name, error).into())
+    }
+
     /// Takes a number out that must lie within bounds.
     pub(crate) fn number(&mut self, name: &str, default: u32, most: u32) -> Result<u32, ApiError> {
         let wants = || Invalid::field(name, format!("must be a whole number from 1 to {most}")).into();

@@ -21,7 +21,7 @@ use super::authorization::{self, Who};
 use super::edge::Edge;
 use super::error::ApiError;
 use super::{extract, reasons};
-use crate::callers::{Account, Share};
+use crate::callers::Share;
 use crate::metrics::SpawnPhase;
 use crate::registry_access::snapshot::Snapshot;
 use crate::spawning::error::{Rejection, SpawnError};
@@ -147,7 +147,9 @@ pub(crate) async fn start(
     progress: &Progress,
 ) -> Result<(SpawnAnswer, HeldSlot), ApiError> {
     let account = order.account.as_ref().map(|account| &*account.0);
-    if let (Some(max), Some(true)) = (order.max_spawns, account.map(Account::is_over_quota)) {
+    if let (Some(max), Some(account)) = (order.max_spawns, account)
+        && account.is_over_quota(max)
+    {
         return Err(SpawnError::OverQuota { max }.into());
     }
     if let (Some(owner), Some(per_minute)) = (&order.owner, per_minute) {
@@ -155,9 +157,9 @@ pub(crate) async fn start(
     }
     let spawned = edge.spawner.spawn(order, id, key, progress).await;
     if let (Some(account), Err(rejection)) = (account, &spawned)
-        && matches!(rejection.error, SpawnError::OverQuota { .. })
+        && let SpawnError::OverQuota { max } = rejection.error
     {
-        account.note_over_quota();
+        account.note_over_quota(max);
     }
     match spawned {
         Ok(spawned) => Ok(spawned),

@@ -7,8 +7,9 @@ use axum::extract::{Request, State};
 use axum::http::{StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 use model::api::{ErrorCode, Spawn, SpawnList, SpawnPatch};
-use model::{NodeId, RequestId, SpawnId, SpawnRecord, SpawnState};
-use registry::{Located, SpawnFilter};
+use model::tags::MAX_TAGS;
+use model::{NodeId, RequestId, SpawnId, SpawnRecord, SpawnState, Tag};
+use registry::{Located, SpawnFilter, SpawnPage};
 use tracing::{debug, info};
 use wire::v1::set_life_reply;
 use wire::v1::stop_reply::Outcome;
@@ -39,6 +40,14 @@ const MAX_LINES: u32 = 10_000;
             description = "Only those of this node",
         ),
         ("state" = Option<SpawnState>, Query, description = "Only those in this state"),
+        (
+            "owner" = Option<String>, Query, min_length = 1, max_length = 255,
+            description = "Only those of this owner: the name or the id of an API key, or an owner as records have it",
+        ),
+        (
+            "tag" = Option<Vec<String>>, Query,
+            description = "Only those with this tag, `key=value`; may be repeated, all must hold",
+        ),
         ("limit" = Option<u32>, Query, minimum = 1, maximum = 1000, description = "Most to list; 100 when left out"),
         ("cursor" = Option<String>, Query, pattern = "^[0-9]{1,19}$", description = "`nextCursor` of the page before"),
     ),
@@ -50,17 +59,23 @@ pub(crate) async fn list(
     uri: Uri,
 ) -> Result<Json<SpawnList>, ApiError> {
     let mut parameters = Parameters::of(&uri)?;
+    let meant = parameters.take::<String>("owner")?.map(|text| edge.names.meant(&text)).transpose();
+    let meant = meant.map_err(|why| Invalid::field("owner", why))?;
+    let owners = who.only().map_or_else(|| meant.clone().unwrap_or_default(), |only| vec![only.clone()]);
+    // Nobody has the name, or it is another owner's than the caller's.
+    let nothing = meant.is_some_and(|meant| !owners.iter().any(|owner| meant.contains(owner)));
     let filter = SpawnFilter {
         node: parameters.take::<NodeId>("node")?,
-        owner: who.only().cloned(),
+        owners,
+        tags: parameters.all::<Tag>("tag", MAX_TAGS)?,
         state: parameters.take::<SpawnState>("state")?,
         limit: usize::try_from(parameters.number("limit", 100, MAX_PAGE)?).unwrap_or(1),
         cursor: parameters.take::<u64>("cursor")?,
     };
     parameters.done()?;
-    let page = edge.registry.spawns(&filter).await?;
+    let page = if nothing { SpawnPage::default() } else { edge.registry.spawns(&filter).await? };
     Ok(Json(SpawnList {
-        spawns: page.spawns.into_iter().map(Spawn::listed).collect(),
+        spawns: page.spawns.into_iter().map(|spawn| edge.names.listed(spawn)).collect(),
         next_cursor: page.next.map(|cursor| cursor.to_string()),
     }))
 }
@@ -82,7 +97,7 @@ pub(crate) async fn show(
     no_parameters(&uri)?;
     let spawn = edge.registry.spawn(known(&id)?).await?.filter(|spawn| may_see(&who, spawn));
     let spawn = spawn.ok_or_else(|| unknown(&id))?;
-    Ok(Json(Spawn::whole(spawn)))
+    Ok(Json(edge.names.whole(spawn)))
 }
 
 /// Sets how long a spawn may live, counted from its start: extends its life, or shortens it.
@@ -120,7 +135,7 @@ pub(crate) async fn change(
     debug!(spawn.id = %spawn.id, max_seconds = life.as_secs(), "the life of a spawn was set");
     // The registry hears of it in a moment.
     spawn.expires_at = Some(spawn.started_at.after(life));
-    Ok(Json(Spawn::whole(spawn)))
+    Ok(Json(edge.names.whole(spawn)))
 }
 
 /// Stops a spawn: TERM, grace, KILL.
@@ -145,7 +160,7 @@ pub(crate) async fn stop(
     no_parameters(&uri)?;
     let Located { mut spawn, advertise } = locate(&edge.registry, &who, &id).await?;
     if spawn.state == SpawnState::Exited {
-        return Ok(Json(Spawn::whole(spawn)).into_response());
+        return Ok(Json(edge.names.whole(spawn)).into_response());
     }
     match stop_on_node(&edge.agents, &spawn, advertise, &request).await {
         // The registry hears of it in a moment.
@@ -156,7 +171,7 @@ pub(crate) async fn stop(
             edge.registry.abandon(&spawn.node, spawn.id).await?;
         }
     }
-    Ok((StatusCode::ACCEPTED, Json(Spawn::whole(spawn))).into_response())
+    Ok((StatusCode::ACCEPTED, Json(edge.names.whole(spawn))).into_response())
 }
 
 /// The error: the agent did not take the order.

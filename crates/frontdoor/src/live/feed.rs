@@ -19,6 +19,7 @@ use uuid::Uuid;
 use super::protocol::{Form, Snapshot, Topic, event_frame, is_of_spawns, narrowed, pings};
 use super::ring::{Owned, Ring};
 use super::view::View;
+use crate::callers::OwnerNames;
 
 /// One thing for a subscriber.
 #[derive(Debug, Clone)]
@@ -201,15 +202,15 @@ impl Feed {
         self.inner().farm.as_ref().map_or(0, |(view, _)| view.seq)
     }
 
-    /// Sends the next event to its listeners.
-    pub(crate) fn publish(&self, event: Event, read: Option<Node>) {
+    /// Sends the next event to its listeners, with its owner's name.
+    pub(crate) fn publish(&self, event: Event, read: Option<Node>, names: &OwnerNames) {
         let mut inner = self.inner();
         let Inner { farm, topics } = &mut *inner;
         let Some((view, ring)) = farm else { return };
         // Asked before it is applied: a spawn that has ended is forgotten.
         let owner = view.owner_in(&event);
         view.apply(&event, read);
-        let event = Arc::new(event);
+        let event = Arc::new(names.named(event));
         match &owner {
             Some(owner) => ring.push(Arc::clone(&event), owner.clone()),
             None => ring.push_unowned(Arc::clone(&event)),

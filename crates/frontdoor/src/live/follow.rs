@@ -10,13 +10,14 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use model::api::{Node, Spawn};
+use model::api::Node;
 use model::{Availability, Event, NodeId, Owner, SpawnId, Timestamp};
 use registry::ask::MAX_FOLLOW;
 use registry::{Position, RegistryError};
 use tokio::time::{Instant, sleep};
 use tracing::{debug, info};
 
+use super::followed::Followed;
 use super::hub::Live;
 use super::ring::Ring;
 use super::view::View;
@@ -144,7 +145,7 @@ async fn publish(live: &Live, event: Event, clock: Option<&Clock>) -> Result<(),
         None => None,
     };
     let seq = event.seq;
-    feed.publish(event, read);
+    feed.publish(event, read, &live.names);
     if let Some(clock) = clock {
         live.metrics.lag(clock.since(seq));
     }
@@ -160,7 +161,7 @@ async fn load(live: &Live) -> Result<Option<Position>, RegistryError> {
     let ids: Vec<NodeId> = nodes.iter().map(|node| node.id.clone()).collect();
     let mut spawns = Vec::new();
     for ids in ids.chunks(PAGE) {
-        spawns.extend(live.registry.living(ids).await?.into_iter().map(Spawn::listed));
+        spawns.extend(live.registry.living(ids).await?.into_iter().map(Followed::from));
     }
     let until = live.registry.position().await?;
 
@@ -193,8 +194,8 @@ async fn load(live: &Live) -> Result<Option<Position>, RegistryError> {
                 view.apply(&event, read);
             }
             match owner {
-                Some(owner) => ring.push(Arc::new(event), owner),
-                None => ring.push_unowned(Arc::new(event)),
+                Some(owner) => ring.push(Arc::new(live.names.named(event)), owner),
+                None => ring.push_unowned(Arc::new(live.names.named(event))),
             }
         }
         if at.seq >= until.seq {

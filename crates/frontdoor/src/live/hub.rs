@@ -10,6 +10,7 @@ use tokio_util::task::TaskTracker;
 
 use super::feed::Feed;
 use super::frames::Frames;
+use crate::callers::OwnerNames;
 use crate::metrics::LiveMetrics;
 use crate::registry_access::circuit::RegistryClient;
 
@@ -25,6 +26,8 @@ pub(crate) struct Live {
     /// One token for each connection; shutdown waits for them.
     pub(crate) sessions: TaskTracker,
     pub(super) readers: Semaphore,
+    /// What owners are called.
+    pub(super) names: OwnerNames,
     /// The first frames of recent subscriptions.
     pub(super) frames: Frames,
     /// Between two pings of a connection.
@@ -36,6 +39,7 @@ pub(crate) struct Live {
 impl Live {
     pub(crate) fn new(
         registry: Arc<RegistryClient>,
+        names: OwnerNames,
         interval: Duration,
         buffer: usize,
         metrics: LiveMetrics,
@@ -46,6 +50,7 @@ impl Live {
             metrics,
             sessions: TaskTracker::new(),
             readers: Semaphore::new(MAX_READERS),
+            names,
             frames: Frames::default(),
             interval,
             buffer,

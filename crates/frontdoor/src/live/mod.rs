@@ -4,7 +4,7 @@
 //!  registry ──▶ follow ──▶ feed (view · ring · listeners) ──▶ a bounded queue each ──▶ session ──▶ WebSocket
 //! ```
 //!
-//! Reading order: `protocol` (the frames), `view` (the farm as of one event), `ring` (the last events), `feed` (both of them, and
+//! Reading order: `protocol` (the frames), `followed` (a spawn and its owner), `view` (the farm as of one event), `ring` (the last events), `feed` (both of them, and
 //! who is sent what), `hub` (the feed's part of a front door), `follow` (the one task that reads the registry's stream), `resume` and
 //! `frames` (how a subscription begins), `rights` (who may hear what), `accept` (the handshake), `session` (one connection), `writer`
 //! (what it sends) and `close` (why it ends).
@@ -18,6 +18,7 @@ mod accept;
 mod close;
 mod feed;
 mod follow;
+mod followed;
 mod frames;
 mod hub;
 mod protocol;

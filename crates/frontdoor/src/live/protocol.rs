@@ -6,11 +6,14 @@ use std::sync::Arc;
 
 use access::Scopes;
 use axum::extract::ws::Utf8Bytes;
-use model::api::{Node, Spawn};
+use model::api::Node;
 use model::{Event, EventKind, NodeId, Owner, SpawnId, Timestamp};
 use serde::{Deserialize, Serialize, Serializer};
 use serde_json::{Map, Value};
 use uuid::Uuid;
+
+use super::followed::Followed;
+use crate::callers::OwnerNames;
 
 /// Bytes of a message, except for one with a credential.
 pub(crate) const MAX_MESSAGE: usize = 4096;
@@ -222,20 +225,35 @@ pub(crate) enum Snapshot {
     /// All nodes.
     Nodes(Vec<Arc<Node>>),
     /// All spawns that have not ended, newest first.
-    Spawns(Vec<Arc<Spawn>>),
+    Spawns(Vec<Arc<Followed>>),
     /// One node, if it is known.
     Node(Option<Arc<Node>>),
     /// One spawn, if it is known; also one that has ended.
-    Spawn(Option<Arc<Spawn>>),
+    Spawn(Option<Arc<Followed>>),
+}
+
+impl Snapshot {
+    /// With the names that owners have now.
+    pub(crate) fn named(mut self, names: &OwnerNames) -> Self {
+        let spawns = match &mut self {
+            Self::Spawns(spawns) => spawns.as_mut_slice(),
+            Self::Spawn(Some(spawn)) => std::slice::from_mut(spawn),
+            Self::Spawn(None) | Self::Nodes(_) | Self::Node(_) => &mut [],
+        };
+        for spawn in spawns.iter_mut().filter(|spawn| names.knows(spawn.owner.as_ref())) {
+            Arc::make_mut(spawn).named(names);
+        }
+        self
+    }
 }
 
 impl Serialize for Snapshot {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         match self {
             Self::Nodes(nodes) => serializer.collect_seq(nodes.iter().map(|node| &**node)),
-            Self::Spawns(spawns) => serializer.collect_seq(spawns.iter().map(|spawn| &**spawn)),
+            Self::Spawns(spawns) => serializer.collect_seq(spawns.iter().map(|followed| &followed.spawn)),
             Self::Node(node) => node.as_deref().serialize(serializer),
-            Self::Spawn(spawn) => spawn.as_deref().serialize(serializer),
+            Self::Spawn(spawn) => spawn.as_deref().map(|followed| &followed.spawn).serialize(serializer),
         }
     }
 }

@@ -4,12 +4,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::extract::ws::Utf8Bytes;
-use model::api::Spawn;
 use model::{Owner, SpawnState};
 use registry::{Follow, Position, RegistryError};
 use tokio::time::{Instant, timeout};
 
 use super::feed::{Mailbox, Start};
+use super::followed::Followed;
 use super::hub::Live;
 use super::protocol::{Frame, Snapshot, Topic, event_frame};
 use crate::callers::Account;
@@ -114,9 +114,12 @@ async fn with_snapshot(
         let ended = record.filter(|r| only.is_none() || r.owner.as_ref() == only).filter(|r| {
             r.state == SpawnState::Exited && r.events.last().is_none_or(|event| event.seq <= seq)
         });
-        *spawn = ended.map(|record| Arc::new(Spawn::listed(record)));
+        *spawn = ended.map(|record| Arc::new(Followed::from(record)));
     }
-    let encode = || Frame::Subscribed { topic, snapshot: Some(&snapshot), seq }.encode();
+    let encode = || {
+        let snapshot = snapshot.named(&live.names);
+        Frame::Subscribed { topic, snapshot: Some(&snapshot), seq }.encode()
+    };
     let began = Instant::now();
     let subscribed = live.frames.get(topic, only, seq, encode);
     Beginning { subscribed, events: Vec::new(), last_sent_seq: seq, took: began.elapsed() }
@@ -140,7 +143,8 @@ async fn older(live: &Live, topic: &Topic, since: u64, until: u64) -> Option<Beg
             break;
         }
         position.seq = news.position.seq;
-        events.extend(news.events.into_iter().filter(|e| e.seq <= until && topic.form(e).is_some()));
+        let wanted = news.events.into_iter().filter(|e| e.seq <= until && topic.form(e).is_some());
+        events.extend(wanted.map(|event| live.names.named(event)));
     }
     Some(resumed(topic, since, until, &events))
 }

@@ -10,6 +10,7 @@ use model::{
 };
 use serde_json::Value;
 
+use super::followed::Followed;
 use super::protocol::{Snapshot, Topic, is_of_spawns, pings};
 
 /// See the module's documentation. The load and the used slots of a node are no events: they are as of the last refresh.
@@ -19,22 +20,22 @@ pub(crate) struct View {
     pub(crate) seq: u64,
     nodes: BTreeMap<NodeId, Arc<Node>>,
     /// Those that have not ended.
-    spawns: BTreeMap<SpawnId, Arc<Spawn>>,
+    spawns: BTreeMap<SpawnId, Arc<Followed>>,
 }
 
 impl View {
     /// Made of what was read while events happened; those after `seq` must be applied.
-    pub(crate) fn new(seq: u64, nodes: Vec<Node>, spawns: Vec<Spawn>) -> Self {
+    pub(crate) fn new(seq: u64, nodes: Vec<Node>, spawns: Vec<Followed>) -> Self {
         Self {
             seq,
             nodes: nodes.into_iter().map(|node| (node.id.clone(), Arc::new(node))).collect(),
-            spawns: spawns.into_iter().map(|spawn| (spawn.id, Arc::new(spawn))).collect(),
+            spawns: spawns.into_iter().map(|spawn| (spawn.spawn.id, Arc::new(spawn))).collect(),
         }
     }
 
     /// What a subscription begins with, of all spawns or those of one owner.
     pub(crate) fn snapshot(&self, topic: &Topic, only: Option<&Owner>) -> Snapshot {
-        let visible = |spawn: &&Arc<Spawn>| only.is_none() || spawn.owner.as_ref() == only;
+        let visible = |spawn: &&Arc<Followed>| only.is_none() || spawn.owner.as_ref() == only;
         match topic {
             Topic::Nodes => Snapshot::Nodes(self.nodes.values().cloned().collect()),
             // Ids sort by when they were minted.
@@ -96,7 +97,7 @@ impl View {
             EventKind::SpawnPing => {
                 for (id, at) in pings(event) {
                     if let Some(spawn) = self.spawns.get_mut(&id) {
-                        Arc::make_mut(spawn).last_ping_at = Some(at);
+                        Arc::make_mut(spawn).spawn.last_ping_at = Some(at);
                     }
                 }
                 return;
@@ -107,7 +108,7 @@ impl View {
             }
             EventKind::SpawnConnected => {
                 if let Some(spawn) = event.spawn.and_then(|id| self.spawns.get_mut(&id)) {
-                    let spawn = Arc::make_mut(spawn);
+                    let spawn = &mut Arc::make_mut(spawn).spawn;
                     (spawn.connected_at, spawn.disconnected_at) = (Some(event.at), None);
                     spawn.viewer = ViewerPresence::Connected;
                 }
@@ -121,7 +122,7 @@ impl View {
             self.spawns.insert(id, Arc::new(spawn));
         }
         if let Some(spawn) = self.spawns.get_mut(&id) {
-            let spawn = Arc::make_mut(spawn);
+            let spawn = &mut Arc::make_mut(spawn).spawn;
             spawn.state = state;
             if state == SpawnState::Disconnected && spawn.connected_at.is_some() {
                 spawn.disconnected_at = spawn.disconnected_at.or(Some(event.at));
@@ -137,10 +138,11 @@ impl View {
     }
 
     /// The record that a spawn's first event makes.
-    fn introduced(&self, id: SpawnId, event: &Event) -> Option<Spawn> {
+    fn introduced(&self, id: SpawnId, event: &Event) -> Option<Followed> {
         let node = event.node.clone()?;
         let pool = self.nodes.get(&node).map_or_else(|| "default".to_owned(), |node| node.pool.clone());
-        Some(Spawn {
+        let owner = event.field::<Owner>("owner");
+        let spawn = Spawn {
             id,
             node,
             endpoint: event.field("endpoint")?,
@@ -157,10 +159,12 @@ impl View {
             ended_at: None,
             pool,
             labels: event.field("labels").unwrap_or_default(),
-            owner: event.field("owner"),
+            tags: event.field("tags").unwrap_or_default(),
+            owner: owner.as_ref().map(ToString::to_string),
             gpu: event.field("gpu"),
             events: None,
-        })
+        };
+        Some(Followed { spawn, owner })
     }
 
     /// Takes in what is no event: how busy nodes are, and which of those that are down have been forgotten. Sorted by name.

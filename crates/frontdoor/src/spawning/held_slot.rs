@@ -150,6 +150,7 @@ impl HeldSlot {
             model: order.model.clone(),
             session_token: order.session_token.clone(),
             labels: order.demand.labels.clone().into_iter().collect(),
+            tags: order.tags.clone().into_iter().collect(),
             // A little less than is left, so that the agent's verdict and the log lines arrive while this request still waits.
             deadline_ms: millis(left.mul_f64(0.98)).max(1),
             reservation_ms: millis(access.registry.timing().reservation.saturating_sub(now - self.since)),

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use model::id::check_name;
 use model::node::check_label;
+use model::tags::check_tags;
 use model::{Demand, Owner, RendererType};
 use serde::de::{Deserializer, Error as _, MapAccess, Unexpected, Visitor};
 use serde::{Deserialize, Serialize};
@@ -60,6 +61,8 @@ pub(crate) struct Order {
     pub(crate) model: Option<String>,
     /// Handed on to the server.
     pub(crate) session_token: Option<String>,
+    /// For the record.
+    pub(crate) tags: BTreeMap<String, String>,
     /// How long the caller waits in line when the farm is full.
     pub(crate) wait: Duration,
     /// How long the spawn may live, from its start.
@@ -98,6 +101,8 @@ impl Order {
         for (key, value) in &labels {
             check_label(key, value).map_err(|why| Invalid::field("labels", why))?;
         }
+        let tags = parsed.tags.map(|tags| tags.0).unwrap_or_default();
+        check_tags(&tags).map_err(|why| Invalid::field("tags", why))?;
         let max_life = parsed.max_seconds.map(life).transpose()?;
         Ok(Self {
             demand: Demand {
@@ -107,6 +112,7 @@ impl Order {
             },
             model: parsed.model.map(Cow::into_owned),
             session_token: parsed.session_token.map(Cow::into_owned),
+            tags,
             wait: Duration::from_secs(parsed.wait_seconds.map_or(0, |w| w.0)),
             max_life,
             owner: None,
@@ -131,6 +137,7 @@ impl Order {
             session_token: self.session_token.as_deref(),
             wait_seconds: self.wait.as_secs(),
             max_seconds: self.max_life.map(|life| life.as_secs()),
+            tags: &self.tags,
         })
     }
 
@@ -144,6 +151,7 @@ impl Order {
             session_token: self.session_token.as_deref(),
             wait: LegacyWait { secs: self.wait.as_secs(), nanos: 0 },
             max_seconds: self.max_life.map(|life| life.as_secs()),
+            tags: &self.tags,
         })
     }
 }
@@ -172,6 +180,8 @@ struct Canonical<'a> {
     wait_seconds: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
     max_seconds: Option<u64>,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    tags: &'a BTreeMap<String, String>,
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands it over like this")]
@@ -188,6 +198,8 @@ struct Legacy<'a> {
     wait: LegacyWait,
     #[serde(skip_serializing_if = "Option::is_none")]
     max_seconds: Option<u64>,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    tags: &'a BTreeMap<String, String>,
 }
 
 #[derive(Debug, Serialize)]
@@ -204,7 +216,7 @@ struct LegacyWait {
 }
 
 impl fmt::Display for Order {
-    /// For the log: without the session token, which is a secret.
+    /// For the log: without the session token, which is a secret, and without tags, which may name people.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "renderer={}", self.demand.renderer)?;
         if let Some(pool) = &self.demand.pool {
@@ -221,6 +233,9 @@ impl fmt::Display for Order {
         }
         if let Some(life) = self.max_life {
             write!(f, " max={}s", life.as_secs())?;
+        }
+        if !self.tags.is_empty() {
+            write!(f, " tags={}", self.tags.len())?;
         }
         Ok(())
     }
@@ -239,6 +254,7 @@ struct Body<'a> {
     #[serde(borrow)]
     pool: Option<Cow<'a, str>>,
     labels: Option<Labels>,
+    tags: Option<Tags>,
     wait_seconds: Option<Number<MAX_WAIT>>,
     max_seconds: Option<Number<{ MAX_LIFE.as_secs() }>>,
 }
@@ -288,26 +304,41 @@ struct Labels(BTreeMap<String, String>);
 
 impl<'de> Deserialize<'de> for Labels {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Pairs;
-        impl<'de> Visitor<'de> for Pairs {
-            type Value = Labels;
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("an object of texts")
-            }
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Labels, A::Error> {
-                let mut labels = BTreeMap::new();
-                while let Some((key, value)) = map.next_entry()? {
-                    match labels.entry(key) {
-                        Entry::Vacant(free) => free.insert(value),
-                        Entry::Occupied(taken) => {
-                            return Err(A::Error::custom(format!("duplicate label {:?}", taken.key())));
-                        }
-                    };
+        deserializer.deserialize_map(Pairs("label")).map(Self)
+    }
+}
+
+#[derive(Debug)]
+struct Tags(BTreeMap<String, String>);
+
+impl<'de> Deserialize<'de> for Tags {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_map(Pairs("tag")).map(Self)
+    }
+}
+
+/// Reads an object of texts. Has what one pair is called.
+struct Pairs(&'static str);
+
+impl<'de> Visitor<'de> for Pairs {
+    type Value = BTreeMap<String, String>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object of texts")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+        let mut pairs = BTreeMap::new();
+        while let Some((key, value)) = map.next_entry()? {
+            match pairs.entry(key) {
+                Entry::Vacant(free) => free.insert(value),
+                Entry::Occupied(taken) => {
+                    let twice = format!("duplicate {} {:?}", self.0, taken.key());
+                    return Err(A::Error::custom(twice));
                 }
-                Ok(Labels(labels))
-            }
+            };
         }
-        deserializer.deserialize_map(Pairs)
+        Ok(pairs)
     }
 }
 

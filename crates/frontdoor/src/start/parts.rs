@@ -5,7 +5,7 @@ use std::sync::Arc;
 use registry::Registry;
 
 use crate::agent_client::Agents;
-use crate::callers::{Authenticator, Callers};
+use crate::callers::{Authenticator, Callers, OwnerNames};
 use crate::http::{Answers, Edge};
 use crate::live::{self, Live};
 use crate::metrics::Metrics;
@@ -45,6 +45,7 @@ impl Parts {
         let agents = Arc::new(Agents::new(config.tls.agents.clone()));
         let cleanups = Cleanups::new();
         let callers = Arc::new(Callers::new(config.limits.clone(), metrics.caller_refusals.clone()));
+        let names = OwnerNames::new(config.access.clone());
         let authenticator = config
             .access
             .clone()
@@ -92,6 +93,7 @@ impl Parts {
         });
         let live = Arc::new(Live::new(
             Arc::clone(&registry),
+            names.clone(),
             config.live_ping_interval,
             config.live_buffer,
             metrics.live.clone(),
@@ -111,6 +113,7 @@ impl Parts {
             stages,
             authenticator,
             callers,
+            names,
             registry,
             snapshot,
             agents,

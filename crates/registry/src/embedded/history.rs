@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use model::{Event, EventKind, NodeId, SpawnId, SpawnRecord, Timestamp, Timing};
 use serde_json::{Map, Value};
 
-use crate::ask::{SpawnFilter, SpawnPage};
+use crate::ask::{MAX_LOOKED_AT, SpawnFilter, SpawnPage};
 
 /// The most events kept with one spawn.
 pub(crate) const EVENTS_PER_SPAWN: usize = 100;
@@ -122,12 +122,20 @@ impl History {
         let mut page = SpawnPage::default();
         let end = filter.cursor.unwrap_or(u64::MAX);
         let mut last = None;
+        let mut looked_at = 0;
+        let mut before = None;
         for (order, id) in self.order.range(..end).rev() {
             let Some(record) = self.get(*id) else { continue };
-            if filter.node.as_ref().is_some_and(|node| *node != record.node)
-                || filter.owner.as_ref().is_some_and(|owner| record.owner.as_ref() != Some(owner))
-                || filter.state.is_some_and(|state| state != record.state)
-            {
+            if !may_be_looked_at(filter, record) {
+                continue;
+            }
+            if looked_at == MAX_LOOKED_AT {
+                page.next = before;
+                break;
+            }
+            looked_at += 1;
+            before = Some(*order);
+            if !is_wanted(filter, record) {
                 continue;
             }
             if page.spawns.len() == filter.limit.max(1) {
@@ -139,4 +147,21 @@ impl History {
         }
         page
     }
+}
+
+/// Whether a record stands in the index that a list by this filter reads: of an owner, of a node, or of all.
+fn may_be_looked_at(filter: &SpawnFilter, record: &SpawnRecord) -> bool {
+    match (filter.owners.as_slice(), &filter.node) {
+        ([owner], _) => record.owner.as_ref() == Some(owner),
+        (_, Some(node)) => *node == record.node,
+        (_, None) => true,
+    }
+}
+
+fn is_wanted(filter: &SpawnFilter, record: &SpawnRecord) -> bool {
+    let owned = || record.owner.as_ref().is_some_and(|owner| filter.owners.contains(owner));
+    filter.node.as_ref().is_none_or(|node| *node == record.node)
+        && filter.state.is_none_or(|state| state == record.state)
+        && (filter.owners.is_empty() || owned())
+        && filter.tags.iter().all(|tag| tag.is_in(&record.tags))
 }

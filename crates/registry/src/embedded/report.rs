@@ -205,11 +205,19 @@ impl Farm {
         // The reservation names the owner. An agent that has adopted the spawn may not know it.
         let reserved_by = state.held.get(&report.id).and_then(|held| held.owner.clone());
         let recorded = || self.history.get(report.id).and_then(|old| old.owner.clone());
-        let report = &match reserved_by.or_else(recorded) {
-            None => Cow::Borrowed(report),
-            owner if owner == report.owner => Cow::Borrowed(report),
-            owner => Cow::Owned(SpawnReport { owner, ..report.clone() }),
-        };
+        let mut report = Cow::Borrowed(report);
+        if let Some(owner) =
+            reserved_by.or_else(recorded).filter(|owner| report.owner.as_ref() != Some(owner))
+        {
+            report.to_mut().owner = Some(owner);
+        }
+        // The caller's tags never change. An agent that has adopted the spawn may not know them.
+        if report.tags.is_empty()
+            && let Some(old) = self.history.get(report.id).filter(|old| !old.tags.is_empty())
+        {
+            report.to_mut().tags.clone_from(&old.tags);
+        }
+        let report = &*report;
         if !ended {
             let held = Held { hold: Hold::Running, gpu: report.gpu.is_some(), owner: report.owner.clone() };
             state.held.insert(report.id, held);
@@ -295,6 +303,7 @@ fn record(node: &NodeId, state: &NodeState, report: &SpawnReport, now: Timestamp
         ended_at: report.ended.map(|age| now.before(age)),
         pool: state.description.kind.pool.clone(),
         labels: report.labels.clone(),
+        tags: report.tags.clone(),
         owner: report.owner.clone(),
         gpu: report.gpu,
         events: Vec::new(),

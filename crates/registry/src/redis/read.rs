@@ -1,7 +1,8 @@
 //! The calls that only read. They use plain commands in one pipeline, so a reader may see the state between two writes;
 //! `locate` alone is a script, because its two parts must agree.
 
-use std::collections::HashMap;
+use std::cell::LazyCell;
+use std::collections::{BTreeMap, HashMap};
 
 use model::{
     Availability, Event, FarmCause, NodeId, NodeRecord, SpawnId, SpawnRecord, SpawnState, Timestamp,
@@ -11,7 +12,7 @@ use redis::{Pipeline, Value, pipe};
 
 use super::link::Question;
 use super::{Redis, packed, renderer_of, unexpected};
-use crate::ask::{Located, SpawnFilter, SpawnPage};
+use crate::ask::{Located, MAX_LOOKED_AT, SpawnFilter, SpawnPage};
 use crate::cause::Cause;
 use crate::error::RegistryError;
 use crate::judge::Judgement;
@@ -21,7 +22,7 @@ pub(super) type Fields = HashMap<String, String>;
 /// Records read in one pipeline.
 const CHUNK: usize = 500;
 /// The fields of a record that lists show; the others are its history.
-const LISTED: [&str; 16] = [
+const LISTED: [&str; 17] = [
     "node",
     "endpoint",
     "renderer",
@@ -33,6 +34,7 @@ const LISTED: [&str; 16] = [
     "ended",
     "pool",
     "labels",
+    "tags",
     "owner",
     "gpu",
     "connected",
@@ -156,19 +158,18 @@ impl Redis {
     }
 
     pub(crate) async fn spawns(&self, filter: &SpawnFilter) -> Result<SpawnPage, RegistryError> {
-        // By owner and node, only the owner's index is of use; the node is looked for in its records.
-        let (index, node) = match (&filter.owner, &filter.node) {
-            (Some(owner), node) => (self.key(&format!("spawns-of:{owner}")), node.as_ref()),
-            (None, Some(node)) => (self.key(&format!("spawns:{node}")), None),
-            (None, None) => (self.key("spawns"), None),
-        };
-        let is_wanted = |fields: &Fields| {
-            !fields.is_empty()
-                && filter.state.is_none_or(|state| state.as_str() == text(fields, "state"))
-                && node.is_none_or(|node| node.as_str() == text(fields, "node"))
+        // The index is that of an owner, of a node, or of all; the rest of the filter is looked for in the records.
+        let index = match (filter.owners.as_slice(), &filter.node) {
+            ([owner], _) => self.key(&format!("spawns-of:{owner}")),
+            (_, Some(node)) => self.key(&format!("spawns:{node}")),
+            (_, None) => self.key("spawns"),
         };
         let limit = filter.limit.max(1);
-        let sifts = filter.state.is_some() || node.is_some();
+        let sifts = filter.state.is_some()
+            || !filter.tags.is_empty()
+            || filter.owners.len() > 1
+            || (filter.owners.len() == 1 && filter.node.is_some());
+        let mut looked_at = 0;
         let chunk = if sifts { CHUNK } else { limit.min(CHUNK) + 1 };
         let mut page = SpawnPage::default();
         let mut cursor = filter.cursor;
@@ -187,8 +188,13 @@ impl Redis {
                 if ids.is_empty() { Vec::new() } else { self.ask("spawns", &read).await? };
             for ((id, seq), values) in ids.iter().zip(records) {
                 let fields = listed(values);
+                if looked_at == MAX_LOOKED_AT {
+                    page.next = cursor;
+                    return Ok(page);
+                }
+                looked_at += 1;
                 cursor = Some(*seq);
-                if !is_wanted(&fields) {
+                if !is_wanted(filter, &fields) {
                     continue;
                 }
                 if page.spawns.len() == limit {
@@ -254,6 +260,18 @@ impl Redis {
         let advertise = answers.next().map(|advertise| value(Some(advertise), "locate")).transpose()?;
         Ok(whole_record(spawn, &fields)?.map(|spawn| Located { spawn, advertise }))
     }
+}
+
+/// Whether a record's fields are what a list asks for.
+fn is_wanted(filter: &SpawnFilter, fields: &Fields) -> bool {
+    let tags: LazyCell<BTreeMap<String, String>, _> =
+        LazyCell::new(|| serde_json::from_str(text(fields, "tags")).unwrap_or_default());
+    let owned = || filter.owners.iter().any(|owner| owner.as_str() == text(fields, "owner"));
+    !fields.is_empty()
+        && filter.state.is_none_or(|state| state.as_str() == text(fields, "state"))
+        && filter.node.as_ref().is_none_or(|node| node.as_str() == text(fields, "node"))
+        && (filter.owners.is_empty() || owned())
+        && filter.tags.iter().all(|tag| tag.is_in(&tags))
 }
 
 pub(super) fn value<T: redis::FromRedisValue>(
@@ -326,6 +344,8 @@ fn spawn_record(id: &str, fields: &Fields) -> Result<SpawnRecord, RegistryError>
         ended_at: timestamp(fields, "ended", CALL)?,
         pool: text(fields, "pool").to_owned(),
         labels: decoded(fields, "labels", CALL)?,
+        // The release before this one writes none; damaged ones are none until the next heartbeat.
+        tags: serde_json::from_str(text(fields, "tags")).unwrap_or_default(),
         owner: match text(fields, "owner") {
             "" => None,
             _ => Some(parsed(fields, "owner", CALL)?),

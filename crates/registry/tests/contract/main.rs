@@ -31,6 +31,7 @@ mod slots;
 mod spawns;
 mod streams;
 mod support;
+mod tags;
 mod truth;
 mod users;
 mod writes;

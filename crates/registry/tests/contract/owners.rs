@@ -240,7 +240,7 @@ on_all! {
 }
 
 async fn list(farm: &Farm, of: &str, more: Option<SpawnFilter>) -> Vec<SpawnRecord> {
-    let filter = SpawnFilter { owner: Some(owner(of)), ..more.unwrap_or_default() };
+    let filter = SpawnFilter { owners: vec![owner(of)], ..more.unwrap_or_default() };
     let mut filter = SpawnFilter { limit: filter.limit.max(2), ..filter };
     let mut all = Vec::new();
     loop {

@@ -109,7 +109,10 @@ impl Damage {
         let mut listed_of = Vec::new();
         for node in [Some(id("a")), Some(id("b")), None] {
             let owner = node.is_none().then(|| "ann".parse().unwrap());
-            let page = registry.spawns(&SpawnFilter { node, owner, ..all.clone() }).await.unwrap();
+            let page = registry
+                .spawns(&SpawnFilter { node, owners: owner.into_iter().collect(), ..all.clone() })
+                .await
+                .unwrap();
             listed_of.push(ids(page.spawns));
         }
         let mut reserves = Vec::new();

@@ -168,8 +168,11 @@ async fn a_record_of_a_spawn_that_others_have_written_is_its_agents_again_within
         assert_eq!((&after.endpoint, after.renderer), (&before.endpoint, RendererType::Csr), "{commands:?}");
         assert_eq!(after.owner.as_ref(), Some(&owner), "{commands:?}");
         assert!(after.started_at.millis().abs_diff(before.started_at.millis()) < 10_000, "{commands:?}");
-        let of =
-            |owner: &str| SpawnFilter { owner: Some(owner.parse().unwrap()), limit: 9, ..Default::default() };
+        let of = |owner: &str| SpawnFilter {
+            owners: vec![owner.parse().unwrap()],
+            limit: 9,
+            ..Default::default()
+        };
         assert_eq!(farm.registry.spawns(&of("ann")).await.unwrap().spawns.len(), 1, "{commands:?}");
         assert_eq!(farm.owned("bob").await.unwrap_or(0), 0, "{commands:?}");
         assert!(follows(&farm, position).await.2.is_empty(), "no event: {commands:?}");

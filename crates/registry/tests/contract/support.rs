@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use model::{
     AgentEpoch, Availability, Demand, Exit, ExitReason, Load, NodeDescription, NodeId, NodeKind, Placement,
-    RendererType, SpawnId, SpawnState, TicketId, Timing,
+    RendererType, SpawnId, SpawnState, Tag, TicketId, Timing,
 };
 use registry::{
     AgentReport, Change, DesiredState, Heartbeat, Identity, Orders, Registry, Reservation, Reserve, Reserved,
@@ -199,6 +199,10 @@ impl Farm {
 
 pub(crate) fn id(name: &str) -> NodeId {
     name.parse().expect("a good name")
+}
+
+pub(crate) fn tag(key: &str, value: &str) -> Tag {
+    Tag { key: key.to_owned(), value: value.to_owned() }
 }
 
 pub(crate) fn csr() -> Reserve {

@@ -40,6 +40,12 @@ pub struct SpawnRequest {
     /// How long its viewer may send nothing; absent: for ever.
     #[prost(uint64, optional, tag = "12")]
     pub max_idle_ms: ::core::option::Option<u64>,
+    /// The caller's own pairs of text, for the record. An agent of the release before this one does not keep them.
+    #[prost(map = "string, string", tag = "13")]
+    pub tags: ::std::collections::HashMap<
+        ::prost::alloc::string::String,
+        ::prost::alloc::string::String,
+    >,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct SpawnReply {
@@ -354,7 +360,7 @@ pub struct ListReply {
     pub spawns: ::prost::alloc::vec::Vec<SpawnInfo>,
 }
 /// A spawn as its agent sees it.
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[derive(Clone, PartialEq, ::prost::Message)]
 pub struct SpawnInfo {
     #[prost(string, tag = "1")]
     pub spawn_id: ::prost::alloc::string::String,
@@ -377,6 +383,12 @@ pub struct SpawnInfo {
     /// Who had it spawned.
     #[prost(string, optional, tag = "9")]
     pub owner: ::core::option::Option<::prost::alloc::string::String>,
+    /// The caller's own pairs of text.
+    #[prost(map = "string, string", tag = "10")]
+    pub tags: ::std::collections::HashMap<
+        ::prost::alloc::string::String,
+        ::prost::alloc::string::String,
+    >,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ReadLogRequest {

@@ -10,6 +10,7 @@ use tokio::time::{Instant, sleep};
 
 use crate::call_error::CallError;
 use crate::client::Client;
+use crate::filter::Filter;
 use crate::output::Columns;
 
 /// Between two looks.
@@ -66,7 +67,8 @@ impl Count {
         for state in LIVE {
             let mut cursor: Option<String> = None;
             loop {
-                let page = client.spawns(None, Some(state), PAGE, cursor.as_deref()).await?.value;
+                let page =
+                    client.spawns(&Filter::of(None, Some(state)), PAGE, cursor.as_deref()).await?.value;
                 count.live += u64::try_from(page.spawns.len()).unwrap_or(u64::MAX);
                 cursor = page.next_cursor;
                 if cursor.is_none() {

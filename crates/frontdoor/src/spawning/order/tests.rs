@@ -97,6 +97,15 @@ fn a_wrong_field_is_named_in_field_and_detail() {
         (r#"{"labels":{"a":"c d"}}"#.to_owned(), "labels"),
         (r#"{"labels":{"a":"1","a":"1"}}"#.to_owned(), "labels"),
         (format!("{{\"labels\":{{{many}}}}}"), "labels"),
+        (r#"{"tags":["a=b"]}"#.to_owned(), "tags"),
+        (r#"{"tags":{"a":1}}"#.to_owned(), "tags.a"),
+        (r#"{"tags":{"a":null}}"#.to_owned(), "tags.a"),
+        (r#"{"tags":{"":"b"}}"#.to_owned(), "tags"),
+        (r#"{"tags":{"a=b":"c"}}"#.to_owned(), "tags"),
+        (r#"{"tags":{"a":"b\u0007"}}"#.to_owned(), "tags"),
+        (r#"{"tags":{"a":"1","a":"1"}}"#.to_owned(), "tags"),
+        (format!("{{\"tags\":{{{many}}}}}"), "tags"),
+        (format!("{{\"tags\":{{\"a\":\"{long}\"}}}}"), "tags"),
     ] {
         let invalid = refused(&body);
         assert_eq!(invalid.field.as_deref(), Some(field), "{body}: {}", invalid.detail);
@@ -141,6 +150,8 @@ fn equal_orders_have_equal_fingerprints() {
         r#"{"pool":"a"}"#,
         r#"{"labels":{"a":"1"}}"#,
         r#"{"waitSeconds":1}"#,
+        r#"{"tags":{"a":"1"}}"#,
+        r#"{"tags":{"a":"2"}}"#,
     ];
     let prints: std::collections::BTreeSet<_> = different.iter().map(|b| print(b)).collect();
     assert_eq!(prints.len(), different.len());
@@ -191,4 +202,7 @@ fn the_log_says_what_was_asked_and_never_the_session_token() {
         "no token"
     );
     assert_eq!(Order::parse(b"").unwrap().to_string(), "renderer=csr");
+    let tagged = Order::parse(br#"{"tags":{"user":"ann","visit":"7"}}"#).unwrap();
+    assert_eq!(tagged.to_string(), "renderer=csr tags=2", "tags may name people");
+    assert_eq!(tagged.tags.len(), 2);
 }

@@ -6,7 +6,7 @@
 --     asked for, reason and who asked as JSON or null; else four times ''),
 --     count and ids of forgotten reservations, count and fields of spawns;
 --   count of changes, and for each: serial, age, fields of the spawn.
--- Fields of a spawn: id, state, renderer, endpoint, GPU or '', labels, owner or '', ms since started, since ready or '',
+-- Fields of a spawn: id, state, renderer, endpoint, GPU or '', labels, tags, owner or '', ms since started, since ready or '',
 --   since its last ping or '', since its end or '', since its viewer connected or '', since it left or '', ms it may still live
 --   or '', exit or '', data of the event.
 -- Returns {'superseded'} · {'taken', advertise} · {'unknown'} · {'behind', serial}
@@ -15,7 +15,7 @@
 -- Every heartbeat repairs what it writes anyway. Every fourth one, and one that misses its node's name or kind, is a full
 -- check: it writes the whole record of its node and every index that the record stands in, so that a lost key is back
 -- within five heartbeats. Repairs are no events.
-local SPAWN_FIELDS, FULL_CHECK = 16, 4
+local SPAWN_FIELDS, FULL_CHECK = 17, 4
 local ELIGIBILITY = { eligible = true, cordoned = true, draining = true }
 local i = A
 local function arg()
@@ -179,13 +179,14 @@ local pings
 -- The data of a spawn's first event, whatever its state, with what a follower needs to make a record of it. Built here, as
 -- the owner and the times are known only here, see outcomes.lua; Rust would have to send these members with every
 -- heartbeat, and they are used once in a spawn's life at the most.
-local function introduced(data, state, renderer, endpoint, gpu, labels, owner, started, ready, connected, disconnected)
+local function introduced(data, state, renderer, endpoint, gpu, labels, tags, owner, started, ready, connected, disconnected)
   local intro = '{"rendererType":"' .. renderer .. '","startedAt":"' .. rfc3339(now - started) .. '"'
   if state ~= 'ready' then intro = intro .. ',"endpoint":' .. cjson.encode(endpoint) end
   if ready ~= '' then intro = intro .. ',"readyAt":"' .. rfc3339(tonumber(ready)) .. '"' end
   if connected ~= '' then intro = intro .. ',"connectedAt":"' .. rfc3339(tonumber(connected)) .. '"' end
   if disconnected ~= '' then intro = intro .. ',"disconnectedAt":"' .. rfc3339(tonumber(disconnected)) .. '"' end
   if labels ~= '{}' then intro = intro .. ',"labels":' .. labels end
+  if tags ~= '{}' then intro = intro .. ',"tags":' .. tags end
   if owner ~= '' then intro = intro .. ',"owner":' .. cjson.encode(owner) end
   if gpu ~= '' then intro = intro .. ',"gpu":' .. gpu end
   return intro .. (data == '{}' and '}' or ',' .. string.sub(data, 2))
@@ -224,12 +225,12 @@ end
 
 -- Brings one spawn's record, slot and history to what its agent reports. Returns its id and owner.
 local function apply(at, listed)
-  local id, state, renderer, endpoint, gpu, labels, says = arg(), arg(), arg(), arg(), arg(), arg(), arg()
+  local id, state, renderer, endpoint, gpu, labels, tags, says = arg(), arg(), arg(), arg(), arg(), arg(), arg(), arg()
   local started, ready, ping, ended = arg(), since(arg()), since(arg()), since(arg())
   local connected, disconnected, life_left, exit, data = since(arg()), since(arg()), arg(), arg(), arg()
   local record = P .. ':spawn:' .. id
   local had = call('HMGET', record, 'state', 'ping', 'ready', 'events', 'owner', 'exit', 'endpoint', 'renderer', 'started',
-    'connected', 'disconnected', 'expires')
+    'connected', 'disconnected', 'expires', 'tags')
   if had[1] == 'exited' then
     -- The agent's word on an end replaces node-lost, the end of a spawn that was only missing from a list.
     if state == 'exited' and had[6] == UNSEEN and exit ~= UNSEEN then
@@ -259,6 +260,8 @@ local function apply(at, listed)
       call('ZREM', P .. ':expiries', id .. node)
     end
   end
+  -- The caller's tags never change. An agent that has adopted the spawn may not know them.
+  if tags == '{}' then tags = (had[13] or '') ~= '' and had[13] or '{}' end
   local came
   connected, disconnected, came = viewing(had[10], had[11], connected, disconnected)
   local expires = expiry(had[12], life_left ~= '' and int(now + life_left) or '')
@@ -269,6 +272,7 @@ local function apply(at, listed)
       call('HSET', record, 'connected', connected, 'disconnected', disconnected)
     end
     if expires ~= (had[12] or '') then call('HSET', record, 'expires', expires) end
+    if tags ~= (had[13] or '{}') then call('HSET', record, 'tags', tags) end
     -- Ages are rounded, so the same ping comes out a few milliseconds apart.
     if ping ~= '' and (not tonumber(had[2] or '') or math.abs(ping - had[2]) > 50) then
       call('HSET', record, 'ping', ping)
@@ -285,17 +289,18 @@ local function apply(at, listed)
     publish_spawn(at, event, node, id, data, had[4], 'state', state, 'endpoint', endpoint, 'ended', ended, 'exit', exit,
       -- An agent that has just adopted the spawn has no ping of it yet.
       'ping', ping ~= '' and ping or had[2] or '', 'ready', (had[3] or '') ~= '' and had[3] or ready,
-      'connected', connected, 'disconnected', disconnected, 'expires', expires)
+      'connected', connected, 'disconnected', disconnected, 'expires', expires, 'tags', tags)
     if came then publish_spawn(at, 'spawn.connected', node, id, '{}', (tonumber(had[4]) or 0) + 1, 'connected', connected) end
   else
     if state ~= 'launching' and state ~= 'exited' then
-      data = introduced(data, state, renderer, endpoint, gpu, labels, owner, started, ready, connected, disconnected)
+      data = introduced(data, state, renderer, endpoint, gpu, labels, tags, owner, started, ready, connected,
+        disconnected)
     elseif state == 'launching' and owner ~= says then
       data = '{"owner":' .. cjson.encode(owner) .. ',' .. string.sub(data, 2)
     end
     local seq = publish_spawn(at, event, node, id, data, had[4], 'node', node, 'endpoint', endpoint, 'renderer', renderer,
       'state', state, 'started', since(started), 'ready', (had[3] or '') ~= '' and had[3] or ready, 'ping',
-      ping ~= '' and ping or had[2] or '', 'ended', ended, 'exit', exit, 'gpu', gpu, 'labels', labels, 'owner', owner, 'pool', kind:match('^[^|]*'),
+      ping ~= '' and ping or had[2] or '', 'ended', ended, 'exit', exit, 'gpu', gpu, 'labels', labels, 'tags', tags, 'owner', owner, 'pool', kind:match('^[^|]*'),
       'connected', connected, 'disconnected', disconnected, 'expires', expires)
     call('ZREM', P .. ':ended', id)
     index_spawn(node, id, owner, seq)

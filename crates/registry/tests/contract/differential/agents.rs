@@ -1,5 +1,6 @@
 //! Agents that report the same to both registries.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use model::{AgentEpoch, Eligibility, ExitReason, RendererType, SpawnId, SpawnState};
@@ -9,12 +10,16 @@ use super::Next;
 use super::compare::Pair;
 use crate::support::*;
 
+/// Values of the tag `user`.
+pub(super) const USERS: [&str; 2] = ["ann", r#"b"o|b\"#];
+
 /// A spawn that its agent has admitted. Times are seconds since the test began.
 #[derive(Clone)]
 struct Living {
     id: SpawnId,
     renderer: RendererType,
     owner: Option<String>,
+    tags: BTreeMap<String, String>,
     gpu: Option<u32>,
     state: SpawnState,
     started: u64,
@@ -38,6 +43,7 @@ impl Living {
             state: self.state,
             renderer: self.renderer,
             owner: self.owner.as_ref().map(|owner| owner.parse().unwrap()),
+            tags: self.tags.clone(),
             gpu: self.gpu,
             started: ago(self.started),
             ready: self.ready.map(ago),
@@ -48,6 +54,12 @@ impl Living {
             ..base
         }
     }
+}
+
+/// Tags of a spawn: none, one, or two.
+fn tags(number: usize) -> BTreeMap<String, String> {
+    let all = [("user", USERS[number % USERS.len()]), ("visit", "7")];
+    all.into_iter().take(number % 3).map(|(key, value)| (key.to_owned(), value.to_owned())).collect()
 }
 
 /// A node and its agent.
@@ -72,6 +84,7 @@ impl Node {
                 id: csr().spawn,
                 renderer: RendererType::Csr,
                 owner: None,
+                tags: tags(0),
                 gpu: None,
                 state: SpawnState::Launching,
                 started: 0,
@@ -106,7 +119,9 @@ impl Node {
         let state = SpawnState::Launching;
         let started = pair.now();
         let (ready, ping, viewer, expires, exit) = (None, None, (None, None), None, None);
-        let spawn = Living { id, renderer, owner, gpu, state, started, ready, ping, viewer, expires, exit };
+        let tags = tags(self.living.len());
+        let spawn =
+            Living { id, renderer, owner, tags, gpu, state, started, ready, ping, viewer, expires, exit };
         self.living.push(spawn.clone());
         self.changed(pair, spawn);
     }

@@ -4,11 +4,14 @@ use std::cell::Cell;
 use std::fmt::Debug;
 use std::time::Duration;
 
-use model::{NodeId, Timestamp, Timing};
+use model::{NodeId, SpawnState, Timestamp, Timing};
 use registry::{Position, Registry, SpawnFilter};
 use tokio::runtime::{Builder, Runtime};
 
+use super::OWNERS;
+use super::agents::USERS;
 use crate::servers::RedisServer;
+use crate::support::{id, tag};
 
 /// A Redis whose clock stands still.
 pub(super) struct Server {
@@ -127,6 +130,30 @@ impl<'a> Pair<'a> {
         self.both(async |registry, _| registry.assess().await.unwrap());
         let all = SpawnFilter { limit: 500, ..SpawnFilter::default() };
         self.both(async |registry, _| registry.spawns(&all).await.unwrap().spawns);
+        // Another filter with every operation: each part is there or not.
+        let n = self.operations;
+        let filter = SpawnFilter {
+            node: n.is_multiple_of(3).then(|| id("b")),
+            owners: OWNERS
+                .iter()
+                .take(usize::try_from(n % 4).unwrap_or(0) % 3)
+                .map(|o| o.parse().unwrap())
+                .collect(),
+            state: n.is_multiple_of(5).then_some(SpawnState::Ready),
+            tags: (!n.is_multiple_of(2))
+                .then(|| tag("user", USERS[usize::from(n % 4 > 1)]))
+                .into_iter()
+                .collect(),
+            limit: 2,
+            cursor: None,
+        };
+        self.both(async |registry, _| {
+            let first = registry.spawns(&filter).await.unwrap();
+            let next = SpawnFilter { cursor: first.next, ..filter.clone() };
+            let second =
+                if first.next.is_some() { registry.spawns(&next).await.unwrap().spawns } else { Vec::new() };
+            (first.spawns, first.next.is_some(), second)
+        });
         self.both(async |registry, _| registry.farm_cause().await.unwrap());
         self.both(async |registry, _| registry.waiting().await.unwrap());
     }
