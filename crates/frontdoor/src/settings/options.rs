@@ -142,7 +142,7 @@ impl Options {
     pub(super) fn into_config_of(
         self,
         surface: Surface,
-        own_node: Option<OwnNode>,
+        own_node: Option<&OwnNode>,
     ) -> Result<Config, ConfigError> {
         if self.listen == self.admin_listen && self.listen.port() != 0 {
             return Err(ConfigError {
@@ -204,7 +204,7 @@ impl Options {
                 public_url: viewers.public_url.clone(),
                 ping_interval: viewers.relay_ping_interval,
                 drain: viewers.relay_drain,
-                own_node: own_node.clone(),
+                own_node: own_node.cloned(),
             },
             lives: self.lives.resolve()?,
             surface,
@@ -216,7 +216,7 @@ impl Options {
             max_connections: self.max_connections,
             limits,
             admin_public: exposure.admin_public,
-            tls: certificates(&self.tls, &self.agent_identity, exposure, surface, own_node.as_ref())?,
+            tls: certificates(&self.tls, &self.agent_identity, exposure, surface, own_node)?,
         })
     }
 }

@@ -114,7 +114,7 @@ impl RelayOptions {
             access: access::Options::default(),
             hoops: hoops::Options::default(),
         };
-        options.into_config_of(Surface::Relay, own_node)
+        options.into_config_of(Surface::Relay, own_node.as_ref())
     }
 }
 

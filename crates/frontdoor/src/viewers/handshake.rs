@@ -8,8 +8,7 @@ use axum::http::StatusCode;
 use axum::http::request::Parts;
 use axum::response::Response;
 use hyper::upgrade::OnUpgrade;
-use model::{NodeId, RequestId};
-use registry::RegistryError;
+use model::RequestId;
 use relay::Tag;
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout};
@@ -20,10 +19,10 @@ use uuid::Uuid;
 
 use super::attach::{Attached, Refused, Wanted};
 use super::node_relay::{Hop, NodeRelays};
+use super::not_connected::NotConnected;
 use super::reach::{Reach, Unknown};
 use super::server::{self, Upgraded};
 use super::session::{Session, Shared};
-use crate::agent_client::AgentError;
 use crate::listen::Place;
 use crate::metrics::RelayMetrics;
 use crate::settings::ViewerSettings;
@@ -40,39 +39,6 @@ pub(crate) struct Viewers {
     handshakes: Semaphore,
     sessions: TaskTracker,
     shared: Shared,
-}
-
-/// Why a viewer is not connected.
-#[derive(Debug)]
-pub(crate) enum NotConnected {
-    /// There is nothing that this URL may reach.
-    NotFound,
-    /// The spawn has a viewer.
-    Taken,
-    /// Too many are connecting.
-    Busy,
-    /// Nobody can say whether there is such a node.
-    Registry(RegistryError),
-    /// The node's agent cannot be asked.
-    Agent(NodeId, AgentError),
-    /// The spawn's server cannot be reached, or did not answer like one.
-    Server(NodeId, String),
-    /// The relay of the node cannot be reached, is not the one of the node, or did not connect the viewer.
-    Relay(NodeId, String),
-}
-
-impl NotConnected {
-    fn word(&self) -> &'static str {
-        match self {
-            Self::NotFound => "not-found",
-            Self::Taken => "already-connected",
-            Self::Busy => "busy",
-            Self::Registry(_) => "registry",
-            Self::Agent(..) => "agent",
-            Self::Server(..) => "server",
-            Self::Relay(..) => "relay",
-        }
-    }
 }
 
 impl Viewers {

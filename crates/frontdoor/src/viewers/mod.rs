@@ -36,13 +36,15 @@
 mod attach;
 mod handshake;
 mod node_relay;
+mod not_connected;
 mod reach;
 mod server;
 mod session;
 mod url;
 
 pub(crate) use self::attach::{Shown, Wanted};
-pub(crate) use self::handshake::{NotConnected, Viewers};
+pub(crate) use self::handshake::Viewers;
 pub(crate) use self::node_relay::{NodeRelays, shown};
+pub(crate) use self::not_connected::NotConnected;
 pub(crate) use self::reach::Reach;
 pub(crate) use self::url::parts;

@@ -21,7 +21,7 @@ use tokio::time::timeout;
 use tracing::warn;
 
 use super::attach::{Shown, Wanted};
-use super::handshake::NotConnected;
+use super::not_connected::NotConnected;
 use super::server::{self, Upgraded};
 
 /// Carries what the two relays of a connection agree on.

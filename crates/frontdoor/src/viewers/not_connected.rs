@@ -1,0 +1,40 @@
+//! Why a viewer is not connected.
+
+use model::NodeId;
+use registry::RegistryError;
+
+use crate::agent_client::AgentError;
+
+/// Why a viewer is not connected.
+#[derive(Debug)]
+pub(crate) enum NotConnected {
+    /// There is nothing that this URL may reach.
+    NotFound,
+    /// The spawn has a viewer.
+    Taken,
+    /// Too many are connecting.
+    Busy,
+    /// Nobody can say whether there is such a node.
+    Registry(RegistryError),
+    /// The node's agent cannot be asked.
+    Agent(NodeId, AgentError),
+    /// The spawn's server cannot be reached, or did not answer like one.
+    Server(NodeId, String),
+    /// The relay of the node cannot be reached, is not the one of the node, or did not connect the viewer.
+    Relay(NodeId, String),
+}
+
+impl NotConnected {
+    /// The word in metrics.
+    pub(super) fn word(&self) -> &'static str {
+        match self {
+            Self::NotFound => "not-found",
+            Self::Taken => "already-connected",
+            Self::Busy => "busy",
+            Self::Registry(_) => "registry",
+            Self::Agent(..) => "agent",
+            Self::Server(..) => "server",
+            Self::Relay(..) => "relay",
+        }
+    }
+}
