@@ -62,7 +62,7 @@ impl Assessed {
         let judge = Judge::new(demand, &forecast, &[]);
         let mut reasons = (*self.counted(demand, &judge)).clone();
         for (node, key) in passed_over {
-            let verdict = self.node(node).map(|of| judge.verdict(of));
+            let verdict = self.node(node).map(|of| self.against(&judge, of));
             if let Some(verdict) = verdict.filter(is_open) {
                 if let Some(count) = reasons.get_mut(&*verdict.key()) {
                     *count -= 1;
@@ -74,14 +74,22 @@ impl Assessed {
         reasons
     }
 
-    fn counted(&self, demand: &Demand, judge: &Judge<'_>) -> Arc<BTreeMap<String, u32>> {
+    /// What spoke against a node when a request was refused. A snapshot is older than the refusal: what it shows as free was full.
+    fn against<'a>(&self, judge: &Judge<'a>, of: &'a Assessment) -> Verdict<'a> {
+        match (judge.verdict(of), self.source) {
+            (Verdict::InLine, ExplanationSource::Snapshot) => Verdict::Full,
+            (verdict, _) => verdict,
+        }
+    }
+
+    fn counted<'a>(&'a self, demand: &Demand, judge: &Judge<'a>) -> Arc<BTreeMap<String, u32>> {
         let mut counted = self.counted.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(known) = counted.get(demand) {
             return Arc::clone(known);
         }
         let mut reasons = BTreeMap::new();
         for of in &self.nodes {
-            count(&mut reasons, judge.verdict(of).key());
+            count(&mut reasons, self.against(judge, of).key());
         }
         let reasons = Arc::new(reasons);
         if counted.len() >= MAX_DEMANDS {
@@ -195,6 +203,8 @@ mod tests {
         let reasons = assessed.reasons(&demand("1"), &met);
         assert_eq!(counts(&reasons), [("cordoned", 1), ("full", 2), ("memory", 1)]);
         assert_eq!(counts(&assessed.reasons(&demand("2"), &met)), [("label sdk", 4)]);
+        let old = Assessed::new(vec![node("a", 2)], ExplanationSource::Snapshot);
+        assert_eq!(counts(&old.reasons(&demand("1"), &[])), [("full", 1)], "it is older than the refusal");
     }
 
     #[test]
