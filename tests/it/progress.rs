@@ -62,9 +62,8 @@ async fn positions_count_down_to_a_server_that_is_ready_whatever_front_door_is_a
     let farm = Farm::builder().doors(2).agent(AgentPlan::slots(1)).start().await;
     let mut running = id(&farm.door(0).spawned(&json!({})).await);
     let mut line = Vec::new();
-    for position in 1..=3 {
-        let mut watched =
-            Watched::begin(&farm, position as usize % 2, &[], &json!({"waitSeconds": 60})).await;
+    for (position, door) in [(1, 1), (2, 0), (3, 1)] {
+        let mut watched = Watched::begin(&farm, door, &[], &json!({"waitSeconds": 60})).await;
         watched.stands_at(position).await;
         line.push(watched);
     }
@@ -74,8 +73,8 @@ async fn positions_count_down_to_a_server_that_is_ready_whatever_front_door_is_a
         let ready = line[turn].until("ready").await;
         running = id(&ready);
         assert_eq!(farm.record(&running).await["state"], "ready");
-        for (behind, later) in line[turn + 1..].iter_mut().enumerate() {
-            later.stands_at(behind as u64 + 1).await;
+        for (later, position) in line[turn + 1..].iter_mut().zip(1..) {
+            later.stands_at(position).await;
         }
     }
     farm.stop([running.as_str()]).await;

@@ -87,18 +87,8 @@ export interface SpawnAnswer {
 export type SpawnState = 'launching' | 'ready' | 'suspect' | 'disconnected' | 'stopping' | 'exited' | 'lost';
 
 export type ExitReason =
-  | 'disconnected'
-  | 'initial-use-timeout'
-  | 'failed'
-  | 'signaled'
-  | 'ready-timeout'
-  | 'liveliness-lost'
-  | 'stopped'
-  | 'expired'
-  | 'idle'
-  | 'drained'
-  | 'cancelled'
-  | 'node-lost';
+  | 'disconnected' | 'initial-use-timeout' | 'failed' | 'signaled' | 'ready-timeout' | 'liveliness-lost'
+  | 'stopped' | 'expired' | 'idle' | 'drained' | 'cancelled' | 'node-lost';
 
 /** How a spawn ended. */
 export interface Exit {
