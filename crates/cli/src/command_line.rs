@@ -119,6 +119,8 @@ mod tests {
             let name = command.get_name().to_owned();
             let help = command.render_long_help().to_string();
             let (_, examples) = help.split_once("Examples:").unwrap_or_else(|| panic!("{name} has none"));
+            // A long one goes on in the next line, as in a shell.
+            let examples = examples.replace("\\\n", " ");
             let examples: Vec<&str> =
                 examples.lines().map(str::trim).filter(|l| l.starts_with("hatchery ")).collect();
             assert!(!examples.is_empty(), "{name}");

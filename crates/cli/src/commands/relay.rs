@@ -20,8 +20,8 @@ use crate::failure::Failure;
     hatchery relay\n  \
     hatchery relay --registry redis://redis:6379 --farm blue\n  \
     hatchery relay --listen 0.0.0.0:443 --tls-cert relay.pem --tls-key relay.key\n  \
-    hatchery relay --node node-a --agent https://node-a:7070 --listen 0.0.0.0:8091 --tls-cert node-a.relay.pem \\\n    \
-    --tls-key node-a.relay.key --tls-client-ca ca.pem\n\n\
+    hatchery relay --node node-a --agent https://node-a:7070 --listen 0.0.0.0:8091 \\\n    \
+    --tls-cert node-a.relay.pem --tls-key node-a.relay.key --tls-client-ca ca.pem\n\n\
     Prints one line to standard output once it listens. SIGTERM and SIGINT free its ports; it ends once\n\
     its last viewer has gone. A second signal ends it at once.")]
 pub(crate) struct RelayArgs {
