@@ -41,9 +41,12 @@ pub struct Start {
 /// The script that notes starts, made in this directory.
 pub fn noting(directory: &Path) -> PathBuf {
     let (script, simulator) = (directory.join("noting"), &binaries().simulator);
+    let starts = directory.join("starts");
+    fs::create_dir(&starts).expect("a directory can be made");
+    // A file for each spawn (the second argument is its id): a shell writes a long line in pieces, and others write meanwhile.
     let text = format!(
-        "#!/bin/sh\nread -r stat </proc/$$/stat\necho \"$stat|$*\" >>'{}'\nexec '{}' \"$@\"\n",
-        directory.join("starts").display(),
+        "#!/bin/sh\nread -r stat </proc/$$/stat\necho \"$stat|$*\" >>'{}'/\"$2\"\nexec '{}' \"$@\"\n",
+        starts.display(),
         simulator.display()
     );
     fs::write(&script, text).expect("a file can be written");
@@ -54,7 +57,9 @@ pub fn noting(directory: &Path) -> PathBuf {
 
 /// Every process that was started.
 pub fn starts(farm: &Farm, directory: &Path) -> Vec<Start> {
-    let text = fs::read_to_string(directory.join("starts")).unwrap_or_default();
+    let files = fs::read_dir(directory.join("starts")).expect("the script's directory");
+    let text: String =
+        files.flatten().map(|file| fs::read_to_string(file.path()).expect("a file of it")).collect();
     let parse = |line: &str| {
         let (stat, arguments) = line.split_once('|')?;
         let words: Vec<&str> = arguments.split(' ').collect();

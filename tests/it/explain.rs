@@ -1,7 +1,9 @@
 //! Why a request was refused, why a node is not chosen: in the refusal, by `POST /v1/explain`, and by `hatchery explain`.
 
+use std::time::Duration;
+
 use futures_util::future::join_all;
-use hatchery_tests::wait::PATIENCE;
+use hatchery_tests::wait::{PATIENCE, longer_than};
 use hatchery_tests::{AgentPlan, Client, Farm, Look, Response, Subscriber, until};
 use serde_json::{Value, json};
 
@@ -233,7 +235,11 @@ async fn a_node_that_will_not_come_back_is_forgotten_and_one_that_comes_back_reg
     })
     .await;
     let ran = farm.run(&["forget", "node-b"]).await;
-    assert_eq!((ran.code, ran.stdout.as_str()), (0, "node-b  forgotten, 1 spawns lost\n"), "{ran:?}");
+    assert_eq!(
+        (ran.code, ran.stdout.as_str()),
+        (0, "node-b  forgotten, spawns ended as node-lost: 1\n"),
+        "{ran:?}"
+    );
     door.get(path).send().await.problem(404, "not-found");
     assert_eq!(farm.record(&lost).await["exit"]["reason"], "node-lost");
     farm.doors[0].role.logs("node forgotten").await;
@@ -251,5 +257,35 @@ async fn a_node_that_will_not_come_back_is_forgotten_and_one_that_comes_back_reg
     .await;
     farm.reaches(&lost, "ready", PATIENCE).await;
     farm.stop([stays.as_str(), lost.as_str()]).await;
+    farm.finish().await;
+}
+
+#[tokio::test]
+async fn orders_to_a_forgotten_node_are_not_repeated_to_the_next_one_of_its_name() {
+    let plan = || AgentPlan::slots(1);
+    let mut farm = Farm::builder().doors(2).agent(plan()).agent(plan()).start().await;
+    let path = "/v1/nodes/node-b";
+    let order = farm.door(0).post(&format!("{path}/cordon")).json(&json!({})).send().await;
+    assert_eq!(order.status, 200, "{order:?}");
+    farm.agent_mut("node-b").role.kill();
+    until("node-b is not up", PATIENCE, async || {
+        let node = farm.door(1).json(path).await;
+        Look::when(node["availability"] != "up", || node.to_string())
+    })
+    .await;
+    let forgotten = farm.door(1).delete(path).send().await;
+    assert_eq!(forgotten.status, 200, "{forgotten:?}");
+    // Another machine gets the name.
+    std::fs::remove_dir_all(&farm.agent("node-b").state_dir).unwrap();
+    farm.agent_mut("node-b").restart().await;
+    // Both front doors look at the farm once a second.
+    longer_than(Duration::from_secs(4)).await;
+    let node = farm.door(0).json(path).await;
+    assert_eq!((&node["availability"], &node["eligibility"]), (&json!("up"), &json!("eligible")), "{node}");
+    for door in &farm.doors {
+        assert!(!door.role.log().contains("order repeated"), "{}", door.role.name);
+    }
+    let spawned = [farm.door(0).spawned(&json!({})).await, farm.door(1).spawned(&json!({})).await];
+    farm.stop(spawned.iter().map(|spawn| spawn["id"].as_str().unwrap())).await;
     farm.finish().await;
 }

@@ -3,9 +3,10 @@
 use std::time::Duration;
 
 use hatchery_tests::http::Response;
-use hatchery_tests::{AgentPlan, Browser, Farm};
+use hatchery_tests::wait::PATIENCE;
+use hatchery_tests::{AgentPlan, Browser, Farm, Look, until};
 use serde_json::{Value, json};
-use tokio::io::AsyncReadExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
@@ -301,5 +302,25 @@ async fn the_command_line_lists_who_waits() {
     drop(watched);
     farm.waiting(0).await;
     farm.stop([first.as_str()]).await;
+    farm.finish().await;
+}
+
+#[tokio::test]
+async fn a_caller_that_hangs_up_leaves_nothing_even_with_a_byte_unread_behind_its_request() {
+    let farm = Farm::builder().agent(AgentPlan::slots(1)).start().await;
+    let running = id(&farm.door(0).spawned(&json!({})).await);
+    let mut watched = Watched::begin(&farm, 0, &[], &json!({"waitSeconds": 60})).await;
+    watched.stands_at(1).await;
+    // The end of a line, as some clients put behind a body: with it unread the end of the connection does not show.
+    watched.connection.write_all(b"\r\n").await.unwrap();
+    drop(watched);
+    until("its place is free", PATIENCE, async || {
+        let line = farm.door(0).json("/v1/waiting").await;
+        Look::when(line["total"] == 0, || line.to_string())
+    })
+    .await;
+    farm.stop([running.as_str()]).await;
+    farm.ends(&running).await;
+    farm.assert_empty().await;
     farm.finish().await;
 }

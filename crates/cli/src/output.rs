@@ -93,9 +93,10 @@ pub(crate) fn age(at: Timestamp) -> String {
     short(Timestamp::now().since(at))
 }
 
-/// A point in time with its age: `2026-01-31T12:00:00.000Z (3m12s ago)`.
+/// A point in time with its distance from now: `2026-01-31T12:00:00.000Z (3m12s ago)`, or `(in 3m12s)`.
 pub(crate) fn when(at: Timestamp) -> String {
-    format!("{at} ({} ago)", age(at))
+    let now = Timestamp::now();
+    if at > now { format!("{at} (in {})", short(at.since(now))) } else { format!("{at} ({} ago)", age(at)) }
 }
 
 /// `a=1,b=2`, or `-`.

@@ -196,7 +196,13 @@ async fn receive(stream: TcpStream, caller: Caller, reception: Reception) {
 
 async fn attend(mut stream: TcpStream, mut caller: Caller, reception: Reception) {
     if reception.proxies.trust(caller.peer.ip()) {
-        match timeout(FIRST_BYTE_TIMEOUT, forwarded::announced(&mut stream)).await {
+        let announced = tokio::select! {
+            biased;
+            () = caller.ends.accepting.cancelled() => return,
+            announced = timeout(FIRST_BYTE_TIMEOUT, forwarded::announced(&mut stream)) => announced,
+            () = caller.place.evicted() => return reception.metrics.closed(ClosedReason::Shed),
+        };
+        match announced {
             Ok(Ok(announced)) => caller.peer = announced.unwrap_or(caller.peer),
             Ok(Err(error)) => return debug!(%error, "connection closed: its PROXY header cannot be read"),
             Err(_) => return reception.metrics.closed(ClosedReason::Idle),
@@ -281,7 +287,8 @@ where
             } else {
                 activity.answered();
             }
-            Ok(response.map(|body| ActivityBody::new(body, (!upgrade).then_some(activity))))
+            let left = async move { left(&stream).await };
+            Ok(response.map(|body| ActivityBody::new(body, (!upgrade).then_some(activity), left)))
         }
     });
     let connection = http1::Builder::new()

@@ -25,7 +25,7 @@ use utoipa::ToSchema;
 
 use crate::event::Event;
 use crate::health::{FarmCause, NodeHealth};
-use crate::id::{AgentEpoch, NodeId, Owner, SpawnId};
+use crate::id::{AgentEpoch, NodeId, SpawnId};
 use crate::node::{Availability, Eligibility, GpuSlots, Load, NodeRecord};
 use crate::spawn::{Exit, RendererType, SpawnRecord, SpawnState, ViewerPresence};
 use crate::time::Timestamp;
@@ -412,10 +412,9 @@ pub struct Waiting {
     /// The labels that it asked for.
     #[serde(skip_serializing_if = "BTreeMap::is_empty", default)]
     pub labels: BTreeMap<String, String>,
-    /// Who waits, where callers have to say who they are.
+    /// Who waits, where callers have to say who they are: by the key's name, where it has one.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(value_type = Option<String>)]
-    pub owner: Option<Owner>,
+    pub owner: Option<String>,
 }
 
 /// Answer of `GET /v1/waiting`.

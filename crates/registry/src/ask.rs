@@ -121,6 +121,17 @@ pub enum Forgotten {
     Unknown,
 }
 
+/// The outcome of [`crate::Registry::restore_order`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Restored {
+    /// The registry has the order again.
+    Taken,
+    /// It has this order or a later one, or does not know the node.
+    NotNeeded,
+    /// The order was for a node that an operator has had forgotten since.
+    Forgotten,
+}
+
 /// `Idempotency-Key` as clients send it: 1 to 255 visible ASCII characters.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct IdempotencyKey(String);

@@ -12,8 +12,8 @@ use model::{
 use uuid::Uuid;
 
 use crate::ask::{
-    Claim, Follow, Forgotten, IdempotencyKey, Located, Outcomes, Position, Reserve, Reserved, SpawnFilter,
-    SpawnPage,
+    Claim, Follow, Forgotten, IdempotencyKey, Located, Outcomes, Position, Reserve, Reserved, Restored,
+    SpawnFilter, SpawnPage,
 };
 use crate::embedded::Embedded;
 use crate::error::{OpenError, RegistryError};
@@ -316,8 +316,8 @@ impl Registry {
         both!(self, b => b.set_eligibility(node, eligibility, drain, by))
     }
 
-    /// Repeats an order to a registry that may have lost it, because it was wiped or set back to an older state. Returns
-    /// `false` and changes nothing when the node is not known, or has an order with this number or a higher one.
+    /// Repeats an order to a registry that may have lost it, because it was wiped or set back to an older state. Changes nothing
+    /// when the node is not known, has an order with this number or a higher one, or was forgotten since.
     ///
     /// # Errors
     /// The registry is away.
@@ -327,7 +327,7 @@ impl Registry {
         eligibility: Eligibility,
         drain: Option<&Drain>,
         generation: u64,
-    ) -> Result<bool, RegistryError> {
+    ) -> Result<Restored, RegistryError> {
         both!(self, b => b.restore_order(node, eligibility, drain, generation))
     }
 

@@ -112,7 +112,7 @@ mod waiting;
 
 pub use ask::{
     Claim, Follow, Forgotten, IdempotencyKey, Located, Outcome, Outcomes, Position, Reservation, Reserve,
-    Reserved, SpawnFilter, SpawnPage, Standing,
+    Reserved, Restored, SpawnFilter, SpawnPage, Standing,
 };
 pub use contract::Registry;
 pub use error::{OpenError, RegistryError, outward};

@@ -31,7 +31,7 @@ pub(crate) async fn run(context: &Context, args: &ForgetArgs) -> Result<Exit, Fa
     if context.json {
         write_json(&mut out, &answer.json)?;
     } else {
-        writeln!(out, "{}  forgotten, {} spawns lost", answer.value.node, answer.value.ended)?;
+        writeln!(out, "{}  forgotten, spawns ended as node-lost: {}", answer.value.node, answer.value.ended)?;
     }
     Ok(Exit::Done)
 }

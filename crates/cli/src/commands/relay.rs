@@ -41,6 +41,7 @@ pub(crate) fn run(args: RelayArgs) -> Result<Exit, Failure> {
         // It asks the registry for nothing.
         "embedded".clone_into(&mut registry.registry);
         registry.registry_password_file = None;
+        registry.is_unused = true;
     }
     let config = args.options.into_config().map_err(|e| role::wrong(&e))?;
     role::serve("relay", config, &registry, &args.log, insecure)

@@ -47,7 +47,7 @@ pub(crate) fn open(flags: &RegistryFlags) -> Result<Registry, Failure> {
     }
     let registry = Registry::open_with(&flags.registry, password_file, &flags.farm.farm, Timing::FARM)
         .map_err(|e| wrong(&e))?;
-    if registry.backend() == "embedded" {
+    if registry.backend() == "embedded" && !flags.is_unused {
         warn!("an embedded registry is this process's own: no other process sees it");
     }
     Ok(registry)

@@ -50,7 +50,7 @@ fn table(line: &[Waiting]) -> Columns {
             waiting.renderer_type.map_or("-", |renderer| renderer.as_str()).into(),
             waiting.pool.as_deref().unwrap_or("-").into(),
             labels(&waiting.labels).into(),
-            waiting.owner.as_ref().map_or("-", |owner| owner.as_str()).into(),
+            waiting.owner.as_deref().unwrap_or("-").into(),
         ]);
     }
     table

@@ -10,7 +10,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::{Mutex as AsyncMutex, OnceCell};
+use tokio::sync::{Mutex as AsyncMutex, MutexGuard, OnceCell};
 use tokio::time::{Instant, sleep_until};
 
 /// From the beginning of an answer to that of the next: so many times as long as it took, within these.
@@ -42,6 +42,26 @@ impl<T> Coalesced<T> {
     }
 }
 
+/// An answer that is being made. However that ends, the next one keeps its distance.
+struct Paced<'a> {
+    turn: MutexGuard<'a, Option<Instant>>,
+    began: Instant,
+    max_pause: Duration,
+}
+
+impl Paced<'_> {
+    fn note(&mut self) {
+        *self.turn = Some(self.began + (self.began.elapsed() * PAUSE).clamp(MIN_PAUSE, self.max_pause));
+    }
+}
+
+impl Drop for Paced<'_> {
+    fn drop(&mut self) {
+        // What its caller gave up took as long as this, and may go on.
+        self.note();
+    }
+}
+
 impl<T: Clone> Coalesced<T> {
     /// The answer that `make` makes, or that of another caller that asks at the same time.
     pub(crate) async fn get(&self, make: impl Future<Output = T>) -> T {
@@ -50,7 +70,7 @@ impl<T: Clone> Coalesced<T> {
             Arc::clone(next.get_or_insert_default())
         };
         let answer = cell.get_or_init(|| async {
-            let mut turn = self.turn.lock().await;
+            let turn = self.turn.lock().await;
             if let Some(turn) = *turn {
                 sleep_until(turn).await;
             }
@@ -61,10 +81,9 @@ impl<T: Clone> Coalesced<T> {
                     *next = None;
                 }
             }
-            let began = Instant::now();
-            *turn = Some(began + MIN_PAUSE);
+            let mut paced = Paced { turn, began: Instant::now(), max_pause: self.max_pause };
             let answer = make.await;
-            *turn = Some(began + (began.elapsed() * PAUSE).clamp(MIN_PAUSE, self.max_pause));
+            paced.note();
             answer
         });
         answer.await.clone()

@@ -12,6 +12,7 @@ use super::edge::Edge;
 use super::error::ApiError;
 use super::extract::Parameters;
 use super::problem_sets::ListProblems;
+use crate::callers::OwnerNames;
 
 /// Waiters on a page.
 const MAX_PAGE: u32 = 1000;
@@ -40,12 +41,12 @@ pub(crate) async fn list(
         line.iter().filter(|waiting| who.only().is_none_or(|owner| waiting.owner.as_ref() == Some(owner)));
     let total = seen.clone().count();
     Ok(Json(WaitingList {
-        waiting: seen.take(limit).map(shown).collect(),
+        waiting: seen.take(limit).map(|waiting| shown(waiting, &edge.names)).collect(),
         total: u64::try_from(total).unwrap_or(u64::MAX),
     }))
 }
 
-fn shown(waiting: &registry::Waiting) -> Waiting {
+fn shown(waiting: &registry::Waiting, names: &OwnerNames) -> Waiting {
     let demand = waiting.demand.as_ref();
     Waiting {
         position: waiting.position,
@@ -53,6 +54,6 @@ fn shown(waiting: &registry::Waiting) -> Waiting {
         renderer_type: demand.map(|demand| demand.renderer),
         pool: demand.and_then(|demand| demand.pool.clone()),
         labels: demand.map(|demand| demand.labels.clone()).unwrap_or_default(),
-        owner: waiting.owner.clone(),
+        owner: waiting.owner.as_ref().map(|owner| names.shown(owner)),
     }
 }

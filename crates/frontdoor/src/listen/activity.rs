@@ -2,6 +2,7 @@
 //!
 //! Invariant: only the connection's own task changes it.
 
+use std::io;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -109,17 +110,25 @@ impl Activity {
     }
 }
 
-/// An answer's body that notes when it was handed over.
-#[derive(Debug)]
+/// An answer's body that notes when it was handed over, and ends when its caller has hung up.
 pub(super) struct ActivityBody {
     body: Body,
     /// `None` when the connection is no HTTP connection after this answer.
     activity: Option<Arc<Activity>>,
+    /// Returns when the caller has hung up; `None` where the body is there as a whole.
+    left: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
 }
 
 impl ActivityBody {
-    pub(super) fn new(body: Body, activity: Option<Arc<Activity>>) -> Self {
-        Self { body, activity }
+    /// `left` returns when the caller has hung up.
+    pub(super) fn new(
+        body: Body,
+        activity: Option<Arc<Activity>>,
+        left: impl Future<Output = ()> + Send + 'static,
+    ) -> Self {
+        let is_made_on_the_way = activity.is_some() && body.size_hint().exact().is_none();
+        let left = is_made_on_the_way.then(|| Box::pin(left) as Pin<Box<dyn Future<Output = ()> + Send>>);
+        Self { body, activity, left }
     }
 }
 
@@ -139,7 +148,15 @@ impl HttpBody for ActivityBody {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
-        Pin::new(&mut self.body).poll_frame(cx)
+        let frame = Pin::new(&mut self.body).poll_frame(cx);
+        if frame.is_pending() && self.left.as_mut().is_some_and(|left| left.as_mut().poll(cx).is_ready()) {
+            self.left = None;
+            // It closes the connection, and whatever the body stands for cleans up after itself.
+            return Poll::Ready(Some(Err(axum::Error::new(io::Error::from(
+                io::ErrorKind::ConnectionAborted,
+            )))));
+        }
+        frame
     }
 
     fn is_end_stream(&self) -> bool {

@@ -23,7 +23,7 @@ use model::{
 };
 use registry::{
     Assessment, Claim, Follow, Forecast, Forgotten, IdempotencyKey, Located, Outcomes, Permit, Position,
-    Registry, RegistryError, Reserve, Reserved, SpawnFilter, SpawnPage, Waiting,
+    Registry, RegistryError, Reserve, Reserved, Restored, SpawnFilter, SpawnPage, Waiting,
 };
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep};
@@ -91,7 +91,7 @@ through_circuit! {
     learn(outcomes: &Outcomes) -> ();
     farm_cause() -> Option<FarmCause>;
     incarnation() -> Uuid;
-    restore_order(node: &NodeId, eligibility: Eligibility, drain: Option<&Drain>, generation: u64) -> bool;
+    restore_order(node: &NodeId, eligibility: Eligibility, drain: Option<&Drain>, generation: u64) -> Restored;
     ping() -> ();
     now() -> Timestamp;
     reserve(ask: &Reserve) -> Reserved;

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use model::NodeRecord;
-use registry::RegistryError;
+use registry::{RegistryError, Restored};
 use tokio::time::{Instant, sleep};
 use tracing::{debug, info, warn};
 use uuid::Uuid;
@@ -80,10 +80,14 @@ impl Refresher {
         for (node, order) in desired_states.observe(&nodes, registry.timing().forget) {
             let restored =
                 registry.restore_order(&node, order.eligibility, order.drain.as_ref(), order.generation);
-            if restored.await? {
-                let (generation, eligibility) = (order.generation, order.eligibility);
-                info!(node.id = %node, generation, %eligibility, "order repeated that the registry had forgotten");
-                desired_states.restored(&node, generation);
+            match restored.await? {
+                Restored::Taken => {
+                    let (generation, eligibility) = (order.generation, order.eligibility);
+                    info!(node.id = %node, generation, %eligibility, "order repeated that the registry had forgotten");
+                    desired_states.restored(&node, generation);
+                }
+                Restored::NotNeeded => {}
+                Restored::Forgotten => desired_states.forget(&node),
             }
         }
         publish(&nodes);

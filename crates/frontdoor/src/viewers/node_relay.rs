@@ -4,8 +4,9 @@
 //! refuses is refused here in the same way. Nothing is sent before its certificate has shown that it is the relay of this node, and
 //! a node that names a relay is reached in no other way.
 
-use std::sync::Arc;
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use axum::body::Body;
@@ -14,10 +15,11 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue, header};
 use axum::response::Response;
 use http_body_util::{BodyExt, Limited};
 use hyper::body::Incoming;
-use model::RequestId;
 use model::api::{ErrorCode, Problem};
+use model::{NodeId, RequestId};
 use relay::Tag;
-use tokio::time::timeout;
+use tokio::net::TcpStream;
+use tokio::time::{Instant, timeout};
 use tracing::warn;
 
 use super::attach::{Shown, Wanted};
@@ -68,18 +70,95 @@ pub(crate) fn shown(token: String, may_show_ports: bool) -> Shown {
     port.map_or(Shown::Token(token), Shown::Port)
 }
 
+/// Most handshakes with the relay of one node at once. Nobody has shown a token yet, so a relay that does not answer must not take
+/// the handshakes of all other nodes.
+const MAX_PER_NODE: usize = 128;
+/// A relay that could not be reached is not tried again for so long.
+const REST: Duration = Duration::from_secs(1);
+
 /// Calls relays of nodes.
 #[derive(Debug, Clone)]
 pub(crate) struct NodeRelays {
     tls: Option<tls::Client>,
     /// Whether the log has that there is no certificate.
     warned: Arc<AtomicBool>,
+    /// Of nodes that are being called, or could not be reached a moment ago. Never held across an await.
+    calls: Arc<Mutex<HashMap<NodeId, Calls>>>,
+}
+
+#[derive(Debug, Default)]
+struct Calls {
+    under_way: usize,
+    failed: Option<Instant>,
+}
+
+impl Calls {
+    fn rests(&self) -> bool {
+        self.failed.is_some_and(|failed| failed.elapsed() < REST)
+    }
+}
+
+/// A call of a node's relay that is under way.
+#[derive(Debug)]
+struct Call {
+    calls: Arc<Mutex<HashMap<NodeId, Calls>>>,
+    node: NodeId,
+    has_failed: bool,
+}
+
+impl Drop for Call {
+    fn drop(&mut self) {
+        let mut all = self.calls.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(calls) = all.get_mut(&self.node) {
+            calls.under_way = calls.under_way.saturating_sub(1);
+            calls.failed = if self.has_failed { Some(Instant::now()) } else { calls.failed };
+        }
+        all.retain(|_, calls| calls.under_way > 0 || calls.rests());
+    }
 }
 
 impl NodeRelays {
     /// `None`: there is no certificate to show.
     pub(crate) fn new(tls: Option<tls::Client>) -> Self {
-        Self { tls, warned: Arc::default() }
+        Self { tls, warned: Arc::default(), calls: Arc::default() }
+    }
+
+    /// Begins a call of the node's relay, if that is not called too often as it is.
+    fn begin(&self, node: &NodeId) -> Result<Call, NotConnected> {
+        let mut all = self.calls.lock().unwrap_or_else(PoisonError::into_inner);
+        let calls = all.entry(node.clone()).or_default();
+        if calls.rests() {
+            return Err(NotConnected::Relay(
+                node.clone(),
+                "its relay could not be reached a moment ago".to_owned(),
+            ));
+        }
+        if calls.under_way >= MAX_PER_NODE {
+            return Err(NotConnected::Busy);
+        }
+        calls.under_way += 1;
+        Ok(Call { calls: Arc::clone(&self.calls), node: node.clone(), has_failed: false })
+    }
+
+    /// A connection to the node's relay, which has shown that it is that.
+    async fn reach(
+        tls: &tls::Client,
+        (host, port): (&str, u16),
+        wanted: &Wanted,
+    ) -> Result<tls::ClientStream<TcpStream>, String> {
+        let stream = server::connect(host, port, "relay").await?;
+        let stream = match timeout(ANSWER, tls.connect(host, stream)).await {
+            Ok(Ok(stream)) => stream,
+            Ok(Err(error)) => {
+                tls.refused(&wanted.node, &error);
+                return Err("its relay is not trusted, or does not speak TLS".to_owned());
+            }
+            Err(_) => return Err("its relay does not answer".to_owned()),
+        };
+        // The log has the certificate's role.
+        let checked = tls.check_relay(&stream, &wanted.node);
+        checked.map_err(|_| "its relay has not the certificate of the node's relay".to_owned())?;
+        Ok(stream)
     }
 
     /// Has the node's relay, at this host and port, connect the viewer. The connection comes with 101 alone.
@@ -104,19 +183,12 @@ impl NodeRelays {
         };
         let (host, port) = relay.rsplit_once(':').unwrap_or((relay, ""));
         let port = port.parse().map_err(|_| no_relay("the address of its relay has no port".to_owned()))?;
-        let stream = server::connect(host, port, "relay").await.map_err(no_relay)?;
-        let shaken = timeout(ANSWER, tls.connect(host, stream)).await;
-        let stream = match shaken {
-            Ok(Ok(stream)) => stream,
-            Ok(Err(error)) => {
-                tls.refused(&wanted.node, &error);
-                return Err(no_relay("its relay is not trusted, or does not speak TLS".to_owned()));
-            }
-            Err(_) => return Err(no_relay("its relay does not answer".to_owned())),
-        };
-        // The log has the certificate's role.
-        let checked = tls.check_relay(&stream, &wanted.node);
-        checked.map_err(|_| no_relay("its relay has not the certificate of the node's relay".to_owned()))?;
+        let mut call = self.begin(&wanted.node)?;
+        let stream = Self::reach(tls, (host, port), wanted).await.map_err(|why| {
+            // Not where a viewer has given up: strangers could keep all others out by that.
+            call.has_failed = true;
+            no_relay(why)
+        })?;
         let mut headers = head.headers.clone();
         headers.remove(HOP);
         if let Some(value) = hop.value() {
@@ -178,6 +250,22 @@ mod tests {
             headers.insert(HOP, HeaderValue::from_static(wrong));
             assert!(Hop::take(&mut headers).is_none(), "{wrong}");
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_relay_that_cannot_be_reached_rests_and_holds_up_no_other() {
+        let relays = NodeRelays::new(None);
+        let (a, b): (NodeId, NodeId) = ("a".parse().unwrap(), "b".parse().unwrap());
+        let mut held: Vec<Call> = (0..MAX_PER_NODE).map(|_| relays.begin(&a).unwrap()).collect();
+        assert!(matches!(relays.begin(&a), Err(NotConnected::Busy)));
+        relays.begin(&b).unwrap();
+        held.pop().unwrap().has_failed = true;
+        assert!(matches!(relays.begin(&a), Err(NotConnected::Relay(..))));
+        tokio::time::advance(REST).await;
+        relays.begin(&a).unwrap();
+        drop(held);
+        relays.begin(&b).unwrap();
+        assert!(relays.calls.lock().unwrap().is_empty(), "nothing is kept for good");
     }
 
     #[test]

@@ -128,6 +128,8 @@ pub(super) struct Farm {
     pub(super) began: Timestamp,
     pub(super) timing: Timing,
     pub(super) nodes: BTreeMap<NodeId, NodeState>,
+    /// When operators had nodes forgotten, and the number up to which orders to them are not repeated.
+    pub(super) forgotten: HashMap<NodeId, (Timestamp, u64)>,
     pub(super) stock: BTreeMap<(NodeKind, RendererType), Stock>,
     /// What was abandoned on nodes that are not known (yet). Redis drops such entries after `forget`; here they stay until
     /// the node reports, bounded by the life of the process.
@@ -156,6 +158,7 @@ impl Farm {
             now,
             began: now,
             nodes: BTreeMap::new(),
+            forgotten: HashMap::new(),
             stock: BTreeMap::new(),
             ahead: HashMap::new(),
             beats: BTreeSet::new(),

@@ -9,10 +9,14 @@ use crate::ask::{Forgotten, operator_data};
 impl Farm {
     pub(super) fn forget(&mut self, node: &NodeId, by: Option<&str>) -> Forgotten {
         self.expire_beats();
-        match self.nodes.get(node).map(|state| state.availability) {
+        match self.nodes.get(node).map(|state| (state.availability, state.generation)) {
             None => Forgotten::Unknown,
-            Some(Availability::Up) => Forgotten::Up,
-            Some(Availability::Stale | Availability::Down) => {
+            Some((Availability::Up, _)) => Forgotten::Up,
+            Some((Availability::Stale | Availability::Down, last)) => {
+                // Orders up to now are not for the next node of this name.
+                let (now, lifetime) = (self.now, self.timing.forget);
+                self.forgotten.retain(|_, (at, _)| now.since(*at) < lifetime);
+                self.forgotten.insert(node.clone(), (now, last.max(now.millis())));
                 Forgotten::Gone { ended: self.drop_node(node, operator_data(None, by)) }
             }
         }

@@ -53,7 +53,7 @@ use uuid::Uuid;
 use self::farm::Farm;
 use crate::ask::{
     Claim, Follow, Forgotten, IdempotencyKey, Located, MAX_FOLLOW, Outcomes, Position, Reserve, Reserved,
-    SpawnFilter, SpawnPage,
+    Restored, SpawnFilter, SpawnPage,
 };
 use crate::permits::Permit;
 use crate::report::{AgentReport, Orders};
@@ -139,7 +139,7 @@ impl Embedded {
         eligibility: Eligibility,
         drain: Option<&Drain>,
         generation: u64,
-    ) -> bool {
+    ) -> Restored {
         self.change(|farm| farm.restore_order(node, eligibility, drain, generation))
     }
 

@@ -18,6 +18,7 @@
 use model::{Availability, Drain, Eligibility, EventKind, NodeId};
 
 use super::farm::Farm;
+use crate::ask::Restored;
 use crate::report::DesiredState;
 
 impl Farm {
@@ -28,7 +29,8 @@ impl Farm {
         drain: Option<&Drain>,
         by: Option<&str>,
     ) -> Option<u64> {
-        let generation = (self.nodes.get(node)?.generation + 1).max(self.now.millis());
+        let forgotten = self.forgotten.get(node).map_or(0, |(_, last)| *last);
+        let generation = (self.nodes.get(node)?.generation.max(forgotten) + 1).max(self.now.millis());
         self.set_order(node, eligibility, drain, generation, by);
         Some(generation)
     }
@@ -39,12 +41,17 @@ impl Farm {
         eligibility: Eligibility,
         drain: Option<&Drain>,
         generation: u64,
-    ) -> bool {
-        let is_news = self.nodes.get(node).is_some_and(|state| state.generation < generation);
-        if is_news {
-            self.set_order(node, eligibility, drain, generation, None);
+    ) -> Restored {
+        let lifetime = self.timing.forget;
+        let forgotten = self.forgotten.get(node).filter(|(at, _)| self.now.since(*at) < lifetime);
+        if forgotten.is_some_and(|(_, last)| generation <= *last) {
+            return Restored::Forgotten;
         }
-        is_news
+        if self.nodes.get(node).is_none_or(|state| state.generation >= generation) {
+            return Restored::NotNeeded;
+        }
+        self.set_order(node, eligibility, drain, generation, None);
+        Restored::Taken
     }
 
     /// Takes an order. The caller has compared the numbers.

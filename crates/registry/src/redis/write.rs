@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 use super::link::Question;
 use super::{Redis, unexpected};
-use crate::ask::{Claim, Forgotten, IdempotencyKey, Outcome, Outcomes, operator_data};
+use crate::ask::{Claim, Forgotten, IdempotencyKey, Outcome, Outcomes, Restored, operator_data};
 use crate::error::RegistryError;
 use crate::permits::Permit;
 use crate::report::{AgentReport, DesiredState, Heartbeat, Orders, SpawnReport, event_data};
@@ -136,16 +136,22 @@ impl Redis {
         eligibility: Eligibility,
         drain: Option<&Drain>,
         generation: u64,
-    ) -> Result<bool, RegistryError> {
+    ) -> Result<Restored, RegistryError> {
         let drain = drain.filter(|_| eligibility == Eligibility::Draining);
-        self.run("restore_order", &self.0.scripts.restore_order, |args| {
-            args.arg(node.as_str())
-                .arg(eligibility.as_str())
-                .arg(drain.map(json).unwrap_or_default())
-                .arg(generation)
-                .arg(json(&operator_data(drain, None)));
+        let answer: i64 = self
+            .run("restore_order", &self.0.scripts.restore_order, |args| {
+                args.arg(node.as_str())
+                    .arg(eligibility.as_str())
+                    .arg(drain.map(json).unwrap_or_default())
+                    .arg(generation)
+                    .arg(json(&operator_data(drain, None)));
+            })
+            .await?;
+        Ok(match answer {
+            1 => Restored::Taken,
+            -1 => Restored::Forgotten,
+            _ => Restored::NotNeeded,
         })
-        .await
     }
 
     pub(crate) async fn check(&self) -> Result<(), RegistryError> {

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use model::{Availability, EventKind, ExitReason, NodeId, SpawnId, SpawnState};
-use registry::{Forgotten, Reserved, SpawnFilter};
+use model::{Availability, Eligibility, EventKind, ExitReason, NodeId, SpawnId, SpawnState};
+use registry::{Forgotten, Reserved, Restored, SpawnFilter};
 
 use crate::on_all;
 use crate::support::*;
@@ -76,5 +76,30 @@ on_all! {
         let all = SpawnFilter { limit: 10, ..SpawnFilter::default() };
         assert_eq!(farm.registry.spawns(&all).await.unwrap().spawns.len(), 1);
         assert_eq!(farm.take(&csr()).await.node, id("a") as NodeId);
+    }
+}
+
+on_all! {
+    /// Whoever remembers an order to the node that is gone learns that it is for nobody; new orders are above it.
+    async fn orders_to_a_forgotten_node_are_not_for_the_next_of_its_name(farm: &Farm) {
+        let mut agent = Agent::new("a", 2);
+        agent.beat(farm).await;
+        let cordon = async || farm.registry.set_eligibility(&id("a"), Eligibility::Cordoned, None, None).await.unwrap();
+        let given = cordon().await.unwrap();
+        farm.becomes("a", Availability::Down).await;
+        forget(farm, "a").await;
+        let restore = async |number| {
+            farm.registry.restore_order(&id("a"), Eligibility::Cordoned, None, number).await.unwrap()
+        };
+        assert_eq!(restore(given).await, Restored::Forgotten);
+        let mut next = Agent::new("a", 2);
+        next.beat(farm).await;
+        assert_eq!(restore(given).await, Restored::Forgotten);
+        let record = farm.registry.node(&id("a")).await.unwrap().unwrap();
+        assert_eq!((record.eligibility, record.generation), (Eligibility::Eligible, 0));
+        let later = cordon().await.unwrap();
+        assert!(later > given);
+        assert_eq!(restore(later).await, Restored::NotNeeded);
+        assert_eq!(restore(later + 60_000).await, Restored::Taken);
     }
 }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use model::{Drain, Eligibility, EventKind, Timestamp};
-use registry::{DesiredDrain, DesiredState, Position};
+use registry::{DesiredDrain, DesiredState, Position, Restored};
 
 use crate::on_all;
 use crate::support::*;
@@ -81,17 +81,17 @@ on_all! {
         let restore = async |wanted, drain: Option<&Drain>, generation| {
             farm.registry.restore_order(&id("a"), wanted, drain, generation).await.unwrap()
         };
-        assert!(!restore(Eligibility::Cordoned, None, 9).await, "there is no such node");
+        assert_eq!(restore(Eligibility::Cordoned, None, 9).await, Restored::NotNeeded, "there is no such node");
         let mut agent = Agent::new("a", 2);
         agent.desired.generation = 5;
         assert_eq!(agent.beat(farm).await.generation, 5);
         let mut position = farm.registry.position().await.unwrap();
         for generation in [4, 5] {
-            assert!(!restore(Eligibility::Cordoned, None, generation).await);
+            assert_eq!(restore(Eligibility::Cordoned, None, generation).await, Restored::NotNeeded);
         }
         let ordered = drain("ops");
-        assert!(restore(Eligibility::Draining, Some(&ordered), 6).await);
-        assert!(!restore(Eligibility::Draining, Some(&ordered), 6).await);
+        assert_eq!(restore(Eligibility::Draining, Some(&ordered), 6).await, Restored::Taken);
+        assert_eq!(restore(Eligibility::Draining, Some(&ordered), 6).await, Restored::NotNeeded);
         assert_eq!(published(farm, &mut position).await, [EventKind::NodeDraining, EventKind::NodeDrained]);
         let record = node(farm).await;
         assert_eq!((record.eligibility, record.generation, record.drain), (Eligibility::Draining, 6, Some(ordered)));

@@ -20,6 +20,7 @@
 --   node:<n>         hash, the node          held:<n>          hash spawn -> how the slot is held, see slots.lua
 --   abandoned:<n>    set of spawns the agent must end or never start
 --   expired:<n>      set of reservations that expired: the agent must not start them any more
+--   forgotten:<n>    when an operator had the node forgotten: orders that were given before are not repeated
 --   kinds, kindver   hash kind -> JSON, and a number that changes with it
 --   known:<k>:<r>    set of all nodes of a kind that offer a renderer
 --   members:<k>:<r>  set of those that are up and eligible

@@ -7,4 +7,7 @@ if call('HGET', P .. ':node:' .. node, 'avail') == 'up' then
   if not is_late(node) then return done(-1) end
   call_stale(node)
 end
+-- Orders up to now are not for the next node of this name. New ones are numbered by the clock at least: see set_eligibility.lua.
+local last = math.max(count_of(call('HGET', P .. ':node:' .. node, 'gen')) or 0, now)
+call('SET', P .. ':forgotten:' .. node, int(last), 'PX', int(FORGET))
 return done(drop_node(node, ARGV[A + 2]))

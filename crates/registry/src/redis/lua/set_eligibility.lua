@@ -4,7 +4,8 @@ local node, eligibility, drain, data = ARGV[A + 1], ARGV[A + 2], ARGV[A + 3], AR
 local key = P .. ':node:' .. node
 if call('EXISTS', key) == 0 then return 0 end
 local old = call('HMGET', key, 'elig', 'drain', 'avail', 'gen')
--- Higher than any that was given before, also by a registry that was wiped since.
-local generation = math.max((count_of(old[4]) or 0) + 1, now)
+-- Higher than any that was given before, also by a registry that was wiped since, or to a node that was forgotten.
+local forgotten = tonumber(call('GET', P .. ':forgotten:' .. node)) or 0
+local generation = math.max((count_of(old[4]) or 0) + 1, now, forgotten + 1)
 set_order(node, old, eligibility, drain, generation, data)
 return done(generation)
