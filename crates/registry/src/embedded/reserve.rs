@@ -43,11 +43,10 @@ impl Farm {
         let outcome = self.shortage(&kinds, ask);
         if let Some(ticket) = ask.place {
             // A kind that does not offer the renderer now may do so soon: after a wipe, its nodes come back one by one.
-            let suiting = self.stock.keys().map(|(kind, _)| kind).filter(|kind| ask.demand.suits(kind));
-            let suiting: BTreeSet<&NodeKind> = suiting.collect();
+            let suiting = self.suiting(ask);
             if !suiting.is_empty() {
                 let times = (self.now, self.after(self.timing.place));
-                self.line.join(ticket, ask, suiting.into_iter(), times);
+                self.line.join(ticket, ask, suiting.iter(), times);
             }
         }
         outcome
@@ -69,8 +68,15 @@ impl Farm {
                 _ => Foreseen::Full,
             },
         };
-        let promised = kinds.into_iter().filter(|kind| self.is_overtaking(kind, u64::MAX)).collect();
+        let promised = self.suiting(ask);
+        let promised = promised.into_iter().filter(|kind| self.is_overtaking(kind, u64::MAX)).collect();
         Forecast { outcome, promised }
+    }
+
+    /// The kinds that suit a request, also those that do not offer the renderer now.
+    fn suiting(&self, ask: &Reserve) -> BTreeSet<NodeKind> {
+        let kinds = self.stock.keys().map(|(kind, _)| kind);
+        kinds.filter(|kind| ask.demand.suits(kind)).cloned().collect()
     }
 
     /// The kinds that suit a request and have the renderer.

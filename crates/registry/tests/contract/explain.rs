@@ -255,3 +255,18 @@ async fn a_large_farm_is_assessed_whole() {
     assert!(chosen.is_some());
     assert_eq!(counts(&verdicts), BTreeMap::from([("chosen", 1), ("equal", NODES - 1)]));
 }
+
+on_all! {
+    /// Also for a request that no node there could take.
+    async fn a_kind_whose_slots_are_promised_is_named_whatever_it_renders(farm: &Farm) {
+        let mut agent = Agent::new("a", 1).renderers(true, false);
+        agent.beat(farm).await;
+        let taken = farm.take(&csr()).await;
+        assert_eq!(farm.reserve(&csr().place(TicketId::mint())).await, Reserved::Full);
+        assert_eq!(forecast(farm, &ssr()).await.promised, []);
+        farm.registry.release(&taken.node, taken.spawn).await.unwrap();
+        let foreseen = forecast(farm, &ssr()).await;
+        assert!(matches!(foreseen.outcome, Foreseen::NoMatch { .. }), "{foreseen:?}");
+        assert_eq!(foreseen.promised, [agent.description.kind.clone()]);
+    }
+}
