@@ -29,7 +29,7 @@ impl Farm {
         drain: Option<&Drain>,
         by: Option<&str>,
     ) -> Option<u64> {
-        let forgotten = self.forgotten.get(node).map_or(0, |(_, last)| *last);
+        let forgotten = self.last_forgotten(node).unwrap_or_default();
         let generation = (self.nodes.get(node)?.generation.max(forgotten) + 1).max(self.now.millis());
         self.set_order(node, eligibility, drain, generation, by);
         Some(generation)
@@ -42,9 +42,7 @@ impl Farm {
         drain: Option<&Drain>,
         generation: u64,
     ) -> Restored {
-        let lifetime = self.timing.forget;
-        let forgotten = self.forgotten.get(node).filter(|(at, _)| self.now.since(*at) < lifetime);
-        if forgotten.is_some_and(|(_, last)| generation <= *last) {
+        if self.last_forgotten(node).is_some_and(|last| generation <= last) {
             return Restored::Forgotten;
         }
         if self.nodes.get(node).is_none_or(|state| state.generation >= generation) {
@@ -52,6 +50,12 @@ impl Farm {
         }
         self.set_order(node, eligibility, drain, generation, None);
         Restored::Taken
+    }
+
+    /// The number up to which orders to a node are not repeated; `None`: no operator has had it forgotten lately.
+    fn last_forgotten(&self, node: &NodeId) -> Option<u64> {
+        let (at, last) = self.forgotten.get(node)?;
+        (self.now.since(*at) < self.timing.forget).then_some(*last)
     }
 
     /// Takes an order. The caller has compared the numbers.

@@ -42,12 +42,6 @@ if owner ~= '' and most and is_over_quota() then
   return done({ 'over' })
 end
 
--- Whether a place has not lapsed. The time counts from the moment at which front doors could renew it.
-local function is_kept(holder)
-  local kept = tonumber(call('ZSCORE', P .. ':places', holder))
-  return kept and (kept > now or silent_since() + PLACE > now)
-end
-
 local number = math.huge
 local waiting = call('ZCARD', P .. ':places') > 0
 if ticket ~= '' and (waiting or again) then
@@ -256,7 +250,7 @@ local function is_damaged()
 end
 
 -- What is short when no node was chosen: {'full'}, or {'none', 1 if suitable nodes are known, 1 if the registry is fresh or has
--- lost keys}. Late nodes are called stale first: the answer depends on which nodes are up.
+-- lost keys}. The answer depends on which nodes are up, so late ones are called stale before this is asked.
 local function shortage()
   local known = 0
   for _, kind in ipairs(kinds) do

@@ -29,3 +29,9 @@ local function silent_since()
   if grace ~= old or looks then call('HSET', JUDGE, 'at', int(now), 'grace', int(grace)) end
   return grace
 end
+
+-- Whether a place in line has not lapsed. Its time counts from the moment at which front doors could renew it.
+local function is_kept(ticket)
+  local kept = tonumber(call('ZSCORE', P .. ':places', ticket))
+  return kept and (kept > now or silent_since() + PLACE > now)
+end

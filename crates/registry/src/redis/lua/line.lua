@@ -7,9 +7,7 @@ local answer = { #part == 2 * most and part[#part] or '' }
 local prefix = #P + #':wait:'
 for i = 1, #part, 2 do
   local ticket = part[i]
-  local kept = tonumber(call('ZSCORE', P .. ':places', ticket))
-  -- As in reserve.lua: the time counts from the moment at which front doors could renew it.
-  if kept and (kept > now or silent_since() + PLACE > now) then
+  if is_kept(ticket) then
     local queues = call('SMEMBERS', P .. ':queues:' .. ticket)
     for q, queue in ipairs(queues) do queues[q] = string.sub(queue, prefix + 1) end
     answer[#answer + 1] = ticket

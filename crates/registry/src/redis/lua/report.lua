@@ -300,8 +300,9 @@ local function apply(at, listed)
     end
     local seq = publish_spawn(at, event, node, id, data, had[4], 'node', node, 'endpoint', endpoint, 'renderer', renderer,
       'state', state, 'started', since(started), 'ready', (had[3] or '') ~= '' and had[3] or ready, 'ping',
-      ping ~= '' and ping or had[2] or '', 'ended', ended, 'exit', exit, 'gpu', gpu, 'labels', labels, 'tags', tags, 'owner', owner, 'pool', kind:match('^[^|]*'),
-      'connected', connected, 'disconnected', disconnected, 'expires', expires)
+      ping ~= '' and ping or had[2] or '', 'ended', ended, 'exit', exit, 'gpu', gpu, 'labels', labels,
+      'tags', tags, 'owner', owner, 'pool', string.match(kind, '^[^|]*'), 'connected', connected,
+      'disconnected', disconnected, 'expires', expires)
     call('ZREM', P .. ':ended', id)
     index_spawn(node, id, owner, seq)
   end

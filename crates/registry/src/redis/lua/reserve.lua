@@ -49,10 +49,6 @@ if ticket ~= '' and #kinds > 0 then
   local waiter = P .. ':waiter:' .. ticket
   local since = string.match(call('GET', waiter) or '', '^%d+') or int(now)
   call('SET', waiter, since .. ' ' .. ARGV[A + 11], 'PX', int(12 * PLACE))
-  -- Every waiter asks again much sooner than this lapses.
-  local waiter = P .. ':waiter:' .. ticket
-  local since = string.match(call('GET', waiter) or '', '^%d+') or int(now)
-  call('SET', waiter, since .. ' ' .. ARGV[A + 11], 'PX', int(12 * PLACE))
   for _, kind in ipairs(kinds) do
     local queue = P .. ':wait:' .. kind .. ':' .. renderer
     call('ZADD', queue, at, ticket)
