@@ -49,16 +49,10 @@ struct Paced<'a> {
     max_pause: Duration,
 }
 
-impl Paced<'_> {
-    fn note(&mut self) {
-        *self.turn = Some(self.began + (self.began.elapsed() * PAUSE).clamp(MIN_PAUSE, self.max_pause));
-    }
-}
-
 impl Drop for Paced<'_> {
     fn drop(&mut self) {
         // What its caller gave up took as long as this, and may go on.
-        self.note();
+        *self.turn = Some(self.began + (self.began.elapsed() * PAUSE).clamp(MIN_PAUSE, self.max_pause));
     }
 }
 
@@ -81,10 +75,8 @@ impl<T: Clone> Coalesced<T> {
                     *next = None;
                 }
             }
-            let mut paced = Paced { turn, began: Instant::now(), max_pause: self.max_pause };
-            let answer = make.await;
-            paced.note();
-            answer
+            let _paced = Paced { turn, began: Instant::now(), max_pause: self.max_pause };
+            make.await
         });
         answer.await.clone()
     }
@@ -152,5 +144,17 @@ mod tests {
         };
         let (answer, ()) = tokio::join!(other, give_up);
         assert_eq!(answer, 7);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_answer_that_its_caller_gives_up_is_paid_for_like_any_other() {
+        let shared = Coalesced::paced(Duration::from_secs(10));
+        let slow = shared.get(std::future::pending::<()>());
+        timeout(Duration::from_secs(1), slow).await.unwrap_err();
+        let began = Instant::now();
+        shared.get(async {}).await;
+        // The answer that was given up took one second, and four are from its beginning to the next one's.
+        let waited = began.elapsed();
+        assert!(waited.abs_diff(Duration::from_secs(3)) < Duration::from_millis(10), "{waited:?}");
     }
 }

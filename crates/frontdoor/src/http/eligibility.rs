@@ -73,8 +73,7 @@ async fn ask(
 ) -> Result<Json<EligibilityAnswer>, ApiError> {
     extract::no_parameters(request.uri())?;
     let id = extract::request_id(request.extensions());
-    let who = Who::of(request.extensions());
-    let by = who.owner().map(ToString::to_string).or_else(|| extract::peer(request.extensions()));
+    let by = Who::name(request.extensions());
     let operation = understand(&extract::body(request).await?)?;
     let node = nodes::id(name)?;
     let answer = edge.operations.operate(node, operation, by, id).await?;

@@ -29,8 +29,7 @@ pub(crate) async fn forget(
     request: Request,
 ) -> Result<Json<ForgetAnswer>, ApiError> {
     extract::no_parameters(request.uri())?;
-    let who = Who::of(request.extensions());
-    let by = who.owner().map(ToString::to_string).or_else(|| extract::peer(request.extensions()));
+    let by = Who::name(request.extensions());
     let node = nodes::id(&name)?;
     match edge.operations.forget(node.clone(), by).await? {
         Forgotten::Gone { ended } => Ok(Json(ForgetAnswer { node, ended })),

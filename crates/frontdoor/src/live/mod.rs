@@ -4,10 +4,10 @@
 //!  registry ──▶ follow ──▶ feed (view · ring · listeners) ──▶ a bounded queue each ──▶ session ──▶ WebSocket
 //! ```
 //!
-//! Reading order: `protocol` (the frames), `followed` (a spawn and its owner), `view` (the farm as of one event), `ring` (the last events), `feed` (both of them, and
-//! who is sent what), `hub` (the feed's part of a front door), `follow` (the one task that reads the registry's stream), `resume` and
-//! `frames` (how a subscription begins), `rights` (who may hear what), `accept` (the handshake), `session` (one connection), `writer`
-//! (what it sends) and `close` (why it ends).
+//! Reading order: `protocol` (the frames), `followed` (a spawn and its owner), `view` (the farm as of one event), `ring` (the last
+//! events), `feed` (both of them, and who is sent what), `hub` (the feed's part of a front door), `follow` (the one task that reads
+//! the registry's stream), `resume` and `frames` (how a subscription begins), `rights` (who may hear what), `accept` (the handshake),
+//! `session` (one connection), `writer` (what it sends) and `close` (why it ends).
 //!
 //! Invariants: while there is no subscriber, nothing runs and nothing is kept. No subscriber waits for another.
 //!

@@ -278,8 +278,8 @@ mod tests {
         view.apply(&event(6, EventKind::SpawnReady, Some(id), json!({"endpoint": "ws://y"})), None);
         let at = Timestamp::from_millis;
         let wanted = json!({"id": id, "node": "a", "endpoint": "ws://y", "rendererType": "ssr", "state": "ready",
-            "startedAt": at(2), "readyAt": at(3), "lastPingAt": at(4), "viewer": "connected", "connectedAt": at(5), "pool": "big", "labels": {"sdk": "1"}, "gpu": 2,
-            "owner": "key:ann"});
+            "startedAt": at(2), "readyAt": at(3), "lastPingAt": at(4), "viewer": "connected", "connectedAt": at(5),
+            "pool": "big", "labels": {"sdk": "1"}, "gpu": 2, "owner": "key:ann"});
         assert_eq!((view.seq, snapshot(&view, "spawns")), (6, json!([wanted])));
         assert_eq!(snapshot(&view, &format!("spawn:{id}")), wanted);
         view.apply(&event(7, EventKind::SpawnExited, Some(id), json!({"exit": {"reason": "stopped"}})), None);

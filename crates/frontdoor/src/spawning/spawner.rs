@@ -47,8 +47,8 @@ impl Spawner {
     }
 
     /// Starts a spawn. While the registry is away, nodes are chosen from the last snapshot of the farm, unless the request has
-    /// a `key`, whose promise could not be kept. How far it has come is reported as `progress`. Call [`HeldSlot::keep`] once the answer is handed over; dropping the slot, or
-    /// this future at any point, leaves nothing behind.
+    /// a `key`, whose promise could not be kept. How far it has come is reported as `progress`. Call [`HeldSlot::keep`] once the
+    /// answer is handed over; dropping the slot, or this future at any point, leaves nothing behind.
     pub(crate) async fn spawn(
         &self,
         order: &Order,
