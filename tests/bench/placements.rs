@@ -1,7 +1,7 @@
 //! Placements: HTTP, Redis, gRPC and back, with agents that start nothing; and what the agent itself keeps per spawn.
 
 use anyhow::Context as _;
-use hatchery_tests::{AgentPlan, Farm, Look, until, wait::PATIENCE};
+use hatchery_tests::{AgentPlan, Farm, Look, processes, until, wait::PATIENCE};
 
 use crate::table::Table;
 
@@ -34,10 +34,8 @@ pub(crate) async fn measure(table: &mut Table) -> anyhow::Result<()> {
 }
 
 /// Resident memory of a process in KiB.
-pub(crate) fn resident(pid: u32) -> anyhow::Result<u64> {
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
-    let line = status.lines().find_map(|l| l.strip_prefix("VmRSS:")).context("VmRSS")?;
-    Ok(line.trim().trim_end_matches(" kB").parse()?)
+pub(crate) fn resident(pid: u32) -> u64 {
+    processes::memory(pid, "VmRSS") / 1024
 }
 
 /// Waits until a node's agent has reported so many times more.
@@ -63,13 +61,13 @@ pub(crate) async fn memory(table: &mut Table) -> anyhow::Result<()> {
     for _ in 0..50 {
         ids.push(door.spawned(&serde_json::json!({})).await["id"].as_str().unwrap_or_default().to_owned());
     }
-    let before = resident(agent)?;
+    let before = resident(agent);
     for _ in 0..RUNNING {
         ids.push(door.spawned(&serde_json::json!({})).await["id"].as_str().unwrap_or_default().to_owned());
     }
     // With everything in them.
     heartbeats(&farm, "node-a", 2).await;
-    let after = resident(agent)?;
+    let after = resident(agent);
     #[expect(clippy::cast_precision_loss, reason = "some megabytes")]
     let each = after.saturating_sub(before) as f64 / RUNNING as f64;
     table.row(

@@ -13,7 +13,7 @@ use tokio_tungstenite::tungstenite::{Error, Message};
 use tokio_tungstenite::{WebSocketStream, client_async};
 
 use crate::farm::Farm;
-use crate::wait::PATIENCE;
+use crate::wait::{Look, PATIENCE, until};
 
 /// A viewer connected to a spawn.
 #[derive(Debug)]
@@ -32,6 +32,15 @@ impl Viewer {
     /// Server-side rendering: the subprotocol `binary` is offered.
     pub async fn server_side(endpoint: &str) -> Self {
         Self::connect(endpoint, Some("binary")).await.unwrap_or_else(|error| panic!("{endpoint}: {error}"))
+    }
+
+    /// Client-side rendering, once the spawn takes a viewer.
+    pub async fn connected(endpoint: &str) -> Self {
+        until("the spawn takes a viewer", PATIENCE, async || match Self::connect(endpoint, None).await {
+            Ok(viewer) => Look::Ready(viewer),
+            Err(error) => Look::NotYet(error.to_string()),
+        })
+        .await
     }
 
     /// A handshake as a browser makes it.

@@ -392,12 +392,7 @@ async fn a_viewer_that_hangs_up_during_its_handshake_leaves_the_spawn_to_the_nex
         socket.write_all(head.as_bytes()).await.unwrap();
     }
     // What those handshakes lack, the server says; none of them is its viewer.
-    let mut viewer =
-        until("the spawn takes a viewer", PATIENCE, async || match Viewer::connect(&url, None).await {
-            Ok(viewer) => Look::Ready(viewer),
-            Err(error) => Look::NotYet(error.to_string()),
-        })
-        .await;
+    let mut viewer = Viewer::connected(&url).await;
     viewer.still_watches().await;
     assert!(!viewer.is_closed_within(PING * 3).await);
     viewer.still_watches().await;

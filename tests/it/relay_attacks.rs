@@ -289,12 +289,7 @@ async fn viewers_that_wait_for_a_stopped_agent_are_told_so_and_keep_nobody_out()
     }
     beside.still_watches().await;
     farm.agents[0].role.signal(Signal::CONT);
-    let mut viewer =
-        until("the spawn takes a viewer", PATIENCE, async || match Viewer::connect(&url, None).await {
-            Ok(viewer) => Look::Ready(viewer),
-            Err(error) => Look::NotYet(error.to_string()),
-        })
-        .await;
+    let mut viewer = Viewer::connected(&url).await;
     viewer.still_watches().await;
     viewer.leave().await;
     beside.leave().await;

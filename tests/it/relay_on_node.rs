@@ -182,14 +182,6 @@ async fn is_tried(url: &str) -> Value {
 }
 
 /// A viewer, once the relay does not rest any more.
-async fn connected(url: &str) -> Viewer {
-    until("the viewer is connected", PATIENCE, async || match Viewer::connect(url, None).await {
-        Ok(viewer) => Look::Ready(viewer),
-        Err(error) => Look::NotYet(error.to_string()),
-    })
-    .await
-}
-
 #[tokio::test]
 async fn a_node_with_a_relay_is_reached_through_that_relay_alone() {
     let certs = certs();
@@ -238,7 +230,7 @@ async fn a_node_with_a_relay_is_reached_through_that_relay_alone() {
 
     // None of it has cost the spawn its only viewer.
     let relay = ports.start(farm.mark(), &certs, "node-a", &registry).await;
-    let mut viewer = connected(&url).await;
+    let mut viewer = Viewer::connected(&url).await;
     viewer.still_watches().await;
     viewer.leave().await;
     ends_by_itself(&farm, &id).await;

@@ -53,6 +53,28 @@ async fn ping(viewer: &mut DuplexStream) -> Vec<u8> {
     ping[2..].to_vec()
 }
 
+/// What the viewer sends arrives at the server, and the other way, all of it and nothing else.
+async fn passes_as_it_came(
+    viewer: &mut DuplexStream,
+    server: &mut DuplexStream,
+    up: &[u8],
+    down: &[u8],
+) -> Result<(), TestCaseError> {
+    let (mut from_viewer, mut to_viewer) = split(viewer);
+    let (mut from_server, mut to_server) = split(server);
+    let (mut got_up, mut got_down) = (vec![0; up.len()], vec![0; down.len()]);
+    let all = tokio::try_join!(
+        to_viewer.write_all(up),
+        to_server.write_all(down),
+        async { from_server.read_exact(&mut got_up).await.map(|_| ()) },
+        async { from_viewer.read_exact(&mut got_down).await.map(|_| ()) },
+    );
+    all.unwrap();
+    prop_assert_eq!(got_up, up);
+    prop_assert_eq!(got_down, down);
+    Ok(())
+}
+
 async fn exactly(stream: &mut DuplexStream, wanted: &[u8]) {
     let mut read = vec![0; wanted.len()];
     stream.read_exact(&mut read).await.unwrap();
@@ -188,19 +210,7 @@ proptest! {
             let mut world = world(room);
             let up: Vec<u8> = sent.iter().flat_map(|(size, byte)| frame(2, MASK, &vec![*byte; *size])).collect();
             let down: Vec<u8> = sent.iter().rev().flat_map(|(size, byte)| frame(1, None, &vec![*byte; *size])).collect();
-            let (mut from_viewer, mut to_viewer) = split(&mut world.viewer);
-            let (mut from_server, mut to_server) = split(&mut world.server);
-            let (mut got_up, mut got_down) = (vec![0; up.len()], vec![0; down.len()]);
-            let all = tokio::try_join!(
-                to_viewer.write_all(&up),
-                to_server.write_all(&down),
-                async { from_server.read_exact(&mut got_up).await.map(|_| ()) },
-                async { from_viewer.read_exact(&mut got_down).await.map(|_| ()) },
-            );
-            all.unwrap();
-            prop_assert_eq!(got_up, up);
-            prop_assert_eq!(got_down, down);
-            Ok(())
+            passes_as_it_came(&mut world.viewer, &mut world.server, &up, &down).await
         })?;
     }
 }

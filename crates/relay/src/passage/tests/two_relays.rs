@@ -148,19 +148,7 @@ proptest! {
                 _ => frame(9, None, &vec![*byte; *size % 126]),
             });
             let down: Vec<u8> = down.collect();
-            let (mut from_viewer, mut to_viewer) = split(&mut chain.viewer);
-            let (mut from_server, mut to_server) = split(&mut chain.server);
-            let (mut got_up, mut got_down) = (vec![0; up.len()], vec![0; down.len()]);
-            let all = tokio::try_join!(
-                to_viewer.write_all(&up),
-                to_server.write_all(&down),
-                async { from_server.read_exact(&mut got_up).await.map(|_| ()) },
-                async { from_viewer.read_exact(&mut got_down).await.map(|_| ()) },
-            );
-            all.unwrap();
-            prop_assert_eq!(got_up, up);
-            prop_assert_eq!(got_down, down);
-            Ok(())
+            passes_as_it_came(&mut chain.viewer, &mut chain.server, &up, &down).await
         })?;
     }
 }
