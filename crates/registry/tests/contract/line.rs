@@ -1,6 +1,8 @@
 //! The waiting line.
 
-use model::TicketId;
+use std::time::Duration;
+
+use model::{TicketId, Timing};
 use registry::Reserved;
 
 use crate::on_all;
@@ -192,57 +194,72 @@ on_all! {
     }
 }
 
-on_all! {
-    async fn the_line_says_who_waits_for_what_since_when_and_how_many_are_before(farm: &Farm) {
-        Agent::new("red", 1).labels(&[("colour", "red")]).beat(farm).await;
-        Agent::new("blue", 1).labels(&[("colour", "blue")]).beat(farm).await;
-        let red = farm.take(&csr().label("colour", "red")).await;
-        let blue = farm.take(&csr().label("colour", "blue")).await;
-        let [reds, any, ssr_blue, last] = [(); 4].map(|()| TicketId::mint());
-        let asks = [
-            csr().label("colour", "red").place(reds).of("key:ann", 5),
-            csr().place(any),
-            ssr().label("colour", "blue").place(ssr_blue),
-            csr().label("colour", "red").place(last),
-        ];
-        let began = farm.registry.now().await.unwrap();
-        for ask in &asks {
-            assert_eq!(farm.reserve(ask).await, Reserved::Full);
-        }
-        let positions = async || {
-            let waiting = farm.registry.waiting().await.unwrap();
-            waiting.into_iter().map(|waiting| (waiting.ticket, waiting.position)).collect::<Vec<_>>()
-        };
-        assert_eq!(positions().await, [(reds, 1), (any, 2), (ssr_blue, 2), (last, 3)]);
-        assert!(farm.registry.is_waiting(any).await.unwrap());
-        assert!(!farm.registry.is_waiting(TicketId::mint()).await.unwrap());
-        farm.pass(TIMING.place / 2).await;
-        // Asking again changes nothing.
-        for ask in &asks {
-            assert_eq!(farm.reserve(ask).await, Reserved::Full);
-        }
-        let waiting = farm.registry.waiting().await.unwrap();
-        let now = farm.registry.now().await.unwrap();
-        for (waiting, ask) in waiting.iter().zip(&asks) {
-            assert_eq!(waiting.demand.as_ref(), Some(&ask.demand));
-            assert_eq!(waiting.owner, ask.owner);
-            let since = waiting.since.expect("it is known");
-            assert!(since >= began && now.since(since) >= TIMING.place / 2, "{since:?}");
-        }
-        farm.registry.release(&red.node, red.spawn).await.unwrap();
-        farm.take(&asks[0]).await;
-        assert_eq!(positions().await, [(any, 1), (ssr_blue, 2), (last, 2)]);
-        farm.registry.leave_line(&[any]).await.unwrap();
-        assert_eq!(positions().await, [(ssr_blue, 1), (last, 1)]);
-        farm.registry.keep_places(&[last]).await.unwrap();
-        farm.pass(TIMING.place / 2 + std::time::Duration::from_millis(1)).await;
-        farm.registry.keep_places(&[last]).await.unwrap();
-        farm.pass(TIMING.place / 2 + std::time::Duration::from_millis(1)).await;
-        assert_eq!(positions().await, [(last, 1)], "a place that lapsed is in nobody's way");
-        farm.registry.leave_line(&[last]).await.unwrap();
-        assert_eq!(positions().await, []);
-        farm.registry.release(&blue.node, blue.spawn).await.unwrap();
+/// Intervals that do not end between two calls, however slow the machine is.
+fn unhurried() -> Timing {
+    let long = Duration::from_secs(60);
+    Timing { stale: long, down: 2 * long, reservation: long, place: Duration::from_secs(3), ..TIMING }
+}
+
+#[tokio::test]
+async fn the_embedded_line_says_who_waits_for_what_since_when_and_how_many_are_before() {
+    who_waits(&Farm::embedded_with(unhurried())).await;
+}
+
+#[tokio::test]
+async fn the_line_in_redis_says_who_waits_for_what_since_when_and_how_many_are_before() {
+    who_waits(&Farm::redis_with(unhurried()).await).await;
+}
+
+async fn who_waits(farm: &Farm) {
+    Agent::new("red", 1).labels(&[("colour", "red")]).beat(farm).await;
+    Agent::new("blue", 1).labels(&[("colour", "blue")]).beat(farm).await;
+    let red = farm.take(&csr().label("colour", "red")).await;
+    let blue = farm.take(&csr().label("colour", "blue")).await;
+    let [reds, any, ssr_blue, last] = [(); 4].map(|()| TicketId::mint());
+    let asks = [
+        csr().label("colour", "red").place(reds).of("key:ann", 5),
+        csr().place(any),
+        ssr().label("colour", "blue").place(ssr_blue),
+        csr().label("colour", "red").place(last),
+    ];
+    let began = farm.registry.now().await.unwrap();
+    for ask in &asks {
+        assert_eq!(farm.reserve(ask).await, Reserved::Full);
     }
+    let positions = async || {
+        let waiting = farm.registry.waiting().await.unwrap();
+        waiting.into_iter().map(|waiting| (waiting.ticket, waiting.position)).collect::<Vec<_>>()
+    };
+    assert_eq!(positions().await, [(reds, 1), (any, 2), (ssr_blue, 2), (last, 3)]);
+    assert!(farm.registry.is_waiting(any).await.unwrap());
+    assert!(!farm.registry.is_waiting(TicketId::mint()).await.unwrap());
+    let half = farm.registry.timing().place / 2;
+    farm.pass(half).await;
+    // Asking again changes nothing.
+    for ask in &asks {
+        assert_eq!(farm.reserve(ask).await, Reserved::Full);
+    }
+    let waiting = farm.registry.waiting().await.unwrap();
+    let now = farm.registry.now().await.unwrap();
+    for (waiting, ask) in waiting.iter().zip(&asks) {
+        assert_eq!(waiting.demand.as_ref(), Some(&ask.demand));
+        assert_eq!(waiting.owner, ask.owner);
+        let since = waiting.since.expect("it is known");
+        assert!(since >= began && now.since(since) >= half, "{since:?}");
+    }
+    farm.registry.release(&red.node, red.spawn).await.unwrap();
+    farm.take(&asks[0]).await;
+    assert_eq!(positions().await, [(any, 1), (ssr_blue, 2), (last, 2)]);
+    farm.registry.leave_line(&[any]).await.unwrap();
+    assert_eq!(positions().await, [(ssr_blue, 1), (last, 1)]);
+    farm.registry.keep_places(&[last]).await.unwrap();
+    farm.pass(half).await;
+    farm.registry.keep_places(&[last]).await.unwrap();
+    farm.pass(half).await;
+    assert_eq!(positions().await, [(last, 1)], "a place that lapsed is not in the line");
+    farm.registry.leave_line(&[last]).await.unwrap();
+    assert_eq!(positions().await, []);
+    farm.registry.release(&blue.node, blue.spawn).await.unwrap();
 }
 
 on_all! {
