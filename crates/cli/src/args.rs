@@ -117,9 +117,6 @@ pub(crate) struct RegistryFlags {
     pub(crate) registry_password_file: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) farm: FarmFlag,
-    /// The role asks no registry for anything.
-    #[arg(skip)]
-    pub(crate) is_unused: bool,
 }
 
 /// Which of the farms that share a registry.

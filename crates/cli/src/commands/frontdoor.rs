@@ -30,5 +30,5 @@ pub(crate) struct FrontdoorArgs {
 pub(crate) fn run(args: FrontdoorArgs) -> Result<Exit, Failure> {
     let insecure = args.options.tls.insecure;
     let config = args.options.into_config().map_err(|e| role::wrong(&e))?;
-    role::serve("frontdoor", config, &args.registry, &args.log, insecure)
+    role::serve("frontdoor", config, Some(&args.registry), &args.log, insecure)
 }

@@ -36,13 +36,8 @@ pub(crate) struct RelayArgs {
 /// Does it, until a signal.
 pub(crate) fn run(args: RelayArgs) -> Result<Exit, Failure> {
     let insecure = args.options.tls.insecure;
-    let mut registry = args.registry;
-    if args.options.agent.is_some() {
-        // It asks the registry for nothing.
-        "embedded".clone_into(&mut registry.registry);
-        registry.registry_password_file = None;
-        registry.is_unused = true;
-    }
+    // One that was given its agent looks up no node.
+    let registry = args.options.agent.is_none().then_some(&args.registry);
     let config = args.options.into_config().map_err(|e| role::wrong(&e))?;
-    role::serve("relay", config, &registry, &args.log, insecure)
+    role::serve("relay", config, registry, &args.log, insecure)
 }

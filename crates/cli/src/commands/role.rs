@@ -47,7 +47,7 @@ pub(crate) fn open(flags: &RegistryFlags) -> Result<Registry, Failure> {
     }
     let registry = Registry::open_with(&flags.registry, password_file, &flags.farm.farm, Timing::FARM)
         .map_err(|e| wrong(&e))?;
-    if registry.backend() == "embedded" && !flags.is_unused {
+    if registry.backend() == "embedded" {
         warn!("an embedded registry is this process's own: no other process sees it");
     }
     Ok(registry)
@@ -141,11 +141,12 @@ fn chain(error: &dyn Error) -> String {
     text
 }
 
-/// Runs a front door, or a relay, which is one that serves viewers alone, until a signal.
+/// Runs a front door, or a relay, which is one that serves viewers alone, until a signal. `registry` is `None` for one that asks no
+/// registry for anything.
 pub(crate) fn serve(
     name: &str,
     config: ::frontdoor::Config,
-    registry: &RegistryFlags,
+    registry: Option<&RegistryFlags>,
     log: &LogFlags,
     insecure: bool,
 ) -> Result<Exit, Failure> {
@@ -154,8 +155,13 @@ pub(crate) fn serve(
         let has_tls = config.tls.http.is_some() || config.tls.agents.is_some();
         let knows_callers = config.access.is_some() || config.surface == ::frontdoor::Surface::Relay;
         let guarded = Guarded { role: has_tls && knows_callers, insecure };
-        check_registry(registry, guarded)?;
-        let registry = open(registry)?;
+        let registry = match registry {
+            Some(flags) => {
+                check_registry(flags, guarded)?;
+                open(flags)?
+            }
+            None => Registry::embedded(Timing::FARM),
+        };
         let [http, admin] = [&config.tls.http, &config.tls.admin].map(|tls| scheme(tls.is_some()));
         let mut signals = Signals::catch()?;
         let door = ::frontdoor::FrontDoor::start(config, registry).await.map_err(|e| not_started(&e))?;

@@ -2,11 +2,13 @@
 
 use crate::process::run;
 
-const COMMANDS: [&str; 19] = [
+const COMMANDS: [&str; 23] = [
     "frontdoor",
     "agent",
+    "relay",
     "dev",
     "spawn",
+    "explain",
     "spawns",
     "show",
     "log",
@@ -17,10 +19,12 @@ const COMMANDS: [&str; 19] = [
     "cordon",
     "uncordon",
     "drain",
+    "forget",
     "bench",
     "soak",
     "key",
     "token",
+    "certs",
     "completions",
 ];
 
