@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
-use hatchery_tests::wait::PATIENCE;
+use hatchery_tests::wait::TIMEOUT;
 use hatchery_tests::{AgentPlan, Client, Farm, Look, Subscriber, until};
 use serde_json::json;
 use tokio::task::JoinHandle;
@@ -103,7 +103,7 @@ impl Work {
             })
         };
         let asking = (0..4 * WORKERS).map(worker).collect();
-        until("the crowd is answered", PATIENCE, async || {
+        until("the crowd is answered", TIMEOUT, async || {
             let answered = answered.load(Ordering::Relaxed);
             Look::when(answered > 100 * WORKERS, || format!("{answered} times"))
         })

@@ -32,7 +32,7 @@ const RATE: usize = 20;
 /// Bursts, and events in each of them.
 const BURSTS: usize = 15;
 const BURST: usize = 100;
-const PATIENCE: Duration = Duration::from_secs(60);
+const TIMEOUT: Duration = Duration::from_secs(60);
 
 type Socket = WebSocketStream<TcpStream>;
 
@@ -41,7 +41,7 @@ pub(crate) async fn subscribe(door: SocketAddr) -> anyhow::Result<Socket> {
     let (mut socket, _) = client_async(format!("ws://{door}/v1/live"), stream).await?;
     socket.send(Message::text(r#"{"type":"subscribe","topic":"spawns"}"#)).await?;
     loop {
-        let frame = timeout(PATIENCE, socket.next()).await?.context("a frame")??;
+        let frame = timeout(TIMEOUT, socket.next()).await?.context("a frame")??;
         if frame.is_text() && frame.to_text()?.contains(r#""type":"subscribed""#) {
             return Ok(socket);
         }
@@ -126,7 +126,7 @@ pub(crate) async fn measure(table: &mut Table) -> anyhow::Result<()> {
             let found = Metrics::of(&admin).await.get(closed);
             Look::when(found.is_some(), || "nobody was sent away".to_owned())
         };
-        until("the slow reader is sent away", PATIENCE * 2, look).await;
+        until("the slow reader is sent away", TIMEOUT * 2, look).await;
         slow.closed().await
     };
     let (with, (code, reason)) = tokio::join!(bursts(&mut phantom, &mut heard), closing);
@@ -161,7 +161,7 @@ async fn killed(farm: &Farm, heard: &mut mpsc::Receiver<Heard>, table: &mut Tabl
     }
     // What was told of their starts.
     for _ in 0..usize::from(KILLED) * 2 * CROWD {
-        timeout(PATIENCE, heard.recv()).await?.context("an event")?;
+        timeout(TIMEOUT, heard.recv()).await?.context("an event")?;
     }
     let (mut first, mut last) = (Sample::default(), Sample::default());
     for id in &ids {
@@ -169,7 +169,7 @@ async fn killed(farm: &Farm, heard: &mut mpsc::Receiver<Heard>, table: &mut Tabl
         let began = Instant::now();
         processes::signal(process.pid, Signal::KILL);
         for n in 0..CROWD {
-            let news = timeout(PATIENCE, heard.recv()).await?.context("an event")?;
+            let news = timeout(TIMEOUT, heard.recv()).await?.context("an event")?;
             ensure!(news.exited.as_ref() == Some(id), "another event came between");
             let took = news.at.duration_since(began);
             if n == 0 {
@@ -208,7 +208,7 @@ async fn steady(
     };
     let hear = async {
         for _ in 0..ticks * 2 * CROWD {
-            lags.add(timeout(PATIENCE, heard.recv()).await?.context("an event")?.lag);
+            lags.add(timeout(TIMEOUT, heard.recv()).await?.context("an event")?.lag);
         }
         anyhow::Ok(())
     };
@@ -231,12 +231,12 @@ async fn bursts(phantom: &mut Phantom, heard: &mut mpsc::Receiver<Heard>) -> any
         let began = Instant::now();
         phantom.tell(BURST / 2).await;
         for _ in 0..BURST * CROWD {
-            timeout(PATIENCE, heard.recv()).await?.context("an event")?;
+            timeout(TIMEOUT, heard.recv()).await?.context("an event")?;
         }
         took.add(began.elapsed());
     }
     // More than a reader's queue and the system hold, and each once.
     let none = async || Look::when(heard.is_empty(), || "more than was told".to_owned());
-    until("nothing is left", PATIENCE, none).await;
+    until("nothing is left", TIMEOUT, none).await;
     Ok(took)
 }

@@ -1,7 +1,7 @@
 //! Placements: HTTP, Redis, gRPC and back, with agents that start nothing; and what the agent itself keeps per spawn.
 
 use anyhow::Context as _;
-use hatchery_tests::{AgentPlan, Farm, Look, processes, until, wait::PATIENCE};
+use hatchery_tests::{AgentPlan, Farm, Look, processes, until, wait::TIMEOUT};
 
 use crate::table::Table;
 
@@ -44,7 +44,7 @@ async fn heartbeats(farm: &Farm, node: &str, more: usize) {
     let last = async || farm.door(0).json(&path).await["lastHeartbeatAt"].clone();
     for _ in 0..more {
         let before = last().await;
-        until("another heartbeat", PATIENCE, async || Look::when(last().await != before, String::new)).await;
+        until("another heartbeat", TIMEOUT, async || Look::when(last().await != before, String::new)).await;
     }
 }
 

@@ -132,10 +132,10 @@ pub(crate) async fn measure(table: &mut Table) -> anyhow::Result<()> {
 }
 
 /// Of the relay, and the better one of the others.
-fn beside(figures: &[f64; 4], is_better: impl Fn(f64, f64) -> bool) -> (f64, &'static str, f64) {
+fn beside(measured: &[f64; 4], is_better: impl Fn(f64, f64) -> bool) -> (f64, &'static str, f64) {
     let (name, other) =
-        if is_better(figures[2], figures[3]) { ("HAProxy", figures[2]) } else { ("nginx", figures[3]) };
-    (figures[1], name, other)
+        if is_better(measured[2], measured[3]) { ("HAProxy", measured[2]) } else { ("nginx", measured[3]) };
+    (measured[1], name, other)
 }
 
 async fn large_frames(kind: &str, ways: &Ways, table: &mut Table) -> anyhow::Result<()> {
@@ -220,8 +220,8 @@ async fn coming_and_going(
 }
 
 async fn idle_viewers(kind: &str, ways: &Ways, idle: &[Spawn], table: &mut Table) -> anyhow::Result<()> {
-    let mut figures = [0.0; 4];
-    for (figure, (way, pids)) in figures.iter_mut().zip(&ways.all).skip(1) {
+    let mut measured = [0.0; 4];
+    for (value, (way, pids)) in measured.iter_mut().zip(&ways.all).skip(1) {
         let resident = || pids.iter().map(|pid| memory(*pid, "VmRSS")).sum::<u64>();
         let before = resident();
         let mut viewers = Vec::new();
@@ -231,12 +231,12 @@ async fn idle_viewers(kind: &str, ways: &Ways, idle: &[Spawn], table: &mut Table
             viewers.push(viewer);
         }
         let more = resident().saturating_sub(before);
-        *figure = f64::from(u32::try_from(more / 1024)?) / f64::from(u32::try_from(idle.len())?);
+        *value = f64::from(u32::try_from(more / 1024)?) / f64::from(u32::try_from(idle.len())?);
         for viewer in viewers {
             viewer.leave().await?;
         }
     }
-    let (ours, name, theirs) = beside(&figures, |a, b| a < b);
+    let (ours, name, theirs) = beside(&measured, |a, b| a < b);
     table.row(
         format!("memory of an idle viewer, {kind}"),
         format!("{ours:.1} KiB"),

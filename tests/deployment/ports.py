@@ -1,4 +1,4 @@
-"""Ports that nobody else takes in the meantime: below those that the kernel hands out by itself, and each of them once.
+"""Ports that no other program takes in the meantime: below those that the kernel hands out by itself, and each of them once.
 
 usage: ports.py COUNT [RUN]    prints COUNT of them, and then the first of RUN that follow each other
 """
@@ -15,7 +15,7 @@ _next = _FIRST + os.getpid() * 97 % (_END - _FIRST)
 
 def _is_free(port):
     with socket.socket() as probe:
-        # A connection that has just ended there is in nobody's way.
+        # A connection that has just ended there does not count.
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind(("", port))

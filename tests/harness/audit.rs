@@ -8,7 +8,7 @@ use serde_json::Value;
 use crate::farm::Farm;
 use crate::http::Client;
 use crate::processes;
-use crate::wait::{Look, PATIENCE, until};
+use crate::wait::{Look, TIMEOUT, until};
 
 /// States of a spawn that has a process.
 const LIVE: [&str; 5] = ["launching", "ready", "suspect", "disconnected", "stopping"];
@@ -92,12 +92,12 @@ async fn try_json(door: Client, path: &str) -> Result<Value, String> {
 impl Farm {
     /// Waits until all views agree, through every front door that lives.
     pub async fn audit(&self) -> Audit {
-        self.audit_but(0, PATIENCE).await
+        self.audit_but(0, TIMEOUT).await
     }
 
     /// All spawns on record, as soon as they can be had.
     pub async fn on_record(&self, door: Client) -> Vec<Value> {
-        until("records can be read", PATIENCE, async || match try_all_spawns(door, "").await {
+        until("records can be read", TIMEOUT, async || match try_all_spawns(door, "").await {
             Ok(all) => Look::Ready(all),
             Err(answer) => Look::NotYet(answer),
         })
@@ -127,7 +127,7 @@ impl Farm {
 
     /// Waits until nothing is left: no process, no slot, no GPU slot, no port, no record of something that runs.
     pub async fn assert_empty(&self) {
-        self.assert_empty_but(0, PATIENCE).await;
+        self.assert_empty_but(0, TIMEOUT).await;
     }
 
     /// The same with another limit, and with so many slots that may be reserved for nothing.

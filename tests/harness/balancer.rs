@@ -20,7 +20,7 @@ use crate::certs::Certs;
 use crate::guard::outliving;
 use crate::ports::Block;
 use crate::processes;
-use crate::wait::{Look, PATIENCE, until};
+use crate::wait::{Look, TIMEOUT, until};
 
 /// Waits for the end of the test process, and then ends a process group. Both programs overwrite the memory that their environment
 /// is read from, so a mark in it would find nothing.
@@ -141,7 +141,7 @@ impl Balancer {
         let keeper = outliving(KEEPER, [child.id().to_string()]).expect("there is a shell");
         let balancer = Self { kind, child, keeper, dir, ports };
         let addr = balancer.ports.https();
-        until(&format!("{kind:?} listens"), PATIENCE, async || match TcpStream::connect(addr).await {
+        until(&format!("{kind:?} listens"), TIMEOUT, async || match TcpStream::connect(addr).await {
             Ok(_) => Look::Ready(()),
             Err(error) => Look::NotYet(format!("{error}; it says {}", balancer.logs())),
         })
@@ -160,13 +160,13 @@ impl Balancer {
         let before = self.workers();
         let signal = if self.kind == Kind::Nginx { Signal::HUP } else { Signal::USR2 };
         processes::signal(self.child.id(), signal);
-        until("there are new workers", PATIENCE, async || {
+        until("there are new workers", TIMEOUT, async || {
             let now = self.workers();
             Look::when(now.iter().any(|pid| !before.contains(pid)), || format!("{before:?}, then {now:?}"))
         })
         .await;
         let addr = self.ports.https();
-        until("it still listens", PATIENCE, async || match TcpStream::connect(addr).await {
+        until("it still listens", TIMEOUT, async || match TcpStream::connect(addr).await {
             Ok(_) => Look::Ready(()),
             Err(error) => Look::NotYet(error.to_string()),
         })

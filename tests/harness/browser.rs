@@ -14,7 +14,7 @@ use tempfile::TempDir;
 use crate::guard::{Guard, MARK};
 use crate::http::Client;
 use crate::processes;
-use crate::wait::{Look, PATIENCE, until};
+use crate::wait::{Look, TIMEOUT, until};
 
 /// The key under which WebDriver hands out elements.
 const ELEMENT: &str = "element-6066-11e4-a52e-4f735466cecf";
@@ -39,7 +39,7 @@ impl Browser {
         let guard = Guard::over(scratch.path());
         let (child, port) = driver(scratch.path()).await;
         let driver = Client::new(([127, 0, 0, 1], port).into());
-        let patience = AtomicU64::new(u64::try_from(PATIENCE.as_millis()).unwrap_or(u64::MAX));
+        let patience = AtomicU64::new(u64::try_from(TIMEOUT.as_millis()).unwrap_or(u64::MAX));
         let session = String::new();
         let mut browser = Self { child, driver, session, patience, scratch, _guard: guard };
         let profile = format!("--user-data-dir={}", browser.scratch.path().join("profile").display());
@@ -320,7 +320,7 @@ async fn driver(mark: &Path) -> (Child, u16) {
             .process_group(0)
             .spawn()
             .expect("chromedriver is installed (tests/run sees to it)");
-        let port = until("chromedriver listens", PATIENCE, async || {
+        let port = until("chromedriver listens", TIMEOUT, async || {
             let lines = fs::read_to_string(&log).unwrap_or_default();
             if let Some(port) = listening_port(&lines) {
                 return Look::Ready(Some(port));

@@ -25,7 +25,7 @@ use crate::program::{Program, Release};
 use crate::redis::RedisServer;
 use crate::role::Role;
 use crate::sentinels::Sentinels;
-use crate::wait::{Look, PATIENCE, until};
+use crate::wait::{Look, TIMEOUT, until};
 
 /// What is logged: everything of ours, for the case that a test fails.
 const LOG: &str = "info,frontdoor=debug,agent=debug,registry=debug";
@@ -275,13 +275,13 @@ impl Farm {
 
     /// Waits until a spawn has ended; how it did.
     pub async fn ends(&self, id: &str) -> Value {
-        self.reaches(id, "exited", PATIENCE).await["exit"].clone()
+        self.reaches(id, "exited", TIMEOUT).await["exit"].clone()
     }
 
     /// Waits until so many requests wait in line at all front doors together, and the registry has seen them there.
     pub async fn waiting(&self, count: usize) {
         let wanted = u32::try_from(count).map(f64::from).expect("a small number");
-        until(&format!("{count} wait in line"), PATIENCE, async || {
+        until(&format!("{count} wait in line"), TIMEOUT, async || {
             let mut waiting = 0.0;
             for door in &self.doors {
                 waiting += door.metrics().await.sum("hatchery_frontdoor_waiting");
@@ -322,7 +322,7 @@ impl Farm {
     async fn sees_every_node(&self) {
         let wanted: Vec<&str> = self.agents.iter().map(|agent| agent.node.as_str()).collect();
         for door in &self.doors {
-            until(&format!("{} sees every node", door.role.name), PATIENCE, async || {
+            until(&format!("{} sees every node", door.role.name), TIMEOUT, async || {
                 let ready = door.http.get("/readyz").send().await;
                 let nodes = door.http.get("/v1/nodes").send().await;
                 if (ready.status, nodes.status) != (200, 200) {

@@ -14,7 +14,7 @@ use crate::farm::Farm;
 use crate::link::Condition;
 use crate::moods::Mood;
 use crate::processes;
-use crate::wait::{Look, PATIENCE, until};
+use crate::wait::{Look, TIMEOUT, until};
 
 /// One thing that happens.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -310,7 +310,7 @@ async fn heal(farm: &Farm, incidents: &mut Incidents) {
     for agent in &farm.agents {
         opens(incidents, &agent.node);
         let path = format!("/v1/nodes/{}/uncordon", agent.node);
-        until(&format!("{} opens", agent.node), PATIENCE, async || {
+        until(&format!("{} opens", agent.node), TIMEOUT, async || {
             match farm.door(0).post(&path).try_send().await {
                 Ok(answer) if answer.status == 200 && answer.json()["agentAcknowledged"] == true => {
                     Look::Ready(())
@@ -321,7 +321,7 @@ async fn heal(farm: &Farm, incidents: &mut Incidents) {
         .await;
     }
     for door in &farm.doors {
-        until("every node is at work", PATIENCE, async || {
+        until("every node is at work", TIMEOUT, async || {
             let ready = door.http.get("/readyz").send().await;
             let nodes = door.http.get("/v1/nodes").send().await;
             if ready.status != 200 || nodes.status != 200 {

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use crate::command;
 use crate::farm::Farm;
-use crate::wait::{Look, PATIENCE, until};
+use crate::wait::{Look, TIMEOUT, until};
 
 /// What whoever shows a key that was good is told.
 pub const EXPIRED: &str = "the credential has expired";
@@ -20,7 +20,7 @@ impl Farm {
         let credential = command::new_key(self.mark(), &self.keys(), flags);
         for door in &self.doors {
             let client = door.http.showing(&credential);
-            until("the front door takes in the new key", PATIENCE, async || {
+            until("the front door takes in the new key", TIMEOUT, async || {
                 let answer = client.get("/v1/spawns").send().await;
                 // A key may be good for a shorter time than it takes to look.
                 let known = answer.status != 401 || answer.json()["detail"] == EXPIRED;

@@ -12,7 +12,7 @@ use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 use tokio_tungstenite::tungstenite::{Error, Message};
 use tokio_tungstenite::{WebSocketStream, client_async};
 
-use crate::wait::PATIENCE;
+use crate::wait::TIMEOUT;
 
 /// Enough for a handshake and a few frames: whoever does not read is noticed soon.
 const SMALL_BUFFER: u32 = 4096;
@@ -51,14 +51,14 @@ impl Subscriber {
         let socket = TcpSocket::new_v4()?;
         // Set before the connection is made, it also bounds what the other side may send ahead.
         socket.set_recv_buffer_size(SMALL_BUFFER)?;
-        let stream = timeout(PATIENCE, socket.connect(door)).await.expect("a connection does not hang")?;
+        let stream = timeout(TIMEOUT, socket.connect(door)).await.expect("a connection does not hang")?;
         let mut request = format!("ws://{door}/v1/live").into_client_request()?;
         if let Some(credential) = credential {
             let bearer = format!("Bearer {credential}").parse().expect("a credential is a header's value");
             request.headers_mut().insert("authorization", bearer);
         }
         let shaken =
-            timeout(PATIENCE, client_async(request, stream)).await.expect("a handshake does not hang");
+            timeout(TIMEOUT, client_async(request, stream)).await.expect("a handshake does not hang");
         let mut subscriber =
             Self { socket: shaken?.0, early: VecDeque::new(), hello: Value::Null, heartbeats: 0 };
         subscriber.hello = subscriber.frame().await;
@@ -109,7 +109,7 @@ impl Subscriber {
     /// # Errors
     /// It has.
     pub async fn try_send(&mut self, message: Message) -> Result<(), Error> {
-        timeout(PATIENCE, self.socket.send(message)).await.expect("the front door reads")
+        timeout(TIMEOUT, self.socket.send(message)).await.expect("the front door reads")
     }
 
     /// Subscribes from now on; the frame that says so, with its snapshot.
@@ -200,7 +200,7 @@ impl Subscriber {
     /// The next frame that is no heartbeat.
     async fn frame(&mut self) -> Value {
         loop {
-            match timeout(PATIENCE, self.socket.next()).await.expect("a frame in time") {
+            match timeout(TIMEOUT, self.socket.next()).await.expect("a frame in time") {
                 Some(Ok(Message::Text(text))) => {
                     let frame: Value = serde_json::from_str(&text).expect("frames are JSON");
                     if frame["type"] != "heartbeat" {
@@ -244,7 +244,7 @@ impl Subscriber {
                 }
             }
         };
-        timeout(PATIENCE, read_on).await.expect("the front door closes")
+        timeout(TIMEOUT, read_on).await.expect("the front door closes")
     }
 }
 

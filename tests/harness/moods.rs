@@ -8,7 +8,7 @@ use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 
 use crate::redis::RedisServer;
-use crate::wait::{Look, PATIENCE, until};
+use crate::wait::{Look, TIMEOUT, until};
 
 /// What is wrong with it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -137,7 +137,7 @@ impl RedisServer {
             Mood::Stalled => self.signal(Signal::CONT),
             Mood::Loading | Mood::CutsConnections => {}
         }
-        until("Redis takes writes", PATIENCE * 2, async || {
+        until("Redis takes writes", TIMEOUT * 2, async || {
             let said = self.says("SET a-test-was-here 1").await.unwrap_or_default();
             Look::when(said.starts_with("+OK"), || said)
         })
@@ -161,7 +161,7 @@ impl RedisServer {
     }
 
     async fn refuses(&self, word: &str) {
-        until("Redis is in its mood", PATIENCE, async || {
+        until("Redis is in its mood", TIMEOUT, async || {
             let said = self.says("SET a-test-was-here 1").await.unwrap_or_default();
             Look::when(said.starts_with(&format!("-{word}")), || said)
         })

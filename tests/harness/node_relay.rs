@@ -10,7 +10,7 @@ use crate::http::Client;
 use crate::metrics::Metrics;
 use crate::ports::Block;
 use crate::role::{Role, clients};
-use crate::wait::{Look, PATIENCE, until};
+use crate::wait::{Look, TIMEOUT, until};
 
 /// The ports of a node's relay, which its agent has to know before it runs.
 #[derive(Debug)]
@@ -90,7 +90,7 @@ impl NodeRelay {
 
     async fn leaves_its_ports(&self) {
         let address = self.address();
-        until("its port is free", PATIENCE, async || {
+        until("its port is free", TIMEOUT, async || {
             Look::when(TcpStream::connect(&address).await.is_err(), || "it listens".to_owned())
         })
         .await;

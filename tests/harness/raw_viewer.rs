@@ -4,7 +4,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use crate::wait::PATIENCE;
+use crate::wait::TIMEOUT;
 
 /// The headers of a handshake that a server takes, without the blank line.
 pub const HANDSHAKE: &str = "connection: upgrade\r\nupgrade: websocket\r\nsec-websocket-version: 13\r\n\
@@ -22,7 +22,7 @@ impl RawViewer {
     pub async fn send(url: &str, headers: &str, after: &[u8]) -> Self {
         let (host, path) =
             url.strip_prefix("ws://").and_then(|url| url.split_once('/')).expect("a ws:// URL");
-        let mut stream = TcpStream::connect(host).await.expect("somebody listens");
+        let mut stream = TcpStream::connect(host).await.expect("a server listens");
         let head = format!("GET /{path} HTTP/1.1\r\nhost: {host}\r\n{headers}\r\n");
         stream.write_all(&[head.as_bytes(), after].concat()).await.expect("the head is taken");
         Self { stream }
@@ -47,7 +47,7 @@ impl RawViewer {
                 }
             }
         };
-        timeout(PATIENCE, read).await.expect("an answer, or the end");
+        timeout(TIMEOUT, read).await.expect("an answer, or the end");
         String::from_utf8_lossy(&head).into_owned()
     }
 
@@ -55,7 +55,7 @@ impl RawViewer {
     pub async fn rest(&mut self) -> Vec<u8> {
         let mut rest = Vec::new();
         // A reset is an end, too.
-        timeout(PATIENCE, self.stream.read_to_end(&mut rest)).await.expect("the connection is ended").ok();
+        timeout(TIMEOUT, self.stream.read_to_end(&mut rest)).await.expect("the connection is ended").ok();
         rest
     }
 }

@@ -14,7 +14,7 @@ use tokio::time::timeout;
 use crate::guard::MARK;
 use crate::ports::Block;
 use crate::processes;
-use crate::wait::{Look, PATIENCE, until};
+use crate::wait::{Look, TIMEOUT, until};
 
 /// A Redis server that keeps its port for ever, and on disk only what it is asked to save.
 #[derive(Debug)]
@@ -93,7 +93,7 @@ impl RedisServer {
             stream.read_to_string(&mut said).await.ok()?;
             Some(said)
         };
-        timeout(PATIENCE, exchange).await.ok().flatten()
+        timeout(TIMEOUT, exchange).await.ok().flatten()
     }
 
     /// Ends it at once, with all it knows.
@@ -134,7 +134,7 @@ impl RedisServer {
     /// Starts it again on the same port, with what it has saved and with these settings more.
     pub async fn restart_with_its_dump(&mut self, settings: &[&str]) {
         self.begin(settings);
-        until("redis-server answers", PATIENCE, async || {
+        until("redis-server answers", TIMEOUT, async || {
             let ended = self.child.as_mut().and_then(|child| child.try_wait().ok().flatten());
             assert!(ended.is_none(), "redis-server ended: {ended:?}");
             Look::when(answers(self.port).await, || "no PONG".to_owned())

@@ -13,7 +13,7 @@ use tokio::time::timeout;
 use crate::http::Client;
 use crate::processes;
 use crate::program::Program;
-use crate::wait::{Look, PATIENCE, until};
+use crate::wait::{Look, TIMEOUT, until};
 
 /// A running `hatchery frontdoor`, `hatchery agent` or `hatchery dev`.
 #[derive(Debug)]
@@ -62,7 +62,7 @@ impl Role {
             std::thread::spawn(move || lines.count());
             found
         });
-        let line = timeout(PATIENCE, read).await;
+        let line = timeout(TIMEOUT, read).await;
         let line = line.unwrap_or_else(|_| panic!("{name} does not log it")).expect("nothing panics there");
         line.expect("its log has not ended")
     }
@@ -114,7 +114,7 @@ impl Role {
     /// The line it says when it listens.
     pub async fn announcement(&mut self) -> String {
         let name = self.name.clone();
-        until(&format!("{name} says that it listens"), PATIENCE, async || {
+        until(&format!("{name} says that it listens"), TIMEOUT, async || {
             if let Some(status) = self.exited() {
                 panic!("{name} ended with {status}:\n{}", self.log());
             }
@@ -156,7 +156,7 @@ impl Role {
 
     /// Waits until its log is so, and returns all of it.
     pub async fn logs_so(&self, what: &str, mut so: impl FnMut(&str) -> bool) -> String {
-        until(&format!("{} logs {what}", self.name), PATIENCE, async || {
+        until(&format!("{} logs {what}", self.name), TIMEOUT, async || {
             let log = self.log();
             if so(&log) { Look::Ready(log) } else { Look::NotYet(log) }
         })
@@ -183,7 +183,7 @@ impl Role {
     /// Waits for its end.
     pub async fn end(&mut self) -> ExitStatus {
         let name = self.name.clone();
-        until(&format!("{name} ends"), PATIENCE, async || match self.exited() {
+        until(&format!("{name} ends"), TIMEOUT, async || match self.exited() {
             Some(status) => Look::Ready(status),
             None => Look::NotYet("it runs".to_owned()),
         })

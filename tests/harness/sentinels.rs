@@ -5,7 +5,7 @@ use std::fs;
 use std::path::Path;
 
 use crate::redis::RedisServer;
-use crate::wait::{Look, PATIENCE, until};
+use crate::wait::{Look, TIMEOUT, until};
 
 /// What the Sentinels call the master.
 const NAME: &str = "farm";
@@ -27,7 +27,7 @@ impl Sentinels {
         let replica = RedisServer::start(mark).await;
         let port = master.addr().port();
         replica.says(&format!("REPLICAOF 127.0.0.1 {port}")).await;
-        until("the replica is in step", PATIENCE, async || {
+        until("the replica is in step", TIMEOUT, async || {
             let said = replica.says("INFO replication").await.unwrap_or_default();
             Look::when(said.contains("master_link_status:up"), || said)
         })
@@ -44,7 +44,7 @@ impl Sentinels {
         }
         let sentinels = Self { replica, all };
         for sentinel in &sentinels.all {
-            until("a Sentinel knows the others", PATIENCE, async || {
+            until("a Sentinel knows the others", TIMEOUT, async || {
                 let said = sentinel.says("INFO sentinel").await.unwrap_or_default();
                 Look::when(said.contains("slaves=1,sentinels=3"), || said)
             })

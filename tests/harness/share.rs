@@ -9,7 +9,7 @@ use rustix::process::Signal;
 
 use crate::processes;
 use crate::skip::skipped;
-use crate::wait::{Look, PATIENCE, until};
+use crate::wait::{Look, TIMEOUT, until};
 
 /// A directory that is reached through a server.
 #[derive(Debug)]
@@ -38,7 +38,7 @@ impl Share {
             .spawn()
             .expect("bindfs is installed (tests/run sees to it)");
         let share = Self { server, mount: mount.to_owned() };
-        until("the share is mounted", PATIENCE, async || {
+        until("the share is mounted", TIMEOUT, async || {
             let mounts = std::fs::read_to_string("/proc/self/mounts").expect("there is /proc");
             let path = share.mount.to_str().expect("a plain name");
             Look::when(mounts.contains(path), || mounts)

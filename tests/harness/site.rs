@@ -10,7 +10,7 @@ use crate::faults::Incidents;
 use crate::load::{Load, MAX_WAIT};
 use crate::plan::AgentPlan;
 use crate::verdict::{Verdict, judge, noting};
-use crate::wait::PATIENCE;
+use crate::wait::TIMEOUT;
 
 /// The front doors' deadline of a spawn; all else follows from it.
 const DEADLINE: Duration = Duration::from_secs(8);
@@ -65,7 +65,7 @@ pub async fn settle_but(
     // What still runs is what viewers stay with.
     drop(notes);
     if forgive {
-        farm.assert_empty_but(verdict.reserved, PATIENCE).await;
+        farm.assert_empty_but(verdict.reserved, TIMEOUT).await;
     } else {
         // What a front door that is gone had reserved comes back, too.
         farm.assert_empty_but(0, RESERVATION + Duration::from_secs(15)).await;

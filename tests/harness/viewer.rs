@@ -13,7 +13,7 @@ use tokio_tungstenite::tungstenite::{Error, Message};
 use tokio_tungstenite::{WebSocketStream, client_async};
 
 use crate::farm::Farm;
-use crate::wait::{Look, PATIENCE, until};
+use crate::wait::{Look, TIMEOUT, until};
 
 /// A viewer connected to a spawn.
 #[derive(Debug)]
@@ -36,7 +36,7 @@ impl Viewer {
 
     /// Client-side rendering, once the spawn takes a viewer.
     pub async fn connected(endpoint: &str) -> Self {
-        until("the spawn takes a viewer", PATIENCE, async || match Self::connect(endpoint, None).await {
+        until("the spawn takes a viewer", TIMEOUT, async || match Self::connect(endpoint, None).await {
             Ok(viewer) => Look::Ready(viewer),
             Err(error) => Look::NotYet(error.to_string()),
         })
@@ -59,7 +59,7 @@ impl Viewer {
         }
         let stream = TcpStream::connect(authority).await?;
         let shaken =
-            timeout(PATIENCE, client_async(request, stream)).await.expect("a handshake does not hang");
+            timeout(TIMEOUT, client_async(request, stream)).await.expect("a handshake does not hang");
         let (socket, response) = shaken?;
         Ok(Self { socket, response })
     }
@@ -88,7 +88,7 @@ impl Viewer {
         });
         self.socket.send(Message::binary(open.to_string().into_bytes())).await.ok()?;
         loop {
-            match timeout(PATIENCE, self.socket.next()).await.expect("an answer, or the end") {
+            match timeout(TIMEOUT, self.socket.next()).await.expect("an answer, or the end") {
                 Some(Ok(data @ (Message::Binary(_) | Message::Text(_)))) => {
                     let answer: Value = serde_json::from_slice(&data.into_data()).ok()?;
                     return answer["command"].as_str().map(str::to_owned);
@@ -134,7 +134,7 @@ impl Viewer {
     /// The next frame with data.
     async fn next(&mut self) -> Message {
         loop {
-            let frame = timeout(PATIENCE, self.socket.next()).await.expect("an answer in time");
+            let frame = timeout(TIMEOUT, self.socket.next()).await.expect("an answer in time");
             match frame {
                 Some(Ok(data @ (Message::Binary(_) | Message::Text(_)))) => return data,
                 // Answered by the library, as browsers do.
@@ -164,7 +164,7 @@ impl Viewer {
     /// Reads on until the server has sent a close frame or gone.
     pub async fn closed(&mut self) {
         let read_on = async { while let Some(Ok(_)) = self.socket.next().await {} };
-        timeout(PATIENCE, read_on).await.expect("the server ends the connection");
+        timeout(TIMEOUT, read_on).await.expect("the server ends the connection");
     }
 
     /// Says something, so that the server counts as used; nobody may be listening any more.

@@ -6,7 +6,7 @@ use tokio::time::{Instant, sleep, timeout_at};
 
 /// As long as anything may take that has no limit of its own. Generous, because the machine may be busy with other tests;
 /// what is to be fast has a bound of its own in its test.
-pub const PATIENCE: Duration = Duration::from_secs(30);
+pub const TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Between two looks.
 const PAUSE: Duration = Duration::from_millis(15);

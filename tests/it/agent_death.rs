@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::time::Duration;
 
-use hatchery_tests::{AgentPlan, Farm, Look, Viewer, until, wait::PATIENCE};
+use hatchery_tests::{AgentPlan, Farm, Look, Viewer, until, wait::TIMEOUT};
 use model::{Drain, Eligibility, Timestamp, Timing};
 use registry::Registry;
 use rustix::process::Signal;
@@ -22,7 +22,7 @@ fn kinds(record: &Value) -> Vec<&str> {
 }
 
 async fn node_is_up(farm: &Farm) {
-    until("the node is up", PATIENCE, async || {
+    until("the node is up", TIMEOUT, async || {
         let node = farm.door(0).json("/v1/nodes/node-a").await;
         Look::when(node["availability"] == "up", || node.to_string())
     })
@@ -44,7 +44,7 @@ fn records(farm: &Farm) -> BTreeSet<String> {
 }
 
 async fn no_records(farm: &Farm) {
-    until("no record is left", PATIENCE, async || {
+    until("no record is left", TIMEOUT, async || {
         let left = records(farm);
         Look::when(left.is_empty(), || format!("{left:?}"))
     })
@@ -85,7 +85,7 @@ async fn twenty_viewers_do_not_notice_that_their_agent_was_killed() {
     let processes: BTreeSet<u32> = farm.processes().iter().map(|process| process.pid).collect();
     let mut before = Vec::new();
     for (id, _) in &watching {
-        let record = farm.reaches(id, "ready", PATIENCE).await;
+        let record = farm.reaches(id, "ready", TIMEOUT).await;
         before.push((record["startedAt"].clone(), record["readyAt"].clone()));
     }
     farm.agents[0].role.kill();
@@ -106,7 +106,7 @@ async fn twenty_viewers_do_not_notice_that_their_agent_was_killed() {
     assert_eq!(metrics.get("hatchery_agent_spawns_adopted_total"), Some(20.0));
     assert_eq!(metrics.get("hatchery_agent_ports_used"), Some(20.0));
     for ((id, _), (started, ready)) in watching.iter().zip(before) {
-        let record = until("it is heard of again", PATIENCE, async || {
+        let record = until("it is heard of again", TIMEOUT, async || {
             let record = farm.record(id).await;
             let ping = text(&record, "lastPingAt").to_owned();
             Look::when(ping > killed.to_string(), || record.to_string()).and(record)
@@ -165,13 +165,13 @@ async fn what_happened_while_no_agent_looked_is_told_as_far_as_it_is_known() {
     let (killed, killed_viewer) = farm.watched().await;
     let (stays, mut stays_viewer) = farm.watched().await;
     for id in [&left, &killed, &stays] {
-        farm.reaches(id, "ready", PATIENCE).await;
+        farm.reaches(id, "ready", TIMEOUT).await;
     }
     farm.agents[0].role.kill();
     viewer.leave().await;
     let process = farm.process(&killed).unwrap();
     hatchery_tests::processes::signal(process.pid, Signal::KILL);
-    until("both are gone", PATIENCE, async || {
+    until("both are gone", TIMEOUT, async || {
         let left = farm.processes();
         Look::when(left.len() == 1, || format!("{left:?}"))
     })
@@ -200,7 +200,7 @@ async fn a_spawn_that_cannot_reach_the_next_agent_is_ended() {
     let mut farm = Farm::builder().agent(plan).start().await;
     let body = json!({"sessionToken": "sim:ignore_term=1,fork_grandchild=1"});
     let id = text(&farm.door(0).spawned(&body).await, "id").to_owned();
-    farm.reaches(&id, "ready", PATIENCE).await;
+    farm.reaches(&id, "ready", TIMEOUT).await;
     farm.agents[0].role.kill();
     farm.agents[0].set("--liveliness-listen", "127.0.0.1:0");
     farm.agents[0].restart().await;
@@ -216,12 +216,12 @@ async fn a_spawn_without_a_record_is_found_all_the_same() {
     let plan = AgentPlan::slots(2).args(&["--ping-interval", "300ms"]);
     let mut farm = Farm::builder().agent(plan).start().await;
     let (id, viewer) = farm.watched().await;
-    farm.reaches(&id, "ready", PATIENCE).await;
+    farm.reaches(&id, "ready", TIMEOUT).await;
     farm.agents[0].role.kill();
     fs::remove_file(farm.agents[0].state_dir.join("spawns")).unwrap();
     farm.agents[0].restart().await;
     assert_eq!(farm.audit().await.total(), 1);
-    farm.reaches(&id, "ready", PATIENCE).await;
+    farm.reaches(&id, "ready", TIMEOUT).await;
     assert_eq!(records(&farm), BTreeSet::from([id.clone()]), "and has one now");
     still_watches_then_leaves(viewer).await;
     assert_eq!(farm.ends(&id).await["reason"], "disconnected");
@@ -233,7 +233,7 @@ async fn a_start_that_its_agent_did_not_live_to_answer_leaves_nothing() {
     let mut farm = Farm::small(2).await;
     let body = json!({"sessionToken": "sim:ready_delay_ms=3000"});
     let call = tokio::spawn(farm.door(0).post("/spawn").json(&body).send());
-    until("a process starts", PATIENCE, async || {
+    until("a process starts", TIMEOUT, async || {
         Look::when(!farm.processes().is_empty(), || "none".to_owned())
     })
     .await;
@@ -246,7 +246,7 @@ async fn a_start_that_its_agent_did_not_live_to_answer_leaves_nothing() {
         assert_eq!(farm.audit().await.total(), 1);
         farm.stop([text(&answer.json(), "id")]).await;
     }
-    until("nothing is left of it", PATIENCE, async || {
+    until("nothing is left of it", TIMEOUT, async || {
         let left = farm.processes();
         Look::when(left.is_empty(), || format!("{left:?}"))
     })
@@ -265,7 +265,7 @@ async fn an_agent_that_was_paused_blames_nobody() {
         watching.push(farm.watched().await);
     }
     for (id, _) in &watching {
-        farm.reaches(id, "ready", PATIENCE).await;
+        farm.reaches(id, "ready", TIMEOUT).await;
     }
     farm.agents[0].role.signal(Signal::STOP);
     sleep(Duration::from_secs(6)).await;
@@ -295,7 +295,7 @@ async fn an_agent_with_less_room_than_its_heritage_is_just_full() {
     assert!(farm.agents[0].role.end().await.success());
     farm.agents[0].set("--slots", "1");
     farm.agents[0].restart().await;
-    until("it has one slot", PATIENCE, async || {
+    until("it has one slot", TIMEOUT, async || {
         let node = farm.door(0).json("/v1/nodes/node-a").await;
         Look::when(node["slots"] == json!({"total": 1, "used": 3}), || node.to_string())
     })
@@ -312,11 +312,11 @@ async fn an_agent_with_less_room_than_its_heritage_is_just_full() {
 async fn a_drain_survives_agent_and_registry_and_keeps_its_deadline() {
     let mut farm = Farm::builder().agent(AgentPlan::slots(4).args(&["--stop-grace", "1s"])).start().await;
     let (id, viewer) = farm.watched().await;
-    farm.reaches(&id, "ready", PATIENCE).await;
+    farm.reaches(&id, "ready", TIMEOUT).await;
     drain(&farm, Duration::from_secs(12)).await;
     let asked = Instant::now();
     let operator = farm.agents[0].state_dir.join("operator");
-    until("the agent remembers it", PATIENCE, async || {
+    until("the agent remembers it", TIMEOUT, async || {
         let kept = fs::read_to_string(&operator).unwrap_or_default();
         Look::when(kept.contains("draining"), || kept)
     })
@@ -324,7 +324,7 @@ async fn a_drain_survives_agent_and_registry_and_keeps_its_deadline() {
     farm.agents[0].role.kill();
     farm.redis.restart().await;
     farm.agents[0].restart().await;
-    let node = until("the registry knows it again", PATIENCE, async || {
+    let node = until("the registry knows it again", TIMEOUT, async || {
         let node = farm.door(0).get("/v1/nodes/node-a").send().await;
         Look::when(node.status == 200, || format!("{node:?}")).and(node)
     })
@@ -333,7 +333,7 @@ async fn a_drain_survives_agent_and_registry_and_keeps_its_deadline() {
     assert_eq!(node["eligibility"], "draining", "{node}");
     assert_eq!((&node["drain"]["reason"], &node["drain"]["by"]), (&json!("new kernel"), &json!("ann")));
     assert_eq!(farm.door(0).spawn(&json!({})).await.status, 503);
-    farm.reaches(&id, "ready", PATIENCE).await;
+    farm.reaches(&id, "ready", TIMEOUT).await;
     assert!(asked.elapsed() < Duration::from_secs(10), "too slow to tell: {:?}", asked.elapsed());
     assert_eq!(farm.ends(&id).await["reason"], "drained");
     let took = asked.elapsed();

@@ -12,7 +12,7 @@ use std::time::Duration;
 use hatchery_tests::balancer::Kind;
 use hatchery_tests::link::Condition;
 use hatchery_tests::wait::longer_than;
-use hatchery_tests::{AgentPlan, Browser, Farm, Look, until, wait::PATIENCE};
+use hatchery_tests::{AgentPlan, Browser, Farm, Look, until, wait::TIMEOUT};
 use rustix::process::Signal;
 use serde_json::{Value, json};
 use tokio::time::Instant;
@@ -319,7 +319,7 @@ async fn a_viewers_token_is_in_no_log_of_a_load_balancer_also_when_something_fai
             ask_from_inside(&site, "GET", &format!("{wrong}{path}"), &HANDSHAKE).await;
         }
         get(&site, "/client.js").await;
-        let logs = until("accesses are logged", PATIENCE, async || {
+        let logs = until("accesses are logged", TIMEOUT, async || {
             let logs = site.balancer.logs();
             let viewer = logs.lines().any(|line| line.contains(" 101 ") && line.contains(" - "));
             let gone = logs.lines().any(|line| line.contains("/client.js") && line.contains(" 50"));

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use hatchery_tests::certs::{Certs, Curled, curl};
 use hatchery_tests::role::clients;
-use hatchery_tests::{AgentPlan, Farm, Impostor, Look, Role, Viewer, command, logs, until, wait::PATIENCE};
+use hatchery_tests::{AgentPlan, Farm, Impostor, Look, Role, Viewer, command, logs, until, wait::TIMEOUT};
 use prost::Message;
 use serde_json::{Value, json};
 use wire::v1;
@@ -109,11 +109,11 @@ async fn a_metrics_readers_certificate_can_do_nothing_at_an_agent() {
     assert_eq!(farm.door(0).json("/v1/nodes/node-a").await["eligibility"], "eligible");
 
     // Once for each peer and reason, with what was shown, however often it has tried.
-    let told = lines(&agent.role, "WARN", REFUSED);
-    assert_eq!(told.len(), pairs.len(), "{told:#?}");
+    let logged = lines(&agent.role, "WARN", REFUSED);
+    assert_eq!(logged.len(), pairs.len(), "{logged:#?}");
     for (pair, shown) in pairs {
-        let line = told.iter().map(Value::to_string).find(|line| line.contains(shown));
-        let line = line.unwrap_or_else(|| panic!("{pair}: {told:#?}"));
+        let line = logged.iter().map(Value::to_string).find(|line| line.contains(shown));
+        let line = line.unwrap_or_else(|| panic!("{pair}: {logged:#?}"));
         assert!(line.contains("spiffe://hatchery/frontdoor") && line.contains("127.0.0.1"), "{line}");
     }
     let metrics = agent.metrics().await;
@@ -148,8 +148,8 @@ async fn the_certificate_of_a_nodes_relay_orders_nothing_at_its_agent_and_opens_
         call(&certs, "node-a.relay", address, method, message).await;
     }
     let orders = methods.iter().filter(|(method, _)| method.starts_with("hatchery")).count();
-    let told = "a call of the node's relay was refused that only front doors may make";
-    agent.role.logs_so("every order", |log| log.matches(told).count() == orders).await;
+    let logged = "a call of the node's relay was refused that only front doors may make";
+    agent.role.logs_so("every order", |log| log.matches(logged).count() == orders).await;
     assert_eq!(farm.processes().len(), 1, "nothing was started, nothing has ended");
     assert_eq!(farm.record(id).await["state"], "ready");
     assert_eq!(farm.door(0).json("/v1/nodes/node-a").await["eligibility"], "eligible");
@@ -233,7 +233,7 @@ async fn a_node_that_shows_another_nodes_certificate_gets_no_spawn_and_its_agent
     let mut impostor = Impostor::new(&farm.redis.url(), "node-b", &advertise);
     assert!(!impostor.claims().await, "the agent that lives has the node");
     farm.agent_mut("node-b").role.kill();
-    until("the impostor has the node", PATIENCE, async || {
+    until("the impostor has the node", TIMEOUT, async || {
         Look::when(impostor.claims().await, || "it is not believed".to_owned())
     })
     .await;
@@ -243,7 +243,7 @@ async fn a_node_that_shows_another_nodes_certificate_gets_no_spawn_and_its_agent
     let door = &farm.doors[0];
     let refused = "hatchery_tls_peers_refused_total{peer=\"agent\",reason=\"other-node\"}";
     let mut others = Vec::new();
-    until("the impostor was asked", PATIENCE, async || {
+    until("the impostor was asked", TIMEOUT, async || {
         let spawned = door.http.spawned(&json!({})).await;
         assert_eq!(spawned["node"], "node-a", "{spawned}");
         let other = spawned["id"].as_str().unwrap().to_owned();
@@ -254,10 +254,10 @@ async fn a_node_that_shows_another_nodes_certificate_gets_no_spawn_and_its_agent
         Look::when(count.is_some_and(|count| count >= 1.0), || format!("{count:?}"))
     })
     .await;
-    let told = lines(&door.role, "WARN", REFUSED);
-    assert_eq!(told.len(), 1, "{told:#?}");
+    let logged = lines(&door.role, "WARN", REFUSED);
+    assert_eq!(logged.len(), 1, "{logged:#?}");
     for word in ["spiffe://hatchery/agent/node-a", "spiffe://hatchery/agent/node-b"] {
-        assert!(told[0].to_string().contains(word), "{word}: {told:#?}");
+        assert!(logged[0].to_string().contains(word), "{word}: {logged:#?}");
     }
     let asked = lines(&farm.agent("node-a").role, "WARN", "for another node");
     assert!(asked.is_empty(), "nothing was sent to whom it is not for: {asked:#?}");
@@ -272,13 +272,13 @@ async fn a_node_that_shows_another_nodes_certificate_gets_no_spawn_and_its_agent
     assert_eq!(opened.code, 0, "{opened:?}");
 
     impostor.abort();
-    until("the impostor is down", PATIENCE, async || {
+    until("the impostor is down", TIMEOUT, async || {
         let node = farm.door(0).json("/v1/nodes/node-b").await;
         Look::when(node["availability"] == "down", || node.to_string())
     })
     .await;
     farm.agent_mut("node-b").restart().await;
-    farm.reaches(&id, "ready", PATIENCE).await;
+    farm.reaches(&id, "ready", TIMEOUT).await;
     assert_eq!(farm.process(&id).map(|process| process.pid), Some(pid), "it went on all the time");
     assert!(!viewer.is_closed().await, "and so did its viewer");
     farm.stop([id.as_str()]).await;
@@ -312,10 +312,10 @@ async fn certificates_without_a_role_go_on_with_one_warning_until_they_are_renew
     assert!(without("agent").await >= 1.0);
     for (role, peer) in [(&farm.agent("node-a").role, "frontdoor"), (&farm.doors[0].role, "agent")] {
         // One of its own certificate, one of its peers', however many there are.
-        let told = lines(role, "WARN", ROLELESS);
-        assert_eq!(told.len(), 2, "{told:#?}");
-        assert!(told.iter().all(|line| line.to_string().contains("--renew")), "{told:#?}");
-        assert!(told.iter().any(|line| line.to_string().contains(&format!("\"{peer}\""))), "{told:#?}");
+        let logged = lines(role, "WARN", ROLELESS);
+        assert_eq!(logged.len(), 2, "{logged:#?}");
+        assert!(logged.iter().all(|line| line.to_string().contains("--renew")), "{logged:#?}");
+        assert!(logged.iter().any(|line| line.to_string().contains(&format!("\"{peer}\""))), "{logged:#?}");
     }
 
     // The CA that signed them signs those with a role, beside them.
@@ -323,7 +323,7 @@ async fn certificates_without_a_role_go_on_with_one_warning_until_they_are_renew
     assert!(String::from_utf8_lossy(&kept.stdout).contains("states no role"), "{kept:?}");
     let renewed = certs.more(&["--frontdoor", "door=127.0.0.1", "--agent", "node-a=127.0.0.1", "--renew"]);
     assert!(renewed.status.success(), "{renewed:?}");
-    until("both have read them", PATIENCE, async || {
+    until("both have read them", TIMEOUT, async || {
         let seen = [&farm.agent("node-a").role, &farm.doors[0].role]
             .map(|role| !lines(role, "INFO", "certificates were read again").is_empty());
         Look::when(seen == [true, true], || format!("{seen:?}"))
@@ -351,9 +351,11 @@ async fn a_running_agent_does_not_take_up_another_nodes_certificate() {
         }
     };
     install("node-b");
-    until("the agent has refused it", PATIENCE, async || {
-        let told = lines(&farm.agent("node-a").role, "ERROR", "new certificates cannot be used");
-        Look::when(told.iter().any(|line| line.to_string().contains("agent/node-b")), || format!("{told:#?}"))
+    until("the agent has refused it", TIMEOUT, async || {
+        let logged = lines(&farm.agent("node-a").role, "ERROR", "new certificates cannot be used");
+        Look::when(logged.iter().any(|line| line.to_string().contains("agent/node-b")), || {
+            format!("{logged:#?}")
+        })
     })
     .await;
     let (role, http) = another_door(&farm, "second", &certs.door("door")).await;
@@ -363,9 +365,9 @@ async fn a_running_agent_does_not_take_up_another_nodes_certificate() {
     drop(role);
     let renewed = certs.more(&["--agent", "node-a=127.0.0.1", "--renew"]);
     assert!(renewed.status.success(), "{renewed:?}");
-    until("the agent has read its own", PATIENCE, async || {
-        let told = lines(&farm.agent("node-a").role, "INFO", "certificates were read again");
-        Look::when(!told.is_empty(), || "it has not".to_owned())
+    until("the agent has read its own", TIMEOUT, async || {
+        let logged = lines(&farm.agent("node-a").role, "INFO", "certificates were read again");
+        Look::when(!logged.is_empty(), || "it has not".to_owned())
     })
     .await;
     let (role, http) = another_door(&farm, "third", &certs.door("door")).await;

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use hatchery_tests::link::{Condition, Link};
-use hatchery_tests::{AgentPlan, Browser, Farm, Look, until, wait::PATIENCE};
+use hatchery_tests::{AgentPlan, Browser, Farm, Look, until, wait::TIMEOUT};
 use serde_json::{Value, json};
 
 /// A page of another origin than the front door, with the library in `client` and what the scripts below need.
@@ -36,7 +36,7 @@ async fn outcome(browser: &Browser) -> Value {
 }
 
 async fn runs(farm: &Farm, count: usize) {
-    until(&format!("{count} run"), PATIENCE, async || {
+    until(&format!("{count} run"), TIMEOUT, async || {
         let now = farm.processes().len();
         Look::when(now == count, || format!("{now} do"))
     })
@@ -169,12 +169,12 @@ async fn a_spawn_whose_answer_is_lost_on_the_way_is_not_started_twice() {
     runs(&farm, 1).await;
     // The server comes up and its answer stays under way until the connection breaks.
     link.becomes(Condition::Hole);
-    until("the front door has answered", PATIENCE, async || {
+    until("the front door has answered", TIMEOUT, async || {
         let spawns = farm.door(0).json("/v1/spawns").await;
         Look::when(spawns["spawns"][0]["state"] == "ready", || spawns.to_string())
     })
     .await;
-    until("the answer is under way", PATIENCE, async || {
+    until("the answer is under way", TIMEOUT, async || {
         let busy = farm.doors[0].metrics().await.sum("hatchery_frontdoor_requests_in_flight");
         // The one that asks is one of them.
         Look::when(busy < 1.5, || format!("{busy} requests are being answered"))

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, SystemTime};
 
-use hatchery_tests::{AgentPlan, Farm, wait::PATIENCE};
+use hatchery_tests::{AgentPlan, Farm, wait::TIMEOUT};
 use model::Timestamp;
 use serde_json::{Value, json};
 
@@ -38,7 +38,7 @@ async fn times_on_record_are_the_registrys_whatever_the_machines_clocks_say() {
         ids.push(answer["id"].as_str().unwrap().to_owned());
     }
     for id in &ids {
-        farm.reaches(id, "ready", PATIENCE).await;
+        farm.reaches(id, "ready", TIMEOUT).await;
         for door in 0..2 {
             let spawn = farm.door(door).json(&format!("/v1/spawns/{id}")).await;
             let now = SystemTime::now();
@@ -83,7 +83,7 @@ async fn a_drains_deadline_is_the_same_for_a_front_door_and_an_agent_whose_clock
     assert_eq!(spawn["state"], "ready", "minutes have not passed: {spawn}");
     let again = farm.door(1).post("/v1/nodes/node-a/drain").json(&json!({"deadlineSeconds": 1})).send().await;
     assert_eq!(again.status, 200, "{again:?}");
-    let ended = farm.reaches(&on_a, "exited", PATIENCE).await;
+    let ended = farm.reaches(&on_a, "exited", TIMEOUT).await;
     assert_eq!(ended["exit"]["reason"], "drained", "{ended}");
     is_nearly(&ended, "endedAt", SystemTime::now());
     assert_eq!(farm.door(0).post("/v1/nodes/node-a/uncordon").send().await.status, 200);

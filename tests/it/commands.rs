@@ -1,6 +1,6 @@
 //! The operator's commands, and `hatchery dev` under them: a farm with no preparation at all.
 
-use hatchery_tests::{Dev, Farm, Look, Ran, until, wait::PATIENCE};
+use hatchery_tests::{Dev, Farm, Look, Ran, until, wait::TIMEOUT};
 use rustix::process::Signal;
 use serde_json::Value;
 use uuid::Uuid;
@@ -52,7 +52,7 @@ async fn a_farm_can_be_tried_out_with_two_words() {
 
     done(dev.run(&["stop", &ids[0], "--json"]).await);
     done(dev.run(&["stop", "--wait", &ids[1], &ids[2]]).await);
-    until("they have ended", PATIENCE, async || {
+    until("they have ended", TIMEOUT, async || {
         let exited = done(dev.run(&["spawns", "--state", "exited", "--json"]).await).json();
         let exited = exited["spawns"].as_array().unwrap().len();
         Look::when(exited == 3, || format!("{exited} of 3"))
@@ -76,7 +76,7 @@ async fn ctrl_c_ends_even_stubborn_spawns() {
 async fn term_ends_it_as_well_also_in_the_middle_of_a_start() {
     let dev = Dev::start(&["--nodes", "1", "--env", "SC_SIM_READY_DELAY_MS=20000"]).await;
     let caller = dev.http.post("/spawn").start().await;
-    until("a process starts", PATIENCE, async || {
+    until("a process starts", TIMEOUT, async || {
         Look::when(!dev.processes().is_empty(), || "none".to_owned())
     })
     .await;

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use hatchery_tests::binaries::binaries;
 use hatchery_tests::processes::status;
-use hatchery_tests::wait::PATIENCE;
+use hatchery_tests::wait::TIMEOUT;
 use hatchery_tests::{AgentPlan, Farm, Look, processes, skipped, until};
 use rustix::process::Signal;
 use serde_json::json;
@@ -151,7 +151,7 @@ impl Groups {
     }
 
     async fn are_gone(&self) {
-        until("the groups are gone", PATIENCE, async || {
+        until("the groups are gone", TIMEOUT, async || {
             let left = self.members();
             Look::when(left.is_empty(), || format!("{left:?}"))
         })
@@ -186,7 +186,7 @@ async fn every_spawn_has_a_control_group_that_goes_with_it() {
     let (second, second_pid) = farm.starts_one().await;
     assert_eq!(inside(&first), format!("{first_pid}\n"));
     farm.stops_one(&first).await;
-    until("its group is gone", PATIENCE, async || Look::when(!group_of(&first).exists(), || inside(&first)))
+    until("its group is gone", TIMEOUT, async || Look::when(!group_of(&first).exists(), || inside(&first)))
         .await;
     farm.agents[0].role.kill();
     farm.agents[0].restart().await;
@@ -199,7 +199,7 @@ async fn every_spawn_has_a_control_group_that_goes_with_it() {
     let (third, third_pid) = farm.starts_one().await;
     farm.agents[0].role.kill();
     processes::signal(third_pid, Signal::KILL);
-    until("it is gone", PATIENCE, async || Look::when(inside(&third).is_empty(), || inside(&third))).await;
+    until("it is gone", TIMEOUT, async || Look::when(inside(&third).is_empty(), || inside(&third))).await;
     assert!(group_of(&third).exists());
     farm.agents[0].restart().await;
     farm.ends(&third).await;
@@ -297,7 +297,7 @@ async fn the_kernel_keeps_each_spawn_within_its_memory_and_its_share_of_the_proc
         let line = stat.lines().find_map(|line| line.strip_prefix(name)).unwrap_or_else(|| panic!("{stat}"));
         line.trim().parse().unwrap()
     };
-    until("it was held back ten times", PATIENCE, async || {
+    until("it was held back ten times", TIMEOUT, async || {
         let throttled = figure("nr_throttled ");
         Look::when(throttled >= 10, || throttled.to_string())
     })

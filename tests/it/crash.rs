@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use hatchery_tests::{AgentPlan, Farm, Look, audit::all_spawns, until, wait::PATIENCE};
+use hatchery_tests::{AgentPlan, Farm, Look, audit::all_spawns, until, wait::TIMEOUT};
 use rustix::process::Signal;
 use serde_json::json;
 use tokio::time::Instant;
@@ -12,7 +12,7 @@ async fn a_front_door_that_dies_during_a_slow_start_leaves_nothing() {
     let mut farm = Farm::builder().doors(2).agent(AgentPlan::slots(2)).start().await;
     let body = json!({"sessionToken": "sim:ready_delay_ms=20000"});
     let connection = farm.door(0).post("/spawn").json(&body).start().await;
-    until("a process starts", PATIENCE, async || {
+    until("a process starts", TIMEOUT, async || {
         Look::when(!farm.processes().is_empty(), || "none".to_owned())
     })
     .await;
@@ -38,7 +38,7 @@ async fn a_front_door_that_dies_takes_its_places_in_line_with_it() {
     farm.waiting(1).await;
     farm.doors[0].role.kill();
     let patient = tokio::spawn(farm.door(1).post("/spawn").json(&json!({"waitSeconds": 30})).send());
-    until("the other waits", PATIENCE, async || {
+    until("the other waits", TIMEOUT, async || {
         let waiting = farm.doors[1].metrics().await.sum("hatchery_frontdoor_waiting");
         Look::when(waiting > 0.5, || format!("{waiting}"))
     })
@@ -68,7 +68,7 @@ async fn an_agent_that_died_a_moment_ago_costs_nobody_a_spawn() {
     // Only while its heartbeats still count does this show anything.
     assert!(asked.elapsed() < Duration::from_secs(5), "{:?}: {node}", asked.elapsed());
     farm.stop(ids.iter().map(String::as_str)).await;
-    until("node-a is down", PATIENCE, async || {
+    until("node-a is down", TIMEOUT, async || {
         let node = farm.door(0).json("/v1/nodes/node-a").await;
         Look::when(node["availability"] == "down", || node.to_string())
     })

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use futures_util::future::join_all;
-use hatchery_tests::wait::{PATIENCE, longer_than};
+use hatchery_tests::wait::{TIMEOUT, longer_than};
 use hatchery_tests::{AgentPlan, Client, Farm, Look, Response, Subscriber, until};
 use serde_json::{Value, json};
 
@@ -116,14 +116,14 @@ async fn without_the_registry_reasons_are_those_that_the_front_door_knew() {
     let mut farm = farm().await;
     let door = farm.door(0);
     // It has looked at the farm since the last order.
-    until("the front door has taken a snapshot", PATIENCE, async || {
+    until("the front door has taken a snapshot", TIMEOUT, async || {
         let metrics = farm.doors[0].metrics().await;
         let nodes = metrics.get("hatchery_frontdoor_picture_nodes").unwrap_or_default();
         Look::when(nodes >= 6.0, || nodes.to_string())
     })
     .await;
     farm.redis.kill();
-    until("the front door places without the registry", PATIENCE, async || {
+    until("the front door places without the registry", TIMEOUT, async || {
         let answer = explained(door, &wanted()).await;
         Look::when(answer["source"] == "snapshot", || answer.to_string())
     })
@@ -136,7 +136,7 @@ async fn without_the_registry_reasons_are_those_that_the_front_door_knew() {
     assert_eq!((&explained["chosen"], &explained["reasons"]), (&Value::Null, &refusal["reasons"]));
     farm.redis.restart().await;
     let id = spawned["id"].as_str().unwrap();
-    farm.reaches(id, "ready", PATIENCE).await;
+    farm.reaches(id, "ready", TIMEOUT).await;
     farm.stop([id]).await;
     farm.finish().await;
 }
@@ -153,7 +153,7 @@ async fn a_tenant_learns_of_its_own_request_and_not_of_the_farms_nodes() {
     assert_eq!(answer["reasons"], json!({"equal": 1}));
     assert!(!answer["why"].as_str().unwrap().contains("slots"), "{answer}");
     assert_eq!(explained(operator, &json!({})).await["nodes"].as_array().unwrap().len(), 2);
-    // Its own limit is a reason, and nobody else's.
+    // Its own limit is a reason, and no other caller's.
     let id = tenant.spawned(&json!({})).await["id"].as_str().unwrap().to_owned();
     let answer = explained(tenant, &json!({})).await;
     assert_eq!((&answer["code"], &answer["reasons"]), (&json!("quota-exceeded"), &json!({"quota": 2})));
@@ -229,7 +229,7 @@ async fn a_node_that_will_not_come_back_is_forgotten_and_one_that_comes_back_reg
     let mut feed = Subscriber::connect(door.addr).await;
     feed.subscribe("nodes").await;
     farm.agent_mut("node-b").role.kill();
-    until("node-b is not up", PATIENCE, async || {
+    until("node-b is not up", TIMEOUT, async || {
         let node = door.json(path).await;
         Look::when(node["availability"] != "up", || node.to_string())
     })
@@ -243,19 +243,19 @@ async fn a_node_that_will_not_come_back_is_forgotten_and_one_that_comes_back_reg
     door.get(path).send().await.problem(404, "not-found");
     assert_eq!(farm.record(&lost).await["exit"]["reason"], "node-lost");
     farm.doors[0].role.logs("node forgotten").await;
-    let told = feed.until("node.forgotten").await;
-    assert_eq!(told.last().unwrap()["node"], "node-b", "{told:?}");
+    let events = feed.until("node.forgotten").await;
+    assert_eq!(events.last().unwrap()["node"], "node-b", "{events:?}");
     assert_eq!(explained(door, &json!({})).await["reasons"], json!({"full": 1}));
 
     farm.agent_mut("node-b").restart().await;
-    until("node-b is up again with what it runs", PATIENCE, async || {
+    until("node-b is up again with what it runs", TIMEOUT, async || {
         let node = door.get(path).send().await;
         let back =
             node.status == 200 && node.json()["availability"] == "up" && node.json()["slots"]["used"] == 1;
         Look::when(back, || node.text())
     })
     .await;
-    farm.reaches(&lost, "ready", PATIENCE).await;
+    farm.reaches(&lost, "ready", TIMEOUT).await;
     farm.stop([stays.as_str(), lost.as_str()]).await;
     farm.finish().await;
 }
@@ -268,7 +268,7 @@ async fn orders_to_a_forgotten_node_are_not_repeated_to_the_next_one_of_its_name
     let order = farm.door(0).post(&format!("{path}/cordon")).json(&json!({})).send().await;
     assert_eq!(order.status, 200, "{order:?}");
     farm.agent_mut("node-b").role.kill();
-    until("node-b is not up", PATIENCE, async || {
+    until("node-b is not up", TIMEOUT, async || {
         let node = farm.door(1).json(path).await;
         Look::when(node["availability"] != "up", || node.to_string())
     })

@@ -5,7 +5,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use hatchery_tests::role::hatchery;
-use hatchery_tests::wait::PATIENCE;
+use hatchery_tests::wait::TIMEOUT;
 use hatchery_tests::{AgentPlan, Certs, Farm, FarmBuilder, Look, Role, until};
 use rustix::process::Signal;
 use serde_json::json;
@@ -74,7 +74,7 @@ async fn a_file_of_keys_that_is_gone_is_reported_until_it_is_back() {
     let farm = plan(1).start().await;
     let good = fs::read(farm.keys()).unwrap();
     let reported = async |gone: bool| {
-        until("it is reported", PATIENCE, async || {
+        until("it is reported", TIMEOUT, async || {
             let ready = farm.door(0).get("/readyz").send().await;
             let metrics = farm.doors[0].metrics().await;
             let files = metrics.get("hatchery_frontdoor_key_files_unread{keys=\"grace\"}");
@@ -130,7 +130,7 @@ async fn no_answer_says_where_anything_inside_the_farm_is() {
     assert_eq!(refused.status, 503, "{refused:?}");
     // Redis is away.
     farm.redis.kill();
-    until("the front door says that it is degraded", PATIENCE, async || {
+    until("the front door says that it is degraded", TIMEOUT, async || {
         let ready = farm.door(0).get("/readyz").send().await;
         Look::when(ready.status != 200 || ready.json()["status"] == "degraded", || format!("{ready:?}"))
     })
@@ -154,7 +154,7 @@ async fn no_answer_says_where_anything_inside_the_farm_is() {
     farm.doors[0].role.logs_so("where the registry is", told).await;
     farm.redis.restart().await;
     farm.agents[0].restart().await;
-    until("the farm is whole again", PATIENCE, async || {
+    until("the farm is whole again", TIMEOUT, async || {
         let record = farm.door(0).get(&format!("/v1/spawns/{id}")).send().await;
         let so = record.status == 200 && record.json()["state"] == "ready";
         Look::when(so, || format!("{record:?}"))

@@ -1,7 +1,7 @@
 //! What pages of other origins can make a browser send, and names that lead to a farm without being its own.
 
 use hatchery_tests::{
-    AgentPlan, Browser, Client, Farm, FarmBuilder, Look, Response, Subscriber, until, wait::PATIENCE,
+    AgentPlan, Browser, Client, Farm, FarmBuilder, Look, Response, Subscriber, until, wait::TIMEOUT,
 };
 use serde_json::{Value, json};
 
@@ -240,7 +240,7 @@ async fn a_hostile_page_in_a_real_browser_starts_closes_and_hears_nothing() {
     let said: Value = browser.run("return window.said;").await;
     assert_eq!(said, json!({"typed": "kept from it", "live": "refused"}));
     // fetch without and with a question first, the beacon, the form.
-    until("every attempt has come and was refused", PATIENCE, async || {
+    until("every attempt has come and was refused", TIMEOUT, async || {
         let metrics = farm.doors[0].metrics().await;
         let refused = |route: &str, method: &str| {
             let series = format!(

@@ -8,7 +8,7 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use futures_util::stream::{self, FuturesUnordered, StreamExt};
 use hatchery_tests::crowd::{UPGRADE, stranger};
-use hatchery_tests::wait::{PATIENCE, longer_than};
+use hatchery_tests::wait::{TIMEOUT, longer_than};
 use hatchery_tests::{AgentPlan, Client, Farm, Look, Subscriber, until};
 use serde_json::json;
 use tokio::time::Instant;
@@ -40,7 +40,7 @@ async fn cost(farm: &Farm, work: impl Future<Output = ()>) -> f64 {
 /// Waits until so many requests are being answered.
 async fn under_way(farm: &Farm, requests: usize) {
     let all = f64::from(u32::try_from(requests).unwrap());
-    until("requests are under way", PATIENCE, async || {
+    until("requests are under way", TIMEOUT, async || {
         let now = farm.doors[0].metrics().await.get("hatchery_frontdoor_requests_in_flight").unwrap();
         // The one that looks is one of them.
         Look::when(now > all, || format!("{now} requests"))
@@ -83,7 +83,7 @@ async fn one_key_has_a_part_of_the_live_connections_and_others_have_theirs() {
     subscriber.subscribe("nodes").await;
     // What it lets go of it may have again.
     held.pop();
-    until("there is a place for it again", PATIENCE, async || {
+    until("there is a place for it again", TIMEOUT, async || {
         let again = Subscriber::try_connect_as(addr, Some(&greedy)).await;
         Look::when(again.is_ok(), || format!("{again:?}"))
     })
@@ -158,7 +158,7 @@ async fn a_key_that_calls_too_fast_is_refused_here_and_costs_the_registry_nothin
     let other = farm.door(0).showing(&farm.key(&["--scope", "spawn"]).await);
     assert_eq!(other.get("/v1/spawns").send().await.status, 200);
     // It is told when to come back, and may then.
-    let refused = until("it is refused", PATIENCE, async || {
+    let refused = until("it is refused", TIMEOUT, async || {
         let answer = greedy.get("/v1/spawns").send().await;
         Look::when(answer.status == 429, || format!("{answer:?}")).and(answer)
     })
@@ -384,7 +384,7 @@ async fn strangers_on_the_live_feed_without_pause_do_not_stop_the_requests_of_a_
             })
         })
         .collect();
-    until("strangers have all places", PATIENCE, async || {
+    until("strangers have all places", TIMEOUT, async || {
         let came = came.load(Ordering::Relaxed);
         Look::when(came > 5 * PLACES, || format!("{came} came"))
     })

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use hatchery_tests::{AgentPlan, Farm, Look, audit::all_spawns, until, wait::PATIENCE};
+use hatchery_tests::{AgentPlan, Farm, Look, audit::all_spawns, until, wait::TIMEOUT};
 use serde_json::{Value, json};
 use tokio::io::AsyncWriteExt;
 
@@ -10,7 +10,7 @@ use tokio::io::AsyncWriteExt;
 const TEN_SECONDS: Duration = Duration::from_secs(10);
 
 async fn a_process_starts(farm: &Farm) {
-    until("a process starts", PATIENCE, async || {
+    until("a process starts", TIMEOUT, async || {
         Look::when(!farm.processes().is_empty(), || "no process".to_owned())
     })
     .await;

@@ -8,7 +8,7 @@ mod ports;
 mod proxy;
 mod spawning;
 
-use hatchery_tests::wait::PATIENCE;
+use hatchery_tests::wait::TIMEOUT;
 use hatchery_tests::{AgentPlan, Client, Farm, FarmBuilder, Look, Response, until};
 use serde_json::{Value, json};
 
@@ -67,7 +67,7 @@ async fn spawns(farm: &Farm) -> Vec<Value> {
 
 /// Nothing that was started for nobody is left.
 async fn nothing_is_left(farm: &Farm) {
-    until("nothing is left", PATIENCE, async || {
+    until("nothing is left", TIMEOUT, async || {
         let nodes = farm.door(0).json("/v1/nodes").await;
         let used = nodes["nodes"].as_array().unwrap().iter().map(|n| n["slots"]["used"].as_u64().unwrap());
         let (processes, used) = (farm.processes().len(), used.sum::<u64>());

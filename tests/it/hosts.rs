@@ -7,7 +7,7 @@ use std::io::Write;
 use std::net::SocketAddr;
 
 use hatchery_tests::hosts::Network;
-use hatchery_tests::wait::PATIENCE;
+use hatchery_tests::wait::TIMEOUT;
 use hatchery_tests::{Client, Look, Subscriber, command, until};
 use serde_json::json;
 use tokio::runtime::Builder;
@@ -77,7 +77,7 @@ async fn story(network: &Network) {
     let cut_off = before["node-b"].clone();
     network.cut("node-b");
     let cut = Instant::now();
-    until("nothing is placed there any more", PATIENCE, async || {
+    until("nothing is placed there any more", TIMEOUT, async || {
         let node = door_1.json("/v1/nodes/node-b").await;
         Look::when(node["availability"] == "stale", || node.to_string())
     })
@@ -124,7 +124,7 @@ async fn story(network: &Network) {
     for watched in watching {
         watched.viewer.leave().await;
     }
-    until("nothing is left", PATIENCE, async || {
+    until("nothing is left", TIMEOUT, async || {
         let mut left = farm.running(network).into_values().flatten().collect::<Vec<_>>();
         for node in NODES {
             let slots = door_2.json(&format!("/v1/nodes/{node}")).await["slots"]["used"].clone();

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 use hatchery_tests::http::Request;
-use hatchery_tests::wait::{self, PATIENCE};
+use hatchery_tests::wait::{self, TIMEOUT};
 use hatchery_tests::{AgentPlan, Farm, Look, Response, audit::all_spawns, until};
 use serde_json::{Value, json};
 
@@ -112,7 +112,7 @@ async fn whoever_shares_a_key_with_a_caller_that_hung_up_gets_one_spawn() {
     let farm = two_doors(4).await;
     let body = json!({"sessionToken": "sim:ready_delay_ms=1500"});
     let first = keyed(&farm, 0, "shared", &body).start().await;
-    until("the first call has started its spawn", PATIENCE, async || {
+    until("the first call has started its spawn", TIMEOUT, async || {
         Look::when(!farm.processes().is_empty(), || "no process".to_owned())
     })
     .await;
@@ -138,7 +138,7 @@ async fn a_claim_that_is_lost_on_the_way_does_not_make_a_call_twice_as_long() {
     let body = json!({"sessionToken": "sim:ready_delay_ms=60000"});
     let asked = tokio::time::Instant::now();
     let call = tokio::spawn(keyed(&farm, 0, "late", &body).send());
-    let key = until("the key is claimed", PATIENCE, async || {
+    let key = until("the key is claimed", TIMEOUT, async || {
         let keys = farm.redis.says("KEYS *:idem:late").await.unwrap_or_default();
         keys.lines()
             .find(|line| line.contains(":idem:"))

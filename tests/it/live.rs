@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use hatchery_tests::live::seq;
-use hatchery_tests::{AgentPlan, Farm, Look, Phantom, Subscriber, processes, until, wait::PATIENCE};
+use hatchery_tests::{AgentPlan, Farm, Look, Phantom, Subscriber, processes, until, wait::TIMEOUT};
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
@@ -286,11 +286,11 @@ async fn what_happens_while_redis_hangs_is_told_afterwards() {
         listeners.push(Subscriber::to(farm.door(door).addr, "spawns").await.0);
     }
     for door in 0..2 {
-        metric(&farm, door, "hatchery_frontdoor_picture_nodes", 1.0, PATIENCE).await;
+        metric(&farm, door, "hatchery_frontdoor_picture_nodes", 1.0, TIMEOUT).await;
     }
     farm.redis.signal(Signal::STOP);
     processes::signal(farm.process(id(&spawn)).unwrap().pid, Signal::KILL);
-    until("the front door has noticed", PATIENCE, async || {
+    until("the front door has noticed", TIMEOUT, async || {
         let ready = farm.door(0).get("/readyz").send().await;
         Look::when(ready.status == 200 && ready.json()["status"] == "degraded", || format!("{ready:?}"))
     })
@@ -326,7 +326,7 @@ async fn a_front_door_that_leaves_says_so_and_another_one_goes_on_without_a_gap(
     drop(listener);
     // This happens while nobody listens to whom it was told.
     processes::signal(farm.process(id(&spawns[1])).unwrap().pid, Signal::KILL);
-    until("it is on record", PATIENCE, async || {
+    until("it is on record", TIMEOUT, async || {
         let record = farm.door(1).json(&format!("/v1/spawns/{}", id(&spawns[1]))).await;
         Look::when(record["state"] == "exited", || record.to_string())
     })
@@ -359,7 +359,7 @@ async fn a_feed_that_nobody_listens_to_is_not_followed() {
     let (listener, _) = Subscriber::to(farm.door(0).addr, "nodes").await;
     farm.doors[0].role.logs("live feed begins").await;
     drop(listener);
-    metric(&farm, 0, "hatchery_frontdoor_live_connections", 0.0, PATIENCE).await;
-    metric(&farm, 0, r#"hatchery_frontdoor_live_subscriptions{topic="nodes"}"#, 0.0, PATIENCE).await;
+    metric(&farm, 0, "hatchery_frontdoor_live_connections", 0.0, TIMEOUT).await;
+    metric(&farm, 0, r#"hatchery_frontdoor_live_subscriptions{topic="nodes"}"#, 0.0, TIMEOUT).await;
     farm.finish().await;
 }

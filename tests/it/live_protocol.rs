@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 use hatchery_tests::live::seq;
-use hatchery_tests::{AgentPlan, Farm, Phantom, Subscriber, wait::PATIENCE};
+use hatchery_tests::{AgentPlan, Farm, Phantom, Subscriber, wait::TIMEOUT};
 use serde_json::json;
 use tokio::sync::Barrier;
 use tokio::time::Instant;
@@ -52,7 +52,7 @@ async fn a_message_that_is_not_of_the_protocol_is_refused_and_the_connection_sta
         listener.violation().await;
     }
     assert_eq!(listener.closed().await, (1008, "too many protocol violations".to_owned()));
-    metric(&farm, 0, r#"hatchery_frontdoor_live_closes_total{code="1008"}"#, 1.0, PATIENCE).await;
+    metric(&farm, 0, r#"hatchery_frontdoor_live_closes_total{code="1008"}"#, 1.0, TIMEOUT).await;
     let violations = r#"hatchery_frontdoor_live_messages_total{direction="in",type="violation"}"#;
     assert!(farm.doors[0].metrics().await.get(violations) >= Some(34.0));
     farm.finish().await;
@@ -101,7 +101,7 @@ async fn a_flood_ends_the_connection_that_makes_it_and_no_other() {
         }
     }
     assert!([1006, 1008].contains(&flood.closed().await.0), "with a close frame if it listens");
-    metric(&farm, 0, "hatchery_frontdoor_live_connections", 1.0, PATIENCE).await;
+    metric(&farm, 0, "hatchery_frontdoor_live_connections", 1.0, TIMEOUT).await;
     let spawn = farm.door(0).spawned(&json!({})).await;
     assert_eq!(quiet.news().await["spawn"], spawn["id"]);
     farm.stop([id(&spawn)]).await;
@@ -129,11 +129,11 @@ async fn a_peer_that_is_gone_without_a_close_frame_is_noticed_within_two_interva
     let limit = interval * 2 + Duration::from_millis(750);
     metric(&farm, 0, "hatchery_frontdoor_live_connections", 1.0, limit).await;
     assert!(since.elapsed() > interval, "not before a ping was missed: {:?}", since.elapsed());
-    metric(&farm, 0, r#"hatchery_frontdoor_live_subscriptions{topic="nodes"}"#, 1.0, PATIENCE).await;
-    metric(&farm, 0, r#"hatchery_frontdoor_live_closes_total{code="1006"}"#, 1.0, PATIENCE).await;
+    metric(&farm, 0, r#"hatchery_frontdoor_live_subscriptions{topic="nodes"}"#, 1.0, TIMEOUT).await;
+    metric(&farm, 0, r#"hatchery_frontdoor_live_closes_total{code="1006"}"#, 1.0, TIMEOUT).await;
     drop(gone);
     let alive = listening.await.unwrap();
-    metric(&farm, 0, "hatchery_frontdoor_live_connections", 1.0, PATIENCE).await;
+    metric(&farm, 0, "hatchery_frontdoor_live_connections", 1.0, TIMEOUT).await;
     drop(alive);
     farm.finish().await;
 }
@@ -173,7 +173,7 @@ async fn a_slow_reader_is_sent_away_and_nobody_else_misses_anything() {
         })),
         async {
             // It does not read before it was sent away.
-            metric(&farm, 0, "hatchery_frontdoor_live_connections", 5.0, PATIENCE * 2).await;
+            metric(&farm, 0, "hatchery_frontdoor_live_connections", 5.0, TIMEOUT * 2).await;
             assert_eq!(slow.closed().await, (1008, "back-pressure threshold exceeded".to_owned()));
         }
     );

@@ -1,6 +1,6 @@
 //! The receiver that spawned servers report to.
 
-use hatchery_tests::{AgentPlan, Farm, Look, until, wait::PATIENCE};
+use hatchery_tests::{AgentPlan, Farm, Look, until, wait::TIMEOUT};
 use serde_json::json;
 use uuid::Uuid;
 
@@ -66,12 +66,12 @@ async fn pings_show_in_the_record() {
     let answer = farm.door(0).spawned(&json!({})).await;
     let id = answer["id"].as_str().unwrap();
     let first =
-        until("a ping is on record", PATIENCE, async || match farm.record(id).await["lastPingAt"].as_str() {
+        until("a ping is on record", TIMEOUT, async || match farm.record(id).await["lastPingAt"].as_str() {
             Some(at) => Look::Ready(at.to_owned()),
             None => Look::NotYet("none".to_owned()),
         })
         .await;
-    until("a later one is", PATIENCE, async || {
+    until("a later one is", TIMEOUT, async || {
         let record = farm.record(id).await;
         Look::when(record["lastPingAt"].as_str().is_some_and(|at| *at > *first), || record.to_string())
     })

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use hatchery_tests::live::Subscriber;
-use hatchery_tests::wait::{PATIENCE, longer_than};
+use hatchery_tests::wait::{TIMEOUT, longer_than};
 use hatchery_tests::{AgentPlan, Farm, Look, Viewer, until};
 use serde_json::{Value, json};
 use tokio::time::Instant;
@@ -26,7 +26,7 @@ async fn spawn(farm: &Farm, body: Value) -> (String, String) {
 
 /// The record, once it says so of its viewer.
 async fn viewer_is(farm: &Farm, id: &str, presence: &str) -> Value {
-    until(&format!("the viewer of {id} is {presence}"), PATIENCE, async || {
+    until(&format!("the viewer of {id} is {presence}"), TIMEOUT, async || {
         let record = farm.record(id).await;
         Look::when(record["viewer"] == presence, || record.to_string()).and(record.clone())
     })
@@ -86,7 +86,7 @@ async fn an_agent_that_is_replaced_or_killed_knows_the_viewers_and_the_lives_of_
     viewer.still_watches().await;
     // A registry that has forgotten everything learns it from the agent.
     farm.redis.says("FLUSHALL").await.unwrap();
-    let after = until("the registry knows it again", PATIENCE, async || {
+    let after = until("the registry knows it again", TIMEOUT, async || {
         let answer = farm.door(0).get(&format!("/v1/spawns/{id}")).send().await;
         Look::when(answer.status == 200, || format!("{answer:?}")).and(answer)
     })
@@ -176,7 +176,7 @@ async fn a_viewer_that_sends_nothing_is_ended_and_one_that_does_is_not() {
         };
         // It answers pings all the time: these are the relay's, and no frames of its own.
         let quiet = async {
-            quiet.is_closed_within(PATIENCE).await;
+            quiet.is_closed_within(TIMEOUT).await;
             farm.ends(&silent).await
         };
         let exit = tokio::select! {
@@ -206,7 +206,7 @@ async fn a_life_that_cannot_be_set_now_is_refused_and_stays_as_it_was() {
     farm.redis.kill();
     extend(&farm, &id, &json!({"maxSeconds": 7200})).await.problem(503, "registry-unavailable");
     farm.redis.restart().await;
-    let extended = until("it can be set again", PATIENCE, async || {
+    let extended = until("it can be set again", TIMEOUT, async || {
         let answer = extend(&farm, &id, &json!({"maxSeconds": 7200})).await;
         Look::when(answer.status == 200, || format!("{answer:?}")).and(answer)
     })

@@ -4,7 +4,7 @@ use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::time::Duration;
 
-use hatchery_tests::{AgentPlan, Farm, Look, processes, until, wait::PATIENCE};
+use hatchery_tests::{AgentPlan, Farm, Look, processes, until, wait::TIMEOUT};
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
@@ -24,7 +24,7 @@ async fn a_server_that_ignores_term_is_killed_after_the_grace() {
     let id = spawn(&farm, "ignore_term=1").await;
     let asked = Instant::now();
     farm.stop([id.as_str()]).await;
-    let stopping = farm.reaches(&id, "stopping", PATIENCE).await;
+    let stopping = farm.reaches(&id, "stopping", TIMEOUT).await;
     assert_eq!(stopping["slots"], Value::Null);
     let exit = farm.ends(&id).await;
     assert!(asked.elapsed() >= Duration::from_secs(1), "{:?}", asked.elapsed());
@@ -34,7 +34,7 @@ async fn a_server_that_ignores_term_is_killed_after_the_grace() {
 
 /// The process that a server left in its group.
 async fn grandchild(farm: &Farm) -> u32 {
-    until("there is a grandchild", PATIENCE, async || {
+    until("there is a grandchild", TIMEOUT, async || {
         match farm.processes().iter().find(|process| process.program() == "sleep") {
             Some(process) => Look::Ready(process.pid),
             None => Look::NotYet("none".to_owned()),
@@ -44,7 +44,7 @@ async fn grandchild(farm: &Farm) -> u32 {
 }
 
 async fn gone(pid: u32) {
-    until("the grandchild is gone", PATIENCE, async || {
+    until("the grandchild is gone", TIMEOUT, async || {
         Look::when(!processes::exists(pid), || format!("{pid} is there"))
     })
     .await;
@@ -65,7 +65,7 @@ async fn a_grandchild_dies_with_its_group() {
     {
         let id = spawn(&farm, &format!("fork_grandchild=1,{misbehaviour}")).await;
         farm.ends(&id).await;
-        until("nothing is left of it", PATIENCE, async || {
+        until("nothing is left of it", TIMEOUT, async || {
             Look::when(farm.processes().is_empty(), || format!("{misbehaviour}: {:?}", farm.processes()))
         })
         .await;
@@ -78,7 +78,7 @@ async fn a_grandchild_of_a_server_that_is_never_ready_dies_too() {
     let farm = Farm::builder().agent(AgentPlan::slots(2)).start().await;
     let body = json!({"sessionToken": "sim:fork_grandchild=1,exit_before_ready=3"});
     farm.door(0).spawn(&body).await.problem(502, "spawn-failed");
-    until("nothing is left", PATIENCE, async || {
+    until("nothing is left", TIMEOUT, async || {
         Look::when(farm.processes().is_empty(), || format!("{:?}", farm.processes()))
     })
     .await;
@@ -92,7 +92,7 @@ async fn a_server_that_goes_silent_is_suspected_and_then_ended() {
     let started = Instant::now();
     let quiet = spawn(&farm, "silent_after_ms=100").await;
     let well = spawn(&farm, "ready_delay_ms=0").await;
-    farm.reaches(&quiet, "suspect", PATIENCE).await;
+    farm.reaches(&quiet, "suspect", TIMEOUT).await;
     let suspected = started.elapsed();
     let exit = farm.ends(&quiet).await;
     let ended = started.elapsed();
@@ -115,7 +115,7 @@ async fn a_server_that_goes_silent_is_suspected_and_then_ended() {
 async fn a_server_that_reports_its_disconnect_and_stays_is_ended() {
     let farm = Farm::builder().agent(AgentPlan::slots(2).args(&["--stop-grace", "1s"])).start().await;
     let id = spawn(&farm, "disconnect_after_ms=200,disconnect_no_exit=1").await;
-    farm.reaches(&id, "disconnected", PATIENCE).await;
+    farm.reaches(&id, "disconnected", TIMEOUT).await;
     let exit = farm.ends(&id).await;
     assert_eq!(exit["reason"], "disconnected", "{exit}");
     let record = farm.record(&id).await;
@@ -158,7 +158,7 @@ async fn a_flood_of_output_is_bounded_and_its_end_can_be_read() {
     let process = farm.process(&id).unwrap();
     let file = farm.agents[0].output_file(&id);
     let mut most = 0;
-    until("it has written 120 MB", PATIENCE, async || {
+    until("it has written 120 MB", TIMEOUT, async || {
         most = most.max(fs::metadata(&file).unwrap().blocks() * 512);
         let io = fs::read_to_string(format!("/proc/{}/io", process.pid)).unwrap();
         let written = io.lines().find_map(|line| line.strip_prefix("wchar: ")?.parse::<u64>().ok()).unwrap();
@@ -166,7 +166,7 @@ async fn a_flood_of_output_is_bounded_and_its_end_can_be_read() {
     })
     .await;
     // The agent looks now and then; a flood gets some way until then.
-    until("the file is cut", PATIENCE, async || {
+    until("the file is cut", TIMEOUT, async || {
         let size = fs::metadata(&file).unwrap().blocks() * 512;
         Look::when(size < 16 << 20, || format!("{size} bytes on the disk"))
     })

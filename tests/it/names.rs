@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use hatchery_tests::{AgentPlan, Farm, Look, until, wait::PATIENCE};
+use hatchery_tests::{AgentPlan, Farm, Look, until, wait::TIMEOUT};
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
@@ -156,7 +156,7 @@ async fn an_agent_that_was_started_without_its_state_finds_its_spawns_again() {
     farm.agents[0].role.kill();
     farm.agents[0].set("--state-dir", empty.to_str().unwrap());
     farm.agents[0].restart().await;
-    until("the registry believes that they are gone", PATIENCE, async || {
+    until("the registry believes that they are gone", TIMEOUT, async || {
         let node = farm.door(0).json("/v1/nodes/node-a").await;
         Look::when(node["slots"]["used"] == 0, || node.to_string())
     })
@@ -165,7 +165,7 @@ async fn an_agent_that_was_started_without_its_state_finds_its_spawns_again() {
     farm.agents[0].set("--state-dir", right.to_str().unwrap());
     farm.agents[0].restart().await;
     for (id, viewer) in &mut watching {
-        farm.reaches(id, "ready", PATIENCE).await;
+        farm.reaches(id, "ready", TIMEOUT).await;
         viewer.still_watches().await;
     }
     assert_eq!(farm.audit().await.total(), 3);

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use futures_util::future::join_all;
-use hatchery_tests::{AgentPlan, Farm, Look, until, wait::PATIENCE};
+use hatchery_tests::{AgentPlan, Farm, Look, until, wait::TIMEOUT};
 use serde_json::{Value, json};
 
 /// Processes that a node's agent has started so far.
@@ -14,7 +14,7 @@ async fn started(farm: &Farm, node: &str) -> f64 {
 
 async fn starts_more(farm: &Farm, node: &str, more: f64) {
     let before = started(farm, node).await;
-    until(&format!("{node} starts {more} more"), PATIENCE, async || {
+    until(&format!("{node} starts {more} more"), TIMEOUT, async || {
         let now = started(farm, node).await;
         Look::when(now >= before + more, || format!("{before} before, {now} now"))
     })
@@ -54,7 +54,7 @@ async fn not_one_spawn_starts_on_a_node_once_its_drain_has_answered() {
             (later - at_the_answer).abs() < 0.5,
             "round {round}: {at_the_answer} at the answer, {later} now"
         );
-        until("node-a is empty", PATIENCE, async || {
+        until("node-a is empty", TIMEOUT, async || {
             let node = farm.door(0).json("/v1/nodes/node-a").await;
             Look::when(node["drain"]["remaining"] == 0, || node.to_string())
         })

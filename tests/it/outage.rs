@@ -2,13 +2,13 @@
 
 use std::time::Duration;
 
-use hatchery_tests::{AgentPlan, Farm, Look, Viewer, until, wait::PATIENCE};
+use hatchery_tests::{AgentPlan, Farm, Look, Viewer, until, wait::TIMEOUT};
 use serde_json::json;
 
 /// Waits until every front door says that it can serve again.
 pub(crate) async fn ready_again(farm: &Farm) {
     for door in &farm.doors {
-        until("the front door is ready again", PATIENCE, async || {
+        until("the front door is ready again", TIMEOUT, async || {
             let ready = door.http.get("/readyz").send().await;
             let so = ready.status == 200 && ready.json()["status"] == "ready";
             Look::when(so, || format!("{ready:?}"))
@@ -38,7 +38,7 @@ async fn spawns_do_not_care_whether_redis_is_there() {
     let id = |index: usize| spawns[index]["id"].as_str().unwrap();
     let dies = farm.process(id(2)).unwrap();
     hatchery_tests::processes::signal(dies.pid, rustix::process::Signal::KILL);
-    until("one is left", PATIENCE, async || {
+    until("one is left", TIMEOUT, async || {
         let left = farm.processes().len();
         Look::when(left == 1, || format!("{left} are"))
     })
@@ -61,7 +61,7 @@ async fn spawns_start_while_redis_is_away_and_are_all_on_record_afterwards() {
     let plan = || AgentPlan::slots(3);
     let mut farm = Farm::builder().doors(2).agent(plan()).agent(plan()).start().await;
     for door in &farm.doors {
-        until("the front door has seen both nodes", PATIENCE, async || {
+        until("the front door has seen both nodes", TIMEOUT, async || {
             let nodes = door.metrics().await.sum("hatchery_frontdoor_picture_nodes");
             Look::when(nodes > 1.5, || format!("{nodes} nodes in its picture"))
         })
@@ -77,7 +77,7 @@ async fn spawns_start_while_redis_is_away_and_are_all_on_record_afterwards() {
     assert_eq!(farm.processes().len(), 6);
     farm.redis.restart().await;
     ready_again(&farm).await;
-    until("every spawn is on record", PATIENCE, async || {
+    until("every spawn is on record", TIMEOUT, async || {
         let list = farm.door(1).json("/v1/spawns?state=ready").await;
         let count = list["spawns"].as_array().unwrap().len();
         Look::when(count == 6, || format!("{count} are"))
@@ -93,7 +93,7 @@ async fn a_start_that_began_before_redis_went_is_answered() {
     let mut farm = Farm::small(2).await;
     let body = json!({"sessionToken": "sim:ready_delay_ms=1500"});
     let caller = tokio::spawn(farm.door(0).post("/spawn").json(&body).send());
-    until("a process starts", PATIENCE, async || {
+    until("a process starts", TIMEOUT, async || {
         Look::when(!farm.processes().is_empty(), || "none".to_owned())
     })
     .await;

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use hatchery_tests::browser::keys;
-use hatchery_tests::{AgentPlan, Browser, Farm, Look, Response, until, wait::PATIENCE};
+use hatchery_tests::{AgentPlan, Browser, Farm, Look, Response, until, wait::TIMEOUT};
 use rustix::process::Signal;
 use serde_json::{Value, json};
 use tokio::io::AsyncReadExt;
@@ -220,7 +220,7 @@ async fn a_front_door_that_goes_is_said_and_nothing_is_missed_or_doubled_when_it
     browser.picture("dashboard-cut").await;
     let meanwhile = farm.door(1).spawned(&json!({})).await["id"].as_str().unwrap().to_owned();
     farm.door(1).delete(&format!("/v1/spawns/{before}")).send().await;
-    until("the first has ended", PATIENCE, async || {
+    until("the first has ended", TIMEOUT, async || {
         let spawn = farm.door(1).json(&format!("/v1/spawns/{before}")).await;
         Look::when(spawn["state"] == "exited", || spawn.to_string())
     })
@@ -237,7 +237,7 @@ async fn a_front_door_that_goes_is_said_and_nothing_is_missed_or_doubled_when_it
     let again = farm.door(0).spawned(&json!({})).await["id"].as_str().unwrap().to_owned();
     browser.sees(&format!("[data-spawn=\"{again}\"]"), "ready").await;
     // The list of events is drawn after the table of spawns.
-    until("the list of events has both", PATIENCE, async || {
+    until("the list of events has both", TIMEOUT, async || {
         let told = told(&browser, &again).await;
         Look::when(told == story(&["launching", "ready"]), || told.to_string())
     })
@@ -259,7 +259,7 @@ async fn a_front_door_that_goes_is_said_and_nothing_is_missed_or_doubled_when_it
 #[tokio::test]
 async fn while_the_registry_is_away_the_dashboard_says_so_and_the_demo_goes_on() {
     let mut farm = Farm::small(3).await;
-    until("the front door has a picture of the farm", PATIENCE, async || {
+    until("the front door has a picture of the farm", TIMEOUT, async || {
         let nodes = farm.doors[0].metrics().await.sum("hatchery_frontdoor_picture_nodes");
         Look::when(nodes > 0.0, || format!("{nodes} nodes in it"))
     })

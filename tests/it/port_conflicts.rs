@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use hatchery_tests::binaries::binaries;
 use hatchery_tests::users::open_to_all;
-use hatchery_tests::wait::PATIENCE;
+use hatchery_tests::wait::TIMEOUT;
 use hatchery_tests::{AgentPlan, Farm, Look, skipped, until};
 use serde_json::json;
 use tokio::net::TcpStream;
@@ -35,7 +35,7 @@ async fn a_server_that_takes_the_ports_of_others_is_named() {
     let farm = Farm::builder().agent(plan).start().await;
     let (greedy, pid) = farm.starts_one().await;
     let listens = SocketAddr::from(([127, 0, 0, 1], taken));
-    until("it has the port", PATIENCE, async || {
+    until("it has the port", TIMEOUT, async || {
         Look::when(TcpStream::connect(listens).await.is_ok(), || "nobody has".to_owned())
     })
     .await;
@@ -45,8 +45,8 @@ async fn a_server_that_takes_the_ports_of_others_is_named() {
         let lines = log.lines().filter(|line| line.contains("a spawn listens on a port that is not its own"));
         lines.map(str::to_owned).collect::<Vec<_>>()
     };
-    until("it is named", PATIENCE, async || Look::when(!named(&farm).is_empty(), || "no".to_owned())).await;
-    until("the log of a refusal names it too", PATIENCE, async || {
+    until("it is named", TIMEOUT, async || Look::when(!named(&farm).is_empty(), || "no".to_owned())).await;
+    until("the log of a refusal names it too", TIMEOUT, async || {
         let refused = farm.door(0).spawn(&json!({})).await;
         assert_eq!(refused.status, 503, "{refused:?}");
         let log = farm.agents[0].role.log();
@@ -82,7 +82,7 @@ async fn a_port_that_is_taken_by_ipv6_alone_is_given_to_nobody() {
     let farm = Farm::builder().agent(AgentPlan::slots(2).port_range(ports.clone())).start().await;
     let answer = farm.door(0).spawned(&json!({})).await;
     assert!(answer["endpoint"].as_str().unwrap().ends_with(&ports.end().to_string()), "{answer}");
-    until("who has it is named", PATIENCE, async || {
+    until("who has it is named", TIMEOUT, async || {
         let log = farm.agents[0].role.log();
         let line = log.lines().find(|line| line.contains("a process that is no spawn's listens on a port"));
         Look::when(line.is_some_and(|l| l.contains(&std::process::id().to_string())), || format!("{line:?}"))

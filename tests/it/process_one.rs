@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use hatchery_tests::binaries::binaries;
-use hatchery_tests::{AgentPlan, Farm, Look, Viewer, processes, skipped, until, wait::PATIENCE};
+use hatchery_tests::{AgentPlan, Farm, Look, Viewer, processes, skipped, until, wait::TIMEOUT};
 use serde_json::json;
 
 /// Makes a program process 1 of a namespace, with a `/proc` of its own.
@@ -29,7 +29,7 @@ fn untidy(directory: &Path) -> PathBuf {
 }
 
 async fn nothing_to_reap(farm: &Farm) {
-    until("no zombie is left", PATIENCE, async || {
+    until("no zombie is left", TIMEOUT, async || {
         let zombies = processes::zombies_of(farm.agents[0].role.pid());
         Look::when(zombies.is_empty(), || format!("{zombies:?}"))
     })
@@ -79,7 +79,7 @@ async fn an_agent_as_process_one_leaves_no_zombie_and_knows_how_its_servers_ende
             drop::<Viewer>(viewer);
         }
     }
-    until("nothing of them is left", PATIENCE, async || {
+    until("nothing of them is left", TIMEOUT, async || {
         let left = farm.processes();
         Look::when(left.is_empty(), || format!("{left:?}"))
     })

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use hatchery_tests::http::Response;
-use hatchery_tests::wait::PATIENCE;
+use hatchery_tests::wait::TIMEOUT;
 use hatchery_tests::{AgentPlan, Browser, Farm, Look, until};
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -112,13 +112,13 @@ async fn a_start_that_fails_ends_the_stream_with_what_a_plain_call_is_told() {
     farm.finish().await;
 }
 
-/// A page of another origin, with what it was told in `told` and the outcome of its spawn in `outcome`.
+/// A page of another origin, with the stages that it heard of in `stages` and the outcome of its spawn in `outcome`.
 async fn watching_page(farm: &Farm, options: &str) -> Browser {
     let browser = Browser::start(800, 600).await;
     browser.open(&format!("http://{}/healthz", farm.doors[0].admin.addr)).await;
     let script = format!(
-        "const {{ spawn }} = await import(arguments[0]); window.told = [];
-         spawn({{ {options}, onProgress: (stage) => told.push(stage) }})
+        "const {{ spawn }} = await import(arguments[0]); window.stages = [];
+         spawn({{ {options}, onProgress: (stage) => stages.push(stage) }})
             .then((value) => {{ window.outcome = value; }}, (error) => {{ window.outcome = {{ code: error.code, status: error.status,
                 attempts: error.attempts, message: error.message }}; }});"
     );
@@ -133,16 +133,16 @@ async fn a_page_is_told_its_position_and_its_node_and_then_gets_its_answer() {
     let mut before = Watched::begin(&farm, 0, &[], &json!({"waitSeconds": 60})).await;
     before.stands_at(1).await;
     let browser = watching_page(&farm, "waitSeconds: 60").await;
-    browser.holds("told.at(-1)?.position === 2").await;
+    browser.holds("stages.at(-1)?.position === 2").await;
     assert_eq!(
-        browser.run("return told[0];").await,
+        browser.run("return stages[0];").await,
         json!({"state": "queued", "position": 2, "estimateSeconds": null})
     );
     drop(before);
-    browser.holds("told.at(-1)?.position === 1").await;
+    browser.holds("stages.at(-1)?.position === 1").await;
     farm.stop([first.as_str()]).await;
     browser.holds("window.outcome !== undefined").await;
-    assert_eq!(browser.run("return told.at(-1);").await, json!({"state": "starting", "node": "node-a"}));
+    assert_eq!(browser.run("return stages.at(-1);").await, json!({"state": "starting", "node": "node-a"}));
     let answer =
         browser.run("return { ...outcome, attempts: outcome.attempts, requestId: outcome.requestId };").await;
     assert!(answer["attempts"] == 1 && answer["requestId"].is_string(), "{answer}");
@@ -157,7 +157,7 @@ async fn a_page_that_is_told_gets_the_problem_that_it_would_get_otherwise() {
     browser.holds("window.outcome !== undefined").await;
     let outcome = browser.run("return outcome;").await;
     assert_eq!((&outcome["code"], &outcome["status"]), (&json!("spawn-failed"), &json!(502)), "{outcome}");
-    assert_eq!(browser.run("return told;").await, json!([{"state": "starting", "node": "node-a"}]));
+    assert_eq!(browser.run("return stages;").await, json!([{"state": "starting", "node": "node-a"}]));
     farm.finish().await;
 }
 
@@ -170,12 +170,12 @@ async fn a_page_gets_its_answer_from_a_front_door_that_cannot_tell() {
     let script = "const plain = window.fetch;
         window.fetch = (url, init) => plain(url, { ...init, headers: { ...init.headers, accept: '*/*' } });
         const { spawn } = await import(arguments[0]);
-        let told = 0;
-        const answer = await spawn({ onProgress: () => { told += 1; } });
-        return { ...answer, told };";
+        let stages = 0;
+        const answer = await spawn({ onProgress: () => { stages += 1; } });
+        return { ...answer, stages };";
     let library = format!("http://{}/client.js", farm.door(0).addr);
     let answer = browser.run_with(script, &json!([library])).await;
-    assert_eq!(answer["told"], 0, "{answer}");
+    assert_eq!(answer["stages"], 0, "{answer}");
     farm.stop([id(&answer).as_str()]).await;
     farm.finish().await;
 }
@@ -314,7 +314,7 @@ async fn a_caller_that_hangs_up_leaves_nothing_even_with_a_byte_unread_behind_it
     // The end of a line, as some clients put behind a body: with it unread the end of the connection does not show.
     watched.connection.write_all(b"\r\n").await.unwrap();
     drop(watched);
-    until("its place is free", PATIENCE, async || {
+    until("its place is free", TIMEOUT, async || {
         let line = farm.door(0).json("/v1/waiting").await;
         Look::when(line["total"] == 0, || line.to_string())
     })

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::fs;
 
 use hatchery_tests::audit::all_spawns;
-use hatchery_tests::{AgentPlan, Farm, Look, logs, until, wait::PATIENCE};
+use hatchery_tests::{AgentPlan, Farm, Look, logs, until, wait::TIMEOUT};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
@@ -29,7 +29,7 @@ async fn a_record_is_the_same_through_every_front_door() {
     let farm = two_doors().await;
     let answer = farm.door(0).spawned(&json!({"rendererType": "ssr"})).await;
     let id = id(&answer);
-    let ready = farm.reaches(&id, "ready", PATIENCE).await;
+    let ready = farm.reaches(&id, "ready", TIMEOUT).await;
     for member in ["id", "endpoint", "node", "rendererType"] {
         assert_eq!(ready[member], answer[member], "{member}");
     }
@@ -58,7 +58,7 @@ async fn a_history_tells_everything_in_order() {
     let farm = two_doors().await;
     let id = id(&farm.door(0).spawned(&json!({})).await);
     farm.stop([id.as_str()]).await;
-    let record = farm.reaches(&id, "exited", PATIENCE).await;
+    let record = farm.reaches(&id, "exited", TIMEOUT).await;
     let events = record["events"].as_array().unwrap();
     let kinds: Vec<&str> = events.iter().map(|event| event["kind"].as_str().unwrap()).collect();
     let kinds: Vec<&str> = kinds.into_iter().filter(|kind| *kind != "spawn.ping").collect();
@@ -146,7 +146,7 @@ async fn a_spawn_can_be_stopped_while_it_starts() {
     let farm = two_doors().await;
     let body = json!({"sessionToken": "sim:ready_delay_ms=20000"});
     let caller = tokio::spawn(farm.door(0).post("/spawn").json(&body).send());
-    let id = until("it is on record", PATIENCE, async || {
+    let id = until("it is on record", TIMEOUT, async || {
         match all_spawns(farm.door(1), "&state=launching").await.as_slice() {
             [spawn] => Look::Ready(id(spawn)),
             other => Look::NotYet(format!("{other:?}")),
@@ -232,7 +232,7 @@ async fn a_node_tells_what_it_offers() {
     let list = farm.door(0).json("/v1/nodes").await;
     assert_eq!(list["nodes"].as_array().unwrap().len(), 1);
     let first = time(&node, "lastHeartbeatAt").to_owned();
-    until("a heartbeat comes", PATIENCE, async || {
+    until("a heartbeat comes", TIMEOUT, async || {
         let node = farm.door(0).json("/v1/nodes/node-a").await;
         Look::when(*time(&node, "lastHeartbeatAt") > *first, || node.to_string())
     })

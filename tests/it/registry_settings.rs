@@ -1,6 +1,6 @@
 //! A Redis whose password or settings are changed while a farm uses it.
 
-use hatchery_tests::{AgentPlan, Farm, Look, until, wait::PATIENCE};
+use hatchery_tests::{AgentPlan, Farm, Look, until, wait::TIMEOUT};
 use serde_json::{Value, json};
 
 use crate::outage::ready_again;
@@ -12,7 +12,7 @@ async fn cut_all(farm: &Farm, first: &str) {
 
 /// What an agent says of itself, once it says something with these words.
 async fn agent_says(farm: &Farm, member: &str, words: &str) -> Value {
-    until(&format!("the agent's {member} says {words}"), PATIENCE, async || {
+    until(&format!("the agent's {member} says {words}"), TIMEOUT, async || {
         let ready = farm.agents[0].admin.get("/readyz").send().await.json();
         if ready[member].to_string().contains(words) {
             Look::Ready(ready)
@@ -24,7 +24,7 @@ async fn agent_says(farm: &Farm, member: &str, words: &str) -> Value {
 }
 
 async fn door_says(farm: &Farm, words: &str) {
-    until(&format!("the front door says {words}"), PATIENCE, async || {
+    until(&format!("the front door says {words}"), TIMEOUT, async || {
         let ready = farm.door(0).get("/readyz").send().await;
         Look::when(ready.text().contains(words), || format!("{ready:?}"))
     })

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use hatchery_tests::role::{Role, clients};
-use hatchery_tests::wait::PATIENCE;
+use hatchery_tests::wait::TIMEOUT;
 use hatchery_tests::{AgentPlan, Client, Farm, FarmBuilder, Look, Viewer, until};
 use rustix::process::Signal;
 use serde_json::{Value, json};
@@ -69,7 +69,7 @@ pub(crate) async fn ends_by_itself(farm: &Farm, id: &str) {
 
 /// How many viewers a front door relays.
 async fn relays(farm: &Farm, door: usize, viewers: f64) {
-    until("viewers are counted", PATIENCE, async || {
+    until("viewers are counted", TIMEOUT, async || {
         let now = farm.doors[door].metrics().await.get("hatchery_frontdoor_relay_viewers").unwrap();
         #[expect(clippy::float_cmp, reason = "whole numbers")]
         Look::when(now == viewers, || format!("{now} viewers"))
@@ -254,7 +254,7 @@ async fn a_viewer_that_vanished_without_a_word_gives_its_slot_back() {
     assert_eq!(&answer, b"HTTP/1.1 101");
     // Its connection stays open, as through a proxy, but nobody answers on it.
     ends_by_itself(&farm, &id).await;
-    until("it is counted", PATIENCE, async || {
+    until("it is counted", TIMEOUT, async || {
         let metrics = farm.doors[0].metrics().await;
         let vanished = metrics.get("hatchery_frontdoor_relay_ended_total{reason=\"vanished\"}");
         Look::when(vanished == Some(1.0), || format!("{vanished:?}"))
@@ -307,7 +307,7 @@ async fn viewers_stay_when_an_agent_is_replaced_or_killed_and_nobody_takes_their
         viewer.still_watches().await;
         farm.agents[0].restart().await;
         viewer.still_watches().await;
-        until("the next agent knows", PATIENCE, async || {
+        until("the next agent knows", TIMEOUT, async || {
             let problem = refusal(&url).await;
             Look::when(problem["code"] == "already-connected", || problem.to_string())
         })
@@ -338,7 +338,7 @@ async fn a_front_door_that_leaves_cuts_no_viewer_and_the_next_one_has_its_ports_
     assert!(old.exited().is_none(), "it has a viewer");
     viewer.leave().await;
     ends_by_itself(&farm, &id).await;
-    until("the old process ends after its last viewer", PATIENCE, async || {
+    until("the old process ends after its last viewer", TIMEOUT, async || {
         Look::when(old.exited().is_some(), || "it runs".to_owned())
     })
     .await;
@@ -348,7 +348,7 @@ async fn a_front_door_that_leaves_cuts_no_viewer_and_the_next_one_has_its_ports_
     old.signal(Signal::TERM);
     second.closed().await;
     ends_by_itself(&farm, &other).await;
-    until("it ends", PATIENCE, async || Look::when(old.exited().is_some(), || "it runs".to_owned())).await;
+    until("it ends", TIMEOUT, async || Look::when(old.exited().is_some(), || "it runs".to_owned())).await;
     farm.finish().await;
 }
 

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use hatchery_tests::processes::memory;
 use hatchery_tests::raw_viewer::{HANDSHAKE, RawViewer, frame};
-use hatchery_tests::wait::PATIENCE;
+use hatchery_tests::wait::TIMEOUT;
 use hatchery_tests::{AgentPlan, Client, Farm, Look, Viewer, until};
 use rustix::process::Signal;
 use serde_json::{Value, json};
@@ -111,7 +111,7 @@ async fn a_message_in_single_bytes_between_pings_arrives_whole() {
     }
     let mut said = Vec::new();
     while !String::from_utf8_lossy(&said).contains("OPEN_MODEL_SUCCEEDED") {
-        let read = tokio::time::timeout(PATIENCE, viewer.stream.read_buf(&mut said)).await;
+        let read = tokio::time::timeout(TIMEOUT, viewer.stream.read_buf(&mut said)).await;
         assert_ne!(read.expect("an answer").unwrap(), 0, "{}", String::from_utf8_lossy(&said));
     }
     drop(viewer);
@@ -183,7 +183,7 @@ async fn what_is_smuggled_behind_a_handshake_reaches_no_other_spawn() {
         }
         drop(viewer);
         assert_eq!(viewer_of(&farm, &other).await, "never", "{how}: {answer}");
-        // Where the handshake was refused, nobody was there who could leave.
+        // Where the handshake was refused, no viewer was there that could leave.
         farm.door(0).delete(&format!("/v1/spawns/{id}")).send().await;
         farm.ends(&id).await;
     }
@@ -251,7 +251,7 @@ async fn half_handshakes_and_floods_of_headers_keep_no_viewer_out() {
         let (host, path) = url.strip_prefix("ws://").unwrap().split_once('/').unwrap();
         let mut stream = TcpStream::connect(host).await.unwrap();
         let head = format!("GET /{path} HTTP/1.1\r\nhost: {host}\r\n{HANDSHAKE}{headers}\r\n");
-        // Nobody has to read all of it.
+        // It need not be read to its end.
         stream.write_all(head.as_bytes()).await.ok();
         let mut viewer = RawViewer { stream };
         let answer = viewer.head().await;
@@ -281,7 +281,7 @@ async fn viewers_that_wait_for_a_stopped_agent_are_told_so_and_keep_nobody_out()
     for _ in 0..400 {
         waiting.push(RawViewer::send(&url, HANDSHAKE, &[]).await);
     }
-    // Whoever is connected does not feel it.
+    // A viewer that is connected does not feel it.
     beside.still_watches().await;
     for viewer in &mut waiting {
         let answer = viewer.head().await;
@@ -315,7 +315,7 @@ async fn a_relay_that_comes_too_late_for_the_spawn_before_keeps_no_viewer_out() 
     let asked = futures_util::stream::poll_fn(move |cx| asked.poll_recv(cx));
     let mut replies = agent.attach(asked).await.unwrap().into_inner();
     let outcome = async |replies: &mut tonic::Streaming<v1::AttachReply>| {
-        tokio::time::timeout(PATIENCE, replies.message()).await.unwrap().unwrap().unwrap().outcome.unwrap()
+        tokio::time::timeout(TIMEOUT, replies.message()).await.unwrap().unwrap().unwrap().outcome.unwrap()
     };
     let Outcome::Target(v1::Target { port }) = outcome(&mut replies).await else { panic!("no port") };
     farm.stop([first.as_str()]).await;
@@ -324,7 +324,7 @@ async fn a_relay_that_comes_too_late_for_the_spawn_before_keeps_no_viewer_out() 
     let (second, url) = spawn(&farm).await;
     let late = TcpStream::connect(("127.0.0.1", u16::try_from(port).unwrap())).await.unwrap();
     let comes = tokio::spawn(async move { Viewer::connect(&url, None).await });
-    until("the second spawn's viewer is on its way", PATIENCE, async || {
+    until("the second spawn's viewer is on its way", TIMEOUT, async || {
         let now = farm.doors[0].metrics().await.get("hatchery_frontdoor_relay_handshakes");
         Look::when(now == Some(1.0), || format!("{now:?}"))
     })

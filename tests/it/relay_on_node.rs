@@ -5,7 +5,7 @@ use std::process::{Command, Stdio};
 use hatchery_tests::certs::{Certs, curl};
 use hatchery_tests::node_relay::{NodeRelay, NodeRelayPorts};
 use hatchery_tests::role::{Role, clients};
-use hatchery_tests::wait::PATIENCE;
+use hatchery_tests::wait::TIMEOUT;
 use hatchery_tests::{AgentPlan, Farm, Look, Viewer, until};
 use rustix::process::Signal;
 use serde_json::{Value, json};
@@ -80,8 +80,8 @@ async fn a_viewer_sees_moving_pictures_through_the_relay_of_its_node() {
     let first = viewer.receive_picture().await;
     assert_ne!(viewer.receive_picture().await, first, "it moves");
     is_refused(&url, 409, "already-connected").await;
-    let record = farm.reaches(&id, "ready", PATIENCE).await;
-    until("the viewer is known", PATIENCE, async || {
+    let record = farm.reaches(&id, "ready", TIMEOUT).await;
+    until("the viewer is known", TIMEOUT, async || {
         let record = farm.record(&id).await;
         Look::when(record["viewer"] == "connected" && record["connectedAt"].is_string(), || {
             record.to_string()
@@ -101,8 +101,8 @@ async fn a_viewer_sees_moving_pictures_through_the_relay_of_its_node() {
     viewer.leave().await;
     ends_by_itself(&farm, &id).await;
     let token = endpoint.rsplit('/').next().unwrap();
-    for told in [farm.doors[0].role.log(), relay.role.log(), farm.agents[0].role.log()] {
-        assert!(!told.contains(token), "{told}");
+    for log in [farm.doors[0].role.log(), relay.role.log(), farm.agents[0].role.log()] {
+        assert!(!log.contains(token), "{log}");
     }
     relay.stop().await;
     farm.finish().await;
@@ -116,7 +116,7 @@ async fn frames_of_many_megabytes_pass_two_relays_and_a_viewer_that_leaves_frees
     let mut viewer = Viewer::client_side(&through(farm.door(0), &endpoint)).await;
     viewer.send(Message::binary(vec![b' '; 6 << 20])).await;
     viewer.still_watches().await;
-    until("it is counted at both", PATIENCE, async || {
+    until("it is counted at both", TIMEOUT, async || {
         let series = "hatchery_frontdoor_relay_passed_bytes_total{direction=\"up\"}";
         let [door, node] = [farm.doors[0].metrics().await, relay.metrics().await].map(|m| m.get(series));
         let all = [door, node].iter().all(|up| up.is_some_and(|up| up > f64::from(6 << 20)));
@@ -173,7 +173,7 @@ async fn strangers_get_nothing_from_the_relay_of_a_node_and_it_knows_its_own_nod
 
 /// A relay that could not be reached rests for a moment; then it is tried again.
 async fn is_tried(url: &str) -> Value {
-    until("the relay is tried again", PATIENCE, async || {
+    until("the relay is tried again", TIMEOUT, async || {
         let problem = refusal(url).await;
         let rests = problem["detail"].as_str().unwrap().contains("a moment ago");
         Look::when(!rests, || problem.to_string()).and(problem)
@@ -285,7 +285,7 @@ async fn the_relay_of_a_node_is_replaced_while_redis_is_away_and_cuts_nobody() {
     for id in [first, second] {
         ends_by_itself(&farm, &id).await;
     }
-    until("the old process ends after its last viewer", PATIENCE, async || {
+    until("the old process ends after its last viewer", TIMEOUT, async || {
         Look::when(old.exited().is_some(), || "it runs".to_owned())
     })
     .await;
@@ -332,7 +332,7 @@ async fn a_viewer_of_two_relays_that_vanishes_is_noticed_and_an_idle_one_stays()
     viewer.still_watches().await;
     // From here on nothing is read, and so no ping answered.
     ends_by_itself(&farm, &id).await;
-    until("it is counted", PATIENCE, async || {
+    until("it is counted", TIMEOUT, async || {
         let series = "hatchery_frontdoor_relay_ended_total{reason=\"vanished\"}";
         let metrics = farm.doors[0].metrics().await;
         Look::when(metrics.get(series) == Some(1.0), || format!("{:?}", metrics.get(series)))
@@ -351,7 +351,7 @@ async fn the_relay_of_a_node_notices_a_front_door_that_stands_still() {
     let mut viewer = Viewer::client_side(&through(farm.door(0), &endpoint)).await;
     viewer.still_watches().await;
     farm.doors[0].role.signal(Signal::STOP);
-    until("it is noticed", PATIENCE, async || {
+    until("it is noticed", TIMEOUT, async || {
         let series = "hatchery_frontdoor_relay_ended_total{reason=\"vanished\"}";
         let metrics = relay.metrics().await;
         Look::when(metrics.get(series) == Some(1.0), || format!("{:?}", metrics.get(series)))

@@ -8,7 +8,7 @@ use std::time::Duration;
 use hatchery_tests::faults::{Closed, Incidents, ticks};
 use hatchery_tests::load::Load;
 use hatchery_tests::site::{Site, settle};
-use hatchery_tests::{AgentPlan, Farm, Look, until, wait::PATIENCE};
+use hatchery_tests::{AgentPlan, Farm, Look, until, wait::TIMEOUT};
 use serde_json::json;
 use tokio::time::Instant;
 
@@ -53,7 +53,7 @@ async fn a_farm_follows_its_registry_to_the_new_master() {
     let (before, served) = (running(&farm), load.served());
     farm.redis.kill();
     let killed = Instant::now();
-    until("the replica is the master", PATIENCE, async || {
+    until("the replica is the master", TIMEOUT, async || {
         let promoted = farm.sentinels.as_ref().unwrap().have_promoted().await;
         Look::when(promoted, || "it is a replica".to_owned())
     })
@@ -61,7 +61,7 @@ async fn a_farm_follows_its_registry_to_the_new_master() {
     let promoted = Instant::now();
     let meanwhile = load.served() - served;
     for door in 0..farm.doors.len() {
-        until("the farm is whole", PATIENCE, async || {
+        until("the farm is whole", TIMEOUT, async || {
             // What has ended meanwhile may be on record or not.
             let spawns = before.intersection(&running(&farm)).cloned().collect();
             let missing = missing(&farm, door, &spawns).await;
@@ -89,7 +89,7 @@ async fn a_failover_that_is_ordered_is_followed_before_the_old_master_knows() {
     let spawn = farm.door(0).spawned(&json!({})).await;
     let sentinels = farm.sentinels.as_ref().unwrap();
     assert_eq!(sentinels.order_failover().await.as_deref(), Some("+OK\r\n"));
-    until("the replica is the master", PATIENCE, async || {
+    until("the replica is the master", TIMEOUT, async || {
         Look::when(sentinels.have_promoted().await, || "it is a replica".to_owned())
     })
     .await;
@@ -99,7 +99,7 @@ async fn a_failover_that_is_ordered_is_followed_before_the_old_master_knows() {
         format!("\"port\":{}", sentinels.replica.addr().port()),
         [&farm.doors[0].role, &farm.doors[1].role, &farm.agents[0].role],
     );
-    until("every process is connected to the new master", PATIENCE, async || {
+    until("every process is connected to the new master", TIMEOUT, async || {
         let late = roles.iter().find(|role| {
             !role.log().lines().any(|line| line.contains("connected to the registry") && line.contains(&port))
         });

@@ -4,7 +4,7 @@ use std::fs;
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::process::{Command, Stdio};
 
-use hatchery_tests::{AgentPlan, Farm, Look, Viewer, skipped, until, wait::PATIENCE};
+use hatchery_tests::{AgentPlan, Farm, Look, Viewer, skipped, until, wait::TIMEOUT};
 use serde_json::json;
 
 use crate::sick_nodes::{farm, hardly_anybody_notices, it_is_well_again, one, still_live};
@@ -53,7 +53,7 @@ async fn unprivileged(farm: &mut Farm) -> bool {
 }
 
 async fn is_up(farm: &Farm) {
-    until("node-c is up", PATIENCE, async || {
+    until("node-c is up", TIMEOUT, async || {
         let node = farm.door(0).json("/v1/nodes/node-c").await;
         Look::when(node["availability"] == "up", || node.to_string())
     })
@@ -161,7 +161,7 @@ async fn an_agent_without_memory_refuses_or_dies_and_viewers_notice_neither() {
     farm.agent_mut("node-c").restart().await;
     is_up(&farm).await;
     for (id, viewer) in &mut watching {
-        farm.reaches(id, "ready", PATIENCE).await;
+        farm.reaches(id, "ready", TIMEOUT).await;
         viewer.still_watches().await;
     }
     it_is_well_again(&farm).await;

@@ -2,14 +2,14 @@
 
 use std::time::Duration;
 
-use hatchery_tests::{AgentPlan, Farm, Look, audit::all_spawns, until, wait::PATIENCE};
+use hatchery_tests::{AgentPlan, Farm, Look, audit::all_spawns, until, wait::TIMEOUT};
 use rustix::process::Signal;
 use serde_json::json;
 use tokio::net::TcpStream;
 use tokio::time::Instant;
 
 async fn a_process_starts(farm: &Farm) {
-    until("a process starts", PATIENCE, async || {
+    until("a process starts", TIMEOUT, async || {
         Look::when(!farm.processes().is_empty(), || "none".to_owned())
     })
     .await;
@@ -23,7 +23,7 @@ async fn a_front_door_that_is_asked_to_end_answers_what_it_has_begun() {
     a_process_starts(&farm).await;
     farm.doors[0].role.signal(Signal::TERM);
     let addr = farm.door(0).addr;
-    until("nobody new is let in", PATIENCE, async || {
+    until("nobody new is let in", TIMEOUT, async || {
         Look::when(TcpStream::connect(addr).await.is_err(), || "it accepts".to_owned())
     })
     .await;
@@ -108,14 +108,14 @@ async fn an_agent_that_is_told_to_drain_waits_for_its_spawns() {
     let answer = farm.door(0).spawned(&json!({})).await;
     let id = answer["id"].as_str().unwrap().to_owned();
     farm.agents[0].role.signal(Signal::TERM);
-    until("it takes no more", PATIENCE, async || {
+    until("it takes no more", TIMEOUT, async || {
         let answer = farm.door(0).spawn(&json!({})).await;
         Look::when(answer.status == 503, || format!("{answer:?}"))
     })
     .await;
     assert_eq!(farm.agents[0].role.exited(), None, "it waits for its spawn");
     assert!(farm.process(&id).is_some());
-    until("nobody asks it any more", PATIENCE, async || {
+    until("nobody asks it any more", TIMEOUT, async || {
         let slots = farm.door(0).json("/v1/nodes/node-a").await["slots"].clone();
         Look::when(slots["total"] == slots["used"] && slots["used"] != 0, || slots.to_string())
     })
@@ -143,7 +143,7 @@ async fn a_second_signal_hurries_an_agent() {
     let mut farm = Farm::builder().agent(plan).start().await;
     farm.door(0).spawned(&json!({})).await;
     farm.agents[0].role.signal(Signal::TERM);
-    until("it takes no more", PATIENCE, async || {
+    until("it takes no more", TIMEOUT, async || {
         let answer = farm.door(0).spawn(&json!({})).await;
         Look::when(answer.status == 503, || format!("{answer:?}"))
     })

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use hatchery_tests::{AgentPlan, Client, Farm, Look, Response, until, wait::PATIENCE};
+use hatchery_tests::{AgentPlan, Client, Farm, Look, Response, until, wait::TIMEOUT};
 use serde_json::json;
 
 use crate::outage::ready_again;
@@ -180,7 +180,7 @@ async fn probes_tell_a_living_process_from_one_that_can_serve() {
         let ready = door.http.get("/readyz").send().await;
         assert_eq!(ready.status, 200, "{ready:?}");
         assert!(ready.text().contains("registry") || ready.text().contains("redis"), "{ready:?}");
-        until("the front door has a picture of the farm", PATIENCE, async || {
+        until("the front door has a picture of the farm", TIMEOUT, async || {
             let nodes = door.metrics().await.sum("hatchery_frontdoor_picture_nodes");
             Look::when(nodes > 0.0, || format!("{nodes} nodes in it"))
         })
@@ -190,7 +190,7 @@ async fn probes_tell_a_living_process_from_one_that_can_serve() {
     for index in [0, 1] {
         let door = farm.door(index);
         // It can do without for a while, and says so.
-        until("the front door says that it is degraded", PATIENCE, async || {
+        until("the front door says that it is degraded", TIMEOUT, async || {
             let ready = door.get("/readyz").send().await;
             let so = ready.status == 200 && ready.json()["status"] == "degraded";
             Look::when(so, || format!("{ready:?}"))

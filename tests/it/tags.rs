@@ -1,7 +1,7 @@
 //! Whose a spawn is and what it is for: the pairs of text that its caller gave it.
 
 use hatchery_tests::live::Subscriber;
-use hatchery_tests::wait::PATIENCE;
+use hatchery_tests::wait::TIMEOUT;
 use hatchery_tests::{AgentPlan, Farm, Look, until};
 use serde_json::{Value, json};
 
@@ -57,7 +57,7 @@ async fn tags_survive_the_agent_and_the_registry() {
     farm.redis.says("FLUSHALL").await.unwrap();
     farm.agents[0].restart().await;
     for door in 0..2 {
-        let record = until("the registry knows the spawn again", PATIENCE, async || {
+        let record = until("the registry knows the spawn again", TIMEOUT, async || {
             let answer = farm.door(door).get(&format!("/v1/spawns/{id}")).send().await;
             Look::when(answer.status == 200, || format!("{answer:?}")).and(answer)
         })

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use hatchery_tests::binaries::binaries;
 use hatchery_tests::users::{Users, can, open_to_all, user};
-use hatchery_tests::wait::{PATIENCE, longer_than};
+use hatchery_tests::wait::{TIMEOUT, longer_than};
 use hatchery_tests::{AgentPlan, Client, Dev, Farm, Look, is_root, skipped, until};
 use rustix::fs::{FallocateFlags, fallocate};
 use tokio::net::{TcpSocket, TcpStream};
@@ -60,7 +60,7 @@ async fn no_process_reports_for_a_spawn_without_its_secret() {
             // The next agent knows the secrets as well.
             farm.agents[0].role.kill();
             farm.agents[0].restart().await;
-            farm.reaches(&victim, "ready", PATIENCE).await;
+            farm.reaches(&victim, "ready", TIMEOUT).await;
         }
     }
     assert_eq!(farm.process(&victim).unwrap().pid, pid);
@@ -109,7 +109,7 @@ async fn a_server_that_an_earlier_release_started_reports_without_a_secret() {
         .spawn()
         .unwrap();
     farm.agents[0].restart().await;
-    farm.reaches(&id, "ready", PATIENCE).await;
+    farm.reaches(&id, "ready", TIMEOUT).await;
     farm.stop([&*id]).await;
     let reaped = tokio::task::spawn_blocking(move || server.wait());
     assert_eq!(farm.ends(&id).await["reason"], "stopped");
@@ -160,7 +160,7 @@ async fn a_flood_of_connections_keeps_no_server_out_and_ends_none() {
             }
         }
     });
-    until("connections make room", PATIENCE, async || {
+    until("connections make room", TIMEOUT, async || {
         let evicted = farm.agents[0].metrics().await.sum("hatchery_agent_liveliness_evicted_total");
         Look::when(evicted > 100.0, || evicted.to_string())
     })
@@ -357,7 +357,7 @@ async fn what_a_server_reserves_beyond_the_end_of_its_output_is_taken_back() {
         farm.stop([&*id]).await;
         return skipped("space beyond the end of a file", &error.to_string());
     }
-    until("it is taken back", PATIENCE, async || {
+    until("it is taken back", TIMEOUT, async || {
         Look::when(on_disk() <= 8 << 20, || format!("{} bytes", on_disk()))
     })
     .await;

@@ -8,7 +8,7 @@ use std::time::Duration;
 use hatchery_tests::certs::{Certs, curl};
 use hatchery_tests::load::{Load, Outcome};
 use hatchery_tests::role::clients;
-use hatchery_tests::{AgentPlan, Browser, Client, Farm, Look, Role, until, wait::PATIENCE};
+use hatchery_tests::{AgentPlan, Browser, Client, Farm, Look, Role, until, wait::TIMEOUT};
 use serde_json::{Value, json};
 use tokio::io::AsyncReadExt;
 use tokio::time::{Instant, timeout};
@@ -152,7 +152,7 @@ async fn callers_are_served_by_https_and_hang_up_on_it_as_ever() {
         .stdout(Stdio::null())
         .spawn()
         .unwrap();
-    until("a process starts", PATIENCE, async || {
+    until("a process starts", TIMEOUT, async || {
         Look::when(!farm.processes().is_empty(), || "no process".to_owned())
     })
     .await;
@@ -234,7 +234,7 @@ async fn certificates_are_replaced_under_load_and_no_spawn_fails() {
         let renewed = certs.more(&renew);
         assert!(renewed.status.success(), "{renewed:?}");
         // New connections all the time: a door that serves and asks agents, and one that has just come.
-        until("everybody has read them", PATIENCE, async || {
+        until("everybody has read them", TIMEOUT, async || {
             let answer = curl(&url, Some(&certs.file("ca.pem")), &["-X", "POST"]).await;
             assert!([200, 503].contains(&answer.status), "{answer:?}");
             assert!(answer.status == 200 || answer.body.contains("no-capacity"), "{answer:?}");
@@ -247,7 +247,7 @@ async fn certificates_are_replaced_under_load_and_no_spawn_fails() {
         })
         .await;
         let (fresh, http) = another_door(&farm, &format!("fresh-{round}"), &certs.door("door")).await;
-        until("a new front door is served", PATIENCE, async || {
+        until("a new front door is served", TIMEOUT, async || {
             let answer = http.spawn(&json!({})).await;
             assert!(answer.status == 200 || answer.json()["code"] == "no-capacity", "{answer:?}");
             if answer.status == 200 {
@@ -258,7 +258,7 @@ async fn certificates_are_replaced_under_load_and_no_spawn_fails() {
         .await;
         drop(fresh);
     }
-    load.stop(PATIENCE).await;
+    load.stop(TIMEOUT).await;
     let notes = std::mem::take(&mut *load.notes());
     let mut ready = 0;
     for call in &notes.calls {
@@ -275,7 +275,7 @@ async fn certificates_are_replaced_under_load_and_no_spawn_fails() {
         let id = spawn["id"].as_str().unwrap();
         farm.door(0).delete(&format!("/v1/spawns/{id}")).send().await;
     }
-    until("nothing runs", PATIENCE, async || {
+    until("nothing runs", TIMEOUT, async || {
         let left = farm.processes().len();
         Look::when(left == 0, || format!("{left} processes"))
     })

@@ -1,8 +1,8 @@
-//! Callers behind load balancers: who they are is what a load balancer that is believed says, and nobody else.
+//! Callers behind load balancers: who they are is what a load balancer that is believed says, and no other peer.
 
 use std::net::{Ipv4Addr, SocketAddr};
 
-use hatchery_tests::wait::PATIENCE;
+use hatchery_tests::wait::TIMEOUT;
 use hatchery_tests::{AgentPlan, Client, Farm};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream};
@@ -19,7 +19,7 @@ async fn from(address: Ipv4Addr, door: Client) -> TcpStream {
 async fn status(stream: &mut TcpStream, words: &str) -> String {
     stream.write_all(words.as_bytes()).await.unwrap();
     let mut line = [0; 12];
-    timeout(PATIENCE, stream.read_exact(&mut line)).await.unwrap().unwrap();
+    timeout(TIMEOUT, stream.read_exact(&mut line)).await.unwrap().unwrap();
     String::from_utf8_lossy(&line[9..]).into_owned()
 }
 
@@ -73,7 +73,7 @@ async fn callers_behind_one_load_balancer_have_limits_of_their_own() {
         (BALANCER, "192.0.2.1", "101"),
         (BALANCER, "192.0.2.2", "101"),
         (BALANCER, "192.0.2.1", "429"),
-        // A stranger has one, whoever it says that it is.
+        // A stranger has one, whatever name it gives.
         (STRANGER, "192.0.2.3", "101"),
         (STRANGER, "192.0.2.4", "429"),
     ] {

@@ -6,7 +6,7 @@ use std::time::Duration;
 use hatchery_tests::faults::Incidents;
 use hatchery_tests::load::Load;
 use hatchery_tests::site::{Site, settle};
-use hatchery_tests::{AgentPlan, Farm, Look, until, wait::PATIENCE};
+use hatchery_tests::{AgentPlan, Farm, Look, until, wait::TIMEOUT};
 use rustix::process::Signal;
 use serde_json::json;
 use tokio::time::Instant;
@@ -15,7 +15,7 @@ use crate::outage::ready_again;
 
 pub(crate) async fn served_more(load: &Load, more: usize) {
     let before = load.served();
-    until(&format!("{more} more are served"), PATIENCE, async || {
+    until(&format!("{more} more are served"), TIMEOUT, async || {
         let now = load.served();
         Look::when(now >= before + more, || format!("{before} before, {now} now"))
     })
@@ -121,15 +121,15 @@ async fn the_spawns_of_a_node_that_returns_are_as_they_were() {
     }
     let mut before = Vec::new();
     for id in &ids {
-        before.push(farm.reaches(id, "ready", PATIENCE).await);
+        before.push(farm.reaches(id, "ready", TIMEOUT).await);
     }
     farm.agents[0].role.signal(Signal::STOP);
     for id in &ids {
-        farm.reaches(id, "lost", PATIENCE).await;
+        farm.reaches(id, "lost", TIMEOUT).await;
     }
     farm.agents[0].role.signal(Signal::CONT);
     for (id, before) in ids.iter().zip(before) {
-        let after = farm.reaches(id, "ready", PATIENCE).await;
+        let after = farm.reaches(id, "ready", TIMEOUT).await;
         for member in ["node", "endpoint", "startedAt", "readyAt", "rendererType"] {
             assert_eq!(after[member], before[member], "{member}");
         }
@@ -144,7 +144,7 @@ async fn those_who_wait_are_served_when_a_node_comes_back() {
     let plan = || AgentPlan::slots(2);
     let mut farm = Farm::builder().doors(2).agent(plan()).agent(plan()).start().await;
     farm.agents[1].role.kill();
-    until("one node is left", PATIENCE, async || {
+    until("one node is left", TIMEOUT, async || {
         let node = farm.door(0).json("/v1/nodes/node-b").await;
         Look::when(node["availability"] != "up", || node.to_string())
     })

@@ -3,7 +3,7 @@
 use std::process::Stdio;
 use std::time::Duration;
 
-use hatchery_tests::{AgentPlan, Farm, Look, processes, role, until, wait::PATIENCE};
+use hatchery_tests::{AgentPlan, Farm, Look, processes, role, until, wait::TIMEOUT};
 use rustix::process::Signal;
 use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt, BufReader, Lines};
@@ -37,24 +37,24 @@ impl Running {
             }
             panic!("it ended without {words:?}");
         };
-        timeout(PATIENCE, look).await.unwrap_or_else(|_| panic!("no line with {words:?}"))
+        timeout(TIMEOUT, look).await.unwrap_or_else(|_| panic!("no line with {words:?}"))
     }
 
     async fn complains(&mut self) -> String {
-        timeout(PATIENCE, self.err.next_line()).await.unwrap().unwrap().unwrap()
+        timeout(TIMEOUT, self.err.next_line()).await.unwrap().unwrap().unwrap()
     }
 
     /// As Ctrl-C does.
     async fn interrupt(mut self) {
         processes::signal(self.child.id().unwrap(), Signal::INT);
-        let status = timeout(PATIENCE, self.child.wait()).await.unwrap().unwrap();
+        let status = timeout(TIMEOUT, self.child.wait()).await.unwrap().unwrap();
         assert_eq!(status.code(), Some(0));
     }
 }
 
 async fn listened_to(farm: &Farm, topic: &str, count: f64) {
     let series = format!("hatchery_frontdoor_live_subscriptions{{topic=\"{topic}\"}}");
-    until(&format!("{series} is {count}"), PATIENCE, async || {
+    until(&format!("{series} is {count}"), TIMEOUT, async || {
         let found = farm.doors[0].metrics().await.get(&series);
         Look::when(found == Some(count), || format!("{found:?}"))
     })
@@ -78,7 +78,7 @@ async fn watch_prints_events_and_goes_on_when_its_front_door_was_restarted() {
     assert!(lines.complains().await.contains("reconnecting"));
     // Nobody is told of this as it happens.
     processes::signal(farm.process(id).unwrap().pid, Signal::KILL);
-    until("it is on record", PATIENCE, async || {
+    until("it is on record", TIMEOUT, async || {
         let record = farm.door(1).json(&format!("/v1/spawns/{id}")).await;
         Look::when(record["state"] == "exited", || record.to_string())
     })
@@ -107,7 +107,7 @@ async fn tables_are_printed_again_when_something_has_changed() {
     nodes.says(&["node-a", "cordoned"]).await;
     farm.stop([id]).await;
     // The table that no longer has it.
-    timeout(PATIENCE, async {
+    timeout(TIMEOUT, async {
         loop {
             let heading = spawns.says(&["ID", "STATE"]).await;
             let next = timeout(Duration::from_secs(1), spawns.out.next_line()).await;

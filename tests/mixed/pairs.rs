@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use hatchery_tests::{AgentPlan, Farm, Look, Mood, Moody, Release, Subscriber, until, wait::PATIENCE};
+use hatchery_tests::{AgentPlan, Farm, Look, Mood, Moody, Release, Subscriber, until, wait::TIMEOUT};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -16,7 +16,7 @@ async fn order(farm: &Farm, door: usize, node: &str, verb: &str, body: &Value) {
 }
 
 async fn is(farm: &Farm, door: usize, node: &str, eligibility: &str) {
-    until(&format!("{node} is {eligibility}"), PATIENCE, async || {
+    until(&format!("{node} is {eligibility}"), TIMEOUT, async || {
         let node = farm.door(door).json(&format!("/v1/nodes/{node}")).await;
         Look::when(node["eligibility"] == eligibility, || node.to_string())
     })
@@ -56,7 +56,7 @@ async fn everything_works(doors: &[Release], agent: Release) {
 
     // A caller who hangs up leaves nothing.
     let gone = door.post("/spawn").json(&json!({"sessionToken": "sim:ready_delay_ms=5000"})).start().await;
-    until("it has begun", PATIENCE, async || {
+    until("it has begun", TIMEOUT, async || {
         Look::when(!farm.processes().is_empty(), || "no process".to_owned())
     })
     .await;
@@ -81,7 +81,7 @@ async fn everything_works(doors: &[Release], agent: Release) {
     // A registry that is wiped learns it all again.
     let (id, mut viewer) = farm.watched().await;
     assert!(farm.redis.flush().await);
-    farm.reaches(&id, "ready", PATIENCE).await;
+    farm.reaches(&id, "ready", TIMEOUT).await;
     viewer.still_watches().await;
     assert_eq!(farm.audit().await.total(), 1);
     viewer.leave().await;
@@ -215,7 +215,7 @@ async fn a_front_door_of_the_release_before_goes_on_telling_when_a_node_fails() 
         subscriber.subscribe(topic).await;
     }
     moody.becomes(Mood::ExitsAtOnce);
-    until("node-b is failing", PATIENCE, async || {
+    until("node-b is failing", TIMEOUT, async || {
         let answer = farm.door(0).spawned(&json!({})).await;
         farm.stop([text(&answer, "id")]).await;
         let node = farm.door(0).json("/v1/nodes/node-b").await;

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use hatchery_tests::{AgentPlan, Farm, Look, Release, until, wait::PATIENCE};
+use hatchery_tests::{AgentPlan, Farm, Look, Release, until, wait::TIMEOUT};
 use serde_json::{Value, json};
 
 fn pids(farm: &Farm) -> BTreeSet<u32> {
@@ -10,7 +10,7 @@ fn pids(farm: &Farm) -> BTreeSet<u32> {
 }
 
 async fn is_up(farm: &Farm) -> Value {
-    until("the node is up", PATIENCE, async || {
+    until("the node is up", TIMEOUT, async || {
         let node = farm.door(0).json("/v1/nodes/node-a").await;
         Look::when(node["availability"] == "up", || node.to_string()).and(node)
     })
@@ -108,7 +108,7 @@ async fn what_operators_want_outlives_an_upgrade_and_the_way_back() {
         assert_eq!(node["eligibility"], "cordoned", "{release:?}: {node}");
         // Also when the registry has forgotten it.
         assert!(farm.redis.flush().await);
-        until("the registry has learned it from the agent", PATIENCE, async || {
+        until("the registry has learned it from the agent", TIMEOUT, async || {
             let answer = farm.door(0).get("/v1/nodes/node-a").send().await;
             let so = answer.status == 200 && answer.json()["availability"] == "up";
             Look::when(so, || format!("{answer:?}")).and(answer)
@@ -119,7 +119,7 @@ async fn what_operators_want_outlives_an_upgrade_and_the_way_back() {
         if round % 2 == 0 {
             // A front door of this release gives the registry the number of its order again, within a second or two. What one of
             // the release before orders in that moment has no number, and would be taken for older.
-            until("the registry has the order's number again", PATIENCE, async || {
+            until("the registry has the order's number again", TIMEOUT, async || {
                 let said = farm.redis.says("HGET {hatchery:test}:node:node-a gen").await.unwrap_or_default();
                 Look::when(said.lines().nth(1).is_some_and(|number| number != "0"), || said)
             })

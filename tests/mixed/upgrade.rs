@@ -5,7 +5,7 @@ use std::time::Duration;
 use hatchery_tests::faults::Incidents;
 use hatchery_tests::load::Load;
 use hatchery_tests::site::{Site, settle};
-use hatchery_tests::wait::PATIENCE;
+use hatchery_tests::wait::TIMEOUT;
 use hatchery_tests::{Farm, Look, Release, until};
 use rustix::process::Signal;
 
@@ -14,7 +14,7 @@ const RATE: f64 = 12.0;
 
 async fn served_more(load: &Load, more: usize) {
     let before = load.served();
-    until(&format!("{more} more are served"), PATIENCE * 2, async || {
+    until(&format!("{more} more are served"), TIMEOUT * 2, async || {
         let now = load.served();
         Look::when(now >= before + more, || format!("{before} before, {now} now"))
     })

@@ -16,7 +16,7 @@ use hatchery_tests::faults::{Targets, happen, plan};
 use hatchery_tests::load::Load;
 use hatchery_tests::moods::Mood;
 use hatchery_tests::site::{Site, settle};
-use hatchery_tests::wait::{PATIENCE, longer_than};
+use hatchery_tests::wait::{TIMEOUT, longer_than};
 use hatchery_tests::{AgentPlan, Farm, Look, until};
 use rustix::process::Signal;
 use serde_json::{Value, json};
@@ -80,12 +80,12 @@ async fn a_failover_to_a_replica_that_lagged_loses_neither_viewers_nor_orders() 
     longer_than(Duration::from_secs(3)).await;
     farm.redis.kill();
     farm.sentinels.as_ref().unwrap().replica.signal(Signal::CONT);
-    until("the replica is the master", PATIENCE * 2, async || {
+    until("the replica is the master", TIMEOUT * 2, async || {
         let promoted = farm.sentinels.as_ref().unwrap().have_promoted().await;
         Look::when(promoted, || "it is a replica".to_owned())
     })
     .await;
-    until("every node is at work as it was ordered", PATIENCE, async || {
+    until("every node is at work as it was ordered", TIMEOUT, async || {
         let answer = farm.door(1).get("/v1/nodes").send().await;
         if answer.status != 200 {
             return Look::NotYet(format!("{answer:?}"));
@@ -105,7 +105,7 @@ async fn a_failover_to_a_replica_that_lagged_loses_neither_viewers_nor_orders() 
         assert_eq!(agent.role.exited(), None, "{} lives", agent.node);
     }
     for (id, viewer) in &mut watching {
-        farm.reaches(id, "ready", PATIENCE).await;
+        farm.reaches(id, "ready", TIMEOUT).await;
         viewer.still_watches().await;
     }
     assert_eq!(farm.audit().await.total(), 4);
@@ -137,7 +137,7 @@ async fn an_agent_that_is_stopped_for_forty_seconds_while_spawns_race_loses_nobo
             ids.push(text(&answer.json(), "id").to_owned());
         }
         for (id, viewer) in &mut watching {
-            farm.reaches(id, "ready", PATIENCE).await;
+            farm.reaches(id, "ready", TIMEOUT).await;
             viewer.still_watches().await;
         }
         assert_eq!(farm.audit().await.total(), 14);

@@ -5,7 +5,7 @@ use std::time::Duration;
 use hatchery_tests::company::{Company, farm};
 use hatchery_tests::http::Client;
 use hatchery_tests::pressure::{Evicted, Pressure};
-use hatchery_tests::wait::{PATIENCE, longer_than};
+use hatchery_tests::wait::{TIMEOUT, longer_than};
 use hatchery_tests::{Farm, Look, Role, role, until};
 use rustix::process::Signal;
 use serde_json::json;
@@ -20,7 +20,7 @@ async fn one_more_door(farm: &Farm) -> (Role, Client, String) {
     let mut role = Role::start("frontdoor-new", farm.mark(), &args.map(str::to_owned));
     let line = role.announcement().await;
     let door = role::clients(&line)[0];
-    let answer = until("the new front door serves", PATIENCE, async || {
+    let answer = until("the new front door serves", TIMEOUT, async || {
         let answer = door.spawn(&json!({})).await;
         Look::when(answer.status == 200, || format!("{answer:?}")).and(answer)
     })
@@ -39,12 +39,12 @@ async fn nobody_notices(policy: &str, starts: bool) -> Evicted {
     longer_than(TIGHT / 2).await;
     let evicted = pressure.ends(&farm.redis).await;
     if let Some((mut role, door, id)) = door {
-        until("the new front door is ready", PATIENCE, async || {
+        until("the new front door is ready", TIMEOUT, async || {
             let ready = door.get("/readyz").send().await;
             Look::when(ready.status == 200 && ready.json()["status"] == "ready", || format!("{ready:?}"))
         })
         .await;
-        farm.reaches(&id, "ready", PATIENCE).await;
+        farm.reaches(&id, "ready", TIMEOUT).await;
         farm.stop([id.as_str()]).await;
         farm.ends(&id).await;
         role.signal(Signal::TERM);

@@ -9,7 +9,7 @@ use std::time::Duration;
 use futures_util::stream::{self, StreamExt};
 use hatchery_tests::crowd::allow_files;
 use hatchery_tests::ports::Block;
-use hatchery_tests::wait::{PATIENCE, longer_than};
+use hatchery_tests::wait::{TIMEOUT, longer_than};
 use hatchery_tests::{AgentPlan, Client, Farm, Look, Viewer, until};
 use serde_json::{Value, json};
 use tokio_tungstenite::tungstenite::Error;
@@ -23,7 +23,7 @@ fn url_of(answer: &Value, door: Client) -> String {
     format!("ws://{}{}", door.addr, text(answer, "endpoint").strip_prefix(PUBLIC).expect("the public URL"))
 }
 
-/// Opens a model again and again, as the one viewer whose session token the server takes, until it is told to stop. Returns how
+/// Opens a model again and again, as the one viewer whose session token the server takes, until `over` is set. Returns how
 /// often.
 async fn goes_on(mut viewer: Viewer, token: String, over: Arc<AtomicBool>) -> u64 {
     let mut rounds = 0;
@@ -72,7 +72,7 @@ async fn a_thousand_viewers_outlive_two_upgrades_of_their_relay_and_a_redis_that
     farm.redis.restart().await;
     old.push(farm.doors[0].replace().await);
     // It has never seen the farm, and Redis has forgotten it.
-    until("the node has reported", PATIENCE, async || {
+    until("the node has reported", TIMEOUT, async || {
         let node = farm.door(0).get("/v1/nodes/node-a").send().await;
         let up = node.status == 200 && node.json()["availability"] == "up";
         Look::when(up, || format!("{node:?}"))
@@ -87,7 +87,7 @@ async fn a_thousand_viewers_outlive_two_upgrades_of_their_relay_and_a_redis_that
         assert_eq!(farm.ends(&id).await["reason"], "disconnected", "{id}");
     }
     for role in &mut old {
-        until("it ends after its last viewer", PATIENCE, async || {
+        until("it ends after its last viewer", TIMEOUT, async || {
             Look::when(role.exited().is_some(), || "it runs".to_owned())
         })
         .await;

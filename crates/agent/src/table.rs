@@ -25,7 +25,7 @@
 //! ```
 //!
 //! [`entrance`] is how spawns come into it, [`adopted`] how those of earlier agents do, `reports` what servers say, `ends` how they leave,
-//! `changes` what the registry has yet to accept, [`viewer`] who is connected to one, `told_ports` who may be about to, `life` how long one
+//! `changes` what the registry has yet to accept, [`viewer`] who is connected to one, `unconfirmed_ports` who may be about to, `life` how long one
 //! may live, [`desired`] and `eligibility` what the operator wants of the node.
 
 pub(crate) mod adopted;
@@ -37,7 +37,7 @@ pub(crate) mod entrance;
 mod entry;
 mod life;
 mod reports;
-mod told_ports;
+mod unconfirmed_ports;
 pub(crate) mod viewer;
 
 use std::collections::HashMap;
@@ -51,7 +51,7 @@ use tokio::time::Instant;
 use self::desired::Operator;
 use self::entry::Stage;
 pub(crate) use self::entry::{AdmissionMode, Again, Ending, Entry, Inbox, Liveliness, Usage};
-use self::told_ports::ToldPorts;
+use self::unconfirmed_ports::UnconfirmedPorts;
 use crate::backlog::Backlog;
 use crate::config::Config;
 use crate::endpoint::EndpointForm;
@@ -76,7 +76,7 @@ pub(crate) struct Table {
     /// Ports that admission found taken since the last search for their owners.
     ports_found_taken: Vec<u16>,
     running: HashMap<SpawnId, Entry>,
-    told_ports: ToldPorts,
+    unconfirmed_ports: UnconfirmedPorts,
     /// Admitted spawns in [`Stage::Starting`].
     starting: usize,
     recent: Recent<Entry>,
@@ -117,7 +117,7 @@ impl Table {
             users: Users::new(config.spawn_users.as_ref()),
             ports_found_taken: Vec::new(),
             running: HashMap::new(),
-            told_ports: ToldPorts::default(),
+            unconfirmed_ports: UnconfirmedPorts::default(),
             starting: 0,
             recent: Recent::default(),
             tombstones: Tombstones::default(),

@@ -68,17 +68,17 @@ impl Drop for Attached {
     }
 }
 
-/// A relay that was told a port and is not confirmed yet.
+/// A relay that has a port and is not confirmed yet.
 #[derive(Debug)]
-struct Told {
+struct Unconfirmed {
     node: Arc<Node>,
     port: u16,
     confirmed: bool,
 }
 
-impl Told {
+impl Unconfirmed {
     fn new(node: &Arc<Node>, port: u16) -> Self {
-        node.table().tell_port(port);
+        node.table().hand_out_port(port);
         Self { node: Arc::clone(node), port, confirmed: false }
     }
 
@@ -87,7 +87,7 @@ impl Told {
     }
 }
 
-impl Drop for Told {
+impl Drop for Unconfirmed {
     fn drop(&mut self) {
         self.node.table().settle_port(self.port, self.confirmed, Instant::now());
     }
@@ -126,7 +126,7 @@ async fn attend(
         }
     };
     let _attached = Attached { node: Arc::clone(node), spawn, viewer };
-    let told = Told::new(node, port);
+    let unconfirmed = Unconfirmed::new(node, port);
     if !reply(Outcome::Target(v1::Target { port: port.into() })).await {
         return;
     }
@@ -149,7 +149,7 @@ async fn attend(
         }
         news
     };
-    told.confirmed();
+    unconfirmed.confirmed();
     if news {
         node.state.journal.happened(spawn, JournalEvent::Connected(node.state.clock.now()));
     }
@@ -165,7 +165,7 @@ async fn attach(node: &Arc<Node>, ask: &Ask) -> Result<u16, NotAttached> {
             let port = node.table().port_for(ask.spawn, &ask.shown, ask.viewer)?;
             let then = Instant::now();
             let look = node.disk.logs.call(LOOK_TIMEOUT, move || sockets::has_connection(port)).await;
-            // A kernel that is not heard of in time keeps nobody out: the server itself takes one viewer.
+            // A kernel that is not heard of in time refuses no viewer: the server itself takes one.
             if !look.unwrap_or_default() {
                 break;
             }

@@ -1,12 +1,12 @@
 /**
  * Who waits in line, for what, and since when. It is no part of the live feed, so it is asked for: every few seconds, the first hundred.
- * The panel is there only while somebody waits.
+ * The panel is there only while a request waits.
  */
 
 import { byId, make, say } from './dom.js';
 import { brief } from './words.js';
 
-/** So often while somebody waits, and while nobody does. */
+/** So often while requests wait, and while none does. */
 const BUSY_MS = 2_000;
 const QUIET_MS = 5_000;
 

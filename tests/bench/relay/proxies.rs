@@ -7,7 +7,7 @@ use std::process::{Child, Command, Stdio};
 use anyhow::Context as _;
 use hatchery_tests::certs::Certs;
 use hatchery_tests::ports::Block;
-use hatchery_tests::wait::PATIENCE;
+use hatchery_tests::wait::TIMEOUT;
 use hatchery_tests::{Look, until};
 use tempfile::TempDir;
 use tokio::net::TcpStream;
@@ -69,7 +69,7 @@ impl Proxy {
         let child = child.with_context(|| format!("{program} is installed (tests/run sees to it)"))?;
         let at = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
         let proxy = Self { child, plain: at(plain), tls: at(tls), _ports: ports, _dir: dir };
-        until(&format!("{program} listens"), PATIENCE, async || {
+        until(&format!("{program} listens"), TIMEOUT, async || {
             let connected = TcpStream::connect(proxy.tls).await;
             Look::when(connected.is_ok(), || format!("{connected:?}"))
         })
@@ -87,7 +87,7 @@ impl Proxy {
 
 impl Drop for Proxy {
     fn drop(&mut self) {
-        // nginx ends its workers when it is told to end, not when it is killed.
+        // nginx ends its workers on TERM, not on KILL.
         hatchery_tests::processes::signal(self.child.id(), rustix::process::Signal::TERM);
         self.child.wait().ok();
     }

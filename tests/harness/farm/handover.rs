@@ -5,13 +5,13 @@ use tokio::net::TcpStream;
 
 use super::Door;
 use crate::role::Role;
-use crate::wait::{Look, PATIENCE, until};
+use crate::wait::{Look, TIMEOUT, until};
 
 impl Door {
     /// Tells it to leave and starts another process on the same ports at once. Returns the old one, which may still be there.
     pub async fn replace(&mut self) -> Role {
         self.role.signal(Signal::TERM);
-        until("its port is free", PATIENCE, async || {
+        until("its port is free", TIMEOUT, async || {
             let refused = TcpStream::connect(self.http.addr).await.is_err()
                 && TcpStream::connect(self.admin.addr).await.is_err();
             Look::when(refused, || "it listens".to_owned())

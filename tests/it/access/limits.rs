@@ -1,7 +1,7 @@
 //! How much a caller may spawn, over all front doors together.
 
 use futures_util::future::join_all;
-use hatchery_tests::{AgentPlan, Farm, Look, Response, until, wait::PATIENCE};
+use hatchery_tests::{AgentPlan, Farm, Look, Response, until, wait::TIMEOUT};
 use serde_json::json;
 
 use crate::outage::ready_again;
@@ -122,7 +122,7 @@ async fn while_the_registry_is_away_each_front_door_counts_for_itself() {
     let mut farm = two_doors(16).await;
     let key = farm.key(&["--scope", "spawn", "--spawns-per-minute", "3"]).await;
     for door in &farm.doors {
-        until("the front door has a picture of the farm", PATIENCE, async || {
+        until("the front door has a picture of the farm", TIMEOUT, async || {
             let nodes = door.metrics().await.sum("hatchery_frontdoor_picture_nodes");
             Look::when(nodes > 0.0, || format!("{nodes} nodes in it"))
         })
@@ -138,7 +138,7 @@ async fn while_the_registry_is_away_each_front_door_counts_for_itself() {
     farm.redis.restart().await;
     ready_again(&farm).await;
     for id in &running {
-        until("the spawn is known again", PATIENCE, async || {
+        until("the spawn is known again", TIMEOUT, async || {
             let answer = farm.door(0).get(&format!("/v1/spawns/{id}")).send().await;
             Look::when(answer.status == 200, || format!("{answer:?}"))
         })

@@ -4,7 +4,7 @@ use std::fs;
 use std::time::Duration;
 
 use hatchery_tests::live::seq;
-use hatchery_tests::wait::PATIENCE;
+use hatchery_tests::wait::TIMEOUT;
 use hatchery_tests::{AgentPlan, Farm, Look, Subscriber, command, until};
 use serde_json::{Value, json};
 use tokio::time::{Instant, timeout};
@@ -160,7 +160,7 @@ async fn nobody_hears_of_the_spawns_of_others_but_operators() {
     let second = spawned(bob).await;
     assert_eq!(bob.delete(&format!("/v1/spawns/{second}")).send().await.status, 202);
     for id in [&his, &second] {
-        farm.reaches(id, "exited", PATIENCE).await;
+        farm.reaches(id, "exited", TIMEOUT).await;
     }
     assert_eq!(alice.delete(&format!("/v1/spawns/{hers}")).send().await.status, 202);
     let told = told_until_end(&mut listener, &hers).await;
@@ -223,7 +223,7 @@ async fn whoever_loses_the_key_loses_the_feed_within_two_seconds() {
     let good = fs::read_to_string(&keys).unwrap();
     fs::write(&keys, format!("{good}{{\"id\":")).unwrap();
     for door in &farm.doors {
-        until("the front door tells of the bad file", PATIENCE, async || {
+        until("the front door tells of the bad file", TIMEOUT, async || {
             Look::when(door.role.log().contains("keys not read"), || "it does not".to_owned())
         })
         .await;

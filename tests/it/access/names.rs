@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use hatchery_tests::wait::PATIENCE;
+use hatchery_tests::wait::TIMEOUT;
 use hatchery_tests::{AgentPlan, Client, Farm, Look, Subscriber, until};
 use serde_json::json;
 
@@ -51,13 +51,13 @@ async fn owners_go_by_the_names_of_their_keys_and_are_found_by_name_and_by_id() 
     for by in ["web%20shop", id, &format!("key:{id}")] {
         assert_eq!(found(operator, &format!("owner={by}")).await, [theirs.as_str()], "{by}");
         assert_eq!(found(shop, &format!("owner={by}")).await, [theirs.as_str()], "{by}");
-        // Whoever may not see it learns nothing.
+        // A caller that may not see it learns nothing.
         assert_eq!(found(other, &format!("owner={by}")).await, [""; 0], "{by}");
     }
     assert_eq!(found(operator, "owner=nobody").await, [""; 0]);
     // A new name counts at once, for what runs, too.
     set(&farm, &named, &["--name", "shop 2"]).await;
-    until("the spawn is shown with the new name", PATIENCE, async || {
+    until("the spawn is shown with the new name", TIMEOUT, async || {
         let record = operator.json(&format!("/v1/spawns/{theirs}")).await;
         Look::when(record["owner"] == "shop 2", || record.to_string())
     })
@@ -76,7 +76,7 @@ async fn limits_of_a_key_are_changed_while_its_holder_calls() {
     let mut ids = vec![spawned(client).await];
     client.spawn(&json!({})).await.problem(429, "quota-exceeded");
     set(&farm, &key, &["--concurrent-spawns", "2"]).await;
-    let second = until("the new limit counts", PATIENCE, async || {
+    let second = until("the new limit counts", TIMEOUT, async || {
         let answer = client.spawn(&json!({})).await;
         Look::when(answer.status == 200, || format!("{answer:?}")).and(answer)
     })
@@ -86,7 +86,7 @@ async fn limits_of_a_key_are_changed_while_its_holder_calls() {
     // A lower one ends nothing.
     set(&farm, &key, &["--concurrent-spawns", "1"]).await;
     set(&farm, &key, &["--scope", "read"]).await;
-    until("the scope is gone", PATIENCE, async || {
+    until("the scope is gone", TIMEOUT, async || {
         let answer = client.spawn(&json!({})).await;
         Look::when(answer.status == 403, || format!("{answer:?}"))
     })

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use hatchery_tests::keys::EXPIRED;
-use hatchery_tests::wait::PATIENCE;
+use hatchery_tests::wait::TIMEOUT;
 use hatchery_tests::{Client, Look, Response, Subscriber, until};
 use serde_json::Value;
 
@@ -59,7 +59,7 @@ async fn every_operation_wants_a_good_credential_that_is_good_for_it() {
     let wrong = nobody.showing(&format!("{head}{}", if tail == "A" { "B" } else { "A" }));
     let unknown = nobody.showing(&format!("hatchery_aaaaaaaaaaaa_{}", "A".repeat(43)));
     let expired = nobody.showing(&farm.key(&["--scope", "spawn,operate", "--expires", "3s"]).await);
-    until("the key has expired", PATIENCE, async || {
+    until("the key has expired", TIMEOUT, async || {
         let answer = expired.get("/v1/spawns").send().await;
         Look::when(answer.status == 401 && answer.json()["detail"] == EXPIRED, || format!("{answer:?}"))
     })

@@ -1,6 +1,6 @@
 //! What is somebody else's is not there.
 
-use hatchery_tests::{AgentPlan, Client, Farm, Look, until, wait::PATIENCE};
+use hatchery_tests::{AgentPlan, Client, Farm, Look, until, wait::TIMEOUT};
 use serde_json::{Value, json};
 
 use super::{caller, farm, key_id, spawned};
@@ -57,7 +57,7 @@ async fn nobody_sees_reads_or_ends_the_spawns_of_others_but_operators() {
     assert_eq!(alice.delete(&format!("/v1/spawns/{hers}")).send().await.status, 202);
     assert_eq!(operator.delete(&format!("/v1/spawns/{his}")).send().await.status, 202);
     for id in [&hers, &his] {
-        farm.reaches(id, "exited", PATIENCE).await;
+        farm.reaches(id, "exited", TIMEOUT).await;
     }
     bob.get(&format!("/v1/spawns/{hers}")).send().await.problem(404, "not-found");
     assert_eq!(alice.json(&format!("/v1/spawns/{hers}")).await["state"], "exited");
@@ -91,7 +91,7 @@ async fn an_order_goes_by_the_name_of_whoever_gave_it() {
     let drained = operator.post("/v1/nodes/node-a/drain").json(&json!({"reason": "new disks"})).send().await;
     assert_eq!(drained.status, 200, "{drained:?}");
     let by = format!("key:{}", key_id(&key));
-    until("the other front door tells who drains the node", PATIENCE, async || {
+    until("the other front door tells who drains the node", TIMEOUT, async || {
         let node = farm.door(0).json("/v1/nodes/node-a").await;
         Look::when(node["drain"]["by"] == by.as_str(), || node.to_string())
     })

@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use hatchery_tests::wait::PATIENCE;
+use hatchery_tests::wait::TIMEOUT;
 use hatchery_tests::{AgentPlan, Farm, Subscriber};
 use serde_json::json;
 
@@ -113,6 +113,6 @@ async fn tokens_are_good_beside_keys_and_what_they_spawn_is_their_subjects() {
     // Another token of the same subject is the same caller.
     let again = token(&["--issuer", "us", "--audience", "hatchery", "--for", "1h"]).await;
     assert_eq!(again.delete(&format!("/v1/spawns/{}", id(&spawned))).send().await.status, 202);
-    farm.reaches(id(&spawned), "exited", PATIENCE).await;
+    farm.reaches(id(&spawned), "exited", TIMEOUT).await;
     farm.finish().await;
 }

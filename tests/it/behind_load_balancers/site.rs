@@ -5,7 +5,7 @@ use hatchery_tests::certs::curl;
 use hatchery_tests::link::Link;
 use hatchery_tests::metrics::Metrics;
 use hatchery_tests::role::clients;
-use hatchery_tests::wait::PATIENCE;
+use hatchery_tests::wait::TIMEOUT;
 use hatchery_tests::{Certs, Farm, Look, Role, until};
 
 use crate::tls::another_door;
@@ -39,7 +39,7 @@ impl Site {
         }
         let balancer = Balancer::start(kind, ports, &certs, [addresses[0], addresses[1]], idle).await;
         let site = Self { public, link, balancer, doors, certs };
-        until("a front door is served", PATIENCE, async || {
+        until("a front door is served", TIMEOUT, async || {
             let status = status(&site, "GET", "/healthz", &[]).await;
             Look::when(status == 200, || status.to_string())
         })
@@ -53,7 +53,7 @@ impl Site {
 
     /// Waits until one of its front doors has logged this.
     pub(super) async fn doors_log(&self, words: &str) {
-        until(words, PATIENCE, async || {
+        until(words, TIMEOUT, async || {
             let logs: String = self.doors.iter().map(Role::log).collect();
             Look::when(logs.contains(words), || "no front door logs it".to_owned())
         })

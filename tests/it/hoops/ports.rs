@@ -1,6 +1,6 @@
 //! `--hoops-endpoint port`: for consumers that keep nothing but the port.
 
-use hatchery_tests::wait::PATIENCE;
+use hatchery_tests::wait::TIMEOUT;
 use hatchery_tests::{AgentPlan, Farm, Look, Viewer, until};
 use rustix::process::Signal;
 use serde_json::json;
@@ -154,7 +154,7 @@ async fn two_nodes_with_the_same_port_lead_nowhere_and_the_operator_is_told() {
     farm.agent(&node).role.signal(Signal::STOP);
     let pid = farm.process(&first).unwrap().pid;
     hatchery_tests::processes::signal(pid, Signal::KILL);
-    let (second, again) = until("the other node takes the port", PATIENCE, async || {
+    let (second, again) = until("the other node takes the port", TIMEOUT, async || {
         let response = client.post("/service").send().await;
         if response.status == 200 {
             Look::Ready(super::ok(&response))
@@ -171,7 +171,7 @@ async fn two_nodes_with_the_same_port_lead_nowhere_and_the_operator_is_told() {
     assert_eq!(metrics.get("hatchery_frontdoor_hoops_overlapping_ports"), Some(1.0));
     assert_eq!(metrics.get("hatchery_frontdoor_hoops_ports_refused_total{reason=\"ambiguous\"}"), Some(1.0));
     farm.agent(&node).role.signal(Signal::CONT);
-    farm.reaches(&first, "exited", PATIENCE).await;
+    farm.reaches(&first, "exited", TIMEOUT).await;
     let mut viewer = Viewer::client_side(&format!("ws://{}{path}", client.addr)).await;
     viewer.still_watches().await;
     viewer.leave().await;
@@ -197,7 +197,7 @@ async fn ports_lead_on_while_redis_is_away_and_after_an_agent_was_replaced() {
     ends_by_itself(&farm, &first).await;
     farm.agents[0].role.kill();
     farm.agents[0].restart().await;
-    let mut viewer = until("the next agent lets it in", PATIENCE, async || {
+    let mut viewer = until("the next agent lets it in", TIMEOUT, async || {
         match Viewer::connect(&url(&other), None).await {
             Ok(viewer) => Look::Ready(viewer),
             Err(error) => Look::NotYet(error.to_string()),
@@ -218,7 +218,7 @@ async fn a_front_door_that_starts_later_knows_the_ports_of_before() {
     farm.doors[0].restart().await;
     let url = format!("ws://{}/ws/{}", hoops(&farm).addr, port(&endpoint));
     let mut viewer =
-        until("the new one has read the farm", PATIENCE, async || match Viewer::connect(&url, None).await {
+        until("the new one has read the farm", TIMEOUT, async || match Viewer::connect(&url, None).await {
             Ok(viewer) => Look::Ready(viewer),
             Err(error) => Look::NotYet(error.to_string()),
         })

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use hatchery_tests::wait::PATIENCE;
+use hatchery_tests::wait::TIMEOUT;
 use hatchery_tests::{AgentPlan, Client, Farm, Look, Viewer, until};
 use serde_json::json;
 use tokio::io::AsyncReadExt;
@@ -22,7 +22,7 @@ pub(super) fn handshake(path: &str, more: &str) -> String {
 pub(super) async fn says(client: Client, bytes: &str) -> String {
     let mut socket = client.open(bytes.as_bytes()).await;
     let mut said = Vec::new();
-    tokio::time::timeout(PATIENCE, socket.read_to_end(&mut said)).await.expect("it closes").ok();
+    tokio::time::timeout(TIMEOUT, socket.read_to_end(&mut said)).await.expect("it closes").ok();
     String::from_utf8(said).unwrap()
 }
 
@@ -123,7 +123,7 @@ async fn a_viewers_own_url_leads_to_its_spawn_and_never_to_a_new_one() {
 }
 
 async fn held(farm: &Farm, count: f64) {
-    until("upgrades are held", PATIENCE, async || {
+    until("upgrades are held", TIMEOUT, async || {
         let now = farm.doors[0].metrics().await.get("hatchery_frontdoor_hoops_held_upgrades").unwrap();
         #[expect(clippy::float_cmp, reason = "whole numbers")]
         Look::when(now == count, || format!("{now} held"))
@@ -137,7 +137,7 @@ async fn a_caller_that_hangs_up_while_it_is_held_leaves_nothing() {
     let farm = builder(&[]).agent(plan).start().await;
     let socket = hoops(&farm).open(handshake("/", "").as_bytes()).await;
     let post = hoops(&farm).post("/service").start().await;
-    until("two processes start", PATIENCE, async || {
+    until("two processes start", TIMEOUT, async || {
         let processes = farm.processes().len();
         Look::when(processes == 2, || format!("{processes} processes"))
     })

@@ -9,7 +9,7 @@ use hatchery_tests::binaries::binaries;
 use hatchery_tests::guard::{Guard, MARK};
 use hatchery_tests::hosts::{self, Daemon, Host, Network};
 use hatchery_tests::role::hatchery;
-use hatchery_tests::wait::PATIENCE;
+use hatchery_tests::wait::TIMEOUT;
 use hatchery_tests::{Client, Look, Role, Viewer, audit, logs, processes, until};
 use rustix::process::Signal;
 use serde_json::{Value, json};
@@ -186,7 +186,7 @@ impl Farm {
         network: &Network,
         door: Client,
     ) -> BTreeMap<&'static str, BTreeSet<String>> {
-        until("processes, nodes and records agree", PATIENCE, async || {
+        until("processes, nodes and records agree", TIMEOUT, async || {
             let running = self.running(network);
             let mut recorded: BTreeMap<&str, BTreeSet<String>> = BTreeMap::new();
             for spawn in audit::all_spawns(door, "").await {
@@ -317,7 +317,7 @@ pub(super) async fn strangers_get_nothing(door: Client, network: &Network) {
 
 /// Waits until a front door has these nodes up.
 pub(super) async fn sees_up(door: Client, nodes: &[&str]) {
-    until(&format!("{nodes:?} are up"), PATIENCE, async || {
+    until(&format!("{nodes:?} are up"), TIMEOUT, async || {
         // It may not listen yet, nor may the balancer have found it.
         let answer = match door.get("/v1/nodes").try_send().await {
             Ok(answer) if answer.status == 200 => answer.json(),

@@ -61,19 +61,19 @@ impl Table {
         Ok(entry.spawn.facts.port)
     }
 
-    /// A relay is told this port, to connect to it for a viewer that is attached.
-    pub(crate) fn tell_port(&mut self, port: u16) {
-        self.told_ports.tell(port);
+    /// A relay gets this port, to connect to it for a viewer that is attached.
+    pub(crate) fn hand_out_port(&mut self, port: u16) {
+        self.unconfirmed_ports.hand_out(port);
     }
 
-    /// The relay that was told the port is confirmed, or will not be.
+    /// The relay that has the port is confirmed, or will not be.
     pub(crate) fn settle_port(&mut self, port: u16, confirmed: bool, now: Instant) {
-        self.told_ports.settle(port, confirmed, now);
+        self.unconfirmed_ports.settle(port, confirmed, now);
     }
 
     /// Whether a connection to the port that was there at `then` may be of a relay that is not confirmed: it says nothing of viewers.
     pub(crate) fn may_be_a_relays(&self, port: u16, then: Instant) -> bool {
-        self.told_ports.may_be_connected(port, then)
+        self.unconfirmed_ports.may_be_connected(port, then)
     }
 
     /// Makes it the viewer of the spawn, and gives the spawn's port. Repeating it changes nothing. `resumed`: it was the viewer
@@ -147,7 +147,7 @@ impl Table {
                 // Whatever is connected may be the relay, which has not shown the spawn to anybody yet.
                 Some(viewer) => viewer.is_connected,
                 // It may be a relay of the spawn that had the port before.
-                None if self.told_ports.may_be_connected(entry.spawn.facts.port, then) => {
+                None if self.unconfirmed_ports.may_be_connected(entry.spawn.facts.port, then) => {
                     entry.spawn.viewing.is_on()
                 }
                 None => last.is_some(),
@@ -296,7 +296,7 @@ mod tests {
         let (id, port, _) = ready(&mut table, "ws://h:{port}");
         let of_the_relay = Connection { port, silent: Some(Duration::ZERO) };
         let now = Instant::now();
-        table.tell_port(port);
+        table.hand_out_port(port);
         assert!(table.may_be_a_relays(port, now));
         assert_eq!(table.look(&[of_the_relay], now, now), []);
         table.settle_port(port, false, now);
@@ -304,7 +304,7 @@ mod tests {
         let later = now + Duration::from_secs(2);
         assert_eq!(table.look(&[of_the_relay], later, later), [Seen::Connected(id)]);
         // Nor does such a relay end a viewer that is there.
-        table.tell_port(port);
+        table.hand_out_port(port);
         assert_eq!(table.look(&[], later, later + Duration::from_secs(1)), []);
     }
 

@@ -74,7 +74,7 @@ pub(super) async fn ordered(edge: &Edge, who: &Who, request: Request) -> Result<
     Ok(order)
 }
 
-/// Carries a request out. How far it has come is reported as `progress`, where somebody watches.
+/// Carries a request out. How far it has come is reported as `progress`, where its caller watches.
 pub(super) async fn decide(
     edge: &Edge,
     asked: &Asked,

@@ -144,7 +144,7 @@ fn stage_event(stage: &Stage) -> Option<String> {
     }
 }
 
-/// The last event. A spawn lives from here on: its caller is about to be told.
+/// The last event. A spawn lives from here on: the answer is about to be sent to its caller.
 fn last(outcome: Outcome) -> String {
     match outcome {
         Ok((answer, held)) => {

@@ -62,7 +62,7 @@ pub(crate) async fn list(
     let meant = parameters.take::<String>("owner")?.map(|text| edge.names.meant(&text)).transpose();
     let meant = meant.map_err(|why| Invalid::field("owner", why))?;
     let owners = who.only().map_or_else(|| meant.clone().unwrap_or_default(), |only| vec![only.clone()]);
-    // Nobody has the name, or it is another owner's than the caller's.
+    // No key has the name, or it is another owner's than the caller's.
     let nothing = meant.is_some_and(|meant| !owners.iter().any(|owner| meant.contains(owner)));
     let filter = SpawnFilter {
         node: parameters.take::<NodeId>("node")?,

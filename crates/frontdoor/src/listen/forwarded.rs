@@ -2,7 +2,7 @@
 //!
 //! It may say so for the connection, before anything else on it (the PROXY protocol of HAProxy, either version), and for a request
 //! (`X-Forwarded-For`). Of several load balancers behind each other each adds the one before it, so the list is read from its end, for
-//! as long as whoever added an entry is believed. Failure: a connection whose PROXY header is broken is closed; a list that cannot be
+//! as long as the proxy that added an entry is believed. Failure: a connection whose PROXY header is broken is closed; a list that cannot be
 //! read ends where it cannot.
 
 use std::io;
@@ -128,7 +128,7 @@ mod tests {
             ("[::1]:9", &["[2001:db8::1]:443"], "[2001:db8::1]:0"),
             ("[::1]:9", &["[2001:db8::1]"], "[2001:db8::1]:0"),
             ("10.0.0.1:9", &["192.0.2.7:5555"], "192.0.2.7:0"),
-            // Nobody said anything that can be read.
+            // No proxy named a caller that can be read.
             ("10.0.0.1:9", &[], "10.0.0.1:9"),
             ("10.0.0.1:9", &["unknown"], "10.0.0.1:9"),
             ("10.0.0.1:9", &["192.0.2.7, unknown, 10.3.3.3"], "10.3.3.3:0"),
@@ -179,7 +179,7 @@ mod tests {
             (second(1, 0x11, &four), Some("192.0.2.7:5555")),
             (second(1, 0x11, &with_more), Some("192.0.2.7:5555")),
             (second(1, 0x21, &six), Some("[2001::7]:9")),
-            // The load balancer's own, to see whether anybody is there.
+            // The load balancer's own, to see whether the port answers.
             (second(0, 0, &[]), None),
         ] {
             for cut in [1, 5, 13, 30, bytes.len()] {

@@ -52,7 +52,7 @@ impl TrustedProxies {
         )
     }
 
-    /// Whether whoever has this address is believed.
+    /// Whether a proxy at this address is believed.
     pub(crate) fn trust(&self, address: IpAddr) -> bool {
         let address = address.to_canonical();
         self.0.iter().any(|network| network.contains(&address))

@@ -30,7 +30,7 @@ pub(crate) struct Positions {
     registry: Arc<RegistryClient>,
     /// Never held across an await.
     watched: Mutex<Watched>,
-    /// Somebody watches, or the line has changed.
+    /// A caller watches, or the line has changed.
     changed: Notify,
 }
 

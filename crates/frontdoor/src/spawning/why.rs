@@ -154,7 +154,7 @@ pub(super) fn key_of(failure: &Failure) -> &'static str {
 pub(super) fn passed_over(key: &str) -> &'static str {
     match key {
         UNREACHABLE => "its agent could not be reached a moment ago",
-        CORDONED => "an operator has closed it, and the registry has not been told again yet",
+        CORDONED => "an operator has closed it, and the registry has not got that back yet",
         _ => "it would not be asked",
     }
 }

@@ -70,7 +70,7 @@ pub(crate) fn shown(token: String, may_show_ports: bool) -> Shown {
     port.map_or(Shown::Token(token), Shown::Port)
 }
 
-/// Most handshakes with the relay of one node at once. Nobody has shown a token yet, so a relay that does not answer must not take
+/// Most handshakes with the relay of one node at once. Their viewers have shown no token yet, so a relay that does not answer must not take
 /// the handshakes of all other nodes.
 const MAX_PER_NODE: usize = 128;
 /// A relay that could not be reached is not tried again for so long.

@@ -14,7 +14,7 @@ pub(crate) enum NotConnected {
     Taken,
     /// Too many are connecting.
     Busy,
-    /// Nobody can say whether there is such a node.
+    /// It is not known whether there is such a node.
     Registry(RegistryError),
     /// The node's agent cannot be asked.
     Agent(NodeId, AgentError),

@@ -17,7 +17,7 @@ pub(crate) struct RedisServer {
 }
 
 impl RedisServer {
-    /// On a port of its own. Somebody who takes no block may be at it, so a failed start is tried again on another.
+    /// On a port of its own. A program that takes no block may be at it, so a failed start is tried again on another.
     pub(crate) async fn start() -> Self {
         for _ in 0..20 {
             let ports = Block::take();

@@ -183,7 +183,7 @@ on_all! {
 }
 
 on_all! {
-    /// A newcomer is not told that a slot is free which it would not get.
+    /// A forecast promises a newcomer no slot that it would not get.
     async fn a_slot_that_is_promised_in_line_is_named_so(farm: &Farm) {
         let mut agent = Agent::new("a", 1);
         agent.beat(farm).await;

@@ -31,7 +31,7 @@ on_all! {
 }
 
 on_all! {
-    /// Its spawns end as lost, its slots count for nobody, and the feed says so last.
+    /// Its spawns end as lost, its slots count for no owner, and the feed says so last.
     async fn a_silent_node_goes_with_all_that_it_had(farm: &Farm) {
         let mut agent = Agent::new("a", 3);
         agent.beat(farm).await;
@@ -80,7 +80,7 @@ on_all! {
 }
 
 on_all! {
-    /// Whoever remembers an order to the node that is gone learns that it is for nobody; new orders are above it.
+    /// A front door that remembers an order to the node that is gone learns that it has no use; new orders are above it.
     async fn orders_to_a_forgotten_node_are_not_for_the_next_of_its_name(farm: &Farm) {
         let mut agent = Agent::new("a", 2);
         agent.beat(farm).await;

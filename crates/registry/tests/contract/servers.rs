@@ -55,7 +55,7 @@ impl RedisServer {
     }
 
     async fn clocked(settings: impl Fn(u16, u16) -> Vec<String>, has_clock: bool) -> Self {
-        // Somebody who takes no block may be at a port of it, so a failed start is tried again in another.
+        // A program that takes no block may be at a port of it, so a failed start is tried again in another.
         for _ in 0..20 {
             let ports = Block::take();
             let (port, other) = (*ports.range(1).start(), ports.single());

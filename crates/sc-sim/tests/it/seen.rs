@@ -5,7 +5,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 /// Far beyond what anything here takes, even on a busy machine.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+pub(crate) const TIMEOUT: Duration = Duration::from_secs(20);
 
 /// What a thread has seen so far, in order.
 pub(crate) struct Seen<T>(Arc<(Mutex<Vec<T>>, Condvar)>);
@@ -37,7 +37,7 @@ impl<T: Clone + Debug> Seen<T> {
 
     /// Whatever `enough` makes of all values, once it makes something of them.
     pub(crate) fn wait_until<R>(&self, what: &str, enough: impl Fn(&[T]) -> Option<R>) -> R {
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + TIMEOUT;
         let mut all = self.lock();
         loop {
             if let Some(result) = enough(&all) {
@@ -56,7 +56,7 @@ impl<T: Clone + Debug> Seen<T> {
 
 /// Asks again and again until there is an answer.
 pub(crate) fn until<R>(what: &str, mut ask: impl FnMut() -> Option<R>) -> R {
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + TIMEOUT;
     loop {
         if let Some(answer) = ask() {
             return answer;

@@ -10,7 +10,7 @@ use tungstenite::http::HeaderValue;
 use tungstenite::{Message, WebSocket};
 
 use crate::process::Sim;
-use crate::seen::PATIENCE;
+use crate::seen::TIMEOUT;
 
 pub(crate) struct Viewer {
     websocket: WebSocket<TcpStream>,
@@ -29,7 +29,7 @@ impl Viewer {
 
     pub(crate) fn connect(sim: &Sim, path: &str, protocol: Option<&str>) -> Result<Self, String> {
         let stream = sim.connect();
-        stream.set_read_timeout(Some(PATIENCE)).expect("a timeout can be set");
+        stream.set_read_timeout(Some(TIMEOUT)).expect("a timeout can be set");
         let mut request =
             format!("ws://127.0.0.1:{}{path}", sim.port).into_client_request().expect("a good URL");
         let headers = request.headers_mut();
@@ -114,7 +114,7 @@ impl Viewer {
     pub(crate) fn hears_nothing_for(&mut self, time: Duration) -> bool {
         self.stream().set_read_timeout(Some(time)).expect("a timeout can be set");
         let heard = self.websocket.read();
-        self.stream().set_read_timeout(Some(PATIENCE)).expect("a timeout can be set");
+        self.stream().set_read_timeout(Some(TIMEOUT)).expect("a timeout can be set");
         matches!(heard, Err(tungstenite::Error::Io(error)) if is_timeout(&error))
     }
 
