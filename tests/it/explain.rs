@@ -80,7 +80,7 @@ async fn every_node_has_a_verdict_and_a_spawn_goes_where_was_said() {
     let spawned = door.spawned(&wanted()).await;
     assert_eq!(spawned["node"], "node-a");
     let after = explained(door, &wanted()).await;
-    assert_eq!((&after["chosen"], &after["code"]), (&Value::Null, &json!("no-capacity")), "{after}");
+    assert_eq!((after.get("chosen"), &after["code"]), (None, &json!("no-capacity")), "{after}");
     assert_eq!(verdict(&after, "node-a")["why"], "1 of 1 slots are in use");
     let full = refused(door, &wanted(), "no-capacity").await;
     assert_eq!((&full["reasons"], &after["reasons"]), (&reasons(&[("full", 1)]), &reasons(&[("full", 1)])));
@@ -133,7 +133,7 @@ async fn without_the_registry_reasons_are_those_that_the_front_door_knew() {
     let refusal = refused(door, &wanted(), "no-capacity").await;
     let explained = explained(door, &wanted()).await;
     assert_eq!(refusal["reasons"], reasons(&[("full", 1)]), "{refusal}");
-    assert_eq!((&explained["chosen"], &explained["reasons"]), (&Value::Null, &refusal["reasons"]));
+    assert_eq!((explained.get("chosen"), &explained["reasons"]), (None, &refusal["reasons"]));
     farm.redis.restart().await;
     let id = spawned["id"].as_str().unwrap();
     farm.reaches(id, "ready", TIMEOUT).await;

@@ -126,7 +126,7 @@ export class Viewer {
   /** How far it has come, while it is not ready. */
   #progress({ state, position, estimateSeconds, node }) {
     if (state === 'queued') {
-      const estimate = estimateSeconds === null ? '' : `, about ${span(Math.max(1, estimateSeconds) * 1000)} to go`;
+      const estimate = estimateSeconds === undefined ? '' : `, about ${span(Math.max(1, estimateSeconds) * 1000)} to go`;
       this.#at('queued', { more: `${ordinal(position)} in line${estimate}.` });
       say(this.#chip, `${ordinal(position)} in line`);
       set(this.#steps.starting.item, 'data-is', false);

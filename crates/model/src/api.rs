@@ -101,7 +101,8 @@ pub struct SpawnAnswer {
 pub struct SpawnQueued {
     /// 1: it is next.
     pub position: u64,
-    /// Seconds until its turn if the line goes on as in the last minute; null while that is not known.
+    /// Seconds until its turn if the line goes on as in the last minute; absent while that is not known.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
     pub estimate_seconds: Option<u64>,
 }
 

@@ -66,9 +66,9 @@ export interface SpawnOptions extends CallOptions {
   onProgress?: (progress: SpawnProgress) => void;
 }
 
-/** How far a spawn has come: `position` 1 is next, and an estimate that is not known is `null`. After a failed start both may come again. */
+/** How far a spawn has come: `position` 1 is next, and an estimate that is not known is absent. After a failed start both may come again. */
 export type SpawnProgress =
-  | { state: 'queued'; position: number; estimateSeconds: number | null; node?: undefined }
+  | { state: 'queued'; position: number; estimateSeconds?: number; node?: undefined }
   | { state: 'starting'; node: string; position?: undefined; estimateSeconds?: undefined };
 
 /** A stream cache server that a viewer can connect to at once. */

@@ -199,10 +199,7 @@ mod tests {
         for (stage, expected) in [
             (Stage::Begun, None),
             (Stage::Queued(None), None),
-            (
-                Stage::Queued(Some(at(2, None))),
-                Some("event: queued\ndata: {\"position\":2,\"estimateSeconds\":null}\n\n"),
-            ),
+            (Stage::Queued(Some(at(2, None))), Some("event: queued\ndata: {\"position\":2}\n\n")),
             (
                 Stage::Queued(Some(at(1, Some(7)))),
                 Some("event: queued\ndata: {\"position\":1,\"estimateSeconds\":7}\n\n"),

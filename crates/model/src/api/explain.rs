@@ -12,9 +12,10 @@ use crate::id::NodeId;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Explanation {
-    /// The node that would be chosen; `null` when none would. Where several are equally good, one of them: the others have the
+    /// The node that would be chosen; absent when none would. Where several are equally good, one of them: the others have the
     /// verdict `equal`.
-    #[schema(value_type = Option<String>, required)]
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    #[schema(value_type = Option<String>)]
     pub chosen: Option<NodeId>,
     /// In words: why that node, or why none.
     pub why: String,
