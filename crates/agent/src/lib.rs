@@ -42,6 +42,7 @@ mod liveliness;
 mod load;
 mod log_limit;
 mod logs;
+mod looks;
 mod memory;
 mod metrics;
 mod models;

@@ -13,7 +13,6 @@ use std::time::Duration;
 
 use model::{AgentEpoch, NodeDescription, NodeKind, SpawnId};
 use tokio::runtime::Handle;
-use tokio::sync::Notify;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -23,6 +22,7 @@ use crate::config::{Config, ConfigError, Launcher};
 use crate::disk::Disk;
 use crate::endpoint::EndpointForm;
 use crate::logs::Logs;
+use crate::looks::Looks;
 use crate::metrics::Metrics;
 use crate::port_conflicts::PortConflicts;
 use crate::spawn::args::Fixed;
@@ -72,8 +72,8 @@ pub(crate) struct Node {
     /// Whether the registry accepted the last report.
     pub(crate) registry_up: AtomicBool,
     pub(crate) table: Mutex<Table>,
-    /// Wakes the watch over viewers: a relay has lost one.
-    pub(crate) viewer_gone: Notify,
+    /// Looks at who is connected.
+    pub(crate) looks: Looks,
 }
 
 impl Node {
@@ -143,7 +143,7 @@ impl Node {
             closed: CancellationToken::new(),
             registry_up: AtomicBool::new(false),
             table: Mutex::new(table),
-            viewer_gone: Notify::new(),
+            looks: Looks::new(),
             state,
             config,
         })

@@ -21,12 +21,7 @@ pub(crate) struct Connection {
     pub(crate) silent: Option<Duration>,
 }
 
-/// Whether somebody is connected to this port of this machine. Blocks.
-pub(crate) fn has_connection(port: u16) -> bool {
-    !connections(port..=port).is_empty()
-}
-
-/// The connections to these ports. Blocks for a moment.
+/// The connections to these ports. Blocks while the kernel walks through all connections of the machine: some milliseconds.
 pub(crate) fn connections(ports: RangeInclusive<u16>) -> Vec<Connection> {
     ask_kernel(&ports).unwrap_or_else(|_| {
         let tables = ["/proc/net/tcp", "/proc/net/tcp6"];
@@ -41,13 +36,11 @@ pub(crate) fn connections(ports: RangeInclusive<u16>) -> Vec<Connection> {
 const HEADER: usize = 16;
 /// `struct inet_diag_msg` of `linux/inet_diag.h`.
 const MESSAGE: usize = 72;
-const SOCK_DIAG_BY_FAMILY: u16 = 20;
+/// The older request, which takes no family: the kernel walks through its connections once instead of once for each.
+const TCPDIAG_GETSOCK: u16 = 18;
 const NLM_F_REQUEST_DUMP: u16 = 0x1 | 0x300;
 const NLMSG_ERROR: u16 = 2;
 const NLMSG_DONE: u16 = 3;
-const AF_INET: u8 = 2;
-const AF_INET6: u8 = 10;
-const IPPROTO_TCP: u8 = 6;
 /// Bit of `TCP_ESTABLISHED`.
 const ESTABLISHED: u32 = 1 << 1;
 /// Attribute and bit of `struct tcp_info`.
@@ -63,19 +56,19 @@ fn ask_kernel(ports: &RangeInclusive<u16>) -> io::Result<Vec<Connection>> {
     let socket =
         socket_with(AddressFamily::NETLINK, SocketType::RAW, SocketFlags::CLOEXEC, Some(netlink::SOCK_DIAG))?;
     let mut found = Vec::new();
-    for family in [AF_INET, AF_INET6] {
-        send(&socket, &request(family, ports), SendFlags::empty())?;
-        read_dump(&socket, &mut found)?;
-    }
+    send(&socket, &request(ports), SendFlags::empty())?;
+    read_dump(&socket, &mut found)?;
     Ok(found)
 }
 
-/// A dump of the family's connections whose own port is in the range.
-fn request(family: u8, ports: &RangeInclusive<u16>) -> Vec<u8> {
-    let mut body = vec![family, IPPROTO_TCP, 1 << (INET_DIAG_INFO - 1), 0];
-    body.extend(ESTABLISHED.to_ne_bytes());
+/// A dump of the TCP connections, by IPv4 and IPv6, whose own port is in the range: `struct inet_diag_req` and a filter.
+fn request(ports: &RangeInclusive<u16>) -> Vec<u8> {
+    let mut body = vec![0, 0, 0, 1 << (INET_DIAG_INFO - 1)];
     // Any address.
     body.extend([0; 48]);
+    body.extend(ESTABLISHED.to_ne_bytes());
+    // No more than one page of the dump is asked for: all of them are.
+    body.extend(0_u32.to_ne_bytes());
     // Each instruction: code, how far to go on when it is so, and when not: beyond the end, which refuses. The port follows.
     let instruction = |code: u8, otherwise: u16, port: u16| {
         let mut bytes = vec![code, 8];
@@ -90,7 +83,7 @@ fn request(family: u8, ports: &RangeInclusive<u16>) -> Vec<u8> {
     body.extend(INET_DIAG_REQ_BYTECODE.to_ne_bytes());
     body.extend(filter);
     let mut message = u32::try_from(HEADER + body.len()).unwrap_or_default().to_ne_bytes().to_vec();
-    message.extend(SOCK_DIAG_BY_FAMILY.to_ne_bytes());
+    message.extend(TCPDIAG_GETSOCK.to_ne_bytes());
     message.extend(NLM_F_REQUEST_DUMP.to_ne_bytes());
     message.extend([0; 8]);
     message.extend(body);
@@ -166,6 +159,10 @@ mod tests {
     use tokio::time::Instant;
 
     use super::*;
+
+    fn has_connection(port: u16) -> bool {
+        !ask_kernel(&(port..=port)).unwrap().is_empty()
+    }
 
     #[test]
     fn a_connection_is_known_until_one_side_closes_it() {

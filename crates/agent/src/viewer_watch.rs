@@ -1,7 +1,8 @@
 //! Looks again and again which spawns have a viewer, and ends those whose viewers have sent nothing for too long.
 //!
 //! Relays report their viewers; of those that come without a relay only the kernel knows, and of both it knows when data last came.
-//! Owns nothing: what it sees goes into the table and the journal. Failure: a look that takes too long is left out.
+//! Owns nothing: what a look shows goes into the table and the journal, and to those who wait for it ([`crate::looks`]). Failure: a look
+//! that takes too long shows nothing.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,15 +10,14 @@ use std::time::Duration;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
+use crate::looks::LOOK_TIMEOUT;
 use crate::node::Node;
-use crate::sockets;
+use crate::sockets::{self, Connection};
 use crate::state::record::JournalEvent;
 use crate::table::viewer::Seen;
 
 /// How often it is looked; a viewer that has no relay is noticed after so long at the latest.
 const LOOK: Duration = Duration::from_secs(1);
-/// How long the kernel may take to say who is connected.
-const LOOK_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Runs until the agent stops.
 pub(crate) async fn watch(node: Arc<Node>, stop: CancellationToken) {
@@ -29,19 +29,29 @@ pub(crate) async fn watch(node: Arc<Node>, stop: CancellationToken) {
             // What relays had stays with their viewers: the next agent will see it.
             () = node.leaving.cancelled() => return stop.cancelled().await,
             _ = ticks.tick() => {}
-            () = node.viewer_gone.notified() => {}
+            () = node.looks.wanted() => {}
         }
         look(&node).await;
     }
 }
 
-async fn look(node: &Arc<Node>) {
-    let Some(ports) = node.table().viewers_ports() else { return };
-    let then = Instant::now();
-    let connections = node.disk.logs.call(LOOK_TIMEOUT, move || sockets::connections(ports)).await;
-    let Ok(connections) = connections else { return };
+async fn look(node: &Node) {
+    let (number, then) = (node.looks.begin(), Instant::now());
+    let ports = node.table().viewers_ports();
+    let connections = match ports {
+        None => Some(Vec::new()),
+        Some(ports) => node.disk.logs.call(LOOK_TIMEOUT, move || sockets::connections(ports)).await.ok(),
+    };
+    if let Some(connections) = &connections {
+        note(node, connections, then);
+    }
+    node.looks.finish(number, then, connections.map(Into::into));
+}
+
+/// Has the table and the journal know who has come and gone.
+fn note(node: &Node, connections: &[Connection], then: Instant) {
     let now = Instant::now();
-    let seen = node.table().look(&connections, then, now);
+    let seen = node.table().look(connections, then, now);
     for seen in seen {
         let at = node.state.clock.moment(now);
         match seen {

@@ -26,14 +26,11 @@ use wire::v1::attach_reply::Outcome;
 use wire::v1::attach_request::Step;
 
 use crate::node::Node;
-use crate::sockets;
 use crate::state::record::JournalEvent;
 use crate::table::viewer::{NotAttached, Shown};
 
 /// How long a relay may take for each step until its viewer is connected.
 const STEP_TIMEOUT: Duration = Duration::from_secs(15);
-/// How long the kernel may take to say who is connected.
-const LOOK_TIMEOUT: Duration = Duration::from_secs(1);
 /// How long a viewer waits for it to be known whether the connection to its port is another viewer's, or a relay's that has come too
 /// late for the spawn before.
 const IN_DOUBT: Duration = Duration::from_secs(3);
@@ -63,7 +60,7 @@ struct Attached {
 impl Drop for Attached {
     fn drop(&mut self) {
         if self.node.table().detach(self.spawn, self.viewer) {
-            self.node.viewer_gone.notify_one();
+            self.node.looks.hurry();
         }
     }
 }
@@ -163,13 +160,9 @@ async fn attach(node: &Arc<Node>, ask: &Ask) -> Result<u16, NotAttached> {
         let deadline = Instant::now() + IN_DOUBT;
         loop {
             let port = node.table().port_for(ask.spawn, &ask.shown, ask.viewer)?;
-            let then = Instant::now();
-            let look = node.disk.logs.call(LOOK_TIMEOUT, move || sockets::has_connection(port)).await;
             // A kernel that is not heard of in time refuses no viewer: the server itself takes one.
-            if !look.unwrap_or_default() {
-                break;
-            }
-            if !node.table().may_be_a_relays(port, then) || then >= deadline {
+            let Some(look) = node.looks.fresh().await.filter(|look| look.has_connection(port)) else { break };
+            if !node.table().may_be_a_relays(port, look.then) || look.then >= deadline {
                 return Err(NotAttached::Taken);
             }
             sleep(PAUSE).await;
