@@ -17,7 +17,7 @@ import yaml
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 DEPLOY = ROOT / "deploy"
 HATCHERY, MANIFESTS = sys.argv[1], sys.argv[2:]
-ROLES = ("frontdoor", "agent")
+ROLES = ("frontdoor", "agent", "relay")
 bad, looked_at = [], {"flags": 0, "variables": 0, "settings": 0, "metrics": 0, "label values": 0}
 
 
@@ -57,9 +57,12 @@ def flags(where, verb, words):
 def something(directory):
     """What the files of TLS and of API keys may hold; the settings name others, which are not here."""
     subprocess.run(
-        [HATCHERY, "certs", "new", "--dir", directory, "--frontdoor", "frontdoor", "--agent", "agent"],
+        [HATCHERY, "certs", "new", "--dir", directory, "--frontdoor", "frontdoor", "--agent", "agent",
+         "--relay", "render-1"],
         check=True, capture_output=True,
     )
+    for end in ("pem", "key"):
+        os.rename(f"{directory}/render-1.relay.{end}", f"{directory}/relay.{end}")
     keys = os.path.join(directory, "api-keys")
     subprocess.run([HATCHERY, "key", "new", "--file", keys], check=True, capture_output=True)
     with open(os.path.join(directory, "password"), "w", encoding="utf-8") as file:
@@ -167,7 +170,7 @@ for name, service in yaml.safe_load((DEPLOY / "docker" / "compose.yaml").read_te
 
 # Metrics, with the suffix that their kind gives them.
 KINDS = {}
-for role in ROLES:
+for role in ("frontdoor", "agent"):
     files = sorted((ROOT / "crates" / role / "src").rglob("*.rs"))
     source = "\n".join(p.read_text(encoding="utf-8") for p in files if p.stem.endswith("metrics") or p.parent.name == "metrics")
     for name in re.findall(r'(?:register!?|phase!)\(\s*(?:[^"()]*(?:\([^()]*\))?[^"()]*,\s*)?"([a-z_]+)"', source):

@@ -67,8 +67,12 @@ impl NodeRelay {
 
     /// Its metrics.
     pub async fn metrics(&self) -> Metrics {
-        let admin: Client = clients(self.role.said().trim_end())[1];
-        Metrics::of(&admin).await
+        Metrics::of(&self.admin()).await
+    }
+
+    /// Its admin port.
+    pub fn admin(&self) -> Client {
+        clients(self.role.said().trim_end())[1]
     }
 
     /// Tells it to leave and starts another process on the same ports at once. Returns the old one, which may still be there.

@@ -294,6 +294,35 @@ async fn the_relay_of_a_node_is_replaced_while_redis_is_away_and_cuts_nobody() {
 }
 
 #[tokio::test]
+async fn the_relay_of_a_node_is_ready_while_its_agent_can_be_asked() {
+    let certs = certs();
+    let (mut farm, relay) = farm_without_registry_at_the_relay(&certs).await;
+    let is = async |status: u16, state: &str| {
+        until(&format!("/readyz answers {status}"), TIMEOUT, async || {
+            let ready = relay.admin().get("/readyz").send().await;
+            let dependencies = ready.json()["dependencies"].clone();
+            let as_it_is = ready.status == status && dependencies["agent"]["state"] == state;
+            Look::when(as_it_is && dependencies.get("registry").is_none(), || format!("{ready:?}"))
+        })
+        .await;
+    };
+    is(200, "up").await;
+    // It asks no registry, so it does not mind.
+    farm.redis.kill();
+    is(200, "up").await;
+    farm.redis.restart().await;
+    farm.agents[0].role.kill();
+    is(503, "away").await;
+    let problem = relay.admin().get("/readyz").send().await.json();
+    assert_eq!(problem["code"], "node-unreachable", "{problem}");
+    assert!(problem["dependencies"]["agent"]["detail"].is_string(), "{problem}");
+    farm.agents[0].restart().await;
+    is(200, "up").await;
+    relay.stop().await;
+    farm.finish().await;
+}
+
+#[tokio::test]
 async fn whatever_of_the_two_relays_is_killed_the_slot_comes_back_and_a_server_that_ends_closes_its_viewer() {
     let certs = certs();
     let (mut farm, mut relay) = farm(&certs, &[]).await;

@@ -17,6 +17,7 @@ use utoipa::ToSchema;
 use super::edge::Edge;
 use super::error::{ApiError, Members};
 use super::problem_sets::{NoProblems, ReadyProblems};
+use crate::settings::OwnNode;
 
 /// A registry that takes longer than this is of no use to requests either.
 const CHECK_TIMEOUT: Duration = Duration::from_secs(1);
@@ -43,7 +44,12 @@ pub(crate) struct Readiness {
 /// What requests depend on. Also an extension member of the problem that says that this front door is not ready.
 #[derive(Debug, Clone, Serialize, ToSchema)]
 pub(crate) struct Dependencies {
-    registry: RegistryState,
+    /// Left out by the relay of a node that was given its agent: it asks no registry.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    registry: Option<RegistryState>,
+    /// The agent of the node, at the relay of a node alone.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    agent: Option<AgentState>,
 }
 
 #[derive(Debug, Clone, Serialize, ToSchema)]
@@ -58,6 +64,16 @@ pub(crate) struct RegistryState {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>, format = DateTime)]
     since: Option<Timestamp>,
+    /// Why it is away.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    detail: Option<String>,
+}
+
+#[derive(Debug, Clone, Serialize, ToSchema)]
+pub(crate) struct AgentState {
+    /// `up` or `away`.
+    #[schema(examples("up"))]
+    state: &'static str,
     /// Why it is away.
     #[serde(skip_serializing_if = "Option::is_none")]
     detail: Option<String>,
@@ -89,29 +105,42 @@ pub(crate) async fn readyz(State(edge): State<Arc<Edge>>) -> Response {
     };
     // Probes that come together are one to the registry.
     let answer = edge.answers.registry_check.get(ask).await;
-    let registry = RegistryState {
+    let own_node = edge.config.viewers.own_node.as_ref();
+    let registry = own_node.is_none_or(OwnNode::asks_registry).then(|| RegistryState {
         state: if answer.is_ok() { "up" } else { "away" },
         backend: edge.registry.backend(),
         since: edge.registry.outage().filter(|_| answer.is_err()).map(|outage| outage.since),
         detail: answer.as_ref().err().map(RegistryError::outward),
-    };
-    let dependencies = Dependencies { registry };
+    });
+    let own_agent = edge.viewers.check_own_agent(CHECK_TIMEOUT).await;
+    let agent = own_agent.clone().map(|checked| AgentState {
+        state: if checked.is_ok() { "up" } else { "away" },
+        detail: checked.err(),
+    });
+    let dependencies = Dependencies { registry, agent };
     let mut warnings = edge.registry.warnings();
     let unread =
         edge.authenticator.as_ref().map(|authenticator| authenticator.access().unread()).unwrap_or_default();
     warnings.extend(unread.iter().map(|file| unread_warning(*file)));
     let refuses_keys = unread.iter().any(|file| file.refused);
-    let problem = match answer {
+    let problem = match (own_agent, answer) {
         _ if edge.stages.leaving.is_cancelled() => ApiError::leaving(),
-        Ok(()) => {
+        // No viewer gets in without it.
+        (Some(Err(why)), _) => {
+            ApiError::new(ErrorCode::NodeUnreachable, format!("the agent of this node: {why}"))
+        }
+        (_, Ok(())) => {
             let status = if refuses_keys { "degraded" } else { "ready" };
             return Json(Readiness { status, dependencies, warnings }).into_response();
         }
-        Err(RegistryError::Away(_)) if edge.snapshot.serves() => {
+        (Some(Ok(())), Err(_)) => {
+            return Json(Readiness { status: "degraded", dependencies, warnings }).into_response();
+        }
+        (None, Err(RegistryError::Away(_))) if edge.snapshot.serves() => {
             return Json(Readiness { status: "degraded", dependencies, warnings }).into_response();
         }
         // Also an answer that is not understood: this front door is of no use now.
-        Err(error) => ApiError::new(ErrorCode::RegistryUnavailable, error.outward()),
+        (None, Err(error)) => ApiError::new(ErrorCode::RegistryUnavailable, error.outward()),
     };
     let mut response = problem.into_response();
     response

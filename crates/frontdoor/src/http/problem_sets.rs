@@ -76,7 +76,7 @@ problem_sets! {
     /// Of the live feed's handshake.
     LiveProblems [InvalidRequest, UpgradeRequired, ShuttingDown];
     /// Of the readiness probe.
-    ReadyProblems [RegistryUnavailable, ShuttingDown];
+    ReadyProblems [RegistryUnavailable, NodeUnreachable, ShuttingDown];
     /// Of what always works.
     NoProblems [];
 }

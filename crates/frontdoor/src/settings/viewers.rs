@@ -50,6 +50,13 @@ pub struct OwnNode {
     pub agent: Option<String>,
 }
 
+impl OwnNode {
+    /// Whether the registry is asked where the node's agent is.
+    pub(crate) fn asks_registry(&self) -> bool {
+        self.agent.is_none()
+    }
+}
+
 impl Default for Settings {
     fn default() -> Self {
         Self {

@@ -8,6 +8,7 @@ use registry::Registry;
 use tokio::net::TcpListener;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
+use tracing::field::display;
 use tracing::{Instrument, info, info_span, warn};
 
 use super::parts::Parts;
@@ -15,7 +16,7 @@ use crate::hoops::{self, Hoops};
 use crate::listen::{self, Places};
 use crate::registry_access::refresher::Refresher;
 use crate::registry_access::{circuit, follower, sweeper};
-use crate::settings::{Config, Surface, Tls};
+use crate::settings::{Config, OwnNode, Surface, Tls};
 use crate::{http, live};
 
 /// Connections at once to the admin port.
@@ -86,9 +87,10 @@ impl FrontDoor {
         }
         keep_certificates(&tasks, tls);
         follow_registry(&parts, &tasks);
-        let backend = parts.edge.registry.backend();
-        let hoops = hoops_addr.map(tracing::field::display);
-        info!(http = %http_addr, admin = %admin_addr, hoops, registry = backend, "front door open");
+        let own_node = parts.edge.config.viewers.own_node.as_ref();
+        let registry = own_node.is_none_or(OwnNode::asks_registry).then(|| parts.edge.registry.backend());
+        let (hoops, node) = (hoops_addr.map(display), own_node.map(|own| display(&own.node)));
+        info!(http = %http_addr, admin = %admin_addr, hoops, registry, node.id = node, "front door open");
         Ok(Self { parts, http_addr, admin_addr, hoops_addr, connections, background, over })
     }
 

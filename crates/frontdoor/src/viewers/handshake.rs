@@ -62,6 +62,11 @@ impl Viewers {
         self.sessions.len()
     }
 
+    /// Whether the agent of the relay's own node can be asked, or why not; `None` where it has no node of its own.
+    pub(crate) async fn check_own_agent(&self, within: Duration) -> Option<Result<(), String>> {
+        self.shared.reach.check_own_agent(within).await
+    }
+
     /// Waits until the last viewer has gone, up to `--relay-drain`; then cuts those that are left.
     pub(crate) async fn drain(&self) {
         self.sessions.close();

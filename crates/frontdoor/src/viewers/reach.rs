@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use model::NodeId;
 use registry::RegistryError;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 
-use crate::agent_client::Agents;
+use crate::agent_client::{Agents, outward};
 use crate::callers::Rate;
 use crate::registry_access::circuit::RegistryClient;
 use crate::registry_access::snapshot::{Addresses, Snapshot};
@@ -50,6 +50,24 @@ impl Reach {
     /// Whether this is the relay of a node.
     pub(crate) fn is_on_a_node(&self) -> bool {
         self.own_node.is_some()
+    }
+
+    /// Connects to the agent of the only node that is reached, unless there is a connection. `None`: any node is reached.
+    ///
+    /// # Errors
+    /// Why the agent cannot be asked, without its address.
+    pub(super) async fn check_own_agent(&self, within: Duration) -> Option<Result<(), String>> {
+        let own = self.own_node.as_ref()?;
+        let checked = async {
+            let addresses = self.find(&own.node).await.map_err(|why| match why {
+                Unknown::Node => "the registry does not know it".to_owned(),
+                Unknown::Registry(error) => error.outward(),
+            })?;
+            let link = self.agents.link(&own.node, &addresses.advertise, within).await;
+            link.map(|_| ()).map_err(|error| outward(&error.to_string()).into_owned())
+        };
+        let checked = timeout(within, checked).await;
+        Some(checked.unwrap_or_else(|_| Err(format!("no connection within {within:?}"))))
     }
 
     fn may_look_up(&self) -> bool {
