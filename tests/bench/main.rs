@@ -2,7 +2,7 @@
 //! prints a table; every comparison is between things measured alternately in the same run.
 //!
 //! `cargo bench -p hatchery-tests -- reserve` runs one part: `path`, `placements`, `memory`, `live`, `large`, `greedy`, `relay` or
-//! `reserve`.
+//! `reserve`. Parts of `relay`: `relay-large`, `relay-small`, `relay-visits`, `relay-idle`.
 
 mod floor;
 mod greedy;
@@ -44,8 +44,9 @@ fn main() -> anyhow::Result<()> {
         if wants("greedy") {
             greedy::measure(&mut table).await?;
         }
-        if wants("relay") {
-            relay::measure(&mut table).await?;
+        let relay = relay::PARTS.into_iter().filter(|part| wants("relay") || wants(part)).collect::<Vec<_>>();
+        if !relay.is_empty() {
+            relay::measure(&relay, &mut table).await?;
         }
         if wants("reserve") {
             let scratch = tempfile::tempdir()?;

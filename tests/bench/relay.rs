@@ -30,11 +30,12 @@ const ROUNDS: usize = 15;
 const FRAMES: u64 = 256;
 /// Small frames of an alternation.
 const ECHOES: usize = 1000;
-/// Idle viewers.
+/// Idle viewers. Their spawns are also those that viewers come to and leave.
 const IDLE: usize = 500;
-/// Viewers that come and go at once, and how often each does in an alternation.
+/// Viewers that come and go at once, and how often each does in an alternation: to another spawn each time, because a relay has to
+/// learn first that the viewer before has gone.
 const COMERS: usize = 16;
-const VISITS: usize = 40;
+const VISITS: usize = 30;
 
 /// A spawn: the port of its server, and the path of its URL.
 struct Spawn {
@@ -76,8 +77,11 @@ impl Ways {
     }
 }
 
-pub(crate) async fn measure(table: &mut Table) -> anyhow::Result<()> {
-    let slots = u16::try_from(IDLE + COMERS + 1)?;
+/// What can be measured.
+pub(crate) const PARTS: [&str; 4] = ["relay-large", "relay-small", "relay-visits", "relay-idle"];
+
+pub(crate) async fn measure(parts: &[&str], table: &mut Table) -> anyhow::Result<()> {
+    let slots = u16::try_from(IDLE + 1)?;
     let plan = AgentPlan::slots(slots).port_range(8000..=8000 + slots + 50).env(SERVER, "1");
     let plan = plan.executable(std::env::current_exe()?).args(&["--initial-use", "1h"]);
     let farm = Farm::builder().plain_log().door_args(&["--public-url", PUBLIC]).agent(plan).start().await;
@@ -120,12 +124,15 @@ pub(crate) async fn measure(table: &mut Table) -> anyhow::Result<()> {
         ],
         spawn: Spawn { port: direct.port(), path },
     };
-    let (idle, comers) = spawns.split_at(IDLE);
     for (kind, ways) in [("plain", &plain), ("TLS", &tls)] {
-        large_frames(kind, ways, table).await?;
-        small_frames(kind, ways, table).await?;
-        coming_and_going(kind, ways, comers, table).await?;
-        idle_viewers(kind, ways, idle, table).await?;
+        for part in parts {
+            match *part {
+                "relay-large" => large_frames(kind, ways, table).await?,
+                "relay-small" => small_frames(kind, ways, table).await?,
+                "relay-visits" => coming_and_going(kind, ways, &spawns, table).await?,
+                _ => idle_viewers(kind, ways, &spawns, table).await?,
+            }
+        }
     }
     farm.shut_down().await;
     Ok(())
@@ -186,7 +193,7 @@ async fn small_frames(kind: &str, ways: &Ways, table: &mut Table) -> anyhow::Res
 async fn coming_and_going(
     kind: &str,
     ways: &Ways,
-    comers: &[Spawn],
+    spawns: &[Spawn],
     table: &mut Table,
 ) -> anyhow::Result<()> {
     let mut rates: [Vec<f64>; 4] = Default::default();
@@ -194,14 +201,14 @@ async fn coming_and_going(
         for (index, rates) in rates.iter_mut().enumerate().skip(1) {
             let way = &ways.all[index].0;
             let began = Instant::now();
-            try_join_all(comers.iter().map(async |spawn| {
-                for _ in 0..VISITS {
+            try_join_all(spawns.chunks(VISITS).take(COMERS).map(async |spawns| {
+                for spawn in spawns {
                     way.connect(&spawn.path).await?.leave().await?;
                 }
                 anyhow::Ok(())
             }))
             .await?;
-            let visits = f64::from(u32::try_from(comers.len() * VISITS)?);
+            let visits = f64::from(u32::try_from(COMERS * VISITS)?);
             rates.push(visits / began.elapsed().as_secs_f64());
         }
     }

@@ -4,16 +4,19 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 
-use anyhow::ensure;
+use anyhow::{Context as _, ensure};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, RootCertStore};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::TcpStream;
-use tokio::time::{Duration, Instant};
+use tokio::time::{Duration, Instant, timeout};
 use tokio_rustls::TlsConnector;
 
 use super::server::{LARGE, REQUEST};
+
+/// What brings nothing for so long brings nothing any more.
+const STALLED: Duration = Duration::from_secs(20);
 
 /// A connection of either kind.
 trait Bytes: AsyncRead + AsyncWrite + Unpin + Send {}
@@ -75,12 +78,13 @@ impl Way {
             return Ok(None);
         }
         ensure!(answer.starts_with("HTTP/1.1 101 "), "{}: {answer}", self.name);
-        Ok(Some(Viewer { stream }))
+        Ok(Some(Viewer { way: self.name, stream }))
     }
 }
 
 /// A connected viewer.
 pub(super) struct Viewer {
+    way: &'static str,
     stream: Box<dyn Bytes>,
 }
 
@@ -90,6 +94,7 @@ impl Viewer {
         let began = Instant::now();
         let frame = [&[0x82, 0x80 | 32, 0, 0, 0, 0][..], &[7; 32]].concat();
         self.stream.write_all(&frame).await?;
+        self.stream.flush().await?;
         let mut answer = [0; 34];
         self.stream.read_exact(&mut answer).await?;
         Ok(began.elapsed())
@@ -100,10 +105,14 @@ impl Viewer {
         let began = Instant::now();
         let ask = [&[0x82, 0x80 | u8::try_from(REQUEST)?, 0, 0, 0, 0][..], &frames.to_be_bytes()].concat();
         self.stream.write_all(&ask).await?;
+        self.stream.flush().await?;
         let mut left = frames * (LARGE as u64 + 10);
         while left > 0 {
-            let read = self.stream.read(buffer).await?;
-            ensure!(read > 0, "the connection ended");
+            let read = timeout(STALLED, self.stream.read(buffer)).await;
+            let read =
+                read.with_context(|| format!("{} stands still, {left} bytes before the end", self.way))?;
+            let read = read?;
+            ensure!(read > 0, "{} ended {left} bytes too early", self.way);
             left -= u64::try_from(read)?;
         }
         Ok(began.elapsed())
