@@ -3,7 +3,7 @@
 import { explainExit, spawn, stop } from '../client.js';
 import { connect } from './connection.js';
 import { make, say, set } from './dom.js';
-import { explained, happened, millis, ordinal, span } from './words.js';
+import { BAD_ENDS, explained, happened, millis, ordinal, span } from './words.js';
 
 const STEPS = ['queued', 'starting', 'ready', 'connected', 'closed'];
 const NAMES = {
@@ -211,8 +211,8 @@ export class Viewer {
 
   #gone(exit) {
     if (this.over) return;
-    const good = ['disconnected', 'stopped', 'initial-use-timeout', 'expired', 'idle', 'drained'].includes(exit?.reason);
-    this.#end(`The server ended: ${explainExit(exit)}.`, good ? 'done' : 'bad');
+    const bad = !exit || BAD_ENDS.includes(exit.reason);
+    this.#end(`The server ended: ${explainExit(exit)}.`, bad ? 'bad' : 'done');
   }
 
   #at(step, { took, more }) {

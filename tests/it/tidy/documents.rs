@@ -232,6 +232,24 @@ fn every_problem_code_and_exit_reason_is_explained() {
     assert_eq!(listed, reasons);
 }
 
+/// The words in a text between these two, without the quotes around them.
+fn words_between(text: &str, start: &str, end: &str) -> BTreeSet<String> {
+    let part = text.split(start).nth(1).and_then(|rest| rest.split(end).next()).unwrap_or_default();
+    let words = part.lines().flat_map(|line| line.split([',', '|']));
+    let words = words.filter_map(|word| word.split(':').next()).map(|word| word.trim().trim_matches('\''));
+    words.filter(|word| !word.is_empty()).map(ToOwned::to_owned).collect()
+}
+
+#[test]
+fn the_pages_and_the_client_library_know_every_exit_reason() {
+    let reasons: BTreeSet<String> = ExitReason::ALL.iter().map(|reason| reason.as_str().to_owned()).collect();
+    let pages = |name: &str| read(&format!("crates/frontdoor/pages/{name}"));
+    assert_eq!(words_between(&pages("client/client.d.ts"), "type ExitReason =", ";"), reasons);
+    assert_eq!(words_between(&pages("client/mount.js"), "const EXITS = {", "};"), reasons);
+    let bad = words_between(&pages("words.js"), "BAD_ENDS = [", "]");
+    assert!(bad.len() > 4 && bad.is_subset(&reasons), "{bad:?}");
+}
+
 #[test]
 fn every_spawn_state_and_event_is_documented() {
     let states = SpawnState::ALL.iter().map(|state| state.as_str().to_owned()).collect();
