@@ -313,6 +313,19 @@ async fn what_happens_while_redis_hangs_is_told_afterwards() {
 }
 
 #[tokio::test]
+async fn a_subscriber_is_not_taken_for_silent_while_its_snapshot_cannot_be_read() {
+    // Shorter than a front door waits for the registry.
+    let door = ["--live-ping-interval", "1s"];
+    let farm = Farm::builder().door_args(&door).agent(AgentPlan::slots(1)).start().await;
+    farm.redis.signal(Signal::STOP);
+    let mut subscriber = Subscriber::connect(farm.door(0).addr).await;
+    subscriber.say(r#"{"type":"subscribe","topic":"spawns"}"#).await;
+    assert_eq!(subscriber.closed().await, (1013, "registry unavailable".to_owned()));
+    farm.redis.signal(Signal::CONT);
+    farm.finish().await;
+}
+
+#[tokio::test]
 async fn a_front_door_that_leaves_says_so_and_another_one_goes_on_without_a_gap() {
     let mut farm = two_doors().await;
     let spawns = [farm.door(1).spawned(&json!({})).await, farm.door(1).spawned(&json!({})).await];

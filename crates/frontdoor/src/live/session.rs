@@ -149,7 +149,8 @@ async fn read(
 }
 
 /// Has a ping sent at every interval, and ends when the one before it was not answered. While the subscriber rests, its pongs wait
-/// in the socket behind messages that are not read, so silence is judged only from the end of the rest on.
+/// in the socket behind messages that are not read, and while its subscription begins, no ping is sent. So silence is judged only from the end
+/// of that on.
 async fn watch(interval: Duration, ping: &Notify, ponged: &AtomicBool, resting: &AtomicBool) -> End {
     let mut ticks = interval_at(Instant::now() + interval, interval);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);

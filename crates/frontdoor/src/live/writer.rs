@@ -280,7 +280,10 @@ impl<'a> Writer<'a> {
         subscriptions.topics.insert(Arc::clone(&topic), Subscription { last_sent_seq: u64::MAX, held });
         let account = self.identity.account.as_ref().map(|(account, _)| &**account);
         let only = subscriptions.only(&topic);
+        // Nothing is sent meanwhile, pings neither: the watch must not take an unasked subscriber for a silent one.
+        self.resting.store(true, Ordering::Relaxed);
         let beginning = resume::begin(live, &topic, only, since, &subscriptions.mailbox, account).await;
+        self.resting.store(false, Ordering::Relaxed);
         let beginning = beginning.map_err(|NoView| End::NoView)?;
         if let Some(account) = account {
             let rest = account.began_subscription(beginning.took);
