@@ -30,7 +30,7 @@ use crate::place::Place;
 const LINGER: Duration = Duration::from_secs(2);
 /// Bytes read at once by a direction with little traffic, and by one with much.
 const MIN_BUFFER: usize = 4 * 1024;
-const MAX_BUFFER: usize = 64 * 1024;
+const MAX_BUFFER: usize = 256 * 1024;
 
 /// How a connection is relayed.
 #[derive(Debug, Clone, Copy)]
