@@ -1,13 +1,14 @@
 //! Spawns: the states they go through and how they end.
 //!
-//! ```text
-//!  launching ──▶ ready ◀──▶ suspect
-//!      │           │  ╲        │
-//!      │           ▼   ╲       ▼
-//!      │     disconnected ╲  stopping
-//!      │           │        ╲  │
-//!      └───────────┴──────────▶ exited           any state but exited ◀──▶ lost (the node went away, came back)
-//! ```
+//! | state | next |
+//! | --- | --- |
+//! | `launching` | `ready`, `stopping`, `exited` |
+//! | `ready` | `suspect`, `disconnected`, `stopping`, `exited` |
+//! | `suspect` | `ready`, `disconnected`, `stopping`, `exited` |
+//! | `disconnected` | `stopping`, `exited` |
+//! | `stopping` | `exited` |
+//! | any of these | `lost`: the node went away |
+//! | `lost`, or `exited` with `node-lost` | what the agent reports once it is back |
 //!
 //! The agent owns the state of its spawns, and one task of it writes each. The registry alone sets `lost`, and `exited` with
 //! `node-lost`; what the agent reports afterwards replaces both. The names of the states are the vendor's where it has them.
@@ -37,7 +38,7 @@ pub enum RendererType {
 }
 words!(RendererType { Csr = "csr", Ssr = "ssr" });
 
-/// The state of a spawn. The agent sets every state but `lost`.
+/// The state of a spawn. The agent sets every state but `lost`, and `exited` with `node-lost`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum SpawnState {
@@ -151,7 +152,7 @@ pub enum ExitReason {
     Drained,
     /// Its caller hung up before the answer.
     Cancelled,
-    /// Its node went away and came back without it.
+    /// Its node went away and came back without it, stayed away for a day, or was forgotten.
     NodeLost,
 }
 words!(ExitReason {

@@ -10,7 +10,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_rustls::TlsConnector;
 
 use crate::files::{Identity, Named, TlsError};
-use crate::fresh::{Fresh, Source};
+use crate::fresh::{Fresh, Made, Source};
 use crate::peers::{Expected, Peers, Refusal};
 use crate::provider::provider;
 
@@ -41,9 +41,9 @@ struct Files {
 }
 
 impl Source for Files {
-    type Made = ClientConfig;
+    type Config = ClientConfig;
 
-    fn make(&self) -> Result<ClientConfig, TlsError> {
+    fn make(&self) -> Result<Made<ClientConfig>, TlsError> {
         let roots = match &self.roots {
             Roots::File(ca) => ca.roots()?,
             Roots::System => Arc::new(of_this_machine()),
@@ -52,18 +52,20 @@ impl Source for Files {
             .with_safe_default_protocol_versions()
             .map_err(|e| TlsError { flag: "TLS", wants: "ring".into(), found: e.to_string() })?
             .with_root_certificates(roots);
+        let mut shown = None;
         let mut config = match &self.identity {
             None => builder.with_no_client_auth(),
             Some(identity) => {
                 let (chain, key) = identity.read()?;
                 let role = identity.check_role(&chain);
+                shown = chain.first().cloned();
                 let config = builder.with_client_auth_cert(chain, key).map_err(|e| identity.refused(&e))?;
                 role?;
                 config
             }
         };
         config.alpn_protocols = vec![self.protocol.to_vec()];
-        Ok(config)
+        Ok(Made { config: Arc::new(config), shown })
     }
 
     fn files(&self) -> Vec<&Named> {

@@ -22,30 +22,29 @@ const NEAR: Duration = Duration::from_secs(14 * 24 * 3600);
 
 /// Files, and how to make a configuration of them.
 pub(crate) trait Source: Clone + Send + Sync + 'static {
-    type Made: Send + Sync + 'static;
+    type Config: Send + Sync + 'static;
 
-    /// Reads and checks all files.
-    fn make(&self) -> Result<Self::Made, TlsError>;
+    /// Reads and checks all files, each once.
+    fn make(&self) -> Result<Made<Self::Config>, TlsError>;
 
     fn files(&self) -> Vec<&Named>;
 
     /// The pair that is shown to peers; the expiry of its certificate is watched.
     fn identity(&self) -> Option<&Identity>;
+}
 
-    fn certificate(&self) -> Option<&Named> {
-        self.identity().map(|identity| &identity.certificate)
-    }
+/// A configuration, and the certificate that it shows to peers, if it shows one: of one reading of the files.
+pub(crate) struct Made<C> {
+    pub(crate) config: Arc<C>,
+    pub(crate) shown: Option<CertificateDer<'static>>,
 }
 
 /// The configuration as it was last made.
 pub(crate) struct Fresh<S: Source> {
     source: S,
-    /// Never held across an await.
-    current: RwLock<Arc<S::Made>>,
+    /// Requests are checked against the names of the certificate in it, which must not touch the disk. Never held across an await.
+    current: RwLock<Made<S::Config>>,
     seen: Mutex<Seen>,
-    /// The certificate that is shown, where there is one. Requests are checked against its names, which must not touch the
-    /// disk. Never held across an await.
-    shown: RwLock<Option<CertificateDer<'static>>>,
 }
 
 /// The files as of the last look.
@@ -65,31 +64,30 @@ impl<S: Source> fmt::Debug for Fresh<S> {
 impl<S: Source> Fresh<S> {
     pub(crate) fn read(source: S) -> Result<Self, TlsError> {
         let seen = Mutex::new(Seen { stamps: stamps(&source), doubtful: false });
-        let current = RwLock::new(Arc::new(source.make()?));
-        let shown = RwLock::new(shown_by(&source));
-        Ok(Self { source, current, seen, shown })
+        let current = RwLock::new(source.make()?);
+        Ok(Self { source, current, seen })
     }
 
     pub(crate) fn source(&self) -> &S {
         &self.source
     }
 
-    pub(crate) fn current(&self) -> Arc<S::Made> {
-        Arc::clone(&self.current.read().unwrap_or_else(PoisonError::into_inner))
+    pub(crate) fn current(&self) -> Arc<S::Config> {
+        Arc::clone(&self.made().config)
     }
 
     /// When the certificate ends, in seconds since 1970.
     pub(crate) fn not_after(&self) -> Option<u64> {
-        self.shown().as_ref().and_then(|certificate| validity::not_after(certificate))
+        self.made().shown.as_ref().and_then(|certificate| validity::not_after(certificate))
     }
 
     /// Whether the certificate that is shown is for this host.
     pub(crate) fn is_for(&self, host: &str) -> bool {
-        self.shown().as_ref().is_some_and(|certificate| is_for(certificate, host))
+        self.made().shown.as_ref().is_some_and(|certificate| is_for(certificate, host))
     }
 
-    fn shown(&self) -> RwLockReadGuard<'_, Option<CertificateDer<'static>>> {
-        self.shown.read().unwrap_or_else(PoisonError::into_inner)
+    fn made(&self) -> RwLockReadGuard<'_, Made<S::Config>> {
+        self.current.read().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Makes the configuration again whenever the files have changed. Returns only when the looking thread panicked.
@@ -115,12 +113,11 @@ impl<S: Source> Fresh<S> {
         }
         match self.source.make() {
             Ok(made) => {
-                *self.current.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(made);
+                *self.current.write().unwrap_or_else(PoisonError::into_inner) = made;
                 *seen = Seen { stamps: found, doubtful: false };
                 let files: Vec<_> =
                     self.source.files().iter().map(|file| file.path.display().to_string()).collect();
                 info!(?files, "certificates were read again");
-                *self.shown.write().unwrap_or_else(PoisonError::into_inner) = shown_by(&self.source);
                 self.warn_of_the_end();
                 self.source.files().into_iter().for_each(Named::warn_if_readable_by_everyone);
             }
@@ -144,9 +141,9 @@ impl<S: Source> Fresh<S> {
     }
 
     fn warn_of_the_end(&self) {
-        let (Some(end), Some(file)) = (self.not_after(), self.source.certificate()) else { return };
+        let (Some(end), Some(identity)) = (self.not_after(), self.source.identity()) else { return };
         let now = rustls::pki_types::UnixTime::now().as_secs();
-        let (flag, path) = (file.flag, file.path.display());
+        let (flag, path) = (identity.certificate.flag, identity.certificate.path.display());
         if end <= now {
             warn!(flag, %path, "the certificate has expired");
         } else if end - now < NEAR.as_secs() {
@@ -154,10 +151,6 @@ impl<S: Source> Fresh<S> {
             warn!(flag, %path, days, "the certificate expires soon");
         }
     }
-}
-
-fn shown_by(source: &impl Source) -> Option<CertificateDer<'static>> {
-    source.certificate()?.certificates().ok()?.into_iter().next()
 }
 
 fn stamps(source: &impl Source) -> Vec<Option<Stamp>> {

@@ -13,7 +13,7 @@ use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
 
 use crate::files::{Identity, Named, TlsError};
-use crate::fresh::{Fresh, Source};
+use crate::fresh::{Fresh, Made, Source};
 use crate::peers::{Expected, Peers, Refusal};
 use crate::provider::provider;
 use crate::purpose::Callable;
@@ -77,10 +77,11 @@ struct Files {
 }
 
 impl Source for Files {
-    type Made = ServerConfig;
+    type Config = ServerConfig;
 
-    fn make(&self) -> Result<ServerConfig, TlsError> {
+    fn make(&self) -> Result<Made<ServerConfig>, TlsError> {
         let (chain, key) = self.identity.read()?;
+        let shown = chain.first().cloned();
         let role = self.identity.check_role(&chain);
         let wrong = |error: rustls::Error| self.identity.refused(&error);
         let provider = provider();
@@ -107,7 +108,7 @@ impl Source for Files {
             config.session_storage = Arc::new(NoServerSessionStorage {});
             config.send_tls13_tickets = 0;
         }
-        Ok(config)
+        Ok(Made { config: Arc::new(config), shown })
     }
 
     fn files(&self) -> Vec<&Named> {

@@ -99,37 +99,39 @@ impl Phase {
     pub(crate) fn step(self, input: Input, now: Instant, rules: &Rules) -> (Self, Effects) {
         match (self, input) {
             (Self::Launching { .. }, Input::Ready) => (Self::Ready, Effects::enter(SpawnState::Ready)),
+            (Self::Launching { until }, Input::Tick { .. }) if until <= now => {
+                self.end(Cause::ReadyTimeout, now, rules)
+            }
+            (Self::Launching { .. }, Input::End(cause)) => self.end(cause, now, rules),
+            // A disconnect report before `ready` changes nothing: the process ends by itself, or at its deadline.
+            (Self::Launching { .. }, Input::Disconnect | Input::Tick { .. }) => (self, Effects::NONE),
+
+            (Self::Suspect, Input::Ready) => (Self::Ready, Effects::enter(SpawnState::Ready)),
+            (Self::Ready, Input::Ready) => (self, Effects::NONE),
             (Self::Ready | Self::Suspect, Input::Disconnect) => {
                 let until = now + rules.stop_grace;
                 (Self::Disconnected { until }, Effects::enter(SpawnState::Disconnected))
             }
-            (Self::Launching { until }, Input::Tick { .. }) if until <= now => {
-                self.end(Cause::ReadyTimeout, now, rules)
-            }
             (Self::Ready | Self::Suspect, Input::Tick { heard }) => self.judge(heard, now, rules),
+            (Self::Ready | Self::Suspect, Input::End(cause)) => self.end(cause, now, rules),
+
             (Self::Disconnected { until }, Input::Tick { .. }) if until <= now => {
                 self.end(Cause::Lingered, now, rules)
             }
+            (Self::Disconnected { .. }, Input::End(cause)) => self.end(cause, now, rules),
+            (Self::Disconnected { .. }, Input::Ready | Input::Disconnect | Input::Tick { .. }) => {
+                (self, Effects::NONE)
+            }
+
             (Self::Terminating { cause, kill_at }, Input::Tick { .. }) if kill_at <= now => {
                 (Self::Killed { cause }, Effects::signal(Signal::Kill))
             }
-            // Asked a second time: no more grace.
+            // A second request to end: no more grace. The first cause stays.
             (Self::Terminating { cause, .. }, Input::End(_)) => {
                 (Self::Killed { cause }, Effects::signal(Signal::Kill))
             }
-            (
-                Self::Launching { .. } | Self::Ready | Self::Suspect | Self::Disconnected { .. },
-                Input::End(cause),
-            ) => self.end(cause, now, rules),
-            (Self::Suspect, Input::Ready) => (Self::Ready, Effects::enter(SpawnState::Ready)),
-            (
-                Self::Ready
-                | Self::Disconnected { .. }
-                | Self::Launching { .. }
-                | Self::Terminating { .. }
-                | Self::Killed { .. },
-                Input::Ready | Input::Disconnect | Input::Tick { .. } | Input::End(_),
-            ) => (self, Effects::NONE),
+            (Self::Terminating { .. }, Input::Ready | Input::Disconnect | Input::Tick { .. })
+            | (Self::Killed { .. }, _) => (self, Effects::NONE),
         }
     }
 
@@ -139,19 +141,13 @@ impl Phase {
         let silent = now.saturating_duration_since(heard);
         if silent >= lost_after(interval) {
             self.end(Cause::LivelinessLost, now, rules)
-        } else if silent >= suspect_after(interval) {
-            match self {
-                Self::Suspect => (self, Effects::NONE),
-                Self::Launching { .. }
-                | Self::Ready
-                | Self::Disconnected { .. }
-                | Self::Terminating { .. }
-                | Self::Killed { .. } => (Self::Suspect, Effects::enter(SpawnState::Suspect)),
-            }
-        } else if self == Self::Suspect {
-            (Self::Ready, Effects::enter(SpawnState::Ready))
         } else {
-            (self, Effects::NONE)
+            let (next, state) = match silent >= suspect_after(interval) {
+                true => (Self::Suspect, SpawnState::Suspect),
+                false => (Self::Ready, SpawnState::Ready),
+            };
+            let effects = if next == self { Effects::NONE } else { Effects::enter(state) };
+            (next, effects)
         }
     }
 

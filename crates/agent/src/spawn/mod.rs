@@ -1,24 +1,23 @@
 //! One spawn: what is known of it, and the task that owns it.
 //!
-//! ```text
-//!                     ready              silent 2I+2s
-//!   Launching ──────────────▶ Ready ◀──────────────▶ Suspect
-//!       │                    │  │  ╲      any report    │
-//!       │ ready-timeout,     │  │   ╲ disconnect        │ silent 3I+2s, asked
-//!       │ asked              │  │    ▼                  │
-//!       │              asked │  │  Disconnected         │
-//!       ▼                    ▼  │       │ stop-grace    ▼
-//!   Terminating (TERM) ◀────────┼───────┴───────────────┘
-//!       │ stop-grace, asked again
-//!       ▼
-//!   Killed (KILL)                  from anywhere: the process ends ──▶ exited, explained by [`exit::explain`]
-//! ```
+//! | from | input | to | effect |
+//! | --- | --- | --- | --- |
+//! | `Launching` | `ready` | `Ready` | |
+//! | `Launching` | `ready-timeout` is over | `Terminating` | TERM |
+//! | `Ready` | silent for 2 I + 2 s | `Suspect` | |
+//! | `Suspect` | any report | `Ready` | |
+//! | `Suspect` | silent for 3 I + 2 s | `Terminating` | TERM |
+//! | `Ready`, `Suspect` | `disconnect` | `Disconnected` | |
+//! | `Disconnected` | `stop-grace` is over | `Terminating` | TERM |
+//! | any of these | a request to end | `Terminating` | TERM |
+//! | `Terminating` | `stop-grace` is over, or a second request to end | `Killed` | KILL |
+//! | any | the process ends | none: `exited`, explained by [`exit::explain`] | |
 //!
-//! Reading order: [`lifecycle`] (the picture above as a function), [`exit`] (why it ended), [`args`], [`process`] and
+//! What is not in the table changes nothing. `ready-timeout`, `stop-grace` and the ping interval I are settings of the agent.
+//!
+//! Reading order: [`lifecycle`] (the table above as a function), [`exit`] (why it ended), [`args`], [`process`] and
 //! [`output`] (what it runs as), [`user`], [`users`], [`predecessor`], [`cgroup`] and [`launch`] (what it may), [`start`] (all of these
 //! together), [`hold`] (what a start that fails or comes late gives back), [`driver`] (the one task that owns it), [`run`] (start, then driver).
-//!
-//! `ready-timeout`, `stop-grace` and the ping interval I are settings of the agent. "Asked" is a request to end; asked again it means KILL.
 
 pub(crate) mod args;
 pub(crate) mod body;
