@@ -76,18 +76,18 @@ impl SpawnUser {
         above.reverse();
         let closed = |at: &Path, meta: &Metadata, wanted: &str| {
             let (mode, owner, group) = (meta.mode() & 0o7777, meta.uid(), meta.gid());
-            format!("{} lets {self} not {wanted} (mode {mode:04o}, owner {owner}:{group})", at.display())
+            format!("{self} cannot {wanted} {} (mode {mode:04o}, owner {owner}:{group})", at.display())
         };
         for directory in above {
             let Ok(meta) = std::fs::metadata(directory) else { return None };
             if !self.may(&meta, 0o1) {
-                return Some(closed(directory, &meta, "through"));
+                return Some(closed(directory, &meta, "enter"));
             }
         }
-        // What is missing is told elsewhere.
+        // A missing file is another check's.
         let meta = std::fs::metadata(path).ok()?;
         let wanted = if meta.is_dir() { 0o5 } else { 0o4 };
-        (!self.may(&meta, wanted)).then(|| closed(path, &meta, "read it"))
+        (!self.may(&meta, wanted)).then(|| closed(path, &meta, "read"))
     }
 
     /// Whether it may do this, bits of `rwx`, with what has these modes.
@@ -180,10 +180,10 @@ mod tests {
         assert_eq!(stranger.shut_out_of(&inner), None);
         set(&file, 0o640);
         let why = stranger.shut_out_of(&file).unwrap();
-        assert!(why.contains("license lets hoops not read it (mode 0640"), "{why}");
+        assert!(why.starts_with("hoops cannot read /") && why.contains("license (mode 0640"), "{why}");
         set(&inner, 0o750);
         let why = stranger.shut_out_of(&file).unwrap();
-        assert!(why.contains("models lets hoops not through (mode 0750"), "{why}");
+        assert!(why.starts_with("hoops cannot enter /") && why.contains("models (mode 0750"), "{why}");
         let group = std::fs::metadata(&inner).unwrap().gid();
         let member = SpawnUser { gid: group, ..stranger };
         assert_eq!(member.shut_out_of(&file), None, "the group may");
