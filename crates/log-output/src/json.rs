@@ -20,18 +20,16 @@ use tracing_subscriber::fmt::time::{FormatTime as _, SystemTime};
 use tracing_subscriber::layer::Context;
 use tracing_subscriber::registry::LookupSpan;
 
-use crate::LogOutput;
-
 const RESERVED: [&str; 3] = ["timestamp", "level", "target"];
 
 /// Writes what is logged as JSON. See the module's documentation.
 #[derive(Debug)]
-pub struct JsonLines(Mutex<LogOutput>);
+pub struct JsonLines<W>(Mutex<W>);
 
-impl JsonLines {
-    /// Writes to this output.
+impl<W> JsonLines<W> {
+    /// Writes to this output, a whole line at once. It must neither block nor fail, as [`crate::LogOutput`] does.
     #[must_use]
-    pub fn new(output: LogOutput) -> Self {
+    pub fn new(output: W) -> Self {
         Self(Mutex::new(output))
     }
 }
@@ -91,7 +89,11 @@ fn quoted(text: &str) -> String {
     serde_json::to_string(text).unwrap_or_default()
 }
 
-impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for JsonLines {
+impl<S, W> Layer<S> for JsonLines<W>
+where
+    S: Subscriber + for<'a> LookupSpan<'a>,
+    W: Write + Clone + Send + 'static,
+{
     fn on_new_span(&self, attributes: &Attributes<'_>, id: &Id, context: Context<'_, S>) {
         let Some(span) = context.span(id) else { return };
         let mut fields = Fields::default();
@@ -153,6 +155,7 @@ mod tests {
     use tracing_subscriber::layer::SubscriberExt as _;
 
     use super::*;
+    use crate::LogOutput;
 
     /// The lines that are logged by `work`.
     fn logged(work: impl FnOnce()) -> Vec<String> {
