@@ -1,8 +1,8 @@
 //! The benchmark: `cargo bench -p hatchery-tests`. It starts real processes on loopback, takes two to three minutes, and
 //! prints a table; every comparison is between things measured alternately in the same run.
 //!
-//! `cargo bench -p hatchery-tests -- reserve` runs one part: `path`, `placements`, `memory`, `live`, `large`, `greedy`, `relay` or
-//! `reserve`. Parts of `relay`: `relay-large`, `relay-small`, `relay-visits`, `relay-idle`.
+//! `cargo bench -p hatchery-tests -- reserve` runs one part: `path`, `placements`, `traces`, `memory`, `live`, `large`, `greedy`,
+//! `relay` or `reserve`. Parts of `relay`: `relay-large`, `relay-small`, `relay-visits`, `relay-idle`.
 
 mod floor;
 mod greedy;
@@ -14,6 +14,7 @@ mod placements;
 mod relay;
 mod reserve;
 mod table;
+mod traces;
 
 use table::Table;
 
@@ -31,6 +32,9 @@ fn main() -> anyhow::Result<()> {
         }
         if wants("placements") {
             placements::measure(&mut table).await?;
+        }
+        if wants("traces") {
+            traces::measure(&mut table).await?;
         }
         if wants("memory") {
             placements::memory(&mut table).await?;

@@ -42,6 +42,7 @@ pub struct FarmBuilder {
     keys: bool,
     redis_clock: bool,
     unread_log: bool,
+    env: Vec<(String, String)>,
 }
 
 impl FarmBuilder {
@@ -49,6 +50,13 @@ impl FarmBuilder {
     #[must_use]
     pub fn unread_log(mut self) -> Self {
         self.unread_log = true;
+        self
+    }
+
+    /// With this variable in the environment of every front door and agent.
+    #[must_use]
+    pub fn env(mut self, name: &str, value: &str) -> Self {
+        self.env.push((name.to_owned(), value.to_owned()));
         self
     }
 
@@ -150,6 +158,9 @@ impl FarmBuilder {
             common
         };
         let mut agents = Vec::new();
+        for plan in &mut self.agents {
+            plan.program.env.clone_from(&self.env);
+        }
         for (plan, letter) in self.agents.iter().zip('a'..='z') {
             let node = format!("node-{letter}");
             let common = registry(&node).await;
@@ -161,7 +172,7 @@ impl FarmBuilder {
         }
         for (index, release) in self.doors.iter().enumerate() {
             let common = registry(&format!("frontdoor-{index}")).await;
-            let program = Program { release: *release, ..Program::default() };
+            let program = Program { release: *release, env: self.env.clone(), ..Program::default() };
             let mut door = Door::new(&mark, &common, index, &self.door_args, self.unread_log, program);
             door.operator = operator.as_deref().map(|text| &*text.to_owned().leak());
             doors.push(door);

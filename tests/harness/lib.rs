@@ -8,6 +8,7 @@
 //! [`certs`] makes certificates as an operator does;
 //! [`phantom`] is a node of the registry only, [`impostor`] one that says to be a node; [`processes`], [`audit`], [`metrics`], [`outputs`] and [`logs`] are the ways to look at one from outside;
 //! [`load`] is many clients, [`crowd`] many strangers, [`faults`] is what happens to a farm meanwhile (with [`link`] for the network),
+//! [`collector`] takes what is traced,
 //! [`verdict`] says whether all promises were kept, at the end of a [`site`]; [`company`] must not notice what happens; [`wait`] is how a test waits, [`ports`] and [`guard`] keep tests out of each other's way.
 
 pub mod agent;
@@ -16,6 +17,7 @@ pub mod balancer;
 pub mod binaries;
 pub mod browser;
 pub mod certs;
+pub mod collector;
 pub mod command;
 pub mod company;
 pub mod crowd;
@@ -59,6 +61,7 @@ pub mod wait;
 pub use audit::Audit;
 pub use browser::Browser;
 pub use certs::Certs;
+pub use collector::{Collector, Traced};
 pub use command::Ran;
 pub use dev::Dev;
 pub use farm::{Farm, FarmBuilder};

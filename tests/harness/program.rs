@@ -49,6 +49,8 @@ pub struct Program {
     pub under: Vec<String>,
     /// Its clock is wrong by so many seconds.
     pub clock: i64,
+    /// Variables of its environment.
+    pub env: Vec<(String, String)>,
 }
 
 impl Program {
@@ -64,10 +66,11 @@ impl Program {
             }
         };
         for (name, _) in std::env::vars_os() {
-            if name.to_string_lossy().starts_with("HATCHERY_") {
+            if ["HATCHERY_", "OTEL_"].iter().any(|prefix| name.to_string_lossy().starts_with(prefix)) {
                 command.env_remove(name);
             }
         }
+        command.envs(self.env.iter().map(|(name, value)| (name, value)));
         command.env(MARK, mark).stdin(Stdio::null());
         command
     }

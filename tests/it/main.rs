@@ -72,6 +72,7 @@ mod sick_nodes;
 mod spawn_group;
 mod taken_over_server;
 mod tls;
+mod traces;
 mod trusted_proxies;
 mod under_load;
 

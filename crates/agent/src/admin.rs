@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use axum::extract::connect_info::Connected;
 use axum::extract::{ConnectInfo, Request, State};
-use axum::http::{StatusCode, header};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::middleware::{Next, from_fn, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
@@ -155,7 +155,11 @@ async fn ready(State(node): State<Arc<Node>>, Extension(known): Extension<Regist
     (status, Json(body))
 }
 
-async fn metrics(State(node): State<Arc<Node>>, Extension(may_see): Extension<MayReadMetrics>) -> Response {
+async fn metrics(
+    State(node): State<Arc<Node>>,
+    Extension(may_see): Extension<MayReadMetrics>,
+    headers: HeaderMap,
+) -> Response {
     if !may_see.0 {
         let why = "metrics need a certificate of the farm (hatchery certs new --metrics NAME)\n";
         return (StatusCode::FORBIDDEN, why).into_response();
@@ -169,6 +173,8 @@ async fn metrics(State(node): State<Arc<Node>>, Extension(may_see): Extension<Ma
     for (lane, threads) in node.disk.hung() {
         node.metrics.disk_hung(lane, threads);
     }
+    let accept = headers.get(header::ACCEPT).map(HeaderValue::as_bytes);
+    let text = traces::for_scraper(node.metrics.text(&usage), accept);
     let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
-    ([(header::CONTENT_TYPE, kind)], node.metrics.text(&usage)).into_response()
+    ([(header::CONTENT_TYPE, kind)], text).into_response()
 }

@@ -17,15 +17,16 @@ use std::time::Duration;
 use model::{Exit, SpawnId};
 use tokio::sync::watch;
 use tokio::time::Instant;
+use traces::Span;
 use tracing::Instrument;
 
 use crate::models;
 use crate::node::Node;
 use crate::port_search;
 use crate::spawn::exit::Cause;
-use crate::spawn::run;
 use crate::spawn::start::{Order, START_TIMEOUT};
 use crate::spawn::{Answer, Facts, Refusal, RefusalKind};
+use crate::spawn::{run, traced};
 use crate::table::entrance::{Admission, SpawnSpec};
 
 /// How long an answer waits for the registry to acknowledge the spawn.
@@ -58,11 +59,13 @@ pub(crate) struct Caller {
 
 /// Starts a spawn, or joins one that was started by an earlier call.
 pub(crate) async fn spawn(node: &Arc<Node>, request: &Request) -> Result<Caller, Refusal> {
+    // It goes on until the process runs, see `run`.
+    let mut start = Some(traced::begin(node, &request.order, request.spec.id));
     let checked = match &request.order.model {
         Some(model) => check_model(node, model, request.timeout).await,
         None => Ok(()),
     };
-    let result = checked.and_then(|()| try_spawn(node, request));
+    let result = checked.and_then(|()| try_spawn(node, request, &mut start));
     // For the log alone: a caller learns nothing of other processes.
     let mut listeners = None;
     match &result {
@@ -71,9 +74,16 @@ pub(crate) async fn spawn(node: &Arc<Node>, request: &Request) -> Result<Caller,
     }
     if let Err(refusal) = &result {
         node.metrics.refused(refusal.kind);
-        tracing::info!(
+        if let Some(start) = start.take() {
+            start.end_failed(refusal.kind.as_str(), &refusal.detail);
+        }
+        tracing::warn!(
             spawn.id = %request.spec.id,
-            request.id = %request.order.request_id,
+            node.id = %node.config.node,
+            requestId = %request.order.request_id,
+            traceId = request.order.trace.id().map(display),
+            renderer = %request.spec.renderer,
+            model = request.order.model,
             reason = refusal.kind.as_str(),
             detail = refusal.detail,
             listeners,
@@ -94,7 +104,7 @@ async fn check_model(node: &Arc<Node>, model: &str, timeout: Option<Duration>) -
     }
 }
 
-fn try_spawn(node: &Arc<Node>, request: &Request) -> Result<Caller, Refusal> {
+fn try_spawn(node: &Arc<Node>, request: &Request, start: &mut Option<Span>) -> Result<Caller, Refusal> {
     let now = Instant::now();
     let id = request.spec.id;
     // The answer must be on its way a little before the caller gives up, or the caller never learns why.
@@ -128,10 +138,12 @@ fn try_spawn(node: &Arc<Node>, request: &Request) -> Result<Caller, Refusal> {
     let span = tracing::info_span!(
         "spawn",
         spawn.id = %id,
-        request.id = %request.order.request_id,
+        requestId = %request.order.request_id,
+        traceId = request.order.trace.id().map(display),
         node.id = %node.config.node,
     );
-    let owner = run::run(Arc::clone(node), admitted, request.order.clone(), start_within, now + ready_within);
+    let order = request.order.clone();
+    let owner = run::run(Arc::clone(node), admitted, (order, start.take()), start_within, now + ready_within);
     node.drivers.spawn(owner.instrument(span));
     Ok(caller(answer))
 }

@@ -17,7 +17,7 @@ pub(crate) mod survey;
 use std::sync::Arc;
 use std::time::Duration;
 
-use model::{SpawnState, Timestamp};
+use model::{Origin, SpawnState, Timestamp};
 use rustix::process::{Pid, Signal, kill_process_group};
 use tokio::time::Instant;
 use tracing::Instrument;
@@ -62,7 +62,15 @@ pub(crate) fn take_over(node: &Arc<Node>, survey: Survey) -> Vec<Driver> {
 /// Runs what [`take_over`] has made.
 pub(crate) fn run(node: &Arc<Node>, drivers: Vec<Driver>) {
     for driver in drivers {
-        let span = tracing::info_span!("spawn", spawn.id = %driver.id(), node.id = %node.config.node, adopted = true);
+        let origin = driver.origin();
+        let span = tracing::info_span!(
+            "spawn",
+            spawn.id = %driver.id(),
+            requestId = origin.request_id.as_ref().map(display),
+            traceId = origin.trace_id.map(display),
+            node.id = %node.config.node,
+            adopted = true,
+        );
         node.drivers.spawn(driver.run().instrument(span));
     }
 }
@@ -95,11 +103,11 @@ fn adopt(node: &Arc<Node>, history: History, process: Process) -> Driver {
     let rules = Rules { ping_interval: Some(ping_interval), ..node.rules.clone() };
     tracing::info!(
         spawn.id = %id,
-        request.id = record.request_id,
+        requestId = record.request_id,
         pid = record.pid,
         port,
         %state,
-        ending = ?end,
+        ending = end.map(|cause| cause.reason().as_str()),
         "spawn adopted"
     );
     // One that was never written down has its group where it would get it today.
@@ -139,6 +147,12 @@ fn viewing_of(
 
 fn facts(record: Record, started: Instant) -> Facts {
     Facts {
+        origin: Origin {
+            // Empty where it was read off a process.
+            request_id: record.request_id.parse().ok(),
+            trace_id: record.trace_id,
+            phases: record.phases,
+        },
         id: record.id,
         renderer: record.renderer,
         port: record.port,
@@ -188,7 +202,7 @@ fn report_gone(node: &Node, history: History) {
             (now, exit)
         }
     };
-    tracing::info!(spawn.id = %record.id, reason = %exit.reason, text = exit.text, "a spawn of an earlier agent is gone");
+    tracing::info!(spawn.id = %record.id, requestId = record.request_id, reason = %exit.reason, text = exit.text, "a spawn of an earlier agent is gone");
     match group {
         Some(group) => {
             group.kill();

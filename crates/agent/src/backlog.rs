@@ -177,6 +177,7 @@ mod tests {
             labels: BTreeMap::new(),
             tags: BTreeMap::new(),
             owner: None,
+            origin: Default::default(),
             secret: None,
             token: None,
             endpoint_form: None,

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use access::Hosts;
 use model::{NodeId, timing};
+use traces::Tracer;
 
 use crate::endpoint::EndpointForm;
 use crate::spawn::users::SpawnUsers;
@@ -150,6 +151,8 @@ pub struct Config {
     pub hosts: Hosts,
     /// How its ports are kept from others' eyes and hands.
     pub tls: Tls,
+    /// What records traces, if they are recorded.
+    pub tracer: Tracer,
 }
 
 /// TLS of an agent; by default there is none.
@@ -210,6 +213,7 @@ impl Config {
             inherit_orphans: false,
             hosts: Hosts::default(),
             tls: Tls::default(),
+            tracer: Tracer::off(),
         }
     }
 }

@@ -6,10 +6,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use model::{Eligibility, Owner, RequestId, SpawnId};
+use model::{Eligibility, Origin, Owner, Phases, RequestId, SpawnId};
 use tokio::time::{Instant, timeout};
 use tonic::metadata::MetadataValue;
 use tonic::{Request, Response, Status, Streaming};
+use traces::{Context, TRACEPARENT, TRACESTATE, Trace};
 use wire::v1;
 use wire::v1::attach_request::Step;
 use wire::v1::node_agent_server::NodeAgent;
@@ -106,8 +107,20 @@ fn request_id<T>(request: &Request<T>) -> RequestId {
     given.and_then(|text| text.parse().ok()).unwrap_or_else(RequestId::mint)
 }
 
+/// The place of the call in its caller's trace. An agent begins no traces.
+fn trace<T>(node: &Node, request: &Request<T>) -> Trace {
+    let values = |name| request.metadata().get_all(name).into_iter().map(|value| value.as_bytes());
+    let caller = Context::read(values(TRACEPARENT), values(TRACESTATE));
+    caller.map(|caller| node.config.tracer.join(caller)).unwrap_or_default()
+}
+
+/// How far the request had come at the front door. Front doors of the release before this one do not say.
+fn phases<T>(request: &Request<T>) -> Option<Phases> {
+    serde_json::from_slice(request.metadata().get(wire::PHASES)?.as_bytes()).ok()
+}
+
 fn understand(node: &Node, request: Request<v1::SpawnRequest>) -> Result<admission::Request, Status> {
-    let request_id = request_id(&request);
+    let (request_id, trace, phases) = (request_id(&request), trace(node, &request), phases(&request));
     let request = request.into_inner();
     let id = spawn_id(&request.spawn_id)?;
     if request.session_token.as_ref().is_some_and(|token| token.contains('\0')) {
@@ -121,6 +134,7 @@ fn understand(node: &Node, request: Request<v1::SpawnRequest>) -> Result<admissi
     }
     let owner = request.owner.as_deref().map(str::parse::<Owner>).transpose();
     let owner = owner.map_err(|e| Status::invalid_argument(format!("owner {e}")))?;
+    let origin = Origin { request_id: Some(request_id.clone()), trace_id: trace.id(), phases };
     let renderer = request.renderer_type().into();
     let form = request.endpoint.as_deref().map(str::parse::<EndpointForm>).transpose();
     let form = form.map_err(|why| Status::invalid_argument(format!("endpoint {why}")))?;
@@ -134,11 +148,12 @@ fn understand(node: &Node, request: Request<v1::SpawnRequest>) -> Result<admissi
             labels: request.labels.into_iter().collect(),
             tags,
             owner,
+            origin,
             endpoint_form,
             max_life: request.max_life_ms.map(life),
             max_idle: request.max_idle_ms.map(life),
         },
-        order: Order { model: request.model, session_token: request.session_token, request_id },
+        order: Order { model: request.model, session_token: request.session_token, request_id, trace },
         timeout: (request.deadline_ms > 0).then(|| Duration::from_millis(request.deadline_ms)),
         reservation: Duration::from_millis(request.reservation_ms),
     })
@@ -300,6 +315,7 @@ impl NodeAgent for Service {
     ) -> Result<Response<v1::SetLifeReply>, Status> {
         check_front_door(&request)?;
         use v1::set_life_reply::Outcome;
+        let by = request_id(&request);
         let request = request.into_inner();
         self.check_node(&request.node)?;
         let id = spawn_id(&request.spawn_id)?;
@@ -308,7 +324,7 @@ impl NodeAgent for Service {
             Ok((expires, serial)) => {
                 let at = self.node.state.clock.moment(expires);
                 self.node.state.journal.happened(id, JournalEvent::Expires(at));
-                tracing::info!(spawn.id = %id, max_life_ms = request.max_life_ms, "the life of a spawn was set");
+                tracing::info!(spawn.id = %id, requestId = %by, max_life_ms = request.max_life_ms, "the life of a spawn was set");
                 admission::await_registry(&self.node, serial).await;
                 Outcome::Set
             }

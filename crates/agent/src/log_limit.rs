@@ -74,7 +74,9 @@ impl Look {
                 Ok(false) => {}
                 // The log was removed, or the spawn has none.
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-                Err(error) => tracing::warn!(%error, spawn.id = %id, "failed to bound the output of a spawn"),
+                Err(error) => {
+                    tracing::warn!(%error, spawn.id = %id, requestId = node.request_of(id), "failed to bound the output of a spawn")
+                }
             }
         }
     }

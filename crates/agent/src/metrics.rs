@@ -6,11 +6,13 @@ use std::sync::atomic::Ordering;
 use model::ExitReason;
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::exemplar::HistogramWithExemplars;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::Registry;
 use tls::PeerMetrics;
+use traces::{Exemplar, TraceMetrics};
 
 use crate::spawn::RefusalKind;
 use crate::table::Usage;
@@ -40,7 +42,7 @@ pub(crate) struct Metrics {
     ended: Family<Reason, Counter>,
     refused: Family<Reason, Counter>,
     running: Family<State, Gauge>,
-    pub(crate) start_to_ready: Histogram,
+    pub(crate) start_to_ready: HistogramWithExemplars<Exemplar>,
     pub(crate) report_time: Histogram,
     pub(crate) report_failures: Counter,
     pub(crate) liveliness: Counter,
@@ -54,6 +56,7 @@ pub(crate) struct Metrics {
     gpu_slots_used: Gauge,
     memory: Gauge,
     log_lines_dropped: Counter,
+    traces: TraceMetrics,
     certificate: Gauge,
     disk_hung: Family<LaneName, Gauge>,
     pub(crate) peers: PeerMetrics,
@@ -67,7 +70,7 @@ impl Metrics {
         let log_lines_dropped = Counter::default();
         let help = "Log lines that were dropped because standard error was not read";
         root.register("hatchery_log_lines_dropped", help, log_lines_dropped.clone());
-        let peers = PeerMetrics::register(&mut root);
+        let (peers, traces) = (PeerMetrics::register(&mut root), TraceMetrics::register(&mut root));
         let registry = root.sub_registry_with_prefix("hatchery_agent");
         let seconds = |first, count| Histogram::new(exponential_buckets(first, 2.0, count));
         let metrics = Self {
@@ -77,7 +80,7 @@ impl Metrics {
             ended: Family::default(),
             refused: Family::default(),
             running: Family::default(),
-            start_to_ready: seconds(0.0005, 17),
+            start_to_ready: HistogramWithExemplars::new(exponential_buckets(0.0005, 2.0, 17)),
             report_time: seconds(0.0001, 16),
             report_failures: Counter::default(),
             liveliness: Counter::default(),
@@ -91,6 +94,7 @@ impl Metrics {
             gpu_slots_used: Gauge::default(),
             memory,
             log_lines_dropped,
+            traces,
             certificate: Gauge::default(),
             disk_hung: Family::default(),
             peers,
@@ -199,6 +203,7 @@ impl Metrics {
         self.backlog.set(whole(usage.backlog));
         self.dropped.set(i64::try_from(usage.dropped).unwrap_or(i64::MAX));
         self.memory.set(i64::try_from(machine::memory::resident().unwrap_or(0)).unwrap_or(i64::MAX));
+        self.traces.refresh();
         self.log_lines_dropped.inner().store(log_output::dropped_lines(), Ordering::Relaxed);
         let mut text = String::new();
         match prometheus_client::encoding::text::encode(&mut text, &self.registry) {

@@ -154,6 +154,12 @@ impl Node {
         self.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// The request that a spawn comes from, for the log. Takes the table's lock.
+    pub(crate) fn request_of(&self, id: SpawnId) -> Option<String> {
+        let facts = self.table().facts(id, Instant::now())?;
+        Some(facts.origin.request_id.as_ref()?.to_string())
+    }
+
     pub(crate) fn registry_up(&self) -> bool {
         self.registry_up.load(Ordering::Relaxed)
     }
@@ -163,7 +169,7 @@ impl Node {
         let path = output::path(self.state.logs(), id);
         self.disk.logs.call(LAST_LINES_TIMEOUT, move || output::last_words(&path)).await.unwrap_or_else(
             |error| {
-                tracing::warn!(%error, spawn.id = %id, "failed to read the last lines of a spawn");
+                tracing::warn!(%error, spawn.id = %id, requestId = self.request_of(id), "failed to read the last lines of a spawn");
                 Vec::new()
             },
         )

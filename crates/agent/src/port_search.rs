@@ -89,7 +89,7 @@ impl Search {
                 match owner {
                     Owner::Spawn(id) => {
                         node.metrics.ports_of_others.inc();
-                        tracing::warn!(spawn.id = %id, pid, port, "a spawn listens on a port that is not its own");
+                        tracing::warn!(spawn.id = %id, requestId = node.request_of(id), pid, port, "a spawn listens on a port that is not its own");
                     }
                     Owner::Process(pid) => {
                         tracing::warn!(

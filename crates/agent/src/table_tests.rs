@@ -28,6 +28,7 @@ pub(super) fn ask(renderer: RendererType) -> SpawnSpec {
         labels: BTreeMap::new(),
         tags: BTreeMap::new(),
         owner: None,
+        origin: Default::default(),
         endpoint_form: None,
         max_life: None,
         max_idle: None,

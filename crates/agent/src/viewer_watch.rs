@@ -56,11 +56,11 @@ fn note(node: &Node, connections: &[Connection], then: Instant) {
         let at = node.state.clock.moment(now);
         match seen {
             Seen::Connected(id) => {
-                tracing::debug!(spawn.id = %id, "viewer connected without a relay");
+                tracing::debug!(spawn.id = %id, requestId = node.request_of(id), "viewer connected without a relay");
                 node.state.journal.happened(id, JournalEvent::Connected(at));
             }
             Seen::Gone(id) => {
-                tracing::debug!(spawn.id = %id, "viewer gone");
+                tracing::debug!(spawn.id = %id, requestId = node.request_of(id), "viewer gone");
                 node.state.journal.happened(id, JournalEvent::ViewerGone(at));
             }
         }

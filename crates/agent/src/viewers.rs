@@ -150,9 +150,9 @@ async fn attend(
     if news {
         node.state.journal.happened(spawn, JournalEvent::Connected(node.state.clock.now()));
     }
-    tracing::debug!(spawn.id = %spawn, viewer.id = %viewer, resumed = ask.resumed, "viewer connected");
+    tracing::debug!(spawn.id = %spawn, requestId = node.request_of(spawn), viewer.id = %viewer, resumed = ask.resumed, "viewer connected");
     while let Some(Ok(_)) = steps.next().await {}
-    tracing::debug!(spawn.id = %spawn, viewer.id = %viewer, "viewer gone");
+    tracing::debug!(spawn.id = %spawn, requestId = node.request_of(spawn), viewer.id = %viewer, "viewer gone");
 }
 
 async fn attach(node: &Arc<Node>, ask: &Ask) -> Result<u16, NotAttached> {

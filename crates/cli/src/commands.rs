@@ -24,6 +24,7 @@ pub(crate) mod soak;
 pub(crate) mod spawn;
 pub(crate) mod spawns;
 pub(crate) mod stop;
+mod timeline;
 pub(crate) mod token;
 pub(crate) mod waiting;
 pub(crate) mod watch;

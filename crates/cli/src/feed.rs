@@ -212,7 +212,7 @@ impl Feed {
             }
             Err(error) if self.connected_before && !self.is_final(&error) => {
                 self.failures = self.failures.saturating_add(1);
-                tracing::debug!(?error, "not connected");
+                tracing::debug!(%error, "not connected");
                 Ok(())
             }
             Err(error) => Err(error.into()),

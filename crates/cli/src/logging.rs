@@ -3,6 +3,7 @@
 use std::io::{self, IsTerminal};
 use std::panic;
 
+use log_output::JsonLines;
 use tracing::{error, warn};
 use tracing_subscriber::filter::Targets;
 use tracing_subscriber::layer::SubscriberExt as _;
@@ -23,10 +24,12 @@ pub(crate) fn start(flags: &LogFlags) -> Result<(), Failure> {
         warn!(lines, "log lines were dropped: standard error was not read");
     });
     let output = output.map_err(|e| no_thread(&e))?;
-    let lines = tracing_subscriber::fmt::layer().with_writer(move || output.clone());
     match flags.log_format {
-        LogFormat::Text => registry.with(lines.with_ansi(io::stderr().is_terminal())).init(),
-        LogFormat::Json => registry.with(lines.json().flatten_event(true)).init(),
+        LogFormat::Text => {
+            let lines = tracing_subscriber::fmt::layer().with_writer(move || output.clone());
+            registry.with(lines.with_ansi(io::stderr().is_terminal())).init();
+        }
+        LogFormat::Json => registry.with(JsonLines::new(output)).init(),
     }
     panic::set_hook(Box::new(|info| {
         let what = info.payload();

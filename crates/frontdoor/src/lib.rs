@@ -11,7 +11,7 @@
 //! | what a front door does | `spawning` (`POST /spawn`), `operations` (operators' orders), `live` (the live feed), `viewers` (the relay of viewers to their spawns), `pages` (dashboard, demo, client library) |
 //! | connections | `listen` |
 //! | what it depends on | `registry_access` (the registry, and doing without it), `agent_client` (gRPC to the nodes), `callers` (credentials and limits) |
-//! | foundations | `metrics`, `settings`, `stages` (shutdown), `strict_json`, `backoff` |
+//! | foundations | `metrics`, `settings`, `stages` (shutdown), `request_context` (a request's id and its place in a trace), `strict_json`, `backoff` |
 //!
 //! Reading order: `settings` (flags, checked), `start::parts` (what there is, and what each part is given), `http::routes` (every
 //! route on one screen), `spawning` (the path of `POST /spawn`, top to bottom), `registry_access`, then the rest as needed. Each
@@ -31,6 +31,7 @@ mod metrics;
 mod operations;
 mod pages;
 mod registry_access;
+mod request_context;
 mod settings;
 mod spawning;
 mod stages;

@@ -7,6 +7,7 @@
 //!   it reports the number once.
 //! - The buffer is bounded in bytes, because callers choose how long some lines are.
 //! - Some lines hold text of callers, so characters that control a terminal are escaped on the way in, see `harmless.rs`.
+//! - JSON lines have one schema, see [`JsonLines`].
 //! - The count is one for the process, as standard error is. Every role shows it in its metrics.
 //!
 //! ```
@@ -20,6 +21,9 @@
 //! ```
 
 mod harmless;
+mod json;
+
+pub use self::json::JsonLines;
 
 use std::io::{self, ErrorKind, Write};
 use std::sync::atomic::{AtomicU64, Ordering};

@@ -25,10 +25,12 @@ use utoipa::ToSchema;
 
 use crate::event::Event;
 use crate::health::{FarmCause, NodeHealth};
-use crate::id::{AgentEpoch, NodeId, SpawnId};
+use crate::id::{AgentEpoch, NodeId, RequestId, SpawnId};
 use crate::node::{Availability, Eligibility, GpuSlots, Load, NodeRecord};
+use crate::origin::Phases;
 use crate::spawn::{Exit, RendererType, SpawnRecord, SpawnState, ViewerPresence};
 use crate::time::Timestamp;
+use crate::trace::TraceId;
 pub use explain::{ExplainedNode, Explanation, ExplanationSource};
 pub use problem::{Attempt, ErrorCode, Problem};
 
@@ -340,6 +342,17 @@ pub struct Spawn {
     /// none, or `jwt:` and the subject of a token.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub owner: Option<String>,
+    /// The request that it comes from, as its log lines name it; only where one spawn is asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>)]
+    pub request_id: Option<RequestId>,
+    /// The trace that this request is part of; only where one spawn is asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>)]
+    pub trace_id: Option<TraceId>,
+    /// How far this request had come, and when; only where one spawn is asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub phases: Option<Phases>,
     /// Index of the GPU that it was given, where GPUs are counted.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub gpu: Option<u32>,
@@ -352,7 +365,7 @@ impl Spawn {
     /// The form used in lists, without the history.
     #[must_use]
     pub fn listed(spawn: SpawnRecord) -> Self {
-        Self { events: None, ..Self::whole(spawn) }
+        Self { events: None, request_id: None, trace_id: None, phases: None, ..Self::whole(spawn) }
     }
 
     /// The form used where one spawn is asked for, with its history.
@@ -377,6 +390,9 @@ impl Spawn {
             labels: spawn.labels,
             tags: spawn.tags,
             owner: spawn.owner.map(Into::into),
+            request_id: spawn.origin.request_id,
+            trace_id: spawn.origin.trace_id,
+            phases: spawn.origin.phases,
             gpu: spawn.gpu,
             events: Some(spawn.events),
         }

@@ -9,6 +9,7 @@
 //! | [`demand`] | which nodes suit a request |
 //! | [`health`] | the state machine that learns from failed starts |
 //! | [`tags`] | what callers write on their spawns |
+//! | [`origin`], [`trace`] | the request that a spawn comes from, and its trace |
 //! | [`event`] | what happened, in the registry's order |
 //! | [`api`] | the JSON of the HTTP contract |
 //! | [`timing`] | every interval, and its effect on a user |
@@ -25,11 +26,13 @@ pub mod event;
 pub mod health;
 pub mod id;
 pub mod node;
+pub mod origin;
 pub mod spawn;
 pub mod tags;
 pub mod text;
 pub mod time;
 pub mod timing;
+pub mod trace;
 pub mod vendor;
 mod words;
 
@@ -39,7 +42,9 @@ pub use event::{Event, EventKind};
 pub use health::{FarmCause, Health, HealthChange, HealthState, NodeHealth, StartFailure};
 pub use id::{AgentEpoch, NameError, NodeId, Owner, RequestId, SpawnId, TicketId};
 pub use node::{Availability, Drain, Eligibility, GpuSlots, Load, NodeDescription, NodeRecord};
+pub use origin::{Origin, Phases};
 pub use spawn::{Exit, ExitReason, RendererType, SpawnRecord, SpawnState, ViewerPresence};
 pub use tags::Tag;
 pub use time::Timestamp;
 pub use timing::Timing;
+pub use trace::{TraceId, TraceIdError};

@@ -21,6 +21,7 @@ use utoipa::ToSchema;
 
 use crate::event::{Event, EventKind};
 use crate::id::{NodeId, Owner, SpawnId};
+use crate::origin::Origin;
 use crate::time::Timestamp;
 use crate::words::words;
 
@@ -224,6 +225,8 @@ pub struct SpawnRecord {
     pub tags: BTreeMap<String, String>,
     /// The caller that it belongs to, where callers are authenticated.
     pub owner: Option<Owner>,
+    /// The request that it comes from; filled in only where one spawn is asked for.
+    pub origin: Origin,
     /// Index of the GPU that it was given, where GPUs are counted.
     pub gpu: Option<u32>,
     /// What happened to it, oldest first; filled in only where one spawn is asked for.

@@ -66,6 +66,19 @@ pub enum Standing {
     LastChoice,
 }
 
+impl Standing {
+    /// The word in logs.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Good => "good",
+            Self::Watched => "watched",
+            Self::Probe => "probe",
+            Self::LastChoice => "last-choice",
+        }
+    }
+}
+
 /// The outcomes of one request's starts, in order; at most one [`Outcome`] a node.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Outcomes {

@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use model::{
-    AgentEpoch, Drain, Eligibility, Exit, GpuSlots, Load, NodeDescription, NodeId, NodeRecord, Owner,
+    AgentEpoch, Drain, Eligibility, Exit, GpuSlots, Load, NodeDescription, NodeId, NodeRecord, Origin, Owner,
     RendererType, SpawnId, SpawnState, Timestamp,
 };
 use serde_json::{Map, Value};
@@ -35,6 +35,8 @@ pub struct SpawnReport {
     pub tags: BTreeMap<String, String>,
     /// The caller that it belongs to. A reservation that the registry remembers is believed before this.
     pub owner: Option<Owner>,
+    /// The request that it comes from. An agent that has adopted the spawn may not know it: the record keeps what it has.
+    pub origin: Origin,
     /// How long ago the agent admitted it.
     pub started: Duration,
     /// How long ago its server first reported `ready`.
@@ -66,6 +68,7 @@ impl SpawnReport {
             labels: BTreeMap::new(),
             tags: BTreeMap::new(),
             owner: None,
+            origin: Origin::default(),
             started: Duration::ZERO,
             ready: None,
             last_ping: None,

@@ -117,7 +117,7 @@ impl<S: Source> Fresh<S> {
                 *seen = Seen { stamps: found, doubtful: false };
                 let files: Vec<_> =
                     self.source.files().iter().map(|file| file.path.display().to_string()).collect();
-                info!(?files, "certificates were read again");
+                info!(files = files.join(" "), "certificates were read again");
                 self.warn_of_the_end();
                 self.source.files().into_iter().for_each(Named::warn_if_readable_by_everyone);
             }

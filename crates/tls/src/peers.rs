@@ -219,7 +219,7 @@ impl Peers {
             let names: Vec<_> = parsed.iter().flat_map(|c| c.valid_dns_names()).take(4).collect();
             warn!(
                 peer.kind = self.0.kind,
-                ?names,
+                names = names.join(" "),
                 "a certificate states no role, and the next release refuses it; renew it with `hatchery certs new --renew` (logged once)"
             );
         }

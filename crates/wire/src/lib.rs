@@ -61,3 +61,6 @@ pub const DESCRIPTOR: &[u8] = include_bytes!("gen/descriptor.bin");
 
 /// The metadata key of the request id, which ties a request's log lines in front door and agent together.
 pub const REQUEST_ID: &str = "x-request-id";
+
+/// The metadata key of how far a request had come before its agent was called: [`model::Phases`] as JSON.
+pub const PHASES: &str = "x-hatchery-phases";

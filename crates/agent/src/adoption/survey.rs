@@ -62,7 +62,7 @@ pub(crate) fn take(state: &StateDir, config: &Config) -> io::Result<Survey> {
         };
         match process {
             Some(process) if is_another_users(record, process.pid()) => {
-                tracing::warn!(spawn.id = %record.id, pid = process.pid(), "a process of another user is not adopted as a spawn");
+                tracing::warn!(spawn.id = %record.id, requestId = record.request_id, pid = process.pid(), "a process of another user is not adopted as a spawn");
                 survey.gone.push(history);
             }
             Some(process) => survey.living.push((history, process)),
@@ -246,6 +246,8 @@ fn recognise(state: &StateDir, config: &Config, pid: u32, start: u64) -> Option<
         liveliness: option("--liveliness-endpoint")?.to_owned(),
         ping_ms: u64::try_from(ping.as_millis()).unwrap_or(u64::MAX),
         request_id: String::new(),
+        trace_id: None,
+        phases: None,
         log,
         cgroup: None,
         started: now,
@@ -327,6 +329,8 @@ mod tests {
             liveliness: liveliness.to_owned(),
             ping_ms: 1000,
             request_id: String::new(),
+            trace_id: None,
+            phases: None,
             log: dir.path().to_owned(),
             cgroup: None,
             started: crate::state::moment::Moment(0),

@@ -10,9 +10,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use model::{Exit, ExitReason, SpawnId, SpawnState};
+use model::{Exit, ExitReason, Origin, SpawnId, SpawnState};
 use tokio::sync::watch;
 use tokio::time::Instant;
+use traces::{Exemplar, Span};
 
 use super::Answer;
 use super::body::Body;
@@ -20,6 +21,7 @@ use super::cgroup::Group;
 use super::exit::{self, Status};
 use super::lifecycle::{Effects, Input, Phase, Rules, Signal};
 use super::start::{Order, start_again};
+use super::traced::await_ready;
 use crate::node::Node;
 use crate::ports;
 use crate::state::record::JournalEvent;
@@ -50,6 +52,8 @@ pub(crate) struct Driver {
     order: Option<Order>,
     /// How often it may still be.
     starts_left: u32,
+    /// The part of the trace that lasts until it is ready.
+    part: Option<Span>,
 }
 
 impl Driver {
@@ -57,6 +61,7 @@ impl Driver {
     pub(crate) fn new(node: Arc<Node>, admitted: Admitted, body: Body, order: Order, until: Instant) -> Self {
         let rules = node.rules.clone();
         let mut driver = Self::from(node, admitted, body, Phase::Launching { until }, rules);
+        driver.part = Some(await_ready(&driver.node, &order, driver.id()));
         driver.order = Some(order);
         driver
     }
@@ -74,11 +79,17 @@ impl Driver {
             over: false,
             order: None,
             starts_left: MAX_STARTS - 1,
+            part: None,
         }
     }
 
     pub(crate) fn id(&self) -> SpawnId {
         self.admitted.facts.id
+    }
+
+    /// The request that it comes from.
+    pub(crate) fn origin(&self) -> &Origin {
+        &self.admitted.facts.origin
     }
 
     /// Runs until the process has ended, or the agent leaves it to the next one.
@@ -214,7 +225,7 @@ impl Driver {
         let (next, Effects { enter, signal }) = self.phase.step(input, now, &self.rules);
         self.phase = next;
         if let Some(signal) = signal {
-            tracing::debug!(?signal, ?input, "spawn signalled");
+            tracing::debug!(signal = signal.word(), input = input.word(), "spawn signalled");
             self.body.signal(signal);
         }
         if let Some(state) = enter {
@@ -229,8 +240,13 @@ impl Driver {
         match state {
             SpawnState::Ready if !self.over && self.admitted.answer.borrow().is_none() => {
                 self.order = None;
+                let part = self.part.take();
                 let start_to_ready = now.saturating_duration_since(self.admitted.facts.started);
-                self.node.metrics.start_to_ready.observe(start_to_ready.as_secs_f64());
+                let exemplar = part.as_ref().and_then(|part| Exemplar::of(part));
+                self.node.metrics.start_to_ready.observe(start_to_ready.as_secs_f64(), exemplar, None);
+                if let Some(part) = part {
+                    part.end();
+                }
                 answer(&self.admitted.answer, Answer::Ready { start_to_ready, serial });
                 tracing::info!(
                     port = self.admitted.facts.port,
@@ -281,6 +297,13 @@ impl Driver {
             None => exit,
         };
         self.node.metrics.ended(exit.reason);
+        if let Some(part) = self.part.take() {
+            part.note("hatchery.exit.reason", exit.reason);
+            if let Some(code) = exit.code {
+                part.count("hatchery.exit.code", code);
+            }
+            part.end_failed(exit.reason.as_str(), exit.text.as_deref().unwrap_or_default());
+        }
         tracing::info!(reason = %exit.reason, code = exit.code, signal = exit.signal, text = exit.text, "spawn ended");
         if let Body::Process(_) = self.body {
             if self.node.table().backlog_len() < MAX_UNREPORTED {
@@ -306,7 +329,8 @@ impl Drop for Driver {
         if !std::thread::panicking() {
             return;
         }
-        tracing::error!(spawn.id = %self.id(), "the driver of a spawn has failed, the spawn is ended");
+        let request = self.origin().request_id.as_ref().map(ToString::to_string);
+        tracing::error!(spawn.id = %self.id(), requestId = request, "the driver of a spawn has failed, the spawn is ended");
         self.body.signal(Signal::Kill);
         let exit = Exit {
             reason: ExitReason::Failed,

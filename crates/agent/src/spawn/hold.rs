@@ -109,7 +109,8 @@ impl Drop for StartedProcess {
     fn drop(&mut self) {
         let Some(Body::Process(process)) = self.body.take() else { return };
         let (node, hold, id) = (Arc::clone(&self.node), self.hold.take(), self.id());
-        tracing::warn!(spawn.id = %id, pid = process.pid(), "a process started after its start was given up, it is ended");
+        let request = self.facts.origin.request_id.as_ref().map(ToString::to_string);
+        tracing::warn!(spawn.id = %id, requestId = request, pid = process.pid(), "a process started after its start was given up, it is ended");
         process.signal(Signal::Kill);
         self.node.runtime.spawn(async move {
             process.ended().await;
@@ -156,6 +157,7 @@ mod tests {
             labels: Default::default(),
             tags: Default::default(),
             owner: None,
+            origin: Default::default(),
             endpoint_form: None,
             max_life: None,
             max_idle: None,

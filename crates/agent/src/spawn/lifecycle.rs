@@ -74,6 +74,28 @@ pub(crate) enum Signal {
     Kill,
 }
 
+impl Signal {
+    /// The word in logs.
+    pub(crate) fn word(self) -> &'static str {
+        match self {
+            Self::Term => "SIGTERM",
+            Self::Kill => "SIGKILL",
+        }
+    }
+}
+
+impl Input {
+    /// The word in logs.
+    pub(crate) fn word(self) -> &'static str {
+        match self {
+            Self::Ready => "ready",
+            Self::Disconnect => "disconnect",
+            Self::End(cause) => cause.reason().as_str(),
+            Self::Tick { .. } => "time",
+        }
+    }
+}
+
 /// What has to be done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct Effects {

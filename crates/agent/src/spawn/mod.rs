@@ -17,7 +17,8 @@
 //!
 //! Reading order: [`lifecycle`] (the table above as a function), [`exit`] (why it ended), [`args`], [`process`] and
 //! [`output`] (what it runs as), [`user`], [`users`], [`predecessor`], [`cgroup`] and [`launch`] (what it may), [`start`] (all of these
-//! together), [`hold`] (what a start that fails or comes late gives back), [`driver`] (the one task that owns it), [`run`] (start, then driver).
+//! together), [`hold`] (what a start that fails or comes late gives back), [`driver`] (the one task that owns it), [`run`] (start, then driver),
+//! [`traced`] (what a trace shows of it).
 
 pub(crate) mod args;
 pub(crate) mod body;
@@ -34,6 +35,7 @@ pub(crate) mod process;
 pub(crate) mod reserved;
 pub(crate) mod run;
 pub(crate) mod start;
+pub(crate) mod traced;
 mod tree;
 pub(crate) mod user;
 pub(crate) mod users;
@@ -42,7 +44,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use model::{Exit, Owner, RendererType, SpawnId, SpawnState};
+use model::{Exit, Origin, Owner, RendererType, SpawnId, SpawnState};
 use registry::SpawnReport;
 use tokio::time::Instant;
 
@@ -63,6 +65,8 @@ pub(crate) struct Facts {
     pub(crate) tags: BTreeMap<String, String>,
     /// The caller it belongs to.
     pub(crate) owner: Option<Owner>,
+    /// The request that it comes from.
+    pub(crate) origin: Origin,
     /// What it reports with; absent where an earlier release started it.
     pub(crate) secret: Option<Secret>,
     /// What its viewer shows to a relay; absent where an earlier release started it.
@@ -149,6 +153,7 @@ impl Snapshot {
             labels: self.facts.labels.clone(),
             tags: self.facts.tags.clone(),
             owner: self.facts.owner.clone(),
+            origin: self.facts.origin.clone(),
             started: age(self.facts.started),
             ready: self.ready.map(age),
             last_ping: self.heard.map(age),

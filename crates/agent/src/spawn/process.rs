@@ -142,7 +142,7 @@ impl Process {
         match kill_process_group(self.leader, number) {
             Ok(()) | Err(rustix::io::Errno::SRCH) => {}
             Err(error) => {
-                tracing::error!(%error, pid = self.pid(), ?signal, "failed to signal a process group")
+                tracing::error!(%error, pid = self.pid(), signal = signal.word(), "failed to signal a process group")
             }
         }
     }

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::Instant;
+use traces::Span;
 
 use super::RefusalKind;
 use super::body::Body;
@@ -22,11 +23,11 @@ use crate::table::entrance::Admitted;
 const RECORD_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Starts the process of an admitted spawn within this time, and owns it until its end. Runs as a task of its own, so that a
-/// caller that goes away leaves nothing half done.
+/// caller that goes away leaves nothing half done. `part` is the start's part of the trace.
 pub(crate) async fn run(
     node: Arc<Node>,
     admitted: Admitted,
-    order: Order,
+    (order, part): (Order, Option<Span>),
     within: Duration,
     ready_by: Instant,
 ) {
@@ -43,6 +44,9 @@ pub(crate) async fn run(
             }
             let now = Instant::now();
             if let Some((body, admitted)) = started.launched(now) {
+                if let Some(part) = part {
+                    part.end();
+                }
                 node.metrics.started.inc();
                 if let Body::Nothing { .. } = body {
                     node.table().heard(id, Liveliness::Ready, now);
@@ -59,6 +63,9 @@ pub(crate) async fn run(
     // What a start that hangs holds stays taken until the disk answers.
     node.table().give_up_start(id);
     node.metrics.refused(refusal.kind);
-    tracing::info!(reason = refusal.kind.as_str(), detail = refusal.detail, "spawn refused");
+    if let Some(part) = part {
+        part.end_failed(refusal.kind.as_str(), &refusal.detail);
+    }
+    tracing::warn!(reason = refusal.kind.as_str(), detail = refusal.detail, "spawn refused");
     hold::refuse(&answer, refusal);
 }

@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use model::{RequestId, Timestamp};
 use tokio::time::Instant;
+use traces::Trace;
 
 use super::args::{PerSpawn, command_line};
 use super::body::Body;
@@ -39,6 +40,8 @@ pub(crate) struct Order {
     pub(crate) model: Option<String>,
     pub(crate) session_token: Option<String>,
     pub(crate) request_id: RequestId,
+    /// The place in the caller's trace, for the parts of the start.
+    pub(crate) trace: Trace,
 }
 
 /// The whole start in one job of the disk's pool.
@@ -268,6 +271,8 @@ fn record(node: &Node, facts: &Facts, order: &Order, process: &Process, ready_by
         liveliness: secret::endpoint(node.fixed_args.liveliness(), facts.secret.as_ref()),
         ping_ms: u64::try_from(node.config.ping_interval.as_millis()).unwrap_or(u64::MAX),
         request_id: order.request_id.as_str().to_owned(),
+        trace_id: facts.origin.trace_id,
+        phases: facts.origin.phases,
         log: output::path(node.state.logs(), facts.id),
         cgroup: process.group().map(|group| group.dir().to_owned()),
         started: clock.moment(facts.started),

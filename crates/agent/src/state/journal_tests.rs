@@ -22,6 +22,8 @@ fn record() -> Record {
         liveliness: "http://127.0.0.1:7071/liveliness".to_owned(),
         ping_ms: 5000,
         request_id: "r".to_owned(),
+        trace_id: Some("4bf92f3577b34da6a3ce929d0e0e4736".parse().unwrap()),
+        phases: Some(model::Phases { waited_ms: Some(5), reserved_ms: 6, sent_ms: 7 }),
         log: "/s/logs/x.log".into(),
         cgroup: None,
         started: Moment(5),
@@ -87,7 +89,15 @@ fn what_an_older_agent_wrote_says_nothing_of_owners_and_tags() {
     let older = r#"{"started":{"id":"01987a5e-2f30-7c41-9d5c-0123456789ab","pid":7,"start":12,"boot":"b","port":55000,"renderer":"ssr","gpu":1,"endpoint":"ws://h:55000","labels":{"sdk":"1"},"liveliness":"http://127.0.0.1:7071/liveliness","pingMs":5000,"requestId":"r","log":"/s/logs/x.log","started":5,"startedAt":"2023-11-14T22:13:20.000Z","readyBy":30005}}"#;
     std::fs::write(dir.path().join("spawns"), format!("{older}\n")).unwrap();
     let id = "01987a5e-2f30-7c41-9d5c-0123456789ab".parse().unwrap();
-    let unowned = Record { id, owner: None, tags: Default::default(), user: None, ..record() };
+    let unowned = Record {
+        id,
+        owner: None,
+        tags: Default::default(),
+        user: None,
+        trace_id: None,
+        phases: None,
+        ..record()
+    };
     assert_eq!(open(&dir).histories(), [History::new(unowned.clone())]);
     // Nor does one where nobody has to say who they are, so that an older agent can follow, too.
     assert_eq!(Line::Started(Box::new(unowned)).bytes().unwrap(), format!("{older}\n").into_bytes());

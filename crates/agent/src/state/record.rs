@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use model::{Exit, Owner, RendererType, SpawnId, Timestamp};
+use model::{Exit, Owner, Phases, RendererType, SpawnId, Timestamp, TraceId};
 use serde::{Deserialize, Serialize};
 
 use super::Moment;
@@ -40,6 +40,11 @@ pub(crate) struct Record {
     /// How often it reports, in milliseconds.
     pub(crate) ping_ms: u64,
     pub(crate) request_id: String,
+    /// Absent in what the release before this one wrote, as the next.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub(crate) trace_id: Option<TraceId>,
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub(crate) phases: Option<Phases>,
     pub(crate) log: PathBuf,
     /// Its control group, if it has one.
     #[serde(skip_serializing_if = "Option::is_none", default)]

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use model::{Eligibility, Owner, RendererType, SpawnId};
+use model::{Eligibility, Origin, Owner, RendererType, SpawnId};
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
@@ -28,6 +28,8 @@ pub(crate) struct SpawnSpec {
     pub(crate) labels: BTreeMap<String, String>,
     pub(crate) tags: BTreeMap<String, String>,
     pub(crate) owner: Option<Owner>,
+    /// The request that it comes from.
+    pub(crate) origin: Origin,
     /// The form of its endpoint, if it is not the agent's own.
     pub(crate) endpoint_form: Option<EndpointForm>,
     /// How long it may live.
@@ -94,6 +96,7 @@ impl Table {
             labels: ask.labels,
             tags: ask.tags,
             owner: ask.owner,
+            origin: ask.origin,
             secret: Some(secret),
             token: Some(token),
             endpoint_form: ask.endpoint_form,

@@ -48,8 +48,11 @@ pub(crate) fn run(args: AgentArgs) -> Result<Exit, Failure> {
     config.inherit_orphans = true;
     let password = args.registry.registry_password_file.iter();
     config.secret_files.extend(password.map(|file| ("--registry-password-file", file.clone())));
+    let settings = role::trace_settings()?;
     logging::start(&args.log)?;
     block_on(Builder::new_multi_thread(), async {
+        let tracer = role::tracer(settings, "hatchery-agent", Some(&config.node))?;
+        config.tracer = tracer.clone();
         role::check_registry(&args.registry, Guarded { role: config.tls.grpc.is_some(), insecure })?;
         let registry = role::open(&args.registry)?;
         let (node, on_shutdown) = (config.node.clone(), config.on_shutdown);
@@ -96,6 +99,7 @@ pub(crate) fn run(args: AgentArgs) -> Result<Exit, Failure> {
         let own = agent.advertise().to_owned();
         let other = agent.other_agent().unwrap_or_default();
         signals.hurry_on_next(&hurry, agent.shutdown(on_shutdown, hurry.clone())).await;
+        role::end_traces(&tracer).await;
         match closed {
             Some(Closed::Superseded) => {
                 let wants = "another agent has taken this node over; --node must be unique in the farm";

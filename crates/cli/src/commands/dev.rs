@@ -16,6 +16,7 @@ use tracing::info;
 pub(crate) use self::args::DevArgs;
 pub(crate) use self::stand_in::simulator_named;
 
+use super::role;
 use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::logging;
@@ -24,9 +25,14 @@ use crate::signals::Signals;
 
 /// Runs until a signal.
 pub(crate) fn run(args: &DevArgs) -> Result<Exit, Failure> {
+    let traced = role::trace_settings()?;
     logging::start(&args.log)?;
     block_on(Builder::new_multi_thread(), async {
-        let settings = settings::Settings::prepare(args)?;
+        let mut settings = settings::Settings::prepare(args)?;
+        let door = role::tracer(traced.clone(), "hatchery-frontdoor", None)?;
+        let agents = role::tracer(traced, "hatchery-agent", None)?;
+        settings.door.tracer = door.clone();
+        settings.agents.iter_mut().for_each(|config| config.tracer = agents.clone());
         let mut signals = Signals::catch()?;
         let farm = tokio::select! {
             farm = farm::Farm::start(&settings) => farm?,
@@ -40,6 +46,8 @@ pub(crate) fn run(args: &DevArgs) -> Result<Exit, Failure> {
         info!(signal.name = name, "ending, and every spawn with it");
         let hurry = CancellationToken::new();
         signals.hurry_on_next(&hurry, farm.end(&hurry)).await;
+        role::end_traces(&door).await;
+        role::end_traces(&agents).await;
         Ok(Exit::Done)
     })
 }

@@ -6,9 +6,10 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
 
-use model::Timing;
+use model::{NodeId, Timing};
 use registry::Registry;
 use tokio::runtime::Builder;
+use traces::Tracer;
 use tracing::{info, warn};
 
 use crate::args::{LogFlags, RegistryFlags};
@@ -141,17 +142,44 @@ fn chain(error: &dyn Error) -> String {
     text
 }
 
+/// How long the end of a role waits for a collector to take the last spans.
+const LAST_SPANS: Duration = Duration::from_secs(3);
+
+/// What the variables `OTEL_*` say of traces.
+pub(crate) fn trace_settings() -> Result<Option<traces::Settings>, Failure> {
+    traces::Settings::from_environment().map_err(|e| wrong(&e))
+}
+
+/// Begins to export traces, where the settings say so. Call it on the runtime that is to serve the role.
+pub(crate) fn tracer(
+    settings: Option<traces::Settings>,
+    service: &str,
+    node: Option<&NodeId>,
+) -> Result<Tracer, Failure> {
+    let Some(settings) = settings else { return Ok(Tracer::off()) };
+    let instance = node.map(|node| ("service.instance.id", node.to_string()));
+    Tracer::start(settings, service, instance).map_err(|e| wrong(&e))
+}
+
+/// Sends the last spans, as far as the collector takes them in time.
+pub(crate) async fn end_traces(tracer: &Tracer) {
+    tracer.shutdown(LAST_SPANS).await;
+}
+
 /// Runs a front door, or a relay, which is one that serves viewers alone, until a signal. `registry` is `None` for one that asks no
 /// registry for anything.
 pub(crate) fn serve(
     name: &str,
-    config: ::frontdoor::Config,
+    mut config: ::frontdoor::Config,
     registry: Option<&RegistryFlags>,
     log: &LogFlags,
     insecure: bool,
 ) -> Result<Exit, Failure> {
+    let settings = trace_settings()?;
     logging::start(log)?;
     block_on(Builder::new_multi_thread(), async {
+        let tracer = tracer(settings, &format!("hatchery-{name}"), None)?;
+        config.tracer = tracer.clone();
         let has_tls = config.tls.http.is_some() || config.tls.agents.is_some();
         let knows_callers = config.access.is_some() || config.surface == ::frontdoor::Surface::Relay;
         let guarded = Guarded { role: has_tls && knows_callers, insecure };
@@ -178,6 +206,7 @@ pub(crate) fn serve(
             () = door.shutdown() => info!("ended"),
             signal = signals.next() => warn!(signal.name = signal, "a second signal: requests are cut off"),
         }
+        end_traces(&tracer).await;
         Ok(Exit::Done)
     })
 }

@@ -7,6 +7,7 @@ use model::api::Spawn;
 use model::{Exit as SpawnExit, Timestamp};
 use serde_json::Value;
 
+use super::timeline;
 use crate::args::ClientFlags;
 use crate::context::Context;
 use crate::exit::Exit;
@@ -50,6 +51,8 @@ fn write(spawn: &Spawn, out: &mut impl Write) -> io::Result<()> {
     facts.maybe("labels", (!spawn.labels.is_empty()).then(|| labels(&spawn.labels)));
     facts.maybe("tags", (!spawn.tags.is_empty()).then(|| labels(&spawn.tags)));
     facts.maybe("owner", spawn.owner.as_ref());
+    facts.maybe("request", spawn.request_id.as_ref());
+    facts.maybe("trace", spawn.trace_id);
     facts.add("started", &when(spawn.started_at));
     facts.maybe("ready", spawn.ready_at.map(when));
     facts.maybe("last ping", spawn.last_ping_at.map(when));
@@ -59,6 +62,7 @@ fn write(spawn: &Spawn, out: &mut impl Write) -> io::Result<()> {
     facts.maybe("expires", spawn.expires_at.map(when));
     facts.maybe("ended", spawn.ended_at.map(when));
     facts.write(out)?;
+    timeline::write(spawn, out)?;
     let events = spawn.events.as_deref().unwrap_or_default();
     if !events.is_empty() {
         writeln!(out)?;

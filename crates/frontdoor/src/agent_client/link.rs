@@ -9,19 +9,21 @@ use futures_util::stream;
 use hyper::body::Incoming;
 use hyper::client::conn::http2::{Builder, SendRequest};
 use hyper_util::rt::{TokioIo, TokioTimer};
-use model::{NodeId, RequestId};
+use model::{NodeId, Phases, RequestId};
 use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncWrite, BufReader};
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout_at};
 use tokio_util::task::TaskTracker;
 use tonic::Streaming;
+use traces::Trace;
 use tracing::{Instrument, debug};
 use wire::v1;
 use wire::v1::node_agent_client::NodeAgentClient;
 
 use super::error::{AgentError, Lost, failure};
 use super::message::{Outcome, tagged};
+use crate::request_context::{pass_on, report};
 
 /// A silent connection is pinged this often, so that a node that vanished does not keep requests waiting until their deadline.
 const KEEPALIVE: Duration = Duration::from_secs(2);
@@ -122,11 +124,14 @@ impl Link {
     pub(crate) async fn spawn(
         mut self,
         message: v1::SpawnRequest,
-        request: &RequestId,
+        (request, trace, phases): (&RequestId, &Trace, &Phases),
         deadline: Instant,
     ) -> Result<Outcome, AgentError> {
         use v1::spawn_reply::Outcome as Reply;
-        let reply = match timeout_at(deadline, self.client.spawn(tagged(message, request))).await {
+        let mut call = tagged(message, request);
+        pass_on(trace, call.metadata_mut());
+        report(phases, call.metadata_mut());
+        let reply = match timeout_at(deadline, self.client.spawn(call)).await {
             Ok(Ok(reply)) => reply.into_inner(),
             Ok(Err(status)) => return Err(failure(&status)),
             Err(_) => {

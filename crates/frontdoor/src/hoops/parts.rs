@@ -16,9 +16,10 @@ use super::files::Files;
 use super::follow::Spawns;
 use super::request::Wanted;
 use crate::callers::{Account, Caller, Share};
-use crate::http::{ApiError, Edge, start};
+use crate::http::{ApiError, Edge, Observed, start};
 use crate::listen::Peer;
 use crate::metrics::HoopsMetrics;
+use crate::request_context::{NODE_ID, RequestContext, SPAWN_ID};
 use crate::settings::HoopsSettings;
 use crate::spawning::held_slot::HeldSlot;
 use crate::spawning::order::{Accounted, EndpointForm, Order};
@@ -69,6 +70,13 @@ impl Hoops {
         }
     }
 
+    /// What observes the requests of a route.
+    pub(super) fn observed(&self, route: &'static str) -> Observed {
+        let config = &self.edge.config;
+        let scheme = if config.tls.http.is_some() { "https" } else { "http" };
+        Observed { metrics: self.edge.metrics.requests.clone(), tracer: config.tracer.clone(), scheme, route }
+    }
+
     /// Keeps the index of spawns, for ever.
     pub(crate) async fn follow(self: Arc<Self>) {
         Arc::clone(&self.spawns).keep().await;
@@ -110,16 +118,20 @@ impl Hoops {
     pub(super) async fn spawn(
         &self,
         order: &Order,
-        id: &model::RequestId,
+        context: &RequestContext,
         deadline: Instant,
     ) -> Result<(model::api::SpawnAnswer, HeldSlot), Failure> {
         let unwatched = Progress::default();
-        let started = start(&self.edge, order, self.limits().per_minute, id, None, &unwatched);
+        let started = start(&self.edge, order, self.limits().per_minute, context, None, &unwatched);
         let outcome = tokio::select! {
             biased;
             outcome = timeout_at(deadline, started) => outcome.map_err(|_| Failure::late())?,
             () = self.edge.stages.cut.cancelled() => Err(ApiError::leaving()),
         };
+        if let Ok((spawned, _)) = &outcome {
+            context.trace.note(SPAWN_ID, spawned.id);
+            context.trace.note(NODE_ID, &spawned.node);
+        }
         outcome.map_err(|error| {
             let failure = Failure::of(&error, self.edge.snapshot.offers(order.demand.renderer));
             let (asked, detail, reason) = (order, &error.0.detail, failure.reason.as_str());

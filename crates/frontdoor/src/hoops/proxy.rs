@@ -22,6 +22,7 @@ use super::request::Wanted as Asked;
 use super::route::Target;
 use crate::http::request_id;
 use crate::metrics::HoopsWay;
+use crate::request_context::RequestContext;
 use crate::settings::HoopsEndpoint;
 use crate::viewers::{NotConnected, Shown, Wanted};
 
@@ -76,14 +77,14 @@ async fn proxied(hoops: &Hoops, request: Request) -> Result<Response, Failure> {
     let _held = hoops.held.try_acquire().map_err(|_| busy())?;
     let _counted = hoops.metrics.held();
     let turn = hoops.admit(request.extensions())?;
-    let id = request_id(request.extensions());
+    let context = RequestContext::of(request.extensions());
     let asked = Asked::of(rendering_location(request.uri().query()));
     let order = hoops.order(&asked, hoops.forms.proxied.clone(), &turn)?;
-    let (spawned, mut held) = hoops.spawn(&order, &id, deadline).await?;
+    let (spawned, mut held) = hoops.spawn(&order, &context, deadline).await?;
     Span::current().record("spawn.id", display(spawned.id)).record("node.id", display(&spawned.node));
     let token = spawned.endpoint.rsplit('/').next().unwrap_or_default().to_owned();
     let wanted = Wanted { node: spawned.node, spawn: spawned.id, shown: Shown::Token(token) };
-    match hoops.edge.viewers.connect(wanted, request, &id).await {
+    match hoops.edge.viewers.connect(wanted, request, &context).await {
         Ok(answer) => {
             if answer.status() == StatusCode::SWITCHING_PROTOCOLS {
                 held.keep();
@@ -116,7 +117,8 @@ async fn by_port(hoops: &Hoops, port: u16, request: Request) -> Response {
         }
         AtPort::Several(nodes) => {
             hoops.metrics.port_refused("ambiguous");
-            info!(port, ?nodes, "a viewer is refused: spawns of several nodes have this port");
+            let nodes = nodes.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ");
+            info!(port, nodes, "a viewer is refused: spawns of several nodes have this port");
             raw(StatusCode::CONFLICT, "Conflict: spawns of several nodes have this port, so it leads to none")
         }
     }
@@ -136,7 +138,7 @@ async fn relayed(hoops: &Hoops, wanted: Wanted, request: Request) -> Response {
 }
 
 fn not_connected(why: &NotConnected) -> (StatusCode, &'static str) {
-    info!(?why, "a viewer is not connected");
+    info!(reason = why.word(), detail = why.detail(), "a viewer is not connected");
     match why {
         NotConnected::NotFound => (StatusCode::NOT_FOUND, "Not Found"),
         NotConnected::Taken => (StatusCode::CONFLICT, "Conflict: the spawn has a viewer"),

@@ -16,7 +16,7 @@ use super::parts::Hoops;
 use super::proxy;
 use super::route::{Known, Target};
 use super::spawn_request;
-use crate::http::{Observed, Reach, around, may_send};
+use crate::http::{Reach, around, may_send};
 
 /// Everything on `--hoops-listen`.
 pub(crate) fn router(hoops: Arc<Hoops>) -> Router {
@@ -35,7 +35,7 @@ async fn serve(State(hoops): State<Arc<Hoops>>, request: Request) -> Response {
     let origin = request.headers().get(header::ORIGIN).cloned();
     let fallback = if hoops.files.is_some() { "hoops:files" } else { "none" };
     let route = known.map_or(fallback, Known::label);
-    let observed = Observed { metrics: hoops.edge.metrics.requests.clone(), route };
+    let observed = hoops.observed(route);
     let mut response = around(observed, request, |request| answer(&hoops, known, request)).await;
     answer::for_browsers(&mut response, &hoops.settings.origins, origin.as_ref());
     response
@@ -43,7 +43,7 @@ async fn serve(State(hoops): State<Arc<Hoops>>, request: Request) -> Response {
 
 async fn upgrade(hoops: Arc<Hoops>, request: Request) -> Response {
     let target = Target::of(request.uri().path(), &hoops.settings.port_prefixes);
-    let observed = Observed { metrics: hoops.edge.metrics.requests.clone(), route: target.label() };
+    let observed = hoops.observed(target.label());
     around(observed, request, async |request| {
         // The token in a viewer's URL is its credential, wherever its page came from.
         if !matches!(target, Target::Viewer { .. }) && !is_from_an_allowed_page(&hoops, &request) {

@@ -13,9 +13,10 @@ use super::endpoint::with_port;
 use super::failure::Failure;
 use super::parts::{ANSWER_WITHIN, Hoops};
 use super::request::{BadRequest, Wanted};
-use crate::http::{Unread, handing_over, read, request_id};
+use crate::http::{Unread, handing_over, read};
 use crate::listen::Place;
 use crate::metrics::HoopsWay;
+use crate::request_context::RequestContext;
 
 /// Bytes of a body.
 const MAX_BODY: usize = 100 * 1024;
@@ -57,7 +58,7 @@ pub(super) async fn spawn(hoops: &Hoops, request: Request) -> Response {
 
 async fn answer(hoops: &Hoops, request: Request) -> Result<Response, Failure> {
     let deadline = Instant::now() + ANSWER_WITHIN;
-    let id = request_id(request.extensions());
+    let context = RequestContext::of(request.extensions());
     let turn = hoops.admit(request.extensions())?;
     let (parts, body) = request.into_parts();
     let body =
@@ -68,7 +69,7 @@ async fn answer(hoops: &Hoops, request: Request) -> Result<Response, Failure> {
     let wanted = Wanted::parse(&parts.headers, &body)
         .map_err(|BadRequest { status, reason }| Failure::new(status, reason))?;
     let order = hoops.order(&wanted, hoops.forms.answered.clone(), &turn)?;
-    let (spawned, held) = hoops.spawn(&order, &id, deadline).await?;
+    let (spawned, held) = hoops.spawn(&order, &context, deadline).await?;
     Span::current().record("spawn.id", display(spawned.id)).record("node.id", display(&spawned.node));
     if wanted.named_directories {
         tracing::info!("modelSearchDirectories of the request are ignored: {DIRECTORIES}");

@@ -15,6 +15,7 @@ use tokio::time::timeout;
 
 use super::error::ApiError;
 use crate::listen::{Peer, Place};
+use crate::request_context::RequestContext;
 use crate::strict_json::Invalid;
 
 /// Bytes of a body.
@@ -25,7 +26,7 @@ const IDEMPOTENCY_KEY: &str = "Idempotency-Key";
 
 /// The id that the observer gave the request.
 pub(crate) fn request_id(parts: &Extensions) -> RequestId {
-    parts.get::<RequestId>().cloned().unwrap_or_else(RequestId::mint)
+    RequestContext::of(parts).id
 }
 
 /// The request's id, as an extractor.

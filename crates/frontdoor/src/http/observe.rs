@@ -1,18 +1,24 @@
 //! Around every request: its id, its span, its metrics, its one line in the log, and the body of its error.
 
+use std::time::Duration;
+
 use axum::extract::{Request, State};
+use axum::http::header::USER_AGENT;
 use axum::http::{HeaderName, HeaderValue, Method};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use model::RequestId;
 use model::api::ErrorCode;
 use tokio::time::Instant;
-use tracing::field::Empty;
+use traces::{Trace, Tracer};
+use tracing::field::{Empty, display};
 use tracing::{Instrument, debug, info, info_span, warn};
 
 use super::error::{ApiError, render};
+use super::extract;
 use super::request_id::{self, X_REQUEST_ID};
 use crate::metrics::RequestMetrics;
+use crate::request_context::{self, CODE, REQUEST_ID, RequestContext};
 
 /// Bytes of a request's address.
 const MAX_URI: usize = 8192;
@@ -25,6 +31,9 @@ const MIN_SECRET: usize = 32;
 #[derive(Debug, Clone)]
 pub(crate) struct Observed {
     pub(crate) metrics: RequestMetrics,
+    pub(crate) tracer: Tracer,
+    /// `http` or `https`.
+    pub(crate) scheme: &'static str,
     /// The route's template; a path would make a label for each id.
     pub(crate) route: &'static str,
 }
@@ -33,9 +42,13 @@ pub(crate) async fn observe(State(observed): State<Observed>, request: Request, 
     around(observed, request, |request| next.run(request)).await
 }
 
+/// Marks an answer whose request goes on: whoever carries it out ends its part of the trace.
+#[derive(Debug, Clone)]
+pub(super) struct Streamed;
+
 /// The same around whatever answers.
 pub(crate) async fn around<F: Future<Output = Response>>(
-    Observed { metrics, route }: Observed,
+    Observed { metrics, tracer, scheme, route }: Observed,
     mut request: Request,
     answer: impl FnOnce(Request) -> F,
 ) -> Response {
@@ -45,8 +58,18 @@ pub(crate) async fn around<F: Future<Output = Response>>(
     // These are called so often that a line each would be noise.
     let quiet = matches!(route, "/healthz" | "/readyz" | "/metrics") || route.starts_with("/pages/");
     let path = &*loggable(request.uri().path());
-    let span = info_span!("request", request.id = %id, path, owner = Empty, asked = Empty, spawn.id = Empty, node.id = Empty);
-    request.extensions_mut().insert(id.clone());
+    let caller = request_context::caller(request.headers());
+    // Probes come all the time: they are in a trace only where their caller has one.
+    let traced = if quiet && caller.is_none() { &Tracer::off() } else { &tracer };
+    let part = traced.serve(caller, || format!("{method} {route}"));
+    if part.is_recorded() {
+        describe(&part, &request, &id, (route, scheme));
+    }
+    let trace_id = part.id().map(display);
+    let span = info_span!(
+        "request", requestId = %id, traceId = trace_id, path, owner = Empty, asked = Empty, spawn.id = Empty, node.id = Empty
+    );
+    request.extensions_mut().insert(RequestContext { id: id.clone(), trace: part.trace().clone(), began });
     let _in_flight = metrics.begin();
 
     let length = request.uri().path_and_query().map_or(0, |p| p.as_str().len());
@@ -58,27 +81,60 @@ pub(crate) async fn around<F: Future<Output = Response>>(
     };
 
     finish(&id, &mut response, |response, error| {
-        let (status, took) = (response.status().as_u16(), began.elapsed());
+        let (status, took_us) = (response.status().as_u16(), micros(began.elapsed()));
         metrics.answered(route, method, status);
+        part.count("http.response.status_code", status);
+        if let Some(error) = error {
+            part.note(CODE, error.0.code.as_str());
+        }
+        match error {
+            Some(error) if status >= 500 => part.fail(error.0.code.as_str(), &error.0.detail),
+            None if status >= 500 => part.fail("server-error", status),
+            Some(_) | None => {}
+        }
         let _entered = span.enter();
         match error {
             Some(error) => {
                 let (code, detail) = (error.0.code.as_str(), error.0.detail.as_str());
                 // The farm could not do what it is for.
                 if route == "/spawn" && matches!(status, 502..=504) {
-                    warn!(method, route, status, ?took, code, detail, "request answered with an error");
+                    warn!(method, route, status, took_us, code, detail, "request answered with an error");
                 } else if status == 401 {
                     // The authenticator has logged it, within its bounds.
-                    debug!(method, route, status, ?took, code, detail, "request answered with an error");
+                    debug!(method, route, status, took_us, code, detail, "request answered with an error");
                 } else {
-                    info!(method, route, status, ?took, code, detail, "request answered with an error");
+                    info!(method, route, status, took_us, code, detail, "request answered with an error");
                 }
             }
-            None if quiet => debug!(method, route, status, ?took, "request answered"),
-            None => info!(method, route, status, ?took, "request answered"),
+            None if quiet => debug!(method, route, status, took_us, "request answered"),
+            None => info!(method, route, status, took_us, "request answered"),
         }
     });
+    if response.extensions_mut().remove::<Streamed>().is_some() {
+        part.leave();
+    } else {
+        part.end();
+    }
     response
+}
+
+/// What the semantic conventions of OpenTelemetry for HTTP servers ask for. Never a query: it may hold a secret.
+fn describe(part: &Trace, request: &Request, id: &RequestId, (route, scheme): (&'static str, &'static str)) {
+    part.note("http.request.method", name(request.method()));
+    part.note("http.route", route);
+    part.note("url.path", loggable(request.uri().path()));
+    part.note("url.scheme", scheme);
+    part.note(REQUEST_ID, id);
+    if let Some(peer) = extract::peer(request.extensions()) {
+        part.note("client.address", peer);
+    }
+    if let Some(agent) = request.headers().get(USER_AGENT).and_then(|agent| agent.to_str().ok()) {
+        part.note("user_agent.original", agent.get(..MAX_LOGGED).unwrap_or(agent));
+    }
+}
+
+fn micros(took: Duration) -> u64 {
+    u64::try_from(took.as_micros()).unwrap_or(u64::MAX)
 }
 
 /// As much of a path as the log may show: without what may be a viewer's token, wherever in a path it stands.

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use axum::Json;
 use axum::extract::State;
-use axum::http::header;
+use axum::http::{HeaderMap, HeaderValue, header};
 use axum::response::{IntoResponse, Response};
 use model::Timestamp;
 use model::api::ErrorCode;
@@ -171,11 +171,12 @@ fn unread_warning(file: access::Unread) -> String {
         NoProblems,
     ),
 )]
-pub(crate) async fn metrics(State(edge): State<Arc<Edge>>) -> Result<Response, ApiError> {
+pub(crate) async fn metrics(State(edge): State<Arc<Edge>>, headers: HeaderMap) -> Result<Response, ApiError> {
     if let Some(authenticator) = &edge.authenticator {
         edge.metrics.authentication.key_files(authenticator.access());
     }
     let text = edge.metrics.text().map_err(|e| ApiError::new(ErrorCode::Internal, e.to_string()))?;
+    let text = traces::for_scraper(text, headers.get(header::ACCEPT).map(HeaderValue::as_bytes));
     let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
     Ok(([(header::CONTENT_TYPE, kind)], text).into_response())
 }

@@ -96,8 +96,9 @@ pub(super) fn observed(
     routes: impl Iterator<Item = Guarded>,
 ) -> Router {
     let observer = |route| {
-        let metrics = edge.metrics.requests.clone();
-        from_fn_with_state(Observed { metrics, route }, observe)
+        let (metrics, tracer) = (edge.metrics.requests.clone(), edge.config.tracer.clone());
+        let scheme = if certificate.is_some() { "https" } else { "http" };
+        from_fn_with_state(Observed { metrics, tracer, scheme, route }, observe)
     };
     let border = |reach| {
         let (hosts, origins) = (edge.config.hosts.clone(), edge.config.origins.clone());

@@ -10,7 +10,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::extract::Request;
-use model::RequestId;
 use model::api::{ErrorCode, SpawnAnswer};
 use registry::IdempotencyKey;
 use tokio::time::Instant;
@@ -24,6 +23,7 @@ use super::{extract, reasons};
 use crate::callers::Share;
 use crate::metrics::SpawnPhase;
 use crate::registry_access::snapshot::Snapshot;
+use crate::request_context::{NODE_ID, RequestContext, SPAWN_ID};
 use crate::spawning::error::{Rejection, SpawnError};
 use crate::spawning::held_slot::HeldSlot;
 use crate::spawning::order::{Accounted, Order};
@@ -42,7 +42,7 @@ pub(super) struct Asked {
     who: Who,
     key: Option<IdempotencyKey>,
     order: Order,
-    pub(super) id: RequestId,
+    pub(super) context: RequestContext,
     /// The caller's call, which lasts until this is answered.
     _call: Option<Arc<Share>>,
 }
@@ -52,7 +52,7 @@ pub(super) async fn read(edge: &Edge, request: Request) -> Result<Asked, ApiErro
     let began = Instant::now();
     extract::no_parameters(request.uri())?;
     let key = extract::idempotency_key(request.headers())?;
-    let id = extract::request_id(request.extensions());
+    let context = RequestContext::of(request.extensions());
     let who = Who::of(request.extensions());
     let call = authorization::call(request.extensions());
     let order = ordered(edge, &who, request).await?;
@@ -60,7 +60,7 @@ pub(super) async fn read(edge: &Edge, request: Request) -> Result<Asked, ApiErro
         (Some(key), Some(owner)) => Some(key.of(owner)),
         (key, _) => key,
     };
-    Ok(Asked { began, who, key, order, id, _call: call })
+    Ok(Asked { began, who, key, order, context, _call: call })
 }
 
 /// Reads what a caller orders.
@@ -87,11 +87,14 @@ pub(super) async fn decide(
         // A caller that waits in line, or for another request with its key, may have lost its credential meanwhile.
         () = asked.who.revoked(edge.authenticator.as_deref()) => Err(ApiError::revoked()),
     };
-    edge.metrics.spawning.phase(SpawnPhase::Total, asked.began.elapsed());
+    edge.metrics.spawning.phase(SpawnPhase::Total, asked.began.elapsed(), &asked.context.trace);
     edge.metrics.spawning.spawn(outcome.as_ref().err().map(|error| error.0.code));
     match &outcome {
         Ok((answer, _)) => {
             Span::current().record("spawn.id", display(answer.id)).record("node.id", display(&answer.node));
+            // A request that was given the answer of another one has no attempts of its own, and leads to them by this.
+            asked.context.trace.note(SPAWN_ID, answer.id);
+            asked.context.trace.note(NODE_ID, &answer.node);
         }
         Err(error) => record(&asked.order, error),
     }
@@ -103,20 +106,20 @@ async fn answer(
     asked: &Asked,
     progress: Option<&Progress>,
 ) -> Result<(SpawnAnswer, Option<HeldSlot>), ApiError> {
-    let Asked { who, key, order, id, .. } = asked;
+    let Asked { who, key, order, context, .. } = asked;
     let per_minute = who.limits().per_minute;
     let Some(key) = key else {
         let own = Progress::default();
-        let started = start(edge, order, per_minute, id, None, progress.unwrap_or(&own)).await;
+        let started = start(edge, order, per_minute, context, None, progress.unwrap_or(&own)).await;
         return started.map(|(answer, held)| (answer, Some(held)));
     };
     let waiter = edge.idempotency.join(key, order);
     // Only what is done counts: the same key again starts nothing.
     let work = async || {
-        let started = start(edge, order, per_minute, id, Some(key), waiter.progress()).await;
+        let started = start(edge, order, per_minute, context, Some(key), waiter.progress()).await;
         started.map_err(|error| error.0)
     };
-    let answered = edge.idempotency.once(&waiter, key, order, id, work);
+    let answered = edge.idempotency.once(&waiter, key, order, context, work);
     let mut answer = match progress {
         None => answered.await?,
         Some(progress) => {
@@ -142,7 +145,7 @@ pub(crate) async fn start(
     edge: &Edge,
     order: &Order,
     per_minute: Option<NonZeroU32>,
-    id: &RequestId,
+    context: &RequestContext,
     key: Option<&IdempotencyKey>,
     progress: &Progress,
 ) -> Result<(SpawnAnswer, HeldSlot), ApiError> {
@@ -155,7 +158,7 @@ pub(crate) async fn start(
     if let (Some(owner), Some(per_minute)) = (&order.owner, per_minute) {
         edge.rates.permit(owner, per_minute, account).await?;
     }
-    let spawned = edge.spawner.spawn(order, id, key, progress).await;
+    let spawned = edge.spawner.spawn(order, context, key, progress).await;
     if let (Some(account), Err(rejection)) = (account, &spawned)
         && let SpawnError::OverQuota { max } = rejection.error
     {

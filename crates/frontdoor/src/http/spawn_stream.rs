@@ -30,7 +30,9 @@ use tracing::{Instrument, Span, info, warn};
 use super::edge::Edge;
 use super::error::{ApiError, retry_after};
 use super::negotiation::EVENT_STREAM;
+use super::observe::Streamed;
 use super::spawn_call::{Asked, decide};
+use crate::request_context::CODE;
 use crate::spawning::held_slot::HeldSlot;
 use crate::spawning::progress::{LinePosition, Progress, Stage};
 
@@ -45,13 +47,18 @@ pub(super) fn answer(edge: Arc<Edge>, asked: Asked) -> Response {
     let stages = progress.watch();
     let reported = progress.clone();
     let work = async move {
+        let part = asked.context.trace.hold();
         let _in_flight = edge.metrics.requests.begin();
         let mut outcome = decide(&edge, &asked, Some(&reported)).await;
         match &mut outcome {
             Ok((answer, _)) => info!(spawn.id = %answer.id, node.id = %answer.node, "watched spawn is ready"),
             Err(error) => {
-                asked.id.as_str().clone_into(&mut error.0.request_id);
+                asked.context.as_str().clone_into(&mut error.0.request_id);
                 let (code, detail, status) = (error.0.code.as_str(), &error.0.detail, error.0.status);
+                asked.context.trace.note(CODE, code);
+                if status >= 500 {
+                    asked.context.trace.fail(code, detail);
+                }
                 if matches!(status, 502..=504) {
                     warn!(code, detail, status, "watched request for a spawn failed");
                 } else {
@@ -59,11 +66,13 @@ pub(super) fn answer(edge: Arc<Edge>, asked: Asked) -> Response {
                 }
             }
         }
+        part.end();
         outcome
     };
     // A task of its own, because a body is asked for more only while its reader has room.
     let work = AbortOnDropHandle::new(tokio::spawn(work.instrument(Span::current())));
     let mut response = Body::from_stream(events(work, stages, progress)).into_response();
+    response.extensions_mut().insert(Streamed);
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(EVENT_STREAM));
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));

@@ -183,7 +183,7 @@ async fn stop_on_node(
 ) -> Result<Outcome, AgentError> {
     let advertise = reachable(advertise)?;
     let stopped = agents.stop(&spawn.node, &advertise, spawn.id, StopReason::Stopped, request).await;
-    stopped.inspect(|outcome| debug!(spawn.id = %spawn.id, ?outcome, "spawn stopped"))
+    stopped.inspect(|outcome| debug!(spawn.id = %spawn.id, outcome = outcome.as_str_name(), "spawn stopped"))
 }
 
 /// The last lines of a spawn's output.

@@ -50,6 +50,7 @@ fn config() -> Config {
         hoops: None,
         surface: crate::settings::Surface::Whole,
         access: None,
+        tracer: traces::Tracer::off(),
     }
 }
 

@@ -8,11 +8,11 @@ use std::sync::Arc;
 use axum::extract::{Request, State};
 use axum::http::{HeaderMap, Method, header};
 use axum::response::Response;
-use model::RequestId;
 use model::api::ErrorCode;
 
 use super::edge::Edge;
 use super::error::{ApiError, unreachable};
+use super::extract::request_id;
 use crate::listen::ShownByRelay;
 use crate::viewers::{self, NotConnected, Wanted, shown};
 
@@ -33,7 +33,7 @@ pub(crate) async fn connect(State(edge): State<Arc<Edge>>, request: Request) -> 
     let is_front_door = request.extensions().get() == Some(&ShownByRelay(false));
     let shown = shown(token.to_owned(), is_front_door && edge.config.viewers.own_node.is_some());
     let wanted = Wanted { node, spawn, shown };
-    let id = request.extensions().get::<RequestId>().cloned().unwrap_or_else(RequestId::mint);
+    let id = request_id(request.extensions());
     edge.viewers.connect(wanted, request, &id).await.map_err(|why| match why {
         NotConnected::NotFound => no_spawn(),
         NotConnected::Taken => ApiError::new(ErrorCode::AlreadyConnected, "the spawn has a viewer"),

@@ -36,6 +36,23 @@ pub(super) enum End {
 }
 
 impl End {
+    /// The word in the log.
+    pub(super) fn word(self) -> &'static str {
+        match self {
+            Self::Peer(_) => "closed-by-peer",
+            Self::Broken => "broken",
+            Self::Silent => "silent",
+            Self::Slow => "slow",
+            Self::Violations => "violations",
+            Self::Leaving => "shutdown",
+            Self::NoView => "no-view",
+            Self::Unauthenticated => "unauthenticated",
+            Self::Expired => "expired",
+            Self::Crowded => "crowded",
+            Self::TooMany => "too-many",
+        }
+    }
+
     /// The close code, and the reason in the close frame; `None`: no close frame is sent.
     pub(super) fn close(self) -> (u16, Option<&'static str>) {
         match self {

@@ -209,7 +209,7 @@ async fn load(live: &Live) -> Result<Option<Position>, RegistryError> {
     view.seq = view.seq.max(until.seq);
     // A stream without a beginning has no place to follow it from.
     at.seq = if none_yet { 0 } else { view.seq };
-    info!(seq = view.seq, took = ?began.elapsed(), "view of the farm made");
+    info!(seq = view.seq, took_ms = began.elapsed().as_millis(), "view of the farm made");
     live.feed.load(view, ring);
     Ok(Some(at))
 }

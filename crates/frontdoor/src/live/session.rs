@@ -95,7 +95,7 @@ pub(super) async fn run(socket: WebSocket, parts: &Parts, connection: Uuid, subs
     let (code, reason) = end.close();
     live.metrics.closed(code);
     drop(counted);
-    info!(?end, code, lasted = ?began.elapsed(), "live feed closed");
+    info!(end = end.word(), code, lasted_ms = began.elapsed().as_millis(), "live feed closed");
     if matches!(end, End::Broken | End::Silent) {
         return;
     }

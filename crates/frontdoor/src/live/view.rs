@@ -161,6 +161,9 @@ impl View {
             labels: event.field("labels").unwrap_or_default(),
             tags: event.field("tags").unwrap_or_default(),
             owner: owner.as_ref().map(ToString::to_string),
+            request_id: None,
+            trace_id: None,
+            phases: None,
             gpu: event.field("gpu"),
             events: None,
         };

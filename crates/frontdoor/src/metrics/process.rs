@@ -8,6 +8,7 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 use tls::PeerMetrics;
+use traces::TraceMetrics;
 
 use crate::settings::Tls;
 
@@ -22,6 +23,7 @@ pub(super) struct ProcessMetrics {
     log_lines_dropped: Counter<u64, AtomicU64>,
     certificates: Family<CertificateLabels, Gauge<i64, AtomicI64>>,
     peers: PeerMetrics,
+    traces: TraceMetrics,
     tls: Tls,
 }
 
@@ -32,8 +34,8 @@ impl ProcessMetrics {
         let log_lines_dropped = Counter::default();
         let help = "Log lines that were dropped because standard error was not read";
         root.register("hatchery_log_lines_dropped", help, log_lines_dropped.clone());
-        let peers = PeerMetrics::register(root);
-        Self { memory, log_lines_dropped, certificates: Family::default(), peers, tls }
+        let (peers, traces) = (PeerMetrics::register(root), TraceMetrics::register(root));
+        Self { memory, log_lines_dropped, certificates: Family::default(), peers, traces, tls }
     }
 
     pub(super) fn register_certificates(&self, registry: &mut Registry) {
@@ -45,6 +47,7 @@ impl ProcessMetrics {
     pub(super) fn refresh(&self) {
         self.memory.set(i64::try_from(machine::memory::resident().unwrap_or(0)).unwrap_or(i64::MAX));
         self.log_lines_dropped.inner().store(log_output::dropped_lines(), Ordering::Relaxed);
+        self.traces.refresh();
         let ends = [
             ("callers", self.tls.http.as_ref().and_then(tls::Server::not_after)),
             ("agents", self.tls.agents.as_ref().and_then(tls::Client::not_after)),

@@ -7,10 +7,11 @@ use std::time::Duration;
 use model::api::ErrorCode;
 use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue, LabelValueEncoder};
 use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::exemplar::HistogramWithExemplars;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
-use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
+use traces::{Exemplar, Trace};
 
 /// Upper bounds in seconds: fine where a placement is, coarse where a slow server is.
 const BUCKETS: [f64; 18] = [
@@ -106,7 +107,7 @@ struct PlacementLabels {
 pub(crate) struct SpawnMetrics {
     spawns: Family<OutcomeLabels, Counter>,
     attempts: Family<AttemptLabels, Counter>,
-    phases: [Histogram; 5],
+    phases: [HistogramWithExemplars<Exemplar>; 5],
     waiting: Gauge<i64, AtomicI64>,
     replays: Counter<u64, AtomicU64>,
     cleanups: Family<CleanupLabels, Counter>,
@@ -118,7 +119,7 @@ impl SpawnMetrics {
         let metrics = Self {
             spawns: Family::default(),
             attempts: Family::default(),
-            phases: std::array::from_fn(|_| Histogram::new(BUCKETS)),
+            phases: std::array::from_fn(|_| HistogramWithExemplars::new(BUCKETS.into_iter())),
             waiting: Gauge::default(),
             replays: Counter::default(),
             cleanups: Family::default(),
@@ -156,8 +157,9 @@ impl SpawnMetrics {
         self.attempts.get_or_create(&AttemptLabels { outcome }).inc();
     }
 
-    pub(crate) fn phase(&self, phase: SpawnPhase, took: Duration) {
-        self.phases[phase as usize].observe(took.as_secs_f64());
+    /// `trace`: leads from the histogram to an example, where it is recorded.
+    pub(crate) fn phase(&self, phase: SpawnPhase, took: Duration, trace: &Trace) {
+        self.phases[phase as usize].observe(took.as_secs_f64(), Exemplar::of(trace), None);
     }
 
     pub(crate) fn joined_line(&self) {

@@ -239,7 +239,7 @@ impl RegistryClient {
         });
         self.metrics.up.set(1);
         if let Some(outage) = outage {
-            info!(after = ?outage.began.elapsed(), "registry is back");
+            info!(after_ms = outage.began.elapsed().as_millis(), "registry is back");
         }
     }
 }

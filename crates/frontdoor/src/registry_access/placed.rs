@@ -16,6 +16,16 @@ pub(crate) enum Placed<S> {
 }
 
 impl<S> Placed<S> {
+    /// The word in traces.
+    pub(crate) fn word(&self) -> &'static str {
+        match self {
+            Self::Slot(_) => "slot",
+            Self::Full => "full",
+            Self::NoMatch { .. } => "no-match",
+            Self::OverQuota => "over-quota",
+        }
+    }
+
     pub(crate) fn map<T>(self, slot: impl FnOnce(S) -> T) -> Placed<T> {
         match self {
             Self::Slot(found) => Placed::Slot(slot(found)),

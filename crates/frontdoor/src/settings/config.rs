@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use access::{Access, Hosts};
 use model::Placement;
+use traces::Tracer;
 
 use super::limits::Limits;
 use super::lives::Lives;
@@ -55,6 +56,8 @@ pub struct Config {
     pub tls: Tls,
     /// Whether other machines can reach the admin port.
     pub admin_public: bool,
+    /// What records traces, if they are recorded.
+    pub tracer: Tracer,
 }
 
 /// What a front door serves on its port for callers.

@@ -192,6 +192,7 @@ impl Options {
             origins: if has_origins { origins(&self.cors_origin, true)? } else { Origins::Any },
         })?;
         Ok(Config {
+            tracer: traces::Tracer::off(),
             listen: self.listen,
             admin_listen: self.admin_listen,
             spawn_deadline: self.spawn_deadline,

@@ -17,9 +17,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use model::{NodeId, RendererType, RequestId, SpawnId};
+use model::{NodeId, Phases, RendererType, RequestId, SpawnId};
 use registry::{RegistryError, Reservation, Standing};
 use tokio::time::{Instant, timeout};
+use traces::Trace;
 use tracing::{debug, info};
 use wire::v1;
 use wire::v1::refused::Reason;
@@ -30,6 +31,7 @@ use crate::metrics::{CleanupKind, SpawnMetrics, SpawnPhase};
 use crate::registry_access::circuit::RegistryClient;
 use crate::registry_access::cleanup::{Cleanups, persist};
 use crate::registry_access::snapshot::Snapshot;
+use crate::request_context::RequestContext;
 use crate::settings::Lives;
 
 /// While the registry is away, an agent that takes longer than this to acknowledge an order counts as silent.
@@ -65,8 +67,10 @@ enum Stage {
 pub(crate) struct HeldSlot {
     access: Arc<SlotAccess>,
     reservation: Reservation,
-    request: RequestId,
+    request: RequestContext,
     since: Instant,
+    /// When the slot was had.
+    reserved: Instant,
     stage: Stage,
     /// Chosen from the snapshot for this renderer: the registry holds nothing.
     snapshot: Option<RendererType>,
@@ -77,7 +81,7 @@ impl HeldSlot {
     pub(crate) fn new(
         access: &Arc<SlotAccess>,
         reservation: Reservation,
-        request: RequestId,
+        request: RequestContext,
         since: Instant,
     ) -> Self {
         Self {
@@ -85,6 +89,7 @@ impl HeldSlot {
             reservation,
             request,
             since,
+            reserved: Instant::now(),
             stage: Stage::Reserved,
             snapshot: None,
         }
@@ -94,7 +99,7 @@ impl HeldSlot {
     pub(crate) fn from_snapshot(
         access: &Arc<SlotAccess>,
         chosen: Reservation,
-        request: RequestId,
+        request: RequestContext,
         renderer: RendererType,
     ) -> Self {
         let mut held = Self::new(access, chosen, request, Instant::now());
@@ -132,12 +137,14 @@ impl HeldSlot {
     }
 
     /// Has the agent start the spawn, and waits until it is ready or has ended; for a connection to the agent as long as
-    /// `connect`.
+    /// `connect`. The agent's part of the trace is below `trace`; the request
+    /// has `waited` in line.
     pub(crate) async fn start(
         &mut self,
         order: &Order,
         deadline: Instant,
         connect: Duration,
+        (trace, waited): (&Trace, Duration),
     ) -> Result<Outcome, AgentError> {
         let asked = Instant::now();
         let access = Arc::clone(&self.access);
@@ -164,9 +171,15 @@ impl HeldSlot {
             max_life_ms: order.max_life.or(access.lives.max_life).map(millis),
             max_idle_ms: access.lives.max_idle.map(millis),
         };
+        let began = self.request.began;
+        let phases = Phases {
+            waited_ms: (!waited.is_zero()).then(|| millis(waited)),
+            reserved_ms: millis(self.reserved.saturating_duration_since(began)),
+            sent_ms: millis(now.saturating_duration_since(began)),
+        };
         self.stage = Stage::Sent;
-        let outcome = link.spawn(message, &self.request, deadline).await;
-        access.metrics.phase(SpawnPhase::AgentCall, asked.elapsed());
+        let outcome = link.spawn(message, (&self.request, trace, &phases), deadline).await;
+        access.metrics.phase(SpawnPhase::AgentCall, asked.elapsed(), trace);
         if let Err(AgentError::NotSent { .. } | AgentError::Refused { .. }) = outcome {
             self.stage = Stage::Reserved;
         }
@@ -184,7 +197,7 @@ impl HeldSlot {
     pub(crate) async fn abandon(mut self) -> Result<(), RegistryError> {
         self.access.metrics.cleanup(CleanupKind::Abandon);
         let (access, reservation, request) =
-            (Arc::clone(&self.access), self.reservation.clone(), self.request.clone());
+            (Arc::clone(&self.access), self.reservation.clone(), self.request.id.clone());
         let abandoned = access.registry.abandon(&reservation.node, reservation.spawn).await;
         match abandoned {
             Ok(()) => {
@@ -221,8 +234,8 @@ impl Drop for HeldSlot {
             }
             (Stage::Sent, _) => {
                 access.metrics.cleanup(CleanupKind::Cancel);
-                info!(spawn.id = %spawn, node.id = %node, "spawn cancelled, nobody waits for it any more");
-                let (reservation, request) = (self.reservation.clone(), self.request.clone());
+                info!(spawn.id = %spawn, node.id = %node, requestId = %self.request.id, "spawn cancelled, nobody waits for it any more");
+                let (reservation, request) = (self.reservation.clone(), self.request.id.clone());
                 self.access.cleanups.end(end(access, reservation, request));
             }
         }
@@ -259,11 +272,11 @@ async fn stop(access: &SlotAccess, reservation: &Reservation, request: &RequestI
     let Reservation { node, spawn, advertise, .. } = reservation;
     match access.agents.stop(node, advertise, *spawn, StopReason::Cancelled, request).await {
         Ok(_) => {
-            debug!(spawn.id = %spawn, node.id = %node, "spawn stopped");
+            debug!(spawn.id = %spawn, node.id = %node, requestId = %request, "spawn stopped");
             true
         }
         Err(error) => {
-            debug!(spawn.id = %spawn, node.id = %node, %error, "spawn not stopped directly, the heartbeat will");
+            debug!(spawn.id = %spawn, node.id = %node, requestId = %request, %error, "spawn not stopped directly, the heartbeat will");
             false
         }
     }

@@ -119,7 +119,7 @@ impl Idempotency {
             return Err(KeyError::StillRunning);
         };
         if let Some(answer) = &*shared {
-            debug!(request.id = %request, "answer shared");
+            debug!(requestId = %request, "answer shared");
             self.metrics.replay();
             return Ok(answer.clone());
         }
@@ -165,7 +165,7 @@ impl Idempotency {
                         if let Ok(answer) = &answer {
                             self.still_there(answer).await?;
                         }
-                        debug!(request.id = %request, "answer given again");
+                        debug!(requestId = %request, "answer given again");
                         self.metrics.replay();
                         return Ok(answer);
                     }
@@ -248,7 +248,8 @@ impl KeyClaim {
             match self.registry.claim(&self.key, self.fingerprint, self.claimant).await {
                 Ok(Claim::Mine) => {}
                 Ok(other) => {
-                    warn!(?other, "claim on an idempotency key lost");
+                    let settled = matches!(other, Claim::Settled(_));
+                    warn!(settled, "claim on an idempotency key lost");
                     return;
                 }
                 Err(error) => {

@@ -20,7 +20,7 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use model::{Demand, Owner, RequestId, TicketId};
+use model::{Demand, Owner, TicketId};
 use registry::RegistryError;
 use tokio::sync::{Mutex as AsyncMutex, Notify};
 use tokio::time::{Instant, sleep, sleep_until, timeout_at};
@@ -39,6 +39,7 @@ use crate::metrics::SpawnMetrics;
 use crate::registry_access::circuit::RegistryClient;
 use crate::registry_access::cleanup::{Cleanups, persist};
 use crate::registry_access::placed::Placed;
+use crate::request_context::RequestContext;
 
 /// The first waiter asks at least this often, woken or not.
 const ASK: Duration = Duration::from_millis(500);
@@ -64,7 +65,7 @@ pub(crate) struct Line {
 pub(crate) struct SlotRequest<'a> {
     pub(crate) order: &'a Order,
     pub(crate) exclusions: &'a Exclusions,
-    pub(crate) request: &'a RequestId,
+    pub(crate) request: &'a RequestContext,
     pub(crate) progress: &'a Progress,
 }
 

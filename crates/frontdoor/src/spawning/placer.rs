@@ -6,10 +6,11 @@
 
 use std::sync::Arc;
 
-use model::{Demand, NodeId, Placement, RequestId, SpawnId, TicketId};
+use model::{Demand, NodeId, Placement, SpawnId, TicketId};
 use registry::{Forecast, Foreseen, IdempotencyKey, Outcomes, RegistryError, Reservation, Reserve, Reserved};
 use tokio::sync::Mutex as AsyncMutex;
 use tokio::time::Instant;
+use traces::Span;
 use tracing::debug;
 use uuid::Uuid;
 
@@ -21,6 +22,7 @@ use crate::registry_access::cleanup::persist;
 use crate::registry_access::desired_state::DesiredStates;
 use crate::registry_access::placed::Placed;
 use crate::registry_access::snapshot::Candidate;
+use crate::request_context::{NODE_ID, OUTCOME, RequestContext};
 
 /// See the module's documentation.
 #[derive(Debug)]
@@ -79,7 +81,7 @@ impl Placer {
         excluded: &[NodeId],
         probed: bool,
         place: Option<InLine>,
-        request: &RequestId,
+        request: &RequestContext,
     ) -> Result<Placed<HeldSlot>, RegistryError> {
         let (placer, request, mut excluded) = (Arc::clone(self), request.clone(), excluded.to_vec());
         let (ticket, asking) = place.unzip();
@@ -101,6 +103,8 @@ impl Placer {
                 None => None,
             };
             let since = Instant::now();
+            // In line it is asked again and again: that is one part.
+            let span = ask.place.is_none().then(|| request.trace.child("reserve"));
             excluded.append(&mut placer.desired_states.closed());
             let mut unreachable = agents.unreachable();
             unreachable.retain(|node| !excluded.contains(node));
@@ -114,7 +118,10 @@ impl Placer {
                 ask.avoid = excluded;
                 reserved = registry.reserve(&ask).await;
             }
-            metrics.phase(SpawnPhase::Reserve, since.elapsed());
+            metrics.phase(SpawnPhase::Reserve, since.elapsed(), &request.trace);
+            if let Some(span) = span {
+                report(span, &reserved);
+            }
             match reserved {
                 Ok(reserved) => {
                     if let Reserved::NoMatch { fresh: true, .. } = reserved {
@@ -142,7 +149,7 @@ impl Placer {
         &self,
         demand: &Demand,
         excluded: &[NodeId],
-        request: &RequestId,
+        request: &RequestContext,
     ) -> Option<Placed<HeldSlot>> {
         let SlotAccess { snapshot, agents, metrics, .. } = &*self.access;
         let mut excluded = excluded.to_vec();
@@ -206,7 +213,7 @@ impl Placer {
         shortage: &Placed<HeldSlot>,
         demand: &Demand,
         excluded: &[NodeId],
-        request: &RequestId,
+        request: &RequestContext,
     ) -> Option<HeldSlot> {
         let registry = &self.access.registry;
         let refilling = registry.refilling();
@@ -249,6 +256,22 @@ impl Placer {
             }
         });
     }
+}
+
+/// Ends the part of a trace that a question to the registry is.
+fn report(span: Span, reserved: &Result<Reserved, RegistryError>) {
+    let outcome = match reserved {
+        Ok(Reserved::Slot(slot)) => {
+            span.note(NODE_ID, &slot.node);
+            "slot"
+        }
+        Ok(Reserved::Full) => "full",
+        Ok(Reserved::NoMatch { .. }) => "no-match",
+        Ok(Reserved::OverQuota) => "over-quota",
+        Err(error) => return span.end_failed("registry-unavailable", error),
+    };
+    span.note(OUTCOME, outcome);
+    span.end();
 }
 
 impl SlotAccess {

@@ -7,7 +7,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use model::RequestId;
 use registry::{IdempotencyKey, RegistryError, Standing};
 use tokio::time::{Instant, sleep_until};
 
@@ -22,6 +21,7 @@ use super::progress::Progress;
 use crate::agent_client::{FURTHER_CONNECT, connect_timeout};
 use crate::metrics::{SpawnMetrics, SpawnPhase};
 use crate::registry_access::placed::Placed;
+use crate::request_context::{OUTCOME, RequestContext};
 
 /// An attempt is begun only when at least this part of the deadline is left.
 const USEFUL_PART: u32 = 10;
@@ -53,13 +53,15 @@ pub(super) struct SpawnPath {
 pub(super) struct Search<'a> {
     path: &'a SpawnPath,
     order: &'a Order,
-    request: &'a RequestId,
+    pub(super) request: &'a RequestContext,
     /// An `Idempotency-Key` is to be kept.
     keyed: bool,
     /// When waiting in line is over.
     wait_end: Instant,
     /// Counts from the first reservation; time in line does not count.
     deadline: Option<Instant>,
+    /// The time in line so far.
+    pub(super) waited: Duration,
     /// The place in line, kept while a slot turns out to be none.
     ticket: Ticket,
     pub(super) attempts: Attempts,
@@ -78,7 +80,7 @@ impl Drop for Search<'_> {
 impl<'a> Search<'a> {
     pub(super) fn new(
         path: &'a SpawnPath,
-        (order, request): (&'a Order, &'a RequestId),
+        (order, request): (&'a Order, &'a RequestContext),
         key: Option<&IdempotencyKey>,
         progress: &'a Progress,
     ) -> Self {
@@ -89,6 +91,7 @@ impl<'a> Search<'a> {
             keyed: key.is_some(),
             wait_end: Instant::now() + order.wait,
             deadline: None,
+            waited: Duration::ZERO,
             ticket: Ticket::of(key),
             attempts: Attempts::new(order.demand.renderer),
             exclusions: Exclusions::default(),
@@ -132,6 +135,7 @@ impl<'a> Search<'a> {
     /// Waits in line for a slot.
     async fn queue(&mut self) -> Result<Slot, SpawnError> {
         let began = Instant::now();
+        let span = self.request.trace.child("line");
         if let Some(last) = self.exclusions.last() {
             sleep_until(self.wait_end.min(last + MIN_PAUSE)).await;
         }
@@ -142,8 +146,17 @@ impl<'a> Search<'a> {
             progress: self.progress,
         };
         let placed = self.path.line.wait(&self.path.placer, wanted, self.wait_end, self.ticket).await;
-        self.path.metrics.phase(SpawnPhase::Queue, began.elapsed());
+        self.path.metrics.phase(SpawnPhase::Queue, began.elapsed(), &self.request.trace);
         self.deadline = self.deadline.map(|deadline| deadline + began.elapsed());
+        self.waited += began.elapsed();
+        match &placed {
+            Ok(placed) => {
+                span.note(OUTCOME, placed.word());
+                span.end();
+            }
+            Err(SpawnError::Registry(error)) => span.end_failed("registry-unavailable", error),
+            Err(_) => span.end_failed("turned-away", "there was no place in line for it"),
+        }
         match placed {
             Ok(Placed::Slot(held)) => Ok(self.begin(held)),
             Ok(short) => match self.not_yet_known(&short).await {

@@ -13,11 +13,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use model::RequestId;
 use model::api::SpawnAnswer;
 use registry::{IdempotencyKey, RegistryError};
 use tokio::time::Instant;
-use tracing::{debug, info};
+use traces::Kind;
+use tracing::{debug, warn};
 
 use super::attempts::{Failure, Next};
 use super::error::{Rejection, SpawnError};
@@ -30,6 +30,7 @@ use super::search::{Search, Slot, SpawnPath};
 use super::why::key_of;
 use crate::agent_client::{AgentError, Outcome};
 use crate::metrics::{Attempt, SpawnMetrics, SpawnPhase};
+use crate::request_context::{NODE_ID, OUTCOME, RequestContext, SPAWN_ID};
 
 /// Starts spawns.
 #[derive(Debug)]
@@ -52,7 +53,7 @@ impl Spawner {
     pub(crate) async fn spawn(
         &self,
         order: &Order,
-        request: &RequestId,
+        request: &RequestContext,
         key: Option<&IdempotencyKey>,
         progress: &Progress,
     ) -> Result<(SpawnAnswer, HeldSlot), Box<Rejection>> {
@@ -78,18 +79,27 @@ impl Spawner {
         search: &mut Search<'_>,
     ) -> Result<(SpawnAnswer, HeldSlot), SpawnError> {
         let SpawnPath { deadline: whole, metrics, .. } = &self.0;
+        let mut number = 0_u32;
         loop {
+            number += 1;
             let Slot { mut held, deadline, connect } = search.slot().await?;
             let (node, spawn) = (held.node().clone(), held.spawn());
-            debug!(spawn.id = %spawn, node.id = %node, standing = ?held.standing(), "slot reserved");
+            debug!(spawn.id = %spawn, node.id = %node, standing = held.standing().word(), "slot reserved");
             search.progress.start(&node);
             search.attempts.begin(node.clone(), spawn, held.standing());
             let began = Instant::now();
             let given = deadline.saturating_duration_since(began);
-            let failure = match held.start(order, deadline, connect).await {
+            let span = search.request.trace.child_of_kind("attempt", Kind::Client);
+            span.note(NODE_ID, &node);
+            span.note(SPAWN_ID, spawn);
+            span.count("hatchery.attempt", number);
+            let failure = match held.start(order, deadline, connect, (span.trace(), search.waited)).await {
                 Ok(Outcome::Ready(ready)) => {
+                    span.note(OUTCOME, "ready");
+                    span.end();
                     metrics.attempt(Attempt::Ready);
-                    metrics.phase(SpawnPhase::StartToReady, Duration::from_micros(ready.start_to_ready_us));
+                    let took = Duration::from_micros(ready.start_to_ready_us);
+                    metrics.phase(SpawnPhase::StartToReady, took, &search.request.trace);
                     search.attempts.ready();
                     let answer = SpawnAnswer {
                         id: spawn,
@@ -128,7 +138,17 @@ impl Spawner {
                     Failure::Unanswered { why, deadline: timed_out }
                 }
             };
-            info!(node.id = %node, spawn.id = %spawn, code = failure.code(), reason = failure.reason(), "start failed");
+            warn!(
+                node.id = %node,
+                spawn.id = %spawn,
+                attempt = number,
+                asked = %order,
+                code = failure.code(),
+                reason = failure.reason(),
+                "start failed"
+            );
+            span.note(OUTCOME, failure.code());
+            span.end_failed(failure.code(), failure.reason());
             match &failure {
                 Failure::Ended(_) | Failure::Unanswered { deadline: true, .. } => {
                     search.exclusions.failed(&node)

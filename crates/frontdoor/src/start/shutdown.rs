@@ -27,7 +27,7 @@ impl FrontDoor {
         let Self { parts, connections, background, over, .. } = self;
         let (edge, live) = (&parts.edge, &parts.live);
         let (began, grace, stages) = (Instant::now(), edge.config.shutdown_grace, &edge.stages);
-        info!(connections = connections.len(), grace = ?grace, "shutting down");
+        info!(connections = connections.len(), grace_ms = grace.as_millis(), "shutting down");
         stages.leaving.cancel();
         connections.close();
         live.sessions.close();
@@ -65,6 +65,6 @@ impl FrontDoor {
         if timeout(CUT_TIMEOUT, background.wait()).await.is_err() {
             warn!(tasks = background.len(), "background tasks still running");
         }
-        info!(took = ?began.elapsed(), "shut down");
+        info!(took_ms = began.elapsed().as_millis(), "shut down");
     }
 }

@@ -116,7 +116,8 @@ impl Attached {
                     }
                     // The spawn is ending, or it is another viewer's: its server closes one of the connections.
                     Err(why @ (Refused::NotFound | Refused::Taken)) => {
-                        debug!(?why, "the viewer is not attached again");
+                        let taken = matches!(why, Refused::Taken);
+                        debug!(taken, "the viewer is not attached again");
                         return std::future::pending().await;
                     }
                     Err(Refused::Agent(error)) => warn!(%error, "the viewer is not attached again yet"),

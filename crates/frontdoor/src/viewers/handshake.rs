@@ -123,7 +123,7 @@ impl Viewers {
         let place = head.extensions.get::<Place>().cloned();
         let viewer = Uuid::new_v4();
         let span = info_span!(
-            "viewer", viewer.id = %viewer, spawn.id = %wanted.spawn, node.id = %wanted.node, request.id = %id
+            "viewer", viewer.id = %viewer, spawn.id = %wanted.spawn, node.id = %wanted.node, requestId = %id
         );
         let (response, server, attached, settings) = match addresses.viewer_relay {
             Some(relay) => {

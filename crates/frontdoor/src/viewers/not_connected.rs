@@ -25,8 +25,8 @@ pub(crate) enum NotConnected {
 }
 
 impl NotConnected {
-    /// The word in metrics.
-    pub(super) fn word(&self) -> &'static str {
+    /// The word in metrics and logs.
+    pub(crate) fn word(&self) -> &'static str {
         match self {
             Self::NotFound => "not-found",
             Self::Taken => "already-connected",
@@ -35,6 +35,16 @@ impl NotConnected {
             Self::Agent(..) => "agent",
             Self::Server(..) => "server",
             Self::Relay(..) => "relay",
+        }
+    }
+
+    /// What the log has beside the word.
+    pub(crate) fn detail(&self) -> Option<String> {
+        match self {
+            Self::NotFound | Self::Taken | Self::Busy => None,
+            Self::Registry(error) => Some(error.to_string()),
+            Self::Agent(node, error) => Some(format!("{node}: {error}")),
+            Self::Server(node, why) | Self::Relay(node, why) => Some(format!("{node}: {why}")),
         }
     }
 }

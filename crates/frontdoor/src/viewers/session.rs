@@ -72,7 +72,7 @@ impl Session {
         info!(
             by = ended.reason.as_str(),
             error,
-            after = ?began.elapsed(),
+            after_ms = began.elapsed().as_millis(),
             bytes_up = passed.up(),
             bytes_down = passed.down(),
             "viewer disconnected"

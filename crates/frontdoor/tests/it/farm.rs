@@ -21,6 +21,7 @@ pub(crate) const TIMING: Timing = Timing {
 
 pub(crate) fn config() -> Config {
     Config {
+        tracer: traces::Tracer::off(),
         listen: SocketAddr::from(([127, 0, 0, 1], 0)),
         admin_listen: SocketAddr::from(([127, 0, 0, 1], 0)),
         spawn_deadline: Duration::from_secs(20),

@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 
-use model::{Event, EventKind, NodeId, SpawnId, SpawnRecord, Timestamp, Timing};
+use model::{Event, EventKind, NodeId, Origin, SpawnId, SpawnRecord, Timestamp, Timing};
 use serde_json::{Map, Value};
 
 use crate::ask::{MAX_LOOKED_AT, SpawnFilter, SpawnPage};
@@ -142,7 +142,7 @@ impl History {
                 page.next = last;
                 break;
             }
-            page.spawns.push(SpawnRecord { events: Vec::new(), ..record.clone() });
+            page.spawns.push(SpawnRecord { events: Vec::new(), origin: Origin::default(), ..record.clone() });
             last = Some(*order);
         }
         page

@@ -1,7 +1,7 @@
 //! Nodes, and the spawns that run there, as records for callers. Silence is judged before nodes are shown.
 
 use model::health::node_health;
-use model::{Availability, NodeId, NodeRecord, SpawnRecord};
+use model::{Availability, NodeId, NodeRecord, Origin, SpawnRecord};
 
 use super::farm::{Farm, Hold, NodeState};
 
@@ -18,7 +18,9 @@ impl Farm {
             state.held.iter().filter(|(_, held)| held.hold == Hold::Running).map(|(id, _)| *id)
         });
         let records = running.filter_map(|id| self.history.get(id));
-        records.map(|record| SpawnRecord { events: Vec::new(), ..record.clone() }).collect()
+        records
+            .map(|record| SpawnRecord { events: Vec::new(), origin: Origin::default(), ..record.clone() })
+            .collect()
     }
 
     pub(super) fn node(&mut self, node: &NodeId) -> Option<NodeRecord> {

@@ -211,11 +211,16 @@ impl Farm {
         {
             report.to_mut().owner = Some(owner);
         }
-        // The caller's tags never change. An agent that has adopted the spawn may not know them.
+        // The caller's tags never change, nor does the request. An agent that has adopted the spawn may not know them.
         if report.tags.is_empty()
             && let Some(old) = self.history.get(report.id).filter(|old| !old.tags.is_empty())
         {
             report.to_mut().tags.clone_from(&old.tags);
+        }
+        if report.origin.is_empty()
+            && let Some(old) = self.history.get(report.id).filter(|old| !old.origin.is_empty())
+        {
+            report.to_mut().origin.clone_from(&old.origin);
         }
         let report = &*report;
         if !ended {
@@ -305,6 +310,7 @@ fn record(node: &NodeId, state: &NodeState, report: &SpawnReport, now: Timestamp
         labels: report.labels.clone(),
         tags: report.tags.clone(),
         owner: report.owner.clone(),
+        origin: report.origin.clone(),
         gpu: report.gpu,
         events: Vec::new(),
     }

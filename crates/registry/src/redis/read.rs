@@ -346,6 +346,7 @@ fn spawn_record(id: &str, fields: &Fields) -> Result<SpawnRecord, RegistryError>
         labels: decoded(fields, "labels", CALL)?,
         // The release before this one writes none; damaged ones are none until the next heartbeat.
         tags: serde_json::from_str(text(fields, "tags")).unwrap_or_default(),
+        origin: serde_json::from_str(text(fields, "origin")).unwrap_or_default(),
         owner: match text(fields, "owner") {
             "" => None,
             _ => Some(parsed(fields, "owner", CALL)?),

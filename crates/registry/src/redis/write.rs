@@ -366,6 +366,7 @@ fn spawn_args(args: &mut ScriptInvocation<'_>, spawn: &SpawnReport) {
         .arg(spawn.gpu.map(|gpu| gpu.to_string()).unwrap_or_default())
         .arg(json(&spawn.labels))
         .arg(json(&spawn.tags))
+        .arg(if spawn.origin.is_empty() { String::new() } else { json(&spawn.origin) })
         .arg(spawn.owner.as_ref().map_or("", Owner::as_str))
         .arg(ms(spawn.started))
         .arg(age(spawn.ready))

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use model::{ExitReason, Owner, SpawnId, SpawnState, Tag};
+use model::{ExitReason, Origin, Owner, Phases, SpawnId, SpawnState, Tag};
 use registry::ask::MAX_LOOKED_AT;
 use registry::{SpawnFilter, SpawnReport};
 
@@ -205,4 +205,51 @@ async fn a_page_looks_at_a_bounded_number_of_spawns_embedded() {
 #[tokio::test]
 async fn a_page_looks_at_a_bounded_number_of_spawns_redis() {
     bounded(&Farm::redis().await).await;
+}
+
+/// The request of a spawn, with what quotes and bars could break.
+fn from_a_request(report: SpawnReport) -> SpawnReport {
+    let origin = Origin {
+        request_id: Some("req-1|{e}".parse().unwrap()),
+        trace_id: Some("4bf92f3577b34da6a3ce929d0e0e4736".parse().unwrap()),
+        phases: Some(Phases { waited_ms: Some(700), reserved_ms: 810, sent_ms: 812 }),
+    };
+    SpawnReport { origin, ..report }
+}
+
+on_all! {
+    async fn the_request_of_a_spawn_is_kept_like_its_tags(farm: &Farm) {
+        let mut agent = Agent::new("a", 9);
+        agent.beat(farm).await;
+        let [asked, plain] = [csr().spawn, csr().spawn];
+        let origin = async |spawn| farm.registry.spawn(spawn).await.unwrap().expect("a record").origin;
+        let wanted = from_a_request(launching(asked)).origin;
+        agent.report(farm, from_a_request(launching(asked))).await;
+        agent.report(farm, launching(plain)).await;
+        agent.report(farm, from_a_request(ready(asked))).await;
+        assert_eq!((origin(asked).await, origin(plain).await), (wanted.clone(), Origin::default()));
+        // The next agent may not know it.
+        let mut next = Agent::new("a", 9);
+        next.spawns = vec![ready(asked)];
+        next.takeover(farm, Vec::new()).await;
+        for _ in 0..5 {
+            next.beat(farm).await;
+        }
+        next.report(farm, exited(asked, ExitReason::Stopped)).await;
+        assert_eq!(origin(asked).await, wanted);
+        // Lists do without.
+        let listed = farm.registry.spawns(&SpawnFilter { limit: 9, ..SpawnFilter::default() }).await.unwrap();
+        assert!(listed.spawns.iter().all(|spawn| spawn.origin.is_empty()), "{listed:?}");
+    }
+}
+
+on_all! {
+    async fn a_heartbeat_brings_the_request_back_to_a_registry_that_was_wiped(farm: &Farm) {
+        let mut agent = Agent::new("a", 9);
+        let spawn = csr().spawn;
+        agent.spawns = vec![from_a_request(SpawnReport { state: SpawnState::Suspect, ..ready(spawn) })];
+        agent.beat(farm).await;
+        let record = farm.registry.spawn(spawn).await.unwrap().expect("a record");
+        assert_eq!(record.origin, agent.spawns[0].origin);
+    }
 }

@@ -142,7 +142,7 @@ const SOON: Duration = Duration::from_secs(20);
 async fn an_order_says_whose_it_is_to_the_registry_and_to_the_agent() {
     let registry = Registry::embedded(Timing::FARM);
     let agent = node(&registry, "a", 9).await;
-    let (parts, request) = (parts(registry), RequestId::mint());
+    let (parts, request) = (parts(registry), RequestContext::from(model::RequestId::mint()));
     let (_, mut held) =
         parts.edge.spawner.spawn(&order("a"), &request, None, &Progress::default()).await.unwrap();
     held.keep();
@@ -160,7 +160,8 @@ async fn nobody_waits_in_line_for_what_it_may_not_have() {
     node(&registry, "full", 1).await;
     node(&registry, "other", 1).await;
     let taken = take(&registry, "full", None).await;
-    let (parts, request, order) = (parts(registry.clone()), RequestId::mint(), order("full"));
+    let (parts, request, order) =
+        (parts(registry.clone()), RequestContext::from(model::RequestId::mint()), order("full"));
     let unwatched = Progress::default();
     let waiting = parts.edge.spawner.spawn(&order, &request, None, &unwatched);
     let elsewhere = async {

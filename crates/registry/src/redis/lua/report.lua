@@ -6,7 +6,7 @@
 --     asked for, reason and who asked as JSON or null; else four times ''),
 --     count and ids of forgotten reservations, count and fields of spawns;
 --   count of changes, and for each: serial, age, fields of the spawn.
--- Fields of a spawn: id, state, renderer, endpoint, GPU or '', labels, tags, owner or '', ms since started, since ready or '',
+-- Fields of a spawn: id, state, renderer, endpoint, GPU or '', labels, tags, origin as JSON or '', owner or '', ms since started, since ready or '',
 --   since its last ping or '', since its end or '', since its viewer connected or '', since it left or '', ms it may still live
 --   or '', exit or '', data of the event.
 -- Returns {'superseded'} · {'taken', advertise} · {'unknown'} · {'behind', serial}
@@ -15,7 +15,7 @@
 -- Every heartbeat repairs what it writes anyway. Every fourth one, and one that misses its node's name or kind, is a full
 -- check: it writes the whole record of its node and every index that the record stands in, so that a lost key is back
 -- within five heartbeats. Repairs are no events.
-local SPAWN_FIELDS, FULL_CHECK = 17, 4
+local SPAWN_FIELDS, FULL_CHECK = 18, 4
 local ELIGIBILITY = { eligible = true, cordoned = true, draining = true }
 local i = A
 local function arg()
@@ -225,12 +225,13 @@ end
 
 -- Brings one spawn's record, slot and history to what its agent reports. Returns its id and owner.
 local function apply(at, listed)
-  local id, state, renderer, endpoint, gpu, labels, tags, says = arg(), arg(), arg(), arg(), arg(), arg(), arg(), arg()
+  local id, state, renderer, endpoint, gpu, labels, tags, origin = arg(), arg(), arg(), arg(), arg(), arg(), arg(), arg()
+  local says = arg()
   local started, ready, ping, ended = arg(), since(arg()), since(arg()), since(arg())
   local connected, disconnected, life_left, exit, data = since(arg()), since(arg()), arg(), arg(), arg()
   local record = P .. ':spawn:' .. id
   local had = call('HMGET', record, 'state', 'ping', 'ready', 'events', 'owner', 'exit', 'endpoint', 'renderer', 'started',
-    'connected', 'disconnected', 'expires', 'tags')
+    'connected', 'disconnected', 'expires', 'tags', 'origin')
   if had[1] == 'exited' then
     -- The agent's word on an end replaces node-lost, the end of a spawn that was only missing from a list.
     if state == 'exited' and had[6] == UNSEEN and exit ~= UNSEEN then
@@ -260,7 +261,8 @@ local function apply(at, listed)
       call('ZREM', P .. ':expiries', id .. node)
     end
   end
-  -- The caller's tags never change. An agent that has adopted the spawn may not know them.
+  -- The caller's tags never change, nor does the request. An agent that has adopted the spawn may not know them.
+  if origin == '' then origin = had[14] or '' end
   if tags == '{}' then tags = (had[13] or '') ~= '' and had[13] or '{}' end
   local came
   connected, disconnected, came = viewing(had[10], had[11], connected, disconnected)
@@ -273,6 +275,7 @@ local function apply(at, listed)
     end
     if expires ~= (had[12] or '') then call('HSET', record, 'expires', expires) end
     if tags ~= (had[13] or '{}') then call('HSET', record, 'tags', tags) end
+    if origin ~= (had[14] or '') then call('HSET', record, 'origin', origin) end
     -- Ages are rounded, so the same ping comes out a few milliseconds apart.
     if ping ~= '' and (not tonumber(had[2] or '') or math.abs(ping - had[2]) > 50) then
       call('HSET', record, 'ping', ping)
@@ -289,7 +292,7 @@ local function apply(at, listed)
     publish_spawn(at, event, node, id, data, had[4], 'state', state, 'endpoint', endpoint, 'ended', ended, 'exit', exit,
       -- An agent that has just adopted the spawn has no ping of it yet.
       'ping', ping ~= '' and ping or had[2] or '', 'ready', (had[3] or '') ~= '' and had[3] or ready,
-      'connected', connected, 'disconnected', disconnected, 'expires', expires, 'tags', tags)
+      'connected', connected, 'disconnected', disconnected, 'expires', expires, 'tags', tags, 'origin', origin)
     if came then publish_spawn(at, 'spawn.connected', node, id, '{}', (tonumber(had[4]) or 0) + 1, 'connected', connected) end
   else
     if state ~= 'launching' and state ~= 'exited' then
@@ -301,7 +304,7 @@ local function apply(at, listed)
     local seq = publish_spawn(at, event, node, id, data, had[4], 'node', node, 'endpoint', endpoint, 'renderer', renderer,
       'state', state, 'started', since(started), 'ready', (had[3] or '') ~= '' and had[3] or ready, 'ping',
       ping ~= '' and ping or had[2] or '', 'ended', ended, 'exit', exit, 'gpu', gpu, 'labels', labels,
-      'tags', tags, 'owner', owner, 'pool', string.match(kind, '^[^|]*'), 'connected', connected,
+      'tags', tags, 'origin', origin, 'owner', owner, 'pool', string.match(kind, '^[^|]*'), 'connected', connected,
       'disconnected', disconnected, 'expires', expires)
     call('ZREM', P .. ':ended', id)
     index_spawn(node, id, owner, seq)
