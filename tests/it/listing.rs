@@ -106,6 +106,7 @@ async fn lists_have_forms_for_people_and_programs_and_a_line_with_totals() {
         (&["ps", "--node", "node-b"], "no spawns on node node-b"),
         (&["nodes", "--pool", "none"], "no nodes like that"),
         (&["ls", "-q"], ""),
+        (&["waiting"], "no requests in line"),
     ] {
         assert_eq!(printed(farm.run(args).await).trim(), words, "{args:?}");
     }
