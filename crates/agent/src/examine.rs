@@ -25,6 +25,9 @@ pub struct Subject {
     tls: tls::Options,
 }
 
+/// What looks at one thing, and what it found.
+type Look = Box<dyn FnOnce(&Config) -> Vec<Finding> + Send>;
+
 /// One look at the machine. It blocks.
 pub struct Check {
     /// What is looked at, as [`Finding::check`] has it.
@@ -98,7 +101,7 @@ impl Subject {
     #[must_use]
     pub fn checks(&self, registry_is_elsewhere: bool) -> Vec<Check> {
         let mut checks = Vec::new();
-        let mut add = |name, look: Box<dyn FnOnce(&Config) -> Vec<Finding> + Send>| {
+        let mut add = |name, look: Look| {
             let config = Arc::clone(&self.config);
             checks.push(Check { name, look: Box::new(move || look(&config)) });
         };

@@ -51,7 +51,7 @@ async fn what_a_farm_cannot_live_with_in_its_redis_is_named() {
             vec![format!("redis-sentinel://{at}/farm")],
             ("registry-form", "problem", "unknown command"),
         ),
-        ("no TLS", "", vec![format!("rediss://{at}")], ("registry-tls", "problem", "")),
+        ("no TLS", "", vec![format!("rediss://{at}")], ("registry-reachable", "problem", "timed out")),
         (
             "a user of another farm",
             "ACL SETUSER other on >hush-other ~{hatchery:other}:* +@all",

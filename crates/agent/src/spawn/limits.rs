@@ -17,7 +17,7 @@ pub(crate) fn raise(wanted: u64) -> Option<u64> {
         return None;
     }
     let current = before.maximum.map_or(wanted, |most| most.min(wanted));
-    match setrlimit(Resource::Nofile, Rlimit { current: Some(current), ..before.clone() }) {
+    match setrlimit(Resource::Nofile, Rlimit { current: Some(current), ..before }) {
         Ok(()) => {
             BEFORE.set(before).ok();
             (current < wanted).then_some(current)
@@ -30,7 +30,7 @@ pub(crate) fn raise(wanted: u64) -> Option<u64> {
 /// it has.
 pub(crate) fn give_back(pid: Pid) {
     let Some(before) = BEFORE.get() else { return };
-    if let Err(error) = prlimit(Some(pid), Resource::Nofile, before.clone()) {
+    if let Err(error) = prlimit(Some(pid), Resource::Nofile, *before) {
         tracing::debug!(%error, "a server keeps the agent's limit of open files");
     }
 }

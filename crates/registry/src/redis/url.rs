@@ -434,12 +434,8 @@ mod tests {
         }
         assert!(matches!(with_file("redis://:x@host"), Err(OpenError::Url { .. })));
         fs::write(&file, "\u{feff}a:b@/\r\n").unwrap();
-        let target = with_file("redis://host").unwrap_or_else(|error| panic!("{error}"));
-        assert_eq!(
-            target.server(&at("h", 1)).redis_settings().password(),
-            Some("a:b@/"),
-            "a byte order mark"
-        );
+        let marked = with_file("redis://host").unwrap_or_else(|error| panic!("{error}"));
+        assert_eq!(marked.server(&at("h", 1)).redis_settings().password(), Some("a:b@/"));
         fs::write(&file, "\n").unwrap();
         assert!(matches!(with_file("redis://host"), Err(OpenError::PasswordFile { .. })));
 

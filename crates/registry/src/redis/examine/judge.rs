@@ -108,7 +108,7 @@ pub(super) fn not_reached(why: &str, form: Form) -> Finding {
         return Finding::problem("registry-tls", found, AWAY, advice);
     }
     let advice = "check host and port, that Redis runs and binds that address, and firewalls between here and there; a port that speaks \
-                  TLS needs rediss://";
+                  TLS needs rediss://, one that does not redis://";
     Finding::problem("registry-reachable", found, AWAY, advice)
 }
 
