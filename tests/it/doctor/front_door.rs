@@ -104,11 +104,14 @@ async fn a_front_door_that_is_not_reached_or_not_trusted_is_said_with_the_step_t
 }
 
 #[tokio::test]
-async fn a_front_door_with_another_time_is_noticed() {
-    let mut farm = Farm::small(1).await;
+async fn a_front_door_and_a_node_with_another_time_are_noticed() {
+    let plans = [AgentPlan::slots(1), AgentPlan::slots(1).clock(-300)];
+    let mut farm = plans.into_iter().fold(Farm::builder(), hatchery_tests::FarmBuilder::agent).start().await;
     farm.doors[0].restart_at(240).await;
     let said = of_farm(&farm, &[]).await;
     said.expect("a clock", ("clock", "problem", "the clock of the front door is"));
+    said.expect("a node's clock", ("clock", "problem", "the clock of node node-b is"));
+    said.expect("the other node's", ("clock", "ok", "the clocks of 1 node"));
     assert!(said.has("clock", "ok", "the registry"), "Redis has this machine's: {:#?}", said.findings);
     farm.finish().await;
 }

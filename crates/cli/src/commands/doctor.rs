@@ -5,8 +5,10 @@
 //! at (`registry::examine`, `agent::Subject`, `tls::examine`); here are the front door, the order, and the report.
 
 mod agent_flags;
+mod date;
 mod farm;
 mod front_door;
+mod node_clocks;
 mod report;
 
 use std::path::PathBuf;

@@ -4,11 +4,10 @@
 //! refused for its scope first, and for what it asks otherwise.
 
 use std::net::SocketAddr;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::future::join_all;
-use hyper::header::{DATE, HeaderMap};
 use hyper::{Method, Response, StatusCode};
 use model::api::NodeList;
 use model::finding::clock;
@@ -17,7 +16,8 @@ use serde_json::Value;
 use tokio::net::{TcpStream, lookup_host};
 use tokio::time::timeout;
 
-use super::farm;
+use super::date::ahead;
+use super::{farm, node_clocks};
 use crate::connector::{Stream, innermost};
 use crate::context::Context;
 use crate::credential::WHERE;
@@ -40,14 +40,14 @@ pub(super) async fn examine(context: &Context, limit: Duration) -> Vec<Finding> 
             return findings;
         }
     };
-    let now = Timestamp::from_millis(before.millis().midpoint(Timestamp::now().millis()));
     findings.extend(readiness(&ready));
-    findings.extend(date(ready.headers()).map(|theirs| clock("clock", "the front door", ahead(theirs, now))));
+    findings.extend(ahead(ready.headers(), before).map(|ahead| clock("clock", "the front door", ahead)));
     let version = version(context).await;
     let (found, nodes) = credential(context).await;
     findings.extend(found);
     if let Some(nodes) = nodes {
         findings.extend(farm::judge(&nodes, version.as_deref(), Timestamp::now()));
+        findings.extend(node_clocks::examine(&nodes.nodes, limit).await);
     }
     findings
 }
@@ -199,17 +199,6 @@ fn readiness(ready: &Response<Bytes>) -> Vec<Finding> {
     findings
 }
 
-fn date(headers: &HeaderMap) -> Option<SystemTime> {
-    httpdate::parse_http_date(headers.get(DATE)?.to_str().ok()?).ok()
-}
-
-/// How far that is ahead of `now`, in milliseconds.
-fn ahead(theirs: SystemTime, now: Timestamp) -> i64 {
-    let theirs = theirs.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_millis();
-    let signed = |millis: u128| i64::try_from(millis).unwrap_or(i64::MAX);
-    signed(theirs) - signed(u128::from(now.millis()))
-}
-
 /// The front door's version, as its description of itself has it.
 async fn version(context: &Context) -> Option<String> {
     let answer = context.client.plain(Method::GET, "/openapi.json", "", true).await.ok()?;
@@ -331,15 +320,5 @@ mod tests {
             r#"{"status":"ready","dependencies":{"registry":{"backend":"redis"}},"warnings":["Redis evicts keys"]}"#,
         );
         assert_eq!(warned[1], (Level::Warning, "Redis evicts keys".to_owned()));
-    }
-
-    #[test]
-    fn a_date_is_compared_with_the_time_of_the_call() {
-        let mut headers = HeaderMap::new();
-        assert_eq!(date(&headers), None);
-        headers.insert(DATE, "Thu, 01 Jan 1970 00:02:00 GMT".parse().unwrap());
-        let theirs = date(&headers).unwrap();
-        assert_eq!(ahead(theirs, Timestamp::from_millis(60_000)), 60_000);
-        assert_eq!(ahead(theirs, Timestamp::from_millis(125_000)), -5_000);
     }
 }
