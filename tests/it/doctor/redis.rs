@@ -7,6 +7,9 @@ use hatchery_tests::{Farm, RedisServer};
 
 use super::{SECRET, doctor, of_farm};
 
+/// What it is, what makes the server so, the flags after `--registry`, and the finding.
+type Case<'a> = (&'a str, &'a str, Vec<String>, (&'a str, &'a str, &'a str));
+
 #[tokio::test]
 async fn what_a_farm_cannot_live_with_in_its_redis_is_named() {
     let farm = Farm::small(1).await;
@@ -20,7 +23,7 @@ async fn what_a_farm_cannot_live_with_in_its_redis_is_named() {
     let nowhere = farm.mark().join("nowhere");
     let nowhere = nowhere.to_str().unwrap();
     let with = |user: &str| format!("redis://{user}@{at}");
-    let cases: Vec<(&str, &str, Vec<String>, (&str, &str, &str))> = vec![
+    let cases: Vec<Case<'_>> = vec![
         (
             "nothing listens",
             "",
