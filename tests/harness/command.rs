@@ -5,7 +5,8 @@ use std::path::Path;
 use serde_json::Value;
 
 use crate::http::Client;
-use crate::role::hatchery;
+use crate::program::Program;
+use crate::role::{clock_of, hatchery};
 
 /// What a command left behind.
 #[derive(Debug)]
@@ -27,8 +28,13 @@ impl Ran {
 
 /// Runs a command against the front door at `server`, in the directory `mark`.
 pub async fn run(mark: &Path, server: Client, args: &[&str]) -> Ran {
-    let mut command = hatchery(mark);
-    command.args(args).env("HATCHERY_SERVER", format!("http://{}", server.addr)).current_dir(mark);
+    run_as(&Program::default(), mark, &[("HATCHERY_SERVER", &format!("http://{}", server.addr))], args).await
+}
+
+/// Runs a command as this program, with these variables, in the directory `mark`.
+pub async fn run_as(program: &Program, mark: &Path, env: &[(&str, &str)], args: &[&str]) -> Ran {
+    let mut command = program.command(mark);
+    command.args(args).envs(clock_of(program)).envs(env.iter().copied()).current_dir(mark);
     let output = tokio::task::spawn_blocking(move || command.output()).await;
     let output = output.expect("nothing panics there").expect("the program can be started");
     Ran {

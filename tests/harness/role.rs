@@ -69,7 +69,7 @@ impl Role {
 
     /// The same as this program.
     pub fn start_as(program: &Program, name: &str, mark: &Path, args: &[String]) -> Self {
-        let env = if program.clock == 0 { Vec::new() } else { wrong_clock(program.clock) };
+        let env = clock_of(program);
         let log = open(&mark.join(format!("{name}.log")));
         Self::start_with(program, name, mark, args, mark, &env, log.into())
     }
@@ -199,6 +199,11 @@ impl Drop for Role {
 
 fn open(path: &Path) -> File {
     File::options().create(true).append(true).open(path).expect("a file can be made")
+}
+
+/// What makes a program see its own time of day.
+pub(crate) fn clock_of(program: &Program) -> Vec<(&'static str, PathBuf)> {
+    if program.clock == 0 { Vec::new() } else { wrong_clock(program.clock) }
 }
 
 /// Makes a program see another time of day; how much time passes stays as it is.

@@ -132,3 +132,18 @@ async fn extra_arguments_are_handed_on() {
     farm.stop([answer["id"].as_str().unwrap()]).await;
     farm.finish().await;
 }
+
+#[tokio::test]
+async fn a_server_gets_the_limit_of_open_files_that_the_agent_was_started_with() {
+    let soft = |pid: u32| {
+        let limits = std::fs::read_to_string(format!("/proc/{pid}/limits")).unwrap();
+        let line = limits.lines().find(|line| line.starts_with("Max open files")).unwrap().to_owned();
+        line.split_whitespace().nth(3).unwrap().parse::<u64>().unwrap()
+    };
+    let farm = Farm::builder().agent(AgentPlan::slots(2).under(&["prlimit", "--nofile=300:"])).start().await;
+    let (answer, process) = spawned(&farm, &json!({})).await;
+    assert_eq!(soft(process.pid), 300);
+    assert!(soft(farm.agents[0].role.pid()) > 300, "the agent's own is raised");
+    farm.stop([answer["id"].as_str().unwrap()]).await;
+    farm.finish().await;
+}

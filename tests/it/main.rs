@@ -30,7 +30,9 @@ mod viewers;
 // What operators and programs see.
 mod commands;
 mod crowded_pages;
+mod doctor;
 mod health_pages;
+mod listing;
 mod live;
 mod live_protocol;
 mod lives;

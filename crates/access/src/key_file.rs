@@ -108,7 +108,8 @@ impl ApiKeys {
 
 /// The key on a line; `None` on a comment.
 fn parse_line(text: &str) -> Result<Option<ApiKey>, String> {
-    let text = text.trim();
+    // Some editors begin a file with a byte order mark.
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text).trim();
     if text.is_empty() || text.starts_with('#') {
         return Ok(None);
     }

@@ -17,6 +17,14 @@ fn mode(path: &Path) -> u32 {
 }
 
 #[test]
+fn a_byte_order_mark_before_the_first_key_does_not_count() {
+    let (one, two) = (key(), key());
+    let keys = ApiKeys::parse(&format!("\u{feff}{}\r\n{}\r\n", one.line(), two.line())).unwrap();
+    assert_eq!(keys.iter().map(|key| &key.id).collect::<Vec<_>>(), [&one.id, &two.id]);
+    assert!(ApiKeys::parse(&format!("\u{feff}# of the web\n{}\n", one.line())).is_ok());
+}
+
+#[test]
 fn a_bad_line_is_named_with_its_number_and_field() {
     let good = key().line();
     let with = |field: &str, value: &str| {

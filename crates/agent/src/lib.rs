@@ -10,6 +10,7 @@
 //! | one spawn | `spawn`: `run` and `driver` (the task that owns it), `start`, `hold`, and below them `lifecycle` and `exit` as pure functions |
 //! | shared state | `node` (what all tasks share), `table` (what is known, behind one lock), `metrics`, `task` |
 //! | the machine | `state` (the state directory), `disk` (threads for it), `logs`, `ports`, `gpus`, `port_conflicts`, `procfs`, `reaper`, `load` |
+//! | a look without a life | `examine`: what an agent with these flags would find on this machine |
 //! | settings and access | [`Options`] (flags), [`Config`] (checked), `exposure` and `separation` (what others and servers may not reach), `foreign`, `accept`, `address` |
 //!
 //! Invariants:
@@ -32,6 +33,7 @@ mod config;
 mod disk;
 mod drain;
 mod endpoint;
+mod examine;
 mod exposure;
 mod foreign;
 mod gpus;
@@ -68,6 +70,7 @@ mod viewers;
 
 pub use config::{Config, ConfigError, Launcher, OnShutdown, Tls};
 pub use endpoint::EndpointForm;
+pub use examine::{Check, Subject};
 pub use life::{Agent, Closed};
 pub use options::Options;
 pub use spawn::launch::{LAUNCHER, launch};

@@ -4,6 +4,7 @@
 use std::collections::VecDeque;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::ops::RangeInclusive;
+use std::os::fd::OwnedFd;
 
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, socket_with, sockopt};
@@ -107,13 +108,27 @@ pub(crate) fn is_free(port: u16) -> bool {
 }
 
 fn is_free_on(address: SocketAddr) -> bool {
-    let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
     // A machine may have no IPv6.
-    let Ok(socket) = socket_with(family, SocketType::STREAM, SocketFlags::CLOEXEC, None) else { return true };
-    let bound = sockopt::set_socket_reuseaddr(&socket, true)
-        .and_then(|()| if address.is_ipv6() { sockopt::set_ipv6_v6only(&socket, true) } else { Ok(()) })
-        .and_then(|()| bind(&socket, &address));
-    matches!(bound, Ok(()) | Err(Errno::ADDRNOTAVAIL | Errno::AFNOSUPPORT))
+    let Ok(socket) = socket(address) else { return true };
+    matches!(bind_to(&socket, address), Ok(()) | Err(Errno::ADDRNOTAVAIL | Errno::AFNOSUPPORT))
+}
+
+/// Binds to an address without listening there, and lets go of it: the error that whoever listens there would get.
+pub(crate) fn try_bind(address: SocketAddr) -> Result<(), Errno> {
+    bind_to(&socket(address)?, address)
+}
+
+fn socket(address: SocketAddr) -> Result<OwnedFd, Errno> {
+    let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
+    socket_with(family, SocketType::STREAM, SocketFlags::CLOEXEC, None)
+}
+
+fn bind_to(socket: &OwnedFd, address: SocketAddr) -> Result<(), Errno> {
+    sockopt::set_socket_reuseaddr(socket, true)?;
+    if address.is_ipv6() {
+        sockopt::set_ipv6_v6only(socket, true)?;
+    }
+    bind(socket, &address)
 }
 
 #[cfg(test)]

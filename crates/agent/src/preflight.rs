@@ -5,6 +5,7 @@ use rustix::process::{PidfdFlags, getpid, pidfd_open};
 
 use crate::config::{Config, ConfigError, Launcher};
 use crate::disk::Disk;
+use crate::spawn::limits;
 use crate::start_error::StartError;
 use crate::state::{StateDir, Unusable};
 
@@ -58,17 +59,15 @@ pub(crate) fn warn_of_missing(config: &Config) {
     }
 }
 
+/// The files that an agent with so many slots may have open at once.
+pub(crate) fn wanted_files(slots: u32) -> u64 {
+    u64::from(slots) * 6 + 512
+}
+
 /// Makes sure that there can be a process descriptor, and all connections that its receiver allows, for every slot.
 pub(crate) fn allow_files(slots: u32) {
-    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-    let wanted = u64::from(slots) * 6 + 512;
-    let limit = getrlimit(Resource::Nofile);
-    if limit.current.is_none_or(|current| current >= wanted) {
-        return;
-    }
-    let current = limit.maximum.map_or(wanted, |most| most.min(wanted));
-    let raised = setrlimit(Resource::Nofile, Rlimit { current: Some(current), ..limit });
-    if raised.is_err() || current < wanted {
+    let wanted = wanted_files(slots);
+    if let Some(current) = limits::raise(wanted) {
         tracing::warn!(wanted, current, "the limit of open files is low for so many slots");
     }
 }

@@ -44,47 +44,51 @@ pub(crate) fn close_files_of_spawns(config: &Config) {
     }
 }
 
+/// What a server that was taken over could do, and how to keep it from that.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Doubt {
+    pub(crate) found: &'static str,
+    pub(crate) why: &'static str,
+    pub(crate) advice: &'static str,
+}
+
 /// Warns of what a server that was taken over could do.
 pub(crate) fn warn(config: &Config) {
     if config.trusts_spawns || config.launcher == Launcher::Nothing {
         return;
     }
-    match &config.spawn_users {
-        None => {
-            let root = rustix::process::geteuid().is_root();
-            tracing::warn!(
-                root,
-                "spawns run as the agent's own user: a server that is taken over can read the registry's password and the node's \
-                 key, and read and end every other spawn; run the agent as root with --spawn-user FIRST-LAST, a range of numbers \
-                 with one for each slot"
-            );
-        }
-        Some(_) => {
-            let mounts = fs::read_to_string("/proc/self/mounts").unwrap_or_default();
-            if !hides_processes(&mounts) {
-                tracing::warn!(
-                    "spawns can read the command lines of all processes, other spawns' session tokens and liveliness URLs among \
-                     them; mount /proc with hidepid=invisible (ProtectProc=invisible under systemd)"
-                );
-            }
-            for (flag, why) in open_to_spawns(config) {
-                tracing::warn!(flag, why, "spawns can reach what only the farm's own processes should");
-            }
-        }
+    let root = rustix::process::geteuid().is_root();
+    for Doubt { found, why, advice } in doubts(config) {
+        tracing::warn!(root, "{found}: {why}; {advice}");
     }
 }
 
-/// Services of the farm that any process of this machine can use, and so any spawn: flags, and what they allow.
-fn open_to_spawns(config: &Config) -> Vec<(&'static str, &'static str)> {
-    let mut open = Vec::new();
-    if config.tls.grpc.is_none() {
-        open.push((
-            "--listen",
-            "the agent's gRPC service has no TLS: a server that is taken over can start and stop spawns on this node; give the \
-             agent --tls-cert, --tls-key and the CA of its clients",
-        ));
+/// What a server that was taken over could do.
+pub(crate) fn doubts(config: &Config) -> Vec<Doubt> {
+    if config.spawn_users.is_none() {
+        return vec![Doubt {
+            found: "spawns run as the agent's own user",
+            why: "a server that is taken over can read the registry's password and the node's key, and read and end every other spawn",
+            advice: "run the agent as root with --spawn-user FIRST-LAST, a range of numbers with one for each slot",
+        }];
     }
-    open
+    let mut doubts = Vec::new();
+    let mounts = fs::read_to_string("/proc/self/mounts").unwrap_or_default();
+    if !hides_processes(&mounts) {
+        doubts.push(Doubt {
+            found: "spawns can read the command lines of all processes",
+            why: "other spawns' session tokens and liveliness URLs are among them",
+            advice: "mount /proc with hidepid=invisible (ProtectProc=invisible under systemd)",
+        });
+    }
+    if config.tls.grpc.is_none() {
+        doubts.push(Doubt {
+            found: "spawns can reach what only the farm's own processes should: the agent's gRPC service (--listen) has no TLS",
+            why: "a server that is taken over can start and stop spawns on this node",
+            advice: "give the agent --tls-cert, --tls-key and the CA of its clients (--tls-client-ca)",
+        });
+    }
+    doubts
 }
 
 /// Whether processes of other users are hidden, according to `/proc/self/mounts`.

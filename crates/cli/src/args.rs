@@ -97,6 +97,12 @@ impl ClientFlags {
     }
 }
 
+/// Whether a flag or the environment names a front door.
+pub(crate) fn names_server(flags: &ClientFlags, before: &Before) -> bool {
+    let variable = || std::env::var_os(SERVER_VARIABLE).is_some_and(|text| !text.is_empty());
+    flags.server.is_some() || before.server.is_some() || variable()
+}
+
 /// Where nodes, reservations and spawns are kept.
 #[derive(Debug, Args)]
 pub(crate) struct RegistryFlags {

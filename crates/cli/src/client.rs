@@ -4,13 +4,15 @@
 
 use std::borrow::Cow;
 use std::fmt::Write as _;
+use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::StreamExt;
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderValue, USER_AGENT};
-use hyper::{Method, Request, StatusCode, Uri};
+use hyper::{Method, Request, Response, StatusCode, Uri};
 use hyper_util::client::legacy;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use model::NodeId;
@@ -19,13 +21,14 @@ use model::api::{
     SpawnList, SpawnRequest, WaitingList,
 };
 use serde::de::DeserializeOwned;
+use sse_stream::SseStream;
 
 use crate::call_error::{CallError, refusal};
 use crate::connector::{Connector, innermost};
 use crate::credential::Credential;
 use crate::filter::Filter;
 use crate::server::Server;
-use crate::spawn_events::{Event, Events, Stage};
+use crate::spawn_events::{Event, Stage};
 
 /// No answer is longer, in bytes: a list of ten thousand nodes takes a tenth of it.
 pub(crate) const MAX_ANSWER_BYTES: usize = 64 << 20;
@@ -235,6 +238,32 @@ impl Client {
         self.read(body)
     }
 
+    /// An answer as it comes, whatever its status. Without a credential where `anonymous`.
+    pub(crate) async fn plain(
+        &self,
+        method: Method,
+        path: &str,
+        body: &'static str,
+        anonymous: bool,
+    ) -> Result<Response<Bytes>, CallError> {
+        let mut request = self.request(method, uri(&self.server, path)?, Full::from(body));
+        if !body.is_empty() {
+            request.headers_mut().insert(CONTENT_TYPE, JSON);
+        }
+        if anonymous {
+            request.headers_mut().remove(AUTHORIZATION);
+        }
+        let exchange = async {
+            let broken = |why| CallError::Broken { server: self.server.clone(), why };
+            let response = self.http.request(request).await.map_err(|e| broken(innermost(&e)))?;
+            let (head, body) = response.into_parts();
+            let body = Limited::new(body, MAX_ANSWER_BYTES).collect().await;
+            Ok(Response::from_parts(head, body.map_err(|e| broken(innermost(&*e)))?.to_bytes()))
+        };
+        let late = |_| CallError::TimedOut { server: self.server.clone(), after: self.timeout };
+        tokio::time::timeout(self.timeout, exchange).await.map_err(late)?
+    }
+
     async fn post<T: DeserializeOwned>(&self, path: &str, body: Bytes) -> Result<Answer<T>, CallError> {
         let uri = uri(&self.server, path)?;
         let typed = !body.is_empty();
@@ -287,21 +316,19 @@ impl Client {
             let status = response.status();
             let kind = response.headers().get(CONTENT_TYPE);
             let streamed = kind.is_some_and(|kind| kind.as_bytes().starts_with(b"text/event-stream"));
-            let mut body = Limited::new(response.into_body(), MAX_ANSWER_BYTES);
+            let body = Limited::new(response.into_body(), MAX_ANSWER_BYTES);
             let broken = |why| CallError::Broken { server: self.server.clone(), why };
             if !streamed {
                 let body = body.collect().await.map_err(|e| broken(innermost(&*e)))?;
                 return Ok((status, body.to_bytes()));
             }
-            let mut events = Events::default();
-            while let Some(frame) = body.frame().await {
-                let Ok(data) = frame.map_err(|e| broken(innermost(&*e)))?.into_data() else { continue };
-                for event in events.push(&data) {
-                    match event {
-                        Event::Stage(stage) => report(&stage),
-                        Event::Ready(json) => return Ok((status, json)),
-                        Event::Problem(json) => return Ok((status_of(&json), json)),
-                    }
+            let mut events = SseStream::new(body.map_err(io::Error::other));
+            while let Some(sse) = events.next().await {
+                match Event::read(sse.map_err(|e| broken(innermost(&e)))?) {
+                    Some(Event::Stage(stage)) => report(&stage),
+                    Some(Event::Ready(json)) => return Ok((status, json)),
+                    Some(Event::Problem(json)) => return Ok((status_of(&json), json)),
+                    None => {}
                 }
             }
             Err(broken("the stream of events ended before the answer".to_owned()))

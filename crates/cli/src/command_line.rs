@@ -1,12 +1,14 @@
 //! The whole command line: every command, and what is said of one that cannot be understood.
 
+use std::ffi::OsStr;
+
 use clap::error::{ContextKind, ContextValue};
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::args::Before;
 use crate::commands::{
-    agent, bench, certs, completions, cordon, dev, drain, explain, forget, frontdoor, key, log, nodes, relay,
-    show, soak, spawn, spawns, stop, token, waiting, watch,
+    agent, bench, certs, completions, cordon, dev, doctor, drain, explain, forget, frontdoor, key, log,
+    nodes, relay, show, soak, spawn, spawns, stop, token, waiting, watch,
 };
 
 /// The note under the error for a token on the command line.
@@ -53,10 +55,13 @@ pub(crate) enum Command {
     /// Say where a spawn would be placed and why, and why not elsewhere
     Explain(explain::ExplainArgs),
     /// List spawns, those that run first
+    #[command(visible_aliases = ["ls", "ps"])]
     Spawns(spawns::SpawnsArgs),
     /// Show one spawn with its history
+    #[command(visible_alias = "describe")]
     Show(show::ShowArgs),
     /// Print the last lines a spawn wrote
+    #[command(visible_alias = "logs")]
     Log(log::LogArgs),
     /// Stop spawns
     Stop(stop::StopArgs),
@@ -74,6 +79,8 @@ pub(crate) enum Command {
     Drain(drain::DrainArgs),
     /// Remove a node that will not come back
     Forget(forget::ForgetArgs),
+    /// Look for what is wrong with a farm, its registry, or a node, and say what to do about it
+    Doctor(Box<doctor::DoctorArgs>),
     /// Put load on a farm and measure how long its answers take
     Bench(bench::BenchArgs),
     /// Start and stop spawns again and again, and check that nothing is left of them
@@ -88,6 +95,26 @@ pub(crate) enum Command {
     Completions(completions::CompletionsArgs),
 }
 
+/// Understands this process's command line and environment. A variable that is empty counts as one that is not set: that is how shells,
+/// Compose files and unit files leave one out.
+///
+/// # Errors
+/// It cannot be understood; or help or a version was asked for.
+pub(crate) fn parse() -> Result<Cli, clap::Error> {
+    let mut command = without_empty_variables(Cli::command());
+    let matches = command.try_get_matches_from_mut(std::env::args_os())?;
+    Cli::from_arg_matches(&matches).map_err(|error| error.format(&mut command))
+}
+
+fn without_empty_variables(command: clap::Command) -> clap::Command {
+    let is_empty = |name: &OsStr| std::env::var_os(name).is_some_and(|value| value.is_empty());
+    let command = command.mut_args(|arg| match arg.get_env() {
+        Some(name) if is_empty(name) => arg.env(None::<&'static str>),
+        _ => arg,
+    });
+    command.mut_subcommands(without_empty_variables)
+}
+
 /// Whether what is wrong with the command line is a token on it.
 pub(crate) fn names_token_itself(error: &clap::Error) -> bool {
     matches!(error.get(ContextKind::InvalidArg), Some(ContextValue::String(flag)) if flag == "--token")
@@ -96,8 +123,6 @@ pub(crate) fn names_token_itself(error: &clap::Error) -> bool {
 #[cfg(test)]
 mod tests {
     use std::path::Path;
-
-    use clap::CommandFactory;
 
     use super::*;
 

@@ -9,6 +9,7 @@ pub(crate) mod certs;
 pub(crate) mod completions;
 pub(crate) mod cordon;
 pub(crate) mod dev;
+pub(crate) mod doctor;
 pub(crate) mod drain;
 pub(crate) mod explain;
 pub(crate) mod forget;

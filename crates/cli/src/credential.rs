@@ -119,6 +119,8 @@ fn read(path: &Path) -> Result<HeaderValue, String> {
 
 /// The header of a credential; what is wrong with it is said without it.
 fn header(text: &str) -> Result<HeaderValue, String> {
+    // Some editors begin a file with a byte order mark.
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     let credential = text.lines().next().unwrap_or_default().trim();
     if credential.is_empty() {
         return Err("its first line is empty; an API key or a token is wanted there".to_owned());
@@ -138,7 +140,9 @@ mod tests {
 
     #[test]
     fn the_first_line_counts_without_the_space_around_it() {
-        for text in ["hatchery_a_b", " hatchery_a_b \n", "hatchery_a_b\r\nanother\n"] {
+        for text in
+            ["hatchery_a_b", " hatchery_a_b \n", "hatchery_a_b\r\nanother\n", "\u{feff}hatchery_a_b\r\n"]
+        {
             assert_eq!(header(text).unwrap(), "Bearer hatchery_a_b", "{text:?}");
         }
     }

@@ -8,8 +8,8 @@ use tokio::runtime::Builder;
 use crate::args::{Before, ClientFlags};
 use crate::command_line::{Cli, Command};
 use crate::commands::{
-    agent, bench, certs, completions, cordon, dev, drain, explain, forget, frontdoor, key, log, nodes, relay,
-    show, soak, spawn, spawns, stop, token, waiting, watch,
+    agent, bench, certs, completions, cordon, dev, doctor, drain, explain, forget, frontdoor, key, log,
+    nodes, relay, show, soak, spawn, spawns, stop, token, waiting, watch,
 };
 use crate::context::{ANSWER, Context};
 use crate::credential::WHERE;
@@ -50,6 +50,10 @@ pub(crate) fn run(cli: Cli) -> Exit {
         Command::Token(args) => role(token::run(args)),
         Command::Certs(args) => role(certs::run(&args)),
         Command::Completions(args) => role(completions::run(&args, &mut Cli::command())),
+        Command::Doctor(args) => {
+            let json = args.flags.json || before.json;
+            doctor::run(&before, *args).unwrap_or_else(|failure| failure.report(json))
+        }
         Command::Spawn(args) => {
             let timeout = args.spawn.timeout();
             ask(&before, &args.flags, timeout, async |context| spawn::run(context, &args).await)

@@ -4,7 +4,7 @@ use std::io::{self, Write};
 
 use crate::call_error::CallError;
 use crate::exit::Exit;
-use crate::output::counts;
+use crate::output::{count, counts};
 use crate::standard_error::say;
 
 /// Why a command failed.
@@ -70,7 +70,8 @@ impl Failure {
                     say(&format!("  tried {}: {} ({})", attempt.node, attempt.reason, attempt.code));
                 }
                 if let Some(reasons) = error.reasons() {
-                    say(&format!("  nodes: {} (`hatchery explain` says it node by node)", counts(reasons)));
+                    let nodes = count(reasons.values().sum::<u32>(), "node");
+                    say(&format!("  {nodes}: {} (`hatchery explain` says it node by node)", counts(reasons)));
                 }
                 for line in error.log() {
                     say(&format!("  | {line}"));

@@ -6,9 +6,9 @@
 //! | --- | --- |
 //! | what is asked for | [`dispatch`] runs what [`command_line`] understood |
 //! | commands | [`commands`]: one module per command |
-//! | what commands work with | [`context`]; [`pages`] of a list; [`client`] (typed calls) and [`feed`] (the live feed) through [`connector`], with a [`credential`] |
+//! | what commands work with | [`context`]; [`listing`] (forms of a list); [`spawn_ids`] (short ids); [`pages`] of a list; [`client`] (typed calls) and [`feed`] (the live feed) through [`connector`], with a [`credential`] |
 //! | the process | [`logging`], [`runtime`], [`signals`] |
-//! | results for people and scripts | [`failure`], [`call_error`], [`output`], [`standard_error`], [`exit`] |
+//! | results for people and scripts | [`failure`], [`call_error`], [`output`], [`yaml`], [`standard_error`], [`exit`] |
 //! | words of the command line | [`args`] (flags that several commands share), [`filter`] (which spawns are meant), [`server`] (the address of a front door) |
 //!
 //! A command returns its exit code or a [`failure::Failure`]; nothing else ends the process. Only [`credential`] reads a token, and nothing
@@ -27,6 +27,7 @@ mod exit;
 mod failure;
 mod feed;
 mod filter;
+mod listing;
 mod logging;
 mod output;
 mod pages;
@@ -34,11 +35,11 @@ mod runtime;
 mod server;
 mod signals;
 mod spawn_events;
+mod spawn_ids;
 mod standard_error;
+mod yaml;
 
 use std::process::ExitCode;
-
-use clap::Parser;
 
 fn main() -> ExitCode {
     let mut words = std::env::args_os();
@@ -49,7 +50,7 @@ fn main() -> ExitCode {
     if name.is_some_and(|name| name == agent::LAUNCHER) {
         return agent::launch(words);
     }
-    match command_line::Cli::try_parse() {
+    match command_line::parse() {
         Ok(cli) => dispatch::run(cli).into(),
         Err(error) => {
             // Help and version are answers, not errors; clap knows where each goes.

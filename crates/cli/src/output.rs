@@ -111,13 +111,64 @@ pub(crate) fn labels(labels: &BTreeMap<String, String>) -> String {
     if text.is_empty() { "-".to_owned() } else { text }
 }
 
-/// `12 full, 3 label sdk`: the most first.
+/// `12 full, 3 without the label sdk that is asked for`: why nodes cannot take a spawn, the most first.
 pub(crate) fn counts(reasons: &BTreeMap<String, u32>) -> String {
     let mut reasons: Vec<_> = reasons.iter().collect();
     reasons.sort_by_key(|(_, count)| Reverse(**count));
     let reasons: Vec<String> =
-        reasons.into_iter().map(|(reason, count)| format!("{count} {reason}")).collect();
+        reasons.into_iter().map(|(reason, count)| format!("{count} {}", such(reason))).collect();
     reasons.join(", ")
+}
+
+/// What nodes are that are counted under this word of the front door. A later front door may have others.
+fn such(reason: &str) -> Cow<'_, str> {
+    if let Some(label) = reason.strip_prefix("label ") {
+        return Cow::Owned(format!("without the label {label} that is asked for"));
+    }
+    Cow::Borrowed(match reason {
+        "gpu full" => "with every GPU full",
+        "renderer" => "without the renderer",
+        "pool" => "in another pool",
+        "dedicated" => "dedicated to another pool",
+        "in line" => "with slots that are promised to callers in line",
+        "quota" => "with room that the caller's quota leaves unused",
+        "no port" => "without a free port",
+        "memory" => "short of memory",
+        "cannot start" => "that cannot start a server",
+        "failed" => "where it failed",
+        "refused" => "that refused it",
+        other => other,
+    })
+}
+
+/// `1 spawn`, `2 spawns`.
+pub(crate) fn count(number: impl Into<Number>, what: &str) -> String {
+    match number.into() {
+        Number(1) => format!("1 {what}"),
+        Number(number) => format!("{number} {what}s"),
+    }
+}
+
+/// A number of things.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Number(u64);
+
+impl From<usize> for Number {
+    fn from(number: usize) -> Self {
+        Self(u64::try_from(number).unwrap_or(u64::MAX))
+    }
+}
+
+impl From<u32> for Number {
+    fn from(number: u32) -> Self {
+        Self(number.into())
+    }
+}
+
+impl From<u64> for Number {
+    fn from(number: u64) -> Self {
+        Self(number)
+    }
 }
 
 /// Bytes for people: `3.2 GiB`.
@@ -198,9 +249,11 @@ mod tests {
 
     #[test]
     fn counts_have_the_most_first() {
-        let reasons = [("cordoned", 1), ("full", 12), ("label sdk", 3), ("failing", 1)];
+        let reasons = [("cordoned", 1), ("full", 12), ("label sdk", 3), ("of later", 2), ("pool", 1)];
         let reasons = reasons.map(|(reason, count)| (reason.to_owned(), count)).into();
-        assert_eq!(counts(&reasons), "12 full, 3 label sdk, 1 cordoned, 1 failing");
+        let words =
+            "12 full, 3 without the label sdk that is asked for, 2 of later, 1 cordoned, 1 in another pool";
+        assert_eq!(counts(&reasons), words);
     }
 
     #[test]

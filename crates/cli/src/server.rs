@@ -48,6 +48,13 @@ impl Server {
         format!("ws{rest}/v1/live")
     }
 
+    /// Its host, as a resolver takes it, and its port.
+    pub(crate) fn host_and_port(&self) -> (String, u16) {
+        let uri: Uri = self.base.parse().unwrap_or_default();
+        let host = uri.host().unwrap_or_default().trim_matches(['[', ']']).to_owned();
+        (host, uri.port_u16().unwrap_or(if self.by_tls { 443 } else { 80 }))
+    }
+
     /// Whether it is talked to by TLS.
     pub(crate) fn by_tls(&self) -> bool {
         self.by_tls
@@ -87,6 +94,14 @@ mod tests {
         let server = "https://door:8443".parse::<Server>().unwrap();
         assert!(server.by_tls());
         assert_eq!(server.live_url(), "wss://door:8443/v1/live");
+        for (server, host, port) in [
+            ("http://door/x", "door", 80),
+            ("https://[::1]", "::1", 443),
+            ("http://10.0.0.1:8080", "10.0.0.1", 8080),
+        ] {
+            let server: Server = server.parse().unwrap();
+            assert_eq!(server.host_and_port(), (host.to_owned(), port), "{server}");
+        }
     }
 
     #[test]

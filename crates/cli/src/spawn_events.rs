@@ -1,7 +1,8 @@
-//! The events of a spawn that is watched, as a front door writes them: server-sent events with JSON as data.
+//! The events of a spawn that is watched, as a front door sends them: what server-sent events (parsed by `sse-stream`) say.
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use model::api::{SpawnQueued, SpawnStarting};
+use sse_stream::Sse;
 
 /// How far a spawn has come.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -22,42 +23,31 @@ pub(crate) enum Event {
     Problem(Bytes),
 }
 
-/// What has arrived of an event that is not whole.
-#[derive(Debug, Default)]
-pub(crate) struct Events(BytesMut);
-
-impl Events {
-    /// Takes in what has arrived, and gives the events that are whole. Comments, and events of a later version, are left out.
-    pub(crate) fn push(&mut self, arrived: &[u8]) -> Vec<Event> {
-        self.0.extend_from_slice(arrived);
-        let mut events = Vec::new();
-        while let Some(end) = self.0.windows(2).position(|two| two == b"\n\n") {
-            let block = self.0.split_to(end + 2);
-            events.extend(read(&block));
-        }
-        events
+impl Event {
+    /// What an event says; `None` for one of a later version.
+    pub(crate) fn read(sse: Sse) -> Option<Self> {
+        let data = sse.data?;
+        Some(match sse.event?.as_str() {
+            "queued" => Self::Stage(Stage::Queued(serde_json::from_str(&data).ok()?)),
+            "starting" => Self::Stage(Stage::Starting(serde_json::from_str(&data).ok()?)),
+            "ready" => Self::Ready(data.into()),
+            "problem" => Self::Problem(data.into()),
+            _ => return None,
+        })
     }
-}
-
-fn read(block: &[u8]) -> Option<Event> {
-    let text = std::str::from_utf8(block).ok()?;
-    let field = |name: &str| text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(": "));
-    let data = field("data")?;
-    Some(match field("event")? {
-        "queued" => Event::Stage(Stage::Queued(serde_json::from_str(data).ok()?)),
-        "starting" => Event::Stage(Stage::Starting(serde_json::from_str(data).ok()?)),
-        "ready" => Event::Ready(Bytes::copy_from_slice(data.as_bytes())),
-        "problem" => Event::Problem(Bytes::copy_from_slice(data.as_bytes())),
-        _ => return None,
-    })
 }
 
 #[cfg(test)]
 mod tests {
+    use std::io;
+
+    use futures_util::{StreamExt, stream};
+    use sse_stream::SseStream;
+
     use super::*;
 
-    #[test]
-    fn events_are_read_however_they_arrive_and_what_is_not_known_is_left_out() {
+    #[tokio::test]
+    async fn events_are_read_however_they_arrive_and_what_is_not_known_is_left_out() {
         let text = ":\n\nevent: queued\ndata: {\"position\":2,\"estimateSeconds\":7}\n\nevent: later\ndata: {}\n\n\
             event: starting\ndata: {\"node\":\"a\",\"more\":1}\n\nretry: 2000\nevent: problem\ndata: {\"status\":503}\n\n\
             event: ready\ndata: {}\n\n";
@@ -68,8 +58,10 @@ mod tests {
             Event::Ready(Bytes::from_static(b"{}")),
         ];
         for size in [1, 7, 1000] {
-            let mut events = Events::default();
-            let read: Vec<Event> = text.as_bytes().chunks(size).flat_map(|part| events.push(part)).collect();
+            let parts: Vec<io::Result<Bytes>> =
+                text.as_bytes().chunks(size).map(|part| Ok(Bytes::copy_from_slice(part))).collect();
+            let events = SseStream::from_bytes_stream(stream::iter(parts));
+            let read: Vec<Event> = events.filter_map(async |sse| Event::read(sse.unwrap())).collect().await;
             assert_eq!(read, expected, "{size} bytes at a time");
         }
     }

@@ -13,6 +13,7 @@
 //! | [`event`] | what happened, in the registry's order |
 //! | [`api`] | the JSON of the HTTP contract |
 //! | [`timing`] | every interval, and its effect on a user |
+//! | [`finding`] | what an examination of a set-up found |
 //! | [`vendor`] | the stream cache server's exit codes |
 //! | [`time`], [`amount`], [`text`] | points in time, amounts of memory, deceptive characters |
 //!
@@ -23,6 +24,7 @@ pub mod amount;
 pub mod api;
 pub mod demand;
 pub mod event;
+pub mod finding;
 pub mod health;
 pub mod id;
 pub mod node;
@@ -39,6 +41,7 @@ mod words;
 pub use amount::parse_bytes;
 pub use demand::{Demand, Misfit, NodeKind, Placement};
 pub use event::{Event, EventKind};
+pub use finding::{Finding, Level};
 pub use health::{FarmCause, Health, HealthChange, HealthState, NodeHealth, StartFailure};
 pub use id::{AgentEpoch, NameError, NodeId, Owner, RequestId, SpawnId, TicketId};
 pub use node::{Availability, Drain, Eligibility, GpuSlots, Load, NodeDescription, NodeRecord};

@@ -117,7 +117,7 @@ pub use ask::{
 pub use contract::Registry;
 pub use error::{OpenError, RegistryError, outward};
 pub use permits::{Permit, Permits};
-pub use redis::{Unprotected, unprotected};
+pub use redis::{Unprotected, examine, is_elsewhere, unprotected};
 pub use report::{AgentReport, Change, DesiredDrain, DesiredState, Heartbeat, Identity, Orders, SpawnReport};
 pub use verdict::{Assessment, Forecast, Foreseen, Judge, Offer, Room, Verdict};
 pub use waiting::{MAX_LISTED, Waiting};

@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::fs::{self, Metadata};
+use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -71,7 +72,7 @@ impl Named {
 
     /// Every certificate in it; at least one.
     pub(crate) fn certificates(&self) -> Result<Vec<CertificateDer<'static>>, TlsError> {
-        let bytes = fs::read(&self.path).map_err(|e| self.wrong(CERTIFICATES, e))?;
+        let bytes = self.bytes().map_err(|e| self.wrong(CERTIFICATES, e))?;
         let all: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&bytes).collect();
         let all = all.map_err(|e| self.wrong(CERTIFICATES, e))?;
         if all.is_empty() {
@@ -80,9 +81,15 @@ impl Named {
         Ok(all)
     }
 
+    /// What is in it, without the byte order mark that some editors begin a file with: a first line with one begins no PEM.
+    fn bytes(&self) -> io::Result<Vec<u8>> {
+        let bytes = fs::read(&self.path)?;
+        Ok(bytes.strip_prefix("\u{feff}".as_bytes()).map(<[u8]>::to_vec).unwrap_or(bytes))
+    }
+
     fn key(&self) -> Result<PrivateKeyDer<'static>, TlsError> {
         const WANTS: &str = "a private key in PEM";
-        let bytes = fs::read(&self.path).map_err(|e| self.wrong(WANTS, e))?;
+        let bytes = self.bytes().map_err(|e| self.wrong(WANTS, e))?;
         PrivateKeyDer::from_pem_slice(&bytes).map_err(|_| self.wrong(WANTS, "there is none in it"))
     }
 

@@ -18,7 +18,7 @@ use crate::validity;
 /// How often files are looked at.
 const LOOK: Duration = Duration::from_secs(1);
 /// A certificate that expires within this time is warned of.
-const NEAR: Duration = Duration::from_secs(14 * 24 * 3600);
+pub(crate) const NEAR: Duration = Duration::from_secs(14 * 24 * 3600);
 
 /// Files, and how to make a configuration of them.
 pub(crate) trait Source: Clone + Send + Sync + 'static {

@@ -11,7 +11,8 @@
 //! | [`Server`], [`Client`] | the two ends of a connection |
 //! | `purpose`, [`Expected`] | which certificates are accepted |
 //! | [`Peers`], [`PeerMetrics`] | counts of what peers have shown |
-//! | `validity` | when a certificate expires |
+//! | `validity` | from when until when a certificate is valid |
+//! | `examine` | a look at a pair for an operator |
 //! | [`ConnectionLimit`] | a connection limit that evicts the longest idle |
 //!
 //! Everything here is rustls with ring, TLS 1.2 and 1.3.
@@ -24,6 +25,7 @@
 
 mod client;
 mod connection_limit;
+mod examine;
 mod files;
 mod fresh;
 mod metrics;
@@ -40,6 +42,7 @@ mod validity;
 
 pub use client::{Client, ClientStream, Roots};
 pub use connection_limit::{ConnectionLimit, Permit};
+pub use examine::{examine, examine_validity};
 pub use files::{Identity, Named, TlsError};
 pub use metrics::PeerMetrics;
 pub use options::{AgentIdentity, Options, is_beyond_this_machine};

@@ -309,3 +309,14 @@ fn the_names_of_a_certificate_are_known_without_a_look_at_the_disk() {
     assert!(server.is_for("node-a") && !server.is_for("node-b"));
     assert!(server.not_after().is_some());
 }
+
+#[test]
+fn a_byte_order_mark_before_a_certificate_or_a_key_does_not_count() {
+    let farm = Authority::new("farm");
+    let identity = farm.sign("a", FOR_SERVERS);
+    for file in [&identity.certificate.path, &identity.key.path, &farm.path().join("ca.pem")] {
+        let text = fs::read_to_string(file).unwrap();
+        fs::write(file, format!("\u{feff}{}", text.replace('\n', "\r\n"))).unwrap();
+    }
+    Server::open(identity, Callers::FrontDoors(farm.ca()), HTTP2).unwrap();
+}

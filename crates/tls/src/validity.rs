@@ -1,4 +1,4 @@
-//! When a certificate expires. `webpki` checks the validity and does not expose it, so these few fields of the DER (RFC
+//! From when until when a certificate is valid. `webpki` checks the validity and does not expose it, so these few fields of the DER (RFC
 //! 5280, 4.1) are read here.
 
 /// Tags of DER.
@@ -9,6 +9,11 @@ const GENERALIZED_TIME: u8 = 0x18;
 
 /// The `notAfter` of a certificate in DER, in seconds since 1970; `None` when it cannot be parsed.
 pub(crate) fn not_after(certificate: &[u8]) -> Option<u64> {
+    valid_between(certificate).map(|(_, end)| end)
+}
+
+/// Its `notBefore` and `notAfter`.
+pub(crate) fn valid_between(certificate: &[u8]) -> Option<(u64, u64)> {
     let (signed, _) = expect(certificate, SEQUENCE)?;
     let (mut fields, _) = expect(signed, SEQUENCE)?;
     if fields.first() == Some(&VERSION) {
@@ -19,9 +24,10 @@ pub(crate) fn not_after(certificate: &[u8]) -> Option<u64> {
         fields = next(fields)?.2;
     }
     let (validity, _) = expect(fields, SEQUENCE)?;
-    let (_, _, end) = next(validity)?;
-    let (tag, text, _) = next(end)?;
-    moment(tag, std::str::from_utf8(text).ok()?)
+    let (begin, begin_text, end) = next(validity)?;
+    let (end, end_text, _) = next(end)?;
+    let read = |tag, text| moment(tag, std::str::from_utf8(text).ok()?);
+    Some((read(begin, begin_text)?, read(end, end_text)?))
 }
 
 fn expect(bytes: &[u8], wanted: u8) -> Option<(&[u8], &[u8])> {

@@ -41,46 +41,16 @@ impl Groups {
     /// Makes sure that groups can be made that limit what is to be limited; `None` when nothing asks for groups. `ours` are
     /// processes that may be moved out of the way.
     pub(crate) fn open(config: &Config, ours: &[u32]) -> Result<Option<Self>, ConfigError> {
-        let flag = match (&config.cgroup, config.spawn_memory, config.spawn_cpus) {
-            (_, Some(_), _) => "--spawn-memory",
-            (_, None, Some(_)) => "--spawn-cpus",
-            (Some(_), None, None) => "--cgroup",
-            (None, None, None) => return Ok(None),
-        };
+        let Some((flag, dir)) = wanted(config)? else { return Ok(None) };
         let wants = |why: String| ConfigError::new(flag, why);
-        let dir = match &config.cgroup {
-            Some(dir) => dir.clone(),
-            None => own_group().ok_or_else(|| {
-                wants(format!("needs cgroup v2, which this machine has not mounted; {ADVICE}"))
-            })?,
-        };
         let shown = dir.display();
         if !dir.exists() {
             fs::create_dir(&dir).map_err(|e| {
                 wants(format!("needs the group {shown} (--cgroup), which cannot be made: {e}"))
             })?;
         }
-        let offered = fs::read_to_string(dir.join("cgroup.controllers")).map_err(|e| {
-            wants(format!("needs a cgroup v2 directory, which {shown} (--cgroup) is not: {e}; {ADVICE}"))
-        })?;
-        let offers = |controller: &str| offered.split_whitespace().any(|one| one == controller);
-        let needed = [
-            ("--spawn-memory", "memory", config.spawn_memory.is_some()),
-            ("--spawn-cpus", "cpu", config.spawn_cpus.is_some()),
-        ];
-        let lacking = needed.iter().find(|(_, controller, needed)| *needed && !offers(controller));
-        if let Some((flag, controller, _)) = lacking {
-            let has = if offered.trim().is_empty() { "none" } else { offered.trim() };
-            let why = format!(
-                "needs the {controller} controller of cgroup v2 in {shown} (--cgroup), which has {has}; {ADVICE}"
-            );
-            return Err(ConfigError::new(flag, why));
-        }
-        let pids = offers("pids");
-        let wanted =
-            needed.iter().map(|(_, controller, needed)| (*controller, *needed)).chain([("pids", pids)]);
-        let wanted: Vec<&str> =
-            wanted.filter(|(_, needed)| *needed).map(|(controller, _)| controller).collect();
+        let wanted = controllers(config, flag, &dir)?;
+        let pids = wanted.contains(&"pids");
         pass_on(&dir, &wanted, ours)
             .map_err(|e| wants(format!("cannot have {} in {shown} (--cgroup): {e}", wanted.join(", "))))?;
         let prefix = format!("spawn-{}-", config.node);
@@ -90,6 +60,15 @@ impl Groups {
             .and_then(|()| fs::remove_dir(&trial))
             .map_err(|e| wants(format!("cannot make groups in {} (--cgroup): {e}", groups.dir.display())))?;
         Ok(Some(groups))
+    }
+
+    /// Where groups would be made, if anything asks for them; what a directory that is there offers is checked. Changes nothing.
+    pub(crate) fn place(config: &Config) -> Result<Option<PathBuf>, ConfigError> {
+        let Some((flag, dir)) = wanted(config)? else { return Ok(None) };
+        if dir.exists() {
+            controllers(config, flag, &dir)?;
+        }
+        Ok(Some(dir))
     }
 
     fn path(&self, id: SpawnId) -> PathBuf {
@@ -216,6 +195,44 @@ impl Group {
             tracing::warn!(%error, path = %self.dir.display(), "a control group cannot be removed yet");
         }
     }
+}
+
+/// The flag that asks for groups, if one does, and the directory that they are made in.
+fn wanted(config: &Config) -> Result<Option<(&'static str, PathBuf)>, ConfigError> {
+    let flag = match (&config.cgroup, config.spawn_memory, config.spawn_cpus) {
+        (_, Some(_), _) => "--spawn-memory",
+        (_, None, Some(_)) => "--spawn-cpus",
+        (Some(_), None, None) => "--cgroup",
+        (None, None, None) => return Ok(None),
+    };
+    let missing = || format!("needs cgroup v2, which this machine has not mounted; {ADVICE}");
+    let dir = config.cgroup.clone().or_else(own_group).ok_or_else(|| ConfigError::new(flag, missing()))?;
+    Ok(Some((flag, dir)))
+}
+
+/// The controllers that spawns need of a directory that is there, which must offer them; that of processes where it does.
+fn controllers(config: &Config, flag: &'static str, dir: &Path) -> Result<Vec<&'static str>, ConfigError> {
+    let shown = dir.display();
+    let offered = fs::read_to_string(dir.join("cgroup.controllers")).map_err(|e| {
+        let why = format!("needs a cgroup v2 directory, which {shown} (--cgroup) is not: {e}; {ADVICE}");
+        ConfigError::new(flag, why)
+    })?;
+    let offers = |controller: &str| offered.split_whitespace().any(|one| one == controller);
+    let needed = [
+        ("--spawn-memory", "memory", config.spawn_memory.is_some()),
+        ("--spawn-cpus", "cpu", config.spawn_cpus.is_some()),
+    ];
+    let lacking = needed.iter().find(|(_, controller, needed)| *needed && !offers(controller));
+    if let Some((flag, controller, _)) = lacking {
+        let has = if offered.trim().is_empty() { "none" } else { offered.trim() };
+        let why = format!(
+            "needs the {controller} controller of cgroup v2 in {shown} (--cgroup), which has {has}; {ADVICE}"
+        );
+        return Err(ConfigError::new(flag, why));
+    }
+    let wanted = needed.iter().map(|(_, controller, needed)| (*controller, *needed));
+    let wanted = wanted.chain([("pids", offers("pids"))]);
+    Ok(wanted.filter(|(_, needed)| *needed).map(|(controller, _)| controller).collect())
 }
 
 /// Has a directory pass controllers on to the groups in it.

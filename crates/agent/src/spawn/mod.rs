@@ -29,6 +29,7 @@ pub(crate) mod hold;
 pub(crate) mod launch;
 pub(crate) mod leftovers;
 pub(crate) mod lifecycle;
+pub(crate) mod limits;
 pub(crate) mod output;
 pub(crate) mod predecessor;
 pub(crate) mod process;
@@ -39,6 +40,7 @@ pub(crate) mod traced;
 mod tree;
 pub(crate) mod user;
 pub(crate) mod users;
+pub(crate) mod xauthority;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -13,7 +13,7 @@ use rustix::fs::{FallocateFlags, Mode, OFlags, fallocate};
 use crate::liveliness::secret;
 
 /// Beyond so many bytes on the disk a file is cut.
-const MAX_ON_DISK: u64 = 8 << 20;
+pub(crate) const MAX_ON_DISK: u64 = 8 << 20;
 /// This much stays when a file is cut, and no more is read.
 const KEEP: u64 = 1 << 20;
 /// Begins the line that the agent writes before each start.

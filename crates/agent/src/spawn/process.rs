@@ -16,6 +16,7 @@ use tokio::io::unix::AsyncFd;
 use super::cgroup::Group;
 use super::exit::Status;
 use super::lifecycle::Signal;
+use super::limits;
 use crate::{procfs, reaper};
 
 /// A process that leads its own group. Dropping it leaves the process alone.
@@ -39,6 +40,7 @@ impl Process {
         let child = command.stdin(Stdio::null()).stdout(output).stderr(errors).process_group(0).spawn()?;
         let leader = Pid::from_child(&child);
         starting.started(child.id());
+        limits::give_back(leader);
         // Not reaped before this process says so, hence the number is still its own.
         let watched = pidfd_open(leader, PidfdFlags::empty()).map_err(io::Error::from).and_then(watch);
         match watched {

@@ -24,7 +24,7 @@ use super::predecessor::Left;
 use super::process::Process;
 use super::user::Ids;
 use super::users::SpawnUsers;
-use super::{Facts, Refusal, RefusalKind, launch, leftovers, output, predecessor};
+use super::{Facts, Refusal, RefusalKind, launch, leftovers, output, predecessor, xauthority};
 use crate::config::{Config, Launcher};
 use crate::liveliness::secret;
 use crate::node::Node;
@@ -246,7 +246,9 @@ fn environment(config: &Config, executable: &Path) -> BTreeMap<OsString, OsStrin
     ]);
     // With EGL a display does harm.
     if !config.egl {
-        environment.extend([named("DISPLAY", std::env::var_os("DISPLAY").unwrap_or_else(|| ":0".into()))]);
+        let display = std::env::var_os("DISPLAY").filter(|display| !display.is_empty());
+        environment.extend([named("DISPLAY", display.unwrap_or_else(|| ":0".into()))]);
+        environment.extend(xauthority::of_agent().map(|file| named("XAUTHORITY", file.into())));
     }
     environment.extend(config.env.iter().map(|(name, value)| named(name, value.into())));
     environment

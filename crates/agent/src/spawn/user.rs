@@ -70,6 +70,15 @@ impl SpawnUser {
     /// What keeps this user from reading a file, or from listing and entering a directory, as far as its mode and those of
     /// the directories above tell.
     pub(crate) fn shut_out_of(&self, path: &Path) -> Option<String> {
+        self.kept_from(path, "read", |meta| if meta.is_dir() { 0o5 } else { 0o4 })
+    }
+
+    /// What keeps this user from running a file, in the same way.
+    pub(crate) fn cannot_run(&self, path: &Path) -> Option<String> {
+        self.kept_from(path, "run", |_| 0o1)
+    }
+
+    fn kept_from(&self, path: &Path, what: &str, wanted: impl Fn(&Metadata) -> u32) -> Option<String> {
         // From where the agent was started, if it does not begin at the root.
         let path = &std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
         let mut above: Vec<&Path> = path.ancestors().skip(1).collect();
@@ -86,8 +95,7 @@ impl SpawnUser {
         }
         // A missing file is another check's.
         let meta = std::fs::metadata(path).ok()?;
-        let wanted = if meta.is_dir() { 0o5 } else { 0o4 };
-        (!self.may(&meta, wanted)).then(|| closed(path, &meta, "read"))
+        (!self.may(&meta, wanted(&meta))).then(|| closed(path, &meta, what))
     }
 
     /// Whether it may do this, bits of `rwx`, with what has these modes.

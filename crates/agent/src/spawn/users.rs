@@ -133,11 +133,20 @@ impl SpawnUsers {
 
     /// What keeps a spawn from reading a file, or from listing and entering a directory, as far as modes tell.
     pub(crate) fn shut_out_of(&self, path: &Path) -> Option<String> {
-        let of_everybody = match self {
+        self.of_everybody().shut_out_of(path)
+    }
+
+    /// What keeps a spawn from running a file, as far as modes tell.
+    pub(crate) fn cannot_run(&self, path: &Path) -> Option<String> {
+        self.of_everybody().cannot_run(path)
+    }
+
+    /// A user that has no more rights than every other one.
+    fn of_everybody(&self) -> SpawnUser {
+        match self {
             Self::One(user) => user.clone(),
             Self::Each(range) => range.user(range.first(), self.to_string()),
-        };
-        of_everybody.shut_out_of(path)
+        }
     }
 
     /// Whether some spawn can read a file, as far as modes tell.

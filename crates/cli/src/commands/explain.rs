@@ -110,11 +110,14 @@ mod tests {
             "no node would be chosen: every node is full (no-capacity)\n\n\
              NODE  VERDICT  WHY\n\
              a     full     4 of 4 slots are in use\n\n\
-             all nodes but the chosen one: 12 full, 3 label sdk\n",
+             all nodes but the chosen one: 12 full, 3 without the label sdk that is asked for\n",
         );
         assert_eq!(exit(&answer), Exit::Refused);
         let counted = shown(&refused(Vec::new(), 15));
-        assert!(counted.ends_with("(no-capacity)\n\n12 full, 3 label sdk\n"), "{counted}");
+        assert!(
+            counted.ends_with("(no-capacity)\n\n12 full, 3 without the label sdk that is asked for\n"),
+            "{counted}"
+        );
     }
 
     #[test]

@@ -13,6 +13,7 @@ use crate::context::Context;
 use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::output::printable;
+use crate::spawn_ids;
 
 /// Between two looks at a log that is followed.
 const LOOK: Duration = Duration::from_millis(500);
@@ -24,12 +25,12 @@ const MAX_LINES: i64 = 10_000;
 /// Prints the last lines of a spawn's output.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  \
-    hatchery log 01987a5e-2f30-7c41-9d5c-0123456789ab\n  \
+    hatchery log 456789ab\n  \
     hatchery log 01987a5e-2f30-7c41-9d5c-0123456789ab -n 500\n  \
     hatchery log 01987a5e-2f30-7c41-9d5c-0123456789ab -f\n\n\
     With --json each line is an object {\"line\": …}.")]
 pub(crate) struct LogArgs {
-    /// The spawn's id
+    /// The spawn's id, or its end
     #[arg(value_name = "ID")]
     id: String,
     /// How many lines
@@ -49,8 +50,9 @@ pub(crate) struct LogArgs {
 }
 
 pub(crate) async fn run(context: &Context, args: &LogArgs) -> Result<Exit, Failure> {
+    let id = spawn_ids::resolve(&context.client, &args.id).await?;
     if !args.follow {
-        let text = context.client.log(&args.id, args.lines).await?;
+        let text = context.client.log(&id, args.lines).await?;
         write(context, String::from_utf8_lossy(&text).lines())?;
         return Ok(Exit::Done);
     }
@@ -61,9 +63,9 @@ pub(crate) async fn run(context: &Context, args: &LogArgs) -> Result<Exit, Failu
     loop {
         look.tick().await;
         // The state first: what was written before the end is then in the log.
-        let spawn = context.client.show(&args.id).await?.value;
+        let spawn = context.client.show(&id).await?.value;
         let over = matches!(spawn.state, SpawnState::Exited | SpawnState::Lost);
-        let text = context.client.log(&args.id, WINDOW.max(args.lines)).await?;
+        let text = context.client.log(&id, WINDOW.max(args.lines)).await?;
         let mut news = tail.take_in(&String::from_utf8_lossy(&text), over);
         if std::mem::take(&mut first) {
             let wanted = usize::try_from(args.lines).unwrap_or(usize::MAX);

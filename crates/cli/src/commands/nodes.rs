@@ -1,24 +1,31 @@
 //! `hatchery nodes`: the machines of the farm.
 
+use std::borrow::Cow;
+use std::cmp::Ordering;
 use std::io::{self, Write};
 
-use clap::Args;
-use model::api::Node;
-use model::{FarmCause, NodeHealth, NodeId};
+use clap::builder::PossibleValuesParser;
+use clap::{Args, ValueEnum};
+use model::api::{Node, NodeList};
+use model::{Availability, Eligibility, FarmCause, NodeHealth, NodeId};
+use serde_json::Value;
 
 use crate::args::ClientFlags;
 use crate::commands::redraw;
 use crate::context::Context;
 use crate::exit::Exit;
 use crate::failure::Failure;
-use crate::output::{Columns, Facts, age, bytes, labels, printable, when, write_json};
+use crate::listing::{Form, ListFlags, tally, write_value};
+use crate::output::{Columns, Facts, age, bytes, count, labels, printable, when, write_json};
 
 /// Lists the nodes of the farm, or shows one.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  \
     hatchery nodes\n  \
     hatchery nodes node-a\n  \
-    hatchery nodes --watch\n  \
+    hatchery nodes --watch --sort slots\n  \
+    hatchery nodes --pool gpu --availability down\n  \
+    hatchery nodes -q --label sdk=2025.1\n  \
     hatchery nodes --json | jq -r '.nodes[].id'")]
 pub(crate) struct NodesArgs {
     /// Show only this node, with all details
@@ -27,43 +34,173 @@ pub(crate) struct NodesArgs {
     /// Show the table again whenever something changes, until Ctrl-C
     #[arg(long, conflicts_with = "node")]
     watch: bool,
+    /// Order of the list [default: by name]
+    #[arg(long, value_enum, value_name = "COLUMN", help_heading = "Output")]
+    sort: Option<Sort>,
+    #[command(flatten)]
+    list: ListFlags,
+    #[command(flatten)]
+    filter: NodeFilter,
     #[command(flatten)]
     pub(crate) flags: ClientFlags,
 }
 
+/// By what nodes are put in order; those that are alike stay in the order of their names.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Sort {
+    Name,
+    /// The fullest first.
+    Slots,
+    /// The busiest first.
+    Cpu,
+    /// The one with the least free memory first.
+    Memory,
+    /// The one that has been silent for longest first.
+    Heartbeat,
+    Pool,
+    Version,
+    Availability,
+}
+
+/// What a node must be like: all that is given.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Args)]
+#[command(next_help_heading = "Filter")]
+struct NodeFilter {
+    /// Only those of this pool
+    #[arg(long, value_name = "NAME")]
+    pool: Option<String>,
+    /// Only those with this label; may be repeated, all must hold
+    #[arg(long = "label", value_name = "KEY=VALUE", value_parser = model::node::parse_label)]
+    labels: Vec<(String, String)>,
+    /// Only those that are up, stale or down
+    #[arg(long, value_name = "STATE", value_parser = words(&["up", "stale", "down"]))]
+    availability: Option<String>,
+    /// Only those that are eligible, cordoned or draining
+    #[arg(long, value_name = "STATE", value_parser = words(&["eligible", "cordoned", "draining"]))]
+    eligibility: Option<String>,
+    /// Only those that are ok or failing
+    #[arg(long, value_name = "STATE", value_parser = words(&["ok", "failing"]))]
+    health: Option<String>,
+}
+
+fn words(words: &[&'static str]) -> PossibleValuesParser {
+    PossibleValuesParser::new(words.iter().copied())
+}
+
+impl NodeFilter {
+    fn takes(&self, node: &Node) -> bool {
+        let is =
+            |wanted: &Option<String>, found: &str| wanted.as_deref().is_none_or(|wanted| wanted == found);
+        is(&self.pool, &node.pool)
+            && is(&self.availability, node.availability.as_str())
+            && is(&self.eligibility, node.eligibility.as_str())
+            && is(&self.health, node.health.state.as_str())
+            && self.labels.iter().all(|(key, value)| node.labels.get(key) == Some(value))
+    }
+}
+
+impl NodesArgs {
+    /// Which of two comes first; they come in the order of their names.
+    fn order(&self, a: &Node, b: &Node) -> Ordering {
+        let full = |node: &Node| f64::from(node.slots.used) / f64::from(node.slots.total.max(1));
+        let order = match self.sort.unwrap_or(Sort::Name) {
+            Sort::Name => a.id.cmp(&b.id),
+            Sort::Slots => full(b).total_cmp(&full(a)),
+            Sort::Cpu => b.load.cpu.total_cmp(&a.load.cpu),
+            Sort::Memory => a.load.memory_free_bytes.cmp(&b.load.memory_free_bytes),
+            Sort::Heartbeat => a.last_heartbeat_at.cmp(&b.last_heartbeat_at),
+            Sort::Pool => a.pool.cmp(&b.pool),
+            Sort::Version => a.version.cmp(&b.version),
+            Sort::Availability => a.availability.as_str().cmp(b.availability.as_str()),
+        };
+        if self.list.reverse { order.reverse() } else { order }
+    }
+
+    /// Leaves what is meant in a list as it came, in its order.
+    fn choose_raw(&self, nodes: &[Node], list: &mut Value) {
+        let Some(Value::Array(raw)) = list.get_mut("nodes") else { return };
+        let mut both: Vec<(&Node, Value)> = nodes.iter().zip(raw.drain(..)).collect();
+        both.retain(|(node, _)| self.filter.takes(node));
+        both.sort_by(|(a, _), (b, _)| self.order(a, b));
+        raw.extend(both.into_iter().map(|(_, raw)| raw));
+    }
+}
+
 pub(crate) async fn run(context: &Context, args: &NodesArgs) -> Result<Exit, Failure> {
     if args.watch {
-        return redraw::follow(context, "nodes", |snapshot, out| {
-            let nodes: Vec<Node> = redraw::read(context, snapshot)?;
-            Ok(table(&nodes).write(out)?)
+        let form = args.list.form_to_follow(context)?;
+        return redraw::follow(context, form == Form::Json, "nodes", |snapshot, out| {
+            let mut nodes: Vec<Node> = redraw::read(context, snapshot)?;
+            nodes.retain(|node| args.filter.takes(node));
+            nodes.sort_by(|a, b| args.order(a, b));
+            Ok(write(&nodes, args, form, out)?)
         })
         .await;
     }
+    let form = args.list.form(context);
+    let mut out = io::stdout().lock();
     if let Some(node) = &args.node {
         let answer = context.client.node(node).await?;
-        let mut out = io::stdout().lock();
-        if context.json {
-            write_json(&mut out, &answer.json)?;
-        } else {
-            facts(&answer.value).write(&mut out)?;
+        match form {
+            Form::Json => write_json(&mut out, &answer.json)?,
+            Form::Yaml => write_value(&mut out, form, &raw(&answer.json))?,
+            Form::Name => writeln!(out, "{}", answer.value.id)?,
+            Form::Table | Form::Wide => facts(&answer.value).write(&mut out)?,
         }
         return Ok(Exit::Done);
     }
     let answer = context.client.nodes().await?;
-    let mut out = io::stdout().lock();
-    if context.json {
-        write_json(&mut out, &answer.json)?;
-    } else {
-        table(&answer.value.nodes).write(&mut out)?;
-        if let Some(cause) = &answer.value.farm_cause {
-            writeln!(out, "\n{}", printable(&farm_wide(cause)))?;
-        }
+    if matches!(form, Form::Json | Form::Yaml) {
+        let mut list = raw(&answer.json);
+        args.choose_raw(&answer.value.nodes, &mut list);
+        write_value(&mut out, form, &list)?;
+        return Ok(Exit::Done);
+    }
+    let NodeList { mut nodes, farm_cause } = answer.value;
+    nodes.retain(|node| args.filter.takes(node));
+    nodes.sort_by(|a, b| args.order(a, b));
+    write(&nodes, args, form, &mut out)?;
+    if let (Some(cause), Form::Table | Form::Wide) = (&farm_cause, form) {
+        writeln!(out, "\n{}", printable(&farm_wide(cause)))?;
     }
     Ok(Exit::Done)
 }
 
-fn table(nodes: &[Node]) -> Columns {
-    let mut table = Columns::new(&[
+fn raw(json: &[u8]) -> Value {
+    serde_json::from_slice(json).unwrap_or_default()
+}
+
+/// Writes a list for people, or the names alone.
+fn write(nodes: &[Node], args: &NodesArgs, form: Form, out: &mut impl Write) -> io::Result<()> {
+    if form == Form::Name {
+        for node in nodes {
+            writeln!(out, "{}", node.id)?;
+        }
+        return out.flush();
+    }
+    if nodes.is_empty() {
+        let which = if args.filter == NodeFilter::default() { "" } else { " like that" };
+        return writeln!(out, "no nodes{which}");
+    }
+    table(nodes, form == Form::Wide).write(out)?;
+    writeln!(out, "\n{}", totals(nodes))
+}
+
+/// `3 nodes: 2 up, 1 down; 5 of 8 slots in use on those that are up`.
+fn totals(nodes: &[Node]) -> String {
+    let up = || nodes.iter().filter(|node| node.availability == Availability::Up);
+    let sum = |of: fn(&Node) -> u32| up().map(|node| u64::from(of(node))).sum::<u64>();
+    let (used, total) = (sum(|node| node.slots.used), sum(|node| node.slots.total));
+    let states = tally(nodes.iter().map(|node| node.availability.as_str()));
+    let closed = nodes.iter().filter(|node| node.eligibility != Eligibility::Eligible);
+    let closed = tally(closed.map(|node| node.eligibility.as_str()));
+    let closed = if closed.is_empty() { closed } else { format!(" ({closed})") };
+    let nodes = count(nodes.len(), "node");
+    format!("{nodes}: {states}{closed}; {used} of {} in use on those that are up", count(total, "slot"))
+}
+
+fn table(nodes: &[Node], wide: bool) -> Columns {
+    let mut headings = vec![
         "NODE",
         "ELIGIBILITY",
         "AVAILABILITY",
@@ -76,9 +213,13 @@ fn table(nodes: &[Node]) -> Columns {
         ">MEMORY FREE",
         ">HEARTBEAT",
         "VERSION",
-    ]);
+    ];
+    if wide {
+        headings.extend(["AGENT", "ENDPOINT", "DRAIN"]);
+    }
+    let mut table = Columns::new(&headings);
     for node in nodes {
-        table.row([
+        let cells = [
             node.id.as_str().into(),
             node.eligibility.as_str().into(),
             node.availability.as_str().into(),
@@ -91,7 +232,15 @@ fn table(nodes: &[Node]) -> Columns {
             bytes(node.load.memory_free_bytes).into(),
             format!("{} ago", age(node.last_heartbeat_at)).into(),
             node.version.as_str().into(),
-        ]);
+        ];
+        let drain =
+            node.drain.as_ref().map(|drain| format!("{} left until {}", drain.remaining, drain.deadline));
+        let more: [Cow<'_, str>; 3] = [
+            node.advertise.as_str().into(),
+            node.endpoint.as_str().into(),
+            drain.unwrap_or_else(|| "-".to_owned()).into(),
+        ];
+        table.row(cells.into_iter().chain(more.into_iter().filter(|_| wide)));
     }
     table
 }

@@ -18,13 +18,14 @@ const TOGETHER: Duration = Duration::from_millis(300);
 /// How often values that are no events, such as loads and ages, are shown anew on a terminal.
 const REFRESH: Duration = Duration::from_secs(2);
 
-/// Shows a topic until Ctrl-C. `draw` writes a snapshot as people read it.
+/// Shows a topic until Ctrl-C: each snapshot as JSON, or as `draw` writes it for people.
 pub(crate) async fn follow(
     context: &Context,
+    json: bool,
     topic: &str,
     mut draw: impl FnMut(Value, &mut Vec<u8>) -> Result<(), Failure>,
 ) -> Result<Exit, Failure> {
-    let terminal = !context.json && io::stdout().is_terminal();
+    let terminal = !json && io::stdout().is_terminal();
     let mut feed = Feed::new(&context.client, &[topic.to_owned()]);
     let mut refresh = interval(REFRESH);
     refresh.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -42,7 +43,7 @@ pub(crate) async fn follow(
                 News::Event { .. } => {}
                 News::Snapshot { snapshot, .. } => {
                     let mut text = Vec::new();
-                    if context.json {
+                    if json {
                         writeln!(text, "{snapshot}")?;
                     } else {
                         draw(snapshot, &mut text)?;

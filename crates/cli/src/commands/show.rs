@@ -12,28 +12,37 @@ use crate::args::ClientFlags;
 use crate::context::Context;
 use crate::exit::Exit;
 use crate::failure::Failure;
+use crate::listing::{Form, FormFlag, write_value};
 use crate::output::{Columns, Facts, labels, when, write_json};
+use crate::spawn_ids;
 
 /// Shows one spawn with its history.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  \
     hatchery show 01987a5e-2f30-7c41-9d5c-0123456789ab\n  \
+    hatchery show 456789ab -o yaml\n  \
     hatchery show 01987a5e-2f30-7c41-9d5c-0123456789ab --json | jq .state")]
 pub(crate) struct ShowArgs {
-    /// The spawn's id
+    /// The spawn's id, or its end
     #[arg(value_name = "ID")]
     id: String,
+    #[command(flatten)]
+    form: FormFlag,
     #[command(flatten)]
     pub(crate) flags: ClientFlags,
 }
 
 pub(crate) async fn run(context: &Context, args: &ShowArgs) -> Result<Exit, Failure> {
-    let answer = context.client.show(&args.id).await?;
+    let id = spawn_ids::resolve(&context.client, &args.id).await?;
+    let answer = context.client.show(&id).await?;
     let mut out = io::stdout().lock();
-    if context.json {
-        write_json(&mut out, &answer.json)?;
-    } else {
-        write(&answer.value, &mut out)?;
+    match args.form.form(context) {
+        Form::Json => write_json(&mut out, &answer.json)?,
+        Form::Yaml => {
+            write_value(&mut out, Form::Yaml, &serde_json::from_slice(&answer.json).unwrap_or_default())?
+        }
+        Form::Name => writeln!(out, "{}", answer.value.id)?,
+        Form::Table | Form::Wide => write(&answer.value, &mut out)?,
     }
     Ok(Exit::Done)
 }

@@ -1,8 +1,9 @@
 //! `hatchery spawns`: lists them, those that run before those that have ended.
 
+use std::cmp::Ordering;
 use std::io::{self, Write};
 
-use clap::Args;
+use clap::{Args, ValueEnum};
 use model::SpawnState;
 use model::api::Spawn;
 use serde_json::{Value, json};
@@ -13,8 +14,10 @@ use crate::context::Context;
 use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::filter::Filter;
-use crate::output::{Columns, age, labels, short, write_json};
+use crate::listing::{Form, ListFlags, tally, write_value};
+use crate::output::{Columns, age, count, labels, short};
 use crate::pages::{Count, Pages};
+use crate::spawn_ids;
 
 /// Spawns that are listed unless a flag says otherwise.
 const LIMIT: u32 = 100;
@@ -36,9 +39,12 @@ const MAX_COUNTED: usize = 1000;
     hatchery spawns\n  \
     hatchery spawns --node node-a --state ready\n  \
     hatchery spawns --owner web --tag user=ann@example.com\n  \
-    hatchery spawns --watch\n  \
+    hatchery spawns --watch --sort node\n  \
+    hatchery spawns -q --owner web\n  \
+    hatchery spawns -o wide\n  \
     hatchery spawns --state exited --all --json\n\n\
-    A last line says how many were left out. --json lists all in one order, newest first.")]
+    Lists show the ends of ids, which every command takes; -o wide has them whole. A line says how many\n\
+    were left out, and the last one counts those that are listed. --json lists all in one order, newest first.")]
 pub(crate) struct SpawnsArgs {
     /// At most this many [default: 100]
     #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..))]
@@ -49,10 +55,28 @@ pub(crate) struct SpawnsArgs {
     /// Show those that have not ended again whenever something changes, until Ctrl-C
     #[arg(long)]
     watch: bool,
+    /// Order of what is listed [default: those that run, then those that have ended, newest first]
+    #[arg(long, value_enum, value_name = "COLUMN", help_heading = "Output")]
+    sort: Option<Sort>,
+    #[command(flatten)]
+    list: ListFlags,
     #[command(flatten)]
     filter: Filter,
     #[command(flatten)]
     pub(crate) flags: ClientFlags,
+}
+
+/// By what spawns are put in order; those that are alike stay newest first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Sort {
+    /// The newest first.
+    Age,
+    Node,
+    State,
+    Owner,
+    Renderer,
+    /// What ended last, first.
+    Ended,
 }
 
 impl SpawnsArgs {
@@ -60,33 +84,79 @@ impl SpawnsArgs {
         let limit = self.limit.unwrap_or(LIMIT);
         if self.all { usize::MAX } else { usize::try_from(limit).unwrap_or(usize::MAX) }
     }
+
+    /// Which of two comes first, where a flag says so.
+    fn order(&self, a: &Spawn, b: &Spawn) -> Ordering {
+        let order = match self.sort {
+            None => Ordering::Equal,
+            Some(Sort::Age) => b.started_at.cmp(&a.started_at),
+            Some(Sort::Node) => a.node.cmp(&b.node),
+            Some(Sort::State) => a.state.as_str().cmp(b.state.as_str()),
+            Some(Sort::Owner) => a.owner.cmp(&b.owner),
+            Some(Sort::Renderer) => a.renderer_type.as_str().cmp(b.renderer_type.as_str()),
+            Some(Sort::Ended) => b.ended_at.cmp(&a.ended_at),
+        };
+        if self.list.reverse { order.reverse() } else { order }
+    }
+
+    fn sort(&self, spawns: &mut [Spawn]) {
+        if self.sort.is_none() && self.list.reverse {
+            spawns.reverse();
+        }
+        spawns.sort_by(|a, b| self.order(a, b));
+    }
 }
 
 /// Does it, page by page.
 pub(crate) async fn run(context: &Context, args: &SpawnsArgs) -> Result<Exit, Failure> {
     if args.watch {
-        return redraw::follow(context, "spawns", |snapshot, out| {
+        let form = args.list.form_to_follow(context)?;
+        return redraw::follow(context, form == Form::Json, "spawns", |snapshot, out| {
             let mut spawns: Vec<Spawn> = redraw::read(context, snapshot)?;
             spawns.retain(|spawn| args.filter.takes(spawn));
             spawns.truncate(args.limit());
-            Ok(table(&spawns).write(out)?)
+            args.sort(&mut spawns);
+            Ok(write(&spawns, None, args, form, out)?)
         })
         .await;
     }
-    if context.json {
-        return as_json(context, args).await;
+    let form = args.list.form(context);
+    if matches!(form, Form::Json | Form::Yaml) {
+        return as_value(context, args, form).await;
     }
-    let (spawns, left_out) = listed(context, args).await?;
-    let mut out = io::stdout().lock();
-    table(&spawns).write(&mut out)?;
-    if let Some(left_out) = left_out {
-        writeln!(out, "{left_out}")?;
-    }
+    let (mut spawns, left_out) = listed(context, args).await?;
+    args.sort(&mut spawns);
+    write(&spawns, left_out.as_deref(), args, form, &mut io::stdout().lock())?;
     Ok(Exit::Done)
 }
 
-/// As they came, newest first, with fields that this version does not know.
-async fn as_json(context: &Context, args: &SpawnsArgs) -> Result<Exit, Failure> {
+/// Writes a list for people, or the ids alone.
+fn write(
+    spawns: &[Spawn],
+    left_out: Option<&str>,
+    args: &SpawnsArgs,
+    form: Form,
+    out: &mut impl Write,
+) -> io::Result<()> {
+    if form == Form::Name {
+        for spawn in spawns {
+            writeln!(out, "{}", spawn.id)?;
+        }
+        return out.flush();
+    }
+    if spawns.is_empty() && left_out.is_none() {
+        return writeln!(out, "no spawns{}", args.filter.words());
+    }
+    if form == Form::Wide { wide(spawns) } else { table(spawns) }.write(out)?;
+    if let Some(left_out) = left_out {
+        writeln!(out, "{left_out}")?;
+    }
+    let states = tally(spawns.iter().map(|spawn| spawn.state.as_str()));
+    writeln!(out, "\n{}: {states}", count(spawns.len(), "spawn"))
+}
+
+/// As they came, newest first unless a flag says otherwise, with fields that this version does not know.
+async fn as_value(context: &Context, args: &SpawnsArgs, form: Form) -> Result<Exit, Failure> {
     let limit = args.limit();
     let mut raw: Vec<Value> = Vec::new();
     let mut pages = Pages::of(&context.client, args.filter.clone());
@@ -100,11 +170,22 @@ async fn as_json(context: &Context, args: &SpawnsArgs) -> Result<Exit, Failure> 
             break;
         }
     }
+    if args.sort.is_none() && args.list.reverse {
+        raw.reverse();
+    }
+    if args.sort.is_some() {
+        let mut both: Vec<(Spawn, Value)> = raw
+            .into_iter()
+            .filter_map(|raw| Some((serde_json::from_value(raw.clone()).ok()?, raw)))
+            .collect();
+        both.sort_by(|(a, _), (b, _)| args.order(a, b));
+        raw = both.into_iter().map(|(_, raw)| raw).collect();
+    }
     let mut list = json!({ "spawns": raw });
     if let Some(cursor) = pages.cursor() {
         list["nextCursor"] = Value::String(cursor);
     }
-    write_json(&mut io::stdout().lock(), list.to_string().as_bytes())?;
+    write_value(&mut io::stdout().lock(), form, &list)?;
     Ok(Exit::Done)
 }
 
@@ -150,8 +231,45 @@ fn words(left_out: Count) -> Option<String> {
     (seen > 0 || and_more).then(|| format!("… and {more}{seen} more; --limit and --state show others"))
 }
 
+/// The columns that a wide table has more.
+fn wide(spawns: &[Spawn]) -> Columns {
+    let headings = [
+        "ID", "NODE", "STATE", ">AGE", "RENDERER", "ENDPOINT", "ENDED", "POOL", ">GPU", "VIEWER", ">PING",
+        "OWNER", "TAGS",
+    ];
+    let mut table = Columns::new(&headings);
+    for spawn in spawns {
+        table.row([
+            spawn.id.to_string().into(),
+            spawn.node.as_str().into(),
+            spawn.state.as_str().into(),
+            age(spawn.started_at).into(),
+            spawn.renderer_type.as_str().into(),
+            spawn.endpoint.as_str().into(),
+            ended(spawn).into(),
+            spawn.pool.as_str().into(),
+            spawn.gpu.map_or_else(|| "-".to_owned(), |gpu| gpu.to_string()).into(),
+            spawn.viewer.to_string().into(),
+            spawn.last_ping_at.map_or_else(|| "-".to_owned(), age).into(),
+            spawn.owner.as_deref().unwrap_or("-").into(),
+            labels(&spawn.tags).into(),
+        ]);
+    }
+    table
+}
+
+/// How a spawn ended; empty while it has not.
+fn ended(spawn: &Spawn) -> String {
+    match (&spawn.exit, spawn.ended_at) {
+        (Some(exit), Some(at)) => format!("{} after {}", exit.reason, short(at.since(spawn.started_at))),
+        (Some(exit), None) => exit.reason.to_string(),
+        (None, _) => String::new(),
+    }
+}
+
 /// Owners and tags have a column where a spawn of the list has them.
 fn table(spawns: &[Spawn]) -> Columns {
+    let ids = spawn_ids::shortened(spawns.iter().map(|spawn| spawn.id));
     let owners = spawns.iter().any(|spawn| spawn.owner.is_some());
     let tags = spawns.iter().any(|spawn| !spawn.tags.is_empty());
     let mut headings = vec!["ID", "NODE", "STATE", ">AGE", "RENDERER", "ENDPOINT", "ENDED"];
@@ -159,21 +277,14 @@ fn table(spawns: &[Spawn]) -> Columns {
     headings.extend(tags.then_some("TAGS"));
     let mut table = Columns::new(&headings);
     for spawn in spawns {
-        let ended = match (&spawn.exit, spawn.ended_at) {
-            (Some(exit), Some(at)) => {
-                format!("{} after {}", exit.reason, short(at.since(spawn.started_at)))
-            }
-            (Some(exit), None) => exit.reason.to_string(),
-            (None, _) => String::new(),
-        };
         let cells = [
-            spawn.id.to_string().into(),
+            ids[&spawn.id].as_str().into(),
             spawn.node.as_str().into(),
             spawn.state.as_str().into(),
             age(spawn.started_at).into(),
             spawn.renderer_type.as_str().into(),
             spawn.endpoint.as_str().into(),
-            ended.into(),
+            ended(spawn).into(),
         ];
         let owner = owners.then(|| spawn.owner.as_deref().unwrap_or("-").into());
         table.row(cells.into_iter().chain(owner).chain(tags.then(|| labels(&spawn.tags).into())));

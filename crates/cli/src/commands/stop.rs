@@ -17,8 +17,9 @@ use crate::context::Context;
 use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::filter::Filter;
-use crate::output::write_json;
+use crate::output::{count, write_json};
 use crate::pages::Pages;
+use crate::spawn_ids;
 use crate::standard_error::say;
 
 /// Between two looks at the spawns that are waited for.
@@ -34,7 +35,7 @@ const TRIES: u32 = 10;
 /// Stops spawns: TERM, a grace, KILL. Answers at once unless --wait is given.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  \
-    hatchery stop 01987a5e-2f30-7c41-9d5c-0123456789ab\n  \
+    hatchery stop 456789ab\n  \
     hatchery stop --wait 01987a5e-2f30-7c41-9d5c-0123456789ab 01987a5e-2f31-7d02-8e11-ba9876543210\n  \
     hatchery stop --wait=10s 01987a5e-2f30-7c41-9d5c-0123456789ab\n  \
     hatchery stop --tag user=ann@example.com\n  \
@@ -43,7 +44,7 @@ const TRIES: u32 = 10;
     With several spawns the exit code is that of the worst. By a filter, those that match and have not\n\
     ended are stopped; `hatchery spawns` with the same flags lists them.")]
 pub(crate) struct StopArgs {
-    /// The spawns' ids
+    /// The spawns' ids, or their ends
     #[arg(value_name = "ID")]
     ids: Vec<String>,
     /// Wait until they have ended, at most this long [default with --wait: 30s]
@@ -77,7 +78,11 @@ pub(crate) async fn run(context: &Context, args: &StopArgs) -> Result<Exit, Fail
         }
         (true, true) | (false, false) => {}
     }
-    let ids = if chosen { meant(context, &args.filter).await? } else { args.ids.clone() };
+    let ids = if chosen {
+        meant(context, &args.filter).await?
+    } else {
+        spawn_ids::resolve_all(&context.client, &args.ids).await?
+    };
     let mut worst = Exit::Done;
     let mut promised = Vec::new();
     // In the order in which they were named, however soon each is answered.
@@ -110,8 +115,7 @@ async fn meant(context: &Context, filter: &Filter) -> Result<Vec<String>, Failur
     let words = filter.words();
     say(&match ids.len() {
         0 => format!("no spawn{words} to stop"),
-        1 => format!("stopping 1 spawn{words}"),
-        count => format!("stopping {count} spawns{words}"),
+        ids => format!("stopping {}{words}", count(ids, "spawn")),
     });
     Ok(ids)
 }

@@ -33,6 +33,10 @@ pub(crate) async fn run(context: &Context, args: &WaitingArgs) -> Result<Exit, F
         return Ok(Exit::Done);
     }
     let waiting = &answer.value.waiting;
+    if waiting.is_empty() {
+        writeln!(out, "no requests in line")?;
+        return Ok(Exit::Done);
+    }
     table(waiting).write(&mut out)?;
     let more = answer.value.total.saturating_sub(u64::try_from(waiting.len()).unwrap_or(u64::MAX));
     if more > 0 {

@@ -13,6 +13,7 @@ use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::feed::{Feed, News};
 use crate::output::printable;
+use crate::spawn_ids;
 use crate::standard_error::say;
 
 /// More events than a front door sends at once after a gap.
@@ -45,6 +46,8 @@ fn topic(text: &str) -> Result<String, String> {
         // In the form in which the front door repeats it.
         Some(("spawn", id)) => match id.parse::<SpawnId>() {
             Ok(id) => Ok(format!("spawn:{id}")),
+            // Which spawn that is the front door knows.
+            Err(_) if spawn_ids::is_end(id) => Ok(text.to_owned()),
             Err(why) => Err(format!("the spawn's id {why}")),
         },
         _ => Err("expected nodes, spawns, node:NODE or spawn:ID".to_owned()),
@@ -55,6 +58,11 @@ pub(crate) async fn run(context: &Context, args: &WatchArgs) -> Result<Exit, Fai
     let mut topics = args.topics.clone();
     if topics.is_empty() {
         topics = ["nodes", "spawns"].map(str::to_owned).to_vec();
+    }
+    for topic in &mut topics {
+        if let Some(end) = topic.strip_prefix("spawn:").filter(|id| spawn_ids::is_end(id)) {
+            *topic = whole(context, end).await?;
+        }
     }
     topics.sort_unstable();
     topics.dedup();
@@ -88,6 +96,15 @@ pub(crate) async fn run(context: &Context, args: &WatchArgs) -> Result<Exit, Fai
             }
         }
     }
+}
+
+/// The topic of the spawn whose id ends so.
+async fn whole(context: &Context, end: &str) -> Result<String, Failure> {
+    let id = spawn_ids::resolve(&context.client, end).await?;
+    if spawn_ids::is_end(&id) {
+        return Err(Failure::Said(Exit::NotFound, format!("no spawn's id ends with {end}")));
+    }
+    Ok(format!("spawn:{id}"))
 }
 
 /// The events that were printed of late. One that belongs to several topics comes on each of them, after a break in the connection
@@ -144,7 +161,8 @@ mod tests {
             assert_eq!(topic(good), Ok(good.to_owned()));
         }
         assert_eq!(topic(&format!("spawn:{}", id.to_uppercase())), Ok(format!("spawn:{id}")));
-        for bad in ["", "node", "node:", "node:a b", "spawn:7", "everything"] {
+        assert_eq!(topic("spawn:9a8057"), Ok("spawn:9a8057".to_owned()), "the end of an id");
+        for bad in ["", "node", "node:", "node:a b", "spawn:", "spawn:x", "everything"] {
             assert!(topic(bad).is_err(), "{bad}");
         }
     }

@@ -5,7 +5,7 @@
 //! Reading order: `url` (what the setting says), `seek` (finding the server), `link` (connections and calls),
 //! `server_error` (what a refusal means), `scripts`, `choice` and `write` (calls that change something), `read`, `line`, `assess` and
 //! `stream` (calls that only read), `packed` and `damaged` (values, and values that cannot be read), `settings` (what an operator should
-//! change about the server).
+//! change about the server), `examine` (a look at all of it, for an operator).
 //!
 //! Invariants: all keys of a farm share a hash tag, so they live in one slot of a cluster and on one server. Only Redis'
 //! clock counts. The rules are those of `embedded`, file by file; a rule that is changed is changed in both.
@@ -16,6 +16,7 @@
 mod assess;
 mod choice;
 mod damaged;
+mod examine;
 mod line;
 mod link;
 mod packed;
@@ -35,9 +36,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use model::{Demand, NodeKind, RendererType, Timing};
 
 use self::damaged::Damaged;
+pub use self::examine::examine;
 use self::link::Link;
 use self::scripts::Scripts;
-pub use self::url::{Unprotected, unprotected};
+pub use self::url::{Unprotected, is_elsewhere, unprotected};
 use crate::error::{OpenError, RegistryError};
 
 /// A handle to a registry in Redis.

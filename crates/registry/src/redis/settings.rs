@@ -40,7 +40,7 @@ impl Warnings {
 }
 
 /// A warning of key eviction: a farm's keys are no cache, and evicting them forgets nodes and spawns at random.
-fn eviction(limit: u64, policy: Option<&str>) -> Option<String> {
+pub(super) fn eviction(limit: u64, policy: Option<&str>) -> Option<String> {
     let policy = policy.filter(|policy| limit > 0 && *policy != "noeviction")?;
     Some(format!(
         "Redis evicts keys when its memory is full (maxmemory-policy {policy}), and nodes and spawns with them: \

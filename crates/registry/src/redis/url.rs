@@ -73,6 +73,8 @@ impl Source {
 fn password_in(file: &Path) -> Result<String, OpenError> {
     let wrong = |why: &str| OpenError::PasswordFile { file: file.to_owned(), why: why.to_owned() };
     let text = fs::read_to_string(file).map_err(|error| wrong(&error.to_string()))?;
+    // Some editors begin a file with a byte order mark.
+    let text = text.strip_prefix('\u{feff}').unwrap_or(&text);
     match text.trim_end_matches(['\r', '\n']) {
         "" => Err(wrong("it is empty")),
         password => Ok(password.to_owned()),
@@ -130,6 +132,25 @@ pub fn unprotected(url: &str, password_file: Option<&Path>) -> Result<Option<Unp
         (false, false) => "without TLS and a password",
     };
     Ok(Some(Unprotected { host: host.clone(), lacks }))
+}
+
+/// Whether a setting names a server on another machine. Reads no file; of a setting that is malformed nothing is known, and the answer is no.
+///
+/// ```
+/// assert!(registry::is_elsewhere("rediss://agent@10.0.0.5"));
+/// assert!(!registry::is_elsewhere("redis://localhost:6379/1"));
+/// assert!(!registry::is_elsewhere("embedded"));
+/// ```
+#[must_use]
+pub fn is_elsewhere(url: &str) -> bool {
+    let Some((_, rest)) = url.split_once("://") else { return false };
+    let authority = rest.split(['/', '?']).next().unwrap_or_default();
+    let hosts = authority.rsplit_once('@').map_or(authority, |(_, hosts)| hosts);
+    hosts.split(',').filter(|host| !host.is_empty()).any(|host| {
+        let bracketed = host.strip_prefix('[').and_then(|rest| rest.split_once(']'));
+        let name = bracketed.map_or_else(|| host.split(':').next().unwrap_or_default(), |(name, _)| name);
+        !is_on_this_machine(name)
+    })
 }
 
 /// Whether a host can only be this machine's loopback.
@@ -275,7 +296,7 @@ impl Settings {
 fn pem(name: &str, path: &str, what: &str) -> Result<Vec<u8>, String> {
     let bytes = fs::read(path).map_err(|e| format!("the file of its {name} cannot be read: {e}"))?;
     if String::from_utf8_lossy(&bytes).contains(what) {
-        Ok(bytes)
+        Ok(bytes.strip_prefix("\u{feff}".as_bytes()).map(<[u8]>::to_vec).unwrap_or(bytes))
     } else {
         Err(format!("the file of its {name} has no such thing in PEM"))
     }
@@ -412,6 +433,9 @@ mod tests {
             assert_eq!(guide.redis_settings().password(), of_guide, "{url}");
         }
         assert!(matches!(with_file("redis://:x@host"), Err(OpenError::Url { .. })));
+        fs::write(&file, "\u{feff}a:b@/\r\n").unwrap();
+        let marked = with_file("redis://host").unwrap_or_else(|error| panic!("{error}"));
+        assert_eq!(marked.server(&at("h", 1)).redis_settings().password(), Some("a:b@/"));
         fs::write(&file, "\n").unwrap();
         assert!(matches!(with_file("redis://host"), Err(OpenError::PasswordFile { .. })));
 
