@@ -16,6 +16,7 @@
 //! ```
 
 mod explain;
+mod past;
 mod problem;
 
 use std::collections::BTreeMap;
@@ -30,6 +31,7 @@ use crate::node::{Availability, Eligibility, GpuSlots, Load, NodeRecord};
 use crate::spawn::{Exit, RendererType, SpawnRecord, SpawnState, ViewerPresence};
 use crate::time::Timestamp;
 pub use explain::{ExplainedNode, Explanation, ExplanationSource};
+pub use past::{AuditEvent, AuditList, History};
 pub use problem::{Attempt, ErrorCode, Problem};
 
 /// Body of `POST /spawn`. Every field is optional, and so is the body. Unknown fields are refused by name.

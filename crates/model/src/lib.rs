@@ -10,6 +10,7 @@
 //! | [`health`] | the state machine that learns from failed starts |
 //! | [`tags`] | what callers write on their spawns |
 //! | [`event`] | what happened, in the registry's order |
+//! | [`audit`], [`minute`] | operators' orders, and counts of each minute |
 //! | [`api`] | the JSON of the HTTP contract |
 //! | [`timing`] | every interval, and its effect on a user |
 //! | [`vendor`] | the stream cache server's exit codes |
@@ -20,10 +21,12 @@
 
 pub mod amount;
 pub mod api;
+pub mod audit;
 pub mod demand;
 pub mod event;
 pub mod health;
 pub mod id;
+pub mod minute;
 pub mod node;
 pub mod spawn;
 pub mod tags;
@@ -34,10 +37,12 @@ pub mod vendor;
 mod words;
 
 pub use amount::parse_bytes;
+pub use audit::{Audit, AuditOutcome, OrderKind};
 pub use demand::{Demand, Misfit, NodeKind, Placement};
 pub use event::{Event, EventKind};
 pub use health::{FarmCause, Health, HealthChange, HealthState, NodeHealth, StartFailure};
 pub use id::{AgentEpoch, NameError, NodeId, Owner, RequestId, SpawnId, TicketId};
+pub use minute::Minute;
 pub use node::{Availability, Drain, Eligibility, GpuSlots, Load, NodeDescription, NodeRecord};
 pub use spawn::{Exit, ExitReason, RendererType, SpawnRecord, SpawnState, ViewerPresence};
 pub use tags::Tag;

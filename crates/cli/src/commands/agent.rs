@@ -51,7 +51,7 @@ pub(crate) fn run(args: AgentArgs) -> Result<Exit, Failure> {
     logging::start(&args.log)?;
     block_on(Builder::new_multi_thread(), async {
         role::check_registry(&args.registry, Guarded { role: config.tls.grpc.is_some(), insecure })?;
-        let registry = role::open(&args.registry)?;
+        let registry = role::open(&args.registry, config.keep_ended)?;
         let (node, on_shutdown) = (config.node.clone(), config.on_shutdown);
         let exit_when_drained = config.exit_when_drained;
         let [grpc, admin] = [&config.tls.grpc, &config.tls.admin].map(|tls| role::scheme(tls.is_some()));

@@ -35,15 +35,20 @@ async fn serve(State(hoops): State<Arc<Hoops>>, request: Request) -> Response {
     let origin = request.headers().get(header::ORIGIN).cloned();
     let fallback = if hoops.files.is_some() { "hoops:files" } else { "none" };
     let route = known.map_or(fallback, Known::label);
-    let observed = Observed { metrics: hoops.edge.metrics.requests.clone(), route };
+    let observed = observed(&hoops, route);
     let mut response = around(observed, request, |request| answer(&hoops, known, request)).await;
     answer::for_browsers(&mut response, &hoops.settings.origins, origin.as_ref());
     response
 }
 
+fn observed(hoops: &Hoops, route: &'static str) -> Observed {
+    let (metrics, tally) = (hoops.edge.metrics.requests.clone(), Arc::clone(&hoops.edge.tally));
+    Observed { metrics, route, tally }
+}
+
 async fn upgrade(hoops: Arc<Hoops>, request: Request) -> Response {
     let target = Target::of(request.uri().path(), &hoops.settings.port_prefixes);
-    let observed = Observed { metrics: hoops.edge.metrics.requests.clone(), route: target.label() };
+    let observed = observed(&hoops, target.label());
     around(observed, request, async |request| {
         // The token in a viewer's URL is its credential, wherever its page came from.
         if !matches!(target, Target::Viewer { .. }) && !is_from_an_allowed_page(&hoops, &request) {

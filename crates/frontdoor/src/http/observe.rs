@@ -1,5 +1,7 @@
 //! Around every request: its id, its span, its metrics, its one line in the log, and the body of its error.
 
+use std::sync::Arc;
+
 use axum::extract::{Request, State};
 use axum::http::{HeaderName, HeaderValue, Method};
 use axum::middleware::Next;
@@ -13,6 +15,7 @@ use tracing::{Instrument, debug, info, info_span, warn};
 use super::error::{ApiError, render};
 use super::request_id::{self, X_REQUEST_ID};
 use crate::metrics::RequestMetrics;
+use crate::registry_access::tally::Tally;
 
 /// Bytes of a request's address.
 const MAX_URI: usize = 8192;
@@ -27,6 +30,7 @@ pub(crate) struct Observed {
     pub(crate) metrics: RequestMetrics,
     /// The route's template; a path would make a label for each id.
     pub(crate) route: &'static str,
+    pub(crate) tally: Arc<Tally>,
 }
 
 pub(crate) async fn observe(State(observed): State<Observed>, request: Request, next: Next) -> Response {
@@ -35,7 +39,7 @@ pub(crate) async fn observe(State(observed): State<Observed>, request: Request, 
 
 /// The same around whatever answers.
 pub(crate) async fn around<F: Future<Output = Response>>(
-    Observed { metrics, route }: Observed,
+    Observed { metrics, route, tally }: Observed,
     mut request: Request,
     answer: impl FnOnce(Request) -> F,
 ) -> Response {
@@ -63,6 +67,9 @@ pub(crate) async fn around<F: Future<Output = Response>>(
         let _entered = span.enter();
         match error {
             Some(error) => {
+                if route == "/spawn" && method == "POST" {
+                    tally.count(error.0.code);
+                }
                 let (code, detail) = (error.0.code.as_str(), error.0.detail.as_str());
                 // The farm could not do what it is for.
                 if route == "/spawn" && matches!(status, 502..=504) {

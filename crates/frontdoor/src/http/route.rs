@@ -96,8 +96,8 @@ pub(super) fn observed(
     routes: impl Iterator<Item = Guarded>,
 ) -> Router {
     let observer = |route| {
-        let metrics = edge.metrics.requests.clone();
-        from_fn_with_state(Observed { metrics, route }, observe)
+        let (metrics, tally) = (edge.metrics.requests.clone(), Arc::clone(&edge.tally));
+        from_fn_with_state(Observed { metrics, route, tally }, observe)
     };
     let border = |reach| {
         let (hosts, origins) = (edge.config.hosts.clone(), edge.config.origins.clone());

@@ -4,7 +4,7 @@
 //!
 //! Reading order: `url` (what the setting says), `seek` (finding the server), `link` (connections and calls),
 //! `server_error` (what a refusal means), `scripts`, `choice` and `write` (calls that change something), `read`, `line`, `assess` and
-//! `stream` (calls that only read), `packed` and `damaged` (values, and values that cannot be read), `settings` (what an operator should
+//! `stream` (calls that only read), `audit` and `minutes` (what was), `packed` and `damaged` (values, and values that cannot be read), `settings` (what an operator should
 //! change about the server).
 //!
 //! Invariants: all keys of a farm share a hash tag, so they live in one slot of a cluster and on one server. Only Redis'
@@ -14,10 +14,12 @@
 //! A record that cannot be read is left out and logged; it never hides others.
 
 mod assess;
+mod audit;
 mod choice;
 mod damaged;
 mod line;
 mod link;
+mod minutes;
 mod packed;
 mod read;
 mod scripts;
