@@ -66,7 +66,9 @@ async fn a_spawn_has_a_page_with_all_that_is_known_of_it() {
     let living = farm.door(0).spawned(&json!({})).await["id"].as_str().unwrap().to_owned();
     browser.run("document.getElementById('record-back').focus();").await;
     browser.press(keys::ENTER).await;
-    browser.holds("!document.getElementById('farm').hidden && document.getElementById('record').hidden").await;
+    browser
+        .holds("!document.getElementById('farm').hidden && document.getElementById('record').hidden")
+        .await;
     let link = format!("[data-spawn=\"{living}\"] a");
     browser.sees(&format!("[data-spawn=\"{living}\"]"), "ready").await;
     browser.run_with("document.querySelector(arguments[0]).focus();", &json!([link])).await;
@@ -88,7 +90,8 @@ async fn a_list_of_ended_spawns_is_filtered_and_its_address_shows_the_same_to_ot
     let farm = Farm::builder().agent(AgentPlan::slots(3)).start().await;
     let ann = failed(&farm, "night-1", json!({"user": "ann"})).await;
     let bob = failed(&farm, "night-2", json!({"user": "bob"})).await;
-    let stopped = farm.door(0).spawned(&json!({"rendererType": "ssr"})).await["id"].as_str().unwrap().to_owned();
+    let stopped =
+        farm.door(0).spawned(&json!({"rendererType": "ssr"})).await["id"].as_str().unwrap().to_owned();
     farm.stop([stopped.as_str()]).await;
     let browser = Browser::start(1440, 1100).await;
     let rows = "[...document.querySelectorAll('#past-frame tbody a')].map((link) => link.title)";
@@ -103,7 +106,9 @@ async fn a_list_of_ended_spawns_is_filtered_and_its_address_shows_the_same_to_ot
     browser.holds("document.getElementById('past-tag').value === 'user=ann'").await;
 
     // The tag is taken out, with the keyboard.
-    browser.run("document.getElementById('past-tag').select(); document.getElementById('past-tag').focus();").await;
+    browser
+        .run("document.getElementById('past-tag').select(); document.getElementById('past-tag').focus();")
+        .await;
     browser.press(keys::BACKSPACE).await;
     browser.press(keys::ENTER).await;
     shows(&[&bob, &ann]).await;
@@ -120,7 +125,11 @@ async fn a_list_of_ended_spawns_is_filtered_and_its_address_shows_the_same_to_ot
     browser.open(&format!("{}?#past&renderer=ssr&node=node-a", address.split('#').next().unwrap())).await;
     shows(&[&stopped]).await;
     browser.sees("#past-frame", "stopped").await;
-    browser.run("document.getElementById('past-node').value = 'a b'; document.getElementById('past-go').click();").await;
+    browser
+        .run(
+            "document.getElementById('past-node').value = 'a b'; document.getElementById('past-go').click();",
+        )
+        .await;
     browser.sees("#past-said", "node").await;
     farm.finish().await;
 }
@@ -140,7 +149,10 @@ async fn failures_orders_and_charts_of_before_the_page_was_opened_are_on_it() {
     }
     // Half an hour ago, as its front doors saw it.
     let minute = model::Timestamp::now().millis() / 60_000 - 30;
-    farm.redis.says(&format!("HSET {{hatchery:test}}:minute:{minute} used 1 total 2 started 3 e:failed 1")).await.unwrap();
+    farm.redis
+        .says(&format!("HSET {{hatchery:test}}:minute:{minute} used 1 total 2 started 3 e:failed 1"))
+        .await
+        .unwrap();
     until("the refusal is counted", TIMEOUT, async || {
         let history = door.json("/v1/history").await;
         Look::when(history.to_string().contains("\"no-capacity\":1"), || history.to_string())
@@ -160,7 +172,10 @@ async fn failures_orders_and_charts_of_before_the_page_was_opened_are_on_it() {
     browser.sees("#audit-frame", "Cordon node-a").await;
     browser.sees("#audit-frame", "127.0.0.1").await;
     // An order that is given now is there in a moment.
-    assert_eq!(door.post("/v1/nodes/node-a/drain").json(&json!({"reason": "new kernel"})).send().await.status, 200);
+    assert_eq!(
+        door.post("/v1/nodes/node-a/drain").json(&json!({"reason": "new kernel"})).send().await.status,
+        200
+    );
     browser.sees("#audit-frame", "“new kernel”").await;
     browser.run("scrollTo(0, 0);").await;
     browser.picture("failures").await;

@@ -22,12 +22,14 @@ const OUTCOMES = { done: ['done', 'good'], unacknowledged: ['agent had not confi
 export class Audit {
   #who;
   #now;
+  #isOpen;
   #timer;
 
-  /** `now()` is the farm's time. */
-  constructor(who, now) {
+  /** `now()` is the farm's time; `isOpen()` says whether the front door is there. */
+  constructor(who, now, isOpen) {
     this.#who = who;
     this.#now = now;
+    this.#isOpen = isOpen;
     this.#ask();
   }
 
@@ -46,7 +48,7 @@ export class Audit {
     const allowed = this.#who.may('operate') && !this.#who.wanted;
     panel.hidden = !allowed;
     try {
-      if (allowed && !document.hidden) this.#show(await ask(this.#who, `v1/audit?limit=${MOST}`));
+      if (allowed && this.#isOpen() && !document.hidden) this.#show(await ask(this.#who, `v1/audit?limit=${MOST}`));
     } catch (error) {
       // Callers that give no orders do not see them, and the banner says what else may be the matter.
       if (error.code === 'forbidden' || error.code === 'unauthenticated') panel.hidden = true;

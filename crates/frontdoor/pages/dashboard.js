@@ -54,16 +54,17 @@ const rates = new Chart(byId('rates-chart'), 'Spawns started and failed, minute 
 
 const feed = live({ token: who.token });
 who.follow(feed);
-const minutes = new Minutes(who, (list, now) => {
+const isOpen = () => feed.state.state === 'open';
+const minutes = new Minutes(who, isOpen, (list, now) => {
   history.recall(list, now);
   rates.rates(list, now);
   failures.render();
 });
 const failures = new Failures(who, minutes, () => trouble.render());
-const audit = new Audit(who, () => snapshot.now());
+const audit = new Audit(who, () => snapshot.now(), isOpen);
 const past = new Past(who);
 const record = new Record(who);
-const line = new Line(who, () => snapshot.now(), () => feed.state.state === 'open');
+const line = new Line(who, () => snapshot.now(), isOpen);
 const failing = () => [...snapshot.nodes.values()].filter(isFailing);
 const trouble = new Trouble(feed, who, () => ({ failing: failing(), cause: failures.cause }), draw);
 let cutAt;
@@ -114,6 +115,8 @@ function known() {
   snapshot.partial = !who.may('operate');
   audit.soon(0);
   minutes.soon(0);
+  record.again();
+  past.again();
   draw();
 }
 

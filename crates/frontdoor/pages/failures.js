@@ -72,11 +72,7 @@ export class Failures {
     const key = shown.map(([why, count]) => `${count} ${why}`).join();
     if (key === this.#key) return;
     this.#key = key;
-    const full = this.#ended.size >= PAGE ? ' or more' : '';
-    place.replaceChildren(
-      make('strong', {}, `${this.#ended.size.toLocaleString()}${full} failed in the last hour`),
-      ...shown.map(([why, count]) => make('span', { class: 'chip bad' }, `${count.toLocaleString()} ${why}`)),
-    );
+    place.replaceChildren(...shown.map(([why, count]) => make('span', { class: 'chip bad' }, `${count.toLocaleString()} ${why}`)));
   }
 
   /** How much of what was started failed, and why most of it did. `reason`: the most frequent one, in words. */

@@ -10,12 +10,17 @@ export class Minutes {
   /** Oldest first; `undefined` until they are known. */
   list;
   #who;
+  #isOpen;
   #changed;
   #timer;
 
-  /** `changed(list, now)` is called with every answer; `now` is the farm's time then. */
-  constructor(who, changed) {
+  /**
+   * `isOpen()` says whether the front door is there; `changed(list, now)` is called with every answer, `now` being the farm's time
+   * then.
+   */
+  constructor(who, isOpen, changed) {
     this.#who = who;
+    this.#isOpen = isOpen;
     this.#changed = changed;
   }
 
@@ -24,7 +29,7 @@ export class Minutes {
     clearTimeout(this.#timer);
     this.#timer = undefined;
     try {
-      if (!document.hidden && this.#who.may('read')) {
+      if (!document.hidden && this.#isOpen() && this.#who.may('read')) {
         const { minutes, now } = await ask(this.#who, `v1/history?minutes=${SPAN}`);
         this.list = minutes;
         this.#changed(minutes, Date.parse(now));

@@ -7,7 +7,7 @@ import { explainExit } from '../client.js';
 import { addressOf, show, shown } from './address.js';
 import { ask } from './ask.js';
 import { byId, make, say } from './dom.js';
-import { BAD_ENDS, brief, clock, explained, short } from './words.js';
+import { BAD_ENDS, clock, explained, short, span } from './words.js';
 
 const PAGE = 100;
 const FIELDS = ['state', 'reason', 'renderer', 'node', 'owner', 'tag', 'since'];
@@ -16,6 +16,8 @@ export class Past {
   #who;
   #cursor;
   #count = 0;
+  /** Whether the last answer was none. */
+  #failed = false;
   /** The filter that is shown, as it is asked for. */
   #query;
 
@@ -37,6 +39,11 @@ export class Past {
     this.load();
     byId('past').scrollIntoView();
     byId('past-title').focus({ preventScroll: true });
+  }
+
+  /** The user has other rights now: what was refused may be there. */
+  again() {
+    if (this.#failed && !this.#who.wanted) this.load();
   }
 
   async load() {
@@ -65,6 +72,7 @@ export class Past {
     try {
       const { spawns, nextCursor } = await ask(this.#who, `v1/spawns?${asked}`);
       if (query !== this.#query) return;
+      this.#failed = false;
       this.#cursor = nextCursor;
       this.#count += spawns.length;
       byId('past-frame').querySelector('tbody').append(...spawns.map((spawn) => row(spawn)));
@@ -72,6 +80,7 @@ export class Past {
       say(byId('past-said'), this.#count === 0 && !more ? 'No spawn is like that.' : `${this.#count.toLocaleString()} shown, newest first${more}.`);
     } catch (error) {
       if (query !== this.#query) return;
+      this.#failed = true;
       this.#who.judge(error);
       const { title, detail } = explained(error);
       say(byId('past-said'), `${title}: ${detail}`);
@@ -85,7 +94,7 @@ function row({ id, node, state, exit, startedAt, endedAt, owner, tags = {}, rend
   const pairs = Object.entries(tags).map(([key, value]) => `${key}=${value}`);
   const whose = [owner, ...pairs].filter(Boolean).join(' · ') || '–';
   const why = exit ? explainExit(exit) : state;
-  const lived = endedAt ? `, after ${brief(Date.parse(endedAt) - Date.parse(startedAt))}` : '';
+  const lived = endedAt ? `, after ${span(Date.parse(endedAt) - Date.parse(startedAt))}` : '';
   const kind = BAD_ENDS.includes(exit?.reason) ? 'bad' : 'calm';
   return make(
     'tr',

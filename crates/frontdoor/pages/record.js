@@ -7,7 +7,7 @@ import { explainExit } from '../client.js';
 import { addressOf, shown } from './address.js';
 import { ask, askText } from './ask.js';
 import { byId, make, say } from './dom.js';
-import { BAD_ENDS, brief, clock, explained, happened, millis, short } from './words.js';
+import { BAD_ENDS, clock, explained, happened, millis, short, span } from './words.js';
 
 const LINES = 1000;
 const LINES_SHOWN = 60;
@@ -19,6 +19,8 @@ export class Record {
   #who;
   #id;
   #timer;
+  /** Whether the last answer was none. */
+  #failed = false;
   #title = document.title;
 
   constructor(who) {
@@ -48,6 +50,11 @@ export class Record {
     return true;
   }
 
+  /** The user has other rights now: what was refused may be there. */
+  again() {
+    if (this.#id !== undefined && this.#failed && !this.#who.wanted) this.#load();
+  }
+
   /** Asks again in a moment if this is about the spawn. */
   heard(event) {
     if (this.#id === undefined || event.spawn !== this.#id) return;
@@ -60,6 +67,7 @@ export class Record {
     const path = `v1/spawns/${encodeURIComponent(id)}`;
     const [spawn, log] = await Promise.allSettled([ask(this.#who, path), askText(this.#who, `${path}/log?lines=${LINES}`)]);
     if (id !== this.#id) return;
+    this.#failed = spawn.status === 'rejected';
     if (spawn.status === 'rejected') {
       this.#who.judge(spawn.reason);
       const { title, detail } = explained(spawn.reason);
@@ -86,13 +94,13 @@ export class Record {
       ['Tags', pairs(spawn.tags)],
       ['Labels asked for', pairs(spawn.labels)],
       ['Pool', spawn.pool],
-      ['Endpoint', spawn.endpoint && make('code', {}, spawn.endpoint)],
       ['Viewer', VIEWER[spawn.viewer]],
       ['Last ping', spawn.lastPingAt && clock(spawn.lastPingAt)],
       ['Ends at the latest', spawn.expiresAt && clock(spawn.expiresAt)],
       ['Exit code', spawn.exit?.code?.toString()],
       ['Signal', spawn.exit?.signal],
       ['Request id', log.match(REQUEST)?.[1]],
+      ['Endpoint', spawn.endpoint && make('code', {}, spawn.endpoint)],
     ];
     const known = facts.filter(([, value]) => value);
     byId('record-facts').replaceChildren(...known.map(([name, value]) => make('div', {}, make('dt', {}, name), make('dd', {}, value))));
@@ -107,7 +115,7 @@ export class Record {
 /** How far it came, and how long each part took. */
 function phases({ startedAt, readyAt, connectedAt, disconnectedAt, endedAt }) {
   const since = (from, to) => millis(Math.max(0, Date.parse(to) - Date.parse(from)));
-  const long = (from, to) => brief(Date.parse(to) - Date.parse(from));
+  const long = (from, to) => spanned(Date.parse(to) - Date.parse(from));
   return [
     `Started at ${clock(startedAt)}`,
     readyAt ? `ready after ${since(startedAt, readyAt)}` : endedAt && 'never ready',
@@ -115,6 +123,10 @@ function phases({ startedAt, readyAt, connectedAt, disconnectedAt, endedAt }) {
     connectedAt && disconnectedAt && `and left after ${long(connectedAt, disconnectedAt)}`,
     endedAt && `ended at ${clock(endedAt)}, ${long(startedAt, endedAt)} after the start`,
   ].filter(Boolean);
+}
+
+function spanned(ms) {
+  return ms < 10_000 ? millis(Math.max(0, ms)) : span(ms);
 }
 
 function row(event, began) {

@@ -42,7 +42,7 @@ pub use demand::{Demand, Misfit, NodeKind, Placement};
 pub use event::{Event, EventKind};
 pub use health::{FarmCause, Health, HealthChange, HealthState, NodeHealth, StartFailure};
 pub use id::{AgentEpoch, NameError, NodeId, Owner, RequestId, SpawnId, TicketId};
-pub use minute::Minute;
+pub use minute::{FarmSlots, Minute};
 pub use node::{Availability, Drain, Eligibility, GpuSlots, Load, NodeDescription, NodeRecord};
 pub use spawn::{Exit, ExitReason, RendererType, SpawnRecord, SpawnState, ViewerPresence};
 pub use tags::Tag;

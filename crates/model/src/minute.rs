@@ -7,9 +7,17 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use crate::api::SlotCount;
 use crate::spawn::ExitReason;
 use crate::time::Timestamp;
+
+/// Slots of a farm, and those in use.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct FarmSlots {
+    /// Of all nodes that are up.
+    pub total: u32,
+    /// Reserved, or running.
+    pub used: u32,
+}
 
 /// Counts of one minute.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -31,7 +39,7 @@ pub struct Minute {
     pub refused: BTreeMap<String, u64>,
     /// Slots of the nodes that are up, and those in use, as a front door last saw them in this minute.
     #[serde(skip_serializing_if = "Option::is_none", default)]
-    pub slots: Option<SlotCount>,
+    pub slots: Option<FarmSlots>,
 }
 
 /// The minutes that are kept: a day.

@@ -7,9 +7,8 @@ use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 
-use model::api::SlotCount;
 use model::{
-    Audit, Demand, Drain, Event, ExitReason, NameError, NodeId, Owner, Placement, RendererType, SpawnId,
+    Audit, Demand, Drain, Event, ExitReason, FarmSlots, NameError, NodeId, Owner, Placement, RendererType, SpawnId,
     SpawnRecord, SpawnState, StartFailure, Tag, TicketId, Timestamp,
 };
 use serde_json::{Map, Value};
@@ -328,7 +327,7 @@ pub struct Counts {
     /// Requests for a spawn that were answered with an error, by its code.
     pub refused: BTreeMap<&'static str, u64>,
     /// Slots of the farm now, if they are known.
-    pub slots: Option<SlotCount>,
+    pub slots: Option<FarmSlots>,
 }
 
 /// A spawn, and where its node's agent is reached.

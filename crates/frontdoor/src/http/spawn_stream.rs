@@ -51,6 +51,7 @@ pub(super) fn answer(edge: Arc<Edge>, asked: Asked) -> Response {
             Ok((answer, _)) => info!(spawn.id = %answer.id, node.id = %answer.node, "watched spawn is ready"),
             Err(error) => {
                 asked.id.as_str().clone_into(&mut error.0.request_id);
+                edge.tally.count(error.0.code);
                 let (code, detail, status) = (error.0.code.as_str(), &error.0.detail, error.0.status);
                 if matches!(status, 502..=504) {
                     warn!(code, detail, status, "watched request for a spawn failed");

@@ -17,9 +17,8 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use model::api::SlotCount;
 use model::{
-    Availability, Demand, Eligibility, FarmCause, HealthState, NodeDescription, NodeId, NodeKind, NodeRecord,
+    Availability, Demand, Eligibility, FarmCause, FarmSlots, HealthState, NodeDescription, NodeId, NodeKind, NodeRecord,
     RendererType,
 };
 use registry::{Assessment, Forecast, Foreseen, Outcomes, Standing};
@@ -282,7 +281,7 @@ impl Snapshot {
     }
 
     /// Slots of the nodes that are up, and those in use; `None` when the snapshot is too old, or has no node.
-    pub(crate) fn slots(&self) -> Option<SlotCount> {
+    pub(crate) fn slots(&self) -> Option<FarmSlots> {
         let farm = self.farm();
         let up =
             farm.nodes.iter().map(|seen| &seen.record).filter(|node| node.availability == Availability::Up);
@@ -290,7 +289,7 @@ impl Snapshot {
         let sum = counts.fold((0_u32, 0_u32), |sum, (total, used)| {
             (sum.0.saturating_add(total), sum.1.saturating_add(used))
         });
-        (farm.is_fresh() && !farm.nodes.is_empty()).then_some(SlotCount { total: sum.0, used: sum.1 })
+        (farm.is_fresh() && !farm.nodes.is_empty()).then_some(FarmSlots { total: sum.0, used: sum.1 })
     }
 
     /// Whether there is an up and eligible node for the demand beside those that were tried.

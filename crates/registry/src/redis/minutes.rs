@@ -1,9 +1,8 @@
 //! Counts of each minute: a hash for each, which lapses by itself. The scripts that change something count as they go, see `tally` in
 //! `lua/core.lua`.
 
-use model::api::SlotCount;
 use model::minute::{MINUTES_KEPT, minute_of};
-use model::{Minute, Timestamp};
+use model::{FarmSlots, Minute, Timestamp};
 use redis::{Value, pipe};
 
 use super::Redis;
@@ -19,7 +18,7 @@ impl Redis {
         let _: Value = self
             .run("count", &self.0.scripts.count, |args| {
                 match counts.slots {
-                    Some(SlotCount { total, used }) => args.arg(used).arg(total),
+                    Some(FarmSlots { total, used }) => args.arg(used).arg(total),
                     None => args.arg("").arg(""),
                 };
                 for (code, count) in &counts.refused {
@@ -65,6 +64,6 @@ fn counted(minute: u64, fields: &Fields) -> Option<Minute> {
         ready: count("ready"),
         ended: parts("e:").filter_map(|(reason, n)| Some((reason.parse().ok()?, n))).collect(),
         refused: parts("r:").map(|(code, n)| (code.to_owned(), n)).collect(),
-        slots: slots("used").zip(slots("total")).map(|(used, total)| SlotCount { total, used }),
+        slots: slots("used").zip(slots("total")).map(|(used, total)| FarmSlots { total, used }),
     })
 }

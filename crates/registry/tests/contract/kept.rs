@@ -2,8 +2,7 @@
 
 use std::time::Duration;
 
-use model::api::SlotCount;
-use model::{Audit, AuditOutcome, ExitReason, Minute, OrderKind, RendererType, RequestId, Timestamp, Timing};
+use model::{Audit, AuditOutcome, ExitReason, FarmSlots, Minute, OrderKind, RendererType, RequestId, Timestamp, Timing};
 use registry::{AuditFilter, AuditPage, Counts, SpawnFilter};
 use uuid::Uuid;
 
@@ -187,13 +186,13 @@ on_all! {
 on_all! {
     async fn front_doors_add_refusals_and_slots(farm: &Farm) {
         let counts = |full, slots| Counts { refused: [("no-capacity", full), ("rate-limited", 1)].into(), slots };
-        farm.registry.add_counts(&counts(2, Some(SlotCount { total: 8, used: 1 }))).await.unwrap();
+        farm.registry.add_counts(&counts(2, Some(FarmSlots { total: 8, used: 1 }))).await.unwrap();
         farm.registry.add_counts(&counts(3, None)).await.unwrap();
-        farm.registry.add_counts(&Counts { slots: Some(SlotCount { total: 8, used: 5 }), ..Counts::default() }).await.unwrap();
+        farm.registry.add_counts(&Counts { slots: Some(FarmSlots { total: 8, used: 5 }), ..Counts::default() }).await.unwrap();
         farm.registry.add_counts(&Counts::default()).await.unwrap();
         let sum = sum(farm).await;
         assert_eq!(sum.refused, [("no-capacity".to_owned(), 5), ("rate-limited".to_owned(), 2)].into());
-        assert_eq!(sum.slots, Some(SlotCount { total: 8, used: 5 }));
+        assert_eq!(sum.slots, Some(FarmSlots { total: 8, used: 5 }));
         let minutes = farm.registry.minutes(1_000_000).await.unwrap();
         assert!(minutes.len() <= 2, "minutes without counts are left out: {minutes:?}");
     }
@@ -330,7 +329,8 @@ async fn of_several_front_doors_the_one_that_keeps_ended_records_longest_counts(
 #[tokio::test]
 async fn an_agent_that_may_not_count_reports_all_the_same() {
     let farm = Farm::redis().await;
-    let users = include_str!("../../../../deploy/redis/users.acl").replace("{hatchery:default}", "{hatchery:test}");
+    let users =
+        include_str!("../../../../deploy/redis/users.acl").replace("{hatchery:default}", "{hatchery:test}");
     let agent = users.lines().find_map(|line| line.strip_prefix("user agent ")).unwrap();
     let before = agent.replace(" ~{hatchery:test}:weight ~{hatchery:test}:minute:*", "");
     assert_ne!(before, agent);
