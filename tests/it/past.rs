@@ -150,8 +150,8 @@ async fn the_command_line_lists_orders_and_ended_spawns() {
         spawns.iter().map(|spawn| spawn["id"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
     };
     assert_eq!(ids(&["--reason", "failed"]).await.len(), 2);
-    assert_eq!(ids(&["--reason", "stopped", "--since", "24h"]).await, [ssr.clone()]);
-    assert_eq!(ids(&["--renderer", "ssr"]).await, [ssr.clone()]);
+    assert_eq!(ids(&["--reason", "stopped", "--since", "24h"]).await, [ssr.as_str()]);
+    assert_eq!(ids(&["--renderer", "ssr"]).await, [ssr.as_str()]);
     assert_eq!(ids(&["--since", "1h"]).await.len(), 3, "those that run have no end");
     assert_eq!(ids(&["--until", "1h"]).await.len(), 0);
     assert_eq!(ids(&["--since", "2020-01-01T00:00:00Z", "--until", "2021-01-01T00:00:00Z"]).await.len(), 0);

@@ -8,8 +8,8 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use model::{
-    Audit, Demand, Drain, Event, ExitReason, FarmSlots, NameError, NodeId, Owner, Placement, RendererType, SpawnId,
-    SpawnRecord, SpawnState, StartFailure, Tag, TicketId, Timestamp,
+    Audit, Demand, Drain, Event, ExitReason, FarmSlots, NameError, NodeId, Owner, Placement, RendererType,
+    SpawnId, SpawnRecord, SpawnState, StartFailure, Tag, TicketId, Timestamp,
 };
 use serde_json::{Map, Value};
 use uuid::Uuid;

@@ -6,7 +6,7 @@ use axum::Json;
 use axum::extract::State;
 use axum::http::Uri;
 use model::api::History;
-use model::minute::MINUTES_KEPT;
+use model::minute::{MINUTES_KEPT, minute_of};
 
 use super::edge::Edge;
 use super::error::ApiError;
@@ -29,11 +29,10 @@ pub(crate) async fn show(State(edge): State<Arc<Edge>>, uri: Uri) -> Result<Json
     parameters.done()?;
     let read = async {
         let now = edge.registry.now().await?;
-        Ok(Arc::new((now, edge.registry.minutes(MINUTES_KEPT).await?)))
+        Ok(Arc::new(History { now, minutes: edge.registry.minutes(MINUTES_KEPT).await? }))
     };
     let all = edge.answers.minutes.get(read).await?;
-    let (now, all) = &*all;
-    let first = model::minute::minute_of(*now).saturating_sub(u64::from(minutes - 1));
-    let wanted = all.iter().filter(|minute| model::minute::minute_of(minute.at) >= first);
-    Ok(Json(History { now: *now, minutes: wanted.cloned().collect() }))
+    let first = minute_of(all.now).saturating_sub(u64::from(minutes - 1));
+    let wanted = all.minutes.iter().filter(|minute| minute_of(minute.at) >= first);
+    Ok(Json(History { now: all.now, minutes: wanted.cloned().collect() }))
 }

@@ -18,8 +18,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use model::{
-    Availability, Demand, Eligibility, FarmCause, FarmSlots, HealthState, NodeDescription, NodeId, NodeKind, NodeRecord,
-    RendererType,
+    Availability, Demand, Eligibility, FarmCause, FarmSlots, HealthState, NodeDescription, NodeId, NodeKind,
+    NodeRecord, RendererType,
 };
 use registry::{Assessment, Forecast, Foreseen, Outcomes, Standing};
 use tokio::time::Instant;

@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use model::{Audit, AuditOutcome, ExitReason, FarmSlots, Minute, OrderKind, RendererType, RequestId, Timestamp, Timing};
+use model::{
+    Audit, AuditOutcome, ExitReason, FarmSlots, Minute, OrderKind, RendererType, RequestId, Timestamp, Timing,
+};
 use registry::{AuditFilter, AuditPage, Counts, SpawnFilter};
 use uuid::Uuid;
 
