@@ -291,6 +291,8 @@ pub struct Window(String);
 pub mod keys {
     /// To the next control.
     pub const TAB: &str = "\u{e004}";
+    /// Takes away what is chosen, or one character.
+    pub const BACKSPACE: &str = "\u{e003}";
     /// Presses a button, submits a form.
     pub const ENTER: &str = "\u{e007}";
     /// Closes a dialog.

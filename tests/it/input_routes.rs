@@ -113,6 +113,8 @@ async fn a_wrong_method_is_told_the_right_ones() {
         (format!("/v1/spawns/{id}/log"), &["GET"]),
         ("/v1/nodes".to_owned(), &["GET"]),
         ("/v1/waiting".to_owned(), &["GET"]),
+        ("/v1/audit".to_owned(), &["GET"]),
+        ("/v1/history".to_owned(), &["GET"]),
         ("/v1/explain".to_owned(), &["POST"]),
         ("/v1/nodes/node-a".to_owned(), &["GET", "DELETE"]),
         ("/v1/nodes/node-a/drain".to_owned(), &["POST"]),

@@ -91,6 +91,8 @@ async fn the_surface_describes_itself() {
         ("/v1/spawns/{id}", &["get", "delete"]),
         ("/v1/spawns/{id}/log", &["get"]),
         ("/v1/waiting", &["get"]),
+        ("/v1/audit", &["get"]),
+        ("/v1/history", &["get"]),
         ("/v1/nodes", &["get"]),
         ("/v1/nodes/{node}", &["get"]),
         ("/v1/nodes/{node}/cordon", &["post"]),

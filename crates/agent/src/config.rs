@@ -136,6 +136,8 @@ pub struct Config {
     pub stop_grace: Duration,
     /// A server without a viewer ends itself after this time; rounded up to whole seconds, 0 for never.
     pub initial_use: Duration,
+    /// How long the logs of ended spawns are kept, within a bound of count and bytes.
+    pub keep_ended: Duration,
     /// With less free memory than this many bytes no spawn is admitted; 0 for no limit.
     pub min_free_memory: u64,
     /// What SIGTERM means for running spawns.
@@ -206,6 +208,7 @@ impl Config {
             ping_interval: timing::PING_INTERVAL,
             stop_grace: timing::STOP_GRACE,
             initial_use: timing::INITIAL_USE,
+            keep_ended: timing::KEEP_ENDED,
             min_free_memory: 0,
             on_shutdown: OnShutdown::Adopt,
             exit_when_drained: false,

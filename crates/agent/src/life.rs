@@ -27,7 +27,7 @@ use crate::address::host_of;
 use crate::config::{Config, ConfigError};
 use crate::disk::Disk;
 use crate::grpc::Service;
-use crate::logs::Logs;
+use crate::logs::{Bounds, Logs};
 use crate::node::Node;
 use crate::relay::Relay;
 use crate::spawn::cgroup::Groups;
@@ -97,7 +97,7 @@ impl Agent {
         separation::close_files_of_spawns(&config);
         preflight::may_watch_processes()?;
         let groups = Groups::open(&config, &survey.pids())?;
-        let logs = Logs::open(state.logs().to_owned(), &living);
+        let logs = Logs::open(state.logs().to_owned(), &living, Bounds::of(config.keep_ended));
         preflight::warn_of_missing(&config);
         separation::warn(&config);
         for flag in &config.tls.exposed {

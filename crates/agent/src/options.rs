@@ -169,6 +169,10 @@ pub struct Options {
     #[arg(long, env = "HATCHERY_INITIAL_USE", value_name = "DURATION", value_parser = duration, default_value = "60s")]
     pub initial_use: Duration,
 
+    /// How long the logs of ended spawns are kept, within a bound of count and bytes
+    #[arg(long, env = "HATCHERY_KEEP_ENDED", value_name = "DURATION", value_parser = duration, default_value = "24h")]
+    pub keep_ended: Duration,
+
     /// With less free memory no spawn is admitted; bytes, or for example 512MiB
     #[arg(long, env = "HATCHERY_MIN_FREE_MEMORY", value_name = "BYTES", value_parser = parse_bytes, default_value = "0")]
     pub min_free_memory: u64,
@@ -278,6 +282,7 @@ impl Options {
             ping_interval: self.ping_interval,
             stop_grace: self.stop_grace,
             initial_use: self.initial_use,
+            keep_ended: self.keep_ended,
             min_free_memory: self.min_free_memory,
             on_shutdown: self.on_shutdown,
             exit_when_drained: self.exit_when_drained,
@@ -401,8 +406,7 @@ mod tests {
         let config =
             config(&["--license-file", "key.txt", "--model-dir", "models", "--state-dir", "s"]).unwrap();
         assert!(config.license_file.unwrap().is_absolute());
-        assert!(config.model_dirs[0].is_absolute());
-        assert!(config.state_dir.is_absolute());
+        assert!(config.model_dirs[0].is_absolute() && config.state_dir.is_absolute());
     }
 
     #[test]

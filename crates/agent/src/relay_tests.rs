@@ -6,7 +6,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::config::{Config, Launcher};
 use crate::disk::Disk;
-use crate::logs::Logs;
+use crate::logs::{Bounds, Logs};
 use crate::state::StateDir;
 use crate::table::entrance::{Admission, SpawnSpec};
 
@@ -17,7 +17,7 @@ fn relay(dir: &tempfile::TempDir) -> Relay {
     let any = "127.0.0.1:1".parse().unwrap();
     let disk = Disk::new().unwrap();
     let state = StateDir::open(dir.path(), disk.state.clone()).unwrap();
-    let logs = Logs::open(state.logs().to_owned(), &Default::default());
+    let logs = Logs::open(state.logs().to_owned(), &Default::default(), Bounds::of(config.keep_ended));
     let node = Node::new(config, disk, state, logs, None, any, any).unwrap();
     let mut relay = Relay::new(Arc::new(node), Registry::embedded(Timing::FARM));
     relay.batch = 3;

@@ -11,7 +11,7 @@ use clap::{Args, ValueEnum};
 use hyper::header::HeaderValue;
 use model::api::SpawnRequest;
 use model::tags::{Tag, collect_tags};
-use model::{RendererType, SpawnState};
+use model::{ExitReason, RendererType, SpawnState};
 
 use crate::failure::Failure;
 use crate::server::Server;
@@ -253,7 +253,7 @@ fn label(text: &str) -> Result<String, String> {
     model::node::parse_label(text).map(|_| text.to_owned())
 }
 
-fn renderer() -> impl TypedValueParser<Value = RendererType> {
+pub(crate) fn renderer() -> impl TypedValueParser<Value = RendererType> {
     PossibleValuesParser::new(["csr", "ssr"]).try_map(|word| word.parse::<RendererType>())
 }
 
@@ -261,6 +261,12 @@ fn renderer() -> impl TypedValueParser<Value = RendererType> {
 pub(crate) fn state() -> impl TypedValueParser<Value = SpawnState> {
     PossibleValuesParser::new(SpawnState::ALL.iter().map(|s| s.as_str()))
         .try_map(|word| word.parse::<SpawnState>())
+}
+
+/// An exit reason by its word.
+pub(crate) fn reason() -> impl TypedValueParser<Value = ExitReason> {
+    PossibleValuesParser::new(ExitReason::ALL.iter().map(|reason| reason.as_str()))
+        .try_map(|word| word.parse::<ExitReason>())
 }
 
 /// What may be an idempotency key.

@@ -17,8 +17,8 @@ use hyper_util::client::legacy;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use model::NodeId;
 use model::api::{
-    DrainRequest, EligibilityAnswer, Explanation, ForgetAnswer, Node, NodeList, Spawn, SpawnAnswer,
-    SpawnList, SpawnRequest, WaitingList,
+    AuditList, DrainRequest, EligibilityAnswer, Explanation, ForgetAnswer, Node, NodeList, Spawn,
+    SpawnAnswer, SpawnList, SpawnRequest, WaitingList,
 };
 use serde::de::DeserializeOwned;
 use sse_stream::SseStream;
@@ -156,6 +156,13 @@ impl Client {
     /// The first ones in line.
     pub(crate) async fn waiting(&self, limit: u32) -> Result<Answer<WaitingList>, CallError> {
         self.get(&format!("/v1/waiting?limit={limit}")).await
+    }
+
+    /// One page of operators' orders.
+    pub(crate) async fn audit(&self, query: &[(&str, String)]) -> Result<Answer<AuditList>, CallError> {
+        let query: Vec<String> =
+            query.iter().map(|(name, value)| format!("{name}={}", encoded(value))).collect();
+        self.get(&format!("/v1/audit?{}", query.join("&"))).await
     }
 
     /// Where a spawn would be placed, and why.

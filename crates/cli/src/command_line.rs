@@ -7,8 +7,8 @@ use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::args::Before;
 use crate::commands::{
-    agent, bench, certs, completions, cordon, dev, doctor, drain, explain, forget, frontdoor, key, log,
-    nodes, relay, show, soak, spawn, spawns, stop, token, waiting, watch,
+    agent, audit, bench, certs, completions, cordon, dev, doctor, drain, explain, forget, frontdoor, key,
+    log, nodes, relay, show, soak, spawn, spawns, stop, token, waiting, watch,
 };
 
 /// The note under the error for a token on the command line.
@@ -69,6 +69,8 @@ pub(crate) enum Command {
     Nodes(nodes::NodesArgs),
     /// List who waits in line, and for what
     Waiting(waiting::WaitingArgs),
+    /// List what operators ordered
+    Audit(audit::AuditArgs),
     /// Print what happens on the farm, as it happens
     Watch(watch::WatchArgs),
     /// Close a node to new spawns; those that run stay

@@ -4,6 +4,7 @@
 //! `show`. [`crate::dispatch`] runs them.
 
 pub(crate) mod agent;
+pub(crate) mod audit;
 pub(crate) mod bench;
 pub(crate) mod certs;
 pub(crate) mod completions;

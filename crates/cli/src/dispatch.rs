@@ -8,8 +8,8 @@ use tokio::runtime::Builder;
 use crate::args::{Before, ClientFlags};
 use crate::command_line::{Cli, Command};
 use crate::commands::{
-    agent, bench, certs, completions, cordon, dev, doctor, drain, explain, forget, frontdoor, key, log,
-    nodes, relay, show, soak, spawn, spawns, stop, token, waiting, watch,
+    agent, audit, bench, certs, completions, cordon, dev, doctor, drain, explain, forget, frontdoor, key,
+    log, nodes, relay, show, soak, spawn, spawns, stop, token, waiting, watch,
 };
 use crate::context::{ANSWER, Context};
 use crate::credential::WHERE;
@@ -78,6 +78,9 @@ pub(crate) fn run(cli: Cli) -> Exit {
         }
         Command::Waiting(args) => {
             ask(&before, &args.flags, ANSWER, async |context| waiting::run(context, &args).await)
+        }
+        Command::Audit(args) => {
+            ask(&before, &args.flags, ANSWER, async |context| audit::run(context, &args).await)
         }
         Command::Watch(args) => {
             ask(&before, &args.flags, ANSWER, async |context| watch::run(context, &args).await)

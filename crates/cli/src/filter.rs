@@ -4,9 +4,9 @@ use clap::Args;
 use clap::builder::NonEmptyStringValueParser;
 use model::api::Spawn;
 use model::tags::Tag;
-use model::{NodeId, SpawnState};
+use model::{ExitReason, NodeId, RendererType, SpawnState};
 
-use crate::args::state;
+use crate::args::{reason, renderer, state};
 
 /// What a spawn must be like: all that is given.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Args)]
@@ -24,6 +24,27 @@ pub(crate) struct Filter {
     /// Only those in this state
     #[arg(long, value_name = "STATE", value_parser = state())]
     pub(crate) state: Option<SpawnState>,
+    /// Only those that are rendered so
+    #[arg(long, value_name = "TYPE", value_parser = renderer())]
+    pub(crate) renderer: Option<RendererType>,
+    /// How and when they ended, where a command asks for that
+    #[arg(skip)]
+    pub(crate) ends: Ends,
+}
+
+/// How and when a spawn must have ended.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Args)]
+#[command(next_help_heading = "Filter")]
+pub(crate) struct Ends {
+    /// Only those that ended for this reason
+    #[arg(long, value_name = "REASON", value_parser = reason())]
+    pub(crate) reason: Option<ExitReason>,
+    /// Only those that ended at this time (2026-01-31T08:00:00Z) or later, or so long ago at the most (24h)
+    #[arg(long, value_name = "TIME", value_parser = NonEmptyStringValueParser::new())]
+    pub(crate) since: Option<String>,
+    /// Only those that ended before this time, written as --since
+    #[arg(long, value_name = "TIME", value_parser = NonEmptyStringValueParser::new())]
+    pub(crate) until: Option<String>,
 }
 
 impl Filter {
@@ -49,6 +70,10 @@ impl Filter {
         query.extend(self.state.map(|state| ("state", state.to_string())));
         query.extend(self.owner.clone().map(|owner| ("owner", owner)));
         query.extend(self.tags.iter().map(|tag| ("tag", tag.to_string())));
+        query.extend(self.renderer.map(|renderer| ("renderer", renderer.to_string())));
+        query.extend(self.ends.reason.map(|reason| ("reason", reason.to_string())));
+        query.extend(self.ends.since.clone().map(|since| ("since", since)));
+        query.extend(self.ends.until.clone().map(|until| ("until", until)));
         query
     }
 
@@ -60,6 +85,7 @@ impl Filter {
         };
         self.node.as_ref().is_none_or(|node| *node == spawn.node)
             && self.state.is_none_or(|state| state == spawn.state)
+            && self.renderer.is_none_or(|renderer| renderer == spawn.renderer_type)
             && self.owner.as_ref().is_none_or(owned)
             && self.tags.iter().all(|tag| tag.is_in(&spawn.tags))
     }
@@ -70,6 +96,7 @@ impl Filter {
         words.extend(self.owner.as_ref().map(|owner| format!("of owner {owner}")));
         words.extend(self.node.as_ref().map(|node| format!("on node {node}")));
         words.extend(self.state.map(|state| format!("in state {state}")));
+        words.extend(self.renderer.map(|renderer| format!("rendered as {renderer}")));
         if words.is_empty() { String::new() } else { format!(" {}", words.join(", ")) }
     }
 }

@@ -1,10 +1,12 @@
-/** Two small charts in SVG: slots in use over time, and how long spawns take to be ready. */
+/** Small charts in SVG: slots in use over time, spawns that started and failed, and how long they take to be ready. */
 
 import { draw, make } from './dom.js';
+import { failedIn } from './minutes.js';
 import { millis } from './words.js';
 
 const WIDTH = 600;
 const HEIGHT = 120;
+const MINUTE_MS = 60_000;
 const EDGE = { left: 0, right: 0, top: 8, bottom: 4 };
 
 /** A chart in its place; `name` says to screen readers what it is. */
@@ -44,6 +46,27 @@ export class Chart {
     this.#top.textContent = most === 1 && samples.length === 0 ? '' : `${most.toLocaleString()} slots`;
     const last = samples.at(-1);
     this.#said.textContent = last ? `${last.used} of ${last.total} slots in use` : '';
+  }
+
+  /** For each minute of the last hour a bar of what was started, and in it one of what failed. */
+  rates(minutes, now) {
+    const spanMs = 60 * MINUTE_MS;
+    const seen = minutes.filter(({ at }) => Date.parse(at) > now - spanMs);
+    const most = Math.max(1, ...seen.map((minute) => Math.max(minute.started, failedIn(minute))));
+    const width = WIDTH / 60 - 1;
+    const bar = (minute, number, kind) => {
+      const x = across(Date.parse(minute.at) + MINUTE_MS, now, spanMs) - width;
+      return draw('rect', { x: x.toFixed(1), y: up(number / most), width, height: up(0) - up(number / most), class: kind });
+    };
+    const parts = [...grid()];
+    for (const minute of seen) {
+      parts.push(bar(minute, minute.started, 'started'));
+      if (failedIn(minute) > 0) parts.push(bar(minute, failedIn(minute), 'failed'));
+    }
+    this.#svg.replaceChildren(...parts);
+    const [started, failed] = [seen.reduce((sum, { started: n }) => sum + n, 0), seen.reduce((sum, m) => sum + failedIn(m), 0)];
+    this.#top.textContent = started + failed > 0 ? `${most.toLocaleString()} a minute` : '';
+    this.#said.textContent = `${started} started and ${failed} failed in the last hour`;
   }
 
   /** The median as a line, the slowest twentieth as a fainter one above it, dots where they were measured. */

@@ -8,20 +8,26 @@
  *
  * signin.js asks for a credential where the front door authenticates callers.
  *
- * The page shows what the feed brings, and nothing else but the failures of the last hour, which failures.js fetches once, and the line,
- * which line.js asks for. The effect of an order is shown when the feed reports it.
+ * The page shows what the feed brings. The rest is asked for: counts of the last hour (minutes.js), what failed in it (failures.js), the
+ * line (line.js), operators' orders (audit.js), spawns of the past (past.js), and all that is known of one spawn, which has a page of its
+ * own (record.js). address.js says what is shown. The effect of an order is shown when the feed reports it.
  */
 
 import { live } from '../client.js';
+import { show, shown } from './address.js';
+import { Audit } from './audit.js';
 import { Chart } from './chart.js';
 import { batched, byId, make, say, set, tell } from './dom.js';
 import { Events } from './events.js';
 import { Failures } from './failures.js';
 import { History } from './history.js';
 import { Line } from './line.js';
+import { Minutes } from './minutes.js';
 import { Detail } from './node.js';
 import { Nodes, isFailing, summary } from './nodes.js';
 import { Orders } from './orders.js';
+import { Past } from './past.js';
+import { Record } from './record.js';
 import { Snapshot } from './snapshot.js';
 import { SignIn } from './signin.js';
 import { Spawns } from './spawns.js';
@@ -44,11 +50,21 @@ const events = new Events(snapshot);
 new Why(who);
 const capacity = new Chart(byId('capacity-chart'), 'Slots in use over time');
 const latency = new Chart(byId('latency-chart'), 'Time from start to ready over time');
+const rates = new Chart(byId('rates-chart'), 'Spawns started and failed, minute by minute');
 
 const feed = live({ token: who.token });
 who.follow(feed);
-const failures = new Failures(who, () => trouble.render());
-const line = new Line(who, () => snapshot.now(), () => feed.state.state === 'open');
+const isOpen = () => feed.state.state === 'open';
+const minutes = new Minutes(who, isOpen, (list, now) => {
+  history.recall(list, now);
+  rates.rates(list, now);
+  failures.render();
+});
+const failures = new Failures(who, minutes, () => trouble.render());
+const audit = new Audit(who, () => snapshot.now(), isOpen);
+const past = new Past(who);
+const record = new Record(who);
+const line = new Line(who, () => snapshot.now(), isOpen);
 const failing = () => [...snapshot.nodes.values()].filter(isFailing);
 const trouble = new Trouble(feed, who, () => ({ failing: failing(), cause: failures.cause }), draw);
 let cutAt;
@@ -70,6 +86,7 @@ const following = feed.subscribe('nodes', {
   onRefused: (error) => barred(error),
   onEvent: (event) => {
     heard(event);
+    audit.heard(event);
     snapshot.nodeEvent(event);
     // Load and GPUs come with the next snapshot of the feed.
     if (event.kind === 'node.up' || event.kind === 'node.capacity' || !snapshot.nodes.has(event.node)) refreshSoon();
@@ -80,12 +97,15 @@ feed.subscribe('spawns', {
     snapshot.takeSpawns(list);
     history.seed(list, snapshot.now());
     failures.load();
+    minutes.load();
     back('The live feed is back, with the farm as it is now.');
   },
   onResume: () => back('The live feed is back. Nothing was missed.'),
   onEvent: (event) => {
     heard(event);
     failures.heard(event);
+    audit.heard(event);
+    record.heard(event);
     const took = snapshot.spawnEvent(event);
     if (took !== undefined) history.started(Date.parse(event.at), took);
   },
@@ -93,6 +113,10 @@ feed.subscribe('spawns', {
 
 function known() {
   snapshot.partial = !who.may('operate');
+  audit.soon(0);
+  minutes.soon(0);
+  record.again();
+  past.again();
   draw();
 }
 
@@ -142,9 +166,7 @@ function choose(id) {
   nodes.choose(chosen);
   detail.choose(chosen);
   spawns.choose(chosen);
-  const address = new URL(location.href);
-  address.hash = chosen === undefined ? '' : `node=${encodeURIComponent(chosen)}`;
-  window.history.replaceState(null, '', address);
+  show(chosen === undefined ? {} : { node: chosen });
   // Beside the list one sees it; below it one is taken there.
   const title = byId('detail-title');
   if (chosen !== undefined && title.getBoundingClientRect().top > innerHeight) {
@@ -228,5 +250,12 @@ setInterval(() => {
   else spawns.redraw();
 }, 1000);
 
-const asked = new URLSearchParams(location.hash.slice(1)).get('node');
-if (asked) choose(asked);
+/** Shows what the address asks for. */
+function follow() {
+  if (record.follow()) return;
+  const asked = shown().get('node') ?? undefined;
+  if (shown().has('past')) past.follow();
+  else if (asked !== undefined && asked !== chosen) choose(asked);
+}
+addEventListener('hashchange', follow);
+follow();

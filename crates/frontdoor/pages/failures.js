@@ -4,7 +4,7 @@
  * something has just failed.
  */
 
-import { byId, make } from './dom.js';
+import { byId, make, say, set } from './dom.js';
 import { BAD_ENDS } from './words.js';
 
 const HOUR_MS = 3_600_000;
@@ -12,6 +12,10 @@ const HOUR_MS = 3_600_000;
 const PAGE = 1000;
 /** Reasons that are named; the rest are counted together. */
 const MAX_REASONS = 4;
+/** From this share of failures on something is badly wrong. */
+const MANY = 0.25;
+/** Codes of requests that the farm, and not their sender, is the reason of. */
+const AWAY = ['no-capacity', 'no-matching-node', 'registry-unavailable', 'shutting-down', 'internal'];
 /** While starts fail it is looked at so often what they have in common. */
 const LOOK_MS = 5_000;
 
@@ -19,15 +23,17 @@ export class Failures {
   /** The cause that all nodes have in common, if they have one. */
   cause;
   #who;
+  #minutes;
   #changed;
   /** By spawn: when it ended, and why. */
   #ended = new Map();
   #timer;
   #key = '';
 
-  /** `changed()` is called when a cause comes or goes. */
-  constructor(who, changed) {
+  /** `minutes` counts all that was started and failed; `changed()` is called when a cause comes or goes. */
+  constructor(who, minutes, changed) {
     this.#who = who;
+    this.#minutes = minutes;
     this.#changed = changed;
   }
 
@@ -46,6 +52,7 @@ export class Failures {
   /** Takes in the end of a spawn. */
   heard(event) {
     if (event.kind !== 'spawn.exited' || !this.#add(event.spawn, event.exit, event.at)) return;
+    this.#minutes.soon();
     this.#timer ??= setTimeout(() => this.#look(), 1_000);
   }
 
@@ -59,16 +66,34 @@ export class Failures {
     const sorted = [...reasons].sort(([, a], [, b]) => b - a);
     const rest = sorted.slice(MAX_REASONS).reduce((sum, [, count]) => sum + count, 0);
     const shown = [...sorted.slice(0, MAX_REASONS), ...(rest > 0 ? [['other reasons', rest]] : [])];
+    this.#tile(sorted[0]?.[0]);
     const place = byId('failures');
     place.hidden = shown.length === 0;
     const key = shown.map(([why, count]) => `${count} ${why}`).join();
     if (key === this.#key) return;
     this.#key = key;
-    const full = this.#ended.size >= PAGE ? ' or more' : '';
-    place.replaceChildren(
-      make('strong', {}, `${this.#ended.size.toLocaleString()}${full} failed in the last hour`),
-      ...shown.map(([why, count]) => make('span', { class: 'chip bad' }, `${count.toLocaleString()} ${why}`)),
-    );
+    place.replaceChildren(...shown.map(([why, count]) => make('span', { class: 'chip bad' }, `${count.toLocaleString()} ${why}`)));
+  }
+
+  /** How much of what was started failed, and why most of it did. `reason`: the most frequent one, in words. */
+  #tile(reason) {
+    const { started, failed, refused } = this.#minutes.sum;
+    const counted = [...failed.values()].reduce((sum, number) => sum + number, 0);
+    // The counts are asked for now and then; what the feed has brought since counts as well.
+    const bad = Math.max(counted, this.#ended.size);
+    const all = Math.max(started, bad);
+    const share = all === 0 ? 0 : bad / all;
+    say(byId('failed'), bad.toLocaleString());
+    say(byId('of-started'), `of ${all.toLocaleString()} started`);
+    const most = reason ?? [...failed].sort(([, a], [, b]) => b - a)[0]?.[0];
+    const turnedAway = [...refused].filter(([code]) => AWAY.includes(code)).sort(([, a], [, b]) => b - a);
+    const away = turnedAway.reduce((sum, [, number]) => sum + number, 0);
+    const said = [
+      bad > 0 && `${Math.round(share * 100)} %, most often: ${most}.`,
+      away > 0 && `${away.toLocaleString()} turned away, most often: ${turnedAway[0][0]}.`,
+    ].filter(Boolean);
+    say(byId('failures-said'), said.join(' ') || 'None, and no request was turned away.');
+    set(byId('failures-card'), 'data-kind', share >= MANY ? 'bad' : bad + away > 0 ? 'warn' : 'good');
   }
 
   /** Whether it counts. */

@@ -1,7 +1,7 @@
-/** What the charts show: the last quarter of an hour, as far as this page knows it. */
+/** What the charts show: the last hour. It begins before the page was opened, with what the farm has counted minute by minute. */
 
 const STEP_MS = 2_000;
-const MAX_SPAN_MS = 15 * 60_000;
+const MAX_SPAN_MS = 60 * 60_000;
 const MIN_SPAN_MS = 2 * 60_000;
 const MAX_STARTS = 20_000;
 /** The farm's clock is known better as time goes on; one that goes back further than this was not known at all. */
@@ -32,6 +32,14 @@ export class History {
     this.#starts = starts.sort((a, b) => a.at - b.at).slice(-MAX_STARTS);
   }
 
+  /** Puts what the farm has counted before what this page has seen itself; times are of the farm's clock. */
+  recall(minutes, now) {
+    const first = this.samples.find(({ own }) => own)?.at ?? now;
+    const before = minutes.filter(({ at, slots }) => slots && Date.parse(at) > now - MAX_SPAN_MS && Date.parse(at) < first - 60_000);
+    const recalled = before.map(({ at, slots }) => ({ at: Date.parse(at) + 30_000, used: slots.used, total: slots.total }));
+    this.samples = [...recalled, ...this.samples.filter(({ own }) => own)];
+  }
+
   /** Takes a sample if it is time; whether it did. */
   sample(now, used, total) {
     if (now < this.#next - SET_BACK_MS) {
@@ -40,7 +48,7 @@ export class History {
     }
     if (now < this.#next) return false;
     this.#next = now + STEP_MS;
-    this.samples.push({ at: now, used, total });
+    this.samples.push({ at: now, used, total, own: true });
     while (this.samples[0].at < now - MAX_SPAN_MS) this.samples.shift();
     const old = this.#starts.findIndex(({ at }) => at >= now - MAX_SPAN_MS);
     this.#starts.splice(0, old < 0 ? this.#starts.length : old);

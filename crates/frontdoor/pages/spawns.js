@@ -1,6 +1,7 @@
 /** The spawns of the chosen node, or of all: newest first, those that just ended at the end. */
 
 import { explainExit } from '../client.js';
+import { addressOf } from './address.js';
 import { allow, byId, make, say, set } from './dom.js';
 import { Windowed } from './window.js';
 import { BAD_ENDS, brief, clock, short } from './words.js';
@@ -93,7 +94,7 @@ export class Spawns {
     const row = make(
       'tr',
       { 'data-spawn': id },
-      make('th', { scope: 'row', class: 'c-id' }, make('code', { title: id }, short(id)), parts.where),
+      make('th', { scope: 'row', class: 'c-id' }, make('a', { href: addressOf({ spawn: id }), title: id }, make('code', {}, short(id))), parts.where),
       make('td', { class: 'c-phase' }, parts.chip),
       parts.age,
       parts.ping,

@@ -11,18 +11,23 @@
 //! Failure: an agent that does not answer gets the order with its next heartbeat. Until then the registry keeps the promise for
 //! everything but what was under way already, which is why the answer says whether the agent acknowledged.
 
+mod audit;
+
 use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Duration;
 
-use model::api::EligibilityAnswer;
-use model::{Availability, Drain, Eligibility, NodeId, RequestId, Timestamp, timing};
+use model::api::{EligibilityAnswer, ErrorCode};
+use model::{
+    Audit, AuditOutcome, Availability, Drain, Eligibility, NodeId, OrderKind, RequestId, Timestamp, timing,
+};
 use registry::{Forgotten, RegistryError};
 use serde::Deserialize;
 use tokio::time::{sleep, timeout};
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 use wire::v1;
 
+pub(crate) use self::audit::{Auditor, Given, refused};
 use crate::agent_client::Agents;
 use crate::metrics::OperationMetrics;
 use crate::registry_access::circuit::RegistryClient;
@@ -115,6 +120,21 @@ impl Operation {
         }
     }
 
+    /// The order as it is kept, as if it were done.
+    fn audit(&self, node: &NodeId, given: &Given) -> Audit {
+        let kind = match self {
+            Self::Cordon => OrderKind::Cordon,
+            Self::Uncordon => OrderKind::Uncordon,
+            Self::Drain(_) => OrderKind::Drain,
+        };
+        Audit {
+            node: Some(node.clone()),
+            deadline_seconds: self.drain().map(|order| order.deadline.as_secs()),
+            reason: self.drain().and_then(|order| order.reason.clone()),
+            ..given.order(kind)
+        }
+    }
+
     fn drain(&self) -> Option<&DrainOrder> {
         match self {
             Self::Drain(order) => Some(order),
@@ -132,6 +152,7 @@ pub(crate) struct Operations {
     pub(crate) desired_states: Arc<DesiredStates>,
     pub(crate) cleanups: Cleanups,
     pub(crate) metrics: OperationMetrics,
+    pub(crate) auditor: Arc<Auditor>,
 }
 
 impl Operations {
@@ -140,61 +161,79 @@ impl Operations {
         self: &Arc<Self>,
         node: NodeId,
         operation: Operation,
-        by: Option<String>,
-        request: RequestId,
+        given: Given,
     ) -> Result<Option<EligibilityAnswer>, RegistryError> {
-        let work = {
-            let this = Arc::clone(self);
-            async move {
-                let eligibility = operation.eligibility();
-                let mut repeats = 0;
-                let (confirmation, drain) = loop {
-                    let Some((confirmation, drain)) =
-                        this.order(&node, &operation, by.as_deref(), &request).await?
-                    else {
-                        return Ok(None);
-                    };
-                    if confirmation != Confirmation::Outdated || repeats == MAX_REPEATS {
-                        break (confirmation, drain);
-                    }
-                    repeats += 1;
-                    sleep(REPEAT).await;
-                };
-                let (remaining, agent_acknowledged) = match confirmation {
-                    Confirmation::Confirmed { remaining } => (remaining, true),
-                    Confirmation::Unconfirmed { remaining } => (remaining, false),
-                    Confirmation::Outdated => (0, false),
-                };
-                this.metrics.count(eligibility, agent_acknowledged);
-                let by = by.as_deref().unwrap_or("unknown");
-                let deadline = drain.map(|drain| drain.deadline);
-                match deadline {
-                    Some(deadline) => {
-                        info!(node.id = %node, %eligibility, remaining, %deadline, by, "node draining");
-                    }
-                    None => info!(node.id = %node, %eligibility, remaining, by, "eligibility changed"),
-                }
-                Ok(Some(EligibilityAnswer { node, eligibility, remaining, deadline, agent_acknowledged }))
-            }
+        let this = Arc::clone(self);
+        let work = async move {
+            let audit = operation.audit(&node, &given);
+            let answer = this.carry_out(node, operation, &given).await;
+            let audit = match &answer {
+                Ok(Some(answer)) if answer.agent_acknowledged => audit,
+                Ok(Some(_)) => Audit { outcome: AuditOutcome::Unacknowledged, ..audit },
+                Ok(None) => refused(audit, ErrorCode::NotFound),
+                Err(error) => refused(audit, audit::code_of(error)),
+            };
+            this.auditor.record(&given, audit).await;
+            answer
         };
         self.cleanups.finish(work).await
+    }
+
+    async fn carry_out(
+        &self,
+        node: NodeId,
+        operation: Operation,
+        given: &Given,
+    ) -> Result<Option<EligibilityAnswer>, RegistryError> {
+        let eligibility = operation.eligibility();
+        let by = given.name();
+        let mut repeats = 0;
+        let (confirmation, drain) = loop {
+            let Some((confirmation, drain)) =
+                self.order(&node, &operation, by.as_deref(), &given.request).await?
+            else {
+                return Ok(None);
+            };
+            if confirmation != Confirmation::Outdated || repeats == MAX_REPEATS {
+                break (confirmation, drain);
+            }
+            repeats += 1;
+            sleep(REPEAT).await;
+        };
+        let (remaining, agent_acknowledged) = match confirmation {
+            Confirmation::Confirmed { remaining } => (remaining, true),
+            Confirmation::Unconfirmed { remaining } => (remaining, false),
+            Confirmation::Outdated => (0, false),
+        };
+        self.metrics.count(eligibility, agent_acknowledged);
+        let deadline = drain.map(|drain| drain.deadline);
+        debug!(node.id = %node, %eligibility, remaining, deadline = deadline.map(tracing::field::display), "eligibility changed");
+        Ok(Some(EligibilityAnswer { node, eligibility, remaining, deadline, agent_acknowledged }))
     }
 
     /// Has a node forgotten that will not come back. One that is up is not. Should it come back all the same, it registers as a new one.
     pub(crate) async fn forget(
         self: &Arc<Self>,
         node: NodeId,
-        by: Option<String>,
+        given: Given,
     ) -> Result<Forgotten, RegistryError> {
         let this = Arc::clone(self);
         let work = async move {
-            let forgotten = this.registry.forget(&node, by.as_deref()).await?;
-            if let Forgotten::Gone { ended } = forgotten {
+            let audit = Audit { node: Some(node.clone()), ..given.order(OrderKind::Forget) };
+            let forgotten = this.registry.forget(&node, given.name().as_deref()).await;
+            let audit = match &forgotten {
+                Ok(Forgotten::Gone { .. }) => audit,
+                Ok(Forgotten::Up) => refused(audit, ErrorCode::NodeUp),
+                Ok(Forgotten::Unknown) => refused(audit, ErrorCode::NotFound),
+                Err(error) => refused(audit, audit::code_of(error)),
+            };
+            if let Ok(Forgotten::Gone { ended }) = forgotten {
                 this.desired_states.forget(&node);
                 this.snapshot.forget(&node);
-                info!(node.id = %node, ended, by = by.as_deref().unwrap_or("unknown"), "node forgotten");
+                info!(node.id = %node, ended, "node forgotten");
             }
-            Ok(forgotten)
+            this.auditor.record(&given, audit).await;
+            forgotten
         };
         self.cleanups.finish(work).await
     }

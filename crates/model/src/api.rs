@@ -16,6 +16,7 @@
 //! ```
 
 mod explain;
+mod past;
 mod problem;
 
 use std::collections::BTreeMap;
@@ -32,6 +33,7 @@ use crate::spawn::{Exit, RendererType, SpawnRecord, SpawnState, ViewerPresence};
 use crate::time::Timestamp;
 use crate::trace::TraceId;
 pub use explain::{ExplainedNode, Explanation, ExplanationSource};
+pub use past::{AuditEvent, AuditList, History};
 pub use problem::{Attempt, ErrorCode, Problem};
 
 /// Body of `POST /spawn`. Every field is optional, and so is the body. Unknown fields are refused by name.

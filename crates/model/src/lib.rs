@@ -11,6 +11,7 @@
 //! | [`tags`] | what callers write on their spawns |
 //! | [`origin`], [`trace`] | the request that a spawn comes from, and its trace |
 //! | [`event`] | what happened, in the registry's order |
+//! | [`audit`], [`minute`] | operators' orders, and counts of each minute |
 //! | [`api`] | the JSON of the HTTP contract |
 //! | [`timing`] | every interval, and its effect on a user |
 //! | [`finding`] | what an examination of a set-up found |
@@ -22,11 +23,13 @@
 
 pub mod amount;
 pub mod api;
+pub mod audit;
 pub mod demand;
 pub mod event;
 pub mod finding;
 pub mod health;
 pub mod id;
+pub mod minute;
 pub mod node;
 pub mod origin;
 pub mod spawn;
@@ -39,11 +42,13 @@ pub mod vendor;
 mod words;
 
 pub use amount::parse_bytes;
+pub use audit::{Audit, AuditOutcome, OrderKind};
 pub use demand::{Demand, Misfit, NodeKind, Placement};
 pub use event::{Event, EventKind};
 pub use finding::{Finding, Level};
 pub use health::{FarmCause, Health, HealthChange, HealthState, NodeHealth, StartFailure};
 pub use id::{AgentEpoch, NameError, NodeId, Owner, RequestId, SpawnId, TicketId};
+pub use minute::{FarmSlots, Minute};
 pub use node::{Availability, Drain, Eligibility, GpuSlots, Load, NodeDescription, NodeRecord};
 pub use origin::{Origin, Phases};
 pub use spawn::{Exit, ExitReason, RendererType, SpawnRecord, SpawnState, ViewerPresence};

@@ -128,7 +128,7 @@ pub enum ViewerPresence {
 words!(ViewerPresence { Connected = "connected", Gone = "gone", Never = "never" });
 
 /// Why a spawn ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum ExitReason {
     /// The normal end, after its viewer left.

@@ -26,6 +26,12 @@ pub const STOP_GRACE: Duration = Duration::from_secs(5);
 pub const INITIAL_USE: Duration = Duration::from_secs(60);
 /// How long the same idempotency key gives the same answer.
 pub const IDEMPOTENCY: Duration = Duration::from_secs(600);
+/// How long the record and the log of an ended spawn can be read, where the operator says nothing (`--keep-ended`).
+pub const KEEP_ENDED: Duration = Duration::from_secs(24 * 3600);
+/// The least and the most that `--keep-ended` may say.
+pub const MIN_KEEP_ENDED: Duration = Duration::from_secs(60);
+/// See [`MIN_KEEP_ENDED`]: 30 days.
+pub const MAX_KEEP_ENDED: Duration = Duration::from_secs(30 * 24 * 3600);
 /// A drain ends what still runs on the node after this time, where the operator gives no deadline.
 pub const DRAIN_DEADLINE: Duration = Duration::from_secs(3600);
 
@@ -59,10 +65,15 @@ pub struct Timing {
     pub claim: Duration,
     /// A front door renews the places in line that it holds within this time, or they lapse.
     pub place: Duration,
-    /// How long the record of an ended spawn can be read.
+    /// How long the record of an ended spawn, and an operator's order, can be read. Of several front doors with different values the
+    /// longest counts.
     pub history: Duration,
     /// The most records of ended spawns that are kept.
     pub history_count: u32,
+    /// The most bytes that these records take, as the registry estimates them.
+    pub history_bytes: u64,
+    /// The most operators' orders that are kept.
+    pub audit_count: u32,
     /// The most events that the stream keeps.
     pub events_count: u32,
     /// How long a node that is down stays listed.
@@ -78,8 +89,10 @@ impl Timing {
         idempotency: IDEMPOTENCY,
         claim: Duration::from_secs(5),
         place: Duration::from_secs(5),
-        history: Duration::from_secs(3600),
-        history_count: 10_000,
+        history: KEEP_ENDED,
+        history_count: 50_000,
+        history_bytes: 192 << 20,
+        audit_count: 10_000,
         events_count: 100_000,
         forget: Duration::from_secs(24 * 3600),
     };

@@ -2,12 +2,14 @@
 //!
 //! Plain data without behaviour. Each type says what the caller must keep to use it again.
 
+use std::collections::BTreeMap;
+use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 
 use model::{
-    Demand, Drain, Event, NameError, NodeId, Owner, Placement, RendererType, SpawnId, SpawnRecord,
-    SpawnState, StartFailure, Tag, TicketId,
+    Audit, Demand, Drain, Event, ExitReason, FarmSlots, NameError, NodeId, Owner, Placement, RendererType,
+    SpawnId, SpawnRecord, SpawnState, StartFailure, Tag, TicketId, Timestamp,
 };
 use serde_json::{Map, Value};
 use uuid::Uuid;
@@ -239,10 +241,32 @@ pub struct SpawnFilter {
     pub state: Option<SpawnState>,
     /// Only those that have all of these tags.
     pub tags: Vec<Tag>,
+    /// Only those that are rendered so.
+    pub renderer: Option<RendererType>,
+    /// Only those that ended for this reason.
+    pub reason: Option<ExitReason>,
+    /// Only those that have ended, at this moment or later.
+    pub ended_since: Option<Timestamp>,
+    /// Only those that have ended, before this moment.
+    pub ended_until: Option<Timestamp>,
     /// The most to return; 0 counts as 1.
     pub limit: usize,
     /// Continue after the page whose [`SpawnPage::next`] this was.
     pub cursor: Option<u64>,
+}
+
+impl SpawnFilter {
+    /// Whether a spawn that ended then, for this reason, is wanted, as far as its end is concerned.
+    pub(crate) fn wants_end(&self, ended: Option<Timestamp>, reason: Option<ExitReason>) -> bool {
+        self.reason.is_none_or(|wanted| reason == Some(wanted))
+            && self.ended_since.is_none_or(|since| ended.is_some_and(|at| at >= since))
+            && self.ended_until.is_none_or(|until| ended.is_some_and(|at| at < until))
+    }
+
+    /// Whether it says anything of how and when spawns end.
+    pub(crate) fn is_about_ends(&self) -> bool {
+        self.reason.is_some() || self.ended_since.is_some() || self.ended_until.is_some()
+    }
 }
 
 /// Spawns that are looked at for one page. A filter that takes few gives short pages, and no call costs more than this.
@@ -255,6 +279,68 @@ pub struct SpawnPage {
     pub spawns: Vec<SpawnRecord>,
     /// Where the next page starts; absent on the last.
     pub next: Option<u64>,
+}
+
+/// Which operators' orders to list.
+#[derive(Debug, Clone, Default)]
+pub struct AuditFilter {
+    /// Only those that were given to this node, or are about a spawn there.
+    pub node: Option<NodeId>,
+    /// Only those of this operator: the name or the id of a key, or an owner.
+    pub by: Option<String>,
+    /// The most to return; 0 counts as 1.
+    pub limit: usize,
+    /// Continue after the page whose [`AuditPage::next`] this was.
+    pub cursor: Option<AuditCursor>,
+}
+
+impl AuditFilter {
+    pub(crate) fn wants(&self, audit: &Audit) -> bool {
+        let by = |by: &String| {
+            let owner = audit.owner.as_ref().map(Owner::as_str);
+            audit.by.as_ref() == Some(by)
+                || owner.is_some_and(|owner| owner == by || owner.strip_prefix("key:") == Some(by))
+        };
+        self.node.as_ref().is_none_or(|node| audit.node.as_ref() == Some(node))
+            && self.by.as_ref().is_none_or(by)
+    }
+}
+
+/// One page of operators' orders.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct AuditPage {
+    /// When each was given, by the registry's clock, and what it was; newest first.
+    pub orders: Vec<(Timestamp, Audit)>,
+    /// Where the next page starts; absent on the last.
+    pub next: Option<AuditCursor>,
+}
+
+/// A place among the orders that are kept: when it was recorded, and the place among those of the same millisecond.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct AuditCursor(pub(crate) u64, pub(crate) u64);
+
+impl fmt::Display for AuditCursor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}-{}", self.0, self.1)
+    }
+}
+
+impl FromStr for AuditCursor {
+    type Err = &'static str;
+
+    fn from_str(s: &str) -> Result<Self, Self::Err> {
+        let parts = s.split_once('-').and_then(|(ms, n)| Some(Self(ms.parse().ok()?, n.parse().ok()?)));
+        parts.ok_or("must be the nextCursor of the page before")
+    }
+}
+
+/// What a front door adds to the counts of a minute.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Requests for a spawn that were answered with an error, by its code.
+    pub refused: BTreeMap<&'static str, u64>,
+    /// Slots of the farm now, if they are known.
+    pub slots: Option<FarmSlots>,
 }
 
 /// A spawn, and where its node's agent is reached.

@@ -51,6 +51,8 @@ macro_rules! both {
     };
 }
 
+mod kept;
+
 impl Registry {
     /// A registry that lives in this process and ends with it. Clones share it.
     #[must_use]

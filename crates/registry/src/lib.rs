@@ -111,8 +111,8 @@ mod redis;
 mod waiting;
 
 pub use ask::{
-    Claim, Follow, Forgotten, IdempotencyKey, Located, Outcome, Outcomes, Position, Reservation, Reserve,
-    Reserved, Restored, SpawnFilter, SpawnPage, Standing,
+    AuditCursor, AuditFilter, AuditPage, Claim, Counts, Follow, Forgotten, IdempotencyKey, Located, Outcome,
+    Outcomes, Position, Reservation, Reserve, Reserved, Restored, SpawnFilter, SpawnPage, Standing,
 };
 pub use contract::Registry;
 pub use error::{OpenError, RegistryError, outward};

@@ -24,6 +24,8 @@ async fn a_credential_is_in_no_log_no_answer_no_event_and_no_command_line() {
             "/v1/spawns",
             "/v1/nodes",
             "/v1/waiting",
+            "/v1/audit",
+            "/v1/history",
             "/v1/nodes/node-a",
             &format!("/v1/spawns/{}", id(&spawned)),
             "/nothing",

@@ -104,6 +104,8 @@ async fn load_balancers_let_through_what_web_clients_call_and_keep_what_operator
         for (method, path) in [
             ("GET", "/v1/nodes"),
             ("GET", "/v1/waiting"),
+            ("GET", "/v1/audit"),
+            ("GET", "/v1/history"),
             ("GET", "/v1/spawns"),
             ("POST", "/v1/nodes/node-b/drain"),
             ("POST", "/v1/nodes/node-b/cordon"),

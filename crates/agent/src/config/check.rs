@@ -3,6 +3,8 @@
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
+use model::timing;
+
 use super::{Config, ConfigError};
 use crate::address::{host_of, is_host, is_host_and_port};
 use crate::ports;
@@ -140,6 +142,15 @@ impl Config {
                 return Err(ConfigError::new(flag, format!("must be at most 7days, not {given}")));
             }
         }
+        let kept = timing::MIN_KEEP_ENDED..=timing::MAX_KEEP_ENDED;
+        if !kept.contains(&self.keep_ended) {
+            let [least, most, given] =
+                [*kept.start(), *kept.end(), self.keep_ended].map(humantime::format_duration);
+            return Err(ConfigError::new(
+                "--keep-ended",
+                format!("must be from {least} to {most}, not {given}"),
+            ));
+        }
         Ok(())
     }
 
@@ -229,6 +240,8 @@ mod tests {
             ("--ready-timeout", |c| c.ready_timeout = Duration::ZERO),
             ("--ping-interval", |c| c.ping_interval = Duration::ZERO),
             ("--stop-grace", |c| c.stop_grace = Duration::MAX),
+            ("--keep-ended", |c| c.keep_ended = Duration::from_secs(59)),
+            ("--keep-ended", |c| c.keep_ended = Duration::from_secs(31 * 24 * 3600)),
             ("--model-dir", |c| c.model_dirs.push("/a;b".into())),
             ("--env", |c| c.env.push((String::new(), "x".into()))),
             ("--arg", |c| c.args.push("--sc-port=1".into())),

@@ -54,7 +54,7 @@ pub(crate) fn run(args: AgentArgs) -> Result<Exit, Failure> {
         let tracer = role::tracer(settings, "hatchery-agent", Some(&config.node))?;
         config.tracer = tracer.clone();
         role::check_registry(&args.registry, Guarded { role: config.tls.grpc.is_some(), insecure })?;
-        let registry = role::open(&args.registry)?;
+        let registry = role::open(&args.registry, config.keep_ended)?;
         let (node, on_shutdown) = (config.node.clone(), config.on_shutdown);
         let exit_when_drained = config.exit_when_drained;
         let [grpc, admin] = [&config.tls.grpc, &config.tls.admin].map(|tls| role::scheme(tls.is_some()));

@@ -22,8 +22,8 @@ use crate::signals::Signals;
 /// A pipe that takes an announcement takes it in less time than this.
 const ANNOUNCEMENT: Duration = Duration::from_secs(1);
 
-/// Opens the registry, on the runtime that is to serve it. Redis need not be there yet.
-pub(crate) fn open(flags: &RegistryFlags) -> Result<Registry, Failure> {
+/// Opens the registry, on the runtime that is to serve it. Redis need not be there yet. A front door says how long ended records are kept.
+pub(crate) fn open(flags: &RegistryFlags, keep_ended: Duration) -> Result<Registry, Failure> {
     let password_file = flags.registry_password_file.as_deref();
     if has_password(&flags.registry) || flags.registry.contains("sentinel-password=") {
         if password_file.is_some() && has_password(&flags.registry) {
@@ -46,7 +46,8 @@ pub(crate) fn open(flags: &RegistryFlags) -> Result<Registry, Failure> {
     if let Some(file) = password_file {
         machine::warn_if_readable_by_everyone("--registry-password-file", file);
     }
-    let registry = Registry::open_with(&flags.registry, password_file, &flags.farm.farm, Timing::FARM)
+    let timing = Timing { history: keep_ended, ..Timing::FARM };
+    let registry = Registry::open_with(&flags.registry, password_file, &flags.farm.farm, timing)
         .map_err(|e| wrong(&e))?;
     if registry.backend() == "embedded" {
         warn!("an embedded registry is this process's own: no other process sees it");
@@ -186,7 +187,7 @@ pub(crate) fn serve(
         let registry = match registry {
             Some(flags) => {
                 check_registry(flags, guarded)?;
-                open(flags)?
+                open(flags, config.keep_ended)?
             }
             None => Registry::embedded(Timing::FARM),
         };

@@ -13,7 +13,7 @@ use crate::commands::redraw;
 use crate::context::Context;
 use crate::exit::Exit;
 use crate::failure::Failure;
-use crate::filter::Filter;
+use crate::filter::{Ends, Filter};
 use crate::listing::{Form, ListFlags, tally, write_value};
 use crate::output::{Columns, age, count, labels, short};
 use crate::pages::{Count, Pages};
@@ -39,6 +39,7 @@ const MAX_COUNTED: usize = 1000;
     hatchery spawns\n  \
     hatchery spawns --node node-a --state ready\n  \
     hatchery spawns --owner web --tag user=ann@example.com\n  \
+    hatchery spawns --reason failed --renderer ssr --since 24h\n  \
     hatchery spawns --watch --sort node\n  \
     hatchery spawns -q --owner web\n  \
     hatchery spawns -o wide\n  \
@@ -53,7 +54,7 @@ pub(crate) struct SpawnsArgs {
     #[arg(long, conflicts_with = "limit")]
     all: bool,
     /// Show those that have not ended again whenever something changes, until Ctrl-C
-    #[arg(long)]
+    #[arg(long, conflicts_with_all = ["reason", "since", "until"])]
     watch: bool,
     /// Order of what is listed [default: those that run, then those that have ended, newest first]
     #[arg(long, value_enum, value_name = "COLUMN", help_heading = "Output")]
@@ -62,6 +63,8 @@ pub(crate) struct SpawnsArgs {
     list: ListFlags,
     #[command(flatten)]
     filter: Filter,
+    #[command(flatten)]
+    ends: Ends,
     #[command(flatten)]
     pub(crate) flags: ClientFlags,
 }
@@ -80,6 +83,10 @@ enum Sort {
 }
 
 impl SpawnsArgs {
+    fn filter(&self) -> Filter {
+        Filter { ends: self.ends.clone(), ..self.filter.clone() }
+    }
+
     fn limit(&self) -> usize {
         let limit = self.limit.unwrap_or(LIMIT);
         if self.all { usize::MAX } else { usize::try_from(limit).unwrap_or(usize::MAX) }
@@ -159,7 +166,7 @@ fn write(
 async fn as_value(context: &Context, args: &SpawnsArgs, form: Form) -> Result<Exit, Failure> {
     let limit = args.limit();
     let mut raw: Vec<Value> = Vec::new();
-    let mut pages = Pages::of(&context.client, args.filter.clone());
+    let mut pages = Pages::of(&context.client, args.filter());
     while let Some(answer) = pages.next(limit - raw.len()).await? {
         let mut page: Value = serde_json::from_slice(&answer.json).unwrap_or_default();
         if let Some(Value::Array(page)) = page.get_mut("spawns").map(Value::take) {
@@ -192,10 +199,10 @@ async fn as_value(context: &Context, args: &SpawnsArgs, form: Form) -> Result<Ex
 /// Those that run first, then those that have ended, each newest first; and what was left out, in words.
 async fn listed(context: &Context, args: &SpawnsArgs) -> Result<(Vec<Spawn>, Option<String>), Failure> {
     let limit = args.limit();
-    let mut newest = Pages::of(&context.client, args.filter.clone());
+    let mut newest = Pages::of(&context.client, args.filter());
     let mut spawns = newest.take(limit).await?;
-    if newest.is_over() || args.filter.state.is_some() {
-        // All that there are, or one state alone.
+    if newest.is_over() || args.filter.state.is_some() || args.ends != Ends::default() {
+        // All that there are, or one state alone, or those that have ended.
         spawns.sort_by_key(|spawn| !is_running(spawn));
         let left_out = newest.count(MAX_COUNTED).await?;
         return Ok((spawns, words(left_out)));

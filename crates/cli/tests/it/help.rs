@@ -2,7 +2,7 @@
 
 use crate::process::run;
 
-const COMMANDS: [&str; 23] = [
+const COMMANDS: [&str; 24] = [
     "frontdoor",
     "agent",
     "relay",
@@ -15,6 +15,7 @@ const COMMANDS: [&str; 23] = [
     "stop",
     "nodes",
     "waiting",
+    "audit",
     "watch",
     "cordon",
     "uncordon",

@@ -278,3 +278,35 @@ fn the_line_is_a_table_of_who_waits_for_what_and_says_how_many_it_left_out() {
     assert_eq!(lines[3], ["…", "and", "1", "more"], "{ran:?}");
     assert_eq!(run_at(&server.url(), &["waiting", "--limit", "2", "--json"]).json(), list);
 }
+
+#[test]
+fn orders_are_read_page_by_page_until_there_are_as_many_as_were_asked_for() {
+    let order = |kind: &str, outcome: &str| {
+        json!({
+            "at": "2026-01-31T08:00:00.000Z", "order": kind, "node": "node-a", "by": "ann", "owner": "key:x", "from": "192.0.2.7",
+            "requestId": "r-1", "outcome": outcome, "code": (outcome == "refused").then_some("node-up"), "later": 1,
+        })
+    };
+    let pages = [
+        json!({ "audit": [order("drain", "unacknowledged"), order("forget", "refused")], "nextCursor": "7-0" }),
+        json!({ "audit": [order("cordon", "done")], "nextCursor": "5-1" }),
+    ];
+    let answers = pages.clone();
+    let server = Server::start(move |request| match request.line().as_str() {
+        "GET /v1/audit?limit=3&node=node-a&by=a%20b" => Reply::json(200, answers[0].clone()),
+        "GET /v1/audit?limit=1&node=node-a&by=a%20b&cursor=7-0" => Reply::json(200, answers[1].clone()),
+        _ => problem(model::api::ErrorCode::NotFound),
+    });
+    let line = ["audit", "--node", "node-a", "--by", "a b", "--limit", "3"];
+    let ran = run_at(&server.url(), &line);
+    let lines: Vec<&str> = ran.stdout.lines().collect();
+    assert_eq!((ran.code, lines.len()), (0, 5), "{ran:?}");
+    for (line, words) in
+        [(1, "unacknowledged"), (2, "refused: node-up"), (3, "192.0.2.7"), (4, "… and older ones")]
+    {
+        assert!(lines[line].contains(words), "{words}: {ran:?}");
+    }
+    let listed = run_at(&server.url(), &[&line[..], &["--json"]].concat()).json();
+    assert_eq!(listed["audit"][2], pages[1]["audit"][0], "with what this version does not know");
+    assert_eq!((listed["audit"].as_array().unwrap().len(), &listed["nextCursor"]), (3, &json!("5-1")));
+}

@@ -74,7 +74,8 @@ impl Hoops {
     pub(super) fn observed(&self, route: &'static str) -> Observed {
         let config = &self.edge.config;
         let scheme = if config.tls.http.is_some() { "https" } else { "http" };
-        Observed { metrics: self.edge.metrics.requests.clone(), tracer: config.tracer.clone(), scheme, route }
+        let (metrics, tally) = (self.edge.metrics.requests.clone(), Arc::clone(&self.edge.tally));
+        Observed { metrics, tracer: config.tracer.clone(), scheme, route, tally }
     }
 
     /// Keeps the index of spawns, for ever.

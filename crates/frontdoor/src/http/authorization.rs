@@ -214,11 +214,6 @@ impl Who {
     pub(crate) fn owner(&self) -> Option<&Owner> {
         self.0.as_ref().map(|bearer| &bearer.caller.owner)
     }
-
-    /// The caller's name in the history of what operators do: its owner, or else its address.
-    pub(crate) fn name(parts: &Extensions) -> Option<String> {
-        Self::of(parts).owner().map(ToString::to_string).or_else(|| extract::peer(parts))
-    }
 }
 
 impl<S: Sync> FromRequestParts<S> for Who {

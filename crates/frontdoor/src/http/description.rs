@@ -13,7 +13,8 @@ use utoipa::openapi::{Object, OpenApi, RefOr, Schema, Type};
 use super::authorization::Need;
 use super::problem_sets::{NoProblems, answers};
 use super::{
-    eligibility, explain, forget, live_upgrade, nodes, post_spawn, probes, request_id, spawns, waiting,
+    audit, eligibility, explain, forget, history, live_upgrade, nodes, post_spawn, probes, request_id,
+    spawns, waiting,
 };
 
 /// The OpenAPI document. `needs`: what every operation needs of its callers.
@@ -78,6 +79,8 @@ pub(super) fn document(json: Bytes) -> impl IntoResponse {
         eligibility::cordon,
         eligibility::uncordon,
         eligibility::drain,
+        audit::list,
+        history::show,
         live_upgrade::connect,
         probes::healthz,
         probes::readyz,

@@ -4,18 +4,24 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::http::Extensions;
 use bytes::Bytes;
+use model::api::History;
 use registry::{RegistryError, Waiting};
+use tokio::time::Instant;
 
+use super::authorization::Who;
 use super::coalesced::Coalesced;
 use super::error::ApiError;
+use super::extract;
 use crate::agent_client::Agents;
 use crate::callers::{Authenticator, Callers, OwnerNames};
 use crate::live;
 use crate::metrics::Metrics;
-use crate::operations::Operations;
+use crate::operations::{Given, Operations};
 use crate::registry_access::circuit::RegistryClient;
 use crate::registry_access::snapshot::Snapshot;
+use crate::registry_access::tally::Tally;
 use crate::settings::Config;
 use crate::spawning::assessed::Assessed;
 use crate::spawning::idempotency::Idempotency;
@@ -46,6 +52,21 @@ pub(crate) struct Edge {
     pub(crate) viewers: Viewers,
     pub(crate) live: Arc<live::Parts>,
     pub(crate) answers: Answers,
+    pub(crate) tally: Arc<Tally>,
+}
+
+impl Edge {
+    /// Who gives the order that a request brings, and from where.
+    pub(super) fn given(&self, parts: &Extensions) -> Given {
+        let owner = Who::of(parts).owner().cloned();
+        Given {
+            by: owner.as_ref().map(|owner| self.names.shown(owner)),
+            owner,
+            from: extract::peer(parts),
+            request: extract::request_id(parts),
+            at: Instant::now(),
+        }
+    }
 }
 
 /// Answers that are expensive to make: one for all callers that ask at the same time.
@@ -59,6 +80,8 @@ pub(crate) struct Answers {
     pub(super) remembered: Coalesced<Option<Arc<Assessed>>>,
     /// The line.
     pub(super) waiting: Coalesced<Result<Arc<Vec<Waiting>>, ApiError>>,
+    /// The counts of the last day, minute by minute.
+    pub(super) minutes: Coalesced<Result<Arc<History>, ApiError>>,
     /// Whether the registry takes writes.
     pub(super) registry_check: Coalesced<Result<(), RegistryError>>,
 }
@@ -67,6 +90,9 @@ pub(crate) struct Answers {
 /// time at the most.
 const MAX_ASSESSMENT_PAUSE: Duration = Duration::from_secs(2);
 
+/// The same for counts of minutes: a day of them is 1440 reads, whatever a caller asks for.
+const MAX_HISTORY_PAUSE: Duration = Duration::from_secs(1);
+
 impl Default for Answers {
     fn default() -> Self {
         Self {
@@ -74,6 +100,7 @@ impl Default for Answers {
             assessed: Coalesced::paced(MAX_ASSESSMENT_PAUSE),
             remembered: Coalesced::default(),
             waiting: Coalesced::default(),
+            minutes: Coalesced::paced(MAX_HISTORY_PAUSE),
             registry_check: Coalesced::default(),
         }
     }

@@ -6,7 +6,6 @@ use axum::Json;
 use axum::extract::{Request, State};
 use model::api::{DrainRequest, EligibilityAnswer};
 
-use super::authorization::Who;
 use super::edge::Edge;
 use super::error::ApiError;
 use super::extract::{self, Name};
@@ -72,10 +71,9 @@ async fn ask(
     understand: impl FnOnce(&[u8]) -> Result<Operation, crate::strict_json::Invalid>,
 ) -> Result<Json<EligibilityAnswer>, ApiError> {
     extract::no_parameters(request.uri())?;
-    let id = extract::request_id(request.extensions());
-    let by = Who::name(request.extensions());
+    let given = edge.given(request.extensions());
     let operation = understand(&extract::body(request).await?)?;
     let node = nodes::id(name)?;
-    let answer = edge.operations.operate(node, operation, by, id).await?;
+    let answer = edge.operations.operate(node, operation, given).await?;
     answer.map(Json).ok_or_else(|| nodes::unknown(name))
 }

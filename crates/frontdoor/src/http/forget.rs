@@ -7,7 +7,6 @@ use axum::extract::{Request, State};
 use model::api::{ErrorCode, ForgetAnswer};
 use registry::Forgotten;
 
-use super::authorization::Who;
 use super::edge::Edge;
 use super::error::ApiError;
 use super::extract::{self, Name};
@@ -29,9 +28,9 @@ pub(crate) async fn forget(
     request: Request,
 ) -> Result<Json<ForgetAnswer>, ApiError> {
     extract::no_parameters(request.uri())?;
-    let by = Who::name(request.extensions());
+    let given = edge.given(request.extensions());
     let node = nodes::id(&name)?;
-    match edge.operations.forget(node.clone(), by).await? {
+    match edge.operations.forget(node.clone(), given).await? {
         Forgotten::Gone { ended } => Ok(Json(ForgetAnswer { node, ended })),
         Forgotten::Up => {
             let detail = format!("{node} is up, and would register again at once; stop its agent first");

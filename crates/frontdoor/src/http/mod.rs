@@ -6,10 +6,11 @@
 //!
 //! Reading order: `routes` (every route on one screen), `route` (the layers around each of them), `edge` (what handlers have at hand),
 //! `error` (what means what), `extract`, then the handlers: `post_spawn` (with `spawn_call`, and `negotiation` and `spawn_stream` where its
-//! caller watches), `explain`, `spawns`, `waiting`, `nodes`, `eligibility`, `forget`, `live_upgrade`, `viewer_upgrade`, `probes`,
+//! caller watches), `explain`, `spawns`, `waiting`, `nodes`, `eligibility`, `forget`, `audit`, `history`, `live_upgrade`, `viewer_upgrade`, `probes`,
 //! `page_routes`. `description` and `problem_sets` describe the surface; `coalesced` makes one answer for many callers, and `reasons` says
 //! what stands against each node.
 
+mod audit;
 mod authorization;
 mod coalesced;
 mod description;
@@ -19,6 +20,7 @@ mod error;
 mod explain;
 mod extract;
 mod forget;
+mod history;
 mod live_upgrade;
 mod negotiation;
 mod nodes;
@@ -37,6 +39,7 @@ mod spawn_stream;
 mod spawns;
 mod viewer_upgrade;
 mod waiting;
+mod when;
 
 pub(crate) use self::edge::{Answers, Edge};
 pub(crate) use self::error::ApiError;

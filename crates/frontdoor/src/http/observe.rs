@@ -1,5 +1,6 @@
 //! Around every request: its id, its span, its metrics, its one line in the log, and the body of its error.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::extract::{Request, State};
@@ -18,6 +19,7 @@ use super::error::{ApiError, render};
 use super::extract;
 use super::request_id::{self, X_REQUEST_ID};
 use crate::metrics::RequestMetrics;
+use crate::registry_access::tally::Tally;
 use crate::request_context::{self, CODE, REQUEST_ID, RequestContext};
 
 /// Bytes of a request's address.
@@ -36,6 +38,7 @@ pub(crate) struct Observed {
     pub(crate) scheme: &'static str,
     /// The route's template; a path would make a label for each id.
     pub(crate) route: &'static str,
+    pub(crate) tally: Arc<Tally>,
 }
 
 pub(crate) async fn observe(State(observed): State<Observed>, request: Request, next: Next) -> Response {
@@ -48,7 +51,7 @@ pub(super) struct Streamed;
 
 /// The same around whatever answers.
 pub(crate) async fn around<F: Future<Output = Response>>(
-    Observed { metrics, tracer, scheme, route }: Observed,
+    Observed { metrics, tracer, scheme, route, tally }: Observed,
     mut request: Request,
     answer: impl FnOnce(Request) -> F,
 ) -> Response {
@@ -95,6 +98,9 @@ pub(crate) async fn around<F: Future<Output = Response>>(
         let _entered = span.enter();
         match error {
             Some(error) => {
+                if route == "/spawn" && method == "POST" {
+                    tally.count(error.0.code);
+                }
                 let (code, detail) = (error.0.code.as_str(), error.0.detail.as_str());
                 // The farm could not do what it is for.
                 if route == "/spawn" && matches!(status, 502..=504) {

@@ -97,8 +97,8 @@ pub(super) fn observed(
 ) -> Router {
     let observer = |route| {
         let (metrics, tracer) = (edge.metrics.requests.clone(), edge.config.tracer.clone());
-        let scheme = if certificate.is_some() { "https" } else { "http" };
-        from_fn_with_state(Observed { metrics, tracer, scheme, route }, observe)
+        let (tally, scheme) = (Arc::clone(&edge.tally), if certificate.is_some() { "https" } else { "http" });
+        from_fn_with_state(Observed { metrics, tracer, scheme, route, tally }, observe)
     };
     let border = |reach| {
         let (hosts, origins) = (edge.config.hosts.clone(), edge.config.origins.clone());

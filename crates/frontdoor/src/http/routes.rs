@@ -12,8 +12,8 @@ use super::edge::Edge;
 use super::origin::Reach;
 use super::route::{Route, observed};
 use super::{
-    description, eligibility, explain, forget, live_upgrade, nodes, page_routes, post_spawn, probes, spawns,
-    viewer_upgrade, waiting,
+    audit, description, eligibility, explain, forget, history, live_upgrade, nodes, page_routes, post_spawn,
+    probes, spawns, viewer_upgrade, waiting,
 };
 use crate::settings::Surface;
 
@@ -36,6 +36,8 @@ fn operator_routes() -> Vec<Route> {
     vec![
         Route::at("/v1/spawns").get(LOOK, spawns::list),
         Route::at("/v1/explain").post(LOOK, explain::explain),
+        Route::at("/v1/audit").get(OPERATE, audit::list),
+        Route::at("/v1/history").get(READ, history::show),
         Route::at("/v1/waiting").get(READ, waiting::list),
         Route::at("/v1/nodes").get(READ, nodes::list),
         Route::at("/v1/nodes/{node}").get(READ, nodes::show).delete(OPERATE, forget::forget),

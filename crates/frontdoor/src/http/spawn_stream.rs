@@ -54,6 +54,7 @@ pub(super) fn answer(edge: Arc<Edge>, asked: Asked) -> Response {
             Ok((answer, _)) => info!(spawn.id = %answer.id, node.id = %answer.node, "watched spawn is ready"),
             Err(error) => {
                 asked.context.as_str().clone_into(&mut error.0.request_id);
+                edge.tally.count(error.0.code);
                 let (code, detail, status) = (error.0.code.as_str(), &error.0.detail, error.0.status);
                 asked.context.trace.note(CODE, code);
                 if status >= 500 {

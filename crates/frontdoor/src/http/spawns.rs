@@ -1,15 +1,19 @@
 //! Spawns that were started: list, show, stop, log.
 
 use std::sync::Arc;
+use std::time::Duration;
 
+use access::Scope;
 use axum::Json;
 use axum::extract::{Request, State};
 use axum::http::{StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 use model::api::{ErrorCode, Spawn, SpawnList, SpawnPatch};
 use model::tags::MAX_TAGS;
-use model::{NodeId, RequestId, SpawnId, SpawnRecord, SpawnState, Tag};
-use registry::{Located, SpawnFilter, SpawnPage};
+use model::{
+    Audit, ExitReason, NodeId, OrderKind, RendererType, RequestId, SpawnId, SpawnRecord, SpawnState, Tag,
+};
+use registry::{Located, RegistryError, SpawnFilter, SpawnPage};
 use tracing::{debug, info};
 use wire::v1::set_life_reply;
 use wire::v1::stop_reply::Outcome;
@@ -19,7 +23,9 @@ use super::edge::Edge;
 use super::error::{self, ApiError};
 use super::extract::{self, Id, Name, Parameters, no_parameters};
 use super::problem_sets::{ChangeProblems, ListProblems, LogProblems, OneProblems};
+use super::when::When;
 use crate::agent_client::{AgentError, Agents, StopReason};
+use crate::operations::{Given, refused};
 use crate::registry_access::circuit::RegistryClient;
 use crate::spawning::order;
 use crate::strict_json::Invalid;
@@ -48,6 +54,16 @@ const MAX_LINES: u32 = 10_000;
             "tag" = Option<Vec<String>>, Query,
             description = "Only those with this tag, `key=value`; may be repeated, all must hold",
         ),
+        ("renderer" = Option<RendererType>, Query, description = "Only those that are rendered so"),
+        ("reason" = Option<ExitReason>, Query, description = "Only those that ended for this reason"),
+        (
+            "since" = Option<String>, Query, min_length = 1, max_length = 64,
+            description = "Only those that have ended, at this time or later: in UTC, as `2026-01-31T08:00:00Z`, or how long ago, as `24h`",
+        ),
+        (
+            "until" = Option<String>, Query, min_length = 1, max_length = 64,
+            description = "Only those that have ended, before this time; written as `since`",
+        ),
         ("limit" = Option<u32>, Query, minimum = 1, maximum = 1000, description = "Most to list; 100 when left out"),
         ("cursor" = Option<String>, Query, pattern = "^[0-9]{1,19}$", description = "`nextCursor` of the page before"),
     ),
@@ -64,20 +80,41 @@ pub(crate) async fn list(
     let owners = who.only().map_or_else(|| meant.clone().unwrap_or_default(), |only| vec![only.clone()]);
     // No key has the name, or it is another owner's than the caller's.
     let nothing = meant.is_some_and(|meant| !owners.iter().any(|owner| meant.contains(owner)));
+    let [since, until] = ["since", "until"].map(|name| parameters.take::<When>(name));
+    let (since, until) = (since?, until?);
     let filter = SpawnFilter {
         node: parameters.take::<NodeId>("node")?,
         owners,
         tags: parameters.all::<Tag>("tag", MAX_TAGS)?,
         state: parameters.take::<SpawnState>("state")?,
+        renderer: parameters.take::<RendererType>("renderer")?,
+        reason: parameters.take::<ExitReason>("reason")?,
+        ended_since: None,
+        ended_until: None,
         limit: usize::try_from(parameters.number("limit", 100, MAX_PAGE)?).unwrap_or(1),
         cursor: parameters.take::<u64>("cursor")?,
     };
     parameters.done()?;
-    let page = if nothing { SpawnPage::default() } else { edge.registry.spawns(&filter).await? };
+    let page =
+        if nothing { SpawnPage::default() } else { page(&edge.registry, filter, since, until).await? };
     Ok(Json(SpawnList {
         spawns: page.spawns.into_iter().map(|spawn| edge.names.listed(spawn)).collect(),
         next_cursor: page.next.map(|cursor| cursor.to_string()),
     }))
+}
+
+async fn page(
+    registry: &RegistryClient,
+    mut filter: SpawnFilter,
+    since: Option<When>,
+    until: Option<When>,
+) -> Result<SpawnPage, RegistryError> {
+    if since.is_some() || until.is_some() {
+        let now = registry.now().await?;
+        filter.ended_since = since.map(|when| when.moment(now));
+        filter.ended_until = until.map(|when| when.moment(now));
+    }
+    registry.spawns(&filter).await
 }
 
 /// Shows one spawn with its history.
@@ -112,30 +149,46 @@ pub(crate) async fn show(
 pub(crate) async fn change(
     State(edge): State<Arc<Edge>>,
     Name(id): Name,
-    Id(request): Id,
     who: Who,
     call: Request,
 ) -> Result<Json<Spawn>, ApiError> {
     no_parameters(call.uri())?;
+    let given = edge.given(call.extensions());
     let life = order::patch(&extract::body(call).await?)?;
     edge.config.lives.of(Some(life)).map_err(|why| Invalid::field("maxSeconds", why))?;
-    let Located { mut spawn, advertise } = locate(&edge.registry, &who, &id).await?;
-    let ended = || ApiError::new(ErrorCode::SpawnEnded, format!("spawn {id} has ended"));
+    let audit = Audit { max_seconds: Some(life.as_secs()), ..given.order(OrderKind::SetLife) };
+    ordered(&edge, who, id, given, audit, move |edge, located, given| async move {
+        set_life(&edge, located, life, &given.request).await
+    })
+    .await
+    .map(Json)
+}
+
+async fn set_life(
+    edge: &Edge,
+    located: Located,
+    life: Duration,
+    request: &RequestId,
+) -> Result<Spawn, ApiError> {
+    let Located { mut spawn, advertise } = located;
+    let ended = || ApiError::new(ErrorCode::SpawnEnded, format!("spawn {} has ended", spawn.id));
     if spawn.state == SpawnState::Exited {
         return Err(ended());
     }
     let unreachable = |error| error::unreachable(&spawn.node, &error);
     let advertise = reachable(advertise).map_err(unreachable)?;
-    let set = edge.agents.set_life(&spawn.node, &advertise, spawn.id, life, &request).await;
+    let set = edge.agents.set_life(&spawn.node, &advertise, spawn.id, life, request).await;
     match set.map_err(unreachable)? {
         set_life_reply::Outcome::Set => {}
         set_life_reply::Outcome::Ended => return Err(ended()),
-        set_life_reply::Outcome::Unknown | set_life_reply::Outcome::Unspecified => return Err(unknown(&id)),
+        set_life_reply::Outcome::Unknown | set_life_reply::Outcome::Unspecified => {
+            return Err(unknown(&spawn.id.to_string()));
+        }
     }
     debug!(spawn.id = %spawn.id, max_seconds = life.as_secs(), "the life of a spawn was set");
     // The registry hears of it in a moment.
     spawn.expires_at = Some(spawn.started_at.after(life));
-    Ok(Json(edge.names.whole(spawn)))
+    Ok(edge.names.whole(spawn))
 }
 
 /// Stops a spawn: TERM, grace, KILL.
@@ -153,25 +206,65 @@ pub(crate) async fn change(
 pub(crate) async fn stop(
     State(edge): State<Arc<Edge>>,
     Name(id): Name,
-    Id(request): Id,
     who: Who,
-    uri: Uri,
+    call: Request,
 ) -> Result<Response, ApiError> {
-    no_parameters(&uri)?;
-    let Located { mut spawn, advertise } = locate(&edge.registry, &who, &id).await?;
-    if spawn.state == SpawnState::Exited {
-        return Ok(Json(edge.names.whole(spawn)).into_response());
-    }
-    match stop_on_node(&edge.agents, &spawn, advertise, &request).await {
-        // The registry hears of it in a moment.
-        Ok(Outcome::Stopping) => spawn.state = SpawnState::Stopping,
-        Ok(_) => {}
-        Err(error) => {
-            info!(spawn.id = %spawn.id, node.id = %spawn.node, %error, "spawn will be stopped by the next heartbeat");
-            edge.registry.abandon(&spawn.node, spawn.id).await?;
+    no_parameters(call.uri())?;
+    let given = edge.given(call.extensions());
+    let audit = given.order(OrderKind::Stop);
+    ordered(&edge, who, id, given, audit, |edge, located, given| async move {
+        let Located { mut spawn, advertise } = located;
+        if spawn.state == SpawnState::Exited {
+            return Ok(Json(edge.names.whole(spawn)).into_response());
         }
-    }
-    Ok((StatusCode::ACCEPTED, Json(edge.names.whole(spawn))).into_response())
+        match stop_on_node(&edge.agents, &spawn, advertise, &given.request).await {
+            // The registry hears of it in a moment.
+            Ok(Outcome::Stopping) => spawn.state = SpawnState::Stopping,
+            Ok(_) => {}
+            Err(error) => {
+                info!(spawn.id = %spawn.id, node.id = %spawn.node, %error, "spawn will be stopped by the next heartbeat");
+                edge.registry.abandon(&spawn.node, spawn.id).await?;
+            }
+        }
+        Ok((StatusCode::ACCEPTED, Json(edge.names.whole(spawn))).into_response())
+    })
+    .await
+}
+
+/// Carries out what a caller wants of a spawn. Once begun it is completed, whether or not the caller stays. Of a caller that may operate it
+/// is an operator's order; others have spawns of their own alone.
+async fn ordered<T, W>(
+    edge: &Arc<Edge>,
+    who: Who,
+    id: String,
+    given: Given,
+    audit: Audit,
+    work: impl FnOnce(Arc<Edge>, Located, Given) -> W + Send + 'static,
+) -> Result<T, ApiError>
+where
+    T: Send + 'static,
+    W: Future<Output = Result<T, ApiError>> + Send + 'static,
+{
+    let this = Arc::clone(edge);
+    let work = async move {
+        let mut audit = Audit { spawn: id.parse().ok(), ..audit };
+        let outcome = match locate(&this.registry, &who, &id).await {
+            Ok(located) => {
+                audit.node = Some(located.spawn.node.clone());
+                work(Arc::clone(&this), located, given.clone()).await
+            }
+            Err(error) => Err(error),
+        };
+        if who.has(Scope::Operate) {
+            let audit = match &outcome {
+                Ok(_) => audit,
+                Err(error) => refused(audit, error.0.code),
+            };
+            this.operations.auditor.record(&given, audit).await;
+        }
+        outcome
+    };
+    edge.operations.cleanups.finish(work).await
 }
 
 /// The error: the agent did not take the order.

@@ -39,6 +39,7 @@ fn config() -> Config {
         hosts: access::Hosts::default(),
         trusted_proxies: crate::settings::TrustedProxies::default(),
         shutdown_grace: Duration::ZERO,
+        keep_ended: model::timing::KEEP_ENDED,
         live_ping_interval: Duration::from_secs(30),
         live_buffer: 1,
         max_connections: 1000,

@@ -98,6 +98,12 @@ pages! {
     "/pages/failures.js": "failures.js", JS, Policy::Part;
     "/pages/line.js": "line.js", JS, Policy::Part;
     "/pages/orders.js": "orders.js", JS, Policy::Part;
+    "/pages/address.js": "address.js", JS, Policy::Part;
+    "/pages/ask.js": "ask.js", JS, Policy::Part;
+    "/pages/audit.js": "audit.js", JS, Policy::Part;
+    "/pages/minutes.js": "minutes.js", JS, Policy::Part;
+    "/pages/past.js": "past.js", JS, Policy::Part;
+    "/pages/record.js": "record.js", JS, Policy::Part;
     "/pages/why.js": "why.js", JS, Policy::Part;
     "/pages/trouble.js": "trouble.js", JS, Policy::Part;
     "/pages/signin.js": "signin.js", JS, Policy::Part;

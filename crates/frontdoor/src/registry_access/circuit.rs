@@ -18,12 +18,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use model::{
-    Drain, Eligibility, FarmCause, NodeId, NodeRecord, Owner, SpawnId, SpawnRecord, TicketId, Timestamp,
-    Timing,
+    Audit, Drain, Eligibility, FarmCause, Minute, NodeId, NodeRecord, Owner, SpawnId, SpawnRecord, TicketId,
+    Timestamp, Timing,
 };
 use registry::{
-    Assessment, Claim, Follow, Forecast, Forgotten, IdempotencyKey, Located, Outcomes, Permit, Position,
-    Registry, RegistryError, Reserve, Reserved, Restored, SpawnFilter, SpawnPage, Waiting,
+    Assessment, AuditFilter, AuditPage, Claim, Counts, Follow, Forecast, Forgotten, IdempotencyKey, Located,
+    Outcomes, Permit, Position, Registry, RegistryError, Reserve, Reserved, Restored, SpawnFilter, SpawnPage,
+    Waiting,
 };
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep};
@@ -117,6 +118,10 @@ through_circuit! {
     claim(key: &IdempotencyKey, fingerprint: Uuid, claimant: Uuid) -> Claim;
     settle(key: &IdempotencyKey, claimant: Uuid, answer: Option<(&str, Duration)>) -> bool;
     position() -> Position;
+    audit(id: Uuid, age: Duration, audit: &Audit) -> ();
+    audits(filter: &AuditFilter) -> AuditPage;
+    add_counts(counts: &Counts) -> ();
+    minutes(minutes: u32) -> Vec<Minute>;
 }
 
 impl RegistryClient {

@@ -18,8 +18,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use model::{
-    Availability, Demand, Eligibility, FarmCause, HealthState, NodeDescription, NodeId, NodeKind, NodeRecord,
-    RendererType,
+    Availability, Demand, Eligibility, FarmCause, FarmSlots, HealthState, NodeDescription, NodeId, NodeKind,
+    NodeRecord, RendererType,
 };
 use registry::{Assessment, Forecast, Foreseen, Outcomes, Standing};
 use tokio::time::Instant;
@@ -278,6 +278,18 @@ impl Snapshot {
             offer.gpus = offer.gpus.max(description.gpus);
         }
         offer
+    }
+
+    /// Slots of the nodes that are up, and those in use; `None` when the snapshot is too old, or has no node.
+    pub(crate) fn slots(&self) -> Option<FarmSlots> {
+        let farm = self.farm();
+        let up =
+            farm.nodes.iter().map(|seen| &seen.record).filter(|node| node.availability == Availability::Up);
+        let counts = up.map(|node| (node.description.slots, node.used));
+        let sum = counts.fold((0_u32, 0_u32), |sum, (total, used)| {
+            (sum.0.saturating_add(total), sum.1.saturating_add(used))
+        });
+        (farm.is_fresh() && !farm.nodes.is_empty()).then_some(FarmSlots { total: sum.0, used: sum.1 })
     }
 
     /// Whether there is an up and eligible node for the demand beside those that were tried.

@@ -34,6 +34,8 @@ pub struct Config {
     pub trusted_proxies: TrustedProxies,
     /// How long requests may go on once shutdown has begun.
     pub shutdown_grace: Duration,
+    /// How long records of ended spawns and operators' orders can be read: the registry is opened with it.
+    pub keep_ended: Duration,
     /// How often the live feed pings its subscribers.
     pub live_ping_interval: Duration,
     /// Messages a subscriber of the live feed may be behind.

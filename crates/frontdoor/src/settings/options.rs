@@ -63,6 +63,12 @@ pub struct Options {
           value_parser = humantime::parse_duration)]
     pub shutdown_grace: Duration,
 
+    /// How long records of ended spawns and operators' orders can be read, within a bound of count and bytes; of several front doors the
+    /// longest counts
+    #[arg(long, env = "HATCHERY_KEEP_ENDED", value_name = "DURATION", default_value = "24h",
+          value_parser = humantime::parse_duration)]
+    pub keep_ended: Duration,
+
     /// How often the live feed pings its subscribers
     #[arg(long, env = "HATCHERY_LIVE_PING_INTERVAL", value_name = "DURATION", default_value = "30s",
           value_parser = humantime::parse_duration)]
@@ -153,6 +159,7 @@ impl Options {
         }
         within("--spawn-deadline", self.spawn_deadline, Duration::from_millis(1), MAX_DEADLINE)?;
         within("--shutdown-grace", self.shutdown_grace, Duration::ZERO, Duration::from_secs(3600))?;
+        within("--keep-ended", self.keep_ended, timing::MIN_KEEP_ENDED, timing::MAX_KEEP_ENDED)?;
         within(
             "--live-ping-interval",
             self.live_ping_interval,
@@ -210,6 +217,7 @@ impl Options {
             lives: self.lives.resolve()?,
             surface,
             shutdown_grace: self.shutdown_grace,
+            keep_ended: self.keep_ended,
             live_ping_interval: self.live_ping_interval,
             live_buffer: self.live_buffer,
             access,
@@ -286,6 +294,7 @@ mod tests {
         assert_eq!((config.max_waiting, config.shutdown_grace), (1000, Duration::from_secs(10)));
         assert_eq!(config.origins, Origins::Local);
         assert_eq!(config.live_ping_interval, Duration::from_secs(30));
+        assert_eq!(config.keep_ended, timing::KEEP_ENDED);
     }
 
     #[test]
@@ -306,6 +315,9 @@ mod tests {
             (&["--allowed-host", "https://example.com"], "--allowed-host"),
             (&["--allowed-host", "example.com:8080"], "--allowed-host"),
             (&["--shutdown-grace", "2h"], "--shutdown-grace"),
+            (&["--keep-ended", "59s"], "--keep-ended"),
+            (&["--keep-ended", "31d"], "--keep-ended"),
+            (&["--keep-ended", "long"], "--keep-ended"),
             (&["--live-ping-interval", "0s"], "--live-ping-interval"),
             (&["--live-buffer", "0"], "--live-buffer"),
             (&["--public-url", "farm.example.com"], "--public-url"),

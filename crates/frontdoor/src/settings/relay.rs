@@ -101,6 +101,7 @@ impl RelayOptions {
             max_waiting: 0,
             cors_origin: Vec::new(),
             lives: lives::Options::default(),
+            keep_ended: timing::KEEP_ENDED,
             live_ping_interval: timing::HEARTBEAT,
             live_buffer: 1,
             limits: limits::Options {

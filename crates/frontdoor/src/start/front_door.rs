@@ -15,7 +15,7 @@ use super::parts::Parts;
 use crate::hoops::{self, Hoops};
 use crate::listen::{self, Places};
 use crate::registry_access::refresher::Refresher;
-use crate::registry_access::{circuit, follower, sweeper};
+use crate::registry_access::{circuit, follower, sweeper, tally};
 use crate::settings::{Config, OwnNode, Surface, Tls};
 use crate::{http, live};
 
@@ -246,6 +246,8 @@ fn follow_registry(parts: &Parts, tasks: &Tasks) {
     };
     tasks.spawn("follower", follower::follow(Arc::clone(registry), wake));
     tasks.spawn("live", live::keep(Arc::clone(live)));
+    let counts = (Arc::clone(registry), Arc::clone(&edge.snapshot), Arc::clone(&edge.tally));
+    tasks.spawn("tally", tally::report(counts.0, counts.1, counts.2));
     tasks.spawn("sweeper", sweeper::sweep(Arc::clone(registry)));
     tasks.spawn("line", Arc::clone(line).keep_places());
     tasks.spawn("positions", Arc::clone(&edge.positions).keep());

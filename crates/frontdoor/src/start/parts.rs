@@ -9,7 +9,7 @@ use crate::callers::{Authenticator, Callers, OwnerNames};
 use crate::http::{Answers, Edge};
 use crate::live::{self, Live};
 use crate::metrics::Metrics;
-use crate::operations::Operations;
+use crate::operations::{Auditor, Operations};
 use crate::registry_access::circuit::RegistryClient;
 use crate::registry_access::cleanup::Cleanups;
 use crate::registry_access::desired_state::DesiredStates;
@@ -90,6 +90,7 @@ impl Parts {
             desired_states: Arc::clone(&desired_states),
             cleanups: cleanups.clone(),
             metrics: metrics.operations.clone(),
+            auditor: Arc::new(Auditor { registry: Arc::clone(&registry), cleanups: cleanups.clone() }),
         });
         let live = Arc::new(Live::new(
             Arc::clone(&registry),
@@ -108,6 +109,7 @@ impl Parts {
             rates: SpawnRates::new(Arc::clone(&registry)),
             live: Arc::new(live_parts),
             answers: Answers::default(),
+            tally: Arc::default(),
             config,
             metrics,
             stages,

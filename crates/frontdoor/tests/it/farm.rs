@@ -31,6 +31,7 @@ pub(crate) fn config() -> Config {
         hosts: access::Hosts::default(),
         trusted_proxies: frontdoor::TrustedProxies::default(),
         shutdown_grace: Duration::from_secs(5),
+        keep_ended: model::timing::KEEP_ENDED,
         live_ping_interval: Duration::from_secs(30),
         live_buffer: 16,
         lives: frontdoor::Lives::default(),

@@ -28,6 +28,8 @@ async fn calls_that_need_the_registry_are_refused_promptly() {
         spawn_keyed(http, "key", "").await,
         get(http, "/v1/nodes").await,
         get(http, "/v1/waiting").await,
+        get(http, "/v1/audit").await,
+        get(http, "/v1/history").await,
         get(http, "/v1/nodes/node-a").await,
         get(http, "/v1/spawns").await,
         get(http, &format!("/v1/spawns/{}", model::SpawnId::mint())).await,

@@ -12,9 +12,11 @@ use model::{
 use serde_json::Map;
 use uuid::Uuid;
 
+use super::audit::Audits;
 use super::claims::Claims;
 use super::history::History;
 use super::line::Line;
+use super::minutes::Minutes;
 use super::owned::Owned;
 use super::renderers::Renderers;
 use super::shelf::Score;
@@ -141,6 +143,8 @@ pub(super) struct Farm {
     pub(super) owned: Owned,
     pub(super) line: Line,
     pub(super) history: History,
+    pub(super) audits: Audits,
+    pub(super) minutes: Minutes,
     pub(super) claims: Claims,
     pub(super) permits: Permits,
     pub(super) judged: Judgement,
@@ -166,6 +170,8 @@ impl Farm {
             owned: Owned::default(),
             line: Line::default(),
             history: History::new(&timing),
+            audits: Audits::new(&timing),
+            minutes: Minutes::default(),
             claims: Claims::new(&timing),
             permits: Permits::new(),
             judged: Judgement::default(),

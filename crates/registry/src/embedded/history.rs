@@ -10,6 +10,8 @@ use serde_json::{Map, Value};
 
 use crate::ask::{MAX_LOOKED_AT, SpawnFilter, SpawnPage};
 
+/// The most records that are dropped in one step.
+const MAX_DROPPED: usize = 500;
 /// The most events kept with one spawn.
 pub(crate) const EVENTS_PER_SPAWN: usize = 100;
 
@@ -17,14 +19,26 @@ pub(crate) const EVENTS_PER_SPAWN: usize = 100;
 #[derive(Debug)]
 pub(super) struct History {
     keep: Timing,
-    spawns: HashMap<SpawnId, (u64, SpawnRecord)>,
+    spawns: HashMap<SpawnId, Kept>,
     /// By the seq of the first event of each spawn.
     order: BTreeMap<u64, SpawnId>,
     ended: BTreeSet<(Timestamp, SpawnId)>,
+    /// Bytes of the records of ended spawns.
+    ended_bytes: u64,
     events: VecDeque<Event>,
     /// The last event that was dropped.
     dropped: u64,
     pub(super) last_seq: u64,
+}
+
+/// A spawn's record.
+#[derive(Debug)]
+struct Kept {
+    /// Seq of its first event.
+    order: u64,
+    record: SpawnRecord,
+    /// When it ended, and the bytes of its record then.
+    ended: Option<(Timestamp, u64)>,
 }
 
 impl History {
@@ -34,6 +48,7 @@ impl History {
             spawns: HashMap::new(),
             order: BTreeMap::new(),
             ended: BTreeSet::new(),
+            ended_bytes: 0,
             events: VecDeque::new(),
             dropped: 0,
             last_seq: 0,
@@ -53,7 +68,7 @@ impl History {
         let seq = (self.last_seq + 1).max(now.millis().saturating_mul(1000));
         self.last_seq = seq;
         let event = Event { seq, at, kind, node: Some(node.clone()), spawn, data };
-        if let Some((_, record)) = spawn.and_then(|id| self.spawns.get_mut(&id))
+        if let Some(Kept { record, .. }) = spawn.and_then(|id| self.spawns.get_mut(&id))
             && record.events.len() < EVENTS_PER_SPAWN
         {
             record.events.push(event.clone());
@@ -79,36 +94,50 @@ impl History {
     }
 
     pub(super) fn get(&self, spawn: SpawnId) -> Option<&SpawnRecord> {
-        self.spawns.get(&spawn).map(|(_, record)| record)
+        self.spawns.get(&spawn).map(|kept| &kept.record)
     }
 
     pub(super) fn get_mut(&mut self, spawn: SpawnId) -> Option<&mut SpawnRecord> {
-        self.spawns.get_mut(&spawn).map(|(_, record)| record)
+        self.spawns.get_mut(&spawn).map(|kept| &mut kept.record)
     }
 
     /// Adds a record; its first event must follow at once.
     pub(super) fn add(&mut self, now: Timestamp, record: SpawnRecord) {
         let order = (self.last_seq + 1).max(now.millis().saturating_mul(1000));
         self.order.insert(order, record.id);
-        self.spawns.insert(record.id, (order, record));
+        self.spawns.insert(record.id, Kept { order, record, ended: None });
     }
 
     /// Notes that a spawn has ended, so that [`Self::sweep`] drops its record later.
     pub(super) fn end(&mut self, spawn: SpawnId, at: Timestamp) {
+        self.revive(spawn);
+        let Some(kept) = self.spawns.get_mut(&spawn) else { return };
+        let bytes = bytes_of(&kept.record);
+        kept.ended = Some((at, bytes));
+        self.ended_bytes += bytes;
         self.ended.insert((at, spawn));
     }
 
     /// Takes back [`Self::end`]: an agent has listed the spawn as alive.
     pub(super) fn revive(&mut self, spawn: SpawnId) {
-        self.ended.retain(|(_, ended)| *ended != spawn);
+        if let Some((at, bytes)) = self.spawns.get_mut(&spawn).and_then(|kept| kept.ended.take()) {
+            self.ended_bytes -= bytes;
+            self.ended.remove(&(at, spawn));
+        }
     }
 
+    /// Drops records of ended spawns that are too old or too many, [`MAX_DROPPED`] of them at the most.
     pub(super) fn sweep(&mut self, now: Timestamp) {
-        while let Some((at, spawn)) = self.ended.first().copied()
-            && (now.since(at) >= self.keep.history || self.ended.len() > self.keep.history_count as usize)
-        {
-            self.ended.pop_first();
-            if let Some((order, _)) = self.spawns.remove(&spawn) {
+        for _ in 0..MAX_DROPPED {
+            let Some((at, spawn)) = self.ended.first().copied() else { return };
+            let is_over = now.since(at) >= self.keep.history
+                || self.ended.len() > self.keep.history_count as usize
+                || self.ended_bytes > self.keep.history_bytes;
+            if !is_over {
+                return;
+            }
+            self.revive(spawn);
+            if let Some(Kept { order, .. }) = self.spawns.remove(&spawn) {
                 self.order.remove(&order);
             }
         }
@@ -149,6 +178,20 @@ impl History {
     }
 }
 
+/// What a record takes of Redis, about; see `note_ended` in `redis/lua/spawns.lua`, and docs/operator/sizing.md.
+fn bytes_of(record: &SpawnRecord) -> u64 {
+    const RECORD: usize = 2000;
+    const EVENT: usize = 110;
+    let pair = |(key, value): (&String, &String)| key.len() + value.len() + 6;
+    let texts: usize = record.labels.iter().chain(&record.tags).map(pair).sum();
+    let events = record.events.iter().map(|event| EVENT + json_len(&event.data));
+    (RECORD + record.endpoint.len() + texts + events.sum::<usize>()) as u64
+}
+
+fn json_len(data: &Map<String, Value>) -> usize {
+    serde_json::to_string(data).map_or(0, |text| text.len())
+}
+
 /// Whether a record stands in the index that a list by this filter reads: of an owner, of a node, or of all.
 fn may_be_looked_at(filter: &SpawnFilter, record: &SpawnRecord) -> bool {
     match (filter.owners.as_slice(), &filter.node) {
@@ -163,5 +206,7 @@ fn is_wanted(filter: &SpawnFilter, record: &SpawnRecord) -> bool {
     filter.node.as_ref().is_none_or(|node| *node == record.node)
         && filter.state.is_none_or(|state| state == record.state)
         && (filter.owners.is_empty() || owned())
+        && filter.renderer.is_none_or(|renderer| renderer == record.renderer)
+        && filter.wants_end(record.ended_at, record.exit.as_ref().map(|exit| exit.reason))
         && filter.tags.iter().all(|tag| tag.is_in(&record.tags))
 }

@@ -14,11 +14,13 @@
 //! | `forget` | what becomes of a node that is not known any more | `forget`, `sweep` |
 //! | `health` | what outcomes of starts change | `outcomes`, `learn` |
 //! | `claims` | who works on an idempotency key | `claim`, `settle` |
+//! | `audit`, `minutes` | what operators ordered, and counts of each minute | `audit`, `count` |
 //! | `index`, `stock`, `shelf`, `line`, `owned`, `history` | the indexes and records behind them | `slots`, `spawns`, `core` |
 //!
 //! Nothing here fails, and nothing is written to disk: the registry ends with its process.
 
 mod assess;
+mod audit;
 mod claims;
 mod farm;
 mod forget;
@@ -28,6 +30,7 @@ mod identity;
 mod index;
 mod line;
 mod listing;
+mod minutes;
 mod orders;
 mod owned;
 mod probes;
@@ -43,8 +46,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use model::{
-    Drain, Eligibility, FarmCause, NodeId, NodeRecord, Owner, SpawnId, SpawnRecord, TicketId, Timestamp,
-    Timing,
+    Audit, Drain, Eligibility, FarmCause, Minute, NodeId, NodeRecord, Owner, SpawnId, SpawnRecord, TicketId,
+    Timestamp, Timing,
 };
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -52,8 +55,8 @@ use uuid::Uuid;
 
 use self::farm::Farm;
 use crate::ask::{
-    Claim, Follow, Forgotten, IdempotencyKey, Located, MAX_FOLLOW, Outcomes, Position, Reserve, Reserved,
-    Restored, SpawnFilter, SpawnPage,
+    AuditFilter, AuditPage, Claim, Counts, Follow, Forgotten, IdempotencyKey, Located, MAX_FOLLOW, Outcomes,
+    Position, Reserve, Reserved, Restored, SpawnFilter, SpawnPage,
 };
 use crate::permits::Permit;
 use crate::report::{AgentReport, Orders};
@@ -257,6 +260,27 @@ impl Embedded {
             farm.wake();
             mine
         })
+    }
+
+    pub(crate) fn audit(&self, id: Uuid, age: Duration, audit: &Audit) {
+        let mut farm = self.farm();
+        let now = farm.now;
+        farm.audits.add(now, id, age, audit);
+    }
+
+    pub(crate) fn audits(&self, filter: &AuditFilter) -> AuditPage {
+        self.farm().audits.page(filter)
+    }
+
+    pub(crate) fn add_counts(&self, counts: &Counts) {
+        let mut farm = self.farm();
+        let now = farm.now;
+        farm.minutes.count(now, counts);
+    }
+
+    pub(crate) fn minutes(&self, minutes: u32) -> Vec<Minute> {
+        let farm = self.farm();
+        farm.minutes.last(farm.now, minutes)
     }
 
     pub(crate) fn position(&self) -> Position {

@@ -174,8 +174,9 @@ impl Farm {
         record.ended_at = Some(self.now);
         record.exit = Some(exit.clone());
         let data = crate::report::exit_data(&exit);
-        self.history.end(id, self.now);
         self.history.publish(self.now, self.now, EventKind::SpawnExited, node, Some(id), data);
+        self.history.end(id, self.now);
+        self.minutes.ended(self.now, Some(&exit));
         true
     }
 
@@ -237,6 +238,10 @@ impl Farm {
             Some(old) => {
                 ready_at = old.ready_at;
                 let changed = old.state != fresh.state;
+                let is_first = ready_at.is_none() && fresh.ready_at.is_some();
+                if changed && is_first && !revives {
+                    self.minutes.at(self.now).ready += 1;
+                }
                 let known = old.last_ping_at;
                 news = fresh.last_ping_at.filter(|ping| !changed && crate::report::is_news(known, *ping));
                 let viewing = Viewing { connected: old.connected_at, disconnected: old.disconnected_at };
@@ -260,6 +265,12 @@ impl Farm {
                 changed
             }
             None => {
+                // What only a list brings is no news: a registry that was wiped is being filled again.
+                if !is_listed {
+                    let minute = self.minutes.at(self.now);
+                    minute.started += 1;
+                    minute.ready += u64::from(fresh.ready_at.is_some());
+                }
                 self.history.add(self.now, fresh);
                 crate::report::introduce(&mut data, report, self.now);
                 true
@@ -275,6 +286,7 @@ impl Farm {
         }
         if ended {
             self.history.end(report.id, self.now);
+            self.minutes.ended(self.now, report.exit.as_ref());
             self.free(node, report.id);
             self.note_end(node, report, ready_at);
         }

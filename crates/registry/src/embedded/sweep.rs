@@ -86,6 +86,7 @@ impl Farm {
             self.wake_line();
         }
         self.history.sweep(self.now);
+        self.audits.sweep(self.now);
         self.claims.sweep(self.now);
         self.forget_nodes();
     }

@@ -4,8 +4,8 @@
 //!
 //! Reading order: `url` (what the setting says), `seek` (finding the server), `link` (connections and calls),
 //! `server_error` (what a refusal means), `scripts`, `choice` and `write` (calls that change something), `read`, `line`, `assess` and
-//! `stream` (calls that only read), `packed` and `damaged` (values, and values that cannot be read), `settings` (what an operator should
-//! change about the server), `examine` (a look at all of it, for an operator).
+//! `stream` (calls that only read), `audit` and `minutes` (what was), `packed` and `damaged` (values, and values that cannot be read),
+//! `settings` (what an operator should change about the server), `examine` (a look at all of it, for an operator).
 //!
 //! Invariants: all keys of a farm share a hash tag, so they live in one slot of a cluster and on one server. Only Redis'
 //! clock counts. The rules are those of `embedded`, file by file; a rule that is changed is changed in both.
@@ -14,11 +14,13 @@
 //! A record that cannot be read is left out and logged; it never hides others.
 
 mod assess;
+mod audit;
 mod choice;
 mod damaged;
 mod examine;
 mod line;
 mod link;
+mod minutes;
 mod packed;
 mod read;
 mod scripts;

@@ -5,7 +5,7 @@ use std::cell::LazyCell;
 use std::collections::{BTreeMap, HashMap};
 
 use model::{
-    Availability, Event, FarmCause, NodeId, NodeRecord, SpawnId, SpawnRecord, SpawnState, Timestamp,
+    Availability, Event, Exit, FarmCause, NodeId, NodeRecord, SpawnId, SpawnRecord, SpawnState, Timestamp,
     health::node_health,
 };
 use redis::{Pipeline, Value, pipe};
@@ -166,6 +166,8 @@ impl Redis {
         };
         let limit = filter.limit.max(1);
         let sifts = filter.state.is_some()
+            || filter.renderer.is_some()
+            || filter.is_about_ends()
             || !filter.tags.is_empty()
             || filter.owners.len() > 1
             || (filter.owners.len() == 1 && filter.node.is_some());
@@ -269,9 +271,18 @@ fn is_wanted(filter: &SpawnFilter, fields: &Fields) -> bool {
     let owned = || filter.owners.iter().any(|owner| owner.as_str() == text(fields, "owner"));
     !fields.is_empty()
         && filter.state.is_none_or(|state| state.as_str() == text(fields, "state"))
+        && filter.renderer.is_none_or(|renderer| renderer.as_str() == text(fields, "renderer"))
+        && (!filter.is_about_ends() || is_wanted_end(filter, fields))
         && filter.node.as_ref().is_none_or(|node| node.as_str() == text(fields, "node"))
         && (filter.owners.is_empty() || owned())
         && filter.tags.iter().all(|tag| tag.is_in(&tags))
+}
+
+/// A spawn that is lost has no end; one that an agent has listed again after all has none any more.
+fn is_wanted_end(filter: &SpawnFilter, fields: &Fields) -> bool {
+    let exit: Option<Exit> = serde_json::from_str(text(fields, "exit")).ok();
+    let ended = text(fields, "ended").parse().ok().map(Timestamp::from_millis);
+    filter.wants_end(ended, exit.map(|exit| exit.reason))
 }
 
 pub(super) fn value<T: redis::FromRedisValue>(

@@ -36,6 +36,8 @@ pub(super) struct Scripts {
     pub(super) locate: Script,
     pub(super) permit: Script,
     pub(super) learn: Script,
+    pub(super) audit: Script,
+    pub(super) count: Script,
 }
 
 impl Scripts {
@@ -63,6 +65,8 @@ impl Scripts {
             locate: script!("core", "locate"),
             permit: script!("core", "permit"),
             learn: script!("core", "health", "judge", "slots", "outcomes", "learn"),
+            audit: script!("core", "audit"),
+            count: script!("core", "count"),
         }
     }
 }

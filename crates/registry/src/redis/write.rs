@@ -13,7 +13,7 @@ use crate::error::RegistryError;
 use crate::permits::Permit;
 use crate::report::{AgentReport, DesiredState, Heartbeat, Orders, SpawnReport, event_data};
 
-fn ms(time: Duration) -> u64 {
+pub(super) fn ms(time: Duration) -> u64 {
     u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
@@ -38,7 +38,11 @@ impl Redis {
         for time in [timing.stale, timing.down, timing.reservation, timing.place, timing.history] {
             invocation.arg(ms(time));
         }
-        invocation.arg(timing.history_count).arg(timing.events_count).arg(ms(timing.forget));
+        invocation
+            .arg(timing.history_count)
+            .arg(timing.history_bytes)
+            .arg(timing.events_count)
+            .arg(ms(timing.forget));
         // A registry without an identity, because it is new or was wiped, takes this one.
         invocation.arg(random().to_string());
         args(&mut invocation);

@@ -31,6 +31,8 @@ fn timing() -> Timing {
         place: SECOND * 4,
         history: SECOND * 40,
         history_count: 1000,
+        history_bytes: 64 << 20,
+        audit_count: 100,
         events_count: 100_000,
         forget: SECOND * 60,
     }

@@ -397,6 +397,8 @@ async fn nothing_of_an_owner_is_kept_that_has_nothing() {
     agent.report(&farm, of(BOB, exited(slot.spawn, ExitReason::Stopped))).await;
     let forgets = Farm::on_with(&redis.url(), "tidy", Timing { history: Duration::ZERO, ..TIMING });
     farm.pass(Duration::from_millis(600)).await;
+    // Of several front doors the one that keeps ended records longest counts.
+    let () = redis.query::<u64>("DEL {hatchery:tidy}:keeps").await.map(|_| ()).unwrap();
     forgets.registry.sweep().await.unwrap();
     assert_eq!(redis.query::<Vec<String>>("KEYS *:key:bob").await.unwrap(), [""; 0]);
 }

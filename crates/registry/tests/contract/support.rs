@@ -59,6 +59,8 @@ pub(crate) const TIMING: Timing = Timing {
     place: Duration::from_millis(400),
     history: Duration::from_secs(60),
     history_count: 1000,
+    history_bytes: 64 << 20,
+    audit_count: 100,
     events_count: 10_000,
     forget: Duration::from_secs(60),
 };

@@ -167,8 +167,7 @@ on_all! {
                         let wanted: Vec<SpawnId> = all.iter().filter(fits).map(|spawn| spawn.0).collect();
                         for limit in [1, 3, 100] {
                             let filter = SpawnFilter {
-                                node: node.map(id), owners: owners.clone(), state, tags: tags.to_vec(), limit, cursor: None,
-                            };
+                                node: node.map(id), owners: owners.clone(), state, tags: tags.to_vec(), limit, cursor: None, ..SpawnFilter::default() };
                             assert_eq!(found(farm, filter.clone()).await, wanted, "{filter:?}");
                         }
                     }

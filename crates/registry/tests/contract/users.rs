@@ -46,6 +46,8 @@ async fn an_agents_user_cannot_read_or_write_what_is_the_front_doors_alone() {
         "alike",
         "mended",
         "check",
+        "audit",
+        "keeps",
     ] {
         let key = format!("{prefix}{key}");
         for words in [

@@ -63,6 +63,15 @@ pub(crate) struct DevArgs {
         value_parser = time
     )]
     pub(super) ready_timeout: Duration,
+    /// How long records and logs of ended spawns, and operators' orders, can be read
+    #[arg(
+        long,
+        env = "HATCHERY_KEEP_ENDED",
+        value_name = "DURATION",
+        default_value = "24h",
+        value_parser = time
+    )]
+    pub(super) keep_ended: Duration,
     /// Environment variable for spawns, whose environment is otherwise replaced; repeat it, or separate by commas
     #[arg(
         long = "env",

@@ -56,8 +56,10 @@ impl Settings {
                 args.listen
             )));
         }
+        let door = door(args)?;
+        let timing = Timing { history: args.keep_ended, ..Timing::FARM };
         let registry =
-            Registry::open(&args.registry, &args.farm.farm, Timing::FARM).map_err(|e| role::wrong(&e))?;
+            Registry::open(&args.registry, &args.farm.farm, timing).map_err(|e| role::wrong(&e))?;
         let scratch = tempfile::Builder::new()
             .prefix("hatchery-dev-")
             .tempdir()
@@ -96,6 +98,7 @@ impl Settings {
                     env: args.env.clone(),
                     args: args.args.clone(),
                     ready_timeout: args.ready_timeout,
+                    keep_ended: args.keep_ended,
                     on_shutdown: ::agent::OnShutdown::Kill,
                     trusts_spawns: true,
                     ..::agent::Config::new(node, launcher, scratch.path().join(&name))
@@ -104,7 +107,6 @@ impl Settings {
                 Ok(config)
             })
             .collect::<Result<Vec<_>, Failure>>()?;
-        let door = door(args.listen, args.insecure)?;
         Ok(Self { door, agents, registry, executable, simulated, _scratch: scratch })
     }
 }
@@ -116,16 +118,18 @@ fn node_name(index: u16) -> String {
 }
 
 /// The defaults of `hatchery frontdoor` and its environment, with these addresses.
-fn door(listen: SocketAddr, insecure: bool) -> Result<::frontdoor::Config, Failure> {
+fn door(args: &DevArgs) -> Result<::frontdoor::Config, Failure> {
     /// As much of the command line as a front door's options need.
     #[derive(Parser)]
     struct Door {
         #[command(flatten)]
         options: ::frontdoor::Options,
     }
+    let (listen, insecure) = (args.listen, args.insecure);
     let admin = if listen.port() == ADMIN.port() { loopback(0) } else { ADMIN };
     let (listen, admin) = (listen.to_string(), admin.to_string());
-    let line = ["frontdoor", "--listen", &listen, "--admin-listen", &admin];
+    let keep_ended = humantime::format_duration(args.keep_ended).to_string();
+    let line = ["frontdoor", "--listen", &listen, "--admin-listen", &admin, "--keep-ended", &keep_ended];
     let line = line.into_iter().chain(insecure.then_some("--insecure"));
     let door = Door::try_parse_from(line).map_err(|e| Failure::usage(e.to_string()))?;
     let mut config = door.options.into_config().map_err(|e| role::wrong(&e))?;

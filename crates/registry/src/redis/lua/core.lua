@@ -1,7 +1,7 @@
 -- Put before every script: the keys, the clock, sequence numbers, events and wake-ups.
 --
 -- KEYS[1] is the farm's prefix, a hash tag, so that all keys of a farm live in one slot; every other key is made from it.
--- ARGV[1..8] are the farm's intervals in milliseconds and counts, ARGV[9] is a random UUID. Time is Redis time. A script
+-- ARGV[1..9] are the farm's intervals in milliseconds and bounds, ARGV[10] is a random UUID. Time is Redis time. A script
 -- runs alone and whole, so no other client sees a state between its steps.
 --
 -- Keys that are lost or damaged are expected: every function reads a missing or malformed value as absent, and heartbeats
@@ -40,13 +40,17 @@
 --   permit:<o>       when an owner's last start would have been due
 --   spawn:<id>       hash, the record; its n-th event stands in field e<n>, their number in field events
 --   ended            zset spawn -> when it ended
+--   weight           bytes of all records that have ever ended, see spawns.lua
+--   keeps            zset of how long front doors keep ended records, in ms -> when one last said so
+--   audit            stream of operators' orders: i (an id of the entry), t (when), d (JSON)
+--   minute:<m>       hash, counts of a minute since the Unix epoch: started, ready, e:<exit reason>, r:<code>, used, total
 --   idem:<key>       hash, an idempotency record
 local P = KEYS[1]
 local call = redis.call
 local STALE, DOWN, RESERVATION, PLACE = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
 local HISTORY, HISTORY_COUNT = tonumber(ARGV[5]), tonumber(ARGV[6])
-local EVENTS_COUNT, FORGET = tonumber(ARGV[7]), tonumber(ARGV[8])
-local A = 9 -- the script's own arguments come after this
+local HISTORY_BYTES, EVENTS_COUNT, FORGET = tonumber(ARGV[7]), tonumber(ARGV[8]), tonumber(ARGV[9])
+local A = 10 -- the script's own arguments come after this
 
 local time = call('TIME')
 local now_us = time[1] * 1000000 + time[2]
@@ -61,10 +65,13 @@ local function count_of(text)
   return n and n >= 0 and n < 9007199254740992 and math.floor(n) or nil
 end
 
+-- Whether a call has failed that was made by pcall.
+local function is_error(answer) return type(answer) == 'table' and answer.err ~= nil end
+
 -- The first script that runs on an empty registry gives it its identity.
 local incarnation = call('GET', P .. ':incarnation')
 if not incarnation then
-  incarnation = ARGV[9] .. ' ' .. int(now)
+  incarnation = ARGV[10] .. ' ' .. int(now)
   call('SET', P .. ':incarnation', incarnation)
 end
 
@@ -93,7 +100,7 @@ local last_seq
 -- Drops the streams and their numbers. The new identity makes every follower begin anew.
 local function begin_anew()
   call('DEL', EVENTS, WAKEUPS, P .. ':seq', P .. ':floor')
-  incarnation = ARGV[9] .. ' ' .. int(now)
+  incarnation = ARGV[10] .. ' ' .. int(now)
   call('SET', P .. ':incarnation', incarnation)
   last_seq, has_published = nil, false
 end
@@ -230,6 +237,15 @@ end
 -- Wakes the callers in line, if there are any: they ask again.
 local function wake_line()
   if call('ZCARD', P .. ':places') > 0 then wake() end
+end
+
+-- Counts something in the minute that it happens in, which is kept for a day and an hour. An agent whose user of Redis is that of the
+-- release before this one may not write there: then it is not counted.
+local MINUTE_KEPT = 25 * 3600 * 1000
+local function tally(field, by)
+  local key = P .. ':minute:' .. int(math.floor(now / 60000))
+  local count = redis.pcall('HINCRBY', key, field, by or 1)
+  if count == (by or 1) then redis.pcall('PEXPIRE', key, MINUTE_KEPT) end
 end
 
 local function leave(ticket)

@@ -2,7 +2,7 @@
 -- ARGV: the known identity. Returns the registry's.
 repair_streams()
 if string.sub(incarnation, 1, 36) == ARGV[A + 1] then
-  incarnation = ARGV[9] .. ' ' .. int(now)
+  incarnation = ARGV[10] .. ' ' .. int(now)
   call('SET', P .. ':incarnation', incarnation)
 end
 return string.sub(incarnation, 1, 36)

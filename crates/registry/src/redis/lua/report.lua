@@ -288,6 +288,7 @@ local function apply(at, listed)
   if had[1] and had[1] ~= 'exited' then
     -- It counts again.
     if had[1] == 'lost' and state ~= 'exited' then own(had[5] or '', node, id) end
+    if (had[3] or '') == '' and ready ~= '' then tally('ready') end
     -- It may have had to take another port before it was ready.
     publish_spawn(at, event, node, id, data, had[4], 'state', state, 'endpoint', endpoint, 'ended', ended, 'exit', exit,
       -- An agent that has just adopted the spawn has no ping of it yet.
@@ -308,9 +309,15 @@ local function apply(at, listed)
       'disconnected', disconnected, 'expires', expires)
     call('ZREM', P .. ':ended', id)
     index_spawn(node, id, owner, seq)
+    -- What only a list brings is no news: a registry that was wiped is being filled again.
+    if not had[1] and not listed then
+      tally('started')
+      if ready ~= '' then tally('ready') end
+    end
   end
   if state == 'exited' then
-    call('ZADD', P .. ':ended', int(now), id)
+    note_ended(id)
+    tally_end(exit)
     freed = let_go(node, id) or freed
     if holds then holds[id] = nil end
     note_end(node, renderer, had[3] or '', ended, exit)

@@ -3,13 +3,44 @@
 -- The exit of a spawn whose node was given up, or whose agent does not know it.
 local UNSEEN = '{"reason":"node-lost"}'
 
+-- What a record and its places in the indexes take of Redis beside the text, in bytes: for the record, and for each of its fields.
+-- docs/operator/sizing.md says how it was measured.
+local RECORD_BYTES, FIELD_BYTES = 1250, 40
+
+-- Notes that a spawn has ended. `weight` is the sum of the bytes of all records that have ever ended, and each record has the sum as of
+-- its end (weighed): the difference is what has ended since, so that no deletion has to be subtracted, and nothing drifts. A lost
+-- sum goes on from the newest record. Agents whose user of Redis is that of the release before this one cannot write it: then the count
+-- of records is their only bound.
+local function note_ended(spawn)
+  local record, bytes = P .. ':spawn:' .. spawn, RECORD_BYTES
+  local flat = call('HGETALL', record)
+  for f = 1, #flat, 2 do bytes = bytes + FIELD_BYTES + #flat[f] + #flat[f + 1] end
+  local sum = redis.pcall('GET', P .. ':weight')
+  sum = type(sum) == 'string' and count_of(sum)
+  if not sum then
+    local newest = call('ZREVRANGE', P .. ':ended', 0, 0)[1]
+    sum = newest and count_of(call('HGET', P .. ':spawn:' .. newest, 'weighed')) or 0
+  end
+  if not is_error(redis.pcall('SET', P .. ':weight', int(sum + bytes))) then
+    call('HSET', record, 'weight', int(bytes), 'weighed', int(sum + bytes))
+  end
+  call('ZADD', P .. ':ended', int(now), spawn)
+end
+
+-- Counts an end. exit: as JSON, as the agent wrote it.
+local function tally_end(exit)
+  local reason = string.match(exit, '"reason":"([%l-]+)"')
+  if reason then tally('e:' .. reason) end
+end
+
 -- Marks a spawn as ended that its agent no longer has and never reported as ended. Returns whether it had not ended before.
 local function end_unseen(node, spawn)
   local was = call('HMGET', P .. ':spawn:' .. spawn, 'state', 'events')
   if not was[1] or was[1] == 'exited' then return false end
-  call('ZADD', P .. ':ended', int(now), spawn)
   publish_spawn(now, 'spawn.exited', node, spawn, '{"exit":' .. UNSEEN .. '}', was[2],
     'state', 'exited', 'ended', int(now), 'exit', UNSEEN)
+  note_ended(spawn)
+  tally('e:node-lost')
   return true
 end
 

@@ -85,7 +85,21 @@ for _, ticket in ipairs(lapsed) do
 end
 if left then wake_line() end
 
--- Records of ended spawns, the oldest first.
+-- Records of ended spawns, the oldest first, five hundred at the most. Of several front doors the one that keeps them longest counts, as
+-- long as it is there.
+local MAX_DROPPED, SAID_FOR = 500, 60000
+local function longest_kept()
+  local keeps, longest = P .. ':keeps', HISTORY
+  -- A registry that is full refuses this, and must drop records all the same.
+  redis.pcall('ZADD', keeps, int(now), int(HISTORY))
+  local said = call('ZRANGE', keeps, 0, -1, 'WITHSCORES')
+  for s = 1, #said, 2 do
+    local kept, at = count_of(said[s]), tonumber(said[s + 1])
+    if not kept or now - at > SAID_FOR then call('ZREM', keeps, said[s]) else longest = math.max(longest, kept) end
+    if at > now then redis.pcall('ZADD', keeps, int(now), said[s]) end
+  end
+  return longest
+end
 local function drop(spawn)
   local of = call('HMGET', P .. ':spawn:' .. spawn, 'node', 'owner')
   call('DEL', P .. ':spawn:' .. spawn)
@@ -94,12 +108,33 @@ local function drop(spawn)
   if of[1] then call('ZREM', P .. ':spawns:' .. of[1], spawn) end
   if of[2] and of[2] ~= '' then call('ZREM', P .. ':spawns-of:' .. of[2], spawn) end
 end
-for _, spawn in ipairs(call('ZRANGEBYSCORE', P .. ':ended', '-inf', now - HISTORY, 'LIMIT', 0, 1000)) do drop(spawn) end
-local over = call('ZCARD', P .. ':ended') - HISTORY_COUNT
-if over > 0 then
-  for _, spawn in ipairs(call('ZRANGE', P .. ':ended', 0, math.min(over, 5000) - 1)) do drop(spawn) end
+local keep = longest_kept()
+local room = MAX_DROPPED
+local function drop_all(spawns)
+  for _, spawn in ipairs(spawns) do drop(spawn) end
+  room = room - #spawns
+end
+drop_all(call('ZRANGEBYSCORE', P .. ':ended', '-inf', now - keep, 'LIMIT', 0, room))
+local over = math.min(call('ZCARD', P .. ':ended') - HISTORY_COUNT, room)
+if over > 0 then drop_all(call('ZRANGE', P .. ':ended', 0, over - 1)) end
+-- Whether this record and those that ended after it are too many bytes.
+local sum = count_of(call('GET', P .. ':weight'))
+local function is_heavy(spawn)
+  local weight, weighed = unpack(call('HMGET', P .. ':spawn:' .. spawn, 'weight', 'weighed'))
+  weight, weighed = count_of(weight), count_of(weighed)
+  return sum and weight and weighed and sum - weighed + weight > HISTORY_BYTES
+end
+local oldest = call('ZRANGE', P .. ':ended', 0, 0)[1]
+if room > 0 and oldest and is_heavy(oldest) then
+  for _, spawn in ipairs(call('ZRANGE', P .. ':ended', 0, room - 1)) do
+    if not is_heavy(spawn) then break end
+    drop(spawn)
+  end
 end
 repair_ended()
+
+-- Operators' orders. Their number is bounded where they are added.
+if is_damage(redis.pcall('XTRIM', P .. ':audit', 'MINID', int(math.max(now - keep, 0)))) then call('DEL', P .. ':audit') end
 
 -- Nodes that have been down for long.
 for _, node in ipairs(call('ZRANGEBYSCORE', P .. ':down', '-inf', now - FORGET, 'LIMIT', 0, 16)) do

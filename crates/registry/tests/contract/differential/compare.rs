@@ -146,6 +146,7 @@ impl<'a> Pair<'a> {
                 .collect(),
             limit: 2,
             cursor: None,
+            ..SpawnFilter::default()
         };
         self.both(async |registry, _| {
             let first = registry.spawns(&filter).await.unwrap();

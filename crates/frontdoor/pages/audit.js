@@ -1,0 +1,88 @@
+/** What operators ordered in the last day. Orders are no part of the live feed: they are asked for, again when a node's event tells of one. */
+
+import { ask } from './ask.js';
+import { addressOf } from './address.js';
+import { byId, make, say } from './dom.js';
+import { clock, short } from './words.js';
+
+const EVERY_MS = 30_000;
+const DAY_MS = 86_400_000;
+const MOST = 100;
+
+const ORDERS = {
+  cordon: 'Cordon',
+  uncordon: 'Uncordon',
+  drain: 'Drain',
+  forget: 'Forget',
+  stop: 'Stop',
+  'set-life': 'Set life of',
+};
+const OUTCOMES = { done: ['done', 'good'], unacknowledged: ['agent had not confirmed', 'warn'], refused: ['refused', 'bad'] };
+
+export class Audit {
+  #who;
+  #now;
+  #isOpen;
+  #timer;
+
+  /** `now()` is the farm's time; `isOpen()` says whether the front door is there. */
+  constructor(who, now, isOpen) {
+    this.#who = who;
+    this.#now = now;
+    this.#isOpen = isOpen;
+    this.#ask();
+  }
+
+  /** Something happened that an operator may have ordered. */
+  heard(event) {
+    if (['node.cordoned', 'node.uncordoned', 'node.draining', 'node.forgotten', 'spawn.stopping'].includes(event.kind)) this.soon();
+  }
+
+  soon(ms = 1_000) {
+    clearTimeout(this.#timer);
+    this.#timer = setTimeout(() => this.#ask(), ms);
+  }
+
+  async #ask() {
+    const panel = byId('audit');
+    const allowed = this.#who.may('operate') && !this.#who.wanted;
+    panel.hidden = !allowed;
+    try {
+      if (allowed && this.#isOpen() && !document.hidden) this.#show(await ask(this.#who, `v1/audit?limit=${MOST}`));
+    } catch (error) {
+      // Callers that give no orders do not see them, and the banner says what else may be the matter.
+      if (error.code === 'forbidden' || error.code === 'unauthenticated') panel.hidden = true;
+    }
+    this.soon(EVERY_MS);
+  }
+
+  #show({ audit, nextCursor }) {
+    const since = this.#now() - DAY_MS;
+    const recent = audit.filter(({ at }) => Date.parse(at) >= since);
+    byId('audit-frame').querySelector('tbody').replaceChildren(...recent.map((order) => row(order)));
+    say(byId('audit-count'), nextCursor ? `the last ${recent.length}` : recent.length.toLocaleString());
+    byId('audit-frame').hidden = recent.length === 0;
+    byId('audit-empty').hidden = recent.length > 0;
+  }
+}
+
+function row({ at, order, node, spawn, by, from, outcome, code, reason, deadlineSeconds, maxSeconds }) {
+  const target = spawn ? make('a', { href: addressOf({ spawn }), title: spawn }, short(spawn)) : (node ?? '–');
+  const [word, kind] = OUTCOMES[outcome] ?? [outcome, 'calm'];
+  const details = [
+    deadlineSeconds === undefined ? '' : `within ${deadlineSeconds} s`,
+    maxSeconds === undefined ? '' : `to ${maxSeconds} s`,
+    reason ? `“${reason}”` : '',
+    spawn && node ? `on ${node}` : '',
+  ].filter(Boolean);
+  const giver = [by, from].filter(Boolean).join(' from ') || 'not known';
+  const what = details.length > 0 ? ` ${details.join(', ')}` : '';
+  return make(
+    'tr',
+    {},
+    make('td', { class: 'c-at' }, make('time', { datetime: at, title: at }, clock(at))),
+    make('th', { scope: 'row', class: 'c-what', title: what }, `${ORDERS[order] ?? order} `, target, what),
+    make('td', { class: 'c-by', title: giver }, giver),
+    make('td', { class: 'c-outcome' }, make('span', { class: `chip ${kind}` }, code ? `${word}: ${code}` : word)),
+  );
+}

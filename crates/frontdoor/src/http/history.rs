@@ -1,0 +1,38 @@
+//! Counts of each minute, for charts that begin before a page is opened.
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::Uri;
+use model::api::History;
+use model::minute::{MINUTES_KEPT, minute_of};
+
+use super::edge::Edge;
+use super::error::ApiError;
+use super::extract::Parameters;
+use super::problem_sets::ListProblems;
+
+/// Counts of the last minutes: spawns that were started, became ready and ended, requests that were refused, and slots.
+#[utoipa::path(
+    get,
+    path = "/v1/history",
+    tag = "nodes",
+    params((
+        "minutes" = Option<u32>, Query, minimum = 1, maximum = 1440, description = "How many, this one included; 60 when left out",
+    )),
+    responses((status = 200, description = "What was counted", body = History), ListProblems),
+)]
+pub(crate) async fn show(State(edge): State<Arc<Edge>>, uri: Uri) -> Result<Json<History>, ApiError> {
+    let mut parameters = Parameters::of(&uri)?;
+    let minutes = parameters.number("minutes", 60, MINUTES_KEPT)?;
+    parameters.done()?;
+    let read = async {
+        let now = edge.registry.now().await?;
+        Ok(Arc::new(History { now, minutes: edge.registry.minutes(MINUTES_KEPT).await? }))
+    };
+    let all = edge.answers.minutes.get(read).await?;
+    let first = minute_of(all.now).saturating_sub(u64::from(minutes - 1));
+    let wanted = all.minutes.iter().filter(|minute| minute_of(minute.at) >= first);
+    Ok(Json(History { now: all.now, minutes: wanted.cloned().collect() }))
+}
