@@ -26,7 +26,7 @@ pub struct Browser {
     driver: Client,
     session: String,
     /// How long is waited for what should be there, in milliseconds.
-    patience: AtomicU64,
+    timeout_ms: AtomicU64,
     scratch: TempDir,
     _guard: Guard,
 }
@@ -39,9 +39,9 @@ impl Browser {
         let guard = Guard::over(scratch.path());
         let (child, port) = driver(scratch.path()).await;
         let driver = Client::new(([127, 0, 0, 1], port).into());
-        let patience = AtomicU64::new(u64::try_from(TIMEOUT.as_millis()).unwrap_or(u64::MAX));
+        let timeout_ms = AtomicU64::new(u64::try_from(TIMEOUT.as_millis()).unwrap_or(u64::MAX));
         let session = String::new();
-        let mut browser = Self { child, driver, session, patience, scratch, _guard: guard };
+        let mut browser = Self { child, driver, session, timeout_ms, scratch, _guard: guard };
         let profile = format!("--user-data-dir={}", browser.scratch.path().join("profile").display());
         let size = format!("--window-size={width},{height}");
         let args = [
@@ -142,14 +142,14 @@ impl Browser {
     }
 
     /// How long scripts may take, and how long is waited for what should be there.
-    pub async fn patience(&self, limit: Duration) {
+    pub async fn set_timeout(&self, limit: Duration) {
         let millis = u64::try_from(limit.as_millis()).unwrap_or(u64::MAX);
-        self.patience.store(millis, Ordering::Relaxed);
+        self.timeout_ms.store(millis, Ordering::Relaxed);
         self.call("POST", "/timeouts", &json!({"script": millis})).await;
     }
 
     fn limit(&self) -> Duration {
-        Duration::from_millis(self.patience.load(Ordering::Relaxed))
+        Duration::from_millis(self.timeout_ms.load(Ordering::Relaxed))
     }
 
     async fn find(&self, css: &str) -> Result<String, String> {

@@ -106,7 +106,7 @@ impl Company {
         }
         for door in &farm.doors {
             until("the front door has seen both nodes", TRUE_AGAIN * 5, async || {
-                let nodes = door.metrics().await.sum("hatchery_frontdoor_picture_nodes");
+                let nodes = door.metrics().await.sum("hatchery_frontdoor_snapshot_nodes");
                 Look::when(nodes > 1.5, || format!("{nodes} nodes in its snapshot"))
             })
             .await;

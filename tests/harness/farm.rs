@@ -348,7 +348,7 @@ impl Farm {
                     return Look::NotYet(format!("{seen:?} of {wanted:?}"));
                 }
                 // So does its snapshot, which it falls back on.
-                let metrics = door.metrics().await.sum("hatchery_frontdoor_picture_nodes");
+                let metrics = door.metrics().await.sum("hatchery_frontdoor_snapshot_nodes");
                 Look::when(metrics >= wanted.len() as f64, || format!("{metrics} in its snapshot"))
             })
             .await;

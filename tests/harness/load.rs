@@ -261,10 +261,10 @@ impl Crowd {
     async fn hang_up(&self, caller: u64, body: &Value, mut rng: Rng) {
         let door = self.door(&mut rng);
         let asked = Instant::now();
-        let patience = Duration::from_millis(rng.u64(..100));
+        let limit = Duration::from_millis(rng.u64(..100));
         let call = self.ask(caller, door.post("/spawn").json(body), None, Duration::ZERO);
         // Whoever was answered before that has a spawn like any other, and lets it end by itself.
-        if timeout(patience, call).await.is_err() {
+        if timeout(limit, call).await.is_err() {
             let (took, wait, outcome) = (asked.elapsed(), Duration::ZERO, Outcome::HungUp);
             self.notes().calls.push(Call { caller, key: None, asked, took, wait, outcome });
         }

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 /// A page of another origin than the front door, with the library in `client` and what the scripts below need.
 async fn page(farm: &Farm) -> Browser {
     let browser = Browser::start(800, 600).await;
-    browser.patience(Duration::from_secs(90)).await;
+    browser.set_timeout(Duration::from_secs(90)).await;
     browser.open(&format!("http://{}/healthz", farm.doors[0].admin.addr)).await;
     let library = format!("http://{}/client.js", farm.door(0).addr);
     let script = "window.client = await import(arguments[0]);\

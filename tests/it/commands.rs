@@ -129,7 +129,7 @@ async fn what_people_read_names_what_programs_get() {
     let nodes = table(farm.run(&["nodes"]).await);
     assert!(nodes.contains("node-a") && nodes.contains("eligible"), "{nodes}");
     let spawns = table(farm.run(&["spawns"]).await);
-    assert!(spawns.contains(&id[id.len() - 8..]) && spawns.contains("ready"), "{spawns}");
+    assert!(spawns.contains(id) && spawns.contains("ready"), "{spawns}");
     let show = table(farm.run(&["show", id]).await);
     assert!(show.contains(spawned["endpoint"].as_str().unwrap()), "{show}");
     done(farm.run(&["stop", "--wait", id]).await);

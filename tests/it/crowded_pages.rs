@@ -159,7 +159,7 @@ async fn a_thousand_nodes_and_twenty_thousand_spawns_do_not_freeze_the_dashboard
     let farm = Farm::builder().start().await;
     let addr = crowd(farm.door(0).addr).await;
     let browser = Browser::start(1440, 1100).await;
-    browser.patience(Duration::from_secs(60)).await;
+    browser.set_timeout(Duration::from_secs(60)).await;
     browser.open(&format!("http://{addr}/")).await;
     browser.sees("#of-nodes", "of 1,000").await;
     browser.sees("#used", "20,0").await;

@@ -118,7 +118,7 @@ async fn without_the_registry_reasons_are_those_that_the_front_door_knew() {
     // It has looked at the farm since the last order.
     until("the front door has taken a snapshot", TIMEOUT, async || {
         let metrics = farm.doors[0].metrics().await;
-        let nodes = metrics.get("hatchery_frontdoor_picture_nodes").unwrap_or_default();
+        let nodes = metrics.get("hatchery_frontdoor_snapshot_nodes").unwrap_or_default();
         Look::when(nodes >= 6.0, || nodes.to_string())
     })
     .await;

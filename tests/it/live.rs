@@ -286,7 +286,7 @@ async fn what_happens_while_redis_hangs_is_told_afterwards() {
         listeners.push(Subscriber::to(farm.door(door).addr, "spawns").await.0);
     }
     for door in 0..2 {
-        metric(&farm, door, "hatchery_frontdoor_picture_nodes", 1.0, TIMEOUT).await;
+        metric(&farm, door, "hatchery_frontdoor_snapshot_nodes", 1.0, TIMEOUT).await;
     }
     farm.redis.signal(Signal::STOP);
     processes::signal(farm.process(id(&spawn)).unwrap().pid, Signal::KILL);

@@ -62,8 +62,8 @@ async fn spawns_start_while_redis_is_away_and_are_all_on_record_afterwards() {
     let mut farm = Farm::builder().doors(2).agent(plan()).agent(plan()).start().await;
     for door in &farm.doors {
         until("the front door has seen both nodes", TIMEOUT, async || {
-            let nodes = door.metrics().await.sum("hatchery_frontdoor_picture_nodes");
-            Look::when(nodes > 1.5, || format!("{nodes} nodes in its picture"))
+            let nodes = door.metrics().await.sum("hatchery_frontdoor_snapshot_nodes");
+            Look::when(nodes > 1.5, || format!("{nodes} nodes in its snapshot"))
         })
         .await;
     }

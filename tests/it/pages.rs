@@ -259,8 +259,8 @@ async fn a_front_door_that_goes_is_said_and_nothing_is_missed_or_doubled_when_it
 #[tokio::test]
 async fn while_the_registry_is_away_the_dashboard_says_so_and_the_demo_goes_on() {
     let mut farm = Farm::small(3).await;
-    until("the front door has a picture of the farm", TIMEOUT, async || {
-        let nodes = farm.doors[0].metrics().await.sum("hatchery_frontdoor_picture_nodes");
+    until("the front door has a snapshot of the farm", TIMEOUT, async || {
+        let nodes = farm.doors[0].metrics().await.sum("hatchery_frontdoor_snapshot_nodes");
         Look::when(nodes > 0.0, || format!("{nodes} nodes in it"))
     })
     .await;

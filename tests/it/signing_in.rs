@@ -183,7 +183,7 @@ async fn the_demo_spawns_for_whoever_signed_in_and_says_when_that_is_too_much() 
 /// A page of another origin with the library in `client`, and these credentials in `keys`.
 async fn page(farm: &Farm, keys: &Value) -> Browser {
     let browser = Browser::start(800, 600).await;
-    browser.patience(Duration::from_secs(90)).await;
+    browser.set_timeout(Duration::from_secs(90)).await;
     browser.open(&format!("http://{}/healthz", farm.doors[0].admin.addr)).await;
     let script = "window.client = await import(arguments[0]);\
         window.failed = (error) => ({ name: error.name, code: error.code, status: error.status, message: error.message,\

@@ -182,8 +182,8 @@ async fn probes_tell_a_living_process_from_one_that_can_serve() {
         let ready = door.http.get("/readyz").send().await;
         assert_eq!(ready.status, 200, "{ready:?}");
         assert!(ready.text().contains("registry") || ready.text().contains("redis"), "{ready:?}");
-        until("the front door has a picture of the farm", TIMEOUT, async || {
-            let nodes = door.metrics().await.sum("hatchery_frontdoor_picture_nodes");
+        until("the front door has a snapshot of the farm", TIMEOUT, async || {
+            let nodes = door.metrics().await.sum("hatchery_frontdoor_snapshot_nodes");
             Look::when(nodes > 0.0, || format!("{nodes} nodes in it"))
         })
         .await;

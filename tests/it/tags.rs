@@ -174,7 +174,7 @@ async fn what_a_filter_names_is_listed_and_stopped_and_nothing_else() {
     let farm = Farm::small(4).await;
     let [ann, bob] = [spawn(&farm, json!({"user": "ann"})).await, spawn(&farm, json!({"user": "bob"})).await];
     let also = spawn(&farm, json!({"user": "ann", "visit": "2"})).await;
-    let listed = farm.run(&["spawns", "-o", "wide", "--tag", "user=ann"]).await;
+    let listed = farm.run(&["spawns", "--tag", "user=ann"]).await;
     assert!(listed.stdout.contains(&ann) && listed.stdout.contains(&also), "{listed:?}");
     assert!(!listed.stdout.contains(&bob) && listed.stdout.contains("TAGS"), "{listed:?}");
     let nothing = farm.run(&["stop"]).await;

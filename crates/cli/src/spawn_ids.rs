@@ -3,9 +3,6 @@
 //! Ids begin with the time (UUID version 7), so those of one morning begin alike; their ends are random. Which spawn an end means is
 //! looked up in the front door's list. An end that no spawn has is left as it is: the front door then says that there is none.
 
-use std::collections::HashMap;
-
-use model::SpawnId;
 use model::api::Spawn;
 
 use crate::client::Client;
@@ -15,8 +12,6 @@ use crate::pages::Pages;
 
 /// An end must have so many characters.
 const MIN: usize = 4;
-/// Characters of an id in tables, where they tell it from the others there.
-const SHOWN: [usize; 2] = [8, 12];
 /// So many spawns are looked through.
 const MAX_SPAWNS: usize = 1_000_000;
 /// So many candidates are named.
@@ -94,27 +89,9 @@ fn chosen(given: &str, found: &[Spawn]) -> Result<String, Failure> {
     }
 }
 
-/// Ids for a table, all of one length: the shortest end that tells them from each other, else whole.
-pub(crate) fn shortened(ids: impl Iterator<Item = SpawnId>) -> HashMap<SpawnId, String> {
-    let ids: Vec<SpawnId> = ids.collect();
-    let whole: Vec<String> = ids.iter().map(ToString::to_string).collect();
-    let ends = |length: usize| whole.iter().map(move |id| &id[id.len().saturating_sub(length)..]);
-    let distinct = |length: &usize| {
-        let all: std::collections::HashSet<&str> = ends(*length).collect();
-        all.len() == whole.len()
-    };
-    let length = SHOWN.into_iter().find(distinct).unwrap_or(usize::MAX);
-    let shown: Vec<String> = ends(length).map(str::to_owned).collect();
-    ids.into_iter().zip(shown).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn id(end: &str) -> SpawnId {
-        format!("01890a5d-ac96-774b-bcce-{end}").parse().unwrap()
-    }
 
     #[test]
     fn an_end_is_less_than_a_whole_id() {
@@ -128,20 +105,5 @@ mod tests {
         ] {
             assert_eq!(is_end(text), end, "{text}");
         }
-    }
-
-    #[test]
-    fn ids_of_a_table_are_as_short_as_they_can_be_told_apart() {
-        let short = |ends: &[&str]| {
-            let ids: Vec<SpawnId> = ends.iter().map(|end| id(end)).collect();
-            let shown = shortened(ids.iter().copied());
-            ids.iter().map(|id| shown[id].clone()).collect::<Vec<_>>()
-        };
-        assert_eq!(short(&["b302099a8057", "b302099a8058"]), ["099a8057", "099a8058"]);
-        assert_eq!(short(&["1111099a8057", "2222099a8057"]), ["1111099a8057", "2222099a8057"]);
-        assert_eq!(short(&[]), Vec::<String>::new());
-        let alike = ["01890a5d-ac96-774b-bcce-b302099a8057", "01890a5e-ac96-774b-bcce-b302099a8057"];
-        let shown = shortened(alike.iter().map(|id| id.parse().unwrap()));
-        assert!(shown.values().all(|id| id.len() == 36), "{shown:?}");
     }
 }

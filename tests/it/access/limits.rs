@@ -122,8 +122,8 @@ async fn while_the_registry_is_away_each_front_door_counts_for_itself() {
     let mut farm = two_doors(16).await;
     let key = farm.key(&["--scope", "spawn", "--spawns-per-minute", "3"]).await;
     for door in &farm.doors {
-        until("the front door has a picture of the farm", TIMEOUT, async || {
-            let nodes = door.metrics().await.sum("hatchery_frontdoor_picture_nodes");
+        until("the front door has a snapshot of the farm", TIMEOUT, async || {
+            let nodes = door.metrics().await.sum("hatchery_frontdoor_snapshot_nodes");
             Look::when(nodes > 0.0, || format!("{nodes} nodes in it"))
         })
         .await;

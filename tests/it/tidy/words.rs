@@ -5,8 +5,9 @@ use std::path::Path;
 
 use crate::repository::files;
 
-/// Each stood for something that has a standard term: desired state, wake-up, permit, eviction, adopted spawn, orphan, disconnect report.
-const WORDS: [&str; 16] = [
+/// Each stood for something that has a standard term: desired state, wake-up, permit, eviction, adopted spawn, orphan, disconnect report,
+/// release by id, timeout.
+const WORDS: [&str; 18] = [
     "wish",
     "wishes",
     "nudge",
@@ -23,6 +24,8 @@ const WORDS: [&str; 16] = [
     "pardon",
     "improvise",
     "goodbye",
+    "renounce",
+    "patience",
 ];
 /// Limits are named `MAX_…` and `MIN_…`.
 const PREFIXES: [&str; 4] = ["MOST_", "LONGEST", "LARGEST_", "SHORTEST"];

@@ -17,7 +17,6 @@ use crate::filter::{Ends, Filter};
 use crate::listing::{Form, ListFlags, tally, write_value};
 use crate::output::{Columns, age, count, labels, short};
 use crate::pages::{Count, Pages};
-use crate::spawn_ids;
 
 /// Spawns that are listed unless a flag says otherwise.
 const LIMIT: u32 = 100;
@@ -44,8 +43,8 @@ const MAX_COUNTED: usize = 1000;
     hatchery spawns -q --owner web\n  \
     hatchery spawns -o wide\n  \
     hatchery spawns --state exited --all --json\n\n\
-    Lists show the ends of ids, which every command takes; -o wide has them whole. A line says how many\n\
-    were left out, and the last one counts those that are listed. --json lists all in one order, newest first.")]
+    Every command takes the end of an id for the id. A line says how many were left out, and the last one\n\
+    counts those that are listed. --json lists all in one order, newest first.")]
 pub(crate) struct SpawnsArgs {
     /// At most this many [default: 100]
     #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..))]
@@ -276,7 +275,6 @@ fn ended(spawn: &Spawn) -> String {
 
 /// Owners and tags have a column where a spawn of the list has them.
 fn table(spawns: &[Spawn]) -> Columns {
-    let ids = spawn_ids::shortened(spawns.iter().map(|spawn| spawn.id));
     let owners = spawns.iter().any(|spawn| spawn.owner.is_some());
     let tags = spawns.iter().any(|spawn| !spawn.tags.is_empty());
     let mut headings = vec!["ID", "NODE", "STATE", ">AGE", "RENDERER", "ENDPOINT", "ENDED"];
@@ -285,7 +283,7 @@ fn table(spawns: &[Spawn]) -> Columns {
     let mut table = Columns::new(&headings);
     for spawn in spawns {
         let cells = [
-            ids[&spawn.id].as_str().into(),
+            spawn.id.to_string().into(),
             spawn.node.as_str().into(),
             spawn.state.as_str().into(),
             age(spawn.started_at).into(),

@@ -49,7 +49,7 @@ fn spawns_are_a_table_without_lines() {
     assert_eq!(lines[1][4..], ["csr", "ws://node-a:55001"]);
     assert!(lines[1][3].starts_with("3m1"), "{ran:?}");
     assert_eq!(lines[2][5..], ["ws://node-a:55002", "failed", "after", "2s"]);
-    assert_eq!(lines.len(), 3);
+    assert_eq!(ran.stdout.lines().skip(3).collect::<Vec<_>>(), ["", "2 spawns: 1 ready, 1 exited"]);
     assert_eq!(server.lines(), ["GET /v1/spawns?limit=100&node=node-a&state=ready"]);
 }
 
@@ -83,7 +83,9 @@ fn all_spawns_are_listed_however_many() {
         }
         Reply::json(200, list)
     });
-    assert_eq!(run_at(&server.url(), &["spawns", "--all"]).stdout.lines().count(), 301);
+    let listed = run_at(&server.url(), &["spawns", "--all"]).stdout;
+    assert_eq!(listed.lines().filter(|line| line.contains(" ready ")).count(), 300);
+    assert!(listed.ends_with("\n\n300 spawns: 300 ready\n"), "{listed}");
     let all = run_at(&server.url(), &["spawns", "--all", "--json"]).json();
     assert_eq!((all["spawns"].as_array().unwrap().len(), all.get("nextCursor")), (300, None));
 }
@@ -119,13 +121,14 @@ fn spawns_that_run_come_first_and_a_line_says_what_was_left_out() {
     });
     let ran = run_at(&server.url(), &["spawns", "--limit", "10"]);
     let lines: Vec<Vec<&str>> = ran.stdout.lines().map(|l| l.split_whitespace().collect()).collect();
-    assert_eq!(lines.len(), 12, "{ran:?}");
+    assert_eq!(lines.len(), 14, "{ran:?}");
     assert_eq!((lines[1][0], lines[1][2]), (id(2).as_str(), "ready"));
     assert_eq!((lines[2][0], lines[2][2]), (id(1).as_str(), "ready"));
     assert_eq!((lines[3][0], lines[3][2]), (id(602).as_str(), "exited"));
-    assert_eq!(ran.stdout.lines().last().unwrap(), "… and 592 more; --limit and --state show others");
+    assert_eq!(ran.stdout.lines().nth(11).unwrap(), "… and 592 more; --limit and --state show others");
+    assert_eq!(ran.stdout.lines().last().unwrap(), "10 spawns: 2 ready, 8 exited");
     let all = run_at(&server.url(), &["spawns", "--limit", "1000"]).stdout;
-    assert_eq!(all.lines().count(), 603, "nothing was left out");
+    assert_eq!(all.lines().count(), 605, "nothing was left out");
     assert!(all.lines().nth(1).unwrap().starts_with(&id(2)), "{all}");
 }
 
@@ -148,7 +151,7 @@ fn a_failing_node_says_so_with_its_reason_and_a_farm_wide_cause_stands_below_the
     assert_eq!([lines[0], lines[1], lines[2]].map(column), ["HEALTH", "ok", "failing"], "{ran:?}");
     assert!(lines[2].contains("default (dedicated)"), "{ran:?}");
     assert!(
-        lines[4].contains("every node alike") && lines[4].contains("the licence server is away"),
+        lines[6].contains("every node alike") && lines[6].contains("the licence server is away"),
         "{ran:?}"
     );
     let one = run_at(&server.url(), &["nodes", "node-b"]).stdout;
@@ -209,9 +212,14 @@ fn nodes_are_a_table_and_one_node_is_a_page() {
     });
     let ran = run_at(&server.url(), &["nodes"]);
     let lines: Vec<&str> = ran.stdout.lines().collect();
-    assert_eq!(lines.len(), 3, "{ran:?}");
     assert_eq!(
-        lines[1].split_whitespace().collect::<Vec<_>>(),
+        lines[3..],
+        ["", "2 nodes: 2 up (2 draining); 6 of 64 slots in use on those that are up"],
+        "{ran:?}"
+    );
+    assert!(lines[1].starts_with("b "), "by name: {ran:?}");
+    assert_eq!(
+        lines[2].split_whitespace().collect::<Vec<_>>(),
         [
             "node-a",
             "draining",

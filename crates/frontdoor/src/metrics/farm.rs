@@ -49,7 +49,7 @@ impl FarmMetrics {
 
     pub(super) fn register_snapshot(&self, registry: &mut Registry) {
         registry.register(
-            "picture_nodes",
+            "snapshot_nodes",
             "Nodes in the last snapshot of the farm",
             self.snapshot_nodes.clone(),
         );

@@ -77,9 +77,9 @@ macro_rules! label {
 label!(Attempt {
     Ready => "ready", Refused => "refused", NotSent => "not-sent", Unknown => "unknown", Ended => "ended",
 });
-label!(Source { Registry => "registry", Snapshot => "picture" });
+label!(Source { Registry => "registry", Snapshot => "snapshot" });
 label!(CleanupKind {
-    Release => "release", Abandon => "abandon", Cancel => "cancel", ReleaseById => "renounce",
+    Release => "release", Abandon => "abandon", Cancel => "cancel", ReleaseById => "release-by-id",
 });
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]

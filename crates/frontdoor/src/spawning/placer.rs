@@ -281,7 +281,7 @@ impl SlotAccess {
         let registry = Arc::clone(&self.registry);
         self.metrics.cleanup(CleanupKind::ReleaseById);
         self.cleanups.spawn(async move {
-            persist(&registry, "renounce", || registry.release_by_id(spawn)).await;
+            persist(&registry, "release-by-id", || registry.release_by_id(spawn)).await;
         });
     }
 }

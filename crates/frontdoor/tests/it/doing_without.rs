@@ -16,7 +16,7 @@ use crate::wait::until;
 /// Enough for an answer that waits for nothing, on a machine that is busy.
 const AT_ONCE: Duration = Duration::from_millis(500);
 
-/// A farm over Redis whose front door has all its nodes in the picture.
+/// A farm over Redis whose front door has all its nodes in the snapshot.
 async fn farm(redis: &RedisServer, config: Config, slots: u32, scripts: &[Script]) -> Farm {
     let farm = Farm::over(redis.registry(), config, slots, scripts).await;
     seen(&farm).await;
@@ -24,7 +24,7 @@ async fn farm(redis: &RedisServer, config: Config, slots: u32, scripts: &[Script
 }
 
 async fn seen(farm: &Farm) {
-    figure(farm, &format!("hatchery_frontdoor_picture_nodes {}\n", farm.agents.len())).await;
+    figure(farm, &format!("hatchery_frontdoor_snapshot_nodes {}\n", farm.agents.len())).await;
 }
 
 async fn figure(farm: &Farm, line: &str) {
@@ -50,7 +50,7 @@ fn node_of(answer: &Answer) -> String {
 }
 
 #[tokio::test]
-async fn spawns_go_on_from_the_last_picture_and_are_all_there_when_the_registry_is_back() {
+async fn spawns_go_on_from_the_last_snapshot_and_are_all_there_when_the_registry_is_back() {
     let mut redis = RedisServer::start().await;
     let farm = farm(&redis, config(), 4, &[Script::Ready, Script::Ready]).await;
     let before = spawn(farm.http, "").await;
@@ -247,7 +247,7 @@ async fn a_place_in_line_outlives_the_registry() {
 }
 
 #[tokio::test]
-async fn whose_patience_ends_while_the_registry_is_away_is_placed_from_the_picture() {
+async fn a_waiter_whose_time_is_over_while_the_registry_is_away_is_placed_from_the_snapshot() {
     let mut redis = RedisServer::start().await;
     let farm = farm(&redis, config(), 1, &[Script::Ready]).await;
     let first = spawn(farm.http, "").await.json();

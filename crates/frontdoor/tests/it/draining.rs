@@ -174,7 +174,7 @@ async fn a_drain_that_was_answered_holds_when_the_registry_forgets_it_and_the_ag
     until(async || farm.registry.nodes().await.unwrap().len(), |nodes| *nodes == 1).await;
     farm.add(crate::fake_agent::Offer { slots: 100, labels: &[] }, Script::Ready).await;
     // The front door has seen what the registry knows now.
-    let line = "hatchery_frontdoor_picture_nodes 2\n";
+    let line = "hatchery_frontdoor_snapshot_nodes 2\n";
     let admin = farm.front.admin_addr();
     until(async || get(admin, "/metrics").await.body, |text| text.contains(line)).await;
     for _ in 0..20 {

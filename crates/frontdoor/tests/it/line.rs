@@ -81,7 +81,7 @@ async fn a_burst_of_freed_slots_serves_as_many_waiters() {
 }
 
 #[tokio::test]
-async fn waiting_ends_when_patience_does() {
+async fn waiting_ends_with_waitseconds() {
     let farm = Farm::start(1, &[Script::Ready]).await;
     spawn(farm.http, "").await;
     let began = tokio::time::Instant::now();
@@ -161,7 +161,7 @@ async fn a_waiter_whose_server_failed_gets_the_next_slot_elsewhere() {
     farm.add(crate::fake_agent::Offer { slots: 1, labels: &[("well", "yes")] }, Script::Ready).await;
     let current = id(&spawn(farm.http, r#"{"labels":{"well":"yes"}}"#).await);
     // The front door must know that there is a node worth waiting for.
-    let line = "hatchery_frontdoor_picture_nodes 2\n";
+    let line = "hatchery_frontdoor_snapshot_nodes 2\n";
     until(async || get(farm.front.admin_addr(), "/metrics").await.body, |text| text.contains(line)).await;
     let waiter = spawning(farm.http, PATIENT);
     until(async || farm.agents[0].orders().len(), |orders| *orders == 1).await;

@@ -15,7 +15,7 @@ use crate::wait::until;
 async fn farm(redis: &RedisServer) -> Farm {
     let farm = Farm::over(redis.registry(), config(), 1000, &[Script::Ready, Script::Ready]).await;
     let admin = farm.front.admin_addr();
-    let line = "hatchery_frontdoor_picture_nodes 2\n";
+    let line = "hatchery_frontdoor_snapshot_nodes 2\n";
     until(async || get(admin, "/metrics").await.body, |text| text.contains(line)).await;
     farm
 }
@@ -81,7 +81,7 @@ async fn a_node_that_has_other_labels_by_now_is_not_taken_for_one_that_was_wiped
     let mut farm = farm(&redis).await;
     farm.add(Offer { slots: 9, labels: &[("sdk", "1")] }, Script::Ready).await;
     let admin = farm.front.admin_addr();
-    let line = "hatchery_frontdoor_picture_nodes 3\n";
+    let line = "hatchery_frontdoor_snapshot_nodes 3\n";
     until(async || get(admin, "/metrics").await.body, |text| text.contains(line)).await;
     // The snapshot has the old label for up to a second.
     let offer = Offer { slots: 9, labels: &[("sdk", "2")] };

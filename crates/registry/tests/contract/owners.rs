@@ -59,13 +59,13 @@ on_all! {
     async fn an_owner_gets_back_what_is_given_back_in_whatever_way(farm: &Farm) {
         let mut agent = Agent::new("a", 2).gpus(1, 2);
         agent.beat(farm).await;
-        for way in ["release", "renounce", "abandon", "expiry", "exit", "silence", "exit of what was abandoned"] {
+        for way in ["release", "release by id", "abandon", "expiry", "exit", "silence", "exit of what was abandoned"] {
             let slot = farm.take(&ssr().of(ANN, 1)).await;
             let report = |state: SpawnReport| SpawnReport { gpu: Some(0), ..of(ANN, state) };
             assert!(is_refused(farm, ANN, 1).await, "{way}");
             match way {
                 "release" => farm.registry.release(&slot.node, slot.spawn).await.unwrap(),
-                "renounce" => farm.registry.release_by_id(slot.spawn).await.unwrap(),
+                "release by id" => farm.registry.release_by_id(slot.spawn).await.unwrap(),
                 "abandon" => {
                     farm.registry.abandon(&slot.node, slot.spawn).await.unwrap();
                     agent.forgotten = agent.beat(farm).await.abandoned;
