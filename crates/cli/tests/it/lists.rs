@@ -242,7 +242,7 @@ fn nodes_are_a_table_and_one_node_is_a_page() {
         assert!(ran.stdout.contains(line), "{line}: {}", ran.stdout);
     }
     let ran = run_at(&server.url(), &["nodes", "--json"]);
-    assert_eq!(ran.json()["nodes"][1]["id"], "b");
+    assert_eq!(ran.json()["nodes"][0]["id"], "b", "by name, as the table");
 }
 
 #[test]
