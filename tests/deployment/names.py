@@ -171,7 +171,8 @@ for name, service in yaml.safe_load((DEPLOY / "docker" / "compose.yaml").read_te
 # Metrics, with the suffix that their kind gives them.
 KINDS = {}
 for role in ("frontdoor", "agent"):
-    files = sorted((ROOT / "crates" / role / "src").rglob("*.rs"))
+    # Both have the metrics of traces.
+    files = sorted(p for crate in (role, "traces") for p in (ROOT / "crates" / crate / "src").rglob("*.rs"))
     source = "\n".join(p.read_text(encoding="utf-8") for p in files if p.stem.endswith("metrics") or p.parent.name == "metrics")
     for name in re.findall(r'(?:register!?|phase!)\(\s*(?:[^"()]*(?:\([^()]*\))?[^"()]*,\s*)?"([a-z_]+)"', source):
         KINDS[name if name.startswith(("process_", "hatchery_")) else f"hatchery_{role}_{name}"] = None
