@@ -77,6 +77,7 @@ mod sick_nodes;
 mod spawn_group;
 mod taken_over_server;
 mod tls;
+mod traced_edges;
 mod traces;
 mod trusted_proxies;
 mod under_load;

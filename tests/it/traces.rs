@@ -138,6 +138,30 @@ async fn one_trace_leads_from_the_caller_through_the_line_and_two_attempts_to_re
 }
 
 #[tokio::test]
+async fn a_caller_that_leaves_while_in_line_has_a_trace_that_is_cut_short() {
+    let collector = Collector::start().await;
+    let builder = Farm::builder().agent(AgentPlan::slots(1));
+    let farm = exporting(builder, &collector.url()).start().await;
+    let first = id(&farm.door(0).spawned(&json!({})).await);
+    for (digit, accept) in [("a", "application/json"), ("b", "text/event-stream")] {
+        let trace = digit.repeat(32);
+        let request = farm.door(0).post("/spawn").header("traceparent", &format!("00-{trace}-{SPAN}-01"));
+        let connection = request.header("accept", accept).json(&json!({"waitSeconds": 60})).start().await;
+        farm.waiting(1).await;
+        drop(connection);
+        let spans = collector.trace(&trace, |spans| are(spans, &[("POST /spawn", 1), ("line", 1)])).await;
+        for name in ["POST /spawn", "line"] {
+            let span = one(&spans, name);
+            assert_eq!(span.attribute("error.type"), "cancelled", "{accept}: {span:#?}");
+            assert!(span.error.is_some(), "{accept}: {span:#?}");
+        }
+        farm.waiting(0).await;
+    }
+    farm.stops_one(&first).await;
+    farm.finish().await;
+}
+
+#[tokio::test]
 async fn a_refused_request_and_a_failed_start_have_error_status() {
     let scratch = tempfile::tempdir().unwrap();
     let (collector, moody) = (Collector::start().await, Moody::new(scratch.path()));

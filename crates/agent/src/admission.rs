@@ -115,6 +115,7 @@ fn try_spawn(node: &Arc<Node>, request: &Request, start: &mut Option<Span>) -> R
     let caller = |answer| Caller { node: Arc::clone(node), id, answer, until, answered: false };
     let joined = node.table().join(id, now);
     if let Some(answer) = joined {
+        end_joined(start);
         return Ok(caller(answer));
     }
     if request.reservation.is_zero() {
@@ -132,10 +133,14 @@ fn try_spawn(node: &Arc<Node>, request: &Request, start: &mut Option<Span>) -> R
     let admission = node.table().admit(request.spec.clone(), now);
     let (admitted, answer) = match admission {
         Admission::New(admitted, answer) => (admitted, answer),
-        Admission::Joined(answer) => return Ok(caller(answer)),
+        Admission::Joined(answer) => {
+            end_joined(start);
+            return Ok(caller(answer));
+        }
         Admission::Refused(refusal) => return Err(refusal),
     };
-    let span = tracing::info_span!(
+    // Its level is that of the least that a log may show: lines of every level name the request.
+    let span = tracing::error_span!(
         "spawn",
         spawn.id = %id,
         requestId = %request.order.request_id,
@@ -146,6 +151,14 @@ fn try_spawn(node: &Arc<Node>, request: &Request, start: &mut Option<Span>) -> R
     let owner = run::run(Arc::clone(node), admitted, (order, start.take()), start_within, now + ready_within);
     node.drivers.spawn(owner.instrument(span));
     Ok(caller(answer))
+}
+
+/// Ends the part `start` of a call whose spawn an earlier call has started.
+fn end_joined(start: &mut Option<Span>) {
+    if let Some(start) = start.take() {
+        start.note(traced::OUTCOME, "joined");
+        start.end();
+    }
 }
 
 fn enough_memory(min_free: u64) -> Result<(), Refusal> {

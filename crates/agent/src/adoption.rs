@@ -63,7 +63,7 @@ pub(crate) fn take_over(node: &Arc<Node>, survey: Survey) -> Vec<Driver> {
 pub(crate) fn run(node: &Arc<Node>, drivers: Vec<Driver>) {
     for driver in drivers {
         let origin = driver.origin();
-        let span = tracing::info_span!(
+        let span = tracing::error_span!(
             "spawn",
             spawn.id = %driver.id(),
             requestId = origin.request_id.as_ref().map(display),

@@ -12,7 +12,7 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use model::{SpawnId, SpawnState};
+use model::{Origin, SpawnId, SpawnState};
 use registry::Change;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
@@ -35,12 +35,14 @@ pub(crate) struct Pending {
 }
 
 impl Pending {
+    /// As it is sent. The request that the spawn comes from goes with its beginning, and with its end, which is in no heartbeat: the
+    /// registry keeps it, and heartbeats repair it.
     pub(crate) fn change(&self, now: Instant) -> Change {
-        Change {
-            serial: self.serial,
-            spawn: self.spawn.report(now),
-            age: now.saturating_duration_since(self.at),
+        let mut spawn = self.spawn.report(now);
+        if !matches!(spawn.state, SpawnState::Launching | SpawnState::Exited) {
+            spawn.origin = Origin::default();
         }
+        Change { serial: self.serial, spawn, age: now.saturating_duration_since(self.at) }
     }
 }
 

@@ -12,6 +12,7 @@ use traces::{Context, TRACEPARENT, TRACESTATE, Trace};
 pub(crate) const SPAWN_ID: &str = "hatchery.spawn.id";
 pub(crate) const NODE_ID: &str = "hatchery.node.id";
 pub(crate) const REQUEST_ID: &str = "hatchery.request.id";
+pub(crate) const STATUS: &str = "http.response.status_code";
 pub(crate) const CODE: &str = "hatchery.code";
 pub(crate) const OUTCOME: &str = "hatchery.outcome";
 

@@ -49,6 +49,19 @@ mod tests {
     use super::*;
 
     #[test]
+    fn an_origin_takes_the_bytes_that_the_documents_on_sizes_say() {
+        let mut origin = Origin {
+            request_id: Some(RequestId::mint()),
+            trace_id: Some("4bf92f3577b34da6a3ce929d0e0e4736".parse().unwrap()),
+            phases: Some(Phases { waited_ms: None, reserved_ms: 12, sent_ms: 14 }),
+        };
+        let len = |origin: &Origin| serde_json::to_string(origin).unwrap().len();
+        assert_eq!(len(&origin), 136);
+        origin.trace_id = None;
+        assert_eq!(len(&origin), 91);
+    }
+
+    #[test]
     fn what_is_not_known_is_left_out_and_what_a_later_release_adds_is_ignored() {
         assert_eq!(serde_json::to_string(&Origin::default()).unwrap(), "{}");
         let text = r#"{"requestId":"r-1","phases":{"reservedMs":3,"sentMs":4,"more":1},"more":2}"#;

@@ -7,6 +7,7 @@ use std::fmt::{self, Write as _};
 use std::sync::Arc;
 
 use model::TraceId;
+use opentelemetry::trace::TraceState;
 
 /// The header with trace, span and flags.
 pub const TRACEPARENT: &str = "traceparent";
@@ -14,8 +15,9 @@ pub const TRACEPARENT: &str = "traceparent";
 pub const TRACESTATE: &str = "tracestate";
 
 /// Flags that mean something in version 00: sampled, and that the trace id is random.
-const KNOWN_FLAGS: u8 = 0b11;
+const KNOWN_FLAGS: u8 = SAMPLED | RANDOM;
 const SAMPLED: u8 = 0b01;
+const RANDOM: u8 = 0b10;
 /// The length of version 00.
 const LEN: usize = 55;
 /// A `tracestate` that is longer is not passed on; the recommendation asks for 512 at least.
@@ -32,9 +34,20 @@ pub struct Context {
 }
 
 impl Context {
-    /// A span of this trace that is sampled.
-    pub(crate) fn sampled(trace: TraceId, span: u64, state: Option<Arc<str>>) -> Self {
-        Self { trace, span, flags: SAMPLED, state }
+    /// The first span of a trace that begins here, with a random id, and is sampled.
+    pub(crate) fn root(trace: TraceId, span: u64) -> Self {
+        Self { trace, span, flags: SAMPLED | RANDOM, state: None }
+    }
+
+    /// A span below this one that is sampled.
+    pub(crate) fn child(&self, span: u64) -> Self {
+        Self { trace: self.trace, span, flags: SAMPLED | (self.flags & RANDOM), state: self.state.clone() }
+    }
+
+    /// The same span for those who are not to record its trace.
+    #[must_use]
+    pub fn unsampled(self) -> Self {
+        Self { flags: self.flags & !SAMPLED, ..self }
     }
 
     /// What a caller's headers name: the values of all `traceparent` and all `tracestate` headers. `None`: there is no usable
@@ -117,7 +130,9 @@ fn state<'a>(headers: impl Iterator<Item = &'a [u8]>) -> Option<Arc<str>> {
             write!(all, "{comma}{member}").ok()?;
         }
     }
-    (!all.is_empty()).then(|| all.into())
+    // Spans are exported with it as the SDK has it, which is stricter about keys.
+    let is_exported = all.parse::<TraceState>().is_ok();
+    (!all.is_empty() && is_exported).then(|| all.into())
 }
 
 fn is_member(member: &str) -> bool {
@@ -194,6 +209,22 @@ mod tests {
         for bad in ["", "a", "=1", "a=", "A=1", "a=1=2", "a=é", &many, &format!("{long},{long}"), "a=\u{1}"]
         {
             assert_eq!(state(&[bad]), None, "{bad:?}");
+        }
+        // What the exporter would leave out is not passed on either.
+        for bad in ["*a=1", "a@b@c=1", "a=1,a@b@c=1"] {
+            assert_eq!(state(&[bad]), None, "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn an_id_is_said_to_be_random_where_it_began_here_or_its_caller_says_so() {
+        let root = Context::root(TRACE.parse().unwrap(), 1);
+        assert_eq!(root.to_string(), format!("00-{TRACE}-0000000000000001-03"));
+        for (caller, child) in [("00", "01"), ("01", "01"), ("02", "03"), ("03", "03")] {
+            let caller = read(&[&format!("00-{TRACE}-{SPAN}-{caller}")], &["a=1"]).unwrap();
+            let below = caller.child(1);
+            assert_eq!(below.to_string(), format!("00-{TRACE}-0000000000000001-{child}"));
+            assert_eq!(below.state(), Some("a=1"));
         }
     }
 }

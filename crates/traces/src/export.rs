@@ -51,7 +51,7 @@ impl Lost {
     }
 }
 
-/// The number of spans of this process that a collector has accepted.
+/// The number of spans of this process in batches that a collector has accepted.
 #[must_use]
 pub fn exported_spans() -> u64 {
     EXPORTED.load(Ordering::Relaxed)

@@ -57,7 +57,7 @@ impl TraceMetrics {
     /// Registers them. `root` has no prefix.
     pub fn register(root: &mut Registry) -> Self {
         let metrics = Self::default();
-        let help = "Spans of traces that the collector has accepted";
+        let help = "Spans of traces in batches that the collector has accepted";
         root.register("hatchery_trace_spans_exported", help, metrics.exported.clone());
         let help = "Spans of traces that were lost, by reason";
         root.register("hatchery_trace_spans_lost", help, metrics.lost.clone());

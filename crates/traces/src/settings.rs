@@ -210,6 +210,9 @@ fn endpoint(text: &str) -> Result<Uri, String> {
     if uri.authority().is_some_and(|authority| authority.as_str().contains('@')) {
         return Err(format!("{expected}, without a user; see OTEL_EXPORTER_OTLP_HEADERS"));
     }
+    if !matches!(uri.path(), "" | "/") || uri.query().is_some() {
+        return Err(format!("{expected}, without a path and a query: the protocol grpc has none"));
+    }
     let has_host = uri.host().is_some_and(|host| !host.is_empty());
     if !matches!(uri.scheme_str(), Some("http" | "https")) || !has_host {
         return Err(format!("{expected}, got {text:?}"));

@@ -27,6 +27,7 @@ fn traces_are_off_unless_there_is_an_endpoint() {
     }
     let both = read(&[COLLECTOR, traces]).unwrap().unwrap();
     assert_eq!(both.endpoint, "http://other:4317");
+    assert!(read(&[("OTEL_EXPORTER_OTLP_ENDPOINT", "http://collector:4317/")]).unwrap().is_some());
 }
 
 #[test]
@@ -76,6 +77,9 @@ fn a_value_that_is_not_understood_names_its_variable_and_no_secret() {
         ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "http://"),
         ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "http://hush@collector:4317"),
         ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "unix:///run/otel"),
+        ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "https://collector:4317/hush"),
+        ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "https://collector:4317?key=hush"),
+        ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "unix:///run/hush"),
         ("OTEL_EXPORTER_OTLP_PROTOCOL", "http/protobuf"),
         ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "http/json"),
         ("OTEL_EXPORTER_OTLP_COMPRESSION", "gzip"),

@@ -110,8 +110,8 @@ impl Trace {
         name: Cow<'static, str>,
         kind: Kind,
     ) -> Self {
-        let state = parent.and_then(|parent| parent.state.clone());
-        let context = Context::sampled(trace, fastrand::u64(1..), state);
+        let span = fastrand::u64(1..);
+        let context = parent.map_or_else(|| Context::root(trace, span), |parent| parent.child(span));
         let data = SpanData {
             span_context: exported(&context),
             parent_span_id: parent.map_or(SpanId::INVALID, |parent| parent.span.into()),
@@ -210,6 +210,14 @@ impl Trace {
         });
     }
 
+    /// Whether [`Self::fail`] was called of the span, while it is recorded.
+    #[must_use]
+    pub fn has_failed(&self) -> bool {
+        let mut failed = false;
+        self.change(|data| failed = matches!(data.status, Status::Error { .. }));
+        failed
+    }
+
     /// The same place, for whoever carries the request on after [`Span::leave`].
     pub fn hold(&self) -> Span {
         Span::of(self.clone())
@@ -236,7 +244,7 @@ fn exported(context: &Context) -> SpanContext {
     SpanContext::new(
         context.trace.number().get().into(),
         context.span.into(),
-        TraceFlags::SAMPLED,
+        TraceFlags::new(context.flags),
         false,
         state.unwrap_or(TraceState::NONE),
     )
@@ -275,6 +283,14 @@ impl Span {
     pub fn end_failed(mut self, kind: &str, why: impl fmt::Display) {
         self.trace.fail(kind, why);
         self.over();
+    }
+
+    /// The part is not exported after all. Parts below it that have ended are.
+    pub fn discard(mut self) {
+        self.ended = true;
+        if let Some(Recording::Own(open)) = &self.trace.recording {
+            open.data().take();
+        }
     }
 
     fn over(&mut self) {

@@ -95,11 +95,23 @@ impl Tracer {
         }
     }
 
-    /// The place of a request in its caller's trace, without a span of its own.
+    /// The place of a request in its caller's trace, without a span of its own. What the sampler does not take, called processes are
+    /// told not to record; while traces are off, the caller's decision is passed on as it came.
     #[must_use]
     pub fn join(&self, caller: Context) -> Trace {
-        let pipeline = self.0.as_ref().filter(|pipeline| pipeline.sampler.takes(&caller));
-        Trace::at(caller, pipeline.cloned())
+        match &self.0 {
+            None => Trace::at(caller, None),
+            Some(pipeline) if pipeline.sampler.takes(&caller) => {
+                Trace::at(caller, Some(Arc::clone(pipeline)))
+            }
+            Some(_) => Trace::at(caller.unsampled(), None),
+        }
+    }
+
+    /// Whether a request of this caller's trace would be recorded.
+    #[must_use]
+    pub fn takes(&self, caller: &Context) -> bool {
+        self.0.as_ref().is_some_and(|pipeline| pipeline.sampler.takes(caller))
     }
 
     /// Sends what waits, for up to `limit`. Spans that end later are lost.
@@ -152,4 +164,77 @@ fn tls(files: &TlsFiles) -> Result<ClientTlsConfig, SettingsError> {
         config = config.identity(Identity::from_pem(read(certificate)?, read(key)?));
     }
     Ok(config)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+
+    use opentelemetry_sdk::error::OTelSdkResult;
+    use opentelemetry_sdk::trace::{SpanData, SpanExporter};
+
+    use super::*;
+    use crate::sampler::{Root, Sampler};
+    use crate::settings::Batches;
+
+    const CALLER: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-";
+
+    /// Keeps what it is given.
+    #[derive(Debug, Clone, Default)]
+    struct Kept(Arc<Mutex<Vec<SpanData>>>);
+
+    impl SpanExporter for Kept {
+        async fn export(&self, batch: Vec<SpanData>) -> OTelSdkResult {
+            self.0.lock().unwrap().extend(batch);
+            Ok(())
+        }
+    }
+
+    fn tracer(root: Root, parent_based: bool) -> (Tracer, Kept) {
+        let (hour, kept) = (Duration::from_secs(3600), Kept::default());
+        let batches = Batches { delay: hour, queue: 9, size: 9, timeout: hour };
+        let sampler = Sampler { root, parent_based };
+        let resource = Resource::builder_empty().build();
+        let pipeline = Pipeline::new(kept.clone(), Handle::current(), sampler, batches, &resource);
+        (Tracer(Some(Arc::new(pipeline))), kept)
+    }
+
+    fn caller(flags: &str) -> Context {
+        let text = format!("{CALLER}{flags}");
+        Context::read([text.as_bytes()].into_iter(), std::iter::empty()).unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_samplers_no_is_passed_on_and_nothing_is_changed_while_traces_are_off() {
+        for (tracer, flags, passed_on) in [
+            (tracer(Root::Off, false).0, "01", "00"),
+            (tracer(Root::Off, false).0, "03", "02"),
+            (tracer(Root::Off, true).0, "01", "01"),
+            (tracer(Root::On, true).0, "00", "00"),
+            (Tracer::off(), "01", "01"),
+            (Tracer::off(), "03", "03"),
+        ] {
+            let trace = tracer.join(caller(flags));
+            assert_eq!(trace.context().unwrap().to_string(), format!("{CALLER}{passed_on}"), "{tracer:?}");
+        }
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_span_that_is_discarded_is_not_exported_and_others_say_whether_their_trace_is_random() {
+        let (tracer, kept) = tracer(Root::On, true);
+        let part = tracer.serve(Some(caller("01")), || "discarded".to_owned());
+        part.fail("denied", "it is nobody's");
+        assert!(part.has_failed());
+        part.discard();
+        let [random, plain, own] = [Some("03"), Some("01"), None]
+            .map(|flags| tracer.serve(flags.map(caller), || flags.unwrap_or("own").to_owned()));
+        assert!(!own.has_failed());
+        for span in [random, plain, own] {
+            span.end();
+        }
+        tracer.shutdown(Duration::from_secs(10)).await;
+        let spans = kept.0.lock().unwrap();
+        let found = spans.iter().map(|span| (&*span.name, span.span_context.trace_flags().to_u8()));
+        assert_eq!(found.collect::<Vec<_>>(), [("03", 3), ("01", 1), ("own", 3)]);
+    }
 }

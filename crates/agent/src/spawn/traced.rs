@@ -12,6 +12,9 @@ use traces::{Kind, Span};
 use super::start::Order;
 use crate::node::Node;
 
+/// What became of a part.
+pub(crate) const OUTCOME: &str = "hatchery.outcome";
+
 /// Begins the part `start` of a spawn's trace: from the call of a front door to the running process.
 pub(crate) fn begin(node: &Node, order: &Order, id: SpawnId) -> Span {
     described(order.trace.child_of_kind("start", Kind::Server), node, order, id)

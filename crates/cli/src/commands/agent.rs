@@ -99,7 +99,9 @@ pub(crate) fn run(args: AgentArgs) -> Result<Exit, Failure> {
         let own = agent.advertise().to_owned();
         let other = agent.other_agent().unwrap_or_default();
         signals.hurry_on_next(&hurry, agent.shutdown(on_shutdown, hurry.clone())).await;
-        role::end_traces(&tracer).await;
+        if !hurry.is_cancelled() {
+            role::end_traces(&[&tracer], &mut signals).await;
+        }
         match closed {
             Some(Closed::Superseded) => {
                 let wants = "another agent has taken this node over; --node must be unique in the farm";

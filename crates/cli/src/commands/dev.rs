@@ -46,8 +46,9 @@ pub(crate) fn run(args: &DevArgs) -> Result<Exit, Failure> {
         info!(signal.name = name, "ending, and every spawn with it");
         let hurry = CancellationToken::new();
         signals.hurry_on_next(&hurry, farm.end(&hurry)).await;
-        role::end_traces(&door).await;
-        role::end_traces(&agents).await;
+        if !hurry.is_cancelled() {
+            role::end_traces(&[&door, &agents], &mut signals).await;
+        }
         Ok(Exit::Done)
     })
 }

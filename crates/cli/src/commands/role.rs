@@ -9,6 +9,7 @@ use std::time::Duration;
 use model::{NodeId, Timing};
 use registry::Registry;
 use tokio::runtime::Builder;
+use tokio::task::JoinSet;
 use traces::Tracer;
 use tracing::{info, warn};
 
@@ -162,9 +163,17 @@ pub(crate) fn tracer(
     Tracer::start(settings, service, instance).map_err(|e| wrong(&e))
 }
 
-/// Sends the last spans, as far as the collector takes them in time.
-pub(crate) async fn end_traces(tracer: &Tracer) {
-    tracer.shutdown(LAST_SPANS).await;
+/// Sends the last spans of all at once, as far as their collectors take them in time. A signal ends the wait.
+pub(crate) async fn end_traces(tracers: &[&Tracer], signals: &mut Signals) {
+    let ending = tracers.iter().map(|tracer| {
+        let tracer = Tracer::clone(tracer);
+        async move { tracer.shutdown(LAST_SPANS).await }
+    });
+    tokio::select! {
+        biased;
+        _ = ending.collect::<JoinSet<()>>().join_all() => {}
+        name = signals.next() => warn!(signal.name = name, "a further signal: the last spans are not waited for"),
+    }
 }
 
 /// Runs a front door, or a relay, which is one that serves viewers alone, until a signal. `registry` is `None` for one that asks no
@@ -204,10 +213,12 @@ pub(crate) fn serve(
         let signal = signals.next().await;
         info!(signal.name = signal, "ending: no new requests");
         tokio::select! {
-            () = door.shutdown() => info!("ended"),
+            () = door.shutdown() => {
+                info!("ended");
+                end_traces(&[&tracer], &mut signals).await;
+            }
             signal = signals.next() => warn!(signal.name = signal, "a second signal: requests are cut off"),
         }
-        end_traces(&tracer).await;
         Ok(Exit::Done)
     })
 }

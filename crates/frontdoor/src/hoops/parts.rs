@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use access::Limits;
 use axum::http::Extensions;
+use model::api::ErrorCode;
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout_at};
 
@@ -16,10 +17,10 @@ use super::files::Files;
 use super::follow::Spawns;
 use super::request::Wanted;
 use crate::callers::{Account, Caller, Share};
-use crate::http::{ApiError, Edge, Observed, start};
+use crate::http::{ApiError, Edge, Observed, Say, start};
 use crate::listen::Peer;
 use crate::metrics::HoopsMetrics;
-use crate::request_context::{NODE_ID, RequestContext, SPAWN_ID};
+use crate::request_context::{CODE, NODE_ID, RequestContext, SPAWN_ID};
 use crate::settings::HoopsSettings;
 use crate::spawning::held_slot::HeldSlot;
 use crate::spawning::order::{Accounted, EndpointForm, Order};
@@ -75,7 +76,8 @@ impl Hoops {
         let config = &self.edge.config;
         let scheme = if config.tls.http.is_some() { "https" } else { "http" };
         let (metrics, tally) = (self.edge.metrics.requests.clone(), Arc::clone(&self.edge.tally));
-        Observed { metrics, tracer: config.tracer.clone(), scheme, route, tally }
+        let say = Say::on(true, self.edge.authenticator.is_some());
+        Observed { metrics, tracer: config.tracer.clone(), scheme, route, say, tally }
     }
 
     /// Keeps the index of spawns, for ever.
@@ -126,7 +128,12 @@ impl Hoops {
         let started = start(&self.edge, order, self.limits().per_minute, context, None, &unwatched);
         let outcome = tokio::select! {
             biased;
-            outcome = timeout_at(deadline, started) => outcome.map_err(|_| Failure::late())?,
+            outcome = timeout_at(deadline, started) => outcome.map_err(|_| {
+                let code = ErrorCode::ReadyTimeout.as_str();
+                context.trace.note(CODE, code);
+                context.trace.fail(code, "an answer would be too late for the caller");
+                Failure::late()
+            })?,
             () = self.edge.stages.cut.cancelled() => Err(ApiError::leaving()),
         };
         if let Ok((spawned, _)) = &outcome {
@@ -137,6 +144,11 @@ impl Hoops {
             let failure = Failure::of(&error, self.edge.snapshot.offers(order.demand.renderer));
             let (asked, detail, reason) = (order, &error.0.detail, failure.reason.as_str());
             let node = error.0.node.as_ref().map(ToString::to_string);
+            let code = error.0.code.as_str();
+            context.trace.note(CODE, code);
+            if failure.status.is_server_error() {
+                context.trace.fail(code, detail);
+            }
             tracing::warn!(%asked, reason, detail, node.id = node, "a spawn of the HOOPS Server interface failed");
             failure
         })

@@ -15,6 +15,7 @@ use tracing::field::display;
 
 use super::error::{ApiError, INVALID_TOKEN};
 use super::extract;
+use super::observe::Admitted;
 use crate::callers::{Account, Authenticator, Bearer, Caller, Callers, Share, one_of};
 use crate::listen::{Certified, Peer, Place};
 
@@ -100,6 +101,7 @@ pub(crate) async fn guard(State(gate): State<Gate>, mut request: Request, next: 
     if !bearer.caller.scopes.has_any(scopes) {
         return forbidden(scopes).into_response();
     }
+    Admitted::note(&request);
     let caller = Caller::Owner(bearer.caller.owner.clone());
     request.extensions_mut().insert(Who(Some(Arc::new(bearer))));
     admitted(&gate, caller, request, next).await

@@ -1,26 +1,27 @@
 //! Around every request: its id, its span, its metrics, its one line in the log, and the body of its error.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use axum::extract::{Request, State};
-use axum::http::header::USER_AGENT;
-use axum::http::{HeaderName, HeaderValue, Method};
+use axum::http::header::{AUTHORIZATION, USER_AGENT};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use model::RequestId;
 use model::api::ErrorCode;
 use tokio::time::Instant;
-use traces::{Trace, Tracer};
+use traces::{Context, Trace, Tracer};
 use tracing::field::{Empty, display};
-use tracing::{Instrument, debug, info, info_span, warn};
+use tracing::{Instrument, debug, error_span, info, warn};
 
 use super::error::{ApiError, render};
 use super::extract;
 use super::request_id::{self, X_REQUEST_ID};
 use crate::metrics::RequestMetrics;
 use crate::registry_access::tally::Tally;
-use crate::request_context::{self, CODE, REQUEST_ID, RequestContext};
+use crate::request_context::{self, CODE, REQUEST_ID, RequestContext, STATUS};
 
 /// Bytes of a request's address.
 const MAX_URI: usize = 8192;
@@ -28,6 +29,38 @@ const MAX_URI: usize = 8192;
 const MAX_LOGGED: usize = 200;
 /// Bytes of a part of a path that may be a viewer's token. Ids of spawns are as long, but have dashes in them.
 const MIN_SECRET: usize = 32;
+
+/// Whose word counts on whether a request is recorded. A request whose caller has no say is one of a caller that does not record.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Say {
+    /// Every caller's.
+    Anyone,
+    /// That of callers with a credential that is valid and suffices.
+    Authenticated,
+    /// No caller's.
+    Nobody,
+}
+
+impl Say {
+    /// What callers may say on a route that is `open` to callers without a credential, where credentials are `required` elsewhere or not.
+    pub(crate) fn on(open: bool, required: bool) -> Self {
+        match (required, open) {
+            (false, _) => Self::Anyone,
+            (true, false) => Self::Authenticated,
+            (true, true) => Self::Nobody,
+        }
+    }
+
+    /// The caller's place in a trace, as far as it has a say before its credential is judged.
+    fn of(self, caller: Context, headers: &HeaderMap) -> Context {
+        let counts = match self {
+            Self::Anyone => true,
+            Self::Authenticated => headers.contains_key(AUTHORIZATION),
+            Self::Nobody => false,
+        };
+        if counts { caller } else { caller.unsampled() }
+    }
+}
 
 /// The observer of one route.
 #[derive(Debug, Clone)]
@@ -38,6 +71,7 @@ pub(crate) struct Observed {
     pub(crate) scheme: &'static str,
     /// The route's template; a path would make a label for each id.
     pub(crate) route: &'static str,
+    pub(crate) say: Say,
     pub(crate) tally: Arc<Tally>,
 }
 
@@ -49,9 +83,23 @@ pub(crate) async fn observe(State(observed): State<Observed>, request: Request, 
 #[derive(Debug, Clone)]
 pub(super) struct Streamed;
 
+/// Whether a caller's credential is known to be valid and to suffice. The observer lays it beside a request that is recorded because its caller
+/// says so.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Admitted(Arc<AtomicBool>);
+
+impl Admitted {
+    /// The caller of this request is admitted.
+    pub(super) fn note(request: &Request) {
+        if let Some(Self(admitted)) = request.extensions().get() {
+            admitted.store(true, Ordering::Relaxed);
+        }
+    }
+}
+
 /// The same around whatever answers.
 pub(crate) async fn around<F: Future<Output = Response>>(
-    Observed { metrics, tracer, scheme, route, tally }: Observed,
+    Observed { metrics, tracer, scheme, route, say, tally }: Observed,
     mut request: Request,
     answer: impl FnOnce(Request) -> F,
 ) -> Response {
@@ -61,15 +109,22 @@ pub(crate) async fn around<F: Future<Output = Response>>(
     // These are called so often that a line each would be noise.
     let quiet = matches!(route, "/healthz" | "/readyz" | "/metrics") || route.starts_with("/pages/");
     let path = &*loggable(request.uri().path());
-    let caller = request_context::caller(request.headers());
+    let caller = request_context::caller(request.headers()).map(|caller| say.of(caller, request.headers()));
+    let by_its_word = say == Say::Authenticated
+        && caller.as_ref().is_some_and(|caller| !tracer.takes(&caller.clone().unsampled()));
     // Probes come all the time: they are in a trace only where their caller has one.
     let traced = if quiet && caller.is_none() { &Tracer::off() } else { &tracer };
     let part = traced.serve(caller, || format!("{method} {route}"));
     if part.is_recorded() {
         describe(&part, &request, &id, (route, scheme));
     }
+    let trial = (by_its_word && part.is_recorded()).then(Admitted::default);
+    if let Some(trial) = &trial {
+        request.extensions_mut().insert(trial.clone());
+    }
     let trace_id = part.id().map(display);
-    let span = info_span!(
+    // Its level is that of the least that a log may show: lines of every level name the request.
+    let span = error_span!(
         "request", requestId = %id, traceId = trace_id, path, owner = Empty, asked = Empty, spawn.id = Empty, node.id = Empty
     );
     request.extensions_mut().insert(RequestContext { id: id.clone(), trace: part.trace().clone(), began });
@@ -86,13 +141,14 @@ pub(crate) async fn around<F: Future<Output = Response>>(
     finish(&id, &mut response, |response, error| {
         let (status, took_us) = (response.status().as_u16(), micros(began.elapsed()));
         metrics.answered(route, method, status);
-        part.count("http.response.status_code", status);
+        part.count(STATUS, status);
         if let Some(error) = error {
             part.note(CODE, error.0.code.as_str());
         }
         match error {
             Some(error) if status >= 500 => part.fail(error.0.code.as_str(), &error.0.detail),
-            None if status >= 500 => part.fail("server-error", status),
+            // Whoever answers may have said more.
+            None if status >= 500 && !part.has_failed() => part.fail("server-error", status),
             Some(_) | None => {}
         }
         let _entered = span.enter();
@@ -116,7 +172,10 @@ pub(crate) async fn around<F: Future<Output = Response>>(
             None => info!(method, route, status, took_us, "request answered"),
         }
     });
-    if response.extensions_mut().remove::<Streamed>().is_some() {
+    if trial.is_some_and(|Admitted(admitted)| !admitted.load(Ordering::Relaxed)) {
+        // The word of a caller that was not admitted does not count.
+        part.discard();
+    } else if response.extensions_mut().remove::<Streamed>().is_some() {
         part.leave();
     } else {
         part.end();

@@ -14,7 +14,7 @@ use tower_http::cors::{AllowHeaders, AllowOrigin, CorsLayer};
 use super::authorization::{Gate, Need, guard};
 use super::edge::Edge;
 use super::error::{self, ApiError};
-use super::observe::{Observed, observe};
+use super::observe::{Observed, Say, observe};
 use super::origin::{self, Border, Reach};
 use super::request_id::X_REQUEST_ID;
 use crate::settings::Origins;
@@ -61,6 +61,7 @@ impl Route {
 
     /// Its handlers behind the gate. Wrong methods and panics become answers of the contract.
     pub(super) fn guarded(self, edge: &Arc<Edge>) -> Guarded {
+        let open = self.needs.iter().all(|(_, need)| *need == Need::Nothing);
         let gate = Gate {
             authenticator: edge.authenticator.clone(),
             callers: Arc::clone(&edge.callers),
@@ -70,7 +71,7 @@ impl Route {
         let handlers = self.handlers.fallback(async || ApiError::method_not_allowed());
         let handlers: Handlers = handlers.layer(from_fn_with_state(gate, guard));
         let handlers = handlers.layer(CatchPanicLayer::custom(error::panicked));
-        Guarded { path: self.path, handlers, reach: self.reach }
+        Guarded { path: self.path, handlers, reach: self.reach, open }
     }
 }
 
@@ -79,6 +80,8 @@ pub(super) struct Guarded {
     path: &'static str,
     handlers: Handlers,
     reach: Reach,
+    /// Whether no operation there needs a credential.
+    open: bool,
 }
 
 impl Guarded {
@@ -95,10 +98,11 @@ pub(super) fn observed(
     certificate: Option<&tls::Server>,
     routes: impl Iterator<Item = Guarded>,
 ) -> Router {
-    let observer = |route| {
+    let observer = |route, open| {
+        let say = Say::on(open, edge.authenticator.is_some());
         let (metrics, tracer) = (edge.metrics.requests.clone(), edge.config.tracer.clone());
         let (tally, scheme) = (Arc::clone(&edge.tally), if certificate.is_some() { "https" } else { "http" });
-        from_fn_with_state(Observed { metrics, tracer, scheme, route, tally }, observe)
+        from_fn_with_state(Observed { metrics, tracer, scheme, route, say, tally }, observe)
     };
     let border = |reach| {
         let (hosts, origins) = (edge.config.hosts.clone(), edge.config.origins.clone());
@@ -107,10 +111,10 @@ pub(super) fn observed(
     };
     let nowhere = any(async || ApiError::not_found("there is no such route"));
     routes
-        .fold(Router::new(), |router, Guarded { path, handlers, reach }| {
-            router.route(path, handlers.layer(border(reach)).layer(observer(path)))
+        .fold(Router::new(), |router, Guarded { path, handlers, reach, open }| {
+            router.route(path, handlers.layer(border(reach)).layer(observer(path, open)))
         })
-        .fallback_service(nowhere.layer(border(Reach::Own)).layer(observer("none")))
+        .fallback_service(nowhere.layer(border(Reach::Own)).layer(observer("none", true)))
         .with_state(Arc::clone(edge))
 }
 

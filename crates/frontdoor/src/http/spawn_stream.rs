@@ -16,7 +16,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::{Body, Bytes};
-use axum::http::{HeaderName, HeaderValue, header};
+use axum::http::{HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use futures_util::Stream;
 use futures_util::stream::unfold;
@@ -32,7 +32,7 @@ use super::error::{ApiError, retry_after};
 use super::negotiation::EVENT_STREAM;
 use super::observe::Streamed;
 use super::spawn_call::{Asked, decide};
-use crate::request_context::CODE;
+use crate::request_context::{CODE, STATUS};
 use crate::spawning::held_slot::HeldSlot;
 use crate::spawning::progress::{LinePosition, Progress, Stage};
 
@@ -46,8 +46,10 @@ pub(super) fn answer(edge: Arc<Edge>, asked: Asked) -> Response {
     let progress = Progress::default();
     let stages = progress.watch();
     let reported = progress.clone();
+    // Before the task begins: a caller may leave before that. The task may also be over before the observer notes the status.
+    let part = asked.context.trace.hold();
+    part.count(STATUS, StatusCode::OK.as_u16());
     let work = async move {
-        let part = asked.context.trace.hold();
         let _in_flight = edge.metrics.requests.begin();
         let mut outcome = decide(&edge, &asked, Some(&reported)).await;
         match &mut outcome {

@@ -14,6 +14,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use model::api::SpawnAnswer;
+use model::{NodeId, SpawnId};
 use registry::{IdempotencyKey, RegistryError};
 use tokio::time::Instant;
 use traces::Kind;
@@ -128,25 +129,24 @@ impl Spawner {
                 }
                 Err(AgentError::Unknown { why, deadline: timed_out }) => {
                     metrics.attempt(Attempt::Unknown);
+                    let timed_out = timed_out || Instant::now() >= deadline;
+                    let failure = Failure::Unanswered { why: why.clone(), deadline: timed_out };
+                    // The attempt ends here. A caller that leaves while it is abandoned must not hide why.
+                    span.note(OUTCOME, "unanswered");
+                    span.fail(failure.code(), failure.reason());
+                    span.trace().end();
                     // It may have been started: before anything else is tried, it is given up for good.
                     let abandoned = held.abandon().await;
                     let timed_out = timed_out || Instant::now() >= deadline;
                     if !timed_out && let Err(error) = abandoned {
-                        search.attempts.fail(Failure::Unanswered { why, deadline: false }, false);
+                        log_failure(&failure, (&node, spawn, number), order);
+                        search.attempts.fail(failure, false);
                         return Err(SpawnError::Registry(error));
                     }
                     Failure::Unanswered { why, deadline: timed_out }
                 }
             };
-            warn!(
-                node.id = %node,
-                spawn.id = %spawn,
-                attempt = number,
-                asked = %order,
-                code = failure.code(),
-                reason = failure.reason(),
-                "start failed"
-            );
+            log_failure(&failure, (&node, spawn, number), order);
             span.note(OUTCOME, failure.code());
             span.end_failed(failure.code(), failure.reason());
             match &failure {
@@ -164,6 +164,18 @@ impl Spawner {
             }
         }
     }
+}
+
+fn log_failure(failure: &Failure, (node, spawn, attempt): (&NodeId, SpawnId, u32), order: &Order) {
+    warn!(
+        node.id = %node,
+        spawn.id = %spawn,
+        attempt,
+        asked = %order,
+        code = failure.code(),
+        reason = failure.reason(),
+        "start failed"
+    );
 }
 
 #[cfg(test)]

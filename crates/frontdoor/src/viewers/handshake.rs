@@ -14,7 +14,7 @@ use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use tracing::{Instrument, info, info_span};
+use tracing::{Instrument, error_span, info};
 use uuid::Uuid;
 
 use super::attach::{Attached, Refused, Wanted};
@@ -122,7 +122,8 @@ impl Viewers {
         })?;
         let place = head.extensions.get::<Place>().cloned();
         let viewer = Uuid::new_v4();
-        let span = info_span!(
+        // Its level is that of the least that a log may show: lines of every level name the viewer.
+        let span = error_span!(
             "viewer", viewer.id = %viewer, spawn.id = %wanted.spawn, node.id = %wanted.node, requestId = %id
         );
         let (response, server, attached, settings) = match addresses.viewer_relay {

@@ -218,8 +218,10 @@ impl Farm {
         {
             report.to_mut().tags.clone_from(&old.tags);
         }
-        if report.origin.is_empty()
-            && let Some(old) = self.history.get(report.id).filter(|old| !old.origin.is_empty())
+        // One that was rolled back may know less of the request than the record has.
+        if let Some(old) = self.history.get(report.id)
+            && !old.origin.is_empty()
+            && old.origin != report.origin
         {
             report.to_mut().origin.clone_from(&old.origin);
         }

@@ -243,6 +243,26 @@ on_all! {
 }
 
 on_all! {
+    async fn an_agent_that_knows_less_of_a_request_takes_nothing_from_its_record(farm: &Farm) {
+        let mut agent = Agent::new("a", 9);
+        agent.beat(farm).await;
+        let spawn = csr().spawn;
+        let whole = from_a_request(launching(spawn)).origin;
+        agent.report(farm, from_a_request(launching(spawn))).await;
+        // It was rolled back to a release that knows no phases.
+        let poorer = Origin { phases: None, ..whole.clone() };
+        let reported = SpawnReport { origin: poorer, ..ready(spawn) };
+        agent.report(farm, reported.clone()).await;
+        agent.spawns = vec![reported];
+        // Every fourth is a full check.
+        for _ in 0..4 {
+            agent.beat(farm).await;
+        }
+        assert_eq!(farm.registry.spawn(spawn).await.unwrap().expect("a record").origin, whole);
+    }
+}
+
+on_all! {
     async fn a_heartbeat_brings_the_request_back_to_a_registry_that_was_wiped(farm: &Farm) {
         let mut agent = Agent::new("a", 9);
         let spawn = csr().spawn;

@@ -262,7 +262,9 @@ local function apply(at, listed)
     end
   end
   -- The caller's tags never change, nor does the request. An agent that has adopted the spawn may not know them.
-  if origin == '' then origin = had[14] or '' end
+  -- One that was rolled back may know less of the request than the record has.
+  local recorded = had[14] or ''
+  if recorded ~= '' and recorded ~= origin and (origin == '' or is_object(recorded)) then origin = recorded end
   if tags == '{}' then tags = (had[13] or '') ~= '' and had[13] or '{}' end
   local came
   connected, disconnected, came = viewing(had[10], had[11], connected, disconnected)
