@@ -77,7 +77,7 @@ async fn an_end_that_several_ids_have_is_a_mistake_that_names_them() {
     let list = json!({"spawns": [spawn("01890a5d"), spawn("01890a5e")]});
     let server = format!("http://{}", front_door_with(list.to_string()).await);
     for command in [&["show"][..], &["log"], &["stop"]] {
-        let args = [command, &["9a8057", "--server", &server]].concat();
+        let args = [command, &["099a8057", "--server", &server]].concat();
         let ran = run_as(&Program::default(), Path::new("/"), &[], &args).await;
         assert_eq!(ran.code, 2, "{ran:?}");
         for begin in ["01890a5d-ac96", "01890a5e-ac96"] {

@@ -11,6 +11,7 @@ mod network;
 mod ports;
 
 use std::fmt;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use model::Finding;
@@ -50,22 +51,26 @@ impl Check {
 }
 
 impl Subject {
-    /// What an agent with these flags would be; `None` when too little of it is known. Reads files, and so blocks.
+    /// What an agent with these flags would be; `None` when too little of it is known. `secrets` are files that it keeps from its spawns
+    /// beside those of its own flags, each with the flag that names it. Reads files, and so blocks.
     #[must_use]
-    pub fn of(mut options: Options) -> (Vec<Finding>, Option<Self>) {
+    pub fn of(mut options: Options, secrets: Vec<(&'static str, PathBuf)>) -> (Vec<Finding>, Option<Self>) {
         let given = options.tls.clone();
-        let mut findings = Vec::new();
-        // Each round takes away what cannot be used; there are three such things.
-        for _ in 0..4 {
+        let mut findings: Vec<Finding> = Vec::new();
+        let mut refused_before = false;
+        // Each round takes away what cannot be used; there are four such things.
+        for _ in 0..5 {
             let error = match options.clone().into_config() {
-                Ok(config) => {
-                    if findings.is_empty() {
+                Ok(mut config) => {
+                    if !refused_before {
                         findings.push(Finding::ok("flags", "an agent takes these flags"));
                     }
+                    config.secret_files.extend(secrets);
                     return (findings, Some(Self { config: Arc::new(config), tls: given }));
                 }
                 Err(error) => error,
             };
+            refused_before = true;
             let goes_on = match error.flag {
                 // What is wrong with certificates is found by the check of them, with what to do.
                 flag if flag.starts_with("--tls") && options.tls.tls_cert.is_some() => {
@@ -89,7 +94,11 @@ impl Subject {
                 }
                 _ => false,
             };
-            findings.push(refused(&error));
+            let finding = refused(&error);
+            // What was taken away may not be what the flag was refused for: then it is refused again.
+            if !findings.contains(&finding) {
+                findings.push(finding);
+            }
             if !goes_on {
                 break;
             }
@@ -135,4 +144,44 @@ fn refused(error: &ConfigError) -> Finding {
         "the agent does not start with these flags",
         "change the flag, or its variable in the environment (`hatchery agent --help` has both)",
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+    use model::Level;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        options: Options,
+    }
+
+    fn subject(flags: &[&str]) -> (Vec<Finding>, Option<Subject>) {
+        let executable = ["agent", "--executable", "/opt/sc", "--node", "n", "--state-dir", "/s"];
+        let line = executable.iter().chain(flags).copied();
+        let secret = ("--registry-password-file", PathBuf::from("/etc/password"));
+        Subject::of(Line::parse_from(line).options, vec![secret])
+    }
+
+    #[test]
+    fn flags_are_all_right_only_where_an_agent_takes_all_of_them() {
+        let (findings, found) = subject(&[]);
+        assert!(findings.len() == 1 && findings[0].level == Level::Ok, "{findings:?}");
+        let secrets = found.unwrap().config.secret_files.clone();
+        assert!(secrets.iter().any(|(flag, _)| *flag == "--registry-password-file"), "{secrets:?}");
+        let dropped = ["--tls-cert", "/none.pem", "--tls-key", "/none.key", "--tls-client-ca", "/none.ca"];
+        let (findings, found) = subject(&dropped);
+        assert!(found.is_some() && findings.is_empty(), "the check of certificates says it: {findings:?}");
+    }
+
+    #[test]
+    fn a_flag_that_is_refused_is_one_finding() {
+        for flags in [&["--slots", "0"][..], &["--advertise", "nonsense"], &["--listen", "0.0.0.0:7070"]] {
+            let (findings, _) = subject(flags);
+            assert!(findings.len() == 1 && findings[0].level == Level::Problem, "{flags:?}: {findings:?}");
+        }
+    }
 }

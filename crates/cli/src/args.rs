@@ -24,7 +24,7 @@ const SERVER_VARIABLE: &str = "HATCHERY_SERVER";
 const DEFAULT_SERVER: &str = "http://127.0.0.1:8080";
 
 /// Flags that may also stand before the command, if it is one that talks to a front door.
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 pub(crate) struct Before {
     /// The front door that the command talks to
     #[arg(long, value_name = "URL", help_heading = "Front door")]
@@ -49,7 +49,7 @@ impl Before {
 }
 
 /// Flags of every command that talks to a front door.
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 pub(crate) struct ClientFlags {
     /// The front door to talk to [env: HATCHERY_SERVER] [default: http://127.0.0.1:8080]
     #[arg(long, value_name = "URL", help_heading = "Front door")]

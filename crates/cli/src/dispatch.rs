@@ -61,10 +61,12 @@ pub(crate) fn run(cli: Cli) -> Exit {
         Command::Explain(args) => {
             ask(&before, &args.flags, ANSWER, async |context| explain::run(context, &args).await)
         }
-        Command::Spawns(args) => {
+        Command::Spawns(mut args) => {
+            args.flags.json |= args.is_json();
             ask(&before, &args.flags, ANSWER, async |context| spawns::run(context, &args).await)
         }
-        Command::Show(args) => {
+        Command::Show(mut args) => {
+            args.flags.json |= args.is_json();
             ask(&before, &args.flags, ANSWER, async |context| show::run(context, &args).await)
         }
         Command::Log(args) => {
@@ -73,7 +75,8 @@ pub(crate) fn run(cli: Cli) -> Exit {
         Command::Stop(args) => {
             ask(&before, &args.flags, ANSWER, async |context| stop::run(context, &args).await)
         }
-        Command::Nodes(args) => {
+        Command::Nodes(mut args) => {
+            args.flags.json |= args.is_json();
             ask(&before, &args.flags, ANSWER, async |context| nodes::run(context, &args).await)
         }
         Command::Waiting(args) => {

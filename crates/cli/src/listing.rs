@@ -37,9 +37,23 @@ pub(crate) struct FormFlag {
 }
 
 impl FormFlag {
+    /// Whether it says the same as `--json`, which also counts for failures.
+    pub(crate) fn is_json(self) -> bool {
+        self.output == Some(Form::Json)
+    }
+
     /// The form that is asked for.
-    pub(crate) fn form(self, context: &Context) -> Form {
-        self.output.unwrap_or(if context.json { Form::Json } else { Form::Table })
+    ///
+    /// # Errors
+    /// `--json` says another one.
+    pub(crate) fn form(self, context: &Context) -> Result<Form, Failure> {
+        match self.output {
+            Some(form) if context.json && form != Form::Json => {
+                Err(Failure::usage("--json and --output say different forms: give one of them"))
+            }
+            Some(form) => Ok(form),
+            None => Ok(if context.json { Form::Json } else { Form::Table }),
+        }
     }
 }
 
@@ -58,17 +72,29 @@ pub(crate) struct ListFlags {
 }
 
 impl ListFlags {
+    /// Whether they say the same as `--json`, which also counts for failures.
+    pub(crate) fn is_json(self) -> bool {
+        self.output.is_json()
+    }
+
     /// The form that is asked for.
-    pub(crate) fn form(self, context: &Context) -> Form {
-        if self.quiet { Form::Name } else { self.output.form(context) }
+    ///
+    /// # Errors
+    /// Two flags say different ones.
+    pub(crate) fn form(self, context: &Context) -> Result<Form, Failure> {
+        match (self.quiet, context.json) {
+            (true, true) => Err(Failure::usage("--json and --quiet say different forms: give one of them")),
+            (true, false) => Ok(Form::Name),
+            (false, _) => self.output.form(context),
+        }
     }
 
     /// The form of a table that follows the farm.
     ///
     /// # Errors
-    /// It is one of a list that is printed once.
+    /// It is one of a list that is printed once, or two flags say different ones.
     pub(crate) fn form_to_follow(self, context: &Context) -> Result<Form, Failure> {
-        match self.form(context) {
+        match self.form(context)? {
             form @ (Form::Table | Form::Wide | Form::Json) => Ok(form),
             Form::Yaml | Form::Name => {
                 Err(Failure::usage("--watch goes with a table or JSON, not with yaml or name"))

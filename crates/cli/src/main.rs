@@ -6,7 +6,7 @@
 //! | --- | --- |
 //! | what is asked for | [`dispatch`] runs what [`command_line`] understood |
 //! | commands | [`commands`]: one module per command |
-//! | what commands work with | [`context`]; [`listing`] (forms of a list); [`spawn_ids`] (short ids); [`pages`] of a list; [`client`] (typed calls) and [`feed`] (the live feed) through [`connector`], with a [`credential`] |
+//! | what commands work with | [`context`]; [`listing`] (forms of a list); [`spawn_ids`] (short ids); [`pages`] of a list; [`retry`] (calls that were too many a second); [`client`] (typed calls) and [`feed`] (the live feed) through [`connector`], with a [`credential`] |
 //! | the process | [`logging`], [`runtime`], [`signals`] |
 //! | results for people and scripts | [`failure`], [`call_error`], [`output`], [`yaml`], [`standard_error`], [`exit`] |
 //! | words of the command line | [`args`] (flags that several commands share), [`filter`] (which spawns are meant), [`server`] (the address of a front door) |
@@ -31,6 +31,7 @@ mod listing;
 mod logging;
 mod output;
 mod pages;
+mod retry;
 mod runtime;
 mod server;
 mod signals;

@@ -219,6 +219,14 @@ const CASES: &[Case] = &[
         |n| n.give("--registry", "redis://192.0.2.1:1"),
         ("registry-reachable", "problem", "192.0.2.1"),
     ),
+    (
+        "an open registry elsewhere, and TLS",
+        |n| {
+            n.with_tls("node-a");
+            n.give("--registry", "redis://192.0.2.1:1");
+        },
+        ("registry-protection", "problem", "without TLS and a password"),
+    ),
     ("another node's certificate", |n| n.with_tls("node-b"), ("tls", "problem", "node-b")),
     (
         "another key",
@@ -282,6 +290,14 @@ const CASES_OF_ROOT: &[Case] = &[
             .unwrap();
         },
         ("separation", "problem", "--tls-key"),
+    ),
+    (
+        "a readable password of the registry",
+        |n| {
+            n.file("password", "hush\n", 0o644);
+            n.set("--registry-password-file", "password");
+        },
+        ("separation", "problem", "--registry-password-file"),
     ),
     ("processes in sight", |_| (), ("separation", "warning", "command lines")),
 ];

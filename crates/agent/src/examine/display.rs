@@ -120,9 +120,11 @@ fn on_display(config: &Config) -> Vec<Finding> {
     let display = variable(config, "DISPLAY").or_else(|| of_agent("DISPLAY")).unwrap_or_else(|| ":0".into());
     let display = display.to_string_lossy().into_owned();
     let Some(number) = local(&display) else {
-        return vec![Finding::ok(
+        return vec![Finding::warning(
             "display",
-            format!("servers draw on {display}, which is not looked at from here"),
+            format!("servers draw on {display} (DISPLAY), which is not looked at from here"),
+            "whether an X server answers there is not known, and pictures of every server go over the network",
+            "use a display of this machine, or --egl",
         )];
     };
     let path = format!("/tmp/.X11-unix/X{number}");

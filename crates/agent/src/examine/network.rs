@@ -21,15 +21,32 @@ fn resolve(host: &str) -> Result<Vec<IpAddr>, String> {
     if addresses.is_empty() { Err("it has no address".to_owned()) } else { Ok(addresses) }
 }
 
-/// What is wrong with a host that others are to use.
-fn doubt(host: &str, registry_is_elsewhere: bool) -> Option<String> {
-    match resolve(host) {
-        Err(why) => Some(format!("{host} does not resolve: {why}")),
-        Ok(addresses) if registry_is_elsewhere && addresses.iter().all(IpAddr::is_loopback) => {
-            Some(format!("{host} is this machine's loopback, and the registry is on another machine"))
-        }
-        Ok(_) => None,
+/// Whether a host is this machine's loopback wherever it is used.
+fn is_loopback(host: &str) -> bool {
+    let host = host.trim_matches(['[', ']']).trim_end_matches('.');
+    host.eq_ignore_ascii_case("localhost")
+        || host.parse::<IpAddr>().is_ok_and(|address| address.to_canonical().is_loopback())
+}
+
+/// What is to be remarked of a host that others are to use, or what is wrong with it.
+fn judge(host: &str, registry_is_elsewhere: bool) -> Result<String, String> {
+    let addresses = resolve(host).map_err(|why| format!("{host} does not resolve: {why}"))?;
+    judge_addresses(host, &addresses, registry_is_elsewhere)
+}
+
+/// The same of a host with these addresses.
+///
+/// A name may be loopback here alone: distributions write the machine's own name to `/etc/hosts` as 127.0.1.1.
+fn judge_addresses(host: &str, addresses: &[IpAddr], registry_is_elsewhere: bool) -> Result<String, String> {
+    if !registry_is_elsewhere || !addresses.iter().all(IpAddr::is_loopback) {
+        return Ok(String::new());
     }
+    if is_loopback(host) {
+        return Err(format!("{host} is this machine's loopback, and the registry is on another machine"));
+    }
+    Ok(format!(
+        "; {host} is loopback on this machine, as /etc/hosts may have it: see that it is not so on others"
+    ))
 }
 
 /// Whether front doors can reach the agent by what it names.
@@ -37,9 +54,9 @@ pub(super) fn advertise(config: &Config, registry_is_elsewhere: bool) -> Vec<Fin
     let url = url(config, config.tls.grpc.is_some());
     let Ok(host) = host_of(&url) else { return Vec::new() };
     let named = if config.advertise.is_some() { "--advertise" } else { "the default of --advertise" };
-    vec![match doubt(&host, registry_is_elsewhere) {
-        None => Finding::ok("advertise", format!("front doors are given {url} ({named})")),
-        Some(why) => Finding::problem(
+    vec![match judge(&host, registry_is_elsewhere) {
+        Ok(remark) => Finding::ok("advertise", format!("front doors are given {url} ({named}){remark}")),
+        Err(why) => Finding::problem(
             "advertise",
             format!("front doors are given {url} ({named}): {why}"),
             "front doors cannot reach the agent: every spawn goes to other nodes",
@@ -58,8 +75,11 @@ pub(super) fn public_host(config: &Config, registry_is_elsewhere: bool) -> Vec<F
         None => host_of(&url(config, false)).unwrap_or_default(),
     };
     let named = if config.public_host.is_some() { "--public-host" } else { "the host of --advertise" };
-    let Some(why) = doubt(&host, registry_is_elsewhere) else {
-        return vec![Finding::ok("public-host", format!("viewers are given {host} ({named})"))];
+    let why = match judge(&host, registry_is_elsewhere) {
+        Ok(remark) => {
+            return vec![Finding::ok("public-host", format!("viewers are given {host} ({named}){remark}"))];
+        }
+        Err(why) => why,
     };
     // Front doors with --public-url give viewers their own address instead.
     let level = if why.contains("resolve") { Level::Problem } else { Level::Warning };
@@ -90,4 +110,37 @@ pub(super) fn certificate(config: &Config, options: &tls::Options) -> Vec<Findin
         ));
     }
     findings
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn loopback_is_what_every_machine_calls_so() {
+        for (host, loopback) in [
+            ("localhost", true),
+            ("LOCALHOST.", true),
+            ("127.0.0.1", true),
+            ("127.0.1.1", true),
+            ("[::1]", true),
+            ("::ffff:127.0.0.1", true),
+            ("node-a", false),
+            ("10.0.0.7", false),
+        ] {
+            assert_eq!(is_loopback(host), loopback, "{host}");
+        }
+    }
+
+    #[test]
+    fn a_name_that_may_be_loopback_here_alone_is_remarked_and_no_problem() {
+        let here: &[IpAddr] = &["127.0.1.1".parse().unwrap(), "::1".parse().unwrap()];
+        assert!(judge_addresses("localhost", here, true).unwrap_err().contains("loopback"));
+        assert!(judge_addresses("127.0.1.1", here, true).is_err());
+        assert!(judge_addresses("node-a", here, true).unwrap().contains("loopback on this machine"));
+        assert_eq!(judge_addresses("localhost", here, false), Ok(String::new()));
+        let both: &[IpAddr] = &["127.0.1.1".parse().unwrap(), "10.0.0.7".parse().unwrap()];
+        assert_eq!(judge_addresses("node-a", both, true), Ok(String::new()));
+        assert!(judge("nowhere.invalid", false).unwrap_err().contains("does not resolve"));
+    }
 }

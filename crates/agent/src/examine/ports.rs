@@ -163,7 +163,8 @@ fn is_agent(pid: u32) -> bool {
 pub(super) fn not_ephemeral(config: &Config) -> Vec<Finding> {
     let read = |name: &str| fs::read_to_string(format!("/proc/sys/net/ipv4/{name}")).unwrap_or_default();
     let Some(ephemeral) = range(&read("ip_local_port_range")) else { return Vec::new() };
-    let reserved = ranges(&read("ip_local_reserved_ports"));
+    let kept = read("ip_local_reserved_ports");
+    let reserved = ranges(&kept);
     let own = [config.listen, config.admin_listen, config.liveliness_listen].map(|address| address.port());
     let all = usable(&config.ports).chain(own);
     let open = all
@@ -176,7 +177,6 @@ pub(super) fn not_ephemeral(config: &Config) -> Vec<Finding> {
             format!("no port of this node is one that the kernel hands out ({first}-{last})"),
         )];
     }
-    let (from, to) = (config.ports.start(), config.ports.end());
     vec![Finding::warning(
         "ephemeral-ports",
         format!(
@@ -185,11 +185,25 @@ pub(super) fn not_ephemeral(config: &Config) -> Vec<Finding> {
         ),
         "a spawn then finds its port taken and starts late on another, and an agent that is restarted may not get its own",
         format!(
-            "sysctl -w net.ipv4.ip_local_reserved_ports={from}-{to},{},{},{}, for good in /etc/sysctl.d \
-             (deploy/systemd/sysctl.conf), or choose ports outside",
-            own[0], own[1], own[2]
+            "sysctl -w net.ipv4.ip_local_reserved_ports={}, for good in /etc/sysctl.d (deploy/systemd/sysctl.conf), or choose ports outside",
+            to_reserve(&kept, &config.ports, own)
         ),
     )]
+}
+
+/// The list for the kernel: the ports that it keeps already, since a new list takes the place of the old one, and those of the node. Port 0
+/// stands for any.
+fn to_reserve(kept: &str, ports: &RangeInclusive<u16>, own: [u16; 3]) -> String {
+    let spawns = format!("{}-{}", ports.start(), ports.end());
+    let own = own.into_iter().filter(|port| *port != 0).map(|port| port.to_string());
+    let mut all: Vec<String> =
+        kept.trim().split(',').filter(|part| !part.is_empty()).map(str::to_owned).collect();
+    for part in [spawns].into_iter().chain(own) {
+        if !all.contains(&part) {
+            all.push(part);
+        }
+    }
+    all.join(",")
 }
 
 /// `FIRST LAST`, as the kernel writes it.
@@ -217,5 +231,14 @@ mod tests {
         assert_eq!(range(""), None);
         assert_eq!(ranges("7070-7071,9070,55000-55999\n"), [7070..=7071, 9070..=9070, 55_000..=55_999]);
         assert_eq!(ranges("\n"), []);
+    }
+    #[test]
+    fn the_ports_that_the_kernel_keeps_already_stay_so() {
+        let own = [7070, 0, 7071];
+        assert_eq!(to_reserve("\n", &(55_000..=55_999), own), "55000-55999,7070,7071");
+        assert_eq!(
+            to_reserve("7070,8125-8126\n", &(55_000..=55_999), own),
+            "7070,8125-8126,55000-55999,7071"
+        );
     }
 }

@@ -2,9 +2,13 @@
 //!
 //! A server that closes every descriptor there may be, or keeps them in sets of 1024, must not meet the agent's limit. A limit is inherited,
 //! and nothing may run between fork and exec (`super::process`), so a server's is set right after its start, before it has done much.
+//!
+//! The kernel lets an agent do that to servers of its own user. Those of other users (`--spawn-user`) take the capability `CAP_SYS_RESOURCE`;
+//! without it they keep the agent's limit, which is warned of once.
 
-use std::sync::OnceLock;
+use std::sync::{Once, OnceLock};
 
+use rustix::io::Errno;
 use rustix::process::{Pid, Resource, Rlimit, getrlimit, prlimit, setrlimit};
 
 /// The limit before it was raised.
@@ -26,11 +30,20 @@ pub(crate) fn raise(wanted: u64) -> Option<u64> {
     }
 }
 
-/// Gives a process that was just started the limit from before. One that has ended meanwhile, or that this user may not touch, keeps what
-/// it has.
+/// Gives a process that was just started the limit from before. One that this user may not touch keeps what it has.
 pub(crate) fn give_back(pid: Pid) {
+    static SAID: Once = Once::new();
     let Some(before) = BEFORE.get() else { return };
-    if let Err(error) = prlimit(Some(pid), Resource::Nofile, *before) {
-        tracing::debug!(%error, "a server keeps the agent's limit of open files");
+    match prlimit(Some(pid), Resource::Nofile, *before) {
+        // It may have ended meanwhile.
+        Ok(_) | Err(Errno::SRCH) => {}
+        Err(error) => SAID.call_once(|| {
+            tracing::warn!(
+                %error,
+                limit = before.current,
+                "servers keep the agent's raised limit of open files: start the agent with a limit that is high enough for its slots \
+                 (LimitNOFILE=), or with CAP_SYS_RESOURCE"
+            );
+        }),
     }
 }

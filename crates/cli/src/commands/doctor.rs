@@ -1,10 +1,11 @@
 //! `hatchery doctor`: looks for what is wrong, and says what to do about it.
 //!
 //! Three parts run at once: the front door and the farm behind it, the registry, and with `--agent` this machine as a node. Each check has
-//! a deadline, so nothing hangs; nothing is changed, and no finding holds a secret. The parts that know how to look are with what they look
+//! a deadline, and so has each file, so nothing hangs; nothing is changed, and no finding holds a secret. The parts that know how to look are with what they look
 //! at (`registry::examine`, `agent::Subject`, `tls::examine`); here are the front door, the order, and the report.
 
 mod agent_flags;
+mod credential;
 mod date;
 mod farm;
 mod front_door;
@@ -12,6 +13,8 @@ mod node_clocks;
 mod report;
 
 use std::path::PathBuf;
+use std::sync::mpsc;
+use std::thread;
 use std::time::Duration;
 
 use clap::Args;
@@ -21,6 +24,7 @@ use tokio::task::{JoinSet, spawn_blocking};
 use tokio::time::timeout;
 
 use self::agent_flags::AgentFlags;
+use super::role;
 use crate::args::{Before, ClientFlags, FarmFlag, names_server};
 use crate::context::Context;
 use crate::exit::Exit;
@@ -89,27 +93,31 @@ pub(crate) fn run(before: &Before, args: DoctorArgs) -> Result<Exit, Failure> {
     let json = args.flags.json || before.json;
     let limit = args.flags.timeout.unwrap_or(CHECK);
     let asks = !args.agent || names_server(&args.flags, before);
-    let context = asks.then(|| Context::new(before, &args.flags, limit)).transpose()?;
+    let context = asks.then(|| context_within(before, &args.flags, limit)).transpose()?;
     let RegistryToLookAt { registry, registry_password_file: password, farm } = args.registry;
     let registry = registry.or_else(|| args.agent.then(|| DEFAULT_REGISTRY.to_owned()));
     let elsewhere = registry.as_deref().is_some_and(registry::is_elsewhere);
     let node = args.agent.then_some(args.node.options);
+    // As `hatchery agent` has it: with TLS of its own, an open registry keeps it from starting.
+    let guarded = node.as_ref().is_some_and(|node| node.tls.tls_cert.is_some() && !node.tls.insecure);
+    let secrets = password.iter().map(|file| ("--registry-password-file", file.clone())).collect();
     let findings = block_on(Builder::new_current_thread(), async {
         let door = async {
             match &context {
-                Some(context) => front_door::examine(context, limit).await,
+                Some(Some(context)) => front_door::examine(context, limit).await,
+                Some(None) => vec![late("credential", limit)],
                 None => Vec::new(),
             }
         };
         let registry = async {
             let Some(url) = &registry else { return Vec::new() };
             // It makes several calls, and each is bounded.
-            let look = registry::examine(url, password.as_deref(), &farm.farm);
+            let look = registry::examine(url, password.as_deref(), &farm.farm, guarded);
             within("registry", 2 * limit, look).await
         };
         let node = async {
             match node {
-                Some(options) => examine_node(*options, elsewhere, limit).await,
+                Some(options) => examine_node(*options, secrets, elsewhere, limit).await,
                 None => Vec::new(),
             }
         };
@@ -121,12 +129,33 @@ pub(crate) fn run(before: &Before, args: DoctorArgs) -> Result<Exit, Failure> {
     Ok(if worst == Some(Level::Problem) { Exit::Failed } else { Exit::Done })
 }
 
-/// Runs all checks of a node at once, each on a thread of its own.
-async fn examine_node(options: ::agent::Options, elsewhere: bool, limit: Duration) -> Vec<Finding> {
-    let made = spawn_blocking(move || ::agent::Subject::of(options));
+/// Reads the files of the credential and the CA; `None` when that takes too long.
+///
+/// # Errors
+/// A flag, a variable or a file cannot be used.
+fn context_within(before: &Before, flags: &ClientFlags, limit: Duration) -> Result<Option<Context>, Failure> {
+    let (before, flags) = (before.clone(), flags.clone());
+    let (made, done) = mpsc::channel();
+    let make = move || made.send(Context::new(&before, &flags, limit)).ok();
+    // A file may be on a share that hangs: the thread is then left behind.
+    let thread = thread::Builder::new().name("files".to_owned()).spawn(make);
+    thread.map_err(|error| Failure::failed(format!("cannot start a thread: {error}")))?;
+    done.recv_timeout(limit).map_or(Ok(None), |context| context.map(Some))
+}
+
+/// Runs all checks of a node at once, each on a thread of its own. `secrets` are files that an agent keeps from its spawns beside those of
+/// its own flags.
+async fn examine_node(
+    options: ::agent::Options,
+    secrets: Vec<(&'static str, PathBuf)>,
+    elsewhere: bool,
+    limit: Duration,
+) -> Vec<Finding> {
+    let made = spawn_blocking(move || ::agent::Subject::of(options, secrets));
     let Ok(Ok((mut findings, subject))) = timeout(limit, made).await else {
         return vec![late("flags", limit)];
     };
+    findings.extend(traces());
     let Some(subject) = subject else { return findings };
     let mut running = JoinSet::new();
     for (at, check) in subject.checks(elsewhere).into_iter().enumerate() {
@@ -142,6 +171,13 @@ async fn examine_node(options: ::agent::Options, elsewhere: bool, limit: Duratio
     found.sort_by_key(|(at, _)| *at);
     findings.extend(found.into_iter().flat_map(|(_, found)| found));
     findings
+}
+
+/// What keeps an agent from starting in the variables of traces.
+fn traces() -> Option<Finding> {
+    let Err(Failure::Said(_, why)) = role::trace_settings() else { return None };
+    let advice = "change the variable, or unset it (docs/operator/traces.md)";
+    Some(Finding::problem("flags", why, "the agent does not start with this environment", advice))
 }
 
 /// The findings of a check, or that it took too long.

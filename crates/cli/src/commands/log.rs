@@ -13,7 +13,7 @@ use crate::context::Context;
 use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::output::printable;
-use crate::spawn_ids;
+use crate::spawn_ids::{self, Purpose};
 
 /// Between two looks at a log that is followed.
 const LOOK: Duration = Duration::from_millis(500);
@@ -50,7 +50,7 @@ pub(crate) struct LogArgs {
 }
 
 pub(crate) async fn run(context: &Context, args: &LogArgs) -> Result<Exit, Failure> {
-    let id = spawn_ids::resolve(&context.client, &args.id).await?;
+    let id = spawn_ids::resolve(&context.client, &args.id, Purpose::Read).await?;
     if !args.follow {
         let text = context.client.log(&id, args.lines).await?;
         write(context, String::from_utf8_lossy(&text).lines())?;

@@ -100,6 +100,11 @@ impl NodeFilter {
 }
 
 impl NodesArgs {
+    /// Whether failures, too, are for programs.
+    pub(crate) fn is_json(&self) -> bool {
+        self.list.is_json()
+    }
+
     /// Which of two comes first; they come in the order of their names.
     fn order(&self, a: &Node, b: &Node) -> Ordering {
         let full = |node: &Node| f64::from(node.slots.used) / f64::from(node.slots.total.max(1));
@@ -117,8 +122,7 @@ impl NodesArgs {
     }
 
     /// Leaves what is meant in a list as it came, in its order.
-    fn choose_raw(&self, nodes: &[Node], list: &mut Value) {
-        let Some(Value::Array(raw)) = list.get_mut("nodes") else { return };
+    fn choose_raw(&self, nodes: &[Node], raw: &mut Vec<Value>) {
         let mut both: Vec<(&Node, Value)> = nodes.iter().zip(raw.drain(..)).collect();
         both.retain(|(node, _)| self.filter.takes(node));
         both.sort_by(|(a, _), (b, _)| self.order(a, b));
@@ -129,15 +133,21 @@ impl NodesArgs {
 pub(crate) async fn run(context: &Context, args: &NodesArgs) -> Result<Exit, Failure> {
     if args.watch {
         let form = args.list.form_to_follow(context)?;
-        return redraw::follow(context, form == Form::Json, "nodes", |snapshot, out| {
-            let mut nodes: Vec<Node> = redraw::read(context, snapshot)?;
+        return redraw::follow(context, form == Form::Json, "nodes", |mut snapshot, out| {
+            let mut nodes: Vec<Node> = redraw::read(context, snapshot.clone())?;
+            if form == Form::Json {
+                if let Value::Array(raw) = &mut snapshot {
+                    args.choose_raw(&nodes, raw);
+                }
+                return Ok(writeln!(out, "{snapshot}")?);
+            }
             nodes.retain(|node| args.filter.takes(node));
             nodes.sort_by(|a, b| args.order(a, b));
             Ok(write(&nodes, args, form, out)?)
         })
         .await;
     }
-    let form = args.list.form(context);
+    let form = args.list.form(context)?;
     let mut out = io::stdout().lock();
     if let Some(node) = &args.node {
         let answer = context.client.node(node).await?;
@@ -152,7 +162,9 @@ pub(crate) async fn run(context: &Context, args: &NodesArgs) -> Result<Exit, Fai
     let answer = context.client.nodes().await?;
     if matches!(form, Form::Json | Form::Yaml) {
         let mut list = raw(&answer.json);
-        args.choose_raw(&answer.value.nodes, &mut list);
+        if let Some(Value::Array(raw)) = list.get_mut("nodes") {
+            args.choose_raw(&answer.value.nodes, raw);
+        }
         write_value(&mut out, form, &list)?;
         return Ok(Exit::Done);
     }

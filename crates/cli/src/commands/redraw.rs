@@ -18,7 +18,7 @@ const TOGETHER: Duration = Duration::from_millis(300);
 /// How often values that are no events, such as loads and ages, are shown anew on a terminal.
 const REFRESH: Duration = Duration::from_secs(2);
 
-/// Shows a topic until Ctrl-C: each snapshot as JSON, or as `draw` writes it for people.
+/// Shows a topic until Ctrl-C: each snapshot as `draw` writes it. `json` is for programs, and never drawn in place.
 pub(crate) async fn follow(
     context: &Context,
     json: bool,
@@ -43,11 +43,7 @@ pub(crate) async fn follow(
                 News::Event { .. } => {}
                 News::Snapshot { snapshot, .. } => {
                     let mut text = Vec::new();
-                    if json {
-                        writeln!(text, "{snapshot}")?;
-                    } else {
-                        draw(snapshot, &mut text)?;
-                    }
+                    draw(snapshot, &mut text)?;
                     show(&text, terminal)?;
                 }
             },

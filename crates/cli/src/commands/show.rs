@@ -14,7 +14,7 @@ use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::listing::{Form, FormFlag, write_value};
 use crate::output::{Columns, Facts, labels, when, write_json};
-use crate::spawn_ids;
+use crate::spawn_ids::{self, Purpose};
 
 /// Shows one spawn with its history.
 #[derive(Debug, Args)]
@@ -32,11 +32,19 @@ pub(crate) struct ShowArgs {
     pub(crate) flags: ClientFlags,
 }
 
+impl ShowArgs {
+    /// Whether failures, too, are for programs.
+    pub(crate) fn is_json(&self) -> bool {
+        self.form.is_json()
+    }
+}
+
 pub(crate) async fn run(context: &Context, args: &ShowArgs) -> Result<Exit, Failure> {
-    let id = spawn_ids::resolve(&context.client, &args.id).await?;
+    let form = args.form.form(context)?;
+    let id = spawn_ids::resolve(&context.client, &args.id, Purpose::Read).await?;
     let answer = context.client.show(&id).await?;
     let mut out = io::stdout().lock();
-    match args.form.form(context) {
+    match form {
         Form::Json => write_json(&mut out, &answer.json)?,
         Form::Yaml => {
             write_value(&mut out, Form::Yaml, &serde_json::from_slice(&answer.json).unwrap_or_default())?

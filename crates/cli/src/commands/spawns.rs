@@ -17,6 +17,7 @@ use crate::filter::{Ends, Filter};
 use crate::listing::{Form, ListFlags, tally, write_value};
 use crate::output::{Columns, age, count, labels, short};
 use crate::pages::{Count, Pages};
+use crate::standard_error::say;
 
 /// Spawns that are listed unless a flag says otherwise.
 const LIMIT: u32 = 100;
@@ -40,7 +41,7 @@ const MAX_COUNTED: usize = 1000;
     hatchery spawns --owner web --tag user=ann@example.com\n  \
     hatchery spawns --reason failed --renderer ssr --since 24h\n  \
     hatchery spawns --watch --sort node\n  \
-    hatchery spawns -q --owner web\n  \
+    hatchery spawns -q --all --owner web\n  \
     hatchery spawns -o wide\n  \
     hatchery spawns --state exited --all --json\n\n\
     Every command takes the end of an id for the id. A line says how many were left out, and the last one\n\
@@ -82,6 +83,11 @@ enum Sort {
 }
 
 impl SpawnsArgs {
+    /// Whether failures, too, are for programs.
+    pub(crate) fn is_json(&self) -> bool {
+        self.list.is_json()
+    }
+
     fn filter(&self) -> Filter {
         Filter { ends: self.ends.clone(), ..self.filter.clone() }
     }
@@ -111,6 +117,25 @@ impl SpawnsArgs {
         }
         spawns.sort_by(|a, b| self.order(a, b));
     }
+
+    /// The same with spawns as they came, with fields that this version does not know.
+    fn sort_raw(&self, raw: &mut Vec<Value>) {
+        if self.sort.is_none() {
+            if self.list.reverse {
+                raw.reverse();
+            }
+            return;
+        }
+        let mut both = with_spawns(std::mem::take(raw));
+        both.sort_by(|(a, _), (b, _)| self.order(a, b));
+        raw.extend(both.into_iter().map(|(_, raw)| raw));
+    }
+}
+
+/// Each with the spawn that it is; what is none is left out.
+fn with_spawns(raw: Vec<Value>) -> Vec<(Spawn, Value)> {
+    let both = |raw: Value| Some((serde_json::from_value(raw.clone()).ok()?, raw));
+    raw.into_iter().filter_map(both).collect()
 }
 
 /// Does it, page by page.
@@ -118,6 +143,15 @@ pub(crate) async fn run(context: &Context, args: &SpawnsArgs) -> Result<Exit, Fa
     if args.watch {
         let form = args.list.form_to_follow(context)?;
         return redraw::follow(context, form == Form::Json, "spawns", |snapshot, out| {
+            if form == Form::Json {
+                let mut both = with_spawns(redraw::read(context, snapshot)?);
+                both.retain(|(spawn, _)| args.filter.takes(spawn));
+                // A program gets all of them unless it says how many.
+                both.truncate(args.limit.map_or(usize::MAX, |_| args.limit()));
+                let mut raw: Vec<Value> = both.into_iter().map(|(_, raw)| raw).collect();
+                args.sort_raw(&mut raw);
+                return Ok(writeln!(out, "{}", Value::Array(raw))?);
+            }
             let mut spawns: Vec<Spawn> = redraw::read(context, snapshot)?;
             spawns.retain(|spawn| args.filter.takes(spawn));
             spawns.truncate(args.limit());
@@ -126,7 +160,7 @@ pub(crate) async fn run(context: &Context, args: &SpawnsArgs) -> Result<Exit, Fa
         })
         .await;
     }
-    let form = args.list.form(context);
+    let form = args.list.form(context)?;
     if matches!(form, Form::Json | Form::Yaml) {
         return as_value(context, args, form).await;
     }
@@ -148,7 +182,12 @@ fn write(
         for spawn in spawns {
             writeln!(out, "{}", spawn.id)?;
         }
-        return out.flush();
+        out.flush()?;
+        // Ids go to other commands, which must not take a part for the whole.
+        if let Some(left_out) = left_out {
+            say(left_out);
+        }
+        return Ok(());
     }
     if spawns.is_empty() && left_out.is_none() {
         return writeln!(out, "no spawns{}", args.filter.words());
@@ -176,17 +215,7 @@ async fn as_value(context: &Context, args: &SpawnsArgs, form: Form) -> Result<Ex
             break;
         }
     }
-    if args.sort.is_none() && args.list.reverse {
-        raw.reverse();
-    }
-    if args.sort.is_some() {
-        let mut both: Vec<(Spawn, Value)> = raw
-            .into_iter()
-            .filter_map(|raw| Some((serde_json::from_value(raw.clone()).ok()?, raw)))
-            .collect();
-        both.sort_by(|(a, _), (b, _)| args.order(a, b));
-        raw = both.into_iter().map(|(_, raw)| raw).collect();
-    }
+    args.sort_raw(&mut raw);
     let mut list = json!({ "spawns": raw });
     if let Some(cursor) = pages.cursor() {
         list["nextCursor"] = Value::String(cursor);

@@ -6,7 +6,7 @@ use std::time::Duration;
 use clap::Args;
 use futures_util::{StreamExt, stream};
 use model::SpawnState;
-use model::api::{ErrorCode, Spawn};
+use model::api::Spawn;
 use tokio::time::{Instant, sleep, timeout_at};
 
 use super::show::end;
@@ -19,7 +19,8 @@ use crate::failure::Failure;
 use crate::filter::Filter;
 use crate::output::{count, write_json};
 use crate::pages::Pages;
-use crate::spawn_ids;
+use crate::retry::patiently;
+use crate::spawn_ids::{self, Purpose};
 use crate::standard_error::say;
 
 /// Between two looks at the spawns that are waited for.
@@ -28,9 +29,6 @@ const LOOK: Duration = Duration::from_millis(200);
 const LAST_LOOK: Duration = Duration::from_secs(1);
 /// Spawns that are stopped, or waited for, at once.
 const AT_ONCE: usize = 16;
-/// A front door that gets too many calls a second is asked again after this long, so many times.
-const PAUSE: Duration = Duration::from_secs(1);
-const TRIES: u32 = 10;
 
 /// Stops spawns: TERM, a grace, KILL. Answers at once unless --wait is given.
 #[derive(Debug, Args)]
@@ -44,7 +42,7 @@ const TRIES: u32 = 10;
     With several spawns the exit code is that of the worst. By a filter, those that match and have not\n\
     ended are stopped; `hatchery spawns` with the same flags lists them.")]
 pub(crate) struct StopArgs {
-    /// The spawns' ids, or their ends
+    /// The spawns' ids, or their ends of eight characters or more
     #[arg(value_name = "ID")]
     ids: Vec<String>,
     /// Wait until they have ended, at most this long [default with --wait: 30s]
@@ -81,7 +79,7 @@ pub(crate) async fn run(context: &Context, args: &StopArgs) -> Result<Exit, Fail
     let ids = if chosen {
         meant(context, &args.filter).await?
     } else {
-        spawn_ids::resolve_all(&context.client, &args.ids).await?
+        spawn_ids::resolve_all(&context.client, &args.ids, Purpose::Change).await?
     };
     let mut worst = Exit::Done;
     let mut promised = Vec::new();
@@ -109,7 +107,11 @@ pub(crate) async fn run(context: &Context, args: &StopArgs) -> Result<Exit, Fail
 
 /// The spawns that a filter means and that have not ended, and says what becomes of them.
 async fn meant(context: &Context, filter: &Filter) -> Result<Vec<String>, Failure> {
-    let spawns: Vec<Spawn> = Pages::of(&context.client, filter.clone()).take(usize::MAX).await?;
+    let mut spawns: Vec<Spawn> = Vec::new();
+    let mut pages = Pages::of(&context.client, filter.clone());
+    while let Some(answer) = patiently(async || pages.next(usize::MAX).await).await? {
+        spawns.extend(answer.value.spawns);
+    }
     let living = spawns.iter().filter(|spawn| spawn.state != SpawnState::Exited);
     let ids: Vec<String> = living.map(|spawn| spawn.id.to_string()).collect();
     let words = filter.words();
@@ -140,17 +142,6 @@ async fn stop(context: &Context, id: &str, filter: &Filter) -> Result<Asked, Cal
         }
     }
     patiently(async || context.client.stop(id).await).await.map(Asked::Stopped)
-}
-
-/// Makes a call again while its caller makes too many of them a second.
-async fn patiently<T>(call: impl AsyncFn() -> Result<T, CallError>) -> Result<T, CallError> {
-    for _ in 1..TRIES {
-        match call().await {
-            Err(error) if error.code() == ErrorCode::RateLimited.as_str() => sleep(PAUSE).await,
-            outcome => return outcome,
-        }
-    }
-    call().await
 }
 
 /// Prints the outcome of the request; with a wait, the end is printed instead.

@@ -13,7 +13,7 @@ use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::feed::{Feed, News};
 use crate::output::printable;
-use crate::spawn_ids;
+use crate::spawn_ids::{self, Purpose};
 use crate::standard_error::say;
 
 /// More events than a front door sends at once after a gap.
@@ -100,7 +100,7 @@ pub(crate) async fn run(context: &Context, args: &WatchArgs) -> Result<Exit, Fai
 
 /// The topic of the spawn whose id ends so.
 async fn whole(context: &Context, end: &str) -> Result<String, Failure> {
-    let id = spawn_ids::resolve(&context.client, end).await?;
+    let id = spawn_ids::resolve(&context.client, end, Purpose::Read).await?;
     if spawn_ids::is_end(&id) {
         return Err(Failure::Said(Exit::NotFound, format!("no spawn's id ends with {end}")));
     }

@@ -23,8 +23,9 @@ use super::url::{Guide, Source, unprotected};
 /// Settings that [`judge`] looks at.
 const SETTINGS: [&str; 4] = ["save", "appendonly", "min-replicas-to-write", "stop-writes-on-bgsave-error"];
 
-/// Looks at the registry of a farm. Changes nothing, and takes a few seconds at the most.
-pub async fn examine(url: &str, password_file: Option<&Path>, farm: &str) -> Vec<Finding> {
+/// Looks at the registry of a farm. Changes nothing, and takes a few seconds at the most. `guarded`: whether it is that of a role with TLS of
+/// its own, which does not start with an open registry on another machine.
+pub async fn examine(url: &str, password_file: Option<&Path>, farm: &str, guarded: bool) -> Vec<Finding> {
     if url == "embedded" {
         return vec![judge::embedded()];
     }
@@ -55,9 +56,10 @@ pub async fn examine(url: &str, password_file: Option<&Path>, farm: &str) -> Vec
         Ok(Err(error)) => return vec![judge::unusable(&error.to_string())],
         Err(_) => return vec![judge::unusable("the files of --registry cannot be read")],
     };
+    let open = open.map(|open| judge::unprotected(&open.host, open.lacks, guarded));
     let server = match seeker.find().await {
         Ok(server) => server,
-        Err(why) => return vec![judge::not_reached(&why, form)],
+        Err(why) => return [judge::not_reached(&why, form)].into_iter().chain(open).collect(),
     };
     let mut connection = server.shared.clone();
     let at = format!("{}:{}", server.at.0, server.at.1);
@@ -74,7 +76,7 @@ pub async fn examine(url: &str, password_file: Option<&Path>, farm: &str) -> Vec
     judge::judge(&Facts {
         at,
         form,
-        open: open.map(|open| open.lacks),
+        open,
         info: info.map(|text: String| pairs(&text)),
         settings,
         ahead,
@@ -114,7 +116,8 @@ async fn settings(connection: &mut MultiplexedConnection) -> Option<HashMap<Stri
 }
 
 /// Whether the user may read the farm's keys and run scripts on them, as far as that can be tried without changing anything.
-async fn rights(connection: &mut MultiplexedConnection, prefix: &str) -> Result<(), String> {
+/// Nothing, where an answer shows neither.
+async fn rights(connection: &mut MultiplexedConnection, prefix: &str) -> Option<Result<(), String>> {
     let key = format!("{prefix}:incarnation");
     // No script has this digest: a user that may run scripts is told so.
     let none = "0".repeat(40);
@@ -122,8 +125,9 @@ async fn rights(connection: &mut MultiplexedConnection, prefix: &str) -> Result<
     script.arg(none).arg(1).arg(&key);
     let tries: [RedisResult<Value>; 2] =
         [cmd("GET").arg(&key).query_async(connection).await, script.query_async(connection).await];
-    match tries.into_iter().filter_map(Result::err).find(|error| code(error).as_deref() == Some("NOPERM")) {
-        Some(error) => Err(message(&error)),
-        None => Ok(()),
+    let errors: Vec<_> = tries.into_iter().filter_map(Result::err).collect();
+    if let Some(error) = errors.iter().find(|error| code(error).as_deref() == Some("NOPERM")) {
+        return Some(Err(message(error)));
     }
+    errors.iter().all(|error| code(error).as_deref() == Some("NOSCRIPT")).then_some(Ok(()))
 }

@@ -14,7 +14,7 @@ const VERSION: &str = env!("CARGO_PKG_VERSION");
 
 /// Everything that is to be said of the nodes. `door` is the version of the front door, where it says so.
 pub(super) fn judge(list: &NodeList, door: Option<&str>, now: Timestamp) -> Vec<Finding> {
-    let mut findings = vec![versions(list, door)];
+    let mut findings: Vec<Finding> = versions(list, door).into_iter().collect();
     if list.nodes.is_empty() {
         findings.push(Finding::problem(
             "nodes",
@@ -134,8 +134,8 @@ fn takes_spawns(node: &Node) -> bool {
     node.availability == Availability::Up && node.eligibility == Eligibility::Eligible
 }
 
-/// Versions of this command, the front door and the nodes.
-fn versions(list: &NodeList, door: Option<&str>) -> Finding {
+/// Versions of this command, the front door and the nodes; nothing, where no other than this one's is known.
+fn versions(list: &NodeList, door: Option<&str>) -> Option<Finding> {
     let mut of_nodes: BTreeMap<&str, usize> = BTreeMap::new();
     for node in list.nodes.iter().filter(|node| node.availability != Availability::Down) {
         *of_nodes.entry(&node.version).or_default() += 1;
@@ -152,8 +152,11 @@ fn versions(list: &NodeList, door: Option<&str>) -> Finding {
     let mut all: Vec<&str> = of_nodes.into_keys().chain(door).collect();
     all.sort_unstable();
     all.dedup();
+    if all.is_empty() {
+        return None;
+    }
     if all.iter().all(|version| *version == VERSION) {
-        return Finding::ok("versions", found);
+        return Some(Finding::ok("versions", found));
     }
     let (why, advice) = match all.as_slice() {
         [_] => {
@@ -164,7 +167,7 @@ fn versions(list: &NodeList, door: Option<&str>) -> Finding {
             "finish the upgrade: docs/operator/upgrades.md",
         ),
     };
-    Finding::warning("versions", found, why, advice)
+    Some(Finding::warning("versions", found, why, advice))
 }
 
 /// The registry's clock, by the last heartbeats of nodes that are up: they came a moment ago.
@@ -252,6 +255,8 @@ mod tests {
             });
             assert!(found, "{change}: {findings:?}");
         }
+        let nothing: NodeList = serde_json::from_value(json!({ "nodes": [] })).unwrap();
+        assert_eq!(versions(&nothing, None), None, "nothing is known");
         let none = judged(&[], VERSION);
         assert!(none.iter().any(|finding| finding.found == "the farm has no nodes"), "{none:?}");
         let many: Vec<Value> =

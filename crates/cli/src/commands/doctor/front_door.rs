@@ -1,15 +1,13 @@
-//! The way to the front door, step by step: name, connection, TLS, readiness, clock, credential, and then the farm.
-//!
-//! What a credential may do is found without doing it: a call that can never be carried out (a renderer and a node that cannot be) is
-//! refused for its scope first, and for what it asks otherwise.
+//! The way to the front door, step by step: name, connection, TLS, readiness, clock, credential, and then the farm. Each step needs the one
+//! before, so they run one after the other.
 
+use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::future::join_all;
 use hyper::{Method, Response, StatusCode};
-use model::api::NodeList;
 use model::finding::clock;
 use model::{Finding, Level, Timestamp};
 use serde_json::Value;
@@ -17,11 +15,12 @@ use tokio::net::{TcpStream, lookup_host};
 use tokio::time::timeout;
 
 use super::date::ahead;
-use super::{farm, node_clocks};
+use super::{credential, farm, node_clocks};
 use crate::connector::{Stream, innermost};
 use crate::context::Context;
-use crate::credential::WHERE;
 
+/// The number of this error on Linux, which has no [`io::ErrorKind`].
+const EAFNOSUPPORT: i32 = 97;
 const UNREACHED: &str = "no caller that uses this address gets anything";
 
 /// Everything that can be seen from here.
@@ -43,8 +42,8 @@ pub(super) async fn examine(context: &Context, limit: Duration) -> Vec<Finding> 
     findings.extend(readiness(&ready));
     findings.extend(ahead(ready.headers(), before).map(|ahead| clock("clock", "the front door", ahead)));
     let version = version(context).await;
-    let (found, nodes) = credential(context).await;
-    findings.extend(found);
+    let (found, nodes) = credential::examine(context).await;
+    findings.push(found);
     if let Some(nodes) = nodes {
         findings.extend(farm::judge(&nodes, version.as_deref(), Timestamp::now()));
         findings.extend(node_clocks::examine(&nodes.nodes, limit).await);
@@ -66,14 +65,14 @@ async fn connection(context: &Context, limit: Duration) -> (Vec<Finding>, bool) 
         Ok(Err(error)) => return dns(error.to_string()),
         Err(_) => return dns(format!("no answer within {}", humantime::format_duration(limit))),
     };
-    let tries =
-        addresses.iter().map(async |address| match timeout(limit, TcpStream::connect(address)).await {
-            Ok(Ok(_)) => None,
-            Ok(Err(error)) => Some(format!("{address}: {}", innermost(&error))),
-            Err(_) => Some(format!("{address}: no answer")),
-        });
-    let failed: Vec<String> = join_all(tries).await.into_iter().flatten().collect();
-    if failed.len() == addresses.len() {
+    let tries = addresses.iter().map(async |address| timeout(limit, TcpStream::connect(address)).await);
+    let tried: Vec<io::Result<()>> = join_all(tries)
+        .await
+        .into_iter()
+        .map(|tried| tried.unwrap_or_else(|_| Err(io::Error::other("no answer"))).map(drop))
+        .collect();
+    let failed = failures(&addresses, &tried);
+    if tried.iter().all(Result::is_err) {
         let found = format!("nothing answers at {server} ({})", failed.join("; "));
         let advice =
             "start the front door (its --listen must be an address that others reach), or open the way to it";
@@ -109,6 +108,24 @@ async fn connection(context: &Context, limit: Duration) -> (Vec<Finding>, bool) 
     let reached = found.level != Level::Problem;
     findings.push(found);
     (findings, reached)
+}
+
+/// The addresses that do not answer, each with the reason. An address of a family that this machine has no route to is one of them only where
+/// none answers: many machines have no IPv6, and every client there takes the other address.
+fn failures(addresses: &[SocketAddr], tried: &[io::Result<()>]) -> Vec<String> {
+    let one_answers = tried.iter().any(Result::is_ok);
+    let both = addresses.iter().zip(tried);
+    both.filter_map(|(address, tried)| {
+        let error = tried.as_ref().err().filter(|error| !(one_answers && has_no_route(error)))?;
+        Some(format!("{address}: {}", innermost(error)))
+    })
+    .collect()
+}
+
+/// Whether this machine cannot even try: it has no network, no address or no support for the family.
+fn has_no_route(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::NetworkUnreachable | io::ErrorKind::AddrNotAvailable)
+        || error.raw_os_error() == Some(EAFNOSUPPORT)
 }
 
 fn tls_problem(why: &str) -> Finding {
@@ -175,7 +192,15 @@ fn readiness(ready: &Response<Bytes>) -> Vec<Finding> {
             "it takes no new calls",
             "ask another one; a load balancer takes it out by /readyz",
         )],
-        (StatusCode::FORBIDDEN | StatusCode::NOT_FOUND, _, _) => vec![Finding::warning(
+        // A load balancer may keep the route from strangers, or ask them for a credential of its own.
+        (
+            StatusCode::UNAUTHORIZED
+            | StatusCode::FORBIDDEN
+            | StatusCode::NOT_FOUND
+            | StatusCode::TOO_MANY_REQUESTS,
+            _,
+            _,
+        ) => vec![Finding::warning(
             "front-door",
             format!("/readyz is not passed on ({})", ready.status()),
             "whether the front door is ready cannot be seen from here",
@@ -204,77 +229,6 @@ async fn version(context: &Context) -> Option<String> {
     let answer = context.client.plain(Method::GET, "/openapi.json", "", true).await.ok()?;
     let document: Value = serde_json::from_slice(answer.body()).ok()?;
     document["info"]["version"].as_str().map(str::to_owned)
-}
-
-/// Whether the credential is accepted and what it may do; the nodes, if it may see them.
-async fn credential(context: &Context) -> (Vec<Finding>, Option<NodeList>) {
-    let has = context.client.credential().is_some();
-    let nodes = match context.client.plain(Method::GET, "/v1/nodes", "", false).await {
-        Ok(nodes) => nodes,
-        Err(error) => return (vec![unanswered(&error.to_string())], None),
-    };
-    let problem: Value = serde_json::from_slice(nodes.body()).unwrap_or_default();
-    let detail = problem["detail"].as_str().unwrap_or("it does not say why").to_owned();
-    match nodes.status() {
-        StatusCode::UNAUTHORIZED => {
-            let found = if has {
-                format!("the credential is refused: {detail}")
-            } else {
-                "no credential was given".to_owned()
-            };
-            let advice = if has {
-                "use a key that `hatchery key list` has and that has not expired; a token must be signed by a key of --jwt-keys"
-            } else {
-                WHERE
-            };
-            let why = "the front door serves nobody without one, but for its probes";
-            (vec![Finding::problem("credential", found, why, advice)], None)
-        }
-        StatusCode::OK => {
-            let list = serde_json::from_slice(nodes.body()).ok();
-            let open = context.client.plain(Method::GET, "/v1/nodes", "", true).await;
-            if open.is_ok_and(|open| open.status() == StatusCode::OK) {
-                let found = "the front door asks nobody for a credential";
-                return (vec![Finding::ok("credential", found)], list);
-            }
-            (vec![scopes(context, true).await], list)
-        }
-        StatusCode::FORBIDDEN => (vec![scopes(context, false).await], None),
-        status => (vec![unanswered(&format!("GET /v1/nodes is answered with {status}: {detail}"))], None),
-    }
-}
-
-fn unanswered(found: &str) -> Finding {
-    let why = "nothing can be said of the nodes";
-    Finding::problem("credential", found, why, "see the front door's log, and what is before it")
-}
-
-/// The scopes of a credential that is accepted.
-async fn scopes(context: &Context, reads: bool) -> Finding {
-    let may = async |method: Method, path: &str, body| {
-        let answer = context.client.plain(method, path, body, false).await;
-        answer.is_ok_and(|answer| {
-            matches!(
-                answer.status(),
-                StatusCode::BAD_REQUEST | StatusCode::NOT_FOUND | StatusCode::UNPROCESSABLE_ENTITY
-            )
-        })
-    };
-    // There is no such renderer, and a node cannot have such a name.
-    let spawns = may(Method::POST, "/spawn", r#"{"rendererType":"none"}"#).await;
-    let operates = may(Method::DELETE, "/v1/nodes/%21", "").await;
-    let all = [(spawns, "spawn"), (reads, "read"), (operates, "operate")];
-    let has: Vec<&str> = all.iter().filter(|(has, _)| *has).map(|(_, scope)| *scope).collect();
-    let found = format!("the credential is accepted; its scopes: {}", has.join(", "));
-    if reads {
-        return Finding::ok("credential", found);
-    }
-    Finding::warning(
-        "credential",
-        found,
-        "without the scope read it may not see nodes, so nothing is said of them",
-        "use a credential with the scope read or operate",
-    )
 }
 
 #[cfg(test)]
@@ -310,6 +264,7 @@ mod tests {
             (503, r#"{"code":"registry-unavailable"}"#, Level::Problem, "cannot serve"),
             (503, r#"{"code":"shutting-down"}"#, Level::Problem, "shutting down"),
             (403, "", Level::Warning, "not passed on"),
+            (429, "", Level::Warning, "not passed on"),
             (502, "<html>", Level::Problem, "502"),
         ] {
             let found = answered(status, body);
@@ -320,5 +275,18 @@ mod tests {
             r#"{"status":"ready","dependencies":{"registry":{"backend":"redis"}},"warnings":["Redis evicts keys"]}"#,
         );
         assert_eq!(warned[1], (Level::Warning, "Redis evicts keys".to_owned()));
+    }
+    #[test]
+    fn an_address_that_this_machine_has_no_route_to_is_no_finding_where_another_answers() {
+        let addresses = ["[2001:db8::1]:443", "192.0.2.1:443"].map(|address| address.parse().unwrap());
+        let error = |number| Err(io::Error::from_raw_os_error(number));
+        let (unreachable, not_available, refused) = (101, 99, 111);
+        for number in [unreachable, not_available, EAFNOSUPPORT] {
+            assert_eq!(failures(&addresses, &[error(number), Ok(())]), Vec::<String>::new(), "{number}");
+            let both = failures(&addresses, &[error(number), error(refused)]);
+            assert_eq!(both.len(), 2, "{number}: {both:?}");
+        }
+        let refused = failures(&addresses, &[error(refused), Ok(())]);
+        assert!(refused.len() == 1 && refused[0].contains("2001:db8::1"), "{refused:?}");
     }
 }

@@ -28,16 +28,16 @@ pub(super) struct Facts {
     /// Its host and port.
     pub(super) at: String,
     pub(super) form: Form,
-    /// What protects it too little, where it is on another machine.
-    pub(super) open: Option<&'static str>,
+    /// That it is protected too little, where it is on another machine.
+    pub(super) open: Option<Finding>,
     /// `INFO`, or why it was refused.
     pub(super) info: Result<HashMap<String, String>, String>,
     /// Settings; `None` when this user may not see them.
     pub(super) settings: Option<HashMap<String, String>>,
     /// How far its clock is ahead of this machine's, in milliseconds.
     pub(super) ahead: Option<i64>,
-    /// Whether the user may use the farm's keys.
-    pub(super) rights: Result<(), String>,
+    /// Whether the user may use the farm's keys, where that is known.
+    pub(super) rights: Option<Result<(), String>>,
     /// `CLUSTER INFO`, of a cluster.
     pub(super) cluster: Option<HashMap<String, String>>,
 }
@@ -115,8 +115,8 @@ pub(super) fn not_reached(why: &str, form: Form) -> Finding {
 /// Everything that is to be said of a server that answers.
 pub(super) fn judge(facts: &Facts) -> Vec<Finding> {
     let mut findings = vec![reached(facts)];
-    findings.extend(facts.open.map(|lacks| unprotected(facts, lacks)));
-    findings.push(rights(facts));
+    findings.extend(facts.open.clone());
+    findings.extend(facts.rights.as_ref().map(rights));
     findings.extend(facts.ahead.map(|ahead| clock("registry-clock", "Redis", ahead)));
     if let Err(why) = &facts.info {
         findings.push(Finding::warning(
@@ -127,8 +127,9 @@ pub(super) fn judge(facts: &Facts) -> Vec<Finding> {
         ));
         return findings;
     }
-    findings.extend([version(facts), form(facts), evicts(facts), memory(facts), persistence(facts)]);
-    findings.extend(replicas(facts));
+    let found =
+        [version(facts), form(facts), evicts(facts), memory(facts), persistence(facts), replicas(facts)];
+    findings.extend(found.into_iter().flatten());
     findings
 }
 
@@ -150,17 +151,30 @@ fn reached(facts: &Facts) -> Finding {
     Finding::ok("registry-reachable", format!("Redis at {} answers{by}", facts.at))
 }
 
-fn unprotected(facts: &Facts, lacks: &str) -> Finding {
-    Finding::warning(
+/// An open registry on another machine. A role that is `guarded` by TLS does not start with it.
+pub(super) fn unprotected(host: &str, lacks: &str, guarded: bool) -> Finding {
+    let (level, why) = if guarded {
+        (
+            Level::Problem,
+            "the agent has TLS and does not start with it: a process that reaches Redis, or the network to it, owns the farm",
+        )
+    } else {
+        (
+            Level::Warning,
+            "a process that reaches Redis, or the network to it, owns the farm; roles with TLS and keys refuse to start with it",
+        )
+    };
+    Finding::bad(
         "registry-protection",
-        format!("Redis at {} is on another machine, {lacks}", facts.at),
-        "a process that reaches Redis, or the network to it, owns the farm; roles with TLS and keys refuse to start with it",
+        level,
+        format!("Redis is on another machine ({host}) {lacks}"),
+        why,
         "use rediss:// and --registry-password-file (deploy/redis has samples)",
     )
 }
 
-fn rights(facts: &Facts) -> Finding {
-    match &facts.rights {
+fn rights(rights: &Result<(), String>) -> Finding {
+    match rights {
         Ok(()) => Finding::ok("registry-acl", "the user may read the farm's keys and run its scripts"),
         Err(why) => Finding::problem(
             "registry-acl",
@@ -171,28 +185,28 @@ fn rights(facts: &Facts) -> Finding {
     }
 }
 
-fn version(facts: &Facts) -> Finding {
+fn version(facts: &Facts) -> Option<Finding> {
     // Valkey says which Redis it is compatible with, and its own version beside it.
-    let redis = facts.text("redis_version").unwrap_or("unknown");
+    let redis = facts.text("redis_version")?;
     let named = match facts.text("valkey_version") {
         Some(valkey) => format!("Valkey {valkey}"),
         None => format!("Redis {redis}"),
     };
-    let major = redis.split('.').next().and_then(|major| major.parse::<u32>().ok());
-    if major.is_none_or(|major| major >= MIN_MAJOR) {
-        return Finding::ok("registry-version", named);
+    let major = redis.split('.').next().and_then(|major| major.parse::<u32>().ok())?;
+    if major >= MIN_MAJOR {
+        return Some(Finding::ok("registry-version", named));
     }
-    Finding::problem(
+    Some(Finding::problem(
         "registry-version",
         format!("{named} is older than {MIN_MAJOR}"),
         "the farm's scripts use what older releases do not have",
         "install Redis 7 or later, or Valkey",
-    )
+    ))
 }
 
-fn form(facts: &Facts) -> Finding {
+fn form(facts: &Facts) -> Option<Finding> {
     let problem =
-        |found: &str, why: &str, advice: &str| Finding::problem("registry-form", found, why, advice);
+        |found: &str, why: &str, advice: &str| Some(Finding::problem("registry-form", found, why, advice));
     let mode = facts.text("redis_mode").unwrap_or("standalone");
     if mode == "sentinel" {
         return problem(
@@ -215,19 +229,15 @@ fn form(facts: &Facts) -> Finding {
             "name the master, or the Sentinels (redis-sentinel://…/MASTER), which know where it is",
         );
     }
-    if facts
-        .cluster
-        .as_ref()
-        .and_then(|cluster| cluster.get("cluster_state"))
-        .is_some_and(|state| state != "ok")
-    {
+    let state = facts.cluster.as_ref().and_then(|cluster| cluster.get("cluster_state"));
+    if state.is_some_and(|state| state != "ok") {
         return problem(
             "the cluster is not whole (cluster_state is not ok)",
             "it refuses calls until every slot is served",
             "see `redis-cli cluster info` and `cluster nodes`",
         );
     }
-    match facts.form {
+    Some(match facts.form {
         Form::Sentinels(count @ 0..3) => Finding::warning(
             "registry-form",
             format!("--registry names {count} {}", if count == 1 { "Sentinel" } else { "Sentinels" }),
@@ -235,68 +245,95 @@ fn form(facts: &Facts) -> Finding {
             "name at least three, on machines of their own",
         ),
         Form::Sentinels(count) => Finding::ok("registry-form", format!("{count} Sentinels and a master")),
+        Form::Cluster if state.is_none() => Finding::ok(
+            "registry-form",
+            "a cluster; whether every slot is served is not shown to this user (CLUSTER INFO)",
+        ),
         Form::Cluster => Finding::ok("registry-form", "a cluster, all of it served"),
-        Form::Single => Finding::ok("registry-form", "one server, which takes writes"),
-    }
+        Form::Single => {
+            facts.text("role")?;
+            Finding::ok("registry-form", "one server, which takes writes")
+        }
+    })
 }
 
-fn evicts(facts: &Facts) -> Finding {
-    let (limit, policy) = (facts.number("maxmemory").unwrap_or(0), facts.text("maxmemory_policy"));
+fn evicts(facts: &Facts) -> Option<Finding> {
+    let (limit, policy) = (facts.number("maxmemory")?, facts.text("maxmemory_policy"));
     if let Some(found) = eviction(limit, policy) {
         let evicted = facts.number("evicted_keys").filter(|count| *count > 0);
         let found = found.split(": set ").next().unwrap_or_default().to_owned();
         let found = evicted.map_or(found.clone(), |count| format!("{found}; it has evicted {count} already"));
-        return Finding::problem(
+        return Some(Finding::problem(
             "registry-eviction",
             found,
             "evicted keys are nodes and spawns that the farm forgets at random",
             "set maxmemory-policy to noeviction",
-        );
+        ));
     }
-    Finding::ok("registry-eviction", "Redis evicts nothing")
+    Some(Finding::ok("registry-eviction", "Redis evicts nothing"))
 }
 
-fn memory(facts: &Facts) -> Finding {
-    let used = facts.number("used_memory").unwrap_or(0);
+fn memory(facts: &Facts) -> Option<Finding> {
+    let used = facts.number("used_memory")?;
     let limit = facts.number("maxmemory").filter(|limit| *limit > 0);
     let Some((limit, what)) = limit.map(|limit| (limit, "maxmemory")).or_else(|| {
         Some((facts.number("total_system_memory").filter(|total| *total > 0)?, "the machine's memory"))
     }) else {
-        return Finding::ok("registry-memory", format!("{} in use, without a limit", mebibytes(used)));
+        return Some(Finding::ok("registry-memory", format!("{} in use, without a limit", mebibytes(used))));
     };
     let percent = used.saturating_mul(100) / limit;
     let found = format!("{} of {} in use ({percent} % of {what})", mebibytes(used), mebibytes(limit));
     let level = match percent {
         MEMORY_FULL.. => Level::Problem,
         MEMORY_NEAR.. => Level::Warning,
-        _ => return Finding::ok("registry-memory", found),
+        _ => return Some(Finding::ok("registry-memory", found)),
     };
-    Finding::bad(
+    Some(Finding::bad(
         "registry-memory",
         level,
         found,
         "a full Redis refuses writes (OOM): no spawn is recorded, and front doors place from their last snapshot",
         "raise maxmemory, or find what else fills it (`redis-cli --bigkeys`); docs/operator/sizing.md has what a farm needs",
-    )
+    ))
 }
 
-fn persistence(facts: &Facts) -> Finding {
-    let failed = [
-        ("rdb_last_bgsave_status", "the last snapshot"),
-        ("aof_last_write_status", "the last write to the log of commands"),
-    ];
-    let failed = failed.iter().find(|(name, _)| facts.text(name).is_some_and(|status| status != "ok"));
-    if let Some((_, what)) = failed {
-        return Finding::problem(
-            "registry-persistence",
-            format!("{what} could not be saved to disk"),
-            "Redis refuses writes while it cannot save (MISCONF)",
-            "make room on its disk and mend its directory's rights, or turn persistence off: the agents fill a new Redis within two seconds",
-        );
+fn persistence(facts: &Facts) -> Option<Finding> {
+    const MEND: &str = "make room on its disk and mend its directory's rights, or turn persistence off: the agents fill a new Redis within two seconds";
+    const REFUSES: &str = "Redis refuses writes while it cannot save (MISCONF)";
+    let failed = |name: &str| facts.text(name).is_some_and(|status| status != "ok");
+    let finding =
+        |level, found: &str, why: &str| Some(Finding::bad("registry-persistence", level, found, why, MEND));
+    if failed("aof_last_write_status") {
+        let found = "the last write to the log of commands could not be saved to disk";
+        return finding(Level::Problem, found, REFUSES);
     }
-    let appends = facts.text("aof_enabled") == Some("1");
     let saves = facts.setting("save").map(|save| !save.is_empty());
-    Finding::ok(
+    let stops = facts.setting("stop-writes-on-bgsave-error").map(|stops| stops == "yes");
+    if failed("rdb_last_bgsave_status") {
+        let found = "the last snapshot could not be saved to disk";
+        // Redis refuses writes for it only with both settings.
+        return match (saves, stops) {
+            (Some(true), Some(true)) => finding(Level::Problem, found, REFUSES),
+            (Some(false), _) => finding(
+                Level::Warning,
+                found,
+                "Redis takes writes all the same, since it saves none by itself (save \"\"); a replica that needs one gets none",
+            ),
+            (_, Some(false)) => finding(
+                Level::Warning,
+                found,
+                "Redis takes writes all the same (stop-writes-on-bgsave-error no), and loses them when it ends",
+            ),
+            (None, _) | (_, None) => finding(
+                Level::Warning,
+                found,
+                "Redis refuses writes for it (MISCONF) if it has save points and stop-writes-on-bgsave-error yes, as it has by \
+                 default; this user may not see its settings (CONFIG GET)",
+            ),
+        };
+    }
+    let appends = facts.text("aof_enabled")? == "1";
+    Some(Finding::ok(
         "registry-persistence",
         match (appends, saves) {
             (true, _) => "Redis keeps a log of commands on disk (appendonly)",
@@ -304,9 +341,11 @@ fn persistence(facts: &Facts) -> Finding {
             (false, Some(false)) => {
                 "Redis keeps nothing on disk, and needs not: the agents fill a new one within two seconds"
             }
-            (false, None) => "no save has failed (its settings are not shown to this user)",
+            (false, None) => {
+                "no log of commands (appendonly); whether Redis saves snapshots is not shown to this user (CONFIG GET), none has failed"
+            }
         },
-    )
+    ))
 }
 
 fn replicas(facts: &Facts) -> Option<Finding> {

@@ -12,7 +12,7 @@ fn facts(form: Form, info: &str, settings: &[(&str, &str)]) -> Facts {
             settings.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect(),
         ),
         ahead: Some(0),
-        rights: Ok(()),
+        rights: Some(Ok(())),
         cluster: None,
     }
 }
@@ -56,7 +56,27 @@ fn what_a_farm_cannot_live_with_is_named() {
             "registry-memory",
             Level::Problem,
         ),
-        (Single, "rdb_last_bgsave_status:err", &[], "registry-persistence", Level::Problem),
+        (
+            Single,
+            "rdb_last_bgsave_status:err",
+            &[("save", "3600 1"), ("stop-writes-on-bgsave-error", "yes")],
+            "registry-persistence",
+            Level::Problem,
+        ),
+        (
+            Single,
+            "rdb_last_bgsave_status:err",
+            &[("save", "3600 1"), ("stop-writes-on-bgsave-error", "no")],
+            "registry-persistence",
+            Level::Warning,
+        ),
+        (
+            Single,
+            "rdb_last_bgsave_status:err",
+            &[("save", ""), ("stop-writes-on-bgsave-error", "yes")],
+            "registry-persistence",
+            Level::Warning,
+        ),
         (Single, "aof_last_write_status:err", &[], "registry-persistence", Level::Problem),
         (
             Single,
@@ -113,4 +133,26 @@ fn why_a_server_is_not_reached_decides_what_to_do() {
     ] {
         assert_eq!(not_reached(why, form).check, check, "{why}");
     }
+}
+
+#[test]
+fn a_snapshot_that_failed_is_no_certain_refusal_where_the_settings_are_hidden() {
+    let hidden = Facts { settings: None, ..facts(Form::Single, "rdb_last_bgsave_status:err", &[]) };
+    let findings = judge(&hidden);
+    let found = findings.iter().find(|finding| finding.check == "registry-persistence").unwrap();
+    assert_eq!(found.level, Level::Warning);
+    assert!(found.why.as_deref().unwrap().contains("may not see its settings"), "{found:?}");
+}
+
+#[test]
+fn nothing_good_is_said_of_what_is_not_known() {
+    let silent = Facts { settings: None, rights: None, ahead: None, ..facts(Form::Single, "x:y", &[]) };
+    let checks: Vec<&str> = judge(&silent).iter().map(|finding| finding.check).collect();
+    assert_eq!(checks, ["registry-reachable"]);
+}
+
+#[test]
+fn an_open_registry_keeps_a_role_with_tls_from_starting() {
+    assert_eq!(unprotected("10.0.0.5", "without TLS", true).level, Level::Problem);
+    assert_eq!(unprotected("10.0.0.5", "without TLS", false).level, Level::Warning);
 }
