@@ -49,6 +49,12 @@ pub enum RegistryError {
 }
 
 impl RegistryError {
+    /// Whether the server refuses what may grow it, because it is full.
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        matches!(self, Self::Away(why) if outward(why) == Some("OOM"))
+    }
+
     /// The text for callers: no addresses, and of the server's own words only the code.
     #[must_use]
     pub fn outward(&self) -> String {
@@ -97,6 +103,15 @@ pub fn outward(why: &str) -> Option<&'static str> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_full_server_says_so() {
+        for (why, is_full) in
+            [("OOM command not allowed when used memory > 'maxmemory'.", true), ("READONLY no room", false)]
+        {
+            assert_eq!(RegistryError::Away(why.to_owned()).is_full(), is_full, "{why}");
+        }
+    }
 
     #[test]
     fn what_leaves_the_farm_names_a_kind_and_no_address() {

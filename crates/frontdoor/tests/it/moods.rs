@@ -58,6 +58,30 @@ async fn spawns_go_on_while_redis_answers_reads_and_refuses_writes() {
     }
 }
 
+/// Ended spawns, 3 kB each.
+const PAST: &str = "
+    local now = redis.call('TIME')[1] * 1000
+    for n = 1, 600 do
+      redis.call('HSET', '{hatchery:farm}:spawn:past' .. n, 'state', 'exited', 'tags', string.rep('x', 3000))
+      redis.call('ZADD', '{hatchery:farm}:ended', now, 'past' .. n)
+    end
+    return redis.status_reply('OK')";
+
+#[tokio::test]
+async fn a_redis_that_is_full_of_the_past_makes_room_by_itself() {
+    let redis = RedisServer::start().await;
+    let farm = farm(&redis).await;
+    let ended = || redis.ask(&["zcard", "{hatchery:farm}:ended"]).trim().parse::<u32>().unwrap();
+    redis.command(&["eval", PAST, "0"]);
+    assert_eq!(ended(), 600);
+    let memory = redis.ask(&["info", "memory"]);
+    let used = memory.lines().find_map(|line| line.strip_prefix("used_memory:")).unwrap();
+    let less = used.trim().parse::<u64>().unwrap() - 500_000;
+    redis.command(&["config", "set", "maxmemory", &less.to_string()]);
+    until(async || ended(), |ended| *ended < 600).await;
+    until(async || spawn_keyed(farm.http, "key", "").await.status, |status| *status == 200).await;
+}
+
 #[tokio::test]
 async fn a_call_right_after_a_wipe_is_placed_from_the_last_snapshot() {
     let redis = RedisServer::start().await;

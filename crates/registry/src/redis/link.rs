@@ -47,7 +47,7 @@ const LOOK: Duration = Duration::from_secs(1);
 const LOOKS: usize = 30;
 /// Calls that are not sent again when the connection breaks under them. Done twice, they would count twice or answer
 /// differently.
-const ONCE: [&str; 3] = ["reserve", "permit", "learn"];
+const ONCE: [&str; 4] = ["reserve", "permit", "learn", "count"];
 /// The number of the next server that is found.
 static NEXT_NUMBER: AtomicU64 = AtomicU64::new(0);
 
