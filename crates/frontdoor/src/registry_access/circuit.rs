@@ -197,7 +197,7 @@ impl RegistryClient {
     fn is_there(&self) -> Result<(), RegistryError> {
         match &self.state.borrow().outage {
             None => Ok(()),
-            Some(outage) => Err(RegistryError::Away(outage.why.clone())),
+            Some(outage) => Err(RegistryError::unsent(&outage.why)),
         }
     }
 
@@ -297,7 +297,7 @@ mod tests {
         assert_eq!(client.metrics.up.get(), 0);
         let call = async { panic!("it must not be asked") };
         let answer: Result<(), _> = client.ask(call).await;
-        assert!(matches!(answer, Err(RegistryError::Away(why)) if why == "gone"));
+        assert!(matches!(answer, Err(error) if error.is_refusal() && error.to_string().ends_with("gone")));
         assert_eq!(client.metrics.failures.get(), 1, "what was not asked did not fail");
         client.close();
         client.back().await;

@@ -8,7 +8,7 @@ use tokio::time::{Instant, sleep, timeout};
 
 use crate::fake_agent::{FakeAgent, Offer, Script};
 use crate::farm::{Farm, TIMING, config};
-use crate::http::{get, spawn, spawn_keyed};
+use crate::http::{get, send, spawn, spawn_keyed};
 use crate::redis_server::RedisServer;
 use crate::wait::until;
 
@@ -80,6 +80,28 @@ async fn a_redis_that_is_full_of_the_past_makes_room_by_itself() {
     redis.command(&["config", "set", "maxmemory", &less.to_string()]);
     until(async || ended(), |ended| *ended < 600).await;
     until(async || spawn_keyed(farm.http, "key", "").await.status, |status| *status == 200).await;
+}
+
+#[tokio::test]
+async fn an_order_whose_answer_from_redis_is_missing_is_on_record_as_unknown() {
+    let redis = RedisServer::start().await;
+    let farm = farm(&redis).await;
+    redis.pause();
+    assert_eq!(send(farm.http, "POST", "/v1/nodes/node-0/cordon").await.code(), "registry-unavailable");
+    redis.go_on();
+    let orders = until(
+        async || get(farm.http, "/v1/audit").await,
+        |answer| answer.status == 200 && answer.json()["audit"][0].is_object(),
+    );
+    let orders = orders.await.json();
+    let order = &orders["audit"][0];
+    assert_eq!([&order["outcome"], &order["code"]], ["unknown", "registry-unavailable"], "{orders}");
+    // Redis carried it out when it went on.
+    let node = until(
+        async || get(farm.http, "/v1/nodes/node-0").await,
+        |answer| answer.status == 200 && answer.json()["eligibility"] == "cordoned",
+    );
+    node.await;
 }
 
 #[tokio::test]

@@ -313,8 +313,9 @@ async fn every_call_answers_whatever_a_field_holds() {
         if kind == "string" || [":minute:", ":keeps", ":audit"].iter().any(|part| key.contains(part)) {
             damages.push(words(&["SET", key, "nonsense"]));
         }
-        let is_record =
-            [":node:good", ":node:sick", ":judge", ":cause", ":minute:"].iter().any(|part| key.contains(part));
+        let is_record = [":node:good", ":node:sick", ":judge", ":cause", ":minute:"]
+            .iter()
+            .any(|part| key.contains(part));
         if kind == "hash" && is_record {
             let fields: Vec<String> = connection.hkeys(key).await.unwrap();
             // Another agent's epoch or instance is no nonsense, and one node stands for the other.
