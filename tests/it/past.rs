@@ -78,7 +78,19 @@ async fn every_order_says_who_gave_it_when_from_where_and_what_came_of_it() {
     }
     web.get("/v1/audit").send().await.problem(403, "forbidden");
     let read = farm.key(&["--scope", "read"]).await;
-    farm.door(0).showing(&read).get("/v1/audit").send().await.problem(403, "forbidden");
+    let reader = farm.door(0).showing(&read);
+    reader.get("/v1/audit").send().await.problem(403, "forbidden");
+    // Counts are of all owners together: callers that do not operate see slots alone.
+    let seen = until("slots are counted", TIMEOUT, async || {
+        let history = reader.json("/v1/history").await;
+        Look::when(history["minutes"][0].is_object(), || history.to_string()).and(history.clone())
+    })
+    .await;
+    for minute in seen["minutes"].as_array().unwrap() {
+        let members: Vec<&str> = minute.as_object().unwrap().keys().map(String::as_str).collect();
+        assert_eq!(members, ["at", "slots"], "{seen}");
+    }
+    assert!(ann.json("/v1/history").await["minutes"][0]["started"].is_u64());
 
     let line = farm.doors[0].role.logs("\"order\":\"drain\"").await;
     for words in ["operator's order", "\"by\":\"ann\"", "\"from\":\"192.0.2.7\"", "\"outcome\":\"done\""] {
@@ -99,6 +111,8 @@ async fn an_order_that_redis_could_not_take_is_on_record_as_refused_once_redis_i
     let mut farm = Farm::small(1).await;
     assert_eq!(orders(farm.door(0), "").await.len(), 0);
     farm.redis.kill();
+    // From then on it is not asked, so the order cannot have taken hold.
+    farm.doors[0].role.logs("registry is away").await;
     farm.door(0).post("/v1/nodes/node-a/cordon").send().await.problem(503, "registry-unavailable");
     farm.doors[0].role.logs("operator's order").await;
     farm.redis.restart().await;

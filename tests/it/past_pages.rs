@@ -59,6 +59,17 @@ async fn a_spawn_has_a_page_with_all_that_is_known_of_it() {
     browser.sees("#record-log", "initialization is not going well").await;
     browser.holds("document.getElementById('farm').hidden && document.title.includes('Hatchery')").await;
     browser.holds("document.activeElement.id === 'record-title'").await;
+    // What has not changed is not made anew: the focus stays.
+    browser
+        .run(
+            "window.kept = document.querySelector('#record-facts a'); kept.focus();
+             document.getElementById('record-said').textContent = '';
+             document.getElementById('record-refresh').click();",
+        )
+        .await;
+    browser.sees("#record-said", "As of").await;
+    browser.holds("kept.isConnected && document.activeElement === kept").await;
+    browser.run("document.getElementById('record-title').focus();").await;
     in_all_forms(&browser, "#record", "record").await;
     browser.screen(1440, 1100, false).await;
 
@@ -82,6 +93,49 @@ async fn a_spawn_has_a_page_with_all_that_is_known_of_it() {
     // One that is not known.
     browser.open(&format!("http://{}/?#spawn={}", farm.door(0).addr, uuid::Uuid::nil())).await;
     browser.sees("#record-said", "It is not there").await;
+    farm.finish().await;
+}
+
+/// A caller that does not operate the farm learns neither what failed nor what was ordered.
+#[tokio::test]
+async fn what_is_not_known_is_not_shown_as_none() {
+    let farm = Farm::builder().keys().agent(AgentPlan::slots(1)).start().await;
+    let read = farm.key(&["--scope", "read"]).await;
+    let browser = Browser::start(1440, 1100).await;
+    browser.open(&format!("http://{}/", farm.door(0).addr)).await;
+    browser
+        .holds(
+            "document.activeElement.id === 'signin-text' && !document.getElementById('signin-go').disabled",
+        )
+        .await;
+    browser.fill("#signin-text", &read).await;
+    browser.press(keys::ENTER).await;
+    browser.sees("#total", "of 1").await;
+    browser
+        .holds("document.getElementById('rates-card').hidden && document.getElementById('audit').hidden")
+        .await;
+    browser.sees("#failures-said", "Not known.").await;
+    browser.holds("document.getElementById('failed').textContent === '–'").await;
+    browser.holds("document.getElementById('failures-card').dataset.kind === undefined").await;
+    has_no_complaints(&browser).await;
+    farm.finish().await;
+}
+
+/// Ends that come faster than the counts are asked for do not push the question away.
+#[tokio::test]
+async fn counts_are_asked_for_while_spawns_go_on_failing() {
+    let farm = Farm::builder().agent(AgentPlan::slots(2)).start().await;
+    let door = farm.door(0);
+    let browser = Browser::start(1440, 1100).await;
+    browser.open(&format!("http://{}/", door.addr)).await;
+    browser.sees("#rates-chart", "0 started and 0 failed").await;
+    until("the chart has failures", TIMEOUT, async || {
+        door.spawn(&json!({"sessionToken": "sim:exit_before_ready=6"})).await;
+        let said = browser.run("return document.getElementById('rates-chart').textContent;").await;
+        let said = said.as_str().unwrap_or_default().to_owned();
+        Look::when(!said.contains(" 0 failed"), || said.clone())
+    })
+    .await;
     farm.finish().await;
 }
 

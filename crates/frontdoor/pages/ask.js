@@ -1,4 +1,4 @@
-/** Asks the front door for JSON or text, as the page's user. */
+/** Asks the front door for JSON or text, as the page's user, and again after a time. */
 
 import { problem } from './orders.js';
 
@@ -19,4 +19,31 @@ export async function askText(who, path) {
 /** The same as JSON. */
 export async function ask(who, path) {
   return JSON.parse(await askText(who, path));
+}
+
+/** When to ask again. What is due stays due, however often it is asked for: the earlier of two times counts. */
+export class Again {
+  #load;
+  #timer;
+  #due = Infinity;
+
+  constructor(load) {
+    this.#load = load;
+  }
+
+  /** In so many ms at the latest. */
+  soon(ms = 1_000) {
+    const due = performance.now() + ms;
+    if (due >= this.#due) return;
+    clearTimeout(this.#timer);
+    this.#due = due;
+    this.#timer = setTimeout(() => this.#load(), ms);
+  }
+
+  /** It is asked for now. What is heard from here on needs another answer. */
+  begun() {
+    clearTimeout(this.#timer);
+    this.#timer = undefined;
+    this.#due = Infinity;
+  }
 }

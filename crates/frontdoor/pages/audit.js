@@ -1,8 +1,8 @@
 /** What operators ordered in the last day. Orders are no part of the live feed: they are asked for, again when a node's event tells of one. */
 
-import { ask } from './ask.js';
+import { Again, ask } from './ask.js';
 import { addressOf } from './address.js';
-import { byId, make, say } from './dom.js';
+import { byId, make, refill, say } from './dom.js';
 import { clock, short } from './words.js';
 
 const EVERY_MS = 30_000;
@@ -17,13 +17,13 @@ const ORDERS = {
   stop: 'Stop',
   'set-life': 'Set life of',
 };
-const OUTCOMES = { done: ['done', 'good'], unacknowledged: ['agent had not confirmed', 'warn'], refused: ['refused', 'bad'] };
+const OUTCOMES = { done: ['done', 'good'], unacknowledged: ['agent had not confirmed', 'warn'], refused: ['refused', 'bad'], unknown: ['not known whether it took hold', 'warn'] };
 
 export class Audit {
   #who;
   #now;
   #isOpen;
-  #timer;
+  #again = new Again(() => this.#ask());
 
   /** `now()` is the farm's time; `isOpen()` says whether the front door is there. */
   constructor(who, now, isOpen) {
@@ -38,12 +38,13 @@ export class Audit {
     if (['node.cordoned', 'node.uncordoned', 'node.draining', 'node.forgotten', 'spawn.stopping'].includes(event.kind)) this.soon();
   }
 
-  soon(ms = 1_000) {
-    clearTimeout(this.#timer);
-    this.#timer = setTimeout(() => this.#ask(), ms);
+  /** Asks again in a moment, or at the time that is due if that is earlier. */
+  soon(ms) {
+    this.#again.soon(ms);
   }
 
   async #ask() {
+    this.#again.begun();
     const panel = byId('audit');
     const allowed = this.#who.may('operate') && !this.#who.wanted;
     panel.hidden = !allowed;
@@ -59,9 +60,10 @@ export class Audit {
   #show({ audit, nextCursor }) {
     const since = this.#now() - DAY_MS;
     const recent = audit.filter(({ at }) => Date.parse(at) >= since);
-    byId('audit-frame').querySelector('tbody').replaceChildren(...recent.map((order) => row(order)));
+    refill(byId('audit-frame').querySelector('tbody'), recent, () => recent.map((order) => row(order)));
     say(byId('audit-count'), nextCursor ? `the last ${recent.length}` : recent.length.toLocaleString());
     byId('audit-frame').hidden = recent.length === 0;
+    say(byId('audit-empty'), 'No operator has ordered anything.');
     byId('audit-empty').hidden = recent.length > 0;
   }
 }

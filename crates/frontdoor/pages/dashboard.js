@@ -57,7 +57,8 @@ who.follow(feed);
 const isOpen = () => feed.state.state === 'open';
 const minutes = new Minutes(who, isOpen, (list, now) => {
   history.recall(list, now);
-  rates.rates(list, now);
+  byId('rates-card').hidden = !minutes.known;
+  if (minutes.known) rates.rates(list, now);
   failures.render();
 });
 const failures = new Failures(who, minutes, () => trouble.render());

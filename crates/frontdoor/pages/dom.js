@@ -30,6 +30,16 @@ export function say(element, text) {
   if (element.textContent !== text) element.textContent = text;
 }
 
+const shown = new WeakMap();
+
+/** Fills a place anew when it is made `of` something else than before: otherwise focus and selection stay. */
+export function refill(place, of, children) {
+  const text = JSON.stringify(of);
+  if (shown.get(place) === text) return;
+  shown.set(place, text);
+  place.replaceChildren(...children());
+}
+
 /** Sets or removes an attribute if it is another one. */
 export function set(element, name, value) {
   if (value === undefined || value === false) {

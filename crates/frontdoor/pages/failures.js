@@ -4,6 +4,7 @@
  * something has just failed.
  */
 
+import { Again } from './ask.js';
 import { byId, make, say, set } from './dom.js';
 import { BAD_ENDS } from './words.js';
 
@@ -27,7 +28,7 @@ export class Failures {
   #changed;
   /** By spawn: when it ended, and why. */
   #ended = new Map();
-  #timer;
+  #again = new Again(() => this.#look());
   #key = '';
 
   /** `minutes` counts all that was started and failed; `changed()` is called when a cause comes or goes. */
@@ -53,7 +54,7 @@ export class Failures {
   heard(event) {
     if (event.kind !== 'spawn.exited' || !this.#add(event.spawn, event.exit, event.at)) return;
     this.#minutes.soon();
-    this.#timer ??= setTimeout(() => this.#look(), 1_000);
+    this.#again.soon();
   }
 
   render() {
@@ -77,23 +78,31 @@ export class Failures {
 
   /** How much of what was started failed, and why most of it did. `reason`: the most frequent one, in words. */
   #tile(reason) {
+    const { known } = this.#minutes;
     const { started, failed, refused } = this.#minutes.sum;
-    const counted = [...failed.values()].reduce((sum, number) => sum + number, 0);
+    const counted = known ? [...failed.values()].reduce((sum, number) => sum + number, 0) : 0;
     // The counts are asked for now and then; what the feed has brought since counts as well.
     const bad = Math.max(counted, this.#ended.size);
     const all = Math.max(started, bad);
     const share = all === 0 ? 0 : bad / all;
+    if (!known && bad === 0) {
+      say(byId('failed'), '–');
+      say(byId('of-started'), '');
+      say(byId('failures-said'), 'Not known.');
+      set(byId('failures-card'), 'data-kind', false);
+      return;
+    }
     say(byId('failed'), bad.toLocaleString());
-    say(byId('of-started'), `of ${all.toLocaleString()} started`);
+    say(byId('of-started'), known ? `of ${all.toLocaleString()} started` : '');
     const most = reason ?? [...failed].sort(([, a], [, b]) => b - a)[0]?.[0];
-    const turnedAway = [...refused].filter(([code]) => AWAY.includes(code)).sort(([, a], [, b]) => b - a);
+    const turnedAway = [...refused].filter(([code]) => known && AWAY.includes(code)).sort(([, a], [, b]) => b - a);
     const away = turnedAway.reduce((sum, [, number]) => sum + number, 0);
     const said = [
-      bad > 0 && `${Math.round(share * 100)} %, most often: ${most}.`,
+      bad > 0 && (known ? `${Math.round(share * 100)} %, most often: ${most}.` : `Most often: ${most}. Of how many is not known.`),
       away > 0 && `${away.toLocaleString()} turned away, most often: ${turnedAway[0][0]}.`,
     ].filter(Boolean);
     say(byId('failures-said'), said.join(' ') || 'None, and no request was turned away.');
-    set(byId('failures-card'), 'data-kind', share >= MANY ? 'bad' : bad + away > 0 ? 'warn' : 'good');
+    set(byId('failures-card'), 'data-kind', known && share >= MANY ? 'bad' : bad + away > 0 ? 'warn' : 'good');
   }
 
   /** Whether it counts. */
@@ -107,15 +116,14 @@ export class Failures {
 
   /** Asks what all nodes have in common; again and again while they do. */
   async #look() {
-    clearTimeout(this.#timer);
-    this.#timer = undefined;
+    this.#again.begun();
     const before = this.cause?.reason;
     try {
       this.cause = this.#who.may('read') ? (await this.#get('../v1/nodes')).farmCause : undefined;
     } catch {
       // As it was.
     }
-    if (this.cause) this.#timer = setTimeout(() => this.#look(), LOOK_MS);
+    if (this.cause) this.#again.soon(LOOK_MS);
     if (this.cause?.reason !== before) this.#changed();
   }
 

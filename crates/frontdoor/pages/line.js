@@ -3,7 +3,7 @@
  * The panel is there only while a request waits.
  */
 
-import { byId, make, say } from './dom.js';
+import { byId, make, refill, say } from './dom.js';
 import { brief } from './words.js';
 
 /** So often while requests wait, and while none does. */
@@ -45,7 +45,7 @@ export class Line {
     this.#waiting = waiting;
     const panel = byId('line');
     const held = panel.contains(document.activeElement);
-    byId('line-frame').querySelector('tbody').replaceChildren(...waiting.map((one) => row(one)));
+    refill(byId('line-frame').querySelector('tbody'), waiting, () => waiting.map((one) => row(one)));
     const left = total - waiting.length;
     say(byId('line-count'), left > 0 ? `${total.toLocaleString()}, the first ${waiting.length} are shown` : total.toLocaleString());
     panel.hidden = total === 0;

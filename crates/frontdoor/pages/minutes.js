@@ -1,6 +1,6 @@
 /** Counts of each minute of the last hour, as the farm has kept them: they begin before the page was opened. */
 
-import { ask } from './ask.js';
+import { Again, ask } from './ask.js';
 import { BAD_ENDS } from './words.js';
 
 const EVERY_MS = 15_000;
@@ -12,7 +12,7 @@ export class Minutes {
   #who;
   #isOpen;
   #changed;
-  #timer;
+  #again = new Again(() => this.load());
 
   /**
    * `isOpen()` says whether the front door is there; `changed(list, now)` is called with every answer, `now` being the farm's time
@@ -26,8 +26,7 @@ export class Minutes {
 
   /** Asks now, and then again and again. */
   async load() {
-    clearTimeout(this.#timer);
-    this.#timer = undefined;
+    this.#again.begun();
     try {
       if (!document.hidden && this.#isOpen() && this.#who.may('read')) {
         const { minutes, now } = await ask(this.#who, `v1/history?minutes=${SPAN}`);
@@ -40,16 +39,20 @@ export class Minutes {
     this.soon(EVERY_MS);
   }
 
-  /** Asks again in a moment. */
-  soon(ms = 1_000) {
-    clearTimeout(this.#timer);
-    this.#timer = setTimeout(() => this.load(), ms);
+  /** Asks again in a moment, or at the time that is due if that is earlier. */
+  soon(ms) {
+    this.#again.soon(ms);
+  }
+
+  /** Whether it is known what was started and what failed. Callers that do not operate the farm learn of slots alone. */
+  get known() {
+    return this.list !== undefined && this.#who.may('operate');
   }
 
   /** All of them together: `{started, failed, refused}`; `failed` and `refused` by reason and code. */
   get sum() {
     const sum = { started: 0, failed: new Map(), refused: new Map() };
-    for (const { started, ended = {}, refused = {} } of this.list ?? []) {
+    for (const { started = 0, ended = {}, refused = {} } of this.list ?? []) {
       sum.started += started;
       for (const reason of BAD_ENDS) add(sum.failed, reason, ended[reason]);
       for (const [code, number] of Object.entries(refused)) add(sum.refused, code, number);

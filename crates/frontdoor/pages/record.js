@@ -6,7 +6,7 @@
 import { explainExit } from '../client.js';
 import { addressOf, shown } from './address.js';
 import { ask, askText } from './ask.js';
-import { byId, make, say } from './dom.js';
+import { byId, make, refill, say } from './dom.js';
 import { BAD_ENDS, clock, explained, happened, millis, short, span } from './words.js';
 
 const LINES = 1000;
@@ -41,8 +41,8 @@ export class Record {
       return false;
     }
     say(byId('record-title'), `Spawn ${short(id)}`);
-    for (const part of ['record-state', 'record-facts', 'record-phases']) byId(part).replaceChildren();
-    byId('record-frame').querySelector('tbody').replaceChildren();
+    const events = byId('record-frame').querySelector('tbody');
+    for (const part of [byId('record-state'), byId('record-facts'), byId('record-phases'), events]) refill(part, [], () => []);
     say(byId('record-log'), '');
     scrollTo(0, 0);
     byId('record-title').focus({ preventScroll: true });
@@ -84,8 +84,11 @@ export class Record {
   #show(spawn, log = '') {
     const over = spawn.state === 'exited';
     const bad = spawn.state === 'lost' || BAD_ENDS.includes(spawn.exit?.reason);
-    const chip = make('span', { class: `chip ${bad ? 'bad' : over ? 'calm' : 'good'}` }, over ? `ended: ${spawn.exit?.reason}` : spawn.state);
-    byId('record-state').replaceChildren(chip, over ? ` ${sentence(explainExit(spawn.exit))}` : '');
+    const word = over ? `ended: ${spawn.exit?.reason}` : spawn.state;
+    refill(byId('record-state'), [spawn.state, spawn.exit], () => [
+      make('span', { class: `chip ${bad ? 'bad' : over ? 'calm' : 'good'}` }, word),
+      over ? ` ${sentence(explainExit(spawn.exit))}` : '',
+    ]);
     const facts = [
       ['Id', make('code', {}, spawn.id)],
       ['Node', make('a', { href: addressOf({ node: spawn.node }) }, spawn.node)],
@@ -103,12 +106,12 @@ export class Record {
       ['Endpoint', spawn.endpoint && make('code', {}, spawn.endpoint)],
     ];
     const known = facts.filter(([, value]) => value);
-    byId('record-facts').replaceChildren(...known.map(([name, value]) => make('div', {}, make('dt', {}, name), make('dd', {}, value))));
-    byId('record-phases').replaceChildren(...phases(spawn).map((text) => make('li', {}, text)));
-    const began = Date.parse(spawn.startedAt);
-    byId('record-frame')
-      .querySelector('tbody')
-      .replaceChildren(...(spawn.events ?? []).map((event) => row(event, began)));
+    const texts = known.map(([name, value]) => [name, value.textContent ?? value]);
+    refill(byId('record-facts'), texts, () => known.map(([name, value]) => make('div', {}, make('dt', {}, name), make('dd', {}, value))));
+    const past = phases(spawn);
+    refill(byId('record-phases'), past, () => past.map((text) => make('li', {}, text)));
+    const [events, began] = [spawn.events ?? [], Date.parse(spawn.startedAt)];
+    refill(byId('record-frame').querySelector('tbody'), [began, events], () => events.map((event) => row(event, began)));
   }
 }
 

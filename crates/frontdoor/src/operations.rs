@@ -27,7 +27,8 @@ use tokio::time::{sleep, timeout};
 use tracing::{debug, info, warn};
 use wire::v1;
 
-pub(crate) use self::audit::{Auditor, Given, refused};
+use self::audit::refused;
+pub(crate) use self::audit::{Auditor, Failed, Given, failed};
 use crate::agent_client::Agents;
 use crate::metrics::OperationMetrics;
 use crate::registry_access::circuit::RegistryClient;
@@ -171,10 +172,10 @@ impl Operations {
                 Ok(Some(answer)) if answer.agent_acknowledged => audit,
                 Ok(Some(_)) => Audit { outcome: AuditOutcome::Unacknowledged, ..audit },
                 Ok(None) => refused(audit, ErrorCode::NotFound),
-                Err(error) => refused(audit, audit::code_of(error)),
+                Err(failed) => failed.audit(audit),
             };
             this.auditor.record(&given, audit).await;
-            answer
+            answer.map_err(|failed| failed.error)
         };
         self.cleanups.finish(work).await
     }
@@ -184,13 +185,16 @@ impl Operations {
         node: NodeId,
         operation: Operation,
         given: &Given,
-    ) -> Result<Option<EligibilityAnswer>, RegistryError> {
+    ) -> Result<Option<EligibilityAnswer>, Failed<RegistryError>> {
         let eligibility = operation.eligibility();
         let by = given.name();
         let mut repeats = 0;
         let (confirmation, drain) = loop {
             let Some((confirmation, drain)) =
-                self.order(&node, &operation, by.as_deref(), &given.request).await?
+                self.order(&node, &operation, by.as_deref(), &given.request).await.map_err(|failed| {
+                    // An earlier number of it may hold.
+                    Failed { may_hold: failed.may_hold || repeats > 0, ..failed }
+                })?
             else {
                 return Ok(None);
             };
@@ -220,12 +224,12 @@ impl Operations {
         let this = Arc::clone(self);
         let work = async move {
             let audit = Audit { node: Some(node.clone()), ..given.order(OrderKind::Forget) };
-            let forgotten = this.registry.forget(&node, given.name().as_deref()).await;
+            let forgotten = this.registry.forget(&node, given.name().as_deref()).await.map_err(Failed::from);
             let audit = match &forgotten {
                 Ok(Forgotten::Gone { .. }) => audit,
                 Ok(Forgotten::Up) => refused(audit, ErrorCode::NodeUp),
                 Ok(Forgotten::Unknown) => refused(audit, ErrorCode::NotFound),
-                Err(error) => refused(audit, audit::code_of(error)),
+                Err(failed) => failed.audit(audit),
             };
             if let Ok(Forgotten::Gone { ended }) = forgotten {
                 this.desired_states.forget(&node);
@@ -233,7 +237,7 @@ impl Operations {
                 info!(node.id = %node, ended, "node forgotten");
             }
             this.auditor.record(&given, audit).await;
-            forgotten
+            forgotten.map_err(|failed| failed.error)
         };
         self.cleanups.finish(work).await
     }
@@ -245,9 +249,12 @@ impl Operations {
         operation: &Operation,
         by: Option<&str>,
         request: &RequestId,
-    ) -> Result<Option<(Confirmation, Option<Drain>)>, RegistryError> {
+    ) -> Result<Option<(Confirmation, Option<Drain>)>, Failed<RegistryError>> {
         let drain = match operation.drain() {
-            Some(order) => Some(drain(order, by.map(str::to_owned), self.registry.now().await?)),
+            Some(order) => {
+                let now = self.registry.now().await.map_err(|error| Failed { error, may_hold: false })?;
+                Some(drain(order, by.map(str::to_owned), now))
+            }
             None => None,
         };
         let eligibility = operation.eligibility();
@@ -269,7 +276,8 @@ impl Operations {
             node: node.to_string(),
             generation,
         };
-        let confirmation = self.deliver(node, message, request).await?;
+        let confirmation = self.deliver(node, message, request).await;
+        let confirmation = confirmation.map_err(|error| Failed { error, may_hold: true })?;
         Ok(confirmation.map(|confirmation| (confirmation, drain)))
     }
 

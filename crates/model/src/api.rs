@@ -33,7 +33,7 @@ use crate::spawn::{Exit, RendererType, SpawnRecord, SpawnState, ViewerPresence};
 use crate::time::Timestamp;
 use crate::trace::TraceId;
 pub use explain::{ExplainedNode, Explanation, ExplanationSource};
-pub use past::{AuditEvent, AuditList, History};
+pub use past::{AuditEvent, AuditList, History, HistoryMinute};
 pub use problem::{Attempt, ErrorCode, Problem};
 
 /// Body of `POST /spawn`. Every field is optional, and so is the body. Unknown fields are refused by name.

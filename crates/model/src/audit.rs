@@ -45,8 +45,15 @@ pub enum AuditOutcome {
     Unacknowledged,
     /// It was not carried out; `code` says why.
     Refused,
+    /// It failed, with this `code`, after it may have taken hold: the registry's answer, or the agent's, is missing.
+    Unknown,
 }
-words!(AuditOutcome { Done = "done", Unacknowledged = "unacknowledged", Refused = "refused" });
+words!(AuditOutcome {
+    Done = "done",
+    Unacknowledged = "unacknowledged",
+    Refused = "refused",
+    Unknown = "unknown",
+});
 
 /// An order and what came of it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]

@@ -31,7 +31,7 @@ pub enum OpenError {
     Farm(#[from] model::NameError),
 }
 
-/// Why a call to the registry failed. In every case the call may have happened or not.
+/// Why a call to the registry failed. The call may have happened or not, unless [`RegistryError::is_refusal`] says that it has not.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum RegistryError {
     /// Redis cannot be reached, refuses, or did not answer in time. The text is the server's own, and may name addresses:
@@ -49,6 +49,31 @@ pub enum RegistryError {
 }
 
 impl RegistryError {
+    /// Of a call that was not made, because the one before failed for this reason.
+    #[must_use]
+    pub fn unsent(why: &str) -> Self {
+        Self::Away(format!("{UNSENT}{why}"))
+    }
+
+    /// Whether the call certainly changed nothing: the server refused it, or it was never sent. Without that it may have happened.
+    #[must_use]
+    pub fn is_refusal(&self) -> bool {
+        match self {
+            Self::Away(why) if why.starts_with(CUT) => false,
+            Self::Away(why) if why == UNCONNECTED || why.starts_with(UNSENT) => true,
+            Self::Away(why) => {
+                outward(why).is_some_and(|word| CODES.contains(&word) || word == "connection refused")
+            }
+            Self::Unexpected { .. } => false,
+        }
+    }
+
+    /// Whether the server refuses what may grow it, because it is full.
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        matches!(self, Self::Away(why) if outward(why) == Some("OOM"))
+    }
+
     /// The text for callers: no addresses, and of the server's own words only the code.
     #[must_use]
     pub fn outward(&self) -> String {
@@ -61,6 +86,13 @@ impl RegistryError {
         }
     }
 }
+
+/// Before the error of a call that was sent again: the first time, its connection broke before the answer.
+pub(crate) const CUT: &str = "the connection broke under the call; again: ";
+/// Before the reason for which a call was not made.
+const UNSENT: &str = "not asked after: ";
+/// No connection was there in time for the call.
+pub(crate) const UNCONNECTED: &str = "not connected in time";
 
 /// The codes with which Redis refuses. Each tells an operator what to look for, and nothing about where the server is.
 const CODES: [&str; 12] = [
@@ -97,6 +129,32 @@ pub fn outward(why: &str) -> Option<&'static str> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_full_server_says_so() {
+        for (why, is_full) in
+            [("OOM command not allowed when used memory > 'maxmemory'.", true), ("READONLY no room", false)]
+        {
+            assert_eq!(RegistryError::Away(why.to_owned()).is_full(), is_full, "{why}");
+        }
+    }
+
+    #[test]
+    fn what_was_refused_or_never_sent_has_not_happened() {
+        for (why, is_refusal) in [
+            ("OOM command not allowed when used memory > 'maxmemory'.", true),
+            ("READONLY You can't write against a read only replica.", true),
+            ("Connection refused (os error 111)", true),
+            (UNCONNECTED, true),
+            (&format!("{UNSENT}timed out"), true),
+            ("timed out", false),
+            ("broken pipe", false),
+            (&format!("{CUT}Connection refused (os error 111)"), false),
+        ] {
+            assert_eq!(RegistryError::Away(why.to_owned()).is_refusal(), is_refusal, "{why}");
+        }
+        assert!(!RegistryError::Unexpected { call: "forget", what: "READONLY".into() }.is_refusal());
+    }
 
     #[test]
     fn what_leaves_the_farm_names_a_kind_and_no_address() {

@@ -3,7 +3,8 @@
 use std::os::unix::fs::PermissionsExt;
 use std::time::Duration;
 
-use hatchery_tests::AgentPlan;
+use hatchery_tests::wait::TIMEOUT;
+use hatchery_tests::{AgentPlan, Look, until};
 use serde_json::json;
 use tokio::time::Instant;
 
@@ -87,6 +88,15 @@ async fn failures_have_the_vendors_statuses_both_shapes_and_a_reason() {
     let (id, _) = service(client, json!({})).await;
     let reason = failure(&fails(json!({})).await, 503);
     assert!(reason.starts_with("No ports available"), "{reason}");
+    until("both refusals are counted", TIMEOUT, async || {
+        let history = farm.door(0).json("/v1/history").await;
+        let minutes = history["minutes"].as_array().unwrap();
+        let count =
+            |code: &str| minutes.iter().filter_map(|minute| minute["refused"][code].as_u64()).sum::<u64>();
+        let seen = (count("no-matching-node"), count("no-capacity"));
+        Look::when(seen == (1, 1), || history.to_string())
+    })
+    .await;
     stopped(&farm, &id).await;
     for (token, words) in [
         ("sim:exit_before_ready=6", "ts3d_sc_server failed: reason='invalid license', exit-code=6, id="),

@@ -23,23 +23,32 @@ use crate::http::ApiError;
 pub(super) struct Failure {
     pub(super) status: StatusCode,
     pub(super) reason: String,
+    /// What counts of refusals call it; `None` for what is none.
+    code: Option<ErrorCode>,
     /// More of it, where the vendor's words say too little.
     detail: Option<&'static str>,
 }
 
 impl Failure {
     pub(super) fn new(status: StatusCode, reason: impl Into<String>) -> Self {
-        Self { status, reason: reason.into(), detail: None }
+        let code = status.is_client_error().then_some(ErrorCode::InvalidRequest);
+        Self { status, reason: reason.into(), code, detail: None }
+    }
+
+    pub(super) fn code(&self) -> Option<ErrorCode> {
+        self.code
     }
 
     /// No answer would be in time for the vendor's client any more.
     pub(super) fn late() -> Self {
-        Self::new(StatusCode::INTERNAL_SERVER_ERROR, "ts3d_sc_server failed: reason='not ready in time'")
+        let reason = "ts3d_sc_server failed: reason='not ready in time'";
+        let code = Some(ErrorCode::ReadyTimeout);
+        Self { code, ..Self::new(StatusCode::INTERNAL_SERVER_ERROR, reason) }
     }
 
     /// `offered`: whether some node offers the renderer, if there are nodes.
     pub(super) fn of(ApiError(problem): &ApiError, offered: Option<bool>) -> Self {
-        match problem.code {
+        let failure = match problem.code {
             ErrorCode::NoMatchingNode if offered == Some(false) => {
                 Self::new(StatusCode::FORBIDDEN, "Invalid rendering location")
             }
@@ -47,7 +56,7 @@ impl Failure {
             ErrorCode::SpawnFailed | ErrorCode::ReadyTimeout => {
                 let detail = (problem.code == ErrorCode::ReadyTimeout).then_some("it was not ready in time");
                 let reason = process(problem);
-                Self { status: StatusCode::INTERNAL_SERVER_ERROR, reason, detail }
+                Self { detail, ..Self::new(StatusCode::INTERNAL_SERVER_ERROR, reason) }
             }
             ErrorCode::Internal => Self::new(StatusCode::INTERNAL_SERVER_ERROR, problem.detail.clone()),
             _ => {
@@ -56,7 +65,8 @@ impl Failure {
                 let reason = format!("No ports available: {detail}");
                 Self::new(StatusCode::SERVICE_UNAVAILABLE, reason)
             }
-        }
+        };
+        Self { code: Some(problem.code), ..failure }
     }
 
     pub(super) fn answer(&self) -> Response {

@@ -105,6 +105,13 @@ impl Hoops {
         }
     }
 
+    /// Counts a request for a spawn that was refused.
+    pub(super) fn refused(&self, failure: &Failure) {
+        if let Some(code) = failure.code() {
+            self.edge.tally.count(code);
+        }
+    }
+
     /// What is ordered for the owner.
     pub(super) fn order(&self, wanted: &Wanted, form: EndpointForm, turn: &Turn) -> Result<Order, Failure> {
         let order = wanted.order().map_err(|bad| Failure::new(bad.status, bad.reason))?;

@@ -47,7 +47,8 @@ pub(super) async fn upgrade(hoops: &Hoops, target: Target, request: Request) -> 
     }
     match target {
         Target::New => {
-            let answer = proxied(hoops, request).await.unwrap_or_else(|failure| failure.raw());
+            let answer = proxied(hoops, request).await.inspect_err(|failure| hoops.refused(failure));
+            let answer = answer.unwrap_or_else(|failure| failure.raw());
             hoops.metrics.spawned(HoopsWay::Proxy, answer.status().as_u16());
             answer
         }

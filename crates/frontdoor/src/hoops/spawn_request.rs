@@ -53,7 +53,10 @@ pub(super) async fn spawn(hoops: &Hoops, request: Request) -> Response {
     let answered = answer(hoops, request).await;
     let status = answered.as_ref().map_or_else(|failure| failure.status, |_| StatusCode::OK);
     hoops.metrics.spawned(HoopsWay::Service, status.as_u16());
-    answered.unwrap_or_else(|failure| failure.answer())
+    answered.unwrap_or_else(|failure| {
+        hoops.refused(&failure);
+        failure.answer()
+    })
 }
 
 async fn answer(hoops: &Hoops, request: Request) -> Result<Response, Failure> {

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use axum::http::Extensions;
 use bytes::Bytes;
-use model::api::History;
+use model::{Minute, Timestamp};
 use registry::{RegistryError, Waiting};
 use tokio::time::Instant;
 
@@ -81,7 +81,7 @@ pub(crate) struct Answers {
     /// The line.
     pub(super) waiting: Coalesced<Result<Arc<Vec<Waiting>>, ApiError>>,
     /// The counts of the last day, minute by minute.
-    pub(super) minutes: Coalesced<Result<Arc<History>, ApiError>>,
+    pub(super) minutes: Coalesced<Result<Arc<(Timestamp, Vec<Minute>)>, ApiError>>,
     /// Whether the registry takes writes.
     pub(super) registry_check: Coalesced<Result<(), RegistryError>>,
 }

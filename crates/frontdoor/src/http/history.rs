@@ -5,15 +5,17 @@ use std::sync::Arc;
 use axum::Json;
 use axum::extract::State;
 use axum::http::Uri;
-use model::api::History;
+use model::api::{History, HistoryMinute};
 use model::minute::{MINUTES_KEPT, minute_of};
 
+use super::authorization::Who;
 use super::edge::Edge;
 use super::error::ApiError;
 use super::extract::Parameters;
 use super::problem_sets::ListProblems;
 
-/// Counts of the last minutes: spawns that were started, became ready and ended, requests that were refused, and slots.
+/// Counts of the last minutes: spawns that were started, became ready and ended, requests that were refused, and slots. Callers without
+/// the scope `operate` see slots alone, where callers need a credential.
 #[utoipa::path(
     get,
     path = "/v1/history",
@@ -23,16 +25,26 @@ use super::problem_sets::ListProblems;
     )),
     responses((status = 200, description = "What was counted", body = History), ListProblems),
 )]
-pub(crate) async fn show(State(edge): State<Arc<Edge>>, uri: Uri) -> Result<Json<History>, ApiError> {
+pub(crate) async fn show(
+    State(edge): State<Arc<Edge>>,
+    who: Who,
+    uri: Uri,
+) -> Result<Json<History>, ApiError> {
     let mut parameters = Parameters::of(&uri)?;
     let minutes = parameters.number("minutes", 60, MINUTES_KEPT)?;
     parameters.done()?;
     let read = async {
         let now = edge.registry.now().await?;
-        Ok(Arc::new(History { now, minutes: edge.registry.minutes(MINUTES_KEPT).await? }))
+        Ok(Arc::new((now, edge.registry.minutes(MINUTES_KEPT).await?)))
     };
     let all = edge.answers.minutes.get(read).await?;
-    let first = minute_of(all.now).saturating_sub(u64::from(minutes - 1));
-    let wanted = all.minutes.iter().filter(|minute| minute_of(minute.at) >= first);
-    Ok(Json(History { now: all.now, minutes: wanted.cloned().collect() }))
+    let (now, all) = (all.0, &all.1);
+    let first = minute_of(now).saturating_sub(u64::from(minutes - 1));
+    let wanted = all.iter().filter(|minute| minute_of(minute.at) >= first);
+    // Counts are of all owners together.
+    let minutes = match who.only() {
+        None => wanted.map(HistoryMinute::whole).collect(),
+        Some(_) => wanted.filter_map(HistoryMinute::slots_alone).collect(),
+    };
+    Ok(Json(History { now, minutes }))
 }

@@ -11,7 +11,8 @@ use axum::response::{IntoResponse, Response};
 use model::api::{ErrorCode, Spawn, SpawnList, SpawnPatch};
 use model::tags::MAX_TAGS;
 use model::{
-    Audit, ExitReason, NodeId, OrderKind, RendererType, RequestId, SpawnId, SpawnRecord, SpawnState, Tag,
+    Audit, AuditOutcome, ExitReason, NodeId, OrderKind, RendererType, RequestId, SpawnId, SpawnRecord,
+    SpawnState, Tag,
 };
 use registry::{Located, RegistryError, SpawnFilter, SpawnPage};
 use tracing::{debug, info};
@@ -25,7 +26,7 @@ use super::extract::{self, Id, Name, Parameters, no_parameters};
 use super::problem_sets::{ChangeProblems, ListProblems, LogProblems, OneProblems};
 use super::when::When;
 use crate::agent_client::{AgentError, Agents, StopReason};
-use crate::operations::{Given, refused};
+use crate::operations::{Failed, Given, failed};
 use crate::registry_access::circuit::RegistryClient;
 use crate::spawning::order;
 use crate::strict_json::Invalid;
@@ -158,7 +159,7 @@ pub(crate) async fn change(
     edge.config.lives.of(Some(life)).map_err(|why| Invalid::field("maxSeconds", why))?;
     let audit = Audit { max_seconds: Some(life.as_secs()), ..given.order(OrderKind::SetLife) };
     ordered(&edge, who, id, given, audit, move |edge, located, given| async move {
-        set_life(&edge, located, life, &given.request).await
+        Ok((set_life(&edge, located, life, &given.request).await?, AuditOutcome::Done))
     })
     .await
     .map(Json)
@@ -169,20 +170,23 @@ async fn set_life(
     located: Located,
     life: Duration,
     request: &RequestId,
-) -> Result<Spawn, ApiError> {
+) -> Result<Spawn, Failed<ApiError>> {
     let Located { mut spawn, advertise } = located;
     let ended = || ApiError::new(ErrorCode::SpawnEnded, format!("spawn {} has ended", spawn.id));
     if spawn.state == SpawnState::Exited {
-        return Err(ended());
+        return Err(ended().into());
     }
-    let unreachable = |error| error::unreachable(&spawn.node, &error);
+    let unreachable = |error: AgentError| Failed {
+        may_hold: matches!(error, AgentError::Unknown { .. }),
+        error: error::unreachable(&spawn.node, &error),
+    };
     let advertise = reachable(advertise).map_err(unreachable)?;
     let set = edge.agents.set_life(&spawn.node, &advertise, spawn.id, life, request).await;
     match set.map_err(unreachable)? {
         set_life_reply::Outcome::Set => {}
-        set_life_reply::Outcome::Ended => return Err(ended()),
+        set_life_reply::Outcome::Ended => return Err(ended().into()),
         set_life_reply::Outcome::Unknown | set_life_reply::Outcome::Unspecified => {
-            return Err(unknown(&spawn.id.to_string()));
+            return Err(unknown(&spawn.id.to_string()).into());
         }
     }
     debug!(spawn.id = %spawn.id, max_seconds = life.as_secs(), "the life of a spawn was set");
@@ -215,24 +219,30 @@ pub(crate) async fn stop(
     ordered(&edge, who, id, given, audit, |edge, located, given| async move {
         let Located { mut spawn, advertise } = located;
         if spawn.state == SpawnState::Exited {
-            return Ok(Json(edge.names.whole(spawn)).into_response());
+            return Ok((Json(edge.names.whole(spawn)).into_response(), AuditOutcome::Done));
         }
+        let mut outcome = AuditOutcome::Done;
         match stop_on_node(&edge.agents, &spawn, advertise, &given.request).await {
             // The registry hears of it in a moment.
             Ok(Outcome::Stopping) => spawn.state = SpawnState::Stopping,
             Ok(_) => {}
             Err(error) => {
                 info!(spawn.id = %spawn.id, node.id = %spawn.node, %error, "spawn will be stopped by the next heartbeat");
-                edge.registry.abandon(&spawn.node, spawn.id).await?;
+                let may_hold = matches!(error, AgentError::Unknown { .. });
+                edge.registry.abandon(&spawn.node, spawn.id).await.map_err(|error| Failed {
+                    may_hold: may_hold || !error.is_refusal(),
+                    error: ApiError::from(error),
+                })?;
+                outcome = AuditOutcome::Unacknowledged;
             }
         }
-        Ok((StatusCode::ACCEPTED, Json(edge.names.whole(spawn))).into_response())
+        Ok(((StatusCode::ACCEPTED, Json(edge.names.whole(spawn))).into_response(), outcome))
     })
     .await
 }
 
 /// Carries out what a caller wants of a spawn. Once begun it is completed, whether or not the caller stays. Of a caller that may operate it
-/// is an operator's order; others have spawns of their own alone.
+/// is an operator's order; others have spawns of their own alone. The work says what came of it.
 async fn ordered<T, W>(
     edge: &Arc<Edge>,
     who: Who,
@@ -243,7 +253,7 @@ async fn ordered<T, W>(
 ) -> Result<T, ApiError>
 where
     T: Send + 'static,
-    W: Future<Output = Result<T, ApiError>> + Send + 'static,
+    W: Future<Output = Result<(T, AuditOutcome), Failed<ApiError>>> + Send + 'static,
 {
     let this = Arc::clone(edge);
     let work = async move {
@@ -253,18 +263,25 @@ where
                 audit.node = Some(located.spawn.node.clone());
                 work(Arc::clone(&this), located, given.clone()).await
             }
-            Err(error) => Err(error),
+            Err(error) => Err(error.into()),
         };
         if who.has(Scope::Operate) {
             let audit = match &outcome {
-                Ok(_) => audit,
-                Err(error) => refused(audit, error.0.code),
+                Ok((_, outcome)) => Audit { outcome: *outcome, ..audit },
+                Err(Failed { error, may_hold }) => failed(audit, error.0.code, *may_hold),
             };
             this.operations.auditor.record(&given, audit).await;
         }
-        outcome
+        outcome.map(|(answer, _)| answer).map_err(|failed| failed.error)
     };
     edge.operations.cleanups.finish(work).await
+}
+
+/// Nothing was done.
+impl From<ApiError> for Failed<ApiError> {
+    fn from(error: ApiError) -> Self {
+        Self { error, may_hold: false }
+    }
 }
 
 /// The error: the agent did not take the order.

@@ -3,7 +3,7 @@
 //! Every order of an operator becomes one line in the log and one entry in the registry, once it is known what came of it and before the
 //! operator is answered: orders that are read after an answer include it.
 //!
-//! Failure: an order that the registry refuses is kept as refused. While the registry is away the entry is repeated for as long as every
+//! Failure: an order that the registry refuses is kept as refused; one whose answer is missing as unknown, for it may have taken hold. While the registry is away the entry is repeated for as long as every
 //! clean-up is; the line in the log stands in any case.
 
 use std::sync::Arc;
@@ -49,12 +49,39 @@ impl Given {
 }
 
 /// The same order, refused with this code.
-pub(crate) fn refused(audit: Audit, code: ErrorCode) -> Audit {
-    Audit { outcome: AuditOutcome::Refused, code: Some(code.as_str().to_owned()), ..audit }
+pub(super) fn refused(audit: Audit, code: ErrorCode) -> Audit {
+    failed(audit, code, false)
+}
+
+/// The same order, failed with this code.
+pub(crate) fn failed(audit: Audit, code: ErrorCode, may_hold: bool) -> Audit {
+    let outcome = if may_hold { AuditOutcome::Unknown } else { AuditOutcome::Refused };
+    Audit { outcome, code: Some(code.as_str().to_owned()), ..audit }
+}
+
+/// An order that failed.
+#[derive(Debug)]
+pub(crate) struct Failed<E> {
+    pub(crate) error: E,
+    /// Whether it may have taken hold all the same.
+    pub(crate) may_hold: bool,
+}
+
+impl From<RegistryError> for Failed<RegistryError> {
+    fn from(error: RegistryError) -> Self {
+        Self { may_hold: !error.is_refusal(), error }
+    }
+}
+
+impl Failed<RegistryError> {
+    /// The same order as it is kept.
+    pub(super) fn audit(&self, audit: Audit) -> Audit {
+        failed(audit, code_of(&self.error), self.may_hold)
+    }
 }
 
 /// The code that an operator gets for this failure.
-pub(super) fn code_of(error: &RegistryError) -> ErrorCode {
+fn code_of(error: &RegistryError) -> ErrorCode {
     match error {
         RegistryError::Away(_) => ErrorCode::RegistryUnavailable,
         RegistryError::Unexpected { .. } => ErrorCode::Internal,

@@ -12,7 +12,8 @@
 //! Invariants: only a call that began after the last outage ended may open the circuit. A registry that answers and takes no
 //! writes is away, because the farm needs both. For [`REFILL`] after an outage or a wipe the registry may lack what it knew.
 //!
-//! Failure: an answer that is not understood is counted and returned, and opens nothing.
+//! Failure: a registry that is full is swept with each probe, so that records of the past make room for it to come back. An answer that
+//! is not understood is counted and returned, and opens nothing.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -28,7 +29,7 @@ use registry::{
 };
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep};
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 use uuid::Uuid;
 
 use crate::backoff::jittered;
@@ -196,7 +197,7 @@ impl RegistryClient {
     fn is_there(&self) -> Result<(), RegistryError> {
         match &self.state.borrow().outage {
             None => Ok(()),
-            Some(outage) => Err(RegistryError::Away(outage.why.clone())),
+            Some(outage) => Err(RegistryError::unsent(&outage.why)),
         }
     }
 
@@ -262,7 +263,13 @@ pub(crate) async fn probe(client: Arc<RegistryClient>) {
         if relapses > 0 {
             sleep(jittered(pause(relapses))).await;
         }
-        while client.registry.check().await.is_err() {
+        while let Err(error) = client.registry.check().await {
+            // A sweep makes room in a server that is full. Nothing else would: no sweep passes an open circuit.
+            if error.is_full()
+                && let Err(error) = client.registry.sweep().await
+            {
+                debug!(%error, "a full registry was not swept");
+            }
             sleep(jittered(PROBE)).await;
         }
         client.close();
@@ -290,7 +297,7 @@ mod tests {
         assert_eq!(client.metrics.up.get(), 0);
         let call = async { panic!("it must not be asked") };
         let answer: Result<(), _> = client.ask(call).await;
-        assert!(matches!(answer, Err(RegistryError::Away(why)) if why == "gone"));
+        assert!(matches!(answer, Err(error) if error.is_refusal() && error.to_string().ends_with("gone")));
         assert_eq!(client.metrics.failures.get(), 1, "what was not asked did not fail");
         client.close();
         client.back().await;

@@ -8,7 +8,7 @@ use tokio::time::{Instant, sleep, timeout};
 
 use crate::fake_agent::{FakeAgent, Offer, Script};
 use crate::farm::{Farm, TIMING, config};
-use crate::http::{get, spawn, spawn_keyed};
+use crate::http::{get, send, spawn, spawn_keyed};
 use crate::redis_server::RedisServer;
 use crate::wait::until;
 
@@ -56,6 +56,54 @@ async fn spawns_go_on_while_redis_answers_reads_and_refuses_writes() {
         until(async || spawn_keyed(farm.http, "key", "").await.status, |status| *status == 200).await;
         assert!(began.elapsed() < Duration::from_secs(3), "{mood}: {:?}", began.elapsed());
     }
+}
+
+/// Ended spawns, 3 kB each.
+const PAST: &str = "
+    local now = redis.call('TIME')[1] * 1000
+    for n = 1, 600 do
+      redis.call('HSET', '{hatchery:farm}:spawn:past' .. n, 'state', 'exited', 'tags', string.rep('x', 3000))
+      redis.call('ZADD', '{hatchery:farm}:ended', now, 'past' .. n)
+    end
+    return redis.status_reply('OK')";
+
+#[tokio::test]
+async fn a_redis_that_is_full_of_the_past_makes_room_by_itself() {
+    let redis = RedisServer::start().await;
+    let farm = farm(&redis).await;
+    let ended = || redis.ask(&["zcard", "{hatchery:farm}:ended"]).trim().parse::<u32>().unwrap();
+    redis.command(&["eval", PAST, "0"]);
+    assert_eq!(ended(), 600);
+    let memory = redis.ask(&["info", "memory"]);
+    let used = memory.lines().find_map(|line| line.strip_prefix("used_memory:")).unwrap();
+    let less = used.trim().parse::<u64>().unwrap() - 500_000;
+    redis.command(&["config", "set", "maxmemory", &less.to_string()]);
+    until(async || ended(), |ended| *ended < 600).await;
+    until(async || spawn_keyed(farm.http, "key", "").await.status, |status| *status == 200).await;
+}
+
+#[tokio::test]
+async fn an_order_whose_answer_from_redis_is_missing_is_on_record_as_unknown() {
+    let redis = RedisServer::start().await;
+    let farm = farm(&redis).await;
+    // Redis has the script from then on.
+    assert_eq!(send(farm.http, "POST", "/v1/nodes/node-0/uncordon").await.status, 200);
+    redis.pause();
+    assert_eq!(send(farm.http, "POST", "/v1/nodes/node-0/cordon").await.code(), "registry-unavailable");
+    redis.go_on();
+    let orders = until(
+        async || get(farm.http, "/v1/audit").await,
+        |answer| answer.status == 200 && answer.json()["audit"][0]["order"] == "cordon",
+    );
+    let orders = orders.await.json();
+    let order = &orders["audit"][0];
+    assert_eq!([&order["outcome"], &order["code"]], ["unknown", "registry-unavailable"], "{orders}");
+    // Redis carried it out when it went on.
+    let node = until(
+        async || get(farm.http, "/v1/nodes/node-0").await,
+        |answer| answer.status == 200 && answer.json()["eligibility"] == "cordoned",
+    );
+    node.await;
 }
 
 #[tokio::test]

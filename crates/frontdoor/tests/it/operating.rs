@@ -43,6 +43,9 @@ async fn a_spawn_on_a_node_that_cannot_be_reached_is_stopped_by_its_next_heartbe
     until(async || get(farm.http, &path).await.status, |status| *status == 200).await;
     farm.agents[0].kill().await;
     assert_eq!(send(farm.http, "DELETE", &path).await.status, 202);
+    let orders = get(farm.http, "/v1/audit").await.json();
+    let order = &orders["audit"][0];
+    assert_eq!([&order["order"], &order["outcome"]], ["stop", "unacknowledged"], "{orders}");
     let answer = get(farm.http, &format!("{path}/log")).await;
     assert_eq!((answer.status, answer.code().as_str()), (503, "node-unreachable"));
     assert_eq!(answer.json()["node"], "node-0");

@@ -68,7 +68,8 @@ impl RedisServer {
         self.ask(&["client", "kill", "type", "normal"]);
     }
 
-    fn ask(&self, arguments: &[&str]) -> String {
+    /// Sends it a command, and returns its answer as it prints it.
+    pub(crate) fn ask(&self, arguments: &[&str]) -> String {
         let port = self.port.to_string();
         let output = Command::new("redis-cli").args(["-p", &port]).args(arguments).output().unwrap();
         assert!(output.status.success(), "{arguments:?}: {output:?}");

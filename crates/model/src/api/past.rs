@@ -1,10 +1,13 @@
 //! What was: operators' orders, and counts of each minute.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use crate::audit::Audit;
-use crate::minute::Minute;
+use crate::minute::{FarmSlots, Minute};
+use crate::spawn::ExitReason;
 use crate::time::Timestamp;
 
 /// One order of an operator.
@@ -37,5 +40,66 @@ pub struct History {
     #[schema(value_type = String, format = DateTime)]
     pub now: Timestamp,
     /// Oldest first. A minute in which nothing was counted is left out.
-    pub minutes: Vec<Minute>,
+    pub minutes: Vec<HistoryMinute>,
+}
+
+/// Counts of one minute. Callers without the scope `operate` see when it began and its slots alone: the rest tells of others' spawns.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct HistoryMinute {
+    /// When it began.
+    #[schema(value_type = String, format = DateTime)]
+    pub at: Timestamp,
+    /// Spawns whose process was started.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub started: Option<u64>,
+    /// Spawns that became ready.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ready: Option<u64>,
+    /// Spawns that ended, by the reason.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty", default)]
+    #[schema(value_type = BTreeMap<String, u64>)]
+    pub ended: BTreeMap<ExitReason, u64>,
+    /// Requests for a spawn that were answered with an error, by its code.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty", default)]
+    pub refused: BTreeMap<String, u64>,
+    /// Slots of the nodes that are up, and those in use, as a front door last saw them in this minute.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub slots: Option<FarmSlots>,
+}
+
+impl HistoryMinute {
+    /// All that was counted.
+    #[must_use]
+    pub fn whole(minute: &Minute) -> Self {
+        let Minute { at, started, ready, ended, refused, slots } = minute.clone();
+        Self { at, started: Some(started), ready: Some(ready), ended, refused, slots }
+    }
+
+    /// What tells of no spawn; `None` where nothing is left.
+    #[must_use]
+    pub fn slots_alone(minute: &Minute) -> Option<Self> {
+        let slots = minute.slots?;
+        let (ended, refused) = (BTreeMap::new(), BTreeMap::new());
+        Some(Self { at: minute.at, started: None, ready: None, ended, refused, slots: Some(slots) })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn slots_alone_are_without_any_count() {
+        let refused = BTreeMap::from([("no-capacity".to_owned(), 3)]);
+        let slots = Some(FarmSlots { total: 8, used: 1 });
+        let minute = Minute { started: 2, refused, slots, ..Minute::default() };
+        let members = |minute: &HistoryMinute| {
+            let json = serde_json::to_value(minute).unwrap();
+            json.as_object().unwrap().keys().cloned().collect::<Vec<_>>()
+        };
+        assert_eq!(members(&HistoryMinute::whole(&minute)), ["at", "ready", "refused", "slots", "started"]);
+        assert_eq!(members(&HistoryMinute::slots_alone(&minute).unwrap()), ["at", "slots"]);
+        assert_eq!(HistoryMinute::slots_alone(&Minute { slots: None, ..minute }), None);
+    }
 }

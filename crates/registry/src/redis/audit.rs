@@ -6,7 +6,7 @@ use model::{Audit, Timestamp};
 use redis::{Value, pipe};
 use uuid::Uuid;
 
-use super::read::{Fields, parsed, text};
+use super::read::{Fields, parsed, text, value};
 use super::write::{json, ms};
 use super::{Redis, unexpected};
 use crate::ask::{AuditCursor, AuditFilter, AuditPage, MAX_LOOKED_AT};
@@ -34,7 +34,8 @@ impl Redis {
             let below = cursor.map_or_else(|| "+".to_owned(), |cursor| format!("({cursor}"));
             let mut read = pipe();
             read.cmd("XREVRANGE").arg(self.key("audit")).arg(below).arg("-").arg("COUNT").arg(CHUNK);
-            let (entries,): (Vec<(String, Fields)>,) = self.ask(CALL, &read).await?;
+            let Some(Some(entries)) = self.ask_each(CALL, &read).await?.pop() else { return Ok(page) };
+            let entries: Vec<(String, Fields)> = value(Some(entries), CALL)?;
             let count = entries.len();
             for (id, fields) in entries {
                 let place: AuditCursor = id.parse().map_err(|_| unexpected(CALL, format!("entry {id:?}")))?;

@@ -30,7 +30,7 @@ use super::server_error::{is_elsewhere, refusal, registry_error, spoils_connecti
 use super::settings::Warnings;
 use super::url::Address;
 use crate::ask::MAX_FOLLOW;
-use crate::error::{OpenError, RegistryError};
+use crate::error::{CUT, OpenError, RegistryError, UNCONNECTED};
 
 /// Connections of followers kept for the next call.
 const MAX_IDLE: usize = 4;
@@ -47,7 +47,7 @@ const LOOK: Duration = Duration::from_secs(1);
 const LOOKS: usize = 30;
 /// Calls that are not sent again when the connection breaks under them. Done twice, they would count twice or answer
 /// differently.
-const ONCE: [&str; 3] = ["reserve", "permit", "learn"];
+const ONCE: [&str; 4] = ["reserve", "permit", "learn", "count"];
 /// The number of the next server that is found.
 static NEXT_NUMBER: AtomicU64 = AtomicU64::new(0);
 
@@ -157,9 +157,14 @@ impl Link {
         call: &'static str,
         question: Question<'_>,
     ) -> Result<T, RegistryError> {
-        let mut again = true;
+        let (mut again, mut was_cut) = (true, false);
+        // The first try may have happened, whatever becomes of the second.
+        let after = |was_cut: bool, error| match error {
+            RegistryError::Away(why) if was_cut => RegistryError::Away(format!("{CUT}{why}")),
+            error => error,
+        };
         loop {
-            let (number, server) = self.server().await?;
+            let (number, server) = self.server().await.map_err(|error| after(was_cut, error))?;
             let error = match put(question, &mut server.shared.clone()).await {
                 Ok(answer) => return Ok(answer),
                 Err(error) => error,
@@ -167,9 +172,9 @@ impl Link {
             self.judge(number, &server, &error);
             let cut = error.is_connection_dropped() && !ONCE.contains(&call);
             if !(again && (cut || is_elsewhere(&error))) {
-                return Err(registry_error(call, &error));
+                return Err(after(was_cut, registry_error(call, &error)));
             }
-            again = false;
+            (again, was_cut) = (false, cut);
         }
     }
 
@@ -252,7 +257,7 @@ impl Link {
                 Phase::Lost(Some(miss)) => Err(RegistryError::Away(miss.why.clone())),
                 Phase::Lost(None) | Phase::Sought(_) => Err(RegistryError::Away("lost again".to_owned())),
             },
-            Ok(Err(_)) | Err(_) => Err(RegistryError::Away("not connected in time".to_owned())),
+            Ok(Err(_)) | Err(_) => Err(RegistryError::Away(UNCONNECTED.to_owned())),
         }
     }
 

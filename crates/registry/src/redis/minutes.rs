@@ -6,7 +6,7 @@ use model::{FarmSlots, Minute, Timestamp};
 use redis::{Value, pipe};
 
 use super::Redis;
-use super::read::{Fields, text};
+use super::read::{Fields, text, value};
 use crate::ask::Counts;
 use crate::error::RegistryError;
 
@@ -30,6 +30,7 @@ impl Redis {
     }
 
     pub(crate) async fn minutes(&self, minutes: u32) -> Result<Vec<Minute>, RegistryError> {
+        const CALL: &str = "minutes";
         let last = minute_of(self.now().await?);
         let first = (last + 1).saturating_sub(minutes.clamp(1, MINUTES_KEPT).into());
         let all: Vec<u64> = (first..=last).collect();
@@ -39,8 +40,11 @@ impl Redis {
             for minute in chunk {
                 read.hgetall(self.key(&format!("minute:{minute}")));
             }
-            let counts: Vec<Fields> = self.ask("minutes", &read).await?;
-            found.extend(chunk.iter().zip(&counts).filter_map(|(minute, fields)| counted(*minute, fields)));
+            let counts = self.ask_each(CALL, &read).await?;
+            found.extend(chunk.iter().zip(counts).filter_map(|(minute, fields)| {
+                let fields: Fields = value(fields, CALL).ok()?;
+                counted(*minute, &fields)
+            }));
         }
         Ok(found)
     }

@@ -8,9 +8,10 @@ use model::{
     Availability, Event, Exit, FarmCause, NodeId, NodeRecord, SpawnId, SpawnRecord, SpawnState, Timestamp,
     health::node_health,
 };
-use redis::{Pipeline, Value, pipe};
+use redis::{Pipeline, RedisResult, Value, pipe};
 
 use super::link::Question;
+use super::server_error::is_damage;
 use super::{Redis, packed, renderer_of, unexpected};
 use crate::ask::{Located, MAX_LOOKED_AT, SpawnFilter, SpawnPage};
 use crate::cause::Cause;
@@ -49,6 +50,21 @@ impl Redis {
         pipe: &Pipeline,
     ) -> Result<T, RegistryError> {
         self.0.link.ask(call, Question::Pipeline(pipe)).await
+    }
+
+    /// An answer to each command; `None` where its key holds something else than it should, which counts as nothing.
+    pub(super) async fn ask_each(
+        &self,
+        call: &'static str,
+        pipe: &Pipeline,
+    ) -> Result<Vec<Option<Value>>, RegistryError> {
+        let answers: Vec<RedisResult<Value>> = self.ask(call, pipe.clone().ignore_errors()).await?;
+        if answers.iter().any(|answer| answer.as_ref().is_err_and(|error| !is_damage(error))) {
+            // What the server refuses is judged where it fails a call.
+            let answers: Vec<Value> = self.ask(call, pipe).await?;
+            return Ok(answers.into_iter().map(Some).collect());
+        }
+        Ok(answers.into_iter().map(Result::ok).collect())
     }
 
     pub(crate) async fn ping(&self) -> Result<(), RegistryError> {

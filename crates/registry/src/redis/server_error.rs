@@ -31,6 +31,11 @@ pub(super) fn is_elsewhere(error: &RedisError) -> bool {
     error.kind() == ErrorKind::Server(ServerErrorKind::Moved)
 }
 
+/// Whether a key holds something else than it should, which says nothing about the server.
+pub(super) fn is_damage(error: &RedisError) -> bool {
+    code(error).is_some_and(|code| code == "WRONGTYPE")
+}
+
 /// Whether the connection cannot be used any more: broken, to the wrong server, or with the wrong credential.
 ///
 /// `LOADING`, `BUSY`, `OOM` and `MISCONF` are not among them: a new connection would meet the same.

@@ -3,10 +3,11 @@
 use std::time::Duration;
 
 use model::{
-    Availability, ExitReason, HealthState, Owner, RendererType, SpawnId, StartFailure, TicketId, Timing,
+    Audit, Availability, ExitReason, FarmSlots, HealthState, OrderKind, Owner, RendererType, RequestId,
+    SpawnId, StartFailure, TicketId, Timing,
 };
 use redis::{AsyncCommands, Value, aio::MultiplexedConnection};
-use registry::{Outcome, Outcomes, Registry, Reserved, SpawnFilter, Standing};
+use registry::{AuditFilter, Counts, Outcome, Outcomes, Registry, Reserved, SpawnFilter, Standing};
 use uuid::Uuid;
 
 use crate::servers::RedisServer;
@@ -33,6 +34,14 @@ struct Busy {
 fn failing(node: &str, renderer: RendererType) -> Outcomes {
     let failure = StartFailure { reason: "no license".to_owned(), conclusive: true, whole_node: false };
     Outcomes { renderer, same_everywhere: None, starts: vec![(id(node), Outcome::Failed(failure))] }
+}
+
+fn cordoned() -> Audit {
+    Audit::done(OrderKind::Cordon, RequestId::mint())
+}
+
+fn counts() -> Counts {
+    Counts { refused: [("no-capacity", 1)].into(), slots: Some(FarmSlots { total: 9, used: 3 }) }
 }
 
 impl Busy {
@@ -75,6 +84,8 @@ impl Busy {
         let key = "order-1".parse().unwrap();
         registry.claim(&key, Uuid::nil(), Uuid::max()).await.unwrap();
         registry.settle(&"order-2".parse().unwrap(), Uuid::nil(), None).await.unwrap();
+        registry.audit(Uuid::nil(), Duration::ZERO, &cordoned()).await.unwrap();
+        registry.add_counts(&counts()).await.unwrap();
         Self { redis, farm, agents, waiting, spawn }
     }
 
@@ -105,6 +116,9 @@ impl Busy {
                 result
             }};
         }
+        // Before the calls that mend what is damaged.
+        call!(registry.audits(&AuditFilter { limit: 9, ..AuditFilter::default() })).unwrap();
+        call!(registry.minutes(5)).unwrap();
         for ask in [
             csr(),
             ssr(),
@@ -136,6 +150,13 @@ impl Busy {
         call!(registry.claim(&"order-1".parse().unwrap(), Uuid::nil(), Uuid::max())).unwrap();
         call!(registry.settle(&"order-2".parse().unwrap(), Uuid::nil(), None)).unwrap();
         call!(registry.set_eligibility(&node, model::Eligibility::Eligible, None, None)).unwrap();
+        call!(registry.audit(Uuid::new_v4(), Duration::ZERO, &cordoned())).unwrap();
+        call!(registry.add_counts(&counts())).unwrap();
+        let counted = call!(registry.minutes(5)).unwrap();
+        let refused = counted.last().and_then(|minute| minute.refused.get("no-capacity"));
+        assert!(refused.is_some(), "{counted:?} after {what}");
+        let page = call!(registry.audits(&AuditFilter { limit: 9, ..AuditFilter::default() })).unwrap();
+        assert!(!page.orders.is_empty(), "after {what}");
         call!(registry.nodes()).unwrap();
         call!(registry.living(std::slice::from_ref(&node))).unwrap();
         call!(registry.spawns(&SpawnFilter { limit: 9, ..SpawnFilter::default() })).unwrap();
@@ -268,6 +289,10 @@ async fn every_call_answers_whichever_key_is_lost() {
         ":ended",
         ":owned:",
         ":abandoned:",
+        ":keeps",
+        ":audit",
+        ":minute:",
+        ":weight",
     ] {
         assert!(names.iter().any(|name| name.contains(part)), "{part} is there: {names:?}");
     }
@@ -284,11 +309,13 @@ async fn every_call_answers_whatever_a_field_holds() {
     let mut damages = Vec::new();
     for (key, _) in &saved {
         let kind: String = redis::cmd("TYPE").arg(key).query_async(&mut connection).await.unwrap();
-        if kind == "string" {
+        // These must also survive being of another type.
+        if kind == "string" || [":minute:", ":keeps", ":audit"].iter().any(|part| key.contains(part)) {
             damages.push(words(&["SET", key, "nonsense"]));
         }
-        let is_record =
-            [":node:good", ":node:sick", ":judge", ":cause"].iter().any(|part| key.contains(part));
+        let is_record = [":node:good", ":node:sick", ":judge", ":cause", ":minute:"]
+            .iter()
+            .any(|part| key.contains(part));
         if kind == "hash" && is_record {
             let fields: Vec<String> = connection.hkeys(key).await.unwrap();
             // Another agent's epoch or instance is no nonsense, and one node stands for the other.

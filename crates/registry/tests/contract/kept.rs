@@ -269,6 +269,28 @@ async fn records_of_ended_spawns_are_kept_up_to_so_many_bytes_redis() {
     records_are_bounded_in_bytes(Farm::redis_with(small()).await).await;
 }
 
+/// The oldest was ended by an agent that may not write the sum of bytes.
+#[tokio::test]
+async fn a_record_whose_bytes_are_not_known_goes_with_the_next_that_must() {
+    let farm = Farm::redis_with(small()).await;
+    let mut agent = Agent::new("a", 99);
+    agent.beat(&farm).await;
+    let mut ended = Vec::new();
+    for _ in 0..20 {
+        let spawn = csr().spawn;
+        let mut report = exited(spawn, ExitReason::Stopped);
+        report.tags = [("note".to_owned(), "x".repeat(1000))].into();
+        agent.report(&farm, report).await;
+        ended.push(spawn);
+    }
+    let oldest = format!("HDEL {{hatchery:test}}:spawn:{} weighed", ended[0]);
+    let _: u64 = farm.server().query(&oldest).await.unwrap();
+    farm.registry.sweep().await.unwrap();
+    let page = farm.registry.spawns(&SpawnFilter { limit: 100, ..SpawnFilter::default() }).await.unwrap();
+    assert!((5..=16).contains(&page.spawns.len()), "{} records in 32 KiB", page.spawns.len());
+    assert!(page.spawns.iter().all(|spawn| spawn.id != ended[0]));
+}
+
 async fn deletion_is_bounded(farm: Farm) {
     let mut agent = Agent::new("a", 9);
     agent.beat(&farm).await;
@@ -305,8 +327,10 @@ async fn one_step_drops_five_hundred_records_at_the_most_redis() {
 /// Front doors of one farm with different values.
 #[tokio::test]
 async fn of_several_front_doors_the_one_that_keeps_ended_records_longest_counts() {
-    let brief = Timing { history: Duration::from_millis(100), ..TIMING };
-    let long = Farm::redis().await;
+    // Long intervals: nothing here may pass for a silence that is none.
+    let long = Timing { stale: Duration::from_secs(60), down: Duration::from_secs(120), ..TIMING };
+    let brief = Timing { history: Duration::from_millis(100), ..long.clone() };
+    let long = Farm::redis_with(long).await;
     let url = long.server().url_as("frontdoor");
     let short = Farm::on_with(&url, "test", brief);
     let mut agent = Agent::new("a", 9);
@@ -315,16 +339,21 @@ async fn of_several_front_doors_the_one_that_keeps_ended_records_longest_counts(
     agent.report(&long, exited(spawn, ExitReason::Stopped)).await;
     long.registry.sweep().await.unwrap();
     short.pass(Duration::from_millis(300)).await;
-    assert!(
-        long.registry.spawn(spawn).await.unwrap().is_some(),
-        "the other front door keeps it for a minute"
-    );
-    // The other front door is gone: what it said a minute ago does not count any more.
-    let keeps = "{hatchery:test}:keeps";
-    let score: u64 = long.registry.now().await.unwrap().millis() - 61_000;
-    let () = long.server().query(&format!("ZADD {keeps} {score} 60000")).await.map(|_: u64| ()).unwrap();
+    let is_kept = async || long.registry.spawn(spawn).await.unwrap().is_some();
+    assert!(is_kept().await, "the other front door keeps it for a minute");
+
+    // What the other front door said is more than a minute old. Before, the registry was away, so nobody could say it.
+    let ago = long.registry.now().await.unwrap().millis() - 61_000;
+    let server = long.server();
+    let _: u64 = server.query(&format!("ZADD {{hatchery:test}}:keeps {ago} 60000")).await.unwrap();
+    let _: u64 = server.query(&format!("HSET {{hatchery:test}}:judge at {ago} grace {ago}")).await.unwrap();
     short.registry.sweep().await.unwrap();
-    assert!(long.registry.spawn(spawn).await.unwrap().is_none());
+    assert!(is_kept().await, "a front door has a minute to say it again");
+
+    // The registry has been there for longer than a minute: the other front door is gone.
+    let _: u64 = server.query(&format!("HSET {{hatchery:test}}:judge grace {ago}")).await.unwrap();
+    short.registry.sweep().await.unwrap();
+    assert!(!is_kept().await);
 }
 
 /// An agent whose user of Redis is that of the release before, which had no bytes and no counts.

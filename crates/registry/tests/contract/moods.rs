@@ -3,11 +3,15 @@
 use std::cell::Cell;
 use std::fs;
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use model::Timing;
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
-use registry::{Registry, RegistryError};
+use registry::{Counts, Registry, RegistryError};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
 use tokio::time::{Instant, sleep};
 
 use crate::servers::RedisServer;
@@ -147,6 +151,66 @@ async fn a_call_whose_connection_is_cut_is_made_again() {
         registry.nodes().await.unwrap();
         redis.query::<i64>("CLIENT KILL TYPE normal SKIPME yes").await.unwrap();
     }
+}
+
+/// Passes bytes on to a server and back. Once armed, it loses the answer to the next call about refusals, and the connection.
+struct Lossy {
+    port: u16,
+    armed: Arc<AtomicBool>,
+}
+
+impl Lossy {
+    async fn before(server: u16) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let armed = Arc::new(AtomicBool::new(false));
+        let is_armed = Arc::clone(&armed);
+        tokio::spawn(async move {
+            while let Ok((client, _)) = listener.accept().await {
+                tokio::spawn(pass(client, server, Arc::clone(&is_armed)));
+            }
+        });
+        Self { port, armed }
+    }
+}
+
+async fn pass(mut client: TcpStream, server: u16, armed: Arc<AtomicBool>) {
+    let mut server = TcpStream::connect(("127.0.0.1", server)).await.unwrap();
+    let (mut asked, mut answered) = (vec![0; 65_536], vec![0; 65_536]);
+    let mut is_lost = false;
+    loop {
+        tokio::select! {
+            read = client.read(&mut asked) => {
+                let Ok(read @ 1..) = read else { return };
+                let is_meant = String::from_utf8_lossy(&asked[..read]).contains("no-capacity");
+                is_lost |= is_meant && armed.swap(false, Ordering::Relaxed);
+                if server.write_all(&asked[..read]).await.is_err() {
+                    return;
+                }
+            }
+            read = server.read(&mut answered) => {
+                let Ok(read @ 1..) = read else { return };
+                if is_lost || client.write_all(&answered[..read]).await.is_err() {
+                    return;
+                }
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn counts_whose_answer_is_lost_are_not_sent_again() {
+    let redis = RedisServer::start().await;
+    let lossy = Lossy::before(redis.port).await;
+    let registry = open(&format!("redis://127.0.0.1:{}", lossy.port), None);
+    let counts = Counts { refused: [("no-capacity", 1)].into(), slots: None };
+    registry.add_counts(&counts).await.unwrap();
+    lossy.armed.store(true, Ordering::Relaxed);
+    registry.add_counts(&counts).await.unwrap_err();
+    recovers(&registry).await;
+    let minutes = registry.minutes(5).await.unwrap();
+    let counted: u64 = minutes.iter().filter_map(|minute| minute.refused.get("no-capacity")).sum();
+    assert_eq!(counted, 2);
 }
 
 #[tokio::test]

@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use registry::{RegistryError, Reserved};
+use model::{Availability, ExitReason};
+use registry::{Counts, RegistryError, Reserved, SpawnFilter};
 
 use crate::on_all;
 use crate::servers::RedisServer;
@@ -48,6 +49,50 @@ async fn no_memory() {
         server.run("CONFIG SET maxmemory 1").await;
     })
     .await;
+}
+
+async fn ended(farm: &Farm) -> usize {
+    let page = farm.registry.spawns(&SpawnFilter { limit: 2000, ..SpawnFilter::default() }).await;
+    page.unwrap().spawns.len()
+}
+
+#[tokio::test]
+async fn a_full_registry_drops_what_has_ended_and_calls_no_node_silent() {
+    let farm = Farm::redis().await;
+    let mut agent = Agent::new("a", 2);
+    agent.beat(&farm).await;
+    for _ in 0..600 {
+        agent.report(&farm, exited(csr().spawn, ExitReason::Stopped)).await;
+    }
+    farm.server().run("CONFIG SET maxmemory 1").await;
+    assert!(farm.registry.check().await.unwrap_err().is_full());
+    assert_eq!(ended(&farm).await, 600);
+    farm.registry.sweep().await.unwrap();
+    assert_eq!(ended(&farm).await, 100);
+    // Heartbeats are refused all the while.
+    farm.pass(TIMING.down * 2).await;
+    assert_eq!(ended(&farm).await, 0);
+    let node = farm.registry.node(&id("a")).await.unwrap().unwrap();
+    assert_eq!(node.availability, Availability::Up);
+    farm.server().run("CONFIG SET maxmemory 0").await;
+    farm.registry.check().await.unwrap();
+    agent.report(&farm, exited(csr().spawn, ExitReason::Stopped)).await;
+    farm.registry.sweep().await.unwrap();
+    assert_eq!(ended(&farm).await, 1, "with room, the past stays");
+}
+
+#[tokio::test]
+async fn counts_that_a_full_registry_cannot_keep_are_refused() {
+    let farm = Farm::redis().await;
+    farm.registry.check().await.unwrap();
+    farm.server().run("CONFIG SET maxmemory 1").await;
+    let counts = Counts { refused: [("no-capacity", 2)].into(), slots: None };
+    assert!(farm.registry.add_counts(&counts).await.unwrap_err().is_full());
+    farm.server().run("CONFIG SET maxmemory 0").await;
+    assert_eq!(farm.registry.minutes(5).await.unwrap(), []);
+    farm.registry.add_counts(&counts).await.unwrap();
+    let minutes = farm.registry.minutes(5).await.unwrap();
+    assert_eq!(minutes[0].refused, [("no-capacity".to_owned(), 2)].into());
 }
 
 #[tokio::test]

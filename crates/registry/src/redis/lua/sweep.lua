@@ -1,6 +1,10 @@
 -- Does what is due by time, a bounded amount of it.
 -- ARGV: none. Returns nothing.
 
+-- A full registry refuses what may grow it until a script has written something else. After that this script can make room.
+local is_out = is_error(redis.pcall('SET', P .. ':check', int(now), 'PX', 60000))
+if is_out then call('DEL', P .. ':check') end
+
 -- After a clock was set back, moments that were kept lie too far in the future. They are cut to what they could be if they
 -- were new.
 local function clamp(key, to, each)
@@ -90,12 +94,12 @@ if left then wake_line() end
 local MAX_DROPPED, SAID_FOR = 500, 60000
 local function longest_kept()
   local keeps, longest = P .. ':keeps', HISTORY
-  -- A registry that is full refuses this, and must drop records all the same.
-  redis.pcall('ZADD', keeps, int(now), int(HISTORY))
+  if is_damage(redis.pcall('ZADD', keeps, int(now), int(HISTORY))) then call('DEL', keeps) end
   local said = call('ZRANGE', keeps, 0, -1, 'WITHSCORES')
   for s = 1, #said, 2 do
     local kept, at = count_of(said[s]), tonumber(said[s + 1])
-    if not kept or now - at > SAID_FOR then call('ZREM', keeps, said[s]) else longest = math.max(longest, kept) end
+    -- While the registry was away, or no front door was there, none could say it.
+    if not kept or now - math.max(at, silent_since()) > SAID_FOR then call('ZREM', keeps, said[s]) else longest = math.max(longest, kept) end
     if at > now then redis.pcall('ZADD', keeps, int(now), said[s]) end
   end
   return longest
@@ -117,20 +121,25 @@ end
 drop_all(call('ZRANGEBYSCORE', P .. ':ended', '-inf', now - keep, 'LIMIT', 0, room))
 local over = math.min(call('ZCARD', P .. ':ended') - HISTORY_COUNT, room)
 if over > 0 then drop_all(call('ZRANGE', P .. ':ended', 0, over - 1)) end
--- Whether this record and those that ended after it are too many bytes.
+-- Whether this record and those that ended after it are too many bytes; nil when that is not known of it.
 local sum = count_of(call('GET', P .. ':weight'))
 local function is_heavy(spawn)
   local weight, weighed = unpack(call('HMGET', P .. ':spawn:' .. spawn, 'weight', 'weighed'))
   weight, weighed = count_of(weight), count_of(weighed)
-  return sum and weight and weighed and sum - weighed + weight > HISTORY_BYTES
+  if not (sum and weight and weighed) then return nil end
+  return sum - weighed + weight > HISTORY_BYTES
 end
-local oldest = call('ZRANGE', P .. ':ended', 0, 0)[1]
-if room > 0 and oldest and is_heavy(oldest) then
-  for _, spawn in ipairs(call('ZRANGE', P .. ':ended', 0, room - 1)) do
-    if not is_heavy(spawn) then break end
-    drop(spawn)
+if room > 0 then
+  -- Records without their bytes go with the next one that must go: they are older.
+  local eldest, upto = call('ZRANGE', P .. ':ended', 0, room - 1), 0
+  for n, spawn in ipairs(eldest) do
+    local heavy = is_heavy(spawn)
+    if heavy == false then break elseif heavy then upto = n end
   end
+  drop_all({ unpack(eldest, 1, upto) })
 end
+-- The past gives way to the present.
+if is_out and room > 0 then drop_all(call('ZRANGE', P .. ':ended', 0, room - 1)) end
 repair_ended()
 
 -- Operators' orders. Their number is bounded where they are added.
