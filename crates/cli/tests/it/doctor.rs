@@ -1,7 +1,9 @@
 //! `hatchery doctor` where something else answers for the front door, and where a file hangs.
 
 use std::process::Command;
-use std::time::{Duration, Instant};
+use std::time::Duration;
+
+use tokio::time::Instant;
 
 use model::api::ErrorCode;
 use serde_json::{Value, json};

@@ -69,6 +69,13 @@ impl Edge {
     }
 }
 
+/// The counts of all minutes that are kept, as of `now` on the registry's clock.
+#[derive(Debug)]
+pub(super) struct Minutes {
+    pub(super) now: Timestamp,
+    pub(super) all: Vec<Minute>,
+}
+
 /// Answers that are expensive to make: one for all callers that ask at the same time.
 #[derive(Debug)]
 pub(crate) struct Answers {
@@ -81,7 +88,7 @@ pub(crate) struct Answers {
     /// The line.
     pub(super) waiting: Coalesced<Result<Arc<Vec<Waiting>>, ApiError>>,
     /// The counts of the last day, minute by minute.
-    pub(super) minutes: Coalesced<Result<Arc<(Timestamp, Vec<Minute>)>, ApiError>>,
+    pub(super) minutes: Coalesced<Result<Arc<Minutes>, ApiError>>,
     /// Whether the registry takes writes.
     pub(super) registry_check: Coalesced<Result<(), RegistryError>>,
 }

@@ -9,7 +9,7 @@ use model::api::{History, HistoryMinute};
 use model::minute::{MINUTES_KEPT, minute_of};
 
 use super::authorization::Who;
-use super::edge::Edge;
+use super::edge::{Edge, Minutes};
 use super::error::ApiError;
 use super::extract::Parameters;
 use super::problem_sets::ListProblems;
@@ -35,10 +35,11 @@ pub(crate) async fn show(
     parameters.done()?;
     let read = async {
         let now = edge.registry.now().await?;
-        Ok(Arc::new((now, edge.registry.minutes(MINUTES_KEPT).await?)))
+        Ok(Arc::new(Minutes { now, all: edge.registry.minutes(MINUTES_KEPT).await? }))
     };
-    let all = edge.answers.minutes.get(read).await?;
-    let (now, all) = (all.0, &all.1);
+    let counted = edge.answers.minutes.get(read).await?;
+    let Minutes { now, all } = &*counted;
+    let now = *now;
     let first = minute_of(now).saturating_sub(u64::from(minutes - 1));
     let wanted = all.iter().filter(|minute| minute_of(minute.at) >= first);
     // Counts are of all owners together.
