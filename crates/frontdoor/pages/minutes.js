@@ -28,7 +28,7 @@ export class Minutes {
   async load() {
     this.#again.begun();
     try {
-      if (!document.hidden && this.#isOpen() && this.#who.may('read')) {
+      if (!document.hidden && this.#isOpen() && this.#who.may('read') && !this.#who.wanted) {
         const { minutes, now } = await ask(this.#who, `v1/history?minutes=${SPAN}`);
         this.list = minutes;
         this.#changed(minutes, Date.parse(now));
