@@ -220,7 +220,8 @@ async fn failures_orders_and_charts_of_before_the_page_was_opened_are_on_it() {
     browser.sees("#failures-said", "43 %, most often: invalid license.").await;
     browser.sees("#failures-said", "1 turned away, most often: no-capacity.").await;
     browser.holds("document.getElementById('failures-card').dataset.kind === 'bad'").await;
-    browser.holds("/last (29|30) min/.test(document.getElementById('history-span').textContent)").await;
+    // From the middle of that minute, and the time since.
+    browser.holds("/last (29|30|31|32) min/.test(document.getElementById('history-span').textContent)").await;
     browser.holds("document.querySelectorAll('#rates-chart rect.failed').length >= 2").await;
     browser.sees("#rates-chart", "7 started and 3 failed in the last hour").await;
     browser.sees("#audit-frame", "Cordon node-a").await;
