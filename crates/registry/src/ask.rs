@@ -330,8 +330,8 @@ impl FromStr for AuditCursor {
 
     fn from_str(s: &str) -> Result<Self, Self::Err> {
         let parts = s.split_once('-').and_then(|(ms, n)| Some(Self(ms.parse().ok()?, n.parse().ok()?)));
-        // No entry of a stream has the id 0-0, and Redis takes nothing below it.
-        let parts = parts.filter(|cursor| *cursor != Self(0, 0));
+        // No order is of 1970, and Redis takes nothing below 0-0.
+        let parts = parts.filter(|cursor| cursor.0 > 0);
         parts.ok_or("must be the nextCursor of the page before")
     }
 }

@@ -36,7 +36,7 @@ const MAX_BY: usize = 255;
             description = "Only those of this operator: the name or the id of an API key, or an owner as records have it",
         ),
         ("limit" = Option<u32>, Query, minimum = 1, maximum = 1000, description = "Most to list; 100 when left out"),
-        ("cursor" = Option<String>, Query, pattern = "^[0-9]{1,19}-[0-9]{1,19}$", description = "`nextCursor` of the page before"),
+        ("cursor" = Option<String>, Query, pattern = "^[1-9][0-9]{0,18}-[0-9]{1,19}$", description = "`nextCursor` of the page before"),
     ),
     responses((status = 200, description = "One page", body = AuditList), ListProblems),
 )]
