@@ -1,4 +1,4 @@
-//! Log lines: what each of them says, and that it costs nothing where nobody reads.
+//! Log lines: what each of them says, and that it costs nothing where nothing reads it.
 
 use hatchery_tests::{AgentPlan, Farm, logs};
 use proc_macro2::{Delimiter, TokenStream, TokenTree};

@@ -23,7 +23,7 @@ async fn a_front_door_that_is_asked_to_end_answers_what_it_has_begun() {
     a_process_starts(&farm).await;
     farm.doors[0].role.signal(Signal::TERM);
     let addr = farm.door(0).addr;
-    until("nobody new is let in", TIMEOUT, async || {
+    until("no new caller is let in", TIMEOUT, async || {
         Look::when(TcpStream::connect(addr).await.is_err(), || "it accepts".to_owned())
     })
     .await;
@@ -115,7 +115,7 @@ async fn an_agent_that_is_told_to_drain_waits_for_its_spawns() {
     .await;
     assert_eq!(farm.agents[0].role.exited(), None, "it waits for its spawn");
     assert!(farm.process(&id).is_some());
-    until("nobody asks it any more", TIMEOUT, async || {
+    until("no request comes any more", TIMEOUT, async || {
         let slots = farm.door(0).json("/v1/nodes/node-a").await["slots"].clone();
         Look::when(slots["total"] == slots["used"] && slots["used"] != 0, || slots.to_string())
     })

@@ -18,6 +18,7 @@ use model::{Exit, SpawnId};
 use tokio::sync::watch;
 use tokio::time::Instant;
 use traces::Span;
+use traces::attribute::OUTCOME;
 use tracing::Instrument;
 
 use crate::models;
@@ -156,7 +157,7 @@ fn try_spawn(node: &Arc<Node>, request: &Request, start: &mut Option<Span>) -> R
 /// Ends the part `start` of a call whose spawn an earlier call has started.
 fn end_joined(start: &mut Option<Span>) {
     if let Some(start) = start.take() {
-        start.note(traced::OUTCOME, "joined");
+        start.note(OUTCOME, "joined");
         start.end();
     }
 }

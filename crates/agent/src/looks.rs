@@ -88,7 +88,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn a_look_that_began_before_it_was_asked_for_serves_nobody() {
+    async fn a_look_that_began_before_it_was_asked_for_serves_no_caller() {
         let looks = Looks::new();
         let (early, then) = (looks.begin(), Instant::now());
         let mut asked = Box::pin(looks.fresh());

@@ -113,7 +113,7 @@ fn is_free_on(address: SocketAddr) -> bool {
     matches!(bind_to(&socket, address), Ok(()) | Err(Errno::ADDRNOTAVAIL | Errno::AFNOSUPPORT))
 }
 
-/// Binds to an address without listening there, and lets go of it: the error that whoever listens there would get.
+/// Binds to an address without listening there, and lets go of it: the error that listening there would give.
 pub(crate) fn try_bind(address: SocketAddr) -> Result<(), Errno> {
     bind_to(&socket(address)?, address)
 }

@@ -17,7 +17,7 @@ pub(crate) enum Form {
     /// A table for people.
     #[value(skip)]
     Table,
-    /// A table with more columns and whole ids.
+    /// A table with more columns.
     Wide,
     /// The front door's JSON.
     Json,

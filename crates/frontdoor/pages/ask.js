@@ -1,13 +1,14 @@
-/** Asks the front door for JSON or text, as the page's user, and again after a time. */
+/** Calls the front door as the page's user, for JSON or text, and again after a time. */
 
-import { problem } from './orders.js';
+import { ProblemError } from '../client.js';
 
 const TIMEOUT_MS = 15_000;
 
-/** The answer as text; throws what the front door says is wrong. */
-export async function askText(who, path) {
+/** The answer as text; throws what the front door says is wrong. A call with a body, which is sent as JSON, is a POST. */
+export async function askText(who, path, body) {
   const response = await fetch(new URL(`../${path}`, import.meta.url), {
-    headers: who.headers,
+    ...(body && { method: 'POST', body: JSON.stringify(body) }),
+    headers: { ...(body && { 'content-type': 'application/json' }), ...who.headers },
     cache: 'no-store',
     signal: AbortSignal.timeout(TIMEOUT_MS),
   });
@@ -17,8 +18,18 @@ export async function askText(who, path) {
 }
 
 /** The same as JSON. */
-export async function ask(who, path) {
-  return JSON.parse(await askText(who, path));
+export async function ask(who, path, body) {
+  return JSON.parse(await askText(who, path, body));
+}
+
+function problem(response, text) {
+  let said = {};
+  try {
+    said = JSON.parse(text);
+  } catch {
+    // Something in between answered.
+  }
+  return new ProblemError(said, { status: response.status, requestId: said.requestId, attempts: 1 });
 }
 
 /** When to ask again. What is due stays due, however often it is asked for: the earlier of two times counts. */

@@ -4,7 +4,7 @@
  * something has just failed.
  */
 
-import { Again } from './ask.js';
+import { Again, ask } from './ask.js';
 import { byId, make, say, set } from './dom.js';
 import { BAD_ENDS } from './words.js';
 
@@ -41,7 +41,7 @@ export class Failures {
   /** Asks for what failed before. */
   async load() {
     try {
-      const { spawns } = await this.#get(`../v1/spawns?state=exited&limit=${PAGE}`);
+      const { spawns } = await ask(this.#who, `v1/spawns?state=exited&limit=${PAGE}`);
       for (const { id, exit, endedAt } of spawns) this.#add(id, exit, endedAt);
       this.render();
     } catch {
@@ -119,21 +119,11 @@ export class Failures {
     this.#again.begun();
     const before = this.cause?.reason;
     try {
-      this.cause = this.#who.may('read') ? (await this.#get('../v1/nodes')).farmCause : undefined;
+      this.cause = this.#who.may('read') ? (await ask(this.#who, 'v1/nodes')).farmCause : undefined;
     } catch {
       // As it was.
     }
     if (this.cause) this.#again.soon(LOOK_MS);
     if (this.cause?.reason !== before) this.#changed();
-  }
-
-  async #get(path) {
-    const response = await fetch(new URL(path, import.meta.url), {
-      headers: this.#who.headers,
-      cache: 'no-store',
-      signal: AbortSignal.timeout(15_000),
-    });
-    if (!response.ok) throw new Error(`${path}: ${response.status}`);
-    return response.json();
   }
 }

@@ -3,8 +3,9 @@
  * The panel is there only while a request waits.
  */
 
+import { ask } from './ask.js';
 import { byId, make, refill, say } from './dom.js';
-import { brief } from './words.js';
+import { brief, pairsOf } from './words.js';
 
 /** So often while requests wait, and while none does. */
 const BUSY_MS = 2_000;
@@ -34,7 +35,7 @@ export class Line {
 
   async #ask() {
     try {
-      if (!document.hidden && this.#isOpen() && this.#who.may('read')) this.#show(await this.#get());
+      if (!document.hidden && this.#isOpen() && this.#who.may('read')) this.#show(await ask(this.#who, 'v1/waiting'));
     } catch {
       // The banner says what is the matter. What was shown stays until the next answer.
     }
@@ -53,20 +54,10 @@ export class Line {
     if (panel.hidden && held) byId('nodes-title').focus({ preventScroll: true });
     this.render();
   }
-
-  async #get() {
-    const response = await fetch(new URL('../v1/waiting', import.meta.url), {
-      headers: this.#who.headers,
-      cache: 'no-store',
-      signal: AbortSignal.timeout(15_000),
-    });
-    if (!response.ok) throw new Error(`the line: ${response.status}`);
-    return response.json();
-  }
 }
 
 function row({ position, rendererType, pool, labels, owner }) {
-  const wants = [rendererType, pool && `pool ${pool}`, ...Object.entries(labels ?? {}).map(([key, value]) => `${key}=${value}`)];
+  const wants = [rendererType, pool && `pool ${pool}`, ...pairsOf(labels)];
   const text = wants.filter(Boolean).join(', ') || 'not known';
   return make(
     'tr',

@@ -2,7 +2,7 @@
 
 import { allow, byId, make, offer, say, set } from './dom.js';
 import { Windowed } from './window.js';
-import { brief, bytes, clock, count, span } from './words.js';
+import { brief, bytes, clock, count, pairsOf, span } from './words.js';
 
 /** What is to be said about a node's state, most important first: `[text, kind, explanation]`. */
 export function states(node, snapshot) {
@@ -103,8 +103,7 @@ export class Nodes {
     if (show === 'failing' && !isFailing(node)) return false;
     if (show === 'away' && node.availability === 'up') return false;
     if (!text) return true;
-    const labels = Object.entries(node.labels).map(([key, value]) => `${key}=${value}`);
-    return [node.id, node.pool, ...labels].some((word) => word.toLowerCase().includes(text));
+    return [node.id, node.pool, ...pairsOf(node.labels)].some((word) => word.toLowerCase().includes(text));
   }
 
   #row(id) {
@@ -147,8 +146,7 @@ export class Nodes {
     const { parts } = row;
     const used = this.#snapshot.used(node);
     const { total } = node.slots;
-    const labels = Object.entries(node.labels).map(([key, value]) => `${key}=${value}`);
-    say(parts.sub, [node.pool, ...labels].join(' · '));
+    say(parts.sub, [node.pool, ...pairsOf(node.labels)].join(' · '));
     set(parts.name, 'aria-pressed', node.id === this.#selected);
     set(row, 'class', node.id === this.#selected ? 'chosen' : false);
     parts.bar.firstChild.style.width = `${Math.min(100, (used / Math.max(1, total)) * 100)}%`;
@@ -207,7 +205,7 @@ export function facts(node, snapshot) {
     ['Load', `${Math.round(node.load.cpu * 100)} % processor, ${bytes(node.load.memoryFreeBytes)} free`],
     ['Health', node.health?.state === 'failing' ? `failing: ${healthWords(node.health)}` : 'ok'],
     ['Pool', node.dedicated ? `${node.pool}, for requests that name it` : node.pool],
-    ['Labels', Object.entries(node.labels).map(([key, value]) => `${key}=${value}`).join(', ') || 'none'],
+    ['Labels', pairsOf(node.labels).join(', ') || 'none'],
     ['Endpoints', node.endpoint],
     ['Agent', `${node.version} at ${node.advertise}`],
     ['Last report', clock(node.lastHeartbeatAt)],

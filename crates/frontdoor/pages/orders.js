@@ -1,6 +1,7 @@
 /** What an operator can ask for, with a question before what cannot be undone, and a word on what came of it. */
 
-import { ProblemError, stop } from '../client.js';
+import { stop } from '../client.js';
+import { ask, askText } from './ask.js';
 import { byId, say, tell } from './dom.js';
 import { clock, count, explained, short } from './words.js';
 
@@ -128,13 +129,7 @@ export class Orders {
     say(said, 'Reading…');
     try {
       const lines = byId('log-lines').value;
-      const response = await fetch(new URL(`../v1/spawns/${id}/log?lines=${lines}`, import.meta.url), {
-        headers: this.#who.headers,
-        cache: 'no-store',
-        signal: AbortSignal.timeout(15_000),
-      });
-      const body = await response.text();
-      if (!response.ok) throw problem(response, body);
+      const body = await askText(this.#who, `v1/spawns/${id}/log?lines=${lines}`);
       if (reading !== this.#reading) return;
       say(text, body);
       text.scrollTop = text.scrollHeight;
@@ -177,28 +172,9 @@ export class Orders {
   }
 
   /** Gives an order to a node; the answer of the front door. */
-  async #order(node, what, body = {}) {
-    const response = await fetch(new URL(`../v1/nodes/${encodeURIComponent(node)}/${what}`, import.meta.url), {
-      method: 'POST',
-      headers: { 'content-type': 'application/json', ...this.#who.headers },
-      body: JSON.stringify(what === 'drain' ? body : {}),
-      signal: AbortSignal.timeout(15_000),
-    });
-    const text = await response.text();
-    if (!response.ok) throw problem(response, text);
-    return JSON.parse(text);
+  #order(node, what, body = {}) {
+    return ask(this.#who, `v1/nodes/${encodeURIComponent(node)}/${what}`, what === 'drain' ? body : {});
   }
-}
-
-/** The error that an answer of the front door says. */
-export function problem(response, text) {
-  let said = {};
-  try {
-    said = JSON.parse(text);
-  } catch {
-    // Something in between answered.
-  }
-  return new ProblemError(said, { status: response.status, requestId: said.requestId, attempts: 1 });
 }
 
 function unconfirmed({ agentAcknowledged }) {

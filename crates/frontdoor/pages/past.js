@@ -7,7 +7,7 @@ import { explainExit } from '../client.js';
 import { addressOf, show, shown } from './address.js';
 import { ask } from './ask.js';
 import { byId, make, say } from './dom.js';
-import { BAD_ENDS, clock, explained, short, span } from './words.js';
+import { BAD_ENDS, clock, explained, pairsOf, short, span } from './words.js';
 
 const PAGE = 100;
 const FIELDS = ['state', 'reason', 'renderer', 'node', 'owner', 'tag', 'since'];
@@ -90,9 +90,8 @@ export class Past {
   }
 }
 
-function row({ id, node, state, exit, startedAt, endedAt, owner, tags = {}, rendererType }) {
-  const pairs = Object.entries(tags).map(([key, value]) => `${key}=${value}`);
-  const whose = [owner, ...pairs].filter(Boolean).join(' · ') || '–';
+function row({ id, node, state, exit, startedAt, endedAt, owner, tags, rendererType }) {
+  const whose = [owner, ...pairsOf(tags)].filter(Boolean).join(' · ') || '–';
   const why = exit ? explainExit(exit) : state;
   const lived = endedAt ? `, after ${span(Date.parse(endedAt) - Date.parse(startedAt))}` : '';
   const kind = BAD_ENDS.includes(exit?.reason) ? 'bad' : 'calm';

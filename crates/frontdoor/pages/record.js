@@ -7,12 +7,10 @@ import { explainExit } from '../client.js';
 import { addressOf, shown } from './address.js';
 import { ask, askText } from './ask.js';
 import { byId, make, refill, say } from './dom.js';
-import { BAD_ENDS, clock, explained, happened, millis, short, span } from './words.js';
+import { BAD_ENDS, clock, explained, happened, millis, pairsOf, short, span } from './words.js';
 
-const LINES = 1000;
-const LINES_SHOWN = 60;
-/** The line that an agent writes before the server's own. */
-const REQUEST = /^# hatchery spawn\.id=\S+ request\.id=(\S+)/m;
+/** Lines of the log. */
+const LINES = 60;
 const VIEWER = { connected: 'connected', gone: 'was here, has left', never: 'none has connected' };
 
 export class Record {
@@ -75,13 +73,12 @@ export class Record {
       return;
     }
     say(byId('record-said'), `As of ${clock(Date.now())}.`);
-    this.#show(spawn.value, log.value);
+    this.#show(spawn.value);
     const problem = log.status === 'rejected' ? explained(log.reason) : undefined;
-    const lines = (log.value ?? '').trimEnd().split('\n').slice(-LINES_SHOWN).join('\n');
-    say(byId('record-log'), problem ? `${problem.title}: ${problem.detail}` : lines || 'It has not written anything.');
+    say(byId('record-log'), problem ? `${problem.title}: ${problem.detail}` : log.value.trimEnd() || 'It has not written anything.');
   }
 
-  #show(spawn, log = '') {
+  #show(spawn) {
     const over = spawn.state === 'exited';
     const bad = spawn.state === 'lost' || BAD_ENDS.includes(spawn.exit?.reason);
     const word = over ? `ended: ${spawn.exit?.reason}` : spawn.state;
@@ -94,15 +91,16 @@ export class Record {
       ['Node', make('a', { href: addressOf({ node: spawn.node }) }, spawn.node)],
       ['Renderer', spawn.rendererType + (spawn.gpu === undefined ? '' : ` on GPU ${spawn.gpu}`)],
       ['Whose', spawn.owner],
-      ['Tags', pairs(spawn.tags)],
-      ['Labels asked for', pairs(spawn.labels)],
+      ['Tags', pairsOf(spawn.tags).join(', ')],
+      ['Labels asked for', pairsOf(spawn.labels).join(', ')],
       ['Pool', spawn.pool],
       ['Viewer', VIEWER[spawn.viewer]],
       ['Last ping', spawn.lastPingAt && clock(spawn.lastPingAt)],
       ['Ends at the latest', spawn.expiresAt && clock(spawn.expiresAt)],
       ['Exit code', spawn.exit?.code?.toString()],
       ['Signal', spawn.exit?.signal],
-      ['Request id', log.match(REQUEST)?.[1]],
+      ['Request id', spawn.requestId],
+      ['Trace id', spawn.traceId],
       ['Endpoint', spawn.endpoint && make('code', {}, spawn.endpoint)],
     ];
     const known = facts.filter(([, value]) => value);
@@ -116,11 +114,13 @@ export class Record {
 }
 
 /** How far it came, and how long each part took. */
-function phases({ startedAt, readyAt, connectedAt, disconnectedAt, endedAt }) {
+function phases({ phases: before, startedAt, readyAt, connectedAt, disconnectedAt, endedAt }) {
   const since = (from, to) => millis(Math.max(0, Date.parse(to) - Date.parse(from)));
   const long = (from, to) => spanned(Date.parse(to) - Date.parse(from));
   return [
-    `Started at ${clock(startedAt)}`,
+    before?.waitedMs && `In line for ${millis(before.waitedMs)}`,
+    before && `slot reserved ${millis(before.reservedMs)} after it was asked for`,
+    `started at ${clock(startedAt)}`,
     readyAt ? `ready after ${since(startedAt, readyAt)}` : endedAt && 'never ready',
     connectedAt && `a viewer came ${since(readyAt ?? startedAt, connectedAt)} later`,
     connectedAt && disconnectedAt && `and left after ${long(connectedAt, disconnectedAt)}`,
@@ -141,12 +141,6 @@ function row(event, began) {
     make('td', { class: 'c-age' }, `+${millis(Math.max(0, Date.parse(event.at) - began))}`),
     make('th', { scope: 'row', class: 'c-what', title: text }, sentence(text)),
   );
-}
-
-function pairs(of = {}) {
-  return Object.entries(of)
-    .map(([key, value]) => `${key}=${value}`)
-    .join(', ');
 }
 
 function sentence(text) {

@@ -4,7 +4,7 @@ import { explainExit } from '../client.js';
 import { addressOf } from './address.js';
 import { allow, byId, make, say, set } from './dom.js';
 import { Windowed } from './window.js';
-import { BAD_ENDS, brief, clock, short } from './words.js';
+import { BAD_ENDS, brief, clock, pairsOf, short } from './words.js';
 
 const KIND = {
   launching: 'calm',
@@ -17,9 +17,6 @@ const KIND = {
 };
 
 const VIEWER = { connected: 'a viewer is connected', gone: 'its viewer has left', never: 'no viewer has connected' };
-
-/** `key=value` of each. */
-const pairsOf = (pairs = {}) => Object.entries(pairs).map(([key, value]) => `${key}=${value}`);
 
 export class Spawns {
   #snapshot;

@@ -3,8 +3,8 @@
  * of the moment it was asked for; the feed does not change it.
  */
 
+import { ask } from './ask.js';
 import { byId, make, say } from './dom.js';
-import { problem } from './orders.js';
 import { count, explained } from './words.js';
 
 /** How a verdict is coloured. */
@@ -44,15 +44,8 @@ export class Why {
     const pool = byId('why-pool').value.trim();
     const body = { rendererType: byId('why-renderer').value, labels, ...(pool && { pool }) };
     try {
-      const response = await fetch(new URL('../v1/explain', import.meta.url), {
-        method: 'POST',
-        headers: { 'content-type': 'application/json', ...this.#who.headers },
-        body: JSON.stringify(body),
-        signal: AbortSignal.timeout(15_000),
-      });
-      const text = await response.text();
-      if (!response.ok) throw problem(response, text);
-      if (asking === this.#asking) this.#show(JSON.parse(text));
+      const answer = await ask(this.#who, 'v1/explain', body);
+      if (asking === this.#asking) this.#show(answer);
     } catch (error) {
       this.#who.judge(error);
       const { title, detail } = explained(error);

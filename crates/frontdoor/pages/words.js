@@ -17,6 +17,11 @@ export function clock(at) {
   return Math.abs(date - Date.now()) < 12 * 3_600_000 ? CLOCK.format(date) : DAY.format(date);
 }
 
+/** `key=value` of each. */
+export function pairsOf(pairs = {}) {
+  return Object.entries(pairs).map(([key, value]) => `${key}=${value}`);
+}
+
 /** A span of time, as exact as it matters: `0.4 s`, `12 s`, `3 min 05 s`, `2 h 10 min`, `3 d 4 h`. */
 export function span(ms) {
   const seconds = Math.max(0, ms) / 1000;

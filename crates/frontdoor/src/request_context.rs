@@ -8,14 +8,6 @@ use tokio::time::Instant;
 use tonic::metadata::{AsciiMetadataValue, MetadataMap};
 use traces::{Context, TRACEPARENT, TRACESTATE, Trace};
 
-/// Attributes of spans.
-pub(crate) const SPAWN_ID: &str = "hatchery.spawn.id";
-pub(crate) const NODE_ID: &str = "hatchery.node.id";
-pub(crate) const REQUEST_ID: &str = "hatchery.request.id";
-pub(crate) const STATUS: &str = "http.response.status_code";
-pub(crate) const CODE: &str = "hatchery.code";
-pub(crate) const OUTCOME: &str = "hatchery.outcome";
-
 /// See the module's documentation. Where only the id is wanted, it stands for it.
 #[derive(Debug, Clone)]
 pub(crate) struct RequestContext {

@@ -1,9 +1,10 @@
 //! What an examination of a set-up found, for people and programs: `hatchery doctor` prints it.
 
-use std::fmt;
 use std::time::Duration;
 
 use serde::Serialize;
+
+use crate::words::words;
 
 /// How good or bad a finding is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
@@ -17,23 +18,7 @@ pub enum Level {
     Problem,
 }
 
-impl Level {
-    /// The level as text.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Ok => "ok",
-            Self::Warning => "warning",
-            Self::Problem => "problem",
-        }
-    }
-}
-
-impl fmt::Display for Level {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
-    }
-}
+words!(Level { Ok = "ok", Warning = "warning", Problem = "problem" });
 
 /// One finding. No text of it holds a secret.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]

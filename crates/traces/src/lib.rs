@@ -7,6 +7,7 @@
 //! - [`context`] reads and writes the headers of W3C Trace Context.
 //! - [`settings`] reads the standard `OTEL_*` variables. A value that is not understood is an error that names its variable.
 //! - [`sampler`] decides once for each request whether its spans are recorded.
+//! - [`attribute`] has the names of what spans say.
 //! - [`span`] has the spans, `export` brings them to a collector.
 //!
 //! Invariants: off by default, and then a request costs nothing here. A request that is not sampled costs one random number. A
@@ -28,6 +29,7 @@
 //! reserve.end();
 //! ```
 
+pub mod attribute;
 pub mod context;
 mod export;
 mod metrics;

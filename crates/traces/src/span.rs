@@ -218,7 +218,7 @@ impl Trace {
         failed
     }
 
-    /// The same place, for whoever carries the request on after [`Span::leave`].
+    /// The same place, for the task that carries the request on after [`Span::leave`].
     pub fn hold(&self) -> Span {
         Span::of(self.clone())
     }

@@ -96,7 +96,7 @@ impl Tracer {
     }
 
     /// The place of a request in its caller's trace, without a span of its own. What the sampler does not take, called processes are
-    /// told not to record; while traces are off, the caller's decision is passed on as it came.
+    /// asked not to record; while traces are off, the caller's decision is passed on as it came.
     #[must_use]
     pub fn join(&self, caller: Context) -> Trace {
         match &self.0 {
@@ -223,7 +223,7 @@ mod tests {
     async fn a_span_that_is_discarded_is_not_exported_and_others_say_whether_their_trace_is_random() {
         let (tracer, kept) = tracer(Root::On, true);
         let part = tracer.serve(Some(caller("01")), || "discarded".to_owned());
-        part.fail("denied", "it is nobody's");
+        part.fail("denied", "it has no owner");
         assert!(part.has_failed());
         part.discard();
         let [random, plain, own] = [Some("03"), Some("01"), None]

@@ -126,7 +126,7 @@ async fn a_sentinel_is_no_server_and_knows_masters_by_their_names() {
         ("a Sentinel as a server", format!("redis://{one}"), ("registry-form", "problem", "Sentinel")),
         (
             "another name",
-            format!("redis-sentinel://{hosts}/nobody"),
+            format!("redis-sentinel://{hosts}/absent"),
             ("registry-form", "problem", "no master of that name"),
         ),
         ("one Sentinel", format!("redis-sentinel://{one}/farm"), ("registry-form", "warning", "1 Sentinel")),

@@ -7,13 +7,11 @@
 //! ```
 
 use model::SpawnId;
+use traces::attribute::{NODE_ID, REQUEST_ID, SPAWN_ID};
 use traces::{Kind, Span};
 
 use super::start::Order;
 use crate::node::Node;
-
-/// What became of a part.
-pub(crate) const OUTCOME: &str = "hatchery.outcome";
 
 /// Begins the part `start` of a spawn's trace: from the call of a front door to the running process.
 pub(crate) fn begin(node: &Node, order: &Order, id: SpawnId) -> Span {
@@ -26,8 +24,8 @@ pub(super) fn await_ready(node: &Node, order: &Order, id: SpawnId) -> Span {
 }
 
 fn described(part: Span, node: &Node, order: &Order, id: SpawnId) -> Span {
-    part.note("hatchery.spawn.id", id);
-    part.note("hatchery.node.id", &node.config.node);
-    part.note("hatchery.request.id", &order.request_id);
+    part.note(SPAWN_ID, id);
+    part.note(NODE_ID, &node.config.node);
+    part.note(REQUEST_ID, &order.request_id);
     part
 }

@@ -1,4 +1,4 @@
-//! The cookie file of the X server on whose display servers draw: without it an X server that asks for a cookie lets nobody in.
+//! The cookie file of the X server on whose display servers draw: without it an X server that asks for a cookie admits no client.
 
 use std::env;
 use std::path::{Path, PathBuf};

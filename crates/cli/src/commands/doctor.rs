@@ -1,8 +1,8 @@
 //! `hatchery doctor`: looks for what is wrong, and says what to do about it.
 //!
 //! Three parts run at once: the front door and the farm behind it, the registry, and with `--agent` this machine as a node. Each check has
-//! a deadline, and so has each file, so nothing hangs; nothing is changed, and no finding holds a secret. The parts that know how to look are with what they look
-//! at (`registry::examine`, `agent::Subject`, `tls::examine`); here are the front door, the order, and the report.
+//! a deadline, and so has each file, so nothing hangs; nothing is changed, and no finding holds a secret. The parts that know how to look are
+//! with what they look at (`registry::examine`, `agent::Subject`, `tls::examine`); here are the front door, the order, and the report.
 
 mod agent_flags;
 mod credential;
@@ -66,7 +66,7 @@ pub(crate) struct DoctorArgs {
 /// The registry, if it is to be looked at.
 #[derive(Debug, Args)]
 struct RegistryToLookAt {
-    /// Look at this Redis: redis://[user:password@]host[:port][/db], or with rediss://, redis-sentinel://…/MASTER,
+    /// Look at this Redis: redis://HOST:PORT/DB with a user and a password before the host if it wants them, or with rediss://, redis-sentinel://…/MASTER,
     /// redis-cluster://… [default with --agent: redis://127.0.0.1:6379]
     #[arg(
         long,

@@ -192,7 +192,7 @@ fn write(
     if spawns.is_empty() && left_out.is_none() {
         return writeln!(out, "no spawns{}", args.filter.words());
     }
-    if form == Form::Wide { wide(spawns) } else { table(spawns) }.write(out)?;
+    table(spawns, form == Form::Wide).write(out)?;
     if let Some(left_out) = left_out {
         writeln!(out, "{left_out}")?;
     }
@@ -266,33 +266,6 @@ fn words(left_out: Count) -> Option<String> {
     (seen > 0 || and_more).then(|| format!("… and {more}{seen} more; --limit and --state show others"))
 }
 
-/// The columns that a wide table has more.
-fn wide(spawns: &[Spawn]) -> Columns {
-    let headings = [
-        "ID", "NODE", "STATE", ">AGE", "RENDERER", "ENDPOINT", "ENDED", "POOL", ">GPU", "VIEWER", ">PING",
-        "OWNER", "TAGS",
-    ];
-    let mut table = Columns::new(&headings);
-    for spawn in spawns {
-        table.row([
-            spawn.id.to_string().into(),
-            spawn.node.as_str().into(),
-            spawn.state.as_str().into(),
-            age(spawn.started_at).into(),
-            spawn.renderer_type.as_str().into(),
-            spawn.endpoint.as_str().into(),
-            ended(spawn).into(),
-            spawn.pool.as_str().into(),
-            spawn.gpu.map_or_else(|| "-".to_owned(), |gpu| gpu.to_string()).into(),
-            spawn.viewer.to_string().into(),
-            spawn.last_ping_at.map_or_else(|| "-".to_owned(), age).into(),
-            spawn.owner.as_deref().unwrap_or("-").into(),
-            labels(&spawn.tags).into(),
-        ]);
-    }
-    table
-}
-
 /// How a spawn ended; empty while it has not.
 fn ended(spawn: &Spawn) -> String {
     match (&spawn.exit, spawn.ended_at) {
@@ -302,11 +275,12 @@ fn ended(spawn: &Spawn) -> String {
     }
 }
 
-/// Owners and tags have a column where a spawn of the list has them.
-fn table(spawns: &[Spawn]) -> Columns {
-    let owners = spawns.iter().any(|spawn| spawn.owner.is_some());
-    let tags = spawns.iter().any(|spawn| !spawn.tags.is_empty());
+/// A wide table has all columns. In another one owners and tags have a column where a spawn of the list has them.
+fn table(spawns: &[Spawn], wide: bool) -> Columns {
+    let owners = wide || spawns.iter().any(|spawn| spawn.owner.is_some());
+    let tags = wide || spawns.iter().any(|spawn| !spawn.tags.is_empty());
     let mut headings = vec!["ID", "NODE", "STATE", ">AGE", "RENDERER", "ENDPOINT", "ENDED"];
+    headings.extend(["POOL", ">GPU", "VIEWER", ">PING"].into_iter().filter(|_| wide));
     headings.extend(owners.then_some("OWNER"));
     headings.extend(tags.then_some("TAGS"));
     let mut table = Columns::new(&headings);
@@ -320,8 +294,16 @@ fn table(spawns: &[Spawn]) -> Columns {
             spawn.endpoint.as_str().into(),
             ended(spawn).into(),
         ];
+        let more = [
+            spawn.pool.as_str().into(),
+            spawn.gpu.map_or_else(|| "-".to_owned(), |gpu| gpu.to_string()).into(),
+            spawn.viewer.to_string().into(),
+            spawn.last_ping_at.map_or_else(|| "-".to_owned(), age).into(),
+        ];
+        let more = more.into_iter().filter(|_| wide);
         let owner = owners.then(|| spawn.owner.as_deref().unwrap_or("-").into());
-        table.row(cells.into_iter().chain(owner).chain(tags.then(|| labels(&spawn.tags).into())));
+        let tags = tags.then(|| labels(&spawn.tags).into());
+        table.row(cells.into_iter().chain(more).chain(owner).chain(tags));
     }
     table
 }

@@ -10,6 +10,7 @@ use axum::http::Extensions;
 use model::api::ErrorCode;
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout_at};
+use traces::attribute::{CODE, NODE_ID, SPAWN_ID};
 
 use super::endpoint::Forms;
 use super::failure::Failure;
@@ -17,10 +18,10 @@ use super::files::Files;
 use super::follow::Spawns;
 use super::request::Wanted;
 use crate::callers::{Account, Caller, Share};
-use crate::http::{ApiError, Edge, Observed, Say, start};
+use crate::http::{ApiError, CallersFlag, Edge, Observed, start};
 use crate::listen::Peer;
 use crate::metrics::HoopsMetrics;
-use crate::request_context::{CODE, NODE_ID, RequestContext, SPAWN_ID};
+use crate::request_context::RequestContext;
 use crate::settings::HoopsSettings;
 use crate::spawning::held_slot::HeldSlot;
 use crate::spawning::order::{Accounted, EndpointForm, Order};
@@ -76,8 +77,8 @@ impl Hoops {
         let config = &self.edge.config;
         let scheme = if config.tls.http.is_some() { "https" } else { "http" };
         let (metrics, tally) = (self.edge.metrics.requests.clone(), Arc::clone(&self.edge.tally));
-        let say = Say::on(true, self.edge.authenticator.is_some());
-        Observed { metrics, tracer: config.tracer.clone(), scheme, route, say, tally }
+        let callers_flag = CallersFlag::on(true, self.edge.authenticator.is_some());
+        Observed { metrics, tracer: config.tracer.clone(), scheme, route, callers_flag, tally }
     }
 
     /// Keeps the index of spawns, for ever.

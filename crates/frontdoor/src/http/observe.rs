@@ -12,6 +12,7 @@ use axum::response::{IntoResponse, Response};
 use model::RequestId;
 use model::api::ErrorCode;
 use tokio::time::Instant;
+use traces::attribute::{CODE, REQUEST_ID, STATUS};
 use traces::{Context, Trace, Tracer};
 use tracing::field::{Empty, display};
 use tracing::{Instrument, debug, error_span, info, warn};
@@ -21,7 +22,7 @@ use super::extract;
 use super::request_id::{self, X_REQUEST_ID};
 use crate::metrics::RequestMetrics;
 use crate::registry_access::tally::Tally;
-use crate::request_context::{self, CODE, REQUEST_ID, RequestContext, STATUS};
+use crate::request_context::{self, RequestContext};
 
 /// Bytes of a request's address.
 const MAX_URI: usize = 8192;
@@ -30,33 +31,33 @@ const MAX_LOGGED: usize = 200;
 /// Bytes of a part of a path that may be a viewer's token. Ids of spawns are as long, but have dashes in them.
 const MIN_SECRET: usize = 32;
 
-/// Whose word counts on whether a request is recorded. A request whose caller has no say is one of a caller that does not record.
+/// What a caller's "sampled" flag counts for. Where it does not count, the request is one of a caller that does not record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Say {
-    /// Every caller's.
-    Anyone,
-    /// That of callers with a credential that is valid and suffices.
-    Authenticated,
-    /// No caller's.
-    Nobody,
+pub(crate) enum CallersFlag {
+    /// It decides whether the request is recorded.
+    Decides,
+    /// The same, once the caller's credential is known to be valid and to suffice.
+    DecidesIfAdmitted,
+    /// Nothing.
+    Ignored,
 }
 
-impl Say {
-    /// What callers may say on a route that is `open` to callers without a credential, where credentials are `required` elsewhere or not.
+impl CallersFlag {
+    /// On a route that is `open` to callers without a credential, where credentials are `required` elsewhere or not.
     pub(crate) fn on(open: bool, required: bool) -> Self {
         match (required, open) {
-            (false, _) => Self::Anyone,
-            (true, false) => Self::Authenticated,
-            (true, true) => Self::Nobody,
+            (false, _) => Self::Decides,
+            (true, false) => Self::DecidesIfAdmitted,
+            (true, true) => Self::Ignored,
         }
     }
 
-    /// The caller's place in a trace, as far as it has a say before its credential is judged.
-    fn of(self, caller: Context, headers: &HeaderMap) -> Context {
+    /// The caller's place in a trace, with the flag as far as it counts before the credential is judged.
+    fn apply(self, caller: Context, headers: &HeaderMap) -> Context {
         let counts = match self {
-            Self::Anyone => true,
-            Self::Authenticated => headers.contains_key(AUTHORIZATION),
-            Self::Nobody => false,
+            Self::Decides => true,
+            Self::DecidesIfAdmitted => headers.contains_key(AUTHORIZATION),
+            Self::Ignored => false,
         };
         if counts { caller } else { caller.unsampled() }
     }
@@ -71,7 +72,7 @@ pub(crate) struct Observed {
     pub(crate) scheme: &'static str,
     /// The route's template; a path would make a label for each id.
     pub(crate) route: &'static str,
-    pub(crate) say: Say,
+    pub(crate) callers_flag: CallersFlag,
     pub(crate) tally: Arc<Tally>,
 }
 
@@ -79,12 +80,12 @@ pub(crate) async fn observe(State(observed): State<Observed>, request: Request, 
     around(observed, request, |request| next.run(request)).await
 }
 
-/// Marks an answer whose request goes on: whoever carries it out ends its part of the trace.
+/// Marks an answer whose request goes on: the task that carries it out ends its part of the trace.
 #[derive(Debug, Clone)]
 pub(super) struct Streamed;
 
-/// Whether a caller's credential is known to be valid and to suffice. The observer lays it beside a request that is recorded because its caller
-/// says so.
+/// Whether a caller's credential is known to be valid and to suffice. The observer puts it among the extensions of a request that is
+/// recorded by its caller's flag.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Admitted(Arc<AtomicBool>);
 
@@ -99,7 +100,7 @@ impl Admitted {
 
 /// The same around whatever answers.
 pub(crate) async fn around<F: Future<Output = Response>>(
-    Observed { metrics, tracer, scheme, route, say, tally }: Observed,
+    Observed { metrics, tracer, scheme, route, callers_flag, tally }: Observed,
     mut request: Request,
     answer: impl FnOnce(Request) -> F,
 ) -> Response {
@@ -109,8 +110,9 @@ pub(crate) async fn around<F: Future<Output = Response>>(
     // These are called so often that a line each would be noise.
     let quiet = matches!(route, "/healthz" | "/readyz" | "/metrics") || route.starts_with("/pages/");
     let path = &*loggable(request.uri().path());
-    let caller = request_context::caller(request.headers()).map(|caller| say.of(caller, request.headers()));
-    let by_its_word = say == Say::Authenticated
+    let caller = request_context::caller(request.headers());
+    let caller = caller.map(|caller| callers_flag.apply(caller, request.headers()));
+    let by_its_flag = callers_flag == CallersFlag::DecidesIfAdmitted
         && caller.as_ref().is_some_and(|caller| !tracer.takes(&caller.clone().unsampled()));
     // Probes come all the time: they are in a trace only where their caller has one.
     let traced = if quiet && caller.is_none() { &Tracer::off() } else { &tracer };
@@ -118,7 +120,7 @@ pub(crate) async fn around<F: Future<Output = Response>>(
     if part.is_recorded() {
         describe(&part, &request, &id, (route, scheme));
     }
-    let trial = (by_its_word && part.is_recorded()).then(Admitted::default);
+    let trial = (by_its_flag && part.is_recorded()).then(Admitted::default);
     if let Some(trial) = &trial {
         request.extensions_mut().insert(trial.clone());
     }
@@ -147,7 +149,7 @@ pub(crate) async fn around<F: Future<Output = Response>>(
         }
         match error {
             Some(error) if status >= 500 => part.fail(error.0.code.as_str(), &error.0.detail),
-            // Whoever answers may have said more.
+            // The handler may have said more.
             None if status >= 500 && !part.has_failed() => part.fail("server-error", status),
             Some(_) | None => {}
         }
@@ -173,7 +175,7 @@ pub(crate) async fn around<F: Future<Output = Response>>(
         }
     });
     if trial.is_some_and(|Admitted(admitted)| !admitted.load(Ordering::Relaxed)) {
-        // The word of a caller that was not admitted does not count.
+        // The flag of a caller that was not admitted does not count.
         part.discard();
     } else if response.extensions_mut().remove::<Streamed>().is_some() {
         part.leave();

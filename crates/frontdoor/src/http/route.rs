@@ -14,7 +14,7 @@ use tower_http::cors::{AllowHeaders, AllowOrigin, CorsLayer};
 use super::authorization::{Gate, Need, guard};
 use super::edge::Edge;
 use super::error::{self, ApiError};
-use super::observe::{Observed, Say, observe};
+use super::observe::{CallersFlag, Observed, observe};
 use super::origin::{self, Border, Reach};
 use super::request_id::X_REQUEST_ID;
 use crate::settings::Origins;
@@ -99,10 +99,10 @@ pub(super) fn observed(
     routes: impl Iterator<Item = Guarded>,
 ) -> Router {
     let observer = |route, open| {
-        let say = Say::on(open, edge.authenticator.is_some());
+        let callers_flag = CallersFlag::on(open, edge.authenticator.is_some());
         let (metrics, tracer) = (edge.metrics.requests.clone(), edge.config.tracer.clone());
         let (tally, scheme) = (Arc::clone(&edge.tally), if certificate.is_some() { "https" } else { "http" });
-        from_fn_with_state(Observed { metrics, tracer, scheme, route, say, tally }, observe)
+        from_fn_with_state(Observed { metrics, tracer, scheme, route, callers_flag, tally }, observe)
     };
     let border = |reach| {
         let (hosts, origins) = (edge.config.hosts.clone(), edge.config.origins.clone());

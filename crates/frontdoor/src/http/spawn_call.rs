@@ -13,6 +13,7 @@ use axum::extract::Request;
 use model::api::{ErrorCode, SpawnAnswer};
 use registry::IdempotencyKey;
 use tokio::time::Instant;
+use traces::attribute::{NODE_ID, SPAWN_ID};
 use tracing::Span;
 use tracing::field::display;
 
@@ -23,7 +24,7 @@ use super::{extract, reasons};
 use crate::callers::Share;
 use crate::metrics::SpawnPhase;
 use crate::registry_access::snapshot::Snapshot;
-use crate::request_context::{NODE_ID, RequestContext, SPAWN_ID};
+use crate::request_context::RequestContext;
 use crate::spawning::error::{Rejection, SpawnError};
 use crate::spawning::held_slot::HeldSlot;
 use crate::spawning::order::{Accounted, Order};

@@ -25,6 +25,7 @@ use serde::Serialize;
 use tokio::sync::watch;
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at};
 use tokio_util::task::AbortOnDropHandle;
+use traces::attribute::{CODE, STATUS};
 use tracing::{Instrument, Span, info, warn};
 
 use super::edge::Edge;
@@ -32,7 +33,6 @@ use super::error::{ApiError, retry_after};
 use super::negotiation::EVENT_STREAM;
 use super::observe::Streamed;
 use super::spawn_call::{Asked, decide};
-use crate::request_context::{CODE, STATUS};
 use crate::spawning::held_slot::HeldSlot;
 use crate::spawning::progress::{LinePosition, Progress, Stage};
 

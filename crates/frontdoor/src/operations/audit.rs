@@ -3,8 +3,8 @@
 //! Every order of an operator becomes one line in the log and one entry in the registry, once it is known what came of it and before the
 //! operator is answered: orders that are read after an answer include it.
 //!
-//! Failure: an order that the registry refuses is kept as refused; one whose answer is missing as unknown, for it may have taken hold. While the registry is away the entry is repeated for as long as every
-//! clean-up is; the line in the log stands in any case.
+//! Failure: an order that the registry refuses is kept as refused; one whose answer is missing as unknown, for it may have taken hold.
+//! While the registry is away the entry is repeated for as long as every clean-up is; the line in the log stands in any case.
 
 use std::sync::Arc;
 
@@ -101,12 +101,12 @@ impl Auditor {
         say(&audit);
         let (id, at) = (Uuid::new_v4(), given.at);
         let Err(error) = self.registry.audit(id, at.elapsed(), &audit).await else { return };
-        warn!(%error, request.id = %audit.request_id, "an order is kept once the registry is back");
+        warn!(%error, requestId = %audit.request_id, "an order is kept once the registry is back");
         let registry = Arc::clone(&self.registry);
         self.cleanups.spawn(async move {
             let keep = || registry.audit(id, at.elapsed(), &audit);
             if persist(&registry, "audit", keep).await.is_none() {
-                warn!(request.id = %audit.request_id, "an order was not kept: the registry was away for too long");
+                warn!(requestId = %audit.request_id, "an order was not kept: the registry was away for too long");
             }
         });
     }

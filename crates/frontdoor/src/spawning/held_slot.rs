@@ -234,7 +234,7 @@ impl Drop for HeldSlot {
             }
             (Stage::Sent, _) => {
                 access.metrics.cleanup(CleanupKind::Cancel);
-                info!(spawn.id = %spawn, node.id = %node, requestId = %self.request.id, "spawn cancelled, nobody waits for it any more");
+                info!(spawn.id = %spawn, node.id = %node, requestId = %self.request.id, "spawn cancelled: the caller left");
                 let (reservation, request) = (self.reservation.clone(), self.request.id.clone());
                 self.access.cleanups.end(end(access, reservation, request));
             }

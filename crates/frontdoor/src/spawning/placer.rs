@@ -11,6 +11,7 @@ use registry::{Forecast, Foreseen, IdempotencyKey, Outcomes, RegistryError, Rese
 use tokio::sync::Mutex as AsyncMutex;
 use tokio::time::Instant;
 use traces::Span;
+use traces::attribute::{NODE_ID, OUTCOME};
 use tracing::debug;
 use uuid::Uuid;
 
@@ -22,7 +23,7 @@ use crate::registry_access::cleanup::persist;
 use crate::registry_access::desired_state::DesiredStates;
 use crate::registry_access::placed::Placed;
 use crate::registry_access::snapshot::Candidate;
-use crate::request_context::{NODE_ID, OUTCOME, RequestContext};
+use crate::request_context::RequestContext;
 
 /// See the module's documentation.
 #[derive(Debug)]

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use registry::{IdempotencyKey, RegistryError, Standing};
 use tokio::time::{Instant, sleep_until};
+use traces::attribute::OUTCOME;
 
 use super::attempts::Attempts;
 use super::error::{CLOSED, FULL, NO_MATCH, SpawnError};
@@ -21,7 +22,7 @@ use super::progress::Progress;
 use crate::agent_client::{FURTHER_CONNECT, connect_timeout};
 use crate::metrics::{SpawnMetrics, SpawnPhase};
 use crate::registry_access::placed::Placed;
-use crate::request_context::{OUTCOME, RequestContext};
+use crate::request_context::RequestContext;
 
 /// An attempt is begun only when at least this part of the deadline is left.
 const USEFUL_PART: u32 = 10;

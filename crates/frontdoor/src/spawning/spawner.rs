@@ -18,6 +18,7 @@ use model::{NodeId, SpawnId};
 use registry::{IdempotencyKey, RegistryError};
 use tokio::time::Instant;
 use traces::Kind;
+use traces::attribute::{NODE_ID, OUTCOME, SPAWN_ID};
 use tracing::{debug, warn};
 
 use super::attempts::{Failure, Next};
@@ -31,7 +32,7 @@ use super::search::{Search, Slot, SpawnPath};
 use super::why::key_of;
 use crate::agent_client::{AgentError, Outcome};
 use crate::metrics::{Attempt, SpawnMetrics, SpawnPhase};
-use crate::request_context::{NODE_ID, OUTCOME, RequestContext, SPAWN_ID};
+use crate::request_context::RequestContext;
 
 /// Starts spawns.
 #[derive(Debug)]

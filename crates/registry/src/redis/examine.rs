@@ -119,7 +119,7 @@ async fn settings(connection: &mut MultiplexedConnection) -> Option<HashMap<Stri
 /// Nothing, where an answer shows neither.
 async fn rights(connection: &mut MultiplexedConnection, prefix: &str) -> Option<Result<(), String>> {
     let key = format!("{prefix}:incarnation");
-    // No script has this digest: a user that may run scripts is told so.
+    // No script has this digest: a user that may run scripts gets NOSCRIPT.
     let none = "0".repeat(40);
     let mut script = cmd("EVALSHA");
     script.arg(none).arg(1).arg(&key);

@@ -342,7 +342,7 @@ async fn of_several_front_doors_the_one_that_keeps_ended_records_longest_counts(
     let is_kept = async || long.registry.spawn(spawn).await.unwrap().is_some();
     assert!(is_kept().await, "the other front door keeps it for a minute");
 
-    // What the other front door said is more than a minute old. Before, the registry was away, so nobody could say it.
+    // What the other front door said is more than a minute old. Before, the registry was away, so it could not be said.
     let ago = long.registry.now().await.unwrap().millis() - 61_000;
     let server = long.server();
     let _: u64 = server.query(&format!("ZADD {{hatchery:test}}:keeps {ago} 60000")).await.unwrap();

@@ -40,7 +40,7 @@ pub(super) async fn examine(context: &Context) -> (Finding, Option<NodeList>) {
     if list.is_some() && has {
         let open = context.client.plain(Method::GET, "/v1/nodes", "", true).await;
         if open.ok().as_ref().and_then(nodes).is_some() {
-            return (asks_nobody(), list);
+            return (needs_none(), list);
         }
     }
     // There is no such renderer, and a node cannot have such a name.
@@ -96,8 +96,8 @@ fn refused(has: bool, detail: &str) -> Finding {
     )
 }
 
-fn asks_nobody() -> Finding {
-    Finding::ok("credential", "the front door asks nobody for a credential")
+fn needs_none() -> Finding {
+    Finding::ok("credential", "the front door asks for no credential")
 }
 
 fn judge(has: bool, scopes: &[Scope]) -> Finding {
@@ -132,7 +132,7 @@ fn judge(has: bool, scopes: &[Scope]) -> Finding {
         );
     }
     if !has && !held.is_empty() {
-        return asks_nobody();
+        return needs_none();
     }
     let mut found = format!(
         "the credential is accepted; its scopes: {}",
@@ -210,7 +210,7 @@ mod tests {
             ),
             (true, [Verdict::Lacks, Verdict::Has, Verdict::Has], Level::Ok, "its scopes: read, operate"),
             (true, [Verdict::Has, Verdict::Lacks, Verdict::Lacks], Level::Warning, "its scopes: spawn"),
-            (false, [Verdict::Has, unknown(), unknown()], Level::Ok, "asks nobody"),
+            (false, [Verdict::Has, unknown(), unknown()], Level::Ok, "asks for no credential"),
             (
                 true,
                 [Verdict::Stranger("old".to_owned()), unknown(), unknown()],

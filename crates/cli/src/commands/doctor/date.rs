@@ -1,4 +1,4 @@
-//! The clock of whoever answers a call, by the `Date` header of the answer. It is in whole seconds.
+//! The clock of the server that answers a call, by the `Date` header of the answer. It is in whole seconds.
 
 use std::time::SystemTime;
 

@@ -276,6 +276,7 @@ mod tests {
         );
         assert_eq!(warned[1], (Level::Warning, "Redis evicts keys".to_owned()));
     }
+
     #[test]
     fn an_address_that_this_machine_has_no_route_to_is_no_finding_where_another_answers() {
         let addresses = ["[2001:db8::1]:443", "192.0.2.1:443"].map(|address| address.parse().unwrap());

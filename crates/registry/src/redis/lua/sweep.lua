@@ -99,7 +99,11 @@ local function longest_kept()
   for s = 1, #said, 2 do
     local kept, at = count_of(said[s]), tonumber(said[s + 1])
     -- While the registry was away, or no front door was there, none could say it.
-    if not kept or now - math.max(at, silent_since()) > SAID_FOR then call('ZREM', keeps, said[s]) else longest = math.max(longest, kept) end
+    if kept and now - math.max(at, silent_since()) <= SAID_FOR then
+      longest = math.max(longest, kept)
+    else
+      call('ZREM', keeps, said[s])
+    end
     if at > now then redis.pcall('ZADD', keeps, int(now), said[s]) end
   end
   return longest
