@@ -15,7 +15,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::serve::{IncomingStream, Listener};
 use axum::{Extension, Json, Router};
-use registry::Registry;
+use registry::{Registry, RegistryError};
 use serde_json::json;
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
@@ -144,7 +144,9 @@ async fn ready(State(node): State<Arc<Node>>, Extension(known): Extension<Regist
         "otherAgent": other,
         "stateDirectory": state_dir.as_deref().unwrap_or("ok"),
     });
-    if let Some(why) = known.trouble().and_then(|why| registry::outward(&why)).filter(|_| registry == "away")
+    if registry == "away"
+        && let Some(RegistryError::Away(outage)) = known.trouble()
+        && let Some(why) = outage.kind().outward()
     {
         body["registryDetail"] = why.into();
     }

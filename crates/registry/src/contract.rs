@@ -88,9 +88,9 @@ impl Registry {
         Redis::open(url, password_file, farm, timing).map(|redis| Self(Backend::Redis(redis)))
     }
 
-    /// Why the last call failed, in the server's words; `None` when it succeeded. Names addresses: for logs and operators only.
+    /// How the last call failed; `None` when it succeeded.
     #[must_use]
-    pub fn trouble(&self) -> Option<String> {
+    pub fn trouble(&self) -> Option<RegistryError> {
         match &self.0 {
             Backend::Embedded(_) => None,
             Backend::Redis(backend) => backend.trouble(),

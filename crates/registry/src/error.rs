@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use crate::outage::{Outage, OutageKind};
+
 /// Why a registry could not be opened: always a wrong setting, never an absent server.
 ///
 /// The texts name the flag, for the command line.
@@ -34,10 +36,9 @@ pub enum OpenError {
 /// Why a call to the registry failed. The call may have happened or not, unless [`RegistryError::is_refusal`] says that it has not.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum RegistryError {
-    /// Redis cannot be reached, refuses, or did not answer in time. The text is the server's own, and may name addresses:
-    /// callers get [`RegistryError::outward`].
+    /// Redis cannot be reached, refuses, or did not answer in time. The text may name addresses: callers get [`RegistryError::outward`].
     #[error("the registry cannot be reached: {0}")]
-    Away(String),
+    Away(Outage),
     /// Redis answered something that this version does not understand: a defect, or keys that something else has written.
     #[error("the registry answered something unexpected to {call}: {what}")]
     Unexpected {
@@ -49,36 +50,29 @@ pub enum RegistryError {
 }
 
 impl RegistryError {
-    /// Of a call that was not made, because the one before failed for this reason.
+    /// Of a call that was given up before its answer came.
     #[must_use]
-    pub fn unsent(why: &str) -> Self {
-        Self::Away(format!("{UNSENT}{why}"))
+    pub fn late(detail: impl Into<String>) -> Self {
+        Self::Away(Outage::new(OutageKind::NoAnswer, detail))
     }
 
     /// Whether the call certainly changed nothing: the server refused it, or it was never sent. Without that it may have happened.
     #[must_use]
     pub fn is_refusal(&self) -> bool {
-        match self {
-            Self::Away(why) if why.starts_with(CUT) => false,
-            Self::Away(why) if why == UNCONNECTED || why.starts_with(UNSENT) => true,
-            Self::Away(why) => {
-                outward(why).is_some_and(|word| CODES.contains(&word) || word == "connection refused")
-            }
-            Self::Unexpected { .. } => false,
-        }
+        matches!(self, Self::Away(outage) if outage.changed_nothing())
     }
 
     /// Whether the server refuses what may grow it, because it is full.
     #[must_use]
     pub fn is_full(&self) -> bool {
-        matches!(self, Self::Away(why) if outward(why) == Some("OOM"))
+        matches!(self, Self::Away(outage) if outage.kind() == OutageKind::Refused("OOM"))
     }
 
     /// The text for callers: no addresses, and of the server's own words only the code.
     #[must_use]
     pub fn outward(&self) -> String {
         match self {
-            Self::Away(why) => match outward(why) {
+            Self::Away(outage) => match outage.kind().outward() {
                 Some(why) => format!("the registry cannot be reached: {why}"),
                 None => "the registry cannot be reached".to_owned(),
             },
@@ -87,94 +81,29 @@ impl RegistryError {
     }
 }
 
-/// Before the error of a call that was sent again: the first time, its connection broke before the answer.
-pub(crate) const CUT: &str = "the connection broke under the call; again: ";
-/// Before the reason for which a call was not made.
-const UNSENT: &str = "not asked after: ";
-/// No connection was there in time for the call.
-pub(crate) const UNCONNECTED: &str = "not connected in time";
-
-/// The codes with which Redis refuses. Each tells an operator what to look for, and nothing about where the server is.
-const CODES: [&str; 12] = [
-    "NOAUTH",
-    "WRONGPASS",
-    "NOPERM",
-    "NOREPLICAS",
-    "READONLY",
-    "MISCONF",
-    "OOM",
-    "LOADING",
-    "BUSY",
-    "MASTERDOWN",
-    "CLUSTERDOWN",
-    "TRYAGAIN",
-];
-
-/// The part of a failure's text that callers may see: a code of Redis or the kind of failure; `None` when it shows neither.
-#[must_use]
-pub fn outward(why: &str) -> Option<&'static str> {
-    let mut words = why.split(|c: char| !c.is_ascii_alphabetic());
-    let code = words.find_map(|word| CODES.into_iter().find(|code| *code == word));
-    let said = why.to_ascii_lowercase();
-    let kinds = [
-        ("refused", "connection refused"),
-        ("timed out", "no answer in time"),
-        ("in time", "no answer in time"),
-        ("within", "no answer in time"),
-        ("certificate", "its certificate was not accepted"),
-    ];
-    code.or_else(|| kinds.into_iter().find(|(word, _)| said.contains(word)).map(|(_, kind)| kind))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn a_full_server_says_so() {
-        for (why, is_full) in
-            [("OOM command not allowed when used memory > 'maxmemory'.", true), ("READONLY no room", false)]
-        {
-            assert_eq!(RegistryError::Away(why.to_owned()).is_full(), is_full, "{why}");
+        for (code, is_full) in [("OOM", true), ("READONLY", false)] {
+            let error = RegistryError::Away(Outage::new(OutageKind::of_code(code), "no room"));
+            assert_eq!(error.is_full(), is_full, "{code}");
         }
-    }
-
-    #[test]
-    fn what_was_refused_or_never_sent_has_not_happened() {
-        for (why, is_refusal) in [
-            ("OOM command not allowed when used memory > 'maxmemory'.", true),
-            ("READONLY You can't write against a read only replica.", true),
-            ("Connection refused (os error 111)", true),
-            (UNCONNECTED, true),
-            (&format!("{UNSENT}timed out"), true),
-            ("timed out", false),
-            ("broken pipe", false),
-            (&format!("{CUT}Connection refused (os error 111)"), false),
-        ] {
-            assert_eq!(RegistryError::Away(why.to_owned()).is_refusal(), is_refusal, "{why}");
-        }
-        assert!(!RegistryError::Unexpected { call: "forget", what: "READONLY".into() }.is_refusal());
     }
 
     #[test]
     fn what_leaves_the_farm_names_a_kind_and_no_address() {
-        for (why, told) in [
-            ("10.0.0.5:6379: Connection refused (os error 111)", Some("connection refused")),
-            ("redis.farm.internal:6379: NOAUTH Authentication required.", Some("NOAUTH")),
-            ("s1:26379: no answer in time; s2:26379: WRONGPASS invalid", Some("WRONGPASS")),
-            ("READONLY You can't write against a read only replica.", Some("READONLY")),
-            (
-                "invalid peer certificate: certificate not valid for name \"redis.internal\"",
-                Some("its certificate was not accepted"),
-            ),
-            ("MOVED 3999 10.0.0.9:6381", None),
-            ("lost again", None),
+        for (kind, said) in [
+            (OutageKind::Refused("NOAUTH"), "the registry cannot be reached: NOAUTH"),
+            (OutageKind::ConnectionRefused, "the registry cannot be reached: connection refused"),
+            (OutageKind::Other, "the registry cannot be reached"),
         ] {
-            assert_eq!(outward(why), told, "{why}");
-            let said = RegistryError::Away(why.to_owned()).outward();
-            assert!(!said.contains("10.0.0") && !said.contains("internal") && !said.contains("s1"), "{said}");
+            let error = RegistryError::Away(Outage::new(kind, "redis.farm.internal:6379: 10.0.0.5"));
+            assert_eq!(error.outward(), said);
         }
         let unexpected = RegistryError::Unexpected { call: "reserve", what: "10.0.0.5".into() };
-        assert!(!unexpected.outward().contains("10.0.0.5"));
+        assert!(!unexpected.outward().contains("10.0.0.5") && !unexpected.is_refusal());
     }
 }

@@ -106,6 +106,7 @@ mod contract;
 mod embedded;
 mod error;
 mod judge;
+mod outage;
 mod permits;
 mod redis;
 mod waiting;
@@ -115,7 +116,8 @@ pub use ask::{
     Outcomes, Position, Reservation, Reserve, Reserved, Restored, SpawnFilter, SpawnPage, Standing,
 };
 pub use contract::Registry;
-pub use error::{OpenError, RegistryError, outward};
+pub use error::{OpenError, RegistryError};
+pub use outage::{Outage, OutageKind};
 pub use permits::{Permit, Permits};
 pub use redis::{Unprotected, examine, is_elsewhere, unprotected};
 pub use report::{AgentReport, Change, DesiredDrain, DesiredState, Heartbeat, Identity, Orders, SpawnReport};

@@ -334,7 +334,7 @@ mod tests {
 
     #[test]
     fn an_answer_of_the_registry_that_is_not_understood_is_a_defect_and_no_outage() {
-        let away = ApiError::from(RegistryError::Away("refused".into()));
+        let away = ApiError::from(RegistryError::late("late"));
         assert_eq!((away.0.status, away.0.code), (503, ErrorCode::RegistryUnavailable));
         let unexpected = RegistryError::Unexpected { call: "reserve", what: "a list".into() };
         let defect = ApiError::from(SpawnError::Registry(unexpected));
@@ -358,7 +358,7 @@ mod tests {
         assert_eq!(of(SpawnError::NoCapacity { why: String::new() }), 1);
         assert_eq!(of(SpawnError::NotReady { node: node.clone(), spawn, log: None }), 1);
         assert_eq!(of(SpawnError::CannotStart { node, spawn, why: String::new() }), 1);
-        assert_eq!(of(SpawnError::Registry(RegistryError::Away(String::new()))), 1);
+        assert_eq!(of(SpawnError::Registry(RegistryError::late("late"))), 1);
         assert_eq!(of(SpawnError::BadModel { why: String::new() }), 0);
         assert_eq!(of(SpawnError::OverQuota { max: 1 }), 0);
     }

@@ -101,7 +101,7 @@ pub(crate) async fn healthz() -> Json<Alive> {
 pub(crate) async fn readyz(State(edge): State<Arc<Edge>>) -> Response {
     let ask = async {
         let answer = timeout(CHECK_TIMEOUT, edge.registry.is_well()).await;
-        answer.unwrap_or_else(|_| Err(RegistryError::Away(format!("no answer within {CHECK_TIMEOUT:?}"))))
+        answer.unwrap_or_else(|_| Err(RegistryError::late(format!("no answer within {CHECK_TIMEOUT:?}"))))
     };
     // Probes that come together are one to the registry.
     let answer = edge.answers.registry_check.get(ask).await;
@@ -109,7 +109,7 @@ pub(crate) async fn readyz(State(edge): State<Arc<Edge>>) -> Response {
     let registry = own_node.is_none_or(OwnNode::asks_registry).then(|| RegistryState {
         state: if answer.is_ok() { "up" } else { "away" },
         backend: edge.registry.backend(),
-        since: edge.registry.outage().filter(|_| answer.is_err()).map(|outage| outage.since),
+        since: edge.registry.away_since().filter(|_| answer.is_err()),
         detail: answer.as_ref().err().map(RegistryError::outward),
     });
     let own_agent = edge.viewers.check_own_agent(CHECK_TIMEOUT).await;

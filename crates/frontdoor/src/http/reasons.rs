@@ -30,9 +30,9 @@ pub(super) async fn assessed(edge: &Edge) -> Result<Arc<Assessed>, ApiError> {
     let read = async {
         let (nodes, source) = match edge.registry.assess().await {
             Ok(nodes) => (nodes, ExplanationSource::Registry),
-            Err(RegistryError::Away(why)) => match edge.snapshot.assess() {
+            Err(RegistryError::Away(outage)) => match edge.snapshot.assess() {
                 Some(nodes) => (nodes, ExplanationSource::Snapshot),
-                None => return Err(RegistryError::Away(why)),
+                None => return Err(RegistryError::Away(outage)),
             },
             Err(error) => return Err(error),
         };

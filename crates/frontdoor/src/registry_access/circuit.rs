@@ -24,8 +24,8 @@ use model::{
 };
 use registry::{
     Assessment, AuditFilter, AuditPage, Claim, Counts, Follow, Forecast, Forgotten, IdempotencyKey, Located,
-    Outcomes, Permit, Position, Registry, RegistryError, Reserve, Reserved, Restored, SpawnFilter, SpawnPage,
-    Waiting,
+    Outage, Outcomes, Permit, Position, Registry, RegistryError, Reserve, Reserved, Restored, SpawnFilter,
+    SpawnPage, Waiting,
 };
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep};
@@ -48,18 +48,18 @@ const REFILL: Duration = Duration::from_secs(3);
 /// A check is good for this long.
 const RECENT: Duration = Duration::from_secs(1);
 
-/// Since when the registry is away, and why.
-#[derive(Debug, Clone)]
-pub(crate) struct Outage {
+/// Since when the circuit is open, and why.
+#[derive(Debug)]
+struct OpenCircuit {
     /// By this machine's clock, for people.
-    pub(crate) since: Timestamp,
-    pub(crate) why: String,
+    since: Timestamp,
+    outage: Outage,
     began: Instant,
 }
 
 #[derive(Debug, Default)]
 struct State {
-    outage: Option<Outage>,
+    open: Option<OpenCircuit>,
     /// When the last outage ended.
     back: Option<Instant>,
     /// Outages in a row that began soon after the one before.
@@ -173,9 +173,14 @@ impl RegistryClient {
         self.count(self.registry.follow(after, wait).await)
     }
 
-    /// The outage, if there is one.
-    pub(crate) fn outage(&self) -> Option<Outage> {
-        self.state.borrow().outage.clone()
+    /// Whether the registry is away, as far as is known.
+    pub(crate) fn is_away(&self) -> bool {
+        self.state.borrow().open.is_some()
+    }
+
+    /// Since when it is away, by this machine's clock.
+    pub(crate) fn away_since(&self) -> Option<Timestamp> {
+        self.state.borrow().open.as_ref().map(|open| open.since)
     }
 
     /// Whether it may still lack what it knew before an outage.
@@ -191,13 +196,13 @@ impl RegistryClient {
     /// Waits until it is not away; does not wait when it is there.
     pub(crate) async fn back(&self) {
         // The sender lives as long as `self`.
-        self.state.subscribe().wait_for(|state| state.outage.is_none()).await.ok();
+        self.state.subscribe().wait_for(|state| state.open.is_none()).await.ok();
     }
 
     fn is_there(&self) -> Result<(), RegistryError> {
-        match &self.state.borrow().outage {
+        match &self.state.borrow().open {
             None => Ok(()),
-            Some(outage) => Err(RegistryError::unsent(&outage.why)),
+            Some(open) => Err(RegistryError::Away(open.outage.unsent())),
         }
     }
 
@@ -205,8 +210,8 @@ impl RegistryClient {
         self.is_there()?;
         let began = Instant::now();
         let answer = self.count(call.await);
-        if let Err(RegistryError::Away(why)) = &answer {
-            self.open(began, why);
+        if let Err(RegistryError::Away(outage)) = &answer {
+            self.open(began, outage);
         }
         answer
     }
@@ -219,33 +224,33 @@ impl RegistryClient {
     }
 
     /// The registry was found to be away by a call that began then.
-    fn open(&self, asked: Instant, why: &str) {
+    fn open(&self, asked: Instant, outage: &Outage) {
         let opened = self.state.send_if_modified(|state| {
             // Calls of the last outage may fail when it is over.
-            let news = state.outage.is_none() && state.back.is_none_or(|back| back <= asked);
+            let news = state.open.is_none() && state.back.is_none_or(|back| back <= asked);
             if news {
                 let soon = state.back.is_some_and(|back| back.elapsed() < RELAPSE);
                 state.relapses = if soon { state.relapses.saturating_add(1) } else { 0 };
                 let (since, began) = (Timestamp::now(), Instant::now());
-                state.outage = Some(Outage { since, why: why.to_owned(), began });
+                state.open = Some(OpenCircuit { since, outage: outage.clone(), began });
             }
             news
         });
         if opened {
             self.metrics.up.set(0);
-            warn!(why, "registry is away: spawns without a key go on from the last snapshot of the farm");
+            warn!(why = %outage, "registry is away: spawns without a key go on from the last snapshot of the farm");
         }
     }
 
     fn close(&self) {
-        let mut outage = None;
+        let mut open = None;
         self.state.send_modify(|state| {
-            outage = state.outage.take();
+            open = state.open.take();
             state.back = Some(Instant::now());
         });
         self.metrics.up.set(1);
-        if let Some(outage) = outage {
-            info!(after_ms = outage.began.elapsed().as_millis(), "registry is back");
+        if let Some(open) = open {
+            info!(after_ms = open.began.elapsed().as_millis(), "registry is back");
         }
     }
 }
@@ -257,8 +262,7 @@ fn pause(relapses: u32) -> Duration {
 /// Runs for ever: ends outages.
 pub(crate) async fn probe(client: Arc<RegistryClient>) {
     let mut state = client.state.subscribe();
-    while let Ok(relapses) = state.wait_for(|state| state.outage.is_some()).await.map(|state| state.relapses)
-    {
+    while let Ok(relapses) = state.wait_for(|state| state.open.is_some()).await.map(|state| state.relapses) {
         // Otherwise at once: it may have been no more than one connection that broke.
         if relapses > 0 {
             sleep(jittered(pause(relapses))).await;
@@ -285,7 +289,7 @@ mod tests {
     }
 
     async fn fails(client: &RegistryClient) {
-        let call = async { Err::<(), _>(RegistryError::Away("gone".into())) };
+        let call = async { Err::<(), _>(RegistryError::late("gone")) };
         client.ask(call).await.unwrap_err();
     }
 
@@ -301,7 +305,7 @@ mod tests {
         assert_eq!(client.metrics.failures.get(), 1, "what was not asked did not fail");
         client.close();
         client.back().await;
-        assert!(client.ping().await.is_ok() && client.outage().is_none());
+        assert!(client.ping().await.is_ok() && !client.is_away());
         assert!(client.refilling());
         tokio::time::advance(REFILL).await;
         assert!(!client.refilling());
@@ -312,7 +316,7 @@ mod tests {
         let client = client();
         let late = client.ask(async {
             sleep(Duration::from_secs(1)).await;
-            Err::<(), _>(RegistryError::Away("late".into()))
+            Err::<(), _>(RegistryError::late("late"))
         });
         let outage = async {
             fails(&client).await;
@@ -320,7 +324,7 @@ mod tests {
             client.close();
         };
         tokio::join!(late, outage).0.unwrap_err();
-        assert!(client.outage().is_none());
+        assert!(!client.is_away());
     }
 
     #[tokio::test(start_paused = true)]
@@ -328,7 +332,7 @@ mod tests {
         let client = client();
         let call = async { Err::<(), _>(RegistryError::Unexpected { call: "ping", what: "?".into() }) };
         client.ask(call).await.unwrap_err();
-        assert!(client.outage().is_none());
+        assert!(!client.is_away());
     }
 
     #[tokio::test(start_paused = true)]

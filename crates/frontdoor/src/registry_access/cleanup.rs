@@ -148,7 +148,7 @@ pub(crate) async fn persist<T, F: Future<Output = Result<T, RegistryError>>>(
             warn!(what, %error, "clean-up given up, the reservation's end will do it");
             return None;
         }
-        if registry.outage().is_some() {
+        if registry.is_away() {
             // When it stays away, the next round logs that.
             timeout_at(end, registry.back()).await.ok();
             pause.reset();

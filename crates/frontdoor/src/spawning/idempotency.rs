@@ -309,7 +309,7 @@ impl KeyClaim {
             // Whether it was settled after all is not known then; the spawn ends either way.
             let settled = timeout_at(end.max(Instant::now() + FIRST_SETTLE), settling)
                 .await
-                .unwrap_or_else(|_| Err(RegistryError::Away("not settled in time".to_owned())));
+                .unwrap_or_else(|_| Err(RegistryError::late("not settled in time")));
             match settled {
                 Ok(mine) => {
                     self.open = false;

@@ -111,7 +111,7 @@ impl Placer {
             unreachable.retain(|node| !excluded.contains(node));
             ask.avoid = excluded.iter().chain(&unreachable).cloned().collect();
             // A call that the open circuit refuses has taken nothing.
-            let asked = registry.outage().is_none();
+            let asked = !registry.is_away();
             let mut reserved = registry.reserve(&ask).await;
             let short = matches!(reserved, Ok(Reserved::Full | Reserved::NoMatch { .. }));
             if short && ask.place.is_none() && !unreachable.is_empty() {
@@ -247,7 +247,7 @@ impl Placer {
     pub(crate) fn learn(&self, outcomes: Outcomes) {
         let SlotAccess { registry, snapshot, cleanups, .. } = &*self.access;
         snapshot.learn(&outcomes);
-        if registry.outage().is_some() {
+        if registry.is_away() {
             return;
         }
         let registry = Arc::clone(registry);

@@ -46,7 +46,7 @@ impl FrontDoor {
                 all().await;
             }
         }
-        let limit = if edge.registry.outage().is_some() { CUT_TIMEOUT } else { CLEANUP_TIMEOUT };
+        let limit = if edge.registry.is_away() { CUT_TIMEOUT } else { CLEANUP_TIMEOUT };
         let undone = parts.cleanups.wait(limit).await;
         if undone > 0 {
             warn!(undone, "clean-ups not done, reservations will expire instead");

@@ -59,7 +59,7 @@ pub async fn examine(url: &str, password_file: Option<&Path>, farm: &str, guarde
     let open = open.map(|open| judge::unprotected(&open.host, open.lacks, guarded));
     let server = match seeker.find().await {
         Ok(server) => server,
-        Err(why) => return [judge::not_reached(&why, form)].into_iter().chain(open).collect(),
+        Err(outage) => return [judge::not_reached(&outage, form)].into_iter().chain(open).collect(),
     };
     let mut connection = server.shared.clone();
     let at = format!("{}:{}", server.at.0, server.at.1);

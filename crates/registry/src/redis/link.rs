@@ -26,11 +26,12 @@ use tokio::time::{Instant, sleep, timeout};
 use tracing::{info, warn};
 
 use super::seek::{ANSWER, CONNECT, Seeker, Server};
-use super::server_error::{is_elsewhere, refusal, registry_error, spoils_connection};
+use super::server_error::{is_elsewhere, registry_error, spoils_connection};
 use super::settings::Warnings;
 use super::url::Address;
 use crate::ask::MAX_FOLLOW;
-use crate::error::{CUT, OpenError, RegistryError, UNCONNECTED};
+use crate::error::{OpenError, RegistryError};
+use crate::outage::{Outage, OutageKind};
 
 /// Connections of followers kept for the next call.
 const MAX_IDLE: usize = 4;
@@ -66,15 +67,15 @@ pub(super) struct Link {
     warnings: Arc<Warnings>,
     /// Whether `trouble` holds something, so that calls that succeed need no lock.
     troubled: AtomicBool,
-    /// Why the last call failed.
-    trouble: Mutex<Option<String>>,
+    /// How the last call failed.
+    trouble: Mutex<Option<RegistryError>>,
 }
 
 /// A search that found no server.
 #[derive(Clone)]
 struct Miss {
     at: Instant,
-    why: String,
+    outage: Outage,
     /// Searches without success in a row.
     count: u32,
 }
@@ -123,8 +124,8 @@ impl Link {
         })
     }
 
-    /// Why the last call failed, if it did.
-    pub(super) fn trouble(&self) -> Option<String> {
+    /// How the last call failed, if it did.
+    pub(super) fn trouble(&self) -> Option<RegistryError> {
         self.trouble.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
@@ -140,14 +141,10 @@ impl Link {
         question: Question<'_>,
     ) -> Result<T, RegistryError> {
         let answer = self.try_ask(call, question).await;
-        let why = match &answer {
-            Ok(_) => None,
-            Err(RegistryError::Away(why)) => Some(why.clone()),
-            Err(error) => Some(error.to_string()),
-        };
-        if why.is_some() || self.troubled.load(Ordering::Relaxed) {
-            self.troubled.store(why.is_some(), Ordering::Relaxed);
-            *self.trouble.lock().unwrap_or_else(PoisonError::into_inner) = why;
+        let trouble = answer.as_ref().err().cloned();
+        if trouble.is_some() || self.troubled.load(Ordering::Relaxed) {
+            self.troubled.store(trouble.is_some(), Ordering::Relaxed);
+            *self.trouble.lock().unwrap_or_else(PoisonError::into_inner) = trouble;
         }
         answer
     }
@@ -160,7 +157,7 @@ impl Link {
         let (mut again, mut was_cut) = (true, false);
         // The first try may have happened, whatever becomes of the second.
         let after = |was_cut: bool, error| match error {
-            RegistryError::Away(why) if was_cut => RegistryError::Away(format!("{CUT}{why}")),
+            RegistryError::Away(outage) if was_cut => RegistryError::Away(outage.again()),
             error => error,
         };
         loop {
@@ -197,7 +194,7 @@ impl Link {
             answer = put(Question::Pipeline(question), &mut connection) => answer,
             // Another server has the farm now: nothing will happen on this connection any more.
             _ = phase.wait_for(|phase| !phase.is(number)) => {
-                return Err(RegistryError::Away("the connection was given up".to_owned()));
+                return Err(RegistryError::Away(Outage::new(OutageKind::Other, "the connection was given up")));
             }
         };
         match answer {
@@ -250,14 +247,17 @@ impl Link {
         }
         let mut phase = self.phase.subscribe();
         self.search();
+        let unconnected = |outage: Outage| Err(RegistryError::Away(outage.unconnected()));
         let found = timeout(CONNECT, phase.wait_for(|phase| !matches!(phase, Phase::Sought(_)))).await;
         match found {
             Ok(Ok(phase)) => match &*phase {
                 Phase::Found(number, server) => Ok((*number, Arc::clone(server))),
-                Phase::Lost(Some(miss)) => Err(RegistryError::Away(miss.why.clone())),
-                Phase::Lost(None) | Phase::Sought(_) => Err(RegistryError::Away("lost again".to_owned())),
+                Phase::Lost(Some(miss)) => unconnected(miss.outage.clone()),
+                Phase::Lost(None) | Phase::Sought(_) => {
+                    unconnected(Outage::new(OutageKind::Other, "lost again"))
+                }
             },
-            Ok(Err(_)) | Err(_) => Err(RegistryError::Away(UNCONNECTED.to_owned())),
+            Ok(Err(_)) | Err(_) => unconnected(Outage::new(OutageKind::NoAnswer, "not connected in time")),
         }
     }
 
@@ -299,19 +299,20 @@ impl Search {
                 drop(seeker);
                 warnings.read(connection).await;
             }
-            Ok(Err(why)) => self.missed(why),
-            Err(_) => self.missed("not found in time".to_owned()),
+            Ok(Err(outage)) => self.missed(outage),
+            Err(_) => self.missed(Outage::new(OutageKind::NoAnswer, "not found in time")),
         }
     }
 
-    fn missed(&self, why: String) {
+    fn missed(&self, outage: Outage) {
         self.end(|before| {
             // Logged once for each absence, and again when the server's verdict on the credential changes.
-            if before.as_ref().is_none_or(|before| refusal(&before.why) != refusal(&why)) {
-                warn!(why, "cannot connect to the registry");
+            let credential = |outage: &Outage| outage.kind().refused_credential();
+            if before.as_ref().is_none_or(|before| credential(&before.outage) != credential(&outage)) {
+                warn!(why = %outage, "cannot connect to the registry");
             }
             let count = before.map_or(0, |before| before.count).saturating_add(1);
-            Phase::Lost(Some(Miss { at: Instant::now(), why, count }))
+            Phase::Lost(Some(Miss { at: Instant::now(), outage, count }))
         });
     }
 
@@ -364,7 +365,7 @@ impl SentinelWatch {
 
 impl Drop for Search {
     fn drop(&mut self) {
-        self.missed("the search was broken off".to_owned());
+        self.missed(Outage::new(OutageKind::Other, "the search was broken off"));
     }
 }
 

@@ -120,7 +120,7 @@ impl Redis {
         &self.0.timing
     }
 
-    pub(crate) fn trouble(&self) -> Option<String> {
+    pub(crate) fn trouble(&self) -> Option<RegistryError> {
         self.0.link.trouble()
     }
 

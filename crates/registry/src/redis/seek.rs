@@ -18,9 +18,10 @@ use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 use tracing::warn;
 
-use super::server_error::{code, message};
+use super::server_error::{code, message, outage_kind};
 use super::url::{Address, Guide, Source, Target};
 use crate::error::OpenError;
+use crate::outage::{Outage, OutageKind};
 
 /// A call takes well under a millisecond; Redis that needs longer than this is as good as away.
 pub(super) const ANSWER: Duration = Duration::from_secs(1);
@@ -114,32 +115,30 @@ impl Seeker {
     }
 
     /// Finds the server and connects to it. The error lists every guide and server that was tried, and why it failed.
-    pub(super) async fn find(&self) -> Result<Server, String> {
+    pub(super) async fn find(&self) -> Result<Server, Outage> {
         let target = self.target().await;
         if target.guide == Guide::Url {
             let at = &target.addresses[0];
-            return self
-                .connected(&target, at, None)
-                .await
-                .map_err(|error| format!("{}: {}", host_port(at), message(&error)));
+            return self.connected(&target, at, None).await.map_err(|error| {
+                Outage::new(outage_kind(&error), format!("{}: {}", host_port(at), message(&error)))
+            });
         }
         let guides = self.guides.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let mut tried: Vec<Address> = Vec::new();
-        let mut failed = String::new();
-        let mut note = |at: &Address, why: &str| {
-            let before = if failed.is_empty() { "" } else { "; " };
-            failed = format!("{failed}{before}{}: {why}", host_port(at));
+        let mut failed = Vec::new();
+        let mut note = |at: &Address, kind: OutageKind, why: &str| {
+            failed.push((kind, format!("{}: {why}", host_port(at))));
         };
         for guide in guides {
             let named = match timeout(CONNECT, self.ask(&target, &guide)).await {
                 Ok(Ok(named)) => named,
                 Ok(Err(error)) => {
-                    note(&guide, &message(&error));
+                    note(&guide, outage_kind(&error), &message(&error));
                     self.ask_last(&guide);
                     continue;
                 }
                 Err(_) => {
-                    note(&guide, "no answer in time");
+                    note(&guide, OutageKind::NoAnswer, "no answer in time");
                     self.ask_last(&guide);
                     continue;
                 }
@@ -149,11 +148,13 @@ impl Seeker {
             }
             match self.connected(&target, &named, Some(guide)).await {
                 Ok(server) => return Ok(server),
-                Err(error) => note(&named, &message(&error)),
+                Err(error) => note(&named, outage_kind(&error), &message(&error)),
             }
             tried.push(named);
         }
-        Err(failed)
+        let kind = failed.iter().map(|(kind, _)| *kind).min().unwrap_or(OutageKind::Other);
+        let failed: Vec<String> = failed.into_iter().map(|(_, why)| why).collect();
+        Err(Outage::new(kind, failed.join("; ")))
     }
 
     /// Notes that this server was lost. The guide that named it is asked last. A node of a cluster that said itself that
@@ -222,7 +223,7 @@ impl Seeker {
             nodes.extend(master.into_iter().chain(serving));
         }
         self.learn(nodes);
-        owner.ok_or_else(|| (ErrorKind::Client, "it knows nobody who serves the farm's slot").into())
+        owner.ok_or_else(|| (ErrorKind::Client, "it knows no server of the farm's slot").into())
     }
 
     /// Whether Sentinels name another master than this one: the Sentinel on `kept` does, and so do more of those that

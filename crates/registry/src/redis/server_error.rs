@@ -3,6 +3,7 @@
 use redis::{ErrorKind, RedisError, ServerErrorKind};
 
 use crate::error::RegistryError;
+use crate::outage::{Outage, OutageKind};
 
 /// An error in the server's own words, code first (`NOREPLICAS Not enough good replicas to write.`); any other error as it
 /// describes itself.
@@ -21,9 +22,16 @@ pub(super) fn code(error: &RedisError) -> Option<String> {
     errors.first().map(|(_, first)| first.code().to_owned())
 }
 
-/// The code with which a server refuses a credential, in an error's text.
-pub(super) fn refusal(why: &str) -> Option<&'static str> {
-    ["NOAUTH", "WRONGPASS", "NOPERM"].into_iter().find(|word| why.contains(word))
+/// The kind of outage that an error shows.
+pub(super) fn outage_kind(error: &RedisError) -> OutageKind {
+    match code(error) {
+        Some(code) => OutageKind::of_code(&code),
+        None if error.is_connection_refusal() => OutageKind::ConnectionRefused,
+        None if error.is_timeout() => OutageKind::NoAnswer,
+        // The client hides the TLS library's error behind its text.
+        None if error.to_string().contains("certificate") => OutageKind::Certificate,
+        None => OutageKind::Other,
+    }
 }
 
 /// Whether another server of the cluster has the farm. Nothing was done.
@@ -65,7 +73,7 @@ pub(super) fn registry_error(call: &'static str, error: &RedisError) -> Registry
     if defect {
         RegistryError::Unexpected { call, what: message(error) }
     } else {
-        RegistryError::Away(message(error))
+        RegistryError::Away(Outage::new(outage_kind(error), message(error)))
     }
 }
 
@@ -101,14 +109,36 @@ mod tests {
             ("TRYAGAIN Multiple keys request during rehashing of slot", false),
         ] {
             let error = error(line);
-            let RegistryError::Away(why) = registry_error("call", &error) else {
+            let RegistryError::Away(outage) = registry_error("call", &error) else {
                 panic!("{line} is no outage")
             };
-            assert_eq!(why, line);
+            assert_eq!(outage.to_string(), line);
+            assert_eq!(outage.kind().outward(), line.split(' ').next(), "{line}");
             assert_eq!(spoils_connection(&error), spoils, "{line}");
         }
         let defect = error("ERR unknown command");
         assert!(matches!(registry_error("call", &defect), RegistryError::Unexpected { .. }));
         assert!(!spoils_connection(&defect));
+    }
+
+    #[test]
+    fn a_failed_connection_shows_its_kind() {
+        let io = |kind, text: &str| RedisError::from(std::io::Error::new(kind, text.to_owned()));
+        use std::io::ErrorKind as Io;
+        for (error, kind) in [
+            (io(Io::ConnectionRefused, "Connection refused"), OutageKind::ConnectionRefused),
+            (io(Io::TimedOut, "timed out"), OutageKind::NoAnswer),
+            (
+                io(
+                    Io::InvalidData,
+                    "invalid peer certificate: certificate not valid for name \"redis.internal\"",
+                ),
+                OutageKind::Certificate,
+            ),
+            (io(Io::BrokenPipe, "broken pipe"), OutageKind::Other),
+            (error("MOVED 3999 10.0.0.9:6381"), OutageKind::Other),
+        ] {
+            assert_eq!(outage_kind(&error), kind, "{error}");
+        }
     }
 }

@@ -89,7 +89,7 @@ async fn is_away(call: impl Future<Output = Result<Reserved, RegistryError>>) ->
     let answer = call.await;
     assert!(began.elapsed() < CALL + BUSY, "{:?}", began.elapsed());
     match answer {
-        Err(RegistryError::Away(why)) => why,
+        Err(RegistryError::Away(outage)) => outage.to_string(),
         other => panic!("it should be away: {other:?}"),
     }
 }

@@ -26,7 +26,7 @@ fn open(url: &str, password: Option<&Path>) -> Registry {
 /// Why a call fails.
 async fn refused(registry: &Registry) -> String {
     match registry.ping().await {
-        Err(RegistryError::Away(why)) => why,
+        Err(RegistryError::Away(outage)) => outage.to_string(),
         other => panic!("it must be away, not {other:?}"),
     }
 }
@@ -38,7 +38,7 @@ async fn recovers(registry: &Registry) {
         assert!(Instant::now() < deadline, "{error}");
         sleep(Duration::from_millis(20)).await;
     }
-    assert_eq!(registry.trouble(), None);
+    assert!(registry.trouble().is_none());
 }
 
 #[tokio::test]
@@ -54,7 +54,7 @@ async fn a_renewed_password_is_read_for_the_next_connection() {
     redis.run("ACL SETUSER farm resetpass >two").await;
     redis.query::<i64>("CLIENT KILL USER farm").await.unwrap();
     assert!(refused(&registry).await.contains("WRONGPASS"));
-    assert!(registry.trouble().unwrap().contains("WRONGPASS"));
+    assert!(registry.trouble().unwrap().to_string().contains("WRONGPASS"));
     fs::write(&file, "two\n").unwrap();
     recovers(&registry).await;
 
@@ -241,7 +241,7 @@ async fn a_busy_server_is_away_and_meets_no_storm_of_connections() {
     }
     let late = open(&redis.url(), None);
     assert!(refused(&late).await.starts_with("BUSY"));
-    assert!(registry.trouble().unwrap().starts_with("BUSY"));
+    assert!(registry.trouble().unwrap().outward().ends_with(": BUSY"));
     redis.run("SCRIPT KILL").await;
     script.abort();
     recovers(&registry).await;

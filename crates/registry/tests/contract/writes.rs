@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use model::{Availability, ExitReason};
-use registry::{Counts, RegistryError, Reserved, SpawnFilter};
+use registry::{Counts, OutageKind, RegistryError, Reserved, SpawnFilter};
 
 use crate::on_all;
 use crate::servers::RedisServer;
@@ -17,7 +17,7 @@ on_all! {
 }
 
 /// Brings the server into a state in which every write is refused with this word, and reads are not.
-async fn refuses(word: &str, damage: impl AsyncFnOnce(&RedisServer)) {
+async fn refuses(word: &'static str, damage: impl AsyncFnOnce(&RedisServer)) {
     let farm = Farm::redis().await;
     let mut agent = Agent::new("a", 2);
     agent.beat(&farm).await;
@@ -29,7 +29,7 @@ async fn refuses(word: &str, damage: impl AsyncFnOnce(&RedisServer)) {
     }
     for answer in answers {
         match answer {
-            Err(RegistryError::Away(why)) if why.contains(word) => {}
+            Err(RegistryError::Away(outage)) if outage.kind() == OutageKind::Refused(word) => {}
             other => panic!("{word}: {other:?}"),
         }
     }

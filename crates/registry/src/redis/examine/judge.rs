@@ -5,8 +5,8 @@ use std::collections::HashMap;
 use model::finding::clock;
 use model::{Finding, Level};
 
-use super::super::server_error::refusal;
 use super::super::settings::eviction;
+use crate::outage::{Outage, OutageKind};
 
 /// The oldest release that runs the farm's scripts.
 const MIN_MAJOR: u32 = 7;
@@ -77,12 +77,12 @@ pub(super) fn unusable(why: &str) -> Finding {
 }
 
 /// No server was found.
-pub(super) fn not_reached(why: &str, form: Form) -> Finding {
+pub(super) fn not_reached(outage: &Outage, form: Form) -> Finding {
     const AWAY: &str = "without the registry nothing is listed, ordered or waited for, and spawns go by each front door's last snapshot";
-    let lower = why.to_ascii_lowercase();
-    let found = format!("Redis does not serve this machine: {why}");
-    if refusal(why).is_some() {
-        let advice = if why.contains("WRONGPASS") {
+    let lower = outage.to_string().to_ascii_lowercase();
+    let found = format!("Redis does not serve this machine: {outage}");
+    if let Some(code) = outage.kind().refused_credential() {
+        let advice = if code == "WRONGPASS" {
             "give the password that Redis has (--registry-password-file), and the user in the URL: rediss://USER@HOST"
         } else {
             "Redis wants a password: --registry-password-file, with the user in the URL if it is not `default`"
@@ -103,7 +103,8 @@ pub(super) fn not_reached(why: &str, form: Form) -> Finding {
             "name the master as `sentinel monitor NAME …` does, after the slash of redis-sentinel://…/NAME";
         return Finding::problem("registry-form", found, AWAY, advice);
     }
-    if ["certificate", "tls", "handshake", "corrupt message"].iter().any(|word| lower.contains(word)) {
+    let is_tls = ["tls", "handshake", "corrupt message"].iter().any(|word| lower.contains(word));
+    if is_tls || outage.kind() == OutageKind::Certificate {
         let advice = "check the certificate of Redis (name, expiry) and its CA (?ca=FILE), and that its port speaks TLS";
         return Finding::problem("registry-tls", found, AWAY, advice);
     }

@@ -118,20 +118,19 @@ fn what_a_farm_cannot_live_with_is_named() {
 
 #[test]
 fn why_a_server_is_not_reached_decides_what_to_do() {
-    for (why, form, check) in [
-        (
-            "h:1: WRONGPASS invalid username-password pair or user is disabled.",
-            Form::Single,
-            "registry-password",
-        ),
-        ("h:1: NOAUTH Authentication required.", Form::Single, "registry-password"),
-        ("h:1: ERR This instance has cluster support disabled", Form::Cluster, "registry-form"),
-        ("h:1: ERR unknown command 'SENTINEL'", Form::Sentinels(1), "registry-form"),
-        ("h:1: it knows no master of that name", Form::Sentinels(1), "registry-form"),
-        ("h:1: invalid peer certificate: UnknownIssuer", Form::Single, "registry-tls"),
-        ("h:1: Connection refused (os error 111)", Form::Single, "registry-reachable"),
+    use OutageKind::{Certificate, ConnectionRefused, Other, Refused};
+    for (kind, why, form, check) in [
+        (Refused("WRONGPASS"), "WRONGPASS invalid username-password pair", Form::Single, "registry-password"),
+        (Refused("NOAUTH"), "NOAUTH Authentication required.", Form::Single, "registry-password"),
+        (Other, "ERR This instance has cluster support disabled", Form::Cluster, "registry-form"),
+        (Other, "ERR unknown command 'SENTINEL'", Form::Sentinels(1), "registry-form"),
+        (Other, "it knows no master of that name", Form::Sentinels(1), "registry-form"),
+        (Certificate, "invalid peer certificate: UnknownIssuer", Form::Single, "registry-tls"),
+        (Other, "received corrupt message of type InvalidContentType", Form::Single, "registry-tls"),
+        (ConnectionRefused, "Connection refused (os error 111)", Form::Single, "registry-reachable"),
     ] {
-        assert_eq!(not_reached(why, form).check, check, "{why}");
+        let outage = Outage::new(kind, format!("h:1: {why}"));
+        assert_eq!(not_reached(&outage, form).check, check, "{why}");
     }
 }
 
