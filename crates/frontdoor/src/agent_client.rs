@@ -30,8 +30,8 @@ use wire::v1;
 
 pub(crate) use self::error::{AgentError, failure, word};
 use self::link::Link;
-pub(crate) use self::message::Outcome;
 use self::message::tagged;
+pub(crate) use self::message::{Ended, Outcome};
 pub(crate) use self::outward::outward;
 use self::quarantine::Quarantine;
 

@@ -143,7 +143,7 @@ impl Link {
         };
         match reply.outcome {
             Some(Reply::Ready(ready)) => Ok(Outcome::Ready(ready)),
-            Some(Reply::Ended(ended)) => Ok(Outcome::Ended(ended)),
+            Some(Reply::Ended(ended)) => Ok(Outcome::Ended(ended.into())),
             Some(Reply::Refused(refused)) => {
                 Err(AgentError::Refused { reason: refused.reason(), detail: refused.detail })
             }

@@ -5,13 +5,12 @@
 //! cannot be reached costs none. A node has one entry: a later attempt there replaces the one before.
 
 use model::api::{self, ErrorCode};
-use model::{ExitReason, NodeId, RendererType, SpawnId, StartFailure, vendor};
+use model::{Exit, ExitReason, NodeId, RendererType, SpawnId, StartFailure, vendor};
 use registry::{Outcome, Outcomes, Standing};
-use wire::v1;
 use wire::v1::refused::Reason;
 
 use super::error::SpawnError;
-use crate::agent_client::{outward, word};
+use crate::agent_client::{Ended, outward, word};
 
 /// Nodes on which one request may start a process.
 pub(crate) const MAX_STARTED: usize = 3;
@@ -26,7 +25,7 @@ const LICENSE: [i32; 2] = [6, 7];
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Failure {
     /// The process ended before it was ready.
-    Ended(v1::Ended),
+    Ended(Ended),
     /// The agent started nothing.
     Refused { reason: Reason, detail: String },
     /// The request did not reach the agent.
@@ -56,7 +55,7 @@ impl Failure {
     /// For programs, see [`api::Attempt`].
     pub(crate) fn code(&self) -> &'static str {
         match self {
-            Self::Ended(ended) if !is_ready_timeout(ended) => ErrorCode::SpawnFailed.as_str(),
+            Self::Ended(ended) if !is_ready_timeout(&ended.exit) => ErrorCode::SpawnFailed.as_str(),
             Self::Ended(_) | Self::Unanswered { deadline: true, .. } => ErrorCode::ReadyTimeout.as_str(),
             Self::Refused { .. } => "refused",
             Self::Unreachable { .. } | Self::Unanswered { .. } => ErrorCode::NodeUnreachable.as_str(),
@@ -77,8 +76,8 @@ impl Failure {
     /// For operators.
     pub(crate) fn reason(&self) -> String {
         match self {
-            Self::Ended(ended) if is_ready_timeout(ended) => "not ready in time".to_owned(),
-            Self::Ended(ended) => explain(&ended.exit.clone().unwrap_or_default()),
+            Self::Ended(ended) if is_ready_timeout(&ended.exit) => "not ready in time".to_owned(),
+            Self::Ended(ended) => explain(&ended.exit),
             Self::Refused { reason, detail } if detail.is_empty() => word(*reason).to_owned(),
             Self::Refused { reason, detail } => format!("{}: {detail}", word(*reason)),
             Self::Unreachable { why } => format!("the agent could not be reached: {why}"),
@@ -101,9 +100,8 @@ impl Failure {
     fn is_own_fault(&self) -> bool {
         match self {
             Self::Refused { reason, .. } => *reason == Reason::BadModel,
-            Self::Ended(ended) => {
-                let exit = ended.exit.clone().unwrap_or_default();
-                exit.reason == ExitReason::Failed.as_str() && exit.code == Some(INVALID_COMMAND_LINE)
+            Self::Ended(Ended { exit, .. }) => {
+                exit.reason == ExitReason::Failed && exit.code == Some(INVALID_COMMAND_LINE)
             }
             Self::Unreachable { .. } | Self::Unanswered { .. } => false,
         }
@@ -112,10 +110,7 @@ impl Failure {
     /// The spawn was ended on purpose.
     fn is_ordered(&self) -> bool {
         let Self::Ended(ended) = self else { return false };
-        let reason = ended.exit.as_ref().map(|exit| exit.reason.as_str()).unwrap_or_default();
-        [ExitReason::Stopped, ExitReason::Cancelled, ExitReason::Drained]
-            .iter()
-            .any(|ordered| ordered.as_str() == reason)
+        matches!(ended.exit.reason, ExitReason::Stopped | ExitReason::Cancelled | ExitReason::Drained)
     }
 
     fn next(&self) -> Next {
@@ -128,11 +123,8 @@ impl Failure {
             return None;
         }
         let (conclusive, whole_node) = match self {
-            Self::Ended(ended) if is_ready_timeout(ended) => (true, false),
-            Self::Ended(ended) => {
-                let code = ended.exit.as_ref().and_then(|exit| exit.code);
-                (false, code.is_some_and(|code| LICENSE.contains(&code)))
-            }
+            Self::Ended(ended) if is_ready_timeout(&ended.exit) => (true, false),
+            Self::Ended(ended) => (false, ended.exit.code.is_some_and(|code| LICENSE.contains(&code))),
             Self::Unanswered { deadline: true, .. } => (true, false),
             // A file that is missing or a share that hangs is not an accident of one start.
             Self::Refused { reason: Reason::CannotStart, .. } => (true, true),
@@ -144,11 +136,10 @@ impl Failure {
 
     fn signature(&self) -> Option<Signature> {
         match self {
-            Self::Ended(ended) if is_ready_timeout(ended) => Some(Signature::NotReady),
-            Self::Ended(ended) => {
-                let exit = ended.exit.clone().unwrap_or_default();
-                let reason = if exit.code.is_some() { String::new() } else { explain(&exit) };
-                Some(Signature::Ended { code: exit.code, signal: exit.signal, reason })
+            Self::Ended(ended) if is_ready_timeout(&ended.exit) => Some(Signature::NotReady),
+            Self::Ended(Ended { exit, .. }) => {
+                let reason = if exit.code.is_some() { String::new() } else { explain(exit) };
+                Some(Signature::Ended { code: exit.code, signal: exit.signal.clone(), reason })
             }
             Self::Unanswered { deadline: true, .. } => Some(Signature::NotReady),
             Self::Refused { reason, .. } => Some(Signature::Refused(*reason)),
@@ -248,15 +239,12 @@ impl Attempts {
         if let Some(attempt) = self.failed.iter().rev().find(|attempt| attempt.failure.is_known()) {
             let Attempt { node, spawn, failure, .. } = attempt.clone();
             return Some(match failure {
-                Failure::Ended(ended) if is_ready_timeout(&ended) => {
+                Failure::Ended(ended) if is_ready_timeout(&ended.exit) => {
                     SpawnError::NotReady { node, spawn, log: Some(ended.log) }
                 }
-                Failure::Ended(ended) => SpawnError::Failed {
-                    node,
-                    spawn,
-                    exit: Box::new(ended.exit.unwrap_or_default()),
-                    log: ended.log,
-                },
+                Failure::Ended(ended) => {
+                    SpawnError::Failed { node, spawn, exit: Box::new(ended.exit), log: ended.log }
+                }
                 _ => SpawnError::NotReady { node, spawn, log: None },
             });
         }
@@ -329,28 +317,28 @@ impl Attempts {
     }
 }
 
-fn is_ready_timeout(ended: &v1::Ended) -> bool {
-    ended.exit.as_ref().is_some_and(|exit| exit.reason == ExitReason::ReadyTimeout.as_str())
+fn is_ready_timeout(exit: &Exit) -> bool {
+    exit.reason == ExitReason::ReadyTimeout
 }
 
 /// Why a process ended, in words: the vendor's text, the signal, or the exit reason.
-pub(crate) fn cause(exit: &v1::Exit) -> String {
+pub(crate) fn cause(exit: &Exit) -> String {
     let text = exit.text.as_deref().filter(|text| !text.is_empty());
     match (text, &exit.signal) {
         (Some(text), _) => text.to_owned(),
         // A signal that was sent on purpose is not the cause.
-        (None, Some(signal)) if exit.reason == ExitReason::Signaled.as_str() => {
+        (None, Some(signal)) if exit.reason == ExitReason::Signaled => {
             format!("exited because of signal={signal}")
         }
         (None, _) => match exit.code {
-            Some(code) if exit.reason == ExitReason::Failed.as_str() => vendor::exit_text(code).to_owned(),
-            _ => exit.reason.clone(),
+            Some(code) if exit.reason == ExitReason::Failed => vendor::exit_text(code).to_owned(),
+            _ => exit.reason.as_str().to_owned(),
         },
     }
 }
 
 /// The same with the exit code.
-pub(crate) fn explain(exit: &v1::Exit) -> String {
+pub(crate) fn explain(exit: &Exit) -> String {
     let cause = cause(exit);
     exit.code.map_or_else(|| cause.clone(), |code| format!("{cause} (exit code {code})"))
 }

@@ -1,9 +1,8 @@
 //! Why there is no spawn.
 
 use model::api;
-use model::{NodeId, SpawnId};
+use model::{Exit, NodeId, SpawnId};
 use registry::RegistryError;
-use wire::v1;
 
 use crate::callers::LimitExceeded;
 
@@ -19,7 +18,7 @@ pub(crate) enum SpawnError {
     /// No node matches.
     NoMatchingNode { why: String },
     /// The process ended before it was ready.
-    Failed { node: NodeId, spawn: SpawnId, exit: Box<v1::Exit>, log: Vec<String> },
+    Failed { node: NodeId, spawn: SpawnId, exit: Box<Exit>, log: Vec<String> },
     /// The process could not even be started.
     CannotStart { node: NodeId, spawn: SpawnId, why: String },
     /// The process was not ready in time, or its agent did not answer in time.

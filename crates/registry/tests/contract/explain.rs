@@ -270,3 +270,20 @@ on_all! {
         assert_eq!(foreseen.promised, [agent.description.kind.clone()]);
     }
 }
+
+on_all! {
+    /// The nodes that a request avoids are left out of its own choice alone.
+    async fn a_slot_is_promised_in_line_also_where_the_request_would_not_take_it(farm: &Farm) {
+        let (mut a, mut b) = (Agent::new("a", 1), Agent::new("b", 1));
+        a.beat(farm).await;
+        b.beat(farm).await;
+        let taken = [farm.take(&csr()).await, farm.take(&csr()).await];
+        assert_eq!(farm.reserve(&csr().place(TicketId::mint()).avoid("b")).await, Reserved::Full);
+        for slot in taken {
+            farm.registry.release(&slot.node, slot.spawn).await.unwrap();
+        }
+        let foreseen = forecast(farm, &csr().avoid("a")).await;
+        assert_eq!(foreseen.outcome, Foreseen::Slot { node: id("b"), standing: Standing::Good });
+        assert_eq!(foreseen.promised, [a.description.kind.clone()]);
+    }
+}

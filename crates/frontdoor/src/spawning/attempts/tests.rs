@@ -3,9 +3,8 @@ use proptest::prelude::*;
 use super::*;
 
 fn exit(reason: ExitReason, code: Option<i32>, signal: Option<&str>) -> Failure {
-    let exit =
-        v1::Exit { reason: reason.as_str().to_owned(), code, signal: signal.map(str::to_owned), text: None };
-    Failure::Ended(v1::Ended { exit: Some(exit), log: vec!["last line".to_owned()] })
+    let exit = Exit { reason, code, signal: signal.map(str::to_owned), text: None };
+    Failure::Ended(Ended { exit, log: vec!["last line".to_owned()] })
 }
 
 fn code(code: i32) -> Failure {
@@ -235,18 +234,14 @@ fn a_start_that_had_no_time_is_not_held_against_its_node() {
 
 #[test]
 fn an_exit_is_explained_by_text_signal_or_reason_and_its_code() {
-    let of = |reason: &str, code, signal: Option<&str>, text: Option<&str>| {
-        explain(&v1::Exit {
-            reason: reason.to_owned(),
-            code,
-            signal: signal.map(str::to_owned),
-            text: text.map(str::to_owned),
-        })
+    use ExitReason::{Failed, Signaled, Stopped};
+    let of = |reason, code, signal: Option<&str>, text: Option<&str>| {
+        explain(&Exit { reason, code, signal: signal.map(str::to_owned), text: text.map(str::to_owned) })
     };
-    assert_eq!(of("failed", Some(6), None, Some("invalid license")), "invalid license (exit code 6)");
-    assert_eq!(of("failed", Some(7), None, None), "invalid license file (exit code 7)");
-    assert_eq!(of("signaled", None, Some("SIGSEGV"), None), "exited because of signal=SIGSEGV");
-    assert_eq!(of("stopped", None, Some("SIGTERM"), None), "stopped");
+    assert_eq!(of(Failed, Some(6), None, Some("invalid license")), "invalid license (exit code 6)");
+    assert_eq!(of(Failed, Some(7), None, None), "invalid license file (exit code 7)");
+    assert_eq!(of(Signaled, None, Some("SIGSEGV"), None), "exited because of signal=SIGSEGV");
+    assert_eq!(of(Stopped, None, Some("SIGTERM"), None), "stopped");
 }
 
 fn any_failure() -> impl Strategy<Value = Failure> {

@@ -8,6 +8,8 @@ if not node then
   answer = shortage()
 end
 answer[#answer + 1] = ''
+-- What was found out during the choice, without the nodes to avoid, holds no more.
+overtakes = {}
 for _, kind in ipairs(kinds) do
   if waiting and is_overtaking(kind) then answer[#answer + 1] = kind end
 end
