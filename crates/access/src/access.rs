@@ -108,7 +108,7 @@ impl Files {
 struct Kept<T> {
     flag: &'static str,
     path: PathBuf,
-    seen: Option<Seen>,
+    seen: Option<FileStamp>,
     read: fn(&Path) -> Result<T, String>,
     value: Arc<T>,
     /// Since when it has been bad, and why.
@@ -121,7 +121,7 @@ struct Kept<T> {
 
 /// Metadata by which a changed file is noticed without reading it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Seen {
+struct FileStamp {
     modified: Option<SystemTime>,
     /// The time of the last change of the inode. Unlike the modification time, a user cannot set it.
     changed: (i64, i64),
@@ -129,7 +129,7 @@ struct Seen {
     file: (u64, u64),
 }
 
-impl Seen {
+impl FileStamp {
     /// `None` when there is no such file.
     fn at(path: &Path) -> Option<Self> {
         let found = fs::metadata(path).ok()?;
@@ -149,7 +149,7 @@ impl<T: Default> Kept<T> {
         read: fn(&Path) -> Result<T, String>,
     ) -> Result<Self, OpenError> {
         // Looked at before it is read: what is written meanwhile is noticed the next time.
-        let seen = Seen::at(path);
+        let seen = FileStamp::at(path);
         let value = read(path).map_err(|why| OpenError { flag, path: path.to_owned(), why })?;
         let path = path.to_owned();
         let value = Arc::new(value);
@@ -159,7 +159,7 @@ impl<T: Default> Kept<T> {
     /// Reads the file again if it has changed, or was bad. Returns whether that changed the keys. After [`GRACE`] a bad
     /// file has none.
     fn refresh(&mut self, now: Instant) -> bool {
-        let seen = Seen::at(&self.path);
+        let seen = FileStamp::at(&self.path);
         if seen == self.seen && self.bad.is_none() {
             return false;
         }

@@ -191,7 +191,7 @@ fn a_change_of_the_same_length_within_one_second_is_seen() {
     // That is no scope; nothing changes but what was seen.
     access.look(Instant::now());
     access.check(credential.expose()).unwrap();
-    assert_eq!(access.0.files.lock().unwrap().api.as_ref().unwrap().seen, Seen::at(desk.file()));
+    assert_eq!(access.0.files.lock().unwrap().api.as_ref().unwrap().seen, FileStamp::at(desk.file()));
 }
 
 #[tokio::test]

@@ -31,7 +31,7 @@ use wire::v1;
 pub(crate) use self::error::{AgentError, failure, word};
 use self::link::Link;
 use self::message::tagged;
-pub(crate) use self::message::{Ended, Outcome};
+pub(crate) use self::message::{Ended, StartOutcome};
 pub(crate) use self::outward::outward;
 use self::quarantine::Quarantine;
 

@@ -57,7 +57,7 @@ use timeouts::{FIRST_BYTE_TIMEOUT, TimedStream};
 
 pub(crate) use limit::allow;
 pub(crate) use peer::{Certified, Peer, ShownByRelay};
-pub(crate) use places::{Place, Places};
+pub(crate) use places::{ConnectionPlace, Places};
 
 /// Handshakes at once: each takes memory before anything is known of its caller.
 const MAX_HANDSHAKES: usize = 2048;
@@ -133,7 +133,10 @@ pub(crate) async fn serve(
     }
 }
 
-async fn accept(listener: &TcpListener, reception: &Reception) -> Option<(TcpStream, SocketAddr, Place)> {
+async fn accept(
+    listener: &TcpListener,
+    reception: &Reception,
+) -> Option<(TcpStream, SocketAddr, ConnectionPlace)> {
     match listener.accept().await {
         Ok((stream, peer)) => {
             let place = reception.places.enter().await;
@@ -157,7 +160,7 @@ async fn accept(listener: &TcpListener, reception: &Reception) -> Option<(TcpStr
 /// A connection, and what is known of it.
 struct Caller {
     peer: SocketAddr,
-    place: Place,
+    place: ConnectionPlace,
     router: Router,
     ends: Ends,
     certified: Certified,

@@ -10,7 +10,7 @@
 //! one in front, which keeps those pings to itself: so each hears of the other one, too.
 //!
 //! - `frames`: where frames begin and end, in bytes that come in pieces.
-//! - `place`: where a relay stands.
+//! - `hop`: where a relay stands.
 //! - `pings`: the pings, and the filter that takes them or their answers out of what is passed on.
 //! - `passage`: the two directions, [`relay`].
 //!
@@ -19,10 +19,10 @@
 //! other one a moment later.
 
 mod frames;
+mod hop;
 mod passage;
 mod pings;
-mod place;
 
+pub use hop::Hop;
 pub use passage::{Ended, Passed, Reason, Settings, relay};
 pub use pings::Tag;
-pub use place::Place;

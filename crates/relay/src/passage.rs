@@ -7,7 +7,7 @@
 //!            answers to pings ─▶ dropped
 //! ```
 //!
-//! With a second relay ([`Place`]), the answers are dropped by the one behind, and its own pings by the one in front.
+//! With a second relay ([`Hop`]), the answers are dropped by the one behind, and its own pings by the one in front.
 //!
 //! Each side is at rest, sending, or closed. Either side's end is passed on to the other one, which then has [`LINGER`] to
 //! finish. A viewer counts as gone when it has answered a ping with nothing, not even with part of a frame, for a whole interval,
@@ -23,8 +23,8 @@ use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at, timeout};
 use tokio_util::sync::CancellationToken;
 
 use crate::frames::Frames;
+use crate::hop::Hop;
 use crate::pings::{PING, PONG, Tag, TagFilter};
-use crate::place::Place;
 
 /// How long one side may go on sending after the other has ended.
 const LINGER: Duration = Duration::from_secs(2);
@@ -38,7 +38,7 @@ pub struct Settings {
     /// Time between two pings of the viewer.
     pub ping_interval: Duration,
     /// Where this relay stands.
-    pub place: Place,
+    pub hop: Hop,
 }
 
 /// What has passed so far; may be read at any time.
@@ -127,8 +127,8 @@ where
 {
     let (from_viewer, to_viewer) = split(viewer);
     let (from_server, to_server) = split(server);
-    let (tag, signs) = (settings.place.tag(), Signs::default());
-    let mut up = std::pin::pin!(up(from_viewer, to_server, tag, settings.place, passed, &signs));
+    let (tag, signs) = (settings.hop.tag(), Signs::default());
+    let mut up = std::pin::pin!(up(from_viewer, to_server, tag, settings.hop, passed, &signs));
     let mut down = std::pin::pin!(down(from_server, to_viewer, tag, settings, passed, &signs));
     tokio::select! {
         () = cut.cancelled() => Ended { reason: Reason::Cut, error: None },
@@ -181,7 +181,7 @@ async fn up<V: AsyncRead, S: AsyncWrite>(
     mut viewer: ReadHalf<V>,
     mut server: WriteHalf<S>,
     tag: Tag,
-    place: Place,
+    hop: Hop,
     passed: &Passed,
     signs: &Signs,
 ) -> Ended {
@@ -194,10 +194,10 @@ async fn up<V: AsyncRead, S: AsyncWrite>(
         };
         signs.heard.fetch_add(length(read), Ordering::Relaxed);
         let frames = answers.filter(&buffer.0[..read], &mut out);
-        let passed_on: &[u8] = match place {
+        let passed_on: &[u8] = match hop {
             // The relay behind hears of the viewer by the answers.
-            Place::InFront(_) => &buffer.0[..read],
-            Place::Alone | Place::Behind(_) => &out,
+            Hop::InFront(_) => &buffer.0[..read],
+            Hop::Alone | Hop::Behind(_) => &out,
         };
         passed.frames.fetch_add(frames, Ordering::Relaxed);
         signs.server_is_slow.store(true, Ordering::Relaxed);
@@ -234,7 +234,7 @@ async fn down<S: AsyncRead, V: AsyncWrite>(
     let mut buffer = Buffer::new();
     let mut to_viewer =
         ToViewer { viewer, settings, frames: Frames::default(), taken: 0, watch: Watch::new(tag, settings) };
-    let is_in_front = matches!(settings.place, Place::InFront(_));
+    let is_in_front = matches!(settings.hop, Hop::InFront(_));
     let (mut pings, mut out) = (is_in_front.then(|| TagFilter::new(PING, tag)), Vec::new());
     let mut quiet_intervals = 0;
     let outcome = loop {
@@ -298,7 +298,7 @@ impl Watch {
     fn new(tag: Tag, settings: Settings) -> Self {
         let mut ticks = interval_at(Instant::now() + settings.ping_interval, settings.ping_interval);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let is_behind = matches!(settings.place, Place::Behind(_));
+        let is_behind = matches!(settings.hop, Hop::Behind(_));
         Self { tag, ticks, is_behind, pinged: None, signs_of_life: [None; 2], due: false }
     }
 

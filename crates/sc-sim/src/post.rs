@@ -20,7 +20,7 @@ pub(crate) struct Poster {
 }
 
 /// The parts of an answer that matter here.
-struct Answer {
+struct PostAnswer {
     status_line: String,
     good: bool,
     reusable: bool,
@@ -47,7 +47,7 @@ impl Poster {
         if answer.good { Ok(()) } else { Err(answer.status_line) }
     }
 
-    fn connect_and_post(&self, request: &str) -> io::Result<(Answer, TcpStream)> {
+    fn connect_and_post(&self, request: &str) -> io::Result<(PostAnswer, TcpStream)> {
         let stream = self.connect()?;
         stream.set_nodelay(true)?;
         stream.set_read_timeout(Some(TIMEOUT))?;
@@ -69,7 +69,7 @@ impl Poster {
 }
 
 /// One request, one answer, both whole.
-fn exchange(mut stream: &TcpStream, request: &str) -> io::Result<Answer> {
+fn exchange(mut stream: &TcpStream, request: &str) -> io::Result<PostAnswer> {
     stream.write_all(request.as_bytes())?;
     let deadline = Instant::now() + TIMEOUT;
     let mut received = Vec::with_capacity(512);
@@ -79,7 +79,7 @@ fn exchange(mut stream: &TcpStream, request: &str) -> io::Result<Answer> {
         received.extend_from_slice(&chunk[..n]);
         if let Some((answer, length)) = read_head(&received) {
             // The status is all that counts, so a body is only read to make the connection usable again.
-            return Ok(Answer { reusable: answer.reusable && received.len() == length, ..answer });
+            return Ok(PostAnswer { reusable: answer.reusable && received.len() == length, ..answer });
         }
         if n == 0 || received.len() > MAX_ANSWER || Instant::now() > deadline {
             return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "no HTTP answer"));
@@ -88,7 +88,7 @@ fn exchange(mut stream: &TcpStream, request: &str) -> io::Result<Answer> {
 }
 
 /// The answer and its whole length, once all of it is there (or its length is not known, or it ends the connection).
-fn read_head(received: &[u8]) -> Option<(Answer, usize)> {
+fn read_head(received: &[u8]) -> Option<(PostAnswer, usize)> {
     let head_end = received.windows(4).position(|w| w == b"\r\n\r\n")? + 4;
     let head = String::from_utf8_lossy(&received[..head_end]);
     let mut lines = head.lines();
@@ -109,7 +109,7 @@ fn read_head(received: &[u8]) -> Option<(Answer, usize)> {
     if received.len() < length {
         return None;
     }
-    let answer = Answer {
+    let answer = PostAnswer {
         status_line: status.to_owned(),
         good: version.starts_with("HTTP/1.") && status.starts_with('2'),
         reusable,

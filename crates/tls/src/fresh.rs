@@ -44,11 +44,11 @@ pub(crate) struct Fresh<S: Source> {
     source: S,
     /// Requests are checked against the names of the certificate in it, which must not touch the disk. Never held across an await.
     current: RwLock<Made<S::Config>>,
-    seen: Mutex<Seen>,
+    seen: Mutex<LastLook>,
 }
 
 /// The files as of the last look.
-struct Seen {
+struct LastLook {
     /// Their metadata when they were last read.
     stamps: Vec<Option<Stamp>>,
     /// They have changed since and could not be used. Logged only when the next look still finds that.
@@ -63,7 +63,7 @@ impl<S: Source> fmt::Debug for Fresh<S> {
 
 impl<S: Source> Fresh<S> {
     pub(crate) fn read(source: S) -> Result<Self, TlsError> {
-        let seen = Mutex::new(Seen { stamps: stamps(&source), doubtful: false });
+        let seen = Mutex::new(LastLook { stamps: stamps(&source), doubtful: false });
         let current = RwLock::new(source.make()?);
         Ok(Self { source, current, seen })
     }
@@ -114,7 +114,7 @@ impl<S: Source> Fresh<S> {
         match self.source.make() {
             Ok(made) => {
                 *self.current.write().unwrap_or_else(PoisonError::into_inner) = made;
-                *seen = Seen { stamps: found, doubtful: false };
+                *seen = LastLook { stamps: found, doubtful: false };
                 let files: Vec<_> =
                     self.source.files().iter().map(|file| file.path.display().to_string()).collect();
                 info!(files = files.join(" "), "certificates were read again");
@@ -124,7 +124,7 @@ impl<S: Source> Fresh<S> {
             Err(_) if !seen.doubtful => seen.doubtful = true,
             Err(error) => {
                 error!(%error, "new certificates cannot be used, those before stay");
-                *seen = Seen { stamps: found, doubtful: false };
+                *seen = LastLook { stamps: found, doubtful: false };
             }
         }
     }

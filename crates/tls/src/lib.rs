@@ -28,13 +28,13 @@ mod connection_limit;
 mod examine;
 mod files;
 mod fresh;
+mod logged_once;
 mod metrics;
 mod options;
 mod peers;
 mod provider;
 mod purpose;
 mod role;
-mod seen;
 mod server;
 #[cfg(test)]
 mod tests;

@@ -10,8 +10,8 @@ use rustls::{CertificateError, Error, OtherError};
 use tracing::{debug, warn};
 use webpki::EndEntityCert;
 
+use crate::logged_once::LoggedOnce;
 use crate::role::{NoRole, Role, stated};
-use crate::seen::Seen;
 
 /// The role that the other end of a connection must have.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -177,7 +177,7 @@ struct Counts {
     warned: AtomicBool,
     refused: [AtomicU64; RefusalReason::ALL.len()],
     /// Peers that were refused, and why, so that each pair is logged once as a warning.
-    seen: Seen<(String, String)>,
+    seen: LoggedOnce<(String, String)>,
 }
 
 impl Peers {
@@ -188,7 +188,7 @@ impl Peers {
             without_role: AtomicU64::new(0),
             warned: AtomicBool::new(false),
             refused: Default::default(),
-            seen: Seen::default(),
+            seen: LoggedOnce::default(),
         }))
     }
 

@@ -69,7 +69,7 @@ pub(crate) async fn run(context: &Context, args: &WatchArgs) -> Result<Exit, Fai
     let mut feed = Feed::new(&context.client, &topics);
     let interrupted = tokio::signal::ctrl_c();
     tokio::pin!(interrupted);
-    let mut seen = Seen::default();
+    let mut seen = Printed::default();
     loop {
         let news = tokio::select! {
             biased;
@@ -78,7 +78,7 @@ pub(crate) async fn run(context: &Context, args: &WatchArgs) -> Result<Exit, Fai
         };
         match news {
             News::Snapshot { gap: true, .. } => {
-                seen = Seen::default();
+                seen = Printed::default();
                 say("events may have been missed: the farm's record of them begins anew");
             }
             News::Snapshot { gap: false, .. } => {}
@@ -110,9 +110,9 @@ async fn whole(context: &Context, end: &str) -> Result<String, Failure> {
 /// The events that were printed of late. One that belongs to several topics comes on each of them, after a break in the connection
 /// with others between.
 #[derive(Debug, Default)]
-struct Seen(BTreeSet<u64>);
+struct Printed(BTreeSet<u64>);
 
-impl Seen {
+impl Printed {
     fn is_new(&mut self, seq: u64) -> bool {
         let new = self.0.insert(seq);
         if self.0.len() > MAX_SEEN {
@@ -169,7 +169,7 @@ mod tests {
 
     #[test]
     fn what_two_topics_tell_is_printed_once_also_in_any_order() {
-        let mut seen = Seen::default();
+        let mut seen = Printed::default();
         let order = [1, 1, 2, 3, 4, 2, 3, 4, 5];
         assert_eq!(order.into_iter().filter(|seq| seen.is_new(*seq)).collect::<Vec<_>>(), [1, 2, 3, 4, 5]);
         for seq in 0..100_000 {

@@ -22,7 +22,7 @@ use wire::v1;
 use wire::v1::node_agent_client::NodeAgentClient;
 
 use super::error::{AgentError, Lost, failure};
-use super::message::{Outcome, tagged};
+use super::message::{StartOutcome, tagged};
 use crate::request_context::{pass_on, report};
 
 /// A silent connection is pinged this often, so that a node that vanished does not keep requests waiting until their deadline.
@@ -126,7 +126,7 @@ impl Link {
         message: v1::SpawnRequest,
         (request, trace, phases): (&RequestId, &Trace, &Phases),
         deadline: Instant,
-    ) -> Result<Outcome, AgentError> {
+    ) -> Result<StartOutcome, AgentError> {
         use v1::spawn_reply::Outcome as Reply;
         let mut call = tagged(message, request);
         pass_on(trace, call.metadata_mut());
@@ -142,8 +142,8 @@ impl Link {
             }
         };
         match reply.outcome {
-            Some(Reply::Ready(ready)) => Ok(Outcome::Ready(ready)),
-            Some(Reply::Ended(ended)) => Ok(Outcome::Ended(ended.into())),
+            Some(Reply::Ready(ready)) => Ok(StartOutcome::Ready(ready)),
+            Some(Reply::Ended(ended)) => Ok(StartOutcome::Ended(ended.into())),
             Some(Reply::Refused(refused)) => {
                 Err(AgentError::Refused { reason: refused.reason(), detail: refused.detail })
             }

@@ -6,7 +6,7 @@ use wire::v1;
 
 /// The outcome of a spawn that the agent has admitted.
 #[derive(Debug)]
-pub(crate) enum Outcome {
+pub(crate) enum StartOutcome {
     Ready(v1::Ready),
     Ended(Ended),
 }

@@ -24,7 +24,7 @@ use crate::metrics::HoopsMetrics;
 use crate::request_context::RequestContext;
 use crate::settings::HoopsSettings;
 use crate::spawning::held_slot::HeldSlot;
-use crate::spawning::order::{Accounted, EndpointForm, Order};
+use crate::spawning::order::{Accounted, EndpointForm, SpawnOrder};
 use crate::spawning::progress::Progress;
 
 /// The vendor's client gives up after 60 s. An answer that is under way by then is of no use.
@@ -114,9 +114,14 @@ impl Hoops {
     }
 
     /// What is ordered for the owner.
-    pub(super) fn order(&self, wanted: &Wanted, form: EndpointForm, turn: &Turn) -> Result<Order, Failure> {
+    pub(super) fn order(
+        &self,
+        wanted: &Wanted,
+        form: EndpointForm,
+        turn: &Turn,
+    ) -> Result<SpawnOrder, Failure> {
         let order = wanted.order().map_err(|bad| Failure::new(bad.status, bad.reason))?;
-        Ok(Order {
+        Ok(SpawnOrder {
             owner: self.settings.owner.clone(),
             max_spawns: self.limits().concurrent.map(NonZeroU32::get),
             account: Some(Accounted(Arc::clone(&turn.account))),
@@ -128,7 +133,7 @@ impl Hoops {
     /// Starts a spawn, and waits until it is ready. Dropping the slot, or this future, ends it.
     pub(super) async fn spawn(
         &self,
-        order: &Order,
+        order: &SpawnOrder,
         context: &RequestContext,
         deadline: Instant,
     ) -> Result<(model::api::SpawnAnswer, HeldSlot), Failure> {

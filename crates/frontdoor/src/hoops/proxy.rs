@@ -19,7 +19,7 @@ use super::failure::Failure;
 use super::index::AtPort;
 use super::parts::{ANSWER_WITHIN, Hoops};
 use super::request::Wanted as Asked;
-use super::route::Target;
+use super::route::UpgradeTarget;
 use crate::http::request_id;
 use crate::metrics::HoopsWay;
 use crate::request_context::RequestContext;
@@ -38,7 +38,7 @@ pub(super) fn offers_http2(headers: &HeaderMap) -> bool {
     headers.get_all(header::UPGRADE).iter().all(|value| value == "h2c")
 }
 
-pub(super) async fn upgrade(hoops: &Hoops, target: Target, request: Request) -> Response {
+pub(super) async fn upgrade(hoops: &Hoops, target: UpgradeTarget, request: Request) -> Response {
     if !is_websocket(&request) {
         return raw(StatusCode::BAD_REQUEST, "Bad Request");
     }
@@ -46,17 +46,17 @@ pub(super) async fn upgrade(hoops: &Hoops, target: Target, request: Request) -> 
         return raw(StatusCode::SERVICE_UNAVAILABLE, "No ports available: this front door is shutting down");
     }
     match target {
-        Target::New => {
+        UpgradeTarget::New => {
             let answer = proxied(hoops, request).await.inspect_err(|failure| hoops.refused(failure));
             let answer = answer.unwrap_or_else(|failure| failure.raw());
             hoops.metrics.spawned(HoopsWay::Proxy, answer.status().as_u16());
             answer
         }
-        Target::Viewer { node, spawn, token } => {
+        UpgradeTarget::Viewer { node, spawn, token } => {
             relayed(hoops, Wanted { node, spawn, shown: Shown::Token(token) }, request).await
         }
-        Target::Port(port) => by_port(hoops, port, request).await,
-        Target::NoPort => raw(StatusCode::NOT_FOUND, "Not Found"),
+        UpgradeTarget::Port(port) => by_port(hoops, port, request).await,
+        UpgradeTarget::NoPort => raw(StatusCode::NOT_FOUND, "Not Found"),
     }
 }
 

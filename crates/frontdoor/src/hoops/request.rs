@@ -6,7 +6,7 @@ use model::RendererType;
 use serde_json::{Map, Value, json};
 
 use super::form;
-use crate::spawning::order::Order;
+use crate::spawning::order::SpawnOrder;
 
 /// The class that asks for server-side rendering; every other one is client-side.
 const SSR: &str = "ssr_session";
@@ -78,11 +78,11 @@ impl Wanted {
     }
 
     /// The same as an order of `POST /spawn`, whose rules it must meet.
-    pub(super) fn order(&self) -> Result<Order, BadRequest> {
+    pub(super) fn order(&self) -> Result<SpawnOrder, BadRequest> {
         let body = json!({
             "rendererType": self.renderer, "model": self.model, "sessionToken": self.session_token,
         });
-        Order::parse(body.to_string().as_bytes()).map_err(|invalid| BadRequest::wrong(invalid.detail))
+        SpawnOrder::parse(body.to_string().as_bytes()).map_err(|invalid| BadRequest::wrong(invalid.detail))
     }
 }
 

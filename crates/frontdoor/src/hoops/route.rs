@@ -65,7 +65,7 @@ impl<'a> Known<'a> {
 
 /// Where the upgrade of a connection leads.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Target {
+pub(super) enum UpgradeTarget {
     /// To a spawn of its own.
     New,
     /// To the spawn of this URL, whose token it shows.
@@ -76,7 +76,7 @@ pub(super) enum Target {
     NoPort,
 }
 
-impl Target {
+impl UpgradeTarget {
     /// `prefixes`: first parts of paths whose second part is a port, in lower case.
     pub(super) fn of(path: &str, prefixes: &[String]) -> Self {
         let (first, rest) = path.strip_prefix('/').unwrap_or(path).split_once('/').unwrap_or((path, ""));
@@ -107,9 +107,9 @@ impl Target {
     }
 }
 
-fn viewer(path: &str) -> Option<Target> {
+fn viewer(path: &str) -> Option<UpgradeTarget> {
     let (node, spawn, token) = viewers::parts(path)?;
-    Some(Target::Viewer { node, spawn, token: token.to_owned() })
+    Some(UpgradeTarget::Viewer { node, spawn, token: token.to_owned() })
 }
 
 #[cfg(test)]
@@ -145,27 +145,27 @@ mod tests {
     fn an_upgrade_leads_to_a_port_a_viewers_own_spawn_or_a_new_one() {
         let prefixes = ["wsproxy", "ws"].map(str::to_owned);
         let id = SpawnId::mint();
-        let of = |path: &str| Target::of(path, &prefixes);
+        let of = |path: &str| UpgradeTarget::of(path, &prefixes);
         for path in ["", "/", "/any/path", "/ws", "/wsx/11000", "/%77s/11000", "//ws/11000", "/s/a/b/c"] {
-            assert_eq!(of(path), Target::New, "{path}");
+            assert_eq!(of(path), UpgradeTarget::New, "{path}");
         }
         for (path, port) in
             [("/wsproxy/11000", 11000), ("/WS/55001/", 55001), ("/WsProxy/1/any/path", 1), ("/ws/00080", 80)]
         {
-            assert_eq!(of(path), Target::Port(port), "{path}");
+            assert_eq!(of(path), UpgradeTarget::Port(port), "{path}");
         }
         for path in ["/ws/", "/ws/0", "/ws/65536", "/ws/-1", "/ws/+1", "/ws/1a", "/ws//11000", "/ws/port"] {
-            assert_eq!(of(path), Target::NoPort, "{path}");
+            assert_eq!(of(path), UpgradeTarget::NoPort, "{path}");
         }
         let (node, token) = ("node-a".parse().unwrap(), "t0".repeat(16));
-        let viewer = Target::Viewer { node, spawn: id, token: token.clone() };
+        let viewer = UpgradeTarget::Viewer { node, spawn: id, token: token.clone() };
         for base in ["", "/ws/443", "/wsproxy/8080", "/ws/x", "/ws/443/below/s"] {
             assert_eq!(of(&format!("{base}/s/node-a/{id}/{token}")), viewer, "{base}");
         }
         for path in
             [format!("/s/node-a/{id}/"), format!("/s/node-a/{id}/{token}/more"), format!("/s/A B/{id}/t")]
         {
-            assert_eq!(of(&path), Target::New, "{path}");
+            assert_eq!(of(&path), UpgradeTarget::New, "{path}");
         }
     }
 }

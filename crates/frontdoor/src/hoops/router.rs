@@ -14,7 +14,7 @@ use super::answer;
 use super::operator;
 use super::parts::Hoops;
 use super::proxy;
-use super::route::{Known, Target};
+use super::route::{Known, UpgradeTarget};
 use super::spawn_request;
 use crate::http::{Reach, around, may_send};
 
@@ -42,11 +42,11 @@ async fn serve(State(hoops): State<Arc<Hoops>>, request: Request) -> Response {
 }
 
 async fn upgrade(hoops: Arc<Hoops>, request: Request) -> Response {
-    let target = Target::of(request.uri().path(), &hoops.settings.port_prefixes);
+    let target = UpgradeTarget::of(request.uri().path(), &hoops.settings.port_prefixes);
     let observed = hoops.observed(target.label());
     around(observed, request, async |request| {
         // The token in a viewer's URL is its credential, wherever its page came from.
-        if !matches!(target, Target::Viewer { .. }) && !is_from_an_allowed_page(&hoops, &request) {
+        if !matches!(target, UpgradeTarget::Viewer { .. }) && !is_from_an_allowed_page(&hoops, &request) {
             return answer::raw(StatusCode::FORBIDDEN, "Forbidden: pages of this origin may not connect");
         }
         Box::pin(proxy::upgrade(&hoops, target, request)).await

@@ -14,7 +14,7 @@ use super::failure::Failure;
 use super::parts::{ANSWER_WITHIN, Hoops};
 use super::request::{BadRequest, Wanted};
 use crate::http::{Unread, handing_over, read};
-use crate::listen::Place;
+use crate::listen::ConnectionPlace;
 use crate::metrics::HoopsWay;
 use crate::request_context::RequestContext;
 
@@ -27,7 +27,7 @@ const DIRECTORIES: &str =
 /// The vendor's answer. Whatever else there is to say stands beside its three members, never inside `endpoints`, where clients refuse
 /// what they do not know.
 #[derive(Debug, Serialize)]
-struct Answer {
+struct ServiceAnswer {
     result: &'static str,
     #[serde(rename = "serviceId")]
     service_id: String,
@@ -65,10 +65,12 @@ async fn answer(hoops: &Hoops, request: Request) -> Result<Response, Failure> {
     let turn = hoops.admit(request.extensions())?;
     let (parts, body) = request.into_parts();
     let body =
-        read(body, MAX_BODY, parts.extensions.get::<Place>()).await.map_err(|unread| match unread {
-            Unread::TooLarge => Failure::new(StatusCode::PAYLOAD_TOO_LARGE, "request entity too large"),
-            Unread::Broken(why) => Failure::new(StatusCode::BAD_REQUEST, why),
-        })?;
+        read(body, MAX_BODY, parts.extensions.get::<ConnectionPlace>()).await.map_err(
+            |unread| match unread {
+                Unread::TooLarge => Failure::new(StatusCode::PAYLOAD_TOO_LARGE, "request entity too large"),
+                Unread::Broken(why) => Failure::new(StatusCode::BAD_REQUEST, why),
+            },
+        )?;
     let wanted = Wanted::parse(&parts.headers, &body)
         .map_err(|BadRequest { status, reason }| Failure::new(status, reason))?;
     let order = hoops.order(&wanted, hoops.forms.answered.clone(), &turn)?;
@@ -77,7 +79,7 @@ async fn answer(hoops: &Hoops, request: Request) -> Result<Response, Failure> {
     if wanted.named_directories {
         tracing::info!("modelSearchDirectories of the request are ignored: {DIRECTORIES}");
     }
-    let answer = Answer {
+    let answer = ServiceAnswer {
         result: "ok",
         service_id: spawned.id.to_string(),
         endpoints: Endpoints { ws: with_port(&spawned.endpoint) },

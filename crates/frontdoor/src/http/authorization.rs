@@ -17,7 +17,7 @@ use super::error::{ApiError, INVALID_TOKEN};
 use super::extract;
 use super::observe::Admitted;
 use crate::callers::{Account, Authenticator, Bearer, Caller, Callers, Share, one_of};
-use crate::listen::{Certified, Peer, Place};
+use crate::listen::{Certified, ConnectionPlace, Peer};
 
 /// What an operation needs of its callers, where credentials are required.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -115,7 +115,7 @@ async fn admitted(gate: &Gate, caller: Caller, mut request: Request, next: Next)
         Ok(call) => Arc::new(call),
         Err(refused) => return ApiError::from(refused).into_response(),
     };
-    if let (Some(place), true) = (request.extensions().get::<Place>(), named) {
+    if let (Some(place), true) = (request.extensions().get::<ConnectionPlace>(), named) {
         place.known_to(&account);
     }
     request.extensions_mut().insert(account);

@@ -14,7 +14,7 @@ use registry::IdempotencyKey;
 use tokio::time::timeout;
 
 use super::error::ApiError;
-use crate::listen::{Peer, Place};
+use crate::listen::{ConnectionPlace, Peer};
 use crate::request_context::RequestContext;
 use crate::strict_json::Invalid;
 
@@ -148,7 +148,7 @@ pub(crate) async fn body(request: Request) -> Result<Bytes, ApiError> {
     let too_large = || {
         ApiError::new(ErrorCode::BodyTooLarge, format!("the body must not have more than {MAX_BODY} bytes"))
     };
-    let bytes = match read(body, MAX_BODY, parts.extensions.get::<Place>()).await {
+    let bytes = match read(body, MAX_BODY, parts.extensions.get::<ConnectionPlace>()).await {
         Ok(bytes) => bytes,
         Err(Unread::TooLarge) => return Err(too_large()),
         Err(Unread::Broken(why)) => return Err(ApiError::new(ErrorCode::InvalidRequest, why)),
@@ -169,7 +169,11 @@ pub(crate) enum Unread {
 }
 
 /// Reads a body of at most so many bytes. An announced length is refused before anything is read.
-pub(crate) async fn read(body: axum::body::Body, max: usize, place: Option<&Place>) -> Result<Bytes, Unread> {
+pub(crate) async fn read(
+    body: axum::body::Body,
+    max: usize,
+    place: Option<&ConnectionPlace>,
+) -> Result<Bytes, Unread> {
     if body.size_hint().lower() > max as u64 {
         return Err(Unread::TooLarge);
     }
@@ -184,7 +188,7 @@ pub(crate) async fn read(body: axum::body::Body, max: usize, place: Option<&Plac
 /// Collects a body. What has arrived of a stranger's counts as held until the rest is here, and the connection may be closed.
 async fn collect<B: hyper::body::Body<Data = Bytes> + Unpin>(
     mut body: B,
-    place: Option<&Place>,
+    place: Option<&ConnectionPlace>,
 ) -> Result<Bytes, B::Error> {
     let mut all = bytes::BytesMut::new();
     let hold = |bytes| place.map(|place| place.holds_body(bytes));

@@ -15,7 +15,7 @@ use super::error::ApiError;
 use super::extract::no_parameters;
 use super::problem_sets::LiveProblems;
 use crate::callers::{Account, Kind};
-use crate::listen::{Peer, Place};
+use crate::listen::{ConnectionPlace, Peer};
 use crate::live::{self, Rights, Subscriber};
 use crate::strict_json::Invalid;
 
@@ -36,7 +36,7 @@ use crate::strict_json::Invalid;
 )]
 pub(crate) async fn connect(
     State(edge): State<Arc<Edge>>,
-    (place, account): (Option<Extension<Place>>, Option<Extension<Arc<Account>>>),
+    (place, account): (Option<Extension<ConnectionPlace>>, Option<Extension<Arc<Account>>>),
     peer: Option<Extension<Peer>>,
     Who(bearer): Who,
     uri: Uri,

@@ -18,7 +18,7 @@ use super::edge::Edge;
 use super::error::ApiError;
 use crate::spawning::assessed::Assessed;
 use crate::spawning::error::Rejection;
-use crate::spawning::order::Order;
+use crate::spawning::order::SpawnOrder;
 
 /// The registry reads no more nodes for refusals: 10 000 kept Redis busy for 0.2 s on two busy cores.
 const MAX_READ: usize = 1000;
@@ -44,7 +44,7 @@ pub(super) async fn assessed(edge: &Edge) -> Result<Arc<Assessed>, ApiError> {
 /// How many nodes could not take the spawn, by reason, where that is what the caller is refused for. `None` where nothing is known.
 pub(super) async fn reasons(
     edge: &Edge,
-    order: &Order,
+    order: &SpawnOrder,
     rejection: &Rejection,
 ) -> Option<BTreeMap<String, u32>> {
     if !rejection.error.is_shortage() {

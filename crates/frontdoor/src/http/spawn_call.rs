@@ -27,7 +27,7 @@ use crate::registry_access::snapshot::Snapshot;
 use crate::request_context::RequestContext;
 use crate::spawning::error::{Rejection, SpawnError};
 use crate::spawning::held_slot::HeldSlot;
-use crate::spawning::order::{Accounted, Order};
+use crate::spawning::order::{Accounted, SpawnOrder};
 use crate::spawning::placer::Ticket;
 use crate::spawning::progress::Progress;
 use crate::strict_json::Invalid;
@@ -42,7 +42,7 @@ pub(super) struct Asked {
     began: Instant,
     who: Who,
     key: Option<IdempotencyKey>,
-    order: Order,
+    order: SpawnOrder,
     pub(super) context: RequestContext,
     /// The caller's call, which lasts until this is answered.
     _call: Option<Arc<Share>>,
@@ -65,9 +65,9 @@ pub(super) async fn read(edge: &Edge, request: Request) -> Result<Asked, ApiErro
 }
 
 /// Reads what a caller orders.
-pub(super) async fn ordered(edge: &Edge, who: &Who, request: Request) -> Result<Order, ApiError> {
+pub(super) async fn ordered(edge: &Edge, who: &Who, request: Request) -> Result<SpawnOrder, ApiError> {
     let account = authorization::account(request.extensions());
-    let mut order = Order::parse(&extract::body(request).await?)?;
+    let mut order = SpawnOrder::parse(&extract::body(request).await?)?;
     order.max_life = edge.config.lives.of(order.max_life).map_err(|why| Invalid::field("maxSeconds", why))?;
     order.account = account.map(Accounted);
     order.owner = who.owner().cloned();
@@ -144,7 +144,7 @@ async fn answer(
 /// Starts a spawn within the limits of its owner.
 pub(crate) async fn start(
     edge: &Edge,
-    order: &Order,
+    order: &SpawnOrder,
     per_minute: Option<NonZeroU32>,
     context: &RequestContext,
     key: Option<&IdempotencyKey>,
@@ -189,7 +189,7 @@ fn explained(snapshot: &Snapshot, rejection: Rejection) -> ApiError {
 }
 
 /// Puts what was asked for, and where it failed, into the request's line in the log. Never the session token.
-pub(crate) fn record(order: &Order, error: &ApiError) {
+pub(crate) fn record(order: &SpawnOrder, error: &ApiError) {
     let span = Span::current();
     span.record("asked", display(order));
     if let Some(spawn) = &error.0.spawn {

@@ -39,7 +39,7 @@ use crate::spawning::progress::{LinePosition, Progress, Stage};
 /// A comment is sent this often, so that proxies that cut idle connections see something.
 const KEEP_ALIVE: Duration = Duration::from_secs(10);
 
-type Outcome = Result<(SpawnAnswer, Option<HeldSlot>), ApiError>;
+type Spawned = Result<(SpawnAnswer, Option<HeldSlot>), ApiError>;
 
 /// Begins to carry the request out, and answers with its events.
 pub(super) fn answer(edge: Arc<Edge>, asked: Asked) -> Response {
@@ -85,7 +85,7 @@ pub(super) fn answer(edge: Arc<Edge>, asked: Asked) -> Response {
 }
 
 struct Events {
-    work: AbortOnDropHandle<Outcome>,
+    work: AbortOnDropHandle<Spawned>,
     stages: watch::Receiver<Stage>,
     /// The stages end only after this.
     _progress: Progress,
@@ -96,7 +96,7 @@ struct Events {
 }
 
 fn events(
-    work: AbortOnDropHandle<Outcome>,
+    work: AbortOnDropHandle<Spawned>,
     stages: watch::Receiver<Stage>,
     progress: Progress,
 ) -> impl Stream<Item = Result<Bytes, Infallible>> {
@@ -157,7 +157,7 @@ fn stage_event(stage: &Stage) -> Option<String> {
 }
 
 /// The last event. A spawn lives from here on: the answer is about to be sent to its caller.
-fn last(outcome: Outcome) -> String {
+fn last(outcome: Spawned) -> String {
     match outcome {
         Ok((answer, held)) => {
             if let Some(mut held) = held {
@@ -193,7 +193,7 @@ mod tests {
         LinePosition { position, estimate }
     }
 
-    fn begun() -> (Progress, oneshot::Sender<Outcome>, impl Stream<Item = String>) {
+    fn begun() -> (Progress, oneshot::Sender<Spawned>, impl Stream<Item = String>) {
         let progress = Progress::default();
         let (decided, decision) = oneshot::channel();
         let work = AbortOnDropHandle::new(tokio::spawn(async move { decision.await.unwrap() }));
@@ -202,7 +202,7 @@ mod tests {
         (progress, decided, stream.map(text))
     }
 
-    fn full() -> Outcome {
+    fn full() -> Spawned {
         Err(ApiError::new(ErrorCode::NoCapacity, "line one\nline two"))
     }
 

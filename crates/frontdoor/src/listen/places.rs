@@ -51,7 +51,7 @@ impl Places {
     }
 
     /// Takes a place for a new connection. Does not wait unless all connections have a request under way or are as new.
-    pub(super) async fn enter(&self) -> Place {
+    pub(super) async fn enter(&self) -> ConnectionPlace {
         loop {
             let changed = self.0.changed.notified();
             if let Some(place) = self.try_enter() {
@@ -61,7 +61,7 @@ impl Places {
         }
     }
 
-    fn try_enter(&self) -> Option<Place> {
+    fn try_enter(&self) -> Option<ConnectionPlace> {
         let Inner { max, share, .. } = *self.0;
         let mut state = self.0.state();
         // Evicted connections have a moment to close, and only so many of them at once.
@@ -88,7 +88,7 @@ impl Places {
         state.put(id, entry);
         state.keep_within(self.0.memory);
         self.0.metrics.opened();
-        Some(Place(Arc::new(Taken { places: self.clone(), id, evict, share: OnceLock::new() })))
+        Some(ConnectionPlace(Arc::new(Taken { places: self.clone(), id, evict, share: OnceLock::new() })))
     }
 
     /// Evicts one connection, if one can make room: descriptors have run out.
@@ -121,7 +121,7 @@ impl Places {
 
 /// A connection's place: one that is no HTTP connection any more keeps it.
 #[derive(Debug, Clone)]
-pub(crate) struct Place(Arc<Taken>);
+pub(crate) struct ConnectionPlace(Arc<Taken>);
 
 #[derive(Debug)]
 struct Taken {
@@ -132,7 +132,7 @@ struct Taken {
     share: OnceLock<Share>,
 }
 
-impl Place {
+impl ConnectionPlace {
     /// Resolves when this connection must close to make room.
     pub(crate) async fn evicted(&self) {
         self.0.evict.cancelled().await;
@@ -206,13 +206,13 @@ mod tests {
         )
     }
 
-    async fn entered(places: &Places, state: ConnectionState) -> Place {
+    async fn entered(places: &Places, state: ConnectionState) -> ConnectionPlace {
         let place = timeout(Duration::from_secs(1), places.enter()).await.expect("nobody waits for a place");
         place.set_state(state);
         place
     }
 
-    fn left(all: &[&Place]) -> Vec<bool> {
+    fn left(all: &[&ConnectionPlace]) -> Vec<bool> {
         all.iter().map(|place| place.0.evict.is_cancelled()).collect()
     }
 

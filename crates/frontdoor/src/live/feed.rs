@@ -16,7 +16,7 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use super::protocol::{Form, Snapshot, Topic, event_frame, is_of_spawns, narrowed, pings};
+use super::protocol::{Form, Topic, TopicSnapshot, event_frame, is_of_spawns, narrowed, pings};
 use super::ring::{Owned, Ring};
 use super::view::View;
 use crate::callers::OwnerNames;
@@ -43,7 +43,7 @@ pub(crate) struct Mailbox {
 #[derive(Debug)]
 pub(crate) enum Start {
     /// With how things stood right after this event.
-    Snapshot { snapshot: Snapshot, seq: u64 },
+    Snapshot { snapshot: TopicSnapshot, seq: u64 },
     /// With these events, after the last one that the subscriber has.
     Events(Vec<Arc<Event>>),
     /// With events that the ring does not have any more, up to this one.

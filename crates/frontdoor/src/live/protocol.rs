@@ -221,7 +221,7 @@ impl Request {
 
 /// What a subscription begins with.
 #[derive(Debug, Clone)]
-pub(crate) enum Snapshot {
+pub(crate) enum TopicSnapshot {
     /// All nodes.
     Nodes(Vec<Arc<Node>>),
     /// All spawns that have not ended, newest first.
@@ -232,7 +232,7 @@ pub(crate) enum Snapshot {
     Spawn(Option<Arc<Followed>>),
 }
 
-impl Snapshot {
+impl TopicSnapshot {
     /// With the names that owners have now.
     pub(crate) fn named(mut self, names: &OwnerNames) -> Self {
         let spawns = match &mut self {
@@ -247,7 +247,7 @@ impl Snapshot {
     }
 }
 
-impl Serialize for Snapshot {
+impl Serialize for TopicSnapshot {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         match self {
             Self::Nodes(nodes) => serializer.collect_seq(nodes.iter().map(|node| &**node)),
@@ -279,7 +279,7 @@ pub(crate) enum Frame<'a> {
     Subscribed {
         topic: &'a Topic,
         #[serde(skip_serializing_if = "Option::is_none")]
-        snapshot: Option<&'a Snapshot>,
+        snapshot: Option<&'a TopicSnapshot>,
         seq: u64,
     },
     /// A subscription has ended.

@@ -11,7 +11,7 @@ use tokio::time::{Instant, timeout};
 use super::feed::{Mailbox, Start};
 use super::followed::Followed;
 use super::hub::Live;
-use super::protocol::{Frame, Snapshot, Topic, event_frame};
+use super::protocol::{Frame, Topic, TopicSnapshot, event_frame};
 use crate::callers::Account;
 
 /// How long a subscription waits for the view that the first one asks for.
@@ -105,10 +105,10 @@ async fn with_snapshot(
     live: &Live,
     topic: &Topic,
     only: Option<&Owner>,
-    mut snapshot: Snapshot,
+    mut snapshot: TopicSnapshot,
     seq: u64,
 ) -> Beginning {
-    if let (Topic::Spawn(id), Snapshot::Spawn(spawn @ None)) = (topic, &mut snapshot) {
+    if let (Topic::Spawn(id), TopicSnapshot::Spawn(spawn @ None)) = (topic, &mut snapshot) {
         // It may have ended. One whose end is still to be sent is not known yet.
         let record = live.registry.spawn(*id).await.ok().flatten();
         let ended = record.filter(|r| only.is_none() || r.owner.as_ref() == only).filter(|r| {

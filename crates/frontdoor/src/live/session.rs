@@ -21,7 +21,7 @@ use super::protocol::{Frame, Request, Violation};
 use super::rights::{Lapse, Rights, lapse};
 use super::writer::{Identity, Subscriptions, Writer};
 use crate::callers::{Account, Authenticator, Callers, Share};
-use crate::listen::Place;
+use crate::listen::ConnectionPlace;
 use crate::stages::Stages;
 
 /// Messages read ahead of the one that is being answered. A subscriber that sends more waits.
@@ -44,7 +44,7 @@ pub(crate) struct Subscriber {
     /// Its address.
     pub(crate) peer: Option<String>,
     /// Its place among the connections.
-    pub(crate) place: Option<Place>,
+    pub(crate) place: Option<ConnectionPlace>,
     /// The account that its limits are counted in, and its share of the live connections; `None` until it has authenticated.
     pub(crate) account: Option<(Arc<Account>, Share)>,
 }

@@ -11,7 +11,7 @@ use model::{
 use serde_json::Value;
 
 use super::followed::Followed;
-use super::protocol::{Snapshot, Topic, is_of_spawns, pings};
+use super::protocol::{Topic, TopicSnapshot, is_of_spawns, pings};
 
 /// See the module's documentation. The load and the used slots of a node are no events: they are as of the last refresh.
 #[derive(Debug, Default)]
@@ -34,14 +34,16 @@ impl View {
     }
 
     /// What a subscription begins with, of all spawns or those of one owner.
-    pub(crate) fn snapshot(&self, topic: &Topic, only: Option<&Owner>) -> Snapshot {
+    pub(crate) fn snapshot(&self, topic: &Topic, only: Option<&Owner>) -> TopicSnapshot {
         let visible = |spawn: &&Arc<Followed>| only.is_none() || spawn.owner.as_ref() == only;
         match topic {
-            Topic::Nodes => Snapshot::Nodes(self.nodes.values().cloned().collect()),
+            Topic::Nodes => TopicSnapshot::Nodes(self.nodes.values().cloned().collect()),
             // Ids sort by when they were minted.
-            Topic::Spawns => Snapshot::Spawns(self.spawns.values().rev().filter(visible).cloned().collect()),
-            Topic::Node(node) => Snapshot::Node(self.nodes.get(node).cloned()),
-            Topic::Spawn(spawn) => Snapshot::Spawn(self.spawns.get(spawn).filter(visible).cloned()),
+            Topic::Spawns => {
+                TopicSnapshot::Spawns(self.spawns.values().rev().filter(visible).cloned().collect())
+            }
+            Topic::Node(node) => TopicSnapshot::Node(self.nodes.get(node).cloned()),
+            Topic::Spawn(spawn) => TopicSnapshot::Spawn(self.spawns.get(spawn).filter(visible).cloned()),
         }
     }
 

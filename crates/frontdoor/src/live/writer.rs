@@ -22,7 +22,7 @@ use super::protocol::{Frame, Request, Token, Topic, Violation};
 use super::resume::{self, NoView};
 use super::rights::{Lacking, Rights};
 use crate::callers::{Account, Authenticator, Caller, Callers, Kind, Share, one_of};
-use crate::listen::Place;
+use crate::listen::ConnectionPlace;
 use crate::metrics::Counted;
 
 /// Messages in a row that violate the protocol; the last one ends the connection.
@@ -79,7 +79,7 @@ impl<'a> Subscriptions<'a> {
 pub(super) struct Identity<'a> {
     pub(super) rights: watch::Sender<Rights>,
     pub(super) peer: Option<String>,
-    pub(super) place: Option<&'a Place>,
+    pub(super) place: Option<&'a ConnectionPlace>,
     /// The account that its limits are counted in, with its share of the live connections.
     pub(super) account: Option<(Arc<Account>, Share)>,
 }

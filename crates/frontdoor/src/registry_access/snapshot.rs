@@ -11,7 +11,7 @@
 //! Failure: a snapshot older than [`MAX_AGE`] chooses nothing.
 
 mod node_health;
-mod seen;
+mod snapshot_node;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -25,7 +25,7 @@ use registry::{Assessment, Forecast, Foreseen, Outcomes, Standing};
 use tokio::time::Instant;
 use wire::v1::refused::Reason;
 
-use self::seen::{Pair, Seen};
+use self::snapshot_node::{Pair, SnapshotNode};
 use super::placed::Placed;
 
 /// A snapshot of this age is of no use any more.
@@ -52,7 +52,7 @@ struct Farm {
     /// Since when refreshes show a farm of which most is gone.
     doubted: Option<Instant>,
     kinds: Vec<NodeKind>,
-    nodes: Vec<Seen>,
+    nodes: Vec<SnapshotNode>,
     cause: Option<FarmCause>,
 }
 
@@ -188,7 +188,7 @@ impl Snapshot {
         let clock = self.now();
         let fresh = |record: NodeRecord| {
             let health = node_health::adopt(&record.health, present, clock);
-            Seen { record, kind: 0, at: now, placed: 0, placed_ssr: 0, passed_over: None, health }
+            SnapshotNode { record, kind: 0, at: now, placed: 0, placed_ssr: 0, passed_over: None, health }
         };
         farm.nodes.extend(records.into_iter().map(fresh));
         farm.taken = Some(now);
@@ -340,7 +340,7 @@ impl Snapshot {
         self.change(node, |seen| seen.passed_over = Some(Instant::now() + pause));
     }
 
-    fn change(&self, node: &NodeId, what: impl FnOnce(&mut Seen)) {
+    fn change(&self, node: &NodeId, what: impl FnOnce(&mut SnapshotNode)) {
         let mut farm = self.farm();
         if let Ok(at) = farm.nodes.binary_search_by(|seen| seen.record.id.cmp(node)) {
             what(&mut farm.nodes[at]);

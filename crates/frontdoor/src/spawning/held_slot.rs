@@ -25,8 +25,8 @@ use tracing::{debug, info};
 use wire::v1;
 use wire::v1::refused::Reason;
 
-use super::order::{EndpointForm, Order};
-use crate::agent_client::{AgentError, Agents, Outcome, StopReason};
+use super::order::{EndpointForm, SpawnOrder};
+use crate::agent_client::{AgentError, Agents, StartOutcome, StopReason};
 use crate::metrics::{CleanupKind, SpawnMetrics, SpawnPhase};
 use crate::registry_access::circuit::RegistryClient;
 use crate::registry_access::cleanup::{Cleanups, persist};
@@ -53,7 +53,7 @@ pub(crate) struct SlotAccess {
 
 /// How far the spawn has come that the slot is held for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Stage {
+enum SlotState {
     /// The agent has not heard of it: the slot can simply be released.
     Reserved,
     /// The agent may have started it: it must end it, or never start it.
@@ -71,7 +71,7 @@ pub(crate) struct HeldSlot {
     since: Instant,
     /// When the slot was had.
     reserved: Instant,
-    stage: Stage,
+    stage: SlotState,
     /// Chosen from the snapshot for this renderer: the registry holds nothing.
     snapshot: Option<RendererType>,
 }
@@ -90,7 +90,7 @@ impl HeldSlot {
             request,
             since,
             reserved: Instant::now(),
-            stage: Stage::Reserved,
+            stage: SlotState::Reserved,
             snapshot: None,
         }
     }
@@ -141,11 +141,11 @@ impl HeldSlot {
     /// has `waited` in line.
     pub(crate) async fn start(
         &mut self,
-        order: &Order,
+        order: &SpawnOrder,
         deadline: Instant,
         connect: Duration,
         (trace, waited): (&Trace, Duration),
-    ) -> Result<Outcome, AgentError> {
+    ) -> Result<StartOutcome, AgentError> {
         let asked = Instant::now();
         let access = Arc::clone(&self.access);
         let link = access.agents.link(&self.reservation.node, &self.reservation.advertise, connect).await?;
@@ -177,18 +177,18 @@ impl HeldSlot {
             reserved_ms: millis(self.reserved.saturating_duration_since(began)),
             sent_ms: millis(now.saturating_duration_since(began)),
         };
-        self.stage = Stage::Sent;
+        self.stage = SlotState::Sent;
         let outcome = link.spawn(message, (&self.request, trace, &phases), deadline).await;
         access.metrics.phase(SpawnPhase::AgentCall, asked.elapsed(), trace);
         if let Err(AgentError::NotSent { .. } | AgentError::Refused { .. }) = outcome {
-            self.stage = Stage::Reserved;
+            self.stage = SlotState::Reserved;
         }
         outcome
     }
 
     /// The answer has been handed over, or the spawn is over: nothing is given back any more.
     pub(crate) fn keep(&mut self) {
-        self.stage = Stage::Done;
+        self.stage = SlotState::Done;
     }
 
     /// Gives up a spawn that may have been started. Once this has returned `Ok`, the agent will end it, or never start
@@ -214,7 +214,7 @@ impl HeldSlot {
                 self.access.cleanups.spawn(async move { abandon(&access, &reservation).await });
             }
         }
-        self.stage = Stage::Done;
+        self.stage = SlotState::Done;
         Ok(())
     }
 }
@@ -224,15 +224,15 @@ impl Drop for HeldSlot {
         let access = Arc::clone(&self.access);
         let Reservation { node, spawn, .. } = self.reservation.clone();
         match (self.stage, self.snapshot) {
-            (Stage::Done, _) => {}
-            (Stage::Reserved, Some(renderer)) => access.snapshot.give_back(&node, renderer),
-            (Stage::Reserved, None) => {
+            (SlotState::Done, _) => {}
+            (SlotState::Reserved, Some(renderer)) => access.snapshot.give_back(&node, renderer),
+            (SlotState::Reserved, None) => {
                 access.metrics.cleanup(CleanupKind::Release);
                 self.access.cleanups.spawn(async move {
                     persist(&access.registry, "release", || access.registry.release(&node, spawn)).await;
                 });
             }
-            (Stage::Sent, _) => {
+            (SlotState::Sent, _) => {
                 access.metrics.cleanup(CleanupKind::Cancel);
                 info!(spawn.id = %spawn, node.id = %node, requestId = %self.request.id, "spawn cancelled: the caller left");
                 let (reservation, request) = (self.reservation.clone(), self.request.id.clone());

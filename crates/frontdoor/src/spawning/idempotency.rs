@@ -26,8 +26,8 @@ use tracing::{debug, warn};
 use uuid::Uuid;
 
 use super::held_slot::HeldSlot;
-use super::order::Order;
-use super::single_flight::{Answer, SingleFlight, Waiter};
+use super::order::SpawnOrder;
+use super::single_flight::{KeyedAnswer, SingleFlight, Waiter};
 use crate::backoff::jittered;
 use crate::metrics::SpawnMetrics;
 use crate::registry_access::circuit::RegistryClient;
@@ -98,7 +98,7 @@ impl Idempotency {
     }
 
     /// Joins the requests with this key for the same thing that are under way here.
-    pub(crate) fn join(&self, key: &IdempotencyKey, order: &Order) -> Waiter<'_> {
+    pub(crate) fn join(&self, key: &IdempotencyKey, order: &SpawnOrder) -> Waiter<'_> {
         self.single_flight.join(key, order.fingerprint())
     }
 
@@ -107,10 +107,10 @@ impl Idempotency {
         &self,
         waiter: &Waiter<'_>,
         key: &IdempotencyKey,
-        order: &Order,
+        order: &SpawnOrder,
         request: &RequestId,
         work: impl Fn() -> W,
-    ) -> Result<Answer, KeyError>
+    ) -> Result<KeyedAnswer, KeyError>
     where
         W: Future<Output = Result<(SpawnAnswer, HeldSlot), Box<Problem>>>,
     {
@@ -133,11 +133,11 @@ impl Idempotency {
     async fn lead<W>(
         &self,
         key: &IdempotencyKey,
-        order: &Order,
+        order: &SpawnOrder,
         request: &RequestId,
         deadline: Instant,
         work: impl Fn() -> W,
-    ) -> Result<Answer, KeyError>
+    ) -> Result<KeyedAnswer, KeyError>
     where
         W: Future<Output = Result<(SpawnAnswer, HeldSlot), Box<Problem>>>,
     {
@@ -268,7 +268,7 @@ impl KeyClaim {
         mut self,
         outcome: Result<(SpawnAnswer, HeldSlot), Box<Problem>>,
         deadline: Instant,
-    ) -> Result<Option<Answer>, RegistryError> {
+    ) -> Result<Option<KeyedAnswer>, RegistryError> {
         let cleanups = self.cleanups.clone();
         let work = async move {
             let (answer, held) = match outcome {
@@ -338,7 +338,7 @@ impl Drop for KeyClaim {
     }
 }
 
-fn keepable(answer: &Answer) -> String {
+fn keepable(answer: &KeyedAnswer) -> String {
     let kept = match answer {
         Ok(answer) => Kept { status: 200, body: serde_json::to_value(answer).unwrap_or_default() },
         Err(problem) => {
@@ -349,7 +349,7 @@ fn keepable(answer: &Answer) -> String {
 }
 
 /// `None` when it cannot be read.
-fn replay(text: &str) -> Option<Answer> {
+fn replay(text: &str) -> Option<KeyedAnswer> {
     let kept: Kept = serde_json::from_str(text).ok()?;
     if kept.status == 200 {
         return serde_json::from_value(kept.body).ok().map(Ok);

@@ -29,7 +29,7 @@ use tracing::{debug, warn};
 use super::error::SpawnError;
 use super::exclusions::Exclusions;
 use super::held_slot::HeldSlot;
-use super::order::Order;
+use super::order::SpawnOrder;
 use super::placer::{Placer, Ticket};
 use super::positions::Positions;
 use super::progress::Progress;
@@ -63,7 +63,7 @@ pub(crate) struct Line {
 /// What a waiter asks for.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct SlotRequest<'a> {
-    pub(crate) order: &'a Order,
+    pub(crate) order: &'a SpawnOrder,
     pub(crate) exclusions: &'a Exclusions,
     pub(crate) request: &'a RequestContext,
     pub(crate) progress: &'a Progress,
@@ -147,9 +147,9 @@ impl Line {
     fn enter(
         self: &Arc<Self>,
         placer: &Arc<Placer>,
-        order: &Order,
+        order: &SpawnOrder,
         ticket: Ticket,
-    ) -> Result<Place, SpawnError> {
+    ) -> Result<HeldPlace, SpawnError> {
         let mut state = self.state();
         let max = self.max;
         if state.places >= max {
@@ -169,7 +169,7 @@ impl Line {
         }
         state.places += 1;
         state.queues.entry(order.demand.clone()).or_default().places += 1;
-        Ok(Place {
+        Ok(HeldPlace {
             line: Arc::clone(self),
             placer: Arc::clone(placer),
             demand: order.demand.clone(),
@@ -258,7 +258,7 @@ fn place_of(number: Option<u64>, waiters: impl ExactSizeIterator<Item = Option<u
 
 /// One place in line, left when dropped.
 #[derive(Debug)]
-struct Place {
+struct HeldPlace {
     line: Arc<Line>,
     placer: Arc<Placer>,
     demand: Demand,
@@ -275,7 +275,7 @@ struct Place {
     stays: bool,
 }
 
-impl Place {
+impl HeldPlace {
     fn entrance(&self) -> Arc<AsyncMutex<()>> {
         Arc::clone(&self.line.state().queues.entry(self.demand.clone()).or_default().entrance)
     }
@@ -305,7 +305,7 @@ impl Place {
     }
 }
 
-impl Drop for Place {
+impl Drop for HeldPlace {
     fn drop(&mut self) {
         let ticket = self.waiter.ticket.id;
         let mut state = self.line.state();

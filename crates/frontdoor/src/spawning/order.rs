@@ -54,7 +54,7 @@ pub(crate) enum EndpointForm {
 
 /// A valid order.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub(crate) struct Order {
+pub(crate) struct SpawnOrder {
     /// What the node must offer.
     pub(crate) demand: Demand,
     /// Handed on to the server.
@@ -81,7 +81,7 @@ pub(crate) struct Order {
     pub(crate) endpoint: EndpointForm,
 }
 
-impl Order {
+impl SpawnOrder {
     /// Reads a body. An empty one orders what all defaults say.
     pub(crate) fn parse(body: &[u8]) -> Result<Self, Invalid> {
         let parsed = strict_json::object::<Body<'_>>(body)?;
@@ -215,7 +215,7 @@ struct LegacyWait {
     nanos: u32,
 }
 
-impl fmt::Display for Order {
+impl fmt::Display for SpawnOrder {
     /// For the log: without the session token, which is a secret, and without tags, which may name people.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "renderer={}", self.demand.renderer)?;

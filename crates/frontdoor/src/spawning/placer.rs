@@ -16,7 +16,7 @@ use tracing::debug;
 use uuid::Uuid;
 
 use super::held_slot::{HeldSlot, SlotAccess};
-use super::order::Order;
+use super::order::SpawnOrder;
 use super::why::{CORDONED, UNREACHABLE};
 use crate::metrics::{CleanupKind, Source, SpawnPhase};
 use crate::registry_access::cleanup::persist;
@@ -78,7 +78,7 @@ impl Placer {
     /// and a slot that was taken is released. `probed`: the request was given a failing node before.
     pub(crate) async fn reserve(
         self: &Arc<Self>,
-        order: &Order,
+        order: &SpawnOrder,
         excluded: &[NodeId],
         probed: bool,
         place: Option<InLine>,
@@ -165,7 +165,7 @@ impl Placer {
 
     /// What [`Self::reserve`] would come to for a request that has tried no node yet, or [`Self::place_from_snapshot`] where that is
     /// what a request would be placed by. Nothing is reserved.
-    pub(crate) async fn forecast(&self, order: &Order) -> Result<Foretold, RegistryError> {
+    pub(crate) async fn forecast(&self, order: &SpawnOrder) -> Result<Foretold, RegistryError> {
         let SlotAccess { registry, agents, snapshot, .. } = &*self.access;
         let closed = self.desired_states.closed();
         let mut unreachable = agents.unreachable();

@@ -16,7 +16,7 @@ use super::error::{CLOSED, FULL, NO_MATCH, SpawnError};
 use super::exclusions::Exclusions;
 use super::held_slot::HeldSlot;
 use super::line::{Line, SlotRequest};
-use super::order::Order;
+use super::order::SpawnOrder;
 use super::placer::{Placer, Ticket};
 use super::progress::Progress;
 use crate::agent_client::{FURTHER_CONNECT, connect_timeout};
@@ -53,7 +53,7 @@ pub(super) struct SpawnPath {
 #[derive(Debug)]
 pub(super) struct Search<'a> {
     path: &'a SpawnPath,
-    order: &'a Order,
+    order: &'a SpawnOrder,
     pub(super) request: &'a RequestContext,
     /// An `Idempotency-Key` is to be kept.
     keyed: bool,
@@ -81,7 +81,7 @@ impl Drop for Search<'_> {
 impl<'a> Search<'a> {
     pub(super) fn new(
         path: &'a SpawnPath,
-        (order, request): (&'a Order, &'a RequestContext),
+        (order, request): (&'a SpawnOrder, &'a RequestContext),
         key: Option<&IdempotencyKey>,
         progress: &'a Progress,
     ) -> Self {

@@ -14,7 +14,7 @@ use uuid::Uuid;
 use super::progress::Progress;
 
 /// The outcome of a request with a key.
-pub(crate) type Answer = Result<SpawnAnswer, Box<Problem>>;
+pub(crate) type KeyedAnswer = Result<SpawnAnswer, Box<Problem>>;
 
 /// The calls under way, by key and by fingerprint of what is asked for.
 #[derive(Debug, Default)]
@@ -26,7 +26,7 @@ type Id = (IdempotencyKey, Uuid);
 #[derive(Debug, Default)]
 struct Call {
     /// In the order in which they came: the first holds the lock, and leaves its answer.
-    turn: AsyncMutex<Option<Answer>>,
+    turn: AsyncMutex<Option<KeyedAnswer>>,
     /// How far the one that does the work has come.
     progress: Progress,
 }
@@ -61,7 +61,7 @@ impl SingleFlight {
 impl Waiter<'_> {
     /// Resolves with the answer of an earlier request, or with `None` when the work is this one's: what it leaves in the guard is
     /// the answer of those that wait behind it.
-    pub(crate) async fn turn(&self) -> AsyncMutexGuard<'_, Option<Answer>> {
+    pub(crate) async fn turn(&self) -> AsyncMutexGuard<'_, Option<KeyedAnswer>> {
         self.call.turn.lock().await
     }
 
@@ -97,7 +97,7 @@ mod tests {
     use super::*;
     use crate::http::ApiError;
 
-    fn answer() -> Answer {
+    fn answer() -> KeyedAnswer {
         Err(ApiError::new(ErrorCode::NoCapacity, "all slots are taken").0)
     }
 

@@ -25,12 +25,12 @@ use super::attempts::{Failure, Next};
 use super::error::{Rejection, SpawnError};
 use super::held_slot::HeldSlot;
 use super::line::Line;
-use super::order::Order;
+use super::order::SpawnOrder;
 use super::placer::{Foretold, Placer};
 use super::progress::Progress;
 use super::search::{Search, Slot, SpawnPath};
 use super::why::key_of;
-use crate::agent_client::{AgentError, Outcome};
+use crate::agent_client::{AgentError, StartOutcome};
 use crate::metrics::{Attempt, SpawnMetrics, SpawnPhase};
 use crate::request_context::RequestContext;
 
@@ -54,7 +54,7 @@ impl Spawner {
     /// answer is handed over; dropping the slot, or this future at any point, leaves nothing behind.
     pub(crate) async fn spawn(
         &self,
-        order: &Order,
+        order: &SpawnOrder,
         request: &RequestContext,
         key: Option<&IdempotencyKey>,
         progress: &Progress,
@@ -71,13 +71,13 @@ impl Spawner {
     }
 
     /// What [`Self::spawn`] would begin with. Nothing is reserved.
-    pub(crate) async fn forecast(&self, order: &Order) -> Result<Foretold, RegistryError> {
+    pub(crate) async fn forecast(&self, order: &SpawnOrder) -> Result<Foretold, RegistryError> {
         self.0.placer.forecast(order).await
     }
 
     async fn run(
         &self,
-        order: &Order,
+        order: &SpawnOrder,
         search: &mut Search<'_>,
     ) -> Result<(SpawnAnswer, HeldSlot), SpawnError> {
         let SpawnPath { deadline: whole, metrics, .. } = &self.0;
@@ -96,7 +96,7 @@ impl Spawner {
             span.note(SPAWN_ID, spawn);
             span.count("hatchery.attempt", number);
             let failure = match held.start(order, deadline, connect, (span.trace(), search.waited)).await {
-                Ok(Outcome::Ready(ready)) => {
+                Ok(StartOutcome::Ready(ready)) => {
                     span.note(OUTCOME, "ready");
                     span.end();
                     metrics.attempt(Attempt::Ready);
@@ -111,7 +111,7 @@ impl Spawner {
                     };
                     return Ok((answer, held));
                 }
-                Ok(Outcome::Ended(ended)) => {
+                Ok(StartOutcome::Ended(ended)) => {
                     metrics.attempt(Attempt::Ended);
                     held.keep();
                     Failure::Ended(ended)
@@ -167,7 +167,7 @@ impl Spawner {
     }
 }
 
-fn log_failure(failure: &Failure, (node, spawn, attempt): (&NodeId, SpawnId, u32), order: &Order) {
+fn log_failure(failure: &Failure, (node, spawn, attempt): (&NodeId, SpawnId, u32), order: &SpawnOrder) {
     warn!(
         node.id = %node,
         spawn.id = %spawn,

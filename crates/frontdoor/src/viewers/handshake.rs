@@ -23,7 +23,7 @@ use super::not_connected::NotConnected;
 use super::reach::{Reach, Unknown};
 use super::server::{self, Upgraded};
 use super::session::{Session, Shared};
-use crate::listen::Place;
+use crate::listen::ConnectionPlace;
 use crate::metrics::RelayMetrics;
 use crate::settings::ViewerSettings;
 
@@ -120,7 +120,7 @@ impl Viewers {
             Unknown::Node => NotConnected::NotFound,
             Unknown::Registry(error) => NotConnected::Registry(error),
         })?;
-        let place = head.extensions.get::<Place>().cloned();
+        let place = head.extensions.get::<ConnectionPlace>().cloned();
         let viewer = Uuid::new_v4();
         // Its level is that of the least that a log may show: lines of every level name the viewer.
         let span = error_span!(
@@ -131,25 +131,24 @@ impl Viewers {
                 let hop = Hop { tag: Tag::mint(), ping_interval: *ping_interval, request: id.clone() };
                 let (response, server) = relays.upgrade(&relay, wanted, &head, &hop).await?;
                 let settings =
-                    relay::Settings { ping_interval: *ping_interval, place: relay::Place::InFront(hop.tag) };
+                    relay::Settings { ping_interval: *ping_interval, hop: relay::Hop::InFront(hop.tag) };
                 (response, server, None, settings)
             }
             None => {
                 let (attached, response, server) =
                     self.through(&addresses.advertise, wanted, &head, viewer, id).await?;
                 let settings = match before {
-                    Some(hop) => relay::Settings {
-                        ping_interval: hop.ping_interval,
-                        place: relay::Place::Behind(hop.tag),
-                    },
-                    None => relay::Settings { ping_interval: *ping_interval, place: relay::Place::Alone },
+                    Some(hop) => {
+                        relay::Settings { ping_interval: hop.ping_interval, hop: relay::Hop::Behind(hop.tag) }
+                    }
+                    None => relay::Settings { ping_interval: *ping_interval, hop: relay::Hop::Alone },
                 };
                 (response, server, Some(attached), settings)
             }
         };
         let Some(server) = server else { return Ok(response) };
         // It has shown the spawn's token.
-        place.iter().for_each(Place::known);
+        place.iter().for_each(ConnectionPlace::known);
         let session = Session { shared: self.shared.clone(), attached, upgrade, server, settings, place };
         self.sessions.spawn(session.run().instrument(span));
         Ok(response.map(|_| Body::empty()))
@@ -172,7 +171,7 @@ impl Viewers {
                 Refused::Agent(error) => NotConnected::Agent(wanted.node.clone(), error),
             })?;
         // It has shown the spawn's token.
-        head.extensions.get::<Place>().iter().for_each(|place| place.known());
+        head.extensions.get::<ConnectionPlace>().iter().for_each(|place| place.known());
         let no_server = |why: String| NotConnected::Server(wanted.node.clone(), why);
         let host = server::host_of(advertise).map_err(no_server)?;
         let socket = server::connect(&host, port, "server").await.map_err(no_server)?;

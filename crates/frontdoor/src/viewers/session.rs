@@ -13,7 +13,7 @@ use super::attach::Attached;
 use super::node_relay::NodeRelays;
 use super::reach::Reach;
 use super::server::Upgraded;
-use crate::listen::Place;
+use crate::listen::ConnectionPlace;
 use crate::metrics::RelayMetrics;
 
 /// Between two looks at how much has passed.
@@ -42,7 +42,7 @@ pub(super) struct Session {
     pub(super) server: Upgraded,
     pub(super) settings: relay::Settings,
     /// The viewer's place among the connections.
-    pub(super) place: Option<Place>,
+    pub(super) place: Option<ConnectionPlace>,
 }
 
 impl Session {

@@ -27,19 +27,19 @@ fn world(room: usize) -> World {
     let (viewer, near_viewer) = duplex(room);
     let (server, near_server) = duplex(room);
     let cut = CancellationToken::new();
-    let relay = start(near_viewer, near_server, Place::Alone, cut.clone());
+    let relay = start(near_viewer, near_server, Hop::Alone, cut.clone());
     World { viewer, server, cut, relay }
 }
 
 fn start(
     viewer: DuplexStream,
     server: DuplexStream,
-    place: Place,
+    hop: Hop,
     cut: CancellationToken,
 ) -> JoinHandle<(Ended, u64, u64, u64)> {
     tokio::spawn(async move {
         let passed = Passed::default();
-        let settings = Settings { ping_interval: INTERVAL, place };
+        let settings = Settings { ping_interval: INTERVAL, hop };
         let ended = relay(viewer, server, settings, &passed, &cut).await;
         (ended, passed.up(), passed.down(), passed.frames())
     })

@@ -3,7 +3,7 @@ use proptest::prelude::*;
 use super::*;
 
 fn refused(body: &str) -> Invalid {
-    match Order::parse(body.as_bytes()) {
+    match SpawnOrder::parse(body.as_bytes()) {
         Err(invalid) => invalid,
         Ok(order) => panic!("{body} was taken for {order:?}"),
     }
@@ -11,7 +11,7 @@ fn refused(body: &str) -> Invalid {
 
 #[test]
 fn every_field_is_optional_and_null_is_absent() {
-    let plain = Order::parse(b"").unwrap();
+    let plain = SpawnOrder::parse(b"").unwrap();
     assert_eq!(plain.demand.renderer, RendererType::Csr);
     assert_eq!((plain.wait, &plain.model, &plain.session_token), (Duration::ZERO, &None, &None));
     for body in [
@@ -20,14 +20,14 @@ fn every_field_is_optional_and_null_is_absent() {
         r#"{"rendererType":null,"model":null,"sessionToken":null,"pool":null,"labels":null,"waitSeconds":null}"#,
         r#"{"rendererType":"csr","labels":{},"waitSeconds":0}"#,
     ] {
-        assert_eq!(Order::parse(body.as_bytes()).unwrap(), plain, "{body}");
+        assert_eq!(SpawnOrder::parse(body.as_bytes()).unwrap(), plain, "{body}");
     }
 }
 
 #[test]
 fn a_number_is_the_same_however_it_is_written() {
     for (text, seconds) in [("10", 10), ("10.0", 10), ("1e1", 10), ("0.0", 0), ("-0.0", 0), ("6.0e1", 60)] {
-        let order = Order::parse(format!(r#"{{"waitSeconds":{text}}}"#).as_bytes()).unwrap();
+        let order = SpawnOrder::parse(format!(r#"{{"waitSeconds":{text}}}"#).as_bytes()).unwrap();
         assert_eq!(order.wait.as_secs(), seconds, "{text}");
     }
 }
@@ -36,7 +36,7 @@ fn a_number_is_the_same_however_it_is_written() {
 fn a_whole_order_is_understood() {
     let body = r#"{"rendererType":"ssr","model":"cars/a b.scs","sessionToken":"s\u00e9cret","pool":"gpu",
                    "labels":{"sdk":"2025.1","empty":""},"waitSeconds":60}"#;
-    let order = Order::parse(body.as_bytes()).unwrap();
+    let order = SpawnOrder::parse(body.as_bytes()).unwrap();
     assert_eq!(order.demand.renderer, RendererType::Ssr);
     assert_eq!(order.demand.pool.as_deref(), Some("gpu"));
     assert_eq!(order.demand.labels.len(), 2);
@@ -126,7 +126,7 @@ fn what_is_not_json_says_where() {
         let invalid = refused(body);
         assert!(invalid.detail.contains(place), "{body}: {}", invalid.detail);
     }
-    assert!(Order::parse(b"{\"model\":\"\xff\"}").unwrap_err().detail.contains("UTF-8 from byte 10"));
+    assert!(SpawnOrder::parse(b"{\"model\":\"\xff\"}").unwrap_err().detail.contains("UTF-8 from byte 10"));
 }
 
 #[test]
@@ -139,7 +139,7 @@ fn only_an_object_will_do() {
 
 #[test]
 fn equal_orders_have_equal_fingerprints() {
-    let print = |body: &str| Order::parse(body.as_bytes()).unwrap().fingerprint();
+    let print = |body: &str| SpawnOrder::parse(body.as_bytes()).unwrap().fingerprint();
     assert_eq!(print(""), print(r#"{"rendererType":"csr","waitSeconds":0,"labels":{}}"#));
     assert_eq!(print(r#"{"labels":{"a":"1","b":"2"}}"#), print(r#"{ "labels": {"b":"2","a":"1"} }"#));
     let different = [
@@ -160,18 +160,18 @@ fn equal_orders_have_equal_fingerprints() {
 proptest! {
     #[test]
     fn no_body_makes_it_panic(body in proptest::collection::vec(any::<u8>(), 0..200)) {
-        drop(Order::parse(&body));
+        drop(SpawnOrder::parse(&body));
     }
 
     #[test]
     fn no_text_between_braces_makes_it_panic(body in r#"\{("(model|pool|labels|waitSeconds|x)":("?[a-z0-9./\\\[\]{}-]{0,8}"?),?){0,4}\}?"#) {
-        drop(Order::parse(body.as_bytes()));
+        drop(SpawnOrder::parse(body.as_bytes()));
     }
 
     #[test]
     fn an_accepted_model_stays_inside_its_directory(model in "[a.~:/\\\\]{1,8}") {
         let body = serde_json::json!({ "model": model }).to_string();
-        if Order::parse(body.as_bytes()).is_ok() {
+        if SpawnOrder::parse(body.as_bytes()).is_ok() {
             let path = std::path::Path::new(&model);
             prop_assert!(path.components().all(|c| matches!(c, std::path::Component::Normal(_))));
         }
@@ -188,7 +188,7 @@ fn fingerprints_stay_what_they_are() {
         ("", "294b3a24-000f-51db-ae2b-59bbfc1942ad", "64d4a2c0-79de-515e-a65c-4c26c147e3c4"),
         (WHOLE, "96776516-3582-599a-a6a5-149be73fb553", "134b6f9a-997f-551a-9da3-a3ad7921af69"),
     ] {
-        let order = Order::parse(body.as_bytes()).unwrap();
+        let order = SpawnOrder::parse(body.as_bytes()).unwrap();
         assert_eq!(order.fingerprint().to_string(), fingerprint, "{body}");
         assert_eq!(order.legacy_fingerprint().to_string(), legacy, "{body}");
     }
@@ -196,13 +196,13 @@ fn fingerprints_stay_what_they_are() {
 
 #[test]
 fn the_log_says_what_was_asked_and_never_the_session_token() {
-    let text = Order::parse(WHOLE.as_bytes()).unwrap().to_string();
+    let text = SpawnOrder::parse(WHOLE.as_bytes()).unwrap().to_string();
     assert_eq!(
         text, "renderer=ssr pool=gpu label.sdk=2025.1 label.zone=b model=\"cars/a.scs\" wait=60s",
         "no token"
     );
-    assert_eq!(Order::parse(b"").unwrap().to_string(), "renderer=csr");
-    let tagged = Order::parse(br#"{"tags":{"user":"ann","visit":"7"}}"#).unwrap();
+    assert_eq!(SpawnOrder::parse(b"").unwrap().to_string(), "renderer=csr");
+    let tagged = SpawnOrder::parse(br#"{"tags":{"user":"ann","visit":"7"}}"#).unwrap();
     assert_eq!(tagged.to_string(), "renderer=csr tags=2", "tags may name people");
     assert_eq!(tagged.tags.len(), 2);
 }

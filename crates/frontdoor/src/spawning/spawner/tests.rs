@@ -127,9 +127,9 @@ async fn take(registry: &Registry, pool: &str, owner: Option<Owner>) -> registry
 }
 
 /// Of somebody who may have one, and would wait for a slot.
-fn order(pool: &str) -> Order {
+fn order(pool: &str) -> SpawnOrder {
     let body = format!(r#"{{"pool":"{pool}","waitSeconds":60}}"#);
-    Order { owner: ann(), max_spawns: Some(1), ..Order::parse(body.as_bytes()).unwrap() }
+    SpawnOrder { owner: ann(), max_spawns: Some(1), ..SpawnOrder::parse(body.as_bytes()).unwrap() }
 }
 
 fn is_over_quota<T>(answer: &Result<T, Box<Rejection>>) -> bool {

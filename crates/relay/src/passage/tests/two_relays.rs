@@ -15,17 +15,17 @@ fn chain(room: usize) -> Chain {
     let (near_behind, near_front) = duplex(room);
     let (server, near_server) = duplex(room);
     let cut = CancellationToken::new();
-    let front = start(near_viewer, near_behind, Place::InFront(tag), cut.clone());
-    let behind = start(near_front, near_server, Place::Behind(tag), cut);
+    let front = start(near_viewer, near_behind, Hop::InFront(tag), cut.clone());
+    let behind = start(near_front, near_server, Hop::Behind(tag), cut);
     Chain { viewer, server, front, behind }
 }
 
 /// One of two relays; the connection to the other one is the test's.
-fn one(place: fn(Tag) -> Place) -> World {
+fn one(hop: fn(Tag) -> Hop) -> World {
     let (viewer, near_viewer) = duplex(1 << 16);
     let (server, near_server) = duplex(1 << 16);
     let cut = CancellationToken::new();
-    let relay = start(near_viewer, near_server, place(Tag::mint()), cut.clone());
+    let relay = start(near_viewer, near_server, hop(Tag::mint()), cut.clone());
     World { viewer, server, cut, relay }
 }
 
@@ -73,7 +73,7 @@ async fn a_viewer_that_vanishes_behind_two_relays_is_noticed_within_two_interval
 
 #[tokio::test(start_paused = true)]
 async fn a_relay_in_front_that_vanishes_is_noticed_by_the_one_behind() {
-    let mut world = one(Place::Behind);
+    let mut world = one(Hop::Behind);
     let began = Instant::now();
     assert_eq!(world.server.read(&mut [0]).await.unwrap(), 0);
     assert!(began.elapsed() <= INTERVAL * 4, "{:?}", began.elapsed());
@@ -82,7 +82,7 @@ async fn a_relay_in_front_that_vanishes_is_noticed_by_the_one_behind() {
 
 #[tokio::test(start_paused = true)]
 async fn a_relay_behind_that_vanishes_is_noticed_by_the_one_in_front() {
-    let mut world = one(Place::InFront);
+    let mut world = one(Hop::InFront);
     let began = Instant::now();
     let mut pings = 0;
     loop {

@@ -8,7 +8,7 @@ use tokio::time::Instant;
 
 /// A node as it was last seen.
 #[derive(Debug)]
-pub(super) struct Seen {
+pub(super) struct SnapshotNode {
     pub(super) record: NodeRecord,
     /// Its kind's place in the list.
     pub(super) kind: usize,
@@ -23,7 +23,7 @@ pub(super) struct Seen {
     pub(super) health: [Health; 2],
 }
 
-impl Seen {
+impl SnapshotNode {
     pub(super) fn offers(&self, renderer: RendererType) -> bool {
         match renderer {
             RendererType::Csr => self.record.description.csr,

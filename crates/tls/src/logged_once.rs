@@ -8,15 +8,15 @@ use std::sync::{Mutex, PoisonError};
 const MAX_SEEN: usize = 1024;
 
 #[derive(Debug)]
-pub(crate) struct Seen<T>(Mutex<HashSet<T>>);
+pub(crate) struct LoggedOnce<T>(Mutex<HashSet<T>>);
 
-impl<T> Default for Seen<T> {
+impl<T> Default for LoggedOnce<T> {
     fn default() -> Self {
         Self(Mutex::new(HashSet::new()))
     }
 }
 
-impl<T: Eq + Hash> Seen<T> {
+impl<T: Eq + Hash> LoggedOnce<T> {
     /// Whether the value is new. Remembers it.
     pub(crate) fn is_new(&self, value: T) -> bool {
         let mut seen = self.0.lock().unwrap_or_else(PoisonError::into_inner);
@@ -33,7 +33,7 @@ mod tests {
 
     #[test]
     fn a_value_is_new_once_and_memory_is_bounded() {
-        let seen = Seen::default();
+        let seen = LoggedOnce::default();
         assert!(seen.is_new(0) && !seen.is_new(0));
         for value in 1..10 * MAX_SEEN {
             assert!(seen.is_new(value));

@@ -4,7 +4,7 @@ use crate::pings::Tag;
 
 /// Where a relay stands. Two relays of one connection share a tag, which the one in front mints.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Place {
+pub enum Hop {
     /// It is the only one.
     Alone,
     /// Another one follows, which hears of the viewer by the answers that are passed on to it, and sends pings with this tag.
@@ -13,7 +13,7 @@ pub enum Place {
     Behind(Tag),
 }
 
-impl Place {
+impl Hop {
     /// The tag of the pings that this relay sends.
     pub(crate) fn tag(self) -> Tag {
         match self {
