@@ -15,6 +15,7 @@ use std::time::Duration;
 use futures_util::{SinkExt, StreamExt};
 use hyper::header::{AUTHORIZATION, USER_AGENT};
 use hyper::{Response, StatusCode};
+use model::jittered;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep, timeout, timeout_at};
@@ -197,7 +198,7 @@ impl Feed {
     async fn connect(&mut self) -> Result<(), Failure> {
         if self.failures > 0 || self.connected_before {
             let longest = FIRST_PAUSE.saturating_mul(2_u32.saturating_pow(self.failures)).min(MAX_PAUSE);
-            sleep(longest.mul_f64(0.5 + fastrand::f64() / 2.0)).await;
+            sleep(jittered(longest)).await;
         }
         match self.try_connect().await {
             Ok(socket) => {

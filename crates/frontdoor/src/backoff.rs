@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use model::jittered;
+
 /// Pauses that double from `first` to `max`, each jittered down to half.
 #[derive(Debug)]
 pub(crate) struct Backoff {
@@ -23,9 +25,4 @@ impl Backoff {
         tokio::time::sleep(jittered(self.next)).await;
         self.next = (self.next * 2).min(self.max);
     }
-}
-
-/// Between half and all of a duration.
-pub(crate) fn jittered(duration: Duration) -> Duration {
-    duration.mul_f64(0.5 + fastrand::f64() / 2.0)
 }

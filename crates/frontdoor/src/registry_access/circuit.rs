@@ -20,7 +20,7 @@ use std::time::Duration;
 
 use model::{
     Audit, Drain, Eligibility, FarmCause, Minute, NodeId, NodeRecord, Owner, SpawnId, SpawnRecord, TicketId,
-    Timestamp, Timing,
+    Timestamp, Timing, jittered,
 };
 use registry::{
     Assessment, AuditFilter, AuditPage, Claim, Counts, Follow, Forecast, Forgotten, IdempotencyKey, Located,
@@ -32,7 +32,6 @@ use tokio::time::{Instant, sleep};
 use tracing::{debug, info, warn};
 use uuid::Uuid;
 
-use crate::backoff::jittered;
 use crate::metrics::RegistryMetrics;
 
 /// Between two probes while the registry is away; jittered down to half.

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use model::NodeRecord;
+use model::{NodeRecord, jittered};
 use registry::{RegistryError, Restored};
 use tokio::time::{Instant, sleep};
 use tracing::{debug, info, warn};
@@ -12,7 +12,6 @@ use uuid::Uuid;
 use super::circuit::RegistryClient;
 use super::desired_state::DesiredStates;
 use super::snapshot::{Refresh, Snapshot};
-use crate::backoff::jittered;
 use crate::metrics::FarmMetrics;
 
 /// Time between two refreshes; more where one takes long, so that they never cost more than a twentieth of the time.

@@ -7,7 +7,7 @@ use std::time::Duration;
 use tracing::debug;
 
 use super::circuit::RegistryClient;
-use crate::backoff::jittered;
+use model::jittered;
 
 /// Between two sweeps; jittered down to half.
 const EVERY: Duration = Duration::from_millis(600);

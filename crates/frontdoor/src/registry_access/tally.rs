@@ -5,13 +5,13 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use model::api::ErrorCode;
+use model::jittered;
 use registry::Counts;
 use tokio::time::sleep;
 use tracing::debug;
 
 use super::circuit::RegistryClient;
 use super::snapshot::Snapshot;
-use crate::backoff::jittered;
 
 /// Between two reports; jittered down to half.
 const EVERY: Duration = Duration::from_secs(4);

@@ -17,7 +17,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use model::api::{ErrorCode, Problem, SpawnAnswer};
-use model::{Exit, NodeId, RequestId, SpawnId, SpawnState};
+use model::{Exit, NodeId, RequestId, SpawnId, SpawnState, jittered};
 use registry::{Claim, IdempotencyKey, RegistryError};
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
@@ -28,7 +28,6 @@ use uuid::Uuid;
 use super::held_slot::HeldSlot;
 use super::order::SpawnOrder;
 use super::single_flight::{KeyedAnswer, SingleFlight, Waiter};
-use crate::backoff::jittered;
 use crate::metrics::SpawnMetrics;
 use crate::registry_access::circuit::RegistryClient;
 use crate::registry_access::cleanup::{Cleanups, persist};

@@ -20,7 +20,7 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use model::{Demand, Owner, TicketId};
+use model::{Demand, Owner, TicketId, jittered};
 use registry::RegistryError;
 use tokio::sync::{Mutex as AsyncMutex, Notify};
 use tokio::time::{Instant, sleep, sleep_until, timeout_at};
@@ -33,7 +33,6 @@ use super::order::SpawnOrder;
 use super::placer::{Placer, Ticket};
 use super::positions::Positions;
 use super::progress::Progress;
-use crate::backoff::jittered;
 use crate::callers::{Kind, Share};
 use crate::metrics::SpawnMetrics;
 use crate::registry_access::circuit::RegistryClient;

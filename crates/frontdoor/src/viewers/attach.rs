@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use model::{NodeId, RequestId, SpawnId};
+use model::{NodeId, RequestId, SpawnId, jittered};
 use tokio::sync::mpsc;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
@@ -104,10 +104,10 @@ impl Attached {
     async fn keep_for_good(&mut self, reach: &Reach) {
         loop {
             while let Ok(Some(_)) = self.call.replies.message().await {}
-            debug!("the agent does not know of the viewer any more, it is told again");
+            debug!("the agent does not know of the viewer any more, it is reported again");
             let mut pause = MIN_PAUSE;
             loop {
-                sleep(pause.mul_f64(0.5 + fastrand::f64() / 2.0)).await;
+                sleep(jittered(pause)).await;
                 pause = (pause * 2).min(MAX_PAUSE);
                 match self.resume(reach).await {
                     Ok(call) => {

@@ -19,6 +19,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
+use model::jittered;
 use redis::aio::MultiplexedConnection;
 use redis::{FromRedisValue, Pipeline, RedisError, RedisResult, ScriptInvocation};
 use tokio::sync::watch;
@@ -84,7 +85,7 @@ impl Miss {
     /// Whether the pause after it is not over.
     fn holds(&self) -> bool {
         let pause = (PAUSE * 2_u32.pow(self.count.min(8) - 1)).min(MAX_PAUSE);
-        self.at.elapsed() < pause.mul_f64(0.5 + fastrand::f64() / 2.0)
+        self.at.elapsed() < jittered(pause)
     }
 }
 
@@ -340,7 +341,7 @@ impl SentinelWatch {
         let first = fastrand::usize(..1000);
         for look in 0_usize.. {
             tokio::select! {
-                () = sleep(LOOK.mul_f64(0.5 + fastrand::f64() / 2.0)) => {}
+                () = sleep(jittered(LOOK)) => {}
                 _ = phase.wait_for(|phase| !phase.is(self.number)) => return,
             }
             let Some(seeker) = seeker.upgrade() else { return };

@@ -1,0 +1,24 @@
+//! Chance in pauses, so that processes that wait for the same thing do not come back together.
+
+use std::time::Duration;
+
+/// Between half and all of a pause.
+#[must_use]
+pub fn jittered(pause: Duration) -> Duration {
+    pause.mul_f64(0.5 + fastrand::f64() / 2.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_jittered_pause_is_between_half_and_all_of_it() {
+        let pause = Duration::from_secs(8);
+        let pauses: Vec<Duration> = (0..1000).map(|_| jittered(pause)).collect();
+        assert!(pauses.iter().all(|some| (pause / 2..=pause).contains(some)));
+        let least = pauses.iter().min().unwrap();
+        let most = pauses.iter().max().unwrap();
+        assert!(*most - *least > pause / 4, "{least:?} to {most:?}");
+    }
+}
