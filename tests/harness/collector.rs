@@ -1,9 +1,14 @@
-//! A collector of traces: what a farm exports by OTLP, as a test looks at it.
+//! A collector of traces: what a farm exports by OTLP, over gRPC or HTTP, as a test looks at it.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use axum::Router;
+use axum::body::Bytes;
+use axum::extract::State;
+use axum::http::{HeaderMap, StatusCode};
+use axum::routing::post;
 use opentelemetry_proto::tonic::collector::trace::v1::trace_service_server::{
     TraceService, TraceServiceServer,
 };
@@ -13,10 +18,10 @@ use opentelemetry_proto::tonic::collector::trace::v1::{
 use opentelemetry_proto::tonic::common::v1::KeyValue;
 use opentelemetry_proto::tonic::common::v1::any_value::Value;
 use opentelemetry_proto::tonic::trace::v1::Span;
+use prost::Message;
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
-use tonic::transport::Server;
-use tonic::transport::server::TcpIncoming;
+use tonic::service::Routes;
 use tonic::{Request, Response, Status};
 
 use crate::wait::{Look, TIMEOUT, until};
@@ -63,6 +68,23 @@ struct Received {
     hangs: bool,
 }
 
+impl Received {
+    async fn take(&self, team: String, batch: ExportTraceServiceRequest) {
+        self.teams.lock().unwrap_or_else(PoisonError::into_inner).push(team);
+        let mut spans = Vec::new();
+        for resource in batch.resource_spans {
+            let attributes = texts(&resource.resource.unwrap_or_default().attributes);
+            let service = attributes.get("service.name").cloned().unwrap_or_default();
+            let all = resource.scope_spans.into_iter().flat_map(|scope| scope.spans);
+            spans.extend(all.map(|span| traced(&service, span)));
+        }
+        self.spans.lock().unwrap_or_else(PoisonError::into_inner).append(&mut spans);
+        if self.hangs {
+            std::future::pending::<()>().await;
+        }
+    }
+}
+
 /// A running collector.
 #[derive(Debug)]
 pub struct Collector {
@@ -88,8 +110,9 @@ impl Collector {
         let addr = listener.local_addr().expect("it is bound");
         let received = Received { hangs, ..Received::default() };
         let service = TraceServiceServer::new(received.clone());
-        let serve = Server::builder().add_service(service).serve_with_incoming(TcpIncoming::from(listener));
-        let task = tokio::spawn(async move { serve.await.expect("it serves") });
+        let over_http = Router::new().route("/v1/traces", post(over_http)).with_state(received.clone());
+        let both = over_http.merge(Routes::new(service).into_axum_router());
+        let task = tokio::spawn(async move { axum::serve(listener, both).await.expect("it serves") });
         Self { addr, received, task }
     }
 
@@ -133,20 +156,26 @@ impl TraceService for Received {
     ) -> Result<Response<ExportTraceServiceResponse>, Status> {
         let team = request.metadata().get("x-team").and_then(|team| team.to_str().ok());
         let team = team.unwrap_or_default().to_owned();
-        self.teams.lock().unwrap_or_else(PoisonError::into_inner).push(team);
-        let mut spans = Vec::new();
-        for resource in request.into_inner().resource_spans {
-            let attributes = texts(&resource.resource.unwrap_or_default().attributes);
-            let service = attributes.get("service.name").cloned().unwrap_or_default();
-            let all = resource.scope_spans.into_iter().flat_map(|scope| scope.spans);
-            spans.extend(all.map(|span| traced(&service, span)));
-        }
-        self.spans.lock().unwrap_or_else(PoisonError::into_inner).append(&mut spans);
-        if self.hangs {
-            std::future::pending::<()>().await;
-        }
+        self.take(team, request.into_inner()).await;
         Ok(Response::new(ExportTraceServiceResponse::default()))
     }
+}
+
+/// One batch over HTTP.
+async fn over_http(
+    State(received): State<Received>,
+    headers: HeaderMap,
+    body: Bytes,
+) -> (StatusCode, Vec<u8>) {
+    let header = |name: &str| headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    if header("content-type") != "application/x-protobuf" {
+        return (StatusCode::UNSUPPORTED_MEDIA_TYPE, Vec::new());
+    }
+    let Ok(batch) = ExportTraceServiceRequest::decode(body) else {
+        return (StatusCode::BAD_REQUEST, Vec::new());
+    };
+    received.take(header("x-team").to_owned(), batch).await;
+    (StatusCode::OK, ExportTraceServiceResponse::default().encode_to_vec())
 }
 
 fn traced(service: &str, span: Span) -> Traced {

@@ -286,6 +286,24 @@ async fn a_request_with_the_key_of_another_one_names_the_spawn_and_has_no_attemp
 }
 
 #[tokio::test]
+async fn spans_are_exported_over_http_too() {
+    let collector = Collector::start().await;
+    let variables =
+        [("OTEL_EXPORTER_OTLP_PROTOCOL", "http/protobuf"), ("OTEL_EXPORTER_OTLP_HEADERS", "x-team=a%20b")];
+    let farm = small(&collector, &variables).await;
+    let request = farm.door(0).post("/spawn").header("traceparent", &traceparent("01"));
+    let spawn = id(&request.json(&json!({})).send().await.json());
+    let names = [("POST /spawn", 1), ("reserve", 1), ("attempt", 1), ("start", 1), ("ready", 1)];
+    let spans = collector.trace(TRACE, |spans| are(spans, &names)).await;
+    let service = |name: &str| one(&spans, name).service.as_str();
+    assert_eq!((service("POST /spawn"), service("ready")), ("hatchery-frontdoor", "hatchery-agent"));
+    assert!(collector.teams().iter().all(|team| team == "a b"), "{:?}", collector.teams());
+    assert!(farm.doors[0].metrics().await.sum("hatchery_trace_spans_exported_total") > 0.0);
+    farm.stop([spawn.as_str()]).await;
+    farm.finish().await;
+}
+
+#[tokio::test]
 async fn a_collector_that_hangs_costs_spans_that_are_counted_and_no_request() {
     let collector = Collector::hanging().await;
     let variables = [("OTEL_BSP_MAX_QUEUE_SIZE", "4"), ("OTEL_EXPORTER_OTLP_TIMEOUT", "60000")];

@@ -8,7 +8,7 @@
 //! - [`settings`] reads the standard `OTEL_*` variables. A value that is not understood is an error that names its variable.
 //! - [`sampler`] decides once for each request whether its spans are recorded.
 //! - [`attribute`] has the names of what spans say.
-//! - [`span`] has the spans, `export` brings them to a collector.
+//! - [`span`] has the spans, `export` brings them to a collector: `grpc` and `http` are the two protocols.
 //!
 //! Invariants: off by default, and then a request costs nothing here. A request that is not sampled costs one random number. A
 //! collector that is slow or away delays nothing: finished spans wait in a bounded queue, and one that finds no room is dropped and
@@ -32,6 +32,8 @@
 pub mod attribute;
 pub mod context;
 mod export;
+mod grpc;
+mod http;
 mod metrics;
 mod pairs;
 pub mod sampler;

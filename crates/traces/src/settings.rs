@@ -4,7 +4,7 @@
 //! error that names the variable, where SDKs fall back to a default. Errors do not repeat values of variables that may hold secrets.
 
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use tonic::metadata::{Ascii, MetadataKey, MetadataMap, MetadataValue};
@@ -25,6 +25,22 @@ pub struct SettingsError {
 impl SettingsError {
     pub(crate) fn new(variable: &str, why: impl fmt::Display) -> Self {
         Self { variable: variable.to_owned(), why: why.to_string() }
+    }
+}
+
+/// How the collector is called.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Protocol {
+    Grpc,
+    HttpProtobuf,
+}
+
+impl fmt::Display for Protocol {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Grpc => "grpc",
+            Self::HttpProtobuf => "http/protobuf",
+        })
     }
 }
 
@@ -49,6 +65,8 @@ pub(crate) struct Batches {
 /// What the variables say, where traces are to be exported.
 #[derive(Debug, Clone)]
 pub struct Settings {
+    pub(crate) protocol: Protocol,
+    /// Over HTTP, with the path that batches are sent to.
     pub(crate) endpoint: Uri,
     pub(crate) timeout: Duration,
     pub(crate) tls: TlsFiles,
@@ -88,11 +106,15 @@ impl Settings {
         if exporters == Some(false) {
             return Ok(None);
         }
-        let Some(endpoint) = variables.otlp("ENDPOINT", endpoint)? else { return Ok(None) };
-        variables.otlp("PROTOCOL", protocol)?;
+        if variables.otlp("ENDPOINT", |text| Ok(text.to_owned()))?.is_none() {
+            return Ok(None);
+        }
+        let protocol = variables.otlp("PROTOCOL", protocol)?.unwrap_or(Protocol::Grpc);
+        let Some(endpoint) = variables.endpoint(protocol)? else { return Ok(None) };
         variables.otlp("COMPRESSION", compression)?;
         variables.otlp("INSECURE", boolean)?;
         Ok(Some(Self {
+            protocol,
             endpoint,
             timeout: variables.otlp("TIMEOUT", milliseconds)?.unwrap_or(Duration::from_secs(10)),
             tls: variables.tls()?,
@@ -103,6 +125,17 @@ impl Settings {
             resource: variables.one("OTEL_RESOURCE_ATTRIBUTES", pairs::parse)?.unwrap_or_default(),
         }))
     }
+
+    /// Whether the collector is called by TLS.
+    pub(crate) fn is_secure(&self) -> bool {
+        self.endpoint.scheme_str() == Some("https")
+    }
+}
+
+/// The contents of a file that a variable names.
+pub(crate) fn read(variable: &str, path: &Path) -> Result<Vec<u8>, SettingsError> {
+    std::fs::read(path)
+        .map_err(|error| SettingsError::new(variable, format!("cannot read {}: {error}", path.display())))
 }
 
 struct Variables<G> {
@@ -133,6 +166,21 @@ impl<G: Fn(&str) -> Result<Option<String>, SettingsError>> Variables<G> {
             None => self.one(&format!("OTEL_EXPORTER_OTLP_{what}"), &parse),
             some => Ok(some),
         }
+    }
+
+    /// Where the collector is. Over HTTP, the variable for all signals names what their paths stand below.
+    fn endpoint(&self, protocol: Protocol) -> Result<Option<Uri>, SettingsError> {
+        let own = self.one("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", |text| endpoint(text, protocol))?;
+        if own.is_some() {
+            return Ok(own);
+        }
+        self.one("OTEL_EXPORTER_OTLP_ENDPOINT", |text| match protocol {
+            Protocol::Grpc => endpoint(text, protocol),
+            Protocol::HttpProtobuf => {
+                endpoint(text, protocol)?;
+                endpoint(&format!("{}/v1/traces", text.trim_end_matches('/')), protocol)
+            }
+        })
     }
 
     /// The same for a file, with the name of its variable.
@@ -204,14 +252,19 @@ fn exporter(text: &str) -> Result<bool, String> {
     }
 }
 
-fn endpoint(text: &str) -> Result<Uri, String> {
+fn endpoint(text: &str, protocol: Protocol) -> Result<Uri, String> {
     let expected = "expected http://host:port or https://host:port";
     let uri: Uri = text.parse().map_err(|e| format!("{expected}: {e}"))?;
     if uri.authority().is_some_and(|authority| authority.as_str().contains('@')) {
         return Err(format!("{expected}, without a user; see OTEL_EXPORTER_OTLP_HEADERS"));
     }
-    if !matches!(uri.path(), "" | "/") || uri.query().is_some() {
-        return Err(format!("{expected}, without a path and a query: the protocol grpc has none"));
+    if uri.query().is_some() {
+        return Err(format!("{expected}, without a query"));
+    }
+    if protocol == Protocol::Grpc && !matches!(uri.path(), "" | "/") {
+        return Err(format!(
+            "{expected}, without a path: the protocol grpc has none (see OTEL_EXPORTER_OTLP_PROTOCOL)"
+        ));
     }
     let has_host = uri.host().is_some_and(|host| !host.is_empty());
     if !matches!(uri.scheme_str(), Some("http" | "https")) || !has_host {
@@ -220,10 +273,11 @@ fn endpoint(text: &str) -> Result<Uri, String> {
     Ok(uri)
 }
 
-fn protocol(text: &str) -> Result<(), String> {
+fn protocol(text: &str) -> Result<Protocol, String> {
     match text {
-        "grpc" => Ok(()),
-        _ => Err(format!("expected grpc, the only protocol that there is here, got {text:?}")),
+        "grpc" => Ok(Protocol::Grpc),
+        "http/protobuf" => Ok(Protocol::HttpProtobuf),
+        _ => Err(format!("expected grpc or http/protobuf, got {text:?}")),
     }
 }
 

@@ -31,6 +31,29 @@ fn traces_are_off_unless_there_is_an_endpoint() {
 }
 
 #[test]
+fn over_http_batches_go_to_a_path_of_their_own() {
+    let endpoint = |variable: &str, url: &str| {
+        let settings = read(&[("OTEL_EXPORTER_OTLP_PROTOCOL", "http/protobuf"), (variable, url)]);
+        settings.map(|settings| settings.unwrap().endpoint.to_string())
+    };
+    for (url, found) in [
+        ("http://collector:4318", "http://collector:4318/v1/traces"),
+        ("http://collector:4318/", "http://collector:4318/v1/traces"),
+        ("https://collector/otlp", "https://collector/otlp/v1/traces"),
+        ("https://collector/otlp/", "https://collector/otlp/v1/traces"),
+    ] {
+        assert_eq!(endpoint("OTEL_EXPORTER_OTLP_ENDPOINT", url).unwrap(), found);
+    }
+    let own = "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT";
+    assert_eq!(endpoint(own, "http://collector:4318/spans").unwrap(), "http://collector:4318/spans");
+    for refused in ["http://collector:4318?key=hush", "http://hush@collector", "collector:4318", "http://"] {
+        let error = endpoint(own, refused).unwrap_err();
+        assert!(error.variable == own && !error.to_string().contains("hush"), "{refused}: {error}");
+    }
+    assert_eq!(read(&[COLLECTOR]).unwrap().unwrap().protocol, Protocol::Grpc);
+}
+
+#[test]
 fn what_is_not_said_is_as_the_specification_has_it() {
     let settings = read(&[COLLECTOR]).unwrap().unwrap();
     let batches =
@@ -80,7 +103,7 @@ fn a_value_that_is_not_understood_names_its_variable_and_no_secret() {
         ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "https://collector:4317/hush"),
         ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "https://collector:4317?key=hush"),
         ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "unix:///run/hush"),
-        ("OTEL_EXPORTER_OTLP_PROTOCOL", "http/protobuf"),
+        ("OTEL_EXPORTER_OTLP_PROTOCOL", "http"),
         ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "http/json"),
         ("OTEL_EXPORTER_OTLP_COMPRESSION", "gzip"),
         ("OTEL_EXPORTER_OTLP_INSECURE", "1"),

@@ -6,16 +6,17 @@ use std::time::Duration;
 
 use model::TraceId;
 use opentelemetry::KeyValue;
-use opentelemetry_otlp::{ExporterBuildError, SpanExporter, WithExportConfig, WithTonicConfig};
+use opentelemetry_otlp::ExporterBuildError;
 use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::resource::TelemetryResourceDetector;
 use tokio::runtime::Handle;
-use tonic::transport::{Certificate, ClientTlsConfig, Endpoint, Identity};
 use tracing::{info, warn};
 
 use crate::context::Context;
 use crate::export::Pipeline;
-use crate::settings::{Settings, SettingsError, TlsFiles};
+use crate::grpc;
+use crate::http::HttpExporter;
+use crate::settings::{Protocol, Settings, SettingsError};
 use crate::span::{Span, Trace};
 
 /// Why traces cannot be exported.
@@ -49,26 +50,21 @@ impl Tracer {
     /// # Errors
     /// A file that a variable names cannot be used.
     pub fn start(
-        settings: Settings,
+        settings: &Settings,
         service: &str,
         attributes: impl IntoIterator<Item = (&'static str, String)>,
     ) -> Result<Self, StartError> {
-        let resource = resource(&settings, service, attributes);
-        let mut endpoint = Endpoint::from(settings.endpoint.clone())
-            .timeout(settings.timeout)
-            .connect_timeout(settings.timeout);
-        if settings.endpoint.scheme_str() == Some("https") {
-            endpoint = endpoint.tls_config(tls(&settings.tls)?)?;
-        }
-        let exporter = SpanExporter::builder()
-            .with_tonic()
-            .with_channel(endpoint.connect_lazy())
-            .with_timeout(settings.timeout)
-            .with_metadata(settings.metadata)
-            .build()?;
-        info!(collector = %settings.endpoint, "traces are exported");
-        let pipeline =
-            Pipeline::new(exporter, Handle::current(), settings.sampler, settings.batches, &resource);
+        let resource = resource(settings, service, attributes);
+        let (sampler, batches) = (settings.sampler, settings.batches);
+        let pipeline = match settings.protocol {
+            Protocol::Grpc => {
+                Pipeline::new(grpc::exporter(settings)?, Handle::current(), sampler, batches, &resource)
+            }
+            Protocol::HttpProtobuf => {
+                Pipeline::new(HttpExporter::new(settings)?, Handle::current(), sampler, batches, &resource)
+            }
+        };
+        info!(collector = %settings.endpoint, protocol = %settings.protocol, "traces are exported");
         Ok(Self(Some(Arc::new(pipeline))))
     }
 
@@ -148,22 +144,6 @@ fn resource(
         .with_attributes(given)
         .with_attributes(named)
         .build()
-}
-
-fn tls(files: &TlsFiles) -> Result<ClientTlsConfig, SettingsError> {
-    let read = |(variable, path): &(String, std::path::PathBuf)| {
-        std::fs::read(path)
-            .map_err(|error| SettingsError::new(variable, format!("cannot read {}: {error}", path.display())))
-    };
-    let mut config = ClientTlsConfig::new();
-    config = match &files.ca {
-        Some(ca) => config.ca_certificate(Certificate::from_pem(read(ca)?)),
-        None => config.with_native_roots(),
-    };
-    if let Some((certificate, key)) = &files.identity {
-        config = config.identity(Identity::from_pem(read(certificate)?, read(key)?));
-    }
-    Ok(config)
 }
 
 #[cfg(test)]

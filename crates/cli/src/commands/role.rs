@@ -160,7 +160,7 @@ pub(crate) fn tracer(
 ) -> Result<Tracer, Failure> {
     let Some(settings) = settings else { return Ok(Tracer::off()) };
     let instance = node.map(|node| ("service.instance.id", node.to_string()));
-    Tracer::start(settings, service, instance).map_err(|e| wrong(&e))
+    Tracer::start(&settings, service, instance).map_err(|e| wrong(&e))
 }
 
 /// Sends the last spans of all at once, as far as their collectors take them in time. A signal ends the wait.
