@@ -130,6 +130,10 @@ within 15 inside systemctl is-active --quiet hatchery-agent hatchery-frontdoor |
     exit 77
 }
 within 10 up || fail "the node did not come up"
+status() { [ "$(inside systemctl show -P StatusText "hatchery-$1")" = "$2" ]; }
+within 15 status frontdoor ready || fail "the front door does not say that it is ready"
+within 15 status agent "eligible, 0 of 8 slots in use" || fail "the agent does not say how it is"
+[ "$(inside systemctl show -P WatchdogUSec hatchery-agent)" = 30s ] || fail "there is no watchdog"
 farm spawn >/dev/null || fail "nothing can be spawned under the unit's restrictions"
 farm spawn >/dev/null
 
@@ -142,6 +146,22 @@ within 10 adopted 2 || fail "a restarted agent did not take over"
 inside systemctl kill --signal=KILL --kill-whom=main hatchery-agent
 within 10 adopted 2 || fail "an agent started after a kill did not take over"
 ready 2 || fail "spawns did not survive: $(farm spawns)"
+
+# An agent that is stuck is killed and started again, and its servers go on. A shorter watchdog, so that this takes no half minute.
+mkdir "$dir/units/hatchery-agent.service.d"
+printf '[Service]\nWatchdogSec=2s\n' >"$dir/units/hatchery-agent.service.d/watchdog.conf"
+inside systemctl daemon-reload
+inside systemctl restart hatchery-agent || fail "the restart failed"
+within 10 adopted 2 || fail "a restarted agent did not take over"
+stuck=$(inside systemctl show -P MainPID hatchery-agent)
+inside systemctl kill --signal=STOP --kill-whom=main hatchery-agent
+replaced() { local now; now=$(inside systemctl show -P MainPID hatchery-agent) && [ "$now" != 0 ] && [ "$now" != "$stuck" ]; }
+within 15 replaced || fail "the watchdog left a stuck agent alone"
+within 10 adopted 2 || fail "an agent started by the watchdog did not take over"
+within 10 ready 2 || fail "spawns did not survive the watchdog: $(farm spawns)"
+rm -r "$dir/units/hatchery-agent.service.d"
+inside systemctl daemon-reload
+inside systemctl restart hatchery-agent || fail "the restart failed"
 
 inside systemctl stop hatchery-agent
 servers 2 || fail "servers did not survive the stop of their agent"

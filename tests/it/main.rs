@@ -63,6 +63,7 @@ mod logging;
 mod misbehaviour;
 mod names;
 mod neighbours;
+mod notify_socket;
 mod outage;
 mod port_conflicts;
 mod process_one;

@@ -113,31 +113,31 @@ impl Listener for Connections {
     }
 }
 
-/// Whether spawns are admitted. The registry being away does not change that; it is only shown.
+/// Whether spawns are admitted, and if not, why. The registry being away does not change that.
+pub(crate) fn admission(node: &Node) -> Result<&'static str, &'static str> {
+    let mode = node.table().admission_mode();
+    match mode {
+        AdmissionMode::Open if node.state.journal.trouble().is_some() => {
+            Err("the state directory cannot be written")
+        }
+        AdmissionMode::Open => Ok("open"),
+        AdmissionMode::ShuttingDown | AdmissionMode::Emptying => Err("shutting down"),
+        AdmissionMode::Taken => Err("another agent has this node"),
+        AdmissionMode::Superseded => Err("superseded"),
+    }
+}
+
 async fn ready(State(node): State<Arc<Node>>, Extension(known): Extension<Registry>) -> impl IntoResponse {
-    let (mode, eligibility, other) = {
+    let (eligibility, other) = {
         let table = node.table();
-        (table.admission_mode(), table.eligibility(), table.other_agent().is_some())
+        (table.eligibility(), table.other_agent().is_some())
     };
     let state_dir = node.state.journal.trouble();
-    let (status, admission) = match mode {
-        AdmissionMode::Open => (StatusCode::OK, "open"),
-        AdmissionMode::ShuttingDown | AdmissionMode::Emptying => {
-            (StatusCode::SERVICE_UNAVAILABLE, "shutting down")
-        }
-        AdmissionMode::Taken => (StatusCode::SERVICE_UNAVAILABLE, "another agent has this node"),
-        AdmissionMode::Superseded => (StatusCode::SERVICE_UNAVAILABLE, "superseded"),
-    };
+    let admission = admission(&node);
     let registry = if node.registry_up() { "up" } else { "away" };
-    let (status, admission) = match (&state_dir, status) {
-        (Some(_), StatusCode::OK) => {
-            (StatusCode::SERVICE_UNAVAILABLE, "the state directory cannot be written")
-        }
-        _ => (status, admission),
-    };
     let mut body = json!({
-        "ready": status == StatusCode::OK,
-        "admission": admission,
+        "ready": admission.is_ok(),
+        "admission": admission.unwrap_or_else(|why| why),
         "eligibility": eligibility,
         "registry": registry,
         // Where it is, is in the log.
@@ -152,6 +152,7 @@ async fn ready(State(node): State<Arc<Node>>, Extension(known): Extension<Regist
     if !warnings.is_empty() {
         body["warnings"] = warnings.into();
     }
+    let status = if admission.is_ok() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     (status, Json(body))
 }
 

@@ -250,6 +250,19 @@ impl Agent {
         self.node.table().other_agent().map(str::to_owned)
     }
 
+    /// What `/readyz` says now, in a few words, with what runs here.
+    ///
+    /// # Errors
+    /// No spawn is admitted.
+    pub fn readiness(&self) -> Result<String, String> {
+        admin::admission(&self.node)?;
+        let table = self.node.table();
+        let (eligibility, running, slots) = (table.eligibility(), table.running(), table.slots());
+        drop(table);
+        let registry = if self.node.registry_up() { "" } else { ", the registry is away" };
+        Ok(format!("{eligibility}, {running} of {slots} slots in use{registry}"))
+    }
+
     /// Waits until nothing runs any more.
     pub async fn emptied(&self) {
         let settled = self.node.table().settled();
