@@ -78,7 +78,14 @@ here() {
 for role in frontdoor agent; do
     here "$deploy/systemd/hatchery-$role.service" >"$dir/units/hatchery-$role.service"
 done
-printf '[Unit]\nDefaultDependencies=no\nWants=hatchery-agent.service hatchery-frontdoor.service\n' >"$dir/units/farm.target"
+# With a journal, where systemd brings one: it is kept in memory.
+journal=''
+if [ -x /lib/systemd/systemd-journald ] && command -v journalctl >/dev/null; then
+    journal=systemd-journald.service
+    cp /lib/systemd/system/systemd-journald.{service,socket} "$dir/units"
+    sed -i 's/^Sockets=.*/Sockets=systemd-journald.socket/' "$dir/units/systemd-journald.service"
+fi
+printf '[Unit]\nDefaultDependencies=no\nWants=%s hatchery-agent.service hatchery-frontdoor.service\n' "$journal" >"$dir/units/farm.target"
 cat >"$dir/boot" <<EOF
 set -e
 mount --make-rprivate /
@@ -136,6 +143,16 @@ within 15 status agent "eligible, 0 of 8 slots in use" || fail "the agent does n
 [ "$(inside systemctl show -P WatchdogUSec hatchery-agent)" = 30s ] || fail "there is no watchdog"
 farm spawn >/dev/null || fail "nothing can be spawned under the unit's restrictions"
 farm spawn >/dev/null
+
+# The journal finds what was logged by its fields and by how bad it is.
+if [ -n "$journal" ]; then
+    id=$(farm --json spawns --state ready | grep -o '"id":"[^"]*"' | head -n 1 | cut -d'"' -f4)
+    logged() { inside journalctl --quiet --no-pager -o cat -D /run/log/journal "$@"; }
+    has() { logged "${@:2}" | grep -q "$1"; }
+    within 10 has "spawn.id=$id" -u hatchery-agent "HATCHERY_SPAWN_ID=$id" || fail "the journal does not know the spawn: $(logged -n 20)"
+    within 10 has "agent started" -u hatchery-agent -p info || fail "the journal has no start of the agent"
+    ! has "agent started" -u hatchery-agent -p warning || fail "the journal takes everything for a warning"
+fi
 
 # Each is another number, and of one group.
 owners() { inside sh -c "for pid in \$(pgrep -f '^$dir/ts3d-sc-sim' | tr '\n' ' '); do stat -c %u:%g /proc/\$pid; done" | sort; }
