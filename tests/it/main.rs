@@ -60,6 +60,7 @@ mod faults;
 mod hosts;
 mod liveliness;
 mod logging;
+mod metrics;
 mod misbehaviour;
 mod names;
 mod neighbours;

@@ -179,6 +179,11 @@ impl Agent {
             Task::start(&node, "drain", |stop| drain::watch(Arc::clone(&node), stop)),
             Task::start(&node, "pulse", |stop| housekeeping::stay_awake(Arc::clone(&node), stop)),
         ];
+        if let Some(keys) = node.config.metrics_keys.clone() {
+            servers.push(Task::start(&node, "metrics-keys", |stop| async move {
+                stop.run_until_cancelled(keys.keep()).await.unwrap_or_default()
+            }));
+        }
         for server in tls.grpc.into_iter().chain(tls.admin) {
             servers.push(Task::start(&node, "certificate", |stop| async move {
                 stop.run_until_cancelled(server.keep_fresh()).await.unwrap_or_default()
