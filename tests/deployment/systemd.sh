@@ -78,7 +78,14 @@ here() {
 for role in frontdoor agent; do
     here "$deploy/systemd/hatchery-$role.service" >"$dir/units/hatchery-$role.service"
 done
-printf '[Unit]\nDefaultDependencies=no\nWants=hatchery-agent.service hatchery-frontdoor.service\n' >"$dir/units/farm.target"
+# With a journal, where systemd brings one: it is kept in memory.
+journal=''
+if [ -x /lib/systemd/systemd-journald ] && command -v journalctl >/dev/null; then
+    journal=systemd-journald.service
+    cp /lib/systemd/system/systemd-journald.{service,socket} "$dir/units"
+    sed -i 's/^Sockets=.*/Sockets=systemd-journald.socket/' "$dir/units/systemd-journald.service"
+fi
+printf '[Unit]\nDefaultDependencies=no\nWants=%s hatchery-agent.service hatchery-frontdoor.service\n' "$journal" >"$dir/units/farm.target"
 cat >"$dir/boot" <<EOF
 set -e
 mount --make-rprivate /
@@ -130,8 +137,22 @@ within 15 inside systemctl is-active --quiet hatchery-agent hatchery-frontdoor |
     exit 77
 }
 within 10 up || fail "the node did not come up"
+status() { [ "$(inside systemctl show -P StatusText "hatchery-$1")" = "$2" ]; }
+within 15 status frontdoor ready || fail "the front door does not say that it is ready"
+within 15 status agent "eligible, 0 of 8 slots in use" || fail "the agent does not say how it is"
+[ "$(inside systemctl show -P WatchdogUSec hatchery-agent)" = 30s ] || fail "there is no watchdog"
 farm spawn >/dev/null || fail "nothing can be spawned under the unit's restrictions"
 farm spawn >/dev/null
+
+# The journal finds what was logged by its fields and by how bad it is.
+if [ -n "$journal" ]; then
+    id=$(farm --json spawns --state ready | grep -o '"id":"[^"]*"' | head -n 1 | cut -d'"' -f4)
+    logged() { inside journalctl --quiet --no-pager -o cat -D /run/log/journal "$@"; }
+    has() { logged "${@:2}" | grep -q "$1"; }
+    within 10 has "spawn.id=$id" -u hatchery-agent "HATCHERY_SPAWN_ID=$id" || fail "the journal does not know the spawn: $(logged -n 20)"
+    within 10 has "agent started" -u hatchery-agent -p info || fail "the journal has no start of the agent"
+    ! has "agent started" -u hatchery-agent -p warning || fail "the journal takes everything for a warning"
+fi
 
 # Each is another number, and of one group.
 owners() { inside sh -c "for pid in \$(pgrep -f '^$dir/ts3d-sc-sim' | tr '\n' ' '); do stat -c %u:%g /proc/\$pid; done" | sort; }
@@ -142,6 +163,22 @@ within 10 adopted 2 || fail "a restarted agent did not take over"
 inside systemctl kill --signal=KILL --kill-whom=main hatchery-agent
 within 10 adopted 2 || fail "an agent started after a kill did not take over"
 ready 2 || fail "spawns did not survive: $(farm spawns)"
+
+# An agent that is stuck is killed and started again, and its servers go on. A shorter watchdog, so that this takes no half minute.
+mkdir "$dir/units/hatchery-agent.service.d"
+printf '[Service]\nWatchdogSec=2s\n' >"$dir/units/hatchery-agent.service.d/watchdog.conf"
+inside systemctl daemon-reload
+inside systemctl restart hatchery-agent || fail "the restart failed"
+within 10 adopted 2 || fail "a restarted agent did not take over"
+stuck=$(inside systemctl show -P MainPID hatchery-agent)
+inside systemctl kill --signal=STOP --kill-whom=main hatchery-agent
+replaced() { local now; now=$(inside systemctl show -P MainPID hatchery-agent) && [ "$now" != 0 ] && [ "$now" != "$stuck" ]; }
+within 15 replaced || fail "the watchdog left a stuck agent alone"
+within 10 adopted 2 || fail "an agent started by the watchdog did not take over"
+within 10 ready 2 || fail "spawns did not survive the watchdog: $(farm spawns)"
+rm -r "$dir/units/hatchery-agent.service.d"
+inside systemctl daemon-reload
+inside systemctl restart hatchery-agent || fail "the restart failed"
 
 inside systemctl stop hatchery-agent
 servers 2 || fail "servers did not survive the stop of their agent"

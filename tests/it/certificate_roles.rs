@@ -158,15 +158,16 @@ async fn the_certificate_of_a_nodes_relay_orders_nothing_at_its_agent_and_opens_
     farm.finish().await;
 }
 
-/// The admin ports of an agent and a front door that other machines can reach, as URLs.
-async fn exposed(certs: &Certs, scratch: &Path) -> Vec<(Role, String)> {
+/// The admin ports of an agent and a front door that other machines can reach, as URLs; and a key that reads their metrics and nothing else.
+async fn exposed(certs: &Certs, scratch: &Path) -> (Vec<(Role, String)>, String) {
     let state = scratch.join("state").display().to_string();
     let file = scratch.join("keys");
-    command::new_key(scratch, &file, &["--scope", "read"]);
+    let key = command::new_key(scratch, &file, &["--scope", "metrics"]);
     let file = file.display().to_string();
     let (agent_pair, door_pair) = (certs.agent("node-a"), certs.public_door("door"));
     let agent = ["agent", "--start-nothing", "--node", "node-a", "--state-dir", &state];
-    let agent = [&agent[..], &["--liveliness-listen", "127.0.0.1:0"], &words(&agent_pair)].concat();
+    let more = ["--liveliness-listen", "127.0.0.1:0", "--metrics-keys", &file];
+    let agent = [&agent[..], &more, &words(&agent_pair)].concat();
     let door = ["frontdoor", "--api-keys", &file];
     let door = [&door[..], &words(&door_pair)].concat();
     let mut roles = Vec::new();
@@ -178,22 +179,32 @@ async fn exposed(certs: &Certs, scratch: &Path) -> Vec<(Role, String)> {
         let port = clients(&line)[admin].addr.port();
         roles.push((role, format!("https://127.0.0.1:{port}")));
     }
-    roles
+    (roles, key)
 }
 
 #[tokio::test]
-async fn a_metrics_readers_certificate_reads_the_metrics_of_agents_and_front_doors() {
+async fn a_metrics_readers_certificate_or_key_reads_the_metrics_of_agents_and_front_doors() {
     let certs = certs();
     certs.sign("foreign", "URI:spiffe://other/metrics", "clientAuth");
     certs.sign("older", "DNS:older", "clientAuth");
     let scratch = tempfile::tempdir().unwrap();
     let ca = certs.file("ca.pem");
-    for (role, url) in exposed(&certs, scratch.path()).await {
+    let (roles, key) = exposed(&certs, scratch.path()).await;
+    for (role, url) in roles {
         let probe = curl(&format!("{url}/healthz"), Some(&ca), &[]).await;
         assert_eq!(probe.status, 200, "{}: probes have no certificate: {probe:?}", role.name);
         let url = format!("{url}/metrics");
-        let none = curl(&url, Some(&ca), &[]).await;
-        assert!([401, 403].contains(&none.status), "{}: {none:?}", role.name);
+        let other = key.replace(|c: char| c.is_ascii_digit(), "x");
+        let [right, wrong] = [&key, &other].map(|key| format!("Authorization: Bearer {key}"));
+        for (shown, status) in [
+            (&[][..], 401),
+            (&["--header", &right], 200),
+            (&["--header", &wrong], 401),
+            (&["--user", "a:b"], 401),
+        ] {
+            let answer = curl(&url, Some(&ca), shown).await;
+            assert_eq!(answer.status, status, "{} {shown:?}: {answer:?}", role.name);
+        }
         for (pair, status) in [("prometheus", 200), ("door", 200), ("older", 200), ("foreign", 0)] {
             let (pem, key) = (certs.path(&format!("{pair}.pem")), certs.path(&format!("{pair}.key")));
             let answer = curl(&url, Some(&ca), &["--cert", &pem, "--key", &key]).await;

@@ -27,7 +27,7 @@ use crate::api_key::{self, OWNER_PREFIX, PREFIX};
 use crate::caller::{Caller, Denied, Limits};
 use crate::jwt::{self, Demands, TokenKey};
 use crate::key_file::ApiKeys;
-use crate::options::Options;
+use crate::options::{MetricsOptions, Options};
 use crate::verified::Verified;
 
 /// How often files are looked at.
@@ -214,17 +214,33 @@ impl Access {
         let api = options.api_keys.as_deref().map(|path| Kept::open("--api-keys", path, read_api));
         let tokens = options.jwt_keys.iter().map(|path| Kept::open("--jwt-keys", path, jwt::read));
         let files = Files { api: api.transpose()?, tokens: tokens.collect::<Result<_, _>>()? };
+        let demands = Demands { issuer: options.jwt_issuer.clone(), audience: options.jwt_audience.clone() };
+        Ok(Some(Self::with(files, demands, options.limits())))
+    }
+
+    /// Reads the file of keys for metrics; `None` when no flag names one.
+    ///
+    /// # Errors
+    /// It cannot be read or parsed.
+    pub fn of_metrics(options: &MetricsOptions) -> Result<Option<Self>, OpenError> {
+        let Some(path) = &options.metrics_keys else { return Ok(None) };
+        let api = Kept::open("--metrics-keys", path, |path| ApiKeys::read(path).map_err(|e| e.to_string()))?;
+        let files = Files { api: Some(api), tokens: Vec::new() };
+        Ok(Some(Self::with(files, Demands::default(), Limits::default())))
+    }
+
+    fn with(files: Files, demands: Demands, limits: Limits) -> Self {
         if files.api.as_ref().is_some_and(|file| file.value.is_empty()) && files.tokens.is_empty() {
-            warn!("there is no API key yet: nobody is let in");
+            warn!("there is no API key yet: no caller is let in");
         }
-        Ok(Some(Self(Arc::new(Inner {
-            demands: Demands { issuer: options.jwt_issuer.clone(), audience: options.jwt_audience.clone() },
-            limits: options.limits(),
+        Self(Arc::new(Inner {
+            demands,
+            limits,
             keys: watch::Sender::new(files.keys(1)),
             verified: Verified::default(),
             files: Mutex::new(files),
             unread: Mutex::default(),
-        }))))
+        }))
     }
 
     /// Judges a credential, by the keys that count now.

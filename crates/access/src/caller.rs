@@ -64,6 +64,20 @@ pub enum Reason {
 }
 
 impl Reason {
+    /// Every reason.
+    pub const ALL: [Self; 10] = [
+        Self::Missing,
+        Self::Malformed,
+        Self::UnknownKey,
+        Self::WrongSecret,
+        Self::WrongSignature,
+        Self::Expired,
+        Self::NotYetValid,
+        Self::WrongIssuer,
+        Self::WrongAudience,
+        Self::WrongClaims,
+    ];
+
     /// The reason as text, as logs and metrics have it.
     #[must_use]
     pub const fn as_str(self) -> &'static str {

@@ -43,7 +43,7 @@ fn a_bad_line_is_named_with_its_number_and_field() {
         (with("sha256", "\"00\""), "sha256: must be 64"),
         (with("sha256", "\"hatchery_aaaaaaaaaaaa_secret\""), "sha256: must be 64"),
         (with("scopes", "[]"), "scopes: must name"),
-        (with("scopes", "[\"admin\"]"), "scopes: must be spawn, read or operate, not \"admin\""),
+        (with("scopes", "[\"admin\"]"), "scopes: must be spawn, read, operate or metrics, not \"admin\""),
         (with("scopes", "\"hatchery_aaaaaaaaaaaa_secret\""), "scopes: does not fit"),
         (with("spawnsPerMinute", "0"), "spawnsPerMinute"),
         (with("spawnsPerMinute", "-1"), "spawnsPerMinute"),

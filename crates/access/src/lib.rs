@@ -56,5 +56,5 @@ mod verified;
 pub use access::{Access, Changes, GRACE, MAX_CREDENTIAL, OpenError, Unread};
 pub use caller::{Caller, Denied, Limits, Reason};
 pub use host::{HostOptions, Hosts};
-pub use options::Options;
+pub use options::{MetricsOptions, Options};
 pub use scope::{Scope, Scopes};

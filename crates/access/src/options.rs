@@ -35,6 +35,15 @@ pub struct Options {
     pub concurrent_spawns: Option<NonZeroU32>,
 }
 
+/// The keys that readers of metrics authenticate with, where nothing else is asked for by HTTP.
+#[derive(Debug, Clone, Default, clap::Args)]
+#[group(id = "metrics")]
+pub struct MetricsOptions {
+    /// File of API keys as `hatchery key new` writes it: /metrics is for their scopes metrics and read; read again when it changes
+    #[arg(long, env = "HATCHERY_METRICS_KEYS", value_name = "FILE")]
+    pub metrics_keys: Option<PathBuf>,
+}
+
 impl Options {
     /// The limits of owners whose key says nothing else.
     #[must_use]

@@ -15,11 +15,13 @@ pub enum Scope {
     Read,
     /// Open and close nodes, look at and end all spawns; implies `read`.
     Operate,
+    /// Read metrics, and nothing else; `read` may read them as well.
+    Metrics,
 }
 
 impl Scope {
     /// Every scope.
-    pub const ALL: [Self; 3] = [Self::Spawn, Self::Read, Self::Operate];
+    pub const ALL: [Self; 4] = [Self::Spawn, Self::Read, Self::Operate, Self::Metrics];
 
     /// The scope as text.
     #[must_use]
@@ -28,6 +30,7 @@ impl Scope {
             Self::Spawn => "spawn",
             Self::Read => "read",
             Self::Operate => "operate",
+            Self::Metrics => "metrics",
         }
     }
 
@@ -36,6 +39,7 @@ impl Scope {
             Self::Spawn => 1,
             Self::Read => 2,
             Self::Operate => 4,
+            Self::Metrics => 8,
         }
     }
 }
@@ -51,7 +55,7 @@ impl FromStr for Scope {
 
     fn from_str(text: &str) -> Result<Self, String> {
         let found = Self::ALL.into_iter().find(|scope| scope.as_str() == text);
-        found.ok_or_else(|| format!("must be spawn, read or operate, not {text:?}"))
+        found.ok_or_else(|| format!("must be spawn, read, operate or metrics, not {text:?}"))
     }
 }
 
@@ -60,11 +64,15 @@ impl FromStr for Scope {
 pub struct Scopes(u8);
 
 impl Scopes {
-    /// Whether the set allows this; `operate` implies `read`.
+    /// Whether the set allows this; `operate` implies `read`, and both imply `metrics`.
     #[must_use]
     pub fn has(self, scope: Scope) -> bool {
-        let implied = scope == Scope::Read && self.0 & Scope::Operate.bit() != 0;
-        implied || self.0 & scope.bit() != 0
+        let implied_by = match scope {
+            Scope::Spawn | Scope::Operate => 0,
+            Scope::Read => Scope::Operate.bit(),
+            Scope::Metrics => Scope::Operate.bit() | Scope::Read.bit(),
+        };
+        self.0 & (scope.bit() | implied_by) != 0
     }
 
     /// Whether the set allows one of these.
@@ -126,16 +134,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn operate_implies_read_and_nothing_else_implies_anything() {
+    fn operate_implies_read_both_imply_metrics_and_nothing_else_implies_anything() {
         let all = |given: &[Scope]| {
             let scopes: Scopes = given.iter().copied().collect();
             Scope::ALL.map(|scope| scopes.has(scope))
         };
-        assert_eq!(all(&[]), [false, false, false]);
-        assert_eq!(all(&[Scope::Spawn]), [true, false, false]);
-        assert_eq!(all(&[Scope::Read]), [false, true, false]);
-        assert_eq!(all(&[Scope::Operate]), [false, true, true]);
-        assert_eq!(all(&[Scope::Operate, Scope::Spawn]), [true, true, true]);
+        assert_eq!(all(&[]), [false, false, false, false]);
+        assert_eq!(all(&[Scope::Spawn]), [true, false, false, false]);
+        assert_eq!(all(&[Scope::Read]), [false, true, false, true]);
+        assert_eq!(all(&[Scope::Operate]), [false, true, true, true]);
+        assert_eq!(all(&[Scope::Metrics]), [false, false, false, true]);
+        assert_eq!(all(&[Scope::Operate, Scope::Spawn]), [true, true, true, true]);
     }
 
     #[test]

@@ -1,12 +1,13 @@
 //! The admin port: `/healthz`, `/readyz` and `/metrics`.
 //!
-//! `/readyz` answers 503 while no spawn is admitted; the registry being away does not count. With TLS, metrics are for holders of a farm's
-//! certificate, and probes are for everyone.
+//! `/readyz` answers 503 while no spawn is admitted; the registry being away does not count. Probes are for all. Metrics are, with TLS, for holders
+//! of a farm's certificate; and, with or without TLS, for holders of a key of `--metrics-keys`, once there is such a file.
 
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use access::{Access, Denied, Scope};
 use axum::extract::connect_info::Connected;
 use axum::extract::{ConnectInfo, Request, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
@@ -38,18 +39,19 @@ pub(crate) fn serve(
 ) -> Task {
     let names = Known { hosts: node.config.hosts.clone(), certificate: secure.clone() };
     let border = from_fn_with_state(Arc::new(names), foreign::guard);
+    let open = node.config.metrics_keys.is_none();
     let router = router(Arc::clone(node)).layer(Extension(registry)).layer(border);
     Task::start(node, "admin", |stop| async move {
         let served = match secure {
             None => {
-                let router = router.layer(Extension(MayReadMetrics(true)));
+                let router = router.layer(Extension(Certified(open)));
                 axum::serve(listener, router).with_graceful_shutdown(stop.cancelled_owned()).await
             }
             Some(server) => {
                 let addr = listener.local_addr();
                 let connections = accept::tls(listener, server, MAX_CONNECTIONS, stop.clone());
                 let router = router.layer(from_fn(identify));
-                let router = router.into_make_service_with_connect_info::<MayReadMetrics>();
+                let router = router.into_make_service_with_connect_info::<Certified>();
                 let connections = Connections { connections, addr };
                 axum::serve(connections, router).with_graceful_shutdown(stop.cancelled_owned()).await
             }
@@ -66,11 +68,11 @@ fn router(node: Arc<Node>) -> Router {
         .with_state(node)
 }
 
-/// Whether the caller may read the metrics.
+/// Whether the connection says enough of the caller to read the metrics: it has shown a certificate of the farm, or none is asked for.
 #[derive(Debug, Clone, Copy)]
-struct MayReadMetrics(bool);
+struct Certified(bool);
 
-impl Connected<IncomingStream<'_, Connections>> for MayReadMetrics {
+impl Connected<IncomingStream<'_, Connections>> for Certified {
     fn connect_info(stream: IncomingStream<'_, Connections>) -> Self {
         Self(stream.io().has_shown_a_certificate())
     }
@@ -78,11 +80,11 @@ impl Connected<IncomingStream<'_, Connections>> for MayReadMetrics {
 
 /// Hands the handlers what the connection says of its caller.
 async fn identify(
-    ConnectInfo(may_read): ConnectInfo<MayReadMetrics>,
+    ConnectInfo(certified): ConnectInfo<Certified>,
     mut request: Request,
     next: Next,
 ) -> Response {
-    request.extensions_mut().insert(may_read);
+    request.extensions_mut().insert(certified);
     next.run(request).await
 }
 
@@ -113,31 +115,31 @@ impl Listener for Connections {
     }
 }
 
-/// Whether spawns are admitted. The registry being away does not change that; it is only shown.
+/// Whether spawns are admitted, and if not, why. The registry being away does not change that.
+pub(crate) fn admission(node: &Node) -> Result<&'static str, &'static str> {
+    let mode = node.table().admission_mode();
+    match mode {
+        AdmissionMode::Open if node.state.journal.trouble().is_some() => {
+            Err("the state directory cannot be written")
+        }
+        AdmissionMode::Open => Ok("open"),
+        AdmissionMode::ShuttingDown | AdmissionMode::Emptying => Err("shutting down"),
+        AdmissionMode::Taken => Err("another agent has this node"),
+        AdmissionMode::Superseded => Err("superseded"),
+    }
+}
+
 async fn ready(State(node): State<Arc<Node>>, Extension(known): Extension<Registry>) -> impl IntoResponse {
-    let (mode, eligibility, other) = {
+    let (eligibility, other) = {
         let table = node.table();
-        (table.admission_mode(), table.eligibility(), table.other_agent().is_some())
+        (table.eligibility(), table.other_agent().is_some())
     };
     let state_dir = node.state.journal.trouble();
-    let (status, admission) = match mode {
-        AdmissionMode::Open => (StatusCode::OK, "open"),
-        AdmissionMode::ShuttingDown | AdmissionMode::Emptying => {
-            (StatusCode::SERVICE_UNAVAILABLE, "shutting down")
-        }
-        AdmissionMode::Taken => (StatusCode::SERVICE_UNAVAILABLE, "another agent has this node"),
-        AdmissionMode::Superseded => (StatusCode::SERVICE_UNAVAILABLE, "superseded"),
-    };
+    let admission = admission(&node);
     let registry = if node.registry_up() { "up" } else { "away" };
-    let (status, admission) = match (&state_dir, status) {
-        (Some(_), StatusCode::OK) => {
-            (StatusCode::SERVICE_UNAVAILABLE, "the state directory cannot be written")
-        }
-        _ => (status, admission),
-    };
     let mut body = json!({
-        "ready": status == StatusCode::OK,
-        "admission": admission,
+        "ready": admission.is_ok(),
+        "admission": admission.unwrap_or_else(|why| why),
         "eligibility": eligibility,
         "registry": registry,
         // Where it is, is in the log.
@@ -154,19 +156,52 @@ async fn ready(State(node): State<Arc<Node>>, Extension(known): Extension<Regist
     if !warnings.is_empty() {
         body["warnings"] = warnings.into();
     }
+    let status = if admission.is_ok() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     (status, Json(body))
+}
+
+/// Whether the caller shows a key with which metrics may be read. The error is the answer.
+#[expect(clippy::result_large_err, reason = "the answer is made once and returned at once")]
+fn check_key(keys: Option<&Access>, headers: &HeaderMap) -> Result<(), Response> {
+    let Some(keys) = keys else {
+        let why = "metrics need a certificate of the farm (hatchery certs new --metrics NAME), or a key of --metrics-keys\n";
+        return Err((StatusCode::FORBIDDEN, why).into_response());
+    };
+    let shown = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
+    let bearer = shown.and_then(|shown| {
+        let (scheme, credential) = shown.split_once(' ')?;
+        scheme.eq_ignore_ascii_case("bearer").then(|| credential.trim())
+    });
+    let judged = bearer.ok_or_else(Denied::missing).and_then(|credential| keys.check(credential));
+    match judged {
+        Ok(caller) if caller.scopes.has(Scope::Metrics) => Ok(()),
+        Ok(_) => {
+            Err((StatusCode::FORBIDDEN, "this key has neither the scope metrics nor read\n").into_response())
+        }
+        Err(Denied { reason, key }) => {
+            tracing::info!(%reason, key, "authentication failed for metrics");
+            let challenge = [(header::WWW_AUTHENTICATE, "Bearer")];
+            Err((StatusCode::UNAUTHORIZED, challenge, "metrics need a key with the scope metrics\n")
+                .into_response())
+        }
+    }
 }
 
 async fn metrics(
     State(node): State<Arc<Node>>,
-    Extension(may_see): Extension<MayReadMetrics>,
+    Extension(certified): Extension<Certified>,
     headers: HeaderMap,
 ) -> Response {
-    if !may_see.0 {
-        let why = "metrics need a certificate of the farm (hatchery certs new --metrics NAME)\n";
-        return (StatusCode::FORBIDDEN, why).into_response();
+    if !certified.0
+        && let Err(refusal) = check_key(node.config.metrics_keys.as_ref(), &headers)
+    {
+        return refusal;
     }
-    let usage = node.table().usage();
+    let (usage, eligibility) = {
+        let table = node.table();
+        (table.usage(), table.eligibility())
+    };
+    node.metrics.node(eligibility, node.registry_up());
     let tls = &node.config.tls;
     node.metrics.certificate(tls.grpc.as_ref().and_then(tls::Server::not_after));
     for server in tls.grpc.iter().chain(&tls.admin) {

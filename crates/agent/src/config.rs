@@ -9,7 +9,7 @@ use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use access::Hosts;
+use access::{Access, Hosts};
 use model::{NodeId, timing};
 use traces::Tracer;
 
@@ -151,6 +151,8 @@ pub struct Config {
     pub inherit_orphans: bool,
     /// The names under which its HTTP ports may be called.
     pub hosts: Hosts,
+    /// The keys whose holders may read metrics; without it, those who show a certificate of the farm, or all where there is no TLS.
+    pub metrics_keys: Option<Access>,
     /// How its ports are kept from others' eyes and hands.
     pub tls: Tls,
     /// What records traces, if they are recorded.
@@ -215,6 +217,7 @@ impl Config {
             heartbeat: timing::HEARTBEAT,
             inherit_orphans: false,
             hosts: Hosts::default(),
+            metrics_keys: None,
             tls: Tls::default(),
             tracer: Tracer::off(),
         }

@@ -179,6 +179,11 @@ impl Agent {
             Task::start(&node, "drain", |stop| drain::watch(Arc::clone(&node), stop)),
             Task::start(&node, "pulse", |stop| housekeeping::stay_awake(Arc::clone(&node), stop)),
         ];
+        if let Some(keys) = node.config.metrics_keys.clone() {
+            servers.push(Task::start(&node, "metrics-keys", |stop| async move {
+                stop.run_until_cancelled(keys.keep()).await.unwrap_or_default()
+            }));
+        }
         for server in tls.grpc.into_iter().chain(tls.admin) {
             servers.push(Task::start(&node, "certificate", |stop| async move {
                 stop.run_until_cancelled(server.keep_fresh()).await.unwrap_or_default()
@@ -248,6 +253,19 @@ impl Agent {
     #[must_use]
     pub fn other_agent(&self) -> Option<String> {
         self.node.table().other_agent().map(str::to_owned)
+    }
+
+    /// What `/readyz` says now, in a few words, with what runs here.
+    ///
+    /// # Errors
+    /// No spawn is admitted.
+    pub fn readiness(&self) -> Result<String, String> {
+        admin::admission(&self.node)?;
+        let table = self.node.table();
+        let (eligibility, running, slots) = (table.eligibility(), table.running(), table.slots());
+        drop(table);
+        let registry = if self.node.registry_up() { "" } else { ", the registry is away" };
+        Ok(format!("{eligibility}, {running} of {slots} slots in use{registry}"))
     }
 
     /// Waits until nothing runs any more.

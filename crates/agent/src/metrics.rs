@@ -3,7 +3,7 @@
 
 use std::sync::atomic::Ordering;
 
-use model::ExitReason;
+use model::{Eligibility, ExitReason};
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::exemplar::HistogramWithExemplars;
@@ -25,6 +25,16 @@ struct Reason {
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct State {
     state: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Build {
+    version: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Wanted {
+    eligibility: &'static str,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -51,6 +61,8 @@ pub(crate) struct Metrics {
     backlog: Gauge,
     dropped: Gauge,
     waiting: Gauge,
+    eligibility: Family<Wanted, Gauge>,
+    registry_up: Gauge,
     slots_used: Gauge,
     ports_used: Gauge,
     gpu_slots_used: Gauge,
@@ -67,6 +79,9 @@ impl Metrics {
         let mut root = Registry::default();
         let memory = Gauge::default();
         root.register("process_resident_memory_bytes", "Memory of this process", memory.clone());
+        let build = Family::<Build, Gauge>::default();
+        build.get_or_create(&Build { version: env!("CARGO_PKG_VERSION") }).set(1);
+        root.register("hatchery_build_info", "1, with the version of this process", build);
         let log_lines_dropped = Counter::default();
         let help = "Log lines that were dropped because standard error was not read";
         root.register("hatchery_log_lines_dropped", help, log_lines_dropped.clone());
@@ -89,6 +104,8 @@ impl Metrics {
             backlog: Gauge::default(),
             dropped: Gauge::default(),
             waiting: Gauge::default(),
+            eligibility: Family::default(),
+            registry_up: Gauge::default(),
             slots_used: Gauge::default(),
             ports_used: Gauge::default(),
             gpu_slots_used: Gauge::default(),
@@ -158,6 +175,9 @@ impl Metrics {
             "Threads that wait for a disk that does not answer, by what they are for",
             m.disk_hung.clone(),
         );
+        let help = "1 for what the operator wants of this node, 0 for the others";
+        registry.register("eligibility", help, m.eligibility.clone());
+        registry.register("registry_up", "Whether the registry takes reports", m.registry_up.clone());
         let total = Gauge::<i64>::default();
         total.set(i64::from(slots));
         registry.register("slots", "Most spawns at once", total);
@@ -166,6 +186,9 @@ impl Metrics {
         registry.register("gpu_slots_used", "GPU slots that are taken", m.gpu_slots_used.clone());
         for reason in ExitReason::ALL {
             drop(metrics.ended.get_or_create(&Reason { reason: reason.as_str() }));
+        }
+        for kind in RefusalKind::ALL {
+            drop(metrics.refused.get_or_create(&Reason { reason: kind.as_str() }));
         }
         Self { registry: root, ..metrics }
     }
@@ -176,6 +199,15 @@ impl Metrics {
 
     pub(crate) fn refused(&self, kind: RefusalKind) {
         self.refused.get_or_create(&Reason { reason: kind.as_str() }).inc();
+    }
+
+    /// What the operator wants of the node, and whether the registry takes its reports.
+    pub(crate) fn node(&self, wanted: Eligibility, registry_up: bool) {
+        for &eligibility in Eligibility::ALL {
+            let gauge = self.eligibility.get_or_create(&Wanted { eligibility: eligibility.as_str() });
+            gauge.set(i64::from(eligibility == wanted));
+        }
+        self.registry_up.set(i64::from(registry_up));
     }
 
     /// How many threads of a lane hang.

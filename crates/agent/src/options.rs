@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use access::host::{ALLOWED_HOST, HostError};
-use access::{HostOptions, Hosts};
+use access::{Access, HostOptions, Hosts, MetricsOptions};
 use clap::builder::BoolishValueParser;
 use clap::{ArgAction, Args};
 use model::{NodeId, parse_bytes};
@@ -207,6 +207,10 @@ pub struct Options {
     #[arg(long, env = "HATCHERY_START_NOTHING", hide = true)]
     pub start_nothing: bool,
 
+    /// With which keys its metrics are read.
+    #[command(flatten)]
+    pub metrics: MetricsOptions,
+
     /// Under which names its HTTP ports may be called.
     #[command(flatten)]
     pub hosts: HostOptions,
@@ -231,6 +235,8 @@ impl Options {
         };
         let tls = exposure::check(&self.tls, ports, &node)?;
         let hosts = hosts(&self)?;
+        let metrics_keys = Access::of_metrics(&self.metrics)
+            .map_err(|e| ConfigError::new(e.flag, format!("{}: {}", e.path.display(), e.why)))?;
         let launcher = match (self.start_nothing, self.executable) {
             (true, _) => Launcher::Nothing,
             (false, Some(path)) => Launcher::Executable(absolute("--executable", &path)?),
@@ -257,6 +263,7 @@ impl Options {
         let config = Config {
             tls,
             hosts,
+            metrics_keys,
             listen: self.listen,
             admin_listen: self.admin_listen,
             liveliness_listen: self.liveliness_listen,
@@ -342,109 +349,5 @@ fn default_state_dir(node: &NodeId) -> Result<PathBuf, ConfigError> {
 }
 
 #[cfg(test)]
-mod tests {
-    use clap::Parser;
-
-    use super::*;
-
-    #[derive(Debug, Parser)]
-    struct Cli {
-        #[command(flatten)]
-        options: Options,
-    }
-
-    fn parse(args: &[&str]) -> Result<Options, clap::Error> {
-        Cli::try_parse_from(["agent"].iter().chain(args)).map(|cli| cli.options)
-    }
-
-    fn config(args: &[&str]) -> Result<Config, ConfigError> {
-        let all = [&["--executable", "/opt/sc/ts3d_sc_server", "--node", "n"], args].concat();
-        parse(&all).unwrap().into_config()
-    }
-
-    #[test]
-    fn the_flags_default_to_what_the_documentation_says() {
-        let given = config(&[]).unwrap();
-        assert!(given.hosts.knows(&host_name()) && given.hosts.knows("n"));
-        let mut plain = Config::new(
-            "n".parse().unwrap(),
-            Launcher::Executable("/opt/sc/ts3d_sc_server".into()),
-            given.state_dir.clone(),
-        );
-        // The machine's name is in no documentation.
-        plain.hosts = given.hosts.clone();
-        assert_eq!(format!("{given:?}"), format!("{plain:?}"));
-    }
-
-    #[test]
-    fn lists_come_as_repeated_flags_or_with_commas() {
-        let config = config(&[
-            "--label",
-            "a=1,b=2",
-            "--label",
-            "c=3",
-            "--env",
-            "X=1",
-            "--env",
-            "Y=2=3",
-            "--arg",
-            "--foo=1,2",
-            "--arg",
-            "-x",
-            "--model-dir",
-            "/m,/n",
-        ])
-        .unwrap();
-        assert_eq!(config.labels.len(), 3);
-        assert_eq!(config.env, [("X".into(), "1".into()), ("Y".into(), "2=3".into())]);
-        assert_eq!(config.args, ["--foo=1,2", "-x"]);
-        assert_eq!(config.model_dirs, [PathBuf::from("/m"), "/n".into()]);
-    }
-
-    #[test]
-    fn relative_paths_are_made_absolute_at_the_start() {
-        let config =
-            config(&["--license-file", "key.txt", "--model-dir", "models", "--state-dir", "s"]).unwrap();
-        assert!(config.license_file.unwrap().is_absolute());
-        assert!(config.model_dirs[0].is_absolute() && config.state_dir.is_absolute());
-    }
-
-    #[test]
-    fn a_wrong_value_names_its_flag() {
-        for (args, flag) in [
-            (&["--endpoint", "ws://{host}"][..], "--endpoint"),
-            (&["--endpoint", "ws://{hots}:{port}"], "--endpoint"),
-            (&["--label", "a=1,a=2"], "--label"),
-            (&["--label", "a"], "--label"),
-            (&["--node", "a b"], "--node"),
-            (&["--slots", "0"], "--slots"),
-            (&["--ports", "55010-55000"], "--ports"),
-            (&["--arg", "--id"], "--arg"),
-        ] {
-            let all = [&["--executable", "/x"], args].concat();
-            let error = parse(&all).unwrap().into_config().unwrap_err();
-            assert_eq!(error.flag, flag, "{args:?}: {error}");
-        }
-        assert_eq!(parse(&["--node", "n"]).unwrap().into_config().unwrap_err().flag, "--executable");
-        for args in [
-            ["--ready-timeout", "30"],
-            ["--ports", "55000"],
-            ["--min-free-memory", "1 lot"],
-            ["--csr", "perhaps"],
-            ["--on-shutdown", "never"],
-            ["--listen", "localhost"],
-            ["--env", "X"],
-            ["--slots", "-1"],
-            ["--gpus", "-1"],
-        ] {
-            let error = parse(&args).unwrap_err().to_string();
-            assert!(error.contains(args[0]), "{args:?}: {error}");
-        }
-    }
-
-    #[test]
-    fn a_benchmark_needs_no_executable() {
-        let config = parse(&["--node", "n", "--start-nothing"]).unwrap().into_config().unwrap();
-        assert_eq!(config.launcher, Launcher::Nothing);
-    }
-}
+#[path = "options_tests.rs"]
+mod tests;

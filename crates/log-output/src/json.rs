@@ -156,6 +156,7 @@ mod tests {
 
     use super::*;
     use crate::LogOutput;
+    use crate::object::Object;
 
     /// The lines that are logged by `work`.
     fn logged(work: impl FnOnce()) -> Vec<String> {
@@ -171,27 +172,8 @@ mod tests {
 
     /// The keys in their order, each as often as it is there.
     fn keys(line: &str) -> Vec<String> {
-        struct Keys(Vec<String>);
-        impl<'de> serde::Deserialize<'de> for Keys {
-            fn deserialize<D: serde::Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
-                struct Read;
-                impl<'de> serde::de::Visitor<'de> for Read {
-                    type Value = Keys;
-                    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                        f.write_str("an object")
-                    }
-                    fn visit_map<A: serde::de::MapAccess<'de>>(self, mut map: A) -> Result<Keys, A::Error> {
-                        let mut keys = Vec::new();
-                        while let Some((key, _)) = map.next_entry::<String, Value>()? {
-                            keys.push(key);
-                        }
-                        Ok(Keys(keys))
-                    }
-                }
-                from.deserialize_map(Read)
-            }
-        }
-        serde_json::from_str::<Keys>(line).unwrap().0
+        let Object(members) = serde_json::from_str(line).unwrap();
+        members.into_iter().map(|(key, _)| key).collect()
     }
 
     #[test]

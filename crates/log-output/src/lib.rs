@@ -7,7 +7,7 @@
 //!   it reports the number once.
 //! - The buffer is bounded in bytes, because callers choose how long some lines are.
 //! - Some lines hold text of callers, so characters that control a terminal are escaped on the way in, see `harmless.rs`.
-//! - JSON lines have one schema, see [`JsonLines`].
+//! - JSON lines have one schema, see [`JsonLines`]. Under systemd they become entries of its journal, see [`JournalEntries`].
 //! - The count is one for the process, as standard error is. Every role shows it in its metrics.
 //!
 //! ```
@@ -21,8 +21,11 @@
 //! ```
 
 mod harmless;
+mod journal;
 mod json;
+mod object;
 
+pub use self::journal::{JOURNAL, JournalEntries, Message, is_journal_stream};
 pub use self::json::JsonLines;
 
 use std::io::{self, ErrorKind, Write};

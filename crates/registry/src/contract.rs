@@ -21,7 +21,7 @@ use crate::permits::Permit;
 use crate::redis::Redis;
 use crate::report::{AgentReport, Orders};
 use crate::verdict::{Assessment, Forecast};
-use crate::waiting::Waiting;
+use crate::waiting::{Pending, Waiting};
 
 /// A handle to the registry; cloning is cheap.
 ///
@@ -182,6 +182,14 @@ impl Registry {
     /// The registry is away.
     pub async fn forecast(&self, ask: &Reserve) -> Result<Forecast, RegistryError> {
         both!(self, b => b.forecast(ask))
+    }
+
+    /// How many slots are reserved and how many requests wait in line, over the whole farm. Costs the same however many there are.
+    ///
+    /// # Errors
+    /// The registry is away.
+    pub async fn pending(&self) -> Result<Pending, RegistryError> {
+        both!(self, b => b.pending())
     }
 
     /// What each node has for one more spawn, by name. With [`Self::forecast`] it says why a node would be chosen or not, see

@@ -122,4 +122,4 @@ pub use permits::{Permit, Permits};
 pub use redis::{Unprotected, examine, is_elsewhere, unprotected};
 pub use report::{AgentReport, Change, DesiredDrain, DesiredState, Heartbeat, Identity, Orders, SpawnReport};
 pub use verdict::{Assessment, Forecast, Foreseen, Judge, Offer, Room, Verdict};
-pub use waiting::{MAX_LISTED, Waiting};
+pub use waiting::{MAX_LISTED, Pending, Waiting};

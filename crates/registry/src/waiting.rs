@@ -11,6 +11,15 @@ use serde::{Deserialize, Serialize};
 /// Places that are read, from the front of the line.
 pub const MAX_LISTED: usize = 10_000;
 
+/// Requests on their way, see [`Registry::pending`](crate::Registry::pending).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Pending {
+    /// Slots that are reserved for spawns that no agent has reported yet.
+    pub reserved: u64,
+    /// Places in line, those included that have lapsed and were not dropped yet.
+    pub waiting: u64,
+}
+
 /// A request that waits in line.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Waiting {

@@ -83,6 +83,9 @@ pub enum Reason {
 }
 
 impl Reason {
+    /// Every reason.
+    pub const ALL: [Self; 4] = [Self::Viewer, Self::Server, Self::Vanished, Self::Cut];
+
     /// The word in logs and metrics.
     #[must_use]
     pub fn as_str(self) -> &'static str {

@@ -193,6 +193,21 @@ pub(crate) enum RefusalKind {
 }
 
 impl RefusalKind {
+    /// Every kind.
+    pub(crate) const ALL: [Self; 11] = [
+        Self::Full,
+        Self::GpusFull,
+        Self::NoPort,
+        Self::NotEligible,
+        Self::RendererOff,
+        Self::Abandoned,
+        Self::LowMemory,
+        Self::CannotStart,
+        Self::BadModel,
+        Self::ShuttingDown,
+        Self::WrongNode,
+    ];
+
     /// The word in logs and metrics.
     pub(crate) fn as_str(self) -> &'static str {
         match self {

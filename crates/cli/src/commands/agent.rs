@@ -12,6 +12,7 @@ use crate::args::{LogFlags, RegistryFlags};
 use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::logging;
+use crate::notify_socket::NotifySocket;
 use crate::runtime::block_on;
 use crate::signals::Signals;
 
@@ -59,6 +60,7 @@ pub(crate) fn run(args: AgentArgs) -> Result<Exit, Failure> {
         let exit_when_drained = config.exit_when_drained;
         let [grpc, admin] = [&config.tls.grpc, &config.tls.admin].map(|tls| role::scheme(tls.is_some()));
         let mut signals = Signals::catch()?;
+        let service = NotifySocket::from_environment();
         let agent = Agent::start(config, registry).await.map_err(|e| not_started(&e))?;
         role::announce(&format!(
             "agent {node} listening on {grpc}://{}, liveliness on http://{}, admin on {admin}://{}",
@@ -71,6 +73,7 @@ pub(crate) fn run(args: AgentArgs) -> Result<Exit, Failure> {
             name = signals.next() => End::Signal(name),
             closed = agent.closed() => End::Closed(closed),
             () = agent.drained(), if exit_when_drained => End::Drained,
+            never = service.follow(async || agent.readiness()) => match never {},
         };
         let closed = match end {
             End::Closed(closed) => Some(closed),
@@ -82,6 +85,7 @@ pub(crate) fn run(args: AgentArgs) -> Result<Exit, Failure> {
             tokio::select! {
                 name = signals.next() => end = End::Signal(name),
                 () = agent.emptied() => {}
+                never = service.follow(async || agent.readiness()) => match never {},
             }
         }
         let on_shutdown = match end {
@@ -96,6 +100,7 @@ pub(crate) fn run(args: AgentArgs) -> Result<Exit, Failure> {
             // The agent that is started next takes over what runs.
             End::Closed(Closed::Superseded | Closed::Taken | Closed::Failed) => OnShutdown::Adopt,
         };
+        service.stopping(&format!("ending, --on-shutdown {on_shutdown}")).await;
         let own = agent.advertise().to_owned();
         let other = agent.other_agent().unwrap_or_default();
         signals.hurry_on_next(&hurry, agent.shutdown(on_shutdown, hurry.clone())).await;

@@ -59,7 +59,7 @@ struct NewArgs {
     /// Name of the key, for people
     #[arg(long, value_name = "NAME", value_parser = name)]
     name: Option<String>,
-    /// Scopes: spawn, read, operate; repeat it or separate with commas
+    /// Scopes: spawn, read, operate, metrics; repeat it or separate with commas
     #[arg(long, value_name = "SCOPE", value_delimiter = ',', default_value = "spawn")]
     scope: Vec<Scope>,
     /// Most spawns started in a minute [default: what the front door says]

@@ -17,6 +17,7 @@ use crate::args::{LogFlags, RegistryFlags};
 use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::logging;
+use crate::notify_socket::NotifySocket;
 use crate::runtime::block_on;
 use crate::signals::Signals;
 
@@ -202,6 +203,7 @@ pub(crate) fn serve(
         };
         let [http, admin] = [&config.tls.http, &config.tls.admin].map(|tls| scheme(tls.is_some()));
         let mut signals = Signals::catch()?;
+        let service = NotifySocket::from_environment();
         let door = ::frontdoor::FrontDoor::start(config, registry).await.map_err(|e| not_started(&e))?;
         let hoops = door.hoops_addr().map(|address| format!(", hoops on {http}://{address}"));
         announce(&format!(
@@ -210,8 +212,12 @@ pub(crate) fn serve(
             door.admin_addr(),
             hoops.unwrap_or_default()
         ));
-        let signal = signals.next().await;
+        let signal = tokio::select! {
+            name = signals.next() => name,
+            never = service.follow(async || door.readiness().await) => match never {},
+        };
         info!(signal.name = signal, "ending: no new requests");
+        service.stopping("ending: no new requests; those under way, and viewers, have their time").await;
         tokio::select! {
             () = door.shutdown() => {
                 info!("ended");

@@ -47,7 +47,7 @@ pub(crate) const OPERATE: Need = Need::OneOf(&[Scope::Operate]);
 /// To subscribe to the live feed.
 pub(crate) const LISTEN: Need = Need::OneOfLater(&[Scope::Spawn, Scope::Read]);
 /// To read metrics.
-pub(crate) const MEASURE: Need = Need::OneOfFromElsewhere(&[Scope::Read]);
+pub(crate) const MEASURE: Need = Need::OneOfFromElsewhere(&[Scope::Read, Scope::Metrics]);
 
 /// The layer of one route.
 #[derive(Debug, Clone)]

@@ -47,6 +47,7 @@ pub(crate) use self::extract::{Unread, read, request_id};
 pub(crate) use self::observe::{CallersFlag, Observed, around};
 pub(crate) use self::origin::{Reach, may_send};
 pub(crate) use self::post_spawn::handing_over;
+pub(crate) use self::probes::check;
 pub use self::routes::openapi;
 pub(crate) use self::routes::{admin_router, router};
 pub(crate) use self::spawn_call::start;

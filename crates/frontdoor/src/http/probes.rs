@@ -90,6 +90,14 @@ pub(crate) async fn healthz() -> Json<Alive> {
     Json(Alive { status: "ok" })
 }
 
+/// What `/readyz` says.
+pub(crate) struct Checked {
+    /// `ready` or `degraded`, or why no request can be served.
+    pub(crate) outcome: Result<&'static str, ApiError>,
+    pub(crate) warnings: Vec<String>,
+    dependencies: Dependencies,
+}
+
 /// Says whether requests can be served, with the state of each dependency. While the registry is away, a front door that
 /// has a snapshot of the farm is `degraded`: it serves spawns without an `Idempotency-Key`.
 #[utoipa::path(
@@ -99,6 +107,21 @@ pub(crate) async fn healthz() -> Json<Alive> {
     responses((status = 200, description = "Requests can be served", body = Readiness), ReadyProblems),
 )]
 pub(crate) async fn readyz(State(edge): State<Arc<Edge>>) -> Response {
+    let Checked { outcome, dependencies, warnings } = check(&edge).await;
+    match outcome {
+        Ok(status) => Json(Readiness { status, dependencies, warnings }).into_response(),
+        Err(problem) => {
+            let mut response = problem.into_response();
+            response
+                .extensions_mut()
+                .insert(Members(serde_json::json!({ "dependencies": dependencies, "warnings": warnings })));
+            response
+        }
+    }
+}
+
+/// Looks whether requests can be served.
+pub(crate) async fn check(edge: &Edge) -> Checked {
     let ask = async {
         let answer = timeout(CHECK_TIMEOUT, edge.registry.is_well()).await;
         answer.unwrap_or_else(|_| Err(RegistryError::late(format!("no answer within {CHECK_TIMEOUT:?}"))))
@@ -117,36 +140,24 @@ pub(crate) async fn readyz(State(edge): State<Arc<Edge>>) -> Response {
         state: if checked.is_ok() { "up" } else { "away" },
         detail: checked.err(),
     });
-    let dependencies = Dependencies { registry, agent };
     let mut warnings = edge.registry.warnings();
     let unread =
         edge.authenticator.as_ref().map(|authenticator| authenticator.access().unread()).unwrap_or_default();
     warnings.extend(unread.iter().map(|file| unread_warning(*file)));
     let refuses_keys = unread.iter().any(|file| file.refused);
-    let problem = match (own_agent, answer) {
-        _ if edge.stages.leaving.is_cancelled() => ApiError::leaving(),
+    let outcome = match (own_agent, answer) {
+        _ if edge.stages.leaving.is_cancelled() => Err(ApiError::leaving()),
         // No viewer gets in without it.
         (Some(Err(why)), _) => {
-            ApiError::new(ErrorCode::NodeUnreachable, format!("the agent of this node: {why}"))
+            Err(ApiError::new(ErrorCode::NodeUnreachable, format!("the agent of this node: {why}")))
         }
-        (_, Ok(())) => {
-            let status = if refuses_keys { "degraded" } else { "ready" };
-            return Json(Readiness { status, dependencies, warnings }).into_response();
-        }
-        (Some(Ok(())), Err(_)) => {
-            return Json(Readiness { status: "degraded", dependencies, warnings }).into_response();
-        }
-        (None, Err(RegistryError::Away(_))) if edge.snapshot.serves() => {
-            return Json(Readiness { status: "degraded", dependencies, warnings }).into_response();
-        }
+        (_, Ok(())) => Ok(if refuses_keys { "degraded" } else { "ready" }),
+        (Some(Ok(())), Err(_)) => Ok("degraded"),
+        (None, Err(RegistryError::Away(_))) if edge.snapshot.serves() => Ok("degraded"),
         // Also an answer that is not understood: this front door is of no use now.
-        (None, Err(error)) => ApiError::new(ErrorCode::RegistryUnavailable, error.outward()),
+        (None, Err(error)) => Err(ApiError::new(ErrorCode::RegistryUnavailable, error.outward())),
     };
-    let mut response = problem.into_response();
-    response
-        .extensions_mut()
-        .insert(Members(serde_json::json!({ "dependencies": dependencies, "warnings": warnings })));
-    response
+    Checked { outcome, dependencies: Dependencies { registry, agent }, warnings }
 }
 
 /// Its path and what is wrong with it are in the log.

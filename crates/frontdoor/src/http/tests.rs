@@ -84,9 +84,12 @@ async fn a_panic_is_answered_like_any_other_error() {
 #[tokio::test]
 async fn figures_want_a_credential_where_they_can_be_asked_for_from_elsewhere() {
     let keys = tempfile::NamedTempFile::new().unwrap();
-    let new = NewKey { scopes: [Scope::Read].into_iter().collect(), ..NewKey::default() };
-    let (key, credential) = ApiKey::generate(new).unwrap();
-    key_file::append(keys.path(), &key).unwrap();
+    let [reads, measures] = [Scope::Read, Scope::Metrics].map(|scope| {
+        let new = NewKey { scopes: [scope].into_iter().collect(), ..NewKey::default() };
+        let (key, credential) = ApiKey::generate(new).unwrap();
+        key_file::append(keys.path(), &key).unwrap();
+        credential
+    });
     let options = access::Options { api_keys: Some(keys.path().to_owned()), ..access::Options::default() };
     let access = access::Access::open(&options).unwrap();
     for (admin_public, wanted) in [(false, 200), (true, 401)] {
@@ -100,8 +103,19 @@ async fn figures_want_a_credential_where_they_can_be_asked_for_from_elsewhere() 
             admin_router(&edge).oneshot(request.body(Body::empty()).unwrap()).await.unwrap().status().as_u16()
         };
         assert_eq!(ask("/metrics", None).await, wanted, "{admin_public}");
-        assert_eq!(ask("/metrics", Some(credential.expose())).await, 200, "{admin_public}");
+        assert_eq!(ask("/metrics", Some(reads.expose())).await, 200, "{admin_public}");
+        assert_eq!(ask("/metrics", Some(measures.expose())).await, 200, "{admin_public}");
         assert_eq!(ask("/healthz", None).await, 200, "{admin_public}");
+        // The key that reads metrics does nothing else.
+        for path in ["/v1/nodes", "/v1/spawns", "/v1/waiting", "/v1/audit", "/v1/live"] {
+            let request = Request::get(path).header("authorization", format!("Bearer {}", measures.expose()));
+            let answer = router(&edge).oneshot(request.body(Body::empty()).unwrap()).await.unwrap();
+            assert_eq!(answer.status().as_u16(), 403, "{path}");
+        }
+        let request =
+            Request::post("/spawn").header("authorization", format!("Bearer {}", measures.expose()));
+        let answer = router(&edge).oneshot(request.body(Body::empty()).unwrap()).await.unwrap();
+        assert_eq!(answer.status().as_u16(), 403);
     }
 }
 

@@ -15,6 +15,10 @@ pub(crate) struct LimitLabels {
     pub(crate) limit: &'static str,
 }
 
+/// Every limit of a caller.
+pub(crate) const LIMITS: [&str; 6] =
+    ["calls-per-second", "calls", "connections", "live-connections", "subscriptions", "waiting"];
+
 /// Refusals by limit.
 pub(crate) type CallerRefusals = Family<LimitLabels, Counter>;
 
@@ -22,6 +26,9 @@ pub(super) fn register_refusals(registry: &mut Registry) -> CallerRefusals {
     let refusals = CallerRefusals::default();
     let help = "What callers were refused because they had all that they may have, by limit";
     registry.register("callers_refused", help, refusals.clone());
+    for limit in LIMITS {
+        drop(refusals.get_or_create(&LimitLabels { limit }));
+    }
     refusals
 }
 
@@ -47,6 +54,9 @@ impl AuthMetrics {
         let metrics = Self::default();
         let help = "Callers who did not show a good credential, by what was wrong with it";
         registry.register("authentication_failures", help, metrics.failures.clone());
+        for reason in Reason::ALL {
+            drop(metrics.failures.get_or_create(&FailureLabels { reason: reason.as_str() }));
+        }
         let help = "Files of keys that cannot be read any more, by whether their keys still count (grace) or are refused";
         registry.register("key_files_unread", help, metrics.key_files.clone());
         metrics

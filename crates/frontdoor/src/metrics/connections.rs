@@ -24,6 +24,10 @@ pub(crate) enum ClosedReason {
     Unread,
 }
 
+impl ClosedReason {
+    const ALL: [Self; 5] = [Self::Idle, Self::SlowHead, Self::Shed, Self::Handshake, Self::Unread];
+}
+
 impl EncodeLabelValue for ClosedReason {
     fn encode(&self, encoder: &mut LabelValueEncoder<'_>) -> fmt::Result {
         let word = match self {
@@ -58,6 +62,9 @@ impl ConnectionMetrics {
             "Connections closed from here, by reason",
             metrics.closed.clone(),
         );
+        for reason in ClosedReason::ALL {
+            drop(metrics.closed.get_or_create(&ClosedLabels { reason }));
+        }
         for reason in [
             ClosedReason::Idle,
             ClosedReason::SlowHead,

@@ -52,6 +52,9 @@ impl HoopsMetrics {
         registry.register("hoops_ports_refused", help, metrics.ports_refused.clone());
         let help = "Ports that spawns of several nodes have had: the ranges of their agents overlap";
         registry.register("hoops_overlapping_ports", help, metrics.overlapping.clone());
+        for reason in ["off", "unknown", "ambiguous", "not-connected"] {
+            drop(metrics.ports_refused.get_or_create(&ReasonLabels { reason }));
+        }
         metrics
     }
 

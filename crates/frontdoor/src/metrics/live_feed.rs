@@ -13,6 +13,9 @@ use prometheus_client::registry::Registry;
 /// Upper bounds in seconds.
 const BUCKETS: [f64; 12] = [0.000_25, 0.000_5, 0.001, 0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 2.5, 10.0];
 
+/// Codes of closes that are counted by themselves, and what the others count as.
+const CODES: [&str; 7] = ["1000", "1001", "1005", "1006", "1008", "1013", "other"];
+
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct MessageLabels {
     direction: &'static str,
@@ -73,6 +76,9 @@ impl LiveMetrics {
         registry.register("live_event_lag_seconds", help, lag);
         let help = "Time to make the first frame of a subscription";
         registry.register("live_snapshot_seconds", help, snapshots);
+        for code in CODES {
+            drop(metrics.closes.get_or_create(&CloseLabels { code }));
+        }
         metrics
     }
 
@@ -99,15 +105,7 @@ impl LiveMetrics {
 
     pub(crate) fn closed(&self, code: u16) {
         // Peers may send any number; a metric has few labels.
-        let code = match code {
-            1000 => "1000",
-            1001 => "1001",
-            1005 => "1005",
-            1006 => "1006",
-            1008 => "1008",
-            1013 => "1013",
-            _ => "other",
-        };
+        let code = CODES.into_iter().find(|known| known.parse() == Ok(code)).unwrap_or("other");
         self.closes.get_or_create(&CloseLabels { code }).inc();
     }
 

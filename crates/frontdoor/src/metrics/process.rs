@@ -17,6 +17,11 @@ struct CertificateLabels {
     shown_to: &'static str,
 }
 
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct BuildLabels {
+    version: &'static str,
+}
+
 #[derive(Debug)]
 pub(super) struct ProcessMetrics {
     memory: Gauge<i64, AtomicI64>,
@@ -31,6 +36,9 @@ impl ProcessMetrics {
     pub(super) fn register(root: &mut Registry, tls: Tls) -> Self {
         let memory = Gauge::default();
         root.register("process_resident_memory_bytes", "Memory of this process", memory.clone());
+        let build = Family::<BuildLabels, Gauge<i64, AtomicI64>>::default();
+        build.get_or_create(&BuildLabels { version: env!("CARGO_PKG_VERSION") }).set(1);
+        root.register("hatchery_build_info", "1, with the version of this process", build);
         let log_lines_dropped = Counter::default();
         let help = "Log lines that were dropped because standard error was not read";
         root.register("hatchery_log_lines_dropped", help, log_lines_dropped.clone());

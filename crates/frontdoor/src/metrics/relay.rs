@@ -59,6 +59,10 @@ impl RelayMetrics {
         registry.register("relay_ended", help, metrics.ended.clone());
         let help = "Time from a viewer's request to its server's 101";
         registry.register("relay_connect_seconds", help, metrics.connect.clone());
+        metrics.passed(0, 0);
+        for reason in Reason::ALL {
+            drop(metrics.ended.get_or_create(&ReasonLabels { reason: reason.as_str() }));
+        }
         metrics
     }
 

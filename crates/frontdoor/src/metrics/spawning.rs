@@ -65,7 +65,11 @@ pub(crate) enum CleanupKind {
 }
 
 macro_rules! label {
-    ($type:ty { $($variant:ident => $word:literal),+ $(,)? }) => {
+    ($type:ident { $($variant:ident => $word:literal),+ $(,)? }) => {
+        impl $type {
+            const ALL: &'static [Self] = &[$(Self::$variant),+];
+        }
+
         impl EncodeLabelValue for $type {
             fn encode(&self, encoder: &mut LabelValueEncoder<'_>) -> fmt::Result {
                 let word = match self { $(Self::$variant => $word),+ };
@@ -144,7 +148,24 @@ impl SpawnMetrics {
         registry.register("cleanups", "Slots given back without a spawn, by way", metrics.cleanups.clone());
         let help = "Nodes chosen, by the registry or, while it is away, from the last snapshot of the farm";
         registry.register("placements", help, metrics.placements.clone());
+        metrics.begin_at_zero();
         metrics
+    }
+
+    /// A counter that appears with its first event hides that event from `rate` and `increase`.
+    fn begin_at_zero(&self) {
+        for outcome in ErrorCode::ALL.iter().map(|code| code.as_str()).chain(["ready"]) {
+            drop(self.spawns.get_or_create(&OutcomeLabels { outcome }));
+        }
+        for &outcome in Attempt::ALL {
+            drop(self.attempts.get_or_create(&AttemptLabels { outcome }));
+        }
+        for &kind in CleanupKind::ALL {
+            drop(self.cleanups.get_or_create(&CleanupLabels { kind }));
+        }
+        for &source in Source::ALL {
+            drop(self.placements.get_or_create(&PlacementLabels { source }));
+        }
     }
 
     /// `None`: the spawn is ready.

@@ -24,8 +24,8 @@ use model::{
 };
 use registry::{
     Assessment, AuditFilter, AuditPage, Claim, Counts, Follow, Forecast, Forgotten, IdempotencyKey, Located,
-    Outage, Outcomes, Permit, Position, Registry, RegistryError, Reserve, Reserved, Restored, SpawnFilter,
-    SpawnPage, Waiting,
+    Outage, Outcomes, Pending, Permit, Position, Registry, RegistryError, Reserve, Reserved, Restored,
+    SpawnFilter, SpawnPage, Waiting,
 };
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep};
@@ -98,6 +98,7 @@ through_circuit! {
     reserve(ask: &Reserve) -> Reserved;
     forecast(ask: &Reserve) -> Forecast;
     assess() -> Vec<Assessment>;
+    pending() -> Pending;
     release(node: &NodeId, spawn: SpawnId) -> ();
     release_by_id(spawn: SpawnId) -> ();
     abandon(node: &NodeId, spawn: SpawnId) -> ();

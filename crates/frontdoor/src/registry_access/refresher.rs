@@ -16,7 +16,7 @@ use crate::metrics::FarmMetrics;
 
 /// Time between two refreshes; more where one takes long, so that they never cost more than a twentieth of the time.
 const EVERY: Duration = Duration::from_secs(1);
-/// While there is no farm-wide cause, the registry is asked for one this often.
+/// While there is no farm-wide cause, the registry is asked for one this often, and for what is under way.
 const ASK_CAUSE: Duration = Duration::from_secs(3);
 
 /// What a refresh reads, and what it brings up to date.
@@ -102,8 +102,10 @@ impl Refresher {
         if has_cause || asked.is_none_or(|asked| asked.elapsed() >= ASK_CAUSE) {
             *asked = Some(Instant::now());
             snapshot.set_farm_cause(registry.farm_cause().await?);
+            metrics.pending(registry.pending().await?);
         }
-        metrics.health(snapshot.health_of_up().into_iter(), snapshot.farm_cause().is_some());
+        snapshot.look(|nodes| metrics.nodes(nodes));
+        metrics.cause(snapshot.farm_cause().is_some());
         Ok(count)
     }
 }

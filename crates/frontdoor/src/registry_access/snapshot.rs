@@ -134,11 +134,9 @@ impl Snapshot {
         self.farm().nodes.len()
     }
 
-    /// The health of every node that is up.
-    pub(super) fn health_of_up(&self) -> Vec<HealthState> {
-        let farm = self.farm();
-        let up = farm.nodes.iter().filter(|seen| seen.record.availability == Availability::Up);
-        up.map(|seen| seen.record.health.state).collect()
+    /// Has all nodes looked at, under the lock.
+    pub(super) fn look<T>(&self, look: impl FnOnce(&mut dyn Iterator<Item = &NodeRecord>) -> T) -> T {
+        look(&mut self.farm().nodes.iter().map(|seen| &seen.record))
     }
 
     /// Whether spawns can be placed from it.

@@ -111,6 +111,16 @@ impl FrontDoor {
     pub fn admin_addr(&self) -> SocketAddr {
         self.admin_addr
     }
+
+    /// What `/readyz` says now, in a few words: whether requests can be served, or why not.
+    ///
+    /// # Errors
+    /// No request can be served.
+    pub async fn readiness(&self) -> Result<String, String> {
+        let checked = http::check(&self.parts.edge).await;
+        let status = checked.outcome.map_err(|problem| problem.to_string())?;
+        Ok(checked.warnings.first().map_or_else(|| status.to_owned(), |why| format!("{status}: {why}")))
+    }
 }
 
 async fn bind(flag: &'static str, address: SocketAddr) -> Result<(TcpListener, SocketAddr), StartError> {

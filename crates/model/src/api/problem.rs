@@ -66,6 +66,34 @@ pub enum ErrorCode {
 }
 
 impl ErrorCode {
+    /// Every code.
+    pub const ALL: [Self; 24] = [
+        Self::InvalidRequest,
+        Self::Unauthenticated,
+        Self::Forbidden,
+        Self::OriginNotAllowed,
+        Self::NotFound,
+        Self::MethodNotAllowed,
+        Self::IdempotencyConflict,
+        Self::AlreadyConnected,
+        Self::NodeUp,
+        Self::SpawnEnded,
+        Self::BodyTooLarge,
+        Self::UnsupportedMediaType,
+        Self::HostNotAllowed,
+        Self::UpgradeRequired,
+        Self::RateLimited,
+        Self::QuotaExceeded,
+        Self::NoCapacity,
+        Self::NoMatchingNode,
+        Self::SpawnFailed,
+        Self::ReadyTimeout,
+        Self::RegistryUnavailable,
+        Self::NodeUnreachable,
+        Self::ShuttingDown,
+        Self::Internal,
+    ];
+
     /// The code as text.
     #[must_use]
     pub const fn as_str(self) -> &'static str {

@@ -38,6 +38,10 @@ impl Line {
         self.tickets.is_empty()
     }
 
+    pub(super) fn len(&self) -> usize {
+        self.tickets.len()
+    }
+
     /// The number of a place that has not lapsed.
     pub(super) fn number(&self, ticket: TicketId, now: Timestamp) -> Option<u64> {
         self.tickets.get(&ticket).filter(|t| t.until > now).map(|t| t.number)

@@ -53,7 +53,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 use uuid::Uuid;
 
-use self::farm::Farm;
+use self::farm::{Farm, Hold};
 use crate::ask::{
     AuditFilter, AuditPage, Claim, Counts, Follow, Forgotten, IdempotencyKey, Located, MAX_FOLLOW, Outcomes,
     Position, Reserve, Reserved, Restored, SpawnFilter, SpawnPage,
@@ -61,7 +61,7 @@ use crate::ask::{
 use crate::permits::Permit;
 use crate::report::{AgentReport, Orders};
 use crate::verdict::{Assessment, Forecast};
-use crate::waiting::Waiting;
+use crate::waiting::{Pending, Waiting};
 
 /// A handle to a registry that lives in this process.
 #[derive(Debug, Clone)]
@@ -184,6 +184,14 @@ impl Embedded {
 
     pub(crate) fn is_waiting(&self, ticket: TicketId) -> bool {
         self.farm().line.is_in(ticket)
+    }
+
+    pub(crate) fn pending(&self) -> Pending {
+        let farm = self.farm();
+        let held = farm.nodes.values().flat_map(|node| node.held.values());
+        let reserved = held.filter(|held| held.hold == Hold::Reserved).count();
+        let count = |count: usize| u64::try_from(count).unwrap_or(u64::MAX);
+        Pending { reserved: count(reserved), waiting: count(farm.line.len()) }
     }
 
     pub(crate) fn permit(&self, owner: &Owner, per_minute: u32) -> Permit {

@@ -9,7 +9,7 @@ use redis::pipe;
 
 use super::{Redis, unexpected};
 use crate::error::RegistryError;
-use crate::waiting::{MAX_LISTED, Place, Waiter, Waiting, positions};
+use crate::waiting::{MAX_LISTED, Pending, Place, Waiter, Waiting, positions};
 
 const CALL: &str = "line";
 /// Places read in one step.
@@ -39,6 +39,13 @@ impl Redis {
         read.zscore(self.key("line"), ticket.to_string());
         let (number,): (Option<String>,) = self.ask("is_waiting", &read).await?;
         Ok(number.is_some())
+    }
+
+    pub(crate) async fn pending(&self) -> Result<Pending, RegistryError> {
+        let mut read = pipe();
+        read.zcard(self.key("expiries")).zcard(self.key("line"));
+        let (reserved, waiting) = self.ask("pending", &read).await?;
+        Ok(Pending { reserved, waiting })
     }
 
     fn place(&self, words: &[String]) -> Option<Place> {

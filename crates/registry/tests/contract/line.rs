@@ -263,6 +263,27 @@ async fn who_waits(farm: &Farm) {
 }
 
 on_all! {
+    async fn reservations_and_places_in_line_are_counted(farm: &Farm) {
+        let pending = async || {
+            let pending = farm.registry.pending().await.unwrap();
+            (pending.reserved, pending.waiting)
+        };
+        assert_eq!(pending().await, (0, 0));
+        let mut a = Agent::new("a", 2);
+        a.beat(farm).await;
+        let [first, second] = [farm.take(&csr()).await, farm.take(&csr()).await];
+        let place = TicketId::mint();
+        assert_eq!(farm.reserve(&csr().place(place)).await, Reserved::Full);
+        assert_eq!(pending().await, (2, 1));
+        a.report(farm, launching(first.spawn)).await;
+        assert_eq!(pending().await, (1, 1), "a spawn that is reported is no reservation");
+        farm.registry.leave_line(&[place]).await.unwrap();
+        farm.registry.release(&second.node, second.spawn).await.unwrap();
+        assert_eq!(pending().await, (0, 0));
+    }
+}
+
+on_all! {
     async fn a_line_that_is_read_in_parts_is_whole(farm: &Farm) {
         Agent::new("a", 1).beat(farm).await;
         farm.take(&csr()).await;

@@ -43,7 +43,7 @@ struct Changes {
     /// Name of the key, for people; `none` takes it away
     #[arg(long, value_name = "NAME", value_parser = changed_name)]
     name: Option<Setting<String>>,
-    /// Scopes in place of those it has: spawn, read, operate; repeat it or separate with commas
+    /// Scopes in place of those it has: spawn, read, operate, metrics; repeat it or separate with commas
     #[arg(long, value_name = "SCOPE", value_delimiter = ',')]
     scope: Vec<Scope>,
     /// Most spawns started in a minute; `none` for what the front door says
