@@ -1,6 +1,7 @@
 //! The farm as this front door sees it: the registry, the nodes of the last snapshot, and what operators ordered.
 
 use std::sync::atomic::{AtomicI64, AtomicU64};
+use std::time::Duration;
 
 use model::{Eligibility, HealthState};
 use prometheus_client::encoding::EncodeLabelSet;
@@ -36,6 +37,7 @@ pub(crate) struct FarmMetrics {
     snapshot_nodes: Gauge<i64, AtomicI64>,
     nodes: Family<HealthLabels, Gauge<i64, AtomicI64>>,
     farm_cause: Gauge<i64, AtomicI64>,
+    events_window: Gauge<f64, AtomicU64>,
 }
 
 impl FarmMetrics {
@@ -45,6 +47,8 @@ impl FarmMetrics {
         root.register("hatchery_nodes", help, self.nodes.clone());
         let help = "Whether starts fail on every node alike, as of the last snapshot";
         root.register("hatchery_farm_cause", help, self.farm_cause.clone());
+        let help = "How far back the stream of events goes, in seconds: the age of its oldest event";
+        root.register("hatchery_events_window_seconds", help, self.events_window.clone());
     }
 
     pub(super) fn register_snapshot(&self, registry: &mut Registry) {
@@ -53,6 +57,10 @@ impl FarmMetrics {
             "Nodes in the last snapshot of the farm",
             self.snapshot_nodes.clone(),
         );
+    }
+
+    pub(crate) fn events_window(&self, window: Duration) {
+        self.events_window.set(window.as_secs_f64());
     }
 
     pub(crate) fn snapshot(&self, nodes: usize) {
