@@ -42,6 +42,7 @@ async fn report(registry: &Registry, spawns: &[Vec<SpawnId>], epoch: AgentEpoch)
             takeover: true,
             identity: registry::Identity::default(),
             accepted: 0,
+            agreement: None,
             changes: Vec::new(),
             heartbeat,
         };

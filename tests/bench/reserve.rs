@@ -51,6 +51,7 @@ async fn farm(url: &str, name: &str, nodes: u32, labels: &[&str], draining: u32)
             takeover: true,
             identity: registry::Identity::default(),
             accepted: 0,
+            agreement: None,
             changes: Vec::new(),
             heartbeat: Some(Heartbeat::new(description, Vec::new())),
         };

@@ -54,6 +54,7 @@ impl Impostor {
             takeover: self.takeover,
             identity: self.identity,
             accepted: 0,
+            agreement: None,
             changes: Vec::new(),
             heartbeat: Some(Heartbeat::new(self.description.clone(), Vec::new())),
         };

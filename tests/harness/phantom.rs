@@ -55,6 +55,7 @@ impl Phantom {
             takeover,
             identity: registry::Identity::default(),
             accepted: 0,
+            agreement: None,
             changes,
             heartbeat,
         };

@@ -28,6 +28,7 @@ mod address;
 mod admin;
 mod admission;
 mod adoption;
+mod agreement;
 mod backlog;
 mod config;
 mod disk;

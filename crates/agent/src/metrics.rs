@@ -11,6 +11,7 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::Registry;
+use registry::Difference;
 use tls::PeerMetrics;
 use traces::{Exemplar, TraceMetrics};
 
@@ -42,6 +43,9 @@ struct LaneName {
     lane: &'static str,
 }
 
+/// Why heartbeats carry the whole list, beside what the registry found to be different.
+const LISTED_FOR: [&str; 4] = ["start", "orders", "unanswered", "changed"];
+
 /// All counts of one agent.
 #[derive(Debug)]
 pub(crate) struct Metrics {
@@ -55,6 +59,7 @@ pub(crate) struct Metrics {
     pub(crate) start_to_ready: HistogramWithExemplars<Exemplar>,
     pub(crate) report_time: Histogram,
     pub(crate) report_failures: Counter,
+    lists: Family<Reason, Counter>,
     pub(crate) liveliness: Counter,
     pub(crate) liveliness_evicted: Counter,
     pub(crate) ports_of_others: Counter,
@@ -98,6 +103,7 @@ impl Metrics {
             start_to_ready: HistogramWithExemplars::new(exponential_buckets(0.0005, 2.0, 17)),
             report_time: seconds(0.0001, 16),
             report_failures: Counter::default(),
+            lists: Family::default(),
             liveliness: Counter::default(),
             liveliness_evicted: Counter::default(),
             ports_of_others: Counter::default(),
@@ -158,6 +164,11 @@ impl Metrics {
             "Reports the registry did not accept",
             m.report_failures.clone(),
         );
+        registry.register(
+            "registry_lists",
+            "Heartbeats that had to carry the whole list of spawns, by why; \"start\" is usual",
+            m.lists.clone(),
+        );
         registry.register("backlog_changes", "Changes the registry was not told yet", m.backlog.clone());
         registry.register(
             "backlog_dropped_changes",
@@ -190,7 +201,15 @@ impl Metrics {
         for kind in RefusalKind::ALL {
             drop(metrics.refused.get_or_create(&Reason { reason: kind.as_str() }));
         }
+        for reason in LISTED_FOR.into_iter().chain(Difference::ALL.map(Difference::as_str)) {
+            drop(metrics.lists.get_or_create(&Reason { reason }));
+        }
         Self { registry: root, ..metrics }
+    }
+
+    /// A heartbeat carries the whole list.
+    pub(crate) fn list_sent(&self, reason: &'static str) {
+        self.lists.get_or_create(&Reason { reason }).inc();
     }
 
     pub(crate) fn ended(&self, reason: ExitReason) {

@@ -1,4 +1,5 @@
-//! The relay: the one task that talks to the registry. It sends every change in order, and a heartbeat with everything once a second.
+//! The relay: the one task that talks to the registry. It sends every change in order, and a heartbeat once a second: a keepalive while
+//! both agree on what there is ([`crate::agreement`]), the whole list otherwise.
 //!
 //! ```text
 //!              accepted                       every heartbeat interval
@@ -6,25 +7,32 @@
 //!    ▼                       │             ▼                            │
 //!  idle ── change, timer ─▶ send ── taken by another agent ─▶ contend ──┘── 15 s ─▶ closed
 //!              ▲             │ failed: back off, then again        (never had the node: `taken`, else `superseded`)
-//!              └─────────────┤ unknown, or behind: again at once, with everything
+//!              └─────────────┤ unknown, behind, or different: again at once, with everything
 //!                            └ superseded ─▶ closed
 //! ```
 //!
 //! Invariants: a change leaves the backlog only when the registry has accepted it. `reported` is what the registry knows once it has taken in
-//! everything sent so far; heartbeats are made of it, so they never run ahead of the changes. A repeated report changes nothing.
+//! everything sent so far; heartbeats are made of it, so they never run ahead of the changes. A repeated report changes nothing. A
+//! keepalive is sent only while nothing that was sent is unanswered.
 //!
 //! While the registry is away, nothing else waits for it: changes gather in the backlog and are sent afterwards.
+
+mod keepalive;
 
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use model::{NodeDescription, SpawnId, SpawnState};
-use registry::{AgentReport, Change, DesiredDrain, Heartbeat, Orders, Registry};
+use model::{SpawnId, SpawnState};
+use registry::{
+    AgentReport, Agreement, Change, DesiredDrain, Difference, Digest, Heartbeat, Orders, Registry,
+    RegistryError,
+};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use crate::agreement::{self, Rotation};
 use crate::load::Processors;
 use crate::node::Node;
 use crate::spawn::Snapshot;
@@ -56,6 +64,15 @@ pub(crate) struct Relay {
     next_heartbeat: Instant,
     /// The last change that the registry has accepted.
     accepted: u64,
+    /// The last change that was sent.
+    sent: u64,
+    /// What the registry has agreed to.
+    agreed: Option<Digest>,
+    rotation: Rotation,
+    /// What the next list is for, where the registry asked for it.
+    differs: Option<Difference>,
+    /// The last heartbeat before which pings are not sent again; `None` while the registry wants none.
+    pinged: Option<Instant>,
     /// The registry lacked accepted changes in its last answer.
     behind: bool,
     /// Since when another agent has had the node.
@@ -101,6 +118,11 @@ impl Relay {
             takeover: true,
             next_heartbeat: Instant::now(),
             accepted: 0,
+            sent: 0,
+            agreed: None,
+            rotation: Rotation::default(),
+            differs: None,
+            pinged: None,
             behind: false,
             taken_since: None,
             void: Vec::new(),
@@ -156,9 +178,20 @@ impl Relay {
 
     async fn send(&mut self) -> ReportOutcome {
         let started = Instant::now();
+        if let Some(keepalive) = self.keepalive(started) {
+            let answer = self.registry.keepalive(&keepalive).await;
+            return self.after_keepalive(answer, started);
+        }
         let outgoing = self.compose(started);
         let with_heartbeat = outgoing.report.heartbeat.is_some();
-        match self.registry.report(&outgoing.report).await {
+        let answer = self.registry.report(&outgoing.report).await;
+        let is_refused = |orders: &Orders| {
+            orders.superseded || orders.taken.is_some() || orders.behind.is_some() || orders.unknown
+        };
+        if answer.as_ref().is_ok_and(is_refused) {
+            self.agreed = None;
+        }
+        match answer {
             Ok(orders) if orders.superseded => self.superseded(),
             Ok(Orders { taken: Some(other), .. }) => self.taken(&other, started),
             Ok(Orders { behind: Some(applied), .. }) => self.behind(applied, started),
@@ -172,6 +205,8 @@ impl Relay {
                     self.node.state.journal.gone(id);
                 }
                 self.accepted = self.accepted.max(outgoing.serial);
+                let agreement = outgoing.report.agreement;
+                self.agreed = agreement.filter(|a| with_heartbeat || a.before.is_some()).map(|a| a.after);
                 self.behind = false;
                 self.taken_since = None;
                 if self.node.table().is_mine() {
@@ -179,28 +214,40 @@ impl Relay {
                 }
                 self.takeover = false;
                 if with_heartbeat {
+                    self.differs = None;
                     self.next_heartbeat = started + self.node.config.heartbeat;
                 }
-                if !self.node.registry_up.swap(true, Ordering::Relaxed) {
-                    tracing::info!("the registry accepts reports");
-                }
+                self.is_up();
                 self.apply(orders);
                 ReportOutcome::Accepted
             }
-            Err(error) => {
-                self.node.metrics.report_failures.inc();
-                if self.node.registry_up.swap(false, Ordering::Relaxed) {
-                    tracing::warn!(%error, "the registry does not accept reports, spawns go on without it");
-                }
-                ReportOutcome::Failed
-            }
+            Err(error) => self.failed(&error),
         }
+    }
+
+    fn is_up(&self) {
+        if !self.node.registry_up.swap(true, Ordering::Relaxed) {
+            tracing::info!("the registry accepts reports");
+        }
+    }
+
+    fn failed(&self, error: &RegistryError) -> ReportOutcome {
+        self.node.metrics.report_failures.inc();
+        if self.node.registry_up.swap(false, Ordering::Relaxed) {
+            tracing::warn!(%error, "the registry does not accept reports, spawns go on without it");
+        }
+        ReportOutcome::Failed
     }
 
     /// Takes everything that is ready into one report. Nothing leaves the backlog before it was accepted.
     fn compose(&mut self, now: Instant) -> OutgoingReport {
         let table = self.node.table();
         let mut serial = 0;
+        let description = self.description(table.slots());
+        // What was sent and not answered is in the list already.
+        let is_answered = self.sent == self.accepted;
+        let mut before =
+            self.agreed.filter(|was| !is_answered || *was == agreement::digest(&description, &self.reported));
         let mut changes: Vec<Change> = Vec::new();
         for pending in table.backlog(self.batch) {
             let change = pending.change(now);
@@ -215,16 +262,20 @@ impl Relay {
         // Changes were dropped. Once all others are in this report, the table is what the registry must come to.
         if self.dropped != table.dropped_changes() && changes.len() == table.backlog_len() {
             self.dropped = table.dropped_changes();
+            before = None;
             self.reported = table.snapshots().map(|spawn| (spawn.facts.id, spawn.clone())).collect();
         }
-        let heartbeat = (self.takeover || self.next_heartbeat <= now).then(|| {
+        // With changes on their way that lead from what was agreed on to what there is, the next heartbeat can do without a list.
+        let needs_list = before.is_none() || changes.is_empty() || !self.void.is_empty();
+        let heartbeat = (self.takeover || (self.next_heartbeat <= now && needs_list)).then(|| {
             for (id, spawn) in &mut self.reported {
                 spawn.heard = table.last_heard(*id).or(spawn.heard);
             }
             Heartbeat {
-                description: NodeDescription { slots: table.slots(), ..self.node.description.clone() },
+                description: description.clone(),
                 load: self.processors.load(),
                 gpus: table.gpus().slots(),
+                heard: agreement::heard(&self.reported, self.node.config.ping_interval, now),
                 spawns: self.reported.values().map(|spawn| spawn.report(now)).collect(),
                 forgotten: self
                     .void
@@ -235,6 +286,12 @@ impl Relay {
                 desired: desired(table.desired(), now),
             }
         });
+        drop(table);
+        if heartbeat.is_some() {
+            self.count_list();
+        }
+        let agreement = Agreement { before, after: agreement::digest(&description, &self.reported) };
+        self.sent = self.sent.max(serial);
         OutgoingReport {
             report: AgentReport {
                 node: self.node.config.node.clone(),
@@ -242,6 +299,7 @@ impl Relay {
                 takeover: self.takeover,
                 identity: self.node.state.identity,
                 accepted: self.accepted,
+                agreement: Some(agreement),
                 changes,
                 heartbeat,
             },
@@ -251,7 +309,8 @@ impl Relay {
 
     fn apply(&mut self, orders: Orders) {
         let now = Instant::now();
-        let Orders { generation, eligibility, drain, abandoned, expired, .. } = orders;
+        let Orders { generation, eligibility, drain, abandoned, expired, pings, .. } = orders;
+        self.pinged = pings.then(|| self.pinged.unwrap_or(now));
         if self.node.table().learn_desired(generation, eligibility, drain, now) {
             tracing::info!(%eligibility, generation, "eligibility changed");
             self.node.desired_unsaved.store(true, Ordering::Release);
@@ -275,7 +334,7 @@ impl Relay {
             accepted = self.accepted,
             "the registry has lost what it had accepted, it is reported again"
         );
-        self.accepted = applied;
+        (self.accepted, self.sent, self.agreed) = (applied, applied, None);
         self.node.table().report_again(applied, now);
         // At once, but not in a loop, should it not be content with that.
         if std::mem::replace(&mut self.behind, true) {

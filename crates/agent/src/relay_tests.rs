@@ -89,11 +89,15 @@ async fn check(relay: &Relay, truth: &Truth, all: bool) -> Result<(), TestCaseEr
 }
 
 async fn tell_all(relay: &mut Relay) {
+    relay.next_heartbeat = Instant::now();
     for _ in 0..1000 {
-        relay.next_heartbeat = Instant::now();
         let outcome = relay.send().await;
-        if outcome == ReportOutcome::Accepted && relay.node.table().backlog_len() == 0 {
+        let has_beaten = relay.next_heartbeat > Instant::now();
+        if outcome == ReportOutcome::Accepted && has_beaten && relay.node.table().backlog_len() == 0 {
             return;
+        }
+        if outcome == ReportOutcome::Everything {
+            relay.next_heartbeat = Instant::now();
         }
     }
     panic!("never done");
@@ -262,6 +266,37 @@ async fn reports_carry_the_agents_identity_and_the_number_of_the_order_it_follow
     assert_eq!(report.heartbeat.unwrap().desired.generation, 7);
     relay.apply(Orders { generation: 6, eligibility: model::Eligibility::Cordoned, ..Orders::default() });
     assert_eq!(relay.node.table().eligibility(), model::Eligibility::Eligible, "an older order");
+}
+
+#[tokio::test]
+async fn a_list_is_sent_when_something_differs_and_never_while_all_is_well() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut relay = relay(&dir);
+    let (mut truth, lists) = (Truth::new(), |relay: &Relay| {
+        let text = relay.node.metrics.text(&relay.node.table().usage());
+        let count = |line: &str| line.rsplit(' ').next().unwrap().parse::<u32>().unwrap();
+        let lines = text.lines().filter(|line| line.starts_with("hatchery_agent_registry_lists_total{"));
+        lines.map(count).sum::<u32>()
+    });
+    start(&relay, &mut truth);
+    tell_all(&mut relay).await;
+    assert_eq!(lists(&relay), 1, "the first");
+    for _ in 0..12 {
+        start(&relay, &mut truth);
+        let (id, states) = truth.iter_mut().find(|(_, states)| states.len() == 1).unwrap();
+        relay.node.table().enter(*id, SpawnState::Ready, Instant::now());
+        states.push(SpawnState::Ready);
+        tell_all(&mut relay).await;
+        tell_all(&mut relay).await;
+    }
+    assert_eq!(lists(&relay), 1);
+    check(&relay, &truth, true).await.unwrap();
+    relay.registry = Registry::embedded(Timing::FARM);
+    tell_all(&mut relay).await;
+    tell_all(&mut relay).await;
+    assert_eq!(lists(&relay), 2, "one was enough");
+    let node = relay.registry.node(&relay.node.config.node).await.unwrap().unwrap();
+    assert_eq!(usize::try_from(node.used).unwrap(), truth.len());
 }
 
 proptest! {

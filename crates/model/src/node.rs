@@ -24,7 +24,8 @@ use utoipa::ToSchema;
 
 use crate::demand::NodeKind;
 use crate::health::NodeHealth;
-use crate::id::{AgentEpoch, NodeId};
+use crate::id::{AgentEpoch, NodeId, SpawnId};
+use crate::spawn::SpawnState;
 use crate::time::Timestamp;
 use crate::words::words;
 
@@ -162,6 +163,32 @@ pub struct NodeRecord {
     pub generation: u64,
     /// What the outcomes of starts say.
     pub health: NodeHealth,
+    /// When its spawns last reported, as of the last heartbeat.
+    pub heard: Heard,
+}
+
+/// When the spawns of a node last reported, in a form that does not grow with their number: each has reported at `since` or later, and at
+/// most about a ping interval later, but for those that are late.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Heard {
+    /// `None`: not known.
+    pub since: Option<Timestamp>,
+    /// Of these, the record says when they last reported.
+    pub late: Vec<SpawnId>,
+}
+
+impl Heard {
+    /// When a spawn last reported, of which the record says this.
+    #[must_use]
+    pub fn last_ping(
+        &self,
+        spawn: SpawnId,
+        state: SpawnState,
+        recorded: Option<Timestamp>,
+    ) -> Option<Timestamp> {
+        let reports = matches!(state, SpawnState::Ready | SpawnState::Disconnected | SpawnState::Stopping);
+        recorded.max(self.since.filter(|_| reports && !self.late.contains(&spawn)))
+    }
 }
 
 /// Parses a label `key=value`, as `--label` takes it.

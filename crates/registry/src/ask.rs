@@ -204,13 +204,13 @@ pub enum Claim {
 /// A follower's position in the event stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Position {
-    /// The last event seen; 0 to begin with the oldest that is kept.
+    /// The last event or ping seen; 0 to begin with the oldest that is kept.
     pub seq: u64,
     /// The last wake-up seen; 0 before the first.
     pub wakeup: u64,
     /// The last event that the follower has really seen; 0 when it has seen none. A registry that lacks this event, and did
     /// not drop it as one of its oldest, was wiped, replaced, or set back to an older state. Mostly equal to `seq`, which
-    /// may be any number.
+    /// may be any number. A ping will do for as long as it is kept.
     pub seen: u64,
     /// The registry's identity, if the follower knows it, see [`crate::Registry::incarnation`].
     pub incarnation: Option<Uuid>,

@@ -12,14 +12,13 @@ use model::{
 use uuid::Uuid;
 
 use crate::ask::{
-    Claim, Follow, Forgotten, IdempotencyKey, Located, Outcomes, Position, Reserve, Reserved, Restored,
-    SpawnFilter, SpawnPage,
+    Claim, Forgotten, IdempotencyKey, Located, Outcomes, Position, Reserve, Reserved, Restored, SpawnFilter,
+    SpawnPage,
 };
 use crate::embedded::Embedded;
 use crate::error::{OpenError, RegistryError};
 use crate::permits::Permit;
 use crate::redis::Redis;
-use crate::report::{AgentReport, Orders};
 use crate::verdict::{Assessment, Forecast};
 use crate::waiting::{Pending, Waiting};
 
@@ -51,7 +50,9 @@ macro_rules! both {
     };
 }
 
+mod following;
 mod kept;
+mod reports;
 
 impl Registry {
     /// A registry that lives in this process and ends with it. Clones share it.
@@ -270,14 +271,6 @@ impl Registry {
         both!(self, b => b.permit(owner, per_minute))
     }
 
-    /// Takes in an agent's report and returns the orders for that agent. Repeating a report changes nothing.
-    ///
-    /// # Errors
-    /// The registry is away; repeat the report.
-    pub async fn report(&self, report: &AgentReport) -> Result<Orders, RegistryError> {
-        both!(self, b => b.report(report))
-    }
-
     /// Does what is due by time: expires reservations and places, calls nodes stale and down and their spawns lost, forgets old
     /// records. Front doors call it about once a second. Any number may do so at once; each call does a bounded amount.
     ///
@@ -418,17 +411,6 @@ impl Registry {
     /// The registry is away.
     pub async fn position(&self) -> Result<Position, RegistryError> {
         both!(self, b => b.position())
-    }
-
-    /// The events since `after`. When there are none, waits for one for up to `wait`, at most [`crate::ask::MAX_FOLLOW`].
-    ///
-    /// # Errors
-    /// The registry is away.
-    pub async fn follow(&self, after: Position, wait: Duration) -> Result<Follow, RegistryError> {
-        match &self.0 {
-            Backend::Embedded(backend) => Ok(backend.follow(after, wait).await),
-            Backend::Redis(backend) => backend.follow(after, wait).await,
-        }
     }
 
     /// Waits for up to `wait` for a wake-up newer than `after`, and returns the number of the last one. A wake-up means

@@ -28,8 +28,8 @@
 //! - A reservation belongs to the front door until the agent reports the spawn. From then on the agent owns the spawn and
 //!   its slot.
 //! - The registry takes back only what has expired. It alone calls a spawn `lost`, and a node `stale` or `down`.
-//! - A heartbeat lists everything that lives on its node. The registry believes that list before its own memory, so one
-//!   heartbeat repairs a wiped registry.
+//! - A heartbeat with a list has everything that lives on its node. The registry believes that list before its own memory, so one
+//!   such heartbeat repairs a wiped registry. While both agree, a [`Keepalive`] stands for the list.
 //!
 //! # Time
 //!
@@ -69,6 +69,7 @@
 //!     takeover: true,
 //!     identity: Identity::default(),
 //!     accepted: 0,
+//!     agreement: None,
 //!     changes: Vec::new(),
 //!     heartbeat: Some(Heartbeat::new(description, Vec::new())),
 //! };
@@ -97,6 +98,8 @@
 //! ```
 
 pub mod ask;
+pub mod keepalive;
+pub mod pings;
 pub mod report;
 pub mod verdict;
 mod viewing;
@@ -117,8 +120,10 @@ pub use ask::{
 };
 pub use contract::Registry;
 pub use error::{OpenError, RegistryError};
+pub use keepalive::{Agreement, Check, Difference, Digest, HeardReport, Keepalive};
 pub use outage::{Outage, OutageKind};
 pub use permits::{Permit, Permits};
+pub use pings::WantedPings;
 pub use redis::{Unprotected, examine, is_elsewhere, unprotected};
 pub use report::{AgentReport, Change, DesiredDrain, DesiredState, Heartbeat, Identity, Orders, SpawnReport};
 pub use verdict::{Assessment, Forecast, Foreseen, Judge, Offer, Room, Verdict};

@@ -4,7 +4,7 @@
 //! happened, and the registry subtracts that from its own clock.
 //!
 //! An agent sends one report at a time and repeats it until it is accepted. [`Orders`] says whether it was: `superseded`,
-//! `unknown`, `taken` and `behind` each mean that nothing of the report was applied.
+//! `unknown`, `taken`, `behind` and `differs` each mean that nothing of the report was applied.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -15,6 +15,8 @@ use model::{
 };
 use serde_json::{Map, Value};
 use uuid::Uuid;
+
+use crate::keepalive::{Agreement, Difference, HeardReport};
 
 /// Everything about one spawn, as its agent knows it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -101,6 +103,8 @@ pub struct Heartbeat {
     pub load: Load,
     /// Each GPU's use.
     pub gpus: Vec<GpuSlots>,
+    /// When its spawns last reported.
+    pub heard: HeardReport,
     /// All spawns that have not ended, as of the changes of this report and earlier ones.
     pub spawns: Vec<SpawnReport>,
     /// Abandoned reservations (from earlier [`Orders`]) that do not run here and can never start here any more.
@@ -117,6 +121,7 @@ impl Heartbeat {
             description,
             load: Load::default(),
             gpus: Vec::new(),
+            heard: HeardReport::default(),
             spawns,
             forgotten: Vec::new(),
             desired: DesiredState::default(),
@@ -165,9 +170,12 @@ pub struct AgentReport {
     /// sends that serial here, with the later changes that it has kept. A heartbeat's list counts only when nothing later
     /// than `accepted` and `changes` has been applied.
     pub accepted: u64,
+    /// What both sides agree on after this report. `None` in the reports of agents that send only whole lists.
+    pub agreement: Option<Agreement>,
     /// State changes since the last accepted report.
     pub changes: Vec<Change>,
-    /// Present once a second, and in the first report of an epoch.
+    /// The whole list. Present in the first report of an epoch, and whenever the registry has asked for it; agents that send no
+    /// [`Keepalive`](crate::Keepalive) send it once a second.
     pub heartbeat: Option<Heartbeat>,
 }
 
@@ -197,6 +205,10 @@ pub struct Orders {
     /// The registry has applied changes only up to this serial: it was set back to an older state. Nothing was applied;
     /// send what it lacks, above all ends.
     pub behind: Option<u64>,
+    /// The registry holds something else than the keepalive says. Nothing was applied; send everything, with a heartbeat.
+    pub differs: Option<Difference>,
+    /// Subscribers want pings: the next keepalives bring them.
+    pub pings: bool,
     /// Number of the operator's order.
     pub generation: u64,
     /// What the operator wants of the node.

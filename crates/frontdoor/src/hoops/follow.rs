@@ -7,14 +7,15 @@
 //! Failure: while the registry is away the index stays as it was. Readers that want to know what the registry knew a moment ago wait
 //! for the task with [`Spawns::catch_up`], for a bounded time.
 
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use model::NodeId;
+use model::{Heard, NodeId};
 use registry::ask::MAX_FOLLOW;
 use registry::{Position, RegistryError};
 use tokio::sync::watch;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 use tracing::{debug, info, warn};
 
 use super::index::{Index, Overlap};
@@ -24,6 +25,8 @@ use crate::registry_access::circuit::RegistryClient;
 
 /// Nodes whose spawns are read in one go.
 const PAGE: usize = 100;
+/// How often it is read when spawns last reported, at most.
+const HEARD_FOR: Duration = Duration::from_secs(1);
 /// How long a reader waits until the index has what the registry has.
 const CATCH_UP: Duration = Duration::from_secs(2);
 
@@ -34,6 +37,8 @@ pub(super) struct Spawns {
     /// Never held across an await.
     index: Mutex<Index>,
     seq: watch::Sender<u64>,
+    /// When the spawns of each node last reported, and when that was read.
+    heard: tokio::sync::Mutex<Option<(Instant, Arc<HashMap<NodeId, Heard>>)>>,
     metrics: HoopsMetrics,
 }
 
@@ -45,7 +50,7 @@ impl Spawns {
         metrics: HoopsMetrics,
     ) -> Self {
         let index = Mutex::new(Index::new(only));
-        Self { registry, index, seq: watch::Sender::new(0), metrics }
+        Self { registry, index, seq: watch::Sender::new(0), heard: tokio::sync::Mutex::default(), metrics }
     }
 
     /// The index as it is.
@@ -59,11 +64,25 @@ impl Spawns {
         let caught_up = async {
             let Ok(position) = self.registry.position().await else { return };
             let mut seq = self.seq.subscribe();
-            seq.wait_for(|seq| *seq >= position.seq).await.ok();
+            seq.wait_for(|seq| *seq >= position.seen).await.ok();
         };
         if timeout(CATCH_UP, caught_up).await.is_err() {
             debug!("the index of spawns is behind the registry");
         }
+    }
+
+    /// When the spawns of each node last reported: as of a moment ago, or longer ago while the registry is away.
+    pub(super) async fn heard(&self) -> Arc<HashMap<NodeId, Heard>> {
+        let mut last = self.heard.lock().await;
+        if let Some((_, heard)) = last.as_ref().filter(|(read, _)| read.elapsed() < HEARD_FOR) {
+            return Arc::clone(heard);
+        }
+        let heard = match self.registry.nodes().await {
+            Ok(nodes) => Arc::new(nodes.into_iter().map(|node| (node.id, node.heard)).collect()),
+            Err(_) => last.as_ref().map(|(_, heard)| Arc::clone(heard)).unwrap_or_default(),
+        };
+        *last = Some((Instant::now(), Arc::clone(&heard)));
+        heard
     }
 
     /// Runs for ever.

@@ -133,10 +133,12 @@ fn megabytes(bytes: Option<u64>) -> String {
 pub(super) async fn spawns(hoops: &Hoops, query: Option<&str>) -> Response {
     hoops.spawns.catch_up().await;
     let newest = hoops.spawns.now().newest(MAX_LISTED);
+    let heard = hoops.spawns.heard().await;
     let listed = newest.into_iter().map(|(id, known)| {
-        json!({
-            "id": id, "state": word(known.state), "spawnTime": known.started, "lastUpdateTime": known.updated,
-        })
+        let node = heard.get(&known.node);
+        let updated = node.and_then(|heard| heard.last_ping(id, known.state, Some(known.updated)));
+        let updated = updated.unwrap_or(known.updated);
+        json!({ "id": id, "state": word(known.state), "spawnTime": known.started, "lastUpdateTime": updated })
     });
     let body = json!({ "timestamp": Timestamp::now(), "spawns": listed.collect::<Vec<_>>() });
     answer::readable(StatusCode::OK, &body, query)

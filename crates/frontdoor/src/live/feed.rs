@@ -3,13 +3,14 @@
 //! Invariant: one short lock guards all of it, so that a subscription begins between two events and never in the middle of one.
 
 use std::cell::LazyCell;
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use axum::extract::ws::Utf8Bytes;
 use model::api::Node;
 use model::{Event, EventKind, NodeId, Owner};
+use registry::WantedPings;
 use tokio::sync::mpsc::{self, error::TrySendError};
 use tokio::sync::watch;
 use tokio::time::timeout;
@@ -20,6 +21,9 @@ use super::protocol::{Form, Topic, TopicSnapshot, event_frame, is_of_spawns, nar
 use super::ring::{Owned, Ring};
 use super::view::View;
 use crate::callers::OwnerNames;
+
+/// Nodes whose pings are asked for one by one.
+const MAX_NODES: usize = 100;
 
 /// One thing for a subscriber.
 #[derive(Debug, Clone)]
@@ -195,6 +199,27 @@ impl Feed {
         if let Some((view, _)) = &mut self.inner().farm {
             view.refresh(&nodes);
         }
+    }
+
+    /// Whose pings subscribers hear of; `None`: nobody's.
+    pub(crate) fn wanted_pings(&self) -> Option<WantedPings> {
+        let inner = self.inner();
+        let (view, _) = inner.farm.as_ref()?;
+        let mut nodes = BTreeSet::new();
+        for topic in inner.topics.keys() {
+            match &**topic {
+                Topic::Nodes => {}
+                Topic::Spawns => return Some(WantedPings::All),
+                Topic::Node(node) => {
+                    nodes.insert(node.clone());
+                }
+                Topic::Spawn(spawn) => nodes.extend(view.node_of(*spawn).cloned()),
+            }
+            if nodes.len() > MAX_NODES {
+                return Some(WantedPings::All);
+            }
+        }
+        (!nodes.is_empty()).then_some(WantedPings::Of(nodes))
     }
 
     /// The last event that was published.

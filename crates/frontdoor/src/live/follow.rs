@@ -12,8 +12,7 @@ use std::time::Duration;
 
 use model::api::Node;
 use model::{Availability, Event, NodeId, Owner, SpawnId, Timestamp};
-use registry::ask::MAX_FOLLOW;
-use registry::{Position, RegistryError};
+use registry::{Position, RegistryError, WantedPings};
 use tokio::time::{Instant, sleep};
 use tracing::{debug, info};
 
@@ -36,6 +35,8 @@ const REFILL: Duration = Duration::from_millis(2500);
 const SHORT_LIVED: Duration = Duration::from_secs(10);
 /// Between two such views, at most.
 const MAX_PAUSE: Duration = Duration::from_secs(5);
+/// How long one read waits, so that a new subscriber hears of pings soon.
+const READ: Duration = Duration::from_secs(1);
 /// How often the registry's clock is held against ours.
 const CLOCK: Duration = Duration::from_secs(10);
 
@@ -66,10 +67,11 @@ async fn pump(live: &Live) {
     let mut gaps = Gaps::new();
     let mut position = None;
     let mut clock = None;
+    let mut wanted = Wanted::default();
     loop {
         let step = match position {
             None => load(live).await.map(|at| at.map_or(Step::Gap, Step::On)),
-            Some(at) => step(live, at, &mut clock).await,
+            Some(at) => step(live, at, &mut clock, &mut wanted).await,
         };
         match step {
             Ok(Step::On(at)) => {
@@ -119,11 +121,35 @@ impl Gaps {
     }
 }
 
-async fn step(live: &Live, at: Position, clock: &mut Option<Clock>) -> Result<Step, RegistryError> {
+/// Whose pings subscribers hear of, as of a moment ago.
+#[derive(Debug, Default)]
+struct Wanted {
+    pings: Option<WantedPings>,
+    asked: Option<Instant>,
+}
+
+impl Wanted {
+    fn pings(&mut self, live: &Live) -> Option<&WantedPings> {
+        if self.asked.is_none_or(|asked| asked.elapsed() >= READ) {
+            (self.pings, self.asked) = (live.feed.wanted_pings(), Some(Instant::now()));
+        }
+        self.pings.as_ref()
+    }
+}
+
+async fn step(
+    live: &Live,
+    at: Position,
+    clock: &mut Option<Clock>,
+    wanted: &mut Wanted,
+) -> Result<Step, RegistryError> {
     if clock.as_ref().is_none_or(|clock| clock.read.elapsed() > CLOCK) {
         *clock = Some(Clock::read(live).await?);
     }
-    let news = live.registry.follow(at, MAX_FOLLOW).await?;
+    let news = match wanted.pings(live) {
+        Some(pings) => live.registry.follow_with_pings(at, READ, pings).await?,
+        None => live.registry.follow(at, READ).await?,
+    };
     if news.gap {
         return Ok(Step::Gap);
     }

@@ -154,9 +154,9 @@ async fn ahead(live: &Live, since: u64) -> bool {
     is_known(live, since).await
 }
 
-/// Whether this is the number of an event that the registry has.
+/// Whether this is the number of an event, or of a ping of a moment ago, that the registry has.
 async fn is_known(live: &Live, seq: u64) -> bool {
-    let before = Position { seq: seq.saturating_sub(1), wakeup: u64::MAX, seen: 0, incarnation: None };
-    let news: Result<Follow, RegistryError> = live.registry.follow(before, Duration::ZERO).await;
-    news.is_ok_and(|news| news.events.first().is_some_and(|event| event.seq == seq))
+    let position = Position { seq, wakeup: u64::MAX, seen: seq, incarnation: None };
+    let news: Result<Follow, RegistryError> = live.registry.follow(position, Duration::ZERO).await;
+    news.is_ok_and(|news| !news.gap)
 }

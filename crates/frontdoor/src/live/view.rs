@@ -52,6 +52,11 @@ impl View {
         self.spawns.get(&spawn).map(|spawn| spawn.owner.as_ref())
     }
 
+    /// The node that a spawn runs on.
+    pub(crate) fn node_of(&self, spawn: SpawnId) -> Option<&NodeId> {
+        self.spawns.get(&spawn).map(|spawn| &spawn.spawn.node)
+    }
+
     /// The owner of the spawn in the next event, likewise; events of nodes and those of many spawns have none.
     pub(crate) fn owner_in(&self, event: &Event) -> Option<Option<Owner>> {
         let Some(spawn) = event.spawn else { return Some(None) };

@@ -3,6 +3,7 @@
 use std::collections::{BTreeSet, HashMap};
 use std::sync::atomic::{AtomicI64, AtomicU64};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use model::{Availability, Eligibility, HealthState, NodeRecord};
 use prometheus_client::encoding::EncodeLabelSet;
@@ -62,6 +63,7 @@ pub(crate) struct FarmMetrics {
     used: Gauge<i64, AtomicI64>,
     reserved: Gauge<i64, AtomicI64>,
     waiting: Gauge<i64, AtomicI64>,
+    events_window: Gauge<f64, AtomicU64>,
 }
 
 impl FarmMetrics {
@@ -82,6 +84,8 @@ impl FarmMetrics {
         root.register("hatchery_farm_waiting", help, self.waiting.clone());
         let help = "Whether starts fail on every node alike, as of the last snapshot";
         root.register("hatchery_farm_cause", help, self.farm_cause.clone());
+        let help = "How far back the stream of events goes, in seconds: the age of its oldest event";
+        root.register("hatchery_events_window_seconds", help, self.events_window.clone());
     }
 
     pub(super) fn register_snapshot(&self, registry: &mut Registry) {
@@ -90,6 +94,10 @@ impl FarmMetrics {
             "Nodes in the last snapshot of the farm",
             self.snapshot_nodes.clone(),
         );
+    }
+
+    pub(crate) fn events_window(&self, window: Duration) {
+        self.events_window.set(window.as_secs_f64());
     }
 
     pub(crate) fn snapshot(&self, nodes: usize) {

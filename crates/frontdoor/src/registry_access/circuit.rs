@@ -25,7 +25,7 @@ use model::{
 use registry::{
     Assessment, AuditFilter, AuditPage, Claim, Counts, Follow, Forecast, Forgotten, IdempotencyKey, Located,
     Outage, Outcomes, Pending, Permit, Position, Registry, RegistryError, Reserve, Reserved, Restored,
-    SpawnFilter, SpawnPage, Waiting,
+    SpawnFilter, SpawnPage, Waiting, WantedPings,
 };
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep};
@@ -119,6 +119,7 @@ through_circuit! {
     claim(key: &IdempotencyKey, fingerprint: Uuid, claimant: Uuid) -> Claim;
     settle(key: &IdempotencyKey, claimant: Uuid, answer: Option<(&str, Duration)>) -> bool;
     position() -> Position;
+    events_window() -> Duration;
     audit(id: Uuid, age: Duration, audit: &Audit) -> ();
     audits(filter: &AuditFilter) -> AuditPage;
     add_counts(counts: &Counts) -> ();
@@ -168,6 +169,15 @@ impl RegistryClient {
     }
 
     /// Does not open the circuit, for the same reason.
+    pub(crate) async fn follow_with_pings(
+        &self,
+        after: Position,
+        wait: Duration,
+        wanted: &WantedPings,
+    ) -> Result<Follow, RegistryError> {
+        self.registry.follow_with_pings(after, wait, wanted).await
+    }
+
     pub(crate) async fn follow(&self, after: Position, wait: Duration) -> Result<Follow, RegistryError> {
         self.is_there()?;
         self.count(self.registry.follow(after, wait).await)

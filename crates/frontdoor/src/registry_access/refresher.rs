@@ -16,7 +16,7 @@ use crate::metrics::FarmMetrics;
 
 /// Time between two refreshes; more where one takes long, so that they never cost more than a twentieth of the time.
 const EVERY: Duration = Duration::from_secs(1);
-/// While there is no farm-wide cause, the registry is asked for one this often, and for what is under way.
+/// While there is no farm-wide cause, the registry is asked for one this often, for what is under way, and for how far back its events go.
 const ASK_CAUSE: Duration = Duration::from_secs(3);
 
 /// What a refresh reads, and what it brings up to date.
@@ -98,6 +98,9 @@ impl Refresher {
             }
         };
         metrics.snapshot(count);
+        if asked.is_none_or(|asked| asked.elapsed() >= ASK_CAUSE) {
+            metrics.events_window(registry.events_window().await?);
+        }
         let has_cause = snapshot.farm_cause().is_some();
         if has_cause || asked.is_none_or(|asked| asked.elapsed() >= ASK_CAUSE) {
             *asked = Some(Instant::now());

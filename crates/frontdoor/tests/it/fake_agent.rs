@@ -290,6 +290,7 @@ async fn heartbeats(
                 takeover: known.is_some(),
                 identity: registry::Identity::default(),
                 accepted: 0,
+                agreement: None,
                 changes: state.changes.clone(),
                 heartbeat: Some(Heartbeat {
                     forgotten: state.abandoned.iter().copied().collect(),

@@ -273,6 +273,7 @@ async fn a_lost_answer_is_abandoned_before_another_node_is_tried() {
         takeover: true,
         identity: registry::Identity::default(),
         accepted: 0,
+        agreement: None,
         changes: Vec::new(),
         heartbeat: Some(registry::Heartbeat::new(
             farm.registry.node(&dead).await.unwrap().unwrap().description,

@@ -6,8 +6,8 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use model::{
-    AgentEpoch, Availability, Drain, Eligibility, EventKind, GpuSlots, Health, Load, NodeDescription, NodeId,
-    NodeKind, Owner, RendererType, SpawnId, Timestamp, Timing,
+    AgentEpoch, Availability, Drain, Eligibility, EventKind, GpuSlots, Health, Heard, Load, NodeDescription,
+    NodeId, NodeKind, Owner, RendererType, SpawnId, Timestamp, Timing,
 };
 use serde_json::Map;
 use uuid::Uuid;
@@ -18,13 +18,16 @@ use super::history::History;
 use super::line::Line;
 use super::minutes::Minutes;
 use super::owned::Owned;
+use super::pings::PingQueue;
 use super::renderers::Renderers;
 use super::shelf::Score;
 use super::stock::Stock;
 use crate::ask::{Follow, Position};
 use crate::cause::Cause;
 use crate::judge::Judgement;
+use crate::keepalive::Digest;
 use crate::permits::Permits;
+use crate::pings::WantedPings;
 use crate::report::Identity;
 
 /// Why a slot is taken. `slots.rs` draws how one becomes another.
@@ -76,6 +79,9 @@ pub(super) struct NodeState {
     pub(super) expired: BTreeSet<SpawnId>,
     /// The serial of the last change of this epoch that was applied.
     pub(super) serial: u64,
+    /// What both sides agree on.
+    pub(super) digest: Option<Digest>,
+    pub(super) heard: Heard,
     pub(super) health: Renderers<Health>,
 }
 
@@ -150,6 +156,7 @@ pub(super) struct Farm {
     pub(super) judged: Judgement,
     pub(super) cause: Option<Cause>,
     pub(super) wakeups: u64,
+    pub(super) pings: PingQueue,
     /// A request has failed in the same way wherever it was tried less than a minute ago: until then, second tries go to
     /// other nodes than the least loaded ones.
     pub(super) alike_until: Timestamp,
@@ -177,6 +184,7 @@ impl Farm {
             judged: Judgement::default(),
             cause: None,
             wakeups: 0,
+            pings: PingQueue::default(),
             alike_until: Timestamp::default(),
             timing,
         }
@@ -193,17 +201,25 @@ impl Farm {
     }
 
     pub(super) fn position(&self) -> Position {
-        let seq = self.history.last_seq;
-        Position { seq, wakeup: self.wakeups, seen: seq, incarnation: Some(self.incarnation) }
+        let (seq, seen) = (self.history.last_seq, self.history.last_event);
+        Position { seq, wakeup: self.wakeups, seen, incarnation: Some(self.incarnation) }
     }
 
-    pub(super) fn follow(&self, after: Position) -> Follow {
+    pub(super) fn follow(&mut self, after: Position, pings: Option<&WantedPings>) -> Follow {
         let position = self.position();
+        if let Some(wanted) = pings {
+            self.pings.want(wanted, self.now);
+        }
         let is_another = after.incarnation.is_some_and(|known| known != self.incarnation);
-        if is_another || (after.seen > 0 && !self.history.has_had(after.seen)) {
+        let has_had = |seq| self.history.has_had(seq) || self.pings.has(seq);
+        if is_another || (after.seen > 0 && !has_had(after.seen)) {
             return Follow { gap: true, woken: true, position, ..Follow::default() };
         }
-        let (events, gap) = self.history.after(after.seq);
+        let (mut events, gap) = self.history.after(after.seq);
+        if pings.is_some() {
+            events.extend(self.pings.after(after.seq));
+            events.sort_by_key(|event| event.seq);
+        }
         Follow { events, woken: self.wakeups != after.wakeup, gap, position }
     }
 }

@@ -28,7 +28,9 @@ pub(super) struct History {
     events: VecDeque<Event>,
     /// The last event that was dropped.
     dropped: u64,
+    /// The last number that was given, to an event or a ping.
     pub(super) last_seq: u64,
+    pub(super) last_event: u64,
 }
 
 /// A spawn's record.
@@ -52,6 +54,7 @@ impl History {
             events: VecDeque::new(),
             dropped: 0,
             last_seq: 0,
+            last_event: 0,
         }
     }
 
@@ -65,8 +68,8 @@ impl History {
         spawn: Option<SpawnId>,
         data: Map<String, Value>,
     ) -> u64 {
-        let seq = (self.last_seq + 1).max(now.millis().saturating_mul(1000));
-        self.last_seq = seq;
+        let seq = self.next_seq(now);
+        self.last_event = seq;
         let event = Event { seq, at, kind, node: Some(node.clone()), spawn, data };
         if let Some(Kept { record, .. }) = spawn.and_then(|id| self.spawns.get_mut(&id))
             && record.events.len() < EVENTS_PER_SPAWN
@@ -80,6 +83,16 @@ impl History {
             self.dropped = old.seq;
         }
         seq
+    }
+
+    /// The number of the oldest event, which tells when it was published.
+    pub(super) fn first(&self) -> Option<u64> {
+        self.events.front().map(|event| event.seq)
+    }
+
+    pub(super) fn next_seq(&mut self, now: Timestamp) -> u64 {
+        self.last_seq = (self.last_seq + 1).max(now.millis().saturating_mul(1000));
+        self.last_seq
     }
 
     /// Events after `seq`, and whether some of them are gone.

@@ -20,6 +20,7 @@ impl Farm {
         let records = running.filter_map(|id| self.history.get(id));
         records
             .map(|record| SpawnRecord { events: Vec::new(), origin: Origin::default(), ..record.clone() })
+            .map(|record| self.heard_of(record))
             .collect()
     }
 
@@ -44,6 +45,7 @@ fn record(id: &NodeId, state: &NodeState) -> NodeRecord {
         drain: state.drain.clone(),
         generation: state.generation,
         health: node_health(&state.health.csr, &state.health.ssr),
+        heard: state.heard.clone(),
     };
     if state.availability == Availability::Down {
         crate::report::hold_nothing(&mut record);

@@ -9,6 +9,7 @@
 //! | `assess` | what each node has for a spawn | `assess` |
 //! | `slots` | when a slot comes back | `release`, `release_by_id`, `abandon`, `slots` |
 //! | `report`, `identity` | what an agent's report changes, and whether it may | `report` |
+//! | `keepalive`, `pings` | whether a heartbeat says what is held, and who hears of pings | `keepalive`, `pings` |
 //! | `orders` | what an operator's order changes | `order`, `set_eligibility`, `restore_order` |
 //! | `sweep` | what time alone changes | `sweep` |
 //! | `forget` | what becomes of a node that is not known any more | `forget`, `sweep` |
@@ -28,11 +29,13 @@ mod health;
 mod history;
 mod identity;
 mod index;
+mod keepalive;
 mod line;
 mod listing;
 mod minutes;
 mod orders;
 mod owned;
+mod pings;
 mod probes;
 mod renderers;
 mod report;
@@ -58,7 +61,9 @@ use crate::ask::{
     AuditFilter, AuditPage, Claim, Counts, Follow, Forgotten, IdempotencyKey, Located, MAX_FOLLOW, Outcomes,
     Position, Reserve, Reserved, Restored, SpawnFilter, SpawnPage,
 };
+use crate::keepalive::Keepalive;
 use crate::permits::Permit;
+use crate::pings::WantedPings;
 use crate::report::{AgentReport, Orders};
 use crate::verdict::{Assessment, Forecast};
 use crate::waiting::{Pending, Waiting};
@@ -204,6 +209,10 @@ impl Embedded {
         self.change(|farm| farm.report(report))
     }
 
+    pub(crate) fn keepalive(&self, keepalive: &Keepalive) -> Orders {
+        self.change(|farm| farm.keepalive(keepalive))
+    }
+
     pub(crate) fn sweep(&self) {
         self.change(Farm::sweep);
     }
@@ -235,16 +244,19 @@ impl Embedded {
     }
 
     pub(crate) fn spawns(&self, filter: &SpawnFilter) -> SpawnPage {
-        self.farm().history.page(filter)
+        let farm = self.farm();
+        let page = farm.history.page(filter);
+        SpawnPage { spawns: page.spawns.into_iter().map(|record| farm.heard_of(record)).collect(), ..page }
     }
 
     pub(crate) fn spawn(&self, spawn: SpawnId) -> Option<SpawnRecord> {
-        self.farm().history.spawn(spawn)
+        let farm = self.farm();
+        farm.history.spawn(spawn).map(|record| farm.heard_of(record))
     }
 
     pub(crate) fn locate(&self, spawn: SpawnId) -> Option<Located> {
         let mut farm = self.farm();
-        let spawn = farm.history.spawn(spawn)?;
+        let spawn = farm.heard_of(farm.history.spawn(spawn)?);
         let advertise = farm.node(&spawn.node).map(|node| node.description.advertise);
         Some(Located { spawn, advertise })
     }
@@ -295,12 +307,24 @@ impl Embedded {
         self.farm().position()
     }
 
-    pub(crate) async fn follow(&self, after: Position, wait: Duration) -> Follow {
+    pub(crate) fn events_window(&self) -> Duration {
+        let farm = self.farm();
+        farm.history
+            .first()
+            .map_or(Duration::ZERO, |first| farm.now.since(Timestamp::from_millis(first / 1000)))
+    }
+
+    pub(crate) async fn follow(
+        &self,
+        after: Position,
+        wait: Duration,
+        pings: Option<&WantedPings>,
+    ) -> Follow {
         let mut latest = self.0.latest.subscribe();
         let deadline = Instant::now() + wait.min(MAX_FOLLOW);
         loop {
             latest.mark_unchanged();
-            let news = self.farm().follow(after);
+            let news = self.farm().follow(after, pings);
             if !news.events.is_empty() || news.woken || news.gap {
                 return news;
             }

@@ -7,11 +7,14 @@
 use std::borrow::Cow;
 use std::collections::{BTreeSet, HashMap};
 
-use model::{Availability, EventKind, Exit, ExitReason, NodeId, SpawnId, SpawnRecord, SpawnState, Timestamp};
+use model::{
+    Availability, EventKind, Exit, ExitReason, Heard, NodeId, SpawnId, SpawnRecord, SpawnState, Timestamp,
+};
 use serde_json::Map;
 
 use super::farm::{Farm, Held, Hold, NodeState};
 use super::identity::Verdict;
+use super::keepalive::heard;
 use super::renderers::Renderers;
 use crate::report::{AgentReport, Heartbeat, Orders, SpawnReport};
 use crate::viewing::{Viewing, expiry};
@@ -52,13 +55,27 @@ impl Farm {
             }
             self.agree(node, &heartbeat.desired);
         }
+        let is_whole = report.heartbeat.is_some() && (report.identity.instance.is_nil() || sent >= last);
+        self.note_agreement(report, is_whole, sent, last);
         self.place(node);
         self.orders(node)
     }
 
-    fn orders(&self, node: &NodeId) -> Orders {
+    /// Changes lead from one digest to the next only where all of them were applied, each once. A repeated report has led there before.
+    fn note_agreement(&mut self, report: &AgentReport, is_whole: bool, sent: u64, last: u64) {
+        let Some(state) = self.nodes.get_mut(&report.node) else { return };
+        state.digest = report.agreement.map(|agreement| agreement.after).filter(|after| {
+            let leads = state.digest.is_some()
+                && (state.digest == report.agreement.and_then(|agreement| agreement.before)
+                    || (state.serial == last && state.digest == Some(*after)));
+            is_whole || (report.heartbeat.is_none() && sent >= last && leads)
+        });
+    }
+
+    pub(super) fn orders(&self, node: &NodeId) -> Orders {
         let Some(state) = self.nodes.get(node) else { return Orders::default() };
         Orders {
+            pings: self.pings.are_wanted(node, self.now),
             eligibility: state.eligibility,
             drain: state.drain.clone().map(|drain| {
                 let left = drain.deadline.since(self.now);
@@ -98,6 +115,8 @@ impl Farm {
                 abandoned: self.ahead.remove(node).unwrap_or_default(),
                 expired: BTreeSet::new(),
                 serial: 0,
+                digest: None,
+                heard: Heard::default(),
                 health: Renderers::default(),
             }
         });
@@ -113,6 +132,7 @@ impl Farm {
         state.load = heartbeat.load;
         state.gpus.clone_from(&heartbeat.gpus);
         state.beat = now;
+        state.heard = heard(&heartbeat.heard, now);
         if !news.is_empty() {
             self.place(node);
             self.wake_line();
@@ -127,16 +147,13 @@ impl Farm {
 
     /// Makes the registry agree with the list in a heartbeat.
     fn reconcile(&mut self, node: &NodeId, heartbeat: &Heartbeat) {
-        let mut pings = Map::new();
+        let mut pings = Vec::new();
         for spawn in &heartbeat.spawns {
             if let Some(ping) = self.apply(node, spawn, self.now, true) {
-                pings.insert(spawn.id.to_string(), ping.to_string().into());
+                pings.push((spawn.id, ping));
             }
         }
-        if !pings.is_empty() {
-            let data = Map::from_iter([("pings".to_owned(), pings.into())]);
-            self.history.publish(self.now, self.now, EventKind::SpawnPing, node, None, data);
-        }
+        self.relay_pings(node, &pings);
         let listed = |id: &SpawnId| heartbeat.spawns.iter().any(|s| s.id == *id);
         let Some(state) = self.nodes.get_mut(node) else { return };
         for forgotten in &heartbeat.forgotten {

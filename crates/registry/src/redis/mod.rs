@@ -3,7 +3,7 @@
 //! Every state change is one Lua script (`lua/*.lua`), so it happens whole or not at all. `lua/core.lua` lists the keys.
 //!
 //! Reading order: `url` (what the setting says), `seek` (finding the server), `link` (connections and calls),
-//! `server_error` (what a refusal means), `scripts`, `choice` and `write` (calls that change something), `read`, `line`, `assess` and
+//! `server_error` (what a refusal means), `scripts`, `choice`, `write` and `keepalive` (calls that change something), `read`, `line`, `assess`,
 //! `stream` (calls that only read), `audit` and `minutes` (what was), `packed` and `damaged` (values, and values that cannot be read),
 //! `settings` (what an operator should change about the server), `examine` (a look at all of it, for an operator).
 //!
@@ -18,6 +18,8 @@ mod audit;
 mod choice;
 mod damaged;
 mod examine;
+mod heard;
+mod keepalive;
 mod line;
 mod link;
 mod minutes;

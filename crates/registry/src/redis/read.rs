@@ -12,7 +12,7 @@ use redis::{Pipeline, RedisResult, Value, pipe};
 
 use super::link::Question;
 use super::server_error::is_damage;
-use super::{Redis, packed, renderer_of, unexpected};
+use super::{Redis, heard, packed, renderer_of, unexpected};
 use crate::ask::{Located, MAX_LOOKED_AT, SpawnFilter, SpawnPage};
 use crate::cause::Cause;
 use crate::error::RegistryError;
@@ -166,6 +166,7 @@ impl Redis {
             },
             generation: text(fields, "gen").parse().unwrap_or(0),
             health: node_health(&packed::health(text(fields, "hcsr")), &packed::health(text(fields, "hssr"))),
+            heard: heard::parse(text(fields, "heard")),
         };
         if availability == Availability::Down {
             crate::report::hold_nothing(&mut record);
@@ -208,7 +209,7 @@ impl Redis {
                 let fields = listed(values);
                 if looked_at == MAX_LOOKED_AT {
                     page.next = cursor;
-                    return Ok(page);
+                    return self.page(page).await;
                 }
                 looked_at += 1;
                 cursor = Some(*seq);
@@ -217,16 +218,21 @@ impl Redis {
                 }
                 if page.spawns.len() == limit {
                     page.next = last;
-                    return Ok(page);
+                    return self.page(page).await;
                 }
                 let Some(record) = self.0.damaged.readable(id, spawn_record(id, &fields)) else { continue };
                 page.spawns.push(record);
                 last = Some(*seq);
             }
             if ids.len() < chunk {
-                return Ok(page);
+                return self.page(page).await;
             }
         }
+    }
+
+    async fn page(&self, mut page: SpawnPage) -> Result<SpawnPage, RegistryError> {
+        self.heard_of(&mut page.spawns).await?;
+        Ok(page)
     }
 
     pub(crate) async fn living(&self, nodes: &[NodeId]) -> Result<Vec<SpawnRecord>, RegistryError> {
@@ -257,13 +263,16 @@ impl Redis {
                 }
             }
         }
+        self.heard_of(&mut living).await?;
         Ok(living)
     }
 
     pub(crate) async fn spawn(&self, spawn: SpawnId) -> Result<Option<SpawnRecord>, RegistryError> {
         let (fields,): (Fields,) =
             self.ask("spawn", pipe().hgetall(self.key(&format!("spawn:{spawn}")))).await?;
-        whole_record(spawn, &fields)
+        let mut record = whole_record(spawn, &fields)?;
+        self.heard_of(record.as_mut_slice()).await?;
+        Ok(record)
     }
 
     pub(crate) async fn locate(&self, spawn: SpawnId) -> Result<Option<Located>, RegistryError> {
@@ -275,8 +284,12 @@ impl Redis {
             .await?;
         let mut answers = answer.into_iter();
         let fields: Fields = value(answers.next(), "locate")?;
+        let heard: String = value(answers.next(), "locate")?;
         let advertise = answers.next().map(|advertise| value(Some(advertise), "locate")).transpose()?;
-        Ok(whole_record(spawn, &fields)?.map(|spawn| Located { spawn, advertise }))
+        Ok(whole_record(spawn, &fields)?.map(|mut spawn| {
+            heard::complete(&mut spawn, &heard::parse(&heard));
+            Located { spawn, advertise }
+        }))
     }
 }
 

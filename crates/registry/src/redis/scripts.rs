@@ -1,7 +1,7 @@
 //! The Lua scripts: one file per atomic step, with the shared parts that it needs put before it.
 //!
-//! The parts are `core` (keys, clock, sequence numbers, events), `health`, `judge`, `slots`, `choice`, `order`, `outcomes` and
-//! `spawns`. A client sends its own scripts (`EVALSHA`, then `EVAL`), so releases side by side each run theirs on the same
+//! The parts are `core` (keys, clock, sequence numbers, events), `health`, `judge`, `slots`, `choice`, `order`, `outcomes`, `pings` and
+//! `spawns`; `lean` stands for `core` where a script must be quick. A client sends its own scripts (`EVALSHA`, then `EVAL`), so releases side by side each run theirs on the same
 //! keys: the stored form is the contract between releases, the arguments are not.
 
 use redis::Script;
@@ -24,6 +24,7 @@ pub(super) struct Scripts {
     pub(super) leave_line: Script,
     pub(super) line: Script,
     pub(super) report: Script,
+    pub(super) keepalive: Script,
     pub(super) sweep: Script,
     pub(super) set_eligibility: Script,
     pub(super) restore_order: Script,
@@ -52,7 +53,10 @@ impl Scripts {
             keep_places: script!("core", "keep_places"),
             leave_line: script!("core", "leave_line"),
             line: script!("core", "judge", "line"),
-            report: script!("core", "health", "judge", "slots", "order", "outcomes", "spawns", "report"),
+            report: script!(
+                "core", "health", "judge", "slots", "order", "outcomes", "spawns", "pings", "report"
+            ),
+            keepalive: script!("lean", "pings", "keepalive"),
             sweep: script!("core", "health", "judge", "slots", "spawns", "sweep"),
             set_eligibility: script!("core", "health", "judge", "slots", "order", "set_eligibility"),
             restore_order: script!("core", "health", "judge", "slots", "order", "restore_order"),

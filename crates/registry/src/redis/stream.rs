@@ -7,15 +7,17 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use model::Event;
+use model::{Event, SpawnId, Timestamp};
 use redis::streams::{StreamRangeReply, StreamReadReply};
 use redis::{Value, pipe};
 use uuid::Uuid;
 
 use super::read::{Fields, decoded, parsed, text, timestamp, value};
+use super::write::ms;
 use super::{Redis, unexpected};
 use crate::ask::{Follow, MAX_FOLLOW, Position};
 use crate::error::RegistryError;
+use crate::pings::{self, WANTED_FOR, WantedPings};
 
 /// Events read in one go.
 const MAX_EVENTS: usize = 1000;
@@ -59,36 +61,80 @@ impl Redis {
         last.map_or(Ok(after), |entry| seq_of(&entry.id, CALL))
     }
 
-    pub(crate) async fn follow(&self, after: Position, wait: Duration) -> Result<Follow, RegistryError> {
+    pub(crate) async fn events_window(&self) -> Result<Duration, RegistryError> {
+        const CALL: &str = "events_window";
+        let mut read = pipe();
+        read.cmd("XRANGE").arg(self.key("events")).arg("-").arg("+").arg("COUNT").arg(1);
+        read.cmd("TIME");
+        let (first, (seconds, micros)): (StreamRangeReply, (u64, u64)) = self.ask(CALL, &read).await?;
+        let now = seconds.saturating_mul(1_000_000).saturating_add(micros);
+        // Numbers are made from the registry's clock in microseconds.
+        let first = first.ids.first().map_or(Ok(now), |entry| seq_of(&entry.id, CALL))?;
+        Ok(Duration::from_micros(now.saturating_sub(first)))
+    }
+
+    pub(crate) async fn follow(
+        &self,
+        after: Position,
+        wait: Duration,
+        pings: Option<&WantedPings>,
+    ) -> Result<Follow, RegistryError> {
         // Read without waiting first: nothing may ever follow an event that this registry has never had.
-        let news = self.read_on(after, None).await?;
+        let news = self.read_on(after, None, pings).await?;
         if wait.is_zero() || news.gap || news.woken || !news.events.is_empty() {
             return Ok(news);
         }
-        self.read_on(news.position, Some(wait)).await
+        self.read_on(news.position, Some(wait), pings).await
     }
 
     /// Reads what came after a position, and whether that position is one of this registry.
-    async fn read_on(&self, after: Position, wait: Option<Duration>) -> Result<Follow, RegistryError> {
+    async fn read_on(
+        &self,
+        after: Position,
+        wait: Option<Duration>,
+        pings: Option<&WantedPings>,
+    ) -> Result<Follow, RegistryError> {
         const CALL: &str = "follow";
-        let (events, wakeups) = (self.key("events"), self.key("nudges"));
+        let [events, wakeups, relayed] = ["events", "nudges", "pings"].map(|stream| self.key(stream));
         let mut read = pipe();
+        let mut want = |tail: &str| {
+            read.cmd("SET").arg(self.key(tail)).arg("1").arg("PX").arg(ms(WANTED_FOR)).ignore();
+        };
+        match pings {
+            Some(WantedPings::All) => want("pings:all"),
+            Some(WantedPings::Of(nodes)) => nodes.iter().for_each(|node| want(&format!("pings:of:{node}"))),
+            None => {}
+        }
         read.cmd("XREAD").arg("COUNT").arg(MAX_EVENTS);
         if let Some(wait) = wait {
             read.arg("BLOCK").arg(block(wait));
         }
         read.arg("STREAMS").arg(&events).arg(&wakeups);
+        if pings.is_some() {
+            read.arg(&relayed);
+        }
         read.arg(format!("{}-0", after.seq)).arg(format!("{}-0", after.wakeup));
+        if pings.is_some() {
+            read.arg(format!("{}-0", after.seq));
+        }
         // Read after the events, so that neither a wipe nor a trim in between can be missed.
         let seen = format!("{}-0", after.seen);
-        read.cmd("XRANGE").arg(&events).arg(&seen).arg(&seen);
+        for stream in [&events, &relayed] {
+            read.cmd("XRANGE").arg(stream).arg(&seen).arg(&seen);
+        }
         read.get(self.key("floor")).get(self.key("incarnation"));
-        let (streams, seen, floor, incarnation): (_, StreamRangeReply, Option<u64>, Option<String>) =
-            self.0.link.wait(CALL, &read).await?;
+        let (streams, seen, pinged, floor, incarnation): (
+            _,
+            StreamRangeReply,
+            StreamRangeReply,
+            Option<u64>,
+            Option<String>,
+        ) = self.0.link.wait(CALL, &read).await?;
         let streams: Option<StreamReadReply> = streams;
         let incarnation = identity(incarnation.as_ref());
 
-        let is_there = after.seen == 0 || !seen.ids.is_empty();
+        // Subscribers go on from a ping, too.
+        let is_there = after.seen == 0 || !seen.ids.is_empty() || !pinged.ids.is_empty();
         let was_dropped = floor.is_some_and(|floor| after.seen <= floor);
         let is_another = after.incarnation.is_some() && after.incarnation != incarnation;
         if is_another || !(is_there || was_dropped) {
@@ -106,21 +152,43 @@ impl Redis {
             Some(floor) => after.seq > 0 && after.seq < floor,
             None => after.seq > 0 && after.seen == 0,
         };
+        let mut count = 0;
+        let mut pings = Vec::new();
         for stream in streams.map(|s| s.keys).unwrap_or_default() {
             for entry in stream.ids {
                 let seq = seq_of(&entry.id, CALL)?;
-                if stream.key == wakeups {
+                if stream.key == relayed {
+                    pings.extend(relayed_pings(seq, &entry.map));
+                } else if stream.key == wakeups {
                     follow.woken = true;
                     follow.position.wakeup = seq;
                 } else {
+                    count += 1;
                     (follow.position.seq, follow.position.seen) = (seq, seq);
                     let event = streamed(seq, &entry.map);
                     follow.events.extend(self.0.damaged.readable(&format!("event {seq}"), event));
                 }
             }
         }
+        // All were read at one moment, so their numbers are their order; but where not all events were read, pings must wait.
+        pings.retain(|ping| count < MAX_EVENTS || ping.seq < follow.position.seq);
+        if let Some(last) = pings.last() {
+            follow.position.seq = follow.position.seq.max(last.seq);
+            follow.events.append(&mut pings);
+            follow.events.sort_by_key(|event| event.seq);
+        }
         Ok(follow)
     }
+}
+
+/// An entry of the stream of pings; `None` where it cannot be read.
+fn relayed_pings(seq: u64, fields: &HashMap<String, Value>) -> Option<Event> {
+    let text = |field| redis::from_redis_value::<String>(fields.get(field)?.clone()).ok();
+    let (node, at, pings) = (text("n")?.parse().ok()?, text("t")?.parse().ok()?, text("p")?);
+    let words: Vec<&str> = pings.split(' ').collect();
+    let ping = |pair: &[&str]| Some((pair[0].parse().ok()?, Timestamp::from_millis(pair[1].parse().ok()?)));
+    let pings: Vec<(SpawnId, Timestamp)> = words.chunks_exact(2).filter_map(ping).collect();
+    Some(pings::event(seq, Timestamp::from_millis(at), node, &pings))
 }
 
 /// How long a read blocks, in milliseconds. At least 1: to Redis, 0 means without a limit.

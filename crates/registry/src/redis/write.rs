@@ -2,10 +2,11 @@
 
 use std::time::Duration;
 
-use model::{Drain, Eligibility, NodeId, Owner, SpawnId, TicketId, Timestamp};
+use model::{Drain, Eligibility, NodeId, Owner, SpawnId, TicketId};
 use redis::{FromRedisValue, Script, ScriptInvocation};
 use uuid::Uuid;
 
+use super::keepalive::{digest, heard};
 use super::link::Question;
 use super::{Redis, unexpected};
 use crate::ask::{Claim, Forgotten, IdempotencyKey, Outcome, Outcomes, Restored, operator_data};
@@ -265,7 +266,9 @@ impl Redis {
                     )
                     .arg(report.identity.life)
                     .arg(report.accepted)
-                    .arg(flag(report.heartbeat.is_some()));
+                    .arg(flag(report.heartbeat.is_some()))
+                    .arg(digest(report.agreement.and_then(|agreement| agreement.before)))
+                    .arg(digest(report.agreement.map(|agreement| agreement.after)));
                 if let Some(heartbeat) = &report.heartbeat {
                     heartbeat_args(args, heartbeat);
                 }
@@ -276,50 +279,8 @@ impl Redis {
                 }
             })
             .await?;
-        let words: Vec<&str> = answer.iter().map(String::as_str).collect();
-        match words.as_slice() {
-            ["superseded"] => Ok(Orders { superseded: true, ..Orders::default() }),
-            ["taken", advertise] => Ok(Orders { taken: Some((*advertise).to_owned()), ..Orders::default() }),
-            ["unknown"] => Ok(Orders { unknown: true, ..Orders::default() }),
-            ["behind", serial] => Ok(Orders { behind: Some(number(serial)?), ..Orders::default() }),
-            ["ok", eligibility, drain, now, generation, abandoned, ids @ ..] => {
-                let drain: Option<Drain> = match *drain {
-                    "" => None,
-                    text => {
-                        let drain = serde_json::from_str(text);
-                        let drain = drain.map_err(|e| unexpected(CALL, format!("drain {text:?}: {e}")));
-                        self.0.damaged.readable(report.node.as_str(), drain)
-                    }
-                };
-                let now = Timestamp::from_millis(number(now)?);
-                let abandoned = usize::try_from(number(abandoned)?).unwrap_or(usize::MAX);
-                let (abandoned, expired) = ids.split_at(abandoned.min(ids.len()));
-                Ok(Orders {
-                    generation: number(generation)?,
-                    eligibility: eligibility
-                        .parse()
-                        .map_err(|e| unexpected(CALL, format!("eligibility {e}")))?,
-                    drain: drain.map(|drain| {
-                        let left = drain.deadline.since(now);
-                        (drain, left)
-                    }),
-                    abandoned: spawn_ids(abandoned)?,
-                    expired: spawn_ids(expired)?,
-                    ..Orders::default()
-                })
-            }
-            other => Err(unexpected(CALL, format!("{other:?}"))),
-        }
+        self.orders(CALL, &answer)
     }
-}
-
-/// A number in the answer to a report.
-fn number(text: &str) -> Result<u64, RegistryError> {
-    text.parse().map_err(|_| unexpected("report", format!("number {text:?}")))
-}
-
-fn spawn_ids(ids: &[&str]) -> Result<Vec<SpawnId>, RegistryError> {
-    ids.iter().map(|id| id.parse().map_err(|e| unexpected("report", format!("spawn {id:?} {e}")))).collect()
 }
 
 pub(super) fn json<T: serde::Serialize>(value: &T) -> String {
@@ -338,7 +299,8 @@ fn heartbeat_args(args: &mut ScriptInvocation<'_>, heartbeat: &Heartbeat) {
         .arg(flag(node.ssr))
         .arg(&node.advertise)
         .arg(json(&heartbeat.load))
-        .arg(json(&heartbeat.gpus));
+        .arg(json(&heartbeat.gpus))
+        .arg(heard(&heartbeat.heard));
     desired_args(args, &heartbeat.desired);
     args.arg(heartbeat.forgotten.len());
     for spawn in &heartbeat.forgotten {

@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use model::{EventKind, ExitReason, SpawnState};
 use registry::{Position, SpawnReport};
-use tokio::time::Instant;
 
 use crate::on_all;
 use crate::support::*;
@@ -80,49 +79,6 @@ async fn a_follower_that_is_too_slow_is_told_of_the_gap_embedded() {
 #[tokio::test]
 async fn a_follower_that_is_too_slow_is_told_of_the_gap_redis() {
     a_slow_follower(Farm::redis_with(model::Timing { events_count: 64, ..TIMING }).await).await;
-}
-
-on_all! {
-    async fn the_pings_of_a_heartbeat_are_one_event_and_only_those_that_are_news(farm: &Farm) {
-        let mut agent = Agent::new("a", 9);
-        agent.beat(farm).await;
-        let spawns = [csr().spawn, csr().spawn, csr().spawn];
-        // Ages grow while the test runs.
-        let (before, mut later) = (Instant::now(), None::<Instant>);
-        for spawn in spawns {
-            agent.report(farm, SpawnReport { last_ping: Some(Duration::from_secs(5)), ..ready(spawn) }).await;
-        }
-        let mut position = farm.registry.position().await.unwrap();
-        let mut heard = async || {
-            let news = farm.registry.follow(position, Duration::from_millis(1)).await.unwrap();
-            position = news.position;
-            news.events
-        };
-        let beat = async |agent: &mut Agent, later: Option<Instant>| {
-            for (i, spawn) in agent.spawns.iter_mut().enumerate() {
-                let ping = later.filter(|_| i < 2).map(|at| at.elapsed());
-                spawn.last_ping = Some(ping.unwrap_or_else(|| before.elapsed() + Duration::from_secs(5)));
-            }
-            agent.beat(farm).await;
-        };
-        beat(&mut agent, later).await;
-        assert_eq!(heard().await, [], "nothing is new");
-        later = Some(Instant::now());
-        beat(&mut agent, later).await;
-        let events = heard().await;
-        let [event] = events.as_slice() else { panic!("one event was expected: {events:?}") };
-        assert_eq!((event.kind, event.spawn), (EventKind::SpawnPing, None));
-        assert_eq!(event.node, Some(id("a")));
-        let pings = event.data["pings"].as_object().unwrap();
-        assert_eq!(pings.len(), 2);
-        for spawn in &spawns[..2] {
-            let record = farm.registry.spawn(*spawn).await.unwrap().unwrap();
-            assert_eq!(pings[&spawn.to_string()], record.last_ping_at.unwrap().to_string());
-            assert!(record.events.iter().all(|event| event.kind != EventKind::SpawnPing), "no history of pings");
-        }
-        beat(&mut agent, later).await;
-        assert_eq!(heard().await, [], "the same pings again");
-    }
 }
 
 on_all! {

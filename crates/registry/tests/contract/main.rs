@@ -16,6 +16,7 @@ mod identity;
 mod incarnation;
 mod interleavings;
 mod judging;
+mod keepalive;
 mod kept;
 mod line;
 mod machine;

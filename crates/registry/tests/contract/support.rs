@@ -5,14 +5,14 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use model::{
-    AgentEpoch, Availability, Demand, Exit, ExitReason, Load, NodeDescription, NodeId, NodeKind, Placement,
-    RendererType, SpawnId, SpawnState, Tag, TicketId, Timing,
+    Availability, Demand, Exit, ExitReason, NodeId, Placement, RendererType, SpawnId, SpawnState, Tag,
+    TicketId, Timing,
 };
-use registry::{
-    AgentReport, Change, DesiredState, Heartbeat, Identity, Orders, Registry, Reservation, Reserve, Reserved,
-    SpawnReport,
-};
+use registry::{Registry, Reservation, Reserve, Reserved, SpawnReport};
 
+mod agent;
+
+pub(crate) use self::agent::Agent;
 use crate::servers::{Cluster, RedisServer, Secure};
 
 /// Runs the test on both backends, and on Redis in each form.
@@ -73,7 +73,7 @@ pub(crate) struct Farm {
     /// As front doors connect.
     pub(crate) registry: Registry,
     /// As agents connect, where that is another user.
-    agents: Option<Registry>,
+    pub(crate) agents: Option<Registry>,
     redis: Option<RedisServer>,
 }
 
@@ -263,166 +263,6 @@ impl Ask for Reserve {
         self.owner = Some(owner.parse().expect("a good name"));
         self.most = Some(most);
         self
-    }
-}
-
-/// An agent as the registry sees it.
-#[derive(Clone)]
-pub(crate) struct Agent {
-    pub(crate) node: NodeId,
-    pub(crate) epoch: AgentEpoch,
-    pub(crate) description: NodeDescription,
-    pub(crate) spawns: Vec<SpawnReport>,
-    pub(crate) forgotten: Vec<SpawnId>,
-    pub(crate) serial: u64,
-    pub(crate) takeover: bool,
-    pub(crate) desired: DesiredState,
-    pub(crate) identity: Identity,
-    /// Kept by agents that have an identity.
-    pub(crate) accepted: u64,
-}
-
-impl Agent {
-    pub(crate) fn new(node: &str, slots: u32) -> Self {
-        Self {
-            node: id(node),
-            epoch: AgentEpoch::mint(),
-            description: NodeDescription {
-                advertise: format!("http://{node}:7070"),
-                endpoint: format!("ws://{node}:{{port}}"),
-                kind: NodeKind { pool: "default".to_owned(), labels: BTreeMap::new(), dedicated: false },
-                slots,
-                gpus: 0,
-                gpu_slots: 0,
-                csr: true,
-                ssr: true,
-                version: "0.1.0".to_owned(),
-                viewer_relay: None,
-            },
-            spawns: Vec::new(),
-            forgotten: Vec::new(),
-            serial: 0,
-            takeover: true,
-            desired: DesiredState::default(),
-            identity: Identity::default(),
-            accepted: 0,
-        }
-    }
-
-    /// Has a state directory, and this is its first life there.
-    pub(crate) fn identified(mut self) -> Self {
-        self.identity = Identity { instance: uuid::Uuid::new_v4(), life: 1 };
-        self
-    }
-
-    /// The next life on the same state directory, with the same spawns.
-    pub(crate) fn restarted(&self) -> Self {
-        let identity = Identity { life: self.identity.life + 1, ..self.identity };
-        let epoch = AgentEpoch::mint();
-        Self { epoch, identity, takeover: true, serial: 0, accepted: 0, ..self.clone() }
-    }
-
-    /// Reached at another address.
-    pub(crate) fn at(mut self, host: &str) -> Self {
-        self.description.advertise = format!("http://{host}:7070");
-        self
-    }
-
-    pub(crate) fn labels(mut self, labels: &[(&str, &str)]) -> Self {
-        self.description.kind.labels =
-            labels.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
-        self
-    }
-
-    pub(crate) fn pool(mut self, pool: &str) -> Self {
-        pool.clone_into(&mut self.description.kind.pool);
-        self
-    }
-
-    pub(crate) fn gpus(mut self, gpus: u32, slots: u32) -> Self {
-        (self.description.gpus, self.description.gpu_slots) = (gpus, slots);
-        self
-    }
-
-    pub(crate) fn renderers(mut self, csr: bool, ssr: bool) -> Self {
-        (self.description.csr, self.description.ssr) = (csr, ssr);
-        self
-    }
-
-    fn heartbeat(&self) -> Heartbeat {
-        Heartbeat {
-            load: Load { cpu: 0.5, memory_free_bytes: 1 << 30 },
-            forgotten: self.forgotten.clone(),
-            desired: self.desired.clone(),
-            ..Heartbeat::new(self.description.clone(), self.spawns.clone())
-        }
-    }
-
-    async fn send(&mut self, farm: &Farm, changes: Vec<Change>, heartbeat: bool) -> Orders {
-        let last = changes.last().map_or(0, |change| change.serial);
-        let report = self.compose(changes, heartbeat);
-        let registry = farm.agents.as_ref().unwrap_or(&farm.registry);
-        let orders = registry.report(&report).await.expect("the registry is there");
-        self.heed(&orders, last);
-        orders
-    }
-
-    pub(crate) fn compose(&self, changes: Vec<Change>, heartbeat: bool) -> AgentReport {
-        AgentReport {
-            node: self.node.clone(),
-            epoch: self.epoch,
-            takeover: self.takeover,
-            identity: self.identity,
-            accepted: self.accepted,
-            changes,
-            heartbeat: heartbeat.then(|| self.heartbeat()),
-        }
-    }
-
-    /// Notes what the answer to a report says of it; `last` is the serial of the last change in it. Whether it was accepted.
-    pub(crate) fn heed(&mut self, orders: &Orders, last: u64) -> bool {
-        let refused =
-            orders.superseded || orders.unknown || orders.taken.is_some() || orders.behind.is_some();
-        if !refused {
-            self.takeover = false;
-            if !self.identity.instance.is_nil() {
-                self.accepted = self.accepted.max(last);
-            }
-        }
-        !refused
-    }
-
-    /// The first report of an epoch: all at once.
-    pub(crate) async fn takeover(&mut self, farm: &Farm, changes: Vec<Change>) -> Orders {
-        self.send(farm, changes, true).await
-    }
-
-    pub(crate) async fn beat(&mut self, farm: &Farm) -> Orders {
-        self.send(farm, Vec::new(), true).await
-    }
-
-    pub(crate) fn change(&mut self, spawn: &SpawnReport) -> Change {
-        self.serial += 1;
-        Change { serial: self.serial, spawn: spawn.clone(), age: Duration::ZERO }
-    }
-
-    /// Reports a state of a spawn and remembers it for the next heartbeat.
-    pub(crate) async fn report(&mut self, farm: &Farm, spawn: SpawnReport) -> Orders {
-        let change = self.change(&spawn);
-        self.spawns.retain(|s| s.id != spawn.id);
-        if spawn.state != SpawnState::Exited {
-            self.spawns.push(spawn);
-        }
-        self.send(farm, vec![change], false).await
-    }
-
-    /// Several changes in one report, with a heartbeat.
-    pub(crate) async fn all(&mut self, farm: &Farm, changes: Vec<Change>) -> Orders {
-        self.send(farm, changes, true).await
-    }
-
-    pub(crate) async fn repeat(&mut self, farm: &Farm, change: Change) -> Orders {
-        self.send(farm, vec![change], false).await
     }
 }
 

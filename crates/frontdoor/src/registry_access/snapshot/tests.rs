@@ -30,6 +30,7 @@ pub(crate) fn node(name: &str, slots: u32, used: u32) -> NodeRecord {
         drain: None,
         generation: 0,
         health: model::NodeHealth::default(),
+        heard: model::Heard::default(),
     }
 }
 

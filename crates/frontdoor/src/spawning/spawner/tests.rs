@@ -93,6 +93,7 @@ async fn node(registry: &Registry, name: &str, slots: u32) -> Agent {
         takeover: true,
         identity: registry::Identity::default(),
         accepted: 0,
+        agreement: None,
         changes: Vec::new(),
         heartbeat: Some(Heartbeat::new(description, Vec::new())),
     };

@@ -11,7 +11,7 @@
 -- Keys, after the prefix:
 --   incarnation      "<UUID> <ms when it was made>", the registry's identity: a wiped registry has another one
 --   check            what a check of writes writes
---   seq              last sequence number given to an event or a wake-up
+--   seq              last sequence number given to an event, a wake-up or a ping
 --   events, floor    stream of events, entry id <seq>-0; and the last seq that cannot be read any more
 --   nudges           stream of wake-ups: an entry means that callers in line, or waiting for a keyed answer, ask again
 --   alike            there for a minute after a request has failed in the same way wherever it was tried
@@ -45,6 +45,7 @@
 --   audit            stream of operators' orders: i (an id of the entry), t (when), d (JSON)
 --   minute:<m>       hash, counts of a minute since the Unix epoch: started, ready, e:<exit reason>, r:<code>, used, total
 --   idem:<key>       hash, an idempotency record
+--   pings            stream of pings on their way to subscribers; pings:all, pings:of:<n>: there while they are wanted, see pings.lua
 local P = KEYS[1]
 local call = redis.call
 local STALE, DOWN, RESERVATION, PLACE = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])

@@ -1,7 +1,9 @@
 -- Takes in an agent's report: first the heartbeat's description, then the changes, then the heartbeat's list. Repeating it
 -- changes nothing.
--- ARGV: node, epoch, 1 to take over, instance or '', life, last change known to be accepted, 1 with a heartbeat;
+-- ARGV: node, epoch, 1 to take over, instance or '', life, last change known to be accepted, 1 with a heartbeat, digest before the
+--   changes or '', digest after them or '';
 --   with a heartbeat: description, kind, kind as JSON, slots, GPU slots or -1, 1 with csr, 1 with ssr, advertise, load, GPUs,
+--     age of the oldest last ping or '' and then the late spawns with spaces before them,
 --     the desired state as the agent remembers it (the order's number, eligibility, and with a drain: ms left, ms since it was
 --     asked for, reason and who asked as JSON or null; else four times ''),
 --     count and ids of forgotten reservations, count and fields of spawns;
@@ -10,11 +12,14 @@
 --   since its last ping or '', since its end or '', since its viewer connected or '', since it left or '', ms it may still live
 --   or '', exit or '', data of the event.
 -- Returns {'superseded'} · {'taken', advertise} · {'unknown'} · {'behind', serial}
---   · {'ok', eligibility, drain, now, order's number, count of abandoned, abandoned …, expired …}.
+--   · {'ok', eligibility, drain, now, order's number, 1 where pings are wanted, count of abandoned, abandoned …, expired …}.
 --
--- Every heartbeat repairs what it writes anyway. Every fourth one, and one that misses its node's name or kind, is a full
--- check: it writes the whole record of its node and every index that the record stands in, so that a lost key is back
--- within five heartbeats. Repairs are no events.
+-- The field digest of the node stands for what both sides agree on, see keepalive.lua. A list sets it; changes lead from one to the next;
+-- whatever else a report does drops it, and then the next keepalive asks for the list.
+--
+-- A heartbeat with a list repairs what it writes anyway. One with a digest is a full check, as is every fourth one of agents that send
+-- nothing but lists, and one that misses its node's name or kind: it writes the whole record of its node and every index that the record
+-- stands in. Repairs are no events.
 local SPAWN_FIELDS, FULL_CHECK = 18, 4
 local ELIGIBILITY = { eligible = true, cordoned = true, draining = true }
 local i = A
@@ -24,12 +29,13 @@ local function arg()
 end
 local node, epoch, takeover, instance, life = arg(), arg(), arg() == '1', arg(), tonumber(arg())
 local accepted, heartbeat = tonumber(arg()), arg() == '1'
+local digest_before, digest_after = arg(), arg()
 local key, held = P .. ':node:' .. node, P .. ':held:' .. node
 
 local was = {}
 do
   local fields = { 'epoch', 'avail', 'desc', 'serial', 'kind', 'instance', 'life', 'beat', 'advertise', 'elig', 'drain', 'gen',
-    'gused', 'beats', 'slots', 'gpus', 'csr', 'ssr' }
+    'gused', 'beats', 'slots', 'gpus', 'csr', 'ssr', 'digest' }
   for f, value in ipairs(call('HMGET', key, unpack(fields))) do was[fields[f]] = value or nil end
 end
 local known = was.epoch or was.desc or was.elig
@@ -133,14 +139,16 @@ local function register()
   desc, kind, kind_json = arg(), arg(), arg()
   local slots, gpus, csr, ssr = arg(), arg(), arg(), arg()
   local advertise, load, gpu_list = arg(), arg(), arg()
+  local oldest, late = string.match(arg(), '^(%d*)(.*)$')
   desired = { tonumber(arg()), arg(), remembered(arg(), arg(), arg(), arg()) }
   local beats = (count_of(was.beats) or 0) + 1
-  call('HSET', key, 'load', load, 'gpulist', gpu_list, 'beat', int(now), 'beats', int(beats % FULL_CHECK))
+  call('HSET', key, 'load', load, 'gpulist', gpu_list, 'beat', int(now), 'beats', int(beats % FULL_CHECK),
+    'heard', oldest ~= '' and int(now - oldest) .. late or '')
   call('ZADD', P .. ':up', int(now), node)
   local differs = was.epoch ~= epoch or was.avail ~= 'up' or was.desc ~= desc or was.kind ~= kind or was.slots ~= slots
     or was.gpus ~= gpus or was.csr ~= csr or was.ssr ~= ssr or was.advertise ~= advertise or was.instance ~= instance
     or was.life ~= int(life)
-  full = differs or beats % FULL_CHECK == 0 or is_lost()
+  full = digest_after ~= '' or differs or beats % FULL_CHECK == 0 or is_lost()
   if differs then
     if was.desc ~= desc or was.kind ~= kind then strike(node) end
     call('HSET', key, 'epoch', epoch, 'instance', instance, 'life', int(life), 'avail', 'up', 'desc', desc, 'kind', kind,
@@ -172,8 +180,9 @@ local function hold_of(spawn)
 end
 
 local freed, slots_changed = false, false
+local wants_pings = heartbeat and are_pings_wanted(node)
 
--- Pings that a heartbeat brings and that were not known, as members of a JSON object.
+-- Pings that a heartbeat brings and that were not known, as relay_pings takes them.
 local pings
 
 -- The data of a spawn's first event, whatever its state, with what a follower needs to make a record of it. Built here, as
@@ -192,20 +201,10 @@ local function introduced(data, state, renderer, endpoint, gpu, labels, tags, ow
   return intro .. (data == '{}' and '}' or ',' .. string.sub(data, 2))
 end
 
--- Repairs the fields in which the record of a listed spawn differs from what its agent reports. No event, as nothing happened.
-local function repair_record(id, record, had, owner, endpoint, renderer, started)
-  local from = tonumber(had[9] or '')
-  -- Ages are rounded.
-  local is_started = started == '' or (from and math.abs(from - started) < 5000)
-  if had[5] == owner and had[7] == endpoint and had[8] == renderer and is_started then return end
-  call('HSET', record, 'owner', owner, 'endpoint', endpoint, 'renderer', renderer)
-  if (had[5] or '') ~= '' and had[5] ~= owner then call('ZREM', P .. ':spawns-of:' .. had[5], id) end
-  if not is_started then call('HSET', record, 'started', started) end
-end
-
 -- What a record says of its spawn's viewer after a report, and whether a viewer has come; viewing.rs does the same.
 local function viewing(had_connected, had_disconnected, connected, disconnected)
-  had_connected, had_disconnected = had_connected or '', had_disconnected or ''
+  had_connected = tonumber(had_connected or '') and had_connected or ''
+  had_disconnected = tonumber(had_disconnected or '') and had_disconnected or ''
   if connected == '' then return had_connected, had_disconnected, false end
   local was_on = had_connected ~= '' and had_disconnected == ''
   if disconnected == '' then
@@ -231,7 +230,7 @@ local function apply(at, listed)
   local connected, disconnected, life_left, exit, data = since(arg()), since(arg()), arg(), arg(), arg()
   local record = P .. ':spawn:' .. id
   local had = call('HMGET', record, 'state', 'ping', 'ready', 'events', 'owner', 'exit', 'endpoint', 'renderer', 'started',
-    'connected', 'disconnected', 'expires', 'tags', 'origin')
+    'connected', 'disconnected', 'expires', 'tags', 'origin', 'gpu', 'labels')
   if had[1] == 'exited' then
     -- The agent's word on an end replaces node-lost, the end of a spawn that was only missing from a list.
     if state == 'exited' and had[6] == UNSEEN and exit ~= UNSEEN then
@@ -281,9 +280,9 @@ local function apply(at, listed)
     -- Ages are rounded, so the same ping comes out a few milliseconds apart.
     if ping ~= '' and (not tonumber(had[2] or '') or math.abs(ping - had[2]) > 50) then
       call('HSET', record, 'ping', ping)
-      if pings then pings[#pings + 1] = '"' .. id .. '":"' .. rfc3339(tonumber(ping)) .. '"' end
+      if pings then pings[#pings + 1] = id .. ' ' .. ping end
     end
-    if full and listed then repair_record(id, record, had, owner, endpoint, renderer, since(started)) end
+    if full and listed then repair_record(id, record, had, owner, endpoint, renderer, since(started), gpu, labels) end
     return id, owner
   end
   local event = 'spawn.' .. state
@@ -371,7 +370,7 @@ local function reconcile()
     local id, owner = apply(now, true)
     present[id], known_here[id] = owner, true
   end
-  if #pings > 0 then publish(now, 'spawn.ping', node, '', '{"pings":{' .. table.concat(pings, ',') .. '}}') end
+  if #pings > 0 and wants_pings then relay_pings(node, next_seq(), table.concat(pings, ' ')) end
   local gone, gpus = {}, 0
   for spawn, hold in pairs(holds) do
     local why = string.sub(hold, 1, 1)
@@ -410,7 +409,16 @@ end
 
 -- A delayed report may arrive after later ones. Its list is older than their changes, and would undo them. Agents without
 -- an identity do not send what was accepted.
-if heartbeat and (instance == '' or sent >= before) then reconcile() end
+local is_whole = heartbeat and (instance == '' or sent >= before)
+if is_whole then reconcile() end
+-- Changes lead from one digest to the next only where all of them were applied, each once. A repeated report has led there before.
+local leads = was.digest and (was.digest == digest_before or serial == before and was.digest == digest_after)
+local agrees = is_whole or not heartbeat and sent >= before and leads
+if digest_after ~= '' and agrees then
+  if was.digest ~= digest_after then call('HSET', key, 'digest', digest_after) end
+elseif was.digest then
+  call('HDEL', key, 'digest')
+end
 -- An order that the agent has and this registry lacks.
 if heartbeat and desired[1] > (count_of(was.gen) or 0) then
   local drain = desired[3]
@@ -424,7 +432,8 @@ elseif full or slots_changed then
 end
 
 local abandoned = call('SMEMBERS', P .. ':abandoned:' .. node)
-local answer = { 'ok', was.elig, was.drain or '', int(now), int(count_of(was.gen) or 0), #abandoned }
+local answer = { 'ok', was.elig, was.drain or '', int(now), int(count_of(was.gen) or 0),
+  wants_pings and '1' or '0', #abandoned }
 for _, spawn in ipairs(abandoned) do answer[#answer + 1] = spawn end
 for _, spawn in ipairs(expired) do answer[#answer + 1] = spawn end
 return done(answer)
