@@ -20,7 +20,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use model::{NodeDescription, SpawnId, SpawnState};
+use model::{NodeDescription, SpawnId, SpawnState, Supply};
 use registry::{AgentReport, Change, DesiredDrain, Heartbeat, Orders, Registry};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -224,6 +224,7 @@ impl Relay {
             Heartbeat {
                 description: NodeDescription { slots: table.slots(), ..self.node.description.clone() },
                 load: self.processors.load(),
+                supply: Supply::default(),
                 gpus: table.gpus().slots(),
                 spawns: self.reported.values().map(|spawn| spawn.report(now)).collect(),
                 forgotten: self

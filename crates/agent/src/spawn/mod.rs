@@ -156,6 +156,7 @@ impl Snapshot {
             tags: self.facts.tags.clone(),
             owner: self.facts.owner.clone(),
             origin: self.facts.origin.clone(),
+            server: None,
             started: age(self.facts.started),
             ready: self.ready.map(age),
             last_ping: self.heard.map(age),

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use model::{Drain, Eligibility, NodeId, Owner, SpawnId, TicketId, Timestamp};
+use model::{Drain, Eligibility, NodeId, Owner, RendererType, SpawnId, Supply, TicketId, Timestamp};
 use redis::{FromRedisValue, Script, ScriptInvocation};
 use uuid::Uuid;
 
@@ -282,7 +282,7 @@ impl Redis {
             ["taken", advertise] => Ok(Orders { taken: Some((*advertise).to_owned()), ..Orders::default() }),
             ["unknown"] => Ok(Orders { unknown: true, ..Orders::default() }),
             ["behind", serial] => Ok(Orders { behind: Some(number(serial)?), ..Orders::default() }),
-            ["ok", eligibility, drain, now, generation, abandoned, ids @ ..] => {
+            ["ok", eligibility, drain, now, generation, failing, abandoned, ids @ ..] => {
                 let drain: Option<Drain> = match *drain {
                     "" => None,
                     text => {
@@ -303,6 +303,10 @@ impl Redis {
                         let left = drain.deadline.since(now);
                         (drain, left)
                     }),
+                    failing: [RendererType::Csr, RendererType::Ssr]
+                        .into_iter()
+                        .filter(|renderer| failing.split(' ').any(|word| word == renderer.as_str()))
+                        .collect(),
                     abandoned: spawn_ids(abandoned)?,
                     expired: spawn_ids(expired)?,
                     ..Orders::default()
@@ -338,6 +342,7 @@ fn heartbeat_args(args: &mut ScriptInvocation<'_>, heartbeat: &Heartbeat) {
         .arg(flag(node.ssr))
         .arg(&node.advertise)
         .arg(json(&heartbeat.load))
+        .arg(supply_text(&heartbeat.supply))
         .arg(json(&heartbeat.gpus));
     desired_args(args, &heartbeat.desired);
     args.arg(heartbeat.forgotten.len());
@@ -348,6 +353,12 @@ fn heartbeat_args(args: &mut ScriptInvocation<'_>, heartbeat: &Heartbeat) {
     for spawn in &heartbeat.spawns {
         spawn_args(args, spawn);
     }
+}
+
+/// What the index needs of it, in front of all of it: the handicap of each renderer. `redis/lua/slots.lua` reads it.
+fn supply_text(supply: &Supply) -> String {
+    let [csr, ssr] = [RendererType::Csr, RendererType::Ssr].map(|renderer| supply.handicap(renderer));
+    format!("{csr} {ssr} {}", json(supply))
 }
 
 fn desired_args(args: &mut ScriptInvocation<'_>, desired: &DesiredState) {
@@ -380,5 +391,6 @@ fn spawn_args(args: &mut ScriptInvocation<'_>, spawn: &SpawnReport) {
         .arg(age(spawn.disconnected))
         .arg(age(spawn.life_left))
         .arg(spawn.exit.as_ref().map(json).unwrap_or_default())
+        .arg(spawn.server.map(|server| server.to_string()).unwrap_or_default())
         .arg(json(&event_data(spawn)));
 }

@@ -31,6 +31,7 @@ mod servers;
 mod slots;
 mod spawns;
 mod streams;
+mod supply;
 mod support;
 mod tags;
 mod truth;

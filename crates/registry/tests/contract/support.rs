@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use model::{
     AgentEpoch, Availability, Demand, Exit, ExitReason, Load, NodeDescription, NodeId, NodeKind, Placement,
-    RendererType, SpawnId, SpawnState, Tag, TicketId, Timing,
+    RendererType, SpawnId, SpawnState, Supply, Tag, TicketId, Timing,
 };
 use registry::{
     AgentReport, Change, DesiredState, Heartbeat, Identity, Orders, Registry, Reservation, Reserve, Reserved,
@@ -280,6 +280,7 @@ pub(crate) struct Agent {
     pub(crate) identity: Identity,
     /// Kept by agents that have an identity.
     pub(crate) accepted: u64,
+    pub(crate) supply: Supply,
 }
 
 impl Agent {
@@ -306,6 +307,7 @@ impl Agent {
             desired: DesiredState::default(),
             identity: Identity::default(),
             accepted: 0,
+            supply: Supply::default(),
         }
     }
 
@@ -352,6 +354,7 @@ impl Agent {
     fn heartbeat(&self) -> Heartbeat {
         Heartbeat {
             load: Load { cpu: 0.5, memory_free_bytes: 1 << 30 },
+            supply: self.supply.clone(),
             forgotten: self.forgotten.clone(),
             desired: self.desired.clone(),
             ..Heartbeat::new(self.description.clone(), self.spawns.clone())
