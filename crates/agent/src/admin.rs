@@ -19,6 +19,7 @@ use registry::Registry;
 use serde_json::json;
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 
 use crate::accept::{self, Connection};
 use crate::foreign::{self, Known};
@@ -165,6 +166,8 @@ async fn metrics(
         return (StatusCode::FORBIDDEN, why).into_response();
     }
     let usage = node.table().usage();
+    let supply = node.table().supply(node.starts.depth(), Instant::now());
+    node.metrics.supply(&supply, node.starts.under_way());
     let tls = &node.config.tls;
     node.metrics.certificate(tls.grpc.as_ref().and_then(tls::Server::not_after));
     for server in tls.grpc.iter().chain(&tls.admin) {

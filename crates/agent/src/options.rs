@@ -1,5 +1,6 @@
 //! The agent's command line. Every flag is also an environment variable: `HATCHERY_` and the flag in capitals.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
@@ -9,7 +10,7 @@ use access::host::{ALLOWED_HOST, HostError};
 use access::{HostOptions, Hosts};
 use clap::builder::BoolishValueParser;
 use clap::{ArgAction, Args};
-use model::{NodeId, parse_bytes};
+use model::{NodeId, RendererType, parse_bytes};
 
 use crate::address::{host_name, host_of};
 use crate::config::{Config, ConfigError, Launcher, OnShutdown};
@@ -33,6 +34,22 @@ fn key_value(text: &str) -> Result<(String, String), String> {
         Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
         Some(_) | None => Err(format!("must be NAME=VALUE, not {text:?}")),
     }
+}
+
+fn warm(text: &str) -> Result<(RendererType, u32), String> {
+    let wants = || format!("must be RENDERER=COUNT, for example csr=2, not {text:?}");
+    let (renderer, count) = text.split_once('=').ok_or_else(wants)?;
+    Ok((renderer.parse().map_err(|_| wants())?, count.parse().map_err(|_| wants())?))
+}
+
+fn collect_warm(given: &[(RendererType, u32)]) -> Result<BTreeMap<RendererType, u32>, ConfigError> {
+    let mut warm = BTreeMap::new();
+    for (renderer, count) in given {
+        if warm.insert(*renderer, *count).is_some() {
+            return Err(ConfigError::new("--warm", format!("must name {renderer} once")));
+        }
+    }
+    Ok(warm)
 }
 
 /// The flags of `hatchery agent`.
@@ -95,6 +112,18 @@ pub struct Options {
         default_value_t = 32
     )]
     pub slots: u32,
+
+    /// Servers that start at once; others wait for their turn, within their deadlines [default: twice the processors]
+    #[arg(long, env = "HATCHERY_STARTS", value_name = "COUNT", allow_negative_numbers = true)]
+    pub starts: Option<u32>,
+
+    /// Servers to keep ready for requests without model and session token, for example csr=2,ssr=1; each may take a licence
+    #[arg(long, env = "HATCHERY_WARM", value_name = "RENDERER=COUNT", value_parser = warm, value_delimiter = ',')]
+    pub warm: Vec<(RendererType, u32)>,
+
+    /// How long a server is kept ready before another one takes its place
+    #[arg(long, env = "HATCHERY_WARM_AGE", value_name = "DURATION", value_parser = duration, default_value = "10m")]
+    pub warm_age: Duration,
 
     /// Offer client-side rendering
     #[arg(long, env = "HATCHERY_CSR", value_name = "BOOL", action = ArgAction::Set, default_value_t = true)]
@@ -254,6 +283,7 @@ impl Options {
         let secret_files = self.tls.tls_key.iter().map(|key| ("--tls-key", key.clone())).collect();
         let cgroup = self.cgroup.map(|dir| absolute("--cgroup", &dir)).transpose()?;
         let license_file = self.license_file.map(|file| absolute("--license-file", &file)).transpose()?;
+        let defaults = Config::new(node, launcher, state_dir);
         let config = Config {
             tls,
             hosts,
@@ -268,6 +298,9 @@ impl Options {
             license_file,
             ports: self.ports,
             slots: self.slots,
+            warm: collect_warm(&self.warm)?,
+            warm_age: self.warm_age,
+            starts: self.starts.unwrap_or(defaults.starts),
             csr: self.csr,
             ssr: self.ssr,
             gpus: self.gpus,
@@ -291,7 +324,7 @@ impl Options {
             spawn_memory: self.spawn_memory,
             spawn_cpus: self.spawn_cpus,
             cgroup,
-            ..Config::new(node, launcher, state_dir)
+            ..defaults
         };
         config.check()?;
         Ok(config)
@@ -342,109 +375,5 @@ fn default_state_dir(node: &NodeId) -> Result<PathBuf, ConfigError> {
 }
 
 #[cfg(test)]
-mod tests {
-    use clap::Parser;
-
-    use super::*;
-
-    #[derive(Debug, Parser)]
-    struct Cli {
-        #[command(flatten)]
-        options: Options,
-    }
-
-    fn parse(args: &[&str]) -> Result<Options, clap::Error> {
-        Cli::try_parse_from(["agent"].iter().chain(args)).map(|cli| cli.options)
-    }
-
-    fn config(args: &[&str]) -> Result<Config, ConfigError> {
-        let all = [&["--executable", "/opt/sc/ts3d_sc_server", "--node", "n"], args].concat();
-        parse(&all).unwrap().into_config()
-    }
-
-    #[test]
-    fn the_flags_default_to_what_the_documentation_says() {
-        let given = config(&[]).unwrap();
-        assert!(given.hosts.knows(&host_name()) && given.hosts.knows("n"));
-        let mut plain = Config::new(
-            "n".parse().unwrap(),
-            Launcher::Executable("/opt/sc/ts3d_sc_server".into()),
-            given.state_dir.clone(),
-        );
-        // The machine's name is in no documentation.
-        plain.hosts = given.hosts.clone();
-        assert_eq!(format!("{given:?}"), format!("{plain:?}"));
-    }
-
-    #[test]
-    fn lists_come_as_repeated_flags_or_with_commas() {
-        let config = config(&[
-            "--label",
-            "a=1,b=2",
-            "--label",
-            "c=3",
-            "--env",
-            "X=1",
-            "--env",
-            "Y=2=3",
-            "--arg",
-            "--foo=1,2",
-            "--arg",
-            "-x",
-            "--model-dir",
-            "/m,/n",
-        ])
-        .unwrap();
-        assert_eq!(config.labels.len(), 3);
-        assert_eq!(config.env, [("X".into(), "1".into()), ("Y".into(), "2=3".into())]);
-        assert_eq!(config.args, ["--foo=1,2", "-x"]);
-        assert_eq!(config.model_dirs, [PathBuf::from("/m"), "/n".into()]);
-    }
-
-    #[test]
-    fn relative_paths_are_made_absolute_at_the_start() {
-        let config =
-            config(&["--license-file", "key.txt", "--model-dir", "models", "--state-dir", "s"]).unwrap();
-        assert!(config.license_file.unwrap().is_absolute());
-        assert!(config.model_dirs[0].is_absolute() && config.state_dir.is_absolute());
-    }
-
-    #[test]
-    fn a_wrong_value_names_its_flag() {
-        for (args, flag) in [
-            (&["--endpoint", "ws://{host}"][..], "--endpoint"),
-            (&["--endpoint", "ws://{hots}:{port}"], "--endpoint"),
-            (&["--label", "a=1,a=2"], "--label"),
-            (&["--label", "a"], "--label"),
-            (&["--node", "a b"], "--node"),
-            (&["--slots", "0"], "--slots"),
-            (&["--ports", "55010-55000"], "--ports"),
-            (&["--arg", "--id"], "--arg"),
-        ] {
-            let all = [&["--executable", "/x"], args].concat();
-            let error = parse(&all).unwrap().into_config().unwrap_err();
-            assert_eq!(error.flag, flag, "{args:?}: {error}");
-        }
-        assert_eq!(parse(&["--node", "n"]).unwrap().into_config().unwrap_err().flag, "--executable");
-        for args in [
-            ["--ready-timeout", "30"],
-            ["--ports", "55000"],
-            ["--min-free-memory", "1 lot"],
-            ["--csr", "perhaps"],
-            ["--on-shutdown", "never"],
-            ["--listen", "localhost"],
-            ["--env", "X"],
-            ["--slots", "-1"],
-            ["--gpus", "-1"],
-        ] {
-            let error = parse(&args).unwrap_err().to_string();
-            assert!(error.contains(args[0]), "{args:?}: {error}");
-        }
-    }
-
-    #[test]
-    fn a_benchmark_needs_no_executable() {
-        let config = parse(&["--node", "n", "--start-nothing"]).unwrap().into_config().unwrap();
-        assert_eq!(config.launcher, Launcher::Nothing);
-    }
-}
+#[path = "options_tests.rs"]
+mod tests;

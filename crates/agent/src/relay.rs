@@ -20,7 +20,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use model::{NodeDescription, SpawnId, SpawnState, Supply};
+use model::{Eligibility, NodeDescription, SpawnId, SpawnState};
 use registry::{AgentReport, Change, DesiredDrain, Heartbeat, Orders, Registry};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -224,8 +224,8 @@ impl Relay {
             Heartbeat {
                 description: NodeDescription { slots: table.slots(), ..self.node.description.clone() },
                 load: self.processors.load(),
-                supply: Supply::default(),
-                gpus: table.gpus().slots(),
+                supply: table.supply(self.node.starts.depth(), now),
+                gpus: table.gpu_slots(),
                 spawns: self.reported.values().map(|spawn| spawn.report(now)).collect(),
                 forgotten: self
                     .void
@@ -252,9 +252,13 @@ impl Relay {
 
     fn apply(&mut self, orders: Orders) {
         let now = Instant::now();
-        let Orders { generation, eligibility, drain, abandoned, expired, .. } = orders;
+        let Orders { generation, eligibility, drain, abandoned, expired, failing, .. } = orders;
+        self.node.table().set_failing(failing);
         if self.node.table().learn_desired(generation, eligibility, drain, now) {
             tracing::info!(%eligibility, generation, "eligibility changed");
+            if eligibility != Eligibility::Eligible {
+                self.node.starts.turn_away();
+            }
             self.node.desired_unsaved.store(true, Ordering::Release);
             self.node.store_desired_soon();
         }
@@ -309,6 +313,7 @@ impl Relay {
     fn superseded(&self) -> ReportOutcome {
         tracing::error!("another agent has taken this node over, no more spawns are admitted");
         self.node.table().set_admission_mode(AdmissionMode::Superseded);
+        self.node.starts.turn_away();
         self.node.closed.cancel();
         ReportOutcome::Over
     }
