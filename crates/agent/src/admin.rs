@@ -20,6 +20,7 @@ use registry::{Registry, RegistryError};
 use serde_json::json;
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 
 use crate::accept::{self, Connection};
 use crate::foreign::{self, Known};
@@ -197,11 +198,12 @@ async fn metrics(
     {
         return refusal;
     }
-    let (usage, eligibility) = {
+    let (usage, eligibility, supply) = {
         let table = node.table();
-        (table.usage(), table.eligibility())
+        (table.usage(), table.eligibility(), table.supply(node.starts.depth(), Instant::now()))
     };
     node.metrics.node(eligibility, node.registry_up());
+    node.metrics.supply(&supply, node.starts.under_way());
     let tls = &node.config.tls;
     node.metrics.certificate(tls.grpc.as_ref().and_then(tls::Server::not_after));
     for server in tls.grpc.iter().chain(&tls.admin) {

@@ -25,13 +25,16 @@ use crate::models;
 use crate::node::Node;
 use crate::port_search;
 use crate::spawn::exit::Cause;
-use crate::spawn::start::{Order, START_TIMEOUT};
+use crate::spawn::start::Order;
 use crate::spawn::{Answer, Facts, Refusal, RefusalKind};
 use crate::spawn::{run, traced};
-use crate::table::entrance::{Admission, SpawnSpec};
+use crate::table::entrance::{Admission, Needs, Source, SpawnSpec};
 
 /// How long an answer waits for the registry to acknowledge the spawn.
 const REGISTRY_TIMEOUT: Duration = Duration::from_millis(250);
+
+/// How long a warm server may take to end whose memory is wanted.
+const MEMORY_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// How long the check of the model directories may take.
 const SHARE_TIMEOUT: Duration = Duration::from_secs(5);
@@ -66,7 +69,20 @@ pub(crate) async fn spawn(node: &Arc<Node>, request: &Request) -> Result<Caller,
         Some(model) => check_model(node, model, request.timeout).await,
         None => Ok(()),
     };
-    let result = checked.and_then(|()| try_spawn(node, request, &mut start));
+    let mut result = checked.and_then(|()| try_spawn(node, request, &mut start));
+    // Warm servers end first where memory is short.
+    let kept = node.table().warm_servers();
+    for _ in 0..kept {
+        if !matches!(&result, Err(refusal) if refusal.kind == RefusalKind::LowMemory) {
+            break;
+        }
+        let gone = node.table().end_one_for_memory();
+        let Some(gone) = gone else { break };
+        if tokio::time::timeout(MEMORY_TIMEOUT, gone.cancelled()).await.is_err() {
+            break;
+        }
+        result = try_spawn(node, request, &mut start);
+    }
     // For the log alone: a caller learns nothing of other processes.
     let mut listeners = None;
     match &result {
@@ -110,7 +126,6 @@ fn try_spawn(node: &Arc<Node>, request: &Request, start: &mut Option<Span>) -> R
     let id = request.spec.id;
     // The answer must be on its way a little before the caller gives up, or the caller never learns why.
     let timeout = request.timeout.map(|t| t - (t / 10).min(Duration::from_millis(500)));
-    let ready_within = timeout.map_or(node.config.ready_timeout, |t| t.min(node.config.ready_timeout));
     let until =
         now + timeout.unwrap_or(node.config.ready_timeout + node.config.stop_grace + Duration::from_secs(5));
     let caller = |answer| Caller { node: Arc::clone(node), id, answer, until, answered: false };
@@ -122,18 +137,27 @@ fn try_spawn(node: &Arc<Node>, request: &Request, start: &mut Option<Span>) -> R
     if request.reservation.is_zero() {
         return Err(RefusalKind::Abandoned.because("the reservation has expired"));
     }
-    enough_memory(node.config.min_free_memory)?;
+    let is_special = request.order.model.is_some() || request.order.session_token.is_some();
+    let needs = Needs { is_special, no_start: enough_memory(node.config.min_free_memory).err() };
     if let Some(trouble) = node.state.journal.trouble() {
         node.state.journal.check();
         let path = node.config.state_dir.display();
         return Err(RefusalKind::CannotStart
             .because(format!("the state directory {path} cannot be written: {trouble}")));
     }
-    // The caller's own time is over at `until`; a start that hangs is refused before.
-    let start_within = until.saturating_duration_since(now).mul_f64(0.9).min(START_TIMEOUT);
-    let admission = node.table().admit(request.spec.clone(), now);
+    let renderer = request.spec.renderer;
+    let (admission, missed) = {
+        let mut table = node.table();
+        let missed = table.why_missed(renderer, is_special);
+        (table.admit_with(request.spec.clone(), needs, now), missed)
+    };
     let (admitted, answer) = match admission {
-        Admission::New(admitted, answer) => (admitted, answer),
+        Admission::New(admitted, answer) => {
+            if let (Source::Start { .. }, Some(missed)) = (&admitted.source, missed) {
+                node.metrics.warm_missed(missed);
+            }
+            (admitted, answer)
+        }
         Admission::Joined(answer) => {
             end_joined(start);
             return Ok(caller(answer));
@@ -149,7 +173,7 @@ fn try_spawn(node: &Arc<Node>, request: &Request, start: &mut Option<Span>) -> R
         node.id = %node.config.node,
     );
     let order = request.order.clone();
-    let owner = run::run(Arc::clone(node), admitted, (order, start.take()), start_within, now + ready_within);
+    let owner = run::run(Arc::clone(node), admitted, (order, start.take()), until);
     node.drivers.spawn(owner.instrument(span));
     Ok(caller(answer))
 }
@@ -228,10 +252,14 @@ impl Caller {
             let mut table = self.node.table();
             let now = Instant::now();
             let started = table.facts(self.id, now).map_or(now, |facts| facts.started);
-            let unheard = table.was_deaf_since(started);
+            let queued = table.is_queued(self.id);
+            let unheard = !queued && table.was_deaf_since(started);
             let cause = if unheard { Cause::Unheard } else { Cause::ReadyTimeout };
             if !table.end_unless_shared(self.id, cause, now) {
                 return Reply::Late;
+            }
+            if queued {
+                return Reply::Refused(RefusalKind::StartsBusy.because(table.busy()));
             }
             cause
         };

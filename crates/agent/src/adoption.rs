@@ -7,6 +7,7 @@
 //! | it runs, and its reports reach this agent | it goes on as it was, whatever the limits are now |
 //! | it runs, and reports elsewhere | it is ended: a hang would not be noticed |
 //! | it runs without a record (its agent died the instant after starting it, or had no room on the disk) | it goes on if it shows within a few pings that it is ready |
+//! | it is a warm server | it is kept if this agent would start the same, else ended; without a record it is ended |
 //! | it is gone | its end is reported to the registry, with what its log explains; what is left of its process group is ended |
 //!
 //! An adopted spawn keeps its port, slot, GPU, endpoint and ping interval. The registry sees no difference: the first report of this agent
@@ -35,28 +36,86 @@ use crate::spawn::{Facts, Viewing, output};
 use crate::state::Moment;
 use crate::state::record::{History, Record};
 use crate::table::adopted::AdoptedSpawn;
+use crate::table::warm::plan::WarmEnd;
+use crate::warm::keeper::Keeper;
 
 /// Puts everything into the table. The drivers are to be run once the registry's relay has seen it.
-pub(crate) fn take_over(node: &Arc<Node>, survey: Survey) -> Vec<Driver> {
+pub(crate) fn take_over(node: &Arc<Node>, survey: Survey) -> (Vec<Driver>, Vec<Keeper>) {
     let Survey { living, gone, orphans, impostors } = survey;
     for (id, process) in impostors {
         process.signal(End::Kill);
         // The processes of a spawn that goes on are not to be searched for.
-        if !living.iter().any(|(history, _)| history.record.id == id) {
+        if !living.iter().any(|(history, _)| history.record.id == id || history.record.server == Some(id)) {
             node.leftovers.of(id);
         }
     }
     if living.is_empty() && gone.is_empty() {
-        return Vec::new();
+        return (Vec::new(), Vec::new());
     }
     tracing::info!(living = living.len(), gone = gone.len(), "an earlier agent left spawns");
     for group in orphans {
         reap_orphans(group);
     }
     for history in gone {
-        report_gone(node, history);
+        if history.record.settings.is_some() {
+            forget_warm(node, &history.record);
+        } else {
+            report_gone(node, history);
+        }
     }
-    living.into_iter().map(|(history, process)| adopt(node, history, process)).collect()
+    let (mut drivers, mut keepers) = (Vec::new(), Vec::new());
+    for (history, process) in living {
+        if history.record.settings.is_some() {
+            keepers.push(keep(node, history, process));
+        } else {
+            drivers.push(adopt(node, history, process));
+        }
+    }
+    (drivers, keepers)
+}
+
+/// Takes over a warm server. One that this agent would have started in another way is ended.
+fn keep(node: &Arc<Node>, history: History, process: Process) -> Keeper {
+    let History { record, ready, disconnected, ended: _, .. } = history;
+    let (clock, now) = (&node.state.clock, Instant::now());
+    let secret = secret::of_endpoint(node.fixed_args.liveliness(), &record.liveliness);
+    let is_same = record.settings.as_ref() == Some(&node.fingerprint)
+        && node.config.ports.contains(&record.port)
+        && matches!(secret, Ok(Some(_)))
+        && disconnected.is_none();
+    let why = (!is_same).then_some(WarmEnd::OtherSettings);
+    tracing::info!(server.id = %record.id, pid = record.pid, port = record.port, kept = is_same, "a warm server of an earlier agent was found");
+    let group = record.cgroup.clone().map(Group::at).or_else(|| node.groups.as_ref()?.of(record.id));
+    let process = process.within(group);
+    let started = clock.instant(record.started);
+    let until = clock.instant(record.ready_by).max(now + node.table().stall());
+    let secret = secret.ok().flatten().unwrap_or_else(Secret::mint);
+    let facts = Facts {
+        gpu: record.gpu,
+        user: record.user,
+        ..Facts::of_warm_server(record.id, record.renderer, record.port, secret, started)
+    };
+    let kept = node.table().adopt_warm(facts, process.pid(), ready.is_some(), why, now);
+    let (phase, permit) = match ready {
+        Some(_) => (Phase::Ready, None),
+        None => (Phase::Launching { until }, Some(node.starts.force())),
+    };
+    Keeper::new(Arc::clone(node), kept, Body::Process(process), phase, permit)
+}
+
+/// A warm server that is gone: no caller knows of it, and the registry does not.
+fn forget_warm(node: &Node, record: &Record) {
+    tracing::info!(server.id = %record.id, "a warm server of an earlier agent is gone");
+    match record.cgroup.clone().map(Group::at) {
+        Some(group) => {
+            group.kill();
+            node.drivers.spawn(group.remove());
+        }
+        None => node.leftovers.of(record.id),
+    }
+    let log = output::warm_path(node.state.logs(), record.id);
+    node.disk.logs.post(move || drop(std::fs::remove_file(log))).ok();
+    node.state.journal.gone(record.id);
 }
 
 /// Runs what [`take_over`] has made.
@@ -112,7 +171,7 @@ fn adopt(node: &Arc<Node>, history: History, process: Process) -> Driver {
     );
     // One that was never written down has its group where it would get it today.
     let group = record.cgroup.clone().map(Group::at);
-    let group = group.or_else(|| node.groups.as_ref()?.of(id));
+    let group = group.or_else(|| node.groups.as_ref()?.of(record.server.unwrap_or(id)));
     let process = process.within(group);
     let started = clock.instant(record.started);
     let facts = if record.endpoint.is_empty() {
@@ -135,7 +194,8 @@ fn adopt(node: &Arc<Node>, history: History, process: Process) -> Driver {
         end,
     });
     node.metrics.adopted.inc();
-    Driver::from(Arc::clone(node), admitted, Body::Process(process), phase, rules)
+    let driver = Driver::from(Arc::clone(node), admitted, Body::Process(process), phase, rules);
+    if ready.is_none() { driver.starting(node.starts.force()) } else { driver }
 }
 
 fn viewing_of(
@@ -165,6 +225,7 @@ fn facts(record: Record, started: Instant) -> Facts {
         token: None,
         endpoint_form: None,
         user: record.user,
+        server: record.server,
         max_idle: record.max_idle_ms.map(Duration::from_millis),
         started,
     }
@@ -208,7 +269,7 @@ fn report_gone(node: &Node, history: History) {
             group.kill();
             node.drivers.spawn(group.remove());
         }
-        None => node.leftovers.of(record.id),
+        None => node.leftovers.of(record.server.unwrap_or(record.id)),
     }
     let facts = facts(record, started);
     node.logs.retire(facts.id, now);

@@ -27,7 +27,7 @@ pub(crate) fn digest(node: &NodeDescription, spawns: &HashMap<SpawnId, Snapshot>
         let viewing = (spawn.viewing.connected, spawn.viewing.disconnected);
         let origin = (&facts.origin.request_id, facts.origin.is_empty());
         sum.wrapping_add(wide(&(
-            (facts.id, spawn.state, facts.renderer, &facts.endpoint, facts.gpu),
+            (facts.id, spawn.state, facts.renderer, &facts.endpoint, facts.gpu, facts.server),
             (&facts.labels, &facts.tags, &facts.owner, origin),
             (facts.started, spawn.ready, viewing, spawn.expires),
         )))
@@ -124,6 +124,7 @@ mod tests {
                 token: None,
                 endpoint_form: None,
                 user: None,
+                server: None,
                 started: now,
                 max_idle: None,
             };

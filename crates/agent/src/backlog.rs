@@ -185,6 +185,7 @@ mod tests {
             endpoint_form: None,
             user: None,
             started: Instant::now(),
+            server: None,
             max_idle: None,
         };
         Snapshot { state, ..Snapshot::new(Arc::new(facts)) }

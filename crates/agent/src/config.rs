@@ -10,7 +10,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use access::{Access, Hosts};
-use model::{NodeId, timing};
+use model::{NodeId, RendererType, timing};
 use traces::Tracer;
 
 use crate::endpoint::EndpointForm;
@@ -93,6 +93,12 @@ pub struct Config {
     pub ports: RangeInclusive<u16>,
     /// Most spawns at once.
     pub slots: u32,
+    /// Servers that start at once; others wait for their turn.
+    pub starts: u32,
+    /// Servers that are kept ready for requests without model and session token, by renderer.
+    pub warm: BTreeMap<RendererType, u32>,
+    /// For how long one is kept before another one takes its place.
+    pub warm_age: Duration,
     /// Whether client-side rendering is offered.
     pub csr: bool,
     /// Whether server-side rendering is offered.
@@ -170,6 +176,12 @@ pub struct Tls {
     pub exposed: Vec<&'static str>,
 }
 
+/// Twice the processors: a server that starts waits for its disk and its licence half of the time.
+fn default_starts() -> u32 {
+    let processors = std::thread::available_parallelism().map_or(1, usize::from);
+    u32::try_from(processors * 2).unwrap_or(u32::MAX)
+}
+
 impl Config {
     /// The defaults; the executable is what remains to be set.
     #[must_use]
@@ -189,6 +201,9 @@ impl Config {
             license_file: None,
             ports: 55000..=55999,
             slots: 32,
+            starts: default_starts(),
+            warm: BTreeMap::new(),
+            warm_age: Duration::from_secs(600),
             csr: true,
             ssr: true,
             gpus: 0,

@@ -53,6 +53,15 @@ impl Gpus {
         (0..).zip(&self.used).map(|(index, used)| GpuSlots { index, total: self.each, used: *used }).collect()
     }
 
+    /// How many more there is room for.
+    pub(crate) fn room(&self) -> usize {
+        if self.unlimited() {
+            return usize::MAX;
+        }
+        let free = self.used.iter().map(|used| self.each.saturating_sub(*used)).sum::<u32>();
+        usize::try_from(free).unwrap_or(usize::MAX)
+    }
+
     pub(crate) fn used(&self) -> u32 {
         self.used.iter().sum()
     }

@@ -190,6 +190,7 @@ fn reason(kind: RefusalKind) -> v1::refused::Reason {
         RefusalKind::BadModel => Reason::BadModel,
         RefusalKind::ShuttingDown => Reason::ShuttingDown,
         RefusalKind::WrongNode => Reason::WrongNode,
+        RefusalKind::StartsBusy => Reason::StartsBusy,
     }
 }
 
@@ -288,6 +289,9 @@ impl NodeAgent for Service {
             by = request.by,
             "eligibility ordered"
         );
+        if eligibility != Eligibility::Eligible {
+            self.node.starts.turn_away();
+        }
         if followed {
             self.node.store_desired().await;
         }

@@ -6,10 +6,10 @@
 //! | --- | --- |
 //! | the agent's life | `life` (start), `shutdown` (end), `preflight` and `start_error` (what keeps it from starting) |
 //! | requests | `grpc` (calls of front doors), `admin` (probes and metrics), `admission` (from a request to a running process) |
-//! | tasks | `relay` (reports to the registry), `drain`, `housekeeping`, `log_limit`, `port_search`, `liveliness` (reports of servers), `adoption` |
+//! | tasks | `relay` (reports to the registry), `drain`, `housekeeping`, `log_limit`, `port_search`, `liveliness` (reports of servers), `adoption`, `warm` (servers kept ready) |
 //! | one spawn | `spawn`: `run` and `driver` (the task that owns it), `start`, `hold`, and below them `lifecycle` and `exit` as pure functions |
 //! | shared state | `node` (what all tasks share), `table` (what is known, behind one lock), `metrics`, `task` |
-//! | the machine | `state` (the state directory), `disk` (threads for it), `logs`, `ports`, `gpus`, `port_conflicts`, `procfs`, `reaper`, `load` |
+//! | the machine | `state` (the state directory), `disk` (threads for it), `logs`, `ports`, `gpus`, `start_gate`, `port_conflicts`, `procfs`, `reaper`, `load` |
 //! | a look without a life | `examine`: what an agent with these flags would find on this machine |
 //! | settings and access | [`Options`] (flags), [`Config`] (checked), `exposure` and `separation` (what others and servers may not reach), `foreign`, `accept`, `address` |
 //!
@@ -63,11 +63,13 @@ mod shutdown;
 mod sockets;
 mod spawn;
 mod start_error;
+mod start_gate;
 mod state;
 mod table;
 mod task;
 mod viewer_watch;
 mod viewers;
+mod warm;
 
 pub use config::{Config, ConfigError, Launcher, OnShutdown, Tls};
 pub use endpoint::EndpointForm;

@@ -37,7 +37,7 @@ use crate::table::AdmissionMode;
 use crate::task::{Task, report_end};
 use crate::{
     accept, admin, adoption, drain, housekeeping, liveliness, log_limit, preflight, reaper, separation,
-    viewer_watch,
+    viewer_watch, warm,
 };
 
 /// A front door that is gone without a word is noticed after this and [`KEEPALIVE_TIMEOUT`]; its calls count as hung up.
@@ -138,7 +138,9 @@ impl Agent {
         }
         // It takes its snapshot of the table before the adopted spawns make changes.
         let relay = Relay::new(Arc::clone(&node), registry.clone());
-        adoption::run(&node, adopted);
+        let (drivers, keepers) = adopted;
+        adoption::run(&node, drivers);
+        warm::run(&node, keepers);
         let (health, health_service) = tonic_health::server::health_reporter();
         health.set_serving::<NodeAgentServer<Service>>().await;
         let routes = tonic::transport::Server::builder()
@@ -176,6 +178,7 @@ impl Agent {
             Task::start(&node, "housekeeping", |stop| housekeeping::keep_house(Arc::clone(&node), stop)),
             Task::start(&node, "log-limit", |stop| log_limit::keep(Arc::clone(&node), stop)),
             Task::start(&node, "viewers", |stop| viewer_watch::watch(Arc::clone(&node), stop)),
+            Task::start(&node, "warm", |stop| warm::keep(Arc::clone(&node), stop)),
             Task::start(&node, "drain", |stop| drain::watch(Arc::clone(&node), stop)),
             Task::start(&node, "pulse", |stop| housekeeping::stay_awake(Arc::clone(&node), stop)),
         ];
@@ -273,7 +276,11 @@ impl Agent {
         let settled = self.node.table().settled();
         loop {
             let settling = settled.notified();
-            if self.node.table().running() == 0 {
+            let is_empty = {
+                let table = self.node.table();
+                table.running() == 0 && table.warm_servers() == 0
+            };
+            if is_empty {
                 return;
             }
             settling.await;

@@ -9,13 +9,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use model::SpawnId;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::node::Node;
-use crate::spawn::output;
+use crate::spawn::{Facts, output};
 
 const INTERVAL: Duration = Duration::from_millis(250);
 /// While some file grows fast.
@@ -67,9 +66,13 @@ impl Drop for Look {
 impl Look {
     /// Cuts what has become too long. Blocks.
     fn at_all(self, node: &Node) {
-        let ids: Vec<SpawnId> = node.table().snapshots().map(|spawn| spawn.facts.id).collect();
-        for id in ids {
-            match output::bound(&output::path(node.state.logs(), id)) {
+        let facts: Vec<Arc<Facts>> = {
+            let table = node.table();
+            table.snapshots().map(|spawn| &spawn.facts).chain(table.warm_facts()).map(Arc::clone).collect()
+        };
+        for facts in facts {
+            let id = facts.id;
+            match output::bound(&facts.log(node.state.logs())) {
                 Ok(true) => self.0.cut.notify_one(),
                 Ok(false) => {}
                 // The log was removed, or the spawn has none.

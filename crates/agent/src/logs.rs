@@ -89,6 +89,11 @@ impl Logs {
             .take(MAX_SCANNED)
             .filter_map(Result::ok)
             .filter_map(|entry| {
+                // What a warm server wrote goes with it.
+                if output::warm_server_of(&entry.path()).is_some_and(|server| !living.contains(&server)) {
+                    delete(&entry.path());
+                    return None;
+                }
                 let id = id_of(&entry.file_name().into_string().ok()?).filter(|id| !living.contains(id))?;
                 let age = now.duration_since(entry.metadata().ok()?.modified().ok()?).unwrap_or_default();
                 Some((age, id))

@@ -3,7 +3,7 @@
 
 use std::sync::atomic::Ordering;
 
-use model::{Eligibility, ExitReason};
+use model::{Eligibility, ExitReason, Supply};
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::exemplar::HistogramWithExemplars;
@@ -17,6 +17,8 @@ use traces::{Exemplar, TraceMetrics};
 
 use crate::spawn::RefusalKind;
 use crate::table::Usage;
+use crate::table::claim::Miss;
+use crate::table::warm::plan::WarmEnd;
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Reason {
@@ -45,6 +47,13 @@ struct LaneName {
 
 /// Why heartbeats carry the whole list, beside what the registry found to be different.
 const LISTED_FOR: [&str; 4] = ["start", "orders", "unanswered", "changed"];
+/// Why a warm server has ended that was not asked to.
+const DIED: &str = "died";
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct RendererName {
+    renderer: &'static str,
+}
 
 /// All counts of one agent.
 #[derive(Debug)]
@@ -76,6 +85,14 @@ pub(crate) struct Metrics {
     traces: TraceMetrics,
     certificate: Gauge,
     disk_hung: Family<LaneName, Gauge>,
+    starts_under_way: Gauge,
+    starts_waiting: Gauge,
+    pub(crate) warm_started: Counter,
+    pub(crate) warm_claimed: Counter,
+    warm_missed: Family<Reason, Counter>,
+    warm_ended: Family<Reason, Counter>,
+    warm_ready: Family<RendererName, Gauge>,
+    warm_wanted: Family<RendererName, Gauge>,
     pub(crate) peers: PeerMetrics,
 }
 
@@ -120,6 +137,14 @@ impl Metrics {
             traces,
             certificate: Gauge::default(),
             disk_hung: Family::default(),
+            starts_under_way: Gauge::default(),
+            starts_waiting: Gauge::default(),
+            warm_started: Counter::default(),
+            warm_claimed: Counter::default(),
+            warm_missed: Family::default(),
+            warm_ended: Family::default(),
+            warm_ready: Family::default(),
+            warm_wanted: Family::default(),
             peers,
             registry: Registry::default(),
         };
@@ -195,6 +220,45 @@ impl Metrics {
         registry.register("slots_used", "Slots that are taken", m.slots_used.clone());
         registry.register("ports_used", "Ports that are taken", m.ports_used.clone());
         registry.register("gpu_slots_used", "GPU slots that are taken", m.gpu_slots_used.clone());
+        registry.register("starts_under_way", "Servers that are starting", m.starts_under_way.clone());
+        registry.register(
+            "starts_waiting",
+            "Spawns whose start waits for others to be ready",
+            m.starts_waiting.clone(),
+        );
+        registry.register(
+            "warm_servers_started",
+            "Servers that were started to be kept ready",
+            m.warm_started.clone(),
+        );
+        registry.register("warm_claims", "Spawns that got a server that was ready", m.warm_claimed.clone());
+        registry.register(
+            "warm_misses",
+            "Spawns that started a server of their own although some are kept, by reason",
+            m.warm_missed.clone(),
+        );
+        registry.register(
+            "warm_servers_ended",
+            "Servers that ended before a spawn got them, by reason",
+            m.warm_ended.clone(),
+        );
+        registry.register(
+            "warm_servers_ready",
+            "Servers that are kept ready, by renderer",
+            m.warm_ready.clone(),
+        );
+        registry.register(
+            "warm_servers_wanted",
+            "Servers to be kept ready, by renderer",
+            m.warm_wanted.clone(),
+        );
+        let ends = WarmEnd::ALL.into_iter().map(Some).chain([None]);
+        for why in ends {
+            drop(metrics.warm_ended.get_or_create(&Reason { reason: why.map_or(DIED, WarmEnd::as_str) }));
+        }
+        for miss in Miss::ALL {
+            drop(metrics.warm_missed.get_or_create(&Reason { reason: miss.as_str() }));
+        }
         for reason in ExitReason::ALL {
             drop(metrics.ended.get_or_create(&Reason { reason: reason.as_str() }));
         }
@@ -227,6 +291,28 @@ impl Metrics {
             gauge.set(i64::from(eligibility == wanted));
         }
         self.registry_up.set(i64::from(registry_up));
+    }
+
+    /// A spawn started a server of its own although some are kept ready.
+    pub(crate) fn warm_missed(&self, miss: Miss) {
+        self.warm_missed.get_or_create(&Reason { reason: miss.as_str() }).inc();
+    }
+
+    /// A warm server has ended before a spawn got it; `None`: by itself.
+    pub(crate) fn warm_ended(&self, why: Option<WarmEnd>) {
+        let reason = why.map_or(DIED, WarmEnd::as_str);
+        self.warm_ended.get_or_create(&Reason { reason }).inc();
+    }
+
+    /// How soon the node gives a spawn.
+    pub(crate) fn supply(&self, supply: &Supply, under_way: usize) {
+        self.starts_under_way.set(i64::try_from(under_way).unwrap_or(i64::MAX));
+        self.starts_waiting.set(supply.starts.map_or(0, |starts| i64::from(starts.waiting)));
+        for (renderer, warm) in &supply.warm {
+            let name = RendererName { renderer: renderer.as_str() };
+            self.warm_ready.get_or_create(&name).set(i64::from(warm.ready));
+            self.warm_wanted.get_or_create(&name).set(i64::from(warm.wanted));
+        }
     }
 
     /// How many threads of a lane hang.

@@ -27,9 +27,11 @@ use crate::metrics::Metrics;
 use crate::port_conflicts::PortConflicts;
 use crate::spawn::args::Fixed;
 use crate::spawn::cgroup::Groups;
+use crate::spawn::fingerprint::fingerprint;
 use crate::spawn::leftovers::Leftovers;
 use crate::spawn::lifecycle::Rules;
 use crate::spawn::output;
+use crate::start_gate::StartGate;
 use crate::state::StateDir;
 use crate::table::Table;
 
@@ -48,6 +50,8 @@ pub(crate) struct Node {
     pub(crate) host: String,
     pub(crate) rules: Rules,
     pub(crate) fixed_args: Fixed,
+    /// Of the settings that shape its servers.
+    pub(crate) fingerprint: String,
     pub(crate) metrics: Metrics,
     /// Processes that were found on ports that are not theirs.
     pub(crate) port_conflicts: PortConflicts,
@@ -59,6 +63,8 @@ pub(crate) struct Node {
     /// Whether the desired state on the disk may be older than that in the table.
     pub(crate) desired_unsaved: AtomicBool,
     pub(crate) logs: Logs,
+    /// Lets so many servers start at once.
+    pub(crate) starts: StartGate,
     /// What ended spawns leave behind where they have no control groups.
     pub(crate) leftovers: Leftovers,
     /// Where spawns get control groups, if they do.
@@ -119,6 +125,7 @@ impl Node {
             Launcher::Executable(_) => Some(config.ping_interval),
             Launcher::Nothing => None,
         };
+        let fixed_args = Fixed::new(&config, format!("http://{}", reachable(liveliness_addr)));
         let mut table = Table::new(&config, endpoint);
         if let Some(desired) = state.stored_desired() {
             tracing::info!(eligibility = %desired.eligibility, "the operator's desired state is remembered");
@@ -129,7 +136,8 @@ impl Node {
             description,
             host,
             rules: Rules { ping_interval, stop_grace: config.stop_grace },
-            fixed_args: Fixed::new(&config, format!("http://{}", reachable(liveliness_addr))),
+            fingerprint: fingerprint(&config, &fixed_args),
+            fixed_args,
             metrics: Metrics::new(config.slots),
             port_conflicts: PortConflicts::default(),
             logs,
@@ -143,6 +151,7 @@ impl Node {
             closed: CancellationToken::new(),
             registry_up: AtomicBool::new(false),
             table: Mutex::new(table),
+            starts: StartGate::new(config.starts),
             looks: Looks::new(),
             state,
             config,
@@ -158,6 +167,12 @@ impl Node {
     pub(crate) fn request_of(&self, id: SpawnId) -> Option<String> {
         let facts = self.table().facts(id, Instant::now())?;
         Some(facts.origin.request_id.as_ref()?.to_string())
+    }
+
+    /// Whether there is as much free memory as a start takes (`--min-free-memory`).
+    pub(crate) fn has_memory(&self) -> bool {
+        let floor = self.config.min_free_memory;
+        floor == 0 || machine::memory::free().is_none_or(|free| free >= floor)
     }
 
     pub(crate) fn registry_up(&self) -> bool {

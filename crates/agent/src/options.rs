@@ -1,5 +1,6 @@
 //! The agent's command line. Every flag is also an environment variable: `HATCHERY_` and the flag in capitals.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
@@ -9,7 +10,7 @@ use access::host::{ALLOWED_HOST, HostError};
 use access::{Access, HostOptions, Hosts, MetricsOptions};
 use clap::builder::BoolishValueParser;
 use clap::{ArgAction, Args};
-use model::{NodeId, parse_bytes};
+use model::{NodeId, RendererType, parse_bytes};
 
 use crate::address::{host_name, host_of};
 use crate::config::{Config, ConfigError, Launcher, OnShutdown};
@@ -33,6 +34,22 @@ fn key_value(text: &str) -> Result<(String, String), String> {
         Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
         Some(_) | None => Err(format!("must be NAME=VALUE, not {text:?}")),
     }
+}
+
+fn warm(text: &str) -> Result<(RendererType, u32), String> {
+    let wants = || format!("must be RENDERER=COUNT, for example csr=2, not {text:?}");
+    let (renderer, count) = text.split_once('=').ok_or_else(wants)?;
+    Ok((renderer.parse().map_err(|_| wants())?, count.parse().map_err(|_| wants())?))
+}
+
+fn collect_warm(given: &[(RendererType, u32)]) -> Result<BTreeMap<RendererType, u32>, ConfigError> {
+    let mut warm = BTreeMap::new();
+    for (renderer, count) in given {
+        if warm.insert(*renderer, *count).is_some() {
+            return Err(ConfigError::new("--warm", format!("must name {renderer} once")));
+        }
+    }
+    Ok(warm)
 }
 
 /// The flags of `hatchery agent`.
@@ -95,6 +112,18 @@ pub struct Options {
         default_value_t = 32
     )]
     pub slots: u32,
+
+    /// Servers that start at once; others wait for their turn, within their deadlines [default: twice the processors]
+    #[arg(long, env = "HATCHERY_STARTS", value_name = "COUNT", allow_negative_numbers = true)]
+    pub starts: Option<u32>,
+
+    /// Servers to keep ready for requests without model and session token, for example csr=2,ssr=1; each may take a licence
+    #[arg(long, env = "HATCHERY_WARM", value_name = "RENDERER=COUNT", value_parser = warm, value_delimiter = ',')]
+    pub warm: Vec<(RendererType, u32)>,
+
+    /// How long a server is kept ready before another one takes its place
+    #[arg(long, env = "HATCHERY_WARM_AGE", value_name = "DURATION", value_parser = duration, default_value = "10m")]
+    pub warm_age: Duration,
 
     /// Offer client-side rendering
     #[arg(long, env = "HATCHERY_CSR", value_name = "BOOL", action = ArgAction::Set, default_value_t = true)]
@@ -260,6 +289,7 @@ impl Options {
         let secret_files = self.tls.tls_key.iter().map(|key| ("--tls-key", key.clone())).collect();
         let cgroup = self.cgroup.map(|dir| absolute("--cgroup", &dir)).transpose()?;
         let license_file = self.license_file.map(|file| absolute("--license-file", &file)).transpose()?;
+        let defaults = Config::new(node, launcher, state_dir);
         let config = Config {
             tls,
             hosts,
@@ -275,6 +305,9 @@ impl Options {
             license_file,
             ports: self.ports,
             slots: self.slots,
+            warm: collect_warm(&self.warm)?,
+            warm_age: self.warm_age,
+            starts: self.starts.unwrap_or(defaults.starts),
             csr: self.csr,
             ssr: self.ssr,
             gpus: self.gpus,
@@ -298,7 +331,7 @@ impl Options {
             spawn_memory: self.spawn_memory,
             spawn_cpus: self.spawn_cpus,
             cgroup,
-            ..Config::new(node, launcher, state_dir)
+            ..defaults
         };
         config.check()?;
         Ok(config)

@@ -76,6 +76,8 @@ fn a_wrong_value_names_its_flag() {
         (&["--slots", "0"], "--slots"),
         (&["--ports", "55010-55000"], "--ports"),
         (&["--arg", "--id"], "--arg"),
+        (&["--warm", "csr=1,csr=2"], "--warm"),
+        (&["--warm", "csr=33"], "--warm"),
     ] {
         let all = [&["--executable", "/x"], args].concat();
         let error = parse(&all).unwrap().into_config().unwrap_err();
@@ -90,6 +92,9 @@ fn a_wrong_value_names_its_flag() {
         ["--on-shutdown", "never"],
         ["--listen", "localhost"],
         ["--env", "X"],
+        ["--warm", "csr"],
+        ["--warm", "gpu=1"],
+        ["--warm-age", "10"],
         ["--slots", "-1"],
         ["--gpus", "-1"],
     ] {

@@ -24,7 +24,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use model::{SpawnId, SpawnState};
+use model::{Eligibility, SpawnId, SpawnState};
 use registry::{
     AgentReport, Agreement, Change, DesiredDrain, Difference, Digest, Heartbeat, Orders, Registry,
     RegistryError,
@@ -274,7 +274,8 @@ impl Relay {
             Heartbeat {
                 description: description.clone(),
                 load: self.processors.load(),
-                gpus: table.gpus().slots(),
+                supply: table.supply(self.node.starts.depth(), now),
+                gpus: table.gpu_slots(),
                 heard: agreement::heard(&self.reported, self.node.config.ping_interval, now),
                 spawns: self.reported.values().map(|spawn| spawn.report(now)).collect(),
                 forgotten: self
@@ -309,10 +310,14 @@ impl Relay {
 
     fn apply(&mut self, orders: Orders) {
         let now = Instant::now();
-        let Orders { generation, eligibility, drain, abandoned, expired, pings, .. } = orders;
+        let Orders { generation, eligibility, drain, abandoned, expired, pings, failing, .. } = orders;
         self.pinged = pings.then(|| self.pinged.unwrap_or(now));
+        self.node.table().set_failing(failing);
         if self.node.table().learn_desired(generation, eligibility, drain, now) {
             tracing::info!(%eligibility, generation, "eligibility changed");
+            if eligibility != Eligibility::Eligible {
+                self.node.starts.turn_away();
+            }
             self.node.desired_unsaved.store(true, Ordering::Release);
             self.node.store_desired_soon();
         }
@@ -367,6 +372,7 @@ impl Relay {
     fn superseded(&self) -> ReportOutcome {
         tracing::error!("another agent has taken this node over, no more spawns are admitted");
         self.node.table().set_admission_mode(AdmissionMode::Superseded);
+        self.node.starts.turn_away();
         self.node.closed.cancel();
         ReportOutcome::Over
     }

@@ -22,11 +22,14 @@ use crate::grpc::Service;
 use crate::life::Agent;
 use crate::node::Node;
 use crate::spawn::exit::Cause;
+use crate::table::warm::plan::WarmEnd;
 use crate::table::{AdmissionMode, Again, Table};
 use crate::task::Task;
 
 /// With `adopt`, how long starts under way may take to answer their callers.
 const LAST_STARTS: Duration = Duration::from_secs(5);
+/// With `adopt`, how long warm servers may take to end that are being ended.
+const LAST_WARM: Duration = Duration::from_secs(2);
 /// Beyond the grace of TERM: KILL cannot be refused, but a machine may be slow.
 const AFTER_KILL: Duration = Duration::from_secs(5);
 /// How long the registry may take to hear the last changes.
@@ -47,10 +50,14 @@ impl Agent {
             OnShutdown::Drain => AdmissionMode::Emptying,
             OnShutdown::Adopt | OnShutdown::Kill => AdmissionMode::ShuttingDown,
         });
+        node.starts.turn_away();
         health.set_not_serving::<NodeAgentServer<Service>>().await;
 
         match on {
             OnShutdown::Adopt => {
+                // Those that are being ended already do not wait for the next agent.
+                let settled = |table: &Table| table.ending_warm() == 0;
+                wait_until(&node, &hurry, LAST_WARM, settled).await;
                 // What an agent adopted that never had the node has no callers here.
                 if !taken {
                     finish_starts(&node, &hurry).await;
@@ -58,6 +65,7 @@ impl Agent {
                 node.leaving.cancel();
             }
             OnShutdown::Drain => {
+                node.table().end_all_warm(WarmEnd::Closed);
                 let deadline = node.table().desired().drain.as_ref().map(|drain| drain.deadline);
                 let within = deadline
                     .map_or(timing::DRAIN_DEADLINE, |at| at.saturating_duration_since(Instant::now()));
@@ -109,9 +117,10 @@ async fn finish_starts(node: &Node, hurry: &CancellationToken) {
 }
 
 async fn end_all(node: &Node, hurry: &CancellationToken) {
+    node.table().end_all_warm(WarmEnd::Closed);
     node.table().end_all(Cause::Drained, Again::ChangesNothing, Instant::now());
     let grace = node.config.stop_grace + AFTER_KILL;
-    wait_until(node, hurry, grace, |table| table.running() == 0).await;
+    wait_until(node, hurry, grace, |table| table.running() == 0 && table.warm_servers() == 0).await;
     if hurry.is_cancelled() {
         node.table().end_all(Cause::Drained, Again::Hurries, Instant::now());
         wait_until(node, &CancellationToken::new(), AFTER_KILL, |table| table.running() == 0).await;

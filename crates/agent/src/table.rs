@@ -6,10 +6,11 @@
 //! A spawn in the table:
 //!
 //! ```text
-//!  admit ─▶ Starting ── launched ─▶ Launched ── exited ─▶ recent (for repeated requests) ─▶ tombstone (its id never starts again)
-//!              │ give_up_start          ▲
-//!              ▼                        └── adopt
-//!           GivenUp ── not_launched ─▶ gone, as if it had never been here
+//!  admit ─▶ Queued ── begin_start ─▶ Starting ── launched ─▶ Launched ── exited ─▶ recent (for repeated requests) ─▶ tombstone (its id never starts again)
+//!              │                         │ give_up_start          ▲
+//!              │                         ▼                        └── adopt
+//!              │                      GivenUp
+//!              └── not_launched ─────────┴───▶ gone, as if it had never been here
 //! ```
 //!
 //! A spawn holds its slot, port, user and GPU from `admit` to `exited` or `not_launched`, and in `GivenUp` too: its process may still come about.
@@ -24,12 +25,14 @@
 //!  ShuttingDown · Emptying (drain)           Superseded
 //! ```
 //!
-//! [`entrance`] is how spawns come into it, [`adopted`] how those of earlier agents do, `reports` what servers say, `ends` how they leave,
+//! [`entrance`] is how spawns come into it, [`claim`] how they get warm servers, [`warm`] what is kept of those, [`adopted`] how spawns of
+//! earlier agents come in, `reports` what servers say, `ends` how they leave,
 //! `changes` what the registry has yet to accept, [`viewer`] who is connected to one, `unconfirmed_ports` who may be about to, `life` how long one
 //! may live, [`desired`] and `eligibility` what the operator wants of the node.
 
 pub(crate) mod adopted;
 mod changes;
+pub(crate) mod claim;
 pub(crate) mod desired;
 mod eligibility;
 mod ends;
@@ -39,12 +42,13 @@ mod life;
 mod reports;
 mod unconfirmed_ports;
 pub(crate) mod viewer;
+pub(crate) mod warm;
 
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use model::{SpawnId, SpawnState, timing};
+use model::{GpuSlots, SpawnId, SpawnState, timing};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
@@ -52,6 +56,7 @@ use self::desired::Operator;
 use self::entry::Stage;
 pub(crate) use self::entry::{AdmissionMode, Again, Ending, Entry, Inbox, Liveliness, Usage};
 use self::unconfirmed_ports::UnconfirmedPorts;
+use self::warm::Pool;
 use crate::backlog::Backlog;
 use crate::config::Config;
 use crate::endpoint::EndpointForm;
@@ -67,6 +72,8 @@ use crate::spawn::{Facts, Snapshot};
 #[derive(Debug)]
 pub(crate) struct Table {
     slots: usize,
+    /// Servers that start at once.
+    starts: u32,
     csr: bool,
     ssr: bool,
     endpoint: EndpointForm,
@@ -77,6 +84,9 @@ pub(crate) struct Table {
     ports_found_taken: Vec<u16>,
     running: HashMap<SpawnId, Entry>,
     unconfirmed_ports: UnconfirmedPorts,
+    warm: Pool,
+    /// How long a spawn that has got a warm server may have no viewer; zero: for ever.
+    initial_use: Duration,
     /// Admitted spawns in [`Stage::Starting`].
     starting: usize,
     recent: Recent<Entry>,
@@ -109,6 +119,7 @@ impl Table {
         let now = Instant::now();
         Self {
             slots: usize::try_from(config.slots).unwrap_or(usize::MAX),
+            starts: config.starts,
             csr: config.csr,
             ssr: config.ssr,
             endpoint,
@@ -118,6 +129,8 @@ impl Table {
             ports_found_taken: Vec::new(),
             running: HashMap::new(),
             unconfirmed_ports: UnconfirmedPorts::default(),
+            warm: Pool::new(config.warm.clone(), config.warm_age, config.ping_interval),
+            initial_use: config.initial_use,
             starting: 0,
             recent: Recent::default(),
             tombstones: Tombstones::default(),
@@ -170,6 +183,7 @@ impl Table {
             self.gpus.give_back(gpu);
         }
         self.settled.notify_waiters();
+        self.warm.changed.notify_one();
     }
 
     /// No other spawn gets this user, see [`Users::retire`].
@@ -207,6 +221,7 @@ impl Table {
     }
 
     pub(crate) fn set_admission_mode(&mut self, mode: AdmissionMode) {
+        self.warm.changed.notify_one();
         self.mode = mode;
     }
 
@@ -215,6 +230,7 @@ impl Table {
         if matches!(self.mode, AdmissionMode::Open) {
             self.mode = AdmissionMode::Taken;
         }
+        self.warm.changed.notify_one();
         let news = self.taken_by.as_deref() != Some(other);
         self.taken_by = Some(other.to_owned());
         news
@@ -224,6 +240,7 @@ impl Table {
     pub(crate) fn is_mine(&mut self) -> bool {
         if self.mode == AdmissionMode::Taken {
             self.mode = AdmissionMode::Open;
+            self.warm.changed.notify_one();
         }
         self.taken_by.take().is_some()
     }
@@ -283,8 +300,21 @@ impl Table {
         self.running.values().filter(|e| e.stage == Stage::Launched).map(|e| &e.spawn)
     }
 
-    pub(crate) fn gpus(&self) -> &Gpus {
-        &self.gpus
+    /// The use of each GPU by spawns: what warm servers have of it is nobody's yet.
+    pub(crate) fn gpu_slots(&self) -> Vec<GpuSlots> {
+        let mut slots = self.gpus.slots();
+        for facts in self
+            .warm
+            .kept
+            .values()
+            .filter(|entry| entry.lent.is_none_or(|lent| !lent.gpu))
+            .map(|entry| &entry.facts)
+        {
+            if let Some(slot) = slots.iter_mut().find(|slot| Some(slot.index) == facts.gpu) {
+                slot.used = slot.used.saturating_sub(1);
+            }
+        }
+        slots
     }
 
     pub(crate) fn usage(&self) -> Usage {

@@ -153,10 +153,39 @@ fn a_spawn_nobody_was_told_of_is_no_change() {
     let (mut table, now) = (table(|_| ()), Instant::now());
     let ask = ask(RendererType::Csr);
     assert!(matches!(table.admit(ask.clone(), now), Admission::New(..)));
+    assert!(table.is_queued(ask.id) && table.starting() == 0);
+    assert_eq!(table.begin_start(ask.id), Ok(()));
     assert_eq!((table.starting(), table.snapshots().count(), table.backlog_len()), (1, 0, 0));
     table.not_launched(ask.id);
     assert_eq!((table.starting(), table.running(), table.backlog_len()), (0, 0, 0));
     assert!(matches!(table.admit(ask, now), Admission::New(..)), "it may be tried again");
+}
+
+#[test]
+fn what_waits_for_its_turn_starts_only_while_it_may() {
+    let (mut table, now) = (table(|_| ()), Instant::now());
+    let asks = [(); 3].map(|()| ask(RendererType::Csr));
+    for ask in &asks {
+        assert!(matches!(table.admit(ask.clone(), now), Admission::New(..)));
+    }
+    let [stopped, late, cordoned] = asks;
+    table.end(stopped.id, Cause::Stopped, Again::ChangesNothing, now);
+    table.end(late.id, Cause::ReadyTimeout, Again::ChangesNothing, now);
+    let order = |generation, eligibility| EligibilityOrder { generation, eligibility, ..Default::default() };
+    let kind = |begun: Result<(), crate::spawn::Refusal>| begun.unwrap_err().kind;
+    assert_eq!(kind(table.begin_start(stopped.id)), RefusalKind::Abandoned);
+    assert_eq!(kind(table.begin_start(late.id)), RefusalKind::StartsBusy);
+    assert!(table.order(order(1, Eligibility::Cordoned), now));
+    assert_eq!(kind(table.begin_start(cordoned.id)), RefusalKind::NotEligible);
+    assert!(table.order(order(2, Eligibility::Eligible), now));
+    assert_eq!(table.begin_start(cordoned.id), Ok(()));
+    table.not_launched(stopped.id);
+    assert_eq!(
+        why(&mut table, &stopped, now),
+        RefusalKind::Abandoned,
+        "a repeated request starts it no more"
+    );
+    assert_eq!((table.starting(), table.running()), (1, 2));
 }
 
 proptest! {

@@ -30,6 +30,7 @@ use crate::id::{AgentEpoch, NodeId, RequestId, SpawnId};
 use crate::node::{Availability, Eligibility, GpuSlots, Load, NodeRecord};
 use crate::origin::Phases;
 use crate::spawn::{Exit, RendererType, SpawnRecord, SpawnState, ViewerPresence};
+use crate::supply::{Starts, WarmCount};
 use crate::time::Timestamp;
 use crate::trace::TraceId;
 pub use explain::{ExplainedNode, Explanation, ExplanationSource};
@@ -181,6 +182,12 @@ pub struct Node {
     pub endpoint: String,
     /// How busy the machine is, as of the last heartbeat.
     pub load: Load,
+    /// Servers that start at once at the most, and spawns whose start waits, as of the last heartbeat.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub starts: Option<Starts>,
+    /// Servers that are kept ready for requests without model and session token, as of the last heartbeat, by renderer.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty", default)]
+    pub warm: BTreeMap<RendererType, WarmCount>,
     /// When the last heartbeat arrived, by the registry's clock.
     #[schema(value_type = String, format = DateTime)]
     pub last_heartbeat_at: Timestamp,
@@ -213,6 +220,8 @@ impl From<NodeRecord> for Node {
             viewer_relay: node.description.viewer_relay,
             endpoint: node.description.endpoint,
             load: node.load,
+            starts: node.supply.starts,
+            warm: node.supply.warm,
             last_heartbeat_at: node.last_heartbeat_at,
             drain: node.drain.map(|d| DrainProgress {
                 deadline: d.deadline,
@@ -358,6 +367,13 @@ pub struct Spawn {
     /// Index of the GPU that it was given, where GPUs are counted.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub gpu: Option<u32>,
+    /// Its server was kept ready before it was asked for.
+    #[serde(skip_serializing_if = "std::ops::Not::not", default)]
+    pub warm: bool,
+    /// The id that its server was started with, where that is not the spawn's: of a warm one.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    #[schema(value_type = Option<String>, format = Uuid)]
+    pub server_id: Option<SpawnId>,
     /// What happened to it, oldest first; only where one spawn is asked for.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub events: Option<Vec<Event>>,
@@ -396,6 +412,8 @@ impl Spawn {
             trace_id: spawn.origin.trace_id,
             phases: spawn.origin.phases,
             gpu: spawn.gpu,
+            warm: spawn.server.is_some(),
+            server_id: spawn.server,
             events: Some(spawn.events),
         }
     }

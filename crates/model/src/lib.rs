@@ -6,6 +6,7 @@
 //! | --- | --- |
 //! | [`id`] | identifiers and names, with their parsers |
 //! | [`node`], [`spawn`] | what there is, and the states that it goes through |
+//! | [`supply`] | how soon a node can give a spawn |
 //! | [`demand`] | which nodes suit a request |
 //! | [`health`] | the state machine that learns from failed starts |
 //! | [`tags`] | what callers write on their spawns |
@@ -34,6 +35,7 @@ pub mod minute;
 pub mod node;
 pub mod origin;
 pub mod spawn;
+pub mod supply;
 pub mod tags;
 pub mod text;
 pub mod time;
@@ -54,6 +56,7 @@ pub use minute::{FarmSlots, Minute};
 pub use node::{Availability, Drain, Eligibility, GpuSlots, Heard, Load, NodeDescription, NodeRecord};
 pub use origin::{Origin, Phases};
 pub use spawn::{Exit, ExitReason, RendererType, SpawnRecord, SpawnState, ViewerPresence};
+pub use supply::{Starts, Supply, WarmCount};
 pub use tags::Tag;
 pub use time::Timestamp;
 pub use timing::Timing;

@@ -26,6 +26,7 @@ use crate::demand::NodeKind;
 use crate::health::NodeHealth;
 use crate::id::{AgentEpoch, NodeId, SpawnId};
 use crate::spawn::SpawnState;
+use crate::supply::Supply;
 use crate::time::Timestamp;
 use crate::words::words;
 
@@ -153,6 +154,8 @@ pub struct NodeRecord {
     pub gpus: Vec<GpuSlots>,
     /// How busy the machine is, as of the last heartbeat.
     pub load: Load,
+    /// How soon it can give a spawn, as of the last heartbeat.
+    pub supply: Supply,
     /// The agent's life.
     pub epoch: AgentEpoch,
     /// When the last heartbeat arrived, by the registry's clock.

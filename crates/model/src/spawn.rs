@@ -229,6 +229,8 @@ pub struct SpawnRecord {
     pub origin: Origin,
     /// Index of the GPU that it was given, where GPUs are counted.
     pub gpu: Option<u32>,
+    /// The id that its server was started with, where it was kept warm before the spawn was asked for.
+    pub server: Option<SpawnId>,
     /// What happened to it, oldest first; filled in only where one spawn is asked for.
     pub events: Vec<Event>,
 }

@@ -11,7 +11,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use model::{AgentEpoch, GpuSlots, Load, NodeDescription, NodeId, SpawnId};
+use model::{AgentEpoch, GpuSlots, Load, NodeDescription, NodeId, SpawnId, Supply};
 
 use crate::report::{Identity, SpawnReport};
 
@@ -54,6 +54,8 @@ pub struct Keepalive {
     pub generation: u64,
     /// How busy the machine is.
     pub load: Load,
+    /// How soon the node can give a spawn.
+    pub supply: Supply,
     /// Each GPU's use.
     pub gpus: Vec<GpuSlots>,
     /// What its spawns last reported.

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use model::{
     AgentEpoch, Drain, Eligibility, Exit, GpuSlots, Load, NodeDescription, NodeId, NodeRecord, Origin, Owner,
-    RendererType, SpawnId, SpawnState, Timestamp,
+    RendererType, SpawnId, SpawnState, Supply, Timestamp,
 };
 use serde_json::{Map, Value};
 use uuid::Uuid;
@@ -39,6 +39,9 @@ pub struct SpawnReport {
     pub owner: Option<Owner>,
     /// The request that it comes from. An agent that has adopted the spawn may not know it: the record keeps what it has.
     pub origin: Origin,
+    /// The id that its server was started with, where it was kept warm before the spawn was asked for. An agent that is rolled back
+    /// may not know it: the record keeps what it has.
+    pub server: Option<SpawnId>,
     /// How long ago the agent admitted it.
     pub started: Duration,
     /// How long ago its server first reported `ready`.
@@ -71,6 +74,7 @@ impl SpawnReport {
             tags: BTreeMap::new(),
             owner: None,
             origin: Origin::default(),
+            server: None,
             started: Duration::ZERO,
             ready: None,
             last_ping: None,
@@ -101,6 +105,8 @@ pub struct Heartbeat {
     pub description: NodeDescription,
     /// How busy the machine is.
     pub load: Load,
+    /// How soon the node can give a spawn.
+    pub supply: Supply,
     /// Each GPU's use.
     pub gpus: Vec<GpuSlots>,
     /// When its spawns last reported.
@@ -120,6 +126,7 @@ impl Heartbeat {
         Self {
             description,
             load: Load::default(),
+            supply: Supply::default(),
             gpus: Vec::new(),
             heard: HeardReport::default(),
             spawns,
@@ -215,6 +222,8 @@ pub struct Orders {
     pub eligibility: Eligibility,
     /// The drain, if any, and how long until its deadline.
     pub drain: Option<(Drain, Duration)>,
+    /// The renderers for which starts fail on the node.
+    pub failing: Vec<RendererType>,
     /// Abandoned spawns: the agent must end them, or never start them, and then list them in [`Heartbeat::forgotten`].
     pub abandoned: Vec<SpawnId>,
     /// Expired reservations: the agent must not start them any more, and lists them in [`Heartbeat::forgotten`]. One that
@@ -225,6 +234,7 @@ pub struct Orders {
 /// Clears the totals of a node that is down: its spawns are lost, and what they held counts no more.
 pub(crate) fn hold_nothing(node: &mut NodeRecord) {
     (node.used, node.gpu_used) = (0, 0);
+    node.supply = Supply::default();
     for gpu in &mut node.gpus {
         gpu.used = 0;
     }
@@ -285,6 +295,9 @@ fn introduce_demand(data: &mut Map<String, Value>, spawn: &SpawnReport) {
     }
     if let Some(gpu) = spawn.gpu {
         data.insert("gpu".into(), gpu.into());
+    }
+    if let Some(server) = spawn.server {
+        data.insert("serverId".into(), server.to_string().into());
     }
 }
 

@@ -8,7 +8,9 @@
 //! | a process without a record whose command line and log name a spawn, run by a user of spawns, with a port and slot of its own | `living` |
 //! | a record whose process is gone, or is another user's | `gone` |
 //! | a process group whose leader is `gone` and that still writes to the spawn's log | `orphans` |
-//! | a process that claims to be a spawn and is not its server | `impostors` |
+//! | a process that claims to be a spawn and is not its server, or a warm server without a record | `impostors` |
+//!
+//! A record of a warm server counts as that of a spawn here; `adoption` tells them apart.
 
 use std::collections::{HashMap, HashSet};
 use std::io;
@@ -90,12 +92,15 @@ pub(crate) fn take(state: &StateDir, config: &Config) -> io::Result<Survey> {
         if taken.is_own_process(config, &record) {
             continue;
         }
+        let is_warm = output::warm_server_of(&record.log).is_some();
         let why = match doubts(config, pid, &taken.users) {
             Some(Doubt::User(uid)) => {
                 tracing::warn!(spawn.id = %record.id, pid, uid, "a process of another user looks like a spawn, it is not adopted");
                 continue;
             }
             Some(Doubt::NotTheServer) => Some("it is not the server"),
+            // No spawn has it, and with what settings it was started is not known.
+            None if is_warm => Some("it is a warm server without a record"),
             None if recorded.contains(&record.id) => Some("the record of this spawn names another process"),
             None => taken.misfit(config, &record),
         };
@@ -211,16 +216,23 @@ fn recognise(state: &StateDir, config: &Config, pid: u32, start: u64) -> Option<
         let at = arguments.iter().position(|argument| argument == name)?;
         arguments.get(at + 1).map(String::as_str)
     };
-    let id: SpawnId = option("--id")?.parse().ok()?;
-    let log = output::path(state.logs(), id);
+    let named: SpawnId = option("--id")?.parse().ok()?;
+    let log = output::path(state.logs(), named);
     let is_ours = match std::fs::metadata(&log) {
         Ok(file) => procfs::writes_to(pid, &file) != Some(false),
         // The log was removed.
         Err(_) => procfs::writes_to_removed(pid, &log),
     };
-    if !is_ours {
-        return None;
-    }
+    // A server that was kept warm writes to a file of another name, and to its spawn's once it has one.
+    let log = if is_ours {
+        log
+    } else {
+        procfs::outputs(pid).find(|open| {
+            open.parent() == Some(state.logs())
+                && (output::warm_server_of(open) == Some(named) || output::spawn_of(open).is_some())
+        })?
+    };
+    let id = if is_ours { named } else { output::spawn_of(&log).unwrap_or(named) };
     let renderer = if option("--ssr").is_some() { RendererType::Ssr } else { RendererType::Csr };
     let now = state.clock.now();
     let ping: Option<f64> = option("--liveliness-update-frequency").and_then(|seconds| seconds.parse().ok());
@@ -254,6 +266,8 @@ fn recognise(state: &StateDir, config: &Config, pid: u32, start: u64) -> Option<
         started_at: Timestamp::now(),
         ready_by: now.after(lost_after(ping)),
         expires: None,
+        server: (id != named).then_some(named),
+        settings: None,
         max_idle_ms: None,
     })
 }
@@ -337,6 +351,8 @@ mod tests {
             started_at: Timestamp::now(),
             ready_by: crate::state::moment::Moment(0),
             expires: None,
+            server: None,
+            settings: None,
             max_idle_ms: None,
         };
         let mut taken = Taken::default();

@@ -3,9 +3,9 @@
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
-use model::timing;
+use model::{RendererType, timing};
 
-use super::{Config, ConfigError};
+use super::{Config, ConfigError, Launcher};
 use crate::address::{host_of, is_host, is_host_and_port};
 use crate::ports;
 use crate::spawn::reserved::set_by_agent;
@@ -30,6 +30,10 @@ impl Config {
         if self.slots == 0 {
             return Err(ConfigError::new("--slots", "must be at least 1"));
         }
+        if self.starts == 0 {
+            return Err(ConfigError::new("--starts", "must be at least 1"));
+        }
+        self.check_warm()?;
         if *self.ports.start() == 0 || self.ports.is_empty() {
             let wants = format!("must be FIRST-LAST with 1 <= FIRST <= LAST, not {}", range(&self.ports));
             return Err(ConfigError::new("--ports", wants));
@@ -64,6 +68,30 @@ impl Config {
         }
         if self.gpus > 1024 {
             return Err(ConfigError::new("--gpus", format!("must be at most 1024, not {}", self.gpus)));
+        }
+        Ok(())
+    }
+
+    fn check_warm(&self) -> Result<(), ConfigError> {
+        let count = |renderer| self.warm.get(&renderer).copied().unwrap_or(0);
+        let (csr, ssr) = (count(RendererType::Csr), count(RendererType::Ssr));
+        let all = u64::from(csr) + u64::from(ssr);
+        let wrong = |wants: String| Err(ConfigError::new("--warm", wants));
+        if all > u64::from(self.slots) {
+            return wrong(format!("must be at most the {} slots (--slots) together, not {all}", self.slots));
+        }
+        if csr > 0 && !self.csr {
+            return wrong(format!("must not keep csr={csr}: --csr is false"));
+        }
+        if ssr > 0 && !self.ssr {
+            return wrong(format!("must not keep ssr={ssr}: --ssr is false"));
+        }
+        let gpu_slots = u64::from(self.gpus) * u64::from(self.gpu_slots);
+        if self.gpus > 0 && u64::from(ssr) > gpu_slots {
+            return wrong(format!("must keep at most the {gpu_slots} GPU slots of ssr, not {ssr}"));
+        }
+        if all > 0 && self.launcher == Launcher::Nothing {
+            return wrong("needs --executable: without processes there is nothing to keep".to_owned());
         }
         Ok(())
     }
@@ -126,6 +154,7 @@ impl Config {
             ("--ready-timeout", self.ready_timeout),
             ("--ping-interval", self.ping_interval),
             ("--heartbeat", self.heartbeat),
+            ("--warm-age", self.warm_age),
         ] {
             if duration.is_zero() {
                 return Err(ConfigError::new(flag, "must be longer than nothing"));
@@ -136,6 +165,7 @@ impl Config {
             ("--ping-interval", self.ping_interval),
             ("--stop-grace", self.stop_grace),
             ("--initial-use", self.initial_use),
+            ("--warm-age", self.warm_age),
         ] {
             if duration > Duration::from_secs(7 * 24 * 3600) {
                 let given = humantime::format_duration(duration);
@@ -191,7 +221,6 @@ fn range(ports: &RangeInclusive<u16>) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::super::Launcher;
     use super::*;
     use crate::spawn::users::SpawnUsers;
 
@@ -213,6 +242,22 @@ mod tests {
         type Spoil = fn(&mut Config);
         let cases: &[(&str, Spoil)] = &[
             ("--slots", |c| c.slots = 0),
+            ("--starts", |c| c.starts = 0),
+            ("--warm", |c| c.warm = [(RendererType::Csr, 20), (RendererType::Ssr, 13)].into()),
+            ("--warm", |c| {
+                c.ssr = false;
+                c.warm = [(RendererType::Ssr, 1)].into();
+            }),
+            ("--warm", |c| {
+                c.gpus = 1;
+                c.warm = [(RendererType::Ssr, 5)].into();
+            }),
+            ("--warm", |c| {
+                c.launcher = Launcher::Nothing;
+                c.warm = [(RendererType::Csr, 1)].into();
+            }),
+            ("--warm-age", |c| c.warm_age = Duration::ZERO),
+            ("--warm-age", |c| c.warm_age = Duration::MAX),
             ("--ports", |c| c.ports = 0..=10),
             ("--ports", |c| c.ports = 55000..=55030),
             ("--ports", |c| {

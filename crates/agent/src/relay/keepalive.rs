@@ -45,7 +45,8 @@ impl Relay {
         for (id, spawn) in &mut self.reported {
             spawn.heard = table.last_heard(*id).or(spawn.heard);
         }
-        let (slots, gpus, generation) = (table.slots(), table.gpus().slots(), table.desired().generation);
+        let (slots, gpus, generation) = (table.slots(), table.gpu_slots(), table.desired().generation);
+        let supply = table.supply(self.node.starts.depth(), now);
         let is_whole = self.dropped == table.dropped_changes();
         drop(table);
         let description = self.description(slots);
@@ -68,6 +69,7 @@ impl Relay {
             gpu_spawns: count(self.reported.values().filter(|spawn| spawn.facts.gpu.is_some()).count()),
             generation,
             load: self.processors.load(),
+            supply,
             gpus,
             heard: agreement::heard(&self.reported, self.node.config.ping_interval, now),
             pings,

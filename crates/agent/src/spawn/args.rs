@@ -9,6 +9,9 @@ use model::{RendererType, SpawnId};
 use crate::config::Config;
 use crate::liveliness::secret::{self, Secret};
 
+/// A warm server ends itself so much later than its agent ends it or its spawn.
+const WARM_MARGIN: Duration = Duration::from_secs(60);
+
 /// What is the same for all spawns of an agent.
 #[derive(Debug, Clone)]
 pub(crate) struct Fixed {
@@ -17,6 +20,7 @@ pub(crate) struct Fixed {
     ping_interval: Duration,
     model_dirs: OsString,
     initial_use: Duration,
+    warm_age: Duration,
     ssr_egl: bool,
     extra: Vec<String>,
     license_file: Option<PathBuf>,
@@ -30,9 +34,20 @@ impl Fixed {
             ping_interval: config.ping_interval,
             model_dirs: dirs.join(OsStr::new(";")),
             initial_use: config.initial_use,
+            warm_age: config.warm_age,
             ssr_egl: config.egl,
             extra: config.args.clone(),
             license_file: config.license_file.clone(),
+        }
+    }
+
+    /// How long a server waits for its viewer. One that is kept warm outlives its time in the pool and that of the spawn that gets it; both
+    /// are its agent's to watch. It ends in the end, should no agent be there to end it.
+    fn initial_use(&self, is_warm: bool) -> Duration {
+        if is_warm && !self.initial_use.is_zero() {
+            self.initial_use.saturating_add(self.warm_age).saturating_add(WARM_MARGIN)
+        } else {
+            self.initial_use
         }
     }
 
@@ -53,6 +68,8 @@ pub(crate) struct PerSpawn<'a> {
     pub(crate) session_token: Option<&'a str>,
     /// What it reports with.
     pub(crate) secret: Option<&'a Secret>,
+    /// It is kept warm, and ends of its own accord only after it has been old for as long as a spawn may have no viewer.
+    pub(crate) is_warm: bool,
 }
 
 #[derive(Default)]
@@ -84,7 +101,7 @@ pub(crate) fn command_line(fixed: &Fixed, spawn: &PerSpawn<'_>) -> Vec<OsString>
     if !fixed.model_dirs.is_empty() {
         line.add("--model-search-directories", &fixed.model_dirs);
     }
-    line.add("--initial-use-duration", whole_seconds(fixed.initial_use).to_string());
+    line.add("--initial-use-duration", whole_seconds(fixed.initial_use(spawn.is_warm)).to_string());
     // Errors, warnings and information: what explains an end.
     line.add("--log-stdout-category-mask", "7");
     if let Some(model) = spawn.model {
@@ -139,6 +156,7 @@ mod tests {
             model: None,
             session_token: None,
             secret: None,
+            is_warm: false,
         }
     }
 
@@ -182,6 +200,20 @@ mod tests {
              --log-stdout-category-mask 7 --model-file a/b.scz --session-token=-secret --ssr true \
              --ssr-gpu-index 1 --ssr-egl true --sc-verbose-logging true --license-file /etc/key"
         );
+    }
+
+    #[test]
+    fn a_warm_server_outlives_its_time_in_the_pool_and_that_of_its_spawn() {
+        let warm = PerSpawn { is_warm: true, ..spawn(RendererType::Csr) };
+        let of = |initial_use: u64| {
+            let fixed = fixed(|c| {
+                c.initial_use = Duration::from_secs(initial_use);
+                c.warm_age = Duration::from_secs(600);
+            });
+            text(&command_line(&fixed, &warm))
+        };
+        assert!(of(60).contains("--initial-use-duration 720 "), "{}", of(60));
+        assert!(of(0).contains("--initial-use-duration 0 "), "{}", of(0));
     }
 
     #[test]

@@ -31,6 +31,14 @@ impl Body {
         }
     }
 
+    /// The number of its process; 0 without one.
+    pub(crate) fn pid(&self) -> u32 {
+        match self {
+            Self::Process(process) => process.pid(),
+            Self::Nothing { .. } => 0,
+        }
+    }
+
     pub(crate) fn group(&self) -> Option<&Group> {
         match self {
             Self::Process(process) => process.group(),

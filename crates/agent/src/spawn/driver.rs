@@ -24,6 +24,7 @@ use super::start::{Order, start_again};
 use super::traced::await_ready;
 use crate::node::Node;
 use crate::ports;
+use crate::start_gate::StartPermit;
 use crate::state::record::JournalEvent;
 use crate::table::Inbox;
 use crate::table::entrance::Admitted;
@@ -54,15 +55,28 @@ pub(crate) struct Driver {
     starts_left: u32,
     /// The part of the trace that lasts until it is ready.
     part: Option<Span>,
+    /// When its process was started, in this life of the agent.
+    began: Instant,
+    /// Others wait for their turn to start while it is held: until it is ready or has ended.
+    permit: Option<StartPermit>,
 }
 
 impl Driver {
-    /// A driver for a process that was just started and has until then to say `ready`.
-    pub(crate) fn new(node: Arc<Node>, admitted: Admitted, body: Body, order: Order, until: Instant) -> Self {
+    /// A driver for a process that was started at `began` and has until then to say `ready`.
+    pub(crate) fn new(
+        node: Arc<Node>,
+        admitted: Admitted,
+        body: Body,
+        order: Order,
+        (began, until): (Instant, Instant),
+        permit: Option<StartPermit>,
+    ) -> Self {
         let rules = node.rules.clone();
         let mut driver = Self::from(node, admitted, body, Phase::Launching { until }, rules);
         driver.part = Some(await_ready(&driver.node, &order, driver.id()));
         driver.order = Some(order);
+        driver.began = began;
+        driver.permit = permit;
         driver
     }
 
@@ -80,7 +94,15 @@ impl Driver {
             order: None,
             starts_left: MAX_STARTS - 1,
             part: None,
+            began: now,
+            permit: None,
         }
+    }
+
+    /// The same for a process that is not ready: others wait meanwhile.
+    pub(crate) fn starting(mut self, permit: StartPermit) -> Self {
+        self.permit = Some(permit);
+        self
     }
 
     pub(crate) fn id(&self) -> SpawnId {
@@ -110,7 +132,7 @@ impl Driver {
                     self.finish(status).await;
                     match (group, &self.body) {
                         (Some(group), _) => group.remove().await,
-                        (None, Body::Process(_)) => self.node.leftovers.of(self.id()),
+                        (None, Body::Process(_)) => self.node.leftovers.of(self.admitted.facts.process_id()),
                         (None, Body::Nothing { .. }) => {}
                     }
                     return;
@@ -133,6 +155,7 @@ impl Driver {
         let Phase::Launching { .. } = self.phase else { return false };
         status == exit::CANNOT_LISTEN
             && self.order.is_some()
+            && self.admitted.facts.server.is_none()
             && self.starts_left > 0
             && (!ports::is_free(self.admitted.facts.port)
                 || exit::says_it_cannot_listen(&self.node.last_words(self.id()).await))
@@ -239,11 +262,14 @@ impl Driver {
         let serial = self.node.table().enter(self.id(), state, now);
         match state {
             SpawnState::Ready if !self.over && self.admitted.answer.borrow().is_none() => {
-                self.order = None;
+                (self.order, self.permit) = (None, None);
                 let part = self.part.take();
-                let start_to_ready = now.saturating_duration_since(self.admitted.facts.started);
+                let start_to_ready = now.saturating_duration_since(self.began);
                 let exemplar = part.as_ref().and_then(|part| Exemplar::of(part));
-                self.node.metrics.start_to_ready.observe(start_to_ready.as_secs_f64(), exemplar, None);
+                // A warm server was ready before.
+                if self.admitted.facts.server.is_none() {
+                    self.node.metrics.start_to_ready.observe(start_to_ready.as_secs_f64(), exemplar, None);
+                }
                 if let Some(part) = part {
                     part.end();
                 }
@@ -253,6 +279,7 @@ impl Driver {
                     gpu = self.admitted.facts.gpu,
                     renderer = %self.admitted.facts.renderer,
                     start_to_ready_us = start_to_ready.as_micros(),
+                    server.id = self.admitted.facts.server.map(display),
                     "spawn ready"
                 );
             }
@@ -280,6 +307,7 @@ impl Driver {
     /// Explains the end and gives everything back.
     async fn finish(&mut self, status: Status) {
         let now = Instant::now();
+        self.permit = None;
         self.over = true;
         // What it reported before it ended. Requests come too late: it has ended by itself.
         let Inbox { ready, disconnect, .. } = self.node.table().collect(self.id());

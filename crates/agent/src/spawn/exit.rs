@@ -21,6 +21,8 @@ pub(crate) enum Cause {
     Expired,
     /// Its viewer has sent nothing for too long.
     Idle,
+    /// No viewer has come to it, and its server was too long in the pool to notice.
+    InitialUse,
     /// Its node is emptied.
     Drained,
     /// It reported `disconnect` and did not end.
@@ -39,6 +41,7 @@ impl Cause {
             Self::LivelinessLost | Self::Unreachable => ExitReason::LivelinessLost,
             Self::Expired => ExitReason::Expired,
             Self::Idle => ExitReason::Idle,
+            Self::InitialUse => ExitReason::InitialUseTimeout,
             Self::Drained => ExitReason::Drained,
             Self::Lingered => ExitReason::Disconnected,
         }
@@ -60,6 +63,7 @@ impl Cause {
             | Self::LivelinessLost
             | Self::Expired
             | Self::Idle
+            | Self::InitialUse
             | Self::Drained
             | Self::Lingered => None,
         }

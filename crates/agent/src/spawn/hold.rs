@@ -11,6 +11,7 @@ use tokio::time::Instant;
 
 use super::body::Body;
 use super::lifecycle::Signal;
+use super::process::Process;
 use super::{Answer, Facts, Refusal, RefusalKind};
 use crate::node::Node;
 use crate::table::entrance::Admitted;
@@ -29,6 +30,15 @@ impl Hold {
 
     pub(crate) fn facts(&self) -> Option<Arc<Facts>> {
         Some(Arc::clone(&self.admitted.as_ref()?.facts))
+    }
+
+    /// The warm server that it was to have has ended: it starts one of its own in its place.
+    pub(crate) fn start_cold(&mut self) {
+        let Some(admitted) = &mut self.admitted else { return };
+        let facts = self.node.table().start_cold(admitted.facts.id);
+        if let Some(facts) = facts {
+            admitted.facts = facts;
+        }
     }
 
     /// Nothing was started: gives everything back, then answers the callers.
@@ -79,6 +89,14 @@ impl StartedProcess {
         Self { node, facts, body: Some(body), hold }
     }
 
+    /// What runs.
+    pub(crate) fn process(&self) -> Option<&Process> {
+        match self.body.as_ref()? {
+            Body::Process(process) => Some(process),
+            Body::Nothing { .. } => None,
+        }
+    }
+
     /// Another start of a spawn that has a driver.
     pub(crate) fn take(mut self) -> Option<Body> {
         self.body.take()
@@ -86,10 +104,7 @@ impl StartedProcess {
 
     /// The first start of a spawn: publishes it. `None` when its start was given up; the process is ended then.
     pub(crate) fn launched(mut self, now: Instant) -> Option<(Body, Admitted)> {
-        let pid = match self.body.as_ref()? {
-            Body::Process(process) => process.pid(),
-            Body::Nothing { .. } => 0,
-        };
+        let pid = self.body.as_ref()?.pid();
         // Only now, so that what follows a refusal still ends the process before anything is given back.
         let hold = self.hold.as_mut()?;
         let admitted = hold.admitted.take()?;
@@ -109,6 +124,7 @@ impl Drop for StartedProcess {
     fn drop(&mut self) {
         let Some(Body::Process(process)) = self.body.take() else { return };
         let (node, hold, id) = (Arc::clone(&self.node), self.hold.take(), self.id());
+        let server = self.facts.process_id();
         let request = self.facts.origin.request_id.as_ref().map(ToString::to_string);
         tracing::warn!(spawn.id = %id, requestId = request, pid = process.pid(), "a process started after its start was given up, it is ended");
         process.signal(Signal::Kill);
@@ -116,9 +132,10 @@ impl Drop for StartedProcess {
             process.ended().await;
             match process.group().cloned() {
                 Some(group) => group.remove().await,
-                None => node.leftovers.of(id),
+                None => node.leftovers.of(server),
             }
             node.state.journal.gone(id);
+            node.state.journal.gone(server);
             drop(hold);
         });
     }
@@ -162,8 +179,12 @@ mod tests {
             max_life: None,
             max_idle: None,
         };
-        match node.table().admit(ask, Instant::now()) {
-            Admission::New(admitted, answer) => (Hold::new(Arc::clone(node), admitted), answer),
+        let admission = node.table().admit(ask, Instant::now());
+        match admission {
+            Admission::New(admitted, answer) => {
+                node.table().begin_start(admitted.facts.id).unwrap();
+                (Hold::new(Arc::clone(node), admitted), answer)
+            }
             other => panic!("{other:?}"),
         }
     }

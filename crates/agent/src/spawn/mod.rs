@@ -16,7 +16,7 @@
 //! What is not in the table changes nothing. `ready-timeout`, `stop-grace` and the ping interval I are settings of the agent.
 //!
 //! Reading order: [`lifecycle`] (the table above as a function), [`exit`] (why it ended), [`args`], [`process`] and
-//! [`output`] (what it runs as), [`user`], [`users`], [`predecessor`], [`cgroup`] and [`launch`] (what it may), [`start`] (all of these
+//! [`output`], [`environment`] and [`fingerprint`] (what it runs as), [`user`], [`users`], [`predecessor`], [`cgroup`] and [`launch`] (what it may), [`start`] (all of these
 //! together), [`hold`] (what a start that fails or comes late gives back), [`driver`] (the one task that owns it), [`run`] (start, then driver),
 //! [`traced`] (what a trace shows of it).
 
@@ -24,7 +24,9 @@ pub(crate) mod args;
 pub(crate) mod body;
 pub(crate) mod cgroup;
 pub(crate) mod driver;
+pub(crate) mod environment;
 pub(crate) mod exit;
+pub(crate) mod fingerprint;
 pub(crate) mod hold;
 pub(crate) mod launch;
 pub(crate) mod leftovers;
@@ -43,6 +45,7 @@ pub(crate) mod users;
 pub(crate) mod xauthority;
 
 use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -77,9 +80,56 @@ pub(crate) struct Facts {
     pub(crate) endpoint_form: Option<EndpointForm>,
     /// Who its process runs as, where that is not who the agent runs as.
     pub(crate) user: Option<Ids>,
+    /// The id that its process was started with, where it was kept warm; the same as `id` while it is no spawn's.
+    pub(crate) server: Option<SpawnId>,
     /// How long its viewer may send nothing.
     pub(crate) max_idle: Option<Duration>,
     pub(crate) started: Instant,
+}
+
+impl Facts {
+    /// Of a server that is kept warm.
+    pub(crate) fn of_warm_server(
+        id: SpawnId,
+        renderer: RendererType,
+        port: u16,
+        secret: Secret,
+        started: Instant,
+    ) -> Self {
+        Self {
+            id,
+            renderer,
+            port,
+            endpoint: String::new(),
+            gpu: None,
+            labels: BTreeMap::new(),
+            tags: BTreeMap::new(),
+            owner: None,
+            origin: Origin::default(),
+            token: Some(secret.viewer_token()),
+            secret: Some(secret),
+            endpoint_form: None,
+            user: None,
+            server: Some(id),
+            max_idle: None,
+            started,
+        }
+    }
+
+    /// The id that its process was started with, which its reports, its control group and what it leaves behind go by.
+    pub(crate) fn process_id(&self) -> SpawnId {
+        self.server.unwrap_or(self.id)
+    }
+
+    /// Whether it is kept warm, and no spawn's yet.
+    pub(crate) fn is_warm(&self) -> bool {
+        self.server == Some(self.id)
+    }
+
+    /// The file that its process writes to.
+    pub(crate) fn log(&self, dir: &Path) -> PathBuf {
+        if self.is_warm() { output::warm_path(dir, self.id) } else { output::path(dir, self.id) }
+    }
 }
 
 /// When a viewer came, and when it went.
@@ -156,6 +206,7 @@ impl Snapshot {
             tags: self.facts.tags.clone(),
             owner: self.facts.owner.clone(),
             origin: self.facts.origin.clone(),
+            server: self.facts.server,
             started: age(self.facts.started),
             ready: self.ready.map(age),
             last_ping: self.heard.map(age),
@@ -190,6 +241,8 @@ pub(crate) enum RefusalKind {
     ShuttingDown,
     /// The call names another node.
     WrongNode,
+    /// Others were still starting when its time was over.
+    StartsBusy,
 }
 
 impl RefusalKind {
@@ -222,6 +275,7 @@ impl RefusalKind {
             Self::BadModel => "bad-model",
             Self::ShuttingDown => "shutting-down",
             Self::WrongNode => "wrong-node",
+            Self::StartsBusy => "starts-busy",
         }
     }
 

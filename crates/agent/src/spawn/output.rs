@@ -18,6 +18,8 @@ pub(crate) const MAX_ON_DISK: u64 = 8 << 20;
 const KEEP: u64 = 1 << 20;
 /// Begins the line that the agent writes before each start.
 const OURS: &str = "# hatchery spawn.id=";
+/// Ends the name of the file of a warm server.
+const WARM: &str = ".warm";
 /// Lines that go with the answer about a spawn that has ended.
 const LAST_LINES: usize = 20;
 /// Characters of such a line.
@@ -30,6 +32,45 @@ const MAX_TEXT_BYTES: usize = 2 << 20;
 /// The file of one spawn.
 pub(crate) fn path(dir: &Path, id: SpawnId) -> PathBuf {
     dir.join(format!("{id}.log"))
+}
+
+/// The file of a warm server that is no spawn's.
+pub(crate) fn warm_path(dir: &Path, server: SpawnId) -> PathBuf {
+    dir.join(format!("{server}{WARM}"))
+}
+
+/// The server that a file is of, if it is a warm server's.
+pub(crate) fn warm_server_of(path: &Path) -> Option<SpawnId> {
+    path.file_name()?.to_str()?.strip_suffix(WARM)?.parse().ok()
+}
+
+/// The spawn that a file is of.
+pub(crate) fn spawn_of(path: &Path) -> Option<SpawnId> {
+    path.file_name()?.to_str()?.strip_suffix(".log")?.parse().ok()
+}
+
+/// Makes the file of a warm server.
+pub(crate) fn create_warm(dir: &Path, server: SpawnId, node: &NodeId) -> io::Result<File> {
+    let mut file =
+        open(&warm_path(dir, server), OFlags::WRONLY | OFlags::APPEND | OFlags::CREATE | OFlags::EXCL)?;
+    file.write_all(format!("# hatchery server.id={server} node.id={node}\n").as_bytes())?;
+    Ok(file)
+}
+
+/// The file of a warm server becomes that of the spawn that has got the server, which goes on writing to it. A line says whose it is from
+/// there on.
+pub(crate) fn pass_on(
+    dir: &Path,
+    (server, id): (SpawnId, SpawnId),
+    request: &RequestId,
+    node: &NodeId,
+) -> io::Result<()> {
+    match std::fs::rename(warm_path(dir, server), path(dir, id)) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        // It may have been removed: the spawn has a file all the same.
+        Ok(()) | Err(_) => {}
+    }
+    create(dir, id, request, node).map(drop)
 }
 
 /// Makes the file of a spawn, with a first line that says whose it is; one that is there goes on.

@@ -3,7 +3,6 @@
 //! A start is one job on the disk's threads with a deadline. What it has taken is released when it is dropped ([`Hold`], [`StartedProcess`]),
 //! so no early return, panic or late disk leaks a slot or leaves a process behind.
 
-use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::io;
 use std::os::unix::process::CommandExt;
@@ -19,13 +18,14 @@ use traces::Trace;
 use super::args::{PerSpawn, command_line};
 use super::body::Body;
 use super::cgroup::Group;
+use super::environment::environment;
 use super::hold::{Hold, StartedProcess};
 use super::predecessor::Left;
 use super::process::Process;
 use super::user::Ids;
 use super::users::SpawnUsers;
-use super::{Facts, Refusal, RefusalKind, launch, leftovers, output, predecessor, xauthority};
-use crate::config::{Config, Launcher};
+use super::{Facts, Refusal, RefusalKind, launch, leftovers, output, predecessor};
+use crate::config::Launcher;
 use crate::liveliness::secret;
 use crate::node::Node;
 use crate::state::journal::LineNumber;
@@ -57,10 +57,10 @@ pub(super) async fn start_within(
     };
     let job = {
         let (node, order) = (Arc::clone(node), order.clone());
-        move || match start(&node, &facts, &order) {
+        move || match start(&node, &facts, Some(&order)) {
             Ok(body) => {
                 let line = match &body {
-                    Body::Process(process) => Some(record(&node, &facts, &order, process, ready_by)),
+                    Body::Process(process) => Some(started(&node, &facts, &order, process, ready_by)),
                     Body::Nothing { .. } => None,
                 };
                 Ok((StartedProcess::new(node, facts, body, Some(hold)), line))
@@ -95,9 +95,9 @@ pub(crate) async fn start_again(
     let job = {
         let (node, facts, order) = (Arc::clone(node), Arc::clone(facts), order.clone());
         move || {
-            let body = start(&node, &facts, &order).ok()?;
+            let body = start(&node, &facts, Some(&order)).ok()?;
             if let Body::Process(process) = &body {
-                record(&node, &facts, &order, process, ready_by);
+                started(&node, &facts, &order, process, ready_by);
             }
             Some(StartedProcess::new(node, facts, body, None))
         }
@@ -105,8 +105,58 @@ pub(crate) async fn start_again(
     node.disk.starts.call(START_TIMEOUT, job).await.ok().flatten()?.take()
 }
 
-/// Starts the process; blocks. After a refusal what was written to its log is still there.
-fn start(node: &Node, facts: &Facts, order: &Order) -> Result<Body, Refusal> {
+/// Starts a server that is to be kept warm; blocks. It has until then to be ready.
+pub(crate) fn start_warm(
+    node: &Node,
+    facts: &Facts,
+    ready_by: Instant,
+) -> Result<(Body, Option<LineNumber>), Refusal> {
+    let body = start(node, facts, None)?;
+    let line = match &body {
+        Body::Process(process) => Some(node.state.journal.kept(Record {
+            settings: Some(node.fingerprint.clone()),
+            ..record(node, facts, None, process, ready_by)
+        })),
+        Body::Nothing { .. } => None,
+    };
+    Ok((body, line))
+}
+
+/// Makes a warm server the spawn's that has claimed it: its log, and its record. Until a driver takes it, dropping what this returns ends it.
+pub(super) async fn take_over(
+    node: &Arc<Node>,
+    hold: Hold,
+    order: &Order,
+    body: Body,
+    (within, ready_by): (Duration, Instant),
+) -> Result<(StartedProcess, LineNumber), Refusal> {
+    let cannot =
+        |why: String| RefusalKind::CannotStart.because(format!("failed to take a warm server: {why}"));
+    let Some(facts) = hold.facts() else { return Err(cannot("its agent failed".to_owned())) };
+    let taken = StartedProcess::new(Arc::clone(node), Arc::clone(&facts), body, Some(hold));
+    let server = facts.process_id();
+    let job = {
+        let (node, order) = (Arc::clone(node), order.clone());
+        move || {
+            let passed =
+                output::pass_on(node.state.logs(), (server, facts.id), &order.request_id, &node.config.node);
+            if let Err(error) = passed {
+                tracing::warn!(%error, "the log of a warm server does not become its spawn's");
+            }
+            let record =
+                taken.process().map(|process| record(&node, &facts, Some(&order), process, ready_by));
+            record.map(|record| (taken, node.state.journal.claimed(server, record)))
+        }
+    };
+    match node.disk.starts.call(within, job).await {
+        Ok(Some(taken)) => Ok(taken),
+        Ok(None) => Err(cannot("it has no process".to_owned())),
+        Err(error) => Err(cannot(error.to_string())),
+    }
+}
+
+/// Starts the process; blocks. Without an order it is to be kept warm. After a refusal what was written to its log is still there.
+fn start(node: &Node, facts: &Facts, order: Option<&Order>) -> Result<Body, Refusal> {
     // Watching a process takes the runtime, on whose threads this does not run.
     let _runtime = node.runtime.enter();
     let executable = match &node.config.launcher {
@@ -115,7 +165,7 @@ fn start(node: &Node, facts: &Facts, order: &Order) -> Result<Body, Refusal> {
             return Ok(Body::Nothing { ended: None, until: Instant::now() + node.config.initial_use });
         }
     };
-    let log = output::path(node.state.logs(), facts.id);
+    let log = facts.log(node.state.logs());
     let cannot = |what: &str, path: &Path, error: &io::Error| {
         tracing::warn!(%error, path = %path.display(), "failed to {what}");
         RefusalKind::CannotStart.because(format!(
@@ -164,9 +214,10 @@ fn start(node: &Node, facts: &Facts, order: &Order) -> Result<Body, Refusal> {
             port: facts.port,
             renderer: facts.renderer,
             gpu: facts.gpu,
-            model: order.model.as_deref(),
-            session_token: order.session_token.as_deref(),
+            model: order.and_then(|order| order.model.as_deref()),
+            session_token: order.and_then(|order| order.session_token.as_deref()),
             secret: facts.secret.as_ref(),
+            is_warm: facts.is_warm(),
         },
     ));
     command.env_clear();
@@ -210,9 +261,12 @@ fn shortage(error: &io::Error) -> &'static str {
 }
 
 /// Makes the log, and its directory where that was removed.
-fn create_log(node: &Node, facts: &Facts, order: &Order) -> io::Result<std::fs::File> {
+fn create_log(node: &Node, facts: &Facts, order: Option<&Order>) -> io::Result<std::fs::File> {
     let dir = node.state.logs();
-    let create = || output::create(dir, facts.id, &order.request_id, &node.config.node);
+    let create = || match order {
+        Some(order) => output::create(dir, facts.id, &order.request_id, &node.config.node),
+        None => output::create_warm(dir, facts.id, &node.config.node),
+    };
     match create() {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             tracing::warn!(path = %dir.display(), "the directory for logs of spawns is gone, it is made again");
@@ -235,29 +289,14 @@ fn command(user: Option<Ids>, group: Option<&Group>, executable: &Path) -> Comma
     command
 }
 
-/// Spawned servers get nothing of the agent's own environment but what they need to run, and the node's name.
-fn environment(config: &Config, executable: &Path) -> BTreeMap<OsString, OsString> {
-    let libraries = executable.parent().map(Path::to_path_buf).unwrap_or_default();
-    let named = |name: &str, value: OsString| (OsString::from(name), value);
-    let mut environment = BTreeMap::from([
-        named("HATCHERY_NODE", OsString::from(config.node.as_str())),
-        named("LD_LIBRARY_PATH", libraries.clone().into()),
-        named("DYLD_LIBRARY_PATH", libraries.into()),
-    ]);
-    // With EGL a display does harm.
-    if !config.egl {
-        let display = std::env::var_os("DISPLAY").filter(|display| !display.is_empty());
-        environment.extend([named("DISPLAY", display.unwrap_or_else(|| ":0".into()))]);
-        environment.extend(xauthority::of_agent().map(|file| named("XAUTHORITY", file.into())));
-    }
-    environment.extend(config.env.iter().map(|(name, value)| named(name, value.into())));
-    environment
+/// Has what was started written down, before others learn of it: whatever happens then, the next agent finds it.
+fn started(node: &Node, facts: &Facts, order: &Order, process: &Process, ready_by: Instant) -> LineNumber {
+    node.state.journal.started(record(node, facts, Some(order), process, ready_by))
 }
 
-/// Has what was started written down, before others learn of it: whatever happens then, the next agent finds it.
-fn record(node: &Node, facts: &Facts, order: &Order, process: &Process, ready_by: Instant) -> LineNumber {
+fn record(node: &Node, facts: &Facts, order: Option<&Order>, process: &Process, ready_by: Instant) -> Record {
     let clock = &node.state.clock;
-    node.state.journal.started(Record {
+    Record {
         id: facts.id,
         pid: process.pid(),
         start: process.start_time(),
@@ -272,15 +311,17 @@ fn record(node: &Node, facts: &Facts, order: &Order, process: &Process, ready_by
         user: facts.user,
         liveliness: secret::endpoint(node.fixed_args.liveliness(), facts.secret.as_ref()),
         ping_ms: u64::try_from(node.config.ping_interval.as_millis()).unwrap_or(u64::MAX),
-        request_id: order.request_id.as_str().to_owned(),
+        request_id: order.map(|order| order.request_id.as_str().to_owned()).unwrap_or_default(),
         trace_id: facts.origin.trace_id,
         phases: facts.origin.phases,
-        log: output::path(node.state.logs(), facts.id),
+        log: facts.log(node.state.logs()),
         cgroup: process.group().map(|group| group.dir().to_owned()),
         started: clock.moment(facts.started),
         started_at: Timestamp::now(),
         ready_by: clock.moment(ready_by),
         expires: node.table().expires(facts.id).map(|at| clock.moment(at)),
+        server: facts.server.filter(|_| !facts.is_warm()),
+        settings: None,
         max_idle_ms: facts.max_idle.map(|idle| u64::try_from(idle.as_millis()).unwrap_or(u64::MAX)),
-    })
+    }
 }

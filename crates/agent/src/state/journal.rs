@@ -36,6 +36,10 @@ const MAX_PENDING: usize = 1 << 20;
 enum Line {
     Started(Box<Record>),
     Happened(SpawnId, JournalEvent),
+    /// A warm server was started. The release before this one does not know this line, and adopts it as no spawn.
+    Kept(Box<Record>),
+    /// A spawn has got the warm server of this id: one line, so that it is never both or neither.
+    Claimed(SpawnId, Box<Record>),
     /// The registry has accepted its end, or it never was published.
     Gone(SpawnId),
 }
@@ -141,6 +145,25 @@ impl Journal {
     pub(crate) fn started(&self, record: Record) -> LineNumber {
         let id = record.id;
         self.add(&Line::Started(Box::new(record)), |book, line| {
+            book.living.insert(id, line);
+            true
+        })
+    }
+
+    /// A warm server was started, which is no spawn's.
+    pub(crate) fn kept(&self, record: Record) -> LineNumber {
+        let id = record.id;
+        self.add(&Line::Kept(Box::new(record)), |book, line| {
+            book.living.insert(id, line);
+            true
+        })
+    }
+
+    /// A spawn has got a warm server.
+    pub(crate) fn claimed(&self, server: SpawnId, record: Record) -> LineNumber {
+        let id = record.id;
+        self.add(&Line::Claimed(server, Box::new(record)), |book, line| {
+            book.living.remove(&server);
             book.living.insert(id, line);
             true
         })
@@ -367,7 +390,11 @@ fn living(text: &[u8]) -> HashMap<SpawnId, Vec<u8>> {
     let mut living: HashMap<SpawnId, Vec<u8>> = HashMap::new();
     for (bytes, line) in lines(text) {
         match line {
-            Line::Started(record) => {
+            Line::Started(record) | Line::Kept(record) => {
+                living.insert(record.id, bytes.to_owned());
+            }
+            Line::Claimed(server, record) => {
+                living.remove(&server);
                 living.insert(record.id, bytes.to_owned());
             }
             Line::Happened(id, _) => {
@@ -387,7 +414,9 @@ fn history(text: &[u8]) -> Option<History> {
     let mut history = None;
     for (_, line) in lines(text) {
         match (line, &mut history) {
-            (Line::Started(record), _) => history = Some(History::new(*record)),
+            (Line::Started(record) | Line::Kept(record) | Line::Claimed(_, record), _) => {
+                history = Some(History::new(*record))
+            }
             (Line::Happened(_, mark), Some(history)) => history.add(mark),
             (Line::Happened(..), None) | (Line::Gone(_), _) => {}
         }

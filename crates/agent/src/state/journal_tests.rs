@@ -30,6 +30,8 @@ fn record() -> Record {
         started_at: Timestamp::from_millis(1_700_000_000_000),
         ready_by: Moment(30_005),
         expires: None,
+        server: None,
+        settings: None,
         max_idle_ms: None,
     }
 }

@@ -57,6 +57,12 @@ pub(crate) struct Record {
     /// When it is ended at the latest.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub(crate) expires: Option<Moment>,
+    /// The id that its process was started with, where it was kept warm.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub(crate) server: Option<SpawnId>,
+    /// Of a warm server that is no spawn's: the settings that it was started with, see `spawn::fingerprint`.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub(crate) settings: Option<String>,
     /// How long its viewer may send nothing, in milliseconds.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub(crate) max_idle_ms: Option<u64>,

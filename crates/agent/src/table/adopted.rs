@@ -7,7 +7,7 @@ use model::{Exit, SpawnState};
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
-use super::entrance::Admitted;
+use super::entrance::{Admitted, Source};
 use super::{Entry, Inbox, Stage, Table};
 use crate::spawn::exit::Cause;
 use crate::spawn::lifecycle::stall_after;
@@ -61,7 +61,10 @@ impl Table {
         };
         notify.notify_one();
         self.running.insert(facts.id, entry);
-        Admitted { facts, notify, answer }
+        if let Some(server) = facts.server {
+            self.warm.claimed.insert(server, facts.id);
+        }
+        Admitted { facts, notify, answer, source: Source::default() }
     }
 
     /// Adds the end of a spawn of an earlier agent that is gone.
@@ -131,6 +134,7 @@ mod tests {
             token: None,
             endpoint_form: None,
             user: None,
+            server: None,
             max_idle: None,
             started: now,
         };

@@ -39,6 +39,7 @@ impl Table {
         self.operator.confirmed
             && self.operator.desired.eligibility == Eligibility::Draining
             && self.running() == 0
+            && self.warm_servers() == 0
     }
 
     /// Takes up what an earlier agent stored, unconfirmed.
@@ -72,6 +73,7 @@ impl Table {
 
     fn notify_desired(&self) {
         self.desired_changed.notify_one();
+        self.warm.changed.notify_one();
         // For those that wait for the node to be drained.
         self.settled.notify_waiters();
     }

@@ -15,6 +15,9 @@ impl Table {
     pub(crate) fn exited(&mut self, id: SpawnId, exit: Exit, now: Instant) -> u64 {
         let Some(mut entry) = self.running.remove(&id) else { return 0 };
         self.give_back(&entry.spawn.facts);
+        if let Some(server) = entry.spawn.facts.server {
+            self.warm.claimed.remove(&server);
+        }
         entry.spawn.state = SpawnState::Exited;
         entry.spawn.ended = Some(now);
         entry.spawn.viewing.end(now);

@@ -8,13 +8,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use model::{Eligibility, Origin, Owner, RendererType, SpawnId};
-use tokio::sync::{Notify, watch};
+use tokio::sync::{Notify, oneshot, watch};
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
+use super::claim::Claimed;
 use super::{AdmissionMode, Entry, Inbox, Stage, Table};
 use crate::endpoint::EndpointForm;
 use crate::liveliness::secret::Secret;
 use crate::ports;
+use crate::spawn::body::Body;
+use crate::spawn::exit::Cause;
+use crate::spawn::user::Ids;
 use crate::spawn::{Answer, Facts, Refusal, RefusalKind, Snapshot};
 
 /// A search for the owners of taken ports takes no more ports at once.
@@ -38,12 +43,47 @@ pub(crate) struct SpawnSpec {
     pub(crate) max_idle: Option<Duration>,
 }
 
+/// What a request needs that decides whether a warm server will do.
+#[derive(Debug, Default)]
+pub(crate) struct Needs {
+    /// It asks for a model or a session token: a server of its own.
+    pub(crate) is_special: bool,
+    /// Why no server may be started now. One that runs may be given all the same.
+    pub(crate) no_start: Option<Refusal>,
+}
+
+/// What a spawn begins with.
+#[derive(Debug)]
+pub(crate) enum Source {
+    /// A server of its own. It starts once what made room for it has ended.
+    Start { after: Option<CancellationToken> },
+    /// A warm server, which its keeper hands over.
+    Warm(oneshot::Receiver<Body>),
+}
+
+impl Default for Source {
+    fn default() -> Self {
+        Self::Start { after: None }
+    }
+}
+
+/// What a spawn holds until its end.
+#[derive(Debug)]
+pub(super) struct Holding {
+    pub(super) port: u16,
+    pub(super) user: Option<Ids>,
+    pub(super) gpu: Option<u32>,
+    /// Cancelled once a warm server has ended that has to end before.
+    pub(super) after: Option<CancellationToken>,
+}
+
 /// An admitted spawn, for the task that will own it.
 #[derive(Debug)]
 pub(crate) struct Admitted {
     pub(crate) facts: Arc<Facts>,
     pub(crate) notify: Arc<Notify>,
     pub(crate) answer: watch::Sender<Option<Answer>>,
+    pub(crate) source: Source,
 }
 
 /// The decision on a request.
@@ -65,8 +105,14 @@ impl Table {
         self.recent.get(id, now).map(|entry| entry.answer.clone())
     }
 
-    /// Admits a spawn, or says why not. The one place that decides.
+    /// Admits a spawn that needs nothing special.
+    #[cfg(test)]
     pub(crate) fn admit(&mut self, ask: SpawnSpec, now: Instant) -> Admission {
+        self.admit_with(ask, Needs::default(), now)
+    }
+
+    /// Admits a spawn, with a warm server where one will do, or says why not. The one place that decides.
+    pub(crate) fn admit_with(&mut self, ask: SpawnSpec, needs: Needs, now: Instant) -> Admission {
         if let Some(answer) = self.join(ask.id, now) {
             return Admission::Joined(answer);
         }
@@ -74,18 +120,25 @@ impl Table {
             Ok(()) => {}
             Err(refusal) => return Admission::Refused(refusal),
         }
-        let Some(port) = self.take_port() else {
-            return Admission::Refused(RefusalKind::NoPort.because("no port of --ports is free"));
+        let claimed = if needs.is_special { None } else { self.claim_warm(&ask, now) };
+        let (holding, source, secret, server) = match claimed {
+            Some(Claimed { holding, secret, server, body }) => {
+                (holding, Source::Warm(body), secret.unwrap_or_else(Secret::mint), Some(server))
+            }
+            None => {
+                if let Some(refusal) = needs.no_start {
+                    return Admission::Refused(refusal);
+                }
+                match self.make_room(ask.renderer) {
+                    Ok(holding) => {
+                        let source = Source::Start { after: holding.after.clone() };
+                        (holding, source, Secret::mint(), None)
+                    }
+                    Err(refusal) => return Admission::Refused(refusal),
+                }
+            }
         };
-        let Some(user) = self.users.take() else {
-            self.ports.give_back(port);
-            return Admission::Refused(RefusalKind::Full.because("every user of --spawn-user is taken"));
-        };
-        let gpu = match ask.renderer {
-            RendererType::Csr => None,
-            RendererType::Ssr => self.gpus.take(),
-        };
-        let secret = Secret::mint();
+        let Holding { port, user, gpu, after: _ } = holding;
         let token = secret.viewer_token();
         let facts = Arc::new(Facts {
             id: ask.id,
@@ -101,6 +154,7 @@ impl Table {
             token: Some(token),
             endpoint_form: ask.endpoint_form,
             user,
+            server,
             max_idle: ask.max_idle,
             started: now,
         });
@@ -112,7 +166,7 @@ impl Table {
                 ..Snapshot::new(Arc::clone(&facts))
             },
             pid: 0,
-            stage: Stage::Starting,
+            stage: Stage::Queued,
             inbox: Inbox::default(),
             notify: Arc::clone(&notify),
             answer: receiver.clone(),
@@ -123,11 +177,10 @@ impl Table {
             active: None,
         };
         self.running.insert(ask.id, entry);
-        self.starting += 1;
-        Admission::New(Admitted { facts, notify, answer }, receiver)
+        Admission::New(Admitted { facts, notify, answer, source }, receiver)
     }
 
-    fn take_port(&mut self) -> Option<u16> {
+    pub(super) fn take_port(&mut self) -> Option<u16> {
         let found = &mut self.ports_found_taken;
         self.ports.take(|port| {
             let free = ports::is_free(port);
@@ -138,29 +191,31 @@ impl Table {
         })
     }
 
-    fn may_enter(&mut self, ask: &SpawnSpec, now: Instant) -> Result<(), Refusal> {
-        match self.mode {
-            AdmissionMode::Open => {}
-            AdmissionMode::ShuttingDown | AdmissionMode::Emptying => {
-                return Err(RefusalKind::ShuttingDown.because("the agent is going away"));
-            }
+    fn check_mode(&self) -> Result<(), Refusal> {
+        let why = match self.mode {
+            AdmissionMode::Open => return Ok(()),
+            AdmissionMode::ShuttingDown | AdmissionMode::Emptying => "the agent is going away".to_owned(),
             AdmissionMode::Taken => {
-                let other = self.taken_by.as_deref().unwrap_or_default();
-                return Err(
-                    RefusalKind::ShuttingDown.because(format!("another agent has this node, at {other}"))
-                );
+                format!("another agent has this node, at {}", self.taken_by.as_deref().unwrap_or_default())
             }
-            AdmissionMode::Superseded => {
-                return Err(RefusalKind::ShuttingDown.because("another agent has taken this node over"));
-            }
+            AdmissionMode::Superseded => "another agent has taken this node over".to_owned(),
+        };
+        Err(RefusalKind::ShuttingDown.because(why))
+    }
+
+    fn check_eligibility(&self) -> Result<(), Refusal> {
+        match self.eligibility() {
+            Eligibility::Eligible => Ok(()),
+            other => Err(RefusalKind::NotEligible.because(format!("the node is {other}"))),
         }
+    }
+
+    fn may_enter(&mut self, ask: &SpawnSpec, now: Instant) -> Result<(), Refusal> {
+        self.check_mode()?;
         if self.tombstones.contains(ask.id, now) {
             return Err(RefusalKind::Abandoned.because("it was stopped, abandoned or has ended before"));
         }
-        let eligibility = self.eligibility();
-        if eligibility != Eligibility::Eligible {
-            return Err(RefusalKind::NotEligible.because(format!("the node is {eligibility}")));
-        }
+        self.check_eligibility()?;
         let on = match ask.renderer {
             RendererType::Csr => self.csr,
             RendererType::Ssr => self.ssr,
@@ -170,26 +225,65 @@ impl Table {
                 RefusalKind::RendererOff.because(format!("{} is switched off on this node", ask.renderer))
             );
         }
+        // Its slot counts until its start is over, whatever its server was to be.
         if self.running.len() >= self.slots {
             return Err(RefusalKind::Full.because(format!("all {} slots are taken", self.slots)));
-        }
-        if ask.renderer == RendererType::Ssr && !self.gpus.has_room() {
-            return Err(RefusalKind::GpusFull.because("every GPU slot is taken"));
         }
         Ok(())
     }
 
+    /// Its turn has come: its process is started now, unless it must not be any more. Whatever is ordered after this waits until it
+    /// is settled.
+    pub(crate) fn begin_start(&mut self, id: SpawnId) -> Result<(), Refusal> {
+        self.may_start(id)?;
+        let entry = self.running.get_mut(&id).filter(|entry| entry.stage == Stage::Queued);
+        let entry = entry.ok_or_else(|| RefusalKind::Abandoned.because("it is not here any more"))?;
+        entry.stage = Stage::Starting;
+        self.starting += 1;
+        Ok(())
+    }
+
+    /// Whether it may start when its turn comes, as far as is known.
+    pub(crate) fn may_start(&self, id: SpawnId) -> Result<(), Refusal> {
+        self.check_mode()?;
+        self.check_eligibility()?;
+        self.unwanted(id).map_or(Ok(()), Err)
+    }
+
+    /// Why a spawn whose turn has not come must not start any more: its end is wanted.
+    pub(crate) fn unwanted(&self, id: SpawnId) -> Option<Refusal> {
+        match self.running.get(&id)?.inbox.end? {
+            Cause::ReadyTimeout => Some(RefusalKind::StartsBusy.because(self.busy())),
+            _ => Some(RefusalKind::Abandoned.because("it was stopped or abandoned before its start")),
+        }
+    }
+
+    /// Whether its start waits for its turn.
+    pub(crate) fn is_queued(&self, id: SpawnId) -> bool {
+        self.running.get(&id).is_some_and(|entry| entry.stage == Stage::Queued)
+    }
+
+    /// In words for callers.
+    pub(crate) fn busy(&self) -> String {
+        format!("others were still starting when its time was over: {} start at once (--starts)", self.starts)
+    }
+
     /// Its process was started: publishes the spawn. `false` when the start was given up before.
     pub(crate) fn launched(&mut self, id: SpawnId, pid: u32, now: Instant) -> bool {
-        let Some(entry) = self.running.get_mut(&id).filter(|entry| entry.stage == Stage::Starting) else {
-            return false;
+        let Some(entry) = self.running.get_mut(&id) else { return false };
+        let began = match entry.stage {
+            Stage::Starting => true,
+            Stage::Queued => false,
+            Stage::GivenUp | Stage::Launched => return false,
         };
         entry.pid = pid;
         entry.stage = Stage::Launched;
         // What came while it was being started.
         entry.notify.notify_one();
         let spawn = entry.spawn.clone();
-        self.settle_one_start();
+        if began {
+            self.settle_one_start();
+        }
         self.publish(spawn, now);
         true
     }
@@ -199,6 +293,13 @@ impl Table {
         if let Some(entry) = self.running.remove(&id) {
             if entry.stage == Stage::Starting {
                 self.settle_one_start();
+            }
+            if let Some(server) = entry.spawn.facts.server {
+                self.warm.claimed.remove(&server);
+            }
+            // Its end was wanted before it could begin: a repeated request must not start it.
+            if entry.inbox.end.is_some() {
+                self.tombstones.add(id, Instant::now());
             }
             self.give_back(&entry.spawn.facts);
         }

@@ -37,7 +37,9 @@ pub(crate) enum Liveliness {
 /// How far the start of a spawn has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Stage {
-    /// Admitted; not published.
+    /// Admitted; its start waits for its turn.
+    Queued,
+    /// Its process is being started; not published.
     Starting,
     /// Its start took too long and its callers were refused. It holds its slot, port and GPU until the start is
     /// over, and is not published.

@@ -14,10 +14,11 @@ use super::{Liveliness, Table};
 const SAME_FLOOD: Duration = Duration::from_secs(10);
 
 impl Table {
-    /// Takes in what a server says of itself; `false` when it is not one of ours.
+    /// Takes in what a server says of itself, by the id that it was started with; `false` when it is not one of ours.
     pub(crate) fn heard(&mut self, id: SpawnId, what: Liveliness, now: Instant) -> bool {
+        let id = self.spawn_of_server(id);
         let Some(entry) = self.running.get_mut(&id).filter(|entry| !entry.is_given_up()) else {
-            return false;
+            return self.heard_warm(id, what, now);
         };
         entry.spawn.heard = Some(now);
         match what {
@@ -40,8 +41,12 @@ impl Table {
 
     /// Whether a report with this secret is of this spawn.
     pub(crate) fn is_of(&self, id: SpawnId, secret: Option<&str>) -> bool {
-        let entry = self.running.get(&id).filter(|entry| !entry.is_given_up());
-        entry.is_some_and(|entry| match (&entry.spawn.facts.secret, secret) {
+        let spawn = self.running.get(&self.spawn_of_server(id)).filter(|entry| !entry.is_given_up());
+        let facts = spawn.map(|entry| &entry.spawn.facts);
+        // A server that a spawn has got reports by the id that it was started with.
+        let facts = facts.filter(|facts| facts.process_id() == id);
+        let facts = facts.or_else(|| Some(&self.warm.kept.get(&id)?.facts));
+        facts.is_some_and(|facts| match (&facts.secret, secret) {
             (Some(own), Some(given)) => own.is(given),
             // An earlier release started it.
             (None, None) => true,

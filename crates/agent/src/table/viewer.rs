@@ -14,6 +14,7 @@
 
 use std::collections::HashMap;
 use std::ops::RangeInclusive;
+use std::time::Duration;
 
 use model::{SpawnId, SpawnState};
 use tokio::time::Instant;
@@ -23,6 +24,7 @@ use super::entry::RelayViewer;
 use super::{Again, Entry, Table};
 use crate::procfs;
 use crate::sockets::Connection;
+use crate::spawn::Viewing;
 use crate::spawn::exit::Cause;
 
 /// A viewer has come to a spawn, or gone from it.
@@ -121,6 +123,7 @@ impl Table {
     pub(crate) fn viewers_ports(&self) -> Option<RangeInclusive<u16>> {
         let ports =
             self.running.values().filter(|entry| entry.may_be_viewed()).map(|entry| entry.spawn.facts.port);
+        let ports = ports.chain(self.warm_facts().map(|facts| facts.port));
         let (lowest, highest) =
             ports.fold((u16::MAX, 0), |(low, high), port| (low.min(port), high.max(port)));
         (lowest <= highest).then_some(lowest..=highest)
@@ -161,7 +164,9 @@ impl Table {
                 seen.push(Seen::Gone(*id));
             }
             if entry.is_idle(now) {
-                idle.push(*id);
+                idle.push((*id, Cause::Idle));
+            } else if entry.is_unused(self.initial_use, then) {
+                idle.push((*id, Cause::InitialUse));
             }
         }
         for seen in &seen {
@@ -170,9 +175,10 @@ impl Table {
                 self.publish(spawn, now);
             }
         }
-        for id in idle {
-            self.end(id, Cause::Idle, Again::ChangesNothing, now);
+        for (id, cause) in idle {
+            self.end(id, cause, Again::ChangesNothing, now);
         }
+        self.used_warm(|port| heard.contains_key(&port));
         seen
     }
 
@@ -191,6 +197,20 @@ impl Entry {
     /// Whether a viewer may be connected to it.
     fn may_be_viewed(&self) -> bool {
         matches!(self.spawn.state, SpawnState::Ready | SpawnState::Suspect)
+    }
+
+    /// Whether no viewer had come to it at `then`, although its time for that was over: the server's own clock began when it was started
+    /// for the pool.
+    fn is_unused(&self, initial_use: Duration, then: Instant) -> bool {
+        // As the server rounds it.
+        let limit =
+            Duration::from_secs(initial_use.as_millis().div_ceil(1000).try_into().unwrap_or(u64::MAX));
+        let facts = &self.spawn.facts;
+        facts.server.is_some()
+            && !limit.is_zero()
+            && self.viewer.is_none()
+            && self.spawn.viewing == Viewing::default()
+            && then.saturating_duration_since(facts.started) >= limit
     }
 
     /// Whether its viewer has sent nothing for too long. One that never had a viewer ends by its initial use.

@@ -13,7 +13,7 @@ use wire::v1::{Eligibility, SetEligibilityRequest, SpawnRequest};
 use crate::harness::{Farm, STAY, config, connect, runs, timing, until};
 
 /// The next agent, with the same state and the same addresses.
-async fn next(farm: Farm, on: OnShutdown, change: impl FnOnce(&mut Config)) -> Farm {
+pub(crate) async fn next(farm: Farm, on: OnShutdown, change: impl FnOnce(&mut Config)) -> Farm {
     let registry = farm.registry.clone();
     let liveliness = farm.agent.liveliness_addr();
     let ports = farm.ports.clone();

@@ -13,6 +13,8 @@ mod own_process;
 mod owners;
 mod ports;
 mod spawning;
+mod starts;
 mod state_directory;
+mod warm;
 mod watching;
 mod wrong_node;

@@ -54,6 +54,7 @@ pub(crate) fn word(reason: v1::refused::Reason) -> &'static str {
         R::BadModel => "the model leads outside the model directories",
         R::ShuttingDown => "its agent is going away",
         R::WrongNode => "another node is at its address",
+        R::StartsBusy => "others were still starting when its time was over",
     }
 }
 

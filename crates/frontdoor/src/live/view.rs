@@ -172,6 +172,8 @@ impl View {
             trace_id: None,
             phases: None,
             gpu: event.field("gpu"),
+            warm: event.field::<SpawnId>("serverId").is_some(),
+            server_id: event.field("serverId"),
             events: None,
         };
         Some(Followed { spawn, owner })
@@ -261,6 +263,8 @@ mod tests {
             drain: None,
             health: model::NodeHealth::default(),
             dedicated: false,
+            starts: None,
+            warm: BTreeMap::new(),
         }
     }
 

@@ -57,6 +57,7 @@ impl Failure {
         match self {
             Self::Ended(ended) if !is_ready_timeout(&ended.exit) => ErrorCode::SpawnFailed.as_str(),
             Self::Ended(_) | Self::Unanswered { deadline: true, .. } => ErrorCode::ReadyTimeout.as_str(),
+            Self::Refused { reason: Reason::StartsBusy, .. } => ErrorCode::ReadyTimeout.as_str(),
             Self::Refused { .. } => "refused",
             Self::Unreachable { .. } | Self::Unanswered { .. } => ErrorCode::NodeUnreachable.as_str(),
         }
@@ -213,10 +214,20 @@ impl Attempts {
         self.started < MAX_STARTED && self.failed.len() < MAX_NODES
     }
 
-    /// Whether a process has failed, or every node that was asked cannot start one: then the failure is the answer
+    /// Whether a process has failed, a start waited too long for its turn, or every node that was asked cannot start one: then the failure is the answer
     /// unless another node can be had.
     pub(crate) fn has_answer(&self) -> bool {
-        self.failed.iter().any(|attempt| attempt.failure.is_known()) || self.cannot_start().is_some()
+        self.failed.iter().any(|attempt| attempt.failure.is_known())
+            || self.waited().is_some()
+            || self.cannot_start().is_some()
+    }
+
+    /// Its start waited for its turn until its time was over.
+    fn waited(&self) -> Option<&Attempt> {
+        let busy = |attempt: &&Attempt| {
+            matches!(attempt.failure, Failure::Refused { reason: Reason::StartsBusy, .. })
+        };
+        self.failed.iter().rev().find(busy)
     }
 
     fn cannot_start(&self) -> Option<&Attempt> {
@@ -247,6 +258,9 @@ impl Attempts {
                 }
                 _ => SpawnError::NotReady { node, spawn, log: None },
             });
+        }
+        if let Some(Attempt { node, spawn, .. }) = self.waited().cloned() {
+            return Some(SpawnError::NotReady { node, spawn, log: None });
         }
         let Attempt { node, spawn, failure, .. } = self.cannot_start()?.clone();
         let Failure::Refused { detail: why, .. } = failure else { return None };

@@ -141,6 +141,7 @@ pub(super) fn key_of(failure: &Failure) -> &'static str {
             Reason::RendererOff => "renderer",
             Reason::LowMemory => "memory",
             Reason::CannotStart => "cannot start",
+            Reason::StartsBusy => "busy starting",
             Reason::Unspecified
             | Reason::Abandoned
             | Reason::BadModel

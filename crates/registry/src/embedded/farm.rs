@@ -6,8 +6,8 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use model::{
-    AgentEpoch, Availability, Drain, Eligibility, EventKind, GpuSlots, Health, Heard, Load, NodeDescription,
-    NodeId, NodeKind, Owner, RendererType, SpawnId, Timestamp, Timing,
+    AgentEpoch, Availability, Drain, Eligibility, EventKind, GpuSlots, Health, HealthState, Heard, Load,
+    NodeDescription, NodeId, NodeKind, Owner, RendererType, SpawnId, Supply, Timestamp, Timing,
 };
 use serde_json::Map;
 use uuid::Uuid;
@@ -66,6 +66,7 @@ pub(super) struct NodeState {
     pub(super) epoch: AgentEpoch,
     pub(super) identity: Identity,
     pub(super) load: Load,
+    pub(super) supply: Supply,
     pub(super) gpus: Vec<GpuSlots>,
     pub(super) beat: Timestamp,
     pub(super) drain: Option<Drain>,
@@ -92,6 +93,12 @@ impl NodeState {
 
     pub(super) fn gpu_used(&self) -> u32 {
         u32::try_from(self.held.values().filter(|held| held.gpu).count()).unwrap_or(u32::MAX)
+    }
+
+    /// The renderers for which starts fail there.
+    pub(super) fn failing(&self) -> Vec<RendererType> {
+        let fails = |renderer: &RendererType| self.health.get(*renderer).state == HealthState::Failing;
+        [RendererType::Csr, RendererType::Ssr].into_iter().filter(fails).collect()
     }
 
     pub(super) fn may_place(&self) -> bool {

@@ -26,7 +26,7 @@ impl Farm {
                 stock.members.remove(node);
             }
             let score = state.room(renderer).ok().filter(|_| state.may_place());
-            stock.put(node, score, state.health.get(renderer));
+            stock.put(node, score, state.supply.handicap(renderer), state.health.get(renderer));
         }
     }
 

@@ -31,6 +31,11 @@ impl Farm {
             state.gpus.clone_from(&keepalive.gpus);
             state.beat = now;
             state.heard = heard(&keepalive.heard, now);
+            if state.supply != keepalive.supply {
+                state.supply.clone_from(&keepalive.supply);
+                // Among nodes of the same load it stands elsewhere now.
+                self.place(node);
+            }
         }
         self.orders(node)
     }

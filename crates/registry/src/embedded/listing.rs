@@ -40,6 +40,7 @@ fn record(id: &NodeId, state: &NodeState) -> NodeRecord {
         gpu_used: state.gpu_used(),
         gpus: state.gpus.clone(),
         load: state.load,
+        supply: state.supply.clone(),
         epoch: state.epoch,
         last_heartbeat_at: state.beat,
         drain: state.drain.clone(),

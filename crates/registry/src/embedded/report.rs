@@ -84,6 +84,7 @@ impl Farm {
             abandoned: state.abandoned.iter().copied().collect(),
             expired: state.expired.iter().copied().collect(),
             generation: state.generation,
+            failing: state.failing(),
             ..Orders::default()
         }
     }
@@ -107,6 +108,7 @@ impl Farm {
                 epoch: report.epoch,
                 identity: report.identity,
                 load: heartbeat.load,
+                supply: heartbeat.supply.clone(),
                 gpus: heartbeat.gpus.clone(),
                 beat: now,
                 drain: remembered,
@@ -130,6 +132,7 @@ impl Farm {
         state.availability = Availability::Up;
         state.description = heartbeat.description.clone();
         state.load = heartbeat.load;
+        state.supply.clone_from(&heartbeat.supply);
         state.gpus.clone_from(&heartbeat.gpus);
         state.beat = now;
         state.heard = heard(&heartbeat.heard, now);
@@ -276,6 +279,7 @@ impl Farm {
                     ready_at: old.ready_at.or(fresh.ready_at),
                     // An agent that has just adopted the spawn has no ping of it yet.
                     last_ping_at: fresh.last_ping_at.or(old.last_ping_at),
+                    server: fresh.server.or(old.server),
                     ..fresh
                 };
                 if revives {
@@ -343,6 +347,7 @@ fn record(node: &NodeId, state: &NodeState, report: &SpawnReport, now: Timestamp
         owner: report.owner.clone(),
         origin: report.origin.clone(),
         gpu: report.gpu,
+        server: report.server,
         events: Vec::new(),
     }
 }

@@ -186,13 +186,9 @@ impl Farm {
         };
         let mut best: Option<(Score, Vec<&[NodeId]>)> = None;
         for (score, nodes) in kinds.iter().filter_map(level) {
-            let better = |old: Score| match placement {
-                Placement::Spread => score < old,
-                Placement::Pack => score > old,
-            };
             match &mut best {
                 Some((old, levels)) if *old == score => levels.push(nodes),
-                Some((old, _)) if !better(*old) => {}
+                Some((old, _)) if !score.is_better(*old, placement) => {}
                 _ => best = Some((score, vec![nodes])),
             }
         }

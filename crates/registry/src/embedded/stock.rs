@@ -40,14 +40,14 @@ impl Stock {
     }
 
     /// Puts a node where it belongs. Without a score it has no room.
-    pub(super) fn put(&mut self, node: &NodeId, score: Option<Score>, health: &Health) {
+    pub(super) fn put(&mut self, node: &NodeId, score: Option<Score>, handicap: u8, health: &Health) {
         self.take(node);
         match score {
             Some(score) if health.state == HealthState::Failing => {
                 self.failing.put(node, score);
                 self.probes.put(node, health.next_probe);
             }
-            Some(score) => self.open.put(node, score),
+            Some(score) => self.open.put(node, score.with(handicap)),
             None => {}
         }
     }

@@ -2,11 +2,11 @@
 //!
 //! A keepalive is the call that a large farm makes most, so its script is short, and gets nothing that it does not need.
 
-use model::{Drain, Owner, SpawnId, Timestamp};
+use model::{Drain, Owner, RendererType, SpawnId, Timestamp};
 use redis::ScriptInvocation;
 
 use super::link::Question;
-use super::write::{flag, json, ms};
+use super::write::{flag, json, ms, supply_text};
 use super::{Redis, unexpected};
 use crate::error::RegistryError;
 use crate::keepalive::{Check, Difference, Digest, HeardReport, Keepalive};
@@ -25,6 +25,7 @@ impl Redis {
             .arg(keepalive.gpu_spawns)
             .arg(keepalive.generation)
             .arg(json(&keepalive.load))
+            .arg(supply_text(&keepalive.supply))
             .arg(json(&keepalive.gpus))
             .arg(heard(&keepalive.heard));
         check_args(&mut invocation, &keepalive.check);
@@ -56,7 +57,7 @@ impl Redis {
                     difference.ok_or_else(|| unexpected(call, format!("difference {what:?}")))?;
                 Ok(Orders { differs: Some(difference), ..Orders::default() })
             }
-            ["ok", eligibility, drain, now, generation, pings, abandoned, ids @ ..] => {
+            ["ok", eligibility, drain, now, generation, pings, failing, abandoned, ids @ ..] => {
                 let drain: Option<Drain> = match *drain {
                     "" => None,
                     text => {
@@ -78,6 +79,10 @@ impl Redis {
                         (drain, left)
                     }),
                     pings: *pings == "1",
+                    failing: [RendererType::Csr, RendererType::Ssr]
+                        .into_iter()
+                        .filter(|renderer| failing.split(' ').any(|word| word == renderer.as_str()))
+                        .collect(),
                     abandoned: spawn_ids(abandoned)?,
                     expired: spawn_ids(expired)?,
                     ..Orders::default()
@@ -152,6 +157,7 @@ fn knows(spawn: &SpawnReport) -> String {
         (spawn.connected.is_some(), 'c'),
         (spawn.disconnected.is_some(), 'd'),
         (spawn.life_left.is_some(), 'l'),
+        (spawn.server.is_some(), 's'),
     ]
     .into_iter()
     .filter_map(|(known, letter)| known.then_some(letter))

@@ -5,8 +5,8 @@ use std::cell::LazyCell;
 use std::collections::{BTreeMap, HashMap};
 
 use model::{
-    Availability, Event, Exit, FarmCause, NodeId, NodeRecord, SpawnId, SpawnRecord, SpawnState, Timestamp,
-    health::node_health,
+    Availability, Event, Exit, FarmCause, NodeId, NodeRecord, SpawnId, SpawnRecord, SpawnState, Supply,
+    Timestamp, health::node_health,
 };
 use redis::{Pipeline, RedisResult, Value, pipe};
 
@@ -23,7 +23,7 @@ pub(super) type Fields = HashMap<String, String>;
 /// Records read in one pipeline.
 const CHUNK: usize = 500;
 /// The fields of a record that lists show; the others are its history.
-const LISTED: [&str; 17] = [
+const LISTED: [&str; 18] = [
     "node",
     "endpoint",
     "renderer",
@@ -41,6 +41,7 @@ const LISTED: [&str; 17] = [
     "connected",
     "disconnected",
     "expires",
+    "server",
 ];
 
 impl Redis {
@@ -158,6 +159,7 @@ impl Redis {
             gpu_used: text(fields, "gused").parse().unwrap_or(0),
             gpus: decoded(fields, "gpulist", CALL)?,
             load: decoded(fields, "load", CALL)?,
+            supply: supply(text(fields, "supply")),
             epoch: parsed(fields, "epoch", CALL)?,
             last_heartbeat_at: beat,
             drain: match text(fields, "drain") {
@@ -363,6 +365,12 @@ pub(super) fn timestamp(
     }
 }
 
+/// The text that a heartbeat brought; agents of the release before this one bring none, and a damaged one is none until the next.
+fn supply(text: &str) -> Supply {
+    let json = text.splitn(3, ' ').nth(2);
+    json.and_then(|json| serde_json::from_str(json).ok()).unwrap_or_default()
+}
+
 fn spawn_record(id: &str, fields: &Fields) -> Result<SpawnRecord, RegistryError> {
     const CALL: &str = "spawns";
     Ok(SpawnRecord {
@@ -395,6 +403,7 @@ fn spawn_record(id: &str, fields: &Fields) -> Result<SpawnRecord, RegistryError>
             "" => None,
             _ => Some(parsed(fields, "gpu", CALL)?),
         },
+        server: text(fields, "server").parse().ok(),
         events: Vec::new(),
     })
 }

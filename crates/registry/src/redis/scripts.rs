@@ -1,6 +1,6 @@
 //! The Lua scripts: one file per atomic step, with the shared parts that it needs put before it.
 //!
-//! The parts are `core` (keys, clock, sequence numbers, events), `health`, `judge`, `slots`, `choice`, `order`, `outcomes`, `pings` and
+//! The parts are `core` (keys, clock, sequence numbers, events), `health`, `judge`, `handicap`, `slots`, `choice`, `order`, `outcomes`, `pings` and
 //! `spawns`; `lean` stands for `core` where a script must be quick. A client sends its own scripts (`EVALSHA`, then `EVAL`), so releases side by side each run theirs on the same
 //! keys: the stored form is the contract between releases, the arguments are not.
 
@@ -44,23 +44,32 @@ pub(super) struct Scripts {
 impl Scripts {
     pub(super) fn new() -> Self {
         Self {
-            reserve: script!("core", "health", "judge", "slots", "choice", "reserve"),
-            forecast: script!("core", "health", "judge", "slots", "choice", "forecast"),
-            assess: script!("core", "health", "judge", "slots", "assess"),
-            release: script!("core", "health", "judge", "slots", "release"),
-            release_by_id: script!("core", "health", "judge", "slots", "release_by_id"),
+            reserve: script!("core", "health", "judge", "handicap", "slots", "choice", "reserve"),
+            forecast: script!("core", "health", "judge", "handicap", "slots", "choice", "forecast"),
+            assess: script!("core", "health", "judge", "handicap", "slots", "assess"),
+            release: script!("core", "health", "judge", "handicap", "slots", "release"),
+            release_by_id: script!("core", "health", "judge", "handicap", "slots", "release_by_id"),
             abandon: script!("core", "abandon"),
             keep_places: script!("core", "keep_places"),
             leave_line: script!("core", "leave_line"),
             line: script!("core", "judge", "line"),
             report: script!(
-                "core", "health", "judge", "slots", "order", "outcomes", "spawns", "pings", "report"
+                "core", "health", "judge", "handicap", "slots", "order", "outcomes", "spawns", "pings",
+                "report"
             ),
-            keepalive: script!("lean", "pings", "keepalive"),
-            sweep: script!("core", "health", "judge", "slots", "spawns", "sweep"),
-            set_eligibility: script!("core", "health", "judge", "slots", "order", "set_eligibility"),
-            restore_order: script!("core", "health", "judge", "slots", "order", "restore_order"),
-            forget: script!("core", "health", "judge", "slots", "spawns", "forget"),
+            keepalive: script!("lean", "pings", "handicap", "keepalive"),
+            sweep: script!("core", "health", "judge", "handicap", "slots", "spawns", "sweep"),
+            set_eligibility: script!(
+                "core",
+                "health",
+                "judge",
+                "handicap",
+                "slots",
+                "order",
+                "set_eligibility"
+            ),
+            restore_order: script!("core", "health", "judge", "handicap", "slots", "order", "restore_order"),
+            forget: script!("core", "health", "judge", "handicap", "slots", "spawns", "forget"),
             check: script!("core", "check"),
             incarnation: script!("core", "incarnation"),
             renew: script!("core", "renew"),
@@ -68,7 +77,7 @@ impl Scripts {
             settle: script!("core", "settle"),
             locate: script!("core", "locate"),
             permit: script!("core", "permit"),
-            learn: script!("core", "health", "judge", "slots", "outcomes", "learn"),
+            learn: script!("core", "health", "judge", "handicap", "slots", "outcomes", "learn"),
             audit: script!("core", "audit"),
             count: script!("core", "count"),
         }

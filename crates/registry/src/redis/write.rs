@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use model::{Drain, Eligibility, NodeId, Owner, SpawnId, TicketId};
+use model::{Drain, Eligibility, NodeId, Owner, RendererType, SpawnId, Supply, TicketId};
 use redis::{FromRedisValue, Script, ScriptInvocation};
 use uuid::Uuid;
 
@@ -299,6 +299,7 @@ fn heartbeat_args(args: &mut ScriptInvocation<'_>, heartbeat: &Heartbeat) {
         .arg(flag(node.ssr))
         .arg(&node.advertise)
         .arg(json(&heartbeat.load))
+        .arg(supply_text(&heartbeat.supply))
         .arg(json(&heartbeat.gpus))
         .arg(heard(&heartbeat.heard));
     desired_args(args, &heartbeat.desired);
@@ -310,6 +311,12 @@ fn heartbeat_args(args: &mut ScriptInvocation<'_>, heartbeat: &Heartbeat) {
     for spawn in &heartbeat.spawns {
         spawn_args(args, spawn);
     }
+}
+
+/// What the index needs of it, in front of all of it: the handicap of each renderer. `redis/lua/slots.lua` reads it.
+pub(super) fn supply_text(supply: &Supply) -> String {
+    let [csr, ssr] = [RendererType::Csr, RendererType::Ssr].map(|renderer| supply.handicap(renderer));
+    format!("{csr} {ssr} {}", json(supply))
 }
 
 fn desired_args(args: &mut ScriptInvocation<'_>, desired: &DesiredState) {
@@ -342,5 +349,6 @@ fn spawn_args(args: &mut ScriptInvocation<'_>, spawn: &SpawnReport) {
         .arg(age(spawn.disconnected))
         .arg(age(spawn.life_left))
         .arg(spawn.exit.as_ref().map(json).unwrap_or_default())
+        .arg(spawn.server.map(|server| server.to_string()).unwrap_or_default())
         .arg(json(&event_data(spawn)));
 }

@@ -32,6 +32,7 @@ mod servers;
 mod slots;
 mod spawns;
 mod streams;
+mod supply;
 mod support;
 mod tags;
 mod truth;

@@ -146,6 +146,8 @@ pub mod refused {
         ShuttingDown = 10,
         /// The agent at this address is another node's.
         WrongNode = 11,
+        /// Others were still starting when its time was over.
+        StartsBusy = 12,
     }
     impl Reason {
         /// String value of the enum field names used in the ProtoBuf definition.
@@ -166,6 +168,7 @@ pub mod refused {
                 Self::BadModel => "REASON_BAD_MODEL",
                 Self::ShuttingDown => "REASON_SHUTTING_DOWN",
                 Self::WrongNode => "REASON_WRONG_NODE",
+                Self::StartsBusy => "REASON_STARTS_BUSY",
             }
         }
         /// Creates an enum from field names used in the ProtoBuf definition.
@@ -183,6 +186,7 @@ pub mod refused {
                 "REASON_BAD_MODEL" => Some(Self::BadModel),
                 "REASON_SHUTTING_DOWN" => Some(Self::ShuttingDown),
                 "REASON_WRONG_NODE" => Some(Self::WrongNode),
+                "REASON_STARTS_BUSY" => Some(Self::StartsBusy),
                 _ => None,
             }
         }

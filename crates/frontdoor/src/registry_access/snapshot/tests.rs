@@ -1,4 +1,4 @@
-use model::{AgentEpoch, Load, NodeDescription, Timestamp};
+use model::{AgentEpoch, Load, NodeDescription, Supply, Timestamp};
 
 use super::*;
 
@@ -25,6 +25,7 @@ pub(crate) fn node(name: &str, slots: u32, used: u32) -> NodeRecord {
         gpu_used: 0,
         gpus: Vec::new(),
         load: Load::default(),
+        supply: Supply::default(),
         epoch: AgentEpoch::mint(),
         last_heartbeat_at: Timestamp::from_millis(0),
         drain: None,

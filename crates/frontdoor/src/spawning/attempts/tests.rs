@@ -90,6 +90,7 @@ fn every_failure_has_a_code_and_says_whether_it_counts_and_against_what() {
         (refused(Reason::Abandoned), "refused", None, false),
         (refused(Reason::ShuttingDown), "refused", None, false),
         (refused(Reason::WrongNode), "refused", None, false),
+        (refused(Reason::StartsBusy), "ready-timeout", None, false),
         (refused(Reason::BadModel), "refused", None, false),
         (refused(Reason::Unspecified), "refused", None, false),
     ] {
@@ -190,6 +191,8 @@ fn the_answer_is_the_last_start_that_failed_and_a_refusal_only_where_nothing_was
     assert_eq!(answer(&[code(6), not_ready(), unreachable()]), "not ready on b");
     assert_eq!(answer(&[refused(Reason::CannotStart), refused(Reason::CannotStart)]), "cannot start on b");
     assert_eq!(answer(&[refused(Reason::CannotStart), refused(Reason::Full)]), "what is short");
+    assert_eq!(answer(&[refused(Reason::StartsBusy), refused(Reason::Full)]), "not ready on a");
+    assert_eq!(answer(&[code(6), refused(Reason::StartsBusy)]), "failed on a");
     assert_eq!(answer(&[unreachable()]), "what is short");
     assert_eq!(answer(&[lost()]), "what is short");
     assert_eq!(answer(&[code(6), lost()]), "failed on a");
@@ -250,7 +253,7 @@ fn any_failure() -> impl Strategy<Value = Failure> {
         Just(not_ready()),
         Just(lost()),
         Just(unreachable()),
-        (0..12_i32).prop_map(|n| refused(Reason::try_from(n).unwrap())),
+        (0..13_i32).prop_map(|n| refused(Reason::try_from(n).unwrap())),
         Just(exit(ExitReason::Stopped, None, None)),
     ]
 }

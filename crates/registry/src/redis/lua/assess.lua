@@ -22,11 +22,11 @@ for n = A + 1, #ARGV do
   local node = ARGV[n]
   local h = call('HMGET', P .. ':node:' .. node, unpack(FIELDS))
   if h[1] then
-    local used, eligibility, availability, beat = call('HLEN', P .. ':held:' .. node), h[11], h[12], tonumber(h[13])
+    local used, eligibility, availability, beat = call('HLEN', P .. ':held:' .. node), h[12], h[13], tonumber(h[14])
     -- As is_late judges, by the record alone.
     if availability == 'up' and (not beat or (beat <= now - STALE and since <= now - STALE)) then availability = 'stale' end
     -- Of a closed node it is of interest, too, what it would have.
-    if eligibility ~= 'eligible' or h[12] ~= 'up' then h[7] = '1' end
+    if eligibility ~= 'eligible' or h[13] ~= 'up' then h[7] = '1' end
     local csr, csr_fails = room_and_health('csr', h[2], h, used, h[8])
     local ssr, ssr_fails = room_and_health('ssr', h[3], h, used, h[9])
     answer[#answer + 1] = table.concat({ node, h[1], eligibility or '', availability or '', used, h[4] or '', h[6] or '', h[5] or '',

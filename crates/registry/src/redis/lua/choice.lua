@@ -102,17 +102,32 @@ local function is_overtaking(kind)
   return overtakes[kind]
 end
 
+-- The first two of the best level of an index, with their scores. Of the fullest nodes, too, those are better that give a spawn sooner:
+-- packing begins with the last one, and goes back to the first one with the same load.
+local function top_of(index, packs)
+  if not packs then return call('ZRANGE', index, 0, 1, 'WITHSCORES') end
+  local last = call('ZREVRANGE', index, 0, 0, 'WITHSCORES')
+  if not last[1] then return last end
+  local from = string.format('(%.17g', tonumber(last[2]) - SAME_LOAD)
+  return call('ZRANGEBYSCORE', index, from, '+inf', 'WITHSCORES', 'LIMIT', 0, 2)
+end
+
+-- Whether nodes with the first score are better than those with the second.
+local function is_better(score, other, packs)
+  if not packs or math.abs(score - other) < SAME_LOAD then return score < other end
+  return score > other
+end
+
 -- The best level over all suitable kinds in their `open` or `failing` index, then one of its nodes at random. Returns the node
 -- and its index.
 local function choose(which, packs)
-  local range = packs and 'ZREVRANGE' or 'ZRANGE'
   local best, tied, alone = nil, {}, nil
   for _, kind in ipairs(kinds) do
     local index = P .. which .. kind .. ':' .. renderer
-    local top = call(range, index, 0, 1, 'WITHSCORES')
+    local top = top_of(index, packs)
     if top[1] and not (waiting and is_overtaking(kind)) then
       local load = tonumber(top[2])
-      if best == nil or (packs and load > best) or (not packs and load < best) then
+      if best == nil or is_better(load, best, packs) then
         best, tied = load, { index }
         alone = top[4] ~= top[2] and top[1]
       elseif load == best then
@@ -130,7 +145,10 @@ local function choose(which, packs)
   end
   local pick = math.floor(random * total)
   for t, index in ipairs(tied) do
-    if pick < counts[t] then return call(range, index, pick, pick)[1], index end
+    if pick < counts[t] then
+      local rank = packs and pick + call('ZCOUNT', index, '-inf', string.format('(%.17g', best)) or pick
+      return call('ZRANGE', index, rank, rank)[1], index
+    end
     pick = pick - counts[t]
   end
 end

@@ -2,24 +2,27 @@
 -- at a part of what is held. Its cost does not grow with the number of spawns. It repairs nothing: whatever differs, the agent sends its
 -- whole list, and report.lua repairs all. docs/internals/decisions says why, and what is found when.
 -- ARGV: node, epoch, last accepted change, digest, count of spawns, count of those with a GPU, number of the agent's last order, load,
---   GPUs, age of the oldest last ping or '' and then the late spawns with spaces before them, 'node' or 'spawn',
+--   supply, GPUs, age of the oldest last ping or '' and then the late spawns with spaces before them, 'node' or 'spawn',
 --   with 'node': its sum, and three times '';
---   with 'spawn': id, its sum, owner or '', what the agent knows (t tags, o the request, c viewer came, d viewer left, l end of life);
+--   with 'spawn': id, its sum, owner or '', what the agent knows (t tags, o the request, c viewer came, d viewer left, l end of life,
+--     s its server's id);
 --   late spawns and the ages of their pings, pings and their ages: each as one text with spaces.
--- Returns {'differs', what} · {'ok', eligibility, drain, now, order's number, 1 where pings are wanted, count of abandoned, abandoned …,
+-- Returns {'differs', what} · {'ok', eligibility, drain, now, order's number, 1 where pings are wanted, renderers that fail there, count of abandoned, abandoned …,
 --   expired …}.
 local node, epoch, accepted, digest, spawns, gpu_spawns, generation =
   ARGV[1], ARGV[2], ARGV[3], ARGV[4], tonumber(ARGV[5]), tonumber(ARGV[6]), tonumber(ARGV[7])
 local key, held = P .. ':node:' .. node, P .. ':held:' .. node
-local checks_node = ARGV[11] == 'node'
+local supply, checks_node = ARGV[9], ARGV[12] == 'node'
 
 local h
 if checks_node then
   h = call('HMGET', key, 'epoch', 'avail', 'serial', 'digest', 'elig', 'drain', 'gen', 'gused', 'kind', 'desc', 'slots', 'gpus', 'csr',
-    'ssr', 'advertise', 'instance', 'life', 'placeable', 'hcsr', 'hssr')
+    'ssr', 'advertise', 'instance', 'life', 'placeable', 'hcsr', 'hssr', 'supply')
 else
-  h = call('HMGET', key, 'epoch', 'avail', 'serial', 'digest', 'elig', 'drain', 'gen', 'gused', 'kind')
+  h = call('HMGET', key, 'epoch', 'avail', 'serial', 'digest', 'elig', 'drain', 'gen', 'gused', 'kind', 'hcsr', 'hssr', 'supply')
 end
+local hcsr, hssr, was_supply = unpack(h, #h - 2)
+local function fails(health) return health and string.sub(health, 1, 1) == 'f' end
 if h[1] ~= epoch then return { 'differs', 'unknown' } end
 if h[2] ~= 'up' then return { 'differs', 'silent' } end
 if h[3] ~= accepted then return { 'differs', 'changes' } end
@@ -46,13 +49,13 @@ local function differs_node()
   for f = 10, 17 do
     if not h[f] then return 'node' end
   end
-  if redis.sha1hex(table.concat({ kind, kind_json, unpack(h, 10, 17) }, '\n')) ~= ARGV[12] then return 'node' end
+  if redis.sha1hex(table.concat({ kind, kind_json, unpack(h, 10, 17) }, '\n')) ~= ARGV[13] then return 'node' end
   local placeable = eligibility == 'eligible'
   if h[18] ~= (placeable and '1' or '0') then return 'node' end
   local slots, gpus = tonumber(h[11]), tonumber(h[12])
   for r, renderer in ipairs({ 'csr', 'ssr' }) do
     if h[12 + r] == '1' then
-      local tail, failing = kind .. ':' .. renderer, h[18 + r] and string.sub(h[18 + r], 1, 1) == 'f'
+      local tail, failing = kind .. ':' .. renderer, fails(h[18 + r])
       if call('SISMEMBER', P .. ':known:' .. tail, node) == 0
         or (call('SISMEMBER', P .. ':members:' .. tail, node) == 1) ~= placeable
         or (call('ZSCORE', P .. ':sick', renderer .. ' ' .. node) and true or false) ~= (failing or false)
@@ -64,7 +67,7 @@ local function differs_node()
         load = gused < gpus and math.max(load, gpus > 0 and gused / gpus or 0) or nil
       end
       local score = tonumber(call('ZSCORE', P .. ':open:' .. tail, node) or '')
-      if (load == nil) ~= (score == nil) or load and math.abs(load - score) > 1e-9 then return 'index' end
+      if (load == nil) ~= (score == nil) or load and math.abs(load + handicap(renderer, was_supply) - score) > 1e-11 then return 'index' end
     end
   end
   if others > 0 then
@@ -78,9 +81,9 @@ local function differs_node()
 end
 
 local function differs_spawn()
-  local id, sum, says, knows = ARGV[12], ARGV[13], ARGV[14], ARGV[15]
+  local id, sum, says, knows = ARGV[13], ARGV[14], ARGV[15], ARGV[16]
   local r = call('HMGET', P .. ':spawn:' .. id, 'state', 'renderer', 'endpoint', 'gpu', 'labels', 'tags', 'origin', 'owner', 'started',
-    'connected', 'disconnected', 'expires', 'events')
+    'connected', 'disconnected', 'expires', 'events', 'server')
   for f = 1, 5 do
     if not r[f] then return 'record' end
   end
@@ -92,6 +95,7 @@ local function differs_spawn()
   if string.find(knows, 'c', 1, true) and (not tonumber(r[10])
     or (tonumber(r[11]) ~= nil) ~= (string.find(knows, 'd', 1, true) ~= nil)) then return 'record' end
   if string.find(knows, 'l', 1, true) and not tonumber(r[12]) then return 'record' end
+  if string.find(knows, 's', 1, true) and (r[14] or '') == '' then return 'record' end
   if call('HGET', held, id) ~= (r[4] ~= '' and 'Ag' or 'A-') .. owner then return 'slots' end
   if not call('ZSCORE', P .. ':spawns', id) or not call('ZSCORE', P .. ':spawns:' .. node, id) then return 'index' end
   if owner ~= '' and (not call('ZSCORE', P .. ':spawns-of:' .. owner, id) or call('HEXISTS', P .. ':owned:' .. owner, id) == 0) then
@@ -103,31 +107,40 @@ local differs
 if checks_node then differs = differs_node() else differs = differs_spawn() end
 if differs then return { 'differs', differs } end
 
-local age, late = string.match(ARGV[10], '^(%d*)(.*)$')
+local age, late = string.match(ARGV[11], '^(%d*)(.*)$')
 local heard = age ~= '' and int(now - age) .. late or ''
-call('HSET', key, 'load', ARGV[8], 'gpulist', ARGV[9], 'beat', int(now), 'heard', heard)
+call('HSET', key, 'load', ARGV[8], 'supply', supply, 'gpulist', ARGV[10], 'beat', int(now), 'heard', heard)
+if supply ~= was_supply then
+  -- Among nodes of the same load it stands elsewhere now.
+  for _, renderer in ipairs({ 'csr', 'ssr' }) do
+    local open, news = P .. ':open:' .. kind .. ':' .. renderer, handicap(renderer, supply) - handicap(renderer, was_supply)
+    local score = news ~= 0 and call('ZSCORE', open, node)
+    if score then call('ZADD', open, score + news, node) end
+  end
+end
 call('ZADD', P .. ':up', int(now), node)
-for id, ago in string.gmatch(ARGV[16], '(%S+) (%d+)') do
+for id, ago in string.gmatch(ARGV[17], '(%S+) (%d+)') do
   local record = P .. ':spawn:' .. id
   local was = call('HGET', record, 'ping')
   if was and math.abs((tonumber(was) or 0) - (now - ago)) > 50 then call('HSET', record, 'ping', int(now - ago)) end
 end
 local wants_pings = are_pings_wanted(node)
-local seq = wants_pings and ARGV[17] ~= '' and tonumber(call('GET', P .. ':seq') or '')
+local seq = wants_pings and ARGV[18] ~= '' and tonumber(call('GET', P .. ':seq') or '')
 -- Where the number is lost or damaged, core.lua finds another; these pings are dropped.
 if seq and seq >= 0 and seq < now_us + 3600000000 then
   seq = math.max(seq + 1, now_us)
   call('SET', P .. ':seq', int(seq))
   local pings = {}
-  for id, ago in string.gmatch(ARGV[17], '(%S+) (%d+)') do pings[#pings + 1] = id .. ' ' .. int(now - ago) end
+  for id, ago in string.gmatch(ARGV[18], '(%S+) (%d+)') do pings[#pings + 1] = id .. ' ' .. int(now - ago) end
   relay_pings(node, seq, table.concat(pings, ' '))
 end
 
-local answer = { 'ok', eligibility, drain, int(now), int(known), wants_pings and '1' or '0', '0' }
+local failing = (fails(hcsr) and 'csr ' or '') .. (fails(hssr) and 'ssr' or '')
+local answer = { 'ok', eligibility, drain, int(now), int(known), wants_pings and '1' or '0', failing, '0' }
 local abandoned, expired = P .. ':abandoned:' .. node, P .. ':expired:' .. node
 if call('EXISTS', abandoned, expired) > 0 then
   local given_up = call('SMEMBERS', abandoned)
-  answer[7] = #given_up
+  answer[8] = #given_up
   for _, spawn in ipairs(given_up) do answer[#answer + 1] = spawn end
   for _, spawn in ipairs(call('SMEMBERS', expired)) do answer[#answer + 1] = spawn end
 end

@@ -2,7 +2,7 @@
 -- changes nothing.
 -- ARGV: node, epoch, 1 to take over, instance or '', life, last change known to be accepted, 1 with a heartbeat, digest before the
 --   changes or '', digest after them or '';
---   with a heartbeat: description, kind, kind as JSON, slots, GPU slots or -1, 1 with csr, 1 with ssr, advertise, load, GPUs,
+--   with a heartbeat: description, kind, kind as JSON, slots, GPU slots or -1, 1 with csr, 1 with ssr, advertise, load, supply, GPUs,
 --     age of the oldest last ping or '' and then the late spawns with spaces before them,
 --     the desired state as the agent remembers it (the order's number, eligibility, and with a drain: ms left, ms since it was
 --     asked for, reason and who asked as JSON or null; else four times ''),
@@ -10,9 +10,9 @@
 --   count of changes, and for each: serial, age, fields of the spawn.
 -- Fields of a spawn: id, state, renderer, endpoint, GPU or '', labels, tags, origin as JSON or '', owner or '', ms since started, since ready or '',
 --   since its last ping or '', since its end or '', since its viewer connected or '', since it left or '', ms it may still live
---   or '', exit or '', data of the event.
+--   or '', exit or '', id of its server where that is not its own or '', data of the event.
 -- Returns {'superseded'} · {'taken', advertise} · {'unknown'} · {'behind', serial}
---   · {'ok', eligibility, drain, now, order's number, 1 where pings are wanted, count of abandoned, abandoned …, expired …}.
+--   · {'ok', eligibility, drain, now, order's number, 1 where pings are wanted, renderers that fail there, count of abandoned, abandoned …, expired …}.
 --
 -- The field digest of the node stands for what both sides agree on, see keepalive.lua. A list sets it; changes lead from one to the next;
 -- whatever else a report does drops it, and then the next keepalive asks for the list.
@@ -20,7 +20,7 @@
 -- A heartbeat with a list repairs what it writes anyway. One with a digest is a full check, as is every fourth one of agents that send
 -- nothing but lists, and one that misses its node's name or kind: it writes the whole record of its node and every index that the record
 -- stands in. Repairs are no events.
-local SPAWN_FIELDS, FULL_CHECK = 18, 4
+local SPAWN_FIELDS, FULL_CHECK = 19, 4
 local ELIGIBILITY = { eligible = true, cordoned = true, draining = true }
 local i = A
 local function arg()
@@ -35,7 +35,7 @@ local key, held = P .. ':node:' .. node, P .. ':held:' .. node
 local was = {}
 do
   local fields = { 'epoch', 'avail', 'desc', 'serial', 'kind', 'instance', 'life', 'beat', 'advertise', 'elig', 'drain', 'gen',
-    'gused', 'beats', 'slots', 'gpus', 'csr', 'ssr', 'digest' }
+    'gused', 'beats', 'slots', 'gpus', 'csr', 'ssr', 'digest', 'supply', 'hcsr', 'hssr' }
   for f, value in ipairs(call('HMGET', key, unpack(fields))) do was[fields[f]] = value or nil end
 end
 local known = was.epoch or was.desc or was.elig
@@ -96,6 +96,7 @@ local function is_drain(text)
   return drain and type(drain.deadline) == 'string' and type(drain.startedAt) == 'string'
 end
 
+local freed, slots_changed = false, false
 local kind
 -- Whether this heartbeat is a full check.
 local full
@@ -138,13 +139,15 @@ local function register()
   local desc, kind_json
   desc, kind, kind_json = arg(), arg(), arg()
   local slots, gpus, csr, ssr = arg(), arg(), arg(), arg()
-  local advertise, load, gpu_list = arg(), arg(), arg()
+  local advertise, load, supply, gpu_list = arg(), arg(), arg(), arg()
   local oldest, late = string.match(arg(), '^(%d*)(.*)$')
   desired = { tonumber(arg()), arg(), remembered(arg(), arg(), arg(), arg()) }
   local beats = (count_of(was.beats) or 0) + 1
-  call('HSET', key, 'load', load, 'gpulist', gpu_list, 'beat', int(now), 'beats', int(beats % FULL_CHECK),
+  call('HSET', key, 'load', load, 'supply', supply, 'gpulist', gpu_list, 'beat', int(now), 'beats', int(beats % FULL_CHECK),
     'heard', oldest ~= '' and int(now - oldest) .. late or '')
   call('ZADD', P .. ':up', int(now), node)
+  -- Among nodes of the same load it stands elsewhere now.
+  slots_changed = slots_changed or was.supply ~= supply
   local differs = was.epoch ~= epoch or was.avail ~= 'up' or was.desc ~= desc or was.kind ~= kind or was.slots ~= slots
     or was.gpus ~= gpus or was.csr ~= csr or was.ssr ~= ssr or was.advertise ~= advertise or was.instance ~= instance
     or was.life ~= int(life)
@@ -179,7 +182,6 @@ local function hold_of(spawn)
   return call('HGET', held, spawn)
 end
 
-local freed, slots_changed = false, false
 local wants_pings = heartbeat and are_pings_wanted(node)
 
 -- Pings that a heartbeat brings and that were not known, as relay_pings takes them.
@@ -188,7 +190,8 @@ local pings
 -- The data of a spawn's first event, whatever its state, with what a follower needs to make a record of it. Built here, as
 -- the owner and the times are known only here, see outcomes.lua; Rust would have to send these members with every
 -- heartbeat, and they are used once in a spawn's life at the most.
-local function introduced(data, state, renderer, endpoint, gpu, labels, tags, owner, started, ready, connected, disconnected)
+local function introduced(data, state, renderer, endpoint, gpu, labels, tags, owner, started, ready, connected, disconnected,
+  server)
   local intro = '{"rendererType":"' .. renderer .. '","startedAt":"' .. rfc3339(now - started) .. '"'
   if state ~= 'ready' then intro = intro .. ',"endpoint":' .. cjson.encode(endpoint) end
   if ready ~= '' then intro = intro .. ',"readyAt":"' .. rfc3339(tonumber(ready)) .. '"' end
@@ -198,6 +201,7 @@ local function introduced(data, state, renderer, endpoint, gpu, labels, tags, ow
   if tags ~= '{}' then intro = intro .. ',"tags":' .. tags end
   if owner ~= '' then intro = intro .. ',"owner":' .. cjson.encode(owner) end
   if gpu ~= '' then intro = intro .. ',"gpu":' .. gpu end
+  if server ~= '' then intro = intro .. ',"serverId":"' .. server .. '"' end
   return intro .. (data == '{}' and '}' or ',' .. string.sub(data, 2))
 end
 
@@ -227,10 +231,10 @@ local function apply(at, listed)
   local id, state, renderer, endpoint, gpu, labels, tags, origin = arg(), arg(), arg(), arg(), arg(), arg(), arg(), arg()
   local says = arg()
   local started, ready, ping, ended = arg(), since(arg()), since(arg()), since(arg())
-  local connected, disconnected, life_left, exit, data = since(arg()), since(arg()), arg(), arg(), arg()
+  local connected, disconnected, life_left, exit, server, data = since(arg()), since(arg()), arg(), arg(), arg(), arg()
   local record = P .. ':spawn:' .. id
   local had = call('HMGET', record, 'state', 'ping', 'ready', 'events', 'owner', 'exit', 'endpoint', 'renderer', 'started',
-    'connected', 'disconnected', 'expires', 'tags', 'origin', 'gpu', 'labels')
+    'connected', 'disconnected', 'expires', 'tags', 'origin', 'gpu', 'labels', 'server')
   if had[1] == 'exited' then
     -- The agent's word on an end replaces node-lost, the end of a spawn that was only missing from a list.
     if state == 'exited' and had[6] == UNSEEN and exit ~= UNSEEN then
@@ -265,6 +269,7 @@ local function apply(at, listed)
   local recorded = had[14] or ''
   if recorded ~= '' and recorded ~= origin and (origin == '' or is_object(recorded)) then origin = recorded end
   if tags == '{}' then tags = (had[13] or '') ~= '' and had[13] or '{}' end
+  if server == '' then server = had[17] or '' end
   local came
   connected, disconnected, came = viewing(had[10], had[11], connected, disconnected)
   local expires = expiry(had[12], life_left ~= '' and int(now + life_left) or '')
@@ -277,6 +282,7 @@ local function apply(at, listed)
     if expires ~= (had[12] or '') then call('HSET', record, 'expires', expires) end
     if tags ~= (had[13] or '{}') then call('HSET', record, 'tags', tags) end
     if origin ~= (had[14] or '') then call('HSET', record, 'origin', origin) end
+    if server ~= (had[17] or '') then call('HSET', record, 'server', server) end
     -- Ages are rounded, so the same ping comes out a few milliseconds apart.
     if ping ~= '' and (not tonumber(had[2] or '') or math.abs(ping - had[2]) > 50) then
       call('HSET', record, 'ping', ping)
@@ -294,12 +300,12 @@ local function apply(at, listed)
     publish_spawn(at, event, node, id, data, had[4], 'state', state, 'endpoint', endpoint, 'ended', ended, 'exit', exit,
       -- An agent that has just adopted the spawn has no ping of it yet.
       'ping', ping ~= '' and ping or had[2] or '', 'ready', (had[3] or '') ~= '' and had[3] or ready,
-      'connected', connected, 'disconnected', disconnected, 'expires', expires, 'tags', tags, 'origin', origin)
+      'connected', connected, 'disconnected', disconnected, 'expires', expires, 'tags', tags, 'origin', origin, 'server', server)
     if came then publish_spawn(at, 'spawn.connected', node, id, '{}', (tonumber(had[4]) or 0) + 1, 'connected', connected) end
   else
     if state ~= 'launching' and state ~= 'exited' then
       data = introduced(data, state, renderer, endpoint, gpu, labels, tags, owner, started, ready, connected,
-        disconnected)
+        disconnected, server)
     elseif state == 'launching' and owner ~= says then
       data = '{"owner":' .. cjson.encode(owner) .. ',' .. string.sub(data, 2)
     end
@@ -307,7 +313,7 @@ local function apply(at, listed)
       'state', state, 'started', since(started), 'ready', (had[3] or '') ~= '' and had[3] or ready, 'ping',
       ping ~= '' and ping or had[2] or '', 'ended', ended, 'exit', exit, 'gpu', gpu, 'labels', labels,
       'tags', tags, 'origin', origin, 'owner', owner, 'pool', string.match(kind, '^[^|]*'), 'connected', connected,
-      'disconnected', disconnected, 'expires', expires)
+      'disconnected', disconnected, 'expires', expires, 'server', server)
     call('ZREM', P .. ':ended', id)
     index_spawn(node, id, owner, seq)
     -- What only a list brings is no news: a registry that was wiped is being filled again.
@@ -432,8 +438,9 @@ elseif full or slots_changed then
 end
 
 local abandoned = call('SMEMBERS', P .. ':abandoned:' .. node)
+local fails = (is_failing(was.hcsr) and 'csr ' or '') .. (is_failing(was.hssr) and 'ssr' or '')
 local answer = { 'ok', was.elig, was.drain or '', int(now), int(count_of(was.gen) or 0),
-  wants_pings and '1' or '0', #abandoned }
+  wants_pings and '1' or '0', fails, #abandoned }
 for _, spawn in ipairs(abandoned) do answer[#answer + 1] = spawn end
 for _, spawn in ipairs(expired) do answer[#answer + 1] = spawn end
 return done(answer)

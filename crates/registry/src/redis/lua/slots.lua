@@ -19,16 +19,16 @@ end
 local RENDERERS = { 'csr', 'ssr' }
 
 -- The fields of a node's record that decide where it stands in the indexes, in the order that the functions below expect.
-local PLACING = { 'kind', 'csr', 'ssr', 'slots', 'gpus', 'gused', 'placeable', 'hcsr', 'hssr', 'advertise' }
+local PLACING = { 'kind', 'csr', 'ssr', 'slots', 'gpus', 'gused', 'placeable', 'hcsr', 'hssr', 'advertise', 'supply' }
 
 local function placing(node) return call('HMGET', P .. ':node:' .. node, unpack(PLACING)) end
 
 -- Puts a node with this load, or without room when it is nil, among the healthy ones or among the failing ones.
-local function stand(kind, renderer, node, load, health)
+local function stand(kind, renderer, node, load, health, supply)
   local tail = kind .. ':' .. renderer
   local open, h = P .. ':open:' .. tail, read_health(health)
   if not h or not h.failing then
-    if load then call('ZADD', open, load, node) else call('ZREM', open, node) end
+    if load then call('ZADD', open, load + handicap(renderer, supply), node) else call('ZREM', open, node) end
     return
   end
   call('ZREM', open, node)
@@ -60,8 +60,8 @@ end
 
 -- Puts a node into the indexes. h: fields as in PLACING; used: its taken slots.
 local function shelve(node, h, used)
-  if h[2] == '1' then stand(h[1], 'csr', node, load_for('csr', h, used), h[8]) end
-  if h[3] == '1' then stand(h[1], 'ssr', node, load_for('ssr', h, used), h[9]) end
+  if h[2] == '1' then stand(h[1], 'csr', node, load_for('csr', h, used), h[8], h[11]) end
+  if h[3] == '1' then stand(h[1], 'ssr', node, load_for('ssr', h, used), h[9], h[11]) end
 end
 
 local function place(node)

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::time::Duration;
 
-use model::{AgentEpoch, Load, NodeDescription, NodeId, NodeKind, SpawnId, SpawnState};
+use model::{AgentEpoch, Load, NodeDescription, NodeId, NodeKind, SpawnId, SpawnState, Supply};
 use registry::{
     AgentReport, Agreement, Change, Check, DesiredState, Difference, Digest, HeardReport, Heartbeat,
     Identity, Keepalive, Orders, SpawnReport,
@@ -35,6 +35,7 @@ pub(crate) struct Agent {
     /// Pings that the next keepalive brings.
     pub(crate) pings: Vec<(SpawnId, Duration)>,
     pub(crate) heard: HeardReport,
+    pub(crate) supply: Supply,
 }
 
 impl Agent {
@@ -66,6 +67,7 @@ impl Agent {
             differences: Vec::new(),
             pings: Vec::new(),
             heard: HeardReport::default(),
+            supply: Supply::default(),
         }
     }
 
@@ -113,6 +115,7 @@ impl Agent {
         Heartbeat {
             load: self.load(),
             heard: self.heard.clone(),
+            supply: self.supply.clone(),
             forgotten: self.forgotten.clone(),
             desired: self.desired.clone(),
             ..Heartbeat::new(self.description.clone(), self.spawns.clone())
@@ -189,6 +192,7 @@ impl Agent {
             gpu_spawns: count(&|spawn| spawn.gpu.is_some()),
             generation: self.desired.generation,
             load: self.load(),
+            supply: self.supply.clone(),
             gpus: Vec::new(),
             heard: self.heard.clone(),
             pings: self.pings.clone(),

@@ -1,0 +1,222 @@
+//! Starts in order: so many servers start at once, and the others wait for their turn, spawns before warm servers and each kind in its order.
+//!
+//! ```text
+//!  enter ─▶ waiting ── a permit is free, and nothing stands before it ─▶ StartPermit, until the server is ready or has ended
+//!              └── turn_away ─▶ None: nothing more starts here
+//! ```
+//!
+//! Owns the permits. A future of [`StartGate::enter`] that is dropped leaves its place, and a permit that was on its way to it goes to the
+//! next one. [`StartGate::force`] goes beyond the limit, for servers of an earlier agent that are starting already.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use model::Starts;
+use tokio::sync::oneshot;
+
+/// What is to start.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Turn {
+    /// A spawn, whose caller waits.
+    Spawn,
+    /// A server that is to be kept warm: only when no spawn waits.
+    Warm,
+}
+
+/// See the module.
+#[derive(Debug, Clone)]
+pub(crate) struct StartGate(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
+    limit: usize,
+    queues: Mutex<Queues>,
+}
+
+#[derive(Debug, Default)]
+struct Queues {
+    under_way: usize,
+    spawns: VecDeque<oneshot::Sender<StartPermit>>,
+    warm: VecDeque<oneshot::Sender<StartPermit>>,
+}
+
+/// The right to start one server. Dropping it lets the next one start.
+#[derive(Debug)]
+pub(crate) struct StartPermit(StartGate);
+
+impl StartGate {
+    /// So many start at once.
+    pub(crate) fn new(limit: u32) -> Self {
+        let limit = usize::try_from(limit.max(1)).unwrap_or(usize::MAX);
+        Self(Arc::new(Shared { limit, queues: Mutex::default() }))
+    }
+
+    /// Waits for its turn. `None`: nothing more starts here.
+    pub(crate) async fn enter(&self, turn: Turn) -> Option<StartPermit> {
+        let waiting = {
+            let mut queues = self.queues();
+            if queues.under_way < self.0.limit {
+                queues.under_way += 1;
+                return Some(StartPermit(self.clone()));
+            }
+            let (permit, waiting) = oneshot::channel();
+            match turn {
+                Turn::Spawn => queues.spawns.push_back(permit),
+                Turn::Warm => queues.warm.push_back(permit),
+            }
+            waiting
+        };
+        waiting.await.ok()
+    }
+
+    /// A permit beyond the limit, for what starts already.
+    pub(crate) fn force(&self) -> StartPermit {
+        self.queues().under_way += 1;
+        StartPermit(self.clone())
+    }
+
+    /// Everything that waits is turned away.
+    pub(crate) fn turn_away(&self) {
+        let mut queues = self.queues();
+        queues.spawns.clear();
+        queues.warm.clear();
+    }
+
+    /// The limit, and how many spawns wait.
+    pub(crate) fn depth(&self) -> Starts {
+        let queues = self.queues();
+        let waiting = queues.spawns.iter().filter(|place| !place.is_closed()).count();
+        Starts {
+            limit: u32::try_from(self.0.limit).unwrap_or(u32::MAX),
+            waiting: u32::try_from(waiting).unwrap_or(u32::MAX),
+        }
+    }
+
+    /// Servers that are starting.
+    pub(crate) fn under_way(&self) -> usize {
+        self.queues().under_way
+    }
+
+    fn queues(&self) -> MutexGuard<'_, Queues> {
+        self.0.queues.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The next one that waits, if there is a permit for it.
+    fn next(&self) -> Option<oneshot::Sender<StartPermit>> {
+        let mut queues = self.queues();
+        while queues.under_way < self.0.limit {
+            let queues = &mut *queues;
+            let place = queues.spawns.pop_front().or_else(|| queues.warm.pop_front())?;
+            if !place.is_closed() {
+                queues.under_way += 1;
+                return Some(place);
+            }
+        }
+        None
+    }
+}
+
+impl Drop for StartPermit {
+    fn drop(&mut self) {
+        {
+            let mut queues = self.0.queues();
+            queues.under_way = queues.under_way.saturating_sub(1);
+        }
+        while let Some(place) = self.0.next() {
+            // One that has just left drops it, which goes on from there.
+            place.send(Self(self.0.clone())).ok();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::FutureExt as _;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn enter(gate: &StartGate, turn: Turn) -> Option<StartPermit> {
+        gate.enter(turn).now_or_never().flatten()
+    }
+
+    #[test]
+    fn starts_come_in_their_order_and_spawns_before_warm_servers() {
+        let gate = StartGate::new(1);
+        let first = enter(&gate, Turn::Warm).unwrap();
+        let mut waiting: Vec<_> = [Turn::Warm, Turn::Spawn, Turn::Spawn, Turn::Warm]
+            .into_iter()
+            .map(|turn| Box::pin(gate.enter(turn)))
+            .collect();
+        for one in &mut waiting {
+            assert!(one.as_mut().now_or_never().is_none());
+        }
+        assert_eq!((gate.depth().limit, gate.depth().waiting), (1, 2), "spawns alone are waited for");
+        drop(first);
+        for expected in [1, 2, 0, 3] {
+            for (number, one) in waiting.iter_mut().enumerate().filter(|(number, _)| *number != expected) {
+                if let Some(permit) = one.as_mut().now_or_never() {
+                    panic!("{number} came before {expected}: {permit:?}");
+                }
+            }
+            let permit = waiting[expected].as_mut().now_or_never().unwrap();
+            assert_eq!(gate.under_way(), 1);
+            // It is not asked again.
+            waiting[expected] = Box::pin(gate.enter(Turn::Warm));
+            drop(permit);
+        }
+        drop(waiting);
+        assert_eq!(gate.under_way(), 0);
+    }
+
+    #[test]
+    fn what_leaves_or_is_turned_away_keeps_nobody_waiting() {
+        let gate = StartGate::new(1);
+        let first = enter(&gate, Turn::Spawn).unwrap();
+        let mut left = Box::pin(gate.enter(Turn::Spawn));
+        let mut next = Box::pin(gate.enter(Turn::Spawn));
+        assert!(left.as_mut().now_or_never().is_none() && next.as_mut().now_or_never().is_none());
+        drop(first);
+        // It has the permit already, and has not taken it.
+        drop(left);
+        let next = next.now_or_never().flatten().unwrap();
+        let beyond = gate.force();
+        let mut away = Box::pin(gate.enter(Turn::Spawn));
+        assert!(away.as_mut().now_or_never().is_none());
+        gate.turn_away();
+        assert!(away.now_or_never().unwrap().is_none());
+        drop((next, beyond));
+        assert_eq!(gate.under_way(), 0);
+    }
+
+    proptest! {
+        #[test]
+        fn never_more_start_at_once_and_every_permit_comes_back(
+            limit in 1_u32..4, steps in prop::collection::vec(0_u8..4, 1..80),
+        ) {
+            let gate = StartGate::new(limit);
+            let (mut held, mut waiting) = (Vec::new(), Vec::new());
+            for step in steps {
+                match step {
+                    0 => waiting.push(Box::pin(gate.enter(Turn::Spawn))),
+                    1 => waiting.push(Box::pin(gate.enter(Turn::Warm))),
+                    2 => drop(held.pop()),
+                    _ => drop(waiting.pop()),
+                }
+                let mut still = Vec::new();
+                for mut one in waiting {
+                    match one.as_mut().now_or_never() {
+                        Some(permit) => held.extend(permit),
+                        None => still.push(one),
+                    }
+                }
+                waiting = still;
+                prop_assert_eq!(gate.under_way(), held.len());
+                prop_assert!(held.len() <= limit as usize);
+                prop_assert!(waiting.is_empty() || held.len() == limit as usize);
+            }
+            drop((held, waiting));
+            prop_assert_eq!(gate.under_way(), 0);
+        }
+    }
+}

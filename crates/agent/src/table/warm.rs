@@ -1,0 +1,398 @@
+//! The pool of warm servers: what is kept, and what it holds.
+//!
+//! ```text
+//!  keep_another ─▶ Starting ── ready ─▶ Ready ◀──▶ Suspect        a claim: it is a spawn's, and none of the pool's any more
+//!                     │                   ├──────────────────────▶
+//!                     └───── end ─────────┴──▶ Ending ── gone ─▶ what it held is free, or is a spawn's that waited for it
+//! ```
+//!
+//! A warm server holds a port, a user and a GPU slot as a spawn does, from `keep_another` until it is `gone`, and counts against `--slots` with
+//! the spawns. It is no spawn: the registry does not know it, and no list shows it. One task owns its process (`crate::warm::keeper`);
+//! `claim` says how a spawn gets it. [`plan`] decides what is started and ended.
+
+pub(crate) mod plan;
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+use std::time::Duration;
+
+use model::{Eligibility, RendererType, SpawnId, Supply, WarmCount};
+use tokio::sync::{Notify, oneshot};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use self::plan::{Kept, Plan, Wanted, WarmEnd, WarmStage, plan};
+use super::{AdmissionMode, Inbox, Liveliness, Table};
+use crate::liveliness::secret::Secret;
+use crate::spawn::Facts;
+use crate::spawn::body::Body;
+use crate::spawn::exit::Cause;
+use crate::spawn::lifecycle::suspect_after;
+
+/// After the first failure, the next one starts so much later, and twice as much after each further one.
+const FIRST_PAUSE: Duration = Duration::from_secs(1);
+const MAX_PAUSE: Duration = Duration::from_secs(60);
+
+/// Who gets the process of a server that is claimed.
+pub(crate) type Successor = oneshot::Sender<Body>;
+
+/// A warm server, for the task that owns it.
+#[derive(Debug)]
+pub(crate) struct KeptServer {
+    /// Its own: no spawn has it.
+    pub(crate) facts: Arc<Facts>,
+    pub(crate) notify: Arc<Notify>,
+    /// Resolves when a spawn has got it.
+    pub(crate) claimed: oneshot::Receiver<Successor>,
+}
+
+/// A warm server in the pool.
+#[derive(Debug)]
+pub(super) struct PoolEntry {
+    pub(super) facts: Arc<Facts>,
+    pub(super) stage: WarmStage,
+    /// 0 until its process was started.
+    pub(super) pid: u32,
+    pub(super) heard: Instant,
+    /// When it is old.
+    pub(super) old_at: Instant,
+    pub(super) inbox: Inbox,
+    pub(super) why: Option<WarmEnd>,
+    pub(super) notify: Arc<Notify>,
+    pub(super) claim: oneshot::Sender<Successor>,
+    /// A spawn that waits for its end has these of it.
+    pub(super) lent: Option<Lent>,
+    /// Cancelled when its process has ended.
+    pub(super) gone: CancellationToken,
+}
+
+/// What of a warm server's passes to the spawn that it makes room for.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Lent {
+    pub(super) port: bool,
+    pub(super) user: bool,
+    pub(super) gpu: bool,
+}
+
+/// When the next server of a renderer may be started.
+#[derive(Debug, Clone, Copy, Default)]
+struct Backoff {
+    failures: u32,
+    until: Option<Instant>,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub(crate) struct Pool {
+    wanted: BTreeMap<RendererType, u32>,
+    max_age: Duration,
+    ping_interval: Duration,
+    pub(super) kept: HashMap<SpawnId, PoolEntry>,
+    /// Spawns by the ids of the servers that they have got from the pool.
+    pub(super) claimed: HashMap<SpawnId, SpawnId>,
+    backoff: BTreeMap<RendererType, Backoff>,
+    /// Renderers for which starts fail here, as the registry says.
+    failing: Vec<RendererType>,
+    /// Wakes the task that keeps the pool.
+    pub(super) changed: Arc<Notify>,
+}
+
+impl Pool {
+    pub(super) fn new(
+        wanted: BTreeMap<RendererType, u32>,
+        max_age: Duration,
+        ping_interval: Duration,
+    ) -> Self {
+        Self {
+            wanted,
+            max_age,
+            ping_interval,
+            kept: HashMap::new(),
+            claimed: HashMap::new(),
+            backoff: BTreeMap::new(),
+            failing: Vec::new(),
+            changed: Arc::new(Notify::new()),
+        }
+    }
+
+    pub(super) fn wants(&self, renderer: RendererType) -> bool {
+        self.wanted.get(&renderer).is_some_and(|count| *count > 0)
+    }
+
+    /// Whether a request could get it.
+    pub(super) fn is_claimable(&self, entry: &PoolEntry, now: Instant) -> bool {
+        entry.stage == WarmStage::Ready
+            && entry.inbox.end.is_none()
+            && !entry.inbox.disconnect
+            && now < entry.old_at
+            && now.saturating_duration_since(entry.heard) < suspect_after(self.ping_interval)
+    }
+
+    /// Those that make no room for a spawn yet.
+    pub(super) fn unlent(&self) -> usize {
+        self.kept.values().filter(|entry| entry.lent.is_none()).count()
+    }
+
+    pub(super) fn succeeded(&mut self, renderer: RendererType) {
+        self.backoff.remove(&renderer);
+    }
+
+    fn sorted(&self) -> Vec<&PoolEntry> {
+        let mut all: Vec<&PoolEntry> = self.kept.values().collect();
+        all.sort_by_key(|entry| entry.facts.started);
+        all
+    }
+}
+
+impl Table {
+    /// What is to be started and ended now. Nothing while the agent ends: it says itself what becomes of them.
+    pub(crate) fn plan_warm(&self, has_memory: bool, now: Instant) -> Plan {
+        if matches!(self.mode, AdmissionMode::ShuttingDown | AdmissionMode::Emptying) {
+            return Plan::default();
+        }
+        let is_open = self.mode == AdmissionMode::Open && self.eligibility() == Eligibility::Eligible;
+        let pool = &self.warm;
+        let of = |(renderer, count): (&RendererType, &u32)| Wanted {
+            renderer: *renderer,
+            count: usize::try_from(*count).unwrap_or(usize::MAX),
+            is_open: is_open && !pool.failing.contains(renderer),
+            may_start: has_memory
+                && pool.backoff.get(renderer).is_none_or(|pause| pause.until.is_none_or(|at| at <= now)),
+            room: match renderer {
+                RendererType::Csr => usize::MAX,
+                RendererType::Ssr => self.gpus.room(),
+            },
+        };
+        let wanted: Vec<Wanted> = pool.wanted.iter().map(of).collect();
+        let kept: Vec<Kept> = pool
+            .sorted()
+            .into_iter()
+            .map(|entry| Kept {
+                id: entry.facts.id,
+                renderer: entry.facts.renderer,
+                stage: if entry.inbox.end.is_some() { WarmStage::Ending } else { entry.stage },
+                is_old: entry.old_at <= now,
+            })
+            .collect();
+        // One that makes room for a spawn is counted with that spawn.
+        let lent = pool.kept.len() - pool.unlent();
+        plan(self.slots + lent, self.running.len(), &wanted, &kept)
+    }
+
+    /// When [`Self::plan_warm`] may come to another plan although nothing has happened.
+    pub(crate) fn next_warm_plan(&self, now: Instant) -> Option<Instant> {
+        let old = self.warm.kept.values().map(|entry| entry.old_at);
+        let paused = self.warm.backoff.values().filter_map(|pause| pause.until);
+        old.chain(paused).filter(|at| *at > now).min()
+    }
+
+    /// Wakes the task that keeps the pool.
+    pub(crate) fn warm_changed(&self) -> Arc<Notify> {
+        Arc::clone(&self.warm.changed)
+    }
+
+    /// Takes what another warm server needs. `None` when there is none of it.
+    pub(crate) fn keep_another(&mut self, renderer: RendererType, now: Instant) -> Option<KeptServer> {
+        let port = self.take_port()?;
+        let Some(user) = self.users.take() else {
+            self.ports.give_back(port);
+            return None;
+        };
+        let gpu = match renderer {
+            RendererType::Csr => None,
+            RendererType::Ssr => self.gpus.take(),
+        };
+        let (id, secret) = (SpawnId::mint(), Secret::mint());
+        let facts = Facts { user, gpu, ..Facts::of_warm_server(id, renderer, port, secret, now) };
+        Some(self.put_warm(facts, WarmStage::Starting, 0, now))
+    }
+
+    /// Takes over one that an earlier agent has kept. `why`: it is ended.
+    pub(crate) fn adopt_warm(
+        &mut self,
+        facts: Facts,
+        pid: u32,
+        is_ready: bool,
+        why: Option<WarmEnd>,
+        now: Instant,
+    ) -> KeptServer {
+        self.ports.claim(facts.port);
+        self.users.claim(facts.user);
+        if let Some(gpu) = facts.gpu {
+            self.gpus.claim(gpu);
+        }
+        let id = facts.id;
+        let stage = if is_ready { WarmStage::Ready } else { WarmStage::Starting };
+        let kept = self.put_warm(facts, stage, pid, now);
+        if let Some(why) = why {
+            self.end_warm(id, why);
+        }
+        kept
+    }
+
+    fn put_warm(&mut self, facts: Facts, stage: WarmStage, pid: u32, now: Instant) -> KeptServer {
+        let facts = Arc::new(facts);
+        let notify = Arc::new(Notify::new());
+        let (claim, claimed) = oneshot::channel();
+        // Those that were started together do not all end together.
+        let age = self.warm.max_age.mul_f64(0.8 + fastrand::f64() / 5.0);
+        let entry = PoolEntry {
+            facts: Arc::clone(&facts),
+            stage,
+            pid,
+            heard: now,
+            old_at: facts.started + age,
+            inbox: Inbox::default(),
+            why: None,
+            notify: Arc::clone(&notify),
+            claim,
+            lent: None,
+            gone: CancellationToken::new(),
+        };
+        self.warm.kept.insert(facts.id, entry);
+        KeptServer { facts, notify, claimed }
+    }
+
+    /// Its process runs.
+    pub(crate) fn warm_started(&mut self, id: SpawnId, pid: u32) {
+        if let Some(entry) = self.warm.kept.get_mut(&id) {
+            entry.pid = pid;
+        }
+    }
+
+    /// Whether it is to be ended.
+    pub(crate) fn is_warm_unwanted(&self, id: SpawnId) -> bool {
+        self.warm.kept.get(&id).is_none_or(|entry| entry.inbox.end.is_some())
+    }
+
+    /// It has come into another stage.
+    pub(crate) fn enter_warm(&mut self, id: SpawnId, stage: WarmStage) {
+        if let Some(entry) = self.warm.kept.get_mut(&id) {
+            entry.stage = stage;
+            self.warm.changed.notify_one();
+        }
+    }
+
+    /// What its keeper has not seen yet, and when it was last heard.
+    pub(crate) fn collect_warm(&mut self, id: SpawnId) -> Option<(Inbox, Instant)> {
+        let entry = self.warm.kept.get_mut(&id)?;
+        let inbox = entry.inbox;
+        // That it is to be ended stays, so that no request gets it.
+        entry.inbox = Inbox { end: inbox.end, ..Inbox::default() };
+        Some((inbox, entry.heard))
+    }
+
+    /// When it was last heard.
+    pub(crate) fn warm_heard(&self, id: SpawnId) -> Option<Instant> {
+        Some(self.warm.kept.get(&id)?.heard)
+    }
+
+    /// Asks for its end.
+    pub(crate) fn end_warm(&mut self, id: SpawnId, why: WarmEnd) {
+        if let Some(entry) = self.warm.kept.get_mut(&id)
+            && entry.inbox.end.is_none()
+        {
+            entry.inbox.end = Some(Cause::Drained);
+            entry.why = Some(why);
+            entry.notify.notify_one();
+        }
+    }
+
+    /// Asks for the end of all.
+    pub(crate) fn end_all_warm(&mut self, why: WarmEnd) {
+        let all: Vec<SpawnId> = self.warm.kept.keys().copied().collect();
+        for id in all {
+            self.end_warm(id, why);
+        }
+    }
+
+    /// It is gone: what it held is free, unless a spawn has waited for that. Returns why it was ended, or that it ended by itself; `None`: it is
+    /// none of the pool, a spawn may have claimed it.
+    pub(crate) fn warm_gone(&mut self, id: SpawnId, now: Instant) -> Option<Option<WarmEnd>> {
+        let entry = self.warm.kept.remove(&id)?;
+        let lent = entry.lent.unwrap_or_default();
+        if !lent.port {
+            self.ports.give_back(entry.facts.port);
+        }
+        if !lent.user {
+            self.users.give_back(entry.facts.user);
+        }
+        if let Some(gpu) = entry.facts.gpu.filter(|_| !lent.gpu) {
+            self.gpus.give_back(gpu);
+        }
+        if entry.why.is_none() {
+            let pause = self.warm.backoff.entry(entry.facts.renderer).or_default();
+            let doubled = FIRST_PAUSE.saturating_mul(1 << pause.failures.min(6)).min(MAX_PAUSE);
+            pause.failures = pause.failures.saturating_add(1);
+            pause.until = Some(now + doubled.mul_f64(0.75 + fastrand::f64() / 4.0));
+        } else if entry.why == Some(WarmEnd::Aged) {
+            self.warm.succeeded(entry.facts.renderer);
+        }
+        entry.gone.cancel();
+        self.warm.changed.notify_one();
+        self.settled.notify_waiters();
+        Some(entry.why)
+    }
+
+    /// How many there are, those that are starting or ending included.
+    pub(crate) fn warm_servers(&self) -> usize {
+        self.warm.kept.len()
+    }
+
+    /// How many are being ended.
+    pub(crate) fn ending_warm(&self) -> usize {
+        self.warm.kept.values().filter(|entry| entry.inbox.end.is_some()).count()
+    }
+
+    /// What is known of those whose processes run.
+    pub(crate) fn warm_facts(&self) -> impl Iterator<Item = &Arc<Facts>> {
+        self.warm.kept.values().filter(|entry| entry.pid != 0).map(|entry| &entry.facts)
+    }
+
+    /// The registry says for which renderers starts fail here.
+    pub(crate) fn set_failing(&mut self, failing: Vec<RendererType>) {
+        if self.warm.failing != failing {
+            self.warm.failing = failing;
+            self.warm.changed.notify_one();
+        }
+    }
+
+    /// As the registry is to know it.
+    pub(crate) fn supply(&self, starts: model::Starts, now: Instant) -> Supply {
+        let count = |(renderer, wanted): (&RendererType, &u32)| {
+            let ready = self
+                .warm
+                .kept
+                .values()
+                .filter(|entry| entry.facts.renderer == *renderer && self.warm.is_claimable(entry, now));
+            let ready = u32::try_from(ready.count()).unwrap_or(u32::MAX);
+            (*renderer, WarmCount { ready, wanted: *wanted })
+        };
+        Supply { starts: Some(starts), warm: self.warm.wanted.iter().map(count).collect() }
+    }
+
+    /// Takes in what a warm server says of itself; `false` when it is none.
+    pub(super) fn heard_warm(&mut self, id: SpawnId, what: Liveliness, now: Instant) -> bool {
+        let Some(entry) = self.warm.kept.get_mut(&id) else { return false };
+        entry.heard = now;
+        match what {
+            Liveliness::Ready => entry.inbox.ready = true,
+            Liveliness::Disconnect => entry.inbox.disconnect = true,
+            // An adopted one may have said `ready` while no agent listened.
+            Liveliness::Ping if entry.stage == WarmStage::Starting => entry.inbox.ready = true,
+            Liveliness::Ping if entry.stage == WarmStage::Ready => return true,
+            Liveliness::Ping => {}
+        }
+        entry.notify.notify_one();
+        true
+    }
+
+    /// Something has connected to one of these ports, on which warm servers listen: no spawn may get such a server.
+    pub(super) fn used_warm(&mut self, has_connection: impl Fn(u16) -> bool) {
+        let used = self.warm.kept.values().filter(|entry| has_connection(entry.facts.port));
+        let used: Vec<SpawnId> = used.map(|entry| entry.facts.id).collect();
+        for id in used {
+            self.end_warm(id, WarmEnd::Used);
+        }
+    }
+}
