@@ -212,7 +212,10 @@ async fn one_that_dies_or_is_old_is_replaced() {
     let [(pid, _)] = servers(&farm)[..] else { panic!() };
     kill(pid);
     counts(&farm, "hatchery_agent_warm_servers_ended_total{reason=\"died\"} 1").await;
-    until("another one is there", async || servers(&farm).iter().any(|(other, _)| *other != pid).then_some(())).await;
+    until("another one is there", async || {
+        servers(&farm).iter().any(|(other, _)| *other != pid).then_some(())
+    })
+    .await;
     until_kept(&farm, 1).await;
     farm.shutdown(OnShutdown::Kill).await;
 
