@@ -43,6 +43,7 @@ mod past_pages;
 mod records;
 mod surface;
 mod tags;
+mod warm;
 mod watch;
 
 // What happens below.

@@ -75,7 +75,7 @@ pub use config::{Config, ConfigError, Launcher, OnShutdown, Tls};
 pub use endpoint::EndpointForm;
 pub use examine::{Check, Subject};
 pub use life::{Agent, Closed};
-pub use options::Options;
+pub use options::{Options, warm_count};
 pub use spawn::launch::{LAUNCHER, launch};
 pub use spawn::user::SpawnUser;
 pub use spawn::users::SpawnUsers;

@@ -36,7 +36,11 @@ fn key_value(text: &str) -> Result<(String, String), String> {
     }
 }
 
-fn warm(text: &str) -> Result<(RendererType, u32), String> {
+/// Reads a renderer and a count: `csr=2`.
+///
+/// # Errors
+/// What it must be.
+pub fn warm_count(text: &str) -> Result<(RendererType, u32), String> {
     let wants = || format!("must be RENDERER=COUNT, for example csr=2, not {text:?}");
     let (renderer, count) = text.split_once('=').ok_or_else(wants)?;
     Ok((renderer.parse().map_err(|_| wants())?, count.parse().map_err(|_| wants())?))
@@ -118,7 +122,7 @@ pub struct Options {
     pub starts: Option<u32>,
 
     /// Servers to keep ready for requests without model and session token, for example csr=2,ssr=1; each may take a licence
-    #[arg(long, env = "HATCHERY_WARM", value_name = "RENDERER=COUNT", value_parser = warm, value_delimiter = ',')]
+    #[arg(long, env = "HATCHERY_WARM", value_name = "RENDERER=COUNT", value_parser = warm_count, value_delimiter = ',')]
     pub warm: Vec<(RendererType, u32)>,
 
     /// How long a server is kept ready before another one takes its place

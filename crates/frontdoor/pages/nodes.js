@@ -202,6 +202,8 @@ export function facts(node, snapshot) {
   const rows = [
     ['Slots', `${snapshot.used(node)} of ${node.slots.total} in use`],
     ...snapshot.gpuUse(node).map((gpu) => [`GPU ${gpu.index}`, `${gpu.used} of ${gpu.total} in use`]),
+    ['Warm servers', warmWords(node.warm)],
+    ['Starts', node.starts && `${node.starts.waiting} waiting, ${node.starts.limit} at once`],
     ['Load', `${Math.round(node.load.cpu * 100)} % processor, ${bytes(node.load.memoryFreeBytes)} free`],
     ['Health', node.health?.state === 'failing' ? `failing: ${healthWords(node.health)}` : 'ok'],
     ['Pool', node.dedicated ? `${node.pool}, for requests that name it` : node.pool],
@@ -213,7 +215,13 @@ export function facts(node, snapshot) {
   const { nextProbeAt } = node.health ?? {};
   if (isFailing(node) && nextProbeAt) rows.push(['Next try', clock(nextProbeAt)]);
   if (node.availability !== 'up') rows.push(['Silent for', span(snapshot.now() - Date.parse(node.lastHeartbeatAt))]);
-  return rows;
+  return rows.filter(([, value]) => value !== undefined);
+}
+
+/** `csr: 2 of 2 ready`; nothing where none are kept. */
+function warmWords(warm) {
+  const all = Object.entries(warm ?? {}).map(([renderer, { ready, wanted }]) => `${renderer}: ${ready} of ${wanted} ready`);
+  return all.length === 0 ? undefined : all.join(', ');
 }
 
 /** A drain in one sentence, for the detail of a node. */

@@ -90,6 +90,7 @@ export class Record {
       ['Id', make('code', {}, spawn.id)],
       ['Node', make('a', { href: addressOf({ node: spawn.node }) }, spawn.node)],
       ['Renderer', spawn.rendererType + (spawn.gpu === undefined ? '' : ` on GPU ${spawn.gpu}`)],
+      ['Warm server', spawn.serverId && make('code', {}, spawn.serverId)],
       ['Whose', spawn.owner],
       ['Tags', pairsOf(spawn.tags).join(', ')],
       ['Labels asked for', pairsOf(spawn.labels).join(', ')],

@@ -7,7 +7,7 @@ use std::io::{self, Write};
 use clap::builder::PossibleValuesParser;
 use clap::{Args, ValueEnum};
 use model::api::{Node, NodeList};
-use model::{Availability, Eligibility, FarmCause, NodeHealth, NodeId};
+use model::{Availability, Eligibility, FarmCause, NodeHealth, NodeId, RendererType, WarmCount};
 use serde_json::Value;
 
 use crate::args::ClientFlags;
@@ -227,7 +227,7 @@ fn table(nodes: &[Node], wide: bool) -> Columns {
         "VERSION",
     ];
     if wide {
-        headings.extend(["AGENT", "ENDPOINT", "DRAIN"]);
+        headings.extend(["WARM", "STARTS", "AGENT", "ENDPOINT", "DRAIN"]);
     }
     let mut table = Columns::new(&headings);
     for node in nodes {
@@ -247,7 +247,9 @@ fn table(nodes: &[Node], wide: bool) -> Columns {
         ];
         let drain =
             node.drain.as_ref().map(|drain| format!("{} left until {}", drain.remaining, drain.deadline));
-        let more: [Cow<'_, str>; 3] = [
+        let more: [Cow<'_, str>; 5] = [
+            warm(node).unwrap_or_else(|| "-".to_owned()).into(),
+            starts(node).unwrap_or_else(|| "-".to_owned()).into(),
             node.advertise.as_str().into(),
             node.endpoint.as_str().into(),
             drain.unwrap_or_else(|| "-".to_owned()).into(),
@@ -268,6 +270,8 @@ fn facts(node: &Node) -> Facts {
     for gpu in &node.gpus {
         facts.add("gpu", &format!("{}: {}/{} used", gpu.index, gpu.used, gpu.total));
     }
+    facts.maybe("warm", warm(node));
+    facts.maybe("starts", starts(node));
     facts.add("pool", &pool(node));
     facts.add("labels", &labels(&node.labels));
     facts.add("cpu", &percent(node.load.cpu));
@@ -326,6 +330,19 @@ fn gpus(node: &Node) -> String {
     }
     let sum = |count: fn(&model::GpuSlots) -> u32| node.gpus.iter().map(count).sum::<u32>();
     format!("{}/{}", sum(|g| g.used), sum(|g| g.total))
+}
+
+/// `csr 2/2, ssr 0/1`: those that are ready, and those wanted.
+fn warm(node: &Node) -> Option<String> {
+    let of =
+        |(renderer, warm): (&RendererType, &WarmCount)| format!("{renderer} {}/{}", warm.ready, warm.wanted);
+    let all: Vec<String> = node.warm.iter().map(of).collect();
+    (!all.is_empty()).then(|| all.join(", "))
+}
+
+/// `2 waiting, 4 at once`.
+fn starts(node: &Node) -> Option<String> {
+    node.starts.map(|starts| format!("{} waiting, {} at once", starts.waiting, starts.limit))
 }
 
 fn percent(share: f64) -> String {

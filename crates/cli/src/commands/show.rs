@@ -65,6 +65,7 @@ fn write(spawn: &Spawn, out: &mut impl Write) -> io::Result<()> {
     facts.add("pool", &spawn.pool);
     facts.add("renderer", &spawn.renderer_type);
     facts.maybe("gpu", spawn.gpu);
+    facts.maybe("warm server", spawn.server_id);
     facts.maybe("labels", (!spawn.labels.is_empty()).then(|| labels(&spawn.labels)));
     facts.maybe("tags", (!spawn.tags.is_empty()).then(|| labels(&spawn.tags)));
     facts.maybe("owner", spawn.owner.as_ref());

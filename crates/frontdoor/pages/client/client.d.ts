@@ -121,6 +121,10 @@ export interface Spawn {
   /** The pairs of text that its caller gave it. */
   tags?: Record<string, string>;
   gpu?: number;
+  /** Its server was kept ready before it was asked for. */
+  warm?: boolean;
+  /** The id that its server was started with, where that is not the spawn's. */
+  serverId?: string;
   /** The caller that it belongs to, where callers are authenticated: a key's name, `key:` and its id, or `jwt:` and a subject. */
   owner?: string;
 }
@@ -164,6 +168,10 @@ export interface Node {
   viewerRelay?: string;
   endpoint: string;
   load: { cpu: number; memoryFreeBytes: number };
+  /** Servers that start at once at the most, and spawns whose start waits. */
+  starts?: { limit: number; waiting: number };
+  /** Servers that are kept ready, by renderer. */
+  warm?: Partial<Record<'csr' | 'ssr', { ready: number; wanted: number }>>;
   lastHeartbeatAt: string;
   drain?: Drain;
   health: NodeHealth;

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use clap::Args;
 use clap::builder::BoolishValueParser;
+use model::RendererType;
 
 use crate::args::{FarmFlag, LogFlags, time};
 
@@ -45,6 +46,32 @@ pub(crate) struct DevArgs {
         value_parser = clap::value_parser!(u32).range(1..)
     )]
     pub(super) slots: u32,
+    /// Servers that start at once on each node [default: twice the processors]
+    #[arg(
+        long,
+        env = "HATCHERY_STARTS",
+        value_name = "COUNT",
+        value_parser = clap::value_parser!(u32).range(1..)
+    )]
+    pub(super) starts: Option<u32>,
+    /// Servers that each node keeps ready, for example csr=2,ssr=1
+    #[arg(
+        long,
+        env = "HATCHERY_WARM",
+        value_name = "RENDERER=COUNT",
+        value_delimiter = ',',
+        value_parser = ::agent::warm_count
+    )]
+    pub(super) warm: Vec<(RendererType, u32)>,
+    /// How long a server is kept ready before another one takes its place
+    #[arg(
+        long,
+        env = "HATCHERY_WARM_AGE",
+        value_name = "DURATION",
+        default_value = "10m",
+        value_parser = time
+    )]
+    pub(super) warm_age: Duration,
     /// The ts3d_sc_server to start [default: a simulated one]
     #[arg(long, env = "HATCHERY_EXECUTABLE", value_name = "FILE", requires = "license_file")]
     pub(super) executable: Option<PathBuf>,

@@ -87,6 +87,7 @@ impl Settings {
                 let node = name.parse().map_err(|e| role::wrong(&e))?;
                 let first = FIRST_PORT + index * share;
                 let launcher = ::agent::Launcher::Executable(executable.clone());
+                let defaults = ::agent::Config::new(node, launcher, scratch.path().join(&name));
                 let config = ::agent::Config {
                     listen: loopback(0),
                     admin_listen: loopback(0),
@@ -95,13 +96,16 @@ impl Settings {
                     license_file: Some(license.clone()),
                     ports: first..=first + (share - 1),
                     slots: args.slots,
+                    starts: args.starts.unwrap_or(defaults.starts),
+                    warm: args.warm.iter().copied().collect(),
+                    warm_age: args.warm_age,
                     env: args.env.clone(),
                     args: args.args.clone(),
                     ready_timeout: args.ready_timeout,
                     keep_ended: args.keep_ended,
                     on_shutdown: ::agent::OnShutdown::Kill,
                     trusts_spawns: true,
-                    ..::agent::Config::new(node, launcher, scratch.path().join(&name))
+                    ..defaults
                 };
                 config.check().map_err(|e| role::wrong(&e))?;
                 Ok(config)
