@@ -51,6 +51,7 @@ macro_rules! both {
     };
 }
 
+mod deliveries;
 mod kept;
 
 impl Registry {

@@ -103,6 +103,7 @@ mod viewing;
 
 mod cause;
 mod contract;
+mod delivery;
 mod embedded;
 mod error;
 mod judge;
@@ -115,6 +116,7 @@ pub use ask::{
     Outcomes, Position, Reservation, Reserve, Reserved, Restored, SpawnFilter, SpawnPage, Standing,
 };
 pub use contract::Registry;
+pub use delivery::{Cursor, Delivery};
 pub use error::{OpenError, RegistryError, outward};
 pub use permits::{Permit, Permits};
 pub use redis::{Unprotected, examine, is_elsewhere, unprotected};

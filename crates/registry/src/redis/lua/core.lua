@@ -45,6 +45,7 @@
 --   audit            stream of operators' orders: i (an id of the entry), t (when), d (JSON)
 --   minute:<m>       hash, counts of a minute since the Unix epoch: started, ready, e:<exit reason>, r:<code>, used, total
 --   idem:<key>       hash, an idempotency record
+--   delivery:<w>     hash of a webhook: holder and until (who delivers, and for how long), cursor ("<seq> <incarnation>")
 local P = KEYS[1]
 local call = redis.call
 local STALE, DOWN, RESERVATION, PLACE = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
