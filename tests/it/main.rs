@@ -84,6 +84,7 @@ mod traced_edges;
 mod traces;
 mod trusted_proxies;
 mod under_load;
+mod webhooks;
 
 // What the repository promises itself.
 mod dependencies;

@@ -8,7 +8,7 @@
 //! | start-up and shutdown | `start` |
 //! | the vendor's interface | `hoops` (what consumers of the vendor's HOOPS Server call) |
 //! | the edge | `http` (routes, handlers, errors) |
-//! | what a front door does | `spawning` (`POST /spawn`), `operations` (operators' orders), `live` (the live feed), `viewers` (the relay of viewers to their spawns), `pages` (dashboard, demo, client library) |
+//! | what a front door does | `spawning` (`POST /spawn`), `operations` (operators' orders), `live` (the live feed), `viewers` (the relay of viewers to their spawns), `pages` (dashboard, demo, client library), `webhooks` (events, posted to receivers) |
 //! | connections | `listen` |
 //! | what it depends on | `registry_access` (the registry, and doing without it), `agent_client` (gRPC to the nodes), `callers` (credentials and limits) |
 //! | foundations | `metrics`, `settings`, `stages` (shutdown), `request_context` (a request's id and its place in a trace), `strict_json`, `backoff` |
@@ -38,11 +38,12 @@ mod stages;
 mod start;
 mod strict_json;
 mod viewers;
+mod webhooks;
 
 pub use http::openapi;
 pub use settings::{
     Config, ConfigError, HoopsEndpoint, HoopsOptions, HoopsSettings, LifeOptions, Limits, Lives, Options,
     Origins, OwnNode, ProxyOptions, PublicUrl, RelayOptions, Surface, Tls, TrustedProxies, ViewerOptions,
-    ViewerSettings,
+    ViewerSettings, WebhookOptions, WebhookSettings,
 };
 pub use start::{FrontDoor, StartError};

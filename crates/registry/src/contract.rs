@@ -50,6 +50,7 @@ macro_rules! both {
     };
 }
 
+mod deliveries;
 mod following;
 mod kept;
 mod reports;

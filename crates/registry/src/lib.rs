@@ -106,6 +106,7 @@ mod viewing;
 
 mod cause;
 mod contract;
+mod delivery;
 mod embedded;
 mod error;
 mod judge;
@@ -119,6 +120,7 @@ pub use ask::{
     Outcomes, Position, Reservation, Reserve, Reserved, Restored, SpawnFilter, SpawnPage, Standing,
 };
 pub use contract::Registry;
+pub use delivery::{Cursor, Delivery};
 pub use error::{OpenError, RegistryError};
 pub use keepalive::{Agreement, Check, Difference, Digest, HeardReport, Keepalive};
 pub use outage::{Outage, OutageKind};

@@ -38,6 +38,7 @@ fn config() -> Config {
         origins: Origins::Any,
         hosts: access::Hosts::default(),
         trusted_proxies: crate::settings::TrustedProxies::default(),
+        webhooks: None,
         shutdown_grace: Duration::ZERO,
         keep_ended: model::timing::KEEP_ENDED,
         live_ping_interval: Duration::from_secs(30),

@@ -12,6 +12,7 @@ mod process;
 mod relay;
 mod requests;
 mod spawning;
+mod webhooks;
 
 use std::fmt;
 
@@ -26,6 +27,7 @@ use self::process::ProcessMetrics;
 pub(crate) use self::relay::RelayMetrics;
 pub(crate) use self::requests::RequestMetrics;
 pub(crate) use self::spawning::{Attempt, CleanupKind, Source, SpawnMetrics, SpawnPhase};
+pub(crate) use self::webhooks::{OneWebhook, WebhookMetrics};
 use crate::settings::Tls;
 
 /// Every metric of a front door.
@@ -44,6 +46,7 @@ pub(crate) struct Metrics {
     pub(crate) relay: RelayMetrics,
     pub(crate) hoops: HoopsMetrics,
     pub(crate) connections: ConnectionMetrics,
+    pub(crate) webhooks: WebhookMetrics,
 }
 
 impl Metrics {
@@ -67,6 +70,7 @@ impl Metrics {
             relay: RelayMetrics::register(registry),
             hoops: HoopsMetrics::register(registry),
             connections: ConnectionMetrics::register(registry),
+            webhooks: WebhookMetrics::register(registry),
             farm,
             process,
             registry: root,

@@ -23,9 +23,9 @@ use model::{
     Timestamp, Timing, jittered,
 };
 use registry::{
-    Assessment, AuditFilter, AuditPage, Claim, Counts, Follow, Forecast, Forgotten, IdempotencyKey, Located,
-    Outage, Outcomes, Pending, Permit, Position, Registry, RegistryError, Reserve, Reserved, Restored,
-    SpawnFilter, SpawnPage, Waiting, WantedPings,
+    Assessment, AuditFilter, AuditPage, Claim, Counts, Cursor, Delivery, Follow, Forecast, Forgotten,
+    IdempotencyKey, Located, Outage, Outcomes, Pending, Permit, Position, Registry, RegistryError, Reserve,
+    Reserved, Restored, SpawnFilter, SpawnPage, Waiting, WantedPings,
 };
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep};
@@ -118,6 +118,7 @@ through_circuit! {
     living(nodes: &[NodeId]) -> Vec<SpawnRecord>;
     claim(key: &IdempotencyKey, fingerprint: Uuid, claimant: Uuid) -> Claim;
     settle(key: &IdempotencyKey, claimant: Uuid, answer: Option<(&str, Duration)>) -> bool;
+    delivery(webhook: Uuid, holder: Uuid, lease: Option<Duration>, cursor: Option<Cursor>) -> Delivery;
     position() -> Position;
     events_window() -> Duration;
     audit(id: Uuid, age: Duration, audit: &Audit) -> ();

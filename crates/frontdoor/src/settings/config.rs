@@ -11,6 +11,7 @@ use super::limits::Limits;
 use super::lives::Lives;
 use super::origins::Origins;
 use super::proxies::TrustedProxies;
+use super::webhooks::Settings as WebhookSettings;
 use super::{hoops, viewers};
 
 /// Settings of one front door.
@@ -58,6 +59,8 @@ pub struct Config {
     pub tls: Tls,
     /// Whether other machines can reach the admin port.
     pub admin_public: bool,
+    /// Where events are posted to; `None`: nowhere.
+    pub webhooks: Option<WebhookSettings>,
     /// What records traces, if they are recorded.
     pub tracer: Tracer,
 }

@@ -13,6 +13,7 @@ mod origins;
 mod proxies;
 mod relay;
 pub(crate) mod viewers;
+mod webhooks;
 
 pub use self::config::{Config, Surface, Tls};
 pub use self::error::ConfigError;
@@ -24,3 +25,5 @@ pub use self::origins::Origins;
 pub use self::proxies::{Options as ProxyOptions, TrustedProxies};
 pub use self::relay::RelayOptions;
 pub use self::viewers::{Options as ViewerOptions, OwnNode, PublicUrl, Settings as ViewerSettings};
+pub use self::webhooks::{Options as WebhookOptions, Settings as WebhookSettings};
+pub(crate) use self::webhooks::{Secret as WebhookSecret, Target as WebhookTarget};

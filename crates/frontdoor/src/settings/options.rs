@@ -13,7 +13,7 @@ use super::error::{ConfigError, within};
 use super::exposure::{Exposure, certificates};
 use super::origins::{Origins, origins};
 use super::viewers::OwnNode;
-use super::{hoops, limits, lives, proxies, viewers};
+use super::{hoops, limits, lives, proxies, viewers, webhooks};
 
 /// Settings of a front door as the command line and the environment give them.
 #[derive(Debug, Clone, clap::Args)]
@@ -115,6 +115,10 @@ pub struct Options {
     /// The listener that answers as the vendor's server does.
     #[command(flatten)]
     pub hoops: hoops::Options,
+
+    /// Where events are posted to.
+    #[command(flatten)]
+    pub webhooks: webhooks::Options,
 }
 
 /// The values of `--placement`.
@@ -200,6 +204,7 @@ impl Options {
         })?;
         Ok(Config {
             tracer: traces::Tracer::off(),
+            webhooks: self.webhooks.resolve()?,
             listen: self.listen,
             admin_listen: self.admin_listen,
             spawn_deadline: self.spawn_deadline,
@@ -332,6 +337,11 @@ mod tests {
             (&["--max-live-per-caller", "0"], "--max-live-per-caller"),
             (&["--max-calls-per-second", "many"], "--max-calls-per-second"),
             (&["--unauthenticated-memory", "1KiB"], "--unauthenticated-memory"),
+            (&["--webhook", "https://a"], "--webhook-secret-file"),
+            (
+                &["--webhook", "https://a", "--webhook-secret-file", "/nowhere/secret"],
+                "--webhook-secret-file",
+            ),
         ] {
             let text = config(arguments).unwrap_err();
             assert!(text.contains(flag), "{arguments:?}: {text}");

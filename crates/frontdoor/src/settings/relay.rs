@@ -12,7 +12,7 @@ use super::config::{Config, Surface};
 use super::error::ConfigError;
 use super::options::{Options, PlacementOption};
 use super::viewers::OwnNode;
-use super::{hoops, limits, lives, proxies, viewers};
+use super::{hoops, limits, lives, proxies, viewers, webhooks};
 
 /// Settings of a relay as the command line and the environment give them.
 #[derive(Debug, Clone, clap::Args)]
@@ -114,6 +114,7 @@ impl RelayOptions {
             },
             access: access::Options::default(),
             hoops: hoops::Options::default(),
+            webhooks: webhooks::Options::default(),
         };
         options.into_config_of(Surface::Relay, own_node.as_ref())
     }

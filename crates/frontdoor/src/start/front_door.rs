@@ -17,7 +17,7 @@ use crate::listen::{self, Places};
 use crate::registry_access::refresher::Refresher;
 use crate::registry_access::{circuit, follower, sweeper, tally};
 use crate::settings::{Config, OwnNode, Surface, Tls};
-use crate::{http, live};
+use crate::{http, live, webhooks};
 
 /// Connections at once to the admin port.
 const MAX_ADMIN_CONNECTIONS: usize = 1024;
@@ -256,6 +256,15 @@ fn follow_registry(parts: &Parts, tasks: &Tasks) {
     };
     tasks.spawn("follower", follower::follow(Arc::clone(registry), wake));
     tasks.spawn("live", live::keep(Arc::clone(live)));
+    if let Some(settings) = edge.config.webhooks.clone() {
+        let around = webhooks::Around {
+            registry: Arc::clone(registry),
+            names: edge.names.clone(),
+            metrics: edge.metrics.webhooks.clone(),
+            leaving: edge.stages.leaving.clone(),
+        };
+        tasks.spawn("webhooks", webhooks::deliver(settings, around));
+    }
     let counts = (Arc::clone(registry), Arc::clone(&edge.snapshot), Arc::clone(&edge.tally));
     tasks.spawn("tally", tally::report(counts.0, counts.1, counts.2));
     tasks.spawn("sweeper", sweeper::sweep(Arc::clone(registry)));

@@ -30,6 +30,7 @@ pub(crate) fn config() -> Config {
         origins: Origins::Any,
         hosts: access::Hosts::default(),
         trusted_proxies: frontdoor::TrustedProxies::default(),
+        webhooks: None,
         shutdown_grace: Duration::from_secs(5),
         keep_ended: model::timing::KEEP_ENDED,
         live_ping_interval: Duration::from_secs(30),

@@ -14,6 +14,7 @@ use uuid::Uuid;
 
 use super::audit::Audits;
 use super::claims::Claims;
+use super::deliveries::Deliveries;
 use super::history::History;
 use super::line::Line;
 use super::minutes::Minutes;
@@ -159,6 +160,7 @@ pub(super) struct Farm {
     pub(super) audits: Audits,
     pub(super) minutes: Minutes,
     pub(super) claims: Claims,
+    pub(super) deliveries: Deliveries,
     pub(super) permits: Permits,
     pub(super) judged: Judgement,
     pub(super) cause: Option<Cause>,
@@ -187,6 +189,7 @@ impl Farm {
             audits: Audits::new(&timing),
             minutes: Minutes::default(),
             claims: Claims::new(&timing),
+            deliveries: Deliveries::default(),
             permits: Permits::new(),
             judged: Judgement::default(),
             cause: None,

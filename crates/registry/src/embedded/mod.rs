@@ -23,6 +23,7 @@
 mod assess;
 mod audit;
 mod claims;
+mod deliveries;
 mod farm;
 mod forget;
 mod health;
@@ -61,6 +62,7 @@ use crate::ask::{
     AuditFilter, AuditPage, Claim, Counts, Follow, Forgotten, IdempotencyKey, Located, MAX_FOLLOW, Outcomes,
     Position, Reserve, Reserved, Restored, SpawnFilter, SpawnPage,
 };
+use crate::delivery::{Cursor, Delivery};
 use crate::keepalive::Keepalive;
 use crate::permits::Permit;
 use crate::pings::WantedPings;
@@ -301,6 +303,18 @@ impl Embedded {
     pub(crate) fn minutes(&self, minutes: u32) -> Vec<Minute> {
         let farm = self.farm();
         farm.minutes.last(farm.now, minutes)
+    }
+
+    pub(crate) fn delivery(
+        &self,
+        webhook: Uuid,
+        holder: Uuid,
+        lease: Option<Duration>,
+        cursor: Option<Cursor>,
+    ) -> Delivery {
+        let mut farm = self.farm();
+        let (now, until) = (farm.now, lease.map(|lease| farm.after(lease)));
+        farm.deliveries.hold(now, webhook, holder, until, cursor)
     }
 
     pub(crate) fn position(&self) -> Position {

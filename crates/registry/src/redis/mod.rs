@@ -17,6 +17,7 @@ mod assess;
 mod audit;
 mod choice;
 mod damaged;
+mod delivery;
 mod examine;
 mod heard;
 mod keepalive;

@@ -37,6 +37,7 @@ pub(super) struct Scripts {
     pub(super) locate: Script,
     pub(super) permit: Script,
     pub(super) learn: Script,
+    pub(super) delivery: Script,
     pub(super) audit: Script,
     pub(super) count: Script,
 }
@@ -78,6 +79,7 @@ impl Scripts {
             locate: script!("core", "locate"),
             permit: script!("core", "permit"),
             learn: script!("core", "health", "judge", "handicap", "slots", "outcomes", "learn"),
+            delivery: script!("core", "delivery"),
             audit: script!("core", "audit"),
             count: script!("core", "count"),
         }

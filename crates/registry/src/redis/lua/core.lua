@@ -46,6 +46,7 @@
 --   minute:<m>       hash, counts of a minute since the Unix epoch: started, ready, e:<exit reason>, r:<code>, used, total
 --   idem:<key>       hash, an idempotency record
 --   pings            stream of pings on their way to subscribers; pings:all, pings:of:<n>: there while they are wanted, see pings.lua
+--   delivery:<w>     hash of a webhook: holder and until (who delivers, and for how long), cursor ("<seq> <incarnation>")
 local P = KEYS[1]
 local call = redis.call
 local STALE, DOWN, RESERVATION, PLACE = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
