@@ -166,7 +166,18 @@ impl Node {
         self.changed(pair, spawn);
     }
 
+    /// A new life counts its changes from one, those that were not sent included.
+    fn count_anew(&mut self) {
+        if self.agent.serial == 0 {
+            for (index, change) in self.backlog.iter_mut().enumerate() {
+                change.0 = index as u64 + 1;
+            }
+            self.agent.serial = self.backlog.len() as u64;
+        }
+    }
+
     fn changed(&mut self, pair: &mut Pair<'_>, spawn: Living) {
+        self.count_anew();
         self.agent.serial += 1;
         self.backlog.push((self.agent.serial, spawn, pair.now()));
         if !self.silent {
@@ -184,13 +195,7 @@ impl Node {
 
     fn send(&mut self, pair: &mut Pair<'_>, heartbeat: bool) -> Orders {
         let now = pair.now();
-        // A new life counts its changes from one.
-        if self.agent.serial == 0 {
-            for (index, change) in self.backlog.iter_mut().enumerate() {
-                change.0 = index as u64 + 1;
-            }
-            self.agent.serial = self.backlog.len() as u64;
-        }
+        self.count_anew();
         self.agent.spawns = self.living.iter().map(|spawn| spawn.report(now)).collect();
         let change = |(serial, spawn, at): &(u64, Living, u64)| Change {
             serial: *serial,
