@@ -21,9 +21,9 @@ PAGE = pathlib.Path(__file__).parents[2] / "docs/user/backend.md"
 PROGRAMS = {"farm-token.mjs": "node", "farm_token.py": sys.executable}
 
 
-def programs(directory):
+def programs(directory, page=PAGE):
     """Writes each program of the page; its name begins it, in a comment."""
-    for block in re.findall(r"^```\w+\n(.*?)^```$", PAGE.read_text(encoding="utf-8"), re.M | re.S):
+    for block in re.findall(r"^```\w+\n(.*?)^```$", page.read_text(encoding="utf-8"), re.M | re.S):
         if named := re.match(r"(?://|#) (\S+\.(?:mjs|py))\n", block):
             path = pathlib.Path(directory) / named[1]
             path.write_text(block, encoding="utf-8")
@@ -38,8 +38,8 @@ def call(port, method, path, headers):
 
 
 @contextlib.contextmanager
-def running(name, port, command, environment):
-    process = subprocess.Popen(command, env=os.environ | environment, stdout=subprocess.DEVNULL)
+def running(name, port, command, environment, output=subprocess.DEVNULL):
+    process = subprocess.Popen(command, env=os.environ | environment, stdout=output)
     try:
         end = time.monotonic() + 20
         while True:
@@ -55,8 +55,8 @@ def running(name, port, command, environment):
         process.wait(30)
 
 
-def farm(stack, directory, secret, hatchery, simulator, redis):
-    """The port of a front door that takes tokens signed with this secret."""
+def farm(stack, directory, flags, hatchery, simulator, redis):
+    """The port of a front door with these flags."""
     registry, door, first = free_port(), free_port(), free_ports(20)
     start = [redis, "--port", str(registry), "--save", "", "--dir", directory]
     stack.enter_context(running("Redis", registry, start, {}))
@@ -68,7 +68,7 @@ def farm(stack, directory, secret, hatchery, simulator, redis):
              f"--state-dir={directory}/state", f"--ports={first}-{first + 19}", "--slots=4", f"--listen=127.0.0.1:{grpc}",
              f"--admin-listen=127.0.0.1:{admin}", f"--liveliness-listen=127.0.0.1:{liveliness}"]
     stack.enter_context(running("the agent", grpc, start, {}))
-    start = [hatchery, "frontdoor", url, f"--listen=127.0.0.1:{door}", f"--admin-listen=127.0.0.1:{door_admin}", f"--jwt-keys={secret}"]
+    start = [hatchery, "frontdoor", url, f"--listen=127.0.0.1:{door}", f"--admin-listen=127.0.0.1:{door_admin}", *flags]
     stack.enter_context(running("the front door", door, start, {}))
     return door
 
@@ -80,7 +80,7 @@ def main(*installed):
         with open(secret, "w", encoding="utf-8") as file:
             subprocess.run(["openssl", "rand", "-hex", "32"], check=True, stdout=file)
         secret.chmod(0o600)
-        door = farm(stack, directory, secret, *installed)
+        door = farm(stack, directory, [f"--jwt-keys={secret}"], *installed)
         found = {path.name: path for path in programs(directory)}
         assert found.keys() == PROGRAMS.keys(), found
         for name, path in found.items():

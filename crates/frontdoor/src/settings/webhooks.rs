@@ -87,7 +87,7 @@ impl fmt::Debug for Secret {
 }
 
 impl Options {
-    pub(super) fn resolve(&self) -> Result<Option<Settings>, ConfigError> {
+    pub(crate) fn resolve(&self) -> Result<Option<Settings>, ConfigError> {
         let urls: Vec<&String> = self.webhook.iter().filter(|url| !url.is_empty()).collect();
         let Some(file) = self.webhook_secret_file.as_ref().filter(|_| !urls.is_empty()) else {
             return Ok(None);

@@ -101,9 +101,8 @@ impl Webhook {
     async fn run(&self) {
         let leaving = &self.around.leaving;
         while !leaving.is_cancelled() {
-            match self.hold(None).await {
-                Some((lease, Delivery { mine: true, cursor, .. })) => self.take_over(lease, cursor).await,
-                Some(_) | None => {}
+            if let Some((lease, Delivery { mine: true, cursor, .. })) = self.hold(None).await {
+                self.take_over(lease, cursor).await;
             }
             leaving.run_until_cancelled(sleep(jittered(RENEW))).await;
         }
@@ -126,10 +125,7 @@ impl Webhook {
     }
 
     async fn take_over(&self, lease: Lease, cursor: Option<Cursor>) {
-        let position = match timeout(CALL, self.around.registry.position()).await {
-            Ok(Ok(position)) => position,
-            Ok(Err(_)) | Err(_) => return,
-        };
+        let Ok(Ok(position)) = timeout(CALL, self.around.registry.position()).await else { return };
         // A new webhook begins with what happens next.
         let begins = cursor.is_none();
         let cursor = cursor.unwrap_or_else(|| Cursor::from(position));

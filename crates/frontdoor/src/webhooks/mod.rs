@@ -24,6 +24,8 @@
 mod delivery;
 mod post;
 mod signature;
+#[cfg(test)]
+mod tests;
 mod window;
 
 pub(crate) use self::delivery::{Around, deliver};

@@ -6,7 +6,6 @@ use registry::Cursor;
 use uuid::Uuid;
 
 use crate::on_all;
-use crate::support::*;
 
 /// Long enough for a busy machine to make two calls in it, and short enough to be waited for.
 const LEASE: Duration = Duration::from_millis(700);
