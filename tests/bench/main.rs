@@ -2,8 +2,9 @@
 //! prints a table; every comparison is between things measured alternately in the same run.
 //!
 //! `cargo bench -p hatchery-tests -- reserve` runs one part: `path`, `placements`, `traces`, `memory`, `live`, `large`, `greedy`,
-//! `relay` or `reserve`. Parts of `relay`: `relay-large`, `relay-small`, `relay-visits`, `relay-idle`.
+//! `relay`, `reserve` or `fleet` (`fleet=1000x32`: so many nodes with so many spawns each). Parts of `relay`: `relay-large`, `relay-small`, `relay-visits`, `relay-idle`.
 
+mod fleet;
 mod floor;
 mod greedy;
 mod keep_alive;
@@ -51,6 +52,9 @@ fn main() -> anyhow::Result<()> {
         let relay = relay::PARTS.into_iter().filter(|part| wants("relay") || wants(part)).collect::<Vec<_>>();
         if !relay.is_empty() {
             relay::measure(&relay, &mut table).await?;
+        }
+        if let Some(size) = fleet::size(&wanted) {
+            fleet::measure(size, &mut table).await?;
         }
         if wants("reserve") {
             let scratch = tempfile::tempdir()?;

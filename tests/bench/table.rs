@@ -42,6 +42,10 @@ impl Sample {
         self.0.push(time);
     }
 
+    pub(crate) fn len(&self) -> usize {
+        self.0.len()
+    }
+
     /// The value below which this share of the durations lies.
     pub(crate) fn quantile(&self, share: f64) -> Duration {
         let mut sorted = self.0.clone();

@@ -84,17 +84,28 @@ pub(crate) struct Rotation {
     last: Option<SpawnId>,
 }
 
+/// Whose turn it is.
+#[derive(Debug)]
+pub(crate) enum Turn<'s> {
+    Node,
+    Spawn(&'s Snapshot),
+    Nothing,
+}
+
 impl Rotation {
-    /// The next spawn; `None`: the node.
-    pub(crate) fn next<'s>(&mut self, spawns: &'s HashMap<SpawnId, Snapshot>) -> Option<&'s Snapshot> {
+    pub(crate) fn next<'s>(&mut self, spawns: &'s HashMap<SpawnId, Snapshot>) -> Turn<'s> {
         self.beats += 1;
-        if self.beats.is_multiple_of(NODE_TURN) {
-            return None;
-        }
         let after = spawns.keys().filter(|id| self.last.is_none_or(|last| **id > last)).min();
-        let next = *after.or_else(|| spawns.keys().min())?;
-        self.last = Some(next);
-        spawns.get(&next)
+        match after.or_else(|| spawns.keys().min()) {
+            _ if self.beats.is_multiple_of(NODE_TURN) => Turn::Node,
+            Some(next) => {
+                self.last = Some(*next);
+                spawns.get(next).map_or(Turn::Nothing, Turn::Spawn)
+            }
+            // About as much is looked at as with spawns.
+            None if self.beats % NODE_TURN == 1 => Turn::Nothing,
+            None => Turn::Node,
+        }
     }
 }
 
@@ -210,8 +221,9 @@ mod tests {
         let (mut rotation, mut seen, mut nodes) = (Rotation::default(), Vec::new(), 0);
         for _ in 0..12 {
             match rotation.next(&all) {
-                Some(spawn) => seen.push(spawn.facts.id),
-                None => nodes += 1,
+                Turn::Spawn(spawn) => seen.push(spawn.facts.id),
+                Turn::Node => nodes += 1,
+                Turn::Nothing => panic!("there are spawns"),
             }
         }
         assert_eq!((seen.len(), nodes), (9, 3));
@@ -219,10 +231,9 @@ mod tests {
         seen.dedup();
         assert_eq!(seen.len(), 9);
         all.extend(spawns(1, now));
-        assert!(
-            !seen.contains(&rotation.next(&all).unwrap().facts.id),
-            "the new one comes before the first again"
-        );
-        assert!((0..4).all(|_| rotation.next(&HashMap::new()).is_none()));
+        let Turn::Spawn(next) = rotation.next(&all) else { panic!("a spawn's turn") };
+        assert!(!seen.contains(&next.facts.id), "the new one comes before the first again");
+        let none = HashMap::new();
+        assert_eq!((0..8).filter(|_| matches!(rotation.next(&none), Turn::Node)).count(), 6);
     }
 }

@@ -276,6 +276,12 @@ impl Metrics {
         self.lists.get_or_create(&Reason { reason }).inc();
     }
 
+    /// How many heartbeats have carried the whole list.
+    pub(crate) fn lists_sent(&self) -> u64 {
+        let reasons = LISTED_FOR.into_iter().chain(Difference::ALL.map(Difference::as_str));
+        reasons.map(|reason| self.lists.get_or_create(&Reason { reason }).get()).sum()
+    }
+
     pub(crate) fn ended(&self, reason: ExitReason) {
         self.ended.get_or_create(&Reason { reason: reason.as_str() }).inc();
     }

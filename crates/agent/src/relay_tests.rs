@@ -272,12 +272,7 @@ async fn reports_carry_the_agents_identity_and_the_number_of_the_order_it_follow
 async fn a_list_is_sent_when_something_differs_and_never_while_all_is_well() {
     let dir = tempfile::tempdir().unwrap();
     let mut relay = relay(&dir);
-    let (mut truth, lists) = (Truth::new(), |relay: &Relay| {
-        let text = relay.node.metrics.text(&relay.node.table().usage());
-        let count = |line: &str| line.rsplit(' ').next().unwrap().parse::<u32>().unwrap();
-        let lines = text.lines().filter(|line| line.starts_with("hatchery_agent_registry_lists_total{"));
-        lines.map(count).sum::<u32>()
-    });
+    let (mut truth, lists) = (Truth::new(), |relay: &Relay| relay.node.metrics.lists_sent());
     start(&relay, &mut truth);
     tell_all(&mut relay).await;
     assert_eq!(lists(&relay), 1, "the first");

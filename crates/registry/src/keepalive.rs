@@ -78,6 +78,8 @@ pub enum Check {
     },
     /// The record, the slot and the indexes of one spawn.
     Spawn(Box<SpawnReport>),
+    /// Nothing of its own: a node without spawns has no more looked at than others.
+    Counts,
 }
 
 /// When the spawns of a node last reported, in a form that does not grow with their number.

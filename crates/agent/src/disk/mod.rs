@@ -14,7 +14,7 @@ use std::io;
 pub(crate) use self::lane::Lane;
 
 /// The lanes of one agent.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Disk {
     /// Executable, log file, control group and `exec` of one start.
     pub(crate) starts: Lane,

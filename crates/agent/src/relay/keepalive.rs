@@ -5,7 +5,7 @@ use registry::{Check, Keepalive, Orders, RegistryError};
 use tokio::time::Instant;
 
 use super::{Relay, ReportOutcome};
-use crate::agreement;
+use crate::agreement::{self, Turn};
 
 impl Relay {
     pub(super) fn after_keepalive(
@@ -54,8 +54,11 @@ impl Relay {
             return None;
         }
         let check = match self.rotation.next(&self.reported) {
-            Some(spawn) => Check::Spawn(Box::new(spawn.report(now))),
-            None => Check::Node { description: Box::new(description), identity: self.node.state.identity },
+            Turn::Spawn(spawn) => Check::Spawn(Box::new(spawn.report(now))),
+            Turn::Nothing => Check::Counts,
+            Turn::Node => {
+                Check::Node { description: Box::new(description), identity: self.node.state.identity }
+            }
         };
         let pings = self.pinged.map_or_else(Vec::new, |last| agreement::pings(&self.reported, last, now));
         self.pinged = self.pinged.map(|_| now);

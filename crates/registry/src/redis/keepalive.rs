@@ -115,6 +115,9 @@ fn with_ages(spawns: impl Iterator<Item = (SpawnId, std::time::Duration)>) -> St
 /// What the script looks at, as a sum of what it must find.
 fn check_args(args: &mut ScriptInvocation<'_>, check: &Check) {
     match check {
+        Check::Counts => {
+            args.arg("").arg("").arg("").arg("").arg("").arg("");
+        }
         Check::Node { description: node, identity } => {
             let instance =
                 if identity.instance.is_nil() { String::new() } else { identity.instance.to_string() };
@@ -130,7 +133,7 @@ fn check_args(args: &mut ScriptInvocation<'_>, check: &Check) {
                 instance,
                 identity.life.to_string(),
             ];
-            args.arg("node").arg(sum(&found)).arg("").arg("").arg("");
+            args.arg("node").arg(sum(&found)).arg("").arg("").arg("").arg("");
         }
         Check::Spawn(spawn) => {
             let mut found = vec![
@@ -144,7 +147,7 @@ fn check_args(args: &mut ScriptInvocation<'_>, check: &Check) {
                 found.push(json(&spawn.tags));
             }
             args.arg("spawn").arg(spawn.id.to_string()).arg(sum(&found));
-            args.arg(spawn.owner.as_ref().map_or("", Owner::as_str)).arg(knows(spawn));
+            args.arg(spawn.owner.as_ref().map_or("", Owner::as_str)).arg(knows(spawn)).arg(ms(spawn.started));
         }
     }
 }

@@ -86,22 +86,24 @@ async fn a_number_far_ahead_of_the_clock_ends_no_events() {
 }
 
 #[tokio::test]
-async fn a_farm_in_which_nothing_happens_mends_its_streams_with_heartbeats_alone() {
+async fn a_farm_in_which_nothing_happens_mends_its_streams_with_heartbeats_and_sweeps_alone() {
     for commands in damages() {
         let farm = Farm::redis().await;
-        let mut agent = Agent::new("a", 9);
+        let mut agent = Agent::new("a", 9).identified();
         agent.beat(&farm).await;
         let before = farm.registry.incarnation().await.unwrap();
         damage(&farm, &commands).await;
         let hidden = commands.len() > 1 && commands[1].starts_with("XTRIM");
         for _ in 0..5 {
             agent.beat(&farm).await;
+            farm.registry.sweep().await.unwrap();
         }
         let after = farm.registry.incarnation().await.unwrap();
         // What cannot be seen shows when the next event is added.
         assert_eq!(after != before, !hidden && !is_harmless(&commands), "{commands:?}");
         for _ in 0..5 {
             agent.beat(&farm).await;
+            farm.registry.sweep().await.unwrap();
         }
         assert_eq!(farm.registry.incarnation().await.unwrap(), after, "once: {commands:?}");
     }
@@ -122,17 +124,16 @@ async fn an_entry_a_little_ahead_of_the_clock_ends_nothing() {
 }
 
 #[tokio::test]
-async fn a_floor_above_all_events_is_right_again_within_five_heartbeats() {
+async fn a_floor_above_all_events_is_right_again_with_the_next_sweep() {
     let farm = Farm::redis().await;
-    let mut agent = Agent::new("a", 9);
+    let mut agent = Agent::new("a", 9).identified();
     agent.beat(&farm).await;
     agent.report(&farm, ready(csr().spawn)).await;
     let position = farm.registry.position().await.unwrap();
     for floor in ["18446744073709551615", "nonsense", "-1", "0"] {
         damage(&farm, &[format!("SET {{hatchery:test}}:floor {floor}")]).await;
-        for _ in 0..5 {
-            agent.beat(&farm).await;
-        }
+        agent.beat(&farm).await;
+        farm.registry.sweep().await.unwrap();
         let (_, gap, _) = follows(&farm, position).await;
         assert!(!gap, "{floor}");
         let first = farm.registry.follow(Position::default(), Duration::ZERO).await.unwrap().events[0].seq;
@@ -143,7 +144,7 @@ async fn a_floor_above_all_events_is_right_again_within_five_heartbeats() {
 #[tokio::test]
 async fn a_record_of_a_spawn_that_others_have_written_is_its_agents_again_within_five_heartbeats() {
     let farm = Farm::redis().await;
-    let mut agent = Agent::new("a", 9);
+    let mut agent = Agent::new("a", 9).identified();
     agent.beat(&farm).await;
     let owner: Owner = "ann".parse().unwrap();
     let report = SpawnReport { owner: Some(owner.clone()), last_ping: None, ..ready(csr().spawn) };

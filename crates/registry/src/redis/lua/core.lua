@@ -113,8 +113,8 @@ local function last_sound()
   return ok and is_sound(last) and last or nil
 end
 
--- Begins anew where the streams or their number are damaged. Called by heartbeats, because without events nothing else
--- would show it.
+-- Begins anew where the streams or their number are damaged. Called by sweeps and lists, because without events nothing
+-- else would show it.
 local function repair_streams()
   local seq = count_of(call('GET', P .. ':seq'))
   if (seq and not is_sound(seq)) or not last_sound() then begin_anew() end

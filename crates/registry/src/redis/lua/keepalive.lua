@@ -2,13 +2,14 @@
 -- at a part of what is held. Its cost does not grow with the number of spawns. It repairs nothing: whatever differs, the agent sends its
 -- whole list, and report.lua repairs all. docs/internals/decisions says why, and what is found when.
 -- ARGV: node, epoch, last accepted change, digest, count of spawns, count of those with a GPU, number of the agent's last order, load,
---   supply, GPUs, age of the oldest last ping or '' and then the late spawns with spaces before them, 'node' or 'spawn',
---   with 'node': its sum, and three times '';
+--   supply, GPUs, age of the oldest last ping or '' and then the late spawns with spaces before them, 'node', 'spawn' or '',
+--   with 'node': its sum, and four times ''; with '': five times '';
 --   with 'spawn': id, its sum, owner or '', what the agent knows (t tags, o the request, c viewer came, d viewer left, l end of life,
---     s its server's id);
+--     s its server's id),
+--     ms since it was started;
 --   late spawns and the ages of their pings, pings and their ages: each as one text with spaces.
--- Returns {'differs', what} · {'ok', eligibility, drain, now, order's number, 1 where pings are wanted, renderers that fail there, count of abandoned, abandoned …,
---   expired …}.
+-- Returns {'differs', what} · {'ok', eligibility, drain, now, order's number, 1 where pings are wanted, renderers that fail there,
+--   count of abandoned, abandoned …, expired …}.
 local node, epoch, accepted, digest, spawns, gpu_spawns, generation =
   ARGV[1], ARGV[2], ARGV[3], ARGV[4], tonumber(ARGV[5]), tonumber(ARGV[6]), tonumber(ARGV[7])
 local key, held = P .. ':node:' .. node, P .. ':held:' .. node
@@ -39,11 +40,16 @@ local used, gused, kind = call('HLEN', held), tonumber(h[8] or ''), h[9] or ''
 local others = used - spawns
 if others < 0 or not gused or not (gused >= gpu_spawns and gused <= gpu_spawns + others) then return { 'differs', 'slots' } end
 
--- What no request finds the node without.
-local kind_json = call('HGET', P .. ':kinds', kind)
-if not kind_json or call('SISMEMBER', P .. ':names', node) == 0 or call('EXISTS', P .. ':kindver') == 0 then
-  return { 'differs', 'index' }
-end
+-- What no request finds the node without. One call tells of five keys, of which mostly the first alone is there; it counts five times, so
+-- that it cannot be mistaken for the others.
+local kind_json, kindver = call('HGET', P .. ':kinds', kind), P .. ':kindver'
+local abandoned, expired = P .. ':abandoned:' .. node, P .. ':expired:' .. node
+local there = redis.pcall('EXISTS', kindver, kindver, kindver, kindver, kindver, abandoned, expired, P .. ':pings:all',
+  P .. ':pings:of:' .. node)
+-- An agent whose user of Redis is that of the release before this one may not look at all of them.
+if type(there) ~= 'number' then there = call('EXISTS', kindver) * 6 end
+if not kind_json or call('SISMEMBER', P .. ':names', node) == 0 or there < 5 then return { 'differs', 'index' } end
+local is_plain = there == 5
 
 local function differs_node()
   for f = 10, 17 do
@@ -67,7 +73,8 @@ local function differs_node()
         load = gused < gpus and math.max(load, gpus > 0 and gused / gpus or 0) or nil
       end
       local score = tonumber(call('ZSCORE', P .. ':open:' .. tail, node) or '')
-      if (load == nil) ~= (score == nil) or load and math.abs(load + handicap(renderer, was_supply) - score) > 1e-11 then return 'index' end
+      local expected = load and load + handicap(renderer, was_supply)
+      if (load == nil) ~= (score == nil) or load and math.abs(expected - score) > 1e-11 then return 'index' end
     end
   end
   if others > 0 then
@@ -90,7 +97,9 @@ local function differs_spawn()
   local owner = r[8] or ''
   local text = table.concat({ r[1], r[2], r[3], r[4], r[5] }, '\n')
   if string.find(knows, 't', 1, true) then text = text .. '\n' .. (r[6] or '') end
-  if redis.sha1hex(text) ~= sum or says ~= '' and owner ~= says or not tonumber(r[9]) or not tonumber(r[13]) then return 'record' end
+  if redis.sha1hex(text) ~= sum or says ~= '' and owner ~= says or not tonumber(r[13]) then return 'record' end
+  -- As repair_record in spawns.lua.
+  if math.abs((tonumber(r[9]) or 0) - (now - ARGV[17])) >= 5000 then return 'record' end
   if string.find(knows, 'o', 1, true) and string.sub(r[7] or '', 1, 1) ~= '{' then return 'record' end
   if string.find(knows, 'c', 1, true) and (not tonumber(r[10])
     or (tonumber(r[11]) ~= nil) ~= (string.find(knows, 'd', 1, true) ~= nil)) then return 'record' end
@@ -104,7 +113,7 @@ local function differs_spawn()
 end
 
 local differs
-if checks_node then differs = differs_node() else differs = differs_spawn() end
+if checks_node then differs = differs_node() elseif ARGV[12] == 'spawn' then differs = differs_spawn() end
 if differs then return { 'differs', differs } end
 
 local age, late = string.match(ARGV[11], '^(%d*)(.*)$')
@@ -119,26 +128,25 @@ if supply ~= was_supply then
   end
 end
 call('ZADD', P .. ':up', int(now), node)
-for id, ago in string.gmatch(ARGV[17], '(%S+) (%d+)') do
+for id, ago in string.gmatch(ARGV[18], '(%S+) (%d+)') do
   local record = P .. ':spawn:' .. id
   local was = call('HGET', record, 'ping')
   if was and math.abs((tonumber(was) or 0) - (now - ago)) > 50 then call('HSET', record, 'ping', int(now - ago)) end
 end
-local wants_pings = are_pings_wanted(node)
-local seq = wants_pings and ARGV[18] ~= '' and tonumber(call('GET', P .. ':seq') or '')
+local wants_pings = not is_plain and are_pings_wanted(node)
+local seq = wants_pings and ARGV[19] ~= '' and tonumber(call('GET', P .. ':seq') or '')
 -- Where the number is lost or damaged, core.lua finds another; these pings are dropped.
 if seq and seq >= 0 and seq < now_us + 3600000000 then
   seq = math.max(seq + 1, now_us)
   call('SET', P .. ':seq', int(seq))
   local pings = {}
-  for id, ago in string.gmatch(ARGV[18], '(%S+) (%d+)') do pings[#pings + 1] = id .. ' ' .. int(now - ago) end
+  for id, ago in string.gmatch(ARGV[19], '(%S+) (%d+)') do pings[#pings + 1] = id .. ' ' .. int(now - ago) end
   relay_pings(node, seq, table.concat(pings, ' '))
 end
 
 local failing = (fails(hcsr) and 'csr ' or '') .. (fails(hssr) and 'ssr' or '')
 local answer = { 'ok', eligibility, drain, int(now), int(known), wants_pings and '1' or '0', failing, '0' }
-local abandoned, expired = P .. ':abandoned:' .. node, P .. ':expired:' .. node
-if call('EXISTS', abandoned, expired) > 0 then
+if not is_plain then
   local given_up = call('SMEMBERS', abandoned)
   answer[8] = #given_up
   for _, spawn in ipairs(given_up) do answer[#answer + 1] = spawn end

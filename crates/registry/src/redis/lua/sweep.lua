@@ -37,6 +37,10 @@ end)
 
 expire_beats(256)
 
+-- Without events nothing else shows that the streams, their number or the floor are damaged.
+repair_streams()
+set_floor()
+
 -- Where one of the sets by availability was lost, its nodes would keep their availability for ever. Some are checked each time.
 for _, node in ipairs(call('SRANDMEMBER', P .. ':names', 16)) do
   local h = call('HMGET', P .. ':node:' .. node, 'avail', 'beat')

@@ -1,8 +1,8 @@
 //! An agent as the registry sees it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::hash::{DefaultHasher, Hash, Hasher};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use model::{AgentEpoch, Load, NodeDescription, NodeId, NodeKind, SpawnId, SpawnState, Supply};
 use registry::{
@@ -36,6 +36,8 @@ pub(crate) struct Agent {
     pub(crate) pings: Vec<(SpawnId, Duration)>,
     pub(crate) heard: HeardReport,
     pub(crate) supply: Supply,
+    /// When the registry was first told of each spawn, and how long ago it had been started then.
+    pub(crate) since: HashMap<SpawnId, (Instant, Duration)>,
 }
 
 impl Agent {
@@ -68,6 +70,7 @@ impl Agent {
             pings: Vec::new(),
             heard: HeardReport::default(),
             supply: Supply::default(),
+            since: HashMap::new(),
         }
     }
 
@@ -147,6 +150,9 @@ impl Agent {
 
     async fn send(&mut self, farm: &Farm, changes: Vec<Change>, heartbeat: bool) -> Orders {
         let last = changes.last().map_or(0, |change| change.serial);
+        for spawn in self.spawns.iter().chain(changes.iter().map(|change| &change.spawn)) {
+            self.since.entry(spawn.id).or_insert_with(|| (Instant::now(), spawn.started));
+        }
         let report = self.compose(changes, heartbeat);
         let registry = farm.agents.as_ref().unwrap_or(&farm.registry);
         let orders = registry.report(&report).await.expect("the registry is there");
@@ -176,8 +182,12 @@ impl Agent {
         let (round, turn) = (self.beats / 4, self.beats % 4);
         let check = match self.spawns.len() {
             count if turn < 3 && count > 0 => {
-                Check::Spawn(Box::new(self.spawns[(round * 3 + turn) % count].clone()))
+                let spawn = self.spawns[(round * 3 + turn) % count].clone();
+                let since = self.since.get(&spawn.id);
+                let started = since.map_or(spawn.started, |(at, age)| at.elapsed() + *age);
+                Check::Spawn(Box::new(SpawnReport { started, ..spawn }))
             }
+            0 if turn == 0 => Check::Counts,
             _ => Check::Node { description: Box::new(self.description.clone()), identity: self.identity },
         };
         let count = |of: &dyn Fn(&SpawnReport) -> bool| {
