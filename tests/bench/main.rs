@@ -2,7 +2,7 @@
 //! prints a table; every comparison is between things measured alternately in the same run.
 //!
 //! `cargo bench -p hatchery-tests -- reserve` runs one part: `path`, `placements`, `traces`, `memory`, `live`, `large`, `greedy`,
-//! `relay` or `reserve`. Parts of `relay`: `relay-large`, `relay-small`, `relay-visits`, `relay-idle`.
+//! `relay`, `reserve` or `warm`. Parts of `relay`: `relay-large`, `relay-small`, `relay-visits`, `relay-idle`.
 
 mod floor;
 mod greedy;
@@ -15,6 +15,7 @@ mod relay;
 mod reserve;
 mod table;
 mod traces;
+mod warm;
 
 use table::Table;
 
@@ -38,6 +39,9 @@ fn main() -> anyhow::Result<()> {
         }
         if wants("memory") {
             placements::memory(&mut table).await?;
+        }
+        if wants("warm") {
+            warm::measure(&mut table).await?;
         }
         if wants("live") {
             live::measure(&mut table).await?;
