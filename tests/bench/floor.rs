@@ -27,6 +27,8 @@ pub(crate) struct Floor {
     waiting: Waiting,
     ports: Mutex<Vec<u16>>,
     port_came_back: Notify,
+    /// How long a stand-in takes to be ready, in milliseconds.
+    delay: u64,
 }
 
 impl Floor {
@@ -43,7 +45,13 @@ impl Floor {
             waiting,
             ports: Mutex::new(ports),
             port_came_back: Notify::new(),
+            delay: 0,
         })
+    }
+
+    /// The same with stand-ins that take so many milliseconds more.
+    pub(crate) fn with_delay(self, delay: u64) -> Self {
+        Self { delay, ..self }
     }
 
     /// Starts one; how long after `began` it was ready.
@@ -68,6 +76,7 @@ impl Floor {
             .env("LD_LIBRARY_PATH", &self.libraries)
             .env("DYLD_LIBRARY_PATH", &self.libraries)
             .env("DISPLAY", ":0")
+            .envs((self.delay > 0).then(|| ("SC_SIM_READY_DELAY_MS", self.delay.to_string())))
             .process_group(0)
             .stdin(Stdio::null())
             .stdout(Stdio::null())

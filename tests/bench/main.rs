@@ -2,7 +2,8 @@
 //! prints a table; every comparison is between things measured alternately in the same run.
 //!
 //! `cargo bench -p hatchery-tests -- reserve` runs one part: `path`, `placements`, `traces`, `memory`, `live`, `large`, `greedy`,
-//! `relay`, `reserve` or `fleet` (`fleet=1000x32`: so many nodes with so many spawns each). Parts of `relay`: `relay-large`, `relay-small`, `relay-visits`, `relay-idle`.
+//! `relay`, `reserve`, `warm` or `fleet` (`fleet=1000x32`: so many nodes with so many spawns each). Parts of `relay`: `relay-large`,
+//! `relay-small`, `relay-visits`, `relay-idle`.
 
 mod fleet;
 mod floor;
@@ -16,6 +17,7 @@ mod relay;
 mod reserve;
 mod table;
 mod traces;
+mod warm;
 
 use table::Table;
 
@@ -39,6 +41,9 @@ fn main() -> anyhow::Result<()> {
         }
         if wants("memory") {
             placements::memory(&mut table).await?;
+        }
+        if wants("warm") {
+            warm::measure(&mut table).await?;
         }
         if wants("live") {
             live::measure(&mut table).await?;

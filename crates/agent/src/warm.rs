@@ -20,7 +20,7 @@ use self::keeper::Keeper;
 use crate::node::Node;
 use crate::table::warm::plan::Plan;
 
-/// How often the memory is looked at again, where it has a floor.
+/// When it is tried again where memory, a port or the disk was short: nothing says when they are not any more.
 const LOOK: Duration = Duration::from_secs(1);
 
 /// Keeps as many servers as are wanted, until `stop` is cancelled.
@@ -28,13 +28,9 @@ pub(crate) async fn keep(node: Arc<Node>, stop: CancellationToken) {
     let changed = node.table().warm_changed();
     loop {
         let now = Instant::now();
-        follow(&node, now);
+        let is_short = follow(&node, now);
         let next = node.table().next_warm_plan(now);
-        let next = if node.config.min_free_memory > 0 && !node.config.warm.is_empty() {
-            Some(next.map_or(now + LOOK, |next| next.min(now + LOOK)))
-        } else {
-            next
-        };
+        let next = if is_short { Some(next.map_or(now + LOOK, |next| next.min(now + LOOK))) } else { next };
         let due = async {
             match next {
                 Some(at) => tokio::time::sleep_until(at).await,
@@ -51,7 +47,11 @@ pub(crate) async fn keep(node: Arc<Node>, stop: CancellationToken) {
     }
 }
 
-fn follow(node: &Arc<Node>, now: Instant) {
+/// Does what the plan says. Returns whether something was short that a start takes.
+fn follow(node: &Arc<Node>, now: Instant) -> bool {
+    if node.config.warm.is_empty() && node.table().warm_servers() == 0 {
+        return false;
+    }
     // No servers without a place to write down that they run.
     let may_start = node.has_memory() && node.state.journal.trouble().is_none();
     let Plan { start, end } = node.table().plan_warm(may_start, now);
@@ -59,13 +59,18 @@ fn follow(node: &Arc<Node>, now: Instant) {
         tracing::info!(server.id = %id, reason = why.as_str(), "a warm server is ended");
         node.table().end_warm(id, why);
     }
+    let mut is_short = !may_start;
     for renderer in start {
         let kept = node.table().keep_another(renderer, now);
-        let Some(kept) = kept else { continue };
+        let Some(kept) = kept else {
+            is_short = true;
+            continue;
+        };
         let span =
             tracing::error_span!("warm", server.id = %kept.facts.id, node.id = %node.config.node, %renderer);
         node.drivers.spawn(keeper::start(Arc::clone(node), kept).instrument(span));
     }
+    is_short
 }
 
 /// Runs the keepers of servers that an earlier agent has kept.

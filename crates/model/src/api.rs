@@ -18,6 +18,7 @@
 mod explain;
 mod past;
 mod problem;
+mod waiting;
 
 use std::collections::BTreeMap;
 
@@ -36,6 +37,7 @@ use crate::trace::TraceId;
 pub use explain::{ExplainedNode, Explanation, ExplanationSource};
 pub use past::{AuditEvent, AuditList, History, HistoryMinute};
 pub use problem::{Attempt, ErrorCode, Problem};
+pub use waiting::{Waiting, WaitingList};
 
 /// Body of `POST /spawn`. Every field is optional, and so is the body. Unknown fields are refused by name.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -428,38 +430,4 @@ pub struct SpawnList {
     /// Hand it back as `cursor` for the next page; absent on the last.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub next_cursor: Option<String>,
-}
-
-/// A request that waits in line.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct Waiting {
-    /// 1: it is next. The others come after as many as could take a slot that it could use.
-    pub position: u64,
-    /// Since when it has its place. Absent, as what it waits for, where a front door of the release before gave it the place.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(value_type = Option<String>, format = DateTime)]
-    pub since: Option<Timestamp>,
-    /// Where the picture is to be rendered.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub renderer_type: Option<RendererType>,
-    /// The pool that it asked for.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub pool: Option<String>,
-    /// The labels that it asked for.
-    #[serde(skip_serializing_if = "BTreeMap::is_empty", default)]
-    pub labels: BTreeMap<String, String>,
-    /// Who waits, where callers have to say who they are: by the key's name, where it has one.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub owner: Option<String>,
-}
-
-/// Answer of `GET /v1/waiting`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct WaitingList {
-    /// The first in line, in their order.
-    pub waiting: Vec<Waiting>,
-    /// How many wait: those that the caller may see, and 10000 at the most.
-    pub total: u64,
 }

@@ -7,6 +7,7 @@
 //! spawns          what there is to know of all spawns, see [`journal`]
 //! spawns.damaged  what of it could not be understood
 //! logs/ID.log     what it wrote
+//! logs/ID.warm    what a warm server wrote that is no spawn's
 //! ```
 //!
 //! The journal is not synced to the disk: what was written survives the agent however it ends, and a machine that ends takes its

@@ -14,13 +14,12 @@ use tokio::sync::oneshot;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::entrance::{Holding, SpawnSpec};
+use super::holding::{Claimed, Holding};
+use super::pool::{Lent, PoolEntry};
 use super::warm::plan::{WarmEnd, WarmStage};
-use super::warm::{Lent, PoolEntry};
 use super::{Inbox, Table};
 use crate::liveliness::secret::Secret;
 use crate::procfs;
-use crate::spawn::body::Body;
 use crate::spawn::user::Ids;
 use crate::spawn::{Facts, Refusal, RefusalKind};
 
@@ -51,23 +50,20 @@ impl Miss {
     }
 }
 
-/// A server that a spawn has got from the pool.
-#[derive(Debug)]
-pub(super) struct Claimed {
-    pub(super) holding: Holding,
-    pub(super) secret: Option<Secret>,
-    pub(super) server: SpawnId,
-    pub(super) body: oneshot::Receiver<Body>,
-}
-
 impl Table {
     /// Takes the oldest warm server of this renderer out of the pool, for a spawn.
-    pub(super) fn claim_warm(&mut self, spec: &SpawnSpec, now: Instant) -> Option<Claimed> {
+    pub(super) fn claim_warm(
+        &mut self,
+        id: SpawnId,
+        renderer: RendererType,
+        now: Instant,
+    ) -> Option<Claimed> {
         loop {
-            let candidates =
-                self.warm.kept.values().filter(|entry| {
-                    entry.facts.renderer == spec.renderer && self.warm.is_claimable(entry, now)
-                });
+            let candidates = self
+                .warm
+                .kept
+                .values()
+                .filter(|entry| entry.facts.renderer == renderer && self.warm.is_claimable(entry, now));
             let server = candidates.min_by_key(|entry| entry.facts.started)?.facts.id;
             let entry = self.warm.kept.remove(&server)?;
             // The kernel knows of an end before its keeper has looked.
@@ -78,8 +74,8 @@ impl Table {
                 self.warm.kept.insert(server, PoolEntry { inbox, ..entry });
                 continue;
             }
-            self.warm.claimed.insert(server, spec.id);
-            self.warm.succeeded(spec.renderer);
+            self.warm.claimed.insert(server, id);
+            self.warm.succeeded(renderer);
             self.warm.changed.notify_one();
             let facts = &entry.facts;
             let holding = Holding { port: facts.port, user: facts.user, gpu: facts.gpu, after: None };

@@ -12,14 +12,13 @@ use tokio::sync::{Notify, oneshot, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::claim::Claimed;
+use super::holding::{Claimed, Holding};
 use super::{AdmissionMode, Entry, Inbox, Stage, Table};
 use crate::endpoint::EndpointForm;
 use crate::liveliness::secret::Secret;
 use crate::ports;
 use crate::spawn::body::Body;
 use crate::spawn::exit::Cause;
-use crate::spawn::user::Ids;
 use crate::spawn::{Answer, Facts, Refusal, RefusalKind, Snapshot};
 
 /// A search for the owners of taken ports takes no more ports at once.
@@ -67,16 +66,6 @@ impl Default for Source {
     }
 }
 
-/// What a spawn holds until its end.
-#[derive(Debug)]
-pub(super) struct Holding {
-    pub(super) port: u16,
-    pub(super) user: Option<Ids>,
-    pub(super) gpu: Option<u32>,
-    /// Cancelled once a warm server has ended that has to end before.
-    pub(super) after: Option<CancellationToken>,
-}
-
 /// An admitted spawn, for the task that will own it.
 #[derive(Debug)]
 pub(crate) struct Admitted {
@@ -120,7 +109,7 @@ impl Table {
             Ok(()) => {}
             Err(refusal) => return Admission::Refused(refusal),
         }
-        let claimed = if needs.is_special { None } else { self.claim_warm(&ask, now) };
+        let claimed = if needs.is_special { None } else { self.claim_warm(ask.id, ask.renderer, now) };
         let (holding, source, secret, server) = match claimed {
             Some(Claimed { holding, secret, server, body }) => {
                 (holding, Source::Warm(body), secret.unwrap_or_else(Secret::mint), Some(server))

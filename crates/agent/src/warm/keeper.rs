@@ -20,7 +20,7 @@ use crate::spawn::start::{START_TIMEOUT, start_warm};
 use crate::spawn::{Facts, output};
 use crate::start_gate::{StartPermit, Turn};
 use crate::state::record::JournalEvent;
-use crate::table::warm::KeptServer;
+use crate::table::pool::KeptServer;
 use crate::table::warm::plan::{WarmEnd, WarmStage};
 
 /// Between TERM and KILL: nothing has connected to it, and a spawn may wait for what it holds.

@@ -169,7 +169,7 @@ async fn a_drain_answers_although_a_start_hangs_and_nothing_starts_afterwards() 
 
 #[tokio::test(flavor = "multi_thread")]
 async fn starts_that_all_hang_are_refused_at_once_and_supervision_goes_on() {
-    let farm = Farm::start_with(|c| c.slots = 20).await;
+    let farm = Farm::start_with(|c| (c.slots, c.starts) = (20, 20)).await;
     let (id, _) = farm.spawn().await;
     let hung: Vec<_> = (0..16).map(|_| hung_ask(&farm)).collect();
     let calls = hung.iter().map(|(ask, _)| {

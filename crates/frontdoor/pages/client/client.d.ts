@@ -109,7 +109,6 @@ export interface Spawn {
   startedAt: string;
   readyAt?: string;
   lastPingAt?: string;
-  /** Whether a viewer is connected to it. */
   viewer: 'connected' | 'gone' | 'never';
   connectedAt?: string;
   disconnectedAt?: string;
@@ -121,9 +120,8 @@ export interface Spawn {
   /** The pairs of text that its caller gave it. */
   tags?: Record<string, string>;
   gpu?: number;
-  /** Its server was kept ready before it was asked for. */
+  /** Its server was kept ready, and was started with this id. */
   warm?: boolean;
-  /** The id that its server was started with, where that is not the spawn's. */
   serverId?: string;
   /** The caller that it belongs to, where callers are authenticated: a key's name, `key:` and its id, or `jwt:` and a subject. */
   owner?: string;
@@ -135,15 +133,12 @@ export interface NodeHealth {
   state: 'ok' | 'failing';
   /** The last failure, in words. */
   reason?: string;
-  /** When it became `failing`. */
   since?: string;
-  /** Failures in a row. */
   failures?: number;
   /** When the next request may be sent there as a probe. */
   nextProbeAt?: string;
 }
 
-/** A drain of a node. */
 export interface Drain {
   deadline: string;
   remaining: number;
@@ -152,7 +147,6 @@ export interface Drain {
   startedAt: string;
 }
 
-/** A node of the farm. */
 export interface Node {
   id: string;
   eligibility: 'eligible' | 'cordoned' | 'draining';
@@ -168,9 +162,8 @@ export interface Node {
   viewerRelay?: string;
   endpoint: string;
   load: { cpu: number; memoryFreeBytes: number };
-  /** Servers that start at once at the most, and spawns whose start waits. */
+  /** How many servers start at once and how many spawns wait for that; servers that are kept ready. */
   starts?: { limit: number; waiting: number };
-  /** Servers that are kept ready, by renderer. */
   warm?: Partial<Record<'csr' | 'ssr', { ready: number; wanted: number }>>;
   lastHeartbeatAt: string;
   drain?: Drain;

@@ -152,13 +152,8 @@ impl Farm {
 
     /// How many an owner has, where that can be seen: in a Redis of one's own.
     pub(crate) async fn owned(&self, owner: &str) -> Option<u32> {
-        let redis = self.redis.as_ref()?;
-        Some(
-            redis
-                .query(&format!("HLEN {{hatchery:test}}:owned:{owner}"))
-                .await
-                .expect("the registry is there"),
-        )
+        let query = format!("HLEN {{hatchery:test}}:owned:{owner}");
+        Some(self.redis.as_ref()?.query(&query).await.expect("the registry is there"))
     }
 
     /// Waits for the clock of the registry; both kinds live in real time. Front doors sweep meanwhile, so that silence is
