@@ -162,6 +162,7 @@ async fn heartbeats(redis: &RedisServer, count: usize, table: &mut Table) -> any
                 gpu_spawns: 0,
                 generation: 0,
                 load: model::Load::default(),
+                supply: Supply::default(),
                 gpus: Vec::new(),
                 heard: HeardReport { since: Some(Duration::from_secs(4)), late: Vec::new() },
                 pings: Vec::new(),

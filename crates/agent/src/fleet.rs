@@ -18,7 +18,7 @@ use crate::node::Node;
 use crate::relay::Relay;
 use crate::state::StateDir;
 use crate::table::Liveliness;
-use crate::table::entrance::{Admission, SpawnSpec};
+use crate::table::entrance::{Admission, Needs, SpawnSpec};
 
 /// The threads for the disk, which all agents of a process share.
 #[derive(Debug, Clone)]
@@ -73,7 +73,7 @@ impl SimulatedAgent {
             max_idle: None,
         };
         let mut table = self.node.table();
-        if !matches!(table.admit(spec, now), Admission::New(..)) {
+        if !matches!(table.admit_with(spec, Needs::default(), now), Admission::New(..)) {
             return false;
         }
         table.launched(id, 1, now);
