@@ -10,7 +10,7 @@ use anyhow::Context as _;
 use hatchery_tests::RedisServer;
 use model::{
     AgentEpoch, Demand, NodeDescription, NodeId, NodeKind, Placement, RendererType, SpawnId, SpawnState,
-    Timing,
+    Supply, Timing,
 };
 use registry::{
     AgentReport, Agreement, Check, Digest, HeardReport, Heartbeat, Identity, Keepalive, Registry, Reserve,
