@@ -30,6 +30,9 @@ const HEARD_FOR: Duration = Duration::from_secs(1);
 /// How long a reader waits until the index has what the registry has.
 const CATCH_UP: Duration = Duration::from_secs(2);
 
+/// When the spawns of each node last reported.
+type HeardOf = Arc<HashMap<NodeId, Heard>>;
+
 /// The index, and how far it has come.
 #[derive(Debug)]
 pub(super) struct Spawns {
@@ -38,7 +41,7 @@ pub(super) struct Spawns {
     index: Mutex<Index>,
     seq: watch::Sender<u64>,
     /// When the spawns of each node last reported, and when that was read.
-    heard: tokio::sync::Mutex<Option<(Instant, Arc<HashMap<NodeId, Heard>>)>>,
+    heard: tokio::sync::Mutex<Option<(Instant, HeardOf)>>,
     metrics: HoopsMetrics,
 }
 
@@ -72,7 +75,7 @@ impl Spawns {
     }
 
     /// When the spawns of each node last reported: as of a moment ago, or longer ago while the registry is away.
-    pub(super) async fn heard(&self) -> Arc<HashMap<NodeId, Heard>> {
+    pub(super) async fn heard(&self) -> HeardOf {
         let mut last = self.heard.lock().await;
         if let Some((_, heard)) = last.as_ref().filter(|(read, _)| read.elapsed() < HEARD_FOR) {
             return Arc::clone(heard);

@@ -35,7 +35,7 @@ pub(crate) struct Agent {
     /// Pings that the next keepalive brings.
     pub(crate) pings: Vec<(SpawnId, Duration)>,
     pub(crate) heard: HeardReport,
-    /// When the registry was first told of each spawn, and how long ago it had been started then.
+    /// When each spawn was first reported, and how long ago it had been started then.
     pub(crate) since: HashMap<SpawnId, (Instant, Duration)>,
 }
 
