@@ -22,7 +22,7 @@ use crate::table::{Sample, Table, ms, us};
 
 const BEATS: u32 = 20_000;
 /// Heartbeats on their way to Redis at once.
-const AT_ONCE: usize = 32;
+const AT_ONCE: u32 = 32;
 /// How long a fleet is watched.
 const WATCHED: Duration = Duration::from_secs(20);
 /// Each spawn ends, and another one begins, this often.
@@ -92,13 +92,13 @@ async fn at_once(count: u32, call: impl AsyncFn(u32) -> anyhow::Result<()>) -> a
     let each = |first: u32| {
         let call = &call;
         async move {
-            for n in (first..count).step_by(AT_ONCE) {
+            for n in (first..count).step_by(usize::try_from(AT_ONCE)?) {
                 call(n).await?;
             }
             anyhow::Ok(())
         }
     };
-    futures_util::future::try_join_all((0..AT_ONCE as u32).map(each)).await?;
+    futures_util::future::try_join_all((0..AT_ONCE).map(each)).await?;
     Ok(())
 }
 
@@ -147,9 +147,9 @@ async fn heartbeats(redis: &RedisServer, count: usize, table: &mut Table) -> any
     registry.report(&report).await?;
     let start = Spent::read(redis).await?;
     let keepalive = async |beat: u32| {
-        let check = match spawns.get(beat as usize % count.max(1)) {
-            Some(spawn) if beat % 4 > 0 => Check::Spawn(Box::new(spawn.clone())),
-            None if beat % 4 == 0 => Check::Counts,
+        let check = match spawns.get(usize::try_from(beat)? % count.max(1)) {
+            Some(spawn) if !beat.is_multiple_of(4) => Check::Spawn(Box::new(spawn.clone())),
+            None if beat.is_multiple_of(4) => Check::Counts,
             _ => Check::Node { description: Box::new(description.clone()), identity },
         };
         let orders = registry
@@ -189,6 +189,10 @@ async fn heartbeats(redis: &RedisServer, count: usize, table: &mut Table) -> any
         "",
     );
     Ok(())
+}
+
+fn float(count: usize) -> f64 {
+    u32::try_from(count).map_or(f64::MAX, f64::from)
 }
 
 struct Fleet {
@@ -241,7 +245,7 @@ impl Fleet {
         loop {
             let nodes = self.front_door.nodes().await?;
             let used: u32 = nodes.iter().map(|node| node.used).sum();
-            if nodes.len() == self.agents.len() && used as usize == self.running() {
+            if nodes.len() == self.agents.len() && usize::try_from(used)? == self.running() {
                 return Ok(began.elapsed());
             }
             anyhow::ensure!(
@@ -291,10 +295,10 @@ async fn fleet(
     let (mut reserves, mut reports) = (Sample::default(), Sample::default());
     let (lists, before, began) = (fleet.lists(), Spent::read(redis).await?, Instant::now());
     let all: Vec<Arc<SimulatedAgent>> = fleet.agents.values().cloned().collect();
-    let pause = LIFE.div_f64(wanted.max(1) as f64).min(Duration::from_millis(200));
+    let pause = LIFE.div_f64(float(wanted.max(1))).min(Duration::from_millis(200));
     let mut pinged = 0;
     while began.elapsed() < WATCHED {
-        let due = (began.elapsed().as_secs_f64() / 5.0 * nodes as f64) as usize;
+        let due = usize::try_from(began.elapsed().as_millis())? * nodes / 5_000;
         for n in pinged..due {
             all[n % nodes].ping();
         }
@@ -314,13 +318,13 @@ async fn fleet(
     table.row(
         format!(
             "{what}, of which {:.1} a second end and begin: a core of Redis",
-            reports.len() as f64 / took.as_secs_f64()
+            float(reports.len()) / took.as_secs_f64()
         ),
         format!("{:.1} %", share * 100.0),
         format!(
             "{:.0} scripts and {:.0} KiB a second",
-            (after.calls - before.calls) as f64 / took.as_secs_f64(),
-            (after.bytes - before.bytes) as f64 / took.as_secs_f64() / 1024.0
+            float(usize::try_from(after.calls - before.calls)?) / took.as_secs_f64(),
+            float(usize::try_from(after.bytes - before.bytes)?) / took.as_secs_f64() / 1024.0
         ),
         format!("{} lists were asked for", fleet.lists() - lists),
     );

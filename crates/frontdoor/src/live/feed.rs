@@ -201,7 +201,7 @@ impl Feed {
         }
     }
 
-    /// Whose pings subscribers hear of; `None`: nobody's.
+    /// Whose pings subscribers hear of; `None`: no node's.
     pub(crate) fn wanted_pings(&self) -> Option<WantedPings> {
         let inner = self.inner();
         let (view, _) = inner.farm.as_ref()?;

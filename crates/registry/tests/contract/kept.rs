@@ -356,7 +356,7 @@ async fn of_several_front_doors_the_one_that_keeps_ended_records_longest_counts(
     assert!(!is_kept().await);
 }
 
-/// An agent whose user of Redis is that of the release before, which had no bytes and no counts.
+/// An agent whose user of Redis is that of a release before, which had no bytes, no counts and no stream of pings.
 #[tokio::test]
 async fn an_agent_that_may_not_count_reports_all_the_same() {
     let farm = Farm::redis().await;
@@ -365,13 +365,17 @@ async fn an_agent_that_may_not_count_reports_all_the_same() {
     let agent = users.lines().find_map(|line| line.strip_prefix("user agent ")).unwrap();
     let before = agent.replace(" ~{hatchery:test}:weight ~{hatchery:test}:minute:*", "");
     assert_ne!(before, agent);
+    let before = before.replace(" ~{hatchery:test}:pings %R~{hatchery:test}:pings:*", "");
+    assert!(!before.contains("pings"));
     let () = farm.server().query(&format!("ACL SETUSER agent reset {before}")).await.unwrap();
-    let mut agent = Agent::new("a", 9);
+    let mut agent = Agent::new("a", 9).identified();
     agent.beat(&farm).await;
     let (lives, ended) = (csr().spawn, csr().spawn);
     agent.report(&farm, ready(lives)).await;
     agent.report(&farm, exited(ended, ExitReason::Failed)).await;
+    agent.pings = vec![(lives, std::time::Duration::ZERO)];
     agent.beat(&farm).await;
+    assert_eq!(agent.differences, []);
     assert_eq!(farm.used("a").await.0, 1);
     assert_eq!(farm.registry.spawn(ended).await.unwrap().unwrap().exit.unwrap().reason, ExitReason::Failed);
     assert_eq!(sum(&farm).await, Minute::default());

@@ -36,7 +36,7 @@ pub(crate) struct Agent {
     pub(crate) pings: Vec<(SpawnId, Duration)>,
     pub(crate) heard: HeardReport,
     pub(crate) supply: Supply,
-    /// When the registry was first told of each spawn, and how long ago it had been started then.
+    /// When each spawn was first reported, and how long ago it had been started then.
     pub(crate) since: HashMap<SpawnId, (Instant, Duration)>,
 }
 
