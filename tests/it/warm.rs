@@ -159,10 +159,9 @@ async fn an_agent_that_is_killed_while_servers_are_claimed_doubles_and_loses_non
     for round in 0..6 {
         kept(&farm, "node-a", 4).await;
         let door = farm.door(0);
-        let calls = tokio::spawn(join_all((0..4).map(|_| {
-            let door = door.clone();
-            async move { door.post("/spawn").json(&json!({})).send().await }
-        })));
+        let calls = tokio::spawn(join_all(
+            (0..4).map(|_| async move { door.post("/spawn").json(&json!({})).send().await }),
+        ));
         sleep(Duration::from_millis(round * 2)).await;
         farm.agents[0].role.kill();
         farm.agents[0].restart().await;

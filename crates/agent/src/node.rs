@@ -151,7 +151,11 @@ impl Node {
             closed: CancellationToken::new(),
             registry_up: AtomicBool::new(false),
             table: Mutex::new(table),
-            starts: StartGate::new(config.starts),
+            // Where nothing is started, nothing has to wait for it.
+            starts: StartGate::new(match config.launcher {
+                Launcher::Executable(_) => config.starts,
+                Launcher::Nothing => u32::MAX,
+            }),
             looks: Looks::new(),
             state,
             config,
