@@ -158,7 +158,7 @@ async fn a_second_agent_with_the_same_state_is_refused() {
 }
 
 #[tokio::test]
-async fn what_happened_while_no_agent_looked_is_told_as_far_as_it_is_known() {
+async fn what_happened_while_no_agent_ran_is_reported_as_far_as_it_is_known() {
     let mut farm =
         Farm::builder().agent(AgentPlan::slots(4).args(&["--ping-interval", "500ms"])).start().await;
     let (left, viewer) = farm.watched().await;
@@ -256,7 +256,7 @@ async fn a_start_that_its_agent_did_not_live_to_answer_leaves_nothing() {
 }
 
 #[tokio::test]
-async fn an_agent_that_was_paused_blames_nobody() {
+async fn an_agent_that_was_paused_blames_no_spawn() {
     // Silent for 2.5 s is lost.
     let plan = AgentPlan::slots(8).args(&["--ping-interval", "500ms"]);
     let farm = Farm::builder().agent(plan).start().await;
@@ -343,7 +343,7 @@ async fn a_drain_survives_agent_and_registry_and_keeps_its_deadline() {
 }
 
 #[tokio::test]
-async fn a_drain_that_was_undone_ends_nobody() {
+async fn a_drain_that_was_undone_ends_no_spawn() {
     let farm = Farm::small(2).await;
     let (id, mut viewer) = farm.watched().await;
     drain(&farm, Duration::from_secs(3)).await;

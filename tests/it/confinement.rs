@@ -31,7 +31,7 @@ async fn a_server_gets_no_descriptor_of_its_agent() {
 }
 
 #[tokio::test]
-async fn what_a_server_is_told_of_libraries_does_not_reach_whoever_starts_it() {
+async fn the_library_path_of_a_server_does_not_reach_the_process_that_starts_it() {
     let group = tempfile::tempdir().unwrap();
     fs::write(group.path().join("cgroup.procs"), "").unwrap();
     let ran = Command::new(&binaries().hatchery)
@@ -61,7 +61,7 @@ fn stand_in() -> PathBuf {
 }
 
 #[tokio::test]
-async fn spawns_run_as_the_user_they_are_to_run_as_and_what_that_user_cannot_read_is_told() {
+async fn spawns_run_as_their_user_and_what_that_user_cannot_read_is_reported() {
     if !rustix::process::geteuid().is_root() {
         return skipped("spawns of another user", "only root may start them");
     }

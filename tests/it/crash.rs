@@ -54,7 +54,7 @@ async fn a_front_door_that_dies_takes_its_places_in_line_with_it() {
 }
 
 #[tokio::test]
-async fn an_agent_that_died_a_moment_ago_costs_nobody_a_spawn() {
+async fn an_agent_that_died_a_moment_ago_costs_no_caller_a_spawn() {
     let mut farm = Farm::builder().agent(AgentPlan::slots(8)).agent(AgentPlan::slots(8)).start().await;
     farm.agent_mut("node-a").role.kill();
     let asked = Instant::now();

@@ -45,7 +45,7 @@ fn closed(reason: &str) -> String {
 }
 
 #[tokio::test]
-async fn ten_thousand_idle_and_slow_connections_delay_nobody_and_are_closed_in_time() {
+async fn ten_thousand_idle_and_slow_connections_delay_no_caller_and_are_closed_in_time() {
     const CROWD: usize = 10_000;
     /// Twice what a connection takes.
     const MAX_EACH: f64 = 48.0 * 1024.0;
@@ -78,7 +78,7 @@ async fn ten_thousand_idle_and_slow_connections_delay_nobody_and_are_closed_in_t
 }
 
 #[tokio::test]
-async fn callers_who_do_not_read_their_answers_keep_nobody_out() {
+async fn callers_who_do_not_read_their_answers_keep_no_other_out() {
     const PLACES: usize = 50;
     let farm =
         Farm::builder().door_args(&["--max-connections", "50"]).agent(AgentPlan::slots(4)).start().await;
@@ -120,7 +120,7 @@ async fn a_head_that_is_too_long_is_refused_before_it_is_all_there() {
 }
 
 #[tokio::test]
-async fn strangers_on_the_live_feed_make_room_for_whoever_comes() {
+async fn strangers_on_the_live_feed_make_room_for_newcomers() {
     let farm = Farm::builder()
         .keys()
         .door_args(&["--max-connections", "10"])

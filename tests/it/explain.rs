@@ -89,7 +89,7 @@ async fn every_node_has_a_verdict_and_a_spawn_goes_where_was_said() {
 }
 
 #[tokio::test]
-async fn a_request_that_no_node_suits_is_told_what_they_lack() {
+async fn a_request_that_no_node_suits_is_answered_with_what_they_lack() {
     let farm = farm().await;
     let door = farm.door(0);
     let body = json!({"labels": {"sdk": "3"}});

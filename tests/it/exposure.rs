@@ -85,7 +85,7 @@ fn what_others_can_reach_is_not_opened_without_being_kept() {
 }
 
 #[tokio::test]
-async fn insecure_lifts_it_and_is_told_of() {
+async fn insecure_lifts_it_and_is_warned_of() {
     let scratch = tempfile::tempdir().unwrap();
     let line = "frontdoor --registry embedded --listen 0.0.0.0:0 --admin-listen 0.0.0.0:0 --insecure";
     let args: Vec<String> = line.split(' ').map(str::to_owned).collect();
@@ -98,7 +98,7 @@ async fn insecure_lifts_it_and_is_told_of() {
 }
 
 #[tokio::test]
-async fn a_password_on_the_command_line_is_told_of_and_not_repeated() {
+async fn a_password_on_the_command_line_is_warned_of_and_not_repeated() {
     let scratch = tempfile::tempdir().unwrap();
     let line =
         "frontdoor --registry redis://:hunter2@127.0.0.1:1 --listen 127.0.0.1:0 --admin-listen 127.0.0.1:0";

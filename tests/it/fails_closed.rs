@@ -239,7 +239,7 @@ async fn a_farm_with_tls_and_keys_refuses_a_bare_redis_on_another_machine() {
 }
 
 #[tokio::test]
-async fn weak_secrets_are_refused_at_the_start_and_readable_ones_are_told_of() {
+async fn weak_secrets_are_refused_at_the_start_and_readable_ones_are_warned_of() {
     let scratch = tempfile::tempdir().unwrap();
     let file = scratch.path().join("jwt");
     let path = file.to_str().unwrap();

@@ -37,7 +37,7 @@ async fn the_only_record(farm: &Farm) -> Value {
 }
 
 #[tokio::test]
-async fn an_exit_before_ready_is_decoded_and_told_at_once() {
+async fn an_exit_before_ready_is_decoded_and_answered_at_once() {
     let farm = Farm::small(2).await;
     let asked = Instant::now();
     let answer = farm.door(0).spawn(&json!({"sessionToken": "sim:exit_before_ready=6"})).await;
@@ -76,7 +76,7 @@ async fn every_exit_code_has_the_vendors_words() {
 }
 
 #[tokio::test]
-async fn a_bad_licence_file_is_told_from_its_exit_code() {
+async fn a_bad_licence_file_is_known_by_its_exit_code() {
     let farm = Farm::small(2).await;
     fs::write(farm.mark().join("license"), "invalid\n").unwrap();
     let problem = farm.door(0).spawn(&json!({})).await.problem(502, "spawn-failed");

@@ -103,7 +103,7 @@ ten!(
 );
 
 #[test]
-fn what_nobody_knows_to_be_reserved_comes_back() {
+fn a_slot_that_no_record_reserves_comes_back() {
     scenarios([5, 10, 23], true);
 }
 

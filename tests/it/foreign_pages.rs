@@ -102,7 +102,7 @@ async fn without_keys_pages_on_this_machine_spawn_and_no_others_do() {
 }
 
 #[tokio::test]
-async fn with_keys_or_when_told_pages_of_other_origins_may_ask() {
+async fn with_keys_or_by_its_flag_pages_of_other_origins_may_ask() {
     let farm = open_farm().keys().start().await;
     let door = farm.door(0).showing_nothing();
     from_page(door, "POST", "/spawn", EVIL).await.problem(401, "unauthenticated");

@@ -108,7 +108,7 @@ async fn a_key_that_met_a_full_farm_can_be_used_again() {
 }
 
 #[tokio::test]
-async fn whoever_shares_a_key_with_a_caller_that_hung_up_gets_one_spawn() {
+async fn a_caller_that_shares_a_key_with_one_that_hung_up_gets_one_spawn() {
     let farm = two_doors(4).await;
     let body = json!({"sessionToken": "sim:ready_delay_ms=1500"});
     let first = keyed(&farm, 0, "shared", &body).start().await;

@@ -314,7 +314,7 @@ async fn every_way_to_say_nothing_is_a_request_for_the_defaults() {
 }
 
 #[tokio::test]
-async fn huge_and_broken_requests_disturb_nobody() {
+async fn huge_and_broken_requests_disturb_no_other_caller() {
     let farm = Farm::small(2).await;
     let door = farm.door(0);
     for size in [10_000, 100_000, 2_000_000] {

@@ -102,7 +102,7 @@ async fn a_bad_query_is_refused_by_the_name_of_its_parameter() {
 }
 
 #[tokio::test]
-async fn a_wrong_method_is_told_the_right_ones() {
+async fn a_wrong_method_is_answered_with_the_right_ones() {
     let farm = Farm::small(2).await;
     let door = farm.door(0);
     let id = Uuid::nil();

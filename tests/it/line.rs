@@ -82,7 +82,7 @@ async fn a_wait_that_is_over_is_answered_in_time() {
 }
 
 #[tokio::test]
-async fn a_place_that_was_given_up_holds_nobody_up() {
+async fn a_place_that_was_given_up_holds_no_other_up() {
     let farm = Farm::builder().doors(2).agent(AgentPlan::slots(1)).start().await;
     let first = farm.door(0).spawned(&json!({})).await;
     farm.door(0).spawn(&json!({"waitSeconds": 1})).await.problem(503, "no-capacity");
@@ -169,7 +169,7 @@ async fn the_line_is_bounded() {
 }
 
 #[tokio::test]
-async fn nobody_waits_for_a_node_that_does_not_exist() {
+async fn no_caller_waits_for_a_node_that_does_not_exist() {
     let farm = Farm::small(1).await;
     let asked = Instant::now();
     let body = json!({"waitSeconds": 30, "labels": {"sdk": "1999"}});

@@ -132,7 +132,7 @@ async fn a_killed_process_is_heard_of_on_all_topics_it_belongs_to_through_anothe
 }
 
 #[tokio::test]
-async fn pings_come_together_and_one_by_one_to_whoever_follows_one_spawn() {
+async fn pings_come_together_and_one_by_one_to_subscribers_of_one_spawn() {
     let plan = AgentPlan::slots(4).args(&["--ping-interval", "1s"]);
     let farm = Farm::builder().agent(plan).start().await;
     let mut spawns = Vec::new();
@@ -179,7 +179,7 @@ async fn resumes_everywhere(listener: &mut Subscriber, before: u64, events: &[Va
 }
 
 #[tokio::test]
-async fn whoever_comes_back_hears_exactly_what_was_missed_on_whatever_front_door() {
+async fn a_subscriber_that_comes_back_gets_exactly_what_it_missed_on_any_front_door() {
     let farm = two_doors().await;
     let (mut listener, subscribed) = Subscriber::to(farm.door(0).addr, "spawns").await;
     let before = seq(&subscribed);
@@ -221,7 +221,7 @@ async fn whoever_comes_back_hears_exactly_what_was_missed_on_whatever_front_door
 }
 
 #[tokio::test]
-async fn whoever_was_away_for_long_is_told_from_the_registrys_own_stream() {
+async fn a_subscriber_that_was_away_for_long_catches_up_from_the_registrys_own_stream() {
     let farm = two_doors().await;
     let mut phantom = Phantom::start(&farm.redis.url(), "phantom").await;
     // One at each, for a front door nobody listens to would have to read it all first.
@@ -277,7 +277,7 @@ async fn when_the_registry_was_wiped_subscriptions_begin_anew() {
 }
 
 #[tokio::test]
-async fn what_happens_while_redis_hangs_is_told_afterwards() {
+async fn what_happens_while_redis_hangs_is_reported_afterwards() {
     let farm = two_doors().await;
     let spawn = farm.door(0).spawned(&json!({})).await;
     let stays = farm.door(0).spawned(&json!({})).await;
@@ -362,7 +362,7 @@ async fn a_front_door_that_leaves_says_so_and_another_one_goes_on_without_a_gap(
 }
 
 #[tokio::test]
-async fn a_feed_that_nobody_listens_to_is_not_followed() {
+async fn a_feed_without_subscribers_is_not_followed() {
     let farm = Farm::small(1).await;
     let log = farm.doors[0].role.log();
     assert!(!log.contains("live feed begins"), "{log}");

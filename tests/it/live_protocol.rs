@@ -59,7 +59,7 @@ async fn a_message_that_is_not_of_the_protocol_is_refused_and_the_connection_sta
 }
 
 #[tokio::test]
-async fn a_handshake_that_is_none_is_told_what_is_missing() {
+async fn a_handshake_that_is_none_is_answered_with_what_is_missing() {
     let farm = Farm::builder()
         .agent(AgentPlan::slots(1))
         .door_args(&["--cors-origin", "https://app.example"])
@@ -139,7 +139,7 @@ async fn a_peer_that_is_gone_without_a_close_frame_is_noticed_within_two_interva
 }
 
 #[tokio::test]
-async fn a_slow_reader_is_sent_away_and_nobody_else_misses_anything() {
+async fn a_slow_reader_is_closed_and_no_other_misses_anything() {
     let builder = Farm::builder().door_args(&["--live-buffer", "700"]);
     let farm = builder.agent(AgentPlan::slots(1)).start().await;
     let mut phantom = Phantom::start(&farm.redis.url(), "phantom").await.wordy(1000);

@@ -38,7 +38,7 @@ async fn reports_are_answered_as_the_vendors_server_expects() {
 }
 
 #[tokio::test]
-async fn rude_reports_disturb_nobody() {
+async fn rude_reports_disturb_no_other_node() {
     let farm = Farm::small(2).await;
     let receiver = farm.agents[0].liveliness;
     let answer = farm.door(0).spawned(&json!({})).await;

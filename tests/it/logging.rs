@@ -10,7 +10,7 @@ use super::repository::sources;
 const REQUESTS: usize = 2000;
 
 #[tokio::test]
-async fn a_log_that_nobody_reads_costs_lines_and_no_service() {
+async fn a_log_that_is_not_read_costs_lines_and_no_service() {
     let trace = ["--log", "trace"];
     let plan = AgentPlan::slots(2).args(&trace);
     let builder = Farm::builder().plain_log().unread_log().door_args(&trace).agent(plan);

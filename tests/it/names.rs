@@ -58,7 +58,7 @@ async fn a_second_machine_with_a_nodes_name_is_refused_while_the_first_lives() {
 }
 
 #[tokio::test]
-async fn a_machine_that_is_gone_leaves_its_name_to_another_one_and_takes_it_from_nobody_later() {
+async fn a_machine_that_is_gone_leaves_its_name_to_another_one_and_never_takes_it_back() {
     let mut farm = Farm::builder().agent(AgentPlan::slots(2)).agent(AgentPlan::slots(2)).start().await;
     let (id, mut viewer) = farm.watched_on("node-a").await;
     let first = is(&farm, "node-a", "up").await;

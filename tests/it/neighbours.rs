@@ -12,7 +12,7 @@ use tokio::io::AsyncReadExt;
 const SOON: Duration = Duration::from_secs(10);
 
 #[tokio::test]
-async fn callers_who_hang_up_while_an_agent_stalls_cost_nobody_else_a_start() {
+async fn callers_who_hang_up_while_an_agent_stalls_cost_no_other_a_start() {
     let farm = Farm::builder().agent(AgentPlan::slots(46).ports(48)).start().await;
     // The agent's connection is made.
     let first = farm.door(0).spawned(&json!({})).await;
@@ -47,7 +47,7 @@ async fn callers_who_hang_up_while_an_agent_stalls_cost_nobody_else_a_start() {
 }
 
 #[tokio::test]
-async fn readers_of_logs_who_stop_reading_keep_nobody_waiting() {
+async fn readers_of_logs_who_stop_reading_keep_no_other_waiting() {
     let farm = Farm::builder().agent(AgentPlan::slots(4)).start().await;
     let body = json!({"sessionToken": "sim:flood_bytes_per_sec=4000000"});
     let loud = farm.door(0).spawned(&body).await;

@@ -71,7 +71,7 @@ async fn a_server_that_takes_the_ports_of_others_is_named() {
 }
 
 #[tokio::test]
-async fn a_port_that_is_taken_by_ipv6_alone_is_given_to_nobody() {
+async fn a_port_that_is_taken_by_ipv6_alone_is_given_to_no_spawn() {
     let Ok(probe) = std::net::TcpListener::bind((Ipv6Addr::LOCALHOST, 0)) else {
         return skipped("ports of IPv6", "this machine has none");
     };

@@ -98,7 +98,7 @@ async fn a_watched_caller_that_hangs_up_leaves_nothing_behind() {
 }
 
 #[tokio::test]
-async fn a_start_that_fails_ends_the_stream_with_what_a_plain_call_is_told() {
+async fn a_start_that_fails_ends_the_stream_with_the_answer_of_a_plain_call() {
     let farm = Farm::small(1).await;
     let failing = json!({"sessionToken": "sim:exit_before_ready=6"});
     let mut watched = Watched::begin(&farm, 0, &[], &failing).await;
@@ -127,7 +127,7 @@ async fn watching_page(farm: &Farm, options: &str) -> Browser {
 }
 
 #[tokio::test]
-async fn a_page_is_told_its_position_and_its_node_and_then_gets_its_answer() {
+async fn a_page_gets_its_position_and_its_node_and_then_its_answer() {
     let farm = Farm::small(1).await;
     let first = id(&farm.door(0).spawned(&json!({})).await);
     let mut before = Watched::begin(&farm, 0, &[], &json!({"waitSeconds": 60})).await;
@@ -148,7 +148,7 @@ async fn a_page_is_told_its_position_and_its_node_and_then_gets_its_answer() {
 }
 
 #[tokio::test]
-async fn a_page_that_is_told_gets_the_problem_that_it_would_get_otherwise() {
+async fn a_page_with_progress_gets_the_problem_that_it_would_get_without() {
     let farm = Farm::small(1).await;
     let browser = watching_page(&farm, "sessionToken: 'sim:exit_before_ready=6'").await;
     browser.holds("window.outcome !== undefined").await;

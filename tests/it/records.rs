@@ -54,7 +54,7 @@ async fn a_record_is_the_same_through_every_front_door() {
 }
 
 #[tokio::test]
-async fn a_history_tells_everything_in_order() {
+async fn a_history_has_everything_in_order() {
     let farm = two_doors().await;
     let id = id(&farm.door(0).spawned(&json!({})).await);
     farm.stop([id.as_str()]).await;
@@ -201,7 +201,7 @@ async fn one_request_id_leads_through_all_logs() {
 }
 
 #[tokio::test]
-async fn a_node_tells_what_it_offers() {
+async fn a_node_says_what_it_offers() {
     let plan = AgentPlan::slots(3).args(&[
         "--label",
         "sdk=2025.1",

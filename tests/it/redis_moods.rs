@@ -13,43 +13,43 @@ use serde_json::{Value, json};
 const A_WHILE: Duration = Duration::from_secs(5);
 
 #[tokio::test]
-async fn a_redis_that_wants_replicas_it_does_not_have_stops_nobody() {
+async fn a_redis_that_wants_replicas_it_does_not_have_stops_no_spawn() {
     company::through(Mood::TooFewReplicas, A_WHILE).await;
 }
 
 #[tokio::test]
-async fn a_redis_without_memory_stops_nobody() {
+async fn a_redis_without_memory_stops_no_spawn() {
     company::through(Mood::OutOfMemory, A_WHILE).await;
 }
 
 #[tokio::test]
-async fn a_redis_that_was_demoted_stops_nobody() {
+async fn a_redis_that_was_demoted_stops_no_spawn() {
     company::through(Mood::Demoted, A_WHILE).await;
 }
 
 #[tokio::test]
-async fn a_redis_that_cannot_save_stops_nobody() {
+async fn a_redis_that_cannot_save_stops_no_spawn() {
     company::through(Mood::CannotSave, A_WHILE).await;
 }
 
 #[tokio::test]
-async fn a_redis_that_is_busy_stops_nobody() {
+async fn a_redis_that_is_busy_stops_no_spawn() {
     company::through(Mood::Busy, A_WHILE).await;
 }
 
 #[tokio::test]
-async fn a_redis_that_stalls_stops_nobody() {
+async fn a_redis_that_stalls_stops_no_spawn() {
     // Beyond what makes a node down.
     company::through(Mood::Stalled, Duration::from_secs(14)).await;
 }
 
 #[tokio::test]
-async fn a_redis_that_loads_its_dump_stops_nobody() {
+async fn a_redis_that_loads_its_dump_stops_no_spawn() {
     company::through(Mood::Loading, Duration::ZERO).await;
 }
 
 #[tokio::test]
-async fn a_redis_that_ends_all_connections_again_and_again_stops_nobody() {
+async fn a_redis_that_ends_all_connections_again_and_again_stops_no_spawn() {
     company::through(Mood::CutsConnections, A_WHILE).await;
 }
 
@@ -108,7 +108,7 @@ async fn a_redis_that_comes_back_from_an_old_dump_learns_what_it_has_missed() {
 }
 
 #[tokio::test]
-async fn a_redis_that_is_emptied_in_the_middle_of_a_burst_refuses_nobody() {
+async fn a_redis_that_is_emptied_in_the_middle_of_a_burst_refuses_no_caller() {
     let farm = company::farm().await;
     let company = Company::of(&farm).await;
     for _ in 0..3 {
@@ -135,7 +135,7 @@ async fn a_redis_that_is_emptied_in_the_middle_of_a_burst_refuses_nobody() {
 }
 
 #[tokio::test]
-async fn steps_of_the_registrys_clock_lose_nobody() {
+async fn steps_of_the_registrys_clock_lose_no_spawn() {
     let plan = || AgentPlan::slots(46).ports(48).args(&["--initial-use", "30m"]);
     let mut farm = Farm::builder().doors(2).redis_with_a_clock().agent(plan()).agent(plan()).start().await;
     let company = Company::at_pace(&farm, Duration::from_millis(500)).await;
@@ -156,7 +156,7 @@ async fn steps_of_the_registrys_clock_lose_nobody() {
 }
 
 #[tokio::test]
-async fn single_keys_that_are_lost_come_back_and_nobody_notices() {
+async fn single_keys_that_are_lost_come_back_unnoticed() {
     let farm = company::farm().await;
     let company = Company::at_pace(&farm, Duration::from_millis(500)).await;
     let said = farm.redis.says("KEYS *").await.unwrap();

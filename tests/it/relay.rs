@@ -159,7 +159,7 @@ async fn a_url_with_anything_wrong_in_it_is_the_same_not_found() {
 }
 
 #[tokio::test]
-async fn a_second_viewer_is_told_so_and_the_first_stays() {
+async fn a_second_viewer_is_refused_and_the_first_stays() {
     let farm = farm(2).await;
     let (id, endpoint) = spawn(&farm, json!({})).await;
     let mut first = Viewer::client_side(&through(farm.door(0), &endpoint)).await;
@@ -291,7 +291,7 @@ async fn viewers_stay_and_new_ones_get_through_while_redis_is_away() {
 }
 
 #[tokio::test]
-async fn viewers_stay_when_an_agent_is_replaced_or_killed_and_nobody_takes_their_place() {
+async fn viewers_stay_when_an_agent_is_replaced_or_killed_and_no_other_takes_their_place() {
     let mut farm = farm(1).await;
     let (id, endpoint) = spawn(&farm, json!({})).await;
     let url = through(farm.door(0), &endpoint);

@@ -268,7 +268,7 @@ async fn half_handshakes_and_floods_of_headers_keep_no_viewer_out() {
 }
 
 #[tokio::test]
-async fn viewers_that_wait_for_a_stopped_agent_are_told_so_and_keep_nobody_out() {
+async fn viewers_that_wait_for_a_stopped_agent_are_answered_and_keep_no_other_out() {
     let plan = AgentPlan::slots(2);
     let farm =
         Farm::builder().door_args(&["--public-url", "http://viewers.example.com"]).agent(plan).start().await;

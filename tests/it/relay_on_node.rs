@@ -265,7 +265,7 @@ async fn certificates_of_both_relays_are_renewed_under_a_viewer() {
 }
 
 #[tokio::test]
-async fn the_relay_of_a_node_is_replaced_while_redis_is_away_and_cuts_nobody() {
+async fn the_relay_of_a_node_is_replaced_while_redis_is_away_and_cuts_no_viewer() {
     let certs = certs();
     let (mut farm, mut relay) = farm_without_registry_at_the_relay(&certs).await;
     let (first, endpoint) = spawn(&farm, json!({})).await;

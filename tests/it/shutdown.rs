@@ -82,7 +82,7 @@ async fn a_start_beyond_the_spawn_deadline_is_given_up_and_ended() {
 }
 
 #[tokio::test]
-async fn an_agent_that_is_told_to_kill_ends_its_spawns_with_it() {
+async fn an_agent_with_kill_on_exit_ends_its_spawns_with_it() {
     let plan = AgentPlan::slots(4).args(&["--on-shutdown", "kill", "--stop-grace", "500ms"]);
     let mut farm = Farm::builder().agent(plan).start().await;
     let mut ids = Vec::new();
@@ -102,7 +102,7 @@ async fn an_agent_that_is_told_to_kill_ends_its_spawns_with_it() {
 }
 
 #[tokio::test]
-async fn an_agent_that_is_told_to_drain_waits_for_its_spawns() {
+async fn an_agent_with_drain_on_exit_waits_for_its_spawns() {
     let plan = AgentPlan::slots(4).args(&["--on-shutdown", "drain"]);
     let mut farm = Farm::builder().agent(plan).start().await;
     let answer = farm.door(0).spawned(&json!({})).await;
@@ -158,7 +158,7 @@ async fn a_second_signal_hurries_an_agent() {
 }
 
 #[tokio::test]
-async fn an_agent_leaves_its_spawns_running_unless_told_otherwise() {
+async fn an_agent_leaves_its_spawns_running_by_default() {
     let mut farm = Farm::small(2).await;
     let answer = farm.door(0).spawned(&json!({})).await;
     let id = answer["id"].as_str().unwrap().to_owned();

@@ -49,7 +49,7 @@ async fn sign_in(browser: &Browser, credential: &str) {
 }
 
 #[tokio::test]
-async fn whoever_operates_signs_in_on_the_dashboard_and_out_again() {
+async fn an_operator_signs_in_on_the_dashboard_and_out_again() {
     let (farm, [operator, next]) = guarded(3, [OPERATOR, OPERATOR]).await;
     let secret = operator.split('_').nth(2).unwrap();
     let browser = Browser::start(1440, 1100).await;
@@ -116,7 +116,7 @@ async fn whoever_operates_signs_in_on_the_dashboard_and_out_again() {
 }
 
 #[tokio::test]
-async fn whoever_may_only_look_sees_its_own_spawns_and_why_it_can_do_no_more() {
+async fn a_viewer_of_the_dashboard_sees_its_own_spawns_and_why_it_can_do_no_more() {
     let (farm, [viewer, web_client]) = guarded(3, [VIEWER, WEB_CLIENT]).await;
     let other = farm.door(0).spawned(&json!({})).await["id"].as_str().unwrap().to_owned();
     let browser = Browser::start(1440, 1100).await;
@@ -158,7 +158,7 @@ async fn whoever_may_only_look_sees_its_own_spawns_and_why_it_can_do_no_more() {
 }
 
 #[tokio::test]
-async fn the_demo_spawns_for_whoever_signed_in_and_says_when_that_is_too_much() {
+async fn the_demo_spawns_for_its_user_and_says_when_that_is_too_much() {
     let (farm, [viewer, web_client]) = guarded(3, [VIEWER, WEB_CLIENT]).await;
     let browser = Browser::start(1440, 1100).await;
     browser.open(&url(&farm, "/demo")).await;

@@ -195,7 +195,7 @@ async fn pages_come_by_https_and_their_feed_and_calls_with_them() {
 }
 
 #[tokio::test]
-async fn connections_that_never_shake_hands_keep_nobody_out_and_are_closed() {
+async fn connections_that_never_shake_hands_keep_no_other_out_and_are_closed() {
     const PLACES: usize = 100;
     const SILENT: usize = 500;
     let certs = certs();

@@ -116,7 +116,7 @@ async fn any_token_reaches_the_server_as_it_is() {
 }
 
 #[tokio::test]
-async fn a_token_is_nobodys_business() {
+async fn a_token_is_shown_to_no_one() {
     let secret = "secret-7d1f0c";
     let farm = Farm::small(2).await;
     let body = json!({"sessionToken": secret});
@@ -169,7 +169,7 @@ async fn a_second_viewer_is_turned_away_and_the_first_stays() {
 }
 
 #[tokio::test]
-async fn a_spawn_nobody_connects_to_ends_by_itself() {
+async fn a_spawn_without_a_viewer_ends_by_itself() {
     let farm = Farm::builder().agent(AgentPlan::slots(2).args(&["--initial-use", "1s"])).start().await;
     let (id, _) = spawn(&farm, json!({})).await;
     let exit = farm.ends(&id).await;

@@ -33,7 +33,7 @@ fn text<'a>(value: &'a Value, member: &str) -> &'a str {
 }
 
 #[tokio::test]
-async fn a_redis_that_stalls_for_ninety_seconds_stops_nobody() {
+async fn a_redis_that_stalls_for_ninety_seconds_stops_no_spawn() {
     through(Mood::Stalled, Duration::from_secs(90)).await;
 }
 
@@ -43,7 +43,7 @@ async fn spawning_goes_on_for_ten_minutes_while_redis_takes_no_writes() {
 }
 
 #[tokio::test]
-async fn a_redis_that_goes_through_all_its_moods_stops_nobody() {
+async fn a_redis_that_goes_through_all_its_moods_stops_no_spawn() {
     let mut farm = farm().await;
     let company = Company::at_pace(&farm, Duration::from_millis(1500)).await;
     for mood in Mood::ALL {
@@ -117,7 +117,7 @@ async fn a_failover_to_a_replica_that_lagged_loses_neither_viewers_nor_orders() 
 }
 
 #[tokio::test]
-async fn an_agent_that_is_stopped_for_forty_seconds_while_spawns_race_loses_nobody() {
+async fn an_agent_that_is_stopped_for_forty_seconds_while_spawns_race_loses_no_spawn() {
     let plan = || AgentPlan::slots(12).args(&["--ping-interval", "500ms"]);
     let farm = Farm::builder().doors(2).agent(plan()).agent(plan()).start().await;
     let mut watching = Vec::new();

@@ -30,7 +30,7 @@ async fn one_more_door(farm: &Farm) -> (Role, Client, String) {
 }
 
 /// Nobody notices that Redis has this policy and too little memory.
-async fn nobody_notices(policy: &str, starts: bool) -> Evicted {
+async fn no_caller_notices(policy: &str, starts: bool) -> Evicted {
     let mut farm = farm().await;
     let company = Company::at_pace(&farm, Duration::from_millis(700)).await;
     let pressure = Pressure::on(&farm.redis, policy).await;
@@ -61,27 +61,27 @@ async fn nobody_notices(policy: &str, starts: bool) -> Evicted {
 }
 
 #[tokio::test]
-async fn a_redis_that_evicts_whatever_was_not_used_for_longest_stops_nobody() {
-    let evicted = nobody_notices("allkeys-lru", true).await;
+async fn a_redis_that_evicts_what_was_not_used_for_longest_stops_no_spawn() {
+    let evicted = no_caller_notices("allkeys-lru", true).await;
     assert!(evicted.total > 0 && !evicted.own.is_empty(), "{evicted:?}");
     eprintln!("{} keys were evicted, of the farm: {:?}", evicted.total, evicted.own);
 }
 
 #[tokio::test]
-async fn a_redis_that_evicts_at_random_stops_nobody() {
-    let evicted = nobody_notices("allkeys-random", true).await;
+async fn a_redis_that_evicts_at_random_stops_no_spawn() {
+    let evicted = no_caller_notices("allkeys-random", true).await;
     assert!(evicted.total > 0 && !evicted.own.is_empty(), "{evicted:?}");
     eprintln!("{} keys were evicted, of the farm: {:?}", evicted.total, evicted.own);
 }
 
 #[tokio::test]
-async fn a_redis_that_evicts_only_what_expires_stops_nobody() {
-    let evicted = nobody_notices("volatile-lru", false).await;
+async fn a_redis_that_evicts_only_what_expires_stops_no_spawn() {
+    let evicted = no_caller_notices("volatile-lru", false).await;
     assert!(evicted.total > 0, "{evicted:?}");
 }
 
 #[tokio::test]
-async fn a_redis_that_is_filled_by_others_and_evicts_nothing_stops_nobody() {
-    let evicted = nobody_notices("noeviction", false).await;
+async fn a_redis_that_is_filled_by_others_and_evicts_nothing_stops_no_spawn() {
+    let evicted = no_caller_notices("noeviction", false).await;
     assert_eq!(evicted.total, 0, "{evicted:?}");
 }

@@ -53,7 +53,7 @@ fn reason(judged: Result<Caller, Denied>) -> Reason {
 }
 
 #[test]
-fn without_keys_there_is_nobody_to_ask() {
+fn without_keys_no_page_asks_who_it_is() {
     assert!(Access::open(&Options::default()).unwrap().is_none());
 }
 
@@ -195,7 +195,7 @@ fn a_change_of_the_same_length_within_one_second_is_seen() {
 }
 
 #[tokio::test]
-async fn whoever_listens_hears_of_a_change_within_two_seconds() {
+async fn a_subscriber_gets_a_change_within_two_seconds() {
     let desk = Desk::new();
     let access = desk.open();
     let mut changes = access.changes();

@@ -121,7 +121,7 @@ mod tests {
     }
 
     #[test]
-    fn a_role_answers_to_addresses_local_names_its_machine_and_what_it_was_told() {
+    fn a_role_answers_to_addresses_local_names_its_machine_and_the_names_of_its_flag() {
         let machine = rustix::system::uname().nodename().to_string_lossy().into_owned();
         let hosts = allowing(&["farm.example.com", "Door-1"]);
         for (host, known) in [

@@ -83,7 +83,7 @@ fn keys_come_and_go_and_everything_else_stays_as_it_was() {
 }
 
 #[test]
-fn an_edit_lets_nobody_in_and_follows_links() {
+fn an_edit_lets_no_other_user_in_and_follows_links() {
     let directory = tempfile::tempdir().unwrap();
     let [path, link] = ["keys", "link"].map(|name| directory.path().join(name));
     append(&path, &key()).unwrap();

@@ -211,7 +211,7 @@ mod tests {
     }
 
     #[test]
-    fn those_who_wait_are_told_when_their_change_was_accepted() {
+    fn waiters_learn_when_their_change_was_accepted() {
         let mut backlog = Backlog::bounded(10);
         let now = Instant::now();
         let first = backlog.push(spawn(SpawnState::Ready), now);

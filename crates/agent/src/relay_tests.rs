@@ -176,7 +176,7 @@ fn why(relay: &Relay, id: SpawnId) -> Option<crate::spawn::Refusal> {
 }
 
 #[tokio::test]
-async fn a_registry_that_went_back_is_told_again_of_what_has_ended_since() {
+async fn a_registry_that_went_back_gets_the_ends_since_then_again() {
     let dir = tempfile::tempdir().unwrap();
     let mut relay = relay(&dir);
     let (first, second, stays) = (one(&relay), one(&relay), one(&relay));
@@ -300,7 +300,7 @@ proptest! {
     /// However reports are cut, lost or repeated, and however often the registry forgets everything: it is told what
     /// happened, in order, nothing twice, and in the end it has the truth.
     #[test]
-    fn the_registry_is_told_the_truth(steps in prop::collection::vec((0u8..10, any::<prop::sample::Index>()), 1..60)) {
+    fn the_registry_has_what_the_agent_has(steps in prop::collection::vec((0u8..10, any::<prop::sample::Index>()), 1..60)) {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(live(steps))?;
     }

@@ -183,7 +183,7 @@ mod tests {
     }
 
     #[test]
-    fn only_ports_in_the_range_are_told_of_and_how_long_nothing_has_come() {
+    fn only_ports_in_the_range_are_listed_with_how_long_nothing_has_come() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let port = listener.local_addr().unwrap().port();
         let began = Instant::now();

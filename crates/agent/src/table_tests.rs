@@ -149,7 +149,7 @@ fn only_the_last_caller_that_goes_unanswered_ends_a_spawn() {
 }
 
 #[test]
-fn a_spawn_nobody_was_told_of_is_no_change() {
+fn a_spawn_that_was_never_reported_is_no_change() {
     let (mut table, now) = (table(|_| ()), Instant::now());
     let ask = ask(RendererType::Csr);
     assert!(matches!(table.admit(ask.clone(), now), Admission::New(..)));

@@ -26,7 +26,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_file_that_every_user_can_read_is_told_by_its_mode() {
+    fn a_file_that_every_user_can_read_is_known_by_its_mode() {
         let file = tempfile::NamedTempFile::new().unwrap();
         for (mode, readable) in [(0o600, None), (0o640, None), (0o644, Some("0644")), (0o604, Some("0604"))] {
             fs::set_permissions(file.path(), fs::Permissions::from_mode(mode)).unwrap();

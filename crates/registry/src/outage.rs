@@ -168,7 +168,7 @@ mod tests {
     }
 
     #[test]
-    fn of_several_kinds_a_refusal_tells_most() {
+    fn of_several_kinds_a_refusal_says_most() {
         use OutageKind::{Certificate, ConnectionRefused, NoAnswer, Other, Refused};
         let kinds = [Other, Certificate, NoAnswer, ConnectionRefused, Refused("NOAUTH")];
         for pair in kinds.windows(2) {

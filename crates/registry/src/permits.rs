@@ -91,7 +91,7 @@ mod tests {
     }
 
     #[test]
-    fn a_clock_that_is_set_back_keeps_nobody_out() {
+    fn a_clock_that_is_set_back_keeps_no_caller_out() {
         let (mut permits, late) = (Permits::new(), Duration::from_secs(90_000));
         assert_eq!(permits.permit(&owner(1), 1, late), Permit::Granted);
         let early = late / 2;

@@ -98,7 +98,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn nobody_leaves_for_who_no_longer_waits() {
+    async fn no_place_is_left_for_a_caller_that_no_longer_waits() {
         let room = ConnectionLimit::new(1);
         let permit = room.enter().await;
         assert!(timeout(Duration::from_secs(1), room.enter()).await.is_err(), "nobody can leave");

@@ -115,7 +115,7 @@ async fn two_of_one_farm_talk() {
 }
 
 #[tokio::test]
-async fn an_agent_refuses_whoever_is_no_front_door_of_its_farm() {
+async fn an_agent_refuses_every_caller_but_front_doors_of_its_farm() {
     let (farm, other) = (Authority::new("farm"), Authority::new("other"));
     let agent = agent_of(&farm, farm.sign("node-a", FOR_SERVERS));
     for (what, shown) in [
@@ -143,7 +143,7 @@ async fn a_front_door_refuses_agents_of_other_names_and_farms() {
 }
 
 #[tokio::test]
-async fn whoever_comes_again_shows_its_certificate_again() {
+async fn each_connection_shows_its_certificate_again() {
     let farm = Authority::new("farm");
     let agent = agent_of(&farm, farm.sign("node-a", FOR_SERVERS));
     let open = Server::open(farm.sign("door-a", FOR_SERVERS), Callers::Anyone, HTTP2).unwrap();
@@ -275,7 +275,7 @@ async fn a_certificate_that_was_replaced_is_shown_to_new_connections_and_a_bad_o
 }
 
 #[test]
-fn the_end_of_a_certificate_is_told() {
+fn the_end_of_a_certificate_is_reported() {
     let farm = Authority::new("farm");
     for (year, seconds) in [(2040, 2_211_667_200), (2101, 4_136_659_200_u64)] {
         let server = Server::open(farm.sign_until("a", FOR_BOTH, year), Callers::Anyone, HTTP2).unwrap();
@@ -284,7 +284,7 @@ fn the_end_of_a_certificate_is_told() {
 }
 
 #[test]
-fn whom_a_certificate_is_for_is_told() {
+fn the_names_of_a_certificate_are_reported() {
     let farm = Authority::new("farm");
     for (name, host, good) in [
         ("node-a", "node-a", true),

@@ -47,7 +47,7 @@ async fn a_caller_has_as_many_spawns_at_once_as_it_may_and_not_one_more() {
 }
 
 #[tokio::test]
-async fn whoever_may_have_few_spawns_does_not_take_the_whole_line() {
+async fn an_owner_with_a_small_limit_does_not_take_the_whole_line() {
     let farm = Farm::builder().keys().agent(AgentPlan::slots(1)).start().await;
     let other = farm.door(0).showing(&farm.key(&["--scope", "spawn"]).await);
     let held = other.spawned(&json!({})).await;
@@ -68,7 +68,7 @@ async fn whoever_may_have_few_spawns_does_not_take_the_whole_line() {
 }
 
 #[tokio::test]
-async fn a_caller_starts_as_many_a_minute_as_it_may_and_is_told_when_to_come_back() {
+async fn a_caller_starts_as_many_a_minute_as_it_may_and_learns_when_to_come_back() {
     let farm = two_doors(16).await;
     let key = farm.key(&["--scope", "spawn", "--spawns-per-minute", "6"]).await;
     let began = tokio::time::Instant::now();

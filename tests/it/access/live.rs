@@ -58,7 +58,7 @@ async fn a_credential_is_shown_with_the_handshake_or_in_the_first_message() {
 }
 
 #[tokio::test]
-async fn whoever_says_nothing_is_sent_away_after_ten_seconds() {
+async fn a_subscriber_that_says_nothing_is_closed_after_ten_seconds() {
     let farm = farm().await;
     let began = Instant::now();
     let mut silent = Subscriber::connect(farm.door(0).addr).await;
@@ -94,7 +94,7 @@ async fn a_topic_wants_its_scope_and_asking_for_it_is_no_violation() {
 }
 
 /// All that is told until a spawn of this listener's own has ended.
-async fn told_until_end(listener: &mut Subscriber, own: &str) -> Vec<Value> {
+async fn said_until_end(listener: &mut Subscriber, own: &str) -> Vec<Value> {
     let mut told = Vec::new();
     loop {
         let event = listener.event().await;
@@ -107,7 +107,7 @@ async fn told_until_end(listener: &mut Subscriber, own: &str) -> Vec<Value> {
 }
 
 #[tokio::test]
-async fn nobody_hears_of_the_spawns_of_others_but_operators() {
+async fn only_operators_get_events_of_the_spawns_of_others() {
     let farm = Farm::builder()
         .keys()
         .doors(2)
@@ -163,7 +163,7 @@ async fn nobody_hears_of_the_spawns_of_others_but_operators() {
         farm.reaches(id, "exited", TIMEOUT).await;
     }
     assert_eq!(alice.delete(&format!("/v1/spawns/{hers}")).send().await.status, 202);
-    let told = told_until_end(&mut listener, &hers).await;
+    let told = said_until_end(&mut listener, &hers).await;
     for event in &told {
         let text = event.to_string();
         assert!(
@@ -175,14 +175,14 @@ async fn nobody_hears_of_the_spawns_of_others_but_operators() {
     let mut back = Subscriber::connect_as(door, &keys[0]).await;
     let resumed = back.resume("spawns", seq(&snapshot)).await;
     assert_eq!(resumed.get("snapshot"), None, "{resumed}");
-    let told = told_until_end(&mut back, &hers).await;
+    let told = said_until_end(&mut back, &hers).await;
     assert!(
         told.iter().all(|event| !event.to_string().contains(&his) && !event.to_string().contains(&second)),
         "{told:?}"
     );
     let mut operator = Subscriber::connect_as(door, operator).await;
     operator.resume("spawns", seq(&snapshot)).await;
-    let told = told_until_end(&mut operator, &hers).await;
+    let told = said_until_end(&mut operator, &hers).await;
     assert!(told.iter().any(|event| event["spawn"] == second.as_str()), "{told:?}");
     // What has ended is no less hers.
     let mut late = Subscriber::connect_as(door, &keys[1]).await;
@@ -192,7 +192,7 @@ async fn nobody_hears_of_the_spawns_of_others_but_operators() {
 }
 
 #[tokio::test]
-async fn whoever_loses_the_key_loses_the_feed_within_two_seconds() {
+async fn a_subscriber_whose_key_is_removed_loses_the_feed_within_two_seconds() {
     let farm = plan().doors(2).start().await;
     let (kept, lost) = (farm.key(&["--scope", "read"]).await, farm.key(&["--scope", "read"]).await);
     let expiring = farm.key(&["--scope", "read", "--expires", "6s"]).await;

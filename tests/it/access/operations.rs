@@ -185,7 +185,7 @@ async fn a_page_can_ask_first_and_read_why_it_was_refused() {
 }
 
 #[tokio::test]
-async fn without_keys_nobody_has_to_show_anything_and_nothing_shown_is_wrong() {
+async fn without_keys_no_credential_is_wanted_and_none_is_wrong() {
     let farm = hatchery_tests::Farm::small(1).await;
     let answer = farm.door(0).showing("garbage").spawned(&serde_json::json!({})).await;
     let id = answer["id"].as_str().unwrap();

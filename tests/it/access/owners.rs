@@ -11,7 +11,7 @@ async fn listed(client: Client) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn nobody_sees_reads_or_ends_the_spawns_of_others_but_operators() {
+async fn only_operators_see_read_and_end_the_spawns_of_others() {
     let farm = farm().await;
     let keys = [farm.key(&["--scope", "spawn"]).await, farm.key(&["--scope", "spawn,read"]).await];
     let [alice, bob] = keys.clone().map(|key| farm.door(0).showing(&key));
@@ -84,7 +84,7 @@ async fn an_idempotency_key_is_its_owners_own() {
 }
 
 #[tokio::test]
-async fn an_order_goes_by_the_name_of_whoever_gave_it() {
+async fn an_order_goes_by_the_name_of_its_operator() {
     let farm = Farm::builder().keys().doors(2).agent(AgentPlan::slots(2)).start().await;
     let key = farm.key(&["--scope", "operate"]).await;
     let operator = farm.door(1).showing(&key);

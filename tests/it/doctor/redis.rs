@@ -143,7 +143,7 @@ async fn a_sentinel_is_no_server_and_knows_masters_by_their_names() {
 }
 
 #[tokio::test]
-async fn a_redis_with_another_time_is_told_from_one_with_this() {
+async fn a_redis_with_another_time_is_distinguished_from_one_with_this() {
     let mark = tempfile::tempdir().unwrap();
     let redis = RedisServer::with_a_clock_of_its_own(mark.path()).await;
     let url = redis.url();

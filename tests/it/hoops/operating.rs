@@ -146,7 +146,7 @@ async fn answers_for_operators_are_indented_unless_they_are_wanted_raw() {
 }
 
 #[tokio::test]
-async fn nobody_ends_the_farm_from_here() {
+async fn the_farm_cannot_be_ended_from_here() {
     let mut farm = farm(1, &[]).await;
     let client = hoops(&farm);
     for path in ["/api/shutdown", "/api/gc"] {

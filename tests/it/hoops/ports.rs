@@ -141,7 +141,7 @@ async fn a_spawn_that_has_had_its_viewer_takes_no_other() {
 /// Two nodes on one machine whose ranges are the same: the second finds a port taken and uses the next, so one of them has to be
 /// made to give up its port while the other still stands in the registry.
 #[tokio::test]
-async fn two_nodes_with_the_same_port_lead_nowhere_and_the_operator_is_told() {
+async fn two_nodes_with_the_same_port_lead_nowhere_and_the_log_says_so() {
     let block = hatchery_tests::ports::Block::take();
     let range = block.range(1);
     let plan = || AgentPlan::slots(1).port_range(range.clone());

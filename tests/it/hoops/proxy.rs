@@ -95,7 +95,7 @@ async fn a_failure_is_a_status_line_with_a_message_and_the_end() {
 }
 
 #[tokio::test]
-async fn a_server_that_dies_before_it_is_ready_is_told_in_the_vendors_words() {
+async fn a_server_that_dies_before_it_is_ready_is_explained_in_the_vendors_words() {
     let plan = AgentPlan::slots(1).env("SC_SIM_EXIT_BEFORE_READY", "6");
     let farm = builder(&[]).agent(plan).start().await;
     let failed = says(hoops(&farm), &handshake("/", "")).await;

@@ -245,7 +245,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_full_queue_refuses_and_what_nobody_waits_for_is_not_begun() {
+    async fn a_full_queue_refuses_and_what_no_caller_waits_for_is_not_begun() {
         let lane = Lane::new("test", 1, 1).unwrap();
         let release = hang(&lane);
         let (begun, has_begun) = mpsc::channel();

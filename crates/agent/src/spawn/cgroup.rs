@@ -338,7 +338,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_machine_cannot_limit_is_told_with_its_flag_and_a_remedy() {
+    fn what_the_machine_cannot_limit_is_reported_with_its_flag_and_a_remedy() {
         let dir = tree("hugetlb\n");
         let (memory, cpus) = (Some(1 << 30), Some(2.0));
         let limited = Config { spawn_memory: memory, ..config(dir.path()) };

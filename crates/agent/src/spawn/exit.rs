@@ -250,7 +250,7 @@ mod tests {
     }
 
     #[test]
-    fn an_end_for_want_of_memory_is_told_as_such() {
+    fn an_end_for_want_of_memory_is_reported_as_such() {
         let killed = explain(Progress::Ready, Status::Signal(9), &[]);
         let exit = out_of_memory(killed, "4096");
         assert_eq!((exit.reason, exit.signal.as_deref()), (ExitReason::Signaled, Some("SIGKILL")));

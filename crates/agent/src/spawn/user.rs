@@ -149,7 +149,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_found_is_told() {
+    fn what_cannot_be_found_is_reported() {
         for (given, word) in [
             ("", "USER:GROUP"),
             (":render", "USER:GROUP"),
@@ -174,7 +174,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_user_cannot_read_is_told_with_the_place_that_is_closed() {
+    fn what_a_user_cannot_read_is_reported_with_the_directory_that_is_closed() {
         let dir = tempfile::tempdir().unwrap();
         let set = |path: &Path, mode| std::fs::set_permissions(path, Permissions::from_mode(mode)).unwrap();
         let (inner, file) = (dir.path().join("models"), dir.path().join("models/license"));

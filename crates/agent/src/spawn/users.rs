@@ -280,7 +280,7 @@ mod tests {
     const PASSWD: &str = "root:x:0:0:root:/root:/bin/bash\nhoops:x:990:985::/nonexistent:/bin/false\n";
 
     #[test]
-    fn a_range_of_users_is_two_numbers_and_holds_nobody_else() {
+    fn a_range_of_users_is_two_numbers_and_holds_no_other_user() {
         assert_eq!(range("20000-20031"), Some(20_000..=20_031));
         for name in ["hoops", "svc-1", "1-x", "x-1", "-5", "5-", "+1-+2", "20000", "20000-20031:hoops"] {
             assert_eq!(range(name), None, "{name}");

@@ -186,7 +186,7 @@ mod tests {
     }
 
     #[test]
-    fn a_ready_that_came_while_nobody_listened_is_made_up_for_by_a_ping() {
+    fn a_ready_that_found_no_listener_is_made_up_for_by_a_ping() {
         let (mut table, now) = (table(|_| ()), Instant::now());
         let id = table.adopt(adopted(19_000, None, SpawnState::Launching, now)).facts.id;
         assert!(table.heard(id, Liveliness::Ping, now));
@@ -198,7 +198,7 @@ mod tests {
     }
 
     #[test]
-    fn one_that_is_gone_is_told_of_and_cannot_be_started_again() {
+    fn one_that_is_gone_is_reported_and_cannot_be_started_again() {
         let (mut table, now) = (table(|_| ()), Instant::now());
         let gone = adopted(19_000, None, SpawnState::Ready, now);
         let id = gone.facts.id;
@@ -210,7 +210,7 @@ mod tests {
     }
 
     #[test]
-    fn while_reports_cannot_arrive_nobody_is_silent_and_a_ping_stands_for_a_lost_ready() {
+    fn while_reports_cannot_arrive_no_spawn_is_silent_and_a_ping_stands_for_a_lost_ready() {
         let (mut table, start) = (table(|_| ()), Instant::now());
         let fresh = ask(RendererType::Csr);
         assert!(matches!(table.admit(fresh.clone(), start), Admission::New(..)));
@@ -240,7 +240,7 @@ mod tests {
     }
 
     #[test]
-    fn an_agent_that_did_not_run_blames_nobody() {
+    fn an_agent_that_did_not_run_blames_no_spawn() {
         let mut table = table(|c| c.ping_interval = Duration::from_secs(5));
         let start = Instant::now();
         let since = table.awake(start);

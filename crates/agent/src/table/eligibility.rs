@@ -129,7 +129,7 @@ mod tests {
     }
 
     #[test]
-    fn a_deadline_moves_only_when_it_is_told_anew() {
+    fn a_deadline_moves_only_with_a_new_order() {
         let (mut table, now) = (table(|_| ()), Instant::now());
         let deadline = |table: &Table| table.desired().drain.as_ref().map(|drain| drain.deadline);
         table.order(order(1, Eligibility::Draining, Some(MINUTE)), now);

@@ -290,7 +290,7 @@ mod tests {
     }
 
     #[test]
-    fn a_relay_whose_viewer_is_not_connected_yet_has_shown_nobody_the_spawn() {
+    fn a_relay_whose_viewer_is_not_connected_yet_has_shown_no_one_the_spawn() {
         let mut table = table(|_| ());
         let (id, port, _) = ready(&mut table, "ws://h:{port}");
         let (shown, viewer) = (Shown::Port(port), Uuid::new_v4());

@@ -119,7 +119,7 @@ async fn asking_the_next_agent_again_gets_the_same_answer() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn how_often_a_spawn_reports_is_what_it_was_told() {
+async fn a_spawn_reports_as_often_as_its_flags_say() {
     let farm = Farm::start_with(|c| c.ping_interval = Duration::from_secs(4)).await;
     let (id, _) = farm.spawn_as("say ready; while alive; do sleep 4; say ping; done").await;
     // By these rules it would be lost after 2.3 s of silence.
@@ -142,7 +142,7 @@ async fn an_end_that_was_begun_is_gone_through_with() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_end_the_registry_was_never_told_of_is_told_by_the_next_agent() {
+async fn an_end_that_was_never_reported_is_reported_by_the_next_agent() {
     let farm = Farm::start_alone().await;
     let (id, _) = farm.spawn_as("say ready; sleep 0.2; exit 3").await;
     until("it has ended", async || (farm.info(id).await.state == "exited").then_some(())).await;

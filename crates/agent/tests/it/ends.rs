@@ -78,7 +78,7 @@ async fn a_server_that_reports_its_disconnect_ends_as_disconnected() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn ends_nobody_asked_for_are_told_apart() {
+async fn unexpected_ends_are_distinguished() {
     let farm = Farm::start().await;
     for (script, reason) in [
         (

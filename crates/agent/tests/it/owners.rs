@@ -16,7 +16,7 @@ fn owned(farm: &Farm, owner: &str) -> SpawnRequest {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn whose_a_spawn_is_is_told_everybody_but_its_process() {
+async fn the_owner_of_a_spawn_is_shown_everywhere_but_to_its_process() {
     let farm = Farm::start().await;
     let ask = owned(&farm, ANN);
     let Outcome::Ready(_) = farm.send(&ask).await else { panic!("not ready") };

@@ -94,7 +94,7 @@ async fn a_node_gives_up_after_five_ports_and_shows_the_last_words_of_the_last()
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn whoever_fails_for_another_reason_is_not_started_again() {
+async fn a_server_that_fails_for_another_reason_is_not_started_again() {
     let farm = Farm::start().await;
     for end in ["exit 4", "echo \"Can't create lws context.\"; exit 3", "exit 1"] {
         let file = tempfile::NamedTempFile::new_in(farm.dir.path()).unwrap();
@@ -115,7 +115,7 @@ async fn whoever_fails_for_another_reason_is_not_started_again() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn whoever_is_to_end_is_not_started_again() {
+async fn a_server_that_is_to_end_is_not_started_again() {
     let farm = Farm::start().await;
     let file = farm.dir.path().join("starts");
     // TERM finds it ending by itself with the very code of a lost port.

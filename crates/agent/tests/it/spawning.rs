@@ -90,7 +90,7 @@ async fn the_same_call_again_gets_the_same_answer() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn nobody_waits_so_nothing_stays() {
+async fn without_waiters_nothing_stays() {
     let farm = Farm::start().await;
     let ask = farm.ask("rest");
     let id: SpawnId = ask.spawn_id.parse().unwrap();

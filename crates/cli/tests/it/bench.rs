@@ -148,7 +148,7 @@ fn an_interrupt_stops_what_is_held_and_reports() {
 }
 
 #[test]
-fn nobody_listening_is_counted_and_fails() {
+fn a_port_without_a_listener_is_counted_and_fails() {
     let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let ran = run_at(&format!("http://{free}"), &["bench", "--count", "2", "--json"]);
     assert_eq!((ran.code, &ran.json()["outcomes"]), (1, &json!({ "unreachable": 2 })));

@@ -98,7 +98,7 @@ fn a_node_that_is_down_is_not_waited_for() {
 }
 
 #[test]
-fn an_agent_that_has_not_confirmed_is_told_of() {
+fn an_agent_that_has_not_confirmed_is_named() {
     let mut silent = draining(3);
     silent["agentAcknowledged"] = false.into();
     let server = Server::always(Reply::json(200, silent));
@@ -141,7 +141,7 @@ fn waiting_outlasts_a_front_door_that_is_restarted() {
 }
 
 #[test]
-fn a_drain_that_is_undone_meanwhile_is_told_of() {
+fn a_drain_that_is_undone_meanwhile_is_reported() {
     let server = Server::start(|request| match request.method.as_str() {
         "POST" => Reply::json(200, draining(1)),
         _ => Reply::json(200, node("eligible", 1)),

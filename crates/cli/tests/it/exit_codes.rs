@@ -131,7 +131,7 @@ fn something_that_is_no_front_door_is_named() {
 }
 
 #[test]
-fn nobody_listening_is_a_failure_that_names_the_flag() {
+fn a_port_without_a_listener_is_a_failure_that_names_the_flag() {
     let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let ran = run_at(&format!("http://{free}"), &["nodes"]);
     assert_eq!(ran.code, 1);

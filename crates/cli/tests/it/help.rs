@@ -50,7 +50,7 @@ fn every_command_has_a_page_with_examples() {
 }
 
 #[test]
-fn the_version_is_told() {
+fn the_version_is_reported() {
     let ran = run(&["--version"]);
     assert_eq!((ran.code, ran.stdout), (0, format!("hatchery {}\n", env!("CARGO_PKG_VERSION"))));
 }

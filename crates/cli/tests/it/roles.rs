@@ -28,7 +28,7 @@ const DOOR: [&str; 7] =
     ["frontdoor", "--registry", "embedded", "--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0"];
 
 #[test]
-fn a_front_door_says_where_it_listens_and_ends_when_told() {
+fn a_front_door_says_where_it_listens_and_ends_at_a_signal() {
     for name in ["TERM", "INT"] {
         let (child, line) = start(&DOOR);
         let words: Vec<&str> = line.split(' ').collect();
@@ -45,7 +45,7 @@ fn a_front_door_says_where_it_listens_and_ends_when_told() {
 }
 
 #[test]
-fn an_agent_says_where_it_listens_and_ends_when_told() {
+fn an_agent_says_where_it_listens_and_ends_at_a_signal() {
     let state = TempDir::new().unwrap();
     let state_dir = state.path().to_str().unwrap();
     let (child, line) = start(&[

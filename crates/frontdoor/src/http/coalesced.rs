@@ -130,7 +130,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn whoever_goes_away_leaves_the_work_to_the_others() {
+    async fn a_waiter_that_leaves_leaves_the_work_to_the_others() {
         let shared = Arc::new(Coalesced::default());
         let stuck = tokio::spawn({
             let shared = Arc::clone(&shared);

@@ -117,7 +117,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_list_is_read_from_its_end_for_as_long_as_whoever_wrote_is_believed() {
+    fn a_list_is_read_from_its_end_for_as_long_as_its_writer_is_believed() {
         let proxies = TrustedProxies::of(&["10.0.0.0/8", "::1"]);
         for (peer, lists, caller) in [
             ("10.0.0.1:9", &["192.0.2.7"][..], "192.0.2.7:0"),

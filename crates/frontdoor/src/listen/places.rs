@@ -217,7 +217,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn the_longest_idle_stranger_makes_room_and_nobody_waits_for_it() {
+    async fn the_longest_idle_stranger_makes_room_at_once() {
         let places = places(2, 0, 1 << 20);
         let first = entered(&places, ConnectionState::Idle).await;
         let second = entered(&places, ConnectionState::Idle).await;

@@ -197,7 +197,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn an_answer_that_nobody_reads_ends_it_and_one_that_is_read_slowly_does_not() {
+    async fn an_answer_that_is_not_read_ends_it_and_one_that_is_read_slowly_does_not() {
         let (mut client, mut server, activity) = pair();
         let slowly = async {
             let mut some = [0; 512];

@@ -368,7 +368,7 @@ mod tests {
     }
 
     #[test]
-    fn an_event_is_told_on_each_topic_it_belongs_to() {
+    fn an_event_is_sent_on_each_topic_it_belongs_to() {
         let [spawn, other] = [SpawnId::mint(), SpawnId::mint()];
         let [a, b]: [NodeId; 2] = ["a", "b"].map(|name| name.parse().unwrap());
         let at = Timestamp::from_millis(1_767_225_600_123);

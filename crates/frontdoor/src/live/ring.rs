@@ -92,7 +92,7 @@ mod tests {
         assert_eq!(seqs(&ring, 1_000_000), Some(vec![]));
     }
     #[test]
-    fn who_may_hear_of_some_spawns_only_is_not_told_of_those_that_may_be_anybodys() {
+    fn a_subscriber_to_its_own_spawns_gets_none_of_an_unknown_owner() {
         let event = |seq| {
             let (at, kind) = (Timestamp::default(), EventKind::SpawnExited);
             Arc::new(Event { seq, at, kind, node: None, spawn: None, data: Map::new() })

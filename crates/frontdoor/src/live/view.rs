@@ -326,7 +326,7 @@ mod tests {
     }
 
     #[test]
-    fn what_events_tell_of_a_node_is_told_by_events_only() {
+    fn what_events_say_of_a_node_comes_from_events_only() {
         let mut view = View::new(1, vec![node("a", 0)], Vec::new());
         let (up, unknown) = (
             event(2, EventKind::NodeUp, None, json!({})),
@@ -356,7 +356,7 @@ mod tests {
         assert_eq!((snapshot(&view, "nodes"), snapshot(&view, "node:a")), (json!([]), Value::Null));
     }
     #[test]
-    fn an_owner_sees_its_own_spawns_and_nobody_elses() {
+    fn an_owner_sees_its_own_spawns_and_no_others() {
         let mut view = View::new(1, vec![node("a", 0)], Vec::new());
         let [mine, theirs, nobodys] = [(); 3].map(|()| SpawnId::mint());
         let [me, them]: [Owner; 2] = ["key:me", "key:them"].map(|name| name.parse().unwrap());

@@ -15,7 +15,7 @@ fn asking(tag: &str) -> HeaderMap {
 }
 
 #[test]
-fn whoever_has_it_already_is_told_so() {
+fn an_order_that_holds_already_is_answered_so() {
     for page in PAGES {
         let fresh = page.answer(&HeaderMap::new());
         assert_eq!(fresh.status(), StatusCode::OK, "{}", page.path);

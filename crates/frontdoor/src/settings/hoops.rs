@@ -225,7 +225,7 @@ mod tests {
     }
 
     #[test]
-    fn without_an_address_nobody_answers_as_the_vendors_server_does() {
+    fn without_an_address_nothing_answers_as_the_vendors_server_does() {
         assert_eq!(config(&[]).unwrap().hoops, None);
         for (flag, value) in [
             ("--hoops-endpoint", "port"),

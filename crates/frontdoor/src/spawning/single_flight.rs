@@ -125,7 +125,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn whoever_waits_takes_the_work_over_from_one_that_leaves() {
+    async fn a_waiter_takes_the_work_over_from_one_that_leaves() {
         let all = SingleFlight::default();
         let key: IdempotencyKey = "k".parse().unwrap();
         let (first, second) = (all.join(&key, Uuid::nil()), all.join(&key, Uuid::nil()));

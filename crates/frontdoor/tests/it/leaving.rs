@@ -26,7 +26,7 @@ async fn requests_finish_inside_the_grace() {
 }
 
 #[tokio::test]
-async fn who_is_late_is_told_and_leaves_nothing_behind() {
+async fn a_late_caller_is_answered_and_leaves_nothing_behind() {
     let mut settings = config();
     settings.shutdown_grace = Duration::from_millis(100);
     let farm = Farm::with(settings, 1, &[Script::Hang]).await;

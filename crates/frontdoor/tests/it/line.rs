@@ -172,7 +172,7 @@ async fn a_waiter_whose_server_failed_gets_the_next_slot_elsewhere() {
 }
 
 #[tokio::test]
-async fn a_slot_that_turns_out_to_be_none_costs_nobody_its_place() {
+async fn a_slot_that_turns_out_to_be_none_costs_no_caller_its_place() {
     let farm = Farm::start(1, &[Script::Ready, Script::Refuse(wire::v1::refused::Reason::Full, "")]).await;
     until(async || spawn(farm.http, "").await.status, |status| *status == 200).await;
     let mut current = farm.agents[0].running()[0];

@@ -46,7 +46,7 @@ async fn a_request_id_that_is_not_sane_is_replaced() {
 }
 
 #[tokio::test]
-async fn a_full_farm_and_one_that_does_not_match_are_told_apart() {
+async fn a_full_farm_and_one_that_does_not_match_are_distinguished() {
     let farm = Farm::start(1, &[Script::Ready]).await;
     assert_eq!(spawn(farm.http, "").await.status, 200);
     assert_eq!(spawn(farm.http, "").await.code(), "no-capacity");
@@ -217,7 +217,7 @@ async fn a_refusal_moves_on_within_the_same_request() {
 }
 
 #[tokio::test]
-async fn a_server_that_cannot_be_started_is_told_with_its_path() {
+async fn a_server_that_cannot_be_started_is_reported_with_its_path() {
     let why = "/opt/ts3d_sc_server: No such file or directory";
     let farm = Farm::start(4, &[Script::Refuse(Reason::CannotStart, why)]).await;
     let answer = spawn(farm.http, r#"{"waitSeconds":30}"#).await;

@@ -11,7 +11,7 @@ use crate::http::{get, raw, request, send, spawn};
 const JSON: (&str, &str) = ("content-type", "application/json");
 
 #[tokio::test]
-async fn every_kind_of_bad_request_is_told_in_one_shape() {
+async fn every_kind_of_bad_request_is_answered_in_one_shape() {
     let farm = Farm::start(1, &[Script::Ready]).await;
     let large = format!("{{\"model\":\"{}\"}}", "x".repeat(70_000));
     let cases: Vec<(u16, &str, Vec<u8>)> = vec![

@@ -72,12 +72,12 @@ async fn a_slow_follower(farm: Farm) {
 }
 
 #[tokio::test]
-async fn a_follower_that_is_too_slow_is_told_of_the_gap_embedded() {
+async fn a_follower_that_is_too_slow_learns_of_the_gap_embedded() {
     a_slow_follower(Farm::embedded_with(model::Timing { events_count: 64, ..TIMING })).await;
 }
 
 #[tokio::test]
-async fn a_follower_that_is_too_slow_is_told_of_the_gap_redis() {
+async fn a_follower_that_is_too_slow_learns_of_the_gap_redis() {
     a_slow_follower(Farm::redis_with(model::Timing { events_count: 64, ..TIMING }).await).await;
 }
 

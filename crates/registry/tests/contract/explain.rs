@@ -198,7 +198,7 @@ on_all! {
 
 on_all! {
     /// Room is of no use to an owner that has all it may have.
-    async fn an_owner_at_its_limit_is_told_so(farm: &Farm) {
+    async fn an_owner_at_its_limit_is_refused_with_the_limit(farm: &Farm) {
         Agent::new("a", 4).beat(farm).await;
         farm.take(&csr().of("key:ann", 1)).await;
         let (chosen, verdicts) = explain(farm, &csr().of("key:ann", 1)).await;

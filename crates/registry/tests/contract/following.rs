@@ -250,7 +250,7 @@ async fn a_cluster_outlives_the_node_that_the_url_names() {
 }
 
 #[tokio::test]
-async fn nobody_is_trusted_whom_the_given_authority_did_not_sign() {
+async fn no_certificate_is_trusted_that_the_given_authority_did_not_sign() {
     let secure = Secure::shared().await;
     let at = format!("localhost:{}", secure.port());
     let [ca, other, cert, key] =

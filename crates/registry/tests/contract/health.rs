@@ -198,7 +198,7 @@ on_all! {
 }
 
 on_all! {
-    async fn a_failing_node_that_nobody_has_tried_does_not_hold_up_the_probe_of_another(farm: &Farm) {
+    async fn a_failing_node_that_was_not_tried_does_not_hold_up_the_probe_of_another(farm: &Farm) {
         for name in ["unreachable", "mended", "good"] {
             Agent::new(name, 1).beat(farm).await;
         }
@@ -340,7 +340,7 @@ on_all! {
 }
 
 on_all! {
-    async fn what_was_mended_for_one_renderer_is_not_failing_for_one_that_nobody_asks_for(farm: &Farm) {
+    async fn what_was_mended_for_one_renderer_is_not_failing_for_one_without_requests(farm: &Farm) {
         Agent::new("a", 8).beat(farm).await;
         learn(farm, "a", of_the_node()).await;
         farm.pass(Duration::from_millis(10)).await;

@@ -9,7 +9,7 @@ use crate::on_all;
 use crate::support::*;
 
 on_all! {
-    async fn whoever_came_first_is_served_first(farm: &Farm) {
+    async fn waiters_are_served_in_the_order_of_their_arrival(farm: &Farm) {
         Agent::new("a", 1).beat(farm).await;
         let held = farm.take(&csr()).await;
         let (first, second) = (TicketId::mint(), TicketId::mint());
@@ -26,7 +26,7 @@ on_all! {
 }
 
 on_all! {
-    async fn a_place_that_is_left_or_not_kept_blocks_nobody(farm: &Farm) {
+    async fn a_place_that_is_left_or_not_kept_blocks_no_other(farm: &Farm) {
         Agent::new("a", 1).beat(farm).await;
         let held = farm.take(&csr()).await;
         let [left, dead, alive] = [TicketId::mint(), TicketId::mint(), TicketId::mint()];
@@ -182,7 +182,7 @@ on_all! {
 }
 
 on_all! {
-    async fn whoever_waits_for_a_renderer_that_is_not_there_yet_is_served_before_newcomers(farm: &Farm) {
+    async fn a_waiter_for_a_renderer_that_is_not_there_yet_is_served_before_newcomers(farm: &Farm) {
         // After a wipe, the nodes of a kind come back one by one.
         Agent::new("a", 1).renderers(true, false).beat(farm).await;
         let first = TicketId::mint();

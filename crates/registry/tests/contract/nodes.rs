@@ -9,7 +9,7 @@ use crate::on_all;
 use crate::support::*;
 
 on_all! {
-    async fn a_heartbeat_tells_everything_about_a_node(farm: &Farm) {
+    async fn a_heartbeat_has_everything_about_a_node(farm: &Farm) {
         let mut agent = Agent::new("a", 7).pool("gpu").labels(&[("sdk", "1")]).gpus(2, 3);
         let orders = agent.beat(farm).await;
         assert_eq!(orders.eligibility, Eligibility::Eligible);
@@ -73,7 +73,7 @@ on_all! {
 }
 
 on_all! {
-    async fn a_new_epoch_takes_the_node_over_and_the_old_one_is_told(farm: &Farm) {
+    async fn a_new_epoch_takes_the_node_over_and_the_old_one_is_refused(farm: &Farm) {
         let mut old = Agent::new("a", 2);
         old.beat(farm).await;
         let mut new = Agent { epoch: AgentEpoch::mint(), takeover: true, ..old.clone() };

@@ -206,7 +206,7 @@ on_all! {
 }
 
 on_all! {
-    async fn whoever_may_have_no_more_leaves_the_line(farm: &Farm) {
+    async fn a_caller_at_its_limit_leaves_the_line(farm: &Farm) {
         Agent::new("a", 2).beat(farm).await;
         let held = farm.take(&csr().of(ANN, 2)).await;
         farm.take(&csr()).await;
@@ -374,7 +374,7 @@ async fn what_an_older_version_did_not_give_back_is_found_out() {
 }
 
 #[tokio::test]
-async fn a_clock_that_is_set_back_keeps_nobody_out() {
+async fn a_clock_that_is_set_back_keeps_no_caller_out() {
     let redis = RedisServer::start().await;
     let farm = Farm::named(&redis.url(), "back");
     let an_hour_ahead = (model::Timestamp::now().millis() + 3_600_000) * 1000;

@@ -126,7 +126,7 @@ on_all! {
 }
 
 on_all! {
-    async fn a_slot_whose_node_nobody_was_told_comes_back_all_the_same(farm: &Farm) {
+    async fn a_slot_of_a_caller_that_never_got_its_answer_comes_back(farm: &Farm) {
         let (mut one, mut other) = (Agent::new("a", 2), Agent::new("b", 2));
         one.beat(farm).await;
         other.beat(farm).await;
@@ -192,7 +192,7 @@ on_all! {
 }
 
 on_all! {
-    async fn what_is_abandoned_on_a_node_that_is_not_known_is_told_to_its_agent(farm: &Farm) {
+    async fn what_is_abandoned_on_an_unknown_node_reaches_its_agent(farm: &Farm) {
         let mut agent = Agent::new("a", 1);
         let spawn = csr().spawn;
         farm.registry.abandon(&"a".parse().unwrap(), spawn).await.unwrap();

@@ -137,7 +137,7 @@ async fn a_viewer_that_vanishes_is_noticed_within_two_intervals() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_server_that_sends_on_and_on_to_nobody_does_not_keep_a_vanished_viewer() {
+async fn a_server_that_goes_on_sending_does_not_keep_a_vanished_viewer() {
     let mut world = world(1 << 10);
     let began = Instant::now();
     // Nothing is read: once the connection is full, nothing gets through any more.

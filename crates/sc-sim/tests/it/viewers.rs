@@ -123,7 +123,7 @@ fn the_right_token_opens_a_model() {
 }
 
 #[test]
-fn a_token_nobody_asked_for_is_ignored() {
+fn a_token_that_was_not_wanted_is_ignored() {
     let sim = sim().run();
     sim.listens();
     let mut viewer = Viewer::client_side(&sim);
@@ -210,7 +210,7 @@ fn a_second_viewer_is_turned_away_and_the_first_stays() {
 }
 
 #[test]
-fn a_silent_connection_keeps_nobody_waiting() {
+fn a_silent_connection_keeps_no_other_waiting() {
     let sim = sim().run();
     sim.listens();
     let silent: Vec<_> = (0..5).map(|_| sim.connect()).collect();

@@ -156,7 +156,7 @@ async fn an_order_says_whose_it_is_to_the_registry_and_to_the_agent() {
 }
 
 #[tokio::test]
-async fn nobody_waits_in_line_for_what_it_may_not_have() {
+async fn no_caller_waits_in_line_for_what_it_may_not_have() {
     let registry = Registry::embedded(Timing::FARM);
     node(&registry, "full", 1).await;
     node(&registry, "other", 1).await;
