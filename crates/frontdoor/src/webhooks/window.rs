@@ -107,9 +107,9 @@ impl Window {
         self.cursor
     }
 
-    /// The number of the oldest event that was not delivered.
+    /// The number of the oldest event that was not delivered. A gap has no number where another registry begins.
     pub(super) fn oldest(&self) -> Option<u64> {
-        self.slots.front().map(|slot| slot.cursor.seq)
+        self.slots.iter().map(|slot| slot.cursor.seq).find(|seq| *seq > 0)
     }
 
     pub(super) fn len(&self) -> usize {
@@ -152,6 +152,8 @@ mod tests {
         assert_eq!(window.done(&last), None);
         assert_eq!((window.cursor(), window.oldest(), window.len()), (at(5), None, 0));
         assert!(window.chains.is_empty(), "a subject that has nothing to be sent is forgotten");
+        assert!(window.push(Subject::Delivery, "gap_5".to_owned(), Bytes::new(), at(0)).is_some());
+        assert_eq!(window.oldest(), None, "a gap is not as old as the clock");
         assert!(window.push(a, "evt_6".to_owned(), Bytes::new(), at(6)).is_some());
     }
 }
