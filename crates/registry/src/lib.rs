@@ -97,6 +97,7 @@
 //! # }
 //! ```
 
+pub mod agreement;
 pub mod ask;
 pub mod keepalive;
 pub mod pings;
@@ -113,13 +114,14 @@ mod permits;
 mod redis;
 mod waiting;
 
+pub use agreement::{Agreement, Difference, Digest, HeardReport};
 pub use ask::{
     AuditCursor, AuditFilter, AuditPage, Claim, Counts, Follow, Forgotten, IdempotencyKey, Located, Outcome,
     Outcomes, Position, Reservation, Reserve, Reserved, Restored, SpawnFilter, SpawnPage, Standing,
 };
 pub use contract::Registry;
 pub use error::{OpenError, RegistryError, outward};
-pub use keepalive::{Agreement, Check, Difference, Digest, HeardReport, Keepalive};
+pub use keepalive::{Check, Keepalive};
 pub use permits::{Permit, Permits};
 pub use pings::WantedPings;
 pub use redis::{Unprotected, examine, is_elsewhere, unprotected};

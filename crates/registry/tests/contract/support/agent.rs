@@ -2,13 +2,14 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::hash::{DefaultHasher, Hash, Hasher};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use model::{AgentEpoch, Load, NodeDescription, NodeId, NodeKind, SpawnId, SpawnState};
 use registry::{
     AgentReport, Agreement, Change, Check, DesiredState, Difference, Digest, HeardReport, Heartbeat,
     Identity, Keepalive, Orders, SpawnReport,
 };
+use tokio::time::Instant;
 
 use super::{Farm, id};
 
