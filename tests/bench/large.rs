@@ -61,9 +61,9 @@ pub(crate) async fn measure(table: &mut Table) -> anyhow::Result<()> {
     let began = Instant::now();
     report(&registry, &ids, epoch).await?;
     table.row(
-        format!("heartbeats of {NODES} nodes with {SPAWNS} spawns each, one after the other"),
+        format!("lists of {NODES} nodes with {SPAWNS} spawns each, one after the other"),
         ms(began.elapsed()),
-        "they come once a second",
+        "they come after a wipe",
         "",
     );
     let began = Instant::now();

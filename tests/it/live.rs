@@ -139,6 +139,14 @@ async fn pings_come_together_and_one_by_one_to_subscribers_of_one_spawn() {
     for _ in 0..3 {
         spawns.push(farm.door(0).spawned(&json!({})).await);
     }
+    // Without a subscriber, too, it is known when each last reported.
+    let path = format!("/v1/spawns/{}", id(&spawns[0]));
+    let pinged = async || farm.door(0).json(&path).await["lastPingAt"].clone();
+    for _ in 0..2 {
+        let before = pinged().await;
+        until("another ping", TIMEOUT, async || Look::when(pinged().await != before, || before.to_string()))
+            .await;
+    }
     let (mut one, _) = Subscriber::to(farm.door(0).addr, &format!("spawn:{}", id(&spawns[0]))).await;
     let (mut all, _) = Subscriber::to(farm.door(0).addr, "spawns").await;
     let ping = one.event().await;

@@ -97,6 +97,7 @@
 //! # }
 //! ```
 
+pub mod agreement;
 pub mod ask;
 pub mod keepalive;
 pub mod pings;
@@ -115,6 +116,7 @@ mod permits;
 mod redis;
 mod waiting;
 
+pub use agreement::{Agreement, Difference, Digest, HeardReport};
 pub use ask::{
     AuditCursor, AuditFilter, AuditPage, Claim, Counts, Follow, Forgotten, IdempotencyKey, Located, Outcome,
     Outcomes, Position, Reservation, Reserve, Reserved, Restored, SpawnFilter, SpawnPage, Standing,
@@ -122,7 +124,7 @@ pub use ask::{
 pub use contract::Registry;
 pub use delivery::{Cursor, Delivery};
 pub use error::{OpenError, RegistryError};
-pub use keepalive::{Agreement, Check, Difference, Digest, HeardReport, Keepalive};
+pub use keepalive::{Check, Keepalive};
 pub use outage::{Outage, OutageKind};
 pub use permits::{Permit, Permits};
 pub use pings::WantedPings;

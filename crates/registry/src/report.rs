@@ -16,7 +16,7 @@ use model::{
 use serde_json::{Map, Value};
 use uuid::Uuid;
 
-use crate::keepalive::{Agreement, Difference, HeardReport};
+use crate::agreement::{Agreement, Difference, HeardReport};
 
 /// Everything about one spawn, as its agent knows it.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -2,10 +2,12 @@
 //!
 //! Nothing damages memory, so what the keepalive has the registry look at is not needed here: the digests decide.
 
-use model::{Availability, Heard, SpawnRecord, Timestamp};
+use model::{Availability, Heard, NodeId, SpawnId, SpawnRecord, Timestamp};
 
 use super::farm::Farm;
-use crate::keepalive::{Difference, HeardReport, Keepalive};
+use crate::agreement::{Difference, HeardReport};
+use crate::keepalive::Keepalive;
+use crate::pings::event;
 use crate::report::{Orders, is_news};
 
 impl Farm {
@@ -38,6 +40,15 @@ impl Farm {
             }
         }
         self.orders(node)
+    }
+
+    /// Pings that are wanted, on their way to subscribers.
+    pub(super) fn relay_pings(&mut self, node: &NodeId, pings: &[(SpawnId, Timestamp)]) {
+        if pings.is_empty() || !self.pings.are_wanted(node, self.now) {
+            return;
+        }
+        let seq = self.history.next_seq(self.now);
+        self.pings.push(event(seq, self.now, node.clone(), pings));
     }
 
     fn differs(&self, keepalive: &Keepalive) -> Option<Difference> {

@@ -2,10 +2,9 @@
 
 use std::collections::{HashMap, VecDeque};
 
-use model::{Event, NodeId, SpawnId, Timestamp};
+use model::{Event, NodeId, Timestamp};
 
-use super::farm::Farm;
-use crate::pings::{MAX_ENTRIES, WANTED_FOR, WantedPings, event};
+use crate::pings::{MAX_ENTRIES, WANTED_FOR, WantedPings};
 
 /// The newest entries, and who wants them until when.
 #[derive(Debug, Default)]
@@ -31,6 +30,13 @@ impl PingQueue {
         }
     }
 
+    pub(super) fn push(&mut self, entry: Event) {
+        self.entries.push_back(entry);
+        if self.entries.len() > MAX_ENTRIES {
+            self.entries.pop_front();
+        }
+    }
+
     /// Whether one has this number.
     pub(super) fn has(&self, seq: u64) -> bool {
         self.entries.binary_search_by_key(&seq, |entry| entry.seq).is_ok()
@@ -39,18 +45,5 @@ impl PingQueue {
     pub(super) fn after(&self, seq: u64) -> impl Iterator<Item = Event> {
         let from = self.entries.partition_point(|entry| entry.seq <= seq);
         self.entries.range(from..).cloned()
-    }
-}
-
-impl Farm {
-    pub(super) fn relay_pings(&mut self, node: &NodeId, pings: &[(SpawnId, Timestamp)]) {
-        if pings.is_empty() || !self.pings.are_wanted(node, self.now) {
-            return;
-        }
-        let seq = self.history.next_seq(self.now);
-        self.pings.entries.push_back(event(seq, self.now, node.clone(), pings));
-        if self.pings.entries.len() > MAX_ENTRIES {
-            self.pings.entries.pop_front();
-        }
     }
 }

@@ -6,10 +6,11 @@ use model::{Drain, Owner, RendererType, SpawnId, Timestamp};
 use redis::ScriptInvocation;
 
 use super::link::Question;
-use super::write::{flag, json, ms, supply_text};
+use super::write::{digest, flag, heard, json, ms, supply_text};
 use super::{Redis, unexpected};
+use crate::agreement::Difference;
 use crate::error::RegistryError;
-use crate::keepalive::{Check, Difference, Digest, HeardReport, Keepalive};
+use crate::keepalive::{Check, Keepalive};
 use crate::report::{Orders, SpawnReport};
 
 impl Redis {
@@ -91,21 +92,6 @@ impl Redis {
             other => Err(unexpected(call, format!("{other:?}"))),
         }
     }
-}
-
-/// As scripts compare it; nothing for none.
-pub(super) fn digest(digest: Option<Digest>) -> String {
-    digest.map(|digest| digest.to_string()).unwrap_or_default()
-}
-
-/// The age of the oldest last ping, and the spawns that it does not speak of.
-pub(super) fn heard(heard: &HeardReport) -> String {
-    let mut text = heard.since.map(|age| ms(age).to_string()).unwrap_or_default();
-    for (spawn, _) in &heard.late {
-        text.push(' ');
-        text.push_str(&spawn.to_string());
-    }
-    text
 }
 
 fn with_ages(spawns: impl Iterator<Item = (SpawnId, std::time::Duration)>) -> String {

@@ -6,9 +6,9 @@ use model::{Drain, Eligibility, NodeId, Owner, RendererType, SpawnId, Supply, Ti
 use redis::{FromRedisValue, Script, ScriptInvocation};
 use uuid::Uuid;
 
-use super::keepalive::{digest, heard};
 use super::link::Question;
 use super::{Redis, unexpected};
+use crate::agreement::{Digest, HeardReport};
 use crate::ask::{Claim, Forgotten, IdempotencyKey, Outcome, Outcomes, Restored, operator_data};
 use crate::error::RegistryError;
 use crate::permits::Permit;
@@ -351,4 +351,19 @@ fn spawn_args(args: &mut ScriptInvocation<'_>, spawn: &SpawnReport) {
         .arg(spawn.exit.as_ref().map(json).unwrap_or_default())
         .arg(spawn.server.map(|server| server.to_string()).unwrap_or_default())
         .arg(json(&event_data(spawn)));
+}
+
+/// As scripts compare it; nothing for none.
+pub(super) fn digest(digest: Option<Digest>) -> String {
+    digest.map(|digest| digest.to_string()).unwrap_or_default()
+}
+
+/// The age of the oldest last ping, and the spawns that it does not speak of.
+pub(super) fn heard(heard: &HeardReport) -> String {
+    let mut text = heard.since.map(|age| ms(age).to_string()).unwrap_or_default();
+    for (spawn, _) in &heard.late {
+        text.push(' ');
+        text.push_str(&spawn.to_string());
+    }
+    text
 }

@@ -35,7 +35,7 @@ local key, held = P .. ':node:' .. node, P .. ':held:' .. node
 local was = {}
 do
   local fields = { 'epoch', 'avail', 'desc', 'serial', 'kind', 'instance', 'life', 'beat', 'advertise', 'elig', 'drain', 'gen',
-    'gused', 'beats', 'slots', 'gpus', 'csr', 'ssr', 'digest', 'supply', 'hcsr', 'hssr' }
+    'gused', 'beats', 'slots', 'gpus', 'csr', 'ssr', 'digest', 'supply' }
   for f, value in ipairs(call('HMGET', key, unpack(fields))) do was[fields[f]] = value or nil end
 end
 local known = was.epoch or was.desc or was.elig
@@ -438,7 +438,9 @@ elseif full or slots_changed then
 end
 
 local abandoned = call('SMEMBERS', P .. ':abandoned:' .. node)
-local fails = (is_failing(was.hcsr) and 'csr ' or '') .. (is_failing(was.hssr) and 'ssr' or '')
+-- As this report has left it: an end may count against the node, and another agent begins anew.
+local health = call('HMGET', key, 'hcsr', 'hssr')
+local fails = (is_failing(health[1]) and 'csr ' or '') .. (is_failing(health[2]) and 'ssr' or '')
 local answer = { 'ok', was.elig, was.drain or '', int(now), int(count_of(was.gen) or 0),
   wants_pings and '1' or '0', fails, #abandoned }
 for _, spawn in ipairs(abandoned) do answer[#answer + 1] = spawn end
