@@ -6,7 +6,7 @@ use opentelemetry_otlp::{SpanExporter, WithExportConfig, WithTonicConfig};
 use tonic::transport::{Certificate, ClientTlsConfig, Endpoint, Identity};
 
 use crate::settings::{Settings, SettingsError, TlsFiles, read};
-use crate::tracer::StartError;
+use crate::start_error::StartError;
 
 pub(crate) fn exporter(settings: &Settings) -> Result<SpanExporter, StartError> {
     let mut endpoint =

@@ -39,6 +39,7 @@ mod pairs;
 pub mod sampler;
 pub mod settings;
 pub mod span;
+mod start_error;
 mod tracer;
 
 pub use context::{Context, TRACEPARENT, TRACESTATE};
@@ -46,4 +47,5 @@ pub use export::{Lost, exported_spans, lost_spans};
 pub use metrics::{Exemplar, TraceMetrics, for_scraper};
 pub use settings::{Settings, SettingsError};
 pub use span::{Kind, Span, Trace};
-pub use tracer::{StartError, Tracer};
+pub use start_error::StartError;
+pub use tracer::Tracer;

@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use model::TraceId;
 use opentelemetry::KeyValue;
-use opentelemetry_otlp::ExporterBuildError;
 use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::resource::TelemetryResourceDetector;
 use tokio::runtime::Handle;
@@ -16,22 +15,9 @@ use crate::context::Context;
 use crate::export::Pipeline;
 use crate::grpc;
 use crate::http::HttpExporter;
-use crate::settings::{Protocol, Settings, SettingsError};
+use crate::settings::{Protocol, Settings};
 use crate::span::{Span, Trace};
-
-/// Why traces cannot be exported.
-#[derive(Debug, thiserror::Error)]
-pub enum StartError {
-    /// A variable leads to something unusable.
-    #[error(transparent)]
-    Settings(#[from] SettingsError),
-    /// The exporter cannot be made.
-    #[error("cannot export traces: {0}")]
-    Exporter(#[from] ExporterBuildError),
-    /// The connection cannot be prepared.
-    #[error("cannot export traces: {0}")]
-    Transport(#[from] tonic::transport::Error),
-}
+use crate::start_error::StartError;
 
 /// See the module's documentation. Cloning is cheap; all clones export to the same place.
 #[derive(Debug, Clone, Default)]

@@ -32,12 +32,15 @@ async fn keeping(count: u32, change: impl FnOnce(&mut Config)) -> Farm {
     farm
 }
 
-/// Waits until the registry knows that so many are ready.
+/// Waits until so many are ready, and the registry knows that. The registry alone may know only what was.
 async fn until_kept(farm: &Farm, count: u32) {
     until(&format!("{count} are kept"), async || {
+        let metrics = farm.metrics().await;
+        let gauges = metrics.lines().filter(|line| line.starts_with("hatchery_agent_warm_servers_ready{"));
+        let here: u32 = gauges.filter_map(|line| line.rsplit(' ').next()?.parse::<u32>().ok()).sum();
         let node = farm.registry.node(farm.agent.node()).await.unwrap()?;
-        let ready: u32 = node.supply.warm.values().map(|warm| warm.ready).sum();
-        (ready == count).then_some(())
+        let known: u32 = node.supply.warm.values().map(|warm| warm.ready).sum();
+        ((here, known) == (count, count)).then_some(())
     })
     .await;
 }
