@@ -12,8 +12,8 @@ use tokio::time::sleep;
 
 use crate::redis::RedisServer;
 
-/// Memory beyond what Redis uses when the pressure begins, in bytes.
-const ROOM: u64 = 256 << 10;
+/// Memory beyond what Redis uses when the pressure begins, in bytes: more than the buffers of its clients may grow by, which cannot be evicted.
+const ROOM: u64 = 1 << 20;
 /// Size of a filler, in bytes; a batch of them is written at a time.
 const FILLER: usize = 4 << 10;
 /// Fillers in a batch.
