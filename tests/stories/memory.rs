@@ -45,6 +45,19 @@ async fn no_caller_notices(policy: &str, starts: bool) -> Evicted {
         })
         .await;
         farm.reaches(&id, "ready", TIMEOUT).await;
+        // A node whose record was evicted a moment ago cannot be called, and would end the spawn by its next heartbeat.
+        until("every node is known again", TIMEOUT, async || {
+            let answer = door.get("/v1/nodes").send().await;
+            let nodes = answer.json();
+            let up = nodes["nodes"].as_array().map_or(0, |nodes| {
+                nodes
+                    .iter()
+                    .filter(|node| node["availability"] == "up" && node["health"]["state"] == "ok")
+                    .count()
+            });
+            Look::when(answer.status == 200 && up == farm.agents.len(), || nodes.to_string())
+        })
+        .await;
         farm.stop([id.as_str()]).await;
         farm.ends(&id).await;
         role.signal(Signal::TERM);
