@@ -45,6 +45,7 @@
 
 mod access;
 pub mod api_key;
+mod bearer;
 mod caller;
 pub mod host;
 pub mod jwt;
@@ -54,6 +55,7 @@ mod scope;
 mod verified;
 
 pub use access::{Access, Changes, GRACE, MAX_CREDENTIAL, OpenError, Unread};
+pub use bearer::bearer;
 pub use caller::{Caller, Denied, Limits, Reason};
 pub use host::{HostOptions, Hosts};
 pub use options::{MetricsOptions, Options};

@@ -169,11 +169,10 @@ fn check_key(keys: Option<&Access>, headers: &HeaderMap) -> Result<(), Response>
         return Err((StatusCode::FORBIDDEN, why).into_response());
     };
     let shown = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
-    let bearer = shown.and_then(|shown| {
-        let (scheme, credential) = shown.split_once(' ')?;
-        scheme.eq_ignore_ascii_case("bearer").then(|| credential.trim())
-    });
-    let judged = bearer.ok_or_else(Denied::missing).and_then(|credential| keys.check(credential));
+    let judged = shown
+        .and_then(access::bearer)
+        .ok_or_else(Denied::missing)
+        .and_then(|credential| keys.check(credential));
     match judged {
         Ok(caller) if caller.scopes.has(Scope::Metrics) => Ok(()),
         Ok(_) => {

@@ -101,9 +101,10 @@ impl StartGate {
         self.0.queues.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The next one that waits, if there is a permit for it.
-    fn next(&self) -> Option<oneshot::Sender<StartPermit>> {
+    /// Gives a permit back. The next one that waits gets it in the same step, so that no newcomer comes before it.
+    fn pass_on(&self) -> Option<oneshot::Sender<StartPermit>> {
         let mut queues = self.queues();
+        queues.under_way = queues.under_way.saturating_sub(1);
         while queues.under_way < self.0.limit {
             let queues = &mut *queues;
             let place = queues.spawns.pop_front().or_else(|| queues.warm.pop_front())?;
@@ -118,11 +119,7 @@ impl StartGate {
 
 impl Drop for StartPermit {
     fn drop(&mut self) {
-        {
-            let mut queues = self.0.queues();
-            queues.under_way = queues.under_way.saturating_sub(1);
-        }
-        while let Some(place) = self.0.next() {
+        if let Some(place) = self.0.pass_on() {
             // One that has just left drops it, which goes on from there.
             place.send(Self(self.0.clone())).ok();
         }
@@ -170,7 +167,7 @@ mod tests {
     }
 
     #[test]
-    fn what_leaves_or_is_turned_away_keeps_nobody_waiting() {
+    fn what_leaves_or_is_turned_away_keeps_no_other_waiting() {
         let gate = StartGate::new(1);
         let first = enter(&gate, Turn::Spawn).unwrap();
         let mut left = Box::pin(gate.enter(Turn::Spawn));

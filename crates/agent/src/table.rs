@@ -302,7 +302,7 @@ impl Table {
         self.running.values().filter(|e| e.stage == Stage::Launched).map(|e| &e.spawn)
     }
 
-    /// The use of each GPU by spawns: what warm servers have of it is nobody's yet.
+    /// The use of each GPU by spawns: what warm servers have of it is no spawn's yet.
     pub(crate) fn gpu_slots(&self) -> Vec<GpuSlots> {
         let mut slots = self.gpus.slots();
         for facts in self

@@ -93,15 +93,15 @@ async fn a_topic_wants_its_scope_and_asking_for_it_is_no_violation() {
     farm.finish().await;
 }
 
-/// All that is told until a spawn of this listener's own has ended.
+/// All that is said until a spawn of this listener's own has ended.
 async fn said_until_end(listener: &mut Subscriber, own: &str) -> Vec<Value> {
-    let mut told = Vec::new();
+    let mut said = Vec::new();
     loop {
         let event = listener.event().await;
         let over = event["kind"] == "spawn.exited" && event["spawn"] == own;
-        told.push(event);
+        said.push(event);
         if over {
-            return told;
+            return said;
         }
     }
 }
@@ -136,7 +136,7 @@ async fn only_operators_get_events_of_the_spawns_of_others() {
     listener.subscribe("node:node-a").await;
     assert_eq!(listener.subscribe(&format!("spawn:{his}")).await["snapshot"], Value::Null);
     assert_eq!(listener.subscribe(&format!("spawn:{hers}")).await["snapshot"]["id"], hers.as_str());
-    // Pings of both come with one heartbeat; what is told has hers alone.
+    // Pings of both come with one heartbeat; what is said has hers alone.
     let mut pings = 0;
     while pings < 3 {
         let event = listener.event().await;
@@ -163,8 +163,8 @@ async fn only_operators_get_events_of_the_spawns_of_others() {
         farm.reaches(id, "exited", TIMEOUT).await;
     }
     assert_eq!(alice.delete(&format!("/v1/spawns/{hers}")).send().await.status, 202);
-    let told = said_until_end(&mut listener, &hers).await;
-    for event in &told {
+    let said = said_until_end(&mut listener, &hers).await;
+    for event in &said {
         let text = event.to_string();
         assert!(
             !text.contains(&his) && !text.contains(&second) && !text.contains(key_id(&keys[1])),
@@ -175,15 +175,15 @@ async fn only_operators_get_events_of_the_spawns_of_others() {
     let mut back = Subscriber::connect_as(door, &keys[0]).await;
     let resumed = back.resume("spawns", seq(&snapshot)).await;
     assert_eq!(resumed.get("snapshot"), None, "{resumed}");
-    let told = said_until_end(&mut back, &hers).await;
+    let said = said_until_end(&mut back, &hers).await;
     assert!(
-        told.iter().all(|event| !event.to_string().contains(&his) && !event.to_string().contains(&second)),
-        "{told:?}"
+        said.iter().all(|event| !event.to_string().contains(&his) && !event.to_string().contains(&second)),
+        "{said:?}"
     );
     let mut operator = Subscriber::connect_as(door, operator).await;
     operator.resume("spawns", seq(&snapshot)).await;
-    let told = said_until_end(&mut operator, &hers).await;
-    assert!(told.iter().any(|event| event["spawn"] == second.as_str()), "{told:?}");
+    let said = said_until_end(&mut operator, &hers).await;
+    assert!(said.iter().any(|event| event["spawn"] == second.as_str()), "{said:?}");
     // What has ended is no less hers.
     let mut late = Subscriber::connect_as(door, &keys[1]).await;
     assert_eq!(late.subscribe(&format!("spawn:{hers}")).await["snapshot"], Value::Null);

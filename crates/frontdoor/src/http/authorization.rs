@@ -150,11 +150,7 @@ fn shown(headers: &HeaderMap) -> Shown<'_> {
     match (given.next(), given.next()) {
         (None, _) => Shown::Nothing,
         (Some(one), None) => {
-            let parts = one.to_str().ok().and_then(|text| text.split_once(' '));
-            let bearer = parts.filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"));
-            bearer.map_or(Shown::Unreadable, |(_, credential)| {
-                Shown::Bearer(credential.trim_start_matches(' '))
-            })
+            one.to_str().ok().and_then(access::bearer).map_or(Shown::Unreadable, Shown::Bearer)
         }
         (Some(_), Some(_)) => Shown::Unreadable,
     }
