@@ -31,8 +31,6 @@ use crate::table::entrance::{Admitted, Source};
 /// How long a spawn waits for its first record to be written before others learn of it.
 const RECORD_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// How long the keeper of a warm server may take to hand it over.
-const HAND_OVER: Duration = Duration::from_secs(1);
 /// How long a warm server may take to end that makes room: longer than the grace that its keeper gives it.
 const ROOM: Duration = Duration::from_secs(5);
 
@@ -50,10 +48,11 @@ pub(crate) async fn run(
     let mut hold = Hold::new(Arc::clone(&node), admitted);
     let after = match source {
         Source::Start { after } => after,
-        Source::Warm(handed) => match timeout(HAND_OVER, handed).await {
-            Ok(Ok(body)) => return claim(node, hold, body, (order, part), (id, answer, until)).await,
+        // Its keeper hands it over or is gone with it. A wait that was given up could leave two processes at one port.
+        Source::Warm(handed) => match handed.await {
+            Ok(body) => return claim(node, hold, body, (order, part), (id, answer, until)).await,
             // It has ended in this moment.
-            Ok(Err(_)) | Err(_) => {
+            Err(_) => {
                 node.metrics.warm_missed(Miss::Died);
                 hold.start_cold();
                 None
