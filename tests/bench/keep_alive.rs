@@ -29,7 +29,7 @@ impl KeepAlive {
                 stream
             }
         };
-        let request = format!("{method} {path} HTTP/1.1\r\nhost: bench\r\ncontent-length: 0\r\n\r\n");
+        let request = format!("{method} {path} HTTP/1.1\r\nhost: {}\r\ncontent-length: 0\r\n\r\n", self.addr);
         stream.write_all(request.as_bytes()).await?;
         let mut answer = Vec::with_capacity(1024);
         let end = loop {
