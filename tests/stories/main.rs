@@ -165,7 +165,7 @@ async fn many_spawns_through_kills_and_moods_leave_every_counter_where_it_starte
     let load = Load::start(farm.doors.iter().map(|door| door.http).collect(), seed, RATE);
     let mut incidents = hatchery_tests::faults::Incidents::default();
     let mut chapter = 0;
-    while u64::try_from(load.notes().calls.len()).unwrap() < cycles {
+    while u64::try_from(load.served()).unwrap() < cycles {
         let steps = plan(seed.wrapping_add(chapter * 1_000_003), Targets::of(&farm).and_moods(), CHAPTER);
         incidents.add(happen(&mut farm, &steps, seed).await);
         chapter += 1;
