@@ -27,19 +27,22 @@ impl Site {
 
     /// Two front doors and three nodes.
     pub async fn with(builder: FarmBuilder) -> (Self, Farm) {
-        Self::of(builder, 8, 24).await
+        Self::of(builder, [(); 3].map(|()| AgentPlan::slots(8).ports(24))).await
     }
 
-    /// The same with so many slots and ports a node.
-    pub async fn of(builder: FarmBuilder, slots: u16, ports: u16) -> (Self, Farm) {
+    /// The same with so many slots a node and three ports for each, below those that other tests take: one at a time.
+    pub async fn wide(builder: FarmBuilder, slots: u16) -> (Self, Farm) {
+        let plan = |first| AgentPlan::slots(slots).port_range(first..=first + 3 * slots - 1);
+        Self::of(builder, [10_000, 11_000, 12_000].map(plan)).await
+    }
+
+    async fn of(builder: FarmBuilder, nodes: [AgentPlan; 3]) -> (Self, Farm) {
         let site = Self(TempDir::new().expect("a scratch directory"));
         let script = noting(site.0.path());
-        let agent = || {
-            let short = ["--initial-use", "8s", "--ready-timeout", "5s", "--stop-grace", "1s"];
-            let gpus = ["--gpus", "2", "--gpu-slots", "2"];
-            AgentPlan::slots(slots).ports(ports).args(&short).args(&gpus).executable(&script)
-        };
-        let builder = builder.agent(agent()).agent(agent()).agent(agent());
+        let short = ["--initial-use", "8s", "--ready-timeout", "5s", "--stop-grace", "1s"];
+        let gpus = ["--gpus", "2", "--gpu-slots", "2"];
+        let noting = |plan: AgentPlan| plan.args(&short).args(&gpus).executable(&script);
+        let builder = nodes.into_iter().map(noting).fold(builder, FarmBuilder::agent);
         let builder = if builder.doors.is_empty() { builder.doors(2) } else { builder };
         let doors = ["--spawn-deadline", "8s", "--shutdown-grace", "3s"];
         (site, builder.door_args(&doors).start().await)

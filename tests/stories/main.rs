@@ -153,15 +153,16 @@ async fn an_agent_that_is_stopped_for_forty_seconds_while_spawns_race_loses_no_s
     farm.finish().await;
 }
 
-/// Callers a second in the long run.
-const RATE: f64 = 50.0;
+/// Callers a second in the long run, and slots of each of its three nodes: room for nearly all of them.
+const RATE: f64 = 70.0;
+const SLOTS: u16 = 120;
 /// Things happen for so long at a time; then the farm is healed, so that what is over is over.
 const CHAPTER: Duration = Duration::from_secs(20);
 
 #[tokio::test]
 async fn many_spawns_through_kills_and_moods_leave_every_counter_where_it_started() {
     let (cycles, seed) = (setting("HATCHERY_CYCLES", 100_000), setting("HATCHERY_SEED", 1));
-    let (site, mut farm) = Site::of(Farm::builder().links(), 16, 48).await;
+    let (site, mut farm) = Site::wide(Farm::builder().links(), SLOTS).await;
     let load = Load::start(farm.doors.iter().map(|door| door.http).collect(), seed, RATE);
     let mut incidents = hatchery_tests::faults::Incidents::default();
     let mut chapter = 0;
