@@ -75,13 +75,8 @@ impl Receiver {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port can be had");
         let addr = listener.local_addr().expect("it is bound");
         let random = fastrand::Rng::with_seed(seed);
-        let state = Arc::new(Mutex::new(State {
-            random,
-            wrong,
-            unwanted: None,
-            taken: Vec::new(),
-            refused: 0,
-        }));
+        let state =
+            Arc::new(Mutex::new(State { random, wrong, unwanted: None, taken: Vec::new(), refused: 0 }));
         let ours = Arc::clone(&state);
         let task = tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {

@@ -108,9 +108,12 @@ async fn the_dashboard_of_a_full_farm_with_failures_is_whole_at_every_size() {
         browser.run("scrollTo(0, 0);").await;
         let widest = "innerWidth === 390 && document.documentElement.scrollWidth <= 390";
         browser.holds(widest).await;
-        for (at, part) in ["", "#nodes-title", "#detail-title", "#line", "#past", "#audit"].iter().enumerate() {
+        for (at, part) in ["", "#nodes-title", "#detail-title", "#line", "#past", "#audit"].iter().enumerate()
+        {
             if !part.is_empty() {
-                browser.run_with("document.querySelector(arguments[0]).scrollIntoView();", &json!([part])).await;
+                browser
+                    .run_with("document.querySelector(arguments[0]).scrollIntoView();", &json!([part]))
+                    .await;
             }
             browser.picture(&format!("farm-{nodes}-phone-{at}")).await;
         }

@@ -203,11 +203,7 @@ async fn states(browser: &Browser) -> Value {
 
 #[tokio::test]
 async fn a_page_says_that_its_sessions_time_is_over_or_that_nothing_was_done_in_it() {
-    let farm = Farm::builder()
-        .door_args(&["--max-idle", "3s"])
-        .agent(AgentPlan::slots(2))
-        .start()
-        .await;
+    let farm = Farm::builder().door_args(&["--max-idle", "3s"]).agent(AgentPlan::slots(2)).start().await;
     let (page, base) = (farm.doors[0].admin.addr, farm.door(0).addr);
     for (options, reason, says) in [
         (json!({"maxSeconds": 2}), "expired", "The time of this session is over. A new one can be started."),

@@ -178,7 +178,8 @@ async fn a_receiver_that_is_away_delays_no_spawn_and_learns_what_was_lost_with_t
 }
 
 #[tokio::test]
-async fn an_event_that_a_receiver_refuses_for_ever_is_set_aside_with_a_notice_and_the_others_go_on_in_order() {
+async fn an_event_that_a_receiver_refuses_for_ever_is_set_aside_with_a_notice_and_the_others_go_on_in_order()
+{
     let directory = tempfile::tempdir().unwrap();
     let receiver = Receiver::start(1, 0).await;
     receiver.reject("spawn.ready");

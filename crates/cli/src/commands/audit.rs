@@ -4,8 +4,8 @@ use std::io::{self, Write};
 
 use clap::Args;
 use clap::builder::NonEmptyStringValueParser;
-use model::{NodeId, OrderKind, Owner};
 use model::api::AuditEvent;
+use model::{NodeId, OrderKind, Owner};
 use serde_json::{Value, json};
 
 use crate::args::{ClientFlags, order};
@@ -148,10 +148,7 @@ fn table(orders: &[AuditEvent], wide: bool) -> Columns {
             outcome.into(),
             details.join(", ").into(),
         ];
-        let more = [
-            audit.owner.as_ref().map_or("-", Owner::as_str).into(),
-            audit.request_id.as_str().into(),
-        ];
+        let more = [audit.owner.as_ref().map_or("-", Owner::as_str).into(), audit.request_id.as_str().into()];
         table.row(cells.into_iter().chain(more.into_iter().filter(|_| wide)));
     }
     table

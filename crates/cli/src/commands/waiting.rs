@@ -52,7 +52,9 @@ pub(crate) async fn run(context: &Context, args: &WaitingArgs) -> Result<Exit, F
         Form::Json if !args.list.reverse => write_json(&mut out, &answer.json)?,
         Form::Json | Form::Yaml => {
             let mut list: Value = serde_json::from_slice(&answer.json).unwrap_or_default();
-            if let Some(line) = list.get_mut("waiting").and_then(Value::as_array_mut).filter(|_| args.list.reverse) {
+            if let Some(line) =
+                list.get_mut("waiting").and_then(Value::as_array_mut).filter(|_| args.list.reverse)
+            {
                 line.reverse();
             }
             write_value(&mut out, form, &list)?;

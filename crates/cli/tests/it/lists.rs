@@ -334,7 +334,10 @@ fn orders_are_read_page_by_page_until_there_are_as_many_as_were_asked_for() {
     assert!(yaml.stdout.contains("order: drain") && yaml.stdout.contains("nextCursor: 5-1"), "{yaml:?}");
     let wide = run_at(&server.url(), &[&line[..], &["-o", "wide", "--reverse"]].concat());
     let lines: Vec<&str> = wide.stdout.lines().collect();
-    assert!(lines[0].ends_with("REQUEST") && lines[1].contains("cordon") && lines[1].ends_with("r-1"), "{wide:?}");
+    assert!(
+        lines[0].ends_with("REQUEST") && lines[1].contains("cordon") && lines[1].ends_with("r-1"),
+        "{wide:?}"
+    );
     let name = run_at(&server.url(), &[&line[..], &["-q"]].concat());
     assert_eq!(name.stdout, "r-1\nr-1\nr-1\n", "{name:?}");
 }

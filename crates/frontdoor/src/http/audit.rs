@@ -5,8 +5,8 @@ use std::sync::Arc;
 use axum::Json;
 use axum::extract::State;
 use axum::http::Uri;
-use model::{NodeId, OrderKind, SpawnId};
 use model::api::{AuditEvent, AuditList};
+use model::{NodeId, OrderKind, SpawnId};
 use registry::{AuditCursor, AuditFilter};
 
 use super::edge::Edge;

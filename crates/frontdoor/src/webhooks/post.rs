@@ -115,7 +115,9 @@ impl Poster {
         if let Some(authorization) = &target.authorization {
             request = request.header(header::AUTHORIZATION, authorization);
         }
-        let request = request.body(Full::new(post.body.clone())).map_err(|error| Failure::unknown(error.to_string()))?;
+        let request = request
+            .body(Full::new(post.body.clone()))
+            .map_err(|error| Failure::unknown(error.to_string()))?;
         let exchange = async {
             let response =
                 self.client.request(request).await.map_err(|error| Failure::unknown(innermost(&error)))?;

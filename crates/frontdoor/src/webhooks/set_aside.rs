@@ -114,7 +114,10 @@ mod tests {
         let body = br#"{"seq":7,"at":"2026-01-01T00:00:00.000Z","kind":"spawn.ready","spawn":"s","endpoint":"ws://secret"}"#;
         let notice: Value = serde_json::from_slice(&notice(body, "evt_7", "it answers 422")).unwrap();
         assert_eq!(notice["event"], json!({"id": "evt_7", "kind": "spawn.ready"}));
-        assert_eq!((&notice["seq"], &notice["spawn"], &notice["why"]), (&7.into(), &"s".into(), &"it answers 422".into()));
+        assert_eq!(
+            (&notice["seq"], &notice["spawn"], &notice["why"]),
+            (&7.into(), &"s".into(), &"it answers 422".into())
+        );
         assert!(notice.get("endpoint").is_none() && notice.get("node").is_none());
     }
 }

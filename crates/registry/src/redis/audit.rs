@@ -43,7 +43,9 @@ impl Redis {
                 }
                 looked_at += 1;
                 cursor = Some(place);
-                let Some((at, audit)) = self.0.damaged.readable(&place.to_string(), order(&fields)) else { continue };
+                let Some((at, audit)) = self.0.damaged.readable(&place.to_string(), order(&fields)) else {
+                    continue;
+                };
                 if !filter.wants(at, &audit) {
                     continue;
                 }

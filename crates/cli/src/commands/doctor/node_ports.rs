@@ -34,7 +34,9 @@ pub(super) async fn examine(context: &Context, nodes: &[Node], limit: Duration) 
         return None;
     }
     let up = nodes.iter().filter(|node| node.availability == Availability::Up).take(MAX_TRIED);
-    judge(join_all(up.map(async |node| Some((node.id.to_string(), reached(node, limit, is_own).await?)))).await)
+    judge(
+        join_all(up.map(async |node| Some((node.id.to_string(), reached(node, limit, is_own).await?)))).await,
+    )
 }
 
 /// Whether an endpoint leads through a relay, and not to the machine of a node: a relay of a node is on it, and its port is for front doors.
@@ -71,10 +73,8 @@ async fn reached(node: &Node, limit: Duration, is_own: fn(IpAddr) -> bool) -> Op
 
 fn judge(tried: Vec<Option<(String, Option<SocketAddr>)>>) -> Option<Finding> {
     let tried: Vec<_> = tried.into_iter().flatten().collect();
-    let open: Vec<String> = tried
-        .iter()
-        .filter_map(|(node, address)| Some(format!("{node} ({})", address.as_ref()?)))
-        .collect();
+    let open: Vec<String> =
+        tried.iter().filter_map(|(node, address)| Some(format!("{node} ({})", address.as_ref()?))).collect();
     if tried.is_empty() {
         return None;
     }
@@ -131,7 +131,10 @@ mod tests {
         let many = (0..5).map(|at| Some((format!("n{at}"), address))).collect();
         assert!(judge(many).unwrap().found.contains("and 2 more"));
         let closed = judge(vec![Some(("a".into(), None))]).unwrap();
-        assert_eq!((closed.level, closed.found.as_str()), (Level::Ok, "the agents of 1 node are closed to this machine"));
+        assert_eq!(
+            (closed.level, closed.found.as_str()),
+            (Level::Ok, "the agents of 1 node are closed to this machine")
+        );
         assert_eq!(judge(vec![None]), None);
     }
 
