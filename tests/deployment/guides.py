@@ -84,8 +84,12 @@ class Machine:
         script.write_text(BOOT.replace("@LOWER@", ":".join(map(str, lower))).replace("@DIR@", str(self.dir)), encoding="utf-8")
         group.mkdir()
 
+    def path(self, inside):
+        """A file of the machine, as this one sees it."""
+        return pathlib.Path(f"/proc/{self.first}/root{inside}")
+
     def home(self):
-        return self.dir / "upper" / "root"
+        return self.path("/root")
 
     def start(self, number, switch):
         run("ip", "netns", "add", self.namespace)
@@ -94,9 +98,9 @@ class Machine:
         run("ip", "-n", self.namespace, "addr", "add", f"{self.address}/24", "dev", "eth0")
         for link in ("lo", "eth0"):
             run("ip", "-n", self.namespace, "link", "set", link, "up")
-        words = f"echo 0 > {self.group}/cgroup.procs; exec unshare --cgroup sh {self.dir}/boot"
+        words = f"set -e; echo 0 > {self.group}/cgroup.procs; exec unshare --cgroup sh {self.dir}/boot"
         self.manager = subprocess.Popen(
-            ["ip", "netns", "exec", self.namespace, "unshare", "--mount", "--pid", "--cgroup", "--ipc", "--uts", "--fork", "--kill-child", "sh", "-c", words],
+            ["nsenter", f"--net=/run/netns/{self.namespace}", "unshare", "--mount", "--pid", "--cgroup", "--ipc", "--uts", "--fork", "--kill-child", "sh", "-c", words],
             stdout=open(self.dir / "log", "ab"),
             stderr=subprocess.STDOUT,
         )
@@ -238,7 +242,7 @@ def guide(machines):
     agent.put(made, ["farm/ca.pem", "farm/render-1.pem", "farm/render-1.key"], "farm")
     agent.put(passwords, ["agent-redis-password"])
     (agent.home() / "license").write_text("licence\n", encoding="utf-8")
-    server = agent.dir / "upper" / SERVER[1:]
+    server = agent.path(SERVER)
     server.parent.mkdir(parents=True)
     shutil.copy(SIMULATOR, server)
     agent.does(block("**An agent's machine**"))
