@@ -1,4 +1,5 @@
-"""Runs the blocks of deploy/README.md on bare Debians that systemd has booted, each block on the machine that it is for.
+"""Runs the blocks of deploy/README.md and docs/operator/first-farm.md on bare Debians that systemd has booted, each block on the machine that it
+is for.
 
 usage: guides.py CACHE DEBIAN-RELEASE HATCHERY TS3D-SC-SIM; says `skipped: guides: …` and exits with 77 where no such machine can be made
 """
@@ -20,6 +21,7 @@ PREFIX = f"guides-{os.getpid()}"
 SERVER = "/opt/hoops/server/bin/linux64/ts3d_sc_server"
 
 text = (ROOT / "deploy/README.md").read_text(encoding="utf-8")
+first_farm_text = (ROOT / "docs/operator/first-farm.md").read_text(encoding="utf-8")
 
 
 def block(after):
@@ -130,6 +132,12 @@ class Machine:
         if done.returncode != 0:
             raise Failed(f"{self.name}: exit {done.returncode}: {done.stdout[-3000:]}{done.stderr[-3000:]}\nof\n{commands}")
         return done.stdout
+
+    def stays(self, name, commands):
+        """Runs a command that does not end, as a shell of root would; with the comments that are before it left out."""
+        command = re.sub(r"^#.*\n", "", commands, flags=re.M).strip().removesuffix("&")
+        print(f"# {self.name}: {name}")
+        self.inside("systemd-run", "--quiet", f"--unit={name}", "--working-directory=/root", "bash", "-euc", f"exec {command}")
 
     def put(self, origin, names, to="."):
         """Copies files into root's home, as an operator would bring them there."""
@@ -272,6 +280,64 @@ def guide(machines):
         raise Failed("a server outlives an agent that was stopped for good")
 
 
+def named(line):
+    """The files that a comment names."""
+    return re.findall(r"\b(?:[\w-]+\.(?:pem|key|acl)|\w+-password|keys)\b", line)
+
+
+def first_farm(machines):
+    front, node = machines["front"], machines["node"]
+    made = re.search(r"^```sh\n(.*?)^```", first_farm_text, re.M | re.S)[1]
+    making, first, second, caller = re.split(r"\n\n", made.strip())
+    for machine in machines.values():
+        machine.put(HATCHERY.parent, [HATCHERY.name])
+        machine.does("install -m 755 hatchery /usr/local/bin/")
+    for name in ("redis.conf", "users.acl"):
+        front.put(ROOT / "deploy/redis", [name], "deploy/redis")
+    # "On any machine": this one is there already.
+    token = re.search(r"hatchery_\S+", front.does(making))[0]
+    redis, door = first.split("# and here")
+    origin = lambda name: front.home() / ("certs" if name.endswith((".pem", ".key")) else ".") / name
+    front.does("install -d /etc/redis/hatchery")
+    for name in named(redis.splitlines()[0]):
+        shutil.copy2(origin(name), front.path("/etc/redis/hatchery") / name)
+    for name in named(door.splitlines()[0]):
+        if not (front.home() / name).exists():
+            shutil.copy2(origin(name), front.home() / name)
+    front.stays("redis-of-the-guide", redis)
+    front.stays("door-of-the-guide", f"# {door}")
+    for name in named(second.splitlines()[0]):
+        shutil.copy2(origin(name), node.home() / name)
+    server = node.path(SERVER)
+    server.parent.mkdir(parents=True)
+    shutil.copy(SIMULATOR, server)
+    for place in ("/etc/hoops", "/srv/models"):
+        node.path(place).mkdir()
+    (node.path("/etc/hoops") / "license").write_text("licence\n", encoding="utf-8")
+    node.stays("agent-of-the-guide", second)
+    end = time.monotonic() + 30
+    while True:
+        try:
+            said = front.does(caller.replace("hatchery_…", token))
+            break
+        except Failed:
+            if time.monotonic() > end:
+                raise
+            time.sleep(0.5)
+    if "ws://10.0.0.6:55" not in said:
+        raise Failed(f"no spawn of the first farm: {said}")
+
+
+def boot(machines, group, switch, wanted):
+    for number, (name, (address, lower)) in enumerate(wanted.items()):
+        machines[name] = Machine(name, lower, address, group / name)
+        machines[name].start(number, switch)
+    for machine in machines.values():
+        if not machine.booted():
+            print(machine.journal())
+            skipped(f"no systemd can be booted here ({machine.name})")
+
+
 def main():
     began = time.monotonic()
     cgroup = run("findmnt", "-n", "-t", "cgroup2", "-o", "TARGET", check=False).stdout.split()
@@ -284,22 +350,19 @@ def main():
         run("ip", "-n", switch, "link", "add", "bridge", "type", "bridge")
         run("ip", "-n", switch, "link", "set", "bridge", "up")
         base = debian()
-        packages = re.search(r"^apt-get install .*", block("**Redis' machine**"), re.M)[0]
-        layers = {"office": [base], "farm": [with_packages(base, packages), base], "render": [base]}
-        addresses = {"office": "10.0.0.50", "farm": "10.0.0.5", "render": "10.0.0.6"}
+        install = re.compile(r"apt-get install --yes [\w -]+\b")
+        layers = [with_packages(base, install.search(words)[0]) for words in (block("**Redis' machine**"), first_farm_text)]
         prepared = time.monotonic()
-        for number, (name, lower) in enumerate(layers.items()):
-            machines[name] = Machine(name, lower, addresses[name], group / name)
-            machines[name].start(number, switch)
-        for machine in machines.values():
-            if not machine.booted():
-                print(machine.journal())
-                skipped(f"no systemd can be booted here ({machine.name})")
-        booted = time.monotonic()
+        boot(machines, group, switch, {"office": ("10.0.0.50", [base]), "farm": ("10.0.0.5", [layers[0], base]), "render": ("10.0.0.6", [base])})
         guide(machines)
+        for machine in machines.values():
+            machine.end()
+        machines.clear()
+        boot(machines, group, switch, {"front": ("10.0.0.5", [layers[1], base]), "node": ("10.0.0.6", [base])})
+        first_farm(machines)
         now = time.monotonic()
-        print(f"guides: deploy/README.md runs as it is written on bare Debian {RELEASE}: 3 machines, prepared in {prepared - began:.0f} s, "
-              f"booted in {booted - prepared:.0f} s, set up in {now - booted:.0f} s")
+        print(f"guides: deploy/README.md and docs/operator/first-farm.md run as they are written on bare Debian {RELEASE}: 5 machines, "
+              f"prepared in {prepared - began:.0f} s, done in {now - prepared:.0f} s")
     except Failed as failed:
         for machine in machines.values():
             print(machine.journal())
