@@ -6,7 +6,7 @@
 //! farm of one process, [`hosts`] is a network of machines to spread one over, [`balancer`] runs the load balancers that are shipped, [`keys`] makes API keys for a farm;
 //! [`http`], [`live`], [`viewer`], [`command`] and [`browser`] are the ways to talk to a farm;
 //! [`certs`] makes certificates as an operator does;
-//! [`phantom`] is a node of the registry only, [`impostor`] one that says to be a node; [`processes`], [`audit`], [`metrics`], [`outputs`] and [`logs`] are the ways to look at one from outside;
+//! [`phantom`] is a node of the registry only, [`phantom_farm`] many of them with spawns, [`impostor`] one that says to be a node; [`processes`], [`audit`], [`metrics`], [`outputs`] and [`logs`] are the ways to look at one from outside;
 //! [`load`] is many clients, [`crowd`] many strangers, [`faults`] is what happens to a farm meanwhile (with [`link`] for the network),
 //! [`collector`] takes what is traced,
 //! [`verdict`] says whether all promises were kept, at the end of a [`site`]; [`company`] must not notice what happens; [`wait`] is how a test waits, [`ports`] and [`guard`] keep tests out of each other's way.
@@ -40,6 +40,7 @@ pub mod moody;
 pub mod node_relay;
 pub mod outputs;
 pub mod phantom;
+pub mod phantom_farm;
 pub mod plan;
 pub mod ports;
 pub mod pressure;

@@ -43,6 +43,8 @@ enum Mood {
     /// It takes the post in and closes the connection.
     TakesWithoutAnswer,
     Refuses,
+    /// It has understood the event and does not take it.
+    Rejects,
     /// It closes the connection.
     HangsUp,
 }
@@ -52,6 +54,8 @@ struct State {
     random: fastrand::Rng,
     /// Of a hundred posts so many go wrong.
     wrong: u32,
+    /// Events of this kind are answered with 422.
+    unwanted: Option<String>,
     taken: Vec<Posted>,
     refused: usize,
 }
@@ -71,7 +75,8 @@ impl Receiver {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port can be had");
         let addr = listener.local_addr().expect("it is bound");
         let random = fastrand::Rng::with_seed(seed);
-        let state = Arc::new(Mutex::new(State { random, wrong, taken: Vec::new(), refused: 0 }));
+        let state =
+            Arc::new(Mutex::new(State { random, wrong, unwanted: None, taken: Vec::new(), refused: 0 }));
         let ours = Arc::clone(&state);
         let task = tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
@@ -84,6 +89,11 @@ impl Receiver {
     /// From now on so many of a hundred posts go wrong.
     pub fn fail(&self, wrong: u32) {
         self.state().wrong = wrong;
+    }
+
+    /// From now on it rejects events of this kind (422).
+    pub fn reject(&self, kind: &str) {
+        self.state().unwanted = Some(kind.to_owned());
     }
 
     /// What it has taken in, in order, repetitions included.
@@ -114,7 +124,9 @@ async fn serve(mut stream: TcpStream, state: Arc<Mutex<State>>) {
         let mood = {
             let mut state = state.lock().unwrap_or_else(PoisonError::into_inner);
             let goes_wrong = state.random.u32(0..100) < state.wrong;
+            let is_unwanted = state.unwanted.as_deref().is_some_and(|kind| posted.event()["kind"] == kind);
             let mood = match (goes_wrong, state.random.u32(0..4)) {
+                _ if is_unwanted => Mood::Rejects,
                 (false, 0) => Mood::TakesSlowly,
                 (false, _) => Mood::Takes,
                 (true, 0) => Mood::TakesWithoutAnswer,
@@ -123,13 +135,14 @@ async fn serve(mut stream: TcpStream, state: Arc<Mutex<State>>) {
             };
             match mood {
                 Mood::Takes | Mood::TakesSlowly | Mood::TakesWithoutAnswer => state.taken.push(posted),
-                Mood::Refuses | Mood::HangsUp => state.refused += 1,
+                Mood::Refuses | Mood::Rejects | Mood::HangsUp => state.refused += 1,
             }
             mood
         };
         let answer: &[u8] = match mood {
             Mood::TakesWithoutAnswer | Mood::HangsUp => return,
             Mood::Refuses => b"HTTP/1.1 503 Service Unavailable\r\ncontent-length: 4\r\n\r\nlate",
+            Mood::Rejects => b"HTTP/1.1 422 Unprocessable Content\r\ncontent-length: 0\r\n\r\n",
             Mood::Takes | Mood::TakesSlowly => b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n",
         };
         if mood == Mood::TakesSlowly {

@@ -67,6 +67,7 @@ mod names;
 mod neighbours;
 mod notify_socket;
 mod outage;
+mod pictures;
 mod port_conflicts;
 mod process_one;
 mod progress;

@@ -73,7 +73,20 @@ async fn every_order_says_who_gave_it_when_from_where_and_what_came_of_it() {
     assert_eq!(orders(other, &format!("?limit=5&cursor={cursor}")).await, all[5..]);
     assert_eq!(orders(other, "?node=nowhere&by=ann").await, all[3..4]);
     assert_eq!(orders(other, "?by=web").await, [json!(null); 0]);
-    for wrong in ["?limit=0", "?cursor=x", "?cursor=0-0", "?node=a%20b", "?by=", "?colour=red"] {
+    assert_eq!(orders(other, "?order=drain&since=1h&until=0s").await, all[5..6]);
+    assert_eq!(orders(other, &format!("?spawn={}", id(&first))).await, all[..2]);
+    assert_eq!(orders(other, "?until=1h").await, [json!(null); 0]);
+    for wrong in [
+        "?order=reboot",
+        "?spawn=x",
+        "?since=yesterday",
+        "?limit=0",
+        "?cursor=x",
+        "?cursor=0-0",
+        "?node=a%20b",
+        "?by=",
+        "?colour=red",
+    ] {
         other.get(&format!("/v1/audit{wrong}")).send().await.problem(400, "invalid-request");
     }
     web.get("/v1/audit").send().await.problem(403, "forbidden");

@@ -4,7 +4,7 @@
 use std::net::SocketAddr;
 
 use hatchery_tests::dev::Dev;
-use hatchery_tests::{AgentPlan, Browser, Farm};
+use hatchery_tests::{AgentPlan, Browser, Farm, Look, until, wait::TIMEOUT};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -142,7 +142,8 @@ async fn mount(page: SocketAddr, base: SocketAddr, options: &Value, start: &str)
         const client = await import(`http://${{arguments[0]}}/client.js`);
         window.spawned = await client.spawn(arguments[1]);
         window.shown = client.mount(spawned, {{ vendor: globalThis.Communicator, containerId: 'v',
-            callbacks: {{ sceneReady: () => {{ window.seen = true; }} }} }});
+            callbacks: {{ sceneReady: () => {{ window.seen = true; }} }},
+            onStatus: (status) => {{ (window.states ??= []).push(status); }} }});
         shown.ended.then((ending) => {{ window.ending = ending; }});",
         VENDOR.replace("START", start)
     );
@@ -192,6 +193,61 @@ async fn a_page_hears_in_words_why_its_viewer_ended() {
     browser.run("shown.close();").await;
     assert_eq!(ending(&browser).await["text"], "It was closed here.");
     farm.ends(spawned(&browser).await["id"].as_str().unwrap()).await;
+    farm.finish().await;
+}
+
+/// The states that `onStatus` has heard of, one word each.
+async fn states(browser: &Browser) -> Value {
+    browser.run("return window.states.map(({ state }) => state);").await
+}
+
+#[tokio::test]
+async fn a_page_says_that_its_sessions_time_is_over_or_that_nothing_was_done_in_it() {
+    let farm = Farm::builder().door_args(&["--max-idle", "3s"]).agent(AgentPlan::slots(2)).start().await;
+    let (page, base) = (farm.doors[0].admin.addr, farm.door(0).addr);
+    for (options, reason, says) in [
+        (json!({"maxSeconds": 2}), "expired", "The time of this session is over. A new one can be started."),
+        (json!({}), "idle", "nothing was done in it for a long time. A new one can be started."),
+    ] {
+        let browser = mounted(page, base, &options).await;
+        let ended = ending(&browser).await;
+        assert_eq!((&ended["reason"], &ended["again"]), (&json!(reason), &json!(true)), "{ended}");
+        assert!(ended["text"].as_str().unwrap().contains(says), "{ended}");
+        let states = states(&browser).await;
+        let states = states.as_array().unwrap();
+        assert_eq!((&states[0], &states[1]), (&json!("connecting"), &json!("shown")), "{states:?}");
+        assert_eq!(states.last().unwrap(), "ended");
+        let anew = "const client = await import(`http://${arguments[0]}/client.js`);
+            return (await client.spawn({})).id;";
+        let again = browser.run_with(anew, &json!([base.to_string()])).await;
+        assert!(again.is_string(), "a new session can be started: {again}");
+        farm.stop([again.as_str().unwrap()]).await;
+    }
+    farm.finish().await;
+}
+
+#[tokio::test]
+async fn a_page_says_at_once_that_the_connection_is_lost_and_then_that_the_node_cannot_be_reached() {
+    let mut farm = Farm::builder().agent(AgentPlan::slots(1)).start().await;
+    let (page, base) = (farm.doors[0].admin.addr, farm.door(0).addr);
+    let browser = mounted(page, base, &json!({})).await;
+    let id = spawned(&browser).await["id"].as_str().unwrap().to_owned();
+    // As when a machine goes away: its agent says nothing any more, nor does the server.
+    farm.agents[0].role.kill();
+    let pid = i32::try_from(farm.process(&id).unwrap().pid).unwrap();
+    until("the farm takes the spawn for lost", TIMEOUT, async || {
+        let record = farm.door(0).json(&format!("/v1/spawns/{id}")).await;
+        Look::when(record["state"] == "lost", || record.to_string())
+    })
+    .await;
+    kill_process(Pid::from_raw(pid).unwrap(), Signal::KILL).unwrap();
+    browser.holds("window.states.at(-1).state === 'lost'").await;
+    browser.holds("window.states.at(-1).text.endsWith('Finding out why…')").await;
+    let ended = ending(&browser).await;
+    assert_eq!(ended["reason"], "connection-lost");
+    assert_eq!(ended["text"], "The connection to the server was lost: its node cannot be reached.");
+    farm.agents[0].restart().await;
+    farm.ends(&id).await;
     farm.finish().await;
 }
 

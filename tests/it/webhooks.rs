@@ -176,3 +176,52 @@ async fn a_receiver_that_is_away_delays_no_spawn_and_learns_what_was_lost_with_t
     farm.stop([next.as_str().unwrap()]).await;
     farm.finish().await;
 }
+
+#[tokio::test]
+async fn an_event_that_a_receiver_refuses_for_ever_is_set_aside_with_a_notice_and_the_others_go_on_in_order()
+{
+    let directory = tempfile::tempdir().unwrap();
+    let receiver = Receiver::start(1, 0).await;
+    receiver.reject("spawn.ready");
+    let url = format!("http://{}/", receiver.addr);
+    let farm = posting(directory.path(), &url)
+        .door_args(&["--webhook-refused-for", "1s"])
+        .agent(AgentPlan::slots(2))
+        .start()
+        .await;
+    deliverer(&farm).await;
+    let mut ids = Vec::new();
+    for _ in 0..2 {
+        let id = farm.door(0).spawned(&json!({})).await["id"].as_str().unwrap().to_owned();
+        farm.stops_one(&id).await;
+        ids.push(id);
+    }
+    // Other spawns' events show that the receiver is there.
+    let told = until("each end has arrived after the notice of what was refused", TIMEOUT * 2, async || {
+        let id = farm.door(0).spawned(&json!({})).await["id"].as_str().unwrap().to_owned();
+        farm.stops_one(&id).await;
+        let taken = receiver.taken();
+        let of = |id: &str| -> Vec<serde_json::Value> {
+            taken.iter().map(Posted::event).filter(|event| event["spawn"] == id).collect()
+        };
+        let ended = |id: &String| of(id).iter().any(|event| event["kind"] == "spawn.exited");
+        if ids.iter().all(ended) { Look::Ready(taken.clone()) } else { Look::NotYet(format!("{taken:#?}")) }
+    })
+    .await;
+    told.iter().for_each(check_signature);
+    for id in &ids {
+        let kinds: Vec<String> = told
+            .iter()
+            .map(Posted::event)
+            .filter(|event| event["spawn"] == *id.as_str())
+            .map(|event| event["kind"].as_str().unwrap().to_owned())
+            .collect();
+        assert_eq!(kinds, ["spawn.launching", "webhook.set-aside", "spawn.stopping", "spawn.exited"]);
+    }
+    let notice = told.iter().map(Posted::event).find(|event| event["kind"] == "webhook.set-aside").unwrap();
+    assert_eq!((&notice["event"]["kind"], &notice["why"]), (&json!("spawn.ready"), &json!("it answers 422")));
+    farm.doors[0].role.logs("an event is set aside").await;
+    let metrics = Metrics::of(&farm.doors[0].admin).await;
+    assert!(metrics.sum("hatchery_frontdoor_webhook_set_aside_total") >= 2.0);
+    farm.finish().await;
+}

@@ -115,7 +115,8 @@ declare const Communicator: {
   };
   RendererType: { Client: 0; Server: 1 };
 };
-const shown = mount(answer, { vendor: Communicator, containerId: 'viewer', feed, callbacks: { sceneReady: () => {} } });
+const shown = mount(answer, { vendor: Communicator, containerId: 'viewer', feed, callbacks: { sceneReady: () => {} },
+  onStatus: ({ state, text }) => { const said: 'connecting' | 'shown' | 'lost' | 'ended' = state; document.title = said + text; } });
 const { text, again, exit } = await shown.ended;
 console.log(text.length, again, exit?.code);
 shown.close();

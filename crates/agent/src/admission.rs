@@ -145,6 +145,10 @@ fn try_spawn(node: &Arc<Node>, request: &Request, start: &mut Option<Span>) -> R
         return Err(RefusalKind::CannotStart
             .because(format!("the state directory {path} cannot be written: {trouble}")));
     }
+    if let Some(relay) = node.config.viewer_relay.as_ref().filter(|_| node.relay_watch.is_gone()) {
+        let why = format!("the relay of this node ({relay}) does not answer, so no viewer could connect");
+        return Err(RefusalKind::CannotStart.because(why));
+    }
     let renderer = request.spec.renderer;
     let (admission, missed) = {
         let mut table = node.table();

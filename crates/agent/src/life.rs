@@ -36,8 +36,8 @@ use crate::state;
 use crate::table::AdmissionMode;
 use crate::task::{Task, report_end};
 use crate::{
-    accept, admin, adoption, drain, housekeeping, liveliness, log_limit, preflight, reaper, separation,
-    viewer_watch, warm,
+    accept, admin, adoption, drain, housekeeping, liveliness, log_limit, preflight, reaper, relay_watch,
+    separation, viewer_watch, warm,
 };
 
 /// A front door that is gone without a word is noticed after this and [`KEEPALIVE_TIMEOUT`]; its calls count as hung up.
@@ -178,6 +178,7 @@ impl Agent {
             Task::start(&node, "housekeeping", |stop| housekeeping::keep_house(Arc::clone(&node), stop)),
             Task::start(&node, "log-limit", |stop| log_limit::keep(Arc::clone(&node), stop)),
             Task::start(&node, "viewers", |stop| viewer_watch::watch(Arc::clone(&node), stop)),
+            Task::start(&node, "viewer-relay", |stop| relay_watch::watch(Arc::clone(&node), stop)),
             Task::start(&node, "warm", |stop| warm::keep(Arc::clone(&node), stop)),
             Task::start(&node, "drain", |stop| drain::watch(Arc::clone(&node), stop)),
             Task::start(&node, "pulse", |stop| housekeeping::stay_awake(Arc::clone(&node), stop)),

@@ -25,6 +25,7 @@ use crate::logs::Logs;
 use crate::looks::Looks;
 use crate::metrics::Metrics;
 use crate::port_conflicts::PortConflicts;
+use crate::relay_watch::RelayWatch;
 use crate::spawn::args::Fixed;
 use crate::spawn::cgroup::Groups;
 use crate::spawn::fingerprint::fingerprint;
@@ -80,6 +81,8 @@ pub(crate) struct Node {
     pub(crate) table: Mutex<Table>,
     /// Looks at who is connected.
     pub(crate) looks: Looks,
+    /// Whether the relay of this node answers.
+    pub(crate) relay_watch: RelayWatch,
 }
 
 impl Node {
@@ -157,6 +160,7 @@ impl Node {
                 Launcher::Nothing => u32::MAX,
             }),
             looks: Looks::new(),
+            relay_watch: RelayWatch::default(),
             state,
             config,
         })

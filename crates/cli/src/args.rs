@@ -11,7 +11,7 @@ use clap::{Args, ValueEnum};
 use hyper::header::HeaderValue;
 use model::api::SpawnRequest;
 use model::tags::{Tag, collect_tags};
-use model::{ExitReason, RendererType, SpawnState};
+use model::{ExitReason, OrderKind, RendererType, SpawnState};
 
 use crate::failure::Failure;
 use crate::server::Server;
@@ -267,6 +267,12 @@ pub(crate) fn state() -> impl TypedValueParser<Value = SpawnState> {
 pub(crate) fn reason() -> impl TypedValueParser<Value = ExitReason> {
     PossibleValuesParser::new(ExitReason::ALL.iter().map(|reason| reason.as_str()))
         .try_map(|word| word.parse::<ExitReason>())
+}
+
+/// An operator's order by its word.
+pub(crate) fn order() -> impl TypedValueParser<Value = OrderKind> {
+    PossibleValuesParser::new(OrderKind::ALL.iter().map(|order| order.as_str()))
+        .try_map(|word| word.parse::<OrderKind>())
 }
 
 /// What may be an idempotency key.

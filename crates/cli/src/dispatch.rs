@@ -79,10 +79,12 @@ pub(crate) fn run(cli: Cli) -> Exit {
             args.flags.json |= args.is_json();
             ask(&before, &args.flags, ANSWER, async |context| nodes::run(context, &args).await)
         }
-        Command::Waiting(args) => {
+        Command::Waiting(mut args) => {
+            args.flags.json |= args.is_json();
             ask(&before, &args.flags, ANSWER, async |context| waiting::run(context, &args).await)
         }
-        Command::Audit(args) => {
+        Command::Audit(mut args) => {
+            args.flags.json |= args.is_json();
             ask(&before, &args.flags, ANSWER, async |context| audit::run(context, &args).await)
         }
         Command::Watch(args) => {

@@ -77,6 +77,9 @@ feed.addEventListener('heartbeat', ({ detail: at }) => {
 });
 feed.addEventListener('state', ({ detail: { state } }) => {
   if (state === 'waiting' && !who.wanted) cutAt ??= Date.now();
+  if (state !== 'open') return;
+  audit.soon(0);
+  line.soon(0);
 });
 const following = feed.subscribe('nodes', {
   onSnapshot: (list) => {

@@ -17,6 +17,12 @@ export function make(tag, attributes = {}, ...children) {
   return element;
 }
 
+/** A short id of a spawn, of which narrow screens show the end alone: ids of one morning begin alike. */
+export function codeOf(short) {
+  const [early, late] = short.split('…');
+  return late === undefined ? make('code', {}, short) : make('code', {}, make('span', { class: 'early' }, early), `…${late}`);
+}
+
 /** The same in SVG. */
 export function draw(tag, attributes = {}, ...children) {
   const element = document.createElementNS('http://www.w3.org/2000/svg', tag);

@@ -3,7 +3,7 @@
  * The panel is there only while a request waits.
  */
 
-import { ask } from './ask.js';
+import { Again, ask } from './ask.js';
 import { byId, make, refill, say } from './dom.js';
 import { brief, pairsOf } from './words.js';
 
@@ -16,6 +16,7 @@ export class Line {
   #now;
   #isOpen;
   #waiting = [];
+  #again = new Again(() => this.#ask());
 
   /** `now()` is the farm's time; `isOpen()` says whether the front door is there. */
   constructor(who, now, isOpen) {
@@ -33,13 +34,19 @@ export class Line {
     });
   }
 
+  /** Asks again in so many ms at the latest. */
+  soon(ms) {
+    this.#again.soon(ms);
+  }
+
   async #ask() {
+    this.#again.begun();
     try {
       if (!document.hidden && this.#isOpen() && this.#who.may('read')) this.#show(await ask(this.#who, 'v1/waiting'));
     } catch {
       // The banner says what is the matter. What was shown stays until the next answer.
     }
-    setTimeout(() => this.#ask(), this.#waiting.length > 0 ? BUSY_MS : QUIET_MS);
+    this.soon(this.#waiting.length > 0 ? BUSY_MS : QUIET_MS);
   }
 
   #show({ waiting, total }) {

@@ -6,7 +6,7 @@
 import { explainExit } from '../client.js';
 import { addressOf, show, shown } from './address.js';
 import { ask } from './ask.js';
-import { byId, make, say } from './dom.js';
+import { byId, codeOf, make, say } from './dom.js';
 import { BAD_ENDS, clock, explained, pairsOf, short, span } from './words.js';
 
 const PAGE = 100;
@@ -98,7 +98,7 @@ function row({ id, node, state, exit, startedAt, endedAt, owner, tags, rendererT
   return make(
     'tr',
     {},
-    make('th', { scope: 'row', class: 'c-id' }, make('a', { href: addressOf({ spawn: id }), title: id }, make('code', {}, short(id)))),
+    make('th', { scope: 'row', class: 'c-id' }, make('a', { href: addressOf({ spawn: id }), title: id }, codeOf(short(id)))),
     make('td', { class: 'c-at' }, make('time', { datetime: endedAt ?? startedAt, title: endedAt ?? startedAt }, clock(endedAt ?? startedAt))),
     make('td', { class: 'c-node', title: node }, `${node} · ${rendererType}`),
     make('td', { class: 'c-why' }, make('span', { class: `chip ${kind}` }, exit?.reason ?? state), ` ${why}${lived}`),

@@ -2,7 +2,7 @@
 
 import { explainExit } from '../client.js';
 import { addressOf } from './address.js';
-import { allow, byId, make, say, set } from './dom.js';
+import { allow, byId, codeOf, make, say, set } from './dom.js';
 import { Windowed } from './window.js';
 import { BAD_ENDS, brief, clock, pairsOf, short } from './words.js';
 
@@ -91,7 +91,7 @@ export class Spawns {
     const row = make(
       'tr',
       { 'data-spawn': id },
-      make('th', { scope: 'row', class: 'c-id' }, make('a', { href: addressOf({ spawn: id }), title: id }, make('code', {}, short(id))), parts.where),
+      make('th', { scope: 'row', class: 'c-id' }, make('a', { href: addressOf({ spawn: id }), title: id }, codeOf(short(id))), parts.where),
       make('td', { class: 'c-phase' }, parts.chip),
       parts.age,
       parts.ping,

@@ -35,6 +35,16 @@ words!(OrderKind {
     SetLife = "set-life",
 });
 
+impl OrderKind {
+    /// Whether it is given to a spawn. These are kept apart from orders to nodes: stopping ten thousand spawns must not push out who drained a node.
+    pub fn concerns_spawn(self) -> bool {
+        match self {
+            Self::Stop | Self::SetLife => true,
+            Self::Cordon | Self::Uncordon | Self::Drain | Self::Forget => false,
+        }
+    }
+}
+
 /// What came of an order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "kebab-case")]

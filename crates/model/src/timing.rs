@@ -72,7 +72,7 @@ pub struct Timing {
     pub history_count: u32,
     /// The most bytes that these records take, as the registry estimates them.
     pub history_bytes: u64,
-    /// The most operators' orders that are kept.
+    /// The most operators' orders to nodes that are kept, and to spawns as many again.
     pub audit_count: u32,
     /// The most events that the stream keeps.
     pub events_count: u32,

@@ -8,8 +8,8 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use model::{
-    Audit, Demand, Drain, Event, ExitReason, FarmSlots, NameError, NodeId, Owner, Placement, RendererType,
-    SpawnId, SpawnRecord, SpawnState, StartFailure, Tag, TicketId, Timestamp,
+    Audit, Demand, Drain, Event, ExitReason, FarmSlots, NameError, NodeId, OrderKind, Owner, Placement,
+    RendererType, SpawnId, SpawnRecord, SpawnState, StartFailure, Tag, TicketId, Timestamp,
 };
 use serde_json::{Map, Value};
 use uuid::Uuid;
@@ -288,6 +288,14 @@ pub struct AuditFilter {
     pub node: Option<NodeId>,
     /// Only those of this operator: the name or the id of a key, or an owner.
     pub by: Option<String>,
+    /// Only those of this kind.
+    pub order: Option<OrderKind>,
+    /// Only those about this spawn.
+    pub spawn: Option<SpawnId>,
+    /// Only those that were given at this time or later.
+    pub since: Option<Timestamp>,
+    /// Only those that were given before this time.
+    pub until: Option<Timestamp>,
     /// The most to return; 0 counts as 1.
     pub limit: usize,
     /// Continue after the page whose [`AuditPage::next`] this was.
@@ -295,7 +303,7 @@ pub struct AuditFilter {
 }
 
 impl AuditFilter {
-    pub(crate) fn wants(&self, audit: &Audit) -> bool {
+    pub(crate) fn wants(&self, at: Timestamp, audit: &Audit) -> bool {
         let by = |by: &String| {
             let owner = audit.owner.as_ref().map(Owner::as_str);
             audit.by.as_ref() == Some(by)
@@ -303,6 +311,10 @@ impl AuditFilter {
         };
         self.node.as_ref().is_none_or(|node| audit.node.as_ref() == Some(node))
             && self.by.as_ref().is_none_or(by)
+            && self.order.is_none_or(|order| audit.order == order)
+            && self.spawn.is_none_or(|spawn| audit.spawn == Some(spawn))
+            && self.since.is_none_or(|since| at >= since)
+            && self.until.is_none_or(|until| at < until)
     }
 }
 

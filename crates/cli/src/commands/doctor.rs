@@ -10,6 +10,7 @@ mod date;
 mod farm;
 mod front_door;
 mod node_clocks;
+mod node_ports;
 mod report;
 
 use std::path::PathBuf;

@@ -284,7 +284,20 @@ fn the_line_is_a_table_of_who_waits_for_what_and_says_how_many_it_left_out() {
     assert_eq!(lines[1], ["1", "1m15s", "ssr", "big", "sdk=2025.1", "key:web"], "{ran:?}");
     assert_eq!(lines[2], ["2", "-", "-", "-", "-", "-"], "{ran:?}");
     assert_eq!(lines[3], ["…", "and", "1", "more"], "{ran:?}");
-    assert_eq!(run_at(&server.url(), &["waiting", "--limit", "2", "--json"]).json(), list);
+    for form in [["--json", "--limit=2"], ["-ojson", "--limit=2"]] {
+        assert_eq!(run_at(&server.url(), &[&["waiting"][..], &form].concat()).json(), list);
+    }
+    let in_form = |form: &str| run_at(&server.url(), &["waiting", "--limit", "2", "-o", form]);
+    let wide = in_form("wide");
+    let lines: Vec<&str> = wide.stdout.lines().collect();
+    assert!(lines[0].ends_with("SINCE") && lines[1].ends_with('Z'), "{wide:?}");
+    let yaml = in_form("yaml");
+    assert!(yaml.stdout.contains("position: 1") && yaml.stdout.contains("total: 3"), "{yaml:?}");
+    let name = in_form("name");
+    assert_eq!((name.stdout.as_str(), name.stderr.trim()), ("key:web\n-\n", "… and 1 more"), "{name:?}");
+    let reverse = run_at(&server.url(), &["waiting", "--limit", "2", "-q", "-r"]);
+    assert_eq!(reverse.stdout, "-\nkey:web\n", "{reverse:?}");
+    assert_eq!(run_at(&server.url(), &["waiting", "--json", "-q"]).code, 2);
 }
 
 #[test]
@@ -317,4 +330,27 @@ fn orders_are_read_page_by_page_until_there_are_as_many_as_were_asked_for() {
     let listed = run_at(&server.url(), &[&line[..], &["--json"]].concat()).json();
     assert_eq!(listed["audit"][2], pages[1]["audit"][0], "with what this version does not know");
     assert_eq!((listed["audit"].as_array().unwrap().len(), &listed["nextCursor"]), (3, &json!("5-1")));
+    let yaml = run_at(&server.url(), &[&line[..], &["-o", "yaml"]].concat());
+    assert!(yaml.stdout.contains("order: drain") && yaml.stdout.contains("nextCursor: 5-1"), "{yaml:?}");
+    let wide = run_at(&server.url(), &[&line[..], &["-o", "wide", "--reverse"]].concat());
+    let lines: Vec<&str> = wide.stdout.lines().collect();
+    assert!(
+        lines[0].ends_with("REQUEST") && lines[1].contains("cordon") && lines[1].ends_with("r-1"),
+        "{wide:?}"
+    );
+    let name = run_at(&server.url(), &[&line[..], &["-q"]].concat());
+    assert_eq!(name.stdout, "r-1\nr-1\nr-1\n", "{name:?}");
+}
+
+#[test]
+fn orders_are_filtered_by_what_was_ordered_when_and_of_which_spawn() {
+    let server = Server::always(Reply::json(200, json!({ "audit": [] })));
+    let ran = run_at(
+        &server.url(),
+        &["audit", "--order", "set-life", "--spawn", &id(7), "--since", "24h", "--until", "1h"],
+    );
+    assert_eq!((ran.code, ran.stdout.as_str()), (0, "no orders on record\n"), "{ran:?}");
+    let query = format!("GET /v1/audit?limit=100&order=set-life&spawn={}&since=24h&until=1h", id(7));
+    assert_eq!(server.lines(), [query]);
+    assert_eq!(run_at(&server.url(), &["audit", "--order", "reboot"]).code, 2);
 }

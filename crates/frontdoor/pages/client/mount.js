@@ -2,7 +2,8 @@
  * The vendor's viewer on a spawn: connects it, and says in words how it ended.
  *
  * The viewer learns that its connection is closed and not why; the farm knows. So `mount` follows the spawn on the live feed, and
- * when the connection is gone it waits a moment for the farm's reason.
+ * when the connection is gone it waits a moment for the farm's reason. `onStatus` hears each state, so that a page never stands still
+ * without a word.
  *
  *     connecting ─▶ shown ─┬─ the server ends, is stopped, its node is drained …  (live feed: exit)
  *                          ├─ the connection is lost                              (the viewer; then the feed, or nothing)
@@ -15,6 +16,14 @@ import { stop } from './spawn.js';
 
 /** How long the farm's reason is waited for once the connection is closed. */
 const REASON_MS = 10_000;
+
+/** Ends that a user of the page meets without anything having failed, as a sentence for them. */
+const ENDINGS = {
+  disconnected: 'The connection to the server was lost.',
+  expired: 'The time of this session is over. A new one can be started.',
+  idle: 'The session was ended, because nothing was done in it for a long time. A new one can be started.',
+  drained: 'The server ended: its node was drained. Another node has the next session.',
+};
 
 const EXITS = {
   disconnected: 'its viewer left',
@@ -51,7 +60,7 @@ export function explainExit(exit) {
  * @param {import('./client.d.ts').MountOptions} options
  * @returns {import('./client.d.ts').Mounted}
  */
-export function mount(spawned, { vendor, base, token, feed, callbacks, ...options }) {
+export function mount(spawned, { vendor, base, token, feed, callbacks, onStatus, ...options }) {
   const own = feed === undefined ? new Live({ base, token }) : undefined;
   let settle;
   let timer;
@@ -65,6 +74,9 @@ export function mount(spawned, { vendor, base, token, feed, callbacks, ...option
     endpointUri: spawned.endpoint,
   });
   let over = false;
+  /** What the farm has said of the node meanwhile, as a clause. */
+  let away = '';
+  const status = (state, text) => onStatus?.({ state, text });
 
   /** The first end counts. A spawn whose end the farm has not reported is stopped, so that its slot comes back at once. */
   const end = (ending) => {
@@ -75,16 +87,18 @@ export function mount(spawned, { vendor, base, token, feed, callbacks, ...option
     own?.close();
     if (!ending.exit) stop(spawned.id, { base, token }).catch(() => {});
     if (ending.reason === 'closed') (viewer.shutdown ?? viewer.closeConnection)?.call(viewer);
+    status('ended', ending.text);
     settle(ending);
   };
   const exited = (exit) => {
     // The viewer has not left by itself: what the server took for that was the loss of the connection.
-    const lost = exit.reason === 'disconnected';
-    const text = lost ? 'The connection to the server was lost.' : `The server ended: ${explainExit(exit)}.`;
+    const text = ENDINGS[exit.reason] ?? `The server ended: ${explainExit(exit)}.`;
     end({ reason: exit.reason, text, exit, again: exit.reason !== 'stopped' });
   };
   const closed = (text, reason = 'connection-lost') => {
-    if (timer === undefined) timer = setTimeout(() => end({ reason, text, again: true }), REASON_MS);
+    if (timer !== undefined || over) return;
+    status('lost', `${text} Finding out why…`);
+    timer = setTimeout(() => end({ reason, text: away ? `${text.slice(0, -1)}: ${away}.` : text, again: true }), REASON_MS);
   };
 
   const mine = {
@@ -96,15 +110,25 @@ export function mount(spawned, { vendor, base, token, feed, callbacks, ...option
     websocketConnectionClosed: () => closed('The connection to the server was lost.'),
     timeout: () => end({ reason: 'idle', text: 'The viewer was not used for a long time and has disconnected.', again: true }),
   };
+  const shown = callbacks?.sceneReady;
   const both = (name) => (...details) => {
     mine[name](...details);
     callbacks?.[name]?.(...details);
   };
-  viewer.setCallbacks({ ...callbacks, ...Object.fromEntries(Object.keys(mine).map((name) => [name, both(name)])) });
+  const sceneReady = (...details) => {
+    if (timer === undefined && !over) status('shown', 'Connected.');
+    shown?.(...details);
+  };
+  viewer.setCallbacks({ ...callbacks, sceneReady, ...Object.fromEntries(Object.keys(mine).map((name) => [name, both(name)])) });
   subscription = (feed ?? own).subscribe(`spawn:${spawned.id}`, {
     onSnapshot: (known) => known?.exit && exited(known.exit),
-    onEvent: (event) => event.kind === 'spawn.exited' && exited(event.exit),
+    onEvent: (event) => {
+      if (event.kind === 'spawn.exited') exited(event.exit);
+      else if (event.kind === 'spawn.lost') away = 'its node cannot be reached';
+      else if (event.kind === 'spawn.ready') away = '';
+    },
   });
+  status('connecting', 'Connecting to the server…');
   Promise.resolve()
     .then(() => viewer.start())
     .catch((error) => end({ reason: 'refused', text: `The viewer did not start: ${error.message}`, again: false }));

@@ -5,14 +5,15 @@ use std::sync::Arc;
 use axum::Json;
 use axum::extract::State;
 use axum::http::Uri;
-use model::NodeId;
 use model::api::{AuditEvent, AuditList};
+use model::{NodeId, OrderKind, SpawnId};
 use registry::{AuditCursor, AuditFilter};
 
 use super::edge::Edge;
 use super::error::ApiError;
 use super::extract::Parameters;
 use super::problem_sets::ListProblems;
+use super::when::When;
 use crate::strict_json::Invalid;
 
 /// Orders on a page.
@@ -35,6 +36,16 @@ const MAX_BY: usize = 255;
             "by" = Option<String>, Query, min_length = 1, max_length = 255,
             description = "Only those of this operator: the name or the id of an API key, or an owner as records have it",
         ),
+        ("order" = Option<OrderKind>, Query, description = "Only those of this kind"),
+        ("spawn" = Option<String>, Query, format = Uuid, description = "Only those about this spawn"),
+        (
+            "since" = Option<String>, Query, min_length = 1, max_length = 64,
+            description = "Only those that were given at this time or later: in UTC, as `2026-01-31T08:00:00Z`, or how long ago, as `24h`",
+        ),
+        (
+            "until" = Option<String>, Query, min_length = 1, max_length = 64,
+            description = "Only those that were given before this time; written as `since`",
+        ),
         ("limit" = Option<u32>, Query, minimum = 1, maximum = 1000, description = "Most to list; 100 when left out"),
         ("cursor" = Option<String>, Query, pattern = "^[1-9][0-9]{0,18}-[0-9]{1,19}$", description = "`nextCursor` of the page before"),
     ),
@@ -50,13 +61,24 @@ pub(crate) async fn list(State(edge): State<Arc<Edge>>, uri: Uri) -> Result<Json
             return Err(Invalid::field("by", wants).into());
         }
     }
-    let filter = AuditFilter {
+    let [since, until] = ["since", "until"].map(|name| parameters.take::<When>(name));
+    let (since, until) = (since?, until?);
+    let mut filter = AuditFilter {
         node: parameters.take::<NodeId>("node")?,
         by,
+        order: parameters.take::<OrderKind>("order")?,
+        spawn: parameters.take::<SpawnId>("spawn")?,
+        since: None,
+        until: None,
         limit: usize::try_from(parameters.number("limit", 100, MAX_PAGE)?).unwrap_or(1),
         cursor: parameters.take::<AuditCursor>("cursor")?,
     };
     parameters.done()?;
+    if since.is_some() || until.is_some() {
+        let now = edge.registry.now().await?;
+        filter.since = since.map(|when| when.moment(now));
+        filter.until = until.map(|when| when.moment(now));
+    }
     let page = edge.registry.audits(&filter).await?;
     Ok(Json(AuditList {
         audit: page.orders.into_iter().map(|(at, audit)| AuditEvent { at, audit }).collect(),

@@ -25,6 +25,7 @@ struct WebhookLabels {
 pub(crate) struct WebhookMetrics {
     attempts: Family<AttemptLabels, Counter>,
     gaps: Family<WebhookLabels, Counter>,
+    set_aside: Family<WebhookLabels, Counter>,
     lag: Family<WebhookLabels, Gauge<f64, AtomicU64>>,
     holds: Family<WebhookLabels, Gauge<i64, AtomicI64>>,
 }
@@ -35,6 +36,7 @@ pub(crate) struct OneWebhook {
     delivered: Counter,
     failed: Counter,
     gaps: Counter,
+    set_aside: Counter,
     lag: Gauge<f64, AtomicU64>,
     holds: Gauge<i64, AtomicI64>,
 }
@@ -47,6 +49,8 @@ impl WebhookMetrics {
         registry.register("webhook_attempts", help, metrics.attempts.clone());
         let help = "Times that the stream had dropped events that were not delivered yet";
         registry.register("webhook_gaps", help, metrics.gaps.clone());
+        let help = "Events that were set aside: the receiver went on refusing them while it took others";
+        registry.register("webhook_set_aside", help, metrics.set_aside.clone());
         let help = "Age of the oldest event that was not delivered yet; 0 when there is none, or another front door delivers";
         registry.register("webhook_lag_seconds", help, metrics.lag.clone());
         let help = "1 at the front door that delivers";
@@ -65,6 +69,7 @@ impl WebhookMetrics {
             delivered: attempts("delivered"),
             failed: attempts("failed"),
             gaps: self.gaps.get_or_create(&labels).clone(),
+            set_aside: self.set_aside.get_or_create(&labels).clone(),
             lag: self.lag.get_or_create(&labels).clone(),
             holds: self.holds.get_or_create(&labels).clone(),
         }
@@ -82,6 +87,10 @@ impl OneWebhook {
 
     pub(crate) fn gap(&self) {
         self.gaps.inc();
+    }
+
+    pub(crate) fn set_aside(&self) {
+        self.set_aside.inc();
     }
 
     pub(crate) fn lag(&self, lag: Duration) {

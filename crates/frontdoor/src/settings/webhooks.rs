@@ -6,6 +6,7 @@ use std::fmt;
 use std::fs;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -15,7 +16,7 @@ use tls::{Named, Roots};
 use tracing::warn;
 use uuid::Uuid;
 
-use super::error::ConfigError;
+use super::error::{ConfigError, within};
 
 const SECRET_FLAG: &str = "--webhook-secret-file";
 const CA_FLAG: &str = "--webhook-ca";
@@ -46,6 +47,11 @@ pub struct Options {
     /// CA of the receivers (PEM) [default: those that this machine trusts]
     #[arg(long, env = "HATCHERY_WEBHOOK_CA", value_name = "FILE")]
     pub webhook_ca: Option<PathBuf>,
+
+    /// An event that a receiver refuses (4xx) for so long while it takes others is set aside
+    #[arg(long, env = "HATCHERY_WEBHOOK_REFUSED_FOR", value_name = "DURATION", default_value = "10m",
+          value_parser = humantime::parse_duration)]
+    pub webhook_refused_for: Duration,
 }
 
 /// Webhooks after every check.
@@ -55,6 +61,8 @@ pub struct Settings {
     pub(crate) secret_file: PathBuf,
     pub(crate) secret: Secret,
     pub(crate) tls: tls::Client,
+    /// How long an event may be refused before it is set aside.
+    pub(crate) refused_for: Duration,
 }
 
 /// One receiver.
@@ -111,9 +119,21 @@ impl Options {
                 });
             }
         }
+        within(
+            "--webhook-refused-for",
+            self.webhook_refused_for,
+            Duration::from_millis(1),
+            Duration::from_secs(7 * 24 * 3600),
+        )?;
         let roots = self.webhook_ca.as_ref().map_or(Roots::System, |ca| Roots::File(Named::new(CA_FLAG, ca)));
         let tls = tls::Client::open(roots, None, tls::HTTP1)?;
-        Ok(Some(Settings { targets, secret_file: file.clone(), secret, tls }))
+        Ok(Some(Settings {
+            targets,
+            secret_file: file.clone(),
+            secret,
+            tls,
+            refused_for: self.webhook_refused_for,
+        }))
     }
 }
 

@@ -23,6 +23,7 @@ use tracing::{debug, info, warn};
 use uuid::Uuid;
 
 use super::post::Poster;
+use super::set_aside::{Failures, LastTaken, notice};
 use super::window::{Post, Subject, Window};
 use crate::backoff::Backoff;
 use crate::callers::OwnerNames;
@@ -38,8 +39,6 @@ const RENEW: Duration = Duration::from_secs(2);
 const CALL: Duration = Duration::from_secs(2);
 /// Attempts at once, of one webhook.
 const MAX_SENDING: usize = 32;
-/// No more is read from the stream while so many events are not delivered. One read brings up to 1000 more, and another one waits.
-const MAX_WINDOW: usize = 256;
 /// Pauses of a post that fails.
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
 const MAX_PAUSE: Duration = Duration::from_secs(60);
@@ -65,6 +64,8 @@ pub(crate) async fn deliver(settings: WebhookSettings, around: Around) {
             holder: Uuid::new_v4(),
             poster: Arc::clone(&poster),
             around: around.clone(),
+            refused_for: settings.refused_for,
+            taken: Arc::default(),
             troubled: Arc::default(),
         };
         tasks.spawn(async move { webhook.run().await });
@@ -84,8 +85,19 @@ struct Webhook {
     poster: Arc<Poster>,
     around: Around,
     metrics: OneWebhook,
+    /// How long an event may be refused before it is set aside.
+    refused_for: Duration,
+    taken: Arc<LastTaken>,
     /// Whether attempts fail, as the log says.
     troubled: Arc<AtomicBool>,
+}
+
+/// A post that needs no further attempt.
+#[derive(Debug)]
+struct Sent {
+    post: Post,
+    /// Why it was set aside, where it was not delivered.
+    set_aside: Option<String>,
 }
 
 /// What the registry said last.
@@ -163,7 +175,7 @@ impl Webhook {
                         self.done(done, &mut window, &mut sending, &permits);
                     }
                 }
-                Some(news) = reads.recv(), if window.len() < MAX_WINDOW => {
+                Some(news) = reads.recv(), if window.has_room() => {
                     for post in self.take_in(news, &mut window) {
                         self.send(post, &mut sending, &permits);
                     }
@@ -228,12 +240,14 @@ impl Webhook {
         begun
     }
 
-    fn send(&self, post: Post, sending: &mut JoinSet<Post>, permits: &Arc<Semaphore>) {
+    fn send(&self, post: Post, sending: &mut JoinSet<Sent>, permits: &Arc<Semaphore>) {
         let (poster, target, permits) =
             (Arc::clone(&self.poster), Arc::clone(&self.target), Arc::clone(permits));
         let (metrics, troubled) = (self.metrics.clone(), Arc::clone(&self.troubled));
+        let (taken, refused_for) = (Arc::clone(&self.taken), self.refused_for);
         sending.spawn(async move {
             let mut backoff = Backoff::new(FIRST_PAUSE, MAX_PAUSE);
+            let mut failures = Failures::default();
             loop {
                 let outcome = {
                     let _permit = permits.acquire().await;
@@ -242,17 +256,25 @@ impl Webhook {
                 match outcome {
                     Ok(()) => {
                         metrics.delivered();
+                        taken.now();
                         if troubled.swap(false, Ordering::Relaxed) {
                             info!(webhook = target.shown, "a webhook takes events again");
                         }
-                        return post;
+                        return Sent { post, set_aside: None };
                     }
-                    Err(why) => {
+                    // The log has said it: a notice that is not understood must not hold up what comes after it.
+                    Err(failure) if post.is_notice && failure.is_refusal => {
+                        return Sent { post, set_aside: None };
+                    }
+                    Err(failure) => {
                         metrics.failed();
+                        if failures.are_enough(Instant::now(), &failure, refused_for, &taken) {
+                            return Sent { post, set_aside: Some(failure.why) };
+                        }
                         if !troubled.swap(true, Ordering::Relaxed) {
                             warn!(
                                 webhook = target.shown,
-                                why,
+                                why = failure.why,
                                 id = post.id,
                                 "a webhook does not take an event; it is repeated"
                             );
@@ -266,13 +288,27 @@ impl Webhook {
 
     fn done(
         &self,
-        done: Result<Post, tokio::task::JoinError>,
+        done: Result<Sent, tokio::task::JoinError>,
         window: &mut Window,
-        sending: &mut JoinSet<Post>,
+        sending: &mut JoinSet<Sent>,
         permits: &Arc<Semaphore>,
     ) {
         match done {
-            Ok(post) => {
+            Ok(Sent { post, set_aside: Some(why) }) if !post.is_notice => {
+                let notice = notice(&post.body, &post.id, &why);
+                warn!(
+                    webhook = self.target.shown,
+                    why,
+                    id = post.id,
+                    subject = %post.subject,
+                    "an event is set aside: a webhook goes on refusing it, and takes others"
+                );
+                self.metrics.set_aside();
+                // In its place, so that what comes after it in its chain still waits.
+                let post = Post { id: format!("aside_{}", post.id), body: notice, is_notice: true, ..post };
+                self.send(post, sending, permits);
+            }
+            Ok(Sent { post, .. }) => {
                 if let Some(next) = window.done(&post) {
                     self.send(next, sending, permits);
                 }

@@ -1,6 +1,7 @@
 //! One attempt to deliver one event: a signed `POST`.
 //!
-//! Failure: anything but 2xx within [`ATTEMPT`] is a failure, redirections included. Its text names no part of the URL but its host.
+//! Failure: anything but 2xx within [`ATTEMPT`] is a failure, redirections included. Its text names no part of the URL but its host. A refusal is a
+//! failure that a repetition does not mend by itself: 4xx, but for 408, 425 and 429, which say that it was the moment.
 
 use std::io;
 use std::pin::Pin;
@@ -11,7 +12,7 @@ use std::time::{Duration, SystemTime};
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use http_body_util::{BodyExt as _, Full, Limited};
-use hyper::{Request, Uri, header};
+use hyper::{Request, StatusCode, Uri, header};
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::{Connected, Connection, HttpConnector};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
@@ -31,6 +32,28 @@ const ATTEMPT: Duration = Duration::from_secs(15);
 const LOOK: Duration = Duration::from_secs(5);
 /// So much of an answer is read, so that its connection can be used again. Nothing is made of it.
 const MAX_ANSWER: usize = 64 << 10;
+
+/// Why an attempt failed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Failure {
+    pub(super) why: String,
+    /// Whether the receiver has understood the event and does not take it.
+    pub(super) is_refusal: bool,
+}
+
+impl Failure {
+    fn unknown(why: String) -> Self {
+        Self { why, is_refusal: false }
+    }
+
+    fn answered(status: StatusCode) -> Self {
+        let passes = [StatusCode::REQUEST_TIMEOUT, StatusCode::TOO_EARLY, StatusCode::TOO_MANY_REQUESTS];
+        Self {
+            why: format!("it answers {}", status.as_u16()),
+            is_refusal: status.is_client_error() && !passes.contains(&status),
+        }
+    }
+}
 
 /// Posts to receivers. Connections are shared by all webhooks.
 #[derive(Debug)]
@@ -79,8 +102,8 @@ impl Poster {
         }
     }
 
-    /// Makes one attempt. The error says why it has failed.
-    pub(super) async fn attempt(&self, target: &WebhookTarget, post: &Post) -> Result<(), String> {
+    /// Makes one attempt.
+    pub(super) async fn attempt(&self, target: &WebhookTarget, post: &Post) -> Result<(), Failure> {
         let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
         let secret = Arc::clone(&self.secret.read().unwrap_or_else(std::sync::PoisonError::into_inner));
         let mut request = Request::post(target.url.clone())
@@ -92,15 +115,19 @@ impl Poster {
         if let Some(authorization) = &target.authorization {
             request = request.header(header::AUTHORIZATION, authorization);
         }
-        let request = request.body(Full::new(post.body.clone())).map_err(|error| error.to_string())?;
+        let request = request
+            .body(Full::new(post.body.clone()))
+            .map_err(|error| Failure::unknown(error.to_string()))?;
         let exchange = async {
-            let response = self.client.request(request).await.map_err(|error| innermost(&error))?;
+            let response =
+                self.client.request(request).await.map_err(|error| Failure::unknown(innermost(&error)))?;
             let status = response.status();
             // The rest of a longer answer goes with its connection.
             drop(Limited::new(response.into_body(), MAX_ANSWER).collect().await);
-            if status.is_success() { Ok(()) } else { Err(format!("it answers {}", status.as_u16())) }
+            if status.is_success() { Ok(()) } else { Err(Failure::answered(status)) }
         };
-        timeout(ATTEMPT, exchange).await.unwrap_or_else(|_| Err(format!("no answer within {ATTEMPT:?}")))
+        let late = || Err(Failure::unknown(format!("no answer within {ATTEMPT:?}")));
+        timeout(ATTEMPT, exchange).await.unwrap_or_else(|_| late())
     }
 }
 
@@ -178,5 +205,31 @@ impl AsyncWrite for Stream {
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.0).poll_shutdown(context)
+    }
+}
+
+#[cfg(test)]
+mod unit {
+    use super::*;
+
+    #[test]
+    fn a_refusal_is_an_answer_that_no_repetition_mends() {
+        for (status, is_refusal) in [
+            (400, true),
+            (401, true),
+            (404, true),
+            (410, true),
+            (413, true),
+            (422, true),
+            (408, false),
+            (425, false),
+            (429, false),
+            (302, false),
+            (500, false),
+            (503, false),
+        ] {
+            let failure = Failure::answered(StatusCode::from_u16(status).unwrap());
+            assert_eq!((failure.is_refusal, failure.why), (is_refusal, format!("it answers {status}")));
+        }
     }
 }

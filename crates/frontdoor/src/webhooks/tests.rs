@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::Path;
+use std::time::Duration;
 
 use bytes::Bytes;
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
@@ -35,7 +36,11 @@ fn settings(directory: &Path, url: String, ca: &str) -> WebhookSettings {
     let secret = directory.join("secret");
     fs::write(&secret, "whsec_AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA").unwrap();
     let (webhook_secret_file, webhook_ca) = (Some(secret), Some(directory.join(ca)));
-    WebhookOptions { webhook: vec![url], webhook_secret_file, webhook_ca }.resolve().unwrap().unwrap()
+    let webhook_refused_for = Duration::from_secs(600);
+    WebhookOptions { webhook: vec![url], webhook_secret_file, webhook_ca, webhook_refused_for }
+        .resolve()
+        .unwrap()
+        .unwrap()
 }
 
 #[tokio::test]
@@ -60,6 +65,7 @@ async fn a_post_by_tls_goes_to_a_receiver_whose_ca_is_trusted_and_to_no_other() 
         subject: Subject::Delivery,
         id: "evt_1".to_owned(),
         body: Bytes::from_static(b"{}"),
+        is_notice: false,
     };
     for (host, ca, trusted) in
         [("localhost", "ca.pem", true), ("localhost", "other.pem", false), ("127.0.0.1", "ca.pem", false)]

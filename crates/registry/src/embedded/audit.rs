@@ -1,4 +1,4 @@
-//! Operators' orders, the newest of them. `redis/lua/audit.lua` does the same.
+//! Operators' orders, the newest of them: so many to nodes, and so many to spawns. `redis/lua/audit.lua` does the same.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -25,15 +25,27 @@ pub(super) struct Audits {
     keep_for: Duration,
     max: usize,
     entries: VecDeque<Entry>,
+    /// How many of them were given to nodes.
+    of_nodes: usize,
+    /// How many of them were given to spawns.
+    of_spawns: usize,
 }
 
 impl Audits {
     pub(super) fn new(timing: &Timing) -> Self {
-        Self { keep_for: timing.history, max: timing.audit_count as usize, entries: VecDeque::new() }
+        Self {
+            keep_for: timing.history,
+            max: timing.audit_count as usize,
+            entries: VecDeque::new(),
+            of_nodes: 0,
+            of_spawns: 0,
+        }
     }
 
     pub(super) fn add(&mut self, now: Timestamp, id: Uuid, age: Duration, audit: &Audit) {
-        if self.entries.iter().rev().take(COMPARED).any(|entry| entry.id == id) {
+        let of_spawn = audit.order.concerns_spawn();
+        let alike = |entry: &&Entry| entry.audit.order.concerns_spawn() == of_spawn;
+        if self.entries.iter().rev().filter(alike).take(COMPARED).any(|entry| entry.id == id) {
             return;
         }
         let place = match self.entries.back() {
@@ -41,15 +53,27 @@ impl Audits {
             Some(_) | None => AuditCursor(now.millis(), 0),
         };
         self.entries.push_back(Entry { place, id, at: now.before(age), audit: audit.clone() });
-        if self.entries.len() > self.max {
-            self.entries.pop_front();
+        let count = if of_spawn { &mut self.of_spawns } else { &mut self.of_nodes };
+        *count += 1;
+        if *count > self.max {
+            let oldest = self.entries.iter().position(|entry| entry.audit.order.concerns_spawn() == of_spawn);
+            if let Some(entry) = oldest.and_then(|at| self.entries.remove(at)) {
+                self.forgets(&entry);
+            }
         }
+    }
+
+    fn forgets(&mut self, entry: &Entry) {
+        let count = if entry.audit.order.concerns_spawn() { &mut self.of_spawns } else { &mut self.of_nodes };
+        *count -= 1;
     }
 
     pub(super) fn sweep(&mut self, now: Timestamp) {
         let oldest = now.before(self.keep_for).millis();
         while self.entries.front().is_some_and(|entry| entry.place.0 < oldest) {
-            self.entries.pop_front();
+            if let Some(entry) = self.entries.pop_front() {
+                self.forgets(&entry);
+            }
         }
     }
 
@@ -66,7 +90,7 @@ impl Audits {
                 break;
             }
             before = Some(entry.place);
-            if !filter.wants(&entry.audit) {
+            if !filter.wants(entry.at, &entry.audit) {
                 continue;
             }
             if page.orders.len() == filter.limit.max(1) {

@@ -40,6 +40,10 @@ fn cordoned() -> Audit {
     Audit::done(OrderKind::Cordon, RequestId::mint())
 }
 
+fn stopped() -> Audit {
+    Audit::done(OrderKind::Stop, RequestId::mint())
+}
+
 fn counts() -> Counts {
     Counts { refused: [("no-capacity", 1)].into(), slots: Some(FarmSlots { total: 9, used: 3 }) }
 }
@@ -85,6 +89,7 @@ impl Busy {
         registry.claim(&key, Uuid::nil(), Uuid::max()).await.unwrap();
         registry.settle(&"order-2".parse().unwrap(), Uuid::nil(), None).await.unwrap();
         registry.audit(Uuid::nil(), Duration::ZERO, &cordoned()).await.unwrap();
+        registry.audit(Uuid::nil(), Duration::ZERO, &stopped()).await.unwrap();
         registry.add_counts(&counts()).await.unwrap();
         Self { redis, farm, agents, waiting, spawn }
     }
@@ -151,6 +156,7 @@ impl Busy {
         call!(registry.settle(&"order-2".parse().unwrap(), Uuid::nil(), None)).unwrap();
         call!(registry.set_eligibility(&node, model::Eligibility::Eligible, None, None)).unwrap();
         call!(registry.audit(Uuid::new_v4(), Duration::ZERO, &cordoned())).unwrap();
+        call!(registry.audit(Uuid::new_v4(), Duration::ZERO, &stopped())).unwrap();
         call!(registry.add_counts(&counts())).unwrap();
         let counted = call!(registry.minutes(5)).unwrap();
         let refused = counted.last().and_then(|minute| minute.refused.get("no-capacity"));

@@ -107,6 +107,25 @@ on_all! {
     }
 }
 
+on_all! {
+    async fn orders_are_found_by_what_was_ordered_when_and_of_which_spawn(farm: &Farm) {
+        let spawns = [csr().spawn, csr().spawn];
+        for (n, kind) in [OrderKind::Cordon, OrderKind::Stop, OrderKind::SetLife, OrderKind::Stop].into_iter().enumerate() {
+            let spawn = kind.concerns_spawn().then(|| spawns[n % 2]);
+            let age = Duration::from_secs(60 * (4 - n as u64));
+            farm.registry.audit(Uuid::new_v4(), age, &Audit { spawn, ..order(kind, "a", "ops") }).await.unwrap();
+        }
+        let kinds = async |filter: AuditFilter| -> Vec<OrderKind> {
+            audits(farm, filter).await.orders.iter().map(|(_, audit)| audit.order).collect()
+        };
+        assert_eq!(kinds(AuditFilter { order: Some(OrderKind::Stop), ..some(9) }).await, [OrderKind::Stop; 2]);
+        assert_eq!(kinds(AuditFilter { spawn: Some(spawns[0]), ..some(9) }).await, [OrderKind::SetLife]);
+        let ago = async |seconds| Some(farm.registry.now().await.unwrap().before(Duration::from_secs(seconds)));
+        let between = AuditFilter { since: ago(210).await, until: ago(90).await, ..some(9) };
+        assert_eq!(kinds(between).await, [OrderKind::SetLife, OrderKind::Stop]);
+    }
+}
+
 fn short() -> Timing {
     Timing { history: Duration::from_millis(500), audit_count: 5, ..TIMING }
 }
@@ -118,6 +137,24 @@ async fn orders_are_bounded(farm: Farm) {
     let page = audits(&farm, some(100)).await;
     let nodes: Vec<String> = page.orders.iter().map(|(_, a)| a.node.as_ref().unwrap().to_string()).collect();
     assert_eq!(nodes, ["n7", "n6", "n5", "n4", "n3"]);
+    // However many spawns are stopped, who closed which node is on record.
+    for n in 0..20 {
+        let kind = if n % 2 == 0 { OrderKind::Stop } else { OrderKind::SetLife };
+        let spawn = Some(csr().spawn);
+        keep(&farm, &Audit { spawn, ..order(kind, &format!("s{n}"), "ops") }).await;
+    }
+    keep(&farm, &order(OrderKind::Cordon, "last", "ops")).await;
+    let mut nodes: Vec<String> = Vec::new();
+    let mut cursor = None;
+    loop {
+        let page = audits(&farm, AuditFilter { cursor, ..some(3) }).await;
+        nodes.extend(page.orders.iter().map(|(_, a)| a.node.as_ref().unwrap().to_string()));
+        cursor = page.next;
+        if cursor.is_none() {
+            break;
+        }
+    }
+    assert_eq!(nodes, ["last", "s19", "s18", "s17", "s16", "s15", "n7", "n6", "n5", "n4"]);
     farm.pass(Duration::from_millis(500)).await;
     assert_eq!(audits(&farm, some(100)).await, AuditPage::default());
 }

@@ -47,6 +47,7 @@ async fn an_agents_user_cannot_read_or_write_what_is_the_front_doors_alone() {
         "mended",
         "check",
         "audit",
+        "audit:spawns",
         "keeps",
     ] {
         let key = format!("{prefix}{key}");

@@ -15,7 +15,7 @@ use tokio::net::{TcpStream, lookup_host};
 use tokio::time::timeout;
 
 use super::date::ahead;
-use super::{credential, farm, node_clocks};
+use super::{credential, farm, node_clocks, node_ports};
 use crate::connector::{Stream, innermost};
 use crate::context::Context;
 
@@ -47,6 +47,7 @@ pub(super) async fn examine(context: &Context, limit: Duration) -> Vec<Finding> 
     if let Some(nodes) = nodes {
         findings.extend(farm::judge(&nodes, version.as_deref(), Timestamp::now()));
         findings.extend(node_clocks::examine(&nodes.nodes, limit).await);
+        findings.extend(node_ports::examine(context, &nodes.nodes, limit).await);
     }
     findings
 }

@@ -42,7 +42,7 @@
 --   ended            zset spawn -> when it ended
 --   weight           bytes of all records that have ever ended, see spawns.lua
 --   keeps            zset of how long front doors keep ended records, in ms -> when one last said so
---   audit            stream of operators' orders: i (an id of the entry), t (when), d (JSON)
+--   audit            stream of operators' orders to nodes: i (an id of the entry), t (when), d (JSON); and to spawns: audit:spawns
 --   minute:<m>       hash, counts of a minute since the Unix epoch: started, ready, e:<exit reason>, r:<code>, used, total
 --   idem:<key>       hash, an idempotency record
 --   pings            stream of pings on their way to subscribers; pings:all, pings:of:<n>: there while they are wanted, see pings.lua

@@ -151,7 +151,9 @@ if is_out and room > 0 then drop_all(call('ZRANGE', P .. ':ended', 0, room - 1))
 repair_ended()
 
 -- Operators' orders. Their number is bounded where they are added.
-if is_damage(redis.pcall('XTRIM', P .. ':audit', 'MINID', int(math.max(now - keep, 0)))) then call('DEL', P .. ':audit') end
+for _, orders in ipairs({ P .. ':audit', P .. ':audit:spawns' }) do
+  if is_damage(redis.pcall('XTRIM', orders, 'MINID', int(math.max(now - keep, 0)))) then call('DEL', orders) end
+end
 
 -- Nodes that have been down for long.
 for _, node in ipairs(call('ZRANGEBYSCORE', P .. ':down', '-inf', now - FORGET, 'LIMIT', 0, 16)) do
