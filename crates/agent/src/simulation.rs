@@ -123,6 +123,8 @@ impl SimulatedAgent {
     /// Ends it at once. Its connections, its calls to the registry and its disk are the simulation's to cut, before this is called.
     pub fn crash(&self) {
         let Agent { node, relay, servers, .. } = &self.agent;
+        // That its tasks end is no failure of theirs.
+        node.closed.cancel();
         node.leaving.cancel();
         relay.handle.abort();
         for server in servers {

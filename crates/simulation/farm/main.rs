@@ -8,6 +8,7 @@
 
 mod at_rest;
 mod callers;
+mod defects;
 mod farm;
 mod faults;
 mod http;

@@ -45,6 +45,19 @@ struct State {
     keys_lost: bool,
 }
 
+impl State {
+    /// The spawns that callers have got and that run as this server. A warm server has another id than its spawn, which is known by node and
+    /// port.
+    fn spawns_of(&self, host: Host, server: &SimulatedServer) -> Vec<String> {
+        let port = server.option("--sc-port").unwrap_or_default();
+        let is_of = |id: &str, answered: &Answered| {
+            id == server.id()
+                || (answered.node == host && answered.port == port && answered.at >= server.began())
+        };
+        self.answered.iter().filter(|(id, answered)| is_of(id, answered)).map(|(id, _)| id.clone()).collect()
+    }
+}
+
 /// A spawn that a caller has got.
 #[derive(Debug, Clone)]
 pub(crate) struct Answered {
@@ -89,26 +102,17 @@ impl Promises {
             Moment::Kill => "KILL",
             Moment::Exit(_) => return self.ended(host, server),
         };
-        let reported = server.reported();
-        let is_silent = reported.last.is_none_or(|last| last.elapsed() >= self.silence);
-        if !server.script.is_well() || is_silent {
-            return;
-        }
+        let is_silent = server.reported().last.is_none_or(|last| last.elapsed() >= self.silence);
         let mut state = self.state();
         let drained = state.drained_from.get(host).is_some_and(|from| Instant::now() >= *from);
-        let port = server.option("--sc-port").unwrap_or_default();
-        // A warm server has its own id; its spawn is known by node and port.
-        let spawn = state.answered.iter().find(|(id, answered)| {
-            *id == server.id() || (answered.node == host && answered.port == port && server.log_is_of(id))
-        });
-        let Some((id, _)) = spawn else { return };
-        let (id, is_wanted) = (id.clone(), !state.unwanted.contains(id));
-        if drained {
-            state.unwanted.insert(id);
+        let spawns = state.spawns_of(host, server);
+        if !server.script.is_well() || is_silent || drained {
+            state.unwanted.extend(spawns);
             return;
         }
+        let wanted = spawns.into_iter().find(|id| !state.unwanted.contains(id));
         drop(state);
-        if is_wanted {
+        if let Some(id) = wanted {
             self.steps.violate(&format!("{id} on {host} lives and is wanted, and gets {signal}"));
         }
     }
@@ -177,13 +181,7 @@ impl Promises {
     /// A server has ended by itself, or as it was asked to, which was judged before.
     fn ended(&self, host: Host, server: &SimulatedServer) {
         let mut state = self.state();
-        let port = server.option("--sc-port").unwrap_or_default();
-        let spawns: Vec<String> = state
-            .answered
-            .iter()
-            .filter(|(_, answered)| answered.node == host && answered.port == port)
-            .map(|(id, _)| id.clone())
-            .collect();
+        let spawns = state.spawns_of(host, server);
         state.unwanted.extend(spawns);
     }
 

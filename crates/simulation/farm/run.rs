@@ -1,7 +1,7 @@
 //! One run: a farm, its callers and its faults, from a seed to a verdict.
 
 use std::process::ExitCode;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use tokio::task::JoinSet;
@@ -10,7 +10,7 @@ use tokio::time::{Instant, sleep, sleep_until};
 use crate::callers::{Caller, open_all, operate};
 use crate::farm::{DOORS, Farm, NODES};
 use crate::steps::Steps;
-use crate::{at_rest, faults};
+use crate::{at_rest, defects, faults};
 
 /// How long callers come and things go wrong.
 const TROUBLE: Duration = Duration::from_secs(30);
@@ -27,9 +27,7 @@ pub(crate) fn run(seed: u64, prints: bool) -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    if std::env::var_os("SIMULATION_LOG").is_some() {
-        tracing_subscriber::fmt().without_time().with_max_level(tracing::Level::DEBUG).init();
-    }
+    let defects = defects::watch(std::env::var_os("SIMULATION_LOG").is_some());
     simulation::begin(seed);
     fastrand::seed(seed);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
@@ -41,6 +39,9 @@ pub(crate) fn run(seed: u64, prints: bool) -> ExitCode {
         }
     };
     let steps = runtime.block_on(simulate(seed, prints, disks.path().to_owned()));
+    for defect in defects.lock().unwrap_or_else(PoisonError::into_inner).iter() {
+        steps.violate(defect);
+    }
     let (hash, count) = steps.hash();
     let verdict = match steps.violation() {
         None => ExitCode::SUCCESS,

@@ -71,6 +71,7 @@ pub(crate) type Observer = Box<dyn Fn(&SimulatedServer, Moment) + Send + Sync>;
 pub(crate) struct SimulatedServer {
     pid: u32,
     started: u64,
+    began: Instant,
     arguments: Vec<String>,
     log: PathBuf,
     pub(crate) script: Script,
@@ -116,6 +117,7 @@ impl SimulatedServer {
         let server = Arc::new(Self {
             pid,
             started,
+            began: Instant::now(),
             arguments,
             log,
             script,
@@ -151,9 +153,9 @@ impl SimulatedServer {
         self.option("--id").unwrap_or_default()
     }
 
-    /// Whether it was started for this spawn. A warm server is given to a spawn later, which its command line does not show.
-    pub(crate) fn log_is_of(&self, spawn: &str) -> bool {
-        self.log.to_str().is_some_and(|path| path.ends_with(".warm") || path.contains(spawn))
+    /// When it was started.
+    pub(crate) fn began(&self) -> Instant {
+        self.began
     }
 
     pub(crate) fn is_over(&self) -> bool {

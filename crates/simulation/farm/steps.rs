@@ -3,7 +3,6 @@
 use std::collections::VecDeque;
 use std::fmt::Arguments;
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 
 use tokio::time::Instant;
 
@@ -36,11 +35,6 @@ impl Steps {
 
     fn log(&self) -> MutexGuard<'_, Log> {
         self.log.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// The time since the simulation began.
-    pub(crate) fn elapsed(&self) -> Duration {
-        self.began.elapsed()
     }
 
     /// Time has passed: the clocks of the process follow.
