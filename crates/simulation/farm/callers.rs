@@ -3,15 +3,19 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use model::NodeId;
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::farm::{DOORS, Farm, NODES};
 use crate::http::{Answer, request};
 use crate::network::{Host, Process};
+use crate::registry_way::REGISTRY;
 
 /// A caller gives up after this time.
 const PATIENCE: Duration = Duration::from_secs(60);
+/// A call that was not answered with a spawn has left none after this time.
+const LEFT: Duration = Duration::from_secs(10);
 /// The machine of all callers.
 pub(crate) const CALLERS: Host = "callers";
 /// Keys that callers share.
@@ -71,7 +75,12 @@ impl Caller {
         let number = self.number;
         for attempt in 0..2 {
             farm.steps.note(format_args!("caller {number} asks {} (key {:?})", self.door, self.key));
-            let body = json!({ "waitSeconds": self.wait });
+            let began = Instant::now();
+            let tag = format!("{number}-{attempt}");
+            let body = match &self.key {
+                Some(_) => json!({ "waitSeconds": self.wait }),
+                None => json!({ "waitSeconds": self.wait, "tags": { "call": tag } }),
+            };
             let call =
                 request((&farm.network, &client), self.door, ("POST", "/spawn"), self.key.as_deref(), &body);
             let patience = self.hangs_up.unwrap_or(PATIENCE);
@@ -82,6 +91,7 @@ impl Caller {
                     return;
                 }
                 Ok(Some(answer)) => {
+                    leaves_nothing(&farm, tag, began);
                     farm.steps.note(format_args!("caller {number} gets {} {}", answer.status, answer.code()));
                     if answer.status == 500 {
                         farm.steps
@@ -90,6 +100,7 @@ impl Caller {
                 }
                 Ok(None) => farm.steps.note(format_args!("caller {number} loses its connection")),
                 Err(_) if self.hangs_up.is_some() => {
+                    leaves_nothing(&farm, tag, began);
                     farm.steps.note(format_args!("caller {number} hangs up"));
                     return;
                 }
@@ -149,6 +160,24 @@ impl Caller {
             }
         }
     }
+}
+
+/// A call has ended without a spawn: where nothing goes wrong, it has left none soon afterwards.
+fn leaves_nothing(farm: &Arc<Farm>, tag: String, began: Instant) {
+    let farm = Arc::clone(farm);
+    tokio::spawn(async move {
+        sleep(LEFT).await;
+        let hosts: Vec<Host> = DOORS.into_iter().chain(NODES).chain([REGISTRY, CALLERS]).collect();
+        if farm.trouble.calm_for(&hosts) < began.elapsed() {
+            return;
+        }
+        let nodes: Vec<NodeId> = NODES.iter().filter_map(|host| host.parse().ok()).collect();
+        let living = farm.registry.living(&nodes).await.unwrap_or_default();
+        let left = living.iter().find(|spawn| spawn.tags.get("call") == Some(&tag));
+        if let Some(left) = left {
+            farm.steps.violate(&format!("call {tag} has ended without a spawn, and {} lives", left.id));
+        }
+    });
 }
 
 fn server_at(farm: &Farm, node: &str, endpoint: &str) -> Option<Arc<crate::server::SimulatedServer>> {

@@ -12,11 +12,14 @@ use frontdoor::SimulatedFrontDoor;
 use model::{Placement, RendererType, Timing};
 use registry::{Registry, Transport};
 
+use crate::events::Events;
 use crate::machine::{AgentLife, NodeMachine};
 use crate::network::{DoorNetwork, Host, Network, Process};
 use crate::promises::Promises;
 use crate::registry_way::{Availability, RegistryWay};
 use crate::steps::Steps;
+use crate::subscriber::View;
+use crate::trouble::Trouble;
 
 /// The machines of front doors, and of agents.
 pub(crate) const DOORS: [Host; 2] = ["door-0", "door-1"];
@@ -52,6 +55,9 @@ pub(crate) struct Farm {
     /// As it is, not as any process sees it.
     pub(crate) registry: Registry,
     pub(crate) availability: Arc<Availability>,
+    pub(crate) trouble: Trouble,
+    pub(crate) events: Events,
+    pub(crate) view: View,
     /// Servers that each node keeps warm.
     warm: u32,
     state: Mutex<State>,
@@ -83,6 +89,9 @@ impl Farm {
             promises,
             registry: Registry::embedded(TIMING),
             availability: Arc::default(),
+            trouble: Trouble::new(),
+            events: Events::default(),
+            view: View::default(),
             warm,
             state: Mutex::new(State { random, doors, nodes }),
         });

@@ -77,6 +77,26 @@ impl Fault {
     }
 }
 
+impl Fault {
+    /// The hosts that it concerns. What concerns all of them is said to concern the registry.
+    fn hosts(self) -> Vec<Host> {
+        match self {
+            Self::Cut { from, to, .. } | Self::Slow { from, to, .. } => vec![from, to],
+            Self::AgentCrash { node, .. }
+            | Self::AgentRestart { node }
+            | Self::PowerLoss { node, .. }
+            | Self::Failing { node, .. }
+            | Self::SlowDisk { node, .. } => vec![node],
+            Self::DoorCrash { door, .. } => vec![door],
+            Self::Loss { .. }
+            | Self::RegistryAway { .. }
+            | Self::RegistryBack { .. }
+            | Self::RegistryWiped { .. } => vec![REGISTRY],
+            Self::ClockStep { .. } => Vec::new(),
+        }
+    }
+}
+
 impl fmt::Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Debug::fmt(self, f)
@@ -105,6 +125,13 @@ pub(crate) async fn carry_out(farm: Arc<Farm>, plan: Vec<(Duration, Fault)>, beg
 }
 
 async fn suffer(farm: Arc<Farm>, fault: Fault) {
+    let hosts = fault.hosts();
+    farm.trouble.begin(&hosts);
+    go_wrong(&farm, fault).await;
+    farm.trouble.end(&hosts);
+}
+
+async fn go_wrong(farm: &Arc<Farm>, fault: Fault) {
     let network = &farm.network;
     match fault {
         Fault::Cut { from, to, both, lasts } => {

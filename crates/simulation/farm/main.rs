@@ -9,6 +9,7 @@
 mod at_rest;
 mod callers;
 mod defects;
+mod events;
 mod farm;
 mod faults;
 mod http;
@@ -20,6 +21,8 @@ mod run;
 mod seeds;
 mod server;
 mod steps;
+mod subscriber;
+mod trouble;
 
 use std::process::ExitCode;
 

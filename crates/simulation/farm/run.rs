@@ -10,7 +10,7 @@ use tokio::time::{Instant, sleep, sleep_until};
 use crate::callers::{Caller, open_all, operate};
 use crate::farm::{DOORS, Farm, NODES};
 use crate::steps::Steps;
-use crate::{at_rest, defects, faults};
+use crate::{at_rest, defects, events, faults, subscriber};
 
 /// How long callers come and things go wrong.
 const TROUBLE: Duration = Duration::from_secs(30);
@@ -73,6 +73,8 @@ async fn simulate(seed: u64, prints: bool, disks: std::path::PathBuf) -> Arc<Ste
     let farm = Farm::start(random.u64(..), Arc::clone(&steps), disks).await;
     sleep(WARM_UP).await;
 
+    tokio::spawn(events::watch(Arc::clone(&farm)));
+    tokio::spawn(subscriber::follow(Arc::clone(&farm), fastrand::Rng::with_seed(random.u64(..))));
     let began = Instant::now();
     let plan = faults::plan(&mut random, TROUBLE);
     let (mut faulty, mut users) = (JoinSet::new(), JoinSet::new());
