@@ -51,7 +51,7 @@ impl Caller {
     pub(crate) fn random(number: u32, random: &mut fastrand::Rng) -> Self {
         let mut random = fastrand::Rng::with_seed(random.u64(..));
         let key = (random.u32(..4) == 0).then(|| format!("key-{}", random.u32(..KEYS)));
-        let stay = Duration::from_millis(random.u64(500..12_000));
+        let stay = Duration::from_millis(random.u64(300..8_000));
         let after = match random.u32(..100) {
             0..10 => After::Nothing,
             10..55 => After::Views(stay),
@@ -189,7 +189,7 @@ fn server_at(farm: &Farm, node: &str, endpoint: &str) -> Option<Arc<crate::serve
 pub(crate) async fn operate(farm: Arc<Farm>, mut random: fastrand::Rng, until: Instant) {
     let operator = Process::on(CALLERS);
     while Instant::now() < until {
-        sleep(Duration::from_millis(random.u64(2000..14_000))).await;
+        sleep(Duration::from_millis(random.u64(500..8_000))).await;
         let node = NODES[random.usize(..NODES.len())];
         let door = DOORS[random.usize(..DOORS.len())];
         let seconds = random.u64(1..15);

@@ -46,7 +46,7 @@ impl Fault {
     fn random(random: &mut fastrand::Rng) -> Self {
         let node = NODES[random.usize(..NODES.len())];
         let door = DOORS[random.usize(..DOORS.len())];
-        let lasts = Duration::from_millis(random.u64(200..15_000));
+        let lasts = Duration::from_millis(random.u64(200..12_000));
         let back = Duration::from_millis(random.u64(50..9_000));
         let (mut from, mut to) = match random.u32(..4) {
             0 => (door, node),
@@ -105,10 +105,14 @@ impl fmt::Display for Fault {
 
 /// A run's faults, in order.
 pub(crate) fn plan(random: &mut fastrand::Rng, within: Duration) -> Vec<(Duration, Fault)> {
-    let count = if random.u32(..8) == 0 { 0 } else { random.usize(1..9) };
+    let count = match random.u32(..16) {
+        0..2 => 0,
+        2..4 => random.usize(10..25),
+        _ => random.usize(1..8),
+    };
     let last = u64::try_from(within.as_millis()).unwrap_or(u64::MAX);
     let mut plan: Vec<(Duration, Fault)> =
-        (0..count).map(|_| (Duration::from_millis(random.u64(1500..last)), Fault::random(random))).collect();
+        (0..count).map(|_| (Duration::from_millis(random.u64(500..last)), Fault::random(random))).collect();
     plan.sort_by_key(|(at, _)| *at);
     plan
 }
