@@ -14,6 +14,7 @@ use model::{NodeId, RendererType, timing};
 use traces::Tracer;
 
 use crate::endpoint::EndpointForm;
+use crate::simulated::SimulatedMachine;
 use crate::spawn::users::SpawnUsers;
 
 /// What makes a spawn out of an admitted request.
@@ -21,6 +22,8 @@ use crate::spawn::users::SpawnUsers;
 pub enum Launcher {
     /// Starts this executable, a `ts3d_sc_server` or a stand-in.
     Executable(PathBuf),
+    /// Has a simulated machine start it.
+    Simulated(SimulatedMachine),
     /// Starts nothing: every spawn is ready at once and stays until it is stopped, or until the time for a viewer to
     /// connect is over. For benchmarks of placement.
     Nothing,

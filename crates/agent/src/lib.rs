@@ -10,7 +10,7 @@
 //! | one spawn | `spawn`: `run` and `driver` (the task that owns it), `start`, `hold`, and below them `lifecycle` and `exit` as pure functions |
 //! | shared state | `node` (what all tasks share), `table` (what is known, behind one lock), `metrics`, `task` |
 //! | the machine | `state` (the state directory), `disk` (threads for it), `logs`, `ports`, `gpus`, `start_gate`, `port_conflicts`, `procfs`, `reaper`, `load` |
-//! | a look without a life | `examine`: what an agent with these flags would find on this machine; `fleet`: agents without processes, for a benchmark |
+//! | a look without a life | `examine`: what an agent with these flags would find on this machine; `fleet`: agents without processes, for a benchmark; `simulation`: an agent on a `simulated` machine |
 //! | settings and access | [`Options`] (flags), [`Config`] (checked), `exposure` and `separation` (what others and servers may not reach), `foreign`, `accept`, `address` |
 //!
 //! Invariants:
@@ -63,6 +63,10 @@ mod relay;
 mod relay_watch;
 mod separation;
 mod shutdown;
+#[doc(hidden)]
+pub mod simulated;
+#[doc(hidden)]
+pub mod simulation;
 mod sockets;
 mod spawn;
 mod start_error;

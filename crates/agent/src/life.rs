@@ -143,11 +143,7 @@ impl Agent {
         warm::run(&node, keepers);
         let (health, health_service) = tonic_health::server::health_reporter();
         health.set_serving::<NodeAgentServer<Service>>().await;
-        let routes = tonic::transport::Server::builder()
-            .http2_keepalive_interval(Some(KEEPALIVE))
-            .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
-            .http2_max_pending_accept_reset_streams(Some(MAX_PENDING_RESETS))
-            .http2_max_local_error_reset_streams(Some(MAX_PENDING_RESETS))
+        let routes = grpc_server()
             .add_service(NodeAgentServer::new(Service::new(Arc::clone(&node))))
             .add_service(health_service)
             .add_service(reflection);
@@ -205,6 +201,17 @@ impl Agent {
             "agent started"
         );
         Ok(Self { node, health, relay, servers, grpc_addr, liveliness_addr, admin_addr })
+    }
+
+    /// An agent of these parts; the addresses of its gRPC service, its liveliness receiver and its admin port.
+    pub(crate) fn of_parts(
+        node: Arc<Node>,
+        health: HealthReporter,
+        relay: Task,
+        servers: Vec<Task>,
+        (grpc_addr, liveliness_addr, admin_addr): (SocketAddr, SocketAddr, SocketAddr),
+    ) -> Self {
+        Self { node, health, relay, servers, grpc_addr, liveliness_addr, admin_addr }
     }
 
     /// Where the gRPC service listens.
@@ -299,6 +306,15 @@ impl Agent {
             settling.await;
         }
     }
+}
+
+/// What serves front doors, without its services.
+pub(crate) fn grpc_server() -> tonic::transport::Server {
+    tonic::transport::Server::builder()
+        .http2_keepalive_interval(Some(KEEPALIVE))
+        .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
+        .http2_max_pending_accept_reset_streams(Some(MAX_PENDING_RESETS))
+        .http2_max_local_error_reset_streams(Some(MAX_PENDING_RESETS))
 }
 
 async fn bind(flag: &'static str, addr: SocketAddr) -> Result<TcpListener, StartError> {

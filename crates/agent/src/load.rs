@@ -3,10 +3,14 @@
 use machine::memory;
 use model::Load;
 
+use crate::config::Launcher;
+
 /// Share of processor time in use between two looks.
 #[derive(Debug, Default)]
 pub(crate) struct Processors {
     last: Option<Times>,
+    /// The machine is simulated, and this one's load is not its.
+    is_idle: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,8 +43,16 @@ impl Processors {
         share.clamp(0.0, 1.0)
     }
 
+    /// Those of the machine that has servers started so.
+    pub(crate) fn of(launcher: &Launcher) -> Self {
+        Self { is_idle: matches!(launcher, Launcher::Simulated(_)), ..Self::default() }
+    }
+
     /// The load since the last call.
     pub(crate) fn load(&mut self) -> Load {
+        if self.is_idle {
+            return Load::default();
+        }
         let stat = std::fs::read_to_string("/proc/stat").unwrap_or_default();
         Load { cpu: self.used(&stat), memory_free_bytes: memory::free().unwrap_or(0) }
     }

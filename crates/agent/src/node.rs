@@ -125,7 +125,7 @@ impl Node {
             viewer_relay: config.viewer_relay.clone(),
         };
         let ping_interval = match config.launcher {
-            Launcher::Executable(_) => Some(config.ping_interval),
+            Launcher::Executable(_) | Launcher::Simulated(_) => Some(config.ping_interval),
             Launcher::Nothing => None,
         };
         let fixed_args = Fixed::new(&config, format!("http://{}", reachable(liveliness_addr)));
@@ -145,7 +145,11 @@ impl Node {
             port_conflicts: PortConflicts::default(),
             logs,
             groups,
-            leftovers: Leftovers::new(state.logs().to_owned(), disk.logs.clone()),
+            leftovers: match config.launcher {
+                // Its processes are not this machine's.
+                Launcher::Simulated(_) => Leftovers::none(),
+                _ => Leftovers::new(state.logs().to_owned(), disk.logs.clone()),
+            },
             disk,
             runtime: Handle::current(),
             desired_unsaved: AtomicBool::new(false),
@@ -156,7 +160,7 @@ impl Node {
             table: Mutex::new(table),
             // Where nothing is started, nothing has to wait for it.
             starts: StartGate::new(match config.launcher {
-                Launcher::Executable(_) => config.starts,
+                Launcher::Executable(_) | Launcher::Simulated(_) => config.starts,
                 Launcher::Nothing => u32::MAX,
             }),
             looks: Looks::new(),

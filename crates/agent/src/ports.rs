@@ -44,11 +44,23 @@ pub(crate) struct Ports {
     used: usize,
     /// Taken over from an earlier agent, and not of this one's range: when they come back they are not given out.
     foreign: Vec<u16>,
+    /// Whether nothing else listens on a port.
+    is_free: fn(u16) -> bool,
 }
 
 impl Ports {
     pub(crate) fn new(range: &RangeInclusive<u16>) -> Self {
-        Self { free: usable(range).collect(), used: 0, foreign: Vec::new() }
+        Self { free: usable(range).collect(), used: 0, foreign: Vec::new(), is_free }
+    }
+
+    /// The ports of a machine that is not this one: nothing else has them.
+    pub(crate) fn untested(self) -> Self {
+        Self { is_free: |_| true, ..self }
+    }
+
+    /// Whether nothing else listens on it.
+    pub(crate) fn test(&self) -> fn(u16) -> bool {
+        self.is_free
     }
 
     /// Takes the first free port that `is_free` agrees with; those it does not agree with go to the back.

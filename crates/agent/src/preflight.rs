@@ -45,7 +45,7 @@ pub(crate) fn may_change_user(config: &Config) -> Result<(), ConfigError> {
 pub(crate) fn warn_of_missing(config: &Config) {
     let executable = match &config.launcher {
         Launcher::Executable(path) => Some(path),
-        Launcher::Nothing => None,
+        Launcher::Nothing | Launcher::Simulated(_) => None,
     };
     let files = [("--executable", executable), ("--license-file", config.license_file.as_ref())];
     let dirs = config.model_dirs.iter().map(|dir| ("--model-dir", dir));

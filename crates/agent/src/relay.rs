@@ -109,6 +109,7 @@ enum ReportOutcome {
 impl Relay {
     pub(crate) fn new(node: Arc<Node>, registry: Registry) -> Self {
         // Adopted spawns: no change reports them.
+        let processors = Processors::of(&node.config.launcher);
         let reported = node.table().snapshots().map(|spawn| (spawn.facts.id, spawn.clone())).collect();
         Self {
             node,
@@ -126,7 +127,7 @@ impl Relay {
             behind: false,
             taken_since: None,
             void: Vec::new(),
-            processors: Processors::default(),
+            processors,
             pause: FIRST_PAUSE,
             batch: BATCH,
         }

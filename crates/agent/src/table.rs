@@ -60,7 +60,7 @@ pub(crate) use self::entry::{AdmissionMode, Again, Ending, Entry, Inbox, Livelin
 use self::pool::Pool;
 use self::unconfirmed_ports::UnconfirmedPorts;
 use crate::backlog::Backlog;
-use crate::config::Config;
+use crate::config::{Config, Launcher};
 use crate::endpoint::EndpointForm;
 use crate::gpus::Gpus;
 use crate::liveliness::secret::Secret;
@@ -125,7 +125,10 @@ impl Table {
             csr: config.csr,
             ssr: config.ssr,
             endpoint,
-            ports: Ports::new(&config.ports),
+            ports: match config.launcher {
+                Launcher::Simulated(_) => Ports::new(&config.ports).untested(),
+                _ => Ports::new(&config.ports),
+            },
             gpus: Gpus::new(config.gpus, config.gpu_slots),
             users: Users::new(config.spawn_users.as_ref()),
             ports_found_taken: Vec::new(),

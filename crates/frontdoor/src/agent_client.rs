@@ -8,6 +8,7 @@
 //! Failure: [`AgentError`] says whether a process may have been started. Only what is certain to have changed nothing is `NotSent`
 //! or `Refused`.
 
+mod dial;
 mod error;
 mod link;
 mod message;
@@ -28,6 +29,8 @@ use tonic::{Code, Status};
 use tracing::{Instrument, debug, debug_span};
 use wire::v1;
 
+pub use self::dial::Dial;
+pub(crate) use self::dial::Dialer;
 pub(crate) use self::error::{AgentError, failure, word};
 use self::link::Link;
 use self::message::tagged;
@@ -63,6 +66,7 @@ pub(crate) struct Agents {
     quarantine: Arc<Quarantine>,
     /// `None`: calls are in the clear.
     tls: Option<tls::Client>,
+    dialer: Dialer,
     tasks: TaskTracker,
 }
 
@@ -88,8 +92,8 @@ impl fmt::Debug for Agents {
 }
 
 impl Agents {
-    pub(crate) fn new(tls: Option<tls::Client>) -> Self {
-        Self { links: Mutex::default(), quarantine: Arc::default(), tls, tasks: TaskTracker::new() }
+    pub(crate) fn new(tls: Option<tls::Client>, dialer: Dialer) -> Self {
+        Self { links: Mutex::default(), quarantine: Arc::default(), tls, dialer, tasks: TaskTracker::new() }
     }
 
     /// A connection to a node's agent: the one there is, or a new one.
@@ -234,11 +238,13 @@ impl Agents {
     /// Connects in a task of its own, so that an attempt goes on to its end when no request waits for it any more.
     fn connect(&self, node: &NodeId, advertise: &str) -> Connecting {
         let (advertise, tasks, tls) = (advertise.to_owned(), self.tasks.clone(), self.tls.clone());
+        let dialer = self.dialer.clone();
         let (node, quarantine) = (node.clone(), Arc::clone(&self.quarantine));
         let span = debug_span!("agent", node.id = %node, advertise);
         let attempt = self.tasks.spawn(
             async move {
-                let link = timeout(CONNECT_TIMEOUT, Link::open(&node, &advertise, tls.as_ref(), &tasks))
+                let opened = Link::open(&node, &advertise, tls.as_ref(), &dialer, &tasks);
+                let link = timeout(CONNECT_TIMEOUT, opened)
                     .await
                     .unwrap_or_else(|_| Err(format!("no answer within {CONNECT_TIMEOUT:?}")))?;
                 quarantine.release(&node);

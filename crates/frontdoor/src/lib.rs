@@ -40,10 +40,14 @@ mod strict_json;
 mod viewers;
 mod webhooks;
 
+#[doc(hidden)]
+pub use agent_client::Dial;
 pub use http::openapi;
 pub use settings::{
     Config, ConfigError, HoopsEndpoint, HoopsOptions, HoopsSettings, LifeOptions, Limits, Lives, Options,
     Origins, OwnNode, ProxyOptions, PublicUrl, RelayOptions, Surface, Tls, TrustedProxies, ViewerOptions,
     ViewerSettings, WebhookOptions, WebhookSettings,
 };
+#[doc(hidden)]
+pub use start::SimulatedFrontDoor;
 pub use start::{FrontDoor, StartError};

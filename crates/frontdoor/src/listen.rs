@@ -19,6 +19,7 @@ mod limit;
 mod peer;
 mod places;
 mod shared_socket;
+mod simulated;
 mod timeouts;
 
 use std::future::poll_fn;
@@ -58,6 +59,7 @@ use timeouts::{FIRST_BYTE_TIMEOUT, TimedStream};
 pub(crate) use limit::allow;
 pub(crate) use peer::{Certified, Peer, ShownByRelay};
 pub(crate) use places::{ConnectionPlace, Places};
+pub(crate) use simulated::serve_stream;
 
 /// Handshakes at once: each takes memory before anything is known of its caller.
 const MAX_HANDSHAKES: usize = 2048;
@@ -254,9 +256,10 @@ async fn attend(mut stream: TcpStream, mut caller: Caller, reception: Reception)
 const MAX_HEAD: usize = 64 * 1024;
 
 /// Speaks HTTP on `io`, below which is `stream`.
-async fn converse<S>(io: S, stream: Arc<TcpStream>, caller: Caller, reception: &Reception)
+async fn converse<S, H>(io: S, stream: Arc<H>, caller: Caller, reception: &Reception)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    H: HangUp,
 {
     let Caller { peer, place, router, ends, certified, is_relay } = caller;
     let (staying, proxies) = (place.clone(), reception.proxies.clone());
@@ -281,7 +284,7 @@ where
                 biased;
                 Ok(response) = router.call(request.map(Body::new)) => response,
                 // An error closes the connection; the request's future is dropped and cleans up after itself.
-                () = left(&stream) => return Err(io::Error::from(io::ErrorKind::ConnectionAborted)),
+                () = stream.left() => return Err(io::Error::from(io::ErrorKind::ConnectionAborted)),
             };
             let upgrade = response.status() == StatusCode::SWITCHING_PROTOCOLS;
             if upgrade {
@@ -290,7 +293,7 @@ where
             } else {
                 activity.answered();
             }
-            let left = async move { left(&stream).await };
+            let left = async move { stream.left().await };
             Ok(response.map(|body| ActivityBody::new(body, (!upgrade).then_some(activity), left)))
         }
     });
@@ -342,10 +345,17 @@ where
     }
 }
 
-/// Returns when the caller has hung up. hyper notices that too, but only while it has nothing left to read: with one byte
-/// beyond the request, a stray line end or the next request, the hang-up would go unnoticed.
-async fn left(stream: &TcpStream) {
-    // Not READABLE, which is true as long as there are unread bytes. Both include the end of the stream.
-    let _closed = stream.ready(Interest::PRIORITY).await;
-    sleep(LEAVING).await;
+/// What a connection is made on.
+trait HangUp: Send + Sync + 'static {
+    /// Returns when the caller has hung up. hyper notices that too, but only while it has nothing left to read: with one byte
+    /// beyond the request, a stray line end or the next request, the hang-up would go unnoticed.
+    fn left(&self) -> impl Future<Output = ()> + Send;
+}
+
+impl HangUp for TcpStream {
+    async fn left(&self) {
+        // Not READABLE, which is true as long as there are unread bytes. Both include the end of the stream.
+        let _closed = self.ready(Interest::PRIORITY).await;
+        sleep(LEAVING).await;
+    }
 }

@@ -15,6 +15,7 @@ use crate::ask::{
     Claim, Forgotten, IdempotencyKey, Located, Outcomes, Position, Reserve, Reserved, Restored, SpawnFilter,
     SpawnPage,
 };
+use crate::distant::Distant;
 use crate::embedded::Embedded;
 use crate::error::{OpenError, RegistryError};
 use crate::permits::Permit;
@@ -37,15 +38,19 @@ pub struct Registry(Backend);
 #[derive(Debug, Clone)]
 enum Backend {
     Embedded(Embedded),
+    Distant(Distant),
     Redis(Redis),
 }
 
 // Calls the method of the same name on whichever backend there is. Those of `Embedded` are synchronous and cannot fail.
 macro_rules! both {
-    ($self:ident, $backend:ident => $call:expr) => {
+    ($self:ident, $backend:ident => $_backend:ident.$call:ident($($argument:expr),*)) => {
         match &$self.0 {
-            Backend::Embedded($backend) => Ok($call),
-            Backend::Redis($backend) => $call.await,
+            Backend::Embedded($backend) => Ok($backend.$call($($argument),*)),
+            Backend::Distant(distant) => {
+                distant.call(stringify!($call), |$backend| $backend.$call($($argument),*)).await
+            }
+            Backend::Redis($backend) => $backend.$call($($argument),*).await,
         }
     };
 }
@@ -54,6 +59,7 @@ mod deliveries;
 mod following;
 mod kept;
 mod reports;
+mod simulated;
 
 impl Registry {
     /// A registry that lives in this process and ends with it. Clones share it.
@@ -95,6 +101,7 @@ impl Registry {
     pub fn trouble(&self) -> Option<RegistryError> {
         match &self.0 {
             Backend::Embedded(_) => None,
+            Backend::Distant(distant) => distant.trouble(),
             Backend::Redis(backend) => backend.trouble(),
         }
     }
@@ -103,7 +110,7 @@ impl Registry {
     #[must_use]
     pub fn warnings(&self) -> Vec<String> {
         match &self.0 {
-            Backend::Embedded(_) => Vec::new(),
+            Backend::Embedded(_) | Backend::Distant(_) => Vec::new(),
             Backend::Redis(backend) => backend.warnings(),
         }
     }
@@ -112,7 +119,7 @@ impl Registry {
     #[must_use]
     pub fn backend(&self) -> &'static str {
         match &self.0 {
-            Backend::Embedded(_) => "embedded",
+            Backend::Embedded(_) | Backend::Distant(_) => "embedded",
             Backend::Redis(_) => "redis",
         }
     }
@@ -122,6 +129,7 @@ impl Registry {
     pub fn timing(&self) -> &Timing {
         match &self.0 {
             Backend::Embedded(backend) => backend.timing(),
+            Backend::Distant(distant) => distant.registry.timing(),
             Backend::Redis(backend) => backend.timing(),
         }
     }
@@ -423,6 +431,9 @@ impl Registry {
     pub async fn wait_for_wakeup(&self, after: u64, wait: Duration) -> Result<u64, RegistryError> {
         match &self.0 {
             Backend::Embedded(backend) => Ok(backend.wait_for_wakeup(after, wait).await),
+            Backend::Distant(distant) => {
+                distant.wait("wait_for_wakeup", async |b| b.wait_for_wakeup(after, wait).await).await
+            }
             Backend::Redis(backend) => backend.wait_for_wakeup(after, wait).await,
         }
     }

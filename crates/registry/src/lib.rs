@@ -108,6 +108,7 @@ mod viewing;
 mod cause;
 mod contract;
 mod delivery;
+mod distant;
 mod embedded;
 mod error;
 mod judge;
@@ -123,6 +124,8 @@ pub use ask::{
 };
 pub use contract::Registry;
 pub use delivery::{Cursor, Delivery};
+pub use distant::{Transport, Way};
+pub use embedded::RegistryCopy;
 pub use error::{OpenError, RegistryError};
 pub use keepalive::{Check, Keepalive};
 pub use outage::{Outage, OutageKind};

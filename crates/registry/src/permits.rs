@@ -38,7 +38,7 @@ impl Permit {
 /// assert_eq!(permits.permit(&owner, 2, Duration::ZERO), Permit::Wait(Duration::from_secs(30)));
 /// assert_eq!(permits.permit(&owner, 2, Duration::from_secs(30)), Permit::Granted);
 /// ```
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Permits {
     due: HashMap<Owner, Duration>,
     /// With more owners than this, those whose starts are long past are dropped.

@@ -14,6 +14,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::io;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use model::{RendererType, SpawnId, Timestamp};
@@ -21,6 +22,7 @@ use model::{RendererType, SpawnId, Timestamp};
 use crate::config::{Config, Launcher};
 use crate::liveliness::secret;
 use crate::procfs;
+use crate::simulated::{Server, SimulatedMachine};
 use crate::spawn::lifecycle::lost_after;
 use crate::spawn::output;
 use crate::spawn::process::Process;
@@ -58,7 +60,7 @@ pub(crate) fn take(state: &StateDir, config: &Config) -> io::Result<Survey> {
     for history in state.journal.histories() {
         let record = &history.record;
         let process = if history.ended.is_none() && record.boot == state.clock.boot() {
-            Process::adopt(record.pid, record.start)?
+            adopt(config, record.pid, record.start)?
         } else {
             None
         };
@@ -78,6 +80,24 @@ pub(crate) fn take(state: &StateDir, config: &Config) -> io::Result<Survey> {
         taken.add(&history.record);
     }
     let gone: HashMap<u32, SpawnId> = survey.gone.iter().map(|s| (s.record.pid, s.record.id)).collect();
+    if let Launcher::Simulated(SimulatedMachine(machine)) = &config.launcher {
+        for server in machine.servers() {
+            let claimed = recognise_simulated(state, config, server.as_ref());
+            let Some(record) = claimed.filter(|record| !taken.is_own_process(config, record)) else {
+                continue;
+            };
+            let is_warm = output::warm_server_of(&record.log).is_some();
+            let fits = !is_warm && !recorded.contains(&record.id) && taken.misfit(config, &record).is_none();
+            let process = Process::Simulated(server, true);
+            if fits {
+                taken.add(&record);
+                survey.living.push((History::new(record), process));
+            } else {
+                survey.impostors.push((record.id, process));
+            }
+        }
+        return Ok(survey);
+    }
     for pid in procfs::all() {
         let Some(stat) = procfs::stat(pid).filter(|stat| !stat.has_ended()) else { continue };
         if stat.group != pid {
@@ -188,7 +208,7 @@ fn doubts(config: &Config, pid: u32, taken: &HashSet<u32>) -> Option<Doubt> {
     let is_server = match &config.launcher {
         // One that this agent may not look into has at least its user.
         Launcher::Executable(file) => procfs::executes(pid, file) != Some(false),
-        Launcher::Nothing => true,
+        Launcher::Nothing | Launcher::Simulated(_) => true,
     };
     let is_taken = matches!(config.spawn_users, Some(SpawnUsers::Each(_))) && taken.contains(&uid);
     (!is_server || is_taken).then_some(Doubt::NotTheServer)
@@ -209,14 +229,33 @@ fn is_output_of(state: &StateDir, pid: u32, id: SpawnId) -> Option<bool> {
     Some(procfs::writes_to(pid, &log).unwrap_or(false))
 }
 
+/// Takes over the process of a record, if it still runs.
+fn adopt(config: &Config, pid: u32, start: u64) -> io::Result<Option<Process>> {
+    let Launcher::Simulated(SimulatedMachine(machine)) = &config.launcher else {
+        return Process::adopt(pid, start);
+    };
+    let same = machine.servers().into_iter().find(|server| (server.pid(), server.started()) == (pid, start));
+    Ok(same.map(|server| Process::Simulated(server, true)))
+}
+
+/// The record of a simulated process, whose log a simulation knows.
+fn recognise_simulated(state: &StateDir, config: &Config, server: &dyn Server) -> Option<Record> {
+    let arguments = server.arguments();
+    let named: SpawnId = option(&arguments, "--id")?.parse().ok()?;
+    let id = output::spawn_of(&server.log()).unwrap_or(named);
+    claimed_record(state, config, (server.pid(), server.started()), &arguments, (id, named, server.log()))
+}
+
+/// The value of an option on a command line.
+fn option<'a>(arguments: &'a [String], name: &str) -> Option<&'a str> {
+    let at = arguments.iter().position(|argument| argument == name)?;
+    arguments.get(at + 1).map(String::as_str)
+}
+
 /// The record of a process that looks like a spawn: its command line names a spawn whose log is here, and it writes there.
 fn recognise(state: &StateDir, config: &Config, pid: u32, start: u64) -> Option<Record> {
     let arguments = procfs::arguments(pid);
-    let option = |name: &str| {
-        let at = arguments.iter().position(|argument| argument == name)?;
-        arguments.get(at + 1).map(String::as_str)
-    };
-    let named: SpawnId = option("--id")?.parse().ok()?;
+    let named: SpawnId = option(&arguments, "--id")?.parse().ok()?;
     let log = output::path(state.logs(), named);
     let is_ours = match std::fs::metadata(&log) {
         Ok(file) => procfs::writes_to(pid, &file) != Some(false),
@@ -233,6 +272,18 @@ fn recognise(state: &StateDir, config: &Config, pid: u32, start: u64) -> Option<
         })?
     };
     let id = if is_ours { named } else { output::spawn_of(&log).unwrap_or(named) };
+    claimed_record(state, config, (pid, start), &arguments, (id, named, log))
+}
+
+/// What a command line says of a spawn.
+fn claimed_record(
+    state: &StateDir,
+    config: &Config,
+    (pid, start): (u32, u64),
+    arguments: &[String],
+    (id, named, log): (SpawnId, SpawnId, PathBuf),
+) -> Option<Record> {
+    let option = |name: &str| option(arguments, name);
     let renderer = if option("--ssr").is_some() { RendererType::Ssr } else { RendererType::Csr };
     let now = state.clock.now();
     let ping: Option<f64> = option("--liveliness-update-frequency").and_then(|seconds| seconds.parse().ok());

@@ -9,6 +9,8 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
+use crate::simulated::{Job, Machine};
+
 /// A call that takes longer is taken to hang.
 const HUNG_AFTER: Duration = Duration::from_secs(1);
 /// Deadlines are counted in slices. One that took twice as long was not a wait but a stall of the agent.
@@ -29,11 +31,15 @@ pub(crate) enum DiskError {
     Failed,
 }
 
-type Job = Box<dyn FnOnce() + Send>;
-
 /// A handle; clones share the threads, which end with the last one.
 #[derive(Debug, Clone)]
-pub(crate) struct Lane(Arc<Owner>);
+pub(crate) struct Lane(Workers);
+
+#[derive(Debug, Clone)]
+enum Workers {
+    Threads(Arc<Owner>),
+    Simulated(&'static str, Arc<dyn Machine>),
+}
 
 #[derive(Debug)]
 struct Owner(Arc<Shared>);
@@ -73,21 +79,35 @@ impl Lane {
         let state = Mutex::new(State { busy: vec![None], ..State::default() });
         let shared = Arc::new(Shared { name, max_threads, max_queued, state, wake: Condvar::new() });
         shared.start_thread(0)?;
-        Ok(Self(Arc::new(Owner(shared))))
+        Ok(Self(Workers::Threads(Arc::new(Owner(shared)))))
+    }
+
+    /// A lane of a simulated machine, which has no threads.
+    pub(crate) fn simulated(name: &'static str, machine: Arc<dyn Machine>) -> Self {
+        Self(Workers::Simulated(name, machine))
     }
 
     pub(crate) fn name(&self) -> &'static str {
-        self.0.0.name
+        match &self.0 {
+            Workers::Threads(owner) => owner.0.name,
+            Workers::Simulated(name, _) => name,
+        }
     }
 
     /// How many threads hang.
     pub(crate) fn hung(&self) -> usize {
-        self.0.0.state().hung()
+        match &self.0 {
+            Workers::Threads(owner) => owner.0.state().hung(),
+            Workers::Simulated(..) => 0,
+        }
     }
 
     /// Whether every thread hangs.
     pub(crate) fn is_stuck(&self) -> bool {
-        self.hung() == self.0.0.max_threads
+        match &self.0 {
+            Workers::Threads(owner) => self.hung() == owner.0.max_threads,
+            Workers::Simulated(..) => false,
+        }
     }
 
     /// Runs `work`, and gives up on it after `within`. Work that has begun goes on; its result is then dropped on its thread,
@@ -120,7 +140,13 @@ impl Lane {
 
     /// Runs `work` when a thread is free; nothing waits for it.
     pub(crate) fn post(&self, work: impl FnOnce() + Send + 'static) -> Result<(), DiskError> {
-        let shared = &self.0.0;
+        let shared = match &self.0 {
+            Workers::Threads(owner) => &owner.0,
+            Workers::Simulated(name, machine) => {
+                machine.run(name, Box::new(work));
+                return Ok(());
+            }
+        };
         let mut state = shared.state();
         if state.hung() == shared.max_threads {
             return Err(DiskError::Stuck { lane: shared.name, threads: shared.max_threads });

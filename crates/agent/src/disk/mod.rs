@@ -10,8 +10,10 @@
 mod lane;
 
 use std::io;
+use std::sync::Arc;
 
 pub(crate) use self::lane::Lane;
+use crate::simulated::Machine;
 
 /// The lanes of one agent.
 #[derive(Debug, Clone)]
@@ -35,6 +37,13 @@ impl Disk {
             state: Lane::new("state", 1, 1024)?,
             logs: Lane::new("logs", 4, 4096)?,
         })
+    }
+
+    /// The lanes of a simulated machine.
+    pub(crate) fn simulated(machine: &Arc<dyn Machine>) -> Self {
+        let [starts, models, state, logs] =
+            ["starts", "models", "state", "logs"].map(|name| Lane::simulated(name, Arc::clone(machine)));
+        Self { starts, models, state, logs }
     }
 
     /// Each lane's name and how many of its threads hang.

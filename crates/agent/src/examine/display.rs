@@ -94,7 +94,7 @@ pub(super) fn display(config: &Config) -> Vec<Finding> {
 fn egl(config: &Config) -> Finding {
     let beside = match &config.launcher {
         Launcher::Executable(path) => path.parent().map(Path::to_path_buf),
-        Launcher::Nothing => None,
+        Launcher::Nothing | Launcher::Simulated(_) => None,
     };
     let path = variable(config, "LD_LIBRARY_PATH").unwrap_or_default();
     let mut places: Vec<PathBuf> = env::split_paths(&path).chain(beside).collect();

@@ -255,6 +255,21 @@ fn answer(node: &Node, head: &Head<'_>, permit: &mut Permit) -> Response {
     }
 }
 
+/// Takes in a report that came on no connection, of a server of a simulated machine. Returns whether it was taken in.
+pub(crate) fn take_in(node: &Node, target: &str) -> bool {
+    let head = Head {
+        method: "POST",
+        target,
+        close: true,
+        host: None,
+        from_page: false,
+        length: target.len(),
+        body: 0,
+    };
+    let (mut permit, _) = ConnectionLimit::new(1).enter(Instant::now());
+    answer(node, &head, &mut permit) == Response::TakenIn
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -22,7 +22,7 @@ const MAX_ROUNDS: u32 = 10;
 
 /// Ends what ended spawns have left behind.
 #[derive(Debug, Clone)]
-pub(crate) struct Leftovers(Arc<Shared>);
+pub(crate) struct Leftovers(Option<Arc<Shared>>);
 
 #[derive(Debug)]
 struct Shared {
@@ -41,33 +41,40 @@ struct Ended {
 
 impl Leftovers {
     pub(crate) fn new(logs: PathBuf, lane: Lane) -> Self {
-        Self(Arc::new(Shared { logs, lane, ended: Mutex::default() }))
+        Self(Some(Arc::new(Shared { logs, lane, ended: Mutex::default() })))
+    }
+
+    /// Looks for nothing.
+    pub(crate) fn none() -> Self {
+        Self(None)
     }
 
     /// The process of this spawn has ended: ends what it has left behind, soon.
     pub(crate) fn of(&self, id: SpawnId) {
-        let mut ended = self.0.ended.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(shared) = &self.0 else { return };
+        let mut ended = shared.ended.lock().unwrap_or_else(PoisonError::into_inner);
         ended.ids.insert(id);
-        self.schedule(&mut ended);
+        shared.schedule(&mut ended);
     }
 
     /// Tries again what could not be scheduled. To be called now and then.
     pub(crate) fn check(&self) {
-        let mut ended = self.0.ended.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(shared) = &self.0 else { return };
+        let mut ended = shared.ended.lock().unwrap_or_else(PoisonError::into_inner);
         if !ended.ids.is_empty() {
-            self.schedule(&mut ended);
-        }
-    }
-
-    fn schedule(&self, ended: &mut Ended) {
-        if !ended.scheduled {
-            let shared = Arc::clone(&self.0);
-            ended.scheduled = self.0.lane.post(move || shared.search()).is_ok();
+            shared.schedule(&mut ended);
         }
     }
 }
 
 impl Shared {
+    fn schedule(self: &Arc<Self>, ended: &mut Ended) {
+        if !ended.scheduled {
+            let shared = Arc::clone(self);
+            ended.scheduled = self.lane.post(move || shared.search()).is_ok();
+        }
+    }
+
     fn search(&self) {
         loop {
             let ids = {

@@ -28,6 +28,7 @@ use super::{Facts, Refusal, RefusalKind, launch, leftovers, output, predecessor}
 use crate::config::Launcher;
 use crate::liveliness::secret;
 use crate::node::Node;
+use crate::simulated::SimulatedMachine;
 use crate::state::journal::LineNumber;
 use crate::state::make_dir;
 use crate::state::record::Record;
@@ -159,11 +160,11 @@ pub(super) async fn take_over(
 fn start(node: &Node, facts: &Facts, order: Option<&Order>) -> Result<Body, Refusal> {
     // Watching a process takes the runtime, on whose threads this does not run.
     let _runtime = node.runtime.enter();
-    let executable = match &node.config.launcher {
-        Launcher::Executable(path) => path,
+    let launcher = match &node.config.launcher {
         Launcher::Nothing => {
             return Ok(Body::Nothing { ended: None, until: Instant::now() + node.config.initial_use });
         }
+        launcher => launcher,
     };
     let log = facts.log(node.state.logs());
     let cannot = |what: &str, path: &Path, error: &io::Error| {
@@ -175,6 +176,10 @@ fn start(node: &Node, facts: &Facts, order: Option<&Order>) -> Result<Body, Refu
         ))
     };
     let file = create_log(node, facts, order).map_err(|error| cannot("create the log file", &log, &error))?;
+    let executable = match launcher {
+        Launcher::Executable(path) => path,
+        _ => return start_simulated(node, facts, order, &log),
+    };
     let group = match &node.groups {
         // Once in its group, it is too late to go to another node.
         Some(groups) => Some(
@@ -207,19 +212,7 @@ fn start(node: &Node, facts: &Facts, order: Option<&Order>) -> Result<Body, Refu
         return Err(RefusalKind::CannotStart.because(why));
     }
     let mut command = command(facts.user, group.as_ref(), executable);
-    command.args(command_line(
-        &node.fixed_args,
-        &PerSpawn {
-            id: facts.id,
-            port: facts.port,
-            renderer: facts.renderer,
-            gpu: facts.gpu,
-            model: order.and_then(|order| order.model.as_deref()),
-            session_token: order.and_then(|order| order.session_token.as_deref()),
-            secret: facts.secret.as_ref(),
-            is_warm: facts.is_warm(),
-        },
-    ));
+    command.args(arguments(node, facts, order));
     command.env_clear();
     let mark = (OsString::from(leftovers::MARK), OsString::from(facts.id.to_string()));
     for (name, value) in environment(&node.config, executable).into_iter().chain([mark]) {
@@ -233,6 +226,34 @@ fn start(node: &Node, facts: &Facts, order: Option<&Order>) -> Result<Body, Refu
             }
             Err(cannot("start", executable, &error))
         }
+    }
+}
+
+/// The command line after the executable.
+fn arguments(node: &Node, facts: &Facts, order: Option<&Order>) -> Vec<OsString> {
+    let spawn = PerSpawn {
+        id: facts.id,
+        port: facts.port,
+        renderer: facts.renderer,
+        gpu: facts.gpu,
+        model: order.and_then(|order| order.model.as_deref()),
+        session_token: order.and_then(|order| order.session_token.as_deref()),
+        secret: facts.secret.as_ref(),
+        is_warm: facts.is_warm(),
+    };
+    command_line(&node.fixed_args, &spawn)
+}
+
+/// The same on a simulated machine.
+fn start_simulated(node: &Node, facts: &Facts, order: Option<&Order>, log: &Path) -> Result<Body, Refusal> {
+    let Launcher::Simulated(SimulatedMachine(machine)) = &node.config.launcher else {
+        return Err(RefusalKind::CannotStart.because("nothing starts servers here"));
+    };
+    let arguments = arguments(node, facts, order);
+    let arguments = arguments.into_iter().map(|argument| argument.to_string_lossy().into_owned());
+    match machine.start(arguments.collect(), log) {
+        Ok(server) => Ok(Body::Process(Process::Simulated(server, false))),
+        Err(error) => Err(RefusalKind::CannotStart.because(format!("failed to start the server: {error}"))),
     }
 }
 

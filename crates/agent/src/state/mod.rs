@@ -60,6 +60,12 @@ pub(crate) enum Unusable {
 impl StateDir {
     /// Makes what is missing and takes the directory for this agent.
     pub(crate) fn open(dir: &Path, lane: Lane) -> Result<Self, Unusable> {
+        let clock = Clock::new().map_err(|error| Unusable::Broken(PathBuf::from("/proc"), error))?;
+        Self::open_by(clock, dir, lane)
+    }
+
+    /// The same on a machine with this clock.
+    pub(crate) fn open_by(clock: Clock, dir: &Path, lane: Lane) -> Result<Self, Unusable> {
         let logs = dir.join("logs");
         let made = make_dir(&logs);
         if let Err(error) = &made
@@ -68,7 +74,6 @@ impl StateDir {
             return Err(Unusable::Broken(logs, io::Error::new(error.kind(), error.to_string())));
         }
         let (lock, locked) = take(dir)?;
-        let clock = Clock::new().map_err(|error| Unusable::Broken(PathBuf::from("/proc"), error))?;
         let journal = Journal::open(dir.join("spawns"), lane);
         let (identity, kept) = identity::next(dir);
         for (what, done) in

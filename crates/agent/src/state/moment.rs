@@ -1,11 +1,14 @@
 //! Points in time that mean the same to the next agent: since the machine's start, not by a clock that may be set.
 
 use std::io;
+use std::sync::Arc;
 use std::time::Duration;
 
 use rustix::time::{ClockId, clock_gettime};
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
+
+use crate::simulated::Machine;
 
 /// Milliseconds since the machine was started.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -31,12 +34,19 @@ fn millis(time: Duration) -> u64 {
 pub(crate) struct Clock {
     /// Names this run of the machine: moments of another one mean nothing.
     boot: String,
+    /// Where the machine is simulated.
+    simulated: Option<Arc<dyn Machine>>,
 }
 
 impl Clock {
     pub(crate) fn new() -> io::Result<Self> {
         let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id")?;
-        Ok(Self { boot: boot.trim().to_owned() })
+        Ok(Self { boot: boot.trim().to_owned(), simulated: None })
+    }
+
+    /// The clock of a simulated machine.
+    pub(crate) fn simulated(machine: Arc<dyn Machine>) -> Self {
+        Self { boot: machine.boot(), simulated: Some(machine) }
     }
 
     pub(crate) fn boot(&self) -> &str {
@@ -45,6 +55,9 @@ impl Clock {
 
     /// The present.
     pub(crate) fn now(&self) -> Moment {
+        if let Some(machine) = &self.simulated {
+            return Moment(millis(machine.since_boot()));
+        }
         let time = clock_gettime(ClockId::Boottime);
         let seconds = u64::try_from(time.tv_sec).unwrap_or(0);
         let nanos = u64::try_from(time.tv_nsec).unwrap_or(0);

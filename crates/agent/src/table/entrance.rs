@@ -16,7 +16,6 @@ use super::holding::{Claimed, Holding};
 use super::{AdmissionMode, Entry, Inbox, Stage, Table};
 use crate::endpoint::EndpointForm;
 use crate::liveliness::secret::Secret;
-use crate::ports;
 use crate::spawn::body::Body;
 use crate::spawn::exit::Cause;
 use crate::spawn::{Answer, Facts, Refusal, RefusalKind, Snapshot};
@@ -171,8 +170,9 @@ impl Table {
 
     pub(super) fn take_port(&mut self) -> Option<u16> {
         let found = &mut self.ports_found_taken;
+        let is_free = self.ports.test();
         self.ports.take(|port| {
-            let free = ports::is_free(port);
+            let free = is_free(port);
             if !free && found.len() < MAX_PORTS_FOUND_TAKEN {
                 found.push(port);
             }
@@ -326,7 +326,7 @@ impl Table {
             return None;
         }
         let before = Arc::clone(&entry.spawn.facts);
-        let port = self.ports.take_any(ports::is_free)?;
+        let port = self.ports.take_any(self.ports.test())?;
         self.ports.give_back(before.port);
         let endpoint = self.endpoint(before.endpoint_form.as_ref(), id, port, before.token.as_ref());
         let facts = Arc::new(Facts { port, endpoint, ..Facts::clone(&before) });

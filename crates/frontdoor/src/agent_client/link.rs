@@ -21,6 +21,7 @@ use tracing::{Instrument, debug};
 use wire::v1;
 use wire::v1::node_agent_client::NodeAgentClient;
 
+use super::dial::Dialer;
 use super::error::{AgentError, Lost, failure};
 use super::message::{StartOutcome, tagged};
 use crate::request_context::{pass_on, report};
@@ -46,6 +47,7 @@ impl Link {
         node: &NodeId,
         advertise: &str,
         tls: Option<&tls::Client>,
+        dialer: &Dialer,
         tasks: &TaskTracker,
     ) -> Result<Self, String> {
         // Callers must not learn the address.
@@ -66,7 +68,12 @@ impl Link {
             (_, _) => return Err(format!("{advertise:?} is not http://host:port or https://host:port")),
         };
         let address = host.trim_start_matches('[').trim_end_matches(']');
-        let stream = TcpStream::connect((address, uri.port_u16().unwrap_or(port))).await.map_err(broken)?;
+        let port = uri.port_u16().unwrap_or(port);
+        if let Dialer::Simulated(network) = dialer {
+            let stream = network.dial(format!("{address}:{port}")).await.map_err(broken)?;
+            return Self::speak(stream, uri, tasks).await;
+        }
+        let stream = TcpStream::connect((address, port)).await.map_err(broken)?;
         stream.set_nodelay(true).map_err(broken)?;
         let Some(tls) = tls else { return Self::speak(stream, uri, tasks).await };
         let stream = tls.connect(host, stream).await.map_err(broken)?;

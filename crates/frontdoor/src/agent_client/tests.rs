@@ -117,7 +117,7 @@ fn a_request_waits_for_a_connection_as_long_as_its_deadline_allows() {
 async fn an_agent_that_is_400_ms_away_is_reached_by_tls() {
     let (_dir, server, client) = farm();
     let advertise = far(serve(server).await, Duration::from_millis(400)).await;
-    let agents = Agents::new(Some(client));
+    let agents = Agents::new(Some(client), Dialer::Tcp);
     let began = Instant::now();
     agents.link(&node(), &advertise, connect_timeout(Duration::from_secs(45))).await.unwrap();
     assert!(began.elapsed() >= Duration::from_millis(1100), "{:?}: the way was not slow", began.elapsed());
@@ -127,7 +127,7 @@ async fn an_agent_that_is_400_ms_away_is_reached_by_tls() {
 async fn an_attempt_to_connect_goes_on_when_the_request_has_moved_on() {
     let (_dir, server, client) = farm();
     let advertise = far(serve(server).await, Duration::from_millis(400)).await;
-    let agents = Agents::new(Some(client));
+    let agents = Agents::new(Some(client), Dialer::Tcp);
     let error = agents.link(&node(), &advertise, FURTHER_CONNECT).await.unwrap_err();
     assert!(matches!(error, AgentError::NotSent { connecting: true, .. }), "{error}");
     assert_eq!(agents.unreachable(), [node()]);
@@ -153,7 +153,7 @@ async fn nothing_is_sent_to_an_agent_with_the_certificate_of_another_node() {
         stream.read_to_end(&mut received).await.ok();
         received
     });
-    let agents = Agents::new(Some(client));
+    let agents = Agents::new(Some(client), Dialer::Tcp);
     let node_b: NodeId = "node-b".parse().unwrap();
     let error = agents.link(&node_b, &advertise, Duration::from_secs(5)).await.unwrap_err();
     let AgentError::NotSent { why, connecting: false } = error else { panic!("{error}") };

@@ -28,9 +28,9 @@ const ADMIN_MEMORY: usize = 16 << 20;
 #[derive(Debug)]
 pub struct FrontDoor {
     pub(super) parts: Parts,
-    http_addr: SocketAddr,
-    admin_addr: SocketAddr,
-    hoops_addr: Option<SocketAddr>,
+    pub(super) http_addr: SocketAddr,
+    pub(super) admin_addr: SocketAddr,
+    pub(super) hoops_addr: Option<SocketAddr>,
     /// One task per connection of callers.
     pub(super) connections: TaskTracker,
     /// Listeners, follower, sweeper and the like, and connections to the admin port.
@@ -131,9 +131,9 @@ async fn bind(flag: &'static str, address: SocketAddr) -> Result<(TcpListener, S
 }
 
 /// Runs background tasks, each in a span of its own, until the front door is over.
-struct Tasks {
-    tracker: TaskTracker,
-    over: CancellationToken,
+pub(super) struct Tasks {
+    pub(super) tracker: TaskTracker,
+    pub(super) over: CancellationToken,
 }
 
 impl Tasks {
@@ -231,7 +231,7 @@ fn keep_certificates(tasks: &Tasks, tls: Tls) {
 }
 
 /// Everything that runs beside the requests.
-fn follow_registry(parts: &Parts, tasks: &Tasks) {
+pub(super) fn follow_registry(parts: &Parts, tasks: &Tasks) {
     let Parts { edge, line, live, desired_states, .. } = parts;
     let registry = &edge.registry;
     tasks.spawn("probe", circuit::probe(Arc::clone(registry)));

@@ -1,10 +1,12 @@
 //! Start-up and shutdown: the only place that sees every part of a front door.
 //!
 //! Reading order: `parts` (what there is, and what each part is given), `front_door` (ports and background tasks), `shutdown` (the
-//! order of leaving).
+//! order of leaving), `simulated` (a front door without ports).
 
 mod front_door;
 pub(crate) mod parts;
 mod shutdown;
+mod simulated;
 
 pub use self::front_door::{FrontDoor, StartError};
+pub use self::simulated::SimulatedFrontDoor;

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use registry::Registry;
 
-use crate::agent_client::Agents;
+use crate::agent_client::{Agents, Dialer};
 use crate::callers::{Authenticator, Callers, OwnerNames};
 use crate::http::{Answers, Edge};
 use crate::live::{self, Live};
@@ -38,11 +38,16 @@ pub(crate) struct Parts {
 impl Parts {
     /// Call it inside the runtime that will serve it. `config.listen` is the address that is listened on.
     pub(crate) fn new(config: Config, registry: Registry) -> Self {
+        Self::over(config, registry, Dialer::Tcp)
+    }
+
+    /// The same, with agents that are reached in this way.
+    pub(super) fn over(config: Config, registry: Registry, dialer: Dialer) -> Self {
         let metrics = Metrics::new(config.tls.clone());
         let stages = Stages::new();
         let registry = Arc::new(RegistryClient::new(registry, metrics.backend.clone()));
         let (snapshot, desired_states) = (Arc::<Snapshot>::default(), Arc::<DesiredStates>::default());
-        let agents = Arc::new(Agents::new(config.tls.agents.clone()));
+        let agents = Arc::new(Agents::new(config.tls.agents.clone(), dialer));
         let cleanups = Cleanups::new();
         let callers = Arc::new(Callers::new(config.limits.clone(), metrics.caller_refusals.clone()));
         let names = OwnerNames::new(config.access.clone());

@@ -15,6 +15,9 @@ impl Registry {
     pub async fn follow(&self, after: Position, wait: Duration) -> Result<Follow, RegistryError> {
         match &self.0 {
             Backend::Embedded(backend) => Ok(backend.follow(after, wait, None).await),
+            Backend::Distant(distant) => {
+                distant.wait("follow", async |b| b.follow(after, wait, None).await).await
+            }
             Backend::Redis(backend) => backend.follow(after, wait, None).await,
         }
     }
@@ -32,6 +35,9 @@ impl Registry {
     ) -> Result<Follow, RegistryError> {
         match &self.0 {
             Backend::Embedded(backend) => Ok(backend.follow(after, wait, Some(wanted)).await),
+            Backend::Distant(distant) => {
+                distant.wait("follow", async |b| b.follow(after, wait, Some(wanted)).await).await
+            }
             Backend::Redis(backend) => backend.follow(after, wait, Some(wanted)).await,
         }
     }

@@ -11,7 +11,7 @@ use crate::ask::{AuditCursor, AuditFilter, AuditPage, MAX_LOOKED_AT};
 /// Calls that a repeated one is compared with.
 const COMPARED: usize = 64;
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Entry {
     place: AuditCursor,
     id: Uuid,
@@ -20,7 +20,7 @@ struct Entry {
 }
 
 /// Operators' orders, the oldest first.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Audits {
     keep_for: Duration,
     max: usize,

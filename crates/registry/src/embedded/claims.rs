@@ -9,14 +9,14 @@ use uuid::Uuid;
 use crate::ask::{Claim, IdempotencyKey};
 
 /// All claimed keys.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Claims {
     claim_for: Duration,
     keep_for: Duration,
     records: HashMap<IdempotencyKey, Record>,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Record {
     fingerprint: Uuid,
     claimant: Uuid,

@@ -8,10 +8,10 @@ use uuid::Uuid;
 use crate::delivery::{Cursor, Delivery};
 
 /// All deliveries. There is one for each webhook that the process was given.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct Deliveries(HashMap<Uuid, Held>);
 
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 struct Held {
     holder: Option<Uuid>,
     until: Timestamp,

@@ -59,7 +59,7 @@ pub(super) enum NoRoom {
 }
 
 /// A node as the registry knows it. `description` to `beat` are the agent's, `eligibility` to `generation` the operator's.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct NodeState {
     pub(super) eligibility: Eligibility,
     pub(super) availability: Availability,
@@ -135,12 +135,12 @@ impl NodeState {
 }
 
 /// The whole state of a farm.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Farm {
-    /// The registry's identity. It never changes here, since nothing can set memory back.
+    /// The registry's identity. It changes once a follower has found that the registry went back to an older state.
     pub(super) incarnation: Uuid,
     pub(super) now: Timestamp,
-    /// When the registry was made: agents may not have filled it yet.
+    /// When the registry was made or found to have gone back: agents may not have filled it yet.
     pub(super) began: Timestamp,
     pub(super) timing: Timing,
     pub(super) nodes: BTreeMap<NodeId, NodeState>,
@@ -223,7 +223,11 @@ impl Farm {
         let is_another = after.incarnation.is_some_and(|known| known != self.incarnation);
         let has_had = |seq| self.history.has_had(seq) || self.pings.has(seq);
         if is_another || (after.seen > 0 && !has_had(after.seen)) {
-            return Follow { gap: true, woken: true, position, ..Follow::default() };
+            // The same registry in an older state: others learn from its new identity.
+            if !is_another && after.incarnation.is_some() {
+                (self.incarnation, self.began) = (Uuid::new_v4(), self.now);
+            }
+            return Follow { gap: true, woken: true, position: self.position(), ..Follow::default() };
         }
         let (mut events, gap) = self.history.after(after.seq);
         if pings.is_some() {

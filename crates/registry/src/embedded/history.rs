@@ -16,7 +16,7 @@ const MAX_DROPPED: usize = 500;
 pub(crate) const EVENTS_PER_SPAWN: usize = 100;
 
 /// Spawn records and events, the newest of each.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct History {
     keep: Timing,
     spawns: HashMap<SpawnId, Kept>,
@@ -34,7 +34,7 @@ pub(super) struct History {
 }
 
 /// A spawn's record.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Kept {
     /// Seq of its first event.
     order: u64,

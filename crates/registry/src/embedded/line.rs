@@ -13,7 +13,7 @@ use crate::waiting::{MAX_LISTED, Place, Waiter, Waiting, positions};
 /// A kind of node, and a renderer wanted of it.
 pub(super) type Queue = (NodeKind, RendererType);
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Ticket {
     number: u64,
     /// The place lapses at this moment unless it is renewed.
@@ -26,7 +26,7 @@ struct Ticket {
 }
 
 /// All tickets and queues.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct Line {
     last_number: u64,
     tickets: HashMap<TicketId, Ticket>,

@@ -8,7 +8,7 @@ use model::{Exit, Minute, Timestamp};
 use crate::ask::Counts;
 
 /// The minutes in which something was counted, by their number.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct Minutes(BTreeMap<u64, Minute>);
 
 impl Minutes {

@@ -18,7 +18,7 @@
 //! | `audit`, `minutes` | what operators ordered, and counts of each minute | `audit`, `count` |
 //! | `index`, `stock`, `shelf`, `line`, `owned`, `history` | the indexes and records behind them | `slots`, `spawns`, `core` |
 //!
-//! Nothing here fails, and nothing is written to disk: the registry ends with its process.
+//! Nothing here fails, and nothing is written to disk: the registry ends with its process. Only a simulation sets it back to an older state.
 
 mod assess;
 mod audit;
@@ -70,6 +70,10 @@ use crate::report::{AgentReport, Orders};
 use crate::verdict::{Assessment, Forecast};
 use crate::waiting::{Pending, Waiting};
 
+/// Everything that a registry held at one moment, see [`crate::Registry::copy`].
+#[derive(Debug, Clone)]
+pub struct RegistryCopy(Farm);
+
 /// A handle to a registry that lives in this process.
 #[derive(Debug, Clone)]
 pub(crate) struct Embedded(Arc<Shared>);
@@ -99,6 +103,19 @@ impl Embedded {
 
     pub(crate) fn timing(&self) -> &Timing {
         &self.0.timing
+    }
+
+    pub(crate) fn copy(&self) -> RegistryCopy {
+        RegistryCopy(self.farm().clone())
+    }
+
+    pub(crate) fn set_back(&self, copy: Option<&RegistryCopy>) {
+        let timing = self.0.timing.clone();
+        self.change(|farm| {
+            let now = farm.now;
+            *farm = copy.map_or_else(|| Farm::new(timing, now), |copy| copy.0.clone());
+            farm.now = now;
+        });
     }
 
     fn farm(&self) -> MutexGuard<'_, Farm> {

@@ -8,7 +8,7 @@ use std::collections::{HashMap, HashSet};
 use model::{Owner, SpawnId};
 
 /// Spawns by owner; an owner without any has no entry.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct Owned(HashMap<Owner, HashSet<SpawnId>>);
 
 impl Owned {

@@ -7,7 +7,7 @@ use model::{Event, NodeId, Timestamp};
 use crate::pings::{MAX_ENTRIES, WANTED_FOR, WantedPings};
 
 /// The newest entries, and who wants them until when.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct PingQueue {
     all_until: Timestamp,
     of_until: HashMap<NodeId, Timestamp>,

@@ -5,7 +5,7 @@ use std::collections::{BTreeSet, HashMap};
 use model::NodeId;
 
 /// When nodes may have their next probe.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct Probes {
     order: BTreeSet<(u64, NodeId)>,
     at: HashMap<NodeId, u64>,

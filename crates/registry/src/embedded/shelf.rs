@@ -44,7 +44,7 @@ impl Score {
 }
 
 /// Nodes with room, in levels of equal load.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct Shelf {
     levels: BTreeMap<Score, Vec<NodeId>>,
     at: HashMap<NodeId, (Score, usize)>,

@@ -11,7 +11,7 @@ use super::probes::Probes;
 use super::shelf::{Score, Shelf};
 
 /// Nodes of one kind that offer one renderer.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct Stock {
     /// Those that are up and eligible, full ones included.
     pub(super) members: HashSet<NodeId>,
