@@ -111,8 +111,10 @@ mod delivery;
 mod embedded;
 mod error;
 mod judge;
+mod node_list;
 mod outage;
 mod permits;
+mod place_among_ends;
 mod redis;
 mod waiting;
 
@@ -125,6 +127,7 @@ pub use contract::Registry;
 pub use delivery::{Cursor, Delivery};
 pub use error::{OpenError, RegistryError};
 pub use keepalive::{Check, Keepalive};
+pub use node_list::{NodeFilter, NodePage};
 pub use outage::{Outage, OutageKind};
 pub use permits::{Permit, Permits};
 pub use pings::WantedPings;
