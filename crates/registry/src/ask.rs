@@ -258,7 +258,7 @@ pub struct SpawnFilter {
 /// Along which index a list of spawns goes. Both backends look at the same records in the same order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Walk<'a> {
-    /// Those that have ended, by when they did.
+    /// Those that have ended, by when they did: of a farm with a million spawns few have ended in the last hour.
     Ends,
     /// Those of the owners that are asked for, by when they began.
     Owners,
@@ -271,9 +271,9 @@ pub(crate) enum Walk<'a> {
 impl SpawnFilter {
     pub(crate) fn walk(&self) -> Walk<'_> {
         match (self.owners.as_slice(), &self.node) {
-            _ if self.is_about_ends() => Walk::Ends,
             ([_], _) | ([_, ..], None) => Walk::Owners,
             (_, Some(node)) => Walk::Node(node),
+            ([], None) if self.is_about_ends() => Walk::Ends,
             ([], None) => Walk::All,
         }
     }
@@ -308,7 +308,7 @@ pub const MAX_LOOKED_AT: usize = 5000;
 /// One page of spawns.
 #[derive(Debug, Clone, Default)]
 pub struct SpawnPage {
-    /// Newest first: by when they began, or, where the filter is about ends, by when they ended. May be fewer than were asked for, or none, and not be the last page: see [`MAX_LOOKED_AT`].
+    /// Newest first: by when they began, or, where the filter is about ends and of no owner or node, by when they ended. May be fewer than were asked for, or none, and not be the last page: see [`MAX_LOOKED_AT`].
     pub spawns: Vec<SpawnRecord>,
     /// Where the next page starts; absent on the last.
     pub next: Option<u64>,

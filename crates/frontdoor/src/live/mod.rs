@@ -8,7 +8,7 @@
 //! (the farm as of one event), `ring` (the last events), `listeners` (who is sent what), `claims` (whose spawns are needed), `feed` (all
 //! of them under one lock), `hub` (the feed's part of a front door), `follow` (the one task that reads the registry's stream), `encoded`
 //! and `snapshots` (a snapshot, encoded once), `resume` (how a subscription begins), `rights` (who may hear what), `accept` (the
-//! handshake), `session` (one connection), `writer` (what it sends) and `close` (why it ends).
+//! handshake), `socket` (the WebSocket), `session` (one connection), `writer` (what it sends) and `close` (why it ends).
 //!
 //! Invariants: while there is no subscriber, nothing runs and nothing is kept. No subscriber waits for another.
 //!
@@ -31,6 +31,7 @@ mod rights;
 mod ring;
 mod session;
 mod snapshots;
+mod socket;
 mod view;
 mod writer;
 

@@ -86,8 +86,8 @@ pub(crate) struct Beginning<'a> {
 }
 
 /// The spawns that a subscription needs: a subscriber to nodes needs none.
-pub(crate) async fn need(live: &Live, topic: &Topic, is_part: bool) -> Need {
-    match topic {
+pub(crate) async fn need(live: &Live, topic: &Topic, is_part: bool) -> Result<Need, NoView> {
+    Ok(match topic {
         Topic::Nodes => Need::Nothing,
         Topic::Spawns => Need::All,
         Topic::Narrowed(narrowed) => narrowed.node.clone().map_or(Need::All, Need::Of),
@@ -98,11 +98,11 @@ pub(crate) async fn need(live: &Live, topic: &Topic, is_part: bool) -> Need {
             let node: Option<NodeId> = match live.feed.node_of(*spawn) {
                 Some(node) => Some(node),
                 // One that is not known yet is introduced by its first event.
-                None => live.registry.spawn(*spawn).await.ok().flatten().map(|record| record.node),
+                None => live.registry.spawn(*spawn).await.map_err(|_| NoView)?.map(|record| record.node),
             };
             node.map_or(Need::Nothing, Need::Of)
         }
-    }
+    })
 }
 
 impl<'a> Beginning<'a> {

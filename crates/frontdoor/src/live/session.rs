@@ -15,12 +15,12 @@ use tokio_util::sync::CancellationToken;
 use tracing::info;
 use uuid::Uuid;
 
-use super::accept::Socket;
 use super::close::End;
 use super::hub::Live;
 use super::listeners::Mailbox;
 use super::protocol::{Frame, Request, Violation};
 use super::rights::{Lapse, Rights, lapse};
+use super::socket::Socket;
 use super::writer::{Identity, Subscriptions, Writer};
 use crate::callers::{Account, Authenticator, Callers, Share};
 use crate::listen::ConnectionPlace;

@@ -99,7 +99,12 @@ impl View {
         match need {
             Need::Nothing => true,
             Need::Of(node) => self.covered.contains(node),
-            Need::All => self.covers_new && self.nodes.keys().all(|node| self.covered.contains(node)),
+            // Counted first: many may wait for this, and look again with every page that is read.
+            Need::All => {
+                self.covers_new
+                    && self.covered.len() >= self.nodes.len()
+                    && self.nodes.keys().all(|node| self.covered.contains(node))
+            }
         }
     }
 

@@ -18,7 +18,6 @@ use tokio_tungstenite::tungstenite::protocol::frame::Frame as WireFrame;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::{Data, OpCode};
 use tracing::info;
 
-use super::accept::Socket;
 use super::close::End;
 use super::encoded::Fragments;
 use super::feed::{Listening, Needing, Wanting};
@@ -27,6 +26,7 @@ use super::listeners::{Item, Mailbox};
 use super::protocol::{Frame, Request, Token, Topic, Violation};
 use super::resume::{self, Beginning, Chunk, NoView};
 use super::rights::{Lacking, Rights};
+use super::socket::Socket;
 use crate::callers::{Account, Authenticator, Caller, Callers, Kind, Share, one_of};
 use crate::listen::ConnectionPlace;
 use crate::metrics::Counted;
@@ -38,7 +38,7 @@ const MAX_TOPICS: usize = 1000;
 /// Frames written before the connection is flushed.
 const BATCH: usize = 64;
 /// A frame of a snapshot or of a replay has to be taken within this time: what is written is held for all of it.
-const WRITE_TIMEOUT: Duration = Duration::from_secs(20);
+const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
 
 type Sink = SplitSink<Socket, Message>;
 
@@ -233,7 +233,8 @@ impl<'a> Writer<'a> {
                     return self.send("error", &frame).await;
                 };
                 self.violations = 0;
-                self.subscribe(topic, since, parts, share).await
+                // What a beginning needs is not part of every connection.
+                Box::pin(self.subscribe(topic, since, parts, share)).await
             }
             Ok(Request::Unsubscribe { topic }) => {
                 // As it was resolved then: an owner's name may stand for others by now.
@@ -307,25 +308,21 @@ impl<'a> Writer<'a> {
         let mailbox = self.subscriptions.mailbox.clone();
         let account = self.identity.account.as_ref().map(|(account, _)| Arc::clone(account));
         let listening = Listening { topic: &topic, only: only.as_ref(), mailbox: &mailbox };
-        // Nothing is sent meanwhile, pings neither: the watch must not take an unasked subscriber for a silent one.
+        // No ping is sent before it has begun, and a long snapshot takes a slow reader long: the watch must not take it for a silent one.
         self.resting.store(true, Ordering::Relaxed);
-        let need = resume::need(live, &topic, listening.is_part()).await;
+        let no_view = |NoView| End::NoView;
+        let need = resume::need(live, &topic, listening.is_part()).await.map_err(no_view)?;
         // Before the feed is wanted: what is needed is part of the view that it begins with.
         if let Some(subscription) = self.subscriptions.topics.get_mut(&topic) {
             subscription.needing = Some(live.feed.need(need.clone()));
         }
         self.subscriptions.wanting.get_or_insert_with(|| live.feed.want());
-        let mut beginning = Beginning::new(live, listening, since, need, in_parts, account.as_deref())
-            .await
-            .map_err(|NoView| End::NoView)?;
-        while let Some(chunk) = {
-            self.resting.store(true, Ordering::Relaxed);
-            let chunk = beginning.next().await.map_err(|NoView| End::NoView)?;
-            self.resting.store(false, Ordering::Relaxed);
-            chunk
-        } {
+        let beginning = Beginning::new(live, listening, since, need, in_parts, account.as_deref()).await;
+        let mut beginning = beginning.map_err(no_view)?;
+        while let Some(chunk) = beginning.next().await.map_err(no_view)? {
             self.write_chunk(chunk).await?;
         }
+        self.resting.store(false, Ordering::Relaxed);
         if let Some(account) = account.as_ref() {
             let rest = account.began_subscription(beginning.took);
             self.rest = (!rest.is_zero()).then(|| Instant::now() + rest);
@@ -390,7 +387,7 @@ impl<'a> Writer<'a> {
             Item::Restart(topic) => {
                 let Some(subscription) = self.subscriptions.topics.get(&topic) else { return Ok(()) };
                 let in_parts = subscription.in_parts;
-                self.subscribe(topic, None, in_parts, None).await
+                Box::pin(self.subscribe(topic, None, in_parts, None)).await
             }
         }
     }

@@ -1,7 +1,7 @@
 //! The indexes that lists of spawns walk along, newest first, in bounded steps.
 //!
-//! By when a spawn began: the index of all spawns, of a node, or of each owner that is asked for. By when it ended, where a list is
-//! about ends: then those that have not ended are not looked at, nor those that ended before.
+//! By when a spawn began: the index of all spawns, of a node, or of each owner that is asked for. By when it ended, where a list of all
+//! spawns is about ends: then those that have not ended are not looked at, nor those that ended before.
 
 use redis::pipe;
 
