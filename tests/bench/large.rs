@@ -1,19 +1,26 @@
-//! The live feed of a large farm: how long the first subscriber waits for the view to be made, and the next for a snapshot.
+//! The live feed of a large farm: how long the first subscriber waits for the view to be made, and the next for a snapshot; and what a
+//! front door needs when it begins with a crowd of subscribers that lost the one before.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use anyhow::ensure;
-use hatchery_tests::{AgentPlan, Farm};
+use futures_util::future::try_join_all;
+use hatchery_tests::metrics::Metrics;
+use hatchery_tests::{AgentPlan, Farm, processes};
 use model::{AgentEpoch, NodeDescription, NodeKind, SpawnId, SpawnState, Timing};
 use registry::{AgentReport, Heartbeat, Registry, SpawnReport};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::net::TcpStream;
 use tokio::time::Instant;
 
 use crate::live::subscribe;
-use crate::table::{Table, ms};
+use crate::table::{Sample, Table, ms};
 
 const NODES: u32 = 1000;
 const SPAWNS: u32 = 20;
+/// Subscribers to all spawns at the moment when their front door ends.
+const CROWD: usize = 1000;
 
 /// One report of every node.
 async fn report(registry: &Registry, spawns: &[Vec<SpawnId>], epoch: AgentEpoch) -> anyhow::Result<()> {
@@ -53,7 +60,7 @@ async fn report(registry: &Registry, spawns: &[Vec<SpawnId>], epoch: AgentEpoch)
 }
 
 pub(crate) async fn measure(table: &mut Table) -> anyhow::Result<()> {
-    let farm = Farm::builder().plain_log().agent(AgentPlan::slots(1)).start().await;
+    let mut farm = Farm::builder().plain_log().agent(AgentPlan::slots(1)).start().await;
     let registry = Registry::open(&farm.redis.url(), "test", Timing::FARM)?;
     let ids: Vec<Vec<_>> = (0..NODES).map(|_| (0..SPAWNS).map(|_| SpawnId::mint()).collect()).collect();
     let epoch = AgentEpoch::mint();
@@ -77,6 +84,95 @@ pub(crate) async fn measure(table: &mut Table) -> anyhow::Result<()> {
         "the next one",
         ms(began.elapsed()),
     );
+    // Heartbeats count for ten seconds.
+    report(&registry, &ids, epoch).await?;
+    farm.doors[0].restart().await;
+    crowded(&farm, table).await?;
     farm.shut_down().await;
     Ok(())
+}
+
+/// A front door that has just begun, and all that were connected to the one before.
+async fn crowded(farm: &Farm, table: &mut Table) -> anyhow::Result<()> {
+    let door = farm.door(0).addr;
+    let began = Instant::now();
+    let crowd = (0..CROWD).map(|_| async move {
+        let taken = tokio::spawn(async move {
+            let (stream, bytes) = taken(door).await?;
+            anyhow::Ok((stream, bytes, began.elapsed()))
+        });
+        taken.await?
+    });
+    let crowd = try_join_all(crowd).await?;
+    let mut times = Sample::default();
+    crowd.iter().for_each(|(_, _, took)| times.add(*took));
+    let each = crowd.first().map_or(0, |(_, bytes, _)| bytes / 1024);
+    let metrics = Metrics::of(&farm.doors[0].admin).await;
+    let encoded = metrics.get(r#"hatchery_frontdoor_live_snapshots_encoded_total{topic="spawns"}"#);
+    table.row(
+        format!(
+            "{CROWD} subscribers to {} spawns after a front door's restart, the last has its snapshot",
+            NODES * SPAWNS
+        ),
+        ms(times.quantile(1.0)),
+        "half of them",
+        format!(
+            "{}; {each} KiB each, encoded {} times",
+            ms(times.quantile(0.5)),
+            encoded.unwrap_or_default()
+        ),
+    );
+    let memory = |of| processes::memory(farm.doors[0].role.pid(), of) / (1024 * 1024);
+    table.row(
+        "that front door's memory at the most",
+        format!("{} MiB", memory("VmHWM")),
+        "afterwards",
+        format!("{} MiB", memory("VmRSS")),
+    );
+    Ok(())
+}
+
+/// Subscribes to all spawns, and reads the snapshot without looking at it: how many bytes it has.
+async fn taken(door: std::net::SocketAddr) -> anyhow::Result<(TcpStream, usize)> {
+    let mut stream = TcpStream::connect(door).await?;
+    let upgrade = "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13";
+    let key = "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==";
+    stream
+        .write_all(format!("GET /v1/live HTTP/1.1\r\nHost: {door}\r\n{upgrade}\r\n{key}\r\n\r\n").as_bytes())
+        .await?;
+    let subscribe = br#"{"type":"subscribe","topic":"spawns"}"#;
+    // A text frame, masked with zeros.
+    let mut frame = vec![0x81, 0x80 | u8::try_from(subscribe.len())?, 0, 0, 0, 0];
+    frame.extend_from_slice(subscribe);
+    stream.write_all(&frame).await?;
+    let mut stream = BufReader::with_capacity(64 * 1024, stream);
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        head.push(stream.read_u8().await?);
+    }
+    let (mut bytes, mut is_snapshot) = (0, false);
+    loop {
+        let [first, second] = [stream.read_u8().await?, stream.read_u8().await?];
+        let length = match second {
+            126 => usize::from(stream.read_u16().await?),
+            127 => usize::try_from(stream.read_u64().await?)?,
+            short => usize::from(short),
+        };
+        let mut left = length;
+        while left > 0 {
+            let read = stream.fill_buf().await?;
+            ensure!(!read.is_empty(), "the front door closed");
+            let some = read.len().min(left);
+            // The first bytes of a message say what it is.
+            if left == length && first & 0x0f == 1 {
+                is_snapshot = read.starts_with(br#"{"type":"subscribed""#);
+            }
+            stream.consume(some);
+            left -= some;
+        }
+        bytes += if is_snapshot { length } else { 0 };
+        if is_snapshot && first & 0x80 != 0 && first & 0x0f < 8 {
+            return Ok((stream.into_inner(), bytes));
+        }
+    }
 }

@@ -2,7 +2,7 @@
 //! prints a table; every comparison is between things measured alternately in the same run.
 //!
 //! `cargo bench -p hatchery-tests -- reserve` runs one part: `path`, `placements`, `traces`, `memory`, `live`, `large`, `greedy`,
-//! `relay`, `reserve`, `warm` or `fleet` (`fleet=1000x32`: so many nodes with so many spawns each). Parts of `relay`: `relay-large`,
+//! `relay`, `reserve`, `warm` or `fleet` (`fleet=1000x32`: so many nodes with so many spawns each), `million` (not by itself). Parts of `relay`: `relay-large`,
 //! `relay-small`, `relay-visits`, `relay-idle`.
 
 mod fleet;
@@ -11,6 +11,7 @@ mod greedy;
 mod keep_alive;
 mod large;
 mod live;
+mod million;
 mod path;
 mod placements;
 mod relay;
@@ -60,6 +61,9 @@ fn main() -> anyhow::Result<()> {
         }
         if let Some(size) = fleet::size(&wanted) {
             fleet::measure(size, &mut table).await?;
+        }
+        if let Some(size) = million::size(&wanted) {
+            million::measure(size, &mut table).await?;
         }
         if wants("reserve") {
             let scratch = tempfile::tempdir()?;

@@ -63,6 +63,18 @@ impl Phantom {
         assert!(!orders.unknown && !orders.superseded, "{orders:?}");
     }
 
+    /// Tells of so many spawns that are admitted, and stay.
+    pub async fn hold(&mut self, spawns: usize) {
+        let mut changes = Vec::with_capacity(spawns);
+        for _ in 0..spawns {
+            self.serial += 1;
+            let launching = SpawnReport::launching(SpawnId::mint(), "ws://127.0.0.1:9");
+            let spawn = SpawnReport { labels: self.labels.clone(), ..launching };
+            changes.push(Change { serial: self.serial, spawn, age: Duration::ZERO });
+        }
+        self.report(changes, None).await;
+    }
+
     /// Tells of so many spawns that are admitted and end at once: two events each, all of them in one step.
     pub async fn tell(&mut self, spawns: usize) {
         let mut changes = Vec::with_capacity(spawns * 2);

@@ -34,6 +34,7 @@ mod doctor;
 mod health_pages;
 mod listing;
 mod live;
+mod live_large;
 mod live_protocol;
 mod lives;
 mod operating;

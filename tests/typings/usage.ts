@@ -53,6 +53,7 @@ try {
 const feed: Live = live({ heartbeatBufferSeconds: 2, backoff: { firstMs: 50 } });
 same<SnapshotOf<'nodes'>, Node[]>(true);
 same<SnapshotOf<'spawns'>, Spawn[]>(true);
+same<SnapshotOf<'spawns?node=node-a'>, Spawn[]>(true);
 same<SnapshotOf<'node:a'>, Node | null>(true);
 same<SnapshotOf<`spawn:${string}`>, Spawn | null>(true);
 feed.subscribe('nodes', {

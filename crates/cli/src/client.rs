@@ -204,8 +204,24 @@ impl Client {
         Ok(self.send(self.request(Method::GET, uri, Full::default())).await?.1)
     }
 
+    /// All nodes in one answer.
     pub(crate) async fn nodes(&self) -> Result<Answer<NodeList>, CallError> {
         self.get("/v1/nodes").await
+    }
+
+    /// One page of nodes. `query`: names and values of the filter.
+    pub(crate) async fn nodes_page(
+        &self,
+        query: &[(&str, String)],
+        limit: u32,
+        cursor: Option<&str>,
+    ) -> Result<Answer<NodeList>, CallError> {
+        let mut path = format!("/v1/nodes?limit={limit}");
+        let pairs = query.iter().map(|(name, value)| (*name, value.as_str()));
+        for (name, value) in pairs.chain(cursor.map(|cursor| ("cursor", cursor))) {
+            path += &format!("&{name}={}", encoded(value));
+        }
+        self.get(&path).await
     }
 
     /// The metrics, where this is an admin address.

@@ -1,7 +1,7 @@
 //! A subscription to a front door's live feed that outlives connections.
 //!
 //! ```text
-//! connect ─▶ subscribe (from the last event seen) ─▶ events ── connection lost, or silent for 1.5 heartbeats ─▶ pause ─▶ connect
+//! connect ─▶ hello ─▶ subscribe (from the last event seen) ─▶ events ── connection lost, or silent for 1.5 heartbeats ─▶ pause ─▶ connect
 //!    │ the first connection fails, or the caller is refused for good
 //!    ▼
 //!  error
@@ -15,7 +15,7 @@ use std::time::Duration;
 use futures_util::{SinkExt, StreamExt};
 use hyper::header::{AUTHORIZATION, USER_AGENT};
 use hyper::{Response, StatusCode};
-use model::jittered;
+use model::{jittered, spread};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep, timeout, timeout_at};
@@ -32,6 +32,8 @@ use crate::failure::Failure;
 use crate::server::Server;
 use crate::standard_error::say;
 
+/// The first try after a good connection comes at any time within this.
+const SPREAD: Duration = Duration::from_secs(1);
 /// Between two tries to connect: at first, and at the most; jittered down to half.
 const FIRST_PAUSE: Duration = Duration::from_millis(200);
 const MAX_PAUSE: Duration = Duration::from_secs(5);
@@ -71,12 +73,23 @@ enum Frame {
     Hello {
         #[serde(rename = "heartbeatSeconds")]
         heartbeat_seconds: f64,
+        /// A front door of the release before this one has none.
+        #[serde(default)]
+        features: Vec<String>,
     },
     Subscribed {
         topic: String,
         #[serde(default)]
         snapshot: Option<Value>,
         seq: u64,
+        /// Into how many messages the snapshot is split.
+        #[serde(default)]
+        parts: usize,
+    },
+    Part {
+        topic: String,
+        part: usize,
+        snapshot: Vec<Value>,
     },
     Event {
         topic: String,
@@ -96,6 +109,8 @@ enum Frame {
 struct Topic {
     name: String,
     since: Option<u64>,
+    /// A snapshot of which parts are to come: how many there are, what is here, and whether events were missed before it.
+    coming: Option<(usize, Vec<Value>, bool)>,
 }
 
 type Socket = WebSocketStream<Stream>;
@@ -111,6 +126,10 @@ pub(crate) struct Feed {
     connected: Instant,
     heard: Instant,
     connected_before: bool,
+    /// Whether the front door has just said hello: it is told the topics next.
+    greeted: bool,
+    /// Whether it sends long snapshots in parts.
+    in_parts: bool,
     /// Tries in a row that came to nothing.
     failures: u32,
     /// Since when the credential was refused each time.
@@ -124,11 +143,16 @@ impl Feed {
         Self {
             client: client.clone(),
             heartbeat: Duration::from_secs(30),
-            topics: topics.iter().map(|name| Topic { name: name.clone(), since: None }).collect(),
+            topics: topics
+                .iter()
+                .map(|name| Topic { name: name.clone(), since: None, coming: None })
+                .collect(),
             socket: None,
             connected: now,
             heard: now,
             connected_before: false,
+            greeted: false,
+            in_parts: false,
             failures: 0,
             refused: None,
         }
@@ -158,6 +182,13 @@ impl Feed {
             let why = match message {
                 Ok(Some(Ok(Message::Text(text)))) => match self.take_in(text.as_str())? {
                     Some(news) => return Ok(news),
+                    None if self.greeted => {
+                        self.greeted = false;
+                        match self.subscribe_all().await {
+                            Ok(()) => continue,
+                            Err(why) => why,
+                        }
+                    }
                     None => continue,
                 },
                 Ok(Some(Ok(Message::Close(Some(frame))))) => {
@@ -172,12 +203,26 @@ impl Feed {
         }
     }
 
+    /// Subscribes to all topics, each from its last event on.
+    async fn subscribe_all(&mut self) -> Result<(), String> {
+        let Some(socket) = &mut self.socket else { return Ok(()) };
+        for topic in &mut self.topics {
+            topic.coming = None;
+            let sent = socket.send(subscribe(&topic.name, topic.since, self.in_parts));
+            match timeout(LATE, sent).await {
+                Ok(sent) => sent.map_err(|error| error.to_string())?,
+                Err(_) => return Err("it takes nothing in".to_owned()),
+            }
+        }
+        Ok(())
+    }
+
     /// Asks how things stand now.
     pub(crate) async fn refresh(&mut self) {
         for topic in &self.topics {
             if let Some(socket) = &mut self.socket {
                 // One that is broken is noticed when it is read; one that takes nothing in any more is.
-                if timeout(LATE, socket.send(subscribe(&topic.name, None))).await.is_err() {
+                if timeout(LATE, socket.send(subscribe(&topic.name, None, self.in_parts))).await.is_err() {
                     return self.lose("it takes nothing in");
                 }
             }
@@ -197,8 +242,12 @@ impl Feed {
 
     async fn connect(&mut self) -> Result<(), Failure> {
         if self.failures > 0 || self.connected_before {
-            let longest = FIRST_PAUSE.saturating_mul(2_u32.saturating_pow(self.failures)).min(MAX_PAUSE);
-            sleep(jittered(longest)).await;
+            // When a front door ends, all that were connected to it come at once.
+            let pause = match self.failures {
+                0 => spread(SPREAD),
+                n => jittered(FIRST_PAUSE.saturating_mul(2_u32.saturating_pow(n)).min(MAX_PAUSE)),
+            };
+            sleep(pause).await;
         }
         match self.try_connect().await {
             Ok(socket) => {
@@ -246,13 +295,10 @@ impl Feed {
                 .max_message_size(Some(MAX_ANSWER_BYTES))
                 .max_frame_size(Some(MAX_ANSWER_BYTES));
             let shaken = client_async_with_config(request, stream, Some(config)).await;
-            let (mut socket, _) = shaken.map_err(|error| match error {
+            let (socket, _) = shaken.map_err(|error| match error {
                 Error::Http(answer) => refused(server, *answer),
                 error => broken(error),
             })?;
-            for topic in &self.topics {
-                socket.send(subscribe(&topic.name, topic.since)).await.map_err(broken)?;
-            }
             Ok(socket)
         };
         let late = |_| CallError::TimedOut { server: server.clone(), after: limit };
@@ -268,16 +314,36 @@ impl Feed {
         };
         let frame: Frame = serde_json::from_str(text).map_err(unreadable)?;
         match frame {
-            Frame::Hello { heartbeat_seconds } => {
+            Frame::Hello { heartbeat_seconds, features } => {
+                self.in_parts = features.iter().any(|feature| feature == "parts");
+                self.greeted = true;
                 self.heartbeat = Duration::try_from_secs_f64(heartbeat_seconds).unwrap_or(self.heartbeat);
                 Ok(None)
             }
-            Frame::Subscribed { topic, snapshot, seq } => {
+            Frame::Subscribed { topic, snapshot, seq, parts } => {
                 // Without a snapshot the events since the last one come after this.
                 let Some(snapshot) = snapshot else { return Ok(None) };
-                let known = self.topics.iter_mut().find(|t| t.name == topic);
-                let gap = known.is_some_and(|known| known.since.replace(seq).is_some());
-                Ok(Some(News::Snapshot { snapshot, gap }))
+                let Some(known) = self.topics.iter_mut().find(|t| t.name == topic) else {
+                    return Ok(Some(News::Snapshot { snapshot, gap: false }));
+                };
+                let gap = known.since.replace(seq).is_some();
+                match snapshot {
+                    Value::Array(first) if parts > 1 => {
+                        known.coming = Some((parts, first, gap));
+                        Ok(None)
+                    }
+                    snapshot => Ok(Some(News::Snapshot { snapshot, gap })),
+                }
+            }
+            Frame::Part { topic, part, snapshot } => {
+                let Some(known) = self.topics.iter_mut().find(|t| t.name == topic) else { return Ok(None) };
+                let Some((parts, mut all, gap)) = known.coming.take() else { return Ok(None) };
+                all.extend(snapshot);
+                if part < parts {
+                    known.coming = Some((parts, all, gap));
+                    return Ok(None);
+                }
+                Ok(Some(News::Snapshot { snapshot: Value::Array(all), gap }))
             }
             Frame::Event { topic, seq } => {
                 if let Some(known) = self.topics.iter_mut().find(|t| t.name == topic) {
@@ -319,8 +385,11 @@ fn refused(server: &Server, answer: Response<Option<Vec<u8>>>) -> CallError {
     }
 }
 
-fn subscribe(topic: &str, since: Option<u64>) -> Message {
+fn subscribe(topic: &str, since: Option<u64>, in_parts: bool) -> Message {
     let mut request = json!({ "type": "subscribe", "topic": topic });
+    if in_parts {
+        request["parts"] = true.into();
+    }
     if let Some(since) = since {
         request["since"] = since.into();
     }

@@ -29,6 +29,7 @@ mod feed;
 mod filter;
 mod listing;
 mod logging;
+mod node_pages;
 mod notify_socket;
 mod output;
 mod pages;

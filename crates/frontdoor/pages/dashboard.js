@@ -28,6 +28,7 @@ import { Nodes, isFailing, summary } from './nodes.js';
 import { Orders } from './orders.js';
 import { Past } from './past.js';
 import { Record } from './record.js';
+import { Scope } from './scope.js';
 import { Snapshot } from './snapshot.js';
 import { SignIn } from './signin.js';
 import { Spawns } from './spawns.js';
@@ -85,6 +86,8 @@ const following = feed.subscribe('nodes', {
   onSnapshot: (list) => {
     snapshot.takeNodes(list);
     trouble.whole();
+    scope.look();
+    if (snapshot.many) arrived([]);
   },
   onResume: () => trouble.whole(),
   onRefused: (error) => barred(error),
@@ -96,13 +99,10 @@ const following = feed.subscribe('nodes', {
     if (event.kind === 'node.up' || event.kind === 'node.capacity' || !snapshot.nodes.has(event.node)) refreshSoon();
   },
 });
-feed.subscribe('spawns', {
+const scope = new Scope(feed, snapshot, {
   onSnapshot: (list) => {
     snapshot.takeSpawns(list);
-    history.seed(list, snapshot.now());
-    failures.load();
-    minutes.load();
-    back('The live feed is back, with the farm as it is now.');
+    arrived(list);
   },
   onResume: () => back('The live feed is back. Nothing was missed.'),
   onEvent: (event) => {
@@ -114,6 +114,13 @@ feed.subscribe('spawns', {
     if (took !== undefined) history.started(Date.parse(event.at), took);
   },
 });
+
+function arrived(list) {
+  history.seed(list, snapshot.now());
+  failures.load();
+  minutes.load();
+  back('The live feed is back, with the farm as it is now.');
+}
 
 function known() {
   snapshot.partial = !who.may('operate');
@@ -136,6 +143,7 @@ function limits(may) {
 function barred(error) {
   who.judge(error, 'read');
   snapshot.takeNodes([]);
+  scope.look();
 }
 feed.addEventListener('refused', ({ detail }) => {
   // Every authenticated caller may follow spawns.
@@ -169,6 +177,7 @@ function choose(id) {
   chosen = id === chosen ? undefined : id;
   nodes.choose(chosen);
   detail.choose(chosen);
+  scope.choose(chosen);
   spawns.choose(chosen);
   show(chosen === undefined ? {} : { node: chosen });
   // Beside the list one sees it; below it one is taken there.
@@ -213,7 +222,7 @@ function totals() {
   ], 'all open');
   const states = new Map();
   for (const spawn of snapshot.spawns.values()) states.set(spawn.state, (states.get(spawn.state) ?? 0) + 1);
-  say(byId('running'), (states.get('ready') ?? 0).toLocaleString());
+  say(byId('running'), (snapshot.many ? all.used : (states.get('ready') ?? 0)).toLocaleString());
   const others = [
     ['launching', 'calm'],
     ['suspect', 'warn'],

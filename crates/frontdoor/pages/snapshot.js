@@ -2,7 +2,8 @@
  * The snapshot of the farm that the dashboard shows, kept current by the live feed's events.
  *
  * Used slots are counted from the spawns, which are events and therefore exact at once. Load, memory and GPUs are as old as the
- * feed's last snapshot. A caller that sees its own spawns alone gets the used slots with that snapshot as well.
+ * feed's last snapshot. A caller that sees its own spawns alone gets the used slots with that snapshot as well, and so does a page of a
+ * farm with too many spawns.
  */
 
 /** An ended spawn is shown for so long, so that its end can be seen. */
@@ -36,6 +37,8 @@ export class Snapshot {
   complete = false;
   /** Whether there may be spawns that the caller may not see. */
   partial = false;
+  /** Whether there are too many spawns to follow: those of the chosen node are here. */
+  many = false;
   /** Events since the page was opened. */
   eventCount = 0;
   #on = new Map();
@@ -135,7 +138,7 @@ export class Snapshot {
 
   /** Slots in use; a lost spawn takes none. */
   used(node) {
-    if (!this.#got.spawns || this.partial) return node.slots.used;
+    if (!this.#got.spawns || this.partial || this.many) return node.slots.used;
     let used = 0;
     for (const spawn of this.running(node.id)) if (spawn.state !== 'lost') used += 1;
     return used;
@@ -146,7 +149,7 @@ export class Snapshot {
   }
 
   gpuUse(node) {
-    if (node.gpus.length === 0 || this.partial) return node.gpus;
+    if (node.gpus.length === 0 || this.partial || this.many) return node.gpus;
     const use = node.gpus.map((gpu) => ({ ...gpu, used: 0 }));
     for (const spawn of this.running(node.id)) {
       const gpu = use.find((one) => one.index === spawn.gpu);

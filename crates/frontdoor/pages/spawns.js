@@ -61,7 +61,11 @@ export class Spawns {
     );
     const empty = byId('spawns-empty');
     empty.hidden = shown.length > 0 || !this.#snapshot.complete;
-    say(empty, living.length + ended.length === 0 ? 'Nothing runs here.' : 'No spawn is like that.');
+    const none =
+      this.#snapshot.many && this.#node === undefined
+        ? 'There are too many spawns for one list. Choose a node to see what runs there.'
+        : 'Nothing runs here.';
+    say(empty, living.length + ended.length === 0 ? none : 'No spawn is like that.');
   }
 
   /** Only what stands in the rows in sight. */

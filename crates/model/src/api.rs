@@ -287,11 +287,14 @@ pub struct EligibilityAnswer {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct NodeList {
-    /// All nodes, by name.
+    /// All nodes, or those of one page, by name.
     pub nodes: Vec<Node>,
     /// Present while starts fail on every node alike: no node is at fault.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub farm_cause: Option<FarmCause>,
+    /// Where the next page starts; absent on the last, and where all nodes are listed. A page may be empty and not be the last.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub next_cursor: Option<String>,
 }
 
 /// A spawn as clients see it.

@@ -51,7 +51,7 @@ pub use event::{Event, EventKind};
 pub use finding::{Finding, Level};
 pub use health::{FarmCause, Health, HealthChange, HealthState, NodeHealth, StartFailure};
 pub use id::{AgentEpoch, NameError, NodeId, Owner, RequestId, SpawnId, TicketId};
-pub use jitter::jittered;
+pub use jitter::{jittered, spread};
 pub use minute::{FarmSlots, Minute};
 pub use node::{Availability, Drain, Eligibility, GpuSlots, Heard, Load, NodeDescription, NodeRecord};
 pub use origin::{Origin, Phases};

@@ -29,7 +29,7 @@ pub const MAX_VALUE: usize = 255;
 pub const MAX_BYTES: usize = 4096;
 
 /// One tag, written `key=value`. The key ends at the first `=`.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Tag {
     /// What the value says.
     pub key: String,

@@ -255,7 +255,40 @@ pub struct SpawnFilter {
     pub cursor: Option<u64>,
 }
 
+/// Along which index a list of spawns goes. Both backends look at the same records in the same order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Walk<'a> {
+    /// Those that have ended, by when they did: of a farm with a million spawns few have ended in the last hour.
+    Ends,
+    /// Those of the owners that are asked for, by when they began.
+    Owners,
+    /// Those of this node, likewise.
+    Node(&'a NodeId),
+    /// All of them, likewise.
+    All,
+}
+
 impl SpawnFilter {
+    pub(crate) fn walk(&self) -> Walk<'_> {
+        match (self.owners.as_slice(), &self.node) {
+            ([_], _) | ([_, ..], None) => Walk::Owners,
+            (_, Some(node)) => Walk::Node(node),
+            ([], None) if self.is_about_ends() => Walk::Ends,
+            ([], None) => Walk::All,
+        }
+    }
+
+    /// Whether some of what is looked at may not be wanted.
+    pub(crate) fn sifts(&self) -> bool {
+        let walked = match self.walk() {
+            Walk::Ends => false,
+            Walk::Owners => self.node.is_none(),
+            Walk::Node(_) => self.owners.is_empty(),
+            Walk::All => true,
+        };
+        !walked || self.state.is_some() || self.renderer.is_some() || !self.tags.is_empty()
+    }
+
     /// Whether a spawn that ended then, for this reason, is wanted, as far as its end is concerned.
     pub(crate) fn wants_end(&self, ended: Option<Timestamp>, reason: Option<ExitReason>) -> bool {
         self.reason.is_none_or(|wanted| reason == Some(wanted))
@@ -275,7 +308,7 @@ pub const MAX_LOOKED_AT: usize = 5000;
 /// One page of spawns.
 #[derive(Debug, Clone, Default)]
 pub struct SpawnPage {
-    /// Newest first. May be fewer than were asked for, or none, and not be the last page: see [`MAX_LOOKED_AT`].
+    /// Newest first: by when they began, or, where the filter is about ends and of no owner or node, by when they ended. May be fewer than were asked for, or none, and not be the last page: see [`MAX_LOOKED_AT`].
     pub spawns: Vec<SpawnRecord>,
     /// Where the next page starts; absent on the last.
     pub next: Option<u64>,

@@ -58,6 +58,7 @@ macro_rules! both {
 mod deliveries;
 mod following;
 mod kept;
+mod lists;
 mod reports;
 mod simulated;
 
@@ -281,11 +282,12 @@ impl Registry {
     }
 
     /// Does what is due by time: expires reservations and places, calls nodes stale and down and their spawns lost, forgets old
-    /// records. Front doors call it about once a second. Any number may do so at once; each call does a bounded amount.
+    /// records. Front doors call it about once a second. Any number may do so at once; each call does a bounded amount, and returns
+    /// whether more is due already.
     ///
     /// # Errors
     /// The registry is away.
-    pub async fn sweep(&self) -> Result<(), RegistryError> {
+    pub async fn sweep(&self) -> Result<bool, RegistryError> {
         both!(self, b => b.sweep())
     }
 
@@ -374,15 +376,6 @@ impl Registry {
     /// The registry is away.
     pub async fn locate(&self, spawn: SpawnId) -> Result<Option<Located>, RegistryError> {
         both!(self, b => b.locate(spawn))
-    }
-
-    /// The spawns of these nodes that have not ended, without their events, in no order. The cost grows with their number:
-    /// ask for a bounded number of nodes at a time.
-    ///
-    /// # Errors
-    /// The registry is away.
-    pub async fn living(&self, nodes: &[NodeId]) -> Result<Vec<SpawnRecord>, RegistryError> {
-        both!(self, b => b.living(nodes))
     }
 
     /// Claims an idempotency key for a request with this fingerprint, for [`Timing::claim`]. Repeating the call as the same

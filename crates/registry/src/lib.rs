@@ -112,8 +112,10 @@ mod distant;
 mod embedded;
 mod error;
 mod judge;
+mod node_list;
 mod outage;
 mod permits;
+mod place_among_ends;
 mod redis;
 mod waiting;
 
@@ -128,6 +130,7 @@ pub use distant::{Transport, Way};
 pub use embedded::RegistryCopy;
 pub use error::{OpenError, RegistryError};
 pub use keepalive::{Check, Keepalive};
+pub use node_list::{NodeFilter, NodePage};
 pub use outage::{Outage, OutageKind};
 pub use permits::{Permit, Permits};
 pub use pings::WantedPings;

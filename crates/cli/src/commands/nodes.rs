@@ -6,7 +6,7 @@ use std::io::{self, Write};
 
 use clap::builder::PossibleValuesParser;
 use clap::{Args, ValueEnum};
-use model::api::{Node, NodeList};
+use model::api::Node;
 use model::{Availability, Eligibility, FarmCause, NodeHealth, NodeId, RendererType, WarmCount};
 use serde_json::Value;
 
@@ -16,6 +16,7 @@ use crate::context::Context;
 use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::listing::{Form, ListFlags, tally, write_value};
+use crate::node_pages::NodePages;
 use crate::output::{Columns, Facts, age, bytes, count, labels, printable, when, write_json};
 
 /// Lists the nodes of the farm, or shows one.
@@ -88,6 +89,17 @@ fn words(words: &[&'static str]) -> PossibleValuesParser {
 }
 
 impl NodeFilter {
+    /// Names and values of the query.
+    fn query(&self) -> Vec<(&'static str, String)> {
+        let mut query = Vec::new();
+        query.extend(self.pool.clone().map(|pool| ("pool", pool)));
+        query.extend(self.labels.iter().map(|(key, value)| ("label", format!("{key}={value}"))));
+        query.extend(self.availability.clone().map(|availability| ("availability", availability)));
+        query.extend(self.eligibility.clone().map(|eligibility| ("eligibility", eligibility)));
+        query.extend(self.health.clone().map(|health| ("health", health)));
+        query
+    }
+
     fn takes(&self, node: &Node) -> bool {
         let is =
             |wanted: &Option<String>, found: &str| wanted.as_deref().is_none_or(|wanted| wanted == found);
@@ -159,16 +171,13 @@ pub(crate) async fn run(context: &Context, args: &NodesArgs) -> Result<Exit, Fai
         }
         return Ok(Exit::Done);
     }
-    let answer = context.client.nodes().await?;
+    let mut list = NodePages::read(&context.client, &args.filter.query()).await?;
     if matches!(form, Form::Json | Form::Yaml) {
-        let mut list = raw(&answer.json);
-        if let Some(Value::Array(raw)) = list.get_mut("nodes") {
-            args.choose_raw(&answer.value.nodes, raw);
-        }
-        write_value(&mut out, form, &list)?;
+        args.choose_raw(&list.nodes, &mut list.raw);
+        write_value(&mut out, form, &list.into_json())?;
         return Ok(Exit::Done);
     }
-    let NodeList { mut nodes, farm_cause } = answer.value;
+    let NodePages { mut nodes, farm_cause, .. } = list;
     nodes.retain(|node| args.filter.takes(node));
     nodes.sort_by(|a, b| args.order(a, b));
     write(&nodes, args, form, &mut out)?;

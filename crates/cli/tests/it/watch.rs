@@ -60,6 +60,8 @@ fn event(seq: u64) -> Message {
 }
 
 fn subscribed(socket: &mut WebSocket<TcpStream>) {
+    let hello = json!({"type": "hello", "heartbeatSeconds": 30.0, "connection": "c"});
+    socket.send(Message::text(hello.to_string())).unwrap();
     let request = socket.read().unwrap();
     assert!(request.to_text().unwrap().contains("\"subscribe\""), "{request}");
     let answer = json!({"type": "subscribed", "topic": "nodes", "snapshot": [], "seq": 0});

@@ -200,8 +200,8 @@ export type LiveState =
   | { state: 'refused'; code: 'unauthenticated'; reason: string }
   | { state: 'closed' };
 
-/** What can be followed. */
-export type Topic = 'nodes' | 'spawns' | `node:${string}` | `spawn:${string}`;
+/** What can be followed; `spawns?node=…&owner=…&tag=key=value` is a part of all spawns. */
+export type Topic = 'nodes' | 'spawns' | `spawns?${string}` | `node:${string}` | `spawn:${string}`;
 
 /** Members of every event. */
 interface EventBase<Kind extends string> {
@@ -246,14 +246,14 @@ export type LiveEvent = NodeEvent | SpawnEvent;
 /** What happens on a topic. */
 export type EventOf<T extends Topic> = T extends 'nodes'
   ? NodeEvent
-  : T extends 'spawns' | `spawn:${string}`
+  : T extends 'spawns' | `spawns?${string}` | `spawn:${string}`
     ? SpawnEvent
     : LiveEvent;
 
 /** The state to start from: of `nodes` and `spawns` all of them; of one node or spawn that one, or null if it is unknown. */
 export type SnapshotOf<T extends Topic> = T extends 'nodes'
   ? Node[]
-  : T extends 'spawns'
+  : T extends 'spawns' | `spawns?${string}`
     ? Spawn[]
     : T extends `node:${string}`
       ? Node | null

@@ -9,6 +9,8 @@ const RECONNECT = { firstMs: 250, mostMs: 10_000 };
 const HELLO_MS = 10_000;
 /** A connection that lived this long was a good one: the next pause is a short one again. */
 const GOOD_MS = 5_000;
+/** When a front door ends, all pages that were connected to it come at once: the first attempt comes at any time within this. */
+const SPREAD_MS = 1_000;
 
 /**
  * Opens the live feed. It connects by itself, and again whenever the connection is lost; subscriptions resume where they
@@ -40,6 +42,8 @@ export class Live extends EventTarget {
   #turn = 0;
   #opened = 0;
   #connection;
+  /** Whether the front door sends long snapshots in parts. */
+  #inParts = false;
   /** Why the front door refused the token of this connection. */
   #refused;
   #heartbeatMs = HELLO_MS;
@@ -63,7 +67,8 @@ export class Live extends EventTarget {
   }
 
   /**
-   * Follows a topic: `nodes`, `spawns`, `node:<id>` or `spawn:<id>`. `onSnapshot` gives the state to start from, also
+   * Follows a topic: `nodes`, `spawns`, `node:<id>` or `spawn:<id>`; a part of all spawns is `spawns?node=…&owner=…&tag=key=value`.
+   * `onSnapshot` gives the state to start from, also
    * after a gap that could not be closed; `onEvent` every change after it, none twice; `onResume` says that a connection
    * was lost and nothing with it; `onRefused` that the caller may not follow this topic.
    *
@@ -79,14 +84,14 @@ export class Live extends EventTarget {
     entry.handlers.add(mine);
     this.#topics.set(topic, entry);
     // A topic that is subscribed already starts over, which gives the newcomer its snapshot.
-    this.#send({ type: 'subscribe', topic });
+    this.#ask(topic);
     return {
       topic,
       get seq() {
         return entry.seq;
       },
       refresh: () => {
-        if (entry.handlers.has(mine)) this.#send({ type: 'subscribe', topic });
+        if (entry.handlers.has(mine)) this.#ask(topic);
       },
       unsubscribe: () => {
         if (!entry.handlers.delete(mine) || entry.handlers.size > 0) return;
@@ -154,6 +159,7 @@ export class Live extends EventTarget {
     if (frame.type === 'hello') {
       this.#heartbeatMs = (frame.heartbeatSeconds + this.#buffer) * 1000;
       this.#connection = frame.connection;
+      this.#inParts = frame.features?.includes('parts') ?? false;
       if (token === undefined) this.#admit(base);
       else this.#socket.send(JSON.stringify({ type: 'authenticate', token }));
     }
@@ -175,12 +181,20 @@ export class Live extends EventTarget {
       if (!this.#opened) this.#admit(base);
       else this.dispatchEvent(new CustomEvent('violation', { detail: frame }));
     } else if (entry && frame.type === 'subscribed') {
-      entry.current = true;
       const resumed = !('snapshot' in frame);
+      entry.coming = frame.parts > 1 ? { parts: frame.parts, list: frame.snapshot } : undefined;
+      entry.current = !entry.coming;
+      if (entry.coming) return;
       // After a resume the missed events follow; a snapshot includes them.
       if (!resumed || entry.seq === undefined) entry.seq = frame.seq;
       if (resumed) this.#notify(entry, 'onResume', frame.seq);
       else this.#notify(entry, 'onSnapshot', frame.snapshot, frame.seq);
+    } else if (entry?.coming && frame.type === 'part') {
+      const { list, parts } = entry.coming;
+      for (const one of frame.snapshot) list.push(one);
+      if (frame.part < parts) return;
+      [entry.coming, entry.current, entry.seq] = [undefined, true, frame.seq];
+      this.#notify(entry, 'onSnapshot', list, frame.seq);
     } else if (entry?.current && frame.type === 'event' && frame.seq > entry.seq) {
       entry.seq = frame.seq;
       this.#notify(entry, 'onEvent', frame);
@@ -205,7 +219,8 @@ export class Live extends EventTarget {
     this.#opened = Date.now();
     for (const [topic, entry] of this.#topics) {
       entry.current = false;
-      this.#send({ type: 'subscribe', topic, ...(entry.seq !== undefined && { since: entry.seq }) });
+      entry.coming = undefined;
+      this.#ask(topic, entry.seq);
     }
     this.#become({ state: 'open', base: base.href, connection: this.#connection, ...(caller && { caller }) });
   }
@@ -229,7 +244,7 @@ export class Live extends EventTarget {
     const renew = refused && (good || this.#failures === 0);
     this.#failures = good ? 1 : this.#failures + 1;
     if (!refused) this.#turn += 1;
-    const delay = renew ? 0 : jittered(this.#failures, this.#backoff);
+    const delay = renew ? 0 : good ? Math.random() * SPREAD_MS : jittered(this.#failures, this.#backoff);
     this.#timer = setTimeout(() => this.#connect(), delay);
     this.#become({ state: 'waiting', retryAt: Date.now() + delay, attempts: this.#failures, code, reason });
   }
@@ -243,6 +258,10 @@ export class Live extends EventTarget {
   /** The network is back, or the page is visible again: no reason to wait. */
   #look() {
     if (!globalThis.document?.hidden) this.hurry();
+  }
+
+  #ask(topic, since) {
+    this.#send({ type: 'subscribe', topic, ...(since !== undefined && { since }), ...(this.#inParts && { parts: true }) });
   }
 
   #send(frame) {

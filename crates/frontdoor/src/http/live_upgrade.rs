@@ -4,9 +4,11 @@ use std::sync::Arc;
 
 use axum::extract::ws::WebSocketUpgrade;
 use axum::extract::ws::rejection::WebSocketUpgradeRejection;
-use axum::extract::{Extension, State};
+use axum::extract::{Extension, FromRequestParts, Request, State};
+use axum::http::request::Parts;
 use axum::http::{HeaderValue, Uri, header};
 use axum::response::{IntoResponse, Response};
+use hyper::upgrade::OnUpgrade;
 use model::api::ErrorCode;
 
 use super::authorization::Who;
@@ -26,7 +28,8 @@ use crate::strict_json::Invalid;
 /// spawns only. When the credential is good no more, the connection is closed with 1008.
 ///
 /// A subscriber sends `{"type":"subscribe","topic":T,"since"?:SEQ}` and `{"type":"unsubscribe","topic":T}`; a topic is
-/// `nodes`, `spawns`, `node:<id>` or `spawn:<id>`. It is sent `hello`, `subscribed` with a snapshot, `event`, `unsubscribed`,
+/// `nodes`, `spawns`, `node:<id>` or `spawn:<id>`, or a part of all spawns: `spawns?node=…&owner=…&tag=key=value`. With
+/// `"parts":true` a long snapshot comes in several messages: `subscribed` and `part`. It is sent `hello`, `subscribed` with a snapshot, `event`, `unsubscribed`,
 /// `heartbeat` and `error`. Pages of origins that `--cors-origin` does not name are refused.
 #[utoipa::path(
     get,
@@ -40,11 +43,15 @@ pub(crate) async fn connect(
     peer: Option<Extension<Peer>>,
     Who(bearer): Who,
     uri: Uri,
-    upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
+    request: Request,
 ) -> Result<Response, ApiError> {
     no_parameters(&uri)?;
-    let upgrade = match upgrade {
-        Ok(upgrade) => upgrade,
+    let (mut head, _) = request.into_parts();
+    let (key, upgrade) = match handshake(&mut head).await {
+        Ok(Some(handshake)) => handshake,
+        Ok(None) => {
+            return Err(ApiError::new(ErrorCode::UpgradeRequired, "the connection cannot be upgraded"));
+        }
         Err(rejection) => return Ok(refused(&rejection)),
     };
     if edge.stages.leaving.is_cancelled() {
@@ -64,7 +71,15 @@ pub(crate) async fn connect(
         place.known();
     }
     let subscriber = Subscriber { rights, peer, place, account: account.zip(share) };
-    Ok(live::accept(Arc::clone(&edge.live), upgrade, subscriber))
+    Ok(live::accept(Arc::clone(&edge.live), &key, upgrade, subscriber))
+}
+
+/// The key of a handshake and the connection to come; `None` where there is none.
+async fn handshake(head: &mut Parts) -> Result<Option<(HeaderValue, OnUpgrade)>, WebSocketUpgradeRejection> {
+    // axum checks the request, and takes the connection for itself: this is a second handle to it.
+    let upgrade = head.extensions.get::<OnUpgrade>().cloned();
+    drop(WebSocketUpgrade::from_request_parts(head, &()).await?);
+    Ok(head.headers.get(header::SEC_WEBSOCKET_KEY).cloned().zip(upgrade))
 }
 
 fn refused(rejection: &WebSocketUpgradeRejection) -> Response {

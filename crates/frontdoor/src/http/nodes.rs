@@ -7,36 +7,93 @@ use axum::body::Bytes;
 use axum::extract::State;
 use axum::http::{Uri, header};
 use axum::response::{IntoResponse, Response};
-use model::NodeId;
 use model::api::{ErrorCode, Node, NodeList};
+use model::{Availability, Eligibility, FarmCause, HealthState, NodeId};
+use registry::NodeFilter;
 
 use super::edge::Edge;
 use super::error::ApiError;
-use super::extract::{Name, no_parameters};
+use super::extract::{Name, Parameters, no_parameters};
 use super::problem_sets::{ListProblems, OneProblems};
 
-/// Lists all nodes, by name.
+/// Nodes on a page.
+const MAX_PAGE: u32 = 1000;
+/// Labels of a filter.
+const MAX_LABELS: usize = 16;
+
+/// Lists nodes, by name: all of them, or with any parameter page by page.
 #[utoipa::path(
     get,
     path = "/v1/nodes",
     tag = "nodes",
-    responses((status = 200, description = "All nodes", body = NodeList), ListProblems),
+    params(
+        ("pool" = Option<String>, Query, min_length = 1, max_length = 63, description = "Only those of this pool"),
+        (
+            "label" = Option<Vec<String>>, Query,
+            description = "Only those with this label, `key=value`; may be repeated, all must hold",
+        ),
+        ("availability" = Option<Availability>, Query, description = "Only those that are so"),
+        ("eligibility" = Option<Eligibility>, Query, description = "Only those that are so"),
+        ("health" = Option<HealthState>, Query, description = "Only those that are so"),
+        ("limit" = Option<u32>, Query, minimum = 1, maximum = 1000, description = "Most to list; 100 when left out"),
+        (
+            "cursor" = Option<String>, Query, min_length = 1, max_length = 63, pattern = "^[A-Za-z0-9._-]+$",
+            description = "`nextCursor` of the page before",
+        ),
+    ),
+    responses((status = 200, description = "All nodes, or one page", body = NodeList), ListProblems),
 )]
 pub(crate) async fn list(State(edge): State<Arc<Edge>>, uri: Uri) -> Result<Response, ApiError> {
-    no_parameters(&uri)?;
+    if uri.query().is_some_and(|query| !query.is_empty()) {
+        return page(&edge, Parameters::of(&uri)?).await.map(|list| Json(list).into_response());
+    }
     let json = edge.answers.nodes.get(read_all(&edge)).await?;
     Ok(([(header::CONTENT_TYPE, "application/json")], json).into_response())
+}
+
+async fn page(edge: &Edge, mut parameters: Parameters) -> Result<NodeList, ApiError> {
+    let filter = NodeFilter {
+        pool: parameters.take::<String>("pool")?,
+        labels: parameters.all::<Label>("label", MAX_LABELS)?.into_iter().map(|Label(pair)| pair).collect(),
+        availability: parameters.take::<Availability>("availability")?,
+        eligibility: parameters.take::<Eligibility>("eligibility")?,
+        health: parameters.take::<HealthState>("health")?,
+        limit: usize::try_from(parameters.number("limit", 100, MAX_PAGE)?).unwrap_or(1),
+        cursor: parameters.take::<NodeId>("cursor")?,
+    };
+    parameters.done()?;
+    let page = edge.registry.nodes_page(&filter).await?;
+    Ok(NodeList {
+        nodes: page.nodes.into_iter().map(Node::from).collect(),
+        farm_cause: farm_cause(edge).await,
+        next_cursor: page.next.map(|node| node.to_string()),
+    })
+}
+
+/// `key=value`, as nodes carry it.
+struct Label((String, String));
+
+impl std::str::FromStr for Label {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        model::node::parse_label(text).map(Self).map_err(|why| why.to_string())
+    }
+}
+
+/// The list is worth more than the cause: what is known of it will do.
+async fn farm_cause(edge: &Edge) -> Option<FarmCause> {
+    match edge.registry.farm_cause().await {
+        Ok(cause) => cause,
+        Err(_) => edge.snapshot.farm_cause(),
+    }
 }
 
 /// All nodes as the answer's body: one for all callers that ask at the same time.
 async fn read_all(edge: &Edge) -> Result<Bytes, ApiError> {
     let nodes = edge.registry.nodes().await?.into_iter().map(Node::from).collect();
-    // The list is worth more than the cause: what is known of it will do.
-    let farm_cause = match edge.registry.farm_cause().await {
-        Ok(cause) => cause,
-        Err(_) => edge.snapshot.farm_cause(),
-    };
-    let json = serde_json::to_vec(&NodeList { nodes, farm_cause });
+    let farm_cause = farm_cause(edge).await;
+    let json = serde_json::to_vec(&NodeList { nodes, farm_cause, next_cursor: None });
     json.map(Bytes::from).map_err(|error| ApiError::new(ErrorCode::Internal, error.to_string()))
 }
 

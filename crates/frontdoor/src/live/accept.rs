@@ -1,35 +1,43 @@
-//! The handshake of a live connection.
+//! The handshake of a live connection, once its request was checked.
 
 use std::sync::Arc;
 
-use axum::extract::ws::{WebSocket, WebSocketUpgrade};
-use axum::response::Response;
-use tracing::{Instrument, info_span};
+use axum::body::Body;
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use hyper::upgrade::OnUpgrade;
+use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
+use tracing::{Instrument, debug, info_span};
 use uuid::Uuid;
 
 use super::session::{self, Parts, Subscriber};
+use super::socket::socket;
 
-/// Longer messages end the connection; those that are too long only for the protocol are refused.
-const MAX_FRAME: usize = 64 * 1024;
-/// Buffers are small: there may be thousands of connections, and most of what they are sent is.
-const BUFFER: usize = 4096;
-
-/// Answers a handshake. The session begins once the answer is sent.
-pub(crate) fn accept(parts: Arc<Parts>, upgrade: WebSocketUpgrade, subscriber: Subscriber) -> Response {
+/// Answers a handshake, whose `Sec-WebSocket-Key` this is. The session begins once the answer is sent.
+pub(crate) fn accept(
+    parts: Arc<Parts>,
+    key: &HeaderValue,
+    upgrade: OnUpgrade,
+    subscriber: Subscriber,
+) -> Response {
     let connection = Uuid::now_v7();
     let span = info_span!("live", %connection);
     // From here on, so that shutdown waits for handshakes too.
     let token = parts.live.sessions.token();
-    upgrade
-        .max_message_size(MAX_FRAME)
-        .max_frame_size(MAX_FRAME)
-        .read_buffer_size(BUFFER)
-        .write_buffer_size(BUFFER)
-        .on_upgrade(move |socket: WebSocket| {
-            let session = async move {
-                session::run(socket, &parts, connection, subscriber).await;
-                drop(token);
-            };
-            session.instrument(span)
-        })
+    let session = async move {
+        match upgrade.await {
+            Ok(upgraded) => {
+                session::run(socket(upgraded).await, &parts, connection, subscriber).await;
+            }
+            Err(error) => debug!(%error, "the connection broke off before it was a WebSocket"),
+        }
+        drop(token);
+    };
+    tokio::spawn(session.instrument(span));
+    let headers = [
+        (header::CONNECTION, "upgrade"),
+        (header::UPGRADE, "websocket"),
+        (header::SEC_WEBSOCKET_ACCEPT, &derive_accept_key(key.as_bytes())),
+    ];
+    (StatusCode::SWITCHING_PROTOCOLS, headers, Body::empty()).into_response()
 }

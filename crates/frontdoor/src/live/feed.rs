@@ -2,60 +2,97 @@
 //!
 //! Invariant: one short lock guards all of it, so that a subscription begins between two events and never in the middle of one.
 
-use std::cell::LazyCell;
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use axum::extract::ws::Utf8Bytes;
 use model::api::Node;
-use model::{Event, EventKind, NodeId, Owner};
+use model::{Event, NodeId, Owner, SpawnId};
 use registry::WantedPings;
-use tokio::sync::mpsc::{self, error::TrySendError};
 use tokio::sync::watch;
 use tokio::time::timeout;
-use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use super::protocol::{Form, Topic, TopicSnapshot, event_frame, is_of_spawns, narrowed, pings};
+use super::claims::Claims;
+use super::followed::Followed;
+use super::listeners::{Mailbox, Topics, heard};
+use super::protocol::{Topic, TopicSnapshot};
 use super::ring::{Owned, Ring};
-use super::view::View;
+use super::view::{Need, View, Watched};
 use crate::callers::OwnerNames;
 
 /// Nodes whose pings are asked for one by one.
 const MAX_NODES: usize = 100;
 
-/// One thing for a subscriber.
-#[derive(Debug, Clone)]
-pub(crate) enum Item {
-    /// An event's frame.
-    Event { topic: Arc<Topic>, seq: u64, frame: Utf8Bytes },
-    /// Events may be missing: the subscription begins anew.
-    Restart(Arc<Topic>),
-}
-
-/// The queue of one connection.
-#[derive(Debug, Clone)]
-pub(crate) struct Mailbox {
-    pub(crate) connection: Uuid,
-    pub(crate) queue: mpsc::Sender<Item>,
-    /// Cancelled when the queue was full.
-    pub(crate) slow: CancellationToken,
-}
-
-/// How a subscription begins.
+/// How a subscription goes on after an event.
 #[derive(Debug)]
-pub(crate) enum Start {
-    /// With how things stood right after this event.
-    Snapshot { snapshot: TopicSnapshot, seq: u64 },
-    /// With these events, after the last one that the subscriber has.
-    Events(Vec<Arc<Event>>),
+pub(crate) enum Next {
+    /// With these events; those after `seq` arrive in the mailbox.
+    Caught { events: Vec<Arc<Owned>>, seq: u64 },
+    /// With these events, and then with more that are here; nothing arrives in the mailbox yet.
+    Page(Vec<Arc<Owned>>),
     /// With events that the ring does not have any more, up to this one.
     Older { until: u64 },
     /// The last event that the subscriber has is not here yet.
     Ahead,
+    /// There is another view than before: it may be of another registry.
+    Changed,
     /// There is no view.
     Nothing,
+}
+
+/// A subscription as far as its events go.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Listening<'a> {
+    pub(crate) topic: &'a Arc<Topic>,
+    /// The owner whose spawns it hears of; `None`: all spawns.
+    pub(crate) only: Option<&'a Owner>,
+    pub(crate) mailbox: &'a Mailbox,
+}
+
+impl Listening<'_> {
+    /// The events of its topic after this one, if none of them is missing. Where nothing has happened since, nothing has for any owner;
+    /// an event that is not here yet is none after which any is.
+    fn after<'r>(
+        &self,
+        since: u64,
+        view: &View,
+        ring: &'r Ring,
+    ) -> Option<impl Iterator<Item = &'r Arc<Owned>>> {
+        let topic = self.topic;
+        let events = if since < view.seq { Some(ring.since(since)?) } else { None };
+        Some(events.into_iter().flatten().filter(|owned| topic.form(&owned.event).is_some()))
+    }
+
+    /// Whether it is known if this event is for it.
+    fn knows(&self, owned: &Owned) -> bool {
+        !self.is_part() || owned.of.is_known
+    }
+
+    /// An event as far as it may hear of it.
+    fn hears(&self, owned: &Arc<Owned>, view: &View) -> Option<Arc<Owned>> {
+        let part = match &**self.topic {
+            Topic::Narrowed(narrowed) => Some(&**narrowed),
+            _ => None,
+        };
+        let heard = heard(owned, self.only, part, view)?;
+        let is_whole = Arc::ptr_eq(&heard, &owned.event);
+        Some(if is_whole { Arc::clone(owned) } else { Arc::new(Owned::new(heard, owned.of.clone())) })
+    }
+
+    /// Whether it hears of some spawns only, by what they are.
+    pub(crate) fn is_part(&self) -> bool {
+        self.only.is_some() || matches!(**self.topic, Topic::Narrowed(_))
+    }
+}
+
+/// Nodes whose spawns are to be read.
+#[derive(Debug)]
+pub(crate) struct Uncovered {
+    pub(crate) nodes: Vec<NodeId>,
+    /// The view's last event when they were found.
+    since: u64,
+    generation: u64,
 }
 
 /// See the module's documentation.
@@ -67,52 +104,19 @@ pub(crate) struct Feed {
     loaded: watch::Sender<bool>,
     /// How many connections want one.
     wanted: watch::Sender<usize>,
+    /// Changes when more spawns are needed.
+    needed: watch::Sender<u64>,
+    /// Changes when more spawns are here.
+    covered: watch::Sender<u64>,
 }
 
 #[derive(Debug, Default)]
 struct Inner {
     farm: Option<(View, Ring)>,
-    topics: HashMap<Arc<Topic>, Listeners>,
-}
-
-/// The listeners of a topic.
-#[derive(Debug, Default)]
-struct Listeners {
-    /// Those that hear of all spawns.
-    all: Vec<Mailbox>,
-    /// Those that hear of an owner's spawns only, by that owner.
-    own: HashMap<Owner, Vec<Mailbox>>,
-}
-
-impl Listeners {
-    fn is_empty(&self) -> bool {
-        self.all.is_empty() && self.own.is_empty()
-    }
-
-    fn of(&mut self, only: Option<&Owner>) -> &mut Vec<Mailbox> {
-        match only {
-            None => &mut self.all,
-            Some(owner) => self.own.entry(owner.clone()).or_default(),
-        }
-    }
-
-    /// Keeps the listeners that are still connected.
-    fn retain(&mut self, keep: impl Fn(&Mailbox) -> bool) {
-        self.all.retain(&keep);
-        self.own.retain(|_, mailboxes| {
-            mailboxes.retain(&keep);
-            !mailboxes.is_empty()
-        });
-    }
-
-    /// Posts to those that hear of this owner's spawns only.
-    fn post_to(&mut self, owner: &Owner, item: &Item) {
-        let Some(mailboxes) = self.own.get_mut(owner) else { return };
-        mailboxes.retain(|mailbox| post(mailbox, item));
-        if mailboxes.is_empty() {
-            self.own.remove(owner);
-        }
-    }
+    topics: Topics,
+    claims: Claims,
+    /// Views so far.
+    generation: u64,
 }
 
 /// A connection that wants the feed to run, for as long as this lives.
@@ -125,9 +129,28 @@ impl Drop for Wanting<'_> {
     }
 }
 
+/// A subscription that needs some spawns to be followed, for as long as this lives.
+#[derive(Debug)]
+pub(crate) struct Needing<'a> {
+    feed: &'a Feed,
+    need: Need,
+}
+
+impl Drop for Needing<'_> {
+    fn drop(&mut self) {
+        self.feed.inner().claims.remove(&self.need);
+    }
+}
+
 impl Feed {
     pub(crate) fn new() -> Self {
-        Self { inner: Mutex::default(), loaded: watch::Sender::new(false), wanted: watch::Sender::new(0) }
+        Self {
+            inner: Mutex::default(),
+            loaded: watch::Sender::new(false),
+            wanted: watch::Sender::new(0),
+            needed: watch::Sender::new(0),
+            covered: watch::Sender::new(0),
+        }
     }
 
     fn inner(&self) -> MutexGuard<'_, Inner> {
@@ -137,6 +160,18 @@ impl Feed {
     pub(crate) fn want(&self) -> Wanting<'_> {
         self.wanted.send_modify(|count| *count += 1);
         Wanting(self)
+    }
+
+    /// Has spawns followed.
+    pub(crate) fn need(&self, need: Need) -> Needing<'_> {
+        let mut inner = self.inner();
+        inner.claims.add(&need);
+        if let (Need::All, Some((view, _))) = (&need, &mut inner.farm) {
+            view.covers_new = true;
+        }
+        drop(inner);
+        self.needed.send_modify(|count| *count += 1);
+        Needing { feed: self, need }
     }
 
     /// Returns when a connection wants the feed to run.
@@ -161,17 +196,63 @@ impl Feed {
         self.loaded.subscribe().wait_for(|loaded| *loaded).await.ok();
     }
 
-    /// Takes a new view; every subscription begins anew.
-    pub(crate) fn load(&self, view: View, ring: Ring) {
+    /// Returns when there is a view that has the spawns that are needed.
+    pub(crate) async fn covers(&self, need: &Need) {
+        let is_here = || self.inner().farm.as_ref().is_some_and(|(view, _)| view.covers(need));
+        self.covered.subscribe().wait_for(|_| is_here()).await.ok();
+    }
+
+    /// Returns nodes whose spawns are needed and not here, so many at the most, when there are any.
+    pub(crate) async fn uncovered(&self, most: usize) -> Uncovered {
+        let mut needed = self.needed.subscribe();
+        loop {
+            needed.borrow_and_update();
+            let found = {
+                let inner = self.inner();
+                let generation = inner.generation;
+                inner.farm.as_ref().map(|(view, _)| Uncovered {
+                    nodes: inner.uncovered(view, most),
+                    since: view.seq,
+                    generation,
+                })
+            };
+            if let Some(found) = found.filter(|found| !found.nodes.is_empty()) {
+                return found;
+            }
+            needed.changed().await.ok();
+        }
+    }
+
+    /// Those of these nodes whose spawns are needed, for a view that is being made.
+    pub(crate) fn needed_of(&self, nodes: &[Node]) -> Vec<NodeId> {
+        let inner = self.inner();
+        nodes.iter().map(|node| &node.id).filter(|node| inner.claims.wants(node)).cloned().collect()
+    }
+
+    /// Takes in the spawns of nodes. `until`: the last event that they may include. Returns `false` when they cannot be made exact:
+    /// then they are read again.
+    pub(crate) fn cover(&self, found: &Uncovered, spawns: Vec<Followed>, until: u64) -> bool {
         let mut inner = self.inner();
+        let is_same = inner.generation == found.generation;
+        let Some((view, ring)) = inner.farm.as_mut().filter(|_| is_same) else { return false };
+        let Some(since) = ring.after(found.since, view.seq) else { return false };
+        view.cover(&found.nodes, spawns, until, &since);
+        drop(inner);
+        self.covered.send_modify(|count| *count += 1);
+        true
+    }
+
+    /// Takes a new view; every subscription begins anew.
+    pub(crate) fn load(&self, mut view: View, ring: Ring) {
+        let mut inner = self.inner();
+        view.covers_new = inner.claims.wants_all();
         inner.farm = Some((view, ring));
-        inner.topics.retain(|topic, listeners| {
-            let item = Item::Restart(Arc::clone(topic));
-            listeners.retain(|mailbox| post(mailbox, &item));
-            !listeners.is_empty()
-        });
+        inner.generation += 1;
+        inner.topics.restart();
         drop(inner);
         self.loaded.send_replace(true);
+        self.covered.send_modify(|count| *count += 1);
+        self.needed.send_modify(|count| *count += 1);
     }
 
     /// Drops the view.
@@ -180,9 +261,23 @@ impl Feed {
         self.inner().farm = None;
     }
 
+    /// Forgets the spawns that no subscription has needed for so long.
+    pub(crate) fn tidy(&self, linger: Duration) {
+        let Inner { farm, topics, claims, .. } = &mut *self.inner();
+        claims.tidy(linger);
+        let Some((view, _)) = farm else { return };
+        view.covers_new = claims.wants_all();
+        view.uncover(|node| claims.wants(node), |spawn| topics.has_spawn(spawn));
+    }
+
     /// The nodes that were up when last heard of.
     pub(crate) fn up(&self) -> Vec<NodeId> {
         self.inner().farm.as_ref().map_or_else(Vec::new, |(view, _)| view.up())
+    }
+
+    /// The node of a spawn that is followed.
+    pub(crate) fn node_of(&self, spawn: SpawnId) -> Option<NodeId> {
+        self.inner().farm.as_ref().and_then(|(view, _)| view.node_of(spawn).cloned())
     }
 
     /// The node that must be read before this event can be published.
@@ -207,9 +302,15 @@ impl Feed {
         let (view, _) = inner.farm.as_ref()?;
         let mut nodes = BTreeSet::new();
         for topic in inner.topics.keys() {
-            match &**topic {
+            match topic {
                 Topic::Nodes => {}
                 Topic::Spawns => return Some(WantedPings::All),
+                Topic::Narrowed(narrowed) => match &narrowed.node {
+                    Some(node) => {
+                        nodes.insert(node.clone());
+                    }
+                    None => return Some(WantedPings::All),
+                },
                 Topic::Node(node) => {
                     nodes.insert(node.clone());
                 }
@@ -230,150 +331,98 @@ impl Feed {
     /// Sends the next event to its listeners, with its owner's name.
     pub(crate) fn publish(&self, event: Event, read: Option<Node>, names: &OwnerNames) {
         let mut inner = self.inner();
-        let Inner { farm, topics } = &mut *inner;
+        let Inner { farm, topics, .. } = &mut *inner;
         let Some((view, ring)) = farm else { return };
         // Asked before it is applied: a spawn that has ended is forgotten.
-        let owner = view.owner_in(&event);
-        view.apply(&event, read);
-        let event = Arc::new(names.named(event));
-        match &owner {
-            Some(owner) => ring.push(Arc::clone(&event), owner.clone()),
-            None => ring.push_unowned(Arc::clone(&event)),
-        }
-        let owned = Owned { event, owner: owner.flatten() };
-        for topic in topics_of(&owned.event) {
-            let Some((topic, _)) = topics.get_key_value(&topic) else { continue };
-            let topic = Arc::clone(topic);
-            let Some(listeners) = topics.get_mut(&topic) else { continue };
-            post_to_all(&topic, &owned, view, listeners);
-            if listeners.is_empty() {
-                topics.remove(&topic);
-            }
+        let of = view.subject_of(&event);
+        let is_watched = event.spawn.is_some_and(|spawn| topics.has_spawn(spawn));
+        let before = view.coming();
+        view.apply(&event, read, if is_watched { Watched::Yes } else { Watched::No });
+        let has_come = view.coming() != before;
+        let owned = Arc::new(Owned::new(Arc::new(names.named(event)), of));
+        ring.push(Arc::clone(&owned));
+        topics.publish(&owned, view);
+        drop(inner);
+        if has_come {
+            self.covered.send_modify(|count| *count += 1);
         }
     }
 
-    /// Subscribes: what `Start` stands for, and then every event; those of spawns only as far as they are this owner's, if one
-    /// is named.
-    pub(crate) fn subscribe(
+    /// How things stand, and the number of the last event; `None` while there is no view that has what is needed.
+    pub(crate) fn snapshot(
         &self,
-        topic: &Arc<Topic>,
+        topic: &Topic,
         only: Option<&Owner>,
-        since: Option<u64>,
-        mailbox: &Mailbox,
-    ) -> Start {
-        let mut inner = self.inner();
-        let Inner { farm, topics } = &mut *inner;
-        let Some((view, ring)) = farm else { return Start::Nothing };
-        let mailboxes = topics.entry(Arc::clone(topic)).or_default().of(only);
-        if mailboxes.iter().all(|known| known.connection != mailbox.connection) {
-            mailboxes.push(mailbox.clone());
+        need: &Need,
+    ) -> Option<(TopicSnapshot, u64)> {
+        let inner = self.inner();
+        let (view, _) = inner.farm.as_ref()?;
+        view.covers(need).then(|| (view.snapshot(topic, only), view.seq))
+    }
+
+    /// Which view this is: events of an earlier one may be of another registry.
+    pub(crate) fn generation(&self) -> u64 {
+        self.inner().generation
+    }
+
+    /// How a subscription would go on after this event.
+    pub(crate) fn peek(&self, listening: Listening<'_>, since: u64) -> Next {
+        let inner = self.inner();
+        let Some((view, ring)) = &inner.farm else { return Next::Nothing };
+        if since > view.seq {
+            return Next::Ahead;
         }
-        match since {
-            None => Start::Snapshot { snapshot: view.snapshot(topic, only), seq: view.seq },
-            Some(since) if since > view.seq => Start::Ahead,
-            // Nothing has happened since, for any owner.
-            Some(since) if since == view.seq => Start::Events(Vec::new()),
-            Some(since) => {
-                let belongs = |event: &Arc<Event>| topic.form(event).is_some();
-                let events: Option<Vec<Arc<Event>>> = match only {
-                    None => {
-                        ring.since(since).map(|e| e.map(|o| Arc::clone(&o.event)).filter(belongs).collect())
-                    }
-                    Some(owner) => ring
-                        .owned_since(since)
-                        .map(|events| events.filter_map(|o| heard(o, owner, view)).filter(belongs).collect()),
-                };
-                events.map_or(Start::Older { until: view.seq }, Start::Events)
+        let is_here = match listening.after(since, view, ring) {
+            Some(mut events) => events.all(|owned| listening.knows(owned)),
+            None => false,
+        };
+        if is_here { Next::Page(Vec::new()) } else { Next::Older { until: view.seq } }
+    }
+
+    /// Subscribes after this event, once no more than `most` events are to be sent before those that happen from now on.
+    /// `generation`: the view that this event is known in.
+    pub(crate) fn catch_up(
+        &self,
+        listening: Listening<'_>,
+        since: u64,
+        most: usize,
+        generation: u64,
+    ) -> Next {
+        let mut inner = self.inner();
+        if inner.generation != generation {
+            return Next::Changed;
+        }
+        let Inner { farm, topics, .. } = &mut *inner;
+        let Some((view, ring)) = farm else { return Next::Nothing };
+        let Some(after) = listening.after(since, view, ring) else {
+            return Next::Older { until: view.seq };
+        };
+        let mut events = Vec::new();
+        for owned in after {
+            if !listening.knows(owned) {
+                return Next::Older { until: view.seq };
+            }
+            events.extend(listening.hears(owned, view));
+            if events.len() > most {
+                events.pop();
+                return Next::Page(events);
             }
         }
+        topics.add(listening.topic, listening.only, listening.mailbox);
+        Next::Caught { events, seq: view.seq.max(since) }
     }
 
     /// Ends this connection's subscription.
     pub(crate) fn unsubscribe(&self, topic: &Arc<Topic>, only: Option<&Owner>, connection: Uuid) {
-        let mut inner = self.inner();
-        if let Some(listeners) = inner.topics.get_mut(topic) {
-            let mailboxes = listeners.of(only);
-            mailboxes.retain(|mailbox| mailbox.connection != connection);
-            if let (Some(owner), true) = (only, mailboxes.is_empty()) {
-                listeners.own.remove(owner);
-            }
-            if listeners.is_empty() {
-                inner.topics.remove(topic);
-            }
+        self.inner().topics.remove(topic, only, connection);
+    }
+}
+
+impl Inner {
+    fn uncovered(&self, view: &View, most: usize) -> Vec<NodeId> {
+        if self.claims.wants_all() {
+            return view.uncovered(view.names(), most);
         }
+        view.uncovered(self.claims.nodes(), most)
     }
-}
-
-/// Posts to the listeners of this topic, each as far as it may hear.
-fn post_to_all(topic: &Arc<Topic>, owned: &Owned, view: &View, listeners: &mut Listeners) {
-    let Owned { event, owner } = owned;
-    let Some(form) = topic.form(event) else { return };
-    let item = |frame| Item::Event { topic: Arc::clone(topic), seq: event.seq, frame };
-    // Encoded once for all of them.
-    let whole = LazyCell::new(|| item(event_frame(topic, event, form)));
-    if !listeners.all.is_empty() {
-        listeners.all.retain(|mailbox| post(mailbox, &whole));
-    }
-    if listeners.own.is_empty() {
-        return;
-    }
-    let owner = match form {
-        Form::Ping(spawn, _) => view.owner(spawn).flatten(),
-        Form::Whole => owner.as_ref(),
-    };
-    if !is_of_spawns(event.kind) {
-        listeners.own.retain(|_, mailboxes| {
-            mailboxes.retain(|mailbox| post(mailbox, &whole));
-            !mailboxes.is_empty()
-        });
-    } else if event.spawn.is_none() && form == Form::Whole {
-        for owner in owners_of_pings(event, view) {
-            if listeners.own.contains_key(owner)
-                && let Some(event) = heard(owned, owner, view)
-            {
-                listeners.post_to(owner, &item(event_frame(topic, &event, form)));
-            }
-        }
-    } else if let Some(owner) = owner {
-        listeners.post_to(owner, &whole);
-    }
-}
-
-/// The owners of the spawns whose pings are in this event.
-fn owners_of_pings<'v>(event: &Event, view: &'v View) -> HashSet<&'v Owner> {
-    pings(event).filter_map(|(spawn, _)| view.owner(spawn).flatten()).collect()
-}
-
-/// An event as far as an owner may hear of it.
-fn heard(Owned { event, owner: of }: &Owned, owner: &Owner, view: &View) -> Option<Arc<Event>> {
-    if !is_of_spawns(event.kind) {
-        return Some(Arc::clone(event));
-    }
-    if event.spawn.is_none() {
-        return narrowed(event, |spawn| view.owner(spawn) == Some(Some(owner))).map(Arc::new);
-    }
-    (of.as_ref() == Some(owner)).then(|| Arc::clone(event))
-}
-
-/// Returns whether the listener is still connected and fast enough.
-fn post(mailbox: &Mailbox, item: &Item) -> bool {
-    match mailbox.queue.try_send(item.clone()) {
-        Ok(()) => true,
-        Err(TrySendError::Full(_)) => {
-            mailbox.slow.cancel();
-            false
-        }
-        Err(TrySendError::Closed(_)) => false,
-    }
-}
-
-/// All topics that an event may belong to.
-fn topics_of(event: &Event) -> Vec<Topic> {
-    let mut topics = vec![if is_of_spawns(event.kind) { Topic::Spawns } else { Topic::Nodes }];
-    topics.extend(event.node.clone().map(Topic::Node));
-    topics.extend(event.spawn.map(Topic::Spawn));
-    if event.kind == EventKind::SpawnPing {
-        topics.extend(pings(event).map(|(spawn, _)| Topic::Spawn(spawn)));
-    }
-    topics
 }

@@ -5,27 +5,31 @@
 //!                                ▲                │
 //!                                └── events are missing: pause, wait for the registry to be refilled
 //! ```
+//!
+//! Spawns are read of those nodes alone whose spawns a subscription needs, page by page, while events are followed.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use model::api::Node;
-use model::{Availability, Event, NodeId, Owner, SpawnId, Timestamp};
+use model::{Availability, Event, NodeId, SpawnId, Timestamp};
 use registry::{Position, RegistryError, WantedPings};
 use tokio::time::{Instant, sleep};
 use tracing::{debug, info};
 
 use super::followed::Followed;
 use super::hub::Live;
-use super::ring::Ring;
-use super::view::View;
+use super::ring::{Owned, Ring, Subject};
+use super::view::{View, Watched};
 use crate::backoff::Backoff;
 
 /// The feed runs on for this long without subscribers, because those that were cut off come back.
 const LINGER: Duration = Duration::from_secs(60);
 /// Nodes whose spawns are read in one go.
 const PAGE: usize = 100;
+/// Nodes whose spawns are read before a view is there; those of the others come after. It has to be there soon.
+const MAX_AT_ONCE: usize = 1000;
 /// The ring begins with events that are no older than this, for subscribers that come over from a front door that left.
 const REACH: Duration = Duration::from_secs(15);
 /// Agents fill a registry that was wiped within two of their heartbeats. Until then a view would show an empty farm.
@@ -47,6 +51,7 @@ pub(crate) async fn keep(live: Arc<Live>) {
         info!("live feed begins to follow the registry");
         tokio::select! {
             () = pump(&live) => {}
+            () = cover(&live) => {}
             () = live.feed.idle(LINGER) => {}
         }
         live.feed.unload();
@@ -97,6 +102,34 @@ async fn pump(live: &Live) {
     }
 }
 
+/// Reads the spawns that subscriptions need. Runs for ever.
+async fn cover(live: &Live) {
+    let mut backoff = Backoff::new(Duration::from_millis(50), Duration::from_secs(2));
+    loop {
+        let found = live.feed.uncovered(PAGE).await;
+        match read_spawns(live, &found.nodes).await {
+            Ok((spawns, until)) => {
+                if live.feed.cover(&found, spawns, until) {
+                    backoff.reset();
+                } else {
+                    backoff.sleep().await;
+                }
+            }
+            Err(error) => {
+                debug!(%error, "spawns not read");
+                live.registry.back().await;
+                backoff.sleep().await;
+            }
+        }
+    }
+}
+
+/// The spawns of these nodes that have not ended, and the last event that they may include.
+async fn read_spawns(live: &Live, nodes: &[NodeId]) -> Result<(Vec<Followed>, u64), RegistryError> {
+    let spawns = live.registry.living(nodes).await?.into_iter().map(Followed::from).collect();
+    Ok((spawns, live.registry.position().await?.seq))
+}
+
 /// Gaps one after the other.
 #[derive(Debug)]
 struct Gaps {
@@ -132,6 +165,8 @@ impl Wanted {
     fn pings(&mut self, live: &Live) -> Option<&WantedPings> {
         if self.asked.is_none_or(|asked| asked.elapsed() >= READ) {
             (self.pings, self.asked) = (live.feed.wanted_pings(), Some(Instant::now()));
+            live.feed.tidy(LINGER);
+            live.snapshots.tidy();
         }
         self.pings.as_ref()
     }
@@ -184,14 +219,16 @@ async fn load(live: &Live) -> Result<Option<Position>, RegistryError> {
     let began = Instant::now();
     let from = live.registry.position().await?;
     let nodes = settled_nodes(live).await?;
-    let ids: Vec<NodeId> = nodes.iter().map(|node| node.id.clone()).collect();
-    let mut spawns = Vec::new();
-    for ids in ids.chunks(PAGE) {
+    let mut needed = live.feed.needed_of(&nodes);
+    needed.truncate(MAX_AT_ONCE);
+    let mut spawns: Vec<Followed> = Vec::new();
+    for ids in needed.chunks(PAGE) {
         spawns.extend(live.registry.living(ids).await?.into_iter().map(Followed::from));
     }
     let until = live.registry.position().await?;
 
-    let mut view = View::new(from.seq, nodes, spawns);
+    let mut view = View::new(from.seq, nodes);
+    view.cover(&needed, spawns, until.seq, &[]);
     // Numbers are made from the registry's clock in microseconds.
     let reach = u64::try_from(REACH.as_micros()).unwrap_or(0);
     let mut at = Position { seq: from.seq.saturating_sub(reach).max(1), ..from };
@@ -204,25 +241,26 @@ async fn load(live: &Live) -> Result<Option<Position>, RegistryError> {
         return Ok(None);
     }
     // Of those that had ended before the view.
-    let mut met: HashMap<SpawnId, Option<Owner>> = HashMap::new();
+    let mut met: HashMap<SpawnId, Subject> = HashMap::new();
     while !news.events.is_empty() {
         at = news.position;
         for event in news.events {
-            let owner = view.owner_in(&event).or_else(|| met.get(&event.spawn?).cloned());
-            if let (Some(spawn), Some(owner)) = (event.spawn, &owner) {
-                met.insert(spawn, owner.clone());
+            let mut of = view.subject_of(&event);
+            if let Some(spawn) = event.spawn {
+                if of.is_known {
+                    met.insert(spawn, of.clone());
+                } else if let Some(known) = met.get(&spawn) {
+                    of = known.clone();
+                }
             }
             if event.seq > from.seq {
                 let read = match view.lacks(&event) {
                     Some(node) => live.registry.node(node).await?.map(Node::from),
                     None => None,
                 };
-                view.apply(&event, read);
+                view.apply(&event, read, Watched::No);
             }
-            match owner {
-                Some(owner) => ring.push(Arc::new(live.names.named(event)), owner),
-                None => ring.push_unowned(Arc::new(live.names.named(event))),
-            }
+            ring.push(Arc::new(Owned::new(Arc::new(live.names.named(event)), of)));
         }
         if at.seq >= until.seq {
             break;
@@ -232,7 +270,7 @@ async fn load(live: &Live) -> Result<Option<Position>, RegistryError> {
             return Ok(None);
         }
     }
-    view.seq = view.seq.max(until.seq);
+    view.reach(until.seq);
     // A stream without a beginning has no place to follow it from.
     at.seq = if none_yet { 0 } else { view.seq };
     info!(seq = view.seq, took_ms = began.elapsed().as_millis(), "view of the farm made");
@@ -245,7 +283,7 @@ async fn settled_nodes(live: &Live) -> Result<Vec<Node>, RegistryError> {
     let mut nodes = live.registry.nodes().await?;
     let late = |node: &model::NodeRecord| node.availability == Availability::Stale;
     if nodes.iter().any(late) {
-        live.registry.sweep().await?;
+        while live.registry.sweep().await? {}
         for node in nodes.iter_mut().filter(|node| late(node)) {
             if let Some(fresh) = live.registry.node(&node.id).await? {
                 *node = fresh;

@@ -9,7 +9,7 @@ use tokio::sync::Semaphore;
 use tokio_util::task::TaskTracker;
 
 use super::feed::Feed;
-use super::frames::Frames;
+use super::snapshots::Snapshots;
 use crate::callers::OwnerNames;
 use crate::metrics::LiveMetrics;
 use crate::registry_access::circuit::RegistryClient;
@@ -28,8 +28,8 @@ pub(crate) struct Live {
     pub(super) readers: Semaphore,
     /// What owners are called.
     pub(super) names: OwnerNames,
-    /// The first frames of recent subscriptions.
-    pub(super) frames: Frames,
+    /// What recent subscriptions began with.
+    pub(super) snapshots: Snapshots,
     /// Between two pings of a connection.
     pub(super) interval: Duration,
     /// Messages that a subscriber may be behind.
@@ -51,7 +51,7 @@ impl Live {
             sessions: TaskTracker::new(),
             readers: Semaphore::new(MAX_READERS),
             names,
-            frames: Frames::default(),
+            snapshots: Snapshots::default(),
             interval,
             buffer,
         }

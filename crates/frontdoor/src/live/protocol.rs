@@ -5,14 +5,15 @@ use std::str::FromStr;
 use std::sync::Arc;
 
 use access::Scopes;
-use axum::extract::ws::Utf8Bytes;
 use model::api::Node;
 use model::{Event, EventKind, NodeId, Owner, SpawnId, Timestamp};
 use serde::{Deserialize, Serialize, Serializer};
 use serde_json::{Map, Value};
+use tokio_tungstenite::tungstenite::Utf8Bytes;
 use uuid::Uuid;
 
 use super::followed::Followed;
+use super::narrowed::Narrowed;
 use crate::callers::OwnerNames;
 
 /// Bytes of a message, except for one with a credential.
@@ -30,6 +31,8 @@ pub(crate) enum Topic {
     Nodes,
     /// All spawns.
     Spawns,
+    /// A part of them.
+    Narrowed(Arc<Narrowed>),
     /// One node and the spawns on it.
     Node(NodeId),
     /// One spawn.
@@ -41,9 +44,23 @@ impl Topic {
     pub(crate) fn kind(&self) -> &'static str {
         match self {
             Self::Nodes => "nodes",
-            Self::Spawns => "spawns",
+            Self::Spawns | Self::Narrowed(_) => "spawns",
             Self::Node(_) => "node",
             Self::Spawn(_) => "spawn",
+        }
+    }
+
+    /// With the owners that a name in it stands for now.
+    ///
+    /// # Errors
+    /// It can be no owner's.
+    pub(crate) fn resolved(self, names: &OwnerNames) -> Result<Self, String> {
+        match self {
+            Self::Narrowed(narrowed) => {
+                let narrowed = Arc::unwrap_or_clone(narrowed).resolved(names)?;
+                Ok(Self::Narrowed(Arc::new(narrowed)))
+            }
+            other => Ok(other),
         }
     }
 
@@ -53,6 +70,10 @@ impl Topic {
         let belongs = match self {
             Self::Nodes => !of_spawns,
             Self::Spawns => of_spawns,
+            // Owner and tags are not in every event of a spawn.
+            Self::Narrowed(narrowed) => {
+                of_spawns && narrowed.node.as_ref().is_none_or(|node| event.node.as_ref() == Some(node))
+            }
             Self::Node(node) => event.node.as_ref() == Some(node),
             Self::Spawn(spawn) if event.spawn.is_none() => {
                 return ping_of(event, *spawn).map(|at| Form::Ping(*spawn, at));
@@ -123,6 +144,7 @@ impl fmt::Display for Topic {
         match self {
             Self::Nodes => f.write_str("nodes"),
             Self::Spawns => f.write_str("spawns"),
+            Self::Narrowed(narrowed) => f.write_str(narrowed.text()),
             Self::Node(node) => write!(f, "node:{node}"),
             Self::Spawn(spawn) => write!(f, "spawn:{spawn}"),
         }
@@ -133,12 +155,15 @@ impl FromStr for Topic {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
+        if let Some(query) = text.strip_prefix("spawns?") {
+            return Narrowed::parse(text, query).map(|narrowed| Self::Narrowed(Arc::new(narrowed)));
+        }
         match text.split_once(':') {
             None if text == "nodes" => Ok(Self::Nodes),
             None if text == "spawns" => Ok(Self::Spawns),
             Some(("node", id)) => id.parse().map(Self::Node).map_err(|e| format!("the node's name {e}")),
             Some(("spawn", id)) => id.parse().map(Self::Spawn).map_err(|e| format!("the spawn's id {e}")),
-            _ => Err("a topic is nodes, spawns, node:<id> or spawn:<id>".to_owned()),
+            _ => Err("a topic is nodes, spawns, spawns?…, node:<id> or spawn:<id>".to_owned()),
         }
     }
 }
@@ -167,6 +192,9 @@ pub(crate) enum Request {
         topic: Topic,
         /// The last event that the subscriber has.
         since: Option<u64>,
+        /// Whether a long snapshot may come in several messages.
+        #[serde(default)]
+        parts: bool,
     },
     /// Send no more events of this topic.
     Unsubscribe {
@@ -232,31 +260,8 @@ pub(crate) enum TopicSnapshot {
     Spawn(Option<Arc<Followed>>),
 }
 
-impl TopicSnapshot {
-    /// With the names that owners have now.
-    pub(crate) fn named(mut self, names: &OwnerNames) -> Self {
-        let spawns = match &mut self {
-            Self::Spawns(spawns) => spawns.as_mut_slice(),
-            Self::Spawn(Some(spawn)) => std::slice::from_mut(spawn),
-            Self::Spawn(None) | Self::Nodes(_) | Self::Node(_) => &mut [],
-        };
-        for spawn in spawns.iter_mut().filter(|spawn| names.knows(spawn.owner.as_ref())) {
-            Arc::make_mut(spawn).named(names);
-        }
-        self
-    }
-}
-
-impl Serialize for TopicSnapshot {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        match self {
-            Self::Nodes(nodes) => serializer.collect_seq(nodes.iter().map(|node| &**node)),
-            Self::Spawns(spawns) => serializer.collect_seq(spawns.iter().map(|followed| &followed.spawn)),
-            Self::Node(node) => node.as_deref().serialize(serializer),
-            Self::Spawn(spawn) => spawn.as_deref().map(|followed| &followed.spawn).serialize(serializer),
-        }
-    }
-}
+/// What this front door understands that others do not: a subscription's `parts`, and topics that begin with `spawns?`.
+const FEATURES: [&str; 2] = ["parts", "narrowed"];
 
 /// What subscribers are sent.
 #[derive(Debug, Serialize)]
@@ -267,6 +272,7 @@ pub(crate) enum Frame<'a> {
         #[serde(rename = "heartbeatSeconds")]
         heartbeat_seconds: f64,
         connection: Uuid,
+        features: [&'static str; 2],
     },
     /// The credential was good: its owner and scopes. Without them, credentials are not required here.
     Authenticated {
@@ -275,13 +281,8 @@ pub(crate) enum Frame<'a> {
         #[serde(skip_serializing_if = "Option::is_none")]
         scopes: Option<Scopes>,
     },
-    /// A subscription has begun. Without a snapshot it goes on where it was.
-    Subscribed {
-        topic: &'a Topic,
-        #[serde(skip_serializing_if = "Option::is_none")]
-        snapshot: Option<&'a TopicSnapshot>,
-        seq: u64,
-    },
+    /// A subscription goes on where it was; see [`super::encoded`] for one that begins with a snapshot.
+    Subscribed { topic: &'a Topic, seq: u64 },
     /// A subscription has ended.
     Unsubscribed { topic: &'a Topic },
     /// Something has happened.
@@ -303,6 +304,10 @@ pub(crate) enum Frame<'a> {
 }
 
 impl Frame<'_> {
+    pub(crate) fn hello(heartbeat_seconds: f64, connection: Uuid) -> Self {
+        Self::Hello { heartbeat_seconds, connection, features: FEATURES }
+    }
+
     /// As it goes over the wire.
     pub(crate) fn encode(&self) -> Utf8Bytes {
         // Plain data with string keys always has a JSON form.
@@ -343,6 +348,8 @@ mod tests {
             (r#"{"type":"subscribe","topic":"node:a b"}"#.to_owned(), None),
             (r#"{"type":"subscribe","topic":"spawn:7"}"#.to_owned(), None),
             (r#"{"type":"subscribe","topic":"everything"}"#.to_owned(), None),
+            (r#"{"type":"subscribe","topic":"spawns?everything=1"}"#.to_owned(), None),
+            (r#"{"type":"subscribe","topic":"spawns","parts":1}"#.to_owned(), None),
             (r#"{"type":"subscribe","topic":7}"#.to_owned(), None),
             (r#"{"type":"hello"}"#.to_owned(), None),
             (r#"{"type":"authenticate"}"#.to_owned(), None),
@@ -353,9 +360,13 @@ mod tests {
             (String::new(), None),
             (format!("{}{}", r#"{"type":"subscribe","topic":"nodes"}"#, " ".repeat(MAX_MESSAGE)), None),
         ] {
-            let wanted = wanted.map(|(topic, since)| Request::Subscribe { topic, since });
+            let wanted = wanted.map(|(topic, since)| Request::Subscribe { topic, since, parts: false });
             assert_eq!(Request::parse(&text).ok(), wanted, "{text}");
         }
+        let in_parts =
+            Request::parse(r#"{"type":"subscribe","topic":"spawns?node=a","parts":true}"#).unwrap();
+        let topic = "spawns?node=a".parse().unwrap();
+        assert_eq!(in_parts, Request::Subscribe { topic, since: None, parts: true });
         let unsubscribe = Request::parse(r#"{"type":"unsubscribe","topic":"node:a"}"#).unwrap();
         assert_eq!(unsubscribe, Request::Unsubscribe { topic: Topic::Node("a".parse().unwrap()) });
         let long = "x".repeat(access::MAX_CREDENTIAL);
@@ -385,6 +396,8 @@ mod tests {
             (Topic::Spawns, [whole, None, whole]),
             (Topic::Node(a.clone()), [whole, whole, whole]),
             (Topic::Node(b), [None, None, None]),
+            ("spawns?node=a".parse().unwrap(), [whole, None, whole]),
+            ("spawns?node=b&tag=x=y".parse().unwrap(), [None, None, None]),
             (Topic::Spawn(spawn), [whole, None, Some(Form::Ping(spawn, at))]),
             (Topic::Spawn(other), [None, None, None]),
         ] {

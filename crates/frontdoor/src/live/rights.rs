@@ -34,7 +34,7 @@ impl Rights {
     pub(crate) fn check(&self, topic: &Topic) -> Result<(), Lacking> {
         let needed: &'static [Scope] = match topic {
             Topic::Nodes | Topic::Node(_) => &[Scope::Read],
-            Topic::Spawns | Topic::Spawn(_) => &[Scope::Spawn, Scope::Read],
+            Topic::Spawns | Topic::Narrowed(_) | Topic::Spawn(_) => &[Scope::Spawn, Scope::Read],
         };
         match self {
             Self::All => Ok(()),

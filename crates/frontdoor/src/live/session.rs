@@ -5,20 +5,22 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use axum::extract::ws::{CloseFrame, Message, WebSocket};
 use futures_util::stream::SplitStream;
 use futures_util::{SinkExt, StreamExt};
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::{Instant, MissedTickBehavior, interval_at, timeout};
+use tokio_tungstenite::tungstenite::Message;
+use tokio_tungstenite::tungstenite::protocol::CloseFrame;
 use tokio_util::sync::CancellationToken;
 use tracing::info;
 use uuid::Uuid;
 
 use super::close::End;
-use super::feed::Mailbox;
 use super::hub::Live;
+use super::listeners::Mailbox;
 use super::protocol::{Frame, Request, Violation};
 use super::rights::{Lapse, Rights, lapse};
+use super::socket::Socket;
 use super::writer::{Identity, Subscriptions, Writer};
 use crate::callers::{Account, Authenticator, Callers, Share};
 use crate::listen::ConnectionPlace;
@@ -50,7 +52,7 @@ pub(crate) struct Subscriber {
 }
 
 /// Serves a connection until its end.
-pub(super) async fn run(socket: WebSocket, parts: &Parts, connection: Uuid, subscriber: Subscriber) {
+pub(super) async fn run(socket: Socket, parts: &Parts, connection: Uuid, subscriber: Subscriber) {
     let Parts { live, authenticator, callers, stages } = parts;
     let (began, authenticator) = (Instant::now(), authenticator.as_deref());
     let counted = live.metrics.connection();
@@ -106,7 +108,7 @@ pub(super) async fn run(socket: WebSocket, parts: &Parts, connection: Uuid, subs
             sink.feed(Message::Text(frame.encode())).await.ok();
         }
         if let Some(reason) = reason {
-            let frame = CloseFrame { code, reason: reason.into() };
+            let frame = CloseFrame { code: code.into(), reason: reason.into() };
             sink.send(Message::Close(Some(frame))).await.ok();
         }
         sink.flush().await.ok();
@@ -124,7 +126,7 @@ pub(super) async fn run(socket: WebSocket, parts: &Parts, connection: Uuid, subs
 
 /// Reads messages. The writer judges them, in order with everything else that it sends.
 async fn read(
-    stream: &mut SplitStream<WebSocket>,
+    stream: &mut SplitStream<Socket>,
     live: &Live,
     requests: mpsc::Sender<Result<Request, Violation>>,
     ponged: &AtomicBool,
@@ -137,8 +139,10 @@ async fn read(
                 ponged.store(true, Ordering::Relaxed);
                 continue;
             }
-            Some(Ok(Message::Ping(_))) => continue,
-            Some(Ok(Message::Close(frame))) => return End::Peer(frame.map_or(1005, |frame| frame.code)),
+            Some(Ok(Message::Ping(_) | Message::Frame(_))) => continue,
+            Some(Ok(Message::Close(frame))) => {
+                return End::Peer(frame.map_or(1005, |frame| frame.code.into()));
+            }
             Some(Err(_)) | None => return End::Broken,
         };
         live.metrics.received(message.as_ref().map_or("violation", Request::kind));

@@ -1,6 +1,9 @@
 //! The farm as it was right after one event: what snapshots are made from. Applying the next event gives the next view.
+//!
+//! It has all nodes, and the spawns of those nodes that are covered. To cover a node its spawns are read while events happen, and made
+//! exact by applying the events since the reading began.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
 use model::api::{DrainProgress, Node, Spawn};
@@ -12,6 +15,7 @@ use serde_json::Value;
 
 use super::followed::Followed;
 use super::protocol::{Topic, TopicSnapshot, is_of_spawns, pings};
+use super::ring::Subject;
 
 /// See the module's documentation. The load and the used slots of a node are no events: they are as of the last refresh.
 #[derive(Debug, Default)]
@@ -19,18 +23,119 @@ pub(crate) struct View {
     /// The last event applied.
     pub(crate) seq: u64,
     nodes: BTreeMap<NodeId, Arc<Node>>,
-    /// Those that have not ended.
+    /// Those that have not ended, of covered nodes; and those that are watched one by one.
     spawns: BTreeMap<SpawnId, Arc<Followed>>,
+    /// Nodes of which all spawns are here.
+    covered: HashSet<NodeId>,
+    /// Nodes whose spawns were read, and are exact once this event is here.
+    coming: HashMap<NodeId, u64>,
+    /// Whether nodes that are met from now on are covered: all their spawns come as events.
+    pub(crate) covers_new: bool,
+}
+
+/// Whose spawns a subscription needs.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(crate) enum Need {
+    /// No node's.
+    Nothing,
+    /// This node's.
+    Of(NodeId),
+    /// Those of all nodes.
+    All,
+}
+
+/// Whether a subscriber follows the spawn of an event by its id.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Watched {
+    Yes,
+    No,
 }
 
 impl View {
-    /// Made of what was read while events happened; those after `seq` must be applied.
-    pub(crate) fn new(seq: u64, nodes: Vec<Node>, spawns: Vec<Followed>) -> Self {
-        Self {
-            seq,
-            nodes: nodes.into_iter().map(|node| (node.id.clone(), Arc::new(node))).collect(),
-            spawns: spawns.into_iter().map(|spawn| (spawn.spawn.id, Arc::new(spawn))).collect(),
+    /// Made of nodes that were read while events happened; those after `seq` must be applied.
+    pub(crate) fn new(seq: u64, nodes: Vec<Node>) -> Self {
+        let nodes = nodes.into_iter().map(|node| (node.id.clone(), Arc::new(node))).collect();
+        Self { seq, nodes, ..Self::default() }
+    }
+
+    /// Takes in the spawns of these nodes, and the events since their reading began. `until`: the last event that they may include.
+    pub(crate) fn cover(
+        &mut self,
+        nodes: &[NodeId],
+        spawns: Vec<Followed>,
+        until: u64,
+        since: &[Arc<Event>],
+    ) {
+        self.spawns.extend(spawns.into_iter().map(|spawn| (spawn.spawn.id, Arc::new(spawn))));
+        self.coming.extend(nodes.iter().map(|node| (node.clone(), until)));
+        for event in since.iter().filter(|event| is_of_spawns(event.kind)) {
+            if event.node.as_ref().is_some_and(|node| nodes.contains(node)) {
+                self.apply_to_spawns(event, Watched::No);
+            }
         }
+        self.settle();
+    }
+
+    /// Notes that all events up to this one are here.
+    pub(crate) fn reach(&mut self, seq: u64) {
+        self.seq = self.seq.max(seq);
+        self.settle();
+    }
+
+    /// What was read is exact once the events that it includes are here.
+    fn settle(&mut self) {
+        let (seq, covered) = (self.seq, &mut self.covered);
+        self.coming.retain(|node, until| {
+            let is_here = *until <= seq;
+            if is_here {
+                covered.insert(node.clone());
+            }
+            !is_here
+        });
+    }
+
+    /// Whether these spawns are all here.
+    pub(crate) fn covers(&self, need: &Need) -> bool {
+        match need {
+            Need::Nothing => true,
+            Need::Of(node) => self.covered.contains(node),
+            // Counted first: many may wait for this, and look again with every page that is read.
+            Need::All => {
+                self.covers_new
+                    && self.covered.len() >= self.nodes.len()
+                    && self.nodes.keys().all(|node| self.covered.contains(node))
+            }
+        }
+    }
+
+    /// Whether the spawns of this node are here, or were read.
+    fn has_spawns_of(&self, node: &NodeId) -> bool {
+        self.covered.contains(node) || self.coming.contains_key(node)
+    }
+
+    /// The first of these nodes whose spawns were not read yet.
+    pub(crate) fn uncovered<'a>(&self, of: impl Iterator<Item = &'a NodeId>, most: usize) -> Vec<NodeId> {
+        of.filter(|node| !self.has_spawns_of(node)).take(most).cloned().collect()
+    }
+
+    /// The names of all nodes.
+    pub(crate) fn names(&self) -> impl Iterator<Item = &NodeId> {
+        self.nodes.keys()
+    }
+
+    /// Forgets the spawns of the other nodes, except for those that are watched.
+    pub(crate) fn uncover(&mut self, keep: impl Fn(&NodeId) -> bool, is_watched: impl Fn(SpawnId) -> bool) {
+        let before = self.covered.len() + self.coming.len();
+        self.covered.retain(&keep);
+        self.coming.retain(|node, _| keep(node));
+        if self.covered.len() + self.coming.len() == before {
+            return;
+        }
+        let (covered, coming) = (&self.covered, &self.coming);
+        self.spawns.retain(|id, spawn| {
+            let node = &spawn.spawn.node;
+            covered.contains(node) || coming.contains_key(node) || is_watched(*id)
+        });
     }
 
     /// What a subscription begins with, of all spawns or those of one owner.
@@ -42,9 +147,22 @@ impl View {
             Topic::Spawns => {
                 TopicSnapshot::Spawns(self.spawns.values().rev().filter(visible).cloned().collect())
             }
+            Topic::Narrowed(narrowed) => {
+                let takes = |spawn: &&Arc<Followed>| {
+                    let Followed { spawn, owner } = &***spawn;
+                    narrowed.takes(Some(&spawn.node), owner.as_ref(), &spawn.tags)
+                };
+                let spawns = self.spawns.values().rev().filter(visible).filter(takes);
+                TopicSnapshot::Spawns(spawns.cloned().collect())
+            }
             Topic::Node(node) => TopicSnapshot::Node(self.nodes.get(node).cloned()),
             Topic::Spawn(spawn) => TopicSnapshot::Spawn(self.spawns.get(spawn).filter(visible).cloned()),
         }
+    }
+
+    /// A spawn that has not ended.
+    pub(crate) fn spawn(&self, spawn: SpawnId) -> Option<&Followed> {
+        self.spawns.get(&spawn).map(|spawn| &**spawn)
     }
 
     /// The owner of a spawn; the inner `None`: it has none. The outer one: the spawn is not known here.
@@ -58,12 +176,29 @@ impl View {
     }
 
     /// The owner of the spawn in the next event, likewise; events of nodes and those of many spawns have none.
-    pub(crate) fn owner_in(&self, event: &Event) -> Option<Option<Owner>> {
+    fn owner_in(&self, event: &Event) -> Option<Option<Owner>> {
         let Some(spawn) = event.spawn else { return Some(None) };
         match self.owner(spawn) {
             Some(owner) => Some(owner.cloned()),
             None => introduces(event).then(|| event.field("owner")),
         }
+    }
+
+    /// What the spawn in the next event is. Events of nodes and those of many spawns are known to have no owner.
+    pub(crate) fn subject_of(&self, event: &Event) -> Subject {
+        let owner = self.owner_in(event);
+        let known = event.spawn.and_then(|spawn| self.spawn(spawn));
+        Subject {
+            is_known: owner.is_some(),
+            owner: owner.flatten(),
+            tags: known
+                .map_or_else(|| event.field("tags").unwrap_or_default(), |known| known.spawn.tags.clone()),
+        }
+    }
+
+    /// How many nodes' spawns were read and are not exact yet.
+    pub(crate) fn coming(&self) -> usize {
+        self.coming.len()
     }
 
     /// The nodes that are up.
@@ -80,26 +215,35 @@ impl View {
     }
 
     /// Applies the next event, with the node that it needs.
-    pub(crate) fn apply(&mut self, event: &Event, read: Option<Node>) {
+    pub(crate) fn apply(&mut self, event: &Event, read: Option<Node>, watched: Watched) {
         self.seq = event.seq;
+        self.settle();
         if let Some(node) = read {
             // What events change is not taken from what was read, because that may be newer than this event.
             let node = match self.nodes.get(&node.id) {
                 Some(old) => keep_events(old, node),
-                None => node,
+                None => {
+                    if self.covers_new {
+                        self.covered.insert(node.id.clone());
+                    }
+                    node
+                }
             };
             self.nodes.insert(node.id.clone(), Arc::new(node));
         }
         if is_of_spawns(event.kind) {
-            self.apply_to_spawns(event);
+            self.apply_to_spawns(event, watched);
         } else if event.kind == EventKind::NodeForgotten {
-            event.node.as_ref().map(|node| self.nodes.remove(node));
+            if let Some(node) = &event.node {
+                self.nodes.remove(node);
+                self.covered.remove(node);
+            }
         } else if let Some(node) = event.node.as_ref().and_then(|id| self.nodes.get_mut(id)) {
             apply_to_node(Arc::make_mut(node), event);
         }
     }
 
-    fn apply_to_spawns(&mut self, event: &Event) {
+    fn apply_to_spawns(&mut self, event: &Event, watched: Watched) {
         let state = match event.kind {
             EventKind::SpawnPing => {
                 for (id, at) in pings(event) {
@@ -125,6 +269,10 @@ impl View {
         };
         let (Some(state), Some(id)) = (state, event.spawn) else { return };
         if !self.spawns.contains_key(&id) {
+            let is_followed = event.node.as_ref().is_some_and(|node| self.has_spawns_of(node));
+            if !is_followed && watched == Watched::No {
+                return;
+            }
             let Some(spawn) = self.introduced(id, event) else { return };
             self.spawns.insert(id, Arc::new(spawn));
         }
@@ -235,148 +383,4 @@ fn apply_to_node(node: &mut Node, event: &Event) {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::collections::BTreeMap;
-
-    use model::api::SlotCount;
-    use model::{AgentEpoch, Load};
-    use serde_json::json;
-
-    use super::*;
-
-    fn node(id: &str, used: u32) -> Node {
-        Node {
-            id: id.parse().unwrap(),
-            eligibility: Eligibility::Eligible,
-            availability: Availability::Up,
-            slots: SlotCount { total: 4, used },
-            gpus: Vec::new(),
-            pool: "big".to_owned(),
-            labels: BTreeMap::new(),
-            version: "0.1.0".to_owned(),
-            epoch: AgentEpoch::mint(),
-            advertise: String::new(),
-            viewer_relay: None,
-            endpoint: String::new(),
-            load: Load::default(),
-            last_heartbeat_at: Timestamp::default(),
-            drain: None,
-            health: model::NodeHealth::default(),
-            dedicated: false,
-            starts: None,
-            warm: BTreeMap::new(),
-        }
-    }
-
-    fn event(seq: u64, kind: EventKind, spawn: Option<SpawnId>, data: Value) -> Event {
-        let Value::Object(data) = data else { panic!("an object") };
-        Event { seq, at: Timestamp::from_millis(seq), kind, node: Some("a".parse().unwrap()), spawn, data }
-    }
-
-    fn snapshot(view: &View, topic: &str) -> Value {
-        serde_json::to_value(view.snapshot(&topic.parse().unwrap(), None)).unwrap()
-    }
-
-    #[test]
-    fn a_spawn_is_followed_from_its_first_event_to_its_last() {
-        let mut view = View::new(1, vec![node("a", 0)], Vec::new());
-        let id = SpawnId::mint();
-        let first = json!({"rendererType": "ssr", "endpoint": "ws://x", "labels": {"sdk": "1"}, "gpu": 2,
-            "owner": "key:ann"});
-        view.apply(&event(2, EventKind::SpawnLaunching, Some(id), first), None);
-        view.apply(&event(3, EventKind::SpawnReady, Some(id), json!({"endpoint": "ws://y"})), None);
-        let pings = json!({"pings": {id.to_string(): Timestamp::from_millis(4)}});
-        view.apply(&event(4, EventKind::SpawnPing, None, pings), None);
-        view.apply(&event(5, EventKind::SpawnConnected, Some(id), json!({})), None);
-        view.apply(&event(5, EventKind::SpawnSuspect, Some(id), json!({})), None);
-        view.apply(&event(6, EventKind::SpawnReady, Some(id), json!({"endpoint": "ws://y"})), None);
-        let at = Timestamp::from_millis;
-        let wanted = json!({"id": id, "node": "a", "endpoint": "ws://y", "rendererType": "ssr", "state": "ready",
-            "startedAt": at(2), "readyAt": at(3), "lastPingAt": at(4), "viewer": "connected", "connectedAt": at(5),
-            "pool": "big", "labels": {"sdk": "1"}, "gpu": 2, "owner": "key:ann"});
-        assert_eq!((view.seq, snapshot(&view, "spawns")), (6, json!([wanted])));
-        assert_eq!(snapshot(&view, &format!("spawn:{id}")), wanted);
-        view.apply(&event(7, EventKind::SpawnExited, Some(id), json!({"exit": {"reason": "stopped"}})), None);
-        assert_eq!(snapshot(&view, "spawns"), json!([]));
-        // One that is met in the middle of its life says what it was before.
-        let later =
-            json!({"rendererType": "csr", "endpoint": "ws://y", "startedAt": at(1), "readyAt": at(2)});
-        view.apply(&event(8, EventKind::SpawnDisconnected, Some(id), later), None);
-        let met = &snapshot(&view, "spawns")[0];
-        assert_eq!(met.get("owner"), None);
-        assert_eq!(
-            (&met["state"], &met["startedAt"], &met["readyAt"]),
-            (&json!("disconnected"), &json!(at(1)), &json!(at(2)))
-        );
-        // One of which nothing is known cannot be made up.
-        view.apply(&event(9, EventKind::SpawnSuspect, Some(SpawnId::mint()), json!({})), None);
-        assert_eq!(snapshot(&view, "spawns").as_array().unwrap().len(), 1);
-    }
-
-    #[test]
-    fn a_forgotten_node_is_gone_and_not_read_again() {
-        let mut view = View::new(1, vec![node("a", 0)], Vec::new());
-        let gone = event(2, EventKind::NodeForgotten, None, json!({"by": "key:ops"}));
-        let unknown = Event { node: Some("b".parse().unwrap()), ..gone.clone() };
-        assert_eq!((view.lacks(&gone), view.lacks(&unknown)), (None, None));
-        view.apply(&gone, None);
-        view.apply(&unknown, None);
-        assert_eq!((view.seq, snapshot(&view, "nodes")), (2, json!([])));
-        assert_eq!(snapshot(&view, "node:a"), Value::Null);
-    }
-
-    #[test]
-    fn what_events_say_of_a_node_comes_from_events_only() {
-        let mut view = View::new(1, vec![node("a", 0)], Vec::new());
-        let (up, unknown) = (
-            event(2, EventKind::NodeUp, None, json!({})),
-            Event { node: Some("b".parse().unwrap()), ..event(3, EventKind::NodeUp, None, json!({})) },
-        );
-        assert_eq!((view.lacks(&up), view.lacks(&unknown)), (None, unknown.node.as_ref()));
-        let times = json!({"deadline": Timestamp::from_millis(9), "startedAt": Timestamp::from_millis(3), "by": "me"});
-        view.apply(&event(3, EventKind::NodeDraining, None, times), None);
-        view.apply(&event(4, EventKind::NodeStale, None, json!({})), None);
-        // What was read is busier, and of another moment.
-        view.refresh(&[node("a", 3)]);
-        let told = snapshot(&view, "node:a");
-        assert_eq!(
-            (&told["eligibility"], &told["availability"]),
-            (&json!("draining"), &json!("stale")),
-            "{told}"
-        );
-        assert_eq!((&told["slots"]["used"], &told["drain"]["remaining"]), (&json!(3), &json!(3)), "{told}");
-        assert_eq!(told["drain"]["by"], "me");
-        view.apply(&event(5, EventKind::NodeUncordoned, None, json!({})), None);
-        assert_eq!(snapshot(&view, "node:a").get("drain"), None);
-        // A node that was forgotten is forgotten here too, but only one that is down.
-        view.refresh(&[]);
-        assert_eq!(snapshot(&view, "nodes").as_array().unwrap().len(), 1);
-        view.apply(&event(6, EventKind::NodeDown, None, json!({})), None);
-        view.refresh(&[]);
-        assert_eq!((snapshot(&view, "nodes"), snapshot(&view, "node:a")), (json!([]), Value::Null));
-    }
-    #[test]
-    fn an_owner_sees_its_own_spawns_and_no_others() {
-        let mut view = View::new(1, vec![node("a", 0)], Vec::new());
-        let [mine, theirs, nobodys] = [(); 3].map(|()| SpawnId::mint());
-        let [me, them]: [Owner; 2] = ["key:me", "key:them"].map(|name| name.parse().unwrap());
-        for (seq, id, owner) in [(2, mine, json!(me)), (3, theirs, json!(them)), (4, nobodys, json!(null))] {
-            let first = json!({"rendererType": "csr", "endpoint": "ws://x", "owner": owner});
-            let launching = event(seq, EventKind::SpawnLaunching, Some(id), first);
-            assert_eq!(view.owner_in(&launching), Some(serde_json::from_value(owner).unwrap()));
-            view.apply(&launching, None);
-        }
-        let seen =
-            |topic: &str, only| serde_json::to_value(view.snapshot(&topic.parse().unwrap(), only)).unwrap();
-        assert_eq!(seen("spawns", None).as_array().unwrap().len(), 3);
-        let own = seen("spawns", Some(&me));
-        assert_eq!((own.as_array().unwrap().len(), &own[0]["id"]), (1, &json!(mine)));
-        assert_eq!(seen(&format!("spawn:{theirs}"), Some(&me)), Value::Null);
-        assert_eq!(seen(&format!("spawn:{nobodys}"), Some(&me)), Value::Null);
-        assert_eq!(seen(&format!("spawn:{mine}"), Some(&me))["owner"], json!(me));
-        let ended = |id| event(5, EventKind::SpawnExited, Some(id), json!({}));
-        assert_eq!(view.owner_in(&ended(theirs)), Some(Some(them)));
-        assert_eq!(view.owner_in(&ended(SpawnId::mint())), None, "of a spawn that was never met");
-        assert_eq!(view.owner_in(&event(5, EventKind::NodeUp, None, json!({}))), Some(None));
-    }
-}
+pub(crate) mod tests;

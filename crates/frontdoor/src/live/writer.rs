@@ -5,22 +5,28 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
-use axum::extract::ws::{Message, WebSocket};
 use futures_util::SinkExt;
 use futures_util::stream::SplitSink;
 use model::{Owner, Timestamp};
 use prometheus_client::metrics::counter::Counter;
 use tokio::sync::{Notify, mpsc, watch};
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep_until, timeout};
+use tokio_tungstenite::tungstenite::Message;
+use tokio_tungstenite::tungstenite::protocol::frame::Frame as WireFrame;
+use tokio_tungstenite::tungstenite::protocol::frame::coding::{Data, OpCode};
 use tracing::info;
 
 use super::close::End;
-use super::feed::{Item, Mailbox, Wanting};
+use super::encoded::Fragments;
+use super::feed::{Listening, Needing, Wanting};
 use super::hub::Live;
+use super::listeners::{Item, Mailbox};
 use super::protocol::{Frame, Request, Token, Topic, Violation};
-use super::resume::{self, NoView};
+use super::resume::{self, Beginning, Chunk, NoView};
 use super::rights::{Lacking, Rights};
+use super::socket::Socket;
 use crate::callers::{Account, Authenticator, Caller, Callers, Kind, Share, one_of};
 use crate::listen::ConnectionPlace;
 use crate::metrics::Counted;
@@ -31,8 +37,10 @@ const MAX_VIOLATIONS: u32 = 10;
 const MAX_TOPICS: usize = 1000;
 /// Frames written before the connection is flushed.
 const BATCH: usize = 64;
+/// A frame of a snapshot or of a replay has to be taken within this time: what is written is held for all of it.
+const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
 
-type Sink = SplitSink<WebSocket, Message>;
+type Sink = SplitSink<Socket, Message>;
 
 /// The subscriptions of a connection. Dropping it ends all of them.
 pub(super) struct Subscriptions<'a> {
@@ -41,12 +49,16 @@ pub(super) struct Subscriptions<'a> {
     wanting: Option<Wanting<'a>>,
     /// The owner whose spawns it hears of; `None`: all spawns.
     only: Option<Owner>,
-    topics: HashMap<Arc<Topic>, Subscription>,
+    topics: HashMap<Arc<Topic>, Subscription<'a>>,
 }
 
-struct Subscription {
+struct Subscription<'a> {
     /// The last event that was sent.
     last_sent_seq: u64,
+    /// Whether a long snapshot may come in several messages.
+    in_parts: bool,
+    /// Has the spawns followed that it is about.
+    needing: Option<Needing<'a>>,
     /// Counted in the metrics, and in its caller's limit.
     held: (Counted, Option<Share>),
 }
@@ -146,7 +158,7 @@ impl<'a> Writer<'a> {
     ) -> Result<std::convert::Infallible, End> {
         let heartbeat_seconds = self.live.interval.as_secs_f64();
         let connection = self.subscriptions.mailbox.connection;
-        self.send("hello", &Frame::Hello { heartbeat_seconds, connection }).await?;
+        self.send("hello", &Frame::hello(heartbeat_seconds, connection)).await?;
         let mut batch = Vec::with_capacity(4);
         loop {
             self.rest = self.rest.filter(|rest| *rest > Instant::now());
@@ -193,8 +205,11 @@ impl<'a> Writer<'a> {
                 }
                 Err(End::Unauthenticated)
             }
-            Ok(Request::Subscribe { topic, since }) => {
-                let topic = Arc::new(topic);
+            Ok(Request::Subscribe { topic, since, parts }) => {
+                let topic = match topic.resolved(&self.live.names) {
+                    Ok(topic) => Arc::new(topic),
+                    Err(why) => return self.refuse(&why).await,
+                };
                 let lacking = self.identity.rights.borrow().check(&topic).err();
                 if let Some(Lacking(scopes)) = lacking {
                     let message = format!("{topic} needs the scope {}", one_of(scopes));
@@ -218,9 +233,14 @@ impl<'a> Writer<'a> {
                     return self.send("error", &frame).await;
                 };
                 self.violations = 0;
-                self.subscribe(topic, since, share).await
+                // What a beginning needs is not part of every connection.
+                Box::pin(self.subscribe(topic, since, parts, share)).await
             }
             Ok(Request::Unsubscribe { topic }) => {
+                // As it was resolved then: an owner's name may stand for others by now.
+                let text = topic.to_string();
+                let known = self.subscriptions.topics.keys().find(|known| known.to_string() == text);
+                let topic = known.map_or(topic, |known| Topic::clone(known));
                 // It counts no more once the answer is on its way.
                 let ended = self.subscriptions.topics.remove_entry(&topic).map(|(topic, _)| topic);
                 let Some(topic) = ended else {
@@ -270,35 +290,86 @@ impl<'a> Writer<'a> {
         &mut self,
         topic: Arc<Topic>,
         since: Option<u64>,
+        in_parts: bool,
         share: Option<Share>,
     ) -> Result<(), End> {
-        let Self { live, subscriptions, .. } = self;
-        subscriptions.wanting.get_or_insert_with(|| live.feed.want());
-        // Inserted before anything can arrive for it, so that it is undone however this ends.
-        let held = subscriptions.topics.remove(&topic).map(|subscription| subscription.held);
+        let live = self.live;
+        // One that begins anew hears nothing before it has caught up again.
+        let before = self.subscriptions.topics.remove(&topic);
+        if before.is_some() {
+            self.subscriptions.unsubscribe(&topic);
+        }
+        let (needing, held) = before.map_or((None, None), |before| (before.needing, Some(before.held)));
         let held = held.unwrap_or_else(|| (live.metrics.subscription(topic.kind()), share));
-        subscriptions.topics.insert(Arc::clone(&topic), Subscription { last_sent_seq: u64::MAX, held });
-        let account = self.identity.account.as_ref().map(|(account, _)| &**account);
-        let only = subscriptions.only(&topic);
-        // Nothing is sent meanwhile, pings neither: the watch must not take an unasked subscriber for a silent one.
+        // Inserted before anything can arrive for it, so that it is undone however this ends.
+        let subscription = Subscription { last_sent_seq: u64::MAX, in_parts, needing, held };
+        self.subscriptions.topics.insert(Arc::clone(&topic), subscription);
+        let only = self.subscriptions.only(&topic).cloned();
+        let mailbox = self.subscriptions.mailbox.clone();
+        let account = self.identity.account.as_ref().map(|(account, _)| Arc::clone(account));
+        let listening = Listening { topic: &topic, only: only.as_ref(), mailbox: &mailbox };
+        // No ping is sent before it has begun, and a long snapshot takes a slow reader long: the watch must not take it for a silent one.
         self.resting.store(true, Ordering::Relaxed);
-        let beginning = resume::begin(live, &topic, only, since, &subscriptions.mailbox, account).await;
+        let no_view = |NoView| End::NoView;
+        let need = resume::need(live, &topic, listening.is_part()).await.map_err(no_view)?;
+        // Before the feed is wanted: what is needed is part of the view that it begins with.
+        if let Some(subscription) = self.subscriptions.topics.get_mut(&topic) {
+            subscription.needing = Some(live.feed.need(need.clone()));
+        }
+        self.subscriptions.wanting.get_or_insert_with(|| live.feed.want());
+        let beginning = Beginning::new(live, listening, since, need, in_parts, account.as_deref()).await;
+        let mut beginning = beginning.map_err(no_view)?;
+        while let Some(chunk) = beginning.next().await.map_err(no_view)? {
+            self.write_chunk(chunk).await?;
+        }
         self.resting.store(false, Ordering::Relaxed);
-        let beginning = beginning.map_err(|NoView| End::NoView)?;
-        if let Some(account) = account {
+        if let Some(account) = account.as_ref() {
             let rest = account.began_subscription(beginning.took);
             self.rest = (!rest.is_zero()).then(|| Instant::now() + rest);
         }
-        if let Some(subscription) = subscriptions.topics.get_mut(&topic) {
-            subscription.last_sent_seq = beginning.last_sent_seq;
-        }
-        live.metrics.sent("subscribed");
-        self.write(Message::Text(beginning.subscribed)).await?;
-        for frame in beginning.events {
-            self.events.inc();
-            self.write(Message::Text(frame)).await?;
+        let last_sent_seq = beginning.last_sent_seq();
+        if let Some(subscription) = self.subscriptions.topics.get_mut(&topic) {
+            subscription.last_sent_seq = last_sent_seq;
         }
         Ok(())
+    }
+
+    /// Writes what a subscription begins with. What it holds is held until it is written.
+    async fn write_chunk(&mut self, chunk: Chunk) -> Result<(), End> {
+        match chunk {
+            Chunk::Snapshot(messages, _held) => {
+                for (n, fragments) in messages.into_iter().enumerate() {
+                    self.live.metrics.sent(if n == 0 { "subscribed" } else { "part" });
+                    self.write_fragments(fragments).await?;
+                }
+            }
+            Chunk::Resumed(frame) => {
+                self.live.metrics.sent("subscribed");
+                self.write(Message::Text(frame)).await?;
+            }
+            Chunk::Events(frames, _held) => {
+                for frame in frames {
+                    self.events.inc();
+                    self.write_in_time(Message::Text(frame)).await?;
+                }
+            }
+        }
+        timeout(WRITE_TIMEOUT, self.sink.flush()).await.map_err(|_| End::Slow)?.map_err(|_| End::Broken)
+    }
+
+    /// Writes one message, frame by frame.
+    async fn write_fragments(&mut self, fragments: Fragments) -> Result<(), End> {
+        let last = fragments.len().saturating_sub(1);
+        for (n, fragment) in fragments.into_iter().enumerate() {
+            let kind = if n == 0 { Data::Text } else { Data::Continue };
+            let frame = WireFrame::message(fragment, OpCode::Data(kind), n == last);
+            self.write_in_time(Message::Frame(frame)).await?;
+        }
+        Ok(())
+    }
+
+    async fn write_in_time(&mut self, message: Message) -> Result<(), End> {
+        timeout(WRITE_TIMEOUT, self.write(message)).await.map_err(|_| End::Slow)?
     }
 
     async fn send_item(&mut self, item: Item) -> Result<(), End> {
@@ -313,10 +384,11 @@ impl<'a> Writer<'a> {
                 }
                 Ok(())
             }
-            Item::Restart(topic) if self.subscriptions.topics.contains_key(&topic) => {
-                self.subscribe(topic, None, None).await
+            Item::Restart(topic) => {
+                let Some(subscription) = self.subscriptions.topics.get(&topic) else { return Ok(()) };
+                let in_parts = subscription.in_parts;
+                Box::pin(self.subscribe(topic, None, in_parts, None)).await
             }
-            Item::Restart(_) => Ok(()),
         }
     }
 }

@@ -39,6 +39,7 @@ pub(crate) struct LiveMetrics {
     messages: Family<MessageLabels, Counter>,
     subscriptions: Family<TopicLabels, Gauge>,
     closes: Family<CloseLabels, Counter>,
+    encoded: Family<TopicLabels, Counter>,
     lag: Option<Histogram>,
     snapshots: Option<Histogram>,
 }
@@ -72,6 +73,8 @@ impl LiveMetrics {
         registry.register("live_subscriptions", help, metrics.subscriptions.clone());
         let help = "Connections to the live feed that ended, by code; 1006 is one without a close frame";
         registry.register("live_closes", help, metrics.closes.clone());
+        let help = "Snapshots that were encoded, by kind of topic; one serves all subscriptions that begin at the same time";
+        registry.register("live_snapshots_encoded", help, metrics.encoded.clone());
         let help = "From the registry's number of an event to its frame in the subscribers' queues";
         registry.register("live_event_lag_seconds", help, lag);
         let help = "Time to make the first frame of a subscription";
@@ -88,6 +91,10 @@ impl LiveMetrics {
 
     pub(crate) fn subscription(&self, topic: &'static str) -> Counted {
         Counted::new(self.subscriptions.get_or_create(&TopicLabels { topic }).clone())
+    }
+
+    pub(crate) fn encoded(&self, topic: &'static str) {
+        self.encoded.get_or_create(&TopicLabels { topic }).inc();
     }
 
     pub(crate) fn received(&self, r#type: &'static str) {

@@ -104,6 +104,7 @@ pages! {
     "/pages/minutes.js": "minutes.js", JS, Policy::Part;
     "/pages/past.js": "past.js", JS, Policy::Part;
     "/pages/record.js": "record.js", JS, Policy::Part;
+    "/pages/scope.js": "scope.js", JS, Policy::Part;
     "/pages/why.js": "why.js", JS, Policy::Part;
     "/pages/trouble.js": "trouble.js", JS, Policy::Part;
     "/pages/signin.js": "signin.js", JS, Policy::Part;

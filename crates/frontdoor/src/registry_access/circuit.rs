@@ -24,8 +24,8 @@ use model::{
 };
 use registry::{
     Assessment, AuditFilter, AuditPage, Claim, Counts, Cursor, Delivery, Follow, Forecast, Forgotten,
-    IdempotencyKey, Located, Outage, Outcomes, Pending, Permit, Position, Registry, RegistryError, Reserve,
-    Reserved, Restored, SpawnFilter, SpawnPage, Waiting, WantedPings,
+    IdempotencyKey, Located, NodeFilter, NodePage, Outage, Outcomes, Pending, Permit, Position, Registry,
+    RegistryError, Reserve, Reserved, Restored, SpawnFilter, SpawnPage, Waiting, WantedPings,
 };
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep};
@@ -107,8 +107,9 @@ through_circuit! {
     waiting() -> Vec<Waiting>;
     is_waiting(ticket: TicketId) -> bool;
     permit(owner: &Owner, per_minute: u32) -> Permit;
-    sweep() -> ();
+    sweep() -> bool;
     nodes() -> Vec<NodeRecord>;
+    nodes_page(filter: &NodeFilter) -> NodePage;
     node(node: &NodeId) -> Option<NodeRecord>;
     set_eligibility(node: &NodeId, eligibility: Eligibility, drain: Option<&Drain>, by: Option<&str>) -> Option<u64>;
     forget(node: &NodeId, by: Option<&str>) -> Forgotten;

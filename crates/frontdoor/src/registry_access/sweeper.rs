@@ -18,8 +18,16 @@ pub(crate) async fn sweep(registry: Arc<RegistryClient>) {
     let every = EVERY.min(timing.stale / 3).min(timing.reservation / 3).max(Duration::from_millis(1));
     loop {
         tokio::time::sleep(jittered(every)).await;
-        if let Err(error) = registry.sweep().await {
-            debug!(%error, "registry not swept");
+        // One step is short. When many nodes went away at once there is more to do than one step does.
+        loop {
+            match registry.sweep().await {
+                Ok(true) => {}
+                Ok(false) => break,
+                Err(error) => {
+                    debug!(%error, "registry not swept");
+                    break;
+                }
+            }
         }
     }
 }

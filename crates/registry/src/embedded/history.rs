@@ -8,7 +8,8 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use model::{Event, EventKind, NodeId, Origin, SpawnId, SpawnRecord, Timestamp, Timing};
 use serde_json::{Map, Value};
 
-use crate::ask::{MAX_LOOKED_AT, SpawnFilter, SpawnPage};
+use crate::ask::{MAX_LOOKED_AT, SpawnFilter, SpawnPage, Walk};
+use crate::place_among_ends::PlaceAmongEnds;
 
 /// The most records that are dropped in one step.
 const MAX_DROPPED: usize = 500;
@@ -162,21 +163,17 @@ impl History {
 
     pub(super) fn page(&self, filter: &SpawnFilter) -> SpawnPage {
         let mut page = SpawnPage::default();
-        let end = filter.cursor.unwrap_or(u64::MAX);
         let mut last = None;
         let mut looked_at = 0;
         let mut before = None;
-        for (order, id) in self.order.range(..end).rev() {
-            let Some(record) = self.get(*id) else { continue };
-            if !may_be_looked_at(filter, record) {
-                continue;
-            }
+        for (place, id) in self.walk(filter) {
+            let Some(record) = self.get(id) else { continue };
             if looked_at == MAX_LOOKED_AT {
                 page.next = before;
                 break;
             }
             looked_at += 1;
-            before = Some(*order);
+            before = Some(place);
             if !is_wanted(filter, record) {
                 continue;
             }
@@ -185,9 +182,38 @@ impl History {
                 break;
             }
             page.spawns.push(SpawnRecord { events: Vec::new(), origin: Origin::default(), ..record.clone() });
-            last = Some(*order);
+            last = Some(place);
         }
         page
+    }
+
+    /// The spawns that a list looks at, in its order, each with its place. `redis/walk.rs` does the same.
+    fn walk<'a>(&'a self, filter: &'a SpawnFilter) -> Box<dyn Iterator<Item = (u64, SpawnId)> + 'a> {
+        let walk = filter.walk();
+        if walk == Walk::Ends {
+            let since = filter.ended_since.map_or(0, |since| since.millis());
+            let after = filter.cursor.map(PlaceAmongEnds::from);
+            let ended = self.ended.iter().rev().map(|(at, id)| (at.millis(), *id));
+            let placed = ended.scan(PlaceAmongEnds::default(), |place, (at, id)| {
+                *place = place.next(at);
+                Some((*place, id))
+            });
+            let is_after = move |place: PlaceAmongEnds| {
+                after.is_none_or(|after| {
+                    place.at < after.at || (place.at == after.at && place.among > after.among)
+                })
+            };
+            let walked = placed.take_while(move |(place, _)| place.at >= since);
+            return Box::new(walked.filter(move |(p, _)| is_after(*p)).map(|(place, id)| (place.into(), id)));
+        }
+        let begun = self.order.range(..filter.cursor.unwrap_or(u64::MAX)).rev();
+        let stands = move |record: &SpawnRecord| match walk {
+            Walk::Owners => record.owner.as_ref().is_some_and(|owner| filter.owners.contains(owner)),
+            Walk::Node(node) => record.node == *node,
+            Walk::All | Walk::Ends => true,
+        };
+        let begun = begun.filter(move |(_, id)| self.get(**id).is_some_and(stands));
+        Box::new(begun.map(|(order, id)| (*order, *id)))
     }
 }
 
@@ -203,15 +229,6 @@ fn bytes_of(record: &SpawnRecord) -> u64 {
 
 fn json_len(data: &Map<String, Value>) -> usize {
     serde_json::to_string(data).map_or(0, |text| text.len())
-}
-
-/// Whether a record stands in the index that a list by this filter reads: of an owner, of a node, or of all.
-fn may_be_looked_at(filter: &SpawnFilter, record: &SpawnRecord) -> bool {
-    match (filter.owners.as_slice(), &filter.node) {
-        ([owner], _) => record.owner.as_ref() == Some(owner),
-        (_, Some(node)) => *node == record.node,
-        (_, None) => true,
-    }
 }
 
 fn is_wanted(filter: &SpawnFilter, record: &SpawnRecord) -> bool {

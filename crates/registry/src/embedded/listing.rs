@@ -1,14 +1,29 @@
 //! Nodes, and the spawns that run there, as records for callers. Silence is judged before nodes are shown.
 
+use std::ops::Bound;
+
 use model::health::node_health;
 use model::{Availability, NodeId, NodeRecord, Origin, SpawnRecord};
 
 use super::farm::{Farm, Hold, NodeState};
+use crate::node_list::{NodeFilter, NodePage, Paging};
 
 impl Farm {
     pub(super) fn nodes(&mut self) -> Vec<NodeRecord> {
         self.expire_beats();
         self.nodes.iter().map(|(id, state)| record(id, state)).collect()
+    }
+
+    pub(super) fn nodes_page(&mut self, filter: &NodeFilter) -> NodePage {
+        self.expire_beats();
+        let after = filter.cursor.as_ref().map_or(Bound::Unbounded, Bound::Excluded);
+        let mut paging = Paging::new(filter);
+        for (id, state) in self.nodes.range::<NodeId, _>((after, Bound::Unbounded)) {
+            if !paging.look_at(record(id, state)) {
+                return paging.more();
+            }
+        }
+        paging.last()
     }
 
     /// The spawns of these nodes that have not ended.

@@ -64,6 +64,7 @@ use crate::ask::{
 };
 use crate::delivery::{Cursor, Delivery};
 use crate::keepalive::Keepalive;
+use crate::node_list::{NodeFilter, NodePage};
 use crate::permits::Permit;
 use crate::pings::WantedPings;
 use crate::report::{AgentReport, Orders};
@@ -232,8 +233,10 @@ impl Embedded {
         self.change(|farm| farm.keepalive(keepalive))
     }
 
-    pub(crate) fn sweep(&self) {
+    /// Everything is done in one step: nobody else waits for long.
+    pub(crate) fn sweep(&self) -> bool {
         self.change(Farm::sweep);
+        false
     }
 
     pub(crate) fn now(&self) -> Timestamp {
@@ -242,6 +245,10 @@ impl Embedded {
 
     pub(crate) fn nodes(&self) -> Vec<NodeRecord> {
         self.farm().nodes()
+    }
+
+    pub(crate) fn nodes_page(&self, filter: &NodeFilter) -> NodePage {
+        self.farm().nodes_page(filter)
     }
 
     pub(crate) fn node(&self, node: &NodeId) -> Option<NodeRecord> {

@@ -5,7 +5,7 @@
 //! Reading order: `url` (what the setting says), `seek` (finding the server), `link` (connections and calls),
 //! `server_error` (what a refusal means), `scripts`, `choice`, `write` and `keepalive` (calls that change something), `read`, `line`, `assess`,
 //! `stream` (calls that only read), `audit` and `minutes` (what was), `packed` and `damaged` (values, and values that cannot be read),
-//! `settings` (what an operator should change about the server), `examine` (a look at all of it, for an operator).
+//! `nodes` and `walk` (lists), `settings` (what an operator should change about the server), `examine` (a look at all of it, for an operator).
 //!
 //! Invariants: all keys of a farm share a hash tag, so they live in one slot of a cluster and on one server. Only Redis'
 //! clock counts. The rules are those of `embedded`, file by file; a rule that is changed is changed in both.
@@ -24,6 +24,7 @@ mod keepalive;
 mod line;
 mod link;
 mod minutes;
+mod nodes;
 mod packed;
 mod read;
 mod scripts;
@@ -32,6 +33,7 @@ mod server_error;
 mod settings;
 mod stream;
 mod url;
+mod walk;
 mod write;
 
 use std::collections::HashMap;

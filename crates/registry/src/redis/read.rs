@@ -4,24 +4,20 @@
 use std::cell::LazyCell;
 use std::collections::{BTreeMap, HashMap};
 
-use model::{
-    Availability, Event, Exit, FarmCause, NodeId, NodeRecord, SpawnId, SpawnRecord, SpawnState, Supply,
-    Timestamp, health::node_health,
-};
+use model::{Event, Exit, FarmCause, NodeId, SpawnId, SpawnRecord, SpawnState, Timestamp};
 use redis::{Pipeline, RedisResult, Value, pipe};
 
 use super::link::Question;
 use super::server_error::is_damage;
-use super::{Redis, heard, packed, renderer_of, unexpected};
+use super::{Redis, heard, renderer_of, unexpected};
 use crate::ask::{Located, MAX_LOOKED_AT, SpawnFilter, SpawnPage};
 use crate::cause::Cause;
 use crate::error::RegistryError;
-use crate::judge::Judgement;
 
 pub(super) type Fields = HashMap<String, String>;
 
 /// Records read in one pipeline.
-const CHUNK: usize = 500;
+pub(super) const CHUNK: usize = 500;
 /// The fields of a record that lists show; the others are its history.
 const LISTED: [&str; 18] = [
     "node",
@@ -89,132 +85,30 @@ impl Redis {
         time(answer.into_iter().next())
     }
 
-    pub(crate) async fn nodes(&self) -> Result<Vec<NodeRecord>, RegistryError> {
-        let (names,): (Vec<String>,) = self.ask("nodes", pipe().smembers(self.key("names"))).await?;
-        let mut nodes = Vec::with_capacity(names.len());
-        for names in names.chunks(CHUNK) {
-            let mut read = pipe();
-            read.cmd("TIME").hgetall(self.key("judge"));
-            for name in names {
-                read.hgetall(self.key(&format!("node:{name}"))).hlen(self.key(&format!("held:{name}")));
-            }
-            let answer: Vec<Value> = self.ask("nodes", &read).await?;
-            let mut answers = answer.into_iter();
-            let now = time(answers.next())?;
-            let judged = judgement(answers.next(), "nodes")?;
-            for name in names {
-                let fields = value::<Fields>(answers.next(), "nodes");
-                let used: u32 = value(answers.next(), "nodes")?;
-                let record = match fields {
-                    // A node may have been forgotten since its name was read.
-                    Ok(fields) if fields.is_empty() => continue,
-                    Ok(fields) => self.node_record(name, &fields, used, now, judged),
-                    Err(error) => Err(error),
-                };
-                nodes.extend(self.0.damaged.readable(name, record));
-            }
-        }
-        nodes.sort_by(|a, b| a.id.cmp(&b.id));
-        Ok(nodes)
-    }
-
-    pub(crate) async fn node(&self, node: &NodeId) -> Result<Option<NodeRecord>, RegistryError> {
-        let mut read = pipe();
-        read.cmd("TIME").hgetall(self.key("judge"));
-        read.hgetall(self.key(&format!("node:{node}"))).hlen(self.key(&format!("held:{node}")));
-        let answer: Vec<Value> = self.ask("node", &read).await?;
-        let mut answers = answer.into_iter();
-        let now = time(answers.next())?;
-        let judged = judgement(answers.next(), "node")?;
-        let fields: Fields = value(answers.next(), "node")?;
-        let used: u32 = value(answers.next(), "node")?;
-        if fields.is_empty() {
-            return Ok(None);
-        }
-        self.node_record(node.as_str(), &fields, used, now, judged).map(Some)
-    }
-
-    fn node_record(
-        &self,
-        name: &str,
-        fields: &Fields,
-        used: u32,
-        now: Timestamp,
-        judged: Judgement,
-    ) -> Result<NodeRecord, RegistryError> {
-        const CALL: &str = "nodes";
-        let beat = timestamp(fields, "beat", CALL)?.unwrap_or_default();
-        let availability = match parsed(fields, "avail", CALL)? {
-            // A reader may come between a node's silence and the sweep that notes it.
-            Availability::Up if judged.is_silent(beat, now, self.timing()) => Availability::Stale,
-            other => other,
-        };
-        let mut record = NodeRecord {
-            id: name.parse().map_err(|e| unexpected(CALL, format!("node {name:?} {e}")))?,
-            eligibility: parsed(fields, "elig", CALL)?,
-            availability,
-            description: decoded(fields, "desc", CALL)?,
-            used,
-            // A lost or malformed count is 0 until the next heartbeat counts anew.
-            gpu_used: text(fields, "gused").parse().unwrap_or(0),
-            gpus: decoded(fields, "gpulist", CALL)?,
-            load: decoded(fields, "load", CALL)?,
-            supply: supply(text(fields, "supply")),
-            epoch: parsed(fields, "epoch", CALL)?,
-            last_heartbeat_at: beat,
-            drain: match text(fields, "drain") {
-                "" => None,
-                _ => Some(decoded(fields, "drain", CALL)?),
-            },
-            generation: text(fields, "gen").parse().unwrap_or(0),
-            health: node_health(&packed::health(text(fields, "hcsr")), &packed::health(text(fields, "hssr"))),
-            heard: heard::parse(text(fields, "heard")),
-        };
-        if availability == Availability::Down {
-            crate::report::hold_nothing(&mut record);
-        }
-        Ok(record)
-    }
-
     pub(crate) async fn spawns(&self, filter: &SpawnFilter) -> Result<SpawnPage, RegistryError> {
-        // The index is that of an owner, of a node, or of all; the rest of the filter is looked for in the records.
-        let index = match (filter.owners.as_slice(), &filter.node) {
-            ([owner], _) => self.key(&format!("spawns-of:{owner}")),
-            (_, Some(node)) => self.key(&format!("spawns:{node}")),
-            (_, None) => self.key("spawns"),
-        };
+        let walk = self.walk(filter);
         let limit = filter.limit.max(1);
-        let sifts = filter.state.is_some()
-            || filter.renderer.is_some()
-            || filter.is_about_ends()
-            || !filter.tags.is_empty()
-            || filter.owners.len() > 1
-            || (filter.owners.len() == 1 && filter.node.is_some());
+        let chunk = if filter.sifts() { CHUNK } else { limit.min(CHUNK) + 1 };
         let mut looked_at = 0;
-        let chunk = if sifts { CHUNK } else { limit.min(CHUNK) + 1 };
         let mut page = SpawnPage::default();
         let mut cursor = filter.cursor;
         let mut last = None;
         loop {
-            let below = cursor.map_or_else(|| "+inf".to_owned(), |seq| format!("({seq}"));
-            let mut read = pipe();
-            read.cmd("ZREVRANGEBYSCORE").arg(&index).arg(below).arg("-inf");
-            read.arg("WITHSCORES").arg("LIMIT").arg(0).arg(chunk);
-            let (ids,): (Vec<(String, u64)>,) = self.ask("spawns", &read).await?;
+            let ids = self.walk_on(&walk, cursor, chunk).await?;
             let mut read = pipe();
             for (id, _) in &ids {
                 read.cmd("HMGET").arg(self.key(&format!("spawn:{id}"))).arg(&LISTED);
             }
             let records: Vec<Vec<Option<String>>> =
                 if ids.is_empty() { Vec::new() } else { self.ask("spawns", &read).await? };
-            for ((id, seq), values) in ids.iter().zip(records) {
+            for ((id, at), values) in ids.iter().zip(records) {
                 let fields = listed(values);
                 if looked_at == MAX_LOOKED_AT {
                     page.next = cursor;
                     return self.page(page).await;
                 }
                 looked_at += 1;
-                cursor = Some(*seq);
+                cursor = Some(*at);
                 if !is_wanted(filter, &fields) {
                     continue;
                 }
@@ -224,7 +118,7 @@ impl Redis {
                 }
                 let Some(record) = self.0.damaged.readable(id, spawn_record(id, &fields)) else { continue };
                 page.spawns.push(record);
-                last = Some(*seq);
+                last = Some(*at);
             }
             if ids.len() < chunk {
                 return self.page(page).await;
@@ -324,15 +218,9 @@ pub(super) fn value<T: redis::FromRedisValue>(
     T::from_redis_value(value).map_err(|e| unexpected(call, e.to_string()))
 }
 
-fn time(answer: Option<Value>) -> Result<Timestamp, RegistryError> {
+pub(super) fn time(answer: Option<Value>) -> Result<Timestamp, RegistryError> {
     let (seconds, micros): (u64, u64) = value(answer, "time")?;
     Ok(Timestamp::from_millis(seconds * 1000 + micros / 1000))
-}
-
-fn judgement(answer: Option<Value>, call: &'static str) -> Result<Judgement, RegistryError> {
-    let fields: Fields = value(answer, call)?;
-    let at = |field| text(&fields, field).parse().ok().map(Timestamp::from_millis);
-    Ok(Judgement { at: at("at"), grace: at("grace").unwrap_or_default() })
 }
 
 pub(super) fn text<'a>(fields: &'a Fields, field: &str) -> &'a str {
@@ -363,12 +251,6 @@ pub(super) fn timestamp(
         "" => Ok(None),
         _ => parsed(fields, field, call).map(|ms| Some(Timestamp::from_millis(ms))),
     }
-}
-
-/// The text that a heartbeat brought; agents of the release before this one bring none, and a damaged one is none until the next.
-fn supply(text: &str) -> Supply {
-    let json = text.splitn(3, ' ').nth(2);
-    json.and_then(|json| serde_json::from_str(json).ok()).unwrap_or_default()
 }
 
 fn spawn_record(id: &str, fields: &Fields) -> Result<SpawnRecord, RegistryError> {

@@ -96,7 +96,7 @@ impl Redis {
         .await
     }
 
-    pub(crate) async fn sweep(&self) -> Result<(), RegistryError> {
+    pub(crate) async fn sweep(&self) -> Result<bool, RegistryError> {
         self.run("sweep", &self.0.scripts.sweep, |_| {}).await
     }
 

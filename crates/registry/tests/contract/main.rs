@@ -20,6 +20,7 @@ mod judging;
 mod keepalive;
 mod kept;
 mod line;
+mod lists;
 mod machine;
 mod moods;
 mod nodes;

@@ -166,10 +166,10 @@ local function is_late(node)
   return beat <= now - STALE and silent_since() <= now - STALE
 end
 
--- Calls nodes stale whose heartbeats are late, the most silent first; `most` at the most.
+-- Calls nodes stale whose heartbeats are late, the most silent first; `most` at the most. Returns how many.
 local function expire_beats(most)
-  if silent_since() > now - STALE then return end
-  for _, node in ipairs(call('ZRANGEBYSCORE', P .. ':up', '-inf', now - STALE, 'LIMIT', 0, most)) do
-    call_stale(node)
-  end
+  if silent_since() > now - STALE then return 0 end
+  local late = call('ZRANGEBYSCORE', P .. ':up', '-inf', now - STALE, 'LIMIT', 0, most)
+  for _, node in ipairs(late) do call_stale(node) end
+  return #late
 end

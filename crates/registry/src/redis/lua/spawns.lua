@@ -67,7 +67,7 @@ local function index_spawn(node, spawn, owner, seq)
 end
 
 -- Checks some ended spawns at random, and many when an index has lost one. No heartbeat lists them, so nothing else repairs
--- them.
+-- them. Returns whether it had.
 local function repair_ended()
   local function look(count)
     local lacked = 0
@@ -78,7 +78,7 @@ local function repair_ended()
     end
     return lacked
   end
-  if look(8) > 0 then look(1000) end
+  return look(8) > 0 and look(200) > 0
 end
 
 local function own_all(owner, node, spawns)

@@ -1,5 +1,25 @@
--- Does what is due by time, a bounded amount of it.
--- ARGV: none. Returns nothing.
+-- Does what is due by time, a bounded amount of it: one run takes some milliseconds at the most, whatever has happened.
+-- ARGV: none. Returns 1 when more is due already, else 0.
+local MAX_BEATS, MAX_CLAMPED, MAX_EXPIRED, MAX_HELD, MAX_DROPPED = 64, 64, 64, 128, 100
+local is_more = false
+-- Notes that as many were found as are done in one run.
+local function bounded(found, most)
+  if #found >= most then is_more = true end
+  return found
+end
+-- As many of these nodes as hold so many slots together; at least one.
+local function of_some(nodes)
+  local some, held = {}, 0
+  for _, node in ipairs(nodes) do
+    held = held + call('HLEN', P .. ':held:' .. node)
+    if #some > 0 and held > MAX_HELD then
+      is_more = true
+      break
+    end
+    some[#some + 1] = node
+  end
+  return some
+end
 
 -- A full registry refuses what may grow it until a script has written something else. After that this script can make room.
 local is_out = is_error(redis.pcall('SET', P .. ':check', int(now), 'PX', 60000))
@@ -8,7 +28,7 @@ if is_out then call('DEL', P .. ':check') end
 -- After a clock was set back, moments that were kept lie too far in the future. They are cut to what they could be if they
 -- were new.
 local function clamp(key, to, each)
-  for _, member in ipairs(call('ZRANGEBYSCORE', key, '(' .. int(to), '+inf', 'LIMIT', 0, 256)) do
+  for _, member in ipairs(bounded(call('ZRANGEBYSCORE', key, '(' .. int(to), '+inf', 'LIMIT', 0, MAX_CLAMPED), MAX_CLAMPED)) do
     call('ZADD', key, int(to), member)
     if each then each(member) end
   end
@@ -35,7 +55,7 @@ clamp(P .. ':sick', now + math.max(MAX_PROBE_PAUSE, RESERVATION), function(membe
   end
 end)
 
-expire_beats(256)
+if expire_beats(MAX_BEATS) >= MAX_BEATS then is_more = true end
 
 -- Without events nothing else shows that the streams, their number or the floor are damaged.
 repair_streams()
@@ -51,7 +71,7 @@ end
 -- Nodes that are gone: their spawns are lost.
 local gone = silent_since() > now - DOWN and {}
   or call('ZRANGEBYSCORE', P .. ':stale', '-inf', now - DOWN, 'LIMIT', 0, 32)
-for _, node in ipairs(gone) do
+for _, node in ipairs(of_some(bounded(gone, 32))) do
   call('ZADD', P .. ':down', call('ZSCORE', P .. ':stale', node), node)
   call('ZREM', P .. ':stale', node)
   call('HSET', P .. ':node:' .. node, 'avail', 'down')
@@ -72,7 +92,7 @@ for _, node in ipairs(gone) do
 end
 
 -- Reservations that no agent has confirmed. A call that would start them may still be under way, so the agent must know.
-for _, member in ipairs(call('ZRANGEBYSCORE', P .. ':expiries', '-inf', now, 'LIMIT', 0, 256)) do
+for _, member in ipairs(bounded(call('ZRANGEBYSCORE', P .. ':expiries', '-inf', now, 'LIMIT', 0, MAX_EXPIRED), MAX_EXPIRED)) do
   call('ZREM', P .. ':expiries', member)
   local spawn, node = string.sub(member, 1, 36), string.sub(member, 37)
   local hold = call('HGET', P .. ':held:' .. node, spawn)
@@ -87,15 +107,14 @@ end
 -- Places in line that have lapsed.
 local left = false
 local lapsed = silent_since() > now - PLACE and {}
-  or call('ZRANGEBYSCORE', P .. ':places', '-inf', now, 'LIMIT', 0, 256)
-for _, ticket in ipairs(lapsed) do
+  or call('ZRANGEBYSCORE', P .. ':places', '-inf', now, 'LIMIT', 0, MAX_EXPIRED)
+for _, ticket in ipairs(bounded(lapsed, MAX_EXPIRED)) do
   left = leave(ticket) or left
 end
 if left then wake_line() end
 
--- Records of ended spawns, the oldest first, five hundred at the most. Of several front doors the one that keeps them longest counts, as
--- long as it is there.
-local MAX_DROPPED, SAID_FOR = 500, 60000
+-- Records of ended spawns, the oldest first. Of several front doors the one that keeps them longest counts, as long as it is there.
+local SAID_FOR = 60000
 local function longest_kept()
   local keeps, longest = P .. ':keeps', HISTORY
   if is_damage(redis.pcall('ZADD', keeps, int(now), int(HISTORY))) then call('DEL', keeps) end
@@ -125,6 +144,7 @@ local room = MAX_DROPPED
 local function drop_all(spawns)
   for _, spawn in ipairs(spawns) do drop(spawn) end
   room = room - #spawns
+  if room <= 0 then is_more = true end
 end
 drop_all(call('ZRANGEBYSCORE', P .. ':ended', '-inf', now - keep, 'LIMIT', 0, room))
 local over = math.min(call('ZCARD', P .. ':ended') - HISTORY_COUNT, room)
@@ -148,7 +168,7 @@ if room > 0 then
 end
 -- The past gives way to the present.
 if is_out and room > 0 then drop_all(call('ZRANGE', P .. ':ended', 0, room - 1)) end
-repair_ended()
+if repair_ended() then is_more = true end
 
 -- Operators' orders. Their number is bounded where they are added.
 for _, orders in ipairs({ P .. ':audit', P .. ':audit:spawns' }) do
@@ -156,7 +176,7 @@ for _, orders in ipairs({ P .. ':audit', P .. ':audit:spawns' }) do
 end
 
 -- Nodes that have been down for long.
-for _, node in ipairs(call('ZRANGEBYSCORE', P .. ':down', '-inf', now - FORGET, 'LIMIT', 0, 16)) do
+for _, node in ipairs(of_some(bounded(call('ZRANGEBYSCORE', P .. ':down', '-inf', now - FORGET, 'LIMIT', 0, 16), 16))) do
   drop_node(node, '{}')
 end
-return done()
+return done(is_more and 1 or 0)
