@@ -103,7 +103,7 @@ local function apply(a, at, listed)
   -- An agent that has just adopted the spawn has no ping of it yet.
   if ping ~= '' then note('ping', had[2], ping) end
   note('exit', had[6], exit)
-  if ended ~= '' or (had[6] or '') ~= '' or had[1] == 'lost' then note('ended', nil, ended) end
+  if ended ~= '' or (had[6] or '') ~= '' or had[1] == 'lost' then news[#news + 1], news[#news + 2] = 'ended', ended end
   note('connected', had[10], connected)
   note('disconnected', had[11], disconnected)
   note('expires', had[12], expires)
