@@ -2,7 +2,8 @@
 //! prints a table; every comparison is between things measured alternately in the same run.
 //!
 //! `cargo bench -p hatchery-tests -- reserve` runs one part: `path`, `placements`, `traces`, `memory`, `live`, `large`, `greedy`,
-//! `relay`, `reserve`, `warm` or `fleet` (`fleet=1000x32`: so many nodes with so many spawns each), `million` (not by itself). Parts of `relay`: `relay-large`,
+//! `relay`, `reserve`, `warm`, `heartbeat`, `fleet` (`fleet=1000x32`: so many nodes with so many spawns each; `curve=1000x32`: without
+//! disasters) or `million` (not by itself). Parts of `relay`: `relay-large`,
 //! `relay-small`, `relay-visits`, `relay-idle`.
 
 mod fleet;
@@ -59,7 +60,10 @@ fn main() -> anyhow::Result<()> {
         if !relay.is_empty() {
             relay::measure(&relay, &mut table).await?;
         }
-        if let Some(size) = fleet::size(&wanted) {
+        if fleet::wants_heartbeat(&wanted) {
+            fleet::measure_heartbeat(&mut table).await?;
+        }
+        for size in fleet::sizes(&wanted) {
             fleet::measure(size, &mut table).await?;
         }
         if let Some(size) = million::size(&wanted) {

@@ -16,7 +16,13 @@ use crate::report::{Orders, SpawnReport};
 impl Redis {
     pub(crate) async fn keepalive(&self, keepalive: &Keepalive) -> Result<Orders, RegistryError> {
         const CALL: &str = "keepalive";
-        let mut invocation = self.0.scripts.keepalive.key(&self.0.prefix);
+        let scripts = &self.0.scripts;
+        let script = match keepalive.check {
+            Check::Counts => &scripts.keepalive,
+            Check::Node { .. } => &scripts.keepalive_with_node,
+            Check::Spawn(_) => &scripts.keepalive_with_spawn,
+        };
+        let mut invocation = script.key(&self.0.prefix);
         invocation
             .arg(keepalive.node.as_str())
             .arg(keepalive.epoch.to_string())
@@ -29,10 +35,14 @@ impl Redis {
             .arg(supply_text(&keepalive.supply))
             .arg(json(&keepalive.gpus))
             .arg(heard(&keepalive.heard));
-        check_args(&mut invocation, &keepalive.check);
         let late = keepalive.heard.late.iter().filter_map(|(spawn, age)| Some((*spawn, (*age)?)));
         invocation.arg(with_ages(late)).arg(with_ages(keepalive.pings.iter().copied()));
+        check_args(&mut invocation, &keepalive.check);
         let answer: Vec<String> = self.0.link.ask(CALL, Question::Script(&invocation)).await?;
+        if answer == ["ok"] {
+            // The node is eligible by the order that the agent knows, and nothing else is to be said.
+            return Ok(Orders { generation: keepalive.generation, ..Orders::default() });
+        }
         self.orders(CALL, &answer)
     }
 
@@ -101,9 +111,7 @@ fn with_ages(spawns: impl Iterator<Item = (SpawnId, std::time::Duration)>) -> St
 /// What the script looks at, as a sum of what it must find.
 fn check_args(args: &mut ScriptInvocation<'_>, check: &Check) {
     match check {
-        Check::Counts => {
-            args.arg("").arg("").arg("").arg("").arg("").arg("");
-        }
+        Check::Counts => {}
         Check::Node { description: node, identity } => {
             let instance =
                 if identity.instance.is_nil() { String::new() } else { identity.instance.to_string() };
@@ -119,7 +127,7 @@ fn check_args(args: &mut ScriptInvocation<'_>, check: &Check) {
                 instance,
                 identity.life.to_string(),
             ];
-            args.arg("node").arg(sum(&found)).arg("").arg("").arg("").arg("");
+            args.arg(sum(&found));
         }
         Check::Spawn(spawn) => {
             let mut found = vec![
@@ -132,7 +140,7 @@ fn check_args(args: &mut ScriptInvocation<'_>, check: &Check) {
             if !spawn.tags.is_empty() {
                 found.push(json(&spawn.tags));
             }
-            args.arg("spawn").arg(spawn.id.to_string()).arg(sum(&found));
+            args.arg(spawn.id.to_string()).arg(sum(&found));
             args.arg(spawn.owner.as_ref().map_or("", Owner::as_str)).arg(knows(spawn)).arg(ms(spawn.started));
         }
     }

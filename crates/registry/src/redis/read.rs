@@ -172,12 +172,9 @@ impl Redis {
     }
 
     pub(crate) async fn locate(&self, spawn: SpawnId) -> Result<Option<Located>, RegistryError> {
-        let locate = &self.0.scripts.locate;
-        let answer: Vec<Value> = self
-            .run("locate", locate, |args| {
-                args.arg(spawn.to_string());
-            })
-            .await?;
+        let mut locate = self.0.scripts.locate.key(&self.0.prefix);
+        locate.arg(spawn.to_string());
+        let answer: Vec<Value> = self.0.link.ask("locate", Question::Script(&locate)).await?;
         let mut answers = answer.into_iter();
         let fields: Fields = value(answers.next(), "locate")?;
         let heard: String = value(answers.next(), "locate")?;

@@ -12,7 +12,7 @@ use crate::agreement::{Digest, HeardReport};
 use crate::ask::{Claim, Forgotten, IdempotencyKey, Outcome, Outcomes, Restored, operator_data};
 use crate::error::RegistryError;
 use crate::permits::Permit;
-use crate::report::{AgentReport, DesiredState, Heartbeat, Orders, SpawnReport, event_data};
+use crate::report::{AgentReport, Change, DesiredState, Heartbeat, Orders, SpawnReport, event_data};
 
 pub(super) fn ms(time: Duration) -> u64 {
     u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
@@ -254,6 +254,23 @@ impl Redis {
 
     pub(crate) async fn report(&self, report: &AgentReport) -> Result<Orders, RegistryError> {
         const CALL: &str = "report";
+        let digests =
+            [report.agreement.and_then(|a| a.before), report.agreement.map(|a| a.after)].map(digest);
+        // Most reports are a change or two, for which a shorter script is enough. It does nothing where it is not.
+        if report.heartbeat.is_none() && !report.takeover {
+            let answer: Vec<String> = self
+                .run(CALL, &self.0.scripts.changes, |args| {
+                    args.arg(report.node.as_str())
+                        .arg(report.epoch.to_string())
+                        .arg(report.accepted)
+                        .arg(&digests);
+                    changes_args(args, &report.changes);
+                })
+                .await?;
+            if answer != ["report"] {
+                return self.orders(CALL, &answer);
+            }
+        }
         let answer: Vec<String> = self
             .run(CALL, &self.0.scripts.report, |args| {
                 args.arg(report.node.as_str())
@@ -267,19 +284,22 @@ impl Redis {
                     .arg(report.identity.life)
                     .arg(report.accepted)
                     .arg(flag(report.heartbeat.is_some()))
-                    .arg(digest(report.agreement.and_then(|agreement| agreement.before)))
-                    .arg(digest(report.agreement.map(|agreement| agreement.after)));
+                    .arg(&digests);
                 if let Some(heartbeat) = &report.heartbeat {
                     heartbeat_args(args, heartbeat);
                 }
-                args.arg(report.changes.len());
-                for change in &report.changes {
-                    args.arg(change.serial).arg(ms(change.age));
-                    spawn_args(args, &change.spawn);
-                }
+                changes_args(args, &report.changes);
             })
             .await?;
         self.orders(CALL, &answer)
+    }
+}
+
+fn changes_args(args: &mut ScriptInvocation<'_>, changes: &[Change]) {
+    args.arg(changes.len());
+    for change in changes {
+        args.arg(change.serial).arg(ms(change.age));
+        spawn_args(args, &change.spawn);
     }
 }
 

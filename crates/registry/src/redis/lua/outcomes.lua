@@ -1,28 +1,5 @@
 -- What outcomes of starts do to a node: its health, where it stands, and the events of it.
 
--- A time as RFC 3339 in UTC, as Timestamp in the model crate writes it. Days are counted in eras of 400 years from
--- 0000-03-01, so that the leap day comes last.
---
--- Why dates and JSON are written here and not in Rust: an event and a drain are stored as finished JSON, which followers of
--- the release before this one read as it is. Their times are Redis' own clock and the state machine's results, which no
--- client knows before the script runs. Storing raw numbers for readers to format would break those followers; asking for
--- the time first would cost a second round trip, and the step would not be atomic. What a client does know (labels, exits,
--- descriptions, the data of a change, an operator's reason) it encodes itself, and the scripts pass it on unread.
-local function rfc3339(ms)
-  local days, rest = math.floor(ms / 86400000), ms % 86400000
-  local z = days + 719468
-  local era = math.floor(z / 146097)
-  local doe = z - era * 146097
-  local yoe = math.floor((doe - math.floor(doe / 1460) + math.floor(doe / 36524) - math.floor(doe / 146096)) / 365)
-  local doy = doe - (365 * yoe + math.floor(yoe / 4) - math.floor(yoe / 100))
-  local mp = math.floor((5 * doy + 2) / 153)
-  local month = mp < 10 and mp + 3 or mp - 9
-  local year = yoe + era * 400 + (month <= 2 and 1 or 0)
-  local day = doy - math.floor((153 * mp + 2) / 5) + 1
-  return string.format('%04d-%02d-%02dT%02d:%02d:%02d.%03dZ', year, month, day, math.floor(rest / 3600000),
-    math.floor(rest / 60000) % 60, math.floor(rest / 1000) % 60, rest % 1000)
-end
-
 -- A node's health as JSON, out of that of its renderers: NodeHealth in the model crate.
 local function health_json(csr, ssr)
   local worst, prefix = csr, ''
@@ -105,21 +82,13 @@ local function node_renewed(node)
   end)
 end
 
--- A server that ends by a failure this soon after it was ready counts against its node.
-local EARLY_END = 10000
-local EARLY_REASONS = { ['failed'] = true, ['signaled'] = true, ['liveliness-lost'] = true }
-
--- A spawn has ended. ready, ended: when, in ms, or ''; exit: as JSON.
-local function note_end(node, renderer, ready, ended, exit)
-  ready, ended = tonumber(ready), tonumber(ended) or now
-  if not ready then return end
-  local lived = math.max(ended - ready, 0)
-  if lived >= EARLY_END then return end
+-- A server has ended by a failure soon after it was ready. exit: as JSON, with this reason.
+local function ended_early(node, renderer, lived, reason, exit)
   local ok, what = pcall(cjson.decode, exit)
-  if not ok or type(what) ~= 'table' or not EARLY_REASONS[what.reason] then return end
+  if not ok or type(what) ~= 'table' or what.reason ~= reason then return end
   local function said(name, kind) return type(what[name]) == kind and what[name] end
   local text = said('text', 'string') or said('signal', 'string')
-    or said('code', 'number') and 'exit code ' .. int(what.code) or what.reason
-  local reason = string.format('ended %.1f s after it was ready: %s', lived / 1000, text)
-  node_failed(node, renderer, reason, false, false, lived, (now_us % 1000) / 1000)
+    or said('code', 'number') and 'exit code ' .. int(what.code) or reason
+  local why = string.format('ended %.1f s after it was ready: %s', lived / 1000, text)
+  node_failed(node, renderer, why, false, false, lived, (now_us % 1000) / 1000)
 end

@@ -20,7 +20,8 @@ if node then
   call('ZADD', P .. ':expiries', int(now + RESERVATION), spawn .. node)
   shelve(node, h, used + 1)
   if ticket ~= '' and leave(ticket) then wake_line() end
-  if standing == 'good' and (read_health(h[renderer == 'csr' and 8 or 9]) or learns and call('EXISTS', P .. ':cause') == 1)
+  local health = h[renderer == 'csr' and 8 or 9]
+  if standing == 'good' and (health and read_health(health) or learns and call('EXISTS', P .. ':cause') == 1)
   then
     standing = 'watched'
   end

@@ -1,0 +1,11 @@
+-- Wakes those who wait for a keyed answer or stand in line.
+local function wake()
+  local seq = next_seq()
+  local added = redis.pcall('XADD', WAKEUPS, 'MAXLEN', 16, int(seq) .. '-0', 'n', '1')
+  if type(added) ~= 'table' then return end
+  if is_damage(added) then
+    recover(WAKEUPS, seq)
+    seq = next_seq()
+  end
+  call('XADD', WAKEUPS, 'MAXLEN', 16, int(seq) .. '-0', 'n', '1')
+end
