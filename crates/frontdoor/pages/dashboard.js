@@ -77,9 +77,6 @@ feed.addEventListener('heartbeat', ({ detail: at }) => {
 });
 feed.addEventListener('state', ({ detail: { state } }) => {
   if (state === 'waiting' && !who.wanted) cutAt ??= Date.now();
-  if (state !== 'open') return;
-  audit.soon(0);
-  line.soon(0);
 });
 const following = feed.subscribe('nodes', {
   onSnapshot: (list) => {
@@ -102,6 +99,8 @@ feed.subscribe('spawns', {
     history.seed(list, snapshot.now());
     failures.load();
     minutes.load();
+    audit.soon(0);
+    line.soon(0);
     back('The live feed is back, with the farm as it is now.');
   },
   onResume: () => back('The live feed is back. Nothing was missed.'),
