@@ -49,8 +49,8 @@ def run(*words, check=True, **more):
 BOOT = r"""
 set -e
 mount --make-rprivate /
-mount -t overlay overlay -o lowerdir=@LOWER@,upperdir=@DIR@/upper,workdir=@DIR@/work @DIR@/root
-cd @DIR@/root
+mount -t overlay overlay -o lowerdir=@LOWER@,upperdir=@DIR@/upper,workdir=@DIR@/work @DIR@/merged
+cd @DIR@/merged
 mount -t tmpfs tmpfs run
 mount -t tmpfs tmpfs dev
 for name in null zero full random urandom tty; do touch dev/$name; mount --bind /dev/$name dev/$name; done
@@ -77,7 +77,7 @@ class Machine:
     def __init__(self, name, lower, address, group):
         self.name, self.address, self.group = name, address, group
         self.dir = pathlib.Path(tempfile.mkdtemp(prefix=f"guides-{name}-", dir=CACHE))
-        for part in ("upper", "work", "root"):
+        for part in ("upper", "work", "merged"):
             (self.dir / part).mkdir()
         (self.dir / "log").touch()
         self.namespace = f"{PREFIX}-{name}"
@@ -203,16 +203,16 @@ def with_packages(base, line):
     layer = CACHE / f"{base.name}-{name}"
     if not layer.exists():
         making = pathlib.Path(tempfile.mkdtemp(prefix="making-", dir=CACHE))
-        for part in ("upper", "work", "root"):
+        for part in ("upper", "work", "merged"):
             (making / part).mkdir()
         script = f"""
             set -e
-            mount -t overlay overlay -o lowerdir={base},upperdir={making}/upper,workdir={making}/work {making}/root
-            cp /etc/resolv.conf {making}/root/etc/resolv.conf
-            printf '#!/bin/sh\\nexit 101\\n' >{making}/root/usr/sbin/policy-rc.d && chmod 755 {making}/root/usr/sbin/policy-rc.d
-            mount -t proc proc {making}/root/proc
-            chroot {making}/root env DEBIAN_FRONTEND=noninteractive sh -c 'apt-get update -q && {line}'
-            rm {making}/root/usr/sbin/policy-rc.d
+            mount -t overlay overlay -o lowerdir={base},upperdir={making}/upper,workdir={making}/work {making}/merged
+            cp /etc/resolv.conf {making}/merged/etc/resolv.conf
+            printf '#!/bin/sh\\nexit 101\\n' >{making}/merged/usr/sbin/policy-rc.d && chmod 755 {making}/merged/usr/sbin/policy-rc.d
+            mount -t proc proc {making}/merged/proc
+            chroot {making}/merged env DEBIAN_FRONTEND=noninteractive sh -c 'apt-get update -q && {line}'
+            rm {making}/merged/usr/sbin/policy-rc.d
         """
         made = run("unshare", "--mount", "sh", "-c", script, check=False)
         if made.returncode != 0:

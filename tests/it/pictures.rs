@@ -90,7 +90,7 @@ async fn the_dashboard_of_a_full_farm_with_failures_is_whole_at_every_size() {
         let first = browser.run("return performance.now();").await;
         println!("{nodes} nodes: first rows {:.0} ms after the page was asked for", first.as_f64().unwrap());
         browser.sees("#nodes-frame", "render-0000").await;
-        browser.sees("#line-frame", "client-side").await;
+        browser.sees("#line-frame", "csr").await;
         browser.sees("#free", "0 free").await;
         for scheme in ["light", "dark"] {
             let how = format!("{nodes}-{scheme}");

@@ -145,7 +145,7 @@ fn try_spawn(node: &Arc<Node>, request: &Request, start: &mut Option<Span>) -> R
         return Err(RefusalKind::CannotStart
             .because(format!("the state directory {path} cannot be written: {trouble}")));
     }
-    if let Some(relay) = node.config.viewer_relay.as_ref().filter(|_| node.relay_watch.is_gone()) {
+    if let Some(relay) = node.config.viewer_relay.as_ref().filter(|_| node.viewer_relay.is_gone()) {
         let why = format!("the relay of this node ({relay}) does not answer, so no viewer could connect");
         return Err(RefusalKind::CannotStart.because(why));
     }

@@ -60,6 +60,7 @@ mod preflight;
 mod procfs;
 mod reaper;
 mod relay;
+mod relay_state;
 mod relay_watch;
 mod separation;
 mod shutdown;

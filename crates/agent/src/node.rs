@@ -25,7 +25,7 @@ use crate::logs::Logs;
 use crate::looks::Looks;
 use crate::metrics::Metrics;
 use crate::port_conflicts::PortConflicts;
-use crate::relay_watch::RelayWatch;
+use crate::relay_state::RelayState;
 use crate::spawn::args::Fixed;
 use crate::spawn::cgroup::Groups;
 use crate::spawn::fingerprint::fingerprint;
@@ -82,7 +82,7 @@ pub(crate) struct Node {
     /// Looks at who is connected.
     pub(crate) looks: Looks,
     /// Whether the relay of this node answers.
-    pub(crate) relay_watch: RelayWatch,
+    pub(crate) viewer_relay: RelayState,
 }
 
 impl Node {
@@ -164,7 +164,7 @@ impl Node {
                 Launcher::Nothing => u32::MAX,
             }),
             looks: Looks::new(),
-            relay_watch: RelayWatch::default(),
+            viewer_relay: RelayState::default(),
             state,
             config,
         })

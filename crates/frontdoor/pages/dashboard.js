@@ -78,9 +78,6 @@ feed.addEventListener('heartbeat', ({ detail: at }) => {
 });
 feed.addEventListener('state', ({ detail: { state } }) => {
   if (state === 'waiting' && !who.wanted) cutAt ??= Date.now();
-  if (state !== 'open') return;
-  audit.soon(0);
-  line.soon(0);
 });
 const following = feed.subscribe('nodes', {
   onSnapshot: (list) => {
@@ -119,6 +116,8 @@ function arrived(list) {
   history.seed(list, snapshot.now());
   failures.load();
   minutes.load();
+  audit.soon(0);
+  line.soon(0);
   back('The live feed is back, with the farm as it is now.');
 }
 

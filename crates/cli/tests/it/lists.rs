@@ -331,7 +331,7 @@ fn orders_are_read_page_by_page_until_there_are_as_many_as_were_asked_for() {
     assert_eq!(listed["audit"][2], pages[1]["audit"][0], "with what this version does not know");
     assert_eq!((listed["audit"].as_array().unwrap().len(), &listed["nextCursor"]), (3, &json!("5-1")));
     let yaml = run_at(&server.url(), &[&line[..], &["-o", "yaml"]].concat());
-    assert!(yaml.stdout.contains("order: drain") && yaml.stdout.contains("nextCursor: 5-1"), "{yaml:?}");
+    assert!(yaml.stdout.contains("order: drain") && yaml.stdout.contains("nextCursor: \"5-1\""), "{yaml:?}");
     let wide = run_at(&server.url(), &[&line[..], &["-o", "wide", "--reverse"]].concat());
     let lines: Vec<&str> = wide.stdout.lines().collect();
     assert!(

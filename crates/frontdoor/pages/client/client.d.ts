@@ -342,8 +342,7 @@ export interface MountOptions {
   vendor: VendorLibrary;
   /** Callbacks of the vendor's viewer, of the page's own. One that `mount` uses itself (`modelLoadFailure`) is called too. */
   callbacks?: Record<string, (...details: any[]) => void>;
-  /** Hears each state, with a sentence for the user: at once when the connection is lost, before it is known why. */
-  onStatus?: (status: MountStatus) => void;
+  /** Hears each state, with a sentence for the user. */ onStatus?: (status: { state: 'connecting' | 'shown' | 'lost' | 'ended'; text: string }) => void;
   /** A feed that the page has already. Default: one of its own. */
   feed?: Live;
   /** As for `live` and `stop`. */
@@ -351,12 +350,6 @@ export interface MountOptions {
   token?: Token;
   /** The viewer's own options: `containerId`, `model`, `sessionToken`, `enginePath` … */
   [option: string]: unknown;
-}
-
-/** How a viewer is; `ended` comes last, with the text of the `Ending`. */
-export interface MountStatus {
-  state: 'connecting' | 'shown' | 'lost' | 'ended';
-  text: string;
 }
 
 /** A viewer on a spawn. */

@@ -16,7 +16,7 @@ use super::post::Failure;
 /// An event is refused so often before it is set aside: a receiver that is being replaced may answer anything for a moment.
 const MIN_REFUSALS: u32 = 4;
 /// What fails in another way (5xx, no answer) is set aside after so many times as long.
-const PATIENCE: u32 = 24;
+const OTHERWISE: u32 = 24;
 
 /// When a receiver took an event last.
 #[derive(Debug, Default)]
@@ -51,7 +51,7 @@ impl Failures {
     ) -> bool {
         let first = *self.first.get_or_insert(now);
         self.refusals = if failure.is_refusal { self.refusals + 1 } else { 0 };
-        let long = if self.refusals >= MIN_REFUSALS { refused_for } else { refused_for * PATIENCE };
+        let long = if self.refusals >= MIN_REFUSALS { refused_for } else { refused_for * OTHERWISE };
         now.duration_since(first) >= long && taken.is_after(first)
     }
 }
@@ -105,8 +105,8 @@ mod tests {
         assert!(enough(4, LONG, true, &taken));
         assert!(!enough(4, LONG - Duration::from_millis(1), true, &taken), "it is not long");
         assert!(!enough(3, LONG, true, &taken), "it is not often");
-        assert!(!enough(100, LONG * PATIENCE - Duration::from_secs(1), false, &taken), "it may pass");
-        assert!(enough(100, LONG * PATIENCE, false, &taken));
+        assert!(!enough(100, LONG * OTHERWISE - Duration::from_secs(1), false, &taken), "it may pass");
+        assert!(enough(100, LONG * OTHERWISE, false, &taken));
     }
 
     #[test]
