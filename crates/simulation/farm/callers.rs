@@ -11,9 +11,10 @@ use crate::farm::{DOORS, Farm, NODES};
 use crate::http::{Answer, request};
 use crate::network::{Host, Process};
 use crate::registry_way::REGISTRY;
+use crate::trouble::REGISTRY_ITSELF;
 
 /// A caller gives up after this time.
-const PATIENCE: Duration = Duration::from_secs(60);
+const TIMEOUT: Duration = Duration::from_secs(60);
 /// A call that was not answered with a spawn has left none after this time.
 const LEFT: Duration = Duration::from_secs(10);
 /// The machine of all callers.
@@ -83,8 +84,8 @@ impl Caller {
             };
             let call =
                 request((&farm.network, &client), self.door, ("POST", "/spawn"), self.key.as_deref(), &body);
-            let patience = self.hangs_up.unwrap_or(PATIENCE);
-            let answer = timeout(patience, call).await;
+            let timeout_after = self.hangs_up.unwrap_or(TIMEOUT);
+            let answer = timeout(timeout_after, call).await;
             match answer {
                 Ok(Some(answer)) if answer.status == 200 => {
                     self.use_spawn(&farm, &client, &answer).await;
@@ -154,7 +155,7 @@ impl Caller {
             farm.steps.note(format_args!("caller {} stops {id} through {door}", self.number));
             let path = format!("/v1/spawns/{id}");
             let call = request((&farm.network, client), door, ("DELETE", &path), None, &Value::Null);
-            match timeout(PATIENCE, call).await {
+            match timeout(TIMEOUT, call).await {
                 Ok(Some(answer)) if matches!(answer.status, 200 | 202 | 404) => return,
                 _ => sleep(Duration::from_millis(self.random.u64(200..3000))).await,
             }
@@ -167,7 +168,8 @@ fn leaves_nothing(farm: &Arc<Farm>, tag: String, began: Instant) {
     let farm = Arc::clone(farm);
     tokio::spawn(async move {
         sleep(LEFT).await;
-        let hosts: Vec<Host> = DOORS.into_iter().chain(NODES).chain([REGISTRY, CALLERS]).collect();
+        let hosts: Vec<Host> =
+            DOORS.into_iter().chain(NODES).chain([REGISTRY, REGISTRY_ITSELF, CALLERS]).collect();
         if farm.trouble.calm_for(&hosts) < began.elapsed() {
             return;
         }
@@ -234,7 +236,7 @@ async fn order(
     }
     let path = format!("/v1/nodes/{node}/{verb}");
     let call = request((&farm.network, operator), door, ("POST", &path), None, &body);
-    let answer = timeout(PATIENCE, call).await.ok().flatten();
+    let answer = timeout(TIMEOUT, call).await.ok().flatten();
     let acknowledged = answer
         .as_ref()
         .is_some_and(|answer| answer.status == 200 && answer.body["agentAcknowledged"] == true);

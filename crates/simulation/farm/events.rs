@@ -65,7 +65,8 @@ fn happened(farm: &Arc<Farm>, event: &Event) {
     let spawn = event.spawn.map(|id| id.to_string()).unwrap_or_default();
     farm.steps.note(format_args!("event {} {node} {spawn}", event.kind));
     farm.events.known().insert(event.seq, is_of_spawns(event));
-    if matches!(event.kind, EventKind::NodeDown | EventKind::SpawnLost | EventKind::NodeStale) {
+    // Also a registry that was away, or is as it was before, must not take its own silence for theirs.
+    if matches!(event.kind, EventKind::NodeDown | EventKind::SpawnLost) {
         let calm =
             NODES.iter().find(|host| **host == node).map(|host| farm.trouble.calm_for(&[host, REGISTRY]));
         if calm.is_some_and(|calm| calm > FALSE_ALARM) {

@@ -10,6 +10,7 @@ use crate::callers::CALLERS;
 use crate::farm::{DOORS, Farm, NODES};
 use crate::network::Host;
 use crate::registry_way::REGISTRY;
+use crate::trouble::REGISTRY_ITSELF;
 
 /// One thing that goes wrong.
 #[derive(Debug, Clone, Copy)]
@@ -78,7 +79,7 @@ impl Fault {
 }
 
 impl Fault {
-    /// The hosts that it concerns. What concerns all of them is said to concern the registry.
+    /// The hosts that it concerns. A loss of packets concerns all ways, and all that matter end at the registry.
     fn hosts(self) -> Vec<Host> {
         match self {
             Self::Cut { from, to, .. } | Self::Slow { from, to, .. } => vec![from, to],
@@ -88,10 +89,10 @@ impl Fault {
             | Self::Failing { node, .. }
             | Self::SlowDisk { node, .. } => vec![node],
             Self::DoorCrash { door, .. } => vec![door],
-            Self::Loss { .. }
-            | Self::RegistryAway { .. }
-            | Self::RegistryBack { .. }
-            | Self::RegistryWiped { .. } => vec![REGISTRY],
+            Self::Loss { .. } => vec![REGISTRY],
+            Self::RegistryAway { .. } | Self::RegistryBack { .. } | Self::RegistryWiped { .. } => {
+                vec![REGISTRY_ITSELF]
+            }
             Self::ClockStep { .. } => Vec::new(),
         }
     }
@@ -173,7 +174,7 @@ async fn go_wrong(farm: &Arc<Farm>, fault: Fault) {
         }
         Fault::PowerLoss { node, back } => {
             let Some(machine) = farm.machine(node) else { return };
-            farm.promises.power_lost(node);
+            farm.promises.power_lost(node, &machine.running());
             network.darken(node, true);
             farm.crash_agent(node);
             machine.lose_power();

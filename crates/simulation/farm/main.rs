@@ -43,5 +43,6 @@ fn main() -> ExitCode {
     if has("--list") {
         return ExitCode::SUCCESS;
     }
-    seeds::run(number("--from").unwrap_or(0), number("--seeds").unwrap_or(FEW))
+    let seeds = (number("--from").unwrap_or(0), number("--seeds").unwrap_or(FEW));
+    seeds::run(seeds, has("--until-found"))
 }

@@ -39,6 +39,8 @@ struct State {
     answered: BTreeMap<String, Answered>,
     /// Spawns whose end somebody has asked for, by the id.
     unwanted: BTreeSet<String>,
+    /// Servers that ended without having been asked to, by node and port.
+    gone: BTreeSet<(String, String)>,
     /// The spawn of each idempotency key.
     keys: BTreeMap<String, String>,
     /// The registry has lost what it knew of keys.
@@ -86,6 +88,7 @@ impl Promises {
             ));
         }
         let port = server.option("--sc-port");
+        self.state().gone.remove(&(host.to_owned(), port.unwrap_or_default().to_owned()));
         if let Some(other) = others.iter().find(|other| other.option("--sc-port") == port) {
             self.steps.violate(&format!("{} and {} on {host} have one port", server.id(), other.id()));
         }
@@ -122,6 +125,10 @@ impl Promises {
         let port = endpoint.rsplit(':').next().unwrap_or_default().to_owned();
         let answered = Answered { node: node.to_owned(), port, at: Instant::now() };
         let mut state = self.state();
+        // It has ended by itself while the answer was on its way.
+        if state.gone.contains(&(answered.node.clone(), answered.port.clone())) {
+            state.unwanted.insert(id.to_owned());
+        }
         state.answered.entry(id.to_owned()).or_insert(answered);
         let Some(key) = key.filter(|_| !state.keys_lost) else { return };
         let first = state.keys.entry(key.to_owned()).or_insert_with(|| id.to_owned()).clone();
@@ -167,8 +174,10 @@ impl Promises {
     }
 
     /// A machine has lost its power, and all spawns on it.
-    pub(crate) fn power_lost(&self, host: Host) {
+    pub(crate) fn power_lost(&self, host: Host, servers: &[Arc<SimulatedServer>]) {
         let mut state = self.state();
+        let ports = servers.iter().map(|server| server.option("--sc-port").unwrap_or_default().to_owned());
+        state.gone.extend(ports.map(|port| (host.to_owned(), port)));
         let lost: Vec<String> = state
             .answered
             .iter()
@@ -183,6 +192,10 @@ impl Promises {
         let mut state = self.state();
         let spawns = state.spawns_of(host, server);
         state.unwanted.extend(spawns);
+        if !server.was_signalled() {
+            let port = server.option("--sc-port").unwrap_or_default();
+            state.gone.insert((host.to_owned(), port.to_owned()));
+        }
     }
 
     /// Whether a caller has got this spawn.

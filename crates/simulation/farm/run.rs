@@ -51,7 +51,7 @@ pub(crate) fn run(seed: u64, prints: bool) -> ExitCode {
                     println!("{step}");
                 }
             }
-            println!("seed {seed}: {why}");
+            println!("seed {seed}: a promise is broken: {why}");
             ExitCode::from(3)
         }
     };

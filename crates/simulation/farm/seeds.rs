@@ -9,8 +9,8 @@ use std::time::Instant;
 /// Of so many seeds one is run twice, and must come to the same steps.
 const TWICE_EVERY: u64 = 20;
 
-/// Runs `count` seeds from `first` on, and says which of them broke a promise.
-pub(crate) fn run(first: u64, count: u64) -> ExitCode {
+/// Runs `count` seeds from `first` on, or until one breaks a promise, and says which of them did.
+pub(crate) fn run((first, count): (u64, u64), until_found: bool) -> ExitCode {
     let began = Instant::now();
     let next = AtomicU64::new(first);
     let failed: Mutex<Vec<(u64, String)>> = Mutex::default();
@@ -20,7 +20,9 @@ pub(crate) fn run(first: u64, count: u64) -> ExitCode {
             scope.spawn(|| {
                 loop {
                     let seed = next.fetch_add(1, Ordering::Relaxed);
-                    if seed >= first.saturating_add(count) {
+                    let is_enough =
+                        || until_found && !failed.lock().unwrap_or_else(PoisonError::into_inner).is_empty();
+                    if seed >= first.saturating_add(count) || is_enough() {
                         return;
                     }
                     if let Err(why) = check(seed) {

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -77,6 +78,7 @@ pub(crate) struct SimulatedServer {
     pub(crate) script: Script,
     ended: watch::Sender<Option<Ended>>,
     termed: Notify,
+    was_signalled: AtomicBool,
     viewer: watch::Sender<Viewer>,
     observer: Observer,
     reported: Mutex<Reported>,
@@ -123,6 +125,7 @@ impl SimulatedServer {
             script,
             ended: watch::Sender::new(None),
             termed: Notify::new(),
+            was_signalled: AtomicBool::new(false),
             viewer: watch::Sender::new(Viewer::Never),
             observer,
             reported: Mutex::default(),
@@ -151,6 +154,11 @@ impl SimulatedServer {
     /// The id that it was started with.
     pub(crate) fn id(&self) -> &str {
         self.option("--id").unwrap_or_default()
+    }
+
+    /// Whether it was asked to end, or was killed.
+    pub(crate) fn was_signalled(&self) -> bool {
+        self.was_signalled.load(Ordering::SeqCst)
     }
 
     /// When it was started.
@@ -295,6 +303,7 @@ impl Server for SimulatedServer {
         if self.is_over() {
             return;
         }
+        self.was_signalled.store(true, Ordering::SeqCst);
         (self.observer)(self, if kill { Moment::Kill } else { Moment::Term });
         if kill {
             self.end(Ended::Signal(9));

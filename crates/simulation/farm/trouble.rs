@@ -8,6 +8,9 @@ use tokio::time::Instant;
 
 use crate::network::Host;
 
+/// What stands for the registry's process and data, where [`crate::registry_way::REGISTRY`] is its host in the network.
+pub(crate) const REGISTRY_ITSELF: Host = "the registry itself";
+
 /// See the module's documentation.
 #[derive(Debug)]
 pub(crate) struct Trouble {
