@@ -13,9 +13,9 @@ use model::{Owner, Timestamp};
 use prometheus_client::metrics::counter::Counter;
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::{Instant, sleep_until, timeout};
-use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::protocol::frame::Frame as WireFrame;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::{Data, OpCode};
+use tokio_tungstenite::tungstenite::{Bytes, Message};
 use tracing::info;
 
 use super::close::End;
@@ -37,8 +37,9 @@ const MAX_VIOLATIONS: u32 = 10;
 const MAX_TOPICS: usize = 1000;
 /// Frames written before the connection is flushed.
 const BATCH: usize = 64;
-/// A frame of a snapshot or of a replay has to be taken within this time: what is written is held for all of it.
+/// A snapshot, or a page of old events, has to be read within this time, and more for each so many bytes.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
+const SLOWEST: usize = 64 * 1024;
 
 type Sink = SplitSink<Socket, Message>;
 
@@ -334,8 +335,18 @@ impl<'a> Writer<'a> {
         Ok(())
     }
 
-    /// Writes what a subscription begins with. What it holds is held until it is written.
+    /// Writes what a subscription begins with. What it holds is held until it is written, so a reader that is too slow is not waited for.
     async fn write_chunk(&mut self, chunk: Chunk) -> Result<(), End> {
+        let bytes = match &chunk {
+            Chunk::Snapshot(messages, _) => messages.iter().flatten().map(Bytes::len).sum::<usize>(),
+            Chunk::Resumed(frame) => frame.len(),
+            Chunk::Events(frames, _) => frames.iter().map(|frame| frame.as_str().len()).sum::<usize>(),
+        };
+        let limit = WRITE_TIMEOUT + Duration::from_secs((bytes / SLOWEST) as u64);
+        timeout(limit, self.write_all(chunk)).await.map_err(|_| End::Slow)?
+    }
+
+    async fn write_all(&mut self, chunk: Chunk) -> Result<(), End> {
         match chunk {
             Chunk::Snapshot(messages, _held) => {
                 for (n, fragments) in messages.into_iter().enumerate() {
@@ -350,11 +361,11 @@ impl<'a> Writer<'a> {
             Chunk::Events(frames, _held) => {
                 for frame in frames {
                     self.events.inc();
-                    self.write_in_time(Message::Text(frame)).await?;
+                    self.write(Message::Text(frame)).await?;
                 }
             }
         }
-        timeout(WRITE_TIMEOUT, self.sink.flush()).await.map_err(|_| End::Slow)?.map_err(|_| End::Broken)
+        self.sink.flush().await.map_err(|_| End::Broken)
     }
 
     /// Writes one message, frame by frame.
@@ -363,13 +374,9 @@ impl<'a> Writer<'a> {
         for (n, fragment) in fragments.into_iter().enumerate() {
             let kind = if n == 0 { Data::Text } else { Data::Continue };
             let frame = WireFrame::message(fragment, OpCode::Data(kind), n == last);
-            self.write_in_time(Message::Frame(frame)).await?;
+            self.write(Message::Frame(frame)).await?;
         }
         Ok(())
-    }
-
-    async fn write_in_time(&mut self, message: Message) -> Result<(), End> {
-        timeout(WRITE_TIMEOUT, self.write(message)).await.map_err(|_| End::Slow)?
     }
 
     async fn send_item(&mut self, item: Item) -> Result<(), End> {

@@ -12,7 +12,7 @@ use crate::ask::{MAX_LOOKED_AT, SpawnFilter, SpawnPage, Walk};
 use crate::place_among_ends::PlaceAmongEnds;
 
 /// The most records that are dropped in one step.
-const MAX_DROPPED: usize = 500;
+const MAX_DROPPED: usize = 100;
 /// The most events kept with one spawn.
 pub(crate) const EVENTS_PER_SPAWN: usize = 100;
 
@@ -140,21 +140,22 @@ impl History {
         }
     }
 
-    /// Drops records of ended spawns that are too old or too many, [`MAX_DROPPED`] of them at the most.
-    pub(super) fn sweep(&mut self, now: Timestamp) {
+    /// Drops records of ended spawns that are too old or too many, [`MAX_DROPPED`] of them at the most. Returns whether there may be more.
+    pub(super) fn sweep(&mut self, now: Timestamp) -> bool {
         for _ in 0..MAX_DROPPED {
-            let Some((at, spawn)) = self.ended.first().copied() else { return };
+            let Some((at, spawn)) = self.ended.first().copied() else { return false };
             let is_over = now.since(at) >= self.keep.history
                 || self.ended.len() > self.keep.history_count as usize
                 || self.ended_bytes > self.keep.history_bytes;
             if !is_over {
-                return;
+                return false;
             }
             self.revive(spawn);
             if let Some(Kept { order, .. }) = self.spawns.remove(&spawn) {
                 self.order.remove(&order);
             }
         }
+        true
     }
 
     pub(super) fn spawn(&self, spawn: SpawnId) -> Option<SpawnRecord> {

@@ -233,10 +233,8 @@ impl Embedded {
         self.change(|farm| farm.keepalive(keepalive))
     }
 
-    /// Everything is done in one step: nobody else waits for long.
     pub(crate) fn sweep(&self) -> bool {
-        self.change(Farm::sweep);
-        false
+        self.change(Farm::sweep)
     }
 
     pub(crate) fn now(&self) -> Timestamp {

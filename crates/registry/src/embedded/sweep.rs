@@ -64,7 +64,8 @@ impl Farm {
         }
     }
 
-    pub(super) fn sweep(&mut self) {
+    /// Returns whether more is due already.
+    pub(super) fn sweep(&mut self) -> bool {
         self.expire_beats();
         while let Some((until, spawn, node)) = self.expiries.first().cloned()
             && until <= self.now
@@ -85,10 +86,11 @@ impl Farm {
         if self.line.sweep(line_now) {
             self.wake_line();
         }
-        self.history.sweep(self.now);
+        let is_more = self.history.sweep(self.now);
         self.audits.sweep(self.now);
         self.claims.sweep(self.now);
         self.forget_nodes();
+        is_more
     }
 
     fn forget_nodes(&mut self) {
