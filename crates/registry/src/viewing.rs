@@ -1,4 +1,4 @@
-//! What a report changes of what a record says of its spawn's viewer and of its life. `redis/lua/report.lua` does the same.
+//! What a report changes of what a record says of its spawn's viewer and of its life. `redis/lua/apply.lua` does the same.
 //!
 //! A record keeps the first time that was reported: ages are rounded, and the same moment comes out a little different each time.
 

@@ -3,8 +3,6 @@
 use std::time::Duration;
 
 use hatchery_tests::{RedisServer, Sentinels};
-use registry::Registry;
-use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep};
 
 use super::farm::Fleet;
@@ -12,8 +10,6 @@ use super::spent::Spent;
 use super::{Size, float};
 use crate::table::{Sample, Table, ms, us};
 
-/// Front doors have the registry do what is due by time this often.
-const SWEEP: Duration = Duration::from_secs(1);
 /// Of so many nodes one dies.
 const DIES_OF: usize = 20;
 /// Requests of a burst that are under way at once.
@@ -29,36 +25,13 @@ pub(super) async fn measure(
     size: Size,
     table: &mut Table,
 ) -> anyhow::Result<()> {
-    let sweeps = Sweeps::of(fleet.front_door.clone());
     burst(fleet, redis, size, table).await?;
     deaths(fleet, size, table).await?;
     let what = size.text();
     anyhow::ensure!(redis.flush().await, "it is emptied");
     let converged = fleet.converges().await?;
     table.row(format!("{what}: after Redis was emptied, everything is right again"), ms(converged), "aim 2 s", "");
-    failover(fleet, redis, sentinels, size, table).await?;
-    drop(sweeps);
-    Ok(())
-}
-
-/// What front doors do once a second.
-struct Sweeps(JoinHandle<()>);
-
-impl Sweeps {
-    fn of(registry: Registry) -> Self {
-        Self(tokio::spawn(async move {
-            loop {
-                registry.sweep().await.ok();
-                sleep(SWEEP).await;
-            }
-        }))
-    }
-}
-
-impl Drop for Sweeps {
-    fn drop(&mut self) {
-        self.0.abort();
-    }
+    failover(fleet, redis, sentinels, size, table).await
 }
 
 /// A tenth of all spawns end and begin anew as fast as they can.

@@ -9,10 +9,13 @@ use agent::fleet::{SimulatedAgent, Threads};
 use agent::{Config, Launcher};
 use model::{Demand, NodeId, Placement, RendererType, SpawnId, Timing};
 use registry::{Registry, Reserve, Reserved};
+use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep};
 
 /// Connections to Redis; agents share them where there are more agents.
 const CONNECTIONS: usize = 500;
+/// A front door has the registry do what is due by time, and reads all nodes for its snapshot of the farm, this often.
+const ROUND: Duration = Duration::from_secs(1);
 /// How long a fleet may take to be right again.
 const LIMIT: Duration = Duration::from_secs(120);
 
@@ -24,6 +27,22 @@ pub(super) struct Fleet {
     threads: Threads,
     scratch: PathBuf,
     spawns: usize,
+    rounds: JoinHandle<()>,
+}
+
+impl Drop for Fleet {
+    fn drop(&mut self) {
+        self.rounds.abort();
+    }
+}
+
+/// What a front door does all the time.
+async fn rounds(registry: Registry) {
+    loop {
+        registry.sweep().await.ok();
+        registry.nodes().await.ok();
+        sleep(ROUND).await;
+    }
 }
 
 impl Fleet {
@@ -38,6 +57,7 @@ impl Fleet {
         let links = (0..nodes.min(CONNECTIONS)).map(|_| open()).collect::<Result<Vec<_>, _>>()?;
         let mut fleet = Self {
             agents: BTreeMap::new(),
+            rounds: tokio::spawn(rounds(open()?)),
             front_door: open()?,
             links,
             threads: Threads::new()?,

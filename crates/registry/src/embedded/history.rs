@@ -218,7 +218,7 @@ impl History {
     }
 }
 
-/// What a record takes of Redis, about; see `note_ended` in `redis/lua/spawns.lua`, and docs/operator/sizing.md.
+/// What a record takes of Redis, about; see `redis/lua/weight.lua`, and docs/operator/sizing.md.
 fn bytes_of(record: &SpawnRecord) -> u64 {
     const RECORD: usize = 2000;
     const EVENT: usize = 110;

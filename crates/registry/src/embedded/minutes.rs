@@ -1,4 +1,4 @@
-//! Counts of each minute of the last day. In Redis every script counts as it goes, see `tally` in `redis/lua/core.lua`.
+//! Counts of each minute of the last day. In Redis every script counts as it goes, see `redis/lua/tally.lua`.
 
 use std::collections::BTreeMap;
 

@@ -5,18 +5,18 @@
 //!
 //! | file | decides | in `redis/lua/` |
 //! | --- | --- | --- |
-//! | `reserve` | which node gets a spawn, whose turn it is | `choice`, `reserve`, `forecast`, `keep_places`, `leave_line`, `line` |
+//! | `reserve` | which node gets a spawn, whose turn it is | `demand`, `choice`, `chosen`, `reserve`, `forecast`, and what they rarely need: `quota`, `overtaking`, `probe`, `mended`, `shortage`; `keep_places`, `leave_line`, `line` |
 //! | `assess` | what each node has for a spawn | `assess` |
-//! | `slots` | when a slot comes back | `release`, `release_by_id`, `abandon`, `slots` |
-//! | `report`, `identity` | what an agent's report changes, and whether it may | `report` |
-//! | `keepalive`, `pings` | whether a heartbeat says what is held, and who hears of pings | `keepalive`, `pings` |
+//! | `slots` | when a slot comes back | `release`, `release_by_id`, `abandon`, `slots`, `freed` |
+//! | `report`, `identity` | what an agent's report changes, and whether it may | `report`, `reconcile`; `changes`, `applied`; `apply` in both |
+//! | `keepalive`, `pings` | whether a heartbeat says what is held, and who hears of pings | `keepalive`, `node_check`, `spawn_check`, `alive`, `supply`; `pings`, `bring_pings` |
 //! | `orders` | what an operator's order changes | `order`, `set_eligibility`, `restore_order` |
 //! | `sweep` | what time alone changes | `sweep` |
 //! | `forget` | what becomes of a node that is not known any more | `forget`, `sweep` |
 //! | `health` | what outcomes of starts change | `outcomes`, `learn` |
 //! | `claims` | who works on an idempotency key | `claim`, `settle` |
 //! | `audit`, `minutes` | what operators ordered, and counts of each minute | `audit`, `count` |
-//! | `index`, `stock`, `shelf`, `line`, `owned`, `history` | the indexes and records behind them | `slots`, `spawns`, `core` |
+//! | `index`, `stock`, `shelf`, `line`, `owned`, `history` | the indexes and records behind them | `indexes`, `nodes`, `strike`, `records`, `weight`, `unseen`, `ended`, `events`, `streams` |
 //!
 //! Nothing here fails, and nothing is written to disk: the registry ends with its process. Only a simulation sets it back to an older state.
 

@@ -1,4 +1,4 @@
-//! Taking in what agents report. `redis/lua/report.lua` does the same.
+//! Taking in what agents report. `redis/lua/report.lua`, `apply.lua` and `reconcile.lua` do the same.
 //!
 //! One report is one step: the heartbeat's description first, then the changes in their order, then the heartbeat's list. What
 //! lives outranks what is remembered: a spawn that the list names is alive, a running spawn that it does not name is over

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashMap};
 use model::{NodeId, Placement, Supply};
 
 /// What is added to a load for one step of [`model::Supply::handicap`]. All steps together are less than two loads differ by where
-/// nodes have fewer than 10 000 slots. `redis/lua/slots.lua` adds the same.
+/// nodes have fewer than 10 000 slots. `redis/lua/indexes.lua` adds the same.
 const HANDICAP: f64 = 1e-10;
 /// Scores that are closer than this are of the same load.
 const SAME_LOAD: f64 = HANDICAP * (Supply::MAX_HANDICAP as f64 + 1.0);

@@ -1,4 +1,4 @@
-//! Giving slots back. `redis/lua/slots.lua` and the scripts `release`, `release_by_id` and `abandon` do the same.
+//! Giving slots back. `redis/lua/slots.lua`, `freed.lua` and the scripts `release`, `release_by_id` and `abandon` do the same.
 //!
 //! ```text
 //!              release, expiry

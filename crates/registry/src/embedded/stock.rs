@@ -1,6 +1,6 @@
 //! Where nodes with room stand: one [`Stock`] for each kind of node and renderer.
 //!
-//! A stock is an index and never authoritative; `index.rs` keeps it true. `redis/lua/slots.lua` keeps the same indexes
+//! A stock is an index and never authoritative; `index.rs` keeps it true. `redis/lua/indexes.lua` keeps the same indexes
 //! (`members:`, `open:`, `failing:`, `probes:`).
 
 use std::collections::HashSet;

@@ -1,5 +1,5 @@
-//! Counts of each minute: a hash for each, which lapses by itself. The scripts that change something count as they go, see `tally` in
-//! `lua/core.lua`.
+//! Counts of each minute: a hash for each, which lapses by itself. The scripts that change something count as they go, see
+//! `lua/tally.lua`.
 
 use model::minute::{MINUTES_KEPT, minute_of};
 use model::{FarmSlots, Minute, Timestamp};

@@ -22,20 +22,19 @@ macro_rules! part {
     };
     // Named sets of them.
     (events) => {
-        concat!(
-            part!((begin_anew: "streams")), part!((last_sound: "streams")), part!((recover: "streams")), part!((set_floor: "floor")),
-            part!("events"), part!((wake: "wake")), part!("wake_line")
-        )
+        concat!(part!((mend_streams: "floor", "streams")), part!("events"), part!((wake: "wake")), part!("wake_line"))
     };
     (health) => {
         concat!(part!((read_health: "health")), part!((is_failing: "health")), part!((silent_since: "judge")), part!("handicap"))
     };
     (nodes) => {
-        concat!(part!("identity"), part!(events), part!("health"), part!("judge"), part!("handicap"), part!("indexes"), part!("slots"),
-            part!("nodes"), part!("strike"), part!("freed"), part!("late"), part!("silence"))
+        concat!(
+            part!("identity"), part!(events), part!("health"), part!("judge"), part!("handicap"), part!("indexes"), part!("slots"),
+            part!("nodes"), part!("strike"), part!("freed"), part!("late"), part!("silence")
+        )
     };
     (records) => {
-        concat!(part!("tally"), part!((ended_early: "health", "nodes", "rfc3339", "outcomes")), part!("records"))
+        concat!(part!("tally"), part!("records"), part!((ended_early: "health", "nodes", "rfc3339", "outcomes")), part!("weight"), part!("tally_end"))
     };
 }
 
@@ -129,12 +128,16 @@ impl Scripts {
             line: script!("core", "identity", "judge", "line"),
             changes: script!(
                 "core",
-                events,
-                health,
-                "indexes",
+                (mend_streams: "floor", "streams"),
+                "events",
+                (settle: (wake: "wake"), "wake_line", health, "indexes", "slots", "freed"),
+                (place: health, "indexes"),
                 "slots",
-                "freed",
-                records,
+                "tally",
+                "records",
+                (note_ended: "weight"),
+                (tally_end: health, "indexes", (ended_early: "health", "nodes", "rfc3339", "outcomes"), "tally_end"),
+                (is_failing: "health"),
                 (is_object: "json"),
                 (introduced: "rfc3339", "introduced"),
                 (repair_record: "repair_record"),
@@ -143,7 +146,7 @@ impl Scripts {
                 "applied"
             ),
             report: script!(
-                "core", nodes, (repair_streams: "streams"), "order", "rfc3339", "outcomes", records, "unseen", "repair_indexes",
+                "core", nodes, "floor", (repair_streams: "streams"), "order", "rfc3339", "outcomes", records, "unseen", "repair_indexes",
                 "repair_record", "pings", "json", "introduced", "report", "apply", "reconcile"
             ),
             keepalive: script!(
@@ -171,14 +174,14 @@ impl Scripts {
                 "alive"
             ),
             sweep: script!(
-                "core", nodes, (repair_streams: "streams"), "leave", "rfc3339", "outcomes", records, "unseen", "ended", "sweep"
+                "core", nodes, "floor", (repair_streams: "streams"), "leave", "rfc3339", "outcomes", records, "unseen", "ended", "sweep"
             ),
             set_eligibility: script!("core", nodes, "order", "set_eligibility"),
             restore_order: script!("core", nodes, "order", "restore_order"),
             forget: script!("core", nodes, "rfc3339", "outcomes", records, "unseen", "forget"),
             check: script!("core", "identity", "check"),
             incarnation: script!("core", "identity", "incarnation"),
-            renew: script!("core", "identity", (repair_streams: "streams"), "renew"),
+            renew: script!("core", "identity", (repair_streams: "floor", "streams"), "renew"),
             claim: script!("core", "identity", "claim"),
             settle: script!("core", "identity", events, "settle"),
             locate: script!("locate"),

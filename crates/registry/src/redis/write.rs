@@ -333,7 +333,7 @@ fn heartbeat_args(args: &mut ScriptInvocation<'_>, heartbeat: &Heartbeat) {
     }
 }
 
-/// What the index needs of it, in front of all of it: the handicap of each renderer. `redis/lua/slots.lua` reads it.
+/// What the index needs of it, in front of all of it: the handicap of each renderer. `redis/lua/handicap.lua` reads it.
 pub(super) fn supply_text(supply: &Supply) -> String {
     let [csr, ssr] = [RendererType::Csr, RendererType::Ssr].map(|renderer| supply.handicap(renderer));
     format!("{csr} {ssr} {}", json(supply))

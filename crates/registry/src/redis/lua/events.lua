@@ -4,9 +4,9 @@
 -- number that is not higher than their last one, so a lost seq is found again in them.
 local function next_seq()
   if not last_seq then
-    last_seq = count_of(call('GET', P .. ':seq')) or last_sound()
+    last_seq = count_of(call('GET', P .. ':seq')) or mend_streams('last number')
     if not last_seq or not is_sound(last_seq) then
-      begin_anew()
+      mend_streams('begin anew')
       last_seq = 0
     end
   end
@@ -31,15 +31,15 @@ local READ_AS = {
 -- Once in each run: keeps the stream short, and its floor right.
 local function trim()
   local length = redis.pcall('XLEN', EVENTS)
-  if is_damage(length) then
-    begin_anew()
+  if type(length) == 'table' and is_damage(length) then
+    mend_streams('begin anew')
     length = 0
   end
   if length == 0 then
     call('SET', P .. ':floor', int(next_seq()))
   elseif length > EVENTS_COUNT + EVENTS_COUNT / 64 then
     call('XTRIM', EVENTS, 'MAXLEN', EVENTS_COUNT)
-    set_floor()
+    mend_streams('set floor')
   end
   has_published = true
 end
@@ -52,7 +52,7 @@ local function add_event(...)
   local added = redis.pcall('XADD', EVENTS, int(seq) .. '-0', ...)
   if type(added) ~= 'table' then return int(seq) end
   if is_damage(added) then
-    recover(EVENTS, seq)
+    mend_streams('recover', EVENTS, seq)
     if not has_published then trim() end
     seq = next_seq()
   end

@@ -4,7 +4,7 @@ local function wake()
   local added = redis.pcall('XADD', WAKEUPS, 'MAXLEN', 16, int(seq) .. '-0', 'n', '1')
   if type(added) ~= 'table' then return end
   if is_damage(added) then
-    recover(WAKEUPS, seq)
+    mend_streams('recover', WAKEUPS, seq)
     seq = next_seq()
   end
   call('XADD', WAKEUPS, 'MAXLEN', 16, int(seq) .. '-0', 'n', '1')
