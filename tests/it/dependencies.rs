@@ -1,7 +1,7 @@
 //! Which crates the programs are made of: no crate in two versions, and one TLS and cryptography stack.
 //!
-//! `cargo deny check bans` checks the same. It takes five minutes to install on two cores, so this walk over `cargo metadata` stands in;
-//! `tidy` checks licences and sources. Known vulnerabilities need the network, and are not checked here.
+//! It is stricter than `cargo deny check bans`, which cannot leave out what only tests and macros need. Known vulnerabilities need the
+//! network: `tests/advisories` looks for them, and for licences and sources.
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -22,6 +22,10 @@ const MIN_DIFFERENT: usize = 8;
 const MIN_UNIT: usize = 16;
 /// The shortest RSA key, in bits of its modulus (RFC 7518, 3.3), and the longest that `ring` takes.
 const RSA_MODULUS: std::ops::RangeInclusive<usize> = 2048..=8192;
+/// The bytes of one coordinate of a point of the curve P-256 (RFC 7518, 6.2.1.2): shorter numbers are padded.
+const P256_COORDINATE: usize = 32;
+/// The first byte of a point that has both coordinates (SEC 1, 2.3.3).
+const UNCOMPRESSED: u8 = 4;
 /// The most keys in a file.
 const MAX_KEYS: usize = 100;
 /// Some editors write it at the start of a file.
@@ -131,6 +135,7 @@ struct Jwk {
     n: Option<String>,
     e: Option<String>,
     x: Option<String>,
+    y: Option<String>,
     k: Option<String>,
     #[serde(default)]
     d: Option<serde::de::IgnoredAny>,
@@ -150,7 +155,7 @@ fn key_set(text: &[u8]) -> Result<Vec<TokenKey>, String> {
         keys.extend(key.map(|(algorithm, key)| TokenKey { id: jwk.kid.clone(), algorithm, key }));
     }
     if keys.is_empty() {
-        return Err("no key of the set is for RS256, EdDSA (Ed25519) or HS256".to_owned());
+        return Err("no key of the set is for RS256, ES256 (P-256), EdDSA (Ed25519) or HS256".to_owned());
     }
     Ok(keys)
 }
@@ -163,6 +168,7 @@ impl Jwk {
         }
         let algorithm = match self.kty.as_str() {
             "RSA" if is("RS256") => Algorithm::RS256,
+            "EC" if is("ES256") && self.crv.as_deref() == Some("P-256") => Algorithm::ES256,
             "OKP" if is("EdDSA") && self.crv.as_deref() == Some("Ed25519") => Algorithm::EdDSA,
             "oct" if is("HS256") => Algorithm::HS256,
             _ => return Ok(None),
@@ -172,6 +178,20 @@ impl Jwk {
         }
         let key = match algorithm {
             Algorithm::RS256 => rsa(&member("n", self.n.as_deref())?, &member("e", self.e.as_deref())?)?,
+            Algorithm::ES256 => {
+                let mut point = vec![UNCOMPRESSED];
+                for (name, text) in [("x", &self.x), ("y", &self.y)] {
+                    let coordinate = member(name, text.as_deref())?;
+                    if coordinate.len() != P256_COORDINATE {
+                        return Err(format!(
+                            "{name}: must have {P256_COORDINATE} bytes, not {}",
+                            coordinate.len()
+                        ));
+                    }
+                    point.extend(coordinate);
+                }
+                p256(&point)?
+            }
             Algorithm::EdDSA => ed25519(&member("x", self.x.as_deref())?)?,
             _ => {
                 let secret = member("k", self.k.as_deref())?;
@@ -204,6 +224,16 @@ fn rsa(n: &[u8], e: &[u8]) -> Result<DecodingKey, String> {
     Ok(DecodingKey::from_rsa_raw_components(n, e))
 }
 
+/// A point with both coordinates. `ring` checks that it is on the curve whenever it verifies a signature.
+fn p256(point: &[u8]) -> Result<DecodingKey, String> {
+    if point.len() != 1 + 2 * P256_COORDINATE || point.first() != Some(&UNCOMPRESSED) {
+        return Err("a key for ES256 must be an uncompressed point (65 bytes); `openssl pkey -pubin -in FILE -pubout \
+                    -ec_conv_form uncompressed` makes it one"
+            .to_owned());
+    }
+    Ok(DecodingKey::from_ec_der(point))
+}
+
 fn ed25519(point: &[u8]) -> Result<DecodingKey, String> {
     if point.len() != 32 {
         return Err(format!("an Ed25519 key must have 32 bytes, not {}", point.len()));
@@ -233,9 +263,10 @@ fn pem(bytes: &[u8]) -> Result<Vec<TokenKey>, String> {
         };
         let (algorithm, key) = match key {
             Some(PublicKey::Rsa { n, e }) => (Algorithm::RS256, rsa(n, e)?),
+            Some(PublicKey::P256(point)) => (Algorithm::ES256, p256(point)?),
             Some(PublicKey::Ed25519(point)) => (Algorithm::EdDSA, ed25519(point)?),
             Some(PublicKey::Other) => {
-                return Err("it is a public key of another kind than RSA and Ed25519".to_owned());
+                return Err("it is a public key of another kind than RSA, P-256 and Ed25519".to_owned());
             }
             None => return Err("its public key is damaged".to_owned()),
         };

@@ -1,4 +1,4 @@
-//! The cryptography of tokens, as a provider for `jsonwebtoken`: HS256, RS256 and EdDSA on `ring`, which TLS needs anyway.
+//! The cryptography of tokens, as a provider for `jsonwebtoken`: HS256, RS256, ES256 and EdDSA on `ring`, which TLS needs anyway.
 //!
 //! The library's own providers bring algorithms that Hatchery refuses, and a second cryptographic library.
 
@@ -7,7 +7,9 @@ use jsonwebtoken::errors::{Error, ErrorKind, Result, new_error};
 use jsonwebtoken::signature::{self, Signer, Verifier};
 use jsonwebtoken::{Algorithm, AlgorithmFamily, DecodingKey, DecodingKeyKind, EncodingKey};
 use ring::hmac;
-use ring::signature::{ED25519, RSA_PKCS1_2048_8192_SHA256, RsaPublicKeyComponents, UnparsedPublicKey};
+use ring::signature::{
+    ECDSA_P256_SHA256_FIXED, ED25519, RSA_PKCS1_2048_8192_SHA256, RsaPublicKeyComponents, UnparsedPublicKey,
+};
 
 static PROVIDER: CryptoProvider = CryptoProvider {
     signer_factory: signer,
@@ -31,6 +33,9 @@ fn verifier(algorithm: &Algorithm, key: &DecodingKey) -> Result<Box<dyn JwtVerif
         (Algorithm::RS256, AlgorithmFamily::Rsa, DecodingKeyKind::RsaModulusExponent { n, e }) => {
             Public::Rsa(RsaPublicKeyComponents { n: n.clone(), e: e.clone() })
         }
+        (Algorithm::ES256, AlgorithmFamily::Ec, DecodingKeyKind::SecretOrDer(point)) => {
+            Public::P256(UnparsedPublicKey::new(&ECDSA_P256_SHA256_FIXED, point.clone()))
+        }
         (Algorithm::EdDSA, AlgorithmFamily::Ed, DecodingKeyKind::SecretOrDer(point)) => {
             Public::Ed25519(UnparsedPublicKey::new(&ED25519, point.clone()))
         }
@@ -52,6 +57,7 @@ fn signer(algorithm: &Algorithm, key: &EncodingKey) -> Result<Box<dyn JwtSigner>
 enum Public {
     Secret(hmac::Key),
     Rsa(RsaPublicKeyComponents<Vec<u8>>),
+    P256(UnparsedPublicKey<Vec<u8>>),
     Ed25519(UnparsedPublicKey<Vec<u8>>),
 }
 
@@ -60,7 +66,7 @@ impl Verifier<Vec<u8>> for Public {
         match self {
             Self::Secret(key) => hmac::verify(key, message, signature),
             Self::Rsa(key) => key.verify(&RSA_PKCS1_2048_8192_SHA256, message, signature),
-            Self::Ed25519(key) => key.verify(message, signature),
+            Self::P256(key) | Self::Ed25519(key) => key.verify(message, signature),
         }
         .map_err(|_| signature::Error::new())
     }
@@ -71,6 +77,7 @@ impl JwtVerifier for Public {
         match self {
             Self::Secret(_) => Algorithm::HS256,
             Self::Rsa(_) => Algorithm::RS256,
+            Self::P256(_) => Algorithm::ES256,
             Self::Ed25519(_) => Algorithm::EdDSA,
         }
     }

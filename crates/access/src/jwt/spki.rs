@@ -2,6 +2,10 @@
 
 /// `rsaEncryption`, 1.2.840.113549.1.1.1.
 const RSA: &[u8] = &[0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x01, 0x01];
+/// `id-ecPublicKey`, 1.2.840.10045.2.1.
+const ELLIPTIC_CURVE: &[u8] = &[0x2a, 0x86, 0x48, 0xce, 0x3d, 0x02, 0x01];
+/// `prime256v1`, 1.2.840.10045.3.1.7: the curve P-256 of RFC 5480.
+const P256: &[u8] = &[0x2a, 0x86, 0x48, 0xce, 0x3d, 0x03, 0x01, 0x07];
 /// `id-Ed25519`, 1.3.101.112.
 const ED25519: &[u8] = &[0x2b, 0x65, 0x70];
 
@@ -15,6 +19,8 @@ const SEQUENCE: u8 = 0x30;
 pub(super) enum PublicKey<'a> {
     /// Modulus and exponent, without leading zeros.
     Rsa { n: &'a [u8], e: &'a [u8] },
+    /// A point of the curve P-256 as SEC 1 writes it.
+    P256(&'a [u8]),
     /// A point.
     Ed25519(&'a [u8]),
     /// Of another kind.
@@ -26,9 +32,12 @@ pub(super) fn parse(der: &[u8]) -> Option<PublicKey<'_>> {
     let info = whole(der, SEQUENCE)?;
     let (algorithm, rest) = next(info, SEQUENCE)?;
     let key = whole(rest, BIT_STRING)?.strip_prefix(&[0])?;
-    let (kind, _parameters) = next(algorithm, OBJECT_IDENTIFIER)?;
+    let (kind, parameters) = next(algorithm, OBJECT_IDENTIFIER)?;
     if kind == ED25519 {
         return Some(PublicKey::Ed25519(key));
+    }
+    if kind == ELLIPTIC_CURVE && whole(parameters, OBJECT_IDENTIFIER) == Some(P256) {
+        return Some(PublicKey::P256(key));
     }
     if kind != RSA {
         return Some(PublicKey::Other);

@@ -3,7 +3,9 @@ use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use proptest::prelude::*;
 use ring::hmac;
 use ring::rand::SystemRandom;
-use ring::signature::{Ed25519KeyPair, KeyPair, RSA_PKCS1_SHA256, RsaKeyPair};
+use ring::signature::{
+    ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, Ed25519KeyPair, KeyPair, RSA_PKCS1_SHA256, RsaKeyPair,
+};
 use rustls_pki_types::PrivateKeyDer;
 use rustls_pki_types::pem::PemObject;
 use serde_json::{Value, json};
@@ -37,6 +39,20 @@ fn rs256(message: &[u8]) -> Vec<u8> {
     let mut signature = vec![0; key.public().modulus_len()];
     key.sign(&RSA_PKCS1_SHA256, &SystemRandom::new(), message, &mut signature).unwrap();
     signature
+}
+
+/// A key of the curve P-256.
+fn p256() -> EcdsaKeyPair {
+    let (algorithm, random) = (&ECDSA_P256_SHA256_FIXED_SIGNING, SystemRandom::new());
+    let pkcs8 = EcdsaKeyPair::generate_pkcs8(algorithm, &random).unwrap();
+    EcdsaKeyPair::from_pkcs8(algorithm, pkcs8.as_ref(), &random).unwrap()
+}
+
+/// A public key as `openssl` writes it: two object identifiers, and the point.
+fn p256_pem(key: &EcdsaKeyPair) -> Vec<u8> {
+    let mut der = STANDARD.decode("MFkwEwYHKoZIzj0CAQYIKoZIzj0DAQcDQgA=").unwrap();
+    der.extend_from_slice(key.public_key().as_ref());
+    format!("-----BEGIN PUBLIC KEY-----\n{}\n-----END PUBLIC KEY-----\n", STANDARD.encode(der)).into_bytes()
 }
 
 fn edwards() -> Ed25519KeyPair {
@@ -80,8 +96,14 @@ fn a_token_speaks_for_its_subject_whatever_it_is_signed_with() {
     let edwards = edwards();
     let eddsa = |message: &[u8]| edwards.sign(message).as_ref().to_vec();
     let spki = spki_pem(&edwards);
+    let curve = p256();
+    let es256 = |message: &[u8]| curve.sign(&SystemRandom::new(), message).unwrap().as_ref().to_vec();
+    let curve_pem = p256_pem(&curve);
+    let (x, y) = curve.public_key().as_ref()[1..].split_at(32);
     let set = json!({"keys": [
-        {"kty": "EC", "crv": "P-256", "x": "AA", "y": "AA", "kid": "other"},
+        {"kty": "EC", "crv": "P-384", "x": "AA", "y": "AA", "kid": "other"},
+        {"kty": "EC", "crv": "P-256", "alg": "ES256", "use": "sig", "kid": "p",
+         "x": URL_SAFE_NO_PAD.encode(x), "y": URL_SAFE_NO_PAD.encode(y)},
         {"kty": "RSA", "use": "enc", "n": "AQ", "e": "AQ", "kid": "other"},
         {"kty": "OKP", "crv": "Ed25519", "alg": "EdDSA", "use": "sig", "kid": "e",
          "x": URL_SAFE_NO_PAD.encode(edwards.public_key().as_ref())},
@@ -93,6 +115,8 @@ fn a_token_speaks_for_its_subject_whatever_it_is_signed_with() {
     for (token, file) in [
         (token(&by("HS256"), &claims(), hs256(SECRET)), SECRET),
         (token(&by("RS256"), &claims(), rs256), RSA_PUBLIC),
+        (token(&by("ES256"), &claims(), es256), &curve_pem),
+        (token(&named("ES256", "p"), &claims(), es256), &set),
         (token(&by("EdDSA"), &claims(), eddsa), &spki),
         (token(&named("EdDSA", "e"), &claims(), eddsa), &set),
         (token(&named("HS256", "h"), &claims(), hs256(SECRET)), &set),
@@ -113,6 +137,8 @@ fn a_token_speaks_for_its_subject_whatever_it_is_signed_with() {
 fn a_key_is_taken_for_nothing_but_what_it_is() {
     let edwards = edwards();
     let spki = spki_pem(&edwards);
+    let curve = p256();
+    let curve_pem = p256_pem(&curve);
     for (alg, wrong) in
         [("HS256", Reason::UnknownKey), ("HS384", Reason::UnknownKey), ("PS256", Reason::UnknownKey)]
     {
@@ -123,6 +149,7 @@ fn a_key_is_taken_for_nothing_but_what_it_is() {
             (RSA_PUBLIC, RSA_PUBLIC.trim_ascii_end()),
             (&spki[..], &spki[..]),
             (&spki[..], edwards.public_key().as_ref()),
+            (&curve_pem[..], curve.public_key().as_ref()),
         ] {
             assert_eq!(judged(&token(&header, &claims(), hs256(known)), file), Err(wrong), "{alg}");
         }
@@ -131,6 +158,15 @@ fn a_key_is_taken_for_nothing_but_what_it_is() {
         let forged = token(&json!({"alg": alg}), &claims(), hs256(SECRET));
         assert_eq!(judged(&forged, file), Err(Reason::UnknownKey), "{alg}");
     }
+    // Nor does a signature count that another key of the curve has made, that is all zeros, or that is cut.
+    let es256 = json!({"alg": "ES256"});
+    let random = SystemRandom::new();
+    let other = |message: &[u8]| p256().sign(&random, message).unwrap().as_ref().to_vec();
+    assert_eq!(judged(&token(&es256, &claims(), other), &curve_pem), Err(Reason::WrongSignature));
+    let zeros = |_: &[u8]| vec![0; 64];
+    assert_eq!(judged(&token(&es256, &claims(), zeros), &curve_pem), Err(Reason::WrongSignature));
+    let short = |message: &[u8]| curve.sign(&random, message).unwrap().as_ref()[..63].to_vec();
+    assert_eq!(judged(&token(&es256, &claims(), short), &curve_pem), Err(Reason::WrongSignature));
     // A key that comes with the token is nobody's.
     let jwk = json!({"kty": "oct", "k": URL_SAFE_NO_PAD.encode("x".repeat(32))});
     let brought = token(&json!({"alg": "HS256", "jwk": jwk}), &claims(), hs256(&[b'x'; 32]));
@@ -291,7 +327,8 @@ fn a_file_that_holds_no_key_of_use_says_why_and_nothing_of_what_is_in_it() {
     let private = URL_SAFE_NO_PAD.encode([7; 32]);
     let ssh = format!("ssh-ed25519 {} me@here", STANDARD.encode([7; 51]));
     let certificate = b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
-    let ec = b"-----BEGIN PUBLIC KEY-----\nMFkwEwYHKoZIzj0CAQYIKoZIzj0DAQcDQgAE0r3Xj5U+ANULy2eYS9xUaoFzyzTi\nmySytulSnfVWokEDwW45tHeoIKUBAd5udKIK54J9JxFVBziWJuGBi1vwlw==\n-----END PUBLIC KEY-----\n";
+    let p384 = b"-----BEGIN PUBLIC KEY-----\nMHYwEAYHKoZIzj0CAQYFK4EEACIDYgAEXHMA04NfasLslNwHGbG71tO8mMRjNiwt\n9TxxBy7kY4ZeNmnepzKc8wzlrjwjOk7/sHqyAG3bNfALyc8Se3fgxT2NdSdmhZb1\nLGcC5M7mWrNDftA3y54eKwgdI0GP3XHg\n-----END PUBLIC KEY-----\n";
+    let compressed = b"-----BEGIN PUBLIC KEY-----\nMDkwEwYHKoZIzj0CAQYIKoZIzj0DAQcDIgADBGrAwLYbVHDHmh21ZvJTX86BFieN\nLDcXSnx1pJQoTwQ=\n-----END PUBLIC KEY-----\n";
     let der = {
         let der = STANDARD.decode(
             RSA_PUBLIC.split(|b| *b == b'\n').filter(|l| !l.starts_with(b"-")).collect::<Vec<_>>().concat(),
@@ -312,13 +349,18 @@ fn a_file_that_holds_no_key_of_use_says_why_and_nothing_of_what_is_in_it() {
         (RSA_PRIVATE.to_vec(), "private key"),
         (RSA_1024.to_vec(), "2048 to 8192 bits, not 1024"),
         (certificate.to_vec(), "certificate"),
-        (ec.to_vec(), "another kind"),
+        (p384.to_vec(), "another kind"),
+        (compressed.to_vec(), "uncompressed point"),
         (b"-----BEGIN PUBLIC KEY-----\nAAAA\n-----END PUBLIC KEY-----\n".to_vec(), "damaged"),
         (b"-----BEGIN PUBLIC KEY-----\nAAAA\n".to_vec(), "no valid PEM"),
         (b"-----BEGIN SOMETHING-----\nAAAA\n-----END SOMETHING-----\n".to_vec(), "no public key"),
         (b"{\"keys\": 0123456789abcdef0123456789abcdef}".to_vec(), "no JSON Web Key Set"),
         (b"{\"keys\": []}".to_vec(), "no key of the set"),
-        (set(json!({"kty": "EC", "crv": "P-256"})), "no key of the set"),
+        (set(json!({"kty": "EC", "crv": "P-384", "x": "AA", "y": "AA"})), "no key of the set"),
+        (set(json!({"kty": "EC", "crv": "P-256"})), "key 1 of the set: x is missing"),
+        (set(json!({"kty": "EC", "crv": "P-256", "x": private})), "key 1 of the set: y is missing"),
+        (set(json!({"kty": "EC", "crv": "P-256", "x": private, "y": "AA"})), "y: must have 32 bytes, not 1"),
+        (set(json!({"kty": "EC", "crv": "P-256", "x": private, "y": private, "d": private})), "private part"),
         (set(json!({"kty": "OKP", "crv": "X25519", "x": "AA"})), "no key of the set"),
         (set(json!({"kty": "RSA", "alg": "RS512", "n": "AA", "e": "AQAB"})), "no key of the set"),
         (set(json!({"kty": "RSA", "n": "AQAB", "e": "AQAB"})), "key 1 of the set: an RSA key must have 2048"),

@@ -93,7 +93,7 @@ struct Surface;
 
 /// The name of the only way to show a credential.
 const BEARER: &str = "bearer";
-const CREDENTIALS: &str = "An API key (`hatchery_…`) or a JSON Web Token signed with HS256, RS256 or EdDSA. Only where the front door \
+const CREDENTIALS: &str = "An API key (`hatchery_…`) or a JSON Web Token signed with HS256, RS256, ES256 or EdDSA. Only where the front door \
     has `--api-keys` or `--jwt-keys`: else nobody has to show anything. The scopes that an operation lists are those of which the \
     caller needs one; `operate` implies `read`.";
 
