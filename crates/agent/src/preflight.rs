@@ -1,22 +1,18 @@
 //! What is found out, taken and warned of before an agent starts: the state directory, the machine's limits, and missing files.
 
 use std::path::Path;
-use std::time::Duration;
 
 use model::AgentEpoch;
 use rustix::io::Errno;
 use rustix::process::{PidfdFlags, getpid, pidfd_open};
 
 use crate::config::{Config, ConfigError, Launcher};
-use crate::disk::Disk;
+use crate::disk::{Disk, LOOK_TIMEOUT};
 use crate::spawn::args::Fixed;
 use crate::spawn::users::SpawnUsers;
 use crate::spawn::{fingerprint, limits};
 use crate::start_error::StartError;
 use crate::state::{StateDir, Unusable};
-
-/// How long a start waits for a look at one file. All looks together are shorter than the time after which a node is down.
-pub(crate) const LOOK_TIMEOUT: Duration = Duration::from_secs(2);
 
 pub(crate) fn open_state(config: &Config, disk: &Disk) -> Result<StateDir, StartError> {
     StateDir::open(&config.state_dir, disk.state.clone()).map_err(|unusable| match unusable {

@@ -20,9 +20,8 @@ use std::time::Duration;
 use model::{RendererType, SpawnId, Timestamp};
 
 use crate::config::{Config, Launcher};
-use crate::disk::{Disk, Lane};
+use crate::disk::{Disk, LOOK_TIMEOUT, Lane};
 use crate::liveliness::secret;
-use crate::preflight::LOOK_TIMEOUT;
 use crate::procfs;
 use crate::spawn::lifecycle::lost_after;
 use crate::spawn::output;
@@ -364,7 +363,10 @@ mod tests {
         let mut held = Vec::new();
         while !disk.starts.is_stuck() {
             let (release, wait) = std::sync::mpsc::channel::<()>();
-            if disk.starts.post(move || drop(wait.recv())).is_ok() {
+            let wait_for_it = move || {
+                wait.recv().ok();
+            };
+            if disk.starts.post(wait_for_it).is_ok() {
                 held.push(release);
             }
             tokio::time::sleep(Duration::from_millis(20)).await;

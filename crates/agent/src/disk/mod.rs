@@ -10,8 +10,13 @@
 mod lane;
 
 use std::io;
+use std::time::Duration;
 
 pub(crate) use self::lane::Lane;
+
+/// How long the start of an agent waits for a look at one file. The few looks of a start together are shorter than the time after which a
+/// node is down.
+pub(crate) const LOOK_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// The lanes of one agent.
 #[derive(Debug, Clone)]
