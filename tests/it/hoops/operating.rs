@@ -70,7 +70,8 @@ async fn pages_that_cors_origin_does_not_name_start_nothing() {
 
 #[tokio::test]
 async fn without_an_owner_pages_of_other_machines_start_nothing_and_read_nothing() {
-    let farm = farm(1, &[]).await;
+    let alone = Farm::builder().door_args(&["--hoops-listen", "127.0.0.1:0"]);
+    let farm = alone.agent(AgentPlan::slots(1)).start().await;
     let client = hoops(&farm);
     for origin in ["https://evil.example", "null"] {
         let refused = client.post("/service").header("origin", origin).send().await;
