@@ -41,6 +41,28 @@ for path in ("kubernetes/base/agent.yaml", "kubernetes/simulated/agent.yaml"):
 secrets = {v["name"]: v["secret"] for v in pod["volumes"] if "secret" in v}
 assert secrets["registry"]["defaultMode"] == 0o400, "no server may read it"
 
+
+# A pod has its own role's secrets: what a server that was taken over finds on its node is worth no more than the node.
+def mounted(pod):
+    return {volume["secret"]["secretName"] for volume in pod["volumes"] if "secret" in volume}
+
+
+door = next(d for d in documents("kubernetes/base/frontdoor.yaml") if d["kind"] == "Deployment")["spec"]["template"]["spec"]
+store = documents("kubernetes/redis/redis.yaml")[0]["spec"]["template"]["spec"]
+assert mounted(pod) == {"hatchery-agent-registry", "hoops-license"}, mounted(pod)
+assert {volume["name"] for volume in pod["volumes"]} == {"tls", "registry", "state", "tmp", "hoops", "models", "license"}
+for one, other in ((pod, door), (door, store), (pod, store)):
+    assert not mounted(one) & mounted(other), (mounted(one), mounted(other))
+for one in (pod, door, store):
+    assert one["automountServiceAccountToken"] is False
+# Redis takes connections of front doors and of the nodes' network, and of no other pod.
+policy = next(d for d in documents("kubernetes/redis/redis.yaml") if d["kind"] == "NetworkPolicy")["spec"]
+assert policy["podSelector"]["matchLabels"] == {"app.kubernetes.io/name": "redis"} and policy["policyTypes"] == ["Ingress"]
+(rule,) = policy["ingress"]
+assert [next(iter(source)) for source in rule["from"]] == ["podSelector", "ipBlock"], rule
+assert rule["from"][0]["podSelector"]["matchLabels"] == {"app.kubernetes.io/name": "frontdoor"}
+assert [port["port"] for port in rule["ports"]] == ["redis"]
+
 container = documents("kubernetes/redis/redis.yaml")[0]["spec"]["template"]["spec"]["containers"][0]
 with tempfile.TemporaryDirectory() as scratch, socket.create_server(("127.0.0.1", 0)) as probe:
     port = str(probe.getsockname()[1])

@@ -43,6 +43,7 @@ pub struct FarmBuilder {
     redis_clock: bool,
     unread_log: bool,
     env: Vec<(String, String)>,
+    password_file: Option<PathBuf>,
 }
 
 impl FarmBuilder {
@@ -58,6 +59,13 @@ impl FarmBuilder {
     pub fn env(mut self, name: &str, value: &str) -> Self {
         self.env.push((name.to_owned(), value.to_owned()));
         self
+    }
+
+    /// With a user of Redis named `farm`, whose password every process reads from this file, as it is then.
+    #[must_use]
+    pub fn password_file(mut self, file: &Path) -> Self {
+        self.password_file = Some(file.to_owned());
+        self.env("HATCHERY_REGISTRY_PASSWORD_FILE", &file.display().to_string())
     }
 
     /// With callers who have to show API keys. The farm's own clients show one that is good for everything.
@@ -142,6 +150,13 @@ impl FarmBuilder {
         } else {
             RedisServer::start(&mark).await
         };
+        let url = match &self.password_file {
+            None => redis.url(),
+            Some(file) => {
+                redis.has_user(&fs::read_to_string(file).expect("a password")).await;
+                redis.url().replace("://", "://farm@")
+            }
+        };
         let log = if self.plain_log { None } else { Some(LOG) };
         let sentinels = if self.sentinels { Some(Sentinels::over(&redis, &mark).await) } else { None };
         let mut links = Vec::new();
@@ -150,7 +165,7 @@ impl FarmBuilder {
                 return common(&sentinels.url(), log);
             }
             if !self.links {
-                return common(&redis.url(), log);
+                return common(&url, log);
             }
             let link = Link::to(redis.addr(), format!("{name} to Redis")).await;
             let common = common(&format!("redis://{}", link.addr), log);

@@ -7,7 +7,7 @@
 //! [`http`], [`live`], [`viewer`], [`command`] and [`browser`] are the ways to talk to a farm;
 //! [`certs`] makes certificates as an operator does;
 //! [`phantom`] is a node of the registry only, [`phantom_farm`] many of them with spawns, [`impostor`] one that says to be a node; [`processes`], [`audit`], [`metrics`], [`outputs`] and [`logs`] are the ways to look at one from outside;
-//! [`load`] is many clients, [`crowd`] many strangers, [`faults`] is what happens to a farm meanwhile (with [`link`] for the network),
+//! [`load`] is many clients, [`crowd`] many strangers, [`greedy`] one caller at all of its limits, [`faults`] is what happens to a farm meanwhile (with [`link`] for the network),
 //! [`collector`] takes what is traced,
 //! [`verdict`] says whether all promises were kept, at the end of a [`site`]; [`company`] must not notice what happens; [`wait`] is how a test waits, [`ports`] and [`guard`] keep tests out of each other's way.
 
@@ -25,6 +25,7 @@ pub mod dev;
 pub mod door;
 pub mod farm;
 pub mod faults;
+pub mod greedy;
 pub mod guard;
 pub mod hosts;
 pub mod http;

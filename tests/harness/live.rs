@@ -79,6 +79,13 @@ impl Subscriber {
         connected.unwrap_or_else(|error| panic!("{door}: {error}"))
     }
 
+    /// The same and subscribes; the snapshot's frame too.
+    pub async fn to_as(door: SocketAddr, credential: &str, topic: &str) -> (Self, Value) {
+        let mut subscriber = Self::connect_as(door, credential).await;
+        let subscribed = subscriber.subscribe(topic).await;
+        (subscriber, subscribed)
+    }
+
     /// Shows a credential in a message.
     pub async fn authenticate(&mut self, credential: &str) {
         self.say(&json!({"type": "authenticate", "token": credential}).to_string()).await;

@@ -51,8 +51,8 @@ impl fmt::Display for Mood {
     }
 }
 
-/// How long a server takes to load its dump, in microseconds.
-const LOAD_TIME: u64 = 2_500_000;
+/// How long a server takes to load its dump.
+const LOAD_TIME: Duration = Duration::from_millis(2500);
 /// Keys that are no farm's, in a server that is to load for a while.
 const FILLERS: u32 = 64;
 /// Between two cuts of all connections.
@@ -92,23 +92,26 @@ impl RedisServer {
                 self.refuses("BUSY").await;
             }
             Mood::Stalled => self.signal(Signal::STOP),
-            Mood::Loading => {
-                // It answers nobody while it reads the first kilobyte, and a farm that was just wiped has less.
-                self.must(&format!("EVAL \"for i = 1, {FILLERS} do redis.call('SET', 'filler-' .. i, string.rep(i, 50)) end return 1\" 0")).await;
-                let size = self.says("DBSIZE").await.unwrap_or_default();
-                let keys: u64 = size.trim_start_matches(':').trim().parse().expect("a number of keys");
-                let delay = LOAD_TIME / keys.max(1);
-                assert!(self.save().await, "it saves");
-                self.begin(&[
-                    "--key-load-delay",
-                    &delay.to_string(),
-                    "--loading-process-events-interval-bytes",
-                    "1024",
-                ]);
-                self.refuses("LOADING").await;
-            }
+            Mood::Loading => self.loads_for(LOAD_TIME).await,
             Mood::CutsConnections => self.cut().await,
         }
+    }
+
+    /// Reads its dump again and takes about so long for it; has begun when this returns.
+    pub async fn loads_for(&mut self, time: Duration) {
+        // It answers nobody while it reads the first kilobyte, and a farm that was just wiped has less.
+        self.must(&format!("EVAL \"for i = 1, {FILLERS} do redis.call('SET', 'filler-' .. i, string.rep(i, 50)) end return 1\" 0")).await;
+        let size = self.says("DBSIZE").await.unwrap_or_default();
+        let keys: u64 = size.trim_start_matches(':').trim().parse().expect("a number of keys");
+        let delay = time.as_micros() / u128::from(keys.max(1));
+        assert!(self.save().await, "it saves");
+        self.begin(&[
+            "--key-load-delay",
+            &delay.to_string(),
+            "--loading-process-events-interval-bytes",
+            "1024",
+        ]);
+        self.refuses("LOADING").await;
     }
 
     /// Stays in its mood for so long.

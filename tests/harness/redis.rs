@@ -32,6 +32,12 @@ pub struct RedisServer {
 }
 
 impl RedisServer {
+    /// Has a user named `farm`, with this password and no other, that may do everything.
+    pub async fn has_user(&self, password: &str) {
+        let said = self.says(&format!("ACL SETUSER farm reset on >{password} ~* &* +@all")).await;
+        assert_eq!(said.as_deref(), Some("+OK\r\n"));
+    }
+
     /// Starts one that answers.
     pub async fn start(mark: &Path) -> Self {
         Self::start_as(mark, Vec::new(), false).await

@@ -342,6 +342,53 @@ async fn snapshots_that_are_asked_for_in_a_loop_come_at_a_pace() {
 }
 
 #[tokio::test]
+async fn a_key_that_reads_old_events_again_and_again_leaves_another_key_its_turn() {
+    const CONNECTIONS: usize = 20;
+    let mut farm = farm(1, &[]).await;
+    let [greedy, other] = [farm.key(&["--scope", "read"]).await, farm.key(&["--scope", "read"]).await];
+    let (_, before) = Subscriber::to_as(farm.door(0).addr, &other, "nodes").await;
+    let since = before["seq"].as_u64().unwrap();
+    for order in ["cordon", "uncordon"].repeat(20) {
+        assert_eq!(farm.door(0).post(&format!("/v1/nodes/node-a/{order}")).send().await.status, 200);
+    }
+    // A front door that has just begun has none of these events in its memory: the registry is read for each who asks.
+    farm.doors[0].restart().await;
+    let addr = farm.door(0).addr;
+    let read = Arc::new(AtomicUsize::new(0));
+    let loops: Vec<_> = (0..CONNECTIONS)
+        .map(|_| {
+            let (greedy, read) = (greedy.clone(), Arc::clone(&read));
+            tokio::spawn(async move {
+                let mut subscriber = Subscriber::connect_as(addr, &greedy).await;
+                loop {
+                    subscriber.resume("nodes", since).await;
+                    for _ in 0..40 {
+                        subscriber.event().await;
+                    }
+                    read.fetch_add(1, Ordering::Relaxed);
+                }
+            })
+        })
+        .collect();
+    until("the greedy key is at it", TIMEOUT, async || {
+        let read = read.load(Ordering::Relaxed);
+        Look::when(read > CONNECTIONS, || format!("{read} times"))
+    })
+    .await;
+    let mut listener = Subscriber::connect_as(addr, &other).await;
+    for _ in 0..10 {
+        let answer = listener.resume("nodes", since).await;
+        assert_eq!(answer.get("snapshot"), None, "it gets what it has missed: {answer}");
+        for _ in 0..40 {
+            listener.event().await;
+        }
+    }
+    assert!(loops.iter().all(|one| !one.is_finished()), "the greedy key was at it all the time");
+    loops.iter().for_each(tokio::task::JoinHandle::abort);
+    farm.finish().await;
+}
+
+#[tokio::test]
 async fn urls_of_viewers_that_name_no_node_cost_the_registry_next_to_nothing() {
     const ASKED: usize = 600;
     let farm = farm(1, &[]).await;

@@ -12,8 +12,11 @@ use hatchery_tests::wait::TIMEOUT;
 use hatchery_tests::{AgentPlan, Client, Farm, FarmBuilder, Look, Response, until};
 use serde_json::{Value, json};
 
+/// Consumers' pages come from other machines: where neither an owner nor their origins are given, those of every origin may call.
 fn builder(args: &[&str]) -> FarmBuilder {
-    Farm::builder().door_args(&["--hoops-listen", "127.0.0.1:0"]).door_args(args)
+    let says_who = args.iter().any(|arg| ["--hoops-owner", "--cors-origin"].contains(arg));
+    let pages: &[&str] = if says_who { &[] } else { &["--cors-origin", "*"] };
+    Farm::builder().door_args(&["--hoops-listen", "127.0.0.1:0"]).door_args(pages).door_args(args)
 }
 
 /// A farm of one node that answers as the vendor's server.

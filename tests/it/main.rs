@@ -15,6 +15,7 @@ mod foreign_pages;
 mod greedy;
 mod hangup;
 mod hoops;
+mod hung_shares;
 mod idempotency;
 mod input;
 mod input_routes;

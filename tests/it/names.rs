@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use hatchery_tests::{AgentPlan, Farm, Look, until, wait::TIMEOUT};
+use rustix::process::Signal;
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
@@ -62,7 +63,7 @@ async fn a_machine_that_is_gone_leaves_its_name_to_another_one_and_never_takes_i
     let mut farm = Farm::builder().agent(AgentPlan::slots(2)).agent(AgentPlan::slots(2)).start().await;
     let (id, mut viewer) = farm.watched_on("node-a").await;
     let first = is(&farm, "node-a", "up").await;
-    farm.agents[0].role.signal(rustix::process::Signal::STOP);
+    farm.agents[0].role.signal(Signal::STOP);
     farm.agents[1].role.kill();
     farm.agents[1].set("--node", "node-a");
     farm.agents[1].node = "node-a".to_owned();
@@ -73,7 +74,7 @@ async fn a_machine_that_is_gone_leaves_its_name_to_another_one_and_never_takes_i
         Look::when(so, || node.to_string())
     })
     .await;
-    farm.agents[0].role.signal(rustix::process::Signal::CONT);
+    farm.agents[0].role.signal(Signal::CONT);
     // It admits nothing more, and sees its own spawn off.
     viewer.still_watches().await;
     assert_eq!(farm.agents[0].role.exited(), None, "its viewer is still there");
@@ -85,6 +86,60 @@ async fn a_machine_that_is_gone_leaves_its_name_to_another_one_and_never_takes_i
     farm.ends(&id).await;
     let (id, viewer) = farm.watched_on("node-a").await;
     viewer.leave().await;
+    farm.ends(&id).await;
+    farm.shut_down().await;
+}
+
+/// The agent of `node-a` loses its node to another machine while it is held up, and runs on with a viewer.
+async fn lost_node(on_shutdown: &str) -> (Farm, String, hatchery_tests::Viewer) {
+    let plan = AgentPlan::slots(2).args(&["--on-shutdown", on_shutdown, "--stop-grace", "500ms"]);
+    let mut farm = Farm::builder().agent(plan).agent(AgentPlan::slots(2)).start().await;
+    let (id, viewer) = farm.watched_on("node-a").await;
+    let first = is(&farm, "node-a", "up").await;
+    farm.agents[0].role.signal(Signal::STOP);
+    farm.agents[1].role.kill();
+    farm.agents[1].set("--node", "node-a");
+    farm.agents[1].node = "node-a".to_owned();
+    farm.agents[1].restart().await;
+    until("the second one has the node", GONE, async || {
+        let node = farm.door(0).json("/v1/nodes/node-a").await;
+        let so = node["advertise"] != first["advertise"] && node["availability"] == "up";
+        Look::when(so, || node.to_string())
+    })
+    .await;
+    farm.agents[0].role.signal(Signal::CONT);
+    farm.agents[0].role.logs("spawns go on here").await;
+    (farm, id, viewer)
+}
+
+#[tokio::test]
+async fn an_agent_that_has_lost_its_node_and_is_told_to_end_ends_no_spawn() {
+    let (mut farm, id, mut viewer) = lost_node("kill").await;
+    farm.agents[0].role.signal(Signal::TERM);
+    let status = farm.agents[0].role.end().await;
+    assert_eq!(status.code(), Some(4), "{status}");
+    farm.agents[0].role.killed = true;
+    viewer.still_watches().await;
+    assert!(farm.process(&id).is_some(), "its server goes on");
+    viewer.leave().await;
+    until("it has ended by itself", TIMEOUT, async || {
+        Look::when(farm.process(&id).is_none(), || "it runs".to_owned())
+    })
+    .await;
+    farm.shut_down().await;
+}
+
+#[tokio::test]
+async fn an_agent_that_has_lost_its_node_and_is_told_to_drain_stays_until_its_viewers_have_left() {
+    let (mut farm, id, mut viewer) = lost_node("drain").await;
+    farm.agents[0].role.signal(Signal::TERM);
+    farm.agents[0].role.logs("no spawn is ended").await;
+    viewer.still_watches().await;
+    assert_eq!(farm.agents[0].role.exited(), None, "its viewer is still there");
+    viewer.leave().await;
+    let status = farm.agents[0].role.end().await;
+    assert_eq!(status.code(), Some(4), "{status}");
+    farm.agents[0].role.killed = true;
     farm.ends(&id).await;
     farm.shut_down().await;
 }

@@ -80,9 +80,11 @@ async fn a_redis_that_comes_back_from_an_old_dump_learns_what_it_has_missed() {
         farm.door(0).post("/v1/nodes/node-b/drain").json(&json!({"deadlineSeconds": 600})).send().await;
     assert_eq!(cordoned.status, 200, "{cordoned:?}");
     assert!(farm.redis.save().await);
-    // The dump knows none of this: a drain is undone, another one is ordered, an agent has a new life, spawns came and went.
+    // The dump knows none of this: a drain is undone, another one is ordered, every agent has a new life, spawns came and went.
     assert_eq!(farm.door(0).post("/v1/nodes/node-b/uncordon").send().await.status, 200);
-    farm.agents[0].restart().await;
+    for agent in &mut farm.agents {
+        agent.restart().await;
+    }
     let during = farm.door(1).spawned(&json!({"pool": "default"})).await;
     let drained = farm.door(1).post("/v1/nodes/node-a/cordon").send().await;
     assert_eq!((drained.status, &drained.json()["agentAcknowledged"]), (200, &json!(true)), "{drained:?}");
@@ -131,6 +133,37 @@ async fn a_redis_that_is_emptied_in_the_middle_of_a_burst_refuses_no_caller() {
         farm.ends(id).await;
     }
     company.all_is_well(&farm, "emptied in the middle of a burst").await;
+    farm.finish().await;
+}
+
+#[tokio::test]
+async fn a_password_that_is_changed_again_and_again_stops_no_spawn() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("password");
+    std::fs::write(&file, "one").unwrap();
+    let plan = || AgentPlan::slots(46).ports(48).args(&["--initial-use", "30m"]);
+    let doors = ["--live-ping-interval", "10s"];
+    let farm = Farm::builder().password_file(&file).doors(2).door_args(&doors).agent(plan()).agent(plan());
+    let farm = farm.start().await;
+    let company = Company::of(&farm).await;
+    for (turn, password) in ["two", "three", "four", "five"].into_iter().enumerate() {
+        let cut = async || {
+            farm.redis.has_user(password).await;
+            farm.redis.says("CLIENT KILL USER farm").await.unwrap();
+        };
+        if turn % 2 == 0 {
+            // The file first: the next connection has the new one.
+            std::fs::write(&file, password).unwrap();
+            cut().await;
+        } else {
+            // Redis first: until the file follows, nothing gets in.
+            cut().await;
+            hatchery_tests::wait::longer_than(Duration::from_secs(4)).await;
+            std::fs::write(&file, password).unwrap();
+        }
+        hatchery_tests::wait::longer_than(Duration::from_secs(1)).await;
+    }
+    company.all_is_well(&farm, "a password that changes").await;
     farm.finish().await;
 }
 

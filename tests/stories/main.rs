@@ -1,10 +1,11 @@
 //! Disasters that last for minutes, as stories with real processes. `tests/disasters` runs them; shorter ones are in `it/`.
 //!
-//! `HATCHERY_CYCLES` and `HATCHERY_SEED` say how many spawns the long run takes, and which one it is; `HATCHERY_CONNECTS` how many
-//! viewers connect while ports are used again.
+//! `HATCHERY_CYCLES` and `HATCHERY_SEED` say how many spawns callers are given in the long run, and which one it is; `HATCHERY_CONNECTS`
+//! how many viewers connect while ports are used again; `HATCHERY_LOAD_SECONDS` how long Redis loads its dump.
 
 #![expect(clippy::print_stderr, reason = "how a long story went is worth knowing")]
 
+mod greedy;
 mod memory;
 mod relayed;
 mod strangers;
@@ -35,6 +36,17 @@ fn text<'a>(value: &'a Value, member: &str) -> &'a str {
 #[tokio::test]
 async fn a_redis_that_stalls_for_ninety_seconds_stops_no_spawn() {
     through(Mood::Stalled, Duration::from_secs(90)).await;
+}
+
+#[tokio::test]
+async fn a_redis_that_loads_a_large_dump_for_longer_than_makes_a_node_down_stops_no_spawn() {
+    let time = Duration::from_secs(setting("HATCHERY_LOAD_SECONDS", 15));
+    let mut farm = farm().await;
+    let company = Company::at_pace(&farm, time / 40).await;
+    farm.redis.loads_for(time).await;
+    farm.redis.gets_over(Mood::Loading).await;
+    company.all_is_well(&farm, "loading for long").await;
+    farm.finish().await;
 }
 
 #[tokio::test]
@@ -166,6 +178,7 @@ async fn many_spawns_through_kills_and_moods_leave_every_counter_where_it_starte
     let load = Load::start(farm.doors.iter().map(|door| door.http).collect(), seed, RATE);
     let mut incidents = hatchery_tests::faults::Incidents::default();
     let mut chapter = 0;
+    // A cycle is a spawn that a caller was given: who was refused or hung up is none.
     while u64::try_from(load.served()).unwrap() < cycles {
         let steps = plan(seed.wrapping_add(chapter * 1_000_003), Targets::of(&farm).and_moods(), CHAPTER);
         incidents.add(happen(&mut farm, &steps, seed).await);

@@ -6,6 +6,9 @@
 //! running ──▶ closed: superseded · taken · failed          shutdown (see `shutdown`) ─▶ adopt · drain · kill
 //! ```
 //!
+//! Files that spawns need (executable, licence, models) may be on a share that hangs: each look at one has a deadline, and none decides
+//! whether the agent starts. What runs must not wait for them.
+//!
 //! The order matters. Ports are bound before spawns are adopted, so that an agent that cannot serve adopts nothing. Spawns are adopted before
 //! anything is served, so that no caller meets a table without them. The relay takes its first snapshot of the table after that, and the
 //! adopted spawns' tasks run last: every change they make comes after that snapshot.
@@ -89,7 +92,8 @@ impl Agent {
         preflight::allow_files(
             config.slots.max(u32::try_from(state.journal.histories().len()).unwrap_or(u32::MAX)),
         );
-        let survey = adoption::survey::take(&state, &config)
+        let survey = adoption::survey::take(&state, &config, &disk)
+            .await
             .map_err(|source| StartError::Survey { path: config.state_dir.clone(), source })?;
         let living = survey.living();
         preflight::may_change_user(&config)?;
@@ -98,7 +102,6 @@ impl Agent {
         preflight::may_watch_processes()?;
         let groups = Groups::open(&config, &survey.pids())?;
         let logs = Logs::open(state.logs().to_owned(), &living, Bounds::of(config.keep_ended));
-        preflight::warn_of_missing(&config);
         separation::warn(&config);
         for flag in &config.tls.exposed {
             tracing::warn!(
@@ -115,7 +118,9 @@ impl Agent {
         let liveliness_addr = addr(&receiver, config.liveliness_listen);
         let admin_addr = addr(&watchers, config.admin_listen);
 
-        let node = Arc::new(Node::new(config, disk, state, logs, groups, grpc_addr, liveliness_addr)?);
+        let mut node = Node::new(config, disk, state, logs, groups, grpc_addr, liveliness_addr)?;
+        node.fingerprint = preflight::fingerprint(&node.config, &node.fixed_args, &node.disk).await;
+        let node = Arc::new(node);
         if let (Some(server), Ok(host)) = (&tls.grpc, host_of(&node.description.advertise))
             && !server.is_for(&host)
         {
@@ -190,6 +195,7 @@ impl Agent {
             }));
         }
         let relay = Task::start(&node, "relay", |stop| relay.run(stop));
+        preflight::warn_of_missing(&node.config, &node.disk);
         tracing::info!(
             node.id = %node.config.node,
             epoch = %node.epoch,

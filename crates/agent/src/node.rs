@@ -28,7 +28,6 @@ use crate::port_conflicts::PortConflicts;
 use crate::relay_state::RelayState;
 use crate::spawn::args::Fixed;
 use crate::spawn::cgroup::Groups;
-use crate::spawn::fingerprint::fingerprint;
 use crate::spawn::leftovers::Leftovers;
 use crate::spawn::lifecycle::Rules;
 use crate::spawn::output;
@@ -51,7 +50,7 @@ pub(crate) struct Node {
     pub(crate) host: String,
     pub(crate) rules: Rules,
     pub(crate) fixed_args: Fixed,
-    /// Of the settings that shape its servers.
+    /// Of the settings that shape its servers. Empty until the executable was looked at, see `preflight::fingerprint`.
     pub(crate) fingerprint: String,
     pub(crate) metrics: Metrics,
     /// Processes that were found on ports that are not theirs.
@@ -139,7 +138,7 @@ impl Node {
             description,
             host,
             rules: Rules { ping_interval, stop_grace: config.stop_grace },
-            fingerprint: fingerprint(&config, &fixed_args),
+            fingerprint: String::new(),
             fixed_args,
             metrics: Metrics::new(config.slots),
             port_conflicts: PortConflicts::default(),

@@ -1,11 +1,16 @@
 //! What is found out, taken and warned of before an agent starts: the state directory, the machine's limits, and missing files.
 
+use std::path::Path;
+
+use model::AgentEpoch;
 use rustix::io::Errno;
 use rustix::process::{PidfdFlags, getpid, pidfd_open};
 
 use crate::config::{Config, ConfigError, Launcher};
-use crate::disk::Disk;
-use crate::spawn::limits;
+use crate::disk::{Disk, LOOK_TIMEOUT};
+use crate::spawn::args::Fixed;
+use crate::spawn::users::SpawnUsers;
+use crate::spawn::{fingerprint, limits};
 use crate::start_error::StartError;
 use crate::state::{StateDir, Unusable};
 
@@ -41,20 +46,48 @@ pub(crate) fn may_change_user(config: &Config) -> Result<(), ConfigError> {
     }
 }
 
-/// Warns of files that are missing. They may be on a share that comes later, so that is no error.
-pub(crate) fn warn_of_missing(config: &Config) {
+/// Warns of files that are missing, in a while. They may be on a share that comes later, or that hangs, so that is no error and nothing
+/// waits for it.
+pub(crate) fn warn_of_missing(config: &Config, disk: &Disk) {
     let executable = match &config.launcher {
         Launcher::Executable(path) => Some(path),
         Launcher::Nothing | Launcher::Simulated(_) => None,
     };
     let files = [("--executable", executable), ("--license-file", config.license_file.as_ref())];
-    let dirs = config.model_dirs.iter().map(|dir| ("--model-dir", dir));
-    for (flag, path) in files.into_iter().filter_map(|(flag, path)| Some((flag, path?))).chain(dirs) {
-        if let Err(error) = std::fs::metadata(path) {
-            tracing::warn!(%error, flag, path = %path.display(), "a file is missing, spawns will fail until it is there");
+    let files = files.into_iter().filter_map(|(flag, path)| Some((flag, path?, &disk.starts)));
+    let dirs = config.model_dirs.iter().map(|dir| ("--model-dir", dir, &disk.models));
+    let looks: Vec<_> =
+        files.chain(dirs).map(|(flag, path, lane)| (flag, path.clone(), lane.clone())).collect();
+    let users = config.spawn_users.clone();
+    tokio::spawn(async move {
+        for (flag, path, lane) in looks {
+            let (looked_at, users) = (path.clone(), users.clone());
+            let look = move || warn_if_missing(flag, &looked_at, users.as_ref());
+            if let Err(error) = lane.call(LOOK_TIMEOUT, look).await {
+                tracing::warn!(%error, flag, path = %path.display(), "whether a file is there is not known, spawns will fail until the disk answers");
+            }
         }
-        if let Some(why) = config.spawn_users.as_ref().and_then(|users| users.shut_out_of(path)) {
-            tracing::warn!(why, flag, path = %path.display(), "spawns cannot read a file as --spawn-user");
+    });
+}
+
+fn warn_if_missing(flag: &str, path: &Path, users: Option<&SpawnUsers>) {
+    if let Err(error) = std::fs::metadata(path) {
+        tracing::warn!(%error, flag, path = %path.display(), "a file is missing, spawns will fail until it is there");
+    }
+    if let Some(why) = users.and_then(|users| users.shut_out_of(path)) {
+        tracing::warn!(why, flag, path = %path.display(), "spawns cannot read a file as --spawn-user");
+    }
+}
+
+/// The [fingerprint](crate::spawn::fingerprint) of the settings of this agent's servers. Where the disk of the executable does not
+/// answer it is one that no other agent has: warm servers of earlier agents are ended then, spawns go on.
+pub(crate) async fn fingerprint(config: &Config, fixed: &Fixed, disk: &Disk) -> String {
+    let (of, with) = (config.clone(), fixed.clone());
+    match disk.starts.call(LOOK_TIMEOUT, move || fingerprint::fingerprint(&of, &with)).await {
+        Ok(fingerprint) => fingerprint,
+        Err(error) => {
+            tracing::warn!(%error, flag = "--executable", "the executable cannot be looked at, warm servers of an earlier agent are not kept");
+            format!("unknown {}", AgentEpoch::mint())
         }
     }
 }

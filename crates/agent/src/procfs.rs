@@ -46,31 +46,38 @@ pub(crate) fn uids(pid: u32) -> Option<[u32; 4]> {
     uids.try_into().ok()
 }
 
-/// Whether a process runs this file, or a script of this path; `None` when that cannot be found out.
+/// Whether a process runs this file, or a script of this path; `None` when that cannot be found out. Waits for the disk of the file.
 pub(crate) fn executes(pid: u32, file: &Path) -> Option<bool> {
     let exe = format!("/proc/{pid}/exe");
     let same = || {
         let (running, wanted) = (std::fs::metadata(&exe).ok()?, std::fs::metadata(file).ok()?);
         Some((running.dev(), running.ino()) == (wanted.dev(), wanted.ino()))
     };
+    match names(pid, file) {
+        Some(true) => Some(true),
+        named => same().or(named),
+    }
+}
+
+/// Whether a process was started from this path, or runs a script of this path; `None` when that cannot be found out. A path that leads
+/// there by a link is another one. Does not look at the file, whose disk may hang.
+pub(crate) fn names(pid: u32, file: &Path) -> Option<bool> {
+    let running = std::fs::read_link(format!("/proc/{pid}/exe"));
     // Another file may have taken its place since.
-    let same_path = || {
-        let running = std::fs::read_link(&exe).ok()?;
-        let running = running.to_str()?;
-        Some(Path::new(running.strip_suffix(" (deleted)").unwrap_or(running)) == file)
-    };
+    let same_path = running
+        .as_ref()
+        .ok()
+        .and_then(|running| running.to_str())
+        .is_some_and(|running| Path::new(running.strip_suffix(" (deleted)").unwrap_or(running)) == file);
     // INTERPRETER SCRIPT …
     let script = || {
         let line = std::fs::read(format!("/proc/{pid}/cmdline")).ok()?;
         let mut words = line.split(|b| *b == 0);
-        Some(
-            words.nth(1)? == file.as_os_str().as_encoded_bytes()
-                || words.next()? == file.as_os_str().as_encoded_bytes(),
-        )
+        let wanted = file.as_os_str().as_encoded_bytes();
+        Some(words.nth(1)? == wanted || words.next()? == wanted)
     };
-    let unreadable = || std::fs::read_link(&exe).is_err();
-    let does = same() == Some(true) || same_path() == Some(true) || script() == Some(true);
-    if !does && unreadable() { None } else { Some(does) }
+    let does = same_path || script() == Some(true);
+    if !does && running.is_err() { None } else { Some(does) }
 }
 
 /// The numbers of all processes.

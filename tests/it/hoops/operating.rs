@@ -12,7 +12,7 @@ use super::{farm, hoops, service, stopped};
 
 #[tokio::test]
 async fn every_answer_is_for_pages_of_any_origin_and_a_preflight_allows_what_the_helper_sends() {
-    let farm = farm(1, &[]).await;
+    let farm = farm(1, &["--hoops-owner", "web"]).await;
     let client = hoops(&farm);
     let page = |request: hatchery_tests::http::Request| request.header("origin", "https://app.example");
     for path in ["/service", "/api/spawn", "/API/SPAWN/"] {
@@ -65,6 +65,47 @@ async fn pages_that_cors_origin_does_not_name_start_nothing() {
     assert_eq!(good.header("access-control-allow-origin"), Some("https://app.example"));
     let (id, _) = super::ok(&good);
     stopped(&farm, &id).await;
+    farm.finish().await;
+}
+
+#[tokio::test]
+async fn without_an_owner_pages_of_other_machines_start_nothing_and_read_nothing() {
+    let alone = Farm::builder().door_args(&["--hoops-listen", "127.0.0.1:0"]);
+    let farm = alone.agent(AgentPlan::slots(1)).start().await;
+    let client = hoops(&farm);
+    for origin in ["https://evil.example", "null"] {
+        let refused = client.post("/service").header("origin", origin).send().await;
+        assert_eq!(
+            (refused.status, refused.header("access-control-allow-origin")),
+            (403, None),
+            "{refused:?}"
+        );
+    }
+    let form = client.post("/service").header("sec-fetch-site", "cross-site").send().await;
+    assert_eq!(form.status, 403, "a form without an origin: {form:?}");
+    let upgrade = "GET / HTTP/1.1\r\nhost: localhost\r\nconnection: Upgrade\r\nupgrade: websocket\r\n\
+                   sec-websocket-version: 13\r\nsec-websocket-key: AAAAAAAAAAAAAAAAAAAAAA==\r\n";
+    let refused = says(client, &format!("{upgrade}origin: https://evil.example\r\n\r\n")).await;
+    assert!(refused.starts_with("HTTP/1.1 403 "), "{refused}");
+    // A name that was pointed at this machine makes the page the listener's own.
+    let evil = "host: evil.example\r\norigin: http://evil.example\r\n";
+    for (method, path) in [("POST", "/service"), ("GET", "/api/status"), ("GET", "/api/spawns"), ("GET", "/")]
+    {
+        let head =
+            format!("{method} {path} HTTP/1.1\r\n{evil}content-length: 0\r\nconnection: close\r\n\r\n");
+        let refused = says(client, &head).await;
+        assert!(refused.starts_with("HTTP/1.1 421 "), "{method} {path}: {refused}");
+    }
+    let rebound = upgrade.replace("host: localhost\r\n", evil);
+    let refused = says(client, &format!("{rebound}\r\n")).await;
+    assert!(refused.starts_with("HTTP/1.1 421 "), "{refused}");
+    assert!(farm.processes().is_empty(), "nothing was started");
+    for origin in ["http://localhost:3000", "http://127.0.0.1:11180"] {
+        let good = client.post("/service").header("origin", origin).send().await;
+        assert_eq!(good.header("access-control-allow-origin"), Some(origin), "{good:?}");
+        let (id, _) = super::ok(&good);
+        stopped(&farm, &id).await;
+    }
     farm.finish().await;
 }
 
@@ -126,7 +167,7 @@ async fn answers_for_operators_are_indented_unless_they_are_wanted_raw() {
         assert!(pretty.text().starts_with("{\n  \""), "{pretty:?}");
         let raw = client.get(&format!("{path}?raw=true")).send().await;
         assert!(!raw.text().contains('\n'), "{raw:?}");
-        let head = format!("HEAD {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n");
+        let head = format!("HEAD {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n");
         let head = says(client, &head).await;
         assert!(head.starts_with("HTTP/1.1 200 OK\r\n") && head.ends_with("\r\n\r\n"), "{head}");
     }

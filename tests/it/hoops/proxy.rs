@@ -13,7 +13,7 @@ use super::{builder, ends_by_itself, farm, hoops, nothing_is_left, service, spaw
 /// A handshake as it goes over the wire, with these headers more.
 pub(super) fn handshake(path: &str, more: &str) -> String {
     format!(
-        "GET {path} HTTP/1.1\r\nhost: farm.example\r\nconnection: Upgrade\r\nupgrade: websocket\r\n\
+        "GET {path} HTTP/1.1\r\nhost: localhost\r\nconnection: Upgrade\r\nupgrade: websocket\r\n\
          sec-websocket-version: 13\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n{more}\r\n"
     )
 }

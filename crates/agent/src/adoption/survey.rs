@@ -20,6 +20,7 @@ use std::time::Duration;
 use model::{RendererType, SpawnId, Timestamp};
 
 use crate::config::{Config, Launcher};
+use crate::disk::{Disk, LOOK_TIMEOUT, Lane};
 use crate::liveliness::secret;
 use crate::procfs;
 use crate::simulated::{Server, SimulatedMachine};
@@ -55,7 +56,8 @@ impl Survey {
 }
 
 /// Looks at what there is, and changes nothing about it.
-pub(crate) fn take(state: &StateDir, config: &Config) -> io::Result<Survey> {
+pub(crate) async fn take(state: &StateDir, config: &Config, disk: &Disk) -> io::Result<Survey> {
+    let mut programs = Programs::of(config, disk);
     let mut survey = Survey::default();
     for history in state.journal.histories() {
         let record = &history.record;
@@ -113,7 +115,7 @@ pub(crate) fn take(state: &StateDir, config: &Config) -> io::Result<Survey> {
             continue;
         }
         let is_warm = output::warm_server_of(&record.log).is_some();
-        let why = match doubts(config, pid, &taken.users) {
+        let why = match doubts(config, pid, &taken.users, &mut programs).await {
             Some(Doubt::User(uid)) => {
                 tracing::warn!(spawn.id = %record.id, pid, uid, "a process of another user looks like a spawn, it is not adopted");
                 continue;
@@ -198,20 +200,49 @@ fn is_another_users(record: &Record, pid: u32) -> bool {
 }
 
 /// `taken` are the users of spawns that have records.
-fn doubts(config: &Config, pid: u32, taken: &HashSet<u32>) -> Option<Doubt> {
+async fn doubts(config: &Config, pid: u32, taken: &HashSet<u32>, programs: &mut Programs) -> Option<Doubt> {
     let [uid, ..] = procfs::uids(pid)?;
     let own = rustix::process::geteuid().as_raw();
     let of_spawns = config.spawn_users.as_ref().is_some_and(|users| users.holds(uid));
     if uid != own && !of_spawns {
         return Some(Doubt::User(uid));
     }
-    let is_server = match &config.launcher {
-        // One that this agent may not look into has at least its user.
-        Launcher::Executable(file) => procfs::executes(pid, file) != Some(false),
-        Launcher::Nothing | Launcher::Simulated(_) => true,
-    };
+    // One that this agent may not look into has at least its user.
+    let is_server = programs.is_server(pid).await != Some(false);
     let is_taken = matches!(config.spawn_users, Some(SpawnUsers::Each(_))) && taken.contains(&uid);
     (!is_server || is_taken).then_some(Doubt::NotTheServer)
+}
+
+/// Finds out which processes run the server's executable, which may be on a share that hangs.
+struct Programs {
+    executable: Option<PathBuf>,
+    disk: Lane,
+    /// Whether a look has gone without an answer: no more are waited for.
+    hangs: bool,
+}
+
+impl Programs {
+    fn of(config: &Config, disk: &Disk) -> Self {
+        let executable = match &config.launcher {
+            Launcher::Executable(file) => Some(file.clone()),
+            Launcher::Nothing | Launcher::Simulated(_) => None,
+        };
+        Self { executable, disk: disk.starts.clone(), hangs: false }
+    }
+
+    /// Whether a process runs the server. `None` where that cannot be seen, or where nothing says what the server is.
+    async fn is_server(&mut self, pid: u32) -> Option<bool> {
+        let file = self.executable.clone()?;
+        if procfs::names(pid, &file) == Some(true) {
+            return Some(true);
+        }
+        if self.hangs {
+            return None;
+        }
+        let looked = self.disk.call(LOOK_TIMEOUT, move || procfs::executes(pid, &file)).await;
+        self.hangs = looked.is_err();
+        looked.ok().flatten()
+    }
 }
 
 /// Who a process without a record was started as.
@@ -330,8 +361,13 @@ mod tests {
 
     use super::*;
 
-    #[test]
-    fn only_a_server_of_a_user_of_spawns_is_taken_for_a_spawn() {
+    async fn doubt(config: &Config, pid: u32, taken: &HashSet<u32>) -> Option<Doubt> {
+        let disk = Disk::new().unwrap();
+        doubts(config, pid, taken, &mut Programs::of(config, &disk)).await
+    }
+
+    #[tokio::test]
+    async fn only_a_server_of_a_user_of_spawns_is_taken_for_a_spawn() {
         let (own, pid) = (rustix::process::geteuid().as_raw(), std::process::id());
         let server = std::env::current_exe().unwrap();
         let config = |file: &str, users| Config {
@@ -340,8 +376,8 @@ mod tests {
         };
         let nobody = HashSet::new();
         let good = config(server.to_str().unwrap(), None);
-        assert_eq!(doubts(&good, pid, &nobody), None);
-        assert_eq!(doubts(&config("/bin/other", None), pid, &nobody), Some(Doubt::NotTheServer));
+        assert_eq!(doubt(&good, pid, &nobody).await, None);
+        assert_eq!(doubt(&config("/bin/other", None), pid, &nobody).await, Some(Doubt::NotTheServer));
         if own != 0 {
             return;
         }
@@ -359,12 +395,34 @@ mod tests {
             (each(1_910_061_300), true, Some(Doubt::NotTheServer)),
         ] {
             let taken = taken.then_some(1_910_061_300).into_iter().collect();
-            assert_eq!(doubts(&config("/bin/sleep", users), child.id(), &taken), want);
+            assert_eq!(doubt(&config("/bin/sleep", users), child.id(), &taken).await, want);
         }
         let ids = Some(Ids { uid: 1_910_061_300, gid: 1_910_061_300 });
         assert_eq!(user_of(&config("/bin/sleep", each(1_910_061_300)), child.id()), ids);
         child.kill().unwrap();
         child.wait().unwrap();
+    }
+
+    #[tokio::test]
+    async fn while_the_disk_of_the_executable_hangs_a_process_is_taken_for_what_its_user_says() {
+        let config =
+            Config::new("n".parse().unwrap(), Launcher::Executable("/bin/other".into()), "/s".into());
+        let disk = Disk::new().unwrap();
+        let mut programs = Programs::of(&config, &disk);
+        let (pid, nobody) = (std::process::id(), HashSet::new());
+        let mut held = Vec::new();
+        while !disk.starts.is_stuck() {
+            let (release, wait) = std::sync::mpsc::channel::<()>();
+            let wait_for_it = move || {
+                wait.recv().ok();
+            };
+            if disk.starts.post(wait_for_it).is_ok() {
+                held.push(release);
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        assert_eq!(doubts(&config, pid, &nobody, &mut programs).await, None);
+        drop(held);
     }
 
     #[test]

@@ -11,9 +11,14 @@ mod lane;
 
 use std::io;
 use std::sync::Arc;
+use std::time::Duration;
 
 pub(crate) use self::lane::Lane;
 use crate::simulated::Machine;
+
+/// How long the start of an agent waits for a look at one file. The few looks of a start together are shorter than the time after which a
+/// node is down.
+pub(crate) const LOOK_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// The lanes of one agent.
 #[derive(Debug, Clone)]

@@ -69,7 +69,7 @@ pub(crate) fn run(args: AgentArgs) -> Result<Exit, Failure> {
             agent.admin_addr()
         ));
         let hurry = CancellationToken::new();
-        let mut end = tokio::select! {
+        let end = tokio::select! {
             name = signals.next() => End::Signal(name),
             closed = agent.closed() => End::Closed(closed),
             () = agent.drained(), if exit_when_drained => End::Drained,
@@ -80,12 +80,22 @@ pub(crate) fn run(args: AgentArgs) -> Result<Exit, Failure> {
             End::Signal(_) | End::Drained => None,
         };
         if closed == Some(Closed::Superseded) {
-            // What runs here has no other agent, and it may be a mistake that this one has lost the node: nothing is ended for it.
-            warn!("spawns go on here until they end; SIGTERM does as --on-shutdown says");
-            tokio::select! {
-                name = signals.next() => end = End::Signal(name),
-                () = agent.emptied() => {}
-                never = service.follow(async || agent.readiness()) => match never {},
+            // What runs here has no other agent, and it may be a mistake that this one has lost the node: nothing is ended for it, whatever
+            // --on-shutdown says.
+            warn!(
+                "spawns go on here until they end; SIGTERM leaves them running, with --on-shutdown drain once they have ended"
+            );
+            // With `drain`, ending this process may end what runs (a container): it stays for the spawns until it is told twice.
+            let mut told = if on_shutdown == OnShutdown::Drain { 2 } else { 1 };
+            while told > 0 {
+                tokio::select! {
+                    name = signals.next() => {
+                        told -= 1;
+                        info!(signal.name = name, %on_shutdown, "the node is another agent's: no spawn is ended");
+                    }
+                    () = agent.emptied() => told = 0,
+                    never = service.follow(async || agent.readiness()) => match never {},
+                }
             }
         }
         let on_shutdown = match end {

@@ -16,7 +16,8 @@ use super::parts::Hoops;
 use super::proxy;
 use super::route::{Known, UpgradeTarget};
 use super::spawn_request;
-use crate::http::{Reach, around, may_send};
+use crate::http::{ApiError, Reach, around, check_host, may_send};
+use crate::settings::Origins;
 
 /// Everything on `--hoops-listen`.
 pub(crate) fn router(hoops: Arc<Hoops>) -> Router {
@@ -46,8 +47,13 @@ async fn upgrade(hoops: Arc<Hoops>, request: Request) -> Response {
     let observed = hoops.observed(target.label());
     around(observed, request, async |request| {
         // The token in a viewer's URL is its credential, wherever its page came from.
-        if !matches!(target, UpgradeTarget::Viewer { .. }) && !is_from_an_allowed_page(&hoops, &request) {
-            return answer::raw(StatusCode::FORBIDDEN, "Forbidden: pages of this origin may not connect");
+        if !matches!(target, UpgradeTarget::Viewer { .. }) {
+            if let Err(error) = is_for_this_host(&hoops, &request) {
+                return answer::raw(StatusCode::MISDIRECTED_REQUEST, &error.0.detail);
+            }
+            if !is_from_an_allowed_page(&hoops, &request) {
+                return answer::raw(StatusCode::FORBIDDEN, "Forbidden: pages of this origin may not connect");
+            }
         }
         Box::pin(proxy::upgrade(&hoops, target, request)).await
     })
@@ -55,6 +61,9 @@ async fn upgrade(hoops: Arc<Hoops>, request: Request) -> Response {
 }
 
 async fn answer(hoops: &Hoops, known: Option<Known<'_>>, request: Request) -> Response {
+    if let Err(error) = is_for_this_host(hoops, &request) {
+        return answer::failed(StatusCode::MISDIRECTED_REQUEST, &error.0.detail);
+    }
     let Some(known) = known else {
         return match &hoops.files {
             Some(files) => files.serve(request).await,
@@ -88,6 +97,15 @@ async fn answer(hoops: &Hoops, known: Option<Known<'_>>, request: Request) -> Re
         },
         _ => answer::not_found(),
     }
+}
+
+/// A name that was pointed at this front door makes a page its own. Where every page may call anyway, that gives it nothing.
+fn is_for_this_host(hoops: &Hoops, request: &Request) -> Result<(), ApiError> {
+    if hoops.settings.origins == Origins::Any {
+        return Ok(());
+    }
+    let config = &hoops.edge.config;
+    check_host(&config.hosts, config.tls.http.as_ref(), request)
 }
 
 fn is_from_an_allowed_page(hoops: &Hoops, request: &Request) -> bool {

@@ -21,7 +21,7 @@
 //! | the process could not be started, or ended before it was ready | `spawn-failed` | 502 |
 //! | all is full, or the line is too long | `no-capacity` | 503 |
 //! | no node matches | `no-matching-node` | 503 |
-//! | the registry is away, or refuses writes | `registry-unavailable` | 503 |
+//! | the registry is away, refuses writes, or lacks for a moment what it knew | `registry-unavailable` | 503 |
 //! | only one node could answer, and it cannot be reached | `node-unreachable` | 503 |
 //! | this front door is leaving | `shutting-down` | 503 |
 //! | not ready in time, or no verdict in time | `ready-timeout` | 504 |
@@ -118,6 +118,14 @@ impl IntoResponse for ApiError {
         response.extensions_mut().insert(self);
         response
     }
+}
+
+/// What was asked for may exist all the same.
+pub(super) fn refilling() -> ApiError {
+    ApiError::new(
+        ErrorCode::RegistryUnavailable,
+        "the registry was wiped or has just come back, and agents have not reported everything to it yet; ask again",
+    )
 }
 
 /// Writes an error's body and the headers that go with it.

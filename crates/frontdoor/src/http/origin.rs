@@ -54,19 +54,8 @@ pub(crate) async fn guard(State(border): State<Border>, request: Request, next: 
 
 impl Border {
     fn judge(&self, request: &Request) -> Result<(), ApiError> {
-        let headers = request.headers();
-        let named = headers.get_all(header::HOST).iter().map(|host| host.to_str().unwrap_or("?"));
-        // A request in the form for proxies names the host once more.
-        let named = named.chain(request.uri().authority().map(axum::http::uri::Authority::as_str));
-        for host in named {
-            if !self.hosts.knows(host) && !self.has_certificate_for(host) {
-                return Err(unknown_host(host));
-            }
-        }
-        if headers.get_all(header::HOST).iter().nth(1).is_some() {
-            return Err(unknown_host("more than one host"));
-        }
-        if may_send(self.reach, &self.origins, request.method(), headers) {
+        check_host(&self.hosts, self.certificate.as_ref(), request)?;
+        if may_send(self.reach, &self.origins, request.method(), request.headers()) {
             return Ok(());
         }
         let detail = match self.reach {
@@ -79,10 +68,31 @@ impl Border {
         error.0.field = Some("Origin".to_owned());
         Err(error)
     }
+}
 
-    fn has_certificate_for(&self, host: &str) -> bool {
-        self.certificate.as_ref().zip(name_of(host)).is_some_and(|(server, name)| server.is_for(name))
+/// Makes sure that a request was sent to a name that this front door is known by, or that the certificate of its port is for.
+///
+/// # Errors
+/// It names another host, or more than one.
+pub(crate) fn check_host(
+    hosts: &Hosts,
+    certificate: Option<&tls::Server>,
+    request: &Request,
+) -> Result<(), ApiError> {
+    let lines = request.headers().get_all(header::HOST);
+    let named = lines.iter().map(|host| host.to_str().unwrap_or("?"));
+    // A request in the form for proxies names the host once more.
+    let named = named.chain(request.uri().authority().map(axum::http::uri::Authority::as_str));
+    let certified = |host| certificate.zip(name_of(host)).is_some_and(|(server, name)| server.is_for(name));
+    for host in named {
+        if !hosts.knows(host) && !certified(host) {
+            return Err(unknown_host(host));
+        }
     }
+    if lines.iter().nth(1).is_some() {
+        return Err(unknown_host("more than one host"));
+    }
+    Ok(())
 }
 
 fn unknown_host(host: &str) -> ApiError {

@@ -133,8 +133,11 @@ pub(crate) async fn show(
     uri: Uri,
 ) -> Result<Json<Spawn>, ApiError> {
     no_parameters(&uri)?;
-    let spawn = edge.registry.spawn(known(&id)?).await?.filter(|spawn| may_see(&who, spawn));
-    let spawn = spawn.ok_or_else(|| unknown(&id))?;
+    let spawn = edge.registry.spawn(known(&id)?).await?;
+    let spawn = or_missing(&edge.registry, &id, spawn).await?;
+    if !may_see(&who, &spawn) {
+        return Err(unknown(&id));
+    }
     Ok(Json(edge.names.whole(spawn)))
 }
 
@@ -330,7 +333,18 @@ pub(crate) async fn log(
 
 async fn locate(registry: &RegistryClient, who: &Who, id: &str) -> Result<Located, ApiError> {
     let located = registry.locate(known(id)?).await?;
-    located.filter(|located| may_see(who, &located.spawn)).ok_or_else(|| unknown(id))
+    let located = or_missing(registry, id, located).await?;
+    if may_see(who, &located.spawn) { Ok(located) } else { Err(unknown(id)) }
+}
+
+/// What the registry has of a spawn. A registry that was wiped or has just come back may lack a spawn that lives until its agent has
+/// reported: it is not known to be missing before that.
+async fn or_missing<T>(registry: &RegistryClient, id: &str, found: Option<T>) -> Result<T, ApiError> {
+    match found {
+        Some(found) => Ok(found),
+        None if registry.may_lack().await? => Err(error::refilling()),
+        None => Err(unknown(id)),
+    }
 }
 
 /// A spawn of another owner is answered as unknown, except to operators.

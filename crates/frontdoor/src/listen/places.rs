@@ -283,6 +283,25 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn half_of_a_strangers_body_counts_until_the_rest_is_here_and_a_known_callers_does_not() {
+        let places = places(1000, 0, 20 * SPEAKING);
+        let held = || places.0.state().bytes;
+        let stranger = entered(&places, ConnectionState::Busy).await;
+        let before = held();
+        assert!(stranger.holds_body(Some(5 * SPEAKING)) && held() >= before + 4 * SPEAKING);
+        assert!(stranger.holds_body(None));
+        assert_eq!(held(), before, "the body is here: it is being served");
+        let known = entered(&places, ConnectionState::Busy).await;
+        known.known();
+        let before = held();
+        assert!(known.holds_body(Some(19 * SPEAKING)));
+        assert_eq!(held(), before);
+        // One that holds all there is makes room itself.
+        assert!(!stranger.holds_body(Some(30 * SPEAKING)));
+        assert_eq!(left(&[&stranger, &known]), [true, false]);
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn connections_that_say_nothing_leave_memory_for_one_that_speaks() {
         let places = places(10_000, 0, 40 * SILENT);
         let mut silent = Vec::new();

@@ -63,6 +63,8 @@ struct State {
     back: Option<Instant>,
     /// Outages in a row that began soon after the one before.
     relapses: u32,
+    /// Which registry it is, as far as the snapshot of the farm knows.
+    incarnation: Option<Uuid>,
 }
 
 /// See the module's documentation.
@@ -203,6 +205,24 @@ impl RegistryClient {
     /// It was wiped, or replaced by another one: it lacks what it knew.
     pub(crate) fn wiped(&self) {
         self.state.send_modify(|state| state.back = Some(Instant::now()));
+    }
+
+    /// Which registry the snapshot of the farm was taken from.
+    pub(crate) fn is_of(&self, incarnation: Uuid) {
+        self.state.send_modify(|state| state.incarnation = Some(incarnation));
+    }
+
+    /// Whether it may lack what lives: asks it who it is unless it was away or wiped a moment ago.
+    pub(crate) async fn may_lack(&self) -> Result<bool, RegistryError> {
+        if self.refilling() {
+            return Ok(true);
+        }
+        let Some(known) = self.state.borrow().incarnation else { return Ok(false) };
+        let is_another = self.incarnation().await? != known;
+        if is_another {
+            self.wiped();
+        }
+        Ok(is_another)
     }
 
     /// Waits until it is not away; does not wait when it is there.

@@ -75,6 +75,7 @@ impl Refresher {
             registry.wiped();
             snapshot.distrust();
         }
+        registry.is_of(now);
         let nodes = registry.nodes().await?;
         for (node, order) in desired_states.observe(&nodes, registry.timing().forget) {
             let restored =

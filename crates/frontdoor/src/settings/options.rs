@@ -11,7 +11,7 @@ use model::{Placement, timing};
 use super::config::{Config, Surface};
 use super::error::{ConfigError, within};
 use super::exposure::{Exposure, certificates};
-use super::origins::{Origins, origins};
+use super::origins::origins;
 use super::viewers::OwnNode;
 use super::{hoops, limits, lives, proxies, viewers, webhooks};
 
@@ -193,14 +193,15 @@ impl Options {
             hosts.add(&host);
         }
         let access = access(&self.access, self.hoops.names_owner())?;
-        let has_origins = self.cors_origin.iter().any(|text| !text.is_empty());
+        let owned = self.hoops.names_owner();
         let hoops = self.hoops.resolve(hoops::Around {
             ports: [("--listen", self.listen), ("--admin-listen", self.admin_listen)],
             has_public_url: viewers.public_url.is_some(),
             access: access.as_ref(),
             limits: self.access.limits(),
-            // The vendor's own default: it has no callers' identity, so a page can do no more than any program.
-            origins: if has_origins { origins(&self.cors_origin, true)? } else { Origins::Any },
+            // The vendor's own default is all pages. Without an owner nothing but this machine bounds what a page does, so it must be on this
+            // machine as well.
+            origins: origins(&self.cors_origin, owned)?,
         })?;
         Ok(Config {
             tracer: traces::Tracer::off(),
@@ -275,6 +276,7 @@ fn hosts(options: &HostOptions) -> Result<Hosts, ConfigError> {
 mod tests {
     use clap::{CommandFactory, Parser};
 
+    use super::super::origins::Origins;
     use super::*;
 
     #[derive(Debug, Parser)]

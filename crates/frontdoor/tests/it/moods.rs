@@ -124,6 +124,30 @@ async fn a_call_right_after_a_wipe_is_placed_from_the_last_snapshot() {
 }
 
 #[tokio::test]
+async fn a_spawn_that_a_wiped_registry_lacks_is_never_said_to_be_missing() {
+    let redis = RedisServer::start().await;
+    let farm = farm(&redis).await;
+    let id = spawn(farm.http, "").await.json()["id"].as_str().unwrap().to_owned();
+    let path = format!("/v1/spawns/{id}");
+    farm.agents.iter().for_each(|agent| agent.silence(true));
+    redis.command(&["flushall"]);
+    for (method, path) in [("DELETE", path.clone()), ("GET", path.clone()), ("GET", format!("{path}/log"))] {
+        let answer = send(farm.http, method, &path).await;
+        assert_eq!(
+            (answer.status, answer.code()),
+            (503, "registry-unavailable".into()),
+            "{method} {answer:?}"
+        );
+        assert!(answer.header("retry-after").is_some(), "{method} {answer:?}");
+    }
+    farm.agents.iter().for_each(|agent| agent.silence(false));
+    until(async || send(farm.http, "GET", &path).await.status, |status| *status != 503).await;
+    let stranger = format!("/v1/spawns/{}", fresh_key());
+    let answer = until(async || send(farm.http, "GET", &stranger).await, |answer| answer.status != 503).await;
+    assert_eq!((answer.status, answer.code()), (404, "not-found".into()), "once every agent has reported");
+}
+
+#[tokio::test]
 async fn a_node_that_has_other_labels_by_now_is_not_taken_for_one_that_was_wiped() {
     let redis = RedisServer::start().await;
     let mut farm = farm(&redis).await;

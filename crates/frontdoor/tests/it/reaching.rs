@@ -4,12 +4,13 @@ use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
 use futures_util::future::join_all;
+use model::SpawnId;
 use socket2::{Domain, Socket, Type};
 use tokio::time::{Instant, timeout};
 
 use crate::fake_agent::{FakeAgent, Offer, Script};
 use crate::farm::Farm;
-use crate::http::{get, send, spawn};
+use crate::http::{get, send, spawn, spawning};
 use crate::wait::until;
 
 /// An address where connections are neither accepted nor refused: its queue is full and stays so.
@@ -57,6 +58,30 @@ async fn requests_get_through_although_most_nodes_do_not_answer_connections() {
         assert_eq!(spawn(farm.http, "").await.status, 200);
     }
     assert!(began.elapsed() < Duration::from_secs(1), "{:?}", began.elapsed());
+}
+
+#[tokio::test]
+async fn a_node_with_room_that_cannot_be_reached_leaves_the_lines_order_alone() {
+    let mut farm = Farm::start(1, &[Script::Ready]).await;
+    let mut current: SpawnId = spawn(farm.http, "").await.json()["id"].as_str().unwrap().parse().unwrap();
+    let hole = tokio::task::spawn_blocking(BlackHole::new).await.unwrap();
+    let advertise = Some(format!("http://{}", hole.address));
+    let agent = FakeAgent::start_at(&farm.registry, "hole", OFFER, Script::Ready, advertise).await;
+    farm.agents.push(agent);
+    let admin = farm.front.admin_addr();
+    let mut line = Vec::new();
+    for place in 1..=5 {
+        line.push(spawning(farm.http, r#"{"waitSeconds":30}"#));
+        let waiting = format!("hatchery_frontdoor_waiting {place}\n");
+        until(async || get(admin, "/metrics").await.body, |text| text.contains(&waiting)).await;
+    }
+    for place in 1..=5 {
+        farm.agents[0].end(current);
+        let answer = line.remove(0).await.unwrap().json();
+        assert_eq!(answer["node"], "node-0", "{answer}");
+        current = answer["id"].as_str().unwrap().parse().unwrap();
+        assert!(line.iter().all(|later| !later.is_finished()), "place {place} was overtaken");
+    }
 }
 
 #[tokio::test]
