@@ -13,6 +13,7 @@
 //! An adopted spawn keeps its port, slot, GPU, endpoint and ping interval. The registry sees no difference: the first report of this agent
 //! has it all.
 
+mod doubt;
 pub(crate) mod survey;
 
 use std::sync::Arc;

@@ -27,7 +27,7 @@ use crate::relay::Relay;
 use crate::simulated::SimulatedMachine;
 use crate::state::{Clock, StateDir};
 use crate::task::{Task, report_end};
-use crate::{adoption, drain, housekeeping, warm};
+use crate::{adoption, drain, housekeeping, preflight, warm};
 
 /// See the module's documentation.
 #[derive(Debug)]
@@ -52,10 +52,13 @@ impl SimulatedAgent {
         let (disk, clock) = (Disk::simulated(machine), Clock::simulated(Arc::clone(machine)));
         let state = StateDir::open_by(clock, &config.state_dir, disk.state.clone());
         let state = state.map_err(|unusable| format!("{unusable:?}"))?;
-        let survey = adoption::survey::take(&state, &config).map_err(|error| error.to_string())?;
+        let survey =
+            adoption::survey::take(&state, &config, &disk).await.map_err(|error| error.to_string())?;
         let logs = Logs::open(state.logs().to_owned(), &survey.living(), Bounds::of(config.keep_ended));
         let (grpc, receiver): (SocketAddr, SocketAddr) = (config.listen, config.liveliness_listen);
-        let node = Node::new(config, disk, state, logs, None, grpc, receiver).map_err(|e| e.to_string())?;
+        let mut node =
+            Node::new(config, disk, state, logs, None, grpc, receiver).map_err(|e| e.to_string())?;
+        node.fingerprint = preflight::fingerprint(&node.config, &node.fixed_args, &node.disk).await;
         let node = Arc::new(node);
         let (drivers, keepers) = adoption::take_over(&node, survey);
         let relay = Relay::new(Arc::clone(&node), registry);

@@ -77,7 +77,7 @@ impl std::str::FromStr for Label {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        model::node::parse_label(text).map(Self).map_err(|why| why.to_string())
+        model::node::parse_label(text).map(Self)
     }
 }
 

@@ -61,7 +61,7 @@ impl Redis {
         let several = lists.len() > 1;
         let mut ids: Vec<(String, u64)> = lists.into_iter().flatten().collect();
         if several {
-            ids.sort_by(|a, b| b.1.cmp(&a.1));
+            ids.sort_by_key(|id| std::cmp::Reverse(id.1));
             ids.dedup();
             ids.truncate(most);
         }

@@ -174,7 +174,7 @@ fn spawns_are_kept_of_covered_nodes_alone_and_exact_once_the_events_since_are_he
     view.apply(&launching(12, watched), None, Watched::Yes);
     assert!(view.spawn(watched).is_some());
     assert!(!view.covers(&Need::Of(a.clone())) && view.covers(&Need::Nothing));
-    assert_eq!(view.uncovered([&a, &b].into_iter(), 1), [a.clone()]);
+    assert_eq!(view.uncovered([&a, &b].into_iter(), 1), std::slice::from_ref(&a));
     // Read as of some event up to 15, while those after 12 happened.
     let records = [(read, SpawnState::Launching), (ended, SpawnState::Ready)].map(|(id, state)| {
         let mut spawn = view.spawn(watched).unwrap().clone();
