@@ -21,6 +21,7 @@ mod input_routes;
 mod line;
 mod relay;
 mod relay_attacks;
+mod relay_compressed;
 mod relay_on_node;
 mod routing;
 mod signing_in;
