@@ -74,8 +74,8 @@ impl View {
 
     /// The node that has to be read before this event can be applied: an event does not say what a node offers.
     pub(crate) fn lacks<'e>(&self, event: &'e Event) -> Option<&'e NodeId> {
-        let tells = !is_of_spawns(event.kind) && event.kind != EventKind::NodeForgotten;
-        let node = event.node.as_ref().filter(|_| tells)?;
+        let is_shown = !is_of_spawns(event.kind) && event.kind != EventKind::NodeForgotten;
+        let node = event.node.as_ref().filter(|_| is_shown)?;
         (event.kind == EventKind::NodeCapacity || !self.nodes.contains_key(node)).then_some(node)
     }
 
@@ -338,14 +338,18 @@ mod tests {
         view.apply(&event(4, EventKind::NodeStale, None, json!({})), None);
         // What was read is busier, and of another moment.
         view.refresh(&[node("a", 3)]);
-        let told = snapshot(&view, "node:a");
+        let shown = snapshot(&view, "node:a");
         assert_eq!(
-            (&told["eligibility"], &told["availability"]),
+            (&shown["eligibility"], &shown["availability"]),
             (&json!("draining"), &json!("stale")),
-            "{told}"
+            "{shown}"
         );
-        assert_eq!((&told["slots"]["used"], &told["drain"]["remaining"]), (&json!(3), &json!(3)), "{told}");
-        assert_eq!(told["drain"]["by"], "me");
+        assert_eq!(
+            (&shown["slots"]["used"], &shown["drain"]["remaining"]),
+            (&json!(3), &json!(3)),
+            "{shown}"
+        );
+        assert_eq!(shown["drain"]["by"], "me");
         view.apply(&event(5, EventKind::NodeUncordoned, None, json!({})), None);
         assert_eq!(snapshot(&view, "node:a").get("drain"), None);
         // A node that was forgotten is forgotten here too, but only one that is down.

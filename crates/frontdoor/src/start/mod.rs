@@ -1,7 +1,7 @@
 //! Start-up and shutdown: the only place that sees every part of a front door.
 //!
 //! Reading order: `parts` (what there is, and what each part is given), `front_door` (ports and background tasks), `shutdown` (the
-//! order of leaving).
+//! order of leaving). Owns nothing but the order. Failure: a port that cannot be had is the error of the start, and nothing was served by then.
 
 mod front_door;
 pub(crate) mod parts;
