@@ -2,6 +2,7 @@
 that is in front of a node's servers.
 
 usage: balancers.py nginx|haproxy CONFIG [HATCHERY TS3D-SC-SIM REDIS-SERVER]
+       balancers.py hoops-nginx|hoops-haproxy CONFIG HATCHERY TS3D-SC-SIM REDIS-SERVER
        balancers.py node CONFIG HATCHERY TS3D-SC-SIM REDIS-SERVER
 """
 
@@ -110,10 +111,10 @@ def configure(kind, sample, directory, doors, https):
     if kind != "node":
         replaced["10.0.0.0/8"] = INSIDE + "/32"
     for host, port in zip(("10.0.0.5", "10.0.0.7"), doors):
-        replaced[f"{host}:8080"] = f"127.0.0.1:{port}"
+        replaced[f"{host}:{11182 if kind.startswith('hoops-') else 8080}"] = f"127.0.0.1:{port}"
     if kind == "nginx":
         replaced["listen 80 "] = f"listen 127.0.0.1:{free_port()} "
-    if kind in ("nginx", "node"):
+    if kind in ("nginx", "node", "hoops-nginx"):
         replaced |= {
             "listen 443 ": f"listen {https} ",
             "/etc/nginx/": directory + "/",
@@ -165,7 +166,7 @@ def balancer(kind, sample, doors, certificate, https=None):
                 file.write(text)
         https = https or free_port()
         path = configure(kind, sample, directory, doors, https)
-        nginx = kind != "haproxy"
+        nginx = not kind.endswith("haproxy")
         command = ["nginx", "-p", directory, "-c", path] if nginx else ["haproxy", "-f", path]
         subprocess.run(command + (["-t", "-q"] if nginx else ["-c", "-q"]), check=True)
         log = stack.enter_context(open(f"{directory}/said", "w+", encoding="utf-8"))
@@ -271,7 +272,7 @@ def stand_ins(kind, sample, certificate):
             live.close()
 
 
-def farm(stack, directory, certificate, hatchery, simulated, redis, *flags):
+def farm(stack, directory, certificate, hatchery, simulated, redis, *flags, door_flags=((), ())):
     """A farm of two front doors and one agent, with these flags: their ports, the agent's, and the text of an API key."""
 
     def start(*command):
@@ -296,9 +297,9 @@ def farm(stack, directory, certificate, hatchery, simulated, redis, *flags):
     with open(keys, "w", encoding="utf-8") as file:
         known = {"id": "balancer0000", "sha256": hashlib.sha256(secret.encode()).hexdigest()}
         json.dump(known | {"scopes": ["spawn", "operate"]}, file)
-    for port, admin in doors:
+    for (port, admin), more in zip(doors, door_flags):
         start(hatchery, "frontdoor", url, f"--listen=127.0.0.1:{port}", f"--admin-listen=127.0.0.1:{admin}",
-              f"--tls-cert={certificate[0]}", f"--tls-key={certificate[1]}", f"--api-keys={keys}")
+              f"--tls-cert={certificate[0]}", f"--tls-key={certificate[1]}", f"--api-keys={keys}", *more)
     return doors, addresses, "hatchery_balancer0000_" + secret
 
 
@@ -334,6 +335,42 @@ def real(kind, sample, certificate, *programs):
                 connection.request("GET", "/metrics")
                 with open(os.path.join(scrapes, f"{role}.metrics"), "wb") as file:
                     file.write(connection.getresponse().read())
+
+
+def hoops(kind, sample, certificate, *programs):
+    """Consumers of HOOPS Server spawn through the sample, and viewers come by the URL they were given and as consumers rewrite it."""
+    for form in ("relay", "port"):
+        with contextlib.ExitStack() as stack:
+            directory = stack.enter_context(tempfile.TemporaryDirectory())
+            https, first = free_port(), free_ports(41)
+            listeners = [free_port(), free_port()]
+            more = [(f"--public-url=https://localhost:{https}", f"--hoops-listen=127.0.0.1:{listener}", "--hoops-owner=balancer0000",
+                     f"--hoops-endpoint={form}") for listener in listeners]
+            farm(stack, directory, certificate, *programs, f"--ports={first}-{first + 40}", door_flags=more)
+            stack.enter_context(balancer(kind, sample, listeners, certificate, https))
+
+            def status():
+                return json.loads(call(https, "GET", "/api/status", INSIDE)[1])
+
+            until("the node", 20, lambda: status()["availableSpawnPorts"] == 4)
+            for path in ("/api/status", "/api/spawns", "/x.html"):
+                assert call(https, "GET", path)[0] == 403, path
+            for path in ("/", "/s/a/b/c", "/wsproxy/1"):
+                assert call(https, "GET", path)[0] == 426, path
+            for path in ("/service", "/api/spawn", "/Service/"):
+                answer, body = call(https, "POST", path)
+                assert answer == 200, body
+                url = json.loads(body)["endpoints"]["ws"]
+                port, rest = re.fullmatch(r"wss://localhost:(\d+)(/s/.*)?", url).groups()
+                ways = [rest, f"/ws/{port}{rest}", f"/wsproxy/{port}{rest}"] if form == "relay" else [f"/streaming/{port}"] * 3
+                viewer = subscribe(https, path=ways[("/service", "/api/spawn", "/Service/").index(path)])
+                said = viewer.recv(4096)
+                assert b" 101 " in said, said
+                viewer.close()
+            viewer = subscribe(https, path="/?renderingLocation=csr")
+            assert b" 101 " in viewer.recv(4096)
+            viewer.close()
+            until("every spawn ends with its viewer", 20, lambda: status()["availableSpawnPorts"] == 4)
 
 
 def node(sample, certificate, *programs):
@@ -376,6 +413,9 @@ if __name__ == "__main__":
     with certificates() as shown:
         if sys.argv[1] == "node":
             node(sys.argv[2], shown, *sys.argv[3:])
+            sys.exit()
+        if sys.argv[1].startswith("hoops-"):
+            hoops(*sys.argv[1:3], shown, *sys.argv[3:])
             sys.exit()
         stand_ins(*sys.argv[1:3], shown)
         if len(sys.argv) > 3:

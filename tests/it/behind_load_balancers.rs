@@ -38,8 +38,9 @@ const LIBRARY: &str = "globalThis.Communicator = { WebViewer: class {
         this.socket = protocol ? new WebSocket(endpointUri, protocol) : new WebSocket(endpointUri);
         this.socket.binaryType = 'arraybuffer';
         this.answers = 0;
+        this.pictures = [];
         this.socket.onclose = () => { this.closed = true; };
-        this.socket.onmessage = () => { this.answers += 1; };
+        this.socket.onmessage = ({ data }) => { this.answers += 1; if (protocol) this.show(data); };
         this.socket.onopen = () => protocol ? this.render() : this.ask();
     }
     ask() {
@@ -51,6 +52,15 @@ const LIBRARY: &str = "globalThis.Communicator = { WebViewer: class {
             model: '_empty', networkVersion: '1' }));
         this.socket.send(JSON.stringify({ command: 'SERVER_SIDE_CLIENT_INFO', encoding: 'jpeg' }));
         this.socket.send(JSON.stringify({ command: 'SERVER_SETTINGS' }));
+    }
+    // A picture: four bytes of which the first is 0, the length of a JSON text, that text, and a JPEG.
+    async show(data) {
+        if (typeof data === 'string' || new Uint8Array(data)[0] !== 0) return;
+        const jpeg = new Uint8Array(data, 8 + new DataView(data).getUint32(4));
+        const { width, height } = await createImageBitmap(new Blob([jpeg], { type: 'image/jpeg' }));
+        const content = new TextDecoder('latin1').decode(jpeg);
+        if (this.pictures.every((picture) => picture.content !== content)) this.pictures.push({ content, width, height });
+        this.socket.send(JSON.stringify({ command: 'ACK' }));
     }
 } };";
 
@@ -133,10 +143,13 @@ async fn documented_examples_and_the_demo_work_on_pages_by_https_through_one_por
             farm.ends(spawn).await;
         }
 
-        // Server-side rendering: the subprotocol gets through both ways.
+        // Server-side rendering: the subprotocol gets through both ways, and each picture differs from the ones before.
         open_page(&browser, &site).await;
         let answer = connect(&browser, &site, &json!({"rendererType": "ssr"}), Some("binary")).await;
         assert_eq!(browser.run("return viewer.socket.protocol;").await, "binary", "{kind:?}");
+        browser.holds("viewer.pictures.length >= 3").await;
+        let sizes = "return viewer.pictures.slice(0, 3).map(({ width, height }) => [width, height]);";
+        assert_eq!(browser.run(sizes).await, json!([[80, 60], [80, 60], [80, 60]]), "{kind:?}");
         browser.run("viewer.socket.close();").await;
         assert_eq!(farm.ends(id(&answer)).await["reason"], "disconnected", "{kind:?}");
 

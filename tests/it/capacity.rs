@@ -97,7 +97,7 @@ async fn slots_and_ports_come_back_as_often_as_they_are_given_away() {
 }
 
 #[tokio::test]
-async fn a_port_somebody_else_listens_on_is_not_given_out() {
+async fn a_port_another_process_listens_on_is_not_given_out() {
     let farm = Farm::builder().agent(AgentPlan::slots(2).ports(4)).start().await;
     let taken: Vec<_> = farm.agents[0]
         .ports

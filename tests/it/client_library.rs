@@ -1,11 +1,14 @@
 //! `client.js` in a browser, on a page of another origin, on bad networks.
 
 use std::collections::BTreeSet;
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use hatchery_tests::link::{Condition, Link};
 use hatchery_tests::{AgentPlan, Browser, Farm, Look, until, wait::TIMEOUT};
 use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpListener;
 
 /// A page of another origin than the front door, with the library in `client` and what the scripts below need.
 async fn page(farm: &Farm) -> Browser {
@@ -228,7 +231,7 @@ async fn a_feed_that_was_cut_goes_on_where_it_was() {
     let link = Link::to(farm.door(0).addr, "the browser to the front door".into()).await;
     let browser = page(&farm).await;
     let script = "window.seen = []; window.snapshots = 0; window.resumed = 0; window.states = [];\
-        window.feed = client.live({ base: arguments[0], heartbeatBufferSeconds: 0.5, backoff: { firstMs: 50, mostMs: 200 } });\
+        window.feed = client.live({ base: arguments[0], heartbeatBufferSeconds: 0.5, backoff: { firstMs: 50, maxMs: 200 } });\
         feed.addEventListener('state', ({ detail }) => states.push(detail));\
         feed.subscribe('spawns', { onSnapshot: () => { snapshots += 1; }, onResume: () => { resumed += 1; },\
             onEvent: (event) => { if (event.kind !== 'spawn.ping') seen.push([event.seq, event.kind, event.spawn]); } });";
@@ -271,6 +274,55 @@ async fn a_feed_that_was_cut_goes_on_where_it_was() {
     }
     assert_eq!(browser.run("return snapshots;").await, 1, "it resumed and did not start over");
     assert!(browser.run("return resumed;").await.as_u64() >= Some(2));
+    browser.run("feed.close();").await;
+    farm.finish().await;
+}
+
+/// A load balancer that knows of no WebSockets: it forbids the live feed and serves everything else.
+async fn forbids_upgrades() -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let addr = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let mut head = Vec::new();
+            while !head.ends_with(b"\r\n\r\n") && stream.read_buf(&mut head).await.is_ok_and(|read| read > 0)
+            {
+            }
+            let status = if head.starts_with(b"GET /v1/live ") { "403 Forbidden" } else { "200 OK" };
+            let answer = format!("HTTP/1.1 {status}\r\ncontent-length: 0\r\nconnection: close\r\n\r\n");
+            stream.write_all(answer.as_bytes()).await.ok();
+        }
+    });
+    addr
+}
+
+#[tokio::test]
+async fn a_feed_that_never_opens_says_what_may_stand_in_the_way() {
+    let farm = Farm::small(1).await;
+    let browser = page(&farm).await;
+    let link = Link::to(farm.door(0).addr, "the browser to the front door".into()).await;
+    let script = "window.feed = client.live({ base: arguments[0], backoff: { firstMs: 50, maxMs: 200 } });";
+    for (base, named) in [
+        (
+            forbids_upgrades().await,
+            "/v1/live does not open, though its server answers: either a load balancer",
+        ),
+        (link.addr, "cannot be reached"),
+    ] {
+        link.becomes(Condition::Cut);
+        browser.console().await;
+        browser.run_with(script, &json!([format!("http://{base}")])).await;
+        let says = format!("feed.state.state === 'waiting' && feed.state.reason?.includes({})", json!(named));
+        browser.holds(&says).await;
+        let warned = browser.console().await;
+        assert_eq!(warned.iter().filter(|line| line.contains(named)).count(), 1, "{named}: {warned:?}");
+        if base != link.addr {
+            browser.run("feed.close();").await;
+        }
+    }
+    // It goes on by itself once the way is free.
+    link.becomes(Condition::Good);
+    browser.holds("feed.state.state === 'open'").await;
     browser.run("feed.close();").await;
     farm.finish().await;
 }

@@ -226,7 +226,7 @@ async fn a_farm_with_tls_and_keys_refuses_a_bare_redis_on_another_machine() {
             let name = format!("{}-{}", role[0], more.len());
             let mut started = Role::start(&name, scratch.path(), &line);
             started.announcement().await;
-            const WORDS: &str = "whoever reaches it owns the farm";
+            const WORDS: &str = "a process that reaches it owns the farm";
             if more.len() == 2 {
                 started.logs(WORDS).await;
             }

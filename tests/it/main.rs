@@ -22,6 +22,7 @@ mod input_routes;
 mod line;
 mod relay;
 mod relay_attacks;
+mod relay_compressed;
 mod relay_gone;
 mod relay_on_node;
 mod routing;

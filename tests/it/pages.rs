@@ -103,9 +103,12 @@ async fn what_a_client_does_is_on_the_dashboard_at_once_and_a_killed_server_is_s
     }
     for id in &ids {
         browser.sees(&format!("[data-spawn=\"{id}\"]"), "ready").await;
+        // The demo's viewer is connected, and the dashboard shows it.
+        let chip = format!("document.querySelector('[data-spawn=\"{id}\"] [data-viewer=\"connected\"]')");
+        browser.holds(&format!("{chip}?.title")).await;
     }
 
-    // Nobody told the viewer: its connection just ends. The farm knows why.
+    // The viewer gets no message: its connection just ends. The farm knows why.
     rustix::process::kill_process(
         rustix::process::Pid::from_raw(i32::try_from(farm.process(&ids[0]).unwrap().pid).unwrap()).unwrap(),
         Signal::KILL,

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use hatchery_tests::processes::memory;
 use hatchery_tests::raw_viewer::{HANDSHAKE, RawViewer, frame};
 use hatchery_tests::wait::TIMEOUT;
@@ -18,6 +19,8 @@ use wire::v1::attach_reply::Outcome;
 use wire::v1::attach_request::Step;
 use wire::v1::node_agent_client::NodeAgentClient;
 
+/// Viewers that one front door connects at once.
+const MAX_HANDSHAKES: u32 = 1024;
 const FINAL: u8 = 0x80;
 const CONTINUATION: u8 = 0x0;
 const TEXT: u8 = 0x1;
@@ -30,6 +33,25 @@ const PONG: u8 = 0xa;
 async fn farm(slots: u16) -> Farm {
     let flags = ["--public-url", "http://viewers.example.com", "--relay-ping-interval", "200ms"];
     Farm::builder().door_args(&flags).agent(AgentPlan::slots(slots)).start().await
+}
+
+/// The memory of the front door that relays, as of the beginning of an attack.
+struct Memory {
+    pid: u32,
+    before: u64,
+}
+
+impl Memory {
+    fn of(farm: &Farm) -> Self {
+        let pid = farm.doors[0].role.pid();
+        Self { pid, before: memory(pid, "VmRSS") }
+    }
+
+    /// The attack, which was at its height, has cost no more than so many bytes.
+    fn has_grown_by_less_than(&self, bytes: u64, what: &str) {
+        let grown = memory(self.pid, "VmRSS").saturating_sub(self.before);
+        assert!(grown < bytes, "{what}: {} KiB more", grown >> 10);
+    }
 }
 
 /// A new spawn: its id, and its URL at the front door itself.
@@ -62,6 +84,7 @@ async fn frames_that_break_the_protocol_end_no_viewer_but_their_own() {
     let (_, url) = spawn(&farm).await;
     let mut beside = Viewer::client_side(&url).await;
     beside.still_watches().await;
+    let memory = Memory::of(&farm);
     let long_control = frame(FINAL | PING, &[7; 60_000]);
     let long_pong = frame(FINAL | PONG, &[7; 60_000]);
     for (what, bytes) in [
@@ -88,6 +111,7 @@ async fn frames_that_break_the_protocol_end_no_viewer_but_their_own() {
         let exit = farm.ends(&id).await;
         assert_eq!(exit["reason"], "disconnected", "{what}: {exit}");
         beside.still_watches().await;
+        memory.has_grown_by_less_than(8 << 20, what);
     }
     beside.leave().await;
     farm.finish().await;
@@ -97,6 +121,7 @@ async fn frames_that_break_the_protocol_end_no_viewer_but_their_own() {
 async fn a_message_in_single_bytes_between_pings_arrives_whole() {
     let farm = farm(1).await;
     let (id, url) = spawn(&farm).await;
+    let memory = Memory::of(&farm);
     let mut viewer = RawViewer::connect(&url).await;
     let open = br#"{"command":"OPEN_MODEL","model_name":"_empty","stream_version":"76","network_version":"1","session_token":""}"#;
     let mut bytes = Vec::new();
@@ -114,6 +139,7 @@ async fn a_message_in_single_bytes_between_pings_arrives_whole() {
         let read = tokio::time::timeout(TIMEOUT, viewer.stream.read_buf(&mut said)).await;
         assert_ne!(read.expect("an answer").unwrap(), 0, "{}", String::from_utf8_lossy(&said));
     }
+    memory.has_grown_by_less_than(8 << 20, "a thousand frames");
     drop(viewer);
     farm.ends(&id).await;
     farm.finish().await;
@@ -123,8 +149,7 @@ async fn a_message_in_single_bytes_between_pings_arrives_whole() {
 async fn a_frame_that_never_ends_grows_nothing_in_the_relay() {
     const SENT: usize = 64 << 20;
     let farm = farm(1).await;
-    let pid = farm.doors[0].role.pid();
-    let before = memory(pid, "VmRSS");
+    let memory = Memory::of(&farm);
     for first in [FINAL | BINARY, FINAL | PONG] {
         let (id, url) = spawn(&farm).await;
         let mut viewer = RawViewer::connect(&url).await;
@@ -139,8 +164,7 @@ async fn a_frame_that_never_ends_grows_nothing_in_the_relay() {
             }
             sent += chunk.len();
         }
-        let grown = memory(pid, "VmRSS").saturating_sub(before);
-        assert!(grown < 8 << 20, "{} KiB more after {sent} bytes", grown >> 10);
+        memory.has_grown_by_less_than(8 << 20, &format!("{sent} bytes of one frame"));
         drop(viewer);
         farm.ends(&id).await;
     }
@@ -171,6 +195,7 @@ async fn what_is_smuggled_behind_a_handshake_reaches_no_other_spawn() {
         ),
         ("by another host", "host: other\r\n".to_owned(), smuggled.clone()),
     ];
+    let memory = Memory::of(&farm);
     for (how, headers, after) in cases {
         let (id, url) = spawn(&farm).await;
         let mut viewer = RawViewer::send(&url, &format!("{HANDSHAKE}{headers}"), after.as_bytes()).await;
@@ -183,6 +208,7 @@ async fn what_is_smuggled_behind_a_handshake_reaches_no_other_spawn() {
         }
         drop(viewer);
         assert_eq!(viewer_of(&farm, &other).await, "never", "{how}: {answer}");
+        memory.has_grown_by_less_than(8 << 20, how);
         // Where the handshake was refused, no viewer was there that could leave.
         farm.door(0).delete(&format!("/v1/spawns/{id}")).send().await;
         farm.ends(&id).await;
@@ -211,9 +237,11 @@ async fn tokens_that_are_guessed_or_cut_get_nowhere() {
         guesses.push([&token[..at], other, &token[at + 1..]].concat());
     }
     guesses.retain(|guess| guess != token);
+    let memory = Memory::of(&farm);
     for guess in &guesses {
         assert_eq!(status(&format!("{base}/{guess}")).await, 404, "{guess}");
     }
+    memory.has_grown_by_less_than(8 << 20, "tokens that are not the spawn's");
     assert_eq!(viewer_of(&farm, &id).await, "never");
     let mut viewer = Viewer::client_side(&url).await;
     viewer.still_watches().await;
@@ -243,6 +271,7 @@ async fn half_handshakes_and_floods_of_headers_keep_no_viewer_out() {
     let farm = farm(2).await;
     let (id, url) = spawn(&farm).await;
     let path = url.strip_prefix("ws://").unwrap().split_once('/').unwrap().1;
+    let memory = Memory::of(&farm);
     let held = half_handshakes(farm.door(0), path, 500).await;
     for (what, headers) in [
         ("ten thousand headers", "x-a: b\r\n".repeat(10_000)),
@@ -260,6 +289,8 @@ async fn half_handshakes_and_floods_of_headers_keep_no_viewer_out() {
     assert_eq!(viewer_of(&farm, &id).await, "never");
     let mut viewer = Viewer::client_side(&url).await;
     viewer.still_watches().await;
+    // For each of them what a connection costs (16 KiB), and as much again.
+    memory.has_grown_by_less_than(16 << 20, "half handshakes and floods of headers");
     drop(held);
     viewer.still_watches().await;
     viewer.leave().await;
@@ -277,12 +308,21 @@ async fn viewers_that_wait_for_a_stopped_agent_are_answered_and_keep_no_other_ou
     beside.still_watches().await;
     let (_, url) = spawn(&farm).await;
     farm.agents[0].role.signal(Signal::STOP);
-    let mut waiting = Vec::new();
-    for _ in 0..400 {
-        waiting.push(RawViewer::send(&url, HANDSHAKE, &[]).await);
-    }
+    let memory = Memory::of(&farm);
+    let attempts = (0..MAX_HANDSHAKES + 200).map(|_| RawViewer::send(&url, HANDSHAKE, &[]));
+    let mut waiting = join_all(attempts).await;
     // A viewer that is connected does not feel it.
     beside.still_watches().await;
+    let refused = "hatchery_frontdoor_relay_refused_total{reason=\"busy\"}";
+    until("the front door takes no further handshake", TIMEOUT, async || {
+        let now = farm.doors[0].metrics().await;
+        let under_way = now.get("hatchery_frontdoor_relay_handshakes").unwrap_or_default();
+        assert!(under_way <= f64::from(MAX_HANDSHAKES), "{under_way}");
+        Look::when(now.get(refused).is_some_and(|count| count > 0.0), || under_way.to_string())
+    })
+    .await;
+    // For each of them two buffers of a connection and a call under way.
+    memory.has_grown_by_less_than(64 << 20, "viewers that wait");
     for viewer in &mut waiting {
         let answer = viewer.head().await;
         assert!(answer.starts_with("HTTP/1.1 503 ") && answer.contains("retry-after"), "{answer}");

@@ -85,6 +85,25 @@ fn every_source_file_begins_with_what_it_is_about() {
     assert_eq!(bad.map(|(name, _)| name).collect::<Vec<_>>(), Vec::<String>::new());
 }
 
+/// Purpose, what it owns, invariants, failure: a name alone has none of these. What begins a crate or a directory says more.
+#[test]
+fn modules_say_more_of_themselves_than_their_name() {
+    const MIN_WORDS: usize = 13;
+    const MIN_WORDS_OF_MANY_FILES: usize = 40;
+    let bad = sources().into_iter().filter_map(|(name, text)| {
+        let is_own = name.starts_with("crates/") && name.contains("/src/") && !name.contains("/gen/");
+        if !is_own || name.contains("tests") {
+            return None;
+        }
+        let about = text.lines().take_while(|line| line.starts_with("//!"));
+        let words: usize = about.map(|line| line.split_whitespace().count() - 1).sum();
+        let of_many = name.ends_with("/lib.rs") || name.ends_with("/mod.rs");
+        let least = if of_many { MIN_WORDS_OF_MANY_FILES } else { MIN_WORDS };
+        (words < least).then(|| format!("{name}: {words} words"))
+    });
+    assert_eq!(bad.collect::<Vec<_>>(), Vec::<String>::new());
+}
+
 #[test]
 fn only_the_registry_knows_redis() {
     let bad = sources().into_iter().filter(|(name, text)| {

@@ -10,6 +10,8 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 
+use crate::repository::read;
+
 /// Stands in for the vendor's viewer: connects as that does, and runs what `START` is replaced by before.
 const VENDOR: &str = "globalThis.Communicator = { RendererType: { Client: 0, Server: 1 }, WebViewer: class {
     constructor(options) { this.options = options; }
@@ -222,6 +224,47 @@ async fn a_page_says_that_its_sessions_time_is_over_or_that_nothing_was_done_in_
         let again = browser.run_with(anew, &json!([base.to_string()])).await;
         assert!(again.is_string(), "a new session can be started: {again}");
         farm.stop([again.as_str().unwrap()]).await;
+    }
+    farm.finish().await;
+}
+
+/// The second example of `docs/user/browser.md`: a page with a status and a button to try again.
+#[tokio::test]
+async fn the_documented_page_shows_a_viewer_says_how_it_ended_and_begins_anew() {
+    let farm = Farm::small(2).await;
+    let text = read("docs/user/browser.md");
+    let recipe = text.split("\n```js\n").nth(2).and_then(|rest| rest.split("\n```\n").next()).unwrap();
+    let documented = "https://farm.example.com";
+    assert!(recipe.contains("mount(") && recipe.contains(documented), "{recipe}");
+    let recipe = recipe.replace(documented, &format!("http://{}", farm.door(0).addr));
+    let browser = Browser::start(800, 600).await;
+    browser.open(&format!("http://{}/healthz", farm.doors[0].admin.addr)).await;
+    let script = "document.documentElement.innerHTML = '<p id=status></p><button id=again></button><div id=viewer></div>';
+        const library = document.createElement('script');
+        library.textContent = arguments[0];
+        const page = document.createElement('script');
+        page.type = 'module';
+        page.textContent = arguments[1];
+        document.body.append(library, page);";
+    browser
+        .run_with(
+            script,
+            &json!([VENDOR.replace("START", "globalThis.endpoint = this.options.endpointUri;"), recipe]),
+        )
+        .await;
+    for round in 0..2 {
+        browser.holds("document.getElementById('status').textContent === '' && globalThis.endpoint").await;
+        let spawns = farm.door(0).json("/v1/spawns?state=ready").await;
+        let [spawn] = spawns["spawns"].as_array().unwrap().as_slice() else { panic!("{round}: {spawns}") };
+        assert_eq!(browser.run("return globalThis.endpoint;").await, spawn["endpoint"], "{round}");
+        browser.run("globalThis.endpoint = undefined;").await;
+        let pid = farm.process(spawn["id"].as_str().unwrap()).unwrap().pid;
+        kill_process(Pid::from_raw(i32::try_from(pid).unwrap()).unwrap(), Signal::KILL).unwrap();
+        browser.sees("#status", "The server ended: it was killed (SIGKILL").await;
+        browser.holds("!document.getElementById('again').hidden").await;
+        if round == 0 {
+            browser.click("#again").await;
+        }
     }
     farm.finish().await;
 }

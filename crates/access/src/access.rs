@@ -246,7 +246,7 @@ impl Access {
     /// Judges a credential, by the keys that count now.
     ///
     /// # Errors
-    /// The credential is not valid. [`Denied`] is for logs and metrics: tell callers only whether it was missing, invalid, or expired.
+    /// The credential is not valid. [`Denied`] is for logs and metrics: callers learn only whether it was missing, invalid, or expired.
     pub fn check(&self, credential: &str) -> Result<Caller, Denied> {
         if credential.len() > MAX_CREDENTIAL {
             return Err(Denied::malformed());

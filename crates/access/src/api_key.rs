@@ -129,7 +129,7 @@ impl ApiKey {
     }
 }
 
-/// Judges a credential that has the prefix of API keys. An unknown id takes as long as a known one, so timing tells nothing.
+/// Judges a credential that has the prefix of API keys. An unknown id takes as long as a known one, so timing shows nothing.
 pub(crate) fn check<'k>(
     credential: &str,
     find: impl FnOnce(&str) -> Option<&'k ApiKey>,

@@ -1,4 +1,4 @@
-//! How callers show a credential by HTTP.
+//! The credential in an `Authorization` header: the scheme `Bearer`, in any case (RFC 6750). Nothing here judges it.
 
 /// The credential in the value of an `Authorization` header; `None` where the scheme is another one.
 #[must_use]

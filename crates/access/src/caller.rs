@@ -1,4 +1,5 @@
-//! The verdict on a credential: a caller, or why it was denied.
+//! The verdict on a credential: a caller with its owner, scopes, limits and end, or why it was denied. Plain data: nothing here
+//! refers to a request. The reason of a denial is for logs and metrics; callers learn less.
 
 use std::fmt;
 use std::num::NonZeroU32;

@@ -145,7 +145,7 @@ fn text_of(file: &mut File) -> Result<String, FileError> {
 /// # Errors
 /// The file cannot be written, holds a bad line, or has a key with this id.
 pub fn append(path: &Path, key: &ApiKey) -> Result<(), FileError> {
-    let locked = Locked::open(path, true)?;
+    let locked = Locked::open(path, Absent::Create)?;
     let mut text = locked.text.clone();
     if !text.is_empty() && !text.ends_with('\n') {
         text.push('\n');
@@ -161,7 +161,7 @@ pub fn append(path: &Path, key: &ApiKey) -> Result<(), FileError> {
 /// # Errors
 /// The file cannot be written, or holds a bad line.
 pub fn revoke(path: &Path, id: &KeyId) -> Result<Option<ApiKey>, FileError> {
-    let locked = Locked::open(path, false)?;
+    let locked = Locked::open(path, Absent::Fail)?;
     let Some(key) = ApiKeys::parse(&locked.text)?.by_id.remove(id) else { return Ok(None) };
     let is_it = |line: &str| matches!(parse_line(line), Ok(Some(found)) if found.id == *id);
     let rest: String = locked.text.split_inclusive('\n').filter(|line| !is_it(line)).collect();
@@ -179,7 +179,7 @@ pub fn change(
     id: &KeyId,
     change: impl FnOnce(&mut ApiKey),
 ) -> Result<Option<ApiKey>, FileError> {
-    let locked = Locked::open(path, false)?;
+    let locked = Locked::open(path, Absent::Fail)?;
     let Some(before) = ApiKeys::parse(&locked.text)?.by_id.remove(id) else { return Ok(None) };
     let mut key = before.clone();
     change(&mut key);
@@ -199,6 +199,13 @@ pub fn change(
     Ok(Some(key))
 }
 
+/// What happens where there is no key file yet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Absent {
+    Create,
+    Fail,
+}
+
 /// A file under an exclusive lock: no other edit of it is under way while this lives.
 struct Locked {
     /// The path with links resolved, so that their target is replaced and not the links.
@@ -208,11 +215,11 @@ struct Locked {
 }
 
 impl Locked {
-    fn open(path: &Path, create: bool) -> Result<Self, FileError> {
+    fn open(path: &Path, absent: Absent) -> Result<Self, FileError> {
         loop {
             let mut options = OpenOptions::new();
             options.read(true);
-            if create {
+            if absent == Absent::Create {
                 options.append(true).create(true).mode(0o600);
             }
             let mut file = options.open(path)?;

@@ -1,4 +1,5 @@
-//! Scopes: what a caller may do. `docs/user/authorization.md` lists which operation needs which.
+//! Scopes: what a caller may do. `docs/user/authorization.md` lists which operation needs which. `operate` implies `read`. A word
+//! that is no scope is an error in a key file, and passed over in a token, whose issuer may have scopes of its own.
 
 use std::fmt;
 use std::str::FromStr;

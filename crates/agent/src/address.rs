@@ -1,4 +1,5 @@
-//! Hosts and URLs: how this agent and its spawns are reached.
+//! Hosts and URLs: how this agent and its spawns are reached. Functions on texts alone: nothing here resolves a name or opens a
+//! connection, so a host that is well-formed here may still lead nowhere.
 
 use std::net::SocketAddr;
 

@@ -137,7 +137,7 @@ fn try_spawn(node: &Arc<Node>, request: &Request, start: &mut Option<Span>) -> R
     if request.reservation.is_zero() {
         return Err(RefusalKind::Abandoned.because("the reservation has expired"));
     }
-    let is_special = request.order.model.is_some() || request.order.session_token.is_some();
+    let is_special = request.order.needs_own_server();
     let needs = Needs { is_special, no_start: enough_memory(node.config.min_free_memory).err() };
     if let Some(trouble) = node.state.journal.trouble() {
         node.state.journal.check();

@@ -1,4 +1,5 @@
-//! The form of the endpoints that viewers connect to.
+//! The form of the endpoints that viewers connect to: a WebSocket URL with placeholders. A form is checked when it is read, so an
+//! endpoint made of it is always a URL.
 
 use std::fmt;
 use std::str::FromStr;

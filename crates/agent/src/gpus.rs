@@ -1,4 +1,4 @@
-//! Which GPU a server-side rendering spawn gets: the one with the fewest, of those the first.
+//! Which GPU a server-side rendering spawn gets: the one with the fewest, of those the first (row 12 of `docs/operator/hoops-server.md`).
 
 use model::GpuSlots;
 

@@ -10,6 +10,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::node::Node;
 use crate::reaper;
+use crate::spawn::cgroup::Sweep;
 
 /// How often it is looked whether what could not be written can be.
 const HOUSEKEEPING: Duration = Duration::from_secs(1);
@@ -47,7 +48,7 @@ pub(crate) async fn keep_house(node: Arc<Node>, stop: CancellationToken) {
         if round == 0 {
             node.sweep_logs();
             if let Some(groups) = node.groups.clone() {
-                node.disk.logs.post(move || groups.sweep(false)).ok();
+                node.disk.logs.post(move || groups.sweep(Sweep::Old)).ok();
             }
         }
     }

@@ -1,6 +1,7 @@
 //! The agent: the process on a node that starts, supervises and ends its spawns.
 //!
-//! From the top layer to the lowest; a module names only those below it:
+//! From the top layer to the lowest. Layers hold by file: no file depends on itself through others, which a test holds. A directory has what
+//! belongs together, so pure types of `spawn` (an exit, a user, a log) are named by layers below its tasks:
 //!
 //! | layer | modules |
 //! | --- | --- |

@@ -33,7 +33,7 @@ use crate::grpc::Service;
 use crate::logs::{Bounds, Logs};
 use crate::node::Node;
 use crate::relay::Relay;
-use crate::spawn::cgroup::Groups;
+use crate::spawn::cgroup::{Groups, Sweep};
 use crate::start_error::StartError;
 use crate::state;
 use crate::table::AdmissionMode;
@@ -64,6 +64,21 @@ pub enum Closed {
 }
 
 /// A running agent. Dropping it without [`Agent::shutdown`] leaves its tasks running.
+///
+/// ```
+/// use agent::{Agent, Config, OnShutdown, StartError};
+/// use registry::Registry;
+/// use tokio_util::sync::CancellationToken;
+///
+/// async fn supervise(config: Config, registry: Registry, enough: impl Future<Output = ()>) -> Result<(), StartError> {
+///     let agent = Agent::start(config, registry).await?;
+///     println!("front doors reach it at {}", agent.advertise());
+///     enough.await;
+///     // What runs is ended in good order; cancelling the token hurries it.
+///     agent.shutdown(OnShutdown::Kill, CancellationToken::new()).await;
+///     Ok(())
+/// }
+/// ```
 #[derive(Debug)]
 pub struct Agent {
     pub(crate) node: Arc<Node>,
@@ -139,7 +154,7 @@ impl Agent {
             .map_err(StartError::Reflection)?;
         let adopted = adoption::take_over(&node, survey);
         if let Some(groups) = &node.groups {
-            groups.sweep(true);
+            groups.sweep(Sweep::All);
         }
         // It takes its snapshot of the table before the adopted spawns make changes.
         let relay = Relay::new(Arc::clone(&node), registry.clone());

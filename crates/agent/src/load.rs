@@ -1,4 +1,5 @@
-//! How busy the machine is, from `/proc`.
+//! How busy the machine is, from `/proc`: the share of processor time between two looks, and free memory. What cannot be read counts
+//! as zero: load is a hint for placement, never a reason to refuse.
 
 use machine::memory;
 use model::Load;

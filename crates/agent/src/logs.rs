@@ -1,4 +1,7 @@
-//! How long the output of ended spawns is kept.
+//! How long the output of ended spawns is kept: bounds of age, number and bytes on the disk.
+//!
+//! Owns the list of files of ended spawns, oldest first; files of living spawns are not in it and never deleted. Work goes in bounded
+//! steps on the disk's threads. A file that cannot be deleted is left to the next agent.
 
 use std::collections::{HashSet, VecDeque};
 use std::io;

@@ -21,7 +21,7 @@ use crate::table::claim::Miss;
 use crate::table::warm::plan::WarmEnd;
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct Reason {
+struct ReasonLabels {
     reason: &'static str,
 }
 
@@ -62,13 +62,13 @@ pub(crate) struct Metrics {
     pub(crate) started: Counter,
     pub(crate) adopted: Counter,
     pub(crate) ports_lost: Counter,
-    ended: Family<Reason, Counter>,
-    refused: Family<Reason, Counter>,
+    ended: Family<ReasonLabels, Counter>,
+    refused: Family<ReasonLabels, Counter>,
     running: Family<State, Gauge>,
     pub(crate) start_to_ready: HistogramWithExemplars<Exemplar>,
     pub(crate) report_time: Histogram,
     pub(crate) report_failures: Counter,
-    lists: Family<Reason, Counter>,
+    lists: Family<ReasonLabels, Counter>,
     pub(crate) liveliness: Counter,
     pub(crate) liveliness_evicted: Counter,
     pub(crate) ports_of_others: Counter,
@@ -89,8 +89,8 @@ pub(crate) struct Metrics {
     starts_waiting: Gauge,
     pub(crate) warm_started: Counter,
     pub(crate) warm_claimed: Counter,
-    warm_missed: Family<Reason, Counter>,
-    warm_ended: Family<Reason, Counter>,
+    warm_missed: Family<ReasonLabels, Counter>,
+    warm_ended: Family<ReasonLabels, Counter>,
     warm_ready: Family<RendererName, Gauge>,
     warm_wanted: Family<RendererName, Gauge>,
     pub(crate) peers: PeerMetrics,
@@ -194,7 +194,11 @@ impl Metrics {
             "Heartbeats that had to carry the whole list of spawns, by why; \"start\" is usual",
             m.lists.clone(),
         );
-        registry.register("backlog_changes", "Changes the registry was not told yet", m.backlog.clone());
+        registry.register(
+            "backlog_changes",
+            "Changes that the registry has not acknowledged yet",
+            m.backlog.clone(),
+        );
         registry.register(
             "backlog_dropped_changes",
             "Changes dropped because too many were waiting",
@@ -254,40 +258,42 @@ impl Metrics {
         );
         let ends = WarmEnd::ALL.into_iter().map(Some).chain([None]);
         for why in ends {
-            drop(metrics.warm_ended.get_or_create(&Reason { reason: why.map_or(DIED, WarmEnd::as_str) }));
+            drop(
+                metrics.warm_ended.get_or_create(&ReasonLabels { reason: why.map_or(DIED, WarmEnd::as_str) }),
+            );
         }
         for miss in Miss::ALL {
-            drop(metrics.warm_missed.get_or_create(&Reason { reason: miss.as_str() }));
+            drop(metrics.warm_missed.get_or_create(&ReasonLabels { reason: miss.as_str() }));
         }
         for reason in ExitReason::ALL {
-            drop(metrics.ended.get_or_create(&Reason { reason: reason.as_str() }));
+            drop(metrics.ended.get_or_create(&ReasonLabels { reason: reason.as_str() }));
         }
         for kind in RefusalKind::ALL {
-            drop(metrics.refused.get_or_create(&Reason { reason: kind.as_str() }));
+            drop(metrics.refused.get_or_create(&ReasonLabels { reason: kind.as_str() }));
         }
         for reason in LISTED_FOR.into_iter().chain(Difference::ALL.map(Difference::as_str)) {
-            drop(metrics.lists.get_or_create(&Reason { reason }));
+            drop(metrics.lists.get_or_create(&ReasonLabels { reason }));
         }
         Self { registry: root, ..metrics }
     }
 
     /// A heartbeat carries the whole list.
     pub(crate) fn list_sent(&self, reason: &'static str) {
-        self.lists.get_or_create(&Reason { reason }).inc();
+        self.lists.get_or_create(&ReasonLabels { reason }).inc();
     }
 
     /// How many heartbeats have carried the whole list.
     pub(crate) fn lists_sent(&self) -> u64 {
         let reasons = LISTED_FOR.into_iter().chain(Difference::ALL.map(Difference::as_str));
-        reasons.map(|reason| self.lists.get_or_create(&Reason { reason }).get()).sum()
+        reasons.map(|reason| self.lists.get_or_create(&ReasonLabels { reason }).get()).sum()
     }
 
     pub(crate) fn ended(&self, reason: ExitReason) {
-        self.ended.get_or_create(&Reason { reason: reason.as_str() }).inc();
+        self.ended.get_or_create(&ReasonLabels { reason: reason.as_str() }).inc();
     }
 
     pub(crate) fn refused(&self, kind: RefusalKind) {
-        self.refused.get_or_create(&Reason { reason: kind.as_str() }).inc();
+        self.refused.get_or_create(&ReasonLabels { reason: kind.as_str() }).inc();
     }
 
     /// What the operator wants of the node, and whether the registry takes its reports.
@@ -301,13 +307,13 @@ impl Metrics {
 
     /// A spawn started a server of its own although some are kept ready.
     pub(crate) fn warm_missed(&self, miss: Miss) {
-        self.warm_missed.get_or_create(&Reason { reason: miss.as_str() }).inc();
+        self.warm_missed.get_or_create(&ReasonLabels { reason: miss.as_str() }).inc();
     }
 
     /// A warm server has ended before a spawn got it; `None`: by itself.
     pub(crate) fn warm_ended(&self, why: Option<WarmEnd>) {
         let reason = why.map_or(DIED, WarmEnd::as_str);
-        self.warm_ended.get_or_create(&Reason { reason }).inc();
+        self.warm_ended.get_or_create(&ReasonLabels { reason }).inc();
     }
 
     /// How soon the node gives a spawn.

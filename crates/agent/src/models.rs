@@ -1,4 +1,5 @@
-//! Whether a model a request names stays inside the model directories.
+//! Whether a model that a request names stays inside the model directories, links resolved. It blocks: directories are often on a
+//! share, so [`crate::admission`] calls it on the disk's threads. What is in none of the directories is left to the server.
 
 use std::path::{Component, Path, PathBuf};
 

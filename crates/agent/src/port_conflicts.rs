@@ -1,4 +1,4 @@
-//! Processes that listen on ports of `--ports` that are not theirs: what is known of them, and how `/proc` tells.
+//! Processes that listen on ports of `--ports` that are not theirs: what is known of them, and how `/proc` shows it.
 //!
 //! A server that was taken over may take the ports of other spawns. Admission passes over a taken port; [`crate::port_search`] names the
 //! process for the operator.
@@ -95,7 +95,7 @@ impl PortConflicts {
     }
 }
 
-/// The processes that listen on these ports, as far as the kernel tells this user.
+/// The processes that listen on these ports, as far as the kernel shows this user.
 pub(crate) fn listeners(ports: &[u16]) -> Vec<Listener> {
     let wanted: HashSet<u16> = ports.iter().copied().collect();
     let sockets: HashMap<String, u16> = ["/proc/net/tcp", "/proc/net/tcp6"]

@@ -1,5 +1,5 @@
 //! Which port a spawn gets: the one that has rested longest, so that a viewer that comes late does not land on another
-//! user's server.
+//! user's server (row 12 of `docs/operator/hoops-server.md`).
 
 use std::collections::VecDeque;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -184,7 +184,7 @@ mod tests {
     }
 
     #[test]
-    fn a_port_somebody_else_listens_on_is_passed_over_and_kept() {
+    fn a_port_another_process_listens_on_is_passed_over_and_kept() {
         let taken = TcpListener::bind(("127.0.0.1", 0)).unwrap();
         let port = taken.local_addr().unwrap().port();
         assert!(!is_free(port));
@@ -200,7 +200,7 @@ mod tests {
     }
 
     #[test]
-    fn a_port_that_somebody_listens_on_by_ipv6_alone_is_not_free() {
+    fn a_port_that_a_process_listens_on_by_ipv6_alone_is_not_free() {
         let Ok(socket) = socket_with(AddressFamily::INET6, SocketType::STREAM, SocketFlags::CLOEXEC, None)
         else {
             return;

@@ -1,11 +1,14 @@
-//! What the kernel says of processes.
+//! What the kernel says of processes, from `/proc/PID`.
+//!
+//! Invariant: a number alone names no process, so callers that act on one compare [`Stat::start`] first. `None` means that it is gone
+//! or may not be looked at; callers take that for "not known", never for "not mine".
 
 use std::fs::{File, Metadata};
 use std::io::Read as _;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-/// The part of `/proc/PID/stat` that tells a process from all others.
+/// The part of `/proc/PID/stat` that distinguishes a process from all others.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Stat {
     state: u8,

@@ -82,9 +82,9 @@ impl Agent {
         // Calls that stand for viewers end, and do not keep the server from stopping.
         node.leaving.cancel();
         stop(relay, LAST_REPORT).await;
-        let untold = node.table().backlog_len();
-        if untold > 0 {
-            tracing::warn!(untold, "the registry was not told of the last changes");
+        let unsent = node.table().backlog_len();
+        if unsent > 0 {
+            tracing::warn!(unsent, "the registry has not acknowledged the last changes");
         }
         let deadline = Instant::now() + LAST_ANSWERS;
         for task in &servers {

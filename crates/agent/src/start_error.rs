@@ -1,4 +1,5 @@
-//! Why an agent could not be started.
+//! Why an agent could not be started. Each variant names what was wrong and where; the command line gives it an exit code. Nothing
+//! has been started or changed by then, but for files in the state directory.
 
 use std::io;
 use std::net::SocketAddr;

@@ -261,21 +261,28 @@ impl Client {
         self.read(body)
     }
 
-    /// An answer as it comes, whatever its status. Without a credential where `anonymous`.
+    /// An answer as it comes, whatever its status.
     pub(crate) async fn plain(
         &self,
         method: Method,
         path: &str,
         body: &'static str,
-        anonymous: bool,
     ) -> Result<Response<Bytes>, CallError> {
         let mut request = self.request(method, uri(&self.server, path)?, Full::from(body));
         if !body.is_empty() {
             request.headers_mut().insert(CONTENT_TYPE, JSON);
         }
-        if anonymous {
-            request.headers_mut().remove(AUTHORIZATION);
-        }
+        self.exchange(request).await
+    }
+
+    /// The same of a `GET` without a credential.
+    pub(crate) async fn plain_without_credential(&self, path: &str) -> Result<Response<Bytes>, CallError> {
+        let mut request = self.request(Method::GET, uri(&self.server, path)?, Full::default());
+        request.headers_mut().remove(AUTHORIZATION);
+        self.exchange(request).await
+    }
+
+    async fn exchange(&self, request: Request<Full<Bytes>>) -> Result<Response<Bytes>, CallError> {
         let exchange = async {
             let broken = |why| CallError::Broken { server: self.server.clone(), why };
             let response = self.http.request(request).await.map_err(|e| broken(innermost(&e)))?;

@@ -1,4 +1,5 @@
-//! What a command that talks to a front door works with.
+//! What a command that talks to a front door works with: a client, and whether a program reads the output. Made once for each
+//! command; it connects with the first call.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -28,10 +28,10 @@ pub(crate) const WHERE: &str =
 
 /// See the module.
 #[derive(Debug, Default)]
-pub(crate) struct Credential(Option<Held>);
+pub(crate) struct Credential(Option<Shown>);
 
 #[derive(Debug)]
-struct Held {
+struct Shown {
     /// The whole line of the header, and when it was read; marked as one that is not to be printed.
     header: Mutex<(HeaderValue, Instant)>,
     /// A file that can be read again; a pipe cannot.
@@ -66,7 +66,7 @@ impl Credential {
     }
 
     fn held(header: HeaderValue, file: Option<PathBuf>) -> Self {
-        Self(Some(Held { header: Mutex::new((header, Instant::now())), file }))
+        Self(Some(Shown { header: Mutex::new((header, Instant::now())), file }))
     }
 
     /// Whether there is one.
@@ -90,7 +90,7 @@ impl Credential {
     }
 }
 
-impl Held {
+impl Shown {
     fn header(&self, good: Duration) -> HeaderValue {
         let mut held = self.header.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(path) = &self.file

@@ -1,4 +1,5 @@
-//! How every command tells a script what came of it.
+//! How every command reports to a script what came of it: exit codes, which are a contract (`docs/user/command-line.md`). Of several calls the
+//! worst outcome counts.
 
 use std::process::ExitCode;
 

@@ -56,7 +56,7 @@ impl Failure {
         }
     }
 
-    /// Tells people on standard error and, with `--json`, programs on standard output. Errors of these two have
+    /// Reports to people on standard error and, with `--json`, programs on standard output. Errors of these two have
     /// nowhere to go.
     pub(crate) fn report(&self, json: bool) -> Exit {
         match self {

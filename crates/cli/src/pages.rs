@@ -1,4 +1,5 @@
-//! The spawns that a filter means, page by page.
+//! The spawns that a filter means, page by page. Owns the cursor. Pages are read as they are asked for, so a command that needs ten
+//! reads no more; a spawn that comes or goes between two pages is listed once or not at all.
 
 use std::ops::AddAssign;
 

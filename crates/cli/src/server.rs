@@ -1,4 +1,5 @@
-//! Where a front door is.
+//! Where a front door is: the URL of `--server`, read strictly, and the addresses that follow from it. It knows no credential and
+//! opens no connection.
 
 use std::net::IpAddr;
 use std::str::FromStr;

@@ -1,4 +1,5 @@
-//! The two signals that ask a role to end.
+//! The two signals that ask a role to end, SIGTERM and SIGINT. Caught from the start, so that none is lost before the role is ready;
+//! the first begins an orderly end, the next one hurries it.
 
 use std::io;
 

@@ -1,4 +1,4 @@
-/** What operators ordered in the last day. Orders are no part of the live feed: they are asked for, again when a node's event tells of one. */
+/** What operators ordered in the last day. Orders are no part of the live feed: they are asked for, again when a node's event shows one. */
 
 import { Again, ask } from './ask.js';
 import { addressOf } from './address.js';

@@ -17,7 +17,7 @@ import { live } from '../client.js';
 import { show, shown } from './address.js';
 import { Audit } from './audit.js';
 import { Chart } from './chart.js';
-import { batched, byId, make, say, set, tell } from './dom.js';
+import { batched, byId, make, say, set, notify } from './dom.js';
 import { Events } from './events.js';
 import { Failures } from './failures.js';
 import { History } from './history.js';
@@ -157,7 +157,7 @@ function heard(event) {
 function back(text) {
   trouble.whole();
   if (cutAt === undefined) return;
-  tell(`${text} It was away for ${absence(Date.now() - cutAt)}.`, 'good');
+  notify(`${text} It was away for ${absence(Date.now() - cutAt)}.`, 'good');
   cutAt = undefined;
 }
 

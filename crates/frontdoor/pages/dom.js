@@ -89,7 +89,7 @@ export function batched(work, apart = 0) {
 }
 
 /** Says something in passing: seen for a while, heard by screen readers. */
-export function tell(text, kind = 'note') {
+export function notify(text, kind = 'note') {
   const place = byId('notes');
   const note = make('p', { class: `note ${kind}` }, text);
   place.append(note);

@@ -2,7 +2,7 @@
 
 import { stop } from '../client.js';
 import { ask, askText } from './ask.js';
-import { byId, say, tell } from './dom.js';
+import { byId, say, notify } from './dom.js';
 import { clock, count, explained, short } from './words.js';
 
 export class Orders {
@@ -53,13 +53,13 @@ export class Orders {
     await this.#tried(`Cordon ${node}`, async () => {
       const { remaining, ...answer } = await this.#order(node, 'cordon');
       const stay = remaining > 0 ? ` ${count(remaining, 'spawn')} there ${remaining === 1 ? 'stays' : 'stay'}.` : '';
-      tell(`${node} is closed to new spawns.${stay}${unconfirmed(answer)}`);
+      notify(`${node} is closed to new spawns.${stay}${unconfirmed(answer)}`);
     });
   }
 
   async uncordon(node) {
     await this.#tried(`Uncordon ${node}`, async () => {
-      tell(`${node} is open again.${unconfirmed(await this.#order(node, 'uncordon'))}`);
+      notify(`${node} is open again.${unconfirmed(await this.#order(node, 'uncordon'))}`);
     });
   }
 
@@ -110,7 +110,7 @@ export class Orders {
         answer.remaining === 0
           ? 'Nothing runs there.'
           : `${count(answer.remaining, 'spawn')} left, until ${clock(answer.deadline)} at the latest.`;
-      tell(`${node} takes no new spawns. ${left}${unconfirmed(answer)}`);
+      notify(`${node} takes no new spawns. ${left}${unconfirmed(answer)}`);
     });
   }
 
@@ -118,7 +118,7 @@ export class Orders {
     const id = this.#spawn;
     await this.#asked('stop', undefined, async () => {
       const spawn = await stop(id, { deadlineMs: 10_000, token: this.#who.credential });
-      tell(spawn.state === 'exited' ? `${short(id)} had ended already.` : `${short(id)} is being stopped.`);
+      notify(spawn.state === 'exited' ? `${short(id)} had ended already.` : `${short(id)} is being stopped.`);
     });
   }
 
@@ -147,7 +147,7 @@ export class Orders {
     } catch (error) {
       this.#who.judge(error, 'operate');
       const { title, detail } = explained(error);
-      tell(`${what}: ${title}. ${detail}`, 'bad');
+      notify(`${what}: ${title}. ${detail}`, 'bad');
     }
   }
 

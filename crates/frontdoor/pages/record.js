@@ -1,6 +1,6 @@
 /**
  * The page of one spawn, at an address of its own (`#spawn=ID`): what it is, what became of it and when, why it ended, and what its
- * server wrote last. It is asked for when it is opened, and again when the feed tells of the spawn.
+ * server wrote last. It is asked for when it is opened, and again when the feed has news of the spawn.
  */
 
 import { explainExit } from '../client.js';

@@ -62,7 +62,7 @@ export function count(number, one, many = `${one}s`) {
   return `${number.toLocaleString()} ${number === 1 ? one : many}`;
 }
 
-/** The first part of an id that tells it from others: the rest of a version 7 UUID is time. */
+/** The first part of an id that distinguishes it from others: the rest of a version 7 UUID is time. */
 export function short(id) {
   return id.length === 36 ? `${id.slice(0, 8)}…${id.slice(-6)}` : id;
 }

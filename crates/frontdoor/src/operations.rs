@@ -33,7 +33,7 @@ use crate::agent_client::Agents;
 use crate::metrics::OperationMetrics;
 use crate::registry_access::circuit::RegistryClient;
 use crate::registry_access::cleanup::Cleanups;
-use crate::registry_access::desired_state::{DesiredState, DesiredStates};
+use crate::registry_access::desired_state::{DesiredStates, NodeOrder};
 use crate::registry_access::snapshot::Snapshot;
 use crate::strict_json::{self, Invalid, Number, check_printable};
 
@@ -264,7 +264,7 @@ impl Operations {
             // The registry has forgotten a higher number, which the next refresh of the snapshot repeats.
             return Ok(Some((Confirmation::Outdated, drain)));
         }
-        self.desired_states.given(node, DesiredState { generation, eligibility, drain: drain.clone() });
+        self.desired_states.given(node, NodeOrder { generation, eligibility, drain: drain.clone() });
         self.snapshot.order(node, eligibility);
         let message = v1::SetEligibilityRequest {
             eligibility: v1::Eligibility::from(eligibility).into(),

@@ -45,7 +45,7 @@ pub(crate) fn caller(headers: &HeaderMap) -> Option<Context> {
     Context::read(values(TRACEPARENT), values(TRACESTATE))
 }
 
-/// Tells an agent how far the request had come.
+/// Carries to an agent how far the request had come.
 pub(crate) fn report(phases: &Phases, metadata: &mut MetadataMap) {
     let json = serde_json::to_string(phases).unwrap_or_default();
     if let Ok(json) = AsciiMetadataValue::try_from(json) {

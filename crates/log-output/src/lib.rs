@@ -233,11 +233,11 @@ mod tests {
         reader.read_exact(&mut read).unwrap();
         assert!(read.chunks(line.len()).all(|chunk| chunk == line.as_bytes()), "whole lines only");
         // The thread may have begun late, and have reported what was dropped before that.
-        let mut told = 0;
-        while told < dropped {
-            told += reported.recv_timeout(SOON).unwrap();
+        let mut counted = 0;
+        while counted < dropped {
+            counted += reported.recv_timeout(SOON).unwrap();
         }
-        assert_eq!(told, dropped);
+        assert_eq!(counted, dropped);
         assert!(output.flush_within(SOON));
     }
 

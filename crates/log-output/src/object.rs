@@ -1,4 +1,5 @@
-//! An object of JSON whose members keep their order.
+//! An object of JSON whose members keep their order, for lines that people read: `serde_json`'s own map would sort them or bring
+//! another dependency.
 
 use std::fmt;
 

@@ -1,4 +1,5 @@
-//! Memory of this process: in use, allowed, and free.
+//! Memory of this process: in use, allowed, and free, in bytes, by the machine and its control groups. `None` where `/proc` does not
+//! say: callers then go without.
 
 use std::fs;
 

@@ -1,4 +1,5 @@
-//! Secret files that every user of the machine can read.
+//! Secret files that every user of the machine can read: a warning in the log, never an error, since how a file is protected is the
+//! operator's choice.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;

@@ -1,4 +1,4 @@
-//! Amounts of memory as people write them.
+//! Amounts of memory as people write them: `512MiB`, `2 GB`. Whole numbers alone, so that no amount is rounded to something else.
 
 /// Parses an amount in bytes: a whole number, alone or with a unit, such as `512MiB` or `2 GB`. Units are the powers of 1024 of
 /// IEC 80000-13 (`KiB` to `TiB`, or `K` to `T`) and the powers of 1000 (`KB` to `TB`), in any case.

@@ -1,6 +1,6 @@
 //! Which nodes suit which request: pool, labels and renderer.
 //!
-//! Nodes of equal pool and labels are one [`NodeKind`]: no [`Demand`] can tell them apart. Both backends of the registry,
+//! Nodes of equal pool and labels are one [`NodeKind`]: no [`Demand`] distinguishes them. Both backends of the registry,
 //! and the front door's fallback placement, decide by [`Demand::suits`] alone.
 
 use std::collections::BTreeMap;
@@ -20,7 +20,7 @@ pub enum Placement {
     Pack,
 }
 
-/// What nodes have in common when a request cannot tell them apart: pool and labels. The registry keeps one index per
+/// What nodes have in common as far as a request distinguishes them: pool and labels. The registry keeps one index per
 /// kind, so that a reserve costs the same with ten nodes and with ten thousand.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct NodeKind {

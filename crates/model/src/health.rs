@@ -17,7 +17,7 @@
 //! front door's experience counts. A front door keeps its own while the registry is away. `health.lua` in the registry
 //! crate is the same machine; a contract test drives both.
 //!
-//! The figures below are this project's own choice. `crates/registry/tests/contract/health.rs` and `tests/it/sick_nodes.rs`
+//! The numbers below are this project's own choice. `crates/registry/tests/contract/health.rs` and `tests/it/sick_nodes.rs`
 //! test what follows from them.
 
 use std::time::Duration;

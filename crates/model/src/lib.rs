@@ -53,7 +53,10 @@ pub use health::{FarmCause, Health, HealthChange, HealthState, NodeHealth, Start
 pub use id::{AgentEpoch, NameError, NodeId, Owner, RequestId, SpawnId, TicketId};
 pub use jitter::{jittered, spread};
 pub use minute::{FarmSlots, Minute};
-pub use node::{Availability, Drain, Eligibility, GpuSlots, Heard, Load, NodeDescription, NodeRecord};
+pub use node::{
+    Availability, Drain, Eligibility, GpuSlots, Heard, Load, NodeDescription, NodeRecord,
+    viewers_pass_in_the_clear,
+};
 pub use origin::{Origin, Phases};
 pub use spawn::{Exit, ExitReason, RendererType, SpawnRecord, SpawnState, ViewerPresence};
 pub use supply::{Starts, Supply, WarmCount};

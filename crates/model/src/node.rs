@@ -117,6 +117,18 @@ impl NodeDescription {
     }
 }
 
+/// Whether viewers' frames cross the network in the clear on their way to a node whose agent is called by TLS, as nodes without a relay of
+/// their own are reached. `advertise` is the agent's address. What stays on one machine crosses none.
+#[must_use]
+pub fn viewers_pass_in_the_clear(advertise: &str, viewer_relay: Option<&str>) -> bool {
+    let Some(address) = advertise.strip_prefix("https://").filter(|_| viewer_relay.is_none()) else {
+        return false;
+    };
+    let host = address.rsplit_once(':').map_or(address, |(host, _)| host).trim_matches(['[', ']']);
+    let is_local = host.parse::<std::net::IpAddr>().is_ok_and(|address| address.to_canonical().is_loopback());
+    !is_local && !host.eq_ignore_ascii_case("localhost")
+}
+
 /// A drain in progress, or one that is done while the node is still kept empty.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
@@ -265,6 +277,23 @@ mod tests {
         let text = serde_json::to_string(&node).unwrap();
         assert!(text.contains(r#""viewerRelay":"a:8091""#), "{text}");
         assert_eq!(serde_json::from_str::<NodeDescription>(&text).unwrap(), node);
+    }
+
+    #[test]
+    fn frames_are_in_the_clear_where_an_agent_elsewhere_has_tls_and_its_node_no_relay() {
+        for (advertise, relay, in_the_clear) in [
+            ("https://10.0.0.7:7070", None, true),
+            ("https://render-1:7070", None, true),
+            ("https://[fd00::7]:7070", None, true),
+            ("https://10.0.0.7:7070", Some("10.0.0.7:8091"), false),
+            // Its operator has chosen to have no TLS at all.
+            ("http://10.0.0.7:7070", None, false),
+            ("https://127.0.0.1:7070", None, false),
+            ("https://[::1]:7070", None, false),
+            ("https://localhost:7070", None, false),
+        ] {
+            assert_eq!(viewers_pass_in_the_clear(advertise, relay), in_the_clear, "{advertise}");
+        }
     }
 
     #[test]

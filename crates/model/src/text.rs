@@ -1,4 +1,5 @@
-//! Texts that people read on a terminal or in a log.
+//! Texts that people read on a terminal or in a log, and may come from strangers: which characters would deceive them. Refuse such a
+//! text, or escape it.
 
 /// Whether a character can make a text look like another one, or control a terminal: control characters (C0, DEL, C1),
 /// controls of the writing direction (Unicode UAX #9, the attack of CVE-2021-42574), and separators of lines.

@@ -1,7 +1,7 @@
 //! Every interval in one place, each with its effect on a user. The compiler checks their order.
 //!
 //! The ping interval and the initial-use timeout are the vendor's defaults for `ts3d_sc_server` (its `Config.js`:
-//! `spawnLivelinessReportIntervalTime`, `spawnInitialUseDuration`). The other figures are this project's own promises.
+//! `spawnLivelinessReportIntervalTime`, `spawnInitialUseDuration`). The other times are this project's own promises.
 
 use std::time::Duration;
 

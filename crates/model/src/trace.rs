@@ -1,4 +1,5 @@
-//! The id of a trace, as W3C Trace Context has it.
+//! The id of a trace, as W3C Trace Context has it: 16 bytes, not all zero. It comes from callers, so it is an aid for searching and
+//! proves nothing.
 
 use std::fmt;
 use std::num::NonZeroU128;

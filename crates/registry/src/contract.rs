@@ -1,6 +1,6 @@
 //! The contract that both backends meet, as one handle.
 //!
-//! Whoever adds a call adds it here, to both backends, and to `tests/contract`, which runs every test against each of them.
+//! A new call is added here, to both backends, and to `tests/contract`, which runs every test against each of them.
 
 use std::path::Path;
 use std::time::Duration;

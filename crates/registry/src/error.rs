@@ -1,4 +1,5 @@
-//! What can go wrong with the registry itself.
+//! What can go wrong with the registry itself: [`OpenError`] is a wrong setting, at start; [`RegistryError`] is a call whose outcome
+//! is unknown unless it says otherwise. Their texts may name addresses, so callers get `outward` alone.
 
 use std::path::PathBuf;
 

@@ -15,7 +15,7 @@ pub struct Outage {
     detail: String,
 }
 
-/// What keeps the registry from serving. Of several servers that were tried, the first kind in this order counts: it tells most.
+/// What keeps the registry from serving. Of several servers that were tried, the first kind in this order counts: it says most.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum OutageKind {
     /// The server refuses with this code of Redis.
@@ -41,7 +41,7 @@ enum Delivery {
     SentAgain,
 }
 
-/// The codes with which Redis refuses. Each tells an operator what to look for, and nothing about where the server is.
+/// The codes with which Redis refuses. Each shows an operator what to look for, and nothing about where the server is.
 const CODES: [&str; 12] = [
     "NOAUTH",
     "WRONGPASS",

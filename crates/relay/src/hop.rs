@@ -1,4 +1,5 @@
-//! Where a relay stands between a viewer and its server.
+//! Where a relay stands between a viewer and its server: alone, or one of two in a row that share a tag. The tag distinguishes their
+//! own pings from the server's.
 
 use crate::pings::Tag;
 

@@ -17,6 +17,34 @@
 //! Invariants: what is read is written before more is read, so a slow reader slows its writer down and nothing piles up here;
 //! bytes are neither lost, added (but for pings, toward the viewer) nor reordered. Failure: whatever ends one direction ends the
 //! other one a moment later.
+//!
+//! ```
+//! use std::time::Duration;
+//!
+//! use relay::{Hop, Passed, Reason, Settings, relay};
+//! use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
+//! use tokio_util::sync::CancellationToken;
+//!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> std::io::Result<()> {
+//! let (mut viewer, near_viewer) = duplex(1024);
+//! let (mut server, near_server) = duplex(1024);
+//! let session = tokio::spawn(async move {
+//!     let settings = Settings { ping_interval: Duration::from_secs(30), hop: Hop::Alone };
+//!     relay(near_viewer, near_server, settings, &Passed::default(), &CancellationToken::new()).await
+//! });
+//! // One binary frame of a viewer, masked with zeros, with one byte.
+//! let frame = [0x82, 0x81, 0, 0, 0, 0, 7];
+//! viewer.write_all(&frame).await?;
+//! let mut passed = [0; 7];
+//! server.read_exact(&mut passed).await?;
+//! assert_eq!(passed, frame);
+//!
+//! drop(viewer);
+//! assert_eq!(session.await?.reason, Reason::Viewer);
+//! # Ok(())
+//! # }
+//! ```
 
 mod frames;
 mod hop;

@@ -78,7 +78,7 @@ pub enum Reason {
     Server,
     /// The viewer did not answer pings any more.
     Vanished,
-    /// The relay was told to cut it.
+    /// The relay has cut it on request.
     Cut,
 }
 
@@ -107,7 +107,7 @@ pub struct Ended {
     pub error: Option<io::Error>,
 }
 
-/// What the two directions tell each other.
+/// What the two directions share.
 #[derive(Debug, Default)]
 struct Signs {
     /// Bytes that came from the viewer, answers to pings included.
@@ -282,7 +282,7 @@ async fn down<S: AsyncRead, V: AsyncWrite>(
     Ended::of(Reason::Server, outcome)
 }
 
-/// Whether the viewer is still there, as far as pings tell.
+/// Whether the viewer is still there, as far as pings show.
 #[derive(Debug)]
 struct Watch {
     tag: Tag,

@@ -1,4 +1,5 @@
-//! How the process ends: the vendor's exit codes, in the vendor's numbering.
+//! How the process ends: the vendor's exit codes, in the vendor's numbering, and the line that its server writes before each. Agents
+//! read both.
 
 /// An exit code and the name the vendor gives it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -5,7 +5,7 @@
 //! viewer speaks JSON in text frames (`SERVER_SIDE_RENDER`, `SERVER_SIDE_CLIENT_INFO`, `SERVER_SETTINGS`, `ACK`), and once
 //! its session has started it sends calls in binary frames that begin with `R`.
 //!
-//! What a server-side viewer receives is binary and told apart by its first byte: `{` is a JSON event, 0 a picture (see
+//! What a server-side viewer receives is binary and distinguished by its first byte: `{` is a JSON event, 0 a picture (see
 //! [`crate::stream`]). It reads the members `event` and `data` of an event. A client-side viewer takes binary frames for
 //! the content of a model, which the simulator has not, and fails with "Unknown opcode" at anything else; text frames it
 //! leaves alone. So the simulator answers it in text, with the same `command`, and the text says who answers.

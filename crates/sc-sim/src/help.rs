@@ -1,4 +1,4 @@
-//! The text of `--help`.
+//! The text of `--help`: the vendor's flags as this program takes them, then the switches for misbehaviour.
 
 use crate::misbehave::KEYS;
 use crate::options::{TABLE, Takes};

@@ -1,4 +1,5 @@
-//! The program around [`sc_sim::run`].
+//! The program around [`sc_sim::run`]: the command line and the environment go in, the exit code comes out. Everything else is in the
+//! library.
 
 use std::process::ExitCode;
 

@@ -176,7 +176,7 @@ pub(crate) fn parse(args: impl Iterator<Item = OsString>) -> Result<Parsed, Fail
             _ if looks_like_an_option(&token) => {
                 return Err(Failure::command_line(format!("unrecognised option '{token}'")));
             }
-            // The licensed server would skip a stray word in silence. That hides a mistake of whoever built the
+            // The licensed server would skip a stray word in silence. That hides a mistake of the program that built the
             // command line, so the simulator does what the library does when words are counted.
             _ => {
                 return Err(Failure::command_line(

@@ -162,7 +162,7 @@ fn read_license(path: &Path) -> Result<String, Failure> {
     }
 }
 
-/// A server that was told to speak wss and speaks ws instead would pass tests it must fail.
+/// A server that was asked to speak wss and speaks ws instead would pass tests it must fail.
 pub(crate) fn check_tls(tls: &Tls) -> Result<(), Failure> {
     if *tls == (Tls { certificate: None, key: None }) {
         return Ok(());

@@ -22,6 +22,13 @@
 //!
 //! Failure: at start a bad file is an error that names the flag. Later a bad file is logged, and the configuration of
 //! before stays.
+//!
+//! ```
+//! // Whatever other machines can reach has a certificate, unless `--insecure` insists.
+//! assert!(tls::is_beyond_this_machine("0.0.0.0:8080".parse()?));
+//! assert!(!tls::is_beyond_this_machine("127.0.0.1:8080".parse()?));
+//! # Ok::<(), std::net::AddrParseError>(())
+//! ```
 
 mod client;
 mod connection_limit;
@@ -44,6 +51,7 @@ pub use client::{Client, ClientStream, Roots};
 pub use connection_limit::{ConnectionLimit, Permit};
 pub use examine::{examine, examine_validity};
 pub use files::{Identity, Named, TlsError};
+pub use logged_once::LoggedOnce;
 pub use metrics::PeerMetrics;
 pub use options::{AgentIdentity, Options, is_beyond_this_machine};
 pub use peers::{Expected, Peers, Refusal, RefusalReason, is_refusal};

@@ -7,8 +7,9 @@ use std::sync::{Mutex, PoisonError};
 /// The most values remembered. Beyond that all are dropped, and some are logged again: the price of a bound.
 const MAX_SEEN: usize = 1024;
 
+/// What was logged before.
 #[derive(Debug)]
-pub(crate) struct LoggedOnce<T>(Mutex<HashSet<T>>);
+pub struct LoggedOnce<T>(Mutex<HashSet<T>>);
 
 impl<T> Default for LoggedOnce<T> {
     fn default() -> Self {
@@ -18,7 +19,8 @@ impl<T> Default for LoggedOnce<T> {
 
 impl<T: Eq + Hash> LoggedOnce<T> {
     /// Whether the value is new. Remembers it.
-    pub(crate) fn is_new(&self, value: T) -> bool {
+    #[must_use]
+    pub fn is_new(&self, value: T) -> bool {
         let mut seen = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if seen.len() >= MAX_SEEN && !seen.contains(&value) {
             seen.clear();

@@ -1,4 +1,5 @@
-//! The metrics of peers' roles, alike in every role of the farm.
+//! The metrics of peers' roles, alike in every role of the farm: peers without a role in their certificate, and those refused, by
+//! reason.
 
 use std::sync::atomic::Ordering;
 

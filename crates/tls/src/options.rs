@@ -12,7 +12,7 @@ use crate::files::{Identity, Named};
 #[command(next_help_heading = "TLS")]
 #[group(id = "tls")]
 pub struct Options {
-    /// Certificate chain (PEM) shown to whoever connects; read again when it changes
+    /// Certificate chain (PEM) shown to every client; read again when it changes
     #[arg(long, env = "HATCHERY_TLS_CERT", value_name = "FILE", requires = "tls_key")]
     pub tls_cert: Option<PathBuf>,
 

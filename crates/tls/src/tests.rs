@@ -127,7 +127,7 @@ async fn an_agent_refuses_every_caller_but_front_doors_of_its_farm() {
     ] {
         let (served, called) = meet(&agent, &front_door_of(&farm, shown), "node-a").await;
         assert!(served.is_err(), "{what} was taken");
-        assert!(called.is_err(), "{what}: who was refused is told");
+        assert!(called.is_err(), "{what}: who was refused learns it");
     }
 }
 

@@ -1,4 +1,5 @@
-//! Lists of `key=value` in variables: `a=1,b=x%20y`.
+//! Lists of `key=value` in the variables `OTEL_…`: `a=1,b=x%20y`. One that is malformed is an error that names the place and not the
+//! value, which may be a secret.
 
 use percent_encoding::percent_decode_str;
 

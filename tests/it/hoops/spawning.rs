@@ -1,4 +1,5 @@
-//! `POST /service` and `POST /api/spawn`: rows 1 to 4, 11 to 14 and 16.
+//! `POST /service` and `POST /api/spawn`: rows 1 to 4, 14 and 16 of `docs/operator/hoops-server.md`. Rows 11 to 13 are the agent's, and its
+//! own tests hold them.
 
 use std::os::unix::fs::PermissionsExt;
 use std::time::Duration;

@@ -246,6 +246,13 @@ fn the_pages_and_the_client_library_know_every_exit_reason() {
     let pages = |name: &str| read(&format!("crates/frontdoor/pages/{name}"));
     assert_eq!(words_between(&pages("client/client.d.ts"), "type ExitReason =", ";"), reasons);
     assert_eq!(words_between(&pages("client/mount.js"), "const EXITS = {", "};"), reasons);
+    let dashboard = pages("dashboard.html");
+    let offered =
+        dashboard.split("<select id=\"past-reason\">").nth(1).and_then(|rest| rest.split("</select>").next());
+    let offered = offered.unwrap().lines().filter_map(|line| line.trim().strip_prefix("<option>"));
+    let offered: BTreeSet<String> =
+        offered.filter_map(|line| line.strip_suffix("</option>")).map(ToOwned::to_owned).collect();
+    assert_eq!(offered, reasons, "the filter of the past");
     let bad = words_between(&pages("words.js"), "BAD_ENDS = [", "]");
     assert!(bad.len() > 4 && bad.is_subset(&reasons), "{bad:?}");
 }

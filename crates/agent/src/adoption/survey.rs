@@ -10,7 +10,7 @@
 //! | a process group whose leader is `gone` and that still writes to the spawn's log | `orphans` |
 //! | a process that claims to be a spawn and is not its server, or a warm server without a record | `impostors` |
 //!
-//! A record of a warm server counts as that of a spawn here; `adoption` tells them apart.
+//! A record of a warm server counts as that of a spawn here; `adoption` distinguishes them.
 
 use std::collections::{HashMap, HashSet};
 use std::io;

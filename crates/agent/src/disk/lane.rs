@@ -1,4 +1,7 @@
 //! One lane: threads with a queue, and calls with deadlines.
+//!
+//! Owns its threads and its queue, both bounded. Invariant: a caller waits no longer than its deadline, whatever the disk does. A
+//! call that hangs keeps its thread; the lane starts another one up to its bound, and with all of them hung refuses further calls.
 
 use std::collections::VecDeque;
 use std::io;

@@ -105,7 +105,7 @@ pub(super) fn certificate(config: &Config, options: &tls::Options) -> Vec<Findin
         findings.push(Finding::problem(
             "tls",
             "--tls-cert is given without --tls-client-ca",
-            "the agent does not start: it could not tell front doors from others",
+            "the agent does not start: it could not distinguish front doors from others",
             "name the farm's CA with --tls-client-ca",
         ));
     }

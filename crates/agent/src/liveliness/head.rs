@@ -65,7 +65,7 @@ fn whole(bytes: &[u8]) -> Option<Head<'_>> {
         } else if name.eq_ignore_ascii_case("content-length") {
             head.body = value.parse().ok()?;
         } else if name.eq_ignore_ascii_case("transfer-encoding") {
-            // How HTTP libraries send a body whose length they were not told. It is empty; anything else is not read.
+            // How HTTP libraries send a body whose length they do not know. It is empty; anything else is not read.
             if !value.eq_ignore_ascii_case("chunked") {
                 return None;
             }

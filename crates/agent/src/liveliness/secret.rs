@@ -32,7 +32,7 @@ impl Secret {
         Self(format!("{}{}", Uuid::new_v4().simple(), Uuid::new_v4().simple()))
     }
 
-    /// What the viewer of the spawn shows to a relay: 256 bits, made of the secret so that whoever knows the secret, the next agent
+    /// What the viewer of the spawn shows to a relay: 256 bits, made of the secret so that a process that knows the secret, the next agent
     /// too, knows the token, and not the other way round (HMAC-SHA-256, RFC 2104).
     pub(crate) fn viewer_token(&self) -> Self {
         let key = hmac::Key::new(hmac::HMAC_SHA256, self.0.as_bytes());
@@ -40,7 +40,7 @@ impl Secret {
         Self(tag.as_ref().iter().map(|byte| format!("{byte:02x}")).collect())
     }
 
-    /// The digits, for whoever is to know them.
+    /// The digits, for the process that is to know them.
     pub(crate) fn reveal(&self) -> &str {
         &self.0
     }

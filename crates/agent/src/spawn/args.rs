@@ -73,9 +73,9 @@ pub(crate) struct PerSpawn<'a> {
 }
 
 #[derive(Default)]
-struct Line(Vec<OsString>);
+struct CommandLine(Vec<OsString>);
 
-impl Line {
+impl CommandLine {
     /// The server takes a value that begins with a dash for the next option, unless it is tied to its own.
     fn add(&mut self, option: &str, value: impl AsRef<OsStr>) {
         let value = value.as_ref();
@@ -93,7 +93,7 @@ impl Line {
 
 /// The whole command line after the executable.
 pub(crate) fn command_line(fixed: &Fixed, spawn: &PerSpawn<'_>) -> Vec<OsString> {
-    let mut line = Line(Vec::with_capacity(28 + fixed.extra.len()));
+    let mut line = CommandLine(Vec::with_capacity(28 + fixed.extra.len()));
     line.add("--id", spawn.id.to_string());
     line.add("--sc-port", spawn.port.to_string());
     line.add("--liveliness-endpoint", secret::endpoint(&fixed.liveliness, spawn.secret));

@@ -115,8 +115,8 @@ impl Groups {
         dir.is_dir().then_some(Group { dir })
     }
 
-    /// Removes empty groups of this node. The kernel refuses to remove one that has processes.
-    pub(crate) fn sweep(&self, all: bool) {
+    /// Removes empty groups of this node, as many as `which` says. The kernel refuses to remove one that has processes.
+    pub(crate) fn sweep(&self, which: Sweep) {
         for entry in fs::read_dir(&self.dir).into_iter().flatten().flatten() {
             let old = |meta: fs::Metadata| {
                 let age = meta.modified().ok().and_then(|made| SystemTime::now().duration_since(made).ok());
@@ -126,11 +126,20 @@ impl Groups {
                 .file_name()
                 .to_str()
                 .and_then(|name| name.strip_prefix(&self.prefix)?.parse::<SpawnId>().ok());
-            if id.is_some() && (all || entry.metadata().is_ok_and(old)) {
+            if id.is_some() && (which == Sweep::All || entry.metadata().is_ok_and(old)) {
                 Group { dir: entry.path() }.try_remove().ok();
             }
         }
     }
+}
+
+/// Which empty groups are removed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Sweep {
+    /// All of them: nothing is being started.
+    All,
+    /// Those that are older than a start can take: the process of a younger one may be on its way.
+    Old,
 }
 
 /// The group of one spawn.
@@ -380,12 +389,12 @@ mod tests {
         groups.make(left).unwrap();
         let others = dir.path().join(format!("spawn-node-b-{left}"));
         fs::create_dir(&others).unwrap();
-        groups.sweep(false);
+        groups.sweep(Sweep::Old);
         assert!(groups.of(left).is_some(), "its process may be on its way");
-        groups.sweep(true);
+        groups.sweep(Sweep::All);
         assert!(groups.of(left).is_none() && others.exists());
         groups.make(left).unwrap().set("cgroup.procs", "1").unwrap();
-        groups.sweep(true);
-        assert!(groups.of(left).is_some(), "somebody is in there");
+        groups.sweep(Sweep::All);
+        assert!(groups.of(left).is_some(), "a process is in there");
     }
 }

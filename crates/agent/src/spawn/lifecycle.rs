@@ -22,7 +22,7 @@ pub(crate) struct Rules {
 /// What a silence may be longer than a whole number of intervals, as the vendor's server judges it.
 const SLACK: Duration = Duration::from_secs(2);
 
-/// An agent that did not run for this long cannot tell a silence from reports that it did not read.
+/// An agent that did not run for this long cannot distinguish a silence from reports that it did not read.
 pub(crate) fn stall_after(ping_interval: Duration) -> Duration {
     SLACK.min(ping_interval * 2)
 }

@@ -180,7 +180,7 @@ mod tests {
         }
         let sleep = |uid| {
             let mut command = Command::new("sleep");
-            // Nothing tells whose it is but its user.
+            // Nothing shows whose it is but its user.
             command.arg("600").env_clear().uid(uid).gid(uid).stdout(Stdio::null()).stderr(Stdio::null());
             command.spawn().unwrap()
         };

@@ -45,6 +45,16 @@ pub(crate) struct Order {
     pub(crate) trace: Trace,
 }
 
+impl Order {
+    /// Whether a server must be started with what was asked for: a warm one was started without it.
+    ///
+    /// Every field is named, so that a new one that reaches the server cannot be forgotten here.
+    pub(crate) fn needs_own_server(&self) -> bool {
+        let Self { model, session_token, request_id: _, trace: _ } = self;
+        model.is_some() || session_token.is_some()
+    }
+}
+
 /// The whole start in one job of the disk's pool.
 pub(super) async fn start_within(
     node: &Arc<Node>,
@@ -343,5 +353,23 @@ fn record(node: &Node, facts: &Facts, order: Option<&Order>, process: &Process, 
         server: facts.server.filter(|_| !facts.is_warm()),
         settings: None,
         max_idle_ms: facts.max_idle.map(|idle| u64::try_from(idle.as_millis()).unwrap_or(u64::MAX)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_warm_server_will_do_unless_the_server_itself_must_know_what_was_asked() {
+        let nothing = Order {
+            model: None,
+            session_token: None,
+            request_id: RequestId::mint(),
+            trace: Trace::default(),
+        };
+        assert!(!nothing.needs_own_server());
+        assert!(Order { model: Some("bolt.scs".to_owned()), ..nothing.clone() }.needs_own_server());
+        assert!(Order { session_token: Some("secret".to_owned()), ..nothing }.needs_own_server());
     }
 }

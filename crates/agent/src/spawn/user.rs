@@ -68,7 +68,7 @@ impl SpawnUser {
     }
 
     /// What keeps this user from reading a file, or from listing and entering a directory, as far as its mode and those of
-    /// the directories above tell.
+    /// the directories above show.
     pub(crate) fn shut_out_of(&self, path: &Path) -> Option<String> {
         self.kept_from(path, "read", |meta| if meta.is_dir() { 0o5 } else { 0o4 })
     }

@@ -131,12 +131,12 @@ impl SpawnUsers {
         }
     }
 
-    /// What keeps a spawn from reading a file, or from listing and entering a directory, as far as modes tell.
+    /// What keeps a spawn from reading a file, or from listing and entering a directory, as far as modes show.
     pub(crate) fn shut_out_of(&self, path: &Path) -> Option<String> {
         self.of_everybody().shut_out_of(path)
     }
 
-    /// What keeps a spawn from running a file, as far as modes tell.
+    /// What keeps a spawn from running a file, as far as modes show.
     pub(crate) fn cannot_run(&self, path: &Path) -> Option<String> {
         self.of_everybody().cannot_run(path)
     }
@@ -149,7 +149,7 @@ impl SpawnUsers {
         }
     }
 
-    /// Whether some spawn can read a file, as far as modes tell.
+    /// Whether some spawn can read a file, as far as modes show.
     pub(crate) fn can_read(&self, path: &Path) -> bool {
         let Ok(meta) = std::fs::metadata(path) else { return false };
         self.examples(Some(&meta)).iter().any(|user| user.shut_out_of(path).is_none())

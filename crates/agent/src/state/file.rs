@@ -1,4 +1,5 @@
-//! Files and directories that only the agent's user can look into.
+//! Files and directories that only the agent's user can look into (modes 0600 and 0700). A file that is replaced is there as a whole,
+//! old or new, whatever happens meanwhile.
 
 use std::fs::{DirBuilder, File};
 use std::io::{self, Write};

@@ -1,4 +1,4 @@
-//! Which state directory this is, and which of its agents' lives: with it the registry tells a restarted agent from another machine
+//! Which state directory this is, and which of its agents' lives: with it the registry distinguishes a restarted agent from another machine
 //! with the same name, see [`Identity`].
 
 use std::io;

@@ -33,7 +33,7 @@ const MAX_PENDING: usize = 1 << 20;
 
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-enum Line {
+enum JournalLine {
     Started(Box<Record>),
     Happened(SpawnId, JournalEvent),
     /// A warm server was started. The release before this one does not know this line, and adopts it as no spawn.
@@ -44,7 +44,7 @@ enum Line {
     Gone(SpawnId),
 }
 
-impl Line {
+impl JournalLine {
     fn bytes(&self) -> io::Result<Vec<u8>> {
         let mut line = serde_json::to_vec(self)?;
         line.push(b'\n');
@@ -144,7 +144,7 @@ impl Journal {
     /// A spawn was started. It goes on if the write fails; the next agent will know less of it.
     pub(crate) fn started(&self, record: Record) -> LineNumber {
         let id = record.id;
-        self.add(&Line::Started(Box::new(record)), |book, line| {
+        self.add(&JournalLine::Started(Box::new(record)), |book, line| {
             book.living.insert(id, line);
             true
         })
@@ -153,7 +153,7 @@ impl Journal {
     /// A warm server was started, which is no spawn's.
     pub(crate) fn kept(&self, record: Record) -> LineNumber {
         let id = record.id;
-        self.add(&Line::Kept(Box::new(record)), |book, line| {
+        self.add(&JournalLine::Kept(Box::new(record)), |book, line| {
             book.living.insert(id, line);
             true
         })
@@ -162,7 +162,7 @@ impl Journal {
     /// A spawn has got a warm server.
     pub(crate) fn claimed(&self, server: SpawnId, record: Record) -> LineNumber {
         let id = record.id;
-        self.add(&Line::Claimed(server, Box::new(record)), |book, line| {
+        self.add(&JournalLine::Claimed(server, Box::new(record)), |book, line| {
             book.living.remove(&server);
             book.living.insert(id, line);
             true
@@ -171,7 +171,7 @@ impl Journal {
 
     /// Something has happened to it.
     pub(crate) fn happened(&self, id: SpawnId, mark: JournalEvent) {
-        self.add(&Line::Happened(id, mark), |book, line| match book.living.get_mut(&id) {
+        self.add(&JournalLine::Happened(id, mark), |book, line| match book.living.get_mut(&id) {
             Some(lines) => {
                 lines.extend(line);
                 true
@@ -182,7 +182,7 @@ impl Journal {
 
     /// Forgets a spawn: the registry has accepted its end, or it never was published.
     pub(crate) fn gone(&self, id: SpawnId) {
-        self.add(&Line::Gone(id), |book, _| book.living.remove(&id).is_some());
+        self.add(&JournalLine::Gone(id), |book, _| book.living.remove(&id).is_some());
     }
 
     /// What is known of all spawns, the oldest first.
@@ -235,7 +235,7 @@ impl Journal {
             .ok();
     }
 
-    fn add(&self, line: &Line, note: impl FnOnce(&mut Book, Vec<u8>) -> bool) -> LineNumber {
+    fn add(&self, line: &JournalLine, note: impl FnOnce(&mut Book, Vec<u8>) -> bool) -> LineNumber {
         let mut book = self.book();
         match line.bytes() {
             Ok(bytes) if note(&mut book, bytes.clone()) => {
@@ -376,12 +376,13 @@ fn set_aside(path: &Path, damaged: &[u8]) {
 /// What is not a whole line.
 fn damaged(text: &[u8]) -> Vec<u8> {
     let lines = text.split_inclusive(|b| *b == b'\n');
-    let broken = |line: &&[u8]| !line.ends_with(b"\n") || serde_json::from_slice::<Line>(line).is_err();
+    let broken =
+        |line: &&[u8]| !line.ends_with(b"\n") || serde_json::from_slice::<JournalLine>(line).is_err();
     lines.filter(broken).flatten().copied().collect()
 }
 
 /// What comes after the last end of a line was not written whole.
-fn lines(text: &[u8]) -> impl Iterator<Item = (&[u8], Line)> {
+fn lines(text: &[u8]) -> impl Iterator<Item = (&[u8], JournalLine)> {
     let whole = text.split_inclusive(|b| *b == b'\n').filter(|line| line.ends_with(b"\n"));
     whole.filter_map(|line| Some((line, serde_json::from_slice(line).ok()?)))
 }
@@ -390,19 +391,19 @@ fn living(text: &[u8]) -> HashMap<SpawnId, Vec<u8>> {
     let mut living: HashMap<SpawnId, Vec<u8>> = HashMap::new();
     for (bytes, line) in lines(text) {
         match line {
-            Line::Started(record) | Line::Kept(record) => {
+            JournalLine::Started(record) | JournalLine::Kept(record) => {
                 living.insert(record.id, bytes.to_owned());
             }
-            Line::Claimed(server, record) => {
+            JournalLine::Claimed(server, record) => {
                 living.remove(&server);
                 living.insert(record.id, bytes.to_owned());
             }
-            Line::Happened(id, _) => {
+            JournalLine::Happened(id, _) => {
                 if let Some(lines) = living.get_mut(&id) {
                     lines.extend(bytes);
                 }
             }
-            Line::Gone(id) => {
+            JournalLine::Gone(id) => {
                 living.remove(&id);
             }
         }
@@ -414,11 +415,12 @@ fn history(text: &[u8]) -> Option<History> {
     let mut history = None;
     for (_, line) in lines(text) {
         match (line, &mut history) {
-            (Line::Started(record) | Line::Kept(record) | Line::Claimed(_, record), _) => {
-                history = Some(History::new(*record))
-            }
-            (Line::Happened(_, mark), Some(history)) => history.add(mark),
-            (Line::Happened(..), None) | (Line::Gone(_), _) => {}
+            (
+                JournalLine::Started(record) | JournalLine::Kept(record) | JournalLine::Claimed(_, record),
+                _,
+            ) => history = Some(History::new(*record)),
+            (JournalLine::Happened(_, mark), Some(history)) => history.add(mark),
+            (JournalLine::Happened(..), None) | (JournalLine::Gone(_), _) => {}
         }
     }
     history

@@ -102,7 +102,7 @@ fn what_an_older_agent_wrote_says_nothing_of_owners_and_tags() {
     };
     assert_eq!(open(&dir).histories(), [History::new(unowned.clone())]);
     // Nor does one where nobody has to say who they are, so that an older agent can follow, too.
-    assert_eq!(Line::Started(Box::new(unowned)).bytes().unwrap(), format!("{older}\n").into_bytes());
+    assert_eq!(JournalLine::Started(Box::new(unowned)).bytes().unwrap(), format!("{older}\n").into_bytes());
 }
 
 #[test]
@@ -194,9 +194,9 @@ fn a_disk_that_hangs_delays_only_those_who_wait_for_it() {
 fn what_is_damaged_is_kept_aside_and_the_rest_counts() {
     let dir = tempfile::tempdir().unwrap();
     let (whole, cut) = (record(), record());
-    let mut text = Line::Started(Box::new(whole.clone())).bytes().unwrap();
+    let mut text = JournalLine::Started(Box::new(whole.clone())).bytes().unwrap();
     text.extend(b"\0\0garbage\n");
-    let line = Line::Started(Box::new(cut)).bytes().unwrap();
+    let line = JournalLine::Started(Box::new(cut)).bytes().unwrap();
     text.extend(&line[..line.len() / 2]);
     std::fs::write(dir.path().join("spawns"), &text).unwrap();
     let journal = open(&dir);
@@ -222,10 +222,10 @@ proptest! {
         let record = record();
         let id = record.id;
         let lines = [
-            Line::Started(Box::new(record.clone())),
-            Line::Happened(id, JournalEvent::Ready(Moment(61_000))),
-            Line::Happened(id, JournalEvent::Ending(Cause::Stopped)),
-            Line::Happened(id, JournalEvent::Ended(Moment(8), exit())),
+            JournalLine::Started(Box::new(record.clone())),
+            JournalLine::Happened(id, JournalEvent::Ready(Moment(61_000))),
+            JournalLine::Happened(id, JournalEvent::Ending(Cause::Stopped)),
+            JournalLine::Happened(id, JournalEvent::Ended(Moment(8), exit())),
         ].map(|line| line.bytes().unwrap());
         let whole = lines.concat();
         let cut = cut.min(whole.len());

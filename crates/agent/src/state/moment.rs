@@ -29,7 +29,7 @@ fn millis(time: Duration) -> u64 {
     u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
-/// Tells moments, and what they are to this process.
+/// Reads moments, and what they are to this process.
 #[derive(Debug, Clone)]
 pub(crate) struct Clock {
     /// Names this run of the machine: moments of another one mean nothing.

@@ -16,7 +16,7 @@ use crate::spawn::user::Ids;
 pub(crate) struct Record {
     pub(crate) id: SpawnId,
     pub(crate) pid: u32,
-    /// When that process was started, as the kernel counts; tells it from a later one with the same number.
+    /// When that process was started, as the kernel counts; distinguishes it from a later one with the same number.
     pub(crate) start: u64,
     /// The run of the machine.
     pub(crate) boot: String,

@@ -1,4 +1,5 @@
-//! What a spawn holds, and where it has it from.
+//! What a spawn holds, and where it has it from: its port, user, GPU slot, and a warm server that was claimed or must end first.
+//! Taken and given back under the table's lock alone, all of it in one step.
 
 use model::SpawnId;
 use tokio::sync::oneshot;

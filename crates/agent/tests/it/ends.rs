@@ -1,4 +1,4 @@
-//! How spawns end, asked for or not.
+//! How spawns end, asked for or not. Supervision is row 13 of `docs/operator/hoops-server.md`.
 
 use std::time::Duration;
 

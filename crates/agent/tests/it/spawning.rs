@@ -1,4 +1,4 @@
-//! From a request to its answer.
+//! From a request to its answer. Command line and environment of the server are row 11 of `docs/operator/hoops-server.md`.
 
 use std::collections::HashMap;
 use std::os::unix::fs::symlink;

@@ -1,4 +1,5 @@
-//! `hatchery agent`: supervises the stream cache servers of a machine.
+//! `hatchery agent`: supervises the stream cache servers of a machine. Opens the registry, runs one [`::agent::Agent`] until a signal
+//! or the loss of its node, and makes its end an exit code.
 
 use ::agent::{Agent, Closed, OnShutdown, StartError};
 use clap::Args;

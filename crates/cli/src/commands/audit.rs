@@ -1,4 +1,4 @@
-//! `hatchery audit`: what operators ordered.
+//! `hatchery audit`: what operators ordered, newest first, and what came of it. Reads `GET /v1/audit` page by page.
 
 use std::io::{self, Write};
 

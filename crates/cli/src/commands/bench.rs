@@ -4,7 +4,7 @@
 //!  load ──▶ one life each: spawn ─ hold ─ stop ──▶ tally ──▶ report
 //! ```
 //!
-//! [`load`] decides when a spawn is asked for, [`life`] asks and measures, [`tally`] counts, [`report`] tells. All of it
+//! [`load`] decides when a spawn is asked for, [`life`] asks and measures, [`tally`] counts, [`report`] prints. All of it
 //! runs on one thread, because it shares the machine with what it measures.
 
 pub(crate) mod life;

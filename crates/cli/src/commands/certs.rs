@@ -102,13 +102,13 @@ pub(crate) fn run(args: &CertsArgs) -> Result<Exit, Failure> {
     for subject in args.subjects() {
         authority.certify(subject, args.days, args.renew, &mut out)?;
     }
-    tell(args, &mut out)?;
+    report(args, &mut out)?;
     out.flush()?;
     Ok(Exit::Done)
 }
 
 /// How the roles are started with what there is now.
-fn tell(args: &NewArgs, out: &mut impl Write) -> io::Result<()> {
+fn report(args: &NewArgs, out: &mut impl Write) -> io::Result<()> {
     let path = |file: String| args.dir.join(file).display().to_string();
     let ca = path("ca.pem".to_owned());
     for (role, subjects) in [("frontdoor", &args.frontdoors), ("agent", &args.agents)] {

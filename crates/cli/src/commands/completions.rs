@@ -1,4 +1,5 @@
-//! `hatchery completions`: so that a shell knows the flags.
+//! `hatchery completions`: writes the script by which a shell completes commands and flags. It is made from the command line's own
+//! definition.
 
 use std::io::{self, Write};
 

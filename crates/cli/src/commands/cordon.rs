@@ -40,15 +40,15 @@ pub(crate) struct UncordonArgs {
 }
 
 pub(crate) async fn run(context: &Context, args: &CordonArgs) -> Result<Exit, Failure> {
-    tell(context, &context.client.cordon(&args.node).await?)
+    report(context, &context.client.cordon(&args.node).await?)
 }
 
 pub(crate) async fn undo(context: &Context, args: &UncordonArgs) -> Result<Exit, Failure> {
-    tell(context, &context.client.uncordon(&args.node).await?)
+    report(context, &context.client.uncordon(&args.node).await?)
 }
 
 /// Says what the front door answered.
-pub(super) fn tell(context: &Context, answer: &Answer<EligibilityAnswer>) -> Result<Exit, Failure> {
+pub(super) fn report(context: &Context, answer: &Answer<EligibilityAnswer>) -> Result<Exit, Failure> {
     let mut out = io::stdout().lock();
     if context.json {
         write_json(&mut out, &answer.json)?;
@@ -68,7 +68,7 @@ pub(super) fn tell(context: &Context, answer: &Answer<EligibilityAnswer>) -> Res
 pub(super) fn unconfirmed(answer: &EligibilityAnswer) {
     if !answer.agent_acknowledged {
         say(&format!(
-            "note: the agent of {} has not confirmed; its next heartbeat will tell it",
+            "note: the agent of {} has not confirmed; it gets the order with its next heartbeat",
             answer.node
         ));
     }

@@ -14,7 +14,7 @@ use model::{Availability, Eligibility, NodeId, SpawnState};
 use tokio::time::{Instant, sleep, timeout_at};
 
 use self::progress::Progress;
-use super::cordon::{tell, unconfirmed};
+use super::cordon::{report, unconfirmed};
 use crate::args::{ClientFlags, duration};
 use crate::call_error::CallError;
 use crate::client::Answer;
@@ -93,7 +93,7 @@ pub(crate) async fn run(context: &Context, args: &DrainArgs) -> Result<Exit, Fai
         force: args.force.then_some(true),
     };
     if !args.wait {
-        return tell(context, &context.client.drain(&args.node, &request).await?);
+        return report(context, &context.client.drain(&args.node, &request).await?);
     }
     // From here on an interrupt ends the wait, not the process with a half-drawn bar.
     let mut signals = Signals::catch()?;

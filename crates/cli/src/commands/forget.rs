@@ -1,4 +1,4 @@
-//! `hatchery forget`: removes a node that will not come back.
+//! `hatchery forget`: removes the record of a node that will not come back. The front door refuses it for a node that is up.
 
 use std::io::{self, Write};
 

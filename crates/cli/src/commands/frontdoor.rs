@@ -1,4 +1,5 @@
-//! `hatchery frontdoor`: the HTTP service that clients and operators talk to.
+//! `hatchery frontdoor`: the HTTP service that clients and operators talk to. Starts a [`::frontdoor::FrontDoor`] and shuts it down
+//! in good order on a signal; a second one hurries.
 
 use clap::Args;
 

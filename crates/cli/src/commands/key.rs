@@ -1,4 +1,5 @@
-//! `hatchery key`: makes, lists, changes and revokes API keys.
+//! `hatchery key`: makes, lists, changes and revokes API keys. Works on the key file alone, under its lock; front doors read the file
+//! again by themselves.
 
 mod set;
 mod words;

@@ -1,4 +1,5 @@
-//! `hatchery log`: what a spawn wrote.
+//! `hatchery log`: what a spawn wrote to its output, the last lines or as it comes. The node's agent has the file; it is read through
+//! the front door.
 
 use std::io::{self, IsTerminal, Write};
 use std::time::Duration;

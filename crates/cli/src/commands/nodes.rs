@@ -1,4 +1,5 @@
-//! `hatchery nodes`: the machines of the farm.
+//! `hatchery nodes`: the machines of the farm as a table, or one with everything that is known of it. Rows are made here; the widths
+//! are those of [`crate::output`].
 
 use std::borrow::Cow;
 use std::cmp::Ordering;

@@ -1,4 +1,5 @@
-//! `hatchery relay`: the way of viewers to their spawns, and nothing else.
+//! `hatchery relay`: the way of viewers to their spawns, and nothing else. It is a front door without its other routes; with `--node`
+//! it serves that node alone.
 
 use clap::Args;
 

@@ -76,13 +76,13 @@ pub(crate) fn check_registry(flags: &RegistryFlags, guarded: Guarded) -> Result<
     if guarded.insecure {
         warn!(
             host,
-            "the registry is on another machine {lacks}, and --insecure lets it be: whoever reaches it owns the farm"
+            "the registry is on another machine {lacks}, and --insecure lets it be: a process that reaches it owns the farm"
         );
         return Ok(());
     }
     Err(Failure::usage(format!(
         "invalid --registry: expected TLS (rediss://) and a password (--registry-password-file) where Redis is on another machine, \
-         got {host} {lacks}: whoever reaches it owns the farm (--insecure does without)"
+         got {host} {lacks}: a process that reaches it owns the farm (--insecure does without)"
     )))
 }
 

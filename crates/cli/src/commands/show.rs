@@ -1,4 +1,4 @@
-//! `hatchery show`: everything about one spawn.
+//! `hatchery show`: everything about one spawn: its record, the phases of its start as a timeline, its viewer and its end.
 
 use std::io::{self, Write};
 

@@ -1,4 +1,5 @@
-//! `hatchery spawn`: starts a stream cache server.
+//! `hatchery spawn`: starts a stream cache server and prints where viewers connect. The body is the flags' alone; the front door
+//! checks it.
 
 mod progress;
 

@@ -1,4 +1,5 @@
-//! `hatchery spawns`: lists them, those that run before those that have ended.
+//! `hatchery spawns`: lists them, those that run before those that have ended, filtered by the front door, of which only as many are
+//! read as are shown.
 
 use std::cmp::Ordering;
 use std::io::{self, Write};

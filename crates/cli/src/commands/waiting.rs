@@ -1,4 +1,5 @@
-//! `hatchery waiting`: who waits in line.
+//! `hatchery waiting`: who waits in line, at which position, for what and for how long. A look at one moment: places move while it is
+//! printed.
 
 use std::io::{self, Write};
 

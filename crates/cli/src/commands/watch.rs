@@ -1,4 +1,5 @@
-//! `hatchery watch`: what happens on the farm, as it happens.
+//! `hatchery watch`: what happens on the farm, as it happens. Follows the live feed, connects again from the last event on, and
+//! prints each event once.
 
 use std::collections::BTreeSet;
 use std::io::{self, Write};
@@ -173,7 +174,7 @@ mod tests {
     }
 
     #[test]
-    fn what_two_topics_tell_is_printed_once_also_in_any_order() {
+    fn what_two_topics_have_is_printed_once_also_in_any_order() {
         let mut seen = Printed::default();
         let order = [1, 1, 2, 3, 4, 2, 3, 4, 5];
         assert_eq!(order.into_iter().filter(|seq| seen.is_new(*seq)).collect::<Vec<_>>(), [1, 2, 3, 4, 5]);

@@ -6,7 +6,7 @@ import { isStream, lastEvent } from './progress.js';
 /** The front door that this file came from. */
 const HOME = new URL('.', import.meta.url);
 /** Between attempts: at first, and at the most. */
-const BACKOFF = { firstMs: 250, mostMs: 10_000 };
+const BACKOFF = { firstMs: 250, maxMs: 10_000 };
 
 /**
  * Makes attempts until one succeeds, one fails for good, or the deadline passes. `judge` says of an error whether to make
@@ -134,8 +134,8 @@ export function worthRetrying(error) {
   return error.status === 503 || (error.problem.code === undefined && [502, 504].includes(error.status));
 }
 
-export function jittered(failures, { firstMs, mostMs }) {
-  return Math.min(mostMs, firstMs * 2 ** Math.min(failures - 1, 20)) * (0.5 + Math.random() / 2);
+export function jittered(failures, { firstMs, maxMs }) {
+  return Math.min(maxMs, firstMs * 2 ** Math.min(failures - 1, 20)) * (0.5 + Math.random() / 2);
 }
 
 function sleep(ms, signal) {

@@ -62,7 +62,7 @@ export interface SpawnOptions extends CallOptions {
   waitForQuota?: boolean;
   /** Your own key, to make the same call again from elsewhere. Default: one per call of `spawn`. */
   idempotencyKey?: string;
-  /** Called whenever it has come further; never by a front door of a release that cannot tell. What it throws ends the call. */
+  /** Called whenever it has come further; never by a front door of a release that does not know. What it throws ends the call. */
   onProgress?: (progress: SpawnProgress) => void;
 }
 
@@ -189,13 +189,14 @@ export interface LiveOptions {
   /** How much later than announced a heartbeat may come; 5 seconds when left out. */
   heartbeatBufferSeconds?: number;
   /** Pauses between attempts to connect: doubled each time, jittered. */
-  backoff?: { firstMs?: number; mostMs?: number };
+  backoff?: { firstMs?: number; maxMs?: number; /** @deprecated It is `maxMs` now. */ mostMs?: number };
 }
 
 /** How the connection is. */
 export type LiveState =
   | { state: 'connecting'; base: string; attempts: number }
   | { state: 'open'; base: string; connection: string; caller?: { owner?: string; scopes?: string[] } }
+  /** `reason` says why, as far as it is known; from the third attempt that no front door answered, also what may stand in the way. */
   | { state: 'waiting'; retryAt: number; attempts: number; code?: number; reason?: string }
   | { state: 'refused'; code: 'unauthenticated'; reason: string }
   | { state: 'closed' };

@@ -4,13 +4,15 @@ import { basesOf, jittered, tokenOf } from './call.js';
 import { HatcheryError, RefusedError } from './errors.js';
 
 /** Between attempts to connect: at first, and at the most. */
-const RECONNECT = { firstMs: 250, mostMs: 10_000 };
+const RECONNECT = { firstMs: 250, maxMs: 10_000 };
 /** A connection without a `hello` by then is given up. */
 const HELLO_MS = 10_000;
 /** A connection that lived this long was a good one: the next pause is a short one again. */
 const GOOD_MS = 5_000;
 /** When a front door ends, all pages that were connected to it come at once: the first attempt comes at any time within this. */
 const SPREAD_MS = 1_000;
+/** After so many attempts in a row that no front door answered, the reason says what may stand in the way. */
+const UNANSWERED = 3;
 
 /**
  * Opens the live feed. It connects by itself, and again whenever the connection is lost; subscriptions resume where they
@@ -41,6 +43,10 @@ export class Live extends EventTarget {
   #failures = 0;
   #turn = 0;
   #opened = 0;
+  /** Attempts in a row in which no frame came. */
+  #unanswered = 0;
+  /** Why no front door answers, as far as it is known. */
+  #obstacle;
   #connection;
   /** Whether the front door sends long snapshots in parts. */
   #inParts = false;
@@ -55,7 +61,9 @@ export class Live extends EventTarget {
     this.#bases = basesOf(base);
     this.#token = token;
     this.#buffer = heartbeatBufferSeconds;
-    this.#backoff = { ...RECONNECT, ...backoff };
+    // `mostMs` is what the release before called `maxMs`.
+    const before = backoff.mostMs !== undefined && { maxMs: backoff.mostMs };
+    this.#backoff = { ...RECONNECT, ...before, ...backoff };
     globalThis.addEventListener?.('online', this.#wake);
     globalThis.document?.addEventListener('visibilitychange', this.#wake);
     this.#connect();
@@ -149,14 +157,45 @@ export class Live extends EventTarget {
       return;
     }
     this.#socket = socket;
+    this.#unanswered += 1;
     this.#expect(HELLO_MS, 'no hello');
     const mine = (handle) => (event) => this.#socket === socket && handle(event);
     socket.onmessage = mine(({ data }) => this.#receive(JSON.parse(data), base, token));
-    socket.onclose = mine(({ code, reason }) => this.#lost(code, reason));
+    socket.onclose = mine(({ code, reason }) => {
+      this.#lost(code, reason || this.#obstacle);
+      if (this.#unanswered >= UNANSWERED) this.#explain(url);
+    });
+  }
+
+  /**
+   * Browsers do not say why a WebSocket could not be opened. Whether a plain request gets through says which side to look at. The
+   * answer itself is of no use, and pages of any origin may ask without seeing it.
+   */
+  async #explain(url) {
+    const waiting = this.#state;
+    const reached = await fetch(new URL('../client.js', url.href.replace(/^ws/, 'http')), {
+      method: 'HEAD',
+      mode: 'no-cors',
+      cache: 'no-store',
+      signal: AbortSignal.timeout?.(HELLO_MS),
+    }).then(
+      () => true,
+      () => false,
+    );
+    const obstacle = reached
+      ? `${url.href} does not open, though its server answers: either a load balancer or proxy on the way refuses WebSockets, or ` +
+        '--cors-origin of the front door does not allow the origin of this page'
+      : `${url.host} cannot be reached`;
+    if (this.#unanswered < UNANSWERED) return;
+    if (this.#obstacle !== obstacle) console.warn(`hatchery: ${obstacle}`);
+    this.#obstacle = obstacle;
+    if (this.#state === waiting) this.#become({ ...waiting, reason: obstacle });
   }
 
   #receive(frame, base, token) {
     if (frame.type === 'hello') {
+      this.#unanswered = 0;
+      this.#obstacle = undefined;
       this.#heartbeatMs = (frame.heartbeatSeconds + this.#buffer) * 1000;
       this.#connection = frame.connection;
       this.#inParts = frame.features?.includes('parts') ?? false;

@@ -1,4 +1,5 @@
-//! Errors of calls to agents, by what the caller may do next.
+//! Errors of calls to agents, by what the caller may do next: try another node, or first make sure that nothing was started. Only
+//! what is certain to have changed nothing is said to have changed nothing; every unknown status counts as a lost answer.
 
 use tonic::{Code, Status};
 use wire::v1;

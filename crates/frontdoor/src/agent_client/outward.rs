@@ -44,7 +44,7 @@ mod tests {
 
     #[test]
     fn no_address_leaves_the_farm_and_the_kind_of_trouble_does() {
-        for (why, told) in [
+        for (why, shown) in [
             ("Connection refused (os error 111)", "connection refused"),
             ("received fatal alert: UnknownCA", "a certificate was not accepted"),
             ("received fatal alert: HandshakeFailure", "TLS failed"),
@@ -62,7 +62,7 @@ mod tests {
                 "it needs TLS, and this front door has no --tls-client-ca",
             ),
         ] {
-            assert_eq!(outward(why), told);
+            assert_eq!(outward(why), shown);
         }
     }
 }

@@ -138,7 +138,7 @@ async fn an_attempt_to_connect_goes_on_when_the_request_has_moved_on() {
     agents.link(&node(), &advertise, Duration::ZERO).await.unwrap();
 }
 
-/// Whoever has the key of one node may have an address recorded for another, and answer there as it likes.
+/// The holder of the key of one node may have an address recorded for another, and answer there as it likes.
 #[tokio::test]
 async fn nothing_is_sent_to_an_agent_with_the_certificate_of_another_node() {
     let (_dir, server, client) = farm();

@@ -1,4 +1,7 @@
 //! Callers: their credentials, and what each of them takes of this front door.
+//!
+//! Owns an account for each caller that was heard of lately: calls, live connections and places in line, within its limits. Limits count here
+//! alone; those of spawns are the registry's. Failure: a key file that cannot be read keeps its last keys for a minute, and then denies.
 
 mod accounts;
 mod authenticator;

@@ -1,4 +1,5 @@
-//! A rate of anything that costs time.
+//! A rate of anything that costs time, as one moment (generic cell rate algorithm): no task, no timer, and nothing to clean up. The
+//! caller brings the clock and the lock.
 
 use std::time::Duration;
 

@@ -3,15 +3,15 @@
 use std::net::SocketAddr;
 
 use crate::settings::{Config, HoopsEndpoint, HoopsSettings, PublicUrl};
-use crate::spawning::order::EndpointForm;
+use crate::spawning::order::EndpointChoice;
 
 /// The forms of endpoints.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Forms {
     /// Of spawns that answers name.
-    pub(super) answered: EndpointForm,
+    pub(super) answered: EndpointChoice,
     /// Of spawns whose viewer is connected already, which has the token in it.
-    pub(super) proxied: EndpointForm,
+    pub(super) proxied: EndpointChoice,
 }
 
 impl Forms {
@@ -24,11 +24,11 @@ impl Forms {
         let own = with_port(&PublicUrl::Listener.endpoint_form(listener, has_tls));
         let proxied = relay.clone().unwrap_or(own);
         let answered = match settings.endpoint {
-            HoopsEndpoint::Direct => EndpointForm::Agent,
-            HoopsEndpoint::Relay => EndpointForm::Given(proxied.clone()),
-            HoopsEndpoint::Port => EndpointForm::Given(of_port(relay.as_deref())),
+            HoopsEndpoint::Direct => EndpointChoice::Agent,
+            HoopsEndpoint::Relay => EndpointChoice::Given(proxied.clone()),
+            HoopsEndpoint::Port => EndpointChoice::Given(of_port(relay.as_deref())),
         };
-        Self { answered, proxied: EndpointForm::Given(proxied) }
+        Self { answered, proxied: EndpointChoice::Given(proxied) }
     }
 }
 
@@ -57,8 +57,8 @@ pub(super) fn with_port(url: &str) -> String {
 }
 
 /// Whether viewers reach spawns by TLS.
-pub(super) fn is_secure(form: &EndpointForm) -> bool {
-    matches!(form, EndpointForm::Given(form) if form.starts_with("wss:"))
+pub(super) fn is_secure(form: &EndpointChoice) -> bool {
+    matches!(form, EndpointChoice::Given(form) if form.starts_with("wss:"))
 }
 
 /// The port of an endpoint that is no more than scheme, host and port.

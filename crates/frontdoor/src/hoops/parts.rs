@@ -1,4 +1,5 @@
-//! What the listener's handlers have at hand.
+//! What the handlers of the HOOPS Server interface have at hand: the edge, the index of spawns, files, and the bound of upgrades that
+//! wait. Made once at start and shared; the index is written by [`Hoops::follow`] alone.
 
 use std::net::SocketAddr;
 use std::num::NonZeroU32;
@@ -24,7 +25,7 @@ use crate::metrics::HoopsMetrics;
 use crate::request_context::RequestContext;
 use crate::settings::HoopsSettings;
 use crate::spawning::held_slot::HeldSlot;
-use crate::spawning::order::{Accounted, EndpointForm, SpawnOrder};
+use crate::spawning::order::{Accounted, EndpointChoice, SpawnOrder};
 use crate::spawning::progress::Progress;
 
 /// The vendor's client gives up after 60 s. An answer that is under way by then is of no use.
@@ -117,7 +118,7 @@ impl Hoops {
     pub(super) fn order(
         &self,
         wanted: &Wanted,
-        form: EndpointForm,
+        form: EndpointChoice,
         turn: &Turn,
     ) -> Result<SpawnOrder, Failure> {
         let order = wanted.order().map_err(|bad| Failure::new(bad.status, bad.reason))?;

@@ -1,4 +1,5 @@
-//! From a request to what answers it, and what every answer carries.
+//! From a request to what answers it, and what every answer carries (CORS, the request's id). Paths are compared without case, as the
+//! vendor's server does. A panic is a 500 of the vendor's shape.
 
 use std::any::Any;
 use std::sync::Arc;

@@ -1,4 +1,5 @@
-//! Operators' orders, as they were given.
+//! `GET /v1/audit`: operators' orders, as they were given, and what came of them, page by page from the registry. Needs the scope
+//! `operate`.
 
 use std::sync::Arc;
 

@@ -1,4 +1,5 @@
-//! The description of the surface, generated from the code that serves it.
+//! The description of the surface (OpenAPI 3.1), generated from the code that serves it, and completed by what holds for every route:
+//! credentials, scopes, the problems that any request may get. Made once at start.
 
 use axum::body::Bytes;
 use axum::http::{Method, header};

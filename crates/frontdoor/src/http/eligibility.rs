@@ -1,4 +1,5 @@
-//! What operators do with nodes.
+//! What operators do with nodes: `POST …/cordon`, `…/uncordon`, `…/drain`. Reads the request and shows the answer; the order itself
+//! and its record are [`crate::operations`]'.
 
 use std::sync::Arc;
 

@@ -1,4 +1,5 @@
-//! Reading requests, with refusals in the shape of the contract.
+//! Reading requests, with refusals in the shape of the contract: bodies within bounds of size and time, queries of which nothing may
+//! be left over, ids. Every refusal names the field, parameter or header at fault.
 
 use std::time::Duration;
 

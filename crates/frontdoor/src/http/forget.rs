@@ -1,4 +1,5 @@
-//! `DELETE /v1/nodes/{node}`.
+//! `DELETE /v1/nodes/{node}`: forgets a node that will not come back. It is an operator's order with a record; a node that is up is
+//! refused by the registry.
 
 use std::sync::Arc;
 

@@ -1,4 +1,5 @@
-//! `GET /v1/live`: the handshake of the live feed.
+//! `GET /v1/live`: the handshake of the live feed. Refuses what is no handshake, and pages of other origins; all that comes after the
+//! 101 is [`crate::live`]'s.
 
 use std::sync::Arc;
 

@@ -1,4 +1,5 @@
-//! Nodes, as operators see them.
+//! `GET /v1/nodes`, and one of them: nodes, as operators see them, read from the registry. Callers that ask for the list at the same
+//! time share one reading.
 
 use std::sync::Arc;
 

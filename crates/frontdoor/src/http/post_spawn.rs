@@ -1,4 +1,5 @@
-//! `POST /spawn`.
+//! `POST /spawn`: from the request to the answer; what is in between is [`crate::spawning`]'s. The answer owns the spawn until it is
+//! on its way: where the caller has gone before that, the spawn is ended.
 
 use std::pin::Pin;
 use std::sync::Arc;

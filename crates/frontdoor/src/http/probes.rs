@@ -1,4 +1,5 @@
-//! Probes and metrics.
+//! Probes and metrics: `/healthz`, `/readyz`, `/metrics`. Readiness asks the registry, within a second, and says each dependency's
+//! state. A front door that can still place spawns from its snapshot is `degraded` and answers 200.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -171,7 +172,7 @@ fn unread_warning(file: access::Unread) -> String {
     }
 }
 
-/// Figures for Prometheus, on the admin port only.
+/// Metrics for Prometheus, on the admin port only.
 #[utoipa::path(
     get,
     path = "/metrics",

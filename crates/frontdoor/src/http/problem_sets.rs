@@ -71,7 +71,7 @@ problem_sets! {
     OperateProblems [InvalidRequest, NotFound, BodyTooLarge, UnsupportedMediaType, RegistryUnavailable];
     /// Of having a node forgotten.
     ForgetProblems [InvalidRequest, NotFound, NodeUp, RegistryUnavailable];
-    /// Of what only a node's agent can tell.
+    /// Of what only a node's agent knows.
     LogProblems [InvalidRequest, NotFound, RegistryUnavailable, NodeUnreachable];
     /// Of the live feed's handshake.
     LiveProblems [InvalidRequest, UpgradeRequired, ShuttingDown];

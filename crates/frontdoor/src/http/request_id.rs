@@ -1,4 +1,5 @@
-//! The id that ties a request to its log lines everywhere.
+//! The id that ties a request to its log lines everywhere: the caller's `X-Request-Id` where that is sane, else a new one. It names
+//! no caller and proves nothing.
 
 use axum::http::HeaderMap;
 use model::RequestId;

@@ -1,4 +1,5 @@
-//! One route, and the layers around its handlers.
+//! One route, and the layers around its handlers, from the outside: observation, the border against pages of other origins, CORS, the
+//! gate (credentials and scopes). A route cannot be built without saying what each operation needs of its callers.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,4 +1,5 @@
-//! Spawns that were started: list, show, stop, log.
+//! Spawns that were started: list, show, stop, log, and their life. Callers see their own spawns; those of others are answered as
+//! unknown, except to operators. What was begun at an agent is completed, whether or not the caller stays.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,4 +1,5 @@
-//! The line: who waits for what, since when, and at which position.
+//! `GET /v1/waiting`: the line, who waits for what, since when, and at which position. A reading of the registry: by the time it
+//! arrives places have moved.
 
 use std::sync::Arc;
 

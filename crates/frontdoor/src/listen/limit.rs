@@ -1,4 +1,5 @@
-//! The limit of open files, and how many connections it allows.
+//! The limit of open files, and how many connections it allows. The soft limit is raised to the hard one where that is needed; where
+//! it is too low, fewer connections are taken than `--max-connections` says, and the log says so.
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tracing::warn;

@@ -1,4 +1,5 @@
-//! What a request knows of the connection it came on.
+//! What a request knows of the connection it came on: the other end, and what its certificate stated. Set by the listener, which has
+//! checked it; nothing in the request can change it.
 
 use std::net::SocketAddr;
 

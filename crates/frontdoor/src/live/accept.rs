@@ -1,4 +1,5 @@
-//! The handshake of a live connection, once its request was checked.
+//! The handshake of a live connection: limits of frames and buffers, then the session as a task of its own. A connection that breaks
+//! before that leaves nothing.
 
 use std::sync::Arc;
 

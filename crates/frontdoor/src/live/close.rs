@@ -1,4 +1,5 @@
-//! Why a live connection ends, and what its subscriber is sent last.
+//! Why a live connection ends, and what its subscriber is sent last: a close code and a reason, which are part of the contract
+//! (`docs/user/live-feed.md`), within a deadline that depends on why.
 
 use std::time::Duration;
 

@@ -1,4 +1,5 @@
-//! The live feed's part of a front door.
+//! The live feed's part of a front door: what all its connections share. Owns the feed, the tokens of sessions that shutdown waits
+//! for, and the bound of subscriptions that read old events from the registry at once.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,4 +1,5 @@
-//! What a live connection may hear, and for how long.
+//! What a live connection may hear, and for how long. Rights end with the credential, also when it is revoked meanwhile; a connection
+//! that was to show one has ten seconds for it.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -209,8 +209,8 @@ impl View {
 
     /// The node that has to be read before this event can be applied: an event does not say what a node offers.
     pub(crate) fn lacks<'e>(&self, event: &'e Event) -> Option<&'e NodeId> {
-        let tells = !is_of_spawns(event.kind) && event.kind != EventKind::NodeForgotten;
-        let node = event.node.as_ref().filter(|_| tells)?;
+        let is_shown = !is_of_spawns(event.kind) && event.kind != EventKind::NodeForgotten;
+        let node = event.node.as_ref().filter(|_| is_shown)?;
         (event.kind == EventKind::NodeCapacity || !self.nodes.contains_key(node)).then_some(node)
     }
 

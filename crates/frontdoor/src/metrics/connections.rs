@@ -1,4 +1,5 @@
-//! Connections to both ports.
+//! Connections to both ports, and why a front door closed some of them. The gauge follows the connections' own life: each is counted
+//! when it is taken and again when it is gone.
 
 use std::fmt;
 use std::sync::atomic::AtomicI64;

@@ -1,4 +1,5 @@
-//! The HOOPS Server interface, all named `hatchery_frontdoor_hoops_…`.
+//! The HOOPS Server interface, all named `hatchery_frontdoor_hoops_…`: spawns by way and status, upgrades that wait, and ports that
+//! lead nowhere, by reason.
 
 use std::sync::atomic::AtomicI64;
 

@@ -1,4 +1,5 @@
-//! The live feed, all named `hatchery_frontdoor_live_…`.
+//! The live feed, all named `hatchery_frontdoor_live_…`: connections and why they ended, subscriptions, messages, the lag of events,
+//! and how long snapshots take.
 
 use std::sync::atomic::{AtomicI64, AtomicU64};
 use std::time::Duration;

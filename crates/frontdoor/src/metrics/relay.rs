@@ -1,4 +1,5 @@
-//! Viewers that come through this front door, all named `hatchery_frontdoor_relay_…`.
+//! Viewers that come through this front door, all named `hatchery_frontdoor_relay_…`: sessions and handshakes under way, bytes
+//! passed, and why viewers were not connected or were parted from their servers.
 
 use std::sync::atomic::AtomicI64;
 use std::time::Duration;

@@ -1,4 +1,5 @@
-//! HTTP requests.
+//! HTTP requests: those under way, and those answered by route, method and status. Routes are patterns, never paths, so callers
+//! cannot make new series.
 
 use std::sync::atomic::AtomicI64;
 

@@ -1,4 +1,5 @@
-//! What a page may do once it is in a browser.
+//! What a page may do once it is in a browser (`Content-Security-Policy` and its kin). Each page gets no more than it is for; a file
+//! without a policy cannot be served.
 
 /// What a file is loaded for, and what it may do there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

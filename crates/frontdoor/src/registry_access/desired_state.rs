@@ -19,7 +19,7 @@ const MAX_NODES: usize = 10_000;
 
 /// What an operator wants of a node.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct DesiredState {
+pub(crate) struct NodeOrder {
     pub(crate) generation: u64,
     pub(crate) eligibility: Eligibility,
     pub(crate) drain: Option<Drain>,
@@ -27,7 +27,7 @@ pub(crate) struct DesiredState {
 
 #[derive(Debug)]
 struct Remembered {
-    order: DesiredState,
+    order: NodeOrder,
     /// The number that the registry showed last; 0 when it does not know the node.
     shown: u64,
     /// Since when the registry does not know the node.
@@ -64,7 +64,7 @@ impl DesiredStates {
     }
 
     /// The registry has taken this order.
-    pub(crate) fn given(&self, node: &NodeId, order: DesiredState) {
+    pub(crate) fn given(&self, node: &NodeId, order: NodeOrder) {
         let mut state = self.lock();
         let nodes = &mut state.nodes;
         if let Some(known) = nodes.get_mut(node) {
@@ -92,11 +92,11 @@ impl DesiredStates {
     }
 
     /// Takes in the registry's records, which are sorted by name. Returns the orders that it has forgotten; the caller repeats them.
-    pub(crate) fn observe(&self, records: &[NodeRecord], forget: Duration) -> Vec<(NodeId, DesiredState)> {
+    pub(crate) fn observe(&self, records: &[NodeRecord], forget: Duration) -> Vec<(NodeId, NodeOrder)> {
         let mut state = self.lock();
         let nodes = &mut state.nodes;
         for record in records.iter().filter(|record| record.generation > 0) {
-            let shown = DesiredState {
+            let shown = NodeOrder {
                 generation: record.generation,
                 eligibility: record.eligibility,
                 drain: record.drain.clone(),
@@ -159,8 +159,8 @@ mod tests {
 
     const FORGET: Duration = Duration::from_secs(60);
 
-    fn order(generation: u64, eligibility: Eligibility) -> DesiredState {
-        DesiredState { generation, eligibility, drain: None }
+    fn order(generation: u64, eligibility: Eligibility) -> NodeOrder {
+        NodeOrder { generation, eligibility, drain: None }
     }
 
     fn record(name: &str, generation: u64, eligibility: Eligibility) -> NodeRecord {

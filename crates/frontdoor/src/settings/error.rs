@@ -1,4 +1,4 @@
-//! Settings that are wrong.
+//! Settings that are wrong: which flag, what it expects, what it got. The command line ends with code 2 before anything is opened.
 
 use std::time::Duration;
 

@@ -1,6 +1,7 @@
 //! Settings: flags ([`Options`]), checked once before any port is bound, become a typed [`Config`].
 //!
-//! Failure: the first setting that is wrong is a [`ConfigError`], which names the flag. Nothing after start-up reads a flag.
+//! Failure: the first setting that is wrong is a [`ConfigError`], which names the flag. Nothing after start-up reads a flag. Each group of flags has a file with
+//! its options, its defaults and its checks.
 
 mod config;
 mod error;

@@ -1,4 +1,5 @@
-//! The command line of `hatchery frontdoor`.
+//! The command line of `hatchery frontdoor`, and how it becomes a configuration. Each group of flags is checked where it is defined;
+//! here is what takes two of them to judge.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -254,7 +255,7 @@ fn access(options: &access::Options, owner_is_named: bool) -> Result<Option<Acce
 /// A caller that waits as long as its reservation is good for would be answered with a slot that is taken back.
 const MAX_DEADLINE: Duration = timing::RESERVATION.saturating_sub(Duration::from_secs(1));
 
-/// A process that was told to leave is not forgotten for longer.
+/// A process that was asked to leave is not forgotten for longer.
 const MAX_RELAY_DRAIN: Duration = Duration::from_secs(7 * 24 * 3600);
 
 fn counted(flag: &'static str, found: usize, least: usize, most: usize) -> Result<(), ConfigError> {

@@ -1,4 +1,5 @@
-//! Pages that may call the front door from a browser (`--cors-origin`).
+//! Pages that may call the front door from a browser (`--cors-origin`). Origins are compared as browsers send them, so anything that
+//! is not exactly one is refused at start instead of never matching.
 
 use axum::http::{HeaderValue, Uri};
 

@@ -1,4 +1,5 @@
-//! The flags of viewers that come through this front door.
+//! The flags of viewers that come through this front door: the public URL, which every endpoint begins with, pings, and how long
+//! viewers may outlast a shutdown.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;

@@ -1,4 +1,5 @@
-//! Why there is no spawn.
+//! Why there is no spawn: the reason that decides the answer, and its words. Several attempts may have failed; `attempts.rs` says
+//! which reason counts.
 
 use model::api;
 use model::{Exit, NodeId, SpawnId};

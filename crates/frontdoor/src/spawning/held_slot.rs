@@ -25,7 +25,7 @@ use tracing::{debug, info};
 use wire::v1;
 use wire::v1::refused::Reason;
 
-use super::order::{EndpointForm, SpawnOrder};
+use super::order::{EndpointChoice, SpawnOrder};
 use crate::agent_client::{AgentError, Agents, StartOutcome, StopReason};
 use crate::metrics::{CleanupKind, SpawnMetrics, SpawnPhase};
 use crate::registry_access::circuit::RegistryClient;
@@ -164,9 +164,9 @@ impl HeldSlot {
             owner: order.owner.clone().map(Into::into),
             node: self.reservation.node.to_string(),
             endpoint: match &order.endpoint {
-                EndpointForm::Usual => access.endpoint_form.clone(),
-                EndpointForm::Agent => None,
-                EndpointForm::Given(form) => Some(form.clone()),
+                EndpointChoice::Usual => access.endpoint_form.clone(),
+                EndpointChoice::Agent => None,
+                EndpointChoice::Given(form) => Some(form.clone()),
             },
             max_life_ms: order.max_life.or(access.lives.max_life).map(millis),
             max_idle_ms: access.lives.max_idle.map(millis),

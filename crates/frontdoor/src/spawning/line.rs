@@ -187,7 +187,7 @@ impl Line {
     }
 
     /// Puts the waiters of a demand into the order of the registry's line. A request that comes back has its old place there, which
-    /// only the line itself tells; were it last here, it would hold up those before it, and ask too seldom.
+    /// only the line itself knows; were it last here, it would hold up those before it, and ask too seldom.
     async fn reorder(&self, demand: &Demand) {
         let Ok(line) = self.registry.waiting().await else { return };
         let order: HashMap<TicketId, usize> =

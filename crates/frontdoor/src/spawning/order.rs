@@ -42,7 +42,7 @@ impl Eq for Accounted {}
 
 /// The form of the endpoint that a spawn is given.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub(crate) enum EndpointForm {
+pub(crate) enum EndpointChoice {
     /// The front door's, or the agent's where the front door has none.
     #[default]
     Usual,
@@ -78,7 +78,7 @@ pub(crate) struct SpawnOrder {
     pub(crate) account: Option<Accounted>,
     /// The form of its endpoint; no part of what is ordered.
     #[serde(skip)]
-    pub(crate) endpoint: EndpointForm,
+    pub(crate) endpoint: EndpointChoice,
 }
 
 impl SpawnOrder {
@@ -118,7 +118,7 @@ impl SpawnOrder {
             owner: None,
             max_spawns: None,
             account: None,
-            endpoint: EndpointForm::Usual,
+            endpoint: EndpointChoice::Usual,
         })
     }
 

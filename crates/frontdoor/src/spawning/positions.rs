@@ -1,4 +1,4 @@
-//! Tells requests that are watched where they stand in line.
+//! Finds for requests that are watched where they stand in line.
 //!
 //! Owns: the places in line whose positions are wanted here; they may be held by other front doors. One task reads the line for all of
 //! them, so it costs the registry the same for one watcher and for a thousand, and nothing while there is none.

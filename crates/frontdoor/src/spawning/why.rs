@@ -1,4 +1,5 @@
-//! Verdicts on nodes in the words of a person.
+//! Verdicts on nodes in the words of a person, with the key that programs compare. It explains what the placement's own code has
+//! judged and decides nothing.
 
 use model::{Demand, Misfit, NodeId, Placement, RendererType};
 use registry::{Assessment, Forecast, Foreseen, Standing, Verdict};

@@ -1,4 +1,7 @@
 //! A running front door: its ports and its background tasks.
+//!
+//! Owns the listeners and every task; dropping it ends them all at once. Ports are opened before anything is promised, so a front
+//! door that starts can serve. [`StartError`] leaves nothing behind.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -25,6 +28,19 @@ const MAX_ADMIN_CONNECTIONS: usize = 1024;
 const ADMIN_MEMORY: usize = 16 << 20;
 
 /// A running front door. Dropping it ends it at once; [`FrontDoor::shutdown`] ends it in good order.
+///
+/// ```
+/// use frontdoor::{Config, FrontDoor, StartError};
+/// use registry::Registry;
+///
+/// async fn serve(config: Config, registry: Registry, enough: impl Future<Output = ()>) -> Result<(), StartError> {
+///     let door = FrontDoor::start(config, registry).await?;
+///     println!("callers are served on {}", door.http_addr());
+///     enough.await;
+///     door.shutdown().await;
+///     Ok(())
+/// }
+/// ```
 #[derive(Debug)]
 pub struct FrontDoor {
     pub(super) parts: Parts,

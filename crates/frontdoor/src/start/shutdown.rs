@@ -1,4 +1,5 @@
-//! The order in which a front door leaves.
+//! The order in which a front door leaves: no new connections, requests finish, what is late is cut, clean-ups are completed, viewers
+//! stay up to `--relay-drain`. Each step has a deadline, so it always ends.
 
 use std::time::Duration;
 

@@ -51,7 +51,7 @@ pub(super) enum Refused {
     Agent(AgentError),
 }
 
-/// A viewer that its agent knows of. Dropping it tells the agent that the viewer has gone.
+/// A viewer that its agent knows of. Dropping it reports to the agent that the viewer has gone.
 #[derive(Debug)]
 pub(super) struct Attached {
     node: NodeId,
@@ -96,7 +96,7 @@ impl Attached {
         }
     }
 
-    /// Keeps the agent knowing of the viewer, until `gone`: an agent that takes the node over is told anew.
+    /// Keeps the agent knowing of the viewer, until `gone`: an agent that takes the node over gets it anew.
     pub(super) async fn keep(&mut self, reach: &Reach, gone: &CancellationToken) {
         gone.run_until_cancelled(self.keep_for_good(reach)).await;
     }

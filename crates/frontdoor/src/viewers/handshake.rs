@@ -135,6 +135,9 @@ impl Viewers {
                 (response, server, None, settings)
             }
             None => {
+                if !reach.is_on_a_node() {
+                    relays.note_without_relay(&wanted.node, &addresses.advertise);
+                }
                 let (attached, response, server) =
                     self.through(&addresses.advertise, wanted, &head, viewer, id).await?;
                 let settings = match before {

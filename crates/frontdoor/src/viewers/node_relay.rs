@@ -82,6 +82,8 @@ pub(crate) struct NodeRelays {
     tls: Option<tls::Client>,
     /// Whether the log has that there is no certificate.
     warned: Arc<AtomicBool>,
+    /// Nodes of which the log has that frames of their viewers are not encrypted.
+    in_the_clear: Arc<tls::LoggedOnce<NodeId>>,
     /// Of nodes that are being called, or could not be reached a moment ago. Never held across an await.
     calls: Arc<Mutex<HashMap<NodeId, Calls>>>,
 }
@@ -120,7 +122,22 @@ impl Drop for Call {
 impl NodeRelays {
     /// `None`: there is no certificate to show.
     pub(crate) fn new(tls: Option<tls::Client>) -> Self {
-        Self { tls, warned: Arc::default(), calls: Arc::default() }
+        Self { tls, warned: Arc::default(), in_the_clear: Arc::default(), calls: Arc::default() }
+    }
+
+    /// Logs, once for each node, that frames of its viewers cross the network in the clear though its agent is called by TLS. Returns whether
+    /// it did.
+    pub(super) fn note_without_relay(&self, node: &NodeId, advertise: &str) -> bool {
+        let is_new =
+            model::viewers_pass_in_the_clear(advertise, None) && self.in_the_clear.is_new(node.clone());
+        if is_new {
+            warn!(
+                node.id = %node,
+                "frames of viewers are not encrypted on their way to this node, whose agent has TLS: run `hatchery relay` there and name it \
+                 with --viewer-relay, or keep that network your own (logged once for each node)"
+            );
+        }
+        is_new
     }
 
     /// Begins a call of the node's relay, if that is not called too often as it is.
@@ -274,5 +291,15 @@ mod tests {
         assert!(is_port("port-55001", true));
         assert!(!is_port("port-55001", false));
         assert!(!is_port("55001", true) && !is_port("port-", true) && !is_port("port-655361", true));
+    }
+
+    #[test]
+    fn a_node_whose_frames_are_not_encrypted_is_logged_once() {
+        let relays = NodeRelays::new(None);
+        let (a, b): (NodeId, NodeId) = ("a".parse().unwrap(), "b".parse().unwrap());
+        assert!(!relays.note_without_relay(&a, "http://10.0.0.7:7070"));
+        assert!(relays.note_without_relay(&a, "https://10.0.0.7:7070"));
+        assert!(!relays.note_without_relay(&a, "https://10.0.0.7:7070"));
+        assert!(relays.note_without_relay(&b, "https://10.0.0.8:7070"));
     }
 }

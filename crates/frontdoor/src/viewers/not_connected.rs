@@ -1,4 +1,5 @@
-//! Why a viewer is not connected.
+//! Why a viewer is not connected: a word for metrics and logs, and details for the log alone. Whatever is wrong with a URL is one and
+//! the same reason, so that nothing can be learned by trying.
 
 use model::NodeId;
 use registry::RegistryError;

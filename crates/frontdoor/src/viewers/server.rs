@@ -77,7 +77,7 @@ where
         .handshake(TokioIo::new(stream))
         .await
         .map_err(broken)?;
-    // It ends with the connection, whose owner is whoever has the answer.
+    // It ends with the connection, whose owner is the holder of the answer.
     tokio::spawn(connection.with_upgrades());
     let path = uri.query().map_or_else(|| path.to_owned(), |query| format!("{path}?{query}"));
     let mut asked = hyper::Request::new(Empty::<Bytes>::new());

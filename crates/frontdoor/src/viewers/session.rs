@@ -1,4 +1,5 @@
-//! One viewer that is connected.
+//! One viewer that is connected: frames pass until either side ends, the viewer vanishes, or the front door cuts it. Owns both
+//! connections and the agent's knowledge of the viewer; its end gives all three back.
 
 use std::time::Duration;
 
@@ -31,7 +32,7 @@ pub(super) struct Shared {
     pub(super) metrics: RelayMetrics,
 }
 
-/// See the module's documentation. Its end closes both connections, and tells the agent, or the relay of the node does.
+/// See the module's documentation. Its end closes both connections and reports it to the agent, or the relay of the node does.
 #[derive(Debug)]
 pub(super) struct Session {
     pub(super) shared: Shared,

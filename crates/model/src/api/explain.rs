@@ -1,4 +1,5 @@
-//! Why a request would be placed where it would, or nowhere.
+//! Why a request would be placed where it would, or nowhere: the answer of `POST /v1/explain`, with a verdict for each node. True for
+//! the moment it was made.
 
 use std::collections::BTreeMap;
 

@@ -1,4 +1,5 @@
-//! What was: operators' orders, and counts of each minute.
+//! What was: operators' orders (`GET /v1/audit`), and counts of each minute (`GET /v1/history`), as clients see them. The registry
+//! keeps both within bounds.
 
 use std::collections::BTreeMap;
 
@@ -43,7 +44,7 @@ pub struct History {
     pub minutes: Vec<HistoryMinute>,
 }
 
-/// Counts of one minute. Callers without the scope `operate` see when it began and its slots alone: the rest tells of others' spawns.
+/// Counts of one minute. Callers without the scope `operate` see when it began and its slots alone: the rest is about others' spawns.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct HistoryMinute {
@@ -76,7 +77,7 @@ impl HistoryMinute {
         Self { at, started: Some(started), ready: Some(ready), ended, refused, slots }
     }
 
-    /// What tells of no spawn; `None` where nothing is left.
+    /// What is about no spawn; `None` where nothing is left.
     #[must_use]
     pub fn slots_alone(minute: &Minute) -> Option<Self> {
         let slots = minute.slots?;

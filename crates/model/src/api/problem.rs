@@ -232,7 +232,7 @@ pub struct Problem {
     #[serde(skip_serializing_if = "Option::is_none", default)]
     #[schema(value_type = Option<String>)]
     pub node: Option<NodeId>,
-    /// With `spawn-failed` and `ready-timeout`: the spawn whose record tells the whole story.
+    /// With `spawn-failed` and `ready-timeout`: the spawn whose record has the whole story.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     #[schema(value_type = Option<String>, format = Uuid)]
     pub spawn: Option<SpawnId>,

@@ -1,4 +1,4 @@
-//! Requests that wait in line, as clients see them.
+//! Requests that wait in line, as clients see them (`GET /v1/waiting`). Positions are of the moment of reading.
 
 use std::collections::BTreeMap;
 

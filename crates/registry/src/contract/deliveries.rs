@@ -1,4 +1,4 @@
-//! The call about the delivery of events to webhooks.
+//! The call about the delivery of events to webhooks: one holder at a time, by a lease, with a cursor that only its holder moves.
 
 use std::time::Duration;
 

@@ -1,4 +1,5 @@
-//! The calls by which a front door follows what happens.
+//! The calls by which a front door follows what happens: numbered events from a position on, without gaps, or the answer that there
+//! is one.
 
 use std::time::Duration;
 

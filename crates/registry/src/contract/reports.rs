@@ -1,4 +1,5 @@
-//! The calls by which agents report.
+//! The calls by which agents report, the only way anything about a node changes. Both are idempotent: one whose answer was lost is
+//! sent again as it is.
 
 use super::{Backend, Registry};
 use crate::error::RegistryError;

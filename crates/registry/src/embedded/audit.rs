@@ -1,4 +1,5 @@
-//! Operators' orders, the newest of them: so many to nodes, and so many to spawns. `redis/lua/audit.lua` does the same.
+//! Operators' orders, the newest of them, so many to nodes and so many to spawns, within the bounds of time and number that [`Timing`] gives. An
+//! order that is recorded twice is there once. `redis/lua/audit.lua` does the same.
 
 use std::collections::VecDeque;
 use std::time::Duration;

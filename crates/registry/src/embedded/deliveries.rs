@@ -1,4 +1,5 @@
-//! Deliveries to webhooks: who has each, until when, and where it stands.
+//! Deliveries to webhooks: who has each, until when, and where it stands. A lease that is over belongs to the next one that asks.
+//! `redis/lua/delivery.lua` does the same.
 
 use std::collections::HashMap;
 
@@ -9,10 +10,10 @@ use crate::delivery::{Cursor, Delivery};
 
 /// All deliveries. There is one for each webhook that the process was given.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Deliveries(HashMap<Uuid, Held>);
+pub(super) struct Deliveries(HashMap<Uuid, Lease>);
 
 #[derive(Debug, Clone, Default)]
-struct Held {
+struct Lease {
     holder: Option<Uuid>,
     until: Timestamp,
     cursor: Option<Cursor>,

@@ -44,7 +44,7 @@ pub(super) enum Hold {
 
 /// A slot that is taken.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Held {
+pub(super) struct SlotEntry {
     pub(super) hold: Hold,
     /// Whether a GPU slot goes with it.
     pub(super) gpu: bool,
@@ -74,7 +74,7 @@ pub(super) struct NodeState {
     /// Number of the operator's order.
     pub(super) generation: u64,
     /// Every taken slot. The length is the node's use.
-    pub(super) held: HashMap<SpawnId, Held>,
+    pub(super) held: HashMap<SpawnId, SlotEntry>,
     /// What the agent must end or never start, until it reports that it has forgotten it.
     pub(super) abandoned: BTreeSet<SpawnId>,
     /// Reservations that expired: the agent must not start them any more.

@@ -86,7 +86,7 @@ impl History {
         seq
     }
 
-    /// The number of the oldest event, which tells when it was published.
+    /// The number of the oldest event, which shows when it was published.
     pub(super) fn first(&self) -> Option<u64> {
         self.events.front().map(|event| event.seq)
     }

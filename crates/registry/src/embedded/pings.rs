@@ -1,4 +1,5 @@
-//! Pings on their way to subscribers. `redis/lua/pings.lua` does the same.
+//! Pings on their way to subscribers: the newest entries, and which nodes' are wanted until when. They are in no history, and the
+//! oldest are dropped. `redis/lua/pings.lua` does the same.
 
 use std::collections::{HashMap, VecDeque};
 

@@ -1,4 +1,4 @@
-//! The order in which failing nodes are due for a probe.
+//! The order in which failing nodes are due for a probe, by the registry's clock. A node is in it once, and only while it is failing.
 
 use std::collections::{BTreeSet, HashMap};
 

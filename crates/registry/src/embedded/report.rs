@@ -12,7 +12,7 @@ use model::{
 };
 use serde_json::Map;
 
-use super::farm::{Farm, Held, Hold, NodeState};
+use super::farm::{Farm, Hold, NodeState, SlotEntry};
 use super::identity::Verdict;
 use super::keepalive::heard;
 use super::renderers::Renderers;
@@ -247,7 +247,8 @@ impl Farm {
         }
         let report = &*report;
         if !ended {
-            let held = Held { hold: Hold::Running, gpu: report.gpu.is_some(), owner: report.owner.clone() };
+            let held =
+                SlotEntry { hold: Hold::Running, gpu: report.gpu.is_some(), owner: report.owner.clone() };
             state.held.insert(report.id, held);
             self.owned.add(report.owner.as_ref(), report.id);
         }

@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 
 use model::{NodeId, NodeKind, Placement, RendererType, TicketId, Timestamp};
 
-use super::farm::{Farm, Held, Hold};
+use super::farm::{Farm, Hold, SlotEntry};
 use super::shelf::Score;
 use crate::ask::{Reservation, Reserve, Reserved, Standing};
 use crate::verdict::{Forecast, Foreseen};
@@ -149,7 +149,7 @@ impl Farm {
         let (now, lease) = (self.now.millis(), self.timing.reservation);
         let Some(state) = self.nodes.get_mut(&node) else { return Reserved::Full };
         let gpu = renderer == RendererType::Ssr && state.description.gpus > 0;
-        state.held.insert(ask.spawn, Held { hold: Hold::Reserved, gpu, owner: ask.owner.clone() });
+        state.held.insert(ask.spawn, SlotEntry { hold: Hold::Reserved, gpu, owner: ask.owner.clone() });
         let health = state.health.get_mut(renderer);
         let standing = match standing {
             Standing::Good if suspicious || health.is_watched() => Standing::Watched,

@@ -1,4 +1,5 @@
-//! Deliveries to webhooks, see `lua/delivery.lua`.
+//! Deliveries to webhooks, by `lua/delivery.lua`. A cursor that is damaged counts as none: the delivery begins with what happens
+//! next.
 
 use std::time::Duration;
 

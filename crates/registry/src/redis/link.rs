@@ -62,7 +62,7 @@ pub(super) enum Question<'a> {
 
 pub(super) struct Link {
     seeker: Arc<Seeker>,
-    phase: watch::Sender<Phase>,
+    phase: watch::Sender<LinkPhase>,
     /// Connections of followers that wait for their next call, with the numbers of their servers.
     idle: Mutex<Vec<(u64, MultiplexedConnection)>>,
     warnings: Arc<Warnings>,
@@ -89,7 +89,7 @@ impl Miss {
     }
 }
 
-enum Phase {
+enum LinkPhase {
     /// There is no server and no search; how the last search failed, if there was no server since.
     Lost(Option<Miss>),
     /// A search is under way; how the one before it failed, if there was no server since.
@@ -99,7 +99,7 @@ enum Phase {
     Found(u64, Arc<Server>),
 }
 
-impl Phase {
+impl LinkPhase {
     fn is(&self, number: u64) -> bool {
         matches!(self, Self::Found(found, _) if *found == number)
     }
@@ -117,7 +117,7 @@ impl Link {
     pub(super) fn open(url: &str, password_file: Option<&Path>, prefix: &str) -> Result<Self, OpenError> {
         Ok(Self {
             seeker: Arc::new(Seeker::new(url, password_file, prefix)?),
-            phase: watch::Sender::new(Phase::Lost(None)),
+            phase: watch::Sender::new(LinkPhase::Lost(None)),
             idle: Mutex::default(),
             warnings: Arc::default(),
             troubled: AtomicBool::new(false),
@@ -233,7 +233,7 @@ impl Link {
             self.phase.send_if_modified(|phase| {
                 let news = phase.is(number);
                 if news {
-                    *phase = Phase::Lost(None);
+                    *phase = LinkPhase::Lost(None);
                     self.seeker.lost(server, is_elsewhere(error));
                 }
                 news
@@ -243,18 +243,18 @@ impl Link {
 
     /// The server; starts a search when there is none, and waits for it.
     async fn server(&self) -> Result<(u64, Arc<Server>), RegistryError> {
-        if let Phase::Found(number, server) = &*self.phase.borrow() {
+        if let LinkPhase::Found(number, server) = &*self.phase.borrow() {
             return Ok((*number, Arc::clone(server)));
         }
         let mut phase = self.phase.subscribe();
         self.search();
         let unconnected = |outage: Outage| Err(RegistryError::Away(outage.unconnected()));
-        let found = timeout(CONNECT, phase.wait_for(|phase| !matches!(phase, Phase::Sought(_)))).await;
+        let found = timeout(CONNECT, phase.wait_for(|phase| !matches!(phase, LinkPhase::Sought(_)))).await;
         match found {
             Ok(Ok(phase)) => match &*phase {
-                Phase::Found(number, server) => Ok((*number, Arc::clone(server))),
-                Phase::Lost(Some(miss)) => unconnected(miss.outage.clone()),
-                Phase::Lost(None) | Phase::Sought(_) => {
+                LinkPhase::Found(number, server) => Ok((*number, Arc::clone(server))),
+                LinkPhase::Lost(Some(miss)) => unconnected(miss.outage.clone()),
+                LinkPhase::Lost(None) | LinkPhase::Sought(_) => {
                     unconnected(Outage::new(OutageKind::Other, "lost again"))
                 }
             },
@@ -265,12 +265,12 @@ impl Link {
     /// Starts a search, unless one is under way or has just failed.
     fn search(&self) {
         let begins = self.phase.send_if_modified(|phase| match phase {
-            Phase::Lost(Some(miss)) if miss.holds() => false,
-            Phase::Lost(miss) => {
-                *phase = Phase::Sought(miss.take());
+            LinkPhase::Lost(Some(miss)) if miss.holds() => false,
+            LinkPhase::Lost(miss) => {
+                *phase = LinkPhase::Sought(miss.take());
                 true
             }
-            Phase::Sought(_) | Phase::Found(..) => false,
+            LinkPhase::Sought(_) | LinkPhase::Found(..) => false,
         });
         if begins {
             let search = Search { phase: self.phase.clone() };
@@ -281,7 +281,7 @@ impl Link {
 
 /// A search that is under way. However it ends, also by a panic, `Drop` ends the phase: callers never wait for a dead search.
 struct Search {
-    phase: watch::Sender<Phase>,
+    phase: watch::Sender<LinkPhase>,
 }
 
 impl Search {
@@ -292,7 +292,7 @@ impl Search {
                 info!(host, port, "connected to the registry");
                 let (connection, at) = (server.shared.clone(), server.at.clone());
                 let number = NEXT_NUMBER.fetch_add(1, Ordering::Relaxed);
-                self.end(|_| Phase::Found(number, Arc::new(server)));
+                self.end(|_| LinkPhase::Found(number, Arc::new(server)));
                 if seeker.has_sentinels() {
                     let sentinels = SentinelWatch { phase: self.phase.clone(), number, at };
                     tokio::spawn(sentinels.watch(Arc::downgrade(&seeker)));
@@ -313,13 +313,13 @@ impl Search {
                 warn!(why = %outage, "cannot connect to the registry");
             }
             let count = before.map_or(0, |before| before.count).saturating_add(1);
-            Phase::Lost(Some(Miss { at: Instant::now(), outage, count }))
+            LinkPhase::Lost(Some(Miss { at: Instant::now(), outage, count }))
         });
     }
 
-    fn end(&self, phase: impl FnOnce(Option<Miss>) -> Phase) {
+    fn end(&self, phase: impl FnOnce(Option<Miss>) -> LinkPhase) {
         self.phase.send_if_modified(|now| {
-            let Phase::Sought(before) = now else { return false };
+            let LinkPhase::Sought(before) = now else { return false };
             *now = phase(before.take());
             true
         });
@@ -328,7 +328,7 @@ impl Search {
 
 /// Watches whether Sentinels name another master than the server that was found.
 struct SentinelWatch {
-    phase: watch::Sender<Phase>,
+    phase: watch::Sender<LinkPhase>,
     number: u64,
     at: Address,
 }
@@ -354,7 +354,7 @@ impl SentinelWatch {
                 self.phase.send_if_modified(|phase| {
                     let same = phase.is(self.number);
                     if same {
-                        *phase = Phase::Lost(None);
+                        *phase = LinkPhase::Lost(None);
                     }
                     same
                 });

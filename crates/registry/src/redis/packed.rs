@@ -1,4 +1,5 @@
-//! Health as `lua/health.lua` keeps it in one field of a node's record.
+//! Health as `lua/health.lua` keeps it in one field of a node's record. What is absent or malformed counts as no failure on record:
+//! health never hides a node.
 
 use model::HealthState;
 use model::health::Health;

@@ -1,4 +1,5 @@
-//! The server's own settings, and what an operator should change about them.
+//! The server's own settings, and what an operator should change about them. Read with every new connection; a server that does not
+//! show them gets no warning.
 
 use std::sync::{Mutex, PoisonError};
 

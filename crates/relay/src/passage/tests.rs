@@ -14,6 +14,8 @@ mod two_relays;
 
 const INTERVAL: Duration = Duration::from_secs(30);
 const MASK: Option<[u8; 4]> = Some([1, 2, 3, 4]);
+/// The reserved bit that marks a compressed message (RFC 7692, 7.2.3.1); `frame` puts it beside the opcode.
+const COMPRESSED: u8 = 0x40;
 
 struct World {
     viewer: DuplexStream,
@@ -73,6 +75,11 @@ async fn passes_as_it_came(
     prop_assert_eq!(got_up, up);
     prop_assert_eq!(got_down, down);
     Ok(())
+}
+
+/// A message in one frame, said to be compressed or not: the relay passes either on and reads neither.
+fn message(opcode: u8, mask: Option<[u8; 4]>, compressed: bool, payload: &[u8]) -> Vec<u8> {
+    frame(if compressed { opcode | COMPRESSED } else { opcode }, mask, payload)
 }
 
 async fn exactly(stream: &mut DuplexStream, wanted: &[u8]) {
@@ -202,14 +209,14 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
     #[test]
     fn nothing_is_lost_added_or_reordered(
-        sent in proptest::collection::vec((1usize..3000, any::<u8>()), 1..20),
+        sent in proptest::collection::vec((1usize..3000, any::<u8>(), any::<bool>()), 1..20),
         room in 1usize..4096,
     ) {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
         runtime.block_on(async {
             let mut world = world(room);
-            let up: Vec<u8> = sent.iter().flat_map(|(size, byte)| frame(2, MASK, &vec![*byte; *size])).collect();
-            let down: Vec<u8> = sent.iter().rev().flat_map(|(size, byte)| frame(1, None, &vec![*byte; *size])).collect();
+            let up: Vec<u8> = sent.iter().flat_map(|(size, byte, compressed)| message(2, MASK, *compressed, &vec![*byte; *size])).collect();
+            let down: Vec<u8> = sent.iter().rev().flat_map(|(size, byte, compressed)| message(1, None, *compressed, &vec![*byte; *size])).collect();
             passes_as_it_came(&mut world.viewer, &mut world.server, &up, &down).await
         })?;
     }

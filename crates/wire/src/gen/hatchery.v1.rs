@@ -750,7 +750,7 @@ pub mod node_agent_client {
                 .insert(GrpcMethod::new("hatchery.v1.NodeAgent", "SetLife"));
             self.inner.unary(req, path, codec).await
         }
-        /// Tells what the operator wants of the node. Once answered, the promise holds.
+        /// Carries what the operator wants of the node. Once answered, the promise holds.
         pub async fn set_eligibility(
             &mut self,
             request: impl tonic::IntoRequest<super::SetEligibilityRequest>,
@@ -888,7 +888,7 @@ pub mod node_agent_server {
             &self,
             request: tonic::Request<super::SetLifeRequest>,
         ) -> std::result::Result<tonic::Response<super::SetLifeReply>, tonic::Status>;
-        /// Tells what the operator wants of the node. Once answered, the promise holds.
+        /// Carries what the operator wants of the node. Once answered, the promise holds.
         async fn set_eligibility(
             &self,
             request: tonic::Request<super::SetEligibilityRequest>,

@@ -1,4 +1,4 @@
-//! One spawn from asking to stopping, measured.
+//! One spawn from asking to stopping, measured. What it counts goes to the tally; a call that fails ends this life and no other.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,4 +1,5 @@
-//! When spawns are asked for.
+//! When spawns are asked for: a fixed number of lives at once (closed), or arrivals on a schedule (open), of which those beyond the
+//! bound are counted as missed and not made up for.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};

@@ -1,4 +1,4 @@
-//! The progress bar of a run.
+//! The progress bar of a run, on standard error and only where that is a terminal. It reads the tally and changes nothing.
 
 use std::io::{self, IsTerminal};
 use std::time::Duration;

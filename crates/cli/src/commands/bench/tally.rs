@@ -1,4 +1,5 @@
-//! What happened so far.
+//! What happened so far: counts by outcome, and latencies in a histogram of three digits. Shared by all lives; one lock, held for a
+//! count.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

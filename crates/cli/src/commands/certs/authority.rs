@@ -15,7 +15,7 @@ use super::subject::Subject;
 use super::write::{Secrecy, at, write};
 use crate::failure::Failure;
 
-/// What every CA of this program is called, before what tells it from others.
+/// What every CA of this program is called, before what distinguishes it from others.
 const NAME: &str = "Hatchery farm CA";
 const DAY: Duration = Duration::from_secs(24 * 3600);
 const CA_DAYS: u32 = 3650;

@@ -1,4 +1,4 @@
-//! Whom a certificate is for, as the command line names it.
+//! Whom a certificate is for, as the command line names it: a role, the node where it has one, and host names and addresses.
 
 use std::net::IpAddr;
 

@@ -1,4 +1,5 @@
-//! Files that are there as a whole or not at all.
+//! Files that are there as a whole or not at all: written beside their place, then renamed. Keys are readable by their owner alone. A
+//! file that was there before is replaced in one step.
 
 use std::fs::{self, OpenOptions};
 use std::io::{self, Write};

@@ -1,4 +1,4 @@
-//! The flags of `hatchery dev`.
+//! The flags of `hatchery dev`, and what they become for the parts of the farm. A combination that makes no sense is refused by name.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;

@@ -1,4 +1,7 @@
-//! The parts of the farm, from start to end.
+//! The parts of the farm of `hatchery dev`, from start to end, in one process.
+//!
+//! Owns the agents and the front door. They start from the bottom up, so that the first spawn finds a node, and end from the top
+//! down, so that no spawn is promised any more.
 
 use std::net::SocketAddr;
 use std::time::Duration;

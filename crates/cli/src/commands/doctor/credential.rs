@@ -31,21 +31,21 @@ type Scope = (&'static str, Verdict);
 /// Whether the credential is accepted and what it may do; the nodes, if it may see them.
 pub(super) async fn examine(context: &Context) -> (Finding, Option<NodeList>) {
     let has = context.client.credential().is_some();
-    let answer = context.client.plain(Method::GET, "/v1/nodes", "", false).await;
+    let answer = context.client.plain(Method::GET, "/v1/nodes", "").await;
     let list = answer.as_ref().ok().and_then(nodes);
     let reads = if list.is_some() { Verdict::Has } else { verdict("GET /v1/nodes", answer, &[]) };
     if let Verdict::Stranger(detail) = &reads {
         return (refused(has, detail), None);
     }
     if list.is_some() && has {
-        let open = context.client.plain(Method::GET, "/v1/nodes", "", true).await;
+        let open = context.client.plain_without_credential("/v1/nodes").await;
         if open.ok().as_ref().and_then(nodes).is_some() {
             return (needs_none(), list);
         }
     }
     // There is no such renderer, and a node cannot have such a name.
-    let spawn = context.client.plain(Method::POST, "/spawn", r#"{"rendererType":"none"}"#, false).await;
-    let operate = context.client.plain(Method::DELETE, "/v1/nodes/%21", "", false).await;
+    let spawn = context.client.plain(Method::POST, "/spawn", r#"{"rendererType":"none"}"#).await;
+    let operate = context.client.plain(Method::DELETE, "/v1/nodes/%21", "").await;
     let scopes = [
         ("spawn", verdict("POST /spawn", spawn, &["invalid-request"])),
         ("read", reads),

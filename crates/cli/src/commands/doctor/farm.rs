@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use model::api::{Node, NodeList};
 use model::finding::clock;
-use model::{Availability, Eligibility, Finding, HealthState, Level, Timestamp};
+use model::{Availability, Eligibility, Finding, HealthState, Level, Timestamp, viewers_pass_in_the_clear};
 
 use crate::output::{age, count};
 
@@ -47,8 +47,27 @@ pub(super) fn judge(list: &NodeList, door: Option<&str>, now: Timestamp) -> Vec<
         ));
     }
     findings.push(room(list));
+    findings.extend(viewers(list));
     findings.extend(registry_clock(list, now));
     findings
+}
+
+/// Nodes to which a front door that relays viewers sends their frames in the clear.
+fn viewers(list: &NodeList) -> Option<Finding> {
+    let nodes = list.nodes.iter();
+    let open = nodes.filter(|node| viewers_pass_in_the_clear(&node.advertise, node.viewer_relay.as_deref()));
+    let names: Vec<&str> = open.map(|node| node.id.as_str()).collect();
+    let named = names.iter().take(MAX_NAMED).copied().collect::<Vec<_>>().join(", ");
+    let more = names.len().saturating_sub(MAX_NAMED);
+    let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+    (!names.is_empty()).then(|| {
+        Finding::warning(
+            "viewers",
+            format!("agents are called by TLS, but no relay is named by {named}{more}"),
+            "a front door sends frames of viewers to these nodes in the clear",
+            "run `hatchery relay` on each and name it with --viewer-relay (docs/operator/viewers.md), or keep the network your own",
+        )
+    })
 }
 
 /// Why a node should be looked at.
@@ -240,6 +259,12 @@ mod tests {
                 "capacity",
                 Level::Problem,
                 "every node is full: 2 of 2 slots",
+            ),
+            (
+                json!({"advertise": "https://10.0.0.7:7070"}),
+                "viewers",
+                Level::Warning,
+                "no relay is named by x",
             ),
             (json!({"version": "0.0.1"}), "versions", Level::Warning, "1 node 0.0.1"),
             (

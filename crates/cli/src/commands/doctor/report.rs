@@ -1,4 +1,5 @@
-//! The findings, for people and for programs.
+//! The findings of `hatchery doctor`, for people (a table with advice) and for programs (JSON). A problem, and no warning, makes the
+//! exit code 1.
 
 use std::io::{self, Write};
 

@@ -1,4 +1,5 @@
-//! `hatchery key set`: changes a key. The credential stays good.
+//! `hatchery key set`: changes scopes, limits, name or expiry of a key. The credential stays good, and no one has to be given a new
+//! one.
 
 use std::io::{self, Write};
 use std::num::NonZeroU32;

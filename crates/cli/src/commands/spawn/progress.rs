@@ -1,4 +1,5 @@
-//! How far a spawn has come, on a terminal's standard error.
+//! How far a spawn has come, on a terminal's standard error: one line that is drawn over. Nothing is drawn elsewhere, and none of it
+//! is in the result.
 
 use std::io::{self, IsTerminal};
 use std::time::Duration;

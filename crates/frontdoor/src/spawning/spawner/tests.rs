@@ -127,7 +127,7 @@ async fn take(registry: &Registry, pool: &str, owner: Option<Owner>) -> registry
     }
 }
 
-/// Of somebody who may have one, and would wait for a slot.
+/// Of a caller who may have one, and would wait for a slot.
 fn order(pool: &str) -> SpawnOrder {
     let body = format!(r#"{{"pool":"{pool}","waitSeconds":60}}"#);
     SpawnOrder { owner: ann(), max_spawns: Some(1), ..SpawnOrder::parse(body.as_bytes()).unwrap() }

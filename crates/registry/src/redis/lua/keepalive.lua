@@ -35,7 +35,7 @@ local used, gused, kind = call('HLEN', held), tonumber(h[8] or ''), h[9] or ''
 local others, gpu_spawns = used - ARGV[5], ARGV[6] + 0
 if others < 0 or not gused or gused < gpu_spawns or gused > gpu_spawns + others then return { 'differs', 'slots' } end
 
--- What no request finds the node without. One call tells of five keys, of which mostly the first alone is there; it counts five times, so
+-- What no request finds the node without. One call covers five keys, of which mostly the first alone is there; it counts five times, so
 -- that it cannot be mistaken for the others.
 local kind_json, kindver = call('HGET', P .. ':kinds', kind), P .. ':kindver'
 local abandoned, expired = P .. ':abandoned:' .. node, P .. ':expired:' .. node

@@ -135,16 +135,16 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 32, ..ProptestConfig::default() })]
     #[test]
     fn two_relays_lose_add_and_reorder_nothing(
-        sent in proptest::collection::vec((1usize..3000, any::<u8>()), 1..20),
+        sent in proptest::collection::vec((1usize..3000, any::<u8>(), any::<bool>()), 1..20),
         room in 1usize..4096,
     ) {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
         runtime.block_on(async {
             let mut chain = chain(room);
-            let up: Vec<u8> = sent.iter().flat_map(|(size, byte)| frame(2, MASK, &vec![*byte; *size])).collect();
+            let up: Vec<u8> = sent.iter().flat_map(|(size, byte, compressed)| message(2, MASK, *compressed, &vec![*byte; *size])).collect();
             // Pings of the server among its data.
-            let down = sent.iter().flat_map(|(size, byte)| match byte & 1 {
-                0 => frame(1, None, &vec![*byte; *size]),
+            let down = sent.iter().flat_map(|(size, byte, compressed)| match byte & 1 {
+                0 => message(1, None, *compressed, &vec![*byte; *size]),
                 _ => frame(9, None, &vec![*byte; *size % 126]),
             });
             let down: Vec<u8> = down.collect();
