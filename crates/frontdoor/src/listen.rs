@@ -19,7 +19,7 @@ mod limit;
 mod peer;
 mod places;
 mod shared_socket;
-mod simulated;
+pub(crate) mod simulated;
 mod timeouts;
 
 use std::future::poll_fn;
@@ -59,7 +59,6 @@ use timeouts::{FIRST_BYTE_TIMEOUT, TimedStream};
 pub(crate) use limit::allow;
 pub(crate) use peer::{Certified, Peer, ShownByRelay};
 pub(crate) use places::{ConnectionPlace, Places};
-pub(crate) use simulated::serve_stream;
 
 /// Handshakes at once: each takes memory before anything is known of its caller.
 const MAX_HANDSHAKES: usize = 2048;

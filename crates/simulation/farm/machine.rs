@@ -17,6 +17,9 @@ use crate::promises::Promises;
 use crate::server::{Script, SimulatedServer};
 use crate::steps::Steps;
 
+/// Jobs that wait for the disk; an agent gives up on a disk long before.
+const MAX_QUEUED: usize = 4096;
+
 /// See the module's documentation.
 pub(crate) struct NodeMachine {
     pub(crate) host: Host,
@@ -118,7 +121,7 @@ impl NodeMachine {
 pub(crate) struct AgentLife {
     machine: Arc<NodeMachine>,
     is_over: Arc<AtomicBool>,
-    lanes: Mutex<BTreeMap<&'static str, mpsc::UnboundedSender<Job>>>,
+    lanes: Mutex<BTreeMap<&'static str, mpsc::Sender<Job>>>,
 }
 
 impl AgentLife {
@@ -149,7 +152,7 @@ impl Machine for AgentLife {
     fn run(&self, lane: &'static str, job: Job) {
         let mut lanes = self.lanes.lock().unwrap_or_else(PoisonError::into_inner);
         let sender = lanes.entry(lane).or_insert_with(|| {
-            let (sender, mut jobs) = mpsc::unbounded_channel::<Job>();
+            let (sender, mut jobs) = mpsc::channel::<Job>(MAX_QUEUED);
             let (machine, is_over) = (Arc::clone(&self.machine), Arc::clone(&self.is_over));
             tokio::spawn(async move {
                 while let Some(job) = jobs.recv().await {
@@ -163,8 +166,8 @@ impl Machine for AgentLife {
             });
             sender
         });
-        // Its task has ended with the agent.
-        sender.send(job).ok();
+        // Its task may have ended with the agent.
+        sender.try_send(job).ok();
     }
 
     fn start(&self, arguments: Vec<String>, log: &Path) -> io::Result<Arc<dyn Server>> {

@@ -4,8 +4,6 @@
 //! `tests/simulate` runs it; see `docs/internals/simulation.md`. Each seed has a process of its own, because a simulation takes over the
 //! process's clock and randomness.
 
-#![expect(clippy::print_stdout, reason = "what came of a run is its output")]
-
 mod at_rest;
 mod callers;
 mod defects;

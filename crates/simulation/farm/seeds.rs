@@ -4,8 +4,11 @@ use std::process::{Command, ExitCode, Output};
 use std::sync::Mutex;
 use std::sync::PoisonError;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Instant;
 
+use tokio::time::Instant;
+
+/// A run takes a fraction of a second. One in which virtual time stands still would never end.
+const MAX_SECONDS: &str = "120";
 /// Of so many seeds one is run twice, and must come to the same steps.
 const TWICE_EVERY: u64 = 20;
 
@@ -62,7 +65,9 @@ fn check(seed: u64) -> Result<(), String> {
 
 fn child(seed: u64) -> Result<Output, String> {
     let program = std::env::current_exe().map_err(|error| format!("where this program is: {error}"))?;
-    let output = Command::new(program).args(["--quiet", "--seed", &seed.to_string()]).output();
+    let mut command = Command::new("timeout");
+    command.args([MAX_SECONDS, &program.to_string_lossy(), "--quiet", "--seed", &seed.to_string()]);
+    let output = command.output();
     output.map_err(|error| format!("failed to run seed {seed}: {error}"))
 }
 

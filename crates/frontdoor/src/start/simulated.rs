@@ -12,7 +12,8 @@ use super::front_door::{FrontDoor, Tasks, follow_registry};
 use super::parts::Parts;
 use crate::agent_client::{Dial, Dialer};
 use crate::http;
-use crate::listen::{Ends, Places, Reception, serve_stream};
+use crate::listen::simulated::serve_stream;
+use crate::listen::{Ends, Places, Reception};
 use crate::settings::Config;
 
 /// See the module's documentation.

@@ -143,6 +143,26 @@ async fn a_registry_that_went_back_to_an_older_state_gets_another_identity_from_
 }
 
 #[tokio::test]
+async fn an_embedded_registry_that_a_simulation_sets_back_gets_another_identity_as_redis_does() {
+    let farm = Farm::embedded();
+    let (mut agent, old) = followed(&farm).await;
+    let copy = farm.registry.copy();
+    agent.report(&farm, ready(csr().spawn)).await;
+    let late = at_once(&farm, old).await.position;
+    farm.registry.set_back(Some(&copy));
+    let before = farm.registry.incarnation().await.unwrap();
+    let news = at_once(&farm, late).await;
+    assert!(news.gap);
+    let after = farm.registry.incarnation().await.unwrap();
+    assert_ne!(after, before);
+    assert_eq!((news.position.seq, news.position.incarnation), (old.seq, Some(after)));
+    assert!(at_once(&farm, old).await.gap, "also for one whose last event is there");
+    farm.registry.set_back(None);
+    assert_ne!(farm.registry.incarnation().await.unwrap(), after);
+    assert_eq!(farm.registry.nodes().await.unwrap(), []);
+}
+
+#[tokio::test]
 async fn a_lost_stream_of_events_is_a_gap_and_goes_on() {
     let farm = Farm::redis().await;
     let (mut agent, position) = followed(&farm).await;
