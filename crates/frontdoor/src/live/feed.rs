@@ -420,9 +420,8 @@ impl Feed {
 
 impl Inner {
     fn uncovered(&self, view: &View, most: usize) -> Vec<NodeId> {
-        if self.claims.wants_all() {
-            return view.uncovered(view.names(), most);
-        }
-        view.uncovered(self.claims.nodes(), most)
+        // Those that are asked for by name may be of nodes that are not known.
+        let all = self.claims.wants_all().then(|| view.names()).into_iter().flatten();
+        view.uncovered(self.claims.nodes().chain(all), most)
     }
 }

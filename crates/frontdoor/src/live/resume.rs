@@ -261,7 +261,7 @@ impl<'a> Beginning<'a> {
                 // Nodes are the same for every owner.
                 let only = only.filter(|_| **topic != Topic::Nodes).cloned();
                 let key = Key { topic: Arc::clone(topic), only, generation };
-                live.snapshots.get(key, after, make(live, *listening, need)).await?
+                live.snapshots.get(key, live.feed.seq(), after, make(live, *listening, need)).await?
             }
         };
         if snapshot.is_of(began) {

@@ -14,9 +14,10 @@ use tokio::time::{Instant, timeout};
 use super::encoded::Encoded;
 use super::protocol::Topic;
 
-/// Loads, which are no events, may be so much older than they are in the view.
+/// A snapshot after which nothing has happened is good for so long: loads, which are no events, may be so much older.
 const GOOD_FOR: Duration = Duration::from_millis(250);
-/// A snapshot that takes long to encode is kept for longer, up to this.
+/// One that took long to encode is good for so many times as long, up to the maximum, whatever has happened since.
+const TIMES: u32 = 10;
 const MAX_GOOD_FOR: Duration = Duration::from_secs(2);
 /// Snapshots of a farm may be large: few are kept.
 const MAX_KEPT: usize = 16;
@@ -46,8 +47,18 @@ impl Snapshot {
         self.made >= began
     }
 
-    fn is_good(&self) -> bool {
-        self.made.elapsed() < (self.took * 4).clamp(GOOD_FOR, MAX_GOOD_FOR)
+    /// Whether one that begins now may begin with it. `now`: the last event that happened.
+    fn is_good(&self, now: u64) -> bool {
+        let age = self.made.elapsed();
+        (self.seq == now && age < GOOD_FOR) || age < self.costly()
+    }
+
+    fn costly(&self) -> Duration {
+        (self.took * TIMES).min(MAX_GOOD_FOR)
+    }
+
+    fn is_over(&self) -> bool {
+        self.made.elapsed() >= self.costly().max(GOOD_FOR)
     }
 }
 
@@ -77,14 +88,15 @@ impl Default for Snapshots {
 
 impl Snapshots {
     /// The snapshot of a moment ago that is of a later event than `after`, or the one that `make` makes. Those that ask meanwhile wait
-    /// for it.
+    /// for it. `now`: the last event that happened.
     pub(super) async fn get<E>(
         &self,
         key: Key,
+        now: u64,
         after: Option<u64>,
         make: impl Future<Output = Result<Snapshot, E>>,
     ) -> Result<Arc<Snapshot>, E> {
-        let cell = self.cell(key, after);
+        let cell = self.cell(key, now, after);
         let make = async {
             let mut snapshot = make.await?;
             snapshot.encoded.held = self.hold(snapshot.encoded.len()).await;
@@ -93,12 +105,14 @@ impl Snapshots {
         cell.get_or_try_init(|| make).await.cloned()
     }
 
-    fn cell(&self, key: Key, after: Option<u64>) -> Kept {
+    fn cell(&self, key: Key, now: u64, after: Option<u64>) -> Kept {
         let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
         // One that is being made is of an event that is yet to be known: late enough.
         let is_late = |snapshot: &Arc<Snapshot>| after.is_none_or(|after| snapshot.seq > after);
         kept.retain(|(known, cell)| {
-            cell.get().is_none_or(|snapshot| snapshot.is_good() && (*known != key || is_late(snapshot)))
+            cell.get().is_none_or(|snapshot| {
+                if *known == key { snapshot.is_good(now) && is_late(snapshot) } else { !snapshot.is_over() }
+            })
         });
         if let Some((_, cell)) = kept.iter().find(|(known, _)| *known == key) {
             return Arc::clone(cell);
@@ -118,7 +132,7 @@ impl Snapshots {
     /// Drops those that are not good any more.
     pub(super) fn tidy(&self) {
         let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
-        kept.retain(|(_, cell)| cell.get().is_none_or(|snapshot| snapshot.is_good()));
+        kept.retain(|(_, cell)| cell.get().is_none_or(|snapshot| !snapshot.is_over()));
     }
 }
 
@@ -140,26 +154,31 @@ mod tests {
     struct Maker {
         snapshots: Snapshots,
         made: AtomicU64,
+        took: Duration,
     }
 
     impl Maker {
-        async fn get(&self, key: Key, after: Option<u64>) -> u64 {
+        fn new(took: Duration) -> Self {
+            Self { snapshots: Snapshots::default(), made: AtomicU64::new(0), took }
+        }
+
+        async fn get(&self, key: Key, now: u64, after: Option<u64>) -> u64 {
             let make = async {
                 tokio::task::yield_now().await;
                 let seq = self.made.fetch_add(1, Ordering::Relaxed) + 1;
                 let encoded = Encoded::of(&TopicSnapshot::Nodes(Vec::new()), &OwnerNames::default());
-                Ok::<_, Infallible>(Snapshot::new(seq, encoded, Duration::ZERO))
+                Ok::<_, Infallible>(Snapshot::new(seq, encoded, self.took))
             };
-            let Ok(snapshot) = self.snapshots.get(key, after, make).await;
+            let Ok(snapshot) = self.snapshots.get(key, now, after, make).await;
             snapshot.seq
         }
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_snapshot_is_encoded_once_for_all_who_may_hear_the_same() {
-        let maker = Maker { snapshots: Snapshots::default(), made: AtomicU64::new(0) };
+        let maker = Maker::new(Duration::ZERO);
         let [ann, bob]: [Owner; 2] = ["key:ann", "key:bob"].map(|name| name.parse().unwrap());
-        let crowd = join_all((0..1000).map(|_| maker.get(key("spawns", None, 1), None))).await;
+        let crowd = join_all((0..1000).map(|_| maker.get(key("spawns", None, 1), 1, None))).await;
         assert!(crowd.iter().all(|seq| *seq == 1), "one for all that come at the same time");
         for (topic, only, generation, wanted) in [
             ("spawns", Some(&ann), 1, 2),
@@ -171,19 +190,35 @@ mod tests {
             ("nodes", None, 1, 6),
             ("nodes", None, 1, 6),
         ] {
-            assert_eq!(maker.get(key(topic, only, generation), None).await, wanted, "{topic} {only:?}");
+            assert_eq!(
+                maker.get(key(topic, only, generation), wanted, None).await,
+                wanted,
+                "{topic} {only:?}"
+            );
         }
-        assert_eq!(maker.get(key("nodes", None, 1), Some(6)).await, 7, "events after that one are gone");
+        assert_eq!(maker.get(key("nodes", None, 1), 6, Some(6)).await, 7, "events after that one are gone");
         tokio::time::advance(GOOD_FOR).await;
-        assert_eq!(maker.get(key("nodes", None, 1), None).await, 8);
+        assert_eq!(maker.get(key("nodes", None, 1), 7, None).await, 8);
         for generation in 3..100 {
-            maker.get(key("nodes", None, generation), None).await;
+            maker.get(key("nodes", None, generation), 0, None).await;
         }
         assert_eq!(maker.snapshots.kept.lock().unwrap().len(), MAX_KEPT);
         tokio::time::advance(GOOD_FOR).await;
         maker.snapshots.tidy();
         let left = maker.snapshots.budget.available_permits();
         assert_eq!(left, usize::try_from(MAX_KIB).unwrap(), "nobody writes any of them");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn one_that_took_long_serves_others_after_more_has_happened_and_a_cheap_one_does_not() {
+        let [cheap, costly] = [Duration::ZERO, Duration::from_millis(100)].map(Maker::new);
+        let spawns = || key("spawns", None, 1);
+        for maker in [&cheap, &costly] {
+            assert_eq!(maker.get(spawns(), 1, None).await, 1);
+        }
+        assert_eq!((cheap.get(spawns(), 9, None).await, costly.get(spawns(), 9, None).await), (2, 1));
+        tokio::time::advance(costly.took * TIMES).await;
+        assert_eq!(costly.get(spawns(), 9, None).await, 2);
     }
 
     #[tokio::test(start_paused = true)]
