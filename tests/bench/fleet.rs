@@ -45,7 +45,11 @@ impl Size {
             return Some(Self { nodes: 200, spawns: 32, calm });
         }
         let (nodes, spawns) = text.trim_start_matches('=').split_once('x')?;
-        Some(Self { nodes: nodes.parse().ok().filter(|nodes| *nodes > 0)?, spawns: spawns.parse().ok()?, calm })
+        Some(Self {
+            nodes: nodes.parse().ok().filter(|nodes| *nodes > 0)?,
+            spawns: spawns.parse().ok()?,
+            calm,
+        })
     }
 
     fn text(self) -> String {

@@ -30,7 +30,12 @@ pub(super) async fn measure(
     let what = size.text();
     anyhow::ensure!(redis.flush().await, "it is emptied");
     let converged = fleet.converges().await?;
-    table.row(format!("{what}: after Redis was emptied, everything is right again"), ms(converged), "aim 2 s", "");
+    table.row(
+        format!("{what}: after Redis was emptied, everything is right again"),
+        ms(converged),
+        "aim 2 s",
+        "",
+    );
     failover(fleet, redis, sentinels, size, table).await
 }
 
@@ -63,7 +68,10 @@ async fn burst(fleet: &Fleet, redis: &RedisServer, size: Size, table: &mut Table
         format!("{}: {count} spawns end and begin at once, {AT_ONCE} at a time", size.text()),
         format!("{:.0} a second", float(count) / took.as_secs_f64()),
         format!("reserve p50 {}, p99 {}", us(reserves.quantile(0.5)), us(reserves.quantile(0.99))),
-        format!("{} of Redis for each, heartbeats included", us((after.processor - before.processor) / u32::try_from(count)?)),
+        format!(
+            "{} of Redis for each, heartbeats included",
+            us((after.processor - before.processor) / u32::try_from(count)?)
+        ),
     );
     Ok(())
 }
