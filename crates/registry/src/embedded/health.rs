@@ -1,5 +1,5 @@
 //! Node health: what outcomes of starts and early ends do to a node. The state machine is [`model::health::Health`], one
-//! for each renderer of a node. `redis/lua/outcomes.lua` and `learn.lua` do the same.
+//! for each renderer of a node. `redis/lua/outcomes.lua`, `tally_end.lua` and `learn.lua` do the same.
 
 use std::time::Duration;
 

@@ -1,8 +1,8 @@
 //! The Lua scripts: one file per atomic step, with the shared parts that it needs put before it.
 //!
-//! The parts are `core` (keys, clock, sequence numbers, events), `health`, `judge`, `handicap`, `slots`, `choice`, `order`, `outcomes`, `pings` and
-//! `spawns`; `lean` stands for `core` where a script must be quick. A client sends its own scripts (`EVALSHA`, then `EVAL`), so releases side by side each run theirs on the same
-//! keys: the stored form is the contract between releases, the arguments are not.
+//! Every script but heartbeats and `locate` begins with `core`, which lists the keys; heartbeats begin with `lean`. The file named like the
+//! script, or the last one, says what its arguments and its answer are. A client sends its own scripts (`EVALSHA`, then `EVAL`), so releases
+//! side by side each run theirs on the same keys: the stored form is the contract between releases, the arguments are not.
 
 use redis::Script;
 
