@@ -2,9 +2,10 @@
 //! prints a table; every comparison is between things measured alternately in the same run.
 //!
 //! `cargo bench -p hatchery-tests -- reserve` runs one part: `path`, `placements`, `traces`, `memory`, `live`, `large`, `greedy`,
-//! `relay`, `reserve`, `warm` or `fleet` (`fleet=1000x32`: so many nodes with so many spawns each). Parts of `relay`: `relay-large`,
+//! `relay`, `reserve`, `warm`, `burst` or `fleet` (`fleet=1000x32`: so many nodes with so many spawns each). Parts of `relay`: `relay-large`,
 //! `relay-small`, `relay-visits`, `relay-idle`.
 
+mod burst;
 mod fleet;
 mod floor;
 mod greedy;
@@ -15,6 +16,7 @@ mod path;
 mod placements;
 mod relay;
 mod reserve;
+mod spawners;
 mod table;
 mod traces;
 mod warm;
@@ -44,6 +46,9 @@ fn main() -> anyhow::Result<()> {
         }
         if wants("warm") {
             warm::measure(&mut table).await?;
+        }
+        if wants("burst") {
+            burst::measure(&mut table).await?;
         }
         if wants("live") {
             live::measure(&mut table).await?;

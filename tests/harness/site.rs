@@ -1,5 +1,6 @@
 //! A farm whose every start is noted, and its end: everything that was promised is held against what happened.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use model::timing::RESERVATION;
@@ -9,7 +10,7 @@ use crate::farm::{Farm, FarmBuilder};
 use crate::faults::Incidents;
 use crate::load::{Load, MAX_WAIT};
 use crate::plan::AgentPlan;
-use crate::verdict::{Verdict, judge, noting};
+use crate::verdict::{Verdict, judge, noting, started};
 use crate::wait::TIMEOUT;
 
 /// The front doors' deadline of a spawn; all else follows from it.
@@ -32,17 +33,32 @@ impl Site {
 
     /// The same with so many slots and ports a node.
     pub async fn of(builder: FarmBuilder, slots: u16, ports: u16) -> (Self, Farm) {
+        Self::of_nodes(builder, slots, ports, |node| node).await
+    }
+
+    /// The same with nodes that are changed.
+    pub async fn of_nodes(
+        builder: FarmBuilder,
+        slots: u16,
+        ports: u16,
+        change: impl Fn(AgentPlan) -> AgentPlan,
+    ) -> (Self, Farm) {
         let site = Self(TempDir::new().expect("a scratch directory"));
         let script = noting(site.0.path());
         let agent = || {
             let short = ["--initial-use", "8s", "--ready-timeout", "5s", "--stop-grace", "1s"];
             let gpus = ["--gpus", "2", "--gpu-slots", "2"];
-            AgentPlan::slots(slots).ports(ports).args(&short).args(&gpus).executable(&script)
+            change(AgentPlan::slots(slots).ports(ports).args(&short).args(&gpus).executable(&script))
         };
         let builder = builder.agent(agent()).agent(agent()).agent(agent());
         let builder = if builder.doors.is_empty() { builder.doors(2) } else { builder };
         let doors = ["--spawn-deadline", "8s", "--shutdown-grace", "3s"];
         (site, builder.door_args(&doors).start().await)
+    }
+
+    /// The ids that servers were started with.
+    pub fn started(&self) -> BTreeSet<String> {
+        started(self.0.path())
     }
 }
 

@@ -1,13 +1,14 @@
 //! Disasters that last for minutes, as stories with real processes. `tests/disasters` runs them; shorter ones are in `it/`.
 //!
 //! `HATCHERY_CYCLES` and `HATCHERY_SEED` say how many spawns the long run takes, and which one it is; `HATCHERY_CONNECTS` how many
-//! viewers connect while ports are used again.
+//! viewers connect while ports are used again; `HATCHERY_CLAIMS` how many warm servers are claimed.
 
 #![expect(clippy::print_stderr, reason = "how a long story went is worth knowing")]
 
 mod memory;
 mod relayed;
 mod strangers;
+mod warm;
 
 use std::time::Duration;
 
