@@ -61,7 +61,15 @@ pub(crate) async fn measure(table: &mut Table) -> anyhow::Result<()> {
         for (other, sample) in others.iter().zip(&theirs) {
             for (name, share) in [("p50", 0.5), ("p99", 0.99)] {
                 let [cold, theirs] = [&cold, sample].map(|sample| ms(sample.quantile(share)));
-                table.row(format!("{BURST} within a second, servers that take {delay} ms, {}, {name}", other.name()), theirs, format!("Hatchery without a pool {cold}"), "");
+                table.row(
+                    format!(
+                        "{BURST} within a second, servers that take {delay} ms, {}, {name}",
+                        other.name()
+                    ),
+                    theirs,
+                    format!("Hatchery without a pool {cold}"),
+                    "",
+                );
             }
         }
         farm.shut_down().await;

@@ -102,7 +102,13 @@ pub struct Targets {
 impl Targets {
     /// In this farm.
     pub fn of(farm: &Farm) -> Self {
-        Self { agents: farm.agents.len(), doors: farm.doors.len(), links: farm.links.len(), moods: false, kills: false }
+        Self {
+            agents: farm.agents.len(),
+            doors: farm.doors.len(),
+            links: farm.links.len(),
+            moods: false,
+            kills: false,
+        }
     }
 
     /// With moods of Redis, each for a second or two.
@@ -132,7 +138,8 @@ pub fn plan(seed: u64, targets: Targets, time: Duration) -> Vec<Step> {
     let mut at = 400;
     let end = u64::try_from(time.as_millis()).expect("less than for ever");
     while at < end {
-        let number = if kills { KILLS[rng.usize(..KILLS.len())] } else { rng.u32(..if moods { 26 } else { 20 }) };
+        let number =
+            if kills { KILLS[rng.usize(..KILLS.len())] } else { rng.u32(..if moods { 26 } else { 20 }) };
         let (fault, lasts) = match number {
             20..25 => (Fault::Mood(*rng.choice(&Mood::ALL).expect("there are some")), rng.u64(300..2500)),
             25 => (Fault::OldDump, rng.u64(300..2500)),

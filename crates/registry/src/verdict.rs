@@ -241,7 +241,8 @@ impl<'a> Judge<'a> {
     /// Whether a node is as loaded as the chosen one, and gives a spawn later: for want of a warm server, or because more starts wait there.
     #[must_use]
     pub fn is_slower(&self, of: &Assessment) -> bool {
-        self.verdict(of) == Verdict::Outranked && self.compared(of).is_some_and(|(same, slower)| same && slower)
+        self.verdict(of) == Verdict::Outranked
+            && self.compared(of).is_some_and(|(same, slower)| same && slower)
     }
 
     /// Whether its load is that of the chosen node, and its handicap is greater.

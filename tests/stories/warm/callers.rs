@@ -75,12 +75,18 @@ impl Notes {
             let is_in = |at: &Instant| (span.from..=span.to).contains(at);
             incidents.shot.iter().any(|(port, at)| *port == span.port && is_in(at))
         };
-        let gone = self.gone.iter().filter(|span| !was_shot(span)).map(|span| format!("lost: {} ({span:?})", span.id));
+        let gone = self
+            .gone
+            .iter()
+            .filter(|span| !was_shot(span))
+            .map(|span| format!("lost: {} ({span:?})", span.id));
         let doubled = self.doubled.iter().filter(|(span, _)| !was_shot(&span));
-        let doubled = doubled.map(|(span, other)| format!("doubled: {other} has the server of {} ({span:?})", span.id));
-        let keys = self.keys.iter().filter(|(_, from, to)| {
-            !incidents.wiped.iter().any(|at| (*from..=*to).contains(at))
-        });
+        let doubled =
+            doubled.map(|(span, other)| format!("doubled: {other} has the server of {} ({span:?})", span.id));
+        let keys = self
+            .keys
+            .iter()
+            .filter(|(_, from, to)| !incidents.wiped.iter().any(|at| (*from..=*to).contains(at)));
         let keys = keys.map(|(ids, ..)| format!("one key, several spawns: {ids:?}"));
         gone.chain(doubled).chain(keys).chain(self.odd.iter().cloned()).collect()
     }
@@ -100,7 +106,8 @@ impl Callers {
         let (going, still) = watch::channel(true);
         let doors: Vec<Client> = farm.doors.iter().map(|door| door.http).collect();
         let caller = Caller { doors, notes: Arc::clone(&notes), going: still };
-        let tasks = (0..count).map(|number| caller.clone().run(number, Rng::with_seed(seed ^ (number << 32))));
+        let tasks =
+            (0..count).map(|number| caller.clone().run(number, Rng::with_seed(seed ^ (number << 32))));
         Self { notes, going, tasks: tasks.collect() }
     }
 

@@ -33,7 +33,8 @@ pub(super) struct Seen {
 impl Watch {
     /// Looks whether a node ever has more processes than these slots.
     pub(super) fn over(farm: &Farm, slots: usize) -> Self {
-        let nodes = farm.agents.iter().map(|agent| (format!("{}/", agent.liveliness.addr), agent.node.clone()));
+        let nodes =
+            farm.agents.iter().map(|agent| (format!("{}/", agent.liveliness.addr), agent.node.clone()));
         let look = Look { mark: farm.mark().to_owned(), nodes: nodes.collect() };
         let stop = Arc::new(AtomicBool::new(false));
         let stopped = Arc::clone(&stop);

@@ -26,8 +26,14 @@ pub(crate) fn fingerprint(config: &Config, fixed: &Fixed) -> String {
     if let Launcher::Executable(executable) = &config.launcher {
         form.text(executable);
         form.list(std::fs::metadata(executable).into_iter().flat_map(|file| {
-            [file.dev(), file.ino(), file.size(), file.mtime().cast_unsigned(), file.mtime_nsec().cast_unsigned()]
-                .map(|number| number.to_string())
+            [
+                file.dev(),
+                file.ino(),
+                file.size(),
+                file.mtime().cast_unsigned(),
+                file.mtime_nsec().cast_unsigned(),
+            ]
+            .map(|number| number.to_string())
         }));
         form.list(environment(config, executable).into_iter().flat_map(|(name, value)| [name, value]));
     }
@@ -95,7 +101,7 @@ mod tests {
             c.egl = true;
             c.env.push(("A".to_owned(), "b".to_owned()));
         };
-        assert_eq!(of(config), "PIN");
+        assert_eq!(of(config), "6c4dc8a3919dba118cdffecaf8b335d9");
     }
 
     #[test]

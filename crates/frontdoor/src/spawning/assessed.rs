@@ -125,7 +125,8 @@ impl Assessed {
         }
         let equals = reasons.get(&*Verdict::Equal.key()).copied().unwrap_or_default();
         let slower = self.nodes.iter().filter(|of| judge.is_slower(of)).count();
-        let chosen = Chosen::of(forecast, placement).map(|chosen| chosen.beside(equals, slower, judge.is_warm()));
+        let chosen =
+            Chosen::of(forecast, placement).map(|chosen| chosen.beside(equals, slower, judge.is_warm()));
         // The nodes come by name, and the order of those that are as near stays.
         listed.sort_by_key(|(rank, ..)| *rank);
         let unlisted = listed.len().saturating_sub(most);

@@ -44,8 +44,22 @@ impl Redis {
 
 fn assessment(line: &str, kinds: &HashMap<String, Arc<NodeKind>>) -> Result<Assessment, RegistryError> {
     let fields: Vec<&str> = line.split(SEPARATOR).collect();
-    let [node, kind, eligibility, availability, used, slots, gpu_used, gpus, csr, csr_fails, ssr, ssr_fails, csr_handicap, ssr_handicap] =
-        fields[..]
+    let [
+        node,
+        kind,
+        eligibility,
+        availability,
+        used,
+        slots,
+        gpu_used,
+        gpus,
+        csr,
+        csr_fails,
+        ssr,
+        ssr_fails,
+        csr_handicap,
+        ssr_handicap,
+    ] = fields[..]
     else {
         return Err(unexpected(CALL, format!("{} fields of a node", fields.len())));
     };
@@ -88,7 +102,8 @@ mod tests {
         }
         let of = |fields: [&str; 14]| assessment(&fields.join("\u{1f}"), &HashMap::new());
         let node =
-            of(["a", "default|", "eligible", "up", "1", "", "", "-1", "unreadable", "", "", "", "1", "1"]).unwrap();
+            of(["a", "default|", "eligible", "up", "1", "", "", "-1", "unreadable", "", "", "", "1", "1"])
+                .unwrap();
         assert_eq!((node.slots, node.gpus, node.kind), ((1, 0), None, None));
         assert!(of(["a", "default|", "open", "up", "1", "4", "0", "-1", "0", "", "", "", "1", "1"]).is_err());
         assert!(assessment("a", &HashMap::new()).is_err());

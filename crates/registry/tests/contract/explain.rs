@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use model::{
-    Availability, Drain, Eligibility, NodeId, RendererType, StartFailure, Starts, Supply, TicketId, Timing, WarmCount,
+    Availability, Drain, Eligibility, NodeId, RendererType, StartFailure, Starts, Supply, TicketId, Timing,
+    WarmCount,
 };
 use registry::{Assessment, Forecast, Foreseen, Judge, Outcome, Outcomes, Reserve, Reserved, Standing};
 
