@@ -29,8 +29,10 @@ const PORTS: (u16, u16) = (10_000, 40);
 /// What a burst took, in the order of the requests.
 type Times = Vec<(Duration, bool)>;
 
-pub(crate) async fn measure(table: &mut Table) -> anyhow::Result<()> {
-    for (delay, rounds) in DELAYS {
+/// With servers of these delays, or of all.
+pub(crate) async fn measure(delays: &[&str], table: &mut Table) -> anyhow::Result<()> {
+    let is_wanted = |delay: u64| delays.is_empty() || delays.contains(&delay.to_string().as_str());
+    for (delay, rounds) in DELAYS.into_iter().filter(|(delay, _)| is_wanted(*delay)) {
         let farm = farm(delay).await;
         let others = Spawner::all(&farm, delay).await?;
         let http = KeepAlive::new(farm.doors[0].http.addr);

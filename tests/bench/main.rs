@@ -2,7 +2,8 @@
 //! prints a table; every comparison is between things measured alternately in the same run.
 //!
 //! `cargo bench -p hatchery-tests -- reserve` runs one part: `path`, `placements`, `traces`, `memory`, `live`, `large`, `greedy`,
-//! `relay`, `reserve`, `warm`, `burst` or `fleet` (`fleet=1000x32`: so many nodes with so many spawns each). Parts of `relay`: `relay-large`,
+//! `relay`, `reserve`, `warm`, `burst` or `fleet` (`fleet=1000x32`: so many nodes with so many spawns each; `burst=300`:
+//! only with servers that take so many milliseconds to start). Parts of `relay`: `relay-large`,
 //! `relay-small`, `relay-visits`, `relay-idle`.
 
 mod burst;
@@ -47,8 +48,9 @@ fn main() -> anyhow::Result<()> {
         if wants("warm") {
             warm::measure(&mut table).await?;
         }
-        if wants("burst") {
-            burst::measure(&mut table).await?;
+        let delays: Vec<&str> = wanted.iter().filter_map(|word| word.strip_prefix("burst=")).collect();
+        if wants("burst") || !delays.is_empty() {
+            burst::measure(&delays, &mut table).await?;
         }
         if wants("live") {
             live::measure(&mut table).await?;
