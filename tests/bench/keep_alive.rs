@@ -20,6 +20,17 @@ impl KeepAlive {
 
     /// One request without a body; its status and JSON.
     pub(crate) async fn call(&self, method: &str, path: &str) -> anyhow::Result<(u16, Value)> {
+        self.send(method, path, &[], "").await
+    }
+
+    /// One request with these headers and this body; its status and JSON.
+    pub(crate) async fn send(
+        &self,
+        method: &str,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: &str,
+    ) -> anyhow::Result<(u16, Value)> {
         let idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
         let mut stream = match idle {
             Some(stream) => stream,
@@ -29,7 +40,11 @@ impl KeepAlive {
                 stream
             }
         };
-        let request = format!("{method} {path} HTTP/1.1\r\nhost: {}\r\ncontent-length: 0\r\n\r\n", self.addr);
+        let headers: String = headers.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
+        let (length, addr) = (body.len(), self.addr);
+        let request = format!(
+            "{method} {path} HTTP/1.1\r\nhost: {addr}\r\n{headers}content-length: {length}\r\n\r\n{body}"
+        );
         stream.write_all(request.as_bytes()).await?;
         let mut answer = Vec::with_capacity(1024);
         let end = loop {

@@ -2,10 +2,12 @@
 //! prints a table; every comparison is between things measured alternately in the same run.
 //!
 //! `cargo bench -p hatchery-tests -- reserve` runs one part: `path`, `placements`, `traces`, `memory`, `live`, `large`, `greedy`,
-//! `relay`, `reserve`, `warm`, `heartbeat`, `fleet` (`fleet=1000x32`: so many nodes with so many spawns each; `curve=1000x32`: without
-//! disasters) or `million` (not by itself). Parts of `relay`: `relay-large`,
+//! `relay`, `reserve`, `warm`, `burst` (`burst=300`: only with servers that take so many milliseconds to start), `heartbeat`, `fleet`
+//! (`fleet=1000x32`: so many nodes with so many spawns each; `curve=1000x32`: without disasters) or `million` (not by itself). Parts of
+//! `relay`: `relay-large`,
 //! `relay-small`, `relay-visits`, `relay-idle`.
 
+mod burst;
 mod fleet;
 mod floor;
 mod greedy;
@@ -17,6 +19,7 @@ mod path;
 mod placements;
 mod relay;
 mod reserve;
+mod spawners;
 mod table;
 mod traces;
 mod warm;
@@ -46,6 +49,10 @@ fn main() -> anyhow::Result<()> {
         }
         if wants("warm") {
             warm::measure(&mut table).await?;
+        }
+        let delays: Vec<&str> = wanted.iter().filter_map(|word| word.strip_prefix("burst=")).collect();
+        if wants("burst") || !delays.is_empty() {
+            burst::measure(&delays, &mut table).await?;
         }
         if wants("live") {
             live::measure(&mut table).await?;

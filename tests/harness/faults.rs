@@ -95,12 +95,20 @@ pub struct Targets {
     links: usize,
     /// Redis has moods, too.
     moods: bool,
+    /// Nothing happens but kills.
+    kills: bool,
 }
 
 impl Targets {
     /// In this farm.
     pub fn of(farm: &Farm) -> Self {
-        Self { agents: farm.agents.len(), doors: farm.doors.len(), links: farm.links.len(), moods: false }
+        Self {
+            agents: farm.agents.len(),
+            doors: farm.doors.len(),
+            links: farm.links.len(),
+            moods: false,
+            kills: false,
+        }
     }
 
     /// With moods of Redis, each for a second or two.
@@ -108,20 +116,31 @@ impl Targets {
     pub fn and_moods(self) -> Self {
         Self { moods: true, ..self }
     }
+
+    /// Processes are killed and Redis is emptied, and nothing else happens.
+    #[must_use]
+    pub fn only_kills(self) -> Self {
+        Self { kills: true, ..self }
+    }
 }
 
 /// How long things happen in a scenario of many.
 pub const SHORT: Duration = Duration::from_millis(4000);
 
+/// Numbers of kills among what can happen, see [`plan`]: of an agent, a front door, Redis, what is in Redis, and twice of a server.
+const KILLS: [u32; 6] = [0, 5, 8, 10, 13, 13];
+
 /// What happens in the scenario of this seed, which goes on for so long.
 pub fn plan(seed: u64, targets: Targets, time: Duration) -> Vec<Step> {
-    let Targets { agents, doors, links, moods } = targets;
+    let Targets { agents, doors, links, moods, kills } = targets;
     let mut rng = Rng::with_seed(seed);
     let mut steps: Vec<Step> = Vec::new();
     let mut at = 400;
     let end = u64::try_from(time.as_millis()).expect("less than for ever");
     while at < end {
-        let (fault, lasts) = match rng.u32(..if moods { 26 } else { 20 }) {
+        let number =
+            if kills { KILLS[rng.usize(..KILLS.len())] } else { rng.u32(..if moods { 26 } else { 20 }) };
+        let (fault, lasts) = match number {
             20..25 => (Fault::Mood(*rng.choice(&Mood::ALL).expect("there are some")), rng.u64(300..2500)),
             25 => (Fault::OldDump, rng.u64(300..2500)),
             0..3 => (Fault::KillAgent(rng.usize(..agents)), rng.u64(50..1500)),
@@ -170,8 +189,10 @@ pub struct Closed {
 pub struct Incidents {
     /// When all was forgotten.
     pub wiped: Vec<Instant>,
-    /// Spawns that were killed.
+    /// Servers that were killed, by the ids that they were started with.
     pub killed: BTreeSet<String>,
+    /// Their ports, and when.
+    pub shot: Vec<(u16, Instant)>,
     /// Nodes that took nothing.
     pub closed: Vec<Closed>,
     /// Whether front doors may have reserved what they do not know of any more, because they died: it comes
@@ -184,6 +205,7 @@ impl Incidents {
     pub fn add(&mut self, later: Self) {
         self.wiped.extend(later.wiped);
         self.killed.extend(later.killed);
+        self.shot.extend(later.shot);
         self.closed.extend(later.closed);
         self.deserted |= later.deserted;
     }
@@ -239,6 +261,8 @@ async fn begin(farm: &mut Farm, fault: Fault, incidents: &mut Incidents, rng: &m
                 && let Some(id) = process.option("--id")
             {
                 incidents.killed.insert(id.to_owned());
+                let port = process.option("--sc-port").and_then(|port| port.parse().ok());
+                incidents.shot.extend(port.map(|port: u16| (port, Instant::now())));
                 processes::signal(process.pid, Signal::KILL);
             }
         }

@@ -1,5 +1,6 @@
 //! A farm whose every start is noted, and its end: everything that was promised is held against what happened.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use model::timing::RESERVATION;
@@ -9,7 +10,7 @@ use crate::farm::{Farm, FarmBuilder};
 use crate::faults::Incidents;
 use crate::load::{Load, MAX_WAIT};
 use crate::plan::AgentPlan;
-use crate::verdict::{Verdict, judge, noting};
+use crate::verdict::{Verdict, judge, noting, started};
 use crate::wait::TIMEOUT;
 
 /// The front doors' deadline of a spawn; all else follows from it.
@@ -36,7 +37,8 @@ impl Site {
         Self::of(builder, [10_000, 11_000, 12_000].map(plan)).await
     }
 
-    async fn of(builder: FarmBuilder, nodes: [AgentPlan; 3]) -> (Self, Farm) {
+    /// The same with these nodes.
+    pub async fn of(builder: FarmBuilder, nodes: [AgentPlan; 3]) -> (Self, Farm) {
         let site = Self(TempDir::new().expect("a scratch directory"));
         let script = noting(site.0.path());
         let short = ["--initial-use", "8s", "--ready-timeout", "5s", "--stop-grace", "1s"];
@@ -46,6 +48,11 @@ impl Site {
         let builder = if builder.doors.is_empty() { builder.doors(2) } else { builder };
         let doors = ["--spawn-deadline", "8s", "--shutdown-grace", "3s"];
         (site, builder.door_args(&doors).start().await)
+    }
+
+    /// The ids that servers were started with.
+    pub fn started(&self) -> BTreeSet<String> {
+        started(self.0.path())
     }
 }
 

@@ -55,6 +55,12 @@ pub fn noting(directory: &Path) -> PathBuf {
     script
 }
 
+/// The id of every process that was started.
+pub fn started(directory: &Path) -> BTreeSet<String> {
+    let files = fs::read_dir(directory.join("starts")).expect("the script's directory").flatten();
+    files.map(|file| file.file_name().to_string_lossy().into_owned()).collect()
+}
+
 /// Every process that was started.
 pub fn starts(farm: &Farm, directory: &Path) -> Vec<Start> {
     let files = fs::read_dir(directory.join("starts")).expect("the script's directory");

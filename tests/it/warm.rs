@@ -63,6 +63,13 @@ async fn a_request_is_answered_at_once_where_servers_are_kept_and_shows_it() {
     assert!(node["starts"]["limit"].as_u64() > Some(0) && node["starts"]["waiting"] == 0, "{node}");
     assert_eq!(farm.door(0).json("/v1/nodes/node-a").await["warm"], Value::Null);
     let before = servers(&farm);
+    let why = farm.door(0).post("/v1/explain").json(&json!({})).send().await.json();
+    let words = "0 of 4 slots are in use; 1 more node is as loaded, and this one has a warm server";
+    assert_eq!((text(&why, "chosen"), text(&why, "why")), ("node-b", words), "{why}");
+    assert_eq!(
+        text(&why["nodes"][1], "why"),
+        "0 of 4 slots are in use; node-b is as loaded and has a warm server"
+    );
 
     let began = Instant::now();
     let tagged = json!({"tags": {"user": "ann"}, "labels": {}, "maxSeconds": 600});

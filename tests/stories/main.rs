@@ -1,7 +1,8 @@
 //! Disasters that last for minutes, as stories with real processes. `tests/disasters` runs them; shorter ones are in `it/`.
 //!
 //! `HATCHERY_CYCLES` and `HATCHERY_SEED` say how many spawns callers are given in the long run, and which one it is; `HATCHERY_CONNECTS`
-//! how many viewers connect while ports are used again; `HATCHERY_LOAD_SECONDS` how long Redis loads its dump.
+//! how many viewers connect while ports are used again; `HATCHERY_CLAIMS` how many warm servers are claimed; `HATCHERY_LOAD_SECONDS` how long
+//! Redis loads its dump.
 
 #![expect(clippy::print_stderr, reason = "how a long story went is worth knowing")]
 
@@ -9,6 +10,7 @@ mod greedy;
 mod memory;
 mod relayed;
 mod strangers;
+mod warm;
 
 use std::time::Duration;
 

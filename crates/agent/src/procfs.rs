@@ -8,6 +8,11 @@ use std::io::Read as _;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
+/// Bytes of an environment that are read at once.
+const ENVIRONMENT: usize = 16 << 10;
+/// The kernel gives a process no more for its environment and arguments together.
+const MAX_ENVIRONMENT: u64 = 8 << 20;
+
 /// The part of `/proc/PID/stat` that distinguishes a process from all others.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Stat {
@@ -117,7 +122,10 @@ pub(crate) fn writes_to_removed(pid: u32, path: &Path) -> bool {
 
 /// A variable of the environment that a process was started with.
 pub(crate) fn variable(pid: u32, name: &str) -> Option<String> {
-    let environment = std::fs::read(format!("/proc/{pid}/environ")).ok()?;
+    // Into a buffer that holds most environments: the kernel looks into the process's memory for every read.
+    let mut environment = Vec::with_capacity(ENVIRONMENT);
+    let file = File::open(format!("/proc/{pid}/environ")).ok()?;
+    file.take(MAX_ENVIRONMENT).read_to_end(&mut environment).ok()?;
     environment.split(|b| *b == 0).find_map(|pair| {
         let value = pair.strip_prefix(name.as_bytes())?.strip_prefix(b"=")?;
         String::from_utf8(value.to_vec()).ok()

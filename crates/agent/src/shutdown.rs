@@ -79,6 +79,7 @@ impl Agent {
         if tokio::time::timeout(AFTER_KILL, node.drivers.wait()).await.is_err() {
             tracing::warn!(late = node.drivers.len(), "spawns were late, they are left to the next agent");
         }
+        node.leftovers.finish().await;
         // Calls that stand for viewers end, and do not keep the server from stopping.
         node.leaving.cancel();
         stop(relay, LAST_REPORT).await;

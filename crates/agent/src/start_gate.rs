@@ -1,4 +1,5 @@
 //! Starts in order: so many servers start at once, and the others wait for their turn, spawns before warm servers and each kind in its order.
+//! Warm servers have at most half of the permits, so that a burst of spawns does not wait for a pool that is filled again.
 //!
 //! ```text
 //!  enter ─▶ waiting ── a permit is free, and nothing stands before it ─▶ StartPermit, until the server is ready or has ended
@@ -36,13 +37,43 @@ struct Shared {
 #[derive(Debug, Default)]
 struct Queues {
     under_way: usize,
+    /// Of these, servers that are to be kept warm.
+    warm_under_way: usize,
     spawns: VecDeque<oneshot::Sender<StartPermit>>,
     warm: VecDeque<oneshot::Sender<StartPermit>>,
 }
 
 /// The right to start one server. Dropping it lets the next one start.
 #[derive(Debug)]
-pub(crate) struct StartPermit(StartGate);
+pub(crate) struct StartPermit(StartGate, Turn);
+
+impl Queues {
+    fn admits(&self, turn: Turn, limit: usize) -> bool {
+        self.under_way < limit && (turn == Turn::Spawn || self.warm_under_way < (limit / 2).max(1))
+    }
+
+    fn begin(&mut self, turn: Turn) {
+        self.under_way += 1;
+        self.warm_under_way += usize::from(turn == Turn::Warm);
+    }
+
+    fn end(&mut self, turn: Turn) {
+        self.under_way = self.under_way.saturating_sub(1);
+        self.warm_under_way = self.warm_under_way.saturating_sub(usize::from(turn == Turn::Warm));
+    }
+
+    /// The first one that waits and may start.
+    fn next(&mut self, limit: usize) -> Option<(oneshot::Sender<StartPermit>, Turn)> {
+        if self.under_way >= limit {
+            return None;
+        }
+        if let Some(place) = self.spawns.pop_front() {
+            return Some((place, Turn::Spawn));
+        }
+        let place = if self.admits(Turn::Warm, limit) { self.warm.pop_front() } else { None };
+        Some((place?, Turn::Warm))
+    }
+}
 
 impl StartGate {
     /// So many start at once.
@@ -55,9 +86,9 @@ impl StartGate {
     pub(crate) async fn enter(&self, turn: Turn) -> Option<StartPermit> {
         let waiting = {
             let mut queues = self.queues();
-            if queues.under_way < self.0.limit {
-                queues.under_way += 1;
-                return Some(StartPermit(self.clone()));
+            if queues.admits(turn, self.0.limit) {
+                queues.begin(turn);
+                return Some(StartPermit(self.clone(), turn));
             }
             let (permit, waiting) = oneshot::channel();
             match turn {
@@ -71,8 +102,8 @@ impl StartGate {
 
     /// A permit beyond the limit, for what starts already.
     pub(crate) fn force(&self) -> StartPermit {
-        self.queues().under_way += 1;
-        StartPermit(self.clone())
+        self.queues().begin(Turn::Spawn);
+        StartPermit(self.clone(), Turn::Spawn)
     }
 
     /// Everything that waits is turned away.
@@ -102,15 +133,13 @@ impl StartGate {
     }
 
     /// Gives a permit back. The next one that waits gets it in the same step, so that no newcomer comes before it.
-    fn pass_on(&self) -> Option<oneshot::Sender<StartPermit>> {
+    fn pass_on(&self, ended: Turn) -> Option<(oneshot::Sender<StartPermit>, Turn)> {
         let mut queues = self.queues();
-        queues.under_way = queues.under_way.saturating_sub(1);
-        while queues.under_way < self.0.limit {
-            let queues = &mut *queues;
-            let place = queues.spawns.pop_front().or_else(|| queues.warm.pop_front())?;
+        queues.end(ended);
+        while let Some((place, turn)) = queues.next(self.0.limit) {
             if !place.is_closed() {
-                queues.under_way += 1;
-                return Some(place);
+                queues.begin(turn);
+                return Some((place, turn));
             }
         }
         None
@@ -119,9 +148,9 @@ impl StartGate {
 
 impl Drop for StartPermit {
     fn drop(&mut self) {
-        if let Some(place) = self.0.pass_on() {
+        if let Some((place, turn)) = self.0.pass_on(self.1) {
             // One that has just left drops it, which goes on from there.
-            place.send(Self(self.0.clone())).ok();
+            place.send(Self(self.0.clone(), turn)).ok();
         }
     }
 }
@@ -186,6 +215,20 @@ mod tests {
         assert_eq!(gate.under_way(), 0);
     }
 
+    #[test]
+    fn warm_servers_leave_half_of_the_permits_to_spawns_that_may_come() {
+        let gate = StartGate::new(4);
+        let warm = [Turn::Warm; 2].map(|turn| enter(&gate, turn).unwrap());
+        let mut third = Box::pin(gate.enter(Turn::Warm));
+        assert!(third.as_mut().now_or_never().is_none());
+        let spawns = [Turn::Spawn; 2].map(|turn| enter(&gate, turn).unwrap());
+        drop(spawns);
+        assert!(third.as_mut().now_or_never().is_none(), "it waits for one of its kind");
+        drop(warm);
+        assert!(third.now_or_never().is_some());
+        assert_eq!(gate.under_way(), 0);
+    }
+
     proptest! {
         #[test]
         fn never_more_start_at_once_and_every_permit_comes_back(
@@ -195,22 +238,26 @@ mod tests {
             let (mut held, mut waiting) = (Vec::new(), Vec::new());
             for step in steps {
                 match step {
-                    0 => waiting.push(Box::pin(gate.enter(Turn::Spawn))),
-                    1 => waiting.push(Box::pin(gate.enter(Turn::Warm))),
+                    0 => waiting.push((Turn::Spawn, Box::pin(gate.enter(Turn::Spawn)))),
+                    1 => waiting.push((Turn::Warm, Box::pin(gate.enter(Turn::Warm)))),
                     2 => drop(held.pop()),
                     _ => drop(waiting.pop()),
                 }
                 let mut still = Vec::new();
-                for mut one in waiting {
+                for (turn, mut one) in waiting {
                     match one.as_mut().now_or_never() {
                         Some(permit) => held.extend(permit),
-                        None => still.push(one),
+                        None => still.push((turn, one)),
                     }
                 }
                 waiting = still;
                 prop_assert_eq!(gate.under_way(), held.len());
                 prop_assert!(held.len() <= limit as usize);
-                prop_assert!(waiting.is_empty() || held.len() == limit as usize);
+                let warm = held.iter().filter(|permit: &&StartPermit| permit.1 == Turn::Warm).count();
+                let most = (limit as usize / 2).max(1);
+                prop_assert!(warm <= most);
+                let only_warm = waiting.iter().all(|(turn, _)| *turn == Turn::Warm);
+                prop_assert!(waiting.is_empty() || held.len() == limit as usize || only_warm && warm == most);
             }
             drop((held, waiting));
             prop_assert_eq!(gate.under_way(), 0);

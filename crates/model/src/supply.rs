@@ -46,6 +46,16 @@ impl Supply {
     /// The worst that [`Self::handicap`] gives.
     pub const MAX_HANDICAP: u8 = 63;
 
+    /// The same after so many warm servers of this renderer were claimed.
+    #[must_use]
+    pub fn without_warm(&self, renderer: RendererType, claimed: u32) -> Self {
+        let mut rest = self.clone();
+        if let Some(warm) = rest.warm.get_mut(&renderer) {
+            warm.ready = warm.ready.saturating_sub(claimed);
+        }
+        rest
+    }
+
     /// How much later than others a node gives a spawn: 0 with a warm server of this renderer, else 1, and more the more starts
     /// wait, in quarters of what starts at once. Among nodes of the same load, the smaller one is chosen.
     #[must_use]
@@ -81,6 +91,8 @@ mod tests {
             assert_eq!(supply.handicap(RendererType::Csr), want, "{supply:?}");
             assert!(supply.handicap(RendererType::Ssr) > 0, "{supply:?}");
         }
+        let rest = |claimed| supply(2, 4, 0).without_warm(RendererType::Csr, claimed);
+        assert_eq!([1, 2, 3].map(|claimed| rest(claimed).handicap(RendererType::Csr)), [0, 1, 1]);
     }
 
     #[test]

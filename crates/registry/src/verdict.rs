@@ -40,6 +40,16 @@ pub struct Offer {
     pub room: Room,
     /// Why the node is failing for this renderer; `None` when it is not.
     pub failing: Option<String>,
+    /// How much later than others the node gives a spawn, [`model::Supply::handicap`]: the smaller one decides between loads that are equal.
+    pub handicap: u8,
+}
+
+impl Offer {
+    /// Of a renderer that the node does not offer.
+    #[must_use]
+    pub fn not_offered() -> Self {
+        Self { room: Room::NotOffered, failing: None, handicap: 0 }
+    }
 }
 
 /// What decides whether a node gets a spawn, as of one moment.
@@ -200,8 +210,8 @@ pub struct Judge<'a> {
 struct Chosen<'a> {
     node: &'a NodeId,
     standing: Standing,
-    /// `None` when the farm has moved since the forecast: then no node is known to be as good.
-    load: Option<f64>,
+    /// Its load and its handicap; `None` when the farm has moved since the forecast: then no node is known to be as good.
+    score: Option<(f64, u8)>,
 }
 
 impl<'a> Judge<'a> {
@@ -211,21 +221,37 @@ impl<'a> Judge<'a> {
         let chosen = match &forecast.outcome {
             Foreseen::Slot { node, standing } => {
                 let its = nodes.iter().find(|one| one.node == *node);
-                let load = its.and_then(|its| match its.offer(demand.renderer).room {
-                    Room::Free(load) => Some(load),
+                let score = its.and_then(|its| match its.offer(demand.renderer) {
+                    Offer { room: Room::Free(load), handicap, .. } => Some((*load, *handicap)),
                     _ => None,
                 });
-                Some(Chosen { node, standing: *standing, load })
+                Some(Chosen { node, standing: *standing, score })
             }
             Foreseen::Full | Foreseen::NoMatch { .. } | Foreseen::OverQuota => None,
         };
         Self { demand, forecast, chosen }
     }
 
-    /// The load of the chosen node.
+    /// Whether the chosen node has a warm server for the demand.
     #[must_use]
-    pub fn chosen_load(&self) -> Option<f64> {
-        self.chosen.as_ref().and_then(|chosen| chosen.load)
+    pub fn is_warm(&self) -> bool {
+        self.chosen.as_ref().and_then(|chosen| chosen.score).is_some_and(|(_, handicap)| handicap == 0)
+    }
+
+    /// Whether a node is as loaded as the chosen one, and gives a spawn later: for want of a warm server, or because more starts wait there.
+    #[must_use]
+    pub fn is_slower(&self, of: &Assessment) -> bool {
+        self.verdict(of) == Verdict::Outranked
+            && self.compared(of).is_some_and(|(same, slower)| same && slower)
+    }
+
+    /// Whether its load is that of the chosen node, and its handicap is greater.
+    fn compared(&self, of: &Assessment) -> Option<(bool, bool)> {
+        let (best, least) = self.chosen.as_ref()?.score?;
+        let offer = of.offer(self.demand.renderer);
+        let Room::Free(load) = offer.room else { return None };
+        // Equal loads are equal fractions, and so the same number to the last bit.
+        Some((best.to_bits() == load.to_bits(), offer.handicap > least))
     }
 
     /// The verdict on a node.
@@ -254,11 +280,11 @@ impl<'a> Judge<'a> {
             Room::Unreadable => Verdict::Unreadable,
             Room::Full => Verdict::Full,
             Room::GpuFull => Verdict::GpuFull,
-            Room::Free(load) => self.with_room(kind, load, offer.failing.as_deref()),
+            Room::Free(_) => self.with_room(kind, of, offer.failing.as_deref()),
         }
     }
 
-    fn with_room(&self, kind: &NodeKind, load: f64, failing: Option<&'a str>) -> Verdict<'a> {
+    fn with_room(&self, kind: &NodeKind, of: &Assessment, failing: Option<&'a str>) -> Verdict<'a> {
         if self.forecast.outcome == Foreseen::OverQuota {
             return Verdict::OverQuota;
         }
@@ -266,10 +292,10 @@ impl<'a> Judge<'a> {
             return Verdict::InLine;
         }
         let equal = self.chosen.as_ref().is_some_and(|chosen| {
-            // Equal loads are equal fractions, and so the same number to the last bit.
-            let same = chosen.load.is_some_and(|best| best.to_bits() == load.to_bits());
+            let (same, slower) = self.compared(of).unwrap_or_default();
             match chosen.standing {
-                Standing::Good | Standing::Watched => same && failing.is_none(),
+                Standing::Good | Standing::Watched => same && !slower && failing.is_none(),
+                // Failing nodes are compared by their loads alone.
                 Standing::LastChoice => same && failing.is_some(),
                 Standing::Probe => false,
             }

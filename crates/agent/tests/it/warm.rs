@@ -150,6 +150,43 @@ async fn warm_servers_end_first_when_their_room_is_wanted() {
     farm.shutdown(OnShutdown::Kill).await;
 }
 
+/// What is ready needs no more memory than it has.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_that_is_short_of_memory_gives_its_warm_servers_ends_them_for_other_spawns_and_starts_none() {
+    let farm = keeping(3, |_| ()).await;
+    let before = servers(&farm);
+    assert_eq!(before.len(), 3);
+    // No machine has so much.
+    let farm = next(farm, OnShutdown::Adopt, |config| {
+        keeps(RendererType::Csr, 3)(config);
+        config.min_free_memory = u64::MAX;
+    })
+    .await;
+    until_kept(&farm, 3).await;
+    assert_eq!(servers(&farm), before);
+    let (id, _) = get(&farm, &plain(&farm)).await;
+    let server = farm.registry.spawn(id).await.unwrap().unwrap().server.unwrap();
+    assert!(before.iter().any(|(_, id)| *id == server), "it needs no start");
+    until_kept(&farm, 2).await;
+
+    // One after another ends, and its memory is not enough.
+    let special = farm.ask(STAY);
+    let Outcome::Refused(refused) = farm.send(&special).await else { panic!("there is no memory") };
+    assert_eq!(refused.reason(), v1::refused::Reason::LowMemory, "{refused:?}");
+    let left = servers(&farm);
+    assert!(matches!(left[..], [(_, id)] if id == server), "all but the claimed one have ended: {left:?}");
+    counts(&farm, "hatchery_agent_warm_servers_ended_total{reason=\"room\"} 2").await;
+    counts(&farm, "hatchery_agent_warm_servers_started_total 0").await;
+    let Outcome::Refused(refused) = farm.send(&plain(&farm)).await else { panic!("there is no memory") };
+    assert_eq!(refused.reason(), v1::refused::Reason::LowMemory, "{refused:?}");
+
+    // The next agent has enough, and starts as many as are wanted.
+    let farm = next(farm, OnShutdown::Adopt, keeps(RendererType::Csr, 3)).await;
+    until_kept(&farm, 3).await;
+    assert_eq!(servers(&farm).len(), 4);
+    farm.shutdown(OnShutdown::Kill).await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn nothing_is_kept_while_the_node_is_closed_or_fails() {
     let farm = keeping(2, |config| config.starts = 1).await;

@@ -25,7 +25,7 @@ use registry::{Assessment, Forecast, Foreseen, Outcomes, Standing};
 use tokio::time::Instant;
 use wire::v1::refused::Reason;
 
-use self::snapshot_node::{Pair, SnapshotNode};
+use self::snapshot_node::{Candidates, SnapshotNode};
 use super::placed::Placed;
 
 /// A snapshot of this age is of no use any more.
@@ -194,7 +194,8 @@ impl Snapshot {
         Refresh::Taken(farm.nodes.len())
     }
 
-    /// Chooses the less loaded of two random nodes that suit the demand, have room and are not failing, as far as is known.
+    /// Chooses the less loaded of two random nodes that suit the demand, have room and are not failing, as far as is known; of the nodes
+    /// that are as loaded as that one, one that gives a spawn soonest: from a warm server, or with the fewest starts that wait.
     /// A failing node whose probe is due goes first; otherwise it is chosen only where no other has room. `tried` are not
     /// chosen at all, `avoided` only if there is no other. `None`: there is no snapshot, or it is too old.
     pub(crate) fn choose(
@@ -369,7 +370,7 @@ impl Farm {
         let now = Instant::now();
         let suits: Vec<bool> = self.kinds.iter().map(|kind| demand.suits(kind)).collect();
         let (mut known, mut matching) = (false, false);
-        let (mut roomy, mut failing, mut last) = (Pair::default(), Pair::default(), Pair::default());
+        let [mut roomy, mut failing, mut last] = [(); 3].map(|()| Candidates::default());
         let mut probe = None;
         for (i, seen) in self.nodes.iter().enumerate() {
             if !suits[seen.kind] || !seen.offers(demand.renderer) {
@@ -400,8 +401,11 @@ impl Farm {
             }
         }
         // A probe needs a node for its second try.
-        let probe = probe.filter(|_| roomy.met > 0);
-        let best = probe.or_else(|| roomy.better()).or_else(|| failing.better()).or_else(|| last.better());
+        let probe = probe.filter(|_| !roomy.is_empty());
+        let handicap = |node: usize| self.nodes[node].handicap(demand.renderer);
+        // Failing nodes are compared by their loads alone, as the registry does it.
+        let others = || failing.better(|_| 0).or_else(|| last.better(|_| 0));
+        let best = probe.or_else(|| roomy.better(handicap)).or_else(others);
         Survey { known, matching, probe, best }
     }
 

@@ -124,12 +124,14 @@ impl Assessed {
             listed.push((rank, key, verdict_of, of));
         }
         let equals = reasons.get(&*Verdict::Equal.key()).copied().unwrap_or_default();
-        let chosen = Chosen::of(forecast, placement, equals);
+        let slower = self.nodes.iter().filter(|of| judge.is_slower(of)).count();
+        let chosen =
+            Chosen::of(forecast, placement).map(|chosen| chosen.beside(equals, slower, judge.is_warm()));
         // The nodes come by name, and the order of those that are as near stays.
         listed.sort_by_key(|(rank, ..)| *rank);
         let unlisted = listed.len().saturating_sub(most);
         let say = |verdict: Option<Verdict<'_>>, key: &str, of: &Assessment| match verdict {
-            Some(verdict) => why(&verdict, of, demand, chosen.as_ref()),
+            Some(verdict) => why(&verdict, of, demand, chosen.as_ref(), judge.is_slower(of)),
             None => passed_over(key).to_owned(),
         };
         let node_of_choice = chosen.as_ref().map(|chosen| chosen.node);
@@ -179,8 +181,8 @@ mod tests {
             availability: Availability::Up,
             slots: (used, 4),
             gpus: None,
-            csr: Offer { room, failing: None },
-            ssr: Offer { room: Room::NotOffered, failing: None },
+            csr: Offer { room, failing: None, handicap: 1 },
+            ssr: Offer::not_offered(),
         }
     }
 
@@ -205,6 +207,25 @@ mod tests {
         assert_eq!(counts(&assessed.reasons(&demand("2"), &met)), [("label sdk", 4)]);
         let old = Assessed::new(vec![node("a", 2)], ExplanationSource::Snapshot);
         assert_eq!(counts(&old.reasons(&demand("1"), &[])), [("full", 1)], "it is older than the refusal");
+    }
+
+    #[test]
+    fn between_nodes_that_are_as_loaded_the_reasons_name_the_warm_server_or_the_shorter_wait() {
+        let with = |name: &str, handicap| {
+            let of = node(name, 1);
+            Assessment { csr: Offer { handicap, ..of.csr.clone() }, ..of }
+        };
+        for (best, what) in [(0, "has a warm server"), (2, "has fewer starts that wait")] {
+            let assessed = Assessed::new(vec![with("a", 3), with("b", best)], ExplanationSource::Registry);
+            let outcome = Foreseen::Slot { node: "b".parse().unwrap(), standing: Standing::Good };
+            let forecast = Forecast { outcome, promised: Vec::new() };
+            let verdicts = assessed.verdicts(&demand("1"), &forecast, Placement::Spread, &[], 4);
+            let listed: Vec<_> =
+                verdicts.nodes.iter().map(|one| (one.verdict.as_str(), one.why.as_str())).collect();
+            let chosen = format!("1 of 4 slots are in use; 1 more node is as loaded, and this one {what}");
+            let other = format!("1 of 4 slots are in use; b is as loaded and {what}");
+            assert_eq!(listed, [("chosen", chosen.as_str()), ("outranked", other.as_str())]);
+        }
     }
 
     #[test]

@@ -15,15 +15,26 @@ pub(super) struct Chosen<'a> {
     placement: Placement,
     /// Nodes that are as good.
     equals: u32,
+    /// Nodes that are as loaded, and give a spawn later.
+    slower: usize,
+    /// It has a warm server.
+    is_warm: bool,
 }
 
 impl<'a> Chosen<'a> {
     /// `None` where no node is.
-    pub(super) fn of(forecast: &'a Forecast, placement: Placement, equals: u32) -> Option<Self> {
+    pub(super) fn of(forecast: &'a Forecast, placement: Placement) -> Option<Self> {
         match &forecast.outcome {
-            Foreseen::Slot { node, standing } => Some(Self { node, standing: *standing, placement, equals }),
+            Foreseen::Slot { node, standing } => {
+                Some(Self { node, standing: *standing, placement, equals: 0, slower: 0, is_warm: false })
+            }
             Foreseen::Full | Foreseen::NoMatch { .. } | Foreseen::OverQuota => None,
         }
+    }
+
+    /// Beside so many nodes that are as good, and so many that are as loaded and slower.
+    pub(super) fn beside(self, equals: u32, slower: usize, is_warm: bool) -> Self {
+        Self { equals, slower, is_warm, ..self }
     }
 
     fn is_first(&self, of: &Assessment, renderer: RendererType) -> String {
@@ -40,6 +51,10 @@ impl<'a> Chosen<'a> {
                 let nodes = if self.equals == 1 { "node is" } else { "nodes are" };
                 format!("{in_use}; {} more {nodes} as good, and chance decides", self.equals)
             }
+            (Standing::Good | Standing::Watched, _) if self.slower > 0 => {
+                let nodes = if self.slower == 1 { "node is" } else { "nodes are" };
+                format!("{in_use}; {} more {nodes} as loaded, and this one {}", self.slower, self.sooner())
+            }
             (Standing::Good | Standing::Watched, Placement::Spread) => {
                 format!("it is the least loaded: {in_use}")
             }
@@ -49,9 +64,17 @@ impl<'a> Chosen<'a> {
         }
     }
 
-    fn is_before(&self) -> String {
+    /// What decides between nodes that are as loaded.
+    fn sooner(&self) -> &'static str {
+        if self.is_warm { "has a warm server" } else { "has fewer starts that wait" }
+    }
+
+    fn is_before(&self, is_slower: bool) -> String {
         let node = self.node;
         match (self.standing, self.placement) {
+            (Standing::Good | Standing::Watched, _) if is_slower => {
+                format!("{node} is as loaded and {}", self.sooner())
+            }
             (Standing::Probe, _) => format!("{node} is due for another try"),
             (Standing::LastChoice, _) => format!("{node} goes first"),
             (Standing::Good | Standing::Watched, Placement::Spread) => format!("{node} is less loaded"),
@@ -60,12 +83,13 @@ impl<'a> Chosen<'a> {
     }
 }
 
-/// Why a node has this verdict.
+/// Why a node has this verdict. `is_slower`: it is as loaded as the chosen one, and gives a spawn later.
 pub(super) fn why(
     verdict: &Verdict<'_>,
     of: &Assessment,
     demand: &Demand,
     chosen: Option<&Chosen<'_>>,
+    is_slower: bool,
 ) -> String {
     let in_use = || in_use(of, demand.renderer);
     match *verdict {
@@ -75,7 +99,7 @@ pub(super) fn why(
             None => in_use(),
         },
         Verdict::Outranked => match chosen {
-            Some(chosen) => format!("{}; {}", in_use(), chosen.is_before()),
+            Some(chosen) => format!("{}; {}", in_use(), chosen.is_before(is_slower)),
             None => in_use(),
         },
         Verdict::InLine => format!(

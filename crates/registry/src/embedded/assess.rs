@@ -29,7 +29,7 @@ impl Farm {
 
 fn offer(state: &NodeState, renderer: RendererType) -> Offer {
     if !state.offers(renderer) {
-        return Offer { room: Room::NotOffered, failing: None };
+        return Offer::not_offered();
     }
     let room = match state.room(renderer) {
         Ok(load) => Room::Free(load.value()),
@@ -38,5 +38,5 @@ fn offer(state: &NodeState, renderer: RendererType) -> Offer {
     };
     let health = state.health.get(renderer);
     let failing = (health.state == HealthState::Failing).then(|| health.reason.clone());
-    Offer { room, failing }
+    Offer { room, failing, handicap: state.supply.handicap(renderer) }
 }

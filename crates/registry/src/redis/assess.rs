@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use model::NodeKind;
+use model::{NodeKind, Supply};
 use redis::pipe;
 
 use super::{Redis, unexpected};
@@ -44,8 +44,22 @@ impl Redis {
 
 fn assessment(line: &str, kinds: &HashMap<String, Arc<NodeKind>>) -> Result<Assessment, RegistryError> {
     let fields: Vec<&str> = line.split(SEPARATOR).collect();
-    let [node, kind, eligibility, availability, used, slots, gpu_used, gpus, csr, csr_fails, ssr, ssr_fails] =
-        fields[..]
+    let [
+        node,
+        kind,
+        eligibility,
+        availability,
+        used,
+        slots,
+        gpu_used,
+        gpus,
+        csr,
+        csr_fails,
+        ssr,
+        ssr_fails,
+        csr_handicap,
+        ssr_handicap,
+    ] = fields[..]
     else {
         return Err(unexpected(CALL, format!("{} fields of a node", fields.len())));
     };
@@ -59,19 +73,20 @@ fn assessment(line: &str, kinds: &HashMap<String, Arc<NodeKind>>) -> Result<Asse
         availability: availability.parse().map_err(|e| unexpected(CALL, format!("availability {e}")))?,
         slots: (count(used), count(slots)),
         gpus,
-        csr: offer(csr, csr_fails),
-        ssr: offer(ssr, ssr_fails),
+        csr: offer(csr, csr_fails, csr_handicap),
+        ssr: offer(ssr, ssr_fails, ssr_handicap),
     })
 }
 
-fn offer(room: &str, failing: &str) -> Offer {
+fn offer(room: &str, failing: &str, handicap: &str) -> Offer {
     let room = match room {
-        "" => Room::NotOffered,
+        "" => return Offer::not_offered(),
         "full" => Room::Full,
         "gpus" => Room::GpuFull,
         load => load.parse().map_or(Room::Unreadable, Room::Free),
     };
-    Offer { room, failing: failing.strip_prefix('f').map(str::to_owned) }
+    let handicap = handicap.parse().unwrap_or(Supply::MAX_HANDICAP);
+    Offer { room, failing: failing.strip_prefix('f').map(str::to_owned), handicap }
 }
 
 #[cfg(test)]
@@ -80,16 +95,17 @@ mod tests {
 
     #[test]
     fn what_cannot_be_read_is_not_free() {
-        assert_eq!(offer("0.25", ""), Offer { room: Room::Free(0.25), failing: None });
-        assert_eq!(offer("full", "fno license").failing.as_deref(), Some("no license"));
+        assert_eq!(offer("0.25", "", "2"), Offer { room: Room::Free(0.25), failing: None, handicap: 2 });
+        assert_eq!(offer("full", "fno license", "1").failing.as_deref(), Some("no license"));
         for lack in ["closed", "unreadable", "nonsense"] {
-            assert_eq!(offer(lack, "").room, Room::Unreadable, "{lack}");
+            assert_eq!(offer(lack, "", "1").room, Room::Unreadable, "{lack}");
         }
-        let of = |fields: [&str; 12]| assessment(&fields.join("\u{1f}"), &HashMap::new());
+        let of = |fields: [&str; 14]| assessment(&fields.join("\u{1f}"), &HashMap::new());
         let node =
-            of(["a", "default|", "eligible", "up", "1", "", "", "-1", "unreadable", "", "", ""]).unwrap();
+            of(["a", "default|", "eligible", "up", "1", "", "", "-1", "unreadable", "", "", "", "1", "1"])
+                .unwrap();
         assert_eq!((node.slots, node.gpus, node.kind), ((1, 0), None, None));
-        assert!(of(["a", "default|", "open", "up", "1", "4", "0", "-1", "0", "", "", ""]).is_err());
+        assert!(of(["a", "default|", "open", "up", "1", "4", "0", "-1", "0", "", "", "", "1", "1"]).is_err());
         assert!(assessment("a", &HashMap::new()).is_err());
     }
 }

@@ -3,7 +3,10 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use model::{Availability, Drain, Eligibility, NodeId, StartFailure, TicketId, Timing};
+use model::{
+    Availability, Drain, Eligibility, NodeId, RendererType, StartFailure, Starts, Supply, TicketId, Timing,
+    WarmCount,
+};
 use registry::{Assessment, Forecast, Foreseen, Judge, Outcome, Outcomes, Reserve, Reserved, Standing};
 
 use crate::on_all;
@@ -156,6 +159,33 @@ on_all! {
         let (chosen, _) = explain(farm, &csr().pack()).await;
         let taken = farm.take(&csr().pack()).await.node.to_string();
         assert_eq!((chosen.as_deref(), taken.as_str()), (Some(taken.as_str()), taken.as_str()));
+    }
+}
+
+on_all! {
+    /// Both registries say what decides where loads do not.
+    async fn of_nodes_that_are_as_loaded_one_with_a_warm_server_is_better_and_not_equal(farm: &Farm) {
+        let supply = |ready, waiting| Supply {
+            starts: Some(Starts { limit: 4, waiting }),
+            warm: [(RendererType::Csr, WarmCount { ready, wanted: 2 })].into(),
+        };
+        for (node, supply) in [("cold", supply(0, 0)), ("warm", supply(1, 0)), ("waits", supply(0, 9))] {
+            let mut agent = Agent::new(node, 4);
+            agent.supply = supply;
+            agent.beat(farm).await;
+        }
+        let (chosen, verdicts) = explain(farm, &csr()).await;
+        assert_eq!((chosen.as_deref(), counts(&verdicts)["outranked"]), (Some("warm"), 2), "{verdicts:?}");
+        let (forecast, nodes) = (forecast(farm, &csr()).await, assess(farm).await);
+        let handicaps: Vec<(&str, u8, u8)> =
+            nodes.iter().map(|node| (node.node.as_str(), node.csr.handicap, node.ssr.handicap)).collect();
+        assert_eq!(handicaps, [("cold", 1, 1), ("waits", 10, 10), ("warm", 0, 1)]);
+        let ask = csr();
+        let judge = Judge::new(&ask.demand, &forecast, &nodes);
+        assert!(judge.is_warm() && nodes.iter().filter(|node| judge.is_slower(node)).count() == 2);
+        assert_eq!(farm.take(&csr()).await.node.as_str(), "warm");
+        let (chosen, verdicts) = explain(farm, &csr()).await;
+        assert_eq!((chosen.as_deref(), verdicts["waits"].as_str()), (Some("cold"), "outranked"));
     }
 }
 

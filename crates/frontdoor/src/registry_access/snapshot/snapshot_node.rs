@@ -54,6 +54,16 @@ impl SnapshotNode {
         }
     }
 
+    /// How much later than others of the same load it gives a spawn, see [`model::Supply::handicap`]. Each spawn that was placed from here
+    /// since may have got a warm server.
+    pub(super) fn handicap(&self, renderer: RendererType) -> u8 {
+        let placed = match renderer {
+            RendererType::Csr => self.placed.saturating_sub(self.placed_ssr),
+            RendererType::Ssr => self.placed_ssr,
+        };
+        self.record.supply.without_warm(renderer, placed).handicap(renderer)
+    }
+
     /// What it has for one more spawn. `kind`: its pool and labels.
     pub(super) fn assessment(&self, kind: Arc<NodeKind>) -> Assessment {
         let record = &self.record;
@@ -71,7 +81,7 @@ impl SnapshotNode {
 
     fn offer(&self, renderer: RendererType) -> Offer {
         if !self.offers(renderer) {
-            return Offer { room: Room::NotOffered, failing: None };
+            return Offer::not_offered();
         }
         let room = match self.load(renderer) {
             load if load < 1.0 => Room::Free(load),
@@ -80,7 +90,7 @@ impl SnapshotNode {
         };
         let health = &self.health[renderer as usize];
         let failing = (health.state == HealthState::Failing).then(|| health.reason.clone());
-        Offer { room, failing }
+        Offer { room, failing, handicap: self.handicap(renderer) }
     }
 }
 
@@ -88,25 +98,41 @@ fn share(used: u32, total: u32) -> f64 {
     if total == 0 { f64::INFINITY } else { f64::from(used) / f64::from(total) }
 }
 
-/// Two at random out of any number (reservoir sampling).
+/// Nodes that could be chosen, with their loads.
 #[derive(Debug, Default)]
-pub(super) struct Pair {
-    pub(super) met: usize,
-    two: [Option<(usize, f64)>; 2],
-}
+pub(super) struct Candidates(Vec<(usize, f64)>);
 
-impl Pair {
+impl Candidates {
     pub(super) fn meet(&mut self, node: usize, load: f64) {
-        let place = if self.met < 2 { self.met } else { fastrand::usize(..=self.met) };
-        if let Some(slot) = self.two.get_mut(place) {
-            *slot = Some((node, load));
-        }
-        self.met += 1;
+        self.0.push((node, load));
     }
 
-    pub(super) fn better(&self) -> Option<usize> {
-        let mut two = self.two.iter().flatten();
-        let (first, second) = (two.next()?, two.next());
-        Some(second.filter(|second| second.1 < first.1).unwrap_or(first).0)
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// The less loaded of two at random, or one that is as loaded as that and has a smaller handicap.
+    pub(super) fn better(&self, handicap: impl Fn(usize) -> u8) -> Option<usize> {
+        let one = |below: usize| (below > 0).then(|| fastrand::usize(..below));
+        let first = one(self.0.len())?;
+        // Another one: the places after the first move up by one.
+        let second = one(self.0.len() - 1).map_or(first, |at| at + usize::from(at >= first));
+        let (one, other) = (self.0[first], self.0[second]);
+        let (best, load) = if other.1 < one.1 { other } else { one };
+        let mut least = (handicap(best), best);
+        let mut met = 1;
+        for (node, _) in self.0.iter().filter(|(node, of)| of.to_bits() == load.to_bits() && *node != best) {
+            let handicap = handicap(*node);
+            if handicap < least.0 {
+                (least, met) = ((handicap, *node), 1);
+            } else if handicap == least.0 {
+                met += 1;
+                // Each of those that are as good is as likely.
+                if fastrand::usize(..met) == 0 {
+                    least.1 = *node;
+                }
+            }
+        }
+        Some(least.1)
     }
 }

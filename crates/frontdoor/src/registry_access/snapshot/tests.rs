@@ -1,4 +1,4 @@
-use model::{AgentEpoch, Load, NodeDescription, Supply, Timestamp};
+use model::{AgentEpoch, Load, NodeDescription, Starts, Supply, Timestamp, WarmCount};
 
 use super::*;
 
@@ -328,4 +328,33 @@ fn a_forgotten_node_is_not_chosen() {
     let snapshot = snapshot(vec![node("a", 4, 0), node("b", 4, 4)]);
     snapshot.forget(&"a".parse().unwrap());
     assert_eq!(snapshot.forecast(&csr(), &[], &[]).unwrap().outcome, Foreseen::Full);
+}
+
+/// A node that has so many warm servers, and on which so many starts wait.
+fn supplied(name: &str, used: u32, ready: u32, waiting: u32) -> NodeRecord {
+    let warm = [(RendererType::Csr, WarmCount { ready, wanted: 2 })].into();
+    let supply = Supply { starts: Some(Starts { limit: 4, waiting }), warm };
+    NodeRecord { supply, ..node(name, 100, used) }
+}
+
+#[test]
+fn of_nodes_that_are_as_loaded_those_with_a_warm_server_are_chosen_while_it_lasts() {
+    let mut nodes: Vec<_> = (0..8).map(|i| supplied(&format!("n{i}"), 10, 0, i)).collect();
+    nodes.push(supplied("warm", 10, 1, 9));
+    let snapshot = self::snapshot(nodes);
+    let choose = |renderer| chosen(&snapshot.choose(&Demand { renderer, ..csr() }, &[], &[])).to_owned();
+    assert_eq!(choose(RendererType::Csr), "warm");
+    // It is more loaded now, and has given its server away. The next ones go where the fewest starts wait.
+    assert_eq!(choose(RendererType::Csr), "n0");
+    snapshot.give_back(&"n0".parse().unwrap(), RendererType::Csr);
+    snapshot.give_back(&"warm".parse().unwrap(), RendererType::Csr);
+    assert_eq!(choose(RendererType::Csr), "warm", "the server was not used");
+    snapshot.give_back(&"warm".parse().unwrap(), RendererType::Csr);
+    assert_eq!(choose(RendererType::Ssr), "n0", "the other renderer has none");
+}
+
+#[test]
+fn a_warm_server_outweighs_no_load() {
+    let snapshot = snapshot(vec![supplied("busy", 50, 2, 0), supplied("idle", 0, 0, 9)]);
+    assert_eq!(chosen(&snapshot.choose(&csr(), &[], &[])), "idle");
 }

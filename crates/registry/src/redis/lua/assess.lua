@@ -2,8 +2,8 @@
 -- ARGV: nodes.
 -- Returns for each node, in one text with \31 between them: node, kind, eligibility, availability, taken slots, slots, taken GPU slots,
 --   GPU slots or -1 where they do not limit it, and for each renderer: room, and '' or, where it is failing, f and the reason. Room is
---   the load, 'full', 'gpus', 'closed' or 'unreadable' where the record is broken, or '' where the renderer is not offered. A node that
---   is not known is left out.
+--   the load, 'full', 'gpus', 'closed' or 'unreadable' where the record is broken, or '' where the renderer is not offered. The last two
+--   are the steps of the handicap of each renderer. A node that is not known is left out.
 local answer = {}
 local FIELDS = { unpack(PLACING) }
 for _, more in ipairs({ 'elig', 'avail', 'beat' }) do FIELDS[#FIELDS + 1] = more end
@@ -30,7 +30,7 @@ for n = A + 1, #ARGV do
     local csr, csr_fails = room_and_health('csr', h[2], h, used, h[8])
     local ssr, ssr_fails = room_and_health('ssr', h[3], h, used, h[9])
     answer[#answer + 1] = table.concat({ node, h[1], eligibility or '', availability or '', used, h[4] or '', h[6] or '', h[5] or '',
-      csr, csr_fails, ssr, ssr_fails }, '\31')
+      csr, csr_fails, ssr, ssr_fails, handicap_steps('csr', h[11]), handicap_steps('ssr', h[11]) }, '\31')
   end
 end
 return done(answer)

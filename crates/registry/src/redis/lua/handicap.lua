@@ -3,7 +3,11 @@
 -- embedded/shelf.rs adds the same.
 local HANDICAP, MAX_HANDICAP = 1e-10, 63
 local SAME_LOAD = HANDICAP * (MAX_HANDICAP + 1)
-local function handicap(renderer, supply)
+
+-- How many steps of it a node has.
+local function handicap_steps(renderer, supply)
   local csr, ssr = string.match(supply or '', '^(%d+) (%d+)')
-  return HANDICAP * math.min(tonumber(renderer == 'csr' and csr or ssr) or 1, MAX_HANDICAP)
+  return math.min(tonumber(renderer == 'csr' and csr or ssr) or 1, MAX_HANDICAP)
 end
+
+local function handicap(renderer, supply) return HANDICAP * handicap_steps(renderer, supply) end
