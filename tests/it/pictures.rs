@@ -63,6 +63,7 @@ async fn keyboard(browser: &Browser) {
 }
 
 #[tokio::test]
+#[expect(clippy::print_stderr, reason = "how soon the page shows its first rows is worth knowing")]
 async fn the_dashboard_of_a_full_farm_with_failures_is_whole_at_every_size() {
     for (nodes, slots) in [(1, 8), (50, 32), (1000, 4)] {
         let failing_each = if nodes == 1 { 0 } else { 25 };
