@@ -138,7 +138,10 @@ impl Node {
             self.spawns.iter().enumerate().map(|(at, id)| self.spawn(at, *id)).collect();
         let on_gpu = spawns.iter().filter(|spawn| spawn.gpu.is_some()).count();
         let mut heartbeat = Heartbeat::new(self.description.clone(), spawns);
-        heartbeat.load = Load { cpu: (self.number % 90) as f64 / 100.0, memory_free_bytes: 21 << 30 };
+        heartbeat.load = Load {
+            cpu: f64::from(u32::try_from(self.number % 90).unwrap_or(0)) / 100.0,
+            memory_free_bytes: 21 << 30,
+        };
         heartbeat.gpus = vec![GpuSlots {
             index: 0,
             total: self.description.gpu_slots,

@@ -12,7 +12,7 @@ use crate::node::Node;
 /// Between two looks, and the longest time for one.
 const LOOK: Duration = Duration::from_secs(2);
 
-/// Looks until the agent stops; at once done where there is no relay.
+/// Looks until the agent stops. Where there is no relay it only waits for that.
 pub(crate) async fn watch(node: Arc<Node>, stop: CancellationToken) {
     let Some(relay) = node.config.viewer_relay.clone() else { return stop.cancelled().await };
     let mut ticks = interval(LOOK);

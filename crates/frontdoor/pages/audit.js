@@ -3,7 +3,7 @@
 import { Again, ask } from './ask.js';
 import { addressOf } from './address.js';
 import { byId, make, refill, say } from './dom.js';
-import { clock, short } from './words.js';
+import { brief, clock, short } from './words.js';
 
 const EVERY_MS = 30_000;
 const DAY_MS = 86_400_000;
@@ -72,8 +72,8 @@ function row({ at, order, node, spawn, by, from, outcome, code, reason, deadline
   const target = spawn ? make('a', { href: addressOf({ spawn }), title: spawn }, short(spawn)) : (node ?? '–');
   const [word, kind] = OUTCOMES[outcome] ?? [outcome, 'calm'];
   const details = [
-    deadlineSeconds === undefined ? '' : `within ${deadlineSeconds} s`,
-    maxSeconds === undefined ? '' : `to ${maxSeconds} s`,
+    deadlineSeconds === undefined ? '' : `within ${brief(deadlineSeconds * 1000)}`,
+    maxSeconds === undefined ? '' : `to ${brief(maxSeconds * 1000)}`,
     reason ? `“${reason}”` : '',
     spawn && node ? `on ${node}` : '',
   ].filter(Boolean);
