@@ -52,5 +52,5 @@ async fn a_key_at_all_of_its_limits_makes_the_spawns_of_another_key_twice_as_slo
     );
     assert!(busy <= crowded * 2, "{busy:?} beside a key at all of its limits, {crowded:?} beside a crowd");
     farm.stop([held.as_str()]).await;
-    farm.finish().await;
+    farm.shut_down().await;
 }
