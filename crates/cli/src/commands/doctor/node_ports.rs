@@ -26,7 +26,7 @@ const MAX_NAMED: usize = 3;
 
 /// Tries the agents of nodes that are up, where viewers of the newest spawns come through a relay.
 pub(super) async fn examine(context: &Context, nodes: &[Node], limit: Duration) -> Option<Finding> {
-    let answer = context.client.plain(Method::GET, "/v1/spawns?limit=100", "", false).await.ok()?;
+    let answer = context.client.plain(Method::GET, "/v1/spawns?limit=100", "").await.ok()?;
     let list: SpawnList = serde_json::from_slice(answer.body()).ok()?;
     let hosts: HashSet<String> = nodes.iter().filter_map(|node| host(&node.advertise)).collect();
     let relayed = list.spawns.iter().any(|spawn| is_relayed(&spawn.endpoint, &hosts));
