@@ -93,7 +93,6 @@ fn float(count: usize) -> f64 {
 
 /// The figures of a fleet that churns.
 struct Churn {
-    changes: usize,
     took: Duration,
     before: Spent,
     after: Spent,
@@ -104,6 +103,11 @@ struct Churn {
 impl Churn {
     fn each_second(&self, count: u64) -> f64 {
         float(usize::try_from(count).unwrap_or(usize::MAX)) / self.took.as_secs_f64()
+    }
+
+    /// Spawns that end and begin, a second.
+    fn changes(&self) -> f64 {
+        float(self.reports.len()) / self.took.as_secs_f64()
     }
 
     /// Of a core of Redis.
@@ -130,7 +134,7 @@ impl Churn {
             "csv,{},{},{:.2},{:.4},{:.0},{:.0},{:.1},{:.0},{:.0},{:.0},{:.0}",
             size.nodes,
             size.spawns,
-            float(self.changes) / self.took.as_secs_f64(),
+            self.changes(),
             self.share(),
             self.scripts(),
             self.kibibytes(),
@@ -146,7 +150,7 @@ impl Churn {
 /// Spawns end and begin anew, and all of them ping.
 async fn churn(fleet: &Fleet, redis: &RedisServer, size: Size, table: &mut Table) -> anyhow::Result<()> {
     sleep(Duration::from_secs(3)).await;
-    let (mut reserves, mut reports, mut changes) = (Sample::default(), Sample::default(), 0);
+    let (mut reserves, mut reports) = (Sample::default(), Sample::default());
     let (lists, before, began) = (fleet.lists(), Spent::read(redis).await?, Instant::now());
     let agents = fleet.all();
     let pause = LIFE.div_f64(float((size.nodes * size.spawns).max(1))).min(Duration::from_millis(200));
@@ -164,20 +168,16 @@ async fn churn(fleet: &Fleet, redis: &RedisServer, size: Size, table: &mut Table
         let asked = Instant::now();
         if agents[fastrand::usize(..size.nodes)].end_one().await {
             reports.add(asked.elapsed());
-            changes += 1;
         }
         // A node without spawns shows what a reserve costs all the same: it is released again.
         reserves.add(fleet.reserve(size.spawns > 0).await?);
     }
     let (after, took) = (Spent::read(redis).await?, began.elapsed());
-    let churn = Churn { changes, took, before, after, reserves, reports };
+    let churn = Churn { took, before, after, reserves, reports };
     churn.print(size);
     let what = size.text();
     table.row(
-        format!(
-            "{what}, of which {:.1} a second end and begin: a core of Redis",
-            float(changes) / took.as_secs_f64()
-        ),
+        format!("{what}, of which {:.1} a second end and begin: a core of Redis", churn.changes()),
         format!("{:.1} %", churn.share() * 100.0),
         format!("{:.0} scripts and {:.0} KiB a second", churn.scripts(), churn.kibibytes()),
         format!("{} lists were asked for, {:.1} MiB in use", fleet.lists() - lists, churn.mebibytes_used()),
