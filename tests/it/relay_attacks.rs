@@ -109,6 +109,8 @@ async fn frames_that_break_the_protocol_end_no_viewer_but_their_own() {
         viewer.stream.write_all(&bytes).await.unwrap();
         // Its own server has seen it and will have none of it.
         viewer.rest().await;
+        // It answers pings as it reads.
+        beside.still_watches().await;
         let exit = farm.ends(&id).await;
         assert_eq!(exit["reason"], "disconnected", "{what}: {exit}");
         beside.still_watches().await;
