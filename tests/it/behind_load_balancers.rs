@@ -149,7 +149,7 @@ async fn documented_examples_and_the_demo_work_on_pages_by_https_through_one_por
         assert_eq!(browser.run("return viewer.socket.protocol;").await, "binary", "{kind:?}");
         browser.holds("viewer.pictures.length >= 3").await;
         let sizes = "return viewer.pictures.slice(0, 3).map(({ width, height }) => [width, height]);";
-        assert_eq!(browser.run(sizes).await, json!([[80, 60], [80, 60], [80, 60]]), "{kind:?}");
+        assert_eq!(browser.run(sizes).await, json!([[480, 360], [480, 360], [480, 360]]), "{kind:?}");
         browser.run("viewer.socket.close();").await;
         assert_eq!(farm.ends(id(&answer)).await["reason"], "disconnected", "{kind:?}");
 
