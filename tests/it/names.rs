@@ -113,7 +113,7 @@ async fn lost_node(on_shutdown: &str) -> (Farm, String, hatchery_tests::Viewer) 
 }
 
 #[tokio::test]
-async fn an_agent_that_has_lost_its_node_and_is_told_to_end_ends_no_spawn() {
+async fn an_agent_that_has_lost_its_node_ends_no_spawn_on_sigterm() {
     let (mut farm, id, mut viewer) = lost_node("kill").await;
     farm.agents[0].role.signal(Signal::TERM);
     let status = farm.agents[0].role.end().await;
@@ -130,7 +130,7 @@ async fn an_agent_that_has_lost_its_node_and_is_told_to_end_ends_no_spawn() {
 }
 
 #[tokio::test]
-async fn an_agent_that_has_lost_its_node_and_is_told_to_drain_stays_until_its_viewers_have_left() {
+async fn an_agent_that_has_lost_its_node_and_drains_stays_until_its_viewers_have_left() {
     let (mut farm, id, mut viewer) = lost_node("drain").await;
     farm.agents[0].role.signal(Signal::TERM);
     farm.agents[0].role.logs("no spawn is ended").await;

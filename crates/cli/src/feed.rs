@@ -126,7 +126,7 @@ pub(crate) struct Feed {
     connected: Instant,
     heard: Instant,
     connected_before: bool,
-    /// Whether the front door has just said hello: it is told the topics next.
+    /// Whether the front door has just said hello: the topics are sent next.
     greeted: bool,
     /// Whether it sends long snapshots in parts.
     in_parts: bool,

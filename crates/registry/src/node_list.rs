@@ -1,4 +1,4 @@
-//! Lists of nodes in pages, by name.
+//! Lists of nodes in pages, by name: what is asked for, what comes back, and the cursor between two pages, which is the last name looked at.
 
 use model::{Availability, Eligibility, HealthState, NodeId, NodeRecord};
 

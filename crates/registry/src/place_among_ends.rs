@@ -37,7 +37,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_place_is_told_as_a_number_of_at_most_19_digits() {
+    fn a_place_is_written_as_a_number_of_at_most_19_digits() {
         let first = PlaceAmongEnds::default().next(1_767_225_600_123);
         let second = first.next(1_767_225_600_123);
         assert_eq!((first.among, second.among, second.next(1_767_225_600_122).among), (1, 2, 1));

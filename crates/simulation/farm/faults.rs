@@ -39,7 +39,7 @@ pub(crate) enum Fault {
     Failing { node: Host, lasts: Duration },
     /// A node's disk is slow.
     SlowDisk { node: Host, by: Duration, lasts: Duration },
-    /// Somebody sets the clock of all machines.
+    /// An operator sets the clock of all machines.
     ClockStep { millis: i64 },
 }
 

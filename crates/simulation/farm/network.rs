@@ -170,7 +170,7 @@ impl Network {
         listener.filter(|(process, _)| !process.over.is_cancelled())
     }
 
-    /// Connects a process with whoever listens at an address on `to`.
+    /// Connects a process with the one that listens at an address on `to`.
     pub(crate) async fn connect(
         self: &Arc<Self>,
         from: &Process,

@@ -37,7 +37,7 @@ struct State {
     drained_from: BTreeMap<Host, Instant>,
     /// What callers have been answered, by the spawn's id.
     answered: BTreeMap<String, Answered>,
-    /// Spawns whose end somebody has asked for, by the id.
+    /// Spawns whose end a caller has asked for, by the id.
     unwanted: BTreeSet<String>,
     /// Servers that ended without having been asked to, by node and port.
     gone: BTreeSet<(String, String)>,
@@ -138,7 +138,7 @@ impl Promises {
         }
     }
 
-    /// Somebody is about to ask for the end of a spawn.
+    /// A caller is about to ask for the end of a spawn.
     pub(crate) fn is_unwanted(&self, id: &str) {
         self.state().unwanted.insert(id.to_owned());
     }

@@ -86,15 +86,15 @@ pub(crate) fn run(args: AgentArgs) -> Result<Exit, Failure> {
             warn!(
                 "spawns go on here until they end; SIGTERM leaves them running, with --on-shutdown drain once they have ended"
             );
-            // With `drain`, ending this process may end what runs (a container): it stays for the spawns until it is told twice.
-            let mut told = if on_shutdown == OnShutdown::Drain { 2 } else { 1 };
-            while told > 0 {
+            // With `drain`, ending this process may end what runs (a container): it stays for the spawns until a second signal.
+            let mut signals_left = if on_shutdown == OnShutdown::Drain { 2 } else { 1 };
+            while signals_left > 0 {
                 tokio::select! {
                     name = signals.next() => {
-                        told -= 1;
+                        signals_left -= 1;
                         info!(signal.name = name, %on_shutdown, "the node is another agent's: no spawn is ended");
                     }
-                    () = agent.emptied() => told = 0,
+                    () = agent.emptied() => signals_left = 0,
                     never = service.follow(async || agent.readiness()) => match never {},
                 }
             }

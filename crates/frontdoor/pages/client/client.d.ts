@@ -444,8 +444,5 @@ export class RefusedError extends HatcheryError {
   readonly topic?: string;
 }
 
-/**
- * The deadline has passed; `cause` is the outcome of the last attempt. `code` is the front door's where that attempt was answered
- * (`no-capacity`), and `deadline-exceeded` where it was not.
- */
+/** The deadline has passed; `cause` is the last attempt's outcome, `code` its answer's (`no-capacity`) or `deadline-exceeded`. */
 export class DeadlineError extends HatcheryError {}

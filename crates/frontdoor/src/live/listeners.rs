@@ -1,4 +1,5 @@
-//! The subscribers of each topic, and their queues.
+//! The subscribers of each topic, and their queues. Owned by the feed, and changed only under its lock; a subscriber whose queue is full
+//! is dropped, and delays no other.
 
 use std::cell::LazyCell;
 use std::collections::{HashMap, HashSet};

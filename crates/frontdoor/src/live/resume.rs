@@ -61,7 +61,7 @@ pub(crate) enum Chunk {
 enum At {
     /// Its subscriber has this event and wants those after it.
     Since(u64),
-    /// It was told so. `next` events in the registry are read, where the ring has them no more.
+    /// The subscription is confirmed. `next` events in the registry are read, where the ring has them no more.
     After(u64),
     /// A snapshot comes next, of a later event than this.
     Snapshot(Option<u64>),

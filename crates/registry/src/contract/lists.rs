@@ -1,4 +1,5 @@
-//! The calls that list nodes and what runs on them.
+//! The calls that list nodes and what runs on them, page by page. They change nothing; a record that cannot be read is left out, never the
+//! rest of its page.
 
 use model::{NodeId, SpawnRecord};
 

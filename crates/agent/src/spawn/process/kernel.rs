@@ -213,7 +213,7 @@ mod tests {
         let gone = async {
             loop {
                 let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-                // Whoever inherits it may take a while to reap it.
+                // The process that inherits it may take a while to reap it.
                 if stat.is_empty() || stat.contains(") Z ") {
                     return;
                 }
@@ -247,7 +247,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_end_of_somebody_elses_child_is_seen_without_its_status() {
+    async fn the_end_of_a_child_of_another_is_seen_without_its_status() {
         let file = tempfile::NamedTempFile::new().unwrap();
         // In a session of its own, and so in a group of its own.
         let parent = start("setsid sleep 600 & echo $!; wait; sleep 600", &file.reopen().unwrap());

@@ -1,6 +1,6 @@
 //! Whether nodes are closed to strangers where viewers come through a relay: the firewall's table of the deployment guide, seen from outside.
 //!
-//! A server takes the first connection for its viewer, so whoever finds its port first may have it. The ports of servers are not tried: to
+//! A server takes the first connection for its viewer, so the first to find its port may have it. The ports of servers are not tried: to
 //! connect to one is to take it. The same rule of a firewall closes the port of the agent, which can be tried without harm.
 //!
 //! Nothing is said where viewers go to the nodes themselves, nor of a node that is this machine.
@@ -54,7 +54,7 @@ fn is_own(address: IpAddr) -> bool {
     address.is_loopback() || UdpSocket::bind((address, 0)).is_ok()
 }
 
-/// The address under which the agent answers this machine, or none where none does. Outer `None`: it cannot be told.
+/// The address under which the agent answers this machine, or none where none does. Outer `None`: it is unknown.
 async fn reached(node: &Node, limit: Duration, is_own: fn(IpAddr) -> bool) -> Option<Option<SocketAddr>> {
     let uri: Uri = node.advertise.parse().ok()?;
     let port = uri.port_u16().unwrap_or(if uri.scheme_str() == Some("https") { 443 } else { 80 });

@@ -1,4 +1,4 @@
--- The waiting line, where a request would take a slot that somebody before it waits for.
+-- The waiting line, where a request would take a slot that an earlier one waits for.
 
 local function indexes(kind, r) return P .. ':open:' .. kind .. ':' .. r, P .. ':failing:' .. kind .. ':' .. r end
 
