@@ -81,7 +81,9 @@ fn announced(first: u8, payload: u64) -> Vec<u8> {
 
 #[tokio::test]
 async fn frames_that_break_the_protocol_end_no_viewer_but_their_own() {
-    let farm = farm(2).await;
+    // The viewer beside reads, and so answers pings, only between two attacks.
+    let flags = ["--public-url", "http://viewers.example.com", "--relay-ping-interval", "5s"];
+    let farm = Farm::builder().door_args(&flags).agent(AgentPlan::slots(2)).start().await;
     let (_, url) = spawn(&farm).await;
     let mut beside = Viewer::client_side(&url).await;
     beside.still_watches().await;
@@ -109,8 +111,6 @@ async fn frames_that_break_the_protocol_end_no_viewer_but_their_own() {
         viewer.stream.write_all(&bytes).await.unwrap();
         // Its own server has seen it and will have none of it.
         viewer.rest().await;
-        // It answers pings as it reads.
-        beside.still_watches().await;
         let exit = farm.ends(&id).await;
         assert_eq!(exit["reason"], "disconnected", "{what}: {exit}");
         beside.still_watches().await;
