@@ -186,6 +186,8 @@ impl Farm {
         loop {
             let seen = self.registry.node(&id(node)).await.expect("the registry is there");
             if seen.as_ref().is_some_and(|node| node.availability == availability) {
+                // A reader finds a node silent before any script has put that down.
+                self.registry.sweep().await.expect("the registry is there");
                 return;
             }
             assert!(tokio::time::Instant::now() < deadline, "{node} is not {availability}: {seen:?}");
