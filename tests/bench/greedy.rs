@@ -18,7 +18,7 @@ const SPAWNS: usize = 60;
 
 pub(crate) async fn measure(table: &mut Table) -> anyhow::Result<()> {
     let (farm, held) = farm().await;
-    let greedy = farm.key(&["--scope", "spawn,read", "--spawns-per-minute", "60"]).await;
+    let greedy = farm.key(&["--scope", "spawn,read"]).await;
     let modest = farm.door(0).showing(&farm.key(&["--scope", "spawn"]).await);
     let (mut quiet, mut crowded, mut busy) = (Sample::default(), Sample::default(), Sample::default());
     for _ in 0..ROUNDS {

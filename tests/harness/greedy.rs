@@ -30,8 +30,7 @@ pub async fn farm() -> (Farm, String) {
     let (live, calls) = (LIVE.to_string(), CALLS.to_string());
     let limits = ["--max-live-per-caller", &live, "--max-calls-per-caller", &calls];
     let small = AgentPlan::slots(1).args(&["--pool", "small", "--initial-use", "30m"]);
-    // What the greedy one is given is used by nobody, and ends soon.
-    let large = AgentPlan::slots(40).ports(48).args(&["--initial-use", "5s"]);
+    let large = AgentPlan::slots(40).ports(48);
     let farm = Farm::builder().keys().plain_log().door_args(&limits).agent(large).agent(small).start().await;
     let held = farm.door(0).spawned(&json!({"pool": "small"})).await;
     let held = held["id"].as_str().expect("the contract has it").to_owned();
@@ -73,7 +72,7 @@ impl Work {
         for number in 0..IN_LINE + WITH_ONE_KEY {
             let request = client.post("/spawn").json(&wait);
             let request =
-                if number < IN_LINE { request } else { request.header("idempotency-key", "of many") };
+                if number < IN_LINE { request } else { request.header("idempotency-key", "of-many") };
             tasks.push(tokio::spawn(async move { drop(request.try_send().await) }));
         }
         farm.waiting(PLACES_IN_LINE).await;
@@ -91,11 +90,16 @@ impl Work {
                 }
             }));
         }
+        // It may start as many spawns as it likes, and asks for what no node offers: what it was given would fill the nodes.
+        let nowhere = json!({"pool": "nowhere"});
         for (method, path) in [("GET", "/v1/nodes"), ("GET", "/v1/spawns"), ("POST", "/spawn")] {
             for _ in 0..WORKERS {
+                let nowhere = nowhere.clone();
                 tasks.push(tokio::spawn(async move {
                     loop {
-                        drop(client.request(method, path).try_send().await);
+                        let request = client.request(method, path);
+                        let request = if method == "POST" { request.json(&nowhere) } else { request };
+                        drop(request.try_send().await);
                     }
                 }));
             }

@@ -34,7 +34,7 @@ fn median(mut times: Vec<Duration>) -> Duration {
 #[tokio::test]
 async fn a_key_at_all_of_its_limits_makes_the_spawns_of_another_key_twice_as_slow_at_the_most() {
     let (farm, held) = farm().await;
-    let greedy = farm.key(&["--scope", "spawn,read", "--spawns-per-minute", "60"]).await;
+    let greedy = farm.key(&["--scope", "spawn,read"]).await;
     let modest = farm.door(0).showing(&farm.key(&["--scope", "spawn"]).await);
     let (mut quiet, mut crowded, mut busy) = (Vec::new(), Vec::new(), Vec::new());
     for _ in 0..ROUNDS {
