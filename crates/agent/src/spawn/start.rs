@@ -176,9 +176,8 @@ fn start(node: &Node, facts: &Facts, order: Option<&Order>) -> Result<Body, Refu
         ))
     };
     let file = create_log(node, facts, order).map_err(|error| cannot("create the log file", &log, &error))?;
-    let executable = match launcher {
-        Launcher::Executable(path) => path,
-        _ => return start_simulated(node, facts, order, &log),
+    let Launcher::Executable(executable) = launcher else {
+        return start_simulated(node, facts, order, &log);
     };
     let group = match &node.groups {
         // Once in its group, it is too late to go to another node.
