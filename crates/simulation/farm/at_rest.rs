@@ -45,7 +45,7 @@ async fn look(farm: &Arc<Farm>) -> Option<String> {
         let Some(node) = nodes.iter().find(|node| node.id.as_str() == host) else {
             return Some(format!("the registry does not know {host}"));
         };
-        let living = farm.registry.living(&[node.id.clone()]).await.ok()?;
+        let living = farm.registry.living(std::slice::from_ref(&node.id)).await.ok()?;
         let living: BTreeSet<String> = living.iter().map(|record| record.id.to_string()).collect();
         if living != agents {
             return Some(format!("of {host} the registry has {living:?}, its agent {agents:?}"));
