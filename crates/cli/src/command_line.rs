@@ -153,7 +153,9 @@ mod tests {
             assert!(!examples.is_empty(), "{name}");
             for example in examples {
                 let line = example.split(['|', '>', '#']).next().unwrap_or_default();
-                let parsed = Cli::try_parse_from(line.split_whitespace());
+                // Quoted for the shell, which takes the quotes away.
+                let words = line.split_whitespace().map(|word| word.trim_matches('\''));
+                let parsed = Cli::try_parse_from(words);
                 assert!(parsed.is_ok(), "{example}: {}", parsed.unwrap_err());
                 assert!(line.contains(&name), "{example} is no example of {name}");
             }
