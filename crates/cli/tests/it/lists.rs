@@ -142,7 +142,7 @@ fn a_failing_node_says_so_with_its_reason_and_a_farm_wide_cause_stands_below_the
     let cause = json!({ "reason": "the licence server is away", "since": ago(30), "requests": 7 });
     let list = json!({ "nodes": [node("node-a"), failing.clone()], "farmCause": cause });
     let server = Server::start(move |request| match request.path.as_str() {
-        "/v1/nodes" => Reply::json(200, list.clone()),
+        "/v1/nodes?limit=1000" => Reply::json(200, list.clone()),
         _ => Reply::json(200, failing.clone()),
     });
     let ran = run_at(&server.url(), &["nodes"]);
@@ -206,7 +206,7 @@ fn the_last_page_ends_the_list() {
 #[test]
 fn nodes_are_a_table_and_one_node_is_a_page() {
     let server = Server::start(|request| match request.path.as_str() {
-        "/v1/nodes" => Reply::json(200, json!({ "nodes": [node("node-a"), node("b")] })),
+        "/v1/nodes?limit=1000" => Reply::json(200, json!({ "nodes": [node("node-a"), node("b")] })),
         "/v1/nodes/node-a" => Reply::json(200, node("node-a")),
         other => panic!("{other}"),
     });

@@ -67,9 +67,9 @@ async fn without_a_snapshot_or_with_an_old_one_nothing_is_chosen() {
 #[test]
 fn the_less_loaded_of_two_is_chosen_and_own_placements_count() {
     let snapshot = snapshot(vec![node("a", 10, 5), node("b", 10, 2)]);
-    let names: Vec<String> = (0..6).map(|_| chosen(&snapshot.choose(&csr(), &[], &[])).to_owned()).collect();
+    let names: Vec<String> = (0..5).map(|_| chosen(&snapshot.choose(&csr(), &[], &[])).to_owned()).collect();
     assert_eq!(names[..3], ["b", "b", "b"]);
-    assert_eq!(names.iter().filter(|name| *name == "a").count(), 2, "{names:?}");
+    assert_ne!(names[3], names[4], "of two that are as loaded either is chosen, and then the other");
     for _ in 0..6 {
         snapshot.give_back(&"b".parse().unwrap(), RendererType::Csr);
     }
