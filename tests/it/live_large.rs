@@ -220,9 +220,16 @@ async fn nodes_are_listed_page_by_page_by_what_they_are_and_whole_without_parame
     })
     .await;
     assert_eq!(names(&door.json("/v1/nodes?health=failing").await), Vec::<String>::new());
-    for wrong in
-        ["limit=0", "limit=1001", "state=up", "label=x", "health=fine", "cursor=a%20b", "pool=a&pool=b"]
-    {
+    for wrong in [
+        "limit=0",
+        "limit=1001",
+        "pool=",
+        "state=up",
+        "label=x",
+        "health=fine",
+        "cursor=a%20b",
+        "pool=a&pool=b",
+    ] {
         let refused = door.get(&format!("/v1/nodes?{wrong}")).send().await;
         assert_eq!(refused.status, 400, "{wrong}");
     }

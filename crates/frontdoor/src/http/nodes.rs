@@ -16,6 +16,7 @@ use super::edge::Edge;
 use super::error::ApiError;
 use super::extract::{Name, Parameters, no_parameters};
 use super::problem_sets::{ListProblems, OneProblems};
+use crate::strict_json::Invalid;
 
 /// Nodes on a page.
 const MAX_PAGE: u32 = 1000;
@@ -28,7 +29,7 @@ const MAX_LABELS: usize = 16;
     path = "/v1/nodes",
     tag = "nodes",
     params(
-        ("pool" = Option<String>, Query, min_length = 1, max_length = 63, description = "Only those of this pool"),
+        ("pool" = Option<String>, Query, min_length = 1, max_length = 63, pattern = "^[A-Za-z0-9._-]+$", description = "Only those of this pool"),
         (
             "label" = Option<Vec<String>>, Query,
             description = "Only those with this label, `key=value`; may be repeated, all must hold",
@@ -53,8 +54,12 @@ pub(crate) async fn list(State(edge): State<Arc<Edge>>, uri: Uri) -> Result<Resp
 }
 
 async fn page(edge: &Edge, mut parameters: Parameters) -> Result<NodeList, ApiError> {
+    let pool = parameters.take::<String>("pool")?;
+    if let Some(pool) = &pool {
+        model::id::check_name(pool).map_err(|why| Invalid::field("pool", why.to_string()))?;
+    }
     let filter = NodeFilter {
-        pool: parameters.take::<String>("pool")?,
+        pool,
         labels: parameters.all::<Label>("label", MAX_LABELS)?.into_iter().map(|Label(pair)| pair).collect(),
         availability: parameters.take::<Availability>("availability")?,
         eligibility: parameters.take::<Eligibility>("eligibility")?,
