@@ -39,7 +39,7 @@ struct State {
     answered: BTreeMap<String, Answered>,
     /// Spawns whose end a caller has asked for, by the id.
     unwanted: BTreeSet<String>,
-    /// Servers that ended without having been asked to, by node and port.
+    /// Servers that ended by themselves, or that the farm may end, by node and port.
     gone: BTreeSet<(String, String)>,
     /// The spawn of each idempotency key.
     keys: BTreeMap<String, String>,
@@ -111,6 +111,9 @@ impl Promises {
         let spawns = state.spawns_of(host, server);
         if !server.script.is_well() || is_silent || drained {
             state.unwanted.extend(spawns);
+            // Its answer may still be on its way.
+            let port = server.option("--sc-port").unwrap_or_default();
+            state.gone.insert((host.to_owned(), port.to_owned()));
             return;
         }
         let wanted = spawns.into_iter().find(|id| !state.unwanted.contains(id));
@@ -125,7 +128,7 @@ impl Promises {
         let port = endpoint.rsplit(':').next().unwrap_or_default().to_owned();
         let answered = Answered { node: node.to_owned(), port, at: Instant::now() };
         let mut state = self.state();
-        // It has ended by itself while the answer was on its way.
+        // It has ended while the answer was on its way.
         if state.gone.contains(&(answered.node.clone(), answered.port.clone())) {
             state.unwanted.insert(id.to_owned());
         }
