@@ -254,7 +254,7 @@ async fn the_documented_page_shows_a_viewer_says_how_it_ended_and_begins_anew() 
         .await;
     for round in 0..2 {
         browser.holds("globalThis.endpoint !== undefined").await;
-        browser.sees("#status", "Connecting").await;
+        browser.sees("#status", "Connected.").await;
         let spawns = farm.door(0).json("/v1/spawns?state=ready").await;
         let [spawn] = spawns["spawns"].as_array().unwrap().as_slice() else { panic!("{round}: {spawns}") };
         assert_eq!(browser.run("return globalThis.endpoint;").await, spawn["endpoint"], "{round}");
