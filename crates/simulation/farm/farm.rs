@@ -176,7 +176,13 @@ impl Farm {
         };
         self.steps.note(format_args!("{host} agent starts"));
         let connections = self.network.listen(&process, &format!("{host}:7070"));
-        match SimulatedAgent::start(config, registry, connections).await {
+        let started = tokio::select! {
+            biased;
+            // It crashes while it starts: nothing of it is left, its lock least of all.
+            () = process.over.cancelled() => return,
+            started = SimulatedAgent::start(config, registry, connections) => started,
+        };
+        match started {
             Ok(agent) => {
                 machine.set_agent(Some(Arc::new(agent)));
             }
