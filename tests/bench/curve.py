@@ -17,7 +17,7 @@ COLOURS = ["#1b6ca8", "#c8553d", "#3a7d44", "#7b4fa3", "#8a6d00"]
 
 
 def rows(lines):
-    """The figures of each fleet; of one that was measured twice, the later ones."""
+    """The row of each fleet; of one that was measured twice, the later ones."""
     found = {}
     for line in lines:
         if line.startswith("csv,"):

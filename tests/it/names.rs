@@ -58,11 +58,9 @@ async fn a_second_machine_with_a_nodes_name_is_refused_while_the_first_lives() {
     farm.shut_down().await;
 }
 
-#[tokio::test]
-async fn a_machine_that_is_gone_leaves_its_name_to_another_one_and_never_takes_it_back() {
-    let mut farm = Farm::builder().agent(AgentPlan::slots(2)).agent(AgentPlan::slots(2)).start().await;
-    let (id, mut viewer) = farm.watched_on("node-a").await;
-    let first = is(&farm, "node-a", "up").await;
+/// Another machine takes the name of `node-a` while its agent is held up; then that one runs on.
+async fn takes_over(farm: &mut Farm) {
+    let first = is(farm, "node-a", "up").await;
     farm.agents[0].role.signal(Signal::STOP);
     farm.agents[1].role.kill();
     farm.agents[1].set("--node", "node-a");
@@ -75,6 +73,13 @@ async fn a_machine_that_is_gone_leaves_its_name_to_another_one_and_never_takes_i
     })
     .await;
     farm.agents[0].role.signal(Signal::CONT);
+}
+
+#[tokio::test]
+async fn a_machine_that_is_gone_leaves_its_name_to_another_one_and_never_takes_it_back() {
+    let mut farm = Farm::builder().agent(AgentPlan::slots(2)).agent(AgentPlan::slots(2)).start().await;
+    let (id, mut viewer) = farm.watched_on("node-a").await;
+    takes_over(&mut farm).await;
     // It admits nothing more, and sees its own spawn off.
     viewer.still_watches().await;
     assert_eq!(farm.agents[0].role.exited(), None, "its viewer is still there");
@@ -95,19 +100,7 @@ async fn lost_node(on_shutdown: &str) -> (Farm, String, hatchery_tests::Viewer) 
     let plan = AgentPlan::slots(2).args(&["--on-shutdown", on_shutdown, "--stop-grace", "500ms"]);
     let mut farm = Farm::builder().agent(plan).agent(AgentPlan::slots(2)).start().await;
     let (id, viewer) = farm.watched_on("node-a").await;
-    let first = is(&farm, "node-a", "up").await;
-    farm.agents[0].role.signal(Signal::STOP);
-    farm.agents[1].role.kill();
-    farm.agents[1].set("--node", "node-a");
-    farm.agents[1].node = "node-a".to_owned();
-    farm.agents[1].restart().await;
-    until("the second one has the node", GONE, async || {
-        let node = farm.door(0).json("/v1/nodes/node-a").await;
-        let so = node["advertise"] != first["advertise"] && node["availability"] == "up";
-        Look::when(so, || node.to_string())
-    })
-    .await;
-    farm.agents[0].role.signal(Signal::CONT);
+    takes_over(&mut farm).await;
     farm.agents[0].role.logs("spawns go on here").await;
     (farm, id, viewer)
 }
