@@ -284,13 +284,15 @@ impl Access {
         named.filter_map(|key| key.owner()).collect()
     }
 
-    /// The limits of this owner: those of its API key if it has one, else the defaults.
+    /// The limits of this owner: those of its API key if it is one, else the defaults. `None` when its key is revoked or expired, or no
+    /// keys count because their file could not be read for too long: nothing may be done in its name then.
     #[must_use]
-    pub fn limits_of(&self, owner: &Owner) -> Limits {
+    pub fn limits_of(&self, owner: &Owner) -> Option<Limits> {
+        let Some(id) = owner.as_str().strip_prefix(OWNER_PREFIX) else { return Some(self.0.limits) };
         let keys = Arc::clone(&self.0.keys.borrow());
-        let key = owner.as_str().strip_prefix(OWNER_PREFIX).and_then(|id| keys.api.get(id));
-        let caller = key.and_then(|key| key.caller(self.0.limits));
-        caller.map_or(self.0.limits, |caller| caller.limits)
+        let caller = keys.api.get(id)?.caller(self.0.limits)?;
+        let expired = caller.expires.is_some_and(|expires| expires <= Timestamp::now());
+        (!expired).then_some(caller.limits)
     }
 
     /// Resolves when keys have changed, so that open connections are judged again.

@@ -12,6 +12,7 @@
 //! | [`jwt`] | tokens, and the keys that they are signed with |
 //! | `verified` | a cache of verdicts on tokens |
 //! | [`Access`] | all of it, kept up to date with the files |
+//! | [`DenialLog`] | the bound of log lines about refused credentials |
 //! | [`host`] | the host names that a role answers to |
 //!
 //! Invariants: a secret is kept as its hash where that will do, is compared in constant time, and appears in no `Debug`,
@@ -47,6 +48,7 @@ mod access;
 pub mod api_key;
 mod bearer;
 mod caller;
+mod denial_log;
 pub mod host;
 pub mod jwt;
 pub mod key_file;
@@ -57,6 +59,7 @@ mod verified;
 pub use access::{Access, Changes, GRACE, MAX_CREDENTIAL, OpenError, Unread};
 pub use bearer::bearer;
 pub use caller::{Caller, Denied, Limits, Reason};
+pub use denial_log::DenialLog;
 pub use host::{HostOptions, Hosts};
 pub use options::{MetricsOptions, Options};
 pub use scope::{Scope, Scopes};

@@ -1,7 +1,7 @@
 //! Accepting connections, with TLS or without, for gRPC and the admin port.
 //!
-//! With TLS, a connection is handed on after its handshake. Handshakes and connections are bounded; beyond the bound the oldest one is closed,
-//! so that a peer that holds connections keeps no other out. When the machine is short of something (descriptors, memory), accepting pauses and
+//! With TLS, a connection is handed on after its handshake. Handshakes and connections are bounded; beyond the bound the one that has said
+//! nothing for longest is closed, so that a peer that holds connections keeps no other out, and takes no descriptors that starts need. When the machine is short of something (descriptors, memory), accepting pauses and
 //! goes on, and the log says so once.
 
 use std::io;
@@ -13,6 +13,7 @@ use std::time::Duration;
 use ::tls::{ConnectionLimit, Permit, ServerStream};
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
+use rustix::process::{Resource, getrlimit};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
@@ -28,9 +29,9 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// Connections that the server has not taken yet.
 const MAX_READY: usize = 16;
 
-/// A connection with TLS, after its handshake.
-pub(crate) struct Connection {
-    stream: ServerStream<TcpStream>,
+/// A connection that has its place; with TLS, after its handshake.
+pub(crate) struct Connection<S> {
+    stream: S,
     peer: SocketAddr,
     /// Counts against the limit of connections.
     _permit: Permit,
@@ -38,20 +39,33 @@ pub(crate) struct Connection {
     leave: BoxFuture<'static, ()>,
 }
 
-impl std::fmt::Debug for Connection {
+/// A connection with TLS.
+pub(crate) type SecureConnection = Connection<ServerStream<TcpStream>>;
+
+impl<S> std::fmt::Debug for Connection<S> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Connection").field("peer", &self.peer).finish_non_exhaustive()
     }
 }
 
-impl Connection {
-    /// Whether it has shown a certificate of the farm. The handshake has checked the role.
-    pub(crate) fn has_shown_a_certificate(&self) -> bool {
-        self.stream.get_ref().1.peer_certificates().is_some()
+impl<S> Connection<S> {
+    /// Waits for a place for the connection of this stream.
+    async fn enter(room: &ConnectionLimit, stream: S, peer: SocketAddr) -> Self {
+        let permit = room.enter().await;
+        let room = room.clone();
+        let leave = async move { room.eviction_requested().await }.boxed();
+        Self { stream, peer, _permit: permit, leave }
     }
 
     pub(crate) fn peer(&self) -> SocketAddr {
         self.peer
+    }
+}
+
+impl SecureConnection {
+    /// Whether it has shown a certificate of the farm. The handshake has checked the role.
+    pub(crate) fn has_shown_a_certificate(&self) -> bool {
+        self.stream.get_ref().1.peer_certificates().is_some()
     }
 }
 
@@ -79,23 +93,37 @@ impl AcceptPause {
     }
 }
 
-/// Accepts connections without TLS until `stop` is cancelled.
-pub(crate) fn plain(listener: TcpListener, stop: CancellationToken) -> mpsc::Receiver<TcpStream> {
+/// The limit of connections of one port: `max`, but no more than a quarter of the descriptors that this process may have, so that starts
+/// and servers' reports always find some.
+fn limit(max: usize) -> ConnectionLimit {
+    let descriptors = getrlimit(Resource::Nofile).current.and_then(|limit| usize::try_from(limit).ok());
+    ConnectionLimit::new(descriptors.map_or(max, |descriptors| max.min(descriptors / 4)).max(1))
+}
+
+/// Accepts connections without TLS until `stop` is cancelled, at most `max` at once. `name`: the port's, for the log.
+pub(crate) fn plain(
+    name: &'static str,
+    listener: TcpListener,
+    max: usize,
+    stop: CancellationToken,
+) -> mpsc::Receiver<Connection<TcpStream>> {
     let (ready, accepted) = mpsc::channel(MAX_READY);
+    let room = limit(max);
     let work = async move {
         let mut pause = AcceptPause::default();
         loop {
             match listener.accept().await {
                 Ok((stream, peer)) => {
-                    pause.over("grpc");
+                    pause.over(name);
                     if let Err(error) = stream.set_nodelay(true) {
                         debug!(%peer, %error, "connection accepted without its options");
                     }
-                    if ready.send(stream).await.is_err() {
+                    let connection = Connection::enter(&room, stream, peer).await;
+                    if ready.send(connection).await.is_err() {
                         return;
                     }
                 }
-                Err(error) => pause.after("grpc", &error).await,
+                Err(error) => pause.after(name, &error).await,
             }
         }
     };
@@ -109,14 +137,10 @@ pub(crate) fn tls(
     server: ::tls::Server,
     max: usize,
     stop: CancellationToken,
-) -> mpsc::Receiver<Connection> {
+) -> mpsc::Receiver<SecureConnection> {
     let (ready, connections) = mpsc::channel(MAX_READY);
-    let acceptor = TlsAcceptor {
-        server,
-        room: ConnectionLimit::new(max),
-        handshakes: ConnectionLimit::new(MAX_HANDSHAKES),
-        ready,
-    };
+    let acceptor =
+        TlsAcceptor { server, room: limit(max), handshakes: ConnectionLimit::new(MAX_HANDSHAKES), ready };
     let accepting = stop.clone();
     let work = async move {
         let mut pause = AcceptPause::default();
@@ -142,7 +166,7 @@ struct TlsAcceptor {
     server: ::tls::Server,
     room: ConnectionLimit,
     handshakes: ConnectionLimit,
-    ready: mpsc::Sender<Connection>,
+    ready: mpsc::Sender<SecureConnection>,
 }
 
 impl TlsAcceptor {
@@ -163,15 +187,13 @@ impl TlsAcceptor {
             Err(error) => return debug!(%peer, %error, "no handshake"),
         };
         drop(permit);
-        let permit = self.room.enter().await;
-        let room = self.room.clone();
-        let leave = async move { room.eviction_requested().await }.boxed();
+        let connection = Connection::enter(&self.room, stream, peer).await;
         // The server is gone when the agent ends.
-        self.ready.send(Connection { stream, peer, _permit: permit, leave }).await.ok();
+        self.ready.send(connection).await.ok();
     }
 }
 
-impl AsyncRead for Connection {
+impl<S: AsyncRead + Unpin> AsyncRead for Connection<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -184,7 +206,7 @@ impl AsyncRead for Connection {
     }
 }
 
-impl AsyncWrite for Connection {
+impl<S: AsyncWrite + Unpin> AsyncWrite for Connection<S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         Pin::new(&mut self.stream).poll_write(cx, buf)
     }
@@ -215,11 +237,42 @@ impl AsyncWrite for Connection {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct IsRelay(pub(crate) bool);
 
-impl Connected for Connection {
+impl Connected for SecureConnection {
     type ConnectInfo = IsRelay;
 
     fn connect_info(&self) -> IsRelay {
         let shown = self.stream.get_ref().1.peer_certificates().and_then(<[_]>::first);
         IsRelay(shown.is_some_and(|shown| matches!(::tls::stated(shown), Ok(Some(::tls::Role::Relay(_))))))
+    }
+}
+
+impl Connected for Connection<TcpStream> {
+    type ConnectInfo = IsRelay;
+
+    fn connect_info(&self) -> IsRelay {
+        IsRelay(false)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::AsyncReadExt;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn the_connection_that_has_been_silent_longest_makes_room() {
+        let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+        let addr = listener.local_addr().unwrap();
+        let mut accepted = plain("test", listener, 2, CancellationToken::new());
+        let mut clients = Vec::new();
+        for _ in 0..2 {
+            clients.push(TcpStream::connect(addr).await.unwrap());
+            let mut connection = accepted.recv().await.unwrap();
+            tokio::spawn(async move { connection.read_u8().await });
+        }
+        clients.push(TcpStream::connect(addr).await.unwrap());
+        accepted.recv().await.unwrap();
+        assert_eq!(clients[0].read(&mut [0]).await.unwrap(), 0, "the first one is closed");
     }
 }

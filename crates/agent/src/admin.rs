@@ -7,7 +7,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use access::{Access, Denied, Scope};
+use access::{Access, DenialLog, Denied, Scope};
 use axum::extract::connect_info::Connected;
 use axum::extract::{ConnectInfo, Request, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
@@ -18,7 +18,9 @@ use axum::serve::{IncomingStream, Listener};
 use axum::{Extension, Json, Router};
 use registry::{Registry, RegistryError};
 use serde_json::json;
-use tokio::net::TcpListener;
+use tls::ServerStream;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
@@ -28,7 +30,7 @@ use crate::node::Node;
 use crate::table::AdmissionMode;
 use crate::task::{Task, report_end};
 
-/// Connections at once, where other machines can make them. Beyond it the oldest one is closed.
+/// Connections at once. Beyond it the one that has said nothing for longest is closed.
 const MAX_CONNECTIONS: usize = 256;
 
 /// Serves probes and metrics; with TLS, metrics are for metrics readers and front doors, which show a certificate of the farm.
@@ -43,13 +45,15 @@ pub(crate) fn serve(
     let open = node.config.metrics_keys.is_none();
     let router = router(Arc::clone(node)).layer(Extension(registry)).layer(border);
     Task::start(node, "admin", |stop| async move {
+        let addr = listener.local_addr();
         let served = match secure {
             None => {
+                let connections = accept::plain("admin", listener, MAX_CONNECTIONS, stop.clone());
                 let router = router.layer(Extension(Certified(open)));
-                axum::serve(listener, router).with_graceful_shutdown(stop.cancelled_owned()).await
+                let connections = Connections { connections, addr };
+                axum::serve(connections, router).with_graceful_shutdown(stop.cancelled_owned()).await
             }
             Some(server) => {
-                let addr = listener.local_addr();
                 let connections = accept::tls(listener, server, MAX_CONNECTIONS, stop.clone());
                 let router = router.layer(from_fn(identify));
                 let router = router.into_make_service_with_connect_info::<Certified>();
@@ -66,6 +70,7 @@ fn router(node: Arc<Node>) -> Router {
         .route("/healthz", get(async || "ok\n"))
         .route("/readyz", get(ready))
         .route("/metrics", get(metrics))
+        .layer(Extension(Arc::<DenialLog>::default()))
         .with_state(node)
 }
 
@@ -73,8 +78,8 @@ fn router(node: Arc<Node>) -> Router {
 #[derive(Debug, Clone, Copy)]
 struct Certified(bool);
 
-impl Connected<IncomingStream<'_, Connections>> for Certified {
-    fn connect_info(stream: IncomingStream<'_, Connections>) -> Self {
+impl Connected<IncomingStream<'_, Connections<ServerStream<TcpStream>>>> for Certified {
+    fn connect_info(stream: IncomingStream<'_, Connections<ServerStream<TcpStream>>>) -> Self {
         Self(stream.io().has_shown_a_certificate())
     }
 }
@@ -89,18 +94,18 @@ async fn identify(
     next.run(request).await
 }
 
-/// Connections with TLS, as axum wants them.
+/// Bounded connections, as axum wants them.
 #[derive(Debug)]
-struct Connections {
-    connections: mpsc::Receiver<Connection>,
+struct Connections<S> {
+    connections: mpsc::Receiver<Connection<S>>,
     addr: io::Result<SocketAddr>,
 }
 
-impl Listener for Connections {
-    type Io = Connection;
+impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Listener for Connections<S> {
+    type Io = Connection<S>;
     type Addr = SocketAddr;
 
-    async fn accept(&mut self) -> (Connection, SocketAddr) {
+    async fn accept(&mut self) -> (Connection<S>, SocketAddr) {
         match self.connections.recv().await {
             Some(connection) => {
                 let peer = connection.peer();
@@ -163,7 +168,7 @@ async fn ready(State(node): State<Arc<Node>>, Extension(known): Extension<Regist
 
 /// Whether the caller shows a key with which metrics may be read. The error is the answer.
 #[expect(clippy::result_large_err, reason = "the answer is made once and returned at once")]
-fn check_key(keys: Option<&Access>, headers: &HeaderMap) -> Result<(), Response> {
+fn check_key(keys: Option<&Access>, denials: &DenialLog, headers: &HeaderMap) -> Result<(), Response> {
     let Some(keys) = keys else {
         let why = "metrics need a certificate of the farm (hatchery certs new --metrics NAME), or a key of --metrics-keys\n";
         return Err((StatusCode::FORBIDDEN, why).into_response());
@@ -179,7 +184,9 @@ fn check_key(keys: Option<&Access>, headers: &HeaderMap) -> Result<(), Response>
             Err((StatusCode::FORBIDDEN, "this key has neither the scope metrics nor read\n").into_response())
         }
         Err(Denied { reason, key }) => {
-            tracing::info!(%reason, key, "authentication failed for metrics");
+            if let Some(left_out) = denials.line(reason, Instant::now()) {
+                tracing::info!(%reason, key, left_out, "authentication failed for metrics");
+            }
             let challenge = [(header::WWW_AUTHENTICATE, "Bearer")];
             Err((StatusCode::UNAUTHORIZED, challenge, "metrics need a key with the scope metrics\n")
                 .into_response())
@@ -190,10 +197,11 @@ fn check_key(keys: Option<&Access>, headers: &HeaderMap) -> Result<(), Response>
 async fn metrics(
     State(node): State<Arc<Node>>,
     Extension(certified): Extension<Certified>,
+    Extension(denials): Extension<Arc<DenialLog>>,
     headers: HeaderMap,
 ) -> Response {
     if !certified.0
-        && let Err(refusal) = check_key(node.config.metrics_keys.as_ref(), &headers)
+        && let Err(refusal) = check_key(node.config.metrics_keys.as_ref(), &denials, &headers)
     {
         return refusal;
     }

@@ -171,7 +171,8 @@ impl Agent {
         let grpc_server = Task::start(&node, "grpc", |stop| async move {
             let served = match secure {
                 None => {
-                    let incoming = ReceiverStream::new(accept::plain(grpc, stop.clone()));
+                    let incoming =
+                        ReceiverStream::new(accept::plain("grpc", grpc, MAX_FRONT_DOORS, stop.clone()));
                     routes
                         .serve_with_incoming_shutdown(
                             incoming.map(Ok::<_, io::Error>),

@@ -4,11 +4,12 @@ use std::process::Command;
 
 use hatchery_tests::certs::{Certs, curl};
 use hatchery_tests::role::{Role, hatchery};
-use hatchery_tests::{AgentPlan, Farm};
+use hatchery_tests::wait::TIMEOUT;
+use hatchery_tests::{AgentPlan, Farm, Look, until};
 use serde_json::{Value, json};
 
 use super::proxy::says;
-use super::{farm, hoops, service, stopped};
+use super::{builder, farm, hoops, service, stopped};
 
 #[tokio::test]
 async fn every_answer_is_for_pages_of_any_origin_and_a_preflight_allows_what_the_helper_sends() {
@@ -309,4 +310,30 @@ fn the_listener_stays_on_this_machine_unless_it_has_an_owner() {
         assert_eq!(code, Some(2), "{flags:?}: {said}");
         assert!(words.iter().all(|word| said.contains(word)), "{flags:?}: {said}");
     }
+}
+
+#[tokio::test]
+async fn nothing_is_spawned_for_an_owner_whose_key_is_revoked() {
+    let mut farm = builder(&[]).keys().agent(AgentPlan::slots(4)).start().await;
+    let credential = farm.key(&["--scope", "spawn", "--name", "hoops", "--concurrent-spawns", "2"]).await;
+    let door = &mut farm.doors[0];
+    door.set("--hoops-owner", "hoops");
+    door.restart().await;
+    let id = credential.split('_').nth(1).unwrap();
+    let client = hoops(&farm);
+    let (spawn, _) = service(client, json!({})).await;
+    assert_eq!(client.json("/api/status").await["availableSpawnPorts"], 1, "the key allows one more");
+
+    let ran = farm.run(&["key", "revoke", id, "--file", &farm.keys().display().to_string()]).await;
+    assert_eq!(ran.code, 0, "{ran:?}");
+    until("the owner may start none", TIMEOUT, async || {
+        let status = client.json("/api/status").await;
+        Look::when(status["availableSpawnPorts"] == 0, || status.to_string())
+    })
+    .await;
+    let why = super::failure(&client.post("/service").send().await, 503);
+    assert!(why.contains("owner"), "{why}");
+    assert_eq!(farm.processes().len(), 1, "what runs goes on");
+    farm.stop([spawn.as_str()]).await;
+    farm.finish().await;
 }

@@ -1,13 +1,14 @@
-//! The liveliness port under attack: connections that take every place there is, faster than anybody can report.
+//! The agent's ports under attack: connections that take every place there is, faster than anybody can report.
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::time::Duration;
 
 use model::{ExitReason, SpawnState};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 use wire::v1::spawn_reply::Outcome;
 
@@ -91,4 +92,23 @@ async fn no_spawn_is_ended_for_a_silence_that_a_flood_may_have_made() {
     flood.ends().await;
     farm.until_ended(silent, ExitReason::LivelinessLost).await;
     assert_eq!(farm.info(speaks).await.state, "ready");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn half_requests_at_the_admin_port_take_bounded_descriptors_and_keep_nobody_out() {
+    let farm = Farm::start().await;
+    let mut held = Vec::new();
+    for _ in 0..2 * HELD {
+        let mut stream = TcpStream::connect(farm.agent.admin_addr()).await.unwrap();
+        stream.write_all(b"GET /metrics HTTP/1.1\r\nhost: localhost\r\nx-").await.unwrap();
+        held.push(stream);
+    }
+    let closed = async {
+        for stream in &mut held[..HELD] {
+            // Closed with an end or a reset, after whatever was said to it.
+            while stream.read(&mut [0; 64]).await.is_ok_and(|read| read > 0) {}
+        }
+    };
+    timeout(TIMEOUT, closed).await.expect("the oldest ones are closed");
+    assert!(farm.metrics().await.contains("hatchery_agent_"), "and who comes is answered");
 }

@@ -5,12 +5,11 @@
 use std::fmt;
 use std::time::Duration;
 
-use access::{Access, Caller, Changes, Denied, Reason, Scope};
+use access::{Access, Caller, Changes, DenialLog, Denied, Reason, Scope};
 use model::{Owner, Timestamp};
 use tokio::time::{Instant, sleep};
 use tracing::warn;
 
-use super::denial_log::DenialLog;
 use crate::metrics::AuthMetrics;
 
 /// The longest that one sleep lasts, because the clock may be set.

@@ -5,7 +5,6 @@
 
 mod accounts;
 mod authenticator;
-mod denial_log;
 mod owner_names;
 mod rate;
 

@@ -7,6 +7,7 @@
 //! | the server exited before it was ready | 500 | `ts3d_sc_server failed: reason='invalid license', exit-code=6, id=…` |
 //! | a signal ended it, or it was not ready in time | 500 | `ts3d_sc_server failed: reason='exited because of signal=SIGKILL, no exit-code', id=…` |
 //! | it could not be started | 500 | `spawn ts3d_sc_server ENOENT` |
+//! | the key of `--hoops-owner` does not count any more | 503 | `No ports available: …` |
 //! | the request is wrong | 400 | what is wrong |
 
 use axum::http::StatusCode;
@@ -44,6 +45,13 @@ impl Failure {
         let reason = "ts3d_sc_server failed: reason='not ready in time'";
         let code = Some(ErrorCode::ReadyTimeout);
         Self { code, ..Self::new(StatusCode::INTERNAL_SERVER_ERROR, reason) }
+    }
+
+    /// The owner of these spawns is an API key that is revoked, expired or cannot be read.
+    pub(super) fn barred() -> Self {
+        let reason = "No ports available: the owner of these spawns may start none";
+        let code = Some(ErrorCode::Forbidden);
+        Self { code, ..Self::new(StatusCode::SERVICE_UNAVAILABLE, reason) }
     }
 
     /// `offered`: whether some node offers the renderer, if there are nodes.

@@ -68,7 +68,10 @@ fn word(state: SpawnState) -> &'static str {
 pub(super) async fn status(hoops: &Hoops, query: Option<&str>) -> Response {
     hoops.spawns.catch_up().await;
     let offer = hoops.edge.snapshot.offer();
-    let max = hoops.limits().concurrent.map(|max| usize::try_from(max.get()).unwrap_or(usize::MAX));
+    let max = match hoops.limits() {
+        Some(limits) => limits.concurrent.map(|max| usize::try_from(max.get()).unwrap_or(usize::MAX)),
+        None => Some(0),
+    };
     let (used, gpus, counters) = {
         let index = hoops.spawns.now();
         let counts = index.counts();

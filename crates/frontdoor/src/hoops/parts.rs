@@ -87,11 +87,11 @@ impl Hoops {
         Arc::clone(&self.spawns).keep().await;
     }
 
-    /// The limits of the owner's spawns.
-    pub(super) fn limits(&self) -> Limits {
+    /// The limits of the owner's spawns; `None` when the owner's key does not count any more.
+    pub(super) fn limits(&self) -> Option<Limits> {
         match (&self.settings.owner, &self.edge.config.access) {
-            (None, _) => Limits::default(),
-            (Some(_), None) => self.settings.limits,
+            (None, _) => Some(Limits::default()),
+            (Some(_), None) => Some(self.settings.limits),
             (Some(owner), Some(access)) => access.limits_of(owner),
         }
     }
@@ -122,9 +122,10 @@ impl Hoops {
         turn: &Turn,
     ) -> Result<SpawnOrder, Failure> {
         let order = wanted.order().map_err(|bad| Failure::new(bad.status, bad.reason))?;
+        let limits = self.limits().ok_or_else(Failure::barred)?;
         Ok(SpawnOrder {
             owner: self.settings.owner.clone(),
-            max_spawns: self.limits().concurrent.map(NonZeroU32::get),
+            max_spawns: limits.concurrent.map(NonZeroU32::get),
             account: Some(Accounted(Arc::clone(&turn.account))),
             endpoint: form,
             ..order
@@ -139,7 +140,8 @@ impl Hoops {
         deadline: Instant,
     ) -> Result<(model::api::SpawnAnswer, HeldSlot), Failure> {
         let unwatched = Progress::default();
-        let started = start(&self.edge, order, self.limits().per_minute, context, None, &unwatched);
+        let per_minute = self.limits().ok_or_else(Failure::barred)?.per_minute;
+        let started = start(&self.edge, order, per_minute, context, None, &unwatched);
         let outcome = tokio::select! {
             biased;
             outcome = timeout_at(deadline, started) => outcome.map_err(|_| {

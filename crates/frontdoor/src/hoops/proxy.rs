@@ -56,7 +56,7 @@ pub(super) async fn upgrade(hoops: &Hoops, target: UpgradeTarget, request: Reque
             relayed(hoops, Wanted { node, spawn, shown: Shown::Token(token) }, request).await
         }
         UpgradeTarget::Port(port) => by_port(hoops, port, request).await,
-        UpgradeTarget::NoPort => raw(StatusCode::NOT_FOUND, "Not Found"),
+        UpgradeTarget::NoPort | UpgradeTarget::NoViewer => raw(StatusCode::NOT_FOUND, "Not Found"),
     }
 }
 

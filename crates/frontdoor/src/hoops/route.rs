@@ -74,6 +74,8 @@ pub(super) enum UpgradeTarget {
     Port(u16),
     /// Nowhere: what stands below a prefix of ports is none.
     NoPort,
+    /// Nowhere: a viewer's URL that was damaged on its way.
+    NoViewer,
 }
 
 impl UpgradeTarget {
@@ -81,7 +83,8 @@ impl UpgradeTarget {
     pub(super) fn of(path: &str, prefixes: &[String]) -> Self {
         let (first, rest) = path.strip_prefix('/').unwrap_or(path).split_once('/').unwrap_or((path, ""));
         if !prefixes.iter().any(|prefix| prefix.eq_ignore_ascii_case(first)) {
-            return viewer(path).unwrap_or(Self::New);
+            let damaged = if is_below_viewers(path) { Self::NoViewer } else { Self::New };
+            return viewer(path).unwrap_or(damaged);
         }
         let (port, below) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
         // A consumer that puts the path of a viewer's URL behind the port has the token in it, whatever the port.
@@ -101,10 +104,17 @@ impl UpgradeTarget {
     pub(super) fn label(&self) -> &'static str {
         match self {
             Self::New => "hoops:proxy",
-            Self::Viewer { .. } => "hoops:viewer",
+            Self::Viewer { .. } | Self::NoViewer => "hoops:viewer",
             Self::Port(_) | Self::NoPort => "hoops:port",
         }
     }
+}
+
+/// Whether the path is below that of viewers' URLs, in whatever case and with however many slashes in front: it was meant to lead to a
+/// spawn that there is, and may start none.
+fn is_below_viewers(path: &str) -> bool {
+    let (first, rest) = path.trim_start_matches('/').split_once('/').unwrap_or_default();
+    first.eq_ignore_ascii_case("s") && !rest.is_empty()
 }
 
 fn viewer(path: &str) -> Option<UpgradeTarget> {
@@ -146,8 +156,19 @@ mod tests {
         let prefixes = ["wsproxy", "ws"].map(str::to_owned);
         let id = SpawnId::mint();
         let of = |path: &str| UpgradeTarget::of(path, &prefixes);
-        for path in ["", "/", "/any/path", "/ws", "/wsx/11000", "/%77s/11000", "//ws/11000", "/s/a/b/c"] {
+        for path in
+            ["", "/", "/any/path", "/ws", "/wsx/11000", "/%77s/11000", "//ws/11000", "/s", "/s/", "/sx/a/b/c"]
+        {
             assert_eq!(of(path), UpgradeTarget::New, "{path}");
+        }
+        let damaged = [
+            format!("/s/node/{id}"),
+            format!("/s/node/{id}/"),
+            format!("//s/node/{id}/token"),
+            format!("/S/node/{id}/token"),
+        ];
+        for path in damaged.iter().map(String::as_str).chain(["/s/a/b/c"]) {
+            assert_eq!(of(path), UpgradeTarget::NoViewer, "{path}");
         }
         for (path, port) in
             [("/wsproxy/11000", 11000), ("/WS/55001/", 55001), ("/WsProxy/1/any/path", 1), ("/ws/00080", 80)]

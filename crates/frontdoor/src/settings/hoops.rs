@@ -121,7 +121,7 @@ impl Options {
                 found: files.display().to_string(),
             });
         }
-        let owner = self.hoops_owner.map(|name| owner(&name, around.access)).transpose()?;
+        let owner = self.hoops_owner.map(|name| owner(&name, &around)).transpose()?;
         Ok(Some(Settings {
             listen,
             endpoint,
@@ -165,9 +165,16 @@ pub(super) struct Around<'a> {
 }
 
 /// The owner of this name: that of the API key with this id or name, if there is one.
-fn owner(name: &str, access: Option<&Access>) -> Result<Owner, ConfigError> {
-    if let Some(owner) = access.and_then(|access| access.owner_named(name)) {
+fn owner(name: &str, around: &Around<'_>) -> Result<Owner, ConfigError> {
+    if let Some(owner) = around.access.and_then(|access| access.owner_named(name)) {
         return Ok(owner);
+    }
+    if around.access.is_some() && around.limits == Limits::default() {
+        tracing::warn!(
+            owner = name,
+            "--hoops-owner is neither the id nor the name of an API key, and neither --concurrent-spawns nor --spawns-per-minute limits it: \
+             whoever reaches --hoops-listen may fill the farm"
+        );
     }
     name.parse().map_err(|error| ConfigError {
         flag: "--hoops-owner",

@@ -5,30 +5,31 @@ use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use access::Reason;
 use tokio::time::Instant;
+
+use crate::Reason;
 
 /// Lines of one reason at once.
 const BURST: u32 = 10;
 /// After the burst, one more line each time this has passed.
 const EVERY: Duration = Duration::from_secs(1);
 
-/// What was logged, by reason: one reason does not use up the lines of another.
+/// How many refused credentials were logged, by reason: one reason does not use up the lines of another.
 #[derive(Debug, Default)]
-pub(crate) struct DenialLog(Mutex<HashMap<Reason, Budget>>);
+pub struct DenialLog(Mutex<HashMap<Reason, Budget>>);
 
 #[derive(Debug)]
 struct Budget {
     lines: u32,
     /// Up to when lines were added.
     filled: Instant,
-    /// DenialLog without a line since the last one that had one.
+    /// Refusals without a line since the last one that had one.
     left_out: u64,
 }
 
 impl DenialLog {
-    /// Returns whether this refusal is logged: then the number of those before it that were not.
-    pub(crate) fn line(&self, reason: Reason, now: Instant) -> Option<u64> {
+    /// Takes the line of a refusal at `now`. Returns the number of refusals before it that had none, or `None` when this one gets none.
+    pub fn line(&self, reason: Reason, now: Instant) -> Option<u64> {
         let mut budgets = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let budget = budgets.entry(reason).or_insert(Budget { lines: BURST, filled: now, left_out: 0 });
         let passed = now.saturating_duration_since(budget.filled).as_millis() / EVERY.as_millis();
