@@ -54,6 +54,7 @@ mod metrics;
 mod models;
 mod node;
 mod options;
+mod own_ports;
 mod port_conflicts;
 mod port_search;
 mod ports;

@@ -39,8 +39,8 @@ use crate::state;
 use crate::table::AdmissionMode;
 use crate::task::{Task, report_end};
 use crate::{
-    accept, admin, adoption, drain, housekeeping, liveliness, log_limit, preflight, reaper, relay_watch,
-    separation, viewer_watch, warm,
+    accept, admin, adoption, drain, housekeeping, liveliness, log_limit, own_ports, preflight, reaper,
+    relay_watch, separation, viewer_watch, warm,
 };
 
 /// A front door that is gone without a word is noticed after this and [`KEEPALIVE_TIMEOUT`]; its calls count as hung up.
@@ -113,7 +113,7 @@ impl Agent {
         let living = survey.living();
         preflight::may_change_user(&config)?;
         separation::check(&config)?;
-        separation::close_files_of_spawns(&config);
+        separation::keep_spawns_to_themselves(&config);
         preflight::may_watch_processes()?;
         let groups = Groups::open(&config, &survey.pids())?;
         let logs = Logs::open(state.logs().to_owned(), &living, Bounds::of(config.keep_ended));
@@ -125,9 +125,10 @@ impl Agent {
             );
         }
         let tls = config.tls.clone();
-        let receiver = bind("--liveliness-listen", config.liveliness_listen).await?;
-        let grpc = bind("--listen", config.listen).await?;
-        let watchers = bind("--admin-listen", config.admin_listen).await?;
+        let users = config.spawn_users.as_ref();
+        let receiver = own_ports::bind("--liveliness-listen", config.liveliness_listen, users, &disk).await?;
+        let grpc = own_ports::bind("--listen", config.listen, users, &disk).await?;
+        let watchers = own_ports::bind("--admin-listen", config.admin_listen, users, &disk).await?;
         let addr = |listener: &TcpListener, wanted| listener.local_addr().unwrap_or(wanted);
         let grpc_addr = addr(&grpc, config.listen);
         let liveliness_addr = addr(&receiver, config.liveliness_listen);
@@ -337,8 +338,4 @@ pub(crate) fn grpc_server() -> tonic::transport::Server {
         .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
         .http2_max_pending_accept_reset_streams(Some(MAX_PENDING_RESETS))
         .http2_max_local_error_reset_streams(Some(MAX_PENDING_RESETS))
-}
-
-async fn bind(flag: &'static str, addr: SocketAddr) -> Result<TcpListener, StartError> {
-    TcpListener::bind(addr).await.map_err(|source| StartError::Bind { flag, addr, source })
 }

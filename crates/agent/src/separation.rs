@@ -8,6 +8,7 @@ use std::os::unix::fs::MetadataExt;
 use rustix::fs::Mode;
 
 use crate::config::{Config, ConfigError, Launcher};
+use crate::spawn::limits;
 use crate::spawn::users::SpawnUsers;
 
 /// The bit of `CAP_SYS_PTRACE` in a set of capabilities.
@@ -37,10 +38,14 @@ pub(crate) fn check(config: &Config) -> Result<(), ConfigError> {
     Ok(())
 }
 
-/// What spawns make from now on is for their own user alone, where each has one: they inherit this.
-pub(crate) fn close_files_of_spawns(config: &Config) {
+/// Where each spawn has a user of its own, what it makes from now on is for that user alone, and so is the limit of its processes.
+pub(crate) fn keep_spawns_to_themselves(config: &Config) {
     if let Some(SpawnUsers::Each(_)) = &config.spawn_users {
+        // They inherit it.
         rustix::process::umask(Mode::RWXG | Mode::RWXO);
+        if rustix::process::geteuid().is_root() {
+            limits::bound_processes();
+        }
     }
 }
 

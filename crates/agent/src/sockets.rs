@@ -1,14 +1,17 @@
-//! What the kernel says of TCP connections to the ports of spawns: that there is one, and how long ago data last came.
+//! What the kernel says of TCP connections to the ports of spawns: that there is one, and how long ago data last came; and whose a
+//! connection to a port of the agent is.
 //!
 //! It is asked by `sock_diag(7)`, which looks for the ports itself: a machine may have very many other connections. Where that is
 //! forbidden (some sandboxes), `/proc/net/tcp` is read, which does not have when data came.
 
 use std::fs;
 use std::io;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::ops::RangeInclusive;
 use std::os::fd::OwnedFd;
 use std::time::Duration;
 
+use rustix::io::Errno;
 use rustix::net::{
     AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, netlink, recv, send, socket_with,
 };
@@ -32,13 +35,84 @@ pub(crate) fn connections(ports: RangeInclusive<u16>) -> Vec<Connection> {
     })
 }
 
+/// Whose the other end of a connection is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Sender {
+    /// A process of this user.
+    User(u32),
+    /// Nobody's any more, or one of another machine.
+    Gone,
+    /// The kernel does not say (some sandboxes).
+    Unsaid,
+}
+
+/// Whose socket of this machine is connected from `from` to `to`. Takes the kernel a look into a table.
+pub(crate) fn sender(from: SocketAddr, to: SocketAddr) -> Sender {
+    let (Ok(socket), Some(request)) = (diagnosis(), exact_request(from, to)) else { return Sender::Unsaid };
+    let mut buffer = vec![0; 4 << 10];
+    let answered = send(&socket, &request, SendFlags::empty())
+        .and_then(|_| recv(&socket, &mut buffer[..], RecvFlags::empty()));
+    let Ok((read, _)) = answered else { return Sender::Unsaid };
+    match message(&buffer[..read]) {
+        Some((NLMSG_ERROR, error, _)) => {
+            let errno = error.get(..4).and_then(|bytes| bytes.try_into().ok()).map(i32::from_ne_bytes);
+            if errno == Some(-Errno::NOENT.raw_os_error()) { Sender::Gone } else { Sender::Unsaid }
+        }
+        Some((_, message, _)) => user(message).map_or(Sender::Gone, Sender::User),
+        None => Sender::Unsaid,
+    }
+}
+
+/// The user in a message about a connection. One that its process has closed is nobody's: the kernel would say it is root's.
+fn user(message: &[u8]) -> Option<u32> {
+    let is_open = matches!(message.get(1), Some(&TCP_ESTABLISHED | &TCP_CLOSE_WAIT));
+    let user = message.get(USER..USER + 4)?.try_into().ok().map(u32::from_ne_bytes)?;
+    is_open.then_some(user)
+}
+
+/// A request for the one connection between two addresses: `struct inet_diag_req_v2`.
+fn exact_request(from: SocketAddr, to: SocketAddr) -> Option<Vec<u8>> {
+    let (family, from_ip, to_ip) = match (from.ip().to_canonical(), to.ip().to_canonical()) {
+        (IpAddr::V4(from), IpAddr::V4(to)) => {
+            let padded = |ip: Ipv4Addr| [&ip.octets()[..], &[0; 12]].concat();
+            (AddressFamily::INET, padded(from), padded(to))
+        }
+        (IpAddr::V6(from), IpAddr::V6(to)) => {
+            (AddressFamily::INET6, from.octets().to_vec(), to.octets().to_vec())
+        }
+        _ => return None,
+    };
+    let mut body = vec![u8::try_from(family.as_raw()).ok()?, IPPROTO_TCP, 0, 0];
+    body.extend(u32::MAX.to_ne_bytes());
+    body.extend(from.port().to_be_bytes());
+    body.extend(to.port().to_be_bytes());
+    body.extend(from_ip);
+    body.extend(to_ip);
+    // Any interface, no cookie.
+    body.extend([0; 4]);
+    body.extend([0xff; 8]);
+    let mut request = u32::try_from(HEADER + body.len()).ok()?.to_ne_bytes().to_vec();
+    request.extend(SOCK_DIAG_BY_FAMILY.to_ne_bytes());
+    request.extend(NLM_F_REQUEST.to_ne_bytes());
+    request.extend([0; 8]);
+    request.extend(body);
+    Some(request)
+}
+
 /// `struct nlmsghdr` of netlink(7).
 const HEADER: usize = 16;
 /// `struct inet_diag_msg` of `linux/inet_diag.h`.
 const MESSAGE: usize = 72;
 /// The older request, which takes no family: the kernel walks through its connections once instead of once for each.
 const TCPDIAG_GETSOCK: u16 = 18;
-const NLM_F_REQUEST_DUMP: u16 = 0x1 | 0x300;
+const NLM_F_REQUEST: u16 = 0x1;
+const NLM_F_REQUEST_DUMP: u16 = NLM_F_REQUEST | 0x300;
+const SOCK_DIAG_BY_FAMILY: u16 = 20;
+const IPPROTO_TCP: u8 = 6;
+const TCP_ESTABLISHED: u8 = 1;
+const TCP_CLOSE_WAIT: u8 = 8;
+/// Where `idiag_uid` stands in `struct inet_diag_msg`.
+const USER: usize = 64;
 const NLMSG_ERROR: u16 = 2;
 const NLMSG_DONE: u16 = 3;
 /// Bit of `TCP_ESTABLISHED`.
@@ -52,9 +126,13 @@ const S_LE: u8 = 3;
 /// Where `tcpi_last_data_recv` stands in `struct tcp_info`, in milliseconds.
 const LAST_DATA_RECV: usize = 52;
 
+fn diagnosis() -> io::Result<OwnedFd> {
+    let protocol = Some(netlink::SOCK_DIAG);
+    Ok(socket_with(AddressFamily::NETLINK, SocketType::RAW, SocketFlags::CLOEXEC, protocol)?)
+}
+
 fn ask_kernel(ports: &RangeInclusive<u16>) -> io::Result<Vec<Connection>> {
-    let socket =
-        socket_with(AddressFamily::NETLINK, SocketType::RAW, SocketFlags::CLOEXEC, Some(netlink::SOCK_DIAG))?;
+    let socket = diagnosis()?;
     let mut found = Vec::new();
     send(&socket, &request(ports), SendFlags::empty())?;
     read_dump(&socket, &mut found)?;
@@ -180,6 +258,24 @@ mod tests {
             assert!(!has_connection(port));
             drop(server);
         }
+    }
+
+    #[test]
+    fn a_connection_is_its_users_until_the_process_closes_it() {
+        let own = rustix::process::getuid().as_raw();
+        for address in ["127.0.0.1:0", "[::1]:0", "[::]:0"] {
+            let Ok(listener) = TcpListener::bind(address) else { continue };
+            let port = listener.local_addr().unwrap().port();
+            let to = if address.starts_with("[::1]") { "::1" } else { "127.0.0.1" };
+            let client = TcpStream::connect((to, port)).unwrap();
+            let (server, peer) = listener.accept().unwrap();
+            let of = || sender(peer, server.local_addr().unwrap());
+            assert_eq!(of(), Sender::User(own), "{address}");
+            drop(client);
+            assert_eq!(of(), Sender::Gone, "{address}");
+        }
+        let nowhere = "127.0.0.1:1".parse().unwrap();
+        assert_eq!(sender(nowhere, nowhere), Sender::Gone);
     }
 
     #[test]

@@ -50,12 +50,17 @@ pub enum StartError {
         source: io::Error,
     },
     /// A port cannot be had.
-    #[error("failed to listen on {addr} ({flag})")]
+    #[error(
+        "failed to listen on {addr} ({flag}){}",
+        holder.as_ref().map(|holder| format!(": {holder} listens there")).unwrap_or_default()
+    )]
     Bind {
         /// The flag that asked for it.
         flag: &'static str,
         /// The address.
         addr: SocketAddr,
+        /// The process that has the port, where it can be seen.
+        holder: Option<String>,
         /// What the system says.
         source: io::Error,
     },

@@ -1,6 +1,7 @@
 //! The receiver of what spawned servers say of themselves: `POST /{secret}/liveliness/{id}?liveliness=ready|ping|disconnect`.
 //!
-//! The secret is the spawn's own ([`secret`]), so no process can report for a spawn of others. Any process of the machine can connect,
+//! The secret is the spawn's own ([`secret`]), so no process can report for a spawn of others. Where spawns have users, a report must come from
+//! its spawn's user too: servers tell the secret to whoever listens on this port while no agent does. Any process of the machine can connect,
 //! though: [`limit`] keeps those that only hold connections from keeping spawns out. Where so many connect that a server may not
 //! have been heard, no silence counts, see [`crate::table::Table::deafened`].
 //!
@@ -16,6 +17,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use model::SpawnId;
+use rustix::process::geteuid;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::Instant;
@@ -26,6 +28,8 @@ use self::head::{Head, Parsed};
 use self::limit::{ConnectionLimit, Permit};
 use crate::accept::AcceptPause;
 use crate::node::Node;
+use crate::sockets::{self, Sender};
+use crate::spawn::user::Ids;
 use crate::table::Liveliness;
 
 /// What a connection's buffer starts with; any server's request fits.
@@ -55,10 +59,11 @@ pub(crate) async fn receive(node: Arc<Node>, listener: TcpListener, stop: Cancel
             () = stop.cancelled() => break,
             accepted = listener.accept() => accepted,
         };
-        let stream = match accepted {
+        let (stream, sender) = match accepted {
             Ok((stream, _)) => {
                 pause.over("liveliness");
-                stream
+                let sender = sender(&node, &stream);
+                (stream, sender)
             }
             Err(error) => {
                 // Servers wait in the queue meanwhile.
@@ -82,7 +87,7 @@ pub(crate) async fn receive(node: Arc<Node>, listener: TcpListener, stop: Cancel
         connections.spawn(async move {
             let leave = permit.leave.clone();
             let conversed = tokio::select! {
-                conversed = converse(&node, stream, idle, &mut permit, &stop) => conversed,
+                conversed = converse(&node, (stream, sender), idle, &mut permit, &stop) => conversed,
                 // Also while it does not read its answer.
                 () = leave.cancelled() => Ok(()),
             };
@@ -97,7 +102,7 @@ pub(crate) async fn receive(node: Arc<Node>, listener: TcpListener, stop: Cancel
 
 async fn converse(
     node: &Node,
-    mut stream: TcpStream,
+    (mut stream, sender): (TcpStream, Sender),
     idle: Duration,
     permit: &mut Permit,
     stop: &CancellationToken,
@@ -129,7 +134,7 @@ async fn converse(
             }
             Parsed::Bad => return stream.write_all(&Response::BadRequest.bytes(true)).await,
             Parsed::Whole(head) => {
-                let answer = answer(node, &head, permit);
+                let answer = answer(node, &head, sender, permit);
                 let close = head.close || head.body > MAX_BODY;
                 skip = head.length.saturating_add(head.body);
                 stream.write_all(&answer.bytes(close)).await?;
@@ -221,7 +226,26 @@ fn liveliness(value: Option<&str>) -> Option<Liveliness> {
     }
 }
 
-fn answer(node: &Node, head: &Head<'_>, permit: &mut Permit) -> Response {
+/// Whose a new connection is. The kernel is asked now, since a process may close it any moment; and only where spawns have users.
+fn sender(node: &Node, stream: &TcpStream) -> Sender {
+    match (&node.config.spawn_users, stream.peer_addr(), stream.local_addr()) {
+        (Some(_), Ok(peer), Ok(local)) => sockets::sender(peer, local),
+        (Some(_), ..) => Sender::Gone,
+        (None, ..) => Sender::Unsaid,
+    }
+}
+
+/// Whether a process that sends from there may report for a spawn of this user. With the secret of another spawn, which a process may have
+/// learnt by listening here while no agent did, it may not.
+fn may_report(sender: Sender, user: Option<Ids>) -> bool {
+    match (sender, user) {
+        (Sender::Unsaid, _) | (_, None) => true,
+        (Sender::Gone, Some(_)) => false,
+        (Sender::User(sender), Some(user)) => [0, geteuid().as_raw(), user.uid].contains(&sender),
+    }
+}
+
+fn answer(node: &Node, head: &Head<'_>, sender: Sender, permit: &mut Permit) -> Response {
     // Browsers post for any page, and a name can be pointed at this machine (DNS rebinding).
     if head.from_page {
         return Response::FromPage;
@@ -238,7 +262,7 @@ fn answer(node: &Node, head: &Head<'_>, permit: &mut Permit) -> Response {
     let Report { id, secret, value } = report;
     let now = Instant::now();
     let mut table = node.table();
-    if !table.is_of(id, secret) {
+    if !table.reporter(id, secret).is_some_and(|user| may_report(sender, user)) {
         drop(table);
         permit.lose_identity(now);
         return Response::UnknownId;
@@ -267,7 +291,7 @@ pub(crate) fn take_in(node: &Node, target: &str) -> bool {
         body: 0,
     };
     let (mut permit, _) = ConnectionLimit::new(1).enter(Instant::now());
-    answer(node, &head, &mut permit) == Response::TakenIn
+    answer(node, &head, Sender::Unsaid, &mut permit) == Response::TakenIn
 }
 
 #[cfg(test)]

@@ -14,9 +14,8 @@ use std::time::{Duration, SystemTime};
 use model::SpawnId;
 
 use crate::config::{Config, ConfigError};
+use crate::spawn::limits::MAX_PROCESSES;
 
-/// Processes and threads of one spawn. Servers have dozens.
-const PIDS: u32 = 4096;
 /// In microseconds; what of it a spawn may run is its share of a processor.
 const CPU_PERIOD: u32 = 100_000;
 /// After the end of a spawn: the kernel keeps a group until its last process is really gone.
@@ -104,7 +103,7 @@ impl Groups {
             group.set("cpu.max", &format!("{quota} {CPU_PERIOD}"))?;
         }
         if self.pids {
-            group.set("pids.max", &PIDS.to_string())?;
+            group.set("pids.max", &MAX_PROCESSES.to_string())?;
         }
         Ok(())
     }

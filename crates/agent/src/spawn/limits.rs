@@ -1,4 +1,5 @@
-//! The limit of open files: the agent's own is raised, and servers get the one that the agent was started with.
+//! Limits of a server's process. Open files: the agent's own limit is raised, and servers get the one that the agent was started with.
+//! Processes: where each spawn has a user of its own, it may have so many, so that none takes those of the others.
 //!
 //! A server that closes every descriptor there may be, or keeps them in sets of 1024, must not meet the agent's limit. A limit is inherited,
 //! and nothing may run between fork and exec (`super::process`), so a server's is set right after its start, before it has done much.
@@ -10,6 +11,22 @@ use std::sync::{Once, OnceLock};
 
 use rustix::io::Errno;
 use rustix::process::{Pid, Resource, Rlimit, getrlimit, prlimit, setrlimit};
+
+/// Processes and threads of one spawn: far more than a server has.
+pub(super) const MAX_PROCESSES: u32 = 4096;
+
+/// Bounds the processes and threads of each spawn from now on, where each has a user of its own: the kernel counts them by user. Servers
+/// inherit the limit; it does not count for root, as whom an agent that changes users runs.
+pub(crate) fn bound_processes() {
+    let most = |limit: Option<u64>| {
+        Some(limit.map_or(MAX_PROCESSES.into(), |limit| limit.min(MAX_PROCESSES.into())))
+    };
+    let before = getrlimit(Resource::Nproc);
+    let bound = Rlimit { current: most(before.current), maximum: most(before.maximum) };
+    if let Err(error) = setrlimit(Resource::Nproc, bound) {
+        tracing::warn!(%error, "a server may use up all processes of its machine");
+    }
+}
 
 /// The limit before it was raised.
 static BEFORE: OnceLock<Rlimit> = OnceLock::new();

@@ -49,6 +49,12 @@ pub(crate) fn end_processes(user: Ids) -> Result<(), u32> {
     }
 }
 
+/// Ends one process of a user; blocks until it has ended, and returns whether it has.
+pub(crate) fn end_process(pid: u32, uid: u32) -> bool {
+    end(pid, uid, Instant::now() + TIMEOUT);
+    !is_of(pid, uid)
+}
+
 /// Kills all processes of a user at once: the kernel lets none of them fork meanwhile. Only a process that runs as the user can
 /// ask for that without hitting others, so it takes a helper, which the user's processes may stop or end. The caller looks
 /// at what is left and repeats it.

@@ -234,9 +234,12 @@ mod tests {
         let new = table.adopt(other).facts.id;
         let url = crate::liveliness::secret::endpoint("", Some(&secret));
         let text = url.trim_start_matches('/').strip_suffix("/liveliness").unwrap();
-        assert!(table.is_of(new, Some(text)) && table.is_of(old, None));
-        assert!(!table.is_of(new, None) && !table.is_of(new, Some("x")) && !table.is_of(old, Some(text)));
-        assert!(!table.is_of(SpawnId::mint(), Some(text)));
+        assert!(table.reporter(new, Some(text)).is_some() && table.reporter(old, None).is_some());
+        assert!(
+            [(new, None), (new, Some("x")), (old, Some(text)), (SpawnId::mint(), Some(text))]
+                .iter()
+                .all(|(id, secret)| table.reporter(*id, *secret).is_none())
+        );
     }
 
     #[test]

@@ -9,6 +9,7 @@ use model::{SpawnId, SpawnState};
 use tokio::time::Instant;
 
 use super::{Liveliness, Table};
+use crate::spawn::user::Ids;
 
 /// A flood that pauses for less is the same one.
 const SAME_FLOOD: Duration = Duration::from_secs(10);
@@ -39,19 +40,21 @@ impl Table {
         true
     }
 
-    /// Whether a report with this secret is of this spawn.
-    pub(crate) fn is_of(&self, id: SpawnId, secret: Option<&str>) -> bool {
+    /// The user that this spawn's server runs as, where it is not the agent's own; `None` when a report with this secret is not its.
+    pub(crate) fn reporter(&self, id: SpawnId, secret: Option<&str>) -> Option<Option<Ids>> {
         let spawn = self.running.get(&self.spawn_of_server(id)).filter(|entry| !entry.is_given_up());
         let facts = spawn.map(|entry| &entry.spawn.facts);
         // A server that a spawn has got reports by the id that it was started with.
         let facts = facts.filter(|facts| facts.process_id() == id);
         let facts = facts.or_else(|| Some(&self.warm.kept.get(&id)?.facts));
-        facts.is_some_and(|facts| match (&facts.secret, secret) {
+        let facts = facts?;
+        let is_its = match (&facts.secret, secret) {
             (Some(own), Some(given)) => own.is(given),
             // An earlier release started it.
             (None, None) => true,
             (Some(_), None) | (None, Some(_)) => false,
-        })
+        };
+        is_its.then_some(facts.user)
     }
 
     /// When it was last heard of.

@@ -43,6 +43,15 @@ enum End {
     Drained,
 }
 
+/// Servers outlive the agent. They inherit no descriptor that it was started with (a lock or a file of its shell), and those of other users
+/// gain nothing from programs with the set-user-ID bit. To be called while this process has one thread.
+fn confine_what_is_started(as_other_users: bool) {
+    close_fds::set_fds_cloexec(3, &[]);
+    if as_other_users && let Err(error) = nix::sys::prctl::set_no_new_privs() {
+        warn!(%error, "servers may gain privileges by programs with the set-user-ID bit");
+    }
+}
+
 /// Runs until a signal.
 pub(crate) fn run(args: AgentArgs) -> Result<Exit, Failure> {
     let insecure = args.options.tls.insecure;
@@ -52,6 +61,7 @@ pub(crate) fn run(args: AgentArgs) -> Result<Exit, Failure> {
     config.secret_files.extend(password.map(|file| ("--registry-password-file", file.clone())));
     let settings = role::trace_settings()?;
     logging::start(&args.log)?;
+    confine_what_is_started(config.spawn_users.is_some());
     block_on(Builder::new_multi_thread(), async {
         let tracer = role::tracer(settings, "hatchery-agent", Some(&config.node))?;
         config.tracer = tracer.clone();
