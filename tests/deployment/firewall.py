@@ -13,6 +13,8 @@ PREFIX = f"firewall-{os.getpid()}"
 # The addresses are those of the sample.
 HOSTS = {"node": "10.0.0.6", "frontdoor": "10.0.0.5", "relay": "10.0.0.7", "prometheus": "10.0.0.9", "stranger": "10.0.0.66"}
 PORTS = {"agent": 7070, "admin": 9070, "first": 55000, "last": 55999, "other": 22}
+# The first and the last of the sample.
+SPAWN_USERS = [20000, 20031]
 LISTEN = """
 import socket, sys
 servers = [socket.create_server(("::", int(port)), family=socket.AF_INET6, dualstack_ipv6=True) for port in sys.argv[1:]]
@@ -38,6 +40,14 @@ def inside(host, *words):
 
 def reaches(host, port, address=HOSTS["node"]):
     return run(*inside(host, sys.executable, "-c", CONNECT, address, str(port)), check=False).returncode == 0
+
+
+def spawn_reaches(user, port):
+    """Whether a process of this user on the node connects to the node's own port."""
+    as_user = ["setpriv", "--reuid", str(user), "--regid", str(user), "--clear-groups"]
+    addresses = ["127.0.0.1", "::1", HOSTS["node"]]
+    return any(run(*inside("node", *as_user, sys.executable, "-c", CONNECT, address, str(port)), check=False).returncode == 0
+               for address in addresses)
 
 
 def main():
@@ -66,6 +76,7 @@ def main():
         while not (reaches("stranger", 55000) and reaches("stranger", 55000, "fd00::1")):
             assert time.monotonic() < end, "without rules all reach a server"
             time.sleep(0.1)
+        assert spawn_reaches(SPAWN_USERS[0], PORTS["first"]), "without rules a server reaches another"
         # Twice: it replaces itself.
         for _ in range(2):
             run(*inside("node", "nft", "-f", RULES))
@@ -81,6 +92,10 @@ def main():
             for port in PORTS.values():
                 assert reaches(host, port) == (port in ports), f"{host} {'does not reach' if port in ports else 'reaches'} {port}"
         assert reaches("stranger", other, "fd00::1") and not reaches("stranger", first, "fd00::1"), "by IPv6"
+        for user in SPAWN_USERS:
+            for port in PORTS.values():
+                assert spawn_reaches(user, port) == (port == other), f"user {user} and port {port}"
+        assert spawn_reaches(SPAWN_USERS[-1] + 1, first), "others of the node do"
     finally:
         if server:
             server.kill()

@@ -179,11 +179,8 @@ fn start(node: &Node, facts: &Facts, order: Option<&Order>) -> Result<Body, Refu
     let log = facts.log(node.state.logs());
     let cannot = |what: &str, path: &Path, error: &io::Error| {
         tracing::warn!(%error, path = %path.display(), "failed to {what}");
-        RefusalKind::CannotStart.because(format!(
-            "failed to {what} {}: {error}{}",
-            path.display(),
-            shortage(error)
-        ))
+        // Callers read it, and other callers read it as the node's trouble: where it is, and whose, stays in the log.
+        RefusalKind::CannotStart.because(format!("failed to {what}: {error}{}", shortage(error)))
     };
     let file = create_log(node, facts, order).map_err(|error| cannot("create the log file", &log, &error))?;
     let Launcher::Executable(executable) = launcher else {
@@ -192,13 +189,13 @@ fn start(node: &Node, facts: &Facts, order: Option<&Order>) -> Result<Body, Refu
     let group = match &node.groups {
         // Once in its group, it is too late to go to another node.
         Some(groups) => Some(
-            std::fs::metadata(executable).map_err(|error| cannot("start", executable, &error)).and_then(
-                |_| {
+            std::fs::metadata(executable)
+                .map_err(|error| cannot("start the server", executable, &error))
+                .and_then(|_| {
                     groups
                         .make(facts.id)
-                        .map_err(|error| cannot("make a control group for", executable, &error))
-                },
-            )?,
+                        .map_err(|error| cannot("make a control group for the server", executable, &error))
+                })?,
         ),
         None => None,
     };
@@ -233,7 +230,7 @@ fn start(node: &Node, facts: &Facts, order: Option<&Order>) -> Result<Body, Refu
             if let Some(group) = group {
                 node.drivers.spawn(group.remove());
             }
-            Err(cannot("start", executable, &error))
+            Err(cannot("start the server", executable, &error))
         }
     }
 }
