@@ -1,7 +1,7 @@
 //! Admission: from a request to a running process, or to the reason why there is none.
 //!
 //! ```text
-//! request ─▶ model inside its directories? ─▶ memory, disk, table.admit ─▶ spawn::run (a task of its own)
+//! request ─▶ model inside its directories? ─▶ memory, disk, table.admit ─▶ supervision::run (a task of its own)
 //!    │                                            │                            │
 //!    ▼                                            ▼                            ▼
 //!  join: the id is here already               refused                 ready · ended · refused, to every caller
@@ -25,9 +25,9 @@ use crate::models;
 use crate::node::Node;
 use crate::port_search;
 use crate::spawn::exit::Cause;
-use crate::spawn::start::Order;
 use crate::spawn::{Answer, Facts, Refusal, RefusalKind};
 use crate::spawn::{run, traced};
+use crate::supervision::start::Order;
 use crate::table::entrance::{Admission, Needs, Source, SpawnSpec};
 
 /// How long an answer waits for the registry to acknowledge the spawn.

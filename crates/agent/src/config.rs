@@ -1,6 +1,7 @@
 //! The configuration of an agent: fixed at its start, and checked before anything is touched ([`Config::check`]).
 
 mod check;
+pub(crate) mod reserved;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -15,7 +16,7 @@ use traces::Tracer;
 
 use crate::endpoint::EndpointForm;
 use crate::simulated::SimulatedMachine;
-use crate::spawn::users::SpawnUsers;
+use crate::users::SpawnUsers;
 
 /// What makes a spawn out of an admitted request.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -6,7 +6,7 @@ use std::str::FromStr;
 
 use model::{NodeId, SpawnId};
 
-use crate::liveliness::secret::Secret;
+use crate::secret::Secret;
 
 /// A WebSocket URL with placeholders `{host}`, `{port}`, `{node}`, `{id}` and `{token}`, what a relay knows the spawn's viewer by.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -17,13 +17,13 @@ use wire::v1::node_agent_server::NodeAgent;
 
 use crate::accept::IsRelay;
 use crate::admission::{self, Reply};
+use crate::desired_state::EligibilityOrder;
 use crate::endpoint::EndpointForm;
 use crate::node::Node;
 use crate::spawn::exit::Cause;
-use crate::spawn::start::Order;
 use crate::spawn::{Refusal, RefusalKind, output};
 use crate::state::record::JournalEvent;
-use crate::table::desired::EligibilityOrder;
+use crate::supervision::start::Order;
 use crate::table::entrance::SpawnSpec;
 use crate::table::viewer::Shown;
 use crate::table::{Again, Ending, Entry};

@@ -16,7 +16,7 @@ use crate::address::{host_name, host_of};
 use crate::config::{Config, ConfigError, Launcher, OnShutdown};
 use crate::endpoint::EndpointForm;
 use crate::exposure::{self, Reachable};
-use crate::spawn::users::SpawnUsers;
+use crate::users::SpawnUsers;
 
 fn duration(text: &str) -> Result<Duration, String> {
     humantime::parse_duration(text).map_err(|e| format!("must be a duration like 30s or 5m: {e}"))

@@ -9,10 +9,10 @@ use rustix::process::{PidfdFlags, getpid, pidfd_open};
 use crate::config::{Config, ConfigError, Launcher};
 use crate::disk::{Disk, LOOK_TIMEOUT};
 use crate::spawn::args::Fixed;
-use crate::spawn::users::SpawnUsers;
 use crate::spawn::{fingerprint, limits};
 use crate::start_error::StartError;
 use crate::state::{StateDir, Unusable};
+use crate::users::SpawnUsers;
 
 pub(crate) fn open_state(config: &Config, disk: &Disk) -> Result<StateDir, StartError> {
     StateDir::open(&config.state_dir, disk.state.clone()).map_err(|unusable| match unusable {

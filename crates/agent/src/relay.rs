@@ -33,11 +33,11 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::agreement::{self, Rotation};
+use crate::desired_state::DesiredState;
 use crate::load::Processors;
 use crate::node::Node;
 use crate::spawn::Snapshot;
 use crate::spawn::exit::Cause;
-use crate::table::desired::DesiredState;
 use crate::table::{AdmissionMode, Again};
 
 /// Changes in one report, so that no report keeps the registry busy for long.

@@ -8,7 +8,7 @@ use std::os::unix::fs::MetadataExt;
 use rustix::fs::Mode;
 
 use crate::config::{Config, ConfigError, Launcher};
-use crate::spawn::users::SpawnUsers;
+use crate::users::SpawnUsers;
 
 /// The bit of `CAP_SYS_PTRACE` in a set of capabilities.
 const SYS_PTRACE: u64 = 1 << 19;

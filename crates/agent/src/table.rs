@@ -33,7 +33,6 @@
 pub(crate) mod adopted;
 mod changes;
 pub(crate) mod claim;
-pub(crate) mod desired;
 mod eligibility;
 mod ends;
 pub(crate) mod entrance;
@@ -54,21 +53,21 @@ use model::{GpuSlots, SpawnId, SpawnState, timing};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use self::desired::Operator;
 use self::entry::Stage;
 pub(crate) use self::entry::{AdmissionMode, Again, Ending, Entry, Inbox, Liveliness, Usage};
 use self::pool::Pool;
 use self::unconfirmed_ports::UnconfirmedPorts;
 use crate::backlog::Backlog;
 use crate::config::{Config, Launcher};
+use crate::desired_state::Operator;
 use crate::endpoint::EndpointForm;
 use crate::gpus::Gpus;
-use crate::liveliness::secret::Secret;
 use crate::memory::{Recent, Tombstones};
 use crate::ports::Ports;
+use crate::secret::Secret;
 use crate::spawn::lifecycle::stall_after;
-use crate::spawn::users::Users;
 use crate::spawn::{Facts, Snapshot};
+use crate::users::Users;
 
 /// See the module.
 #[derive(Debug)]

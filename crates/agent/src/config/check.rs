@@ -7,8 +7,8 @@ use model::{RendererType, timing};
 
 use super::{Config, ConfigError, Launcher};
 use crate::address::{host_of, is_host, is_host_and_port};
+use crate::config::reserved::set_by_agent;
 use crate::ports;
-use crate::spawn::reserved::set_by_agent;
 
 /// Nothing starts with less.
 const MIN_MEMORY: u64 = 1 << 20;
@@ -222,7 +222,7 @@ fn range(ports: &RangeInclusive<u16>) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::spawn::users::SpawnUsers;
+    use crate::users::SpawnUsers;
 
     fn good() -> Config {
         Config::new(

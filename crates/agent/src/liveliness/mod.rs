@@ -1,6 +1,6 @@
 //! The receiver of what spawned servers say of themselves: `POST /{secret}/liveliness/{id}?liveliness=ready|ping|disconnect`.
 //!
-//! The secret is the spawn's own ([`secret`]), so no process can report for a spawn of others. Any process of the machine can connect,
+//! The secret is the spawn's own ([`crate::secret`]), so no process can report for a spawn of others. Any process of the machine can connect,
 //! though: [`limit`] keeps those that only hold connections from keeping spawns out. Where so many connect that a server may not
 //! have been heard, no silence counts, see [`crate::table::Table::deafened`].
 //!
@@ -9,7 +9,6 @@
 
 mod head;
 mod limit;
-pub(crate) mod secret;
 
 use std::io;
 use std::sync::Arc;

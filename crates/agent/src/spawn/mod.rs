@@ -1,4 +1,4 @@
-//! One spawn: what is known of it, and the task that owns it.
+//! One spawn: what is known of it, and what it runs as. The tasks that own spawns are in [`crate::supervision`].
 //!
 //! | from | input | to | effect |
 //! | --- | --- | --- | --- |
@@ -16,18 +16,15 @@
 //! What is not in the table changes nothing. `ready-timeout`, `stop-grace` and the ping interval I are settings of the agent.
 //!
 //! Reading order: [`lifecycle`] (the table above as a function), [`exit`] (why it ended), [`args`], [`process`] and
-//! [`output`], [`environment`] and [`fingerprint`] (what it runs as), [`user`], [`users`], [`predecessor`], [`cgroup`] and [`launch`] (what it may), [`start`] (all of these
-//! together), [`hold`] (what a start that fails or comes late gives back), [`driver`] (the one task that owns it), [`run`] (start, then driver),
-//! [`traced`] (what a trace shows of it).
+//! [`output`], [`environment`] and [`fingerprint`] (what it runs as), [`predecessor`], [`cgroup`] and [`launch`] (what it may),
+//! [`leftovers`] (what it leaves behind).
 
 pub(crate) mod args;
 pub(crate) mod body;
 pub(crate) mod cgroup;
-pub(crate) mod driver;
 pub(crate) mod environment;
 pub(crate) mod exit;
 pub(crate) mod fingerprint;
-pub(crate) mod hold;
 pub(crate) mod launch;
 pub(crate) mod leftovers;
 pub(crate) mod lifecycle;
@@ -35,13 +32,7 @@ pub(crate) mod limits;
 pub(crate) mod output;
 pub(crate) mod predecessor;
 pub(crate) mod process;
-pub(crate) mod reserved;
-pub(crate) mod run;
-pub(crate) mod start;
-pub(crate) mod traced;
 mod tree;
-pub(crate) mod user;
-pub(crate) mod users;
 pub(crate) mod xauthority;
 
 use std::collections::BTreeMap;
@@ -53,9 +44,9 @@ use model::{Exit, Origin, Owner, RendererType, SpawnId, SpawnState};
 use registry::SpawnReport;
 use tokio::time::Instant;
 
-use self::user::Ids;
 use crate::endpoint::EndpointForm;
-use crate::liveliness::secret::Secret;
+use crate::secret::Secret;
+use crate::users::user::Ids;
 
 /// What does not change while a spawn lives, unless it loses its port before it can listen.
 #[derive(Debug, Clone)]

@@ -1,5 +1,5 @@
 //! What an earlier spawn with the same user may have left for the next one: processes, which are ended, and files in the directories
-//! that every user may write to, which are deleted. Only for users that are one spawn's at a time, see [`super::users::SpawnUsers::Each`].
+//! that every user may write to, which are deleted. Only for users that are one spawn's at a time, see [`crate::users::SpawnUsers::Each`].
 //!
 //! Both are bounded in time, and the deletion also in stack and open files, whatever a spawn that was taken over has made. A failure
 //! is an error: a spawn must not start beside what another one has left.
@@ -21,7 +21,7 @@ use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use tokio::time::Instant;
 
 use super::tree;
-use super::user::Ids;
+use crate::users::user::Ids;
 use crate::{procfs, reaper};
 
 /// Every user may make files in them, and remove only its own.

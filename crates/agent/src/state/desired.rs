@@ -9,7 +9,7 @@ use tokio::time::Instant;
 
 use super::file::replace;
 use super::{Moment, StateDir};
-use crate::table::desired::{DesiredState, Drain};
+use crate::desired_state::{DesiredState, Drain};
 
 /// As it stands in the file.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -228,11 +228,11 @@ mod tests {
     fn only_a_spawns_own_secret_reports_for_it_and_an_earlier_releases_spawn_has_none() {
         let (mut table, now) = (table(|_| ()), Instant::now());
         let old = table.adopt(adopted(19_000, None, SpawnState::Ready, now)).facts.id;
-        let secret = crate::liveliness::secret::Secret::mint();
+        let secret = crate::secret::Secret::mint();
         let mut other = adopted(19_001, None, SpawnState::Ready, now);
         other.facts.secret = Some(secret.clone());
         let new = table.adopt(other).facts.id;
-        let url = crate::liveliness::secret::endpoint("", Some(&secret));
+        let url = crate::secret::endpoint("", Some(&secret));
         let text = url.trim_start_matches('/').strip_suffix("/liveliness").unwrap();
         assert!(table.is_of(new, Some(text)) && table.is_of(old, None));
         assert!(!table.is_of(new, None) && !table.is_of(new, Some("x")) && !table.is_of(old, Some(text)));

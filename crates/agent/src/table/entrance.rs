@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 use super::holding::{Claimed, Holding};
 use super::{AdmissionMode, Entry, Inbox, Stage, Table};
 use crate::endpoint::EndpointForm;
-use crate::liveliness::secret::Secret;
+use crate::secret::Secret;
 use crate::spawn::body::Body;
 use crate::spawn::exit::Cause;
 use crate::spawn::{Answer, Facts, Refusal, RefusalKind, Snapshot};

@@ -15,23 +15,23 @@ use model::{RequestId, Timestamp};
 use tokio::time::Instant;
 use traces::Trace;
 
-use super::args::{PerSpawn, command_line};
-use super::body::Body;
-use super::cgroup::Group;
-use super::environment::environment;
 use super::hold::{Hold, StartedProcess};
-use super::predecessor::Left;
-use super::process::Process;
-use super::user::Ids;
-use super::users::SpawnUsers;
-use super::{Facts, Refusal, RefusalKind, launch, leftovers, output, predecessor};
 use crate::config::Launcher;
-use crate::liveliness::secret;
 use crate::node::Node;
+use crate::secret;
 use crate::simulated::SimulatedMachine;
+use crate::spawn::args::{PerSpawn, command_line};
+use crate::spawn::body::Body;
+use crate::spawn::cgroup::Group;
+use crate::spawn::environment::environment;
+use crate::spawn::predecessor::Left;
+use crate::spawn::process::Process;
+use crate::spawn::{Facts, Refusal, RefusalKind, launch, leftovers, output, predecessor};
 use crate::state::journal::LineNumber;
 use crate::state::make_dir;
 use crate::state::record::Record;
+use crate::users::SpawnUsers;
+use crate::users::user::Ids;
 
 /// How long everything about a start that touches a disk may take, `exec` included.
 pub(crate) const START_TIMEOUT: Duration = Duration::from_secs(3);

@@ -2,10 +2,10 @@
 //!
 //! Others never touch the process. They leave their requests in the spawn's inbox in the table and wake the driver. Each wake-up takes in, in this
 //! order: the end of the process, the agent's own end, requests and reports, the timer. So an end is never overlooked, and a report that has
-//! arrived is never judged as missing. What happens in which state is in [`super::lifecycle`], as a pure function.
+//! arrived is never judged as missing. What happens in which state is in [`crate::spawn::lifecycle`], as a pure function.
 //!
 //! Ownership at the end: the table gives back slot, port and GPU, the journal keeps the end until the registry has accepted it, and a control group
-//! or [`super::leftovers`] ends what the process has left behind. A driver that panics kills its process and reports its spawn as failed.
+//! or [`crate::spawn::leftovers`] ends what the process has left behind. A driver that panics kills its process and reports its spawn as failed.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,15 +15,15 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 use traces::{Exemplar, Span};
 
-use super::Answer;
-use super::body::Body;
-use super::cgroup::Group;
-use super::exit::{self, Status};
-use super::lifecycle::{Effects, Input, Phase, Rules, Signal};
 use super::start::{Order, start_again};
 use super::traced::await_ready;
 use crate::node::Node;
 use crate::ports;
+use crate::spawn::Answer;
+use crate::spawn::body::Body;
+use crate::spawn::cgroup::Group;
+use crate::spawn::exit::{self, Status};
+use crate::spawn::lifecycle::{Effects, Input, Phase, Rules, Signal};
 use crate::start_gate::StartPermit;
 use crate::state::record::JournalEvent;
 use crate::table::Inbox;

@@ -9,11 +9,11 @@ use model::SpawnId;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use super::body::Body;
-use super::lifecycle::Signal;
-use super::process::Process;
-use super::{Answer, Facts, Refusal, RefusalKind};
 use crate::node::Node;
+use crate::spawn::body::Body;
+use crate::spawn::lifecycle::Signal;
+use crate::spawn::process::Process;
+use crate::spawn::{Answer, Facts, Refusal, RefusalKind};
 use crate::table::entrance::Admitted;
 
 /// The slot, port and GPU of an admitted spawn that has no driver yet. Dropping it gives them back.

@@ -1,5 +1,7 @@
 //! All who spawns of an agent run as: one user, or each spawn a user of its own.
 
+pub(crate) mod user;
+
 use std::collections::VecDeque;
 use std::fmt;
 use std::fs::Metadata;
@@ -7,7 +9,7 @@ use std::ops::RangeInclusive;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
-use super::user::{Ids, SpawnUser, group_of_this_machine};
+use self::user::{Ids, SpawnUser, group_of_this_machine};
 
 /// What `--spawn-user` says.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -17,12 +17,12 @@ use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 use traces::Span;
 
-use super::body::Body;
 use super::driver::Driver;
 use super::hold::{self, Hold};
 use super::start::{Order, START_TIMEOUT, start_within, take_over};
-use super::{Answer, Refusal, RefusalKind};
 use crate::node::Node;
+use crate::spawn::body::Body;
+use crate::spawn::{Answer, Refusal, RefusalKind};
 use crate::start_gate::{StartPermit, Turn};
 use crate::table::Liveliness;
 use crate::table::claim::Miss;

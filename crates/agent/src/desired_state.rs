@@ -51,24 +51,24 @@ pub(crate) struct EligibilityOrder {
 
 /// The desired state and where it comes from.
 #[derive(Debug, Default)]
-pub(super) struct Operator {
-    pub(super) desired: DesiredState,
+pub(crate) struct Operator {
+    pub(crate) desired: DesiredState,
     /// Whether a front door or the registry has stated it in this life of the agent. `false` while only an earlier agent's file does.
-    pub(super) confirmed: bool,
+    pub(crate) confirmed: bool,
 }
 
 /// What the registry's view has changed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Learned {
+pub(crate) struct Learned {
     /// The desired state is another one.
-    pub(super) changed: bool,
+    pub(crate) changed: bool,
     /// It is confirmed for the first time in this life of the agent.
-    pub(super) confirmed: bool,
+    pub(crate) confirmed: bool,
 }
 
 impl Operator {
     /// Applies an order of a front door, unless it is older than the known one. Returns whether it was applied.
-    pub(super) fn order(&mut self, order: EligibilityOrder, now: Instant) -> bool {
+    pub(crate) fn order(&mut self, order: EligibilityOrder, now: Instant) -> bool {
         let EligibilityOrder { generation, eligibility, within, reason, by } = order;
         let known = self.desired.generation;
         if generation != 0 && generation < known {
@@ -96,7 +96,7 @@ impl Operator {
 
     /// Applies the desired state as the registry has it, unless the known one has a higher generation: a registry that was wiped or
     /// went back to an older state learns it from the agent instead.
-    pub(super) fn learn(
+    pub(crate) fn learn(
         &mut self,
         generation: u64,
         eligibility: Eligibility,
