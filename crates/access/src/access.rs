@@ -24,7 +24,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval};
 use tracing::{error, info, warn};
 
 use crate::api_key::{self, OWNER_PREFIX, PREFIX};
-use crate::caller::{Caller, Denied, Limits};
+use crate::caller::{Caller, CallerLimits, Denied};
 use crate::jwt::{self, Demands, TokenKey};
 use crate::key_file::ApiKeys;
 use crate::options::{MetricsOptions, Options};
@@ -33,7 +33,7 @@ use crate::verified::Verified;
 /// How often files are looked at.
 const LOOK: Duration = Duration::from_secs(1);
 
-/// The longest credential that is looked at, in bytes. A longer one is [`crate::Reason::Malformed`].
+/// The longest credential that is looked at, in bytes. A longer one is [`crate::RefusalReason::Malformed`].
 pub const MAX_CREDENTIAL: usize = 8192;
 /// For this long the keys of a file count after it has gone or become unreadable: long enough to replace the file, and
 /// short enough that removing a file revokes its keys.
@@ -67,7 +67,7 @@ pub struct Access(Arc<Inner>);
 #[derive(Debug)]
 struct Inner {
     demands: Demands,
-    limits: Limits,
+    limits: CallerLimits,
     /// The keys that count now.
     keys: watch::Sender<Arc<Keys>>,
     /// Recent verdicts on tokens.
@@ -226,10 +226,10 @@ impl Access {
         let Some(path) = &options.metrics_keys else { return Ok(None) };
         let api = Kept::open("--metrics-keys", path, |path| ApiKeys::read(path).map_err(|e| e.to_string()))?;
         let files = Files { api: Some(api), tokens: Vec::new() };
-        Ok(Some(Self::with(files, Demands::default(), Limits::default())))
+        Ok(Some(Self::with(files, Demands::default(), CallerLimits::default())))
     }
 
-    fn with(files: Files, demands: Demands, limits: Limits) -> Self {
+    fn with(files: Files, demands: Demands, limits: CallerLimits) -> Self {
         if files.api.as_ref().is_some_and(|file| file.value.is_empty()) && files.tokens.is_empty() {
             warn!("there is no API key yet: no caller is let in");
         }
@@ -286,7 +286,7 @@ impl Access {
 
     /// The limits of this owner: those of its API key if it has one, else the defaults.
     #[must_use]
-    pub fn limits_of(&self, owner: &Owner) -> Limits {
+    pub fn limits_of(&self, owner: &Owner) -> CallerLimits {
         let keys = Arc::clone(&self.0.keys.borrow());
         let key = owner.as_str().strip_prefix(OWNER_PREFIX).and_then(|id| keys.api.get(id));
         let caller = key.and_then(|key| key.caller(self.0.limits));

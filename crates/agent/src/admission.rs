@@ -25,9 +25,9 @@ use crate::models;
 use crate::node::Node;
 use crate::port_search;
 use crate::spawn::exit::Cause;
-use crate::spawn::{Answer, Facts, Refusal, RefusalKind};
+use crate::spawn::{Facts, Refusal, RefusalKind, SpawnOutcome};
 use crate::spawn::{run, traced};
-use crate::supervision::start::Order;
+use crate::supervision::start::StartRequest;
 use crate::table::entrance::{Admission, Needs, Source, SpawnSpec};
 
 /// How long an answer waits for the registry to acknowledge the spawn.
@@ -41,9 +41,9 @@ const SHARE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// What a front door asks for.
 #[derive(Debug, Clone)]
-pub(crate) struct Request {
+pub(crate) struct AdmissionRequest {
     pub(crate) spec: SpawnSpec,
-    pub(crate) order: Order,
+    pub(crate) order: StartRequest,
     /// How long the caller waits for the answer; absent when it has not said.
     pub(crate) timeout: Option<Duration>,
     /// What is left of the reservation. Zero: it has expired, and must not start.
@@ -55,14 +55,14 @@ pub(crate) struct Request {
 pub(crate) struct Caller {
     node: Arc<Node>,
     id: SpawnId,
-    answer: watch::Receiver<Option<Answer>>,
+    answer: watch::Receiver<Option<SpawnOutcome>>,
     /// When the caller must have heard something.
     until: Instant,
     answered: bool,
 }
 
 /// Starts a spawn, or joins one that was started by an earlier call.
-pub(crate) async fn spawn(node: &Arc<Node>, request: &Request) -> Result<Caller, Refusal> {
+pub(crate) async fn spawn(node: &Arc<Node>, request: &AdmissionRequest) -> Result<Caller, Refusal> {
     // It goes on until the process runs, see `run`.
     let mut start = Some(traced::begin(node, &request.order, request.spec.id));
     let checked = match &request.order.model {
@@ -121,7 +121,11 @@ async fn check_model(node: &Arc<Node>, model: &str, timeout: Option<Duration>) -
     }
 }
 
-fn try_spawn(node: &Arc<Node>, request: &Request, start: &mut Option<Span>) -> Result<Caller, Refusal> {
+fn try_spawn(
+    node: &Arc<Node>,
+    request: &AdmissionRequest,
+    start: &mut Option<Span>,
+) -> Result<Caller, Refusal> {
     let now = Instant::now();
     let id = request.spec.id;
     // The answer must be on its way a little before the caller gives up, or the caller never learns why.
@@ -224,22 +228,24 @@ impl Caller {
         let answer = match tokio::time::timeout_at(until, self.answer.wait_for(Option::is_some)).await {
             Ok(Ok(answer)) => answer.clone(),
             // The driver is gone without a word: the agent leaves its spawns to the next one.
-            Ok(Err(_)) => Some(Answer::Refused(RefusalKind::ShuttingDown.because("the agent is going away"))),
+            Ok(Err(_)) => {
+                Some(SpawnOutcome::Refused(RefusalKind::ShuttingDown.because("the agent is going away")))
+            }
             Err(_elapsed) => None,
         };
         let reply = match answer {
-            Some(Answer::Ready { start_to_ready, serial }) => {
+            Some(SpawnOutcome::Ready { start_to_ready, serial }) => {
                 await_registry(&self.node, serial).await;
                 match self.facts() {
                     Some(facts) => Reply::Ready { facts, start_to_ready },
                     None => Reply::Late,
                 }
             }
-            Some(Answer::Ended { exit, log, serial }) => {
+            Some(SpawnOutcome::Ended { exit, log, serial }) => {
                 await_registry(&self.node, serial).await;
                 Reply::Ended { exit, log }
             }
-            Some(Answer::Refused(refusal)) => Reply::Refused(refusal),
+            Some(SpawnOutcome::Refused(refusal)) => Reply::Refused(refusal),
             None => self.late().await,
         };
         self.answered = !matches!(reply, Reply::Late);

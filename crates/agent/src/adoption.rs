@@ -32,7 +32,7 @@ use crate::spawn::cgroup::Group;
 use crate::spawn::exit::{self, Cause, Progress, Status};
 use crate::spawn::lifecycle::{Phase, Rules, Signal as End};
 use crate::spawn::process::Process;
-use crate::spawn::{Facts, Viewing, output};
+use crate::spawn::{Facts, ViewerTimes, output};
 use crate::state::Moment;
 use crate::state::record::{History, Record};
 use crate::supervision::driver::Driver;
@@ -202,8 +202,8 @@ fn adopt(node: &Arc<Node>, history: History, process: Process) -> Driver {
 fn viewing_of(
     (connected, disconnected): (Option<Moment>, Option<Moment>),
     at: impl Fn(Moment) -> Instant,
-) -> Viewing {
-    Viewing { connected: connected.map(&at), disconnected: disconnected.map(&at) }
+) -> ViewerTimes {
+    ViewerTimes { connected: connected.map(&at), disconnected: disconnected.map(&at) }
 }
 
 fn facts(record: Record, started: Instant) -> Facts {

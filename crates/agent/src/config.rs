@@ -52,19 +52,19 @@ impl fmt::Display for OnShutdown {
     }
 }
 
-/// A flag whose value will not do.
+/// A flag whose value will not do. The text names the flag, what was expected and what was given.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{flag} {wants}")]
+#[error("invalid {flag}: {problem}")]
 pub struct ConfigError {
     /// The flag, with its dashes.
     pub flag: &'static str,
-    /// What it wants, and what it got.
-    pub wants: String,
+    /// A sentence: what was expected and what was given, or what the flag needs.
+    pub problem: String,
 }
 
 impl ConfigError {
-    pub(crate) fn new(flag: &'static str, wants: impl Into<String>) -> Self {
-        Self { flag, wants: wants.into() }
+    pub(crate) fn new(flag: &'static str, problem: impl Into<String>) -> Self {
+        Self { flag, problem: problem.into() }
     }
 }
 

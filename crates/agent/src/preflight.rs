@@ -36,11 +36,11 @@ pub(crate) fn may_change_user(config: &Config) -> Result<(), ConfigError> {
     let user = rustix::process::geteuid();
     match &config.spawn_users {
         Some(wanted) if !user.is_root() => {
-            let wants = format!(
-                "needs the agent to run as root, to start spawns as {wanted}; it runs as user {}",
+            let problem = format!(
+                "it needs the agent to run as root, to start spawns as {wanted}; it runs as user {}",
                 user.as_raw()
             );
-            Err(ConfigError::new("--spawn-user", wants))
+            Err(ConfigError::new("--spawn-user", problem))
         }
         Some(_) | None => Ok(()),
     }

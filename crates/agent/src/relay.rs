@@ -26,7 +26,7 @@ use std::time::Duration;
 
 use model::{Eligibility, SpawnId, SpawnState};
 use registry::{
-    AgentReport, Agreement, Change, DesiredDrain, Difference, Digest, Heartbeat, Orders, Registry,
+    AgentReport, Agreement, Change, Difference, Digest, DrainReport, Heartbeat, Orders, Registry,
     RegistryError,
 };
 use tokio::time::Instant;
@@ -36,7 +36,7 @@ use crate::agreement::{self, Rotation};
 use crate::desired_state::DesiredState;
 use crate::load::Processors;
 use crate::node::Node;
-use crate::spawn::Snapshot;
+use crate::spawn::SpawnStatus;
 use crate::spawn::exit::Cause;
 use crate::table::{AdmissionMode, Again};
 
@@ -56,7 +56,7 @@ pub(crate) struct Relay {
     registry: Registry,
     /// The spawns as the registry knows them once it has taken in all reports so far. Heartbeats are made of this, and
     /// never run ahead of the changes.
-    reported: HashMap<SpawnId, Snapshot>,
+    reported: HashMap<SpawnId, SpawnStatus>,
     /// Changes that were dropped when `reported` was last right.
     dropped: u64,
     /// Until the first report was accepted.
@@ -380,11 +380,11 @@ impl Relay {
 }
 
 /// The desired state of the node, for a registry that has lost it.
-fn desired(desired: &DesiredState, now: Instant) -> registry::DesiredState {
-    registry::DesiredState {
+fn desired(desired: &DesiredState, now: Instant) -> registry::DesiredStateReport {
+    registry::DesiredStateReport {
         generation: desired.generation,
         eligibility: desired.eligibility,
-        drain: desired.drain.as_ref().map(|drain| DesiredDrain {
+        drain: desired.drain.as_ref().map(|drain| DrainReport {
             left: drain.deadline.saturating_duration_since(now),
             age: now.saturating_duration_since(drain.started),
             reason: drain.reason.clone(),

@@ -66,7 +66,7 @@ use crate::memory::{Recent, Tombstones};
 use crate::ports::Ports;
 use crate::secret::Secret;
 use crate::spawn::lifecycle::stall_after;
-use crate::spawn::{Facts, Snapshot};
+use crate::spawn::{Facts, SpawnStatus};
 use crate::users::Users;
 
 /// See the module.
@@ -300,7 +300,7 @@ impl Table {
     }
 
     /// Those whose process was started, as they are now.
-    pub(crate) fn snapshots(&self) -> impl Iterator<Item = &Snapshot> {
+    pub(crate) fn snapshots(&self) -> impl Iterator<Item = &SpawnStatus> {
         self.running.values().filter(|e| e.stage == Stage::Launched).map(|e| &e.spawn)
     }
 

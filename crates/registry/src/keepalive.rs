@@ -13,7 +13,7 @@ use std::time::Duration;
 use model::{AgentEpoch, GpuSlots, Load, NodeDescription, NodeId, SpawnId, Supply};
 
 use crate::agreement::{Digest, HeardReport};
-use crate::report::{Identity, SpawnReport};
+use crate::report::{AgentIdentity, SpawnReport};
 
 /// See the module's documentation.
 #[derive(Debug, Clone, PartialEq)]
@@ -54,7 +54,7 @@ pub enum Check {
         /// What the node offers.
         description: Box<NodeDescription>,
         /// The agent's identity.
-        identity: Identity,
+        identity: AgentIdentity,
     },
     /// The record, the slot and the indexes of one spawn.
     Spawn(Box<SpawnReport>),

@@ -54,7 +54,7 @@ pub use files::{Identity, Named, TlsError};
 pub use logged_once::LoggedOnce;
 pub use metrics::PeerMetrics;
 pub use options::{AgentIdentity, Options, is_beyond_this_machine};
-pub use peers::{Expected, Peers, Refusal, RefusalReason, is_refusal};
+pub use peers::{Expected, Peers, RefusalReason, RoleMismatch, is_refusal};
 pub use role::{MAX_SHOWN, NoRole, Role, TRUST_DOMAIN, stated};
 pub use server::{Callers, Server, ServerStream};
 

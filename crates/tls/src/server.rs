@@ -14,7 +14,7 @@ use tokio_rustls::TlsAcceptor;
 
 use crate::files::{Identity, Named, TlsError};
 use crate::fresh::{Fresh, Made, Source};
-use crate::peers::{Expected, Peers, Refusal};
+use crate::peers::{Expected, Peers, RoleMismatch};
 use crate::provider::provider;
 use crate::purpose::Callable;
 use crate::role::stated;
@@ -167,7 +167,7 @@ impl Server {
 
     /// Counts and logs a refused handshake, as a warning once for each caller and reason.
     pub fn refused(&self, caller: IpAddr, error: &io::Error) {
-        self.peers.was_refused(&caller.to_string(), error, Refusal::in_error(error));
+        self.peers.was_refused(&caller.to_string(), error, RoleMismatch::in_error(error));
     }
 
     /// Counts of what callers have shown.

@@ -22,7 +22,7 @@ use model::{Owner, Timestamp};
 use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
 
-use crate::caller::{Caller, Denied, Limits, Reason};
+use crate::caller::{Caller, CallerLimits, Denied, RefusalReason};
 use crate::scope::{Scope, Scopes};
 pub(crate) use keys::{TokenKey, read};
 
@@ -101,7 +101,7 @@ pub(crate) fn check<'k>(
     token: &str,
     keys: impl Iterator<Item = &'k TokenKey>,
     demands: &Demands,
-    limits: Limits,
+    limits: CallerLimits,
 ) -> Result<Caller, Denied> {
     provider::install();
     let header = jsonwebtoken::decode_header(token).map_err(|_| Denied::malformed())?;
@@ -109,23 +109,25 @@ pub(crate) fn check<'k>(
     let denied = |reason| Denied { reason, key: key.clone() };
     // `crit` names extensions that a verifier must understand (RFC 7515, 4.1.11), and none is known here.
     if header.crit.is_some() {
-        return Err(denied(Reason::Malformed));
+        return Err(denied(RefusalReason::Malformed));
     }
     let named = |key: &&TokenKey| match (&key.id, &header.kid) {
         (Some(known), Some(named)) => known == named,
         _ => true,
     };
-    let mut reason = Reason::UnknownKey;
+    let mut reason = RefusalReason::UnknownKey;
     for key in keys.filter(|key| key.algorithm == header.alg).filter(named) {
         match jsonwebtoken::decode::<Claims>(token, &key.key, &validation(key, demands)) {
             Ok(token) if demands.audience.is_none() && token.claims.aud.is_some() => {
-                return Err(denied(Reason::WrongAudience));
+                return Err(denied(RefusalReason::WrongAudience));
             }
-            Ok(token) => return caller(&token.claims, limits).ok_or_else(|| denied(Reason::WrongClaims)),
+            Ok(token) => {
+                return caller(&token.claims, limits).ok_or_else(|| denied(RefusalReason::WrongClaims));
+            }
             Err(error) => reason = reason_of(error.kind()),
         }
         // A wrong signature may be another key's. Any other error holds for every key.
-        if reason != Reason::WrongSignature {
+        if reason != RefusalReason::WrongSignature {
             break;
         }
     }
@@ -151,25 +153,25 @@ fn validation(key: &TokenKey, demands: &Demands) -> Validation {
     validation
 }
 
-fn reason_of(error: &ErrorKind) -> Reason {
+fn reason_of(error: &ErrorKind) -> RefusalReason {
     match error {
-        ErrorKind::InvalidSignature => Reason::WrongSignature,
-        ErrorKind::ExpiredSignature => Reason::Expired,
-        ErrorKind::ImmatureSignature => Reason::NotYetValid,
-        ErrorKind::InvalidIssuer => Reason::WrongIssuer,
-        ErrorKind::InvalidAudience => Reason::WrongAudience,
-        ErrorKind::MissingRequiredClaim(claim) if claim == "iss" => Reason::WrongIssuer,
-        ErrorKind::MissingRequiredClaim(claim) if claim == "aud" => Reason::WrongAudience,
+        ErrorKind::InvalidSignature => RefusalReason::WrongSignature,
+        ErrorKind::ExpiredSignature => RefusalReason::Expired,
+        ErrorKind::ImmatureSignature => RefusalReason::NotYetValid,
+        ErrorKind::InvalidIssuer => RefusalReason::WrongIssuer,
+        ErrorKind::InvalidAudience => RefusalReason::WrongAudience,
+        ErrorKind::MissingRequiredClaim(claim) if claim == "iss" => RefusalReason::WrongIssuer,
+        ErrorKind::MissingRequiredClaim(claim) if claim == "aud" => RefusalReason::WrongAudience,
         ErrorKind::MissingRequiredClaim(_) | ErrorKind::InvalidClaimFormat(_) | ErrorKind::Json(_) => {
-            Reason::WrongClaims
+            RefusalReason::WrongClaims
         }
-        _ => Reason::Malformed,
+        _ => RefusalReason::Malformed,
     }
 }
 
-fn caller(claims: &Claims, defaults: Limits) -> Option<Caller> {
+fn caller(claims: &Claims, defaults: CallerLimits) -> Option<Caller> {
     let owner = owner(&claims.sub)?;
-    let limits = Limits {
+    let limits = CallerLimits {
         per_minute: claims.spawns_per_minute.or(defaults.per_minute),
         concurrent: claims.concurrent_spawns.or(defaults.concurrent),
     };

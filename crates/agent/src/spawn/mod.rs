@@ -125,12 +125,12 @@ impl Facts {
 
 /// When a viewer came, and when it went.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(crate) struct Viewing {
+pub(crate) struct ViewerTimes {
     pub(crate) connected: Option<Instant>,
     pub(crate) disconnected: Option<Instant>,
 }
 
-impl Viewing {
+impl ViewerTimes {
     /// Whether one is there.
     pub(crate) fn is_on(self) -> bool {
         self.connected.is_some() && self.disconnected.is_none()
@@ -157,27 +157,27 @@ impl Viewing {
 
 /// A spawn as it was at one moment.
 #[derive(Debug, Clone)]
-pub(crate) struct Snapshot {
+pub(crate) struct SpawnStatus {
     pub(crate) facts: Arc<Facts>,
     pub(crate) state: SpawnState,
     pub(crate) ready: Option<Instant>,
     /// When it last reported.
     pub(crate) heard: Option<Instant>,
-    pub(crate) viewing: Viewing,
+    pub(crate) viewing: ViewerTimes,
     /// When it is ended at the latest.
     pub(crate) expires: Option<Instant>,
     pub(crate) ended: Option<Instant>,
     pub(crate) exit: Option<Exit>,
 }
 
-impl Snapshot {
+impl SpawnStatus {
     pub(crate) fn new(facts: Arc<Facts>) -> Self {
         Self {
             facts,
             state: SpawnState::Launching,
             ready: None,
             heard: None,
-            viewing: Viewing::default(),
+            viewing: ViewerTimes::default(),
             expires: None,
             ended: None,
             exit: None,
@@ -277,7 +277,7 @@ impl RefusalKind {
 
 /// The answer to the callers of one spawn.
 #[derive(Debug, Clone)]
-pub(crate) enum Answer {
+pub(crate) enum SpawnOutcome {
     Ready {
         start_to_ready: Duration,
         /// The change that reports it to the registry.

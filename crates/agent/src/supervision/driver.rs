@@ -15,11 +15,11 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 use traces::{Exemplar, Span};
 
-use super::start::{Order, start_again};
+use super::start::{StartRequest, start_again};
 use super::traced::await_ready;
 use crate::node::Node;
 use crate::ports;
-use crate::spawn::Answer;
+use crate::spawn::SpawnOutcome;
 use crate::spawn::body::Body;
 use crate::spawn::cgroup::Group;
 use crate::spawn::exit::{self, Status};
@@ -50,7 +50,7 @@ pub(crate) struct Driver {
     /// Its process has ended: no caller gets `ready` any more.
     over: bool,
     /// What it was started from, as long as it may have to be started again.
-    order: Option<Order>,
+    order: Option<StartRequest>,
     /// How often it may still be.
     starts_left: u32,
     /// The part of the trace that lasts until it is ready.
@@ -67,7 +67,7 @@ impl Driver {
         node: Arc<Node>,
         admitted: Admitted,
         body: Body,
-        order: Order,
+        order: StartRequest,
         (began, until): (Instant, Instant),
         permit: Option<StartPermit>,
     ) -> Self {
@@ -273,7 +273,7 @@ impl Driver {
                 if let Some(part) = part {
                     part.end();
                 }
-                answer(&self.admitted.answer, Answer::Ready { start_to_ready, serial });
+                answer(&self.admitted.answer, SpawnOutcome::Ready { start_to_ready, serial });
                 tracing::info!(
                     port = self.admitted.facts.port,
                     gpu = self.admitted.facts.gpu,
@@ -343,7 +343,7 @@ impl Driver {
         }
         let serial = self.node.table().exited(self.id(), exit.clone(), now);
         if unanswered {
-            answer(&self.admitted.answer, Answer::Ended { exit, log, serial });
+            answer(&self.admitted.answer, SpawnOutcome::Ended { exit, log, serial });
         }
         if matches!(self.body, Body::Process(_)) {
             self.node.retire_log(self.id());
@@ -368,11 +368,11 @@ impl Drop for Driver {
         };
         let serial = self.node.table().exited(self.id(), exit.clone(), Instant::now());
         if self.admitted.answer.borrow().is_none() {
-            answer(&self.admitted.answer, Answer::Ended { exit, log: Vec::new(), serial });
+            answer(&self.admitted.answer, SpawnOutcome::Ended { exit, log: Vec::new(), serial });
         }
     }
 }
 
-fn answer(callers: &watch::Sender<Option<Answer>>, answer: Answer) {
+fn answer(callers: &watch::Sender<Option<SpawnOutcome>>, answer: SpawnOutcome) {
     callers.send_replace(Some(answer));
 }

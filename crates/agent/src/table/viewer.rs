@@ -24,7 +24,7 @@ use super::entry::RelayViewer;
 use super::{Again, Entry, Table};
 use crate::procfs;
 use crate::sockets::Connection;
-use crate::spawn::Viewing;
+use crate::spawn::ViewerTimes;
 use crate::spawn::exit::Cause;
 
 /// A viewer has come to a spawn, or gone from it.
@@ -209,7 +209,7 @@ impl Entry {
         facts.server.is_some()
             && !limit.is_zero()
             && self.viewer.is_none()
-            && self.spawn.viewing == Viewing::default()
+            && self.spawn.viewing == ViewerTimes::default()
             && then.saturating_duration_since(facts.started) >= limit
     }
 

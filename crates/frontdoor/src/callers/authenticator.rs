@@ -5,7 +5,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use access::{Access, Caller, Changes, Denied, Reason, Scope};
+use access::{Access, Caller, Changes, Denied, RefusalReason, Scope};
 use model::{Owner, Timestamp};
 use tokio::time::{Instant, sleep};
 use tracing::warn;
@@ -69,12 +69,12 @@ impl Authenticator {
     }
 
     /// Resolves when the credential is not good any more: keys have changed, or it has expired.
-    pub(crate) async fn revoked(&self, bearer: &Bearer) -> Reason {
+    pub(crate) async fn revoked(&self, bearer: &Bearer) -> RefusalReason {
         bearer.revoked(&self.access).await
     }
 
     /// Counts a credential that was not good any more when it was used.
-    pub(crate) fn count(&self, reason: Reason) {
+    pub(crate) fn count(&self, reason: RefusalReason) {
         self.metrics.failed(reason);
     }
 
@@ -92,14 +92,14 @@ impl Authenticator {
 
 impl Bearer {
     /// Judges it again: keys may have changed, and time has passed. A caller whose owner or scopes have changed counts as expired.
-    fn is_still_good(&self, access: &Access) -> Result<Caller, Reason> {
+    fn is_still_good(&self, access: &Access) -> Result<Caller, RefusalReason> {
         let caller = access.check(&self.credential.0).map_err(|denied| denied.reason)?;
         let same = (&caller.owner, caller.scopes) == (&self.caller.owner, self.caller.scopes);
-        if same { Ok(caller) } else { Err(Reason::Expired) }
+        if same { Ok(caller) } else { Err(RefusalReason::Expired) }
     }
 
     /// Resolves when the credential is not good any more: keys have changed, or it has expired.
-    async fn revoked(&self, access: &Access) -> Reason {
+    async fn revoked(&self, access: &Access) -> RefusalReason {
         let mut changes = self.changes.clone();
         let mut expires = self.caller.expires;
         loop {

@@ -6,7 +6,7 @@ use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
 
-use access::Limits;
+use access::CallerLimits;
 use axum::http::Extensions;
 use model::api::ErrorCode;
 use tokio::sync::Semaphore;
@@ -19,7 +19,7 @@ use super::files::Files;
 use super::follow::Spawns;
 use super::request::Wanted;
 use crate::callers::{Account, Caller, Share};
-use crate::http::{ApiError, CallersFlag, Edge, Observed, start};
+use crate::http::{ApiError, CallersFlag, Edge, Observed, OpenTo, start};
 use crate::listen::Peer;
 use crate::metrics::HoopsMetrics;
 use crate::request_context::RequestContext;
@@ -78,7 +78,7 @@ impl Hoops {
         let config = &self.edge.config;
         let scheme = if config.tls.http.is_some() { "https" } else { "http" };
         let (metrics, tally) = (self.edge.metrics.requests.clone(), Arc::clone(&self.edge.tally));
-        let callers_flag = CallersFlag::on(true, self.edge.authenticator.is_some());
+        let callers_flag = CallersFlag::on(OpenTo::Everybody, self.edge.authenticator.is_some());
         Observed { metrics, tracer: config.tracer.clone(), scheme, route, callers_flag, tally }
     }
 
@@ -88,9 +88,9 @@ impl Hoops {
     }
 
     /// The limits of the owner's spawns.
-    pub(super) fn limits(&self) -> Limits {
+    pub(super) fn limits(&self) -> CallerLimits {
         match (&self.settings.owner, &self.edge.config.access) {
-            (None, _) => Limits::default(),
+            (None, _) => CallerLimits::default(),
             (Some(_), None) => self.settings.limits,
             (Some(owner), Some(access)) => access.limits_of(owner),
         }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use access::{Denied, Limits, Reason, Scope};
+use access::{CallerLimits, Denied, RefusalReason, Scope};
 use axum::extract::{FromRequestParts, Request, State};
 use axum::http::request::Parts;
 use axum::http::{Extensions, HeaderMap, HeaderValue, Method, header};
@@ -159,8 +159,10 @@ fn shown(headers: &HeaderMap) -> Shown<'_> {
 /// Says no more than any caller may know: the credential is missing, not valid, or has expired.
 fn unauthenticated(denied: &Denied) -> Response {
     let (detail, challenge) = match denied.reason {
-        Reason::Missing => ("a credential is missing: Authorization: Bearer …", "Bearer realm=\"hatchery\""),
-        Reason::Expired => ("the credential has expired", INVALID_TOKEN),
+        RefusalReason::Missing => {
+            ("a credential is missing: Authorization: Bearer …", "Bearer realm=\"hatchery\"")
+        }
+        RefusalReason::Expired => ("the credential has expired", INVALID_TOKEN),
         _ => ("the credential is not valid", INVALID_TOKEN),
     };
     let mut response = ApiError::new(ErrorCode::Unauthenticated, detail).into_response();
@@ -204,8 +206,8 @@ impl Who {
     }
 
     /// The limits of its spawns.
-    pub(crate) fn limits(&self) -> Limits {
-        self.0.as_ref().map_or_else(Limits::default, |bearer| bearer.caller.limits)
+    pub(crate) fn limits(&self) -> CallerLimits {
+        self.0.as_ref().map_or_else(CallerLimits::default, |bearer| bearer.caller.limits)
     }
 
     /// The owner of what it spawns.

@@ -80,7 +80,7 @@ struct Survey {
 
 /// See [`Snapshot::offer`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(crate) struct Offer {
+pub(crate) struct FarmCapacity {
     pub(crate) slots: usize,
     pub(crate) free: usize,
     pub(crate) csr: bool,
@@ -265,9 +265,9 @@ impl Snapshot {
     }
 
     /// What all nodes together offer that spawns may be placed on.
-    pub(crate) fn offer(&self) -> Offer {
+    pub(crate) fn offer(&self) -> FarmCapacity {
         let farm = self.farm();
-        let mut offer = Offer::default();
+        let mut offer = FarmCapacity::default();
         for seen in farm.nodes.iter().filter(|seen| seen.may_place()) {
             let description = &seen.record.description;
             offer.slots += to_usize(description.slots);

@@ -11,7 +11,7 @@ use super::limits::Limits;
 use super::lives::Lives;
 use super::origins::Origins;
 use super::proxies::TrustedProxies;
-use super::webhooks::Settings as WebhookSettings;
+use super::webhooks::WebhookSettings;
 use super::{hoops, viewers};
 
 /// Settings of one front door.
@@ -44,9 +44,9 @@ pub struct Config {
     /// How long spawns may live.
     pub lives: Lives,
     /// How viewers reach spawns through here.
-    pub viewers: viewers::Settings,
+    pub viewers: viewers::ViewerSettings,
     /// The listener that answers as the vendor's HOOPS Server does; `None`: there is none.
-    pub hoops: Option<hoops::Settings>,
+    pub hoops: Option<hoops::HoopsSettings>,
     /// What is served.
     pub surface: Surface,
     /// The keys that admit callers; `None`: every caller is admitted without a credential.

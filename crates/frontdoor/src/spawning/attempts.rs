@@ -156,15 +156,23 @@ struct Attempt {
     spawn: SpawnId,
     standing: Standing,
     failure: Failure,
-    /// The deadline left it too little time to be ready: that it was not says nothing of the node.
-    hurried: bool,
+    time: TimeGiven,
+}
+
+/// Whether the deadline left an attempt the time to be ready.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum TimeGiven {
+    /// It did.
+    Enough,
+    /// It did not: that the spawn was not ready says nothing of its node.
+    TooLittle,
 }
 
 impl Attempt {
     fn blame(&self) -> Option<StartFailure> {
-        self.failure
-            .blame()
-            .filter(|failure| !(failure.conclusive && self.hurried && self.failure.is_start()))
+        self.failure.blame().filter(|failure| {
+            !(failure.conclusive && self.time == TimeGiven::TooLittle && self.failure.is_start())
+        })
     }
 }
 
@@ -195,13 +203,13 @@ impl Attempts {
         }
     }
 
-    /// The attempt that is under way has failed. `hurried`: it had too little time to be ready.
-    pub(crate) fn fail(&mut self, failure: Failure, hurried: bool) -> Next {
+    /// The attempt that is under way has failed.
+    pub(crate) fn fail(&mut self, failure: Failure, time: TimeGiven) -> Next {
         let Some((node, spawn, standing)) = self.current.take() else { return Next::Answer };
         let next = failure.next();
         self.started += usize::from(failure.is_start());
         self.failed.retain(|attempt| attempt.node != node);
-        self.failed.push(Attempt { node, spawn, standing, failure, hurried });
+        self.failed.push(Attempt { node, spawn, standing, failure, time });
         if self.started >= MAX_STARTED { Next::Answer } else { next }
     }
 

@@ -21,7 +21,7 @@ use traces::Kind;
 use traces::attribute::{NODE_ID, OUTCOME, SPAWN_ID};
 use tracing::{debug, warn};
 
-use super::attempts::{Failure, Next};
+use super::attempts::{Failure, Next, TimeGiven};
 use super::error::{Rejection, SpawnError};
 use super::held_slot::HeldSlot;
 use super::line::Line;
@@ -141,7 +141,7 @@ impl Spawner {
                     let timed_out = timed_out || Instant::now() >= deadline;
                     if !timed_out && let Err(error) = abandoned {
                         log_failure(&failure, (&node, spawn, number), order);
-                        search.attempts.fail(failure, false);
+                        search.attempts.fail(failure, TimeGiven::Enough);
                         return Err(SpawnError::Registry(error));
                     }
                     Failure::Unanswered { why, deadline: timed_out }
@@ -157,8 +157,12 @@ impl Spawner {
                 Failure::Unanswered { .. } => search.exclusions.unanswered(&node),
                 Failure::Refused { .. } | Failure::Unreachable { .. } => {}
             }
-            let hurried = given < *whole / 2 && began.elapsed() >= given.mul_f64(0.9);
-            if search.attempts.fail(failure, hurried) == Next::Answer
+            let time = if given < *whole / 2 && began.elapsed() >= given.mul_f64(0.9) {
+                TimeGiven::TooLittle
+            } else {
+                TimeGiven::Enough
+            };
+            if search.attempts.fail(failure, time) == Next::Answer
                 && let Some(answer) = search.attempts.answer()
             {
                 return Err(answer);

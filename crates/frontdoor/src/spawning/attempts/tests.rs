@@ -36,7 +36,7 @@ fn request(failures: &[Failure]) -> Attempts {
     let mut attempts = Attempts::new(RendererType::Csr);
     for (failure, name) in failures.iter().zip(["a", "b", "c", "d", "e"]) {
         attempts.begin(node(name), SpawnId::mint(), Standing::Good);
-        attempts.fail(failure.clone(), false);
+        attempts.fail(failure.clone(), TimeGiven::Enough);
     }
     attempts
 }
@@ -153,7 +153,7 @@ fn what_ended_through_no_fault_of_a_node_is_the_answer_at_once() {
     ] {
         let mut attempts = Attempts::new(RendererType::Csr);
         attempts.begin(node("a"), SpawnId::mint(), Standing::Good);
-        assert_eq!(attempts.fail(failure.clone(), false), next, "{failure:?}");
+        assert_eq!(attempts.fail(failure.clone(), TimeGiven::Enough), next, "{failure:?}");
         if next == Next::Answer {
             assert!(attempts.answer().is_some(), "{failure:?}");
         }
@@ -165,7 +165,7 @@ fn refusals_cost_nothing_and_the_third_start_is_the_last() {
     let mut attempts = Attempts::new(RendererType::Ssr);
     let mut fail = |name: String, failure: Failure| {
         attempts.begin(name.parse().unwrap(), SpawnId::mint(), Standing::Good);
-        attempts.fail(failure, false)
+        attempts.fail(failure, TimeGiven::Enough)
     };
     for i in 0..20 {
         assert_eq!(fail(format!("r{i}"), refused(Reason::LowMemory)), Next::Another);
@@ -218,7 +218,7 @@ fn a_probe_that_says_nothing_is_given_back() {
     attempts.begin(node("a"), SpawnId::mint(), Standing::Probe);
     let nothing = |name| Some(vec![(node(name), Outcome::Nothing)]);
     assert_eq!(attempts.outcomes().map(|o| o.starts), nothing("a"), "its caller left");
-    attempts.fail(unreachable(), false);
+    attempts.fail(unreachable(), TimeGiven::Enough);
     assert_eq!(attempts.outcomes().map(|o| o.starts), nothing("a"));
     attempts.begin(node("b"), SpawnId::mint(), Standing::Good);
     assert_eq!(attempts.outcomes().map(|o| o.starts), nothing("a"), "nothing is known of a good node");
@@ -228,10 +228,10 @@ fn a_probe_that_says_nothing_is_given_back() {
 fn a_start_that_had_no_time_is_not_held_against_its_node() {
     let mut attempts = Attempts::new(RendererType::Csr);
     attempts.begin(node("a"), SpawnId::mint(), Standing::Good);
-    attempts.fail(not_ready(), true);
+    attempts.fail(not_ready(), TimeGiven::TooLittle);
     assert_eq!(attempts.outcomes(), None);
     attempts.begin(node("b"), SpawnId::mint(), Standing::Good);
-    attempts.fail(code(3), true);
+    attempts.fail(code(3), TimeGiven::TooLittle);
     assert_eq!(blamed(&attempts), [("b".to_owned(), false, false)]);
 }
 
@@ -272,7 +272,7 @@ proptest! {
             }
             attempts.begin(node(&format!("n{name}")), SpawnId::mint(), Standing::Watched);
             started += usize::from(failure.is_start());
-            if attempts.fail(failure.clone(), false) == Next::Answer {
+            if attempts.fail(failure.clone(), TimeGiven::Enough) == Next::Answer {
                 prop_assert!(attempts.answer().is_some() || !attempts.may_go_on());
                 break;
             }
