@@ -54,7 +54,7 @@ pub struct Unread {
 pub struct OpenError {
     /// The flag that named it.
     pub flag: &'static str,
-    /// The file.
+    /// Path of that file, as the flag gave it.
     pub path: PathBuf,
     /// What is wrong with it.
     pub why: String,

@@ -62,7 +62,7 @@ pub struct ApiKey {
 /// The settings of a key that is generated. The fields mean the same as those of [`ApiKey`].
 #[derive(Debug, Clone, Default)]
 pub struct NewKey {
-    /// The holder's name.
+    /// Name of the holder, for people; shown in lists of keys and never used for rights.
     pub name: Option<String>,
     /// What the holder may do.
     pub scopes: Scopes,

@@ -65,7 +65,7 @@ pub enum RefusalReason {
 }
 
 impl RefusalReason {
-    /// Every reason.
+    /// Every reason, in the order of the metric's documentation.
     pub const ALL: [Self; 10] = [
         Self::Missing,
         Self::Malformed,

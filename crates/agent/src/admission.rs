@@ -26,8 +26,8 @@ use crate::node::Node;
 use crate::port_search;
 use crate::spawn::exit::Cause;
 use crate::spawn::{Facts, Refusal, RefusalKind, SpawnOutcome};
-use crate::spawn::{run, traced};
 use crate::supervision::start::StartRequest;
+use crate::supervision::{run, traced};
 use crate::table::entrance::{Admission, Needs, Source, SpawnSpec};
 
 /// How long an answer waits for the registry to acknowledge the spawn.

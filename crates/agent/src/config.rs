@@ -93,7 +93,7 @@ pub struct Config {
     pub model_dirs: Vec<PathBuf>,
     /// The vendor's licence; absolute.
     pub license_file: Option<PathBuf>,
-    /// Ports for spawns.
+    /// Ports that spawns may listen on, both ends included; each spawn has one.
     pub ports: RangeInclusive<u16>,
     /// Most spawns at once.
     pub slots: u32,
@@ -113,9 +113,9 @@ pub struct Config {
     pub gpu_slots: u32,
     /// Whether server-side rendering uses EGL instead of a display.
     pub egl: bool,
-    /// The node's pool.
+    /// The pool that the node belongs to; requests may ask for it.
     pub pool: String,
-    /// The node's labels.
+    /// Labels of the node, which requests may ask for.
     pub labels: BTreeMap<String, String>,
     /// Only requests that name the pool are placed on this node.
     pub dedicated: bool,

@@ -49,7 +49,6 @@ const MAX_PAUSE: Duration = Duration::from_secs(2);
 /// How long an agent tries to get a node that another one has: longer than it takes for a dead one to be `down`.
 const TAKEN_TIMEOUT: Duration = Duration::from_secs(15);
 
-/// See the module.
 #[derive(Debug)]
 pub(crate) struct Relay {
     node: Arc<Node>,

@@ -69,7 +69,6 @@ use crate::spawn::lifecycle::stall_after;
 use crate::spawn::{Facts, SpawnStatus};
 use crate::users::Users;
 
-/// See the module.
 #[derive(Debug)]
 pub(crate) struct Table {
     slots: usize,

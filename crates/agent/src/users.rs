@@ -11,7 +11,7 @@ use std::path::Path;
 
 use self::user::{Ids, SpawnUser, group_of_this_machine};
 
-/// What `--spawn-user` says.
+/// Whom spawns run as, where that is not the agent's own user (`--spawn-user`).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum SpawnUsers {
     /// All spawns run as one user.

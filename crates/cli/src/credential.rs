@@ -26,7 +26,6 @@ const GOOD: Duration = Duration::from_secs(1);
 pub(crate) const WHERE: &str =
     "--token-file FILE, HATCHERY_TOKEN_FILE or HATCHERY_TOKEN gives the API key or token to call with";
 
-/// See the module.
 #[derive(Debug, Default)]
 pub(crate) struct Credential(Option<Shown>);
 

@@ -116,7 +116,7 @@ impl Registry {
         }
     }
 
-    /// `embedded` or `redis`.
+    /// The word for this backend in probes and logs: `embedded` or `redis`.
     #[must_use]
     pub fn backend(&self) -> &'static str {
         match &self.0 {

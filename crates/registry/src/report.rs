@@ -21,7 +21,7 @@ use crate::agreement::{Agreement, Difference, HeardReport};
 /// Everything about one spawn, as its agent knows it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SpawnReport {
-    /// The spawn's id.
+    /// Id of the spawn, which is also that of its reservation.
     pub id: SpawnId,
     /// The state that it is in; never `lost`.
     pub state: SpawnState,
@@ -107,7 +107,7 @@ pub struct Heartbeat {
     pub load: Load,
     /// How soon the node can give a spawn.
     pub supply: Supply,
-    /// Each GPU's use.
+    /// Slots of each GPU and those in use; empty where the server chooses the GPU.
     pub gpus: Vec<GpuSlots>,
     /// When its spawns last reported.
     pub heard: HeardReport,
@@ -164,9 +164,9 @@ pub struct DrainReport {
 /// One message from an agent: the changes and the heartbeat, applied in one atomic step.
 #[derive(Debug, Clone, PartialEq)]
 pub struct AgentReport {
-    /// The node.
+    /// The node that the agent has.
     pub node: NodeId,
-    /// The agent's life.
+    /// The life of the agent that sends this.
     pub epoch: AgentEpoch,
     /// Set until the first report of this epoch was accepted: this epoch takes the node over from any other.
     pub takeover: bool,

@@ -23,7 +23,7 @@ pub struct Pending {
 /// A request that waits in line.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Waiting {
-    /// Its place.
+    /// Its place in line, which it must renew.
     pub ticket: TicketId,
     /// 1: it is next. The others come after as many as could take a slot that it could use.
     pub position: u64,

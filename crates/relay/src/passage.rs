@@ -83,7 +83,7 @@ pub enum EndedBy {
 }
 
 impl EndedBy {
-    /// All of them.
+    /// Every value, for metrics that begin with 0.
     pub const ALL: [Self; 4] = [Self::Viewer, Self::Server, Self::Vanished, Self::Cut];
 
     /// The word in logs and metrics.
@@ -101,7 +101,7 @@ impl EndedBy {
 /// How a connection ended.
 #[derive(Debug)]
 pub struct Ended {
-    /// Who ended it.
+    /// The side that ended it, or the relay itself.
     pub by: EndedBy,
     /// With this error, if it did not end in good order.
     pub error: Option<io::Error>,

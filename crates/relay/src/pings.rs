@@ -33,7 +33,7 @@ impl FromStr for PingTag {
 }
 
 impl PingTag {
-    /// A new one.
+    /// A tag of 64 random bits, which no ping of a server is expected to carry.
     #[must_use]
     pub fn mint() -> Self {
         Self(fastrand::u64(..).to_be_bytes())

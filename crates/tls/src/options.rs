@@ -57,7 +57,7 @@ impl Options {
         identity((&self.tls_cert, "--tls-cert"), (&self.tls_key, "--tls-key"))
     }
 
-    /// The farm's CA.
+    /// The CA whose certificates callers must show (`--tls-client-ca`), if one is given.
     #[must_use]
     pub fn client_ca(&self) -> Option<Named> {
         self.tls_client_ca.as_ref().map(|path| Named::new("--tls-client-ca", path))

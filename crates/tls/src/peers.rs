@@ -16,7 +16,7 @@ use crate::role::{NoRole, Role, stated};
 /// The role that the other end of a connection must have.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Expected {
-    /// A front door.
+    /// A front door, of whatever machine.
     FrontDoor,
     /// A metrics reader, or a front door, which may do more.
     MetricsReader,
@@ -114,7 +114,7 @@ pub enum RefusalReason {
 }
 
 impl RefusalReason {
-    /// Every reason.
+    /// Every reason, for metrics that begin with 0.
     pub const ALL: [Self; 3] = [Self::OtherNode, Self::OtherRole, Self::NoRole];
 
     /// The label in metrics.

@@ -25,7 +25,7 @@ const HANDSHAKE: Duration = Duration::from_secs(10);
 /// A TLS connection of a caller.
 pub type ServerStream<S> = tokio_rustls::server::TlsStream<S>;
 
-/// Who may call.
+/// Which certificates callers must show.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Callers {
     /// Any caller. None is asked for a certificate.

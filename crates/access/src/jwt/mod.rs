@@ -211,14 +211,14 @@ pub enum SignError {
 /// The claims of a token to be signed, as `hatchery token` makes them.
 #[derive(Debug, Clone, Serialize)]
 pub struct NewToken {
-    /// The subject.
+    /// The claim `sub` (RFC 7519, 4.1.2): the user, to whom the spawns belong.
     pub sub: String,
     /// The scopes, separated by spaces.
     pub scope: String,
-    /// The issuer.
+    /// The claim `iss` (RFC 7519, 4.1.1), which `--jwt-issuer` of a front door asks for.
     #[serde(rename = "iss", skip_serializing_if = "Option::is_none")]
     pub issuer: Option<String>,
-    /// The audience.
+    /// The claim `aud` (RFC 7519, 4.1.3), which `--jwt-audience` of a front door asks for.
     #[serde(rename = "aud", skip_serializing_if = "Option::is_none")]
     pub audience: Option<String>,
     /// The most spawns that the subject may start in a minute.

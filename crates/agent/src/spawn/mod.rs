@@ -237,7 +237,6 @@ pub(crate) enum RefusalKind {
 }
 
 impl RefusalKind {
-    /// Every kind.
     pub(crate) const ALL: [Self; 11] = [
         Self::Full,
         Self::GpusFull,

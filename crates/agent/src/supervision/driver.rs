@@ -37,7 +37,6 @@ const MAX_UNREPORTED: usize = 10_000;
 /// One spawn is started so often in all before a node gives up finding it a port.
 const MAX_STARTS: u32 = 5;
 
-/// See the module.
 #[derive(Debug)]
 pub(crate) struct Driver {
     node: Arc<Node>,

@@ -89,7 +89,6 @@ impl StartedProcess {
         Self { node, facts, body: Some(body), hold }
     }
 
-    /// What runs.
     pub(crate) fn process(&self) -> Option<&Process> {
         match self.body.as_ref()? {
             Body::Process(process) => Some(process),

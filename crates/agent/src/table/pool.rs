@@ -113,7 +113,6 @@ pub(super) struct Backoff {
     pub(super) until: Option<Instant>,
 }
 
-/// See the module.
 #[derive(Debug)]
 pub(super) struct Pool {
     pub(super) wanted: BTreeMap<RendererType, u32>,

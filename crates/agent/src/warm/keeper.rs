@@ -28,7 +28,6 @@ const GRACE: Duration = Duration::from_millis(500);
 /// How long the first record may take, as that of a spawn.
 const RECORD_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// See the module.
 #[derive(Debug)]
 pub(crate) struct Keeper {
     node: Arc<Node>,

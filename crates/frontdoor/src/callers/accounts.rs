@@ -60,9 +60,7 @@ pub(crate) enum Kind {
     Call,
     /// A connection that counts as its own.
     Connection,
-    /// A live connection.
     Live,
-    /// A subscription.
     Subscription,
     /// A place in line.
     Waiting,
@@ -113,7 +111,7 @@ struct Memory {
     over_quota: Option<(u32, Instant)>,
 }
 
-/// One caller's account.
+/// What one caller takes at this front door, and its limits.
 #[derive(Debug)]
 pub(crate) struct Account {
     limits: Arc<Limits>,
@@ -149,7 +147,7 @@ impl Account {
         }
     }
 
-    /// Takes one unit.
+    /// Takes one unit of this kind until the share is dropped.
     pub(crate) fn take(self: &Arc<Self>, kind: Kind) -> Result<Share, LimitExceeded> {
         self.take_if_free(kind)
             .ok_or_else(|| self.refuse(LimitExceeded::TooMany { kind, max: self.max(kind) }))
@@ -163,7 +161,7 @@ impl Account {
         taken.is_ok().then(|| Share { account: Arc::clone(self), kind })
     }
 
-    /// Begins a call.
+    /// Counts a call until the share is dropped, and against the calls a second.
     pub(crate) fn call(self: &Arc<Self>) -> Result<Share, LimitExceeded> {
         if let Some(per_second) = self.limits.calls_per_second {
             let cost = Duration::from_secs(1) / per_second.get();
@@ -227,7 +225,6 @@ impl Callers {
         Self { limits: Arc::new(limits), refusals, accounts: Mutex::new((HashMap::new(), CROWD)) }
     }
 
-    /// This caller's account.
     pub(crate) fn of(&self, caller: Caller) -> Arc<Account> {
         let mut accounts = self.accounts.lock().unwrap_or_else(PoisonError::into_inner);
         let (accounts, crowd) = &mut *accounts;

@@ -47,7 +47,6 @@ impl Authenticator {
         Self { access, metrics, denials: DenialLog::default() }
     }
 
-    /// The keys.
     pub(crate) fn access(&self) -> &Access {
         &self.access
     }

@@ -32,9 +32,7 @@ pub(crate) enum Need {
     OneOfFromElsewhere(&'static [Scope]),
 }
 
-/// For every caller.
 pub(crate) const OPEN: Need = Need::Nothing;
-/// To start spawns.
 pub(crate) const SPAWN: Need = Need::OneOf(&[Scope::Spawn]);
 /// To look at spawns.
 pub(crate) const LOOK: Need = Need::OneOf(&[Scope::Spawn, Scope::Read]);
@@ -46,7 +44,6 @@ pub(crate) const READ: Need = Need::OneOf(&[Scope::Read]);
 pub(crate) const OPERATE: Need = Need::OneOf(&[Scope::Operate]);
 /// To subscribe to the live feed.
 pub(crate) const LISTEN: Need = Need::OneOfLater(&[Scope::Spawn, Scope::Read]);
-/// To read metrics.
 pub(crate) const MEASURE: Need = Need::OneOfFromElsewhere(&[Scope::Read, Scope::Metrics]);
 
 /// The layer of one route.

@@ -85,7 +85,6 @@ pub(crate) struct Answers {
     pub(super) assessed: Coalesced<Result<Arc<Assessed>, RegistryError>>,
     /// The same, as the snapshot knows it.
     pub(super) remembered: Coalesced<Option<Arc<Assessed>>>,
-    /// The line.
     pub(super) waiting: Coalesced<Result<Arc<Vec<Waiting>>, ApiError>>,
     /// The counts of the last day, minute by minute.
     pub(super) minutes: Coalesced<Result<Arc<Minutes>, ApiError>>,

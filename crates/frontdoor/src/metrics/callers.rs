@@ -19,7 +19,6 @@ pub(crate) struct LimitLabels {
 pub(crate) const LIMITS: [&str; 6] =
     ["calls-per-second", "calls", "connections", "live-connections", "subscriptions", "waiting"];
 
-/// Refusals by limit.
 pub(crate) type CallerRefusals = Family<LimitLabels, Counter>;
 
 pub(super) fn register_refusals(registry: &mut Registry) -> CallerRefusals {

@@ -22,7 +22,6 @@ const BUCKETS: [f64; 18] = [
 /// The parts of a spawn request's time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum SpawnPhase {
-    /// In line.
     Queue,
     /// Asking the registry for a slot.
     Reserve,

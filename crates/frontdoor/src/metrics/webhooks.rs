@@ -20,7 +20,6 @@ struct WebhookLabels {
     webhook: String,
 }
 
-/// What webhooks count.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct WebhookMetrics {
     attempts: Family<AttemptLabels, Counter>,

@@ -47,7 +47,7 @@ pub struct Config {
     pub viewers: viewers::ViewerSettings,
     /// The listener that answers as the vendor's HOOPS Server does; `None`: there is none.
     pub hoops: Option<hoops::HoopsSettings>,
-    /// What is served.
+    /// Whether everything is served, or the relay of viewers alone.
     pub surface: Surface,
     /// The keys that admit callers; `None`: every caller is admitted without a credential.
     pub access: Option<Access>,
@@ -68,7 +68,7 @@ pub struct Config {
 /// What a front door serves on its port for callers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Surface {
-    /// Everything.
+    /// The API, the pages, the live feed, the relay of viewers and the probes.
     Whole,
     /// The way of viewers to their spawns, and the probes.
     Relay,

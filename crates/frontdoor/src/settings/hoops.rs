@@ -68,7 +68,7 @@ impl HoopsEndpoint {
 /// How the listener answers.
 #[derive(Debug, Clone, PartialEq)]
 pub struct HoopsSettings {
-    /// Where it listens.
+    /// Address of the listener (`--hoops-listen`).
     pub listen: SocketAddr,
     /// The URL in its answers.
     pub endpoint: HoopsEndpoint,

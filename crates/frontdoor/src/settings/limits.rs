@@ -16,7 +16,7 @@ const CALLS_PER_SECOND: u32 = 500;
 /// Least memory for connections without a credential: below it callers could not authenticate.
 const MIN_MEMORY: u64 = 1 << 20;
 
-/// The flags.
+/// Flags that limit what one caller takes at a front door.
 #[derive(Debug, Clone, PartialEq, Eq, clap::Args)]
 #[command(next_help_heading = "Limits of one caller")]
 #[group(id = "limits")]
@@ -55,7 +55,7 @@ pub struct LimitOptions {
 /// Limits of one caller, and of all callers without a credential together.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Limits {
-    /// Live connections.
+    /// Most connections to the live feed at once.
     pub live: usize,
     /// Subscriptions on all of them.
     pub subscriptions: usize,

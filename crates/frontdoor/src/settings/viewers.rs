@@ -45,7 +45,7 @@ pub struct ViewerSettings {
 /// The node that a relay is on.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OwnNode {
-    /// Its name.
+    /// Name of that node.
     pub node: NodeId,
     /// gRPC URL of its agent; `None`: the registry knows it.
     pub agent: Option<String>,

@@ -23,7 +23,7 @@ const CA_FLAG: &str = "--webhook-ca";
 /// Bytes of a key, as Standard Webhooks has it.
 const KEY_BYTES: std::ops::RangeInclusive<usize> = 24..=64;
 
-/// Flags about webhooks.
+/// Flags that say where events are posted to, and with which secret.
 #[derive(Debug, Clone, Default, clap::Args)]
 #[command(next_help_heading = "Webhooks")]
 #[group(id = "webhooks")]
@@ -65,7 +65,7 @@ pub struct WebhookSettings {
     pub(crate) refused_for: Duration,
 }
 
-/// One receiver.
+/// One receiver of events, checked.
 #[derive(Clone)]
 pub(crate) struct WebhookTarget {
     /// Without user and password.

@@ -34,7 +34,6 @@ use crate::agent_client::{AgentError, StartOutcome};
 use crate::metrics::{Attempt, SpawnMetrics, SpawnPhase};
 use crate::request_context::RequestContext;
 
-/// Starts spawns.
 #[derive(Debug)]
 pub(crate) struct Spawner(SpawnPath);
 

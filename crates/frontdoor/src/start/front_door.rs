@@ -62,9 +62,9 @@ pub enum StartError {
     Bind {
         /// The flag that named the address.
         flag: &'static str,
-        /// The address.
+        /// The address that was asked for.
         address: SocketAddr,
-        /// Why.
+        /// What the system says.
         #[source]
         source: std::io::Error,
     },

@@ -57,7 +57,6 @@ impl Viewers {
         }
     }
 
-    /// Sessions under way.
     pub(crate) fn len(&self) -> usize {
         self.sessions.len()
     }

@@ -32,7 +32,7 @@ const HOP: HeaderName = HeaderName::from_static("hatchery-relay");
 const ANSWER: Duration = Duration::from_secs(5);
 /// The type of a refusal.
 const PROBLEM_JSON: &str = "application/problem+json";
-/// The longest refusal.
+/// The longest refusal that is read of a relay, in bytes.
 const MAX_PROBLEM: usize = 16 * 1024;
 /// What stands in the place of a token where a viewer has shown a port. No token has a hyphen.
 const PORT: &str = "port-";

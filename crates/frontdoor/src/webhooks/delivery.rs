@@ -77,7 +77,6 @@ pub(crate) async fn deliver(settings: WebhookSettings, around: Around) {
     }
 }
 
-/// One webhook.
 #[derive(Debug)]
 struct Webhook {
     target: Arc<WebhookTarget>,
