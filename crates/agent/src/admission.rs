@@ -7,8 +7,8 @@
 //!  join: the id is here already               refused                 ready · ended · refused, to every caller
 //! ```
 //!
-//! A [`Caller`] waits for the answer and no longer than its deadline. A request that is repeated joins the spawn that the first one started.
-//! When the last caller leaves without an answer, the spawn is ended: dropping a [`Caller`] is enough. The table decides
+//! A [`WaitingCaller`] waits for the answer and no longer than its deadline. A request that is repeated joins the spawn that the first one started.
+//! When the last caller leaves without an answer, the spawn is ended: dropping a [`WaitingCaller`] is enough. The table decides
 //! ([`crate::table::Table::admit`]); nothing here holds a slot.
 
 use std::sync::Arc;
@@ -52,7 +52,7 @@ pub(crate) struct AdmissionRequest {
 
 /// A call that waits for a spawn. When the last one is dropped without an answer, the spawn is ended.
 #[derive(Debug)]
-pub(crate) struct Caller {
+pub(crate) struct WaitingCaller {
     node: Arc<Node>,
     id: SpawnId,
     answer: watch::Receiver<Option<SpawnOutcome>>,
@@ -62,7 +62,7 @@ pub(crate) struct Caller {
 }
 
 /// Starts a spawn, or joins one that was started by an earlier call.
-pub(crate) async fn spawn(node: &Arc<Node>, request: &AdmissionRequest) -> Result<Caller, Refusal> {
+pub(crate) async fn spawn(node: &Arc<Node>, request: &AdmissionRequest) -> Result<WaitingCaller, Refusal> {
     // It goes on until the process runs, see `run`.
     let mut start = Some(traced::begin(node, &request.order, request.spec.id));
     let checked = match &request.order.model {
@@ -125,14 +125,14 @@ fn try_spawn(
     node: &Arc<Node>,
     request: &AdmissionRequest,
     start: &mut Option<Span>,
-) -> Result<Caller, Refusal> {
+) -> Result<WaitingCaller, Refusal> {
     let now = Instant::now();
     let id = request.spec.id;
     // The answer must be on its way a little before the caller gives up, or the caller never learns why.
     let timeout = request.timeout.map(|t| t - (t / 10).min(Duration::from_millis(500)));
     let until =
         now + timeout.unwrap_or(node.config.ready_timeout + node.config.stop_grace + Duration::from_secs(5));
-    let caller = |answer| Caller { node: Arc::clone(node), id, answer, until, answered: false };
+    let caller = |answer| WaitingCaller { node: Arc::clone(node), id, answer, until, answered: false };
     let joined = node.table().join(id, now);
     if let Some(answer) = joined {
         end_joined(start);
@@ -221,7 +221,7 @@ pub(crate) async fn await_registry(node: &Node, serial: u64) {
     }
 }
 
-impl Caller {
+impl WaitingCaller {
     /// Waits for the answer, no longer than the caller does.
     pub(crate) async fn answer(mut self) -> Reply {
         let until = self.until;
@@ -278,7 +278,7 @@ impl Caller {
     }
 }
 
-impl Drop for Caller {
+impl Drop for WaitingCaller {
     fn drop(&mut self) {
         self.node.table().leave(self.id, self.answered, Instant::now());
     }

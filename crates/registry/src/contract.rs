@@ -21,7 +21,7 @@ use crate::error::{OpenError, RegistryError};
 use crate::permits::Permit;
 use crate::redis::Redis;
 use crate::verdict::{Assessment, Forecast};
-use crate::waiting::{Pending, Waiting};
+use crate::waiting::{Pending, WaitingRequest};
 
 /// A handle to the registry; cloning is cheap.
 ///
@@ -260,7 +260,7 @@ impl Registry {
     ///
     /// # Errors
     /// The registry is away.
-    pub async fn waiting(&self) -> Result<Vec<Waiting>, RegistryError> {
+    pub async fn waiting(&self) -> Result<Vec<WaitingRequest>, RegistryError> {
         both!(self, b => b.waiting())
     }
 

@@ -139,4 +139,4 @@ pub use report::{
     AgentIdentity, AgentReport, Change, DesiredStateReport, DrainReport, Heartbeat, Orders, SpawnReport,
 };
 pub use verdict::{Assessment, Forecast, Foreseen, Judge, Offer, Room, Verdict};
-pub use waiting::{MAX_LISTED, Pending, Waiting};
+pub use waiting::{MAX_LISTED, Pending, WaitingRequest};

@@ -18,7 +18,7 @@ use super::failure::Failure;
 use super::files::Files;
 use super::follow::Spawns;
 use super::request::Wanted;
-use crate::callers::{Account, Caller, Share};
+use crate::callers::{Account, AccountHolder, Share};
 use crate::http::{ApiError, CallersFlag, Edge, Observed, OpenTo, start};
 use crate::listen::Peer;
 use crate::metrics::HoopsMetrics;
@@ -98,9 +98,9 @@ impl Hoops {
 
     /// Lets a caller in: as the owner, or as the address that it comes from.
     pub(super) fn admit(&self, extensions: &Extensions) -> Result<Turn, Failure> {
-        let peer = || extensions.get::<Peer>().map(|Peer(address)| Caller::at(address.ip()));
-        let caller = self.settings.owner.clone().map(Caller::Owner).or_else(peer);
-        let account = self.edge.callers.of(caller.unwrap_or(Caller::Peer([0, 0, 0, 0].into())));
+        let peer = || extensions.get::<Peer>().map(|Peer(address)| AccountHolder::at(address.ip()));
+        let caller = self.settings.owner.clone().map(AccountHolder::Owner).or_else(peer);
+        let account = self.edge.callers.of(caller.unwrap_or(AccountHolder::Peer([0, 0, 0, 0].into())));
         match account.call() {
             Ok(call) => Ok(Turn { account, _call: call }),
             Err(limit) => Err(Failure::of(&limit.into(), None)),

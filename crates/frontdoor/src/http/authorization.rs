@@ -16,7 +16,7 @@ use tracing::field::display;
 use super::error::{ApiError, INVALID_TOKEN};
 use super::extract;
 use super::observe::Admitted;
-use crate::callers::{Account, Authenticator, Bearer, Caller, Callers, Share, one_of};
+use crate::callers::{Account, AccountHolder, Authenticator, Bearer, Callers, Share, one_of};
 use crate::listen::{Certified, ConnectionPlace, Peer};
 
 /// What an operation needs of its callers, where credentials are required.
@@ -68,7 +68,7 @@ pub(crate) async fn guard(State(gate): State<Gate>, mut request: Request, next: 
         return match (*need, request.extensions().get::<Peer>()) {
             (Need::Nothing, _) | (_, None) => next.run(request).await,
             (_, Some(Peer(address))) => {
-                let caller = Caller::at(address.ip());
+                let caller = AccountHolder::at(address.ip());
                 admitted(&gate, caller, request, next).await
             }
         };
@@ -99,14 +99,14 @@ pub(crate) async fn guard(State(gate): State<Gate>, mut request: Request, next: 
         return forbidden(scopes).into_response();
     }
     Admitted::note(&request);
-    let caller = Caller::Owner(bearer.caller.owner.clone());
+    let caller = AccountHolder::Owner(bearer.caller.owner.clone());
     request.extensions_mut().insert(Who(Some(Arc::new(bearer))));
     admitted(&gate, caller, request, next).await
 }
 
 /// Runs a call, unless its caller has too many under way or makes them too fast.
-async fn admitted(gate: &Gate, caller: Caller, mut request: Request, next: Next) -> Response {
-    let named = matches!(caller, Caller::Owner(_));
+async fn admitted(gate: &Gate, caller: AccountHolder, mut request: Request, next: Next) -> Response {
+    let named = matches!(caller, AccountHolder::Owner(_));
     let account = gate.callers.of(caller);
     let call = match account.call() {
         Ok(call) => Arc::new(call),

@@ -205,7 +205,7 @@ mod tests {
     use clap::Parser;
 
     use super::super::config::Config;
-    use super::super::options::HoopsOptions as FrontDoorOptions;
+    use super::super::options::Options as FrontDoorOptions;
     use super::*;
 
     #[derive(Debug, Parser)]
