@@ -50,7 +50,7 @@ pub struct Unread {
 
 /// A file of keys that cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{flag} {}: {why}", .path.display())]
+#[error("invalid {flag} {}: {why}", .path.display())]
 pub struct OpenError {
     /// The flag that named it.
     pub flag: &'static str,

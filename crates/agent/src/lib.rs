@@ -14,7 +14,7 @@
 //! | what is kept and reported | `state` (the state directory), `logs`, `backlog` (changes to report), `agreement` (digests), `models`, `load` |
 //! | one spawn | `spawn`: its facts, its process, and its states as a pure function |
 //! | settings | `config` (checked) |
-//! | the machine | `disk` (threads for it), `ports`, `port_conflicts`, `gpus`, `start_gate`, `procfs`, `sockets`, `looks`, `reaper`, `memory` (spawns that must not start), `users` (whom spawns run as), `simulated` |
+//! | the machine | `disk` (threads for it), `ports`, `port_conflicts`, `gpus`, `start_gate`, `procfs`, `sockets`, `looks`, `reaper`, `past` (spawns that are gone), `users` (whom spawns run as), `simulated` |
 //! | words and connections | `desired_state` (an operator's order), `secret`, `endpoint`, `address`, `relay_state`, `accept`, `foreign` |
 //!
 //! Invariants:
@@ -53,11 +53,11 @@ mod load;
 mod log_limit;
 mod logs;
 mod looks;
-mod memory;
 mod metrics;
 mod models;
 mod node;
 mod options;
+mod past;
 mod port_conflicts;
 mod port_search;
 mod ports;

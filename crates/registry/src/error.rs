@@ -22,7 +22,7 @@ pub enum OpenError {
         why: String,
     },
     /// The file with the password cannot be used.
-    #[error("--registry-password-file {}: {why}", file.display())]
+    #[error("invalid --registry-password-file {}: {why}", file.display())]
     PasswordFile {
         /// Path of that file (`--registry-password-file`).
         file: PathBuf,
@@ -30,7 +30,7 @@ pub enum OpenError {
         why: String,
     },
     /// The farm's name would not make a key.
-    #[error("--farm {0}")]
+    #[error("invalid --farm: it {0}")]
     Farm(#[from] model::NameError),
 }
 

@@ -201,7 +201,7 @@ fn owner(subject: &str) -> Option<Owner> {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum SignError {
     /// The subject cannot be part of an owner's name.
-    #[error("must be 1 to 251 visible ASCII characters")]
+    #[error("expected 1 to 251 visible ASCII characters")]
     Subject,
     /// The file holds no usable secret; the text says why.
     #[error("{0}")]
