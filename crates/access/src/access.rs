@@ -33,7 +33,7 @@ use crate::verified::Verified;
 /// How often files are looked at.
 const LOOK: Duration = Duration::from_secs(1);
 
-/// The longest credential that is looked at, in bytes. A longer one is [`crate::RefusalReason::Malformed`].
+/// The longest credential that is looked at, in bytes. A longer one is [`crate::DenialReason::Malformed`].
 pub const MAX_CREDENTIAL: usize = 8192;
 /// For this long the keys of a file count after it has gone or become unreadable: long enough to replace the file, and
 /// short enough that removing a file revokes its keys.

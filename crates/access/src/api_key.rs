@@ -16,7 +16,7 @@ use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use subtle::ConstantTimeEq;
 
-use crate::caller::{Caller, CallerLimits, Denied, RefusalReason};
+use crate::caller::{Caller, CallerLimits, DenialReason, Denied};
 use crate::scope::Scopes;
 
 /// The prefix of every credential, by which scanners for leaked secrets find them.
@@ -141,14 +141,14 @@ pub(crate) fn check<'k>(
     let found = find(id);
     let wanted = found.map_or(Hash([0; 32]), |key| key.sha256);
     let right = bool::from(wanted.0.ct_eq(&Hash::of(secret).0));
-    let key = found.ok_or_else(|| denied(RefusalReason::UnknownKey))?;
+    let key = found.ok_or_else(|| denied(DenialReason::UnknownKey))?;
     if !right {
-        return Err(denied(RefusalReason::WrongSecret));
+        return Err(denied(DenialReason::WrongSecret));
     }
     if key.expires_at.is_some_and(|end| end <= now) {
-        return Err(denied(RefusalReason::Expired));
+        return Err(denied(DenialReason::Expired));
     }
-    key.caller(defaults).ok_or_else(|| denied(RefusalReason::Malformed))
+    key.caller(defaults).ok_or_else(|| denied(DenialReason::Malformed))
 }
 
 /// The id and the secret of a credential.

@@ -8,7 +8,7 @@ fn made() -> (ApiKey, Credential) {
     ApiKey::generate(NewKey { name: Some("web".to_owned()), scopes, ..NewKey::default() }).unwrap()
 }
 
-fn judged(credential: &str, key: &ApiKey) -> Result<Caller, RefusalReason> {
+fn judged(credential: &str, key: &ApiKey) -> Result<Caller, DenialReason> {
     let find = |id: &str| (id == key.id.as_str()).then_some(key);
     check(credential, find, CallerLimits::default(), Timestamp::now()).map_err(|denied| denied.reason)
 }
@@ -20,19 +20,19 @@ fn a_credential_opens_its_own_key_and_no_other() {
     let caller = judged(credential.expose(), &key).unwrap();
     assert_eq!(caller.owner.as_str(), format!("key:{}", key.id));
     assert_eq!((caller.scopes, caller.expires), (key.scopes, None));
-    assert_eq!(judged(credential.expose(), &other), Err(RefusalReason::UnknownKey));
+    assert_eq!(judged(credential.expose(), &other), Err(DenialReason::UnknownKey));
     let stolen = credential.expose().replace(key.id.as_str(), other.id.as_str());
-    assert_eq!(judged(&stolen, &other), Err(RefusalReason::WrongSecret));
+    assert_eq!(judged(&stolen, &other), Err(DenialReason::WrongSecret));
 }
 
 #[test]
 fn a_key_that_has_expired_opens_nothing_and_says_so_only_to_its_bearer() {
     let (mut key, credential) = made();
     key.expires_at = Some(Timestamp::now());
-    assert_eq!(judged(credential.expose(), &key), Err(RefusalReason::Expired));
+    assert_eq!(judged(credential.expose(), &key), Err(DenialReason::Expired));
     let wrong = format!("{}A", &credential.expose()[..credential.expose().len() - 1]);
     if wrong != credential.expose() {
-        assert_eq!(judged(&wrong, &key), Err(RefusalReason::WrongSecret));
+        assert_eq!(judged(&wrong, &key), Err(DenialReason::WrongSecret));
     }
     key.expires_at = Some(Timestamp::now().after(std::time::Duration::from_secs(60)));
     assert_eq!(judged(credential.expose(), &key).unwrap().expires, key.expires_at);

@@ -34,14 +34,14 @@ pub struct CallerLimits {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Denied {
     /// Why it was refused.
-    pub reason: RefusalReason,
+    pub reason: DenialReason,
     /// The id of the API key that was shown, or the `kid` of the token, where there is one.
     pub key: Option<String>,
 }
 
 /// Why a credential was refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum RefusalReason {
+pub enum DenialReason {
     /// The request has no credential.
     Missing,
     /// It is neither an API key nor a token that can be parsed, or is too long.
@@ -64,7 +64,7 @@ pub enum RefusalReason {
     WrongClaims,
 }
 
-impl RefusalReason {
+impl DenialReason {
     /// Every reason, in the order of the metric's documentation.
     pub const ALL: [Self; 10] = [
         Self::Missing,
@@ -97,7 +97,7 @@ impl RefusalReason {
     }
 }
 
-impl fmt::Display for RefusalReason {
+impl fmt::Display for DenialReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.as_str())
     }
@@ -107,10 +107,10 @@ impl Denied {
     /// The verdict on a request without a credential.
     #[must_use]
     pub const fn missing() -> Self {
-        Self { reason: RefusalReason::Missing, key: None }
+        Self { reason: DenialReason::Missing, key: None }
     }
 
     pub(crate) const fn malformed() -> Self {
-        Self { reason: RefusalReason::Malformed, key: None }
+        Self { reason: DenialReason::Malformed, key: None }
     }
 }

@@ -15,7 +15,7 @@
 //! | [`host`] | the host names that a role answers to |
 //!
 //! Invariants: a secret is kept as its hash where that will do, is compared in constant time, and appears in no `Debug`,
-//! log or error. Callers learn only whether a credential was missing, invalid or expired; the log has the [`RefusalReason`].
+//! log or error. Callers learn only whether a credential was missing, invalid or expired; the log has the [`DenialReason`].
 //!
 //! Failure: a key file that goes bad while the process runs counts as it was for [`GRACE`], then its keys are refused. At
 //! start a bad file is an error.
@@ -56,7 +56,7 @@ mod verified;
 
 pub use access::{Access, Changes, GRACE, MAX_CREDENTIAL, OpenError, Unread};
 pub use bearer::bearer;
-pub use caller::{Caller, CallerLimits, Denied, RefusalReason};
+pub use caller::{Caller, CallerLimits, DenialReason, Denied};
 pub use host::{HostOptions, Hosts};
 pub use options::{MetricsOptions, Options};
 pub use scope::{Scope, Scopes};

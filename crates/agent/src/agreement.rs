@@ -84,27 +84,27 @@ pub(crate) struct Rotation {
     last: Option<SpawnId>,
 }
 
-/// Whose turn it is.
+/// What one heartbeat has the registry look at.
 #[derive(Debug)]
-pub(crate) enum Turn<'s> {
+pub(crate) enum HeartbeatPart<'s> {
     Node,
     Spawn(&'s SpawnStatus),
     Nothing,
 }
 
 impl Rotation {
-    pub(crate) fn next<'s>(&mut self, spawns: &'s HashMap<SpawnId, SpawnStatus>) -> Turn<'s> {
+    pub(crate) fn next<'s>(&mut self, spawns: &'s HashMap<SpawnId, SpawnStatus>) -> HeartbeatPart<'s> {
         self.beats += 1;
         let after = spawns.keys().filter(|id| self.last.is_none_or(|last| **id > last)).min();
         match after.or_else(|| spawns.keys().min()) {
-            _ if self.beats.is_multiple_of(NODE_TURN) => Turn::Node,
+            _ if self.beats.is_multiple_of(NODE_TURN) => HeartbeatPart::Node,
             Some(next) => {
                 self.last = Some(*next);
-                spawns.get(next).map_or(Turn::Nothing, Turn::Spawn)
+                spawns.get(next).map_or(HeartbeatPart::Nothing, HeartbeatPart::Spawn)
             }
             // About as much is looked at as with spawns.
-            None if self.beats % NODE_TURN == 1 => Turn::Nothing,
-            None => Turn::Node,
+            None if self.beats % NODE_TURN == 1 => HeartbeatPart::Nothing,
+            None => HeartbeatPart::Node,
         }
     }
 }
@@ -221,9 +221,9 @@ mod tests {
         let (mut rotation, mut seen, mut nodes) = (Rotation::default(), Vec::new(), 0);
         for _ in 0..12 {
             match rotation.next(&all) {
-                Turn::Spawn(spawn) => seen.push(spawn.facts.id),
-                Turn::Node => nodes += 1,
-                Turn::Nothing => panic!("there are spawns"),
+                HeartbeatPart::Spawn(spawn) => seen.push(spawn.facts.id),
+                HeartbeatPart::Node => nodes += 1,
+                HeartbeatPart::Nothing => panic!("there are spawns"),
             }
         }
         assert_eq!((seen.len(), nodes), (9, 3));
@@ -231,9 +231,9 @@ mod tests {
         seen.dedup();
         assert_eq!(seen.len(), 9);
         all.extend(spawns(1, now));
-        let Turn::Spawn(next) = rotation.next(&all) else { panic!("a spawn's turn") };
+        let HeartbeatPart::Spawn(next) = rotation.next(&all) else { panic!("a spawn's turn") };
         assert!(!seen.contains(&next.facts.id), "the new one comes before the first again");
         let none = HashMap::new();
-        assert_eq!((0..8).filter(|_| matches!(rotation.next(&none), Turn::Node)).count(), 6);
+        assert_eq!((0..8).filter(|_| matches!(rotation.next(&none), HeartbeatPart::Node)).count(), 6);
     }
 }

@@ -18,7 +18,7 @@ use tokio::time::Instant;
 
 /// A drain: no spawn is admitted, and what still runs at the deadline is ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Drain {
+pub(crate) struct ActiveDrain {
     pub(crate) deadline: Instant,
     pub(crate) started: Instant,
     pub(crate) reason: Option<String>,
@@ -34,7 +34,7 @@ pub(crate) struct DesiredState {
     pub(crate) generation: u64,
     pub(crate) eligibility: Eligibility,
     /// Present exactly when draining.
-    pub(crate) drain: Option<Drain>,
+    pub(crate) drain: Option<ActiveDrain>,
 }
 
 /// An order as a front door gives it.
@@ -82,7 +82,7 @@ impl Operator {
             (Some(drain), _) if generation == known && drain.named.is_some() => drain,
             // The same call again must not put the deadline off.
             (Some(drain), None) => drain,
-            (before, within) => Drain {
+            (before, within) => ActiveDrain {
                 deadline: now + within.unwrap_or(timing::DRAIN_DEADLINE),
                 started: before.as_ref().map_or(now, |drain| drain.started),
                 reason: reason.or_else(|| before.as_ref()?.reason.clone()),
@@ -113,7 +113,7 @@ impl Operator {
             (Some(known), None) => known.clone(),
             (Some(known), Some((ordered, _))) if known.named == Some(ordered.deadline) => known.clone(),
             (_, Some((ordered, left))) => learned(ordered, left, now),
-            (None, None) => Drain {
+            (None, None) => ActiveDrain {
                 deadline: now + timing::DRAIN_DEADLINE,
                 started: now,
                 reason: None,
@@ -129,9 +129,9 @@ impl Operator {
     }
 }
 
-fn learned(ordered: model::Drain, left: Duration, now: Instant) -> Drain {
+fn learned(ordered: model::Drain, left: Duration, now: Instant) -> ActiveDrain {
     let age = ordered.deadline.since(ordered.started_at).saturating_sub(left);
-    Drain {
+    ActiveDrain {
         deadline: now + left,
         started: now.checked_sub(age).unwrap_or(now),
         reason: ordered.reason,

@@ -32,7 +32,7 @@ pub struct Options {
 /// What a front door shows to agents, where it is not what it shows to callers.
 #[derive(Debug, Clone, Default, clap::Args)]
 #[command(next_help_heading = "TLS")]
-pub struct AgentIdentity {
+pub struct AgentOptions {
     /// Certificate chain (PEM) shown to agents [default: that of --tls-cert]
     #[arg(long, env = "HATCHERY_AGENT_TLS_CERT", value_name = "FILE", requires = "agent_tls_key")]
     pub agent_tls_cert: Option<PathBuf>,
@@ -64,7 +64,7 @@ impl Options {
     }
 }
 
-impl AgentIdentity {
+impl AgentOptions {
     /// The certificate and key that are shown to agents, if they are not those of callers.
     #[must_use]
     pub fn identity(&self) -> Option<Identity> {

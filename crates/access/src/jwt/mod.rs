@@ -22,7 +22,7 @@ use model::{Owner, Timestamp};
 use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
 
-use crate::caller::{Caller, CallerLimits, Denied, RefusalReason};
+use crate::caller::{Caller, CallerLimits, DenialReason, Denied};
 use crate::scope::{Scope, Scopes};
 pub(crate) use keys::{TokenKey, read};
 
@@ -109,25 +109,25 @@ pub(crate) fn check<'k>(
     let denied = |reason| Denied { reason, key: key.clone() };
     // `crit` names extensions that a verifier must understand (RFC 7515, 4.1.11), and none is known here.
     if header.crit.is_some() {
-        return Err(denied(RefusalReason::Malformed));
+        return Err(denied(DenialReason::Malformed));
     }
     let named = |key: &&TokenKey| match (&key.id, &header.kid) {
         (Some(known), Some(named)) => known == named,
         _ => true,
     };
-    let mut reason = RefusalReason::UnknownKey;
+    let mut reason = DenialReason::UnknownKey;
     for key in keys.filter(|key| key.algorithm == header.alg).filter(named) {
         match jsonwebtoken::decode::<Claims>(token, &key.key, &validation(key, demands)) {
             Ok(token) if demands.audience.is_none() && token.claims.aud.is_some() => {
-                return Err(denied(RefusalReason::WrongAudience));
+                return Err(denied(DenialReason::WrongAudience));
             }
             Ok(token) => {
-                return caller(&token.claims, limits).ok_or_else(|| denied(RefusalReason::WrongClaims));
+                return caller(&token.claims, limits).ok_or_else(|| denied(DenialReason::WrongClaims));
             }
             Err(error) => reason = reason_of(error.kind()),
         }
         // A wrong signature may be another key's. Any other error holds for every key.
-        if reason != RefusalReason::WrongSignature {
+        if reason != DenialReason::WrongSignature {
             break;
         }
     }
@@ -153,19 +153,19 @@ fn validation(key: &TokenKey, demands: &Demands) -> Validation {
     validation
 }
 
-fn reason_of(error: &ErrorKind) -> RefusalReason {
+fn reason_of(error: &ErrorKind) -> DenialReason {
     match error {
-        ErrorKind::InvalidSignature => RefusalReason::WrongSignature,
-        ErrorKind::ExpiredSignature => RefusalReason::Expired,
-        ErrorKind::ImmatureSignature => RefusalReason::NotYetValid,
-        ErrorKind::InvalidIssuer => RefusalReason::WrongIssuer,
-        ErrorKind::InvalidAudience => RefusalReason::WrongAudience,
-        ErrorKind::MissingRequiredClaim(claim) if claim == "iss" => RefusalReason::WrongIssuer,
-        ErrorKind::MissingRequiredClaim(claim) if claim == "aud" => RefusalReason::WrongAudience,
+        ErrorKind::InvalidSignature => DenialReason::WrongSignature,
+        ErrorKind::ExpiredSignature => DenialReason::Expired,
+        ErrorKind::ImmatureSignature => DenialReason::NotYetValid,
+        ErrorKind::InvalidIssuer => DenialReason::WrongIssuer,
+        ErrorKind::InvalidAudience => DenialReason::WrongAudience,
+        ErrorKind::MissingRequiredClaim(claim) if claim == "iss" => DenialReason::WrongIssuer,
+        ErrorKind::MissingRequiredClaim(claim) if claim == "aud" => DenialReason::WrongAudience,
         ErrorKind::MissingRequiredClaim(_) | ErrorKind::InvalidClaimFormat(_) | ErrorKind::Json(_) => {
-            RefusalReason::WrongClaims
+            DenialReason::WrongClaims
         }
-        _ => RefusalReason::Malformed,
+        _ => DenialReason::Malformed,
     }
 }
 

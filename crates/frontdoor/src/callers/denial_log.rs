@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use access::RefusalReason;
+use access::DenialReason;
 use tokio::time::Instant;
 
 /// Lines of one reason at once.
@@ -15,7 +15,7 @@ const EVERY: Duration = Duration::from_secs(1);
 
 /// What was logged, by reason: one reason does not use up the lines of another.
 #[derive(Debug, Default)]
-pub(crate) struct DenialLog(Mutex<HashMap<RefusalReason, Budget>>);
+pub(crate) struct DenialLog(Mutex<HashMap<DenialReason, Budget>>);
 
 #[derive(Debug)]
 struct Budget {
@@ -28,7 +28,7 @@ struct Budget {
 
 impl DenialLog {
     /// Returns whether this refusal is logged: then the number of those before it that were not.
-    pub(crate) fn line(&self, reason: RefusalReason, now: Instant) -> Option<u64> {
+    pub(crate) fn line(&self, reason: DenialReason, now: Instant) -> Option<u64> {
         let mut budgets = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let budget = budgets.entry(reason).or_insert(Budget { lines: BURST, filled: now, left_out: 0 });
         let passed = now.saturating_duration_since(budget.filled).as_millis() / EVERY.as_millis();
@@ -55,9 +55,9 @@ mod tests {
         let denials = DenialLog::default();
         let now = Instant::now();
         let lines = |reason, at| (0..1000).filter_map(|_| denials.line(reason, at)).collect::<Vec<_>>();
-        assert_eq!(lines(RefusalReason::WrongSecret, now), [0; 10]);
-        assert_eq!(lines(RefusalReason::Malformed, now).len(), 10, "another reason has lines of its own");
-        assert_eq!(lines(RefusalReason::WrongSecret, now + EVERY), [990]);
-        assert_eq!(lines(RefusalReason::WrongSecret, now + EVERY * 100)[..2], [999, 0]);
+        assert_eq!(lines(DenialReason::WrongSecret, now), [0; 10]);
+        assert_eq!(lines(DenialReason::Malformed, now).len(), 10, "another reason has lines of its own");
+        assert_eq!(lines(DenialReason::WrongSecret, now + EVERY), [990]);
+        assert_eq!(lines(DenialReason::WrongSecret, now + EVERY * 100)[..2], [999, 0]);
     }
 }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use access::{CallerLimits, Denied, RefusalReason, Scope};
+use access::{CallerLimits, DenialReason, Denied, Scope};
 use axum::extract::{FromRequestParts, Request, State};
 use axum::http::request::Parts;
 use axum::http::{Extensions, HeaderMap, HeaderValue, Method, header};
@@ -156,10 +156,10 @@ fn shown(headers: &HeaderMap) -> Shown<'_> {
 /// Says no more than any caller may know: the credential is missing, not valid, or has expired.
 fn unauthenticated(denied: &Denied) -> Response {
     let (detail, challenge) = match denied.reason {
-        RefusalReason::Missing => {
+        DenialReason::Missing => {
             ("a credential is missing: Authorization: Bearer …", "Bearer realm=\"hatchery\"")
         }
-        RefusalReason::Expired => ("the credential has expired", INVALID_TOKEN),
+        DenialReason::Expired => ("the credential has expired", INVALID_TOKEN),
         _ => ("the credential is not valid", INVALID_TOKEN),
     };
     let mut response = ApiError::new(ErrorCode::Unauthenticated, detail).into_response();

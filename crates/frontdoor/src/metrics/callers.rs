@@ -2,7 +2,7 @@
 
 use std::sync::atomic::AtomicI64;
 
-use access::{Access, RefusalReason};
+use access::{Access, DenialReason};
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -53,7 +53,7 @@ impl AuthMetrics {
         let metrics = Self::default();
         let help = "Callers who did not show a good credential, by what was wrong with it";
         registry.register("authentication_failures", help, metrics.failures.clone());
-        for reason in RefusalReason::ALL {
+        for reason in DenialReason::ALL {
             drop(metrics.failures.get_or_create(&FailureLabels { reason: reason.as_str() }));
         }
         let help = "Files of keys that cannot be read any more, by whether their keys still count (grace) or are refused";
@@ -61,7 +61,7 @@ impl AuthMetrics {
         metrics
     }
 
-    pub(crate) fn failed(&self, reason: RefusalReason) {
+    pub(crate) fn failed(&self, reason: DenialReason) {
         self.failures.get_or_create(&FailureLabels { reason: reason.as_str() }).inc();
     }
 

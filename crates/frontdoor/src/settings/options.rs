@@ -111,7 +111,7 @@ pub struct Options {
 
     /// The certificate that agents see.
     #[command(flatten)]
-    pub agent_identity: tls::AgentIdentity,
+    pub agent_identity: tls::AgentOptions,
 
     /// The listener that answers as the vendor's server does.
     #[command(flatten)]

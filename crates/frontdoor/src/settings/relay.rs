@@ -66,7 +66,7 @@ pub struct RelayOptions {
 
     /// What agents are shown.
     #[command(flatten)]
-    pub agent_identity: tls::AgentIdentity,
+    pub agent_identity: tls::AgentOptions,
 }
 
 impl RelayOptions {
