@@ -65,7 +65,7 @@ pub enum DenialReason {
 }
 
 impl DenialReason {
-    /// Every reason, in the order of the metric's documentation.
+    /// Every reason, for metrics that begin with 0.
     pub const ALL: [Self; 10] = [
         Self::Missing,
         Self::Malformed,

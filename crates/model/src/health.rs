@@ -109,7 +109,7 @@ pub struct StartFailure {
 /// What a change of health means to others.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum HealthChange {
-    /// The health is as it was before.
+    /// The node is trusted as it was before.
     None,
     /// The node has become `failing`: `node.failing`.
     Failing,

@@ -47,7 +47,7 @@ pub enum NameError {
     /// It means a directory, and names stand in paths of files and URLs.
     #[error("must not be {0:?}, which means a directory")]
     Directory(String),
-    /// The text is no UUID in its hyphenated form.
+    /// The text is no UUID.
     #[error("must be a UUID")]
     NotUuid,
 }

@@ -49,7 +49,7 @@ pub enum Eligibility {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Availability {
-    /// Heartbeats arrive: spawns are placed here.
+    /// Heartbeats arrive: spawns may be placed here.
     Up,
     /// No heartbeat for a while: no new spawns.
     Stale,
@@ -186,7 +186,7 @@ pub struct NodeRecord {
 /// most about a ping interval later, but for those that are late.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Heard {
-    /// No spawn but the late ones has been silent since before this; `None`: not known.
+    /// Every spawn that is not late has reported at this moment or later; `None`: not known.
     pub since: Option<Timestamp>,
     /// Of these, the record says when they last reported.
     pub late: Vec<SpawnId>,
