@@ -66,7 +66,7 @@ pub enum ErrorCode {
 }
 
 impl ErrorCode {
-    /// Every code; tests hold the documents to this list.
+    /// Every code, for metrics that begin with 0.
     pub const ALL: [Self; 24] = [
         Self::InvalidRequest,
         Self::Unauthenticated,
