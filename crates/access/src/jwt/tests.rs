@@ -142,11 +142,7 @@ fn a_key_is_taken_for_nothing_but_what_it_is() {
     let spki = spki_pem(&edwards);
     let curve = p256();
     let curve_pem = p256_pem(&curve);
-    for (alg, wrong) in [
-        ("HS256", DenialReason::UnknownKey),
-        ("HS384", DenialReason::UnknownKey),
-        ("PS256", DenialReason::UnknownKey),
-    ] {
+    for alg in ["HS256", "HS384", "PS256"] {
         let header = json!({"alg": alg});
         // The public key, as everybody has it, for a secret.
         for (file, known) in [
@@ -156,7 +152,8 @@ fn a_key_is_taken_for_nothing_but_what_it_is() {
             (&spki[..], edwards.public_key().as_ref()),
             (&curve_pem[..], curve.public_key().as_ref()),
         ] {
-            assert_eq!(judged(&token(&header, &claims(), hs256(known)), file), Err(wrong), "{alg}");
+            let judged = judged(&token(&header, &claims(), hs256(known)), file);
+            assert_eq!(judged, Err(DenialReason::UnknownKey), "{alg}");
         }
     }
     for (alg, file) in [("RS256", SECRET), ("EdDSA", SECRET), ("EdDSA", RSA_PUBLIC), ("RS256", &spki)] {
