@@ -77,11 +77,11 @@ fn a_file_that_will_not_do_is_named_with_its_flag() {
     fs::write(desk.file(), "\n{}\n").unwrap();
     let error = Access::open(&desk.options).unwrap_err();
     let text = error.to_string();
-    assert!(text.starts_with("--api-keys /") && text.contains("line 2: "), "{text}");
+    assert!(text.starts_with("invalid --api-keys /") && text.contains("line 2: "), "{text}");
     desk.options.api_keys = None;
     desk.options.jwt_keys.push(desk.directory.path().join("absent"));
     let text = Access::open(&desk.options).unwrap_err().to_string();
-    assert!(text.starts_with("--jwt-keys /") && text.contains("absent"), "{text}");
+    assert!(text.starts_with("invalid --jwt-keys /") && text.contains("absent"), "{text}");
 }
 
 #[test]

@@ -24,7 +24,7 @@
 //!
 //! ```
 //! use access::api_key::{ApiKey, NewKey};
-//! use access::{Access, Options, Reason, Scope, key_file};
+//! use access::{Access, DenialReason, Options, Scope, key_file};
 //!
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! let directory = tempfile::tempdir()?;
@@ -38,7 +38,7 @@
 //! let caller = access.check(credential.expose()).unwrap();
 //! assert!(caller.scopes.has(Scope::Spawn) && !caller.scopes.has(Scope::Operate));
 //! assert_eq!(caller.owner.to_string(), format!("key:{}", key.id));
-//! assert_eq!(access.check("hatchery_nonsense").unwrap_err().reason, Reason::Malformed);
+//! assert_eq!(access.check("hatchery_nonsense").unwrap_err().reason, DenialReason::Malformed);
 //! # Ok(())
 //! # }
 //! ```
