@@ -26,7 +26,7 @@ use crate::{procfs, reaper};
 
 /// Every user may make files in them, and remove only its own.
 const SHARED: [&str; 3] = ["/tmp", "/var/tmp", "/dev/shm"];
-/// How long processes may take to end, and files to be deleted. Together less than [`super::start::START_TIMEOUT`].
+/// How long processes may take to end, and files to be deleted. Together less than [`crate::supervision::start::START_TIMEOUT`].
 const TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Ends all processes of a user; blocks until they have ended.
