@@ -27,7 +27,7 @@
 //!
 //! [`entrance`] is how spawns come into it, [`claim`] how they get warm servers, [`warm`] what is kept of those, [`adopted`] how spawns of
 //! earlier agents come in, `reports` what servers say, `ends` how they leave,
-//! `changes` what the registry has yet to accept, [`viewer`] who is connected to one, `unconfirmed_ports` who may be about to, `life` how long one
+//! `changes` what the registry has yet to accept, [`viewer`] who is connected to one, `unconfirmed_ports` who may be about to, `expiry` how long one
 //! may live, [`crate::desired_state`] and `eligibility` what the operator wants of the node.
 
 pub(crate) mod adopted;
