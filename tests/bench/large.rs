@@ -47,7 +47,7 @@ async fn report(registry: &Registry, spawns: &[Vec<SpawnId>], epoch: AgentEpoch)
             node,
             epoch,
             takeover: true,
-            identity: registry::Identity::default(),
+            identity: registry::AgentIdentity::default(),
             accepted: 0,
             agreement: None,
             changes: Vec::new(),

@@ -9,7 +9,7 @@ use std::time::Duration;
 use anyhow::{Context as _, ensure};
 use hatchery_tests::RedisServer;
 use model::{AgentEpoch, NodeDescription, NodeKind, SpawnId, SpawnState, Timing};
-use registry::{AgentReport, Heartbeat, Identity, NodeFilter, Registry, SpawnFilter, SpawnReport};
+use registry::{AgentIdentity, AgentReport, Heartbeat, NodeFilter, Registry, SpawnFilter, SpawnReport};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
 
@@ -56,7 +56,7 @@ fn report(node: usize, spawns: usize) -> anyhow::Result<AgentReport> {
         node: format!("large-{node:05}").parse()?,
         epoch: AgentEpoch::mint(),
         takeover: true,
-        identity: Identity::default(),
+        identity: AgentIdentity::default(),
         accepted: 0,
         agreement: None,
         changes: Vec::new(),

@@ -49,7 +49,7 @@ async fn farm(url: &str, name: &str, nodes: u32, labels: &[&str], draining: u32)
             node: node.clone(),
             epoch: AgentEpoch::mint(),
             takeover: true,
-            identity: registry::Identity::default(),
+            identity: registry::AgentIdentity::default(),
             accepted: 0,
             agreement: None,
             changes: Vec::new(),

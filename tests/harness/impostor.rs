@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use model::{AgentEpoch, NodeDescription, NodeId, NodeKind, Timing};
-use registry::{AgentReport, Heartbeat, Identity, Registry};
+use registry::{AgentIdentity, AgentReport, Heartbeat, Registry};
 use tokio::time::sleep;
 use uuid::Uuid;
 
@@ -16,7 +16,7 @@ pub struct Impostor {
     registry: Registry,
     node: NodeId,
     epoch: AgentEpoch,
-    identity: Identity,
+    identity: AgentIdentity,
     description: NodeDescription,
     /// Whether its next report is its first that counts.
     takeover: bool,
@@ -29,7 +29,7 @@ impl Impostor {
             registry: Registry::open(url, "test", Timing::FARM).expect("a good URL"),
             node: node.parse().expect("a good name"),
             epoch: AgentEpoch::mint(),
-            identity: Identity { instance: Uuid::new_v4(), life: 1 },
+            identity: AgentIdentity { instance: Uuid::new_v4(), life: 1 },
             description: NodeDescription {
                 advertise: advertise.to_owned(),
                 endpoint: "ws://127.0.0.1:{port}".to_owned(),

@@ -53,7 +53,7 @@ impl Phantom {
             node,
             epoch,
             takeover,
-            identity: registry::Identity::default(),
+            identity: registry::AgentIdentity::default(),
             accepted: 0,
             agreement: None,
             changes,

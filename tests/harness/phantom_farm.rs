@@ -151,7 +151,7 @@ impl Node {
             node: self.id.clone(),
             epoch: self.epoch,
             takeover,
-            identity: registry::Identity::default(),
+            identity: registry::AgentIdentity::default(),
             accepted: 0,
             agreement: None,
             changes,

@@ -24,7 +24,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval};
 use tracing::{error, info, warn};
 
 use crate::api_key::{self, OWNER_PREFIX, PREFIX};
-use crate::caller::{Caller, Denied, Limits};
+use crate::caller::{Caller, CallerLimits, Denied};
 use crate::jwt::{self, Demands, TokenKey};
 use crate::key_file::ApiKeys;
 use crate::options::{MetricsOptions, Options};
@@ -33,7 +33,7 @@ use crate::verified::Verified;
 /// How often files are looked at.
 const LOOK: Duration = Duration::from_secs(1);
 
-/// The longest credential that is looked at, in bytes. A longer one is [`crate::Reason::Malformed`].
+/// The longest credential that is looked at, in bytes. A longer one is [`crate::DenialReason::Malformed`].
 pub const MAX_CREDENTIAL: usize = 8192;
 /// For this long the keys of a file count after it has gone or become unreadable: long enough to replace the file, and
 /// short enough that removing a file revokes its keys.
@@ -50,11 +50,11 @@ pub struct Unread {
 
 /// A file of keys that cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{flag} {}: {why}", .path.display())]
+#[error("invalid {flag} {}: {why}", .path.display())]
 pub struct OpenError {
     /// The flag that named it.
     pub flag: &'static str,
-    /// The file.
+    /// Path of that file, as the flag gave it.
     pub path: PathBuf,
     /// What is wrong with it.
     pub why: String,
@@ -67,7 +67,7 @@ pub struct Access(Arc<Inner>);
 #[derive(Debug)]
 struct Inner {
     demands: Demands,
-    limits: Limits,
+    limits: CallerLimits,
     /// The keys that count now.
     keys: watch::Sender<Arc<Keys>>,
     /// Recent verdicts on tokens.
@@ -226,10 +226,10 @@ impl Access {
         let Some(path) = &options.metrics_keys else { return Ok(None) };
         let api = Kept::open("--metrics-keys", path, |path| ApiKeys::read(path).map_err(|e| e.to_string()))?;
         let files = Files { api: Some(api), tokens: Vec::new() };
-        Ok(Some(Self::with(files, Demands::default(), Limits::default())))
+        Ok(Some(Self::with(files, Demands::default(), CallerLimits::default())))
     }
 
-    fn with(files: Files, demands: Demands, limits: Limits) -> Self {
+    fn with(files: Files, demands: Demands, limits: CallerLimits) -> Self {
         if files.api.as_ref().is_some_and(|file| file.value.is_empty()) && files.tokens.is_empty() {
             warn!("there is no API key yet: no caller is let in");
         }
@@ -287,7 +287,7 @@ impl Access {
     /// The limits of this owner: those of its API key if it is one, else the defaults. `None` when its key is revoked or expired, or no
     /// keys count because their file could not be read for too long: nothing may be done in its name then.
     #[must_use]
-    pub fn limits_of(&self, owner: &Owner) -> Option<Limits> {
+    pub fn limits_of(&self, owner: &Owner) -> Option<CallerLimits> {
         let Some(id) = owner.as_str().strip_prefix(OWNER_PREFIX) else { return Some(self.0.limits) };
         let keys = Arc::clone(&self.0.keys.borrow());
         let caller = keys.api.get(id)?.caller(self.0.limits)?;

@@ -6,7 +6,7 @@ use tokio::time::timeout;
 
 use super::*;
 use crate::api_key::{ApiKey, Credential, NewKey};
-use crate::caller::Reason;
+use crate::caller::DenialReason;
 use crate::jwt::NewToken;
 use crate::key_file;
 use crate::scope::Scope;
@@ -48,7 +48,7 @@ impl Desk {
     }
 }
 
-fn reason(judged: Result<Caller, Denied>) -> Reason {
+fn reason(judged: Result<Caller, Denied>) -> DenialReason {
     judged.unwrap_err().reason
 }
 
@@ -67,7 +67,7 @@ fn both_kinds_of_credential_are_good_side_by_side() {
     let caller = access.check(&desk.token(Duration::from_secs(60))).unwrap();
     assert_eq!((caller.owner.as_str(), caller.scopes.to_string()), ("jwt:me", "operate".to_owned()));
     for bad in ["", "x", "hatchery_", "a.b.c", "Bearer x", &"a".repeat(MAX_CREDENTIAL + 1)] {
-        assert_eq!(reason(access.check(bad)), Reason::Malformed, "{bad}");
+        assert_eq!(reason(access.check(bad)), DenialReason::Malformed, "{bad}");
     }
 }
 
@@ -77,11 +77,11 @@ fn a_file_that_will_not_do_is_named_with_its_flag() {
     fs::write(desk.file(), "\n{}\n").unwrap();
     let error = Access::open(&desk.options).unwrap_err();
     let text = error.to_string();
-    assert!(text.starts_with("--api-keys /") && text.contains("line 2: "), "{text}");
+    assert!(text.starts_with("invalid --api-keys /") && text.contains("line 2: "), "{text}");
     desk.options.api_keys = None;
     desk.options.jwt_keys.push(desk.directory.path().join("absent"));
     let text = Access::open(&desk.options).unwrap_err().to_string();
-    assert!(text.starts_with("--jwt-keys /") && text.contains("absent"), "{text}");
+    assert!(text.starts_with("invalid --jwt-keys /") && text.contains("absent"), "{text}");
 }
 
 #[test]
@@ -90,7 +90,7 @@ fn what_changes_in_a_file_counts_and_a_bad_file_changes_nothing_for_a_while() {
     let (first, credential) = desk.add();
     let access = desk.open();
     let (_, second) = desk.add();
-    assert_eq!(reason(access.check(second.expose())), Reason::UnknownKey);
+    assert_eq!(reason(access.check(second.expose())), DenialReason::UnknownKey);
     access.look(Instant::now());
     access.check(second.expose()).unwrap();
     // Broken by hand, or gone for a moment.
@@ -104,13 +104,13 @@ fn what_changes_in_a_file_counts_and_a_bad_file_changes_nothing_for_a_while() {
     fs::write(desk.file(), good).unwrap();
     key_file::revoke(desk.file(), &first.id).unwrap().unwrap();
     access.look(Instant::now());
-    assert_eq!(reason(access.check(credential.expose())), Reason::UnknownKey);
+    assert_eq!(reason(access.check(credential.expose())), DenialReason::UnknownKey);
     access.check(second.expose()).unwrap();
     let token = desk.token(Duration::from_secs(60));
     access.check(&token).unwrap();
     fs::write(&desk.options.jwt_keys[0], "another secret that is long enough, is it not").unwrap();
     access.look(Instant::now());
-    assert_eq!(reason(access.check(&token)), Reason::WrongSignature);
+    assert_eq!(reason(access.check(&token)), DenialReason::WrongSignature);
 }
 
 #[test]
@@ -129,7 +129,7 @@ fn a_file_of_keys_that_is_written_anew_revokes_nothing_in_the_moment_that_it_is_
     fs::write(desk.file(), "").unwrap();
     access.look(now + Duration::from_secs(2));
     access.look(now + Duration::from_secs(3));
-    assert_eq!(reason(access.check(credential.expose())), Reason::UnknownKey, "it stays empty");
+    assert_eq!(reason(access.check(credential.expose())), DenialReason::UnknownKey, "it stays empty");
 }
 
 #[test]
@@ -159,11 +159,11 @@ fn keys_whose_file_is_gone_or_broken_for_a_minute_are_refused_until_it_is_back()
         access.check(credential.expose()).unwrap();
         assert!(access.unread().iter().all(|unread| !unread.refused));
         access.look(at(60));
-        assert_eq!(reason(access.check(credential.expose())), Reason::UnknownKey, "{broken:?}");
+        assert_eq!(reason(access.check(credential.expose())), DenialReason::UnknownKey, "{broken:?}");
         access.check(&token).unwrap();
         assert!(changes.0.has_changed().unwrap(), "who is connected is judged again");
         access.look(at(90));
-        assert_eq!(reason(access.check(&token)), Reason::UnknownKey, "{broken:?}");
+        assert_eq!(reason(access.check(&token)), DenialReason::UnknownKey, "{broken:?}");
         let flags: Vec<_> = access.unread().iter().map(|unread| (unread.flag, unread.refused)).collect();
         assert_eq!(flags, [("--api-keys", true), ("--jwt-keys", true)]);
         changes.0.mark_unchanged();

@@ -16,7 +16,7 @@ use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use subtle::ConstantTimeEq;
 
-use crate::caller::{Caller, Denied, Limits, Reason};
+use crate::caller::{Caller, CallerLimits, DenialReason, Denied};
 use crate::scope::Scopes;
 
 /// The prefix of every credential, by which scanners for leaked secrets find them.
@@ -62,7 +62,7 @@ pub struct ApiKey {
 /// The settings of a key that is generated. The fields mean the same as those of [`ApiKey`].
 #[derive(Debug, Clone, Default)]
 pub struct NewKey {
-    /// The holder's name.
+    /// Name of the holder, for people; shown in lists of keys and never used for rights.
     pub name: Option<String>,
     /// What the holder may do.
     pub scopes: Scopes,
@@ -116,11 +116,11 @@ impl ApiKey {
     }
 
     /// The caller that shows this key; `defaults` are the limits where the key has none.
-    pub(crate) fn caller(&self, defaults: Limits) -> Option<Caller> {
+    pub(crate) fn caller(&self, defaults: CallerLimits) -> Option<Caller> {
         Some(Caller {
             owner: self.owner()?,
             scopes: self.scopes,
-            limits: Limits {
+            limits: CallerLimits {
                 per_minute: self.spawns_per_minute.or(defaults.per_minute),
                 concurrent: self.concurrent_spawns.or(defaults.concurrent),
             },
@@ -133,7 +133,7 @@ impl ApiKey {
 pub(crate) fn check<'k>(
     credential: &str,
     find: impl FnOnce(&str) -> Option<&'k ApiKey>,
-    defaults: Limits,
+    defaults: CallerLimits,
     now: Timestamp,
 ) -> Result<Caller, Denied> {
     let (id, secret) = parts(credential).ok_or_else(Denied::malformed)?;
@@ -141,14 +141,14 @@ pub(crate) fn check<'k>(
     let found = find(id);
     let wanted = found.map_or(Hash([0; 32]), |key| key.sha256);
     let right = bool::from(wanted.0.ct_eq(&Hash::of(secret).0));
-    let key = found.ok_or_else(|| denied(Reason::UnknownKey))?;
+    let key = found.ok_or_else(|| denied(DenialReason::UnknownKey))?;
     if !right {
-        return Err(denied(Reason::WrongSecret));
+        return Err(denied(DenialReason::WrongSecret));
     }
     if key.expires_at.is_some_and(|end| end <= now) {
-        return Err(denied(Reason::Expired));
+        return Err(denied(DenialReason::Expired));
     }
-    key.caller(defaults).ok_or_else(|| denied(Reason::Malformed))
+    key.caller(defaults).ok_or_else(|| denied(DenialReason::Malformed))
 }
 
 /// The id and the secret of a credential.

@@ -8,9 +8,9 @@ fn made() -> (ApiKey, Credential) {
     ApiKey::generate(NewKey { name: Some("web".to_owned()), scopes, ..NewKey::default() }).unwrap()
 }
 
-fn judged(credential: &str, key: &ApiKey) -> Result<Caller, Reason> {
+fn judged(credential: &str, key: &ApiKey) -> Result<Caller, DenialReason> {
     let find = |id: &str| (id == key.id.as_str()).then_some(key);
-    check(credential, find, Limits::default(), Timestamp::now()).map_err(|denied| denied.reason)
+    check(credential, find, CallerLimits::default(), Timestamp::now()).map_err(|denied| denied.reason)
 }
 
 #[test]
@@ -20,19 +20,19 @@ fn a_credential_opens_its_own_key_and_no_other() {
     let caller = judged(credential.expose(), &key).unwrap();
     assert_eq!(caller.owner.as_str(), format!("key:{}", key.id));
     assert_eq!((caller.scopes, caller.expires), (key.scopes, None));
-    assert_eq!(judged(credential.expose(), &other), Err(Reason::UnknownKey));
+    assert_eq!(judged(credential.expose(), &other), Err(DenialReason::UnknownKey));
     let stolen = credential.expose().replace(key.id.as_str(), other.id.as_str());
-    assert_eq!(judged(&stolen, &other), Err(Reason::WrongSecret));
+    assert_eq!(judged(&stolen, &other), Err(DenialReason::WrongSecret));
 }
 
 #[test]
 fn a_key_that_has_expired_opens_nothing_and_says_so_only_to_its_bearer() {
     let (mut key, credential) = made();
     key.expires_at = Some(Timestamp::now());
-    assert_eq!(judged(credential.expose(), &key), Err(Reason::Expired));
+    assert_eq!(judged(credential.expose(), &key), Err(DenialReason::Expired));
     let wrong = format!("{}A", &credential.expose()[..credential.expose().len() - 1]);
     if wrong != credential.expose() {
-        assert_eq!(judged(&wrong, &key), Err(Reason::WrongSecret));
+        assert_eq!(judged(&wrong, &key), Err(DenialReason::WrongSecret));
     }
     key.expires_at = Some(Timestamp::now().after(std::time::Duration::from_secs(60)));
     assert_eq!(judged(credential.expose(), &key).unwrap().expires, key.expires_at);
@@ -42,10 +42,10 @@ fn a_key_that_has_expired_opens_nothing_and_says_so_only_to_its_bearer() {
 fn what_the_key_says_of_limits_comes_before_what_the_front_door_says() {
     let (mut key, credential) = made();
     let five = NonZeroU32::new(5);
-    let defaults = Limits { per_minute: NonZeroU32::new(60), concurrent: NonZeroU32::new(9) };
+    let defaults = CallerLimits { per_minute: NonZeroU32::new(60), concurrent: NonZeroU32::new(9) };
     key.concurrent_spawns = five;
     let caller = check(credential.expose(), |_| Some(&key), defaults, Timestamp::now()).unwrap();
-    assert_eq!(caller.limits, Limits { per_minute: defaults.per_minute, concurrent: five });
+    assert_eq!(caller.limits, CallerLimits { per_minute: defaults.per_minute, concurrent: five });
 }
 
 #[test]

@@ -16,14 +16,14 @@ pub struct Caller {
     /// What it may do.
     pub scopes: Scopes,
     /// How much it may spawn.
-    pub limits: Limits,
+    pub limits: CallerLimits,
     /// When its credential expires; never when absent.
     pub expires: Option<Timestamp>,
 }
 
 /// How much a caller may spawn; absent limits do not apply.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Limits {
+pub struct CallerLimits {
     /// Most spawns started in a minute.
     pub per_minute: Option<NonZeroU32>,
     /// Most spawns at once.
@@ -34,14 +34,14 @@ pub struct Limits {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Denied {
     /// Why it was refused.
-    pub reason: Reason,
+    pub reason: DenialReason,
     /// The id of the API key that was shown, or the `kid` of the token, where there is one.
     pub key: Option<String>,
 }
 
 /// Why a credential was refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Reason {
+pub enum DenialReason {
     /// The request has no credential.
     Missing,
     /// It is neither an API key nor a token that can be parsed, or is too long.
@@ -64,8 +64,8 @@ pub enum Reason {
     WrongClaims,
 }
 
-impl Reason {
-    /// Every reason.
+impl DenialReason {
+    /// Every reason, for metrics that begin with 0.
     pub const ALL: [Self; 10] = [
         Self::Missing,
         Self::Malformed,
@@ -97,7 +97,7 @@ impl Reason {
     }
 }
 
-impl fmt::Display for Reason {
+impl fmt::Display for DenialReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.as_str())
     }
@@ -107,10 +107,10 @@ impl Denied {
     /// The verdict on a request without a credential.
     #[must_use]
     pub const fn missing() -> Self {
-        Self { reason: Reason::Missing, key: None }
+        Self { reason: DenialReason::Missing, key: None }
     }
 
     pub(crate) const fn malformed() -> Self {
-        Self { reason: Reason::Malformed, key: None }
+        Self { reason: DenialReason::Malformed, key: None }
     }
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::Reason;
+use crate::DenialReason;
 
 /// Lines of one reason at once.
 const BURST: u32 = 10;
@@ -16,7 +16,7 @@ const EVERY: Duration = Duration::from_secs(1);
 
 /// How many refused credentials were logged, by reason: one reason does not use up the lines of another.
 #[derive(Debug, Default)]
-pub struct DenialLog(Mutex<HashMap<Reason, Budget>>);
+pub struct DenialLog(Mutex<HashMap<DenialReason, Budget>>);
 
 #[derive(Debug)]
 struct Budget {
@@ -29,7 +29,7 @@ struct Budget {
 
 impl DenialLog {
     /// Takes the line of a refusal at `now`. Returns the number of refusals before it that had none, or `None` when this one gets none.
-    pub fn line(&self, reason: Reason, now: Instant) -> Option<u64> {
+    pub fn line(&self, reason: DenialReason, now: Instant) -> Option<u64> {
         let mut budgets = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let budget = budgets.entry(reason).or_insert(Budget { lines: BURST, filled: now, left_out: 0 });
         let passed = now.saturating_duration_since(budget.filled).as_millis() / EVERY.as_millis();
@@ -56,9 +56,9 @@ mod tests {
         let denials = DenialLog::default();
         let now = Instant::now();
         let lines = |reason, at| (0..1000).filter_map(|_| denials.line(reason, at)).collect::<Vec<_>>();
-        assert_eq!(lines(Reason::WrongSecret, now), [0; 10]);
-        assert_eq!(lines(Reason::Malformed, now).len(), 10, "another reason has lines of its own");
-        assert_eq!(lines(Reason::WrongSecret, now + EVERY), [990]);
-        assert_eq!(lines(Reason::WrongSecret, now + EVERY * 100)[..2], [999, 0]);
+        assert_eq!(lines(DenialReason::WrongSecret, now), [0; 10]);
+        assert_eq!(lines(DenialReason::Malformed, now).len(), 10, "another reason has lines of its own");
+        assert_eq!(lines(DenialReason::WrongSecret, now + EVERY), [990]);
+        assert_eq!(lines(DenialReason::WrongSecret, now + EVERY * 100)[..2], [999, 0]);
     }
 }

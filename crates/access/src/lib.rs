@@ -16,7 +16,7 @@
 //! | [`host`] | the host names that a role answers to |
 //!
 //! Invariants: a secret is kept as its hash where that will do, is compared in constant time, and appears in no `Debug`,
-//! log or error. Callers learn only whether a credential was missing, invalid or expired; the log has the [`Reason`].
+//! log or error. Callers learn only whether a credential was missing, invalid or expired; the log has the [`DenialReason`].
 //!
 //! Failure: a key file that goes bad while the process runs counts as it was for [`GRACE`], then its keys are refused. At
 //! start a bad file is an error.
@@ -25,7 +25,7 @@
 //!
 //! ```
 //! use access::api_key::{ApiKey, NewKey};
-//! use access::{Access, Options, Reason, Scope, key_file};
+//! use access::{Access, DenialReason, Options, Scope, key_file};
 //!
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! let directory = tempfile::tempdir()?;
@@ -39,7 +39,7 @@
 //! let caller = access.check(credential.expose()).unwrap();
 //! assert!(caller.scopes.has(Scope::Spawn) && !caller.scopes.has(Scope::Operate));
 //! assert_eq!(caller.owner.to_string(), format!("key:{}", key.id));
-//! assert_eq!(access.check("hatchery_nonsense").unwrap_err().reason, Reason::Malformed);
+//! assert_eq!(access.check("hatchery_nonsense").unwrap_err().reason, DenialReason::Malformed);
 //! # Ok(())
 //! # }
 //! ```
@@ -58,7 +58,7 @@ mod verified;
 
 pub use access::{Access, Changes, GRACE, MAX_CREDENTIAL, OpenError, Unread};
 pub use bearer::bearer;
-pub use caller::{Caller, Denied, Limits, Reason};
+pub use caller::{Caller, CallerLimits, DenialReason, Denied};
 pub use denial_log::DenialLog;
 pub use host::{HostOptions, Hosts};
 pub use options::{MetricsOptions, Options};

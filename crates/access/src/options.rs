@@ -3,7 +3,7 @@
 use std::num::NonZeroU32;
 use std::path::PathBuf;
 
-use crate::caller::Limits;
+use crate::caller::CallerLimits;
 
 /// The keys that callers authenticate with, and default limits, from the command line and the environment.
 #[derive(Debug, Clone, Default, clap::Args)]
@@ -47,8 +47,8 @@ pub struct MetricsOptions {
 impl Options {
     /// The limits of owners whose key says nothing else.
     #[must_use]
-    pub fn limits(&self) -> Limits {
-        Limits { per_minute: self.spawns_per_minute, concurrent: self.concurrent_spawns }
+    pub fn limits(&self) -> CallerLimits {
+        CallerLimits { per_minute: self.spawns_per_minute, concurrent: self.concurrent_spawns }
     }
 
     /// Whether callers must authenticate.

@@ -21,7 +21,7 @@ pub enum Scope {
 }
 
 impl Scope {
-    /// Every scope.
+    /// Every scope that key files and tokens may name.
     pub const ALL: [Self; 4] = [Self::Spawn, Self::Read, Self::Operate, Self::Metrics];
 
     /// The scope as text.

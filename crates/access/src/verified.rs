@@ -15,7 +15,7 @@ use model::Timestamp;
 use ring::digest::{SHA256, digest};
 use tokio::time::Instant;
 
-use crate::caller::{Caller, Denied, Reason};
+use crate::caller::{Caller, DenialReason, Denied};
 
 /// How long a verdict counts.
 const GOOD_FOR: Duration = Duration::from_secs(30);
@@ -90,7 +90,7 @@ impl Verified {
                 make_room(&mut state.accepted);
                 state.accepted.insert(hash, (caller.clone(), now));
             }
-            Err(denied) if denied.reason == Reason::WrongSignature => {
+            Err(denied) if denied.reason == DenialReason::WrongSignature => {
                 make_room(&mut state.refused);
                 state.refused.insert(hash, (denied.clone(), now));
             }
@@ -114,13 +114,13 @@ mod tests {
     use std::cell::Cell;
 
     use super::*;
-    use crate::caller::Limits;
+    use crate::caller::CallerLimits;
     use crate::scope::Scopes;
 
     fn caller(expires: u64) -> Caller {
         let expires = Some(Timestamp::from_millis(expires));
         let owner = "jwt:ann".parse().unwrap();
-        Caller { owner, scopes: Scopes::default(), limits: Limits::default(), expires }
+        Caller { owner, scopes: Scopes::default(), limits: CallerLimits::default(), expires }
     }
 
     /// What showing a token at this time comes to, and whether it was verified.
@@ -140,7 +140,7 @@ mod tests {
         (good, judged.get())
     }
 
-    fn denied(reason: Reason) -> Result<Caller, Denied> {
+    fn denied(reason: DenialReason) -> Result<Caller, Denied> {
         Err(Denied { reason, key: None })
     }
 
@@ -148,9 +148,9 @@ mod tests {
     async fn a_token_is_verified_once_and_never_accepted_when_it_has_expired() {
         let verified = Verified::default();
         assert_eq!(shown(&verified, "a", 1, 0, Ok(caller(1000))), (true, true));
-        assert_eq!(shown(&verified, "a", 1, 999, denied(Reason::Expired)), (true, false));
+        assert_eq!(shown(&verified, "a", 1, 999, denied(DenialReason::Expired)), (true, false));
         assert_eq!(shown(&verified, "b", 1, 999, Ok(caller(2000))), (true, true), "another one");
-        assert_eq!(shown(&verified, "a", 1, 1000, denied(Reason::Expired)), (false, true));
+        assert_eq!(shown(&verified, "a", 1, 1000, denied(DenialReason::Expired)), (false, true));
         tokio::time::advance(GOOD_FOR).await;
         assert_eq!(shown(&verified, "b", 1, 1000, Ok(caller(2000))), (true, true));
     }
@@ -159,20 +159,20 @@ mod tests {
     async fn a_verdict_counts_for_the_keys_it_was_reached_with() {
         let verified = Verified::default();
         assert_eq!(shown(&verified, "a", 1, 0, Ok(caller(1000))), (true, true));
-        assert_eq!(shown(&verified, "a", 2, 0, denied(Reason::UnknownKey)), (false, true), "revoked");
+        assert_eq!(shown(&verified, "a", 2, 0, denied(DenialReason::UnknownKey)), (false, true), "revoked");
         // One that began with the older keys and ends late changes nothing.
         assert_eq!(shown(&verified, "a", 1, 0, Ok(caller(1000))), (true, true));
-        assert_eq!(shown(&verified, "a", 2, 0, denied(Reason::UnknownKey)), (false, true));
-        assert_eq!(shown(&verified, "b", 2, 0, denied(Reason::WrongSignature)), (false, true));
+        assert_eq!(shown(&verified, "a", 2, 0, denied(DenialReason::UnknownKey)), (false, true));
+        assert_eq!(shown(&verified, "b", 2, 0, denied(DenialReason::WrongSignature)), (false, true));
         assert_eq!(shown(&verified, "b", 3, 0, Ok(caller(1000))), (true, true), "its key was added");
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_wrong_signature_is_tried_once_and_what_may_become_good_again_and_again() {
         let verified = Verified::default();
-        assert_eq!(shown(&verified, "a", 1, 0, denied(Reason::WrongSignature)), (false, true));
-        assert_eq!(shown(&verified, "a", 1, 0, denied(Reason::WrongSignature)), (false, false));
-        assert_eq!(shown(&verified, "b", 1, 0, denied(Reason::NotYetValid)), (false, true));
+        assert_eq!(shown(&verified, "a", 1, 0, denied(DenialReason::WrongSignature)), (false, true));
+        assert_eq!(shown(&verified, "a", 1, 0, denied(DenialReason::WrongSignature)), (false, false));
+        assert_eq!(shown(&verified, "b", 1, 0, denied(DenialReason::NotYetValid)), (false, true));
         assert_eq!(shown(&verified, "b", 1, 0, Ok(caller(9))), (true, true));
     }
 
@@ -181,7 +181,7 @@ mod tests {
         let verified = Verified::default();
         for n in 0..3 * MAX_VERDICTS {
             shown(&verified, &format!("good {n}"), 1, 0, Ok(caller(1000)));
-            shown(&verified, &format!("bad {n}"), 1, 0, denied(Reason::WrongSignature));
+            shown(&verified, &format!("bad {n}"), 1, 0, denied(DenialReason::WrongSignature));
         }
         let state = verified.0.lock().unwrap();
         assert!(state.accepted.len() <= MAX_VERDICTS && state.refused.len() <= MAX_VERDICTS);

@@ -1,14 +1,14 @@
 //! Admission: from a request to a running process, or to the reason why there is none.
 //!
 //! ```text
-//! request ─▶ model inside its directories? ─▶ memory, disk, table.admit ─▶ spawn::run (a task of its own)
+//! request ─▶ model inside its directories? ─▶ memory, disk, table.admit ─▶ supervision::run (a task of its own)
 //!    │                                            │                            │
 //!    ▼                                            ▼                            ▼
 //!  join: the id is here already               refused                 ready · ended · refused, to every caller
 //! ```
 //!
-//! A [`Caller`] waits for the answer and no longer than its deadline. A request that is repeated joins the spawn that the first one started.
-//! When the last caller leaves without an answer, the spawn is ended: dropping a [`Caller`] is enough. The table decides
+//! A [`WaitingCaller`] waits for the answer and no longer than its deadline. A request that is repeated joins the spawn that the first one started.
+//! When the last caller leaves without an answer, the spawn is ended: dropping a [`WaitingCaller`] is enough. The table decides
 //! ([`crate::table::Table::admit`]); nothing here holds a slot.
 
 use std::sync::Arc;
@@ -25,9 +25,9 @@ use crate::models;
 use crate::node::Node;
 use crate::port_search;
 use crate::spawn::exit::Cause;
-use crate::spawn::start::Order;
-use crate::spawn::{Answer, Facts, Refusal, RefusalKind};
-use crate::spawn::{run, traced};
+use crate::spawn::{Facts, Refusal, RefusalKind, SpawnOutcome};
+use crate::supervision::start::StartRequest;
+use crate::supervision::{run, traced};
 use crate::table::entrance::{Admission, Needs, Source, SpawnSpec};
 
 /// How long an answer waits for the registry to acknowledge the spawn.
@@ -41,9 +41,9 @@ const SHARE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// What a front door asks for.
 #[derive(Debug, Clone)]
-pub(crate) struct Request {
+pub(crate) struct AdmissionRequest {
     pub(crate) spec: SpawnSpec,
-    pub(crate) order: Order,
+    pub(crate) order: StartRequest,
     /// How long the caller waits for the answer; absent when it has not said.
     pub(crate) timeout: Option<Duration>,
     /// What is left of the reservation. Zero: it has expired, and must not start.
@@ -52,17 +52,17 @@ pub(crate) struct Request {
 
 /// A call that waits for a spawn. When the last one is dropped without an answer, the spawn is ended.
 #[derive(Debug)]
-pub(crate) struct Caller {
+pub(crate) struct WaitingCaller {
     node: Arc<Node>,
     id: SpawnId,
-    answer: watch::Receiver<Option<Answer>>,
+    answer: watch::Receiver<Option<SpawnOutcome>>,
     /// When the caller must have heard something.
     until: Instant,
     answered: bool,
 }
 
 /// Starts a spawn, or joins one that was started by an earlier call.
-pub(crate) async fn spawn(node: &Arc<Node>, request: &Request) -> Result<Caller, Refusal> {
+pub(crate) async fn spawn(node: &Arc<Node>, request: &AdmissionRequest) -> Result<WaitingCaller, Refusal> {
     // It goes on until the process runs, see `run`.
     let mut start = Some(traced::begin(node, &request.order, request.spec.id));
     let checked = match &request.order.model {
@@ -121,14 +121,18 @@ async fn check_model(node: &Arc<Node>, model: &str, timeout: Option<Duration>) -
     }
 }
 
-fn try_spawn(node: &Arc<Node>, request: &Request, start: &mut Option<Span>) -> Result<Caller, Refusal> {
+fn try_spawn(
+    node: &Arc<Node>,
+    request: &AdmissionRequest,
+    start: &mut Option<Span>,
+) -> Result<WaitingCaller, Refusal> {
     let now = Instant::now();
     let id = request.spec.id;
     // The answer must be on its way a little before the caller gives up, or the caller never learns why.
     let timeout = request.timeout.map(|t| t - (t / 10).min(Duration::from_millis(500)));
     let until =
         now + timeout.unwrap_or(node.config.ready_timeout + node.config.stop_grace + Duration::from_secs(5));
-    let caller = |answer| Caller { node: Arc::clone(node), id, answer, until, answered: false };
+    let caller = |answer| WaitingCaller { node: Arc::clone(node), id, answer, until, answered: false };
     let joined = node.table().join(id, now);
     if let Some(answer) = joined {
         end_joined(start);
@@ -217,29 +221,31 @@ pub(crate) async fn await_registry(node: &Node, serial: u64) {
     }
 }
 
-impl Caller {
+impl WaitingCaller {
     /// Waits for the answer, no longer than the caller does.
     pub(crate) async fn answer(mut self) -> Reply {
         let until = self.until;
         let answer = match tokio::time::timeout_at(until, self.answer.wait_for(Option::is_some)).await {
             Ok(Ok(answer)) => answer.clone(),
             // The driver is gone without a word: the agent leaves its spawns to the next one.
-            Ok(Err(_)) => Some(Answer::Refused(RefusalKind::ShuttingDown.because("the agent is going away"))),
+            Ok(Err(_)) => {
+                Some(SpawnOutcome::Refused(RefusalKind::ShuttingDown.because("the agent is going away")))
+            }
             Err(_elapsed) => None,
         };
         let reply = match answer {
-            Some(Answer::Ready { start_to_ready, serial }) => {
+            Some(SpawnOutcome::Ready { start_to_ready, serial }) => {
                 await_registry(&self.node, serial).await;
                 match self.facts() {
                     Some(facts) => Reply::Ready { facts, start_to_ready },
                     None => Reply::Late,
                 }
             }
-            Some(Answer::Ended { exit, log, serial }) => {
+            Some(SpawnOutcome::Ended { exit, log, serial }) => {
                 await_registry(&self.node, serial).await;
                 Reply::Ended { exit, log }
             }
-            Some(Answer::Refused(refusal)) => Reply::Refused(refusal),
+            Some(SpawnOutcome::Refused(refusal)) => Reply::Refused(refusal),
             None => self.late().await,
         };
         self.answered = !matches!(reply, Reply::Late);
@@ -272,7 +278,7 @@ impl Caller {
     }
 }
 
-impl Drop for Caller {
+impl Drop for WaitingCaller {
     fn drop(&mut self) {
         self.node.table().leave(self.id, self.answered, Instant::now());
     }

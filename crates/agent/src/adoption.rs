@@ -25,19 +25,19 @@ use tokio::time::Instant;
 use tracing::Instrument;
 
 use self::survey::Survey;
-use crate::liveliness::secret::{self, Secret};
 use crate::node::Node;
+use crate::secret::{self, Secret};
 use crate::spawn::body::Body;
 use crate::spawn::cgroup::Group;
-use crate::spawn::driver::Driver;
 use crate::spawn::exit::{self, Cause, Progress, Status};
 use crate::spawn::lifecycle::{Phase, Rules, Signal as End};
 use crate::spawn::process::Process;
-use crate::spawn::{Facts, Viewing, output};
+use crate::spawn::{Facts, ViewerTimes, output};
 use crate::state::Moment;
 use crate::state::record::{History, Record};
+use crate::supervision::driver::Driver;
 use crate::table::adopted::AdoptedSpawn;
-use crate::table::warm::plan::WarmEnd;
+use crate::table::pool::WarmEnd;
 use crate::warm::keeper::Keeper;
 
 /// Puts everything into the table. The drivers are to be run once the registry's relay has seen it.
@@ -202,8 +202,8 @@ fn adopt(node: &Arc<Node>, history: History, process: Process) -> Driver {
 fn viewing_of(
     (connected, disconnected): (Option<Moment>, Option<Moment>),
     at: impl Fn(Moment) -> Instant,
-) -> Viewing {
-    Viewing { connected: connected.map(&at), disconnected: disconnected.map(&at) }
+) -> ViewerTimes {
+    ViewerTimes { connected: connected.map(&at), disconnected: disconnected.map(&at) }
 }
 
 fn facts(record: Record, started: Instant) -> Facts {

@@ -12,7 +12,7 @@ use model::{NodeDescription, SpawnId};
 use registry::{Digest, HeardReport};
 use tokio::time::Instant;
 
-use crate::spawn::Snapshot;
+use crate::spawn::SpawnStatus;
 
 /// Every so many keepalives the registry looks at the node, and at a spawn with the others.
 const NODE_TURN: u64 = 4;
@@ -20,7 +20,7 @@ const NODE_TURN: u64 = 4;
 const MAX_PINGS: usize = 1_000;
 
 /// The digest of a list and of what the node offers. Spawns have no order.
-pub(crate) fn digest(node: &NodeDescription, spawns: &HashMap<SpawnId, Snapshot>) -> Digest {
+pub(crate) fn digest(node: &NodeDescription, spawns: &HashMap<SpawnId, SpawnStatus>) -> Digest {
     let node = serde_json::to_vec(node).unwrap_or_default();
     let sum = spawns.values().fold(wide(&node), |sum, spawn| {
         let facts = &spawn.facts;
@@ -46,9 +46,9 @@ fn wide(of: &impl Hash) -> u128 {
 }
 
 /// When these spawns last reported, those that do so every `interval`.
-pub(crate) fn heard(spawns: &HashMap<SpawnId, Snapshot>, interval: Duration, now: Instant) -> HeardReport {
+pub(crate) fn heard(spawns: &HashMap<SpawnId, SpawnStatus>, interval: Duration, now: Instant) -> HeardReport {
     let longest = interval + interval / 4;
-    let age = |spawn: &Snapshot| spawn.heard.map(|at| now.saturating_duration_since(at));
+    let age = |spawn: &SpawnStatus| spawn.heard.map(|at| now.saturating_duration_since(at));
     let mut report = HeardReport::default();
     let mut oldest = None;
     // One that has never been ready has not reported yet.
@@ -69,7 +69,7 @@ pub(crate) fn heard(spawns: &HashMap<SpawnId, Snapshot>, interval: Duration, now
 
 /// Spawns that have reported since `last`, and how long ago.
 pub(crate) fn pings(
-    spawns: &HashMap<SpawnId, Snapshot>,
+    spawns: &HashMap<SpawnId, SpawnStatus>,
     last: Instant,
     now: Instant,
 ) -> Vec<(SpawnId, Duration)> {
@@ -84,27 +84,27 @@ pub(crate) struct Rotation {
     last: Option<SpawnId>,
 }
 
-/// Whose turn it is.
+/// What one heartbeat has the registry look at.
 #[derive(Debug)]
-pub(crate) enum Turn<'s> {
+pub(crate) enum HeartbeatPart<'s> {
     Node,
-    Spawn(&'s Snapshot),
+    Spawn(&'s SpawnStatus),
     Nothing,
 }
 
 impl Rotation {
-    pub(crate) fn next<'s>(&mut self, spawns: &'s HashMap<SpawnId, Snapshot>) -> Turn<'s> {
+    pub(crate) fn next<'s>(&mut self, spawns: &'s HashMap<SpawnId, SpawnStatus>) -> HeartbeatPart<'s> {
         self.beats += 1;
         let after = spawns.keys().filter(|id| self.last.is_none_or(|last| **id > last)).min();
         match after.or_else(|| spawns.keys().min()) {
-            _ if self.beats.is_multiple_of(NODE_TURN) => Turn::Node,
+            _ if self.beats.is_multiple_of(NODE_TURN) => HeartbeatPart::Node,
             Some(next) => {
                 self.last = Some(*next);
-                spawns.get(next).map_or(Turn::Nothing, Turn::Spawn)
+                spawns.get(next).map_or(HeartbeatPart::Nothing, HeartbeatPart::Spawn)
             }
             // About as much is looked at as with spawns.
-            None if self.beats % NODE_TURN == 1 => Turn::Nothing,
-            None => Turn::Node,
+            None if self.beats % NODE_TURN == 1 => HeartbeatPart::Nothing,
+            None => HeartbeatPart::Node,
         }
     }
 }
@@ -119,7 +119,7 @@ mod tests {
     use super::*;
     use crate::spawn::Facts;
 
-    fn spawns(count: usize, now: Instant) -> HashMap<SpawnId, Snapshot> {
+    fn spawns(count: usize, now: Instant) -> HashMap<SpawnId, SpawnStatus> {
         let one = |_| {
             let facts = Facts {
                 id: SpawnId::mint(),
@@ -141,7 +141,7 @@ mod tests {
             };
             let id = facts.id;
             let (ready, heard) = (Some(now), Some(now));
-            (id, Snapshot { state: SpawnState::Ready, ready, heard, ..Snapshot::new(Arc::new(facts)) })
+            (id, SpawnStatus { state: SpawnState::Ready, ready, heard, ..SpawnStatus::new(Arc::new(facts)) })
         };
         (0..count).map(one).collect()
     }
@@ -168,13 +168,13 @@ mod tests {
         let same = digest(&node(4), &spawns);
         let later = now + Duration::from_secs(9);
         let id = *spawns.keys().next().unwrap();
-        let change = |spawns: &mut HashMap<SpawnId, Snapshot>, what: &dyn Fn(&mut Snapshot)| {
+        let change = |spawns: &mut HashMap<SpawnId, SpawnStatus>, what: &dyn Fn(&mut SpawnStatus)| {
             what(spawns.get_mut(&id).unwrap());
             digest(&node(4), spawns)
         };
         assert_eq!(change(&mut spawns, &|spawn| spawn.heard = Some(later)), same);
         assert_ne!(digest(&node(5), &spawns), same);
-        let changes: [&dyn Fn(&mut Snapshot); 4] = [
+        let changes: [&dyn Fn(&mut SpawnStatus); 4] = [
             &|spawn| spawn.state = SpawnState::Suspect,
             &|spawn| spawn.viewing.connected = Some(later),
             &|spawn| spawn.viewing.disconnected = Some(later),
@@ -221,9 +221,9 @@ mod tests {
         let (mut rotation, mut seen, mut nodes) = (Rotation::default(), Vec::new(), 0);
         for _ in 0..12 {
             match rotation.next(&all) {
-                Turn::Spawn(spawn) => seen.push(spawn.facts.id),
-                Turn::Node => nodes += 1,
-                Turn::Nothing => panic!("there are spawns"),
+                HeartbeatPart::Spawn(spawn) => seen.push(spawn.facts.id),
+                HeartbeatPart::Node => nodes += 1,
+                HeartbeatPart::Nothing => panic!("there are spawns"),
             }
         }
         assert_eq!((seen.len(), nodes), (9, 3));
@@ -231,9 +231,9 @@ mod tests {
         seen.dedup();
         assert_eq!(seen.len(), 9);
         all.extend(spawns(1, now));
-        let Turn::Spawn(next) = rotation.next(&all) else { panic!("a spawn's turn") };
+        let HeartbeatPart::Spawn(next) = rotation.next(&all) else { panic!("a spawn's turn") };
         assert!(!seen.contains(&next.facts.id), "the new one comes before the first again");
         let none = HashMap::new();
-        assert_eq!((0..8).filter(|_| matches!(rotation.next(&none), Turn::Node)).count(), 6);
+        assert_eq!((0..8).filter(|_| matches!(rotation.next(&none), HeartbeatPart::Node)).count(), 6);
     }
 }

@@ -17,7 +17,7 @@ use registry::Change;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
-use crate::spawn::Snapshot;
+use crate::spawn::SpawnStatus;
 
 /// Changes that are kept while the registry is away.
 const MAX_CHANGES: usize = 100_000;
@@ -31,7 +31,7 @@ const MAX_KEPT_ENDS: usize = 1_000;
 pub(crate) struct Pending {
     serial: u64,
     at: Instant,
-    pub(crate) spawn: Snapshot,
+    pub(crate) spawn: SpawnStatus,
 }
 
 impl Pending {
@@ -81,7 +81,7 @@ impl Backlog {
     }
 
     /// Adds a change. When there is no room the oldest that is not an end is dropped: an end is in no heartbeat, so nothing else would report it.
-    pub(crate) fn push(&mut self, spawn: Snapshot, at: Instant) -> u64 {
+    pub(crate) fn push(&mut self, spawn: SpawnStatus, at: Instant) -> u64 {
         if self.changes.len() >= self.max {
             let oldest = self.changes.iter().position(|c| c.spawn.state != SpawnState::Exited).unwrap_or(0);
             self.changes.remove(oldest);
@@ -169,7 +169,7 @@ mod tests {
     use super::*;
     use crate::spawn::Facts;
 
-    fn spawn(state: SpawnState) -> Snapshot {
+    fn spawn(state: SpawnState) -> SpawnStatus {
         let facts = Facts {
             id: SpawnId::mint(),
             renderer: RendererType::Csr,
@@ -188,7 +188,7 @@ mod tests {
             server: None,
             max_idle: None,
         };
-        Snapshot { state, ..Snapshot::new(Arc::new(facts)) }
+        SpawnStatus { state, ..SpawnStatus::new(Arc::new(facts)) }
     }
 
     fn serials(backlog: &Backlog) -> Vec<u64> {

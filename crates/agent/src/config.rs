@@ -1,6 +1,7 @@
 //! The configuration of an agent: fixed at its start, and checked before anything is touched ([`Config::check`]).
 
 mod check;
+pub(crate) mod reserved;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -15,7 +16,7 @@ use traces::Tracer;
 
 use crate::endpoint::EndpointForm;
 use crate::simulated::SimulatedMachine;
-use crate::spawn::users::SpawnUsers;
+use crate::users::SpawnUsers;
 
 /// What makes a spawn out of an admitted request.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -51,19 +52,19 @@ impl fmt::Display for OnShutdown {
     }
 }
 
-/// A flag whose value will not do.
+/// A flag whose value will not do. The text names the flag, what was expected and what was given.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{flag} {wants}")]
+#[error("invalid {flag}: {problem}")]
 pub struct ConfigError {
     /// The flag, with its dashes.
     pub flag: &'static str,
-    /// What it wants, and what it got.
-    pub wants: String,
+    /// A sentence: what was expected and what was given, or what the flag needs.
+    pub problem: String,
 }
 
 impl ConfigError {
-    pub(crate) fn new(flag: &'static str, wants: impl Into<String>) -> Self {
-        Self { flag, wants: wants.into() }
+    pub(crate) fn new(flag: &'static str, problem: impl Into<String>) -> Self {
+        Self { flag, problem: problem.into() }
     }
 }
 
@@ -92,7 +93,7 @@ pub struct Config {
     pub model_dirs: Vec<PathBuf>,
     /// The vendor's licence; absolute.
     pub license_file: Option<PathBuf>,
-    /// Ports for spawns.
+    /// Ports that spawns may listen on, both ends included; each spawn has one.
     pub ports: RangeInclusive<u16>,
     /// Most spawns at once.
     pub slots: u32,
@@ -112,9 +113,9 @@ pub struct Config {
     pub gpu_slots: u32,
     /// Whether server-side rendering uses EGL instead of a display.
     pub egl: bool,
-    /// The node's pool.
+    /// The pool that the node belongs to; requests may ask for it.
     pub pool: String,
-    /// The node's labels.
+    /// Labels of the node, which requests may ask for.
     pub labels: BTreeMap<String, String>,
     /// Only requests that name the pool are placed on this node.
     pub dedicated: bool,

@@ -1,6 +1,6 @@
 //! The deadline of a drain: when it comes, what still runs is ended.
 //!
-//! The table owns the deadline ([`crate::table::desired`]); this task only waits for it. It wakes whenever the desired state changes, so that a
+//! The table owns the deadline ([`crate::desired_state`]); this task only waits for it. It wakes whenever the desired state changes, so that a
 //! drain that is undone, or gets another deadline, ends no spawn too early.
 
 use std::sync::Arc;

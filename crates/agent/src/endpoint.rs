@@ -6,7 +6,7 @@ use std::str::FromStr;
 
 use model::{NodeId, SpawnId};
 
-use crate::liveliness::secret::Secret;
+use crate::secret::Secret;
 
 /// A WebSocket URL with placeholders `{host}`, `{port}`, `{node}`, `{id}` and `{token}`, what a relay knows the spawn's viewer by.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -23,13 +23,13 @@ impl FromStr for EndpointForm {
 
     fn from_str(form: &str) -> Result<Self, String> {
         if !form.starts_with("ws://") && !form.starts_with("wss://") {
-            return Err(format!("must begin with ws:// or wss://, not {form:?}"));
+            return Err(format!("it must begin with ws:// or wss://, not {form:?}"));
         }
         if form.contains(|c: char| !c.is_ascii_graphic()) {
-            return Err(format!("must be made of visible ASCII characters, not {form:?}"));
+            return Err(format!("expected visible ASCII characters, got {form:?}"));
         }
         if form.contains('#') {
-            return Err(format!("must not have a fragment, which no viewer connects with: {form:?}"));
+            return Err(format!("it must not have a fragment, which no viewer connects with: {form:?}"));
         }
         let mut rest = form;
         while let Some((before, after)) = rest.split_once('{') {
@@ -37,7 +37,7 @@ impl FromStr for EndpointForm {
                 break;
             }
             let Some((name, after)) = after.split_once('}') else {
-                return Err(format!("has a {{ without }} in {form:?}"));
+                return Err(format!("it has a {{ without }} in {form:?}"));
             };
             if !matches!(name, "host" | "port" | "node" | "id" | "token") {
                 return Err(format!(
@@ -47,11 +47,11 @@ impl FromStr for EndpointForm {
             rest = after;
         }
         if rest.contains('}') {
-            return Err(format!("has a }} without {{ in {form:?}"));
+            return Err(format!("it has a }} without {{ in {form:?}"));
         }
         if !form.contains("{port}") && !form.contains("{id}") {
             return Err(format!(
-                "must contain {{port}} or {{id}}, or all spawns would have the same endpoint: {form:?}"
+                "it must contain {{port}} or {{id}}, or all spawns would have the same endpoint: {form:?}"
             ));
         }
         Ok(Self(form.to_owned()))

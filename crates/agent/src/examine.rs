@@ -43,7 +43,7 @@ impl fmt::Debug for Check {
 }
 
 impl Check {
-    /// Looks.
+    /// Carries the check out, once. It reads files and asks the kernel, and may block.
     #[must_use]
     pub fn look(self) -> Vec<Finding> {
         (self.look)()

@@ -29,15 +29,18 @@ pub(crate) fn check(options: &tls::Options, ports: Reachable<'_>, node: &NodeId)
         (Some(_), None) => {
             return Err(ConfigError::new(
                 "--tls-client-ca",
-                "must be given with --tls-cert and --tls-key: front doors show a certificate of it",
+                "it must be given with --tls-cert and --tls-key: front doors show a certificate of it",
             ));
         }
         (None, Some(_)) => {
-            return Err(ConfigError::new("--tls-cert", "and --tls-key must be given with --tls-client-ca"));
+            return Err(ConfigError::new(
+                "--tls-cert",
+                "--tls-cert and --tls-key must be given with --tls-client-ca",
+            ));
         }
     };
     let mut exposed = Vec::new();
-    let mut open = |flag, address: SocketAddr, wants: &str| {
+    let mut open = |flag, address: SocketAddr, needs: &str| {
         if !tls::is_beyond_this_machine(address) {
             return Ok(());
         }
@@ -45,24 +48,25 @@ pub(crate) fn check(options: &tls::Options, ports: Reachable<'_>, node: &NodeId)
         if options.insecure {
             return Ok(());
         }
-        let wants = format!("{wants} where other machines can reach it, as they can {address}");
-        Err(ConfigError::new(flag, wants))
+        let problem = format!("{needs} where other machines can reach it, as they can {address}");
+        Err(ConfigError::new(flag, problem))
     };
     if all.is_none() {
-        const WANTS: &str = "needs --tls-cert, --tls-key and --tls-client-ca (or --insecure, to do without)";
-        open("--listen", ports.listen, WANTS)?;
-        open("--admin-listen", ports.admin_listen, WANTS)?;
+        const NEEDS: &str =
+            "it needs --tls-cert, --tls-key and --tls-client-ca (or --insecure, to do without)";
+        open("--listen", ports.listen, NEEDS)?;
+        open("--admin-listen", ports.admin_listen, NEEDS)?;
     }
     open(
         "--liveliness-listen",
         ports.liveliness_listen,
-        "is for the servers of this machine, and needs --insecure",
+        "it is for the servers of this machine, and needs --insecure",
     )?;
     if let (Some(_), Some(url)) = (&all, ports.advertise)
         && url.starts_with("http://")
     {
-        let wants = format!("must be https:// with --tls-cert, not {url:?}");
-        return Err(ConfigError::new("--advertise", wants));
+        let problem = format!("expected https:// with --tls-cert, got {url:?}");
+        return Err(ConfigError::new("--advertise", problem));
     }
     let Some((identity, ca)) = all else { return Ok(Tls { exposed, ..Tls::default() }) };
     let identity = identity.stating(Role::Agent(node.clone()));
@@ -76,6 +80,6 @@ pub(crate) fn check(options: &tls::Options, ports: Reachable<'_>, node: &NodeId)
 
 impl From<tls::TlsError> for ConfigError {
     fn from(error: tls::TlsError) -> Self {
-        Self::new(error.flag, format!("must be {}, not {}", error.wants, error.found))
+        Self::new(error.flag, format!("expected {}, got {}", error.wants, error.found))
     }
 }

@@ -36,12 +36,12 @@ impl Threads {
 
 /// See the module's documentation.
 #[derive(Debug)]
-pub struct SimulatedAgent {
+pub struct FleetAgent {
     node: Arc<Node>,
     relay: JoinHandle<()>,
 }
 
-impl SimulatedAgent {
+impl FleetAgent {
     /// Starts one, which reports to this registry until it is dropped.
     ///
     /// # Errors
@@ -119,7 +119,7 @@ impl SimulatedAgent {
     }
 }
 
-impl Drop for SimulatedAgent {
+impl Drop for FleetAgent {
     fn drop(&mut self) {
         self.relay.abort();
     }

@@ -17,13 +17,13 @@ use wire::v1::node_agent_server::NodeAgent;
 
 use crate::accept::IsRelay;
 use crate::admission::{self, Reply};
+use crate::desired_state::EligibilityOrder;
 use crate::endpoint::EndpointForm;
 use crate::node::Node;
 use crate::spawn::exit::Cause;
-use crate::spawn::start::Order;
 use crate::spawn::{Refusal, RefusalKind, output};
 use crate::state::record::JournalEvent;
-use crate::table::desired::EligibilityOrder;
+use crate::supervision::start::StartRequest;
 use crate::table::entrance::SpawnSpec;
 use crate::table::viewer::Shown;
 use crate::table::{Again, Ending, Entry};
@@ -119,7 +119,10 @@ fn phases<T>(request: &Request<T>) -> Option<Phases> {
     serde_json::from_slice(request.metadata().get(wire::PHASES)?.as_bytes()).ok()
 }
 
-fn understand(node: &Node, request: Request<v1::SpawnRequest>) -> Result<admission::Request, Status> {
+fn understand(
+    node: &Node,
+    request: Request<v1::SpawnRequest>,
+) -> Result<admission::AdmissionRequest, Status> {
     let (request_id, trace, phases) = (request_id(&request), trace(node, &request), phases(&request));
     let request = request.into_inner();
     let id = spawn_id(&request.spawn_id)?;
@@ -141,7 +144,7 @@ fn understand(node: &Node, request: Request<v1::SpawnRequest>) -> Result<admissi
     let endpoint_form = form.map(|form| form.on(&node.config.node, &node.host));
     let tags = request.tags.into_iter().collect();
     model::tags::check_tags(&tags).map_err(|why| Status::invalid_argument(format!("tags {why}")))?;
-    Ok(admission::Request {
+    Ok(admission::AdmissionRequest {
         spec: SpawnSpec {
             id,
             renderer,
@@ -153,7 +156,7 @@ fn understand(node: &Node, request: Request<v1::SpawnRequest>) -> Result<admissi
             max_life: request.max_life_ms.map(life),
             max_idle: request.max_idle_ms.map(life),
         },
-        order: Order { model: request.model, session_token: request.session_token, request_id, trace },
+        order: StartRequest { model: request.model, session_token: request.session_token, request_id, trace },
         timeout: (request.deadline_ms > 0).then(|| Duration::from_millis(request.deadline_ms)),
         reservation: Duration::from_millis(request.reservation_ms),
     })

@@ -1,18 +1,21 @@
 //! The agent: the process on a node that starts, supervises and ends its spawns.
 //!
-//! From the top layer to the lowest. Layers hold by file: no file depends on itself through others, which a test holds. A directory has what
-//! belongs together, so pure types of `spawn` (an exit, a user, a log) are named by layers below its tasks:
+//! The modules form layers, from the top one to the lowest. Each names only those of its own layer and of the layers below it:
 //!
 //! | layer | modules |
 //! | --- | --- |
-//! | the agent's life | `life` (start), `shutdown` (end), `preflight` and `start_error` (what keeps it from starting) |
+//! | the agent's life | `life` (start), `shutdown` (end), `simulation` (an agent on a simulated machine), `fleet` (agents without processes, for a benchmark) |
 //! | requests | `grpc` (calls of front doors), `admin` (probes and metrics), `admission` (from a request to a running process) |
-//! | tasks | `relay` (reports to the registry), `drain`, `housekeeping`, `log_limit`, `port_search`, `liveliness` (reports of servers), `adoption`, `warm` (servers kept ready) |
-//! | one spawn | `spawn`: `run` and `driver` (the task that owns it), `start`, `hold`, and below them `lifecycle` and `exit` as pure functions |
-//! | shared state | `node` (what all tasks share), `table` (what is known, behind one lock), `metrics`, `task` |
-//! | the machine | `state` (the state directory), `disk` (threads for it), `logs`, `ports`, `gpus`, `start_gate`, `port_conflicts`, `procfs`, `reaper`, `load` |
-//! | a look without a life | `examine`: what an agent with these flags would find on this machine; `fleet`: agents without processes, for a benchmark; `simulation`: an agent on a `simulated` machine |
-//! | settings and access | [`Options`] (flags), [`Config`] (checked), `exposure` and `separation` (what others and servers may not reach), `foreign`, `accept`, `address` |
+//! | tasks | `relay` (reports to the registry), `adoption` (spawns of an earlier agent), `warm` (servers kept ready), `liveliness` (reports of servers), `viewers`, `viewer_watch` and `relay_watch` (who is connected), `drain`, `housekeeping`, `log_limit`, `port_search`, and `task` (how tasks end) |
+//! | the task of one spawn | `supervision` |
+//! | shared state | `node` (what all tasks share), `table` (what is known, behind one lock), `metrics` |
+//! | a look without a life | `examine` (what an agent with these flags would find on this machine) |
+//! | before the start | `preflight` and `start_error` (what keeps it from starting), `exposure` and `separation` (what others and servers may not reach), `options` (flags) |
+//! | what is kept and reported | `state` (the state directory), `logs`, `backlog` (changes to report), `agreement` (digests), `models`, `load` |
+//! | one spawn | `spawn`: its facts, its process, and its states as a pure function |
+//! | settings | `config` (checked) |
+//! | the machine | `disk` (threads for it), `ports`, `port_conflicts`, `gpus`, `start_gate`, `procfs`, `sockets`, `looks`, `reaper`, `past` (spawns that are gone), `users` (whom spawns run as), `simulated` |
+//! | words and connections | `desired_state` (an operator's order), `secret`, `endpoint`, `address`, `relay_state`, `accept`, `foreign` |
 //!
 //! Invariants:
 //!
@@ -32,6 +35,7 @@ mod adoption;
 mod agreement;
 mod backlog;
 mod config;
+mod desired_state;
 mod disk;
 mod drain;
 mod endpoint;
@@ -49,12 +53,12 @@ mod load;
 mod log_limit;
 mod logs;
 mod looks;
-mod memory;
 mod metrics;
 mod models;
 mod node;
 mod options;
 mod own_ports;
+mod past;
 mod port_conflicts;
 mod port_search;
 mod ports;
@@ -64,6 +68,7 @@ mod reaper;
 mod relay;
 mod relay_state;
 mod relay_watch;
+mod secret;
 mod separation;
 mod shutdown;
 #[doc(hidden)]
@@ -75,8 +80,10 @@ mod spawn;
 mod start_error;
 mod start_gate;
 mod state;
+mod supervision;
 mod table;
 mod task;
+mod users;
 mod viewer_watch;
 mod viewers;
 mod warm;
@@ -87,6 +94,6 @@ pub use examine::{Check, Subject};
 pub use life::{Agent, Closed};
 pub use options::{Options, warm_count};
 pub use spawn::launch::{LAUNCHER, launch};
-pub use spawn::user::SpawnUser;
-pub use spawn::users::SpawnUsers;
 pub use start_error::StartError;
+pub use users::SpawnUsers;
+pub use users::user::SpawnUser;

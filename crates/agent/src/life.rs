@@ -255,7 +255,7 @@ impl Agent {
         self.admin_addr
     }
 
-    /// The node's name.
+    /// The name of the node, as `--node` or the host name gave it.
     #[must_use]
     pub fn node(&self) -> &NodeId {
         &self.node.config.node

@@ -13,7 +13,7 @@ use std::time::Duration;
 use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, timeout};
 
-use crate::sockets::Connection;
+use crate::sockets::KernelConnection;
 
 /// How long the kernel may take to say who is connected.
 pub(crate) const LOOK_TIMEOUT: Duration = Duration::from_secs(1);
@@ -34,7 +34,7 @@ pub(crate) struct Look {
     /// When it began.
     pub(crate) then: Instant,
     /// `None` when the kernel did not answer in time.
-    connections: Option<Arc<[Connection]>>,
+    connections: Option<Arc<[KernelConnection]>>,
 }
 
 impl Look {
@@ -76,7 +76,7 @@ impl Looks {
     }
 
     /// The look with this number is over. `connections`: `None` when the kernel did not answer in time.
-    pub(crate) fn finish(&self, number: u64, then: Instant, connections: Option<Arc<[Connection]>>) {
+    pub(crate) fn finish(&self, number: u64, then: Instant, connections: Option<Arc<[KernelConnection]>>) {
         self.last.send_replace(Look { number, then, connections });
     }
 }
@@ -96,7 +96,7 @@ mod tests {
         looks.wanted().await;
         looks.finish(early, then, Some(Arc::default()));
         assert!(asked.as_mut().now_or_never().is_none(), "it began too early");
-        let (one, other) = (looks.begin(), Connection { port: 7, silent: None });
+        let (one, other) = (looks.begin(), KernelConnection { port: 7, silent: None });
         looks.finish(one, then, Some([other].into()));
         let look = asked.await.unwrap();
         assert!(look.has_connection(7) && !look.has_connection(8));

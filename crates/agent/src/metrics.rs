@@ -18,7 +18,7 @@ use traces::{Exemplar, TraceMetrics};
 use crate::spawn::RefusalKind;
 use crate::table::Usage;
 use crate::table::claim::Miss;
-use crate::table::warm::plan::WarmEnd;
+use crate::table::pool::WarmEnd;
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct ReasonLabels {

@@ -16,14 +16,14 @@ use crate::address::{host_name, host_of};
 use crate::config::{Config, ConfigError, Launcher, OnShutdown};
 use crate::endpoint::EndpointForm;
 use crate::exposure::{self, Reachable};
-use crate::spawn::users::SpawnUsers;
+use crate::users::SpawnUsers;
 
 fn duration(text: &str) -> Result<Duration, String> {
-    humantime::parse_duration(text).map_err(|e| format!("must be a duration like 30s or 5m: {e}"))
+    humantime::parse_duration(text).map_err(|e| format!("expected a duration like 30s or 5m: {e}"))
 }
 
 fn ports(text: &str) -> Result<RangeInclusive<u16>, String> {
-    let wants = || format!("must be FIRST-LAST, for example 55000-55999, not {text:?}");
+    let wants = || format!("expected FIRST-LAST, for example 55000-55999, got {text:?}");
     let (first, last) = text.split_once('-').ok_or_else(wants)?;
     let number = |t: &str| t.trim().parse::<u16>().map_err(|_| wants());
     Ok(number(first)?..=number(last)?)
@@ -32,7 +32,7 @@ fn ports(text: &str) -> Result<RangeInclusive<u16>, String> {
 fn key_value(text: &str) -> Result<(String, String), String> {
     match text.split_once('=') {
         Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
-        Some(_) | None => Err(format!("must be NAME=VALUE, not {text:?}")),
+        Some(_) | None => Err(format!("expected NAME=VALUE, got {text:?}")),
     }
 }
 
@@ -41,7 +41,7 @@ fn key_value(text: &str) -> Result<(String, String), String> {
 /// # Errors
 /// What it must be.
 pub fn warm_count(text: &str) -> Result<(RendererType, u32), String> {
-    let wants = || format!("must be RENDERER=COUNT, for example csr=2, not {text:?}");
+    let wants = || format!("expected RENDERER=COUNT, for example csr=2, got {text:?}");
     let (renderer, count) = text.split_once('=').ok_or_else(wants)?;
     Ok((renderer.parse().map_err(|_| wants())?, count.parse().map_err(|_| wants())?))
 }
@@ -50,7 +50,7 @@ fn collect_warm(given: &[(RendererType, u32)]) -> Result<BTreeMap<RendererType, 
     let mut warm = BTreeMap::new();
     for (renderer, count) in given {
         if warm.insert(*renderer, *count).is_some() {
-            return Err(ConfigError::new("--warm", format!("must name {renderer} once")));
+            return Err(ConfigError::new("--warm", format!("it must name {renderer} once")));
         }
     }
     Ok(warm)
@@ -274,7 +274,10 @@ impl Options {
             (true, _) => Launcher::Nothing,
             (false, Some(path)) => Launcher::Executable(absolute("--executable", &path)?),
             (false, None) => {
-                return Err(ConfigError::new("--executable", "must be given: the ts3d_sc_server to start"));
+                return Err(ConfigError::new(
+                    "--executable",
+                    "it must be given: the ts3d_sc_server to start",
+                ));
             }
         };
         let state_dir = match self.state_dir {
@@ -344,13 +347,13 @@ impl Options {
 
 fn node(given: Option<String>) -> Result<NodeId, ConfigError> {
     match given {
-        Some(name) => name.parse().map_err(|e| ConfigError::new("--node", format!("{e}"))),
+        Some(name) => name.parse().map_err(|e| ConfigError::new("--node", format!("it {e}"))),
         None => {
             let host = host_name();
             host.parse().map_err(|e| {
                 ConfigError::new(
                     "--node",
-                    format!("must be given, the host name {host:?} will not do: it {e}"),
+                    format!("it must be given, the host name {host:?} will not do: it {e}"),
                 )
             })
         }
@@ -360,8 +363,8 @@ fn node(given: Option<String>) -> Result<NodeId, ConfigError> {
 /// The names of `--allowed-host`, and those that the agent is reached by.
 fn hosts(options: &Options) -> Result<Hosts, ConfigError> {
     let mut hosts = Hosts::of(&options.hosts).map_err(|HostError(found)| {
-        let wants = format!("must be a host name without scheme and port, or `*`, not {found:?}");
-        ConfigError::new(ALLOWED_HOST, wants)
+        let problem = format!("expected a host name without scheme and port, or `*`, got {found:?}");
+        ConfigError::new(ALLOWED_HOST, problem)
     })?;
     let advertised = options.advertise.as_deref().and_then(|url| host_of(url).ok());
     for name in advertised.iter().chain(&options.public_host).chain(&options.node) {
@@ -372,7 +375,7 @@ fn hosts(options: &Options) -> Result<Hosts, ConfigError> {
 
 fn absolute(flag: &'static str, path: &Path) -> Result<PathBuf, ConfigError> {
     std::path::absolute(path)
-        .map_err(|e| ConfigError::new(flag, format!("must be a path, not {path:?}: {e}")))
+        .map_err(|e| ConfigError::new(flag, format!("expected a path, got {path:?}: {e}")))
 }
 
 fn default_state_dir(node: &NodeId) -> Result<PathBuf, ConfigError> {
@@ -381,7 +384,7 @@ fn default_state_dir(node: &NodeId) -> Result<PathBuf, ConfigError> {
     }
     let set = |name| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
     let base = set("XDG_STATE_HOME").or_else(|| set("HOME").map(|home| home.join(".local/state")));
-    let base = base.ok_or_else(|| ConfigError::new("--state-dir", "must be given, there is no $HOME"))?;
+    let base = base.ok_or_else(|| ConfigError::new("--state-dir", "it must be given, there is no $HOME"))?;
     Ok(base.join("hatchery").join(node.as_str()))
 }
 

@@ -16,8 +16,8 @@ use crate::disk::Disk;
 use crate::port_conflicts::listeners;
 use crate::procfs;
 use crate::spawn::predecessor;
-use crate::spawn::users::SpawnUsers;
 use crate::start_error::StartError;
+use crate::users::SpawnUsers;
 
 /// How long processes are looked for and ended until the port is free.
 const TIMEOUT: Duration = Duration::from_secs(5);

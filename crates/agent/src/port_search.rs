@@ -14,7 +14,7 @@ use crate::node::Node;
 use crate::port_conflicts::{Conflict, Listener, Owner, listeners};
 use crate::procfs;
 use crate::spawn::leftovers;
-use crate::spawn::users::SpawnUsers;
+use crate::users::SpawnUsers;
 
 /// How long a refusal waits for the owners' names.
 const TIMEOUT: Duration = Duration::from_millis(500);

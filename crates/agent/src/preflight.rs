@@ -9,10 +9,10 @@ use rustix::process::{PidfdFlags, getpid, pidfd_open};
 use crate::config::{Config, ConfigError, Launcher};
 use crate::disk::{Disk, LOOK_TIMEOUT};
 use crate::spawn::args::Fixed;
-use crate::spawn::users::SpawnUsers;
 use crate::spawn::{fingerprint, limits};
 use crate::start_error::StartError;
 use crate::state::{StateDir, Unusable};
+use crate::users::SpawnUsers;
 
 pub(crate) fn open_state(config: &Config, disk: &Disk) -> Result<StateDir, StartError> {
     StateDir::open(&config.state_dir, disk.state.clone()).map_err(|unusable| match unusable {
@@ -36,11 +36,11 @@ pub(crate) fn may_change_user(config: &Config) -> Result<(), ConfigError> {
     let user = rustix::process::geteuid();
     match &config.spawn_users {
         Some(wanted) if !user.is_root() => {
-            let wants = format!(
-                "needs the agent to run as root, to start spawns as {wanted}; it runs as user {}",
+            let problem = format!(
+                "it needs the agent to run as root, to start spawns as {wanted}; it runs as user {}",
                 user.as_raw()
             );
-            Err(ConfigError::new("--spawn-user", wants))
+            Err(ConfigError::new("--spawn-user", problem))
         }
         Some(_) | None => Ok(()),
     }

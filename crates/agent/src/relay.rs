@@ -26,18 +26,18 @@ use std::time::Duration;
 
 use model::{Eligibility, SpawnId, SpawnState};
 use registry::{
-    AgentReport, Agreement, Change, DesiredDrain, Difference, Digest, Heartbeat, Orders, Registry,
+    AgentReport, Agreement, Change, Difference, Digest, DrainReport, Heartbeat, Orders, Registry,
     RegistryError,
 };
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::agreement::{self, Rotation};
+use crate::desired_state::DesiredState;
 use crate::load::Processors;
 use crate::node::Node;
-use crate::spawn::Snapshot;
+use crate::spawn::SpawnStatus;
 use crate::spawn::exit::Cause;
-use crate::table::desired::DesiredState;
 use crate::table::{AdmissionMode, Again};
 
 /// Changes in one report, so that no report keeps the registry busy for long.
@@ -49,14 +49,13 @@ const MAX_PAUSE: Duration = Duration::from_secs(2);
 /// How long an agent tries to get a node that another one has: longer than it takes for a dead one to be `down`.
 const TAKEN_TIMEOUT: Duration = Duration::from_secs(15);
 
-/// See the module.
 #[derive(Debug)]
 pub(crate) struct Relay {
     node: Arc<Node>,
     registry: Registry,
     /// The spawns as the registry knows them once it has taken in all reports so far. Heartbeats are made of this, and
     /// never run ahead of the changes.
-    reported: HashMap<SpawnId, Snapshot>,
+    reported: HashMap<SpawnId, SpawnStatus>,
     /// Changes that were dropped when `reported` was last right.
     dropped: u64,
     /// Until the first report was accepted.
@@ -380,11 +379,11 @@ impl Relay {
 }
 
 /// The desired state of the node, for a registry that has lost it.
-fn desired(desired: &DesiredState, now: Instant) -> registry::DesiredState {
-    registry::DesiredState {
+fn desired(desired: &DesiredState, now: Instant) -> registry::DesiredStateReport {
+    registry::DesiredStateReport {
         generation: desired.generation,
         eligibility: desired.eligibility,
-        drain: desired.drain.as_ref().map(|drain| DesiredDrain {
+        drain: desired.drain.as_ref().map(|drain| DrainReport {
             left: drain.deadline.saturating_duration_since(now),
             age: now.saturating_duration_since(drain.started),
             reason: drain.reason.clone(),

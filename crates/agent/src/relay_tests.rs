@@ -258,7 +258,7 @@ async fn an_expired_reservation_ends_nothing_that_runs_and_starts_nothing_afterw
 async fn reports_carry_the_agents_identity_and_the_number_of_the_order_it_follows() {
     let dir = tempfile::tempdir().unwrap();
     let mut relay = relay(&dir);
-    let order = crate::table::desired::EligibilityOrder { generation: 7, ..Default::default() };
+    let order = crate::desired_state::EligibilityOrder { generation: 7, ..Default::default() };
     assert!(relay.node.table().order(order, Instant::now()));
     relay.next_heartbeat = Instant::now();
     let report = relay.compose(Instant::now()).report;

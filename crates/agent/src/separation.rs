@@ -9,7 +9,7 @@ use rustix::fs::Mode;
 
 use crate::config::{Config, ConfigError, Launcher};
 use crate::spawn::limits;
-use crate::spawn::users::SpawnUsers;
+use crate::users::SpawnUsers;
 
 /// The bit of `CAP_SYS_PTRACE` in a set of capabilities.
 const SYS_PTRACE: u64 = 1 << 19;
@@ -21,18 +21,18 @@ pub(crate) fn check(config: &Config) -> Result<(), ConfigError> {
     if hides_processes(&read("/proc/self/mounts")) && !sees_all_processes(&read("/proc/self/status")) {
         return Err(ConfigError::new(
             "--spawn-user",
-            "needs the capability CAP_SYS_PTRACE where /proc hides the processes of other users (hidepid, ProtectProc): without it \
+            "it needs the capability CAP_SYS_PTRACE where /proc hides the processes of other users (hidepid, ProtectProc): without it \
              the agent cannot see its own spawns",
         ));
     }
     for (flag, path) in &config.secret_files {
         if users.can_read(path) {
             let mode = fs::metadata(path).map_or(0, |meta| meta.mode() & 0o7777);
-            let wants = format!(
-                "must not be readable by the users of spawns, {users} (--spawn-user), as {} is (mode {mode:04o}); chmod 0600 it",
+            let problem = format!(
+                "it must not be readable by the users of spawns, {users} (--spawn-user), as {} is (mode {mode:04o}); chmod 0600 it",
                 path.display()
             );
-            return Err(ConfigError::new(flag, wants));
+            return Err(ConfigError::new(flag, problem));
         }
     }
     Ok(())
@@ -164,7 +164,7 @@ mod tests {
         set(dir.path(), 0o755);
         let error = check(&config).unwrap_err();
         assert_eq!(error.flag, "--tls-key");
-        assert!(error.wants.contains("0644") && error.wants.contains("54000-54100"), "{error}");
+        assert!(error.problem.contains("0644") && error.problem.contains("54000-54100"), "{error}");
         set(dir.path(), 0o700);
         assert_eq!(check(&config), Ok(()), "nobody gets there");
         set(dir.path(), 0o755);

@@ -22,7 +22,7 @@ use crate::grpc::Service;
 use crate::life::Agent;
 use crate::node::Node;
 use crate::spawn::exit::Cause;
-use crate::table::warm::plan::WarmEnd;
+use crate::table::pool::WarmEnd;
 use crate::table::{AdmissionMode, Again, Table};
 use crate::task::Task;
 

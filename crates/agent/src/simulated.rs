@@ -45,7 +45,7 @@ pub enum Ended {
 
 /// A process group of a [`Machine`].
 pub trait Server: Debug + Send + Sync {
-    /// Its number.
+    /// Its process number, which no other living process of the machine has.
     fn pid(&self) -> u32;
 
     /// When it was started; no other process with its number has the same.

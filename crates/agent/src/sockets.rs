@@ -18,14 +18,14 @@ use rustix::net::{
 
 /// A connection of which neither side has closed, by the port on this machine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Connection {
+pub(crate) struct KernelConnection {
     pub(crate) port: u16,
     /// How long nothing has come from the other side; absent where the kernel does not say.
     pub(crate) silent: Option<Duration>,
 }
 
 /// The connections to these ports. Blocks while the kernel walks through all connections of the machine: some milliseconds.
-pub(crate) fn connections(ports: RangeInclusive<u16>) -> Vec<Connection> {
+pub(crate) fn connections(ports: RangeInclusive<u16>) -> Vec<KernelConnection> {
     ask_kernel(&ports).unwrap_or_else(|_| {
         let tables = ["/proc/net/tcp", "/proc/net/tcp6"];
         tables
@@ -131,7 +131,7 @@ fn diagnosis() -> io::Result<OwnedFd> {
     Ok(socket_with(AddressFamily::NETLINK, SocketType::RAW, SocketFlags::CLOEXEC, protocol)?)
 }
 
-fn ask_kernel(ports: &RangeInclusive<u16>) -> io::Result<Vec<Connection>> {
+fn ask_kernel(ports: &RangeInclusive<u16>) -> io::Result<Vec<KernelConnection>> {
     let socket = diagnosis()?;
     let mut found = Vec::new();
     send(&socket, &request(ports), SendFlags::empty())?;
@@ -168,7 +168,7 @@ fn request(ports: &RangeInclusive<u16>) -> Vec<u8> {
     message
 }
 
-fn read_dump(socket: &OwnedFd, found: &mut Vec<Connection>) -> io::Result<()> {
+fn read_dump(socket: &OwnedFd, found: &mut Vec<KernelConnection>) -> io::Result<()> {
     // The kernel's own size of such a message is half of it.
     let mut buffer = vec![0; 16 << 10];
     loop {
@@ -197,7 +197,7 @@ fn message(bytes: &[u8]) -> Option<(u16, &[u8], &[u8])> {
 }
 
 /// What a message says of a connection.
-fn connection(message: &[u8]) -> Option<Connection> {
+fn connection(message: &[u8]) -> Option<KernelConnection> {
     let port = u16::from_be_bytes(message.get(4..6)?.try_into().ok()?);
     let mut attributes = message.get(MESSAGE..)?;
     let mut silent = None;
@@ -214,18 +214,18 @@ fn connection(message: &[u8]) -> Option<Connection> {
         }
         attributes = attributes.get(length.max(4).next_multiple_of(4)..).unwrap_or_default();
     }
-    Some(Connection { port, silent })
+    Some(KernelConnection { port, silent })
 }
 
 /// The connections in a file like `/proc/net/tcp`.
-fn in_table(table: &str, ports: &RangeInclusive<u16>) -> Vec<Connection> {
+fn in_table(table: &str, ports: &RangeInclusive<u16>) -> Vec<KernelConnection> {
     const ESTABLISHED: &str = "01";
     let line = |line: &str| {
         // number: LOCAL:PORT REMOTE:PORT STATE …
         let mut fields = line.split_ascii_whitespace().skip(1);
         let port = u16::from_str_radix(fields.next()?.rsplit_once(':')?.1, 16).ok()?;
         (ports.contains(&port) && fields.nth(1) == Some(ESTABLISHED))
-            .then_some(Connection { port, silent: None })
+            .then_some(KernelConnection { port, silent: None })
     };
     table.lines().skip(1).filter_map(line).collect()
 }
@@ -308,7 +308,7 @@ mod tests {
         let all = 0..=u16::MAX;
         assert_eq!(in_table("header\ngarbage\n 0: x\n 1: 0100007F:1F90\n", &all), []);
         let line = "header\n 1: 0100007F:1F90 0100007F:0016 01 0:0 0:0 0 0 0 124 1 0\n";
-        assert_eq!(in_table(line, &(0x1f90..=0x1f90)), [Connection { port: 0x1f90, silent: None }]);
+        assert_eq!(in_table(line, &(0x1f90..=0x1f90)), [KernelConnection { port: 0x1f90, silent: None }]);
         assert_eq!(in_table(line, &(0..=0x16)), []);
     }
 

@@ -16,7 +16,7 @@ pub enum StartError {
     /// The state directory cannot be used.
     #[error("failed to use {path} (--state-dir)")]
     StateDir {
-        /// The directory.
+        /// Its path, from `--state-dir`.
         path: PathBuf,
         /// What the system says.
         source: io::Error,
@@ -36,7 +36,7 @@ pub enum StartError {
         pid.map(|pid| format!(", process {pid},")).unwrap_or_default()
     )]
     StateTaken {
-        /// The directory.
+        /// Its path, from `--state-dir`.
         path: PathBuf,
         /// The other agent's process.
         pid: Option<u32>,
@@ -44,7 +44,7 @@ pub enum StartError {
     /// Records and processes of earlier agents cannot be read.
     #[error("failed to look for spawns of an earlier agent in {path} (--state-dir)")]
     Survey {
-        /// The directory.
+        /// Its path, from `--state-dir`.
         path: PathBuf,
         /// What the system says.
         source: io::Error,
@@ -57,7 +57,7 @@ pub enum StartError {
     Bind {
         /// The flag that asked for it.
         flag: &'static str,
-        /// The address.
+        /// The address that was asked for.
         addr: SocketAddr,
         /// The process that has the port, where it can be seen.
         holder: Option<String>,

@@ -24,7 +24,6 @@ pub(crate) enum Turn {
     Warm,
 }
 
-/// See the module.
 #[derive(Debug, Clone)]
 pub(crate) struct StartGate(Arc<Shared>);
 

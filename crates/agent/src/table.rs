@@ -27,19 +27,18 @@
 //!
 //! [`entrance`] is how spawns come into it, [`claim`] how they get warm servers, [`warm`] what is kept of those, [`adopted`] how spawns of
 //! earlier agents come in, `reports` what servers say, `ends` how they leave,
-//! `changes` what the registry has yet to accept, [`viewer`] who is connected to one, `unconfirmed_ports` who may be about to, `life` how long one
-//! may live, [`desired`] and `eligibility` what the operator wants of the node.
+//! `changes` what the registry has yet to accept, [`viewer`] who is connected to one, `unconfirmed_ports` who may be about to, `expiry` how long one
+//! may live, [`crate::desired_state`] and `eligibility` what the operator wants of the node.
 
 pub(crate) mod adopted;
 mod changes;
 pub(crate) mod claim;
-pub(crate) mod desired;
 mod eligibility;
 mod ends;
 pub(crate) mod entrance;
 mod entry;
+mod expiry;
 mod holding;
-mod life;
 pub(crate) mod pool;
 mod reports;
 mod unconfirmed_ports;
@@ -54,23 +53,22 @@ use model::{GpuSlots, SpawnId, SpawnState, timing};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use self::desired::Operator;
 use self::entry::Stage;
 pub(crate) use self::entry::{AdmissionMode, Again, Ending, Entry, Inbox, Liveliness, Usage};
 use self::pool::Pool;
 use self::unconfirmed_ports::UnconfirmedPorts;
 use crate::backlog::Backlog;
 use crate::config::{Config, Launcher};
+use crate::desired_state::Operator;
 use crate::endpoint::EndpointForm;
 use crate::gpus::Gpus;
-use crate::liveliness::secret::Secret;
-use crate::memory::{Recent, Tombstones};
+use crate::past::{Recent, Tombstones};
 use crate::ports::Ports;
+use crate::secret::Secret;
 use crate::spawn::lifecycle::stall_after;
-use crate::spawn::users::Users;
-use crate::spawn::{Facts, Snapshot};
+use crate::spawn::{Facts, SpawnStatus};
+use crate::users::Users;
 
-/// See the module.
 #[derive(Debug)]
 pub(crate) struct Table {
     slots: usize,
@@ -301,7 +299,7 @@ impl Table {
     }
 
     /// Those whose process was started, as they are now.
-    pub(crate) fn snapshots(&self) -> impl Iterator<Item = &Snapshot> {
+    pub(crate) fn snapshots(&self) -> impl Iterator<Item = &SpawnStatus> {
         self.running.values().filter(|e| e.stage == Stage::Launched).map(|e| &e.spawn)
     }
 

@@ -4,10 +4,10 @@ use std::path::PathBuf;
 use model::{Eligibility, Exit, ExitReason, RendererType};
 use proptest::prelude::*;
 
-use super::desired::EligibilityOrder;
 use super::entrance::{Admission, Admitted, SpawnSpec};
 use super::*;
 use crate::config::Launcher;
+use crate::desired_state::EligibilityOrder;
 use crate::spawn::RefusalKind;
 use crate::spawn::exit::Cause;
 

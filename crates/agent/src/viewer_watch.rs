@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::looks::LOOK_TIMEOUT;
 use crate::node::Node;
-use crate::sockets::{self, Connection};
+use crate::sockets::{self, KernelConnection};
 use crate::state::record::JournalEvent;
 use crate::table::viewer::Seen;
 
@@ -49,7 +49,7 @@ async fn look(node: &Node) {
 }
 
 /// Has the table and the journal know who has come and gone.
-fn note(node: &Node, connections: &[Connection], then: Instant) {
+fn note(node: &Node, connections: &[KernelConnection], then: Instant) {
     let now = Instant::now();
     let seen = node.table().look(connections, then, now);
     for seen in seen {

@@ -206,9 +206,9 @@ impl SpawnFlags {
     /// The body of the request.
     pub(crate) fn request(&self) -> Result<SpawnRequest, Failure> {
         let labels = model::node::collect_labels(self.labels.iter().map(String::as_str))
-            .map_err(|why| Failure::usage(format!("--label: {why}")))?;
-        let tags =
-            collect_tags(self.tags.iter().cloned()).map_err(|why| Failure::usage(format!("--tag: {why}")))?;
+            .map_err(|why| Failure::usage(format!("invalid --label: {why}")))?;
+        let tags = collect_tags(self.tags.iter().cloned())
+            .map_err(|why| Failure::usage(format!("invalid --tag: {why}")))?;
         Ok(SpawnRequest {
             renderer_type: self.renderer,
             model: self.model.clone(),

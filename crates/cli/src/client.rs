@@ -28,7 +28,7 @@ use crate::connector::{Connector, innermost};
 use crate::credential::Credential;
 use crate::filter::Filter;
 use crate::server::Server;
-use crate::spawn_events::{Event, Stage};
+use crate::spawn_events::{Stage, StreamedEvent};
 
 /// No answer is longer, in bytes: a list of ten thousand nodes takes a tenth of it.
 pub(crate) const MAX_ANSWER_BYTES: usize = 64 << 20;
@@ -354,10 +354,10 @@ impl Client {
             }
             let mut events = SseStream::new(body.map_err(io::Error::other));
             while let Some(sse) = events.next().await {
-                match Event::read(sse.map_err(|e| broken(innermost(&e)))?) {
-                    Some(Event::Stage(stage)) => report(&stage),
-                    Some(Event::Ready(json)) => return Ok((status, json)),
-                    Some(Event::Problem(json)) => return Ok((status_of(&json), json)),
+                match StreamedEvent::read(sse.map_err(|e| broken(innermost(&e)))?) {
+                    Some(StreamedEvent::Stage(stage)) => report(&stage),
+                    Some(StreamedEvent::Ready(json)) => return Ok((status, json)),
+                    Some(StreamedEvent::Problem(json)) => return Ok((status_of(&json), json)),
                     None => {}
                 }
             }

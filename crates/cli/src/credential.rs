@@ -26,7 +26,6 @@ const GOOD: Duration = Duration::from_secs(1);
 pub(crate) const WHERE: &str =
     "--token-file FILE, HATCHERY_TOKEN_FILE or HATCHERY_TOKEN gives the API key or token to call with";
 
-/// See the module.
 #[derive(Debug, Default)]
 pub(crate) struct Credential(Option<Shown>);
 
@@ -50,7 +49,7 @@ impl Credential {
         }
         if let Some(text) = variable(VARIABLE) {
             let text = text.to_str().unwrap_or_default();
-            let header = header(text).map_err(|why| Failure::usage(format!("{VARIABLE}: {why}")))?;
+            let header = header(text).map_err(|why| Failure::usage(format!("invalid {VARIABLE}: {why}")))?;
             return Ok(Self::held(header, None));
         }
         match variable(FILE_VARIABLE) {
@@ -60,7 +59,8 @@ impl Credential {
     }
 
     fn in_file(name: &str, path: &Path) -> Result<Self, Failure> {
-        let header = read(path).map_err(|why| Failure::usage(format!("{name} {}: {why}", path.display())))?;
+        let header =
+            read(path).map_err(|why| Failure::usage(format!("invalid {name} {}: {why}", path.display())))?;
         let file = fs::metadata(path).is_ok_and(|file| file.is_file()).then(|| path.to_owned());
         Ok(Self::held(header, file))
     }

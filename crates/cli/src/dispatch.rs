@@ -14,7 +14,7 @@ use crate::commands::{
 use crate::context::{ANSWER, Context};
 use crate::credential::WHERE;
 use crate::exit::Exit;
-use crate::failure::Failure;
+use crate::failure::{Failure, Readers};
 use crate::runtime::block_on;
 use crate::standard_error::{self, say};
 
@@ -22,7 +22,7 @@ use crate::standard_error::{self, say};
 pub(crate) fn run(cli: Cli) -> Exit {
     let before = cli.before;
     let role = |outcome: Result<Exit, Failure>| {
-        let exit = outcome.unwrap_or_else(|failure| failure.report(false));
+        let exit = outcome.unwrap_or_else(|failure| failure.report(Readers::People));
         standard_error::flush();
         exit
     };
@@ -39,7 +39,7 @@ pub(crate) fn run(cli: Cli) -> Exit {
     );
     if !talks && !before.is_empty() {
         let message = "--server, --json, --token-file and --ca go with commands that talk to a front door";
-        return Failure::usage(message).report(false);
+        return Failure::usage(message).report(Readers::People);
     }
     match cli.command {
         Command::Frontdoor(args) => role(frontdoor::run(*args)),
@@ -52,7 +52,7 @@ pub(crate) fn run(cli: Cli) -> Exit {
         Command::Completions(args) => role(completions::run(&args, &mut Cli::command())),
         Command::Doctor(args) => {
             let json = args.flags.json || before.json;
-            doctor::run(&before, *args).unwrap_or_else(|failure| failure.report(json))
+            doctor::run(&before, *args).unwrap_or_else(|failure| failure.report(Readers::of(json)))
         }
         Command::Spawn(args) => {
             let timeout = args.spawn.timeout();
@@ -130,7 +130,7 @@ fn ask(
     match work() {
         Ok(exit) => exit,
         Err(failure) => {
-            let exit = failure.report(json);
+            let exit = failure.report(Readers::of(json));
             if anonymous && matches!(&failure, Failure::Call(error) if error.is_unauthenticated()) {
                 say(&format!("  note: {WHERE}"));
             }

@@ -18,6 +18,22 @@ pub(crate) enum Failure {
     Said(Exit, String),
 }
 
+/// Who reads what a command writes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Readers {
+    /// People, on standard error.
+    People,
+    /// Programs too, on standard output: with `--json`.
+    Programs,
+}
+
+impl Readers {
+    /// With `--json` or without.
+    pub(crate) fn of(json: bool) -> Self {
+        if json { Self::Programs } else { Self::People }
+    }
+}
+
 impl From<CallError> for Failure {
     fn from(error: CallError) -> Self {
         Self::Call(error)
@@ -56,12 +72,11 @@ impl Failure {
         }
     }
 
-    /// Reports to people on standard error and, with `--json`, programs on standard output. Errors of these two have
-    /// nowhere to go.
-    pub(crate) fn report(&self, json: bool) -> Exit {
+    /// Reports to these readers. An error of a stream itself has nowhere to go.
+    pub(crate) fn report(&self, readers: Readers) -> Exit {
         match self {
             Self::Call(error) => {
-                if let (true, Some(problem)) = (json, error.problem_json()) {
+                if let (Readers::Programs, Some(problem)) = (readers, error.problem_json()) {
                     let mut stdout = io::stdout().lock();
                     stdout.write_all(problem).and_then(|()| stdout.write_all(b"\n")).ok();
                 }

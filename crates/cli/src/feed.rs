@@ -115,7 +115,6 @@ struct Topic {
 
 type Socket = WebSocketStream<Stream>;
 
-/// See the module.
 #[derive(Debug)]
 pub(crate) struct Feed {
     client: Client,

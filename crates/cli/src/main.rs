@@ -6,10 +6,11 @@
 //! | --- | --- |
 //! | what is asked for | [`dispatch`] runs what [`command_line`] understood |
 //! | commands | [`commands`]: one module per command |
-//! | what commands work with | [`context`]; [`listing`] (forms of a list); [`spawn_ids`] (short ids); [`pages`] of a list; [`retry`] (calls that were too many a second); [`client`] (typed calls) and [`feed`] (the live feed) through [`connector`], with a [`credential`] |
-//! | the process | [`logging`], [`runtime`], [`signals`] |
+//! | what commands work with | [`context`]; [`listing`] (forms of a list); [`spawn_ids`] (short ids); [`pages`] of spawns and [`node_pages`]; [`retry`] (calls that were too many a second); [`client`] (typed calls) and [`feed`] (the live feed) through [`connector`], with a [`credential`] |
+//! | the process | [`logging`], [`runtime`], [`signals`], [`notify_socket`] (the service manager) |
+//! | words of the command line | [`args`] (flags that several commands share), [`filter`] (which spawns are meant) |
 //! | results for people and scripts | [`failure`], [`call_error`], [`output`], [`yaml`], [`standard_error`], [`exit`] |
-//! | words of the command line | [`args`] (flags that several commands share), [`filter`] (which spawns are meant), [`server`] (the address of a front door) |
+//! | what is named | [`server`] (the address of a front door), [`spawn_events`] (a spawn's stages, as a front door streams them) |
 //!
 //! A command returns its exit code or a [`failure::Failure`]; nothing else ends the process. Only [`credential`] reads a token, and nothing
 //! prints one.

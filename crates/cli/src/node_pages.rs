@@ -10,7 +10,7 @@ use crate::client::Client;
 /// The most a front door lists in one answer.
 const PAGE: u32 = 1000;
 
-/// Nodes by name.
+/// Reads the list of nodes page by page, by name.
 #[derive(Debug, Default)]
 pub(crate) struct NodePages {
     pub(crate) nodes: Vec<Node>,

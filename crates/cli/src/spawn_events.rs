@@ -15,7 +15,7 @@ pub(crate) enum Stage {
 
 /// One event that this version understands.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Event {
+pub(crate) enum StreamedEvent {
     Stage(Stage),
     /// The end: the answer, as it came.
     Ready(Bytes),
@@ -23,7 +23,7 @@ pub(crate) enum Event {
     Problem(Bytes),
 }
 
-impl Event {
+impl StreamedEvent {
     /// What an event says; `None` for one of a later version.
     pub(crate) fn read(sse: Sse) -> Option<Self> {
         let data = sse.data?;
@@ -52,16 +52,17 @@ mod tests {
             event: starting\ndata: {\"node\":\"a\",\"more\":1}\n\nretry: 2000\nevent: problem\ndata: {\"status\":503}\n\n\
             event: ready\ndata: {}\n\n";
         let expected = [
-            Event::Stage(Stage::Queued(SpawnQueued { position: 2, estimate_seconds: Some(7) })),
-            Event::Stage(Stage::Starting(SpawnStarting { node: "a".parse().unwrap() })),
-            Event::Problem(Bytes::from_static(b"{\"status\":503}")),
-            Event::Ready(Bytes::from_static(b"{}")),
+            StreamedEvent::Stage(Stage::Queued(SpawnQueued { position: 2, estimate_seconds: Some(7) })),
+            StreamedEvent::Stage(Stage::Starting(SpawnStarting { node: "a".parse().unwrap() })),
+            StreamedEvent::Problem(Bytes::from_static(b"{\"status\":503}")),
+            StreamedEvent::Ready(Bytes::from_static(b"{}")),
         ];
         for size in [1, 7, 1000] {
             let parts: Vec<io::Result<Bytes>> =
                 text.as_bytes().chunks(size).map(|part| Ok(Bytes::copy_from_slice(part))).collect();
             let events = SseStream::from_bytes_stream(stream::iter(parts));
-            let read: Vec<Event> = events.filter_map(async |sse| Event::read(sse.unwrap())).collect().await;
+            let read: Vec<StreamedEvent> =
+                events.filter_map(async |sse| StreamedEvent::read(sse.unwrap())).collect().await;
             assert_eq!(read, expected, "{size} bytes at a time");
         }
     }

@@ -45,7 +45,6 @@ const MIN_CONNECT: Duration = Duration::from_secs(1);
 const MAX_CONNECT: Duration = Duration::from_secs(5);
 /// And for each further one while other nodes may have room.
 pub(crate) const FURTHER_CONNECT: Duration = Duration::from_millis(250);
-/// Connections kept.
 const MAX_LINKS: usize = 10_000;
 /// For every call but `Spawn`.
 const CALL_TIMEOUT: Duration = Duration::from_secs(5);

@@ -71,7 +71,6 @@ const IDLE: Duration = Duration::from_secs(75);
 /// A caller that has closed its sending side looks like one that has hung up. It has this long to read its last answer.
 const LEAVING: Duration = Duration::from_secs(1);
 
-/// When to stop.
 #[derive(Debug, Clone)]
 pub(crate) struct Ends {
     /// No new connections; those there are finish the request they are at.

@@ -1,7 +1,7 @@
 //! Log lines as JSON: one flat object a line, for programs.
 //!
 //! ```json
-//! {"timestamp":"2026-11-27T10:00:00.123456Z","level":"INFO","target":"agent::spawn","message":"spawn ready","requestId":"…","spawn.id":"…","port":55000}
+//! {"timestamp":"2026-11-27T10:00:00.123456Z","level":"INFO","target":"agent::supervision::driver","message":"spawn ready","requestId":"…","spawn.id":"…","port":55000}
 //! ```
 //!
 //! Invariants: no key is there twice. What an event says goes before what its spans say, and an inner span before an outer one. Numbers are

@@ -89,7 +89,7 @@ pub struct SpawnPatch {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct SpawnAnswer {
-    /// The spawn's id.
+    /// Id of the spawn, which is also that of its reservation.
     #[schema(value_type = String, format = Uuid)]
     pub id: SpawnId,
     /// Where the viewer connects, on the node itself.
@@ -117,7 +117,7 @@ pub struct SpawnQueued {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct SpawnStarting {
-    /// The node.
+    /// The node whose agent starts the server.
     #[schema(value_type = String)]
     pub node: NodeId,
 }
@@ -239,7 +239,7 @@ impl From<NodeRecord> for Node {
 /// Answer of `DELETE /v1/nodes/{node}`: the node is not known any more.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct ForgetAnswer {
-    /// The node.
+    /// The node that was forgotten.
     #[schema(value_type = String)]
     pub node: NodeId,
     /// Spawns that had not ended, and have now, as `node-lost`.
@@ -267,7 +267,7 @@ pub struct DrainRequest {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct EligibilityAnswer {
-    /// The node.
+    /// The node that the order was for.
     #[schema(value_type = String)]
     pub node: NodeId,
     /// What the operator wants of it now.
@@ -301,7 +301,7 @@ pub struct NodeList {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Spawn {
-    /// The spawn's id.
+    /// Id of the spawn, which is also that of its reservation.
     #[schema(value_type = String, format = Uuid)]
     pub id: SpawnId,
     /// The node that it runs on.
@@ -313,7 +313,7 @@ pub struct Spawn {
     pub renderer_type: RendererType,
     /// The state that it is in.
     pub state: SpawnState,
-    /// How it ended.
+    /// How it ended; absent while it runs.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub exit: Option<Exit>,
     /// When its agent admitted it.
@@ -342,7 +342,7 @@ pub struct Spawn {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>, format = DateTime)]
     pub expires_at: Option<Timestamp>,
-    /// When it ended.
+    /// When it ended, by the registry's clock; absent while it runs.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>, format = DateTime)]
     pub ended_at: Option<Timestamp>,

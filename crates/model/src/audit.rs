@@ -69,7 +69,7 @@ words!(AuditOutcome {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Audit {
-    /// What was ordered.
+    /// The kind of order.
     pub order: OrderKind,
     /// The node that it was given to, or that the spawn is on.
     #[serde(skip_serializing_if = "Option::is_none")]

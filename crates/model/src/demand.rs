@@ -74,7 +74,7 @@ pub enum Misfit<'a> {
     Dedicated,
     /// The label is missing there, or has another value.
     Label {
-        /// The label's name.
+        /// Name of the label that the node lacks or has with another value.
         name: &'a str,
         /// The value that the demand wants.
         wanted: &'a str,

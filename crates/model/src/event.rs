@@ -107,10 +107,10 @@ words!(EventKind {
 pub struct Event {
     /// Place in the order of all events.
     pub seq: u64,
-    /// When it happened.
+    /// When it happened, by the registry's clock.
     #[schema(value_type = String, format = DateTime)]
     pub at: Timestamp,
-    /// What happened.
+    /// The kind of event, which decides what `data` has.
     pub kind: EventKind,
     /// The node it happened to or on.
     #[serde(skip_serializing_if = "Option::is_none")]

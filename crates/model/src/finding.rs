@@ -27,7 +27,7 @@ pub struct Finding {
     pub check: &'static str,
     /// How good or bad it is.
     pub level: Level,
-    /// What was found.
+    /// What was found, as a sentence for people.
     pub found: String,
     /// Why it matters; absent where all is well.
     #[serde(skip_serializing_if = "Option::is_none")]

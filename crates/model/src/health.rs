@@ -109,7 +109,7 @@ pub struct StartFailure {
 /// What a change of health means to others.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum HealthChange {
-    /// Nothing to report.
+    /// The node is trusted as it was before.
     None,
     /// The node has become `failing`: `node.failing`.
     Failing,
@@ -134,13 +134,13 @@ pub enum HealthChange {
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Health {
-    /// See [`HealthState`].
+    /// Whether the node is trusted with this renderer.
     pub state: HealthState,
     /// Failures in a row. Kept while `failing` until the node is `ok` again.
     pub failures: u32,
     /// Successes since the last failure; counts only while `failing`.
     pub successes: u32,
-    /// The last failure.
+    /// Why the last start failed, in words; empty before the first failure.
     pub reason: String,
     /// When the node became `failing`.
     pub since: u64,

@@ -31,9 +31,9 @@ pub enum NameError {
     /// The name is longer than its kind allows.
     #[error("must be at most {max} characters, not {len}")]
     TooLong {
-        /// Most characters allowed.
+        /// Most characters that a name of its kind may have.
         max: usize,
-        /// Characters found.
+        /// Characters of the name that was given.
         len: usize,
     },
     /// The name holds a character outside its alphabet.
@@ -41,13 +41,13 @@ pub enum NameError {
     BadCharacter {
         /// The alphabet in words.
         allowed: &'static str,
-        /// The first offender.
+        /// The first character that is not of the alphabet.
         found: char,
     },
     /// It means a directory, and names stand in paths of files and URLs.
     #[error("must not be {0:?}, which means a directory")]
     Directory(String),
-    /// Not a UUID.
+    /// The text is no UUID.
     #[error("must be a UUID")]
     NotUuid,
 }

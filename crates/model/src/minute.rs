@@ -15,7 +15,7 @@ use crate::time::Timestamp;
 pub struct FarmSlots {
     /// Of all nodes that are up.
     pub total: u32,
-    /// Reserved, or running.
+    /// Slots that are reserved, or taken by a spawn that has not ended.
     pub used: u32,
 }
 
@@ -23,7 +23,7 @@ pub struct FarmSlots {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Minute {
-    /// When it began.
+    /// Beginning of the minute, by the registry's clock.
     #[schema(value_type = String, format = DateTime)]
     pub at: Timestamp,
     /// Spawns whose process was started.

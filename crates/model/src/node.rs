@@ -49,7 +49,7 @@ pub enum Eligibility {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Availability {
-    /// Heartbeats arrive.
+    /// Heartbeats arrive: spawns may be placed here.
     Up,
     /// No heartbeat for a while: no new spawns.
     Stale,
@@ -89,7 +89,7 @@ pub struct NodeDescription {
     pub advertise: String,
     /// Form of the endpoints its spawns get, for example `ws://{host}:{port}` with the host filled in.
     pub endpoint: String,
-    /// Pool and labels.
+    /// The pool and the labels, by which requests choose.
     pub kind: NodeKind,
     /// Most spawns at once.
     pub slots: u32,
@@ -101,7 +101,7 @@ pub struct NodeDescription {
     pub csr: bool,
     /// Whether server-side rendering is offered.
     pub ssr: bool,
-    /// The agent's version.
+    /// Version of the agent, as `hatchery --version` prints it.
     pub version: String,
     /// Host and port of the node's relay, through which alone front doors bring viewers to this node; `None`: they connect to the
     /// ports of its spawns. Releases before this one do not have it.
@@ -150,11 +150,11 @@ pub struct Drain {
 /// A node as the registry knows it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct NodeRecord {
-    /// The operator's name.
+    /// Name of the node, which its operator gives; unique in the farm.
     pub id: NodeId,
     /// What the operator wants.
     pub eligibility: Eligibility,
-    /// What heartbeats say.
+    /// Whether heartbeats arrive, by the registry's clock.
     pub availability: Availability,
     /// What the agent offers.
     pub description: NodeDescription,
@@ -168,7 +168,7 @@ pub struct NodeRecord {
     pub load: Load,
     /// How soon it can give a spawn, as of the last heartbeat.
     pub supply: Supply,
-    /// The agent's life.
+    /// The life of the agent that has the node; another one means another agent.
     pub epoch: AgentEpoch,
     /// When the last heartbeat arrived, by the registry's clock.
     pub last_heartbeat_at: Timestamp,
@@ -186,7 +186,7 @@ pub struct NodeRecord {
 /// most about a ping interval later, but for those that are late.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Heard {
-    /// `None`: not known.
+    /// Every spawn that is not late has reported at this moment or later; `None`: not known.
     pub since: Option<Timestamp>,
     /// Of these, the record says when they last reported.
     pub late: Vec<SpawnId>,

@@ -25,7 +25,7 @@ pub struct Phases {
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Origin {
-    /// The request's id.
+    /// Id of the request, as its answer's header `x-request-id` had it.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub request_id: Option<RequestId>,
     /// The trace that the request is part of.

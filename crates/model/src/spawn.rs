@@ -175,7 +175,7 @@ words!(ExitReason {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Exit {
-    /// Why.
+    /// Why it ended: a word for programs.
     pub reason: ExitReason,
     /// The process's exit code, if it exited.
     #[serde(skip_serializing_if = "Option::is_none", default)]
@@ -191,7 +191,7 @@ pub struct Exit {
 /// A spawn as the registry keeps it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SpawnRecord {
-    /// Its id.
+    /// Id of the spawn, which is also that of its reservation.
     pub id: SpawnId,
     /// The node that it runs on.
     pub node: NodeId,
@@ -201,7 +201,7 @@ pub struct SpawnRecord {
     pub renderer: RendererType,
     /// The state that it is in.
     pub state: SpawnState,
-    /// How it ended.
+    /// How it ended; `None` while it runs.
     pub exit: Option<Exit>,
     /// When its agent admitted it. All times are of the registry's clock.
     pub started_at: Timestamp,
@@ -215,7 +215,7 @@ pub struct SpawnRecord {
     pub disconnected_at: Option<Timestamp>,
     /// When it is ended at the latest.
     pub expires_at: Option<Timestamp>,
-    /// When it ended.
+    /// When it ended; `None` while it runs.
     pub ended_at: Option<Timestamp>,
     /// The pool that its node belongs to.
     pub pool: String,

@@ -34,7 +34,7 @@ pub struct WarmCount {
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Supply {
-    /// The starts.
+    /// Starts that are under way and that wait for their turn.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub starts: Option<Starts>,
     /// The warm servers, of each renderer that some are to be kept of.

@@ -52,13 +52,13 @@ const _: () = {
 /// The registry's intervals and bounds; tests use milliseconds where a farm uses seconds.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Timing {
-    /// See [`STALE`].
+    /// Silence after which a node gets no new spawns; [`STALE`] in a farm.
     pub stale: Duration,
-    /// See [`DOWN`].
+    /// Silence after which a node's spawns are lost; [`DOWN`] in a farm.
     pub down: Duration,
-    /// See [`RESERVATION`].
+    /// How long a slot stays reserved for a spawn that no agent has reported; [`RESERVATION`] in a farm.
     pub reservation: Duration,
-    /// See [`IDEMPOTENCY`].
+    /// How long the answer to an idempotency key is kept; [`IDEMPOTENCY`] in a farm.
     pub idempotency: Duration,
     /// A front door that works on a keyed request renews its claim within this time, or another front door may take the key
     /// over.

@@ -39,8 +39,8 @@ pub(crate) use words;
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("must be one of {}, not {found:?}", allowed.join(", "))]
 pub struct UnknownWord {
-    /// What was given.
+    /// The word that was given.
     pub found: String,
-    /// What would do.
+    /// Every word that is allowed in its place.
     pub allowed: &'static [&'static str],
 }

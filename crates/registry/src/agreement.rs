@@ -63,7 +63,7 @@ pub enum Difference {
 }
 
 impl Difference {
-    /// All of them.
+    /// Every difference, for metrics that begin with 0.
     pub const ALL: [Self; 9] = [
         Self::Unknown,
         Self::Silent,

@@ -89,7 +89,7 @@ pub struct Outcomes {
     /// The reason, when the request failed in the same way on every node that it was tried on (two or more): no node is at
     /// fault. Several such requests in a row make a cause of the whole farm, see [`crate::Registry::farm_cause`].
     pub same_everywhere: Option<String>,
-    /// Node by node.
+    /// The nodes that it was tried on, each with what came of it.
     pub starts: Vec<(NodeId, Outcome)>,
 }
 

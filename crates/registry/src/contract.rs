@@ -21,7 +21,7 @@ use crate::error::{OpenError, RegistryError};
 use crate::permits::Permit;
 use crate::redis::Redis;
 use crate::verdict::{Assessment, Forecast};
-use crate::waiting::{Pending, Waiting};
+use crate::waiting::{Pending, WaitingRequest};
 
 /// A handle to the registry; cloning is cheap.
 ///
@@ -116,7 +116,7 @@ impl Registry {
         }
     }
 
-    /// `embedded` or `redis`.
+    /// The word for this backend in probes and logs: `embedded` or `redis`.
     #[must_use]
     pub fn backend(&self) -> &'static str {
         match &self.0 {
@@ -260,7 +260,7 @@ impl Registry {
     ///
     /// # Errors
     /// The registry is away.
-    pub async fn waiting(&self) -> Result<Vec<Waiting>, RegistryError> {
+    pub async fn waiting(&self) -> Result<Vec<WaitingRequest>, RegistryError> {
         both!(self, b => b.waiting())
     }
 

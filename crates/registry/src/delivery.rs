@@ -35,6 +35,6 @@ pub struct Delivery {
     pub mine: bool,
     /// Where it stands; `None` when it was never begun.
     pub cursor: Option<Cursor>,
-    /// The registry's clock.
+    /// The present, by the registry's clock.
     pub now: Timestamp,
 }

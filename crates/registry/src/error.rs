@@ -22,15 +22,15 @@ pub enum OpenError {
         why: String,
     },
     /// The file with the password cannot be used.
-    #[error("--registry-password-file {}: {why}", file.display())]
+    #[error("invalid --registry-password-file {}: {why}", file.display())]
     PasswordFile {
-        /// The file.
+        /// Path of that file (`--registry-password-file`).
         file: PathBuf,
         /// What is wrong with it.
         why: String,
     },
     /// The farm's name would not make a key.
-    #[error("--farm {0}")]
+    #[error("invalid --farm: it {0}")]
     Farm(#[from] model::NameError),
 }
 
@@ -43,9 +43,9 @@ pub enum RegistryError {
     /// Redis answered something that this version does not understand: a defect, or keys that something else has written.
     #[error("the registry answered something unexpected to {call}: {what}")]
     Unexpected {
-        /// The call.
+        /// The registry's call, as its method is named.
         call: &'static str,
-        /// What is wrong.
+        /// What of the answer is not understood.
         what: String,
     },
 }

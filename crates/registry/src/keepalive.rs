@@ -13,14 +13,14 @@ use std::time::Duration;
 use model::{AgentEpoch, GpuSlots, Load, NodeDescription, NodeId, SpawnId, Supply};
 
 use crate::agreement::{Digest, HeardReport};
-use crate::report::{Identity, SpawnReport};
+use crate::report::{AgentIdentity, SpawnReport};
 
 /// See the module's documentation.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Keepalive {
-    /// The node.
+    /// The node that the agent has.
     pub node: NodeId,
-    /// The agent's life.
+    /// The life of the agent; a registry that knows another one as the node's applies nothing.
     pub epoch: AgentEpoch,
     /// The last change that the registry has accepted. Nothing later may be on its way.
     pub accepted: u64,
@@ -36,7 +36,7 @@ pub struct Keepalive {
     pub load: Load,
     /// How soon the node can give a spawn.
     pub supply: Supply,
-    /// Each GPU's use.
+    /// Slots of each GPU and those in use; empty where the server chooses the GPU.
     pub gpus: Vec<GpuSlots>,
     /// What its spawns last reported.
     pub heard: HeardReport,
@@ -53,8 +53,8 @@ pub enum Check {
     Node {
         /// What the node offers.
         description: Box<NodeDescription>,
-        /// The agent's identity.
-        identity: Identity,
+        /// Where the agent keeps its state, and which of its lives there this is.
+        identity: AgentIdentity,
     },
     /// The record, the slot and the indexes of one spawn.
     Spawn(Box<SpawnReport>),

@@ -44,7 +44,7 @@
 //!
 //! ```
 //! use model::{Demand, NodeDescription, NodeKind, Placement, RendererType, SpawnId, Timing};
-//! use registry::{AgentReport, Heartbeat, Identity, Registry, Reserve, Reserved};
+//! use registry::{AgentReport, Heartbeat, AgentIdentity, Registry, Reserve, Reserved};
 //!
 //! # #[tokio::main(flavor = "current_thread")]
 //! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -67,7 +67,7 @@
 //!     node: "node-a".parse()?,
 //!     epoch: model::AgentEpoch::mint(),
 //!     takeover: true,
-//!     identity: Identity::default(),
+//!     identity: AgentIdentity::default(),
 //!     accepted: 0,
 //!     agreement: None,
 //!     changes: Vec::new(),
@@ -135,6 +135,8 @@ pub use outage::{Outage, OutageKind};
 pub use permits::{Permit, Permits};
 pub use pings::WantedPings;
 pub use redis::{Unprotected, examine, is_elsewhere, unprotected};
-pub use report::{AgentReport, Change, DesiredDrain, DesiredState, Heartbeat, Identity, Orders, SpawnReport};
+pub use report::{
+    AgentIdentity, AgentReport, Change, DesiredStateReport, DrainReport, Heartbeat, Orders, SpawnReport,
+};
 pub use verdict::{Assessment, Forecast, Foreseen, Judge, Offer, Room, Verdict};
-pub use waiting::{MAX_LISTED, Pending, Waiting};
+pub use waiting::{MAX_LISTED, Pending, WaitingRequest};

@@ -21,7 +21,7 @@ use crate::agreement::{Agreement, Difference, HeardReport};
 /// Everything about one spawn, as its agent knows it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SpawnReport {
-    /// The spawn's id.
+    /// Id of the spawn, which is also that of its reservation.
     pub id: SpawnId,
     /// The state that it is in; never `lost`.
     pub state: SpawnState,
@@ -107,7 +107,7 @@ pub struct Heartbeat {
     pub load: Load,
     /// How soon the node can give a spawn.
     pub supply: Supply,
-    /// Each GPU's use.
+    /// Slots of each GPU and those in use; empty where the server chooses the GPU.
     pub gpus: Vec<GpuSlots>,
     /// When its spawns last reported.
     pub heard: HeardReport,
@@ -116,7 +116,7 @@ pub struct Heartbeat {
     /// Abandoned reservations (from earlier [`Orders`]) that do not run here and can never start here any more.
     pub forgotten: Vec<SpawnId>,
     /// The operator's last order, as the agent remembers it.
-    pub desired: DesiredState,
+    pub desired: DesiredStateReport,
 }
 
 impl Heartbeat {
@@ -131,26 +131,26 @@ impl Heartbeat {
             heard: HeardReport::default(),
             spawns,
             forgotten: Vec::new(),
-            desired: DesiredState::default(),
+            desired: DesiredStateReport::default(),
         }
     }
 }
 
 /// The desired state of a node, as its agent remembers it from the operator's last order.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct DesiredState {
+pub struct DesiredStateReport {
     /// Number of the order. The higher number wins everywhere, so a registry that was wiped or set back to an older state
     /// learns from agents what it has lost.
     pub generation: u64,
     /// What the operator wants of the node.
     pub eligibility: Eligibility,
     /// The drain; counts only with [`Eligibility::Draining`].
-    pub drain: Option<DesiredDrain>,
+    pub drain: Option<DrainReport>,
 }
 
 /// A drain in ages, since clocks differ.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct DesiredDrain {
+pub struct DrainReport {
     /// How long until its deadline.
     pub left: Duration,
     /// How long ago the operator asked for it.
@@ -164,14 +164,14 @@ pub struct DesiredDrain {
 /// One message from an agent: the changes and the heartbeat, applied in one atomic step.
 #[derive(Debug, Clone, PartialEq)]
 pub struct AgentReport {
-    /// The node.
+    /// The node that the agent has.
     pub node: NodeId,
-    /// The agent's life.
+    /// The life of the agent that sends this.
     pub epoch: AgentEpoch,
     /// Set until the first report of this epoch was accepted: this epoch takes the node over from any other.
     pub takeover: bool,
     /// Where the agent keeps its state, and which of its lives there this is.
-    pub identity: Identity,
+    pub identity: AgentIdentity,
     /// The serial of the last change that the registry has accepted in this epoch; 0 before the first. A registry that has
     /// applied less was set back to an older state, and answers [`Orders::behind`]. The agent then counts from there: it
     /// sends that serial here, with the later changes that it has kept. A heartbeat's list counts only when nothing later
@@ -192,7 +192,7 @@ pub struct AgentReport {
 /// later life is right, whatever a registry remembers. Agents with different instances are different machines, or one
 /// machine whose state directory was lost: the one whose heartbeats arrive keeps the node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Identity {
+pub struct AgentIdentity {
     /// Random id of the state directory, kept in it; nil in the reports of older agents.
     pub instance: Uuid,
     /// The number of starts on that directory.

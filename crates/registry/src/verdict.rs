@@ -55,21 +55,21 @@ impl Offer {
 /// What decides whether a node gets a spawn, as of one moment.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Assessment {
-    /// The node.
+    /// The node that is assessed.
     pub node: NodeId,
     /// Its pool and labels; `None` when the registry cannot read them.
     pub kind: Option<Arc<NodeKind>>,
     /// What the operator wants.
     pub eligibility: Eligibility,
-    /// What heartbeats say.
+    /// Whether heartbeats arrive, by the registry's clock.
     pub availability: Availability,
     /// Slots that are taken, and all of them.
     pub slots: (u32, u32),
     /// The same of GPU slots; `None` when GPUs do not limit the node.
     pub gpus: Option<(u32, u32)>,
-    /// For client-side rendering.
+    /// What it has for client-side rendering.
     pub csr: Offer,
-    /// For server-side rendering.
+    /// What it has for server-side rendering.
     pub ssr: Offer,
 }
 
@@ -93,12 +93,12 @@ pub struct Forecast {
     pub promised: Vec<NodeKind>,
 }
 
-/// See [`crate::Reserved`].
+/// What a reserve would answer: [`crate::Reserved`] without a slot that is taken.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Foreseen {
     /// A slot on this node. Where several are equally good, one of them at random.
     Slot {
-        /// The node.
+        /// The node that would be chosen.
         node: NodeId,
         /// Whether it is chosen because it is the best, as a probe, or for want of another.
         standing: Standing,

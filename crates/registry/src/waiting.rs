@@ -22,8 +22,8 @@ pub struct Pending {
 
 /// A request that waits in line.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Waiting {
-    /// Its place.
+pub struct WaitingRequest {
+    /// Its place in line, which it must renew.
     pub ticket: TicketId,
     /// 1: it is next. The others come after as many as could take a slot that it could use.
     pub position: u64,
@@ -58,7 +58,7 @@ pub(crate) struct Place {
 /// Counts who is before whom. `places`: the whole line, in its order.
 ///
 /// Waiters for the same kinds of node are one group, and there are few groups, so the cost grows with the line and not with its square.
-pub(crate) fn positions(places: Vec<Place>) -> Vec<Waiting> {
+pub(crate) fn positions(places: Vec<Place>) -> Vec<WaitingRequest> {
     let mut groups: Vec<Group> = Vec::new();
     let mut known: HashMap<Vec<String>, usize> = HashMap::new();
     let count = |place: Place| {
@@ -76,7 +76,7 @@ pub(crate) fn positions(places: Vec<Place>) -> Vec<Waiting> {
         groups[group].places += 1;
         let Place { ticket, kinds, since, waiter } = place;
         let (demand, owner) = waiter.map_or((None, None), |waiter| (Some(waiter.demand), waiter.owner));
-        Waiting { ticket, position: before + 1, kinds, since, demand, owner }
+        WaitingRequest { ticket, position: before + 1, kinds, since, demand, owner }
     };
     places.into_iter().map(count).collect()
 }

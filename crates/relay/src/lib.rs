@@ -21,7 +21,7 @@
 //! ```
 //! use std::time::Duration;
 //!
-//! use relay::{Hop, Passed, Reason, Settings, relay};
+//! use relay::{EndedBy, Hop, Passed, Settings, relay};
 //! use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
 //! use tokio_util::sync::CancellationToken;
 //!
@@ -41,7 +41,7 @@
 //! assert_eq!(passed, frame);
 //!
 //! drop(viewer);
-//! assert_eq!(session.await?.reason, Reason::Viewer);
+//! assert_eq!(session.await?.by, EndedBy::Viewer);
 //! # Ok(())
 //! # }
 //! ```
@@ -52,5 +52,5 @@ mod passage;
 mod pings;
 
 pub use hop::Hop;
-pub use passage::{Ended, Passed, Reason, Settings, relay};
-pub use pings::Tag;
+pub use passage::{Ended, EndedBy, Passed, Settings, relay};
+pub use pings::PingTag;

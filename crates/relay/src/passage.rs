@@ -24,7 +24,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::frames::Frames;
 use crate::hop::Hop;
-use crate::pings::{PING, PONG, Tag, TagFilter};
+use crate::pings::{PING, PONG, PingTag, TagFilter};
 
 /// How long one side may go on sending after the other has ended.
 const LINGER: Duration = Duration::from_secs(2);
@@ -71,7 +71,7 @@ impl Passed {
 
 /// Who ended a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Reason {
+pub enum EndedBy {
     /// The viewer closed it, or its connection broke.
     Viewer,
     /// The server closed it, or its connection broke.
@@ -82,8 +82,8 @@ pub enum Reason {
     Cut,
 }
 
-impl Reason {
-    /// Every reason.
+impl EndedBy {
+    /// Every value, for metrics that begin with 0.
     pub const ALL: [Self; 4] = [Self::Viewer, Self::Server, Self::Vanished, Self::Cut];
 
     /// The word in logs and metrics.
@@ -101,8 +101,8 @@ impl Reason {
 /// How a connection ended.
 #[derive(Debug)]
 pub struct Ended {
-    /// Who ended it.
-    pub reason: Reason,
+    /// The side that ended it, or the relay itself.
+    pub by: EndedBy,
     /// With this error, if it did not end in good order.
     pub error: Option<io::Error>,
 }
@@ -134,14 +134,14 @@ where
     let mut up = std::pin::pin!(up(from_viewer, to_server, tag, settings.hop, passed, &signs));
     let mut down = std::pin::pin!(down(from_server, to_viewer, tag, settings, passed, &signs));
     tokio::select! {
-        () = cut.cancelled() => Ended { reason: Reason::Cut, error: None },
+        () = cut.cancelled() => Ended { by: EndedBy::Cut, error: None },
         ended = &mut up => {
             // Also when the server takes nothing any more: what it sent before is on its way.
             timeout(LINGER, down).await.ok();
             ended
         }
         ended = &mut down => {
-            if ended.reason == Reason::Server {
+            if ended.by == EndedBy::Server {
                 timeout(LINGER, up).await.ok();
             }
             ended
@@ -150,8 +150,8 @@ where
 }
 
 impl Ended {
-    fn of(reason: Reason, outcome: io::Result<()>) -> Self {
-        Self { reason, error: outcome.err() }
+    fn of(by: EndedBy, outcome: io::Result<()>) -> Self {
+        Self { by, error: outcome.err() }
     }
 }
 
@@ -183,7 +183,7 @@ impl Buffer {
 async fn up<V: AsyncRead, S: AsyncWrite>(
     mut viewer: ReadHalf<V>,
     mut server: WriteHalf<S>,
-    tag: Tag,
+    tag: PingTag,
     hop: Hop,
     passed: &Passed,
     signs: &Signs,
@@ -209,7 +209,7 @@ async fn up<V: AsyncRead, S: AsyncWrite>(
             server.flush().await
         };
         if let Err(error) = written.await {
-            return Ended::of(Reason::Server, Err(error));
+            return Ended::of(EndedBy::Server, Err(error));
         }
         signs.server_is_slow.store(false, Ordering::Relaxed);
         passed.up.fetch_add(length(passed_on.len()), Ordering::Relaxed);
@@ -222,14 +222,14 @@ async fn up<V: AsyncRead, S: AsyncWrite>(
         }
     };
     server.shutdown().await.ok();
-    Ended::of(Reason::Viewer, outcome)
+    Ended::of(EndedBy::Viewer, outcome)
 }
 
 /// From the server to the viewer, and the pings.
 async fn down<S: AsyncRead, V: AsyncWrite>(
     mut server: ReadHalf<S>,
     viewer: WriteHalf<V>,
-    tag: Tag,
+    tag: PingTag,
     settings: Settings,
     passed: &Passed,
     signs: &Signs,
@@ -249,7 +249,7 @@ async fn down<S: AsyncRead, V: AsyncWrite>(
                     out = Vec::new();
                 }
                 if is_in_front && quiet_intervals > 1 {
-                    return Ended::of(Reason::Server, Err(io::ErrorKind::TimedOut.into()));
+                    return Ended::of(EndedBy::Server, Err(io::ErrorKind::TimedOut.into()));
                 }
                 quiet_intervals += 1;
                 match to_viewer.tick(signs).await {
@@ -279,13 +279,13 @@ async fn down<S: AsyncRead, V: AsyncWrite>(
         buffer.adapt(read);
     };
     to_viewer.viewer.shutdown().await.ok();
-    Ended::of(Reason::Server, outcome)
+    Ended::of(EndedBy::Server, outcome)
 }
 
 /// Whether the viewer is still there, as far as pings show.
 #[derive(Debug)]
 struct Watch {
-    tag: Tag,
+    tag: PingTag,
     ticks: Interval,
     /// Whether the relay in front watches over the viewer.
     is_behind: bool,
@@ -298,7 +298,7 @@ struct Watch {
 }
 
 impl Watch {
-    fn new(tag: Tag, settings: Settings) -> Self {
+    fn new(tag: PingTag, settings: Settings) -> Self {
         let mut ticks = interval_at(Instant::now() + settings.ping_interval, settings.ping_interval);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let is_behind = matches!(settings.hop, Hop::Behind(_));
@@ -336,7 +336,7 @@ struct ToViewer<V> {
 impl<V: AsyncWrite> ToViewer<V> {
     async fn tick(&mut self, signs: &Signs) -> Result<(), Ended> {
         if !self.watch.tick(signs, self.taken) {
-            return Err(Ended { reason: Reason::Vanished, error: None });
+            return Err(Ended { by: EndedBy::Vanished, error: None });
         }
         if self.frames.at_boundary() { self.ping(signs).await } else { Ok(()) }
     }
@@ -375,10 +375,10 @@ impl<V: AsyncWrite> ToViewer<V> {
         let longest = self.settings.ping_interval * 2;
         while !bytes.is_empty() {
             match timeout(longest, self.viewer.write(bytes)).await {
-                Ok(Ok(0)) => return Err(Ended::of(Reason::Viewer, Err(io::ErrorKind::WriteZero.into()))),
+                Ok(Ok(0)) => return Err(Ended::of(EndedBy::Viewer, Err(io::ErrorKind::WriteZero.into()))),
                 Ok(Ok(written)) => bytes = &bytes[written..],
-                Ok(Err(error)) => return Err(Ended::of(Reason::Viewer, Err(error))),
-                Err(_) => return Err(Ended { reason: Reason::Vanished, error: None }),
+                Ok(Err(error)) => return Err(Ended::of(EndedBy::Viewer, Err(error))),
+                Err(_) => return Err(Ended { by: EndedBy::Vanished, error: None }),
             }
         }
         Ok(())
@@ -387,8 +387,8 @@ impl<V: AsyncWrite> ToViewer<V> {
     async fn flush(&mut self) -> Result<(), Ended> {
         match timeout(self.settings.ping_interval * 2, self.viewer.flush()).await {
             Ok(Ok(())) => Ok(()),
-            Ok(Err(error)) => Err(Ended::of(Reason::Viewer, Err(error))),
-            Err(_) => Err(Ended { reason: Reason::Vanished, error: None }),
+            Ok(Err(error)) => Err(Ended::of(EndedBy::Viewer, Err(error))),
+            Err(_) => Err(Ended { by: EndedBy::Vanished, error: None }),
         }
     }
 }

@@ -16,15 +16,15 @@ const MAX_CONTROL: u64 = 125;
 /// What the pings of one connection carry: the server's own, whose answers are the server's, carry something else. As text, it is
 /// 16 hexadecimal digits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Tag([u8; 8]);
+pub struct PingTag([u8; 8]);
 
-impl fmt::Display for Tag {
+impl fmt::Display for PingTag {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:016x}", u64::from_be_bytes(self.0))
     }
 }
 
-impl FromStr for Tag {
+impl FromStr for PingTag {
     type Err = ParseIntError;
 
     fn from_str(text: &str) -> Result<Self, ParseIntError> {
@@ -32,8 +32,8 @@ impl FromStr for Tag {
     }
 }
 
-impl Tag {
-    /// A new one.
+impl PingTag {
+    /// A tag of 64 random bits, which no ping of a server is expected to carry.
     #[must_use]
     pub fn mint() -> Self {
         Self(fastrand::u64(..).to_be_bytes())
@@ -53,14 +53,14 @@ impl Tag {
 #[derive(Debug)]
 pub(crate) struct TagFilter {
     opcode: u8,
-    tag: Tag,
+    tag: PingTag,
     frames: Frames,
     /// The frame that is under way, while it may be one of them.
     held: Option<(Header, Vec<u8>)>,
 }
 
 impl TagFilter {
-    pub(crate) fn new(opcode: u8, tag: Tag) -> Self {
+    pub(crate) fn new(opcode: u8, tag: PingTag) -> Self {
         Self { opcode, tag, frames: Frames::default(), held: None }
     }
 
@@ -119,7 +119,7 @@ mod tests {
 
     #[test]
     fn only_the_answers_to_the_relays_own_pings_are_taken_out() {
-        let tag = Tag([1, 2, 3, 4, 5, 6, 7, 8]);
+        let tag = PingTag([1, 2, 3, 4, 5, 6, 7, 8]);
         let mask = Some([9, 8, 7, 6]);
         let others = [
             frame(2, mask, b"data"),
@@ -144,18 +144,18 @@ mod tests {
 
     #[test]
     fn a_tag_is_read_as_it_was_written() {
-        for tag in [Tag([0; 8]), Tag([0, 1, 2, 3, 4, 5, 6, 255]), Tag::mint()] {
+        for tag in [PingTag([0; 8]), PingTag([0, 1, 2, 3, 4, 5, 6, 255]), PingTag::mint()] {
             assert_eq!(tag.to_string().len(), 16);
             assert_eq!(tag.to_string().parse(), Ok(tag));
         }
         for wrong in ["", "g", "11111111111111111"] {
-            assert!(wrong.parse::<Tag>().is_err(), "{wrong}");
+            assert!(wrong.parse::<PingTag>().is_err(), "{wrong}");
         }
     }
 
     #[test]
     fn a_ping_is_one_whole_frame() {
-        let tag = Tag::mint();
+        let tag = PingTag::mint();
         assert_eq!(tag.ping().to_vec(), frame(PING, None, &tag.0));
     }
 
@@ -166,7 +166,7 @@ mod tests {
                 (any::<bool>(), 0u8..16, any::<[u8; 4]>(), proptest::collection::vec(any::<u8>(), 0..200)), 1..10),
             cuts in proptest::collection::vec(1usize..50, 1..20),
         ) {
-            let tag = Tag([8, 7, 6, 5, 4, 3, 2, 1]);
+            let tag = PingTag([8, 7, 6, 5, 4, 3, 2, 1]);
             let (mut bytes, mut wanted) = (Vec::new(), Vec::new());
             for (answer, opcode, mask, payload) in &frames {
                 if *answer {

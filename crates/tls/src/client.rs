@@ -11,7 +11,7 @@ use tokio_rustls::TlsConnector;
 
 use crate::files::{Identity, Named, TlsError};
 use crate::fresh::{Fresh, Made, Source};
-use crate::peers::{Expected, Peers, Refusal};
+use crate::peers::{Expected, Peers, RoleMismatch};
 use crate::provider::provider;
 
 /// A TLS connection to a server.
@@ -139,7 +139,7 @@ impl Client {
     ///
     /// # Errors
     /// The certificate is another node's or of another role. The text is for logs only, since it names nodes.
-    pub fn check_agent<S>(&self, stream: &ClientStream<S>, node: &NodeId) -> Result<(), Refusal> {
+    pub fn check_agent<S>(&self, stream: &ClientStream<S>, node: &NodeId) -> Result<(), RoleMismatch> {
         self.check(stream, node, &Expected::Agent(node.clone()))
     }
 
@@ -148,16 +148,21 @@ impl Client {
     ///
     /// # Errors
     /// The certificate is another node's, of another role, or states none.
-    pub fn check_relay<S>(&self, stream: &ClientStream<S>, node: &NodeId) -> Result<(), Refusal> {
+    pub fn check_relay<S>(&self, stream: &ClientStream<S>, node: &NodeId) -> Result<(), RoleMismatch> {
         self.check(stream, node, &Expected::Relay(node.clone()))
     }
 
     /// Logs a handshake with this node that failed, as a warning once for each node and reason.
     pub fn refused(&self, node: &NodeId, error: &io::Error) {
-        self.peers.was_refused(node.as_str(), error, Refusal::in_error(error));
+        self.peers.was_refused(node.as_str(), error, RoleMismatch::in_error(error));
     }
 
-    fn check<S>(&self, stream: &ClientStream<S>, node: &NodeId, expected: &Expected) -> Result<(), Refusal> {
+    fn check<S>(
+        &self,
+        stream: &ClientStream<S>,
+        node: &NodeId,
+        expected: &Expected,
+    ) -> Result<(), RoleMismatch> {
         let shown = stream.get_ref().1.peer_certificates().and_then(<[_]>::first);
         let shown = shown.cloned().unwrap_or_else(|| CertificateDer::from(Vec::new()));
         match expected.check(&shown) {

@@ -32,7 +32,7 @@ pub struct TlsError {
 pub struct Named {
     /// The flag, with its dashes.
     pub flag: &'static str,
-    /// The file.
+    /// Path of that file, as the flag gave it.
     pub path: PathBuf,
 }
 

@@ -4,7 +4,7 @@
 //!
 //! | item | what it is |
 //! | --- | --- |
-//! | [`Options`], [`AgentIdentity`] | the flags |
+//! | [`Options`], [`AgentOptions`] | the flags |
 //! | [`Named`], [`Identity`] | files that flags name, and what is wrong with them |
 //! | `fresh` | a configuration made of files, and made again when they change |
 //! | [`Role`] | what a certificate states that its holder is |
@@ -53,8 +53,8 @@ pub use examine::{examine, examine_validity};
 pub use files::{Identity, Named, TlsError};
 pub use logged_once::LoggedOnce;
 pub use metrics::PeerMetrics;
-pub use options::{AgentIdentity, Options, is_beyond_this_machine};
-pub use peers::{Expected, Peers, Refusal, RefusalReason, is_refusal};
+pub use options::{AgentOptions, Options, is_beyond_this_machine};
+pub use peers::{Expected, Peers, RefusalReason, RoleMismatch, is_refusal};
 pub use role::{MAX_SHOWN, NoRole, Role, TRUST_DOMAIN, stated};
 pub use server::{Callers, Server, ServerStream};
 

@@ -32,7 +32,7 @@ pub struct Options {
 /// What a front door shows to agents, where it is not what it shows to callers.
 #[derive(Debug, Clone, Default, clap::Args)]
 #[command(next_help_heading = "TLS")]
-pub struct AgentIdentity {
+pub struct AgentOptions {
     /// Certificate chain (PEM) shown to agents [default: that of --tls-cert]
     #[arg(long, env = "HATCHERY_AGENT_TLS_CERT", value_name = "FILE", requires = "agent_tls_key")]
     pub agent_tls_cert: Option<PathBuf>,
@@ -57,14 +57,14 @@ impl Options {
         identity((&self.tls_cert, "--tls-cert"), (&self.tls_key, "--tls-key"))
     }
 
-    /// The farm's CA.
+    /// The CA whose certificates callers must show (`--tls-client-ca`), if one is given.
     #[must_use]
     pub fn client_ca(&self) -> Option<Named> {
         self.tls_client_ca.as_ref().map(|path| Named::new("--tls-client-ca", path))
     }
 }
 
-impl AgentIdentity {
+impl AgentOptions {
     /// The certificate and key that are shown to agents, if they are not those of callers.
     #[must_use]
     pub fn identity(&self) -> Option<Identity> {

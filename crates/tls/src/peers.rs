@@ -16,7 +16,7 @@ use crate::role::{NoRole, Role, stated};
 /// The role that the other end of a connection must have.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Expected {
-    /// A front door.
+    /// A front door, of whatever machine.
     FrontDoor,
     /// A metrics reader, or a front door, which may do more.
     MetricsReader,
@@ -67,12 +67,12 @@ impl Expected {
     ///
     /// # Errors
     /// It states another role, or no role of a farm, or none where one is needed.
-    pub(crate) fn check(&self, certificate: &CertificateDer<'_>) -> Result<Option<Role>, Refusal> {
+    pub(crate) fn check(&self, certificate: &CertificateDer<'_>) -> Result<Option<Role>, RoleMismatch> {
         match stated(certificate) {
-            Ok(Some(role)) if !self.admits(&role) => Err(Refusal::new(self, Found::Role(role))),
-            Ok(None) if !self.admits_no_role() => Err(Refusal::new(self, Found::Nothing)),
+            Ok(Some(role)) if !self.admits(&role) => Err(RoleMismatch::new(self, Found::Role(role))),
+            Ok(None) if !self.admits_no_role() => Err(RoleMismatch::new(self, Found::Nothing)),
             Ok(role) => Ok(role),
-            Err(other) => Err(Refusal::new(self, Found::Other(other))),
+            Err(other) => Err(RoleMismatch::new(self, Found::Other(other))),
         }
     }
 }
@@ -80,7 +80,7 @@ impl Expected {
 /// Why a peer was refused for the role of its certificate. The text is for logs only, since it names nodes.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("expected the certificate of {expected}, got that of {found}")]
-pub struct Refusal {
+pub struct RoleMismatch {
     expected: Expected,
     found: Found,
 }
@@ -102,7 +102,7 @@ impl fmt::Display for Found {
     }
 }
 
-/// The kinds of [`Refusal`], as metrics label them.
+/// The kinds of [`RoleMismatch`], as metrics label them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RefusalReason {
     /// The certificate is another node's.
@@ -114,7 +114,7 @@ pub enum RefusalReason {
 }
 
 impl RefusalReason {
-    /// Every reason.
+    /// Every reason, for metrics that begin with 0.
     pub const ALL: [Self; 3] = [Self::OtherNode, Self::OtherRole, Self::NoRole];
 
     /// The label in metrics.
@@ -128,7 +128,7 @@ impl RefusalReason {
     }
 }
 
-impl Refusal {
+impl RoleMismatch {
     fn new(expected: &Expected, found: Found) -> Self {
         Self { expected: expected.clone(), found }
     }
@@ -163,7 +163,7 @@ impl Refusal {
 /// Whether a handshake was ended because of the role of the peer's certificate.
 #[must_use]
 pub fn is_refusal(error: &std::io::Error) -> bool {
-    Refusal::in_error(error).is_some()
+    RoleMismatch::in_error(error).is_some()
 }
 
 /// Counts and logs what the peers of one kind have shown. Clones share the counts.
@@ -226,7 +226,7 @@ impl Peers {
     }
 
     /// Counts a refusal for the role, and logs why this peer was refused: as a warning the first time.
-    pub(crate) fn was_refused(&self, peer: &str, error: &dyn fmt::Display, refusal: Option<&Refusal>) {
+    pub(crate) fn was_refused(&self, peer: &str, error: &dyn fmt::Display, refusal: Option<&RoleMismatch>) {
         if let Some(refusal) = refusal {
             self.0.refused[refusal.reason() as usize].fetch_add(1, Ordering::Relaxed);
         }
@@ -289,13 +289,13 @@ mod tests {
             (Expected::Relay(node("b")), Found::Role(Role::Agent(node("b"))), RefusalReason::OtherRole),
             (Expected::Relay(node("b")), Found::Nothing, RefusalReason::NoRole),
         ] {
-            let refusal = Refusal::new(&expected, found.clone());
+            let refusal = RoleMismatch::new(&expected, found.clone());
             assert_eq!(refusal.reason(), reason);
             let text = refusal.to_string();
             assert!(text.contains(&expected.to_string()) && text.contains(&found.to_string()), "{text}");
             let io = std::io::Error::new(std::io::ErrorKind::InvalidData, refusal.clone().into_tls());
-            assert_eq!(Refusal::in_error(&io), Some(&refusal));
+            assert_eq!(RoleMismatch::in_error(&io), Some(&refusal));
         }
-        assert_eq!(Refusal::in_error(&std::io::Error::other("x")), None);
+        assert_eq!(RoleMismatch::in_error(&std::io::Error::other("x")), None);
     }
 }

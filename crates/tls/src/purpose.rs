@@ -12,7 +12,7 @@ use rustls::{
 };
 use webpki::{EndEntityCert, KeyUsage};
 
-use crate::peers::{Expected, Refusal};
+use crate::peers::{Expected, RoleMismatch};
 
 /// The extended key usage `clientAuth` (RFC 5280, 4.2.1.12) in DER: 1.3.6.1.5.5.7.3.2.
 const CLIENT_AUTH: &[u8] = &[43, 6, 1, 5, 5, 7, 3, 2];
@@ -71,7 +71,7 @@ impl ClientCertVerifier for Callable {
                 None,
             )
             .map_err(wrong)?;
-        self.expected.check(end_entity).map_err(Refusal::into_tls)?;
+        self.expected.check(end_entity).map_err(RoleMismatch::into_tls)?;
         Ok(verified)
     }
 

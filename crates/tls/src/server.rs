@@ -14,7 +14,7 @@ use tokio_rustls::TlsAcceptor;
 
 use crate::files::{Identity, Named, TlsError};
 use crate::fresh::{Fresh, Made, Source};
-use crate::peers::{Expected, Peers, Refusal};
+use crate::peers::{Expected, Peers, RoleMismatch};
 use crate::provider::provider;
 use crate::purpose::Callable;
 use crate::role::stated;
@@ -25,7 +25,7 @@ const HANDSHAKE: Duration = Duration::from_secs(10);
 /// A TLS connection of a caller.
 pub type ServerStream<S> = tokio_rustls::server::TlsStream<S>;
 
-/// Who may call.
+/// Which certificates callers must show.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Callers {
     /// Any caller. None is asked for a certificate.
@@ -167,7 +167,7 @@ impl Server {
 
     /// Counts and logs a refused handshake, as a warning once for each caller and reason.
     pub fn refused(&self, caller: IpAddr, error: &io::Error) {
-        self.peers.was_refused(&caller.to_string(), error, Refusal::in_error(error));
+        self.peers.was_refused(&caller.to_string(), error, RoleMismatch::in_error(error));
     }
 
     /// Counts of what callers have shown.

@@ -64,7 +64,7 @@ impl Context {
         Some(Self { trace, span, flags, state: state(states) })
     }
 
-    /// The trace.
+    /// Id of the trace (W3C Trace Context, `trace-id`).
     #[must_use]
     pub fn trace_id(&self) -> TraceId {
         self.trace

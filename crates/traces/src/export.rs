@@ -38,7 +38,7 @@ pub enum Lost {
 }
 
 impl Lost {
-    /// All reasons.
+    /// Every reason, for metrics that begin with 0.
     pub const ALL: [Self; 2] = [Self::QueueFull, Self::NotDelivered];
 
     /// The word in metrics.

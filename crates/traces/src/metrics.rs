@@ -64,7 +64,7 @@ impl TraceMetrics {
         metrics
     }
 
-    /// Reads the counts.
+    /// Brings the counters to what the exporter has counted. Call it before they are read.
     pub fn refresh(&self) {
         self.exported.inner().store(exported_spans(), Ordering::Relaxed);
         for why in Lost::ALL {

@@ -17,7 +17,7 @@ use crate::sampler::{Root, Sampler};
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("invalid {variable}: {why}")]
 pub struct SettingsError {
-    /// The variable.
+    /// Name of the environment variable.
     pub variable: String,
     why: String,
 }

@@ -159,7 +159,7 @@ impl Trace {
         self.child_of_kind(name, Kind::Internal)
     }
 
-    /// Begins a part.
+    /// Begins a part of this kind; it ends when the span is ended or dropped.
     pub fn child_of_kind(&self, name: &'static str, kind: Kind) -> Span {
         let trace = match (&self.recording, &self.context) {
             (Some(recording), Some(context)) => self.opened(recording, context, name.into(), kind),

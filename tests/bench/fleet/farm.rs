@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use agent::fleet::{SimulatedAgent, Threads};
+use agent::fleet::{FleetAgent, Threads};
 use agent::{Config, Launcher};
 use model::{Demand, NodeId, Placement, RendererType, SpawnId, Timing};
 use registry::{Registry, Reserve, Reserved};
@@ -21,7 +21,7 @@ const LIMIT: Duration = Duration::from_secs(120);
 
 /// See the module's documentation.
 pub(super) struct Fleet {
-    agents: BTreeMap<NodeId, Arc<SimulatedAgent>>,
+    agents: BTreeMap<NodeId, Arc<FleetAgent>>,
     pub(super) front_door: Registry,
     links: Vec<Registry>,
     threads: Threads,
@@ -91,7 +91,7 @@ impl Fleet {
         config.advertise = Some(format!("http://10.0.{}.{}:7070", n / 250, n % 250));
         config.ports = 20_000..=29_999;
         let link = self.links[n % self.links.len()].clone();
-        let agent = SimulatedAgent::start(config, &self.threads, link);
+        let agent = FleetAgent::start(config, &self.threads, link);
         self.agents.insert(node, Arc::new(agent.map_err(anyhow::Error::msg)?));
         Ok(())
     }
@@ -102,7 +102,7 @@ impl Fleet {
         Ok(())
     }
 
-    pub(super) fn all(&self) -> Vec<Arc<SimulatedAgent>> {
+    pub(super) fn all(&self) -> Vec<Arc<FleetAgent>> {
         self.agents.values().cloned().collect()
     }
 

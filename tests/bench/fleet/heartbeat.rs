@@ -6,7 +6,8 @@ use std::time::Duration;
 use hatchery_tests::RedisServer;
 use model::{AgentEpoch, NodeDescription, NodeId, NodeKind, SpawnId, SpawnState, Supply, Timing};
 use registry::{
-    AgentReport, Agreement, Check, Digest, HeardReport, Heartbeat, Identity, Keepalive, Registry, SpawnReport,
+    AgentIdentity, AgentReport, Agreement, Check, Digest, HeardReport, Heartbeat, Keepalive, Registry,
+    SpawnReport,
 };
 
 use super::spent::Spent;
@@ -63,7 +64,7 @@ async fn heartbeats(redis: &RedisServer, count: usize, table: &mut Table) -> any
         version: "0.1.0".to_owned(),
         viewer_relay: None,
     };
-    let identity = Identity { instance: uuid::Uuid::new_v4(), life: 1 };
+    let identity = AgentIdentity { instance: uuid::Uuid::new_v4(), life: 1 };
     let (node, epoch, digest): (NodeId, _, _) = ("node-0".parse()?, AgentEpoch::mint(), Digest(7));
     let mut report = AgentReport {
         node: node.clone(),

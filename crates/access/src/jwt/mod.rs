@@ -22,7 +22,7 @@ use model::{Owner, Timestamp};
 use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
 
-use crate::caller::{Caller, Denied, Limits, Reason};
+use crate::caller::{Caller, CallerLimits, DenialReason, Denied};
 use crate::scope::{Scope, Scopes};
 pub(crate) use keys::{TokenKey, read};
 
@@ -101,7 +101,7 @@ pub(crate) fn check<'k>(
     token: &str,
     keys: impl Iterator<Item = &'k TokenKey>,
     demands: &Demands,
-    limits: Limits,
+    limits: CallerLimits,
 ) -> Result<Caller, Denied> {
     provider::install();
     let header = jsonwebtoken::decode_header(token).map_err(|_| Denied::malformed())?;
@@ -109,23 +109,25 @@ pub(crate) fn check<'k>(
     let denied = |reason| Denied { reason, key: key.clone() };
     // `crit` names extensions that a verifier must understand (RFC 7515, 4.1.11), and none is known here.
     if header.crit.is_some() {
-        return Err(denied(Reason::Malformed));
+        return Err(denied(DenialReason::Malformed));
     }
     let named = |key: &&TokenKey| match (&key.id, &header.kid) {
         (Some(known), Some(named)) => known == named,
         _ => true,
     };
-    let mut reason = Reason::UnknownKey;
+    let mut reason = DenialReason::UnknownKey;
     for key in keys.filter(|key| key.algorithm == header.alg).filter(named) {
         match jsonwebtoken::decode::<Claims>(token, &key.key, &validation(key, demands)) {
             Ok(token) if demands.audience.is_none() && token.claims.aud.is_some() => {
-                return Err(denied(Reason::WrongAudience));
+                return Err(denied(DenialReason::WrongAudience));
             }
-            Ok(token) => return caller(&token.claims, limits).ok_or_else(|| denied(Reason::WrongClaims)),
+            Ok(token) => {
+                return caller(&token.claims, limits).ok_or_else(|| denied(DenialReason::WrongClaims));
+            }
             Err(error) => reason = reason_of(error.kind()),
         }
         // A wrong signature may be another key's. Any other error holds for every key.
-        if reason != Reason::WrongSignature {
+        if reason != DenialReason::WrongSignature {
             break;
         }
     }
@@ -151,25 +153,25 @@ fn validation(key: &TokenKey, demands: &Demands) -> Validation {
     validation
 }
 
-fn reason_of(error: &ErrorKind) -> Reason {
+fn reason_of(error: &ErrorKind) -> DenialReason {
     match error {
-        ErrorKind::InvalidSignature => Reason::WrongSignature,
-        ErrorKind::ExpiredSignature => Reason::Expired,
-        ErrorKind::ImmatureSignature => Reason::NotYetValid,
-        ErrorKind::InvalidIssuer => Reason::WrongIssuer,
-        ErrorKind::InvalidAudience => Reason::WrongAudience,
-        ErrorKind::MissingRequiredClaim(claim) if claim == "iss" => Reason::WrongIssuer,
-        ErrorKind::MissingRequiredClaim(claim) if claim == "aud" => Reason::WrongAudience,
+        ErrorKind::InvalidSignature => DenialReason::WrongSignature,
+        ErrorKind::ExpiredSignature => DenialReason::Expired,
+        ErrorKind::ImmatureSignature => DenialReason::NotYetValid,
+        ErrorKind::InvalidIssuer => DenialReason::WrongIssuer,
+        ErrorKind::InvalidAudience => DenialReason::WrongAudience,
+        ErrorKind::MissingRequiredClaim(claim) if claim == "iss" => DenialReason::WrongIssuer,
+        ErrorKind::MissingRequiredClaim(claim) if claim == "aud" => DenialReason::WrongAudience,
         ErrorKind::MissingRequiredClaim(_) | ErrorKind::InvalidClaimFormat(_) | ErrorKind::Json(_) => {
-            Reason::WrongClaims
+            DenialReason::WrongClaims
         }
-        _ => Reason::Malformed,
+        _ => DenialReason::Malformed,
     }
 }
 
-fn caller(claims: &Claims, defaults: Limits) -> Option<Caller> {
+fn caller(claims: &Claims, defaults: CallerLimits) -> Option<Caller> {
     let owner = owner(&claims.sub)?;
-    let limits = Limits {
+    let limits = CallerLimits {
         per_minute: claims.spawns_per_minute.or(defaults.per_minute),
         concurrent: claims.concurrent_spawns.or(defaults.concurrent),
     };
@@ -199,7 +201,7 @@ fn owner(subject: &str) -> Option<Owner> {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum SignError {
     /// The subject cannot be part of an owner's name.
-    #[error("must be 1 to 251 visible ASCII characters")]
+    #[error("expected 1 to 251 visible ASCII characters")]
     Subject,
     /// The file holds no usable secret; the text says why.
     #[error("{0}")]
@@ -209,14 +211,14 @@ pub enum SignError {
 /// The claims of a token to be signed, as `hatchery token` makes them.
 #[derive(Debug, Clone, Serialize)]
 pub struct NewToken {
-    /// The subject.
+    /// The claim `sub` (RFC 7519, 4.1.2): the user, to whom the spawns belong.
     pub sub: String,
     /// The scopes, separated by spaces.
     pub scope: String,
-    /// The issuer.
+    /// The claim `iss` (RFC 7519, 4.1.1), which `--jwt-issuer` of a front door asks for.
     #[serde(rename = "iss", skip_serializing_if = "Option::is_none")]
     pub issuer: Option<String>,
-    /// The audience.
+    /// The claim `aud` (RFC 7519, 4.1.3), which `--jwt-audience` of a front door asks for.
     #[serde(rename = "aud", skip_serializing_if = "Option::is_none")]
     pub audience: Option<String>,
     /// The most spawns that the subject may start in a minute.

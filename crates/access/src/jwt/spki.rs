@@ -14,14 +14,14 @@ const BIT_STRING: u8 = 0x03;
 const OBJECT_IDENTIFIER: u8 = 0x06;
 const SEQUENCE: u8 = 0x30;
 
-/// A public key.
+/// A public key of an X.509 `SubjectPublicKeyInfo` (RFC 5280, 4.1).
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum PublicKey<'a> {
     /// Modulus and exponent, without leading zeros.
     Rsa { n: &'a [u8], e: &'a [u8] },
     /// A point of the curve P-256 as SEC 1 writes it.
     P256(&'a [u8]),
-    /// A point.
+    /// The 32 bytes of a point (RFC 8410).
     Ed25519(&'a [u8]),
     /// Of another kind.
     Other,

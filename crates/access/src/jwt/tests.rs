@@ -82,13 +82,13 @@ fn claims() -> Value {
     json!({"sub": "alice", "exp": at(300), "scope": "spawn openid"})
 }
 
-fn judged(token: &str, file: &[u8]) -> Result<Caller, Reason> {
+fn judged(token: &str, file: &[u8]) -> Result<Caller, DenialReason> {
     judged_for(token, file, &Demands::default())
 }
 
-fn judged_for(token: &str, file: &[u8], demands: &Demands) -> Result<Caller, Reason> {
+fn judged_for(token: &str, file: &[u8], demands: &Demands) -> Result<Caller, DenialReason> {
     let keys = keys::parse(file).unwrap();
-    check(token, keys.iter(), demands, Limits::default()).map_err(|denied| denied.reason)
+    check(token, keys.iter(), demands, CallerLimits::default()).map_err(|denied| denied.reason)
 }
 
 #[test]
@@ -129,8 +129,11 @@ fn a_token_speaks_for_its_subject_whatever_it_is_signed_with() {
         assert!(expires.since(end) <= Duration::from_secs(1) && end.since(expires) <= Duration::from_secs(1));
     }
     // The name chooses among the keys of a set.
-    assert_eq!(judged(&token(&named("EdDSA", "h"), &claims(), eddsa), &set), Err(Reason::UnknownKey));
-    assert_eq!(judged(&token(&named("HS256", "x"), &claims(), hs256(SECRET)), &set), Err(Reason::UnknownKey));
+    assert_eq!(judged(&token(&named("EdDSA", "h"), &claims(), eddsa), &set), Err(DenialReason::UnknownKey));
+    assert_eq!(
+        judged(&token(&named("HS256", "x"), &claims(), hs256(SECRET)), &set),
+        Err(DenialReason::UnknownKey)
+    );
 }
 
 #[test]
@@ -139,9 +142,7 @@ fn a_key_is_taken_for_nothing_but_what_it_is() {
     let spki = spki_pem(&edwards);
     let curve = p256();
     let curve_pem = p256_pem(&curve);
-    for (alg, wrong) in
-        [("HS256", Reason::UnknownKey), ("HS384", Reason::UnknownKey), ("PS256", Reason::UnknownKey)]
-    {
+    for alg in ["HS256", "HS384", "PS256"] {
         let header = json!({"alg": alg});
         // The public key, as everybody has it, for a secret.
         for (file, known) in [
@@ -151,26 +152,27 @@ fn a_key_is_taken_for_nothing_but_what_it_is() {
             (&spki[..], edwards.public_key().as_ref()),
             (&curve_pem[..], curve.public_key().as_ref()),
         ] {
-            assert_eq!(judged(&token(&header, &claims(), hs256(known)), file), Err(wrong), "{alg}");
+            let judged = judged(&token(&header, &claims(), hs256(known)), file);
+            assert_eq!(judged, Err(DenialReason::UnknownKey), "{alg}");
         }
     }
     for (alg, file) in [("RS256", SECRET), ("EdDSA", SECRET), ("EdDSA", RSA_PUBLIC), ("RS256", &spki)] {
         let forged = token(&json!({"alg": alg}), &claims(), hs256(SECRET));
-        assert_eq!(judged(&forged, file), Err(Reason::UnknownKey), "{alg}");
+        assert_eq!(judged(&forged, file), Err(DenialReason::UnknownKey), "{alg}");
     }
     // Nor does a signature count that another key of the curve has made, that is all zeros, or that is cut.
     let es256 = json!({"alg": "ES256"});
     let random = SystemRandom::new();
     let other = |message: &[u8]| p256().sign(&random, message).unwrap().as_ref().to_vec();
-    assert_eq!(judged(&token(&es256, &claims(), other), &curve_pem), Err(Reason::WrongSignature));
+    assert_eq!(judged(&token(&es256, &claims(), other), &curve_pem), Err(DenialReason::WrongSignature));
     let zeros = |_: &[u8]| vec![0; 64];
-    assert_eq!(judged(&token(&es256, &claims(), zeros), &curve_pem), Err(Reason::WrongSignature));
+    assert_eq!(judged(&token(&es256, &claims(), zeros), &curve_pem), Err(DenialReason::WrongSignature));
     let short = |message: &[u8]| curve.sign(&random, message).unwrap().as_ref()[..63].to_vec();
-    assert_eq!(judged(&token(&es256, &claims(), short), &curve_pem), Err(Reason::WrongSignature));
+    assert_eq!(judged(&token(&es256, &claims(), short), &curve_pem), Err(DenialReason::WrongSignature));
     // A key that comes with the token is nobody's.
     let jwk = json!({"kty": "oct", "k": URL_SAFE_NO_PAD.encode("x".repeat(32))});
     let brought = token(&json!({"alg": "HS256", "jwk": jwk}), &claims(), hs256(&[b'x'; 32]));
-    assert_eq!(judged(&brought, SECRET), Err(Reason::WrongSignature));
+    assert_eq!(judged(&brought, SECRET), Err(DenialReason::WrongSignature));
 }
 
 #[test]
@@ -179,14 +181,14 @@ fn a_token_that_is_not_signed_is_none() {
         let header = json!({"alg": alg, "typ": "JWT"});
         for signature in ["", "AA"] {
             let unsigned = format!("{}.{}.{signature}", encoded(&header), encoded(&claims()));
-            assert_eq!(judged(&unsigned, SECRET), Err(Reason::Malformed), "{alg}");
+            assert_eq!(judged(&unsigned, SECRET), Err(DenialReason::Malformed), "{alg}");
         }
     }
     let header = json!({"alg": "HS256"});
     let unsigned = format!("{}.{}.", encoded(&header), encoded(&claims()));
-    assert_eq!(judged(&unsigned, SECRET), Err(Reason::WrongSignature));
+    assert_eq!(judged(&unsigned, SECRET), Err(DenialReason::WrongSignature));
     let critical = json!({"alg": "HS256", "crit": ["exp"], "exp": 1});
-    assert_eq!(judged(&token(&critical, &claims(), hs256(SECRET)), SECRET), Err(Reason::Malformed));
+    assert_eq!(judged(&token(&critical, &claims(), hs256(SECRET)), SECRET), Err(DenialReason::Malformed));
 }
 
 #[test]
@@ -205,43 +207,43 @@ fn what_a_token_says_is_held_against_what_it_must_say() {
     for (changes, wanted) in [
         (json!({}), None),
         (json!({"exp": at(-20)}), None),
-        (json!({"exp": at(-60)}), Some(Reason::Expired)),
-        (json!({"exp": 0}), Some(Reason::Expired)),
-        (json!({"exp": at(300).to_string()}), Some(Reason::WrongClaims)),
-        (json!({"exp": null}), Some(Reason::WrongClaims)),
-        (json!({"exp": -1}), Some(Reason::WrongClaims)),
-        (json!({"exp": [at(300)]}), Some(Reason::WrongClaims)),
-        (json!({"exp": true}), Some(Reason::WrongClaims)),
-        (json!({"exp": "gone"}), Some(Reason::WrongClaims)),
-        (json!({"exp": 1e300}), Some(Reason::WrongClaims)),
+        (json!({"exp": at(-60)}), Some(DenialReason::Expired)),
+        (json!({"exp": 0}), Some(DenialReason::Expired)),
+        (json!({"exp": at(300).to_string()}), Some(DenialReason::WrongClaims)),
+        (json!({"exp": null}), Some(DenialReason::WrongClaims)),
+        (json!({"exp": -1}), Some(DenialReason::WrongClaims)),
+        (json!({"exp": [at(300)]}), Some(DenialReason::WrongClaims)),
+        (json!({"exp": true}), Some(DenialReason::WrongClaims)),
+        (json!({"exp": "gone"}), Some(DenialReason::WrongClaims)),
+        (json!({"exp": 1e300}), Some(DenialReason::WrongClaims)),
         (json!({"exp": u64::MAX}), None),
         (json!({"nbf": at(20)}), None),
-        (json!({"nbf": at(60)}), Some(Reason::NotYetValid)),
-        (json!({"nbf": "now"}), Some(Reason::WrongClaims)),
-        (json!({"nbf": null}), Some(Reason::WrongClaims)),
-        (json!({"iss": "them"}), Some(Reason::WrongIssuer)),
-        (json!({"iss": 7}), Some(Reason::WrongClaims)),
-        (json!({"iss": ["us"]}), Some(Reason::WrongClaims)),
-        (json!({"iss": ["them", "us"]}), Some(Reason::WrongClaims)),
-        (json!({"iss": "gone"}), Some(Reason::WrongIssuer)),
-        (json!({"aud": "other"}), Some(Reason::WrongAudience)),
+        (json!({"nbf": at(60)}), Some(DenialReason::NotYetValid)),
+        (json!({"nbf": "now"}), Some(DenialReason::WrongClaims)),
+        (json!({"nbf": null}), Some(DenialReason::WrongClaims)),
+        (json!({"iss": "them"}), Some(DenialReason::WrongIssuer)),
+        (json!({"iss": 7}), Some(DenialReason::WrongClaims)),
+        (json!({"iss": ["us"]}), Some(DenialReason::WrongClaims)),
+        (json!({"iss": ["them", "us"]}), Some(DenialReason::WrongClaims)),
+        (json!({"iss": "gone"}), Some(DenialReason::WrongIssuer)),
+        (json!({"aud": "other"}), Some(DenialReason::WrongAudience)),
         (json!({"aud": ["other", "hatchery"]}), None),
-        (json!({"aud": []}), Some(Reason::WrongAudience)),
-        (json!({"aud": {"hatchery": 1}}), Some(Reason::WrongAudience)),
-        (json!({"aud": "gone"}), Some(Reason::WrongAudience)),
-        (json!({"sub": "gone"}), Some(Reason::WrongClaims)),
-        (json!({"sub": ""}), Some(Reason::WrongClaims)),
+        (json!({"aud": []}), Some(DenialReason::WrongAudience)),
+        (json!({"aud": {"hatchery": 1}}), Some(DenialReason::WrongAudience)),
+        (json!({"aud": "gone"}), Some(DenialReason::WrongAudience)),
+        (json!({"sub": "gone"}), Some(DenialReason::WrongClaims)),
+        (json!({"sub": ""}), Some(DenialReason::WrongClaims)),
         (json!({"sub": "a b"}), None),
-        (json!({"sub": "a\nb"}), Some(Reason::WrongClaims)),
-        (json!({"sub": "x".repeat(252)}), Some(Reason::WrongClaims)),
-        (json!({"sub": 7}), Some(Reason::WrongClaims)),
-        (json!({"scope": 7}), Some(Reason::WrongClaims)),
-        (json!({"scope": [7]}), Some(Reason::WrongClaims)),
-        (json!({"scp": 7}), Some(Reason::WrongClaims)),
-        (json!({"concurrentSpawns": 0}), Some(Reason::WrongClaims)),
-        (json!({"concurrentSpawns": "5"}), Some(Reason::WrongClaims)),
-        (json!({"spawnsPerMinute": -1}), Some(Reason::WrongClaims)),
-        (json!({"spawnsPerMinute": 4_294_967_296_u64}), Some(Reason::WrongClaims)),
+        (json!({"sub": "a\nb"}), Some(DenialReason::WrongClaims)),
+        (json!({"sub": "x".repeat(252)}), Some(DenialReason::WrongClaims)),
+        (json!({"sub": 7}), Some(DenialReason::WrongClaims)),
+        (json!({"scope": 7}), Some(DenialReason::WrongClaims)),
+        (json!({"scope": [7]}), Some(DenialReason::WrongClaims)),
+        (json!({"scp": 7}), Some(DenialReason::WrongClaims)),
+        (json!({"concurrentSpawns": 0}), Some(DenialReason::WrongClaims)),
+        (json!({"concurrentSpawns": "5"}), Some(DenialReason::WrongClaims)),
+        (json!({"spawnsPerMinute": -1}), Some(DenialReason::WrongClaims)),
+        (json!({"spawnsPerMinute": 4_294_967_296_u64}), Some(DenialReason::WrongClaims)),
     ] {
         let token = token(&json!({"alg": "HS256"}), &with(changes.clone()), hs256(SECRET));
         assert_eq!(judged_for(&token, SECRET, &demands).err(), wanted, "{changes}");
@@ -287,7 +289,7 @@ fn scopes_may_be_in_the_claim_scp() {
 #[test]
 fn a_token_states_limits_and_the_defaults_hold_where_it_states_none() {
     let count = NonZeroU32::new;
-    let defaults = Limits { per_minute: count(60), concurrent: count(5) };
+    let defaults = CallerLimits { per_minute: count(60), concurrent: count(5) };
     for (claims, per_minute, concurrent) in [
         (json!({}), 60, 5),
         (json!({"concurrentSpawns": 50}), 60, 50),
@@ -299,7 +301,7 @@ fn a_token_states_limits_and_the_defaults_hold_where_it_states_none() {
         let keys = keys::parse(SECRET).unwrap();
         let token = token(&json!({"alg": "HS256"}), &all, hs256(SECRET));
         let caller = check(&token, keys.iter(), &Demands::default(), defaults).unwrap();
-        let wanted = Limits { per_minute: count(per_minute), concurrent: count(concurrent) };
+        let wanted = CallerLimits { per_minute: count(per_minute), concurrent: count(concurrent) };
         assert_eq!(caller.limits, wanted, "{claims}");
     }
 }
@@ -407,7 +409,7 @@ fn a_token_made_here_is_good_here_and_only_with_its_secret() {
     let signed = new.sign(file.path()).unwrap();
     let caller = judged(&signed, SECRET).unwrap();
     assert_eq!((caller.owner.as_str(), caller.scopes), ("jwt:ci", scopes));
-    assert_eq!(judged(&signed, b"another secret that is long enough"), Err(Reason::WrongSignature));
+    assert_eq!(judged(&signed, b"another secret that is long enough"), Err(DenialReason::WrongSignature));
     std::fs::write(file.path(), "short").unwrap();
     assert!(new.sign(file.path()).unwrap_err().to_string().contains("32 bytes"));
     new.sub = "a b".to_owned();

@@ -8,8 +8,8 @@ use std::path::PathBuf;
 use crate::config::{Config, Launcher};
 use crate::disk::{Disk, LOOK_TIMEOUT, Lane};
 use crate::procfs;
-use crate::spawn::user::Ids;
-use crate::spawn::users::SpawnUsers;
+use crate::users::SpawnUsers;
+use crate::users::user::Ids;
 
 /// Why a process without a record that looks like a spawn is none.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -22,16 +22,16 @@ use model::{RendererType, SpawnId, Timestamp};
 use super::doubt::{Doubt, Programs, doubts, user_of};
 use crate::config::{Config, Launcher};
 use crate::disk::Disk;
-use crate::liveliness::secret;
 use crate::procfs;
+use crate::secret;
 use crate::simulated::{Server, SimulatedMachine};
 use crate::spawn::lifecycle::lost_after;
 use crate::spawn::output;
 use crate::spawn::process::Process;
-use crate::spawn::user::Ids;
-use crate::spawn::users::SpawnUsers;
 use crate::state::StateDir;
 use crate::state::record::{History, Record};
+use crate::users::SpawnUsers;
+use crate::users::user::Ids;
 
 /// What earlier agents left, in memory only: nothing was changed.
 #[derive(Debug, Default)]

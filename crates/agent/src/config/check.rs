@@ -7,8 +7,8 @@ use model::{RendererType, timing};
 
 use super::{Config, ConfigError, Launcher};
 use crate::address::{host_of, is_host, is_host_and_port};
+use crate::config::reserved::set_by_agent;
 use crate::ports;
-use crate::spawn::reserved::set_by_agent;
 
 /// Nothing starts with less.
 const MIN_MEMORY: u64 = 1 << 20;
@@ -28,46 +28,46 @@ impl Config {
 
     fn check_capacity(&self) -> Result<(), ConfigError> {
         if self.slots == 0 {
-            return Err(ConfigError::new("--slots", "must be at least 1"));
+            return Err(ConfigError::new("--slots", "expected at least 1, got 0"));
         }
         if self.starts == 0 {
-            return Err(ConfigError::new("--starts", "must be at least 1"));
+            return Err(ConfigError::new("--starts", "expected at least 1, got 0"));
         }
         self.check_warm()?;
         if *self.ports.start() == 0 || self.ports.is_empty() {
-            let wants = format!("must be FIRST-LAST with 1 <= FIRST <= LAST, not {}", range(&self.ports));
-            return Err(ConfigError::new("--ports", wants));
+            let problem = format!("expected FIRST-LAST with 1 <= FIRST <= LAST, got {}", range(&self.ports));
+            return Err(ConfigError::new("--ports", problem));
         }
         let usable = ports::usable(&self.ports).count();
         if usable < usize::try_from(self.slots).unwrap_or(usize::MAX) {
-            let wants = format!(
-                "must hold a port for each of the {} slots, but {} has only {usable} that browsers connect to",
+            let problem = format!(
+                "it must hold a port for each of the {} slots, but {} has only {usable} that browsers connect to",
                 self.slots,
                 range(&self.ports)
             );
-            return Err(ConfigError::new("--ports", wants));
+            return Err(ConfigError::new("--ports", problem));
         }
         if let Some((users, count)) =
             self.spawn_users.as_ref().and_then(|users| Some((users, users.count()?)))
             && count < u64::from(self.slots)
         {
-            let wants = format!(
-                "must hold a user for each of the {} slots (--slots), but {users} has only {count}",
+            let problem = format!(
+                "it must hold a user for each of the {} slots (--slots), but {users} has only {count}",
                 self.slots
             );
-            return Err(ConfigError::new("--spawn-user", wants));
+            return Err(ConfigError::new("--spawn-user", problem));
         }
         if !self.csr && !self.ssr {
             return Err(ConfigError::new(
                 "--csr",
-                "and --ssr must not both be false: nothing could be spawned",
+                "--csr and --ssr must not both be false: nothing could be spawned",
             ));
         }
         if self.gpus > 0 && self.gpu_slots == 0 {
-            return Err(ConfigError::new("--gpu-slots", "must be at least 1 when --gpus is given"));
+            return Err(ConfigError::new("--gpu-slots", "expected at least 1 with --gpus, got 0"));
         }
         if self.gpus > 1024 {
-            return Err(ConfigError::new("--gpus", format!("must be at most 1024, not {}", self.gpus)));
+            return Err(ConfigError::new("--gpus", format!("expected at most 1024, got {}", self.gpus)));
         }
         Ok(())
     }
@@ -76,22 +76,22 @@ impl Config {
         let count = |renderer| self.warm.get(&renderer).copied().unwrap_or(0);
         let (csr, ssr) = (count(RendererType::Csr), count(RendererType::Ssr));
         let all = u64::from(csr) + u64::from(ssr);
-        let wrong = |wants: String| Err(ConfigError::new("--warm", wants));
+        let wrong = |problem: String| Err(ConfigError::new("--warm", problem));
         if all > u64::from(self.slots) {
-            return wrong(format!("must be at most the {} slots (--slots) together, not {all}", self.slots));
+            return wrong(format!("expected at most the {} slots (--slots) together, got {all}", self.slots));
         }
         if csr > 0 && !self.csr {
-            return wrong(format!("must not keep csr={csr}: --csr is false"));
+            return wrong(format!("it must not keep csr={csr}: --csr is false"));
         }
         if ssr > 0 && !self.ssr {
-            return wrong(format!("must not keep ssr={ssr}: --ssr is false"));
+            return wrong(format!("it must not keep ssr={ssr}: --ssr is false"));
         }
         let gpu_slots = u64::from(self.gpus) * u64::from(self.gpu_slots);
         if self.gpus > 0 && u64::from(ssr) > gpu_slots {
-            return wrong(format!("must keep at most the {gpu_slots} GPU slots of ssr, not {ssr}"));
+            return wrong(format!("it must keep at most the {gpu_slots} GPU slots of ssr, not {ssr}"));
         }
         if all > 0 && self.launcher == Launcher::Nothing {
-            return wrong("needs --executable: without processes there is nothing to keep".to_owned());
+            return wrong("it needs --executable: without processes there is nothing to keep".to_owned());
         }
         Ok(())
     }
@@ -106,26 +106,26 @@ impl Config {
             if let Some((other, _)) =
                 listeners[..i].iter().find(|(_, taken)| taken == addr && addr.port() != 0)
             {
-                return Err(ConfigError::new(flag, format!("must not be the same as {other}, {addr}")));
+                return Err(ConfigError::new(flag, format!("it must not be the same as {other}, {addr}")));
             }
         }
         if let Some(url) = &self.advertise {
             host_of(url).map_err(|why| {
                 ConfigError::new(
                     "--advertise",
-                    format!("must be a URL like http://10.0.0.7:7070, not {url:?}: {why}"),
+                    format!("expected a URL like http://10.0.0.7:7070, got {url:?}: {why}"),
                 )
             })?;
         }
         if let Some(relay) = &self.viewer_relay {
             if !is_host_and_port(relay) {
-                let wants = format!("must be HOST:PORT, for example node-a.example:8091, not {relay:?}");
-                return Err(ConfigError::new("--viewer-relay", wants));
+                let problem = format!("expected HOST:PORT, for example node-a.example:8091, got {relay:?}");
+                return Err(ConfigError::new("--viewer-relay", problem));
             }
             if self.tls.grpc.is_none() {
                 return Err(ConfigError::new(
                     "--viewer-relay",
-                    "needs --tls-cert, --tls-key and --tls-client-ca: the relay is known by its certificate",
+                    "it needs --tls-cert, --tls-key and --tls-client-ca: the relay is known by its certificate",
                 ));
             }
         }
@@ -134,7 +134,7 @@ impl Config {
         {
             return Err(ConfigError::new(
                 "--public-host",
-                format!("must be a host name or address, not {host:?}"),
+                format!("expected a host name or address, got {host:?}"),
             ));
         }
         Ok(())
@@ -142,7 +142,7 @@ impl Config {
 
     fn check_names(&self) -> Result<(), ConfigError> {
         model::id::check_name(&self.pool)
-            .map_err(|e| ConfigError::new("--pool", format!("{:?} {e}", self.pool)))?;
+            .map_err(|e| ConfigError::new("--pool", format!("the pool {:?} {e}", self.pool)))?;
         for (k, v) in &self.labels {
             model::node::check_label(k, v).map_err(|e| ConfigError::new("--label", e))?;
         }
@@ -157,7 +157,7 @@ impl Config {
             ("--warm-age", self.warm_age),
         ] {
             if duration.is_zero() {
-                return Err(ConfigError::new(flag, "must be longer than nothing"));
+                return Err(ConfigError::new(flag, "expected a duration longer than nothing, got 0s"));
             }
         }
         for (flag, duration) in [
@@ -169,7 +169,7 @@ impl Config {
         ] {
             if duration > Duration::from_secs(7 * 24 * 3600) {
                 let given = humantime::format_duration(duration);
-                return Err(ConfigError::new(flag, format!("must be at most 7days, not {given}")));
+                return Err(ConfigError::new(flag, format!("expected at most 7days, got {given}")));
             }
         }
         let kept = timing::MIN_KEEP_ENDED..=timing::MAX_KEEP_ENDED;
@@ -178,7 +178,7 @@ impl Config {
                 [*kept.start(), *kept.end(), self.keep_ended].map(humantime::format_duration);
             return Err(ConfigError::new(
                 "--keep-ended",
-                format!("must be from {least} to {most}, not {given}"),
+                format!("expected from {least} to {most}, got {given}"),
             ));
         }
         Ok(())
@@ -186,29 +186,29 @@ impl Config {
 
     fn check_process(&self) -> Result<(), ConfigError> {
         if self.spawn_memory.is_some_and(|bytes| bytes < MIN_MEMORY) {
-            return Err(ConfigError::new("--spawn-memory", "must be at least 1MiB"));
+            return Err(ConfigError::new("--spawn-memory", "expected at least 1MiB, got less"));
         }
         if let Some(cpus) = self.spawn_cpus.filter(|cpus| !(0.01..=4096.0).contains(cpus)) {
-            return Err(ConfigError::new("--spawn-cpus", format!("must be from 0.01 to 4096, not {cpus}")));
+            return Err(ConfigError::new("--spawn-cpus", format!("expected from 0.01 to 4096, got {cpus}")));
         }
         for dir in &self.model_dirs {
             // The server joins directories with `;` and refuses `*`.
             if dir.to_string_lossy().contains([';', '*', '\0']) {
-                let wants = format!("must not contain ';' or '*', as {} does", dir.display());
-                return Err(ConfigError::new("--model-dir", wants));
+                let problem = format!("it must not contain ';' or '*', as {} does", dir.display());
+                return Err(ConfigError::new("--model-dir", problem));
             }
         }
         for (key, value) in &self.env {
             if key.is_empty() || key.contains(['=', '\0']) || value.contains('\0') {
-                return Err(ConfigError::new("--env", format!("must be NAME=VALUE, not {key:?}={value:?}")));
+                return Err(ConfigError::new("--env", format!("expected NAME=VALUE, got {key:?}={value:?}")));
             }
         }
         for arg in &self.args {
             if let Some(ours) = set_by_agent(arg, self.license_file.is_some()) {
-                return Err(ConfigError::new("--arg", format!("must not set {ours}: the agent does")));
+                return Err(ConfigError::new("--arg", format!("it must not set {ours}: the agent does")));
             }
             if arg.contains('\0') {
-                return Err(ConfigError::new("--arg", format!("must not contain NUL, as {arg:?} does")));
+                return Err(ConfigError::new("--arg", format!("it must not contain NUL, as {arg:?} does")));
             }
         }
         Ok(())
@@ -222,7 +222,7 @@ fn range(ports: &RangeInclusive<u16>) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::spawn::users::SpawnUsers;
+    use crate::users::SpawnUsers;
 
     fn good() -> Config {
         Config::new(
@@ -299,7 +299,7 @@ mod tests {
             spoil(&mut config);
             let error = config.check().expect_err(flag);
             assert_eq!(error.flag, *flag, "{error}");
-            assert!(error.to_string().starts_with(flag));
+            assert!(error.to_string().starts_with(&format!("invalid {flag}: ")));
         }
     }
 }

@@ -25,7 +25,6 @@ pub(crate) const LOOK_TIMEOUT: Duration = Duration::from_secs(2);
 pub(crate) struct Disk {
     /// Executable, log file, control group and `exec` of one start.
     pub(crate) starts: Lane,
-    /// Model directories.
     pub(crate) models: Lane,
     /// Journal and desired state. One thread, so that writes keep their order.
     pub(crate) state: Lane,

@@ -60,7 +60,6 @@ pub(super) fn executable(config: &Config) -> Vec<Finding> {
     }
 }
 
-/// The vendor's licence.
 pub(super) fn license(config: &Config) -> Vec<Finding> {
     const ADVICE: &str = "name the file with the vendor's key with --license-file, readable by those who run the servers (chmod 0640 and \
                           their group)";

@@ -1,6 +1,6 @@
 //! The receiver of what spawned servers say of themselves: `POST /{secret}/liveliness/{id}?liveliness=ready|ping|disconnect`.
 //!
-//! The secret is the spawn's own ([`secret`]), so no process can report for a spawn of others. Where spawns have users, a report must come from
+//! The secret is the spawn's own ([`crate::secret`]), so no process can report for a spawn of others. Where spawns have users, a report must come from
 //! its spawn's user too: servers tell the secret to whoever listens on this port while no agent does. Any process of the machine can connect,
 //! though: [`limit`] keeps those that only hold connections from keeping spawns out. Where so many connect that a server may not
 //! have been heard, no silence counts, see [`crate::table::Table::deafened`].
@@ -10,7 +10,6 @@
 
 mod head;
 mod limit;
-pub(crate) mod secret;
 
 use std::io;
 use std::sync::Arc;
@@ -29,8 +28,8 @@ use self::limit::{ConnectionLimit, Permit};
 use crate::accept::AcceptPause;
 use crate::node::Node;
 use crate::sockets::{self, Sender};
-use crate::spawn::user::Ids;
 use crate::table::Liveliness;
+use crate::users::user::Ids;
 
 /// What a connection's buffer starts with; any server's request fits.
 const BUFFER: usize = 512;
@@ -118,7 +117,7 @@ async fn converse(
         let parsed = if skip > 0 { Parsed::Partial } else { head::parse(&buffer) };
         match parsed {
             Parsed::Partial if buffer.len() >= MAX_HEAD => {
-                return stream.write_all(&Response::TooLong.bytes(true)).await;
+                return stream.write_all(&Response::TooLong.bytes(Afterwards::Close)).await;
             }
             Parsed::Partial => {
                 let read = tokio::select! {
@@ -132,12 +131,14 @@ async fn converse(
                     Ok(Err(error)) => return Err(error),
                 }
             }
-            Parsed::Bad => return stream.write_all(&Response::BadRequest.bytes(true)).await,
+            Parsed::Bad => return stream.write_all(&Response::BadRequest.bytes(Afterwards::Close)).await,
             Parsed::Whole(head) => {
                 let answer = answer(node, &head, sender, permit);
                 let close = head.close || head.body > MAX_BODY;
                 skip = head.length.saturating_add(head.body);
-                stream.write_all(&answer.bytes(close)).await?;
+                stream
+                    .write_all(&answer.bytes(if close { Afterwards::Close } else { Afterwards::KeepOpen }))
+                    .await?;
                 if close {
                     return Ok(());
                 }
@@ -160,8 +161,15 @@ enum Response {
     TooLong,
 }
 
+/// What becomes of the connection after a response.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Afterwards {
+    KeepOpen,
+    Close,
+}
+
 impl Response {
-    fn bytes(self, close: bool) -> Vec<u8> {
+    fn bytes(self, afterwards: Afterwards) -> Vec<u8> {
         let (status, header, body) = match self {
             Self::TakenIn => ("200 OK", "", ""),
             Self::UnknownId => ("404 Not Found", "", r#"{"error":"invalid spawnId."}"#),
@@ -176,7 +184,10 @@ impl Response {
             Self::TooLong => ("431 Request Header Fields Too Large", "", r#"{"error":"bad request"}"#),
         };
         let kind = if body.is_empty() { "" } else { "content-type: application/json\r\n" };
-        let close = if close { "connection: close\r\n" } else { "" };
+        let close = match afterwards {
+            Afterwards::KeepOpen => "",
+            Afterwards::Close => "connection: close\r\n",
+        };
         let length = body.len();
         format!("HTTP/1.1 {status}\r\n{header}{kind}{close}content-length: {length}\r\n\r\n{body}")
             .into_bytes()
@@ -331,8 +342,11 @@ mod tests {
 
     #[test]
     fn a_good_report_gets_an_empty_answer() {
-        assert_eq!(Response::TakenIn.bytes(false), b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n");
-        let bytes = String::from_utf8(Response::UnknownId.bytes(true)).unwrap();
+        assert_eq!(
+            Response::TakenIn.bytes(Afterwards::KeepOpen),
+            b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n"
+        );
+        let bytes = String::from_utf8(Response::UnknownId.bytes(Afterwards::Close)).unwrap();
         assert!(bytes.contains("\r\nconnection: close\r\ncontent-length: 28\r\n\r\n{"), "{bytes}");
     }
 }

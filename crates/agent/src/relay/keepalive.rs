@@ -5,7 +5,7 @@ use registry::{Check, Keepalive, Orders, RegistryError};
 use tokio::time::Instant;
 
 use super::{Relay, ReportOutcome};
-use crate::agreement::{self, Turn};
+use crate::agreement::{self, HeartbeatPart};
 
 impl Relay {
     pub(super) fn after_keepalive(
@@ -54,9 +54,9 @@ impl Relay {
             return None;
         }
         let check = match self.rotation.next(&self.reported) {
-            Turn::Spawn(spawn) => Check::Spawn(Box::new(spawn.report(now))),
-            Turn::Nothing => Check::Counts,
-            Turn::Node => {
+            HeartbeatPart::Spawn(spawn) => Check::Spawn(Box::new(spawn.report(now))),
+            HeartbeatPart::Nothing => Check::Counts,
+            HeartbeatPart::Node => {
                 Check::Node { description: Box::new(description), identity: self.node.state.identity }
             }
         };

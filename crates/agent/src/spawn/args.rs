@@ -7,7 +7,7 @@ use std::time::Duration;
 use model::{RendererType, SpawnId};
 
 use crate::config::Config;
-use crate::liveliness::secret::{self, Secret};
+use crate::secret::{self, Secret};
 
 /// A warm server ends itself so much later than its agent ends it or its spawn.
 const WARM_MARGIN: Duration = Duration::from_secs(60);
@@ -137,9 +137,9 @@ fn whole_seconds(duration: Duration) -> u64 {
 mod tests {
     use proptest::prelude::*;
 
-    use super::super::reserved::OURS;
     use super::*;
     use crate::config::Launcher;
+    use crate::config::reserved::OURS;
 
     fn fixed(change: impl FnOnce(&mut Config)) -> Fixed {
         let mut config = Config::new("n".parse().unwrap(), Launcher::Nothing, "/s".into());

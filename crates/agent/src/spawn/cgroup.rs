@@ -41,23 +41,24 @@ impl Groups {
     /// processes that may be moved out of the way.
     pub(crate) fn open(config: &Config, ours: &[u32]) -> Result<Option<Self>, ConfigError> {
         let Some((flag, dir)) = wanted(config)? else { return Ok(None) };
-        let wants = |why: String| ConfigError::new(flag, why);
+        let problem = |why: String| ConfigError::new(flag, why);
         let shown = dir.display();
         if !dir.exists() {
             fs::create_dir(&dir).map_err(|e| {
-                wants(format!("needs the group {shown} (--cgroup), which cannot be made: {e}"))
+                problem(format!("it needs the group {shown} (--cgroup), which cannot be made: {e}"))
             })?;
         }
         let wanted = controllers(config, flag, &dir)?;
         let pids = wanted.contains(&"pids");
-        pass_on(&dir, &wanted, ours)
-            .map_err(|e| wants(format!("cannot have {} in {shown} (--cgroup): {e}", wanted.join(", "))))?;
+        pass_on(&dir, &wanted, ours).map_err(|e| {
+            problem(format!("the agent cannot have {} in {shown} (--cgroup): {e}", wanted.join(", ")))
+        })?;
         let prefix = format!("spawn-{}-", config.node);
         let groups = Self { dir, prefix, memory: config.spawn_memory, cpus: config.spawn_cpus, pids };
         let trial = groups.dir.join(format!("{}trial", groups.prefix));
-        fs::create_dir(&trial)
-            .and_then(|()| fs::remove_dir(&trial))
-            .map_err(|e| wants(format!("cannot make groups in {} (--cgroup): {e}", groups.dir.display())))?;
+        fs::create_dir(&trial).and_then(|()| fs::remove_dir(&trial)).map_err(|e| {
+            problem(format!("the agent cannot make groups in {} (--cgroup): {e}", groups.dir.display()))
+        })?;
         Ok(Some(groups))
     }
 
@@ -213,7 +214,7 @@ fn wanted(config: &Config) -> Result<Option<(&'static str, PathBuf)>, ConfigErro
         (Some(_), None, None) => "--cgroup",
         (None, None, None) => return Ok(None),
     };
-    let missing = || format!("needs cgroup v2, which this machine has not mounted; {ADVICE}");
+    let missing = || format!("it needs cgroup v2, which this machine has not mounted; {ADVICE}");
     let dir = config.cgroup.clone().or_else(own_group).ok_or_else(|| ConfigError::new(flag, missing()))?;
     Ok(Some((flag, dir)))
 }
@@ -222,7 +223,7 @@ fn wanted(config: &Config) -> Result<Option<(&'static str, PathBuf)>, ConfigErro
 fn controllers(config: &Config, flag: &'static str, dir: &Path) -> Result<Vec<&'static str>, ConfigError> {
     let shown = dir.display();
     let offered = fs::read_to_string(dir.join("cgroup.controllers")).map_err(|e| {
-        let why = format!("needs a cgroup v2 directory, which {shown} (--cgroup) is not: {e}; {ADVICE}");
+        let why = format!("it needs a cgroup v2 directory, which {shown} (--cgroup) is not: {e}; {ADVICE}");
         ConfigError::new(flag, why)
     })?;
     let offers = |controller: &str| offered.split_whitespace().any(|one| one == controller);
@@ -234,7 +235,7 @@ fn controllers(config: &Config, flag: &'static str, dir: &Path) -> Result<Vec<&'
     if let Some((flag, controller, _)) = lacking {
         let has = if offered.trim().is_empty() { "none" } else { offered.trim() };
         let why = format!(
-            "needs the {controller} controller of cgroup v2 in {shown} (--cgroup), which has {has}; {ADVICE}"
+            "it needs the {controller} controller of cgroup v2 in {shown} (--cgroup), which has {has}; {ADVICE}"
         );
         return Err(ConfigError::new(flag, why));
     }
@@ -353,16 +354,16 @@ mod tests {
         let error = Groups::open(&limited, &[]).unwrap_err();
         assert_eq!(error.flag, "--spawn-memory");
         for word in ["memory controller", "has hugetlb", "unified_cgroup_hierarchy", "Delegate=yes"] {
-            assert!(error.wants.contains(word), "no {word} in {error}");
+            assert!(error.problem.contains(word), "no {word} in {error}");
         }
         let limited = Config { spawn_cpus: cpus, ..config(dir.path()) };
         assert_eq!(Groups::open(&limited, &[]).unwrap_err().flag, "--spawn-cpus");
         let plain = tempfile::tempdir().unwrap();
         let error = Groups::open(&config(plain.path()), &[]).unwrap_err();
         assert_eq!(error.flag, "--cgroup");
-        assert!(error.wants.contains("cgroup v2 directory"), "{error}");
+        assert!(error.problem.contains("cgroup v2 directory"), "{error}");
         let error = Groups::open(&config(Path::new("/nonexistent/group")), &[]).unwrap_err();
-        assert!(error.wants.contains("/nonexistent/group"), "{error}");
+        assert!(error.problem.contains("/nonexistent/group"), "{error}");
     }
 
     #[test]

@@ -10,7 +10,7 @@ use std::path::Path;
 use std::process::{Command, ExitCode};
 
 use super::cgroup::Group;
-use super::user::Ids;
+use crate::users::user::Ids;
 
 /// The name that this program is started by when it is to become a server.
 pub const LAUNCHER: &str = "hatchery-launch";

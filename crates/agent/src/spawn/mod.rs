@@ -1,4 +1,4 @@
-//! One spawn: what is known of it, and the task that owns it.
+//! One spawn: what is known of it, and what it runs as. The tasks that own spawns are in [`crate::supervision`].
 //!
 //! | from | input | to | effect |
 //! | --- | --- | --- | --- |
@@ -16,18 +16,15 @@
 //! What is not in the table changes nothing. `ready-timeout`, `stop-grace` and the ping interval I are settings of the agent.
 //!
 //! Reading order: [`lifecycle`] (the table above as a function), [`exit`] (why it ended), [`args`], [`process`] and
-//! [`output`], [`environment`] and [`fingerprint`] (what it runs as), [`user`], [`users`], [`predecessor`], [`cgroup`] and [`launch`] (what it may), [`start`] (all of these
-//! together), [`hold`] (what a start that fails or comes late gives back), [`driver`] (the one task that owns it), [`run`] (start, then driver),
-//! [`traced`] (what a trace shows of it).
+//! [`output`], [`environment`] and [`fingerprint`] (what it runs as), [`predecessor`], [`cgroup`] and [`launch`] (what it may),
+//! [`leftovers`] (what it leaves behind).
 
 pub(crate) mod args;
 pub(crate) mod body;
 pub(crate) mod cgroup;
-pub(crate) mod driver;
 pub(crate) mod environment;
 pub(crate) mod exit;
 pub(crate) mod fingerprint;
-pub(crate) mod hold;
 pub(crate) mod launch;
 pub(crate) mod leftovers;
 pub(crate) mod lifecycle;
@@ -35,13 +32,7 @@ pub(crate) mod limits;
 pub(crate) mod output;
 pub(crate) mod predecessor;
 pub(crate) mod process;
-pub(crate) mod reserved;
-pub(crate) mod run;
-pub(crate) mod start;
-pub(crate) mod traced;
 mod tree;
-pub(crate) mod user;
-pub(crate) mod users;
 pub(crate) mod xauthority;
 
 use std::collections::BTreeMap;
@@ -53,9 +44,9 @@ use model::{Exit, Origin, Owner, RendererType, SpawnId, SpawnState};
 use registry::SpawnReport;
 use tokio::time::Instant;
 
-use self::user::Ids;
 use crate::endpoint::EndpointForm;
-use crate::liveliness::secret::Secret;
+use crate::secret::Secret;
+use crate::users::user::Ids;
 
 /// What does not change while a spawn lives, unless it loses its port before it can listen.
 #[derive(Debug, Clone)]
@@ -134,12 +125,12 @@ impl Facts {
 
 /// When a viewer came, and when it went.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(crate) struct Viewing {
+pub(crate) struct ViewerTimes {
     pub(crate) connected: Option<Instant>,
     pub(crate) disconnected: Option<Instant>,
 }
 
-impl Viewing {
+impl ViewerTimes {
     /// Whether one is there.
     pub(crate) fn is_on(self) -> bool {
         self.connected.is_some() && self.disconnected.is_none()
@@ -166,27 +157,27 @@ impl Viewing {
 
 /// A spawn as it was at one moment.
 #[derive(Debug, Clone)]
-pub(crate) struct Snapshot {
+pub(crate) struct SpawnStatus {
     pub(crate) facts: Arc<Facts>,
     pub(crate) state: SpawnState,
     pub(crate) ready: Option<Instant>,
     /// When it last reported.
     pub(crate) heard: Option<Instant>,
-    pub(crate) viewing: Viewing,
+    pub(crate) viewing: ViewerTimes,
     /// When it is ended at the latest.
     pub(crate) expires: Option<Instant>,
     pub(crate) ended: Option<Instant>,
     pub(crate) exit: Option<Exit>,
 }
 
-impl Snapshot {
+impl SpawnStatus {
     pub(crate) fn new(facts: Arc<Facts>) -> Self {
         Self {
             facts,
             state: SpawnState::Launching,
             ready: None,
             heard: None,
-            viewing: Viewing::default(),
+            viewing: ViewerTimes::default(),
             expires: None,
             ended: None,
             exit: None,
@@ -246,7 +237,6 @@ pub(crate) enum RefusalKind {
 }
 
 impl RefusalKind {
-    /// Every kind.
     pub(crate) const ALL: [Self; 11] = [
         Self::Full,
         Self::GpusFull,
@@ -286,7 +276,7 @@ impl RefusalKind {
 
 /// The answer to the callers of one spawn.
 #[derive(Debug, Clone)]
-pub(crate) enum Answer {
+pub(crate) enum SpawnOutcome {
     Ready {
         start_to_ready: Duration,
         /// The change that reports it to the registry.

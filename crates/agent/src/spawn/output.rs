@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use model::{NodeId, RequestId, SpawnId};
 use rustix::fs::{FallocateFlags, Mode, OFlags, fallocate};
 
-use crate::liveliness::secret;
+use crate::secret;
 
 /// Beyond so many bytes on the disk a file is cut.
 pub(crate) const MAX_ON_DISK: u64 = 8 << 20;

@@ -1,5 +1,5 @@
 //! What an earlier spawn with the same user may have left for the next one: processes, which are ended, and files in the directories
-//! that every user may write to, which are deleted. Only for users that are one spawn's at a time, see [`super::users::SpawnUsers::Each`].
+//! that every user may write to, which are deleted. Only for users that are one spawn's at a time, see [`crate::users::SpawnUsers::Each`].
 //!
 //! Both are bounded in time, and the deletion also in stack and open files, whatever a spawn that was taken over has made. A failure
 //! is an error: a spawn must not start beside what another one has left.
@@ -21,12 +21,12 @@ use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use tokio::time::Instant;
 
 use super::tree;
-use super::user::Ids;
+use crate::users::user::Ids;
 use crate::{procfs, reaper};
 
 /// Every user may make files in them, and remove only its own.
 const SHARED: [&str; 3] = ["/tmp", "/var/tmp", "/dev/shm"];
-/// How long processes may take to end, and files to be deleted. Together less than [`super::start::START_TIMEOUT`].
+/// How long processes may take to end, and files to be deleted. Together less than [`crate::supervision::start::START_TIMEOUT`].
 const TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Ends all processes of a user; blocks until they have ended.

@@ -9,7 +9,7 @@ use tokio::time::Instant;
 
 use super::file::replace;
 use super::{Moment, StateDir};
-use crate::table::desired::{DesiredState, Drain};
+use crate::desired_state::{ActiveDrain, DesiredState};
 
 /// As it stands in the file.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -81,7 +81,7 @@ impl StateDir {
             } else {
                 (now + Duration::from_millis(drain.left_ms), now)
             };
-            Drain { deadline, started, reason: drain.reason, by: drain.by, named: drain.named }
+            ActiveDrain { deadline, started, reason: drain.reason, by: drain.by, named: drain.named }
         });
         Some(DesiredState { generation: kept.generation, eligibility: kept.eligibility, drain })
     }
@@ -97,7 +97,7 @@ mod tests {
         let state = StateDir::open(dir.path(), crate::disk::Lane::new("state", 1, 10).unwrap()).unwrap();
         assert_eq!(state.stored_desired(), None);
         let now = Instant::now();
-        let drain = Drain {
+        let drain = ActiveDrain {
             deadline: now + Duration::from_secs(600),
             started: now,
             reason: Some("kernel".to_owned()),

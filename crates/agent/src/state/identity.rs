@@ -1,10 +1,10 @@
 //! Which state directory this is, and which of its agents' lives: with it the registry distinguishes a restarted agent from another machine
-//! with the same name, see [`Identity`].
+//! with the same name, see [`AgentIdentity`].
 
 use std::io;
 use std::path::Path;
 
-use registry::Identity;
+use registry::AgentIdentity;
 use uuid::Uuid;
 
 use super::file::replace;
@@ -12,13 +12,13 @@ use super::file::replace;
 /// The identity of the agent that starts now, and whether the disk has it.
 ///
 /// A life that cannot be written is counted all the same; an instance that cannot be written is another one with every start.
-pub(super) fn next(dir: &Path) -> (Identity, io::Result<()>) {
+pub(super) fn next(dir: &Path) -> (AgentIdentity, io::Result<()>) {
     let (instance, kept) = instance(dir);
     let path = dir.join("life");
     let before = std::fs::read_to_string(&path).ok().and_then(|text| text.trim().parse::<u64>().ok());
     let life = before.unwrap_or(0).saturating_add(1);
     let written = replace(&path, format!("{life}\n").as_bytes());
-    (Identity { instance, life }, kept.and(written))
+    (AgentIdentity { instance, life }, kept.and(written))
 }
 
 fn instance(dir: &Path) -> (Uuid, io::Result<()>) {
@@ -45,7 +45,7 @@ mod tests {
     #[test]
     fn a_directory_keeps_its_instance_and_counts_its_lives() {
         let (dir, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-        let lives: Vec<Identity> = (0..3).map(|_| next(dir.path()).0).collect();
+        let lives: Vec<AgentIdentity> = (0..3).map(|_| next(dir.path()).0).collect();
         assert_eq!(lives.iter().map(|identity| identity.life).collect::<Vec<_>>(), [1, 2, 3]);
         assert!(lives.iter().all(|identity| identity.instance == lives[0].instance));
         assert!(!lives[0].instance.is_nil());
@@ -61,7 +61,7 @@ mod tests {
         std::fs::create_dir(dir.path().join("life.new")).unwrap();
         for _ in 0..2 {
             let (identity, kept) = next(dir.path());
-            assert_eq!(identity, Identity { life: 2, ..first });
+            assert_eq!(identity, AgentIdentity { life: 2, ..first });
             assert!(kept.is_err());
         }
     }

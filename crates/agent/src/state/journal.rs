@@ -56,7 +56,6 @@ impl JournalLine {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct LineNumber(u64);
 
-/// See the module.
 #[derive(Debug)]
 pub(crate) struct Journal {
     shared: Arc<Shared>,

@@ -18,7 +18,7 @@ fn record() -> Record {
         labels: [("sdk".to_owned(), "1".to_owned())].into(),
         tags: [("user".to_owned(), "a\"n\u{e9}".to_owned())].into(),
         owner: Some("key:a".parse().unwrap()),
-        user: Some(crate::spawn::user::Ids { uid: 20_001, gid: 20_001 }),
+        user: Some(crate::users::user::Ids { uid: 20_001, gid: 20_001 }),
         liveliness: "http://127.0.0.1:7071/liveliness".to_owned(),
         ping_ms: 5000,
         request_id: "r".to_owned(),

@@ -29,7 +29,7 @@ use std::io::{self, Read, Seek, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
-use registry::Identity;
+use registry::AgentIdentity;
 use rustix::fs::{FlockOperation, flock};
 
 pub(crate) use self::file::make_dir;
@@ -43,7 +43,7 @@ pub(crate) struct StateDir {
     lock: File,
     pub(crate) clock: Clock,
     pub(crate) journal: Journal,
-    pub(crate) identity: Identity,
+    pub(crate) identity: AgentIdentity,
     logs: PathBuf,
     operator: PathBuf,
 }

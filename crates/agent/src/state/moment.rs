@@ -53,7 +53,6 @@ impl Clock {
         &self.boot
     }
 
-    /// The present.
     pub(crate) fn now(&self) -> Moment {
         if let Some(machine) = &self.simulated {
             return Moment(millis(machine.since_boot()));

@@ -5,7 +5,7 @@ use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
-use crate::spawn::users::SpawnUsers;
+use crate::users::SpawnUsers;
 
 /// Says why a state directory that is there already cannot be relied on.
 ///

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Moment;
 use crate::spawn::exit::Cause;
-use crate::spawn::user::Ids;
+use crate::users::user::Ids;
 
 /// What a spawn is, written once its process was started.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

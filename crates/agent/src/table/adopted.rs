@@ -11,7 +11,7 @@ use super::entrance::{Admitted, Source};
 use super::{Entry, Inbox, Stage, Table};
 use crate::spawn::exit::Cause;
 use crate::spawn::lifecycle::stall_after;
-use crate::spawn::{Answer, Facts, Snapshot, Viewing};
+use crate::spawn::{Facts, SpawnOutcome, SpawnStatus, ViewerTimes};
 
 /// A spawn of an earlier agent whose process runs.
 #[derive(Debug)]
@@ -20,7 +20,7 @@ pub(crate) struct AdoptedSpawn {
     pub(crate) pid: u32,
     pub(crate) state: SpawnState,
     pub(crate) ready: Option<Instant>,
-    pub(crate) viewing: Viewing,
+    pub(crate) viewing: ViewerTimes,
     /// When it is ended at the latest.
     pub(crate) expires: Option<Instant>,
     /// How often it reports.
@@ -42,12 +42,13 @@ impl Table {
         let facts = Arc::new(facts);
         let start_to_ready = |ready: Instant| ready.saturating_duration_since(facts.started);
         // A repeated request gets the first one's answer; the registry acknowledged it long ago.
-        let answer = ready.map(|ready| Answer::Ready { start_to_ready: start_to_ready(ready), serial: 0 });
+        let answer =
+            ready.map(|ready| SpawnOutcome::Ready { start_to_ready: start_to_ready(ready), serial: 0 });
         let notify = Arc::new(Notify::new());
         let answered = answer.is_some();
         let (answer, receiver) = watch::channel(answer);
         let entry = Entry {
-            spawn: Snapshot { state, ready, viewing, expires, ..Snapshot::new(Arc::clone(&facts)) },
+            spawn: SpawnStatus { state, ready, viewing, expires, ..SpawnStatus::new(Arc::clone(&facts)) },
             pid,
             stage: Stage::Launched,
             inbox: Inbox { end, ..Inbox::default() },
@@ -72,23 +73,23 @@ impl Table {
         &mut self,
         facts: Facts,
         ready: Option<Instant>,
-        mut viewing: Viewing,
+        mut viewing: ViewerTimes,
         ended: Instant,
         exit: Exit,
         now: Instant,
     ) {
         let id = facts.id;
         viewing.end(ended);
-        let spawn = Snapshot {
+        let spawn = SpawnStatus {
             state: SpawnState::Exited,
             ready,
             viewing,
             ended: Some(ended),
             exit: Some(exit.clone()),
-            ..Snapshot::new(Arc::new(facts))
+            ..SpawnStatus::new(Arc::new(facts))
         };
         let serial = self.publish(spawn.clone(), ended);
-        let (_, answer) = watch::channel(Some(Answer::Ended { exit, log: Vec::new(), serial }));
+        let (_, answer) = watch::channel(Some(SpawnOutcome::Ended { exit, log: Vec::new(), serial }));
         let entry = Entry {
             spawn,
             pid: 0,
@@ -139,7 +140,7 @@ mod tests {
             started: now,
         };
         let ready = (state == SpawnState::Ready).then_some(now);
-        let (viewing, ping_interval) = (Viewing::default(), Duration::from_secs(5));
+        let (viewing, ping_interval) = (ViewerTimes::default(), Duration::from_secs(5));
         AdoptedSpawn { facts, pid: 7, state, ready, viewing, expires: None, ping_interval, end: None }
     }
 
@@ -176,7 +177,7 @@ mod tests {
         let ready = table.adopt(adopted(19_000, None, SpawnState::Ready, now)).facts.id;
         let launching = table.adopt(adopted(19_001, None, SpawnState::Launching, now)).facts.id;
         let answer = table.join(ready, now).unwrap();
-        assert!(matches!(*answer.borrow(), Some(Answer::Ready { serial: 0, .. })));
+        assert!(matches!(*answer.borrow(), Some(SpawnOutcome::Ready { serial: 0, .. })));
         assert!(table.wait_for_change(0).is_none(), "the registry knows of it");
         table.leave(ready, false, now);
         assert_eq!(table.collect(ready).end, None, "it was answered in an earlier life");
@@ -228,11 +229,11 @@ mod tests {
     fn only_a_spawns_own_secret_reports_for_it_and_an_earlier_releases_spawn_has_none() {
         let (mut table, now) = (table(|_| ()), Instant::now());
         let old = table.adopt(adopted(19_000, None, SpawnState::Ready, now)).facts.id;
-        let secret = crate::liveliness::secret::Secret::mint();
+        let secret = crate::secret::Secret::mint();
         let mut other = adopted(19_001, None, SpawnState::Ready, now);
         other.facts.secret = Some(secret.clone());
         let new = table.adopt(other).facts.id;
-        let url = crate::liveliness::secret::endpoint("", Some(&secret));
+        let url = crate::secret::endpoint("", Some(&secret));
         let text = url.trim_start_matches('/').strip_suffix("/liveliness").unwrap();
         assert!(table.reporter(new, Some(text)).is_some() && table.reporter(old, None).is_some());
         assert!(

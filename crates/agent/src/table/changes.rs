@@ -8,11 +8,11 @@ use tokio::time::Instant;
 
 use super::Table;
 use crate::backlog::Pending;
-use crate::spawn::Snapshot;
+use crate::spawn::SpawnStatus;
 
 impl Table {
     /// Adds a change, in the same step as the state that it reports. Returns its number.
-    pub(super) fn publish(&mut self, spawn: Snapshot, now: Instant) -> u64 {
+    pub(super) fn publish(&mut self, spawn: SpawnStatus, now: Instant) -> u64 {
         let serial = self.backlog.push(spawn, now);
         self.relay.notify_one();
         serial

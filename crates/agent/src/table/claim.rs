@@ -16,12 +16,12 @@ use tokio_util::sync::CancellationToken;
 
 use super::holding::{Claimed, Holding};
 use super::pool::{Lent, PoolEntry};
-use super::warm::plan::{WarmEnd, WarmStage};
+use super::pool::{WarmEnd, WarmStage};
 use super::{Inbox, Table};
-use crate::liveliness::secret::Secret;
 use crate::procfs;
-use crate::spawn::user::Ids;
+use crate::secret::Secret;
 use crate::spawn::{Facts, Refusal, RefusalKind};
+use crate::users::user::Ids;
 
 /// Why a request got no warm server although some are kept of its renderer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

@@ -8,7 +8,7 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use super::Table;
-use super::desired::{DesiredState, EligibilityOrder};
+use crate::desired_state::{DesiredState, EligibilityOrder};
 
 /// While only an earlier agent's file asks for a drain, no spawn is ended before the agent is this old: an operator may have undone the
 /// drain while no agent listened, as the registry's first answer shows.

@@ -15,10 +15,10 @@ use tokio_util::sync::CancellationToken;
 use super::holding::{Claimed, Holding};
 use super::{AdmissionMode, Entry, Inbox, Stage, Table};
 use crate::endpoint::EndpointForm;
-use crate::liveliness::secret::Secret;
+use crate::secret::Secret;
 use crate::spawn::body::Body;
 use crate::spawn::exit::Cause;
-use crate::spawn::{Answer, Facts, Refusal, RefusalKind, Snapshot};
+use crate::spawn::{Facts, Refusal, RefusalKind, SpawnOutcome, SpawnStatus};
 
 /// A search for the owners of taken ports takes no more ports at once.
 const MAX_PORTS_FOUND_TAKEN: usize = 1000;
@@ -70,22 +70,26 @@ impl Default for Source {
 pub(crate) struct Admitted {
     pub(crate) facts: Arc<Facts>,
     pub(crate) notify: Arc<Notify>,
-    pub(crate) answer: watch::Sender<Option<Answer>>,
+    pub(crate) answer: watch::Sender<Option<SpawnOutcome>>,
     pub(crate) source: Source,
 }
 
 /// The decision on a request.
 #[derive(Debug)]
 pub(crate) enum Admission {
-    New(Admitted, watch::Receiver<Option<Answer>>),
+    New(Admitted, watch::Receiver<Option<SpawnOutcome>>),
     /// The spawn is here already; this will be (or was) its answer.
-    Joined(watch::Receiver<Option<Answer>>),
+    Joined(watch::Receiver<Option<SpawnOutcome>>),
     Refused(Refusal),
 }
 
 impl Table {
     /// Joins a spawn that is here already.
-    pub(crate) fn join(&mut self, id: SpawnId, now: Instant) -> Option<watch::Receiver<Option<Answer>>> {
+    pub(crate) fn join(
+        &mut self,
+        id: SpawnId,
+        now: Instant,
+    ) -> Option<watch::Receiver<Option<SpawnOutcome>>> {
         if let Some(entry) = self.running.get_mut(&id) {
             entry.waiting += 1;
             return Some(entry.answer.clone());
@@ -149,9 +153,9 @@ impl Table {
         let notify = Arc::new(Notify::new());
         let (answer, receiver) = watch::channel(None);
         let entry = Entry {
-            spawn: Snapshot {
+            spawn: SpawnStatus {
                 expires: ask.max_life.map(|life| now + life),
-                ..Snapshot::new(Arc::clone(&facts))
+                ..SpawnStatus::new(Arc::clone(&facts))
             },
             pid: 0,
             stage: Stage::Queued,

@@ -8,7 +8,7 @@ use tokio::time::Instant;
 use uuid::Uuid;
 
 use crate::spawn::exit::Cause;
-use crate::spawn::{Answer, Snapshot};
+use crate::spawn::{SpawnOutcome, SpawnStatus};
 
 /// What other tasks have for the driver of a spawn. Everything in it coalesces, so it needs no bound.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -60,14 +60,14 @@ pub(super) struct RelayViewer {
 /// One spawn in the table.
 #[derive(Debug)]
 pub(crate) struct Entry {
-    pub(crate) spawn: Snapshot,
+    pub(crate) spawn: SpawnStatus,
     /// 0 until the process was started.
     pub(crate) pid: u32,
     pub(super) stage: Stage,
     pub(super) inbox: Inbox,
     /// Wakes the driver.
     pub(super) notify: Arc<Notify>,
-    pub(super) answer: watch::Receiver<Option<Answer>>,
+    pub(super) answer: watch::Receiver<Option<SpawnOutcome>>,
     /// Callers that have not been answered yet.
     pub(super) waiting: u32,
     /// Whether some caller was answered.

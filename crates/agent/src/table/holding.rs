@@ -5,9 +5,9 @@ use model::SpawnId;
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
-use crate::liveliness::secret::Secret;
+use crate::secret::Secret;
 use crate::spawn::body::Body;
-use crate::spawn::user::Ids;
+use crate::users::user::Ids;
 
 /// What a spawn holds until its end.
 #[derive(Debug)]

@@ -10,7 +10,6 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::entry::Inbox;
-use super::warm::plan::{WarmEnd, WarmStage};
 use crate::spawn::Facts;
 use crate::spawn::body::Body;
 use crate::spawn::lifecycle::suspect_after;
@@ -18,6 +17,53 @@ use crate::spawn::lifecycle::suspect_after;
 /// After the first failure, the next one starts so much later, and twice as much after each further one.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 const MAX_PAUSE: Duration = Duration::from_secs(60);
+
+/// How far a warm server has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum WarmStage {
+    /// It waits for its turn, or starts.
+    Starting,
+    /// A request could get it.
+    Ready,
+    /// It has been silent for too long.
+    Suspect,
+    /// It is being ended.
+    Ending,
+}
+
+/// Why a warm server is ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) enum WarmEnd {
+    /// A spawn takes its slot, GPU slot, port or memory.
+    Room,
+    /// It has been kept for as long as it may.
+    Aged,
+    /// The node takes no spawns of its renderer: it is closed, another agent has it, starts fail there, or its agent ends.
+    Closed,
+    /// There are more than are wanted.
+    Surplus,
+    /// The agent that started it had other settings.
+    OtherSettings,
+    /// Something has connected to it.
+    Used,
+}
+
+impl WarmEnd {
+    pub(crate) const ALL: [Self; 6] =
+        [Self::Room, Self::Aged, Self::Closed, Self::Surplus, Self::OtherSettings, Self::Used];
+
+    /// The word in logs and metrics.
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::Room => "room",
+            Self::Aged => "aged",
+            Self::Closed => "closed",
+            Self::Surplus => "surplus",
+            Self::OtherSettings => "other-settings",
+            Self::Used => "used",
+        }
+    }
+}
 
 /// Who gets the process of a server that is claimed.
 pub(crate) type Successor = oneshot::Sender<Body>;
@@ -67,7 +113,6 @@ pub(super) struct Backoff {
     pub(super) until: Option<Instant>,
 }
 
-/// See the module.
 #[derive(Debug)]
 pub(super) struct Pool {
     pub(super) wanted: BTreeMap<RendererType, u32>,

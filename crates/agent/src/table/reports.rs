@@ -9,7 +9,7 @@ use model::{SpawnId, SpawnState};
 use tokio::time::Instant;
 
 use super::{Liveliness, Table};
-use crate::spawn::user::Ids;
+use crate::users::user::Ids;
 
 /// A flood that pauses for less is the same one.
 const SAME_FLOOD: Duration = Duration::from_secs(10);

@@ -23,8 +23,8 @@ use uuid::Uuid;
 use super::entry::RelayViewer;
 use super::{Again, Entry, Table};
 use crate::procfs;
-use crate::sockets::Connection;
-use crate::spawn::Viewing;
+use crate::sockets::KernelConnection;
+use crate::spawn::ViewerTimes;
 use crate::spawn::exit::Cause;
 
 /// A viewer has come to a spawn, or gone from it.
@@ -131,7 +131,12 @@ impl Table {
 
     /// Takes in what connections there were at `then`. Returns who has come and gone, and asks for the end of spawns whose viewers
     /// have sent nothing for too long.
-    pub(crate) fn look(&mut self, connections: &[Connection], then: Instant, now: Instant) -> Vec<Seen> {
+    pub(crate) fn look(
+        &mut self,
+        connections: &[KernelConnection],
+        then: Instant,
+        now: Instant,
+    ) -> Vec<Seen> {
         let (mut seen, mut idle) = (Vec::new(), Vec::new());
         // When data last came to each port that has a connection. Where the kernel does not say, it may have come just now.
         let mut heard: HashMap<u16, Option<Instant>> = HashMap::new();
@@ -209,7 +214,7 @@ impl Entry {
         facts.server.is_some()
             && !limit.is_zero()
             && self.viewer.is_none()
-            && self.spawn.viewing == Viewing::default()
+            && self.spawn.viewing == ViewerTimes::default()
             && then.saturating_duration_since(facts.started) >= limit
     }
 
@@ -294,7 +299,7 @@ mod tests {
         let mut table = table(|_| ());
         let (id, port, _) = ready(&mut table, "ws://h:{port}");
         let (shown, viewer) = (Shown::Port(port), Uuid::new_v4());
-        let of_the_relay = Connection { port, silent: Some(Duration::ZERO) };
+        let of_the_relay = KernelConnection { port, silent: Some(Duration::ZERO) };
         let now = Instant::now();
         assert_eq!(table.attach(id, &shown, viewer, false), Ok(port));
         assert_eq!(table.look(&[], now, now), []);
@@ -314,7 +319,7 @@ mod tests {
     fn a_relay_of_the_spawn_that_had_the_port_before_makes_no_viewer() {
         let mut table = table(|_| ());
         let (id, port, _) = ready(&mut table, "ws://h:{port}");
-        let of_the_relay = Connection { port, silent: Some(Duration::ZERO) };
+        let of_the_relay = KernelConnection { port, silent: Some(Duration::ZERO) };
         let now = Instant::now();
         table.hand_out_port(port);
         assert!(table.may_be_a_relays(port, now));
@@ -340,7 +345,7 @@ mod tests {
         entry.spawn.state = SpawnState::Ready;
         let port = entry.spawn.facts.port;
         let look = |table: &mut Table, at: Duration, silent: Option<u64>| {
-            let connection = Connection { port, silent: silent.map(Duration::from_secs) };
+            let connection = KernelConnection { port, silent: silent.map(Duration::from_secs) };
             table.look(&[connection], start + at, start + at);
             table.running[&id].inbox.end
         };

@@ -19,10 +19,10 @@ use tokio::sync::{Notify, oneshot};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use self::plan::{Kept, Plan, Wanted, WarmEnd, WarmStage, plan};
-use super::pool::{KeptServer, PoolEntry};
+use self::plan::{Kept, Plan, Wanted, plan};
+use super::pool::{KeptServer, PoolEntry, WarmEnd, WarmStage};
 use super::{AdmissionMode, Inbox, Liveliness, Table};
-use crate::liveliness::secret::Secret;
+use crate::secret::Secret;
 use crate::spawn::Facts;
 use crate::spawn::exit::Cause;
 

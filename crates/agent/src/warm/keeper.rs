@@ -16,19 +16,18 @@ use crate::node::Node;
 use crate::spawn::body::Body;
 use crate::spawn::exit::{self, Status};
 use crate::spawn::lifecycle::{Effects, Input, Phase, Rules, Signal};
-use crate::spawn::start::{START_TIMEOUT, start_warm};
 use crate::spawn::{Facts, output};
 use crate::start_gate::{StartPermit, Turn};
 use crate::state::record::JournalEvent;
+use crate::supervision::start::{START_TIMEOUT, start_warm};
 use crate::table::pool::KeptServer;
-use crate::table::warm::plan::{WarmEnd, WarmStage};
+use crate::table::pool::{WarmEnd, WarmStage};
 
 /// Between TERM and KILL: nothing has connected to it, and a spawn may wait for what it holds.
 const GRACE: Duration = Duration::from_millis(500);
 /// How long the first record may take, as that of a spawn.
 const RECORD_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// See the module.
 #[derive(Debug)]
 pub(crate) struct Keeper {
     node: Arc<Node>,

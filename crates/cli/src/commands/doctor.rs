@@ -29,7 +29,7 @@ use super::role;
 use crate::args::{Before, ClientFlags, FarmFlag, names_server};
 use crate::context::Context;
 use crate::exit::Exit;
-use crate::failure::Failure;
+use crate::failure::{Failure, Readers};
 use crate::runtime::block_on;
 
 /// The time that one check has, unless `--timeout` says otherwise.
@@ -125,7 +125,7 @@ pub(crate) fn run(before: &Before, args: DoctorArgs) -> Result<Exit, Failure> {
         let (door, registry, node) = tokio::join!(door, registry, node);
         Ok([door, registry, node].concat())
     })?;
-    report::write(&findings, json, args.quiet)?;
+    report::write(&findings, Readers::of(json), args.quiet)?;
     let worst = findings.iter().map(|finding| finding.level).max();
     Ok(if worst == Some(Level::Problem) { Exit::Failed } else { Exit::Done })
 }

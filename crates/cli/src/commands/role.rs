@@ -29,7 +29,9 @@ pub(crate) fn open(flags: &RegistryFlags, keep_ended: Duration) -> Result<Regist
     let password_file = flags.registry_password_file.as_deref();
     if has_password(&flags.registry) || flags.registry.contains("sentinel-password=") {
         if password_file.is_some() && has_password(&flags.registry) {
-            return Err(Failure::usage("--registry-password-file: --registry has a password already"));
+            return Err(Failure::usage(
+                "invalid --registry-password-file: --registry has a password already",
+            ));
         }
         if std::env::args_os().any(|word| word.to_string_lossy().ends_with(&flags.registry)) {
             warn!(

@@ -15,7 +15,7 @@ use crate::call_error::CallError;
 use crate::client::{Answer, Stopped};
 use crate::context::Context;
 use crate::exit::Exit;
-use crate::failure::Failure;
+use crate::failure::{Failure, Readers};
 use crate::filter::Filter;
 use crate::output::{count, write_json};
 use crate::pages::Pages;
@@ -96,7 +96,7 @@ pub(crate) async fn run(context: &Context, args: &StopArgs) -> Result<Exit, Fail
             }
             Ok(Asked::Changed(state)) => say(&format!("{id} is {state} now and was not stopped")),
             Ok(Asked::Gone) => {}
-            Err(error) => worst = worst.worse(Failure::from(error).report(context.json)),
+            Err(error) => worst = worst.worse(Failure::from(error).report(Readers::of(context.json))),
         }
     }
     match args.wait {
@@ -166,7 +166,7 @@ async fn ends(context: &Context, mut promised: Vec<&String>, wait: Duration) -> 
             match outcome {
                 Ok(Some(ended)) => say_ended(context, id, &ended)?,
                 Ok(None) => promised.push(id),
-                Err(failure) => worst = worst.worse(failure.report(context.json)),
+                Err(failure) => worst = worst.worse(failure.report(Readers::of(context.json))),
             }
         }
         drop(looks);
@@ -178,7 +178,7 @@ async fn ends(context: &Context, mut promised: Vec<&String>, wait: Duration) -> 
             let limit = humantime::format_duration(wait);
             for id in promised {
                 let late = Failure::Said(Exit::TimedOut, format!("spawn {id} has not ended within {limit}"));
-                worst = worst.worse(late.report(context.json));
+                worst = worst.worse(late.report(Readers::of(context.json)));
             }
             return Ok(worst);
         }

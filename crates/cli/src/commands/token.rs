@@ -68,9 +68,9 @@ pub(crate) fn run(args: TokenArgs) -> Result<Exit, Failure> {
     (token.audience, token.issuer) = (args.audience, args.issuer);
     (token.spawns_per_minute, token.concurrent_spawns) = (args.spawns_per_minute, args.concurrent_spawns);
     let token = token.sign(&args.key_file).map_err(|why| match why {
-        access::jwt::SignError::Subject => Failure::usage(format!("--subject: {why}")),
+        access::jwt::SignError::Subject => Failure::usage(format!("invalid --subject: {why}")),
         access::jwt::SignError::Key(_) => {
-            Failure::usage(format!("--key-file {}: {why}", args.key_file.display()))
+            Failure::usage(format!("invalid --key-file {}: {why}", args.key_file.display()))
         }
     })?;
     let mut out = io::stdout().lock();

@@ -126,7 +126,10 @@ fn a_credential_that_is_none_is_an_error_that_names_where_it_was_looked_for_and_
     variable.env("HATCHERY_TOKEN", "my secret");
     let ran = done(variable);
     assert_eq!(ran.code, 2);
-    assert!(ran.stderr.starts_with("error: HATCHERY_TOKEN: ") && !ran.stderr.contains("secret"), "{ran:?}");
+    assert!(
+        ran.stderr.starts_with("error: invalid HATCHERY_TOKEN: ") && !ran.stderr.contains("secret"),
+        "{ran:?}"
+    );
     assert_eq!(server.lines(), Vec::<String>::new(), "nothing was called");
 }
 

@@ -35,14 +35,14 @@ const OVER_QUOTA: Duration = Duration::from_millis(100);
 
 /// The identity that limits are counted for.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub(crate) enum Caller {
+pub(crate) enum AccountHolder {
     /// The owner in a credential.
     Owner(Owner),
     /// An address, or a network where one host has a whole one.
     Peer(IpAddr),
 }
 
-impl Caller {
+impl AccountHolder {
     /// The caller at this address.
     pub(crate) fn at(address: IpAddr) -> Self {
         Self::Peer(match address.to_canonical() {
@@ -55,14 +55,12 @@ impl Caller {
 
 /// What a caller can take.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Kind {
+pub(crate) enum ShareKind {
     /// A call under way.
     Call,
     /// A connection that counts as its own.
     Connection,
-    /// A live connection.
     Live,
-    /// A subscription.
     Subscription,
     /// A place in line.
     Waiting,
@@ -72,7 +70,7 @@ pub(crate) enum Kind {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum LimitExceeded {
     /// It has as many of these as it may have.
-    TooMany { kind: Kind, max: usize },
+    TooMany { kind: ShareKind, max: usize },
     /// It calls faster than it may.
     TooFast { per_second: NonZeroU32, wait: Duration },
 }
@@ -81,7 +79,7 @@ pub(crate) enum LimitExceeded {
 #[derive(Debug)]
 pub(crate) struct Share {
     account: Arc<Account>,
-    kind: Kind,
+    kind: ShareKind,
 }
 
 impl Drop for Share {
@@ -94,11 +92,11 @@ impl LimitExceeded {
     fn limit(&self) -> &'static str {
         match self {
             Self::TooFast { .. } => "calls-per-second",
-            Self::TooMany { kind: Kind::Call, .. } => "calls",
-            Self::TooMany { kind: Kind::Connection, .. } => "connections",
-            Self::TooMany { kind: Kind::Live, .. } => "live-connections",
-            Self::TooMany { kind: Kind::Subscription, .. } => "subscriptions",
-            Self::TooMany { kind: Kind::Waiting, .. } => "waiting",
+            Self::TooMany { kind: ShareKind::Call, .. } => "calls",
+            Self::TooMany { kind: ShareKind::Connection, .. } => "connections",
+            Self::TooMany { kind: ShareKind::Live, .. } => "live-connections",
+            Self::TooMany { kind: ShareKind::Subscription, .. } => "subscriptions",
+            Self::TooMany { kind: ShareKind::Waiting, .. } => "waiting",
         }
     }
 }
@@ -113,7 +111,7 @@ struct Memory {
     over_quota: Option<(u32, Instant)>,
 }
 
-/// One caller's account.
+/// What one caller takes at this front door, and its limits.
 #[derive(Debug)]
 pub(crate) struct Account {
     limits: Arc<Limits>,
@@ -140,37 +138,37 @@ impl Account {
         self.memory.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn max(&self, kind: Kind) -> usize {
+    fn max(&self, kind: ShareKind) -> usize {
         match kind {
-            Kind::Call | Kind::Connection => self.limits.calls,
-            Kind::Live => self.limits.live,
-            Kind::Subscription => self.limits.subscriptions,
-            Kind::Waiting => self.limits.waiting,
+            ShareKind::Call | ShareKind::Connection => self.limits.calls,
+            ShareKind::Live => self.limits.live,
+            ShareKind::Subscription => self.limits.subscriptions,
+            ShareKind::Waiting => self.limits.waiting,
         }
     }
 
-    /// Takes one unit.
-    pub(crate) fn take(self: &Arc<Self>, kind: Kind) -> Result<Share, LimitExceeded> {
+    /// Takes one unit of this kind until the share is dropped.
+    pub(crate) fn take(self: &Arc<Self>, kind: ShareKind) -> Result<Share, LimitExceeded> {
         self.take_if_free(kind)
             .ok_or_else(|| self.refuse(LimitExceeded::TooMany { kind, max: self.max(kind) }))
     }
 
     /// The same, but reaching the limit is not counted as a refusal.
-    pub(crate) fn take_if_free(self: &Arc<Self>, kind: Kind) -> Option<Share> {
+    pub(crate) fn take_if_free(self: &Arc<Self>, kind: ShareKind) -> Option<Share> {
         let max = self.max(kind);
         let more = |taken: usize| (taken < max).then_some(taken + 1);
         let taken = self.taken[kind as usize].fetch_update(Ordering::Relaxed, Ordering::Relaxed, more);
         taken.is_ok().then(|| Share { account: Arc::clone(self), kind })
     }
 
-    /// Begins a call.
+    /// Counts a call until the share is dropped, and against the calls a second.
     pub(crate) fn call(self: &Arc<Self>) -> Result<Share, LimitExceeded> {
         if let Some(per_second) = self.limits.calls_per_second {
             let cost = Duration::from_secs(1) / per_second.get();
             let taken = self.memory().calls.take(Instant::now(), cost, AHEAD);
             taken.map_err(|wait| self.refuse(LimitExceeded::TooFast { per_second, wait }))?;
         }
-        self.take(Kind::Call)
+        self.take(ShareKind::Call)
     }
 
     /// Notes that the beginning of a subscription took this long; how long to wait before the next one.
@@ -218,7 +216,7 @@ pub(crate) struct Callers {
     limits: Arc<Limits>,
     refusals: CallerRefusals,
     /// The accounts, and how many there may be before unused ones are dropped. Never held across an await.
-    accounts: Mutex<(HashMap<Caller, Arc<Account>>, usize)>,
+    accounts: Mutex<(HashMap<AccountHolder, Arc<Account>>, usize)>,
 }
 
 impl Callers {
@@ -227,8 +225,7 @@ impl Callers {
         Self { limits: Arc::new(limits), refusals, accounts: Mutex::new((HashMap::new(), CROWD)) }
     }
 
-    /// This caller's account.
-    pub(crate) fn of(&self, caller: Caller) -> Arc<Account> {
+    pub(crate) fn of(&self, caller: AccountHolder) -> Arc<Account> {
         let mut accounts = self.accounts.lock().unwrap_or_else(PoisonError::into_inner);
         let (accounts, crowd) = &mut *accounts;
         if accounts.len() > *crowd {
@@ -249,23 +246,29 @@ mod tests {
         Callers::new(limits, CallerRefusals::default())
     }
 
-    fn owner(name: &str) -> Caller {
-        Caller::Owner(format!("key:{name}").parse().unwrap())
+    fn owner(name: &str) -> AccountHolder {
+        AccountHolder::Owner(format!("key:{name}").parse().unwrap())
     }
 
     #[test]
     fn a_caller_has_as_many_as_it_may_and_others_do_not_feel_it() {
         let callers = callers(Limits { live: 2, ..Limits::default() });
         let greedy = callers.of(owner("a"));
-        let held = [greedy.take(Kind::Live).unwrap(), callers.of(owner("a")).take(Kind::Live).unwrap()];
-        assert_eq!(greedy.take(Kind::Live).unwrap_err(), LimitExceeded::TooMany { kind: Kind::Live, max: 2 });
+        let held =
+            [greedy.take(ShareKind::Live).unwrap(), callers.of(owner("a")).take(ShareKind::Live).unwrap()];
+        assert_eq!(
+            greedy.take(ShareKind::Live).unwrap_err(),
+            LimitExceeded::TooMany { kind: ShareKind::Live, max: 2 }
+        );
         let counted = |limit| callers.refusals.get_or_create(&LimitLabels { limit }).get();
         assert_eq!((counted("live-connections"), counted("calls")), (1, 0));
-        assert!(greedy.take_if_free(Kind::Live).is_none());
+        assert!(greedy.take_if_free(ShareKind::Live).is_none());
         assert_eq!(counted("live-connections"), 1, "nothing was refused");
-        assert!(greedy.take(Kind::Waiting).is_ok() && callers.of(owner("b")).take(Kind::Live).is_ok());
+        assert!(
+            greedy.take(ShareKind::Waiting).is_ok() && callers.of(owner("b")).take(ShareKind::Live).is_ok()
+        );
         drop(held);
-        assert!(greedy.take(Kind::Live).is_ok());
+        assert!(greedy.take(ShareKind::Live).is_ok());
     }
 
     #[tokio::test(start_paused = true)]
@@ -311,7 +314,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn callers_that_are_gone_are_forgotten() {
         let callers = callers(Limits::default());
-        let held = callers.of(owner("stays")).take(Kind::Live).unwrap();
+        let held = callers.of(owner("stays")).take(ShareKind::Live).unwrap();
         for n in 0..10 * CROWD {
             callers.of(owner(&n.to_string()));
         }
@@ -322,7 +325,7 @@ mod tests {
 
     #[test]
     fn a_host_with_a_whole_network_is_one_caller() {
-        let at = |text: &str| Caller::at(text.parse().unwrap());
+        let at = |text: &str| AccountHolder::at(text.parse().unwrap());
         assert_eq!(at("2001:db8::1"), at("2001:db8::ffff:2"));
         assert_ne!(at("2001:db8::1"), at("2001:db8:0:1::1"));
         assert_eq!(at("::ffff:10.0.0.1"), at("10.0.0.1"));

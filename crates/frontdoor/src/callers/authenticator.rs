@@ -5,7 +5,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use access::{Access, Caller, Changes, DenialLog, Denied, Reason, Scope};
+use access::{Access, Caller, Changes, DenialLog, DenialReason, Denied, Scope};
 use model::{Owner, Timestamp};
 use tokio::time::{Instant, sleep};
 use tracing::warn;
@@ -46,7 +46,6 @@ impl Authenticator {
         Self { access, metrics, denials: DenialLog::default() }
     }
 
-    /// The keys.
     pub(crate) fn access(&self) -> &Access {
         &self.access
     }
@@ -68,12 +67,12 @@ impl Authenticator {
     }
 
     /// Resolves when the credential is not good any more: keys have changed, or it has expired.
-    pub(crate) async fn revoked(&self, bearer: &Bearer) -> Reason {
+    pub(crate) async fn revoked(&self, bearer: &Bearer) -> DenialReason {
         bearer.revoked(&self.access).await
     }
 
     /// Counts a credential that was not good any more when it was used.
-    pub(crate) fn count(&self, reason: Reason) {
+    pub(crate) fn count(&self, reason: DenialReason) {
         self.metrics.failed(reason);
     }
 
@@ -91,14 +90,14 @@ impl Authenticator {
 
 impl Bearer {
     /// Judges it again: keys may have changed, and time has passed. A caller whose owner or scopes have changed counts as expired.
-    fn is_still_good(&self, access: &Access) -> Result<Caller, Reason> {
+    fn is_still_good(&self, access: &Access) -> Result<Caller, DenialReason> {
         let caller = access.check(&self.credential.0).map_err(|denied| denied.reason)?;
         let same = (&caller.owner, caller.scopes) == (&self.caller.owner, self.caller.scopes);
-        if same { Ok(caller) } else { Err(Reason::Expired) }
+        if same { Ok(caller) } else { Err(DenialReason::Expired) }
     }
 
     /// Resolves when the credential is not good any more: keys have changed, or it has expired.
-    async fn revoked(&self, access: &Access) -> Reason {
+    async fn revoked(&self, access: &Access) -> DenialReason {
         let mut changes = self.changes.clone();
         let mut expires = self.caller.expires;
         loop {

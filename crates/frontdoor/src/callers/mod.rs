@@ -8,7 +8,7 @@ mod authenticator;
 mod owner_names;
 mod rate;
 
-pub(crate) use self::accounts::{Account, Caller, Callers, Kind, LimitExceeded, Share};
+pub(crate) use self::accounts::{Account, AccountHolder, Callers, LimitExceeded, Share, ShareKind};
 pub(crate) use self::authenticator::{Authenticator, Bearer, one_of};
 pub(crate) use self::owner_names::OwnerNames;
 pub(crate) use self::rate::Rate;

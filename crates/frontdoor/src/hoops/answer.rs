@@ -34,7 +34,6 @@ fn with_json(status: StatusCode, body: Vec<u8>) -> Response {
     (status, [(header::CONTENT_TYPE, JSON)], body).into_response()
 }
 
-/// Nothing is there.
 pub(super) fn not_found() -> Response {
     json(StatusCode::NOT_FOUND, &json!({"result": "error", "reason": "Not Found"}))
 }

@@ -16,7 +16,6 @@ use tracing::info;
 
 use super::answer;
 
-/// Serves a directory.
 #[derive(Debug, Clone)]
 pub(super) struct Files(ServeDir);
 

@@ -11,7 +11,7 @@ use model::{Event, EventKind, NodeId, Owner, RendererType, SpawnId, SpawnRecord,
 
 use super::endpoint::bare_port;
 
-/// One spawn.
+/// What the index keeps of one spawn.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Known {
     pub(super) node: NodeId,

@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 
 use super::answer;
 use super::parts::Hoops;
+use crate::registry_access::snapshot::FarmCapacity;
 use crate::settings::{HoopsEndpoint, Origins};
 
 /// Most spawns in one list.
@@ -67,7 +68,7 @@ fn word(state: SpawnState) -> &'static str {
 /// `GET /api/status`.
 pub(super) async fn status(hoops: &Hoops, query: Option<&str>) -> Response {
     hoops.spawns.catch_up().await;
-    let offer = hoops.edge.snapshot.offer();
+    let farm = hoops.edge.snapshot.capacity();
     let max = match hoops.limits() {
         Some(limits) => limits.concurrent.map(|max| usize::try_from(max.get()).unwrap_or(usize::MAX)),
         None => Some(0),
@@ -86,13 +87,13 @@ pub(super) async fn status(hoops: &Hoops, query: Option<&str>) -> Response {
             zombie: count(SpawnState::Lost),
             dead: 0,
         };
-        (index.len(), (offer.gpus > 0).then(|| index.gpus()), counters)
+        (index.len(), (farm.gpus > 0).then(|| index.gpus()), counters)
     };
-    let available = max.map_or(offer.free, |max| offer.free.min(max.saturating_sub(used)));
+    let available = max.map_or(farm.free, |max| farm.free.min(max.saturating_sub(used)));
     let status = Status {
         timestamp: Timestamp::now(),
         status: "ok",
-        config: config(hoops, max.unwrap_or(offer.slots), offer.csr, offer.ssr),
+        config: config(hoops, max, farm),
         memory: Memory { rss: megabytes(machine::memory::resident()) },
         used,
         available,
@@ -103,16 +104,16 @@ pub(super) async fn status(hoops: &Hoops, query: Option<&str>) -> Response {
 }
 
 /// As much of the vendor's settings as there is here; no path, and no secret.
-fn config(hoops: &Hoops, max: usize, csr: bool, ssr: bool) -> Value {
+fn config(hoops: &Hoops, max: Option<usize>, farm: FarmCapacity) -> Value {
     let (config, settings) = (&hoops.edge.config, &hoops.settings);
     let port = hoops.listener.port();
     let origin = if settings.origins == Origins::Any { "*" } else { "as --cors-origin says" };
     let files = settings.files.as_ref().map(|_| port);
     json!({
         "spawnServerPort": port,
-        "spawnMaxSpawnCount": max,
-        "csrEnabled": csr,
-        "ssrEnabled": ssr,
+        "spawnMaxSpawnCount": max.unwrap_or(farm.slots),
+        "csrEnabled": farm.csr,
+        "ssrEnabled": farm.ssr,
         "spawnServerAccessControlAllowOriginHeader": origin,
         "sslEnableSpawnServer": config.tls.http.is_some(),
         "sslEnableScServer": settings.endpoint == HoopsEndpoint::Relay

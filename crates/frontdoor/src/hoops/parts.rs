@@ -6,7 +6,7 @@ use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
 
-use access::Limits;
+use access::CallerLimits;
 use axum::http::Extensions;
 use model::api::ErrorCode;
 use tokio::sync::Semaphore;
@@ -18,8 +18,8 @@ use super::failure::Failure;
 use super::files::Files;
 use super::follow::Spawns;
 use super::request::Wanted;
-use crate::callers::{Account, Caller, Share};
-use crate::http::{ApiError, CallersFlag, Edge, Observed, start};
+use crate::callers::{Account, AccountHolder, Share};
+use crate::http::{ApiError, CallersFlag, Edge, Observed, OpenTo, start};
 use crate::listen::Peer;
 use crate::metrics::HoopsMetrics;
 use crate::request_context::RequestContext;
@@ -78,7 +78,7 @@ impl Hoops {
         let config = &self.edge.config;
         let scheme = if config.tls.http.is_some() { "https" } else { "http" };
         let (metrics, tally) = (self.edge.metrics.requests.clone(), Arc::clone(&self.edge.tally));
-        let callers_flag = CallersFlag::on(true, self.edge.authenticator.is_some());
+        let callers_flag = CallersFlag::on(OpenTo::Everybody, self.edge.authenticator.is_some());
         Observed { metrics, tracer: config.tracer.clone(), scheme, route, callers_flag, tally }
     }
 
@@ -88,9 +88,9 @@ impl Hoops {
     }
 
     /// The limits of the owner's spawns; `None` when the owner's key does not count any more.
-    pub(super) fn limits(&self) -> Option<Limits> {
+    pub(super) fn limits(&self) -> Option<CallerLimits> {
         match (&self.settings.owner, &self.edge.config.access) {
-            (None, _) => Some(Limits::default()),
+            (None, _) => Some(CallerLimits::default()),
             (Some(_), None) => Some(self.settings.limits),
             (Some(owner), Some(access)) => access.limits_of(owner),
         }
@@ -98,9 +98,9 @@ impl Hoops {
 
     /// Lets a caller in: as the owner, or as the address that it comes from.
     pub(super) fn admit(&self, extensions: &Extensions) -> Result<Turn, Failure> {
-        let peer = || extensions.get::<Peer>().map(|Peer(address)| Caller::at(address.ip()));
-        let caller = self.settings.owner.clone().map(Caller::Owner).or_else(peer);
-        let account = self.edge.callers.of(caller.unwrap_or(Caller::Peer([0, 0, 0, 0].into())));
+        let peer = || extensions.get::<Peer>().map(|Peer(address)| AccountHolder::at(address.ip()));
+        let caller = self.settings.owner.clone().map(AccountHolder::Owner).or_else(peer);
+        let account = self.edge.callers.of(caller.unwrap_or(AccountHolder::Peer([0, 0, 0, 0].into())));
         match account.call() {
             Ok(call) => Ok(Turn { account, _call: call }),
             Err(limit) => Err(Failure::of(&limit.into(), None)),

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use access::{Denied, Limits, Reason, Scope};
+use access::{CallerLimits, DenialReason, Denied, Scope};
 use axum::extract::{FromRequestParts, Request, State};
 use axum::http::request::Parts;
 use axum::http::{Extensions, HeaderMap, HeaderValue, Method, header};
@@ -16,7 +16,7 @@ use tracing::field::display;
 use super::error::{ApiError, INVALID_TOKEN};
 use super::extract;
 use super::observe::Admitted;
-use crate::callers::{Account, Authenticator, Bearer, Caller, Callers, Share, one_of};
+use crate::callers::{Account, AccountHolder, Authenticator, Bearer, Callers, Share, one_of};
 use crate::listen::{Certified, ConnectionPlace, Peer};
 
 /// What an operation needs of its callers, where credentials are required.
@@ -32,9 +32,7 @@ pub(crate) enum Need {
     OneOfFromElsewhere(&'static [Scope]),
 }
 
-/// For every caller.
 pub(crate) const OPEN: Need = Need::Nothing;
-/// To start spawns.
 pub(crate) const SPAWN: Need = Need::OneOf(&[Scope::Spawn]);
 /// To look at spawns.
 pub(crate) const LOOK: Need = Need::OneOf(&[Scope::Spawn, Scope::Read]);
@@ -46,7 +44,6 @@ pub(crate) const READ: Need = Need::OneOf(&[Scope::Read]);
 pub(crate) const OPERATE: Need = Need::OneOf(&[Scope::Operate]);
 /// To subscribe to the live feed.
 pub(crate) const LISTEN: Need = Need::OneOfLater(&[Scope::Spawn, Scope::Read]);
-/// To read metrics.
 pub(crate) const MEASURE: Need = Need::OneOfFromElsewhere(&[Scope::Read, Scope::Metrics]);
 
 /// The layer of one route.
@@ -71,7 +68,7 @@ pub(crate) async fn guard(State(gate): State<Gate>, mut request: Request, next: 
         return match (*need, request.extensions().get::<Peer>()) {
             (Need::Nothing, _) | (_, None) => next.run(request).await,
             (_, Some(Peer(address))) => {
-                let caller = Caller::at(address.ip());
+                let caller = AccountHolder::at(address.ip());
                 admitted(&gate, caller, request, next).await
             }
         };
@@ -102,14 +99,14 @@ pub(crate) async fn guard(State(gate): State<Gate>, mut request: Request, next: 
         return forbidden(scopes).into_response();
     }
     Admitted::note(&request);
-    let caller = Caller::Owner(bearer.caller.owner.clone());
+    let caller = AccountHolder::Owner(bearer.caller.owner.clone());
     request.extensions_mut().insert(Who(Some(Arc::new(bearer))));
     admitted(&gate, caller, request, next).await
 }
 
 /// Runs a call, unless its caller has too many under way or makes them too fast.
-async fn admitted(gate: &Gate, caller: Caller, mut request: Request, next: Next) -> Response {
-    let named = matches!(caller, Caller::Owner(_));
+async fn admitted(gate: &Gate, caller: AccountHolder, mut request: Request, next: Next) -> Response {
+    let named = matches!(caller, AccountHolder::Owner(_));
     let account = gate.callers.of(caller);
     let call = match account.call() {
         Ok(call) => Arc::new(call),
@@ -159,8 +156,10 @@ fn shown(headers: &HeaderMap) -> Shown<'_> {
 /// Says no more than any caller may know: the credential is missing, not valid, or has expired.
 fn unauthenticated(denied: &Denied) -> Response {
     let (detail, challenge) = match denied.reason {
-        Reason::Missing => ("a credential is missing: Authorization: Bearer …", "Bearer realm=\"hatchery\""),
-        Reason::Expired => ("the credential has expired", INVALID_TOKEN),
+        DenialReason::Missing => {
+            ("a credential is missing: Authorization: Bearer …", "Bearer realm=\"hatchery\"")
+        }
+        DenialReason::Expired => ("the credential has expired", INVALID_TOKEN),
         _ => ("the credential is not valid", INVALID_TOKEN),
     };
     let mut response = ApiError::new(ErrorCode::Unauthenticated, detail).into_response();
@@ -204,8 +203,8 @@ impl Who {
     }
 
     /// The limits of its spawns.
-    pub(crate) fn limits(&self) -> Limits {
-        self.0.as_ref().map_or_else(Limits::default, |bearer| bearer.caller.limits)
+    pub(crate) fn limits(&self) -> CallerLimits {
+        self.0.as_ref().map_or_else(CallerLimits::default, |bearer| bearer.caller.limits)
     }
 
     /// The owner of what it spawns.

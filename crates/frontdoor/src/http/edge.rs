@@ -7,7 +7,7 @@ use std::time::Duration;
 use axum::http::Extensions;
 use bytes::Bytes;
 use model::{Minute, Timestamp};
-use registry::{RegistryError, Waiting};
+use registry::{RegistryError, WaitingRequest};
 use tokio::time::Instant;
 
 use super::authorization::Who;
@@ -85,8 +85,7 @@ pub(crate) struct Answers {
     pub(super) assessed: Coalesced<Result<Arc<Assessed>, RegistryError>>,
     /// The same, as the snapshot knows it.
     pub(super) remembered: Coalesced<Option<Arc<Assessed>>>,
-    /// The line.
-    pub(super) waiting: Coalesced<Result<Arc<Vec<Waiting>>, ApiError>>,
+    pub(super) waiting: Coalesced<Result<Arc<Vec<WaitingRequest>>, ApiError>>,
     /// The counts of the last day, minute by minute.
     pub(super) minutes: Coalesced<Result<Arc<Minutes>, ApiError>>,
     /// Whether the registry takes writes.

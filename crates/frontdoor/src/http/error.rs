@@ -39,7 +39,7 @@ use serde::Serialize;
 use tracing::{error, info};
 
 use crate::agent_client::{AgentError, outward, word};
-use crate::callers::{Kind, LimitExceeded};
+use crate::callers::{LimitExceeded, ShareKind};
 use crate::spawning::attempts::{cause, explain};
 use crate::spawning::error::{Rejection, SpawnError};
 use crate::spawning::idempotency::KeyError;
@@ -231,11 +231,11 @@ impl From<LimitExceeded> for ApiError {
             }
             LimitExceeded::TooMany { kind, max } => {
                 let what = match kind {
-                    Kind::Call => "calls under way",
-                    Kind::Connection => "connections",
-                    Kind::Live => "live connections",
-                    Kind::Subscription => "subscriptions",
-                    Kind::Waiting => "requests in line",
+                    ShareKind::Call => "calls under way",
+                    ShareKind::Connection => "connections",
+                    ShareKind::Live => "live connections",
+                    ShareKind::Subscription => "subscriptions",
+                    ShareKind::Waiting => "requests in line",
                 };
                 let detail = format!("{max} {what} at once are the most this caller may have here");
                 Self::new(ErrorCode::QuotaExceeded, detail)

@@ -17,7 +17,7 @@ use super::edge::Edge;
 use super::error::ApiError;
 use super::extract::no_parameters;
 use super::problem_sets::LiveProblems;
-use crate::callers::{Account, Kind};
+use crate::callers::{Account, ShareKind};
 use crate::listen::{ConnectionPlace, Peer};
 use crate::live::{self, Rights, Subscriber};
 use crate::strict_json::Invalid;
@@ -67,7 +67,7 @@ pub(crate) async fn connect(
     let place = place.map(|Extension(place)| place);
     let account = account.map(|Extension(account)| account);
     // A caller without a credential takes its share once it has authenticated.
-    let share = account.as_ref().map(|account| account.take(Kind::Live)).transpose()?;
+    let share = account.as_ref().map(|account| account.take(ShareKind::Live)).transpose()?;
     if let (Some(place), Some(_)) = (&place, &share) {
         place.known();
     }

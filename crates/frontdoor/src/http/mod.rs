@@ -44,7 +44,7 @@ mod when;
 pub(crate) use self::edge::{Answers, Edge};
 pub(crate) use self::error::ApiError;
 pub(crate) use self::extract::{Unread, read, request_id};
-pub(crate) use self::observe::{CallersFlag, Observed, around};
+pub(crate) use self::observe::{CallersFlag, Observed, OpenTo, around};
 pub(crate) use self::origin::{Reach, check_host, may_send};
 pub(crate) use self::post_spawn::handing_over;
 pub(crate) use self::probes::check;

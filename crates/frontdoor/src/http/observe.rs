@@ -42,13 +42,22 @@ pub(crate) enum CallersFlag {
     Ignored,
 }
 
+/// Who may call a route, where credentials are required at all.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum OpenTo {
+    /// Callers without a credential, too.
+    Everybody,
+    /// Callers with a good credential alone.
+    KnownCallers,
+}
+
 impl CallersFlag {
-    /// On a route that is `open` to callers without a credential, where credentials are `required` elsewhere or not.
-    pub(crate) fn on(open: bool, required: bool) -> Self {
-        match (required, open) {
+    /// On such a route, of a front door where credentials are required on some routes or on none.
+    pub(crate) fn on(route: OpenTo, credentials_required: bool) -> Self {
+        match (credentials_required, route) {
             (false, _) => Self::Decides,
-            (true, false) => Self::DecidesIfAdmitted,
-            (true, true) => Self::Ignored,
+            (true, OpenTo::KnownCallers) => Self::DecidesIfAdmitted,
+            (true, OpenTo::Everybody) => Self::Ignored,
         }
     }
 

@@ -91,7 +91,6 @@ pub(crate) async fn healthz() -> Json<Alive> {
     Json(Alive { status: "ok" })
 }
 
-/// What `/readyz` says.
 pub(crate) struct Checked {
     /// `ready` or `degraded`, or why no request can be served.
     pub(crate) outcome: Result<&'static str, ApiError>,

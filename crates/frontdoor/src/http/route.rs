@@ -15,7 +15,7 @@ use tower_http::cors::{AllowHeaders, AllowOrigin, CorsLayer};
 use super::authorization::{Gate, Need, guard};
 use super::edge::Edge;
 use super::error::{self, ApiError};
-use super::observe::{CallersFlag, Observed, observe};
+use super::observe::{CallersFlag, Observed, OpenTo, observe};
 use super::origin::{self, Border, Reach};
 use super::request_id::X_REQUEST_ID;
 use crate::settings::Origins;
@@ -62,7 +62,8 @@ impl Route {
 
     /// Its handlers behind the gate. Wrong methods and panics become answers of the contract.
     pub(super) fn guarded(self, edge: &Arc<Edge>) -> Guarded {
-        let open = self.needs.iter().all(|(_, need)| *need == Need::Nothing);
+        let needs_nothing = self.needs.iter().all(|(_, need)| *need == Need::Nothing);
+        let open_to = if needs_nothing { OpenTo::Everybody } else { OpenTo::KnownCallers };
         let gate = Gate {
             authenticator: edge.authenticator.clone(),
             callers: Arc::clone(&edge.callers),
@@ -72,7 +73,7 @@ impl Route {
         let handlers = self.handlers.fallback(async || ApiError::method_not_allowed());
         let handlers: Handlers = handlers.layer(from_fn_with_state(gate, guard));
         let handlers = handlers.layer(CatchPanicLayer::custom(error::panicked));
-        Guarded { path: self.path, handlers, reach: self.reach, open }
+        Guarded { path: self.path, handlers, reach: self.reach, open_to }
     }
 }
 
@@ -82,7 +83,7 @@ pub(super) struct Guarded {
     handlers: Handlers,
     reach: Reach,
     /// Whether no operation there needs a credential.
-    open: bool,
+    open_to: OpenTo,
 }
 
 impl Guarded {
@@ -99,8 +100,8 @@ pub(super) fn observed(
     certificate: Option<&tls::Server>,
     routes: impl Iterator<Item = Guarded>,
 ) -> Router {
-    let observer = |route, open| {
-        let callers_flag = CallersFlag::on(open, edge.authenticator.is_some());
+    let observer = |route, open_to| {
+        let callers_flag = CallersFlag::on(open_to, edge.authenticator.is_some());
         let (metrics, tracer) = (edge.metrics.requests.clone(), edge.config.tracer.clone());
         let (tally, scheme) = (Arc::clone(&edge.tally), if certificate.is_some() { "https" } else { "http" });
         from_fn_with_state(Observed { metrics, tracer, scheme, route, callers_flag, tally }, observe)
@@ -112,10 +113,10 @@ pub(super) fn observed(
     };
     let nowhere = any(async || ApiError::not_found("there is no such route"));
     routes
-        .fold(Router::new(), |router, Guarded { path, handlers, reach, open }| {
-            router.route(path, handlers.layer(border(reach)).layer(observer(path, open)))
+        .fold(Router::new(), |router, Guarded { path, handlers, reach, open_to }| {
+            router.route(path, handlers.layer(border(reach)).layer(observer(path, open_to)))
         })
-        .fallback_service(nowhere.layer(border(Reach::Own)).layer(observer("none", true)))
+        .fallback_service(nowhere.layer(border(Reach::Own)).layer(observer("none", OpenTo::Everybody)))
         .with_state(Arc::clone(edge))
 }
 

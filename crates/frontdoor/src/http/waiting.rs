@@ -47,7 +47,7 @@ pub(crate) async fn list(
     }))
 }
 
-fn shown(waiting: &registry::Waiting, names: &OwnerNames) -> Waiting {
+fn shown(waiting: &registry::WaitingRequest, names: &OwnerNames) -> Waiting {
     let demand = waiting.demand.as_ref();
     Waiting {
         position: waiting.position,

@@ -12,7 +12,7 @@ use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use super::eviction::{ConnectionState, Entry, State};
-use crate::callers::{Account, Kind, Share};
+use crate::callers::{Account, Share, ShareKind};
 use crate::metrics::ConnectionMetrics;
 
 /// Evicted connections that may be closing at once, at least.
@@ -150,7 +150,7 @@ impl ConnectionPlace {
     /// then it stays a stranger. Of several callers on one connection, the first counts.
     pub(crate) fn known_to(&self, account: &Arc<Account>) {
         if self.0.share.get().is_none()
-            && let Some(share) = account.take_if_free(Kind::Connection)
+            && let Some(share) = account.take_if_free(ShareKind::Connection)
             && self.0.share.set(share).is_ok()
         {
             self.known();

@@ -14,7 +14,6 @@ const EVICTED_TIMEOUT: Duration = Duration::from_millis(10);
 pub(super) enum End {
     /// Its subscriber closed it.
     Peer(u16),
-    /// It broke.
     Broken,
     /// Its subscriber did not answer a ping.
     Silent,

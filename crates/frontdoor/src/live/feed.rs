@@ -115,7 +115,6 @@ struct Inner {
     farm: Option<(View, Ring)>,
     topics: Topics,
     claims: Claims,
-    /// Views so far.
     generation: u64,
 }
 
@@ -255,7 +254,6 @@ impl Feed {
         self.needed.send_modify(|count| *count += 1);
     }
 
-    /// Drops the view.
     pub(crate) fn unload(&self) {
         self.loaded.send_replace(false);
         self.inner().farm = None;

@@ -27,15 +27,12 @@ const MAX_REASON: usize = 200;
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Deserialize)]
 #[serde(try_from = "String")]
 pub(crate) enum Topic {
-    /// All nodes.
     Nodes,
-    /// All spawns.
     Spawns,
     /// A part of them.
     Narrowed(Arc<Narrowed>),
     /// One node and the spawns on it.
     Node(NodeId),
-    /// One spawn.
     Spawn(SpawnId),
 }
 
@@ -188,7 +185,6 @@ impl Serialize for Topic {
 pub(crate) enum Request {
     /// Send the events of this topic from now on, or from the event after this one on.
     Subscribe {
-        /// What.
         topic: Topic,
         /// The last event that the subscriber has.
         since: Option<u64>,
@@ -197,11 +193,8 @@ pub(crate) enum Request {
         parts: bool,
     },
     /// Send no more events of this topic.
-    Unsubscribe {
-        /// What.
-        topic: Topic,
-    },
-    /// A credential.
+    Unsubscribe { topic: Topic },
+    /// Judge this connection by a credential from now on.
     Authenticate {
         /// An API key or a token.
         token: Token,
@@ -285,7 +278,6 @@ pub(crate) enum Frame<'a> {
     Subscribed { topic: &'a Topic, seq: u64 },
     /// A subscription has ended.
     Unsubscribed { topic: &'a Topic },
-    /// Something has happened.
     Event {
         topic: &'a Topic,
         #[serde(flatten)]

@@ -279,7 +279,6 @@ impl<'a> Beginning<'a> {
     }
 }
 
-/// Makes a snapshot.
 async fn make(live: &Live, listening: Listening<'_>, need: &Need) -> Result<Snapshot, NoView> {
     let Listening { topic, only, .. } = listening;
     let (mut snapshot, seq) = live.feed.snapshot(topic, only, need).ok_or(NoView)?;

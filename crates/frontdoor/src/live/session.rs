@@ -43,7 +43,6 @@ pub(crate) struct Parts {
 #[derive(Debug)]
 pub(crate) struct Subscriber {
     pub(crate) rights: Rights,
-    /// Its address.
     pub(crate) peer: Option<String>,
     /// Its place among the connections.
     pub(crate) place: Option<ConnectionPlace>,

@@ -27,7 +27,7 @@ use super::protocol::{Frame, Request, Token, Topic, Violation};
 use super::resume::{self, Beginning, Chunk, NoView};
 use super::rights::{Lacking, Rights};
 use super::socket::Socket;
-use crate::callers::{Account, Authenticator, Caller, Callers, Kind, Share, one_of};
+use crate::callers::{Account, AccountHolder, Authenticator, Callers, Share, ShareKind, one_of};
 use crate::listen::ConnectionPlace;
 use crate::metrics::Counted;
 
@@ -227,7 +227,7 @@ impl<'a> Writer<'a> {
                     .account
                     .as_ref()
                     .filter(|_| !known)
-                    .map(|(a, _)| a.take(Kind::Subscription));
+                    .map(|(a, _)| a.take(ShareKind::Subscription));
                 let Ok(share) = share.transpose() else {
                     let message = "this caller has as many subscriptions as it may have";
                     let frame = Frame::Error { code: "quota-exceeded", message, topic: Some(&topic) };
@@ -266,8 +266,8 @@ impl<'a> Writer<'a> {
         if let Some(authenticator) = self.authenticator {
             let bearer = authenticator.judge(Some(&token.0), self.identity.peer.as_deref());
             let bearer = Arc::new(bearer.map_err(|_| End::Unauthenticated)?);
-            let account = self.callers.of(Caller::Owner(bearer.caller.owner.clone()));
-            let share = account.take(Kind::Live).map_err(|_| End::TooMany)?;
+            let account = self.callers.of(AccountHolder::Owner(bearer.caller.owner.clone()));
+            let share = account.take(ShareKind::Live).map_err(|_| End::TooMany)?;
             self.identity.account = Some((account, share));
             if let Some(place) = self.identity.place {
                 place.known();

@@ -2,7 +2,7 @@
 
 use std::sync::atomic::AtomicI64;
 
-use access::{Access, Reason};
+use access::{Access, DenialReason};
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -19,7 +19,6 @@ pub(crate) struct LimitLabels {
 pub(crate) const LIMITS: [&str; 6] =
     ["calls-per-second", "calls", "connections", "live-connections", "subscriptions", "waiting"];
 
-/// Refusals by limit.
 pub(crate) type CallerRefusals = Family<LimitLabels, Counter>;
 
 pub(super) fn register_refusals(registry: &mut Registry) -> CallerRefusals {
@@ -54,7 +53,7 @@ impl AuthMetrics {
         let metrics = Self::default();
         let help = "Callers who did not show a good credential, by what was wrong with it";
         registry.register("authentication_failures", help, metrics.failures.clone());
-        for reason in Reason::ALL {
+        for reason in DenialReason::ALL {
             drop(metrics.failures.get_or_create(&FailureLabels { reason: reason.as_str() }));
         }
         let help = "Files of keys that cannot be read any more, by whether their keys still count (grace) or are refused";
@@ -62,7 +61,7 @@ impl AuthMetrics {
         metrics
     }
 
-    pub(crate) fn failed(&self, reason: Reason) {
+    pub(crate) fn failed(&self, reason: DenialReason) {
         self.failures.get_or_create(&FailureLabels { reason: reason.as_str() }).inc();
     }
 

@@ -16,7 +16,6 @@ use super::live_feed::Counted;
 pub(crate) enum HoopsWay {
     /// `POST /service` or `POST /api/spawn`.
     Service,
-    /// An upgrade.
     Proxy,
 }
 

@@ -26,7 +26,7 @@ pub(crate) use self::live_feed::{Counted, LiveMetrics};
 use self::process::ProcessMetrics;
 pub(crate) use self::relay::RelayMetrics;
 pub(crate) use self::requests::RequestMetrics;
-pub(crate) use self::spawning::{Attempt, CleanupKind, Source, SpawnMetrics, SpawnPhase};
+pub(crate) use self::spawning::{AttemptOutcome, CleanupKind, Source, SpawnMetrics, SpawnPhase};
 pub(crate) use self::webhooks::{OneWebhook, WebhookMetrics};
 use crate::settings::Tls;
 

@@ -10,7 +10,7 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
-use relay::Reason;
+use relay::EndedBy;
 
 use super::live_feed::Counted;
 
@@ -61,7 +61,7 @@ impl RelayMetrics {
         let help = "Time from a viewer's request to its server's 101";
         registry.register("relay_connect_seconds", help, metrics.connect.clone());
         metrics.passed(0, 0);
-        for reason in Reason::ALL {
+        for reason in EndedBy::ALL {
             drop(metrics.ended.get_or_create(&ReasonLabels { reason: reason.as_str() }));
         }
         metrics
@@ -83,7 +83,7 @@ impl RelayMetrics {
         self.refused.get_or_create(&ReasonLabels { reason }).inc();
     }
 
-    pub(crate) fn ended(&self, reason: Reason) {
+    pub(crate) fn ended(&self, reason: EndedBy) {
         self.ended.get_or_create(&ReasonLabels { reason: reason.as_str() }).inc();
     }
 

@@ -22,7 +22,6 @@ const BUCKETS: [f64; 18] = [
 /// The parts of a spawn request's time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum SpawnPhase {
-    /// In line.
     Queue,
     /// Asking the registry for a slot.
     Reserve,
@@ -36,7 +35,7 @@ pub(crate) enum SpawnPhase {
 
 /// The outcome of one try on one node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(crate) enum Attempt {
+pub(crate) enum AttemptOutcome {
     Ready,
     Refused,
     NotSent,
@@ -78,7 +77,7 @@ macro_rules! label {
         }
     };
 }
-label!(Attempt {
+label!(AttemptOutcome {
     Ready => "ready", Refused => "refused", NotSent => "not-sent", Unknown => "unknown", Ended => "ended",
 });
 label!(Source { Registry => "registry", Snapshot => "snapshot" });
@@ -93,7 +92,7 @@ struct OutcomeLabels {
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct AttemptLabels {
-    outcome: Attempt,
+    outcome: AttemptOutcome,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -157,7 +156,7 @@ impl SpawnMetrics {
         for outcome in ErrorCode::ALL.iter().map(|code| code.as_str()).chain(["ready"]) {
             drop(self.spawns.get_or_create(&OutcomeLabels { outcome }));
         }
-        for &outcome in Attempt::ALL {
+        for &outcome in AttemptOutcome::ALL {
             drop(self.attempts.get_or_create(&AttemptLabels { outcome }));
         }
         for &kind in CleanupKind::ALL {
@@ -174,7 +173,7 @@ impl SpawnMetrics {
         self.spawns.get_or_create(&OutcomeLabels { outcome }).inc();
     }
 
-    pub(crate) fn attempt(&self, outcome: Attempt) {
+    pub(crate) fn attempt(&self, outcome: AttemptOutcome) {
         self.attempts.get_or_create(&AttemptLabels { outcome }).inc();
     }
 

@@ -20,7 +20,6 @@ struct WebhookLabels {
     webhook: String,
 }
 
-/// What webhooks count.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct WebhookMetrics {
     attempts: Family<AttemptLabels, Counter>,
@@ -97,7 +96,13 @@ impl OneWebhook {
         self.lag.set(lag.as_secs_f64());
     }
 
-    pub(crate) fn delivers(&self, here: bool) {
-        self.holds.set(i64::from(here));
+    /// This front door delivers from now on.
+    pub(crate) fn delivers(&self) {
+        self.holds.set(1);
+    }
+
+    /// This front door does not deliver any more.
+    pub(crate) fn delivers_no_more(&self) {
+        self.holds.set(0);
     }
 }

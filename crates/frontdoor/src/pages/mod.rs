@@ -58,7 +58,6 @@ macro_rules! body {
 
 macro_rules! pages {
     ($($path:literal: $file:tt, $media_type:expr, $policy:expr;)+) => {
-        /// All of them.
         pub(crate) const PAGES: &[Page] = &[$(Page {
             path: $path,
             media_type: $media_type,

@@ -25,7 +25,7 @@ use model::{
 use registry::{
     Assessment, AuditFilter, AuditPage, Claim, Counts, Cursor, Delivery, Follow, Forecast, Forgotten,
     IdempotencyKey, Located, NodeFilter, NodePage, Outage, Outcomes, Pending, Permit, Position, Registry,
-    RegistryError, Reserve, Reserved, Restored, SpawnFilter, SpawnPage, Waiting, WantedPings,
+    RegistryError, Reserve, Reserved, Restored, SpawnFilter, SpawnPage, WaitingRequest, WantedPings,
 };
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep};
@@ -106,7 +106,7 @@ through_circuit! {
     abandon(node: &NodeId, spawn: SpawnId) -> ();
     keep_places(tickets: &[TicketId]) -> ();
     leave_line(tickets: &[TicketId]) -> ();
-    waiting() -> Vec<Waiting>;
+    waiting() -> Vec<WaitingRequest>;
     is_waiting(ticket: TicketId) -> bool;
     permit(owner: &Owner, per_minute: u32) -> Permit;
     sweep() -> bool;

@@ -78,11 +78,13 @@ struct Survey {
     best: Option<usize>,
 }
 
-/// See [`Snapshot::offer`].
+/// What the nodes together offer that spawns may be placed on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(crate) struct Offer {
+pub(crate) struct FarmCapacity {
     pub(crate) slots: usize,
+    /// Slots that are neither reserved nor taken.
     pub(crate) free: usize,
+    /// Whether some node offers client-side rendering.
     pub(crate) csr: bool,
     pub(crate) ssr: bool,
     /// The most GPUs that a node has.
@@ -264,19 +266,19 @@ impl Snapshot {
         (!farm.nodes.is_empty()).then(|| farm.nodes.iter().any(|seen| seen.offers(renderer)))
     }
 
-    /// What all nodes together offer that spawns may be placed on.
-    pub(crate) fn offer(&self) -> Offer {
+    /// As of the last refresh; nothing when no node is known.
+    pub(crate) fn capacity(&self) -> FarmCapacity {
         let farm = self.farm();
-        let mut offer = Offer::default();
+        let mut capacity = FarmCapacity::default();
         for seen in farm.nodes.iter().filter(|seen| seen.may_place()) {
             let description = &seen.record.description;
-            offer.slots += to_usize(description.slots);
-            offer.free += to_usize(description.slots.saturating_sub(seen.record.used));
-            offer.csr |= description.csr;
-            offer.ssr |= description.ssr;
-            offer.gpus = offer.gpus.max(description.gpus);
+            capacity.slots += to_usize(description.slots);
+            capacity.free += to_usize(description.slots.saturating_sub(seen.record.used));
+            capacity.csr |= description.csr;
+            capacity.ssr |= description.ssr;
+            capacity.gpus = capacity.gpus.max(description.gpus);
         }
-        offer
+        capacity
     }
 
     /// Slots of the nodes that are up, and those in use; `None` when the snapshot is too old, or has no node.

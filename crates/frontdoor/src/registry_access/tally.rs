@@ -25,7 +25,6 @@ impl Tally {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Counts a refusal.
     pub(crate) fn count(&self, code: ErrorCode) {
         *self.refused().entry(code.as_str()).or_default() += 1;
     }

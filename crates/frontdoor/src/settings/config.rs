@@ -11,7 +11,7 @@ use super::limits::Limits;
 use super::lives::Lives;
 use super::origins::Origins;
 use super::proxies::TrustedProxies;
-use super::webhooks::Settings as WebhookSettings;
+use super::webhooks::WebhookSettings;
 use super::{hoops, viewers};
 
 /// Settings of one front door.
@@ -44,10 +44,10 @@ pub struct Config {
     /// How long spawns may live.
     pub lives: Lives,
     /// How viewers reach spawns through here.
-    pub viewers: viewers::Settings,
+    pub viewers: viewers::ViewerSettings,
     /// The listener that answers as the vendor's HOOPS Server does; `None`: there is none.
-    pub hoops: Option<hoops::Settings>,
-    /// What is served.
+    pub hoops: Option<hoops::HoopsSettings>,
+    /// Whether everything is served, or the relay of viewers alone.
     pub surface: Surface,
     /// The keys that admit callers; `None`: every caller is admitted without a credential.
     pub access: Option<Access>,
@@ -68,7 +68,7 @@ pub struct Config {
 /// What a front door serves on its port for callers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Surface {
-    /// Everything.
+    /// The API, the pages, the live feed, the relay of viewers and the probes.
     Whole,
     /// The way of viewers to their spawns, and the probes.
     Relay,

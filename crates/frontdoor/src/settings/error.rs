@@ -8,11 +8,11 @@ use access::OpenError;
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("invalid {flag}: expected {wants}, got {found}")]
 pub struct ConfigError {
-    /// The flag.
+    /// The flag, with its dashes.
     pub flag: &'static str,
-    /// What it expects.
+    /// What the flag expects, as a noun: "a duration from 1s to 1h".
     pub wants: String,
-    /// What was given.
+    /// What was given instead, or why it will not do.
     pub found: String,
 }
 

@@ -88,7 +88,7 @@ impl Exposure {
 /// Reads every certificate that a flag names.
 pub(crate) fn certificates(
     tls: &tls::Options,
-    agent_identity: &tls::AgentIdentity,
+    agent_identity: &tls::AgentOptions,
     exposure: Exposure,
     surface: Surface,
     own_node: Option<&OwnNode>,

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use access::{Access, Limits};
+use access::{Access, CallerLimits};
 use model::Owner;
 
 use super::error::ConfigError;
@@ -20,7 +20,7 @@ const MAX_PREFIX: usize = 64;
 #[derive(Debug, Clone, Default, clap::Args)]
 #[command(next_help_heading = "HOOPS Server drop-in")]
 #[group(id = "hoops")]
-pub struct Options {
+pub struct HoopsOptions {
     /// Address to answer on as the vendor's HOOPS Server does (`POST /service`, WebSocket proxy); its own is port 11182
     #[arg(long, env = "HATCHERY_HOOPS_LISTEN", value_name = "ADDR")]
     pub hoops_listen: Option<SocketAddr>,
@@ -28,7 +28,7 @@ pub struct Options {
     /// URL in its answers: through the relay, the node's own, or the bare port for consumers that keep nothing else [default: relay
     /// with --public-url, else direct]
     #[arg(long, env = "HATCHERY_HOOPS_ENDPOINT", value_name = "FORM")]
-    pub hoops_endpoint: Option<Endpoint>,
+    pub hoops_endpoint: Option<HoopsEndpoint>,
 
     /// With `--hoops-endpoint port`: path below which a port leads to its spawn; repeat it or separate with commas [default: wsproxy,
     /// ws, streaming]
@@ -46,7 +46,7 @@ pub struct Options {
 
 /// The URL in an answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-pub enum Endpoint {
+pub enum HoopsEndpoint {
     /// The spawn's URL below `--public-url`.
     Relay,
     /// The spawn's own, as its agent says.
@@ -55,7 +55,7 @@ pub enum Endpoint {
     Port,
 }
 
-impl Endpoint {
+impl HoopsEndpoint {
     pub(crate) fn as_str(self) -> &'static str {
         match self {
             Self::Relay => "relay",
@@ -67,11 +67,11 @@ impl Endpoint {
 
 /// How the listener answers.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Settings {
-    /// Where it listens.
+pub struct HoopsSettings {
+    /// Address of the listener (`--hoops-listen`).
     pub listen: SocketAddr,
     /// The URL in its answers.
-    pub endpoint: Endpoint,
+    pub endpoint: HoopsEndpoint,
     /// First parts of paths whose second part is a port; in lower case.
     pub port_prefixes: Vec<String>,
     /// The directory whose files it serves.
@@ -79,12 +79,12 @@ pub struct Settings {
     /// The owner of what it spawns.
     pub owner: Option<Owner>,
     /// The owner's limits where no key says more.
-    pub limits: Limits,
+    pub limits: CallerLimits,
     /// Pages that may call it from a browser.
     pub origins: Origins,
 }
 
-impl Options {
+impl HoopsOptions {
     /// Whether an owner is named, so that limits of owners count even where no caller has a key.
     pub(super) fn names_owner(&self) -> bool {
         self.hoops_owner.is_some()
@@ -94,7 +94,7 @@ impl Options {
     ///
     /// # Errors
     /// The first setting that is wrong.
-    pub(super) fn resolve(self, around: Around<'_>) -> Result<Option<Settings>, ConfigError> {
+    pub(super) fn resolve(self, around: Around<'_>) -> Result<Option<HoopsSettings>, ConfigError> {
         let Some(listen) = self.hoops_listen else {
             self.refuse_alone()?;
             return Ok(None);
@@ -105,9 +105,9 @@ impl Options {
                 return Err(ConfigError { flag: "--hoops-listen", wants, found: listen.to_string() });
             }
         }
-        let default = if around.has_public_url { Endpoint::Relay } else { Endpoint::Direct };
+        let default = if around.has_public_url { HoopsEndpoint::Relay } else { HoopsEndpoint::Direct };
         let endpoint = self.hoops_endpoint.unwrap_or(default);
-        if endpoint == Endpoint::Relay && !around.has_public_url {
+        if endpoint == HoopsEndpoint::Relay && !around.has_public_url {
             return Err(ConfigError {
                 flag: "--hoops-endpoint",
                 wants: "--public-url beside `relay`".into(),
@@ -122,7 +122,7 @@ impl Options {
             });
         }
         let owner = self.hoops_owner.map(|name| owner(&name, &around)).transpose()?;
-        Ok(Some(Settings {
+        Ok(Some(HoopsSettings {
             listen,
             endpoint,
             port_prefixes: prefixes(&self.hoops_port_prefix)?,
@@ -160,7 +160,7 @@ pub(super) struct Around<'a> {
     pub(super) ports: [(&'static str, SocketAddr); 2],
     pub(super) has_public_url: bool,
     pub(super) access: Option<&'a Access>,
-    pub(super) limits: Limits,
+    pub(super) limits: CallerLimits,
     pub(super) origins: Origins,
 }
 
@@ -169,7 +169,7 @@ fn owner(name: &str, around: &Around<'_>) -> Result<Owner, ConfigError> {
     if let Some(owner) = around.access.and_then(|access| access.owner_named(name)) {
         return Ok(owner);
     }
-    if around.access.is_some() && around.limits == Limits::default() {
+    if around.access.is_some() && around.limits == CallerLimits::default() {
         tracing::warn!(
             owner = name,
             "--hoops-owner is neither the id nor the name of an API key, and neither --concurrent-spawns nor --spawns-per-minute limits it: \
@@ -226,7 +226,7 @@ mod tests {
         cli.map_err(|e| e.to_string())?.options.into_config().map_err(|e| e.to_string())
     }
 
-    fn hoops(arguments: &[&str]) -> Settings {
+    fn hoops(arguments: &[&str]) -> HoopsSettings {
         let listen = ["--hoops-listen", "127.0.0.1:11182"];
         config(&[&listen[..], arguments].concat()).unwrap().hoops.unwrap()
     }
@@ -247,10 +247,13 @@ mod tests {
 
     #[test]
     fn the_endpoint_is_the_relays_where_there_is_one() {
-        assert_eq!(hoops(&[]).endpoint, Endpoint::Direct);
+        assert_eq!(hoops(&[]).endpoint, HoopsEndpoint::Direct);
         let public = ["--public-url", "https://farm.example.com"];
-        assert_eq!(hoops(&public).endpoint, Endpoint::Relay);
-        assert_eq!(hoops(&[&public[..], &["--hoops-endpoint", "port"]].concat()).endpoint, Endpoint::Port);
+        assert_eq!(hoops(&public).endpoint, HoopsEndpoint::Relay);
+        assert_eq!(
+            hoops(&[&public[..], &["--hoops-endpoint", "port"]].concat()).endpoint,
+            HoopsEndpoint::Port
+        );
         let error = config(&["--hoops-listen", "127.0.0.1:1", "--hoops-endpoint", "relay"]).unwrap_err();
         assert!(error.contains("--hoops-endpoint") && error.contains("--public-url"), "{error}");
     }

@@ -16,11 +16,11 @@ const CALLS_PER_SECOND: u32 = 500;
 /// Least memory for connections without a credential: below it callers could not authenticate.
 const MIN_MEMORY: u64 = 1 << 20;
 
-/// The flags.
+/// Flags that limit what one caller takes at a front door.
 #[derive(Debug, Clone, PartialEq, Eq, clap::Args)]
 #[command(next_help_heading = "Limits of one caller")]
 #[group(id = "limits")]
-pub struct Options {
+pub struct LimitOptions {
     /// Most live connections of one caller; by default a quarter of all places, at most 1000
     #[arg(long, env = "HATCHERY_MAX_LIVE_PER_CALLER", value_name = "COUNT")]
     pub max_live_per_caller: Option<NonZeroUsize>,
@@ -55,7 +55,7 @@ pub struct Options {
 /// Limits of one caller, and of all callers without a credential together.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Limits {
-    /// Live connections.
+    /// Most connections to the live feed at once.
     pub live: usize,
     /// Subscriptions on all of them.
     pub subscriptions: usize,
@@ -69,7 +69,7 @@ pub struct Limits {
     pub unauthenticated_memory: usize,
 }
 
-impl Options {
+impl LimitOptions {
     /// The limits with this many `connections` and places in line (`waiting`). `named`: credentials are required.
     ///
     /// # Errors
@@ -137,7 +137,7 @@ mod tests {
     #[derive(Debug, Parser)]
     struct Cli {
         #[command(flatten)]
-        options: Options,
+        options: LimitOptions,
     }
 
     fn limits(arguments: &[&str], connections: usize, named: bool) -> Result<Limits, String> {

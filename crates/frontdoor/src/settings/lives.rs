@@ -12,7 +12,7 @@ pub(crate) const MAX_LIFE: Duration = Duration::from_secs(365 * 24 * 3600);
 /// What the command line says of them.
 #[derive(Debug, Clone, Default, clap::Args)]
 #[group(id = "lives")]
-pub struct Options {
+pub struct LifeOptions {
     /// Longest life of a spawn, from its start; also what it gets without maxSeconds. Unlimited by default
     #[arg(long, env = "HATCHERY_MAX_LIFE", value_name = "DURATION", value_parser = humantime::parse_duration)]
     pub max_life: Option<Duration>,
@@ -31,7 +31,7 @@ pub struct Lives {
     pub max_idle: Option<Duration>,
 }
 
-impl Options {
+impl LifeOptions {
     pub(super) fn resolve(&self) -> Result<Lives, ConfigError> {
         for (flag, value) in [("--max-life", self.max_life), ("--max-idle", self.max_idle)] {
             if let Some(value) = value {

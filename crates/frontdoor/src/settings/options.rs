@@ -53,7 +53,7 @@ pub struct Options {
 
     /// The load balancers before it.
     #[command(flatten)]
-    pub proxies: proxies::Options,
+    pub proxies: proxies::ProxyOptions,
 
     /// The host names it may be called by.
     #[command(flatten)]
@@ -91,15 +91,15 @@ pub struct Options {
 
     /// How viewers reach their spawns.
     #[command(flatten)]
-    pub viewers: viewers::Options,
+    pub viewers: viewers::ViewerOptions,
 
     /// How long spawns may live.
     #[command(flatten)]
-    pub lives: lives::Options,
+    pub lives: lives::LifeOptions,
 
     /// Limits of one caller.
     #[command(flatten)]
-    pub limits: limits::Options,
+    pub limits: limits::LimitOptions,
 
     /// Which callers are admitted.
     #[command(flatten)]
@@ -111,15 +111,15 @@ pub struct Options {
 
     /// The certificate that agents see.
     #[command(flatten)]
-    pub agent_identity: tls::AgentIdentity,
+    pub agent_identity: tls::AgentOptions,
 
     /// The listener that answers as the vendor's server does.
     #[command(flatten)]
-    pub hoops: hoops::Options,
+    pub hoops: hoops::HoopsOptions,
 
     /// Where events are posted to.
     #[command(flatten)]
-    pub webhooks: webhooks::Options,
+    pub webhooks: webhooks::WebhookOptions,
 }
 
 /// The values of `--placement`.
@@ -215,7 +215,7 @@ impl Options {
             origins: origins(&self.cors_origin, self.access.is_configured())?,
             hosts,
             trusted_proxies: self.proxies.resolve()?,
-            viewers: viewers::Settings {
+            viewers: viewers::ViewerSettings {
                 public_url: viewers.public_url.clone(),
                 ping_interval: viewers.relay_ping_interval,
                 drain: viewers.relay_drain,

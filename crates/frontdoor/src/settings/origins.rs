@@ -8,7 +8,7 @@ use super::error::ConfigError;
 /// Pages that may call from a browser.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Origins {
-    /// All of them.
+    /// Pages of every origin (`*`).
     Any,
     /// Those on this machine, under whatever local name and port.
     Local,

@@ -10,14 +10,14 @@ use super::error::ConfigError;
 /// Flags about load balancers.
 #[derive(Debug, Clone, Default, clap::Args)]
 #[group(id = "proxies")]
-pub struct Options {
+pub struct ProxyOptions {
     /// Address or network of load balancers that are believed when they say who a caller is, by `X-Forwarded-For` or the PROXY
     /// protocol; repeat it or separate with commas
     #[arg(long, env = "HATCHERY_TRUSTED_PROXY", value_name = "CIDR", value_delimiter = ',')]
     pub trusted_proxy: Vec<String>,
 }
 
-impl Options {
+impl ProxyOptions {
     pub(super) fn resolve(&self) -> Result<TrustedProxies, ConfigError> {
         TrustedProxies::parse(&self.trusted_proxy)
     }

@@ -40,11 +40,11 @@ pub struct RelayOptions {
 
     /// The load balancers before it.
     #[command(flatten)]
-    pub proxies: proxies::Options,
+    pub proxies: proxies::ProxyOptions,
 
     /// How viewers reach their spawns.
     #[command(flatten)]
-    pub viewers: viewers::Options,
+    pub viewers: viewers::ViewerOptions,
 
     /// How long handshakes may go on once shutdown has begun
     #[arg(long, env = "HATCHERY_SHUTDOWN_GRACE", value_name = "DURATION", default_value = "10s",
@@ -66,7 +66,7 @@ pub struct RelayOptions {
 
     /// What agents are shown.
     #[command(flatten)]
-    pub agent_identity: tls::AgentIdentity,
+    pub agent_identity: tls::AgentOptions,
 }
 
 impl RelayOptions {
@@ -100,11 +100,11 @@ impl RelayOptions {
             placement: PlacementOption::Spread,
             max_waiting: 0,
             cors_origin: Vec::new(),
-            lives: lives::Options::default(),
+            lives: lives::LifeOptions::default(),
             keep_ended: timing::KEEP_ENDED,
             live_ping_interval: timing::HEARTBEAT,
             live_buffer: 1,
-            limits: limits::Options {
+            limits: limits::LimitOptions {
                 max_live_per_caller: None,
                 max_subscriptions_per_caller: NonZeroUsize::MIN,
                 max_waiting_per_caller: None,
@@ -113,8 +113,8 @@ impl RelayOptions {
                 unauthenticated_memory: self.unauthenticated_memory,
             },
             access: access::Options::default(),
-            hoops: hoops::Options::default(),
-            webhooks: webhooks::Options::default(),
+            hoops: hoops::HoopsOptions::default(),
+            webhooks: webhooks::WebhookOptions::default(),
         };
         options.into_config_of(Surface::Relay, own_node.as_ref())
     }

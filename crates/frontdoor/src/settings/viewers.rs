@@ -13,7 +13,7 @@ const FORM: &str = "/s/{node}/{id}/{token}";
 /// What the command line says of them.
 #[derive(Debug, Clone, clap::Args)]
 #[group(id = "viewers")]
-pub struct Options {
+pub struct ViewerOptions {
     /// URL that this front door is reached by from outside: viewers connect to their spawns through it, and endpoints begin with it
     #[arg(long, env = "HATCHERY_PUBLIC_URL", value_name = "URL")]
     pub public_url: Option<PublicUrl>,
@@ -31,7 +31,7 @@ pub struct Options {
 
 /// How viewers are connected.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Settings {
+pub struct ViewerSettings {
     /// What endpoints begin with; `None`: they are the agents' own.
     pub public_url: Option<PublicUrl>,
     /// Time between two pings of a viewer.
@@ -45,7 +45,7 @@ pub struct Settings {
 /// The node that a relay is on.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OwnNode {
-    /// Its name.
+    /// Name of that node.
     pub node: NodeId,
     /// gRPC URL of its agent; `None`: the registry knows it.
     pub agent: Option<String>,
@@ -58,7 +58,7 @@ impl OwnNode {
     }
 }
 
-impl Default for Settings {
+impl Default for ViewerSettings {
     fn default() -> Self {
         Self {
             public_url: None,

@@ -23,11 +23,11 @@ const CA_FLAG: &str = "--webhook-ca";
 /// Bytes of a key, as Standard Webhooks has it.
 const KEY_BYTES: std::ops::RangeInclusive<usize> = 24..=64;
 
-/// Flags about webhooks.
+/// Flags that say where events are posted to, and with which secret.
 #[derive(Debug, Clone, Default, clap::Args)]
 #[command(next_help_heading = "Webhooks")]
 #[group(id = "webhooks")]
-pub struct Options {
+pub struct WebhookOptions {
     /// URL that events of spawns and nodes are posted to, http:// or https://; repeat it or separate with commas
     #[arg(
         long,
@@ -56,18 +56,18 @@ pub struct Options {
 
 /// Webhooks after every check.
 #[derive(Debug, Clone)]
-pub struct Settings {
-    pub(crate) targets: Vec<Target>,
+pub struct WebhookSettings {
+    pub(crate) targets: Vec<WebhookTarget>,
     pub(crate) secret_file: PathBuf,
-    pub(crate) secret: Secret,
+    pub(crate) secret: WebhookSecret,
     pub(crate) tls: tls::Client,
     /// How long an event may be refused before it is set aside.
     pub(crate) refused_for: Duration,
 }
 
-/// One receiver.
+/// One receiver of events, checked.
 #[derive(Clone)]
-pub(crate) struct Target {
+pub(crate) struct WebhookTarget {
     /// Without user and password.
     pub(crate) url: Uri,
     /// User and password, as a header.
@@ -78,7 +78,7 @@ pub(crate) struct Target {
     pub(crate) shown: String,
 }
 
-impl fmt::Debug for Target {
+impl fmt::Debug for WebhookTarget {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.shown)
     }
@@ -86,21 +86,21 @@ impl fmt::Debug for Target {
 
 /// The keys that posts are signed with, each of which makes a signature.
 #[derive(Clone, PartialEq, Eq)]
-pub(crate) struct Secret(pub(crate) Vec<Vec<u8>>);
+pub(crate) struct WebhookSecret(pub(crate) Vec<Vec<u8>>);
 
-impl fmt::Debug for Secret {
+impl fmt::Debug for WebhookSecret {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} keys", self.0.len())
     }
 }
 
-impl Options {
-    pub(crate) fn resolve(&self) -> Result<Option<Settings>, ConfigError> {
+impl WebhookOptions {
+    pub(crate) fn resolve(&self) -> Result<Option<WebhookSettings>, ConfigError> {
         let urls: Vec<&String> = self.webhook.iter().filter(|url| !url.is_empty()).collect();
         let Some(file) = self.webhook_secret_file.as_ref().filter(|_| !urls.is_empty()) else {
             return Ok(None);
         };
-        let secret = Secret::read(file).map_err(|found| ConfigError {
+        let secret = WebhookSecret::read(file).map_err(|found| ConfigError {
             flag: SECRET_FLAG,
             wants:
                 "a file with `whsec_` and 24 to 64 bytes as base64 (echo whsec_$(openssl rand -base64 32))"
@@ -108,7 +108,7 @@ impl Options {
             found,
         })?;
         machine::warn_if_readable_by_everyone(SECRET_FLAG, file);
-        let targets = urls.into_iter().map(|url| Target::parse(url)).collect::<Result<Vec<_>, _>>()?;
+        let targets = urls.into_iter().map(|url| WebhookTarget::parse(url)).collect::<Result<Vec<_>, _>>()?;
         for target in &targets {
             if targets.iter().filter(|other| other.id == target.id).count() > 1 {
                 let wants = "each URL once".into();
@@ -127,7 +127,7 @@ impl Options {
         )?;
         let roots = self.webhook_ca.as_ref().map_or(Roots::System, |ca| Roots::File(Named::new(CA_FLAG, ca)));
         let tls = tls::Client::open(roots, None, tls::HTTP1)?;
-        Ok(Some(Settings {
+        Ok(Some(WebhookSettings {
             targets,
             secret_file: file.clone(),
             secret,
@@ -137,7 +137,7 @@ impl Options {
     }
 }
 
-impl Target {
+impl WebhookTarget {
     fn parse(text: &str) -> Result<Self, ConfigError> {
         // The text may hold a password, so it is not repeated.
         let wrong = |found: &str| ConfigError {
@@ -179,7 +179,7 @@ impl Target {
     }
 }
 
-impl Secret {
+impl WebhookSecret {
     /// Reads a file of keys. The error says what is wrong, without the secret.
     pub(crate) fn read(file: &Path) -> Result<Self, String> {
         let text = fs::read_to_string(file).map_err(|error| format!("{}: {error}", file.display()))?;
@@ -204,7 +204,8 @@ mod tests {
 
     #[test]
     fn a_url_is_split_and_no_secret_of_it_is_shown() {
-        let target = Target::parse("https://us%40er:pa%3Ass@hooks.example:8443/in/TOKEN?key=KEY").unwrap();
+        let target =
+            WebhookTarget::parse("https://us%40er:pa%3Ass@hooks.example:8443/in/TOKEN?key=KEY").unwrap();
         assert_eq!(target.url, "https://hooks.example:8443/in/TOKEN?key=KEY");
         assert_eq!(target.shown, "https://hooks.example:8443");
         let header = target.authorization.clone().unwrap();
@@ -212,11 +213,11 @@ mod tests {
         for shown in [format!("{target:?}"), format!("{header:?}")] {
             assert!(!["TOKEN", "KEY", "pa", "dXM"].iter().any(|secret| shown.contains(secret)), "{shown}");
         }
-        let other = Target::parse("https://other:pass@hooks.example:8443/in/TOKEN?key=KEY").unwrap();
+        let other = WebhookTarget::parse("https://other:pass@hooks.example:8443/in/TOKEN?key=KEY").unwrap();
         assert_eq!(target.id, other.id, "a password may be changed");
-        assert_ne!(target.id, Target::parse("https://hooks.example:8443/in/other").unwrap().id);
+        assert_ne!(target.id, WebhookTarget::parse("https://hooks.example:8443/in/other").unwrap().id);
         for bad in ["", "hooks.example", "/in", "ftp://hooks.example/", "https://", "https://user:SECRET@"] {
-            let error = Target::parse(bad).unwrap_err().to_string();
+            let error = WebhookTarget::parse(bad).unwrap_err().to_string();
             assert!(error.contains("--webhook") && !error.contains("SECRET"), "{bad}: {error}");
         }
     }
@@ -226,7 +227,7 @@ mod tests {
         let file = tempfile::NamedTempFile::new().unwrap();
         let read = |text: &str| {
             fs::write(file.path(), text).unwrap();
-            Secret::read(file.path())
+            WebhookSecret::read(file.path())
         };
         let [one, two] = [[1; 24], [2; 24]].map(|key| STANDARD.encode(key));
         assert_eq!(read(&format!("\u{feff}whsec_{one}\r\n\n{two}\n")).unwrap().0, [[1; 24], [2; 24]]);

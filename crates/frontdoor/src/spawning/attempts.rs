@@ -23,7 +23,7 @@ const LICENSE: [i32; 2] = [6, 7];
 
 /// Why a node gave no spawn.
 #[derive(Debug, Clone, PartialEq)]
-pub(crate) enum Failure {
+pub(crate) enum AttemptFailure {
     /// The process ended before it was ready.
     Ended(Ended),
     /// The agent started nothing.
@@ -51,7 +51,7 @@ enum Signature {
     Refused(Reason),
 }
 
-impl Failure {
+impl AttemptFailure {
     /// For programs, see [`api::Attempt`].
     pub(crate) fn code(&self) -> &'static str {
         match self {
@@ -155,16 +155,24 @@ struct Attempt {
     node: NodeId,
     spawn: SpawnId,
     standing: Standing,
-    failure: Failure,
-    /// The deadline left it too little time to be ready: that it was not says nothing of the node.
-    hurried: bool,
+    failure: AttemptFailure,
+    time: TimeGiven,
+}
+
+/// Whether the deadline left an attempt the time to be ready.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum TimeGiven {
+    /// It did.
+    Enough,
+    /// It did not: that the spawn was not ready says nothing of its node.
+    TooLittle,
 }
 
 impl Attempt {
     fn blame(&self) -> Option<StartFailure> {
-        self.failure
-            .blame()
-            .filter(|failure| !(failure.conclusive && self.hurried && self.failure.is_start()))
+        self.failure.blame().filter(|failure| {
+            !(failure.conclusive && self.time == TimeGiven::TooLittle && self.failure.is_start())
+        })
     }
 }
 
@@ -195,13 +203,13 @@ impl Attempts {
         }
     }
 
-    /// The attempt that is under way has failed. `hurried`: it had too little time to be ready.
-    pub(crate) fn fail(&mut self, failure: Failure, hurried: bool) -> Next {
+    /// The attempt that is under way has failed.
+    pub(crate) fn fail(&mut self, failure: AttemptFailure, time: TimeGiven) -> Next {
         let Some((node, spawn, standing)) = self.current.take() else { return Next::Answer };
         let next = failure.next();
         self.started += usize::from(failure.is_start());
         self.failed.retain(|attempt| attempt.node != node);
-        self.failed.push(Attempt { node, spawn, standing, failure, hurried });
+        self.failed.push(Attempt { node, spawn, standing, failure, time });
         if self.started >= MAX_STARTED { Next::Answer } else { next }
     }
 
@@ -225,14 +233,14 @@ impl Attempts {
     /// Its start waited for its turn until its time was over.
     fn waited(&self) -> Option<&Attempt> {
         let busy = |attempt: &&Attempt| {
-            matches!(attempt.failure, Failure::Refused { reason: Reason::StartsBusy, .. })
+            matches!(attempt.failure, AttemptFailure::Refused { reason: Reason::StartsBusy, .. })
         };
         self.failed.iter().rev().find(busy)
     }
 
     fn cannot_start(&self) -> Option<&Attempt> {
         let cannot = |attempt: &&Attempt| {
-            matches!(attempt.failure, Failure::Refused { reason: Reason::CannotStart, .. })
+            matches!(attempt.failure, AttemptFailure::Refused { reason: Reason::CannotStart, .. })
         };
         self.failed.last().filter(|_| self.failed.iter().all(|attempt| cannot(&attempt)))
     }
@@ -241,7 +249,7 @@ impl Attempts {
     /// `None`: what is short is the answer.
     pub(crate) fn answer(&self) -> Option<SpawnError> {
         let bad_model = self.failed.last().and_then(|attempt| match &attempt.failure {
-            Failure::Refused { reason: Reason::BadModel, detail } => Some(detail.clone()),
+            AttemptFailure::Refused { reason: Reason::BadModel, detail } => Some(detail.clone()),
             _ => None,
         });
         if let Some(why) = bad_model {
@@ -250,10 +258,10 @@ impl Attempts {
         if let Some(attempt) = self.failed.iter().rev().find(|attempt| attempt.failure.is_known()) {
             let Attempt { node, spawn, failure, .. } = attempt.clone();
             return Some(match failure {
-                Failure::Ended(ended) if is_ready_timeout(&ended.exit) => {
+                AttemptFailure::Ended(ended) if is_ready_timeout(&ended.exit) => {
                     SpawnError::NotReady { node, spawn, log: Some(ended.log) }
                 }
-                Failure::Ended(ended) => {
+                AttemptFailure::Ended(ended) => {
                     SpawnError::Failed { node, spawn, exit: Box::new(ended.exit), log: ended.log }
                 }
                 _ => SpawnError::NotReady { node, spawn, log: None },
@@ -263,7 +271,7 @@ impl Attempts {
             return Some(SpawnError::NotReady { node, spawn, log: None });
         }
         let Attempt { node, spawn, failure, .. } = self.cannot_start()?.clone();
-        let Failure::Refused { detail: why, .. } = failure else { return None };
+        let AttemptFailure::Refused { detail: why, .. } = failure else { return None };
         Some(SpawnError::CannotStart { node, spawn, why })
     }
 
@@ -274,7 +282,7 @@ impl Attempts {
     }
 
     /// Every node that gave no spawn, and why.
-    pub(crate) fn failures(&self) -> impl Iterator<Item = (&NodeId, &Failure)> {
+    pub(crate) fn failures(&self) -> impl Iterator<Item = (&NodeId, &AttemptFailure)> {
         self.failed.iter().map(|attempt| (&attempt.node, &attempt.failure))
     }
 

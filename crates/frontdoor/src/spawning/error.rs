@@ -11,21 +11,41 @@ use crate::callers::LimitExceeded;
 #[derive(Debug)]
 pub(crate) enum SpawnError {
     /// Every matching node is full, or said so.
-    NoCapacity { why: String },
+    NoCapacity {
+        why: String,
+    },
     /// The owner has as many as it may have.
-    OverQuota { max: u32 },
+    OverQuota {
+        max: u32,
+    },
     /// The caller has as many requests in line here as it may have.
     LimitExceeded(LimitExceeded),
-    /// No node matches.
-    NoMatchingNode { why: String },
+    NoMatchingNode {
+        why: String,
+    },
     /// The process ended before it was ready.
-    Failed { node: NodeId, spawn: SpawnId, exit: Box<Exit>, log: Vec<String> },
+    Failed {
+        node: NodeId,
+        spawn: SpawnId,
+        exit: Box<Exit>,
+        log: Vec<String>,
+    },
     /// The process could not even be started.
-    CannotStart { node: NodeId, spawn: SpawnId, why: String },
+    CannotStart {
+        node: NodeId,
+        spawn: SpawnId,
+        why: String,
+    },
     /// The process was not ready in time, or its agent did not answer in time.
-    NotReady { node: NodeId, spawn: SpawnId, log: Option<Vec<String>> },
+    NotReady {
+        node: NodeId,
+        spawn: SpawnId,
+        log: Option<Vec<String>>,
+    },
     /// The agent found that the model leads outside its directories.
-    BadModel { why: String },
+    BadModel {
+        why: String,
+    },
     /// The registry is away.
     Registry(RegistryError),
 }

@@ -77,7 +77,6 @@ impl Exclusions {
         self.probed
     }
 
-    /// All of them.
     pub(crate) fn all(&self) -> Vec<NodeId> {
         self.list.iter().map(|exclusion| exclusion.node.clone()).collect()
     }

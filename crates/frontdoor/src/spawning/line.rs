@@ -33,7 +33,7 @@ use super::order::SpawnOrder;
 use super::placer::{Placer, Ticket};
 use super::positions::Positions;
 use super::progress::Progress;
-use crate::callers::{Kind, Share};
+use crate::callers::{Share, ShareKind};
 use crate::metrics::SpawnMetrics;
 use crate::registry_access::circuit::RegistryClient;
 use crate::registry_access::cleanup::{Cleanups, persist};
@@ -155,7 +155,7 @@ impl Line {
             warn!(most = max, "line full, request turned away");
             return Err(SpawnError::NoCapacity { why: format!("{max} requests wait in line here already") });
         }
-        let share = order.account.as_ref().map(|account| account.0.take(Kind::Waiting));
+        let share = order.account.as_ref().map(|account| account.0.take(ShareKind::Waiting));
         let share = share.transpose().map_err(SpawnError::LimitExceeded)?;
         let limited = order.owner.clone().zip(order.max_spawns);
         if let Some((owner, max)) = &limited {

@@ -46,13 +46,11 @@ pub(crate) enum EndpointChoice {
     /// The front door's, or the agent's where the front door has none.
     #[default]
     Usual,
-    /// The agent's own.
     Agent,
-    /// This one.
     Given(String),
 }
 
-/// A valid order.
+/// What a caller of `POST /spawn` asks for, checked.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub(crate) struct SpawnOrder {
     /// What the node must offer.

@@ -7,7 +7,7 @@ use std::collections::{HashMap, VecDeque};
 use std::time::Duration;
 
 use model::TicketId;
-use registry::Waiting;
+use registry::WaitingRequest;
 use tokio::time::Instant;
 
 /// What lies further back says nothing about now.
@@ -37,7 +37,7 @@ struct Group {
 
 impl Pace {
     /// Takes in a look at the line.
-    pub(super) fn observe(&mut self, now: Instant, line: &[Waiting]) {
+    pub(super) fn observe(&mut self, now: Instant, line: &[WaitingRequest]) {
         if self.seen.is_none_or(|seen| now - seen > MAX_GAP) {
             *self = Self::default();
         }
@@ -65,7 +65,7 @@ impl Pace {
     }
 
     /// Seconds until the turn of one at this position, if the line goes on as it went.
-    pub(super) fn estimate(&self, now: Instant, waiting: &Waiting) -> Option<u64> {
+    pub(super) fn estimate(&self, now: Instant, waiting: &WaitingRequest) -> Option<u64> {
         let group = self.groups.get(&waiting.kinds)?;
         let gained: u64 = group.gained.iter().map(|(_, places)| places).sum();
         if gained < MIN_GAINED {
@@ -80,8 +80,8 @@ impl Pace {
 mod tests {
     use super::*;
 
-    fn line(tickets: &[TicketId]) -> Vec<Waiting> {
-        let place = |(position, ticket): (u64, &TicketId)| Waiting {
+    fn line(tickets: &[TicketId]) -> Vec<WaitingRequest> {
+        let place = |(position, ticket): (u64, &TicketId)| WaitingRequest {
             ticket: *ticket,
             position,
             kinds: vec!["kind".to_owned()],
@@ -120,7 +120,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn those_who_wait_for_other_nodes_have_a_pace_of_their_own() {
         let (mut pace, tickets) = (Pace::default(), [(); 10].map(|()| TicketId::mint()));
-        let other = Waiting { kinds: vec!["other".to_owned()], ..line(&[TicketId::mint()]).remove(0) };
+        let other = WaitingRequest { kinds: vec!["other".to_owned()], ..line(&[TicketId::mint()]).remove(0) };
         for served in 0..6 {
             let mut all = line(&tickets[served..]);
             all.push(other.clone());

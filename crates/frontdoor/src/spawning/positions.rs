@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use model::TicketId;
-use registry::Waiting;
+use registry::WaitingRequest;
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep, timeout};
 use tracing::debug;
@@ -102,7 +102,7 @@ impl Positions {
         }
     }
 
-    fn report(&self, line: &[Waiting], estimate: impl Fn(&Waiting) -> Option<u64>) {
+    fn report(&self, line: &[WaitingRequest], estimate: impl Fn(&WaitingRequest) -> Option<u64>) {
         let places: Vec<_> = self.watched().places.values().cloned().collect();
         let line: HashMap<_, _> = line.iter().map(|waiting| (waiting.ticket, waiting)).collect();
         for (ticket, progress) in places {

@@ -21,7 +21,7 @@ use traces::Kind;
 use traces::attribute::{NODE_ID, OUTCOME, SPAWN_ID};
 use tracing::{debug, warn};
 
-use super::attempts::{Failure, Next};
+use super::attempts::{AttemptFailure, Next, TimeGiven};
 use super::error::{Rejection, SpawnError};
 use super::held_slot::HeldSlot;
 use super::line::Line;
@@ -31,10 +31,9 @@ use super::progress::Progress;
 use super::search::{Search, Slot, SpawnPath};
 use super::why::key_of;
 use crate::agent_client::{AgentError, StartOutcome};
-use crate::metrics::{Attempt, SpawnMetrics, SpawnPhase};
+use crate::metrics::{AttemptOutcome, SpawnMetrics, SpawnPhase};
 use crate::request_context::RequestContext;
 
-/// Starts spawns.
 #[derive(Debug)]
 pub(crate) struct Spawner(SpawnPath);
 
@@ -99,7 +98,7 @@ impl Spawner {
                 Ok(StartOutcome::Ready(ready)) => {
                     span.note(OUTCOME, "ready");
                     span.end();
-                    metrics.attempt(Attempt::Ready);
+                    metrics.attempt(AttemptOutcome::Ready);
                     let took = Duration::from_micros(ready.start_to_ready_us);
                     metrics.phase(SpawnPhase::StartToReady, took, &search.request.trace);
                     search.attempts.ready();
@@ -112,26 +111,26 @@ impl Spawner {
                     return Ok((answer, held));
                 }
                 Ok(StartOutcome::Ended(ended)) => {
-                    metrics.attempt(Attempt::Ended);
+                    metrics.attempt(AttemptOutcome::Ended);
                     held.keep();
-                    Failure::Ended(ended)
+                    AttemptFailure::Ended(ended)
                 }
                 // Nothing was started: dropping `held` releases the slot.
                 Err(AgentError::Refused { reason, detail }) => {
-                    metrics.attempt(Attempt::Refused);
+                    metrics.attempt(AttemptOutcome::Refused);
                     held.refused(reason);
                     search.exclusions.refused(&node, reason);
-                    Failure::Refused { reason, detail }
+                    AttemptFailure::Refused { reason, detail }
                 }
                 Err(AgentError::NotSent { why, connecting }) => {
-                    metrics.attempt(Attempt::NotSent);
+                    metrics.attempt(AttemptOutcome::NotSent);
                     search.exclusions.unreachable(&node, connecting);
-                    Failure::Unreachable { why }
+                    AttemptFailure::Unreachable { why }
                 }
                 Err(AgentError::Unknown { why, deadline: timed_out }) => {
-                    metrics.attempt(Attempt::Unknown);
+                    metrics.attempt(AttemptOutcome::Unknown);
                     let timed_out = timed_out || Instant::now() >= deadline;
-                    let failure = Failure::Unanswered { why: why.clone(), deadline: timed_out };
+                    let failure = AttemptFailure::Unanswered { why: why.clone(), deadline: timed_out };
                     // The attempt ends here. A caller that leaves while it is abandoned must not hide why.
                     span.note(OUTCOME, "unanswered");
                     span.fail(failure.code(), failure.reason());
@@ -141,24 +140,28 @@ impl Spawner {
                     let timed_out = timed_out || Instant::now() >= deadline;
                     if !timed_out && let Err(error) = abandoned {
                         log_failure(&failure, (&node, spawn, number), order);
-                        search.attempts.fail(failure, false);
+                        search.attempts.fail(failure, TimeGiven::Enough);
                         return Err(SpawnError::Registry(error));
                     }
-                    Failure::Unanswered { why, deadline: timed_out }
+                    AttemptFailure::Unanswered { why, deadline: timed_out }
                 }
             };
             log_failure(&failure, (&node, spawn, number), order);
             span.note(OUTCOME, failure.code());
             span.end_failed(failure.code(), failure.reason());
             match &failure {
-                Failure::Ended(_) | Failure::Unanswered { deadline: true, .. } => {
+                AttemptFailure::Ended(_) | AttemptFailure::Unanswered { deadline: true, .. } => {
                     search.exclusions.failed(&node)
                 }
-                Failure::Unanswered { .. } => search.exclusions.unanswered(&node),
-                Failure::Refused { .. } | Failure::Unreachable { .. } => {}
+                AttemptFailure::Unanswered { .. } => search.exclusions.unanswered(&node),
+                AttemptFailure::Refused { .. } | AttemptFailure::Unreachable { .. } => {}
             }
-            let hurried = given < *whole / 2 && began.elapsed() >= given.mul_f64(0.9);
-            if search.attempts.fail(failure, hurried) == Next::Answer
+            let time = if given < *whole / 2 && began.elapsed() >= given.mul_f64(0.9) {
+                TimeGiven::TooLittle
+            } else {
+                TimeGiven::Enough
+            };
+            if search.attempts.fail(failure, time) == Next::Answer
                 && let Some(answer) = search.attempts.answer()
             {
                 return Err(answer);
@@ -167,7 +170,11 @@ impl Spawner {
     }
 }
 
-fn log_failure(failure: &Failure, (node, spawn, attempt): (&NodeId, SpawnId, u32), order: &SpawnOrder) {
+fn log_failure(
+    failure: &AttemptFailure,
+    (node, spawn, attempt): (&NodeId, SpawnId, u32),
+    order: &SpawnOrder,
+) {
     warn!(
         node.id = %node,
         spawn.id = %spawn,

@@ -5,7 +5,7 @@ use model::{Demand, Misfit, NodeId, Placement, RendererType};
 use registry::{Assessment, Forecast, Foreseen, Standing, Verdict};
 use wire::v1::refused::Reason;
 
-use super::attempts::Failure;
+use super::attempts::AttemptFailure;
 
 /// The node that is chosen, and how.
 #[derive(Debug)]
@@ -154,11 +154,11 @@ pub(super) const UNREACHABLE: &str = "unreachable";
 pub(super) const CORDONED: &str = "cordoned";
 
 /// What a node that gave nothing to one request counts as.
-pub(super) fn key_of(failure: &Failure) -> &'static str {
+pub(super) fn key_of(failure: &AttemptFailure) -> &'static str {
     match failure {
-        Failure::Ended(_) | Failure::Unanswered { .. } => "failed",
-        Failure::Unreachable { .. } => UNREACHABLE,
-        Failure::Refused { reason, .. } => match reason {
+        AttemptFailure::Ended(_) | AttemptFailure::Unanswered { .. } => "failed",
+        AttemptFailure::Unreachable { .. } => UNREACHABLE,
+        AttemptFailure::Refused { reason, .. } => match reason {
             Reason::Full => "full",
             Reason::GpusFull => "gpu full",
             Reason::NoPort => "no port",

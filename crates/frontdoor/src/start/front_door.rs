@@ -58,13 +58,13 @@ pub struct FrontDoor {
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
     /// A port could not be had.
-    #[error("{flag} {address} cannot be bound")]
+    #[error("failed to listen on {address} ({flag})")]
     Bind {
         /// The flag that named the address.
         flag: &'static str,
-        /// The address.
+        /// The address that was asked for.
         address: SocketAddr,
-        /// Why.
+        /// What the system says.
         #[source]
         source: std::io::Error,
     },

@@ -34,7 +34,6 @@ pub(crate) struct Wanted {
 /// What a viewer's URL shows the agent, so that it may connect.
 #[derive(Debug, Clone)]
 pub(crate) enum Shown {
-    /// The spawn's token.
     Token(String),
     /// The spawn's port, where its endpoint is no more than that.
     Port(u16),

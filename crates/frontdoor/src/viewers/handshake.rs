@@ -9,7 +9,7 @@ use axum::http::request::Parts;
 use axum::response::Response;
 use hyper::upgrade::OnUpgrade;
 use model::RequestId;
-use relay::Tag;
+use relay::PingTag;
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
@@ -18,7 +18,7 @@ use tracing::{Instrument, error_span, info};
 use uuid::Uuid;
 
 use super::attach::{Attached, Refused, Wanted};
-use super::node_relay::{Hop, NodeRelays};
+use super::node_relay::{HopHeader, NodeRelays};
 use super::not_connected::NotConnected;
 use super::reach::{Reach, Unknown};
 use super::server::{self, Upgraded};
@@ -57,7 +57,6 @@ impl Viewers {
         }
     }
 
-    /// Sessions under way.
     pub(crate) fn len(&self) -> usize {
         self.sessions.len()
     }
@@ -114,7 +113,7 @@ impl Viewers {
         let Shared { reach, relays, ping_interval, .. } = &self.shared;
         let upgrade: OnUpgrade = hyper::upgrade::on(&mut request);
         let (mut head, _) = request.into_parts();
-        let before = if reach.is_on_a_node() { Hop::take(&mut head.headers) } else { None };
+        let before = if reach.is_on_a_node() { HopHeader::take(&mut head.headers) } else { None };
         let id = before.as_ref().map_or(id, |hop| &hop.request);
         let addresses = reach.find(&wanted.node).await.map_err(|why| match why {
             Unknown::Node => NotConnected::NotFound,
@@ -128,7 +127,8 @@ impl Viewers {
         );
         let (response, server, attached, settings) = match addresses.viewer_relay {
             Some(relay) => {
-                let hop = Hop { tag: Tag::mint(), ping_interval: *ping_interval, request: id.clone() };
+                let hop =
+                    HopHeader { tag: PingTag::mint(), ping_interval: *ping_interval, request: id.clone() };
                 let (response, server) = relays.upgrade(&relay, wanted, &head, &hop).await?;
                 let settings =
                     relay::Settings { ping_interval: *ping_interval, hop: relay::Hop::InFront(hop.tag) };

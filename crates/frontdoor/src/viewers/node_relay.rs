@@ -1,6 +1,6 @@
 //! The relay of a node, which alone leads to the servers there: it is called by mutual TLS.
 //!
-//! It gets the viewer's handshake as it came, path included, and one header more, which it takes out again: [`Hop`]. What it
+//! It gets the viewer's handshake as it came, path included, and one header more, which it takes out again: [`HopHeader`]. What it
 //! refuses is refused here in the same way. Nothing is sent before its certificate has shown that it is the relay of this node, and
 //! a node that names a relay is reached in no other way.
 
@@ -17,7 +17,7 @@ use http_body_util::{BodyExt, Limited};
 use hyper::body::Incoming;
 use model::api::{ErrorCode, Problem};
 use model::{NodeId, RequestId};
-use relay::Tag;
+use relay::PingTag;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout};
 use tracing::warn;
@@ -32,23 +32,23 @@ const HOP: HeaderName = HeaderName::from_static("hatchery-relay");
 const ANSWER: Duration = Duration::from_secs(5);
 /// The type of a refusal.
 const PROBLEM_JSON: &str = "application/problem+json";
-/// The longest refusal.
+/// The longest refusal that is read of a relay, in bytes.
 const MAX_PROBLEM: usize = 16 * 1024;
 /// What stands in the place of a token where a viewer has shown a port. No token has a hyphen.
 const PORT: &str = "port-";
 
 /// What the relay in front lets the one on the node know.
 #[derive(Debug)]
-pub(super) struct Hop {
+pub(super) struct HopHeader {
     /// Of the pings of both.
-    pub(super) tag: Tag,
+    pub(super) tag: PingTag,
     /// Time between two pings of the viewer.
     pub(super) ping_interval: Duration,
     /// The viewer's request, in both logs.
     pub(super) request: RequestId,
 }
 
-impl Hop {
+impl HopHeader {
     fn value(&self) -> Option<HeaderValue> {
         let text = format!("{} {} {}", self.tag, self.ping_interval.as_millis(), self.request);
         HeaderValue::from_str(&text).ok()
@@ -184,7 +184,7 @@ impl NodeRelays {
         relay: &str,
         wanted: &Wanted,
         head: &Parts,
-        hop: &Hop,
+        hop: &HopHeader,
     ) -> Result<(Response, Option<Upgraded>), NotConnected> {
         let no_relay = |why: String| NotConnected::Relay(wanted.node.clone(), why);
         let Some(tls) = &self.tls else {
@@ -256,16 +256,19 @@ mod tests {
 
     #[test]
     fn what_two_relays_agree_on_is_read_as_it_was_written_and_taken_out() {
-        let hop =
-            Hop { tag: Tag::mint(), ping_interval: Duration::from_millis(1500), request: RequestId::mint() };
+        let hop = HopHeader {
+            tag: PingTag::mint(),
+            ping_interval: Duration::from_millis(1500),
+            request: RequestId::mint(),
+        };
         let mut headers = HeaderMap::new();
         headers.insert(HOP, hop.value().unwrap());
-        let read = Hop::take(&mut headers).unwrap();
+        let read = HopHeader::take(&mut headers).unwrap();
         assert!(headers.is_empty());
         assert_eq!((read.tag, read.ping_interval, &read.request), (hop.tag, hop.ping_interval, &hop.request));
         for wrong in ["", "x", "0011223344556677", "0011223344556677 0 a", "0011223344556677 x a", "g 1 a"] {
             headers.insert(HOP, HeaderValue::from_static(wrong));
-            assert!(Hop::take(&mut headers).is_none(), "{wrong}");
+            assert!(HopHeader::take(&mut headers).is_none(), "{wrong}");
         }
     }
 

@@ -15,7 +15,6 @@ use tokio::time::{Instant, sleep, timeout_at};
 
 /// How long a server may refuse connections.
 const CONNECT: Duration = Duration::from_secs(5);
-/// Between two attempts.
 const PAUSE: Duration = Duration::from_millis(50);
 /// How long a server may take to answer the handshake.
 const ANSWER: Duration = Duration::from_secs(10);

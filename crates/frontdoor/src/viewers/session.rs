@@ -68,10 +68,10 @@ impl Session {
         };
         let (ended, (), ()) = tokio::join!(relaying, attaching, measure(&shared.metrics, &passed, &gone));
         drop(place);
-        shared.metrics.ended(ended.reason);
+        shared.metrics.ended(ended.by);
         let error = ended.error.map(|error| error.to_string());
         info!(
-            by = ended.reason.as_str(),
+            by = ended.by.as_str(),
             error,
             after_ms = began.elapsed().as_millis(),
             bytes_up = passed.up(),

@@ -77,7 +77,6 @@ pub(crate) async fn deliver(settings: WebhookSettings, around: Around) {
     }
 }
 
-/// One webhook.
 #[derive(Debug)]
 struct Webhook {
     target: Arc<WebhookTarget>,
@@ -142,13 +141,13 @@ impl Webhook {
         let begins = cursor.is_none();
         let cursor = cursor.unwrap_or_else(|| Cursor::from(position));
         info!(webhook = self.target.shown, seq = cursor.seq, begins, "delivering to a webhook");
-        self.metrics.delivers(true);
+        self.metrics.delivers();
         let position = cursor.position(position.wakeup);
         let (sender, reads) = mpsc::channel(1);
         let mut reader = JoinSet::new();
         reader.spawn(read(Arc::clone(&self.around.registry), position, sender));
         self.pump(lease, Window::new(cursor), reads).await;
-        self.metrics.delivers(false);
+        self.metrics.delivers_no_more();
         self.metrics.lag(Duration::ZERO);
     }
 

@@ -102,7 +102,6 @@ impl Poster {
         }
     }
 
-    /// Makes one attempt.
     pub(super) async fn attempt(&self, target: &WebhookTarget, post: &Post) -> Result<(), Failure> {
         let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
         let secret = Arc::clone(&self.secret.read().unwrap_or_else(std::sync::PoisonError::into_inner));

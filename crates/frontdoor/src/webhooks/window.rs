@@ -44,7 +44,6 @@ impl fmt::Display for Subject {
     }
 }
 
-/// One post.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Post {
     /// Its number in this window.

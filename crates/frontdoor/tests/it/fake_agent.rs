@@ -288,7 +288,7 @@ async fn heartbeats(
                 node: state.node.clone(),
                 epoch,
                 takeover: known.is_some(),
-                identity: registry::Identity::default(),
+                identity: registry::AgentIdentity::default(),
                 accepted: 0,
                 agreement: None,
                 changes: state.changes.clone(),

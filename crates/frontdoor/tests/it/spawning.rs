@@ -271,7 +271,7 @@ async fn a_lost_answer_is_abandoned_before_another_node_is_tried() {
         node: dead.clone(),
         epoch: model::AgentEpoch::mint(),
         takeover: true,
-        identity: registry::Identity::default(),
+        identity: registry::AgentIdentity::default(),
         accepted: 0,
         agreement: None,
         changes: Vec::new(),

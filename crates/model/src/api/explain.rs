@@ -37,14 +37,14 @@ pub struct Explanation {
 /// One node, and why it is chosen or not.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct ExplainedNode {
-    /// The node.
+    /// The node that the verdict is about.
     #[schema(value_type = String)]
     pub node: NodeId,
     /// For programs: `chosen`; `equal`, `outranked` where it has room; `failing`, `in line`, `quota`, `full`, `gpu full`, `draining`,
     /// `cordoned`, `stale`, `down`, `unreachable`, `renderer`, `pool`, `dedicated`, `unreadable`; or `label` and the name of the label
     /// that it lacks.
     pub verdict: String,
-    /// In words.
+    /// The verdict as a sentence for people.
     pub why: String,
 }
 

@@ -26,7 +26,7 @@ pub struct AuditEvent {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct AuditList {
-    /// Newest first.
+    /// The entries of this page, the newest first.
     pub audit: Vec<AuditEvent>,
     /// Where the next page starts; absent on the last.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -48,7 +48,7 @@ pub struct History {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct HistoryMinute {
-    /// When it began.
+    /// Beginning of the minute, by the registry's clock.
     #[schema(value_type = String, format = DateTime)]
     pub at: Timestamp,
     /// Spawns whose process was started.

@@ -25,7 +25,7 @@ pub enum ErrorCode {
     OriginNotAllowed,
     /// No such spawn, node or route.
     NotFound,
-    /// Not that way.
+    /// The route does not take this method.
     MethodNotAllowed,
     /// The same idempotency key came with another body.
     IdempotencyConflict,
@@ -35,9 +35,9 @@ pub enum ErrorCode {
     NodeUp,
     /// The spawn that the idempotency key was answered with has ended.
     SpawnEnded,
-    /// Over 64 KiB.
+    /// The body is longer than 64 KiB.
     BodyTooLarge,
-    /// Not JSON.
+    /// The body is not declared as JSON.
     UnsupportedMediaType,
     /// The request names a host that this server does not know as its own.
     HostNotAllowed,
@@ -66,7 +66,7 @@ pub enum ErrorCode {
 }
 
 impl ErrorCode {
-    /// Every code.
+    /// Every code, for metrics that begin with 0.
     pub const ALL: [Self; 24] = [
         Self::InvalidRequest,
         Self::Unauthenticated,
@@ -187,12 +187,12 @@ impl ErrorCode {
 /// One node that was tried for a request and did not give a spawn.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Attempt {
-    /// The node.
+    /// The node that was tried.
     #[schema(value_type = String)]
     pub node: NodeId,
     /// `spawn-failed` or `ready-timeout` where a process was started; `refused` or `node-unreachable` where none was.
     pub code: String,
-    /// Why, in words.
+    /// Why it gave no spawn, as a sentence for people.
     pub reason: String,
 }
 
@@ -205,11 +205,11 @@ pub struct Problem {
     pub kind: String,
     /// The same for every occurrence of the code.
     pub title: String,
-    /// The HTTP status.
+    /// The HTTP status of the answer, repeated for readers that see the body alone.
     pub status: u16,
     /// What was wrong this time.
     pub detail: String,
-    /// For programs.
+    /// The kind of problem, as a word for programs.
     pub code: ErrorCode,
     /// Also in the log and in the `x-request-id` response header.
     pub request_id: String,

@@ -8,7 +8,6 @@ use uuid::Uuid;
 
 use crate::ask::{Claim, IdempotencyKey};
 
-/// All claimed keys.
 #[derive(Debug, Clone)]
 pub(super) struct Claims {
     claim_for: Duration,

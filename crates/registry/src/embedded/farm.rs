@@ -29,7 +29,7 @@ use crate::cause::Cause;
 use crate::judge::Judgement;
 use crate::permits::Permits;
 use crate::pings::WantedPings;
-use crate::report::Identity;
+use crate::report::AgentIdentity;
 
 /// Why a slot is taken. `slots.rs` draws how one becomes another.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -65,7 +65,7 @@ pub(super) struct NodeState {
     pub(super) availability: Availability,
     pub(super) description: NodeDescription,
     pub(super) epoch: AgentEpoch,
-    pub(super) identity: Identity,
+    pub(super) identity: AgentIdentity,
     pub(super) load: Load,
     pub(super) supply: Supply,
     pub(super) gpus: Vec<GpuSlots>,

@@ -34,7 +34,6 @@ pub(super) struct History {
     pub(super) last_event: u64,
 }
 
-/// A spawn's record.
 #[derive(Debug, Clone)]
 struct Kept {
     /// Seq of its first event.

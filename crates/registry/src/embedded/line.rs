@@ -8,7 +8,7 @@ use std::collections::{BTreeSet, HashMap};
 use model::{NodeId, NodeKind, RendererType, TicketId, Timestamp};
 
 use crate::ask::Reserve;
-use crate::waiting::{MAX_LISTED, Place, Waiter, Waiting, positions};
+use crate::waiting::{MAX_LISTED, Place, Waiter, WaitingRequest, positions};
 
 /// A kind of node, and a renderer wanted of it.
 pub(super) type Queue = (NodeKind, RendererType);
@@ -114,7 +114,7 @@ impl Line {
     }
 
     /// The places that have not lapsed, from the front.
-    pub(super) fn waiting(&self, now: Timestamp) -> Vec<Waiting> {
+    pub(super) fn waiting(&self, now: Timestamp) -> Vec<WaitingRequest> {
         let mut line: Vec<_> = self.tickets.iter().filter(|(_, ticket)| ticket.until > now).collect();
         line.sort_unstable_by_key(|(id, ticket)| (ticket.number, **id));
         let place = |(id, ticket): (&TicketId, &Ticket)| {

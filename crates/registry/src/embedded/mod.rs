@@ -69,7 +69,7 @@ use crate::permits::Permit;
 use crate::pings::WantedPings;
 use crate::report::{AgentReport, Orders};
 use crate::verdict::{Assessment, Forecast};
-use crate::waiting::{Pending, Waiting};
+use crate::waiting::{Pending, WaitingRequest};
 
 /// Everything that a registry held at one moment, see [`crate::Registry::copy`].
 #[derive(Debug, Clone)]
@@ -203,7 +203,7 @@ impl Embedded {
         self.change(|farm| farm.leave_line(tickets));
     }
 
-    pub(crate) fn waiting(&self) -> Vec<Waiting> {
+    pub(crate) fn waiting(&self) -> Vec<WaitingRequest> {
         self.farm().waiting()
     }
 

@@ -19,7 +19,7 @@ use model::{Availability, Drain, Eligibility, EventKind, NodeId};
 
 use super::farm::Farm;
 use crate::ask::Restored;
-use crate::report::DesiredState;
+use crate::report::DesiredStateReport;
 
 impl Farm {
     pub(super) fn set_eligibility(
@@ -92,7 +92,7 @@ impl Farm {
     }
 
     /// Takes an order that the agent has and this registry lacks.
-    pub(super) fn agree(&mut self, node: &NodeId, desired: &DesiredState) {
+    pub(super) fn agree(&mut self, node: &NodeId, desired: &DesiredStateReport) {
         if self.nodes.get(node).is_some_and(|state| state.generation < desired.generation) {
             let drain = self.remembered(desired);
             self.set_order(node, desired.eligibility, drain.as_ref(), desired.generation, None);
@@ -100,7 +100,7 @@ impl Farm {
     }
 
     /// The drain that an agent remembers, in the registry's time.
-    pub(super) fn remembered(&self, desired: &DesiredState) -> Option<Drain> {
+    pub(super) fn remembered(&self, desired: &DesiredStateReport) -> Option<Drain> {
         let drain = desired.drain.as_ref().filter(|_| desired.eligibility == Eligibility::Draining)?;
         Some(Drain {
             deadline: self.after(drain.left),

@@ -12,7 +12,7 @@ use super::farm::{Farm, Hold, SlotEntry};
 use super::shelf::Score;
 use crate::ask::{Reservation, Reserve, Reserved, Standing};
 use crate::verdict::{Forecast, Foreseen};
-use crate::waiting::Waiting;
+use crate::waiting::WaitingRequest;
 
 /// The nodes with room to choose from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -219,7 +219,7 @@ impl Farm {
         })
     }
 
-    pub(super) fn waiting(&mut self) -> Vec<Waiting> {
+    pub(super) fn waiting(&mut self) -> Vec<WaitingRequest> {
         let now = self.line_now();
         self.line.waiting(now)
     }

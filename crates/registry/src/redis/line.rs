@@ -9,14 +9,14 @@ use redis::pipe;
 
 use super::{Redis, unexpected};
 use crate::error::RegistryError;
-use crate::waiting::{MAX_LISTED, Pending, Place, Waiter, Waiting, positions};
+use crate::waiting::{MAX_LISTED, Pending, Place, Waiter, WaitingRequest, positions};
 
 const CALL: &str = "line";
 /// Places read in one step.
 const PART: usize = 500;
 
 impl Redis {
-    pub(crate) async fn waiting(&self) -> Result<Vec<Waiting>, RegistryError> {
+    pub(crate) async fn waiting(&self) -> Result<Vec<WaitingRequest>, RegistryError> {
         let (mut places, mut after) = (Vec::new(), "0".to_owned());
         while places.len() < MAX_LISTED {
             let part: Vec<String> = self

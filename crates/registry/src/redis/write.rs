@@ -12,7 +12,7 @@ use crate::agreement::{Digest, HeardReport};
 use crate::ask::{Claim, Forgotten, IdempotencyKey, Outcome, Outcomes, Restored, operator_data};
 use crate::error::RegistryError;
 use crate::permits::Permit;
-use crate::report::{AgentReport, Change, DesiredState, Heartbeat, Orders, SpawnReport, event_data};
+use crate::report::{AgentReport, Change, DesiredStateReport, Heartbeat, Orders, SpawnReport, event_data};
 
 pub(super) fn ms(time: Duration) -> u64 {
     u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
@@ -339,7 +339,7 @@ pub(super) fn supply_text(supply: &Supply) -> String {
     format!("{csr} {ssr} {}", json(supply))
 }
 
-fn desired_args(args: &mut ScriptInvocation<'_>, desired: &DesiredState) {
+fn desired_args(args: &mut ScriptInvocation<'_>, desired: &DesiredStateReport) {
     let drain = desired.drain.as_ref().filter(|_| desired.eligibility == Eligibility::Draining);
     args.arg(desired.generation).arg(desired.eligibility.as_str());
     match drain {

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use model::{AgentEpoch, Availability, Drain, Eligibility, EventKind, SpawnState, Timestamp};
-use registry::{DesiredDrain, DesiredState, Reserved};
+use registry::{DesiredStateReport, DrainReport, Reserved};
 
 use crate::on_all;
 use crate::support::*;
@@ -83,14 +83,14 @@ on_all! {
     }
 }
 
-fn remembered() -> DesiredState {
-    let drain = DesiredDrain {
+fn remembered() -> DesiredStateReport {
+    let drain = DrainReport {
         left: Duration::from_secs(600),
         age: Duration::from_secs(60),
         reason: Some("kernel \"6.18\", früh".into()),
         by: None,
     };
-    DesiredState { generation: 0, eligibility: Eligibility::Draining, drain: Some(drain) }
+    DesiredStateReport { generation: 0, eligibility: Eligibility::Draining, drain: Some(drain) }
 }
 
 on_all! {
@@ -108,7 +108,7 @@ on_all! {
         assert!(matches!(farm.reserve(&csr()).await, Reserved::NoMatch { known: true, .. }));
 
         let mut other = Agent::new("b", 2);
-        other.desired = DesiredState { generation: 0, eligibility: Eligibility::Cordoned, drain: None };
+        other.desired = DesiredStateReport { generation: 0, eligibility: Eligibility::Cordoned, drain: None };
         let orders = other.beat(farm).await;
         assert_eq!((orders.eligibility, orders.drain), (Eligibility::Cordoned, None));
     }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use model::{Drain, Eligibility, EventKind, Timestamp};
-use registry::{DesiredDrain, DesiredState, Position, Restored};
+use registry::{DesiredStateReport, DrainReport, Position, Restored};
 
 use crate::on_all;
 use crate::support::*;
@@ -47,19 +47,19 @@ on_all! {
         let given = farm.registry.set_eligibility(&id("a"), Eligibility::Cordoned, None, None).await.unwrap().unwrap();
         let mut position = farm.registry.position().await.unwrap();
         for generation in [0, given - 1, given] {
-            agent.desired = DesiredState { generation, eligibility: Eligibility::Eligible, drain: None };
+            agent.desired = DesiredStateReport { generation, eligibility: Eligibility::Eligible, drain: None };
             let orders = agent.beat(farm).await;
             assert_eq!((orders.eligibility, orders.generation), (Eligibility::Cordoned, given));
         }
         assert_eq!(published(farm, &mut position).await, []);
 
-        let desired = DesiredDrain {
+        let desired = DrainReport {
             left: Duration::from_secs(60),
             age: Duration::from_secs(1),
             reason: Some("kernel".to_owned()),
             by: None,
         };
-        agent.desired = DesiredState { generation: given + 1, eligibility: Eligibility::Draining, drain: Some(desired) };
+        agent.desired = DesiredStateReport { generation: given + 1, eligibility: Eligibility::Draining, drain: Some(desired) };
         agent.spawns.push(ready(csr().spawn));
         for _ in 0..3 {
             let orders = agent.beat(farm).await;
@@ -69,7 +69,7 @@ on_all! {
         assert_eq!(published(farm, &mut position).await, [EventKind::SpawnReady, EventKind::NodeDraining]);
         assert_eq!(node(farm).await.generation, given + 1);
 
-        agent.desired = DesiredState { generation: given + 2, eligibility: Eligibility::Eligible, drain: None };
+        agent.desired = DesiredStateReport { generation: given + 2, eligibility: Eligibility::Eligible, drain: None };
         assert_eq!(agent.beat(farm).await.drain, None);
         assert_eq!(published(farm, &mut position).await, [EventKind::NodeUncordoned]);
         farm.take(&csr()).await;

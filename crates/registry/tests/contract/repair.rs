@@ -6,7 +6,7 @@ use model::{
     Drain, Eligibility, EventKind, NodeRecord, RendererType, SpawnId, StartFailure, Timestamp, Timing,
 };
 use redis::AsyncCommands;
-use registry::{DesiredState, Outcome, Outcomes, Reserved, SpawnFilter, SpawnReport};
+use registry::{DesiredStateReport, Outcome, Outcomes, Reserved, SpawnFilter, SpawnReport};
 
 use crate::support::*;
 
@@ -65,10 +65,10 @@ impl Damage {
         let draining = Eligibility::Draining;
         let generation =
             farm.registry.set_eligibility(&id("c"), draining, Some(&drain), None).await.unwrap().unwrap();
-        agents[2].desired = DesiredState {
+        agents[2].desired = DesiredStateReport {
             generation,
             eligibility: draining,
-            drain: Some(registry::DesiredDrain {
+            drain: Some(registry::DrainReport {
                 left: Duration::from_secs(3600),
                 age: Duration::ZERO,
                 reason: None,

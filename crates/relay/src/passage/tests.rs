@@ -100,7 +100,7 @@ async fn bytes_pass_both_ways_and_an_end_is_passed_on() {
     assert_eq!(world.viewer.read(&mut [0]).await.unwrap(), 0);
     drop(world.viewer);
     let (ended, sent, received, frames) = world.relay.await.unwrap();
-    assert_eq!((ended.reason, ended.error.is_none()), (Reason::Server, true));
+    assert_eq!((ended.by, ended.error.is_none()), (EndedBy::Server, true));
     assert_eq!((sent, received, frames), (8, 6, 1));
 }
 
@@ -114,7 +114,7 @@ async fn what_the_server_says_last_reaches_a_viewer_that_has_said_all() {
     exactly(&mut world.viewer, &last).await;
     drop(world.server);
     let (ended, ..) = world.relay.await.unwrap();
-    assert_eq!(ended.reason, Reason::Viewer);
+    assert_eq!(ended.by, EndedBy::Viewer);
 }
 
 #[tokio::test(start_paused = true)]
@@ -129,7 +129,7 @@ async fn an_idle_viewer_that_answers_pings_stays_and_the_server_hears_nothing_of
     exactly(&mut world.server, &last).await;
     drop(world.viewer);
     let (ended, up, down, frames) = world.relay.await.unwrap();
-    assert_eq!((ended.reason, up, down, frames), (Reason::Viewer, 19, 0, 1));
+    assert_eq!((ended.by, up, down, frames), (EndedBy::Viewer, 19, 0, 1));
 }
 
 #[tokio::test(start_paused = true)]
@@ -140,7 +140,7 @@ async fn a_viewer_that_vanishes_is_noticed_within_two_intervals() {
     let began = Instant::now();
     assert_eq!(world.server.read(&mut [0]).await.unwrap(), 0);
     assert!(began.elapsed() <= INTERVAL * 2, "{:?}", began.elapsed());
-    assert_eq!(world.relay.await.unwrap().0.reason, Reason::Vanished);
+    assert_eq!(world.relay.await.unwrap().0.by, EndedBy::Vanished);
 }
 
 #[tokio::test(start_paused = true)]
@@ -150,7 +150,7 @@ async fn a_server_that_goes_on_sending_does_not_keep_a_vanished_viewer() {
     // Nothing is read: once the connection is full, nothing gets through any more.
     while world.server.write_all(&frame(2, None, &[0; 100])).await.is_ok() {}
     assert!(began.elapsed() <= INTERVAL * 3, "{:?}", began.elapsed());
-    assert_eq!(world.relay.await.unwrap().0.reason, Reason::Vanished);
+    assert_eq!(world.relay.await.unwrap().0.by, EndedBy::Vanished);
 }
 
 #[tokio::test(start_paused = true)]
@@ -202,7 +202,7 @@ async fn a_viewer_whose_server_is_slow_is_not_taken_for_gone() {
     tokio::time::sleep(INTERVAL * 5).await;
     assert!(!world.relay.is_finished());
     world.cut.cancel();
-    assert_eq!(world.relay.await.unwrap().0.reason, Reason::Cut);
+    assert_eq!(world.relay.await.unwrap().0.by, EndedBy::Cut);
 }
 
 proptest! {

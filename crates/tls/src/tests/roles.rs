@@ -1,7 +1,7 @@
 //! Connections between roles: who is let in, who is refused, and what is counted.
 
 use super::*;
-use crate::{Refusal, RefusalReason, Role};
+use crate::{RefusalReason, Role, RoleMismatch};
 
 const DOOR: &str = "spiffe://hatchery/frontdoor";
 const METRICS: &str = "spiffe://hatchery/metrics";
@@ -68,7 +68,7 @@ async fn a_refusal_says_why_and_is_counted() {
     let (served, _called) = tokio::join!(server.accept(far), client.connect("node-a", near));
     let error = served.unwrap_err();
     assert!(crate::is_refusal(&error));
-    let text = Refusal::in_error(&error).unwrap().to_string();
+    let text = RoleMismatch::in_error(&error).unwrap().to_string();
     assert!(text.contains(METRICS) && text.contains(DOOR), "{text}");
     server.refused([127, 0, 0, 1].into(), &error);
     server.refused([127, 0, 0, 1].into(), &std::io::Error::other("no TLS"));
@@ -97,7 +97,7 @@ async fn a_front_door_knows_the_agent_of_a_node_by_its_certificate() {
         let (near, far) = duplex(16 * 1024);
         let (_served, called) = tokio::join!(server.accept(far), client.connect("host", near));
         let checked = client.check_agent(&called.unwrap(), &node.parse().unwrap());
-        assert_eq!(checked.map_err(|refusal: Refusal| refusal.reason()), expected, "{uris:?} {node}");
+        assert_eq!(checked.map_err(|refusal: RoleMismatch| refusal.reason()), expected, "{uris:?} {node}");
     }
     assert_eq!(client.peers().without_role(), 1);
     assert_eq!(client.peers().refused(RefusalReason::OtherNode), 3);
@@ -122,7 +122,7 @@ async fn the_relay_of_a_node_is_known_by_its_certificate_and_must_state_its_role
         let (near, far) = duplex(16 * 1024);
         let (_served, called) = tokio::join!(server.accept(far), client.connect("host", near));
         let checked = client.check_relay(&called.unwrap(), &node.parse().unwrap());
-        assert_eq!(checked.map_err(|refusal: Refusal| refusal.reason()), expected, "{uris:?} {node}");
+        assert_eq!(checked.map_err(|refusal: RoleMismatch| refusal.reason()), expected, "{uris:?} {node}");
     }
     assert_eq!((client.peers().kind(), client.peers().without_role()), ("relay", 0));
 }

@@ -6,52 +6,7 @@
 
 use model::{RendererType, SpawnId};
 
-/// How far a warm server has come.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum WarmStage {
-    /// It waits for its turn, or starts.
-    Starting,
-    /// A request could get it.
-    Ready,
-    /// It has been silent for too long.
-    Suspect,
-    /// It is being ended.
-    Ending,
-}
-
-/// Why a warm server is ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(crate) enum WarmEnd {
-    /// A spawn takes its slot, GPU slot, port or memory.
-    Room,
-    /// It has been kept for as long as it may.
-    Aged,
-    /// The node takes no spawns of its renderer: it is closed, another agent has it, starts fail there, or its agent ends.
-    Closed,
-    /// There are more than are wanted.
-    Surplus,
-    /// The agent that started it had other settings.
-    OtherSettings,
-    /// Something has connected to it.
-    Used,
-}
-
-impl WarmEnd {
-    pub(crate) const ALL: [Self; 6] =
-        [Self::Room, Self::Aged, Self::Closed, Self::Surplus, Self::OtherSettings, Self::Used];
-
-    /// The word in logs and metrics.
-    pub(crate) fn as_str(self) -> &'static str {
-        match self {
-            Self::Room => "room",
-            Self::Aged => "aged",
-            Self::Closed => "closed",
-            Self::Surplus => "surplus",
-            Self::OtherSettings => "other-settings",
-            Self::Used => "used",
-        }
-    }
-}
+use super::super::pool::{WarmEnd, WarmStage};
 
 /// One warm server, the oldest first among all.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

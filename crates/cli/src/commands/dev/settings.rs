@@ -46,13 +46,13 @@ impl Settings {
         let share = PORTS / args.nodes;
         if args.slots > u32::from(share) {
             return Err(Failure::usage(format!(
-                "--slots must be at most {share} with {} nodes: they share {PORTS} ports",
-                args.nodes
+                "invalid --slots: expected at most {share} with {} nodes, which share {PORTS} ports, got {}",
+                args.nodes, args.slots
             )));
         }
         if tls::is_beyond_this_machine(args.listen) && !args.insecure {
             return Err(Failure::usage(format!(
-                "--listen needs --insecure where other machines can reach it, as they can {}",
+                "invalid --listen: it needs --insecure where other machines can reach it, as they can {}",
                 args.listen
             )));
         }
@@ -144,7 +144,7 @@ fn door(args: &DevArgs) -> Result<::frontdoor::Config, Failure> {
 }
 
 fn existing(flag: &str, path: &Path) -> Result<PathBuf, Failure> {
-    let wrong = |why: String| Failure::usage(format!("{flag} {}: {why}", path.display()));
+    let wrong = |why: String| Failure::usage(format!("invalid {flag} {}: {why}", path.display()));
     let path = absolute(path).map_err(|e| wrong(e.to_string()))?;
     fs::metadata(&path).map_err(|e| wrong(e.to_string()))?;
     Ok(path)

@@ -18,7 +18,6 @@ struct Flags {
     _log: LogFlags,
 }
 
-/// See the module.
 #[derive(Debug)]
 pub(super) struct AgentFlags {
     pub(super) options: Box<::agent::Options>,

@@ -6,16 +6,17 @@ use std::io::{self, Write};
 use model::{Finding, Level};
 use serde_json::json;
 
+use crate::failure::Readers;
 use crate::output::{count, printable, write_json};
 
-/// Writes them to standard output.
-pub(super) fn write(findings: &[Finding], json: bool, quiet: bool) -> io::Result<()> {
+/// Writes them to standard output; `quiet`: those alone that are not well.
+pub(super) fn write(findings: &[Finding], readers: Readers, quiet: bool) -> io::Result<()> {
     let mut out = io::stdout().lock();
     let shown: Vec<&Finding> =
         findings.iter().filter(|finding| !quiet || finding.level != Level::Ok).collect();
     let of = |level: Level| findings.iter().filter(|finding| finding.level == level).count();
     let (problems, warnings, good) = (of(Level::Problem), of(Level::Warning), of(Level::Ok));
-    if json {
+    if readers == Readers::Programs {
         let report = json!({"problems": problems, "warnings": warnings, "ok": good, "findings": shown});
         return write_json(&mut out, report.to_string().as_bytes());
     }

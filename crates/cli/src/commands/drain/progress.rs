@@ -6,7 +6,6 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use model::NodeId;
 use model::api::EligibilityAnswer;
 
-/// See the module.
 #[derive(Debug)]
 pub(super) struct Progress {
     shown: Shown,

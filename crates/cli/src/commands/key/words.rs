@@ -20,5 +20,5 @@ pub(super) fn unknown(id: &KeyId, file: &Path) -> Failure {
 
 /// The file cannot be used.
 pub(super) fn wrong(file: &Path, error: &FileError) -> Failure {
-    Failure::usage(format!("--file {}: {error}", file.display()))
+    Failure::usage(format!("invalid --file {}: {error}", file.display()))
 }

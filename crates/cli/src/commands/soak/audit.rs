@@ -45,7 +45,7 @@ struct NodeAudit {
     gpu_slots_after: u32,
 }
 
-/// Both, compared.
+/// What the farm says beside what its nodes say.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct Audit {

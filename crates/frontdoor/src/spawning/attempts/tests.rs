@@ -2,29 +2,29 @@ use proptest::prelude::*;
 
 use super::*;
 
-fn exit(reason: ExitReason, code: Option<i32>, signal: Option<&str>) -> Failure {
+fn exit(reason: ExitReason, code: Option<i32>, signal: Option<&str>) -> AttemptFailure {
     let exit = Exit { reason, code, signal: signal.map(str::to_owned), text: None };
-    Failure::Ended(Ended { exit, log: vec!["last line".to_owned()] })
+    AttemptFailure::Ended(Ended { exit, log: vec!["last line".to_owned()] })
 }
 
-fn code(code: i32) -> Failure {
+fn code(code: i32) -> AttemptFailure {
     exit(ExitReason::Failed, Some(code), None)
 }
 
-fn not_ready() -> Failure {
+fn not_ready() -> AttemptFailure {
     exit(ExitReason::ReadyTimeout, None, Some("SIGTERM"))
 }
 
-fn refused(reason: Reason) -> Failure {
-    Failure::Refused { reason, detail: String::new() }
+fn refused(reason: Reason) -> AttemptFailure {
+    AttemptFailure::Refused { reason, detail: String::new() }
 }
 
-fn unreachable() -> Failure {
-    Failure::Unreachable { why: "refused".to_owned() }
+fn unreachable() -> AttemptFailure {
+    AttemptFailure::Unreachable { why: "refused".to_owned() }
 }
 
-fn lost() -> Failure {
-    Failure::Unanswered { why: "gone".to_owned(), deadline: false }
+fn lost() -> AttemptFailure {
+    AttemptFailure::Unanswered { why: "gone".to_owned(), deadline: false }
 }
 
 fn node(name: &str) -> NodeId {
@@ -32,11 +32,11 @@ fn node(name: &str) -> NodeId {
 }
 
 /// One request whose attempts fail like this on nodes `a`, `b`, …; all `Good`.
-fn request(failures: &[Failure]) -> Attempts {
+fn request(failures: &[AttemptFailure]) -> Attempts {
     let mut attempts = Attempts::new(RendererType::Csr);
     for (failure, name) in failures.iter().zip(["a", "b", "c", "d", "e"]) {
         attempts.begin(node(name), SpawnId::mint(), Standing::Good);
-        attempts.fail(failure.clone(), false);
+        attempts.fail(failure.clone(), TimeGiven::Enough);
     }
     attempts
 }
@@ -73,7 +73,7 @@ fn every_failure_has_a_code_and_says_whether_it_counts_and_against_what() {
         (exit(ExitReason::Drained, None, Some("SIGTERM")), "spawn-failed", None, true),
         (not_ready(), "ready-timeout", Some((true, false)), true),
         (
-            Failure::Unanswered { why: String::new(), deadline: true },
+            AttemptFailure::Unanswered { why: String::new(), deadline: true },
             "ready-timeout",
             Some((true, false)),
             true,
@@ -153,7 +153,7 @@ fn what_ended_through_no_fault_of_a_node_is_the_answer_at_once() {
     ] {
         let mut attempts = Attempts::new(RendererType::Csr);
         attempts.begin(node("a"), SpawnId::mint(), Standing::Good);
-        assert_eq!(attempts.fail(failure.clone(), false), next, "{failure:?}");
+        assert_eq!(attempts.fail(failure.clone(), TimeGiven::Enough), next, "{failure:?}");
         if next == Next::Answer {
             assert!(attempts.answer().is_some(), "{failure:?}");
         }
@@ -163,9 +163,9 @@ fn what_ended_through_no_fault_of_a_node_is_the_answer_at_once() {
 #[test]
 fn refusals_cost_nothing_and_the_third_start_is_the_last() {
     let mut attempts = Attempts::new(RendererType::Ssr);
-    let mut fail = |name: String, failure: Failure| {
+    let mut fail = |name: String, failure: AttemptFailure| {
         attempts.begin(name.parse().unwrap(), SpawnId::mint(), Standing::Good);
-        attempts.fail(failure, false)
+        attempts.fail(failure, TimeGiven::Enough)
     };
     for i in 0..20 {
         assert_eq!(fail(format!("r{i}"), refused(Reason::LowMemory)), Next::Another);
@@ -180,7 +180,7 @@ fn refusals_cost_nothing_and_the_third_start_is_the_last() {
 
 #[test]
 fn the_answer_is_the_last_start_that_failed_and_a_refusal_only_where_nothing_was_started() {
-    let answer = |failures: &[Failure]| match request(failures).answer() {
+    let answer = |failures: &[AttemptFailure]| match request(failures).answer() {
         Some(SpawnError::Failed { node, .. }) => format!("failed on {node}"),
         Some(SpawnError::NotReady { node, .. }) => format!("not ready on {node}"),
         Some(SpawnError::CannotStart { node, .. }) => format!("cannot start on {node}"),
@@ -218,7 +218,7 @@ fn a_probe_that_says_nothing_is_given_back() {
     attempts.begin(node("a"), SpawnId::mint(), Standing::Probe);
     let nothing = |name| Some(vec![(node(name), Outcome::Nothing)]);
     assert_eq!(attempts.outcomes().map(|o| o.starts), nothing("a"), "its caller left");
-    attempts.fail(unreachable(), false);
+    attempts.fail(unreachable(), TimeGiven::Enough);
     assert_eq!(attempts.outcomes().map(|o| o.starts), nothing("a"));
     attempts.begin(node("b"), SpawnId::mint(), Standing::Good);
     assert_eq!(attempts.outcomes().map(|o| o.starts), nothing("a"), "nothing is known of a good node");
@@ -228,10 +228,10 @@ fn a_probe_that_says_nothing_is_given_back() {
 fn a_start_that_had_no_time_is_not_held_against_its_node() {
     let mut attempts = Attempts::new(RendererType::Csr);
     attempts.begin(node("a"), SpawnId::mint(), Standing::Good);
-    attempts.fail(not_ready(), true);
+    attempts.fail(not_ready(), TimeGiven::TooLittle);
     assert_eq!(attempts.outcomes(), None);
     attempts.begin(node("b"), SpawnId::mint(), Standing::Good);
-    attempts.fail(code(3), true);
+    attempts.fail(code(3), TimeGiven::TooLittle);
     assert_eq!(blamed(&attempts), [("b".to_owned(), false, false)]);
 }
 
@@ -247,7 +247,7 @@ fn an_exit_is_explained_by_text_signal_or_reason_and_its_code() {
     assert_eq!(of(Stopped, None, Some("SIGTERM"), None), "stopped");
 }
 
-fn any_failure() -> impl Strategy<Value = Failure> {
+fn any_failure() -> impl Strategy<Value = AttemptFailure> {
     prop_oneof![
         (0..10_i32).prop_map(code),
         Just(not_ready()),
@@ -272,7 +272,7 @@ proptest! {
             }
             attempts.begin(node(&format!("n{name}")), SpawnId::mint(), Standing::Watched);
             started += usize::from(failure.is_start());
-            if attempts.fail(failure.clone(), false) == Next::Answer {
+            if attempts.fail(failure.clone(), TimeGiven::Enough) == Next::Answer {
                 prop_assert!(attempts.answer().is_some() || !attempts.may_go_on());
                 break;
             }

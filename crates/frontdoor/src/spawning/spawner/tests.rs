@@ -91,7 +91,7 @@ async fn node(registry: &Registry, name: &str, slots: u32) -> Agent {
         node: name.parse().unwrap(),
         epoch: AgentEpoch::mint(),
         takeover: true,
-        identity: registry::Identity::default(),
+        identity: registry::AgentIdentity::default(),
         accepted: 0,
         agreement: None,
         changes: Vec::new(),

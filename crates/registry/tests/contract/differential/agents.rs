@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use model::{AgentEpoch, Eligibility, ExitReason, RendererType, SpawnId, SpawnState};
-use registry::{Change, DesiredDrain, DesiredState, Orders, SpawnReport};
+use registry::{Change, DesiredStateReport, DrainReport, Orders, SpawnReport};
 
 use super::Next;
 use super::compare::Pair;
@@ -205,7 +205,7 @@ impl Node {
         let changes: Vec<Change> = self.backlog.iter().map(change).collect();
         let last = changes.last().map_or(0, |change| change.serial);
         let (number, eligibility, drain) = self.desired;
-        let drain = drain.map(|(given, deadline)| DesiredDrain {
+        let drain = drain.map(|(given, deadline)| DrainReport {
             left: Duration::from_secs(deadline.saturating_sub(now)),
             age: Duration::from_secs(now - given),
             reason: None,
@@ -216,7 +216,7 @@ impl Node {
             let mut report = report.clone();
             if let Some(heartbeat) = &mut report.heartbeat {
                 let generation = if number == 0 { 0 } else { base + number };
-                heartbeat.desired = DesiredState { generation, eligibility, drain: drain.clone() };
+                heartbeat.desired = DesiredStateReport { generation, eligibility, drain: drain.clone() };
             }
             let mut orders = registry.report(&report).await.unwrap();
             orders.generation = orders.generation.saturating_sub(base);

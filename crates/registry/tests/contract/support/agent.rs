@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use model::{AgentEpoch, Load, NodeDescription, NodeId, NodeKind, SpawnId, SpawnState, Supply};
 use registry::{
-    AgentReport, Agreement, Change, Check, DesiredState, Difference, Digest, HeardReport, Heartbeat,
-    Identity, Keepalive, Orders, SpawnReport,
+    AgentIdentity, AgentReport, Agreement, Change, Check, DesiredStateReport, Difference, Digest,
+    HeardReport, Heartbeat, Keepalive, Orders, SpawnReport,
 };
 use tokio::time::Instant;
 
@@ -23,8 +23,8 @@ pub(crate) struct Agent {
     pub(crate) forgotten: Vec<SpawnId>,
     pub(crate) serial: u64,
     pub(crate) takeover: bool,
-    pub(crate) desired: DesiredState,
-    pub(crate) identity: Identity,
+    pub(crate) desired: DesiredStateReport,
+    pub(crate) identity: AgentIdentity,
     /// Kept by agents that have an identity.
     pub(crate) accepted: u64,
     /// What the registry has agreed to. Agents without an identity are of releases that send nothing but lists.
@@ -62,8 +62,8 @@ impl Agent {
             forgotten: Vec::new(),
             serial: 0,
             takeover: true,
-            desired: DesiredState::default(),
-            identity: Identity::default(),
+            desired: DesiredStateReport::default(),
+            identity: AgentIdentity::default(),
             accepted: 0,
             agreed: None,
             beats: 0,
@@ -77,13 +77,13 @@ impl Agent {
 
     /// Has a state directory, and this is its first life there.
     pub(crate) fn identified(mut self) -> Self {
-        self.identity = Identity { instance: uuid::Uuid::new_v4(), life: 1 };
+        self.identity = AgentIdentity { instance: uuid::Uuid::new_v4(), life: 1 };
         self
     }
 
     /// The next life on the same state directory, with the same spawns.
     pub(crate) fn restarted(&self) -> Self {
-        let identity = Identity { life: self.identity.life + 1, ..self.identity };
+        let identity = AgentIdentity { life: self.identity.life + 1, ..self.identity };
         let epoch = AgentEpoch::mint();
         Self { epoch, identity, takeover: true, serial: 0, accepted: 0, agreed: None, ..self.clone() }
     }

@@ -10,7 +10,7 @@ struct Chain {
 }
 
 fn chain(room: usize) -> Chain {
-    let tag = Tag::mint();
+    let tag = PingTag::mint();
     let (viewer, near_viewer) = duplex(room);
     let (near_behind, near_front) = duplex(room);
     let (server, near_server) = duplex(room);
@@ -21,11 +21,11 @@ fn chain(room: usize) -> Chain {
 }
 
 /// One of two relays; the connection to the other one is the test's.
-fn one(hop: fn(Tag) -> Hop) -> World {
+fn one(hop: fn(PingTag) -> Hop) -> World {
     let (viewer, near_viewer) = duplex(1 << 16);
     let (server, near_server) = duplex(1 << 16);
     let cut = CancellationToken::new();
-    let relay = start(near_viewer, near_server, hop(Tag::mint()), cut.clone());
+    let relay = start(near_viewer, near_server, hop(PingTag::mint()), cut.clone());
     World { viewer, server, cut, relay }
 }
 
@@ -45,9 +45,9 @@ async fn an_idle_viewer_behind_two_relays_is_pinged_once_an_interval_and_stays()
     exactly(&mut chain.viewer, &answer).await;
     drop(chain.viewer);
     let (ended, _, down, frames) = chain.front.await.unwrap();
-    assert_eq!((ended.reason, down, frames), (Reason::Viewer, 10, 1));
+    assert_eq!((ended.by, down, frames), (EndedBy::Viewer, 10, 1));
     let (ended, up, down, frames) = chain.behind.await.unwrap();
-    assert_eq!((ended.reason, up, down, frames), (Reason::Viewer, 19, 10, 1), "the server heard no answer");
+    assert_eq!((ended.by, up, down, frames), (EndedBy::Viewer, 19, 10, 1), "the server heard no answer");
 }
 
 #[tokio::test(start_paused = true)]
@@ -68,7 +68,7 @@ async fn a_viewer_that_vanishes_behind_two_relays_is_noticed_within_two_interval
     let began = Instant::now();
     assert_eq!(chain.server.read(&mut [0]).await.unwrap(), 0);
     assert!(began.elapsed() <= INTERVAL * 2, "{:?}", began.elapsed());
-    assert_eq!(chain.front.await.unwrap().0.reason, Reason::Vanished);
+    assert_eq!(chain.front.await.unwrap().0.by, EndedBy::Vanished);
 }
 
 #[tokio::test(start_paused = true)]
@@ -77,7 +77,7 @@ async fn a_relay_in_front_that_vanishes_is_noticed_by_the_one_behind() {
     let began = Instant::now();
     assert_eq!(world.server.read(&mut [0]).await.unwrap(), 0);
     assert!(began.elapsed() <= INTERVAL * 4, "{:?}", began.elapsed());
-    assert_eq!(world.relay.await.unwrap().0.reason, Reason::Vanished);
+    assert_eq!(world.relay.await.unwrap().0.by, EndedBy::Vanished);
 }
 
 #[tokio::test(start_paused = true)]
@@ -96,7 +96,7 @@ async fn a_relay_behind_that_vanishes_is_noticed_by_the_one_in_front() {
     assert!(pings >= 2, "{pings}");
     assert!(began.elapsed() <= INTERVAL * 4, "{:?}", began.elapsed());
     let (ended, ..) = world.relay.await.unwrap();
-    assert_eq!(ended.reason, Reason::Server);
+    assert_eq!(ended.by, EndedBy::Server);
     assert_eq!(ended.error.unwrap().kind(), io::ErrorKind::TimedOut);
 }
 

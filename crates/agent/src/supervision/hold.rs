@@ -9,11 +9,11 @@ use model::SpawnId;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use super::body::Body;
-use super::lifecycle::Signal;
-use super::process::Process;
-use super::{Answer, Facts, Refusal, RefusalKind};
 use crate::node::Node;
+use crate::spawn::body::Body;
+use crate::spawn::lifecycle::Signal;
+use crate::spawn::process::Process;
+use crate::spawn::{Facts, Refusal, RefusalKind, SpawnOutcome};
 use crate::table::entrance::Admitted;
 
 /// The slot, port and GPU of an admitted spawn that has no driver yet. Dropping it gives them back.
@@ -64,11 +64,11 @@ impl Drop for Hold {
 }
 
 /// Answers the callers, unless they have an answer.
-pub(crate) fn refuse(answer: &watch::Sender<Option<Answer>>, refusal: Refusal) {
+pub(crate) fn refuse(answer: &watch::Sender<Option<SpawnOutcome>>, refusal: Refusal) {
     answer.send_if_modified(|answer| {
         let unanswered = answer.is_none();
         if unanswered {
-            *answer = Some(Answer::Refused(refusal));
+            *answer = Some(SpawnOutcome::Refused(refusal));
         }
         unanswered
     });
@@ -89,7 +89,6 @@ impl StartedProcess {
         Self { node, facts, body: Some(body), hold }
     }
 
-    /// What runs.
     pub(crate) fn process(&self) -> Option<&Process> {
         match self.body.as_ref()? {
             Body::Process(process) => Some(process),
@@ -166,7 +165,7 @@ mod tests {
         Arc::new(Node::new(config, disk, state, logs, None, any, any).unwrap())
     }
 
-    fn admit(node: &Arc<Node>) -> (Hold, watch::Receiver<Option<Answer>>) {
+    fn admit(node: &Arc<Node>) -> (Hold, watch::Receiver<Option<SpawnOutcome>>) {
         let renderer = RendererType::Ssr;
         let ask = SpawnSpec {
             id: SpawnId::mint(),
@@ -211,7 +210,7 @@ mod tests {
             assert_eq!(taken(&node), (0, 0, 0, 0));
             let answer = answer.borrow();
             match &*answer {
-                Some(Answer::Refused(refusal)) => {
+                Some(SpawnOutcome::Refused(refusal)) => {
                     assert_eq!((panics, refusal.kind), (true, RefusalKind::CannotStart))
                 }
                 None => assert!(!panics, "the callers wait for nothing"),

@@ -45,7 +45,7 @@ impl SpawnUser {
             None => (given, None),
         };
         if user.is_empty() || group.is_some_and(str::is_empty) {
-            return Err(format!("must be USER or USER:GROUP, not {given:?}"));
+            return Err(format!("expected USER or USER:GROUP, got {given:?}"));
         }
         let number = user.parse::<u32>().ok();
         // name:password:uid:gid:…
@@ -55,13 +55,13 @@ impl SpawnUser {
             (*fields.first()? == user || number == Some(uid)).then_some((uid, gid))
         });
         let uid = known.map(|(uid, _)| uid).or(number).ok_or_else(|| {
-            format!("must name a user of /etc/passwd, which {user:?} is not; others are given as UID:GID")
+            format!("it must name a user of /etc/passwd, which {user:?} is not; others are given as UID:GID")
         })?;
         let gid = match (group, known) {
             (Some(group), _) => find_group(group, groups)?,
             (None, Some((_, gid))) => gid,
             (None, None) => {
-                return Err(format!("must name a group too, {user}:GROUP: {user} is not in /etc/passwd"));
+                return Err(format!("it must name a group too, {user}:GROUP: {user} is not in /etc/passwd"));
             }
         };
         Ok(Self { given: given.to_owned(), uid, gid })
@@ -121,7 +121,7 @@ fn find_group(group: &str, groups: &str) -> Result<u32, String> {
         (*fields.first()? == group).then(|| fields.get(2)?.parse().ok()).flatten()
     });
     known.or_else(|| group.parse().ok()).ok_or_else(|| {
-        format!("must name a group of /etc/group, which {group:?} is not; others are given as numbers")
+        format!("it must name a group of /etc/group, which {group:?} is not; others are given as numbers")
     })
 }
 

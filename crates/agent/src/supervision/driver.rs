@@ -2,10 +2,10 @@
 //!
 //! Others never touch the process. They leave their requests in the spawn's inbox in the table and wake the driver. Each wake-up takes in, in this
 //! order: the end of the process, the agent's own end, requests and reports, the timer. So an end is never overlooked, and a report that has
-//! arrived is never judged as missing. What happens in which state is in [`super::lifecycle`], as a pure function.
+//! arrived is never judged as missing. What happens in which state is in [`crate::spawn::lifecycle`], as a pure function.
 //!
 //! Ownership at the end: the table gives back slot, port and GPU, the journal keeps the end until the registry has accepted it, and a control group
-//! or [`super::leftovers`] ends what the process has left behind. A driver that panics kills its process and reports its spawn as failed.
+//! or [`crate::spawn::leftovers`] ends what the process has left behind. A driver that panics kills its process and reports its spawn as failed.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,15 +15,15 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 use traces::{Exemplar, Span};
 
-use super::Answer;
-use super::body::Body;
-use super::cgroup::Group;
-use super::exit::{self, Status};
-use super::lifecycle::{Effects, Input, Phase, Rules, Signal};
-use super::start::{Order, start_again};
+use super::start::{StartRequest, start_again};
 use super::traced::await_ready;
 use crate::node::Node;
 use crate::ports;
+use crate::spawn::SpawnOutcome;
+use crate::spawn::body::Body;
+use crate::spawn::cgroup::Group;
+use crate::spawn::exit::{self, Status};
+use crate::spawn::lifecycle::{Effects, Input, Phase, Rules, Signal};
 use crate::start_gate::StartPermit;
 use crate::state::record::JournalEvent;
 use crate::table::Inbox;
@@ -37,7 +37,6 @@ const MAX_UNREPORTED: usize = 10_000;
 /// One spawn is started so often in all before a node gives up finding it a port.
 const MAX_STARTS: u32 = 5;
 
-/// See the module.
 #[derive(Debug)]
 pub(crate) struct Driver {
     node: Arc<Node>,
@@ -50,7 +49,7 @@ pub(crate) struct Driver {
     /// Its process has ended: no caller gets `ready` any more.
     over: bool,
     /// What it was started from, as long as it may have to be started again.
-    order: Option<Order>,
+    order: Option<StartRequest>,
     /// How often it may still be.
     starts_left: u32,
     /// The part of the trace that lasts until it is ready.
@@ -67,7 +66,7 @@ impl Driver {
         node: Arc<Node>,
         admitted: Admitted,
         body: Body,
-        order: Order,
+        order: StartRequest,
         (began, until): (Instant, Instant),
         permit: Option<StartPermit>,
     ) -> Self {
@@ -273,7 +272,7 @@ impl Driver {
                 if let Some(part) = part {
                     part.end();
                 }
-                answer(&self.admitted.answer, Answer::Ready { start_to_ready, serial });
+                answer(&self.admitted.answer, SpawnOutcome::Ready { start_to_ready, serial });
                 tracing::info!(
                     port = self.admitted.facts.port,
                     gpu = self.admitted.facts.gpu,
@@ -343,7 +342,7 @@ impl Driver {
         }
         let serial = self.node.table().exited(self.id(), exit.clone(), now);
         if unanswered {
-            answer(&self.admitted.answer, Answer::Ended { exit, log, serial });
+            answer(&self.admitted.answer, SpawnOutcome::Ended { exit, log, serial });
         }
         if matches!(self.body, Body::Process(_)) {
             self.node.retire_log(self.id());
@@ -368,11 +367,11 @@ impl Drop for Driver {
         };
         let serial = self.node.table().exited(self.id(), exit.clone(), Instant::now());
         if self.admitted.answer.borrow().is_none() {
-            answer(&self.admitted.answer, Answer::Ended { exit, log: Vec::new(), serial });
+            answer(&self.admitted.answer, SpawnOutcome::Ended { exit, log: Vec::new(), serial });
         }
     }
 }
 
-fn answer(callers: &watch::Sender<Option<Answer>>, answer: Answer) {
+fn answer(callers: &watch::Sender<Option<SpawnOutcome>>, answer: SpawnOutcome) {
     callers.send_replace(Some(answer));
 }

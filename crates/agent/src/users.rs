@@ -1,5 +1,7 @@
 //! All who spawns of an agent run as: one user, or each spawn a user of its own.
 
+pub(crate) mod user;
+
 use std::collections::VecDeque;
 use std::fmt;
 use std::fs::Metadata;
@@ -7,9 +9,9 @@ use std::ops::RangeInclusive;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
-use super::user::{Ids, SpawnUser, group_of_this_machine};
+use self::user::{Ids, SpawnUser, group_of_this_machine};
 
-/// What `--spawn-user` says.
+/// Whom spawns run as, where that is not the agent's own user (`--spawn-user`).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum SpawnUsers {
     /// All spawns run as one user.
@@ -173,7 +175,7 @@ fn shared_group(group: &str) -> Result<u32, String> {
     match group_of_this_machine(group)? {
         // The last number of all means no group.
         gid @ (0 | u32::MAX) => Err(format!(
-            "must name a group of which spawns may read everything, as FIRST-LAST:GROUP, not {group:?} ({gid})"
+            "it must name a group of which spawns may read everything, as FIRST-LAST:GROUP, not {group:?} ({gid})"
         )),
         gid => Ok(gid),
     }
@@ -184,7 +186,7 @@ fn check_range(range: RangeInclusive<u32>, passwd: &str) -> Result<RangeInclusiv
     let given = format!("{first}-{last}");
     // The last number of all means no user.
     if first == 0 || first > last || last == u32::MAX {
-        return Err(format!("must be FIRST-LAST with 1 <= FIRST <= LAST, not {given:?}"));
+        return Err(format!("expected FIRST-LAST with 1 <= FIRST <= LAST, got {given:?}"));
     }
     // name:password:uid:…
     let account = passwd.lines().find_map(|line| {
@@ -194,7 +196,7 @@ fn check_range(range: RangeInclusive<u32>, passwd: &str) -> Result<RangeInclusiv
     });
     match account {
         Some(account) => Err(format!(
-            "must hold no user of /etc/passwd, whose files and processes spawns could have; {given} holds {account}"
+            "it must hold no user of /etc/passwd, whose files and processes spawns could have; {given} holds {account}"
         )),
         None => Ok(range),
     }

@@ -18,7 +18,7 @@ use tokio::time::Instant;
 
 /// A drain: no spawn is admitted, and what still runs at the deadline is ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Drain {
+pub(crate) struct ActiveDrain {
     pub(crate) deadline: Instant,
     pub(crate) started: Instant,
     pub(crate) reason: Option<String>,
@@ -34,7 +34,7 @@ pub(crate) struct DesiredState {
     pub(crate) generation: u64,
     pub(crate) eligibility: Eligibility,
     /// Present exactly when draining.
-    pub(crate) drain: Option<Drain>,
+    pub(crate) drain: Option<ActiveDrain>,
 }
 
 /// An order as a front door gives it.
@@ -51,24 +51,24 @@ pub(crate) struct EligibilityOrder {
 
 /// The desired state and where it comes from.
 #[derive(Debug, Default)]
-pub(super) struct Operator {
-    pub(super) desired: DesiredState,
+pub(crate) struct Operator {
+    pub(crate) desired: DesiredState,
     /// Whether a front door or the registry has stated it in this life of the agent. `false` while only an earlier agent's file does.
-    pub(super) confirmed: bool,
+    pub(crate) confirmed: bool,
 }
 
 /// What the registry's view has changed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Learned {
+pub(crate) struct Learned {
     /// The desired state is another one.
-    pub(super) changed: bool,
+    pub(crate) changed: bool,
     /// It is confirmed for the first time in this life of the agent.
-    pub(super) confirmed: bool,
+    pub(crate) confirmed: bool,
 }
 
 impl Operator {
     /// Applies an order of a front door, unless it is older than the known one. Returns whether it was applied.
-    pub(super) fn order(&mut self, order: EligibilityOrder, now: Instant) -> bool {
+    pub(crate) fn order(&mut self, order: EligibilityOrder, now: Instant) -> bool {
         let EligibilityOrder { generation, eligibility, within, reason, by } = order;
         let known = self.desired.generation;
         if generation != 0 && generation < known {
@@ -82,7 +82,7 @@ impl Operator {
             (Some(drain), _) if generation == known && drain.named.is_some() => drain,
             // The same call again must not put the deadline off.
             (Some(drain), None) => drain,
-            (before, within) => Drain {
+            (before, within) => ActiveDrain {
                 deadline: now + within.unwrap_or(timing::DRAIN_DEADLINE),
                 started: before.as_ref().map_or(now, |drain| drain.started),
                 reason: reason.or_else(|| before.as_ref()?.reason.clone()),
@@ -96,7 +96,7 @@ impl Operator {
 
     /// Applies the desired state as the registry has it, unless the known one has a higher generation: a registry that was wiped or
     /// went back to an older state learns it from the agent instead.
-    pub(super) fn learn(
+    pub(crate) fn learn(
         &mut self,
         generation: u64,
         eligibility: Eligibility,
@@ -113,7 +113,7 @@ impl Operator {
             (Some(known), None) => known.clone(),
             (Some(known), Some((ordered, _))) if known.named == Some(ordered.deadline) => known.clone(),
             (_, Some((ordered, left))) => learned(ordered, left, now),
-            (None, None) => Drain {
+            (None, None) => ActiveDrain {
                 deadline: now + timing::DRAIN_DEADLINE,
                 started: now,
                 reason: None,
@@ -129,9 +129,9 @@ impl Operator {
     }
 }
 
-fn learned(ordered: model::Drain, left: Duration, now: Instant) -> Drain {
+fn learned(ordered: model::Drain, left: Duration, now: Instant) -> ActiveDrain {
     let age = ordered.deadline.since(ordered.started_at).saturating_sub(left);
-    Drain {
+    ActiveDrain {
         deadline: now + left,
         started: now.checked_sub(age).unwrap_or(now),
         reason: ordered.reason,

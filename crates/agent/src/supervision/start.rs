@@ -15,29 +15,29 @@ use model::{RequestId, Timestamp};
 use tokio::time::Instant;
 use traces::Trace;
 
-use super::args::{PerSpawn, command_line};
-use super::body::Body;
-use super::cgroup::Group;
-use super::environment::environment;
 use super::hold::{Hold, StartedProcess};
-use super::predecessor::Left;
-use super::process::Process;
-use super::user::Ids;
-use super::users::SpawnUsers;
-use super::{Facts, Refusal, RefusalKind, launch, leftovers, output, predecessor};
 use crate::config::Launcher;
-use crate::liveliness::secret;
 use crate::node::Node;
+use crate::secret;
 use crate::simulated::SimulatedMachine;
+use crate::spawn::args::{PerSpawn, command_line};
+use crate::spawn::body::Body;
+use crate::spawn::cgroup::Group;
+use crate::spawn::environment::environment;
+use crate::spawn::predecessor::Left;
+use crate::spawn::process::Process;
+use crate::spawn::{Facts, Refusal, RefusalKind, launch, leftovers, output, predecessor};
 use crate::state::journal::LineNumber;
 use crate::state::make_dir;
 use crate::state::record::Record;
+use crate::users::SpawnUsers;
+use crate::users::user::Ids;
 
 /// How long everything about a start that touches a disk may take, `exec` included.
 pub(crate) const START_TIMEOUT: Duration = Duration::from_secs(3);
 /// What a caller asked for that is not published with the spawn. Kept until it is ready, in case it must be started again.
 #[derive(Debug, Clone)]
-pub(crate) struct Order {
+pub(crate) struct StartRequest {
     pub(crate) model: Option<String>,
     pub(crate) session_token: Option<String>,
     pub(crate) request_id: RequestId,
@@ -45,7 +45,7 @@ pub(crate) struct Order {
     pub(crate) trace: Trace,
 }
 
-impl Order {
+impl StartRequest {
     /// Whether a server must be started with what was asked for: a warm one was started without it.
     ///
     /// Every field is named, so that a new one that reaches the server cannot be forgotten here.
@@ -59,7 +59,7 @@ impl Order {
 pub(super) async fn start_within(
     node: &Arc<Node>,
     hold: Hold,
-    order: &Order,
+    order: &StartRequest,
     within: Duration,
     ready_by: Instant,
 ) -> Result<(StartedProcess, Option<LineNumber>), Refusal> {
@@ -100,7 +100,7 @@ pub(super) async fn start_within(
 pub(crate) async fn start_again(
     node: &Arc<Node>,
     facts: &Arc<Facts>,
-    order: &Order,
+    order: &StartRequest,
     ready_by: Instant,
 ) -> Option<Body> {
     let job = {
@@ -137,7 +137,7 @@ pub(crate) fn start_warm(
 pub(super) async fn take_over(
     node: &Arc<Node>,
     hold: Hold,
-    order: &Order,
+    order: &StartRequest,
     body: Body,
     (within, ready_by): (Duration, Instant),
 ) -> Result<(StartedProcess, LineNumber), Refusal> {
@@ -167,7 +167,7 @@ pub(super) async fn take_over(
 }
 
 /// Starts the process; blocks. Without an order it is to be kept warm. After a refusal what was written to its log is still there.
-fn start(node: &Node, facts: &Facts, order: Option<&Order>) -> Result<Body, Refusal> {
+fn start(node: &Node, facts: &Facts, order: Option<&StartRequest>) -> Result<Body, Refusal> {
     // Watching a process takes the runtime, on whose threads this does not run.
     let _runtime = node.runtime.enter();
     let launcher = match &node.config.launcher {
@@ -236,7 +236,7 @@ fn start(node: &Node, facts: &Facts, order: Option<&Order>) -> Result<Body, Refu
 }
 
 /// The command line after the executable.
-fn arguments(node: &Node, facts: &Facts, order: Option<&Order>) -> Vec<OsString> {
+fn arguments(node: &Node, facts: &Facts, order: Option<&StartRequest>) -> Vec<OsString> {
     let spawn = PerSpawn {
         id: facts.id,
         port: facts.port,
@@ -251,7 +251,12 @@ fn arguments(node: &Node, facts: &Facts, order: Option<&Order>) -> Vec<OsString>
 }
 
 /// The same on a simulated machine.
-fn start_simulated(node: &Node, facts: &Facts, order: Option<&Order>, log: &Path) -> Result<Body, Refusal> {
+fn start_simulated(
+    node: &Node,
+    facts: &Facts,
+    order: Option<&StartRequest>,
+    log: &Path,
+) -> Result<Body, Refusal> {
     let Launcher::Simulated(SimulatedMachine(machine)) = &node.config.launcher else {
         return Err(RefusalKind::CannotStart.because("nothing starts servers here"));
     };
@@ -288,7 +293,7 @@ fn shortage(error: &io::Error) -> &'static str {
 }
 
 /// Makes the log, and its directory where that was removed.
-fn create_log(node: &Node, facts: &Facts, order: Option<&Order>) -> io::Result<std::fs::File> {
+fn create_log(node: &Node, facts: &Facts, order: Option<&StartRequest>) -> io::Result<std::fs::File> {
     let dir = node.state.logs();
     let create = || match order {
         Some(order) => output::create(dir, facts.id, &order.request_id, &node.config.node),
@@ -317,11 +322,23 @@ fn command(user: Option<Ids>, group: Option<&Group>, executable: &Path) -> Comma
 }
 
 /// Has what was started written down, before others learn of it: whatever happens then, the next agent finds it.
-fn started(node: &Node, facts: &Facts, order: &Order, process: &Process, ready_by: Instant) -> LineNumber {
+fn started(
+    node: &Node,
+    facts: &Facts,
+    order: &StartRequest,
+    process: &Process,
+    ready_by: Instant,
+) -> LineNumber {
     node.state.journal.started(record(node, facts, Some(order), process, ready_by))
 }
 
-fn record(node: &Node, facts: &Facts, order: Option<&Order>, process: &Process, ready_by: Instant) -> Record {
+fn record(
+    node: &Node,
+    facts: &Facts,
+    order: Option<&StartRequest>,
+    process: &Process,
+    ready_by: Instant,
+) -> Record {
     let clock = &node.state.clock;
     Record {
         id: facts.id,
@@ -359,14 +376,14 @@ mod tests {
 
     #[test]
     fn a_warm_server_will_do_unless_the_server_itself_must_know_what_was_asked() {
-        let nothing = Order {
+        let nothing = StartRequest {
             model: None,
             session_token: None,
             request_id: RequestId::mint(),
             trace: Trace::default(),
         };
         assert!(!nothing.needs_own_server());
-        assert!(Order { model: Some("bolt.scs".to_owned()), ..nothing.clone() }.needs_own_server());
-        assert!(Order { session_token: Some("secret".to_owned()), ..nothing }.needs_own_server());
+        assert!(StartRequest { model: Some("bolt.scs".to_owned()), ..nothing.clone() }.needs_own_server());
+        assert!(StartRequest { session_token: Some("secret".to_owned()), ..nothing }.needs_own_server());
     }
 }

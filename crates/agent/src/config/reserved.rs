@@ -1,7 +1,7 @@
 //! Options of the server that only the agent sets. A server refuses to start when one comes twice, so `--arg` must not set them.
 
 /// Options the agent sets itself, on some spawns at least.
-pub(super) const OURS: &[&str] = &[
+pub(crate) const OURS: &[&str] = &[
     "--id",
     "--sc-port",
     "--liveliness-endpoint",

@@ -17,12 +17,12 @@ use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 use traces::Span;
 
-use super::body::Body;
 use super::driver::Driver;
 use super::hold::{self, Hold};
-use super::start::{Order, START_TIMEOUT, start_within, take_over};
-use super::{Answer, Refusal, RefusalKind};
+use super::start::{START_TIMEOUT, StartRequest, start_within, take_over};
 use crate::node::Node;
+use crate::spawn::body::Body;
+use crate::spawn::{Refusal, RefusalKind, SpawnOutcome};
 use crate::start_gate::{StartPermit, Turn};
 use crate::table::Liveliness;
 use crate::table::claim::Miss;
@@ -39,7 +39,7 @@ const ROOM: Duration = Duration::from_secs(5);
 pub(crate) async fn run(
     node: Arc<Node>,
     mut admitted: Admitted,
-    (order, part): (Order, Option<Span>),
+    (order, part): (StartRequest, Option<Span>),
     until: Instant,
 ) {
     let (id, answer) = (admitted.facts.id, admitted.answer.clone());
@@ -151,8 +151,8 @@ async fn claim(
     node: Arc<Node>,
     hold: Hold,
     body: Body,
-    (order, part): (Order, Option<Span>),
-    (id, answer, until): (SpawnId, watch::Sender<Option<Answer>>, Instant),
+    (order, part): (StartRequest, Option<Span>),
+    (id, answer, until): (SpawnId, watch::Sender<Option<SpawnOutcome>>, Instant),
 ) {
     let began = Instant::now();
     let ready_by = began + until.saturating_duration_since(began).min(node.config.ready_timeout);
