@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use axum::body::Bytes;
-use axum::http::{HeaderMap, Uri};
+use axum::http::{HeaderMap, HeaderName, Uri, header};
 use http_body_util::Empty;
 use hyper::body::Incoming;
 use hyper::client::conn::http1;
@@ -58,7 +58,32 @@ pub(super) async fn connect(host: &str, port: u16, whose: &str) -> Result<TcpStr
     }
 }
 
-/// Asks for the upgrade as the viewer did, but for the path: this one, and the query of `uri`. What the server, or the relay before it,
+/// What a server is not given of a viewer's handshake, which may come from a page that is signed in beside the farm. The server opens foreign
+/// models and may be taken over.
+const WITHHELD: [HeaderName; 4] =
+    [header::COOKIE, header::AUTHORIZATION, header::PROXY_AUTHORIZATION, header::FORWARDED];
+/// The headers of an answer that reach the viewer, beside those of the WebSocket. A `Set-Cookie` would be one of the farm's own origin.
+const PASSED_BACK: [HeaderName; 4] =
+    [header::UPGRADE, header::CONNECTION, header::CONTENT_LENGTH, header::CONTENT_TYPE];
+
+/// The headers of a viewer as its server gets them: all but who the viewer is elsewhere.
+fn for_server(headers: &HeaderMap) -> HeaderMap {
+    let passes = |name: &HeaderName| !WITHHELD.contains(name) && !name.as_str().starts_with("x-forwarded-");
+    let passed = headers.iter().filter(|(name, _)| passes(name));
+    passed.map(|(name, value)| (name.clone(), value.clone())).collect()
+}
+
+/// Keeps of an answer what belongs to the handshake.
+fn keep_answer(headers: &mut HeaderMap) {
+    let passes =
+        |name: &HeaderName| PASSED_BACK.contains(name) || name.as_str().starts_with("sec-websocket-");
+    let dropped: Vec<HeaderName> = headers.keys().filter(|name| !passes(name)).cloned().collect();
+    for name in dropped {
+        headers.remove(name);
+    }
+}
+
+/// Asks for the upgrade as the viewer did, but for the path, and [what it is not given](WITHHELD): this one, and the query of `uri`. What the server, or the relay before it,
 /// answers is the answer; the connection comes with 101 alone.
 pub(super) async fn upgrade<S>(
     stream: S,
@@ -82,14 +107,88 @@ where
     let path = uri.query().map_or_else(|| path.to_owned(), |query| format!("{path}?{query}"));
     let mut asked = hyper::Request::new(Empty::<Bytes>::new());
     *asked.uri_mut() = path.parse().map_err(|_| "the query cannot be passed on".to_owned())?;
-    *asked.headers_mut() = headers.clone();
+    *asked.headers_mut() = for_server(headers);
     let deadline = Instant::now() + ANSWER;
     let answered = timeout_at(deadline, sender.send_request(asked)).await;
     let mut response = answered.map_err(|_| silent())?.map_err(broken)?;
+    keep_answer(response.headers_mut());
     if response.status() != StatusCode::SWITCHING_PROTOCOLS {
         return Ok((response, None));
     }
     let upgraded = timeout_at(deadline, hyper::upgrade::on(&mut response)).await;
     let upgraded = upgraded.map_err(|_| silent())?.map_err(broken)?;
     Ok((response, Some(TokioIo::new(upgraded))))
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    use super::*;
+
+    /// What a server gets of a handshake with these headers, and what comes back when it answers so.
+    async fn exchange(headers: &HeaderMap, answer: &str) -> (String, Response<Incoming>) {
+        let (near, mut far) = tokio::io::duplex(64 * 1024);
+        let uri = "/s/a/b/c?q=1".parse().unwrap();
+        let server = async {
+            let mut head = Vec::new();
+            while !head.ends_with(b"\r\n\r\n") {
+                head.push(far.read_u8().await.unwrap());
+            }
+            far.write_all(answer.as_bytes()).await.unwrap();
+            String::from_utf8(head).unwrap().to_lowercase()
+        };
+        let (head, answered) = tokio::join!(server, upgrade(near, ("/", &uri), headers, "server"));
+        (head, answered.unwrap().0)
+    }
+
+    fn headers(pairs: &[(&'static str, &'static str)]) -> HeaderMap {
+        let pair = |(name, value): &(&'static str, &'static str)| {
+            (HeaderName::from_static(name), value.parse().unwrap())
+        };
+        pairs.iter().map(pair).collect()
+    }
+
+    #[tokio::test]
+    async fn a_server_gets_a_viewers_handshake_and_none_of_its_credentials_and_answers_with_no_header_of_its_own()
+     {
+        let passed = [
+            ("host", "farm.example.com"),
+            ("origin", "https://app.example.com"),
+            ("connection", "Upgrade"),
+            ("upgrade", "websocket"),
+            ("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ=="),
+            ("sec-websocket-protocol", "hoops, other"),
+            ("sec-websocket-extensions", "permessage-deflate"),
+            ("user-agent", "a browser"),
+        ];
+        let withheld = [
+            ("cookie", "session=secret"),
+            ("authorization", "Bearer secret"),
+            ("proxy-authorization", "Basic secret"),
+            ("x-forwarded-for", "192.0.2.7"),
+            ("x-forwarded-client-cert", "secret"),
+            ("forwarded", "for=192.0.2.7"),
+        ];
+        let answer = "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+            Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\nSec-WebSocket-Protocol: hoops\r\n\
+            Set-Cookie: session=theirs\r\nStrict-Transport-Security: max-age=0\r\nLocation: /\r\n\r\n";
+        let (head, response) = exchange(&headers(&[&passed[..], &withheld].concat()), answer).await;
+        assert!(head.starts_with("get /?q=1 http/1.1\r\n"), "{head}");
+        for (name, value) in passed {
+            assert!(head.contains(&format!("{name}: {value}\r\n").to_lowercase()), "{name}: {head}");
+        }
+        for (name, _) in withheld {
+            assert!(!head.contains(&format!("\n{name}:")), "{name}: {head}");
+        }
+        let mut names: Vec<&str> = response.headers().keys().map(HeaderName::as_str).collect();
+        names.sort_unstable();
+        assert_eq!(names, ["connection", "sec-websocket-accept", "sec-websocket-protocol", "upgrade"]);
+        let refusal = "HTTP/1.1 403 Forbidden\r\nContent-Type: text/plain\r\nContent-Length: 2\r\n\
+            Set-Cookie: session=theirs\r\nClear-Site-Data: \"*\"\r\n\r\nno";
+        let (_, response) = exchange(&headers(&passed), refusal).await;
+        let mut names: Vec<&str> = response.headers().keys().map(HeaderName::as_str).collect();
+        names.sort_unstable();
+        assert_eq!((response.status().as_u16(), names), (403, vec!["content-length", "content-type"]));
+    }
 }
