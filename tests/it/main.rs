@@ -13,6 +13,7 @@ mod fails_closed;
 mod failure;
 mod foreign_pages;
 mod greedy;
+mod greedy_lists;
 mod hangup;
 mod hoops;
 mod hung_shares;

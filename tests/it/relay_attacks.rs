@@ -340,6 +340,50 @@ async fn viewers_that_wait_for_a_stopped_agent_are_answered_and_keep_no_other_ou
 }
 
 #[tokio::test]
+async fn strangers_at_a_node_that_hangs_keep_no_viewer_of_another_node_out() {
+    let flags = ["--public-url", "http://viewers.example.com"];
+    let plans = [AgentPlan::slots(1), AgentPlan::slots(1)];
+    let [one, other] = plans;
+    let farm = Farm::builder().door_args(&flags).agent(one).agent(other).start().await;
+    let (first, _) = spawn(&farm).await;
+    let (_, url) = spawn(&farm).await;
+    let node = farm.record(&first).await["node"].as_str().unwrap().to_owned();
+    let hung = usize::from(node != "node-a");
+    farm.agents[hung].role.signal(Signal::STOP);
+    let attempts = (0..MAX_HANDSHAKES + 200).map(async |_| {
+        let url = format!("ws://{}/s/{node}/{}/{}", farm.door(0).addr, Uuid::new_v4(), "0".repeat(64));
+        RawViewer::send(&url, HANDSHAKE, &[]).await
+    });
+    let mut waiting = join_all(attempts).await;
+    until("as many are refused as find no place", TIMEOUT, async || {
+        let now = farm.doors[0].metrics().await;
+        let refused = now.get("hatchery_frontdoor_relay_refused_total{reason=\"busy\"}").unwrap_or_default();
+        Look::when(refused >= 200.0, || format!("{refused}"))
+    })
+    .await;
+    let mut viewer = Viewer::client_side(&url).await;
+    viewer.still_watches().await;
+    for stranger in &mut waiting {
+        let answer = stranger.head().await;
+        assert!(answer.starts_with("HTTP/1.1 503 "), "{answer}");
+    }
+    // It is known to hang: nobody waits for it now.
+    let refused = Uuid::new_v4();
+    let url = format!("ws://{}/s/{node}/{refused}/{}", farm.door(0).addr, "0".repeat(64));
+    assert_eq!(status(&url).await, 503);
+    viewer.still_watches().await;
+    farm.agents[hung].role.signal(Signal::CONT);
+    until("the node answers again", TIMEOUT, async || {
+        let now = status(&url).await;
+        Look::when(now == 404, || format!("{now}"))
+    })
+    .await;
+    viewer.leave().await;
+    farm.stop([first.as_str()]).await;
+    farm.finish().await;
+}
+
+#[tokio::test]
 async fn a_relay_that_comes_too_late_for_the_spawn_before_keeps_no_viewer_out() {
     let flags = ["--public-url", "http://viewers.example.com"];
     let farm = Farm::builder().door_args(&flags).agent(AgentPlan::slots(1).ports(1)).start().await;

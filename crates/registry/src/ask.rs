@@ -279,14 +279,19 @@ impl SpawnFilter {
     }
 
     /// Whether some of what is looked at may not be wanted.
-    pub(crate) fn sifts(&self) -> bool {
+    #[must_use]
+    pub fn sifts(&self) -> bool {
         let walked = match self.walk() {
             Walk::Ends => false,
             Walk::Owners => self.node.is_none(),
             Walk::Node(_) => self.owners.is_empty(),
             Walk::All => true,
         };
-        !walked || self.state.is_some() || self.renderer.is_some() || !self.tags.is_empty()
+        !walked
+            || self.is_about_ends()
+            || self.state.is_some()
+            || self.renderer.is_some()
+            || !self.tags.is_empty()
     }
 
     /// Whether a spawn that ended then, for this reason, is wanted, as far as its end is concerned.
@@ -312,6 +317,8 @@ pub struct SpawnPage {
     pub spawns: Vec<SpawnRecord>,
     /// Where the next page starts; absent on the last.
     pub next: Option<u64>,
+    /// Records that were looked at for it.
+    pub looked_at: usize,
 }
 
 /// Which operators' orders to list.

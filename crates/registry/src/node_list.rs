@@ -51,6 +51,8 @@ pub struct NodePage {
     pub nodes: Vec<NodeRecord>,
     /// Where the next page starts; absent on the last.
     pub next: Option<NodeId>,
+    /// Nodes that were looked at for it.
+    pub looked_at: usize,
 }
 
 /// A page that is being made.
@@ -59,12 +61,11 @@ pub(crate) struct Paging<'a> {
     filter: &'a NodeFilter,
     page: NodePage,
     last: Option<NodeId>,
-    looked_at: usize,
 }
 
 impl<'a> Paging<'a> {
     pub(crate) fn new(filter: &'a NodeFilter) -> Self {
-        Self { filter, page: NodePage::default(), last: None, looked_at: 0 }
+        Self { filter, page: NodePage::default(), last: None }
     }
 
     /// How many to read next, of so many at the most: no more than fit if all of them are wanted, and one to know whether more are there.
@@ -77,10 +78,10 @@ impl<'a> Paging<'a> {
 
     /// Looks at the next node; returns `false` when it finds no room.
     pub(crate) fn look_at(&mut self, node: NodeRecord) -> bool {
-        if self.page.nodes.len() >= self.filter.limit.max(1) || self.looked_at >= MAX_LOOKED_AT {
+        if self.page.nodes.len() >= self.filter.limit.max(1) || self.page.looked_at >= MAX_LOOKED_AT {
             return false;
         }
-        self.looked_at += 1;
+        self.page.looked_at += 1;
         self.last = Some(node.id.clone());
         if self.filter.takes(&node) {
             self.page.nodes.push(node);

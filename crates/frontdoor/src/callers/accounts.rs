@@ -28,7 +28,13 @@ const AHEAD: Duration = Duration::from_secs(2);
 const BEGINNINGS: u32 = 10;
 /// Time of beginnings that may be used at once; enough for two thousand subscriptions.
 const BEGINNINGS_AHEAD: Duration = Duration::from_secs(20);
-/// The longest wait before the next subscription, however expensive the last ones were.
+/// All lists of a caller together may use one part in this many of the registry's time.
+const LISTS: u32 = 5;
+/// The registry's time for a record that is looked at.
+const LOOK: Duration = Duration::from_micros(10);
+/// Time of lists that may be used at once; enough for two hundred thousand records.
+const LISTS_AHEAD: Duration = Duration::from_secs(10);
+/// The longest wait before the next subscription or list, however expensive the last ones were.
 const MAX_REST: Duration = Duration::from_secs(5);
 /// How long the registry's answer that a caller is over its quota is remembered.
 const OVER_QUOTA: Duration = Duration::from_millis(100);
@@ -71,6 +77,8 @@ pub(crate) enum ShareKind {
 pub(crate) enum LimitExceeded {
     /// It has as many of these as it may have.
     TooMany { kind: ShareKind, max: usize },
+    /// Its list has no turn in time.
+    NoTurn { wait: Option<Duration> },
     /// It calls faster than it may.
     TooFast { per_second: NonZeroU32, wait: Duration },
 }
@@ -92,6 +100,7 @@ impl LimitExceeded {
     fn limit(&self) -> &'static str {
         match self {
             Self::TooFast { .. } => "calls-per-second",
+            Self::NoTurn { .. } => "lists",
             Self::TooMany { kind: ShareKind::Call, .. } => "calls",
             Self::TooMany { kind: ShareKind::Connection, .. } => "connections",
             Self::TooMany { kind: ShareKind::Live, .. } => "live-connections",
@@ -105,6 +114,7 @@ impl LimitExceeded {
 struct Memory {
     calls: Rate,
     beginnings: Rate,
+    lists: Rate,
     /// Until when the registry grants no start at this rate.
     too_soon: Option<(NonZeroU32, Instant)>,
     /// Until when the registry's answer is believed that the owner has as many as this quota or more.
@@ -119,14 +129,16 @@ pub(crate) struct Account {
     taken: [AtomicUsize; 5],
     /// Held by the one connection that reads old events from the registry for this caller.
     pub(crate) reader: Semaphore,
+    /// Held by the one long list that is read for this caller.
+    pub(crate) lister: Semaphore,
     /// Never held across an await.
     memory: Mutex<Memory>,
 }
 
 impl Account {
     fn new(limits: Arc<Limits>, refusals: CallerRefusals) -> Self {
-        let (taken, reader, memory) = (Default::default(), Semaphore::new(1), Mutex::default());
-        Self { limits, refusals, taken, reader, memory }
+        let (reader, lister) = (Semaphore::new(1), Semaphore::new(1));
+        Self { limits, refusals, taken: Default::default(), reader, lister, memory: Mutex::default() }
     }
 
     fn refuse(&self, refused: LimitExceeded) -> LimitExceeded {
@@ -179,6 +191,26 @@ impl Account {
         self.memory().beginnings.charge(Instant::now(), cost, BEGINNINGS_AHEAD, MAX_REST)
     }
 
+    /// How long to wait before the next list.
+    pub(crate) fn rest_of_lists(&self) -> Duration {
+        self.listed(Duration::ZERO)
+    }
+
+    /// Notes that the registry was busy for so long with a list; how long to wait before the next one.
+    pub(crate) fn listed(&self, busy: Duration) -> Duration {
+        self.memory().lists.charge(Instant::now(), busy * LISTS, LISTS_AHEAD, MAX_REST)
+    }
+
+    /// How long the registry is busy with looking at so many records.
+    pub(crate) fn time_of(records: usize) -> Duration {
+        LOOK * u32::try_from(records).unwrap_or(u32::MAX)
+    }
+
+    /// The list has no turn in time. `wait`: how long until it may have one, where that is known.
+    pub(crate) fn no_turn(&self, wait: Option<Duration>) -> LimitExceeded {
+        self.refuse(LimitExceeded::NoTurn { wait })
+    }
+
     /// How long the registry will still grant no start at this rate, as far as it has said so.
     pub(crate) fn too_soon(&self, per_minute: NonZeroU32) -> Option<Duration> {
         let (of, until) = self.memory().too_soon?;
@@ -205,7 +237,7 @@ impl Account {
         let memory = self.memory();
         let too_soon = memory.too_soon.map(|(_, until)| until);
         let over_quota = memory.over_quota.map(|(_, until)| until);
-        let ends = [memory.calls.0, memory.beginnings.0, too_soon, over_quota];
+        let ends = [memory.calls.0, memory.beginnings.0, memory.lists.0, too_soon, over_quota];
         ends.into_iter().flatten().any(|end| end > now)
     }
 }

@@ -14,6 +14,7 @@ use super::authorization::Who;
 use super::coalesced::Coalesced;
 use super::error::ApiError;
 use super::extract;
+use super::list_turns::ListTurns;
 use crate::agent_client::Agents;
 use crate::callers::{Authenticator, Callers, OwnerNames};
 use crate::live;
@@ -52,6 +53,7 @@ pub(crate) struct Edge {
     pub(crate) viewers: Viewers,
     pub(crate) live: Arc<live::Parts>,
     pub(crate) answers: Answers,
+    pub(crate) list_turns: ListTurns,
     pub(crate) tally: Arc<Tally>,
 }
 

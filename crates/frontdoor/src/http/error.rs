@@ -15,7 +15,7 @@
 //! | the body is over 64 KiB · not JSON | `body-too-large` · `unsupported-media-type` | 413 · 415 |
 //! | `Host` names a host that this front door does not know | `host-not-allowed` | 421 |
 //! | a plain request where only a WebSocket is of use | `upgrade-required` | 426 |
-//! | the caller calls, or starts spawns, faster than it may | `rate-limited` | 429 |
+//! | the caller calls, or starts spawns, faster than it may, or its list has no turn in time | `rate-limited` | 429 |
 //! | the caller has as many spawns, calls, live connections or places in line as it may have at once | `quota-exceeded` | 429 |
 //! | a handler panicked, or the registry's answer is not understood | `internal` | 500 |
 //! | the process could not be started, or ended before it was ready | `spawn-failed` | 502 |
@@ -227,6 +227,12 @@ impl From<LimitExceeded> for ApiError {
                 let detail = format!("{per_second} calls a second are the most this caller may make");
                 let mut error = Self::new(ErrorCode::RateLimited, detail);
                 error.0.retry_after = Some(wait);
+                error
+            }
+            LimitExceeded::NoTurn { wait } => {
+                let detail = "too many lists are being read for this caller, or for all together; ask again";
+                let mut error = Self::new(ErrorCode::RateLimited, detail);
+                error.0.retry_after = wait;
                 error
             }
             LimitExceeded::TooMany { kind, max } => {

@@ -3,19 +3,21 @@
 
 use std::sync::Arc;
 
-use axum::Json;
 use axum::body::Bytes;
 use axum::extract::State;
 use axum::http::{Uri, header};
 use axum::response::{IntoResponse, Response};
+use axum::{Extension, Json};
 use model::api::{ErrorCode, Node, NodeList};
 use model::{Availability, Eligibility, FarmCause, HealthState, NodeId};
-use registry::NodeFilter;
+use registry::{NodeFilter, NodePage};
 
 use super::edge::Edge;
 use super::error::ApiError;
 use super::extract::{Name, Parameters, no_parameters};
+use super::list_turns;
 use super::problem_sets::{ListProblems, OneProblems};
+use crate::callers::Account;
 use crate::strict_json::Invalid;
 
 /// Nodes on a page.
@@ -45,15 +47,24 @@ const MAX_LABELS: usize = 16;
     ),
     responses((status = 200, description = "All nodes, or one page", body = NodeList), ListProblems),
 )]
-pub(crate) async fn list(State(edge): State<Arc<Edge>>, uri: Uri) -> Result<Response, ApiError> {
+pub(crate) async fn list(
+    State(edge): State<Arc<Edge>>,
+    account: Option<Extension<Arc<Account>>>,
+    uri: Uri,
+) -> Result<Response, ApiError> {
     if uri.query().is_some_and(|query| !query.is_empty()) {
-        return page(&edge, Parameters::of(&uri)?).await.map(|list| Json(list).into_response());
+        let account = account.as_ref().map(|account| &*account.0);
+        return page(&edge, account, Parameters::of(&uri)?).await.map(|list| Json(list).into_response());
     }
     let json = edge.answers.nodes.get(read_all(&edge)).await?;
     Ok(([(header::CONTENT_TYPE, "application/json")], json).into_response())
 }
 
-async fn page(edge: &Edge, mut parameters: Parameters) -> Result<NodeList, ApiError> {
+async fn page(
+    edge: &Edge,
+    account: Option<&Account>,
+    mut parameters: Parameters,
+) -> Result<NodeList, ApiError> {
     let pool = parameters.take::<String>("pool")?;
     if let Some(pool) = &pool {
         model::id::check_name(pool).map_err(|why| Invalid::field("pool", why.to_string()))?;
@@ -68,7 +79,10 @@ async fn page(edge: &Edge, mut parameters: Parameters) -> Result<NodeList, ApiEr
         cursor: parameters.take::<NodeId>("cursor")?,
     };
     parameters.done()?;
-    let page = edge.registry.nodes_page(&filter).await?;
+    // Any page needs the names of all nodes.
+    let looked_at = |page: &NodePage| page.looked_at.max(list_turns::SHORT);
+    let list = edge.registry.nodes_page(&filter);
+    let page = edge.list_turns.read(account, true, list, looked_at).await?;
     Ok(NodeList {
         nodes: page.nodes.into_iter().map(Node::from).collect(),
         farm_cause: farm_cause(edge).await,

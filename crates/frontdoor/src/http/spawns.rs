@@ -5,10 +5,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use access::Scope;
-use axum::Json;
 use axum::extract::{Request, State};
 use axum::http::{StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
+use axum::{Extension, Json};
 use model::api::{ErrorCode, Spawn, SpawnList, SpawnPatch};
 use model::tags::MAX_TAGS;
 use model::{
@@ -24,9 +24,11 @@ use super::authorization::Who;
 use super::edge::Edge;
 use super::error::{self, ApiError};
 use super::extract::{self, Id, Name, Parameters, no_parameters};
+use super::list_turns;
 use super::problem_sets::{ChangeProblems, ListProblems, LogProblems, OneProblems};
 use super::when::When;
 use crate::agent_client::{AgentError, Agents, StopReason};
+use crate::callers::Account;
 use crate::operations::{Failed, Given, failed};
 use crate::registry_access::circuit::RegistryClient;
 use crate::spawning::order;
@@ -74,6 +76,7 @@ const MAX_LINES: u32 = 10_000;
 pub(crate) async fn list(
     State(edge): State<Arc<Edge>>,
     who: Who,
+    account: Option<Extension<Arc<Account>>>,
     uri: Uri,
 ) -> Result<Json<SpawnList>, ApiError> {
     let mut parameters = Parameters::of(&uri)?;
@@ -97,8 +100,16 @@ pub(crate) async fn list(
         cursor: parameters.take::<u64>("cursor")?,
     };
     parameters.done()?;
-    let page =
-        if nothing { SpawnPage::default() } else { page(&edge.registry, filter, since, until).await? };
+    let page = if nothing {
+        SpawnPage::default()
+    } else {
+        let is_long =
+            filter.sifts() || since.is_some() || until.is_some() || filter.limit > list_turns::SHORT;
+        let list = page(&edge.registry, filter, since, until);
+        edge.list_turns
+            .read(account.as_ref().map(|account| &*account.0), is_long, list, |page| page.looked_at)
+            .await?
+    };
     Ok(Json(SpawnList {
         spawns: page.spawns.into_iter().map(|spawn| edge.names.listed(spawn)).collect(),
         next_cursor: page.next.map(|cursor| cursor.to_string()),

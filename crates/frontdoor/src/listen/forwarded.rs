@@ -90,7 +90,8 @@ fn broken(why: impl ToString) -> io::Error {
 /// Whose request it is that came on a connection of this peer.
 pub(super) fn caller(peer: SocketAddr, headers: &HeaderMap, proxies: &TrustedProxies) -> SocketAddr {
     let lists = headers.get_all(FORWARDED_FOR).into_iter().rev();
-    let mut entries = lists.flat_map(|list| list.to_str().unwrap_or_default().rsplit(','));
+    // Each entry is read by itself: what a stranger wrote must not hide what a proxy added.
+    let mut entries = lists.flat_map(|list| list.as_bytes().rsplit(|byte| *byte == b','));
     let mut caller = peer;
     while proxies.trust(caller.ip()) {
         match entries.next().and_then(address) {
@@ -102,8 +103,8 @@ pub(super) fn caller(peer: SocketAddr, headers: &HeaderMap, proxies: &TrustedPro
 }
 
 /// An address as load balancers write it: with or without a port, in brackets or not.
-fn address(entry: &str) -> Option<IpAddr> {
-    let entry = entry.trim();
+fn address(entry: &[u8]) -> Option<IpAddr> {
+    let entry = std::str::from_utf8(entry).ok()?.trim();
     let bare = entry.strip_prefix('[').and_then(|entry| entry.strip_suffix(']')).unwrap_or(entry);
     bare.parse().ok().or_else(|| entry.parse::<SocketAddr>().ok().map(|address| address.ip()))
 }
@@ -132,12 +133,15 @@ mod tests {
             ("10.0.0.1:9", &[], "10.0.0.1:9"),
             ("10.0.0.1:9", &["unknown"], "10.0.0.1:9"),
             ("10.0.0.1:9", &["192.0.2.7, unknown, 10.3.3.3"], "10.3.3.3:0"),
+            // What is no text ends the list, and hides nothing that comes after.
+            ("10.0.0.1:9", &["\u{ff}, 198.51.100.7"], "198.51.100.7:0"),
+            ("10.0.0.1:9", &["198.51.100.7, \u{ff}"], "10.0.0.1:9"),
             // A stranger says what it likes.
             ("192.0.2.9:9", &["203.0.113.1"], "192.0.2.9:9"),
         ] {
             let mut headers = HeaderMap::new();
             for list in lists {
-                headers.append(FORWARDED_FOR, HeaderValue::from_static(list));
+                headers.append(FORWARDED_FOR, HeaderValue::from_bytes(list.as_bytes()).unwrap());
             }
             let found = super::caller(peer.parse().unwrap(), &headers, &proxies);
             assert_eq!(found, caller.parse().unwrap(), "{peer} {lists:?}");

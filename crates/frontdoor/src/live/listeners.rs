@@ -5,13 +5,15 @@ use std::cell::LazyCell;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-use model::{Event, EventKind, NodeId, Owner, SpawnId};
+use model::{Event, EventKind, Owner, SpawnId};
 use tokio::sync::mpsc::{self, error::TrySendError};
 use tokio_tungstenite::tungstenite::Utf8Bytes;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
+use super::followed::Followed;
 use super::narrowed::Narrowed;
+use super::narrowed_index::NarrowedIndex;
 use super::protocol::{Form, Topic, event_frame, is_of_spawns, narrowed, pings};
 use super::ring::{Owned, Subject};
 use super::view::View;
@@ -78,8 +80,8 @@ impl Listeners {
 #[derive(Debug, Default)]
 pub(super) struct Topics {
     by_topic: HashMap<Arc<Topic>, Listeners>,
-    /// Those that an event is not known to belong to by its own names, by the node that they are narrowed to.
-    narrowed: HashMap<Option<NodeId>, HashSet<Arc<Topic>>>,
+    /// Those that an event is not known to belong to by its own names.
+    narrowed: NarrowedIndex,
 }
 
 impl Topics {
@@ -94,9 +96,7 @@ impl Topics {
 
     /// Adds a listener, if it does not listen already.
     pub(super) fn add(&mut self, topic: &Arc<Topic>, only: Option<&Owner>, mailbox: &Mailbox) {
-        if let Topic::Narrowed(narrowed) = &**topic {
-            self.narrowed.entry(narrowed.node.clone()).or_default().insert(Arc::clone(topic));
-        }
+        self.narrowed.add(topic);
         let mailboxes = self.by_topic.entry(Arc::clone(topic)).or_default().of(only);
         if mailboxes.iter().all(|known| known.connection != mailbox.connection) {
             mailboxes.push(mailbox.clone());
@@ -118,14 +118,7 @@ impl Topics {
             return;
         }
         self.by_topic.remove(topic);
-        if let Topic::Narrowed(narrowed) = &**topic
-            && let Some(topics) = self.narrowed.get_mut(&narrowed.node)
-        {
-            topics.remove(topic);
-            if topics.is_empty() {
-                self.narrowed.remove(&narrowed.node);
-            }
-        }
+        self.narrowed.remove(topic);
     }
 
     /// Has every subscription begin anew.
@@ -143,7 +136,7 @@ impl Topics {
 
     /// Posts an event to all that may hear it.
     pub(super) fn publish(&mut self, owned: &Owned, view: &View) {
-        for topic in self.topics_of(&owned.event) {
+        for topic in self.topics_of(owned, view) {
             let Some(listeners) = self.by_topic.get_mut(&topic) else { continue };
             post_to_all(&topic, owned, view, listeners);
             self.forget_if_empty(&topic);
@@ -151,7 +144,8 @@ impl Topics {
     }
 
     /// The topics with listeners that an event may belong to.
-    fn topics_of(&self, event: &Event) -> Vec<Arc<Topic>> {
+    fn topics_of(&self, owned: &Owned, view: &View) -> Vec<Arc<Topic>> {
+        let Owned { event, of, .. } = owned;
         let known = |topic: Topic| self.by_topic.get_key_value(&topic).map(|(topic, _)| Arc::clone(topic));
         let mut topics = Vec::new();
         let of_spawns = is_of_spawns(event.kind);
@@ -162,8 +156,15 @@ impl Topics {
             topics.extend(pings(event).filter_map(|(spawn, _)| known(Topic::Spawn(spawn))));
         }
         if of_spawns && !self.narrowed.is_empty() {
-            let of_node = event.node.is_some().then(|| self.narrowed.get(&event.node)).flatten();
-            topics.extend(of_node.into_iter().chain(self.narrowed.get(&None)).flatten().cloned());
+            let mut narrowed = HashSet::new();
+            if event.spawn.is_some() {
+                self.narrowed.find(event.node.as_ref(), of.owner.as_ref(), &of.tags, &mut narrowed);
+            } else {
+                for Followed { spawn, owner } in pings(event).filter_map(|(spawn, _)| view.spawn(spawn)) {
+                    self.narrowed.find(event.node.as_ref(), owner.as_ref(), &spawn.tags, &mut narrowed);
+                }
+            }
+            topics.extend(narrowed);
         }
         topics
     }
@@ -179,10 +180,15 @@ fn post_to_all(topic: &Arc<Topic>, owned: &Owned, view: &View, listeners: &mut L
             let all = LazyCell::new(|| item(event_frame(topic, &heard, form)));
             listeners.all.retain(|mailbox| post(mailbox, &all));
         }
-        let owners: Vec<Owner> = listeners.own.keys().cloned().collect();
+        let owners = match event.spawn {
+            Some(_) => of.owner.iter().collect(),
+            None => owners_of_pings(event, view),
+        };
         for owner in owners {
-            if let Some(heard) = heard(owned, Some(&owner), Some(narrowed), view) {
-                listeners.post_to(&owner, &item(event_frame(topic, &heard, form)));
+            if listeners.own.contains_key(owner)
+                && let Some(heard) = heard(owned, Some(owner), Some(narrowed), view)
+            {
+                listeners.post_to(owner, &item(event_frame(topic, &heard, form)));
             }
         }
         return;

@@ -25,6 +25,7 @@ mod followed;
 mod hub;
 mod listeners;
 mod narrowed;
+mod narrowed_index;
 mod protocol;
 mod resume;
 mod rights;

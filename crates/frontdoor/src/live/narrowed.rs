@@ -18,9 +18,9 @@ pub(crate) struct Narrowed {
     pub(super) node: Option<NodeId>,
     owner: Option<String>,
     /// Those of one of these owners; see [`Self::resolved`].
-    owners: Option<Vec<Owner>>,
+    pub(super) owners: Option<Vec<Owner>>,
     /// Those that have all of these.
-    tags: Vec<Tag>,
+    pub(super) tags: Vec<Tag>,
 }
 
 impl Narrowed {

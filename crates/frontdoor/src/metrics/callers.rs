@@ -16,8 +16,8 @@ pub(crate) struct LimitLabels {
 }
 
 /// Every limit of a caller.
-pub(crate) const LIMITS: [&str; 6] =
-    ["calls-per-second", "calls", "connections", "live-connections", "subscriptions", "waiting"];
+pub(crate) const LIMITS: [&str; 7] =
+    ["calls-per-second", "calls", "connections", "lists", "live-connections", "subscriptions", "waiting"];
 
 pub(crate) type CallerRefusals = Family<LimitLabels, Counter>;
 

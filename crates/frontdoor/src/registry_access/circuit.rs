@@ -111,11 +111,9 @@ through_circuit! {
     permit(owner: &Owner, per_minute: u32) -> Permit;
     sweep() -> bool;
     nodes() -> Vec<NodeRecord>;
-    nodes_page(filter: &NodeFilter) -> NodePage;
     node(node: &NodeId) -> Option<NodeRecord>;
     set_eligibility(node: &NodeId, eligibility: Eligibility, drain: Option<&Drain>, by: Option<&str>) -> Option<u64>;
     forget(node: &NodeId, by: Option<&str>) -> Forgotten;
-    spawns(filter: &SpawnFilter) -> SpawnPage;
     spawn(spawn: SpawnId) -> Option<SpawnRecord>;
     locate(spawn: SpawnId) -> Option<Located>;
     living(nodes: &[NodeId]) -> Vec<SpawnRecord>;
@@ -164,6 +162,16 @@ impl RegistryClient {
             return Ok(());
         }
         self.check().await
+    }
+
+    /// Does not open the circuit: lists have a connection of their own and may be late by themselves.
+    pub(crate) async fn nodes_page(&self, filter: &NodeFilter) -> Result<NodePage, RegistryError> {
+        self.list(self.registry.nodes_page(filter)).await
+    }
+
+    /// Does not open the circuit, for the same reason.
+    pub(crate) async fn spawns(&self, filter: &SpawnFilter) -> Result<SpawnPage, RegistryError> {
+        self.list(self.registry.spawns(filter)).await
     }
 
     /// Does not open the circuit: it has a connection of its own, which may be all that broke.
@@ -246,6 +254,14 @@ impl RegistryClient {
             self.open(began, outage);
         }
         answer
+    }
+
+    async fn list<T>(
+        &self,
+        call: impl Future<Output = Result<T, RegistryError>>,
+    ) -> Result<T, RegistryError> {
+        self.is_there()?;
+        self.count(call.await)
     }
 
     fn count<T>(&self, answer: Result<T, RegistryError>) -> Result<T, RegistryError> {
@@ -365,6 +381,16 @@ mod tests {
         let call = async { Err::<(), _>(RegistryError::Unexpected { call: "ping", what: "?".into() }) };
         client.ask(call).await.unwrap_err();
         assert!(!client.is_away());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_list_that_is_late_is_no_outage_and_is_not_made_during_one() {
+        let client = client();
+        client.list(async { Err::<(), _>(RegistryError::late("late")) }).await.unwrap_err();
+        assert!(!client.is_away());
+        assert_eq!(client.metrics.failures.get(), 1);
+        fails(&client).await;
+        client.list::<()>(async { panic!("it must not be asked") }).await.unwrap_err();
     }
 
     #[tokio::test(start_paused = true)]

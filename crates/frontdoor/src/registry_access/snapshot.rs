@@ -154,6 +154,13 @@ impl Snapshot {
         Some(Addresses::of(&farm.nodes[at].record.description))
     }
 
+    /// Whether the node was down when it was last seen.
+    pub(crate) fn is_down(&self, node: &NodeId) -> bool {
+        let farm = self.farm();
+        let at = farm.nodes.binary_search_by(|seen| seen.record.id.cmp(node));
+        at.is_ok_and(|at| farm.nodes[at].record.availability == Availability::Down)
+    }
+
     /// Why starts fail on every node alike, as far as the registry said.
     pub(crate) fn farm_cause(&self) -> Option<FarmCause> {
         self.farm().cause.clone()

@@ -43,6 +43,9 @@ const ASK: Duration = Duration::from_millis(100);
 /// How long an answer is kept that says "not now". All requests that came at the same time get it; one that comes later with the
 /// same key is tried afresh.
 const KEEP_NOT_NOW: Duration = Duration::from_secs(1);
+/// Bytes of a failed start's log lines in its kept answer. One caller may have very many failures kept, so they are short; requests that wait
+/// for the same start get all lines.
+const KEEP_LOG: usize = 512;
 /// Beyond the longest time that the work itself may take.
 const SLACK: Duration = Duration::from_secs(1);
 
@@ -341,10 +344,27 @@ fn keepable(answer: &KeyedAnswer) -> String {
     let kept = match answer {
         Ok(answer) => Kept { status: 200, body: serde_json::to_value(answer).unwrap_or_default() },
         Err(problem) => {
+            let problem = Problem { log: problem.log.as_deref().map(last_lines), ..(**problem).clone() };
             Kept { status: problem.status, body: serde_json::to_value(problem).unwrap_or_default() }
         }
     };
     serde_json::to_string(&kept).unwrap_or_default()
+}
+
+/// The last lines, as far as they fit into what a kept answer has of them; of a last line that is longer, its beginning.
+fn last_lines(log: &[String]) -> Vec<String> {
+    let mut left = KEEP_LOG;
+    let fit = |line: &&String| {
+        let fits = line.len() <= left;
+        left = left.saturating_sub(line.len());
+        fits
+    };
+    let mut lines: Vec<String> = log.iter().rev().take_while(fit).cloned().collect();
+    if let (true, Some(last)) = (lines.is_empty(), log.last()) {
+        lines.push(last[..last.floor_char_boundary(KEEP_LOG)].to_owned());
+    }
+    lines.reverse();
+    lines
 }
 
 /// `None` when it cannot be read.
@@ -354,4 +374,30 @@ fn replay(text: &str) -> Option<KeyedAnswer> {
         return serde_json::from_value(kept.body).ok().map(Ok);
     }
     serde_json::from_value(kept.body).ok().map(|problem| Err(Box::new(problem)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_failure_is_kept_with_the_end_of_its_log_and_all_else() {
+        let kept = |log: &[String]| {
+            let problem = serde_json::json!({
+                "type": "urn:hatchery:problem:spawn-failed", "title": "", "status": 502, "detail": "it ended", "code": "spawn-failed",
+                "requestId": "r", "exitCode": 6, "node": "node-a", "log": log,
+            });
+            let problem: Problem = serde_json::from_value(problem).unwrap();
+            let text = keepable(&Err(Box::new(problem)));
+            assert!(text.len() < KEEP_LOG + 512, "{text}");
+            let problem = replay(&text).unwrap().unwrap_err();
+            assert_eq!((problem.exit_code, problem.detail.as_str()), (Some(6), "it ended"));
+            problem.log.unwrap()
+        };
+        let lines: Vec<String> = (0..200).map(|line| format!("{line:050}")).collect();
+        assert_eq!(kept(&lines), lines[190..]);
+        assert_eq!(kept(&lines[..3]), lines[..3]);
+        assert_eq!(kept(&[]), Vec::<String>::new());
+        assert_eq!(kept(&["short".to_owned(), "é".repeat(1000)]), ["é".repeat(KEEP_LOG / 2)]);
+    }
 }

@@ -6,7 +6,7 @@ use registry::Registry;
 
 use crate::agent_client::{Agents, Dialer};
 use crate::callers::{Authenticator, Callers, OwnerNames};
-use crate::http::{Answers, Edge};
+use crate::http::{Answers, Edge, ListTurns};
 use crate::live::{self, Live};
 use crate::metrics::Metrics;
 use crate::operations::{Auditor, Operations};
@@ -114,6 +114,7 @@ impl Parts {
             rates: SpawnRates::new(Arc::clone(&registry)),
             live: Arc::new(live_parts),
             answers: Answers::default(),
+            list_turns: ListTurns::default(),
             tally: Arc::default(),
             config,
             metrics,

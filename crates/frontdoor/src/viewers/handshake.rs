@@ -20,11 +20,14 @@ use uuid::Uuid;
 use super::attach::{Attached, Refused, Wanted};
 use super::node_relay::{HopHeader, NodeRelays};
 use super::not_connected::NotConnected;
+use super::per_node::{NodeHandshakes, NotBegun};
 use super::reach::{Reach, Unknown};
 use super::server::{self, Upgraded};
 use super::session::{Session, Shared};
+use crate::agent_client::AgentError;
 use crate::listen::ConnectionPlace;
 use crate::metrics::RelayMetrics;
+use crate::registry_access::snapshot::Addresses;
 use crate::settings::ViewerSettings;
 
 /// Most viewers that are connecting at once.
@@ -37,6 +40,8 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(20);
 pub(crate) struct Viewers {
     settings: ViewerSettings,
     handshakes: Semaphore,
+    /// Those with agents.
+    agents: NodeHandshakes,
     sessions: TaskTracker,
     shared: Shared,
 }
@@ -52,6 +57,7 @@ impl Viewers {
         Self {
             settings,
             handshakes: Semaphore::new(MAX_HANDSHAKES),
+            agents: NodeHandshakes::default(),
             sessions: TaskTracker::new(),
             shared: Shared { reach, relays, ping_interval, cut: CancellationToken::new(), metrics },
         }
@@ -86,9 +92,15 @@ impl Viewers {
         let began = Instant::now();
         let metrics = &self.shared.metrics;
         let handshake = async {
+            // A URL that names no node takes no place.
+            let addresses = self.shared.reach.find(&wanted.node).await.map_err(|why| match why {
+                Unknown::Node => NotConnected::NotFound,
+                Unknown::Registry(error) => NotConnected::Registry(error),
+            })?;
             let _permit = self.handshakes.try_acquire().map_err(|_| NotConnected::Busy)?;
             let _counted = metrics.handshake();
-            timeout(CONNECT_TIMEOUT, self.shake_hands(&wanted, request, id)).await.unwrap_or_else(|_| {
+            let shaken = timeout(CONNECT_TIMEOUT, self.shake_hands(&wanted, addresses, request, id));
+            shaken.await.unwrap_or_else(|_| {
                 let why = format!("no connection within {CONNECT_TIMEOUT:?}");
                 Err(NotConnected::Server(wanted.node.clone(), why))
             })
@@ -107,6 +119,7 @@ impl Viewers {
     async fn shake_hands(
         &self,
         wanted: &Wanted,
+        addresses: Addresses,
         mut request: Request,
         id: &RequestId,
     ) -> Result<Response, NotConnected> {
@@ -115,10 +128,6 @@ impl Viewers {
         let (mut head, _) = request.into_parts();
         let before = if reach.is_on_a_node() { HopHeader::take(&mut head.headers) } else { None };
         let id = before.as_ref().map_or(id, |hop| &hop.request);
-        let addresses = reach.find(&wanted.node).await.map_err(|why| match why {
-            Unknown::Node => NotConnected::NotFound,
-            Unknown::Registry(error) => NotConnected::Registry(error),
-        })?;
         let place = head.extensions.get::<ConnectionPlace>().cloned();
         let viewer = Uuid::new_v4();
         // Its level is that of the least that a log may show: lines of every level name the viewer.
@@ -129,7 +138,8 @@ impl Viewers {
             Some(relay) => {
                 let hop =
                     HopHeader { tag: PingTag::mint(), ping_interval: *ping_interval, request: id.clone() };
-                let (response, server) = relays.upgrade(&relay, wanted, &head, &hop).await?;
+                let (response, server) =
+                    relays.upgrade((&relay, reach.is_down(&wanted.node)), wanted, &head, &hop).await?;
                 let settings =
                     relay::Settings { ping_interval: *ping_interval, hop: relay::Hop::InFront(hop.tag) };
                 (response, server, None, settings)
@@ -157,6 +167,39 @@ impl Viewers {
         Ok(response.map(|_| Body::empty()))
     }
 
+    /// Shows the token to the agent, which names the port.
+    async fn ask(
+        &self,
+        advertise: &str,
+        wanted: &Wanted,
+        viewer: Uuid,
+        id: &RequestId,
+    ) -> Result<(Attached, u16), NotConnected> {
+        let reach = &self.shared.reach;
+        let no_agent = |error| NotConnected::Agent(wanted.node.clone(), error);
+        // The relay of a node has no other node that it could keep out.
+        let is_down = !reach.is_on_a_node() && reach.is_down(&wanted.node);
+        let handshake = self.agents.begin(&wanted.node, is_down).map_err(|why| match why {
+            NotBegun::Resting => {
+                let why = "it did not answer a moment ago".to_owned();
+                no_agent(AgentError::NotSent { why, connecting: true })
+            }
+            NotBegun::Busy => NotConnected::Busy,
+        })?;
+        let asked = Attached::ask(reach, wanted, advertise, viewer, id).await;
+        match &asked {
+            Err(Refused::Agent(AgentError::NotSent { .. } | AgentError::Unknown { .. })) => {
+                handshake.failed()
+            }
+            _ => handshake.answered(),
+        }
+        asked.map_err(|why| match why {
+            Refused::NotFound => NotConnected::NotFound,
+            Refused::Taken => NotConnected::Taken,
+            Refused::Agent(error) => no_agent(error),
+        })
+    }
+
     /// Connects to the server's own port, which the agent names.
     async fn through(
         &self,
@@ -166,13 +209,7 @@ impl Viewers {
         viewer: Uuid,
         id: &RequestId,
     ) -> Result<(Attached, Response, Option<Upgraded>), NotConnected> {
-        let reach = &self.shared.reach;
-        let (mut attached, port) =
-            Attached::ask(reach, wanted, advertise, viewer, id).await.map_err(|why| match why {
-                Refused::NotFound => NotConnected::NotFound,
-                Refused::Taken => NotConnected::Taken,
-                Refused::Agent(error) => NotConnected::Agent(wanted.node.clone(), error),
-            })?;
+        let (mut attached, port) = self.ask(advertise, wanted, viewer, id).await?;
         // It has shown the spawn's token.
         head.extensions.get::<ConnectionPlace>().iter().for_each(|place| place.known());
         let no_server = |why: String| NotConnected::Server(wanted.node.clone(), why);

@@ -31,12 +31,13 @@
 //! is back. A server that cannot be connected to is tried again for a moment, but never once it has answered.
 //!
 //! Reading order: `handshake`, `attach` (the call to the agent), `server` (the connection to the server), `node_relay` (the one to the
-//! relay of a node), `session`, `reach`, `url`.
+//! relay of a node), `per_node` (how many at once), `session`, `reach`, `url`.
 
 mod attach;
 mod handshake;
 mod node_relay;
 mod not_connected;
+mod per_node;
 mod reach;
 mod server;
 mod session;

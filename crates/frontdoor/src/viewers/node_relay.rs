@@ -4,9 +4,8 @@
 //! refuses is refused here in the same way. Nothing is sent before its certificate has shown that it is the relay of this node, and
 //! a node that names a relay is reached in no other way.
 
-use std::collections::HashMap;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use axum::body::Body;
@@ -19,11 +18,12 @@ use model::api::{ErrorCode, Problem};
 use model::{NodeId, RequestId};
 use relay::PingTag;
 use tokio::net::TcpStream;
-use tokio::time::{Instant, timeout};
+use tokio::time::timeout;
 use tracing::warn;
 
 use super::attach::{Shown, Wanted};
 use super::not_connected::NotConnected;
+use super::per_node::{NodeHandshakes, NotBegun};
 use super::server::{self, Upgraded};
 
 /// Carries what the two relays of a connection agree on.
@@ -70,12 +70,6 @@ pub(crate) fn shown(token: String, may_show_ports: bool) -> Shown {
     port.map_or(Shown::Token(token), Shown::Port)
 }
 
-/// Most handshakes with the relay of one node at once. Their viewers have shown no token yet, so a relay that does not answer must not take
-/// the handshakes of all other nodes.
-const MAX_PER_NODE: usize = 128;
-/// A relay that could not be reached is not tried again for so long.
-const REST: Duration = Duration::from_secs(1);
-
 /// Calls relays of nodes.
 #[derive(Debug, Clone)]
 pub(crate) struct NodeRelays {
@@ -84,45 +78,18 @@ pub(crate) struct NodeRelays {
     warned: Arc<AtomicBool>,
     /// Nodes of which the log has that frames of their viewers are not encrypted.
     in_the_clear: Arc<tls::LoggedOnce<NodeId>>,
-    /// Of nodes that are being called, or could not be reached a moment ago. Never held across an await.
-    calls: Arc<Mutex<HashMap<NodeId, Calls>>>,
-}
-
-#[derive(Debug, Default)]
-struct Calls {
-    under_way: usize,
-    failed: Option<Instant>,
-}
-
-impl Calls {
-    fn rests(&self) -> bool {
-        self.failed.is_some_and(|failed| failed.elapsed() < REST)
-    }
-}
-
-/// A call of a node's relay that is under way.
-#[derive(Debug)]
-struct Call {
-    calls: Arc<Mutex<HashMap<NodeId, Calls>>>,
-    node: NodeId,
-    has_failed: bool,
-}
-
-impl Drop for Call {
-    fn drop(&mut self) {
-        let mut all = self.calls.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(calls) = all.get_mut(&self.node) {
-            calls.under_way = calls.under_way.saturating_sub(1);
-            calls.failed = if self.has_failed { Some(Instant::now()) } else { calls.failed };
-        }
-        all.retain(|_, calls| calls.under_way > 0 || calls.rests());
-    }
+    handshakes: NodeHandshakes,
 }
 
 impl NodeRelays {
     /// `None`: there is no certificate to show.
     pub(crate) fn new(tls: Option<tls::Client>) -> Self {
-        Self { tls, warned: Arc::default(), in_the_clear: Arc::default(), calls: Arc::default() }
+        Self {
+            tls,
+            warned: Arc::default(),
+            in_the_clear: Arc::default(),
+            handshakes: NodeHandshakes::default(),
+        }
     }
 
     /// Logs, once for each node, that frames of its viewers cross the network in the clear though its agent is called by TLS. Returns whether
@@ -138,23 +105,6 @@ impl NodeRelays {
             );
         }
         is_new
-    }
-
-    /// Begins a call of the node's relay, if that is not called too often as it is.
-    fn begin(&self, node: &NodeId) -> Result<Call, NotConnected> {
-        let mut all = self.calls.lock().unwrap_or_else(PoisonError::into_inner);
-        let calls = all.entry(node.clone()).or_default();
-        if calls.rests() {
-            return Err(NotConnected::Relay(
-                node.clone(),
-                "its relay could not be reached a moment ago".to_owned(),
-            ));
-        }
-        if calls.under_way >= MAX_PER_NODE {
-            return Err(NotConnected::Busy);
-        }
-        calls.under_way += 1;
-        Ok(Call { calls: Arc::clone(&self.calls), node: node.clone(), has_failed: false })
     }
 
     /// A connection to the node's relay, which has shown that it is that.
@@ -178,10 +128,10 @@ impl NodeRelays {
         Ok(stream)
     }
 
-    /// Has the node's relay, at this host and port, connect the viewer. The connection comes with 101 alone.
+    /// Has the node's relay, at this host and port, connect the viewer. The connection comes with 101 alone. `is_down`: of the node.
     pub(super) async fn upgrade(
         &self,
-        relay: &str,
+        (relay, is_down): (&str, bool),
         wanted: &Wanted,
         head: &Parts,
         hop: &HopHeader,
@@ -200,12 +150,15 @@ impl NodeRelays {
         };
         let (host, port) = relay.rsplit_once(':').unwrap_or((relay, ""));
         let port = port.parse().map_err(|_| no_relay("the address of its relay has no port".to_owned()))?;
-        let mut call = self.begin(&wanted.node)?;
+        let handshake = self.handshakes.begin(&wanted.node, is_down).map_err(|why| match why {
+            NotBegun::Resting => no_relay("its relay could not be reached a moment ago".to_owned()),
+            NotBegun::Busy => NotConnected::Busy,
+        })?;
         let stream = Self::reach(tls, (host, port), wanted).await.map_err(|why| {
-            // Not where a viewer has given up: strangers could keep all others out by that.
-            call.has_failed = true;
+            handshake.failed();
             no_relay(why)
         })?;
+        handshake.answered();
         let mut headers = head.headers.clone();
         headers.remove(HOP);
         if let Some(value) = hop.value() {
@@ -270,22 +223,6 @@ mod tests {
             headers.insert(HOP, HeaderValue::from_static(wrong));
             assert!(HopHeader::take(&mut headers).is_none(), "{wrong}");
         }
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_relay_that_cannot_be_reached_rests_and_holds_up_no_other() {
-        let relays = NodeRelays::new(None);
-        let (a, b): (NodeId, NodeId) = ("a".parse().unwrap(), "b".parse().unwrap());
-        let mut held: Vec<Call> = (0..MAX_PER_NODE).map(|_| relays.begin(&a).unwrap()).collect();
-        assert!(matches!(relays.begin(&a), Err(NotConnected::Busy)));
-        relays.begin(&b).unwrap();
-        held.pop().unwrap().has_failed = true;
-        assert!(matches!(relays.begin(&a), Err(NotConnected::Relay(..))));
-        tokio::time::advance(REST).await;
-        relays.begin(&a).unwrap();
-        drop(held);
-        relays.begin(&b).unwrap();
-        assert!(relays.calls.lock().unwrap().is_empty(), "nothing is kept for good");
     }
 
     #[test]

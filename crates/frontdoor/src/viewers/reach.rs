@@ -90,6 +90,11 @@ impl Reach {
         Ok(Addresses { advertise, viewer_relay: None })
     }
 
+    /// Whether the node has sent no heartbeat for long, as far as is known.
+    pub(super) fn is_down(&self, node: &NodeId) -> bool {
+        self.snapshot.is_down(node)
+    }
+
     async fn look_up(&self, node: &NodeId) -> Result<Addresses, Unknown> {
         if let Some(addresses) = self.snapshot.addresses_of(node) {
             return Ok(addresses);

@@ -164,15 +164,14 @@ impl History {
     pub(super) fn page(&self, filter: &SpawnFilter) -> SpawnPage {
         let mut page = SpawnPage::default();
         let mut last = None;
-        let mut looked_at = 0;
         let mut before = None;
         for (place, id) in self.walk(filter) {
             let Some(record) = self.get(id) else { continue };
-            if looked_at == MAX_LOOKED_AT {
+            if page.looked_at == MAX_LOOKED_AT {
                 page.next = before;
                 break;
             }
-            looked_at += 1;
+            page.looked_at += 1;
             before = Some(place);
             if !is_wanted(filter, record) {
                 continue;

@@ -1,7 +1,7 @@
 //! Connections to the server that has the farm.
 //!
 //! One connection is shared by all calls, which pipelines them. Followers get connections of their own, because a blocking
-//! read would hold up the others. Every call is bounded in time.
+//! read would hold up the others. Lists share another one, because they read much. Every call is bounded in time.
 //!
 //! ```text
 //!            the first call, or one after the pause
@@ -22,7 +22,7 @@ use std::time::Duration;
 use model::jittered;
 use redis::aio::MultiplexedConnection;
 use redis::{FromRedisValue, Pipeline, RedisError, RedisResult, ScriptInvocation};
-use tokio::sync::watch;
+use tokio::sync::{Mutex as AsyncMutex, watch};
 use tokio::time::{Instant, sleep, timeout};
 use tracing::{info, warn};
 
@@ -65,6 +65,8 @@ pub(super) struct Link {
     phase: watch::Sender<LinkPhase>,
     /// Connections of followers that wait for their next call, with the numbers of their servers.
     idle: Mutex<Vec<(u64, MultiplexedConnection)>>,
+    /// The connection of lists, with the number of its server. Held while it is made, so that one is made for all that want it.
+    lists: AsyncMutex<Option<(u64, MultiplexedConnection)>>,
     warnings: Arc<Warnings>,
     /// Whether `trouble` holds something, so that calls that succeed need no lock.
     troubled: AtomicBool,
@@ -119,6 +121,7 @@ impl Link {
             seeker: Arc::new(Seeker::new(url, password_file, prefix)?),
             phase: watch::Sender::new(LinkPhase::Lost(None)),
             idle: Mutex::default(),
+            lists: AsyncMutex::default(),
             warnings: Arc::default(),
             troubled: AtomicBool::new(false),
             trouble: Mutex::default(),
@@ -211,6 +214,47 @@ impl Link {
                 Err(registry_error(call, &error))
             }
         }
+    }
+
+    /// Reads for a list, on a connection that no other call waits behind. Its failure says nothing about other calls.
+    pub(super) async fn list<T: FromRedisValue>(
+        &self,
+        call: &'static str,
+        question: &Pipeline,
+    ) -> Result<T, RegistryError> {
+        let mut again = true;
+        loop {
+            let (number, server) = self.server().await?;
+            let answer = match self.of_lists(number, &server).await {
+                Ok(mut connection) => put(Question::Pipeline(question), &mut connection).await,
+                Err(error) => Err(error),
+            };
+            let error = match answer {
+                Ok(answer) => return Ok(answer),
+                Err(error) => error,
+            };
+            if spoils_connection(&error) {
+                self.lists.lock().await.take_if(|(of, _)| *of == number);
+            }
+            if is_elsewhere(&error) {
+                self.judge(number, &server, &error);
+            }
+            if !(again && (error.is_connection_dropped() || is_elsewhere(&error))) {
+                return Err(registry_error(call, &error));
+            }
+            again = false;
+        }
+    }
+
+    async fn of_lists(&self, number: u64, server: &Server) -> RedisResult<MultiplexedConnection> {
+        let mut lists = self.lists.lock().await;
+        if let Some((of, connection)) = &*lists
+            && *of == number
+        {
+            return Ok(connection.clone());
+        }
+        let (_, connection) = lists.insert((number, self.seeker.another(server, ANSWER).await?));
+        Ok(connection.clone())
     }
 
     fn idle(&self, number: u64) -> Option<MultiplexedConnection> {

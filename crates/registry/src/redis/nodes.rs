@@ -4,7 +4,7 @@
 use model::{Availability, NodeId, NodeRecord, Supply, Timestamp, health::node_health};
 use redis::{Value, pipe};
 
-use super::read::{CHUNK, Fields, decoded, parsed, text, time, timestamp, value};
+use super::read::{Fields, LIST_CHUNK, decoded, parsed, text, time, timestamp, value};
 use super::{Redis, heard, packed, unexpected};
 use crate::error::RegistryError;
 use crate::judge::Judgement;
@@ -14,7 +14,7 @@ impl Redis {
     pub(crate) async fn nodes(&self) -> Result<Vec<NodeRecord>, RegistryError> {
         let names = self.names_of_nodes().await?;
         let mut nodes = Vec::with_capacity(names.len());
-        for names in names.chunks(CHUNK) {
+        for names in names.chunks(LIST_CHUNK) {
             nodes.extend(self.read_nodes(names).await?);
         }
         Ok(nodes)
@@ -29,7 +29,7 @@ impl Redis {
         let mut paging = Paging::new(filter);
         let mut names = &names[from..];
         while !names.is_empty() {
-            let (chunk, rest) = names.split_at(names.len().min(paging.wants(CHUNK)));
+            let (chunk, rest) = names.split_at(names.len().min(paging.wants(LIST_CHUNK)));
             for node in self.read_nodes(chunk).await? {
                 if !paging.look_at(node) {
                     return Ok(paging.more());
@@ -42,7 +42,8 @@ impl Redis {
 
     /// By name.
     async fn names_of_nodes(&self) -> Result<Vec<String>, RegistryError> {
-        let (mut names,): (Vec<String>,) = self.ask("nodes", pipe().smembers(self.key("names"))).await?;
+        let (mut names,): (Vec<String>,) =
+            self.0.link.list("nodes", pipe().smembers(self.key("names"))).await?;
         names.sort_unstable();
         Ok(names)
     }
@@ -54,7 +55,7 @@ impl Redis {
         for name in names {
             read.hgetall(self.key(&format!("node:{name}"))).hlen(self.key(&format!("held:{name}")));
         }
-        let answer: Vec<Value> = self.ask("nodes", &read).await?;
+        let answer: Vec<Value> = self.0.link.list("nodes", &read).await?;
         let mut answers = answer.into_iter();
         let now = time(answers.next())?;
         let judged = judgement(answers.next(), "nodes")?;

@@ -18,6 +18,8 @@ pub(super) type Fields = HashMap<String, String>;
 
 /// Records read in one pipeline.
 pub(super) const CHUNK: usize = 500;
+/// The same for a list, so that calls of others wait for a part of it and not for the whole.
+pub(super) const LIST_CHUNK: usize = 100;
 /// The fields of a record that lists show; the others are its history.
 const LISTED: [&str; 18] = [
     "node",
@@ -88,8 +90,7 @@ impl Redis {
     pub(crate) async fn spawns(&self, filter: &SpawnFilter) -> Result<SpawnPage, RegistryError> {
         let walk = self.walk(filter);
         let limit = filter.limit.max(1);
-        let chunk = if filter.sifts() { CHUNK } else { limit.min(CHUNK) + 1 };
-        let mut looked_at = 0;
+        let chunk = if filter.sifts() { LIST_CHUNK } else { limit.min(LIST_CHUNK) + 1 };
         let mut page = SpawnPage::default();
         let mut cursor = filter.cursor;
         let mut last = None;
@@ -100,14 +101,14 @@ impl Redis {
                 read.cmd("HMGET").arg(self.key(&format!("spawn:{id}"))).arg(&LISTED);
             }
             let records: Vec<Vec<Option<String>>> =
-                if ids.is_empty() { Vec::new() } else { self.ask("spawns", &read).await? };
+                if ids.is_empty() { Vec::new() } else { self.0.link.list("spawns", &read).await? };
             for ((id, at), values) in ids.iter().zip(records) {
                 let fields = listed(values);
-                if looked_at == MAX_LOOKED_AT {
+                if page.looked_at == MAX_LOOKED_AT {
                     page.next = cursor;
                     return self.page(page).await;
                 }
-                looked_at += 1;
+                page.looked_at += 1;
                 cursor = Some(*at);
                 if !is_wanted(filter, &fields) {
                     continue;

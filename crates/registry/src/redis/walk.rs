@@ -57,7 +57,7 @@ impl Redis {
             read.cmd("ZREVRANGEBYSCORE").arg(index).arg(&below).arg("-inf");
             read.arg("WITHSCORES").arg("LIMIT").arg(0).arg(most);
         }
-        let lists: Vec<Vec<(String, u64)>> = self.ask("spawns", &read).await?;
+        let lists: Vec<Vec<(String, u64)>> = self.0.link.list("spawns", &read).await?;
         let several = lists.len() > 1;
         let mut ids: Vec<(String, u64)> = lists.into_iter().flatten().collect();
         if several {
@@ -79,7 +79,7 @@ impl Redis {
         let mut read = pipe();
         read.cmd("ZREVRANGEBYSCORE").arg(self.key("ended")).arg(from).arg(since);
         read.arg("WITHSCORES").arg("LIMIT").arg(skip).arg(most);
-        let (ids,): (Vec<(String, u64)>,) = self.ask("spawns", &read).await?;
+        let (ids,): (Vec<(String, u64)>,) = self.0.link.list("spawns", &read).await?;
         let mut place = after.unwrap_or_default();
         let placed = ids.into_iter().map(|(id, at)| {
             place = place.next(at);
