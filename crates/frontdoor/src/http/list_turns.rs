@@ -93,13 +93,13 @@ mod tests {
     use model::api::ErrorCode;
 
     use super::*;
-    use crate::callers::{Caller, Callers};
+    use crate::callers::{AccountHolder, Callers};
     use crate::metrics::CallerRefusals;
     use crate::settings::Limits;
 
     fn accounts<const N: usize>() -> [Arc<Account>; N] {
         let callers = Callers::new(Limits::default(), CallerRefusals::default());
-        std::array::from_fn(|n| callers.of(Caller::Owner(format!("key:{n}").parse().unwrap())))
+        std::array::from_fn(|n| callers.of(AccountHolder::Owner(format!("key:{n}").parse().unwrap())))
     }
 
     /// The most that are read at once, and how many are refused, when each of these callers asks for so many that take 300 ms.
