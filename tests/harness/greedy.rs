@@ -2,10 +2,12 @@
 //! difference between the two, since whoever asks runs on the same processors.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
 
 use serde_json::json;
 use tokio::task::JoinHandle;
+use tokio::time::sleep;
 
 use crate::farm::Farm;
 use crate::live::Subscriber;
@@ -19,6 +21,8 @@ const PLACES_IN_LINE: usize = 500;
 const WITH_ONE_KEY: usize = 300;
 /// Callers without a pause, for each thing that is asked for.
 const WORKERS: usize = 2;
+/// Between a refusal and the next try, until all places in line are taken.
+const AGAIN: Duration = Duration::from_millis(200);
 /// Live connections of the greedy key, as many as [`farm`] lets one caller have.
 const LIVE: usize = 50;
 /// Calls of one caller at once in such a farm: what waits in line, what waits for one answer, and a few more.
@@ -69,13 +73,24 @@ impl Work {
         let client = farm.door(0).showing(key);
         let wait = json!({"pool": "small", "waitSeconds": 60});
         let mut tasks = Vec::new();
+        let full = Arc::new(AtomicBool::new(false));
         for number in 0..IN_LINE + WITH_ONE_KEY {
             let request = client.post("/spawn").json(&wait);
             let request =
                 if number < IN_LINE { request } else { request.header("idempotency-key", "of-many") };
-            tasks.push(tokio::spawn(async move { drop(request.try_send().await) }));
+            let full = Arc::clone(&full);
+            tasks.push(tokio::spawn(async move {
+                // What it has called before counts against its calls a second, so some are refused for that at first.
+                while request.clone().try_send().await.is_ok_and(|answer| answer.status == 429) {
+                    if full.load(Ordering::Relaxed) {
+                        return;
+                    }
+                    sleep(AGAIN).await;
+                }
+            }));
         }
         farm.waiting(PLACES_IN_LINE).await;
+        full.store(true, Ordering::Relaxed);
         for number in 0..LIVE {
             let mut subscriber = Subscriber::connect_as(client.addr, key).await;
             tasks.push(tokio::spawn(async move {

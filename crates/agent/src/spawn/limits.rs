@@ -1,4 +1,10 @@
-//! The limit of open files: the agent's own is raised, and servers get the one that the agent was started with.
+//! The limits that a server is given right after its start.
+//!
+//! **The size of its files** (`--spawn-file-size`): no write gets beyond it, whatever the agent is doing at that moment, so a server that
+//! floods its output takes no more of the disk than that. Servers inherit from the agent that they ignore `SIGXFSZ`: the write fails, and
+//! the server lives. It takes the same permission as the other limit.
+//!
+//! **The number of open files**: the agent's own limit is raised, and servers get the one that the agent was started with.
 //!
 //! A server that closes every descriptor there may be, or keeps them in sets of 1024, must not meet the agent's limit. A limit is inherited,
 //! and nothing may run between fork and exec (`super::process`), so a server's is set right after its start, before it has done much.
@@ -11,7 +17,32 @@ use std::sync::{Once, OnceLock};
 use rustix::io::Errno;
 use rustix::process::{Pid, Resource, Rlimit, getrlimit, prlimit, setrlimit};
 
-/// The limit before it was raised.
+/// Has servers that are started from now on survive a write beyond the limit of their files' size.
+pub(crate) fn survive_large_writes() {
+    if let Err(error) = inherited_signals::ignore_file_size_signal() {
+        tracing::warn!(%error, flag = "--spawn-file-size", "a server that writes too large a file will be ended by SIGXFSZ");
+    }
+}
+
+/// Bounds the size of each file that a process which was just started writes to.
+pub(crate) fn bound_files(pid: u32, bytes: u64) {
+    static SAID: Once = Once::new();
+    let Some(pid) = i32::try_from(pid).ok().and_then(Pid::from_raw) else { return };
+    let limit = Rlimit { current: Some(bytes), maximum: Some(bytes) };
+    match prlimit(Some(pid), Resource::Fsize, limit) {
+        // It may have ended meanwhile.
+        Ok(_) | Err(Errno::SRCH) => {}
+        Err(error) => SAID.call_once(|| {
+            tracing::warn!(
+                %error,
+                flag = "--spawn-file-size",
+                "the size of servers' files is not limited: start the agent with CAP_SYS_RESOURCE, or with LimitFSIZE="
+            );
+        }),
+    }
+}
+
+/// The limit of open files before it was raised.
 static BEFORE: OnceLock<Rlimit> = OnceLock::new();
 
 /// Raises the limit of this process to so many files, as far as it may. Returns the limit now where it is lower than that.

@@ -24,7 +24,7 @@ use super::predecessor::Left;
 use super::process::Process;
 use super::user::Ids;
 use super::users::SpawnUsers;
-use super::{Facts, Refusal, RefusalKind, launch, leftovers, output, predecessor};
+use super::{Facts, Refusal, RefusalKind, launch, leftovers, limits, output, predecessor};
 use crate::config::Launcher;
 use crate::liveliness::secret;
 use crate::node::Node;
@@ -228,7 +228,12 @@ fn start(node: &Node, facts: &Facts, order: Option<&Order>) -> Result<Body, Refu
         command.env(if group.is_some() { launch::packed(&name) } else { name }, value);
     }
     match Process::start(command, file, group.clone()) {
-        Ok(process) => Ok(Body::Process(process)),
+        Ok(process) => {
+            if let Some(bytes) = node.config.spawn_file_size {
+                limits::bound_files(process.pid(), bytes);
+            }
+            Ok(Body::Process(process))
+        }
         Err(error) => {
             if let Some(group) = group {
                 node.drivers.spawn(group.remove());

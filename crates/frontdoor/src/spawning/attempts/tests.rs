@@ -4,7 +4,7 @@ use super::*;
 
 fn exit(reason: ExitReason, code: Option<i32>, signal: Option<&str>) -> Failure {
     let exit = Exit { reason, code, signal: signal.map(str::to_owned), text: None };
-    Failure::Ended(Ended { exit, log: vec!["last line".to_owned()] })
+    Failure::Ended(Ended { exit, log: vec!["last line".to_owned()], was_ready: false })
 }
 
 fn code(code: i32) -> Failure {
