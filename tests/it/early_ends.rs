@@ -1,7 +1,5 @@
 //! A node whose servers are ready, and end a second later: callers have been answered by then.
 
-use std::time::Duration;
-
 use hatchery_tests::{AgentPlan, Farm, Look, Mood, Moody, until};
 use serde_json::{Value, json};
 use tempfile::TempDir;

@@ -206,7 +206,7 @@ async fn a_flood_of_output_is_bounded_at_the_write_while_the_agent_is_stopped() 
     let full = writes();
     until("the server has gone on writing", TIMEOUT, async || {
         assert!(size() <= MOST, "{} bytes", size());
-        Look::when(writes() > full + 1000, || format!("{} writes", writes() - full))
+        Look::when(writes() > full + 200, || format!("{} writes", writes() - full))
     })
     .await;
     farm.agents[0].role.signal(Signal::CONT);

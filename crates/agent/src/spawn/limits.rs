@@ -2,7 +2,8 @@
 //!
 //! **The size of its files** (`--spawn-file-size`): no write gets beyond it, whatever the agent is doing at that moment, so a server that
 //! floods its output takes no more of the disk than that. Servers inherit from the agent that they ignore `SIGXFSZ`: the write fails, and
-//! the server lives. It takes the same permission as the other limit.
+//! the server lives. One that gets a control group is limited before it is the server (`super::launch`); the others take the same permission as
+//! the other limit, or an agent that has the limit itself (`LimitFSIZE=`).
 //!
 //! **The number of open files**: the agent's own limit is raised, and servers get the one that the agent was started with.
 //!
@@ -12,6 +13,7 @@
 //! The kernel lets an agent do that to servers of its own user. Those of other users (`--spawn-user`) take the capability `CAP_SYS_RESOURCE`;
 //! without it they keep the agent's limit, which is warned of once.
 
+use std::io;
 use std::sync::{Once, OnceLock};
 
 use rustix::io::Errno;
@@ -24,12 +26,26 @@ pub(crate) fn survive_large_writes() {
     }
 }
 
+/// The limits of a size of files; a limit that is lower already stays.
+fn of_files(bytes: u64) -> Rlimit {
+    let most = getrlimit(Resource::Fsize).maximum.map_or(bytes, |most| most.min(bytes));
+    Rlimit { current: Some(most), maximum: Some(most) }
+}
+
+/// Bounds the size of each file that this process and what it becomes write to.
+pub(crate) fn bound_own_files(bytes: u64) -> io::Result<()> {
+    Ok(setrlimit(Resource::Fsize, of_files(bytes))?)
+}
+
 /// Bounds the size of each file that a process which was just started writes to.
 pub(crate) fn bound_files(pid: u32, bytes: u64) {
     static SAID: Once = Once::new();
     let Some(pid) = i32::try_from(pid).ok().and_then(Pid::from_raw) else { return };
-    let limit = Rlimit { current: Some(bytes), maximum: Some(bytes) };
-    match prlimit(Some(pid), Resource::Fsize, limit) {
+    if getrlimit(Resource::Fsize).maximum.is_some_and(|most| most <= bytes) {
+        // Inherited.
+        return;
+    }
+    match prlimit(Some(pid), Resource::Fsize, of_files(bytes)) {
         // It may have ended meanwhile.
         Ok(_) | Err(Errno::SRCH) => {}
         Err(error) => SAID.call_once(|| {

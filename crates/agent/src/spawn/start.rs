@@ -220,7 +220,8 @@ fn start(node: &Node, facts: &Facts, order: Option<&Order>) -> Result<Body, Refu
         }
         return Err(RefusalKind::CannotStart.because(why));
     }
-    let mut command = command(facts.user, group.as_ref(), executable);
+    let file_size = node.config.spawn_file_size;
+    let mut command = command(facts.user, group.as_ref().map(|group| (group, file_size)), executable);
     command.args(arguments(node, facts, order));
     command.env_clear();
     let mark = (OsString::from(leftovers::MARK), OsString::from(facts.id.to_string()));
@@ -229,7 +230,7 @@ fn start(node: &Node, facts: &Facts, order: Option<&Order>) -> Result<Body, Refu
     }
     match Process::start(command, file, group.clone()) {
         Ok(process) => {
-            if let Some(bytes) = node.config.spawn_file_size {
+            if let Some(bytes) = file_size.filter(|_| group.is_none()) {
                 limits::bound_files(process.pid(), bytes);
             }
             Ok(Body::Process(process))
@@ -313,9 +314,9 @@ fn create_log(node: &Node, facts: &Facts, order: Option<&Order>) -> io::Result<s
 }
 
 /// What becomes the server.
-fn command(user: Option<Ids>, group: Option<&Group>, executable: &Path) -> Command {
-    if let Some(group) = group {
-        return launch::command(group, user, executable);
+fn command(user: Option<Ids>, group: Option<(&Group, Option<u64>)>, executable: &Path) -> Command {
+    if let Some((group, file_size)) = group {
+        return launch::command(group, file_size, user, executable);
     }
     let mut command = Command::new(executable);
     if let Some(user) = user {
