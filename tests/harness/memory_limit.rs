@@ -62,7 +62,8 @@ fn own_group() -> Option<(PathBuf, bool)> {
     };
     let mount_of = |kind: &str, option: &str| {
         let mut lines = mounts.lines().map(|line| line.split(' ').collect::<Vec<_>>());
-        lines.find(|words| words[2] == kind && words[3].split(',').any(|word| word == option))
+        lines
+            .find(|words| words[2] == kind && words[3].split(',').any(|word| word == option))
             .map(|words| PathBuf::from(words[1]))
     };
     let v1 = |of: &str| of.split(',').any(|word| word == "memory");

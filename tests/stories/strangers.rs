@@ -78,7 +78,10 @@ async fn sixteen_thousand_strangers_take_a_bounded_memory_and_every_call_of_a_ke
         flood.await.unwrap();
     }
     assert!(came.load(Ordering::Relaxed) > CROWD);
-    eprintln!("the longest of {CALLS} calls took {longest:?}; {:?} bytes on the account of the limit", limit.as_ref().map(MemoryLimit::peak));
+    eprintln!(
+        "the longest of {CALLS} calls took {longest:?}; {:?} bytes on the account of the limit",
+        limit.as_ref().map(MemoryLimit::peak)
+    );
     let peak = memory(farm.doors[0].role.pid(), "VmHWM");
     assert!(peak < MOST, "{} MiB", peak >> 20);
     assert_eq!(farm.doors[0].role.exited(), None);

@@ -105,9 +105,8 @@ impl Agent {
         state::ownership::check(&config.state_dir, config.spawn_users.as_ref())
             .map_err(|why| ConfigError::new("--state-dir", why))?;
         let state = preflight::open_state(&config, &disk)?;
-        if config.spawn_file_size.is_some() {
-            limits::survive_large_writes();
-        }
+        // Also where the limit is the agent's own (`LimitFSIZE=`).
+        limits::survive_large_writes();
         preflight::allow_files(
             config.slots.max(u32::try_from(state.journal.histories().len()).unwrap_or(u32::MAX)),
         );

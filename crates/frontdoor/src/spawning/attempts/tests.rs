@@ -225,6 +225,24 @@ fn a_probe_that_says_nothing_is_given_back() {
 }
 
 #[test]
+fn a_probe_whose_server_ended_after_it_was_ready_is_tried_elsewhere_and_counted_by_its_agents_report_alone() {
+    let after_ready = |reason| {
+        let Failure::Ended(ended) = exit(reason, None, Some("SIGSEGV")) else { unreachable!() };
+        Failure::Ended(Ended { was_ready: true, ..ended })
+    };
+    let mut attempts = Attempts::new(RendererType::Csr);
+    attempts.begin(node("a"), SpawnId::mint(), Standing::Probe);
+    assert_eq!(attempts.fail(after_ready(ExitReason::Signaled), false), Next::Another);
+    assert_eq!(attempts.outcomes(), None);
+    assert!(attempts.answer().is_some(), "where there is no other node");
+    // Its agent's report counts nothing then, so the probe may be repeated.
+    let mut attempts = Attempts::new(RendererType::Csr);
+    attempts.begin(node("a"), SpawnId::mint(), Standing::Probe);
+    assert_eq!(attempts.fail(after_ready(ExitReason::Stopped), false), Next::Answer);
+    assert_eq!(attempts.outcomes().map(|o| o.starts), Some(vec![(node("a"), Outcome::Nothing)]));
+}
+
+#[test]
 fn a_start_that_had_no_time_is_not_held_against_its_node() {
     let mut attempts = Attempts::new(RendererType::Csr);
     attempts.begin(node("a"), SpawnId::mint(), Standing::Good);
