@@ -44,6 +44,7 @@ pub struct FarmBuilder {
     unread_log: bool,
     env: Vec<(String, String)>,
     password_file: Option<PathBuf>,
+    registry_certs: Option<PathBuf>,
 }
 
 impl FarmBuilder {
@@ -66,6 +67,13 @@ impl FarmBuilder {
     pub fn password_file(mut self, file: &Path) -> Self {
         self.password_file = Some(file.to_owned());
         self.env("HATCHERY_REGISTRY_PASSWORD_FILE", &file.display().to_string())
+    }
+
+    /// With a Redis that is spoken to by TLS, with `ca.pem`, `redis.pem` and `redis.key` of this directory on both sides, as they are then.
+    #[must_use]
+    pub fn registry_certs(mut self, dir: &Path) -> Self {
+        self.registry_certs = Some(dir.to_owned());
+        self
     }
 
     /// With callers who have to show API keys. The farm's own clients show one that is good for everything.
@@ -150,9 +158,10 @@ impl FarmBuilder {
         } else {
             RedisServer::start(&mark).await
         };
-        let url = match &self.password_file {
-            None => redis.url(),
-            Some(file) => {
+        let url = match (&self.registry_certs, &self.password_file) {
+            (Some(dir), _) => redis.speaks_tls(dir).await,
+            (None, None) => redis.url(),
+            (None, Some(file)) => {
                 redis.has_user(&fs::read_to_string(file).expect("a password")).await;
                 redis.url().replace("://", "://farm@")
             }

@@ -2,7 +2,7 @@
 //!
 //! Nothing in here knows how the programs work inside. In reading order: [`binaries`] builds the programs, [`program`] says which of them a
 //! role runs, [`role`] runs it, [`redis`] runs a Redis, [`sentinels`] what watches over one, [`farm`] puts them together: each [`door`], and each [`agent`] as its [`plan`] says, [`share`] is a disk that can hang, [`moody`] a server that can fail, [`moods`] what can
-//! be wrong with a Redis that is there, [`pressure`] fills its memory, [`dev`] runs the
+//! be wrong with a Redis that is there, [`pressure`] fills its memory, [`memory_limit`] limits that of a process, [`dev`] runs the
 //! farm of one process, [`hosts`] is a network of machines to spread one over, [`balancer`] runs the load balancers that are shipped, [`keys`] makes API keys for a farm;
 //! [`http`], [`live`], [`viewer`], [`command`] and [`browser`] are the ways to talk to a farm;
 //! [`certs`] makes certificates as an operator does;
@@ -35,6 +35,7 @@ pub mod link;
 pub mod live;
 pub mod load;
 pub mod logs;
+pub mod memory_limit;
 pub mod metrics;
 pub mod moods;
 pub mod moody;

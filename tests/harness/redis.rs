@@ -38,6 +38,18 @@ impl RedisServer {
         assert_eq!(said.as_deref(), Some("+OK\r\n"));
     }
 
+    /// Has it listen for TLS as well, or read the files of this directory anew: `ca.pem`, `redis.pem` and `redis.key`. Peers must show a
+    /// certificate of the same authority. Returns what `--registry` wants of peers that show the same one.
+    pub async fn speaks_tls(&self, dir: &Path) -> String {
+        let [ca, cert, key] =
+            ["ca.pem", "redis.pem", "redis.key"].map(|name| dir.join(name).display().to_string());
+        let port = self.port - 1;
+        let files = format!("tls-ca-cert-file {ca} tls-cert-file {cert} tls-key-file {key}");
+        let said = self.says(&format!("CONFIG SET {files} tls-port {port}")).await;
+        assert_eq!(said.as_deref(), Some("+OK\r\n"));
+        format!("rediss://127.0.0.1:{port}?ca={ca}&cert={cert}&key={key}")
+    }
+
     /// Starts one that answers.
     pub async fn start(mark: &Path) -> Self {
         Self::start_as(mark, Vec::new(), false).await

@@ -58,6 +58,7 @@ mod clocks;
 mod command_line;
 mod confinement;
 mod crash;
+mod early_ends;
 mod edges;
 mod explain;
 mod explain_page;

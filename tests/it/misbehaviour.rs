@@ -5,6 +5,7 @@ use std::os::unix::fs::MetadataExt;
 use std::time::Duration;
 
 use hatchery_tests::{AgentPlan, Farm, Look, processes, until, wait::TIMEOUT};
+use rustix::process::Signal;
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
@@ -179,6 +180,42 @@ async fn a_flood_of_output_is_bounded_and_its_end_can_be_read() {
     assert!(most < 100_000_000, "{most} bytes on the disk at a time");
     let node = farm.door(0).json("/v1/nodes/node-a").await;
     assert_eq!(node["availability"], "up", "the agent has time for its heartbeats");
+    farm.stop([id.as_str()]).await;
+    farm.finish().await;
+}
+
+#[tokio::test]
+async fn a_flood_of_output_is_bounded_at_the_write_while_the_agent_is_stopped() {
+    const MOST: u64 = 32 << 20;
+    let plan = AgentPlan::slots(2).args(&["--spawn-file-size", "32MiB"]);
+    let farm = Farm::builder().agent(plan).start().await;
+    let id = spawn(&farm, "flood_bytes_per_sec=0").await;
+    let process = farm.process(&id).unwrap();
+    let file = farm.agents[0].output_file(&id);
+    // Nobody looks at the file from here on.
+    farm.agents[0].role.signal(Signal::STOP);
+    let size = || fs::metadata(&file).unwrap().len();
+    let writes = || {
+        let io = fs::read_to_string(format!("/proc/{}/io", process.pid)).unwrap();
+        io.lines().find_map(|line| line.strip_prefix("syscw: ")?.parse::<u64>().ok()).unwrap()
+    };
+    until("the file is as long as it may be", TIMEOUT, async || {
+        Look::when(size() == MOST, || format!("{} bytes", size()))
+    })
+    .await;
+    let full = writes();
+    until("the server has gone on writing", TIMEOUT, async || {
+        assert!(size() <= MOST, "{} bytes", size());
+        Look::when(writes() > full + 200, || format!("{} writes", writes() - full))
+    })
+    .await;
+    farm.agents[0].role.signal(Signal::CONT);
+    until("the file is cut", TIMEOUT, async || Look::when(size() < MOST, || format!("{} bytes", size())))
+        .await;
+    let record = farm.record(&id).await;
+    assert_eq!(record["state"], "ready", "a write that fails ends nothing: {record}");
+    let log = farm.door(0).get(&format!("/v1/spawns/{id}/log?lines=50")).send().await;
+    assert!(log.text().lines().any(|line| line.starts_with("flood: ")), "{log:?}");
     farm.stop([id.as_str()]).await;
     farm.finish().await;
 }

@@ -1,12 +1,13 @@
 //! Redis is there, but in a bad mood: viewers stay, callers are served, and nobody is told what is not so.
 
 use std::collections::BTreeSet;
+use std::path::Path;
 use std::time::Duration;
 
 use hatchery_tests::company::{self, BUSY_MACHINE, Company, TRUE_AGAIN};
 use hatchery_tests::http::Client;
 use hatchery_tests::moods::Mood;
-use hatchery_tests::{AgentPlan, Farm, Look, until};
+use hatchery_tests::{AgentPlan, Certs, Farm, Look, until};
 use serde_json::{Value, json};
 
 /// Longer than it takes to call a node stale.
@@ -164,6 +165,49 @@ async fn a_password_that_is_changed_again_and_again_stops_no_spawn() {
         hatchery_tests::wait::longer_than(Duration::from_secs(1)).await;
     }
     company.all_is_well(&farm, "a password that changes").await;
+    farm.finish().await;
+}
+
+/// An authority and what it has signed for Redis and its peers, put in the place of another one's.
+fn new_authority(dir: &Path) {
+    let certs = Certs::new(&["--frontdoor", "door=127.0.0.1"]);
+    certs.sign("redis", "IP:127.0.0.1", "serverAuth,clientAuth");
+    for file in ["ca.pem", "redis.pem", "redis.key"] {
+        let fresh = dir.join(file).with_extension("next");
+        std::fs::copy(certs.file(file), &fresh).unwrap();
+        std::fs::rename(fresh, dir.join(file)).unwrap();
+    }
+}
+
+#[tokio::test]
+async fn certificates_of_the_registry_that_are_renewed_again_and_again_stop_no_spawn() {
+    let directory = tempfile::tempdir().unwrap();
+    new_authority(directory.path());
+    let plan = || AgentPlan::slots(46).ports(48).args(&["--initial-use", "30m"]);
+    let doors = ["--live-ping-interval", "10s"];
+    let farm = Farm::builder().registry_certs(directory.path()).doors(2).door_args(&doors);
+    let farm = farm.agent(plan()).agent(plan()).start().await;
+    let company = Company::of(&farm).await;
+    let cut = async || {
+        farm.redis.says("CLIENT KILL TYPE normal SKIPME yes").await.unwrap();
+    };
+    for turn in 0..4 {
+        if turn % 2 == 0 {
+            // The files first: until Redis reads them, nothing new gets in, and what is connected stays.
+            new_authority(directory.path());
+            hatchery_tests::wait::longer_than(Duration::from_secs(1)).await;
+            farm.redis.speaks_tls(directory.path()).await;
+            cut().await;
+        } else {
+            // All connections are cut between the two: nothing gets in for longer than it takes to call a node stale.
+            new_authority(directory.path());
+            cut().await;
+            hatchery_tests::wait::longer_than(Duration::from_secs(4)).await;
+            farm.redis.speaks_tls(directory.path()).await;
+        }
+        hatchery_tests::wait::longer_than(Duration::from_secs(1)).await;
+    }
+    company.all_is_well(&farm, "certificates that are renewed").await;
     farm.finish().await;
 }
 

@@ -130,6 +130,8 @@ pub struct Config {
     pub trusts_spawns: bool,
     /// Most memory of one spawn, in bytes.
     pub spawn_memory: Option<u64>,
+    /// Most bytes of any one file that a spawn writes, its output included; `None` for no limit.
+    pub spawn_file_size: Option<u64>,
     /// Most processors of one spawn, parts of them included.
     pub spawn_cpus: Option<f64>,
     /// The cgroup v2 directory in which spawns get groups; absolute. The agent's own when absent and anything is limited.
@@ -180,6 +182,10 @@ pub struct Tls {
     pub exposed: Vec<&'static str>,
 }
 
+/// The most that one file of a spawn may hold unless the operator says otherwise. A spawn's output is cut long before; what else a server
+/// writes (its own log file, files of its workspace) is small beside its models, which it only reads.
+const SPAWN_FILE_SIZE: u64 = 256 << 20;
+
 /// Twice the processors: a server that starts waits for its disk and its licence half of the time.
 fn default_starts() -> u32 {
     let processors = std::thread::available_parallelism().map_or(1, usize::from);
@@ -221,6 +227,7 @@ impl Config {
             secret_files: Vec::new(),
             trusts_spawns: false,
             spawn_memory: None,
+            spawn_file_size: Some(SPAWN_FILE_SIZE),
             spawn_cpus: None,
             cgroup: None,
             env: Vec::new(),

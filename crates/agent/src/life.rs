@@ -34,6 +34,7 @@ use crate::logs::{Bounds, Logs};
 use crate::node::Node;
 use crate::relay::Relay;
 use crate::spawn::cgroup::{Groups, Sweep};
+use crate::spawn::limits;
 use crate::start_error::StartError;
 use crate::state;
 use crate::table::AdmissionMode;
@@ -104,6 +105,8 @@ impl Agent {
         state::ownership::check(&config.state_dir, config.spawn_users.as_ref())
             .map_err(|why| ConfigError::new("--state-dir", why))?;
         let state = preflight::open_state(&config, &disk)?;
+        // Also where the limit is the agent's own (`LimitFSIZE=`).
+        limits::survive_large_writes();
         preflight::allow_files(
             config.slots.max(u32::try_from(state.journal.histories().len()).unwrap_or(u32::MAX)),
         );

@@ -1,8 +1,9 @@
 //! Keeps the output files of spawns short: it looks at all of them now and then, and much more often for a while after one had to be
 //! cut, so that a server that writes as fast as it can takes little of the disk until it is looked at again.
 //!
-//! Nothing bounds a file at the write: a limit of the process (`RLIMIT_FSIZE`) would hold for all its files, and for the whole of an output
-//! that is cut in front; and a pipe would break with its agent.
+//! At the write a file is bounded by `--spawn-file-size`, which is a limit of the process (`spawn::limits`): it holds also while this agent
+//! is stopped or gone. It counts the whole of an output, so one that is cut in front again and again begins anew at half of it. A pipe would
+//! break with its agent.
 
 use std::io;
 use std::sync::Arc;
@@ -72,7 +73,7 @@ impl Look {
         };
         for facts in facts {
             let id = facts.id;
-            match output::bound(&facts.log(node.state.logs())) {
+            match output::bound(&facts.log(node.state.logs()), node.config.spawn_file_size) {
                 Ok(true) => self.0.cut.notify_one(),
                 Ok(false) => {}
                 // The log was removed, or the spawn has none.

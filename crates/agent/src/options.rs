@@ -228,6 +228,10 @@ pub struct Options {
     #[arg(long, env = "HATCHERY_SPAWN_MEMORY", value_name = "BYTES", value_parser = parse_bytes)]
     pub spawn_memory: Option<u64>,
 
+    /// Most bytes of any one file that a spawn writes, its output included; a write beyond that fails. 0 for no limit
+    #[arg(long, env = "HATCHERY_SPAWN_FILE_SIZE", value_name = "BYTES", value_parser = parse_bytes, default_value = "256MiB")]
+    pub spawn_file_size: u64,
+
     /// Most processors of one spawn, for example 1.5. Needs cgroup v2
     #[arg(long, env = "HATCHERY_SPAWN_CPUS", value_name = "COUNT", allow_negative_numbers = true)]
     pub spawn_cpus: Option<f64>,
@@ -336,6 +340,7 @@ impl Options {
             spawn_users,
             secret_files,
             spawn_memory: self.spawn_memory,
+            spawn_file_size: (self.spawn_file_size > 0).then_some(self.spawn_file_size),
             spawn_cpus: self.spawn_cpus,
             cgroup,
             ..defaults

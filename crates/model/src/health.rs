@@ -13,6 +13,10 @@
 //!                                                                                 └──────────┘
 //! ```
 //!
+//! **Probation.** A server that ends soon after it was ready has been given to a caller already, so such a failure costs a spawn. One is
+//! enough for the node to be placed as a failing one is: last, and by probes. It stays `ok` for people, because one may be an accident. A
+//! probe there is answered only once its server has outlived [`Health::hold`], and one that has ends the probation.
+//!
 //! [`Health`] is the whole state machine as plain data. The registry keeps one for each node and renderer, so that every
 //! front door's experience counts. A front door keeps its own while the registry is away. `health.lua` in the registry
 //! crate is the same machine; a contract test drives both.
@@ -43,8 +47,8 @@ pub const MAX_PROBE_PAUSE: Duration = Duration::from_secs(60);
 pub const FAILURE_MEMORY: Duration = Duration::from_secs(600);
 /// A server that fails this soon after it was ready counts against its node.
 pub const EARLY_END: Duration = Duration::from_secs(10);
-/// After a success on a node whose servers ended early, the next probe waits for twice the time that they lived, and at
-/// most this long: only then is it known that the new server lives.
+/// A server on a node whose servers ended early must live for twice the time that those lived, and at most this long, before it is a
+/// success. The caller is answered then. [`SUCCESSES_UNTIL_OK`] of them and the longest pause together take less than 65 s.
 pub const MAX_HOLD: Duration = Duration::from_secs(3);
 
 /// Whether starts on a node succeed.
@@ -150,7 +154,7 @@ pub struct Health {
     pub next_probe: u64,
     /// Probes that failed in a row.
     pub failed_probes: u32,
-    /// How long to wait after a success before the next probe, see [`MAX_HOLD`]; 0 for not at all.
+    /// How long a server must live to be a success, see [`MAX_HOLD`]; 0 where the last failure was no early end.
     pub hold: u64,
 }
 
@@ -165,10 +169,16 @@ impl Health {
         self.failures > 0
     }
 
-    /// Whether the node is failing and its next start may be a probe.
+    /// Whether the node is failing, or on probation after an early end: it is chosen last, or as a probe.
+    #[must_use]
+    pub fn is_avoided(&self) -> bool {
+        self.state == HealthState::Failing || self.hold > 0
+    }
+
+    /// Whether the node is avoided and its next start may be a probe.
     #[must_use]
     pub fn is_probe_due(&self, now: u64) -> bool {
-        self.state == HealthState::Failing && self.next_probe <= now
+        self.is_avoided() && self.next_probe <= now
     }
 
     /// A probe starts. No other one does before its outcome is known, or before `lease` has passed.
@@ -195,6 +205,7 @@ impl Health {
         self.hold = lived.map_or(0, |lived| ms((lived * 2).min(MAX_HOLD)).max(1));
         let failing = self.state == HealthState::Failing;
         if !failing && !failure.conclusive && self.failures < FAILURES_UNTIL_FAILING {
+            self.next_probe = now.saturating_add(pause(0, random));
             return HealthChange::None;
         }
         if failing && !is_new {
@@ -212,7 +223,8 @@ impl Health {
         HealthChange::Failing
     }
 
-    /// A server became ready. Returns [`HealthChange::Recovered`] when that makes a failing node `ok`.
+    /// A server became ready, and where it is a probe has lived for [`Health::hold`]. Returns [`HealthChange::Recovered`] when that makes
+    /// a failing node `ok`.
     pub fn succeed(&mut self, now: u64) -> HealthChange {
         if self.state == HealthState::Ok {
             // A server that was ready a moment ago may still end early.
@@ -227,13 +239,13 @@ impl Health {
             *self = Self::default();
             return HealthChange::Recovered;
         }
-        self.next_probe = now.saturating_add(self.hold);
+        self.next_probe = now;
         HealthChange::None
     }
 
     /// A start had no outcome that concerns the node: its caller left, or the request was at fault. The next may be a probe.
     pub fn release(&mut self, now: u64) {
-        if self.state == HealthState::Failing {
+        if self.is_avoided() {
             self.next_probe = now;
         }
     }
@@ -245,7 +257,7 @@ impl Health {
     }
 }
 
-/// The pause in milliseconds after this many failed probes: 1, 2, 4 … 60 s, less 5 to 30 %. The jitter spreads the probes
+/// The pause in milliseconds after this many failed probes: 1, 2, 4 … 60 s, less 10 to 30 %. The jitter spreads the probes
 /// of many nodes, and its minimum leaves time for the successes that follow the longest pause within 65 s.
 fn pause(failed_probes: u32, random: f64) -> u64 {
     let doubled = ms(FIRST_PROBE_PAUSE).saturating_mul(1 << failed_probes.min(16));
@@ -256,7 +268,7 @@ fn pause(failed_probes: u32, random: f64) -> u64 {
         clippy::cast_sign_loss,
         reason = "at most a minute"
     )]
-    let spread = (longest as f64 * (0.95 - 0.25 * random.clamp(0.0, 1.0))) as u64;
+    let spread = (longest as f64 * (0.9 - 0.2 * random.clamp(0.0, 1.0))) as u64;
     spread
 }
 
@@ -297,8 +309,8 @@ mod tests {
     #[test]
     fn two_failures_in_a_row_make_a_node_failing_and_three_successes_make_it_ok() {
         let mut health = failing();
-        assert_eq!((health.since, health.failures, health.next_probe), (2_000, 2, 2_950));
-        assert!(!health.is_probe_due(2_949) && health.is_probe_due(2_950));
+        assert_eq!((health.since, health.failures, health.next_probe), (2_000, 2, 2_900));
+        assert!(!health.is_probe_due(2_899) && health.is_probe_due(2_900));
         for _ in 1..SUCCESSES_UNTIL_OK {
             assert_eq!(health.succeed(3_000), HealthChange::None);
             assert!(health.is_probe_due(3_000), "nothing is gained by waiting");
@@ -323,7 +335,7 @@ mod tests {
     fn pauses_between_probes_double_up_to_a_minute() {
         let mut health = failing();
         let mut now = health.next_probe;
-        for expected in [1_900, 3_800, 7_600, 15_200, 30_400, 57_000, 57_000] {
+        for expected in [1_800, 3_600, 7_200, 14_400, 28_800, 54_000, 54_000] {
             health.probe(now, Duration::from_secs(60));
             assert!(
                 !health.is_probe_due(now + 59_999) && health.is_probe_due(now + 60_000),
@@ -344,27 +356,42 @@ mod tests {
         for late in 1..20 {
             health.fail(2_000 + late * 10, &crash(), None, 0.0);
         }
-        assert_eq!((health.failures, health.failed_probes, health.next_probe), (21, 0, 2_950));
+        assert_eq!((health.failures, health.failed_probes, health.next_probe), (21, 0, 2_900));
         // One of them was the probe: its lease is over.
-        health.probe(2_950, Duration::from_secs(60));
+        health.probe(2_900, Duration::from_secs(60));
         health.fail(3_000, &crash(), None, 0.0);
-        assert_eq!((health.failed_probes, health.next_probe), (1, 4_900));
+        assert_eq!((health.failed_probes, health.next_probe), (1, 4_800));
     }
 
     #[test]
-    fn servers_that_end_early_are_waited_for_between_successes() {
+    fn one_early_end_is_enough_for_probation_and_a_server_that_outlives_it_ends_it() {
+        let lived = Some(Duration::from_secs(1));
+        let mut health = Health::default();
+        assert_eq!(health.fail(1_000, &crash(), lived, 0.0), HealthChange::None, "it is said to be ok");
+        assert!(health.is_avoided() && !health.is_probe_due(1_899) && health.is_probe_due(1_900));
+        health.probe(1_900, Duration::from_secs(60));
+        assert!(!health.is_probe_due(1_901), "one at a time");
+        health.succeed(2_000);
+        assert!(health.is_avoided(), "that server was started before");
+        health.succeed(3_900);
+        assert_eq!(health, Health::default());
+    }
+
+    #[test]
+    fn a_second_early_end_makes_a_node_failing_until_servers_live_again() {
         let lived = Some(Duration::from_secs(1));
         let mut health = Health::default();
         health.fail(1_000, &crash(), lived, 0.0);
-        health.succeed(1_500);
-        assert_eq!(
-            health.fail(2_500, &crash(), lived, 0.0),
-            HealthChange::Failing,
-            "the next one ended, too"
-        );
-        assert_eq!(health.succeed(4_000), HealthChange::None);
-        assert_eq!(health.next_probe, 6_000);
-        health.fail(5_000, &crash(), lived, 0.0);
-        assert_eq!(health.successes, 0);
+        assert_eq!(health.fail(2_900, &crash(), lived, 0.0), HealthChange::Failing);
+        assert_eq!((health.hold, health.successes), (2_000, 0));
+        health.succeed(5_900);
+        assert_eq!((health.successes, health.next_probe), (1, 5_900), "it has been waited for already");
+        health.fail(6_900, &crash(), Some(Duration::from_secs(9)), 0.0);
+        assert_eq!((health.hold, health.successes), (ms(MAX_HOLD), 0));
+    }
+
+    #[test]
+    fn the_longest_pause_and_the_successes_after_it_take_less_than_65_seconds() {
+        assert!(pause(16, 0.0) + u64::from(SUCCESSES_UNTIL_OK) * ms(MAX_HOLD) < 64_000);
     }
 }

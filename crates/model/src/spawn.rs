@@ -156,6 +156,13 @@ pub enum ExitReason {
     /// Its node went away and came back without it, stayed away for a day, or was forgotten.
     NodeLost,
 }
+impl ExitReason {
+    /// Whether the server failed, rather than was asked to end: soon after `ready` it counts against the node.
+    #[must_use]
+    pub fn is_failure(self) -> bool {
+        matches!(self, Self::Failed | Self::Signaled | Self::LivelinessLost)
+    }
+}
 words!(ExitReason {
     Disconnected = "disconnected",
     InitialUseTimeout = "initial-use-timeout",

@@ -52,6 +52,9 @@ pub struct Reservation {
     pub standing: Standing,
     /// The number of the caller's place in line, if it had one. [`Reserve::number`] takes it back.
     pub number: Option<u64>,
+    /// How long the server must live after it was ready before the start is a success, and its caller is answered. Zero but for probes
+    /// of nodes whose servers ended early, see [`model::Health::hold`].
+    pub proof: Duration,
 }
 
 /// The health of the node that was chosen.
@@ -62,9 +65,9 @@ pub enum Standing {
     Good,
     /// A failure is on record, or starts fail on every node: report every outcome with [`crate::Registry::learn`].
     Watched,
-    /// The node is failing, and this start is its probe. Report every outcome.
+    /// The node is failing or on probation, and this start is its probe. Report every outcome.
     Probe,
-    /// The node is failing, and no other suitable node has room. Report every outcome.
+    /// The node is failing or on probation, and no other suitable node has room. Report every outcome.
     LastChoice,
 }
 

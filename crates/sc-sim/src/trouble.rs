@@ -51,7 +51,9 @@ pub(crate) fn flood(bytes_per_sec: u64) -> io::Result<()> {
                 }
             }
             if io::stdout().write_all(LINE).is_err() {
-                return;
+                // There may be room again.
+                thread::sleep(Duration::from_millis(1));
+                continue;
             }
             written += LINE.len() as u64;
         }

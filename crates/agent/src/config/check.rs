@@ -12,6 +12,8 @@ use crate::ports;
 
 /// Nothing starts with less.
 const MIN_MEMORY: u64 = 1 << 20;
+/// A spawn's output is cut at 8 MiB, and that must be seen before the server meets its limit.
+const MIN_FILE_SIZE: u64 = 32 << 20;
 
 impl Config {
     /// Checks everything that can be checked without touching the machine.
@@ -188,6 +190,9 @@ impl Config {
         if self.spawn_memory.is_some_and(|bytes| bytes < MIN_MEMORY) {
             return Err(ConfigError::new("--spawn-memory", "expected at least 1MiB, got less"));
         }
+        if self.spawn_file_size.is_some_and(|bytes| bytes < MIN_FILE_SIZE) {
+            return Err(ConfigError::new("--spawn-file-size", "must be at least 32MiB, or 0 for no limit"));
+        }
         if let Some(cpus) = self.spawn_cpus.filter(|cpus| !(0.01..=4096.0).contains(cpus)) {
             return Err(ConfigError::new("--spawn-cpus", format!("expected from 0.01 to 4096, got {cpus}")));
         }
@@ -291,6 +296,7 @@ mod tests {
             ("--env", |c| c.env.push((String::new(), "x".into()))),
             ("--arg", |c| c.args.push("--sc-port=1".into())),
             ("--spawn-memory", |c| c.spawn_memory = Some(4)),
+            ("--spawn-file-size", |c| c.spawn_file_size = Some(MIN_FILE_SIZE - 1)),
             ("--spawn-cpus", |c| c.spawn_cpus = Some(0.0)),
             ("--spawn-cpus", |c| c.spawn_cpus = Some(f64::NAN)),
         ];

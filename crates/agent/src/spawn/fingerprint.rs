@@ -53,6 +53,7 @@ pub(crate) fn fingerprint(config: &Config, fixed: &Fixed) -> String {
     }
     form.list(config.spawn_users.iter().map(ToString::to_string));
     form.list(config.spawn_memory.map(|bytes| bytes.to_string()));
+    form.list(config.spawn_file_size.map(|bytes| bytes.to_string()));
     form.list(config.spawn_cpus.map(|share| share.to_bits().to_string()));
     form.list(&config.cgroup);
     form.text(config.gpus.to_string());

@@ -1,5 +1,5 @@
 //! From the start of a process to its server, where it gets a control group: this very program is started under another name,
-//! goes into the group, becomes who it is to be, and then the server. So nothing of the server ever runs outside, and the
+//! goes into the group, limits the size of its files, becomes who it is to be, and then the server. So nothing of the server ever runs outside, and the
 //! agent never forks.
 
 use std::ffi::{OsStr, OsString};
@@ -10,11 +10,12 @@ use std::path::Path;
 use std::process::{Command, ExitCode};
 
 use super::cgroup::Group;
+use super::limits;
 use crate::users::user::Ids;
 
 /// The name that this program is started by when it is to become a server.
 pub const LAUNCHER: &str = "hatchery-launch";
-/// Stands for a user or group that stays.
+/// Stands for a limit, user or group that stays.
 const SAME: &str = "-";
 /// Stands before the names of the server's variables: before that, this is another program, which they must not lead to other
 /// libraries.
@@ -22,13 +23,19 @@ const PACKED: &str = "HATCHERY_LAUNCH_";
 /// What a shell says when something cannot be started.
 const CANNOT_START: u8 = 127;
 
-/// A command that becomes `executable` with the arguments that are added.
-pub(crate) fn command(group: &Group, user: Option<Ids>, executable: &Path) -> Command {
-    let number = |number: Option<u32>| number.map_or(SAME.to_owned(), |number| number.to_string());
+/// A command that becomes `executable` with the arguments that are added. No file that it writes gets longer than `file_size` bytes.
+pub(crate) fn command(
+    group: &Group,
+    file_size: Option<u64>,
+    user: Option<Ids>,
+    executable: &Path,
+) -> Command {
+    let number = |number: Option<u64>| number.map_or(SAME.to_owned(), |number| number.to_string());
     // Whatever was put in this program's place meanwhile.
     let mut command = Command::new("/proc/self/exe");
-    command.arg0(LAUNCHER).arg(group.dir());
-    command.arg(number(user.map(|user| user.uid))).arg(number(user.map(|user| user.gid))).arg(executable);
+    command.arg0(LAUNCHER).arg(group.dir()).arg(number(file_size));
+    let id = |of: fn(Ids) -> u32| number(user.map(|user| of(user).into()));
+    command.arg(id(|user| user.uid)).arg(id(|user| user.gid)).arg(executable);
     command
 }
 
@@ -56,8 +63,8 @@ pub fn launch(words: impl Iterator<Item = OsString>) -> ExitCode {
 }
 
 fn become_server(mut words: impl Iterator<Item = OsString>) -> io::Error {
-    let (Some(group), Some(user), Some(own_group), Some(executable)) =
-        (words.next(), words.next(), words.next(), words.next())
+    let (Some(group), Some(file_size), Some(user), Some(own_group), Some(executable)) =
+        (words.next(), words.next(), words.next(), words.next(), words.next())
     else {
         return io::Error::other("was started by a name that only its agent uses");
     };
@@ -65,6 +72,11 @@ fn become_server(mut words: impl Iterator<Item = OsString>) -> io::Error {
     let procs = Path::new(&group).join("cgroup.procs");
     if let Err(error) = std::fs::write(&procs, "0") {
         return io::Error::other(format!("cannot enter the control group {}: {error}", procs.display()));
+    }
+    if let Some(bytes) = file_size.to_str().and_then(|word| word.parse().ok())
+        && let Err(error) = limits::bound_own_files(bytes)
+    {
+        return io::Error::other(format!("cannot limit the size of files to {bytes} bytes: {error}"));
     }
     let mut command = Command::new(&executable);
     command.args(words).env_clear().envs(unpacked());

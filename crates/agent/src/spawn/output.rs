@@ -104,12 +104,19 @@ fn open(path: &Path, flags: OFlags) -> io::Result<File> {
 
 /// Frees the front of a file that has become too long, and what is reserved beyond its end; says whether there was anything to free.
 /// The server goes on appending at its end, undisturbed; where the file system knows no holes, everything up to now is lost instead.
-pub(crate) fn bound(path: &Path) -> io::Result<bool> {
+/// A file that is half as long as the server may write (`most`) is made short as well, so that the server never meets that limit while it
+/// is looked at.
+pub(crate) fn bound(path: &Path, most: Option<u64>) -> io::Result<bool> {
     let on_disk = |meta: &std::fs::Metadata| meta.blocks() * 512;
-    if on_disk(&std::fs::symlink_metadata(path)?) <= MAX_ON_DISK {
+    let meta = std::fs::symlink_metadata(path)?;
+    let is_long = most.is_some_and(|most| meta.len() > most / 2);
+    if on_disk(&meta) <= MAX_ON_DISK && !is_long {
         return Ok(false);
     }
-    let file = open(path, OFlags::WRONLY | OFlags::NONBLOCK)?;
+    let mut file = open(path, OFlags::RDWR | OFlags::APPEND | OFlags::NONBLOCK)?;
+    if is_long {
+        shorten(&mut file)?;
+    }
     let front = file.metadata()?.len().saturating_sub(KEEP) & !0xfff;
     if front > 0 {
         match fallocate(&file, FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE, 0, front) {
@@ -124,6 +131,19 @@ pub(crate) fn bound(path: &Path) -> io::Result<bool> {
         file.set_len(meta.len())?;
     }
     Ok(true)
+}
+
+/// Takes the front out of a file. Where the file system cannot, its end is written anew, and what is written meanwhile may get lost.
+fn shorten(file: &mut File) -> io::Result<()> {
+    let len = file.metadata()?.len();
+    let front = len.saturating_sub(KEEP) & !0xfff;
+    if front == 0 || fallocate(&*file, FallocateFlags::COLLAPSE_RANGE, 0, front).is_ok() {
+        return Ok(());
+    }
+    let mut end = vec![0; usize::try_from(len - front).unwrap_or(0)];
+    file.read_exact_at(&mut end, front)?;
+    file.set_len(0)?;
+    file.write_all(&end)
 }
 
 /// The last lines of a file, at most `lines` of them, harmless to print.
@@ -299,10 +319,28 @@ mod tests {
             // This file system cannot.
             return;
         }
-        assert!(bound(&path).unwrap());
+        assert!(bound(&path, None).unwrap());
         assert!(std::fs::metadata(&path).unwrap().blocks() * 512 <= MAX_ON_DISK);
         assert_eq!(tail(&path, 1).unwrap(), ["the end"]);
-        assert!(!bound(&path).unwrap());
+        assert!(!bound(&path, None).unwrap());
+    }
+
+    #[test]
+    fn a_file_is_made_short_before_its_server_meets_its_limit_and_keeps_its_end() {
+        let dir = tempfile::tempdir().unwrap();
+        let id = SpawnId::mint();
+        let path = path(dir.path(), id);
+        let mut file = create(dir.path(), id, &RequestId::mint(), &"n".parse().unwrap()).unwrap();
+        let (line, most) = ("z".repeat(1023), 32 << 20);
+        for i in 0..60_000 {
+            writeln!(file, "{i} {line}").unwrap();
+            if i % 1000 == 0 {
+                bound(&path, Some(most)).unwrap();
+                assert!(std::fs::metadata(&path).unwrap().len() <= most / 2, "after {i} lines");
+            }
+        }
+        let lines = tail(&path, 100).unwrap();
+        assert!(lines[99].starts_with("59999 ") && lines[0].starts_with("59900 "), "{}", lines.len());
     }
 
     #[test]
@@ -315,10 +353,10 @@ mod tests {
         for i in 0..20_000 {
             writeln!(file, "{i} {line}").unwrap();
             if i % 1000 == 0 {
-                bound(&path).unwrap();
+                bound(&path, None).unwrap();
             }
         }
-        bound(&path).unwrap();
+        bound(&path, None).unwrap();
         writeln!(file, "the end").unwrap();
         assert!(std::fs::metadata(&path).unwrap().blocks() * 512 <= MAX_ON_DISK);
         let lines = tail(&path, 10_000).unwrap();

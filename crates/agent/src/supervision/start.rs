@@ -26,7 +26,7 @@ use crate::spawn::cgroup::Group;
 use crate::spawn::environment::environment;
 use crate::spawn::predecessor::Left;
 use crate::spawn::process::Process;
-use crate::spawn::{Facts, Refusal, RefusalKind, launch, leftovers, output, predecessor};
+use crate::spawn::{Facts, Refusal, RefusalKind, launch, leftovers, limits, output, predecessor};
 use crate::state::journal::LineNumber;
 use crate::state::make_dir;
 use crate::state::record::Record;
@@ -217,7 +217,8 @@ fn start(node: &Node, facts: &Facts, order: Option<&StartRequest>) -> Result<Bod
         }
         return Err(RefusalKind::CannotStart.because(why));
     }
-    let mut command = command(facts.user, group.as_ref(), executable);
+    let file_size = node.config.spawn_file_size;
+    let mut command = command(facts.user, group.as_ref().map(|group| (group, file_size)), executable);
     command.args(arguments(node, facts, order));
     command.env_clear();
     let mark = (OsString::from(leftovers::MARK), OsString::from(facts.id.to_string()));
@@ -225,7 +226,12 @@ fn start(node: &Node, facts: &Facts, order: Option<&StartRequest>) -> Result<Bod
         command.env(if group.is_some() { launch::packed(&name) } else { name }, value);
     }
     match Process::start(command, file, group.clone()) {
-        Ok(process) => Ok(Body::Process(process)),
+        Ok(process) => {
+            if let Some(bytes) = file_size.filter(|_| group.is_none()) {
+                limits::bound_files(process.pid(), bytes);
+            }
+            Ok(Body::Process(process))
+        }
         Err(error) => {
             if let Some(group) = group {
                 node.drivers.spawn(group.remove());
@@ -310,9 +316,9 @@ fn create_log(node: &Node, facts: &Facts, order: Option<&StartRequest>) -> io::R
 }
 
 /// What becomes the server.
-fn command(user: Option<Ids>, group: Option<&Group>, executable: &Path) -> Command {
-    if let Some(group) = group {
-        return launch::command(group, user, executable);
+fn command(user: Option<Ids>, group: Option<(&Group, Option<u64>)>, executable: &Path) -> Command {
+    if let Some((group, file_size)) = group {
+        return launch::command(group, file_size, user, executable);
     }
     let mut command = Command::new(executable);
     if let Some(user) = user {

@@ -11,12 +11,14 @@ pub(crate) enum StartOutcome {
     Ended(Ended),
 }
 
-/// How a process that was started has ended before it was ready.
+/// How a process that was started has ended before its caller was answered.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Ended {
     pub(crate) exit: Exit,
     /// The last lines that it wrote.
     pub(crate) log: Vec<String>,
+    /// It was ready before: its agent's report of the end counts against the node, and not this answer.
+    pub(crate) was_ready: bool,
 }
 
 impl From<v1::Ended> for Ended {
@@ -29,7 +31,7 @@ impl From<v1::Ended> for Ended {
             signal: exit.signal,
             text: exit.text.or((!exit.reason.is_empty()).then_some(exit.reason)),
         });
-        Self { exit, log: ended.log }
+        Self { exit, log: ended.log, was_ready: false }
     }
 }
 

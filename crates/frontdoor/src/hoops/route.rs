@@ -186,7 +186,7 @@ mod tests {
         for path in
             [format!("/s/node-a/{id}/"), format!("/s/node-a/{id}/{token}/more"), format!("/s/A B/{id}/t")]
         {
-            assert_eq!(of(&path), UpgradeTarget::New, "{path}");
+            assert_eq!(of(&path), UpgradeTarget::NoViewer, "{path}");
         }
     }
 }

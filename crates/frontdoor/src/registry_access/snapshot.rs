@@ -18,8 +18,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use model::{
-    Availability, Demand, Eligibility, FarmCause, FarmSlots, HealthState, NodeDescription, NodeId, NodeKind,
-    NodeRecord, RendererType,
+    Availability, Demand, Eligibility, FarmCause, FarmSlots, NodeDescription, NodeId, NodeKind, NodeRecord,
+    RendererType,
 };
 use registry::{Assessment, Forecast, Foreseen, Outcomes, Standing};
 use tokio::time::Instant;
@@ -400,7 +400,7 @@ impl Farm {
             let health = &seen.health[demand.renderer as usize];
             if !willing {
                 last.meet(i, load);
-            } else if health.state == HealthState::Ok {
+            } else if !health.is_avoided() {
                 roomy.meet(i, load);
             } else {
                 failing.meet(i, load);

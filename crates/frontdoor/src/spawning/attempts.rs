@@ -114,13 +114,18 @@ impl AttemptFailure {
         matches!(ended.exit.reason, ExitReason::Stopped | ExitReason::Cancelled | ExitReason::Drained)
     }
 
+    /// The server ended after it was ready: the registry counts it against the node when its agent reports it.
+    fn is_early_end(&self) -> bool {
+        matches!(self, Self::Ended(Ended { exit, was_ready: true, .. }) if exit.reason.is_failure())
+    }
+
     fn next(&self) -> Next {
         if self.is_own_fault() || self.is_ordered() { Next::Answer } else { Next::Another }
     }
 
     /// What it says of the node, if anything.
     fn blame(&self) -> Option<StartFailure> {
-        if self.is_own_fault() || self.is_ordered() {
+        if self.is_own_fault() || self.is_ordered() || self.is_early_end() {
             return None;
         }
         let (conclusive, whole_node) = match self {
@@ -305,7 +310,7 @@ impl Attempts {
         for attempt in &self.failed {
             match attempt.blame().filter(|_| common.is_none() && !own_fault) {
                 Some(failure) => starts.push((attempt.node.clone(), Outcome::Failed(failure))),
-                None if attempt.standing == Standing::Probe => {
+                None if attempt.standing == Standing::Probe && !attempt.failure.is_early_end() => {
                     starts.push((attempt.node.clone(), Outcome::Nothing));
                 }
                 None => {}

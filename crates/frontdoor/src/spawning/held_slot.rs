@@ -17,7 +17,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use model::{NodeId, Phases, RendererType, RequestId, SpawnId};
+use model::{NodeId, Phases, RendererType, RequestId, SpawnId, SpawnRecord};
 use registry::{RegistryError, Reservation, Standing};
 use tokio::time::{Instant, timeout};
 use traces::Trace;
@@ -121,6 +121,23 @@ impl HeldSlot {
     /// How the node stood when it was chosen.
     pub(crate) fn standing(&self) -> Standing {
         self.reservation.standing
+    }
+
+    /// How long the server must live after it was ready before its caller is answered.
+    pub(super) fn proof(&self) -> Duration {
+        self.reservation.proof
+    }
+
+    /// The spawn as the registry has it; `None` while it cannot be asked or does not have it.
+    pub(super) async fn record(&self) -> Option<SpawnRecord> {
+        self.access.registry.spawn(self.spawn()).await.ok().flatten()
+    }
+
+    /// The last lines that the spawn wrote; none where the agent cannot be asked.
+    pub(super) async fn last_lines(&self, lines: u32) -> Vec<String> {
+        let Reservation { node, advertise, spawn, .. } = &self.reservation;
+        let read = self.access.agents.read_log(node, advertise, *spawn, lines, &self.request.id).await;
+        read.ok().flatten().unwrap_or_default()
     }
 
     /// The number of the place in line that was given up for the slot.

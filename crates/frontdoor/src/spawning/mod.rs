@@ -26,6 +26,7 @@ mod pace;
 pub(crate) mod placer;
 pub(crate) mod positions;
 pub(crate) mod progress;
+mod proof;
 pub(crate) mod rate;
 mod search;
 pub(crate) mod single_flight;

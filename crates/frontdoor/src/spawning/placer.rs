@@ -5,6 +5,7 @@
 //! Failure: when the outcome of a `reserve` is unknown, the reservation is released by the spawn's id, on whatever node it is.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use model::{Demand, NodeId, Placement, SpawnId, TicketId};
 use registry::{Forecast, Foreseen, IdempotencyKey, Outcomes, RegistryError, Reservation, Reserve, Reserved};
@@ -158,7 +159,8 @@ impl Placer {
         let placed = snapshot.choose(demand, &excluded, &agents.unreachable())?;
         Some(placed.map(|Candidate { node, advertise, standing }| {
             metrics.placement(Source::Snapshot);
-            let chosen = Reservation { spawn: SpawnId::mint(), node, advertise, standing, number: None };
+            let (spawn, proof) = (SpawnId::mint(), Duration::ZERO);
+            let chosen = Reservation { spawn, node, advertise, standing, number: None, proof };
             HeldSlot::from_snapshot(&self.access, chosen, request.clone(), demand.renderer)
         }))
     }

@@ -28,6 +28,7 @@ use super::line::Line;
 use super::order::SpawnOrder;
 use super::placer::{Foretold, Placer};
 use super::progress::Progress;
+use super::proof;
 use super::search::{Search, Slot, SpawnPath};
 use super::why::key_of;
 use crate::agent_client::{AgentError, StartOutcome};
@@ -95,7 +96,12 @@ impl Spawner {
             span.note(SPAWN_ID, spawn);
             span.count("hatchery.attempt", number);
             let failure = match held.start(order, deadline, connect, (span.trace(), search.waited)).await {
-                Ok(StartOutcome::Ready(ready)) => {
+                Ok(StartOutcome::Ready(ready)) => 'ready: {
+                    if let Some(ended) = proof::ended_early(&held, deadline).await {
+                        metrics.attempt(AttemptOutcome::Ended);
+                        held.keep();
+                        break 'ready AttemptFailure::Ended(ended);
+                    }
                     span.note(OUTCOME, "ready");
                     span.end();
                     metrics.attempt(AttemptOutcome::Ready);

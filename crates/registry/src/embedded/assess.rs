@@ -4,7 +4,7 @@
 
 use std::sync::Arc;
 
-use model::{HealthState, RendererType};
+use model::RendererType;
 
 use super::farm::{Farm, NoRoom, NodeState};
 use crate::verdict::{Assessment, Offer, Room};
@@ -37,6 +37,6 @@ fn offer(state: &NodeState, renderer: RendererType) -> Offer {
         Err(NoRoom::GpuSlots) => Room::GpuFull,
     };
     let health = state.health.get(renderer);
-    let failing = (health.state == HealthState::Failing).then(|| health.reason.clone());
+    let failing = health.is_avoided().then(|| health.reason.clone());
     Offer { room, failing, handicap: state.supply.handicap(renderer) }
 }

@@ -4,9 +4,7 @@
 use std::time::Duration;
 
 use model::health::{EARLY_END, node_health};
-use model::{
-    EventKind, Exit, ExitReason, FarmCause, Health, NodeId, RendererType, SpawnState, StartFailure, Timestamp,
-};
+use model::{EventKind, Exit, FarmCause, Health, NodeId, RendererType, SpawnState, StartFailure, Timestamp};
 use serde_json::Map;
 
 use super::farm::Farm;
@@ -80,7 +78,7 @@ impl Farm {
     /// A spawn has ended. One that failed soon after it was ready counts against its node.
     pub(super) fn note_end(&mut self, node: &NodeId, spawn: &SpawnReport, ready_at: Option<Timestamp>) {
         let (Some(ready_at), Some(exit)) = (ready_at, &spawn.exit) else { return };
-        if spawn.state != SpawnState::Exited || !is_failure(exit.reason) {
+        if spawn.state != SpawnState::Exited || !exit.reason.is_failure() {
             return;
         }
         let lived = self.now.before(spawn.ended.unwrap_or_default()).since(ready_at);
@@ -112,11 +110,6 @@ impl Farm {
             self.history.publish(self.now, self.now, kind, node, None, data);
         }
     }
-}
-
-/// Whether this is a failure of the server, rather than an end that it was asked for.
-fn is_failure(reason: ExitReason) -> bool {
-    matches!(reason, ExitReason::Failed | ExitReason::Signaled | ExitReason::LivelinessLost)
 }
 
 /// Why a spawn ended, in the vendor's words where there are any.

@@ -5,6 +5,7 @@
 //! that a waiter with a lower number could use.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use model::{NodeId, NodeKind, Placement, RendererType, TicketId, Timestamp};
 
@@ -155,8 +156,10 @@ impl Farm {
             Standing::Good if suspicious || health.is_watched() => Standing::Watched,
             other => other,
         };
+        let mut proof = Duration::ZERO;
         if standing == Standing::Probe {
             health.probe(now, lease);
+            proof = Duration::from_millis(health.hold);
         }
         let advertise = state.description.advertise.clone();
         self.owned.add(ask.owner.as_ref(), ask.spawn);
@@ -165,7 +168,7 @@ impl Farm {
         if ask.place.is_some_and(|ticket| self.line.leave(ticket)) {
             self.wake_line();
         }
-        Reserved::Slot(Reservation { spawn: ask.spawn, node, advertise, standing, number })
+        Reserved::Slot(Reservation { spawn: ask.spawn, node, advertise, standing, number, proof })
     }
 
     /// The best level over all these kinds, then one of its nodes at random.

@@ -5,7 +5,7 @@
 
 use std::collections::HashSet;
 
-use model::{Health, HealthState, NodeId};
+use model::{Health, NodeId};
 
 use super::probes::Probes;
 use super::shelf::{Score, Shelf};
@@ -15,9 +15,9 @@ use super::shelf::{Score, Shelf};
 pub(super) struct Stock {
     /// Those that are up and eligible, full ones included.
     pub(super) members: HashSet<NodeId>,
-    /// Those of them that have room and are not failing.
+    /// Those of them that have room and are not avoided: failing, or on probation.
     pub(super) open: Shelf,
-    /// Those that have room and are failing, and when each may have its next probe.
+    /// Those that have room and are avoided, and when each may have its next probe.
     pub(super) failing: Shelf,
     pub(super) probes: Probes,
 }
@@ -43,7 +43,7 @@ impl Stock {
     pub(super) fn put(&mut self, node: &NodeId, score: Option<Score>, handicap: u8, health: &Health) {
         self.take(node);
         match score {
-            Some(score) if health.state == HealthState::Failing => {
+            Some(score) if health.is_avoided() => {
                 self.failing.put(node, score);
                 self.probes.put(node, health.next_probe);
             }

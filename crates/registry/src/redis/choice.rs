@@ -1,5 +1,7 @@
 //! Asking for a slot, and asking what a reserve would come to: `lua/choice.lua` with `reserve.lua` or `forecast.lua` after it.
 
+use std::time::Duration;
+
 use model::{NodeKind, Owner, Placement};
 use redis::Script;
 
@@ -16,7 +18,7 @@ impl Redis {
         let answer = self.choose(CALL, &self.0.scripts.reserve, ask).await?;
         let words: Vec<&str> = answer.iter().map(String::as_str).collect();
         match words.as_slice() {
-            ["slot", node, advertise, standing, number] => Ok(Reserved::Slot(Reservation {
+            ["slot", node, advertise, standing, number, proof] => Ok(Reserved::Slot(Reservation {
                 spawn: ask.spawn,
                 node: node.parse().map_err(|e| unexpected(CALL, format!("node {node:?} {e}")))?,
                 advertise: (*advertise).to_owned(),
@@ -25,6 +27,9 @@ impl Redis {
                     "" => None,
                     text => Some(text.parse().map_err(|e| unexpected(CALL, format!("number {text:?} {e}")))?),
                 },
+                proof: Duration::from_millis(
+                    proof.parse().map_err(|e| unexpected(CALL, format!("proof {proof:?} {e}")))?,
+                ),
             })),
             ["full"] => Ok(Reserved::Full),
             ["none", known, fresh] => Ok(Reserved::NoMatch { known: *known == "1", fresh: *fresh == "1" }),

@@ -25,7 +25,7 @@ macro_rules! part {
         concat!(part!((mend_streams: "floor", "streams")), part!("events"), part!((wake: "wake")), part!("wake_line"))
     };
     (health) => {
-        concat!(part!((read_health: "health")), part!((is_failing: "health")), part!((silent_since: "judge")), part!("handicap"))
+        concat!(part!((read_health: "health")), part!((is_avoided: "health")), part!((silent_since: "judge")), part!("handicap"))
     };
     (nodes) => {
         concat!(

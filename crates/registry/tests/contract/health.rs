@@ -155,7 +155,7 @@ on_all! {
         }
         sicken(farm, "sick").await;
         let since = health(farm, "sick").await.since;
-        for pause in [1_900, 3_800, 7_600] {
+        for pause in [1_800, 3_600, 7_200] {
             assert_eq!(chosen(farm, csr()).await, to("sick", Standing::Probe));
             // Failures that follow each other faster are one for the pauses.
             farm.pass(model::health::ONE_FAILURE).await;
@@ -280,9 +280,10 @@ on_all! {
 
         let signal = Exit { signal: Some("SIGSEGV".to_owned()), ..exit(ExitReason::Signaled) };
         ends(farm, &mut agent, second, signal).await;
-        assert_eq!(chosen(farm, csr()).await.1, Standing::Watched);
+        assert_eq!(chosen(farm, csr()).await.1, Standing::LastChoice);
+        assert_eq!(health(farm, "a").await, NodeHealth::default(), "one may be an accident");
         learn(farm, "a", Outcome::Ready).await;
-        assert_eq!(chosen(farm, csr()).await.1, Standing::Watched, "the next one may end as early");
+        assert_eq!(chosen(farm, csr()).await.1, Standing::LastChoice, "the next one may end as early");
         let said = Exit { text: Some("lost the GPU".to_owned()), code: Some(9), ..exit(ExitReason::Failed) };
         ends(farm, &mut agent, 3 * second / 2, said).await;
         let seen = health(farm, "a").await;
@@ -296,10 +297,41 @@ on_all! {
         assert!(ended_after_a_second(&seen, "liveliness-lost"), "{seen:?}");
         assert_eq!(seen.failures, Some(4));
 
-        let before = farm.registry.now().await.unwrap();
+        Agent::new("good", 8).beat(farm).await;
+        learn(farm, "a", Outcome::Nothing).await;
+        let probe = farm.take(&csr()).await;
+        assert_eq!((probe.node, probe.standing), (id("a"), Standing::Probe));
+        assert!(probe.proof >= 2 * second, "only then it is known that the server lives: {:?}", probe.proof);
         learn(farm, "a", Outcome::Ready).await;
-        let next = health(farm, "a").await.next_probe_at.unwrap().since(before);
-        assert!(next >= 2 * second, "only then it is known that the server lives: {next:?}");
+        let next = farm.take(&csr()).await;
+        assert_eq!((next.node, next.standing), (id("a"), Standing::Probe), "it has been waited for");
+    }
+}
+
+on_all! {
+    async fn after_one_early_end_a_node_gets_probes_alone_until_a_server_lives(farm: &Farm) {
+        let mut agent = Agent::new("a", 8);
+        agent.beat(farm).await;
+        Agent::new("good", 8).beat(farm).await;
+        farm.take(&csr().avoid("a")).await;
+        let exit = Exit { reason: ExitReason::Failed, code: Some(1), signal: None, text: None };
+        ends(farm, &mut agent, Duration::from_millis(20), exit.clone()).await;
+        assert_eq!(chosen(farm, csr()).await, to("good", Standing::Good), "although it looks empty");
+        assert_eq!(chosen(farm, ssr()).await, to("a", Standing::Good), "the other renderer is another thing");
+        assert_eq!(chosen(farm, csr().avoid("good")).await, to("a", Standing::LastChoice));
+        assert_eq!(health(farm, "a").await, NodeHealth::default(), "one may be an accident");
+        learn(farm, "a", Outcome::Nothing).await;
+        let probe = farm.take(&csr()).await;
+        assert_eq!((&probe.node, probe.standing), (&id("a"), Standing::Probe));
+        assert!(probe.proof >= Duration::from_millis(40), "{:?}", probe.proof);
+        assert_eq!(chosen(farm, csr()).await, to("good", Standing::Good), "while the probe is under way");
+        farm.pass(probe.proof).await;
+        learn(farm, "a", Outcome::Ready).await;
+        farm.registry.release(&probe.node, probe.spawn).await.unwrap();
+        assert_eq!(chosen(farm, csr()).await, to("a", Standing::Good));
+        ends(farm, &mut agent, Duration::from_millis(20), exit.clone()).await;
+        ends(farm, &mut agent, Duration::from_millis(20), exit).await;
+        assert!(is_failing(farm, "a").await, "two are none");
     }
 }
 

@@ -34,11 +34,11 @@ pub(super) fn adopt(shown: &NodeHealth, present: u64, clock: u64) -> [Health; 2]
 
 /// How a node stands that was chosen.
 pub(super) fn stand(health: &Health, is_probe: bool) -> Standing {
-    match health.state {
-        HealthState::Failing if is_probe => Standing::Probe,
-        HealthState::Failing => Standing::LastChoice,
-        HealthState::Ok if health.is_watched() => Standing::Watched,
-        HealthState::Ok => Standing::Good,
+    match health.is_avoided() {
+        true if is_probe => Standing::Probe,
+        true => Standing::LastChoice,
+        false if health.is_watched() => Standing::Watched,
+        false => Standing::Good,
     }
 }
 

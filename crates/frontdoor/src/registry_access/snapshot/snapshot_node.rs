@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use model::{Availability, Eligibility, Health, HealthState, NodeKind, NodeRecord, RendererType};
+use model::{Availability, Eligibility, Health, NodeKind, NodeRecord, RendererType};
 use registry::{Assessment, Offer, Room};
 use tokio::time::Instant;
 
@@ -89,7 +89,7 @@ impl SnapshotNode {
             _ => Room::GpuFull,
         };
         let health = &self.health[renderer as usize];
-        let failing = (health.state == HealthState::Failing).then(|| health.reason.clone());
+        let failing = health.is_avoided().then(|| health.reason.clone());
         Offer { room, failing, handicap: self.handicap(renderer) }
     }
 }

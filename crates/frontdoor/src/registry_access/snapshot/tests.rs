@@ -1,4 +1,4 @@
-use model::{AgentEpoch, Load, NodeDescription, Starts, Supply, Timestamp, WarmCount};
+use model::{AgentEpoch, HealthState, Load, NodeDescription, Starts, Supply, Timestamp, WarmCount};
 
 use super::*;
 

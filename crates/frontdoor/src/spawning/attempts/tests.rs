@@ -4,7 +4,7 @@ use super::*;
 
 fn exit(reason: ExitReason, code: Option<i32>, signal: Option<&str>) -> AttemptFailure {
     let exit = Exit { reason, code, signal: signal.map(str::to_owned), text: None };
-    AttemptFailure::Ended(Ended { exit, log: vec!["last line".to_owned()] })
+    AttemptFailure::Ended(Ended { exit, log: vec!["last line".to_owned()], was_ready: false })
 }
 
 fn code(code: i32) -> AttemptFailure {
@@ -222,6 +222,24 @@ fn a_probe_that_says_nothing_is_given_back() {
     assert_eq!(attempts.outcomes().map(|o| o.starts), nothing("a"));
     attempts.begin(node("b"), SpawnId::mint(), Standing::Good);
     assert_eq!(attempts.outcomes().map(|o| o.starts), nothing("a"), "nothing is known of a good node");
+}
+
+#[test]
+fn a_probe_whose_server_ended_after_it_was_ready_is_tried_elsewhere_and_counted_by_its_agents_report_alone() {
+    let after_ready = |reason| {
+        let AttemptFailure::Ended(ended) = exit(reason, None, Some("SIGSEGV")) else { unreachable!() };
+        AttemptFailure::Ended(Ended { was_ready: true, ..ended })
+    };
+    let mut attempts = Attempts::new(RendererType::Csr);
+    attempts.begin(node("a"), SpawnId::mint(), Standing::Probe);
+    assert_eq!(attempts.fail(after_ready(ExitReason::Signaled), TimeGiven::Enough), Next::Another);
+    assert_eq!(attempts.outcomes(), None);
+    assert!(attempts.answer().is_some(), "where there is no other node");
+    // Its agent's report counts nothing then, so the probe may be repeated.
+    let mut attempts = Attempts::new(RendererType::Csr);
+    attempts.begin(node("a"), SpawnId::mint(), Standing::Probe);
+    assert_eq!(attempts.fail(after_ready(ExitReason::Stopped), TimeGiven::Enough), Next::Answer);
+    assert_eq!(attempts.outcomes().map(|o| o.starts), Some(vec![(node("a"), Outcome::Nothing)]));
 }
 
 #[test]

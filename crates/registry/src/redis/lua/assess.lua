@@ -1,7 +1,7 @@
 -- Says what nodes have for one more spawn. load_for decides here as it does in the indexes.
 -- ARGV: nodes.
 -- Returns for each node, in one text with \31 between them: node, kind, eligibility, availability, taken slots, slots, taken GPU slots,
---   GPU slots or -1 where they do not limit it, and for each renderer: room, and '' or, where it is failing, f and the reason. Room is
+--   GPU slots or -1 where they do not limit it, and for each renderer: room, and '' or, where it is failing or on probation, f and the reason. Room is
 --   the load, 'full', 'gpus', 'closed' or 'unreadable' where the record is broken, or '' where the renderer is not offered. The last two
 --   are the steps of the handicap of each renderer. A node that is not known is left out.
 local answer = {}
@@ -14,7 +14,7 @@ local function room_and_health(renderer, offered, h, used, text)
   local load, lack = load_for(renderer, h, used)
   local health = text and read_health(text)
   -- A control character would end the field.
-  local failing = health and health.failing and 'f' .. string.gsub(health.reason, '%c', ' ') or ''
+  local failing = health and is_avoided(health) and 'f' .. string.gsub(health.reason, '%c', ' ') or ''
   return load and string.format('%.17g', load) or lack, failing
 end
 

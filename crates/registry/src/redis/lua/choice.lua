@@ -72,7 +72,7 @@ local function pick(which, packs)
     local h, used = usable(node, index)
     -- Scripts of the release before this one know nothing of health and put a failing node among the healthy ones.
     local health = h and which == ':open:' and h[renderer == 'csr' and 8 or 9]
-    if health and is_failing(health) then
+    if health and is_avoided(read_health(health)) then
       shelve(node, h, used)
       h = nil
     end

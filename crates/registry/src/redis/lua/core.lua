@@ -27,9 +27,9 @@
 --   kinds, kindver   hash kind -> JSON, and a number that changes with it
 --   known:<k>:<r>    set of all nodes of a kind that offer a renderer
 --   members:<k>:<r>  set of those that are up and eligible
---   open:<k>:<r>     zset of those of them that have room -> load, without the failing ones, which are in
+--   open:<k>:<r>     zset of those of them that have room -> load, without the failing ones and those on probation, which are in
 --   failing:<k>:<r>  the same, and in probes:<k>:<r>, zset -> when the next probe may start there
---   sick             zset "<r> <node>" of all failing nodes -> when the next probe may start there
+--   sick             zset "<r> <node>" of all these -> when the next probe may start there
 --   cause            hash, why starts fail on every node alike, see learn.lua
 --   judge            hash at, grace: when heartbeats were last judged, and the moment from which silence counts, see judge.lua
 --   expiries         zset spawn..node -> when the reservation expires

@@ -38,10 +38,13 @@ local function is_failing(text)
   return h ~= nil and h.failing
 end
 
+-- Whether the node is failing, or on probation after an early end. h: may be nil.
+local function is_avoided(h) return h ~= nil and (h.failing or h.hold > 0) end
+
 -- The pause after so many probes that failed.
 local function probe_pause(failed_probes, random)
   local longest = math.min(FIRST_PROBE_PAUSE * 2 ^ math.min(failed_probes, 16), MAX_PROBE_PAUSE)
-  return math.floor(longest * (0.95 - 0.25 * math.min(math.max(random, 0), 1)))
+  return math.floor(longest * (0.9 - 0.2 * math.min(math.max(random, 0), 1)))
 end
 
 -- A start failed, or a server ended `lived` ms after it was ready (nil when it never was).
@@ -50,7 +53,10 @@ local function health_fail(h, at, reason, conclusive, lived, random)
   local is_new = at - h.last >= ONE_FAILURE
   h.failures, h.successes, h.last, h.reason = h.failures + 1, 0, at, reason
   h.hold = lived and math.max(math.min(lived * 2, MAX_HOLD), 1) or 0
-  if not h.failing and not conclusive and h.failures < FAILURES_UNTIL_FAILING then return end
+  if not h.failing and not conclusive and h.failures < FAILURES_UNTIL_FAILING then
+    h.next_probe = at + probe_pause(0, random)
+    return
+  end
   if h.failing and not is_new then
     -- The pause that has begun goes on.
     h.next_probe = math.min(h.next_probe, at + probe_pause(h.failed_probes, random))
@@ -61,7 +67,7 @@ local function health_fail(h, at, reason, conclusive, lived, random)
   if not h.failing then h.failing, h.since = true, at end
 end
 
--- A server became ready.
+-- A server became ready, and where it is a probe has lived for the hold.
 local function health_succeed(h, at)
   if not h.failing then
     -- A server that was ready a moment ago may still end early.
@@ -72,13 +78,13 @@ local function health_succeed(h, at)
   if h.successes >= SUCCESSES_UNTIL_OK then
     reset_health(h)
   else
-    h.next_probe = at + h.hold
+    h.next_probe = at
   end
 end
 
 -- A start said nothing of the node: the next may be a probe.
 local function health_release(h, at)
-  if h.failing then h.next_probe = at end
+  if is_avoided(h) then h.next_probe = at end
 end
 
 -- Its agent has a new life.

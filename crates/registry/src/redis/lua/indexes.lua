@@ -7,11 +7,11 @@ local PLACING = { 'kind', 'csr', 'ssr', 'slots', 'gpus', 'gused', 'placeable', '
 
 local function placing(node) return call('HMGET', P .. ':node:' .. node, unpack(PLACING)) end
 
--- Puts a node with this load, or without room when it is nil, among the healthy ones or among the failing ones.
+-- Puts a node with this load, or without room when it is nil, among the healthy ones or among the failing ones and those on probation.
 local function stand(kind, renderer, node, load, health, supply)
   local tail = kind .. ':' .. renderer
   local open, h = P .. ':open:' .. tail, health and read_health(health)
-  if not h or not h.failing then
+  if not h or not is_avoided(h) then
     if load then call('ZADD', open, load + handicap(renderer, supply), node) else call('ZREM', open, node) end
     return
   end

@@ -12,21 +12,25 @@ end
 local slots, gpus, members = tonumber(n[2]), tonumber(n[3]), placeable and 1 or 0
 local has_room, load = placeable and used < slots, used / math.max(slots, 1)
 local sick = P .. ':sick'
-local has_sick = csr_fails or ssr_fails or call('EXISTS', sick) == 1
+-- On probation, too, it stands as one that fails: its record has a time that servers must live.
+local ON_PROBATION = '^o|%d+|%d+|%d+|%d+|%d+|%d+|[1-9]'
+local csr_avoided = csr_fails or hcsr and string.find(hcsr, ON_PROBATION)
+local ssr_avoided = ssr_fails or hssr and string.find(hssr, ON_PROBATION)
+local has_sick = csr_avoided or ssr_avoided or call('EXISTS', sick) == 1
 for r = 4, 5 do
   if n[r] == '1' then
-    local renderer, failing, expected = 'csr', csr_fails, load
+    local renderer, avoided, expected = 'csr', csr_avoided, load
     if r == 5 then
-      renderer, failing = 'ssr', ssr_fails
+      renderer, avoided = 'ssr', ssr_avoided
       if gpus > 0 then expected = math.max(load, gused / gpus) end
     end
     local tail = kind .. ':' .. renderer
     if call('SISMEMBER', P .. ':known:' .. tail, node) == 0 or call('SISMEMBER', P .. ':members:' .. tail, node) ~= members
-      or has_sick and (call('ZSCORE', sick, renderer .. ' ' .. node) and true or false) ~= (failing or false)
+      or has_sick and (call('ZSCORE', sick, renderer .. ' ' .. node) and true or false) ~= (avoided and true or false)
     then
       return { 'differs', 'index' }
     end
-    local stands, score = has_room and not failing and (r == 4 or gpus < 0 or gused < gpus), call('ZSCORE', P .. ':open:' .. tail, node)
+    local stands, score = has_room and not avoided and (r == 4 or gpus < 0 or gused < gpus), call('ZSCORE', P .. ':open:' .. tail, node)
     if (score and true or false) ~= stands
       or stands and math.abs(expected + handicap(renderer, was_supply) - score) > 1e-11
     then

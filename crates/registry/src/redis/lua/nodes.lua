@@ -1,6 +1,6 @@
 -- What changes where a node stands, or whether it does: its health, eligibility, availability and kind.
 
--- A node is not failing for a renderer any more.
+-- A node is not failing or on probation for a renderer any more.
 local function recovered(kind, renderer, node)
   call('ZREM', P .. ':failing:' .. kind .. ':' .. renderer, node)
   call('ZREM', P .. ':probes:' .. kind .. ':' .. renderer, node)
@@ -21,7 +21,7 @@ local function enrol(node)
       if placeable then call('SADD', members, node) else call('SREM', members, node) end
       -- Left over from when the node was failing, if its record was lost since.
       local tail = h[1] .. ':' .. renderer
-      if not is_failing(h[i + 5])
+      if not (h[i + 5] and is_avoided(read_health(h[i + 5])))
         and call('EXISTS', P .. ':sick', P .. ':failing:' .. tail, P .. ':probes:' .. tail) > 0
       then
         recovered(h[1], renderer, node)

@@ -27,7 +27,7 @@ local function change_health(node, change)
   local h = call('HMGET', key, 'kind', 'csr', 'ssr', 'hcsr', 'hssr')
   if not h[1] then return end
   local csr, ssr = read_health(h[4]) or healthy(), read_health(h[5]) or healthy()
-  local before = { csr.failing, ssr.failing }
+  local before, avoided = { csr.failing, ssr.failing }, { is_avoided(csr), is_avoided(ssr) }
   change(csr, ssr, h[2] == '1', h[3] == '1')
   for i, health in ipairs({ csr, ssr }) do
     local renderer = RENDERERS[i]
@@ -37,7 +37,7 @@ local function change_health(node, change)
     elseif h[i + 3] then
       call('HDEL', key, 'h' .. renderer)
     end
-    if before[i] and not health.failing then recovered(h[1], renderer, node) end
+    if avoided[i] and not is_avoided(health) then recovered(h[1], renderer, node) end
   end
   place(node)
   local was, is = before[1] or before[2], csr.failing or ssr.failing

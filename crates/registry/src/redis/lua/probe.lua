@@ -12,7 +12,7 @@ local function due_probe()
   if not found then return nil end
   local h, used = usable(found, from)
   local health = h and read_health(h[renderer == 'csr' and 8 or 9])
-  if health and health.failing and health.next_probe <= now then return found, h, used, health end
+  if health and is_avoided(health) and health.next_probe <= now then return found, h, used, health end
   -- The index is wrong.
   call('ZREM', from, found)
   if h then shelve(found, h, used) end

@@ -1,6 +1,7 @@
 -- Takes a slot on the node that was chosen, or puts the caller into the line.
 -- ARGV: see choice.lua.
--- Returns {'slot', node, advertise, 'good' | 'watched' | 'probe' | 'last', number in line or ''} · {'full'} ·
+-- Returns {'slot', node, advertise, 'good' | 'watched' | 'probe' | 'last', number in line or '', how long its
+--   server must live before it is a success, in ms} · {'full'} ·
 --   {'none', 1 if suitable nodes are known, 1 if the registry is fresh or has lost keys} · and what choice.lua returns.
 if node then
   if probed then
@@ -25,7 +26,7 @@ if node then
   then
     standing = 'watched'
   end
-  return done({ 'slot', node, h[10], standing, number < math.huge and int(number) or '' })
+  return done({ 'slot', node, h[10], standing, number < math.huge and int(number) or '', probed and int(probed.hold) or '0' })
 end
 
 -- The next number in line. The last one may have been lost.

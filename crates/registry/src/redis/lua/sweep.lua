@@ -46,7 +46,7 @@ clamp(P .. ':sick', now + math.max(MAX_PROBE_PAUSE, RESERVATION), function(membe
   local renderer, node = string.match(member, '^(%a+) (.*)$')
   local field = 'h' .. (renderer or '')
   local h = read_health(call('HGET', P .. ':node:' .. (node or ''), field))
-  if h and h.failing then
+  if is_avoided(h) then
     h.next_probe = now
     call('HSET', P .. ':node:' .. node, field, write_health(h))
     place(node)
