@@ -2,7 +2,7 @@
 //! ones. It churns, starts spawns in a burst, loses nodes, and its Redis is emptied and fails over.
 //!
 //! `fleet=1000x32` is one of that many nodes with that many spawns each. `curve=10x0` only lets one churn; several of them make a curve,
-//! which `tests/bench/curve.py` draws from the lines that begin with `csv,`.
+//! which `tests/bench/curve.py` draws from the lines that begin with `csv,`. `wipe=5000x32` empties the Redis of one besides.
 
 mod disasters;
 mod farm;
@@ -15,7 +15,7 @@ use hatchery_tests::{RedisServer, Sentinels};
 use tokio::time::{Instant, sleep};
 
 use self::farm::Fleet;
-use self::spent::Spent;
+pub(crate) use self::spent::Spent;
 use crate::table::{Sample, Table, us};
 
 /// How long a fleet is watched.
@@ -24,6 +24,17 @@ const WATCHED: Duration = Duration::from_secs(20);
 const LIFE: Duration = Duration::from_secs(1800);
 const FLEET: &str = "fleet";
 const CURVE: &str = "curve=";
+const WIPE: &str = "wipe=";
+
+/// What happens to a fleet once it has churned.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Fate {
+    Nothing,
+    /// Its Redis is emptied.
+    Wipe,
+    /// All disasters, with Sentinels and a replica.
+    All,
+}
 
 /// A fleet to be measured.
 #[derive(Debug, Clone, Copy)]
@@ -31,24 +42,22 @@ pub(crate) struct Size {
     nodes: usize,
     /// Of each node.
     spawns: usize,
-    /// It only churns.
-    calm: bool,
+    fate: Fate,
 }
 
 impl Size {
     fn parse(part: &str) -> Option<Self> {
-        let (text, calm) = match part.strip_prefix(CURVE) {
-            Some(text) => (text, true),
-            None => (part.strip_prefix(FLEET)?, false),
-        };
+        let form = |name, fate| part.strip_prefix(name).map(|text| (text, fate));
+        let forms = [form(CURVE, Fate::Nothing), form(WIPE, Fate::Wipe), form(FLEET, Fate::All)];
+        let (text, fate) = forms.into_iter().find_map(|form| form)?;
         if text.is_empty() {
-            return Some(Self { nodes: 200, spawns: 32, calm });
+            return Some(Self { nodes: 200, spawns: 32, fate });
         }
         let (nodes, spawns) = text.trim_start_matches('=').split_once('x')?;
         Some(Self {
             nodes: nodes.parse().ok().filter(|nodes| *nodes > 0)?,
             spawns: spawns.parse().ok()?,
-            calm,
+            fate,
         })
     }
 
@@ -77,14 +86,16 @@ pub(crate) async fn measure_heartbeat(table: &mut Table) -> anyhow::Result<()> {
 pub(crate) async fn measure(size: Size, table: &mut Table) -> anyhow::Result<()> {
     let scratch = tempfile::tempdir()?;
     let mut redis = RedisServer::start(scratch.path()).await;
-    let sentinels = if size.calm { None } else { Some(Sentinels::over(&redis, scratch.path()).await) };
+    let with_sentinels = size.fate == Fate::All;
+    let sentinels = if with_sentinels { Some(Sentinels::over(&redis, scratch.path()).await) } else { None };
     let url = sentinels.as_ref().map_or_else(|| redis.url(), Sentinels::url);
     let mut fleet = Fleet::start(&url, scratch.path(), size.nodes, size.spawns).await?;
     churn(&fleet, &redis, size, table).await?;
-    if let Some(sentinels) = &sentinels {
-        disasters::measure(&mut fleet, &mut redis, sentinels, size, table).await?;
+    match &sentinels {
+        Some(sentinels) => disasters::measure(&mut fleet, &mut redis, sentinels, size, table).await,
+        None if size.fate == Fate::Wipe => disasters::wipe(&fleet, &redis, size, table).await,
+        None => Ok(()),
     }
-    Ok(())
 }
 
 fn float(count: usize) -> f64 {

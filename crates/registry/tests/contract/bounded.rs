@@ -381,6 +381,37 @@ async fn a_node_is_found_behind_any_number_of_wrong_entries() {
 }
 
 #[tokio::test]
+async fn of_many_nodes_that_fall_silent_at_once_a_reserve_calls_a_few_stale() {
+    let (redis, farm) = crowded().await;
+    fill(
+        &redis,
+        "local p, call = '{hatchery:busy}', redis.call
+         local good = call('HGETALL', p .. ':node:good')
+         local tail = call('HGET', p .. ':node:good', 'kind') .. ':csr'
+         local now = call('TIME')[1] * 1000
+         call('HSET', p .. ':judge', 'at', now, 'grace', 1)
+         for n = 1, 1000 do
+           local silent = 'silent' .. n
+           call('HSET', p .. ':node:' .. silent, unpack(good))
+           call('ZADD', p .. ':up', now - 400000, silent)
+           call('ZADD', p .. ':open:' .. tail, -1, silent)
+           for _, set in ipairs({ ':names', ':known:' .. tail, ':members:' .. tail }) do call('SADD', p .. set, silent) end
+         end",
+    )
+    .await;
+    // Those that it has found, and as many again.
+    const MOST: u64 = 32 + 32;
+    let mut before = 0;
+    while before < 1000 {
+        assert_eq!(farm.reserve(&csr()).await, Reserved::Full, "{before} of 1000 are called stale");
+        let stale: u64 = redis.query("ZCARD {hatchery:busy}:stale").await.unwrap();
+        assert!((before + 1..=before + MOST).contains(&stale), "{stale} after {before}");
+        before = stale;
+    }
+    assert_eq!(slot_within(&farm.registry, 2).await, "good");
+}
+
+#[tokio::test]
 async fn a_lost_index_of_heartbeats_holds_up_no_placement() {
     let (redis, farm) = crowded().await;
     redis.run("DEL {hatchery:busy}:up").await;
