@@ -11,6 +11,7 @@ mod spent;
 
 use std::time::Duration;
 
+use anyhow::Context as _;
 use hatchery_tests::{RedisServer, Sentinels};
 use tokio::time::{Instant, sleep};
 
@@ -158,10 +159,23 @@ impl Churn {
     }
 }
 
+/// How often a node was called stale, by the events that there are.
+async fn called_stale(redis: &RedisServer) -> anyhow::Result<u64> {
+    let count = "local n = 0
+        for _, entry in ipairs(redis.call('XRANGE', '{hatchery:fleet}:events', '-', '+')) do
+          if entry[2][2] == 'node.stale' then n = n + 1 end
+        end
+        return n";
+    let count = count.split_whitespace().collect::<Vec<_>>().join(" ");
+    let said = redis.says(&format!("EVAL \"{count}\" 0")).await.context("an answer of Redis")?;
+    said.trim().trim_start_matches(':').parse().with_context(|| said.clone())
+}
+
 /// Spawns end and begin anew, and all of them ping.
 async fn churn(fleet: &Fleet, redis: &RedisServer, size: Size, table: &mut Table) -> anyhow::Result<()> {
     sleep(Duration::from_secs(3)).await;
     let (mut reserves, mut reports) = (Sample::default(), Sample::default());
+    let late_before = called_stale(redis).await?;
     let (lists, before, began) = (fleet.lists(), Spent::read(redis).await?, Instant::now());
     let agents = fleet.all();
     let pause = LIFE.div_f64(float((size.nodes * size.spawns).max(1))).min(Duration::from_millis(200));
@@ -184,6 +198,7 @@ async fn churn(fleet: &Fleet, redis: &RedisServer, size: Size, table: &mut Table
         reserves.add(fleet.reserve(size.spawns > 0).await?);
     }
     let (after, took) = (Spent::read(redis).await?, began.elapsed());
+    let late = called_stale(redis).await? - late_before;
     let churn = Churn { took, before, after, reserves, reports };
     churn.print(size);
     let what = size.text();
@@ -191,7 +206,11 @@ async fn churn(fleet: &Fleet, redis: &RedisServer, size: Size, table: &mut Table
         format!("{what}, of which {:.1} a second end and begin: a core of Redis", churn.changes()),
         format!("{:.1} %", churn.share() * 100.0),
         format!("{:.0} scripts and {:.0} KiB a second", churn.scripts(), churn.kibibytes()),
-        format!("{} lists were asked for, {:.1} MiB in use", fleet.lists() - lists, churn.mebibytes_used()),
+        format!(
+            "{} lists were asked for, {late} nodes called stale, {:.1} MiB in use",
+            fleet.lists() - lists,
+            churn.mebibytes_used()
+        ),
     );
     table.row(
         format!("{what}: reserve, p50 and p99"),

@@ -399,13 +399,13 @@ async fn of_many_nodes_that_fall_silent_at_once_a_reserve_calls_a_few_stale() {
          end",
     )
     .await;
-    // Those that it has found, and as many again.
-    const MOST: u64 = 32 + 32;
+    // Those that it has found when it has looked twice, and as many as it calls stale beside them.
+    const MOST: u64 = 2 * 32 + 32;
     let mut before = 0;
     while before < 1000 {
-        assert_eq!(farm.reserve(&csr()).await, Reserved::Full, "{before} of 1000 are called stale");
+        let found = farm.reserve(&csr()).await;
         let stale: u64 = redis.query("ZCARD {hatchery:busy}:stale").await.unwrap();
-        assert!((before + 1..=before + MOST).contains(&stale), "{stale} after {before}");
+        assert!((before + 1..=before + MOST).contains(&stale), "{stale} after {before}, {found:?}");
         before = stale;
     }
     assert_eq!(slot_within(&farm.registry, 2).await, "good");
