@@ -2,7 +2,7 @@
 //! ones. It churns, starts spawns in a burst, loses nodes, and its Redis is emptied and fails over.
 //!
 //! `fleet=1000x32` is one of that many nodes with that many spawns each. `curve=10x0` only lets one churn; several of them make a curve,
-//! which `tests/bench/curve.py` draws from the lines that begin with `csv,`.
+//! which `tests/bench/curve.py` draws from the lines that begin with `csv,`. `wipe=5000x32` empties the Redis of one besides.
 
 mod disasters;
 mod farm;
@@ -11,11 +11,12 @@ mod spent;
 
 use std::time::Duration;
 
+use anyhow::Context as _;
 use hatchery_tests::{RedisServer, Sentinels};
 use tokio::time::{Instant, sleep};
 
 use self::farm::Fleet;
-use self::spent::Spent;
+pub(crate) use self::spent::Spent;
 use crate::table::{Sample, Table, us};
 
 /// How long a fleet is watched.
@@ -24,6 +25,17 @@ const WATCHED: Duration = Duration::from_secs(20);
 const LIFE: Duration = Duration::from_secs(1800);
 const FLEET: &str = "fleet";
 const CURVE: &str = "curve=";
+const WIPE: &str = "wipe=";
+
+/// What happens to a fleet once it has churned.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Fate {
+    Nothing,
+    /// Its Redis is emptied.
+    Wipe,
+    /// All disasters, with Sentinels and a replica.
+    All,
+}
 
 /// A fleet to be measured.
 #[derive(Debug, Clone, Copy)]
@@ -31,24 +43,22 @@ pub(crate) struct Size {
     nodes: usize,
     /// Of each node.
     spawns: usize,
-    /// It only churns.
-    calm: bool,
+    fate: Fate,
 }
 
 impl Size {
     fn parse(part: &str) -> Option<Self> {
-        let (text, calm) = match part.strip_prefix(CURVE) {
-            Some(text) => (text, true),
-            None => (part.strip_prefix(FLEET)?, false),
-        };
+        let form = |name, fate| part.strip_prefix(name).map(|text| (text, fate));
+        let forms = [form(CURVE, Fate::Nothing), form(WIPE, Fate::Wipe), form(FLEET, Fate::All)];
+        let (text, fate) = forms.into_iter().find_map(|form| form)?;
         if text.is_empty() {
-            return Some(Self { nodes: 200, spawns: 32, calm });
+            return Some(Self { nodes: 200, spawns: 32, fate });
         }
         let (nodes, spawns) = text.trim_start_matches('=').split_once('x')?;
         Some(Self {
             nodes: nodes.parse().ok().filter(|nodes| *nodes > 0)?,
             spawns: spawns.parse().ok()?,
-            calm,
+            fate,
         })
     }
 
@@ -77,14 +87,16 @@ pub(crate) async fn measure_heartbeat(table: &mut Table) -> anyhow::Result<()> {
 pub(crate) async fn measure(size: Size, table: &mut Table) -> anyhow::Result<()> {
     let scratch = tempfile::tempdir()?;
     let mut redis = RedisServer::start(scratch.path()).await;
-    let sentinels = if size.calm { None } else { Some(Sentinels::over(&redis, scratch.path()).await) };
+    let with_sentinels = size.fate == Fate::All;
+    let sentinels = if with_sentinels { Some(Sentinels::over(&redis, scratch.path()).await) } else { None };
     let url = sentinels.as_ref().map_or_else(|| redis.url(), Sentinels::url);
     let mut fleet = Fleet::start(&url, scratch.path(), size.nodes, size.spawns).await?;
     churn(&fleet, &redis, size, table).await?;
-    if let Some(sentinels) = &sentinels {
-        disasters::measure(&mut fleet, &mut redis, sentinels, size, table).await?;
+    match &sentinels {
+        Some(sentinels) => disasters::measure(&mut fleet, &mut redis, sentinels, size, table).await,
+        None if size.fate == Fate::Wipe => disasters::wipe(&fleet, &redis, size, table).await,
+        None => Ok(()),
     }
-    Ok(())
 }
 
 fn float(count: usize) -> f64 {
@@ -147,10 +159,23 @@ impl Churn {
     }
 }
 
+/// How often a node was called stale, by the events that there are.
+async fn called_stale(redis: &RedisServer) -> anyhow::Result<u64> {
+    let count = "local n = 0
+        for _, entry in ipairs(redis.call('XRANGE', '{hatchery:fleet}:events', '-', '+')) do
+          if entry[2][2] == 'node.stale' then n = n + 1 end
+        end
+        return n";
+    let count = count.split_whitespace().collect::<Vec<_>>().join(" ");
+    let said = redis.says(&format!("EVAL \"{count}\" 0")).await.context("an answer of Redis")?;
+    said.trim().trim_start_matches(':').parse().with_context(|| said.clone())
+}
+
 /// Spawns end and begin anew, and all of them ping.
 async fn churn(fleet: &Fleet, redis: &RedisServer, size: Size, table: &mut Table) -> anyhow::Result<()> {
     sleep(Duration::from_secs(3)).await;
     let (mut reserves, mut reports) = (Sample::default(), Sample::default());
+    let late_before = called_stale(redis).await?;
     let (lists, before, began) = (fleet.lists(), Spent::read(redis).await?, Instant::now());
     let agents = fleet.all();
     let pause = LIFE.div_f64(float((size.nodes * size.spawns).max(1))).min(Duration::from_millis(200));
@@ -173,6 +198,7 @@ async fn churn(fleet: &Fleet, redis: &RedisServer, size: Size, table: &mut Table
         reserves.add(fleet.reserve(size.spawns > 0).await?);
     }
     let (after, took) = (Spent::read(redis).await?, began.elapsed());
+    let late = called_stale(redis).await? - late_before;
     let churn = Churn { took, before, after, reserves, reports };
     churn.print(size);
     let what = size.text();
@@ -180,7 +206,11 @@ async fn churn(fleet: &Fleet, redis: &RedisServer, size: Size, table: &mut Table
         format!("{what}, of which {:.1} a second end and begin: a core of Redis", churn.changes()),
         format!("{:.1} %", churn.share() * 100.0),
         format!("{:.0} scripts and {:.0} KiB a second", churn.scripts(), churn.kibibytes()),
-        format!("{} lists were asked for, {:.1} MiB in use", fleet.lists() - lists, churn.mebibytes_used()),
+        format!(
+            "{} lists were asked for, {late} nodes called stale, {:.1} MiB in use",
+            fleet.lists() - lists,
+            churn.mebibytes_used()
+        ),
     );
     table.row(
         format!("{what}: reserve, p50 and p99"),

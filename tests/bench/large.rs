@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use anyhow::ensure;
+use anyhow::{Context as _, ensure};
 use futures_util::future::try_join_all;
 use hatchery_tests::metrics::Metrics;
 use hatchery_tests::{AgentPlan, Farm, processes};
@@ -103,7 +103,11 @@ async fn crowded(farm: &Farm, table: &mut Table) -> anyhow::Result<()> {
         });
         taken.await?
     });
-    let crowd = try_join_all(crowd).await?;
+    let crowd = try_join_all(crowd).await.with_context(|| {
+        let log = farm.doors[0].role.log();
+        let last: Vec<&str> = log.lines().rev().take(20).collect();
+        format!("the last lines of its log, backwards: {}", last.join("\n"))
+    })?;
     let mut times = Sample::default();
     crowd.iter().for_each(|(_, _, took)| times.add(*took));
     let each = crowd.first().map_or(0, |(_, bytes, _)| bytes / 1024);

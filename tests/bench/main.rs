@@ -3,9 +3,8 @@
 //!
 //! `cargo bench -p hatchery-tests -- reserve` runs one part: `path`, `placements`, `traces`, `memory`, `live`, `large`, `greedy`,
 //! `relay`, `reserve`, `warm`, `burst` (`burst=300`: only with servers that take so many milliseconds to start), `heartbeat`, `fleet`
-//! (`fleet=1000x32`: so many nodes with so many spawns each; `curve=1000x32`: without disasters) or `million` (not by itself). Parts of
-//! `relay`: `relay-large`,
-//! `relay-small`, `relay-visits`, `relay-idle`.
+//! (`fleet=1000x32`: so many nodes with so many spawns each; `curve=1000x32`: without disasters; `wipe=1000x32`: with one of them) or
+//! `million` (not by itself). Parts of `relay`: `relay-large`, `relay-small`, `relay-visits`, `relay-idle`.
 
 mod burst;
 mod fleet;
@@ -17,6 +16,7 @@ mod live;
 mod million;
 mod path;
 mod placements;
+mod processor;
 mod relay;
 mod reserve;
 mod spawners;

@@ -1,4 +1,5 @@
-//! Lists and sweeps of a farm at the size that is aimed at: 10 000 nodes with 100 spawns each. Its records are made by the real scripts.
+//! Lists, sweeps, take-overs and reserves of a farm at the size that is aimed at: 10 000 nodes with 100 spawns each, none of whose steps in
+//! Redis may take long. Its records are made by the real scripts.
 //!
 //! `cargo bench -p hatchery-tests -- million` takes minutes and some gigabytes, so it runs only when it is named; `million=1000x100` is a
 //! smaller one.
@@ -8,8 +9,12 @@ use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
 use hatchery_tests::RedisServer;
-use model::{AgentEpoch, NodeDescription, NodeKind, SpawnId, SpawnState, Timing};
-use registry::{AgentIdentity, AgentReport, Heartbeat, NodeFilter, Registry, SpawnFilter, SpawnReport};
+use model::{
+    AgentEpoch, Demand, NodeDescription, NodeKind, Placement, RendererType, SpawnId, SpawnState, Timing,
+};
+use registry::{
+    AgentIdentity, AgentReport, Heartbeat, NodeFilter, Registry, Reserve, Reserved, SpawnFilter, SpawnReport,
+};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
 
@@ -20,6 +25,10 @@ const PART: &str = "million";
 const AT_ONCE: usize = 8;
 /// Owners of all spawns.
 const OWNERS: usize = 1000;
+/// Of so many nodes one gets a new agent.
+const TAKEN_OVER: usize = 20;
+/// Slots that are asked for.
+const RESERVES: usize = 500;
 /// No step of Redis should take longer.
 const LONG: Duration = Duration::from_millis(5);
 
@@ -34,12 +43,13 @@ pub(crate) fn size(wanted: &[String]) -> Option<(usize, usize)> {
     })
 }
 
-fn report(node: usize, spawns: usize) -> anyhow::Result<AgentReport> {
+/// What a node reports first: it has these spawns.
+fn report(node: usize, ids: &[SpawnId]) -> anyhow::Result<AgentReport> {
     let description = NodeDescription {
         advertise: format!("http://10.0.0.1:{node}"),
         endpoint: "ws://{host}:{port}".to_owned(),
         kind: NodeKind { pool: "large".to_owned(), labels: BTreeMap::new(), dedicated: false },
-        slots: u32::try_from(spawns)? + 1,
+        slots: u32::try_from(ids.len())? + 1,
         gpus: 0,
         gpu_slots: 0,
         csr: true,
@@ -47,9 +57,9 @@ fn report(node: usize, spawns: usize) -> anyhow::Result<AgentReport> {
         version: "0.1.0".to_owned(),
         viewer_relay: None,
     };
-    let ready = |n: usize| {
+    let ready = |(n, id): (usize, &SpawnId)| {
         let owner = format!("key:owner-{}", (node + n) % OWNERS).parse().ok();
-        let launching = SpawnReport::launching(SpawnId::mint(), "ws://127.0.0.1:9");
+        let launching = SpawnReport::launching(*id, "ws://127.0.0.1:9");
         SpawnReport { state: SpawnState::Ready, ready: Some(Duration::ZERO), owner, ..launching }
     };
     Ok(AgentReport {
@@ -60,17 +70,18 @@ fn report(node: usize, spawns: usize) -> anyhow::Result<AgentReport> {
         accepted: 0,
         agreement: None,
         changes: Vec::new(),
-        heartbeat: Some(Heartbeat::new(description, (0..spawns).map(ready).collect())),
+        heartbeat: Some(Heartbeat::new(description, ids.iter().enumerate().map(ready).collect())),
     })
 }
 
-async fn fill(registry: &Registry, nodes: usize, spawns: usize) -> anyhow::Result<()> {
+/// Every node reports, some at once.
+async fn fill(registry: &Registry, nodes: &[Vec<SpawnId>]) -> anyhow::Result<()> {
     let mut under_way = JoinSet::new();
-    for node in 0..nodes {
+    for (node, ids) in nodes.iter().enumerate() {
         if under_way.len() == AT_ONCE {
             under_way.join_next().await.context("one")???;
         }
-        let (registry, report) = (registry.clone(), report(node, spawns)?);
+        let (registry, report) = (registry.clone(), report(node, ids)?);
         under_way.spawn(async move {
             let orders = registry.report(&report).await?;
             ensure!(!orders.superseded && !orders.unknown, "{orders:?}");
@@ -105,6 +116,44 @@ async fn long_steps(redis: &RedisServer) -> anyhow::Result<String> {
     })
 }
 
+/// Slots that are asked for, one after the other.
+async fn reserves(
+    when: &str,
+    registry: &Registry,
+    nodes: usize,
+    table: &mut Table,
+    redis: &RedisServer,
+) -> anyhow::Result<()> {
+    let (mut times, mut found) = (Sample::default(), 0);
+    for _ in 0..RESERVES {
+        let request = Reserve {
+            spawn: SpawnId::mint(),
+            demand: Demand { renderer: RendererType::Csr, pool: None, labels: BTreeMap::new() },
+            placement: Placement::Spread,
+            avoid: Vec::new(),
+            place: None,
+            number: None,
+            probed: false,
+            owner: None,
+            most: None,
+        };
+        let began = Instant::now();
+        let reserved = registry.reserve(&request).await?;
+        times.add(began.elapsed());
+        if let Reserved::Slot(slot) = reserved {
+            found += 1;
+            registry.release(&slot.node, request.spawn).await?;
+        }
+    }
+    table.row(
+        format!("reserves among {nodes} nodes when {when}"),
+        format!("p50 {}, the longest {}", ms(times.quantile(0.5)), ms(times.quantile(1.0))),
+        format!("{found} of {RESERVES} got a slot"),
+        long_steps(redis).await?,
+    );
+    Ok(())
+}
+
 async fn listed(registry: &Registry, filter: &SpawnFilter) -> anyhow::Result<(Duration, usize)> {
     let began = Instant::now();
     let page = registry.spawns(filter).await?;
@@ -117,17 +166,34 @@ pub(crate) async fn measure((nodes, spawns): (usize, usize), table: &mut Table) 
     let registry = Registry::open(&redis.url(), "million", Timing::FARM)?;
     redis.says(&format!("CONFIG SET slowlog-log-slower-than {}", LONG.as_micros())).await;
     let began = Instant::now();
-    fill(&registry, nodes, spawns).await?;
+    let ids: Vec<Vec<SpawnId>> = (0..nodes).map(|_| (0..spawns).map(|_| SpawnId::mint()).collect()).collect();
+    fill(&registry, &ids).await?;
     let memory = redis.says("INFO memory").await.context("an answer of Redis")?;
     let memory =
         memory.lines().find_map(|line| line.strip_prefix("used_memory_human:")).unwrap_or("?").to_owned();
     table.row(
-        format!("{nodes} nodes with {spawns} spawns each, listed once"),
+        format!("{nodes} nodes with {spawns} spawns each, listed to an empty Redis"),
         ms(began.elapsed()),
         format!("Redis has {memory}"),
         long_steps(&redis).await?,
     );
     lists(&registry, nodes, spawns, table, &redis).await?;
+    let began = Instant::now();
+    fill(&registry, &ids[..nodes / TAKEN_OVER]).await?;
+    table.row(
+        format!("{} nodes have a new agent, which lists the same spawns", nodes / TAKEN_OVER),
+        ms(began.elapsed()),
+        "-",
+        long_steps(&redis).await?,
+    );
+    reserves("all nodes report", &registry, nodes, table, &redis).await?;
+    // Silence counts from when it is judged, and each sweep notes it of a few nodes only.
+    let silent = Instant::now();
+    while silent.elapsed() < Timing::FARM.stale * 2 {
+        registry.sweep().await?;
+        sleep(Duration::from_millis(500)).await;
+    }
+    reserves("all nodes have just fallen silent", &registry, nodes, table, &redis).await?;
     let all = nodes * spawns;
     let began = Instant::now();
     let (mut steps, mut longest) = (0, Sample::default());

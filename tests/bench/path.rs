@@ -8,8 +8,10 @@ use hatchery_tests::binaries::binaries;
 use hatchery_tests::{AgentPlan, Farm};
 use tokio::time::Instant;
 
+use crate::fleet::Spent;
 use crate::floor::Floor;
 use crate::keep_alive::KeepAlive;
+use crate::processor::Processor;
 use crate::table::{Sample, Table, ms};
 
 /// Alternations, one at a time.
@@ -137,6 +139,11 @@ async fn crowds(floor: &Floor, path: &Path, farm: &Farm, table: &mut Table) -> a
 /// Spawn, ready, stop, again and again by a few workers.
 async fn under_load(floor: &Floor, path: &Path, farm: &Farm, table: &mut Table) -> anyhow::Result<()> {
     let (mut bare, mut whole) = (Duration::ZERO, Duration::ZERO);
+    let roles = [("front door", farm.doors[0].role.pid()), ("Redis", farm.redis.pid().context("it runs")?)];
+    let agents = farm.agents.iter().map(|agent| ("agent", agent.role.pid()));
+    let processes: Vec<(&str, u32)> = roles.into_iter().chain(agents).collect();
+    let look = || Processor::of(processes.iter().copied());
+    let (mut processor, mut scripts) = (Processor::default(), 0);
     for _ in 0..STRETCHES {
         let began = Instant::now();
         try_join_all((0..WORKERS).map(|_| async {
@@ -147,6 +154,7 @@ async fn under_load(floor: &Floor, path: &Path, farm: &Farm, table: &mut Table) 
         }))
         .await?;
         bare += began.elapsed();
+        let (before, asked) = (look()?, Spent::read(&farm.redis).await?);
         let began = Instant::now();
         try_join_all((0..WORKERS).map(|_| async {
             for _ in 0..STRETCH / WORKERS {
@@ -158,9 +166,19 @@ async fn under_load(floor: &Floor, path: &Path, farm: &Farm, table: &mut Table) 
         .await?;
         settle(farm).await;
         whole += began.elapsed();
+        processor.add(&before, &look()?);
+        scripts += Spent::read(&farm.redis).await?.calls - asked.calls;
     }
-    #[expect(clippy::cast_precision_loss, reason = "a few thousand")]
-    let count = (STRETCH / WORKERS * WORKERS * STRETCHES) as f64;
+    let count = u32::try_from(STRETCH / WORKERS * WORKERS * STRETCHES)?;
+    let what = format!("processor time of one spawn and its stop, {WORKERS} at work");
+    processor.rows(&what, count, table);
+    let count = f64::from(count);
+    table.row(
+        format!("scripts in Redis of one spawn and its stop, {WORKERS} at work, heartbeats included"),
+        format!("{:.1}", f64::from(u32::try_from(scripts)?) / count),
+        "",
+        "",
+    );
     let (bare, whole) = (count / bare.as_secs_f64(), count / whole.as_secs_f64());
     table.row(
         format!("spawned and stopped per second, {WORKERS} at work"),

@@ -1,7 +1,8 @@
-//! Spawners to compare with, in front of the same stand-in: one as the vendor's tutorial builds it (`tutorial.mjs`, Node.js), and the launcher of
-//! wslink (`pip install wslink`). Where one is not installed it is left out, which is said.
+//! Spawners to compare with, in front of the same stand-in: one as the vendor's tutorial builds it (`tutorial.mjs`, for Node.js and Express), and
+//! the launcher of wslink (`pip install wslink`). Where one is not installed it is left out, which is said.
 //!
-//! `HATCHERY_WSLINK_PYTHON` names a Python that has wslink; else `python3` is asked.
+//! `HATCHERY_EXPRESS` names the directory in which `npm install express` ran; else the working directory is taken. `HATCHERY_WSLINK_PYTHON`
+//! names a Python that has wslink; else `python3` is asked.
 
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -47,7 +48,7 @@ impl Spawner {
                 let path = ("/spawn", r#"{"rendererType":"csr"}"#, "/endpoints/ws");
                 all.push(Self::start("the tutorial's spawner", command, TUTORIAL, path, farm, delay).await?);
             }
-            None => skipped("the tutorial's spawner", "there is no node"),
+            None => skipped("the tutorial's spawner", "no Node.js has Express (HATCHERY_EXPRESS)"),
         }
         match wslink(farm)? {
             Some(command) => {
@@ -120,11 +121,14 @@ impl Drop for Spawner {
 }
 
 fn tutorial(farm: &Farm) -> Option<Command> {
-    has("node", &["--version"]).then(|| {
+    let modules = std::env::var("HATCHERY_EXPRESS").unwrap_or_else(|_| ".".to_owned());
+    let modules = Path::new(&modules).canonicalize().ok()?;
+    let finds = "require('node:module').createRequire(process.argv[1] + '/').resolve('express')";
+    has("node", &["-e", finds, modules.to_str()?]).then(|| {
         let mut command = Command::new("node");
         command.arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("bench/tutorial.mjs"));
         command.args([TUTORIAL.0, TUTORIAL.1, COUNT].map(|port| port.to_string()));
-        command.arg(&binaries().simulator).arg(farm.mark().join("license"));
+        command.arg(&binaries().simulator).arg(farm.mark().join("license")).arg(modules);
         command
     })
 }

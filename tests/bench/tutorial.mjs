@@ -1,11 +1,12 @@
-// A spawner as the vendor's tutorial "Build a streaming service" builds it, with Node's own http in place of Express: POST /spawn starts a
-// server on the next free port and answers when that has reported `ready` to POST /liveliness/ID?liveliness=ready.
-// node tutorial.mjs PORT FIRST_SERVER_PORT SERVER_PORTS EXECUTABLE LICENSE_FILE
+// A spawner as the vendor's tutorial "Build a streaming service" builds it: POST /spawn starts a server on the next free port and answers
+// when that has reported `ready` to POST /liveliness/ID?liveliness=ready. Below EXPRESS stands node_modules with Express.
+// node tutorial.mjs PORT FIRST_SERVER_PORT SERVER_PORTS EXECUTABLE LICENSE_FILE EXPRESS
 import { spawn } from 'node:child_process';
 import { randomUUID } from 'node:crypto';
-import http from 'node:http';
+import { createRequire } from 'node:module';
 
-const [port, first, count, executable, license] = process.argv.slice(2);
+const [port, first, count, executable, license, modules] = process.argv.slice(2);
+const express = createRequire(`${modules}/`)('express');
 const free = [];
 const servers = new Map();
 let next = Number(first);
@@ -36,17 +37,14 @@ function alive(id, what) {
 }
 
 function answer(response, status, body) {
-  response.writeHead(status, { 'content-type': 'application/json' }).end(JSON.stringify(body));
+  response.status(status).json(body);
 }
 
-http.createServer((request, response) => {
-  const url = new URL(request.url, 'http://localhost');
-  let body = '';
-  request.on('data', (chunk) => { body += chunk; });
-  request.on('end', () => {
-    if (url.pathname === '/spawn') return start(JSON.parse(body).rendererType ?? 'csr', response);
-    const [, , id] = url.pathname.split('/');
-    alive(id, url.searchParams.get('liveliness'));
-    response.writeHead(200).end();
-  });
-}).listen(Number(port), '127.0.0.1');
+const app = express();
+app.use(express.json());
+app.post('/spawn', (request, response) => start(request.body.rendererType ?? 'csr', response));
+app.post('/liveliness/:id', (request, response) => {
+  alive(request.params.id, request.query.liveliness);
+  response.status(200).end();
+});
+app.listen(Number(port), '127.0.0.1');

@@ -88,6 +88,11 @@ impl RedisServer {
         SocketAddr::from(([127, 0, 0, 1], self.port))
     }
 
+    /// Its process, while it runs.
+    pub fn pid(&self) -> Option<u32> {
+        self.child.as_ref().map(Child::id)
+    }
+
     /// Sends it a signal, if it runs.
     pub fn signal(&self, signal: Signal) {
         if let Some(child) = &self.child {

@@ -13,6 +13,7 @@
 //! Failure: without free file descriptors one connection is evicted, and accepting goes on after a pause.
 
 mod activity;
+mod backlog;
 mod eviction;
 mod forwarded;
 mod limit;
@@ -56,6 +57,7 @@ use eviction::ConnectionState;
 use shared_socket::SharedSocket;
 use timeouts::{FIRST_BYTE_TIMEOUT, TimedStream};
 
+pub(crate) use backlog::bind;
 pub(crate) use limit::allow;
 pub(crate) use peer::{Certified, Peer, ShownByRelay};
 pub(crate) use places::{ConnectionPlace, Places};

@@ -18,6 +18,11 @@ const CONNECTIONS: usize = 500;
 const ROUND: Duration = Duration::from_secs(1);
 /// How long a fleet may take to be right again.
 const LIMIT: Duration = Duration::from_secs(120);
+/// Nodes begin so long after each other, and later for each spawn that they bring.
+const BEGINS: Duration = Duration::from_millis(1);
+const BEGINS_SPAWN: Duration = Duration::from_micros(60);
+/// Between two looks at a fleet that is to be right again; of a large one a look takes long itself.
+const LOOKS: Duration = Duration::from_millis(20);
 
 /// See the module's documentation.
 pub(super) struct Fleet {
@@ -66,12 +71,12 @@ impl Fleet {
         };
         for n in 0..nodes {
             fleet.start_node(n)?;
+            let agent = &fleet.agents[&Self::name(n)?];
+            for _ in 0..spawns {
+                anyhow::ensure!(agent.spawn(SpawnId::mint()), "it has room");
+            }
             // They do not all begin at one moment.
-            sleep(Duration::from_millis(1)).await;
-        }
-        fleet.converges().await?;
-        while fleet.running() < nodes * spawns {
-            fleet.reserve(true).await?;
+            sleep(BEGINS + BEGINS_SPAWN * u32::try_from(spawns)?).await;
         }
         fleet.converges().await?;
         Ok(fleet)
@@ -162,7 +167,9 @@ impl Fleet {
         let nodes: Vec<NodeId> = self.agents.keys().cloned().collect();
         loop {
             // While it is away, it has nothing.
+            let asked = Instant::now();
             let (up, used) = self.known().await.unwrap_or_default();
+            let looked = asked.elapsed();
             let is_right = up == self.agents.len() && used == self.running();
             if is_right {
                 let took = began.elapsed();
@@ -171,7 +178,7 @@ impl Fleet {
                 }
             }
             anyhow::ensure!(began.elapsed() < LIMIT, "{up} nodes, {used} slots");
-            sleep(Duration::from_millis(20)).await;
+            sleep(LOOKS.max(looked * 4)).await;
         }
     }
 }

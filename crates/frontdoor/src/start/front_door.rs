@@ -84,11 +84,11 @@ impl FrontDoor {
             client.warn_without_role();
         }
         let tls = config.tls.clone();
-        let public = bind("--listen", config.listen).await?;
-        let admin = bind("--admin-listen", config.admin_listen).await?;
+        let public = bind("--listen", config.listen)?;
+        let admin = bind("--admin-listen", config.admin_listen)?;
         let (http_addr, admin_addr) = (public.1, admin.1);
         let hoops_listener = match &config.hoops {
-            Some(hoops) => Some(bind("--hoops-listen", hoops.listen).await?),
+            Some(hoops) => Some(bind("--hoops-listen", hoops.listen)?),
             None => None,
         };
         let hoops_addr = hoops_listener.as_ref().map(|(_, address)| *address);
@@ -139,9 +139,9 @@ impl FrontDoor {
     }
 }
 
-async fn bind(flag: &'static str, address: SocketAddr) -> Result<(TcpListener, SocketAddr), StartError> {
+fn bind(flag: &'static str, address: SocketAddr) -> Result<(TcpListener, SocketAddr), StartError> {
     let wrong = |source| StartError::Bind { flag, address, source };
-    let listener = TcpListener::bind(address).await.map_err(wrong)?;
+    let listener = listen::bind(address).map_err(wrong)?;
     let bound = listener.local_addr().map_err(wrong)?;
     Ok((listener, bound))
 }

@@ -38,158 +38,138 @@ macro_rules! part {
     };
 }
 
-macro_rules! script {
-    ($($part:tt),+) => {
-        Script::new(concat!($(part!($part)),+))
+/// Makes [`Scripts`] of the parts of each, in their order.
+macro_rules! scripts {
+    ($($name:ident: ($($part:tt),+);)+) => {
+        #[derive(Debug)]
+        pub(super) struct Scripts {
+            $(pub(super) $name: Script,)+
+        }
+
+        impl Scripts {
+            pub(super) fn new() -> Self {
+                Self { $($name: Script::new(concat!($(part!($part)),+)),)+ }
+            }
+        }
+
+        /// The name and the text of each.
+        #[cfg(test)]
+        const TEXTS: &[(&str, &str)] = &[$((stringify!($name), concat!($(part!($part)),+)),)+];
     };
 }
 
-#[derive(Debug)]
-pub(super) struct Scripts {
-    pub(super) reserve: Script,
-    pub(super) forecast: Script,
-    pub(super) assess: Script,
-    pub(super) release: Script,
-    pub(super) release_by_id: Script,
-    pub(super) abandon: Script,
-    pub(super) keep_places: Script,
-    pub(super) leave_line: Script,
-    pub(super) line: Script,
-    pub(super) changes: Script,
-    pub(super) report: Script,
-    pub(super) keepalive: Script,
-    pub(super) keepalive_with_node: Script,
-    pub(super) keepalive_with_spawn: Script,
-    pub(super) sweep: Script,
-    pub(super) set_eligibility: Script,
-    pub(super) restore_order: Script,
-    pub(super) forget: Script,
-    pub(super) check: Script,
-    pub(super) incarnation: Script,
-    pub(super) renew: Script,
-    pub(super) claim: Script,
-    pub(super) settle: Script,
-    pub(super) locate: Script,
-    pub(super) permit: Script,
-    pub(super) learn: Script,
-    pub(super) delivery: Script,
-    pub(super) audit: Script,
-    pub(super) count: Script,
+scripts! {
+    reserve: (
+        "core",
+        (is_fresh: "identity", "fresh"),
+        (leave: "leave"),
+        (wake_line: events, "wake_line"),
+        (write_health: "health"),
+        health,
+        (is_kept: "judge"),
+        "indexes",
+        "slots",
+        (enrol: "nodes"),
+        "late",
+        (call_stale: events, "nodes", "silence"),
+        (expire_beats: events, "nodes", "silence"),
+        "demand",
+        (is_over_quota: "quota"),
+        (is_overtaking: "overtaking"),
+        "choice",
+        (due_probe: "probe"),
+        (mended: "mended"),
+        "chosen",
+        (shortage: "shortage"),
+        "reserve"
+    );
+    forecast: (
+        "core",
+        "fresh",
+        "leave",
+        nodes,
+        "demand",
+        "quota",
+        "overtaking",
+        "choice",
+        "probe",
+        "mended",
+        "chosen",
+        "shortage",
+        "forecast"
+    );
+    assess: ("core", nodes, "assess");
+    release: ("core", events, health, "indexes", "slots", "freed", "release");
+    release_by_id: ("core", nodes, "release_by_id");
+    abandon: ("core", "identity", "abandon");
+    keep_places: ("core", "identity", "keep_places");
+    leave_line: ("core", "identity", events, "leave", "leave_line");
+    line: ("core", "identity", "judge", "line");
+    changes: (
+        "core",
+        (mend_streams: "floor", "streams"),
+        "events",
+        (settle: (wake: "wake"), "wake_line", health, "indexes", "slots", "freed"),
+        (place: health, "indexes"),
+        "slots",
+        "tally",
+        "records",
+        (note_ended: "weight"),
+        (tally_end: health, "indexes", (ended_early: "health", "nodes", "rfc3339", "outcomes"), "tally_end"),
+        (is_failing: "health"),
+        (is_object: "json"),
+        (introduced: "rfc3339", "introduced"),
+        (repair_record: "repair_record"),
+        "changes",
+        "apply",
+        "applied"
+    );
+    report: (
+        "core", nodes, "floor", (repair_streams: "streams"), "order", "rfc3339", "outcomes", records, "unseen", "repair_indexes",
+        "repair_record", "pings", "json", "introduced", "report", "apply", "reconcile"
+    );
+    keepalive: (
+        "lean",
+        "keepalive",
+        (supply_changed: "handicap", "supply"),
+        (bring_pings: "pings", "bring_pings"),
+        "alive"
+    );
+    keepalive_with_node: (
+        "lean",
+        "handicap",
+        "keepalive",
+        "node_check",
+        (supply_changed: "supply"),
+        (bring_pings: "pings", "bring_pings"),
+        "alive"
+    );
+    keepalive_with_spawn: (
+        "lean",
+        "keepalive",
+        "spawn_check",
+        (supply_changed: "handicap", "supply"),
+        (bring_pings: "pings", "bring_pings"),
+        "alive"
+    );
+    sweep: (
+        "core", nodes, "floor", (repair_streams: "streams"), "leave", "rfc3339", "outcomes", records, "unseen", "ended", "sweep"
+    );
+    set_eligibility: ("core", nodes, "order", "set_eligibility");
+    restore_order: ("core", nodes, "order", "restore_order");
+    forget: ("core", nodes, "rfc3339", "outcomes", records, "unseen", "forget");
+    check: ("core", "identity", "check");
+    incarnation: ("core", "identity", "incarnation");
+    renew: ("core", "identity", (repair_streams: "floor", "streams"), "renew");
+    claim: ("core", "identity", "claim");
+    settle: ("core", "identity", events, "settle");
+    locate: ("locate");
+    permit: ("core", "identity", "permit");
+    learn: ("core", nodes, "rfc3339", "outcomes", "learn");
+    delivery: ("core", "identity", "delivery");
+    audit: ("core", "identity", events, "audit");
+    count: ("core", "identity", events, "tally", "count");
 }
 
-impl Scripts {
-    pub(super) fn new() -> Self {
-        Self {
-            reserve: script!(
-                "core",
-                (is_fresh: "identity", "fresh"),
-                (leave: "leave"),
-                (wake_line: events, "wake_line"),
-                (write_health: "health"),
-                health,
-                (is_kept: "judge"),
-                "indexes",
-                "slots",
-                (enrol: "nodes"),
-                "late",
-                (call_stale: events, "nodes", "silence"),
-                (expire_beats: events, "nodes", "silence"),
-                "demand",
-                (is_over_quota: "quota"),
-                (is_overtaking: "overtaking"),
-                "choice",
-                (due_probe: "probe"),
-                (mended: "mended"),
-                "chosen",
-                (shortage: "shortage"),
-                "reserve"
-            ),
-            forecast: script!(
-                "core",
-                "fresh",
-                "leave",
-                nodes,
-                "demand",
-                "quota",
-                "overtaking",
-                "choice",
-                "probe",
-                "mended",
-                "chosen",
-                "shortage",
-                "forecast"
-            ),
-            assess: script!("core", nodes, "assess"),
-            release: script!("core", events, health, "indexes", "slots", "freed", "release"),
-            release_by_id: script!("core", nodes, "release_by_id"),
-            abandon: script!("core", "identity", "abandon"),
-            keep_places: script!("core", "identity", "keep_places"),
-            leave_line: script!("core", "identity", events, "leave", "leave_line"),
-            line: script!("core", "identity", "judge", "line"),
-            changes: script!(
-                "core",
-                (mend_streams: "floor", "streams"),
-                "events",
-                (settle: (wake: "wake"), "wake_line", health, "indexes", "slots", "freed"),
-                (place: health, "indexes"),
-                "slots",
-                "tally",
-                "records",
-                (note_ended: "weight"),
-                (tally_end: health, "indexes", (ended_early: "health", "nodes", "rfc3339", "outcomes"), "tally_end"),
-                (is_failing: "health"),
-                (is_object: "json"),
-                (introduced: "rfc3339", "introduced"),
-                (repair_record: "repair_record"),
-                "changes",
-                "apply",
-                "applied"
-            ),
-            report: script!(
-                "core", nodes, "floor", (repair_streams: "streams"), "order", "rfc3339", "outcomes", records, "unseen", "repair_indexes",
-                "repair_record", "pings", "json", "introduced", "report", "apply", "reconcile"
-            ),
-            keepalive: script!(
-                "lean",
-                "keepalive",
-                (supply_changed: "handicap", "supply"),
-                (bring_pings: "pings", "bring_pings"),
-                "alive"
-            ),
-            keepalive_with_node: script!(
-                "lean",
-                "handicap",
-                "keepalive",
-                "node_check",
-                (supply_changed: "supply"),
-                (bring_pings: "pings", "bring_pings"),
-                "alive"
-            ),
-            keepalive_with_spawn: script!(
-                "lean",
-                "keepalive",
-                "spawn_check",
-                (supply_changed: "handicap", "supply"),
-                (bring_pings: "pings", "bring_pings"),
-                "alive"
-            ),
-            sweep: script!(
-                "core", nodes, "floor", (repair_streams: "streams"), "leave", "rfc3339", "outcomes", records, "unseen", "ended", "sweep"
-            ),
-            set_eligibility: script!("core", nodes, "order", "set_eligibility"),
-            restore_order: script!("core", nodes, "order", "restore_order"),
-            forget: script!("core", nodes, "rfc3339", "outcomes", records, "unseen", "forget"),
-            check: script!("core", "identity", "check"),
-            incarnation: script!("core", "identity", "incarnation"),
-            renew: script!("core", "identity", (repair_streams: "floor", "streams"), "renew"),
-            claim: script!("core", "identity", "claim"),
-            settle: script!("core", "identity", events, "settle"),
-            locate: script!("locate"),
-            permit: script!("core", "identity", "permit"),
-            learn: script!("core", nodes, "rfc3339", "outcomes", "learn"),
-            delivery: script!("core", "identity", "delivery"),
-            audit: script!("core", "identity", events, "audit"),
-            count: script!("core", "identity", events, "tally", "count"),
-        }
-    }
-}
+#[cfg(test)]
+mod tests;

@@ -4,6 +4,7 @@
 #![expect(clippy::unwrap_used, reason = "a panic is how a test fails, helpers included")]
 
 mod bounded;
+mod crowded;
 mod deliveries;
 mod differential;
 mod events;

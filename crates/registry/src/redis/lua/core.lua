@@ -72,9 +72,9 @@ end
 -- Whether a call has failed that was made by pcall.
 local function is_error(answer) return type(answer) == 'table' and answer.err ~= nil end
 
--- The registry's identity, where a script has read or given one; the last number that this run has given to an event; and whether it has
--- added an event before.
-local incarnation, last_seq, has_published
+-- The registry's identity, where a script has read or given one; the last number that this run has given to an event, also as text; and
+-- whether it has added an event before.
+local incarnation, last_seq, seq_text, has_published
 local EVENTS, WAKEUPS = P .. ':events', P .. ':nudges'
 
 -- Numbers are taken from the clock, in microseconds. The clock may have been set back since, so a number may be ahead of
@@ -84,6 +84,6 @@ local function is_sound(seq) return seq <= now_us + MAX_AHEAD end
 
 -- Every script that may have taken a sequence number ends with this.
 local function done(answer)
-  if last_seq then call('SET', P .. ':seq', int(last_seq)) end
+  if last_seq then call('SET', P .. ':seq', seq_text) end
   return answer
 end

@@ -1,7 +1,8 @@
 -- Sequence numbers and events.
 
 -- Sequence numbers rise with every event and, being taken from the clock, go on rising after a wipe. Streams refuse a
--- number that is not higher than their last one, so a lost seq is found again in them.
+-- number that is not higher than their last one, so a lost seq is found again in them. Returns the next one as text: to write a number
+-- costs as much as a command.
 local function next_seq()
   if not last_seq then
     last_seq = count_of(call('GET', P .. ':seq')) or mend_streams('last number')
@@ -11,7 +12,8 @@ local function next_seq()
     end
   end
   last_seq = math.max(last_seq + 1, now_us)
-  return last_seq
+  seq_text = int(last_seq)
+  return seq_text
 end
 
 -- Whether this answer means that a stream takes no further number, or is no stream.
@@ -36,7 +38,7 @@ local function trim()
     length = 0
   end
   if length == 0 then
-    call('SET', P .. ':floor', int(next_seq()))
+    call('SET', P .. ':floor', next_seq())
   elseif length > EVENTS_COUNT + EVENTS_COUNT / 64 then
     call('XTRIM', EVENTS, 'MAXLEN', EVENTS_COUNT)
     mend_streams('set floor')
@@ -49,28 +51,32 @@ end
 local function add_event(...)
   if not has_published then trim() end
   local seq = next_seq()
-  local added = redis.pcall('XADD', EVENTS, int(seq) .. '-0', ...)
-  if type(added) ~= 'table' then return int(seq) end
+  local added = redis.pcall('XADD', EVENTS, seq .. '-0', ...)
+  if type(added) ~= 'table' then return seq end
   if is_damage(added) then
-    mend_streams('recover', EVENTS, seq)
+    mend_streams('recover', EVENTS, last_seq)
     if not has_published then trim() end
     seq = next_seq()
   end
   -- Any other error is raised by this second try.
-  call('XADD', EVENTS, int(seq) .. '-0', ...)
-  return int(seq)
+  call('XADD', EVENTS, seq .. '-0', ...)
+  return seq
 end
 
-local function publish(at, kind, node, spawn, data)
+-- Publishes an event. at: when it was, as text.
+local function publish_at(at, kind, node, spawn, data)
   if READ_AS[kind] then
-    return add_event('k', READ_AS[kind], 'x', kind, 't', int(at), 'n', node, 's', spawn, 'd', data)
+    return add_event('k', READ_AS[kind], 'x', kind, 't', at, 'n', node, 's', spawn, 'd', data)
   end
-  return add_event('k', kind, 't', int(at), 'n', node, 's', spawn, 'd', data)
+  return add_event('k', kind, 't', at, 'n', node, 's', spawn, 'd', data)
 end
+
+local function publish(at, ...) return publish_at(int(at), ...) end
 
 -- Publishes an event of a spawn and writes fields of its record. A record keeps its first hundred events. Returns the seq.
 local function publish_spawn(at, kind, node, spawn, data, events, ...)
-  local seq = publish(at, kind, node, spawn, data)
+  at = int(at)
+  local seq = publish_at(at, kind, node, spawn, data)
   if READ_AS[kind] then
     data = '{"x":"' .. kind .. '"' .. (data == '{}' and '}' or ',' .. string.sub(data, 2))
     kind = READ_AS[kind]
@@ -78,7 +84,7 @@ local function publish_spawn(at, kind, node, spawn, data, events, ...)
   local record, count = P .. ':spawn:' .. spawn, (tonumber(events) or 0) + 1
   if count <= 100 then
     call('HSET', record, 'events', count, 'e' .. count,
-      seq .. '|' .. int(at) .. '|' .. kind .. '|' .. node .. '|' .. data, ...)
+      seq .. '|' .. at .. '|' .. kind .. '|' .. node .. '|' .. data, ...)
   else
     call('HSET', record, ...)
   end

@@ -4,7 +4,7 @@
 --   the answer's own words come '' and the suitable kinds whose free slots are promised to callers in line.
 local answer = { 'slot', node, standing }
 if not node then
-  expire_beats(256)
+  expire_some()
   answer = shortage()
 end
 answer[#answer + 1] = ''

@@ -39,6 +39,6 @@ local function repair_indexes(node, owners)
   end
   for spawn in pairs(lost) do
     local first = call('HGET', P .. ':spawn:' .. spawn, 'e1')
-    index_spawn(node, spawn, owners[spawn], first and string.match(first, '^%d+') or int(next_seq()))
+    index_spawn(node, spawn, owners[spawn], first and string.match(first, '^%d+') or next_seq())
   end
 end

@@ -121,7 +121,7 @@ local function repair_farm(kind, kind_json)
   repair_streams()
   if call('HGET', P .. ':kinds', kind) ~= kind_json or call('EXISTS', P .. ':kindver') == 0 then
     call('HSET', P .. ':kinds', kind, kind_json)
-    call('SET', P .. ':kindver', int(next_seq()))
+    call('SET', P .. ':kindver', next_seq())
   end
   set_floor()
 end

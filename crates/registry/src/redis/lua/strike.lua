@@ -13,6 +13,6 @@ local function strike(node)
   end
   if left == 0 then
     call('HDEL', P .. ':kinds', kind)
-    call('SET', P .. ':kindver', int(next_seq()))
+    call('SET', P .. ':kindver', next_seq())
   end
 end
