@@ -62,9 +62,9 @@ async fn look(farm: &Arc<Farm>) -> Option<String> {
         }
     }
     let living: BTreeSet<String> = all.values().flatten().cloned().collect();
-    for view in farm.views.iter().map(|view| view.living()) {
+    for (number, view) in farm.views.iter().map(|view| view.living()).enumerate() {
         if view != living {
-            return Some(format!("a subscriber knows of {view:?}, and what lives is {living:?}"));
+            return Some(format!("subscriber {number} knows of {view:?}, and what lives is {living:?}"));
         }
     }
     for (id, answered) in wanted {

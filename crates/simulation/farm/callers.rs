@@ -8,7 +8,7 @@ use tokio::time::{Instant, sleep, timeout};
 
 use crate::ended_calls::{self, CALL};
 use crate::farm::{DOORS, Farm, NODES};
-use crate::http::{Answer, request};
+use crate::http::{Answer, Outcome, request, request_until};
 use crate::keys::KEY;
 use crate::network::{Host, Process};
 
@@ -88,31 +88,35 @@ impl Caller {
                 Some(key) => json!({ "waitSeconds": self.wait, "tags": { KEY: key } }),
                 None => json!({ "waitSeconds": self.wait, "tags": { CALL: tag } }),
             };
-            let call =
-                request((&farm.network, &client), self.door, ("POST", "/spawn"), self.key.as_deref(), &body);
-            let timeout_after = self.hangs_up.unwrap_or(TIMEOUT);
-            let answer = timeout(timeout_after, call).await;
-            match answer {
-                Ok(Some(answer)) if answer.status == 200 => {
+            let hangs_up = self.hangs_up.unwrap_or(TIMEOUT);
+            let call = (self.key.as_deref(), &body);
+            let outcome =
+                request_until((&farm.network, &client), self.door, ("POST", "/spawn"), call, hangs_up).await;
+            match outcome {
+                Outcome::Answered(answer) if answer.status == 200 => {
                     self.use_spawn(&farm, &client, &answer).await;
                     return;
                 }
-                Ok(Some(answer)) => {
-                    ended_calls::ended(&farm, tag, began, self.door);
+                Outcome::Answered(answer) => {
+                    ended_calls::ended(&farm, tag, (began, Instant::now()), self.door);
                     farm.steps.note(format_args!("caller {number} gets {} {}", answer.status, answer.code()));
                     if answer.status == 500 {
                         farm.steps
                             .violate(&format!("caller {number} got an internal error: {}", answer.body));
                     }
                 }
-                Ok(None) => farm.steps.note(format_args!("caller {number} loses its connection")),
-                Err(_) if self.hangs_up.is_some() => {
-                    ended_calls::ended(&farm, tag, began, self.door);
-                    farm.steps.note(format_args!("caller {number} hangs up"));
+                Outcome::Broken => farm.steps.note(format_args!("caller {number} loses its connection")),
+                Outcome::HungUp => {
+                    ended_calls::ended(&farm, tag, (began, began + hangs_up), self.door);
+                    farm.steps.note(format_args!("caller {number} has hung up"));
                     return;
                 }
-                Err(_) => {
-                    farm.steps.note(format_args!("caller {number} gives up"));
+                // The front door had done its part; no viewer comes.
+                Outcome::TooLate(answer) => {
+                    farm.steps.note(format_args!("caller {number} has hung up under its answer"));
+                    if let Some(id) = answer.body["id"].as_str() {
+                        farm.promises.is_unwanted(id);
+                    }
                     return;
                 }
             }

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use model::{NodeId, SpawnId};
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep_until};
 
 use crate::callers::CALLERS;
 use crate::farm::{Farm, NODES};
@@ -46,13 +46,13 @@ impl Ended {
     }
 }
 
-/// The call with this tag, which began at `began`, has ended without a spawn.
-pub(crate) fn ended(farm: &Arc<Farm>, tag: String, began: Instant, door: Host) {
-    let call = Ended { began, at: Instant::now(), door };
+/// The call with this tag began and ended at these moments, without a spawn.
+pub(crate) fn ended(farm: &Arc<Farm>, tag: String, (began, at): (Instant, Instant), door: Host) {
+    let call = Ended { began, at, door };
     farm.ended_calls.ended.lock().unwrap_or_else(PoisonError::into_inner).insert(tag.clone(), call);
     let farm = Arc::clone(farm);
     tokio::spawn(async move {
-        sleep(LEFT).await;
+        sleep_until(at + LEFT).await;
         if !call.binds(&farm) {
             return;
         }

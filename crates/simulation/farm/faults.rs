@@ -8,12 +8,17 @@ use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use crate::callers::CALLERS;
 use crate::farm::{DOORS, Farm, NODES};
-use crate::network::Host;
+use crate::network::{Host, Network};
 use crate::registry_way::REGISTRY;
 use crate::trouble::Part;
 
 /// A cut that waits for a start waits no longer than this.
 const ARMED: Duration = Duration::from_secs(5);
+
+/// After a cut a packet takes this much longer at the most.
+const MAX_PAUSE: Duration = Duration::from_secs(1);
+/// And for so long.
+const RECOVERY: Duration = Duration::from_secs(3);
 
 /// One thing that goes wrong.
 #[derive(Debug, Clone, Copy)]
@@ -154,17 +159,27 @@ async fn suffer(farm: Arc<Farm>, fault: Fault) {
     farm.trouble.end(&parts);
 }
 
+/// Cuts a way for some time. What waited for its end arrives bit by bit, as senders try again ever more rarely.
+async fn cut(network: &Network, (from, to): (Host, Host), both: bool, lasts: Duration) {
+    network.cut(from, to, true);
+    if both {
+        network.cut(to, from, true);
+    }
+    sleep(lasts).await;
+    for (from, to) in [(from, to), (to, from)] {
+        network.slow(from, to, (lasts / 16).min(MAX_PAUSE));
+        network.cut(from, to, false);
+    }
+    sleep(RECOVERY).await;
+    network.slow(from, to, Duration::ZERO);
+    network.slow(to, from, Duration::ZERO);
+}
+
 async fn go_wrong(farm: &Arc<Farm>, fault: Fault) {
     let network = &farm.network;
     match fault {
         Fault::Cut { from, to, both, lasts } => {
-            network.cut(from, to, true);
-            if both {
-                network.cut(to, from, true);
-            }
-            sleep(lasts).await;
-            network.cut(from, to, false);
-            network.cut(to, from, false);
+            cut(network, (from, to), both, lasts).await;
         }
         Fault::CutAtStart { door, node, sends, both, lasts } => {
             let Some(machine) = farm.machine(node) else { return };
@@ -173,13 +188,7 @@ async fn go_wrong(farm: &Arc<Farm>, fault: Fault) {
             }
             let (from, to) = if sends { (door, node) } else { (node, door) };
             farm.steps.note(format_args!("the way from {from} to {to} is cut, both ways: {both}"));
-            network.cut(from, to, true);
-            if both {
-                network.cut(to, from, true);
-            }
-            sleep(lasts).await;
-            network.cut(from, to, false);
-            network.cut(to, from, false);
+            cut(network, (from, to), both, lasts).await;
         }
         Fault::Slow { from, to, by, lasts } => {
             network.slow(from, to, by);

@@ -78,10 +78,10 @@ async fn simulate(seed: u64, prints: bool, disks: std::path::PathBuf) -> Arc<Ste
     let (mut faulty, mut users) = (JoinSet::new(), JoinSet::new());
     tokio::spawn(events::watch(Arc::clone(&farm)));
     tokio::spawn(keys::watch(Arc::clone(&farm)));
-    for (number, view) in farm.views.iter().enumerate() {
+    for number in 0..farm.views.len() {
         let habit = if number == 0 { Habit::QUICK } else { Habit::random(&mut random) };
         let reader = fastrand::Rng::with_seed(random.u64(..));
-        tokio::spawn(subscriber::follow(Arc::clone(&farm), Arc::clone(view), habit, reader));
+        tokio::spawn(subscriber::follow(Arc::clone(&farm), number, habit, reader));
     }
     if random.u32(..3) == 0 {
         let stopper = fastrand::Rng::with_seed(random.u64(..));

@@ -1,7 +1,7 @@
 //! Subscribers of the live feed: they come and go, read quickly or slowly, begin anew on a connection, resume where they were, and keep a view.
 //! None of what the registry publishes may be missing or come twice, and every view ends as the registry's.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -18,6 +18,8 @@ use crate::network::Process;
 
 /// A subscriber hears something at least this often, or connects anew.
 const SILENCE: Duration = Duration::from_secs(35);
+/// It gives up a connection that does not take a message for so long.
+const SENDING: Duration = Duration::from_secs(10);
 /// Bytes under way to a subscriber, each way.
 const WINDOW: usize = 64 << 10;
 /// The same of one that reads slowly, so that what is sent waits for it at the front door.
@@ -62,10 +64,8 @@ struct State {
     last: Option<u64>,
     /// Spawns that live.
     living: BTreeSet<String>,
-    /// What it asked to resume from, of each subscription that was not answered yet, and when it asked.
-    asked: VecDeque<(Option<u64>, Instant)>,
-    /// When it asked for the subscription that it has.
-    began: Option<Instant>,
+    /// When it last subscribed.
+    asked: Option<Instant>,
 }
 
 impl View {
@@ -80,12 +80,14 @@ impl View {
 }
 
 /// Follows the spawns of a farm for as long as it lasts.
-pub(crate) async fn follow(farm: Arc<Farm>, view: Arc<View>, habit: Habit, mut random: fastrand::Rng) {
+pub(crate) async fn follow(farm: Arc<Farm>, number: usize, habit: Habit, mut random: fastrand::Rng) {
+    let Some(view) = farm.views.get(number).cloned() else { return };
     let client = Process::on(CALLERS);
     loop {
         let door = DOORS[random.usize(..DOORS.len())];
         let habit = if farm.settled.is_cancelled() { Habit::QUICK } else { habit };
-        let follower = Follower { farm: &farm, view: &view, habit };
+        let name = format!("subscriber {number}");
+        let follower = Follower { farm: &farm, view: &view, habit, name };
         // An error only means that it connects anew.
         let connected = follower.connected(&client, door, &mut random);
         match habit.stay {
@@ -100,6 +102,7 @@ struct Follower<'a> {
     farm: &'a Arc<Farm>,
     view: &'a View,
     habit: Habit,
+    name: String,
 }
 
 impl Follower<'_> {
@@ -116,7 +119,6 @@ impl Follower<'_> {
             Some(client_async("ws://localhost/v1/live", stream).await.ok()?.0)
         };
         let mut socket = timeout(SILENCE, opening).await.ok()??;
-        self.view.state().asked.clear();
         let since = self.view.state().last;
         self.subscribe(&mut socket, since).await?;
         loop {
@@ -141,8 +143,9 @@ impl Follower<'_> {
         if let Some(since) = since {
             subscribe["since"] = since.into();
         }
-        self.view.state().asked.push_back((since, Instant::now()));
-        socket.send(Message::text(subscribe.to_string())).await.ok()
+        self.view.state().asked = Some(Instant::now());
+        // It does not read meanwhile, and the front door may wait for it to read.
+        timeout(SENDING, socket.send(Message::text(subscribe.to_string()))).await.ok()?.ok()
     }
 
     fn take_in(&self, message: &Value) {
@@ -157,22 +160,17 @@ impl Follower<'_> {
 
     fn begins(&self, message: &Value, seq: u64) {
         let mut state = self.view.state();
-        // One that nobody asked for: the front door begins anew, because the registry is another one.
-        let asked = state.asked.pop_front();
-        state.began = Some(asked.map_or_else(Instant::now, |(_, at)| at));
         if let Value::Array(spawns) = &message["snapshot"] {
             state.living =
                 spawns.iter().filter_map(|spawn| spawn["id"].as_str().map(str::to_owned)).collect();
-            state.last = Some(seq);
-        } else if let Some((Some(since), _)) = asked {
-            // What came between the question and its answer comes again.
-            state.last = Some(since);
         }
+        // Without a snapshot it goes on after the event that it named, also with what came since the question.
+        state.last = Some(seq);
         let (count, has_snapshot) = (state.living.len(), message["snapshot"].is_array());
         drop(state);
         self.farm
             .steps
-            .note(format_args!("subscriber begins at {seq} with {count} spawns, snapshot {has_snapshot}"));
+            .note(format_args!("{} begins at {seq} with {count} spawns, snapshot {has_snapshot}", self.name));
     }
 
     fn happened(&self, message: &Value, seq: u64) {
@@ -188,17 +186,19 @@ impl Follower<'_> {
                 _ => state.living.insert(spawn.to_owned()),
             };
         }
-        let began = state.began;
+        let asked = state.asked;
         drop(state);
         if seq <= last {
-            farm.steps.violate(&format!("a subscriber gets event {seq} after {last}"));
+            farm.steps.violate(&format!("{} gets event {seq} {word} {spawn:?} after {last}", self.name));
         }
         // A slow reader may still get what a registry published that is gone: its numbers say nothing of those of today.
         let is_of_today =
-            self.habit.pause.is_zero() || began > farm.events.replaced().map(|at| at + REPLACED);
+            self.habit.pause.is_zero() || asked > farm.events.replaced().map(|at| at + REPLACED);
         if is_of_today && let Some(missed) = farm.events.between(true, last, seq) {
-            farm.steps
-                .violate(&format!("a subscriber gets event {seq} after {last}, and {missed} is missing"));
+            farm.steps.violate(&format!(
+                "{} gets event {seq} {word} after {last}, and {missed} is missing",
+                self.name
+            ));
         }
     }
 }
