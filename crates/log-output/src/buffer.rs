@@ -5,7 +5,9 @@
 
 use std::mem;
 use std::sync::PoisonError;
-use std::time::{Duration, Instant};
+use std::time::Duration;
+#[expect(clippy::disallowed_types, reason = "a log is flushed where there is no runtime")]
+use std::time::Instant;
 
 use crate::sync::{Condvar, Mutex, MutexGuard};
 
@@ -75,6 +77,7 @@ impl Buffer {
     }
 
     /// Waits until every line is written, for up to `limit`. Returns whether they are.
+    #[expect(clippy::disallowed_types, reason = "a log is flushed where there is no runtime")]
     pub(crate) fn flush_within(&self, limit: Duration) -> bool {
         let began = Instant::now();
         let mut state = self.state();

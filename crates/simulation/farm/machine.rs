@@ -216,6 +216,15 @@ impl Machine for AgentLife {
             server.id(),
             server.option("--sc-port").unwrap_or_default(),
         ));
+        let is_over =
+            |agent: Arc<SimulatedAgent>| server.id().parse().is_ok_and(|id| agent.must_not_start(id));
+        if machine.agent().is_some_and(is_over) {
+            machine.steps.violate(&format!(
+                "{} starts on {}, whose agent has acknowledged that it must not",
+                server.id(),
+                machine.host
+            ));
+        }
         let others = machine.running();
         machine.promises.started(machine.host, &server, &others);
         machine.state().servers.insert(pid, Arc::clone(&server));

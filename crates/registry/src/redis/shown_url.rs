@@ -7,8 +7,10 @@ pub(super) fn without_password(url: &str) -> String {
         None => url.to_owned(),
     };
     match (url.split_once("://"), url.rsplit_once('@')) {
-        (Some((scheme, _)), Some((_, host))) => format!("{scheme}://…@{host}"),
-        (None, Some((_, host))) => format!("…@{host}"),
+        (Some((scheme, _)), Some((_, host))) if has_only_ports(host) => format!("{scheme}://…@{host}"),
+        (None, Some((_, host))) if has_only_ports(host) => format!("…@{host}"),
+        (Some((scheme, _)), Some(_)) => format!("{scheme}://…"),
+        (None, Some(_)) => "…".to_owned(),
         (Some((scheme, rest)), None) if !has_only_ports(rest) => format!("{scheme}://…"),
         (None, None) if !has_only_ports(&url) => "…".to_owned(),
         (_, None) => url,
@@ -37,6 +39,7 @@ mod tests {
             ("redis://u:secret.10.0.0.5:6379", "redis://…"),
             ("redis://u:secret?h", "redis://…"),
             ("u:secret", "…"),
+            ("redis://u@h:secret", "redis://…"),
             ("redis-sentinel://h/m?sentinel-password=secret", "redis-sentinel://h/m?sentinel-password=…"),
             (
                 "redis-cluster://10.0.0.5:7000,[::1]:7001,[::1],c",
