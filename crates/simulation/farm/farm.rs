@@ -199,6 +199,13 @@ impl Farm {
             Ok(agent) => {
                 machine.set_agent(Some(Arc::new(agent)));
             }
+            // The one before has not ended yet: it is started again once that one has ended.
+            Err(why) if why.starts_with("Taken") => {
+                life.end();
+                process.over.cancel();
+                self.steps.note(format_args!("{host} agent finds another one"));
+                self.forget_life(host, &life);
+            }
             Err(why) => {
                 life.end();
                 self.steps.violate(&format!("the agent of {host} does not start: {why}"));
@@ -229,6 +236,17 @@ impl Farm {
         life.end();
         process.over.cancel();
         self.steps.note(format_args!("{host} agent has ended"));
+    }
+
+    /// This life of an agent is over, unless another one has begun.
+    fn forget_life(&self, host: Host, life: &Arc<AgentLife>) {
+        let mut state = self.state();
+        let node = state.nodes.iter_mut().find(|node| node.machine.host == host);
+        if let Some(node) = node
+            && node.life.as_ref().is_some_and(|(_, known)| Arc::ptr_eq(known, life))
+        {
+            node.life = None;
+        }
     }
 
     fn take_life(&self, host: Host) -> Option<(Process, Arc<AgentLife>, Arc<NodeMachine>)> {
